@@ -1,0 +1,183 @@
+import { checkLimits } from './limit-problems.ts'
+import { EVERY_CALL } from './limits.ts'
+import { isLoopback } from './loopback.ts'
+import { presets } from './presets/index.ts'
+import type { Preset } from './presets/preset.ts'
+import { didYouMean, type Path, type Problem } from './problem.ts'
+import type { Config, UpstreamConfig } from './schema.ts'
+
+/**
+ * What each value alone can't show: settings that exclude, or refer to, one another. Messages name keys, which stand in the
+ * file, but repeat no text that was given as a value, which may have come from a reference.
+ */
+export function findContradictions(config: Config): Problem[] {
+  const problems: Problem[] = []
+  const report = (path: Path, message: string) => void problems.push({ path, message })
+  checkListeners(config, report)
+  checkStore(config, report)
+  checkAddressing(config, report)
+  for (const [name, upstream] of Object.entries(config.upstreams)) checkUpstream(['upstreams', name], upstream, report)
+  checkClients(config, report)
+  return problems
+}
+
+type Report = (path: Path, message: string) => void
+
+function checkListeners({ server, admin, clients }: Config, report: Report): void {
+  if (!isLoopback(server.host) && clients === undefined) {
+    report(['server', 'host'], 'clients must be configured when the gateway listens beyond loopback')
+  }
+  if (!isLoopback(admin.host) && admin.token === undefined) {
+    report(['admin', 'host'], 'admin.token is required when the admin port listens beyond loopback')
+  }
+  if (server.port === admin.port && server.port !== 0) {
+    report(['admin', 'port'], 'is the port of server, too; they must differ')
+  }
+}
+
+function checkStore({ store, server }: Config, report: Report): void {
+  const places = (['url', 'sentinels', 'cluster'] as const).filter((key) => store[key] !== undefined)
+  if (store.kind === 'redis') {
+    if (places.length === 0) report(['store'], 'store.kind is redis, so one of url, sentinels or cluster is needed')
+    if (store.dir !== undefined) report(['store', 'dir'], 'dir belongs to store.kind: memory')
+    checkCertificate(['store', 'tls'], store.tls, report)
+    if (store.tls !== undefined && store.url?.reveal().startsWith('redis:') === true) {
+      report(['store', 'tls'], 'the url is redis://, so tls does nothing; write rediss://')
+    }
+  } else {
+    for (const key of places) report(['store', key], `${key} belongs to store.kind: redis`)
+    if (store.tls !== undefined) report(['store', 'tls'], 'tls belongs to store.kind: redis')
+    if (server.workers > 1) {
+      report(['server', 'workers'], 'more than one worker needs store.kind: redis, else each would count its own quota')
+    }
+  }
+  for (const key of places.slice(1)) report(['store', key], `only one of ${places.join(', ')} may be given`)
+}
+
+function checkAddressing({ upstreams, defaultUpstream }: Config, report: Report): void {
+  const names = Object.keys(upstreams)
+  if (names.length === 0) report(['upstreams'], 'at least one upstream is needed')
+  if (defaultUpstream !== undefined && !names.includes(defaultUpstream)) {
+    report(['defaultUpstream'], `there is no such upstream${didYouMean(defaultUpstream, names)}`)
+  }
+  const owners = new Map<string, string>()
+  for (const [name, { hosts }] of Object.entries(upstreams)) {
+    for (const [index, host] of hosts.entries()) {
+      const owner = owners.get(host.toLowerCase())
+      if (owner !== undefined) report(['upstreams', name, 'hosts', index], `belongs to upstream "${owner}" already`)
+      owners.set(host.toLowerCase(), name)
+    }
+  }
+}
+
+function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): void {
+  if (upstream.url === undefined) report([...path, 'url'], 'the key "url" is missing; only a preset can leave it out')
+  if (Object.keys(upstream.accounts).length === 0) report([...path, 'accounts'], 'at least one account is needed')
+  checkAccounts(path, upstream, report)
+  const classes = classesOf(upstream)
+  for (const [index, route] of upstream.routes.entries()) {
+    for (const name of new Set([route.class, ...(route.charges ?? [])])) {
+      if (name === EVERY_CALL) {
+        report([...path, 'routes', index, 'class'], '"all" is no class of calls: its limits are charged by every call')
+      } else if (!classes.includes(name)) {
+        const hint = didYouMean(name, classes) || '; add one, [] for no limit'
+        report([...path, 'routes', index, 'class'], `this class has no entry in limits${hint}`)
+      }
+    }
+    for (const [number, name] of (route.redact ?? []).entries()) {
+      if (!route.path.includes(`{${name}}`)) {
+        report([...path, 'routes', index, 'redact', number], 'the path has no {name} of this name')
+      }
+    }
+  }
+  for (const name of Object.keys(upstream.concurrency)) {
+    if (!classes.includes(name)) {
+      report([...path, 'concurrency', name], `there is no class "${name}"${didYouMean(name, classes)}`)
+    }
+  }
+  const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
+  checkLimitSet(path, upstream, preset, report)
+  checkLimits(path, upstream, preset, report)
+  const { baseDelay, maxDelay } = upstream.retry
+  if (baseDelay > maxDelay) report([...path, 'retry', 'baseDelay'], 'must not be longer than retry.maxDelay')
+  checkCertificate([...path, 'tls'], upstream.tls, report)
+  if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
+    report([...path, 'tls'], 'the url is http://, so tls does nothing')
+  }
+}
+
+function classesOf({ limits }: UpstreamConfig): string[] {
+  return Object.keys(limits).filter((name) => name !== EVERY_CALL)
+}
+
+function checkLimitSet(path: Path, { limitSet }: UpstreamConfig, preset: Preset | undefined, report: Report): void {
+  if (limitSet === undefined) return
+  const known = Object.keys(preset?.limitSets ?? {})
+  if (known.length === 0) report([...path, 'limitSet'], 'only a preset with several sets of limits has one to choose')
+  else if (!known.includes(limitSet)) {
+    report([...path, 'limitSet'], `there is no set "${limitSet}"${didYouMean(limitSet, known)}`)
+  }
+}
+
+function checkCertificate(path: Path, tls: UpstreamConfig['tls'], report: Report): void {
+  if ((tls?.cert === undefined) !== (tls?.key === undefined)) report(path, 'cert and key go together')
+}
+
+const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
+
+function checkAccounts(path: Path, upstream: UpstreamConfig, report: Report): void {
+  const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
+  const owners = new Map<string, string>()
+  for (const [name, { id, credential }] of Object.entries(upstream.accounts)) {
+    const at = [...path, 'accounts', name]
+    const inCredential = credential && preset?.accountInCredential?.(credential.value.reveal())
+    if (id !== undefined && inCredential !== undefined && inCredential !== id) {
+      report([...at, 'id'], 'the credential belongs to another account')
+    }
+    if (credential !== undefined && !HEADER_VALUE.test(credential.value.reveal())) {
+      report([...at, 'credential', 'value'], 'holds a character that no header value may have, such as a line end')
+    }
+    if (preset?.needsAccountId === true && id === undefined && inCredential === undefined) {
+      report([...at, 'id'], 'the key "id" is missing, and the credential does not carry the account')
+    }
+    const identity = id ?? inCredential
+    if (identity === undefined) continue
+    if (upstream.accountHeader !== undefined && !HEADER_VALUE.test(identity)) {
+      report(
+        [...at, 'id'],
+        `holds a character that no header value may have, but goes upstream in ${upstream.accountHeader}`,
+      )
+    }
+    const owner = owners.get(identity)
+    if (owner !== undefined) {
+      report(at, `account "${owner}" has the same id; its quota would be counted twice`)
+    }
+    owners.set(identity, name)
+  }
+}
+
+function checkClients({ clients = {}, upstreams }: Config, report: Report): void {
+  const accounts = Object.entries(upstreams).flatMap(([upstream, config]) =>
+    Object.keys(config.accounts).map((account) => `${upstream}/${account}`),
+  )
+  const classes = [...new Set(Object.values(upstreams).flatMap(classesOf))]
+  const owners = new Map<string, string>()
+  for (const [name, client] of Object.entries(clients)) {
+    const path = ['clients', name]
+    for (const [index, key] of client.keys.entries()) {
+      const owner = owners.get(key)
+      if (owner !== undefined) report([...path, 'keys', index], `client "${owner}" has the same key`)
+      owners.set(key, name)
+    }
+    for (const [index, account] of (client.accounts ?? []).entries()) {
+      if (!accounts.includes(account)) {
+        report([...path, 'accounts', index], `there is no such account${didYouMean(account, accounts)}`)
+      }
+    }
+    for (const [index, className] of (client.classes ?? []).entries()) {
+      if (!classes.includes(className)) {
+        report([...path, 'classes', index], `there is no such class${didYouMean(className, classes)}`)
+      }
+    }
+  }
+}

@@ -1,0 +1,24 @@
+import { ConfigSchema } from './schema.ts'
+
+/** The JSON Schema by which editors complete and check a configuration file. */
+export function jsonSchema(): object {
+  const schema = forEditors(JSON.parse(JSON.stringify(ConfigSchema))) as object
+  return { $schema: 'https://json-schema.org/draft/2020-12/schema', title: 'Sluice configuration', ...schema }
+}
+
+/** What has a default need not be written, and our own notes are no keywords. */
+function forEditors(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(forEditors)
+  if (typeof value !== 'object' || value === null) return value
+  const { expected: _, ...schema } = value as Record<string, unknown>
+  const properties = schema['properties'] as Record<string, { default?: unknown }> | undefined
+  const required = schema['required']
+  if (Array.isArray(required) && properties !== undefined) {
+    const needed = required.filter((name: string) => properties[name]?.default === undefined)
+    if (needed.length > 0) schema['required'] = needed
+    else delete schema['required']
+  }
+  // Scalars may come from a reference, which is a text until it is resolved.
+  if (schema['type'] === 'integer') return { anyOf: [schema, { type: 'string', pattern: '^\\$\\{[^}]+\\}$' }] }
+  return Object.fromEntries(Object.entries(schema).map(([key, inner]) => [key, forEditors(inner)]))
+}

@@ -1,0 +1,105 @@
+import { allowedBy, EVERY_CALL, isBase, labelOf, scopeOf } from './limits.ts'
+import type { Preset } from './presets/preset.ts'
+import type { Path } from './problem.ts'
+import type { LimitConfig, UpstreamConfig } from './schema.ts'
+import { formatDuration } from './units.ts'
+
+type Report = (path: Path, message: string) => void
+
+/** What is wrong with the limits of an upstream: what excludes each other, is never reached, or never lets a call through. */
+export function checkLimits(path: Path, upstream: UpstreamConfig, preset: Preset | undefined, report: Report): void {
+  for (const [className, limits] of Object.entries(upstream.limits)) {
+    for (const [index, limit] of limits.entries()) {
+      const at = [...path, 'limits', className, index]
+      if (!isWhole(at, limit, report)) continue
+      const label = labelOf(limit)
+      if (limits.findIndex((other) => isStated(other) && labelOf(other) === label) < index) {
+        const what = limit.concurrent === undefined ? 'has the same window' : 'is about calls at once'
+        report(limit.concurrent === undefined ? [...at, 'window'] : at, `another limit ${what}`)
+      }
+      checkScope(at, limit, upstream, preset, report)
+      checkBody(at, limit, upstream, report)
+      checkCost(at, className, limit, upstream, report)
+    }
+  }
+}
+
+function isStated({ requests, window, concurrent }: LimitConfig): boolean {
+  return concurrent !== undefined || (requests !== undefined && window !== undefined)
+}
+
+/** Whether it says what it is a limit of, and nothing that belongs to the other sort of limit. */
+function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
+  const { requests, window, concurrent } = limit
+  if (concurrent !== undefined) {
+    for (const key of ['requests', 'window', 'kind', 'cost'] as const) {
+      if (limit[key] === undefined) continue
+      report([...at, key], `${key} does not go with concurrent, which counts calls in flight; write two limits`)
+    }
+    return true
+  }
+  if (requests === undefined && window === undefined) report(at, 'needs requests and window, or concurrent')
+  else if (requests === undefined) report([...at, 'requests'], 'the key "requests" is missing')
+  else if (window === undefined) report([...at, 'window'], 'the key "window" is missing')
+  return isStated(limit)
+}
+
+function checkScope(
+  at: Path,
+  limit: LimitConfig,
+  upstream: UpstreamConfig,
+  preset: Preset | undefined,
+  report: Report,
+): void {
+  const names = [limit.scope ?? []].flat()
+  if (new Set(names).size < names.length) report([...at, 'scope'], 'names something twice')
+  if (names.filter(isBase).length > 1) {
+    report([...at, 'scope'], 'only one of account, credential and upstream: each is a part of the next')
+  }
+  for (const split of scopeOf(limit).splits) {
+    if (!split.startsWith('{')) continue
+    const paths = [...upstream.routes, ...(preset?.routes() ?? [])].map((route) => route.path)
+    if (!paths.some((text) => text.includes(split))) report([...at, 'scope'], `no route has a segment ${split}`)
+  }
+}
+
+function checkBody(at: Path, { when }: LimitConfig, { maxBody }: UpstreamConfig, report: Report): void {
+  if (when === undefined || maxBody === undefined || maxBody > when.bodyOver) return
+  report([...at, 'when', 'bodyOver'], `is never reached: maxBody lets no more than ${maxBody} bytes through`)
+}
+
+/** A limit that is not enforced refuses nothing, whatever calls cost. */
+function checkCost(at: Path, className: string, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {
+  const { cost, enforce = true } = limit
+  const allowed = allowedBy(limit, upstream.headroom)
+  if (!enforce) return
+  if (allowed < 1) {
+    report([...at, 'headroom'], 'the headroom leaves nothing of the limit')
+  } else if (typeof cost === 'number' && cost > allowed) {
+    report([...at, 'cost'], `every call would cost more than the ${allowed} units that ${span(limit)} has`)
+  } else if (typeof cost === 'object' && !('bytes' in cost)) {
+    for (const [method, units] of Object.entries(cost)) {
+      if (units > allowed) report([...at, 'cost', method], `is more than the ${allowed} units that ${span(limit)} has`)
+    }
+  } else if (cost === 'route') checkRouteCosts(at, className, allowed, limit, upstream, report)
+}
+
+function checkRouteCosts(
+  at: Path,
+  className: string,
+  allowed: number,
+  limit: LimitConfig,
+  upstream: UpstreamConfig,
+  report: Report,
+): void {
+  for (const [index, route] of upstream.routes.entries()) {
+    const isCharged = className === EVERY_CALL || (route.charges ?? [route.class]).includes(className)
+    if (!isCharged || route.cost === undefined || route.cost <= allowed) continue
+    const path = [...at.slice(0, 2), 'routes', index, 'cost']
+    report(path, `is more than the ${allowed} units that ${span(limit)} of the ${className} limit has`)
+  }
+}
+
+function span({ window }: LimitConfig): string {
+  return window === undefined ? 'the limit' : formatDuration(window)
+}

@@ -1,0 +1,285 @@
+import { readFileSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { Settings } from 'typebox/system'
+import { Value } from 'typebox/value'
+import { type Document, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from 'yaml'
+import { findContradictions } from './contradictions.ts'
+import { presets } from './presets/index.ts'
+import type { Preset } from './presets/preset.ts'
+import {
+  byPosition,
+  ConfigError,
+  explain,
+  locate,
+  parsePointer,
+  type Path,
+  pointer,
+  type Problem,
+  type SchemaError,
+} from './problem.ts'
+import { resolveReferences } from './references.ts'
+import { ClientSchema, type Config, ConfigSchema, UpstreamSchema } from './schema.ts'
+
+// Eight would hide the rest of a badly broken file, and the promise is to report everything at once.
+Settings.Set({ maxErrors: 1000 })
+
+interface LoadOptions {
+  readonly env?: NodeJS.ProcessEnv
+  /** Where a reference that does not resolve is no problem: nobody may use what is there. */
+  readonly ignores?: (path: Path) => boolean
+}
+
+/**
+ * Reads a YAML file, or throws a `ConfigError` that lists everything wrong with it. Relative paths in references are
+ * looked up from the file's folder. Values that came from references are never part of an error.
+ */
+export function loadConfigFile(file: string, options: LoadOptions = {}): Config {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (error) {
+    throw new ConfigError(file, [{ path: [], message: `can't be read: ${(error as Error).message}` }])
+  }
+  return parseConfig(text, { ...options, source: file, folder: dirname(resolve(file)) })
+}
+
+export function parseConfig(
+  text: string,
+  {
+    source = 'config',
+    env = process.env,
+    folder = process.cwd(),
+    ignores = () => false,
+  }: LoadOptions & { source?: string; folder?: string } = {},
+): Config {
+  const lines = new LineCounter()
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
+  const unreadable = [...yamlErrors(document), ...aliasErrors(document)]
+  if (unreadable.length > 0) {
+    const problems = unreadable.map(({ message, offset }) => {
+      const { line, col } = lines.linePos(offset)
+      return { path: [], message, line, column: col }
+    })
+    throw new ConfigError(source, problems)
+  }
+  const references = replaceReferences(document, env, folder)
+  references.problems.push(...lostNames(document))
+  const { config, problems } = validate(toPlain(document, source) ?? {}, references)
+  const isIgnored = (problem: Problem): boolean => references.problems.includes(problem) && ignores(problem.path)
+  const wrong = problems.filter((problem) => !isIgnored(problem))
+  if (config === undefined || wrong.length > 0) {
+    throw new ConfigError(source, wrong.map((problem) => locate(problem, document, lines)).sort(byPosition))
+  }
+  return config
+}
+
+interface YamlError {
+  readonly message: string
+  readonly offset: number
+}
+
+/** Without what some messages quote from the file: it may be a part of a secret. */
+function yamlErrors({ errors }: Document): YamlError[] {
+  return errors.map(({ message, pos }) => ({ message: message.replace(/: .*/s, ''), offset: pos[0] }))
+}
+
+/** An alias that leads nowhere is mostly a text that begins with "*", perhaps a secret: its name is not shown. */
+function aliasErrors(document: Document): YamlError[] {
+  const errors: YamlError[] = []
+  visit(document, {
+    Alias(_, node) {
+      if (node.resolve(document) !== undefined) return
+      const message = 'there is no anchor of this name before it; put quotes around a text that begins with "*"'
+      errors.push({ message, offset: node.range?.[0] ?? 0 })
+    },
+  })
+  return errors
+}
+
+/** The document as plain values, of which aliases of aliases must not make too many. */
+function toPlain(document: Document, source: string): unknown {
+  try {
+    return document.toJS()
+  } catch (error) {
+    if (!(error instanceof ReferenceError)) throw error
+    throw new ConfigError(source, [{ path: [], message: 'its aliases stand for too many values' }])
+  }
+}
+
+/** Checks a configuration that was put together in code (zero configuration, the demo) the way a file is checked. */
+export function checkConfig(raw: unknown, source: string): Config {
+  const { config, problems } = validate(raw, { problems: [], whole: new Set() })
+  if (config === undefined || problems.length > 0) throw new ConfigError(source, problems)
+  return config
+}
+
+interface References {
+  problems: Problem[]
+  /** Paths of scalars that are one reference and nothing else: such text may stand for a number. */
+  whole: Set<string>
+}
+
+function replaceReferences(document: Document, env: NodeJS.ProcessEnv, folder: string): References {
+  const references: References = { problems: [], whole: new Set() }
+  visit(document, {
+    Scalar(key, node, ancestors) {
+      if (key === 'key' || typeof node.value !== 'string' || !node.value.includes('${')) return
+      const path = pathOf(node, ancestors)
+      const resolution = resolveReferences(node.value, env, folder)
+      if ('problem' in resolution) {
+        references.problems.push({ path, message: resolution.problem })
+        return
+      }
+      if (resolution.referenced && /^\$\{[^}]*\}$/.test(node.value)) references.whole.add(pointer(path))
+      node.value = resolution.text
+    },
+  })
+  return references
+}
+
+/** What has one of the names that the schema library leaves out without a word. */
+function lostNames(document: Document): Problem[] {
+  const problems: Problem[] = []
+  visit(document, {
+    Pair(_, pair, ancestors) {
+      const name = isScalar(pair.key) ? pair.key.value : undefined
+      if (name !== 'constructor' && name !== 'prototype') return
+      const message = `"${name}" is no valid name: it means something else in JavaScript`
+      problems.push({ path: pathOf(pair, ancestors), message })
+    },
+  })
+  return problems
+}
+
+function validate(raw: unknown, references: References): { config?: Config; problems: Problem[] } {
+  const found = new Problems(references.problems)
+  let candidate = withDefaults(raw)
+  convertReferenced(candidate, references.whole)
+  let isWhole = true
+  // What is wrong is reported and cut out, so that the rest can still be checked for contradictions in the same run.
+  for (let errors = errorsIn(candidate); errors.length > 0; errors = errorsIn(candidate)) {
+    const problems = errors.flatMap((error) => explain(error, candidate))
+    for (const problem of problems) {
+      if (isWhole) found.add(problem)
+      else found.addUnlessCausedByOthers(problem)
+    }
+    isWhole = false
+    const cut = structuredClone(candidate)
+    for (const error of errors) {
+      const path = parsePointer(error.instancePath)
+      // Nothing can be cut out of the root, and what lacks something is cut out as a whole.
+      if (path.length === 0 && error.keyword !== 'additionalProperties' && error.keyword !== 'propertyNames') {
+        return { problems: found.all }
+      }
+      for (const problem of explain(error, candidate)) remove(cut, error.keyword === 'required' ? path : problem.path)
+    }
+    candidate = withDefaults(cut)
+  }
+  const config = Value.Decode(ConfigSchema, candidate)
+  for (const problem of findContradictions(config)) found.addUnlessCausedByOthers(problem)
+  return { config, problems: found.all }
+}
+
+function errorsIn(candidate: unknown): SchemaError[] {
+  return [...Value.Errors(ConfigSchema, candidate)]
+}
+
+/** Problems, each place blamed once. */
+class Problems {
+  readonly all: Problem[]
+  readonly #places: Set<string>
+
+  constructor(problems: readonly Problem[]) {
+    this.all = [...problems]
+    this.#places = new Set(problems.map(({ path }) => pointer(path)))
+  }
+
+  add(problem: Problem): void {
+    const place = pointer(problem.path)
+    for (let i = place.length; i > 0; i = place.lastIndexOf('/', i - 1)) if (this.#places.has(place.slice(0, i))) return
+    this.#places.add(place)
+    this.all.push(problem)
+  }
+
+  /** For what is only wrong in a configuration from which something was cut out. */
+  addUnlessCausedByOthers(problem: Problem): void {
+    const place = pointer(problem.path)
+    for (const blamed of this.#places) if (blamed.startsWith(`${place}/`)) return
+    if (problem.path.at(-1) === 'url' && this.#places.has(place.replace(/url$/, 'preset'))) return
+    if (problem.path.at(-1) === 'id' && this.#places.has(place.replace(/id$/, 'credential/value'))) return
+    this.add(problem)
+  }
+}
+
+/** Lays each upstream over its preset, and everything over the schema's defaults. */
+function withDefaults(raw: unknown): unknown {
+  if (!isObject(raw)) return raw
+  const config = structuredClone(raw)
+  for (const [name, upstream] of Object.entries(asObject(config['upstreams']))) {
+    if (!isObject(upstream)) continue
+    const preset = presets[String(upstream['preset'])]
+    asObject(config['upstreams'])[name] = Value.Default(
+      UpstreamSchema,
+      preset ? overlay(configOf(preset, upstream['limitSet']), upstream) : upstream,
+    )
+  }
+  for (const [name, client] of Object.entries(asObject(config['clients']))) {
+    asObject(config['clients'])[name] = Value.Default(ClientSchema, client)
+  }
+  return Value.Default(ConfigSchema, config)
+}
+
+function configOf({ config, limitSets = {} }: Preset, limitSet: unknown): object {
+  const limits = limitSets[String(limitSet)]
+  return limits === undefined ? config : { ...config, limits }
+}
+
+function overlay(preset: object, upstream: Record<string, unknown>): Record<string, unknown> {
+  const merged: Record<string, unknown> = structuredClone({ ...preset })
+  for (const [key, value] of Object.entries(upstream)) {
+    merged[key] = isObject(value) && isObject(merged[key]) ? { ...merged[key], ...value } : value
+  }
+  return merged
+}
+
+/** Lets `port: ${env:PORT}` be a number: only where the schema wants one, and only for a scalar that is one reference. */
+function convertReferenced(candidate: unknown, whole: ReadonlySet<string>): void {
+  if (whole.size === 0) return
+  for (const error of Value.Errors(ConfigSchema, candidate)) {
+    if (error.keyword !== 'type' || !whole.has(error.instancePath)) continue
+    const text = Value.Pointer.Get(candidate, error.instancePath)
+    if (typeof text === 'string' && /^-?\d+$/.test(text)) Value.Pointer.Set(candidate, error.instancePath, Number(text))
+  }
+}
+
+function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
+  const path: Path = []
+  const chain = [...ancestors, node]
+  for (let i = 0; i < chain.length - 1; i++) {
+    const parent = chain[i]
+    const child = chain[i + 1]
+    if (isSeq(parent)) path.push(parent.items.indexOf(child))
+    else if (isMap(parent)) path.push(String((child as { key: { value: unknown } }).key.value))
+  }
+  return path
+}
+
+function remove(value: unknown, path: Path): void {
+  let parent = value
+  for (const step of path.slice(0, -1)) {
+    if (typeof parent !== 'object' || parent === null) return
+    parent = (parent as Record<string, unknown>)[step]
+  }
+  const last = path.at(-1)
+  if (last === undefined || typeof parent !== 'object' || parent === null) return
+  if (Array.isArray(parent)) parent.splice(Number(last), 1)
+  else delete (parent as Record<string, unknown>)[last]
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function asObject(value: unknown): Record<string, unknown> {
+  return isObject(value) ? value : {}
+}

@@ -1,0 +1,162 @@
+import { closestMatch } from 'leven'
+import { Value } from 'typebox/value'
+import { type Document, isMap, isScalar, isSeq, type LineCounter, type Node } from 'yaml'
+import { ConfigSchema } from './schema.ts'
+
+export type Path = (string | number)[]
+
+/** One thing that is wrong with a configuration, and where. Lines and columns count from 1. */
+export interface Problem {
+  readonly path: Path
+  readonly message: string
+  readonly line?: number
+  readonly column?: number
+}
+
+export class ConfigError extends Error {
+  readonly source: string
+  readonly problems: readonly Problem[]
+
+  constructor(source: string, problems: readonly Problem[]) {
+    super(problems.map((problem) => describe(source, problem)).join('\n'))
+    this.name = 'ConfigError'
+    this.source = source
+    this.problems = problems
+  }
+}
+
+export type SchemaError = ReturnType<typeof Value.Errors>[number]
+
+/** Turns an error of the schema into what a person needs: which key, what is expected there, and what was perhaps meant. */
+export function explain(error: SchemaError, config: unknown): Problem[] {
+  // One alternative’s complaint; the whole of them is reported by what it expects.
+  if (/\/anyOf\/\d+/.test(error.schemaPath)) return []
+  const path = parsePointer(error.instancePath)
+  const schema = Value.Pointer.Get(ConfigSchema, error.schemaPath.slice(1)) as Record<string, unknown> | undefined
+  switch (error.keyword) {
+    case 'additionalProperties': {
+      const known = Object.keys(asObject(schema?.['properties']))
+      return error.params.additionalProperties.map((key) => ({
+        path: [...path, key],
+        message: `unknown key "${key}"${didYouMean(key, known)}`,
+      }))
+    }
+    case 'required':
+      return error.params.requiredProperties.map((key) => ({
+        path: [...path, key],
+        message: `the key "${key}" is missing`,
+      }))
+    case 'propertyNames':
+      return error.params.propertyNames.map((key) => ({
+        path: [...path, key],
+        message: `"${key}" is no valid name: use lower-case letters, digits, ".", "_" and "-", beginning with a letter or digit`,
+      }))
+    case 'enum': {
+      const allowed = error.params.allowedValues.map(String)
+      const given = Value.Pointer.Get(config, error.instancePath)
+      return [{ path, message: `must be one of ${allowed.join(', ')}${closest(String(given), allowed)}` }]
+    }
+    case 'minItems':
+      return [{ path, message: 'must not be an empty list' }]
+    case 'minimum':
+    case 'maximum':
+      return [
+        { path, message: `must be ${error.keyword === 'minimum' ? 'at least' : 'at most'} ${error.params.limit}` },
+      ]
+    case 'boolean':
+    case 'not':
+      return [] // the shadow of an unknown key, which is reported by its own name
+    case '~refine':
+      return [{ path, message: error.message }]
+    case 'pattern':
+      // Under propertyNames the same key is reported again, by its name.
+      if (error.schemaPath.endsWith('/propertyNames')) return []
+      return [{ path, message: `must be ${expectation(schema, error)}` }]
+    default:
+      return [{ path, message: `must be ${expectation(schema, error)}` }]
+  }
+}
+
+function expectation(schema: Record<string, unknown> | undefined, error: SchemaError): string {
+  if (typeof schema?.['expected'] === 'string') return schema['expected']
+  if (error.keyword !== 'type') return error.message.replace(/^must /, '').replace(/^be /, '')
+  const names: Record<string, string> = {
+    object: 'a mapping',
+    array: 'a list',
+    string: 'a text',
+    integer: 'a whole number',
+    boolean: 'true or false',
+  }
+  const type = String(error.params.type)
+  return names[type] ?? `of type ${type}`
+}
+
+/** The known word that was perhaps meant, or the few that there are. Never repeats the word itself, which may be secret. */
+export function didYouMean(word: string, known: readonly string[]): string {
+  const few = known.length > 0 && known.length <= 12 ? `; known here: ${known.join(', ')}` : ''
+  return closest(word, known) || few
+}
+
+function closest(word: string, known: readonly string[]): string {
+  const match = closestMatch(word, known, { maxDistance: Math.max(2, Math.floor(word.length / 3)) })
+  return match === undefined ? '' : `; did you mean "${match}"?`
+}
+
+export function locate(problem: Problem, document: Document, lines: LineCounter): Problem {
+  let node: unknown = document.contents
+  let at: Node | undefined = isNode(node) ? node : undefined
+  for (const [depth, step] of problem.path.entries()) {
+    if (isMap(node)) {
+      const pair = node.items.find((item) => isScalar(item.key) && String(item.key.value) === String(step))
+      if (pair === undefined) break
+      const last = depth === problem.path.length - 1
+      at = (
+        last && isNode(pair.value) && isScalar(pair.value) && !problem.message.startsWith('unknown key')
+          ? pair.value
+          : pair.key
+      ) as Node
+      node = pair.value
+    } else if (isSeq(node)) {
+      node = node.items[Number(step)]
+      if (!isNode(node)) break
+      at = node
+    } else break
+  }
+  const offset = at?.range?.[0]
+  if (offset === undefined) return { ...problem, line: 1, column: 1 }
+  const { line, col } = lines.linePos(offset)
+  return { ...problem, line, column: col }
+}
+
+function describe(source: string, { path, message, line, column }: Problem): string {
+  const where = line === undefined ? source : `${source}:${line}:${column}`
+  return path.length === 0 ? `${where}: ${message}` : `${where}: ${formatPath(path)}: ${message}`
+}
+
+function formatPath(path: Path): string {
+  return path.map((step, index) => (typeof step === 'number' ? `[${step}]` : index === 0 ? step : `.${step}`)).join('')
+}
+
+export function byPosition(a: Problem, b: Problem): number {
+  return (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0)
+}
+
+export function pointer(path: Path): string {
+  return path.map((step) => `/${String(step).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+}
+
+export function parsePointer(text: string): Path {
+  return text
+    .split('/')
+    .slice(1)
+    .map((step) => step.replaceAll('~1', '/').replaceAll('~0', '~'))
+    .map((step) => (/^\d+$/.test(step) ? Number(step) : step))
+}
+
+function isNode(value: unknown): value is Node {
+  return typeof value === 'object' && value !== null && 'range' in value
+}
+
+function asObject(value: unknown): Record<string, unknown> {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {}
+}

@@ -1,0 +1,494 @@
+import { METHODS } from 'node:http'
+import Type, { type StaticDecode, type TProperties, type TSchema } from 'typebox'
+import { Secret } from '../credentials/secret.ts'
+import { isMadeAnew } from '../upstream/headers.ts'
+import { formatDuration, parseDuration, parsePercent } from './units.ts'
+
+/**
+ * The whole configuration file, described once: the types below, the checks at load, the defaults, the JSON Schema for
+ * editors and the reference documentation all come from here.
+ */
+
+// A misspelt key must be an error, not a setting that silently does nothing.
+const object = <P extends TProperties>(properties: P, options: object = {}) =>
+  Type.Object(properties, { additionalProperties: false, ...options })
+
+// Names appear in URLs, response headers, metrics and Redis keys.
+const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
+const record = <T extends TSchema>(value: T, description: string, options: object = {}) =>
+  Type.Record(Type.String(), value, { description, propertyNames: { pattern: NAME_PATTERN }, ...options })
+
+interface DurationOptions {
+  readonly default?: string
+  readonly min?: string
+  readonly max?: string
+}
+
+/** By default from the shortest time that means something to one that every timer can take. */
+const duration = (description: string, { min = '1ms', max = '24h', ...options }: DurationOptions = {}) =>
+  Type.Codec(
+    Type.Refine(
+      Type.String({
+        pattern: '^\\d+(ms|s|m|h)$',
+        description: `${description} Allowed: ${min} to ${max}.`,
+        expected: 'a duration such as 500ms, 30s, 5m or 1h',
+        ...options,
+      }),
+      (text) => parseDuration(text) >= parseDuration(min) && parseDuration(text) <= parseDuration(max),
+      () => `must be from ${min} to ${max}`,
+    ),
+  )
+    .Decode(parseDuration)
+    .Encode(formatDuration)
+
+const percent = (description: string, defaultValue?: string) =>
+  Type.Codec(
+    Type.String({
+      pattern: '^(100(\\.0+)?|\\d{1,2}(\\.\\d+)?)%$',
+      description,
+      expected: 'a percentage such as 20%',
+      ...(defaultValue === undefined ? {} : { default: defaultValue }),
+    }),
+  )
+    .Decode(parsePercent)
+    .Encode((share) => `${share * 100}%`)
+
+const hidden = (text: Type.TString) =>
+  Type.Codec(text)
+    .Decode((text) => new Secret(text))
+    .Encode(() => '[redacted]')
+
+const secret = (description: string) =>
+  hidden(Type.String({ minLength: 1, expected: 'a text that is not empty', description }))
+
+const headerName = (description: string, options: object = {}) =>
+  Type.String({ pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", expected: 'a header name', description, ...options })
+
+/** A header that the gateway adds, so none that frames the message or belongs to the connection: every call would fail. */
+const addedHeader = (description: string, options: object = {}) =>
+  Type.Refine(
+    headerName(description, options),
+    (name) => !isMadeAnew(name),
+    () => 'must be the name of a header that can be added to a request',
+  )
+
+/** What looks like a URL and is none, such as one with port 99999 or a stray "%", would fail only when it is used. */
+const url = (expected: string, options: object) =>
+  Type.Refine(
+    Type.String({ ...options, expected }),
+    (text) => !text.includes('://') || (URL.canParse(text) && isDecodable(text)),
+    () => `must be ${expected}`,
+  )
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+const port = (description: string, defaultValue: number) =>
+  Type.Integer({ minimum: 0, maximum: 65_535, default: defaultValue, description })
+
+const hostAndPort = Type.String({ pattern: '^(\\[[^\\]]+\\]|[^\\s:]+):\\d{1,5}$', expected: 'host:port' })
+
+const accessEntry = url('a host, *.host, or a URL without user, query or fragment', {
+  pattern: '^(https?://[^/?#@]+(/[^?#]*)?|\\[[^\\]]+\\]|(\\*\\.)?[^\\s*:/?#@]+)$',
+})
+
+const method = Type.Refine(
+  Type.String({ pattern: '^[A-Z][A-Z-]*$', expected: 'an HTTP method in capitals, such as GET' }),
+  (text) => METHODS.includes(text),
+  () => 'must be an HTTP method that a server can receive, such as GET',
+)
+
+const pathPattern = (description: string) =>
+  Type.String({ pattern: '^/', description, expected: 'a path that begins with "/"' })
+
+const routePath = Type.String({
+  pattern: '^/([^{}*?#]|\\{[^{}*?#/]+\\}(?!\\*))*\\*?$',
+  description:
+    'Path below the upstream’s URL; `{name}` stands for one segment or a part of it, a final `*` for the rest.',
+  expected:
+    'a path that begins with "/", without query, with "*" only at its end, not behind "}", and braces only as {name}',
+})
+
+const units = (description: string, minimum = 1) =>
+  Type.Integer({ minimum, maximum: 0xffff_ffff, expected: `a whole number, at least ${minimum}`, description })
+
+const CostSchema = Type.Union(
+  [
+    units('That much for every call.'),
+    Type.Literal('route', { description: 'The `cost` of the call’s route.' }),
+    object({
+      bytes: units(
+        'One unit for every so many bytes of the request body, begun ones included. A request that does not declare its length is refused.',
+      ),
+    }),
+    Type.Record(Type.String({ pattern: '^([A-Z][A-Z-]*|default)$' }), units('Units; 0 leaves such calls out.', 0), {
+      description: 'By method; `default` (1 unless given) is for all others.',
+      additionalProperties: false,
+    }),
+  ],
+  {
+    description: 'Units that a call is charged. Default: 1.',
+    expected: 'a whole number, `route`, `{ bytes: 1000 }`, or units by method such as `{ GET: 1, default: 5 }`',
+  },
+)
+
+const scope = Type.String({ pattern: '^(account|credential|upstream|route|client|\\{[^{}/]+\\})$' })
+
+const ScopeSchema = Type.Union([scope, Type.Array(scope, { minItems: 1 })], {
+  description:
+    'What has a count of its own: each account (default), each credential, or the upstream as a whole; within that, each route, client, or text of a {name} in the route’s path; several as a list.',
+  expected: 'account, credential, upstream, route, client, a "{name}" of the routes’ paths, or a list of these',
+})
+
+const LimitSchema = object({
+  requests: Type.Optional(units('How many calls, or units, the upstream allows in a window of that length.')),
+  window: Type.Optional(duration('Length of the window.', { min: '100ms' })),
+  kind: Type.Optional(
+    Type.Enum(['rolling', 'calendar'], {
+      description:
+        'rolling (default): in any window; calendar: in each that begins at a multiple of its length, in UTC.',
+    }),
+  ),
+  concurrent: Type.Optional(units('Instead of requests and window: how many calls may be in flight at once.')),
+  cost: Type.Optional(CostSchema),
+  scope: Type.Optional(ScopeSchema),
+  when: Type.Optional(
+    object(
+      {
+        bodyOver: Type.Integer({
+          minimum: 0,
+          description:
+            'Only calls with a request body of more bytes than this are charged. A request that does not declare its length is refused.',
+        }),
+      },
+      { description: 'Which calls of the class are charged. Default: all of them.' },
+    ),
+  ),
+  name: Type.Optional(
+    Type.String({
+      pattern: NAME_PATTERN,
+      expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
+      description: 'Tells it from another limit of the same class, window and scope.',
+    }),
+  ),
+  headroom: Type.Optional(percent('Part of the limit that is left to others. Default: the upstream’s.')),
+  enforce: Type.Optional(
+    Type.Boolean({ description: 'false: counted and reported, but nothing waits or is refused. Default: true.' }),
+  ),
+})
+
+const RouteSchema = object({
+  method: Type.Optional(
+    Type.Union([method, Type.Array(method, { minItems: 1 })], {
+      description: 'The methods that this route takes. Default: every method.',
+      expected: 'an HTTP method in capitals, such as GET, or a list of them',
+    }),
+  ),
+  path: routePath,
+  class: Type.String({ description: 'The class in which calls of this route wait, are counted and shown.' }),
+  charges: Type.Optional(
+    Type.Array(Type.String(), {
+      minItems: 1,
+      description: 'The classes whose limits such a call is charged to. Default: its own class.',
+    }),
+  ),
+  cost: Type.Optional(units('Units charged to limits with `cost: route`; 0 for none. Default: 1.', 0)),
+  retry: Type.Optional(
+    Type.Enum(['safe', 'unsafe'], {
+      description:
+        'Whether a call may be repeated after it reached the upstream. Default: by method (RFC 9110 §9.2.2).',
+    }),
+  ),
+  credential: Type.Optional(
+    Type.Enum(['inject', 'bearer', 'none'], {
+      description:
+        'How the account’s credential is added: in its header, as Authorization: Bearer, or not. Default: inject.',
+    }),
+  ),
+  redact: Type.Optional(
+    Type.Array(Type.String(), {
+      description: 'Names of `{name}` segments that hold a secret, to be left out of logs.',
+    }),
+  ),
+})
+
+const CredentialSchema = object({
+  header: Type.Optional(
+    addedHeader('The request header that carries the credential. Default: the upstream’s credentialHeader.'),
+  ),
+  value: secret('The value of that header; write ${env:NAME} or ${file:PATH} rather than the secret itself.'),
+})
+
+const AccountSchema = object({
+  id: Type.Optional(
+    Type.String({ minLength: 1, description: 'The vendor’s id of the account; calls that claim another are refused.' }),
+  ),
+  credential: Type.Optional(CredentialSchema),
+})
+
+const TlsSchema = object(
+  {
+    ca: Type.Optional(Type.String({ description: 'PEM of the authorities to trust instead of the system’s.' })),
+    cert: Type.Optional(Type.String({ description: 'PEM of the client certificate chain.' })),
+    key: Type.Optional(secret('PEM of the client certificate’s private key.')),
+    servername: Type.Optional(Type.String({ description: 'The name to expect in the server’s certificate.' })),
+  },
+  { description: 'For a server that the system’s trust store does not know, or that wants a client certificate.' },
+)
+
+const ClaimsSchema = object(
+  {
+    headers: Type.Optional(
+      Type.Array(headerName('A header name.'), { description: 'Request headers that name the account.' }),
+    ),
+    query: Type.Optional(Type.Array(Type.String(), { description: 'Query parameters that name the account.' })),
+    paths: Type.Optional(
+      Type.Array(pathPattern('A path with {account} in it.'), {
+        description: 'Paths whose {account} segment names it.',
+      }),
+    ),
+  },
+  { description: 'Where a call may say which account it means. Every claim must agree with the account chosen.' },
+)
+
+export const UpstreamSchema = object({
+  preset: Type.Optional(
+    Type.Enum(['harness', 'everruns', 'github', 'slack', 'pagerduty', 'jira', 'cloudflare'], {
+      description: 'Built-in knowledge of a vendor: URL, classes, limits, routes, account claims, error dialect.',
+    }),
+  ),
+  limitSet: Type.Optional(
+    Type.String({ description: 'Which of the preset’s sets of limits is kept, such as published with harness.' }),
+  ),
+  url: Type.Optional(
+    url('an http:// or https:// URL without user, query or fragment', {
+      pattern: '^https?://[^/?#@]+(/[^?#]*)?$',
+      description: 'Base URL of the vendor’s API. Required unless the preset has one.',
+    }),
+  ),
+  hosts: Type.Array(Type.String({ minLength: 1 }), {
+    default: [],
+    description: 'Host names by which clients reach this upstream without its name as path prefix.',
+  }),
+  accounts: record(AccountSchema, 'The accounts at the vendor, by a name of your choice.'),
+  limits: record(
+    Type.Array(LimitSchema),
+    'Per class, the quotas to keep: several at once, [] for none. Every call is charged to those of `all`, too.',
+    { default: {} },
+  ),
+  headroom: percent('Part of every limit that is left to others, but for one unit; a limit can have its own.', '0%'),
+  slack: duration('How long after a call was given up the upstream may still count it.', { default: '1s', min: '0s' }),
+  routes: Type.Array(RouteSchema, {
+    default: [],
+    description: 'Which calls belong to which class; the most specific path wins, and these win over the preset’s.',
+  }),
+  credentialHeader: addedHeader(
+    'Request header in which this upstream takes its credential, and in which clients may present their key.',
+    { default: 'authorization' },
+  ),
+  accountClaims: Type.Optional(ClaimsSchema),
+  accountHeader: Type.Optional(addedHeader('Header set upstream to the account’s id.')),
+  accountQuery: Type.Optional(
+    object(
+      { name: Type.String(), paths: Type.Array(pathPattern('A path prefix.')) },
+      { description: 'Query parameter added upstream with the account’s id where a call below these paths lacks it.' },
+    ),
+  ),
+  errors: Type.Enum(['harness', 'problem'], {
+    default: 'harness',
+    description: 'Shape of the gateway’s own refusals: Harness’s JSON, or RFC 9457 problem details.',
+  }),
+  queue: object(
+    {
+      maxWait: duration('Longest time that a call may wait for quota.', { default: '10s', min: '0s' }),
+      maxWaiting: Type.Integer({
+        minimum: 0,
+        default: 1000,
+        description: 'Most calls that may wait at once, per account and class.',
+      }),
+    },
+    { default: {}, description: 'Waiting for quota instead of failing.' },
+  ),
+  retry: object(
+    {
+      retries: Type.Integer({ minimum: 0, maximum: 20, default: 5, description: 'Most repeats of one call.' }),
+      baseDelay: duration('Upper bound of the first random delay; it doubles with every repeat.', { default: '1s' }),
+      maxDelay: duration('Upper bound of every random delay; a Retry-After of the upstream may be longer.', {
+        default: '60s',
+      }),
+      budget: percent('Share of the traffic that repeats may add, besides one repeat a second.', '20%'),
+      bodyLimit: Type.Integer({
+        minimum: 0,
+        default: 1_048_576,
+        description: 'Largest request body in bytes that is kept in memory so that it can be sent again.',
+      }),
+    },
+    { default: {}, description: 'Repeating calls that failed and are safe to repeat.' },
+  ),
+  breaker: object(
+    {
+      failures: Type.Integer({ minimum: 1, default: 5, description: 'Failures in a row that open the breaker.' }),
+      reset: duration('How long it stays open before one call may probe the upstream.', { default: '60s' }),
+    },
+    { default: {}, description: 'Refusing calls at once while the upstream is failing.' },
+  ),
+  timeouts: object(
+    {
+      connect: duration('To have a connection, TLS included.', { default: '5s' }),
+      headers: duration('From the dispatch to the response headers, a wait for a connection included.', {
+        default: '60s',
+      }),
+      idle: duration('Between two pieces of a body, in either direction.', { default: '300s' }),
+      total: duration('From the first attempt to the response headers of the last, delays between them included.', {
+        default: '120s',
+      }),
+    },
+    { default: {}, description: 'How long each part of a call may take.' },
+  ),
+  concurrency: record(
+    Type.Integer({ minimum: 1 }),
+    'Most calls in flight at once, per account and class, in each gateway process. Default: unlimited.',
+    { default: {} },
+  ),
+  connections: Type.Integer({
+    minimum: 1,
+    default: 256,
+    description: 'Most connections to the upstream, in each gateway process.',
+  }),
+  maxBody: Type.Optional(
+    Type.Integer({ minimum: 0, description: 'Largest request body in bytes that is let through. Default: no limit.' }),
+  ),
+  tls: Type.Optional(TlsSchema),
+})
+
+export const ClientSchema = object({
+  keys: Type.Array(
+    Type.String({
+      pattern: '^sha256:[0-9a-f]{64}$',
+      expected: '"sha256:" and 64 hex digits, as `sluice keys create` prints',
+    }),
+    { minItems: 1, description: 'Hashes of the keys that this client may present.' },
+  ),
+  accounts: Type.Optional(
+    Type.Array(Type.String({ pattern: '^[^/]+/[^/]+$', expected: 'upstream/account, such as harness/prod' }), {
+      minItems: 1,
+      description: 'The accounts it may use, as upstream/account. Default: all.',
+    }),
+  ),
+  classes: Type.Optional(
+    Type.Array(Type.String(), { minItems: 1, description: 'The classes of calls it may make. Default: all.' }),
+  ),
+  share: Type.Optional(percent('Its part of each quota while others want it too.')),
+  networkAccess: Type.Optional(
+    object(
+      {
+        allowed: Type.Optional(
+          Type.Array(accessEntry, { description: 'Nothing else may be reached. Default, and if empty: everything.' }),
+        ),
+        blocked: Type.Optional(Type.Array(accessEntry, { description: 'May not be reached, even if allowed.' })),
+      },
+      { description: 'Upstream addresses it may reach: exact host, *.host, or URL prefix; blocked wins.' },
+    ),
+  ),
+})
+
+export const ConfigSchema = object({
+  server: object(
+    {
+      host: Type.String({ default: '127.0.0.1', description: 'Address to listen on for clients.' }),
+      port: port('Port for clients; everything on it is proxy traffic.', 8080),
+      workers: Type.Integer({
+        minimum: 1,
+        maximum: 256,
+        default: 1,
+        description: 'Processes that share the port. More than one needs store.kind: redis.',
+      }),
+      drain: duration('Longest time to finish running calls after SIGTERM.', { default: '30s', min: '0s' }),
+      maxHeaderBytes: Type.Integer({
+        minimum: 4096,
+        maximum: 1_048_576,
+        default: 16_384,
+        description: 'Largest request head that is accepted.',
+      }),
+    },
+    { default: {}, description: 'The listener for clients.' },
+  ),
+  admin: object(
+    {
+      host: Type.String({ default: '127.0.0.1', description: 'Address of the admin port.' }),
+      port: port('Port of health, readiness, metrics and the admin API.', 9090),
+      token: Type.Optional(secret('Bearer token for /v1; required when host is not loopback.')),
+    },
+    { default: {}, description: 'The listener for operators and Prometheus.' },
+  ),
+  store: object(
+    {
+      kind: Type.Enum(['memory', 'redis'], {
+        default: 'memory',
+        description: 'Where quotas are counted: in this process (kept over restarts in dir), or in Redis for many.',
+      }),
+      dir: Type.Optional(
+        Type.String({ description: 'Folder of the embedded store. Default: .sluice. Only with memory.' }),
+      ),
+      // It may hold a password.
+      url: Type.Optional(
+        hidden(
+          url('a redis:// or rediss:// URL; percent-encode "%", "/", "?" and "#" in its password', {
+            // With one of these in the password, what is before it would be taken for host and port.
+            pattern: '^rediss?://[^\\s/?#]+(/\\d*)?(\\?[^#@]*)?$',
+            description: 'One Redis server. Special characters in its password must be percent-encoded.',
+          }),
+        ),
+      ),
+      sentinels: Type.Optional(
+        Type.Array(hostAndPort, { minItems: 1, description: 'host:port of the sentinels of one monitored Redis.' }),
+      ),
+      master: Type.Optional(Type.String({ description: 'Name of the monitored Redis. Default: mymaster.' })),
+      cluster: Type.Optional(Type.Array(hostAndPort, { minItems: 1, description: 'host:port of cluster nodes.' })),
+      username: Type.Optional(Type.String({ description: 'Redis ACL user, unless the url names one.' })),
+      password: Type.Optional(secret('Redis password, unless the url has one.')),
+      sentinelUsername: Type.Optional(Type.String({ description: 'ACL user of the sentinels.' })),
+      sentinelPassword: Type.Optional(secret('Password of the sentinels.')),
+      // Without it, a rediss:// URL trusts the system's authorities.
+      tls: Type.Optional(TlsSchema),
+      prefix: Type.String({ default: 'sluice', description: 'Beginning of every key in Redis.' }),
+      commandTimeout: duration('Longest wait for an answer of Redis.', { default: '50ms' }),
+      onOutage: Type.Enum(['lease', 'closed', 'open'], {
+        default: 'lease',
+        description:
+          'While Redis is away: lease spends what this gateway holds in lease, closed refuses calls that need a quota, open lets everything pass.',
+      }),
+    },
+    { default: {}, description: 'Where quotas are counted.' },
+  ),
+  log: object(
+    {
+      level: Type.Enum(['debug', 'info', 'warn', 'error', 'silent'], {
+        default: 'info',
+        description: 'What is less important is left out; the line of each call is of level info.',
+      }),
+      format: Type.Enum(['auto', 'json', 'pretty'], {
+        default: 'auto',
+        description: 'auto is pretty at a terminal and JSON elsewhere.',
+      }),
+    },
+    { default: {}, description: 'The log on standard output.' },
+  ),
+  defaultUpstream: Type.Optional(
+    Type.String({ description: 'The upstream of calls whose path begins with no upstream’s name.' }),
+  ),
+  upstreams: record(UpstreamSchema, 'The vendor APIs, by the name that clients put first in the path.'),
+  clients: Type.Optional(record(ClientSchema, 'The tools that may call. Without it, anyone on loopback may.')),
+})
+
+export type Config = StaticDecode<typeof ConfigSchema>
+export type UpstreamConfig = StaticDecode<typeof UpstreamSchema>
+export type LimitConfig = StaticDecode<typeof LimitSchema>
+export type ClientConfig = StaticDecode<typeof ClientSchema>
+export type StoreConfig = Config['store']

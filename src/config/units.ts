@@ -1,0 +1,21 @@
+const MS_PER_UNIT: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 }
+
+/** Reads `500ms`, `30s`, `5m` or `1h` as milliseconds; the text must already match the schema's pattern. */
+export function parseDuration(text: string): number {
+  const [, amount = '', unit = ''] = /^(\d+)(ms|s|m|h)$/.exec(text) ?? []
+  return Number(amount) * (MS_PER_UNIT[unit] ?? Number.NaN)
+}
+
+/** Writes milliseconds in the largest unit that divides them, the way a config file has them. */
+export function formatDuration(ms: number): string {
+  for (const unit of ['h', 'm', 's']) {
+    const size = MS_PER_UNIT[unit] ?? 1
+    if (ms >= size && ms % size === 0) return `${ms / size}${unit}`
+  }
+  return `${ms}ms`
+}
+
+/** Reads `20%` as 0.2. */
+export function parsePercent(text: string): number {
+  return Number(text.slice(0, -1)) / 100
+}

@@ -1,0 +1,107 @@
+import { describe, expect, it } from 'vitest'
+import { parseConfig } from '../../src/config/load.ts'
+import { ConfigError } from '../../src/config/problem.ts'
+
+/** The lines of the error of an upstream with this in its class `read`, or with these fields. */
+function problemsOf(limits: string, rest = ''): string[] {
+  const text = `upstreams:
+  it:
+    url: https://x.example
+    accounts: { main: {} }
+    routes: [{ path: '/a/{id}', class: read, cost: 7 }, { path: /*, class: read }]
+    limits:
+      read: [${limits}]
+${rest}`
+  try {
+    parseConfig(text, { source: 'c' })
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message.split('\n').map((line) => line.replace('upstreams.it.', ''))
+    throw error
+  }
+  return []
+}
+
+describe('limits in a configuration', () => {
+  it.each([
+    '{ requests: 5, window: 100ms }, { requests: 5, window: 24h, kind: calendar }, { concurrent: 3 }',
+    '{ requests: 5, window: 1s }, { requests: 5, window: 1s, kind: calendar }, { requests: 5, window: 1s, name: b }',
+    '{ requests: 5, window: 1s, scope: route }, { requests: 5, window: 1s, scope: [client, route] }',
+    '{ requests: 9, window: 1s, cost: route }, { requests: 9, window: 1s, cost: { bytes: 1000 } }',
+    '{ requests: 9, window: 1s, cost: { GET: 1, default: 5 } }, { requests: 9, window: 2s, cost: { PUT: 0 } }',
+    '{ requests: 5, window: 1s, when: { bodyOver: 0 }, headroom: 10%, enforce: false, scope: "{id}" }',
+  ])('can be %s', (limits) => {
+    expect(problemsOf(limits)).toEqual([])
+  })
+
+  it.each([
+    ['{ requests: 5 }', 'c:7:14: limits.read[0].window: the key "window" is missing'],
+    ['{ window: 1s }', 'c:7:14: limits.read[0].requests: the key "requests" is missing'],
+    ['{}', 'c:7:14: limits.read[0]: needs requests and window, or concurrent'],
+    [
+      '{ concurrent: 5, requests: 5, window: 1s }',
+      'c:7:41: limits.read[0].requests: requests does not go with concurrent, which counts calls in flight; write two limits',
+    ],
+    ['{ requests: 5, window: 50ms }', 'c:7:37: limits.read[0].window: must be from 100ms to 24h'],
+    ['{ requests: 5, window: 25h }', 'c:7:37: limits.read[0].window: must be from 100ms to 24h'],
+    ['{ requests: 0, window: 1s }', 'c:7:26: limits.read[0].requests: must be at least 1'],
+    ['{ requests: 5, window: 1s, kind: fixed }', 'c:7:47: limits.read[0].kind: must be one of rolling, calendar'],
+    ['{ requests: 5, window: 1s, costs: 2 }', 'unknown key "costs"; did you mean "cost"?'],
+    [
+      '{ requests: 5, window: 1s, cost: { get: 1 } }',
+      'c:7:41: limits.read[0].cost: must be a whole number, `route`, `{ bytes: 1000 }`, or units by method such as `{ GET: 1, default: 5 }`',
+    ],
+    ['{ requests: 5, window: 1s, cost: { bytes: 0 } }', 'limits.read[0].cost: must be a whole number, `route`'],
+    [
+      '{ requests: 5, window: 1s, scope: rout }',
+      'c:7:48: limits.read[0].scope: must be account, credential, upstream, route, client, a "{name}" of the routes’ paths, or a list of these',
+    ],
+    ['{ requests: 5, window: 1s, scope: [account, upstream] }', 'only one of account, credential and upstream'],
+    ['{ requests: 5, window: 1s, scope: [route, route] }', 'scope: names something twice'],
+    ['{ requests: 5, window: 1s, scope: "{ids}" }', 'scope: no route has a segment {ids}'],
+    [
+      '{ requests: 5, window: 1s }, { requests: 6, window: 1s }',
+      'limits.read[1].window: another limit has the same window',
+    ],
+    ['{ concurrent: 5 }, { concurrent: 6 }', 'limits.read[1]: another limit is about calls at once'],
+    ['{ requests: 5, window: 1s, cost: 6 }', 'cost: every call would cost more than the 5 units that 1s has'],
+    ['{ requests: 9, window: 1s, headroom: 50%, cost: 5 }', 'cost: every call would cost more than the 4 units'],
+    ['{ requests: 5, window: 1s, cost: { PUT: 6 } }', 'cost.PUT: is more than the 5 units that 1s has'],
+    [
+      '{ requests: 5, window: 1s, cost: route }',
+      'c:5:52: routes[0].cost: is more than the 5 units that 1s of the read limit has',
+    ],
+    ['{ requests: 5, window: 1s, headroom: 100% }', 'headroom: the headroom leaves nothing of the limit'],
+    ['{ requests: 5, window: 1s, when: { bodySize: 3 } }', 'when.bodySize: unknown key "bodySize"'],
+  ])('can not be %s', (limits, expected) => {
+    const problems = problemsOf(limits)
+    expect(problems.join('\n')).toContain(expected)
+  })
+
+  it('can have a limit under which no call would fit, if it only counts', () => {
+    expect(problemsOf('{ requests: 5, window: 1s, cost: 6, enforce: false }')).toEqual([])
+  })
+
+  it('know what can never be reached, and what no preset has', () => {
+    expect(problemsOf('{ requests: 5, window: 1s, when: { bodyOver: 100 } }', '    maxBody: 100')).toEqual([
+      'c:7:59: limits.read[0].when.bodyOver: is never reached: maxBody lets no more than 100 bytes through',
+    ])
+    expect(problemsOf('', '    limitSet: published')).toEqual([
+      'c:8:15: limitSet: only a preset with several sets of limits has one to choose',
+    ])
+    expect(problemsOf('', '    preset: jira\n    limitSet: token')[0]).toContain(
+      'there is no set "token"; known here: api-token',
+    )
+  })
+
+  it('have a class "all" that no route and no client is of', () => {
+    const all = "    limitSet: default\n    preset: harness\nclients: { a: { keys: ['sha256:KEY'], classes: [all] } }"
+    expect(problemsOf('', all.replace('KEY', '0'.repeat(64))).join('\n')).toContain('there is no such class')
+    const text = `upstreams:
+  it:
+    url: https://x.example
+    accounts: { main: {} }
+    limits: { all: [], read: [] }
+    routes: [{ path: /*, class: all }]`
+    expect(() => parseConfig(text)).toThrow('"all" is no class of calls: its limits are charged by every call')
+  })
+})

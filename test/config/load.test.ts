@@ -1,0 +1,445 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { inspect } from 'node:util'
+import { describe, expect, it } from 'vitest'
+import { loadConfigFile, parseConfig } from '../../src/config/load.ts'
+import { ConfigError } from '../../src/config/problem.ts'
+import { classifyByMethod } from '../../src/routing/route.ts'
+import { RouteTable } from '../../src/routing/route-table.ts'
+import { newFolder } from '../support/gateway.ts'
+
+const VALID = `
+upstreams:
+  harness:
+    preset: harness
+    accounts:
+      prod: { id: AbCdEf, credential: { value: "\${env:KEY}" } }
+`
+
+/** The lines of the error that a configuration causes. */
+function problemsOf(text: string, env: NodeJS.ProcessEnv = { KEY: 'pat.AbCdEf.id.secret' }): string[] {
+  try {
+    parseConfig(text, { source: 'sluice.yaml', env })
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message.split('\n')
+    throw error
+  }
+  return []
+}
+
+describe('a configuration', () => {
+  it('is laid over its preset and the defaults', () => {
+    const config = parseConfig(VALID, { env: { KEY: 'pat.AbCdEf.id.secret' } })
+    const { harness } = config.upstreams
+    expect(config.server).toMatchObject({ host: '127.0.0.1', port: 8080, workers: 1 })
+    expect(harness).toMatchObject({
+      url: 'https://app.harness.io',
+      credentialHeader: 'x-api-key',
+      queue: { maxWait: 10_000, maxWaiting: 1000 },
+      retry: { retries: 5, baseDelay: 1_000, maxDelay: 60_000, budget: 0.2 },
+      breaker: { failures: 5, reset: 60_000 },
+      timeouts: { connect: 5_000, headers: 60_000, idle: 300_000, total: 120_000 },
+    })
+    expect(harness!.limits['read']).toEqual([{ requests: 1000, window: 60_000 }])
+  })
+
+  it('overrides the limits of its preset class by class', () => {
+    const config = parseConfig(
+      VALID.replace('preset: harness', 'preset: harness\n    limits: { write: [{ requests: 7, window: 2s }] }'),
+      { env: { KEY: 'pat.AbCdEf.id.secret' } },
+    )
+    expect(config.upstreams['harness']!.limits).toMatchObject({
+      read: [{ requests: 1000, window: 60_000 }],
+      write: [{ requests: 7, window: 2_000 }],
+    })
+  })
+
+  it('accepts the whole example of the design', () => {
+    const env = { HARNESS_API_KEY: 'pat.AbCdEf.x.y', TICKETS: 'secret', SLUICE_ADMIN_TOKEN: 'token' }
+    const text = `
+server: { host: 127.0.0.1, port: 8080, workers: 1 }
+admin:  { host: 127.0.0.1, port: 9090, token: "\${env:SLUICE_ADMIN_TOKEN}" }
+store:  { kind: memory }
+defaultUpstream: harness
+upstreams:
+  harness:
+    preset: harness
+    accounts:
+      prod:
+        id: AbCdEf
+        credential: { value: "\${env:HARNESS_API_KEY}" }
+    queue:    { maxWait: 10s, maxWaiting: 1000 }
+    retry:    { retries: 5, baseDelay: 1s, maxDelay: 60s, budget: 20% }
+    breaker:  { failures: 5, reset: 60s }
+    timeouts: { connect: 5s, headers: 60s, idle: 300s, total: 120s }
+    concurrency: { read: 10, write: 5 }
+  tickets:
+    url: https://api.tickets.example/v2
+    accounts:
+      main: { credential: { header: authorization, value: "Bearer \${env:TICKETS}" } }
+    limits:
+      read:  [{ requests: 1000, window: 60s }]
+      write: [{ requests: 300, window: 60s }, { requests: 20, window: 1s }]
+    routes:
+      - { method: [GET, HEAD], path: "/*", class: read }
+      - { method: POST, path: "/search", class: read, retry: safe }
+      - { path: "/*", class: write }
+clients:
+  deploy-bot:
+    keys: ["sha256:${'0'.repeat(64)}"]
+    accounts: [harness/prod]
+    classes: [read, write]
+    share: 40%
+    networkAccess: { allowed: [], blocked: [] }
+`
+    const config = parseConfig(text, { env })
+    expect(config.clients!['deploy-bot']).toMatchObject({ share: 0.4, classes: ['read', 'write'] })
+    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value.reveal()).toBe('Bearer secret')
+  })
+
+  it('reports everything that is wrong at once, in the order of the file, with line and column', () => {
+    const text = `
+server: { prot: 8080, host: 0.0.0.0 }
+store: { kind: redis }
+upstreams:
+  harness:
+    preset: harnes
+    accounts:
+      prod: { id: 5, credential: { value: "\${env:MISSING}" } }
+    retry: { retries: many, baseDelay: 10 }
+    timeout: {}
+  tickets:
+    url: ftp://x
+    accounts: {}
+defaultUpstream: ticket
+`
+    expect(problemsOf(text)).toEqual([
+      'sluice.yaml:2:11: server.prot: unknown key "prot"; did you mean "port"?',
+      'sluice.yaml:2:29: server.host: clients must be configured when the gateway listens beyond loopback',
+      'sluice.yaml:3:1: store: store.kind is redis, so one of url, sentinels or cluster is needed',
+      'sluice.yaml:6:13: upstreams.harness.preset: must be one of harness, everruns, github, slack, pagerduty, jira, cloudflare; did you mean "harness"?',
+      'sluice.yaml:8:19: upstreams.harness.accounts.prod.id: must be a text',
+      'sluice.yaml:8:43: upstreams.harness.accounts.prod.credential.value: the environment variable MISSING is not set',
+      'sluice.yaml:9:23: upstreams.harness.retry.retries: must be a whole number',
+      'sluice.yaml:9:40: upstreams.harness.retry.baseDelay: must be a duration such as 500ms, 30s, 5m or 1h',
+      'sluice.yaml:10:5: upstreams.harness.timeout: unknown key "timeout"; did you mean "timeouts"?',
+      'sluice.yaml:12:10: upstreams.tickets.url: must be an http:// or https:// URL without user, query or fragment',
+      'sluice.yaml:13:5: upstreams.tickets.accounts: at least one account is needed',
+      'sluice.yaml:14:18: defaultUpstream: there is no such upstream; did you mean "tickets"?',
+    ])
+  })
+
+  it.each([
+    ['an empty file', '', 'sluice.yaml:1:1: upstreams: the key "upstreams" is missing'],
+    ['a list', '- a', 'sluice.yaml:1:1: must be a mapping'],
+    ['broken YAML', 'a: [1', 'Flow sequence in block collection must be'],
+    ['a key given twice', 'log: {}\nlog: {}\n', 'Map keys must be unique'],
+    ['a name with capitals', 'upstreams: { Harness: {} }', '"Harness" is no valid name'],
+    [
+      'a window that is too short',
+      `${VALID}    limits: { read: [{ requests: 1, window: 50ms }] }`,
+      'must be from 100ms to 24h',
+    ],
+    [
+      'two limits with one window',
+      `${VALID}    limits: { read: [{ requests: 1, window: 1s }, { requests: 2, window: 1s }] }`,
+      'another limit has the same window',
+    ],
+    [
+      'a route of an unknown class',
+      `${VALID}    routes: [{ path: /x, class: reads }]`,
+      'this class has no entry in limits; did you mean "read"?',
+    ],
+    [
+      'a key that is no hash',
+      `${VALID}clients: { a: { keys: [secret] } }`,
+      'clients.a.keys[0]: must be "sha256:" and 64 hex digits',
+    ],
+    [
+      'one key of two clients',
+      `${VALID}clients: { a: { keys: ["sha256:${'1'.repeat(64)}"] }, b: { keys: ["sha256:${'1'.repeat(64)}"] } }`,
+      'client "a" has the same key',
+    ],
+    [
+      'a client of an unknown account',
+      `${VALID}clients: { a: { keys: ["sha256:${'1'.repeat(64)}"], accounts: [harness/prd] } }`,
+      'did you mean "harness/prod"?',
+    ],
+    [
+      'more workers than one in memory',
+      `${VALID}server: { workers: 4 }`,
+      'more than one worker needs store.kind: redis',
+    ],
+    ['an admin port for all without a token', `${VALID}admin: { host: 0.0.0.0 }`, 'admin.token is required'],
+    ['one port for two listeners', `${VALID}server: { port: 9090 }`, 'they must differ'],
+    [
+      'a credential of another account',
+      VALID.replace('AbCdEf,', 'Other,'),
+      'prod.id: the credential belongs to another account',
+    ],
+    ['a percentage above 100', `${VALID}    retry: { budget: 120% }`, 'must be a percentage such as 20%'],
+    ['a percentage just above 100', `${VALID}    retry: { budget: 100.5% }`, 'must be a percentage such as 20%'],
+    ['a URL with an impossible port', `${VALID}    url: "http://x:99999"`, 'url: must be an http:// or https:// URL'],
+    [
+      'a Redis with an impossible port',
+      `${VALID}store: { kind: redis, url: "redis://x:99999" }`,
+      'url: must be a redis',
+    ],
+    ['a sentinel without a port', `${VALID}store: { kind: redis, sentinels: [x] }`, 'sentinels[0]: must be host:port'],
+    ['a class that no header can name', `${VALID}    limits: { 写: [] }`, '"写" is no valid name'],
+    [
+      'an account id that no header can hold',
+      VALID.replace('AbCdEf,', '写,').replace('${env:KEY}', 'x'),
+      'prod.id: holds a character that no header value may have, but goes upstream in Harness-Account',
+    ],
+    ['an account header that is none', `${VALID}    accountHeader: "a b"`, 'accountHeader: must be a header name'],
+    ['a claim in no header', `${VALID}    accountClaims: { headers: [ü] }`, 'headers[0]: must be a header name'],
+    ['no time at all', `${VALID}    timeouts: { headers: 0s }`, 'timeouts.headers: must be from 1ms to 24h'],
+    ['more time than a timer takes', `${VALID}    breaker: { reset: 700h }`, 'breaker.reset: must be from 1ms to 24h'],
+    ['a client certificate without its key', `${VALID}    tls: { cert: x }`, 'cert and key go together'],
+  ])('refuses %s', (_, text, expected) => {
+    expect(problemsOf(text).join('\n')).toContain(expected)
+  })
+
+  it.each([
+    '/a/*/b',
+    '/a/**',
+    '/a/{x}*',
+    '/a/{id}?',
+    '/a?b',
+    '/a#b',
+    '/a/{id',
+    '/a/id}',
+    '/a/{{x}}',
+    '/a/{}',
+    '/a/{x/y}',
+    'a',
+  ])('refuses the route path %s', (path) => {
+    const problems = problemsOf(`${VALID}    routes: [{ path: "${path}", class: read }]`)
+    expect(problems.join()).toContain('routes[0].path: must be a path that begins with "/"')
+  })
+
+  it.each(['FOO', '[GET, FOO]'])('refuses a route for %s, which is no method that can be received', (method) => {
+    const problems = problemsOf(`${VALID}    routes: [{ method: ${method}, path: /a, class: read }]`)
+    expect(problems.join()).toMatch(/routes\[0\]\.method\S*: must be an HTTP method/)
+  })
+
+  it.each(['/', '/*', '/a/b*', '/a/{x}/*', '/a/{x}(y', '/a/{x}(^(a+)+$)', '/v1/{x}:stop', '/a/{x}{y}', '/a(b):c/%zz'])(
+    'takes the route path %s, and a table can be made of it',
+    (path) => {
+      const text = `${VALID}    routes: [{ path: "${path}", class: read }]`
+      const { routes } = parseConfig(text, { env: { KEY: 'pat.AbCdEf.id.secret' } }).upstreams['harness']!
+      const layer = routes.map(({ path, class: name }) => ({ path, rule: { class: name } }))
+      expect(() => new RouteTable({ layers: [layer], classify: classifyByMethod })).not.toThrow()
+    },
+  )
+
+  it('may let calls wait not at all, and a drain end at once', () => {
+    const text = `${VALID}    queue: { maxWait: 0s }\nserver: { drain: 0s }`
+    expect(problemsOf(text)).toEqual([])
+  })
+
+  it('takes hosts, wildcards and URL prefixes for addresses, and nothing else', () => {
+    const clientWith = (entry: string): string =>
+      `${VALID}clients: { a: { keys: ["sha256:${'1'.repeat(64)}"], networkAccess: { blocked: ["${entry}"] } } }`
+    for (const entry of [
+      'h',
+      '*.vendor.example',
+      'bücher.example',
+      '127.0.0.1',
+      '[::1]',
+      'https://h:8443/v1',
+      'http://h',
+    ]) {
+      expect(problemsOf(clientWith(entry)), entry).toEqual([])
+    }
+    for (const entry of [
+      'https//typo',
+      'h:80',
+      '*.',
+      '*',
+      'h/v1',
+      'https://h:99999/',
+      'https://u@h/',
+      'https://h/?q',
+      '',
+    ]) {
+      expect(problemsOf(clientWith(entry)).join(), entry).toContain('blocked[0]: must be a host, *.host, or a URL')
+    }
+  })
+
+  it.each([
+    ['an alias without an anchor', 'a: *topsecret', '1:4: there is no anchor of this name before it; put quotes'],
+    [
+      'a block text that begins on its first line',
+      'a: |topsecret',
+      '1:5: Block scalar header includes extra characters',
+    ],
+    ['what is left over', 'a: {}\n}topsecret', '2:2: Unexpected scalar token'],
+  ])('refuses %s, without showing it', (_, text, expected) => {
+    const problems = problemsOf(text).join('\n')
+    expect(problems).toContain(expected)
+    expect(problems).not.toContain('topsecret')
+  })
+
+  it.each([
+    [
+      'an upstream',
+      'upstreams: { constructor: { url: "http://x", accounts: { main: {} } } }',
+      '1:14: upstreams.constructor',
+    ],
+    ['an account', `${VALID}      constructor: { id: x }`, '7:7: upstreams.harness.accounts.constructor'],
+    ['a class', `${VALID}    limits: { prototype: [] }`, '7:15: upstreams.harness.limits.prototype'],
+    [
+      'a client',
+      `${VALID}clients: { constructor: { keys: ["sha256:${'1'.repeat(64)}"] } }`,
+      '7:12: clients.constructor',
+    ],
+  ])('refuses %s that the schema library would leave out', (_, text, place) => {
+    const problems = problemsOf(text)
+    expect(problems).toHaveLength(1)
+    expect(problems[0]).toContain(`sluice.yaml:${place}: "`)
+    expect(problems[0]).toContain('is no valid name')
+  })
+
+  it.each(['Transfer-Encoding', 'content-length', 'HOST', 'Connection', 'Upgrade', 'Expect', 'Via'])(
+    'refuses to add %s to every request',
+    (name) => {
+      for (const [text, place] of [
+        [VALID.replace('value:', `header: ${name}, value:`), 'credential.header'],
+        [`${VALID}    credentialHeader: ${name}`, 'credentialHeader'],
+        [`${VALID}    accountHeader: ${name}`, 'accountHeader'],
+      ] as const) {
+        expect(problemsOf(text).join(), place).toContain(`${place}: must be the name of a header that can be added`)
+      }
+    },
+  )
+
+  it('refuses aliases that multiply', () => {
+    const names = 'abcdefgh'.split('')
+    const lines = names.map(
+      (name, i) =>
+        `${name}: &${name} [${Array(9)
+          .fill(i === 0 ? 'x' : `*${names[i - 1]}`)
+          .join()}]`,
+    )
+    expect(problemsOf(lines.join('\n'))).toEqual(['sluice.yaml: its aliases stand for too many values'])
+  })
+
+  it.each(['12#34', '12/34', '12?34', 'a%zz', 'a%', 'a b'])(
+    'refuses a Redis URL with %j in its password, without showing it',
+    (password) => {
+      for (const url of [`redis://bob:${password}@h:6379/0`, `rediss://:${password}@h`]) {
+        const problems = problemsOf(`${VALID}store: { kind: redis, url: "${url}" }`).join('\n')
+        expect(problems).toContain('store.url: must be a redis:// or rediss:// URL; percent-encode')
+        expect(problems).not.toContain(password)
+      }
+    },
+  )
+
+  it('takes every form of a Redis URL', () => {
+    for (const url of ['redis://h', 'rediss://h:1/', 'redis://:p%23%2f@h:1/7', 'redis://u:p@q@[::1]/0?family=6']) {
+      expect(problemsOf(`${VALID}store: { kind: redis, url: "${url}" }`), url).toEqual([])
+    }
+  })
+
+  it('refuses a credential that is no header value, without showing it', () => {
+    const problems = problemsOf(VALID, { KEY: 'pat.AbCdEf.x.secret\nX-Evil: 1' }).join('\n')
+    expect(problems).toContain('credential.value: holds a character that no header value may have')
+    expect(problems).not.toContain('secret')
+  })
+})
+
+describe('one mistake', () => {
+  it.each([
+    ['in the only item of a list', 'secret'],
+    ['in a reference that is the only item of a list', '${env:NOPE}'],
+  ])('%s is reported once', (_, key) => {
+    expect(problemsOf(`${VALID}clients: { a: { keys: ["${key}"] } }`)).toHaveLength(1)
+  })
+})
+
+describe('references in a configuration', () => {
+  it('are replaced inside of scalars only: what they bring in is never parsed', () => {
+    const value = 'x", admin: { token: y }, "'
+    const config = parseConfig(VALID.replace('id: AbCdEf', 'id: "${env:ID}"'), { env: { KEY: 'k', ID: value } })
+    expect(config.upstreams['harness']!.accounts['prod']!.id).toBe(value)
+  })
+
+  it('read files, relative to the configuration, without the line end', () => {
+    const folder = newFolder()
+    writeFileSync(join(folder, 'key'), 'from-file\n')
+    writeFileSync(join(folder, 'sluice.yaml'), VALID.replace('${env:KEY}', 'Token ${file:key}!'))
+    const config = loadConfigFile(join(folder, 'sluice.yaml'))
+    expect(config.upstreams['harness']!.accounts['prod']!.credential!.value.reveal()).toBe('Token from-file!')
+  })
+
+  it('may stand for a number where one is wanted', () => {
+    const config = parseConfig(`${VALID}server: { port: "\${env:PORT}" }`, { env: { KEY: 'k', PORT: '8181' } })
+    expect(config.server.port).toBe(8181)
+    expect(problemsOf(`${VALID}server: { port: "\${env:PORT}" }`, { KEY: 'k', PORT: '80a' })).toEqual([
+      'sluice.yaml:7:17: server.port: must be a whole number',
+    ])
+  })
+
+  it.each([
+    ['${env:NOPE}', 'the environment variable NOPE is not set'],
+    ['${env:EMPTY}', 'the environment variable EMPTY is empty'],
+    ['${file:/nope/key}', 'the file /nope/key does not exist'],
+    ['${KEY}', 'names no source; write ${env:NAME} or ${file:/path}'],
+    ['${vault:x}', 'unknown source; known are env and file'],
+    ['${env:KEY', 'is not closed'],
+  ])('that do not resolve are errors: %s', (reference, expected) => {
+    const problems = problemsOf(VALID.replace('${env:KEY}', reference), { KEY: 'k', EMPTY: '' })
+    expect(problems).toHaveLength(1)
+    expect(problems[0]).toContain(expected)
+    expect(problems[0]).toMatch(/^sluice\.yaml:6:\d+: upstreams\.harness\.accounts\.prod\.credential\.value: /)
+  })
+
+  it('can be written literally', () => {
+    const config = parseConfig(
+      VALID.replace('${env:KEY}', () => '$${env:KEY}'),
+      { env: {} },
+    )
+    expect(config.upstreams['harness']!.accounts['prod']!.credential!.value.reveal()).toBe('${env:KEY}')
+  })
+
+  it.each([
+    ['an upstream', 'defaultUpstream: "${env:S}"'],
+    ['an address', 'server: { host: "${env:S}" }'],
+    ['an admin address', 'admin: { host: "${env:S}" }'],
+    ['host names', '    hosts: ["${env:S}", "${env:S}"]'],
+    ['a class', '    routes: [{ path: /x, class: "${env:S}" }]'],
+    ['a class charged', '    routes: [{ path: /x, class: read, charges: ["${env:S}"] }]'],
+    ['a segment', '    routes: [{ path: /x, class: read, redact: ["${env:S}"] }]'],
+    ['an account id', '      other: { id: "${env:S}", credential: { value: "${env:KEY}" } }'],
+    ['a client’s account', `clients: { a: { keys: ["sha256:${'1'.repeat(64)}"], accounts: ["\${env:S}/x"] } }`],
+    ['a client’s class', `clients: { a: { keys: ["sha256:${'1'.repeat(64)}"], classes: ["\${env:S}"] } }`],
+    ['a method', '    routes: [{ path: /x, class: read, method: "${env:S}" }]'],
+    ['one of few words', '    errors: "${env:S}"'],
+    ['a duration', '    queue: { maxWait: "${env:S}" }'],
+    ['a broken reference', '    url: "${topsecret"'],
+    ['a reference without a source', '    url: "${topsecret}"'],
+    ['a reference with a wrong source', '    url: "${top:secret}"'],
+  ])('that turn out wrong are not shown: %s', (_, line) => {
+    const problems = problemsOf(VALID + line, { KEY: 'pat.AbCdEf.id.x', S: 'topsecret' })
+    expect(problems).toHaveLength(1)
+    expect(problems[0]).not.toMatch(/top:?secret/)
+  })
+
+  it('leave no trace of a secret in the loaded configuration as it is printed, nor in errors', () => {
+    const config = parseConfig(VALID, { env: { KEY: 'pat.AbCdEf.id.topsecret' } })
+    for (const printed of [
+      JSON.stringify(config),
+      inspect(config, { depth: null }),
+      String(config.upstreams['harness']!.accounts['prod']!.credential!.value),
+    ]) {
+      expect(printed).not.toContain('topsecret')
+    }
+    const problems = problemsOf(`${VALID}    credentialHeader: "\${env:KEY}"\n    nope: "\${env:KEY}"`, {
+      KEY: 'top secret',
+    })
+    expect(problems).toHaveLength(2)
+    expect(problems.join('\n')).not.toContain('top secret')
+  })
+})
