@@ -1,0 +1,121 @@
+import type { IncomingHttpHeaders } from 'node:http'
+
+/** Where calls to an upstream may name the account they mean. */
+export interface ClaimRules {
+  /** Lower-case header names. */
+  readonly headers: readonly string[]
+  readonly query: ReadonlySet<string>
+  /** The ids that a normalized path names, percent-encoded. */
+  inPath(path: string): readonly string[]
+}
+
+/** One place of a call that names an account. */
+export interface Claim {
+  /** For messages: `query parameter accountIdentifier`. */
+  readonly place: string
+  readonly id: string
+}
+
+/** Every account claim of a call. Empty ones do not count; a parameter given twice counts twice. */
+export function collectClaims(rules: ClaimRules, path: string, query: string, headers: IncomingHttpHeaders): Claim[] {
+  const claims: Claim[] = []
+  for (const name of rules.headers) {
+    const value = headers[name]
+    if (typeof value === 'string' && value !== '') claims.push({ place: `header ${name}`, id: value })
+  }
+  for (const id of rules.inPath(path)) claims.push({ place: 'path', id: decode(id) })
+  if (query !== '') collectFromQuery(rules.query, query, claims)
+  return claims
+}
+
+function collectFromQuery(names: ReadonlySet<string>, query: string, claims: Claim[]): void {
+  if (names.size === 0) return
+  for (let start = 0; start < query.length;) {
+    const ampersand = query.indexOf('&', start)
+    const end = ampersand < 0 ? query.length : ampersand
+    const equals = query.indexOf('=', start)
+    if (equals > start && equals < end - 1) {
+      const name = decodeQuery(query.slice(start, equals))
+      if (names.has(name))
+        claims.push({ place: `query parameter ${name}`, id: decodeQuery(query.slice(equals + 1, end)) })
+    }
+    start = end + 1
+  }
+}
+
+function decodeQuery(text: string): string {
+  return decode(text.includes('+') ? text.replaceAll('+', ' ') : text)
+}
+
+function decode(text: string): string {
+  if (!text.includes('%')) return text
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+/** Finds the id in paths of a form such as `/repos/{account}/*`: at `{account}`, any other `{…}` standing for one segment. */
+export function toAccountPattern(path: string): RegExp {
+  const escaped = path.replace(/\*$/, '').replace(/[.*+?^$()|[\]\\]/g, '\\$&')
+  const open = escaped.replace('{account}', '([^/]+)').replace(/\{[^}]*\}/g, '[^/]+')
+  return new RegExp(`^${open}${path.endsWith('*') ? '' : '/?$'}`)
+}
+
+/** An account that a call may turn out to mean. */
+export interface Candidate {
+  readonly name: string
+  /** The vendor's id, where it is known. */
+  readonly id: string | undefined
+}
+
+export type AccountChoice<A extends Candidate> =
+  | { readonly kind: 'chosen'; readonly account: A }
+  | { readonly kind: 'unknown'; readonly wanted: string }
+  | { readonly kind: 'forbidden'; readonly wanted: string }
+  /** The call names an account that is none of those it may use. */
+  | { readonly kind: 'unknown_claim'; readonly claim: Claim }
+  | { readonly kind: 'undecided' }
+  | { readonly kind: 'conflict'; readonly claim: Claim; readonly account: A }
+
+/**
+ * The account of a call: the one it asks for by name, else the only one the client may use, else the one that its claims
+ * name. Whichever it is, every claim must agree with it, so that no call reaches one account with another's credential.
+ */
+export function chooseAccount<A extends Candidate>(
+  accounts: ReadonlyMap<string, A>,
+  isAllowed: (account: A) => boolean,
+  wanted: string | undefined,
+  claims: readonly Claim[],
+): AccountChoice<A> {
+  const account = wanted === undefined ? chooseByClaims(accounts, isAllowed, claims) : accounts.get(wanted)
+  if (account === undefined) {
+    if (wanted !== undefined) return { kind: 'unknown', wanted }
+    const usable = [...accounts.values()].filter(isAllowed)
+    // One whose id is not known might be the one that is meant.
+    const isNobodys = usable.length > 0 && usable.every(({ id }) => id !== undefined)
+    return isNobodys && claims.length > 0 ? { kind: 'unknown_claim', claim: claims[0]! } : { kind: 'undecided' }
+  }
+  if (!isAllowed(account)) return { kind: 'forbidden', wanted: account.name }
+  if (account.id !== undefined) {
+    for (const claim of claims) if (claim.id !== account.id) return { kind: 'conflict', claim, account }
+  }
+  return { kind: 'chosen', account }
+}
+
+function chooseByClaims<A extends Candidate>(
+  accounts: ReadonlyMap<string, A>,
+  isAllowed: (account: A) => boolean,
+  claims: readonly Claim[],
+): A | undefined {
+  let only: A | undefined
+  let count = 0
+  for (const account of accounts.values()) {
+    if (!isAllowed(account)) continue
+    if (claims.length > 0 && account.id === claims[0]!.id) return account
+    only = account
+    count++
+  }
+  return count === 1 ? only : undefined
+}

@@ -1,0 +1,71 @@
+/** What the gateway knows about a call from its method and path alone. */
+export interface Route {
+  /** The class in which it waits, is counted and shown. */
+  readonly class: string
+  /** The classes whose limits it is charged to; usually just its own. */
+  readonly charges: readonly string[]
+  /** Class, charges and whether a credential is added, as one text by which calls of one kind are told from others. */
+  readonly kind: string
+  /**
+   * By what its calls are counted apart from others, where a limit wants that: the line of the table, as `GET,HEAD /x/{id}`,
+   * without methods if it takes all of them.
+   */
+  readonly countedAs: string
+  /** What it is charged where a limit leaves that to the route. */
+  readonly cost: number
+  /** Whether it may be repeated after it reached the upstream. */
+  readonly retry: 'safe' | 'unsafe'
+  /** How the account's credential travels: in its own header, as an `Authorization: Bearer`, or not at all. */
+  readonly credential: 'inject' | 'bearer' | 'none'
+  /** Numbers (from 0) of the non-empty path segments that hold a secret. */
+  readonly secretSegments: readonly number[]
+  /** The path in the table that decided, as it is written there; undefined where a rule did. */
+  readonly pattern: string | undefined
+}
+
+/** A route of which only the deviations from the defaults are given. */
+export type RouteRule = Pick<Route, 'class'> & Partial<Route>
+
+// IANA HTTP Method Registry, columns "safe" and "idempotent".
+const SAFE_METHODS = new Set(['GET', 'HEAD', 'OPTIONS', 'PROPFIND', 'QUERY', 'REPORT', 'SEARCH', 'TRACE'])
+const IDEMPOTENT_METHODS = new Set([
+  ...SAFE_METHODS,
+  ...'ACL BIND CHECKOUT COPY DELETE LINK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE PROPPATCH PUT REBIND'.split(' '),
+  ...'UNBIND UNLINK UNLOCK'.split(' '),
+])
+
+export function isSafeMethod(method: string): boolean {
+  return SAFE_METHODS.has(method)
+}
+
+/** The class of a call about which only its method is known. */
+export function classifyByMethod(method: string): RouteRule {
+  return { class: isSafeMethod(method) ? 'read' : 'write' }
+}
+
+/** A POST that only reads is safe to repeat, unless the rule says otherwise. */
+export function withSafeReadingPosts(rule: RouteRule, method: string): RouteRule {
+  if (rule.retry !== undefined || method !== 'POST') return rule
+  return (rule.charges ?? [rule.class]).includes('read') ? { ...rule, retry: 'safe' } : rule
+}
+
+/**
+ * Fills a rule up. Without a mark a call is safe to repeat if its method is idempotent (RFC 9110 §9.2.2) and it does not
+ * change state in spite of a safe method; a POST is safe only where a rule says so.
+ */
+export function completeRoute(method: string, rule: RouteRule): Route {
+  const charges = rule.charges ?? [rule.class]
+  const changesByReading = isSafeMethod(method) && charges.includes('write')
+  const credential = rule.credential ?? 'inject'
+  return {
+    class: rule.class,
+    charges,
+    kind: `${rule.class}:${charges.join('+')}${credential === 'none' ? ':keyless' : ''}`,
+    countedAs: rule.countedAs ?? `${method} *`,
+    cost: rule.cost ?? 1,
+    retry: rule.retry ?? (IDEMPOTENT_METHODS.has(method) && !changesByReading ? 'safe' : 'unsafe'),
+    credential,
+    secretSegments: rule.secretSegments ?? [],
+    pattern: rule.pattern,
+  }
+}
