@@ -1,0 +1,31 @@
+import { classifyByMethod } from '../../routing/route.ts'
+import type { Preset } from './preset.ts'
+
+/**
+ * The Cloudflare API: 1,200 requests in five minutes of each user or account token, whatever they are made with, and 200 a
+ * second from one address; GraphQL at most 320 in five minutes besides:
+ * https://developers.cloudflare.com/fundamentals/api/reference/limits/. Who exceeds the first is shut out for five minutes.
+ * Tokens of one user are one to Cloudflare but several here: use one of them.
+ */
+export const cloudflare: Preset = {
+  config: {
+    url: 'https://api.cloudflare.com/client/v4',
+    limits: {
+      all: [
+        { requests: 1200, window: '5m', scope: 'credential' },
+        { requests: 200, window: '1s', scope: 'upstream' },
+      ],
+      read: [],
+      write: [],
+      graphql: [{ requests: 320, window: '5m', scope: 'credential' }],
+    },
+    credentialHeader: 'authorization',
+    errors: 'problem',
+  },
+  routes: () => [],
+  classify(method, path) {
+    // It has no mutations.
+    if (path === '/graphql') return { class: 'graphql', retry: 'safe' }
+    return classifyByMethod(method)
+  },
+}

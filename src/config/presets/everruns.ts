@@ -1,0 +1,30 @@
+import { readFileSync } from 'node:fs'
+import { classifyByMethod, type RouteRule, withSafeReadingPosts } from '../../routing/route.ts'
+import { parseRouteFile } from '../../routing/route-file.ts'
+import type { Preset } from './preset.ts'
+import { soundsLikeReading } from './words.ts'
+
+/** The agent-harness API of Everruns. The vendor publishes no quotas: set `limits` to what was agreed. */
+export const everruns: Preset = {
+  config: {
+    url: 'https://app.everruns.com/api',
+    limits: { read: [], write: [], webhook: [] },
+    credentialHeader: 'authorization',
+    accountClaims: { headers: ['x-org-id'] },
+    accountHeader: 'X-Org-Id',
+    errors: 'problem',
+  },
+  routes: () => parseRouteFile(readFileSync(new URL('everruns.routes', import.meta.url), 'utf8'), complete),
+  classify(method, path) {
+    if (method === 'POST' && WEBHOOK.test(path)) return complete({ class: 'webhook' }, method)
+    if (method === 'POST' && (soundsLikeReading(path) || READING.test(path))) return complete({ class: 'read' }, method)
+    return complete(classifyByMethod(method), method)
+  },
+}
+
+const WEBHOOK = /^\/v1\/apps\/[^/]+\/webhooks\/[^/]+$/
+const READING = /\/(?:preview|dry-run)$/
+
+function complete(rule: RouteRule, method: string): RouteRule {
+  return rule.class === 'webhook' ? { ...rule, credential: 'none' } : withSafeReadingPosts(rule, method)
+}

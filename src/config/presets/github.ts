@@ -1,0 +1,58 @@
+import { isSafeMethod, type RouteRule } from '../../routing/route.ts'
+import type { Preset } from './preset.ts'
+
+/**
+ * The GitHub REST API, and GraphQL beside it. Limits are those of a user or app, so of a credential, as published:
+ * https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api, and for searches
+ * https://docs.github.com/en/rest/search/search#rate-limit. The points of a minute are "of a single endpoint"; counted
+ * over all of them here, because the page does not say what one endpoint is.
+ *
+ * What GraphQL queries cost only their answers say: each is charged as a mutation by the minute, and 1 by the hour.
+ */
+export const github: Preset = {
+  config: {
+    url: 'https://api.github.com',
+    limits: {
+      // Shared by REST and GraphQL.
+      all: [{ concurrent: 100, scope: 'credential' }],
+      rest: [
+        { requests: 5000, window: '1h', scope: 'credential' },
+        { requests: 900, window: '60s', scope: 'credential', cost: { GET: 1, HEAD: 1, OPTIONS: 1, default: 5 } },
+      ],
+      read: [],
+      write: [],
+      create: [
+        { requests: 80, window: '60s', scope: 'credential' },
+        { requests: 500, window: '1h', scope: 'credential' },
+      ],
+      search: [{ requests: 30, window: '60s', scope: 'credential' }],
+      'code-search': [{ requests: 10, window: '60s', scope: 'credential' }],
+      graphql: [
+        { requests: 5000, window: '1h', scope: 'credential' },
+        { requests: 2000, window: '60s', scope: 'credential', cost: 5 },
+      ],
+    },
+    credentialHeader: 'authorization',
+    errors: 'problem',
+  },
+  routes: () => [],
+  classify(method, path): RouteRule {
+    if (path === '/graphql') return { class: 'graphql' }
+    if (method === 'POST' && RENDERING.test(path)) return { class: 'read', charges: ['rest'], retry: 'safe' }
+    const className = classOf(method, path)
+    const own = className === 'read' || className === 'write' ? [] : [className]
+    return { class: className, charges: [...own, 'rest'] }
+  },
+}
+
+const RENDERING = /^\/markdown(?:\/raw)?$/
+/** POSTs that start, stop or hand out something, but write nothing that anybody reads. */
+const ACTIONS =
+  /^\/(?:app|applications)\/|\/(?:access_tokens|cancel|dispatches|force-cancel|generate-jitconfig|pings|registration-token|remove-token|rerun|rerun-failed-jobs|tests)$/
+
+function classOf(method: string, path: string): string {
+  if (isSafeMethod(method))
+    return path === '/search/code' ? 'code-search' : path.startsWith('/search/') ? 'search' : 'read'
+  const isCreation = (method === 'POST' && !ACTIONS.test(path)) || (method === 'PUT' && path.includes('/contents/'))
+  return isCreation ? 'create' : 'write'
+}

@@ -1,0 +1,131 @@
+import { readFileSync } from 'node:fs'
+import { classifyByMethod, isSafeMethod, type RouteRule, withSafeReadingPosts } from '../../routing/route.ts'
+import { parseRouteFile, segmentsNamed } from '../../routing/route-file.ts'
+import type { Preset } from './preset.ts'
+import { soundsLikeChanging, soundsLikeReading } from './words.ts'
+
+/** Per account and rolling minute. */
+const LIMITS = {
+  read: [{ requests: 1000, window: '60s' }],
+  write: [{ requests: 300, window: '60s' }],
+  template: [{ requests: 100, window: '60s' }],
+  webhook: [{ requests: 500, window: '60s' }],
+}
+
+/**
+ * As https://developer.harness.io/docs/platform/rate-limits has it: so much per address of the caller, per API key, and of
+ * the external API per key. Which calls are of the external API the page does not say: here all that carry the key are, so
+ * that no more than 400 a minute pass. Nor does it say by what requests of more than 500,000 characters are counted: here
+ * by address, and in bytes, of which there are never fewer than characters. Its 429s have no Retry-After.
+ */
+const PUBLISHED_LIMITS = {
+  all: [
+    { requests: 5000, window: '10s', scope: 'upstream' },
+    { requests: 1, window: '10s', scope: 'upstream', when: { bodyOver: 500_000 } },
+    { requests: 1000, window: '60s', scope: 'credential' },
+    { name: 'external', requests: 400, window: '60s', scope: 'credential' },
+  ],
+  read: [],
+  write: [],
+  template: [],
+  webhook: [],
+}
+
+/** The Harness Platform API. */
+export const harness: Preset = {
+  config: {
+    url: 'https://app.harness.io',
+    limits: LIMITS,
+    credentialHeader: 'x-api-key',
+    accountClaims: {
+      headers: ['harness-account', 'x-tenant-id'],
+      query: ['accountIdentifier', 'accountId', 'accountID', 'account_id', 'account', 'routingId'],
+    },
+    accountHeader: 'Harness-Account',
+    // The families in which every call that generated clients send has it, so that its absence is an omission.
+    accountQuery: {
+      name: 'accountIdentifier',
+      paths: ['/audit/api', '/cf/admin', '/lw/api', '/pipeline/api', '/template/api'],
+    },
+    errors: 'harness',
+  },
+  limitSets: { default: LIMITS, published: PUBLISHED_LIMITS },
+  aliasPrefix: '/gateway',
+  needsAccountId: true,
+  routes: () =>
+    parseRouteFile(readFileSync(new URL('harness.routes', import.meta.url), 'utf8'), (rule, method, path) => ({
+      ...withSafeReadingPosts(rule, method),
+      ...credentialOf(rule.class, path),
+      secretSegments: segmentsNamed(path, ['webhookToken']),
+    })),
+  classify(method, path) {
+    const isWebhook = WEBHOOK.test(path)
+    // Whatever the method: who calls with a wrong one has written the token into the path all the same.
+    const secretSegments = isWebhook ? afterWebhookKind(path) : []
+    if (isWebhook && method === 'POST') return { class: 'webhook', ...credentialOf('webhook', path), secretSegments }
+    const access = accessOf(method, path)
+    const rule: RouteRule = TEMPLATE_SERVICE.test(path)
+      ? { class: 'template', charges: ['template', access] }
+      : { class: access }
+    return { ...withSafeReadingPosts(rule, method), ...credentialOf(rule.class, path), secretSegments }
+  },
+  accountsInPath,
+  accountInCredential: (credential) => /^(?:pat|sat)\.([^.]+)\.[^.]+\.[^.]+$/.exec(credential)?.[1],
+}
+
+const WEBHOOK = /^\/(?:ng|pipeline|cv)\/api\/(?:account\/.*\/)?webhook(?:\/(?:custom|trigger|custom-change)(?:\/|$)|$)/
+const TEMPLATE_SERVICE =
+  /^\/(?:template\/api|v1\/template-schema|v1\/(?:orgs\/[^/]+\/(?:projects\/[^/]+\/)?)?templates)(?:\/|$)/
+// An artifact's parts are listed by POST.
+const ARTIFACT_LISTS = /^\/ssca-manager\/.*\/(?:[a-z-]*artifacts|artifact-sources|attestations|components|deployments)$/
+// Services in which a POST carries the question, not a change.
+const ASKED_BY_POST =
+  /^\/(?:query-service|schema-service|sei|gratis\/sei|ccm\/api\/(?:anomaly|costdetails)|gitops\/api\/v1\/(?:applications|applicationsets|clusters|dashboard|repocreds|repositories)$)(?:\/|$)/
+const SCIM = /^\/ng\/api\/scim\//
+
+function accessOf(method: string, path: string): 'read' | 'write' {
+  if (method === 'POST')
+    return ASKED_BY_POST.test(path) || ARTIFACT_LISTS.test(path) || soundsLikeReading(path) ? 'read' : 'write'
+  if (isSafeMethod(method) && soundsLikeChanging(path)) return 'write'
+  return classifyByMethod(method).class as 'read' | 'write'
+}
+
+/**
+ * Webhook routes take no key: on some, one changes what the server checks, and is stored with the event. SCIM takes the
+ * key as a bearer token.
+ */
+function credentialOf(className: string, path: string): Pick<RouteRule, 'credential'> {
+  if (className === 'webhook') return { credential: 'none' }
+  return SCIM.test(path) ? { credential: 'bearer' } : {}
+}
+
+/** In `/pipeline/api/webhook/custom/{token}/v3`, everything behind the kind of webhook may be its token. */
+function afterWebhookKind(path: string): number[] {
+  const segments = path.split('/').filter((segment) => segment !== '')
+  const kind = segments.indexOf('webhook') + 1
+  return segments.flatMap((segment, index) => (index > kind && !/^v\d+$/.test(segment) ? [index] : []))
+}
+
+const ACCOUNT_PATHS = [
+  /^\/(?:ng|lw|lw\/co)\/api\/accounts\/([^/]+)/,
+  /^\/(?:cv\/api|ng\/api\/scim)\/account\/([^/]+)/,
+  /^\/pkg\/([^/]+)\/./,
+]
+const REPOSITORY = /^\/code\/api\/v1\/repos\/([^/]+)(?:\/([^/]*))?/
+const REPOSITORY_RESOURCES = new Set(
+  'archive blame branches checks codeowners commits content default-branch diff diff-stats import-progress labels linked merge-check move path-details paths pipelines public-access pullreq purge raw restore rules secrets security settings soft-delete statistics summary tags uploads webhooks +'.split(
+    ' ',
+  ),
+)
+
+function accountsInPath(path: string): string[] {
+  const accounts = ACCOUNT_PATHS.flatMap((pattern) => pattern.exec(path)?.[1] ?? [])
+  const [, repository, next] = REPOSITORY.exec(path) ?? []
+  if (repository !== undefined) {
+    // A repository is named by its whole path, which begins with the account, or by its own identifier alone.
+    const [account = '', ...rest] = repository.split(/%2f/i)
+    const isWholePath = rest.length > 0 || (next !== undefined && next !== '' && !REPOSITORY_RESOURCES.has(next))
+    if (isWholePath) accounts.push(account)
+  }
+  return accounts
+}

@@ -1,0 +1,22 @@
+import { classifyByMethod } from '../../routing/route.ts'
+import type { Preset } from './preset.ts'
+
+/**
+ * The PagerDuty REST API: 960 requests a minute of each account key, of each user whatever the key, or of each app and
+ * account, https://support.pagerduty.com/main/docs/rest-api-rate-limits. Keys of one user are one credential to PagerDuty
+ * but several here: use one of them. The Events API is another host, with other limits.
+ */
+export const pagerduty: Preset = {
+  config: {
+    url: 'https://api.pagerduty.com',
+    limits: { all: [{ requests: 960, window: '60s', scope: 'credential' }], read: [], write: [] },
+    credentialHeader: 'authorization',
+    errors: 'problem',
+  },
+  routes: () => [],
+  classify(method, path) {
+    // Analytics are asked for by POST.
+    if (method === 'POST' && path.startsWith('/analytics/')) return { class: 'read', retry: 'safe' }
+    return classifyByMethod(method)
+  },
+}
