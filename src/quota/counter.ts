@@ -1,0 +1,185 @@
+import { type Limit, SLOTS } from './limit.ts'
+
+/** A part of the quota that comes back: `units` of it, `inMs` from now. */
+export interface Release {
+  readonly inMs: number
+  readonly units: number
+}
+
+/** Charges of one bucket; buckets are numbered from 1970. */
+export interface Charges {
+  readonly bucket: number
+  readonly units: number
+}
+
+/** How soon a waiting call asks again for a place among concurrent calls: when one ends can't be known. */
+const CONCURRENT_POLL_MS = 25
+
+/**
+ * The charges of one limit that count now. Never counts less than what the upstream may have counted, as `Ledger` states
+ * it. All times are milliseconds of one clock; one that goes back stands still here. The script in redis-ledger.lua is
+ * this same structure.
+ */
+export class Counter {
+  limit: Limit
+  readonly #counts = new Float64Array(SLOTS)
+  /** No bucket before this one holds charges. */
+  #oldest = 0
+  /** The bucket of the latest time seen. */
+  #current = 0
+  #sum = 0
+
+  constructor(limit: Limit) {
+    this.limit = limit
+  }
+
+  /** What counts against the limit now. */
+  used(now: number): number {
+    this.#advance(now)
+    return this.limit.kind === 'calendar' ? this.#counts[this.#current % SLOTS]! : this.#sum
+  }
+
+  /** What a call that is sent now can be charged; negative where more is charged than allowed. */
+  free(now: number): number {
+    this.#advance(now)
+    const { kind, requests, slackMs, holdMs } = this.limit
+    if (kind !== 'calendar') return requests - this.#sum
+    let most = 0
+    for (let bucket = this.bucketOf(now - slackMs); bucket <= this.bucketOf(now + holdMs); bucket++) {
+      most = Math.max(most, this.#counts[bucket % SLOTS]!)
+    }
+    return requests - most
+  }
+
+  /** Charges calls that are sent at `at`, whatever is used already. */
+  charge(now: number, at: number, units: number): void {
+    this.#advance(now)
+    const { slackMs, holdMs } = this.limit
+    this.#add(at - slackMs, at + holdMs, units)
+  }
+
+  /** Calls charged at `at` can't be counted by the upstream later than `now + laterMs`. Not for `concurrent`. */
+  settle(now: number, at: number, units: number, laterMs: number): void {
+    this.#advance(now)
+    this.#takeBack(at, units)
+    this.addSettled(now, at, units, laterMs)
+  }
+
+  /** What `settle` adds, of a charge that is not to be found here. */
+  addSettled(now: number, at: number, units: number, laterMs: number): void {
+    const { kind, slackMs } = this.limit
+    this.#advance(now)
+    this.#add(at - slackMs, now + laterMs + (kind === 'calendar' ? slackMs : 0), units)
+  }
+
+  /** Moves the charge of calls in flight from `at` to `to`. */
+  renew(now: number, at: number, to: number, units: number): void {
+    this.#advance(now)
+    this.#takeBack(at, units)
+    const { slackMs, holdMs } = this.limit
+    this.#add(to - slackMs, to + holdMs, units)
+  }
+
+  /** Takes back what was charged at `at`, as far as it still counts. */
+  refund(now: number, at: number, units: number): void {
+    this.#advance(now)
+    this.#takeBack(at, units)
+  }
+
+  /** Milliseconds until the oldest charge leaves, or a little less; 0 if nothing is charged. Or until the next window. */
+  resetMs(now: number): number {
+    const { kind, bucketMs } = this.limit
+    const used = this.used(now)
+    if (kind === 'calendar') return (this.#current + 1) * bucketMs - now
+    if (used === 0) return 0
+    return this.#leavesAt(this.#oldest) - now
+  }
+
+  /** What comes back when, soonest first. */
+  releases(now: number): Release[] {
+    const { kind, bucketMs, slackMs } = this.limit
+    const used = this.used(now)
+    // Not before the call can't be counted in this window any more, whichever clock is behind.
+    if (kind === 'calendar') return [{ inMs: (this.#current + 1) * bucketMs + slackMs - now, units: used }]
+    if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
+    return this.charges(now).map(({ bucket, units }) => ({ inMs: this.#leavesAt(bucket) - now, units }))
+  }
+
+  /** What counts now, by bucket, oldest first. */
+  charges(now: number): Charges[] {
+    this.#advance(now)
+    const charges: Charges[] = []
+    if (this.#sum === 0) return charges
+    for (let bucket = this.#oldest; bucket <= this.#furthest; bucket++) {
+      const units = this.#counts[bucket % SLOTS]!
+      if (units > 0) charges.push({ bucket, units })
+    }
+    return charges
+  }
+
+  /** Adds charges as `charges` told them. */
+  restore(now: number, bucket: number, units: number): void {
+    this.#advance(now)
+    this.#put(bucket, units)
+  }
+
+  /** Number of the bucket in which a time lies. */
+  bucketOf(time: number): number {
+    return Math.floor(time / this.limit.bucketMs)
+  }
+
+  /** The upstream may count these at any time between: a rolling window has room again a window after the latest. */
+  #add(from: number, to: number, units: number): void {
+    const last = Math.max(this.bucketOf(to), this.#current)
+    for (let b = this.limit.kind === 'calendar' ? this.bucketOf(from) : last; b <= last; b++) this.#put(b, units)
+  }
+
+  #takeBack(at: number, units: number): void {
+    const { kind, slackMs, holdMs } = this.limit
+    const last = this.bucketOf(at + holdMs)
+    for (let b = kind === 'calendar' ? this.bucketOf(at - slackMs) : last; b <= last; b++) this.#take(b, units)
+  }
+
+  #put(wanted: number, units: number): void {
+    const bucket = Math.min(wanted, this.#furthest)
+    if (bucket < this.#current - this.limit.kept) return
+    if (this.#sum === 0 || bucket < this.#oldest) this.#oldest = bucket
+    this.#counts[bucket % SLOTS]! += units
+    this.#sum += units
+  }
+
+  #take(bucket: number, units: number): void {
+    if (bucket < this.#current - this.limit.kept || bucket > this.#furthest) return
+    const taken = Math.min(units, this.#counts[bucket % SLOTS]!)
+    this.#counts[bucket % SLOTS]! -= taken
+    this.#sum -= taken
+  }
+
+  /** The last bucket ahead that does not share its place with one that still counts. */
+  get #furthest(): number {
+    return this.#current + SLOTS - this.limit.kept - 1
+  }
+
+  /** When what is charged to a bucket leaves. Calls in flight are charged ahead; they may be over at once. */
+  #leavesAt(bucket: number): number {
+    return (Math.min(bucket, this.#current) + this.limit.kept + 1) * this.limit.bucketMs
+  }
+
+  #advance(now: number): void {
+    const bucket = this.bucketOf(now)
+    if (bucket <= this.#current) return
+    const first = bucket - this.limit.kept
+    if (this.#sum === 0 || first > this.#furthest) {
+      this.#counts.fill(0)
+      this.#sum = 0
+    }
+    this.#current = bucket
+    if (this.#sum === 0) return
+    for (; this.#oldest < first; this.#oldest++) {
+      const slot = this.#oldest % SLOTS
+      this.#sum -= this.#counts[slot]!
+      this.#counts[slot] = 0
+    }
+    if (this.#sum > 0) while (this.#counts[this.#oldest % SLOTS] === 0) this.#oldest++
+  }
+}

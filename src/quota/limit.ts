@@ -1,0 +1,68 @@
+/** What a limit counts, as a configuration or a preset states it. */
+export interface LimitSpec {
+  /** Its identity within the home of its meter, such as `read.60000`; two limits of a home never share one. */
+  readonly id: string
+  readonly class: string
+  /** Units allowed in a window; for `concurrent`, at once. */
+  readonly requests: number
+  /** Length of the window in milliseconds; not for `concurrent`. */
+  readonly windowMs?: number
+  /**
+   * `rolling`: in any window. `calendar`: in each window that begins at a multiple of its length since 1970, UTC.
+   * `concurrent`: in flight at once, from dispatch to the end of the response.
+   */
+  readonly kind?: 'rolling' | 'calendar' | 'concurrent'
+  /** How long after a call was given up (timeout, broken connection, dead gateway) the upstream may still count it. */
+  readonly slackMs?: number
+  /** False: counted and shown, but nothing is refused because of it. */
+  readonly isEnforced?: boolean
+  /** How people tell it from other limits of its class, such as `60s`. */
+  readonly label?: string
+}
+
+/** A limit, and how it is counted. */
+export interface Limit extends Required<LimitSpec> {
+  /** Charges are counted by buckets of this length. */
+  readonly bucketMs: number
+  /** How many buckets before the current one still count. */
+  readonly kept: number
+  /** How often the charge of a call that is in flight is renewed. */
+  readonly renewMs: number
+  /** A call in flight is charged as if it came this much later, so that its charge outlives a gateway that dies. */
+  readonly holdMs: number
+}
+
+/**
+ * How many buckets a window is cut into. A charge leaves the count when its bucket is wholly out of the window, so one
+ * bucket more than these is kept: with just these, limits are over-granted. A saturated account loses at most 1/BUCKETS of
+ * its quota to that, half of it on average.
+ */
+export const BUCKETS = 100
+/** Buckets that there is place for: those of the window, and those ahead into which calls in flight are charged. */
+export const SLOTS = 256
+/** Buckets for calls in flight of a limit that has no window. */
+const CONCURRENT_BUCKETS = 20
+const LONGEST_RENEWAL_MS = 5_000
+const CONCURRENT_RENEWAL_MS = 1_000
+export const DEFAULT_SLACK_MS = 1_000
+
+export function limitOf(spec: LimitSpec): Limit {
+  const { kind = 'rolling', windowMs = 0, isEnforced = true } = spec
+  const renewMs = kind === 'concurrent' ? CONCURRENT_RENEWAL_MS : Math.min(windowMs / 4, LONGEST_RENEWAL_MS)
+  const wanted = spec.slackMs ?? DEFAULT_SLACK_MS
+  // What is in flight must fit into the buckets ahead, so for windows shorter than that the slack is one window.
+  const slackMs = kind === 'concurrent' ? wanted : Math.min(wanted, windowMs)
+  // Twice, because one renewal may be late.
+  const holdMs = 2 * renewMs + slackMs
+  const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
+  const common = { ...spec, kind, windowMs, isEnforced, label, slackMs, renewMs, holdMs }
+  switch (kind) {
+    case 'rolling':
+      return { ...common, bucketMs: windowMs / BUCKETS, kept: BUCKETS }
+    case 'calendar':
+      // The window before the current one is still needed: a call near the border may be counted in either.
+      return { ...common, bucketMs: windowMs, kept: 1 }
+    case 'concurrent':
+      return { ...common, bucketMs: holdMs / CONCURRENT_BUCKETS, kept: 0 }
+  }
+}

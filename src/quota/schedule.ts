@@ -1,0 +1,61 @@
+import type { Release } from './counter.ts'
+import type { Limit } from './limit.ts'
+
+interface LimitSchedule {
+  readonly limit: Limit
+  /** Units that one call is charged. */
+  readonly units: number
+  /** Units free at the moment of the snapshot; negative where more is charged than allowed. */
+  readonly free: number
+  /** Soonest first. */
+  readonly releases: readonly Release[]
+}
+
+/** When how much of a meter comes back, as known at one moment: what the waiting room computes its ETAs from. */
+export class Schedule {
+  readonly #takenAt: number
+  readonly #limits: readonly LimitSchedule[]
+
+  /** `takenAt` is in the time of the caller's clock, to which `waitMs` relates. */
+  constructor(takenAt: number, limits: readonly LimitSchedule[]) {
+    this.#takenAt = takenAt
+    this.#limits = limits.filter(({ limit }) => limit.isEnforced)
+  }
+
+  /** Milliseconds from `now` until `calls` more calls in all can have been admitted, if nobody else asks. */
+  waitMs(calls: number, now: number): number {
+    let latest = 0
+    for (const limit of this.#limits) latest = Math.max(latest, waitForLimit(limit, calls))
+    return Math.max(0, this.#takenAt + latest - now)
+  }
+
+  /** How many calls can be admitted at `now`, as far as this snapshot tells. */
+  freeAt(now: number): number {
+    let least = Infinity
+    for (const { free, units, releases } of this.#limits) {
+      let sum = free
+      for (const release of releases) {
+        if (this.#takenAt + release.inMs > now) break
+        sum += release.units
+      }
+      least = Math.min(least, Math.floor(sum / units))
+    }
+    return least
+  }
+}
+
+function waitForLimit({ limit, units, free, releases }: LimitSchedule, calls: number): number {
+  const { requests, windowMs, bucketMs } = limit
+  const fitting = Math.floor(requests / units) // calls in one window
+  if (fitting === 0) return Infinity
+  // Those admitted within this window occupy the next one: every full limit ahead is another window to wait.
+  const windowsAhead = Math.floor((calls - 1) / fitting)
+  let missing = (calls - windowsAhead * fitting) * units - free
+  const waitMs = windowsAhead * (windowMs + bucketMs)
+  if (missing <= 0) return waitMs
+  for (const release of releases) {
+    missing -= release.units
+    if (missing <= 0) return waitMs + release.inMs
+  }
+  return waitMs + windowMs
+}
