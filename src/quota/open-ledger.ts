@@ -1,0 +1,90 @@
+import { randomBytes } from 'node:crypto'
+import type { Cluster, Redis } from 'ioredis'
+import type { Clock } from '../clock.ts'
+import type { StoreConfig } from '../config/schema.ts'
+import type { Logger } from '../observe/log.ts'
+import type { Ledger } from './ledger.ts'
+import { LedgerFiles } from './ledger-files.ts'
+import { MemoryLedger } from './memory-ledger.ts'
+import { RedisLedger } from './redis-ledger.ts'
+import { connectRedis, RedisScript, whenConnected } from './redis.ts'
+
+/** How long the start waits for Redis. */
+const REDIS_START_MS = 2_000
+
+/** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
+export async function openLedger(
+  store: StoreConfig,
+  { clock, logger }: { clock: Clock; logger: Logger },
+): Promise<Ledger> {
+  if (store.kind === 'memory') return new MemoryLedger(clock, new LedgerFiles(store.dir ?? '.sluice'))
+  const redis = connectRedis(store)
+  logConnection(redis, logger)
+  await readyOrLate(redis, clock)
+  return new RedisLedger({
+    runner: new RedisScript(redis),
+    clock,
+    gateway: randomBytes(6).toString('hex'),
+    prefix: store.prefix,
+    answerWithinMs: store.commandTimeout,
+    onOutage: store.onOutage,
+    onChange: outageLog(store, logger),
+  })
+}
+
+/** One line an outage, not one an attempt. */
+function logConnection(redis: Redis | Cluster, logger: Logger): void {
+  let isAway = false
+  redis.on('error', (error: Error) => {
+    if (!isAway) logger.error({ error: loggable(error) }, 'Redis can not be reached')
+    isAway = true
+  })
+  redis.on('ready', () => {
+    isAway = false
+    logger.info('Redis is ready')
+  })
+}
+
+const WITHOUT_REDIS = {
+  lease: 'quotas are kept by leases',
+  closed: 'calls that need a quota are refused',
+  open: 'calls pass without a quota',
+} satisfies Record<StoreConfig['onOutage'], string>
+
+/** One line when the first account is without Redis and one when the last is back: there may be very many accounts. */
+function outageLog({ onOutage }: StoreConfig, logger: Logger): (home: string, mode: 'shared' | 'leased') => void {
+  const without = new Set<string>()
+  let most = 0
+  return (home, mode) => {
+    logger.debug({ home, mode }, 'the quota of an account is kept otherwise')
+    if (mode === 'leased') {
+      if (without.size === 0) logger.warn({ home }, `Redis does not answer: ${WITHOUT_REDIS[onOutage]} until it does`)
+      without.add(home)
+      most = Math.max(most, without.size)
+    } else if (without.delete(home) && without.size === 0) {
+      logger.warn({ accounts: most }, 'Redis answers again, and quotas are shared')
+      most = 0
+    }
+  }
+}
+
+/**
+ * What an error of Redis may say in the log. It also carries the command that failed, which is the one with the password
+ * when that is wrong; and servers that do not know a command repeat its arguments.
+ */
+function loggable(error: Error & { code?: string; lastNodeError?: Error }): object {
+  const { message, code, lastNodeError } = error
+  const cause = lastNodeError && loggable(lastNodeError)
+  return { message: message.replace(/, with args beginning with: .*/s, ''), code, cause }
+}
+
+/** An error on the way does not end the wait: Redis may start together with the gateway, and a moment later. */
+function readyOrLate(redis: Redis | Cluster, clock: Clock): Promise<void> {
+  return new Promise((resolve) => {
+    const late = clock.schedule(REDIS_START_MS, resolve)
+    void whenConnected(redis).then(() => {
+      late.cancel()
+      resolve()
+    })
+  })
+}

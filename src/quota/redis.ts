@@ -1,0 +1,197 @@
+import { readFileSync } from 'node:fs'
+import type { ConnectionOptions } from 'node:tls'
+import { Cluster, Command, Redis, type RedisOptions, type Result } from 'ioredis'
+import type { StoreConfig } from '../config/schema.ts'
+import type { Argument, Reply, ScriptRunner } from './redis-ledger.ts'
+
+declare module 'ioredis' {
+  interface RedisCommander<Context> {
+    sluiceCharge(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Reply, Context>
+  }
+}
+
+/** A server that is silent for so long, or for twice `commandTimeout`, though it was asked, is taken for dead even where its connection stays open. */
+const SILENCE_MS = 1_000
+
+/** Runs the ledger's script over a connection made by `connectRedis`. */
+export class RedisScript implements ScriptRunner {
+  readonly #redis: Redis | Cluster
+
+  constructor(redis: Redis | Cluster) {
+    this.#redis = redis
+    redis.defineCommand('sluiceCharge', { lua: readFileSync(new URL('redis-ledger.lua', import.meta.url), 'utf8') })
+  }
+
+  get isConnected(): boolean {
+    return isConnected(this.#redis)
+  }
+
+  run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
+    return this.#redis.sluiceCharge(keys.length, ...keys, ...args)
+  }
+
+  onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
+    if (this.#redis instanceof Cluster) onMasterLost(this.#redis, listener)
+    else this.#redis.on('close', () => listener(() => true))
+  }
+
+  close(): void {
+    this.#redis.disconnect()
+  }
+}
+
+const CONNECT_TIMEOUT_MS = 1_000
+const HANDSHAKE_MS = 500
+/** How long a dead server may take to agree to the end of a connection. */
+const DISCONNECT_TIMEOUT_MS = 100
+const SENTINEL_TIMEOUT_MS = 500
+
+/**
+ * Connects to the Redis that a config names: one server, a monitored one behind sentinels, or a cluster. A command that
+ * can't be sent now fails instead of waiting or being sent again: a charge that was sent twice would be counted twice.
+ */
+export function connectRedis(store: StoreConfig): Redis | Cluster {
+  const tls = tlsOf(store)
+  const options = {
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    disconnectTimeout: DISCONNECT_TIMEOUT_MS,
+    socketTimeout: Math.max(SILENCE_MS, 2 * store.commandTimeout),
+    // For what is said when a connection is made; the ledger itself waits for the script no longer than it wants.
+    commandTimeout: Math.max(HANDSHAKE_MS, 2 * store.commandTimeout),
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    ...(store.username === undefined ? {} : { username: store.username }),
+    ...(store.password === undefined ? {} : { password: store.password.reveal() }),
+    ...(tls === undefined ? {} : { tls }),
+  } satisfies RedisOptions
+  if (store.cluster !== undefined) {
+    const cluster = new Cluster(store.cluster.map(address), {
+      enableOfflineQueue: false,
+      clusterRetryStrategy: retryDelayMs,
+      redisOptions: options,
+      // A script may have run before its connection broke. One that was told MOVED, ASK or TRYAGAIN did not run, and is
+      // sent to where it belongs, as often as it takes to get there.
+      retryDelayOnFailover: 0,
+      retryDelayOnClusterDown: 0,
+      retryDelayOnTryAgain: 1,
+      maxRedirections: 4,
+    })
+    // A master is connected to when something is sent there, and what comes while that lasts is refused.
+    cluster.on('ready', () => {
+      for (const node of cluster.nodes('master')) if (node.status === 'wait') node.connect().catch(() => undefined)
+    })
+    return cluster
+  }
+  const single = { ...options, enableOfflineQueue: false, retryStrategy: retryDelayMs }
+  if (store.sentinels !== undefined) {
+    const redis = new Redis({
+      ...single,
+      sentinels: store.sentinels.map(address),
+      name: store.master ?? 'mymaster',
+      sentinelRetryStrategy: retryDelayMs,
+      sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
+      // A master that stands still keeps its connections, and would be spoken to long after its replica took over.
+      failoverDetector: true,
+      sentinelReconnectStrategy: () => SENTINEL_TIMEOUT_MS,
+      ...(store.sentinelUsername === undefined ? {} : { sentinelUsername: store.sentinelUsername }),
+      ...(store.sentinelPassword === undefined ? {} : { sentinelPassword: store.sentinelPassword.reveal() }),
+      ...(tls === undefined ? {} : { sentinelTLS: tls, enableTLSForSentinelMode: true }),
+    })
+    return lasting(redis)
+  }
+  return lasting(new Redis(store.url?.reveal() ?? '', single))
+}
+
+/**
+ * A connection that is lost while it is being made, as when a sentinel names a new master while another is asked for it, is
+ * given up by ioredis for ever. This tries again until it is told to end.
+ */
+function lasting(redis: Redis): Redis {
+  let isOver = false
+  const disconnect = redis.disconnect.bind(redis)
+  redis.disconnect = (reconnect = false) => {
+    isOver ||= !reconnect
+    disconnect(reconnect)
+  }
+  redis.on('end', () => {
+    if (isOver) return
+    setTimeout(() => {
+      if (!isOver) redis.connect().catch(() => undefined)
+    }, retryDelayMs(1))
+  })
+  return redis
+}
+
+/** Resolves once charges can be sent, to every master of a cluster. */
+export async function whenConnected(redis: Redis | Cluster): Promise<void> {
+  if (redis.status !== 'ready') await isReady(redis)
+  if (!(redis instanceof Cluster)) return
+  for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node)
+}
+
+function isReady(redis: Redis | Cluster): Promise<void> {
+  return new Promise((resolve) => void redis.once('ready', () => resolve()))
+}
+
+function isConnected(redis: Redis | Cluster): boolean {
+  if (redis.status !== 'ready') return false
+  // A master that waits is connected to with the first charge, which then waits for that.
+  return !(redis instanceof Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
+}
+
+function tlsOf({ tls }: StoreConfig): ConnectionOptions | undefined {
+  if (tls === undefined) return undefined
+  const { ca, cert, key, servername } = tls
+  return {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key: key.reveal() }),
+    ...(servername === undefined ? {} : { servername }),
+  }
+}
+
+/**
+ * Calls `listener` when a master of a cluster is lost, with whether a key is one of its: keys of other masters are as they
+ * were. A slot that was moved to another master on purpose is not lost.
+ */
+function onMasterLost(cluster: Cluster, listener: (isConcerned: (key: string) => boolean) => void): void {
+  /** By slot: its master, then its replicas, as `host:port`. */
+  let known: (readonly string[])[] = []
+  const watch = (node: Redis): void => {
+    const name = `${node.options.host}:${node.options.port}`
+    let wasReady = false
+    node.on('ready', () => (wasReady = true))
+    node.on('close', () => {
+      if (!wasReady) return
+      wasReady = false
+      listener((key) => (known[slotOf(key)] ?? [name])[0] === name)
+    })
+  }
+  for (const node of cluster.nodes()) watch(node)
+  cluster.on('+node', watch)
+  cluster.on('refresh', () => {
+    const before = known
+    known = cluster.slots.map((names) => [...names])
+    // A master that stood still may come back as a replica without having closed a connection.
+    const promoted = new Set<number>()
+    for (const [slot, [master]] of known.entries()) {
+      const was = before[slot]
+      if (master !== undefined && was !== undefined && was[0] !== master && was.includes(master)) promoted.add(slot)
+    }
+    if (promoted.size > 0) listener((key) => promoted.has(slotOf(key)))
+  })
+}
+
+function slotOf(key: string): number {
+  return new Command('get', [key]).getSlot()
+}
+
+/** Short, because all gateways must be back within a second of each other; see `RedisLedger`. */
+function retryDelayMs(attempt: number): number {
+  return Math.min(25 * 2 ** attempt, 200)
+}
+
+function address(text: string): { host: string; port: number } {
+  const colon = text.lastIndexOf(':')
+  return { host: text.slice(0, colon).replace(/^\[(.*)\]$/, '$1'), port: Number(text.slice(colon + 1)) }
+}
