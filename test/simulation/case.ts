@@ -1,0 +1,260 @@
+import type { Random } from '../../src/clock.ts'
+import { type Limit, type LimitSpec, limitOf } from '../../src/quota/limit.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+import type { Network } from './store.ts'
+
+/** How long calls take, from dispatch to response headers. */
+export interface Latency {
+  readonly kind: 'uniform' | 'exponential' | 'pareto'
+  readonly meanMs: number
+  /** Share of calls that take one to three windows. */
+  readonly longShare: number
+  readonly windowMs: number
+}
+
+export interface Load {
+  /**
+   * `saturated`: calls always wait. `bursts`: many at once, then nothing. `stream`: at random, about as many as fit. `rush`:
+   * a single one, and from `rushAtMs` on more than fit, so that it finds leases in the hands of all gateways.
+   */
+  readonly kind: 'saturated' | 'bursts' | 'stream' | 'rush'
+  readonly rushAtMs: number
+  readonly latency: Latency
+  /** When the upstream counts a call. */
+  readonly counts: 'first' | 'last' | 'between' | 'any'
+  /** Calls are given up after this. */
+  readonly timeoutMs: number
+  /** Shares of calls: not sent at all, given up midway, of which the client leaves while it waits. */
+  readonly refunds: number
+  readonly aborts: number
+  readonly leavers: number
+}
+
+export type Fault = { readonly atMs: number } & (
+  | { readonly kind: 'pause'; readonly gateway: number; readonly ms: number; readonly areTimersFirst: boolean }
+  | { readonly kind: 'crash'; readonly gateway: number; readonly ms: number }
+  | { readonly kind: 'disconnect'; readonly gateway: number }
+  | { readonly kind: 'cut'; readonly gateway: number; readonly ms: number; readonly isReset: boolean }
+  | { readonly kind: 'stall'; readonly ms: number }
+  | { readonly kind: 'fail-over'; readonly ms: number; readonly lostMs: number; readonly isSilent: boolean }
+  | { readonly kind: 'restart'; readonly ms: number; readonly isSilent: boolean }
+)
+
+/**
+ * `random`: any, within the assumptions that the ledger states; `saturated`: nothing goes wrong, and more is wanted than may
+ * be had. The others are outside of the assumptions: a gateway that alone is without Redis for longer than its patience, one
+ * that finds it again later than the others after it lost what it knew, one that stands still for longer than a window.
+ */
+export type CaseKind = 'random' | 'saturated' | 'cut off' | 'late' | 'standing still'
+export const CASE_KINDS = ['random', 'saturated', 'cut off', 'late', 'standing still'] as const
+
+export interface Case {
+  readonly kind: CaseKind
+  readonly seed: number
+  readonly store: 'memory' | 'redis'
+  /** Clocks of the gateways less the world's. */
+  readonly skewsMs: readonly number[]
+  readonly limits: readonly LimitSpec[]
+  /** Per meter: the numbers of its limits, and the units of a call. */
+  readonly meters: readonly { readonly limits: readonly number[]; readonly units: readonly number[] }[]
+  readonly network: Network
+  readonly load: Load
+  readonly faults: readonly Fault[]
+  /** The upstream's clock less the world's. */
+  readonly upstreamOffsetMs: number
+  readonly durationMs: number
+}
+
+/** Waits between two faults, so that each finds everything as the assumptions of the ledger want it. */
+const RECOVERY_MS = 3_000
+/** What a gateway can be without an answer before it may take itself to be alone, less the time until it notices. */
+const SHORT_CUT_MS = 500
+
+/** Calls of windows shorter than this may not be renewed in time by a gateway that is without Redis for a moment. */
+const RENEWABLE_MS = 1_000
+
+/** The case of that seed. Of random ones every fourth is one of the embedded ledger. */
+export function caseOf(kind: CaseKind, seed: number): Case {
+  const random = seededRandom(seed)
+  for (let i = 0; i < 5; i++) random()
+  switch (kind) {
+    case 'random':
+      return randomCase(seed, random)
+    case 'saturated':
+      return saturatedCase(seed, random)
+    default:
+      return outsideCase(kind, seed, random)
+  }
+}
+
+function randomCase(seed: number, random: Random): Case {
+  const store = seed % 4 === 0 ? 'memory' : 'redis'
+  const gateways = store === 'memory' ? 1 : 1 + pick(random, 4)
+  const limits = Array.from({ length: 1 + pick(random, 3) }, (_, i) => randomLimit(random, i))
+  const windows = limits.map(({ windowMs }) => windowMs).filter((ms): ms is number => ms !== undefined)
+  const windowMs = windows.length === 0 ? 10_000 : Math.min(...windows)
+  const longestMs = windows.length === 0 ? 3_000 : Math.max(...windows)
+  const slackMs = Math.min(...limits.map((spec) => limitOf(spec).slackMs))
+  const faults = randomFaults(random, { store, gateways, limits: limits.map(limitOf), longestMs })
+  const lastMs = faults.at(-1)?.atMs ?? 0
+  const load = randomLoad(random, windowMs, faults[0])
+  const isCutOff = faults.some(({ kind }) => kind !== 'pause' && kind !== 'crash')
+  const isRenewed = windowMs >= RENEWABLE_MS || !isCutOff
+  return {
+    kind: 'random',
+    seed,
+    store,
+    // Without Redis the clock of the gateway is the one that counts.
+    skewsMs: Array.from({ length: gateways }, () => (store === 'memory' ? 0 : Math.round((random() - 0.5) * 10_000))),
+    limits,
+    meters: randomMeters(random, limits),
+    network: { leastMs: random() < 0.5 ? 0.1 : 3, meanMs: [0.2, 1, 4][pick(random, 3)]! },
+    load: isRenewed ? load : { ...load, timeoutMs: 0.3 * windowMs },
+    faults,
+    upstreamOffsetMs: slackMs * (random() < 0.5 ? 0.999 : random()) * (random() < 0.5 ? 1 : -1),
+    durationMs: Math.max(4 * longestMs, lastMs + Math.min(2.5 * longestMs + RECOVERY_MS, 12_000)),
+  }
+}
+
+const CALM = { refunds: 0, aborts: 0, leavers: 0, timeoutMs: Infinity }
+
+function saturatedCase(seed: number, random: Random): Case {
+  const windowMs = [10_000, 60_000][pick(random, 2)]!
+  const store = seed % 4 === 0 ? 'memory' : 'redis'
+  const gateways = store === 'memory' ? 1 : 1 + pick(random, 4)
+  const meanMs = [50, 300, 2_000][pick(random, 3)]!
+  const kind = (['uniform', 'exponential'] as const)[pick(random, 2)]!
+  return {
+    kind: 'saturated',
+    seed,
+    store,
+    skewsMs: Array.from({ length: gateways }, () => 0),
+    limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 20 + pick(random, 80) }],
+    meters: [{ limits: [0], units: [1] }],
+    network: { leastMs: 0.1, meanMs: 0.3 },
+    load: { kind: 'saturated', rushAtMs: 0, latency: { kind, meanMs, longShare: 0, windowMs }, counts: 'any', ...CALM },
+    faults: [],
+    upstreamOffsetMs: 0,
+    durationMs: 8.5 * windowMs,
+  }
+}
+
+function outsideCase(kind: 'cut off' | 'late' | 'standing still', seed: number, random: Random): Case {
+  const windowMs = [1_000, 2_000, 5_000][pick(random, 3)]!
+  const gateways = 2 + pick(random, 3)
+  const atMs = windowMs * (1 + random())
+  const ms = kind === 'standing still' ? windowMs * (1.1 + random()) : 1_500 + random() * 4_000
+  const faults: Fault[] = []
+  if (kind === 'standing still') faults.push({ atMs, kind: 'pause', gateway: 0, ms, areTimersFirst: random() < 0.5 })
+  else faults.push({ atMs, kind: 'cut', gateway: 0, ms: ms + (kind === 'late' ? 2_500 : 0), isReset: true })
+  if (kind === 'late') faults.push({ atMs, kind: 'restart', ms: ms - 1_000, isSilent: random() < 0.5 })
+  const load = randomLoad(random, windowMs, faults[0])
+  return {
+    kind,
+    seed,
+    store: 'redis',
+    skewsMs: Array.from({ length: gateways }, () => Math.round((random() - 0.5) * 10_000)),
+    limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 5 + pick(random, 40) }],
+    meters: [{ limits: [0], units: [1] }],
+    network: { leastMs: 0.1, meanMs: 1 },
+    load: { ...load, latency: { ...load.latency, meanMs: windowMs * 0.05, longShare: 0 }, timeoutMs: windowMs / 4 },
+    faults,
+    upstreamOffsetMs: 0,
+    durationMs: atMs + ms + 2_500 + 3 * windowMs,
+  }
+}
+
+export function pick(random: Random, below: number): number {
+  return Math.floor(random() * below)
+}
+
+function randomLimit(random: Random, i: number): LimitSpec {
+  const kind = (['rolling', 'rolling', 'rolling', 'calendar', 'concurrent'] as const)[pick(random, 5)]!
+  const windowMs = [100, 500, 1_000, 2_000, 5_000, 10_000][pick(random, 6)]!
+  // Short windows see more calls.
+  const most = windowMs < 500 ? 5 : windowMs < 2_000 ? 15 : 60
+  return {
+    id: `${kind}.${i}`,
+    class: 'any',
+    kind,
+    requests: 2 + Math.floor(random() ** 2 * most),
+    ...(kind === 'concurrent' ? {} : { windowMs }),
+    slackMs: [0, 100, 1_000][pick(random, 3)]!,
+  }
+}
+
+function randomMeters(random: Random, limits: readonly LimitSpec[]): Case['meters'] {
+  return Array.from({ length: 1 + pick(random, limits.length) }, () => {
+    let used = limits.map((_, i) => i).filter(() => random() < 0.75)
+    if (used.length === 0) used = [pick(random, limits.length)]
+    return {
+      limits: used,
+      units: used.map((i) => (random() < 0.3 ? 1 + pick(random, Math.min(4, limits[i]!.requests)) : 1)),
+    }
+  })
+}
+
+function randomLoad(random: Random, windowMs: number, fault: Fault | undefined): Load {
+  const rushAtMs = fault === undefined ? 1_000 : fault.atMs + random() * 500
+
+  const timeoutMs = windowMs * [0.3, 1.5, 4][pick(random, 3)]!
+  return {
+    kind: (['saturated', 'bursts', 'stream', 'rush'] as const)[pick(random, 4)]!,
+    rushAtMs,
+    latency: {
+      kind: (['uniform', 'exponential', 'pareto'] as const)[pick(random, 3)]!,
+      meanMs: windowMs * [0.02, 0.1, 0.5][pick(random, 3)]!,
+      longShare: random() < 0.3 ? 0.1 : 0,
+      windowMs,
+    },
+    counts: (['first', 'last', 'between', 'any'] as const)[pick(random, 4)]!,
+    timeoutMs,
+    refunds: random() < 0.3 ? 0.1 : 0,
+    aborts: random() < 0.3 ? 0.1 : 0,
+    leavers: random() < 0.3 ? 0.1 : 0,
+  }
+}
+
+interface Setting {
+  readonly store: 'memory' | 'redis'
+  readonly gateways: number
+  readonly limits: readonly Limit[]
+  readonly longestMs: number
+}
+
+function randomFaults(random: Random, { store, gateways, limits, longestMs }: Setting): Fault[] {
+  const faults: Fault[] = []
+  const count = random() < 0.15 ? 0 : 1 + pick(random, 3)
+  // No gateway may stand still for longer than a window, or than one renewal of calls at once.
+  const pauseMs = Math.min(
+    4_000,
+    ...limits.map(({ kind, windowMs, renewMs }) => 0.9 * (kind === 'concurrent' ? renewMs : windowMs)),
+  )
+  const holdMs = Math.max(...limits.map((limit) => limit.holdMs))
+  let atMs = random() * Math.min(longestMs, 3_000)
+  let lastCrashMs = -Infinity
+  for (let n = 0; n < count; n++) {
+    const gateway = pick(random, gateways)
+    const kinds =
+      store === 'memory'
+        ? (['pause', 'crash'] as const)
+        : (['pause', 'crash', 'disconnect', 'cut', 'stall', 'fail-over', 'restart'] as const)
+    let kind: Fault['kind'] = kinds[pick(random, kinds.length)]!
+    // What a dead gateway had charged is known to nobody but Redis.
+    if (kind === 'restart' && atMs - lastCrashMs < longestMs + holdMs) kind = 'stall'
+    const ms = 20 + random() ** 2 * 4_000
+    if (kind === 'pause') {
+      faults.push({ atMs, kind, gateway, ms: random() * pauseMs, areTimersFirst: random() < 0.7 })
+    } else if (kind === 'crash') faults.push({ atMs, kind, gateway, ms: 50 + random() * 2_000 })
+    else if (kind === 'disconnect') faults.push({ atMs, kind, gateway })
+    else if (kind === 'cut') faults.push({ atMs, kind, gateway, ms: random() * SHORT_CUT_MS, isReset: random() < 0.5 })
+    else if (kind === 'stall') faults.push({ atMs, kind, ms })
+    else if (kind === 'fail-over') {
+      faults.push({ atMs, kind, ms, lostMs: random() * Math.min(1_000, atMs), isSilent: random() < 0.5 })
+    } else faults.push({ atMs, kind, ms, isSilent: random() < 0.5 })
+    const took = 'ms' in faults.at(-1)! ? (faults.at(-1) as { ms: number }).ms : 0
+    if (kind === 'crash') lastCrashMs = atMs
+    atMs += took + RECOVERY_MS + random() * 1_000
+  }
+  return faults
+}

@@ -1,0 +1,56 @@
+import { Redis } from 'ioredis'
+import { afterAll, expect, inject, it } from 'vitest'
+import { limitOf } from '../../src/quota/limit.ts'
+import { caseOf } from './case.ts'
+import { range, runCases } from './cases.ts'
+import { realHost } from './real-host.ts'
+import { modelHost, simulate } from './simulation.ts'
+import { percent, utilisation } from './verdict.ts'
+
+const redis = new Redis(inject('redisUrl'))
+afterAll(() => redis.quit())
+
+it('no window has more than its limit in another thousand cases that keep the assumptions', async () => {
+  const { broken, cases, worst } = await runCases('random', range(1_001, 1_000))
+  expect(broken).toEqual([])
+  expect(cases).toBe(1_000)
+  expect(worst).toBe('100.00 %')
+}, 120_000)
+
+it('a saturated limit is used to at least 98 % of window / (window + mean latency)', async () => {
+  const { broken } = await runCases('saturated', range(1, 40))
+  expect(broken).toEqual([])
+}, 60_000)
+
+it('a limit of a minute with latencies of 300 ms is used to 97.5 %', async () => {
+  const seed = 4
+  const of = caseOf('saturated', seed)
+  const minute = {
+    ...of,
+    limits: [limitOf({ id: 'only', class: 'any', requests: 100, windowMs: 60_000 })],
+    load: { ...of.load, latency: { ...of.load.latency, meanMs: 300 } },
+    durationMs: 600_000,
+  }
+  const outcome = await simulate(minute)
+  const used = utilisation(minute, outcome) * (60_000 / (60_000 + outcome.meanLatencyMs))
+  expect(used, percent(used)).toBeGreaterThan(0.975)
+})
+
+it.each(['cut off', 'late', 'standing still'] as const)(
+  'a gateway that is %s for longer than assumed adds no more than what it had',
+  async (kind) => {
+    const { broken } = await runCases(kind, range(1, 60))
+    expect(broken).toEqual([])
+  },
+  60_000,
+)
+
+it('the same calls are sent at the same instants with a real Redis in place of the model', async () => {
+  for (const seed of [1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 14, 15]) {
+    const of = caseOf('random', seed)
+    const modelled = await simulate(of, { host: modelHost(false) })
+    if (modelled.sent > 1_000) continue
+    const real = await simulate(of, { host: realHost(redis, `simulated-${process.pid}-${seed}`) })
+    expect(real, `seed ${seed}`).toEqual(modelled)
+  }
+}, 60_000)

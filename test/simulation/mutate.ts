@@ -1,0 +1,96 @@
+/** `node --import` this with MUTATION set: the named part of the ledger is left out of the source that is loaded. */
+import { registerHooks } from 'node:module'
+
+interface Edit {
+  readonly file: string
+  readonly from: string
+  readonly to: string
+}
+
+export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: readonly Edit[] }> = {
+  'no new stamp when the response headers arrive': {
+    kind: 'random',
+    edits: [
+      {
+        file: 'quota/counter.ts',
+        from: 'this.addSettled(now, at, units, laterMs)',
+        to: 'this.restore(now, this.bucketOf(at), units)',
+      },
+    ],
+  },
+  'no bucket more than the window has': {
+    kind: 'random',
+    edits: [
+      { file: 'quota/limit.ts', from: 'kept: BUCKETS }', to: 'kept: BUCKETS - 1 }' },
+      { file: 'simulation/script-model.ts', from: 'rolling: BUCKETS,', to: 'rolling: BUCKETS - 1,' },
+    ],
+  },
+  'only the first limit of a call is checked, all are charged': {
+    kind: 'random',
+    edits: [
+      { file: 'quota/memory-ledger.ts', from: 'if (counter.limit.isEnforced)', to: 'if (i === 0)' },
+      {
+        file: 'simulation/script-model.ts',
+        from: 'granted = Math.min(granted,',
+        to: 'if (used === all[0]) granted = Math.min(granted,',
+      },
+    ],
+  },
+  'refused calls are charged to the first limit': {
+    kind: 'saturated',
+    edits: [
+      {
+        file: 'quota/memory-ledger.ts',
+        from: '} else granted = 0',
+        to: '} else { granted = 0; tallies[0]!.counter.charge(now, now, 1) }',
+      },
+      {
+        file: 'simulation/script-model.ts',
+        from: 'if (granted > 0) {',
+        to: 'if (granted < wanted && used === all[0]) counter.charge(now, now, 1)\nif (granted > 0) {',
+      },
+    ],
+  },
+  'gateways without Redis spend more than their leases and what they had': {
+    kind: 'random',
+    edits: [
+      {
+        file: 'quota/home.ts',
+        from: 'return share.cap - share.used(this.time(now))',
+        to: 'return share.limit.requests - share.used(this.time(now))',
+      },
+    ],
+  },
+  'leases are granted without regard to those of others': {
+    kind: 'random',
+    edits: [
+      {
+        file: 'simulation/script-model.ts',
+        from: 'used.others = Math.max(0, reserved - used.lease!)',
+        to: 'used.others = 0',
+      },
+    ],
+  },
+  'calls in flight are not renewed': {
+    kind: 'random',
+    edits: [{ file: 'quota/in-flight.ts', from: 'this.#renew(this.#grants)', to: '' }],
+  },
+}
+
+const mutation = process.env['MUTATION']
+if (mutation !== undefined) {
+  const { edits } = MUTATIONS[mutation]!
+  registerHooks({
+    load(url, context, nextLoad) {
+      const loaded = nextLoad(url, context)
+      if (!edits.some(({ file }) => url.endsWith(file))) return loaded
+      let source = Buffer.from(loaded.source as Uint8Array).toString()
+      for (const { file, from, to } of edits) {
+        if (!url.endsWith(file)) continue
+        if (!source.includes(from)) throw new Error(`${file} has no "${from}" any more: bring the mutation up to date`)
+        source = source.replace(from, to)
+      }
+      return { ...loaded, source }
+    },
+  })
+}

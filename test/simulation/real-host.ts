@@ -1,0 +1,36 @@
+import type { Redis } from 'ioredis'
+import { RedisScript } from '../../src/quota/redis.ts'
+import type { ScriptHost } from './store.ts'
+
+/** First of the arguments of a limit that is its time to live; by the clock of the machine, so keys would end too soon. */
+const TIME_TO_LIVE = 8 + 5
+const FIELDS = 7
+const AN_HOUR_MS = 3_600_000
+
+/** The script itself, in a real Redis that takes the simulated time. */
+export function realHost(redis: Redis, prefix: string): ScriptHost {
+  const script = new RedisScript(redis)
+  const all = new Set<string>()
+  const kept = new Map<string, Buffer>()
+  return {
+    run(keys, args) {
+      const own = keys.map((key) => `${prefix}:${key}`)
+      for (const key of own) all.add(key)
+      const lasting = [...args]
+      for (let i = 1; i < keys.length; i++) lasting[TIME_TO_LIVE + (i - 1) * FIELDS] = AN_HOUR_MS
+      return script.run(own, lasting)
+    },
+    async keep() {
+      kept.clear()
+      for (const key of all) {
+        const stored = await redis.dumpBuffer(key)
+        if (stored !== null) kept.set(key, stored)
+      }
+    },
+    async restore(what) {
+      if (all.size > 0) await redis.del([...all])
+      if (what === 'nothing') return
+      for (const [key, stored] of kept) await redis.restore(key, AN_HOUR_MS, stored)
+    },
+  }
+}

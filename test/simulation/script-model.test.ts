@@ -1,0 +1,134 @@
+import { Redis } from 'ioredis'
+import { afterAll, expect, inject, it } from 'vitest'
+import type { Random } from '../../src/clock.ts'
+import { BUCKETS, type Limit, limitOf } from '../../src/quota/limit.ts'
+import type { Argument, Reply } from '../../src/quota/redis-ledger.ts'
+import { RedisScript } from '../../src/quota/redis.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+import { ScriptModel } from './script-model.ts'
+
+const redis = new Redis(inject('redisUrl'))
+afterAll(() => redis.quit())
+
+const KINDS = ['rolling', 'calendar', 'concurrent'] as const
+const START = 1_700_000_000_000_000
+/** By the clock of the machine, so long that no key ends within the test. */
+const TIME_TO_LIVE_MS = 3_600_000
+
+it('the model of the script gives the same replies as the script in Redis, whatever it is asked', async () => {
+  const script = new RedisScript(redis)
+  for (let seed = 1; seed <= 80; seed++) {
+    const prefix = `model-${process.pid}-${seed}`
+    const { calls, replies } = modelled(seed, prefix)
+    const real = await Promise.all(calls.map(({ keys, args }) => script.run(keys, args)))
+    for (const [i, reply] of real.entries()) {
+      expect(reply, `seed ${seed}, call ${i}: ${calls[i]!.args.join(' ')}`).toEqual(replies[i])
+    }
+    await redis.del([...new Set(calls.flatMap(({ keys }) => keys))])
+  }
+})
+
+interface Call {
+  readonly keys: readonly string[]
+  readonly args: readonly Argument[]
+}
+
+/** A random sequence of calls by several gateways, and what the model replies. */
+function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply[] } {
+  const random = seededRandom(seed)
+  const model = new ScriptModel(false)
+  const limits = Array.from({ length: 1 + pick(random, 3) }, (_, i) => randomLimit(random, i))
+  const gateways = ['a', 'b', 'c'].slice(0, 1 + pick(random, 3)).map((name) => ({ name, sent: 0, charged: [START] }))
+  const calls: Call[] = []
+  const replies: Reply[] = []
+  const stepMs = Math.min(...limits.map(({ bucketMs }) => bucketMs)) * [0.1, 1, 8][pick(random, 3)]!
+  let now = START + Math.floor(random() * 1e9)
+  for (let n = 0; n < 250; n++) {
+    now += Math.floor(random() ** 3 * stepMs * 3_000)
+    if (random() < 0.02) now += Math.floor(random() * 40_000_000)
+    if (random() < 0.03) now -= Math.floor(random() ** 2 * 2_000_000)
+    const gateway = gateways[pick(random, gateways.length)]!
+    const args = randomCall(random, limits, gateway, now)
+    const used = args.used.map((i) => `${prefix}:${i}`)
+    const call = { keys: [`${prefix}:gateways`, ...used], args: args.args }
+    const reply = model.run(call.keys, call.args)
+    gateway.sent = reply[1] as number
+    if ((reply[2] as number) > 0) gateway.charged.push(now)
+    calls.push(call)
+    replies.push(reply)
+  }
+  return { calls, replies }
+}
+
+interface Gateway {
+  readonly name: string
+  readonly sent: number
+  readonly charged: number[]
+}
+
+function randomCall(
+  random: Random,
+  limits: readonly Limit[],
+  gateway: Gateway,
+  now: number,
+): { used: number[]; args: Argument[] } {
+  const used = limits.map((_, i) => i).filter(() => random() < 0.7)
+  if (used.length === 0) used.push(0)
+  const expected = random() < 0.05 ? -1 : gateway.sent + (random() < 0.03 ? 2 : 1)
+  const changes = Array.from({ length: pick(random, 4) }, () => randomChange(random, gateway, now))
+  const additions = Array.from({ length: random() < 0.1 ? 1 + pick(random, 5) : 0 }, () => {
+    const number = pick(random, used.length)
+    const { bucketMs, kept } = limits[used[number]!]!
+    const bucket = Math.floor(now / (bucketMs * 1_000)) - kept - 2 + pick(random, kept + 160)
+    return [number + 1, bucket, 1 + pick(random, 4)]
+  })
+  const isClaim = random() < 0.05
+  const isRenewal = isClaim || random() < 0.2
+  const args: Argument[] = [
+    gateway.name,
+    expected,
+    now,
+    random() < 0.3 ? 0 : 1 + pick(random, 5),
+    changes.length,
+    additions.length,
+    isRenewal ? 3_000 : 0,
+    isClaim ? 1 : 0,
+  ]
+  for (const i of used) {
+    const { kind, requests, bucketMs, holdMs, slackMs, isEnforced } = limits[i]!
+    const allowed = isEnforced ? requests : 2 ** 40
+    const units = 1 + pick(random, 2)
+    args.push(KINDS.indexOf(kind), allowed, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000, TIME_TO_LIVE_MS, units)
+  }
+  args.push(...changes.flat(), ...additions.flat())
+  if (isRenewal) args.push(...used.map(() => pick(random, 4)))
+  return { used, args }
+}
+
+function randomChange(random: Random, { charged }: Gateway, now: number): Argument[] {
+  const what = ['settle', 'settle', 'abandon', 'refund', 'leave', 'renew'][pick(random, 6)]!
+  const at = charged[Math.max(0, charged.length - 1 - pick(random, 6))]!
+  const change: Argument[] = [what, at, 1 + pick(random, 3)]
+  if (what !== 'renew') return change
+  const to = now - Math.floor(random() * 20_000)
+  charged.push(to)
+  return [...change, to, pick(random, 4)]
+}
+
+function randomLimit(random: Random, i: number): Limit {
+  const kind = KINDS[pick(random, 3)]!
+  const windowMs = kind === 'concurrent' ? 0 : [100, 1_000, 7_777, 60_000][pick(random, 4)]!
+  return limitOf({
+    id: `${i}`,
+    class: 'any',
+    requests: [1, 4, 20, BUCKETS][pick(random, 4)]!,
+    windowMs,
+    kind,
+    slackMs: [1, 333, 1_000][pick(random, 3)]!,
+    isEnforced: random() < 0.9,
+  })
+}
+
+function pick(random: Random, below: number): number {
+  return Math.floor(random() * below)
+}

@@ -1,0 +1,398 @@
+import type { Random } from '../../src/clock.ts'
+import { Capacity } from '../../src/quota/capacity.ts'
+import { type Ledger, type Meter, meterOf } from '../../src/quota/ledger.ts'
+import type { LedgerFiles, StoredHome } from '../../src/quota/ledger-files.ts'
+import { type Limit, limitOf } from '../../src/quota/limit.ts'
+import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
+import { RedisLedger } from '../../src/quota/redis-ledger.ts'
+import { type Admission, type Permit, WaitingRoom } from '../../src/quota/waiting-room.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+import { type Case, type Fault, type Latency, pick } from './case.ts'
+import { ScriptModel } from './script-model.ts'
+import { Connection, type ScriptHost, Store } from './store.ts'
+import { type Arrival, Upstream } from './upstream.ts'
+import { Process, World } from './world.ts'
+
+export interface Outcome {
+  readonly limits: readonly { readonly limit: Limit; readonly worst: number; readonly atMs: number }[]
+  readonly sent: number
+  readonly meanLatencyMs: number
+  /** How many more than a limit the ledger's assumptions that were not kept may add, as it states it. */
+  readonly excess: number
+  /** For how long the calls took a place of the first limit, in sum: from dispatch until a window after the response. */
+  readonly busyMs: number
+  /** Instants, since the beginning, at which calls were sent, in order. */
+  readonly sentAt: readonly number[]
+}
+
+/** Runs a case to its end. */
+export async function simulate(
+  of: Case,
+  { host = modelHost(), onEvent }: { host?: ScriptHost; onEvent?: (line: string) => void } = {},
+): Promise<Outcome> {
+  return new Simulation(of, host, onEvent).run()
+}
+
+/** The model of the script as Redis, in which keys end when their time has come, or never. */
+export function modelHost(expires = true): ScriptHost {
+  let model = new ScriptModel(expires)
+  let kept: ScriptModel | undefined
+  return {
+    run: (keys, args) => model.run(keys, args),
+    keep: () => void (kept = model.copy()),
+    restore: (what) => void (model = what === 'kept' ? kept! : new ScriptModel(expires)),
+  }
+}
+
+const HOME = 'upstream/account'
+/** A tick and a timeout: after that a gateway knows that it gets no answer. */
+const NOTICED_MS = 350
+
+class Simulation {
+  readonly of: Case
+  readonly random: Random
+  readonly world = new World()
+  readonly upstream: Upstream
+  readonly store: Store
+  readonly meters: readonly Meter[]
+  /** What the embedded ledger's folder holds. */
+  readonly files = new Map<string, StoredHome>()
+  readonly sentAt: number[] = []
+  excess = 0
+  busyMs = 0
+  latencySum = 0
+  settled = 0
+  readonly #limits: readonly Limit[]
+  readonly #gateways: Gateway[]
+  readonly #onEvent: ((line: string) => void) | undefined
+  readonly #beginning: number
+
+  constructor(of: Case, host: ScriptHost, onEvent: ((line: string) => void) | undefined) {
+    this.of = of
+    this.#onEvent = onEvent
+    this.#beginning = this.world.now
+    this.random = seededRandom(of.seed + 0x5eed)
+    this.upstream = new Upstream(of.upstreamOffsetMs)
+    this.store = new Store(this.world, this.random, host, of.network)
+    this.#limits = of.limits.map(limitOf)
+    this.meters = of.meters.map(({ limits, units }) =>
+      meterOf(
+        HOME,
+        limits.map((limit, i) => ({ limit: this.#limits[limit]!, units: units[i]! })),
+      ),
+    )
+    this.#gateways = of.skewsMs.map((skewMs, i) => new Gateway(this, `${i}`, skewMs))
+  }
+
+  async run(): Promise<Outcome> {
+    const { world, of } = this
+    const beginning = this.#beginning
+    for (const fault of of.faults) this.#plan(fault, beginning + fault.atMs)
+    await world.runUntil(beginning + of.durationMs)
+    return {
+      limits: this.#limits.map((limit) => {
+        const { units, at } = this.upstream.worst(limit)
+        return { limit, worst: units, atMs: Math.max(0, at - beginning) }
+      }),
+      sent: this.sentAt.length,
+      excess: this.excess,
+      busyMs: this.busyMs,
+      meanLatencyMs: this.latencySum / this.settled,
+      sentAt: this.sentAt.map((at) => at - beginning),
+    }
+  }
+
+  /** A call is sent that takes so long. */
+  occupy(latencyMs: number): void {
+    const { limits, durationMs } = this.of
+    const leftMs = this.#beginning + durationMs - this.world.now
+    this.busyMs += Math.min(leftMs, latencyMs + (limits[0]!.windowMs ?? 0))
+  }
+
+  /** For whoever wants to see what happens when. */
+  tell(what: () => string): void {
+    this.#onEvent?.(`${(this.world.now - this.#beginning).toFixed(3)} ${what()}`)
+  }
+
+  #plan(fault: Fault, at: number): void {
+    const { world, store } = this
+    if (fault.kind === 'fail-over') world.at(at - fault.lostMs, () => store.host.keep())
+    world.at(at, () => {
+      this.tell(() => JSON.stringify(fault))
+      switch (fault.kind) {
+        case 'pause': {
+          const gateway = this.#gateways[fault.gateway]!
+          if (this.of.kind === 'standing still') this.#allowForPause(gateway, fault.ms)
+          return gateway.process.pause(fault.ms, fault.areTimersFirst)
+        }
+        case 'crash':
+          return this.#crash(fault.gateway, fault.ms)
+        case 'disconnect':
+          return this.#gateways[fault.gateway]!.connection?.drop()
+        case 'cut': {
+          const gateway = this.#gateways[fault.gateway]!
+          const { connection } = gateway
+          if (this.of.kind !== 'random') this.#allowForCut(gateway)
+          connection?.hold(fault.ms)
+          if (fault.isReset) world.at(at + fault.ms, () => connection?.drop())
+          return undefined
+        }
+        case 'stall':
+          return void (store.stalledUntil = at + fault.ms)
+        case 'fail-over':
+          return store.fail({ downMs: fault.ms, isSilent: fault.isSilent, contents: 'kept' })
+        case 'restart':
+          return store.fail({ downMs: fault.ms, isSilent: fault.isSilent, contents: 'nothing' })
+      }
+    })
+  }
+
+  /** What is in flight, or granted and not sent yet. */
+  #allowForPause(gateway: Gateway, ms: number): void {
+    this.excess += gateway.inFlight
+    this.world.at(this.world.now + ms, () => {
+      const before = gateway.sent
+      this.world.at(this.world.now + 0.001, () => void (this.excess += gateway.sent - before))
+    })
+  }
+
+  /** What it charged in the window before it notices, and its lease. */
+  #allowForCut(gateway: Gateway): void {
+    const { requests, windowMs } = this.#limits[0]!
+    const earlier = gateway.sentAt.filter((at) => at > this.world.now - 1.3 * windowMs).length
+    // As much as a gateway gets that is the first one.
+    const lease = Math.max(1, Math.floor(requests / 4))
+    const before = gateway.sent
+    this.world.at(this.world.now + NOTICED_MS, () => {
+      this.excess = Math.min(requests, earlier + gateway.sent - before + lease)
+    })
+  }
+
+  #crash(i: number, forMs: number): void {
+    const crashed = this.#gateways[i]!
+    crashed.die()
+    this.world.at(this.world.now + forMs, () => {
+      this.#gateways[i] = new Gateway(this, `${crashed.name}'`, this.of.skewsMs[i]!)
+    })
+  }
+}
+
+/** A gateway process, its clients, and the calls that it has under way. */
+class Gateway {
+  readonly name: string
+  readonly process: Process
+  readonly connection: Connection | undefined
+  readonly #simulation: Simulation
+  readonly #inFlight = new Set<Arrival>()
+  readonly sentAt: number[] = []
+
+  constructor(simulation: Simulation, name: string, skewMs: number) {
+    this.#simulation = simulation
+    this.name = name
+    const { world, of, store, files } = simulation
+    this.process = new Process(world, skewMs)
+    const { clock } = this.process
+    let ledger: Ledger
+    if (of.store === 'memory') ledger = new MemoryLedger(clock, filesIn(files))
+    else {
+      this.connection = new Connection(store, this.process, (what) =>
+        simulation.tell(() => `gateway ${name} ${what()}`),
+      )
+      ledger = new RedisLedger({
+        runner: this.connection,
+        clock,
+        gateway: name,
+        prefix: 'simulated',
+        answerWithinMs: 1e12, // the simulated connection gives up by itself
+        onChange: (_, mode) => simulation.tell(() => `gateway ${name} is ${mode}`),
+      })
+    }
+    for (const meter of simulation.meters) {
+      this.#attract(meter, new WaitingRoom({ ledger, clock, capacity: new Capacity(10_000) }))
+    }
+  }
+
+  get inFlight(): number {
+    return this.#inFlight.size
+  }
+
+  get sent(): number {
+    return this.sentAt.length
+  }
+
+  /** What is in flight may reach the upstream a little later still. */
+  die(): void {
+    const { random, world } = this.#simulation
+    this.process.die()
+    this.connection?.end()
+    for (const arrival of this.#inFlight) {
+      const latest = world.now + lateness(random) * leastSlack(arrival.meter)
+      arrival.at = Math.min(arrival.at, latest)
+      arrival.until = Math.min(arrival.until, latest)
+    }
+  }
+
+  /** Clients that want calls of this meter. */
+  #attract(meter: Meter, room: WaitingRoom): void {
+    const { random, of } = this.#simulation
+    const { load } = of
+    const fitting = Math.min(...meter.limits.map(({ requests }, i) => Math.floor(requests / meter.units[i]!)))
+    const paceMs = Math.max(...meter.limits.map(({ windowMs }) => windowMs), load.latency.meanMs) / fitting
+    const gateways = of.skewsMs.length
+    if (load.kind === 'saturated') {
+      for (let n = 0; n < fitting + 2; n++) void this.#loop(meter, room)
+    } else if (load.kind === 'rush') {
+      void this.#visit(meter, room, paceMs)
+      this.process.clock.schedule(load.rushAtMs, () => {
+        for (let n = 0; n < fitting + 2; n++) void this.#loop(meter, room)
+      })
+    } else if (load.kind === 'bursts') {
+      this.#repeat(
+        () => (0.2 + random()) * paceMs * fitting,
+        () => {
+          for (let n = pick(random, 2 * fitting); n >= 0; n--) void this.#visit(meter, room, fitting * paceMs)
+        },
+      )
+    } else {
+      this.#repeat(
+        () => -Math.log(1 - random()) * paceMs * gateways * 0.8,
+        () => void this.#visit(meter, room, fitting * paceMs),
+      )
+    }
+  }
+
+  #repeat(everyMs: () => number, run: () => void): void {
+    this.process.clock.schedule(everyMs(), () => {
+      run()
+      this.#repeat(everyMs, run)
+    })
+  }
+
+  async #loop(meter: Meter, room: WaitingRoom): Promise<void> {
+    for (;;) {
+      const wasAdmitted = await this.#visit(meter, room, 600_000)
+      if (!wasAdmitted) await this.#sleep(5 + 20 * this.#simulation.random())
+    }
+  }
+
+  /** One client: enters the room, and if admitted makes its call to the end. */
+  async #visit(meter: Meter, room: WaitingRoom, patienceMs: number): Promise<boolean> {
+    const { random, of } = this.#simulation
+    let timer: { cancel(): void } | undefined
+    const isLeaver = random() < of.load.leavers
+    let admission: Admission
+    try {
+      admission = await room.enter({
+        meter,
+        maxWaitMs: patienceMs * (0.1 + random()),
+        onLeaveable: (leave) => {
+          timer?.cancel()
+          if (leave !== undefined && isLeaver) timer = this.process.clock.schedule(random() * patienceMs, leave)
+        },
+      })
+    } catch {
+      return false
+    }
+    if (admission.kind !== 'admitted') return false
+    await this.#call(meter, admission.permit)
+    return true
+  }
+
+  async #call(meter: Meter, permit: Permit): Promise<void> {
+    const { random, of, world, upstream, sentAt } = this.#simulation
+    const { load } = of
+    if (random() < load.refunds) {
+      await this.#sleep(random() * 50)
+      permit.refund()
+      permit.leave()
+      return
+    }
+    const beganAt = world.now
+    sentAt.push(beganAt)
+    this.sentAt.push(beganAt)
+    const latencyMs = latencyOf(random, load.latency)
+    this.#simulation.occupy(latencyMs)
+    const patienceMs = random() < load.aborts ? random() * latencyMs : load.timeoutMs
+    const isGivenUp = latencyMs > patienceMs
+    const bodyMs = random() < 0.5 ? 0 : (random() * latencyMs) / 2
+    const inFlightMs = isGivenUp ? patienceMs + lateness(random) * leastSlack(meter) : latencyMs
+    const arrival: Arrival = {
+      meter,
+      at: isGivenUp && random() < 0.2 ? Infinity : beganAt + inFlightMs * placeOf(random, load.counts),
+      until: beganAt + (isGivenUp ? patienceMs : latencyMs + bodyMs),
+    }
+    upstream.expect(arrival)
+    this.#simulation.tell(() => {
+      const counted = arrival.at === Infinity ? 'never' : `at ${(arrival.at - beganAt).toFixed(3)}`
+      return `gateway ${this.name} sends ${meter.limits.map(({ id }) => id).join('+')}, counted ${counted}`
+    })
+    this.#inFlight.add(arrival)
+    await this.#sleepAsInput(isGivenUp ? patienceMs : latencyMs)
+    if (isGivenUp) permit.abandon()
+    else {
+      permit.settle()
+      arrival.at = Math.min(arrival.at, world.now)
+      this.#simulation.latencySum += latencyMs
+      this.#simulation.settled++
+      if (bodyMs > 0) await this.#sleepAsInput(bodyMs)
+    }
+    this.#inFlight.delete(arrival)
+    permit.leave()
+    arrival.until = Math.min(arrival.until, world.now)
+  }
+
+  #sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => void this.process.clock.schedule(ms, resolve))
+  }
+
+  #sleepAsInput(ms: number): Promise<void> {
+    return new Promise((resolve) => this.process.receive(this.#simulation.world.now + ms, resolve))
+  }
+}
+
+/** How long after a call was given up it may still be counted: what every limit of it allows for. */
+function leastSlack(meter: Meter): number {
+  return Math.min(...meter.limits.map(({ slackMs }) => slackMs))
+}
+
+/** How much of that is used. */
+function lateness(random: Random): number {
+  return random() < 0.5 ? 0.999 : random()
+}
+
+function latencyOf(random: Random, { kind, meanMs, longShare, windowMs }: Latency): number {
+  if (random() < longShare) return windowMs * (1 + 2 * random())
+  const u = 1 - random()
+  switch (kind) {
+    case 'uniform':
+      return 2 * meanMs * u
+    case 'exponential':
+      return -Math.log(u) * meanMs
+    case 'pareto':
+      // Of shape 1.5: its mean is three times its least value.
+      return (meanMs / 3) * u ** (-1 / 1.5)
+  }
+}
+
+/** Where between dispatch (0) and response headers (1) the upstream counts a call. */
+function placeOf(random: Random, counts: Case['load']['counts']): number {
+  switch (counts) {
+    case 'first':
+      return 0
+    case 'last':
+      return 1
+    case 'between':
+      return random()
+    case 'any':
+      return pick(random, 2)
+  }
+}
+
+/** A folder for the embedded ledger that is kept in memory: it outlives the process that writes it. */
+function filesIn(folder: Map<string, StoredHome>): LedgerFiles {
+  return {
+    load: () => new Map(structuredClone([...folder])),
+    save: (home: string, limits: StoredHome) => void folder.set(home, structuredClone(limits)),
+    unlock: () => undefined,
+  } satisfies Pick<LedgerFiles, 'load' | 'save' | 'unlock'> as unknown as LedgerFiles
+}

@@ -1,0 +1,191 @@
+import type { Random, Timer } from '../../src/clock.ts'
+import type { Argument, Reply, ScriptRunner } from '../../src/quota/redis-ledger.ts'
+import type { Process, World } from './world.ts'
+
+/** What runs the script: the model, or a real Redis. The time of the call is in its arguments. */
+export interface ScriptHost {
+  run(keys: readonly string[], args: readonly Argument[]): Reply | Promise<Reply>
+  /** Keeps what is stored now, for `restore`. */
+  keep(): void | Promise<void>
+  /** Goes back to what was kept, or to nothing. */
+  restore(kept: 'kept' | 'nothing'): void | Promise<void>
+}
+
+export interface Network {
+  /** One way, in milliseconds; what is beyond it is exponentially distributed. */
+  readonly leastMs: number
+  readonly meanMs: number
+}
+
+/** Every latency of the network is below this, so that an answer takes less than the time that a command may take. */
+const MOST_MS = 20
+const COMMAND_TIMEOUT_MS = 50
+/** After a connection is lost or Redis is back: connecting is tried so often, and takes so long. */
+const RECONNECT_MS = 250
+
+/** Redis on another machine. It may stall, die and come back with other contents; see `Connection` for the way to it. */
+export class Store {
+  readonly world: World
+  readonly random: Random
+  readonly host: ScriptHost
+  readonly network: Network
+  isUp = true
+  stalledUntil = 0
+  readonly connections = new Set<Connection>()
+
+  constructor(world: World, random: Random, host: ScriptHost, network: Network) {
+    this.world = world
+    this.random = random
+    this.host = host
+    this.network = network
+  }
+
+  /** Dies, and comes back after `downMs` with what was kept, or with nothing. Clients see connections end, or silence. */
+  fail({ downMs, isSilent, contents }: { downMs: number; isSilent: boolean; contents: 'kept' | 'nothing' }): void {
+    this.isUp = false
+    for (const connection of this.connections) connection.cutOff()
+    if (!isSilent) for (const connection of this.connections) connection.drop()
+    this.world.at(this.world.now + downMs, async () => {
+      await this.host.restore(contents)
+      this.isUp = true
+      if (isSilent) for (const connection of this.connections) connection.drop()
+    })
+  }
+
+  oneWayMs(): number {
+    const { leastMs, meanMs } = this.network
+    return Math.min(MOST_MS, leastMs - Math.log(1 - this.random()) * meanMs)
+  }
+}
+
+interface Pending {
+  timeout: Timer
+  resolve(reply: Reply): void
+  reject(error: Error): void
+}
+
+/** The connection of one gateway to the store: commands are run, and answered, in the order in which they are sent. */
+export class Connection implements ScriptRunner {
+  isConnected = true
+  readonly #store: Store
+  readonly #process: Process
+  readonly #tell: (what: () => string) => void
+  readonly #listeners: (() => void)[] = []
+  readonly #pending = new Set<Pending>()
+  /** Counts connections made; what was under way in one that ended does not arrive, or only at Redis. */
+  #number = 0
+  #heldUntil = 0
+  #lastArrival = 0
+  #lastReply = 0
+  /** Commands up to this arrival reached Redis before the connection ended. */
+  #endedAt = Infinity
+
+  constructor(store: Store, process: Process, tell: (what: () => string) => void) {
+    this.#tell = tell
+    this.#store = store
+    this.#process = process
+    store.connections.add(this)
+  }
+
+  run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
+    if (!this.isConnected) return Promise.reject(new Error('not connected'))
+    const { world } = this.#store
+    return new Promise((resolve, reject) => {
+      const pending: Pending = {
+        resolve,
+        reject,
+        timeout: this.#process.clock.schedule(COMMAND_TIMEOUT_MS, () => {
+          this.#pending.delete(pending)
+          this.#tell(() => 'got no answer in time')
+          reject(new Error('timeout'))
+        }),
+      }
+      this.#pending.add(pending)
+      this.#lastArrival = Math.max(this.#lastArrival, this.#afterHold(world.now) + this.#store.oneWayMs())
+      const number = this.#number
+      world.at(this.#lastArrival, () => this.#arrive(number, pending, keys, [...args]))
+    })
+  }
+
+  onLost(listener: () => void): void {
+    this.#listeners.push(listener)
+  }
+
+  close(): void {
+    this.isConnected = false
+  }
+
+  /** Nothing passes for that long; then all of it does. */
+  hold(ms: number): void {
+    this.#heldUntil = Math.max(this.#heldUntil, this.#store.world.now + ms)
+  }
+
+  /** Nothing that is under way reaches Redis any more. */
+  cutOff(): void {
+    this.#endedAt = this.#store.world.now
+  }
+
+  /** The connection ends; of what is under way to Redis some may still be run. Another one is made soon. */
+  drop(): void {
+    const { world, random } = this.#store
+    if (this.#process.isDead || !this.isConnected) return
+    if (this.#endedAt === Infinity) this.#endedAt = world.now + (random() < 0.5 ? 0 : MOST_MS * random())
+    this.isConnected = false
+    // Before anything else: what arrives on the next connection is another matter.
+    this.#process.receive(world.now, () => {
+      for (const { timeout, reject } of this.#pending) {
+        timeout.cancel()
+        reject(new Error('connection lost'))
+      }
+      this.#pending.clear()
+      for (const listener of this.#listeners) listener()
+      this.#reconnect()
+    })
+  }
+
+  /** The process has died. */
+  end(): void {
+    this.#store.connections.delete(this)
+    this.#endedAt = Math.min(this.#endedAt, this.#store.world.now + MOST_MS * this.#store.random())
+  }
+
+  #reconnect(): void {
+    const { world, random } = this.#store
+    const again = world.now + 25 + random() * (RECONNECT_MS - 25)
+    this.#process.receive(again, () => {
+      if (!this.#store.isUp || world.now < this.#heldUntil) {
+        this.#reconnect()
+        return
+      }
+      this.isConnected = true
+      this.#number++
+      this.#endedAt = Infinity
+      this.#lastArrival = world.now
+      this.#lastReply = world.now
+    })
+  }
+
+  async #arrive(number: number, pending: Pending, keys: readonly string[], args: Argument[]): Promise<void> {
+    const { world, host, stalledUntil } = this.#store
+    const isOld = number !== this.#number
+    if (isOld || !this.#store.isUp || world.now > this.#endedAt) return
+    if (world.now < stalledUntil) {
+      world.at(stalledUntil, () => this.#arrive(number, pending, keys, args))
+      return
+    }
+    args[2] = Math.round(world.now * 1_000)
+    const reply = host.run(keys, args)
+    const given = reply instanceof Promise ? await reply : reply
+    this.#tell(() => `ran ${args.join(' ')}: ${JSON.stringify(given)}`)
+    this.#lastReply = Math.max(this.#lastReply, this.#afterHold(world.now) + this.#store.oneWayMs())
+    this.#process.receive(this.#lastReply, () => {
+      if (number !== this.#number || !this.isConnected || !this.#pending.delete(pending)) return
+      pending.timeout.cancel()
+      pending.resolve(given)
+    })
+  }
+
+  #afterHold(time: number): number {
+    return Math.max(time, this.#heldUntil)
+  }
+}
