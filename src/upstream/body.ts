@@ -1,0 +1,178 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Clock } from '../clock.ts'
+
+/** Up to this size a body is collected although it can't be repeated, because a whole one is cheaper to send. */
+const CHEAP_BYTES = 16_384
+
+export type BodyErrorKind = 'too_large' | 'stalled' | 'gone'
+
+/** Why the rest of a client's body will not come. */
+export class BodyError extends Error {
+  readonly kind: BodyErrorKind
+
+  constructor(kind: BodyErrorKind) {
+    super(`the request body is ${kind.replace('_', ' ')}`)
+    this.name = 'BodyError'
+    this.kind = kind
+  }
+}
+
+export interface BodyOptions {
+  readonly clock: Clock
+  /** Whether the call may have to be sent again. */
+  readonly mayRepeat: boolean
+  /** Largest body that is kept in memory for that. */
+  readonly keepBytes: number
+  readonly maxBytes: number
+  /** Longest time between two pieces. */
+  readonly idleMs: number
+}
+
+/** Whether a request brings a body: one of declared length, or one of which only the end will tell. */
+export function hasBody({ headers }: IncomingMessage): boolean {
+  const { 'content-length': length, 'transfer-encoding': encoding } = headers
+  return encoding !== undefined || (length !== undefined && length !== '0')
+}
+
+/**
+ * The body of a client's request on its way upstream. One that announces that it is small is collected before the call is
+ * admitted. Any other streams through, with the upstream's back-pressure, and none of it is read before it is sent; what
+ * turns out to be small is kept meanwhile, so that it can be sent again.
+ */
+export class RequestBody {
+  /** Whether `prepare` is done. */
+  isPrepared = false
+  /** Whether a body that streams has to wait for its client now. */
+  isAwaitingClient = false
+  /** When the client last sent a piece of a streamed body, or its end; 0 until then. */
+  progressAt = 0
+  readonly #request: IncomingMessage
+  readonly #response: ServerResponse
+  readonly #options: BodyOptions
+  /** Undefined when the client does not know it either (chunked). */
+  readonly #declaredBytes: number | undefined
+  /** What is kept of what was read: the whole body once `#isWhole`. */
+  #pieces: Buffer[] = []
+  #bytes = 0
+  #isWhole: boolean
+  #isStreaming = false
+  #isInvited = false
+
+  constructor(request: IncomingMessage, response: ServerResponse, options: BodyOptions) {
+    this.#request = request
+    this.#response = response
+    this.#options = options
+    const { 'content-length': length, 'transfer-encoding': encoding } = request.headers
+    this.#declaredBytes = encoding === undefined ? Number(length ?? 0) : undefined
+    this.#isWhole = this.#declaredBytes === 0
+  }
+
+  /** Whether the body could be sent (again) from its beginning. */
+  get isRepeatable(): boolean {
+    return this.#isWhole || !this.#isStreaming
+  }
+
+  /** The length to declare upstream for a body that streams, if the client declared one. */
+  get streamedLength(): number | undefined {
+    return this.#isWhole ? undefined : this.#declaredBytes
+  }
+
+  /** Collects a body that is to be collected. Throws a `BodyError` if it is too large or does not come. */
+  async prepare(): Promise<void> {
+    const { mayRepeat, keepBytes, maxBytes } = this.#options
+    const bytes = this.#declaredBytes
+    if (bytes !== undefined && bytes > maxBytes) throw new BodyError('too_large')
+    if (bytes !== undefined && bytes <= (mayRepeat ? keepBytes : Math.min(keepBytes, CHEAP_BYTES))) {
+      this.#invite()
+      await this.#collect()
+    }
+    this.isPrepared = true
+  }
+
+  /** The body as the transport takes it. One that streams can be asked for once. */
+  content(): Buffer | AsyncIterable<Buffer> | null {
+    if (!this.#isWhole) return this.#stream()
+    if (this.#pieces.length > 1) this.#pieces = [Buffer.concat(this.#pieces)]
+    return this.#pieces[0] ?? null
+  }
+
+  #collect(): Promise<void> {
+    const { clock, idleMs } = this.#options
+    return new Promise((resolve, reject) => {
+      const request = this.#request
+      const stop = (): void => {
+        request.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose)
+        idle.cancel()
+      }
+      const onStall = (): void => {
+        stop()
+        reject(new BodyError('stalled'))
+      }
+      const onData = (chunk: Buffer): void => {
+        this.#pieces.push(chunk)
+        idle.cancel()
+        idle = clock.schedule(idleMs, onStall)
+      }
+      const onEnd = (): void => {
+        stop()
+        this.#isWhole = true
+        resolve()
+      }
+      const onClose = (): void => {
+        stop()
+        reject(new BodyError('gone'))
+      }
+      let idle = clock.schedule(idleMs, onStall)
+      request.on('data', onData).on('end', onEnd).on('close', onClose).on('error', onClose)
+    })
+  }
+
+  async *#stream(): AsyncGenerator<Buffer> {
+    const { clock, mayRepeat, keepBytes, maxBytes } = this.#options
+    this.#isStreaming = true
+    this.#invite()
+    let isKept = mayRepeat && this.#declaredBytes === undefined
+    const chunks = this.#request.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]()
+    for (;;) {
+      this.isAwaitingClient = true
+      const next: IteratorResult<Buffer> = await this.#inTime(chunks.next())
+      this.isAwaitingClient = false
+      this.progressAt = clock.now()
+      if (next.done === true) break
+      this.#bytes += next.value.length
+      if (this.#bytes > maxBytes) throw new BodyError('too_large')
+      if (isKept && this.#bytes <= keepBytes) {
+        this.#pieces.push(next.value)
+      } else if (isKept) {
+        isKept = false
+        this.#pieces = []
+      }
+      yield next.value
+    }
+    this.#isWhole = isKept
+  }
+
+  #inTime<T>(next: Promise<T>): Promise<T> {
+    const { clock, idleMs } = this.#options
+    return new Promise((resolve, reject) => {
+      const idle = clock.schedule(idleMs, () => reject(new BodyError('stalled')))
+      next.then(
+        (value) => {
+          idle.cancel()
+          resolve(value)
+        },
+        () => {
+          idle.cancel()
+          reject(new BodyError('gone'))
+        },
+      )
+    })
+  }
+
+  /** Answers `Expect: 100-continue` now that the body is wanted (RFC 9110 §10.1.1). */
+  #invite(): void {
+    if (this.#isInvited || this.#request.headers.expect?.toLowerCase() !== '100-continue') return
+    this.#isInvited = true
+    this.#response.writeContinue()
+  }
+}

@@ -1,0 +1,138 @@
+import { describe, expect, it } from 'vitest'
+import { requestHeaders, responseHeaders } from '../../src/upstream/headers.ts'
+
+const hop = {
+  host: 'gateway:8080',
+  clientAddress: '10.0.0.9',
+  correlationId: 'id-1',
+  droppedNames: new Set(['x-sluice-key', 'authorization', 'x-api-key']),
+}
+
+/** Only what is not added by every hop. */
+function passedOn(raw: string[]): string[] {
+  const added = requestHeaders([], hop).length
+  return requestHeaders(raw, hop).slice(0, -added)
+}
+
+describe('the fields of a request', () => {
+  it('go on as they were sent: names, values, order and repetition', () => {
+    const raw = ['Accept', 'a/b', 'X-Custom', 'One', 'x-custom', 'Two', 'If-None-Match', '"x"']
+    expect(passedOn(raw)).toEqual(raw)
+  })
+
+  it('say who forwards for whom', () => {
+    expect(requestHeaders([], hop)).toEqual([
+      ...['X-Correlation-Id', 'id-1', 'Via', '1.1 sluice', 'X-Forwarded-Proto', 'http'],
+      ...['X-Forwarded-For', '10.0.0.9', 'X-Forwarded-Host', 'gateway:8080'],
+    ])
+    const chained = requestHeaders(
+      [
+        'Via',
+        '1.0 fred',
+        'X-Forwarded-For',
+        '1.2.3.4',
+        'X-Forwarded-Proto',
+        'https',
+        'X-Forwarded-Host',
+        'api.internal',
+      ],
+      hop,
+    )
+    expect(chained).toEqual([
+      ...['X-Correlation-Id', 'id-1', 'Via', '1.0 fred, 1.1 sluice', 'X-Forwarded-Proto', 'https'],
+      ...['X-Forwarded-For', '1.2.3.4, 10.0.0.9', 'X-Forwarded-Host', 'api.internal'],
+    ])
+  })
+
+  it.each([
+    'Connection',
+    'Keep-Alive',
+    'Proxy-Connection',
+    'Proxy-Authorization',
+    'Proxy-Authenticate',
+    'TE',
+    'Trailer',
+    'Transfer-Encoding',
+    'Upgrade',
+    'Expect',
+    'Host',
+    'Content-Length',
+    'X-Sluice-Key',
+    'X-Sluice-Max-Wait',
+    'X-Sluice-Anything',
+    'Authorization',
+    'X-API-Key',
+  ])('do not include %s', (name) => {
+    expect(passedOn([name, 'x', 'Accept', '*/*'])).toEqual(['Accept', '*/*'])
+  })
+
+  it('do not include what Connection names for this hop only', () => {
+    const raw = [
+      'Connection',
+      'close, X-Private , keep-alive',
+      'X-Private',
+      'secret',
+      'connection',
+      'x-other',
+      'X-Other',
+      'y',
+      'X-Public',
+      'z',
+    ]
+    expect(passedOn(raw)).toEqual(['X-Public', 'z'])
+  })
+
+  it('keep cookies, but for the gateway’s own', () => {
+    expect(passedOn(['Cookie', 'a=1; sluice_session=x; b=2'])).toEqual(['Cookie', 'a=1; b=2'])
+    expect(passedOn(['Cookie', 'sluice_session=x'])).toEqual([])
+    expect(passedOn(['Cookie', 'SLUICE_SESSION=x'])).toEqual([])
+    expect(passedOn(['Cookie', 'a=1; Sluice=x; b=2'])).toEqual(['Cookie', 'a=1; b=2'])
+  })
+})
+
+describe('the fields of a response', () => {
+  it('go back without those of the connection, and without those that the gateway answers itself', () => {
+    const fields = {
+      'content-type': 'application/json',
+      connection: 'keep-alive, x-private',
+      'keep-alive': 'timeout=5',
+      'x-private': 'x',
+      'transfer-encoding': 'chunked',
+      'x-ratelimit-remaining': '7',
+      ratelimit: '"x";r=1',
+      'x-sluice-error': 'forged',
+      'x-correlation-id': 'theirs',
+      'set-cookie': ['a=1', 'b=2'],
+      'retry-after': '3',
+    }
+    const headers = responseHeaders(fields, true)
+    expect(headers).toEqual([
+      ...[
+        'content-type',
+        'application/json',
+        'set-cookie',
+        'a=1',
+        'set-cookie',
+        'b=2',
+        'retry-after',
+        '3',
+        'Via',
+        '1.1 sluice',
+      ],
+    ])
+  })
+
+  it('keep what the upstream says of its quotas where the gateway says nothing', () => {
+    const fields = { 'x-ratelimit-remaining': '7', ratelimit: '"x";r=1', 'ratelimit-policy': '"x";q=9;w=60' }
+    expect(responseHeaders(fields, false)).toEqual([...Object.entries(fields).flat(), 'Via', '1.1 sluice'])
+  })
+
+  it('keep the length of the body, even if the upstream calls it private', () => {
+    expect(responseHeaders({ connection: 'content-length', 'content-length': '5' }, true)).toEqual([
+      'content-length',
+      '5',
+      'Via',
+      '1.1 sluice',
+    ])
+  })
+})
