@@ -1,0 +1,75 @@
+import { domainToASCII } from 'node:url'
+import { simplifyPath, withoutAlias, withoutParameters } from '../routing/path.ts'
+
+/** Which upstream addresses may be reached. Entries are an exact host, `*.host`, or a URL prefix. */
+export interface NetworkAccess {
+  readonly allowed: readonly string[]
+  readonly blocked: readonly string[]
+}
+
+/** Where a vendor serves the paths below `base` again: below `base + prefix`. */
+export interface Alias {
+  readonly base: string
+  readonly prefix: string
+}
+
+/**
+ * Whether every layer lets the URL through: blocked wins, in any layer; each layer that has an allow list must allow it; an
+ * empty allow list restricts nothing; what does not parse as a URL is denied. Paths are the same if a server takes them for
+ * the same: however they are escaped, with empty segments, or by the vendor's alias. With parameters in its path, a URL must
+ * be let through both as it is and without them: some servers look at them, and some do not.
+ */
+export function isAccessAllowed(url: string, layers: readonly NetworkAccess[], alias = NO_ALIAS): boolean {
+  if (!URL.canParse(url)) return false
+  const readings = readingsOf(new URL(url))
+  return layers.every(({ allowed, blocked }) =>
+    readings.every(
+      (target) =>
+        !blocked.some((entry) => matches(target, entry, alias)) &&
+        (allowed.length === 0 || allowed.some((entry) => matches(target, entry, alias))),
+    ),
+  )
+}
+
+function readingsOf(url: URL): URL[] {
+  const path = withoutParameters(url.pathname)
+  if (path === url.pathname) return [url]
+  const bare = new URL(url)
+  bare.pathname = path
+  return [url, bare]
+}
+
+const NO_ALIAS: Alias = { base: '', prefix: '' }
+
+function matches(target: URL, entry: string, alias: Alias): boolean {
+  if (entry.includes('://')) return matchesPrefix(target, entry, alias)
+  const host = normalHost(target.hostname)
+  if (!entry.startsWith('*.')) return host === normalHost(entry)
+  const apex = normalHost(entry.slice(2))
+  return apex !== '' && (host === apex || host.endsWith(`.${apex}`))
+}
+
+/** Same origin, and below the prefix's path at a segment's border, so that `/api` does not let `/apis` through. */
+function matchesPrefix(target: URL, entry: string, alias: Alias): boolean {
+  if (!URL.canParse(entry)) return false
+  const prefix = new URL(entry)
+  if (target.protocol !== prefix.protocol || normalHost(target.hostname) !== normalHost(prefix.hostname)) return false
+  if (target.port !== prefix.port) return false
+  const [path, above] = [simplifyPath(target.pathname), simplifyPath(prefix.pathname)]
+  return isAtOrBelow(path, above) || isAtOrBelow(unaliased(path, alias), unaliased(above, alias))
+}
+
+function isAtOrBelow(path: string, above: string): boolean {
+  const bare = above.replace(/\/$/, '')
+  return path === bare || path.startsWith(`${bare}/`)
+}
+
+function unaliased(path: string, { base, prefix }: Alias): string {
+  return path.startsWith(`${base}/`) ? base + withoutAlias(path.slice(base.length), prefix) : path
+}
+
+/** Lower-case, without trailing dot, in punycode; empty for what is no host. */
+function normalHost(host: string): string {
+  const bare = host.toLowerCase().replace(/\.$/, '')
+  return bare.startsWith('[') ? bare : domainToASCII(bare)
+}
