@@ -1,0 +1,48 @@
+import { Registry } from '@prometheus-io/client'
+import { OPENMETRICS } from './metrics.ts'
+
+/** The metrics of one process, as `registry.getMetricsAsJSON()` gives them. */
+export type ProcessMetrics = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+
+/** What of them matters here; the library's types know no exemplars. */
+interface Exemplar {
+  readonly timestamp: number
+}
+interface Metric {
+  readonly name: string
+  readonly values: {
+    readonly metricName?: string
+    readonly labels: object
+    exemplar?: Exemplar | null | undefined
+  }[]
+}
+
+/**
+ * The metrics of several processes as if they were one, in the OpenMetrics format. The library adds the values up but
+ * drops the exemplars: each series gets its latest back.
+ */
+export function metricsOfAll(processes: readonly ProcessMetrics[]): Promise<string> {
+  const registry = Registry.aggregate([...processes])
+  registry.setContentType(OPENMETRICS)
+  const latest = latestExemplars(processes)
+  for (const metric of registry.getMetricsAsArray() as unknown as Metric[]) {
+    for (const value of metric.values) value.exemplar = latest.get(seriesOf(metric, value))
+  }
+  return registry.metrics()
+}
+
+function latestExemplars(processes: readonly (readonly Metric[])[]): Map<string, Exemplar> {
+  const latest = new Map<string, Exemplar>()
+  for (const metric of processes.flat()) {
+    for (const value of metric.values) {
+      if (!value.exemplar) continue
+      const series = seriesOf(metric, value)
+      if (value.exemplar.timestamp > (latest.get(series)?.timestamp ?? 0)) latest.set(series, value.exemplar)
+    }
+  }
+  return latest
+}
+
+function seriesOf({ name }: Metric, { metricName = name, labels }: Metric['values'][number]): string {
+  return `${metricName} ${JSON.stringify(labels)}`
+}

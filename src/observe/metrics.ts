@@ -1,0 +1,208 @@
+import { collectDefaultMetrics, Gauge, Registry } from '@prometheus-io/client'
+import type { LimitUsage } from '../quota/ledger.ts'
+import type { BreakerState } from '../resilience/breaker.ts'
+import { CounterSeries, Family, HistogramSeries } from './series.ts'
+
+/** Labels of one account and class. */
+export interface LaneLabels {
+  readonly upstream: string
+  readonly account: string
+  readonly class: string
+}
+
+/** What the gauges show; asked for at every scrape. */
+export interface Observed {
+  rooms(): Iterable<{ labels: LaneLabels; waiting: number }>
+  breakers(): Iterable<{ upstream: string; state: BreakerState }>
+  usage(): Promise<Iterable<{ labels: LaneLabels; usage: LimitUsage }>>
+  readonly isStoreDegraded: boolean
+}
+
+export const OPENMETRICS = Registry.OPENMETRICS_CONTENT_TYPE
+
+const LANE = ['upstream', 'account', 'class'] as const
+const QUOTA = [...LANE, 'window'] as const
+const DURATIONS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
+const OVERHEADS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1]
+const STATE_VALUE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
+
+/**
+ * Every metric of the gateway, under the names of its contract. Always in the OpenMetrics format, because only that has
+ * exemplars; the correlation id is one, never a label.
+ */
+export class Metrics {
+  readonly registry = new Registry(OPENMETRICS)
+  readonly requests = this.#counter('requests', 'Calls, by how they ended.')
+  readonly requestDuration = this.#histogram(
+    'request_duration',
+    'From the arrival of a call to the end of its response.',
+    DURATIONS,
+  )
+  readonly upstreamDuration = this.#histogram(
+    'upstream_duration',
+    'From the dispatch of an attempt to the headers of its response, or to its failure.',
+    DURATIONS,
+  )
+  readonly gatewayOverhead = this.#histogram(
+    'gateway_overhead',
+    'Time of a call that was spent neither upstream, nor waiting for quota, nor between attempts.',
+    OVERHEADS,
+  )
+  readonly queueWait = this.#histogram('queue_wait', 'Time that a call waited for quota, if it did.', DURATIONS)
+  readonly attempts = this.#counter('attempts', 'Attempts sent upstream, by why: first, or how the one before ended.')
+  readonly #quotaDenied = this.#counter(
+    'quota_denied',
+    'Calls that found no quota when they came: they waited, or were refused.',
+  )
+  readonly #quotaWouldDeny = this.#counter(
+    'quota_would_deny',
+    'Attempts that a limit with enforce: false would have held back.',
+  )
+  readonly budgetExhausted = this.#counter(
+    'retry_budget_exhausted',
+    'Repeats left out because the retry budget was spent.',
+  )
+  readonly throttled = this.#counter(
+    'upstream_throttled',
+    'Responses 429 of an upstream; explained is "no" where the ledger had quota left.',
+  )
+  readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
+  #observed: Observed | undefined
+
+  constructor() {
+    collectDefaultMetrics({ register: this.registry })
+    this.#storeErrors.of({})
+    const showQueues = (gauge: Gauge<(typeof LANE)[number]>, observed: Observed): void => {
+      for (const { labels, waiting } of observed.rooms()) gauge.set({ ...labels }, waiting)
+    }
+    this.#gauge(
+      'queue_depth',
+      'Calls that wait now, for quota or for others in flight to end.',
+      LANE,
+      showQueues,
+      'sum',
+    )
+    this.#gauge('breaker_state', '0 closed, 1 half-open, 2 open.', ['upstream'], (gauge, observed) => {
+      for (const { upstream, state } of observed.breakers()) gauge.set({ upstream }, STATE_VALUE[state])
+    })
+    this.#gauge(
+      'store_degraded',
+      '1 while the quota store can not be asked, or some quotas are kept without it.',
+      [],
+      (gauge, observed) => {
+        gauge.set(observed.isStoreDegraded ? 1 : 0)
+      },
+    )
+    this.#gauge('quota_limit', 'Calls that a limit allows in its window.', QUOTA, async (gauge, observed) => {
+      for (const { labels, usage } of await observed.usage())
+        gauge.set(quotaLabels(labels, usage), usage.limit.requests)
+    })
+    this.#gauge('quota_used', 'Calls that count against a limit now.', QUOTA, async (gauge, observed) => {
+      for (const { labels, usage } of await observed.usage()) gauge.set(quotaLabels(labels, usage), usage.used)
+    })
+  }
+
+  /** Names what the gauges show; until then they show nothing. */
+  observe(observed: Observed): void {
+    this.#observed = observed
+  }
+
+  quotaDenied(labels: LaneLabels, client: string, id: string): void {
+    this.#quotaDenied.of({ ...labels, client }).increment(id)
+  }
+
+  /** `labels` has the class of the limit. */
+  quotaWouldDeny(labels: LaneLabels, window: string, client: string, id: string): void {
+    this.#quotaWouldDeny.of({ ...labels, window, client }).increment(id)
+  }
+
+  storeFailed(id: string): void {
+    this.#storeErrors.of({}).increment(id)
+  }
+
+  #counter(name: string, help: string): Family<CounterSeries> {
+    // The library appends `_total` to the values, as OpenMetrics wants it.
+    const about = { name: `sluice_${name}`, help, type: 'counter' as const }
+    return new Family(this.registry, about, (labels) => new CounterSeries(labels))
+  }
+
+  #histogram(name: string, help: string, bounds: readonly number[]): Family<HistogramSeries> {
+    const about = { name: `sluice_${name}_seconds`, help, type: 'histogram' as const }
+    return new Family(this.registry, about, (labels) => new HistogramSeries(labels, bounds))
+  }
+
+  #gauge<L extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly L[],
+    show: (gauge: Gauge<L>, observed: Observed) => void | Promise<void>,
+    aggregator: 'sum' | 'max' = 'max',
+  ): void {
+    const observed = (): Observed | undefined => this.#observed
+    new Gauge({
+      name: `sluice_${name}`,
+      help,
+      labelNames,
+      // What workers have in common is shown once.
+      aggregator,
+      registers: [this.registry],
+      async collect() {
+        const now = observed()
+        // What is gone since the last scrape must not stay behind.
+        this.reset()
+        if (now !== undefined) await show(this, now)
+      },
+    })
+  }
+}
+
+/** The series of every call of one account and class, found once. */
+export class CallMetrics {
+  readonly requestDuration: HistogramSeries
+  readonly gatewayOverhead: HistogramSeries
+  protected readonly metrics: Metrics
+  protected readonly labels: LaneLabels
+  readonly #requests = new Map<string, CounterSeries>()
+
+  constructor(metrics: Metrics, labels: LaneLabels) {
+    this.metrics = metrics
+    this.labels = labels
+    this.requestDuration = metrics.requestDuration.of({ ...labels })
+    this.gatewayOverhead = metrics.gatewayOverhead.of({ ...labels })
+  }
+
+  requests(client: string, status: string, outcome: string): CounterSeries {
+    const key = `${client}\n${status}\n${outcome}`
+    return this.#requests.getOrInsertComputed(key, () =>
+      this.metrics.requests.of({ ...this.labels, client, status, outcome }),
+    )
+  }
+}
+
+/** And those of calls that are let in. */
+export class LaneMetrics extends CallMetrics {
+  readonly upstreamDuration: HistogramSeries
+  readonly queueWait: HistogramSeries
+  /** Responses 429, which our own count would have led to expect or not. */
+  readonly throttled: { readonly explained: CounterSeries; readonly unexplained: CounterSeries }
+  readonly #attempts = new Map<string, CounterSeries>()
+
+  constructor(metrics: Metrics, labels: LaneLabels) {
+    super(metrics, labels)
+    this.upstreamDuration = metrics.upstreamDuration.of({ ...labels })
+    this.queueWait = metrics.queueWait.of({ ...labels })
+    // There from the start, because the first event of a series that appears with it can't be seen as an increase.
+    this.throttled = {
+      explained: metrics.throttled.of({ ...labels, explained: 'yes' }),
+      unexplained: metrics.throttled.of({ ...labels, explained: 'no' }),
+    }
+  }
+
+  attempts(reason: string): CounterSeries {
+    return this.#attempts.getOrInsertComputed(reason, () => this.metrics.attempts.of({ ...this.labels, reason }))
+  }
+}
+
+function quotaLabels({ upstream, account }: LaneLabels, { limit }: LimitUsage): Record<(typeof QUOTA)[number], string> {
+  return { upstream, account, class: limit.class, window: limit.label }
+}
