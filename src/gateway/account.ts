@@ -1,0 +1,65 @@
+import type { Clock } from '../clock.ts'
+import type { Preset } from '../config/presets/preset.ts'
+import type { UpstreamConfig } from '../config/schema.ts'
+import type { Credential } from '../credentials/inject.ts'
+import type { LaneLabels, LaneMetrics, Metrics } from '../observe/metrics.ts'
+import type { Ledger, Meter } from '../quota/ledger.ts'
+import type { WaitingRoom } from '../quota/waiting-room.ts'
+import type { Counting } from './charges.ts'
+import { Lanes } from './lanes.ts'
+
+/** What the program provides to every account. */
+export interface AccountServices {
+  readonly clock: Clock
+  readonly ledger: Ledger
+  readonly metrics: Metrics
+}
+
+export interface AccountOptions {
+  /** Of its upstream. */
+  readonly config: UpstreamConfig
+  readonly preset: Preset | undefined
+  /** Lower-case names of the headers in which clients may present their key. */
+  readonly keyHeaders: ReadonlySet<string>
+  /** Of its upstream. */
+  readonly counting: Counting
+  readonly services: AccountServices
+}
+
+/** One account at a vendor: its credential, its quotas, and those who wait for them. */
+export class Account {
+  readonly name: string
+  readonly id: string | undefined
+  /** `upstream/account`. */
+  readonly key: string
+  readonly credential: Credential | undefined
+  /** Lower-case names of the headers that never go upstream as a client sent them: those of keys, and the account's. */
+  readonly droppedNames: ReadonlySet<string>
+  readonly lanes: Lanes
+
+  constructor(upstream: string, name: string, { config, preset, keyHeaders, counting, services }: AccountOptions) {
+    const { id, credential } = config.accounts[name] ?? {}
+    this.name = name
+    this.key = `${upstream}/${name}`
+    this.id = id ?? (credential && preset?.accountInCredential?.(credential.value.reveal()))
+    this.credential = credential && {
+      name: this.key,
+      header: credential.header ?? config.credentialHeader,
+      value: credential.value,
+    }
+    const droppedNames = new Set(keyHeaders)
+    // An account without a known id leaves it to the client to name it.
+    if (config.accountHeader !== undefined && this.id !== undefined)
+      droppedNames.add(config.accountHeader.toLowerCase())
+    this.droppedNames = droppedNames
+    this.lanes = new Lanes({ upstream, account: name, config, counting, services })
+  }
+}
+
+/** Where calls of one kind and account are admitted: what they are charged to, and where they wait. */
+export interface Lane {
+  readonly meter: Meter
+  readonly room: WaitingRoom
+  readonly labels: LaneLabels
+  readonly metrics: LaneMetrics
+}

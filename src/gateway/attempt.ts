@@ -1,0 +1,274 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Timer } from '../clock.ts'
+import type { Permit } from '../quota/waiting-room.ts'
+import { parseRetryAfter } from '../resilience/backoff.ts'
+import type { BreakerPermit } from '../resilience/breaker.ts'
+import { BodyError, type RequestBody } from '../upstream/body.ts'
+import { responseHeaders } from '../upstream/headers.ts'
+import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
+import type { Call, Target } from './call.ts'
+import type { Ending } from './decide.ts'
+import { ownHeaders } from './own-headers.ts'
+
+/** The response is not for the client; the call is to be sent once more. */
+export type Repeat = { readonly kind: 'repeat'; readonly delayMs: number }
+
+/** How an attempt ended, for the loop that made it. */
+export type AttemptResult =
+  /** The whole response was passed to the client. */
+  | { readonly kind: 'delivered' }
+  | Repeat
+  | { readonly kind: 'failed'; readonly ending: Ending; readonly cause: unknown }
+  /** The client's own body ended the attempt. */
+  | { readonly kind: 'body_failed'; readonly error: BodyError }
+  /** The response broke off after its headers had been passed on, and with it the client's connection. */
+  | { readonly kind: 'broken_off'; readonly cause: unknown }
+  | { readonly kind: 'gone' }
+  /** The transport does not take the request. */
+  | { readonly kind: 'unsendable'; readonly cause: unknown }
+
+export interface AttemptOptions {
+  readonly permit: Permit
+  readonly breakerPermit: BreakerPermit
+  readonly body: RequestBody | undefined
+  /** Longest time to the response's headers, from the dispatch or from the client's last piece of a streamed body. */
+  readonly headersMs: number
+  /** Decides at the response's headers: a delay to repeat the call after, or undefined to deliver the response. */
+  judge(ending: Ending): number | undefined
+}
+
+/** How long to wait at least before looking again whether a client has sent more: of the call's own time next to nothing may be left. */
+const LOOK_AGAIN_MS = 1_000
+/** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer. */
+const DRAIN_BYTES = 65_536
+
+/**
+ * Sends a call once and passes the response on as it comes. Settles, abandons or refunds its permit, tells the breaker, and leaves
+ * the waiting room, exactly once each, whatever happens.
+ */
+export function attempt(
+  call: Call,
+  target: Target,
+  request: OutgoingRequest,
+  options: AttemptOptions,
+): Promise<AttemptResult> {
+  return new Promise((resolve) => {
+    const exchange = new Exchange(call, options, resolve)
+    call.onGone(() => exchange.cancel())
+    if (!call.isGone) target.upstream.transport.dispatch(request, exchange)
+  })
+}
+
+class Exchange implements ResponseHandler {
+  readonly #call: Call
+  readonly #options: AttemptOptions
+  readonly #resolve: (result: AttemptResult) => void
+  readonly #startedAt: number
+  #controller: ResponseControl | undefined
+  #phase: 'unsent' | 'sent' | 'delivering' | 'draining' | 'over' = 'unsent'
+  /** Of the time to the response's headers, then of the time that a client takes none of the body. */
+  #timer: Timer | undefined
+  #drainedBytes = 0
+  /** Until the end of the turn in which the head came, it and the first piece of the body wait for each other. */
+  #isHeadHeld = true
+  #firstChunk: Buffer | undefined
+
+  constructor(call: Call, options: AttemptOptions, resolve: (result: AttemptResult) => void) {
+    this.#call = call
+    this.#options = options
+    this.#resolve = resolve
+    this.#startedAt = call.clock.now()
+    this.#timer = call.clock.schedule(options.headersMs, () => this.#onTimeout())
+  }
+
+  get #elapsedMs(): number {
+    return this.#call.clock.now() - this.#startedAt
+  }
+
+  /** The client has gone: nothing of this call is of use to anyone. */
+  cancel(): void {
+    const { permit, breakerPermit } = this.#options
+    if (this.#phase === 'unsent' || this.#phase === 'sent') {
+      if (this.#phase === 'unsent') permit.refund()
+      else permit.abandon()
+      this.#call.upstreamMs += this.#elapsedMs
+      breakerPermit.abandoned()
+    }
+    this.#end({ kind: 'gone' })
+  }
+
+  onRequestStart(controller: ResponseControl): void {
+    this.#controller = controller
+    if (this.#phase === 'over') controller.abort(ENDED)
+    else this.#phase = 'sent'
+  }
+
+  onResponseStart(_: unknown, status: number, fields: IncomingHttpHeaders, statusMessage?: string): void {
+    if (status < 200 || this.#phase !== 'sent') return
+    this.#timer?.cancel()
+    const { permit, breakerPermit, judge } = this.#options
+    permit.settle()
+    if (status >= 500) breakerPermit.failed()
+    else breakerPermit.succeeded()
+    const call = this.#call
+    const now = call.clock.now()
+    call.upstreamMs += now - this.#startedAt
+    const retryAfter = status === 429 || status >= 500 ? fields['retry-after'] : undefined
+    const retryAfterMs = typeof retryAfter === 'string' ? parseRetryAfter(retryAfter, now) : undefined
+    const delayMs = judge({ kind: 'response', status, retryAfterMs })
+    if (delayMs !== undefined) {
+      this.#phase = 'draining'
+      this.#conclude({ kind: 'repeat', delayMs })
+      return
+    }
+    this.#phase = 'delivering'
+    const headers = responseHeaders(fields, call.usage.length > 0)
+    ownHeaders(call, headers)
+    call.response.writeHead(status, reasonOf(statusMessage), headers)
+    // What is here already goes out with the head; what is not may be long in coming, and the head must not wait for it.
+    process.nextTick(flush, this)
+  }
+
+  onResponseData(controller: ResponseControl, chunk: Buffer): void {
+    if (this.#phase === 'delivering') {
+      if (this.#isHeadHeld && this.#firstChunk === undefined) this.#firstChunk = chunk
+      else if (!this.#write(chunk)) this.#awaitClient(controller)
+    } else if (this.#phase === 'draining') {
+      this.#drainedBytes += chunk.length
+      if (this.#drainedBytes > DRAIN_BYTES) controller.abort(ENDED)
+    }
+  }
+
+  onResponseEnd(_: unknown, trailers: IncomingHttpHeaders): void {
+    if (this.#phase !== 'delivering') return
+    addTrailers(this.#call, trailers)
+    this.#call.response.end(this.#takeFirstChunk())
+    this.#end({ kind: 'delivered' })
+  }
+
+  onResponseError(_: unknown, error: Error): void {
+    const { permit, breakerPermit } = this.#options
+    switch (this.#phase) {
+      case 'unsent':
+        permit.refund()
+        if (isMisuse(error)) {
+          breakerPermit.abandoned()
+          return this.#end({ kind: 'unsendable', cause: error })
+        }
+        return this.#fail({ kind: 'unreachable' }, error)
+      case 'sent':
+        permit.abandon()
+        if (error instanceof BodyError) {
+          breakerPermit.abandoned()
+          this.#call.receivingMs += this.#elapsedMs
+          return this.#end({ kind: 'body_failed', error })
+        }
+        return this.#fail({ kind: 'interrupted' }, error)
+      case 'delivering':
+        // An end here would look like the whole body.
+        this.#call.response.destroy()
+        return this.#end({ kind: 'broken_off', cause: error })
+      case 'draining':
+      case 'over':
+        return undefined
+    }
+  }
+
+  #onTimeout(): void {
+    const { permit, body, headersMs } = this.#options
+    const { clock } = this.#call
+    // While the upstream, too, waits for more of the body, the time is the client's, and the body keeps it.
+    const leftMs =
+      body?.isAwaitingClient === true
+        ? Math.max(headersMs, LOOK_AGAIN_MS)
+        : (body?.progressAt ?? 0) + headersMs - clock.now()
+    if (leftMs > 0) {
+      this.#timer = clock.schedule(leftMs, () => this.#onTimeout())
+      return
+    }
+    if (this.#phase === 'unsent') permit.refund()
+    else permit.abandon()
+    this.#fail({ kind: 'timeout' }, undefined)
+  }
+
+  #fail(ending: Ending, cause: unknown): void {
+    this.#options.breakerPermit.failed()
+    this.#call.upstreamMs += this.#elapsedMs
+    this.#end({ kind: 'failed', ending, cause })
+  }
+
+  /** Ends the attempt and whatever the upstream is still doing for it. */
+  #end(result: AttemptResult): void {
+    if (this.#phase === 'over') return
+    this.#phase = 'over'
+    if (result.kind !== 'delivered') this.#controller?.abort(ENDED)
+    this.#conclude(result)
+  }
+
+  #conclude(result: AttemptResult): void {
+    this.#timer?.cancel()
+    this.#call.onGone(undefined)
+    this.#options.permit.leave()
+    this.#resolve(result)
+  }
+
+  /** Sends the head and what came with it, unless the whole response has gone out meanwhile. */
+  flush(): void {
+    if (this.#phase !== 'delivering' || !this.#isHeadHeld) return
+    const chunk = this.#takeFirstChunk()
+    if (chunk === undefined) this.#call.response.flushHeaders()
+    // What is more of the body than the client takes now waits in the response's buffer until the next piece.
+    else this.#call.response.write(chunk)
+  }
+
+  #write(chunk: Buffer): boolean {
+    const { response } = this.#call
+    const first = this.#takeFirstChunk()
+    if (first !== undefined) response.write(first)
+    return response.write(chunk)
+  }
+
+  #takeFirstChunk(): Buffer | undefined {
+    const chunk = this.#firstChunk
+    this.#firstChunk = undefined
+    this.#isHeadHeld = false
+    return chunk
+  }
+
+  /** Stops reading until the client has taken what was written; for as long as it may be idle. */
+  #awaitClient(controller: ResponseControl): void {
+    const { response, clock } = this.#call
+    controller.pause()
+    this.#timer = clock.schedule(this.#call.target!.upstream.config.timeouts.idle, () => response.destroy())
+    response.once('drain', () => {
+      this.#timer?.cancel()
+      controller.resume()
+    })
+  }
+}
+
+/** Errors of undici about what it was asked to send, rather than about the upstream. */
+function isMisuse(error: Error): boolean {
+  const { code } = error as { code?: string }
+  return (
+    code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED' || code === 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH'
+  )
+}
+
+/** A reason phrase may hold bytes that Node does not send; nobody needs it (RFC 9112 §4). */
+function reasonOf(phrase = ''): string {
+  return /[^\t -~]/.test(phrase) ? '' : phrase
+}
+
+const ENDED = new Error('the attempt is over')
+
+function flush(exchange: Exchange): void {
+  exchange.flush()
+}
+
+/** Passes trailers on; Node leaves them out where the client's response is not chunked. */
+function addTrailers({ response }: Call, fields: IncomingHttpHeaders): void {
+  const trailers: [string, string][] = []
+  for (const name in fields) trailers.push([name, String(fields[name])])
+  if (trailers.length > 0) response.addTrailers(trailers)
+}

@@ -1,0 +1,104 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Clock } from '../clock.ts'
+import type { LimitUsage } from '../quota/ledger.ts'
+import type { Route } from '../routing/route.ts'
+import type { Account, Lane } from './account.ts'
+import type { Client, Snapshot, Upstream } from './snapshot.ts'
+import type { Wishes } from './wishes.ts'
+
+/** Where a call goes and on whose behalf: what is known once it has been identified. */
+export interface Target {
+  readonly client: Client
+  readonly upstream: Upstream
+  readonly account: Account
+  readonly route: Route
+  readonly lane: Lane
+  /** Path and query below the upstream's URL, byte for byte as the client sent them. */
+  readonly path: string
+  readonly query: string
+  readonly wishes: Wishes
+}
+
+/** One client's call, from its arrival to its log line. */
+export class Call {
+  readonly id: string
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly snapshot: Snapshot
+  readonly clock: Clock
+  readonly startedAt: number
+  target: Target | undefined
+  client: Client | undefined
+  upstream: Upstream | undefined
+  route: Route | undefined
+  /** What of the path named the upstream, and the rest of it, as it was sent. */
+  prefix = ''
+  path = ''
+  attempts = 0
+  /** Time spent in waiting rooms. */
+  waitedMs = 0
+  /** Time in which the upstream had the call, over all attempts, to the headers of each response. */
+  upstreamMs = 0
+  /** Time spent on collecting the client's body, and asleep between attempts. */
+  receivingMs = 0
+  sleptMs = 0
+  /** The gateway's own time to the response's head; known once that is made. */
+  overheadMs: number | undefined
+  usage: readonly LimitUsage[] = []
+  /** Limits that are not enforced, and would have refused it. */
+  wouldDeny: string[] | undefined
+  /** Its quota was judged without the store. */
+  isStoreDegraded = false
+  /** The client closed its connection before the response was complete. */
+  isGone = false
+  #cancel: (() => void) | undefined
+
+  constructor(
+    id: string,
+    request: IncomingMessage,
+    response: ServerResponse,
+    snapshot: Snapshot,
+    clock: Clock,
+    onClosed: () => void,
+  ) {
+    this.id = id
+    this.request = request
+    this.response = response
+    this.snapshot = snapshot
+    this.clock = clock
+    this.startedAt = clock.now()
+    // Not the request's signal: that one aborts as soon as the body has been read.
+    response.on('close', () => {
+      onClosed()
+      if (response.writableFinished) return
+      this.isGone = true
+      this.#cancel?.()
+    })
+  }
+
+  /** Of the time since the call came, what was spent neither upstream nor waiting for anybody. */
+  get gatewayMs(): number {
+    const elapsedMs = this.clock.now() - this.startedAt
+    return Math.max(0, elapsedMs - this.waitedMs - this.upstreamMs - this.receivingMs - this.sleptMs)
+  }
+
+  /** What to do at once if the client goes; one thing at a time waits for a call. */
+  onGone(cancel: (() => void) | undefined): void {
+    this.#cancel = cancel
+    if (this.isGone) cancel?.()
+  }
+
+  /** Waits, but no longer than the client. */
+  sleep(delayMs: number): Promise<void> {
+    this.sleptMs += delayMs
+    return new Promise((resolve) => {
+      const end = (): void => {
+        timer.cancel()
+        this.onGone(undefined)
+        resolve()
+      }
+      const timer = this.clock.schedule(delayMs, end)
+      this.onGone(end)
+    })
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * Why the gateway answers a call itself instead of the upstream. The `kind` is the metric label, the `X-Sluice-Error`
+ * header and the README's heading; anything else that goes wrong is a bug and throws.
+ */
+export type FailureKind =
+  | 'invalid_request'
+  | 'unauthenticated'
+  | 'forbidden'
+  | 'account_mismatch'
+  | 'unknown_upstream'
+  | 'body_too_large'
+  | 'quota_exhausted'
+  | 'queue_full'
+  | 'share_exceeded'
+  | 'unreachable'
+  | 'interrupted'
+  | 'breaker_open'
+  | 'store_unavailable'
+  | 'credential_unavailable'
+  | 'draining'
+  | 'timeout'
+  | 'internal'
+
+export interface Failure {
+  readonly kind: FailureKind
+  /** One sentence for the person who reads the response; never holds a secret or a part of the request's body. */
+  readonly message: string
+  /** How long the client should wait before it tries again. */
+  readonly retryAfterMs?: number
+  readonly cause?: unknown
+}
+
+/** Tells a failure from what stands in its place when all is well, none of which has a `kind`. */
+export function isFailure(value: object): value is Failure {
+  return 'kind' in value
+}
+
+export const STATUS_OF = {
+  invalid_request: 400,
+  unauthenticated: 401,
+  forbidden: 403,
+  account_mismatch: 403,
+  unknown_upstream: 404,
+  body_too_large: 413,
+  quota_exhausted: 429,
+  queue_full: 429,
+  share_exceeded: 429,
+  internal: 500,
+  unreachable: 502,
+  interrupted: 502,
+  breaker_open: 503,
+  store_unavailable: 503,
+  credential_unavailable: 503,
+  draining: 503,
+  timeout: 504,
+} satisfies Record<FailureKind, number>
+
+export const CODE_OF = {
+  invalid_request: 'INVALID_REQUEST',
+  unauthenticated: 'INVALID_TOKEN',
+  forbidden: 'ACCESS_DENIED',
+  account_mismatch: 'ACCOUNT_MISMATCH',
+  unknown_upstream: 'UNKNOWN_UPSTREAM',
+  body_too_large: 'BODY_TOO_LARGE',
+  quota_exhausted: 'RATE_LIMIT_EXCEEDED',
+  queue_full: 'QUEUE_FULL',
+  share_exceeded: 'CLIENT_SHARE_EXCEEDED',
+  internal: 'INTERNAL_ERROR',
+  unreachable: 'UPSTREAM_UNREACHABLE',
+  interrupted: 'UPSTREAM_RESET',
+  breaker_open: 'CIRCUIT_OPEN',
+  store_unavailable: 'QUOTA_STORE_UNAVAILABLE',
+  credential_unavailable: 'CREDENTIAL_UNAVAILABLE',
+  draining: 'DRAINING',
+  timeout: 'UPSTREAM_TIMEOUT',
+} satisfies Record<FailureKind, string>

@@ -1,0 +1,307 @@
+import type { Random } from '../clock.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import { StoreUnavailableError } from '../quota/ledger.ts'
+import type { Admission, Permit, Shortage } from '../quota/waiting-room.ts'
+import type { BreakerPermit } from '../resilience/breaker.ts'
+import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
+import type { Lane } from './account.ts'
+import { attempt, type Repeat } from './attempt.ts'
+import type { Call, Target } from './call.ts'
+import { decide, type Ending, type RepeatPolicy } from './decide.ts'
+import type { Failure } from './failure.ts'
+import { outgoingRequest } from './outgoing.ts'
+import type { Client, Upstream } from './snapshot.ts'
+
+/** How a call ended: answered in full, given up by its client, broken off in the middle, or to be refused. */
+export type Forwarded = { readonly kind: 'delivered' | 'client_gone' | 'broken_off' } | Refused
+export type Refused = { readonly kind: 'refused'; readonly failure: Failure }
+type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
+
+export interface Environment {
+  readonly random: Random
+  readonly metrics: Metrics
+}
+
+/**
+ * Takes an identified call to its end: breaker, admission, credential, send; then deliver, or sleep and again from the
+ * breaker. Every attempt is admitted, and so charged, anew.
+ */
+export function forward(call: Call, target: Target, env: Environment): Promise<Forwarded> {
+  return new Forwarding(call, target, env).run()
+}
+
+const GONE: Forwarded = { kind: 'client_gone' }
+
+class Forwarding {
+  readonly #call: Call
+  readonly #target: Target
+  readonly #env: Environment
+  readonly #isSafe: boolean
+  readonly #body: RequestBody | undefined
+  readonly #policy: RepeatPolicy
+  /** When the last attempt must have response headers; counts from the first attempt, not from the queue before it. */
+  #deadline = Infinity
+  /** Why the next attempt is made. */
+  #reason = 'first'
+
+  constructor(call: Call, target: Target, env: Environment) {
+    const { retry } = target.upstream.config
+    const { mayRepeat } = target.wishes
+    this.#call = call
+    this.#target = target
+    this.#env = env
+    this.#isSafe = target.route.retry === 'safe' && mayRepeat
+    this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, this.#isSafe) : undefined
+    this.#policy = { retries: mayRepeat ? retry.retries : 0, baseDelayMs: retry.baseDelay, maxDelayMs: retry.maxDelay }
+  }
+
+  async run(): Promise<Forwarded> {
+    const { breaker } = this.#target.upstream
+    for (;;) {
+      if (breaker.isRefusing) return this.#breakerOpen()
+      // Before the call is charged: a client that is slow to send uses up no window, no place, and not the breaker's probe.
+      if (this.#body?.isPrepared === false) {
+        const end = await this.#receive(this.#body)
+        if (end !== undefined) return end
+      }
+      const entry = this.#enter()
+      // Most enter at once, and an await less is a trip through the microtask queue less.
+      const admission = entry instanceof Promise ? await entry : entry
+      if (admission.kind !== 'admitted') return admission
+      const breakerPermit = breaker.enter({ isRepeat: this.#call.attempts > 0 })
+      if (breakerPermit === undefined) {
+        giveBack(admission.permit)
+        return this.#breakerOpen()
+      }
+      const end = await this.#attempt(admission.permit, breakerPermit)
+      if (end.kind !== 'repeat') return end
+      await this.#call.sleep(end.delayMs)
+      if (this.#call.isGone) return GONE
+    }
+  }
+
+  /** Takes in what of the body is collected; or how the call ends without it. */
+  async #receive(body: RequestBody): Promise<Forwarded | undefined> {
+    const call = this.#call
+    const receivingSince = call.clock.now()
+    try {
+      await body.prepare()
+      return undefined
+    } catch (error) {
+      if (!(error instanceof BodyError)) throw error
+      return endOfBody(error, this.#target.upstream)
+    } finally {
+      call.receivingMs += call.clock.now() - receivingSince
+    }
+  }
+
+  /** Waits for the call's turn, or says why it has none. */
+  #enter(): Admitted | Forwarded | Promise<Admitted | Forwarded> {
+    const { lane, wishes } = this.#target
+    const call = this.#call
+    const enteredAt = call.clock.now()
+    const entered = (admission: Admission): Admitted | Forwarded =>
+      this.#entered(admission, call.clock.now() - enteredAt)
+    try {
+      // What an attempt before has waited is gone.
+      const maxWaitMs = Math.max(0, Math.min(wishes.maxWaitMs - call.waitedMs, this.#deadline - enteredAt))
+      const entry = lane.room.enter({ meter: lane.meter, maxWaitMs, onLeaveable: (leave) => call.onGone(leave) })
+      return entry instanceof Promise
+        ? entry.then(entered, (error: unknown) => this.#storeFailed(error, enteredAt))
+        : entered(entry)
+    } catch (error) {
+      return this.#storeFailed(error, enteredAt)
+    }
+  }
+
+  #entered(admission: Admission, waitedMs: number): Admitted | Forwarded {
+    const { client, lane, upstream } = this.#target
+    const call = this.#call
+    call.waitedMs += waitedMs
+    const { because } = admission
+    call.isStoreDegraded = admission.kind === 'admitted' ? admission.permit.isLocal : lane.room.ledger.isDegraded
+    if (because === 'quota') this.#env.metrics.quotaDenied(lane.labels, client.name, call.id)
+    switch (admission.kind) {
+      case 'admitted':
+        if (because !== undefined) lane.metrics.queueWait.observeMs(waitedMs, call.id)
+        call.usage = admission.permit.usage
+        noteWouldDeny(call, lane, client, this.#env.metrics)
+        return admission
+      case 'gone':
+        return GONE
+      case 'quota_exhausted': {
+        call.usage = admission.usage
+        const message = tooLateMessage(lane, admission.because)
+        return refused({ kind: 'quota_exhausted', message, retryAfterMs: admission.waitMs })
+      }
+      case 'queue_full': {
+        call.usage = admission.usage
+        const message = `${upstream.config.queue.maxWaiting} ${lane.labels.class} calls of ${nameOf(lane)} are waiting already`
+        return refused({ kind: 'queue_full', message, retryAfterMs: admission.waitMs })
+      }
+    }
+  }
+
+  #storeFailed(error: unknown, enteredAt: number): Refused {
+    if (!(error instanceof StoreUnavailableError)) throw error
+    const call = this.#call
+    call.waitedMs += call.clock.now() - enteredAt
+    call.isStoreDegraded = true
+    this.#env.metrics.storeFailed(call.id)
+    const message = 'the quota store can’t be reached, so the call can’t be kept inside the quota'
+    return refused({ kind: 'store_unavailable', message, retryAfterMs: 1_000, cause: error })
+  }
+
+  /** Sends the call once. */
+  async #attempt(permit: Permit, breakerPermit: BreakerPermit): Promise<Forwarded | Repeat> {
+    const { upstream, lane } = this.#target
+    const { timeouts } = upstream.config
+    const call = this.#call
+    const body = this.#body
+    const now = call.clock.now()
+    if (call.attempts++ === 0) {
+      this.#deadline = now + timeouts.total
+      upstream.retryBudget.deposit()
+    }
+    lane.metrics.attempts(this.#reason).increment(call.id)
+    const upstreamMsBefore = call.upstreamMs
+    const result = await attempt(call, this.#target, outgoingRequest(call, this.#target, body), {
+      permit,
+      breakerPermit,
+      body,
+      headersMs: Math.min(timeouts.headers, this.#deadline - now),
+      judge: (ending) => this.#repeatAfter(ending),
+    })
+    const tookMs = call.upstreamMs - upstreamMsBefore
+    // How long a client had the patience to wait says nothing about the upstream.
+    if (tookMs > 0 && result.kind !== 'gone') lane.metrics.upstreamDuration.observeMs(tookMs, call.id)
+    switch (result.kind) {
+      case 'delivered':
+      case 'broken_off':
+      case 'repeat':
+        return result
+      case 'gone':
+        return GONE
+      case 'body_failed':
+        return endOfBody(result.error, upstream)
+      case 'unsendable': {
+        const message = 'the request can’t be sent on as it is'
+        return refused({ kind: 'invalid_request', message, cause: result.cause })
+      }
+      case 'failed': {
+        const delayMs = this.#repeatAfter(result.ending)
+        if (delayMs !== undefined) return { kind: 'repeat', delayMs }
+        return refused(failureOf(result.ending, upstream, result.cause))
+      }
+    }
+  }
+
+  /** How long to wait before the call is sent once more, or undefined if this was its end. */
+  #repeatAfter(ending: Ending): number | undefined {
+    const { upstream, lane } = this.#target
+    const call = this.#call
+    if (ending.kind === 'response') {
+      if (ending.status < 400) return undefined
+      if (ending.status === 429) countThrottled(call, lane)
+    }
+    const situation = {
+      attempts: call.attempts,
+      isSafe: this.#isSafe,
+      isRepeatable: this.#body?.isRepeatable ?? true,
+      leftMs: this.#deadline - call.clock.now(),
+    }
+    const delayMs = decide(ending, this.#policy, situation, this.#env.random)
+    // An open breaker would refuse the repeat; the upstream's own answer says more.
+    if (delayMs === undefined || upstream.breaker.isRefusing) return undefined
+    if (!upstream.retryBudget.withdraw()) {
+      upstream.budgetExhausted.increment(call.id)
+      return undefined
+    }
+    this.#reason = ending.kind === 'response' ? `status_${ending.status}` : ending.kind
+    return delayMs
+  }
+
+  #breakerOpen(): Refused {
+    const { name, breaker } = this.#target.upstream
+    const message = `${name} kept failing, so calls to it are refused for a while`
+    return refused({ kind: 'breaker_open', message, retryAfterMs: breaker.retryAfterMs })
+  }
+}
+
+/** A 429 that our own count would not have led to expect means another consumer, or a changed limit. */
+function countThrottled(call: Call, { metrics: { throttled } }: Lane): void {
+  const isExplained = call.usage.some(({ limit, used }) => used >= limit.requests)
+  const series = isExplained ? throttled.explained : throttled.unexplained
+  series.increment(call.id)
+}
+
+function bodyOf(call: Call, { config: { retry, timeouts, maxBody } }: Upstream, mayRepeat: boolean): RequestBody {
+  return new RequestBody(call.request, call.response, {
+    clock: call.clock,
+    mayRepeat,
+    keepBytes: retry.bodyLimit,
+    maxBytes: maxBody ?? Infinity,
+    idleMs: timeouts.idle,
+  })
+}
+
+function giveBack(permit: Permit): void {
+  permit.refund()
+  permit.leave()
+}
+
+function refused(failure: Failure): Refused {
+  return { kind: 'refused', failure }
+}
+
+function tooLateMessage(lane: Lane, because: Shortage): string {
+  const late = 'and its turn would come later than the call may wait'
+  switch (because) {
+    case 'quota':
+      return `the ${lane.labels.class} quota of ${nameOf(lane)} is used up, ${late}`
+    case 'concurrency':
+      return `as many ${lane.labels.class} calls of ${nameOf(lane)} are in flight as may be at once, ${late}`
+  }
+}
+
+/** The account; the home of its meter may be the whole upstream. */
+function nameOf({ labels: { upstream, account } }: Lane): string {
+  return `${upstream}/${account}`
+}
+
+/** Limits that are not enforced say what they would have done. As of the charge, those made in one step with it included. */
+function noteWouldDeny(call: Call, { labels }: Lane, client: Client, metrics: Metrics): void {
+  for (const { limit, used } of call.usage) {
+    if (limit.isEnforced || used <= limit.requests) continue
+    const name = `${limit.class} ${limit.label}`
+    // Once, however often the call is sent.
+    if (call.wouldDeny?.includes(name) !== true) (call.wouldDeny ??= []).push(name)
+    metrics.quotaWouldDeny({ ...labels, class: limit.class }, limit.label, client.name, call.id)
+  }
+}
+
+function endOfBody({ kind }: BodyError, { config: { maxBody, timeouts } }: Upstream): Forwarded {
+  switch (kind) {
+    case 'too_large': {
+      const message = `the request body is larger than the ${maxBody} bytes allowed`
+      return refused({ kind: 'body_too_large', message })
+    }
+    case 'stalled':
+      return refused({ kind: 'invalid_request', message: `no more of the request body came for ${timeouts.idle} ms` })
+    case 'gone':
+      return GONE
+  }
+}
+
+function failureOf(ending: Ending, { name }: Upstream, cause: unknown): Failure {
+  const code = (cause as { code?: unknown } | undefined)?.code
+  const why = typeof code === 'string' ? ` (${code})` : ''
+  switch (ending.kind) {
+    case 'timeout':
+      return { kind: 'timeout', message: `${name} did not answer in time`, cause }
+    case 'unreachable':
+      return { kind: 'unreachable', message: `${name} could not be reached${why}; nothing was sent`, cause }
+    default:
+      return { kind: 'interrupted', message: `${name} broke the connection before it answered${why}`, cause }
+  }
+}

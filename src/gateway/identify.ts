@@ -1,0 +1,211 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { isAccessAllowed } from '../clients/network-access.ts'
+import { chooseAccount, collectClaims } from '../routing/account.ts'
+import { normalizePath } from '../routing/path.ts'
+import type { Route } from '../routing/route.ts'
+import type { Account } from './account.ts'
+import type { Target } from './call.ts'
+import { type Failure, isFailure } from './failure.ts'
+import { ANONYMOUS, type Client, type Snapshot, type Upstream } from './snapshot.ts'
+import { readWishes } from './wishes.ts'
+
+/** What identification needs of a request. */
+export interface Head {
+  readonly method: string
+  /** The request target as it was sent. */
+  readonly url: string
+  readonly headers: IncomingHttpHeaders
+  /** Stands for the client's connection. */
+  readonly connection: object
+}
+
+/** Who calls, and where to: as far as it could be found out, for the log line of a refusal. */
+export interface Identity {
+  client: Client | undefined
+  upstream: Upstream | undefined
+  route: Route | undefined
+  /** What of the path named the upstream, `/harness` or nothing; and the path below it, as it was sent. */
+  prefix: string
+  path: string
+}
+
+/** Finds out who calls, where to, for which account and what kind of call it is; or why it may not. Notes in `identity` how far it came. */
+export function identify(snapshot: Snapshot, head: Head, identity: Identity): Target | Failure {
+  const { method } = head
+  // A TRACE is answered with the request as it arrived, the injected credential in it.
+  if (method === 'TRACE') return invalid('TRACE is not forwarded, because the answer would show the credential')
+  const address = findUpstream(snapshot, head)
+  if (!isFailure(address)) {
+    identity.upstream = address.upstream
+    identity.prefix = address.prefix
+    identity.path = address.path
+  }
+  const client = authenticate(snapshot, head, identity.upstream)
+  if (isFailure(client)) return client
+  identity.client = client
+  if (isFailure(address)) return address
+  return identifyAt(address, head, client, identity)
+}
+
+interface Address {
+  readonly upstream: Upstream
+  readonly prefix: string
+  readonly path: string
+  readonly query: string
+}
+
+function identifyAt(
+  { upstream, path, query }: Address,
+  { method, headers }: Head,
+  client: Client,
+  identity: Identity,
+): Target | Failure {
+  const normal = normalizePath(path, upstream.aliasPrefix)
+  const route = upstream.routes.find(method, normal)
+  identity.route = route
+  const account = accountFor(upstream, client, normal, query, headers)
+  if (isFailure(account)) return account
+  if (client.classes !== undefined && !client.classes.has(route.class)) {
+    return { kind: 'forbidden', message: `the client ${client.name} may not make ${route.class} calls` }
+  }
+  if (client.networkAccess !== undefined) {
+    const { basePath, aliasPrefix } = upstream
+    const url = `${upstream.url.origin}${basePath}${path}`
+    if (!isAccessAllowed(url, [client.networkAccess], { base: basePath, prefix: aliasPrefix })) {
+      return { kind: 'forbidden', message: `the network access list of ${client.name} does not allow this address` }
+    }
+  }
+  const wishes = readWishes(headers, upstream.config.queue.maxWait)
+  if (isFailure(wishes)) return wishes
+  const lane = account.lanes.laneFor(route, { method, headers, path: normal, client: client.name })
+  if (isFailure(lane)) return lane
+  return { client, upstream, account, route, lane, path, query, wishes }
+}
+
+/**
+ * A segment `..`, in any encoding, also with parameters: above the upstream's base path there may be things that are not for
+ * clients.
+ */
+const CLIMBS = /(?:\/|\\|%2f|%5c)(?:\.|%2e){2}(?:\/|\\|%2f|%5c|;|%3b|%00|$)/i
+
+/** Which upstream a request is for: by the host name that it owns, by the first path segment, else the default one. */
+function findUpstream(snapshot: Snapshot, { url, headers }: Head): Address | Failure {
+  // No request target has a fragment (RFC 9112 §3.2): where it would be cut off, servers and route tables do not agree.
+  if (url.includes('#')) return invalid('the request target must not have a fragment: "#" is written %23')
+  let target = url
+  let host = headers.host
+  if (!target.startsWith('/')) {
+    const [, authority, rest] = /^https?:\/\/([^/?#]+)(.*)$/i.exec(target) ?? []
+    if (authority === undefined) return invalid('the request target is neither a path nor an http URL')
+    host = authority // RFC 9112 §3.2.2: it overrides the Host header
+    target = rest === '' ? '/' : rest!.startsWith('/') ? rest! : `/${rest!}`
+  }
+  const queryAt = target.indexOf('?')
+  const path = queryAt < 0 ? target : target.slice(0, queryAt)
+  const query = queryAt < 0 ? '' : target.slice(queryAt)
+
+  const isEscaped = path.includes('%')
+  if (isEscaped && !isDecodable(path))
+    return invalid('the path must be well-formed: "%" only before two hex digits of UTF-8')
+  if ((isEscaped || path.includes('..')) && CLIMBS.test(path))
+    return invalid('the path must not have ".." segments, nor encoded ones')
+  const owner = snapshot.hosts.size > 0 && host !== undefined ? snapshot.hosts.get(bareHost(host)) : undefined
+  if (owner !== undefined) return { upstream: owner, prefix: '', path, query }
+  const slash = path.indexOf('/', 1)
+  const name = slash < 0 ? path.slice(1) : path.slice(1, slash)
+  const named = snapshot.upstreams.get(name)
+  if (named !== undefined) {
+    return { upstream: named, prefix: `/${name}`, path: slash < 0 ? '/' : path.slice(slash), query }
+  }
+  if (snapshot.defaultUpstream !== undefined) return { upstream: snapshot.defaultUpstream, prefix: '', path, query }
+  return {
+    kind: 'unknown_upstream',
+    message: `the path must begin with the name of an upstream: ${[...snapshot.upstreams.keys()].join(', ')}`,
+  }
+}
+
+/** The server's own router refuses such a path before it gets here; `explain` has no server. */
+function isDecodable(path: string): boolean {
+  try {
+    decodeURI(path)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function bareHost(host: string): string {
+  return host.replace(/:\d*$/, '').replace(/\.$/, '').toLowerCase()
+}
+
+/** The client whose key the request presents. With an unknown upstream, its key may be in the header of any. */
+function authenticate(
+  { clients, keyHeaders }: Snapshot,
+  { headers, connection }: Head,
+  upstream: Upstream | undefined,
+): Client | Failure {
+  if (clients === undefined) return ANONYMOUS
+  let presented: string | undefined
+  for (const name of upstream?.keyHeaders ?? keyHeaders) {
+    const value = headers[name]
+    if (typeof value !== 'string') continue
+    presented ??= name
+    const key = name === 'authorization' ? value.replace(/^bearer +/i, '') : value
+    const client = clients.find(key, connection)
+    if (client !== undefined) return client
+    if (name === 'x-sluice-key') break // it is meant for us and nobody else
+  }
+  const message =
+    presented === undefined
+      ? 'no client key: send one in X-Sluice-Key, Authorization, or the upstream’s own key header'
+      : `unknown client key in ${presented}: its hash is not listed under clients`
+  return { kind: 'unauthenticated', message }
+}
+
+function accountFor(
+  upstream: Upstream,
+  client: Client,
+  normalPath: string,
+  query: string,
+  headers: IncomingHttpHeaders,
+): Account | Failure {
+  const claims = collectClaims(upstream.claims, normalPath, query.slice(1), headers)
+  const wanted = headers['x-sluice-account']
+  const isAllowed = (account: Account): boolean => client.accounts?.has(account.key) ?? true
+  const usable = (): string =>
+    [...upstream.accounts.values()]
+      .filter(isAllowed)
+      .map(({ name }) => name)
+      .join(', ')
+  const choice = chooseAccount(upstream.accounts, isAllowed, typeof wanted === 'string' ? wanted : undefined, claims)
+  switch (choice.kind) {
+    case 'chosen':
+      return choice.account
+    case 'unknown':
+      return invalid(`there is no account "${choice.wanted}" at ${upstream.name}`)
+    case 'forbidden':
+      return { kind: 'forbidden', message: `the client ${client.name} may not use that account of ${upstream.name}` }
+    case 'unknown_claim': {
+      const { place, id } = choice.claim
+      return {
+        kind: 'account_mismatch',
+        message: `the ${place} names account ${id.slice(0, 64)}, which is none of ${usable()}`,
+      }
+    }
+    case 'undecided': {
+      const names = usable()
+      if (names === '')
+        return { kind: 'forbidden', message: `the client ${client.name} may use no account of ${upstream.name}` }
+      return invalid(`say which account is meant, with X-Sluice-Account: one of ${names}`)
+    }
+    case 'conflict':
+      return {
+        kind: 'account_mismatch',
+        message: `the ${choice.claim.place} names another account than ${choice.account.key}, which this call would use`,
+      }
+  }
+}
+
+function invalid(message: string): Failure {
+  return { kind: 'invalid_request', message }
+}

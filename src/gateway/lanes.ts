@@ -1,0 +1,161 @@
+import type { LimitConfig, UpstreamConfig } from '../config/schema.ts'
+import { LaneMetrics, type LaneLabels } from '../observe/metrics.ts'
+import { Capacity } from '../quota/capacity.ts'
+import { type Meter, meterOf } from '../quota/ledger.ts'
+import type { Limit } from '../quota/limit.ts'
+import { WaitingRoom } from '../quota/waiting-room.ts'
+import type { Route } from '../routing/route.ts'
+import { type Counting, homeOf, Rule, rulesFor, type Traits } from './charges.ts'
+import type { Failure } from './failure.ts'
+import type { AccountServices, Lane } from './account.ts'
+
+/** Meters of calls of one kind that are remembered; costs by bytes can make any number. */
+const LANES_KEPT = 1_024
+
+/** Calls of one kind: one lane, or one for each way in which what they are charged can vary. */
+interface Kind {
+  readonly rules: readonly Rule[]
+  readonly only: Lane | undefined
+  readonly varying: Map<string, Lane>
+}
+
+/** What all lanes of a class have in common. */
+interface ClassParts {
+  readonly labels: LaneLabels
+  readonly metrics: LaneMetrics
+  readonly capacity: Capacity
+  /** By what is counted apart; calls that need different quotas don't wait for one another. */
+  readonly rooms: Map<string, WaitingRoom>
+}
+
+/** A limit, and the account that metrics show it under: `*` for one of the whole upstream. */
+export interface Shown {
+  readonly limit: Limit
+  readonly account: string
+}
+
+export interface LanesOptions {
+  readonly upstream: string
+  readonly account: string
+  readonly config: UpstreamConfig
+  readonly counting: Counting
+  readonly services: AccountServices
+}
+
+/** Where the calls of one account are admitted. */
+export class Lanes {
+  readonly #options: LanesOptions
+  readonly #home: string
+  readonly #kinds = new Map<string, Kind>()
+  readonly #classes = new Map<string, ClassParts>()
+  readonly #rules = new Map<LimitConfig, Rule>()
+  readonly #shown = new Map<string, Shown>()
+  #meter: Meter | undefined
+
+  constructor(options: LanesOptions) {
+    this.#options = options
+    this.#home = homeOf(options.counting, options.upstream, options.account)
+    // Shown before the first call; those that are counted apart only once there is something to count.
+    for (const [className, limits] of Object.entries(options.config.limits)) {
+      for (const limit of limits) {
+        const rule = this.#ruleOf(className, limit)
+        if (!rule.isSplit) this.#limitOf(rule, '')
+      }
+    }
+  }
+
+  /** The lane of a call, or why there is none. Where limits depend on nothing but the route's kind: one look-up. */
+  laneFor(route: Route, traits: Traits): Lane | Failure {
+    let kind = this.#kinds.get(route.kind)
+    if (kind === undefined) this.#kinds.set(route.kind, (kind = this.#kindOf(route, traits)))
+    return kind.only ?? this.#varyingLane(kind, route, traits)
+  }
+
+  /** Calls that wait now, by class. */
+  *waiting(): Iterable<{ labels: LaneLabels; waiting: number }> {
+    for (const { labels, capacity } of this.#classes.values()) yield { labels, waiting: capacity.waiting }
+  }
+
+  /** Every limit there is. */
+  get shown(): readonly Shown[] {
+    return [...this.#shown.values()]
+  }
+
+  /** A meter of all of them, in that order, to ask for their usage. */
+  get meter(): Meter {
+    return (this.#meter ??= meterOf(
+      this.#home,
+      this.shown.map(({ limit }) => ({ limit })),
+    ))
+  }
+
+  #kindOf(route: Route, traits: Traits): Kind {
+    const rules = rulesFor(route, this.#options.config, (className, limit) => this.#ruleOf(className, limit))
+    const varying = new Map<string, Lane>()
+    if (rules.some(({ isVarying }) => isVarying)) return { rules, only: undefined, varying }
+    const only = this.#varyingLane({ rules, only: undefined, varying }, route, traits)
+    return { rules, only: 'kind' in only ? undefined : only, varying }
+  }
+
+  #ruleOf(className: string, limit: LimitConfig): Rule {
+    const { config, account, counting } = this.#options
+    return this.#rules.getOrInsertComputed(limit, () => new Rule(className, limit, config, account, counting))
+  }
+
+  #varyingLane({ rules, varying }: Kind, route: Route, traits: Traits): Lane | Failure {
+    const charges: { rule: Rule; units: number; group: string }[] = []
+    let key = ''
+    for (const rule of rules) {
+      const units = rule.unitsOf(route, traits)
+      if (typeof units === 'object') return units
+      const group = units === 0 ? undefined : rule.groupOf(route, traits)
+      if (group === undefined) {
+        key += '-\n'
+        continue
+      }
+      key += `${units}${group}\n`
+      charges.push({ rule, units, group })
+    }
+    let lane = varying.get(key)
+    if (lane === undefined) {
+      if (varying.size >= LANES_KEPT) varying.clear()
+      const groups = charges.map(({ group }) => group).filter((group) => group !== '')
+      lane = this.#openLane(
+        route.class,
+        charges.map(({ rule, units, group }) => ({ limit: this.#limitOf(rule, group), units })),
+        [...new Set(groups)].join(''),
+      )
+      varying.set(key, lane)
+    }
+    return lane
+  }
+
+  #limitOf(rule: Rule, group: string): Limit {
+    const limit = rule.limitOf(group)
+    if (!this.#shown.has(limit.id)) {
+      this.#shown.set(limit.id, { limit, account: rule.account })
+      this.#meter = undefined
+    }
+    return limit
+  }
+
+  #openLane(className: string, charges: readonly { limit: Limit; units: number }[], group: string): Lane {
+    const { labels, metrics, capacity, rooms } = this.#partsOf(className)
+    const { ledger, clock } = this.#options.services
+    const room = rooms.getOrInsertComputed(group, () => new WaitingRoom({ ledger, clock, capacity }))
+    return { meter: meterOf(this.#home, charges), room, labels, metrics }
+  }
+
+  #partsOf(className: string): ClassParts {
+    const { upstream, account, config, services } = this.#options
+    return this.#classes.getOrInsertComputed(className, () => {
+      const labels = { upstream, account, class: className }
+      return {
+        labels,
+        metrics: new LaneMetrics(services.metrics, labels),
+        capacity: new Capacity(config.queue.maxWaiting, config.concurrency[className]),
+        rooms: new Map<string, WaitingRoom>(),
+      }
+    })
+  }
+}

@@ -1,0 +1,56 @@
+import { injectCredential } from '../credentials/inject.ts'
+import type { RequestBody } from '../upstream/body.ts'
+import { withoutAlias } from '../routing/path.ts'
+import { requestHeaders } from '../upstream/headers.ts'
+import type { OutgoingRequest } from '../upstream/transport.ts'
+import type { Account } from './account.ts'
+import type { Call, Target } from './call.ts'
+
+/** The request as it goes upstream: the client's, less what was meant for the gateway, with account and credential. */
+export function outgoingRequest(call: Call, target: Target, body: RequestBody | undefined): OutgoingRequest {
+  const { upstream, account, route } = target
+  const { request } = call
+  const headers = requestHeaders(request.rawHeaders, {
+    host: request.headers.host,
+    clientAddress: request.socket.remoteAddress,
+    correlationId: call.id,
+    droppedNames: droppedNames(call, account),
+  })
+  const { accountHeader } = upstream.config
+  if (accountHeader !== undefined && account.id !== undefined) headers.push(accountHeader, account.id)
+  injectCredential(headers, account.credential, route)
+  if (body?.streamedLength !== undefined) headers.push('Content-Length', String(body.streamedLength))
+  return {
+    method: request.method as string,
+    path: upstream.basePath + target.path + queryWithAccount(target),
+    headers,
+    body: body?.content() ?? null,
+  }
+}
+
+/** A client may also have put a key into the header of another upstream: a key of ours goes to no vendor. */
+function droppedNames({ snapshot, request }: Call, { droppedNames: names }: Account): ReadonlySet<string> {
+  const { clients, keyHeaders } = snapshot
+  if (clients === undefined) return names
+  let dropped = names
+  for (const name of keyHeaders) {
+    if (request.headers[name] === undefined || dropped.has(name)) continue
+    const values = request.headersDistinct[name] ?? []
+    if (values.some((value) => clients.find(value, request.socket) !== undefined)) dropped = new Set(dropped).add(name)
+  }
+  return dropped
+}
+
+/** The client's query as it is; with the account added where the vendor's API wants it there and the client left it out. */
+function queryWithAccount({ upstream, account, route, path, query }: Target): string {
+  const wanted = upstream.config.accountQuery
+  if (wanted === undefined || account.id === undefined || route.credential === 'none') return query
+  const below = withoutAlias(path, upstream.aliasPrefix)
+  if (!wanted.paths.some((prefix) => isBelow(below, prefix))) return query
+  if (query.includes(`?${wanted.name}=`) || query.includes(`&${wanted.name}=`)) return query
+  return `${query === '' ? '?' : `${query}&`}${wanted.name}=${encodeURIComponent(account.id)}`
+}
+
+function isBelow(path: string, prefix: string): boolean {
+  return path.startsWith(prefix) && (path.length === prefix.length || path[prefix.length] === '/')
+}

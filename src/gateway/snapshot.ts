@@ -1,0 +1,193 @@
+import type { Random } from '../clock.ts'
+import type { ClientConfig, Config, UpstreamConfig } from '../config/schema.ts'
+import { presets } from '../config/presets/index.ts'
+import type { Preset } from '../config/presets/preset.ts'
+import { ClientKeys } from '../clients/keys.ts'
+import type { NetworkAccess } from '../clients/network-access.ts'
+import type { CounterSeries } from '../observe/series.ts'
+import { Breaker, type BreakerState } from '../resilience/breaker.ts'
+import { RetryBudget } from '../resilience/retry-budget.ts'
+import { type ClaimRules, toAccountPattern } from '../routing/account.ts'
+import { classifyByMethod } from '../routing/route.ts'
+import { segmentsNamed } from '../routing/route-file.ts'
+import { RouteTable, type RouteEntry } from '../routing/route-table.ts'
+import { Transport } from '../upstream/transport.ts'
+import { Account, type AccountServices } from './account.ts'
+import { countingOf } from './charges.ts'
+
+/** Everything that one configuration means, built once and never changed: a call reads it once and keeps to it. */
+export interface Snapshot {
+  readonly config: Config
+  readonly upstreams: ReadonlyMap<string, Upstream>
+  /** Upstreams by the lower-case host names that they own. */
+  readonly hosts: ReadonlyMap<string, Upstream>
+  readonly defaultUpstream: Upstream | undefined
+  /** Undefined if the configuration has no clients: then anyone who can connect is `anonymous`. */
+  readonly clients: ClientKeys<Client> | undefined
+  /** Lower-case names of every header in which a client may present its key. */
+  readonly keyHeaders: readonly string[]
+}
+
+export interface Client {
+  readonly name: string
+  readonly accounts: ReadonlySet<string> | undefined
+  readonly classes: ReadonlySet<string> | undefined
+  readonly networkAccess: NetworkAccess | undefined
+}
+
+export const ANONYMOUS: Client = {
+  name: 'anonymous',
+  accounts: undefined,
+  classes: undefined,
+  networkAccess: undefined,
+}
+
+export interface Upstream {
+  readonly name: string
+  readonly url: URL
+  /** Path of the URL without a slash at its end; goes before the path of every call. */
+  readonly basePath: string
+  readonly config: UpstreamConfig
+  readonly routes: RouteTable
+  readonly claims: ClaimRules
+  readonly accounts: ReadonlyMap<string, Account>
+  readonly transport: Transport
+  readonly breaker: Breaker
+  readonly retryBudget: RetryBudget
+  /** Counts the repeats that the budget did not allow. */
+  readonly budgetExhausted: CounterSeries
+  /** Prefix under which the vendor serves the same paths again; empty if there is none. */
+  readonly aliasPrefix: string
+  /** Lower-case names of the headers in which clients may present their key. */
+  readonly keyHeaders: ReadonlySet<string>
+}
+
+/** What the program provides to every snapshot, and what outlives them. */
+export interface Services extends AccountServices {
+  readonly random: Random
+  onBreakerChange(upstream: string, state: BreakerState): void
+}
+
+export function buildSnapshot(config: Config, services: Services): Snapshot {
+  const upstreams = new Map<string, Upstream>()
+  const hosts = new Map<string, Upstream>()
+  for (const [name, upstreamConfig] of Object.entries(config.upstreams)) {
+    const upstream = buildUpstream(name, upstreamConfig, services)
+    upstreams.set(name, upstream)
+    for (const host of upstreamConfig.hosts) hosts.set(host.toLowerCase(), upstream)
+  }
+  const keyHeaders = new Set<string>()
+  for (const upstream of upstreams.values()) for (const name of upstream.keyHeaders) keyHeaders.add(name)
+  return {
+    config,
+    upstreams,
+    hosts,
+    defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
+    clients: config.clients && buildClients(config.clients),
+    keyHeaders: [...keyHeaders],
+  }
+}
+
+export async function closeSnapshot(snapshot: Snapshot): Promise<void> {
+  for (const upstream of snapshot.upstreams.values()) upstream.breaker.close()
+  await Promise.all([...snapshot.upstreams.values()].map((upstream) => upstream.transport.close()))
+}
+
+function buildClients(configs: Record<string, ClientConfig>): ClientKeys<Client> {
+  const keys = new ClientKeys<Client>()
+  for (const [name, config] of Object.entries(configs)) {
+    const client: Client = {
+      name,
+      accounts: config.accounts && new Set(config.accounts),
+      classes: config.classes && new Set(config.classes),
+      networkAccess: config.networkAccess && {
+        allowed: config.networkAccess.allowed ?? [],
+        blocked: config.networkAccess.blocked ?? [],
+      },
+    }
+    for (const key of config.keys) keys.add(key, client)
+  }
+  return keys
+}
+
+function buildUpstream(name: string, config: UpstreamConfig, services: Services): Upstream {
+  const preset = config.preset === undefined ? undefined : presets[config.preset]
+  const url = new URL(config.url ?? '')
+  const keyHeaders = keyHeadersOf(config)
+  const accounts = new Map<string, Account>()
+  const counting = countingOf(config)
+  for (const accountName of Object.keys(config.accounts)) {
+    accounts.set(accountName, new Account(name, accountName, { config, preset, keyHeaders, counting, services }))
+  }
+  return {
+    name,
+    url,
+    basePath: url.pathname.replace(/\/$/, ''),
+    config,
+    routes: buildRoutes(config, preset),
+    claims: buildClaims(config, preset),
+    accounts,
+    transport: new Transport({
+      url,
+      connections: config.connections,
+      connectTimeoutMs: config.timeouts.connect,
+      idleTimeoutMs: config.timeouts.idle,
+      tls: {
+        ...(config.tls?.ca === undefined ? {} : { ca: config.tls.ca }),
+        ...(config.tls?.cert === undefined ? {} : { cert: config.tls.cert }),
+        ...(config.tls?.key === undefined ? {} : { key: config.tls.key.reveal() }),
+        ...(config.tls?.servername === undefined ? {} : { servername: config.tls.servername }),
+      },
+    }),
+    breaker: new Breaker({
+      clock: services.clock,
+      failures: config.breaker.failures,
+      resetMs: config.breaker.reset,
+      onChange: (state) => services.onBreakerChange(name, state),
+    }),
+    retryBudget: new RetryBudget(services.clock, config.retry.budget),
+    budgetExhausted: services.metrics.budgetExhausted.of({ upstream: name }),
+    aliasPrefix: preset?.aliasPrefix ?? '',
+    keyHeaders,
+  }
+}
+
+function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {
+  const configured = config.routes.map(
+    ({ method, path, redact, class: className, charges, cost, retry, credential }): RouteEntry => {
+      const rule = {
+        class: className,
+        secretSegments: segmentsNamed(path, redact ?? []),
+        ...(charges === undefined ? {} : { charges }),
+        ...(cost === undefined ? {} : { cost }),
+        ...(retry === undefined ? {} : { retry }),
+        ...(credential === undefined ? {} : { credential }),
+      }
+      return method === undefined ? { path, rule } : { methods: [method].flat(), path, rule }
+    },
+  )
+  return new RouteTable({
+    layers: preset === undefined ? [configured] : [configured, preset.routes()],
+    classify: preset?.classify ?? classifyByMethod,
+  })
+}
+
+function buildClaims({ accountClaims }: UpstreamConfig, preset: Preset | undefined): ClaimRules {
+  const patterns = (accountClaims?.paths ?? []).map(toAccountPattern)
+  return {
+    headers: (accountClaims?.headers ?? []).map((name) => name.toLowerCase()),
+    query: new Set(accountClaims?.query),
+    inPath: (path) => [
+      ...(preset?.accountsInPath?.(path) ?? []),
+      ...patterns.flatMap((pattern) => pattern.exec(path)?.[1] ?? []),
+    ],
+  }
+}
+
+function keyHeadersOf(config: UpstreamConfig): ReadonlySet<string> {
+  const names = new Set(['x-sluice-key', config.credentialHeader.toLowerCase(), 'authorization'])
+  for (const { credential } of Object.values(config.accounts)) {
+    if (credential?.header !== undefined) names.add(credential.header.toLowerCase())
+  }
+  return names
+}

@@ -1,0 +1,53 @@
+import { describe, expect, it } from 'vitest'
+import { decide, type Ending } from '../../src/gateway/decide.ts'
+
+const policy = { retries: 5, baseDelayMs: 1_000, maxDelayMs: 60_000 }
+const first = { attempts: 1, isSafe: true, isRepeatable: true, leftMs: 120_000 }
+const half = (): number => 0.5
+
+function response(status: number, retryAfterMs?: number): Ending {
+  return { kind: 'response', status, retryAfterMs }
+}
+
+describe('whether an attempt is repeated', () => {
+  it.each<[string, Ending, boolean, boolean]>([
+    // ending, safe call, call that is not safe
+    ['nothing was sent', { kind: 'unreachable' }, true, true],
+    ['the connection broke', { kind: 'interrupted' }, true, false],
+    ['the time was up', { kind: 'timeout' }, false, false],
+    ['429', response(429), true, false],
+    ['500', response(500), true, false],
+    ['502', response(502), true, false],
+    ['503', response(503), true, false],
+    ['504', response(504), true, false],
+    ['501', response(501), false, false],
+    ['505', response(505), false, false],
+    ['400', response(400), false, false],
+    ['404', response(404), false, false],
+    ['408', response(408), false, false],
+    ['200', response(200), false, false],
+  ])('%s', (_, ending, safe, unsafe) => {
+    expect(decide(ending, policy, first, half) !== undefined).toBe(safe)
+    expect(decide(ending, policy, { ...first, isSafe: false }, half) !== undefined).toBe(unsafe)
+  })
+
+  it('ends after the given number of repeats', () => {
+    expect(decide(response(503), policy, { ...first, attempts: 5 }, half)).toBeDefined()
+    expect(decide(response(503), policy, { ...first, attempts: 6 }, half)).toBeUndefined()
+    expect(decide({ kind: 'unreachable' }, { ...policy, retries: 0 }, first, half)).toBeUndefined()
+  })
+
+  it('never repeats a call whose body is gone', () => {
+    expect(decide({ kind: 'unreachable' }, policy, { ...first, isRepeatable: false }, half)).toBeUndefined()
+  })
+
+  it('waits as long as the upstream said', () => {
+    expect(decide(response(429, 30_000), policy, first, half)).toBe(30_500)
+  })
+
+  it('answers now with what the upstream said if the wait does not fit into the time that is left', () => {
+    expect(decide(response(429, 119_000), policy, first, () => 0)).toBeDefined()
+    expect(decide(response(429, 120_000), policy, first, () => 0)).toBeUndefined()
+    expect(decide(response(503), policy, { ...first, leftMs: 400 }, half)).toBeUndefined()
+  })
+})

@@ -1,0 +1,216 @@
+import { describe, expect, it } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
+import { Admissions } from '../support/admissions.ts'
+
+const ROUTES = [
+  { method: 'GET', path: '/*', class: 'read' },
+  { method: 'POST', path: '/reports/{name}', class: 'read', cost: 10 },
+  { path: '/*', class: 'write' },
+]
+
+function upstream(limits: object, rest: object = {}): object {
+  return { url: 'http://127.0.0.1:1', limits: { read: [], write: [], ...limits }, routes: ROUTES, ...rest }
+}
+
+/** The ids of the limits that a call is charged to, each with its units. */
+function charged(it: Admissions, method: string, path: string, options: object = {}): string[] {
+  const target = it.target(method, path, options)
+  if ('kind' in target) throw new Error(target.message)
+  const { limits, units } = target.lane.meter
+  return limits.map(({ id }, i) => `${id} ${units[i]}`)
+}
+
+describe('a call', () => {
+  it('is charged to the limits of its class, and to those of "all"', () => {
+    const it = new Admissions(
+      upstream({ all: [{ requests: 9, window: '1s' }], read: [{ requests: 5, window: '60s' }, { concurrent: 3 }] }),
+    )
+    expect(charged(it, 'GET', '/x')).toEqual(['read.60000 1', 'read.concurrent 1', 'all.1000 1'])
+    expect(charged(it, 'PUT', '/x')).toEqual(['all.1000 1'])
+  })
+
+  it('costs what the limit says: a number, by method, what its route says, or by its body', () => {
+    const it = new Admissions(
+      upstream({
+        all: [
+          { requests: 100, window: '60s', cost: 5 },
+          { requests: 100, window: '60s', cost: { GET: 1, PUT: 0, default: 3 } },
+          { requests: 100, window: '60s', cost: 'route' },
+          { requests: 100, window: '60s', cost: { bytes: 1000 } },
+        ],
+      }),
+    )
+    const sized = (bytes: number) => ({ headers: { 'content-length': String(bytes) } })
+    const [by5, byMethod, byRoute, byBytes] = ['by-5', 'by-method', 'by-route', 'by-1000-bytes'].map(
+      (cost) => `all.60000:${cost}`,
+    )
+    expect(charged(it, 'GET', '/x')).toEqual([`${by5} 5`, `${byMethod} 1`, `${byRoute} 1`])
+    expect(charged(it, 'HEAD', '/x')).toEqual([`${by5} 5`, `${byMethod} 1`, `${byRoute} 1`])
+    expect(charged(it, 'POST', '/reports/a', sized(1_000))).toEqual([
+      `${by5} 5`,
+      `${byMethod} 3`,
+      `${byRoute} 10`,
+      `${byBytes} 1`,
+    ])
+    expect(charged(it, 'PUT', '/x', sized(1_001))).toEqual([`${by5} 5`, `${byRoute} 1`, `${byBytes} 2`])
+  })
+
+  it('is charged to a limit with a condition only if it meets it', () => {
+    const it = new Admissions(upstream({ write: [{ requests: 1, window: '10s', when: { bodyOver: 10 } }] }))
+    expect(charged(it, 'PUT', '/x', { headers: { 'content-length': '10' } })).toEqual([])
+    expect(charged(it, 'PUT', '/x', { headers: { 'content-length': '11' } })).toEqual(['write.10000:over-10-bytes 1'])
+    expect(charged(it, 'PUT', '/x')).toEqual([])
+  })
+
+  it('of which only the end will tell the length is refused where a limit depends on it, and only there', () => {
+    const limit = { requests: 5, window: '10s', cost: { bytes: 10 } }
+    const it = new Admissions(upstream({ write: [limit] }))
+    const headers = { 'transfer-encoding': 'chunked' }
+    const shadow = new Admissions(upstream({ write: [{ ...limit, enforce: false }] }))
+    expect(charged(shadow, 'PUT', '/x', { headers })).toEqual([])
+    expect(it.target('PUT', '/x', { headers })).toMatchObject({
+      kind: 'invalid_request',
+      message: expect.stringContaining('needs a Content-Length'),
+    })
+    expect(charged(it, 'GET', '/x', { headers })).toEqual([])
+  })
+
+  it('that costs more than a limit ever allows is refused, for waiting would not help', () => {
+    const limit = { requests: 5, window: '10s', cost: { bytes: 10 } }
+    const headers = { 'content-length': '51' }
+    expect(new Admissions(upstream({ write: [limit] })).target('PUT', '/x', { headers })).toMatchObject({
+      kind: 'invalid_request',
+      message: 'the call costs 6 units, and the write limit (10s by 10 bytes) never allows more than 5',
+    })
+    const shadow = new Admissions(upstream({ write: [{ ...limit, enforce: false }] }))
+    expect(charged(shadow, 'PUT', '/x', { headers })).toEqual(['write.10000:by-10-bytes 6'])
+  })
+
+  it('finds its lane by one look-up where limits depend on its kind alone', () => {
+    const it = new Admissions(upstream({ read: [{ requests: 5, window: '60s', cost: 2 }] }))
+    const lanes = ['/a', '/b'].map((path) => it.send('GET', path).target!.lane)
+    expect(lanes[0]).toBe(lanes[1])
+  })
+})
+
+describe('a limit', () => {
+  it('leaves its headroom, or the upstream’s, to others', async () => {
+    const limits = { read: [{ requests: 1000, window: '60s' }] }
+    expect(await new Admissions(upstream(limits, { headroom: '10%' })).countAdmitted(1000, 'GET', '/x')).toBe(900)
+    const own = { read: [{ requests: 10, window: '60s', headroom: '25%' }] }
+    expect(await new Admissions(upstream(own, { headroom: '10%' })).countAdmitted(10, 'GET', '/x')).toBe(7)
+    const one = { read: [{ requests: 1, window: '60s' }] }
+    expect(await new Admissions(upstream(one, { headroom: '10%' })).countAdmitted(2, 'GET', '/x')).toBe(1)
+  })
+
+  it('of a calendar window begins anew with it, but for calls near its border', async () => {
+    const it = new Admissions(
+      upstream({ read: [{ requests: 3, window: '60s', kind: 'calendar' }] }, { slack: '500ms' }),
+    )
+    await it.clock.advance(50_000)
+    expect(await it.countAdmitted(4, 'GET', '/x')).toBe(3)
+    await it.clock.advance(10_600)
+    expect(await it.countAdmitted(4, 'GET', '/x')).toBe(2) // the fourth waited
+  })
+
+  it('that is not enforced counts, but holds nothing back', async () => {
+    const it = new Admissions(upstream({ read: [{ requests: 2, window: '60s', enforce: false }] }))
+    expect(await it.countAdmitted(5, 'GET', '/x')).toBe(5)
+    const { meter } = it.send('GET', '/x').target!.lane
+    expect(await it.ledger.usage(meter)).toMatchObject([{ used: 6, limit: { requests: 2 } }])
+  })
+})
+
+describe('a scope', () => {
+  const key = (name: string) => ({ headers: { 'x-sluice-key': name } })
+  const clients = { a: { keys: [hashKey('a')] }, b: { keys: [hashKey('b')] } }
+
+  it('of clients counts each by itself, and does not let one wait for another', async () => {
+    const it = new Admissions(upstream({ read: [{ requests: 2, window: '60s', scope: 'client' }] }), { clients })
+    expect(charged(it, 'GET', '/x', key('a'))).toEqual(['read.60000:client=a 1'])
+    expect(await it.countAdmitted(3, 'GET', '/x', key('a'))).toBe(2)
+    expect(await it.countAdmitted(3, 'GET', '/x', key('b'))).toBe(2)
+    // What waits is shown by class.
+    const [account] = it.snapshot.upstreams.get('it')!.accounts.values()
+    expect([...account!.lanes.waiting()]).toMatchObject([{ labels: { class: 'read' }, waiting: 2 }])
+  })
+
+  it('of routes counts each line of the table, and all other calls of a method together', async () => {
+    const limits = { all: [{ requests: 2, window: '60s', scope: 'route' }] }
+    const it = new Admissions(upstream(limits, { routes: [{ path: '/a/{id}', class: 'read' }] }))
+    expect(charged(it, 'PUT', '/a/1')).toEqual(['all.60000:route=/a/{id} 1'])
+    expect(await it.countAdmitted(3, 'GET', '/a/1')).toBe(2)
+    expect(await it.countAdmitted(1, 'GET', '/a/2')).toBe(0)
+    expect(await it.countAdmitted(3, 'GET', '/b')).toBe(2)
+    expect(await it.countAdmitted(1, 'GET', '/c')).toBe(0)
+    expect(await it.countAdmitted(1, 'PUT', '/c')).toBe(1)
+  })
+
+  it('of a segment counts by its text, in a bounded number of groups', () => {
+    const limits = { read: [{ requests: 2, window: '60s', scope: '{name}' }] }
+    const it = new Admissions(upstream(limits))
+    expect(charged(it, 'GET', '/x')).toEqual([])
+    const ids = new Set(Array.from({ length: 1_000 }, (_, i) => charged(it, 'POST', `/reports/r${i}`)[0]))
+    expect(ids.size).toBe(64)
+    expect(charged(it, 'POST', '/reports/A%20b')).toEqual(charged(it, 'POST', '/reports/a%20B'))
+  })
+
+  it('of the upstream counts all accounts together, and so makes it the home of all', async () => {
+    const accounts = { a: { credential: { value: 'x' } }, b: { credential: { value: 'y' } } }
+    const limits = {
+      all: [{ requests: 3, window: '10s', scope: 'upstream' }],
+      read: [{ requests: 2, window: '60s' }],
+    }
+    const it = new Admissions(upstream(limits, { accounts }))
+    const { lane } = it.send('GET', '/x', { account: 'a' }).target!
+    expect(lane.meter.home).toBe('it')
+    expect(lane.meter.limits.map(({ id }) => id)).toEqual(['read.60000:account=a', 'all.10000:upstream'])
+    expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(1)
+    expect(await it.countAdmitted(3, 'GET', '/x', { account: 'b' })).toBe(1)
+  })
+
+  it('of a credential spans the accounts that share it, and only then a home', async () => {
+    const limits = { read: [{ requests: 3, window: '60s', scope: 'credential' }] }
+    const alone = new Admissions(upstream(limits))
+    expect(alone.send('GET', '/x').target!.lane.meter.home).toBe('it/main')
+    const [x, y] = [{ credential: { value: 'x' } }, { credential: { value: 'y' } }]
+    const it = new Admissions(upstream(limits, { accounts: { a: x, b: y, c: x } }))
+    expect(it.send('GET', '/x', { account: 'c' }).target!.lane.meter).toMatchObject({ home: 'it' })
+    expect(charged(it, 'GET', '/x', { account: 'c' })).toEqual(['read.60000:credential=a 1'])
+    expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(2)
+    expect(await it.countAdmitted(4, 'GET', '/x', { account: 'b' })).toBe(3)
+  })
+
+  it('of a credential leaves out calls that carry none', () => {
+    const limits = { all: [{ requests: 3, window: '60s', scope: 'credential' }] }
+    const routes = [
+      { path: '/hooks/*', class: 'write', credential: 'none' },
+      { path: '/*', class: 'write' },
+    ]
+    const it = new Admissions(upstream(limits, { routes }))
+    expect(charged(it, 'POST', '/hooks/x')).toEqual([])
+    expect(charged(it, 'POST', '/x')).toEqual(['all.60000:credential=main 1'])
+  })
+
+  it('can have several parts', () => {
+    const limits = { read: [{ requests: 3, window: '60s', scope: ['upstream', 'route', 'client'] }] }
+    const it = new Admissions(upstream(limits), { clients })
+    expect(charged(it, 'GET', '/x', key('b'))).toEqual(['read.60000:upstream:client=b:route=GET /* 1'])
+  })
+
+  it('does not multiply the concurrency and the queue of a class', async () => {
+    const limits = { read: [{ requests: 50, window: '60s', scope: 'client' }] }
+    const bounded = { concurrency: { read: 2 }, queue: { maxWait: '24h', maxWaiting: 3 } }
+    const it = new Admissions(upstream(limits, bounded), { clients })
+    const open = (name: string) => it.send('GET', '/x', { ...key(name), isOpen: true })
+    const calls = [open('a'), open('b'), open('a'), open('b'), open('b')]
+    await it.clock.advance(0)
+    const admitted = () => calls.map(({ permit }) => permit !== undefined)
+    expect(admitted()).toEqual([true, true, false, false, false])
+    calls[1]!.permit!.settle()
+    calls[1]!.permit!.leave()
+    await it.clock.advance(0)
+    expect(admitted().filter(Boolean)).toHaveLength(3)
+    expect([...it.snapshot.upstreams.get('it')!.accounts.get('main')!.lanes.waiting()][0]!.waiting).toBe(2)
+  })
+})
