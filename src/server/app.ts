@@ -1,0 +1,137 @@
+import { type IncomingMessage, METHODS, type Server } from 'node:http'
+import type { Duplex } from 'node:stream'
+import httpProxy from '@fastify/http-proxy'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import type { Failure } from '../gateway/failure.ts'
+import type { Config } from '../config/schema.ts'
+import { correlationId, type Proxy } from './proxy.ts'
+import { rawRefusal } from './respond.ts'
+
+/** Longest time for the head of a request to come in. */
+const HEAD_TIMEOUT_MS = 30_000
+/** Longer than load balancers usually keep an idle connection, so that they close it first and never use a closed one. */
+const KEEP_ALIVE_MS = 75_000
+
+/** The server for clients: everything on it is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
+export function buildApp(proxy: Proxy, { maxHeaderBytes }: Config['server']): FastifyInstance {
+  const app = Fastify({
+    logger: false,
+    return503OnClosing: false, // a drain serves what is accepted
+    forceCloseConnections: false,
+    requestTimeout: 0, // uploads take as long as they move; the body has its own idle time
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    exposeHeadRoutes: false,
+    routerOptions: { maxParamLength: maxHeaderBytes },
+    http: { maxHeaderSize: maxHeaderBytes, headersTimeout: HEAD_TIMEOUT_MS },
+    rewriteUrl: toRoutable,
+    frameworkErrors: (error, request, reply) => refuseRequest(proxy, request, reply as FastifyReply, error),
+    clientErrorHandler: refuseConnection,
+  })
+  const methods = METHODS.filter((method) => method !== 'CONNECT')
+  // Without a body as far as Fastify is concerned, whatever the method: it would judge the content type.
+  for (const method of methods) app.addHttpMethod(method, { hasBody: false, overrideExisting: true })
+  app.setErrorHandler((error, request, reply) => refuseRequest(proxy, request, reply, error))
+  app.setNotFoundHandler((request, reply) =>
+    refuseRequest(proxy, request, reply, { statusCode: 404, code: 'NO_ROUTE' }),
+  )
+  // A client that waits for 100 Continue gets it when its body is wanted, not before it was let in.
+  app.server.on('checkContinue', (request, response) => app.server.emit('request', request, response))
+  app.server.on('checkExpectation', (request, response) => {
+    const message = 'of the values of Expect only 100-continue is understood'
+    void proxy.serve(request, response, { kind: 'invalid_request', message })
+  })
+  app.register(httpProxy, {
+    // Unused: where a call goes is for the gateway to find out, path and query included, which it reads as they were sent.
+    upstream: 'http://upstream.invalid',
+    preRewrite: () => '/',
+    httpMethods: methods,
+    proxyPayloads: false,
+    handler(request, reply) {
+      reply.hijack()
+      void proxy.serve(request.raw, reply.raw)
+    },
+  })
+  return app
+}
+
+/** What the router can't take as it is: `//…` would look like a host, and so does an absolute-form target. */
+function toRoutable(request: IncomingMessage): string {
+  const url = request.url ?? ''
+  if (url.charCodeAt(0) === 47 && url.charCodeAt(1) !== 47) return url
+  return url.startsWith('/') ? `/.${url}` : url.replace(/^https?:\/\/[^/?#]+\/*/i, '/')
+}
+
+/** For what the framework or the plugin does not let through, and for mistakes made on the way to the gateway. */
+function refuseRequest(proxy: Proxy, request: FastifyRequest, reply: FastifyReply, error: unknown): void {
+  reply.hijack()
+  void proxy.serve(request.raw, reply.raw, obstacleOf(error))
+}
+
+function obstacleOf(error: unknown): Failure | Error {
+  const { statusCode = 500, code = 'unknown' } = (error ?? {}) as { statusCode?: number; code?: string }
+  if (statusCode >= 500)
+    return error instanceof Error ? error : new Error('something other than an error was thrown', { cause: error })
+  // The framework's own words hold the path, and that may hold a secret.
+  const message =
+    code === 'FST_ERR_BAD_URL'
+      ? 'the path must be well-formed: "%" only before two hex digits'
+      : `the request can’t be taken as it is (${code})`
+  return { kind: 'invalid_request', message }
+}
+
+/** For what is no HTTP request at all, too large a one, or one that does not come. */
+function refuseConnection(error: Error & { code?: string }, socket: Duplex): void {
+  // In the middle of a response, our own would be taken for a part of it.
+  // oxlint-disable-next-line no-underscore-dangle -- Node tells it nowhere else
+  const { _httpMessage: response } = socket as { _httpMessage?: { headersSent: boolean } }
+  const isAnswering = response?.headersSent === true
+  if (!socket.writable || isAnswering || error.code === 'ECONNRESET') {
+    socket.destroy()
+    return
+  }
+  socket.end(rawRefusal(correlationId({ headers: {} } as IncomingMessage), connectionFailure(error)))
+}
+
+function connectionFailure({ code }: { code?: string }): Failure {
+  switch (code) {
+    case 'HPE_HEADER_OVERFLOW':
+      return {
+        kind: 'invalid_request',
+        message: 'the request line and headers are larger than server.maxHeaderBytes allows',
+      }
+    case 'ERR_HTTP_REQUEST_TIMEOUT':
+      return { kind: 'invalid_request', message: `the head of the request did not come within ${HEAD_TIMEOUT_MS} ms` }
+    default:
+      return { kind: 'invalid_request', message: `this is not a well-formed HTTP/1.1 request (${code ?? 'unknown'})` }
+  }
+}
+
+/** How long connections without a call stay open while draining, for calls that are already on their way to us. */
+const DRAIN_GRACE_MS = 500
+
+/**
+ * Takes no new connections, answers every call that came, and tells clients to go elsewhere. Connections without a call
+ * stay a moment: a call may be on its way on them. What is not finished after `deadlineMs` is broken off.
+ */
+export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: number): Promise<void> {
+  const { server } = app
+  // Node closes idle connections as soon as a server closes; those wait for the grace below instead.
+  const closeIdle = server.closeIdleConnections.bind(server)
+  server.closeIdleConnections = () => undefined
+  const closed = app.close()
+  const deadline = pause(deadlineMs)
+  const grace = (await hasConnections(server)) ? pause(DRAIN_GRACE_MS) : undefined
+  await Promise.race([Promise.all([proxy.drain(), grace]), deadline])
+  closeIdle()
+  await Promise.race([proxy.drain(), deadline])
+  server.closeAllConnections()
+  await closed
+}
+
+function hasConnections(server: Server): Promise<boolean> {
+  return new Promise((resolve) => server.getConnections((_, count) => resolve(count > 0)))
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => void setTimeout(resolve, ms).unref())
+}

@@ -1,0 +1,178 @@
+import { randomUUIDv7 } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Clock, Random } from '../clock.ts'
+import { Call, type Target } from '../gateway/call.ts'
+import { type Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
+import { forward, type Forwarded } from '../gateway/forward.ts'
+import { identify } from '../gateway/identify.ts'
+import type { Snapshot } from '../gateway/snapshot.ts'
+import type { Log } from '../observe/log.ts'
+import { CallMetrics, type Metrics } from '../observe/metrics.ts'
+import { normalizePath, redactPath } from '../routing/path.ts'
+import { closeAfter, refuse } from './respond.ts'
+
+export interface ProxyOptions {
+  /** The configuration in force; read once a call. */
+  readonly snapshot: () => Snapshot
+  readonly clock: Clock
+  readonly random: Random
+  readonly metrics: Metrics
+  readonly log: Log
+}
+
+/** Takes the calls off the server's hands: identifies and forwards or refuses each, then counts and logs it. */
+export class Proxy {
+  readonly #options: ProxyOptions
+  /** Metrics of calls that were refused before it was known where they go, by upstream and class. */
+  readonly #refused = new Map<string, CallMetrics>()
+  /** Calls whose response is not finished. */
+  #active = 0
+  #isDraining = false
+  #onIdle: (() => void) | undefined
+
+  constructor(options: ProxyOptions) {
+    this.#options = options
+  }
+
+  /** From now on every response closes its connection. Resolves when no call is active any more. */
+  drain(): Promise<void> {
+    this.#isDraining = true
+    return new Promise((resolve) => {
+      if (this.#active === 0) resolve()
+      else this.#onIdle = resolve
+    })
+  }
+
+  /**
+   * Serves one call. `obstacle` is given for a request that can't be served whatever it asks for: why, or the bug that is in
+   * its way. Never rejects.
+   */
+  async serve(request: IncomingMessage, response: ServerResponse, obstacle?: Failure | Error): Promise<void> {
+    const { snapshot, clock } = this.#options
+    this.#active++
+    // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
+    if (this.#isDraining) response.shouldKeepAlive = false
+    const call = new Call(correlationId(request), request, response, snapshot(), clock, this.#closed)
+    let result: Forwarded
+    try {
+      if (obstacle instanceof Error) throw obstacle
+      const target = obstacle ?? this.#identify(call)
+      result = isFailure(target) ? { kind: 'refused', failure: target } : await forward(call, target, this.#options)
+      if (result.kind === 'refused') refuse(call, result.failure)
+      else if (result.kind === 'delivered' && !request.complete) closeAfter(call)
+    } catch (error) {
+      result = this.#stumble(call, error)
+    }
+    this.#record(call, result)
+  }
+
+  readonly #closed = (): void => {
+    this.#active--
+    if (this.#active === 0) this.#onIdle?.()
+  }
+
+  #identify(call: Call): Target | Failure {
+    const { method = '', headers, rawHeaders, socket } = call.request
+    if (hasSeveralHosts(rawHeaders)) return { kind: 'invalid_request', message: 'the request must have one Host only' }
+    const head = { method, url: originalUrl(call.request), headers, connection: socket }
+    const target = identify(call.snapshot, head, call)
+    if (!isFailure(target)) call.target = target
+    return target
+  }
+
+  /** A bug: the client learns no more than that; the log has the rest. */
+  #stumble(call: Call, error: unknown): Forwarded {
+    const failure: Failure = {
+      kind: 'internal',
+      message: 'the gateway made a mistake; its log knows more',
+      cause: error,
+    }
+    this.#options.log.logger.error({ err: error, correlationId: call.id }, 'a call failed in the gateway itself')
+    refuse(call, failure)
+    return { kind: 'refused', failure }
+  }
+
+  /** Refusals before it is known where a call goes; names that only the client made up are no labels. */
+  #metricsOfRefusal(call: Call): CallMetrics {
+    const upstream = call.upstream?.name ?? 'unknown'
+    const className = call.route?.class ?? 'unknown'
+    return this.#refused.getOrInsertComputed(
+      `${upstream}\n${className}`,
+      () => new CallMetrics(this.#options.metrics, { upstream, account: 'unknown', class: className }),
+    )
+  }
+
+  #record(call: Call, result: Forwarded): void {
+    const { log, clock } = this.#options
+    const failure = result.kind === 'refused' ? result.failure : undefined
+    const status = failure === undefined ? call.response.statusCode : STATUS_OF[failure.kind]
+    const outcome = failure?.kind ?? result.kind
+    const durationMs = clock.now() - call.startedAt
+    const overheadMs = call.overheadMs ?? call.gatewayMs
+    const metrics = call.target?.lane.metrics ?? this.#metricsOfRefusal(call)
+    const client = call.client?.name ?? 'unknown'
+    // A client that left before the response began got no status.
+    const seen = result.kind === 'client_gone' && !call.response.headersSent ? 'none' : String(status)
+    metrics.requests(client, seen, outcome).increment(call.id)
+    metrics.requestDuration.observeMs(durationMs, call.id)
+    metrics.gatewayOverhead.observeMs(overheadMs, call.id)
+    log.access({
+      correlationId: call.id,
+      client,
+      address: call.request.socket.remoteAddress,
+      upstream: call.upstream?.name,
+      account: call.target?.account.name,
+      class: call.route?.class,
+      method: call.request.method,
+      path: pathForLog(call),
+      status: seen,
+      outcome,
+      attempts: call.attempts,
+      waitMs: rounded(call.waitedMs),
+      upstreamMs: rounded(call.upstreamMs),
+      backoffMs: rounded(call.sleptMs),
+      gatewayMs: rounded(overheadMs),
+      durationMs: rounded(durationMs),
+      reason: failure?.message,
+      wouldDeny: call.wouldDeny,
+    })
+  }
+}
+
+/** The client's own id, if it is 1 to 128 visible ASCII characters; else a new one. */
+export function correlationId({ headers }: IncomingMessage): string {
+  const given = headers['x-correlation-id'] ?? headers['x-request-id']
+  return typeof given === 'string' && /^[\x21-\x7e]{1,128}$/.test(given) ? given : randomUUIDv7()
+}
+
+/** Such a request must be refused (RFC 9112 §3.2): who reads the first one and who the last do not agree where it goes. */
+function hasSeveralHosts(rawHeaders: readonly string[]): boolean {
+  let count = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]!
+    if (name.length === 4 && name.toLowerCase() === 'host') count++
+  }
+  return count > 1
+}
+
+/** The request target before the server framework looked at it. */
+function originalUrl(request: IncomingMessage & { originalUrl?: string }): string {
+  return request.originalUrl ?? request.url ?? ''
+}
+
+/** Without the query, and without what may be a secret: the path is cut down where it is not known what it holds. */
+function pathForLog({ request, upstream, route, prefix, path }: Call): string {
+  if (upstream === undefined) {
+    const [sent = ''] = originalUrl(request).split('?', 1)
+    return `/${sent.split('/')[1]?.slice(0, 64) ?? ''}`
+  }
+  // A call without a valid key was not routed, but its path may hold a secret as well.
+  const known = route ?? upstream.routes.find(request.method ?? '', normalizePath(path, upstream.aliasPrefix))
+  if (known.secretSegments.length === 0) return prefix + path
+  // In the form by which the route was found, since that is the one whose segments it numbers.
+  return prefix + redactPath(normalizePath(path, upstream.aliasPrefix), known.secretSegments)
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 100) / 100
+}

@@ -1,0 +1,108 @@
+import { STATUS_CODES } from 'node:http'
+import Negotiator from 'negotiator'
+import type { Call } from '../gateway/call.ts'
+import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
+import { ownHeaders } from '../gateway/own-headers.ts'
+
+const JSON_TYPE = 'application/json'
+const PROBLEM_TYPE = 'application/problem+json'
+/** A rest of a body that is no larger is read, so that the connection can go on; for a larger one it is closed. */
+const READ_OFF_BYTES = 65_536
+/** How long a client may take to read the refusal before its connection is cut off in the middle of its body. */
+const LINGER_MS = 1_000
+
+/** Answers a call with the gateway's own refusal. Once a response has begun, all that is left is to break it off. */
+export function refuse(call: Call, failure: Failure): void {
+  const { request, response } = call
+  if (response.headersSent) {
+    response.destroy()
+    return
+  }
+  const { contentType, body } = refusalBody(call.id, failure, chooseType(call))
+  const headers = [
+    ...refusalHeaders(failure),
+    'Content-Type',
+    contentType,
+    'Content-Length',
+    String(Buffer.byteLength(body)),
+  ]
+  ownHeaders(call, headers)
+  if (!request.complete && isLong(request.headers)) {
+    headers.push('Connection', 'close')
+    closeAfter(call)
+  }
+  response.writeHead(STATUS_OF[failure.kind], headers)
+  response.end(request.method === 'HEAD' ? undefined : body)
+}
+
+/** The same for a request of which no call could be made: written on the bare connection, which ends with it. */
+export function rawRefusal(id: string, failure: Failure): string {
+  const status = STATUS_OF[failure.kind]
+  const { contentType, body } = refusalBody(id, failure, JSON_TYPE)
+  const length = String(Buffer.byteLength(body))
+  const headers = refusalHeaders(failure)
+  headers.push('Content-Type', contentType, 'Content-Length', length, 'X-Correlation-Id', id, 'Connection', 'close')
+  let head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n`
+  for (let i = 0; i < headers.length; i += 2) head += `${headers[i]}: ${headers[i + 1]}\r\n`
+  return `${head}\r\n${body}`
+}
+
+function refusalHeaders({ kind, retryAfterMs }: Failure): string[] {
+  const status = STATUS_OF[kind]
+  const headers = ['X-Sluice-Error', kind]
+  if (status === 401) headers.push('WWW-Authenticate', 'Bearer realm="sluice"')
+  // Rounded up, because a client that comes back a moment too soon is refused again.
+  if (status === 429 || status === 503)
+    headers.push('Retry-After', String(Math.max(1, Math.ceil((retryAfterMs ?? 1_000) / 1_000))))
+  return headers
+}
+
+/** The shape that clients of the upstream parse, unless they would rather have the other. */
+function chooseType({ request, upstream }: Call): string {
+  const usual = upstream?.config.errors === 'problem' ? [PROBLEM_TYPE, JSON_TYPE] : [JSON_TYPE, PROBLEM_TYPE]
+  return new Negotiator(request).mediaType(usual) ?? (usual[0] as string)
+}
+
+function refusalBody(
+  id: string,
+  { kind, message }: Failure,
+  contentType: string,
+): { contentType: string; body: string } {
+  const code = CODE_OF[kind]
+  if (contentType === PROBLEM_TYPE) {
+    const status = STATUS_OF[kind]
+    const body = {
+      type: 'about:blank',
+      title: STATUS_CODES[status],
+      status,
+      detail: message,
+      code,
+      kind,
+      correlationId: id,
+    }
+    return { contentType, body: JSON.stringify(body) }
+  }
+  const body = {
+    status: 'ERROR',
+    code,
+    message,
+    correlationId: id,
+    detailedMessage: message,
+    responseMessages: [{ code, level: 'ERROR', message, failureTypes: [] }],
+  }
+  return { contentType: `${JSON_TYPE}; charset=utf-8`, body: JSON.stringify(body) }
+}
+
+function isLong(headers: Record<string, unknown>): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > READ_OFF_BYTES
+}
+
+/** Closes the connection behind the response, but leaves a client that is still sending the time to read it. */
+export function closeAfter({ request, response }: Call): void {
+  const close = (): void => {
+    request.resume()
+    setTimeout(() => request.socket.destroy(), LINGER_MS).unref()
+  }
+  if (response.writableFinished) close()
+  else response.once('finish', close)
+}

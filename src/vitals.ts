@@ -1,0 +1,114 @@
+import type { StoreConfig } from './config/schema.ts'
+import type { Snapshot } from './gateway/snapshot.ts'
+import type { LaneLabels, Metrics } from './observe/metrics.ts'
+import { type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
+import type { QuotaRow, Vitals } from './server/admin.ts'
+
+interface Parts {
+  readonly metrics: Metrics
+  readonly ledger: Ledger
+  readonly snapshot: Snapshot
+  isStopping(): boolean
+}
+
+const DEGRADED = {
+  lease: 'the quota store can not be reached: quotas are kept by leases',
+  closed: 'the quota store can not be reached: calls that need a quota are refused',
+  open: 'the quota store can not be reached: calls pass without a quota',
+} satisfies Record<StoreConfig['onOutage'], string>
+
+/** What a gateway process tells of itself to operators and Prometheus. */
+export function gatewayVitals({ metrics, ledger, snapshot, isStopping }: Parts): Vitals {
+  metrics.observe({
+    rooms: () => roomsOf(snapshot),
+    breakers: () =>
+      [...snapshot.upstreams.values()].map(({ name, breaker }) => ({ upstream: name, state: breaker.state })),
+    // While the store is away, everything else is still shown.
+    usage: sharedWhileAsked(async () => (await usageOf(snapshot, ledger)) ?? []),
+    get isStoreDegraded() {
+      return ledger.isDegraded
+    },
+  })
+  return {
+    metrics: () => metrics.registry.metrics(),
+    quota: () => quotaRows(snapshot, ledger),
+    notReady() {
+      if (isStopping()) return Promise.resolve('draining')
+      return Promise.resolve(ledger.isReady ? undefined : 'the quota store can not be reached')
+    },
+    degraded: () => Promise.resolve(ledger.isDegraded ? DEGRADED[snapshot.config.store.onOutage] : undefined),
+  }
+}
+
+function* roomsOf(snapshot: Snapshot): Iterable<{ labels: LaneLabels; waiting: number }> {
+  for (const upstream of snapshot.upstreams.values()) {
+    for (const { lanes } of upstream.accounts.values()) yield* lanes.waiting()
+  }
+}
+
+async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
+  const waiting = new Map<string, number>()
+  for (const { labels, waiting: count } of roomsOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
+  return (await usageOf(snapshot, ledger))?.map(
+    ({ labels: { upstream, account }, usage: { limit, used, resetMs } }) => ({
+      upstream,
+      account,
+      class: limit.class,
+      window: limit.label,
+      limit: limit.requests,
+      used,
+      remaining: Math.max(0, limit.requests - used),
+      resetMs: Math.round(resetMs),
+      waiting: waiting.get(`${upstream}/${account}/${limit.class}`) ?? 0,
+    }),
+  )
+}
+
+type Usage = { labels: LaneLabels; usage: LimitUsage }
+
+/**
+ * Usage of every limit; undefined while the store can't be asked. Of those that only differ in the route, client or segment
+ * that they are about, the fullest; and what accounts have in common, once.
+ */
+async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | undefined> {
+  const asked: Promise<Usage[]>[] = []
+  for (const { name: upstream, accounts } of snapshot.upstreams.values()) {
+    for (const { lanes } of accounts.values()) {
+      const { meter, shown } = lanes
+      if (shown.length === 0) continue
+      const named = (usage: LimitUsage, i: number) => {
+        return { labels: { upstream, account: shown[i]!.account, class: usage.limit.class }, usage }
+      }
+      asked.push(ledger.usage(meter).then((usages) => usages.map(named)))
+    }
+  }
+  try {
+    return fullestOf((await Promise.all(asked)).flat())
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError)) throw error
+    return undefined
+  }
+}
+
+/** Who asks while another's answer is on its way gets the same: the gauges of one scrape ask together. */
+function sharedWhileAsked<T>(ask: () => Promise<T>): () => Promise<T> {
+  let asked: Promise<T> | undefined
+  return () =>
+    (asked ??= ask().finally(() => {
+      asked = undefined
+    }))
+}
+
+function fullestOf(all: readonly Usage[]): Usage[] {
+  const fullest = new Map<string, Usage>()
+  for (const one of all) {
+    const key = [...Object.values(one.labels), one.usage.limit.label].join('\n')
+    const known = fullest.get(key)
+    if (known === undefined || fullness(one.usage) > fullness(known.usage)) fullest.set(key, one)
+  }
+  return [...fullest.values()]
+}
+
+function fullness({ used, limit }: LimitUsage): number {
+  return used / limit.requests
+}

@@ -1,0 +1,28 @@
+import { describe, expect, it } from 'vitest'
+import { harnessConfig, startGateway } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+
+describe('the admin API', () => {
+  it.each(['/v1/quota', '/%761/quota', '/v%31/quota?x=1', '/v1/nothing', '/v1'])(
+    'is not had without the token, however its path is written: %s',
+    async (path) => {
+      const gateway = await startGateway(
+        harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: 'secret' } }),
+      )
+      for (const headers of [{}, { authorization: 'Bearer wrong' }]) {
+        const answer = await call(gateway.adminUrl, path, { headers })
+        expect(answer).toMatchObject({ status: 401, body: '{"code":"INVALID_TOKEN"}' })
+        expect(answer.headers['www-authenticate']).toBe('Bearer realm="sluice-admin"')
+      }
+      const allowed = await call(gateway.adminUrl, path, { headers: { authorization: 'Bearer secret' } })
+      expect(allowed.status).toBe(path.includes('quota') ? 200 : 404)
+    },
+  )
+
+  it('leaves health, readiness and metrics open', async () => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: 'secret' } }))
+    for (const path of ['/healthz', '/readyz', '/metrics']) {
+      expect((await call(gateway.adminUrl, path)).status, path).toBe(200)
+    }
+  })
+})
