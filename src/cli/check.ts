@@ -1,0 +1,21 @@
+import { findConfig } from '../config/find.ts'
+import { warningsOf } from '../config/warnings.ts'
+import { CommandError } from './command-error.ts'
+
+/** Validates a configuration and says what is in it, or lists everything that is wrong with it. */
+export function check(file: string | undefined, options: { config?: string; secrets: boolean }): void {
+  const found = findConfig(file ?? options.config, { ignores: () => !options.secrets })
+  if (found === undefined)
+    throw new CommandError('there is no configuration: name a file, or set HARNESS_ACCOUNT_ID and HARNESS_API_KEY')
+  const { config, source } = found
+  const accounts = Object.values(config.upstreams).flatMap((upstream) => Object.keys(upstream.accounts))
+  const clients = Object.keys(config.clients ?? {})
+  for (const warning of warningsOf(config)) process.stderr.write(`${source}: warning: ${warning}\n`)
+  process.stdout.write(
+    `${source}: ok, with ${count(Object.keys(config.upstreams), 'upstream')}, ${count(accounts, 'account')}, ${count(clients, 'client')}\n`,
+  )
+}
+
+function count(names: readonly string[], what: string): string {
+  return `${names.length} ${what}${names.length === 1 ? '' : 's'}`
+}

@@ -1,0 +1,55 @@
+import { checkConfig } from '../config/load.ts'
+import type { Config } from '../config/schema.ts'
+
+/** An account of the sandbox, and a key that it takes for it. */
+export const DEMO_ACCOUNT = 'demo1234'
+export const DEMO_KEY = `pat.${DEMO_ACCOUNT}.sandbox.nosecret`
+
+/** What is served when nothing is configured: the Harness preset, in front of the sandbox. */
+export function demoConfig(sandboxUrl: string): Config {
+  const accounts = { demo: { id: DEMO_ACCOUNT, credential: { value: DEMO_KEY } } }
+  // The second window is there to see calls wait without waiting for a minute.
+  const webhook = [
+    { requests: 500, window: '60s' },
+    { requests: 20, window: '1s' },
+  ]
+  const harness = { preset: 'harness', url: sandboxUrl, accounts, limits: { webhook } }
+  return checkConfig({ defaultUpstream: 'harness', upstreams: { harness } }, 'demo')
+}
+
+interface Addresses {
+  readonly url: string
+  readonly adminUrl: string
+  readonly controlUrl: string
+}
+
+/** Requests that show what the gateway does, ready to be pasted, and where to go on from there. */
+export function demoNotice({ url, adminUrl, controlUrl }: Addresses): string {
+  const api = `${url}/harness`
+  const account = `accountIdentifier=${DEMO_ACCOUNT}`
+  const quota = adminUrl === 'http://127.0.0.1:9090' ? 'npx sluice quota' : `npx sluice quota --url ${adminUrl}`
+  return `
+Nothing is configured, so this is a demo: the gateway, in front of a sandbox that behaves like the Harness API.
+Paste these into another terminal:
+
+  # a read, with its quota in the response headers
+  curl -i '${api}/ng/api/projects?${account}'
+
+  # a write
+  curl -i -X POST '${api}/ng/api/projects?${account}' -H 'content-type: application/json' -d '{"project":{"identifier":"demo","name":"Demo"}}'
+
+  # 120 reads of templates that may not wait, of which a minute has room for 100: 100 times 200, 20 times 429
+  curl -s -o /dev/null -w '%{http_code}\\n' -H 'X-Sluice-Max-Wait: 0' '${api}/template/api/templates/t[1-120]?${account}' | sort | uniq -c
+
+  # 60 webhooks at once that may wait, of which a second has room for 20: 60 times 200, after two seconds
+  curl -Z --parallel-max 60 -s -o /dev/null -w '%{http_code}\\n' -X POST '${api}/ng/api/webhook?n=[1-60]&${account}' | sort | uniq -c
+
+  # how much of each quota is used now, live
+  ${quota}
+
+Clients: ${url}. Admin: ${adminUrl}, with the metrics on /metrics. Faults of the sandbox: ${controlUrl}, see README.md.
+Quotas are remembered in ./.sluice. Ctrl-C stops everything.
+To serve the real API, set HARNESS_ACCOUNT_ID and HARNESS_API_KEY, or write a sluice.yaml (see README.md).
+
+`
+}

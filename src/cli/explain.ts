@@ -1,0 +1,185 @@
+import { createInterface } from 'node:readline'
+import { systemClock } from '../clock.ts'
+import { findConfig } from '../config/find.ts'
+import { isLoopback } from '../config/loopback.ts'
+import type { Path } from '../config/problem.ts'
+import { isFailure } from '../gateway/failure.ts'
+import { type Identity, identify } from '../gateway/identify.ts'
+import { buildSnapshot, closeSnapshot, type Snapshot, type Upstream } from '../gateway/snapshot.ts'
+import { Metrics } from '../observe/metrics.ts'
+import type { Meter } from '../quota/ledger.ts'
+import { MemoryLedger } from '../quota/memory-ledger.ts'
+import { classifyByMethod, type Route } from '../routing/route.ts'
+import { demoConfig } from './demo.ts'
+import { CommandError } from './command-error.ts'
+
+interface Options {
+  readonly config?: string
+  readonly json?: boolean
+  readonly batch?: boolean
+}
+
+/** What would become of a call: where it goes, what it is charged to, and whether it may be repeated. */
+interface Explanation {
+  readonly method: string
+  readonly url: string
+  readonly upstream: string | null
+  readonly account: string | null
+  readonly class: string | null
+  readonly charges: readonly string[]
+  readonly retry: 'safe' | 'unsafe' | null
+  /** The name of the credential, never its value; null where none is injected. */
+  readonly credential: string | null
+  readonly error?: { readonly kind: string; readonly message: string }
+}
+
+/** What a person wants to know besides. */
+interface Details {
+  /** Why the call is of its class; null where it did not get so far. */
+  readonly because: string | null
+  /** The limits that it is charged to. */
+  readonly limits: readonly {
+    readonly class: string
+    readonly requests: number
+    readonly window: string
+    /** That the call takes, if not one. */
+    readonly units?: number
+  }[]
+}
+
+interface Explained {
+  readonly explanation: Explanation
+  readonly details: Details
+  /** Why the URL may not be meant as it was understood. */
+  readonly doubt: string | undefined
+}
+
+/** Says what the gateway would do, without doing it and without asking who calls. */
+export async function explain(method: string | undefined, url: string | undefined, options: Options): Promise<void> {
+  // Without clients anybody may call; who may is not the question here.
+  const { clients: _, ...config } =
+    findConfig(options.config, { ignores: isUnimportant })?.config ?? demoConfig('http://127.0.0.1:1')
+  const snapshot = buildSnapshot(config, {
+    clock: systemClock,
+    random: Math.random,
+    ledger: new MemoryLedger(systemClock),
+    metrics: new Metrics(),
+    onBreakerChange: () => undefined,
+  })
+  try {
+    if (options.batch) await explainLines(snapshot)
+    else if (method === undefined || url === undefined) throw new CommandError('usage: sluice explain METHOD URL')
+    else print(explainOne(snapshot, method, url), options.json ?? false)
+  } finally {
+    await closeSnapshot(snapshot)
+  }
+}
+
+/** Whether the explanation does without: it names credentials and shows none, and connects to nothing. */
+function isUnimportant([first, , field, , detail]: Path): boolean {
+  return first !== 'upstreams' || field === 'tls' || (field === 'accounts' && detail === 'credential')
+}
+
+async function explainLines(snapshot: Snapshot): Promise<void> {
+  const doubts = new Set<string | undefined>()
+  for await (const line of createInterface({ input: process.stdin })) {
+    if (line.trim() === '') continue
+    const [method = '', url = ''] = line.trim().split(/\s+/)
+    const { explanation, doubt } = explainOne(snapshot, method, url)
+    if (doubt !== undefined && !doubts.has(doubt)) warn(doubt)
+    doubts.add(doubt)
+    process.stdout.write(`${JSON.stringify(explanation)}\n`)
+  }
+}
+
+function explainOne(snapshot: Snapshot, method: string, url: string): Explained {
+  const head = { method: method.toUpperCase(), url: targetOf(snapshot, url), headers: {}, connection: {} }
+  const identity: Identity = { client: undefined, upstream: undefined, route: undefined, prefix: '', path: '' }
+  const target = identify(snapshot, head, identity)
+  const { upstream, route } = identity
+  const account = isFailure(target) ? undefined : target.account
+  const explanation: Explanation = {
+    method,
+    url,
+    upstream: upstream?.name ?? null,
+    account: account?.name ?? null,
+    class: route?.class ?? null,
+    charges: route?.charges ?? [],
+    retry: route?.retry ?? null,
+    credential: route?.credential === 'none' ? null : (account?.credential?.name ?? null),
+    ...(isFailure(target) ? { error: { kind: target.kind, message: target.message } } : {}),
+  }
+  const limits = isFailure(target) ? [] : limitsOf(target.lane.meter)
+  const because = route === undefined ? null : reasonFor(route, head.method)
+  return { explanation, details: { because, limits }, doubt: doubtAbout(head.url, snapshot, identity) }
+}
+
+function reasonFor({ pattern, charges }: Route, method: string): string {
+  if (pattern !== undefined) return `route ${pattern}`
+  const usual = classifyByMethod(method).class
+  const isUsual = charges.length === 1 && charges[0] === usual
+  const why = isUsual ? `${method} ${usual === 'read' ? 'reads' : 'changes something'}` : 'by its path'
+  return `rule, as no route is known for it: ${why}`
+}
+
+/** A URL that is no upstream's is taken for one of the gateway, which may be known by any name. */
+function doubtAbout(url: string, { hosts }: Snapshot, { upstream, prefix }: Identity): string | undefined {
+  if (upstream === undefined || prefix !== '' || !URL.canParse(url)) return undefined
+  const { host, hostname } = new URL(url)
+  if (isLoopback(hostname) || hosts.has(hostname)) return undefined
+  return `no upstream is at this URL of ${host}, so it is taken for one of the gateway, for its default ${upstream.name}`
+}
+
+function warn(doubt: string): void {
+  process.stderr.write(`warning: ${doubt}\n`)
+}
+
+/** A vendor's own URL becomes the path below the gateway; anything else is taken as the gateway would take it. */
+function targetOf(snapshot: Snapshot, url: string): string {
+  const rest = /^https?:\/\/[^/?#]*(.*)$/i.exec(url)?.[1]
+  if (rest === undefined || !URL.canParse(url)) return url
+  const { origin } = new URL(url)
+  let found: Upstream | undefined
+  for (const upstream of snapshot.upstreams.values()) {
+    const { basePath } = upstream
+    const isBelow = rest.startsWith(basePath) && /^(?:[/?]|$)/.test(rest.slice(basePath.length))
+    const isCloser = found === undefined || basePath.length > found.basePath.length
+    if (upstream.url.origin === origin && isBelow && isCloser) found = upstream
+  }
+  return found === undefined ? url : `/${found.name}${rest.slice(found.basePath.length)}`
+}
+
+/** Without the body, of which nothing is known here: what depends on its size is left out. */
+function limitsOf({ limits, units }: Meter): Details['limits'] {
+  return limits.map(({ class: className, requests, label }, i) => {
+    const cost = units[i]!
+    return { class: className, requests, window: label, ...(cost === 1 ? {} : { units: cost }) }
+  })
+}
+
+/** A call that would be refused ends the command with 1, in either form. */
+function print({ explanation, details, doubt }: Explained, asJson: boolean): void {
+  if (doubt !== undefined) warn(doubt)
+  const { error, method, url, upstream, account, retry, credential } = explanation
+  if (asJson) {
+    process.stdout.write(`${JSON.stringify({ ...explanation, ...details })}\n`)
+    if (error !== undefined) process.exitCode = 1
+    return
+  }
+  if (error !== undefined) throw new CommandError(`${method} ${url} would be refused (${error.kind}): ${error.message}`)
+  const charged = details.limits.map(({ class: className, requests, window, units }) => {
+    const span = window.startsWith('at once') ? window : `per ${window}`
+    return `${className} ${requests} ${span}${units === undefined ? '' : ` (${units} units)`}`
+  })
+  const rows = [
+    ['call', `${method} ${url}`],
+    ['upstream', upstream],
+    ['account', account],
+    ['class', explanation.class],
+    ['because', details.because],
+    ['charged to', charged.length > 0 ? charged.join(', ') : 'no limit'],
+    ['repeat', retry === 'safe' ? 'safe' : 'only if nothing was sent'],
+    ['credential', credential ?? 'none'],
+  ]
+  for (const [name, value] of rows) process.stdout.write(`${name?.padEnd(12)}${value}\n`)
+}

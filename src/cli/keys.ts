@@ -1,0 +1,95 @@
+import { chmodSync, chownSync, readFileSync, realpathSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { isScalar, parseDocument, type Scalar, visit, type YAMLSeq } from 'yaml'
+import { createKey } from '../clients/keys.ts'
+import { findConfig } from '../config/find.ts'
+import { CommandError } from './command-error.ts'
+
+/** Shows a new key, which is known nowhere afterwards, and what to write into the configuration for it. */
+export function createKeyCommand(options: { client?: string }): void {
+  const { key, keyHash } = createKey()
+  const client = options.client ?? '<client>'
+  process.stdout.write(
+    [
+      `Key, shown only now:  ${key}`,
+      '',
+      'In the configuration:',
+      'clients:',
+      `  ${client}:`,
+      `    keys: ["${keyHash}"]`,
+      '',
+    ].join('\n'),
+  )
+}
+
+export function listKeys(options: { config?: string }): void {
+  const clients = findConfig(options.config, { ignores: ([first]) => first !== 'clients' })?.config.clients ?? {}
+  if (Object.keys(clients).length === 0) {
+    process.stderr.write('no clients are configured, so there are no keys: anyone on this machine may call\n')
+  }
+  for (const [name, { keys }] of Object.entries(clients)) {
+    for (const key of keys) process.stdout.write(`${name}\t${key}\n`)
+  }
+}
+
+/** Takes a key out of the file that holds the configuration, and leaves everything else in it as it is. */
+export function revokeKey(hash: string, options: { config?: string }): void {
+  const file = findConfig(options.config, { ignores: () => true })?.source
+  if (file === undefined || file === 'environment') {
+    throw new CommandError('there is no configuration file to revoke a key in')
+  }
+  const wanted = hash.startsWith('sha256:') ? hash : `sha256:${hash}`
+  if (wanted.length < 'sha256:'.length + 8) throw new CommandError('give at least the first 8 hex digits of the hash')
+  const text = readFileSync(file, 'utf8')
+  const found = findKeys(text, wanted)
+  if (found.length !== 1)
+    throw new CommandError(`${found.length === 0 ? 'no' : 'more than one'} key begins with ${wanted}`)
+  const { list, index } = found[0]!
+  if (list.items.length === 1) {
+    throw new CommandError('this is the only key of its client: add another first, or remove the client')
+  }
+  replaceFile(realpathSync(file), withoutItem(text, list, index))
+  process.stdout.write(`revoked in ${file}; it is refused from the gateway's next start\n`)
+}
+
+/** Writes the file as a whole, for whoever may read it now and for nobody else. */
+function replaceFile(file: string, text: string): void {
+  const { mode, uid, gid } = statSync(file)
+  const next = `${file}.tmp`
+  writeFileSync(next, text, { mode: 0o600 })
+  // Root would take the file away from the user that the gateway runs as.
+  if (process.getuid?.() === 0) chownSync(next, uid, gid)
+  chmodSync(next, mode & 0o777)
+  renameSync(next, file)
+}
+
+interface Found {
+  readonly list: YAMLSeq<Scalar>
+  readonly index: number
+}
+
+function findKeys(text: string, beginning: string): Found[] {
+  const found: Found[] = []
+  visit(parseDocument(text), {
+    Seq(_, list) {
+      for (const [index, item] of list.items.entries()) {
+        if (isScalar(item) && String(item.value).startsWith(beginning))
+          found.push({ list: list as YAMLSeq<Scalar>, index })
+      }
+    },
+  })
+  return found
+}
+
+/** Cuts one item out of the text of a list: its line, or in brackets itself and a comma. */
+function withoutItem(text: string, { items, flow }: YAMLSeq<Scalar>, index: number): string {
+  const startOf = (i: number): number => items[i]!.range![0]
+  const endOf = (i: number): number => items[i]!.range![1]
+  if (flow !== true) {
+    const lineEnd = text.indexOf('\n', endOf(index))
+    return text.slice(0, text.lastIndexOf('\n', startOf(index)) + 1) + (lineEnd < 0 ? '' : text.slice(lineEnd + 1))
+  }
+  const isLast = index === items.length - 1
+  return isLast
+    ? text.slice(0, endOf(index - 1)) + text.slice(endOf(index))
+    : text.slice(0, startOf(index)) + text.slice(startOf(index + 1))
+}

@@ -1,0 +1,105 @@
+import { Command, InvalidArgumentError } from 'commander'
+import manifest from '../../package.json' with { type: 'json' }
+import { ConfigError } from '../config/problem.ts'
+import { CommandError } from './command-error.ts'
+import { check } from './check.ts'
+import { explain } from './explain.ts'
+import { createKeyCommand, listKeys, revokeKey } from './keys.ts'
+import { quota } from './quota.ts'
+import { sandbox } from './sandbox.ts'
+import { schema } from './schema.ts'
+import { start } from './start.ts'
+
+const CONFIG: [string, string] = [
+  '-c, --config <file>',
+  'configuration; else SLUICE_CONFIG, else ./sluice.yaml, else the environment',
+]
+
+/** Reads the command line and runs the command that it names. An expected failure ends with its message and code 1. */
+export async function main(argv: readonly string[]): Promise<void> {
+  try {
+    await buildProgram().parseAsync(withCommand(argv))
+  } catch (error) {
+    if (!(error instanceof ConfigError || error instanceof CommandError)) throw error
+    process.stderr.write(`${error.message}\n`)
+    // At once: of a start that failed half-way, something may still be running.
+    process.exit(1)
+  }
+}
+
+/** `sluice --port 8081` means start. Not as the default command: that would take a misspelt one as its argument. */
+function withCommand([node = '', file = '', ...args]: readonly string[]): string[] {
+  const isAboutProgram = ['-h', '--help', '-V', '--version'].includes(args[0] ?? '')
+  const hasCommand = args[0]?.startsWith('-') === false
+  return hasCommand || isAboutProgram ? [node, file, ...args] : [node, file, 'start', ...args]
+}
+
+function buildProgram(): Command {
+  const program = new Command('sluice')
+    .description('An egress gateway for rate-limited APIs. Without a command it starts.')
+    .version(manifest.version)
+    .showHelpAfterError('Try --help.')
+  program
+    .command('start')
+    .description('run the gateway; with no configuration at all, in front of a sandbox')
+    .option(...CONFIG)
+    .option('-p, --port <port>', 'port for clients, instead of the configured one', toPort)
+    .option('--admin-port <port>', 'admin port, instead of the configured one', toPort)
+    .action(start)
+  program
+    .command('check')
+    .description('validate a configuration')
+    .argument('[file]', 'the same as --config')
+    .option(...CONFIG)
+    .option('--no-secrets', 'leave out references that do not resolve here, and what they stand for')
+    .action(check)
+  program
+    .command('explain')
+    .description('say what the gateway would do with a call')
+    .argument('[method]')
+    .argument('[url]', 'path below the gateway, gateway URL, or the vendor’s own URL')
+    .option(...CONFIG)
+    .option('--json', 'one JSON object instead of text')
+    .option('--batch', 'read "METHOD URL" lines from stdin and answer each with one JSON object')
+    .action(explain)
+  const keys = program.command('keys').description('keys of clients')
+  keys
+    .command('create')
+    .description('make a new key and show it, once, with the line for the configuration')
+    .option('--client <name>', 'the client it is for')
+    .action(createKeyCommand)
+  keys
+    .command('list')
+    .description('the clients and the hashes of their keys')
+    .option(...CONFIG)
+    .action(listKeys)
+  keys
+    .command('revoke')
+    .description('take a key out of the configuration file')
+    .argument('<hash>', 'the hash, or enough of its beginning')
+    .option(...CONFIG)
+    .action(revokeKey)
+  program
+    .command('quota')
+    .description('show how much of each quota is used, live at a terminal')
+    .option(...CONFIG)
+    .option('--url <url>', 'admin port of the gateway, such as http://127.0.0.1:9090, instead of the configured one')
+    .option('--token <token>', 'its admin.token, instead of the configured one')
+    .option('--once', 'print the table once')
+    .action(quota)
+  program.command('schema').description('print the JSON Schema of the configuration, for editors').action(schema)
+  program
+    .command('sandbox')
+    .description('run the stand-in for the Harness API by itself')
+    .option('--host <host>', 'address to listen on', '127.0.0.1')
+    .option('--port <port>', 'port of the API', toPort, 8090)
+    .option('--control-port <port>', 'port of its controls', toPort, 8091)
+    .action(sandbox)
+  return program
+}
+
+function toPort(text: string): number {
+  const port = Number(text)
+  if (!/^\d+$/.test(text) || port > 65_535) throw new InvalidArgumentError('It must be a whole number from 0 to 65535.')
+  return port
+}

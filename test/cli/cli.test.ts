@@ -1,0 +1,668 @@
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, describe, expect, it } from 'vitest'
+import { stringify } from 'yaml'
+import { hashKey } from '../../src/clients/keys.ts'
+import { freePort } from '../support/find-redis.ts'
+import { ACCOUNT, harnessConfig, newFolder, startGateway, startUpstream, TOKEN } from '../support/gateway.ts'
+import { harnessRequests } from '../support/harness-requests.ts'
+import { call } from '../support/http.ts'
+import { Program, run, startProcess } from '../support/process.ts'
+import { temporaryFolder } from '../support/temporary-folder.ts'
+
+function folderWith(config: string): string {
+  const cwd = newFolder()
+  writeFileSync(join(cwd, 'sluice.yaml'), config)
+  return cwd
+}
+
+/** The cells of a printed table that do not change with time. */
+function table(text: string): string[][] {
+  return text
+    .trimEnd()
+    .split('\n')
+    .map((line) => line.split(/ {2,}/).slice(0, 6))
+}
+
+/** What a printed command prints when it is pasted into a terminal. */
+function paste(command: string): string {
+  return spawnSync('bash', ['-c', command], { encoding: 'utf8' }).stdout
+}
+
+describe('sluice check', () => {
+  it('says that a configuration is right, and what is in it', async () => {
+    const cwd = folderWith(stringify(harnessConfig('https://app.harness.io')))
+    expect(await run(['check'], { cwd })).toEqual({
+      code: 0,
+      stdout: 'sluice.yaml: ok, with 1 upstream, 1 account, 0 clients\n',
+      stderr: '',
+    })
+  })
+
+  it('lists everything that is wrong, and ends with 1', async () => {
+    const cwd = folderWith('upstreams:\n  harness: { preset: harnes, acounts: {} }\n')
+    const { code, stdout, stderr } = await run(['check'], { cwd })
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr.trim().split('\n')).toEqual([
+      'sluice.yaml:2:3: upstreams.harness.accounts: the key "accounts" is missing',
+      'sluice.yaml:2:22: upstreams.harness.preset: must be one of harness, everruns, github, slack, pagerduty, jira, cloudflare; did you mean "harness"?',
+      'sluice.yaml:2:30: upstreams.harness.acounts: unknown key "acounts"; did you mean "accounts"?',
+    ])
+  })
+
+  it('warns of what this version does not do', async () => {
+    const cwd = folderWith(
+      stringify({ ...harnessConfig('https://app.harness.io'), clients: { a: { keys: [hashKey('x')], share: '40%' } } }),
+    )
+    expect(await run(['check'], { cwd })).toMatchObject({
+      code: 0,
+      stderr: 'sluice.yaml: warning: clients.a.share is not enforced by this version\n',
+    })
+  })
+
+  it('takes the file that is named, or that of SLUICE_CONFIG, and says if there is none', async () => {
+    const file = join(folderWith(stringify(harnessConfig('https://app.harness.io'))), 'sluice.yaml')
+    expect((await run(['check', '--config', file])).stdout).toContain(`${file}: ok`)
+    expect((await run(['check', file])).stdout).toContain(`${file}: ok`)
+    expect((await run(['check'], { env: { SLUICE_CONFIG: file } })).stdout).toContain(`${file}: ok`)
+    expect(await run(['check'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('there is no configuration'),
+    })
+    expect(await run(['check', '-c', '/nope.yaml'])).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("/nope.yaml: can't be read"),
+    })
+    expect((await run(['check'], { env: { HARNESS_ACCOUNT_ID: 'a', HARNESS_API_KEY: 'b' } })).stdout).toContain(
+      'environment: ok',
+    )
+  })
+})
+
+describe('without the secrets that a configuration refers to', () => {
+  const key = hashKey('x')
+  const config = {
+    admin: { port: 1, token: '${env:ADMIN_TOKEN}' },
+    store: { kind: 'redis', url: '${env:REDIS_URL}' },
+    upstreams: {
+      harness: {
+        preset: 'harness',
+        accounts: {
+          prod: { credential: { value: '${env:HARNESS_KEY}' } },
+          staging: { id: 'b', credential: { value: '${file:/run/secrets/none}' } },
+        },
+        tls: { key: '${file:/run/secrets/key}', cert: 'x' },
+      },
+      other: {
+        url: '${env:OTHER_URL}',
+        accounts: { main: { id: '${env:OTHER_ID}', credential: { value: '${env:OTHER_KEY}' } } },
+      },
+    },
+    clients: { bot: { keys: [key] } },
+  }
+  const folder = temporaryFolder('test')
+  afterAll(() => folder.remove())
+  const cwd = folder.path
+  writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
+
+  it('check lists those alone', async () => {
+    const { code, stderr } = await run(['check'], { cwd })
+    expect(code).toBe(1)
+    expect(stderr.trim().split('\n')).toHaveLength(8)
+    expect(stderr).not.toMatch(/(?<!is not set|does not exist)\n/)
+  })
+
+  it('check --no-secrets checks all else', async () => {
+    const ok = 'sluice.yaml: ok, with 2 upstreams, 3 accounts, 1 client\n'
+    expect(await run(['check', '--no-secrets'], { cwd })).toEqual({ code: 0, stdout: ok, stderr: '' })
+    const wrong = folderWith(stringify({ ...config, clients: { bot: { keys: [key], accounts: ['harness/prdo'] } } }))
+    const { code, stderr } = await run(['check', '--no-secrets'], { cwd: wrong })
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^sluice\.yaml:\d+:\d+: clients\.bot\.accounts\[0\]: there is no such account.*\n$/)
+  })
+
+  it('keys list and keys revoke work', async () => {
+    expect((await run(['keys', 'list'], { cwd })).stdout).toBe(`bot\t${key}\n`)
+    expect((await run(['keys', 'revoke', key], { cwd })).stderr).toContain('only key of its client')
+  })
+
+  it('explain needs what tells upstreams and accounts apart', async () => {
+    const { stderr } = await run(['explain', 'GET', '/harness/ng/api/projects?accountId=b'], { cwd })
+    expect(stderr.trim().split('\n')).toEqual([
+      expect.stringContaining('the environment variable OTHER_URL is not set'),
+      expect.stringContaining('the environment variable OTHER_ID is not set'),
+    ])
+    const env = { OTHER_URL: 'http://x', OTHER_ID: 'c' }
+    const { stdout } = await run(['explain', 'GET', '/harness/ng/api/projects?accountId=b'], { cwd, env })
+    expect(stdout).toContain('credential  harness/staging')
+  })
+
+  it('quota needs the token', async () => {
+    const { stderr } = await run(['quota'], { cwd })
+    expect(stderr).toMatch(/^sluice\.yaml:\d+:\d+: admin\.token: the environment variable ADMIN_TOKEN is not set\n$/)
+    expect((await run(['quota'], { cwd, env: { ADMIN_TOKEN: 'x' } })).stderr).toContain('no gateway answers')
+  })
+
+  it('start needs them all', async () => {
+    expect((await run(['start'], { cwd })).stderr.trim().split('\n')).toHaveLength(8)
+  })
+})
+
+describe('sluice explain', () => {
+  it('says what would become of a call', async () => {
+    const { code, stdout } = await run(['explain', 'GET', '/harness/template/api/templates/x'])
+    expect(code).toBe(0)
+    expect(stdout).toBe(`call        GET /harness/template/api/templates/x
+upstream    harness
+account     demo
+class       template
+because     route /template/api/templates/{templateIdentifier}
+charged to  template 100 per 1m, read 1000 per 1m
+repeat      safe
+credential  harness/demo
+`)
+  })
+
+  it('says which limits a call is charged to, and how many units', async () => {
+    const cwd = folderWith(
+      stringify({ upstreams: { gh: { preset: 'github', accounts: { bot: { credential: { value: 'x' } } } } } }),
+    )
+    const { stdout } = await run(['explain', 'DELETE', 'https://api.github.com/repos/o/r'], { cwd })
+    expect(stdout).toContain(
+      'charged to  rest 5000 per 1h per credential, rest 900 per 1m by method per credential (5 units), all 100 at once per credential\n',
+    )
+  })
+
+  it.each([
+    ['GET', '/harness/ng/api/brand-new', 'rule, as no route is known for it: GET reads'],
+    ['POST', '/harness/ng/api/brand-new', 'rule, as no route is known for it: POST changes something'],
+    ['POST', '/harness/ng/api/brand-new/list', 'rule, as no route is known for it: by its path'],
+  ])('says of %s %s how it knows', async (method, url, because) => {
+    const { stdout } = await run(['explain', '--json', method, url])
+    expect(JSON.parse(stdout)).toMatchObject({ because })
+  })
+
+  it('tells the limits in JSON, too', async () => {
+    const { stdout } = await run(['explain', '--json', 'GET', '/harness/template/api/templates/x'])
+    expect(JSON.parse(stdout).limits).toEqual([
+      { class: 'template', requests: 100, window: '1m' },
+      { class: 'read', requests: 1000, window: '1m' },
+    ])
+  })
+
+  it('warns that a URL is of no upstream that it knows, once', async () => {
+    const warning =
+      'warning: no upstream is at this URL of api.github.com, so it is taken for one of the gateway, for its default harness\n'
+    const url = 'https://api.github.com/user'
+    expect(await run(['explain', 'GET', url])).toMatchObject({ code: 0, stderr: warning })
+    const input = `GET ${url}\nGET ${url}\nGET http://127.0.0.1:8080/ng/api/projects\nGET http://gateway/harness/x\n`
+    expect(await run(['explain', '--batch'], { input })).toMatchObject({ code: 0, stderr: warning })
+  })
+
+  it('answers a batch line by line, in order, with JSON', async () => {
+    const input = harnessRequests.map(({ method, url }) => `${method} ${url}`).join('\n')
+    const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), defaultUpstream: 'harness' }))
+    const { code, stdout } = await run(['explain', '--batch'], { cwd, input })
+    expect(code).toBe(0)
+    const answers = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+    expect(answers).toHaveLength(400)
+    for (const [i, { method, url, charges }] of harnessRequests.entries()) {
+      expect(answers[i], url).toMatchObject({
+        method,
+        url,
+        upstream: 'harness',
+        account: 'prod',
+        class: charges[0],
+        charges,
+      })
+      expect(answers[i]!['credential']).toBe(charges[0] === 'webhook' ? null : 'harness/prod')
+      expect(['safe', 'unsafe']).toContain(answers[i]!['retry'])
+    }
+    expect(Object.keys(answers[0]!)).toEqual([
+      'method',
+      'url',
+      'upstream',
+      'account',
+      'class',
+      'charges',
+      'retry',
+      'credential',
+    ])
+  })
+
+  it('takes paths, gateway URLs and the vendor’s own', async () => {
+    const urls = [
+      '/ng/api/projects',
+      '/harness/ng/api/projects',
+      'http://gateway:8080/harness/ng/api/projects',
+      'https://app.harness.io/gateway/ng/api/projects?x=1',
+    ]
+    const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), defaultUpstream: 'harness' }))
+    for (const url of urls) {
+      const { stdout } = await run(['explain', '--json', 'GET', url], { cwd })
+      expect(JSON.parse(stdout), url).toMatchObject({ url, upstream: 'harness', class: 'read', retry: 'safe' })
+    }
+  })
+
+  it('finds the upstream and the path of a vendor’s URL, however it is written', async () => {
+    const api = (url: string) => ({ url, accounts: { main: {} }, limits: { read: [], write: [] } })
+    const config = {
+      upstreams: {
+        v1: api('https://api.example/v1'),
+        v1beta: api('https://api.example/v1/beta'),
+        other: api('https://other.example:8443'),
+      },
+    }
+    const cases = [
+      ['GET https://api.example/v1/x', 'v1', 'read'],
+      ['GET https://API.example:443/v1/x', 'v1', 'read'],
+      ['get https://api.example/v1/x/v1/y', 'v1', 'read'],
+      ['post https://api.example/v1', 'v1', 'write'],
+      ['GET https://api.example/v1?x=/v1', 'v1', 'read'],
+      ['GET https://api.example/v1/beta/x', 'v1beta', 'read'],
+      ['GET https://api.example/v1/betamax', 'v1', 'read'],
+      ['GET https://api.example/v10/x', null, null],
+      ['GET https://other.example:8443/x', 'other', 'read'],
+      ['GET https://other.example/x', null, null],
+    ] as const
+    const cwd = folderWith(stringify(config))
+    const { stdout } = await run(['explain', '--batch'], { cwd, input: cases.map(([line]) => line).join('\n') })
+    const answers = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+    for (const [i, [line, upstream, className]] of cases.entries()) {
+      expect(answers[i], line).toMatchObject({ upstream, class: className })
+      expect(`${String(answers[i]!['method'])} ${String(answers[i]!['url'])}`).toBe(line)
+    }
+  })
+
+  it('says why a call would be refused, and what it would have been', async () => {
+    const cwd = folderWith(
+      stringify({ ...harnessConfig('https://app.harness.io'), clients: { a: { keys: [hashKey('x')] } } }),
+    )
+    const single = await run(['explain', 'GET', '/harness/ng/api/projects?accountId=other'], { cwd })
+    expect(single).toMatchObject({ code: 1, stderr: expect.stringContaining('would be refused (account_mismatch)') })
+    const json = await run(['explain', '--json', 'GET', '/harness/ng/api/projects?accountId=other'], { cwd })
+    expect(json.code).toBe(1)
+    expect(JSON.parse(json.stdout)).toMatchObject({ error: { kind: 'account_mismatch' } })
+    const batch = await run(['explain', '--batch'], {
+      cwd,
+      input: 'GET /harness/ng/api/projects?accountId=other\nnonsense\n',
+    })
+    const [first, second] = batch.stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+    expect(first).toMatchObject({ class: 'read', account: null, error: { kind: 'account_mismatch' } })
+    expect(second).toMatchObject({ method: 'nonsense', url: '', error: { kind: 'invalid_request' } })
+  })
+
+  it('refuses every path that the gateway refuses', async () => {
+    const upstream = await startUpstream()
+    const config = harnessConfig(upstream.url)
+    const gateway = await startGateway(config)
+    const paths = ['%zz', '%', '%ff', '%2', '..', '%2e%2e', '..;a', '#', 'x?a#b'].map((path) => `/harness/${path}/x`)
+    const input = paths.map((path) => `GET ${path}`).join('\n')
+    const { stdout } = await run(['explain', '--batch'], { cwd: folderWith(stringify(config)), input })
+    const explained = stdout.trim().split('\n')
+    expect(explained).toHaveLength(paths.length)
+    for (const [i, path] of paths.entries()) {
+      const answer = await call(gateway.url, path)
+      expect([answer.status, answer.headers['x-sluice-error']], path).toEqual([400, 'invalid_request'])
+      expect(JSON.parse(explained[i]!), path).toMatchObject({ error: { kind: 'invalid_request' } })
+    }
+  })
+
+  it('never shows a credential', async () => {
+    const cwd = folderWith(stringify(harnessConfig('https://app.harness.io')))
+    const { stdout, stderr } = await run(['explain', '--json', 'GET', '/harness/ng/api/projects'], { cwd })
+    expect(stdout + stderr).not.toContain('topsecret')
+    expect(stdout).toContain('harness/prod')
+  })
+})
+
+describe('sluice keys', () => {
+  it('create shows a key that the gateway then accepts', async () => {
+    const { stdout } = await run(['keys', 'create', '--client', 'deploy-bot'])
+    const key = /slk_\S+/.exec(stdout)![0]
+    const snippet = stdout.slice(stdout.indexOf('clients:'))
+    expect(snippet).toBe(`clients:\n  deploy-bot:\n    keys: ["${hashKey(key)}"]\n`)
+    const upstream = await startUpstream()
+    const gateway = await startGateway({
+      ...harnessConfig(upstream.url),
+      clients: { 'deploy-bot': { keys: [hashKey(key)] } },
+    })
+    expect((await call(gateway.url, '/harness/ng/api/projects', { headers: { 'x-api-key': key } })).status).toBe(200)
+  })
+
+  it('list says so if there are none', async () => {
+    const cwd = folderWith(stringify(harnessConfig('https://app.harness.io')))
+    const stderr = expect.stringContaining('no clients are configured')
+    expect(await run(['keys', 'list'], { cwd })).toMatchObject({ code: 0, stdout: '', stderr })
+  })
+
+  it('list and revoke know them by their hashes, and leave the rest of the file as it is', async () => {
+    const [one, two, three, four] = ['1', '2', '3', '4'].map((digit) => `sha256:${digit.repeat(64)}`)
+    const before = `# my comment\n${stringify(harnessConfig('https://app.harness.io'))}clients:\n`
+    const bot = (keys: string) => `  bot: # a bot\n    keys:\n${keys}`
+    const tool = (keys: string) => `  tool: { keys: [ ${keys} ] } # a tool\n`
+    const cwd = folderWith(before + bot(`      - ${one} # old\n      - ${two}\n`) + tool(`${three},"${four}"`))
+    const list = async () => (await run(['keys', 'list'], { cwd })).stdout
+    expect(await list()).toBe(`bot\t${one}\nbot\t${two}\ntool\t${three}\ntool\t${four}\n`)
+    expect(await run(['keys', 'revoke', '1111'], { cwd })).toMatchObject({ code: 1 })
+    const unknown = await run(['keys', 'revoke', '9'.repeat(64)], { cwd })
+    expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('no key begins with') })
+    expect((await run(['keys', 'revoke', '1'.repeat(12)], { cwd })).code).toBe(0)
+    expect((await run(['keys', 'revoke', four!], { cwd })).code).toBe(0)
+    const only = await run(['keys', 'revoke', three!], { cwd })
+    expect(only).toMatchObject({ code: 1, stderr: expect.stringContaining('only key of its client') })
+    const after = readFileSync(join(cwd, 'sluice.yaml'), 'utf8')
+    expect(after).toBe(before + bot(`      - ${two}\n`) + tool(three!))
+    expect(await list()).toBe(`bot\t${two}\ntool\t${three}\n`)
+  })
+})
+
+describe('sluice keys revoke', () => {
+  it.each([0o600, 0o640, 0o664])('leaves the mode %o of the file as it is, and a link to it a link', async (mode) => {
+    const [one, two] = ['1', '2'].map((digit) => `sha256:${digit.repeat(64)}`)
+    const config = { ...harnessConfig('https://app.harness.io'), clients: { bot: { keys: [one, two] } } }
+    const folder = newFolder()
+    const file = join(folder, 'real.yaml')
+    writeFileSync(file, stringify(config))
+    chmodSync(file, mode)
+    const cwd = newFolder()
+    symlinkSync(file, join(cwd, 'sluice.yaml'))
+    expect((await run(['keys', 'revoke', one!], { cwd })).code).toBe(0)
+    expect(statSync(file).mode & 0o777).toBe(mode)
+    expect(lstatSync(join(cwd, 'sluice.yaml')).isSymbolicLink()).toBe(true)
+    expect(readFileSync(file, 'utf8')).not.toContain(one)
+    expect([readdirSync(folder), readdirSync(cwd)]).toEqual([['real.yaml'], ['sluice.yaml']])
+  })
+})
+
+describe('sluice quota', () => {
+  it('shows the quotas of a running gateway, if it is shown the token', async () => {
+    const upstream = await startUpstream()
+    const port = await freePort()
+    const config = { ...harnessConfig(upstream.url), admin: { port, token: 'admin-token' } }
+    const gateway = await startGateway(config)
+    await call(gateway.url, '/harness/template/api/templates/x')
+    expect((await fetch(`${gateway.adminUrl}/v1/quota`)).status).toBe(401)
+    const cwd = folderWith(stringify({ ...config, store: { dir: newFolder() } }))
+    expect(table((await run(['quota', '--once'], { cwd })).stdout)).toEqual([
+      ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'USED', 'LEFT'],
+      ['harness/prod', 'read', '1m', '1000', '1', '999'],
+      ['harness/prod', 'write', '1m', '300', '0', '300'],
+      ['harness/prod', 'template', '1m', '100', '1', '99'],
+      ['harness/prod', 'webhook', '1m', '500', '0', '500'],
+    ])
+    const wrong = folderWith(stringify({ ...config, admin: { port, token: 'other' } }))
+    expect(await run(['quota'], { cwd: wrong })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('answered 401: it wants its admin.token'),
+    })
+  })
+
+  it('asks the gateway whose admin port is named, without a configuration', async () => {
+    const gateway = await startGateway(
+      harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: 'admin-token' } }),
+    )
+    const { code, stdout } = await run(['quota', '--url', `${gateway.adminUrl}/`, '--token', 'admin-token'])
+    expect(code).toBe(0)
+    expect(table(stdout)).toHaveLength(5)
+  })
+
+  it('shows after a restart what the store remembers, before anything is called', async () => {
+    const upstream = await startUpstream()
+    const config = harnessConfig(upstream.url)
+    const before = await startGateway(config)
+    await call(before.url, '/harness/ng/api/projects')
+    await before.stop()
+    const after = await startGateway(config)
+    const { stdout } = await run(['quota', '--url', after.adminUrl])
+    expect(table(stdout)).toContainEqual(['harness/prod', 'read', '1m', '1000', '1', '999'])
+  })
+
+  it('says that the store can’t be reached, of one process or several, and ends with 1', async () => {
+    const store = { kind: 'redis', url: `redis://127.0.0.1:${await freePort()}` }
+    for (const workers of [1, 2]) {
+      const gateway = await startProcess({ ...harnessConfig('http://x'), store, server: { port: 0, workers } })
+      expect(await run(['quota', '--url', gateway.adminUrl])).toMatchObject({
+        code: 1,
+        stderr: expect.stringContaining('store unreachable'),
+      })
+      expect((await fetch(`${gateway.adminUrl}/metrics`)).status).toBe(200)
+    }
+  })
+
+  it('says so when no gateway answers', async () => {
+    const cwd = folderWith(stringify({ ...harnessConfig('http://x'), admin: { port: await freePort() } }))
+    expect(await run(['quota', '--once'], { cwd })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('no gateway answers'),
+    })
+  })
+})
+
+describe('sluice schema', () => {
+  it('is what stands in deploy for editors', async () => {
+    const { stdout } = await run(['schema'])
+    expect(readFileSync(new URL('../../deploy/sluice.schema.json', import.meta.url), 'utf8')).toBe(stdout)
+    const schema = JSON.parse(stdout) as { properties: Record<string, unknown>; required: string[] }
+    expect(schema.required).toEqual(['upstreams'])
+    expect(Object.keys(schema.properties)).toContain('clients')
+  })
+})
+
+describe('sluice start', () => {
+  it('with nothing configured runs a demo whose printed requests work when pasted', async () => {
+    const program = new Program(['start', '--port', String(await freePort()), '--admin-port', String(await freePort())])
+    await program.line(/listening/)
+    await expect.poll(() => program.stderr).toContain('To serve the real API')
+    const commands = program.stderr.split('\n').filter((line) => line.startsWith('  curl '))
+    expect(commands).toHaveLength(4)
+    const [read, write, refused, waiting] = commands.map(paste)
+    expect(read).toMatch(/^HTTP\/1\.1 200 OK\r\n[\s\S]*X-RateLimit-Remaining: 999\r\n[\s\S]*"status":"SUCCESS"/)
+    expect(write).toMatch(/^HTTP\/1\.1 200 OK\r\n[\s\S]*X-RateLimit-Remaining: 299\r\n[\s\S]*"identifier":"demo"/)
+    expect(refused!.match(/\d+/g)).toEqual(['100', '200', '20', '429'])
+    expect(waiting!.match(/\d+/g)).toEqual(['60', '200'])
+    const [, adminUrl = '', controlUrl = ''] = /Admin: (\S+), [\s\S]* sandbox: (\S+),/.exec(program.stderr) ?? []
+    expect(await (await fetch(`${adminUrl}/metrics`)).text()).toMatch(
+      /sluice_queue_wait_seconds_count\{[^}]*webhook"\} \d\d/,
+    )
+    expect((await fetch(`${controlUrl}/counts`)).status).toBe(200)
+    expect(program.stderr).toContain(`npx sluice quota --url ${adminUrl}\n`)
+    // Only the log is on stdout, for a program to read.
+    for (const line of program.stdout.trim().split('\n')) expect(line).toMatch(/^\{.*\}$/)
+    program.kill('SIGINT')
+    expect(await program.ended).toEqual({ code: 0, signal: null })
+  })
+
+  it('serves the account of the environment, and logs JSON to a pipe', async () => {
+    const upstream = await startUpstream()
+    const cwd = newFolder()
+    const env = { HARNESS_ACCOUNT_ID: ACCOUNT, HARNESS_API_KEY: TOKEN, HARNESS_BASE_URL: upstream.url }
+    const program = new Program(['start', '--port', '0', '--admin-port', '0'], { env, cwd })
+    const { url } = JSON.parse(await program.line(/"msg":"listening"/)) as { url: string }
+    expect(url).toMatch(/^http:\/\/127\.0\.0\.1:/)
+    expect((await call(url, '/ng/api/projects')).status).toBe(200)
+    expect((await call(url, '/harness/ng/api/projects')).status).toBe(200)
+    expect(upstream.seen.map(({ headers }) => headers['x-api-key'])).toEqual([TOKEN, TOKEN])
+    program.kill('SIGTERM')
+    await program.ended
+    const lines = program.stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Record<string, unknown>)
+    expect(lines.filter(({ msg }) => msg === 'call')).toHaveLength(2)
+    expect(lines.find(({ msg }) => msg === 'call')).toMatchObject({
+      level: 30,
+      method: 'GET',
+      path: '/ng/api/projects',
+      status: '200',
+      class: 'read',
+      outcome: 'delivered',
+    })
+    expect(program.stdout + program.stderr).not.toContain('topsecret')
+    expect(existsSync(join(cwd, '.sluice', 'quota'))).toBe(true)
+  })
+
+  describe('the log of calls', () => {
+    /** What is logged of a call that succeeds, one that is refused, and one that the upstream fails at. */
+    async function logOf(log: object): Promise<string[]> {
+      const upstream = await startUpstream(({ url }, response) => {
+        response.writeHead(url.includes('fail') ? 503 : 200).end()
+      })
+      const config = harnessConfig(upstream.url, {}, { server: { port: await freePort() }, log })
+      const program = new Program(['start'], { cwd: folderWith(stringify(config)) })
+      const { port } = (config as { server: { port: number } }).server
+      const url = `http://127.0.0.1:${port}`
+      await expect.poll(() => fetch(`${url}/harness/ng/api/projects`).catch(() => undefined)).toBeDefined()
+      const headers = { 'x-correlation-id': 'c-1', 'x-sluice-retry': 'off' }
+      for (const path of ['projects', 'projects?accountId=other', 'fail'])
+        await call(url, `/harness/ng/api/${path}`, { headers })
+      program.kill('SIGTERM')
+      await program.ended
+      return program.stdout.split('\n').filter((line) => line.includes('c-1'))
+    }
+
+    it('is readable, if it is for people', async () => {
+      const lines = await logOf({ format: 'pretty' })
+      expect(lines.map((line) => line.replace(/^\[.*?\] /, '').replace(/\d+ms/, '1ms'))).toEqual([
+        'INFO: GET /harness/ng/api/projects 200 harness/prod read 1ms {"correlationId":"c-1"}',
+        'WARN: GET /harness/ng/api/projects 403 harness read 1ms account_mismatch: the query parameter accountId names another account than harness/prod, which this call would use {"correlationId":"c-1"}',
+        'WARN: GET /harness/ng/api/fail 503 harness/prod read 1ms {"correlationId":"c-1"}',
+      ])
+    })
+
+    it('has a warning for what the gateway refuses and what the upstream fails at', async () => {
+      const levels = async (log: object) =>
+        (await logOf(log)).map((line) => (JSON.parse(line) as { level: number }).level)
+      expect(await levels({ format: 'json' })).toEqual([30, 40, 40])
+      expect(await levels({ format: 'json', level: 'warn' })).toEqual([40, 40])
+    })
+  })
+
+  it('logs readable lines to a terminal', async () => {
+    const upstream = await startUpstream()
+    const env = { HARNESS_ACCOUNT_ID: ACCOUNT, HARNESS_API_KEY: TOKEN, HARNESS_BASE_URL: upstream.url }
+    const main = new URL('../../src/main.ts', import.meta.url).pathname
+    const start = `exec ${process.execPath} ${main} start --port 0 --admin-port 0`
+    const program = new Program([], { env, command: ['script', '-qec', start, '/dev/null'] })
+    await program.line(/listening/)
+    // Without its terminal the gateway stops, too.
+    program.kill('SIGTERM')
+    await program.ended
+    expect(program.stdout).toMatch(/INFO.*listening/)
+    expect(program.stdout).not.toContain('"msg"')
+  })
+
+  it('says what is wrong, and ends with 1, if it can’t start', async () => {
+    const upstream = await startUpstream()
+    const config = harnessConfig(upstream.url)
+    const gateway = await startProcess(config)
+    const port = Number(new URL(gateway.url).port)
+    const samePort = folderWith(stringify({ ...config, server: { port }, store: { dir: newFolder() } }))
+    expect(await run(['start'], { cwd: samePort })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining(`port ${port} of 127.0.0.1 is in use`),
+    })
+    const sameFolder = folderWith(stringify(config))
+    expect(await run(['start'], { cwd: sameFolder })).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^process \d+ uses the store folder .*\n$/),
+    })
+    for (const port of ['abc', '', '-1', '65536', '80.5']) {
+      const { code, stderr } = await run(['start', '--port', port], { cwd: newFolder() })
+      expect({ code, stderr }, port).toEqual({
+        code: 1,
+        stderr: expect.stringContaining('must be a whole number from 0'),
+      })
+      expect(stderr).not.toContain('    at ')
+    }
+    expect(await run(['start'], { cwd: folderWith('nope: 1') })).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('unknown key "nope"'),
+    })
+    expect(await run(['start'], { env: { HARNESS_ACCOUNT_ID: 'x' } })).toMatchObject({
+      code: 1,
+      stderr: 'environment: HARNESS_ACCOUNT_ID is set, but HARNESS_API_KEY is not\n',
+    })
+  })
+
+  it('a second time beside a running demo says what it has in common with the first', async () => {
+    const cwd = newFolder()
+    const args = ['start', '--port', '0', '--admin-port', '0']
+    await new Program(args, { cwd }).line(/listening/)
+    expect(await run(args, { cwd })).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^process \d+ uses the store folder .*\n$/),
+    })
+  })
+})
+
+describe('sluice sandbox', () => {
+  it('says how to put a gateway in front of it, and how to make it fail', async () => {
+    const program = new Program(['sandbox', '--port', '0', '--control-port', '0'])
+    await program.line(/DELETE/)
+    const [, exported = ''] = /export (.*)/.exec(program.stdout) ?? []
+    const env = Object.fromEntries(exported.split(' ').map((pair) => pair.split('=')))
+    const gateway = new Program(['start', '--port', '0', '--admin-port', '0'], { env })
+    const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
+    expect((await call(url, '/ng/api/projects')).status).toBe(200)
+    const [fail, heal] = program.stdout.split('\n').filter((line) => line.startsWith('  curl '))
+    expect(paste(fail!.replace('0.5', '1'))).toContain('ok')
+    expect((await call(url, '/ng/api/projects', { headers: { 'x-sluice-retry': 'off' } })).status).toBe(503)
+    expect(paste(heal!)).toContain('ok')
+    expect((await call(url, '/ng/api/projects')).status).toBe(200)
+  })
+
+  it('says that a port is in use', async () => {
+    const port = String(await freePort())
+    await new Program(['sandbox', '--port', port, '--control-port', '0']).line(/sandbox/)
+    expect(await run(['sandbox', '--port', port, '--control-port', '0'])).toMatchObject({
+      code: 1,
+      stderr: `port ${port} of 127.0.0.1 is in use; choose others with --port and --control-port\n`,
+    })
+  })
+})
+
+describe('the command line', () => {
+  it('says which command was perhaps meant', async () => {
+    const { code, stderr } = await run(['chekc'])
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: expect.stringMatching(/^error: unknown command 'chekc'\n\(Did you mean check\?\)/),
+    })
+  })
+
+  it('knows its version', async () => {
+    const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+    expect(await run(['--version'])).toMatchObject({ code: 0, stdout: `${version}\n` })
+  })
+
+  it('starts without a command, whatever the options', async () => {
+    const program = new Program(['--port', '0', '--admin-port', '0'])
+    expect(await program.line(/listening/)).toContain('"config":"demo"')
+  })
+
+  it.each(['--port', '--control-port'])('says of a %s of the sandbox that it is none', async (option) => {
+    const { code, stderr } = await run(['sandbox', option, 'foo'])
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('must be a whole number from 0') })
+    expect(stderr).not.toContain('    at ')
+  })
+})
