@@ -1,0 +1,124 @@
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { onTestFinished } from 'vitest'
+import { checkConfig } from '../../src/config/load.ts'
+import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
+import type { AccessLine, Log } from '../../src/observe/log.ts'
+import { createLog } from '../../src/observe/log.ts'
+import { Metrics } from '../../src/observe/metrics.ts'
+import type { Ledger } from '../../src/quota/ledger.ts'
+import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
+import { type Running, type RunOptions, runGateway } from '../../src/run.ts'
+import { buildApp } from '../../src/server/app.ts'
+import { Proxy } from '../../src/server/proxy.ts'
+import { SimulatedClock } from './simulated-clock.ts'
+import { temporaryFolder } from './temporary-folder.ts'
+
+export const ACCOUNT = 'acct1234'
+export const TOKEN = `pat.${ACCOUNT}.tokenid.topsecret`
+
+/** An empty folder, gone when the test is finished. */
+export function newFolder(): string {
+  const folder = temporaryFolder('test')
+  onTestFinished(() => folder.remove())
+  return folder.path
+}
+
+/** The parts of a configuration that nearly every test needs: one Harness account at `url`, all ports free ones. */
+export function harnessConfig(url: string, upstream: object = {}, rest: object = {}): object {
+  return {
+    server: { port: 0 },
+    admin: { port: 0 },
+    store: { dir: newFolder() },
+    upstreams: {
+      harness: {
+        preset: 'harness',
+        url,
+        accounts: { prod: { id: ACCOUNT, credential: { value: TOKEN } } },
+        ...upstream,
+      },
+    },
+    ...rest,
+  }
+}
+
+export interface TestGateway extends Running {
+  /** The access lines so far. */
+  readonly lines: readonly AccessLine[]
+  metrics(): Promise<string>
+}
+
+/** A gateway on free ports, stopped when the test is finished. */
+export async function startGateway(config: object, options: Partial<RunOptions> = {}): Promise<TestGateway> {
+  const { log, lines } = keptLog()
+  const gateway = await runGateway(checkConfig(config, 'test'), { log, ...options })
+  onTestFinished(() => gateway.stop())
+  return { ...gateway, lines, metrics: async () => (await fetch(`${gateway.adminUrl}/metrics`)).text() }
+}
+
+/** The port for clients alone, for tests that put a part of their own in the gateway's place; `change` before it listens. */
+export async function startApp(
+  config: object,
+  parts: { clock?: SimulatedClock; ledger?: Ledger; change?: (app: ReturnType<typeof buildApp>) => void },
+): Promise<Pick<TestGateway, 'url' | 'lines'>> {
+  const { clock = new SimulatedClock(), ledger = new MemoryLedger(clock), change } = parts
+  const { log, lines } = keptLog()
+  const services = { clock, random: Math.random, metrics: new Metrics(), log }
+  const checked = checkConfig(config, 'test')
+  const snapshot = buildSnapshot(checked, { ...services, ledger, onBreakerChange: () => undefined })
+  const app = buildApp(new Proxy({ ...services, snapshot: () => snapshot }), checked.server)
+  change?.(app)
+  onTestFinished(async () => {
+    app.server.closeAllConnections()
+    await app.close()
+    await closeSnapshot(snapshot)
+  })
+  return { url: await app.listen({ port: 0 }), lines }
+}
+
+function keptLog(): { log: Log; lines: readonly AccessLine[] } {
+  const lines: AccessLine[] = []
+  const { logger } = createLog({ level: 'silent', format: 'json' })
+  return { log: { logger, access: (line) => void lines.push(line), flush: () => undefined }, lines }
+}
+
+export interface Seen {
+  readonly method: string
+  readonly url: string
+  readonly headers: IncomingMessage['headers']
+  readonly rawHeaders: readonly string[]
+  readonly body: string
+}
+
+export interface TestUpstream {
+  readonly url: string
+  readonly seen: Seen[]
+}
+
+/** An upstream that reads every request whole, notes it, and then answers by `answer`; by an empty 200 if there is none. */
+export function startUpstream(
+  answer: (seen: Seen, response: ServerResponse) => unknown = (_, response) => response.end(),
+): Promise<TestUpstream> {
+  const seen: Seen[] = []
+  const serve = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    // A request that breaks off is no request.
+    const pieces = await request.toArray().catch(() => undefined)
+    if (pieces === undefined) return
+    const { method = '', url = '', headers, rawHeaders } = request
+    const one = { method, url, headers, rawHeaders, body: Buffer.concat(pieces).toString() }
+    seen.push(one)
+    await answer(one, response)
+  }
+  return startServer((request, response) => void serve(request, response)).then((url) => ({ url, seen }))
+}
+
+/** A bare HTTP server on a free port of loopback, gone when the test is finished. */
+export async function startServer(listener: RequestListener): Promise<string> {
+  const server = createServer(listener)
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+}

@@ -1,0 +1,106 @@
+import { randomBytes } from 'node:crypto'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { Cluster, Redis } from 'ioredis'
+import { systemClock } from '../../src/clock.ts'
+import type { StoreConfig } from '../../src/config/schema.ts'
+import { checkConfig } from '../../src/config/load.ts'
+import { type Grant, type Meter, StoreUnavailableError } from '../../src/quota/ledger.ts'
+import { RedisLedger } from '../../src/quota/redis-ledger.ts'
+import { connectRedis, RedisScript } from '../../src/quota/redis.ts'
+import { seededRandom } from './seeded-random.ts'
+import { worstCount } from './worst-count.ts'
+
+/** What a configuration file's `store` section means. */
+export function storeOf(store: object): StoreConfig {
+  const upstreams = { any: { url: 'http://127.0.0.1:1', accounts: { main: {} } } }
+  return checkConfig({ store: { kind: 'redis', ...store }, upstreams }, 'test').store
+}
+
+export interface TestLedger {
+  readonly ledger: RedisLedger
+  readonly redis: Redis | Cluster
+}
+
+/** The ledger of a gateway of its own, connected as the program connects. */
+export async function openTestLedger(store: object): Promise<TestLedger> {
+  const config = storeOf(store)
+  const redis = connectRedis(config)
+  redis.on('error', () => undefined)
+  const ledger = new RedisLedger({
+    runner: new RedisScript(redis),
+    clock: systemClock,
+    gateway: randomBytes(6).toString('hex'),
+    prefix: config.prefix,
+    answerWithinMs: config.commandTimeout,
+    onOutage: config.onOutage,
+  })
+  while (!ledger.isReady) await pause(5)
+  return { ledger, redis }
+}
+
+/** Calls that are made as fast as the ledgers allow, and an upstream that counts them exactly. */
+export class Load {
+  /** When each call arrived upstream. */
+  readonly arrivals: number[] = []
+  /** Of the charges that were answered, the slowest. */
+  slowestMs = 0
+  unavailable = 0
+  readonly #random = seededRandom(1)
+  readonly #clients: Promise<void>[]
+  #isOver = false
+
+  constructor(ledgers: readonly RedisLedger[], meter: Meter, { clients = 8, latencyMs = 80 } = {}) {
+    this.#clients = ledgers.flatMap((ledger) =>
+      Array.from({ length: clients }, () => this.#call(ledger, meter, latencyMs)),
+    )
+  }
+
+  /** Lets every call end. */
+  async stop(): Promise<void> {
+    this.#isOver = true
+    await Promise.all(this.#clients)
+  }
+
+  /** The most that ever arrived in one window. */
+  worst(windowMs: number): number {
+    return worstCount(
+      this.arrivals.toSorted((a, b) => a - b),
+      windowMs,
+    )
+  }
+
+  arrivedSince(time: number): number {
+    return this.arrivals.filter((at) => at >= time).length
+  }
+
+  async #call(ledger: RedisLedger, meter: Meter, mostMs: number): Promise<void> {
+    while (!this.#isOver) {
+      const grant = await this.#charge(ledger, meter)
+      if (grant === undefined || grant.granted === 0) {
+        await pause(Math.min(50, grant?.schedule?.waitMs(1, systemClock.now()) ?? 20))
+        continue
+      }
+      const latencyMs = this.#random() * mostMs
+      // Counted at any instant of its flight.
+      const arrivesAfterMs = this.#random() * latencyMs
+      await pause(arrivesAfterMs)
+      this.arrivals.push(performance.now())
+      await pause(latencyMs - arrivesAfterMs)
+      ledger.settle(grant)
+      ledger.leave(grant)
+    }
+  }
+
+  async #charge(ledger: RedisLedger, meter: Meter): Promise<Grant | undefined> {
+    const before = performance.now()
+    try {
+      return await ledger.charge(meter, 1)
+    } catch (error) {
+      if (!(error instanceof StoreUnavailableError)) throw error
+      this.unavailable++
+      return undefined
+    } finally {
+      this.slowestMs = Math.max(this.slowestMs, performance.now() - before)
+    }
+  }
+}

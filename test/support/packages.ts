@@ -1,0 +1,15 @@
+import { spawnSync } from 'node:child_process'
+
+export function hasProgram(name: string): boolean {
+  return spawnSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' }).status === 0
+}
+
+/** Installs a Debian package, if we may; whether it could be tried. Its service is not started: only the program is wanted. */
+export function installWithApt(name: string): boolean {
+  if (process.getuid?.() !== 0 || !hasProgram('apt-get')) return false
+  console.log(`installing ${name} with apt`)
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' }
+  spawnSync('apt-get', ['update', '-qq'], { stdio: 'inherit', env })
+  spawnSync('apt-get', ['install', '-y', '-qq', '--no-install-recommends', name], { stdio: 'inherit', env })
+  return true
+}

@@ -1,0 +1,105 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
+import { stringify } from 'yaml'
+import { newFolder } from './gateway.ts'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const MAIN = join(ROOT, 'src/main.ts')
+
+export interface Ended {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+export interface ProgramOptions {
+  readonly env?: NodeJS.ProcessEnv
+  readonly cwd?: string
+  /** What to run instead of the program itself. */
+  readonly command?: readonly string[]
+}
+
+/** The program as a process of its own, ended when the test is finished. */
+export class Program {
+  readonly child: ChildProcess
+  readonly ended: Promise<Ended>
+  stdout = ''
+  stderr = ''
+
+  constructor(
+    args: readonly string[],
+    { env = {}, cwd = newFolder(), command = [process.execPath, MAIN] }: ProgramOptions = {},
+  ) {
+    const { PATH, HOME } = process.env
+    const [program = '', ...first] = command
+    this.child = spawn(program, [...first, ...args], {
+      env: { PATH, HOME, ...env },
+      cwd,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    })
+    this.child.stdout?.on('data', (chunk) => void (this.stdout += String(chunk)))
+    this.child.stderr?.on('data', (chunk) => void (this.stderr += String(chunk)))
+    this.ended = new Promise((resolve) => void this.child.once('close', (code, signal) => resolve({ code, signal })))
+    onTestFinished(async () => {
+      this.child.kill('SIGKILL')
+      await this.ended
+    })
+  }
+
+  /** The first line of output that matches; throws if the program ends before. */
+  async line(pattern: RegExp): Promise<string> {
+    for (const line of this.stdout.split('\n')) if (pattern.test(line)) return line
+    const lines = createInterface({ input: this.child.stdout! })
+    try {
+      for await (const line of lines) if (pattern.test(line)) return line
+    } finally {
+      lines.close()
+      this.child.stdout!.resume()
+    }
+    throw new Error(`the program ended without a line like ${pattern}: ${this.stderr || this.stdout}`)
+  }
+
+  kill(signal: NodeJS.Signals): void {
+    this.child.kill(signal)
+  }
+}
+
+/** Runs one command to its end. */
+export async function run(
+  args: readonly string[],
+  options: { env?: NodeJS.ProcessEnv; cwd?: string; input?: string } = {},
+) {
+  const program = new Program(args, options)
+  program.child.stdin!.end(options.input ?? '')
+  const { code } = await program.ended
+  return { code, stdout: program.stdout, stderr: program.stderr }
+}
+
+/** Starts a gateway process and waits until it listens. */
+export async function startProcess(config: object): Promise<Program & { url: string; adminUrl: string }> {
+  const cwd = newFolder()
+  writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
+  const program = new Program(['start'], { cwd })
+  const { url, admin } = JSON.parse(await program.line(/"msg":"listening"/)) as { url: string; admin: string }
+  return Object.assign(program, { url, adminUrl: admin })
+}
+
+/** The same by `npm start`, of which the gateway is a descendant, with the number `pid`. */
+export async function npmStart(config: object): Promise<Program & { url: string; pid: number }> {
+  const file = join(newFolder(), 'sluice.yaml')
+  writeFileSync(file, stringify(config))
+  const options = { cwd: ROOT, env: { SLUICE_CONFIG: file }, command: ['npm', 'start'] }
+  const program = new Program([], options)
+  const { url, pid } = JSON.parse(await program.line(/"msg":"listening"/)) as { url: string; pid: number }
+  onTestFinished(() => {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // it has ended, as it should
+    }
+  })
+  return Object.assign(program, { url, pid })
+}

@@ -1,0 +1,69 @@
+import type { Clock, Timer } from '../../src/clock.ts'
+
+interface Pending {
+  readonly at: number
+  readonly order: number
+  readonly wake: () => void
+}
+
+/** A clock that only moves when it is told to, and then wakes whoever is due, in order. */
+export class SimulatedClock implements Clock {
+  #now: number
+  #order = 0
+  readonly #pending = new Set<Pending>()
+
+  constructor(now = 1_000_000) {
+    this.#now = now
+  }
+
+  now(): number {
+    return this.#now
+  }
+
+  schedule(delayMs: number, wake: () => void): Timer {
+    const pending = { at: this.#now + Math.max(0, delayMs), order: this.#order++, wake }
+    this.#pending.add(pending)
+    return { cancel: () => this.#pending.delete(pending) }
+  }
+
+  soon(run: () => void): void {
+    setImmediate(run)
+  }
+
+  get timers(): number {
+    return this.#pending.size
+  }
+
+  /** Milliseconds until each timer is due. */
+  get waits(): readonly number[] {
+    return [...this.#pending].map(({ at }) => at - this.#now)
+  }
+
+  /** Lets `ms` pass. What a timer sets off is finished before the next one wakes. */
+  async advance(ms: number): Promise<void> {
+    const until = this.#now + ms
+    await settled()
+    for (let next = this.#next(until); next !== undefined; next = this.#next(until)) {
+      this.#pending.delete(next)
+      this.#now = Math.max(this.#now, next.at)
+      next.wake()
+      await settled()
+    }
+    this.#now = until
+  }
+
+  #next(until: number): Pending | undefined {
+    let next: Pending | undefined
+    for (const pending of this.#pending) {
+      if (pending.at > until) continue
+      if (next === undefined || pending.at < next.at || (pending.at === next.at && pending.order < next.order))
+        next = pending
+    }
+    return next
+  }
+}
+
+/** Until everything that is ready to run has run. */
+function settled(): Promise<void> {
+  return new Promise((resolve) => void setImmediate(resolve))
+}

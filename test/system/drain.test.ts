@@ -1,0 +1,168 @@
+import { rmSync } from 'node:fs'
+import { Agent, request, type ServerResponse } from 'node:http'
+import { describe, expect, it } from 'vitest'
+import { harnessConfig, newFolder, startServer, startUpstream } from '../support/gateway.ts'
+import { call, RawClient } from '../support/http.ts'
+import { npmStart, startProcess } from '../support/process.ts'
+
+describe.each(['SIGTERM', 'SIGHUP'] as const)('%s', (signal) => {
+  it('lets running calls finish, refuses new connections, turns readiness off, and ends with 0', async () => {
+    const responses: ServerResponse[] = []
+    const url = await startServer((_, response) => void responses.push(response))
+    const gateway = await startProcess(harnessConfig(url))
+    const running = call(gateway.url, '/harness/ng/api/projects')
+    await expect.poll(() => responses.length).toBe(1)
+    expect((await fetch(`${gateway.adminUrl}/readyz`)).status).toBe(200)
+    gateway.kill(signal)
+    await expect.poll(async () => (await fetch(`${gateway.adminUrl}/readyz`)).status).toBe(503)
+    await expect(RawClient.connect(gateway.url)).rejects.toThrow('ECONNREFUSED')
+    responses[0]!.end('done')
+    expect(await running).toMatchObject({ status: 200, body: 'done' })
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+    expect(gateway.stdout).toContain('"outcome":"delivered"')
+    expect(gateway.stdout.trim().split('\n').at(-1)).toContain('"msg":"stopped"')
+  })
+})
+
+describe('SIGTERM', () => {
+  it('loses no call that was accepted, under load over connections that are kept', async () => {
+    const upstream = await startUpstream((_, response) => void setTimeout(() => response.end('ok'), 5))
+    const gateway = await startProcess(harnessConfig(upstream.url, { limits: { read: [] } }))
+    const { port } = new URL(gateway.url)
+    const agent = new Agent({ keepAlive: true, maxSockets: 20 })
+    const counts = { answered: 0, refused: 0 }
+    const lost: string[] = []
+    let isOver = false
+    const client = async (): Promise<void> => {
+      while (!isOver) {
+        await new Promise<void>((resolve) => {
+          const outgoing = request({ port, path: '/harness/ng/api/projects', agent }, (response) => {
+            response.resume().once('end', () => {
+              counts.answered++
+              if (response.statusCode !== 200) lost.push(String(response.statusCode))
+              resolve()
+            })
+          })
+          outgoing.once('error', (error: NodeJS.ErrnoException) => {
+            // Nobody took it: the client knows that, and goes elsewhere.
+            if (error.code === 'ECONNREFUSED') isOver = true
+            else lost.push(`${error.code} ${outgoing.reusedSocket}`)
+            resolve()
+          })
+          outgoing.end()
+        })
+      }
+      counts.refused++
+    }
+    const clients = Array.from({ length: 20 }, client)
+    await expect.poll(() => counts.answered).toBeGreaterThan(300)
+    gateway.kill('SIGTERM')
+    await Promise.all(clients)
+    agent.destroy()
+    expect(lost).toEqual([])
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+    expect(upstream.seen).toHaveLength(counts.answered)
+  })
+
+  it('answers calls that wait for quota, if their turn comes in time', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startProcess(
+      harnessConfig(upstream.url, { limits: { read: [{ requests: 1, window: '1s' }] } }),
+    )
+    await call(gateway.url, '/harness/ng/api/projects')
+    const waiting = call(gateway.url, '/harness/ng/api/projects')
+    await expect
+      .poll(async () =>
+        (await (await fetch(`${gateway.adminUrl}/metrics`)).text()).includes(
+          'sluice_queue_depth{upstream="harness",account="prod",class="read"} 1',
+        ),
+      )
+      .toBe(true)
+    gateway.kill('SIGTERM')
+    expect((await waiting).status).toBe(200)
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+  })
+
+  it('breaks off what does not end in the time that draining may take', async () => {
+    const url = await startServer((_, response) => void response.writeHead(200).write('for ever'))
+    const gateway = await startProcess({ ...harnessConfig(url), server: { port: 0, drain: '300ms' } })
+    const client = await RawClient.connect(gateway.url)
+    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
+    await client.until(/for ever/)
+    gateway.kill('SIGTERM')
+    await client.closed()
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+  })
+
+  it('writes the log to its end even where the store can not be written any more', async () => {
+    const upstream = await startUpstream()
+    const dir = newFolder()
+    const gateway = await startProcess({ ...harnessConfig(upstream.url), store: { dir } })
+    await call(gateway.url, '/harness/ng/api/projects')
+    rmSync(dir, { recursive: true })
+    gateway.kill('SIGTERM')
+    expect(await gateway.ended).toEqual({ code: 1, signal: null })
+    expect(gateway.stdout).toContain('"outcome":"delivered"')
+    expect(gateway.stderr).toContain('ENOENT')
+  })
+
+  it('is heeded from the moment at which the gateway says that it listens', async () => {
+    const ends = Array.from({ length: 4 }, async () => {
+      const gateway = await startProcess(harnessConfig('http://127.0.0.1:9'))
+      gateway.kill('SIGTERM')
+      return (await gateway.ended).code
+    })
+    expect(await Promise.all(ends)).toEqual([0, 0, 0, 0])
+  })
+
+  it('a second time ends at once', async () => {
+    const { promise: arrival, resolve } = Promise.withResolvers<void>()
+    const url = await startServer(() => resolve())
+    const gateway = await startProcess(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
+    await arrival
+    gateway.kill('SIGTERM')
+    await gateway.line(/draining/)
+    gateway.kill('SIGTERM')
+    expect(await gateway.ended).toEqual({ code: 1, signal: null })
+    expect(gateway.stdout).toContain('stopping at once')
+    await client.closed()
+  })
+})
+
+describe('npm start', () => {
+  it('stops when npm is told to, and leaves nothing running', async () => {
+    const responses: ServerResponse[] = []
+    const url = await startServer((_, response) => void responses.push(response))
+    const gateway = await npmStart(harnessConfig(url))
+    const running = call(gateway.url, '/harness/ng/api/projects')
+    await expect.poll(() => responses.length).toBe(1)
+    gateway.kill('SIGTERM')
+    await gateway.line(/draining/)
+    responses[0]!.end('done')
+    expect(await running).toMatchObject({ status: 200, body: 'done' })
+    // The end of its output is also that of every process which holds it.
+    expect(await gateway.ended).toMatchObject({ code: 0 })
+  })
+
+  it('drains at a Ctrl-C, which reaches the gateway twice: from the terminal, and from npm', async () => {
+    const responses: ServerResponse[] = []
+    const url = await startServer((_, response) => void responses.push(response))
+    const gateway = await npmStart(harnessConfig(url))
+    const running = call(gateway.url, '/harness/ng/api/projects')
+    await expect.poll(() => responses.length).toBe(1)
+    process.kill(gateway.pid, 'SIGINT')
+    await gateway.line(/draining/)
+    process.kill(gateway.pid, 'SIGINT')
+    const connecting = () =>
+      RawClient.connect(gateway.url).then(
+        () => 'accepted',
+        () => 'refused',
+      )
+    await expect.poll(connecting).toBe('refused')
+    responses[0]!.end('done')
+    expect(await running).toMatchObject({ status: 200, body: 'done' })
+    expect(await gateway.ended).toMatchObject({ code: 0 })
+  })
+})

@@ -1,0 +1,445 @@
+import { once } from 'node:events'
+import { METHODS, type ServerResponse } from 'node:http'
+import { createServer as createTcpServer, type Socket } from 'node:net'
+import { Readable } from 'node:stream'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
+import { call, open, RawClient } from '../support/http.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+import { ACCOUNT, harnessConfig, startGateway, startServer, startUpstream, TOKEN } from '../support/gateway.ts'
+
+describe('a forwarded request', () => {
+  const long = `/ng/api/projects?q=${'x'.repeat(8_000)}`
+  it.each([
+    '/ng/api/projects',
+    '/ng/api/projects?b=2&a=1&a=%2F&empty=&flag&plus=a+b&enc=%E2%82%AC',
+    `/code/api/v1/repos/${ACCOUNT}%2Fb%2Fc/+/content/x%20y?path=/a//b`,
+    '/ng/api//projects///x/',
+    '/ng/api/./projects',
+    '//ng/api/projects',
+    '/',
+    '/ng/api/projects?',
+    long,
+    "/ng/api/%7Bx%7D;v=1:2@3!$&'()*,=~",
+  ])('keeps path and query byte for byte: %.60s', async (path) => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    expect((await call(gateway.url, `/harness${path}`)).status).toBe(200)
+    expect(upstream.seen.map(({ url }) => url)).toEqual([path])
+  })
+
+  it('goes to the default upstream without a prefix, to the owner of a host, and below the base path', async () => {
+    const [one, two] = [await startUpstream(), await startUpstream()]
+    const config = harnessConfig(one.url, {}, { defaultUpstream: 'harness' }) as { upstreams: Record<string, object> }
+    config.upstreams['tickets'] = {
+      url: `${two.url}/base/v2/`,
+      hosts: ['tickets.internal'],
+      accounts: { main: {} },
+      limits: { read: [] },
+    }
+    const gateway = await startGateway(config)
+    await call(gateway.url, '/ng/api/projects')
+    await call(gateway.url, '//ng/api/projects')
+    await call(gateway.url, '/tickets/items?x=1')
+    await call(gateway.url, '/tickets')
+    await call(gateway.url, '/items/tickets/7', { headers: { host: 'Tickets.Internal:8080' } })
+    expect(one.seen.map(({ url }) => url)).toEqual(['/ng/api/projects', '//ng/api/projects'])
+    expect(two.seen.map(({ url }) => url)).toEqual(['/base/v2/items?x=1', '/base/v2/', '/base/v2/items/tickets/7'])
+  })
+
+  it('may have any method but CONNECT and TRACE', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const methods = METHODS.filter((method) => method !== 'CONNECT' && method !== 'TRACE')
+    for (const method of methods) {
+      const { status } = await call(gateway.url, '/harness/ng/api/projects', {
+        method,
+        body: 'x',
+        headers: { 'content-length': '1' },
+      })
+      expect(status, method).toBe(200)
+    }
+    expect(upstream.seen.map(({ method }) => method)).toEqual(methods)
+    expect(upstream.seen.every(({ body }) => body === 'x')).toBe(true)
+    const trace = await call(gateway.url, '/harness/ng/api/projects', { method: 'TRACE' })
+    expect(trace.headers['x-sluice-error']).toBe('invalid_request')
+  })
+
+  it('carries the credential and the account, and nothing that was meant for the gateway', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    await call(gateway.url, '/harness/ng/api/projects', {
+      headers: {
+        'x-api-key': 'client-key',
+        authorization: 'Bearer client-key',
+        'x-sluice-key': 'client-key',
+        'x-sluice-max-wait': '1s',
+        'harness-account': ACCOUNT,
+        cookie: 'a=1; sluice_x=2',
+        'x-correlation-id': 'corr-1',
+        'content-type': 'text/weird; x',
+      },
+    })
+    const [{ headers, rawHeaders }] = upstream.seen as [(typeof upstream.seen)[0]]
+    expect(headers).toMatchObject({
+      'x-api-key': TOKEN,
+      'harness-account': ACCOUNT,
+      'x-correlation-id': 'corr-1',
+      via: '1.1 sluice',
+      'x-forwarded-for': '127.0.0.1',
+      'x-forwarded-host': new URL(gateway.url).host,
+      cookie: 'a=1',
+      'content-type': 'text/weird; x',
+      host: new URL(upstream.url).host,
+    })
+    expect(rawHeaders.join('\n')).not.toContain('client-key')
+    expect(Object.keys(headers).filter((name) => name.startsWith('x-sluice') || name === 'authorization')).toEqual([])
+  })
+
+  it('carries no client key to a vendor in the header of another, but any other value of it', async () => {
+    const upstream = await startUpstream()
+    const harness = harnessConfig(upstream.url) as { upstreams: object }
+    const gateway = await startGateway({
+      ...harness,
+      upstreams: {
+        ...harness.upstreams,
+        tickets: { url: upstream.url, accounts: { main: {} }, limits: { read: [] } },
+      },
+      clients: { a: { keys: [hashKey('slk_a')] }, b: { keys: [hashKey('slk_b')] } },
+    })
+    for (const value of ['slk_a', 'slk_b', ['theirs', 'slk_a'], 'theirs']) {
+      const headers = { 'x-sluice-key': 'slk_a', 'x-api-key': value }
+      expect((await call(gateway.url, '/tickets/x', { headers })).status).toBe(200)
+    }
+    expect(upstream.seen.map(({ headers }) => headers['x-api-key'])).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      'theirs',
+    ])
+  })
+
+  it('gets the account added to its query where its family wants it there, and only if it is missing', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    for (const path of [
+      '/pipeline/api/x',
+      '/gateway/cf/admin/x?a=1',
+      `/audit/api/x?accountIdentifier=${ACCOUNT}`,
+      '/ng/api/x',
+      '/pipeline/apis',
+    ]) {
+      await call(gateway.url, `/harness${path}`)
+    }
+    await call(gateway.url, '/harness/pipeline/api/webhook/custom/t/v3', { method: 'POST' })
+    expect(upstream.seen.map(({ url }) => url)).toEqual([
+      `/pipeline/api/x?accountIdentifier=${ACCOUNT}`,
+      `/gateway/cf/admin/x?a=1&accountIdentifier=${ACCOUNT}`,
+      `/audit/api/x?accountIdentifier=${ACCOUNT}`,
+      '/ng/api/x',
+      '/pipeline/apis',
+      '/pipeline/api/webhook/custom/t/v3',
+    ])
+  })
+
+  it('injects nothing on webhook routes, and a bearer token for SCIM', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const headers = { 'x-hub-signature-256': 'sha256=abc', 'x-github-event': 'push' }
+    await call(gateway.url, '/harness/ng/api/webhook', { method: 'POST', headers, body: '{"a": 1 }' })
+    await call(gateway.url, `/harness/ng/api/scim/account/${ACCOUNT}/Users`)
+    const [webhook, scim] = upstream.seen
+    expect(webhook).toMatchObject({ body: '{"a": 1 }', headers })
+    expect(webhook!.headers['x-api-key']).toBeUndefined()
+    expect(webhook!.headers['authorization']).toBeUndefined()
+    expect(scim!.headers).toMatchObject({ authorization: `Bearer ${TOKEN}` })
+    expect(scim!.headers['x-api-key']).toBeUndefined()
+  })
+
+  it('streams an upload with the upstream’s back-pressure, whatever its length', async () => {
+    let received = 0
+    const upstreamUrl = await startServer((request, response) => {
+      request.on('data', (chunk: Buffer) => void (received += chunk.length))
+      request.on('end', () => response.end(String(received)))
+    })
+    const gateway = await startGateway(harnessConfig(upstreamUrl))
+    const piece = Buffer.alloc(65_536, 'x')
+    const pieces = 6_400 // 400 MiB
+    const before = process.memoryUsage().arrayBuffers
+    const answer = await call(gateway.url, '/harness/ng/api/file-store', {
+      method: 'PUT',
+      body: Readable.from(
+        (function* () {
+          for (let i = 0; i < pieces; i++) yield piece
+        })(),
+      ),
+    })
+    expect(answer.body).toBe(String(pieces * piece.length))
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(150 * 1_048_576)
+  })
+
+  it('is sent on while the client is still sending it, and the answer comes back meanwhile', async () => {
+    const upstreamUrl = await startServer((request, response) => {
+      response.writeHead(200)
+      request.on('data', (chunk: Buffer) => response.write(`got ${chunk.toString()};`))
+      request.on('end', () => response.end('end'))
+    })
+    const gateway = await startGateway(harnessConfig(upstreamUrl))
+    const client = await RawClient.connect(gateway.url)
+    client.write('POST /harness/ng/api/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n')
+    await client.until(/got one;/)
+    client.write('3\r\ntwo\r\n')
+    await client.until(/got two;/)
+    client.write('0\r\n\r\n')
+    expect(await client.until(/end\r\n0\r\n\r\n/)).toContain('got two;')
+    client.socket.destroy()
+  })
+
+  it('gets 100 Continue when its body is wanted, and not when it is refused', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const client = await RawClient.connect(gateway.url)
+    const head = (path: string): string =>
+      `PUT ${path} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n`
+    client.write(head('/harness/ng/api/projects/x'))
+    expect(await client.until(/\r\n\r\n/)).toBe('HTTP/1.1 100 Continue\r\n\r\n')
+    client.write('body')
+    expect(await client.until(/HTTP\/1.1 200/)).toContain('HTTP/1.1 200 OK')
+    expect(upstream.seen[0]).toMatchObject({ body: 'body' })
+    expect(upstream.seen[0]!.headers.expect).toBeUndefined()
+    client.socket.destroy()
+
+    const refused = await RawClient.connect(gateway.url)
+    refused.write(head('/harness/ng/api/projects/x?accountIdentifier=other'))
+    const answer = await refused.until(/\r\n\r\n/)
+    expect(answer).toMatch(/^HTTP\/1\.1 403/)
+    refused.socket.destroy()
+  })
+
+  it('is ended upstream at once when its client leaves', async () => {
+    const { promise: reached, resolve: reach } = Promise.withResolvers<ServerResponse>()
+    const url = await startServer((_, response) => reach(response))
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
+    const ended = once(await reached, 'close')
+    client.socket.destroy()
+    await ended
+    await expect.poll(() => gateway.lines.at(-1)).toMatchObject({ outcome: 'client_gone', status: 'none', attempts: 1 })
+  })
+})
+
+describe('a response', () => {
+  it('comes back with its status, fields and body, less what belongs to one connection', async () => {
+    const upstream = await startUpstream((_, response) => {
+      response.writeHead(207, 'Multi-Status', [
+        ...['Content-Type', 'text/plain', 'Set-Cookie', 'a=1', 'Set-Cookie', 'b=2', 'X-Custom', 'x'],
+        ...['Connection', 'keep-alive, x-hop', 'X-Hop', 'h', 'X-RateLimit-Remaining', '5', 'X-Sluice-Error', 'forged'],
+      ])
+      response.end('hello')
+    })
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const answer = await call(gateway.url, '/harness/ng/api/projects')
+    expect(answer).toMatchObject({ status: 207, body: 'hello' })
+    expect(answer.headers).toMatchObject({
+      'content-type': 'text/plain',
+      'x-custom': 'x',
+      via: '1.1 sluice',
+      'x-ratelimit-remaining': '999',
+    })
+    expect(answer.headers['set-cookie']).toEqual(['a=1', 'b=2'])
+    expect(answer.headers['x-hop']).toBeUndefined()
+    expect(answer.headers['x-sluice-error']).toBeUndefined()
+  })
+
+  it('tells the upstream’s own quota where the gateway keeps none', async () => {
+    const upstream = await startUpstream((_, response) =>
+      response.writeHead(200, { 'x-ratelimit-limit': '10', 'x-ratelimit-remaining': '7' }).end(),
+    )
+    const gateway = await startGateway(harnessConfig(upstream.url, { limits: { read: [] } }))
+    const { headers } = await call(gateway.url, '/harness/ng/api/projects')
+    expect(headers).toMatchObject({ 'x-ratelimit-limit': '10', 'x-ratelimit-remaining': '7' })
+  })
+
+  it.each([204, 304, 404, 500])('%i is passed on untouched', async (status) => {
+    const upstream = await startUpstream((_, response) =>
+      response.writeHead(status, { etag: '"x"' }).end(status >= 400 ? '{"code":"X"}' : undefined),
+    )
+    const gateway = await startGateway(harnessConfig(upstream.url, { retry: { retries: 0 } }))
+    const answer = await call(gateway.url, '/harness/ng/api/projects')
+    expect(answer).toMatchObject({ status, body: status >= 400 ? '{"code":"X"}' : '' })
+    expect(answer.headers.etag).toBe('"x"')
+  })
+
+  it('to a HEAD has the length but no body', async () => {
+    const upstream = await startUpstream((_, response) => response.writeHead(200, { 'content-length': '5' }).end())
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const answer = await call(gateway.url, '/harness/ng/api/projects', { method: 'HEAD' })
+    expect(answer).toMatchObject({ status: 200, body: '', headers: { 'content-length': '5' } })
+  })
+
+  it('keeps its trailers', async () => {
+    const upstream = await startUpstream((_, response) => {
+      response.writeHead(200, { trailer: 'x-checksum' })
+      response.write('data')
+      response.addTrailers({ 'x-checksum': 'abc' })
+      response.end()
+    })
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    expect((await call(gateway.url, '/harness/ng/api/projects')).trailers).toEqual({ 'x-checksum': 'abc' })
+  })
+
+  it('reaches the client piece by piece, its head first', async () => {
+    const { promise: reached, resolve: reach } = Promise.withResolvers<ServerResponse>()
+    const url = await startServer((_, response) =>
+      reach(response.writeHead(200, { 'content-type': 'text/event-stream' })),
+    )
+    const gateway = await startGateway(harnessConfig(url))
+    const opening = open(gateway.url, '/harness/ng/api/events')
+    const response = await reached
+    response.flushHeaders()
+    const incoming = await opening
+    for (const text of ['data: 1\n\n', 'data: 2\n\n']) {
+      response.write(text)
+      const [piece] = (await once(incoming, 'data')) as [Buffer]
+      expect(piece.toString()).toBe(text)
+    }
+    response.end()
+    await once(incoming, 'end')
+  })
+
+  it('is not read faster than its client takes it, and not for ever', async () => {
+    const clock = new SimulatedClock()
+    const flood = await startFlood(200 * 1_048_576)
+    const gateway = await startGateway(harnessConfig(flood.url), { clock })
+    const [leaver, sleeper] = await Promise.all([RawClient.connect(gateway.url), RawClient.connect(gateway.url)])
+    for (const client of [leaver, sleeper]) {
+      client.socket.pause()
+      client.write('GET /harness/ng/api/file HTTP/1.1\r\nHost: x\r\n\r\n')
+    }
+    // Both are paused: what else is sent, only the system's buffers take.
+    await expect.poll(() => idle(clock)).toHaveLength(2)
+    expect(flood.sent).toBeLessThan(64 * 1_048_576)
+    leaver.socket.destroy()
+    await expect.poll(() => idle(clock)).toHaveLength(1)
+    await clock.advance(300_000)
+    await expect.poll(() => gateway.lines.length).toBe(2)
+    expect(gateway.lines.map(({ outcome }) => outcome)).toEqual(['client_gone', 'client_gone'])
+    expect(clock.timers).toBe(0)
+    sleeper.socket.destroy()
+  })
+
+  it('comes to its end for a client that was slow for a while', async () => {
+    const clock = new SimulatedClock()
+    const flood = await startFlood(50 * 1_048_576)
+    const gateway = await startGateway(harnessConfig(flood.url), { clock })
+    const incoming = await open(gateway.url, '/harness/ng/api/file')
+    await expect.poll(() => idle(clock)).toHaveLength(1)
+    await clock.advance(299_000)
+    let received = 0
+    for await (const piece of incoming) received += (piece as Buffer).length
+    expect(received).toBe(50 * 1_048_576)
+    expect(clock.timers).toBe(0)
+  })
+
+  it('that breaks off breaks the client’s connection, rather than looking whole', async () => {
+    for (const head of ['Content-Length: 100', 'Transfer-Encoding: chunked']) {
+      const { promise: answered, resolve: answer } = Promise.withResolvers<Socket>()
+      const server = createTcpServer((socket) => {
+        socket.on('error', () => undefined)
+        socket.once('data', () => {
+          socket.write(`HTTP/1.1 200 OK\r\n${head}\r\n\r\n${head.startsWith('T') ? '5\r\nhello\r\n' : 'hello'}`)
+          answer(socket)
+        })
+      })
+      await once(server.listen(0, '127.0.0.1'), 'listening')
+      onTestFinished(() => void server.close())
+      const gateway = await startGateway(
+        harnessConfig(`http://127.0.0.1:${(server.address() as { port: number }).port}`),
+      )
+      const incoming = await open(gateway.url, '/harness/ng/api/projects')
+      const socket = await answered
+      const rest = incoming.once('data', () => socket.resetAndDestroy()).toArray()
+      await expect(rest, head).rejects.toThrow(/aborted|ECONNRESET/)
+      await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'broken_off', status: '200', attempts: 1 }])
+    }
+  })
+
+  it('with Connection twice, and with a reason phrase that is no ASCII, goes back whole', async () => {
+    const server = createTcpServer((socket) => {
+      socket.on('error', () => undefined)
+      const head = 'HTTP/1.1 200 gr\xfc\xdf\r\nConnection: keep-alive\r\nConnection: keep-alive\r\nContent-Length: 5'
+      socket.on('data', () => socket.write(Buffer.from(`${head}\r\n\r\nhello`, 'latin1')))
+    })
+    await once(server.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => void server.close())
+    const gateway = await startGateway(harnessConfig(`http://127.0.0.1:${(server.address() as { port: number }).port}`))
+    expect(await call(gateway.url, '/harness/ng/api/projects')).toMatchObject({ status: 200, body: 'hello' })
+  })
+
+  it('is broken off, not continued with a refusal, when its client sends what is no HTTP', async () => {
+    const url = await startServer((_, response) => response.writeHead(200, { 'content-length': '300' }).write('start'))
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write('GET /harness/ng/api/file HTTP/1.1\r\nHost: x\r\n\r\n')
+    await client.until(/start/)
+    client.write('garbage\r\n\r\n')
+    await client.closed()
+    expect(client.received).not.toContain('400')
+  })
+
+  it('that comes before the whole request was sent is delivered, and the connection closed', async () => {
+    const url = await startServer((_, response) => response.writeHead(413).end('too much'))
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write('PUT /harness/ng/api/file HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\nstart')
+    expect(await client.until(/too much/)).toMatch(/^HTTP\/1\.1 413/)
+    await client.closed()
+  })
+})
+
+describe('a response over a connection that the client keeps', () => {
+  it('leaves the connection usable, many calls long', async () => {
+    const upstream = await startUpstream(({ body }, response) => response.end(body))
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const client = await RawClient.connect(gateway.url)
+    for (let i = 0; i < 50; i++) {
+      const text = `body-${i}`
+      client.write(
+        `POST /harness/ng/api/projects/list HTTP/1.1\r\nHost: x\r\nContent-Length: ${text.length}\r\n\r\n${text}`,
+      )
+      await client.until(new RegExp(`${text}$`))
+    }
+    expect(upstream.seen).toHaveLength(50)
+    client.socket.destroy()
+  })
+})
+
+/** An upstream that answers with so many bytes, as fast as they are taken. */
+async function startFlood(total: number): Promise<{ readonly url: string; readonly sent: number }> {
+  const piece = Buffer.alloc(1_048_576)
+  let sent = 0
+  const url = await startServer((_, response) => {
+    let left = total
+    const push = (): void => {
+      while (left > 0) {
+        left -= piece.length
+        sent += piece.length
+        if (!response.write(piece)) return void response.once('drain', push)
+      }
+      response.end()
+    }
+    push()
+  })
+  return {
+    url,
+    get sent() {
+      return sent
+    },
+  }
+}
+
+/** The waits for a client that takes nothing; the ledger's renewals are shorter. */
+function idle(clock: SimulatedClock): readonly number[] {
+  return clock.waits.filter((ms) => ms === 300_000)
+}

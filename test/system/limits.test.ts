@@ -1,0 +1,96 @@
+import { Readable } from 'node:stream'
+import { describe, expect, inject, it } from 'vitest'
+import { call as callRaw } from '../support/http.ts'
+import { newFolder, startGateway, startUpstream } from '../support/gateway.ts'
+
+let prefixes = 0
+const stores = {
+  'the embedded store': () => ({ kind: 'memory', dir: newFolder() }),
+  Redis: () => ({
+    kind: 'redis',
+    url: inject('redisUrl'),
+    prefix: `limits-${process.pid}-${prefixes++}`,
+    commandTimeout: '2s',
+  }),
+}
+
+const AT_ONCE = { 'x-sluice-max-wait': '0' }
+
+describe.each(Object.entries(stores))('with %s', (_, store) => {
+  async function start(limits: object, upstream: object = {}) {
+    const { url, seen } = await startUpstream()
+    const it = { url, accounts: { main: {} }, limits: { read: [], write: [], ...limits }, ...upstream }
+    const gateway = await startGateway({
+      server: { port: 0 },
+      admin: { port: 0 },
+      store: store(),
+      upstreams: { it },
+    })
+    const call = (method: string, path = '/x', init: RequestInit = {}) =>
+      fetch(`${gateway.url}/it${path}`, { method, ...init, headers: { ...AT_ONCE, ...(init.headers as object) } })
+    return { gateway, seen, call }
+  }
+
+  it('a limit that is not enforced lets all through, and tells in metrics and log whom it would have held back', async () => {
+    const { gateway, call } = await start({
+      read: [
+        { requests: 2, window: '60s', enforce: false },
+        { requests: 10, window: '1h' },
+      ],
+    })
+    const responses = [await call('GET'), await call('GET'), await call('GET')]
+    expect(responses.map(({ status }) => status)).toEqual([200, 200, 200])
+    // The headers are about the limit that is kept.
+    expect(responses[2]!.headers.get('ratelimit-policy')).toBe('"read";q=10;w=3600')
+    expect(responses[2]!.headers.get('x-ratelimit-remaining')).toBe('7')
+    expect(gateway.lines.map(({ wouldDeny }) => wouldDeny)).toEqual([undefined, undefined, ['read 1m shadow']])
+    const metrics = await gateway.metrics()
+    expect(metrics).toContain(
+      'sluice_quota_would_deny_total{upstream="it",account="main",class="read",window="1m shadow",client="anonymous"} 1',
+    )
+    expect(metrics).toContain('sluice_quota_used{upstream="it",account="main",class="read",window="1m shadow"} 3')
+  })
+
+  it('a limit of units, one on all accounts and one on calls at once are charged together or not at all', async () => {
+    const limits = {
+      all: [
+        { requests: 10, window: '60s', cost: { GET: 1, default: 5 } },
+        { requests: 4, window: '60s', scope: 'upstream' },
+        { concurrent: 2 },
+      ],
+    }
+    const { gateway, call } = await start(limits, { accounts: { a: {}, b: {} } })
+    const by = (account: string) => ({ headers: { 'x-sluice-account': account } })
+    const statuses = []
+    for (const [method, account] of [
+      ['PUT', 'a'],
+      ['PUT', 'a'],
+      ['GET', 'a'], // 11 units
+      ['GET', 'b'],
+      ['GET', 'b'],
+      ['GET', 'b'], // the fifth at the upstream
+    ] as const) {
+      statuses.push((await call(method, '/x', by(account))).status)
+    }
+    expect(statuses).toEqual([200, 200, 429, 200, 200, 429])
+    const metrics = await gateway.metrics()
+    for (const line of [
+      'account="*",class="all",window="1m per upstream"} 4',
+      'account="a",class="all",window="1m by method"} 10',
+      'account="b",class="all",window="1m by method"} 2',
+      'account="a",class="all",window="at once"} 0',
+    ]) {
+      expect(metrics).toContain(`sluice_quota_used{upstream="it",${line}`)
+    }
+  })
+
+  it('a body of unknown length is refused where a limit depends on its length', async () => {
+    const { gateway, seen, call } = await start({ write: [{ requests: 100, window: '60s', cost: { bytes: 10 } }] })
+    const response = await call('POST', '/x', { body: '0123456789a' })
+    expect(response.headers.get('x-ratelimit-remaining')).toBe('98')
+    const chunked = await callRaw(gateway.url, '/it/x', { method: 'POST', body: Readable.from(['a']) })
+    expect(chunked.status).toBe(400)
+    expect(chunked.body).toContain('the request needs a Content-Length')
+    expect(seen).toHaveLength(1)
+  })
+})

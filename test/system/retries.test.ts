@@ -1,0 +1,252 @@
+import { createServer } from 'node:http'
+import { Readable } from 'node:stream'
+import { describe, expect, it } from 'vitest'
+import { call, RawClient } from '../support/http.ts'
+import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
+import { freePort } from '../support/find-redis.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const QUICK = { retry: { retries: 3, baseDelay: '1ms', maxDelay: '5ms' }, breaker: { failures: 100 } }
+const READ = '/harness/ng/api/projects'
+const LIST = '/harness/ng/api/connectors/listV2'
+const CREATE = '/harness/ng/api/projects'
+
+/** An upstream that answers with these statuses in turn, the last one for ever. */
+function statuses(...list: (number | [number, Record<string, string>])[]) {
+  let index = 0
+  return startUpstream((_, response) => {
+    const [status, headers] = [list[Math.min(index++, list.length - 1)]!].flat() as [number, Record<string, string>?]
+    response.writeHead(status, headers).end(`answer ${index}`)
+  })
+}
+
+describe('a call that fails', () => {
+  it.each([429, 500, 502, 503, 504])('with %i is repeated if it only reads, and tells how often', async (status) => {
+    const upstream = await statuses(status, status, 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
+    const answer = await call(gateway.url, READ)
+    expect(answer).toMatchObject({ status: 200, body: 'answer 3' })
+    expect(answer.headers['x-sluice-attempts']).toBe('3')
+    expect(answer.headers['x-ratelimit-remaining']).toBe('997')
+    expect(gateway.lines[0]).toMatchObject({ attempts: 3, outcome: 'delivered' })
+    expect(await gateway.metrics()).toContain(
+      `sluice_attempts_total{upstream="harness",account="prod",class="read",reason="status_${status}"} 2 # {correlation_id="`,
+    )
+  })
+
+  it('tells how long it slept between its attempts, if it did', async () => {
+    const upstream = await statuses(503, 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK), { random: () => 0.5 })
+    const repeated = await call(gateway.url, READ)
+    const [, backoff] = /, backoff;dur=(\d+\.\d)$/.exec(repeated.headers['server-timing'] as string) ?? []
+    expect(Number(backoff)).toBeGreaterThan(0)
+    expect(gateway.lines[0]!.backoffMs.toFixed(1)).toBe(backoff)
+    const once = await call(gateway.url, READ)
+    expect(once.headers['server-timing']).not.toContain('backoff')
+    expect(gateway.lines[1]).toMatchObject({ backoffMs: 0 })
+  })
+
+  it.each([400, 401, 404, 408, 501, 505])('with %i is not', async (status) => {
+    const upstream = await statuses(status, 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
+    const answer = await call(gateway.url, READ)
+    expect(answer.status).toBe(status)
+    expect(answer.headers['x-sluice-attempts']).toBeUndefined()
+    expect(upstream.seen).toHaveLength(1)
+  })
+
+  it('ends with the upstream’s own last answer', async () => {
+    const upstream = await statuses(503)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
+    expect(await call(gateway.url, READ)).toMatchObject({ status: 503, body: 'answer 4' })
+    expect(upstream.seen).toHaveLength(4)
+  })
+
+  it('is repeated with its body, if that is small', async () => {
+    const upstream = await statuses(503, 200, 503, 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
+    const body = JSON.stringify({ filter: 'x'.repeat(200_000) })
+    expect((await call(gateway.url, LIST, { method: 'POST', body })).status).toBe(200)
+    const chunked = await call(gateway.url, LIST, {
+      method: 'POST',
+      body: Readable.from([body.slice(0, 10), body.slice(10)]),
+    })
+    expect(chunked.status).toBe(200)
+    expect(upstream.seen.map((one) => one.body)).toEqual([body, body, body, body])
+  })
+
+  it('is not repeated with a body that was too large to keep', async () => {
+    const upstream = await statuses(503, 200)
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, { ...QUICK, retry: { ...QUICK.retry, bodyLimit: 1_000 } }),
+    )
+    const body = 'x'.repeat(1_001)
+    expect((await call(gateway.url, LIST, { method: 'POST', body })).status).toBe(503)
+    expect(
+      (await call(gateway.url, LIST, { method: 'POST', body: Readable.from(['x'.repeat(900), 'x'.repeat(101)]) }))
+        .status,
+    ).toBe(200)
+    expect(upstream.seen.map((one) => one.body)).toEqual([body, body])
+  })
+
+  it('is not repeated if it creates something and was sent', async () => {
+    for (const status of [429, 500, 502, 503]) {
+      const upstream = await statuses(status, 200)
+      const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
+      expect((await call(gateway.url, CREATE, { method: 'POST', body: '{}' })).status).toBe(status)
+      expect(upstream.seen).toHaveLength(1)
+    }
+  })
+
+  it('is repeated after a reset, unless it creates something', async () => {
+    let count = 0
+    const url = await startServer((request, response) => {
+      request.resume().on('end', () => (count++ % 2 === 0 ? request.socket.resetAndDestroy() : response.end('ok')))
+    })
+    const gateway = await startGateway(harnessConfig(url, QUICK))
+    expect(await call(gateway.url, READ)).toMatchObject({ status: 200, body: 'ok' })
+    expect(count).toBe(2)
+    const created = await call(gateway.url, CREATE, { method: 'POST', body: '{}' })
+    expect(created.headers['x-sluice-error']).toBe('interrupted')
+    expect(count).toBe(3)
+  })
+
+  it('is repeated whatever it does, if nothing of it was sent', async () => {
+    const port = await freePort()
+    const gateway = await startGateway(
+      harnessConfig(`http://127.0.0.1:${port}`, {
+        retry: { retries: 20, baseDelay: '20ms', maxDelay: '20ms', budget: '100%' },
+        breaker: { failures: 100 },
+      }),
+    )
+    const calling = call(gateway.url, CREATE, { method: 'POST', body: 'x'.repeat(100_000) })
+    await expect
+      .poll(async () => Number(/reason="unreachable"} (\d+)/.exec(await gateway.metrics())?.[1] ?? 0))
+      .toBeGreaterThan(1)
+    let received = 0
+    const server = createServer((request, response) =>
+      request.on('data', (chunk: Buffer) => void (received += chunk.length)).on('end', () => response.end()),
+    )
+    server.listen(port, '127.0.0.1')
+    expect((await calling).status).toBe(200)
+    expect(received).toBe(100_000)
+    server.close()
+    // Not one of the attempts before was charged.
+    expect(await gateway.metrics()).toContain(
+      'sluice_quota_used{upstream="harness",account="prod",class="write",window="1m"} 1',
+    )
+  })
+
+  it.each([
+    ['in seconds', '2'],
+    ['until a date', 'Thu, 01 Jan 2026 00:00:02 GMT'],
+  ])('waits as long as the upstream says, %s', async (_, retryAfter) => {
+    const clock = new SimulatedClock(Date.UTC(2026, 0, 1))
+    const upstream = await statuses([429, { 'retry-after': retryAfter }], 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK), { clock, random: () => 0 })
+    const answer = call(gateway.url, READ)
+    await expect.poll(() => clock.waits).toContain(2_000)
+    await clock.advance(1_999)
+    expect(upstream.seen).toHaveLength(1)
+    await clock.advance(1)
+    expect((await answer).status).toBe(200)
+  })
+
+  it('answers with what the upstream said if there is no time for what it asks', async () => {
+    const upstream = await statuses([429, { 'retry-after': '300' }], 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
+    const answer = await call(gateway.url, READ)
+    expect(answer).toMatchObject({ status: 429, body: 'answer 1', headers: { 'retry-after': '300' } })
+  })
+
+  it('is left alone if its client says so', async () => {
+    const upstream = await statuses(503, 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
+    expect((await call(gateway.url, READ, { headers: { 'x-sluice-retry': 'off' } })).status).toBe(503)
+    expect(upstream.seen).toHaveLength(1)
+  })
+
+  it('is not repeated beyond the budget', async () => {
+    const upstream = await statuses(503)
+    const gateway = await startGateway(harnessConfig(upstream.url, { ...QUICK, breaker: { failures: 1_000 } }))
+    for (let i = 0; i < 30; i++) expect((await call(gateway.url, READ)).status).toBe(503)
+    // Ten saved up, a fifth of thirty calls, and one a second for as long as this takes.
+    expect(upstream.seen.length).toBeGreaterThanOrEqual(46 - 1)
+    expect(upstream.seen.length).toBeLessThanOrEqual(52)
+    expect(await gateway.metrics()).toMatch(
+      /sluice_retry_budget_exhausted_total\{upstream="harness"\} \d+ # \{correlation_id=/,
+    )
+  })
+
+  it('is not repeated for a client that left meanwhile', async () => {
+    const upstream = await statuses([503, { 'retry-after': '1' }], 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`GET ${READ} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await expect.poll(() => upstream.seen.length).toBe(1)
+    client.socket.destroy()
+    await expect.poll(() => gateway.lines.length).toBe(1)
+    expect(gateway.lines[0]).toMatchObject({ outcome: 'client_gone', attempts: 1 })
+    expect(upstream.seen).toHaveLength(1)
+  })
+})
+
+describe('a breaker', () => {
+  it('opens after five failures, refuses with the time to come back, and closes after a successful probe', async () => {
+    let isSick = true
+    const upstream = await startUpstream((_, response) => response.writeHead(isSick ? 500 : 200).end())
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, { retry: { retries: 0 }, breaker: { failures: 5, reset: '600ms' } }),
+    )
+    for (let i = 0; i < 5; i++) expect((await call(gateway.url, READ)).status).toBe(500)
+    const refused = await call(gateway.url, READ)
+    expect(refused).toMatchObject({ status: 503 })
+    expect(refused.headers).toMatchObject({ 'x-sluice-error': 'breaker_open', 'retry-after': '1' })
+    expect(refused.json()).toMatchObject({ code: 'CIRCUIT_OPEN' })
+    expect(upstream.seen).toHaveLength(5)
+    expect(await gateway.metrics()).toContain('sluice_breaker_state{upstream="harness"} 2')
+    isSick = false
+    await expect.poll(async () => (await call(gateway.url, READ)).status, { timeout: 5_000 }).toBe(200)
+    expect(await gateway.metrics()).toContain('sluice_breaker_state{upstream="harness"} 0')
+    expect((await fetch(`${gateway.adminUrl}/readyz`)).status).toBe(200)
+  })
+
+  it('ends the repeats of a call as soon as it opens, with the upstream’s own answer', async () => {
+    const upstream = await statuses(503)
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, { ...QUICK, retry: { ...QUICK.retry, retries: 10 }, breaker: { failures: 5 } }),
+    )
+    for (let i = 0; i < 4; i++) await call(gateway.url, READ, { headers: { 'x-sluice-retry': 'off' } })
+    expect(await call(gateway.url, READ)).toMatchObject({ status: 503, body: 'answer 5' })
+    expect((await call(gateway.url, READ)).headers['x-sluice-error']).toBe('breaker_open')
+    expect(upstream.seen).toHaveLength(5)
+  })
+
+  it('is not opened by the repeats of one call', async () => {
+    const upstream = await startUpstream((request, response) => {
+      response.writeHead(request.url === '/ng/api/sick' ? 500 : 200).end()
+    })
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, { ...QUICK, retry: { ...QUICK.retry, retries: 10 }, breaker: { failures: 5 } }),
+    )
+    expect((await call(gateway.url, '/harness/ng/api/sick')).headers['x-sluice-attempts']).toBe('11')
+    expect((await call(gateway.url, READ)).status).toBe(200)
+  })
+
+  it('does not count 4xx, nor clients that left', async () => {
+    let isSilent = false
+    const upstream = await startUpstream((_, response) => void (isSilent || response.writeHead(404).end()))
+    const gateway = await startGateway(harnessConfig(upstream.url, { breaker: { failures: 2 } }))
+    for (let i = 0; i < 4; i++) await call(gateway.url, READ)
+    isSilent = true
+    for (let i = 0; i < 4; i++) {
+      const client = await RawClient.connect(gateway.url)
+      client.write(`GET ${READ} HTTP/1.1\r\nHost: x\r\n\r\n`)
+      await expect.poll(() => upstream.seen.length).toBe(5 + i)
+      client.socket.destroy()
+    }
+    isSilent = false
+    expect((await call(gateway.url, READ)).status).toBe(404)
+    expect(await gateway.metrics()).toContain('sluice_breaker_state{upstream="harness"} 0')
+  })
+})

@@ -1,0 +1,124 @@
+import { execFileSync } from 'node:child_process'
+import { type DisposableTempDir, readFileSync } from 'node:fs'
+import { createServer } from 'node:https'
+import type { AddressInfo } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { call } from '../support/http.ts'
+import { harnessConfig, startGateway } from '../support/gateway.ts'
+import { temporaryFolder } from '../support/temporary-folder.ts'
+
+let folder: DisposableTempDir
+
+/** An authority, and a certificate of it for localhost and for a client. */
+beforeAll(() => {
+  folder = temporaryFolder('tls')
+  const openssl = (...args: string[]): void => void execFileSync('openssl', args, { cwd: folder.path, stdio: 'pipe' })
+  openssl(
+    'req',
+    '-x509',
+    '-newkey',
+    'rsa:2048',
+    '-nodes',
+    '-keyout',
+    'ca.key',
+    '-out',
+    'ca.pem',
+    '-days',
+    '2',
+    '-subj',
+    '/CN=test authority',
+  )
+  for (const name of ['localhost', 'client']) {
+    openssl(
+      'req',
+      '-newkey',
+      'rsa:2048',
+      '-nodes',
+      '-keyout',
+      `${name}.key`,
+      '-out',
+      `${name}.csr`,
+      '-subj',
+      `/CN=${name}`,
+      '-addext',
+      `subjectAltName=DNS:${name}`,
+    )
+    openssl(
+      'x509',
+      '-req',
+      '-in',
+      `${name}.csr`,
+      '-CA',
+      'ca.pem',
+      '-CAkey',
+      'ca.key',
+      '-CAcreateserial',
+      '-out',
+      `${name}.pem`,
+      '-days',
+      '2',
+      '-copy_extensions',
+      'copy',
+    )
+  }
+})
+afterAll(() => folder.remove())
+
+const file = (name: string): string => readFileSync(join(folder.path, name), 'utf8')
+
+async function startTlsUpstream(wantsClient = false): Promise<string> {
+  const server = createServer(
+    {
+      key: file('localhost.key'),
+      cert: file('localhost.pem'),
+      ca: file('ca.pem'),
+      requestCert: wantsClient,
+      rejectUnauthorized: wantsClient,
+    },
+    (request, response) => response.end((request.socket as TLSSocket).getPeerCertificate().subject?.CN ?? 'nobody'),
+  )
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return `https://localhost:${(server.address() as AddressInfo).port}`
+}
+
+async function callThrough(url: string, tls?: object) {
+  const gateway = await startGateway(
+    harnessConfig(url, { retry: { retries: 0 }, ...(tls === undefined ? {} : { tls }) }),
+  )
+  return call(gateway.url, '/harness/ng/api/projects')
+}
+
+describe('an upstream with TLS', () => {
+  it('is not spoken to if its certificate is of an unknown authority', async () => {
+    const answer = await callThrough(await startTlsUpstream())
+    expect(answer.headers['x-sluice-error']).toBe('unreachable')
+    expect(answer.json().message).toMatch(/SELF_SIGNED|UNABLE_TO_VERIFY/)
+  })
+
+  it('is spoken to if its authority is configured', async () => {
+    expect(await callThrough(await startTlsUpstream(), { ca: file('ca.pem') })).toMatchObject({
+      status: 200,
+      body: 'nobody',
+    })
+  })
+
+  it('is not spoken to under another name than its own', async () => {
+    const url = (await startTlsUpstream()).replace('localhost', '127.0.0.1')
+    const answer = await callThrough(url, { ca: file('ca.pem') })
+    expect(answer.json().message).toContain('ERR_TLS_CERT_ALTNAME_INVALID')
+    expect((await callThrough(url, { ca: file('ca.pem'), servername: 'localhost' })).status).toBe(200)
+  })
+
+  it('gets the client certificate if there is one', async () => {
+    const tls = { ca: file('ca.pem'), cert: file('client.pem'), key: file('client.key') }
+    const url = await startTlsUpstream(true)
+    expect(await callThrough(url, tls)).toMatchObject({ status: 200, body: 'client' })
+    expect((await callThrough(url, { ca: file('ca.pem') })).status).toBe(502)
+  })
+})
