@@ -1,0 +1,324 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { Cluster, type Redis } from 'ioredis'
+import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
+import { type Meter, meterOf } from '../../../src/quota/ledger.ts'
+import { limitOf } from '../../../src/quota/limit.ts'
+import type { RedisLedger } from '../../../src/quota/redis-ledger.ts'
+import { Load, openTestLedger, type TestLedger } from '../../support/ledger-load.ts'
+import {
+  describeTopology,
+  type RedisCluster,
+  type RedisServer,
+  type SentinelRedis,
+  startCluster,
+  startSentinelRedis,
+  startStandalone,
+  startTlsRedis,
+  type TlsRedis,
+  until,
+} from '../../support/redis-topologies.ts'
+
+const [REQUESTS, WINDOW_MS] = [100, 1_000]
+/** An answer that takes longer has hung: far above `commandTimeout`, for the sake of machines that are busy. */
+const HUNG_MS = 1_500
+
+let made = 0
+
+function readsOf(home: string): Meter {
+  const limits = [limitOf({ id: 'read.1000', class: 'read', requests: REQUESTS, windowMs: WINDOW_MS })]
+  limits.push(limitOf({ id: 'read.60000', class: 'read', requests: 60 * REQUESTS, windowMs: 60_000 }))
+  return meterOf(
+    home,
+    limits.map((limit) => ({ limit })),
+  )
+}
+
+async function open(store: object): Promise<TestLedger> {
+  const opened = await openTestLedger(store)
+  onTestFinished(() => opened.ledger.close())
+  return opened
+}
+
+async function openThree(store: object): Promise<RedisLedger[]> {
+  const opened = [await open(store), await open(store), await open(store)]
+  return opened.map(({ ledger }) => ledger)
+}
+
+/** Charges, settles, refunds and leaves, through two gateways. */
+async function exercise(store: object): Promise<TestLedger> {
+  const [one, other] = [
+    await open({ commandTimeout: '300ms', ...store }),
+    await open({ commandTimeout: '300ms', ...store }),
+  ]
+  const meter = readsOf(`any/${made++}`)
+  const first = await one.ledger.charge(meter, 60)
+  const second = await other.ledger.charge(meter, 60)
+  expect(first.granted).toBe(60)
+  // Of the rest, the first gateway may hold a quarter in lease by now.
+  expect(second.granted).toBeGreaterThanOrEqual(30)
+  expect(second.granted).toBeLessThanOrEqual(40)
+  for (let i = 0; i < first.granted; i++) one.ledger.settle(first)
+  for (let i = 0; i < second.granted; i++) other.ledger.refund(second)
+  await until(async () => (await one.ledger.usage(meter))[0]!.used === 60)
+  expect((await other.ledger.charge(meter, 100)).granted).toBeGreaterThanOrEqual(20)
+  expect((await one.ledger.usage(meter))[0]!.used).toBeLessThanOrEqual(100)
+  expect([one.ledger.isDegraded, other.ledger.isDegraded]).toEqual([false, false])
+  return one
+}
+
+/** Every key has its end, and begins as keys of ours do. */
+async function expectKeysExpire(servers: readonly RedisServer[], prefix: string): Promise<void> {
+  let found = 0
+  for (const { client } of servers) {
+    for (const key of await client.keys('*')) {
+      found++
+      expect(key).toMatch(new RegExp(`^${prefix}:\\d+:\\{[^{}]+\\}:`))
+      const ttl = await client.pttl(key)
+      expect(ttl, key).toBeGreaterThan(0)
+      expect(ttl, key).toBeLessThan(120_000)
+    }
+  }
+  expect(found).toBeGreaterThan(0)
+}
+
+async function expectResp3(client: Redis): Promise<void> {
+  expect(await client.client('INFO')).toMatch(/\bresp=3\b/)
+}
+
+/** Waits until no gateway is on leases any more; how long that took since `since`. */
+async function recovery(ledgers: readonly RedisLedger[], since: number): Promise<number> {
+  await until(async () => ledgers.every((ledger) => !ledger.isDegraded))
+  return Math.round(performance.now() - since)
+}
+
+function expectKept(load: Load): void {
+  expect(load.worst(WINDOW_MS)).toBeLessThanOrEqual(REQUESTS)
+  expect(load.slowestMs).toBeLessThan(HUNG_MS)
+}
+
+describeTopology('a single Redis', () => {
+  let redis: RedisServer
+  beforeAll(async () => void (redis = await startStandalone()))
+  afterAll(() => redis.stop())
+
+  it('keeps the quota, over RESP3, in keys that expire', async () => {
+    const { redis: connection } = await exercise({ url: `redis://127.0.0.1:${redis.port}`, prefix: 'plain' })
+    await expectResp3(connection as Redis)
+    await expectKeysExpire([redis], 'plain')
+  })
+
+  it('holds two releases side by side: counters of another key version are left alone', async () => {
+    await redis.client.flushall()
+    const { ledger } = await open({ url: `redis://127.0.0.1:${redis.port}`, prefix: 'versions' })
+    const meter = readsOf('any/main')
+    await ledger.charge(meter, 70)
+    const ours = await redis.client.keys('versions:*')
+    const theirs = ours.map((key) =>
+      key.replace(/^versions:(\d+):/, (_, version) => `versions:${Number(version) - 1}:`),
+    )
+    for (const key of theirs) await redis.client.set(key, 'of another release', 'PX', 60_000)
+    expect((await ledger.charge(meter, 70)).granted).toBe(30)
+    for (const key of theirs) expect(await redis.client.get(key)).toBe('of another release')
+    expect(theirs.some((key) => ours.includes(key))).toBe(false)
+  })
+
+  it('is found again after it lost the script', async () => {
+    const { ledger } = await open({ url: `redis://127.0.0.1:${redis.port}`, prefix: 'noscript' })
+    const meter = readsOf('any/main')
+    expect((await ledger.charge(meter, 10)).granted).toBe(10)
+    await redis.client.script('FLUSH')
+    expect((await ledger.charge(meter, 10)).granted).toBe(10)
+    expect((await ledger.usage(meter))[0]!.used).toBe(20)
+    expect(ledger.isDegraded).toBe(false)
+  })
+})
+
+describeTopology('a gateway whose process stood still', () => {
+  it('does not blame Redis for it: the answer that came meanwhile counts', async () => {
+    const redis = await startStandalone()
+    onTestFinished(() => redis.stop())
+    const { ledger } = await open({ url: `redis://127.0.0.1:${redis.port}`, prefix: 'busy', commandTimeout: '50ms' })
+    const meter = readsOf('any/main')
+    await ledger.charge(meter, 1)
+    const charge = ledger.charge(meter, 1)
+    setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200))
+    expect((await charge).granted).toBe(1)
+    expect(ledger.isDegraded).toBe(false)
+  })
+})
+
+describeTopology('a Redis with TLS and an ACL user', () => {
+  let redis: TlsRedis
+  beforeAll(async () => void (redis = await startTlsRedis('guarded')))
+  afterAll(() => redis.stop())
+
+  const store = (): object => ({
+    url: `rediss://localhost:${redis.server.port}`,
+    username: redis.username,
+    password: redis.password,
+    prefix: 'guarded',
+    tls: { ca: redis.ca },
+  })
+
+  it('keeps the quota with the rights to its own keys and commands only', async () => {
+    const { redis: connection } = await exercise(store())
+    await expect((connection as Redis).get('else')).rejects.toThrow('NOPERM')
+    const clients = (await redis.server.client.client('LIST')) as string
+    expect(clients).toMatch(/user=gateway .*\bresp=3\b/)
+    await expectKeysExpire([redis.server], 'guarded')
+  })
+
+  it('takes the user from the URL, too, and the name in the certificate from the configuration', async () => {
+    const { username, password, ca, server } = redis
+    const url = `rediss://${username}:${encodeURIComponent(password)}@127.0.0.1:${server.port}`
+    await exercise({ url, prefix: 'guarded', tls: { ca, servername: 'localhost' } })
+  })
+
+  it('is not spoken to if its certificate is of an unknown authority, or for another name', async () => {
+    const { server, ca } = redis
+    const errors = await Promise.all([
+      errorOf({ ...store(), tls: {} }),
+      errorOf({ ...store(), tls: { ca }, url: `rediss://127.0.0.1:${server.port}` }),
+      errorOf({ ...store(), password: 'wrong' }),
+    ])
+    expect(errors).toEqual([
+      expect.stringMatching(/self-signed|unable to verify/),
+      expect.stringContaining('does not match certificate'),
+      expect.stringContaining('WRONGPASS'),
+    ])
+  })
+})
+
+describeTopology('a Redis behind sentinels', () => {
+  let redis: SentinelRedis
+  beforeAll(async () => void (redis = await startSentinelRedis(2)))
+  afterAll(() => redis.stop())
+
+  const store = (): object => ({
+    sentinels: redis.sentinels,
+    sentinelPassword: redis.sentinelPassword,
+    prefix: 'watched',
+  })
+
+  it('keeps the quota, over RESP3, in keys that expire', async () => {
+    const { redis: connection } = await exercise(store())
+    await expectResp3(connection as Redis)
+    await expectKeysExpire([await redis.master()], 'watched')
+  })
+
+  it('is found again when a new master is named while another is still being asked for', async () => {
+    const { ledger, redis: connection } = await open(store())
+    const { connector } = connection as unknown as { connector: { disconnect(): void } }
+    const ended = new Promise((resolve) => void connection.once('end', resolve))
+    connection.once('connecting', () => connector.disconnect()) // as the news of a fail-over does
+    connection.disconnect(true)
+    await ended
+    await until(async () => !ledger.isDegraded)
+  })
+
+  it('keeps it when its master dies under load and a replica takes over', async () => {
+    const ledgers = await openThree(store())
+    const load = new Load(ledgers, readsOf('any/failover'))
+    await pause(1_500)
+    const old = await redis.master()
+    const diedAt = performance.now()
+    await old.kill()
+    await until(async () => (await redis.master()) !== old)
+    const promotedMs = Math.round(performance.now() - diedAt)
+    const recoveredMs = await recovery(ledgers, diedAt)
+    const recoveredAt = performance.now()
+    await pause(2 * WINDOW_MS)
+    await load.stop()
+    console.log(`Sentinel: a new master after ${promotedMs} ms, the quota shared again after ${recoveredMs} ms`)
+    expectKept(load)
+    expect(load.arrivedSince(recoveredAt)).toBeGreaterThan(REQUESTS)
+  })
+
+  it('keeps it when its master stands still, is replaced, and comes back', async () => {
+    const ledgers = await openThree(store())
+    const load = new Load(ledgers, readsOf('any/frozen'))
+    await pause(1_500)
+    const old = await redis.master()
+    const frozenAt = performance.now()
+    old.freeze()
+    await until(async () => (await redis.master()) !== old)
+    const recoveredMs = await recovery(ledgers, frozenAt)
+    old.thaw()
+    await pause(2 * WINDOW_MS)
+    await load.stop()
+    console.log(`Sentinel: the quota shared again ${recoveredMs} ms after the master stood still`)
+    expectKept(load)
+  })
+})
+
+describeTopology('a Redis Cluster', () => {
+  let cluster: RedisCluster
+  beforeAll(async () => void (cluster = await startCluster()))
+  afterAll(() => cluster.stop())
+
+  const store = (): object => ({ cluster: cluster.nodes, prefix: 'sliced' })
+  const homeKey = (home: string): string => `sliced:2:{${home}}:gateways`
+
+  /** An account whose slot is one of the first master's, which has a replica. */
+  async function homeOfFirst(): Promise<string> {
+    for (;;) {
+      const home = `any/${made++}`
+      if ((await cluster.masterOf(homeKey(home))) === cluster.servers[0]) return home
+    }
+  }
+
+  it('keeps the quota, over RESP3, in keys that expire, each account in one slot', async () => {
+    const { redis: connection } = await exercise(store())
+    expect(connection).toBeInstanceOf(Cluster)
+    for (const node of (connection as Cluster).nodes('master')) await expectResp3(node)
+    await expectKeysExpire(cluster.servers, 'sliced')
+  })
+
+  it('keeps it while the slot of the account moves under load', async () => {
+    const ledgers = await openThree(store())
+    const home = await homeOfFirst()
+    const load = new Load(ledgers, readsOf(home))
+    await pause(1_000)
+    const movedAt = performance.now()
+    await cluster.migrate(homeKey(home), cluster.servers[1]!, () => pause(100))
+    const movedMs = Math.round(performance.now() - movedAt)
+    const recoveredMs = await recovery(ledgers, movedAt)
+    const recoveredAt = performance.now()
+    await pause(1.5 * WINDOW_MS)
+    await load.stop()
+    console.log(`Cluster: slot moved in ${movedMs} ms, the quota shared again after ${recoveredMs} ms`)
+    expectKept(load)
+    expect(load.arrivedSince(recoveredAt)).toBeGreaterThan(REQUESTS / 2)
+    expect(await cluster.masterOf(homeKey(home))).toBe(cluster.servers[1])
+    await expectKeysExpire(cluster.servers, 'sliced')
+  })
+
+  it('keeps it when a master dies under load and its replica takes over', async () => {
+    const ledgers = await openThree(store())
+    const load = new Load(ledgers, readsOf(await homeOfFirst()))
+    await pause(1_500)
+    const old = cluster.servers[0]!
+    const diedAt = performance.now()
+    await old.kill()
+    await until(async () => !(await cluster.masters(cluster.servers[1])).includes(old))
+    const promotedMs = Math.round(performance.now() - diedAt)
+    const recoveredMs = await recovery(ledgers, diedAt)
+    const recoveredAt = performance.now()
+    await pause(2 * WINDOW_MS)
+    await load.stop()
+    console.log(`Cluster: a new master after ${promotedMs} ms, the quota shared again after ${recoveredMs} ms`)
+    expectKept(load)
+    expect(load.arrivedSince(recoveredAt)).toBeGreaterThan(REQUESTS)
+  })
+})
+
+async function errorOf(store: object): Promise<string> {
+  const { connectRedis } = await import('../../../src/quota/redis.ts')
+  const { storeOf } = await import('../../support/ledger-load.ts')
+  const connection = connectRedis(storeOf(store))
+  try {
+    return await new Promise<string>((resolve) => void connection.on('error', (error) => resolve(error.message)))
+  } finally {
+    connection.disconnect()
+  }
+}
