@@ -1,0 +1,143 @@
+import { type ChildProcess, fork, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { openSync } from 'node:fs'
+import { cpus } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { load, startUpstream, stayAwake } from './driver.ts'
+import { findRedis } from '../support/find-redis.ts'
+import { temporaryFolder } from '../support/temporary-folder.ts'
+
+/**
+ * `npm run bench`: processor time per request and latency of the gateway, next to the bare proxy plugin and next to what a
+ * user would assemble from plugins. Every round measures all of them, one after the other, and ratios are taken within the
+ * round, because other work on the machine changes from one minute to the next.
+ */
+const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7)
+const ROUND_MS = Number(process.env['BENCH_ROUND_MS'] ?? 2_500)
+const CONNECTIONS = 64
+const PATH = '/harness/ng/api/projects?accountIdentifier=acct1234&pageIndex=0'
+
+interface Subject {
+  readonly name: string
+  readonly file: string
+  readonly env: Record<string, string>
+}
+
+interface Sample {
+  readonly cpuMicros: number
+  readonly p50: number
+  readonly p99: number
+}
+
+const canPin = process.platform === 'linux' && cpus().length > 1 && spawnSync('taskset', ['-V']).status === 0
+const store = temporaryFolder('bench')
+const redis = await findRedis()
+const { port: upstreamPort, server } = await startUpstream()
+const upstream = { UPSTREAM: `http://127.0.0.1:${upstreamPort}` }
+const subjects: Subject[] = [
+  { name: 'bare @fastify/http-proxy', file: 'bare-proxy.ts', env: upstream },
+  { name: 'its handler hook and dispatch', file: 'bare-handler.ts', env: upstream },
+  { name: 'plugins as a user wires them', file: 'assembled-proxy.ts', env: { ...upstream, REDIS_URL: redis.url } },
+  { name: 'sluice, embedded store', file: 'gateway.ts', env: { ...upstream, GATEWAY_STORE: store.path } },
+  { name: 'sluice, Redis', file: 'gateway.ts', env: { ...upstream, GATEWAY_REDIS_URL: redis.url } },
+]
+// The proxy gets the first core to itself; this process, and Redis with it, the others.
+if (canPin) spawnSync('taskset', ['-a', '-p', '-c', `1-${cpus().length - 1}`, String(process.pid)])
+
+stayAwake()
+
+const children: ChildProcess[] = []
+const samples: Sample[][] = subjects.map(() => [])
+try {
+  const running = await Promise.all(subjects.map(start))
+  for (const { url } of running) await load(Number(new URL(url).port), PATH, CONNECTIONS, ROUND_MS) // warm up
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const [i, subject] of running.entries()) samples[i]!.push(await measure(subject))
+  }
+  report()
+} finally {
+  await Promise.all(children.map(end))
+  server.close()
+  await redis.stop()
+  store.remove()
+}
+process.exit(0)
+
+interface RunningSubject {
+  readonly child: ChildProcess
+  readonly url: string
+}
+
+async function start({ file, env }: Subject): Promise<RunningSubject> {
+  const child = fork(fileURLToPath(new URL(file, import.meta.url)), {
+    env: { ...process.env, NODE_ENV: 'production', ...env },
+    execArgv: ['--import', new URL('cpu-reporter.ts', import.meta.url).href],
+    stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc'],
+  })
+  children.push(child)
+  if (canPin) spawnSync('taskset', ['-a', '-p', '-c', '0', String(child.pid)])
+  const { url } = await answerOf<{ url: string }>(child)
+  return { child, url }
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
+  child.kill()
+  await ended
+}
+
+async function measure({ child, url }: RunningSubject): Promise<Sample> {
+  const before = await cpuOf(child)
+  const { requests, failures, latencies } = await load(Number(new URL(url).port), PATH, CONNECTIONS, ROUND_MS)
+  const after = await cpuOf(child)
+  if (failures > 0) throw new Error(`${failures} of ${requests} requests failed`)
+  return { cpuMicros: (after - before) / requests, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) }
+}
+
+async function cpuOf(child: ChildProcess): Promise<number> {
+  child.send('cpu')
+  return (await answerOf<{ cpuMicros: number }>(child)).cpuMicros
+}
+
+function answerOf<T>(child: ChildProcess): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const fail = (code: number | null): void => reject(new Error(`the benchmarked program ended with ${code}`))
+    child.once('exit', fail)
+    child.once('message', (message) => {
+      child.off('exit', fail)
+      resolve(message as T)
+    })
+  })
+}
+
+function report(): void {
+  console.log(
+    `${ROUNDS} rounds of ${ROUND_MS} ms each, ${CONNECTIONS} connections, ${canPin ? 'pinned' : 'not pinned'}`,
+  )
+  console.log('CPU per request as a ratio to the bare plugin in the same round: median (lowest-highest)')
+  for (const [i, { name }] of subjects.entries()) {
+    const own = samples[i]!
+    const cpu = own.map(({ cpuMicros }, round) => cpuMicros / samples[0]![round]!.cpuMicros)
+    const p50 = own.map((sample, round) => sample.p50 / samples[0]![round]!.p50)
+    const p99 = own.map((sample, round) => sample.p99 / samples[0]![round]!.p99)
+    const micros = median(own.map(({ cpuMicros }) => cpuMicros))
+    console.log(
+      `${name.padEnd(30)} cpu ${spread(cpu)}   p50 ${spread(p50)}   p99 ${spread(p99)}   (${micros.toFixed(1)} µs, ` +
+        `p50 ${median(own.map((s) => s.p50)).toFixed(2)} ms, p99 ${median(own.map((s) => s.p99)).toFixed(2)} ms)`,
+    )
+  }
+}
+
+function spread(values: number[]): string {
+  const sorted = values.toSorted((a, b) => a - b)
+  return `${median(sorted).toFixed(2)} (${sorted[0]!.toFixed(2)}-${sorted.at(-1)!.toFixed(2)})`
+}
+
+function median(values: readonly number[]): number {
+  return quantile(Float64Array.from(values).sort(), 0.5)
+}
+
+function quantile(sorted: Float64Array, share: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))]!
+}

@@ -1,0 +1,122 @@
+import { connect, createServer, type Server, type Socket } from 'node:net'
+
+/**
+ * The other side of a benchmark: an upstream that answers at once, and clients that ask again as soon as they are answered.
+ * Both speak just enough HTTP, so that the proxy between them is what the machine is busy with.
+ */
+const BODY = JSON.stringify({ status: 'SUCCESS', data: { content: ['x'.repeat(200)] } })
+// The fields that an API behind a load balancer usually sends, and those of a generated client.
+const ANSWER = message(['HTTP/1.1 200 OK'], BODY, {
+  Date: 'Sat, 01 Jan 2028 00:00:00 GMT',
+  'Content-Type': 'application/json',
+  'Content-Length': String(BODY.length),
+  Connection: 'keep-alive',
+  'X-Request-Id': '5f2f9d0e-6c7b-4c39-9f0a-3b8f3a1f7c55',
+  'Cache-Control': 'no-cache, no-store, must-revalidate',
+  'Strict-Transport-Security': 'max-age=31536000; includeSubDomains; preload',
+  'X-Content-Type-Options': 'nosniff',
+  'X-Frame-Options': 'SAMEORIGIN',
+  Vary: 'Origin, Accept-Encoding',
+})
+const REQUEST_FIELDS = {
+  Host: '127.0.0.1',
+  Connection: 'keep-alive',
+  Accept: 'application/json, text/plain, */*',
+  'Accept-Encoding': 'gzip, deflate, br',
+  'Content-Type': 'application/json',
+  'User-Agent': 'generated-sdk/1.4.0 (linux; x64)',
+  'X-Api-Key': 'slk_bench',
+}
+
+function message(startLine: readonly string[], body: string, fields: Record<string, string>): Buffer {
+  const head = [...startLine, ...Object.entries(fields).map(([name, value]) => `${name}: ${value}`)]
+  return Buffer.from(`${head.join('\r\n')}\r\n\r\n${body}`)
+}
+
+export function startUpstream(): Promise<{ port: number; server: Server }> {
+  const server = createServer((socket) => {
+    socket.setNoDelay(true)
+    let pending = ''
+    socket.on('data', (chunk) => {
+      pending += chunk.toString('latin1')
+      for (let end = pending.indexOf('\r\n\r\n'); end >= 0; end = pending.indexOf('\r\n\r\n')) {
+        pending = pending.slice(end + 4)
+        socket.write(ANSWER)
+      }
+    })
+    socket.on('error', () => socket.destroy())
+  })
+  return new Promise((resolve) => {
+    server.listen(0, '127.0.0.1', () => resolve({ port: (server.address() as { port: number }).port, server }))
+  })
+}
+
+/**
+ * Keeps this process polling instead of sleeping, until the returned function is called. To wake a sleeping reader costs its
+ * writer up to ten microseconds, and a slow proxy finds its readers asleep more often: that would count against it twice.
+ */
+export function stayAwake(): () => void {
+  let isAwake = true
+  const poll = (): void => {
+    if (isAwake) setImmediate(poll)
+  }
+  poll()
+  return () => {
+    isAwake = false
+  }
+}
+
+export interface LoadResult {
+  readonly requests: number
+  readonly failures: number
+  /** Milliseconds, sorted. */
+  readonly latencies: Float64Array
+}
+
+/** Sends GETs over `connections` for `durationMs`, one at a time on each. */
+export async function load(port: number, path: string, connections: number, durationMs: number): Promise<LoadResult> {
+  const request = message([`GET ${path} HTTP/1.1`], '', REQUEST_FIELDS)
+  const latencies: number[] = []
+  let failures = 0
+  const until = performance.now() + durationMs
+  const client = (): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const socket: Socket = connect(port, '127.0.0.1')
+      socket.setNoDelay(true)
+      let sentAt = 0
+      let head = ''
+      let missing = 0
+      const send = (): void => {
+        if (performance.now() >= until) {
+          socket.destroy()
+          resolve()
+          return
+        }
+        head = ''
+        missing = 0
+        sentAt = performance.now()
+        socket.write(request)
+      }
+      const answered = (): void => {
+        latencies.push(performance.now() - sentAt)
+        send()
+      }
+      socket.on('connect', send)
+      socket.on('error', reject)
+      socket.on('data', (chunk) => {
+        if (missing > 0) {
+          missing -= chunk.length
+          if (missing <= 0) answered()
+          return
+        }
+        head += chunk.toString('latin1')
+        const end = head.indexOf('\r\n\r\n')
+        if (end < 0) return
+        if (!head.startsWith('HTTP/1.1 200')) failures++
+        missing = Number(/content-length: (\d+)/i.exec(head)?.[1] ?? 0) - (head.length - end - 4)
+        if (missing <= 0) answered()
+      })
+    })
+  await Promise.all(Array.from({ length: connections }, client))
+  return { requests: latencies.length, failures, latencies: Float64Array.from(latencies).sort() }
+}
