@@ -1,0 +1,249 @@
+/**
+ * What happened, as series of one sample every 15 s in promtool's notation (`0+3x40`: 40 more samples, each 3 higher), and
+ * which alerts must fire at `at`. Where a case says nothing of it, the gateway is up.
+ */
+export interface AlertCase {
+  readonly name: string
+  readonly series: Readonly<Record<string, string>>
+  readonly at: string
+  readonly firing: readonly string[]
+}
+
+const LANE = 'upstream="harness",account="prod",class="read",instance="a"'
+
+/** A counter that grows by so many a second. */
+function perSecond(rate: number): string {
+  return `0+${rate * 15}x240`
+}
+
+function calls(outcome: string): string {
+  return `sluice_requests_total{${LANE},client="bot",status="200",outcome="${outcome}"}`
+}
+
+/** A histogram of one call a second, all of which took between 50 and 100 ms, or less than 1 ms. */
+function overhead(isHigh: boolean): Record<string, string> {
+  const low = isHigh ? '0x240' : perSecond(1)
+  return {
+    [overheadBucket('0.001')]: low,
+    [overheadBucket('0.05')]: low,
+    [overheadBucket('0.1')]: perSecond(1),
+    [overheadBucket('+Inf')]: perSecond(1),
+  }
+}
+
+function overheadBucket(le: string): string {
+  return `sluice_gateway_overhead_seconds_bucket{${LANE},le="${le}"}`
+}
+
+export const ALERT_CASES: readonly AlertCase[] = [
+  {
+    name: 'nothing while all is well',
+    series: {
+      [calls('delivered')]: perSecond(10),
+      [calls('quota_exhausted')]: perSecond(0.2),
+      [calls('client_gone')]: perSecond(5),
+      [`sluice_breaker_state{upstream="harness",instance="a"}`]: '0x240',
+      [`sluice_store_errors_total{instance="a"}`]: '0x240',
+      [`sluice_store_degraded{instance="a"}`]: '0x240',
+      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
+      [`sluice_quota_used{${LANE},window="1m"}`]: '850x240',
+      [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(10),
+      [`sluice_upstream_throttled_total{${LANE},explained="yes"}`]: perSecond(2),
+      ...overhead(false),
+    },
+    at: '30m',
+    firing: [],
+  },
+  {
+    name: 'SluiceDown for an instance that does not answer',
+    series: { 'up{job="sluice",instance="a"}': '1x20 0x20', 'up{job="sluice",instance="b"}': '1x240' },
+    at: '7m',
+    firing: ['SluiceDown'],
+  },
+  {
+    name: 'nothing for a scrape that failed',
+    series: { 'up{job="sluice",instance="a"}': '1x20 0x1 1x20' },
+    at: '5m15s',
+    firing: [],
+  },
+  {
+    name: 'SluiceDown where Prometheus knows of no gateway at all',
+    series: { 'up{job="sluice",instance="a"}': '_x240' },
+    at: '5m',
+    firing: ['SluiceDown'],
+  },
+  {
+    name: 'nothing for a breaker that opened once and closed after its probe',
+    series: { 'sluice_breaker_state{upstream="harness",instance="a"}': '0x4 2x4 1x1 0x200' },
+    at: '4m',
+    firing: [],
+  },
+  {
+    name: 'SluiceBreakerOpen for one that opens again after every probe',
+    series: { 'sluice_breaker_state{upstream="harness",instance="a"}': '0x4 2x4 1x1 2x4 1x1 2x4 1x1 2x4 1x1 2x200' },
+    at: '8m',
+    firing: ['SluiceBreakerOpen'],
+  },
+  {
+    name: 'nothing for a half-open breaker that no call probes',
+    series: { 'sluice_breaker_state{upstream="harness",instance="a"}': '0x4 2x4 1x200' },
+    at: '20m',
+    firing: [],
+  },
+  {
+    name: 'SluiceStoreErrors while calls are refused for want of the store',
+    series: { 'sluice_store_errors_total{instance="a"}': '0x20 0+2x40' },
+    at: '9m',
+    firing: ['SluiceStoreErrors'],
+  },
+  {
+    name: 'nothing for a Redis that was away for a moment',
+    series: {
+      'sluice_store_errors_total{instance="a"}': '0x20 7x40',
+      'sluice_store_degraded{instance="a"}': '0x20 1x1 0x40',
+    },
+    at: '5m30s',
+    firing: [],
+  },
+  {
+    name: 'SluiceStoreDegraded for an instance without a connection to its store, though nobody calls',
+    series: { 'sluice_store_degraded{instance="a"}': '0x20 1x40' },
+    at: '8m',
+    firing: ['SluiceStoreDegraded'],
+  },
+  {
+    name: 'SluiceHighRefusals when a fifth of the calls finds no quota',
+    series: { [calls('delivered')]: perSecond(8), [calls('quota_exhausted')]: perSecond(2) },
+    at: '15m',
+    firing: ['SluiceHighRefusals'],
+  },
+  {
+    name: 'nothing when that has lasted only four minutes',
+    series: { [calls('delivered')]: perSecond(8), [calls('quota_exhausted')]: perSecond(2) },
+    at: '4m',
+    firing: [],
+  },
+  {
+    name: 'nothing for a job that calls every two minutes, though it is always refused',
+    series: { [calls('timeout')]: perSecond(1 / 120) },
+    at: '40m',
+    firing: [],
+  },
+  {
+    name: 'SluiceCallersRejected, which wakes nobody, when a tool comes with a revoked key',
+    series: { [calls('delivered')]: perSecond(1), [calls('unauthenticated')]: perSecond(1) },
+    at: '30m',
+    firing: ['SluiceCallersRejected'],
+  },
+  {
+    name: 'nothing when that has lasted only ten minutes',
+    series: { [calls('delivered')]: perSecond(1), [calls('unauthenticated')]: perSecond(1) },
+    at: '10m',
+    firing: [],
+  },
+  {
+    name: 'nothing for somebody who tries a wrong key now and then',
+    series: { [calls('unauthenticated')]: perSecond(1 / 120) },
+    at: '40m',
+    firing: [],
+  },
+  {
+    name: 'SluiceUpstreamThrottledUnexplained for the first such 429, whose series did not exist before',
+    series: { [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: '_x80 1x160' },
+    at: '22m',
+    firing: ['SluiceUpstreamThrottledUnexplained'],
+  },
+  {
+    name: 'SluiceUpstreamThrottledUnexplained for the second one, an hour later',
+    series: { [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: '1x200 2x40' },
+    at: '52m',
+    firing: ['SluiceUpstreamThrottledUnexplained'],
+  },
+  {
+    name: 'nothing a quarter of an hour after it',
+    series: { [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: '_x80 1x160' },
+    at: '36m',
+    firing: [],
+  },
+  {
+    name: 'SluiceUpstreamThrottling too, when a tenth of the attempts is throttled without explanation',
+    series: {
+      [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: perSecond(1),
+      [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(10),
+    },
+    at: '20m',
+    firing: ['SluiceUpstreamThrottledUnexplained', 'SluiceUpstreamThrottling'],
+  },
+  {
+    name: 'SluiceUpstreamThrottledUnexplained only, while that has lasted four minutes',
+    series: {
+      [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: perSecond(1),
+      [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(10),
+    },
+    at: '4m',
+    firing: ['SluiceUpstreamThrottledUnexplained'],
+  },
+  {
+    name: 'SluiceRetryBudgetExhausted for the first repeat left out',
+    series: { 'sluice_retry_budget_exhausted_total{upstream="harness",instance="a"}': '_x80 1x160' },
+    at: '22m',
+    firing: ['SluiceRetryBudgetExhausted'],
+  },
+  {
+    name: 'SluiceRetryBudgetExhausted for the next one, an hour later',
+    series: { 'sluice_retry_budget_exhausted_total{upstream="harness",instance="a"}': '1x200 2x40' },
+    at: '52m',
+    firing: ['SluiceRetryBudgetExhausted'],
+  },
+  {
+    name: 'SluiceQuotaNearlyUsed after five minutes near the limit',
+    series: {
+      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
+      [`sluice_quota_used{${LANE},window="1m"}`]: '100x20 950x40',
+    },
+    at: '11m',
+    firing: ['SluiceQuotaNearlyUsed'],
+  },
+  {
+    name: 'nothing for a limit that is not enforced',
+    series: {
+      [`sluice_quota_limit{${LANE},window="1m shadow"}`]: '1000x240',
+      [`sluice_quota_used{${LANE},window="1m shadow"}`]: '100x20 1950x40',
+    },
+    at: '11m',
+    firing: [],
+  },
+  {
+    name: 'nothing for a burst of two minutes',
+    series: {
+      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
+      [`sluice_quota_used{${LANE},window="1m"}`]: '100x20 1000x8 100x40',
+    },
+    at: '7m',
+    firing: [],
+  },
+  {
+    name: 'SluiceGatewayOverheadHigh when calls spend more than 50 ms in the gateway itself',
+    series: overhead(true),
+    at: '20m',
+    firing: ['SluiceGatewayOverheadHigh'],
+  },
+  {
+    name: 'nothing when that has lasted only eight minutes',
+    series: overhead(true),
+    at: '8m',
+    firing: [],
+  },
+  {
+    name: 'SluiceInternalErrors for the first bug',
+    series: { [calls('internal')]: '_x80 1x160' },
+    at: '22m',
+    firing: ['SluiceInternalErrors'],
+  },
+  {
+    name: 'SluiceInternalErrors for the next one, an hour later',
+    series: { [calls('internal')]: '1x200 2x40' },
+    at: '52m',
+    firing: ['SluiceInternalErrors'],
+  },
+]

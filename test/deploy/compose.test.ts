@@ -1,0 +1,206 @@
+import { existsSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
+import { hashKey } from '../../src/clients/keys.ts'
+import { parseConfig } from '../../src/config/load.ts'
+import { parseDuration } from '../../src/config/units.ts'
+import { demoKey, environmentOf, readCompose, service } from './compose.ts'
+import { imageEnvironment, imageInstructions } from './dockerfile.ts'
+import { readText, ROOT } from './repository.ts'
+
+const { services, volumes } = readCompose()
+const everyService = Object.entries(services)
+const config = parseConfig(readText('deploy/compose/sluice.yaml'), { env: environmentOf('gateway') })
+
+interface Mount {
+  readonly source: string
+  readonly target: string
+  readonly mode: string | undefined
+}
+
+function mountsOf(name: string): Mount[] {
+  return (service(name).volumes ?? []).map((volume) => {
+    const [source = '', target = '', mode] = volume.split(':')
+    return { source, target, mode }
+  })
+}
+
+describe('the Compose file', () => {
+  it('starts gateway, sandbox, Redis, Prometheus and Grafana', () => {
+    expect(Object.keys(services).toSorted()).toEqual(['gateway', 'grafana', 'prometheus', 'redis', 'sandbox'])
+  })
+
+  it.each(everyService)(
+    'runs a pinned image as %s, or one that is built here and never pulled',
+    (_, { image, build }) => {
+      expect(image).not.toMatch(/:latest$/)
+      if (build === undefined) expect(image).toMatch(/^[a-z]+(?:\/[a-z]+)?:v?\d[\w.-]*$/)
+      else expect(existsSync(`${ROOT}/${build}/Dockerfile`)).toBe(true)
+    },
+  )
+
+  it('never takes the gateway from a registry', () => {
+    const built = everyService.filter(([, { build }]) => build !== undefined)
+    expect(built.map(([name]) => name)).toEqual(['gateway', 'sandbox'])
+    for (const [, { pull_policy }] of built) expect(pull_policy).toBe('build')
+  })
+
+  it.each(everyService)('gives %s no privileges and nothing to write to but what it needs', (_, options) => {
+    expect(options).toMatchObject({
+      cap_drop: ['ALL'],
+      security_opt: ['no-new-privileges:true'],
+      read_only: true,
+      restart: 'unless-stopped',
+    })
+    for (const risky of ['privileged', 'cap_add', 'devices', 'network_mode', 'pid', 'ipc', 'userns_mode']) {
+      expect(options).not.toHaveProperty(risky)
+    }
+  })
+
+  it.each(everyService)('publishes the ports of %s on 127.0.0.1 only', (_, { ports = [] }) => {
+    for (const port of ports) expect(port).toMatch(/^127\.0\.0\.1:\d+:\d+$/)
+  })
+
+  it('publishes no port twice, and not that of Redis', () => {
+    const published = everyService.flatMap(([, { ports = [] }]) => ports.map((port) => port.split(':')[1]))
+    expect(new Set(published).size).toBe(published.length)
+    expect(service('redis').ports).toBeUndefined()
+  })
+
+  it.each(everyService)('mounts into %s only files that exist, read-only, and volumes that are declared', (name) => {
+    for (const { source, target, mode } of mountsOf(name)) {
+      expect(target).toMatch(/^\//)
+      if (source.startsWith('./')) {
+        expect(existsSync(`${ROOT}/${source}`), source).toBe(true)
+        expect(mode).toBe('ro')
+      } else expect(volumes).toHaveProperty(source)
+    }
+  })
+
+  it.each(everyService)('starts %s after what it needs is healthy', (_, { depends_on = {} }) => {
+    for (const [name, { condition }] of Object.entries(depends_on)) {
+      expect(condition).toBe('service_healthy')
+      const { build, healthcheck } = service(name)
+      expect(healthcheck !== undefined || build !== undefined, `${name} has a health check`).toBe(true)
+    }
+  })
+
+  it('leaves the gateway more time to stop than it takes to drain', () => {
+    // What hangs is waited for once, and once more.
+    expect(parseDuration(service('gateway').stop_grace_period ?? '')).toBeGreaterThan(2 * config.server.drain)
+  })
+
+  it('publishes the ports on which its configuration makes the gateway listen', () => {
+    const ports = [config.server.port, config.admin.port]
+    expect(service('gateway').ports).toEqual(ports.map((port) => `127.0.0.1:${port}:${port}`))
+    expect(imageInstructions('EXPOSE')).toEqual([ports.join(' ')])
+  })
+
+  it('mounts the configuration where the image looks for it', () => {
+    expect(mountsOf('gateway')).toContainEqual({
+      source: './deploy/compose/sluice.yaml',
+      target: imageEnvironment()['SLUICE_CONFIG'],
+      mode: 'ro',
+    })
+  })
+})
+
+describe('the configuration of the demo', () => {
+  it('has a key in clear text that is the one of its only client', () => {
+    expect(Object.keys(config.clients ?? {})).toEqual(['demo'])
+    expect(config.clients?.['demo']?.keys).toEqual([hashKey(demoKey())])
+    expect(demoKey()).toMatch(/demo.*sandbox/i)
+  })
+
+  it('sends that client nowhere but to the sandbox', () => {
+    expect(Object.values(config.upstreams).map(({ url }) => url)).toEqual(['http://sandbox:8090'])
+    expect(service('sandbox').command).toEqual(
+      'node src/main.ts sandbox --host 0.0.0.0 --port 8090 --control-port 8091'.split(' '),
+    )
+  })
+
+  it('counts in the Redis that is started with it', () => {
+    expect(config.store.kind).toBe('redis')
+    expect(config.store.url?.reveal()).toBe('redis://redis:6379')
+    expect(services).toHaveProperty('redis')
+  })
+})
+
+describe('Prometheus and Grafana', () => {
+  const prometheus = parse(readText('deploy/prometheus/prometheus.yml')) as {
+    global: { scrape_interval: string }
+    rule_files: string[]
+    scrape_configs: { job_name: string; static_configs: { targets: string[] }[] }[]
+  }
+  const [datasource] = (
+    parse(readText('deploy/grafana/provisioning/datasources/prometheus.yaml')) as {
+      datasources: { uid: string; url: string; jsonData: Record<string, unknown> }[]
+    }
+  ).datasources
+
+  it('scrapes the admin port of the gateway, and loads rules that exist', () => {
+    expect(prometheus.scrape_configs).toEqual([
+      { job_name: 'sluice', static_configs: [{ targets: [`gateway:${config.admin.port}`] }] },
+    ])
+    for (const file of prometheus.rule_files) expect(existsSync(`${ROOT}/deploy/prometheus/${file}`)).toBe(true)
+    expect(mountsOf('prometheus')).toContainEqual({
+      source: './deploy/prometheus',
+      target: '/etc/prometheus',
+      mode: 'ro',
+    })
+    expect(service('prometheus').command).toContain('--config.file=/etc/prometheus/prometheus.yml')
+  })
+
+  it('stores exemplars', () => {
+    expect(service('prometheus').command).toContain('--enable-feature=exemplar-storage')
+  })
+
+  it('gives Grafana that Prometheus, with the interval at which it scrapes', () => {
+    expect(datasource).toMatchObject({
+      url: 'http://prometheus:9090',
+      jsonData: { timeInterval: prometheus.global.scrape_interval },
+    })
+  })
+
+  it('puts the dashboard where Grafana is told to look for it', () => {
+    const { providers } = parse(readText('deploy/grafana/provisioning/dashboards/sluice.yaml')) as {
+      providers: { options: { path: string } }[]
+    }
+    const folder = providers[0]?.options.path
+    expect(mountsOf('grafana')).toEqual([
+      {
+        source: './deploy/grafana/provisioning/datasources',
+        target: '/etc/grafana/provisioning/datasources',
+        mode: 'ro',
+      },
+      {
+        source: './deploy/grafana/provisioning/dashboards',
+        target: '/etc/grafana/provisioning/dashboards',
+        mode: 'ro',
+      },
+      { source: './deploy/grafana/sluice.json', target: `${folder}/sluice.json`, mode: 'ro' },
+    ])
+    expect(environmentOf('grafana')['GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH']).toBe(`${folder}/sluice.json`)
+  })
+
+  it('lets whoever opens Grafana look, and nobody log in', () => {
+    expect(environmentOf('grafana')).toMatchObject({
+      GF_AUTH_ANONYMOUS_ENABLED: 'true',
+      GF_AUTH_ANONYMOUS_ORG_ROLE: 'Viewer',
+      GF_AUTH_BASIC_ENABLED: 'false',
+      GF_AUTH_DISABLE_LOGIN_FORM: 'true',
+      GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION: 'true',
+    })
+  })
+
+  it('leads from an exemplar to the dashboard with its correlation id filled in', () => {
+    const { uid, templating } = JSON.parse(readText('deploy/grafana/sluice.json')) as {
+      uid: string
+      templating: { list: { name: string; type: string }[] }
+    }
+    expect(datasource?.jsonData['exemplarTraceIdDestinations']).toEqual([
+      expect.objectContaining({ name: 'correlation_id', url: `/d/${uid}?var-call=$\${__value.raw}` }),
+    ])
+    expect(templating.list).toContainEqual(expect.objectContaining({ name: 'call', type: 'textbox' }))
+  })
+})

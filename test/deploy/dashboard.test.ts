@@ -1,0 +1,95 @@
+import { describe, expect, it } from 'vitest'
+import { parse } from 'yaml'
+import { STATUS_OF } from '../../src/gateway/failure.ts'
+import { Metrics } from '../../src/observe/metrics.ts'
+import { dashboardQueries, readDashboard } from './dashboard.ts'
+import { readText } from './repository.ts'
+
+interface Rule {
+  readonly alert: string
+  readonly expr: string
+  readonly labels: Readonly<Record<string, string>>
+  readonly annotations: Readonly<Record<string, string>>
+}
+
+const { panels, templating, annotations } = readDashboard()
+const queries = dashboardQueries()
+const { groups } = parse(readText('deploy/prometheus/alerts.yml')) as { groups: { rules: Rule[] }[] }
+const rules = groups.flatMap((group) => group.rules)
+
+describe('the dashboard', () => {
+  it('lets one choose upstream, account, class and client', () => {
+    const choices = templating.list.filter(({ type }) => type === 'query')
+    expect(choices.map(({ name }) => name)).toEqual(['upstream', 'account', 'class', 'client'])
+    for (const { multi, allValue } of choices) expect({ multi, allValue }).toEqual({ multi: true, allValue: '.*' })
+  })
+
+  it.each(queries)('$panel uses only variables that there are: $target.expr', ({ target }) => {
+    const known = [...templating.list.map(({ name }) => name), '__rate_interval', '__range']
+    for (const [, name] of target.expr.matchAll(/\$\{?(\w+)/g)) expect(known).toContain(name)
+  })
+
+  it('says of every panel what it shows', () => {
+    for (const { type, title, description } of panels) {
+      if (type !== 'row' && type !== 'text') expect(description, title).toBeTruthy()
+    }
+  })
+
+  it('has no two panels in the same place', () => {
+    const taken = new Map<string, string>()
+    for (const { title, gridPos } of panels) {
+      expect(gridPos.x + gridPos.w, title).toBeLessThanOrEqual(24)
+      for (let x = gridPos.x; x < gridPos.x + gridPos.w; x++) {
+        for (let y = gridPos.y; y < gridPos.y + gridPos.h; y++) {
+          expect(taken.get(`${x},${y}`), `${title} over another at ${x},${y}`).toBeUndefined()
+          taken.set(`${x},${y}`, title)
+        }
+      }
+    }
+    expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length)
+  })
+
+  it('shows a call behind every latency', () => {
+    const withExemplars = queries.filter(({ target }) => target.exemplar).map(({ panel }) => panel)
+    expect(withExemplars).toEqual(expect.arrayContaining(['Request', 'Upstream', 'Gateway overhead', 'Queue wait']))
+  })
+
+  it('marks when alerts fired', () => {
+    expect(annotations.list.map(({ expr }) => expr)).toContain('ALERTS{alertname=~"Sluice.+",alertstate="firing"}')
+  })
+})
+
+describe('dashboard and alerts', () => {
+  it('ask only for metrics that the gateway has', async () => {
+    const known = await sampleNames()
+    const asked = [...queries.map(({ target }) => target.expr), ...rules.map(({ expr }) => expr)]
+    for (const expr of asked) {
+      for (const [name] of expr.matchAll(/\b(?:sluice|nodejs|process)_\w+/g)) expect(known, expr).toContain(name)
+    }
+  })
+})
+
+describe('every alert', () => {
+  it.each(rules)('$alert says how urgent it is, what is wrong and what to do', ({ alert, labels, annotations }) => {
+    expect(alert).toMatch(/^Sluice[A-Z]/)
+    expect(['page', 'ticket']).toContain(labels['severity'])
+    expect(annotations['summary']).toBeTruthy()
+    expect(annotations['description']?.length).toBeGreaterThan(80)
+  })
+
+  it('that goes by refusals knows every kind of them, once', () => {
+    const kinds = rules
+      .filter(({ alert }) => alert === 'SluiceHighRefusals' || alert === 'SluiceCallersRejected')
+      .flatMap(({ expr }) => /outcome=~"([^"]*)"/.exec(expr)?.[1]?.split('|') ?? [])
+    expect(kinds.toSorted()).toEqual(Object.keys(STATUS_OF).toSorted())
+  })
+})
+
+/** The names under which samples appear: a counter ends in _total, a histogram has three. */
+async function sampleNames(): Promise<string[]> {
+  const text = await new Metrics().registry.metrics()
+  return [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].flatMap(([, name = '', type]) => {
+    if (type === 'counter') return [`${name}_total`]
+    return type === 'histogram' ? ['bucket', 'sum', 'count'].map((part) => `${name}_${part}`) : [name]
+  })
+}

@@ -1,0 +1,103 @@
+import { spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { parseConfig } from '../../src/config/load.ts'
+import { isLoopback } from '../../src/config/loopback.ts'
+import { ConfigError } from '../../src/config/problem.ts'
+import { readText, ROOT } from './repository.ts'
+
+const EXAMPLES = 'deploy/examples'
+const examples = readdirSync(`${ROOT}/${EXAMPLES}`).map((name) => ({ name, text: readText(`${EXAMPLES}/${name}`) }))
+
+/** The variables that a configuration names, each with a value of the kind that is wanted there. */
+function environmentFor(text: string): Record<string, string> {
+  const names = [...text.matchAll(/\$\{env:(\w+)\}/g)].map(([, name = '']) => name)
+  return Object.fromEntries(names.map((name) => [name, name === 'REDIS_URL' ? 'redis://127.0.0.1:6379' : `of ${name}`]))
+}
+
+describe('every example', () => {
+  it('is the smallest, the one of a whole company, the one for any API, or the one of many limits', () => {
+    expect(examples.map(({ name }) => name)).toEqual([
+      'any-api.yaml',
+      'many-limits.yaml',
+      'minimal-harness.yaml',
+      'shared-egress.yaml',
+    ])
+  })
+
+  it.each(examples)('$name names its schema in the first line, for editors', ({ text }) => {
+    expect(text.split('\n')[0]).toBe('# yaml-language-server: $schema=../sluice.schema.json')
+  })
+
+  it.each(examples)('$name is valid with the variables that it names', ({ name, text }) => {
+    expect(() => parseConfig(text, { source: name, env: environmentFor(text) })).not.toThrow()
+  })
+
+  it.each(examples)('$name has no secret in it: every variable that it names is needed', ({ text }) => {
+    const env = environmentFor(text)
+    expect(Object.keys(env)).not.toEqual([])
+    for (const missing of Object.keys(env)) {
+      const { [missing]: _, ...others } = env
+      expect(() => parseConfig(text, { env: others })).toThrow(ConfigError)
+    }
+  })
+
+  it.each(examples)('$name takes every credential from a reference', ({ text }) => {
+    for (const [, value] of text.matchAll(/(?:value|token|password): (.*)/g)) expect(value).toMatch(/\$\{(?:env|file):/)
+  })
+})
+
+describe('the configuration in README.md', () => {
+  it('is valid as it stands, with the two secrets that it names', () => {
+    const [, text = ''] = /```yaml\n([\s\S]*?)```/.exec(readText('README.md')) ?? []
+    const env = environmentFor(text.replaceAll(/#.*/g, ''))
+    expect(Object.keys(env)).toEqual(['HARNESS_API_KEY', 'TICKETS_TOKEN'])
+    expect(() => parseConfig(text, { env })).not.toThrow()
+  })
+})
+
+describe('the minimal example', () => {
+  it('is checked by the command in deploy/README.md, in an environment without anything', () => {
+    const [, command = ''] = /`([^`]*minimal-harness\.yaml)`/.exec(readText('deploy/README.md')) ?? []
+    const { PATH, HOME } = process.env
+    const { stdout, stderr } = spawnSync('sh', ['-c', command], { cwd: ROOT, env: { PATH, HOME }, encoding: 'utf8' })
+    expect(stdout, stderr).toBe(`${EXAMPLES}/minimal-harness.yaml: ok, with 1 upstream, 1 account, 0 clients\n`)
+  })
+
+  it('listens on loopback only, and serves Harness without a prefix', () => {
+    const text = readText(`${EXAMPLES}/minimal-harness.yaml`)
+    const { server, admin, defaultUpstream } = parseConfig(text, { env: environmentFor(text) })
+    expect([server.host, admin.host].every(isLoopback)).toBe(true)
+    expect(defaultUpstream).toBe('harness')
+  })
+})
+
+describe('the example of any API', () => {
+  it('charges and repeats its calls as its comments say', () => {
+    const calls = [
+      'GET /tickets/tickets/7',
+      'POST /tickets/search',
+      'POST /tickets/tickets/7/attachments',
+      'POST /tickets/hooks/geheim',
+      'DELETE /tickets/tickets/7',
+    ]
+    const argv = ['src/main.ts', 'explain', '--config', `${EXAMPLES}/any-api.yaml`, '--batch']
+    const { stdout } = spawnSync(process.execPath, argv, {
+      cwd: ROOT,
+      input: `${calls.join('\n')}\n`,
+      env: { TICKETS_TOKEN: 'secret' },
+      encoding: 'utf8',
+    })
+    const answers = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { charges: string[]; retry: string })
+    expect(answers.map(({ charges, retry }) => `${charges.join('+')} ${retry}`)).toEqual([
+      'read safe',
+      'read safe',
+      'upload+write unsafe',
+      'write unsafe',
+      'write safe',
+    ])
+  })
+})
