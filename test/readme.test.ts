@@ -1,0 +1,131 @@
+import { describe, expect, it } from 'vitest'
+import { parseConfig } from '../src/config/load.ts'
+import { harness } from '../src/config/presets/harness.ts'
+import { parseDuration } from '../src/config/units.ts'
+import { warningsOf } from '../src/config/warnings.ts'
+import { CODE_OF, STATUS_OF } from '../src/gateway/failure.ts'
+import { Metrics } from '../src/observe/metrics.ts'
+import { adapt } from './deploy/repository.ts'
+import { run } from './support/process.ts'
+import { README, readmeBlock, readmeTable } from './support/readme.ts'
+
+describe('the README’s table of refusals', () => {
+  it('has every kind once, with its status and its code', () => {
+    const documented = readmeTable('kind').map(({ kind, status, code }) => `${kind} ${status} ${code}`)
+    const made = Object.entries(STATUS_OF).map(
+      ([kind, status]) => `${kind} ${status} ${CODE_OF[kind as keyof typeof CODE_OF]}`,
+    )
+    expect(documented.toSorted()).toEqual(made.toSorted())
+  })
+
+  it('says for each what to do', () => {
+    expect(readmeTable('kind').filter((row) => row['what to do'] === '')).toEqual([])
+  })
+})
+
+describe('the README’s table of metrics', () => {
+  it('has every metric of the gateway once; all others are the usual ones of a process', async () => {
+    const text = await new Metrics().registry.metrics()
+    const shown = [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name = '', type]) =>
+      type === 'counter' ? `${name}_total` : name,
+    )
+    const isOwn = (name: string): boolean => !/^(?:process|nodejs)_/.test(name)
+    const documented = readmeTable('metric').map(({ metric = '' }) => metric)
+    expect(documented.toSorted()).toEqual(shown.filter(isOwn).toSorted())
+    expect(shown.every(isOwn)).toBe(false)
+  })
+})
+
+describe('the README’s table of commands', () => {
+  it('has every command once', async () => {
+    const documented = readmeTable('command').flatMap(({ command = '' }) => commandsIn(command))
+    expect(documented.toSorted()).toEqual([...(await helpTexts()).keys()].toSorted())
+  })
+
+  it('names arguments and options that its commands have, and so does the rest of the README', async () => {
+    const helps = await helpTexts()
+    const described = readmeTable('command').map(({ command = '', 'what it does': what = '' }) => ({ command, what }))
+    const mentioned = [...README.matchAll(/`(npx sluice [^`|]+)`/g)].map(([, command = '']) => ({ command, what: '' }))
+    expect(mentioned).not.toEqual([])
+    const wrong = [...described, ...mentioned].flatMap(({ command, what }) =>
+      commandsIn(command)
+        .filter((name) => !wordsIn(command, what).every((word) => helps.get(name)?.includes(word)))
+        .map((name) => `${name}: ${command} ${what}`),
+    )
+    expect(wrong).toEqual([])
+  })
+})
+
+describe('the README’s example of a configuration', () => {
+  const example = readmeBlock('yaml')
+  const env = { HARNESS_API_KEY: 'key', TICKETS_TOKEN: 'token' }
+
+  it('is accepted as it stands, without a warning', () => {
+    const config = parseConfig(example, { env })
+    expect(Object.keys(config.upstreams)).toEqual(['harness', 'tickets'])
+    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value.reveal()).toBe('Bearer token')
+    expect(warningsOf(config)).toEqual([])
+  })
+
+  it('is accepted with the other store, too', () => {
+    const [, memory = '', redis = ''] = /^store: (\{.*?\}) # or (\{.*\}),/m.exec(example) ?? []
+    const url = 'redis://127.0.0.1:6379'
+    const config = parseConfig(adapt(example, { [memory]: redis }), { env: { ...env, REDIS_URL: url } })
+    expect(config.store.kind).toBe('redis')
+    expect(config.store.url?.reveal()).toBe(url)
+  })
+
+  it('needs every variable that it names', () => {
+    const names = [...example.replaceAll(/#.*$/gm, '').matchAll(/\$\{env:(\w+)\}/g)].map(([, name = '']) => name)
+    expect(names.toSorted()).toEqual(Object.keys(env).toSorted())
+    expect(() => parseConfig(example, { env: {} })).toThrow(/HARNESS_API_KEY[^]*TICKETS_TOKEN/)
+  })
+})
+
+describe('what the README says of the Harness preset', () => {
+  it('are its limits', () => {
+    const { limits } = harness.config as { limits: Record<string, { requests: number; window: string }[]> }
+    const documented = readmeTable('class').map((row) => `${row['class']} ${row['limit per account']}`)
+    const configured = Object.entries(limits).map(
+      ([name, list]) =>
+        `${name} ${list.map(({ requests, window }) => `${requests} in ${parseDuration(window) / 1_000} s`).join(', ')}`,
+    )
+    expect(documented).toEqual(configured)
+  })
+
+  it('is the number of operations that it knows', () => {
+    const [, count = ''] = /knows ([\d,]+) operations one by one/.exec(README) ?? []
+    expect(Number(count.replace(',', ''))).toBe(harness.routes().length)
+  })
+})
+
+/** The commands of a line, without arguments and options: `npx sluice keys create|list` are `keys create`, `keys list`. */
+function commandsIn(line: string): string[] {
+  const [, first = '', rest = ''] = /^npx sluice ([a-z]+)((?: [a-z|]+)*)/.exec(line) ?? []
+  return rest.split('|').map((last) => `${first} ${last.trim()}`.trim())
+}
+
+/** The arguments and options of a line, and the options in what is said of it, as a help text writes them. */
+function wordsIn(line: string, what: string): string[] {
+  const [, args = ''] = /^npx sluice [a-z| ]+((?: ?[A-Z]+\b)*)/.exec(line) ?? []
+  const options = `${line} ${what}`.matchAll(/(--[a-z-]+)(?: ([A-Z]+)\b)?/g)
+  return [
+    ...[...args.matchAll(/[A-Z]+/g)].map(([name]) => `[${name.toLowerCase()}]`),
+    ...[...options].map(([, option, value]) => `${option}${value === undefined ? '' : ` <${value.toLowerCase()}>`}`),
+  ]
+}
+
+let helps: Promise<Map<string, string>> | undefined
+
+/** What `--help` says of every command, by its name. */
+function helpTexts(): Promise<Map<string, string>> {
+  return (helps ??= readHelp([]).then((texts) => new Map(texts)))
+}
+
+async function readHelp(command: readonly string[]): Promise<[string, string][]> {
+  const { stdout } = await run([...command, '--help'])
+  const [, list] = /^Commands:\n(.*)/ms.exec(stdout) ?? []
+  if (list === undefined) return [[command.join(' '), stdout]]
+  const names = [...list.matchAll(/^ {2}(\w+)/gm)].map(([, name = '']) => name).filter((name) => name !== 'help')
+  return (await Promise.all(names.map((name) => readHelp([...command, name])))).flat()
+}
