@@ -6,9 +6,9 @@ import { onStopSignal } from './stop-signal.ts'
 /** Runs the sandbox upstream until it is told to stop. */
 export async function sandbox(options: { host: string; port: number; controlPort: number }): Promise<void> {
   const running = await startSandbox(options).catch(explain)
-  process.stdout.write(notice(running))
+  // First of all: who reads that it listens may already send a signal.
   onStopSignal(() => running.stop())
-  process.stdout.write(`sandbox API on ${running.url}, controls on ${running.controlUrl}\n`)
+  process.stdout.write(notice(running))
 }
 
 function notice({ url, controlUrl }: Sandbox): string {

@@ -631,6 +631,17 @@ describe('sluice sandbox', () => {
     expect((await call(url, '/ng/api/projects')).status).toBe(200)
   })
 
+  it('can be stopped in order from the moment at which it says, once, that it listens', async () => {
+    const ends = Array.from({ length: 4 }, async () => {
+      const program = new Program(['sandbox', '--port', '0', '--control-port', '0'])
+      await program.line(/sandbox API on/)
+      program.kill('SIGTERM')
+      const { code } = await program.ended
+      return { code, times: program.stdout.split('sandbox API on').length - 1 }
+    })
+    for (const end of await Promise.all(ends)) expect(end).toEqual({ code: 0, times: 1 })
+  })
+
   it('says that a port is in use', async () => {
     const port = String(await freePort())
     await new Program(['sandbox', '--port', port, '--control-port', '0']).line(/sandbox/)
