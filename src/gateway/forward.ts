@@ -173,8 +173,9 @@ class Forwarding {
       judge: (ending) => this.#repeatAfter(ending),
     })
     const tookMs = call.upstreamMs - upstreamMsBefore
-    // How long a client had the patience to wait says nothing about the upstream.
-    if (tookMs > 0 && result.kind !== 'gone') lane.metrics.upstreamDuration.observeMs(tookMs, call.id)
+    // How long a client had the patience to wait for the headers says nothing about the upstream.
+    const hadPatience = result.kind !== 'gone' || call.response.headersSent
+    if (tookMs > 0 && hadPatience) lane.metrics.upstreamDuration.observeMs(tookMs, call.id)
     switch (result.kind) {
       case 'delivered':
       case 'broken_off':

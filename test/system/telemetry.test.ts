@@ -146,6 +146,19 @@ describe('the metrics of a known sequence of calls', () => {
     expect(await values('sluice_upstream_duration_seconds_count', 'class')).toEqual({ read: 0 })
   })
 
+  it('tell how long the upstream took for its headers, even if the client left in the middle of the body', async () => {
+    const { clock, sandbox, gateway, values } = await setUp()
+    sandbox.setFaults({ latencyMs: 70, stall: 'body' })
+    const client = await RawClient.connect(gateway.url)
+    client.write(`GET ${READ} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await expect.poll(() => sandbox.seen().length).toBe(1)
+    await clock.advance(70)
+    await client.until(/200 OK/)
+    client.socket.destroy()
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'client_gone', status: '200', upstreamMs: 70 }])
+    expect(await values('sluice_upstream_duration_seconds_count', 'class')).toEqual({ read: 1 })
+  })
+
   it('tell why attempts were made, and which 429s the own count explains', async () => {
     const port = await freePort()
     const retry = { retries: 1 }
