@@ -51,7 +51,13 @@ export async function runWorkers(config: Config, { log }: { log: Log }): Promise
     await Promise.all(ended)
   }
   const vitals: Vitals = {
-    metrics: async () => metricsOfAll((await askEach<ProcessMetrics>('metrics')).filter((one) => one !== undefined)),
+    async metrics() {
+      const answers = await askEach<ProcessMetrics>('metrics')
+      const known = answers.filter((answer) => answer !== undefined)
+      // Without one of them, counters would look as if they had begun anew: better no scrape than that.
+      if (known.length < answers.length) throw new Error('a worker does not answer')
+      return metricsOfAll(known)
+    },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
     async notReady() {
       if (phase === 'stopping') return 'draining'

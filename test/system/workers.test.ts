@@ -49,6 +49,8 @@ describe('a gateway of several workers', () => {
     expect(valuesOf(samples, 'sluice_requests_total', 'status')).toEqual({ 200: 180 })
     expect(valuesOf(samples, 'sluice_request_duration_seconds_count')).toEqual({ '': 180 })
     expect(valuesOf(samples, 'sluice_quota_limit', 'class')).toMatchObject({ read: 60 })
+    const exemplars = samples.filter(({ name }) => name === 'sluice_requests_total').map(({ exemplar }) => exemplar)
+    expect(exemplars).toEqual([{ labels: { correlation_id: expect.stringMatching(/^[0-9a-f-]{36}$/) }, value: 1 }])
     expect((await fetch(`${gateway.adminUrl}/readyz`)).status).toBe(200)
     const { data } = (await (await fetch(`${gateway.adminUrl}/v1/quota`)).json()) as { data: object[] }
     expect(data).toContainEqual(expect.objectContaining({ account: 'prod', class: 'read', limit: 60 }))
@@ -100,6 +102,9 @@ describe('a gateway of several workers', () => {
     expect(answer.json()).toEqual({ status: 'not ready', reason: 'a worker does not answer' })
     // The others know as much.
     expect((await call(gateway.adminUrl, '/v1/quota')).json().data).toHaveLength(4)
+    // But a sum without it would look as if its counters had begun anew.
+    const scrape = await call(gateway.adminUrl, '/metrics')
+    expect(scrape).toMatchObject({ status: 500, body: expect.stringContaining('a worker does not answer') })
     process.kill(pid, 'SIGCONT')
     await expect.poll(async () => (await call(gateway.adminUrl, '/readyz')).status, { timeout: 10_000 }).toBe(200)
   })
