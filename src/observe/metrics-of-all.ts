@@ -22,13 +22,19 @@ interface Metric {
  * drops the exemplars: each series gets its latest back.
  */
 export function metricsOfAll(processes: readonly ProcessMetrics[]): Promise<string> {
-  const registry = Registry.aggregate([...processes])
+  const named = processes.map((metrics) => metrics.map(withoutTotal))
+  const registry = Registry.aggregate(named)
   registry.setContentType(OPENMETRICS)
-  const latest = latestExemplars(processes)
+  const latest = latestExemplars(named)
   for (const metric of registry.getMetricsAsArray() as unknown as Metric[]) {
     for (const value of metric.values) value.exemplar = latest.get(seriesOf(metric, value))
   }
   return registry.metrics()
+}
+
+/** The library adds `_total` to the name of a counter's values; here, other than for one process, even if it ends so. */
+function withoutTotal(metric: ProcessMetrics[number]): ProcessMetrics[number] {
+  return metric.type === 'counter' ? { ...metric, name: metric.name.replace(/_total$/, '') } : metric
 }
 
 function latestExemplars(processes: readonly (readonly Metric[])[]): Map<string, Exemplar> {

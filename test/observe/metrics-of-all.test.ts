@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { Metrics } from '../../src/observe/metrics.ts'
 import { metricsOfAll, type ProcessMetrics } from '../../src/observe/metrics-of-all.ts'
 import { parseMetrics } from '../support/openmetrics.ts'
 
@@ -24,5 +25,13 @@ describe('the metrics of several processes', () => {
       },
       { name: 'sluice_requests_total', labels: { upstream: 'other' }, value: 7, exemplar: undefined },
     ])
+  })
+
+  it('have counters of the names that they have in one process', async () => {
+    const { registry } = new Metrics()
+    const namesIn = (text: string) =>
+      new Set(parseMetrics(text).flatMap(({ name }) => (name.endsWith('_total') ? name : [])))
+    const metrics = await registry.getMetricsAsJSON()
+    expect(namesIn(await metricsOfAll([metrics, metrics]))).toEqual(namesIn(await registry.metrics()))
   })
 })
