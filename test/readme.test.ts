@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../src/config/load.ts'
 import { harness } from '../src/config/presets/harness.ts'
@@ -6,6 +8,7 @@ import { warningsOf } from '../src/config/warnings.ts'
 import { CODE_OF, STATUS_OF } from '../src/gateway/failure.ts'
 import { Metrics } from '../src/observe/metrics.ts'
 import { adapt } from './deploy/repository.ts'
+import { newFolder } from './support/gateway.ts'
 import { run } from './support/process.ts'
 import { README, readmeBlock, readmeTable } from './support/readme.ts'
 
@@ -49,7 +52,7 @@ describe('the README’s table of commands', () => {
     expect(mentioned).not.toEqual([])
     const wrong = [...described, ...mentioned].flatMap(({ command, what }) =>
       commandsIn(command)
-        .filter((name) => !wordsIn(command, what).every((word) => helps.get(name)?.includes(word)))
+        .filter((name) => !['', ...wordsIn(command, what)].every((word) => hasWord(helps.get(name), word)))
         .map((name) => `${name}: ${command} ${what}`),
     )
     expect(wrong).toEqual([])
@@ -67,12 +70,17 @@ describe('the README’s example of a configuration', () => {
     expect(warningsOf(config)).toEqual([])
   })
 
-  it('is accepted with the other store, too', () => {
+  it('is accepted with what its comments offer instead: another store, and a secret in a file', () => {
     const [, memory = '', redis = ''] = /^store: (\{.*?\}) # or (\{.*\}),/m.exec(example) ?? []
+    const [, inVariable = '', inFile = ''] = /(\$\{env:\w+\})'.*# or (\$\{file:.*\})$/m.exec(example) ?? []
+    const file = join(newFolder(), 'tickets')
+    writeFileSync(file, 'token-of-file\n')
+    const text = adapt(example, { [memory]: redis, [inVariable]: inFile.replace('/run/secrets/tickets', file) })
     const url = 'redis://127.0.0.1:6379'
-    const config = parseConfig(adapt(example, { [memory]: redis }), { env: { ...env, REDIS_URL: url } })
+    const config = parseConfig(text, { env: { ...env, REDIS_URL: url } })
     expect(config.store.kind).toBe('redis')
     expect(config.store.url?.reveal()).toBe(url)
+    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value.reveal()).toBe('Bearer token-of-file')
   })
 
   it('needs every variable that it names', () => {
@@ -113,6 +121,11 @@ function wordsIn(line: string, what: string): string[] {
     ...[...args.matchAll(/[A-Z]+/g)].map(([name]) => `[${name.toLowerCase()}]`),
     ...[...options].map(([, option, value]) => `${option}${value === undefined ? '' : ` <${value.toLowerCase()}>`}`),
   ]
+}
+
+/** Whether a command has that argument or option; none, and not the empty one, if there is no such command. */
+function hasWord(help: string | undefined, word: string): boolean {
+  return help !== undefined && new RegExp(`${RegExp.escape(word)}(?![\\w-])`).test(help)
 }
 
 let helps: Promise<Map<string, string>> | undefined
