@@ -1,13 +1,13 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { describe } from 'vitest'
 import { freePort } from './find-redis.ts'
 import { hasProgram } from './packages.ts'
+import { temporaryFolder } from './temporary-folder.ts'
 
 /** For tests that start, stop and kill servers of their own: where Redis is only a URL or a container they are skipped. */
 export function describeTopology(name: string, tests: () => void): void {
@@ -26,7 +26,8 @@ interface Access {
 /** One server on a port of loopback that stays its own over restarts. It keeps nothing on disk. */
 export class RedisServer {
   readonly port: number
-  readonly #dir = mkdtempSync(join(tmpdir(), 'sluice-topology-'))
+  /** For what it writes, and its configuration. */
+  readonly folder = temporaryFolder('topology')
   readonly #arguments: readonly string[]
   readonly #access: Access
   #child: ChildProcess | undefined
@@ -40,7 +41,7 @@ export class RedisServer {
 
   /** Starts it, empty, and waits until it answers. */
   async start(): Promise<this> {
-    const child = spawn('redis-server', [...this.#arguments], { stdio: 'ignore', cwd: this.#dir })
+    const child = spawn('redis-server', [...this.#arguments], { stdio: 'ignore', cwd: this.folder.path })
     this.#child = child
     const client = new Redis(this.port, '127.0.0.1', {
       ...this.#access,
@@ -88,7 +89,7 @@ export class RedisServer {
 
   async stop(): Promise<void> {
     await this.kill()
-    rmSync(this.#dir, { recursive: true, force: true })
+    this.folder.remove()
   }
 }
 
@@ -110,17 +111,17 @@ export interface TlsRedis {
 
 /** A server with TLS only, and no user but one who may do just what the ledger does below `prefix`. */
 export async function startTlsRedis(prefix: string): Promise<TlsRedis> {
-  const dir = mkdtempSync(join(tmpdir(), 'sluice-tls-'))
-  const openssl = (...args: string[]): void => void execFileSync('openssl', args, { cwd: dir, stdio: 'pipe' })
+  const folder = temporaryFolder('tls')
+  const openssl = (...args: string[]): void => void execFileSync('openssl', args, { cwd: folder.path, stdio: 'pipe' })
   const newKey = ['-newkey', 'rsa:2048', '-nodes']
   openssl('req', '-x509', ...newKey, '-keyout', 'ca.key', '-out', 'ca.pem', '-days', '2', '-subj', '/CN=test authority')
   const name = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']
   openssl('req', ...newKey, '-keyout', 'server.key', '-out', 'server.csr', ...name)
   const signed = ['-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-days', '2', '-copy_extensions', 'copy']
   openssl('x509', '-req', '-in', 'server.csr', '-out', 'server.pem', ...signed)
-  const ca = readFileSync(join(dir, 'ca.pem'), 'utf8')
+  const file = (name: string): string => join(folder.path, name)
+  const ca = readFileSync(file('ca.pem'), 'utf8')
   const port = await freePort()
-  const file = (name: string): string => join(dir, name)
   const certificate = ['--tls-cert-file', file('server.pem'), '--tls-key-file', file('server.key')]
   const [username, password] = ['gateway', 'open sesame']
   const server = new RedisServer(
@@ -137,7 +138,7 @@ export async function startTlsRedis(prefix: string): Promise<TlsRedis> {
   await server.client.call('ACL', 'SETUSER', username, 'on', `>${password}`, `~${prefix}:*`, ...commands, ...more)
   const stop = async (): Promise<void> => {
     await server.stop()
-    rmSync(dir, { recursive: true, force: true })
+    folder.remove()
   }
   return { server, ca, username, password, stop }
 }
@@ -165,8 +166,8 @@ export async function startSentinelRedis(replicas = 1): Promise<SentinelRedis> {
   const sentinelPassword = 'of the sentinels'
   const watchers = await inTurn(3, async () => {
     const port = await freePort()
-    const dir = mkdtempSync(join(tmpdir(), 'sluice-sentinel-'))
-    const file = join(dir, 'sentinel.conf') // which the sentinel writes to
+    const file = 'sentinel.conf'
+    const watcher = new RedisServer(port, [file, '--sentinel'], { password: sentinelPassword })
     const lines = [
       `port ${port}`,
       'bind 127.0.0.1',
@@ -176,8 +177,8 @@ export async function startSentinelRedis(replicas = 1): Promise<SentinelRedis> {
       'sentinel down-after-milliseconds mymaster 500',
       'sentinel failover-timeout mymaster 2000',
     ]
-    writeFileSync(file, `${lines.join('\n')}\n`)
-    return new RedisServer(port, [file, '--sentinel'], { password: sentinelPassword }).start()
+    writeFileSync(join(watcher.folder.path, file), `${lines.join('\n')}\n`) // and the sentinel writes to it, too
+    return watcher.start()
   })
   const [watcher] = watchers
   await until(async () => {
