@@ -332,7 +332,10 @@ export class RedisLedger implements Ledger {
           timer.cancel()
           const [micros, , granted] = reply as readonly number[]
           if (!isLate) resolve(reply)
-          else if (granted! > 0) tended.unsent.push({ meter, at: micros! / 1_000, calls: granted! })
+          else if (granted! > 0) {
+            tended.unsent.push({ meter, at: micros! / 1_000, calls: granted! })
+            if (tended.home.mode === 'shared') this.#giveBackUnsent(tended)
+          }
         },
         (error: unknown) => {
           timer.cancel()
@@ -340,6 +343,17 @@ export class RedisLedger implements Ledger {
         },
       )
     })
+  }
+
+  #giveBackUnsent(tended: Tended): void {
+    if (tended.unsent.length === 0) return
+    for (const { meter, at, calls } of tended.unsent) {
+      const { refund, leave } = this.#batchOf(meter)
+      refund.set(at, (refund.get(at) ?? 0) + calls)
+      if (meter.hasConcurrent) leave.set(at, (leave.get(at) ?? 0) + calls)
+    }
+    tended.unsent = []
+    this.#settling ??= this.#clock.schedule(SETTLE_WITHIN_MS, () => void this.#flush())
   }
 
   /** First come, first served: what was granted goes to those who asked first. */
@@ -448,14 +462,7 @@ export class RedisLedger implements Ledger {
       this.#leased--
       this.#onChange(home.name, 'shared')
     }
-    if (isReturning) {
-      for (const { meter, at, calls } of tended.unsent) {
-        this.#batchOf(meter).refund.set(at, calls)
-        if (meter.hasConcurrent) this.#batchOf(meter).leave.set(at, calls)
-      }
-      if (tended.unsent.length > 0) this.#settling ??= this.#clock.schedule(SETTLE_WITHIN_MS, () => void this.#flush())
-      tended.unsent = []
-    }
+    if (isReturning) this.#giveBackUnsent(tended)
     const additions = owed.flatMap((charges, i) =>
       charges.map(({ bucket, units }): Argument[] => [i + 1, bucket, units]),
     )

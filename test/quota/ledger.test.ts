@@ -1,9 +1,9 @@
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest'
-import { type Grant, type Ledger, type Meter, meterOf } from '../../src/quota/ledger.ts'
+import { type Grant, type Ledger, type Meter, meterOf, StoreUnavailableError } from '../../src/quota/ledger.ts'
 import { type Limit, limitOf } from '../../src/quota/limit.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
-import { RedisLedger } from '../../src/quota/redis-ledger.ts'
+import { RedisLedger, type ScriptRunner } from '../../src/quota/redis-ledger.ts'
 import { RedisScript } from '../../src/quota/redis.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
@@ -231,6 +231,39 @@ describe('the ledger in Redis', () => {
     const grants = await Promise.all(Array.from({ length: 8 }, async () => ledger.charge(reads, 1)))
     expect(grants.map(({ granted }) => granted)).toEqual([1, 1, 1, 1, 1, 0, 0, 0])
     expect((await scriptCalls()) - before).toBe(1)
+  })
+
+  it('takes back what was granted too late to be sent', async () => {
+    const clock = new SimulatedClock()
+    const script = new RedisScript(redis)
+    const { promise: isHeld, resolve: letGo } = Promise.withResolvers<void>()
+    let calls = 0
+    const runner: ScriptRunner = {
+      run: async (keys, args) => {
+        const isCharge = calls++ === 0
+        const reply = await script.run(keys, args)
+        if (isCharge) await isHeld
+        return reply
+      },
+      onLost: () => undefined,
+      isConnected: true,
+      close: () => undefined,
+    }
+    const prefix = `test-${process.pid}-${made++}`
+    const ledger = new RedisLedger({ runner, clock, gateway: 'late', prefix, answerWithinMs: 50 })
+    const reads = meter('harness/prod', limit('read', 5))
+    const charge = Promise.resolve(ledger.charge(reads, 5)).catch((error: unknown) => error)
+    await expect.poll(() => calls).toBe(1)
+    await clock.advance(60)
+    expect(await charge).toBeInstanceOf(StoreUnavailableError)
+    const other = redisLedger(new SimulatedClock(), prefix)
+    expect((await other.charge(reads, 1)).granted).toBe(0)
+    letGo()
+    const free = async () => {
+      await clock.advance(20)
+      return (await other.usage(reads))[0]!.used
+    }
+    await expect.poll(free).toBe(0)
   })
 
   it('is shared by gateways: together they never get more than the limit', async () => {
