@@ -104,14 +104,20 @@ export class Breaker {
     // opossum sees the rejection before it ends here.
     this.#circuit.fire(promise).catch(() => undefined)
     this.#refusesUntil = 0
+    let isTold = false
+    const first = (tell: () => void) => (): void => {
+      if (isTold) return
+      isTold = true
+      tell()
+    }
     return {
-      succeeded: resolve,
-      failed: () => {
+      succeeded: first(resolve),
+      failed: first(() => {
         this.#refusesUntil = this.#clock.now() + this.#resetMs
         reject(new Error('the probe failed'))
-      },
+      }),
       // opossum waits for the result of this probe for ever, and lets no other through.
-      abandoned: () => this.#open(Math.min(PROBE_AGAIN_MS, this.#resetMs)),
+      abandoned: first(() => this.#open(Math.min(PROBE_AGAIN_MS, this.#resetMs))),
     }
   }
 

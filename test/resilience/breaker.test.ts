@@ -53,6 +53,16 @@ describe('a breaker', () => {
     expect(changes).toEqual(['open', 'half-open', 'closed'])
   })
 
+  it('stays closed when the client of a probe that succeeded leaves', async () => {
+    for (let i = 0; i < 5; i++) enter().failed()
+    await vi.advanceTimersByTimeAsync(60_000)
+    const probe = enter()
+    probe.succeeded()
+    probe.abandoned()
+    await vi.advanceTimersByTimeAsync(0)
+    expect(breaker.state).toBe('closed')
+  })
+
   it('opens again for the whole reset time if the probe fails', async () => {
     await open()
     await vi.advanceTimersByTimeAsync(60_000)
