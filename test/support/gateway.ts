@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { onTestFinished } from 'vitest'
+import { inject, onTestFinished } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
 import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
 import type { AccessLine, Log } from '../../src/observe/log.ts'
@@ -22,6 +22,19 @@ export function newFolder(): string {
   const folder = temporaryFolder('test')
   onTestFinished(() => folder.remove())
   return folder.path
+}
+
+let prefixes = 0
+
+/** Configurations of both stores, each time of an empty one. A busy machine may make Redis wait. */
+export const stores = {
+  'the embedded store': () => ({ kind: 'memory', dir: newFolder() }),
+  Redis: () => ({
+    kind: 'redis',
+    url: inject('redisUrl'),
+    prefix: `test-${process.pid}-${prefixes++}`,
+    commandTimeout: '2s',
+  }),
 }
 
 /** The parts of a configuration that nearly every test needs: one Harness account at `url`, all ports free ones. */

@@ -1,18 +1,7 @@
 import { Readable } from 'node:stream'
-import { describe, expect, inject, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { call as callRaw } from '../support/http.ts'
-import { newFolder, startGateway, startUpstream } from '../support/gateway.ts'
-
-let prefixes = 0
-const stores = {
-  'the embedded store': () => ({ kind: 'memory', dir: newFolder() }),
-  Redis: () => ({
-    kind: 'redis',
-    url: inject('redisUrl'),
-    prefix: `limits-${process.pid}-${prefixes++}`,
-    commandTimeout: '2s',
-  }),
-}
+import { startGateway, startUpstream, stores } from '../support/gateway.ts'
 
 const AT_ONCE = { 'x-sluice-max-wait': '0' }
 

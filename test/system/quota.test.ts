@@ -1,10 +1,10 @@
 import { hash } from 'node:crypto'
 import { Agent, request } from 'node:http'
-import { describe, expect, inject, it, onTestFinished } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { type Sandbox, type SandboxOptions, startSandbox } from '../../src/sandbox/sandbox.ts'
 import type { QuotaRow } from '../../src/server/admin.ts'
-import { ACCOUNT, harnessConfig, newFolder, startGateway, TOKEN } from '../support/gateway.ts'
+import { ACCOUNT, harnessConfig, newFolder, startGateway, TOKEN, stores } from '../support/gateway.ts'
 import { harnessRequests } from '../support/harness-requests.ts'
 import { type Answer, call, RawClient } from '../support/http.ts'
 import { startProcess } from '../support/process.ts'
@@ -13,17 +13,6 @@ async function startSandboxForTest(options: SandboxOptions = {}): Promise<Sandbo
   const sandbox = await startSandbox(options)
   onTestFinished(() => sandbox.stop())
   return sandbox
-}
-
-let prefixes = 0
-const stores = {
-  'the embedded store': () => ({ kind: 'memory', dir: newFolder() }),
-  Redis: () => ({
-    kind: 'redis',
-    url: inject('redisUrl'),
-    prefix: `quota-${process.pid}-${prefixes++}`,
-    commandTimeout: '2s',
-  }),
 }
 
 const READ = '/harness/ng/api/projects'
