@@ -147,8 +147,8 @@ class Line {
     this.#client = client
     this.#target = target
     this.#options = options
-    client.on('data', (chunk) => this.#onRequest(chunk))
-    target.on('data', (chunk) => this.#onAnswer(chunk))
+    client.on('data', (chunk: Buffer) => this.#onRequest(chunk))
+    target.on('data', (chunk: Buffer) => this.#onAnswer(chunk))
     client.on('end', () => this.#toTarget.behind(0, () => target.end()))
     target.on('end', () => this.#toClient.behind(0, () => void (this.#isOver || client.end())))
     for (const [one, other, way] of [
