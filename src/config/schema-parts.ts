@@ -1,0 +1,91 @@
+import Type, { type TProperties, type TSchema } from 'typebox'
+import { Secret } from '../credentials/secret.ts'
+import { isMadeAnew } from '../upstream/headers.ts'
+import { formatDuration, parseDuration, parsePercent } from './units.ts'
+
+/** What the schema of the configuration is put together from. */
+
+// A misspelt key must be an error, not a setting that silently does nothing.
+export const object = <P extends TProperties>(properties: P, options: object = {}) =>
+  Type.Object(properties, { additionalProperties: false, ...options })
+
+// Names appear in URLs, response headers, metrics and Redis keys.
+export const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
+export const record = <T extends TSchema>(value: T, description: string, options: object = {}) =>
+  Type.Record(Type.String(), value, { description, propertyNames: { pattern: NAME_PATTERN }, ...options })
+
+interface DurationOptions {
+  readonly default?: string
+  readonly min?: string
+  readonly max?: string
+}
+
+/** By default from the shortest time that means something to one that every timer can take. */
+export const duration = (description: string, { min = '1ms', max = '24h', ...options }: DurationOptions = {}) =>
+  Type.Codec(
+    Type.Refine(
+      Type.String({
+        pattern: '^\\d+(ms|s|m|h)$',
+        description: `${description} Allowed: ${min} to ${max}.`,
+        expected: 'a duration such as 500ms, 30s, 5m or 1h',
+        ...options,
+      }),
+      (text) => parseDuration(text) >= parseDuration(min) && parseDuration(text) <= parseDuration(max),
+      () => `must be from ${min} to ${max}`,
+    ),
+  )
+    .Decode(parseDuration)
+    .Encode(formatDuration)
+
+export const percent = (description: string, defaultValue?: string) =>
+  Type.Codec(
+    Type.String({
+      pattern: '^(100(\\.0+)?|\\d{1,2}(\\.\\d+)?)%$',
+      description,
+      expected: 'a percentage such as 20%',
+      ...(defaultValue === undefined ? {} : { default: defaultValue }),
+    }),
+  )
+    .Decode(parsePercent)
+    .Encode((share) => `${share * 100}%`)
+
+export const hidden = (text: Type.TString) =>
+  Type.Codec(text)
+    .Decode((text) => new Secret(text))
+    .Encode(() => '[redacted]')
+
+export const secret = (description: string) =>
+  hidden(Type.String({ minLength: 1, expected: 'a text that is not empty', description }))
+
+export const headerName = (description: string, options: object = {}) =>
+  Type.String({ pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", expected: 'a header name', description, ...options })
+
+/** A header that the gateway adds, so none that frames the message or belongs to the connection: every call would fail. */
+export const addedHeader = (description: string, options: object = {}) =>
+  Type.Refine(
+    headerName(description, options),
+    (name) => !isMadeAnew(name),
+    () => 'must be the name of a header that can be added to a request',
+  )
+
+/** What looks like a URL and is none, such as one with port 99999 or a stray "%", would fail only when it is used. */
+export const url = (expected: string, options: object) =>
+  Type.Refine(
+    Type.String({ ...options, expected }),
+    (text) => !text.includes('://') || (URL.canParse(text) && isDecodable(text)),
+    () => `must be ${expected}`,
+  )
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+export const port = (description: string, defaultValue: number) =>
+  Type.Integer({ minimum: 0, maximum: 65_535, default: defaultValue, description })
+
+export const hostAndPort = Type.String({ pattern: '^(\\[[^\\]]+\\]|[^\\s:]+):\\d{1,5}$', expected: 'host:port' })
