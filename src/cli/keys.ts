@@ -1,6 +1,6 @@
 import { chmodSync, chownSync, readFileSync, realpathSync, renameSync, statSync, writeFileSync } from 'node:fs'
-import { isScalar, parseDocument, type Scalar, visit, type YAMLSeq } from 'yaml'
-import { createKey } from '../clients/keys.ts'
+import { isMap, isScalar, type Node, parseDocument, visit, type YAMLSeq } from 'yaml'
+import { createKey, keyOf } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
 import { CommandError } from './command-error.ts'
 
@@ -27,7 +27,11 @@ export function listKeys(options: { config?: string }): void {
     process.stderr.write('no clients are configured, so there are no keys: anyone on this machine may call\n')
   }
   for (const [name, { keys }] of Object.entries(clients)) {
-    for (const key of keys) process.stdout.write(`${name}\t${key}\n`)
+    for (const key of keys) {
+      const { hash, label = '', expires } = keyOf(key)
+      const until = expires === undefined ? '' : `expires ${new Date(expires).toISOString()}`
+      process.stdout.write(`${[name, hash, label, until].join('\t').trimEnd()}\n`)
+    }
   }
 }
 
@@ -63,7 +67,7 @@ function replaceFile(file: string, text: string): void {
 }
 
 interface Found {
-  readonly list: YAMLSeq<Scalar>
+  readonly list: YAMLSeq<Node>
   readonly index: number
 }
 
@@ -72,20 +76,21 @@ function findKeys(text: string, beginning: string): Found[] {
   visit(parseDocument(text), {
     Seq(_, list) {
       for (const [index, item] of list.items.entries()) {
-        if (isScalar(item) && String(item.value).startsWith(beginning))
-          found.push({ list: list as YAMLSeq<Scalar>, index })
+        const hash = isMap(item) ? item.get('hash') : isScalar(item) ? item.value : undefined
+        if (String(hash).startsWith(beginning)) found.push({ list: list as YAMLSeq<Node>, index })
       }
     },
   })
   return found
 }
 
-/** Cuts one item out of the text of a list: its line, or in brackets itself and a comma. */
-function withoutItem(text: string, { items, flow }: YAMLSeq<Scalar>, index: number): string {
+/** Cuts one item out of the text of a list: its lines, or in brackets itself and a comma. */
+function withoutItem(text: string, { items, flow }: YAMLSeq<Node>, index: number): string {
   const startOf = (i: number): number => items[i]!.range![0]
   const endOf = (i: number): number => items[i]!.range![1]
   if (flow !== true) {
-    const lineEnd = text.indexOf('\n', endOf(index))
+    // A mapping over several lines ends behind the last of them, anything else before the end of its line.
+    const lineEnd = text.indexOf('\n', endOf(index) - 1)
     return text.slice(0, text.lastIndexOf('\n', startOf(index)) + 1) + (lineEnd < 0 ? '' : text.slice(lineEnd + 1))
   }
   const isLast = index === items.length - 1

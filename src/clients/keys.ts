@@ -1,40 +1,66 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
+import type { Clock } from '../clock.ts'
+import type { KeyConfig } from '../config/client-schema.ts'
+
+/** A key as it is stored. */
+export interface Key {
+  /** `sha256:` and 64 hex digits. */
+  readonly hash: string
+  readonly label?: string
+  /** Milliseconds since 1970 from which it is refused. */
+  readonly expires?: number
+}
+
+export function keyOf(key: KeyConfig): Key {
+  return typeof key === 'string' ? { hash: key } : key
+}
+
+interface Entry<Client> {
+  readonly digest: Buffer
+  readonly client: Client
+  readonly expires: number
+}
 
 /**
  * Finds the client that presented a key, by the key's SHA-256: that is all that is stored of it. Of a key that was let in a
  * copy stays in memory for as long as its connection.
  */
 export class ClientKeys<Client> {
-  readonly #byPrefix = new Map<number, { digest: Buffer; client: Client }[]>()
-  readonly #byConnection = new WeakMap<object, { key: string; client: Client }>()
+  readonly #clock: Clock
+  readonly #byPrefix = new Map<number, Entry<Client>[]>()
+  readonly #byConnection = new WeakMap<object, { key: string; entry: Entry<Client> }>()
 
-  /** Hashes are `sha256:` and 64 hex digits. */
-  add(keyHash: string, client: Client): void {
-    const digest = Buffer.from(keyHash.slice('sha256:'.length), 'hex')
-    this.#byPrefix.getOrInsertComputed(digest.readUInt32BE(), () => []).push({ digest, client })
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  add({ hash, expires = Infinity }: Key, client: Client): void {
+    const digest = Buffer.from(hash.slice('sha256:'.length), 'hex')
+    this.#byPrefix.getOrInsertComputed(digest.readUInt32BE(), () => []).push({ digest, client, expires })
   }
 
   /**
    * Whose key it is. A connection that presents the key again that it was let in with is not asked twice; it is known there
    * only for as long as the connection lasts.
    */
-  find(key: string, connection: object): Client | undefined {
+  find(key: string, connection: object): Client | 'expired' | undefined {
     const known = this.#byConnection.get(connection)
-    if (known?.key === key) return known.client
-    const client = this.#look(key)
-    if (client !== undefined) this.#byConnection.set(connection, { key, client })
-    return client
+    const entry = known?.key === key ? known.entry : this.#look(key)
+    if (entry === undefined) return undefined
+    if (entry.expires !== Infinity && entry.expires <= this.#clock.now()) return 'expired'
+    if (known?.entry !== entry) this.#byConnection.set(connection, { key, entry })
+    return entry.client
   }
 
   /**
    * The time this takes tells nothing useful: only four bytes of the hash are looked up, and an attacker can't steer a
    * hash; the rest is compared in constant time.
    */
-  #look(key: string): Client | undefined {
+  #look(key: string): Entry<Client> | undefined {
     const digest = hash('sha256', key, 'buffer')
-    let found: Client | undefined
+    let found: Entry<Client> | undefined
     for (const candidate of this.#byPrefix.get(digest.readUInt32BE()) ?? []) {
-      if (timingSafeEqual(candidate.digest, digest)) found = candidate.client
+      if (timingSafeEqual(candidate.digest, digest)) found = candidate
     }
     return found
   }

@@ -1,3 +1,4 @@
+import { keyOf } from '../clients/keys.ts'
 import { checkLimits } from './limit-problems.ts'
 import { EVERY_CALL } from './limits.ts'
 import { isLoopback } from './loopback.ts'
@@ -165,13 +166,22 @@ function checkClients({ clients = {}, upstreams }: Config, report: Report): void
   for (const [name, client] of Object.entries(clients)) {
     const path = ['clients', name]
     for (const [index, key] of client.keys.entries()) {
-      const owner = owners.get(key)
+      const { hash } = keyOf(key)
+      const owner = owners.get(hash)
       if (owner !== undefined) report([...path, 'keys', index], `client "${owner}" has the same key`)
-      owners.set(key, name)
+      owners.set(hash, name)
+    }
+    for (const [index, upstream] of (client.upstreams ?? []).entries()) {
+      if (upstreams[upstream] === undefined) {
+        const hint = didYouMean(upstream, Object.keys(upstreams))
+        report([...path, 'upstreams', index], `there is no such upstream${hint}`)
+      }
     }
     for (const [index, account] of (client.accounts ?? []).entries()) {
       if (!accounts.includes(account)) {
         report([...path, 'accounts', index], `there is no such account${didYouMean(account, accounts)}`)
+      } else if (client.upstreams?.includes(account.split('/', 1)[0]!) === false) {
+        report([...path, 'accounts', index], 'is of an upstream that this client may not use: see its upstreams')
       }
     }
     for (const [index, className] of (client.classes ?? []).entries()) {

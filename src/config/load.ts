@@ -18,7 +18,8 @@ import {
   type SchemaError,
 } from './problem.ts'
 import { resolveReferences } from './references.ts'
-import { ClientSchema, type Config, ConfigSchema, UpstreamSchema } from './schema.ts'
+import { ClientSchema } from './client-schema.ts'
+import { type Config, ConfigSchema, UpstreamSchema } from './schema.ts'
 
 // Eight would hide the rest of a badly broken file, and the promise is to report everything at once.
 Settings.Set({ maxErrors: 1000 })

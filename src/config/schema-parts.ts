@@ -1,7 +1,8 @@
+import { METHODS } from 'node:http'
 import Type, { type TProperties, type TSchema } from 'typebox'
 import { Secret } from '../credentials/secret.ts'
 import { isMadeAnew } from '../upstream/headers.ts'
-import { formatDuration, parseDuration, parsePercent } from './units.ts'
+import { formatDuration, parseDuration, parseMoment, parsePercent } from './units.ts'
 
 /** What the schema of the configuration is put together from. */
 
@@ -89,3 +90,36 @@ export const port = (description: string, defaultValue: number) =>
   Type.Integer({ minimum: 0, maximum: 65_535, default: defaultValue, description })
 
 export const hostAndPort = Type.String({ pattern: '^(\\[[^\\]]+\\]|[^\\s:]+):\\d{1,5}$', expected: 'host:port' })
+
+export const moment = (description: string) =>
+  Type.Codec(
+    Type.Refine(
+      Type.String({
+        pattern: '^\\d{4}-\\d{2}-\\d{2}(T\\d{2}:\\d{2}(:\\d{2}(\\.\\d{1,3})?)?(Z|[+-]\\d{2}:\\d{2}))?$',
+        expected: 'a day such as 2027-01-31, or a time such as 2027-01-31T18:00Z',
+        description,
+      }),
+      (text) => !Number.isNaN(parseMoment(text)),
+      () => 'must be a day or a time that exists',
+    ),
+  )
+    .Decode(parseMoment)
+    .Encode((ms) => new Date(ms).toISOString())
+
+export const accessEntry = url('a host, *.host, or a URL without user, query or fragment', {
+  pattern: '^(https?://[^/?#@]+(/[^?#]*)?|\\[[^\\]]+\\]|(\\*\\.)?[^\\s*:/?#@]+)$',
+})
+
+export const method = Type.Refine(
+  Type.String({ pattern: '^[A-Z][A-Z-]*$', expected: 'an HTTP method in capitals, such as GET' }),
+  (text) => METHODS.includes(text),
+  () => 'must be an HTTP method that a server can receive, such as GET',
+)
+
+export const routePath = Type.String({
+  pattern: '^/([^{}*?#]|\\{[^{}*?#/]+\\}(?!\\*))*\\*?$',
+  description:
+    'Path below the upstream’s URL; `{name}` stands for one segment or a part of it, a final `*` for the rest.',
+  expected:
+    'a path that begins with "/", without query, with "*" only at its end, not behind "}", and braces only as {name}',
+})

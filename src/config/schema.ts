@@ -1,5 +1,5 @@
-import { METHODS } from 'node:http'
 import Type, { type StaticDecode } from 'typebox'
+import { ClientSchema } from './client-schema.ts'
 import {
   addedHeader,
   duration,
@@ -8,9 +8,11 @@ import {
   hostAndPort,
   NAME_PATTERN,
   object,
+  method,
   percent,
   port,
   record,
+  routePath,
   secret,
   url,
 } from './schema-parts.ts'
@@ -20,26 +22,8 @@ import {
  * editors and the reference documentation all come from here.
  */
 
-const accessEntry = url('a host, *.host, or a URL without user, query or fragment', {
-  pattern: '^(https?://[^/?#@]+(/[^?#]*)?|\\[[^\\]]+\\]|(\\*\\.)?[^\\s*:/?#@]+)$',
-})
-
-const method = Type.Refine(
-  Type.String({ pattern: '^[A-Z][A-Z-]*$', expected: 'an HTTP method in capitals, such as GET' }),
-  (text) => METHODS.includes(text),
-  () => 'must be an HTTP method that a server can receive, such as GET',
-)
-
 const pathPattern = (description: string) =>
   Type.String({ pattern: '^/', description, expected: 'a path that begins with "/"' })
-
-const routePath = Type.String({
-  pattern: '^/([^{}*?#]|\\{[^{}*?#/]+\\}(?!\\*))*\\*?$',
-  description:
-    'Path below the upstream’s URL; `{name}` stands for one segment or a part of it, a final `*` for the rest.',
-  expected:
-    'a path that begins with "/", without query, with "*" only at its end, not behind "}", and braces only as {name}',
-})
 
 const units = (description: string, minimum = 1) =>
   Type.Integer({ minimum, maximum: 0xffff_ffff, expected: `a whole number, at least ${minimum}`, description })
@@ -293,37 +277,6 @@ export const UpstreamSchema = object({
   tls: Type.Optional(TlsSchema),
 })
 
-export const ClientSchema = object({
-  keys: Type.Array(
-    Type.String({
-      pattern: '^sha256:[0-9a-f]{64}$',
-      expected: '"sha256:" and 64 hex digits, as `sluice keys create` prints',
-    }),
-    { minItems: 1, description: 'Hashes of the keys that this client may present.' },
-  ),
-  accounts: Type.Optional(
-    Type.Array(Type.String({ pattern: '^[^/]+/[^/]+$', expected: 'upstream/account, such as harness/prod' }), {
-      minItems: 1,
-      description: 'The accounts it may use, as upstream/account. Default: all.',
-    }),
-  ),
-  classes: Type.Optional(
-    Type.Array(Type.String(), { minItems: 1, description: 'The classes of calls it may make. Default: all.' }),
-  ),
-  share: Type.Optional(percent('Its part of each quota while others want it too.')),
-  networkAccess: Type.Optional(
-    object(
-      {
-        allowed: Type.Optional(
-          Type.Array(accessEntry, { description: 'Nothing else may be reached. Default, and if empty: everything.' }),
-        ),
-        blocked: Type.Optional(Type.Array(accessEntry, { description: 'May not be reached, even if allowed.' })),
-      },
-      { description: 'Upstream addresses it may reach: exact host, *.host, or URL prefix; blocked wins.' },
-    ),
-  ),
-})
-
 export const ConfigSchema = object({
   server: object(
     {
@@ -416,5 +369,4 @@ export const ConfigSchema = object({
 export type Config = StaticDecode<typeof ConfigSchema>
 export type UpstreamConfig = StaticDecode<typeof UpstreamSchema>
 export type LimitConfig = StaticDecode<typeof LimitSchema>
-export type ClientConfig = StaticDecode<typeof ClientSchema>
 export type StoreConfig = Config['store']

@@ -1,10 +1,21 @@
+import { keyOf } from '../clients/keys.ts'
 import { isLoopback } from './loopback.ts'
 import type { Config } from './schema.ts'
 
+/** Time enough to bring a new key to where the old one is used. */
+const EXPIRES_SOON_MS = 7 * 86_400_000
+
 /** What is allowed but may not do what was meant. */
-export function warningsOf(config: Config): string[] {
+export function warningsOf(config: Config, now = Date.now()): string[] {
   const warnings: string[] = []
   for (const [name, client] of Object.entries(config.clients ?? {})) {
+    for (const [index, key] of client.keys.entries()) {
+      const { expires = Infinity } = keyOf(key)
+      if (expires <= now + EXPIRES_SOON_MS) {
+        const what = expires <= now ? 'has expired' : `expires ${new Date(expires).toISOString()}`
+        warnings.push(`clients.${name}.keys[${index}] ${what}`)
+      }
+    }
     if (client.share !== undefined) warnings.push(`clients.${name}.share is not enforced by this version`)
   }
   for (const [name, { url }] of Object.entries(config.upstreams)) {

@@ -1,9 +1,10 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Client } from '../clients/client.ts'
 import type { Clock } from '../clock.ts'
 import type { LimitUsage } from '../quota/ledger.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account, Lane } from './account.ts'
-import type { Client, Snapshot, Upstream } from './snapshot.ts'
+import type { Snapshot, Upstream } from './snapshot.ts'
 import type { Wishes } from './wishes.ts'
 
 /** Where a call goes and on whose behalf: what is known once it has been identified. */

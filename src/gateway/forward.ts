@@ -1,4 +1,5 @@
 import type { Random } from '../clock.ts'
+import type { Client } from '../clients/client.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../quota/ledger.ts'
 import type { Admission, Permit, Shortage } from '../quota/waiting-room.ts'
@@ -10,7 +11,7 @@ import type { Call, Target } from './call.ts'
 import { decide, type Ending, type RepeatPolicy } from './decide.ts'
 import type { Failure } from './failure.ts'
 import { outgoingRequest } from './outgoing.ts'
-import type { Client, Upstream } from './snapshot.ts'
+import type { Upstream } from './snapshot.ts'
 
 /** How a call ended: answered in full, given up by its client, broken off in the middle, or to be refused. */
 export type Forwarded = { readonly kind: 'delivered' | 'client_gone' | 'broken_off' } | Refused

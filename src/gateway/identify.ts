@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { ANONYMOUS, type Client, outOfScope } from '../clients/client.ts'
 import { isAccessAllowed } from '../clients/network-access.ts'
 import { chooseAccount, collectClaims } from '../routing/account.ts'
 import { normalizePath } from '../routing/path.ts'
@@ -6,7 +7,7 @@ import type { Route } from '../routing/route.ts'
 import type { Account } from './account.ts'
 import type { Target } from './call.ts'
 import { type Failure, isFailure } from './failure.ts'
-import { ANONYMOUS, type Client, type Snapshot, type Upstream } from './snapshot.ts'
+import type { Snapshot, Upstream } from './snapshot.ts'
 import { readWishes } from './wishes.ts'
 
 /** What identification needs of a request. */
@@ -65,11 +66,12 @@ function identifyAt(
   identity.route = route
   const account = accountFor(upstream, client, normal, query, headers)
   if (isFailure(account)) return account
-  if (client.classes !== undefined && !client.classes.has(route.class)) {
-    return { kind: 'forbidden', message: `the client ${client.name} may not make ${route.class} calls` }
-  }
+  const { aliasPrefix } = upstream
+  const call = { upstream: upstream.name, class: route.class, method, path, normalPath: normal, aliasPrefix }
+  const outside = outOfScope(client, call)
+  if (outside !== undefined) return { kind: 'forbidden', message: `the client ${client.name} ${outside}` }
   if (client.networkAccess !== undefined) {
-    const { basePath, aliasPrefix } = upstream
+    const { basePath } = upstream
     const url = `${upstream.url.origin}${basePath}${path}`
     if (!isAccessAllowed(url, [client.networkAccess], { base: basePath, prefix: aliasPrefix })) {
       return { kind: 'forbidden', message: `the network access list of ${client.name} does not allow this address` }
@@ -151,8 +153,9 @@ function authenticate(
     if (typeof value !== 'string') continue
     presented ??= name
     const key = name === 'authorization' ? value.replace(/^bearer +/i, '') : value
-    const client = clients.find(key, connection)
-    if (client !== undefined) return client
+    const found = clients.find(key, connection)
+    if (found === 'expired') return { kind: 'unauthenticated', message: `the client key in ${name} has expired` }
+    if (found !== undefined) return found
     if (name === 'x-sluice-key') break // it is meant for us and nobody else
   }
   const message =

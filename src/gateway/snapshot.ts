@@ -1,9 +1,10 @@
-import type { Random } from '../clock.ts'
-import type { ClientConfig, Config, UpstreamConfig } from '../config/schema.ts'
+import type { Clock, Random } from '../clock.ts'
+import type { ClientConfig } from '../config/client-schema.ts'
+import type { Config, UpstreamConfig } from '../config/schema.ts'
 import { presets } from '../config/presets/index.ts'
 import type { Preset } from '../config/presets/preset.ts'
-import { ClientKeys } from '../clients/keys.ts'
-import type { NetworkAccess } from '../clients/network-access.ts'
+import { type Client, clientOf } from '../clients/client.ts'
+import { ClientKeys, keyOf } from '../clients/keys.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import { Breaker, type BreakerState } from '../resilience/breaker.ts'
 import { RetryBudget } from '../resilience/retry-budget.ts'
@@ -26,20 +27,6 @@ export interface Snapshot {
   readonly clients: ClientKeys<Client> | undefined
   /** Lower-case names of every header in which a client may present its key. */
   readonly keyHeaders: readonly string[]
-}
-
-export interface Client {
-  readonly name: string
-  readonly accounts: ReadonlySet<string> | undefined
-  readonly classes: ReadonlySet<string> | undefined
-  readonly networkAccess: NetworkAccess | undefined
-}
-
-export const ANONYMOUS: Client = {
-  name: 'anonymous',
-  accounts: undefined,
-  classes: undefined,
-  networkAccess: undefined,
 }
 
 export interface Upstream {
@@ -83,7 +70,7 @@ export function buildSnapshot(config: Config, services: Services): Snapshot {
     upstreams,
     hosts,
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
-    clients: config.clients && buildClients(config.clients),
+    clients: config.clients && buildClients(config.clients, services.clock),
     keyHeaders: [...keyHeaders],
   }
 }
@@ -93,19 +80,11 @@ export async function closeSnapshot(snapshot: Snapshot): Promise<void> {
   await Promise.all([...snapshot.upstreams.values()].map((upstream) => upstream.transport.close()))
 }
 
-function buildClients(configs: Record<string, ClientConfig>): ClientKeys<Client> {
-  const keys = new ClientKeys<Client>()
+function buildClients(configs: Record<string, ClientConfig>, clock: Clock): ClientKeys<Client> {
+  const keys = new ClientKeys<Client>(clock)
   for (const [name, config] of Object.entries(configs)) {
-    const client: Client = {
-      name,
-      accounts: config.accounts && new Set(config.accounts),
-      classes: config.classes && new Set(config.classes),
-      networkAccess: config.networkAccess && {
-        allowed: config.networkAccess.allowed ?? [],
-        blocked: config.networkAccess.blocked ?? [],
-      },
-    }
-    for (const key of config.keys) keys.add(key, client)
+    const client = clientOf(name, config)
+    for (const key of config.keys) keys.add(keyOf(key), client)
   }
   return keys
 }

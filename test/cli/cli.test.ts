@@ -374,6 +374,19 @@ describe('sluice keys', () => {
     expect(after).toBe(before + bot(`      - ${two}\n`) + tool(three!))
     expect(await list()).toBe(`bot\t${two}\ntool\t${three}\n`)
   })
+  it('list and revoke know those with a label and an end, however they are written', async () => {
+    const [one, two, three] = ['1', '2', '3'].map((digit) => `sha256:${digit.repeat(64)}`)
+    const before = `${stringify(harnessConfig('https://app.harness.io'))}clients:\n  bot:\n    keys:\n`
+    const first = `      - hash: ${one}\n        label: CI # where it is\n`
+    const third = `      - { hash: ${three}, expires: 2027-01-31 }\n`
+    const cwd = folderWith(`${before}${first}      - ${two}\n${third}    classes: [read]\n`)
+    const list = async () => (await run(['keys', 'list'], { cwd })).stdout
+    const expires = 'expires 2027-02-01T00:00:00.000Z'
+    expect(await list()).toBe(`bot\t${one}\tCI\nbot\t${two}\nbot\t${three}\t\t${expires}\n`)
+    for (const key of [one, three]) expect((await run(['keys', 'revoke', key!], { cwd })).code).toBe(0)
+    const after = readFileSync(join(cwd, 'sluice.yaml'), 'utf8')
+    expect(after).toBe(`${before}      - ${two}\n    classes: [read]\n`)
+  })
 })
 
 describe('sluice keys revoke', () => {

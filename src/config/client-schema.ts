@@ -1,0 +1,67 @@
+import Type, { type StaticDecode } from 'typebox'
+import { accessEntry, method, moment, object, percent, routePath } from './schema-parts.ts'
+
+/** Who may call, and what: an entry of `clients`. */
+
+const KEY_HASH = '"sha256:" and 64 hex digits, as `sluice keys create` prints'
+const keyHash = (options: object = {}) =>
+  Type.String({ pattern: '^sha256:[0-9a-f]{64}$', expected: KEY_HASH, ...options })
+
+export const KeySchema = Type.Union(
+  [
+    keyHash(),
+    object({
+      hash: keyHash({ description: 'Hash of the key.' }),
+      label: Type.Optional(
+        Type.String({ minLength: 1, maxLength: 128, description: 'For people: where this key is used.' }),
+      ),
+      expires: Type.Optional(
+        moment('When it is refused from. A day alone is its end, in UTC. Default: it does not expire.'),
+      ),
+    }),
+  ],
+  { expected: `${KEY_HASH}, or { hash, label, expires }` },
+)
+
+export const ClientSchema = object({
+  keys: Type.Array(KeySchema, {
+    minItems: 1,
+    description: 'Hashes of the keys that this client may present: several, so that they can overlap while rotating.',
+  }),
+  upstreams: Type.Optional(
+    Type.Array(Type.String(), { minItems: 1, description: 'The upstreams it may use. Default: all.' }),
+  ),
+  accounts: Type.Optional(
+    Type.Array(Type.String({ pattern: '^[^/]+/[^/]+$', expected: 'upstream/account, such as harness/prod' }), {
+      minItems: 1,
+      description: 'The accounts it may use, as upstream/account. Default: all.',
+    }),
+  ),
+  classes: Type.Optional(
+    Type.Array(Type.String(), { minItems: 1, description: 'The classes of calls it may make. Default: all.' }),
+  ),
+  methods: Type.Optional(
+    Type.Array(method, { minItems: 1, description: 'The methods it may use; GET includes HEAD. Default: all.' }),
+  ),
+  paths: Type.Optional(
+    Type.Array(routePath, {
+      minItems: 1,
+      description: 'The paths below an upstream’s URL that it may call, written like those of routes. Default: all.',
+    }),
+  ),
+  share: Type.Optional(percent('Its part of each quota while others want it too.')),
+  networkAccess: Type.Optional(
+    object(
+      {
+        allowed: Type.Optional(
+          Type.Array(accessEntry, { description: 'Nothing else may be reached. Default, and if empty: everything.' }),
+        ),
+        blocked: Type.Optional(Type.Array(accessEntry, { description: 'May not be reached, even if allowed.' })),
+      },
+      { description: 'Upstream addresses it may reach: exact host, *.host, or URL prefix; blocked wins.' },
+    ),
+  ),
+})
+
+export type KeyConfig = StaticDecode<typeof KeySchema>
+export type ClientConfig = StaticDecode<typeof ClientSchema>

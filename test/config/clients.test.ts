@@ -1,0 +1,71 @@
+import { describe, expect, it } from 'vitest'
+import { checkConfig } from '../../src/config/load.ts'
+import { ConfigError } from '../../src/config/problem.ts'
+import { warningsOf } from '../../src/config/warnings.ts'
+import { harnessConfig } from '../support/gateway.ts'
+
+const KEY = `sha256:${'1'.repeat(64)}`
+const OTHER = `sha256:${'2'.repeat(64)}`
+
+function load(clients: object) {
+  return checkConfig(harnessConfig('https://app.harness.io', {}, { clients }), 'test')
+}
+
+function problemsOf(clients: object): string {
+  try {
+    load(clients)
+    return ''
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message
+    throw error
+  }
+}
+
+describe('clients in a configuration', () => {
+  it('have keys as hashes alone, or with a label and an end', () => {
+    const keys = [KEY, { hash: OTHER, label: 'CI', expires: '2027-01-31' }]
+    expect(load({ bot: { keys } }).clients!['bot']!.keys).toEqual([
+      KEY,
+      { hash: OTHER, label: 'CI', expires: Date.parse('2027-02-01T00:00Z') },
+    ])
+  })
+
+  it.each([
+    ['2027-01-31T18:00Z', '2027-01-31T18:00Z'],
+    ['2027-01-31T18:00:30+02:00', '2027-01-31T16:00:30Z'],
+  ])('have keys that expire at a moment: %s', (expires, moment) => {
+    const { keys } = load({ bot: { keys: [{ hash: KEY, expires }] } }).clients!['bot']!
+    expect(keys).toEqual([{ hash: KEY, expires: Date.parse(moment) }])
+  })
+
+  it.each<[string, object, string]>([
+    ['a day that does not exist', { keys: [{ hash: KEY, expires: '2027-02-30' }] }, 'keys[0]'],
+    ['a time without a zone', { keys: [{ hash: KEY, expires: '2027-01-31T18:00' }] }, 'keys[0]'],
+    ['a key in the clear', { keys: ['slk_abc'] }, 'or { hash, label, expires }'],
+    ['a misspelt field of a key', { keys: [{ hash: KEY, expire: '2027-01-31' }] }, 'or { hash, label, expires }'],
+    ['one key twice', { keys: [KEY, { hash: KEY }] }, 'client "bot" has the same key'],
+    ['an unknown upstream', { keys: [KEY], upstreams: ['harnes'] }, 'did you mean "harness"?'],
+    ['an unknown method', { keys: [KEY], methods: ['get'] }, 'an HTTP method'],
+    ['a path that is none', { keys: [KEY], paths: ['ng/api'] }, 'begins with "/"'],
+  ])('are refused with %s', (_, client, message) => {
+    expect(problemsOf({ bot: client })).toContain(message)
+  })
+
+  it('are refused an account of an upstream that they may not use', () => {
+    const { upstreams } = harnessConfig('https://app.harness.io') as { upstreams: Record<string, object> }
+    const config = {
+      upstreams: { ...upstreams, second: { ...upstreams['harness'], url: 'https://second.example' } },
+      clients: { bot: { keys: [KEY], upstreams: ['second'], accounts: ['harness/prod'] } },
+    }
+    expect(() => checkConfig(config, 'test')).toThrow('an upstream that this client may not use')
+  })
+
+  it('are warned about keys that have expired, or will within a week', () => {
+    const expiries = ['2027-01-01', '2027-01-07', '2027-02-07']
+    const keys = expiries.map((expires, i) => ({ hash: `sha256:${String(i).repeat(64)}`, expires }))
+    expect(warningsOf(load({ bot: { keys } }), Date.parse('2027-01-03'))).toEqual([
+      'clients.bot.keys[0] has expired',
+      'clients.bot.keys[1] expires 2027-01-08T00:00:00.000Z',
+    ])
+  })
+})
