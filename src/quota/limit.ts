@@ -5,6 +5,8 @@ export interface LimitSpec {
   readonly class: string
   /** Units allowed in a window; for `concurrent`, at once. */
   readonly requests: number
+  /** What the vendor allows, where headroom leaves less of it in `requests`. */
+  readonly published?: number
   /** Length of the window in milliseconds; not for `concurrent`. */
   readonly windowMs?: number
   /**
@@ -47,7 +49,7 @@ const CONCURRENT_RENEWAL_MS = 1_000
 export const DEFAULT_SLACK_MS = 1_000
 
 export function limitOf(spec: LimitSpec): Limit {
-  const { kind = 'rolling', windowMs = 0, isEnforced = true } = spec
+  const { kind = 'rolling', windowMs = 0, isEnforced = true, published = spec.requests } = spec
   const renewMs = kind === 'concurrent' ? CONCURRENT_RENEWAL_MS : Math.min(windowMs / 4, LONGEST_RENEWAL_MS)
   const wanted = spec.slackMs ?? DEFAULT_SLACK_MS
   // What is in flight must fit into the buckets ahead, so for windows shorter than that the slack is one window.
@@ -55,7 +57,7 @@ export function limitOf(spec: LimitSpec): Limit {
   // Twice, because one renewal may be late.
   const holdMs = 2 * renewMs + slackMs
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
-  const common = { ...spec, kind, windowMs, isEnforced, label, slackMs, renewMs, holdMs }
+  const common = { ...spec, published, kind, windowMs, isEnforced, label, slackMs, renewMs, holdMs }
   switch (kind) {
     case 'rolling':
       return { ...common, bucketMs: windowMs / BUCKETS, kept: BUCKETS }
