@@ -1,6 +1,9 @@
 import type { Registry } from '@prometheus-io/client'
 import { type Clock, type Random, systemClock } from './clock.ts'
 import type { Config } from './config/schema.ts'
+import { SecretFollower } from './credentials/follow.ts'
+import { openSources } from './credentials/sources/open.ts'
+import { secretsIn } from './credentials/secret.ts'
 import { buildSnapshot, closeSnapshot } from './gateway/snapshot.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
@@ -77,10 +80,13 @@ export async function runWithoutAdmin(
     metrics,
     onBreakerChange: (upstream, state) => logger.warn({ upstream, state }, 'the breaker changed its state'),
   })
+  const secrets = new SecretFollower(secretsIn(config), openSources(clock), logger)
+  await secrets.start()
   const proxy = new Proxy({ snapshot: () => snapshot, clock, random, metrics, log })
   const app = buildApp(proxy, config.server)
   const shutDown = async (): Promise<void> => {
     try {
+      await secrets.close()
       await closeSnapshot(snapshot)
       await ledger.close()
     } finally {

@@ -66,7 +66,7 @@ describe('the README’s example of a configuration', () => {
   it('is accepted as it stands, without a warning', () => {
     const config = parseConfig(example, { env })
     expect(Object.keys(config.upstreams)).toEqual(['harness', 'tickets'])
-    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value.reveal()).toBe('Bearer token')
+    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value!.reveal()).toBe('Bearer token')
     expect(warningsOf(config)).toEqual([])
   })
 
@@ -80,7 +80,7 @@ describe('the README’s example of a configuration', () => {
     const config = parseConfig(text, { env: { ...env, REDIS_URL: url } })
     expect(config.store.kind).toBe('redis')
     expect(config.store.url?.reveal()).toBe(url)
-    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value.reveal()).toBe('Bearer token-of-file')
+    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value!.reveal()).toBe('Bearer token-of-file')
   })
 
   it('needs every variable that it names', () => {

@@ -1,4 +1,5 @@
 import { keyOf } from '../clients/keys.ts'
+import { checkCredential, HEADER_VALUE } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { EVERY_CALL } from './limits.ts'
 import { isLoopback } from './loopback.ts'
@@ -124,20 +125,16 @@ function checkCertificate(path: Path, tls: UpstreamConfig['tls'], report: Report
   if ((tls?.cert === undefined) !== (tls?.key === undefined)) report(path, 'cert and key go together')
 }
 
-const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
-
 function checkAccounts(path: Path, upstream: UpstreamConfig, report: Report): void {
   const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
   const owners = new Map<string, string>()
   for (const [name, { id, credential }] of Object.entries(upstream.accounts)) {
     const at = [...path, 'accounts', name]
-    const inCredential = credential && preset?.accountInCredential?.(credential.value.reveal())
+    const inCredential = credential?.value && preset?.accountInCredential?.(credential.value.reveal())
     if (id !== undefined && inCredential !== undefined && inCredential !== id) {
       report([...at, 'id'], 'the credential belongs to another account')
     }
-    if (credential !== undefined && !HEADER_VALUE.test(credential.value.reveal())) {
-      report([...at, 'credential', 'value'], 'holds a character that no header value may have, such as a line end')
-    }
+    if (credential !== undefined) checkCredential([...at, 'credential'], credential, report)
     if (preset?.needsAccountId === true && id === undefined && inCredential === undefined) {
       report([...at, 'id'], 'the key "id" is missing, and the credential does not carry the account')
     }

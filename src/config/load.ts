@@ -2,7 +2,9 @@ import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Settings } from 'typebox/system'
 import { Value } from 'typebox/value'
-import { type Document, isMap, isScalar, isSeq, LineCounter, parseDocument, visit } from 'yaml'
+import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, type Scalar, visit } from 'yaml'
+import { Secret } from '../credentials/secret.ts'
+import type { Answer, Found } from '../credentials/sources/source.ts'
 import { findContradictions } from './contradictions.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
@@ -17,9 +19,9 @@ import {
   type Problem,
   type SchemaError,
 } from './problem.ts'
-import { resolveReferences } from './references.ts'
 import { ClientSchema } from './client-schema.ts'
 import { type Config, ConfigSchema, UpstreamSchema } from './schema.ts'
+import { type LookUp, lookUpWith, resolveReferences } from './references.ts'
 
 // Eight would hide the rest of a badly broken file, and the promise is to report everything at once.
 Settings.Set({ maxErrors: 1000 })
@@ -28,6 +30,8 @@ interface LoadOptions {
   readonly env?: NodeJS.ProcessEnv
   /** Where a reference that does not resolve is no problem: nobody may use what is there. */
   readonly ignores?: (path: Path) => boolean
+  /** What references to other sources than the environment and files stand for, by `kind:name`. */
+  readonly fetched?: ReadonlyMap<string, Answer>
 }
 
 /**
@@ -35,13 +39,15 @@ interface LoadOptions {
  * looked up from the file's folder. Values that came from references are never part of an error.
  */
 export function loadConfigFile(file: string, options: LoadOptions = {}): Config {
-  let text: string
+  return parseConfig(readConfigFile(file), { ...options, source: file, folder: dirname(resolve(file)) })
+}
+
+export function readConfigFile(file: string): string {
   try {
-    text = readFileSync(file, 'utf8')
+    return readFileSync(file, 'utf8')
   } catch (error) {
     throw new ConfigError(file, [{ path: [], message: `can't be read: ${(error as Error).message}` }])
   }
-  return parseConfig(text, { ...options, source: file, folder: dirname(resolve(file)) })
 }
 
 export function parseConfig(
@@ -51,6 +57,7 @@ export function parseConfig(
     env = process.env,
     folder = process.cwd(),
     ignores = () => false,
+    fetched = new Map(),
   }: LoadOptions & { source?: string; folder?: string } = {},
 ): Config {
   const lines = new LineCounter()
@@ -63,7 +70,7 @@ export function parseConfig(
     })
     throw new ConfigError(source, problems)
   }
-  const references = replaceReferences(document, env, folder)
+  const references = replaceReferences(document, lookUpWith(env, folder, fetched))
   references.problems.push(...lostNames(document))
   const { config, problems } = validate(toPlain(document, source) ?? {}, references)
   const isIgnored = (problem: Problem): boolean => references.problems.includes(problem) && ignores(problem.path)
@@ -71,6 +78,7 @@ export function parseConfig(
   if (config === undefined || wrong.length > 0) {
     throw new ConfigError(source, wrong.map((problem) => locate(problem, document, lines)).sort(byPosition))
   }
+  rememberOrigins(document, config, { ...references, folder })
   return config
 }
 
@@ -109,7 +117,7 @@ function toPlain(document: Document, source: string): unknown {
 
 /** Checks a configuration that was put together in code (zero configuration, the demo) the way a file is checked. */
 export function checkConfig(raw: unknown, source: string): Config {
-  const { config, problems } = validate(raw, { problems: [], whole: new Set() })
+  const { config, problems } = validate(raw, { problems: [], whole: new Set(), origins: new Map() })
   if (config === undefined || problems.length > 0) throw new ConfigError(source, problems)
   return config
 }
@@ -118,24 +126,53 @@ interface References {
   problems: Problem[]
   /** Paths of scalars that are one reference and nothing else: such text may stand for a number. */
   whole: Set<string>
+  /** What stood in the file where now a resolved text is, and what that is. */
+  origins: Map<Scalar, { text: string; found: Found }>
 }
 
-function replaceReferences(document: Document, env: NodeJS.ProcessEnv, folder: string): References {
-  const references: References = { problems: [], whole: new Set() }
+function replaceReferences(document: Document, lookUp: LookUp): References {
+  const references: References = { problems: [], whole: new Set(), origins: new Map() }
   visit(document, {
     Scalar(key, node, ancestors) {
       if (key === 'key' || typeof node.value !== 'string' || !node.value.includes('${')) return
       const path = pathOf(node, ancestors)
-      const resolution = resolveReferences(node.value, env, folder)
+      const resolution = resolveReferences(node.value, lookUp)
       if ('problem' in resolution) {
         references.problems.push({ path, message: resolution.problem })
         return
       }
       if (resolution.referenced && /^\$\{[^}]*\}$/.test(node.value)) references.whole.add(pointer(path))
+      if (resolution.referenced) references.origins.set(node, { text: node.value, found: resolution })
       node.value = resolution.text
     },
   })
   return references
+}
+
+/** Tells each secret the text with references that it came from, so that it can follow them. */
+function rememberOrigins(
+  document: Document,
+  config: Config,
+  { origins, folder }: Pick<References, 'origins'> & { folder: string },
+): void {
+  const walk = (node: unknown, value: unknown): void => {
+    if (isAlias(node)) walk(node.resolve(document), value)
+    else if (value instanceof Secret) {
+      const origin = origins.get(node as Scalar)
+      if (origin === undefined) return
+      const { text, found } = origin
+      value.template = { text, folder }
+      value.expiresAt = found.expiresAt
+      value.replace(value.reveal(), found.next)
+    } else if (typeof value !== 'object' || value === null) return
+    else if (isSeq(node)) for (const [i, item] of node.items.entries()) walk(item, (value as unknown[])[i])
+    else if (isMap(node)) {
+      for (const { key, value: inner } of node.items) {
+        if (isScalar(key)) walk(inner, (value as Record<string, unknown>)[String(key.value)])
+      }
+    }
+  }
+  walk(document.contents, config)
 }
 
 /** What has one of the names that the schema library leaves out without a word. */

@@ -1,67 +1,100 @@
-import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { readSecretFile } from '../credentials/sources/files.ts'
+import type { Answer, Found } from '../credentials/sources/source.ts'
 
 /** What a scalar became: its text with every reference replaced, or what is wrong with one of them. */
-export type Resolution = { text: string; referenced: boolean } | { problem: string }
+export type Resolution = (Found & { readonly referenced: boolean }) | { readonly problem: string }
+
+/** A reference `${kind:name}`. */
+export interface Reference {
+  readonly kind: string
+  readonly name: string
+}
+
+export type LookUp = (reference: Reference) => Answer
 
 // `$${` writes a literal `${`.
 const REFERENCE = /\$\$\{|\$\{([^}]*)\}?/g
 
-/**
- * Replaces `${env:NAME}` and `${file:PATH}` in one parsed scalar. The result is never parsed again, so a value can hold
- * any character; a reference that does not resolve is a problem, never a literal. One trailing line end of a file is dropped.
- */
-export function resolveReferences(text: string, env: NodeJS.ProcessEnv, folder: string): Resolution {
-  let problem: string | undefined
-  let referenced = false
-  const resolved = text.replace(REFERENCE, (whole, inner: string | undefined) => {
-    if (whole === '$${') return '${'
-    referenced = true
-    const value = lookUp(inner ?? '', whole, env, folder)
-    if ('problem' in value) {
-      problem ??= value.problem
-      return ''
-    }
-    return value.text
-  })
-  return problem === undefined ? { text: resolved, referenced } : { problem }
-}
+/** Kinds of references whose values must be fetched before a configuration is read: that takes its time. */
+const FETCHED_KINDS = new Set(['secret', 'vault'])
 
-function lookUp(
-  inner: string,
-  whole: string,
-  env: NodeJS.ProcessEnv,
-  folder: string,
-): { text: string } | { problem: string } {
-  if (!whole.endsWith('}'))
-    return { problem: 'a reference is not closed with "}"; write $${ where a text has ${ in it' }
-  const colon = inner.indexOf(':')
-  const kind = inner.slice(0, Math.max(colon, 0))
-  const name = inner.slice(colon + 1)
-  switch (kind) {
-    case 'env': {
-      const value = env[name]
-      if (value === undefined) return { problem: `the environment variable ${name} is not set` }
-      if (value === '') return { problem: `the environment variable ${name} is empty` }
-      return { text: value }
-    }
-    case 'file':
-      return readReferenced(resolve(folder, name), name)
-    case '':
-      return {
-        problem: 'a reference names no source; write ${env:NAME} or ${file:/path}, and $${ where a text has ${ in it',
-      }
-    default:
-      return { problem: 'a reference has an unknown source; known are env and file' }
+/**
+ * Replaces every reference in one parsed scalar. The result is never parsed again, so a value can hold any character; a
+ * reference that does not resolve is a problem, never a literal.
+ */
+export function resolveReferences(text: string, lookUp: LookUp): Resolution {
+  const found = new Map<string, Found>()
+  for (const whole of wholesIn(text)) {
+    if (!whole.endsWith('}'))
+      return { problem: 'a reference is not closed with "}"; write $${ where a text has ${ in it' }
+    const value = lookUp(toReference(whole))
+    if ('problem' in value) return value
+    found.set(whole, value)
+  }
+  const render = (valueOf: (found: Found) => string): string =>
+    text.replace(REFERENCE, (whole) => (whole === '$${' ? '${' : valueOf(found.get(whole)!)))
+  const values = [...found.values()]
+  const expiries = values.flatMap(({ expiresAt }) => expiresAt ?? [])
+  return {
+    text: render((value) => value.text),
+    referenced: found.size > 0,
+    ...(values.some(({ next }) => next !== undefined) ? { next: render((value) => value.next ?? value.text) } : {}),
+    ...(expiries.length > 0 ? { expiresAt: Math.min(...expiries) } : {}),
   }
 }
 
-function readReferenced(path: string, name: string): { text: string } | { problem: string } {
-  try {
-    return { text: readFileSync(path, 'utf8').replace(/\r?\n$/, '') }
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code
-    const why = code === 'ENOENT' ? 'does not exist' : code === 'EACCES' ? 'may not be read' : `can't be read (${code})`
-    return { problem: `the file ${name} ${why}` }
+/** The references in a text, as far as they are well-formed. */
+export function referencesIn(text: string): Reference[] {
+  return wholesIn(text)
+    .filter((whole) => whole.endsWith('}'))
+    .map(toReference)
+}
+
+export function isFetched({ kind }: Reference): boolean {
+  return FETCHED_KINDS.has(kind)
+}
+
+export function keyOf({ kind, name }: Reference): string {
+  return `${kind}:${name}`
+}
+
+function wholesIn(text: string): string[] {
+  return (text.match(REFERENCE) ?? []).filter((whole) => whole !== '$${')
+}
+
+function toReference(whole: string): Reference {
+  const inner = whole.slice(2, -1)
+  const colon = inner.indexOf(':')
+  return { kind: inner.slice(0, Math.max(colon, 0)), name: inner.slice(colon + 1) }
+}
+
+/** Looks up the environment, files (from `folder`), and what was fetched beforehand, by the key of its reference. */
+export function lookUpWith(
+  env: NodeJS.ProcessEnv,
+  folder: string,
+  fetched: ReadonlyMap<string, Answer> = new Map(),
+): LookUp {
+  return (reference) => {
+    const { kind, name } = reference
+    switch (kind) {
+      case 'env': {
+        const value = env[name]
+        if (value === undefined) return { problem: `the environment variable ${name} is not set` }
+        if (value === '') return { problem: `the environment variable ${name} is empty` }
+        return { text: value }
+      }
+      case 'file':
+        return readSecretFile(resolve(folder, name), name)
+      case 'secret':
+      case 'vault':
+        return fetched.get(keyOf(reference)) ?? { problem: `the ${kind} ${name} is not known` }
+      case '':
+        return {
+          problem: 'a reference names no source; write ${env:NAME} or ${file:/path}, and $${ where a text has ${ in it',
+        }
+      default:
+        return { problem: 'a reference has an unknown source; known are env, file, secret and vault' }
+    }
   }
 }

@@ -1,5 +1,6 @@
 import Type, { type StaticDecode } from 'typebox'
 import { ClientSchema } from './client-schema.ts'
+import { CredentialSchema } from './credential-schema.ts'
 import {
   addedHeader,
   duration,
@@ -126,13 +127,6 @@ const RouteSchema = object({
       description: 'Names of `{name}` segments that hold a secret, to be left out of logs.',
     }),
   ),
-})
-
-const CredentialSchema = object({
-  header: Type.Optional(
-    addedHeader('The request header that carries the credential. Default: the upstream’s credentialHeader.'),
-  ),
-  value: secret('The value of that header; write ${env:NAME} or ${file:PATH} rather than the secret itself.'),
 })
 
 const AccountSchema = object({
@@ -368,5 +362,6 @@ export const ConfigSchema = object({
 
 export type Config = StaticDecode<typeof ConfigSchema>
 export type UpstreamConfig = StaticDecode<typeof UpstreamSchema>
+export type CredentialConfig = StaticDecode<typeof CredentialSchema>
 export type LimitConfig = StaticDecode<typeof LimitSchema>
 export type StoreConfig = Config['store']

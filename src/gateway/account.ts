@@ -1,7 +1,8 @@
 import type { Clock } from '../clock.ts'
 import type { Preset } from '../config/presets/preset.ts'
 import type { UpstreamConfig } from '../config/schema.ts'
-import type { Credential } from '../credentials/inject.ts'
+import { buildCredential } from '../credentials/build.ts'
+import type { Credential } from '../credentials/credential.ts'
 import type { LaneLabels, LaneMetrics, Metrics } from '../observe/metrics.ts'
 import type { Ledger, Meter } from '../quota/ledger.ts'
 import type { WaitingRoom } from '../quota/waiting-room.ts'
@@ -41,13 +42,9 @@ export class Account {
     const { id, credential } = config.accounts[name] ?? {}
     this.name = name
     this.key = `${upstream}/${name}`
-    this.id = id ?? (credential && preset?.accountInCredential?.(credential.value.reveal()))
-    this.credential = credential && {
-      name: this.key,
-      header: credential.header ?? config.credentialHeader,
-      value: credential.value,
-    }
-    const droppedNames = new Set(keyHeaders)
+    this.id = id ?? (credential?.value && preset?.accountInCredential?.(credential.value.reveal()))
+    this.credential = credential && buildCredential(this.key, credential, config.credentialHeader)
+    const droppedNames = new Set([...keyHeaders, ...(this.credential?.headerNames ?? [])])
     // An account without a known id leaves it to the client to name it.
     if (config.accountHeader !== undefined && this.id !== undefined)
       droppedNames.add(config.accountHeader.toLowerCase())

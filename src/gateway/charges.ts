@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { allowedBy, type Base, EVERY_CALL, idOf, labelOf, scopeOf, type Split } from '../config/limits.ts'
 import type { LimitConfig, UpstreamConfig } from '../config/schema.ts'
+import { identityOf } from '../credentials/build.ts'
 import { type Limit, limitOf } from '../quota/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
@@ -34,8 +35,7 @@ export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfi
   let isCredentialShared = false
   for (const [name, { credential }] of Object.entries(accounts)) {
     if (credential === undefined) continue
-    const secret = `${(credential.header ?? credentialHeader).toLowerCase()}\n${credential.value.reveal()}`
-    const owner = owners.getOrInsert(secret, name)
+    const owner = owners.getOrInsert(identityOf(credential, credentialHeader), name)
     credentialOwner.set(name, owner)
     isCredentialShared ||= owner !== name
   }

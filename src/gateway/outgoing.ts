@@ -1,4 +1,3 @@
-import { injectCredential } from '../credentials/inject.ts'
 import type { RequestBody } from '../upstream/body.ts'
 import { withoutAlias } from '../routing/path.ts'
 import { requestHeaders } from '../upstream/headers.ts'
@@ -18,14 +17,15 @@ export function outgoingRequest(call: Call, target: Target, body: RequestBody | 
   })
   const { accountHeader } = upstream.config
   if (accountHeader !== undefined && account.id !== undefined) headers.push(accountHeader, account.id)
-  injectCredential(headers, account.credential, route)
   if (body?.streamedLength !== undefined) headers.push('Content-Length', String(body.streamedLength))
-  return {
+  const outgoing = {
     method: request.method as string,
     path: upstream.basePath + target.path + queryWithAccount(target),
     headers,
     body: body?.content() ?? null,
   }
+  if (route.credential !== 'none') account.credential?.addTo(outgoing, route)
+  return outgoing
 }
 
 /** A client may also have put a key into the header of another upstream: a key of ours goes to no vendor. */

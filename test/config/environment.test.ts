@@ -13,7 +13,7 @@ describe('the environment as configuration', () => {
   it('serves the account of HARNESS_ACCOUNT_ID with HARNESS_API_KEY', () => {
     const accounts = accountsOf({ HARNESS_ACCOUNT_ID: 'AbC', HARNESS_API_KEY: 'key' })
     expect(accounts['prod']!.id).toBe('AbC')
-    expect(accounts['prod']!.credential!.value.reveal()).toBe('key')
+    expect(accounts['prod']!.credential!.value!.reveal()).toBe('key')
   })
 
   it('adds an account for every suffix', () => {

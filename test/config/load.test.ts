@@ -94,7 +94,7 @@ clients:
 `
     const config = parseConfig(text, { env })
     expect(config.clients!['deploy-bot']).toMatchObject({ share: 0.4, classes: ['read', 'write'] })
-    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value.reveal()).toBe('Bearer secret')
+    expect(config.upstreams['tickets']!.accounts['main']!.credential!.value!.reveal()).toBe('Bearer secret')
   })
 
   it('reports everything that is wrong at once, in the order of the file, with line and column', () => {
@@ -371,7 +371,7 @@ describe('references in a configuration', () => {
     writeFileSync(join(folder, 'key'), 'from-file\n')
     writeFileSync(join(folder, 'sluice.yaml'), VALID.replace('${env:KEY}', 'Token ${file:key}!'))
     const config = loadConfigFile(join(folder, 'sluice.yaml'))
-    expect(config.upstreams['harness']!.accounts['prod']!.credential!.value.reveal()).toBe('Token from-file!')
+    expect(config.upstreams['harness']!.accounts['prod']!.credential!.value!.reveal()).toBe('Token from-file!')
   })
 
   it('may stand for a number where one is wanted', () => {
@@ -387,7 +387,7 @@ describe('references in a configuration', () => {
     ['${env:EMPTY}', 'the environment variable EMPTY is empty'],
     ['${file:/nope/key}', 'the file /nope/key does not exist'],
     ['${KEY}', 'names no source; write ${env:NAME} or ${file:/path}'],
-    ['${vault:x}', 'unknown source; known are env and file'],
+    ['${safe:x}', 'unknown source; known are env, file, secret and vault'],
     ['${env:KEY', 'is not closed'],
   ])('that do not resolve are errors: %s', (reference, expected) => {
     const problems = problemsOf(VALID.replace('${env:KEY}', reference), { KEY: 'k', EMPTY: '' })
@@ -401,7 +401,7 @@ describe('references in a configuration', () => {
       VALID.replace('${env:KEY}', () => '$${env:KEY}'),
       { env: {} },
     )
-    expect(config.upstreams['harness']!.accounts['prod']!.credential!.value.reveal()).toBe('${env:KEY}')
+    expect(config.upstreams['harness']!.accounts['prod']!.credential!.value!.reveal()).toBe('${env:KEY}')
   })
 
   it.each([

@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage, type RequestListener, type ServerRe
 import type { AddressInfo } from 'node:net'
 import { inject, onTestFinished } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
+import type { Config } from '../../src/config/schema.ts'
 import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
 import type { AccessLine, Log } from '../../src/observe/log.ts'
 import { createLog } from '../../src/observe/log.ts'
@@ -62,9 +63,14 @@ export interface TestGateway extends Running {
 }
 
 /** A gateway on free ports, stopped when the test is finished. */
-export async function startGateway(config: object, options: Partial<RunOptions> = {}): Promise<TestGateway> {
+export function startGateway(config: object, options: Partial<RunOptions> = {}): Promise<TestGateway> {
+  return startConfigured(checkConfig(config, 'test'), options)
+}
+
+/** The same of a configuration that was read from a file, references and all. */
+export async function startConfigured(config: Config, options: Partial<RunOptions> = {}): Promise<TestGateway> {
   const { log, lines } = keptLog()
-  const gateway = await runGateway(checkConfig(config, 'test'), { log, ...options })
+  const gateway = await runGateway(config, { log, ...options })
   onTestFinished(() => gateway.stop())
   return { ...gateway, lines, metrics: async () => (await fetch(`${gateway.adminUrl}/metrics`)).text() }
 }

@@ -1,0 +1,24 @@
+import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from './credential-schema.ts'
+import type { Path } from './problem.ts'
+import type { CredentialConfig } from './schema.ts'
+
+/** Header values that every HTTP implementation sends and takes (RFC 9110 §5.5). */
+export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
+
+/** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
+export function checkCredential(
+  path: Path,
+  credential: CredentialConfig,
+  report: (path: Path, message: string) => void,
+): void {
+  const { type = 'header', value } = credential
+  const { needs, takes } = CREDENTIAL_TYPES[type]
+  for (const key of needs) if (credential[key] === undefined) report([...path, key], `the key "${key}" is missing`)
+  const known = new Set<string>([...needs, ...takes, ...COMMON_CREDENTIAL_FIELDS])
+  for (const key of Object.keys(credential)) {
+    if (!known.has(key)) report([...path, key], `${key} does not belong to a credential of type ${type}`)
+  }
+  if ((type === 'header' || type === 'bearer') && value !== undefined && !HEADER_VALUE.test(value.reveal())) {
+    report([...path, 'value'], 'holds a character that no header value may have, such as a line end')
+  }
+}

@@ -1,0 +1,121 @@
+import { resolve } from 'node:path'
+import { keyOf, lookUpWith, type Reference, referencesIn, resolveReferences } from '../config/references.ts'
+import type { Logger } from '../observe/log.ts'
+import type { Secret } from './secret.ts'
+import type { Answer, SecretSource } from './sources/source.ts'
+
+/** The kinds of references whose values can change while the program runs. */
+export type Sources = ReadonlyMap<string, SecretSource>
+
+/** How often at most an upstream's refusals can make a source be asked again. */
+const LOOK_AGAIN_MS = 1_000
+
+interface Followed {
+  readonly secret: Secret
+  readonly references: readonly Reference[]
+}
+
+/**
+ * Keeps secrets as their sources have them: what changes there is in force with the next call. A value that is gone, or
+ * can't be used, leaves the secret as it was.
+ */
+export class SecretFollower {
+  readonly #sources: Sources
+  readonly #logger: Logger
+  readonly #followed: Followed[] = []
+  readonly #known = new Map<string, Answer>()
+  readonly #reading = new Map<string, Promise<void>>()
+  /** What was told to be wrong, by reference; told once. */
+  readonly #problems = new Map<string, string>()
+
+  constructor(secrets: readonly Secret[], sources: Sources, logger: Logger) {
+    this.#sources = sources
+    this.#logger = logger
+    for (const secret of new Set(secrets)) this.#add(secret)
+    for (const [kind, source] of sources) {
+      const names = this.#namesOf(kind)
+      if (names.length > 0) source.watch(names, () => void this.#read(kind))
+    }
+  }
+
+  /** Looks everything up once: what has changed since the configuration was read. */
+  async start(): Promise<void> {
+    await Promise.all([...this.#sources.keys()].map((kind) => this.#read(kind)))
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#sources.values()].map((source) => source.close()))
+  }
+
+  #add(secret: Secret): void {
+    const { template } = secret
+    if (template === undefined) return
+    const references = referencesIn(template.text)
+      .filter(({ kind }) => this.#sources.has(kind))
+      .map(({ kind, name }) => ({ kind, name: kind === 'file' ? resolve(template.folder, name) : name }))
+    if (references.length === 0) return
+    this.#followed.push({ secret, references })
+    let askedAt = -Infinity
+    secret.lookAgain = async () => {
+      if (performance.now() - askedAt < LOOK_AGAIN_MS) return
+      askedAt = performance.now()
+      await Promise.all([...new Set(references.map(({ kind }) => kind))].map((kind) => this.#read(kind)))
+    }
+  }
+
+  #namesOf(kind: string): string[] {
+    const all = this.#followed.flatMap(({ references }) => references)
+    return [...new Set(all.filter((reference) => reference.kind === kind).map(({ name }) => name))]
+  }
+
+  /** One look at a time; who comes while one is made gets its outcome. */
+  #read(kind: string): Promise<void> {
+    const reading = this.#reading.get(kind) ?? this.#readNow(kind).finally(() => this.#reading.delete(kind))
+    this.#reading.set(kind, reading)
+    return reading
+  }
+
+  async #readNow(kind: string): Promise<void> {
+    const names = this.#namesOf(kind)
+    if (names.length === 0) return
+    const answers = await this.#sources.get(kind)!.read(names)
+    for (const [name, answer] of answers) {
+      const key = keyOf({ kind, name })
+      // A file that is being written anew is empty for a moment.
+      const problem = 'problem' in answer ? answer.problem : answer.text === '' ? `${key} is empty` : undefined
+      this.#tell(key, problem)
+      if (problem === undefined) this.#known.set(key, answer)
+    }
+    for (const { secret, references } of this.#followed) {
+      if (references.some((reference) => reference.kind === kind)) this.#renew(secret)
+    }
+  }
+
+  #renew(secret: Secret): void {
+    const { text, folder } = secret.template!
+    const lookUpHere = lookUpWith(process.env, folder)
+    const resolution = resolveReferences(text, ({ kind, name }) => {
+      if (!this.#sources.has(kind)) return lookUpHere({ kind, name })
+      const key = keyOf({ kind, name: kind === 'file' ? resolve(folder, name) : name })
+      return this.#known.get(key) ?? { problem: `${key} is not known yet` }
+    })
+    if ('problem' in resolution) return
+    const problem = secret.whyNot(resolution.text) ?? (resolution.next && secret.whyNot(resolution.next))
+    this.#tell(text, problem)
+    if (problem !== undefined) return
+    secret.expiresAt = resolution.expiresAt
+    if (secret.replace(resolution.text, resolution.next)) {
+      this.#logger.info({ references: referencesIn(text).map(keyOf) }, 'a secret has a new value')
+    }
+  }
+
+  #tell(about: string, problem: string | undefined): void {
+    if (this.#problems.get(about) === problem) return
+    if (problem === undefined) {
+      this.#problems.delete(about)
+      return
+    }
+    this.#problems.set(about, problem)
+    this.#logger.warn({ problem }, 'a secret can not be renewed: its last value stays in force')
+  }
+}

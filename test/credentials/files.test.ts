@@ -1,0 +1,66 @@
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, it } from 'vitest'
+import { stringify } from 'yaml'
+import { loadConfigFile } from '../../src/config/load.ts'
+import { harnessConfig, newFolder, startConfigured, startUpstream } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+
+const PATH = '/harness/ng/api/projects'
+
+/** A gateway whose credential is in a file of that folder, by a relative path. */
+async function startWithFile(folder: string, file: string) {
+  const upstream = await startUpstream()
+  const accounts = { prod: { id: 'a', credential: { value: `Key \${file:${file}}` } } }
+  writeFileSync(join(folder, 'sluice.yaml'), stringify(harnessConfig(upstream.url, { accounts })))
+  const gateway = await startConfigured(loadConfigFile(join(folder, 'sluice.yaml')))
+  return async () => {
+    await call(gateway.url, PATH)
+    return upstream.seen.at(-1)!.headers['x-api-key']
+  }
+}
+
+it('a secret in a file that is written anew, or replaced, is in force without a restart', async () => {
+  const folder = newFolder()
+  writeFileSync(join(folder, 'key'), 'one\n')
+  const sent = await startWithFile(folder, 'key')
+  expect(await sent()).toBe('Key one')
+  writeFileSync(join(folder, 'key'), 'two\n')
+  await expect.poll(sent).toBe('Key two')
+  writeFileSync(join(folder, 'key.new'), 'three\n')
+  renameSync(join(folder, 'key.new'), join(folder, 'key'))
+  await expect.poll(sent).toBe('Key three')
+})
+
+it('a secret in a mounted folder follows the link by which Kubernetes replaces all of it', async () => {
+  const folder = newFolder()
+  for (const [version, value] of [
+    ['v1', 'one'],
+    ['v2', 'two'],
+  ] as const) {
+    mkdirSync(join(folder, version))
+    writeFileSync(join(folder, version, 'key'), value)
+  }
+  symlinkSync('v1', join(folder, '..data'))
+  symlinkSync('..data/key', join(folder, 'key'))
+  const sent = await startWithFile(folder, 'key')
+  expect(await sent()).toBe('Key one')
+  symlinkSync('v2', join(folder, '..data_tmp'))
+  renameSync(join(folder, '..data_tmp'), join(folder, '..data'))
+  await expect.poll(sent).toBe('Key two')
+})
+
+it('a secret whose file is empty, gone, or of no use for a header keeps its value', async () => {
+  const folder = newFolder()
+  const file = join(folder, 'key')
+  writeFileSync(file, 'one')
+  const sent = await startWithFile(folder, 'key')
+  for (const change of [() => writeFileSync(file, ''), () => writeFileSync(file, 'two\nlines'), () => rmSync(file)]) {
+    change()
+    // Longer than a change takes to be noticed; what was wrong to do would be done by then.
+    await new Promise((resolve) => void setTimeout(resolve, 150))
+    expect(await sent()).toBe('Key one')
+  }
+  writeFileSync(file, 'three')
+  await expect.poll(sent).toBe('Key three')
+})
