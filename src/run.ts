@@ -9,7 +9,7 @@ import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { openLedger } from './quota/open-ledger.ts'
 import { buildAdmin, type Vitals } from './server/admin.ts'
-import { buildApp, drainApp } from './server/app.ts'
+import { buildApp, connectionsOf, drainApp } from './server/app.ts'
 import { Proxy } from './server/proxy.ts'
 import { gatewayVitals } from './vitals.ts'
 
@@ -94,7 +94,13 @@ export async function runWithoutAdmin(
     }
   }
   let stopping: Promise<void> | undefined
-  const vitals = gatewayVitals({ metrics, ledger, snapshot, isStopping: () => stopping !== undefined })
+  const vitals = gatewayVitals({
+    metrics,
+    ledger,
+    snapshot,
+    isStopping: () => stopping !== undefined,
+    clientConnections: () => connectionsOf(app),
+  })
   try {
     const url = await app.listen({ host: config.server.host, port: config.server.port })
     const stop = (): Promise<void> => (stopping ??= drainApp(app, proxy, config.server.drain).then(shutDown))

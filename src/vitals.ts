@@ -1,6 +1,6 @@
 import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
-import type { LaneLabels, Metrics } from './observe/metrics.ts'
+import type { LaneLabels, Metrics, RoomOccupancy } from './observe/metrics.ts'
 import { type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
 import type { QuotaRow, Vitals } from './server/admin.ts'
 
@@ -9,6 +9,8 @@ interface Parts {
   readonly ledger: Ledger
   readonly snapshot: Snapshot
   isStopping(): boolean
+  /** Connections of clients that are open. */
+  clientConnections(): Promise<number>
 }
 
 const DEGRADED = {
@@ -18,11 +20,19 @@ const DEGRADED = {
 } satisfies Record<StoreConfig['onOutage'], string>
 
 /** What a gateway process tells of itself to operators and Prometheus. */
-export function gatewayVitals({ metrics, ledger, snapshot, isStopping }: Parts): Vitals {
+export function gatewayVitals({ metrics, ledger, snapshot, isStopping, clientConnections }: Parts): Vitals {
   metrics.observe({
     rooms: () => roomsOf(snapshot),
     breakers: () =>
       [...snapshot.upstreams.values()].map(({ name, breaker }) => ({ upstream: name, state: breaker.state })),
+    connections: () =>
+      [...snapshot.upstreams.values()].map(({ name, transport, webSockets }) => ({
+        upstream: name,
+        connections: transport.connections,
+        waiting: transport.waiting,
+        webSockets: webSockets.open,
+      })),
+    clientConnections,
     // While the store is away, everything else is still shown.
     usage: sharedWhileAsked(async () => (await usageOf(snapshot, ledger)) ?? []),
     get isStoreDegraded() {
@@ -40,7 +50,7 @@ export function gatewayVitals({ metrics, ledger, snapshot, isStopping }: Parts):
   }
 }
 
-function* roomsOf(snapshot: Snapshot): Iterable<{ labels: LaneLabels; waiting: number }> {
+function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {
   for (const upstream of snapshot.upstreams.values()) {
     for (const { lanes } of upstream.accounts.values()) yield* lanes.waiting()
   }

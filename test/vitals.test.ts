@@ -29,7 +29,13 @@ describe('a scrape', () => {
     const accounts = Object.fromEntries(['a', 'b', 'c'].map((id) => [id, { id }]))
     const snapshot = buildSnapshot(checkConfig(harnessConfig('http://x', { accounts }), 'test'), services)
     onTestFinished(() => closeSnapshot(snapshot))
-    const vitals = gatewayVitals({ metrics, ledger, snapshot, isStopping: () => false })
+    const vitals = gatewayVitals({
+      metrics,
+      ledger,
+      snapshot,
+      isStopping: () => false,
+      clientConnections: () => Promise.resolve(0),
+    })
     const shown = await vitals.metrics()
     expect(ledger.asked).toBe(3)
     for (const gauge of ['quota_limit', 'quota_used']) {

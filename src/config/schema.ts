@@ -265,6 +265,11 @@ export const UpstreamSchema = object({
     default: 256,
     description: 'Most connections to the upstream, in each gateway process.',
   }),
+  maxWebSockets: Type.Integer({
+    minimum: 0,
+    default: 100,
+    description: 'Most WebSockets to the upstream that are open at once, in each gateway process. 0 for none.',
+  }),
   maxBody: Type.Optional(
     Type.Integer({ minimum: 0, description: 'Largest request body in bytes that is let through. Default: no limit.' }),
   ),

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
 import type { Timer } from '../clock.ts'
 import type { Permit } from '../quota/waiting-room.ts'
 import { parseRetryAfter } from '../resilience/backoff.ts'
@@ -9,6 +10,7 @@ import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstr
 import type { Call, Target } from './call.ts'
 import type { Ending } from './decide.ts'
 import { ownHeaders } from './own-headers.ts'
+import { Tunnel } from './tunnel.ts'
 
 /** The response is not for the client; the call is to be sent once more. */
 export type Repeat = { readonly kind: 'repeat'; readonly delayMs: number }
@@ -127,6 +129,38 @@ class Exchange implements ResponseHandler {
     call.response.writeHead(status, reasonOf(statusMessage), headers)
     // What is here already goes out with the head; what is not may be long in coming, and the head must not wait for it.
     process.nextTick(flush, this)
+  }
+
+  /** The upstream agreed to a WebSocket: the call has been answered, and what follows is in flight for no limit. */
+  onRequestUpgrade(_: unknown, status: number, fields: IncomingHttpHeaders, socket: Duplex): void {
+    const call = this.#call
+    const { upgrade } = call
+    if (this.#phase !== 'sent' || upgrade === undefined) return void socket.destroy()
+    this.#phase = 'over'
+    this.#timer?.cancel()
+    const { permit, breakerPermit } = this.#options
+    permit.settle()
+    permit.leave()
+    breakerPermit.succeeded()
+    call.upstreamMs += this.#elapsedMs
+    call.onGone(undefined)
+    const headers = responseHeaders(fields, call.usage.length > 0)
+    headers.push('Connection', 'Upgrade', 'Upgrade', 'websocket')
+    ownHeaders(call, headers)
+    call.response.writeHead(status, headers)
+    call.response.flushHeaders()
+    const tunnel: Tunnel = new Tunnel({
+      client: upgrade.socket,
+      upstream: socket,
+      early: upgrade.takeOver(),
+      clock: call.clock,
+      idleMs: call.target!.upstream.config.timeouts.idle,
+      onEnd: (end) => {
+        upgrade.tunnels.delete(tunnel)
+        this.#resolve(end === 'client_gone' ? { kind: 'gone' } : { kind: end, cause: undefined })
+      },
+    })
+    upgrade.tunnels.add(tunnel)
   }
 
   onResponseData(controller: ResponseControl, chunk: Buffer): void {

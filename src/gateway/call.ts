@@ -5,6 +5,7 @@ import type { LimitUsage } from '../quota/ledger.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account, Lane } from './account.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
+import type { Upgrade } from './upgrade.ts'
 import type { Wishes } from './wishes.ts'
 
 /** Where a call goes and on whose behalf: what is known once it has been identified. */
@@ -28,6 +29,8 @@ export class Call {
   readonly snapshot: Snapshot
   readonly clock: Clock
   readonly startedAt: number
+  /** Given where the client asks for a WebSocket. */
+  upgrade: Upgrade | undefined
   target: Target | undefined
   client: Client | undefined
   upstream: Upstream | undefined

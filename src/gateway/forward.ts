@@ -28,7 +28,23 @@ export interface Environment {
  * breaker. Every attempt is admitted, and so charged, anew.
  */
 export function forward(call: Call, target: Target, env: Environment): Promise<Forwarded> {
-  return new Forwarding(call, target, env).run()
+  const forwarding = new Forwarding(call, target, env)
+  return call.upgrade === undefined ? forwarding.run() : withPlace(target.upstream, () => forwarding.run())
+}
+
+/** A WebSocket needs one of a few places, from before its handshake to its end. */
+async function withPlace(upstream: Upstream, run: () => Promise<Forwarded>): Promise<Forwarded> {
+  const { webSockets, name } = upstream
+  if (webSockets.open >= webSockets.most) {
+    const message = `${webSockets.most} WebSockets to ${name} are open, and no more may be`
+    return refused({ kind: 'quota_exhausted', message })
+  }
+  webSockets.open++
+  try {
+    return await run()
+  } finally {
+    webSockets.open--
+  }
 }
 
 const GONE: Forwarded = { kind: 'client_gone' }

@@ -71,9 +71,11 @@ export class Lanes {
     return kind.only ?? this.#varyingLane(kind, route, traits)
   }
 
-  /** Calls that wait now, by class. */
-  *waiting(): Iterable<{ labels: LaneLabels; waiting: number }> {
-    for (const { labels, capacity } of this.#classes.values()) yield { labels, waiting: capacity.waiting }
+  /** Calls that wait now, and those that are in flight, by class. */
+  *waiting(): Iterable<{ labels: LaneLabels; waiting: number; inFlight: number }> {
+    for (const { labels, capacity } of this.#classes.values()) {
+      yield { labels, waiting: capacity.waiting, inFlight: capacity.inFlight }
+    }
   }
 
   /** Every limit there is. */

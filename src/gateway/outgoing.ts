@@ -23,6 +23,7 @@ export function outgoingRequest(call: Call, target: Target, body: RequestBody | 
     path: upstream.basePath + target.path + queryWithAccount(target),
     headers,
     body: body?.content() ?? null,
+    upgrade: call.upgrade === undefined ? null : ('websocket' as const),
   }
   if (route.credential !== 'none') account.credential?.addTo(outgoing, route)
   return outgoing

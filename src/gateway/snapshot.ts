@@ -39,6 +39,8 @@ export interface Upstream {
   readonly claims: ClaimRules
   readonly accounts: ReadonlyMap<string, Account>
   readonly transport: Transport
+  /** How many are open, and may be. */
+  readonly webSockets: { open: number; readonly most: number }
   readonly breaker: Breaker
   readonly retryBudget: RetryBudget
   /** Counts the repeats that the budget did not allow. */
@@ -118,6 +120,7 @@ function buildUpstream(name: string, config: UpstreamConfig, services: Services)
         ...(config.tls?.servername === undefined ? {} : { servername: config.tls.servername }),
       },
     }),
+    webSockets: { open: 0, most: config.maxWebSockets },
     breaker: new Breaker({
       clock: services.clock,
       failures: config.breaker.failures,

@@ -10,9 +10,17 @@ export interface LaneLabels {
   readonly class: string
 }
 
+export interface RoomOccupancy {
+  readonly labels: LaneLabels
+  readonly waiting: number
+  readonly inFlight: number
+}
+
 /** What the gauges show; asked for at every scrape. */
 export interface Observed {
-  rooms(): Iterable<{ labels: LaneLabels; waiting: number }>
+  rooms(): Iterable<RoomOccupancy>
+  connections(): Iterable<{ upstream: string; connections: number; waiting: number; webSockets: number }>
+  clientConnections(): Promise<number>
   breakers(): Iterable<{ upstream: string; state: BreakerState }>
   usage(): Promise<Iterable<{ labels: LaneLabels; usage: LimitUsage }>>
   readonly isStoreDegraded: boolean
@@ -80,6 +88,49 @@ export class Metrics {
       'Calls that wait now, for quota or for others in flight to end.',
       LANE,
       showQueues,
+      'sum',
+    )
+    this.#gauge(
+      'in_flight',
+      'Calls that hold a permit: sent, and not answered to the end.',
+      LANE,
+      (gauge, observed) => {
+        for (const { labels, inFlight } of observed.rooms()) gauge.set({ ...labels }, inFlight)
+      },
+      'sum',
+    )
+    this.#gauge(
+      'upstream_connections',
+      'Connections to the upstream that are open, idle ones included.',
+      ['upstream'],
+      (gauge, observed) => {
+        for (const { upstream, connections } of observed.connections()) gauge.set({ upstream }, connections)
+      },
+      'sum',
+    )
+    this.#gauge(
+      'connection_waiting',
+      'Calls that wait for a connection to the upstream.',
+      ['upstream'],
+      (gauge, observed) => {
+        for (const { upstream, waiting } of observed.connections()) gauge.set({ upstream }, waiting)
+      },
+      'sum',
+    )
+    this.#gauge(
+      'websockets',
+      'WebSockets that are open, or about to be.',
+      ['upstream'],
+      (gauge, observed) => {
+        for (const { upstream, webSockets } of observed.connections()) gauge.set({ upstream }, webSockets)
+      },
+      'sum',
+    )
+    this.#gauge(
+      'client_connections',
+      'Connections of clients that are open, idle ones included.',
+      [],
+      async (gauge, observed) => gauge.set(await observed.clientConnections()),
       'sum',
     )
     this.#gauge('breaker_state', '0 closed, 1 half-open, 2 open.', ['upstream'], (gauge, observed) => {

@@ -1,4 +1,4 @@
-import { type IncomingMessage, METHODS, type Server } from 'node:http'
+import { type IncomingMessage, METHODS } from 'node:http'
 import type { Duplex } from 'node:stream'
 import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -6,6 +6,7 @@ import type { Failure } from '../gateway/failure.ts'
 import type { Config } from '../config/schema.ts'
 import { correlationId, type Proxy } from './proxy.ts'
 import { rawRefusal } from './respond.ts'
+import { takeUpgrades } from './upgrade.ts'
 
 /** Longest time for the head of a request to come in. */
 const HEAD_TIMEOUT_MS = 30_000
@@ -40,6 +41,7 @@ export function buildApp(proxy: Proxy, { maxHeaderBytes }: Config['server']): Fa
     const message = 'of the values of Expect only 100-continue is understood'
     void proxy.serve(request, response, { kind: 'invalid_request', message })
   })
+  takeUpgrades(app.server, proxy)
   app.register(httpProxy, {
     // Unused: where a call goes is for the gateway to find out, path and query included, which it reads as they were sent.
     upstream: 'http://upstream.invalid',
@@ -120,7 +122,7 @@ export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: n
   server.closeIdleConnections = () => undefined
   const closed = app.close()
   const deadline = pause(deadlineMs)
-  const grace = (await hasConnections(server)) ? pause(DRAIN_GRACE_MS) : undefined
+  const grace = (await connectionsOf(app)) > 0 ? pause(DRAIN_GRACE_MS) : undefined
   await Promise.race([Promise.all([proxy.drain(), grace]), deadline])
   closeIdle()
   await Promise.race([proxy.drain(), deadline])
@@ -128,8 +130,9 @@ export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: n
   await closed
 }
 
-function hasConnections(server: Server): Promise<boolean> {
-  return new Promise((resolve) => server.getConnections((_, count) => resolve(count > 0)))
+/** How many clients are connected. */
+export function connectionsOf({ server }: FastifyInstance): Promise<number> {
+  return new Promise((resolve) => server.getConnections((_, count) => resolve(count)))
 }
 
 function pause(ms: number): Promise<void> {

@@ -1,10 +1,13 @@
 import { randomUUIDv7 } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Clock, Random } from '../clock.ts'
+import type { Duplex } from 'node:stream'
 import { Call, type Target } from '../gateway/call.ts'
 import { type Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
 import { forward, type Forwarded } from '../gateway/forward.ts'
 import { identify } from '../gateway/identify.ts'
+import { Tunnels } from '../gateway/tunnel.ts'
+import { Upgrade } from '../gateway/upgrade.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import type { Log } from '../observe/log.ts'
 import { CallMetrics, type Metrics } from '../observe/metrics.ts'
@@ -20,6 +23,8 @@ export interface ProxyOptions {
   readonly log: Log
 }
 
+const SWITCHING = 101
+
 /** Takes the calls off the server's hands: identifies and forwards or refuses each, then counts and logs it. */
 export class Proxy {
   readonly #options: ProxyOptions
@@ -28,6 +33,7 @@ export class Proxy {
   /** Calls whose response is not finished. */
   #active = 0
   #isDraining = false
+  readonly #tunnels = new Tunnels()
   #onIdle: (() => void) | undefined
 
   constructor(options: ProxyOptions) {
@@ -37,6 +43,7 @@ export class Proxy {
   /** From now on every response closes its connection. Resolves when no call is active any more. */
   drain(): Promise<void> {
     this.#isDraining = true
+    this.#tunnels.close()
     return new Promise((resolve) => {
       if (this.#active === 0) resolve()
       else this.#onIdle = resolve
@@ -47,19 +54,25 @@ export class Proxy {
    * Serves one call. `obstacle` is given for a request that can't be served whatever it asks for: why, or the bug that is in
    * its way. Never rejects.
    */
-  async serve(request: IncomingMessage, response: ServerResponse, obstacle?: Failure | Error): Promise<void> {
+  async serve(
+    request: IncomingMessage,
+    response: ServerResponse,
+    obstacle?: Failure | Error,
+    switching?: { readonly socket: Duplex; readonly head: Buffer },
+  ): Promise<void> {
     const { snapshot, clock } = this.#options
     this.#active++
     // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
     if (this.#isDraining) response.shouldKeepAlive = false
     const call = new Call(correlationId(request), request, response, snapshot(), clock, this.#closed)
+    if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
     let result: Forwarded
     try {
       if (obstacle instanceof Error) throw obstacle
       const target = obstacle ?? this.#identify(call)
       result = isFailure(target) ? { kind: 'refused', failure: target } : await forward(call, target, this.#options)
       if (result.kind === 'refused') refuse(call, result.failure)
-      else if (result.kind === 'delivered' && !request.complete) closeAfter(call)
+      else if (result.kind === 'delivered' && switching === undefined && !request.complete) closeAfter(call)
     } catch (error) {
       result = this.#stumble(call, error)
     }
@@ -114,7 +127,8 @@ export class Proxy {
     // A client that left before the response began got no status.
     const seen = result.kind === 'client_gone' && !call.response.headersSent ? 'none' : String(status)
     metrics.requests(client, seen, outcome).increment(call.id)
-    metrics.requestDuration.observeMs(durationMs, call.id)
+    // How long a WebSocket stayed open is no latency.
+    if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id)
     metrics.gatewayOverhead.observeMs(overheadMs, call.id)
     log.access({
       correlationId: call.id,

@@ -28,6 +28,8 @@ export interface OutgoingRequest {
   /** Names and values in turn. */
   readonly headers: string[]
   readonly body: Buffer | AsyncIterable<Buffer> | null
+  /** The protocol that is asked for; null where the request is an ordinary one. */
+  readonly upgrade: 'websocket' | null
 }
 
 /** The connections to one upstream. Certificates are always verified; nothing is retried or redirected here. */
@@ -52,6 +54,17 @@ export class Transport {
   dispatch(request: OutgoingRequest, handler: ResponseHandler): void {
     // The type leaves out async iterables, which undici sends like streams.
     this.#pool.dispatch(request as Dispatcher.DispatchOptions, handler)
+  }
+
+  /** Connections that are open, idle ones included. */
+  get connections(): number {
+    return this.#pool.stats.connected
+  }
+
+  /** Requests that wait for a connection. */
+  get waiting(): number {
+    const { queued, pending } = this.#pool.stats
+    return queued + pending
   }
 
   /** Lets running calls finish, then closes every connection. */

@@ -1,0 +1,175 @@
+import type { Duplex } from 'node:stream'
+import type { Clock, Timer } from '../clock.ts'
+import { closeFrame, Frames } from '../upstream/frames.ts'
+
+/** How a WebSocket ended: closed by either side in order, or left without a word by its client or its upstream. */
+export type TunnelEnd = 'delivered' | 'client_gone' | 'broken_off'
+
+/** How long both sides have to close their connection, once one of them began to. */
+const CLOSING_MS = 2_000
+/** RFC 6455 §7.4.1: an endpoint goes away. */
+const GOING_AWAY = 1001
+
+/** Those that are open; after `close`, none stays so. */
+export class Tunnels {
+  readonly #open = new Set<Tunnel>()
+  #isClosing = false
+
+  add(tunnel: Tunnel): void {
+    this.#open.add(tunnel)
+    if (this.#isClosing) tunnel.close()
+  }
+
+  delete(tunnel: Tunnel): void {
+    this.#open.delete(tunnel)
+  }
+
+  /** Ends all of them, and whatever comes later, with 1001. */
+  close(): void {
+    this.#isClosing = true
+    for (const tunnel of this.#open) tunnel.close()
+  }
+}
+
+export interface TunnelOptions {
+  readonly client: Duplex
+  readonly upstream: Duplex
+  /** What the client sent before the upstream had accepted. */
+  readonly early: readonly Buffer[]
+  readonly clock: Clock
+  /** Longest time without a byte in either direction. */
+  readonly idleMs: number
+  onEnd(end: TunnelEnd): void
+}
+
+/**
+ * Passes the bytes of a WebSocket on in both directions, each as fast as its receiver takes them: what the gateway holds is
+ * what two sockets buffer. The only frame of its own is the Close when it has to end one that is in use.
+ */
+export class Tunnel {
+  readonly #options: TunnelOptions
+  readonly #down: Flow
+  readonly #up: Flow
+  #timer: Timer | undefined
+  #lastByteAt: number
+  /** Who ended first without a Close frame. */
+  #leaver: TunnelEnd | undefined
+  #isClosing = false
+  #isOver = false
+
+  constructor(options: TunnelOptions) {
+    const { client, upstream, early, clock } = options
+    this.#options = options
+    this.#lastByteAt = clock.now()
+    this.#down = new Flow(upstream, client, false)
+    this.#up = new Flow(client, upstream, true)
+    this.#watch(this.#up, 'client_gone')
+    this.#watch(this.#down, 'broken_off')
+    for (const chunk of early) this.#up.pass(chunk)
+    this.#timer = clock.schedule(options.idleMs, () => this.#onIdle())
+  }
+
+  /** Tells both sides with 1001 to go away, and gives them a moment to do so. */
+  close(): void {
+    if (this.#isOver) return
+    this.#down.close()
+    this.#up.close()
+    this.#closeSoon()
+  }
+
+  #watch(flow: Flow, leaver: TunnelEnd): void {
+    const { from } = flow
+    from.on('data', (chunk: Buffer) => {
+      this.#lastByteAt = this.#options.clock.now()
+      flow.pass(chunk)
+      // The side that received the second Close ends the connection (RFC 6455 §7.1.1), if it is well-behaved.
+      if (this.#up.hasClosed && this.#down.hasClosed) this.#closeSoon()
+    })
+    const left = (): void => {
+      this.#leaver ??= leaver
+      flow.to.end()
+      this.#closeSoon()
+    }
+    from.on('end', left)
+    from.on('error', left)
+    from.on('close', () => {
+      left()
+      if (this.#options.client.destroyed && this.#options.upstream.destroyed) this.#finish()
+    })
+    // Both may have gone while the upstream's answer was on its way.
+    if (from.destroyed) left()
+  }
+
+  #closeSoon(): void {
+    if (this.#isClosing || this.#isOver) return
+    this.#isClosing = true
+    this.#timer?.cancel()
+    this.#timer = this.#options.clock.schedule(CLOSING_MS, () => this.#finish())
+  }
+
+  #onIdle(): void {
+    const { clock, idleMs } = this.#options
+    const leftMs = this.#lastByteAt + idleMs - clock.now()
+    if (leftMs <= 0) return this.close()
+    this.#timer = clock.schedule(leftMs, () => this.#onIdle())
+  }
+
+  #finish(): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.#timer?.cancel()
+    const { client, upstream, onEnd } = this.#options
+    client.destroy()
+    upstream.destroy()
+    const isInOrder = this.#up.hasClosed || this.#down.hasClosed
+    onEnd(isInOrder ? 'delivered' : (this.#leaver ?? 'broken_off'))
+  }
+}
+
+/** One direction. */
+class Flow {
+  readonly from: Duplex
+  readonly to: Duplex
+  readonly #isToUpstream: boolean
+  readonly #frames = new Frames()
+  /** Is to send its own Close as soon as the frame that is under way has ended; then has. */
+  #state: 'open' | 'closing' | 'closed' = 'open'
+
+  constructor(from: Duplex, to: Duplex, isToUpstream: boolean) {
+    this.from = from
+    this.to = to
+    this.#isToUpstream = isToUpstream
+    to.on('drain', () => from.resume())
+  }
+
+  get hasClosed(): boolean {
+    return this.#frames.hasClosed || this.#state === 'closed'
+  }
+
+  pass(chunk: Buffer): void {
+    if (this.#state === 'open') {
+      this.#frames.read(chunk)
+      this.#write(chunk)
+    } else if (this.#state === 'closing') {
+      this.#write(chunk.subarray(0, this.#frames.readToEnd(chunk)))
+      if (this.#frames.isBetweenFrames) this.#sendClose()
+    }
+  }
+
+  close(): void {
+    if (this.hasClosed) return
+    this.#state = 'closing'
+    if (this.#frames.isBetweenFrames) this.#sendClose()
+  }
+
+  #sendClose(): void {
+    this.#state = 'closed'
+    if (this.to.writable) this.to.write(closeFrame(GOING_AWAY, this.#isToUpstream))
+    // The rest is for nobody, but the end behind it tells that the other side has closed, too.
+    this.from.resume()
+  }
+
+  #write(chunk: Buffer): void {
+    if (this.to.writable && !this.to.write(chunk)) this.from.pause()
+  }
+}

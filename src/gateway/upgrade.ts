@@ -1,0 +1,37 @@
+import type { Duplex } from 'node:stream'
+import type { Tunnels } from './tunnel.ts'
+
+/** A client that sends more than this before it knows that it may is not read from until then. */
+const EARLY_BYTES = 65_536
+
+/** The connection of a client that asked for a WebSocket, until the upstream has agreed to it. */
+export class Upgrade {
+  readonly socket: Duplex
+  /** Where the tunnel is kept, for as long as it is open. */
+  readonly tunnels: Tunnels
+  readonly #early: Buffer[] = []
+  #earlyBytes = 0
+
+  constructor(socket: Duplex, head: Buffer, tunnels: Tunnels) {
+    this.socket = socket
+    this.tunnels = tunnels
+    if (head.length > 0) this.#keep(head)
+    // Only who reads learns that a client has left.
+    socket.on('data', this.#keep).on('end', this.#left)
+  }
+
+  /** What came too early; from now on others read. */
+  takeOver(): readonly Buffer[] {
+    this.socket.off('data', this.#keep).off('end', this.#left)
+    this.socket.resume()
+    return this.#early
+  }
+
+  readonly #keep = (chunk: Buffer): void => {
+    this.#early.push(chunk)
+    this.#earlyBytes += chunk.length
+    if (this.#earlyBytes > EARLY_BYTES) this.socket.pause()
+  }
+
+  readonly #left = (): void => void this.socket.destroy()
+}

@@ -1,0 +1,330 @@
+import { once } from 'node:events'
+import { createServer, type IncomingMessage } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import WebSocket, { WebSocketServer } from 'ws'
+import { hashKey } from '../../src/clients/keys.ts'
+import { ACCOUNT, harnessConfig, startGateway, TOKEN, type TestGateway } from '../support/gateway.ts'
+import { call, RawClient } from '../support/http.ts'
+import { startProcess } from '../support/process.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const PATH = '/harness/ng/api/stream'
+const HANDSHAKE = [
+  `GET ${PATH} HTTP/1.1`,
+  ...['Host: x', 'Connection: Upgrade', 'Upgrade: websocket'],
+  ...['Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', 'Sec-WebSocket-Version: 13', '', ''],
+].join('\r\n')
+
+describe('a WebSocket', () => {
+  it('carries messages both ways, of any size and kind, and closes in order', async () => {
+    const { url } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await connected(gateway, { 'x-correlation-id': 'ws-1' })
+    const large = Buffer.alloc(3_000_000, 7)
+    for (const message of ['hello', 'x'.repeat(200), 'y'.repeat(70_000), large, '']) {
+      client.send(message)
+      const [data, isBinary] = (await once(client, 'message')) as [Buffer, boolean]
+      expect(isBinary).toBe(typeof message !== 'string')
+      expect(Buffer.from(message).equals(data)).toBe(true)
+    }
+    client.close(4_001, 'enough')
+    expect(((await once(client, 'close')) as [number])[0]).toBe(4_001)
+    await expect
+      .poll(() => gateway.lines)
+      .toMatchObject([
+        { correlationId: 'ws-1', status: '101', outcome: 'delivered', class: 'read', account: 'prod', attempts: 1 },
+      ])
+    const metrics = await gateway.metrics()
+    expect(metrics).toMatch(/^sluice_requests_total\{.*status="101",outcome="delivered"\} 1/m)
+    expect(metrics).toMatch(/^sluice_websockets\{upstream="harness"\} 0$/m)
+    expect(metrics).toMatch(/^sluice_in_flight\{.*class="read"\} 0$/m)
+    // How long it was open would be taken for a latency.
+    expect(metrics).toMatch(/^sluice_request_duration_seconds_count\{.*class="read"\} 0/m)
+  })
+
+  it('goes to the account with its credential, without what was meant for the gateway, and is charged once', async () => {
+    const { url, handshakes } = await startEcho()
+    const gateway = await startGateway(
+      harnessConfig(url, {}, { clients: { tool: { keys: [hashKey('slk_tool')], classes: ['read'] } } }),
+    )
+    const client = await connected(gateway, { 'x-sluice-key': 'slk_tool', 'x-api-key': 'slk_tool' }, '?a=%2F&b')
+    const { headers, url: path } = handshakes[0]!
+    expect(path).toBe('/ng/api/stream?a=%2F&b')
+    expect(headers).toMatchObject({ 'x-api-key': TOKEN, 'harness-account': ACCOUNT, upgrade: 'websocket' })
+    expect(JSON.stringify(headers)).not.toContain('slk_tool')
+    expect(Object.keys(headers).filter((name) => name.startsWith('x-sluice'))).toEqual([])
+    for (let i = 0; i < 5; i++) {
+      client.send('x')
+      await once(client, 'message')
+    }
+    const metrics = await gateway.metrics()
+    expect(metrics).toMatch(/^sluice_quota_used\{.*class="read".*\} 1$/m)
+    expect(metrics).toMatch(/^sluice_websockets\{upstream="harness"\} 1$/m)
+    // It has been answered: who counts calls in flight counts it no more.
+    expect(metrics).toMatch(/^sluice_in_flight\{.*class="read"\} 0$/m)
+    client.terminate()
+    await expect.poll(() => gateway.lines).toMatchObject([{ client: 'tool', outcome: 'client_gone', status: '101' }])
+  })
+
+  it('tells its client the gateway’s own fields with the 101, and the subprotocol', async () => {
+    const { url } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url))
+    const client = new WebSocket(`${gateway.url.replace('http', 'ws')}${PATH}`, ['one', 'two'])
+    const opened = once(client, 'open')
+    const [{ headers, statusCode }] = (await once(client, 'upgrade')) as [IncomingMessage]
+    expect(statusCode).toBe(101)
+    expect(headers).toMatchObject({ 'x-ratelimit-remaining': '999', via: '1.1 sluice' })
+    expect(headers['x-correlation-id']).toBeTypeOf('string')
+    await opened
+    expect(client.protocol).toBe('one')
+    client.terminate()
+  })
+
+  it.each<[string, object, string, number]>([
+    ['without a key', {}, 'unauthenticated', 401],
+    ['with a key of a client that may not', { 'x-sluice-key': 'slk_writer' }, 'forbidden', 403],
+    ['for another account', { 'x-sluice-key': 'slk_tool', 'harness-account': 'other' }, 'account_mismatch', 403],
+  ])('is refused as any call %s', async (_, headers, kind, status) => {
+    const { url, handshakes } = await startEcho()
+    const gateway = await startGateway(
+      harnessConfig(
+        url,
+        {},
+        {
+          clients: {
+            tool: { keys: [hashKey('slk_tool')] },
+            writer: { keys: [hashKey('slk_writer')], classes: ['write'] },
+          },
+        },
+      ),
+    )
+    const response = await refused(gateway, headers)
+    expect(response.statusCode).toBe(status)
+    expect(response.headers['x-sluice-error']).toBe(kind)
+    expect(handshakes).toHaveLength(0)
+  })
+
+  it('is refused where the quota is used up', async () => {
+    const { url } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url, { limits: { read: [{ requests: 1, window: '1h' }] } }))
+    const first = await connected(gateway)
+    const response = await refused(gateway, { 'x-sluice-max-wait': '0' })
+    expect(response.statusCode).toBe(429)
+    expect(Number(response.headers['retry-after'])).toBeGreaterThan(0)
+    first.terminate()
+  })
+
+  it('is one of a few, and its place is free when it has ended', async () => {
+    const { url } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url, { maxWebSockets: 2 }))
+    const [first, second] = [await connected(gateway), await connected(gateway)]
+    const response = await refused(gateway)
+    expect(response.statusCode).toBe(429)
+    expect(response.headers['x-sluice-error']).toBe('quota_exhausted')
+    expect((await call(gateway.url, PATH)).status).toBe(426)
+    first.terminate()
+    await expect.poll(async () => (await connected(gateway).catch(() => undefined))?.terminate()).not.toBe(null)
+    second.terminate()
+  })
+
+  it('gets the upstream’s own answer where that does not agree', async () => {
+    const { url } = await startEcho({ refuseWith: 403 })
+    const gateway = await startGateway(harnessConfig(url))
+    const response = await refused(gateway)
+    expect(response.statusCode).toBe(403)
+    expect((await response.toArray()).join('')).toBe('no')
+    await expect.poll(() => gateway.lines).toMatchObject([{ status: '403', outcome: 'delivered' }])
+    expect(await gateway.metrics()).toMatch(/^sluice_websockets\{upstream="harness"\} 0$/m)
+  })
+
+  it('is refused where the upstream can not be reached', async () => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:9', { retry: { retries: 0 } }))
+    const response = await refused(gateway)
+    expect(response.headers['x-sluice-error']).toBe('unreachable')
+  })
+
+  it('that its upstream breaks off is broken off for its client, too, and the other way round', async () => {
+    const { url, server } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await connected(gateway)
+    for (const one of server.clients) one.terminate()
+    expect(((await once(client, 'close')) as [number])[0]).toBe(1_006)
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'broken_off' }])
+    const second = await connected(gateway)
+    const [peer] = server.clients
+    const closed = once(peer!, 'close')
+    second.terminate()
+    expect(((await closed) as [number])[0]).toBe(1_006)
+    await expect.poll(() => gateway.lines.map(({ outcome }) => outcome)).toEqual(['broken_off', 'client_gone'])
+  })
+
+  it('is ended upstream when its client leaves before the upstream has answered', async () => {
+    const arrived = Promise.withResolvers<Socket>()
+    const upstream = createServer().on('upgrade', (_, socket: Socket) => arrived.resolve(socket))
+    await once(upstream.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => void upstream.close())
+    const gateway = await startGateway(harnessConfig(`http://127.0.0.1:${(upstream.address() as AddressInfo).port}`))
+    const client = await RawClient.connect(gateway.url)
+    client.write(HANDSHAKE)
+    const socket = await arrived.promise
+    socket.on('error', () => undefined).resume()
+    const ended = once(socket, 'end')
+    client.socket.end()
+    await ended
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'client_gone', status: 'none' }])
+    expect(await gateway.metrics()).toMatch(/^sluice_websockets\{upstream="harness"\} 0$/m)
+  })
+
+  it('is not read faster than its receiver takes it', async () => {
+    const { url, server } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await connected(gateway)
+    client.pause()
+    const [peer] = server.clients
+    for (let i = 0; i < 200; i++) peer!.send(Buffer.alloc(1_048_576))
+    const before = peer!.bufferedAmount
+    await expect.poll(() => peer!.bufferedAmount).toBeLessThan(before)
+    await new Promise((resolve) => void setTimeout(resolve, 100))
+    expect(peer!.bufferedAmount).toBeGreaterThan(150 * 1_048_576)
+    let received = 0
+    client.on('message', () => received++)
+    client.resume()
+    await expect.poll(() => received).toBe(200)
+    client.terminate()
+  })
+
+  it('may send at once what its client does not wait to send, within bounds', async () => {
+    const { url } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`${HANDSHAKE}\x81\x82\0\0\0\0hi`)
+    expect(await client.until(frame('\x81\x02hi'))).toMatch(/^HTTP\/1\.1 101/)
+    client.socket.destroy()
+  })
+
+  it('without a byte in either direction for too long is closed with 1001 on both sides', async () => {
+    const clock = new SimulatedClock()
+    const { url, server } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url, { timeouts: { idle: '300s' } }), { clock })
+    const client = await connected(gateway)
+    await clock.advance(200_000)
+    client.send('still here')
+    await once(client, 'message')
+    await clock.advance(299_000)
+    expect(client.readyState).toBe(WebSocket.OPEN)
+    const peerClosed = once([...server.clients][0]!, 'close')
+    const closed = once(client, 'close')
+    await clock.advance(1_000)
+    expect(((await closed) as [number])[0]).toBe(1_001)
+    expect(((await peerClosed) as [number])[0]).toBe(1_001)
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'delivered' }])
+    await expect.poll(() => clock.waits.filter((ms) => ms === 300_000)).toEqual([])
+  })
+
+  it('is told 1001 when the gateway drains, behind the frame that is under way, even if its client never closes', async () => {
+    const { url, server } = await startEcho()
+    const gateway = await startProcess(harnessConfig(url))
+    const [client, silent] = [await connected(gateway), await RawClient.connect(gateway.url)]
+    silent.write(HANDSHAKE)
+    await silent.until(/\r\n\r\n/)
+    await expect.poll(() => server.clients.size).toBe(2)
+    // A frame of which half has come: a Close in its middle would be taken for a part of it.
+    silent.write('\x82\x84\0\0\0\0ab')
+    const peerClosed = once([...server.clients][0]!, 'close')
+    const closed = once(client, 'close')
+    gateway.kill('SIGTERM')
+    expect(((await closed) as [number])[0]).toBe(1_001)
+    expect(((await peerClosed) as [number])[0]).toBe(1_001)
+    await silent.until(frame('\x88\x02\x03\xe9'))
+    silent.write('cd')
+    await silent.until(frame('\x82\x04abcd'))
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+    expect(silent.isClosed).toBe(true)
+  })
+})
+
+describe('an upgrade', () => {
+  it.each([
+    ['to another protocol', 'GET', 'Connection: Upgrade\r\nUpgrade: h2c'],
+    ['to another protocol besides', 'GET', 'Connection: Upgrade\r\nUpgrade: websocket, foo'],
+    ['by another method', 'POST', 'Connection: Upgrade\r\nUpgrade: websocket'],
+    ['with a body', 'GET', 'Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5'],
+  ])('%s is refused, and nothing is sent upstream', async (_, method, fields) => {
+    const { url, handshakes } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`${method} ${PATH} HTTP/1.1\r\nHost: x\r\n${fields}\r\n\r\n`)
+    const answer = await client.closed()
+    expect(answer).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n/)
+    expect(answer).toMatch(/\r\nX-Sluice-Error: invalid_request\r\n/)
+    expect(JSON.parse(answer.split('\r\n\r\n')[1] ?? '')).toMatchObject({ code: 'INVALID_REQUEST' })
+    expect(handshakes).toHaveLength(0)
+    expect(gateway.lines).toMatchObject([{ outcome: 'invalid_request' }])
+  })
+
+  it('by CONNECT is refused in the same way', async () => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:9'))
+    const client = await RawClient.connect(gateway.url)
+    client.write('CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n')
+    expect(await client.closed()).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n[^]*X-Sluice-Error: invalid_request/)
+  })
+
+  it('that the upstream was not asked for is no answer', async () => {
+    const url = await startEcho({ switchUnasked: true }).then((echo) => echo.url)
+    const gateway = await startGateway(harnessConfig(url, { retry: { retries: 0 } }))
+    expect((await call(gateway.url, PATH)).headers['x-sluice-error']).toBe('interrupted')
+  })
+})
+
+interface EchoOptions {
+  readonly refuseWith?: number
+  readonly switchUnasked?: boolean
+}
+
+/** An upstream whose WebSockets send everything back; what asks for none gets 426. */
+async function startEcho({ refuseWith, switchUnasked = false }: EchoOptions = {}) {
+  const handshakes: IncomingMessage[] = []
+  const http = createServer((request, response) => {
+    if (switchUnasked)
+      return void request.socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n')
+    return void response.writeHead(426).end()
+  })
+  const server = new WebSocketServer({ noServer: true, handleProtocols: (names) => [...names][0] ?? false })
+  http.on('upgrade', (request, socket, head) => {
+    handshakes.push(request)
+    if (refuseWith !== undefined) return void socket.end(`HTTP/1.1 ${refuseWith} No\r\nContent-Length: 2\r\n\r\nno`)
+    server.handleUpgrade(request, socket, head, (peer) => {
+      peer.on('error', () => undefined)
+      peer.on('message', (data, isBinary) => peer.send(data, { binary: isBinary }))
+    })
+  })
+  await once(http.listen(0, '127.0.0.1'), 'listening')
+  onTestFinished(() => {
+    for (const client of server.clients) client.terminate()
+    http.closeAllConnections()
+    http.close()
+  })
+  return { url: `http://127.0.0.1:${(http.address() as AddressInfo).port}`, server, handshakes }
+}
+
+async function connected({ url }: Pick<TestGateway, 'url'>, headers: object = {}, query = ''): Promise<WebSocket> {
+  const client = new WebSocket(`${url.replace('http', 'ws')}${PATH}${query}`, { headers: { ...headers } })
+  client.on('error', () => undefined)
+  onTestFinished(() => client.terminate())
+  await once(client, 'open')
+  return client
+}
+
+/** The answer to a handshake that is no 101. */
+async function refused({ url }: TestGateway, headers: object = {}): Promise<IncomingMessage> {
+  const client = new WebSocket(`${url.replace('http', 'ws')}${PATH}`, { headers: { ...headers } })
+  client.on('error', () => undefined)
+  const [, response] = (await once(client, 'unexpected-response')) as [unknown, IncomingMessage]
+  return response
+}
+
+/** Finds the bytes of a frame. */
+function frame(bytes: string): RegExp {
+  return new RegExp(RegExp.escape(bytes))
+}
