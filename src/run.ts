@@ -1,3 +1,4 @@
+import type { LookupFunction } from 'node:net'
 import type { Registry } from '@prometheus-io/client'
 import { type Clock, type Random, systemClock } from './clock.ts'
 import type { Config } from './config/schema.ts'
@@ -35,6 +36,8 @@ export interface RunOptions {
   readonly log: Log
   readonly clock?: Clock
   readonly random?: Random
+  /** Finds the addresses of upstreams, instead of the system. */
+  readonly lookup?: LookupFunction
 }
 
 /** Starts everything that a configuration asks for. Throws if a port can't be had, a `StartError` if the store can't. */
@@ -66,7 +69,7 @@ export async function runAdmin(
 /** The port for clients only, as the workers of a cluster have it. */
 export async function runWithoutAdmin(
   config: Config,
-  { log, clock = systemClock, random = Math.random }: RunOptions,
+  { log, clock = systemClock, random = Math.random, lookup }: RunOptions,
 ): Promise<GatewayProcess> {
   const { logger } = log
   const metrics = new Metrics()
@@ -76,6 +79,7 @@ export async function runWithoutAdmin(
   const snapshot = buildSnapshot(config, {
     clock,
     random,
+    lookup,
     ledger,
     metrics,
     onBreakerChange: (upstream, state) => logger.warn({ upstream, state }, 'the breaker changed its state'),

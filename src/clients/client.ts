@@ -1,6 +1,6 @@
 import type { ClientConfig } from '../config/client-schema.ts'
 import { simplifyPath, withoutAlias } from '../routing/path.ts'
-import type { NetworkAccess } from './network-access.ts'
+import { accessOf, type NetworkAccess } from './network-access.ts'
 
 /** Who calls, and what it may do. What is undefined is not restricted. */
 export interface Client {
@@ -35,10 +35,7 @@ export function clientOf(name: string, scope: ClientScope): Client {
     classes: scope.classes && new Set(scope.classes),
     methods: scope.methods && new Set(scope.methods),
     paths: scope.paths?.map(toPattern),
-    networkAccess: scope.networkAccess && {
-      allowed: scope.networkAccess.allowed ?? [],
-      blocked: scope.networkAccess.blocked ?? [],
-    },
+    networkAccess: scope.networkAccess && accessOf(scope.networkAccess),
   }
 }
 

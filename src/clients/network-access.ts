@@ -1,10 +1,17 @@
+import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { simplifyPath, withoutAlias, withoutParameters } from '../routing/path.ts'
+import { isMapped, isPublicAddress, lastFourBytes } from './public-address.ts'
 
 /** Which upstream addresses may be reached. Entries are an exact host, `*.host`, or a URL prefix. */
 export interface NetworkAccess {
   readonly allowed: readonly string[]
   readonly blocked: readonly string[]
+}
+
+/** Lists as a configuration has them: those that are left out are empty. */
+export function accessOf({ allowed = [], blocked = [] }: Partial<NetworkAccess>): NetworkAccess {
+  return { allowed, blocked }
 }
 
 /** Where a vendor serves the paths below `base` again: below `base + prefix`. */
@@ -31,6 +38,28 @@ export function isAccessAllowed(url: string, layers: readonly NetworkAccess[], a
   )
 }
 
+/**
+ * Whether an address that an upstream's name stands for may be connected to: one that is not blocked, and one of the public
+ * Internet, unless others are allowed, or this very one is.
+ */
+export function isAddressAllowed(
+  address: string,
+  layers: readonly NetworkAccess[],
+  arePrivateAllowed: boolean,
+): boolean {
+  const target = new URL(`http://${bareAddress(address)}`)
+  const isNamed = (entry: string): boolean => matchesHost(target, entry)
+  if (layers.some(({ blocked }) => blocked.some(isNamed))) return false
+  return arePrivateAllowed || isPublicAddress(address) || layers.some(({ allowed }) => allowed.some(isNamed))
+}
+
+/** As a URL has it: without a zone, and an IPv4 address that is written as an IPv6 one as itself. */
+function bareAddress(address: string): string {
+  const [bare = ''] = address.split('%')
+  if (isIPv4(bare)) return bare
+  return isMapped(bare) ? lastFourBytes(bare) : `[${bare}]`
+}
+
 function readingsOf(url: URL): URL[] {
   const path = withoutParameters(url.pathname)
   if (path === url.pathname) return [url]
@@ -42,7 +71,10 @@ function readingsOf(url: URL): URL[] {
 const NO_ALIAS: Alias = { base: '', prefix: '' }
 
 function matches(target: URL, entry: string, alias: Alias): boolean {
-  if (entry.includes('://')) return matchesPrefix(target, entry, alias)
+  return entry.includes('://') ? matchesPrefix(target, entry, alias) : matchesHost(target, entry)
+}
+
+function matchesHost(target: URL, entry: string): boolean {
   const host = normalHost(target.hostname)
   if (!entry.startsWith('*.')) return host === normalHost(entry)
   const apex = normalHost(entry.slice(2))
@@ -68,8 +100,9 @@ function unaliased(path: string, { base, prefix }: Alias): string {
   return path.startsWith(`${base}/`) ? base + withoutAlias(path.slice(base.length), prefix) : path
 }
 
-/** Lower-case, without trailing dot, in punycode; empty for what is no host. */
+/** Lower-case, without trailing dot, in punycode, an IPv6 address in its shortest form; empty for what is no host. */
 function normalHost(host: string): string {
   const bare = host.toLowerCase().replace(/\.$/, '')
-  return bare.startsWith('[') ? bare : domainToASCII(bare)
+  if (!bare.startsWith('[')) return domainToASCII(bare)
+  return URL.canParse(`http://${bare}`) ? new URL(`http://${bare}`).hostname : ''
 }

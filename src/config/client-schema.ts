@@ -1,5 +1,5 @@
 import Type, { type StaticDecode } from 'typebox'
-import { accessEntry, method, moment, object, percent, routePath } from './schema-parts.ts'
+import { method, moment, networkAccess, object, percent, routePath } from './schema-parts.ts'
 
 /** Who may call, and what: an entry of `clients`. */
 
@@ -50,17 +50,7 @@ export const ClientSchema = object({
     }),
   ),
   share: Type.Optional(percent('Its part of each quota while others want it too.')),
-  networkAccess: Type.Optional(
-    object(
-      {
-        allowed: Type.Optional(
-          Type.Array(accessEntry, { description: 'Nothing else may be reached. Default, and if empty: everything.' }),
-        ),
-        blocked: Type.Optional(Type.Array(accessEntry, { description: 'May not be reached, even if allowed.' })),
-      },
-      { description: 'Upstream addresses it may reach: exact host, *.host, or URL prefix; blocked wins.' },
-    ),
-  ),
+  networkAccess: networkAccess('What it may reach'),
 })
 
 export type KeyConfig = StaticDecode<typeof KeySchema>

@@ -1,8 +1,10 @@
+import { isIP } from 'node:net'
 import { keyOf } from '../clients/keys.ts'
 import { checkCredential, HEADER_VALUE } from './credential-problems.ts'
+import { isPublicAddress } from '../clients/public-address.ts'
 import { checkLimits } from './limit-problems.ts'
 import { EVERY_CALL } from './limits.ts'
-import { isLoopback } from './loopback.ts'
+import { isLocalhost, isLoopback } from './loopback.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
 import { didYouMean, type Path, type Problem } from './problem.ts'
@@ -102,9 +104,18 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   checkLimits(path, upstream, preset, report)
   const { baseDelay, maxDelay } = upstream.retry
   if (baseDelay > maxDelay) report([...path, 'retry', 'baseDelay'], 'must not be longer than retry.maxDelay')
+  checkPrivateAddress(path, upstream, report)
   checkCertificate([...path, 'tls'], upstream.tls, report)
   if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
     report([...path, 'tls'], 'the url is http://, so tls does nothing')
+  }
+}
+
+function checkPrivateAddress(path: Path, { url, privateAddresses }: UpstreamConfig, report: Report): void {
+  if (url === undefined || privateAddresses !== 'deny') return
+  const host = new URL(url).hostname.replace(/^\[(.*)\]$/, '$1')
+  if (isLocalhost(host) || (isIP(host) !== 0 && !isPublicAddress(host))) {
+    report([...path, 'privateAddresses'], 'the url names a private address itself')
   }
 }
 

@@ -106,9 +106,22 @@ export const moment = (description: string) =>
     .Decode(parseMoment)
     .Encode((ms) => new Date(ms).toISOString())
 
-export const accessEntry = url('a host, *.host, or a URL without user, query or fragment', {
+const accessEntry = url('a host, *.host, or a URL without user, query or fragment', {
   pattern: '^(https?://[^/?#@]+(/[^?#]*)?|\\[[^\\]]+\\]|(\\*\\.)?[^\\s*:/?#@]+)$',
 })
+
+export const networkAccess = (whose: string) =>
+  Type.Optional(
+    object(
+      {
+        allowed: Type.Optional(
+          Type.Array(accessEntry, { description: 'Nothing else may be reached. Default, and if empty: everything.' }),
+        ),
+        blocked: Type.Optional(Type.Array(accessEntry, { description: 'May not be reached, even if allowed.' })),
+      },
+      { description: `${whose}: exact host, *.host, or URL prefix; blocked wins, and every list must allow it.` },
+    ),
+  )
 
 export const method = Type.Refine(
   Type.String({ pattern: '^[A-Z][A-Z-]*$', expected: 'an HTTP method in capitals, such as GET' }),

@@ -8,6 +8,7 @@ import {
   hidden,
   hostAndPort,
   NAME_PATTERN,
+  networkAccess,
   object,
   method,
   percent,
@@ -274,6 +275,13 @@ export const UpstreamSchema = object({
     Type.Integer({ minimum: 0, description: 'Largest request body in bytes that is let through. Default: no limit.' }),
   ),
   tls: Type.Optional(TlsSchema),
+  networkAccess: networkAccess('What calls to this upstream may reach'),
+  privateAddresses: Type.Optional(
+    Type.Enum(['allow', 'deny'], {
+      description:
+        'Whether its host may have an address of a private network, this machine or the cloud’s metadata. Default: only a host that is written as such an address, or localhost.',
+    }),
+  ),
 })
 
 export const ConfigSchema = object({
@@ -362,6 +370,7 @@ export const ConfigSchema = object({
     Type.String({ description: 'The upstream of calls whose path begins with no upstream’s name.' }),
   ),
   upstreams: record(UpstreamSchema, 'The vendor APIs, by the name that clients put first in the path.'),
+  networkAccess: networkAccess('What calls of all clients to all upstreams may reach'),
   clients: Type.Optional(record(ClientSchema, 'The tools that may call. Without it, anyone on loopback may.')),
 })
 

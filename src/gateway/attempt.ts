@@ -4,6 +4,7 @@ import type { Timer } from '../clock.ts'
 import type { Permit } from '../quota/waiting-room.ts'
 import { parseRetryAfter } from '../resilience/backoff.ts'
 import type { BreakerPermit } from '../resilience/breaker.ts'
+import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, type RequestBody } from '../upstream/body.ts'
 import { responseHeaders } from '../upstream/headers.ts'
 import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
@@ -281,11 +282,14 @@ class Exchange implements ResponseHandler {
   }
 }
 
-/** Errors of undici about what it was asked to send, rather than about the upstream. */
+/** Errors about what was asked for, rather than about the upstream: of undici, or that its address is not to be reached. */
 function isMisuse(error: Error): boolean {
   const { code } = error as { code?: string }
   return (
-    code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_NOT_SUPPORTED' || code === 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH'
+    error instanceof AddressError ||
+    code === 'UND_ERR_INVALID_ARG' ||
+    code === 'UND_ERR_NOT_SUPPORTED' ||
+    code === 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH'
   )
 }
 

@@ -4,6 +4,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../quota/ledger.ts'
 import type { Admission, Permit, Shortage } from '../quota/waiting-room.ts'
 import type { BreakerPermit } from '../resilience/breaker.ts'
+import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
 import type { Lane } from './account.ts'
 import { attempt, type Repeat } from './attempt.ts'
@@ -202,10 +203,8 @@ class Forwarding {
         return GONE
       case 'body_failed':
         return endOfBody(result.error, upstream)
-      case 'unsendable': {
-        const message = 'the request can’t be sent on as it is'
-        return refused({ kind: 'invalid_request', message, cause: result.cause })
-      }
+      case 'unsendable':
+        return refused(unsendable(result.cause))
       case 'failed': {
         const delayMs = this.#repeatAfter(result.ending)
         if (delayMs !== undefined) return { kind: 'repeat', delayMs }
@@ -309,6 +308,11 @@ function endOfBody({ kind }: BodyError, { config: { maxBody, timeouts } }: Upstr
     case 'gone':
       return GONE
   }
+}
+
+function unsendable(cause: unknown): Failure {
+  if (cause instanceof AddressError) return { kind: 'forbidden', message: cause.message, cause }
+  return { kind: 'invalid_request', message: 'the request can’t be sent on as it is', cause }
 }
 
 function failureOf(ending: Ending, { name }: Upstream, cause: unknown): Failure {

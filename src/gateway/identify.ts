@@ -69,19 +69,24 @@ function identifyAt(
   const { aliasPrefix } = upstream
   const call = { upstream: upstream.name, class: route.class, method, path, normalPath: normal, aliasPrefix }
   const outside = outOfScope(client, call)
-  if (outside !== undefined) return { kind: 'forbidden', message: `the client ${client.name} ${outside}` }
-  if (client.networkAccess !== undefined) {
-    const { basePath } = upstream
-    const url = `${upstream.url.origin}${basePath}${path}`
-    if (!isAccessAllowed(url, [client.networkAccess], { base: basePath, prefix: aliasPrefix })) {
-      return { kind: 'forbidden', message: `the network access list of ${client.name} does not allow this address` }
-    }
+  if (outside !== undefined) return forbidden(`the client ${client.name} ${outside}`)
+  if (client.networkAccess !== undefined || upstream.access.length > 0) {
+    const refusal = refuseAccess(upstream, client, path)
+    if (refusal !== undefined) return refusal
   }
   const wishes = readWishes(headers, upstream.config.queue.maxWait)
   if (isFailure(wishes)) return wishes
   const lane = account.lanes.laneFor(route, { method, headers, path: normal, client: client.name })
   if (isFailure(lane)) return lane
   return { client, upstream, account, route, lane, path, query, wishes }
+}
+
+function refuseAccess({ url: { origin }, basePath, aliasPrefix, access }: Upstream, client: Client, path: string) {
+  const url = `${origin}${basePath}${path}`
+  const alias = { base: basePath, prefix: aliasPrefix }
+  if (!isAccessAllowed(url, access, alias)) return forbidden('the network access lists do not allow this address')
+  if (client.networkAccess === undefined || isAccessAllowed(url, [client.networkAccess], alias)) return undefined
+  return forbidden(`the network access list of ${client.name} does not allow this address`)
 }
 
 /**
@@ -207,6 +212,10 @@ function accountFor(
         message: `the ${choice.claim.place} names another account than ${choice.account.key}, which this call would use`,
       }
   }
+}
+
+function forbidden(message: string): Failure {
+  return { kind: 'forbidden', message }
 }
 
 function invalid(message: string): Failure {

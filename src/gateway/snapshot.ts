@@ -1,10 +1,13 @@
 import type { Clock, Random } from '../clock.ts'
 import type { ClientConfig } from '../config/client-schema.ts'
 import type { Config, UpstreamConfig } from '../config/schema.ts'
+import { isLocalhost } from '../config/loopback.ts'
 import { presets } from '../config/presets/index.ts'
 import type { Preset } from '../config/presets/preset.ts'
+import type { LookupFunction } from 'node:net'
 import { type Client, clientOf } from '../clients/client.ts'
 import { ClientKeys, keyOf } from '../clients/keys.ts'
+import { accessOf, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import { Breaker, type BreakerState } from '../resilience/breaker.ts'
 import { RetryBudget } from '../resilience/retry-budget.ts'
@@ -12,6 +15,7 @@ import { type ClaimRules, toAccountPattern } from '../routing/account.ts'
 import { classifyByMethod } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { RouteTable, type RouteEntry } from '../routing/route-table.ts'
+import { guardedLookup } from '../upstream/guarded-lookup.ts'
 import { Transport } from '../upstream/transport.ts'
 import { Account, type AccountServices } from './account.ts'
 import { countingOf } from './charges.ts'
@@ -49,11 +53,15 @@ export interface Upstream {
   readonly aliasPrefix: string
   /** Lower-case names of the headers in which clients may present their key. */
   readonly keyHeaders: ReadonlySet<string>
+  /** The network access lists of the gateway and of the upstream, as far as there are any. */
+  readonly access: readonly NetworkAccess[]
 }
 
 /** What the program provides to every snapshot, and what outlives them. */
 export interface Services extends AccountServices {
   readonly random: Random
+  /** Finds the addresses of upstreams. Default: as the system does. */
+  readonly lookup?: LookupFunction | undefined
   onBreakerChange(upstream: string, state: BreakerState): void
 }
 
@@ -61,7 +69,8 @@ export function buildSnapshot(config: Config, services: Services): Snapshot {
   const upstreams = new Map<string, Upstream>()
   const hosts = new Map<string, Upstream>()
   for (const [name, upstreamConfig] of Object.entries(config.upstreams)) {
-    const upstream = buildUpstream(name, upstreamConfig, services)
+    const access = [config.networkAccess, upstreamConfig.networkAccess].filter((layer) => layer !== undefined)
+    const upstream = buildUpstream(name, upstreamConfig, access.map(accessOf), services)
     upstreams.set(name, upstream)
     for (const host of upstreamConfig.hosts) hosts.set(host.toLowerCase(), upstream)
   }
@@ -91,12 +100,19 @@ function buildClients(configs: Record<string, ClientConfig>, clock: Clock): Clie
   return keys
 }
 
-function buildUpstream(name: string, config: UpstreamConfig, services: Services): Upstream {
+function buildUpstream(
+  name: string,
+  config: UpstreamConfig,
+  access: readonly NetworkAccess[],
+  services: Services,
+): Upstream {
   const preset = config.preset === undefined ? undefined : presets[config.preset]
   const url = new URL(config.url ?? '')
   const keyHeaders = keyHeadersOf(config)
   const accounts = new Map<string, Account>()
   const counting = countingOf(config)
+  // What a host name stands for is not known before it is connected to; localhost says it.
+  const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
   for (const accountName of Object.keys(config.accounts)) {
     accounts.set(accountName, new Account(name, accountName, { config, preset, keyHeaders, counting, services }))
   }
@@ -119,6 +135,10 @@ function buildUpstream(name: string, config: UpstreamConfig, services: Services)
         ...(config.tls?.key === undefined ? {} : { key: config.tls.key.reveal() }),
         ...(config.tls?.servername === undefined ? {} : { servername: config.tls.servername }),
       },
+      lookup: guardedLookup({
+        isAllowed: (address) => isAddressAllowed(address, access, arePrivateAllowed),
+        lookup: services.lookup,
+      }),
     }),
     webSockets: { open: 0, most: config.maxWebSockets },
     breaker: new Breaker({
@@ -131,6 +151,7 @@ function buildUpstream(name: string, config: UpstreamConfig, services: Services)
     budgetExhausted: services.metrics.budgetExhausted.of({ upstream: name }),
     aliasPrefix: preset?.aliasPrefix ?? '',
     keyHeaders,
+    access,
   }
 }
 

@@ -1,3 +1,4 @@
+import type { LookupFunction } from 'node:net'
 import { type Dispatcher, Pool } from 'undici'
 
 /** Is told of a request's way: its start, and the response as it comes. */
@@ -19,6 +20,8 @@ export interface TransportOptions {
   readonly connectTimeoutMs: number
   readonly idleTimeoutMs: number
   readonly tls: TlsOptions
+  /** Finds the addresses of a host name. Default: as the system does. */
+  readonly lookup?: LookupFunction
 }
 
 export interface OutgoingRequest {
@@ -36,12 +39,12 @@ export interface OutgoingRequest {
 export class Transport {
   readonly #pool: Pool
 
-  constructor({ url, connections, connectTimeoutMs, idleTimeoutMs, tls }: TransportOptions) {
+  constructor({ url, connections, connectTimeoutMs, idleTimeoutMs, tls, lookup }: TransportOptions) {
     this.#pool = new Pool(url.origin, {
       connections,
       pipelining: 1,
       allowH2: false,
-      connect: { timeout: connectTimeoutMs, rejectUnauthorized: true, ...tls },
+      connect: { timeout: connectTimeoutMs, rejectUnauthorized: true, ...tls, ...(lookup && { lookup }) },
       // undici's own timers are coarse and count an upload as waiting: the attempt keeps the time to the headers itself.
       headersTimeout: 0,
       bodyTimeout: idleTimeoutMs,
