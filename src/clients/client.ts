@@ -1,4 +1,7 @@
 import type { ClientConfig } from '../config/client-schema.ts'
+import { formatDuration } from '../config/units.ts'
+import { type Meter, meterOf } from '../quota/ledger.ts'
+import { limitOf } from '../quota/limit.ts'
 import { simplifyPath, withoutAlias } from '../routing/path.ts'
 import { accessOf, type NetworkAccess } from './network-access.ts'
 
@@ -12,6 +15,8 @@ export interface Client {
   readonly methods: ReadonlySet<string> | undefined
   readonly paths: readonly RegExp[] | undefined
   readonly networkAccess: NetworkAccess | undefined
+  /** What its calls to all upstreams together are charged to, each once. */
+  readonly budget: Meter | undefined
 }
 
 export const ANONYMOUS: Client = {
@@ -22,6 +27,7 @@ export const ANONYMOUS: Client = {
   methods: undefined,
   paths: undefined,
   networkAccess: undefined,
+  budget: undefined,
 }
 
 /** What a configuration says of a client besides how it proves itself. */
@@ -36,7 +42,17 @@ export function clientOf(name: string, scope: ClientScope): Client {
     methods: scope.methods && new Set(scope.methods),
     paths: scope.paths?.map(toPattern),
     networkAccess: scope.networkAccess && accessOf(scope.networkAccess),
+    budget: scope.budget && budgetOf(name, scope.budget),
   }
+}
+
+function budgetOf(name: string, limits: NonNullable<ClientScope['budget']>): Meter {
+  const charges = limits.map(({ requests, window }) => {
+    const label = formatDuration(window)
+    return { limit: limitOf({ id: `budget.${label}`, class: 'budget', label, requests, windowMs: window }) }
+  })
+  // No upstream or account can have such a name.
+  return meterOf(`client:${name}`, charges)
 }
 
 /** What of a call scopes are about. */

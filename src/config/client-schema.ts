@@ -1,5 +1,5 @@
 import Type, { type StaticDecode } from 'typebox'
-import { method, moment, networkAccess, object, percent, routePath } from './schema-parts.ts'
+import { duration, method, moment, networkAccess, object, percent, routePath } from './schema-parts.ts'
 
 /** Who may call, and what: an entry of `clients`. */
 
@@ -50,6 +50,15 @@ export const ClientSchema = object({
     }),
   ),
   share: Type.Optional(percent('Its part of each quota while others want it too.')),
+  budget: Type.Optional(
+    Type.Array(
+      object({
+        requests: Type.Integer({ minimum: 1, maximum: 0xffff_ffff, description: 'How many calls.' }),
+        window: duration('In any window of that length.', { min: '1s' }),
+      }),
+      { minItems: 1, description: 'How many calls it may make, over all upstreams and gateways. Default: any number.' },
+    ),
+  ),
   networkAccess: networkAccess('What it may reach'),
 })
 

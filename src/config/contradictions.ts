@@ -179,6 +179,11 @@ function checkClients({ clients = {}, upstreams }: Config, report: Report): void
       if (owner !== undefined) report([...path, 'keys', index], `client "${owner}" has the same key`)
       owners.set(hash, name)
     }
+    for (const [index, { window }] of (client.budget ?? []).entries()) {
+      if (client.budget!.findIndex((other) => other.window === window) < index) {
+        report([...path, 'budget', index, 'window'], 'another entry has the same window')
+      }
+    }
     for (const [index, upstream] of (client.upstreams ?? []).entries()) {
       if (upstreams[upstream] === undefined) {
         const hint = didYouMean(upstream, Object.keys(upstreams))

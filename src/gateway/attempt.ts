@@ -125,6 +125,7 @@ class Exchange implements ResponseHandler {
       return
     }
     this.#phase = 'delivering'
+    call.onHead?.()
     const headers = responseHeaders(fields, call.usage.length > 0)
     ownHeaders(call, headers)
     call.response.writeHead(status, reasonOf(statusMessage), headers)

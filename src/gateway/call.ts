@@ -55,6 +55,8 @@ export class Call {
   isStoreDegraded = false
   /** The client closed its connection before the response was complete. */
   isGone = false
+  /** Called when the upstream's answer begins to go to the client. */
+  onHead: (() => void) | undefined
   #cancel: (() => void) | undefined
 
   constructor(

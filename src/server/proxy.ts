@@ -2,6 +2,7 @@ import { randomUUIDv7 } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Clock, Random } from '../clock.ts'
 import type { Duplex } from 'node:stream'
+import { forwardWithin } from '../gateway/budget.ts'
 import { Call, type Target } from '../gateway/call.ts'
 import { type Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
 import { forward, type Forwarded } from '../gateway/forward.ts'
@@ -70,13 +71,19 @@ export class Proxy {
     try {
       if (obstacle instanceof Error) throw obstacle
       const target = obstacle ?? this.#identify(call)
-      result = isFailure(target) ? { kind: 'refused', failure: target } : await forward(call, target, this.#options)
+      result = isFailure(target) ? { kind: 'refused', failure: target } : await this.#forward(call, target)
       if (result.kind === 'refused') refuse(call, result.failure)
       else if (result.kind === 'delivered' && switching === undefined && !request.complete) closeAfter(call)
     } catch (error) {
       result = this.#stumble(call, error)
     }
     this.#record(call, result)
+  }
+
+  #forward(call: Call, target: Target): Promise<Forwarded> {
+    const { budget } = target.client
+    if (budget === undefined) return forward(call, target, this.#options)
+    return forwardWithin(budget, call, target, this.#options)
   }
 
   readonly #closed = (): void => {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
-import { harnessConfig, startGateway, startUpstream } from '../support/gateway.ts'
-import { call } from '../support/http.ts'
+import { harnessConfig, startApp, startGateway, startServer, startUpstream, stores } from '../support/gateway.ts'
+import { call, open } from '../support/http.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
 
 async function gatewayWith(clients: object) {
   const upstream = await startUpstream()
@@ -35,5 +36,75 @@ describe('the scope of a client', () => {
     expect(await ask('one', '/ng/api/projects', 'POST')).toMatch(/^403 forbidden: .*elsewhere may not make POST calls$/)
     expect(await ask('one', '/pipeline/api/x')).toMatch(/^403 forbidden: .*may not call this path$/)
     expect(upstream.seen).toHaveLength(2)
+  })
+})
+
+describe.each(Object.entries(stores))('the budget of a client, with %s', (name, store) => {
+  const budget = [
+    { requests: 3, window: '1h' },
+    { requests: 100, window: '24h' },
+  ]
+  const clients = { bot: { keys: [hashKey('bot')], budget }, other: { keys: [hashKey('other')] } }
+  const bot = { 'x-sluice-key': 'bot' }
+
+  async function setUp(instances: number, upstream: object = {}) {
+    const vendor = await startUpstream()
+    const shared = store()
+    const second = { url: vendor.url, limits: { read: [], write: [] }, accounts: { main: {} } }
+    const config = harnessConfig(vendor.url, upstream, { store: shared, clients }) as { upstreams: object }
+    const whole = { ...config, upstreams: { ...config.upstreams, second } }
+    const gateways = await Promise.all(Array.from({ length: instances }, () => startGateway(whole)))
+    return { vendor, gateways, url: gateways[0]!.url }
+  }
+
+  it('counts its calls to all upstreams, and refuses the rest with the time to come back', async () => {
+    const { vendor, gateways, url } = await setUp(1)
+    for (const path of ['/harness/ng/api/a', '/second/b', '/harness/ng/api/c']) {
+      expect((await call(url, path, { headers: bot })).status).toBe(200)
+    }
+    const refused = await call(url, '/second/d', { headers: bot })
+    expect(refused.status).toBe(429)
+    expect(refused.headers['x-sluice-error']).toBe('share_exceeded')
+    expect(refused.json()).toMatchObject({
+      code: 'CLIENT_SHARE_EXCEEDED',
+      message: 'the client bot has used its budget of 3 requests in 1h',
+    })
+    expect(Number(refused.headers['retry-after'])).toBeGreaterThan(3_500)
+    expect(Number(refused.headers['retry-after'])).toBeLessThanOrEqual(3_700)
+    expect((await call(url, '/second/e', { headers: { 'x-sluice-key': 'other' } })).status).toBe(200)
+    expect(vendor.seen).toHaveLength(4)
+    expect(gateways[0]!.lines.at(-2)).toMatchObject({ client: 'bot', outcome: 'share_exceeded' })
+  })
+
+  it('is not charged with calls that were refused before they were sent', async () => {
+    const { url } = await setUp(1, { limits: { read: [{ requests: 1, window: '60s' }] } })
+    const headers = { ...bot, 'x-sluice-max-wait': '0' }
+    const ask = async () => (await call(url, '/harness/ng/api/a', { headers })).headers['x-sluice-error'] ?? 'ok'
+    expect([await ask(), await ask(), await ask(), await ask()]).toEqual(['ok', ...Array(3).fill('quota_exhausted')])
+    expect((await call(url, '/second/b', { headers: bot })).status).toBe(200)
+    expect((await call(url, '/second/c', { headers: bot })).status).toBe(200)
+    expect((await call(url, '/second/d', { headers: bot })).headers['x-sluice-error']).toBe('share_exceeded')
+  })
+
+  it.runIf(name === 'Redis')('is one over all gateways', async () => {
+    const { vendor, gateways } = await setUp(3)
+    const asked = gateways.flatMap(({ url }) => [0, 1].map(() => call(url, '/second/x', { headers: bot })))
+    const statuses = (await Promise.all(asked)).map(({ status }) => status)
+    expect(statuses.filter((status) => status === 200)).toHaveLength(3)
+    expect(vendor.seen).toHaveLength(3)
+  })
+})
+
+describe('the budget of a client', () => {
+  it('counts a call as of the beginning of its response, however long that lasts', async () => {
+    const url = await startServer((_, response) => void response.write('and so on'))
+    const clock = new SimulatedClock()
+    const clients = { bot: { keys: [hashKey('bot')], budget: [{ requests: 1, window: '1h' }] } }
+    const app = await startApp(harnessConfig(url, {}, { clients }), { clock })
+    const ask = () => open(app.url, '/harness/ng/api/a', { headers: { 'x-sluice-key': 'bot' } })
+    expect((await ask()).statusCode).toBe(200)
+    expect((await ask()).statusCode).toBe(429)
+    await clock.advance(3_700_000)
+    expect((await ask()).statusCode).toBe(200)
   })
 })

@@ -1,0 +1,46 @@
+import { type Grant, type Meter, StoreUnavailableError } from '../quota/ledger.ts'
+import type { Call, Target } from './call.ts'
+import { type Environment, forward, type Forwarded } from './forward.ts'
+
+/**
+ * Forwards a call of a client that has a budget of its own. A call is charged once, however often it is sent; one that is
+ * refused before it was sent is given back. The ledger counts, so the budget is one over all gateways.
+ */
+export async function forwardWithin(budget: Meter, call: Call, target: Target, env: Environment): Promise<Forwarded> {
+  const { client, lane } = target
+  const { ledger } = lane.room
+  let grant: Grant
+  try {
+    grant = await ledger.charge(budget, 1)
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError)) throw error
+    env.metrics.storeFailed(call.id)
+    const message = 'the quota store can’t be reached, so the call can’t be kept inside the budget of its client'
+    return { kind: 'refused', failure: { kind: 'store_unavailable', message, cause: error } }
+  }
+  if (grant.granted === 0) {
+    const used = grant.usage.find(({ limit, used }) => used >= limit.requests)?.limit ?? budget.limits[0]!
+    const message = `the client ${client.name} has used its budget of ${used.requests} requests in ${used.label}`
+    const retryAfterMs = grant.schedule?.waitMs(1, call.clock.now()) ?? used.windowMs
+    return { kind: 'refused', failure: { kind: 'share_exceeded', message, retryAfterMs } }
+  }
+  let isSettled = false
+  const settle = (): void => {
+    if (!isSettled) ledger.settle(grant)
+    isSettled = true
+  }
+  // From then on it counts as of now, however long its response lasts.
+  if (call.upgrade === undefined) call.onHead = settle
+  else settle()
+  try {
+    const result = await forward(call, target, env)
+    if (call.attempts === 0 && result.kind !== 'delivered' && !isSettled) {
+      ledger.refund(grant)
+      isSettled = true
+    }
+    return result
+  } finally {
+    settle()
+    ledger.leave(grant)
+  }
+}
