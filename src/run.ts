@@ -84,7 +84,7 @@ export async function runWithoutAdmin(
     metrics,
     onBreakerChange: (upstream, state) => logger.warn({ upstream, state }, 'the breaker changed its state'),
   })
-  const secrets = new SecretFollower(secretsIn(config), openSources(clock), logger)
+  const secrets = new SecretFollower(secretsIn(config), openSources(config, clock), logger)
   await secrets.start()
   const proxy = new Proxy({ snapshot: () => snapshot, clock, random, metrics, log })
   const app = buildApp(proxy, config.server)

@@ -3,8 +3,8 @@ import { warningsOf } from '../config/warnings.ts'
 import { CommandError } from './command-error.ts'
 
 /** Validates a configuration and says what is in it, or lists everything that is wrong with it. */
-export function check(file: string | undefined, options: { config?: string; secrets: boolean }): void {
-  const found = findConfig(file ?? options.config, { ignores: () => !options.secrets })
+export async function check(file: string | undefined, options: { config?: string; secrets: boolean }): Promise<void> {
+  const found = await findConfig(file ?? options.config, { ignores: () => !options.secrets })
   if (found === undefined)
     throw new CommandError('there is no configuration: name a file, or set HARNESS_ACCOUNT_ID and HARNESS_API_KEY')
   const { config, source } = found

@@ -58,7 +58,7 @@ interface Explained {
 export async function explain(method: string | undefined, url: string | undefined, options: Options): Promise<void> {
   // Without clients anybody may call; who may is not the question here.
   const { clients: _, ...config } =
-    findConfig(options.config, { ignores: isUnimportant })?.config ?? demoConfig('http://127.0.0.1:1')
+    (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://127.0.0.1:1')
   const snapshot = buildSnapshot(config, {
     clock: systemClock,
     random: Math.random,

@@ -21,8 +21,9 @@ export function createKeyCommand(options: { client?: string }): void {
   )
 }
 
-export function listKeys(options: { config?: string }): void {
-  const clients = findConfig(options.config, { ignores: ([first]) => first !== 'clients' })?.config.clients ?? {}
+export async function listKeys(options: { config?: string }): Promise<void> {
+  const found = await findConfig(options.config, { ignores: ([first]) => first !== 'clients' })
+  const clients = found?.config.clients ?? {}
   if (Object.keys(clients).length === 0) {
     process.stderr.write('no clients are configured, so there are no keys: anyone on this machine may call\n')
   }
@@ -36,8 +37,8 @@ export function listKeys(options: { config?: string }): void {
 }
 
 /** Takes a key out of the file that holds the configuration, and leaves everything else in it as it is. */
-export function revokeKey(hash: string, options: { config?: string }): void {
-  const file = findConfig(options.config, { ignores: () => true })?.source
+export async function revokeKey(hash: string, options: { config?: string }): Promise<void> {
+  const file = (await findConfig(options.config, { ignores: () => true }))?.source
   if (file === undefined || file === 'environment') {
     throw new CommandError('there is no configuration file to revoke a key in')
   }

@@ -3,6 +3,7 @@ import manifest from '../../package.json' with { type: 'json' }
 import { ConfigError } from '../config/problem.ts'
 import { CommandError } from './command-error.ts'
 import { check } from './check.ts'
+import { listCredentials, removeCredential, rotateCredential, setCredential } from './credentials.ts'
 import { explain } from './explain.ts'
 import { createKeyCommand, listKeys, revokeKey } from './keys.ts'
 import { quota } from './quota.ts'
@@ -79,6 +80,37 @@ function buildProgram(): Command {
     .argument('<hash>', 'the hash, or enough of its beginning')
     .option(...CONFIG)
     .action(revokeKey)
+  const credentials = program.command('credentials').description('secrets in the store, for ${secret:NAME}')
+  credentials
+    .command('set')
+    .description('store a secret, read from a prompt or from stdin')
+    .argument('<name>')
+    .allowExcessArguments()
+    .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
+    .option(...CONFIG)
+    .action(setCredential)
+  credentials
+    .command('rotate')
+    .description('put a new value beside the one in force, read from a prompt or from stdin')
+    .argument('[name]')
+    .allowExcessArguments()
+    .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
+    .option('--finish', 'let the new value take the place of the old one')
+    .option('--cancel', 'forget the new value')
+    .option('--key', 'seal every secret with the first master key, after secrets.key was changed')
+    .option(...CONFIG)
+    .action(rotateCredential)
+  credentials
+    .command('list')
+    .description('the names of the secrets, without values')
+    .option(...CONFIG)
+    .action(listCredentials)
+  credentials
+    .command('remove')
+    .description('take a secret out of the store')
+    .argument('<name>')
+    .option(...CONFIG)
+    .action(removeCredential)
   program
     .command('quota')
     .description('show how much of each quota is used, live at a terminal')

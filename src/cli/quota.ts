@@ -12,7 +12,7 @@ interface Options {
 
 /** Shows the quotas of a running gateway, again every second where somebody is looking. */
 export async function quota(options: Options): Promise<void> {
-  const { url, token } = adminOf(options)
+  const { url, token } = await adminOf(options)
   const isLive = process.stdout.isTTY && options.once !== true
   do {
     const table = format(await fetchRows(`${url}/v1/quota`, token))
@@ -22,9 +22,9 @@ export async function quota(options: Options): Promise<void> {
 }
 
 /** The admin port that is named, for which no configuration is needed; else that of the configuration. */
-function adminOf({ config, url, token }: Options): { url: string; token: string | undefined } {
+async function adminOf({ config, url, token }: Options): Promise<{ url: string; token: string | undefined }> {
   if (url !== undefined) return { url: url.replace(/\/$/, ''), token }
-  const found = findConfig(config, { ignores: ([first]) => first !== 'admin' })
+  const found = await findConfig(config, { ignores: ([first]) => first !== 'admin' })
   const { host, port, token: configured } = found?.config.admin ?? { host: '127.0.0.1', port: 9090 }
   return { url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`, token: token ?? configured?.reveal() }
 }

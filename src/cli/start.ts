@@ -17,7 +17,7 @@ interface Options {
 
 /** Runs the gateway until it is told to stop: as configured, or as a demo where nothing is. */
 export async function start(options: Options): Promise<void> {
-  const found = findConfig(options.config)
+  const found = await findConfig(options.config)
   const sandbox = found === undefined ? await startSandbox() : undefined
   const config = withPorts(found?.config ?? demoConfig(sandbox!.url), options)
   const log = createLog(config.log)

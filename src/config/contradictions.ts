@@ -1,7 +1,7 @@
 import { isIP } from 'node:net'
 import { keyOf } from '../clients/keys.ts'
-import { checkCredential, HEADER_VALUE } from './credential-problems.ts'
 import { isPublicAddress } from '../clients/public-address.ts'
+import { checkCredential, checkMasterKeys, HEADER_VALUE } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { EVERY_CALL } from './limits.ts'
 import { isLocalhost, isLoopback } from './loopback.ts'
@@ -19,6 +19,7 @@ export function findContradictions(config: Config): Problem[] {
   const report = (path: Path, message: string) => void problems.push({ path, message })
   checkListeners(config, report)
   checkStore(config, report)
+  checkMasterKeys(config.secrets, report)
   checkAddressing(config, report)
   for (const [name, upstream] of Object.entries(config.upstreams)) checkUpstream(['upstreams', name], upstream, report)
   checkClients(config, report)

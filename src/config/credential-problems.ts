@@ -1,16 +1,16 @@
 import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from './credential-schema.ts'
 import type { Path } from './problem.ts'
-import type { CredentialConfig } from './schema.ts'
+import type { Secret } from '../credentials/secret.ts'
+import { parseMasterKey } from '../credentials/store/master-keys.ts'
+import type { CredentialConfig, SecretsConfig } from './schema.ts'
+
+type Report = (path: Path, message: string) => void
 
 /** Header values that every HTTP implementation sends and takes (RFC 9110 §5.5). */
 export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
 
 /** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
-export function checkCredential(
-  path: Path,
-  credential: CredentialConfig,
-  report: (path: Path, message: string) => void,
-): void {
+export function checkCredential(path: Path, credential: CredentialConfig, report: Report): void {
   const { type = 'header', value } = credential
   const { needs, takes } = CREDENTIAL_TYPES[type]
   for (const key of needs) if (credential[key] === undefined) report([...path, key], `the key "${key}" is missing`)
@@ -21,4 +21,15 @@ export function checkCredential(
   if ((type === 'header' || type === 'bearer') && value !== undefined && !HEADER_VALUE.test(value.reveal())) {
     report([...path, 'value'], 'holds a character that no header value may have, such as a line end')
   }
+}
+
+export function checkMasterKeys({ key, oldKeys = [] }: SecretsConfig, report: Report): void {
+  const message = 'must be 32 bytes in Base64 or hex, such as `openssl rand -base64 32` prints'
+  if (key !== undefined && !isMasterKey(key)) report(['secrets', 'key'], message)
+  if (key === undefined && oldKeys.length > 0) report(['secrets', 'oldKeys'], 'without a key there are no older ones')
+  for (const [i, old] of oldKeys.entries()) if (!isMasterKey(old)) report(['secrets', 'oldKeys', i], message)
+}
+
+function isMasterKey(key: Secret): boolean {
+  return parseMasterKey(key.reveal()) !== undefined
 }

@@ -56,3 +56,23 @@ const FIELDS = {
 export const CredentialSchema = object({
   ...FIELDS,
 })
+
+export const SecretsSchema = object(
+  {
+    key: Type.Optional(
+      secret('Master key of the store: 32 random bytes in Base64 or hex, such as `openssl rand -base64 32` prints.'),
+    ),
+    oldKeys: Type.Optional(
+      Type.Array(secret('A master key.'), {
+        description: 'Master keys that still open what was sealed with them, until `credentials rotate --key`.',
+      }),
+    ),
+    file: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description: 'File of the store. Default: secrets.json in store.dir; with Redis, the store is there instead.',
+      }),
+    ),
+  },
+  { default: {}, description: 'Where ${secret:NAME} comes from: a store that `credentials set` fills.' },
+)

@@ -26,7 +26,7 @@ import { type LookUp, lookUpWith, resolveReferences } from './references.ts'
 // Eight would hide the rest of a badly broken file, and the promise is to report everything at once.
 Settings.Set({ maxErrors: 1000 })
 
-interface LoadOptions {
+export interface LoadOptions {
   readonly env?: NodeJS.ProcessEnv
   /** Where a reference that does not resolve is no problem: nobody may use what is there. */
   readonly ignores?: (path: Path) => boolean
@@ -290,7 +290,7 @@ function convertReferenced(candidate: unknown, whole: ReadonlySet<string>): void
   }
 }
 
-function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
+export function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
   const path: Path = []
   const chain = [...ancestors, node]
   for (let i = 0; i < chain.length - 1; i++) {

@@ -1,6 +1,6 @@
 import Type, { type StaticDecode } from 'typebox'
 import { ClientSchema } from './client-schema.ts'
-import { CredentialSchema } from './credential-schema.ts'
+import { CredentialSchema, SecretsSchema } from './credential-schema.ts'
 import {
   addedHeader,
   duration,
@@ -353,6 +353,7 @@ export const ConfigSchema = object({
     },
     { default: {}, description: 'Where quotas are counted.' },
   ),
+  secrets: SecretsSchema,
   log: object(
     {
       level: Type.Enum(['debug', 'info', 'warn', 'error', 'silent'], {
@@ -378,4 +379,5 @@ export type Config = StaticDecode<typeof ConfigSchema>
 export type UpstreamConfig = StaticDecode<typeof UpstreamSchema>
 export type CredentialConfig = StaticDecode<typeof CredentialSchema>
 export type LimitConfig = StaticDecode<typeof LimitSchema>
+export type SecretsConfig = Config['secrets']
 export type StoreConfig = Config['store']

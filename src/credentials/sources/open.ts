@@ -1,8 +1,39 @@
+import { join } from 'node:path'
 import type { Clock } from '../../clock.ts'
+import type { Config } from '../../config/schema.ts'
 import type { Sources } from '../follow.ts'
+import { FileRecords } from '../store/file-records.ts'
+import { MasterKeys } from '../store/master-keys.ts'
+import { RedisRecords } from '../store/redis-records.ts'
+import { SecretStore } from '../store/secret-store.ts'
 import { FileSource } from './files.ts'
+import type { SecretSource } from './source.ts'
 
-/** The sources whose values can change while the program runs. */
-export function openSources(clock: Clock): Sources {
-  return new Map([['file', new FileSource(clock)]])
+type SourceConfig = Pick<Config, 'secrets' | 'store'>
+
+/** The sources whose values can change while the program runs. What is not used connects to nothing. */
+export function openSources(config: SourceConfig, clock: Clock): Sources {
+  return new Map<string, SecretSource>([
+    ['file', new FileSource(clock)],
+    ['secret', openStore(config, clock) ?? missing('secrets.key is not configured')],
+  ])
+}
+
+/** The store of secrets; undefined without a master key. */
+export function openStore({ secrets, store }: SourceConfig, clock: Clock): SecretStore | undefined {
+  const { key, oldKeys = [], file } = secrets
+  if (key === undefined) return undefined
+  const records =
+    store.kind === 'redis' && file === undefined
+      ? new RedisRecords(store, clock)
+      : new FileRecords(file ?? join(store.dir ?? '.sluice', 'secrets.json'), clock)
+  return new SecretStore(records, new MasterKeys([key, ...oldKeys]))
+}
+
+function missing(problem: string): SecretSource {
+  return {
+    read: (names) => Promise.resolve(new Map(names.map((name) => [name, { problem: `${name}: ${problem}` }]))),
+    watch: () => undefined,
+    close: () => Promise.resolve(),
+  }
 }

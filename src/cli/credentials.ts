@@ -1,0 +1,144 @@
+import type { Command } from 'commander'
+import { createInterface } from 'node:readline/promises'
+import { Writable } from 'node:stream'
+import { text } from 'node:stream/consumers'
+import { systemClock } from '../clock.ts'
+import { findConfig } from '../config/find.ts'
+import type { Path } from '../config/problem.ts'
+import { openStore } from '../credentials/sources/open.ts'
+import { NoSuchSecretError, type SecretStore } from '../credentials/store/secret-store.ts'
+import { CommandError } from './command-error.ts'
+
+interface Options {
+  readonly config?: string
+}
+
+interface ValueOptions extends Options {
+  readonly expires?: string
+}
+
+interface RotateOptions extends ValueOptions {
+  readonly finish?: boolean
+  readonly cancel?: boolean
+  readonly key?: boolean
+}
+
+/** Stores a secret, of which the value comes from a prompt or stdin: arguments can be seen by everybody on the machine. */
+export function setCredential(name: string, options: ValueOptions, command: Command): Promise<void> {
+  checkArguments(name, command)
+  const expiresAt = toTime(options.expires)
+  return withStore(options, async (store) => {
+    await store.set(name, await readValue(name), expiresAt)
+    say(`${name} is set; running gateways use it at once, as \${secret:${name}}`)
+  })
+}
+
+/** Puts a new value beside the one in force, ends that in either way, or seals everything with another master key. */
+export function rotateCredential(name: string | undefined, options: RotateOptions, command: Command): Promise<void> {
+  if (name !== undefined) checkArguments(name, command)
+  const expiresAt = toTime(options.expires)
+  return withStore(options, async (store) => {
+    if (options.key === true) {
+      say(`${await store.rekey()} secrets were sealed anew, with the first master key`)
+      return
+    }
+    if (name === undefined) throw new CommandError('name the secret to rotate, or the master key with --key')
+    if (options.finish === true) {
+      await store.finish(name)
+      say(`${name}: the new value is in force, the old one is forgotten`)
+    } else if (options.cancel === true) {
+      await store.cancel(name)
+      say(`${name}: the old value stays in force, the new one is forgotten`)
+    } else {
+      await store.rotate(name, await readValue(name), expiresAt)
+      say(`${name} has a new value beside the old one, which takes its share of the calls; end that with --finish`)
+    }
+  })
+}
+
+export function listCredentials(options: Options): Promise<void> {
+  return withStore(options, async (store) => {
+    const listed = await store.list()
+    if (listed.length === 0) process.stderr.write('the store is empty\n')
+    for (const { name, version, key, createdAt, expiresAt } of listed) {
+      const expires = expiresAt === undefined ? 'never' : toDate(expiresAt)
+      say([name, version, `key ${key}`, `set ${toDate(createdAt)}`, `expires ${expires}`].join('\t'))
+    }
+  })
+}
+
+export function removeCredential(name: string, options: Options): Promise<void> {
+  return withStore(options, async (store) => {
+    await store.remove(name)
+    say(`${name} is removed; gateways that run keep the value until they stop`)
+  })
+}
+
+async function withStore(options: Options, run: (store: SecretStore) => Promise<void>): Promise<void> {
+  const found = await findConfig(options.config, { ignores: isUnimportant })
+  const store = found && openStore(found.config, systemClock)
+  if (store === undefined) {
+    throw new CommandError(
+      'there is no master key: set secrets.key in the configuration, such as "${env:SLUICE_SECRETS_KEY}"',
+    )
+  }
+  try {
+    await run(store)
+  } catch (error) {
+    if (error instanceof NoSuchSecretError) throw new CommandError(error.message)
+    if (!(error instanceof Error) || error instanceof CommandError) throw error
+    throw new CommandError(`the secret store can't be used: ${error.message}`)
+  } finally {
+    await store.close()
+  }
+}
+
+/** Whether the store can be found without it. */
+function isUnimportant([first]: Path): boolean {
+  return first !== 'secrets' && first !== 'store'
+}
+
+async function readValue(name: string): Promise<string> {
+  const value = process.stdin.isTTY ? await prompt(`Value of ${name}, not shown: `) : await text(process.stdin)
+  const stripped = value.replace(/\r?\n$/, '')
+  if (stripped === '') throw new CommandError('the value is empty, so nothing was changed')
+  return stripped
+}
+
+/** In a terminal's raw mode, which readline sets, nothing is shown but what is written to the output, here to nowhere. */
+async function prompt(question: string): Promise<string> {
+  const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
+  const terminal = createInterface({ input: process.stdin, output: nowhere, terminal: true })
+  terminal.on('SIGINT', () => process.exit(130))
+  process.stderr.write(question)
+  try {
+    return await terminal.question('')
+  } finally {
+    terminal.close()
+    process.stderr.write('\n')
+  }
+}
+
+/** What is wrong with them is not repeated: it may be the value, put in the wrong place. */
+function checkArguments(name: string, command: Command): void {
+  if (command.args.length > 1) {
+    throw new CommandError('the value is never an argument, which others could see: give it at the prompt, or to stdin')
+  }
+  if (/^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$/.test(name)) return
+  throw new CommandError('a name has letters, digits, ".", "_", "-" and "/", and begins with a letter or digit')
+}
+
+function toTime(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const time = Date.parse(text)
+  if (Number.isNaN(time)) throw new CommandError('--expires must be a date such as 2027-01-31')
+  return time
+}
+
+function toDate(time: number): string {
+  return new Date(time).toISOString().slice(0, 10)
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}

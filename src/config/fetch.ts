@@ -1,0 +1,57 @@
+import { dirname, resolve } from 'node:path'
+import { isScalar, parseDocument, visit } from 'yaml'
+import { systemClock } from '../clock.ts'
+import { openSources } from '../credentials/sources/open.ts'
+import type { Answer } from '../credentials/sources/source.ts'
+import { type LoadOptions, parseConfig, pathOf, readConfigFile } from './load.ts'
+import { ConfigError } from './problem.ts'
+import { isFetched, keyOf, type Reference, referencesIn } from './references.ts'
+import type { Config } from './schema.ts'
+
+/**
+ * Looks up what a configuration file refers to that is not at hand: secrets of the store, whose place the same file says.
+ * By the key of the reference; to be given to `loadConfigFile`, which reports what is wrong at line and column.
+ */
+export async function fetchReferences(file: string, options: LoadOptions = {}): Promise<ReadonlyMap<string, Answer>> {
+  const { ignores = () => false } = options
+  const text = readConfigFile(file)
+  const wanted = new Map<string, Reference>()
+  visit(parseDocument(text), {
+    Scalar(key, node, ancestors) {
+      if (key === 'key' || !isScalar(node) || typeof node.value !== 'string' || !node.value.includes('${')) return
+      for (const reference of referencesIn(node.value)) {
+        if (isFetched(reference) && !ignores(pathOf(node, ancestors))) wanted.set(keyOf(reference), reference)
+      }
+    },
+  })
+  const fetched = new Map<string, Answer>()
+  if (wanted.size === 0) return fetched
+  const config = placesOf(text, file, options)
+  if (config === undefined) return fetched
+  const sources = openSources(config, systemClock)
+  try {
+    for (const [kind, source] of sources) {
+      const names = [...wanted.values()].filter((reference) => reference.kind === kind).map(({ name }) => name)
+      if (names.length === 0) continue
+      for (const [name, answer] of await source.read(names)) fetched.set(keyOf({ kind, name }), answer)
+    }
+  } finally {
+    await Promise.all([...sources.values()].map((source) => source.close()))
+  }
+  return fetched
+}
+
+/** Where secrets are; undefined where the configuration is wrong in a way that it will be refused for anyway. */
+function placesOf(text: string, file: string, { env }: LoadOptions): Config | undefined {
+  try {
+    return parseConfig(text, {
+      ...(env === undefined ? {} : { env }),
+      source: file,
+      folder: dirname(resolve(file)),
+      ignores: ([first]) => first !== 'secrets' && first !== 'store',
+    })
+  } catch (error) {
+    if (error instanceof ConfigError) return undefined
+    throw error
+  }
+}

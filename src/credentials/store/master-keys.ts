@@ -1,0 +1,76 @@
+import { createCipheriv, createDecipheriv, hash, randomBytes } from 'node:crypto'
+import type { Secret } from '../secret.ts'
+
+/** A text that only who has the master key can read. */
+export interface Sealed {
+  /** Which key it was sealed with. */
+  readonly key: string
+  readonly nonce: string
+  /** Ciphertext and authentication tag. */
+  readonly text: string
+}
+
+/** What a sealed text does not open with: another key, or because it was changed, or put under another name. */
+export class SealError extends Error {}
+
+const ALGORITHM = 'aes-256-gcm'
+const KEY_BYTES = 32
+const NONCE_BYTES = 12
+const TAG_BYTES = 16
+
+/** 32 bytes from Base64 (also of URLs) or hex; undefined if they are not that many. */
+export function parseMasterKey(text: string): Buffer | undefined {
+  const bytes = Buffer.from(text, /^[0-9a-fA-F]{64}$/.test(text) ? 'hex' : 'base64')
+  return bytes.length === KEY_BYTES ? bytes : undefined
+}
+
+/**
+ * Seals with the first of its keys by AES-256-GCM, a random nonce each time, with key id and name as associated data: a
+ * sealed text opens under its own name only. Opens what was sealed with any of the keys.
+ */
+export class MasterKeys {
+  readonly #keys = new Map<string, Buffer>()
+  /** Id of the key that seals. */
+  readonly first: string
+
+  constructor(keys: readonly Secret[]) {
+    for (const key of keys) {
+      const bytes = parseMasterKey(key.reveal())
+      if (bytes === undefined) throw new SealError('a master key must be 32 bytes, in Base64 or hex')
+      this.#keys.set(idOf(bytes), bytes)
+    }
+    this.first = this.#keys.keys().next().value!
+  }
+
+  seal(name: string, text: string): Sealed {
+    const nonce = randomBytes(NONCE_BYTES)
+    const cipher = createCipheriv(ALGORITHM, this.#keys.get(this.first)!, nonce, { authTagLength: TAG_BYTES })
+    cipher.setAAD(associatedData(this.first, name))
+    const sealed = Buffer.concat([cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()])
+    return { key: this.first, nonce: nonce.toString('base64'), text: sealed.toString('base64') }
+  }
+
+  open(name: string, { key: id, nonce, text }: Sealed): string {
+    const key = this.#keys.get(id)
+    if (key === undefined) throw new SealError(`was sealed with another master key, ${id}`)
+    try {
+      const sealed = Buffer.from(text, 'base64')
+      const options = { authTagLength: TAG_BYTES }
+      const decipher = createDecipheriv(ALGORITHM, key, Buffer.from(nonce, 'base64'), options)
+      decipher.setAAD(associatedData(id, name))
+      decipher.setAuthTag(sealed.subarray(-TAG_BYTES))
+      return Buffer.concat([decipher.update(sealed.subarray(0, -TAG_BYTES)), decipher.final()]).toString('utf8')
+    } catch (error) {
+      throw new SealError('is damaged, or was moved from another name', { cause: error })
+    }
+  }
+}
+
+/** Tells keys apart, and nothing of them: they are 256 random bits. */
+function idOf(key: Buffer): string {
+  return hash('sha256', Buffer.concat([Buffer.from('sluice master key\n'), key]), 'hex').slice(0, 12)
+}
+
+function associatedData(key: string, name: string): Buffer {
+  return Buffer.from(`sluice\n${key}\n${name}`)
+}

@@ -1,0 +1,139 @@
+import type { Answer, Found, SecretSource } from '../sources/source.ts'
+import { type MasterKeys, SealError } from './master-keys.ts'
+import type { SecretRecord, SecretRecords, SecretVersion } from './records.ts'
+
+/** What is known of a stored secret but its value. */
+export interface ListedSecret {
+  readonly name: string
+  /** The newer of two has no calls but its share of them, until the rotation is finished. */
+  readonly version: 'current' | 'next'
+  /** Id of the master key that it was sealed with. */
+  readonly key: string
+  readonly createdAt: number
+  readonly expiresAt: number | undefined
+}
+
+/** There is no such secret, or it is not being rotated. */
+export class NoSuchSecretError extends Error {}
+
+/** Secrets that are encrypted where they are kept: what `${secret:name}` stands for, and what changes them. */
+export class SecretStore implements SecretSource {
+  readonly #records: SecretRecords
+  readonly #keys: MasterKeys
+
+  constructor(records: SecretRecords, keys: MasterKeys) {
+    this.#records = records
+    this.#keys = keys
+  }
+
+  async read(names: readonly string[]): Promise<ReadonlyMap<string, Answer>> {
+    try {
+      const records = await this.#records.read()
+      return new Map(names.map((name) => [name, this.#answer(name, records.get(name))]))
+    } catch (error) {
+      const problem = `the secret store can't be read: ${(error as Error).message}`
+      return new Map(names.map((name) => [name, { problem }]))
+    }
+  }
+
+  watch(_: readonly string[], onChange: () => void): void {
+    this.#records.watch(onChange)
+  }
+
+  close(): Promise<void> {
+    return this.#records.close()
+  }
+
+  async list(): Promise<ListedSecret[]> {
+    const listed: ListedSecret[] = []
+    for (const [name, record] of (await this.#records.read()).entries()) {
+      for (const version of ['current', 'next'] as const) {
+        const one = record[version]
+        if (one === undefined) continue
+        const { sealed, createdAt, expiresAt } = one
+        listed.push({ name, version, key: sealed.key, createdAt, expiresAt })
+      }
+    }
+    return listed.toSorted((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
+  }
+
+  /** From now on that is the value, of all calls. */
+  set(name: string, value: string, expiresAt: number | undefined): Promise<void> {
+    const current = this.#seal(name, value, expiresAt)
+    return this.#records.change(name, () => ({ current }))
+  }
+
+  /** Puts a value beside the one in force, to follow it. */
+  rotate(name: string, value: string, expiresAt: number | undefined): Promise<void> {
+    const next = this.#seal(name, value, expiresAt)
+    return this.#change(name, ({ current }) => ({ current, next }))
+  }
+
+  /** Lets the value that was to follow take the place of the other. */
+  finish(name: string): Promise<void> {
+    return this.#change(name, ({ next }) => ({ current: rotating(name, next) }))
+  }
+
+  /** Forgets the value that was to follow. */
+  cancel(name: string): Promise<void> {
+    return this.#change(name, ({ current, next }) => {
+      rotating(name, next)
+      return { current }
+    })
+  }
+
+  remove(name: string): Promise<void> {
+    return this.#change(name, () => undefined)
+  }
+
+  /** Seals everything with the first master key; returns of how many secrets something had been sealed with another. */
+  async rekey(): Promise<number> {
+    let count = 0
+    for (const [name, { current, next }] of await this.#records.read()) {
+      if (current.sealed.key === this.#keys.first && (next ?? current).sealed.key === this.#keys.first) continue
+      count++
+      await this.#change(name, (record) => ({
+        current: this.#sealAnew(name, record.current),
+        ...(record.next === undefined ? {} : { next: this.#sealAnew(name, record.next) }),
+      }))
+    }
+    return count
+  }
+
+  #answer(name: string, record: SecretRecord | undefined): Answer {
+    if (record === undefined) return { problem: `there is no secret ${name} in the store` }
+    try {
+      const { current, next } = record
+      const found: Found = {
+        text: this.#keys.open(name, current.sealed),
+        ...(next === undefined ? {} : { next: this.#keys.open(name, next.sealed) }),
+        ...(current.expiresAt === undefined ? {} : { expiresAt: current.expiresAt }),
+      }
+      return found
+    } catch (error) {
+      if (!(error instanceof SealError)) throw error
+      return { problem: `the secret ${name} ${error.message}` }
+    }
+  }
+
+  #change(name: string, change: (record: SecretRecord) => SecretRecord | undefined): Promise<void> {
+    return this.#records.change(name, (record) => {
+      if (record === undefined) throw new NoSuchSecretError(`there is no secret ${name} in the store`)
+      return change(record)
+    })
+  }
+
+  #seal(name: string, value: string, expiresAt: number | undefined): SecretVersion {
+    const sealed = this.#keys.seal(name, value)
+    return { sealed, createdAt: Date.now(), ...(expiresAt === undefined ? {} : { expiresAt }) }
+  }
+
+  #sealAnew(name: string, { sealed, ...version }: SecretVersion): SecretVersion {
+    return { ...version, sealed: this.#keys.seal(name, this.#keys.open(name, sealed)) }
+  }
+}
+
+function rotating(name: string, next: SecretVersion | undefined): SecretVersion {
+  if (next === undefined) throw new NoSuchSecretError(`the secret ${name} is not being rotated`)
+  return next
+}

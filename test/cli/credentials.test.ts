@@ -1,0 +1,111 @@
+import { randomBytes } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { stringify } from 'yaml'
+import { newFolder, startUpstream } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+import { hasProgram } from '../support/packages.ts'
+import { Program, run } from '../support/process.ts'
+
+const KEY = randomBytes(32).toString('base64')
+const MAIN = new URL('../../src/main.ts', import.meta.url).pathname
+
+function newConfig(url: string, change: object = {}): { cwd: string; env: NodeJS.ProcessEnv } {
+  const cwd = newFolder()
+  const config = {
+    server: { port: 0 },
+    admin: { port: 0 },
+    secrets: { key: '${env:MASTER_KEY}' },
+    upstreams: { x: { url, accounts: { main: { credential: { value: 'Key ${secret:x/main}' } } } } },
+    ...change,
+  }
+  writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
+  return { cwd, env: { MASTER_KEY: KEY } }
+}
+
+describe('sluice credentials', () => {
+  it('stores what comes from stdin, lists names, and never shows a value', async () => {
+    const place = newConfig('http://127.0.0.1:9')
+    const set = await run(['credentials', 'set', 'x/main', '--expires', '2030-01-31'], {
+      ...place,
+      input: 'one-secret\n',
+    })
+    expect(set).toMatchObject({ code: 0, stderr: '' })
+    const rotated = await run(['credentials', 'rotate', 'x/main'], { ...place, input: 'two-secret' })
+    const list = await run(['credentials', 'list'], place)
+    expect(list.stdout).toMatch(/^x\/main\tcurrent\tkey \w+\tset [\d-]+\texpires 2030-01-31\nx\/main\tnext\t.*never\n$/)
+    const finished = await run(['credentials', 'rotate', 'x/main', '--finish'], place)
+    const sealed = await run(['credentials', 'rotate', '--key'], place)
+    expect(sealed.stdout).toContain('0 secrets')
+    const removed = await run(['credentials', 'remove', 'x/main'], place)
+    const again = await run(['credentials', 'remove', 'x/main'], place)
+    expect(again).toMatchObject({ code: 1, stderr: 'there is no secret x/main in the store\n' })
+    for (const { code } of [rotated, finished, sealed, removed]) expect(code).toBe(0)
+    const all = [set, rotated, list, finished, sealed, removed].map(({ stdout, stderr }) => stdout + stderr).join('')
+    expect(all).not.toContain('-secret')
+    expect(readFileSync(join(place.cwd, '.sluice/secrets.json'), 'utf8')).not.toContain('-secret')
+  }, 60_000)
+
+  it('takes no value as an argument, and does not repeat one that was put there', async () => {
+    const place = newConfig('http://127.0.0.1:9')
+    const extra = await run(['credentials', 'set', 'x/main', 'one-secret'], place)
+    const misplaced = await run(['credentials', 'set', 'pässword-secret'], place)
+    for (const { code, stdout, stderr } of [extra, misplaced]) {
+      expect(code).toBe(1)
+      expect(stdout + stderr).not.toContain('-secret')
+    }
+    expect(await run(['credentials', 'set', 'x/main'], { ...place, input: '\n' })).toMatchObject({
+      code: 1,
+      stderr: 'the value is empty, so nothing was changed\n',
+    })
+  }, 60_000)
+
+  it('says what to do without a master key, and with one that is none', async () => {
+    const without = await run(['credentials', 'list'], newConfig('http://127.0.0.1:9', { secrets: {} }))
+    expect(without).toMatchObject({ code: 1, stderr: expect.stringContaining('set secrets.key') })
+    const { cwd } = newConfig('http://127.0.0.1:9')
+    const wrong = await run(['credentials', 'list'], { cwd, env: { MASTER_KEY: 'short-secret' } })
+    expect(wrong.stderr).toMatch(/^sluice\.yaml:\d+:\d+: secrets\.key: must be 32 bytes/)
+    expect(wrong.stderr).not.toContain('short-secret')
+  }, 60_000)
+
+  it.skipIf(!hasProgram('script'))('asks for the value at a terminal without showing what is typed', async () => {
+    const place = newConfig('http://127.0.0.1:9')
+    const command = `${process.execPath} ${MAIN} credentials set x/main`
+    const program = new Program([], { ...place, command: ['script', '-qec', command, '/dev/null'] })
+    await expect.poll(() => program.stdout).toContain('Value of x/main, not shown: ')
+    program.child.stdin!.write('typed-secret\r')
+    expect(await program.ended).toMatchObject({ code: 0 })
+    expect(program.stdout).toContain('x/main is set')
+    expect(program.stdout).not.toContain('typed-secret')
+  })
+})
+
+describe('a reference to the store', () => {
+  it('that does not resolve is an error at its line and column', async () => {
+    const place = newConfig('http://127.0.0.1:9')
+    const { code, stderr } = await run(['check'], place)
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: 'sluice.yaml:13:18: upstreams.x.accounts.main.credential.value: there is no secret x/main in the store\n',
+    })
+    const explained = await run(['explain', 'GET', '/x/y'], place)
+    expect(explained.stdout).toContain('credential  x/main')
+  }, 60_000)
+
+  it('is replaced in a running gateway as soon as it is set', async () => {
+    const upstream = await startUpstream()
+    const place = newConfig(upstream.url)
+    await run(['credentials', 'set', 'x/main'], { ...place, input: 'one' })
+    const gateway = new Program(['start'], place)
+    const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
+    const sent = async () => {
+      await call(url, '/x/y')
+      return upstream.seen.at(-1)!.headers.authorization
+    }
+    expect(await sent()).toBe('Key one')
+    await run(['credentials', 'set', 'x/main'], { ...place, input: 'two' })
+    await expect.poll(sent).toBe('Key two')
+  }, 60_000)
+})
