@@ -78,6 +78,9 @@ async function makeEveryOutcome(): Promise<EveryOutcome> {
   await ask('invalid_request', '/harness/%zz/path-secret')
   await ask('invalid_request', PATH, { headers: { 'x-sluice-max-wait': 'wait-secret' } })
   await ask('forbidden', PATH, { method: 'POST', body, headers: { 'x-sluice-key': KEYS.reader } })
+  for (const outcome of ['delivered', 'share_exceeded']) {
+    await ask(outcome, PATH, { headers: { 'x-sluice-key': KEYS.reader } })
+  }
   await ask('account_mismatch', `${PATH}?accountIdentifier=account-secret`)
   await ask('body_too_large', '/small/ng/api/projects', { method: 'POST', body: `${'x'.repeat(100)}-secret` })
 
@@ -149,7 +152,7 @@ async function configFor(url: string, dir: string): Promise<object> {
     },
     clients: {
       tool: { keys: [hashKey(KEYS.tool)] },
-      reader: { keys: [hashKey(KEYS.reader)], classes: ['read'] },
+      reader: { keys: [hashKey(KEYS.reader)], classes: ['read'], budget: [{ requests: 1, window: '1h' }] },
     },
   }
 }
