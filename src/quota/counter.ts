@@ -23,7 +23,7 @@ const CONCURRENT_POLL_MS = 25
 export class Counter {
   limit: Limit
   readonly #counts = new Float64Array(SLOTS)
-  /** No bucket before this one holds charges. */
+  /** The first bucket that holds charges, if there are any. */
   #oldest = 0
   /** The bucket of the latest time seen. */
   #current = 0
@@ -142,7 +142,7 @@ export class Counter {
 
   #put(wanted: number, units: number): void {
     const bucket = Math.min(wanted, this.#furthest)
-    if (bucket < this.#current - this.limit.kept) return
+    if (units === 0 || bucket < this.#current - this.limit.kept) return
     if (this.#sum === 0 || bucket < this.#oldest) this.#oldest = bucket
     this.#counts[bucket % SLOTS]! += units
     this.#sum += units
@@ -153,6 +153,11 @@ export class Counter {
     const taken = Math.min(units, this.#counts[bucket % SLOTS]!)
     this.#counts[bucket % SLOTS]! -= taken
     this.#sum -= taken
+    this.#skipEmpty()
+  }
+
+  #skipEmpty(): void {
+    if (this.#sum > 0) while (this.#counts[this.#oldest % SLOTS] === 0) this.#oldest++
   }
 
   /** The last bucket ahead that does not share its place with one that still counts. */
@@ -180,6 +185,6 @@ export class Counter {
       this.#sum -= this.#counts[slot]!
       this.#counts[slot] = 0
     }
-    if (this.#sum > 0) while (this.#counts[this.#oldest % SLOTS] === 0) this.#oldest++
+    this.#skipEmpty()
   }
 }

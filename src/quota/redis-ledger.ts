@@ -7,14 +7,13 @@ import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
 
 /** Part of every key: a release that keeps its counters otherwise counts beside this one instead of misreading it. */
-const FORMAT = 2
+const FORMAT = 3
 /** Settlements ride on the next charge of their meter, but no longer than this. */
 const SETTLE_WITHIN_MS = 10
 /** How often leases are renewed, or Redis is tried while it is away. */
 const TICK_MS = 250
 /** A lease that was not renewed for so long is given to others. */
 const TERM_TICKS = 12
-const LEASE_TERM_MS = TERM_TICKS * TICK_MS
 /** No gateway ticks more often than this in all, however many accounts it has. */
 const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
@@ -31,7 +30,7 @@ const KINDS = { rolling: 0, calendar: 1, concurrent: 2 }
 const ANY_NUMBER = 2 ** 40
 
 export type Argument = string | number
-export type Reply = readonly (number | readonly number[])[]
+export type Reply = ArrayLike<number>
 
 /** Runs the script of redis-ledger.lua. */
 export interface ScriptRunner {
@@ -104,7 +103,7 @@ export class RedisLedger implements Ledger {
   readonly #stepTime: (() => number) | undefined
   readonly #homes = new Map<string, Tended>()
   readonly #batches = new Map<Meter, Batch>()
-  readonly #staticArguments = new WeakMap<Meter, { keys: string[]; limits: Argument[][] }>()
+  readonly #staticArguments = new WeakMap<Meter, StaticArguments>()
   readonly #inFlight: InFlight
   #isFlushing = false
   #settling: Timer | undefined
@@ -209,7 +208,7 @@ export class RedisLedger implements Ledger {
     if (tended === undefined) {
       tended = {
         home: new Home(name),
-        id: `${this.#gateway}-${++this.#made}`,
+        id: `@${this.#gateway}-${++this.#made}`,
         usedAt: this.#clock.now(),
         all: undefined,
         tick: undefined,
@@ -283,10 +282,9 @@ export class RedisLedger implements Ledger {
     { wanted = 0, changes = [], additions = [], termMs = 0, isClaim = false, isProbe = false }: CallOptions,
   ): Promise<Reply | undefined> {
     const { home } = tended
-    const { keys, limits } = this.#argumentsOf(meter)
+    const { keys, names, limits } = this.#argumentsOf(meter)
     const expected = isProbe ? -1 : ++home.sent
     const args: Argument[] = [
-      tended.id,
       expected,
       this.#stepTime?.() ?? '',
       wanted,
@@ -294,26 +292,30 @@ export class RedisLedger implements Ledger {
       additions.length,
       termMs,
       isClaim ? 1 : 0,
+      names.length,
+      tended.id,
+      ...names,
+      ...limits,
     ]
-    for (const limit of limits) args.push(...limit)
     for (const change of changes) args.push(...change)
     for (const addition of additions) args.push(...addition)
     if (termMs > 0) for (const { lease } of home.sharesOf(meter)) args.push(lease)
     const sentAt = this.#clock.now()
     const reply = await this.#answer(tended, meter, this.#runner.run(keys, args))
     this.#wasConnected = true
-    const [micros, number, granted] = reply as readonly number[]
-    if (granted === -1) {
-      home.misses(number! - 1)
+    const micros = reply[0]!
+    const number = reply[1]!
+    if (reply[2] === -1) {
+      home.misses(number - 1)
       this.#depart(tended, true)
       return undefined
     }
     const now = this.#clock.now()
     if (this.#trustedAt === Infinity) this.#trustedAt = now + RETURN_AFTER_MS
-    home.setTime(micros! / 1_000, sentAt, now)
-    if (isProbe) home.meet(number!, now, RETURN_AFTER_MS)
-    home.note(number!, micros! / 1_000)
-    home.lease(meter, (i) => reply[6 + 5 * i] as number, sentAt, termMs)
+    home.setTime(micros / 1_000, sentAt, now)
+    if (isProbe) home.meet(number, now, RETURN_AFTER_MS)
+    home.note(number, micros / 1_000)
+    home.lease(meter, (i) => reply[6 + 5 * i]!, sentAt, termMs)
     return reply
   }
 
@@ -330,10 +332,10 @@ export class RedisLedger implements Ledger {
       answer.then(
         (reply) => {
           timer.cancel()
-          const [micros, , granted] = reply as readonly number[]
+          const granted = reply[2]!
           if (!isLate) resolve(reply)
-          else if (granted! > 0) {
-            tended.unsent.push({ meter, at: micros! / 1_000, calls: granted! })
+          else if (granted > 0) {
+            tended.unsent.push({ meter, at: reply[0]! / 1_000, calls: granted })
             if (tended.home.mode === 'shared') this.#giveBackUnsent(tended)
           }
         },
@@ -359,12 +361,12 @@ export class RedisLedger implements Ledger {
   /** First come, first served: what was granted goes to those who asked first. */
   #handOut(home: Home, meter: Meter, waiting: readonly Waiting[], wanted: number, reply: Reply): void {
     const now = this.#clock.now()
-    const at = (reply[0] as number) / 1_000
-    let left = reply[2] as number
+    const at = reply[0]! / 1_000
+    let left = reply[2]!
     const usage = meter.limits.map((limit, i) => ({
       limit,
-      used: reply[3 + 5 * i] as number,
-      resetMs: (reply[4 + 5 * i] as number) / 1_000,
+      used: reply[3 + 5 * i]!,
+      resetMs: reply[4 + 5 * i]! / 1_000,
     }))
     const schedule = left < wanted ? scheduleOf(meter, reply, now) : undefined
     if (left > 0) home.granted(meter, at, left, now)
@@ -486,29 +488,35 @@ export class RedisLedger implements Ledger {
     return tended.all
   }
 
-  /** With which every key of a home begins; the braces keep them in one hash slot. */
+  /** With which both keys of a home begin; the braces keep them in one hash slot. */
   #keyOf(home: string): string {
     return `${this.#prefix}:${FORMAT}:{${home}}`
   }
 
-  #argumentsOf(meter: Meter): { keys: string[]; limits: Argument[][] } {
+  #argumentsOf(meter: Meter): StaticArguments {
     return this.#staticArguments.getOrInsertComputed(meter, () => {
       const base = this.#keyOf(meter.home)
       return {
-        keys: [`${base}:gateways`, ...meter.limits.map(({ id }) => `${base}:${id}`)],
-        limits: meter.limits.map(({ kind, requests, isEnforced, bucketMs, holdMs, slackMs, windowMs }, i) => [
+        keys: [`${base}:limits`, `${base}:leases`],
+        names: meter.limits.map(({ id }) => id),
+        limits: meter.limits.flatMap(({ kind, requests, isEnforced, bucketMs, holdMs, slackMs }, i) => [
           KINDS[kind],
           isEnforced ? requests : ANY_NUMBER,
           bucketMs * 1_000,
           holdMs * 1_000,
           slackMs * 1_000,
-          // The leases that are set aside are noted in it, too.
-          Math.max(LEASE_TERM_MS, Math.ceil(windowMs + holdMs + 2 * bucketMs)),
           meter.units[i]!,
         ]),
       }
     })
   }
+}
+
+/** What is said of a meter with each call of the script. */
+interface StaticArguments {
+  readonly keys: readonly string[]
+  readonly names: readonly string[]
+  readonly limits: readonly Argument[]
 }
 
 /** A home, and what is done for it regularly. */
@@ -547,28 +555,26 @@ function micros(ms: number): number {
 }
 
 function scheduleOf(meter: Meter, reply: Reply, now: number): Schedule {
-  const fields = 3 + 5 * meter.limits.length
+  let list = 3 + 5 * meter.limits.length
   return new Schedule(
     now,
     meter.limits.map((limit, i) => {
-      const others = reply[7 + 5 * i] as number
-      const charges = reply[fields + i] as readonly number[]
-      const free = (reply[5 + 5 * i] as number) - others
+      const others = reply[7 + 5 * i]!
+      const free = reply[5 + 5 * i]! - others
       // What is leased to others comes back when they renew their leases.
       const leased = others > 0 ? [{ inMs: TICK_MS, units: others }] : []
-      return { limit, units: meter.units[i]!, free, releases: [...leased, ...releasesOf(limit, reply, i, charges)] }
+      const releases = [...leased, ...releasesOf(limit, reply, i, list)]
+      list += 1 + reply[list]!
+      return { limit, units: meter.units[i]!, free, releases }
     }),
   )
 }
 
-/** As a counter would tell them. */
-function releasesOf(limit: Limit, reply: Reply, i: number, charges: readonly number[]): Release[] {
-  const time = (reply[0] as number) / 1_000
+/** As a counter would tell them; the charges of rolling windows are in the reply at `list`. */
+function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
+  const time = reply[0]! / 1_000
   const counter = new Counter(limit)
-  if (limit.kind === 'rolling') {
-    for (let n = 0; n < charges.length; n += 2) counter.restore(time, charges[n]!, charges[n + 1]!)
-    return counter.releases(time)
-  }
-  counter.restore(time, counter.bucketOf(time), reply[3 + 5 * i] as number)
+  if (limit.kind !== 'rolling') counter.restore(time, counter.bucketOf(time), reply[3 + 5 * i]!)
+  for (let n = list + 1; n < list + 1 + reply[list]!; n += 2) counter.restore(time, reply[n]!, reply[n + 1]!)
   return counter.releases(time)
 }

@@ -6,7 +6,7 @@ import type { Argument, Reply, ScriptRunner } from './redis-ledger.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
-    sluiceCharge(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Reply, Context>
+    sluiceChargeBuffer(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Buffer, Context>
   }
 }
 
@@ -26,8 +26,8 @@ export class RedisScript implements ScriptRunner {
     return isConnected(this.#redis)
   }
 
-  run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
-    return this.#redis.sluiceCharge(keys.length, ...keys, ...args)
+  async run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
+    return doubles(await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args))
   }
 
   onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
@@ -38,6 +38,12 @@ export class RedisScript implements ScriptRunner {
   close(): void {
     this.#redis.disconnect()
   }
+}
+
+function doubles(bytes: Buffer): number[] {
+  const numbers: number[] = []
+  for (let offset = 0; offset < bytes.length; offset += 8) numbers.push(bytes.readDoubleBE(offset))
+  return numbers
 }
 
 const CONNECT_TIMEOUT_MS = 1_000

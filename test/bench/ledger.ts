@@ -65,7 +65,7 @@ class CountedScript extends RedisScript {
   charges = 0
 
   override run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
-    if (Number(args[3]) > 0) this.charges++
+    if (Number(args[2]) > 0) this.charges++
     return super.run(keys, args)
   }
 }

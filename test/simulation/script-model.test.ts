@@ -12,8 +12,6 @@ afterAll(() => redis.quit())
 
 const KINDS = ['rolling', 'calendar', 'concurrent'] as const
 const START = 1_700_000_000_000_000
-/** By the clock of the machine, so long that no key ends within the test. */
-const TIME_TO_LIVE_MS = 3_600_000
 
 it('the model of the script gives the same replies as the script in Redis, whatever it is asked', async () => {
   const script = new RedisScript(redis)
@@ -49,11 +47,10 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
     if (random() < 0.03) now -= Math.floor(random() ** 2 * 2_000_000)
     const gateway = gateways[pick(random, gateways.length)]!
     const args = randomCall(random, limits, gateway, now)
-    const used = args.used.map((i) => `${prefix}:${i}`)
-    const call = { keys: [`${prefix}:gateways`, ...used], args: args.args }
+    const call = { keys: [`${prefix}:limits`, `${prefix}:leases`], args }
     const reply = model.run(call.keys, call.args)
-    gateway.sent = reply[1] as number
-    if ((reply[2] as number) > 0) gateway.charged.push(now)
+    gateway.sent = reply[1]!
+    if (reply[2]! > 0) gateway.charged.push(now)
     calls.push(call)
     replies.push(reply)
   }
@@ -66,12 +63,7 @@ interface Gateway {
   readonly charged: number[]
 }
 
-function randomCall(
-  random: Random,
-  limits: readonly Limit[],
-  gateway: Gateway,
-  now: number,
-): { used: number[]; args: Argument[] } {
+function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, now: number): Argument[] {
   const used = limits.map((_, i) => i).filter(() => random() < 0.7)
   if (used.length === 0) used.push(0)
   const expected = random() < 0.05 ? -1 : gateway.sent + (random() < 0.03 ? 2 : 1)
@@ -85,7 +77,6 @@ function randomCall(
   const isClaim = random() < 0.05
   const isRenewal = isClaim || random() < 0.2
   const args: Argument[] = [
-    gateway.name,
     expected,
     now,
     random() < 0.3 ? 0 : 1 + pick(random, 5),
@@ -93,16 +84,19 @@ function randomCall(
     additions.length,
     isRenewal ? 3_000 : 0,
     isClaim ? 1 : 0,
+    used.length,
+    gateway.name,
+    ...used.map((i) => limits[i]!.id),
   ]
   for (const i of used) {
     const { kind, requests, bucketMs, holdMs, slackMs, isEnforced } = limits[i]!
     const allowed = isEnforced ? requests : 2 ** 40
     const units = 1 + pick(random, 2)
-    args.push(KINDS.indexOf(kind), allowed, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000, TIME_TO_LIVE_MS, units)
+    args.push(KINDS.indexOf(kind), allowed, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000, units)
   }
   args.push(...changes.flat(), ...additions.flat())
   if (isRenewal) args.push(...used.map(() => pick(random, 4)))
-  return { used, args }
+  return args
 }
 
 function randomChange(random: Random, { charged }: Gateway, now: number): Argument[] {

@@ -8,7 +8,6 @@ interface StoredCounter {
   seen: number
   reserved: number
   pressure: number
-  expiresAt: number
 }
 
 interface Lease {
@@ -16,46 +15,50 @@ interface Lease {
   until: number
 }
 
-interface Gateways {
+interface StoredHome {
   readonly numbers: Map<string, number>
+  readonly counters: Map<string, StoredCounter>
+  expiresAt: number
+}
+
+interface StoredLeases {
   /** By counter, then by gateway. */
-  readonly leases: Map<string, Map<string, Lease>>
+  readonly of: Map<string, Map<string, Lease>>
   expiresAt: number
 }
 
 /** A counter as one run of the script sees it. */
 interface Used {
-  readonly key: string
+  readonly name: string
   readonly stored: StoredCounter
   readonly counter: Counter
   readonly isConcurrent: boolean
   readonly slack: number
-  readonly ttl: number
   readonly units: number
   lease: number | undefined
   /** What the gateway is told of it, where that is less. */
   told: number | undefined
   leasedUntil: number
   isRenewed: boolean
-  hasAdvanced: boolean
   left: number
   others: number
 }
 
 const KINDS = ['rolling', 'calendar', 'concurrent'] as const
 const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0 }
-const FIELDS = 7
-const FIRST = 8
+const SCALARS = 9
+const FIELDS = 6
 const PRESSURE_MS = 2_000
 const FIRST_TERM_MS = 3_000
+const LEAST_LIFE_MS = 60_000
 
 /**
  * What redis-ledger.lua does, in TypeScript, so that thousands of cases can be simulated without a Redis; the test beside
  * it shows that both give the same replies. The time must be given. With `expires`, keys end by that time as well.
  */
 export class ScriptModel {
-  readonly #counters = new Map<string, StoredCounter>()
-  readonly #gateways = new Map<string, Gateways>()
+  readonly #homes = new Map<string, StoredHome>()
+  readonly #leases = new Map<string, StoredLeases>()
   readonly #expires: boolean
 
   constructor(expires: boolean) {
@@ -63,39 +66,48 @@ export class ScriptModel {
   }
 
   run(keys: readonly string[], args: readonly Argument[]): Reply {
-    const [gateway, expected, now] = [String(args[0]), Number(args[1]), Number(args[2])]
-    const wanted = expected < 0 ? 0 : Number(args[3])
-    const [changes, additions, term] = [Number(args[4]), Number(args[5]), Number(args[6])]
-    const isClaim = String(args[7]) === '1'
+    const [expected, now] = [Number(args[0]), Number(args[1])]
+    const wanted = expected < 0 ? 0 : Number(args[2])
+    const [changes, additions, term] = [Number(args[3]), Number(args[4]), Number(args[5])]
+    const isClaim = String(args[6]) === '1'
+    const gateway = String(args[SCALARS - 1])
+    const names = args.slice(SCALARS, SCALARS + Number(args[7])).map(String)
     const nowMs = Math.floor(now / 1_000)
 
-    const gateways = this.#gatewaysOf(keys[0]!, nowMs)
-    const number = (gateways.numbers.get(gateway) ?? 0) + 1
-    gateways.numbers.set(gateway, number)
+    const home = this.#homeOf(keys[0]!, nowMs)
+    const leases = this.#leasesOf(keys[1]!, nowMs)
+    const number = (home.numbers.get(gateway) ?? 0) + 1
+    home.numbers.set(gateway, number)
     if (expected >= 0 && number !== expected) return [now, number, -1]
 
-    const all = keys.slice(1).map((key, i) => {
-      const used = this.#use(key, args, FIRST + i * FIELDS, now)
+    let a = SCALARS + names.length
+    let live = Math.max(LEAST_LIFE_MS, term)
+    const all = names.map((name) => {
+      const used = use(home, name, args.slice(a, a + FIELDS).map(Number))
       if (number === 1 || expected < 0) {
-        readLease(gateways, gateway, used)
+        readLease(leases, gateway, used)
         if (used.leasedUntil < nowMs) used.lease = 0
         used.leasedUntil = nowMs + FIRST_TERM_MS
         used.isRenewed = true
       }
+      const { counter, stored } = used
+      const { kept, bucketMs, holdMs } = counter.limit
+      if (counter.bucketOf(now) > counter.bucketOf(stored.seen)) {
+        live = Math.max(live, ((kept + 3) * bucketMs + holdMs) / 1_000)
+      }
+      a += FIELDS
       return used
     })
-    let a = FIRST + all.length * FIELDS
     for (let n = 0; n < changes; n++) a = change(all, args, a, now)
     for (let n = 0; n < additions; n++, a += 3) {
       all[Number(args[a]) - 1]!.counter.restore(now, Number(args[a + 1]), Number(args[a + 2]))
     }
     if (term > 0) {
-      renewLeases(gateways, gateway, all, now, { term, isClaim, known: args.slice(a).map(Number) })
+      renewLeases({ home, leases }, gateway, all, now, { term, isClaim, known: args.slice(a).map(Number) })
     }
-    const granted = grantable(gateways, gateway, all, now, wanted)
+    const granted = grantable(leases, gateway, all, now, wanted)
 
-    const reply: (number | number[])[] = [now, number, granted]
-    let live = Math.max(60_000, term)
+    const reply: number[] = [now, number, granted]
     for (const used of all) {
       const { counter, stored, units } = used
       if (granted > 0) {
@@ -113,7 +125,7 @@ export class ScriptModel {
       }
       if (used.isRenewed) {
         const lease = { units: used.lease!, until: used.leasedUntil }
-        gateways.leases.getOrInsertComputed(used.key, () => new Map<string, Lease>()).set(gateway, lease)
+        leases.of.getOrInsertComputed(used.name, () => new Map<string, Lease>()).set(gateway, lease)
       }
       reply.push(
         counter.used(now),
@@ -123,14 +135,14 @@ export class ScriptModel {
         used.others,
       )
       stored.seen = Math.max(stored.seen, now)
-      if (used.hasAdvanced || used.isRenewed) stored.expiresAt = nowMs + Math.max(used.ttl, term)
-      live = Math.max(live, used.ttl)
     }
-    if (term > 0 || number === 1) gateways.expiresAt = nowMs + live
+    const longer = Math.floor(1.25 * live)
+    if (nowMs + live > home.expiresAt) home.expiresAt = nowMs + longer
+    if (all.some(({ isRenewed }) => isRenewed)) leases.expiresAt = nowMs + longer
     if (granted < wanted) {
       for (const { counter } of all) {
-        const isRolling = counter.limit.kind === 'rolling'
-        reply.push(isRolling ? counter.charges(now).flatMap(({ bucket, units }) => [bucket, units]) : [])
+        const charges = counter.limit.kind === 'rolling' ? counter.charges(now) : []
+        reply.push(2 * charges.length, ...charges.flatMap(({ bucket, units }) => [bucket, units]))
       }
     }
     return reply
@@ -139,60 +151,68 @@ export class ScriptModel {
   /** A Redis that holds the same, for a replica that takes over. */
   copy(): ScriptModel {
     const copy = new ScriptModel(this.#expires)
-    for (const [key, { counter, ...rest }] of this.#counters) {
-      const copied = new Counter(counter.limit)
-      copied.used(rest.seen)
-      for (const { bucket, units } of counter.charges(rest.seen)) copied.restore(rest.seen, bucket, units)
-      copy.#counters.set(key, { ...rest, counter: copied })
+    for (const [key, { numbers, counters, expiresAt }] of this.#homes) {
+      const copied = new Map<string, StoredCounter>()
+      for (const [name, { counter: from, ...rest }] of counters) {
+        const counter = new Counter(from.limit)
+        counter.used(rest.seen)
+        for (const { bucket, units } of from.charges(rest.seen)) counter.restore(rest.seen, bucket, units)
+        copied.set(name, { ...rest, counter })
+      }
+      copy.#homes.set(key, { numbers: new Map(numbers), counters: copied, expiresAt })
     }
-    for (const [key, { numbers, leases, expiresAt }] of this.#gateways) {
-      const copied = new Map([...leases].map(([limit, of]) => [limit, new Map(structuredClone([...of]))]))
-      copy.#gateways.set(key, { numbers: new Map(numbers), leases: copied, expiresAt })
+    for (const [key, { of, expiresAt }] of this.#leases) {
+      const copied = new Map([...of].map(([limit, by]) => [limit, new Map(structuredClone([...by]))]))
+      copy.#leases.set(key, { of: copied, expiresAt })
     }
     return copy
   }
 
-  #gatewaysOf(key: string, nowMs: number): Gateways {
-    let gateways = this.#gateways.get(key)
-    if (gateways === undefined || (this.#expires && gateways.expiresAt <= nowMs)) {
-      gateways = { numbers: new Map(), leases: new Map(), expiresAt: Infinity }
-      this.#gateways.set(key, gateways)
+  #homeOf(key: string, nowMs: number): StoredHome {
+    let home = this.#homes.get(key)
+    if (home === undefined || (this.#expires && home.expiresAt <= nowMs)) {
+      home = { numbers: new Map(), counters: new Map(), expiresAt: 0 }
+      this.#homes.set(key, home)
     }
-    return gateways
+    return home
   }
 
-  #use(key: string, args: readonly Argument[], a: number, now: number): Used {
-    const [kind, requests, bucketMs, holdMs, slackMs, ttl, units] = args.slice(a, a + FIELDS).map(Number) as [...Tuple7]
-    const name = KINDS[kind as 0 | 1 | 2]
-    // In microseconds, whatever their names say.
-    const limit = { kind: name, requests, bucketMs, holdMs, slackMs, kept: KEPT[name] } as Limit
-    let stored = this.#counters.get(key)
-    if (stored === undefined || (this.#expires && stored.expiresAt <= now / 1_000)) {
-      stored = { counter: new Counter(limit), seen: 0, reserved: 0, pressure: 0, expiresAt: Infinity }
-      this.#counters.set(key, stored)
+  #leasesOf(key: string, nowMs: number): StoredLeases {
+    let leases = this.#leases.get(key)
+    if (leases === undefined || (this.#expires && leases.expiresAt <= nowMs)) {
+      leases = { of: new Map(), expiresAt: Infinity }
+      this.#leases.set(key, leases)
     }
-    const { counter } = stored
-    counter.limit = limit
-    return {
-      key,
-      stored,
-      counter,
-      isConcurrent: name === 'concurrent',
-      slack: slackMs,
-      ttl,
-      units,
-      lease: undefined,
-      told: undefined,
-      leasedUntil: 0,
-      isRenewed: false,
-      hasAdvanced: counter.bucketOf(now) > counter.bucketOf(stored.seen),
-      left: 0,
-      others: 0,
-    }
+    return leases
   }
 }
 
-type Tuple7 = [number, number, number, number, number, number, number]
+function use(home: StoredHome, name: string, fields: readonly number[]): Used {
+  const [kind, requests, bucketMs, holdMs, slackMs, units] = fields as [...Tuple6]
+  const kindName = KINDS[kind as 0 | 1 | 2]
+  // In microseconds, whatever their names say.
+  const limit = { kind: kindName, requests, bucketMs, holdMs, slackMs, kept: KEPT[kindName] } as Limit
+  const stored = home.counters.getOrInsertComputed(name, () => {
+    return { counter: new Counter(limit), seen: 0, reserved: 0, pressure: 0 }
+  })
+  stored.counter.limit = limit
+  return {
+    name,
+    stored,
+    counter: stored.counter,
+    isConcurrent: kindName === 'concurrent',
+    slack: slackMs,
+    units,
+    lease: undefined,
+    told: undefined,
+    leasedUntil: 0,
+    isRenewed: false,
+    left: 0,
+    others: 0,
+  }
+}
+
+type Tuple6 = [number, number, number, number, number, number]
 
 /** One change to all counters that it concerns; returns where the next one begins. */
 function change(all: readonly Used[], args: readonly Argument[], a: number, now: number): number {
@@ -214,7 +234,7 @@ function change(all: readonly Used[], args: readonly Argument[], a: number, now:
 }
 
 function renewLeases(
-  gateways: Gateways,
+  { home, leases: stored }: { home: StoredHome; leases: StoredLeases },
   gateway: string,
   all: readonly Used[],
   now: number,
@@ -224,19 +244,22 @@ function renewLeases(
   const alive = new Set([gateway])
   const leased = new Map<string, number>()
   const own = new Map<string, number>()
-  for (const [limit, leases] of gateways.leases) {
+  const gone = new Set<string>()
+  for (const [limit, leases] of stored.of) {
     for (const [holder, { units, until }] of leases) {
       if (holder === gateway) own.set(limit, units)
-      else if (until < nowMs) leases.delete(holder)
-      else {
+      else if (until < nowMs) {
+        leases.delete(holder)
+        gone.add(holder)
+      } else {
         leased.set(limit, (leased.get(limit) ?? 0) + units)
         alive.add(holder)
       }
     }
   }
-  for (const name of gateways.numbers.keys()) if (!alive.has(name)) gateways.numbers.delete(name)
+  for (const holder of gone) if (!alive.has(holder)) home.numbers.delete(holder)
   for (const [i, used] of all.entries()) {
-    const others = leased.get(used.key) ?? 0
+    const others = leased.get(used.name) ?? 0
     const left = used.counter.free(now)
     let share = 0
     if (nowMs >= used.stored.pressure) {
@@ -244,7 +267,7 @@ function renewLeases(
       if (share < 1 && others + 1 <= left / 2) share = 1
     }
     used.told = isClaim ? known[i]! : Math.max(0, Math.min(share, left - others))
-    used.lease = Math.max(used.told, Math.min(known[i]!, own.get(used.key) ?? 0))
+    used.lease = Math.max(used.told, Math.min(known[i]!, own.get(used.name) ?? 0))
     used.leasedUntil = nowMs + term
     used.stored.reserved = others + used.lease
     used.isRenewed = true
@@ -252,13 +275,13 @@ function renewLeases(
 }
 
 /** How many of the wanted calls fit into all limits, less what is leased to others. */
-function grantable(gateways: Gateways, gateway: string, all: readonly Used[], now: number, wanted: number): number {
+function grantable(leases: StoredLeases, gateway: string, all: readonly Used[], now: number, wanted: number): number {
   let granted = wanted
   for (const used of all) {
     const { reserved } = used.stored
     used.left = used.counter.free(now)
     if (reserved > 0 && used.left - reserved < wanted * used.units) {
-      if (used.lease === undefined) readLease(gateways, gateway, used)
+      if (used.lease === undefined) readLease(leases, gateway, used)
       used.others = Math.max(0, reserved - used.lease!)
     }
     granted = Math.min(granted, Math.floor((used.left - used.others) / used.units))
@@ -266,8 +289,8 @@ function grantable(gateways: Gateways, gateway: string, all: readonly Used[], no
   return Math.max(0, granted)
 }
 
-function readLease(gateways: Gateways, gateway: string, used: Used): void {
-  const noted = gateways.leases.get(used.key)?.get(gateway)
+function readLease(leases: StoredLeases, gateway: string, used: Used): void {
+  const noted = leases.of.get(used.name)?.get(gateway)
   used.lease = noted?.units ?? 0
   used.leasedUntil = noted?.until ?? 0
 }

@@ -173,7 +173,7 @@ export class Connection implements ScriptRunner {
       world.at(stalledUntil, () => this.#arrive(number, pending, keys, args))
       return
     }
-    args[2] = Math.round(world.now * 1_000)
+    args[1] = Math.round(world.now * 1_000)
     const reply = host.run(keys, args)
     const given = reply instanceof Promise ? await reply : reply
     this.#tell(() => `ran ${args.join(' ')}: ${JSON.stringify(given)}`)

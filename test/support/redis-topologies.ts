@@ -133,8 +133,8 @@ export async function startTlsRedis(prefix: string): Promise<TlsRedis> {
     { password: 'of the test', tls: { ca, servername: 'localhost' } },
   )
   await server.start()
-  const commands = ['+eval', '+evalsha', '+time', '+info', '+hello', '+hincrby', '+hget', '+hgetall']
-  const more = ['+hset', '+hdel', '+mget', '+set', '+setrange', '+pexpire']
+  const commands = ['+eval', '+evalsha', '+time', '+info', '+hello', '+hmget', '+hget', '+hgetall']
+  const more = ['+hset', '+hdel', '+pexpire']
   await server.client.call('ACL', 'SETUSER', username, 'on', `>${password}`, `~${prefix}:*`, ...commands, ...more)
   const stop = async (): Promise<void> => {
     await server.stop()

@@ -257,7 +257,7 @@ describeTopology('a Redis Cluster', () => {
   afterAll(() => cluster.stop())
 
   const store = (): object => ({ cluster: cluster.nodes, prefix: 'sliced' })
-  const homeKey = (home: string): string => `sliced:2:{${home}}:gateways`
+  const homeKey = (home: string): string => `sliced:3:{${home}}:limits`
 
   /** An account whose slot is one of the first master's, which has a replica. */
   async function homeOfFirst(): Promise<string> {
