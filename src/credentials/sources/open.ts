@@ -2,9 +2,10 @@ import { join } from 'node:path'
 import type { Clock } from '../../clock.ts'
 import type { Config } from '../../config/schema.ts'
 import type { Sources } from '../follow.ts'
-import { FileRecords } from '../store/file-records.ts'
+import type { SecretRecord } from '../store/records.ts'
+import { FileRecords } from '../../records/file-records.ts'
 import { MasterKeys } from '../store/master-keys.ts'
-import { RedisRecords } from '../store/redis-records.ts'
+import { RedisRecords } from '../../records/redis-records.ts'
 import { SecretStore } from '../store/secret-store.ts'
 import { FileSource } from './files.ts'
 import type { SecretSource } from './source.ts'
@@ -25,8 +26,8 @@ export function openStore({ secrets, store }: SourceConfig, clock: Clock): Secre
   if (key === undefined) return undefined
   const records =
     store.kind === 'redis' && file === undefined
-      ? new RedisRecords(store, clock)
-      : new FileRecords(file ?? join(store.dir ?? '.sluice', 'secrets.json'), clock)
+      ? new RedisRecords<SecretRecord>(store, 'secrets', clock)
+      : new FileRecords<SecretRecord>(file ?? join(store.dir ?? '.sluice', 'secrets.json'), 'secrets', clock)
   return new SecretStore(records, new MasterKeys([key, ...oldKeys]))
 }
 

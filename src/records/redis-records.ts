@@ -1,8 +1,8 @@
 import type { Cluster, Redis } from 'ioredis'
-import type { Clock, Timer } from '../../clock.ts'
-import type { StoreConfig } from '../../config/schema.ts'
-import { connectRedis, whenConnected } from '../../quota/redis.ts'
-import type { SecretRecord, SecretRecords } from './records.ts'
+import type { Clock, Timer } from '../clock.ts'
+import type { StoreConfig } from '../config/schema.ts'
+import { connectRedis, whenConnected } from '../quota/redis.ts'
+import type { Records } from './records.ts'
 
 /** How long to wait for a connection. */
 const CONNECT_MS = 2_000
@@ -16,8 +16,8 @@ const CHANGE = `
   redis.call('PUBLISH', KEYS[1], ARGV[1])
   return 1`
 
-/** All secrets in one hash of Redis, for every instance that has the master key; each change is announced at once. */
-export class RedisRecords implements SecretRecords {
+/** All records in one hash of Redis, for every instance; each change is announced at once. */
+export class RedisRecords<Item> implements Records<Item> {
   readonly #store: StoreConfig
   readonly #clock: Clock
   readonly #key: string
@@ -26,23 +26,23 @@ export class RedisRecords implements SecretRecords {
   #timer: Timer | undefined
   #isClosed = false
 
-  constructor(store: StoreConfig, clock: Clock) {
+  constructor(store: StoreConfig, sort: string, clock: Clock) {
     this.#store = store
     this.#clock = clock
-    this.#key = `${store.prefix}:secrets`
+    this.#key = `${store.prefix}:${sort}`
   }
 
-  async read(): Promise<ReadonlyMap<string, SecretRecord>> {
+  async read(): Promise<ReadonlyMap<string, Item>> {
     const redis = await this.#connected()
     const fields = Object.entries(await redis.hgetall(this.#key))
-    return new Map(fields.map(([name, json]) => [name, JSON.parse(json) as SecretRecord]))
+    return new Map(fields.map(([name, json]) => [name, JSON.parse(json) as Item]))
   }
 
-  async change(name: string, change: (record: SecretRecord | undefined) => SecretRecord | undefined): Promise<void> {
+  async change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void> {
     const redis = await this.#connected()
     for (;;) {
       const before = (await redis.hget(this.#key, name)) ?? ''
-      const changed = change(before === '' ? undefined : (JSON.parse(before) as SecretRecord))
+      const changed = change(before === '' ? undefined : (JSON.parse(before) as Item))
       const after = changed === undefined ? '' : JSON.stringify(changed)
       if ((await redis.eval(CHANGE, 1, this.#key, name, before, after)) === 1) return
     }

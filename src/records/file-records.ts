@@ -11,32 +11,35 @@ import {
 } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Clock } from '../../clock.ts'
-import { FileSource } from '../sources/files.ts'
-import type { SecretRecord, SecretRecords } from './records.ts'
+import type { Clock } from '../clock.ts'
+import { FileSource } from '../credentials/sources/files.ts'
+import type { Records } from './records.ts'
 
 /** A change takes milliseconds: a lock that is older was left behind by one that died. */
 const LOCK_STALE_MS = 5_000
 const LOCK_LOOK_MS = 20
 
 /**
- * All secrets in one file that only its owner can read. It is replaced as a whole, once the new one is on disk: a crash at
+ * All records in one file that only its owner can read. It is replaced as a whole, once the new one is on disk: a crash at
  * any moment leaves the file before it or the one after.
  */
-export class FileRecords implements SecretRecords {
+export class FileRecords<Item> implements Records<Item> {
   readonly #path: string
+  /** What the file says that it holds. */
+  readonly #sort: string
   readonly #watched: FileSource
 
-  constructor(path: string, clock: Clock) {
+  constructor(path: string, sort: string, clock: Clock) {
     this.#path = path
+    this.#sort = sort
     this.#watched = new FileSource(clock)
   }
 
-  read(): Promise<ReadonlyMap<string, SecretRecord>> {
+  read(): Promise<ReadonlyMap<string, Item>> {
     return Promise.resolve().then(() => this.#load())
   }
 
-  async change(name: string, change: (record: SecretRecord | undefined) => SecretRecord | undefined): Promise<void> {
+  async change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void> {
     mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 })
     const lock = `${this.#path}.lock`
     await takeLock(lock)
@@ -59,7 +62,7 @@ export class FileRecords implements SecretRecords {
     return this.#watched.close()
   }
 
-  #load(): Map<string, SecretRecord> {
+  #load(): Map<string, Item> {
     let text: string
     try {
       text = readFileSync(this.#path, 'utf8')
@@ -68,17 +71,17 @@ export class FileRecords implements SecretRecords {
       throw error
     }
     try {
-      return new Map(Object.entries((JSON.parse(text) as { secrets: Record<string, SecretRecord> }).secrets))
+      return new Map(Object.entries((JSON.parse(text) as Record<string, Record<string, Item>>)[this.#sort]!))
     } catch (error) {
       throw new Error(`${this.#path} is damaged`, { cause: error })
     }
   }
 
-  #save(records: ReadonlyMap<string, SecretRecord>): void {
+  #save(records: ReadonlyMap<string, Item>): void {
     const next = `${this.#path}.${process.pid}.tmp`
     const file = openSync(next, 'w', 0o600)
     try {
-      writeSync(file, `${JSON.stringify({ secrets: Object.fromEntries(records) }, undefined, 2)}\n`)
+      writeSync(file, `${JSON.stringify({ [this.#sort]: Object.fromEntries(records) }, undefined, 2)}\n`)
       fsyncSync(file)
     } finally {
       closeSync(file)
