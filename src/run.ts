@@ -1,15 +1,16 @@
 import type { LookupFunction } from 'node:net'
-import type { Registry } from '@prometheus-io/client'
 import { type Clock, type Random, systemClock } from './clock.ts'
+import type { FoundConfig } from './config/find.ts'
 import type { Config } from './config/schema.ts'
 import { SecretFollower } from './credentials/follow.ts'
-import { openSources } from './credentials/sources/open.ts'
 import { secretsIn } from './credentials/secret.ts'
-import { buildSnapshot, closeSnapshot } from './gateway/snapshot.ts'
+import { openSources } from './credentials/sources/open.ts'
+import { LiveSnapshot } from './gateway/live.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { openLedger } from './quota/open-ledger.ts'
-import { buildAdmin, type Vitals } from './server/admin.ts'
+import { type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
+import { buildAdmin, type Controls, type Vitals } from './server/admin.ts'
 import { buildApp, connectionsOf, drainApp } from './server/app.ts'
 import { Proxy } from './server/proxy.ts'
 import { gatewayVitals } from './vitals.ts'
@@ -19,14 +20,18 @@ export interface GatewayProcess {
   /** Base URL of the port for clients. */
   readonly url: string
   readonly vitals: Vitals
-  readonly registry: Registry
+  readonly metrics: Metrics
+  /** Puts another configuration in force; throws a `ConfigError`, and changes nothing, if it can't. */
+  apply(found: FoundConfig): Promise<Reloaded>
   /** Finishes what was accepted, for at most `server.drain`, then stops. Safe to call twice. */
   stop(): Promise<void>
 }
 
 /** A gateway with its admin port. */
-export interface Running extends GatewayProcess {
+export interface Running extends Pick<GatewayProcess, 'url' | 'vitals' | 'stop'> {
   readonly adminUrl: string
+  /** Reads the configuration anew and puts it in force. */
+  reload(): Promise<Reloaded>
 }
 
 /** Why a gateway can't start that is no bug, nor the failure to get a port: its message says it all. */
@@ -41,16 +46,22 @@ export interface RunOptions {
 }
 
 /** Starts everything that a configuration asks for. Throws if a port can't be had, a `StartError` if the store can't. */
-export async function runGateway(config: Config, options: RunOptions): Promise<Running> {
+export async function runGateway(
+  config: Config,
+  { load = () => ({ config, source: 'start' }), ...options }: RunOptions & { load?: ReloadParts['load'] },
+): Promise<Running> {
   const gateway = await runWithoutAdmin(config, options)
+  const { vitals, apply, url, metrics } = gateway
+  const reloader = new Reloader({ load, apply, counts: metrics.reloads, logger: options.log.logger })
+  const reload = (): Promise<Reloaded> => reloader.reload()
   try {
-    const { adminUrl, close } = await runAdmin(config, gateway.vitals)
+    const { adminUrl, close } = await runAdmin(config, vitals, { reload })
     const stop = async (): Promise<void> => {
       await gateway.stop()
       await close()
     }
     let stopping: Promise<void> | undefined
-    return { ...gateway, adminUrl, stop: () => (stopping ??= stop()) }
+    return { url, vitals, adminUrl, reload, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await gateway.stop()
     throw error
@@ -60,8 +71,9 @@ export async function runGateway(config: Config, options: RunOptions): Promise<R
 export async function runAdmin(
   { admin: { host, port, token } }: Config,
   vitals: Vitals,
+  controls: Controls,
 ): Promise<{ adminUrl: string; close(): Promise<void> }> {
-  const app = buildAdmin(vitals, token)
+  const app = buildAdmin(vitals, controls, token)
   const adminUrl = await app.listen({ host, port })
   return { adminUrl, close: () => app.close() }
 }
@@ -76,7 +88,7 @@ export async function runWithoutAdmin(
   const ledger = await openLedger(config.store, { clock, logger }).catch((error: Error) => {
     throw new StartError(error.message, { cause: error })
   })
-  const snapshot = buildSnapshot(config, {
+  const live = new LiveSnapshot(config, {
     clock,
     random,
     lookup,
@@ -84,14 +96,18 @@ export async function runWithoutAdmin(
     metrics,
     onBreakerChange: (upstream, state) => logger.warn({ upstream, state }, 'the breaker changed its state'),
   })
-  const secrets = new SecretFollower(secretsIn(config), openSources(config, clock), logger)
-  await secrets.start()
-  const proxy = new Proxy({ snapshot: () => snapshot, clock, random, metrics, log })
+  const follow = async (followed: Config): Promise<SecretFollower> => {
+    const follower = new SecretFollower(secretsIn(followed), openSources(followed, clock), logger)
+    await follower.start()
+    return follower
+  }
+  let secrets = await follow(config)
+  const proxy = new Proxy({ snapshot: () => live.current, clock, random, metrics, log })
   const app = buildApp(proxy, config.server)
   const shutDown = async (): Promise<void> => {
     try {
       await secrets.close()
-      await closeSnapshot(snapshot)
+      await live.close()
       await ledger.close()
     } finally {
       log.flush()
@@ -101,14 +117,24 @@ export async function runWithoutAdmin(
   const vitals = gatewayVitals({
     metrics,
     ledger,
-    snapshot,
+    live,
     isStopping: () => stopping !== undefined,
     clientConnections: () => connectionsOf(app),
   })
   try {
     const url = await app.listen({ host: config.server.host, port: config.server.port })
-    const stop = (): Promise<void> => (stopping ??= drainApp(app, proxy, config.server.drain).then(shutDown))
-    return { url, vitals, registry: metrics.registry, stop }
+    const drain = (): Promise<void> => drainApp(app, proxy, live.current.config.server.drain)
+    const stop = (): Promise<void> => (stopping ??= drain().then(shutDown))
+    const apply = async (found: FoundConfig): Promise<Reloaded> => {
+      const { config: next, changed, needRestart } = reloadable(found, live.current.config)
+      if (changed.length === 0) return { result: 'unchanged', needRestart }
+      live.replace(next)
+      const before = secrets
+      secrets = await follow(next)
+      await before.close()
+      return { result: 'applied', changed, needRestart }
+    }
+    return { url, vitals, metrics, apply, stop }
   } catch (error) {
     await Promise.allSettled([app.close(), shutDown()])
     throw error

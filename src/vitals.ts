@@ -7,7 +7,8 @@ import type { QuotaRow, Vitals } from './server/admin.ts'
 interface Parts {
   readonly metrics: Metrics
   readonly ledger: Ledger
-  readonly snapshot: Snapshot
+  /** The one in force. */
+  readonly live: { readonly current: Snapshot }
   isStopping(): boolean
   /** Connections of clients that are open. */
   clientConnections(): Promise<number>
@@ -20,13 +21,13 @@ const DEGRADED = {
 } satisfies Record<StoreConfig['onOutage'], string>
 
 /** What a gateway process tells of itself to operators and Prometheus. */
-export function gatewayVitals({ metrics, ledger, snapshot, isStopping, clientConnections }: Parts): Vitals {
+export function gatewayVitals({ metrics, ledger, live, isStopping, clientConnections }: Parts): Vitals {
   metrics.observe({
-    rooms: () => roomsOf(snapshot),
+    rooms: () => roomsOf(live.current),
     breakers: () =>
-      [...snapshot.upstreams.values()].map(({ name, breaker }) => ({ upstream: name, state: breaker.state })),
+      [...live.current.upstreams.values()].map(({ name, breaker }) => ({ upstream: name, state: breaker.state })),
     connections: () =>
-      [...snapshot.upstreams.values()].map(({ name, transport, webSockets }) => ({
+      [...live.current.upstreams.values()].map(({ name, transport, webSockets }) => ({
         upstream: name,
         connections: transport.connections,
         waiting: transport.waiting,
@@ -34,19 +35,19 @@ export function gatewayVitals({ metrics, ledger, snapshot, isStopping, clientCon
       })),
     clientConnections,
     // While the store is away, everything else is still shown.
-    usage: sharedWhileAsked(async () => (await usageOf(snapshot, ledger)) ?? []),
+    usage: sharedWhileAsked(async () => (await usageOf(live.current, ledger)) ?? []),
     get isStoreDegraded() {
       return ledger.isDegraded
     },
   })
   return {
     metrics: () => metrics.registry.metrics(),
-    quota: () => quotaRows(snapshot, ledger),
+    quota: () => quotaRows(live.current, ledger),
     notReady() {
       if (isStopping()) return Promise.resolve('draining')
       return Promise.resolve(ledger.isReady ? undefined : 'the quota store can not be reached')
     },
-    degraded: () => Promise.resolve(ledger.isDegraded ? DEGRADED[snapshot.config.store.onOutage] : undefined),
+    degraded: () => Promise.resolve(ledger.isDegraded ? DEGRADED[live.current.config.store.onOutage] : undefined),
   }
 }
 

@@ -1,9 +1,13 @@
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
+import { Registry } from '@prometheus-io/client'
+import type { FoundConfig } from './config/find.ts'
 import type { Config } from './config/schema.ts'
 import type { Log } from './observe/log.ts'
 import { metricsOfAll, type ProcessMetrics } from './observe/metrics-of-all.ts'
+import { OPENMETRICS, reloadCounts } from './observe/metrics.ts'
+import { applied, type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
 import type { QuotaRow, Vitals } from './server/admin.ts'
 
@@ -12,10 +16,24 @@ const REPLACE_AFTER_MS = 1_000
 /** Longer than any turn of a busy worker's event loop, and than its wait for Redis: only one that hangs takes more. */
 const ANSWER_WITHIN_MS = 2_000
 
-type Question = 'notReady' | 'degraded' | 'quota' | 'metrics'
+type Question = 'notReady' | 'degraded' | 'quota' | 'metrics' | 'reload'
 interface Ask {
   readonly ask: Question
   readonly number: number
+  /** To be put in force. */
+  readonly config?: ConfigText
+}
+/** The configuration as the first process read it: what the others run does not depend on when they look. */
+export interface ConfigText {
+  readonly source: string
+  readonly text: string
+}
+/** What a worker that begins asks for, and gets. */
+interface Begun {
+  readonly begun: true
+}
+interface Begin {
+  readonly begin: ConfigText
 }
 interface Reply {
   readonly reply: number
@@ -35,13 +53,18 @@ export const isWorker = cluster.isWorker
  * Runs as many processes as are configured on one port, and itself the admin port for all of them: metrics are added up, a
  * worker that dies is replaced. Throws, and leaves no worker behind, if one of them can't start or the admin port be had.
  */
-export async function runWorkers(config: Config, { log }: { log: Log }): Promise<Omit<Running, 'registry'>> {
+export async function runWorkers(
+  config: Config,
+  { log, load, text }: { log: Log; load: ReloadParts['load']; text: ConfigText },
+): Promise<Running> {
   let phase: 'starting' | 'serving' | 'stopping' = 'starting'
+  let inForce = { config, text }
+  const fork = (): Promise<string> => urlOf(cluster.fork(), inForce.text)
   cluster.on('exit', (worker, code, signal) => {
     if (phase !== 'serving') return
     log.logger.error({ worker: worker.process.pid, code, signal }, 'a worker died and will be replaced')
     void pause(REPLACE_AFTER_MS).then(() => {
-      if (phase === 'serving') urlOf(cluster.fork()).catch((err: unknown) => log.logger.error({ err }, 'no new worker'))
+      if (phase === 'serving') fork().catch((err: unknown) => log.logger.error({ err }, 'no new worker'))
     })
   })
   const endWorkers = async (): Promise<void> => {
@@ -50,13 +73,27 @@ export async function runWorkers(config: Config, { log }: { log: Log }): Promise
     for (const worker of workers()) worker.process.kill('SIGTERM')
     await Promise.all(ended)
   }
+  const own = new Registry(OPENMETRICS)
+  const apply = async (found: FoundConfig): Promise<Reloaded> => {
+    const { config: next, changed, needRestart } = reloadable(found, inForce.config)
+    if (changed.length === 0) return { result: 'unchanged', needRestart }
+    const nextText = textOf(found)
+    const answers = await askEach<Reloaded>('reload', nextText)
+    const refusal = answers.find((answer) => answer?.result === 'rejected')
+    if (refusal !== undefined) return refusal
+    if (answers.includes(undefined)) return { result: 'rejected', problems: ['a worker did not answer in time'] }
+    inForce = { config: next, text: nextText }
+    return { result: 'applied', changed, needRestart }
+  }
+  const reloader = new Reloader({ load, apply, counts: reloadCounts(own), logger: log.logger })
+  const reload = (): Promise<Reloaded> => reloader.reload()
   const vitals: Vitals = {
     async metrics() {
       const answers = await askEach<ProcessMetrics>('metrics')
       const known = answers.filter((answer) => answer !== undefined)
       // Without one of them, counters would look as if they had begun anew: better no scrape than that.
       if (known.length < answers.length) throw new Error('a worker does not answer')
-      return metricsOfAll(known)
+      return metricsOfAll([...known, await own.getMetricsAsJSON()])
     },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
     async notReady() {
@@ -72,8 +109,8 @@ export async function runWorkers(config: Config, { log }: { log: Log }): Promise
     },
   }
   try {
-    const urls = await Promise.all(Array.from({ length: config.server.workers }, () => urlOf(cluster.fork())))
-    const { adminUrl, close } = await runAdmin(config, vitals)
+    const urls = await Promise.all(Array.from({ length: config.server.workers }, fork))
+    const { adminUrl, close } = await runAdmin(config, vitals, { reload })
     phase = 'serving'
     const stop = async (): Promise<void> => {
       await endWorkers()
@@ -81,30 +118,53 @@ export async function runWorkers(config: Config, { log }: { log: Log }): Promise
       log.flush()
     }
     let stopping: Promise<void> | undefined
-    return { url: urls[0]!, adminUrl, vitals, stop: () => (stopping ??= stop()) }
+    return { url: urls[0]!, adminUrl, vitals, reload, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await endWorkers()
     throw error
   }
 }
 
+/** What the first process has a worker run. */
+export function textFromFirstProcess(): Promise<ConfigText> {
+  return new Promise((resolve) => {
+    // It may be asked something before, as all workers are.
+    const listen = ({ begin }: Partial<Begin>): void => {
+      if (begin === undefined) return
+      process.off('message', listen)
+      resolve(begin)
+    }
+    process.on('message', listen)
+    process.send?.({ begun: true } satisfies Begun)
+  })
+}
+
 /** Runs one of these processes. One that can't start tells the first process why, and ends. */
-export async function runWorker(config: Config, { log }: { log: Log }): Promise<GatewayProcess> {
+export async function runWorker(
+  config: Config,
+  { log, parse }: { log: Log; parse: (text: ConfigText) => Promise<FoundConfig> },
+): Promise<GatewayProcess> {
   const gateway = await runWithoutAdmin(config, { log }).catch(failed)
   const answers = {
     notReady: () => gateway.vitals.notReady(),
     degraded: () => gateway.vitals.degraded(),
     quota: () => gateway.vitals.quota(),
-    metrics: () => gateway.registry.getMetricsAsJSON(),
-  } satisfies Record<Question, () => Promise<unknown>>
-  process.on('message', ({ ask, number }: Ask) => {
+    metrics: () => gateway.metrics.registry.getMetricsAsJSON(),
+    reload: (next) => applied(async () => gateway.apply(await parse(next!))),
+  } satisfies Record<Question, (text?: ConfigText) => Promise<unknown>>
+  process.on('message', ({ ask, number, config: next }: Ask) => {
     if (ask === undefined) return
-    void answers[ask]().then((answer) => {
+    void answers[ask](next).then((answer: unknown) => {
       process.send?.({ reply: number, answer: answer ?? null } satisfies Reply)
     })
   })
   process.send?.({ listening: gateway.url } satisfies Listening)
   return gateway
+}
+
+/** Only a file can ask for workers. */
+export function textOf({ source, text = '' }: FoundConfig): ConfigText {
+  return { source, text }
 }
 
 /** Never returns. What is sent as JSON of an error is what explains it. */
@@ -118,9 +178,10 @@ function workers(): Worker[] {
 }
 
 /** Where a new worker listens; throws what it failed with if it does not come so far. */
-function urlOf(worker: Worker): Promise<string> {
+function urlOf(worker: Worker, text: ConfigText): Promise<string> {
   return new Promise((resolve, reject) => {
-    worker.on('message', (message: Partial<Listening & Failed>) => {
+    worker.on('message', (message: Partial<Begun & Listening & Failed>) => {
+      if (message.begun === true) worker.send({ begin: text } satisfies Begin)
       if (message.listening !== undefined) resolve(message.listening)
       if (message.failed !== undefined) reject(Object.assign(new Error(), message.failed))
     })
@@ -131,11 +192,12 @@ function urlOf(worker: Worker): Promise<string> {
 let questions = 0
 
 /** What each worker answers; undefined for one that does not in time. */
-function askEach<Answer>(ask: Question): Promise<(Answer | undefined)[]> {
-  return Promise.all(workers().map((worker) => askOne<Answer>(worker, ask)))
+function askEach<Answer>(ask: Question, config?: ConfigText): Promise<(Answer | undefined)[]> {
+  const about = config === undefined ? { ask } : { ask, config }
+  return Promise.all(workers().map((worker) => askOne<Answer>(worker, about)))
 }
 
-function askOne<Answer>(worker: Worker, ask: Question): Promise<Answer | undefined> {
+function askOne<Answer>(worker: Worker, about: Omit<Ask, 'number'>): Promise<Answer | undefined> {
   const number = questions++
   return new Promise((resolve) => {
     const end = (answer: Answer | undefined): void => {
@@ -149,7 +211,7 @@ function askOne<Answer>(worker: Worker, ask: Question): Promise<Answer | undefin
     const timer = setTimeout(() => end(undefined), ANSWER_WITHIN_MS)
     worker.on('message', listen)
     // With nobody to tell, an error of a channel that is closed would end the first process.
-    worker.send({ ask, number } satisfies Ask, (error: Error | null) => {
+    worker.send({ ...about, number } satisfies Ask, (error: Error | null) => {
       if (error !== null) end(undefined)
     })
   })

@@ -32,7 +32,7 @@ describe('a scrape', () => {
     const vitals = gatewayVitals({
       metrics,
       ledger,
-      snapshot,
+      live: { current: snapshot },
       isStopping: () => false,
       clientConnections: () => Promise.resolve(0),
     })

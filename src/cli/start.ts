@@ -1,12 +1,12 @@
-import { findConfig } from '../config/find.ts'
-import type { Config } from '../config/schema.ts'
+import { configOf, findConfig, type FoundConfig } from '../config/find.ts'
+import { FileWatch } from '../config/watch.ts'
 import { warningsOf } from '../config/warnings.ts'
 import { createLog } from '../observe/log.ts'
 import { runGateway } from '../run.ts'
 import { startSandbox } from '../sandbox/sandbox.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { explainFailure } from './start-failure.ts'
-import { isWorker, runWorker, runWorkers } from '../workers.ts'
+import { type ConfigText, isWorker, runWorker, runWorkers, textFromFirstProcess, textOf } from '../workers.ts'
 import { onStopSignal } from './stop-signal.ts'
 
 interface Options {
@@ -17,20 +17,23 @@ interface Options {
 
 /** Runs the gateway until it is told to stop: as configured, or as a demo where nothing is. */
 export async function start(options: Options): Promise<void> {
-  const found = await findConfig(options.config)
+  if (isWorker) return startWorker(options)
+  // Would end the process until it is heeded; what has changed by then, the watch sees.
+  process.on('SIGHUP', () => undefined)
+  const watch = new FileWatch()
+  const found = await watch.follow((onFile) => findConfig(options.config, { onFile }))
   const sandbox = found === undefined ? await startSandbox() : undefined
-  const config = withPorts(found?.config ?? demoConfig(sandbox!.url), options)
+  const first = withPorts(found ?? { config: demoConfig(sandbox!.url), source: 'demo' }, options)
+  const { config, source } = first
   const log = createLog(config.log)
-  if (isWorker) {
-    const worker = await runWorker(config, { log })
-    // A terminal sends these to all processes at once; the first of them decides when the others stop.
-    for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)
-    onStopSignal(() => worker.stop(), { signals: ['SIGTERM'] })
-    return
+  const load = async (): Promise<FoundConfig> => {
+    const again = await watch.follow((onFile) => findConfig(options.config, { onFile }))
+    return again === undefined ? first : withPorts(again, options)
   }
   const run = config.server.workers > 1 ? runWorkers : runGateway
-  const gateway = await run(config, { log }).catch(explain)
+  const gateway = await run(config, { log, load, text: textOf(first) }).catch(explain)
   const drain = async (signal: string): Promise<void> => {
+    watch.close()
     log.logger.info({ signal }, 'draining: no new connections, calls in flight are finished')
     await gateway.stop()
     await sandbox?.stop()
@@ -39,25 +42,41 @@ export async function start(options: Options): Promise<void> {
   }
   // First of all: who reads that it listens may already send a signal.
   onStopSignal(drain, {
+    onReload: () => void gateway.reload(),
     onImpatience(signal) {
       log.logger.warn({ signal }, 'stopping at once: calls in flight are broken off')
       log.flush()
     },
   })
-  log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: found?.source ?? 'demo' }, 'listening')
+  log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: source }, 'listening')
   for (const warning of warningsOf(config)) log.logger.warn(warning)
+  if (config.server.watch) watch.start(() => void gateway.reload())
   // Not among the log lines on stdout, which a program may read.
   if (sandbox !== undefined) process.stderr.write(demoNotice({ ...gateway, controlUrl: sandbox.controlUrl }))
+}
+
+/** One of several processes: runs what the first of them has read. */
+async function startWorker(options: Options): Promise<void> {
+  const parse = async ({ source, text }: ConfigText): Promise<FoundConfig> =>
+    withPorts({ config: await configOf(source, text), source, text }, options)
+  const { config } = await parse(await textFromFirstProcess())
+  const worker = await runWorker(config, { log: createLog(config.log), parse })
+  // A terminal sends these to all processes at once; the first of them decides what the others do.
+  for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)
+  onStopSignal(() => worker.stop(), { signals: ['SIGTERM'] })
 }
 
 function explain(error: unknown): never {
   return explainFailure(error, '--port and --admin-port, or in the configuration')
 }
 
-function withPorts(config: Config, { port, adminPort }: Options): Config {
+function withPorts({ config, ...found }: FoundConfig, { port, adminPort }: Options): FoundConfig {
   return {
-    ...config,
-    server: { ...config.server, port: port ?? config.server.port },
-    admin: { ...config.admin, port: adminPort ?? config.admin.port },
+    ...found,
+    config: {
+      ...config,
+      server: { ...config.server, port: port ?? config.server.port },
+      admin: { ...config.admin, port: adminPort ?? config.admin.port },
+    },
   }
 }

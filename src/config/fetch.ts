@@ -3,18 +3,21 @@ import { isScalar, parseDocument, visit } from 'yaml'
 import { systemClock } from '../clock.ts'
 import { openSources } from '../credentials/sources/open.ts'
 import type { Answer } from '../credentials/sources/source.ts'
-import { type LoadOptions, parseConfig, pathOf, readConfigFile } from './load.ts'
+import { type LoadOptions, parseConfig, pathOf } from './load.ts'
 import { ConfigError } from './problem.ts'
 import { isFetched, keyOf, type Reference, referencesIn } from './references.ts'
 import type { Config } from './schema.ts'
 
 /**
- * Looks up what a configuration file refers to that is not at hand: secrets of the store, whose place the same file says.
- * By the key of the reference; to be given to `loadConfigFile`, which reports what is wrong at line and column.
+ * Looks up what the text of a configuration file refers to that is not at hand: secrets of the store, whose place the same file says.
+ * By the key of the reference; to be given to `parseConfigOf`, which reports what is wrong at line and column.
  */
-export async function fetchReferences(file: string, options: LoadOptions = {}): Promise<ReadonlyMap<string, Answer>> {
+export async function fetchReferences(
+  file: string,
+  text: string,
+  options: LoadOptions = {},
+): Promise<ReadonlyMap<string, Answer>> {
   const { ignores = () => false } = options
-  const text = readConfigFile(file)
   const wanted = new Map<string, Reference>()
   visit(parseDocument(text), {
     Scalar(key, node, ancestors) {

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { loadEnvironment, SOURCE } from './environment.ts'
 import { fetchReferences } from './fetch.ts'
-import { loadConfigFile } from './load.ts'
+import { parseConfigOf, readConfigFile } from './load.ts'
 import type { Path } from './problem.ts'
 import type { Config } from './schema.ts'
 
@@ -9,12 +9,16 @@ export interface FoundConfig {
   readonly config: Config
   /** The file, or `environment`. */
   readonly source: string
+  /** What stood in the file. */
+  readonly text?: string
 }
 
 interface FindOptions {
   readonly env?: NodeJS.ProcessEnv
   /** Where a reference may stay unresolved, and so stand for nothing, because nobody will look there. */
   readonly ignores?: (path: Path) => boolean
+  /** Called with the path of every file that is read for it, also of one that can't be. */
+  readonly onFile?: (path: string) => void
 }
 
 /**
@@ -23,13 +27,19 @@ interface FindOptions {
  */
 export async function findConfig(
   file: string | undefined,
-  { env = process.env, ignores = () => false }: FindOptions = {},
+  { env = process.env, ...options }: FindOptions = {},
 ): Promise<FoundConfig | undefined> {
   const named = file ?? (env['SLUICE_CONFIG'] || undefined) ?? (existsSync('sluice.yaml') ? 'sluice.yaml' : undefined)
   if (named !== undefined) {
-    const fetched = await fetchReferences(named, { env, ignores })
-    return { config: loadConfigFile(named, { env, ignores, fetched }), source: named }
+    const text = readConfigFile(named, options)
+    return { config: await configOf(named, text, { env, ...options }), source: named, text }
   }
   const config = loadEnvironment(env)
   return config && { config, source: SOURCE }
+}
+
+/** The configuration that `text` is, as if it stood in that file. */
+export async function configOf(file: string, text: string, options: FindOptions = {}): Promise<Config> {
+  const fetched = await fetchReferences(file, text, options)
+  return parseConfigOf(file, text, { ...options, fetched })
 }

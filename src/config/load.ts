@@ -32,6 +32,8 @@ export interface LoadOptions {
   readonly ignores?: (path: Path) => boolean
   /** What references to other sources than the environment and files stand for, by `kind:name`. */
   readonly fetched?: ReadonlyMap<string, Answer>
+  /** Called with the path of every file that is read for it, also of one that can't be. */
+  readonly onFile?: (path: string) => void
 }
 
 /**
@@ -39,10 +41,16 @@ export interface LoadOptions {
  * looked up from the file's folder. Values that came from references are never part of an error.
  */
 export function loadConfigFile(file: string, options: LoadOptions = {}): Config {
-  return parseConfig(readConfigFile(file), { ...options, source: file, folder: dirname(resolve(file)) })
+  return parseConfigOf(file, readConfigFile(file, options), options)
 }
 
-export function readConfigFile(file: string): string {
+/** The configuration that `text` is, as if it stood in that file. */
+export function parseConfigOf(file: string, text: string, options: LoadOptions = {}): Config {
+  return parseConfig(text, { ...options, source: file, folder: dirname(resolve(file)) })
+}
+
+export function readConfigFile(file: string, { onFile }: LoadOptions = {}): string {
+  onFile?.(resolve(file))
   try {
     return readFileSync(file, 'utf8')
   } catch (error) {
@@ -58,6 +66,7 @@ export function parseConfig(
     folder = process.cwd(),
     ignores = () => false,
     fetched = new Map(),
+    onFile,
   }: LoadOptions & { source?: string; folder?: string } = {},
 ): Config {
   const lines = new LineCounter()
@@ -70,7 +79,7 @@ export function parseConfig(
     })
     throw new ConfigError(source, problems)
   }
-  const references = replaceReferences(document, lookUpWith(env, folder, fetched))
+  const references = replaceReferences(document, lookUpWith(env, folder, fetched, onFile))
   references.problems.push(...lostNames(document))
   const { config, problems } = validate(toPlain(document, source) ?? {}, references)
   const isIgnored = (problem: Problem): boolean => references.problems.includes(problem) && ignores(problem.path)

@@ -69,11 +69,15 @@ function toReference(whole: string): Reference {
   return { kind: inner.slice(0, Math.max(colon, 0)), name: inner.slice(colon + 1) }
 }
 
-/** Looks up the environment, files (from `folder`), and what was fetched beforehand, by the key of its reference. */
+/**
+ * Looks up the environment, files (from `folder`), and what was fetched beforehand, by the key of its reference. `onFile` is
+ * called with every file before it is read.
+ */
 export function lookUpWith(
   env: NodeJS.ProcessEnv,
   folder: string,
   fetched: ReadonlyMap<string, Answer> = new Map(),
+  onFile: (path: string) => void = () => undefined,
 ): LookUp {
   return (reference) => {
     const { kind, name } = reference
@@ -84,8 +88,11 @@ export function lookUpWith(
         if (value === '') return { problem: `the environment variable ${name} is empty` }
         return { text: value }
       }
-      case 'file':
-        return readSecretFile(resolve(folder, name), name)
+      case 'file': {
+        const path = resolve(folder, name)
+        onFile(path)
+        return readSecretFile(path, name)
+      }
       case 'secret':
       case 'vault':
         return fetched.get(keyOf(reference)) ?? { problem: `the ${kind} ${name} is not known` }

@@ -295,6 +295,11 @@ export const ConfigSchema = object({
         default: 1,
         description: 'Processes that share the port. More than one needs store.kind: redis.',
       }),
+      watch: Type.Boolean({
+        default: true,
+        description:
+          'Whether a changed file, also one that is referenced by ${file:…}, is put in force as SIGHUP does.',
+      }),
       drain: duration('Longest time to finish running calls after SIGTERM.', { default: '30s', min: '0s' }),
       maxHeaderBytes: Type.Integer({
         minimum: 4096,

@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts'
 import type { Preset } from '../config/presets/preset.ts'
-import type { UpstreamConfig } from '../config/schema.ts'
+import { isSame } from '../config/difference.ts'
+import type { CredentialConfig, UpstreamConfig } from '../config/schema.ts'
 import { buildCredential } from '../credentials/build.ts'
 import type { Credential } from '../credentials/credential.ts'
 import type { LaneLabels, LaneMetrics, Metrics } from '../observe/metrics.ts'
@@ -25,6 +26,8 @@ export interface AccountOptions {
   /** Of its upstream. */
   readonly counting: Counting
   readonly services: AccountServices
+  /** Of the account of that name before a reload. */
+  readonly previous: Account | undefined
 }
 
 /** One account at a vendor: its credential, its quotas, and those who wait for them. */
@@ -37,19 +40,26 @@ export class Account {
   /** Lower-case names of the headers that never go upstream as a client sent them: those of keys, and the account's. */
   readonly droppedNames: ReadonlySet<string>
   readonly lanes: Lanes
+  /** What the credential was made of. */
+  readonly #madeOf: readonly [CredentialConfig | undefined, string]
 
-  constructor(upstream: string, name: string, { config, preset, keyHeaders, counting, services }: AccountOptions) {
+  constructor(upstream: string, name: string, options: AccountOptions) {
+    const { config, preset, keyHeaders, counting, services, previous } = options
     const { id, credential } = config.accounts[name] ?? {}
     this.name = name
     this.key = `${upstream}/${name}`
     this.id = id ?? (credential?.value && preset?.accountInCredential?.(credential.value.reveal()))
-    this.credential = credential && buildCredential(this.key, credential, config.credentialHeader)
+    this.#madeOf = [credential, config.credentialHeader]
+    this.credential =
+      previous !== undefined && isSame(previous.#madeOf, this.#madeOf)
+        ? previous.credential
+        : credential && buildCredential(this.key, credential, config.credentialHeader)
     const droppedNames = new Set([...keyHeaders, ...(this.credential?.headerNames ?? [])])
     // An account without a known id leaves it to the client to name it.
     if (config.accountHeader !== undefined && this.id !== undefined)
       droppedNames.add(config.accountHeader.toLowerCase())
     this.droppedNames = droppedNames
-    this.lanes = new Lanes({ upstream, account: name, config, counting, services })
+    this.lanes = new Lanes({ upstream, account: name, config, counting, services }, previous?.lanes)
   }
 }
 

@@ -65,7 +65,7 @@ export class Call {
     response: ServerResponse,
     snapshot: Snapshot,
     clock: Clock,
-    onClosed: () => void,
+    onClosed: (call: Call) => void,
   ) {
     this.id = id
     this.request = request
@@ -75,7 +75,7 @@ export class Call {
     this.startedAt = clock.now()
     // Not the request's signal: that one aborts as soon as the body has been read.
     response.on('close', () => {
-      onClosed()
+      onClosed(this)
       if (response.writableFinished) return
       this.isGone = true
       this.#cancel?.()

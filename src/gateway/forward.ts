@@ -2,7 +2,7 @@ import type { Random } from '../clock.ts'
 import type { Client } from '../clients/client.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../quota/ledger.ts'
-import type { Admission, Permit, Shortage } from '../quota/waiting-room.ts'
+import type { Admission, Closing, Permit, Shortage } from '../quota/waiting-room.ts'
 import type { BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
@@ -147,6 +147,8 @@ class Forwarding {
         return admission
       case 'gone':
         return GONE
+      case 'closed':
+        return refused(closedFailure(admission.because, lane))
       case 'quota_exhausted': {
         call.usage = admission.usage
         const message = tooLateMessage(lane, admission.because)
@@ -278,6 +280,18 @@ function tooLateMessage(lane: Lane, because: Shortage): string {
       return `the ${lane.labels.class} quota of ${nameOf(lane)} is used up, ${late}`
     case 'concurrency':
       return `as many ${lane.labels.class} calls of ${nameOf(lane)} are in flight as may be at once, ${late}`
+  }
+}
+
+function closedFailure(because: Closing, lane: Lane): Failure {
+  switch (because) {
+    case 'removed':
+      return {
+        kind: 'credential_unavailable',
+        message: `${nameOf(lane)} was taken out of the configuration while the call waited`,
+      }
+    case 'draining':
+      return { kind: 'draining', message: 'the gateway stops, and the call’s turn would come too late' }
   }
 }
 

@@ -3,7 +3,7 @@ import { LaneMetrics, type LaneLabels } from '../observe/metrics.ts'
 import { Capacity } from '../quota/capacity.ts'
 import { type Meter, meterOf } from '../quota/ledger.ts'
 import type { Limit } from '../quota/limit.ts'
-import { WaitingRoom } from '../quota/waiting-room.ts'
+import { type Closing, WaitingRoom } from '../quota/waiting-room.ts'
 import type { Route } from '../routing/route.ts'
 import { type Counting, homeOf, Rule, rulesFor, type Traits } from './charges.ts'
 import type { Failure } from './failure.ts'
@@ -51,9 +51,12 @@ export class Lanes {
   readonly #rules = new Map<LimitConfig, Rule>()
   readonly #shown = new Map<string, Shown>()
   #meter: Meter | undefined
+  #closing: Closing | undefined
 
-  constructor(options: LanesOptions) {
+  /** With those of before a reload, calls wait on in the order in which they came, and those in flight go on counting. */
+  constructor(options: LanesOptions, previous?: Lanes) {
     this.#options = options
+    if (previous !== undefined) this.#takeOver(previous)
     this.#home = homeOf(options.counting, options.upstream, options.account)
     // Shown before the first call; those that are counted apart only once there is something to count.
     for (const [className, limits] of Object.entries(options.config.limits)) {
@@ -69,6 +72,20 @@ export class Lanes {
     let kind = this.#kinds.get(route.kind)
     if (kind === undefined) this.#kinds.set(route.kind, (kind = this.#kindOf(route, traits)))
     return kind.only ?? this.#varyingLane(kind, route, traits)
+  }
+
+  #takeOver(previous: Lanes): void {
+    const { queue, concurrency } = this.#options.config
+    for (const [className, parts] of previous.#classes) {
+      parts.capacity.change(queue.maxWaiting, concurrency[className])
+      this.#classes.set(className, parts)
+    }
+  }
+
+  /** Ends the wait of everyone here, now and from now on. */
+  close(because: Closing): void {
+    this.#closing = because
+    for (const { rooms } of this.#classes.values()) for (const room of rooms.values()) room.close(because)
   }
 
   /** Calls that wait now, and those that are in flight, by class. */
@@ -145,6 +162,7 @@ export class Lanes {
     const { labels, metrics, capacity, rooms } = this.#partsOf(className)
     const { ledger, clock } = this.#options.services
     const room = rooms.getOrInsertComputed(group, () => new WaitingRoom({ ledger, clock, capacity }))
+    if (this.#closing !== undefined) room.close(this.#closing)
     return { meter: meterOf(this.#home, charges), room, labels, metrics }
   }
 

@@ -1,5 +1,6 @@
 import type { Clock, Random } from '../clock.ts'
 import type { ClientConfig } from '../config/client-schema.ts'
+import { isSame } from '../config/difference.ts'
 import type { Config, UpstreamConfig } from '../config/schema.ts'
 import { isLocalhost } from '../config/loopback.ts'
 import { presets } from '../config/presets/index.ts'
@@ -18,6 +19,7 @@ import { RouteTable, type RouteEntry } from '../routing/route-table.ts'
 import { guardedLookup } from '../upstream/guarded-lookup.ts'
 import { Transport } from '../upstream/transport.ts'
 import { Account, type AccountServices } from './account.ts'
+import { CallCount } from './call-count.ts'
 import { countingOf } from './charges.ts'
 
 /** Everything that one configuration means, built once and never changed: a call reads it once and keeps to it. */
@@ -31,6 +33,8 @@ export interface Snapshot {
   readonly clients: ClientKeys<Client> | undefined
   /** Lower-case names of every header in which a client may present its key. */
   readonly keyHeaders: readonly string[]
+  /** Those that read it. */
+  readonly calls: CallCount
 }
 
 export interface Upstream {
@@ -44,7 +48,7 @@ export interface Upstream {
   readonly accounts: ReadonlyMap<string, Account>
   readonly transport: Transport
   /** How many are open, and may be. */
-  readonly webSockets: { open: number; readonly most: number }
+  readonly webSockets: { open: number; most: number }
   readonly breaker: Breaker
   readonly retryBudget: RetryBudget
   /** Counts the repeats that the budget did not allow. */
@@ -65,12 +69,17 @@ export interface Services extends AccountServices {
   onBreakerChange(upstream: string, state: BreakerState): void
 }
 
-export function buildSnapshot(config: Config, services: Services): Snapshot {
+/**
+ * Builds what a configuration means. What `previous` has of it stays what it is, where its own configuration is the same:
+ * connections, breakers, retry budgets, and those who wait.
+ */
+export function buildSnapshot(config: Config, services: Services, previous?: Snapshot): Snapshot {
   const upstreams = new Map<string, Upstream>()
   const hosts = new Map<string, Upstream>()
   for (const [name, upstreamConfig] of Object.entries(config.upstreams)) {
     const access = [config.networkAccess, upstreamConfig.networkAccess].filter((layer) => layer !== undefined)
-    const upstream = buildUpstream(name, upstreamConfig, access.map(accessOf), services)
+    const before = previous?.upstreams.get(name)
+    const upstream = buildUpstream(name, upstreamConfig, access.map(accessOf), services, before)
     upstreams.set(name, upstream)
     for (const host of upstreamConfig.hosts) hosts.set(host.toLowerCase(), upstream)
   }
@@ -83,6 +92,7 @@ export function buildSnapshot(config: Config, services: Services): Snapshot {
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
     clients: config.clients && buildClients(config.clients, services.clock),
     keyHeaders: [...keyHeaders],
+    calls: new CallCount(),
   }
 }
 
@@ -105,17 +115,22 @@ function buildUpstream(
   config: UpstreamConfig,
   access: readonly NetworkAccess[],
   services: Services,
+  previous: Upstream | undefined,
 ): Upstream {
+  if (previous !== undefined && isSame([previous.config, previous.access], [config, access])) return previous
   const preset = config.preset === undefined ? undefined : presets[config.preset]
   const url = new URL(config.url ?? '')
   const keyHeaders = keyHeadersOf(config)
   const accounts = new Map<string, Account>()
   const counting = countingOf(config)
-  // What a host name stands for is not known before it is connected to; localhost says it.
-  const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
   for (const accountName of Object.keys(config.accounts)) {
-    accounts.set(accountName, new Account(name, accountName, { config, preset, keyHeaders, counting, services }))
+    const options = { config, preset, keyHeaders, counting, services, previous: previous?.accounts.get(accountName) }
+    accounts.set(accountName, new Account(name, accountName, options))
   }
+  const before = previous?.config
+  const isSameServer = before?.url === config.url
+  const webSockets = previous?.webSockets ?? { open: 0, most: 0 }
+  webSockets.most = config.maxWebSockets
   return {
     name,
     url,
@@ -124,35 +139,59 @@ function buildUpstream(
     routes: buildRoutes(config, preset),
     claims: buildClaims(config, preset),
     accounts,
-    transport: new Transport({
-      url,
-      connections: config.connections,
-      connectTimeoutMs: config.timeouts.connect,
-      idleTimeoutMs: config.timeouts.idle,
-      tls: {
-        ...(config.tls?.ca === undefined ? {} : { ca: config.tls.ca }),
-        ...(config.tls?.cert === undefined ? {} : { cert: config.tls.cert }),
-        ...(config.tls?.key === undefined ? {} : { key: config.tls.key.reveal() }),
-        ...(config.tls?.servername === undefined ? {} : { servername: config.tls.servername }),
-      },
-      lookup: guardedLookup({
-        isAllowed: (address) => isAddressAllowed(address, access, arePrivateAllowed),
-        lookup: services.lookup,
-      }),
-    }),
-    webSockets: { open: 0, most: config.maxWebSockets },
-    breaker: new Breaker({
-      clock: services.clock,
-      failures: config.breaker.failures,
-      resetMs: config.breaker.reset,
-      onChange: (state) => services.onBreakerChange(name, state),
-    }),
-    retryBudget: new RetryBudget(services.clock, config.retry.budget),
+    transport: transportOf(config, access, url, services, previous),
+    webSockets,
+    breaker:
+      previous !== undefined && isSameServer && isSame(before?.breaker, config.breaker)
+        ? previous.breaker
+        : new Breaker({
+            clock: services.clock,
+            failures: config.breaker.failures,
+            resetMs: config.breaker.reset,
+            onChange: (state) => services.onBreakerChange(name, state),
+          }),
+    retryBudget:
+      previous !== undefined && before?.retry.budget === config.retry.budget
+        ? previous.retryBudget
+        : new RetryBudget(services.clock, config.retry.budget),
     budgetExhausted: services.metrics.budgetExhausted.of({ upstream: name }),
     aliasPrefix: preset?.aliasPrefix ?? '',
     keyHeaders,
     access,
   }
+}
+
+/** The one that there is, if it would be the same: its connections are worth keeping. */
+function transportOf(
+  config: UpstreamConfig,
+  access: readonly NetworkAccess[],
+  url: URL,
+  { lookup }: Services,
+  previous: Upstream | undefined,
+): Transport {
+  if (previous !== undefined && isSame(reachOf(previous.config, previous.access), reachOf(config, access))) {
+    return previous.transport
+  }
+  // What a host name stands for is not known before it is connected to; localhost says it.
+  const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
+  return new Transport({
+    url,
+    connections: config.connections,
+    connectTimeoutMs: config.timeouts.connect,
+    idleTimeoutMs: config.timeouts.idle,
+    tls: {
+      ...(config.tls?.ca === undefined ? {} : { ca: config.tls.ca }),
+      ...(config.tls?.cert === undefined ? {} : { cert: config.tls.cert }),
+      ...(config.tls?.key === undefined ? {} : { key: config.tls.key.reveal() }),
+      ...(config.tls?.servername === undefined ? {} : { servername: config.tls.servername }),
+    },
+    lookup: guardedLookup({ isAllowed: (address) => isAddressAllowed(address, access, arePrivateAllowed), lookup }),
+  })
+}
+
+/** Everything that a transport depends on. */
+function reachOf({ url, connections, timeouts, tls, privateAddresses }: UpstreamConfig, access: unknown): unknown {
+  return { url, connections, connect: timeouts.connect, idle: timeouts.idle, tls, privateAddresses, access }
 }
 
 function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {

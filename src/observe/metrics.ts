@@ -26,6 +26,9 @@ export interface Observed {
   readonly isStoreDegraded: boolean
 }
 
+/** What became of a reload of the configuration. */
+export type ReloadResult = 'applied' | 'unchanged' | 'rejected'
+
 export const OPENMETRICS = Registry.OPENMETRICS_CONTENT_TYPE
 
 const LANE = ['upstream', 'account', 'class'] as const
@@ -75,6 +78,7 @@ export class Metrics {
     'Responses 429 of an upstream; explained is "no" where the ledger had quota left.',
   )
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
+  readonly reloads = reloadCounts(this.registry)
   #observed: Observed | undefined
 
   constructor() {
@@ -172,9 +176,7 @@ export class Metrics {
   }
 
   #counter(name: string, help: string): Family<CounterSeries> {
-    // The library appends `_total` to the values, as OpenMetrics wants it.
-    const about = { name: `sluice_${name}`, help, type: 'counter' as const }
-    return new Family(this.registry, about, (labels) => new CounterSeries(labels))
+    return counterFamily(this.registry, name, help)
   }
 
   #histogram(name: string, help: string, bounds: readonly number[]): Family<HistogramSeries> {
@@ -204,6 +206,22 @@ export class Metrics {
         if (now !== undefined) await show(this, now)
       },
     })
+  }
+}
+
+function counterFamily(registry: Registry, name: string, help: string): Family<CounterSeries> {
+  // The library appends `_total` to the values, as OpenMetrics wants it.
+  const about = { name: `sluice_${name}`, help, type: 'counter' as const }
+  return new Family(registry, about, (labels) => new CounterSeries(labels))
+}
+
+/** Counts reloads in a registry: of several workers the first process alone, for all of them. */
+export function reloadCounts(registry: Registry): Record<ReloadResult, CounterSeries> {
+  const family = counterFamily(registry, 'config_reload', 'Reloads of the configuration, by what became of them.')
+  return {
+    applied: family.of({ result: 'applied' }),
+    unchanged: family.of({ result: 'unchanged' }),
+    rejected: family.of({ result: 'rejected' }),
   }
 }
 

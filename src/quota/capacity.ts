@@ -1,7 +1,7 @@
 /** What the waiting rooms of one account and class share: how many calls may wait, and how many be in flight. */
 export class Capacity {
-  readonly maxWaiting: number
-  readonly #concurrency: number
+  maxWaiting: number
+  #concurrency: number
   waiting = 0
   inFlight = 0
   /** Rooms in which calls wait for others to end. */
@@ -11,6 +11,13 @@ export class Capacity {
   constructor(maxWaiting: number, concurrency = Infinity) {
     this.maxWaiting = maxWaiting
     this.#concurrency = concurrency
+  }
+
+  /** After a reload: those who wait and those in flight stay, even if they are more than there may be now. */
+  change(maxWaiting: number, concurrency = Infinity): void {
+    this.maxWaiting = maxWaiting
+    this.#concurrency = concurrency
+    this.release(0)
   }
 
   /** How many more may be in flight. */

@@ -105,8 +105,10 @@ export class Home {
     if (shares === undefined) {
       shares = meter.limits.map((limit) => {
         const share = this.#shares.getOrInsertComputed(limit.id, () => new Share(limit))
-        share.limit = limit
-        share.own.limit = limit
+        if (limit.order > share.limit.order) {
+          share.limit = limit
+          share.own.limit = limit
+        }
         return share
       })
       this.#sharesOf.set(meter, shares)

@@ -24,6 +24,8 @@ export interface LimitSpec {
 
 /** A limit, and how it is counted. */
 export interface Limit extends Required<LimitSpec> {
+  /** The greater the later it was made: of two with one identity, before and after a reload, the later one holds. */
+  readonly order: number
   /** Charges are counted by buckets of this length. */
   readonly bucketMs: number
   /** How many buckets before the current one still count. */
@@ -48,6 +50,8 @@ const LONGEST_RENEWAL_MS = 5_000
 const CONCURRENT_RENEWAL_MS = 1_000
 export const DEFAULT_SLACK_MS = 1_000
 
+let made = 0
+
 export function limitOf(spec: LimitSpec): Limit {
   const { kind = 'rolling', windowMs = 0, isEnforced = true, published = spec.requests } = spec
   const renewMs = kind === 'concurrent' ? CONCURRENT_RENEWAL_MS : Math.min(windowMs / 4, LONGEST_RENEWAL_MS)
@@ -57,7 +61,7 @@ export function limitOf(spec: LimitSpec): Limit {
   // Twice, because one renewal may be late.
   const holdMs = 2 * renewMs + slackMs
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
-  const common = { ...spec, published, kind, windowMs, isEnforced, label, slackMs, renewMs, holdMs }
+  const common = { ...spec, published, kind, windowMs, isEnforced, label, slackMs, renewMs, holdMs, order: made++ }
   switch (kind) {
     case 'rolling':
       return { ...common, bucketMs: windowMs / BUCKETS, kept: BUCKETS }

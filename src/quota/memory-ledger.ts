@@ -149,7 +149,7 @@ export class MemoryLedger implements Ledger {
       tallies = meter.limits.map((limit) => {
         const tally = home.getOrInsertComputed(limit.id, () => this.#restore(meter.home, limit))
         // A reload may have changed what is allowed; what was charged stays.
-        tally.counter.limit = limit
+        if (limit.order > tally.counter.limit.order) tally.counter.limit = limit
         return tally
       })
       this.#tallies.set(meter, tallies)

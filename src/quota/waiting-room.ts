@@ -52,6 +52,9 @@ export class Permit {
   }
 }
 
+/** Why nobody can wait any more: the account was taken out of the configuration, or the gateway stops. */
+export type Closing = 'removed' | 'draining'
+
 /** What there is too little of: calls that may be sent in the window, or places for calls in flight. */
 export type Shortage = 'quota' | 'concurrency'
 
@@ -71,6 +74,8 @@ export type Admission =
       readonly waitMs: number
       readonly usage: readonly LimitUsage[]
     }
+  /** It would have to wait, and nobody can any more. */
+  | { readonly kind: 'closed'; readonly because: Closing }
   /** It left by itself: the client has gone. */
   | { readonly kind: 'gone'; readonly because: Shortage }
 
@@ -112,6 +117,7 @@ export class WaitingRoom {
   #told: { readonly meter: Meter; readonly usage: readonly LimitUsage[]; readonly at: number } | undefined
   #wakeUp: Timer | undefined
   #isServing = false
+  #closing: Closing | undefined
   /** Why the ledger could not be asked for those that wait; undefined while it can. */
   #storeError: StoreUnavailableError | undefined
 
@@ -158,6 +164,12 @@ export class WaitingRoom {
     return { kind: 'admitted', permit: new Permit(this, grant), because: undefined }
   }
 
+  /** Ends the wait of everyone here, now and from now on. Who need not wait still passes: a running call may finish. */
+  close(because: Closing): void {
+    this.#closing = because
+    for (const place of this.#places) place.end({ kind: 'closed', because })
+  }
+
   leave(): void {
     this.#capacity.release(1)
     if (this.#places.size > 0) void this.#serve()
@@ -185,6 +197,7 @@ export class WaitingRoom {
   }
 
   #wait({ meter, maxWaitMs, onLeaveable }: Waiter): Promise<Admission> | Admission {
+    if (this.#closing !== undefined) return { kind: 'closed', because: this.#closing }
     const waitMs = this.#schedule?.waitMs(this.#places.size + 1, this.#clock.now()) ?? 0
     const because = waitMs > maxWaitMs ? 'quota' : this.#shortage
     if (waitMs > maxWaitMs || maxWaitMs === 0)

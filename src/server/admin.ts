@@ -3,6 +3,8 @@ import Fastify, { type FastifyInstance, type onRequestAsyncHookHandler } from 'f
 import type { Secret } from '../credentials/secret.ts'
 import { CODE_OF } from '../gateway/failure.ts'
 import { OPENMETRICS } from '../observe/metrics.ts'
+import type { Reloaded } from '../reload.ts'
+import { reloadRoute } from './admin-reload.ts'
 
 /** One limit of one account, as `GET /v1/quota` lists it. */
 export interface QuotaRow {
@@ -29,8 +31,13 @@ export interface Vitals {
   quota(): Promise<QuotaRow[] | undefined>
 }
 
+/** What operators can have done. */
+export interface Controls {
+  reload(): Promise<Reloaded>
+}
+
 /** The server for operators and Prometheus, on a port of its own. Everything below /v1 wants the token, if there is one. */
-export function buildAdmin(vitals: Vitals, token: Secret | undefined): FastifyInstance {
+export function buildAdmin(vitals: Vitals, controls: Controls, token: Secret | undefined): FastifyInstance {
   const app = Fastify({ logger: false, forceCloseConnections: true })
   app.get('/healthz', () => ({ status: 'ok' }))
   app.get('/readyz', async (_, reply) => {
@@ -49,6 +56,7 @@ export function buildAdmin(vitals: Vitals, token: Secret | undefined): FastifyIn
         const data = await vitals.quota()
         return data === undefined ? reply.code(503).send({ code: CODE_OF.store_unavailable }) : { data }
       })
+      reloadRoute(api, controls)
       api.setNotFoundHandler((_, reply) => reply.code(404).send({ code: 'NOT_FOUND' }))
     },
     { prefix: '/v1' },

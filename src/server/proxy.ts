@@ -61,11 +61,13 @@ export class Proxy {
     obstacle?: Failure | Error,
     switching?: { readonly socket: Duplex; readonly head: Buffer },
   ): Promise<void> {
-    const { snapshot, clock } = this.#options
+    const { clock } = this.#options
+    const snapshot = this.#options.snapshot()
+    snapshot.calls.begin()
     this.#active++
     // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
     if (this.#isDraining) response.shouldKeepAlive = false
-    const call = new Call(correlationId(request), request, response, snapshot(), clock, this.#closed)
+    const call = new Call(correlationId(request), request, response, snapshot, clock, this.#closed)
     if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
     let result: Forwarded
     try {
@@ -86,7 +88,8 @@ export class Proxy {
     return forwardWithin(budget, call, target, this.#options)
   }
 
-  readonly #closed = (): void => {
+  readonly #closed = ({ snapshot }: Call): void => {
+    snapshot.calls.end()
     this.#active--
     if (this.#active === 0) this.#onIdle?.()
   }

@@ -42,7 +42,9 @@ async function makeEveryOutcome(): Promise<EveryOutcome> {
   const sandbox = await startSandbox()
   onTestFinished(() => sandbox.stop())
   const store = newFolder()
-  const gateway = await startProcess(await configFor(sandbox.url, store))
+  const { passing, ...upstreams } = await upstreamsFor(sandbox.url)
+  const config = configFor(sandbox.url, store)
+  const gateway = await startProcess({ ...config, upstreams: { passing, ...upstreams } })
   const expected = new Map<string, string>()
   const answers: Answer[] = []
   const idFor = (outcome: string): string => {
@@ -114,6 +116,11 @@ async function makeEveryOutcome(): Promise<EveryOutcome> {
   await expect.poll(metrics).toMatch(/^sluice_queue_depth\{.*class="template"\} 1$/m)
   await ask('queue_full', SCARCE_PATH)
   await waiting
+  await ask('delivered', '/passing/ng/api/projects')
+  const left = ask('credential_unavailable', '/passing/ng/api/projects')
+  await expect.poll(metrics).toMatch(/^sluice_queue_depth\{upstream="passing",.*\} 1$/m)
+  gateway.configure({ ...config, upstreams })
+  await left
   // A charge must be written down beforehand, and can't be.
   rmSync(join(store, 'quota'), { recursive: true })
   await ask('store_unavailable', SCARCE_PATH)
@@ -130,26 +137,31 @@ async function makeEveryOutcome(): Promise<EveryOutcome> {
   return { expected, answers, metrics: scraped, output: gateway.stdout + gateway.stderr }
 }
 
-async function configFor(url: string, dir: string): Promise<object> {
+async function upstreamsFor(url: string): Promise<{ passing: object } & Record<string, object>> {
   const accounts = { prod: { id: ACCOUNT, credential: { value: `pat.${ACCOUNT}.tokenid.credential-secret` } } }
   const shadow = [{ requests: 1, window: '1h', cost: 2, enforce: false }]
   const once = { retries: 1, baseDelay: '1ms', maxDelay: '1ms' }
-  const { upstreams, ...config } = harnessConfig(url, {
+  const { upstreams } = harnessConfig(url, {
     accounts,
     limits: { template: [{ requests: 1, window: '500ms' }] },
     queue: { maxWait: '5s', maxWaiting: 1 },
     retry: once,
-  }) as { upstreams: object }
+  }) as { upstreams: Record<string, object> }
   const dead = { url: `http://127.0.0.1:${await freePort()}`, retry: { retries: 0 }, breaker: { failures: 1 } }
+  const slow = { limits: { read: [{ requests: 1, window: '10s' }] }, queue: { maxWait: '30s' } }
   return {
-    ...config,
+    ...upstreams,
+    small: { preset: 'harness', url, accounts, limits: { all: shadow }, maxBody: 50, timeouts: { headers: '100ms' } },
+    dead: { preset: 'harness', accounts, ...dead },
+    passing: { preset: 'harness', url, accounts, ...slow },
+  }
+}
+
+function configFor(url: string, dir: string): object {
+  return {
+    ...harnessConfig(url),
     admin: { port: 0, token: ADMIN_TOKEN },
     store: { dir },
-    upstreams: {
-      ...upstreams,
-      small: { preset: 'harness', url, accounts, limits: { all: shadow }, maxBody: 50, timeouts: { headers: '100ms' } },
-      dead: { preset: 'harness', accounts, ...dead },
-    },
     clients: {
       tool: { keys: [hashKey(KEYS.tool)] },
       reader: { keys: [hashKey(KEYS.reader)], classes: ['read'], budget: [{ requests: 1, window: '1h' }] },

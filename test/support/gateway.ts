@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { inject, onTestFinished } from 'vitest'
+import type { FoundConfig } from '../../src/config/find.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import type { Config } from '../../src/config/schema.ts'
 import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
@@ -9,6 +10,7 @@ import { createLog } from '../../src/observe/log.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import type { Ledger } from '../../src/quota/ledger.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
+import type { Reloaded } from '../../src/reload.ts'
 import { type Running, type RunOptions, runGateway } from '../../src/run.ts'
 import { buildApp } from '../../src/server/app.ts'
 import { Proxy } from '../../src/server/proxy.ts'
@@ -60,6 +62,8 @@ export interface TestGateway extends Running {
   /** The access lines so far. */
   readonly lines: readonly AccessLine[]
   metrics(): Promise<string>
+  /** Reloads, with this as what is configured now. */
+  reloadWith(config: object): Promise<Reloaded>
 }
 
 /** A gateway on free ports, stopped when the test is finished. */
@@ -70,9 +74,14 @@ export function startGateway(config: object, options: Partial<RunOptions> = {}):
 /** The same of a configuration that was read from a file, references and all. */
 export async function startConfigured(config: Config, options: Partial<RunOptions> = {}): Promise<TestGateway> {
   const { log, lines } = keptLog()
-  const gateway = await runGateway(config, { log, ...options })
+  let load = (): FoundConfig => ({ config, source: 'test' })
+  const gateway = await runGateway(config, { log, load: () => load(), ...options })
   onTestFinished(() => gateway.stop())
-  return { ...gateway, lines, metrics: async () => (await fetch(`${gateway.adminUrl}/metrics`)).text() }
+  const reloadWith = (next: object): Promise<Reloaded> => {
+    load = () => ({ config: checkConfig(next, 'test'), source: 'test' })
+    return gateway.reload()
+  }
+  return { ...gateway, lines, reloadWith, metrics: async () => (await fetch(`${gateway.adminUrl}/metrics`)).text() }
 }
 
 /** The port for clients alone, for tests that put a part of their own in the gateway's place; `change` before it listens. */

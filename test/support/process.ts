@@ -78,11 +78,22 @@ export async function run(
   return { code, stdout: program.stdout, stderr: program.stderr }
 }
 
-/** Starts a gateway process and waits until it listens. */
-export async function startProcess(config: object): Promise<Program & { url: string; adminUrl: string }> {
+/** Starts a gateway process and waits until it listens. `configure` gives it another configuration to reload. */
+export async function startProcess(
+  config: object,
+): Promise<Program & { url: string; adminUrl: string; configure(config: object): void }> {
   const cwd = newFolder()
-  writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
-  const program = new Program(['start'], { cwd })
+  const configure = (written: object): void => writeFileSync(join(cwd, 'sluice.yaml'), stringify(written))
+  configure(config)
+  return Object.assign(await startProcessIn(cwd), { configure })
+}
+
+/** The same with the `sluice.yaml` that is in that folder, or another file. */
+export async function startProcessIn(
+  cwd: string,
+  args: readonly string[] = [],
+): Promise<Program & { url: string; adminUrl: string }> {
+  const program = new Program(['start', ...args], { cwd })
   const { url, admin } = JSON.parse(await program.line(/"msg":"listening"/)) as { url: string; admin: string }
   return Object.assign(program, { url, adminUrl: admin })
 }

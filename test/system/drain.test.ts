@@ -5,7 +5,7 @@ import { harnessConfig, newFolder, startServer, startUpstream } from '../support
 import { call, RawClient } from '../support/http.ts'
 import { npmStart, startProcess } from '../support/process.ts'
 
-describe.each(['SIGTERM', 'SIGHUP'] as const)('%s', (signal) => {
+describe.each(['SIGTERM', 'SIGINT'] as const)('%s', (signal) => {
   it('lets running calls finish, refuses new connections, turns readiness off, and ends with 0', async () => {
     const responses: ServerResponse[] = []
     const url = await startServer((_, response) => void responses.push(response))

@@ -330,7 +330,8 @@ function seriesOfCalls(samples: readonly Sample[]): CallSeries[] {
     value,
     exemplar,
   } of samples) {
-    if (!/^sluice_\w+_(?:total|bucket)$/.test(name)) continue
+    // A reload is no call.
+    if (!/^sluice_\w+_(?:total|bucket)$/.test(name) || name === 'sluice_config_reload_total') continue
     const series = `${name} ${JSON.stringify(labels)}`
     const before = found.get(series)?.exemplars ?? []
     // The last bucket, like a counter, has all.

@@ -1,0 +1,50 @@
+import { Secret } from '../credentials/secret.ts'
+import type { Path } from './problem.ts'
+
+/** How deep a place is named that differs: `upstreams.harness.retry` tells enough. */
+const NAMED_DEPTH = 3
+
+/**
+ * Where two configurations differ, as paths of keys that name no value. Secrets are compared by what they hold, which
+ * a comparison of their fields can't see.
+ */
+export function differences(a: unknown, b: unknown): string[] {
+  const places = new Set<string>()
+  for (const path of paths(a, b, [])) places.add(path.slice(0, NAMED_DEPTH).join('.'))
+  return [...places]
+}
+
+export function isSame(a: unknown, b: unknown): boolean {
+  return paths(a, b, []).next().done === true
+}
+
+/**
+ * `wanted`, with everything in it that `inForce` has the same replaced by that: what hangs on it, such as a secret that
+ * follows its file, stays what it is.
+ */
+export function withKept<T>(inForce: unknown, wanted: T): T {
+  if (isSame(inForce, wanted)) return inForce as T
+  if (!isPlain(inForce) || !isPlain(wanted) || Array.isArray(wanted)) return wanted
+  return Object.fromEntries(Object.entries(wanted).map(([key, value]) => [key, withKept(inForce[key], value)])) as T
+}
+
+function* paths(a: unknown, b: unknown, path: Path): Generator<Path> {
+  if (Object.is(a, b)) return
+  if (!isPlain(a) || !isPlain(b) || Array.isArray(a) !== Array.isArray(b)) {
+    if (!(a instanceof Secret && b instanceof Secret && isSameSecret(a, b))) yield path
+    return
+  }
+  for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) yield* paths(a[key], b[key], [...path, key])
+}
+
+function isSameSecret(a: Secret, b: Secret): boolean {
+  const isSameSource = a.template?.text === b.template?.text && a.template?.folder === b.template?.folder
+  return isSameSource && a.reveal() === b.reveal()
+}
+
+function isPlain(value: unknown): value is Record<string, unknown> {
+  // What else there is can hold more than its keys show.
+  if (typeof value !== 'object' || value === null) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype === Object.prototype || prototype === Array.prototype || prototype === null
+}
