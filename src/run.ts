@@ -126,6 +126,7 @@ export async function runWithoutAdmin(
     const drain = (): Promise<void> => drainApp(app, proxy, live.current.config.server.drain)
     const stop = (): Promise<void> => (stopping ??= drain().then(shutDown))
     const apply = async (found: FoundConfig): Promise<Reloaded> => {
+      if (stopping !== undefined) return { result: 'rejected', problems: ['the gateway stops'] }
       const { config: next, changed, needRestart } = reloadable(found, live.current.config)
       if (changed.length === 0) return { result: 'unchanged', needRestart }
       live.replace(next)

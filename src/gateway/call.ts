@@ -94,11 +94,12 @@ export class Call {
     if (this.isGone) cancel?.()
   }
 
-  /** Waits, but no longer than the client. */
+  /** Waits, but no longer than the client, nor after `wake`. */
   sleep(delayMs: number): Promise<void> {
-    this.sleptMs += delayMs
+    const since = this.clock.now()
     return new Promise((resolve) => {
       const end = (): void => {
+        this.sleptMs += this.clock.now() - since
         timer.cancel()
         this.onGone(undefined)
         resolve()
@@ -106,5 +107,10 @@ export class Call {
       const timer = this.clock.schedule(delayMs, end)
       this.onGone(end)
     })
+  }
+
+  /** Ends its sleep. */
+  wake(): void {
+    this.#cancel?.()
   }
 }

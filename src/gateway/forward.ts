@@ -11,6 +11,7 @@ import { attempt, type Repeat } from './attempt.ts'
 import type { Call, Target } from './call.ts'
 import { decide, type Ending, type RepeatPolicy } from './decide.ts'
 import type { Failure } from './failure.ts'
+import type { LastCall } from './last-call.ts'
 import { outgoingRequest } from './outgoing.ts'
 import type { Upstream } from './snapshot.ts'
 
@@ -22,6 +23,7 @@ type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
 export interface Environment {
   readonly random: Random
   readonly metrics: Metrics
+  readonly lastCall: LastCall
 }
 
 /**
@@ -93,8 +95,9 @@ class Forwarding {
       }
       const end = await this.#attempt(admission.permit, breakerPermit)
       if (end.kind !== 'repeat') return end
-      await this.#call.sleep(end.delayMs)
+      await this.#env.lastCall.sleep(this.#call, end.delayMs)
       if (this.#call.isGone) return GONE
+      if (this.#env.lastCall.isOver) return refused(DRAINING)
     }
   }
 
@@ -283,6 +286,8 @@ function tooLateMessage(lane: Lane, because: Shortage): string {
   }
 }
 
+const DRAINING: Failure = { kind: 'draining', message: 'the gateway stops, and the call’s turn would come too late' }
+
 function closedFailure(because: Closing, lane: Lane): Failure {
   switch (because) {
     case 'removed':
@@ -291,7 +296,7 @@ function closedFailure(because: Closing, lane: Lane): Failure {
         message: `${nameOf(lane)} was taken out of the configuration while the call waited`,
       }
     case 'draining':
-      return { kind: 'draining', message: 'the gateway stops, and the call’s turn would come too late' }
+      return DRAINING
   }
 }
 

@@ -110,10 +110,13 @@ function connectionFailure({ code }: { code?: string }): Failure {
 
 /** How long connections without a call stay open while draining, for calls that are already on their way to us. */
 const DRAIN_GRACE_MS = 500
+/** How long before the end of a drain calls that still wait are refused, so that they hear of it in time. */
+const LAST_WORDS_MS = 1_000
 
 /**
  * Takes no new connections, answers every call that came, and tells clients to go elsewhere. Connections without a call
- * stay a moment: a call may be on its way on them. What is not finished after `deadlineMs` is broken off.
+ * stay a moment: a call may be on its way on them. What still waits for its turn shortly before `deadlineMs` is refused, and
+ * what is not finished by then broken off.
  */
 export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: number): Promise<void> {
   const { server } = app
@@ -122,6 +125,7 @@ export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: n
   server.closeIdleConnections = () => undefined
   const closed = app.close()
   const deadline = pause(deadlineMs)
+  void pause(deadlineMs - Math.min(LAST_WORDS_MS, deadlineMs / 2)).then(() => proxy.refuseWaiting())
   const grace = (await connectionsOf(app)) > 0 ? pause(DRAIN_GRACE_MS) : undefined
   await Promise.race([Promise.all([proxy.drain(), grace]), deadline])
   closeIdle()

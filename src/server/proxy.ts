@@ -9,6 +9,7 @@ import { forward, type Forwarded } from '../gateway/forward.ts'
 import { identify } from '../gateway/identify.ts'
 import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
+import { LastCall } from '../gateway/last-call.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import type { Log } from '../observe/log.ts'
 import { CallMetrics, type Metrics } from '../observe/metrics.ts'
@@ -28,7 +29,7 @@ const SWITCHING = 101
 
 /** Takes the calls off the server's hands: identifies and forwards or refuses each, then counts and logs it. */
 export class Proxy {
-  readonly #options: ProxyOptions
+  readonly #options: ProxyOptions & { readonly lastCall: LastCall }
   /** Metrics of calls that were refused before it was known where they go, by upstream and class. */
   readonly #refused = new Map<string, CallMetrics>()
   /** Calls whose response is not finished. */
@@ -38,7 +39,7 @@ export class Proxy {
   #onIdle: (() => void) | undefined
 
   constructor(options: ProxyOptions) {
-    this.#options = options
+    this.#options = { ...options, lastCall: new LastCall() }
   }
 
   /** From now on every response closes its connection. Resolves when no call is active any more. */
@@ -49,6 +50,14 @@ export class Proxy {
       if (this.#active === 0) resolve()
       else this.#onIdle = resolve
     })
+  }
+
+  /** Refuses the calls that wait for quota, or between their attempts, now and from now on. */
+  refuseWaiting(): void {
+    this.#options.lastCall.end()
+    for (const { accounts } of this.#options.snapshot().upstreams.values()) {
+      for (const { lanes } of accounts.values()) lanes.close('draining')
+    }
   }
 
   /**

@@ -83,6 +83,30 @@ describe('SIGTERM', () => {
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
   })
 
+  it('refuses calls that wait for quota or for their next attempt when the time is nearly over, with Retry-After', async () => {
+    let count = 0
+    const upstream = await startUpstream((_, response) => response.writeHead(count++ === 0 ? 200 : 503).end())
+    const retry = { retries: 1, baseDelay: '1h', maxDelay: '1h' }
+    const limits = { read: [{ requests: 1, window: '1h' }] }
+    const gateway = await startProcess({
+      ...harnessConfig(upstream.url, { limits, retry, queue: { maxWait: '2h' }, timeouts: { total: '24h' } }),
+      server: { port: 0, drain: '1s' },
+    })
+    await call(gateway.url, '/harness/ng/api/projects')
+    const waiting = call(gateway.url, '/harness/ng/api/projects')
+    const asleep = call(gateway.url, '/harness/ng/api/projects', { method: 'PUT' })
+    await expect.poll(() => upstream.seen.length).toBe(2)
+    await expect
+      .poll(async () => (await fetch(`${gateway.adminUrl}/metrics`)).text())
+      .toMatch(/sluice_queue_depth\{[^}]*class="read"\} 1/)
+    gateway.kill('SIGTERM')
+    for (const refused of [await waiting, await asleep]) {
+      expect(refused).toMatchObject({ status: 503, headers: { 'x-sluice-error': 'draining', 'retry-after': '1' } })
+    }
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+    expect(upstream.seen).toHaveLength(2)
+  })
+
   it('breaks off what does not end in the time that draining may take', async () => {
     const url = await startServer((_, response) => void response.writeHead(200).write('for ever'))
     const gateway = await startProcess({ ...harnessConfig(url), server: { port: 0, drain: '300ms' } })
