@@ -70,6 +70,8 @@ export class Proxy {
     obstacle?: Failure | Error,
     switching?: { readonly socket: Duplex; readonly head: Buffer },
   ): Promise<void> {
+    // Its connection ends with the answer before, and is only read to its end.
+    if (request.socket.writableEnded) return void request.socket.destroy()
     const { clock } = this.#options
     const snapshot = this.#options.snapshot()
     snapshot.calls.begin()

@@ -99,9 +99,13 @@ function isLong(headers: Record<string, unknown>): boolean {
 
 /** Closes the connection behind the response, but leaves a client that is still sending the time to read it. */
 export function closeAfter({ request, response }: Call): void {
+  const { socket } = request
+  // Node would destroy the connection behind the last response on it. Whatever the client still sends is then answered by a
+  // reset, which takes the response away from it before it was read (RFC 9112 §9.6).
+  socket.destroySoon = () => void socket.end()
   const close = (): void => {
     request.resume()
-    setTimeout(() => request.socket.destroy(), LINGER_MS).unref()
+    setTimeout(() => socket.destroy(), LINGER_MS).unref()
   }
   if (response.writableFinished) close()
   else response.once('finish', close)

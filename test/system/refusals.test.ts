@@ -6,6 +6,29 @@ import { freePort } from '../support/find-redis.ts'
 import { type Answer, call, open, RawClient } from '../support/http.ts'
 import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 
+describe('a refusal', () => {
+  it('is read to its end by a client that is still sending, and nothing after it on that connection is served', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const client = await RawClient.connect(gateway.url)
+    client.socket.pause()
+    client.write('PUT /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n')
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'unknown_upstream' }])
+    // To a connection that is closed already this would be answered by a reset, and the refusal be lost.
+    for (let i = 0; i < 3; i++) {
+      client.write('x'.repeat(100_000))
+      await new Promise((resolve) => void setTimeout(resolve, 20))
+    }
+    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
+    await new Promise((resolve) => void setTimeout(resolve, 20))
+    client.socket.resume()
+    const answer = await client.closed()
+    expect(answer).toMatch(/^HTTP\/1\.1 404 [^]*UNKNOWN_UPSTREAM/)
+    expect(answer).not.toContain('200 OK')
+    expect(upstream.seen).toEqual([])
+  })
+})
+
 function expectRefusal(answer: Answer, status: number, kind: string, code: string): void {
   expect(answer.status).toBe(status)
   expect(answer.headers['x-sluice-error']).toBe(kind)
