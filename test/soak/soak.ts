@@ -1,0 +1,47 @@
+import { parseArgs } from 'node:util'
+import { runSoak } from './run-soak.ts'
+
+/** `npm run soak -- --minutes 30 --seed 7`: ends with 1 if anything is left, was repeated, hung, or looked whole and was not. */
+const { values } = parseArgs({
+  options: {
+    minutes: { type: 'string', default: '30' },
+    seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+    rate: { type: 'string', default: '10' },
+  },
+})
+const [minutes, seed, rate] = [Number(values.minutes), Number(values.seed), Number(values.rate)]
+console.log(`${minutes} minutes of about ${rate} calls a second, seed ${seed}`)
+const result = await runSoak({
+  ms: minutes * 60_000,
+  seed,
+  rate,
+  sampleMs: Math.min(30_000, minutes * 1_500),
+  onSample: ({ atMs, rssBytes, calls }) =>
+    console.log(`${(atMs / 60_000).toFixed(1).padStart(6)} min  ${megabytes(rssBytes)} MiB  ${calls} calls`),
+})
+const [early, late] = [medianRss(0.2, 0.4), medianRss(0.8, 1)]
+console.log('\nhow calls ended:', result.ends)
+console.log('faults:', result.faults)
+console.log('left at the end:', result.left)
+console.log(`memory, median of the second and of the last fifth: ${megabytes(early)} and ${megabytes(late)} MiB`)
+console.log(`POSTs repeated: ${result.repeatedPosts}, wrong ends: ${result.wrong.length}`, result.wrong.slice(0, 10))
+if (result.stderr !== '') console.log('its error output:', result.stderr)
+const isClean =
+  result.exitCode === null &&
+  result.stderr === '' &&
+  result.wrong.length === 0 &&
+  result.repeatedPosts === 0 &&
+  (result.ends['internal'] ?? 0) === 0 &&
+  Object.values(result.left).every((count) => count === 0)
+console.log(isClean ? 'clean' : 'NOT CLEAN')
+process.exit(isClean ? 0 : 1)
+
+function medianRss(from: number, to: number): number {
+  const { samples } = result
+  const part = samples.slice(Math.floor(samples.length * from), Math.ceil(samples.length * to))
+  return part.map(({ rssBytes }) => rssBytes).toSorted((a, b) => a - b)[Math.floor(part.length / 2)] ?? NaN
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1_048_576).toFixed(1)
+}
