@@ -55,10 +55,10 @@ export class Counter {
   charge(now: number, at: number, units: number): void {
     this.#advance(now)
     const { slackMs, holdMs } = this.limit
-    this.#add(at - slackMs, at + holdMs, units)
+    this.#add(now, at - slackMs, at + holdMs, units)
   }
 
-  /** Calls charged at `at` can't be counted by the upstream later than `now + laterMs`. Not for `concurrent`. */
+  /** Calls charged at `at` can't be counted by the upstream later than `now + laterMs`, which may be past. Not for `concurrent`. */
   settle(now: number, at: number, units: number, laterMs: number): void {
     this.#advance(now)
     this.#takeBack(at, units)
@@ -69,7 +69,7 @@ export class Counter {
   addSettled(now: number, at: number, units: number, laterMs: number): void {
     const { kind, slackMs } = this.limit
     this.#advance(now)
-    this.#add(at - slackMs, now + laterMs + (kind === 'calendar' ? slackMs : 0), units)
+    this.#add(now, at - slackMs, now + laterMs + (kind === 'calendar' ? slackMs : 0), units)
   }
 
   /** Moves the charge of calls in flight from `at` to `to`. */
@@ -77,7 +77,7 @@ export class Counter {
     this.#advance(now)
     this.#takeBack(at, units)
     const { slackMs, holdMs } = this.limit
-    this.#add(to - slackMs, to + holdMs, units)
+    this.#add(now, to - slackMs, to + holdMs, units)
   }
 
   /** Takes back what was charged at `at`, as far as it still counts. */
@@ -129,8 +129,9 @@ export class Counter {
   }
 
   /** The upstream may count these at any time between: a rolling window has room again a window after the latest. */
-  #add(from: number, to: number, units: number): void {
-    const last = Math.max(this.bucketOf(to), this.#current)
+  #add(now: number, from: number, to: number, units: number): void {
+    const bucket = this.bucketOf(to)
+    const last = to < now ? bucket + this.#current - this.bucketOf(now) : Math.max(bucket, this.#current)
     for (let b = this.limit.kind === 'calendar' ? this.bucketOf(from) : last; b <= last; b++) this.#put(b, units)
   }
 

@@ -1,3 +1,4 @@
+import type { Ended } from './batch.ts'
 import { type Charges, Counter } from './counter.ts'
 import type { Grant, LimitUsage, Meter } from './ledger.ts'
 import type { Limit } from './limit.ts'
@@ -57,6 +58,9 @@ const PATIENCE_MS = 1_000
  */
 const BRIEF_MS = PATIENCE_MS - 650
 
+/** By how much the clocks of two machines may go apart; ten times what they do. */
+const DRIFT = 1 / 1_000
+
 /**
  * What one gateway knows of the limits of one home: its own calls, by Redis's clock; its leases; and whether Redis knows
  * what it should. Every call of the script is numbered. So when Redis has lost its latest writes, or everything, the next
@@ -92,6 +96,7 @@ export class Home {
   /** Redis's clock less ours lies between these two. */
   #leastOffset = 0
   #mostOffset = 0
+  #timeSetAt = 0
   /** How far apart they have been at most since we met. */
   #uncertainMs = 0
   #isTimeKnown = false
@@ -125,6 +130,11 @@ export class Home {
     return now + this.#leastOffset
   }
 
+  /** Redis's time, or a little later. */
+  latestTime(now: number): number {
+    return now + this.#mostOffset + (now - this.#timeSetAt) * DRIFT
+  }
+
   /** A call with these wishes goes out. */
   asks(meter: Meter, wanted: number): void {
     const shares = this.sharesOf(meter)
@@ -138,6 +148,7 @@ export class Home {
 
   /** Redis answered at its time `at` to what was sent and received at these times of our clock. */
   setTime(at: number, sentAt: number, receivedAt: number): void {
+    this.#timeSetAt = receivedAt
     this.#leastOffset = at - receivedAt
     this.#mostOffset = at - sentAt
     this.#uncertainMs = Math.max(this.#uncertainMs, receivedAt - sentAt)
@@ -352,11 +363,12 @@ export class Home {
   }
 
   /** Redis may not have been told of these settlements. */
-  oweSettled(meter: Meter, at: number, calls: number, isAbandoned: boolean, now: number): void {
+  oweSettled(meter: Meter, at: number, { calls, latest }: Ended, isAbandoned: boolean, now: number): void {
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(meter).entries()) {
-      if (share.limit.kind === 'concurrent') continue
-      share.owe().addSettled(time, at, calls * meter.units[i]!, this.#laterMs(share, isAbandoned))
+      const { kind, slackMs } = share.limit
+      if (kind === 'concurrent') continue
+      share.owe().addSettled(time, at, calls * meter.units[i]!, latest - time + (isAbandoned ? slackMs : 0))
     }
   }
 

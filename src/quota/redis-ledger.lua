@@ -12,17 +12,19 @@
 --
 -- KEYS  1: the home; 2: the leases taken of its limits; both in one hash slot
 -- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing
---       2: the time, empty for Redis's own (only tests step it)   3: calls wanted   4: changes   5: additions
+--       2: the time, empty for Redis's own (only tests step it)   3: calls wanted, of the last kind   4: kinds of call
+--       5: additions
 --       6: milliseconds for which leases are taken, 0: not now   7: 1 if these are to be just those that are given
 --       8: limits   9: the gateway, then the name of each limit
 --       then per limit: kind (0 rolling, 1 calendar, 2 concurrent), allowed units, and in microseconds: bucket, hold,
---         slack; units of a call
---       then changes: what (settle, abandon, refund: of limits with a window; leave: of calls at once; renew: of both),
---         time of the charge, its calls; for "renew" also the new time, and its calls that are not over
+--         slack
+--       then per kind of call: its units of each limit, 0 where it is not charged to it; how many changes, and these: what (settle, abandon, refund: of limits with a window; leave: of calls at once; renew: of both),
+--         time of the charge, its calls, and for "settle" and "abandon" when they were over at the latest, for "renew" the
+--         new time, for the others 0; for "renew" also its calls that are not over
 --       then additions: number of the limit, bucket, units
 --       then, if leases are taken, per limit the lease that the gateway knows it has
--- Reply, as doubles: time, the number of this call, calls granted (-1: the number was not right, nothing was done), then
---        per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
+-- Reply, as doubles: time, the number of this call, calls granted (-1: the number was not right, nothing was done), limits,
+--        then per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
 --        leased to others, as far as that was of interest; then, unless all were granted, per limit how many numbers
 --        follow, and these: bucket, units of each charge
 local SLOTS = 256
@@ -30,7 +32,8 @@ local HEADER, HEADER_BYTES = '>I4I6I6I4I6BBI4', 32
 local ENTRY, ENTRY_BYTES = '>BI4', 5
 -- Entries that are left where they are read with each call.
 local MOST_BYTES = 16 * ENTRY_BYTES
-local SCALARS, FIELDS = 9, 6
+local STIRRING = 6
+local SCALARS, FIELDS = 9, 5
 local CALENDAR, CONCURRENT = '1', '2'
 local KEPT = { ['0'] = 100, [CALENDAR] = 1, [CONCURRENT] = 0 }
 -- How long leases stay given back after a call was refused because of them.
@@ -54,7 +57,7 @@ local stored = call('HMGET', home, '@until', unpack(ARGV, SCALARS, SCALARS + lim
 local number = (stored[2] or 0) + 1
 if expected >= 0 and number ~= expected then
   call('HSET', home, gateway, number)
-  return pack('>ddd', now, number, -1)
+  return pack('>dddd', now, number, -1, 0)
 end
 if expected < 0 then wanted = 0 end
 
@@ -116,7 +119,7 @@ end
 -- again a window after the latest. In a calendar window that ends then they may be counted a little earlier, too.
 local function charge(c, at, to, units)
   local last = floor(to / c.bucket)
-  if units > 0 then last = max(last, c.current) end
+  if units > 0 then last = to < now and last + c.behind or max(last, c.current) end
   for bucket = c.kind == CALENDAR and floor((at - c.slack) / c.bucket) or last, last do
     if bucket <= c.furthest then
       change(c, bucket, units)
@@ -151,7 +154,7 @@ for i = 1, limits do
   local kept = KEPT[kind]
   local c = {
     name = ARGV[SCALARS + i], kind = kind, allowed = ARGV[a + 2] + 0, bucket = ARGV[a + 3] + 0, hold = ARGV[a + 4] + 0,
-    slack = ARGV[a + 5], units = ARGV[a + 6] + 0, kept = kept, first = 0, furthest = 0,
+    slack = ARGV[a + 5], units = 0, kept = kept, first = 0, furthest = 0, behind = 0,
     sum = 0, oldest = 0, current = 0, reserved = 0, pressure = 0, hasEarlier = false, last = 0, count = 0, entries = '',
   }
   local record = stored[i + 2]
@@ -164,7 +167,9 @@ for i = 1, limits do
     c.last = first + (slot - first) % SLOTS
   end
   local bucket = floor(now / c.bucket)
-  if bucket > c.current then -- a clock that was set back stands still instead
+  if bucket < c.current then -- a clock that was set back stands still
+    c.behind = c.current - bucket
+  elseif bucket > c.current then
     local first, before = bucket - kept, c.current - kept
     if c.sum == 0 or c.last < first then
       if c.hasEarlier then c.earlier = '' end
@@ -200,26 +205,31 @@ for i = 1, limits do
 end
 
 for _ = 1, ARGV[4] + 0 do
-  local what, at, calls = ARGV[a + 1], ARGV[a + 2] + 0, ARGV[a + 3] + 0
-  local to, open
-  if what == 'renew' then
-    to, open = ARGV[a + 4] + 0, ARGV[a + 5] + 0
-    a = a + 2
-  end
-  a = a + 3
-  for i = 1, limits do
-    local c = counters[i]
-    local isConcurrent = c.kind == CONCURRENT
-    if to then
-      local units = (isConcurrent and open or calls) * c.units
-      charge(c, at, at + c.hold, -units)
-      charge(c, to, to + c.hold, units)
-    elseif isConcurrent == (what == 'leave') then
-      local units = calls * c.units
-      charge(c, at, at + c.hold, -units)
-      if what == 'settle' or what == 'abandon' then
-        local latest = what == 'abandon' and now + c.slack or now
-        charge(c, at, c.kind == CALENDAR and latest + c.slack or latest, units)
+  for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
+  a = a + limits + 1
+  for _ = 1, ARGV[a] + 0 do
+    local what, at, calls, to = ARGV[a + 1], ARGV[a + 2] + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
+    a = a + 4
+    local open
+    if what == 'renew' then
+      a = a + 1
+      open = ARGV[a] + 0
+    end
+    for i = 1, limits do
+      local c = counters[i]
+      local isConcurrent = c.kind == CONCURRENT
+      if open then
+        local units = (isConcurrent and open or calls) * c.units
+        charge(c, at, at + c.hold, -units)
+        charge(c, to, to + c.hold, units)
+      elseif isConcurrent == (what == 'leave') then
+        local units = calls * c.units
+        charge(c, at, at + c.hold, -units)
+        if to > 0 then
+          local latest = min(to, now)
+          if what == 'abandon' then latest = latest + c.slack end
+          charge(c, at, c.kind == CALENDAR and latest + c.slack or latest, units)
+        end
       end
     end
   end
@@ -283,11 +293,11 @@ for i = 1, limits do
     if not c.lease then readLease(c) end
     c.others = max(0, c.reserved - c.lease)
   end
-  granted = min(granted, floor((c.left - c.others) / c.units))
+  if c.units > 0 then granted = min(granted, floor((c.left - c.others) / c.units)) end
 end
 granted = max(granted, 0)
 
-local reply, charges = pack('>ddd', now, number, granted), ''
+local reply, charges = pack('>dddd', now, number, granted, limits), ''
 local fields, leased = { gateway, number }, nil
 for i = 1, limits do
   local c = counters[i]
@@ -315,9 +325,9 @@ for i = 1, limits do
   local lease = c.lease or -1
   reply = reply .. pack('>ddddd', used, leaves, free(c), min(c.told or lease, lease), c.others)
   if granted < wanted then
-    if c.others > 0 and c.left - c.others < (granted + 1) * c.units then c.pressure = nowMs + PRESSURE_MS end
+    if c.others > 0 and c.units > 0 and c.left - c.others < (granted + 1) * c.units then c.pressure = nowMs + PRESSURE_MS end
     local list = {}
-    if c.kind == '0' then
+    if c.kind == '0' and c.units > 0 then
       local entries = readEarlier(c) .. c.entries .. (c.count > 0 and pack(ENTRY, c.last % SLOTS, c.count) or '')
       for at = 1, #entries, ENTRY_BYTES do
         local slot, count = unpacked(ENTRY, entries, at)
@@ -328,8 +338,8 @@ for i = 1, limits do
   end
 
   if #c.entries > MOST_BYTES then
-    -- The last of the early ones stays, so that the current one is found without the others.
-    local bytes = find(c, c.current) - 1 - ENTRY_BYTES
+    -- Those stay that change still: of calls in flight, and of those that were over a little before their gateway said so.
+    local bytes = find(c, c.current - STIRRING) - 1 - ENTRY_BYTES
     if bytes > MOST_BYTES then
       c.earlier, c.hasEarlier = readEarlier(c) .. c.entries:sub(1, bytes), true
       c.entries = c.entries:sub(bytes + 1)

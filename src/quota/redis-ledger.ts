@@ -1,15 +1,18 @@
 import type { Clock, Timer } from '../clock.ts'
-import { Counter, type Release } from './counter.ts'
+import { Batch, type Change, Postponed } from './batch.ts'
 import { Home } from './home.ts'
 import { InFlight } from './in-flight.ts'
 import { Grant, type Ledger, type LimitUsage, type Meter, meterOf, StoreUnavailableError } from './ledger.ts'
-import type { Limit } from './limit.ts'
-import { Schedule } from './schedule.ts'
+import { type Argument, argumentsOf, leaseOf, type Reply, scheduleOf, usageOf } from './script-call.ts'
 
 /** Part of every key: a release that keeps its counters otherwise counts beside this one instead of misreading it. */
 const FORMAT = 3
-/** Settlements ride on the next charge of their meter, but no longer than this. */
-const SETTLE_WITHIN_MS = 10
+/**
+ * Settlements ride on the next charge of their meter, but wait no longer than this, or than a twentieth of a window: until
+ * then their calls count as if they were in flight. They say when they were made, so nothing else is lost by waiting.
+ */
+const SETTLE_WITHIN_MS = 5_000
+const LEAST_WAIT_MS = 10
 /** How often leases are renewed, or Redis is tried while it is away. */
 const TICK_MS = 250
 /** A lease that was not renewed for so long is given to others. */
@@ -24,13 +27,6 @@ const TICKS_PER_SECOND_AWAY = 5_000
 const RETURN_AFTER_MS = 4 * TICK_MS
 /** A home that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
-
-const KINDS = { rolling: 0, calendar: 1, concurrent: 2 }
-/** Of a limit that is not enforced; more than fits a count. */
-const ANY_NUMBER = 2 ** 40
-
-export type Argument = string | number
-export type Reply = ArrayLike<number>
 
 /** Runs the script of redis-ledger.lua. */
 export interface ScriptRunner {
@@ -60,25 +56,6 @@ export interface RedisLedgerOptions {
   readonly stepTime?: () => number
 }
 
-interface Waiting {
-  readonly wanted: number
-  resolve(grant: Grant): void
-  reject(error: StoreUnavailableError): void
-}
-
-const CHANGES = ['settle', 'abandon', 'refund', 'leave'] as const
-
-/** What is to be done for one meter in one call of the script. */
-class Batch {
-  readonly waiting: Waiting[] = []
-  /** Numbers of calls by the time of their charge. */
-  readonly settle = new Map<number, number>()
-  readonly abandon = new Map<number, number>()
-  readonly refund = new Map<number, number>()
-  readonly leave = new Map<number, number>()
-  readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
-}
-
 /**
  * The ledger shared by all gateways of one Redis, whose clock is the only one that counts. Whatever is asked for one meter
  * in one turn of the event loop is one call of the script, and settlements ride along: a charge costs one round trip.
@@ -102,11 +79,10 @@ export class RedisLedger implements Ledger {
   readonly #onChange: (home: string, mode: 'shared' | 'leased') => void
   readonly #stepTime: (() => number) | undefined
   readonly #homes = new Map<string, Tended>()
-  readonly #batches = new Map<Meter, Batch>()
-  readonly #staticArguments = new WeakMap<Meter, StaticArguments>()
+  /** Batches that are sent at the end of this turn of the event loop. */
+  readonly #charging = new Set<Batch>()
+  readonly #postponed: Postponed
   readonly #inFlight: InFlight
-  #isFlushing = false
-  #settling: Timer | undefined
   #leased = 0
   #made = 0
   #wasConnected = false
@@ -123,6 +99,7 @@ export class RedisLedger implements Ledger {
     this.#onOutage = onOutage ?? 'lease'
     this.#onChange = onChange ?? (() => undefined)
     this.#stepTime = stepTime
+    this.#postponed = new Postponed(clock, (batch) => void this.#send(batch))
     this.#inFlight = new InFlight(clock, (grants) => {
       for (const grant of grants) this.#renew(grant)
     })
@@ -149,14 +126,18 @@ export class RedisLedger implements Ledger {
     tended.usedAt = this.#clock.now()
     if (tended.home.mode === 'leased') return this.#spend(tended, meter, wanted, undefined)
     return new Promise((resolve, reject) => {
-      this.#batchOf(meter).waiting.push({ wanted, resolve, reject })
-      if (this.#isFlushing) return
-      this.#isFlushing = true
-      this.#clock.soon(this.#onTurnEnd)
+      const batch = batchOf(tended, meter)
+      batch.waiting.push({ wanted, resolve, reject })
+      if (this.#charging.size === 0) this.#clock.soon(this.#onTurnEnd)
+      this.#charging.add(batch)
     })
   }
 
-  readonly #onTurnEnd = (): void => void this.#flush()
+  readonly #onTurnEnd = (): void => {
+    const batches = [...this.#charging]
+    this.#charging.clear()
+    for (const batch of batches) void this.#send(batch)
+  }
 
   settle(grant: Grant): void {
     this.#settle(grant, 'settle')
@@ -167,28 +148,28 @@ export class RedisLedger implements Ledger {
   }
 
   #settle(grant: Grant, what: 'settle' | 'abandon'): void {
-    const { home } = this.#tend(grant.meter)
-    home.settle(grant, what === 'abandon', this.#clock.now())
+    const tended = this.#tend(grant.meter)
+    tended.home.settle(grant, what === 'abandon', this.#clock.now())
     grant.unsettled--
     this.#inFlight.update(grant)
-    if (home.mode === 'shared') this.#change(grant, what)
+    this.#change(tended, grant, what)
   }
 
   refund(grant: Grant): void {
-    const { home } = this.#tend(grant.meter)
-    home.refund(grant, this.#clock.now())
+    const tended = this.#tend(grant.meter)
+    tended.home.refund(grant, this.#clock.now())
     grant.unsettled--
     this.#inFlight.update(grant)
-    if (home.mode === 'shared') this.#change(grant, 'refund')
+    this.#change(tended, grant, 'refund')
   }
 
   leave(grant: Grant): void {
     grant.open--
     if (!grant.meter.hasConcurrent) return
-    const { home } = this.#tend(grant.meter)
-    home.leave(grant, this.#clock.now())
+    const tended = this.#tend(grant.meter)
+    tended.home.leave(grant, this.#clock.now())
     this.#inFlight.update(grant)
-    if (home.mode === 'shared') this.#change(grant, 'leave')
+    this.#change(tended, grant, 'leave')
   }
 
   async usage(meter: Meter): Promise<readonly LimitUsage[]> {
@@ -198,8 +179,10 @@ export class RedisLedger implements Ledger {
   async close(): Promise<void> {
     this.#isClosed = true
     this.#inFlight.close()
-    for (const { tick } of this.#homes.values()) tick?.cancel()
-    await this.#flush()
+    this.#postponed.close()
+    const homes = [...this.#homes.values()]
+    for (const { tick } of homes) tick?.cancel()
+    await Promise.all(homes.flatMap(({ batches }) => Array.from(batches.values(), (batch) => this.#send(batch))))
     this.#runner.close()
   }
 
@@ -213,95 +196,98 @@ export class RedisLedger implements Ledger {
         all: undefined,
         tick: undefined,
         unsent: [],
+        batches: new Map(),
+        keys: [`${this.#keyOf(name)}:limits`, `${this.#keyOf(name)}:leases`],
       }
       this.#homes.set(name, tended)
-      this.#tickLater(tended, SETTLE_WITHIN_MS)
+      this.#tickLater(tended, LEAST_WAIT_MS)
       // Other gateways may still have to tell Redis what it lost.
       if (tended.usedAt < this.#trustedAt) this.#depart(tended, true)
     }
     return tended
   }
 
-  #batchOf(meter: Meter): Batch {
-    let batch = this.#batches.get(meter)
-    if (batch === undefined) this.#batches.set(meter, (batch = new Batch()))
-    return batch
-  }
-
-  #change({ meter, at }: Grant, what: (typeof CHANGES)[number]): void {
-    const changes = this.#batchOf(meter)[what]
-    changes.set(at, (changes.get(at) ?? 0) + 1)
-    this.#settling ??= this.#clock.schedule(SETTLE_WITHIN_MS, () => void this.#flush())
+  #change(tended: Tended, { meter, at }: Grant, what: Change): void {
+    const { home } = tended
+    if (home.mode === 'leased') return
+    const batch = batchOf(tended, meter)
+    batch.add(what, at, 1, what === 'settle' || what === 'abandon' ? home.latestTime(this.#clock.now()) : 0)
+    this.#postponed.add(batch, settleWithinMs(meter))
   }
 
   /** The new time is ours to choose, so that what comes after need not wait for the answer. */
   #renew(grant: Grant): void {
     const { meter, at, unsettled, open } = grant
-    const { home } = this.#tend(meter)
+    const tended = this.#tend(meter)
+    const { home } = tended
     const now = this.#clock.now()
     const to = Math.round(home.time(now) * 1_000) / 1_000
     home.renew(grant, to, now)
     grant.at = to
     if (home.mode === 'leased') return
-    this.#batchOf(meter).renewed.push({ at, calls: unsettled, to, open })
-    this.#settling ??= this.#clock.schedule(SETTLE_WITHIN_MS, () => void this.#flush())
+    const batch = batchOf(tended, meter)
+    batch.renewed.push({ at, calls: unsettled, to, open })
+    this.#postponed.add(batch, LEAST_WAIT_MS)
   }
 
-  async #flush(): Promise<void> {
-    this.#isFlushing = false
-    this.#settling?.cancel()
-    this.#settling = undefined
-    const batches = [...this.#batches]
-    this.#batches.clear()
-    await Promise.all(batches.map(([meter, batch]) => this.#send(meter, batch)))
-  }
-
-  async #send(meter: Meter, batch: Batch): Promise<void> {
+  async #send(batch: Batch): Promise<void> {
+    const { meter } = batch
     const tended = this.#tend(meter)
     const { home } = tended
-    if (home.mode === 'leased') return this.#fail(tended, meter, batch, undefined)
+    // It may have been sent since, for another reason.
+    if (tended.batches.get(meter) !== batch) return
+    const batches = this.#takeWith(batch, tended)
+    if (home.mode === 'leased') {
+      for (const one of batches) this.#fail(tended, one, undefined)
+      return
+    }
     let wanted = 0
     for (const waiting of batch.waiting) wanted += waiting.wanted
     home.asks(meter, wanted)
     try {
-      const reply = await this.#call(tended, meter, { wanted, changes: changesOf(batch) })
+      const reply = await this.#call(tended, meter, { wanted, batches })
       home.isAnswered(meter, wanted)
-      if (reply === undefined) this.#fail(tended, meter, batch, undefined)
-      else this.#handOut(home, meter, batch.waiting, wanted, reply)
+      if (reply !== undefined) return this.#handOut(home, batch, wanted, reply)
+      for (const one of batches) this.#fail(tended, one, undefined)
     } catch (error) {
       this.#depart(tended, false)
       home.isAnswered(meter, wanted)
-      this.#fail(tended, meter, batch, error)
+      for (const one of batches) this.#fail(tended, one, error)
     }
+  }
+
+  /** A batch that is sent now, and all of its home that have no charge to ride on of their own. */
+  #takeWith(batch: Batch, { batches }: Tended): Batch[] {
+    const taken: Batch[] = []
+    for (const one of batches.values()) {
+      if (one !== batch && one.waiting.length > 0) continue
+      batches.delete(one.meter)
+      this.#postponed.remove(one)
+      taken.push(one)
+    }
+    return taken
   }
 
   /** Calls the script; undefined if the answer's number was wrong, and nothing was done. */
   async #call(
     tended: Tended,
     meter: Meter,
-    { wanted = 0, changes = [], additions = [], termMs = 0, isClaim = false, isProbe = false }: CallOptions,
+    { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, isProbe = false }: CallOptions,
   ): Promise<Reply | undefined> {
     const { home } = tended
-    const { keys, names, limits } = this.#argumentsOf(meter)
-    const expected = isProbe ? -1 : ++home.sent
-    const args: Argument[] = [
-      expected,
-      this.#stepTime?.() ?? '',
+    const args = argumentsOf(meter, {
+      gateway: tended.id,
+      expected: isProbe ? -1 : ++home.sent,
+      time: this.#stepTime?.() ?? '',
       wanted,
-      changes.length,
-      additions.length,
+      batches,
+      additions,
       termMs,
-      isClaim ? 1 : 0,
-      names.length,
-      tended.id,
-      ...names,
-      ...limits,
-    ]
-    for (const change of changes) args.push(...change)
-    for (const addition of additions) args.push(...addition)
-    if (termMs > 0) for (const { lease } of home.sharesOf(meter)) args.push(lease)
+      isClaim,
+      leases: termMs > 0 ? home.sharesOf(meter).map(({ lease }) => lease) : [],
+    })
     const sentAt = this.#clock.now()
-    const reply = await this.#answer(tended, meter, this.#runner.run(keys, args))
+    const reply = await this.#answer(tended, meter, this.#runner.run(tended.keys, args))
     this.#wasConnected = true
     const micros = reply[0]!
     const number = reply[1]!
@@ -315,7 +301,7 @@ export class RedisLedger implements Ledger {
     home.setTime(micros / 1_000, sentAt, now)
     if (isProbe) home.meet(number, now, RETURN_AFTER_MS)
     home.note(number, micros / 1_000)
-    home.lease(meter, (i) => reply[6 + 5 * i]!, sentAt, termMs)
+    home.lease(meter, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
   }
 
@@ -350,25 +336,22 @@ export class RedisLedger implements Ledger {
   #giveBackUnsent(tended: Tended): void {
     if (tended.unsent.length === 0) return
     for (const { meter, at, calls } of tended.unsent) {
-      const { refund, leave } = this.#batchOf(meter)
-      refund.set(at, (refund.get(at) ?? 0) + calls)
-      if (meter.hasConcurrent) leave.set(at, (leave.get(at) ?? 0) + calls)
+      const batch = batchOf(tended, meter)
+      batch.add('refund', at, calls)
+      if (meter.hasConcurrent) batch.add('leave', at, calls)
+      this.#postponed.add(batch, LEAST_WAIT_MS)
     }
     tended.unsent = []
-    this.#settling ??= this.#clock.schedule(SETTLE_WITHIN_MS, () => void this.#flush())
   }
 
   /** First come, first served: what was granted goes to those who asked first. */
-  #handOut(home: Home, meter: Meter, waiting: readonly Waiting[], wanted: number, reply: Reply): void {
+  #handOut(home: Home, { meter, waiting }: Batch, wanted: number, reply: Reply): void {
     const now = this.#clock.now()
     const at = reply[0]! / 1_000
     let left = reply[2]!
-    const usage = meter.limits.map((limit, i) => ({
-      limit,
-      used: reply[3 + 5 * i]!,
-      resetMs: reply[4 + 5 * i]! / 1_000,
-    }))
-    const schedule = left < wanted ? scheduleOf(meter, reply, now) : undefined
+    const usage = usageOf(meter, reply)
+    // What is leased to others comes back when they renew their leases.
+    const schedule = left < wanted ? scheduleOf(meter, reply, now, TICK_MS) : undefined
     if (left > 0) home.granted(meter, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)
@@ -380,11 +363,12 @@ export class RedisLedger implements Ledger {
   }
 
   /** What could not be done in Redis is done without: charges are taken from the lease, changes are owed. */
-  #fail(tended: Tended, meter: Meter, batch: Batch, cause: unknown): void {
+  #fail(tended: Tended, batch: Batch, cause: unknown): void {
     const { home } = tended
+    const { meter } = batch
     const now = this.#clock.now()
-    for (const [at, calls] of batch.settle) home.oweSettled(meter, at, calls, false, now)
-    for (const [at, calls] of batch.abandon) home.oweSettled(meter, at, calls, true, now)
+    for (const [at, ended] of batch.settle) home.oweSettled(meter, at, ended, false, now)
+    for (const [at, ended] of batch.abandon) home.oweSettled(meter, at, ended, true, now)
     for (const { to, calls, open } of batch.renewed) home.oweRenewed(meter, to, calls, open, now)
     for (const { wanted, resolve, reject } of batch.waiting) {
       try {
@@ -413,10 +397,11 @@ export class RedisLedger implements Ledger {
     home.depart(this.#clock.now(), isLossPossible)
     // What Redis has lost it must not be told to take back: that would be the charge of another call.
     if (isLossPossible) tended.unsent = []
+    for (const batch of tended.batches.values()) void this.#send(batch)
     if (!wasShared) return
     this.#leased++
     this.#onChange(home.name, 'leased')
-    this.#tickLater(tended, SETTLE_WITHIN_MS)
+    this.#tickLater(tended, LEAST_WAIT_MS)
   }
 
   #tickLater(tended: Tended, delayMs: number): void {
@@ -492,31 +477,12 @@ export class RedisLedger implements Ledger {
   #keyOf(home: string): string {
     return `${this.#prefix}:${FORMAT}:{${home}}`
   }
-
-  #argumentsOf(meter: Meter): StaticArguments {
-    return this.#staticArguments.getOrInsertComputed(meter, () => {
-      const base = this.#keyOf(meter.home)
-      return {
-        keys: [`${base}:limits`, `${base}:leases`],
-        names: meter.limits.map(({ id }) => id),
-        limits: meter.limits.flatMap(({ kind, requests, isEnforced, bucketMs, holdMs, slackMs }, i) => [
-          KINDS[kind],
-          isEnforced ? requests : ANY_NUMBER,
-          bucketMs * 1_000,
-          holdMs * 1_000,
-          slackMs * 1_000,
-          meter.units[i]!,
-        ]),
-      }
-    })
-  }
 }
 
-/** What is said of a meter with each call of the script. */
-interface StaticArguments {
-  readonly keys: readonly string[]
-  readonly names: readonly string[]
-  readonly limits: readonly Argument[]
+function settleWithinMs({ limits }: Meter): number {
+  // A place among calls at once is wanted back soon.
+  const waits = limits.map(({ kind, windowMs }) => (kind === 'concurrent' ? 0 : windowMs / 20))
+  return Math.max(LEAST_WAIT_MS, Math.min(SETTLE_WITHIN_MS, ...waits))
 }
 
 /** A home, and what is done for it regularly. */
@@ -529,11 +495,14 @@ interface Tended {
   tick: Timer | undefined
   /** Calls that Redis granted too late. */
   unsent: { meter: Meter; at: number; calls: number }[]
+  /** What is to be sent, by meter. */
+  readonly batches: Map<Meter, Batch>
+  readonly keys: readonly string[]
 }
 
 interface CallOptions {
   readonly wanted?: number
-  readonly changes?: readonly Argument[][]
+  readonly batches?: readonly Batch[]
   /** Number of a limit (from 1), bucket, units. */
   readonly additions?: readonly Argument[][]
   /** Leases are renewed for so long. */
@@ -543,38 +512,8 @@ interface CallOptions {
   readonly isProbe?: boolean
 }
 
-function changesOf(batch: Batch): Argument[][] {
-  const changes: Argument[][] = []
-  for (const { at, calls, to, open } of batch.renewed) changes.push(['renew', micros(at), calls, micros(to), open])
-  for (const what of CHANGES) for (const [at, calls] of batch[what]) changes.push([what, micros(at), calls])
-  return changes
-}
-
-function micros(ms: number): number {
-  return Math.round(ms * 1_000)
-}
-
-function scheduleOf(meter: Meter, reply: Reply, now: number): Schedule {
-  let list = 3 + 5 * meter.limits.length
-  return new Schedule(
-    now,
-    meter.limits.map((limit, i) => {
-      const others = reply[7 + 5 * i]!
-      const free = reply[5 + 5 * i]! - others
-      // What is leased to others comes back when they renew their leases.
-      const leased = others > 0 ? [{ inMs: TICK_MS, units: others }] : []
-      const releases = [...leased, ...releasesOf(limit, reply, i, list)]
-      list += 1 + reply[list]!
-      return { limit, units: meter.units[i]!, free, releases }
-    }),
-  )
-}
-
-/** As a counter would tell them; the charges of rolling windows are in the reply at `list`. */
-function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
-  const time = reply[0]! / 1_000
-  const counter = new Counter(limit)
-  if (limit.kind !== 'rolling') counter.restore(time, counter.bucketOf(time), reply[3 + 5 * i]!)
-  for (let n = list + 1; n < list + 1 + reply[list]!; n += 2) counter.restore(time, reply[n]!, reply[n + 1]!)
-  return counter.releases(time)
+function batchOf({ batches }: Tended, meter: Meter): Batch {
+  let batch = batches.get(meter)
+  if (batch === undefined) batches.set(meter, (batch = new Batch(meter)))
+  return batch
 }

@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs'
 import type { ConnectionOptions } from 'node:tls'
 import { Cluster, Command, Redis, type RedisOptions, type Result } from 'ioredis'
 import type { StoreConfig } from '../config/schema.ts'
-import type { Argument, Reply, ScriptRunner } from './redis-ledger.ts'
+import type { ScriptRunner } from './redis-ledger.ts'
+import type { Argument, Reply } from './script-call.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {

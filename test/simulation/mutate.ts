@@ -31,8 +31,8 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
       { file: 'quota/memory-ledger.ts', from: 'if (counter.limit.isEnforced)', to: 'if (i === 0)' },
       {
         file: 'simulation/script-model.ts',
-        from: 'granted = Math.min(granted,',
-        to: 'if (used === all[0]) granted = Math.min(granted,',
+        from: 'if (used.units > 0) granted',
+        to: 'if (used === all[0]) granted',
       },
     ],
   },

@@ -2,7 +2,7 @@ import { Redis } from 'ioredis'
 import { afterAll, expect, inject, it } from 'vitest'
 import type { Random } from '../../src/clock.ts'
 import { BUCKETS, type Limit, limitOf } from '../../src/quota/limit.ts'
-import type { Argument, Reply } from '../../src/quota/redis-ledger.ts'
+import type { Argument, Reply } from '../../src/quota/script-call.ts'
 import { RedisScript } from '../../src/quota/redis.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { ScriptModel } from './script-model.ts'
@@ -67,7 +67,11 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
   const used = limits.map((_, i) => i).filter(() => random() < 0.7)
   if (used.length === 0) used.push(0)
   const expected = random() < 0.05 ? -1 : gateway.sent + (random() < 0.03 ? 2 : 1)
-  const changes = Array.from({ length: pick(random, 4) }, () => randomChange(random, gateway, now))
+  const kinds = Array.from({ length: random() < 0.3 ? 2 : 1 }, (): Argument[] => {
+    const changes = Array.from({ length: pick(random, 4) }, () => randomChange(random, gateway, now))
+    const units = used.map(() => (random() < 0.1 ? 0 : 1 + pick(random, 2)))
+    return [...units, changes.length, ...changes.flat()]
+  })
   const additions = Array.from({ length: random() < 0.1 ? 1 + pick(random, 5) : 0 }, () => {
     const number = pick(random, used.length)
     const { bucketMs, kept } = limits[used[number]!]!
@@ -80,7 +84,7 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
     expected,
     now,
     random() < 0.3 ? 0 : 1 + pick(random, 5),
-    changes.length,
+    kinds.length,
     additions.length,
     isRenewal ? 3_000 : 0,
     isClaim ? 1 : 0,
@@ -91,10 +95,9 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
   for (const i of used) {
     const { kind, requests, bucketMs, holdMs, slackMs, isEnforced } = limits[i]!
     const allowed = isEnforced ? requests : 2 ** 40
-    const units = 1 + pick(random, 2)
-    args.push(KINDS.indexOf(kind), allowed, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000, units)
+    args.push(KINDS.indexOf(kind), allowed, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000)
   }
-  args.push(...changes.flat(), ...additions.flat())
+  args.push(...kinds.flat(), ...additions.flat())
   if (isRenewal) args.push(...used.map(() => pick(random, 4)))
   return args
 }
@@ -103,8 +106,9 @@ function randomChange(random: Random, { charged }: Gateway, now: number): Argume
   const what = ['settle', 'settle', 'abandon', 'refund', 'leave', 'renew'][pick(random, 6)]!
   const at = charged[Math.max(0, charged.length - 1 - pick(random, 6))]!
   const change: Argument[] = [what, at, 1 + pick(random, 3)]
-  if (what !== 'renew') return change
-  const to = now - Math.floor(random() * 20_000)
+  if (what === 'refund' || what === 'leave') return [...change, 0]
+  const to = now - Math.floor(random() ** 4 * 2_000_000) + (random() < 0.5 ? 1_000 : 0)
+  if (what !== 'renew') return [...change, to]
   charged.push(to)
   return [...change, to, pick(random, 4)]
 }

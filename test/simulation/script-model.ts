@@ -1,6 +1,6 @@
 import { Counter } from '../../src/quota/counter.ts'
 import { BUCKETS, type Limit } from '../../src/quota/limit.ts'
-import type { Argument, Reply } from '../../src/quota/redis-ledger.ts'
+import type { Argument, Reply } from '../../src/quota/script-call.ts'
 
 interface StoredCounter {
   readonly counter: Counter
@@ -34,7 +34,7 @@ interface Used {
   readonly counter: Counter
   readonly isConcurrent: boolean
   readonly slack: number
-  readonly units: number
+  units: number
   lease: number | undefined
   /** What the gateway is told of it, where that is less. */
   told: number | undefined
@@ -47,7 +47,7 @@ interface Used {
 const KINDS = ['rolling', 'calendar', 'concurrent'] as const
 const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0 }
 const SCALARS = 9
-const FIELDS = 6
+const FIELDS = 5
 const PRESSURE_MS = 2_000
 const FIRST_TERM_MS = 3_000
 const LEAST_LIFE_MS = 60_000
@@ -68,7 +68,7 @@ export class ScriptModel {
   run(keys: readonly string[], args: readonly Argument[]): Reply {
     const [expected, now] = [Number(args[0]), Number(args[1])]
     const wanted = expected < 0 ? 0 : Number(args[2])
-    const [changes, additions, term] = [Number(args[3]), Number(args[4]), Number(args[5])]
+    const [kinds, additions, term] = [Number(args[3]), Number(args[4]), Number(args[5])]
     const isClaim = String(args[6]) === '1'
     const gateway = String(args[SCALARS - 1])
     const names = args.slice(SCALARS, SCALARS + Number(args[7])).map(String)
@@ -78,7 +78,7 @@ export class ScriptModel {
     const leases = this.#leasesOf(keys[1]!, nowMs)
     const number = (home.numbers.get(gateway) ?? 0) + 1
     home.numbers.set(gateway, number)
-    if (expected >= 0 && number !== expected) return [now, number, -1]
+    if (expected >= 0 && number !== expected) return [now, number, -1, 0]
 
     let a = SCALARS + names.length
     let live = Math.max(LEAST_LIFE_MS, term)
@@ -98,7 +98,10 @@ export class ScriptModel {
       a += FIELDS
       return used
     })
-    for (let n = 0; n < changes; n++) a = change(all, args, a, now)
+    for (let n = 0; n < kinds; n++) {
+      for (const used of all) used.units = Number(args[a++])
+      for (let changes = Number(args[a++]); changes > 0; changes--) a = change(all, args, a, now)
+    }
     for (let n = 0; n < additions; n++, a += 3) {
       all[Number(args[a]) - 1]!.counter.restore(now, Number(args[a + 1]), Number(args[a + 2]))
     }
@@ -107,7 +110,7 @@ export class ScriptModel {
     }
     const granted = grantable(leases, gateway, all, now, wanted)
 
-    const reply: number[] = [now, number, granted]
+    const reply: number[] = [now, number, granted, all.length]
     for (const used of all) {
       const { counter, stored, units } = used
       if (granted > 0) {
@@ -120,7 +123,7 @@ export class ScriptModel {
           used.isRenewed = true
         }
       }
-      if (granted < wanted && used.others > 0 && used.left - used.others < (granted + 1) * units) {
+      if (granted < wanted && units > 0 && used.others > 0 && used.left - used.others < (granted + 1) * units) {
         stored.pressure = nowMs + PRESSURE_MS
       }
       if (used.isRenewed) {
@@ -140,8 +143,8 @@ export class ScriptModel {
     if (nowMs + live > home.expiresAt) home.expiresAt = nowMs + longer
     if (all.some(({ isRenewed }) => isRenewed)) leases.expiresAt = nowMs + longer
     if (granted < wanted) {
-      for (const { counter } of all) {
-        const charges = counter.limit.kind === 'rolling' ? counter.charges(now) : []
+      for (const { counter, units } of all) {
+        const charges = counter.limit.kind === 'rolling' && units > 0 ? counter.charges(now) : []
         reply.push(2 * charges.length, ...charges.flatMap(({ bucket, units }) => [bucket, units]))
       }
     }
@@ -188,7 +191,7 @@ export class ScriptModel {
 }
 
 function use(home: StoredHome, name: string, fields: readonly number[]): Used {
-  const [kind, requests, bucketMs, holdMs, slackMs, units] = fields as [...Tuple6]
+  const [kind, requests, bucketMs, holdMs, slackMs] = fields as [...Tuple5]
   const kindName = KINDS[kind as 0 | 1 | 2]
   // In microseconds, whatever their names say.
   const limit = { kind: kindName, requests, bucketMs, holdMs, slackMs, kept: KEPT[kindName] } as Limit
@@ -202,7 +205,7 @@ function use(home: StoredHome, name: string, fields: readonly number[]): Used {
     counter: stored.counter,
     isConcurrent: kindName === 'concurrent',
     slack: slackMs,
-    units,
+    units: 0,
     lease: undefined,
     told: undefined,
     leasedUntil: 0,
@@ -212,25 +215,26 @@ function use(home: StoredHome, name: string, fields: readonly number[]): Used {
   }
 }
 
-type Tuple6 = [number, number, number, number, number, number]
+type Tuple5 = [number, number, number, number, number]
 
 /** One change to all counters that it concerns; returns where the next one begins. */
 function change(all: readonly Used[], args: readonly Argument[], a: number, now: number): number {
-  const [what, at, calls] = [String(args[a]), Number(args[a + 1]), Number(args[a + 2])]
+  const [what, at, calls, to] = [String(args[a]), Number(args[a + 1]), Number(args[a + 2]), Number(args[a + 3])]
   if (what === 'renew') {
-    const [to, open] = [Number(args[a + 3]), Number(args[a + 4])]
+    const open = Number(args[a + 4])
     for (const { counter, isConcurrent, units } of all) {
       counter.renew(now, at, to, (isConcurrent ? open : calls) * units)
     }
     return a + 5
   }
+  const later = Math.min(to, now) - now
   for (const { counter, isConcurrent, slack, units } of all) {
     if (isConcurrent !== (what === 'leave')) continue
-    if (what === 'settle') counter.settle(now, at, calls * units, 0)
-    else if (what === 'abandon') counter.settle(now, at, calls * units, slack)
+    if (what === 'settle') counter.settle(now, at, calls * units, later)
+    else if (what === 'abandon') counter.settle(now, at, calls * units, later + slack)
     else counter.refund(now, at, calls * units)
   }
-  return a + 3
+  return a + 4
 }
 
 function renewLeases(
@@ -284,7 +288,7 @@ function grantable(leases: StoredLeases, gateway: string, all: readonly Used[], 
       if (used.lease === undefined) readLease(leases, gateway, used)
       used.others = Math.max(0, reserved - used.lease!)
     }
-    granted = Math.min(granted, Math.floor((used.left - used.others) / used.units))
+    if (used.units > 0) granted = Math.min(granted, Math.floor((used.left - used.others) / used.units))
   }
   return Math.max(0, granted)
 }

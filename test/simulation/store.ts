@@ -1,5 +1,6 @@
 import type { Random, Timer } from '../../src/clock.ts'
-import type { Argument, Reply, ScriptRunner } from '../../src/quota/redis-ledger.ts'
+import type { ScriptRunner } from '../../src/quota/redis-ledger.ts'
+import type { Argument, Reply } from '../../src/quota/script-call.ts'
 import type { Process, World } from './world.ts'
 
 /** What runs the script: the model, or a real Redis. The time of the call is in its arguments. */

@@ -1,0 +1,126 @@
+import type { Batch } from './batch.ts'
+import { Counter, type Release } from './counter.ts'
+import type { LimitUsage, Meter } from './ledger.ts'
+import type { Limit } from './limit.ts'
+import { Schedule } from './schedule.ts'
+
+export type Argument = string | number
+/** As redis-ledger.lua describes it. */
+export type Reply = ArrayLike<number>
+
+/** What a call of the script is to do for one meter; the arguments of redis-ledger.lua, by name. */
+export interface ScriptCall {
+  readonly gateway: string
+  readonly expected: number
+  readonly time: Argument
+  readonly wanted: number
+  /** Changes to calls of the meter, and of others of its home. */
+  readonly batches: readonly Batch[]
+  /** Number of a limit (from 1), bucket, units. */
+  readonly additions: readonly Argument[][]
+  readonly termMs: number
+  readonly isClaim: boolean
+  readonly leases: readonly number[]
+}
+
+const KINDS = { rolling: 0, calendar: 1, concurrent: 2 }
+/** Of a limit that is not enforced; more than fits a count. */
+const ANY_NUMBER = 2 ** 40
+
+export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
+  const { limits, told } = limitsOf(meter, call.batches)
+  const kinds = call.batches.filter((batch) => batch.meter !== meter)
+  const args: Argument[] = [
+    call.expected,
+    call.time,
+    call.wanted,
+    kinds.length + 1,
+    call.additions.length,
+    call.termMs,
+    call.isClaim ? 1 : 0,
+    limits.length,
+    call.gateway,
+  ]
+  for (const { id } of limits) args.push(id)
+  for (const argument of told) args.push(argument)
+  for (const batch of kinds) pushKind(args, limits, batch.meter, batch.changes())
+  const own = call.batches.find((batch) => batch.meter === meter)
+  pushKind(args, limits, meter, own?.changes() ?? [])
+  for (const addition of call.additions) args.push(...addition)
+  for (const lease of call.leases) args.push(lease)
+  return args
+}
+
+function pushKind(args: Argument[], limits: readonly Limit[], meter: Meter, changes: readonly Argument[][]): void {
+  for (let i = 0; i < limits.length; i++) {
+    const own = limits === meter.limits ? i : meter.limits.findIndex(({ id }) => id === limits[i]!.id)
+    args.push(meter.units[own] ?? 0)
+  }
+  args.push(changes.length)
+  for (const change of changes) args.push(...change)
+}
+
+interface Limits {
+  readonly limits: readonly Limit[]
+  readonly told: readonly Argument[]
+}
+
+const ofMeters = new WeakMap<Meter, Limits>()
+
+/** Those of the meter first. */
+function limitsOf(meter: Meter, batches: readonly Batch[]): Limits {
+  const own = ofMeters.getOrInsertComputed(meter, () => ({ limits: meter.limits, told: meter.limits.flatMap(tell) }))
+  const others = new Map<string, Limit>()
+  for (const { meter: other } of batches)
+    if (other !== meter) for (const limit of other.limits) others.set(limit.id, limit)
+  for (const { id } of meter.limits) others.delete(id)
+  if (others.size === 0) return own
+  const more = [...others.values()]
+  return { limits: [...own.limits, ...more], told: [...own.told, ...more.flatMap(tell)] }
+}
+
+function tell({ kind, requests, isEnforced, bucketMs, holdMs, slackMs }: Limit): Argument[] {
+  return [KINDS[kind], isEnforced ? requests : ANY_NUMBER, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000]
+}
+
+/** Where in a reply that of the first limit begins, and how much there is of each. */
+const FIRST = 4
+const FIELDS = 5
+
+export function usageOf(meter: Meter, reply: Reply): LimitUsage[] {
+  return meter.limits.map((limit, i) => ({
+    limit,
+    used: reply[FIRST + i * FIELDS]!,
+    resetMs: reply[FIRST + i * FIELDS + 1]! / 1_000,
+  }))
+}
+
+/** What the gateway has in lease of a limit; negative if that is as it was. */
+export function leaseOf(reply: Reply, i: number): number {
+  return reply[FIRST + i * FIELDS + 3]!
+}
+
+/** When more will be free, as a reply tells that granted less than was wanted; `leasedMs` from now leases come back. */
+export function scheduleOf(meter: Meter, reply: Reply, now: number, leasedMs: number): Schedule {
+  let list = FIRST + FIELDS * reply[3]!
+  return new Schedule(
+    now,
+    meter.limits.map((limit, i) => {
+      const others = reply[FIRST + i * FIELDS + 4]!
+      const free = reply[FIRST + i * FIELDS + 2]! - others
+      const leased = others > 0 ? [{ inMs: leasedMs, units: others }] : []
+      const releases = [...leased, ...releasesOf(limit, reply, i, list)]
+      list += 1 + reply[list]!
+      return { limit, units: meter.units[i]!, free, releases }
+    }),
+  )
+}
+
+/** As a counter would tell them; the charges of rolling windows are in the reply at `list`. */
+function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
+  const time = reply[0]! / 1_000
+  const counter = new Counter(limit)
+  if (limit.kind !== 'rolling') counter.restore(time, counter.bucketOf(time), reply[FIRST + i * FIELDS]!)
+  for (let n = list + 1; n < list + 1 + reply[list]!; n += 2) counter.restore(time, reply[n]!, reply[n + 1]!)
+  return counter.releases(time)
+}
