@@ -10,10 +10,11 @@ import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { openLedger } from './quota/open-ledger.ts'
 import { type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
+import type { BreakerOrder, BreakerRow } from './server/admin-breakers.ts'
 import { buildAdmin, type Controls, type Vitals } from './server/admin.ts'
 import { buildApp, connectionsOf, drainApp } from './server/app.ts'
 import { Proxy } from './server/proxy.ts'
-import { gatewayVitals } from './vitals.ts'
+import { breakerRows, gatewayVitals } from './vitals.ts'
 
 /** A process that is listening for clients. */
 export interface GatewayProcess {
@@ -23,6 +24,9 @@ export interface GatewayProcess {
   readonly metrics: Metrics
   /** Puts another configuration in force; throws a `ConfigError`, and changes nothing, if it can't. */
   apply(found: FoundConfig): Promise<Reloaded>
+  breakers(): BreakerRow[]
+  /** Whether there is such a breaker. */
+  setBreaker(order: BreakerOrder): boolean
   /** Finishes what was accepted, for at most `server.drain`, then stops. Safe to call twice. */
   stop(): Promise<void>
 }
@@ -55,7 +59,11 @@ export async function runGateway(
   const reloader = new Reloader({ load, apply, counts: metrics.reloads, logger: options.log.logger })
   const reload = (): Promise<Reloaded> => reloader.reload()
   try {
-    const { adminUrl, close } = await runAdmin(config, vitals, { reload })
+    const { adminUrl, close } = await runAdmin(config, vitals, {
+      reload,
+      breakers: () => Promise.resolve(gateway.breakers()),
+      setBreaker: (order) => Promise.resolve(gateway.setBreaker(order)),
+    })
     const stop = async (): Promise<void> => {
       await gateway.stop()
       await close()
@@ -94,7 +102,9 @@ export async function runWithoutAdmin(
     lookup,
     ledger,
     metrics,
-    onBreakerChange: (upstream, state) => logger.warn({ upstream, state }, 'the breaker changed its state'),
+    onBreakerChange: (name, state, change) => {
+      logger.warn({ ...name, state, ...change }, 'the breaker changed its state')
+    },
   })
   const follow = async (followed: Config): Promise<SecretFollower> => {
     const follower = new SecretFollower(secretsIn(followed), openSources(followed, clock), logger)
@@ -135,7 +145,13 @@ export async function runWithoutAdmin(
       await before.close()
       return { result: 'applied', changed, needRestart }
     }
-    return { url, vitals, metrics, apply, stop }
+    const setBreaker = ({ upstream, group, state }: BreakerOrder): boolean => {
+      const breaker = live.current.upstreams.get(upstream)?.breakers.named(group)
+      if (state === 'open') breaker?.hold()
+      else breaker?.close()
+      return breaker !== undefined
+    }
+    return { url, vitals, metrics, apply, breakers: () => breakerRows(live.current), setBreaker, stop }
   } catch (error) {
     await Promise.allSettled([app.close(), shutDown()])
     throw error

@@ -2,6 +2,7 @@ import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
 import type { LaneLabels, Metrics, RoomOccupancy } from './observe/metrics.ts'
 import { type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
+import type { BreakerRow } from './server/admin-breakers.ts'
 import type { QuotaRow, Vitals } from './server/admin.ts'
 
 interface Parts {
@@ -24,8 +25,7 @@ const DEGRADED = {
 export function gatewayVitals({ metrics, ledger, live, isStopping, clientConnections }: Parts): Vitals {
   metrics.observe({
     rooms: () => roomsOf(live.current),
-    breakers: () =>
-      [...live.current.upstreams.values()].map(({ name, breaker }) => ({ upstream: name, state: breaker.state })),
+    breakers: () => breakerRows(live.current),
     connections: () =>
       [...live.current.upstreams.values()].map(({ name, transport, webSockets }) => ({
         upstream: name,
@@ -49,6 +49,19 @@ export function gatewayVitals({ metrics, ledger, live, isStopping, clientConnect
     },
     degraded: () => Promise.resolve(ledger.isDegraded ? DEGRADED[live.current.config.store.onOutage] : undefined),
   }
+}
+
+export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
+  return [...upstreams.values()].flatMap(({ name, breakers }) =>
+    [...breakers.all()].map(({ group, breaker }) => ({
+      upstream: name,
+      group,
+      // First, because an opening ends when somebody looks.
+      state: breaker.state,
+      byHand: breaker.isHeld,
+      retryAfterMs: breaker.isRefusing ? Math.round(breaker.retryAfterMs) : undefined,
+    })),
+  )
 }
 
 function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {

@@ -9,6 +9,8 @@ import { metricsOfAll, type ProcessMetrics } from './observe/metrics-of-all.ts'
 import { OPENMETRICS, reloadCounts } from './observe/metrics.ts'
 import { applied, type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
+import type { BreakerState } from './resilience/breaker.ts'
+import type { BreakerOrder, BreakerRow } from './server/admin-breakers.ts'
 import type { QuotaRow, Vitals } from './server/admin.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
@@ -16,12 +18,12 @@ const REPLACE_AFTER_MS = 1_000
 /** Longer than any turn of a busy worker's event loop, and than its wait for Redis: only one that hangs takes more. */
 const ANSWER_WITHIN_MS = 2_000
 
-type Question = 'notReady' | 'degraded' | 'quota' | 'metrics' | 'reload'
+type Question = 'notReady' | 'degraded' | 'quota' | 'metrics' | 'reload' | 'breakers' | 'setBreaker'
 interface Ask {
   readonly ask: Question
   readonly number: number
-  /** To be put in force. */
-  readonly config?: ConfigText
+  /** What is to be put in force, or done. */
+  readonly input?: ConfigText | BreakerOrder
 }
 /** The configuration as the first process read it: what the others run does not depend on when they look. */
 export interface ConfigText {
@@ -110,7 +112,11 @@ export async function runWorkers(
   }
   try {
     const urls = await Promise.all(Array.from({ length: config.server.workers }, fork))
-    const { adminUrl, close } = await runAdmin(config, vitals, { reload })
+    const { adminUrl, close } = await runAdmin(config, vitals, {
+      reload,
+      breakers: async () => mergeBreakers(await askEach<BreakerRow[]>('breakers')),
+      setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
+    })
     phase = 'serving'
     const stop = async (): Promise<void> => {
       await endWorkers()
@@ -150,11 +156,13 @@ export async function runWorker(
     degraded: () => gateway.vitals.degraded(),
     quota: () => gateway.vitals.quota(),
     metrics: () => gateway.metrics.registry.getMetricsAsJSON(),
-    reload: (next) => applied(async () => gateway.apply(await parse(next!))),
-  } satisfies Record<Question, (text?: ConfigText) => Promise<unknown>>
-  process.on('message', ({ ask, number, config: next }: Ask) => {
+    reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
+    breakers: () => Promise.resolve(gateway.breakers()),
+    setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
+  } satisfies Record<Question, (input?: Ask['input']) => Promise<unknown>>
+  process.on('message', ({ ask, number, input }: Ask) => {
     if (ask === undefined) return
-    void answers[ask](next).then((answer: unknown) => {
+    void answers[ask](input).then((answer: unknown) => {
       process.send?.({ reply: number, answer: answer ?? null } satisfies Reply)
     })
   })
@@ -192,8 +200,8 @@ function urlOf(worker: Worker, text: ConfigText): Promise<string> {
 let questions = 0
 
 /** What each worker answers; undefined for one that does not in time. */
-function askEach<Answer>(ask: Question, config?: ConfigText): Promise<(Answer | undefined)[]> {
-  const about = config === undefined ? { ask } : { ask, config }
+function askEach<Answer>(ask: Question, input?: Ask['input']): Promise<(Answer | undefined)[]> {
+  const about = input === undefined ? { ask } : { ask, input }
   return Promise.all(workers().map((worker) => askOne<Answer>(worker, about)))
 }
 
@@ -215,6 +223,19 @@ function askOne<Answer>(worker: Worker, about: Omit<Ask, 'number'>): Promise<Ans
       if (error !== null) end(undefined)
     })
   })
+}
+
+const WORSE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
+
+/** Each worker has its own breakers: the worst state of each is shown. */
+function mergeBreakers(answers: readonly (readonly BreakerRow[] | undefined)[]): BreakerRow[] {
+  const worst = new Map<string, BreakerRow>()
+  for (const row of answers.flatMap((rows) => rows ?? [])) {
+    const key = `${row.upstream}\n${row.group ?? ''}`
+    const known = worst.get(key)
+    if (known === undefined || WORSE[row.state] > WORSE[known.state]) worst.set(key, row)
+  }
+  return [...worst.values()]
 }
 
 /** Workers count in one store, but each has its own queues. Undefined if none of them could ask the store. */

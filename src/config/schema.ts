@@ -117,6 +117,13 @@ const RouteSchema = object({
         'Whether a call may be repeated after it reached the upstream. Default: by method (RFC 9110 §9.2.2).',
     }),
   ),
+  breaker: Type.Optional(
+    Type.String({
+      pattern: NAME_PATTERN,
+      expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
+      description: 'Name of a breaker for the routes that name it, in place of the one for all calls.',
+    }),
+  ),
   credential: Type.Optional(
     Type.Enum(['inject', 'bearer', 'none'], {
       description:
@@ -239,9 +246,27 @@ export const UpstreamSchema = object({
   breaker: object(
     {
       failures: Type.Integer({ minimum: 1, default: 5, description: 'Failures in a row that open the breaker.' }),
-      reset: duration('How long it stays open before one call may probe the upstream.', { default: '60s' }),
+      slow: Type.Optional(
+        duration('A call that has to wait longer for its response headers counts as a failure. Default: none does.'),
+      ),
+      reset: duration('How long it stays open before calls may probe the upstream.', { default: '60s' }),
+      maxReset: duration(
+        'It stays open twice as long each time it opens again soon, up to this, never less than reset.',
+        {
+          default: '10m',
+        },
+      ),
+      probes: Type.Integer({
+        minimum: 1,
+        default: 1,
+        description: 'Calls that may probe the upstream at once; it closes when so many were answered.',
+      }),
+      per: Type.Enum(['upstream', 'class'], {
+        default: 'upstream',
+        description: 'What has a breaker of its own: the upstream as a whole, or each class of calls to it.',
+      }),
     },
-    { default: {}, description: 'Refusing calls at once while the upstream is failing.' },
+    { default: {}, description: 'Refusing calls at once while the upstream is failing, in each gateway process.' },
   ),
   timeouts: object(
     {

@@ -33,6 +33,8 @@ export type AttemptResult =
 export interface AttemptOptions {
   readonly permit: Permit
   readonly breakerPermit: BreakerPermit
+  /** A response whose headers take longer is a failure to the breaker. */
+  readonly slowMs: number
   readonly body: RequestBody | undefined
   /** Longest time to the response's headers, from the dispatch or from the client's last piece of a streamed body. */
   readonly headersMs: number
@@ -72,6 +74,8 @@ class Exchange implements ResponseHandler {
   /** Of the time to the response's headers, then of the time that a client takes none of the body. */
   #timer: Timer | undefined
   #drainedBytes = 0
+  /** Its headers are no failure, as far as the breaker is concerned. */
+  #isGood = false
   /** Until the end of the turn in which the head came, it and the first piece of the body wait for each other. */
   #isHeadHeld = true
   #firstChunk: Buffer | undefined
@@ -109,12 +113,11 @@ class Exchange implements ResponseHandler {
   onResponseStart(_: unknown, status: number, fields: IncomingHttpHeaders, statusMessage?: string): void {
     if (status < 200 || this.#phase !== 'sent') return
     this.#timer?.cancel()
-    const { permit, breakerPermit, judge } = this.#options
+    const { permit, judge } = this.#options
     permit.settle()
-    if (status >= 500) breakerPermit.failed()
-    else breakerPermit.succeeded()
     const call = this.#call
     const now = call.clock.now()
+    this.#tellBreaker(status, now)
     call.upstreamMs += now - this.#startedAt
     const retryAfter = status === 429 || status >= 500 ? fields['retry-after'] : undefined
     const retryAfterMs = typeof retryAfter === 'string' ? parseRetryAfter(retryAfter, now) : undefined
@@ -143,7 +146,8 @@ class Exchange implements ResponseHandler {
     const { permit, breakerPermit } = this.#options
     permit.settle()
     permit.leave()
-    breakerPermit.succeeded()
+    breakerPermit.answered()
+    breakerPermit.completed()
     call.upstreamMs += this.#elapsedMs
     call.onGone(undefined)
     const headers = responseHeaders(fields, call.usage.length > 0)
@@ -176,6 +180,7 @@ class Exchange implements ResponseHandler {
   }
 
   onResponseEnd(_: unknown, trailers: IncomingHttpHeaders): void {
+    if (this.#isGood) this.#options.breakerPermit.completed()
     if (this.#phase !== 'delivering') return
     addTrailers(this.#call, trailers)
     this.#call.response.end(this.#takeFirstChunk())
@@ -201,6 +206,7 @@ class Exchange implements ResponseHandler {
         }
         return this.#fail({ kind: 'interrupted' }, error)
       case 'delivering':
+        if (this.#isGood) breakerPermit.failed()
         // An end here would look like the whole body.
         this.#call.response.destroy()
         return this.#end({ kind: 'broken_off', cause: error })
@@ -208,6 +214,15 @@ class Exchange implements ResponseHandler {
       case 'over':
         return undefined
     }
+  }
+
+  /** Of a call with a body the upstream's time begins when it has all of it. */
+  #tellBreaker(status: number, now: number): void {
+    const { breakerPermit, slowMs, body } = this.#options
+    const tookMs = now - Math.max(this.#startedAt, body?.progressAt ?? 0)
+    this.#isGood = status < 500 && tookMs <= slowMs
+    if (this.#isGood) breakerPermit.answered()
+    else breakerPermit.failed()
   }
 
   #onTimeout(): void {

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Client } from '../clients/client.ts'
 import type { Clock } from '../clock.ts'
 import type { LimitUsage } from '../quota/ledger.ts'
+import type { BreakerState } from '../resilience/breaker.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account, Lane } from './account.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
@@ -51,6 +52,8 @@ export class Call {
   usage: readonly LimitUsage[] = []
   /** Limits that are not enforced, and would have refused it. */
   wouldDeny: string[] | undefined
+  /** The state of the breaker that refused it, or for which its latest attempt is a probe. */
+  breaker: BreakerState | undefined
   /** Its quota was judged without the store. */
   isStoreDegraded = false
   /** The client closed its connection before the response was complete. */

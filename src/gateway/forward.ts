@@ -3,7 +3,7 @@ import type { Client } from '../clients/client.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../quota/ledger.ts'
 import type { Admission, Closing, Permit, Shortage } from '../quota/waiting-room.ts'
-import type { BreakerPermit } from '../resilience/breaker.ts'
+import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
 import type { Lane } from './account.ts'
@@ -59,6 +59,7 @@ class Forwarding {
   readonly #isSafe: boolean
   readonly #body: RequestBody | undefined
   readonly #policy: RepeatPolicy
+  readonly #breaker: Breaker
   /** When the last attempt must have response headers; counts from the first attempt, not from the queue before it. */
   #deadline = Infinity
   /** Why the next attempt is made. */
@@ -70,13 +71,14 @@ class Forwarding {
     this.#call = call
     this.#target = target
     this.#env = env
+    this.#breaker = target.upstream.breakers.of(target.route)
     this.#isSafe = target.route.retry === 'safe' && mayRepeat
     this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, this.#isSafe) : undefined
     this.#policy = { retries: mayRepeat ? retry.retries : 0, baseDelayMs: retry.baseDelay, maxDelayMs: retry.maxDelay }
   }
 
   async run(): Promise<Forwarded> {
-    const { breaker } = this.#target.upstream
+    const breaker = this.#breaker
     for (;;) {
       if (breaker.isRefusing) return this.#breakerOpen()
       // Before the call is charged: a client that is slow to send uses up no window, no place, and not the breaker's probe.
@@ -93,6 +95,7 @@ class Forwarding {
         giveBack(admission.permit)
         return this.#breakerOpen()
       }
+      this.#call.breaker = breakerPermit.isProbe ? 'half-open' : undefined
       const end = await this.#attempt(admission.permit, breakerPermit)
       if (end.kind !== 'repeat') return end
       await this.#env.lastCall.sleep(this.#call, end.delayMs)
@@ -191,6 +194,7 @@ class Forwarding {
     const result = await attempt(call, this.#target, outgoingRequest(call, this.#target, body), {
       permit,
       breakerPermit,
+      slowMs: upstream.config.breaker.slow ?? Infinity,
       body,
       headersMs: Math.min(timeouts.headers, this.#deadline - now),
       judge: (ending) => this.#repeatAfter(ending),
@@ -234,7 +238,7 @@ class Forwarding {
     }
     const delayMs = decide(ending, this.#policy, situation, this.#env.random)
     // An open breaker would refuse the repeat; the upstream's own answer says more.
-    if (delayMs === undefined || upstream.breaker.isRefusing) return undefined
+    if (delayMs === undefined || this.#breaker.isRefusing) return undefined
     if (!upstream.retryBudget.withdraw()) {
       upstream.budgetExhausted.increment(call.id)
       return undefined
@@ -244,8 +248,12 @@ class Forwarding {
   }
 
   #breakerOpen(): Refused {
-    const { name, breaker } = this.#target.upstream
-    const message = `${name} kept failing, so calls to it are refused for a while`
+    const { name } = this.#target.upstream
+    const breaker = this.#breaker
+    this.#call.breaker = breaker.state
+    const message = breaker.isHeld
+      ? `calls to ${name} are refused until an operator allows them again`
+      : `${name} kept failing, so calls to it are refused for a while`
     return refused({ kind: 'breaker_open', message, retryAfterMs: breaker.retryAfterMs })
   }
 }

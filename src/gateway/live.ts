@@ -37,7 +37,6 @@ export class LiveSnapshot {
 
   /** Breaks nothing off: resolves when the last call upstream is over. */
   async close(): Promise<void> {
-    for (const { breaker } of this.#current.upstreams.values()) breaker.close()
     await Promise.all([...this.#holders.keys()].map((transport) => transport.close()))
   }
 

@@ -6,6 +6,7 @@ export function ownHeaders(call: Call, headers: string[]): void {
   call.overheadMs = call.gatewayMs
   headers.push('X-Correlation-Id', call.id, 'Server-Timing', serverTiming(call))
   if (call.attempts > 1) headers.push('X-Sluice-Attempts', String(call.attempts))
+  if (call.breaker !== undefined) headers.push('X-Sluice-Breaker', call.breaker)
   if (call.isStoreDegraded) headers.push('X-Sluice-Store', 'degraded')
   const tightest = tightestOf(call.usage, call.target?.lane.meter.units ?? [])
   if (tightest !== undefined) quotaHeaders(tightest, call.clock.now(), headers)

@@ -1,6 +1,7 @@
 import type { Clock, Random } from '../clock.ts'
 import type { ClientConfig } from '../config/client-schema.ts'
 import { isSame } from '../config/difference.ts'
+import { EVERY_CALL } from '../config/limits.ts'
 import type { Config, UpstreamConfig } from '../config/schema.ts'
 import { isLocalhost } from '../config/loopback.ts'
 import { presets } from '../config/presets/index.ts'
@@ -10,7 +11,8 @@ import { type Client, clientOf } from '../clients/client.ts'
 import { ClientKeys, keyOf } from '../clients/keys.ts'
 import { accessOf, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
 import type { CounterSeries } from '../observe/series.ts'
-import { Breaker, type BreakerState } from '../resilience/breaker.ts'
+import type { BreakerChange, BreakerState } from '../resilience/breaker.ts'
+import { Breakers } from '../resilience/breakers.ts'
 import { RetryBudget } from '../resilience/retry-budget.ts'
 import { type ClaimRules, toAccountPattern } from '../routing/account.ts'
 import { classifyByMethod } from '../routing/route.ts'
@@ -49,7 +51,7 @@ export interface Upstream {
   readonly transport: Transport
   /** How many are open, and may be. */
   readonly webSockets: { open: number; most: number }
-  readonly breaker: Breaker
+  readonly breakers: Breakers
   readonly retryBudget: RetryBudget
   /** Counts the repeats that the budget did not allow. */
   readonly budgetExhausted: CounterSeries
@@ -61,12 +63,18 @@ export interface Upstream {
   readonly access: readonly NetworkAccess[]
 }
 
+/** Which breaker: that of an upstream as a whole, or of one group of its routes. */
+export interface BreakerName {
+  readonly upstream: string
+  readonly group: string | undefined
+}
+
 /** What the program provides to every snapshot, and what outlives them. */
 export interface Services extends AccountServices {
   readonly random: Random
   /** Finds the addresses of upstreams. Default: as the system does. */
   readonly lookup?: LookupFunction | undefined
-  onBreakerChange(upstream: string, state: BreakerState): void
+  onBreakerChange(breaker: BreakerName, state: BreakerState, change: BreakerChange): void
 }
 
 /**
@@ -97,7 +105,6 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
 }
 
 export async function closeSnapshot(snapshot: Snapshot): Promise<void> {
-  for (const upstream of snapshot.upstreams.values()) upstream.breaker.close()
   await Promise.all([...snapshot.upstreams.values()].map((upstream) => upstream.transport.close()))
 }
 
@@ -128,7 +135,6 @@ function buildUpstream(
     accounts.set(accountName, new Account(name, accountName, options))
   }
   const before = previous?.config
-  const isSameServer = before?.url === config.url
   const webSockets = previous?.webSockets ?? { open: 0, most: 0 }
   webSockets.most = config.maxWebSockets
   return {
@@ -141,15 +147,7 @@ function buildUpstream(
     accounts,
     transport: transportOf(config, access, url, services, previous),
     webSockets,
-    breaker:
-      previous !== undefined && isSameServer && isSame(before?.breaker, config.breaker)
-        ? previous.breaker
-        : new Breaker({
-            clock: services.clock,
-            failures: config.breaker.failures,
-            resetMs: config.breaker.reset,
-            onChange: (state) => services.onBreakerChange(name, state),
-          }),
+    breakers: breakersOf(name, config, services, previous),
     retryBudget:
       previous !== undefined && before?.retry.budget === config.retry.budget
         ? previous.retryBudget
@@ -159,6 +157,36 @@ function buildUpstream(
     keyHeaders,
     access,
   }
+}
+
+/** Those that there are, if they would be the same and judge the same server. */
+function breakersOf(
+  upstream: string,
+  config: UpstreamConfig,
+  { clock, onBreakerChange }: Services,
+  previous: Upstream | undefined,
+): Breakers {
+  const { url, breaker, routes, limits } = config
+  const { failures, reset, maxReset, probes, per } = breaker
+  const named = routes.flatMap((route) => route.breaker ?? [])
+  const classes = [...Object.keys(limits).filter((name) => name !== EVERY_CALL), ...routes.map((route) => route.class)]
+  const groups = [...new Set([...named, ...(per === 'class' ? classes : [])])]
+  if (previous !== undefined) {
+    const { config: before, breakers } = previous
+    if (isSame([before.url, before.breaker, breakers.groups], [url, breaker, groups])) return breakers
+  }
+  const breakers = new Breakers({
+    clock,
+    failures,
+    resetMs: reset,
+    maxResetMs: maxReset,
+    probes,
+    isPerClass: per === 'class',
+    groups,
+    onChange: (group, state, change) => onBreakerChange({ upstream, group }, state, change),
+  })
+  if (previous !== undefined) breakers.holdAs(previous.breakers)
+  return breakers
 }
 
 /** The one that there is, if it would be the same: its connections are worth keeping. */
@@ -196,13 +224,14 @@ function reachOf({ url, connections, timeouts, tls, privateAddresses }: Upstream
 
 function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {
   const configured = config.routes.map(
-    ({ method, path, redact, class: className, charges, cost, retry, credential }): RouteEntry => {
+    ({ method, path, redact, class: className, charges, cost, retry, breaker, credential }): RouteEntry => {
       const rule = {
         class: className,
         secretSegments: segmentsNamed(path, redact ?? []),
         ...(charges === undefined ? {} : { charges }),
         ...(cost === undefined ? {} : { cost }),
         ...(retry === undefined ? {} : { retry }),
+        ...(breaker === undefined ? {} : { breaker }),
         ...(credential === undefined ? {} : { credential }),
       }
       return method === undefined ? { path, rule } : { methods: [method].flat(), path, rule }

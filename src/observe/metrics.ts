@@ -21,7 +21,7 @@ export interface Observed {
   rooms(): Iterable<RoomOccupancy>
   connections(): Iterable<{ upstream: string; connections: number; waiting: number; webSockets: number }>
   clientConnections(): Promise<number>
-  breakers(): Iterable<{ upstream: string; state: BreakerState }>
+  breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
   usage(): Promise<Iterable<{ labels: LaneLabels; usage: LimitUsage }>>
   readonly isStoreDegraded: boolean
 }
@@ -137,8 +137,10 @@ export class Metrics {
       async (gauge, observed) => gauge.set(await observed.clientConnections()),
       'sum',
     )
-    this.#gauge('breaker_state', '0 closed, 1 half-open, 2 open.', ['upstream'], (gauge, observed) => {
-      for (const { upstream, state } of observed.breakers()) gauge.set({ upstream }, STATE_VALUE[state])
+    this.#gauge('breaker_state', '0 closed, 1 half-open, 2 open.', ['upstream', 'group'], (gauge, observed) => {
+      for (const { upstream, group, state } of observed.breakers()) {
+        gauge.set(group === undefined ? { upstream } : { upstream, group }, STATE_VALUE[state])
+      }
     })
     this.#gauge(
       'store_degraded',

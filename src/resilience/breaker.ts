@@ -1,11 +1,19 @@
-import CircuitBreaker from 'opossum'
 import type { Clock } from '../clock.ts'
 
 export type BreakerState = 'closed' | 'half-open' | 'open'
 
-/** Leave to send one call. What it is told first counts, and only if the breaker's state has not changed meanwhile. */
+/**
+ * Leave to send one call. What it tells counts only if the breaker has not changed its state meanwhile: what began before an
+ * opening says nothing about after it.
+ */
 export interface BreakerPermit {
-  succeeded(): void
+  /** It is one of the few by which it is found out whether the upstream is well again. */
+  readonly isProbe: boolean
+  /** The response's headers are here, in time, and are no failure. Its body may still break off. */
+  answered(): void
+  /** The whole response is here, after `answered`. */
+  completed(): void
+  /** Instead of `answered`, or of `completed` where the body broke off. */
   failed(): void
   /** Nothing was learnt about the upstream: the client left, or the gateway itself refused the call. */
   abandoned(): void
@@ -15,61 +23,67 @@ export interface BreakerOptions {
   readonly clock: Clock
   /** Failures in a row that open it. */
   readonly failures: number
+  /** How long it stays open; twice as long each time it opens again soon, up to `maxResetMs`. */
   readonly resetMs: number
-  onChange(state: BreakerState): void
+  readonly maxResetMs: number
+  /** Calls that may probe the upstream at once, and of which all must succeed. */
+  readonly probes: number
+  onChange(state: BreakerState, change: BreakerChange): void
 }
 
-/** How soon another call may probe the upstream after one that told nothing. */
-const PROBE_AGAIN_MS = 1_000
+export interface BreakerChange {
+  /** How long it stays open; undefined for another state, or until it is closed by hand. */
+  readonly forMs: number | undefined
+  readonly isByHand: boolean
+}
+
+type State =
+  | { readonly kind: 'closed'; readonly first: BreakerPermit; readonly repeat: BreakerPermit }
+  /** Until a time, or, by hand, until it is closed. */
+  | { readonly kind: 'open'; readonly until: number }
+  | { readonly kind: 'half-open'; probing: number; succeeded: number }
+
+/** What a client is told that comes while others probe. */
+const PROBE_SOON_MS = 1_000
 
 /**
- * Stops calls to an upstream that keeps failing: after `failures` in a row none for `resetMs`, then one that probes.
- * opossum keeps the state and its times, and runs the probe; while closed, failures are only counted here, for opossum
- * opens by a rate and takes three times as long a call.
+ * Stops calls to an upstream that keeps failing: after `failures` in a row none for a while, then a few that probe. All by
+ * the clock's time, without timers: an opening ends when somebody looks. No library, because each we know opens by a rate
+ * over time, counts what began before an opening, or can't have several probes, growing pauses and its own clock.
  */
 export class Breaker {
-  readonly #clock: Clock
-  readonly #failures: number
-  readonly #resetMs: number
-  readonly #circuit: CircuitBreaker<[Promise<void>], void>
-  #inARow = 0
-  #refusesUntil = 0
-  /** What calls of the present closed state tell; replaced with every change, so that late results tell nobody. */
-  #closedPermit: BreakerPermit = this.#countingPermit()
+  readonly #options: BreakerOptions
+  #state: State = this.#closed()
+  /** How often it opened soon after it had been open, and for how long the last time. */
+  #again = 0
+  #lastMs = 0
+  #closedAt = -Infinity
 
-  constructor({ clock, failures, resetMs, onChange }: BreakerOptions) {
-    this.#clock = clock
-    this.#failures = failures
-    this.#resetMs = resetMs
-    this.#circuit = new CircuitBreaker((result: Promise<void>) => result, {
-      timeout: false,
-      resetTimeout: resetMs,
-      enableSnapshots: false,
-      rollingPercentilesEnabled: false,
-    })
-    const changed = (): void => {
-      this.#inARow = 0
-      this.#closedPermit = this.#countingPermit()
-      onChange(this.state)
-    }
-    this.#circuit.on('open', changed)
-    this.#circuit.on('halfOpen', changed)
-    this.#circuit.on('close', changed)
+  constructor(options: BreakerOptions) {
+    this.#options = options
   }
 
   get state(): BreakerState {
-    if (this.#circuit.opened) return 'open'
-    return this.#circuit.halfOpen ? 'half-open' : 'closed'
+    this.#look()
+    return this.#state.kind
   }
 
   /** Whether a call that came now would be refused. */
   get isRefusing(): boolean {
-    return !this.#circuit.closed && !this.#circuit.pendingClose
+    return this.#state.kind !== 'closed' && !this.#mayProbe()
   }
 
-  /** Milliseconds until a call may probe the upstream again; a second while one is probing. */
+  /** Whether only a hand can close it. */
+  get isHeld(): boolean {
+    return this.#state.kind === 'open' && this.#state.until === Infinity
+  }
+
+  /** Milliseconds until a call may probe the upstream again, as far as that is known. */
   get retryAfterMs(): number {
-    return Math.max(PROBE_AGAIN_MS, this.#refusesUntil - this.#clock.now())
+    const state = this.#state
+    if (state.kind !== 'open') return PROBE_SOON_MS
+    if (state.until === Infinity) return this.#options.resetMs
+    return Math.max(PROBE_SOON_MS, state.until - this.#options.clock.now())
   }
 
   /**
@@ -77,55 +91,87 @@ export class Breaker {
    * one client that asks for the one thing that fails must not close the upstream to all others.
    */
   enter({ isRepeat }: { isRepeat: boolean }): BreakerPermit | undefined {
-    if (this.#circuit.closed) return isRepeat ? { ...this.#closedPermit, failed: () => undefined } : this.#closedPermit
-    return this.isRefusing ? undefined : this.#probingPermit()
+    const state = this.#state
+    if (state.kind === 'closed') return isRepeat ? state.repeat : state.first
+    return this.#mayProbe() ? this.#probe() : undefined
   }
 
+  /** Opens it until it is closed by hand. */
+  hold(): void {
+    this.#change({ kind: 'open', until: Infinity }, true)
+  }
+
+  /** Closes it now; from then on it goes by what calls tell again. */
   close(): void {
-    this.#circuit.shutdown()
+    this.#again = 0
+    this.#change(this.#closed(), true)
   }
 
-  /** One for all calls while closed: each tells it once. */
-  #countingPermit(): BreakerPermit {
-    const permit: BreakerPermit = {
-      succeeded: () => {
-        if (permit === this.#closedPermit) this.#inARow = 0
-      },
+  #look(): void {
+    const state = this.#state
+    if (state.kind !== 'open' || state.until > this.#options.clock.now()) return
+    this.#change({ kind: 'half-open', probing: 0, succeeded: 0 })
+  }
+
+  #mayProbe(): boolean {
+    this.#look()
+    const state = this.#state
+    return state.kind === 'half-open' && state.probing + state.succeeded < this.#options.probes
+  }
+
+  /** One permit for all calls while it is closed, and one for their repeats. */
+  #closed(): State {
+    let inARow = 0
+    const first: BreakerPermit = {
+      isProbe: false,
+      answered: nothing,
+      completed: () => void (inARow = 0),
       failed: () => {
-        if (permit === this.#closedPermit && ++this.#inARow >= this.#failures) this.#open(this.#resetMs)
+        if (++inARow === this.#options.failures && this.#state === state) this.#open()
       },
-      abandoned: () => undefined,
+      abandoned: nothing,
     }
-    return permit
+    const state: State = { kind: 'closed', first, repeat: { ...first, failed: nothing } }
+    return state
   }
 
-  #probingPermit(): BreakerPermit {
-    const { promise, resolve, reject } = Promise.withResolvers<void>()
-    // opossum sees the rejection before it ends here.
-    this.#circuit.fire(promise).catch(() => undefined)
-    this.#refusesUntil = 0
+  #probe(): BreakerPermit {
+    const state = this.#state as State & { kind: 'half-open' }
+    state.probing++
     let isTold = false
-    const first = (tell: () => void) => (): void => {
+    const once = (tell: () => void) => (): void => {
       if (isTold) return
       isTold = true
-      tell()
+      state.probing--
+      if (this.#state === state) tell()
     }
     return {
-      succeeded: first(resolve),
-      failed: first(() => {
-        this.#refusesUntil = this.#clock.now() + this.#resetMs
-        reject(new Error('the probe failed'))
+      isProbe: true,
+      answered: once(() => {
+        if (++state.succeeded < this.#options.probes) return
+        this.#closedAt = this.#options.clock.now()
+        this.#change(this.#closed())
       }),
-      // opossum waits for the result of this probe for ever, and lets no other through.
-      abandoned: first(() => this.#open(Math.min(PROBE_AGAIN_MS, this.#resetMs))),
+      completed: nothing,
+      failed: once(() => this.#open()),
+      abandoned: once(nothing),
     }
   }
 
-  #open(forMs: number): void {
-    this.#refusesUntil = this.#clock.now() + forMs
-    const { options } = this.#circuit as unknown as { options: { resetTimeout: number } }
-    options.resetTimeout = forMs
-    this.#circuit.open()
-    options.resetTimeout = this.#resetMs
+  #open(): void {
+    const { clock, resetMs, maxResetMs } = this.#options
+    const now = clock.now()
+    const isSoon = this.#state.kind === 'half-open' || now - this.#closedAt < this.#lastMs
+    this.#again = isSoon ? this.#again + 1 : 0
+    this.#lastMs = Math.max(resetMs, Math.min(maxResetMs, resetMs * 2 ** this.#again))
+    this.#change({ kind: 'open', until: now + this.#lastMs })
+  }
+
+  #change(state: State, isByHand = false): void {
+    this.#state = state
+    const forMs = state.kind === 'open' && state.until !== Infinity ? this.#lastMs : undefined
+    this.#options.onChange(state.kind, { forMs, isByHand })
   }
 }
+
+function nothing(): void {}

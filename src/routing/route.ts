@@ -15,6 +15,8 @@ export interface Route {
   readonly cost: number
   /** Whether it may be repeated after it reached the upstream. */
   readonly retry: 'safe' | 'unsafe'
+  /** The breaker that it shares with others, in place of that of the upstream. */
+  readonly breaker: string | undefined
   /** How the account's credential travels: in its own header, as an `Authorization: Bearer`, or not at all. */
   readonly credential: 'inject' | 'bearer' | 'none'
   /** Numbers (from 0) of the non-empty path segments that hold a secret. */
@@ -64,6 +66,7 @@ export function completeRoute(method: string, rule: RouteRule): Route {
     countedAs: rule.countedAs ?? `${method} *`,
     cost: rule.cost ?? 1,
     retry: rule.retry ?? (IDEMPOTENT_METHODS.has(method) && !changesByReading ? 'safe' : 'unsafe'),
+    breaker: rule.breaker,
     credential,
     secretSegments: rule.secretSegments ?? [],
     pattern: rule.pattern,

@@ -4,6 +4,7 @@ import type { Secret } from '../credentials/secret.ts'
 import { CODE_OF } from '../gateway/failure.ts'
 import { OPENMETRICS } from '../observe/metrics.ts'
 import type { Reloaded } from '../reload.ts'
+import { type BreakerOrder, type BreakerRow, breakerRoutes } from './admin-breakers.ts'
 import { reloadRoute } from './admin-reload.ts'
 
 /** One limit of one account, as `GET /v1/quota` lists it. */
@@ -34,6 +35,9 @@ export interface Vitals {
 /** What operators can have done. */
 export interface Controls {
   reload(): Promise<Reloaded>
+  breakers(): Promise<BreakerRow[]>
+  /** Whether there is such a breaker. */
+  setBreaker(order: BreakerOrder): Promise<boolean>
 }
 
 /** The server for operators and Prometheus, on a port of its own. Everything below /v1 wants the token, if there is one. */
@@ -57,6 +61,7 @@ export function buildAdmin(vitals: Vitals, controls: Controls, token: Secret | u
         return data === undefined ? reply.code(503).send({ code: CODE_OF.store_unavailable }) : { data }
       })
       reloadRoute(api, controls)
+      breakerRoutes(api, controls)
       api.setNotFoundHandler((_, reply) => reply.code(404).send({ code: 'NOT_FOUND' }))
     },
     { prefix: '/v1' },

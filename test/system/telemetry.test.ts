@@ -256,10 +256,13 @@ describe('the metrics of a known sequence of calls', () => {
   })
 
   it('tell when a breaker lets a call probe the upstream', async () => {
-    const { sandbox, ask, values } = await setUp({ retry: { retries: 0 }, breaker: { failures: 1, reset: '1ms' } })
+    const breaker = { failures: 1, reset: '1s' }
+    const { clock, sandbox, ask, values } = await setUp({ retry: { retries: 0 }, breaker })
     sandbox.setFaults({ status: 500, times: 1 })
     await ask(READ)
-    await expect.poll(() => values('sluice_breaker_state', 'upstream')).toEqual({ harness: 1 })
+    expect(await values('sluice_breaker_state', 'upstream')).toEqual({ harness: 2 })
+    await clock.advance(1_000)
+    expect(await values('sluice_breaker_state', 'upstream')).toEqual({ harness: 1 })
     await ask(READ)
     expect(await values('sluice_breaker_state', 'upstream')).toEqual({ harness: 0 })
   })
