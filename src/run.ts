@@ -8,7 +8,9 @@ import { openSources } from './credentials/sources/open.ts'
 import { LiveSnapshot } from './gateway/live.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
+import { TokenShare } from './credentials/token-share.ts'
 import { openLedger } from './quota/open-ledger.ts'
+import { connectRedis } from './quota/redis.ts'
 import { type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
 import type { BreakerOrder, BreakerRow } from './server/admin-breakers.ts'
 import { buildAdmin, type Controls, type Vitals } from './server/admin.ts'
@@ -96,8 +98,12 @@ export async function runWithoutAdmin(
   const ledger = await openLedger(config.store, { clock, logger }).catch((error: Error) => {
     throw new StartError(error.message, { cause: error })
   })
+  const { store } = config
+  const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
   const live = new LiveSnapshot(config, {
     clock,
+    logger,
+    tokens,
     random,
     lookup,
     ledger,
@@ -117,6 +123,7 @@ export async function runWithoutAdmin(
   const shutDown = async (): Promise<void> => {
     try {
       await secrets.close()
+      tokens?.close()
       await live.close()
       await ledger.close()
     } finally {

@@ -1,6 +1,7 @@
 import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from './credential-schema.ts'
 import type { Path } from './problem.ts'
 import type { Secret } from '../credentials/secret.ts'
+import { algorithmOf, parsePrivateKey } from '../credentials/signing-key.ts'
 import { parseMasterKey } from '../credentials/store/master-keys.ts'
 import type { CredentialConfig, SecretsConfig } from './schema.ts'
 
@@ -12,7 +13,8 @@ export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
 /** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
 export function checkCredential(path: Path, credential: CredentialConfig, report: Report): void {
   const { type = 'header', value } = credential
-  const { needs, takes } = CREDENTIAL_TYPES[type]
+  const { needs, takes }: { needs: readonly (keyof CredentialConfig)[]; takes: readonly string[] } =
+    CREDENTIAL_TYPES[type]
   for (const key of needs) if (credential[key] === undefined) report([...path, key], `the key "${key}" is missing`)
   const known = new Set<string>([...needs, ...takes, ...COMMON_CREDENTIAL_FIELDS])
   for (const key of Object.keys(credential)) {
@@ -20,6 +22,30 @@ export function checkCredential(path: Path, credential: CredentialConfig, report
   }
   if ((type === 'header' || type === 'bearer') && value !== undefined && !HEADER_VALUE.test(value.reveal())) {
     report([...path, 'value'], 'holds a character that no header value may have, such as a line end')
+  }
+  checkKeys(path, credential, report)
+}
+
+function checkKeys(path: Path, { type, key, clientSecret, ...credential }: CredentialConfig, report: Report): void {
+  if (type === 'oauth2' && (key === undefined) === (clientSecret === undefined)) {
+    report([...path, 'clientSecret'], 'either clientSecret or key proves the client: one of them is needed')
+  }
+  for (const field of ['keyId', 'algorithm'] as const) {
+    if (type === 'oauth2' && key === undefined && credential[field] !== undefined) {
+      report([...path, field], `${field} belongs to key`)
+    }
+  }
+  if (key === undefined) return
+  if (credential.clientAuth !== undefined) report([...path, 'clientAuth'], 'clientAuth belongs to clientSecret')
+  try {
+    const usual = algorithmOf(parsePrivateKey(key.reveal()))
+    const { algorithm = usual } = credential
+    const isRsa = usual === 'RS256' && /^[RP]S/.test(algorithm)
+    const isPss = usual === 'PS256' && algorithm.startsWith('PS')
+    if (algorithm !== usual && !isRsa && !isPss)
+      report([...path, 'algorithm'], `a key of this type signs with ${usual}`)
+  } catch (error) {
+    report([...path, 'key'], (error as Error).message)
   }
 }
 

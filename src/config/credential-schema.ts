@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { addedHeader, object, secret } from './schema-parts.ts'
+import { addedHeader, duration, object, secret, url } from './schema-parts.ts'
 
 /** Which fields a type of credential needs, and which it may have besides; all others belong to other types. */
 export const CREDENTIAL_TYPES = {
@@ -7,6 +7,14 @@ export const CREDENTIAL_TYPES = {
   bearer: { needs: ['value'], takes: [] },
   basic: { needs: ['username', 'password'], takes: [] },
   query: { needs: ['parameter', 'value'], takes: [] },
+  oauth2: {
+    needs: ['tokenUrl', 'clientId'],
+    takes: 'clientSecret clientAuth key keyId algorithm issuer scopes audience parameters skew'.split(' '),
+  },
+  jwt: {
+    needs: ['key'],
+    takes: ['keyId', 'algorithm', 'issuer', 'subject', 'audience', 'claims', 'lifetime', 'skew'],
+  },
 } as const satisfies Record<string, { needs: readonly string[]; takes: readonly string[] }>
 
 export type CredentialType = keyof typeof CREDENTIAL_TYPES
@@ -18,7 +26,7 @@ const FIELDS = {
   type: Type.Optional(
     Type.Enum(Object.keys(CREDENTIAL_TYPES) as [CredentialType, ...CredentialType[]], {
       description:
-        'How the account is proven: header (default), bearer and basic as Authorization, query as a parameter of the URL.',
+        'How the account is proven: header (default), bearer and basic as Authorization, query as a parameter of the URL, oauth2 by a token that is had by client credentials, jwt by one that is signed here.',
     }),
   ),
   header: Type.Optional(
@@ -38,6 +46,51 @@ const FIELDS = {
       pattern: '^[A-Za-z0-9._~-]+$',
       expected: 'a name of letters, digits, ".", "_", "~" and "-"',
       description: 'For query: the parameter of the URL. What a client sends under this name is dropped.',
+    }),
+  ),
+  tokenUrl: Type.Optional(
+    url('an http:// or https:// URL without user or fragment', {
+      pattern: '^https?://[^/?#@]+(/[^#]*)?$',
+      description: 'For oauth2: the token endpoint.',
+    }),
+  ),
+  clientId: Type.Optional(Type.String({ minLength: 1, description: 'For oauth2.' })),
+  clientSecret: Type.Optional(secret('For oauth2, unless key proves the client.')),
+  clientAuth: Type.Optional(
+    Type.Enum(['basic', 'post'], {
+      description: 'For oauth2: whether the client secret goes in the Authorization header (default) or in the body.',
+    }),
+  ),
+  scopes: Type.Optional(Type.Array(Type.String({ minLength: 1 }), { minItems: 1, description: 'For oauth2.' })),
+  audience: Type.Optional(
+    Type.String({ minLength: 1, description: 'For oauth2 a parameter of the request, for jwt its claim aud.' }),
+  ),
+  parameters: Type.Optional(
+    Type.Record(Type.String(), Type.String(), {
+      description: 'For oauth2: what else the token endpoint wants, such as resource.',
+    }),
+  ),
+  key: Type.Optional(
+    secret('PEM of the private key that signs the token (jwt), or proves the client to the token endpoint (oauth2).'),
+  ),
+  keyId: Type.Optional(Type.String({ minLength: 1, description: 'Its id, the kid of what it signs.' })),
+  algorithm: Type.Optional(
+    Type.Enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'], {
+      description: 'What it signs with. Default: RS256, PS256, EdDSA, or what its curve needs.',
+    }),
+  ),
+  issuer: Type.Optional(
+    Type.String({
+      minLength: 1,
+      description: 'For jwt its claim iss; for oauth2 with a key the aud of the client’s assertion. Default: tokenUrl.',
+    }),
+  ),
+  subject: Type.Optional(Type.String({ minLength: 1, description: 'For jwt: its claim sub.' })),
+  claims: Type.Optional(Type.Record(Type.String(), Type.Unknown(), { description: 'For jwt: further claims.' })),
+  lifetime: Type.Optional(duration('For jwt: how long each is valid. Default: 5m.', { min: '10s', max: '24h' })),
+  skew: Type.Optional(
+    duration('How long before its end a token is renewed, but not before half of its life. Default: 30s.', {
+      min: '0s',
     }),
   ),
   expires: Type.Optional(

@@ -18,12 +18,20 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
     }
     if (client.share !== undefined) warnings.push(`clients.${name}.share is not enforced by this version`)
   }
-  for (const [name, { url }] of Object.entries(config.upstreams)) {
-    if (url === undefined) continue // it comes from a reference that was left out
-    const { protocol, hostname } = new URL(url)
-    if (protocol === 'http:' && !isLoopback(hostname)) {
-      warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
+  for (const [name, { url, accounts }] of Object.entries(config.upstreams)) {
+    // One that is missing comes from a reference that was left out.
+    if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
+    for (const [account, { credential }] of Object.entries(accounts)) {
+      if (!isPlain(credential?.tokenUrl)) continue
+      const path = `upstreams.${name}.accounts.${account}.credential.tokenUrl`
+      warnings.push(`${path} is http://, so what proves the client travels unencrypted`)
     }
   }
   return warnings
+}
+
+function isPlain(url: string | undefined): boolean {
+  if (url === undefined) return false
+  const { protocol, hostname } = new URL(url)
+  return protocol === 'http:' && !isLoopback(hostname)
 }

@@ -1,21 +1,63 @@
 import { hash } from 'node:crypto'
+import type { Clock, Random } from '../clock.ts'
 import type { CredentialConfig } from '../config/schema.ts'
+import type { Logger } from '../observe/log.ts'
+import type { Metrics } from '../observe/metrics.ts'
 import type { Credential } from './credential.ts'
-import { Secret } from './secret.ts'
+import { signToken } from './jwt.ts'
+import { requestToken } from './oauth2.ts'
+import { Secret, secretsIn } from './secret.ts'
 import { BasicCredential, HeaderCredential, QueryCredential } from './static.ts'
+import { TokenCredential } from './token-credential.ts'
+import { type Token, TokenKeeper } from './token-keeper.ts'
+import type { TokenShare } from './token-share.ts'
 
-/** Makes what a configuration describes. `defaultHeader` is that in which the upstream takes its credential. */
-export function buildCredential(name: string, config: CredentialConfig, defaultHeader: string): Credential {
-  const { type = 'header' } = config
+/** What the program provides to credentials. */
+export interface CredentialServices {
+  readonly clock: Clock
+  readonly random: Random
+  readonly metrics: Metrics
+  readonly logger?: Logger
+  /** Where tokens are shared with other instances. */
+  readonly tokens?: TokenShare | undefined
+}
+
+/** Whose credential it is. */
+export interface CredentialPlace {
+  readonly upstream: string
+  readonly account: string
+  /** The header in which the upstream takes its credential. */
+  readonly header: string
+}
+
+/** Makes what a configuration describes. */
+export function buildCredential(
+  place: CredentialPlace,
+  config: CredentialConfig,
+  services: CredentialServices,
+): Credential {
+  const { type = 'header', value } = config
+  const { clock } = services
+  const name = `${place.upstream}/${place.account}`
   switch (type) {
     case 'header':
-      return new HeaderCredential(name, config.header ?? defaultHeader, config.value!)
+      return new HeaderCredential(name, value!, clock, config.header ?? place.header)
     case 'bearer':
-      return new HeaderCredential(name, 'Authorization', config.value!, 'Bearer ')
+      return new HeaderCredential(name, value!, clock, 'Authorization', 'Bearer ')
     case 'basic':
-      return new BasicCredential(name, config.username!, config.password!)
+      return new BasicCredential(name, config.password!, clock, config.username!)
     case 'query':
-      return new QueryCredential(name, config.parameter!, config.value!)
+      return new QueryCredential(name, value!, clock, config.parameter!)
+    case 'oauth2':
+      return new TokenCredential(
+        name,
+        keepToken(place, config, services, (isWanted) => sharedToken(config, services, isWanted)),
+      )
+    case 'jwt':
+      return new TokenCredential(
+        name,
+        keepToken(place, config, services, () => signToken(config, clock)),
+      )
   }
 }
 
@@ -29,4 +71,38 @@ export function identityOf(config: CredentialConfig, defaultHeader: string): str
     return value instanceof Secret ? value.reveal() : value
   })
   return hash('sha256', JSON.stringify([names, values]), 'hex')
+}
+
+function keepToken(
+  { upstream, account }: CredentialPlace,
+  config: CredentialConfig,
+  { clock, random, metrics, logger }: CredentialServices,
+  obtain: (isWanted: (token: Token) => boolean) => Promise<Token>,
+): TokenKeeper {
+  const renewed = metrics.credentialRenewals.of({ upstream, account, result: 'ok' })
+  const failed = metrics.credentialRenewals.of({ upstream, account, result: 'failed' })
+  const keeper = new TokenKeeper({
+    clock,
+    random,
+    obtain,
+    onRenewal(error) {
+      if (error === undefined) return renewed.increment()
+      failed.increment()
+      const reason = error instanceof Error ? error.message : undefined
+      logger?.warn({ credential: `${upstream}/${account}`, reason }, 'no new token could be had')
+    },
+  })
+  for (const secret of secretsIn(config)) secret.onChange(() => keeper.renewSoon())
+  return keeper
+}
+
+function sharedToken(
+  config: CredentialConfig,
+  { clock, tokens }: CredentialServices,
+  isWanted: (token: Token) => boolean,
+): Promise<Token> {
+  const issue = (): Promise<Token> => requestToken(config, clock)
+  if (tokens === undefined) return issue()
+  const key = (config.clientSecret ?? config.key!).reveal()
+  return tokens.obtain({ identity: identityOf(config, ''), key }, isWanted, issue)
 }

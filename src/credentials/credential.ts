@@ -10,6 +10,17 @@ export interface Credential {
   readonly name: string
   /** Lower-case names of the headers that it sets, which no client's request brings along. */
   readonly headerNames: readonly string[]
+  /** Whether a body is worth keeping so that a call that is refused can be sent again with another. */
+  readonly isRenewable: boolean
+  /** Grows whenever another value is added than before. */
+  readonly version: number
+  /** Undefined if it can be added now; else when it can. Rejects with a `CredentialUnavailableError`. */
+  ready?(): Promise<void> | undefined
+  /**
+   * The upstream answered a call, to which it was added in that version, with 401, 403 or 429. Whether the call, sent
+   * again once, would carry another.
+   */
+  refused(status: number, version: number): boolean
   /** Adds it to a request, in the way that the route wants. */
   addTo(request: Unproven, route: Route): void
 }

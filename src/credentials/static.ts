@@ -1,66 +1,94 @@
 import { HEADER_VALUE } from '../config/credential-problems.ts'
+import type { Clock } from '../clock.ts'
 import type { Route } from '../routing/route.ts'
 import type { Credential, Unproven } from './credential.ts'
+import { Refusals } from './refusals.ts'
 import type { Secret } from './secret.ts'
 
-/** A secret that is sent as it is, in a header. */
-export class HeaderCredential implements Credential {
+/** A secret that is sent as it is: another value can only come from where it came from. */
+abstract class StaticCredential implements Credential {
   readonly name: string
+  readonly isRenewable = false
+  abstract readonly headerNames: readonly string[]
+  protected readonly value: Secret
+  readonly #refusals: Refusals
+  #isStale = false
+
+  constructor(name: string, value: Secret, clock: Clock) {
+    this.name = name
+    this.value = value
+    this.#refusals = new Refusals(clock)
+  }
+
+  get version(): number {
+    return this.value.version
+  }
+
+  ready(): Promise<void> | undefined {
+    if (!this.#isStale) return undefined
+    this.#isStale = false
+    return this.value.lookAgain?.()
+  }
+
+  refused(status: number, version: number): boolean {
+    if (status !== 401) return false
+    if (version !== this.version || this.#isStale) return true
+    if (this.value.lookAgain === undefined) return false
+    return (this.#isStale = this.#refusals.isReason())
+  }
+
+  abstract addTo(request: Unproven, route: Route): void
+}
+
+/** In a header. */
+export class HeaderCredential extends StaticCredential {
   readonly headerNames: readonly string[]
   readonly #header: string
-  readonly #value: Secret
   readonly #scheme: string
 
-  constructor(name: string, header: string, value: Secret, scheme = '') {
-    this.name = name
+  constructor(name: string, value: Secret, clock: Clock, header: string, scheme = '') {
+    super(name, value, clock)
     this.headerNames = [header.toLowerCase()]
     this.#header = header
-    this.#value = value
     this.#scheme = scheme
     value.whyNot = whyNoHeaderValue
   }
 
   addTo({ headers }: Unproven, route: Route): void {
-    const value = this.#value.reveal()
+    const value = this.value.reveal()
     if (route.credential === 'bearer') headers.push('Authorization', `Bearer ${value}`)
     else headers.push(this.#header, this.#scheme + value)
   }
 }
 
 /** User name and password (RFC 7617), in UTF-8. */
-export class BasicCredential implements Credential {
-  readonly name: string
+export class BasicCredential extends StaticCredential {
   readonly headerNames = ['authorization']
   readonly #username: string
-  readonly #password: Secret
 
-  constructor(name: string, username: string, password: Secret) {
-    this.name = name
+  constructor(name: string, password: Secret, clock: Clock, username: string) {
+    super(name, password, clock)
     this.#username = username
-    this.#password = password
   }
 
   addTo({ headers }: Unproven): void {
-    const pair = Buffer.from(`${this.#username}:${this.#password.reveal()}`)
+    const pair = Buffer.from(`${this.#username}:${this.value.reveal()}`)
     headers.push('Authorization', `Basic ${pair.toString('base64')}`)
   }
 }
 
 /** A parameter of the URL, which the gateway never logs. One that the client sent under that name is left out. */
-export class QueryCredential implements Credential {
-  readonly name: string
+export class QueryCredential extends StaticCredential {
   readonly headerNames = []
   readonly #parameter: string
-  readonly #value: Secret
 
-  constructor(name: string, parameter: string, value: Secret) {
-    this.name = name
+  constructor(name: string, value: Secret, clock: Clock, parameter: string) {
+    super(name, value, clock)
     this.#parameter = parameter
-    this.#value = value
   }
 
   addTo(request: Unproven): void {
-    const own = `${this.#parameter}=${encodeURIComponent(this.#value.reveal())}`
+    const own = `${this.#parameter}=${encodeURIComponent(this.value.reveal())}`
     const queryAt = request.path.indexOf('?')
     if (queryAt < 0) {
       request.path += `?${own}`

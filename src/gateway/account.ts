@@ -1,20 +1,17 @@
-import type { Clock } from '../clock.ts'
 import type { Preset } from '../config/presets/preset.ts'
 import { isSame } from '../config/difference.ts'
 import type { CredentialConfig, UpstreamConfig } from '../config/schema.ts'
-import { buildCredential } from '../credentials/build.ts'
+import { buildCredential, type CredentialServices } from '../credentials/build.ts'
 import type { Credential } from '../credentials/credential.ts'
-import type { LaneLabels, LaneMetrics, Metrics } from '../observe/metrics.ts'
+import type { LaneLabels, LaneMetrics } from '../observe/metrics.ts'
 import type { Ledger, Meter } from '../quota/ledger.ts'
 import type { WaitingRoom } from '../quota/waiting-room.ts'
 import type { Counting } from './charges.ts'
 import { Lanes } from './lanes.ts'
 
 /** What the program provides to every account. */
-export interface AccountServices {
-  readonly clock: Clock
+export interface AccountServices extends CredentialServices {
   readonly ledger: Ledger
-  readonly metrics: Metrics
 }
 
 export interface AccountOptions {
@@ -50,10 +47,11 @@ export class Account {
     this.key = `${upstream}/${name}`
     this.id = id ?? (credential?.value && preset?.accountInCredential?.(credential.value.reveal()))
     this.#madeOf = [credential, config.credentialHeader]
+    const place = { upstream, account: name, header: config.credentialHeader }
     this.credential =
       previous !== undefined && isSame(previous.#madeOf, this.#madeOf)
         ? previous.credential
-        : credential && buildCredential(this.key, credential, config.credentialHeader)
+        : credential && buildCredential(place, credential, services)
     const droppedNames = new Set([...keyHeaders, ...(this.credential?.headerNames ?? [])])
     // An account without a known id leaves it to the client to name it.
     if (config.accountHeader !== undefined && this.id !== undefined)

@@ -13,6 +13,7 @@ import { decide, type Ending, type RepeatPolicy } from './decide.ts'
 import type { Failure } from './failure.ts'
 import type { LastCall } from './last-call.ts'
 import { outgoingRequest } from './outgoing.ts'
+import { Proof } from './proof.ts'
 import type { Upstream } from './snapshot.ts'
 
 /** How a call ended: answered in full, given up by its client, broken off in the middle, or to be refused. */
@@ -60,6 +61,7 @@ class Forwarding {
   readonly #body: RequestBody | undefined
   readonly #policy: RepeatPolicy
   readonly #breaker: Breaker
+  readonly #proof: Proof | undefined
   /** When the last attempt must have response headers; counts from the first attempt, not from the queue before it. */
   #deadline = Infinity
   /** Why the next attempt is made. */
@@ -73,7 +75,11 @@ class Forwarding {
     this.#env = env
     this.#breaker = target.upstream.breakers.of(target.route)
     this.#isSafe = target.route.retry === 'safe' && mayRepeat
-    this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, this.#isSafe) : undefined
+    const { credential } = target.account
+    const isProven = credential !== undefined && target.route.credential !== 'none'
+    this.#proof = isProven ? new Proof(credential, target.route) : undefined
+    const isKept = this.#isSafe || (mayRepeat && this.#proof?.isRenewable === true)
+    this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, isKept) : undefined
     this.#policy = { retries: mayRepeat ? retry.retries : 0, baseDelayMs: retry.baseDelay, maxDelayMs: retry.maxDelay }
   }
 
@@ -85,6 +91,13 @@ class Forwarding {
       if (this.#body?.isPrepared === false) {
         const end = await this.#receive(this.#body)
         if (end !== undefined) return end
+      }
+      // Nor does one that has to wait for its credential.
+      const wait = this.#proof?.prepare(this.#call)
+      if (wait !== undefined) {
+        const failure = await wait
+        if (this.#call.isGone) return GONE
+        if (failure !== undefined) return refused(failure)
       }
       const entry = this.#enter()
       // Most enter at once, and an await less is a trip through the microtask queue less.
@@ -98,7 +111,7 @@ class Forwarding {
       this.#call.breaker = breakerPermit.isProbe ? 'half-open' : undefined
       const end = await this.#attempt(admission.permit, breakerPermit)
       if (end.kind !== 'repeat') return end
-      await this.#env.lastCall.sleep(this.#call, end.delayMs)
+      if (end.delayMs > 0) await this.#env.lastCall.sleep(this.#call, end.delayMs)
       if (this.#call.isGone) return GONE
       if (this.#env.lastCall.isOver) return refused(DRAINING)
     }
@@ -191,7 +204,7 @@ class Forwarding {
     }
     lane.metrics.attempts(this.#reason).increment(call.id)
     const upstreamMsBefore = call.upstreamMs
-    const result = await attempt(call, this.#target, outgoingRequest(call, this.#target, body), {
+    const result = await attempt(call, this.#target, outgoingRequest(call, this.#target, body, this.#proof), {
       permit,
       breakerPermit,
       slowMs: upstream.config.breaker.slow ?? Infinity,
@@ -229,6 +242,7 @@ class Forwarding {
     if (ending.kind === 'response') {
       if (ending.status < 400) return undefined
       if (ending.status === 429) countThrottled(call, lane)
+      if (this.#isWorthAnotherCredential(ending.status)) return 0
     }
     const situation = {
       attempts: call.attempts,
@@ -245,6 +259,14 @@ class Forwarding {
     }
     this.#reason = ending.kind === 'response' ? `status_${ending.status}` : ending.kind
     return delayMs
+  }
+
+  /** Not a matter of the retry budget, because it can't add up: a credential that does not help is not tried again soon. */
+  #isWorthAnotherCredential(status: number): boolean {
+    if (this.#proof === undefined || !this.#target.wishes.mayRepeat || this.#body?.isRepeatable === false) return false
+    if (!this.#proof.isWorthAnother(status)) return false
+    this.#reason = 'credential'
+    return true
   }
 
   #breakerOpen(): Refused {

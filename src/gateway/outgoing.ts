@@ -4,10 +4,16 @@ import { requestHeaders } from '../upstream/headers.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 import type { Account } from './account.ts'
 import type { Call, Target } from './call.ts'
+import type { Proof } from './proof.ts'
 
 /** The request as it goes upstream: the client's, less what was meant for the gateway, with account and credential. */
-export function outgoingRequest(call: Call, target: Target, body: RequestBody | undefined): OutgoingRequest {
-  const { upstream, account, route } = target
+export function outgoingRequest(
+  call: Call,
+  target: Target,
+  body: RequestBody | undefined,
+  proof: Proof | undefined,
+): OutgoingRequest {
+  const { upstream, account } = target
   const { request } = call
   const headers = requestHeaders(request.rawHeaders, {
     host: request.headers.host,
@@ -25,7 +31,7 @@ export function outgoingRequest(call: Call, target: Target, body: RequestBody | 
     body: body?.content() ?? null,
     upgrade: call.upgrade === undefined ? null : ('websocket' as const),
   }
-  if (route.credential !== 'none') account.credential?.addTo(outgoing, route)
+  proof?.addTo(outgoing)
   return outgoing
 }
 

@@ -1,4 +1,4 @@
-import type { Clock, Random } from '../clock.ts'
+import type { Clock } from '../clock.ts'
 import type { ClientConfig } from '../config/client-schema.ts'
 import { isSame } from '../config/difference.ts'
 import { EVERY_CALL } from '../config/limits.ts'
@@ -71,7 +71,6 @@ export interface BreakerName {
 
 /** What the program provides to every snapshot, and what outlives them. */
 export interface Services extends AccountServices {
-  readonly random: Random
   /** Finds the addresses of upstreams. Default: as the system does. */
   readonly lookup?: LookupFunction | undefined
   onBreakerChange(breaker: BreakerName, state: BreakerState, change: BreakerChange): void

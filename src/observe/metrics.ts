@@ -77,6 +77,10 @@ export class Metrics {
     'upstream_throttled',
     'Responses 429 of an upstream; explained is "no" where the ledger had quota left.',
   )
+  readonly credentialRenewals = this.#counter(
+    'credential_renewals',
+    'Tokens that were had, or not, of accounts whose credential is one that expires.',
+  )
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
   readonly reloads = reloadCounts(this.registry)
   #observed: Observed | undefined

@@ -1,0 +1,29 @@
+import { randomUUID } from 'node:crypto'
+import { SignJWT } from 'jose'
+import type { Clock } from '../clock.ts'
+import type { CredentialConfig } from '../config/schema.ts'
+import { tokenOf } from './oauth2.ts'
+import { algorithmOf, importSigningKey, parsePrivateKey } from './signing-key.ts'
+import type { Token } from './token-keeper.ts'
+
+const USUAL_LIFETIME_MS = 300_000
+/** The vendor's clock may be behind ours. */
+const BACKDATED_S = 30
+
+/** Signs a JWT (RFC 7519) by which the upstream itself knows the account. */
+export async function signToken(config: CredentialConfig, clock: Clock): Promise<Token> {
+  const { lifetime = USUAL_LIFETIME_MS, claims = {}, issuer, subject, audience, keyId } = config
+  const now = clock.now()
+  const seconds = Math.floor(now / 1_000)
+  const alg = config.algorithm ?? algorithmOf(parsePrivateKey(config.key!.reveal()))
+  const jwt = new SignJWT(claims)
+    .setProtectedHeader({ alg, typ: 'JWT', ...(keyId === undefined ? {} : { kid: keyId }) })
+    .setIssuedAt(seconds - BACKDATED_S)
+    .setExpirationTime(seconds + Math.floor(lifetime / 1_000))
+    .setJti(randomUUID())
+  if (issuer !== undefined) jwt.setIssuer(issuer)
+  if (subject !== undefined) jwt.setSubject(subject)
+  if (audience !== undefined) jwt.setAudience(audience)
+  const text = await jwt.sign(await importSigningKey(config.key!, alg))
+  return tokenOf(text, now, lifetime, config.skew)
+}

@@ -1,0 +1,40 @@
+import { createPrivateKey, type KeyObject } from 'node:crypto'
+import { importPKCS8 } from 'jose'
+import type { Secret } from './secret.ts'
+
+/** Imports a private key in any PEM form, for the algorithm that is named, or else the usual one of its type. */
+export function importSigningKey(pem: Secret, algorithm: string | undefined): Promise<CryptoKey> {
+  const key = parsePrivateKey(pem.reveal())
+  const pkcs8 = key.export({ type: 'pkcs8', format: 'pem' })
+  return importPKCS8(pkcs8, algorithm ?? algorithmOf(key))
+}
+
+/** Throws, and does not say what the text was, if it is none. */
+export function parsePrivateKey(pem: string): KeyObject {
+  try {
+    return createPrivateKey(pem)
+  } catch {
+    throw new Error('this is no private key in PEM form, or one that has a password')
+  }
+}
+
+/** By RFC 7518 §3.1 and RFC 8037. */
+export function algorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string {
+  switch (asymmetricKeyType) {
+    case 'rsa':
+      return 'RS256'
+    case 'rsa-pss':
+      return 'PS256'
+    case 'ed25519':
+      return 'EdDSA'
+    default:
+      switch (asymmetricKeyDetails?.namedCurve) {
+        case 'secp384r1':
+          return 'ES384'
+        case 'secp521r1':
+          return 'ES512'
+        default:
+          return 'ES256'
+      }
+  }
+}

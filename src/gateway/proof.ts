@@ -1,0 +1,65 @@
+import type { Credential, Unproven } from '../credentials/credential.ts'
+import { CredentialUnavailableError } from '../credentials/token-keeper.ts'
+import type { Route } from '../routing/route.ts'
+import type { Call } from './call.ts'
+import type { Failure } from './failure.ts'
+
+/** The credential of one call, over all its attempts. */
+export class Proof {
+  readonly #credential: Credential
+  readonly #route: Route
+  /** Of what the last attempt was sent with. */
+  #version = -1
+  #isRenewed = false
+
+  constructor(credential: Credential, route: Route) {
+    this.#credential = credential
+    this.#route = route
+  }
+
+  /** Whether a body is worth keeping because the call may have to be sent with another credential. */
+  get isRenewable(): boolean {
+    return this.#credential.isRenewable
+  }
+
+  /** Undefined if it can be added at once; else the wait for that, or for the client's leaving, with why it was in vain. */
+  prepare(call: Call): Promise<Failure | undefined> | undefined {
+    const wait = this.#credential.ready?.()
+    return wait && waitFor(wait, call)
+  }
+
+  addTo(request: Unproven): void {
+    this.#version = this.#credential.version
+    this.#credential.addTo(request, this.#route)
+  }
+
+  /**
+   * Whether a call that was answered so is to be sent once more, with another credential. The upstream has done nothing
+   * of it (RFC 9110 §15.5.2, §15.5.4), so this is no matter of methods; but it happens once a call.
+   */
+  isWorthAnother(status: number): boolean {
+    if (this.#isRenewed || !this.#credential.refused(status, this.#version)) return false
+    this.#isRenewed = true
+    return true
+  }
+}
+
+async function waitFor(wait: Promise<void>, call: Call): Promise<Failure | undefined> {
+  const since = call.clock.now()
+  try {
+    await Promise.race([wait, new Promise<void>((resolve) => call.onGone(resolve))])
+    return undefined
+  } catch (error) {
+    if (!(error instanceof CredentialUnavailableError)) throw error
+    const { message, retryAfterMs, cause } = error
+    return {
+      kind: 'credential_unavailable',
+      message: `the account has no credential now: ${message}`,
+      retryAfterMs,
+      cause,
+    }
+  } finally {
+    call.onGone(undefined)
+    call.receivingMs += call.clock.now() - since
+  }
+}
