@@ -111,7 +111,8 @@ class Exchange implements ResponseHandler {
   }
 
   onResponseStart(_: unknown, status: number, fields: IncomingHttpHeaders, statusMessage?: string): void {
-    if (status < 200 || this.#phase !== 'sent') return
+    if (this.#phase !== 'sent') return
+    if (status < 200) return this.#inform(status, fields)
     this.#timer?.cancel()
     const { permit, judge } = this.#options
     permit.settle()
@@ -167,6 +168,14 @@ class Exchange implements ResponseHandler {
       },
     })
     upgrade.tunnels.add(tunnel)
+  }
+
+  /** Interim responses are passed on (RFC 9110 §15.2), to clients that know them. */
+  #inform(status: number, fields: IncomingHttpHeaders): void {
+    const { request, response } = this.#call
+    // Whoever waits for 100 Continue got it when the body was asked for.
+    if (status === 100 || request.httpVersion === '1.0') return
+    response.writeInformation(status, responseHeaders(fields, false))
   }
 
   onResponseData(controller: ResponseControl, chunk: Buffer): void {

@@ -443,3 +443,24 @@ async function startFlood(total: number): Promise<{ readonly url: string; readon
 function idle(clock: SimulatedClock): readonly number[] {
   return clock.waits.filter((ms) => ms === 300_000)
 }
+
+describe('interim responses', () => {
+  const receivedFor = (request: string): Promise<string> =>
+    startUpstream((_, response) =>
+      response.writeEarlyHints({ link: '</style.css>; rel=preload', 'x-hint': 'one' }, () => response.end('done')),
+    ).then(async ({ url }) => {
+      const gateway = await startGateway(harnessConfig(url))
+      const client = await RawClient.connect(gateway.url)
+      client.write(request)
+      return client.until(/done/)
+    })
+
+  it('are passed on before the response', async () => {
+    const received = await receivedFor(`GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n`)
+    expect(received).toMatch(/^HTTP\/1\.1 103 Early Hints\r\n[^]*x-hint: one\r\n[^]*\r\n\r\nHTTP\/1\.1 200 OK/)
+  })
+
+  it('are kept from clients that do not know them', async () => {
+    expect(await receivedFor(`GET /harness/ng/api/projects HTTP/1.0\r\nHost: x\r\n\r\n`)).toMatch(/^HTTP\/1\.1 200 OK/)
+  })
+})
