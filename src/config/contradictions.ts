@@ -1,3 +1,4 @@
+import { createSecureContext } from 'node:tls'
 import { isIP } from 'node:net'
 import { keyOf } from '../clients/keys.ts'
 import { isPublicAddress } from '../clients/public-address.ts'
@@ -8,7 +9,7 @@ import { isLocalhost, isLoopback } from './loopback.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
 import { didYouMean, type Path, type Problem } from './problem.ts'
-import type { Config, UpstreamConfig } from './schema.ts'
+import type { Config, ListenerTls, UpstreamConfig } from './schema.ts'
 
 /**
  * What each value alone can't show: settings that exclude, or refer to, one another. Messages name keys, which stand in the
@@ -29,6 +30,9 @@ export function findContradictions(config: Config): Problem[] {
 type Report = (path: Path, message: string) => void
 
 function checkListeners({ server, admin, clients }: Config, report: Report): void {
+  if (server.tls !== undefined && !isKeyPair(server.tls)) {
+    report(['server', 'tls'], 'cert and key are no PEM of a certificate and its private key')
+  }
   if (!isLoopback(server.host) && clients === undefined) {
     report(['server', 'host'], 'clients must be configured when the gateway listens beyond loopback')
   }
@@ -37,6 +41,15 @@ function checkListeners({ server, admin, clients }: Config, report: Report): voi
   }
   if (server.port === admin.port && server.port !== 0) {
     report(['admin', 'port'], 'is the port of server, too; they must differ')
+  }
+}
+
+function isKeyPair({ cert, key }: ListenerTls): boolean {
+  try {
+    createSecureContext({ cert, key: key.reveal() })
+    return true
+  } catch {
+    return false
   }
 }
 

@@ -154,6 +154,14 @@ const TlsSchema = object(
   { description: 'For a server that the system’s trust store does not know, or that wants a client certificate.' },
 )
 
+const ListenerTlsSchema = object(
+  {
+    cert: Type.String({ minLength: 1, description: 'PEM of the certificate and its chain.' }),
+    key: secret('PEM of its private key.'),
+  },
+  { description: 'TLS for clients. Without it the port speaks plain HTTP.' },
+)
+
 const ClaimsSchema = object(
   {
     headers: Type.Optional(
@@ -291,6 +299,10 @@ export const UpstreamSchema = object({
     default: 256,
     description: 'Most connections to the upstream, in each gateway process.',
   }),
+  http2: Type.Boolean({
+    default: false,
+    description: 'Whether the upstream is spoken to in HTTP/2: where it agrees with https, always (h2c) with http.',
+  }),
   maxWebSockets: Type.Integer({
     minimum: 0,
     default: 100,
@@ -326,6 +338,11 @@ export const ConfigSchema = object({
           'Whether a changed file, also one that is referenced by ${file:…}, is put in force as SIGHUP does.',
       }),
       drain: duration('Longest time to finish running calls after SIGTERM.', { default: '30s', min: '0s' }),
+      tls: Type.Optional(ListenerTlsSchema),
+      http2: Type.Boolean({
+        default: false,
+        description: 'Whether clients may speak HTTP/2 too: by ALPN with tls, else if they begin with it (h2c).',
+      }),
       maxHeaderBytes: Type.Integer({
         minimum: 4096,
         maximum: 1_048_576,
@@ -408,6 +425,7 @@ export const ConfigSchema = object({
 export type Config = StaticDecode<typeof ConfigSchema>
 export type UpstreamConfig = StaticDecode<typeof UpstreamSchema>
 export type CredentialConfig = StaticDecode<typeof CredentialSchema>
+export type ListenerTls = NonNullable<Config['server']['tls']>
 export type LimitConfig = StaticDecode<typeof LimitSchema>
 export type SecretsConfig = Config['secrets']
 export type StoreConfig = Config['store']

@@ -18,6 +18,7 @@ export function outgoingRequest(
   const headers = requestHeaders(request.rawHeaders, {
     host: request.headers.host,
     clientAddress: request.socket.remoteAddress,
+    isSecure: 'encrypted' in request.socket,
     correlationId: call.id,
     droppedNames: droppedNames(call, account),
   })

@@ -206,6 +206,7 @@ function transportOf(
     connections: config.connections,
     connectTimeoutMs: config.timeouts.connect,
     idleTimeoutMs: config.timeouts.idle,
+    http2: config.http2,
     tls: {
       ...(config.tls?.ca === undefined ? {} : { ca: config.tls.ca }),
       ...(config.tls?.cert === undefined ? {} : { cert: config.tls.cert }),

@@ -1,12 +1,14 @@
 import { type IncomingMessage, METHODS } from 'node:http'
 import type { Duplex } from 'node:stream'
+import type { TlsOptions } from 'node:tls'
 import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Failure } from '../gateway/failure.ts'
-import type { Config } from '../config/schema.ts'
+import type { Config, ListenerTls } from '../config/schema.ts'
+import { addHttp2 } from './http2.ts'
 import { correlationId, type Proxy } from './proxy.ts'
 import { rawRefusal } from './respond.ts'
-import { takeUpgrades } from './upgrade.ts'
+import { refuseConnect, takeUpgrades } from './upgrade.ts'
 
 /** Longest time for the head of a request to come in. */
 const HEAD_TIMEOUT_MS = 30_000
@@ -14,7 +16,8 @@ const HEAD_TIMEOUT_MS = 30_000
 const KEEP_ALIVE_MS = 75_000
 
 /** The server for clients: everything on it is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
-export function buildApp(proxy: Proxy, { maxHeaderBytes }: Config['server']): FastifyInstance {
+export function buildApp(proxy: Proxy, { maxHeaderBytes, tls, http2 }: Config['server']): FastifyInstance {
+  const http = { maxHeaderSize: maxHeaderBytes, headersTimeout: HEAD_TIMEOUT_MS }
   const app = Fastify({
     logger: false,
     return503OnClosing: false, // a drain serves what is accepted
@@ -23,7 +26,7 @@ export function buildApp(proxy: Proxy, { maxHeaderBytes }: Config['server']): Fa
     keepAliveTimeout: KEEP_ALIVE_MS,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: maxHeaderBytes },
-    http: { maxHeaderSize: maxHeaderBytes, headersTimeout: HEAD_TIMEOUT_MS },
+    ...(tls === undefined ? { http } : { https: { ...http, ...secureOptions(tls, http2) } }),
     rewriteUrl: toRoutable,
     frameworkErrors: (error, request, reply) => refuseRequest(proxy, request, reply as FastifyReply, error),
     clientErrorHandler: refuseConnection,
@@ -42,6 +45,15 @@ export function buildApp(proxy: Proxy, { maxHeaderBytes }: Config['server']): Fa
     void proxy.serve(request, response, { kind: 'invalid_request', message })
   })
   takeUpgrades(app.server, proxy)
+  if (http2) {
+    const sessions = addHttp2(app.server, {
+      maxHeaderBytes,
+      idleMs: KEEP_ALIVE_MS,
+      headMs: HEAD_TIMEOUT_MS,
+      onConnect: (request, response) => refuseConnect(proxy, request, response),
+    })
+    app.addHook('preClose', async () => sessions.close())
+  }
   app.register(httpProxy, {
     // Unused: where a call goes is for the gateway to find out, path and query included, which it reads as they were sent.
     upstream: 'http://upstream.invalid',
@@ -54,6 +66,11 @@ export function buildApp(proxy: Proxy, { maxHeaderBytes }: Config['server']): Fa
     },
   })
   return app
+}
+
+/** TLS 1.2 and 1.3, as Node has it by default. */
+function secureOptions({ cert, key }: ListenerTls, http2: boolean): TlsOptions {
+  return { cert, key: key.reveal(), ALPNProtocols: http2 ? ['h2', 'http/1.1'] : ['http/1.1'] }
 }
 
 /** What the router can't take as it is: `//…` would look like a host, and so does an absolute-form target. */

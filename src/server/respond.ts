@@ -1,4 +1,5 @@
 import { STATUS_CODES } from 'node:http'
+import type { Http2ServerRequest } from 'node:http2'
 import Negotiator from 'negotiator'
 import type { Call } from '../gateway/call.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
@@ -99,6 +100,7 @@ function isLong(headers: Record<string, unknown>): boolean {
 
 /** Closes the connection behind the response, but leaves a client that is still sending the time to read it. */
 export function closeAfter({ request, response }: Call): void {
+  if (request.httpVersionMajor === 2) return endStreamAfter({ request, response })
   const { socket } = request
   // Node would destroy the connection behind the last response on it. Whatever the client still sends is then answered by a
   // reset, which takes the response away from it before it was read (RFC 9112 §9.6).
@@ -109,4 +111,11 @@ export function closeAfter({ request, response }: Call): void {
   }
   if (response.writableFinished) close()
   else response.once('finish', close)
+}
+
+/** Of HTTP/2 only the stream is closed, with the word that no more of the body is wanted (RFC 9113 §8.1). */
+function endStreamAfter({ request, response }: Pick<Call, 'request' | 'response'>): void {
+  const { stream } = request as unknown as Http2ServerRequest
+  if (response.writableFinished) stream.close()
+  else response.once('finish', () => stream.close())
 }

@@ -11,9 +11,11 @@ export function takeUpgrades(server: Server, proxy: Proxy): void {
   server.on('upgrade', (request, socket, head) => {
     void proxy.serve(request, responseTo(request), obstacleOf(request), { socket, head })
   })
-  server.on('connect', (request) => {
-    void proxy.serve(request, responseTo(request), invalid('CONNECT is not forwarded: this is no tunnel'))
-  })
+  server.on('connect', (request) => refuseConnect(proxy, request, responseTo(request)))
+}
+
+export function refuseConnect(proxy: Proxy, request: IncomingMessage, response: ServerResponse): void {
+  void proxy.serve(request, response, invalid('CONNECT is not forwarded: this is no tunnel'))
 }
 
 /** Node makes none where the protocol may change. It ends the connection, unless the protocol does change. */

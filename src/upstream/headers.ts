@@ -33,6 +33,8 @@ export interface Hop {
   /** Name by which the client called the gateway. */
   readonly host: string | undefined
   readonly clientAddress: string | undefined
+  /** Whether the client's connection has TLS. */
+  readonly isSecure: boolean
   readonly correlationId: string
   /** Lower-case names of further fields that are not the client's to send: those of keys and accounts. */
   readonly droppedNames: ReadonlySet<string>
@@ -45,7 +47,7 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
   let via = VIA
   let forwardedFor = hop.clientAddress
   let forwardedHost = hop.host
-  let forwardedProto = 'http'
+  let forwardedProto = hop.isSecure ? 'https' : 'http'
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!
     const value = raw[i + 1]!

@@ -20,6 +20,7 @@ export interface TransportOptions {
   readonly connectTimeoutMs: number
   readonly idleTimeoutMs: number
   readonly tls: TlsOptions
+  readonly http2: boolean
   /** Finds the addresses of a host name. Default: as the system does. */
   readonly lookup?: LookupFunction
 }
@@ -38,40 +39,59 @@ export interface OutgoingRequest {
 /** The connections to one upstream. Certificates are always verified; nothing is retried or redirected here. */
 export class Transport {
   readonly #pool: Pool
+  /** For WebSockets, which begin with HTTP/1.1. */
+  readonly #upgrades: Pool
 
-  constructor({ url, connections, connectTimeoutMs, idleTimeoutMs, tls, lookup }: TransportOptions) {
-    this.#pool = new Pool(url.origin, {
-      connections,
-      pipelining: 1,
-      allowH2: false,
-      connect: { timeout: connectTimeoutMs, rejectUnauthorized: true, ...tls, ...(lookup && { lookup }) },
-      // undici's own timers are coarse and count an upload as waiting: the attempt keeps the time to the headers itself.
-      headersTimeout: 0,
-      bodyTimeout: idleTimeoutMs,
-      // Longer than undici's 4 s; a shorter time that the upstream names in Keep-Alive wins.
-      keepAliveTimeout: 30_000,
-    })
+  constructor(options: TransportOptions) {
+    this.#pool = poolOf(options)
+    this.#upgrades = options.http2 ? poolOf({ ...options, http2: false }) : this.#pool
   }
 
   /** Sends one request. Errors go to the handler, also those of a malformed request. */
   dispatch(request: OutgoingRequest, handler: ResponseHandler): void {
     // The type leaves out async iterables, which undici sends like streams.
-    this.#pool.dispatch(request as Dispatcher.DispatchOptions, handler)
+    const pool = request.upgrade === null ? this.#pool : this.#upgrades
+    pool.dispatch(request as Dispatcher.DispatchOptions, handler)
   }
 
   /** Connections that are open, idle ones included. */
   get connections(): number {
-    return this.#pool.stats.connected
+    return sumOf(this.#pools, ({ connected }) => connected)
   }
 
   /** Requests that wait for a connection. */
   get waiting(): number {
-    const { queued, pending } = this.#pool.stats
-    return queued + pending
+    return sumOf(this.#pools, ({ queued, pending }) => queued + pending)
   }
 
   /** Lets running calls finish, then closes every connection. */
-  close(): Promise<void> {
-    return this.#pool.close()
+  async close(): Promise<void> {
+    await Promise.all(this.#pools.map((pool) => pool.close()))
   }
+
+  get #pools(): readonly Pool[] {
+    return this.#pool === this.#upgrades ? [this.#pool] : [this.#pool, this.#upgrades]
+  }
+}
+
+function poolOf({ url, connections, connectTimeoutMs, idleTimeoutMs, tls, lookup, http2 }: TransportOptions): Pool {
+  return new Pool(url.origin, {
+    connections,
+    pipelining: 1,
+    allowH2: http2,
+    // The pool's type leaves it out.
+    ...({ useH2c: http2 && url.protocol === 'http:' } as object),
+    connect: { timeout: connectTimeoutMs, rejectUnauthorized: true, ...tls, ...(lookup && { lookup }) },
+    // undici's own timers are coarse and count an upload as waiting: the attempt keeps the time to the headers itself.
+    headersTimeout: 0,
+    bodyTimeout: idleTimeoutMs,
+    // Longer than undici's 4 s; a shorter time that the upstream names in Keep-Alive wins.
+    keepAliveTimeout: 30_000,
+  })
+}
+
+function sumOf(pools: readonly Pool[], count: (stats: Pool['stats']) => number): number {
+  let sum = 0
+  for (const pool of pools) sum += count(pool.stats)
+  return sum
 }

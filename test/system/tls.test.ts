@@ -1,72 +1,18 @@
-import { execFileSync } from 'node:child_process'
-import { type DisposableTempDir, readFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { type Certificates, makeCertificates } from '../support/certificates.ts'
 import { call } from '../support/http.ts'
 import { harnessConfig, startGateway } from '../support/gateway.ts'
-import { temporaryFolder } from '../support/temporary-folder.ts'
 
-let folder: DisposableTempDir
-
-/** An authority, and a certificate of it for localhost and for a client. */
+let certificates: Certificates
 beforeAll(() => {
-  folder = temporaryFolder('tls')
-  const openssl = (...args: string[]): void => void execFileSync('openssl', args, { cwd: folder.path, stdio: 'pipe' })
-  openssl(
-    'req',
-    '-x509',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-keyout',
-    'ca.key',
-    '-out',
-    'ca.pem',
-    '-days',
-    '2',
-    '-subj',
-    '/CN=test authority',
-  )
-  for (const name of ['localhost', 'client']) {
-    openssl(
-      'req',
-      '-newkey',
-      'rsa:2048',
-      '-nodes',
-      '-keyout',
-      `${name}.key`,
-      '-out',
-      `${name}.csr`,
-      '-subj',
-      `/CN=${name}`,
-      '-addext',
-      `subjectAltName=DNS:${name}`,
-    )
-    openssl(
-      'x509',
-      '-req',
-      '-in',
-      `${name}.csr`,
-      '-CA',
-      'ca.pem',
-      '-CAkey',
-      'ca.key',
-      '-CAcreateserial',
-      '-out',
-      `${name}.pem`,
-      '-days',
-      '2',
-      '-copy_extensions',
-      'copy',
-    )
-  }
+  certificates = makeCertificates(['localhost', 'client'])
 })
-afterAll(() => folder.remove())
+afterAll(() => certificates.remove())
 
-const file = (name: string): string => readFileSync(join(folder.path, name), 'utf8')
+const file = (name: string): string => certificates.read(name)
 
 async function startTlsUpstream(wantsClient = false): Promise<string> {
   const server = createServer(

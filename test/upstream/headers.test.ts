@@ -4,6 +4,7 @@ import { requestHeaders, responseHeaders } from '../../src/upstream/headers.ts'
 const hop = {
   host: 'gateway:8080',
   clientAddress: '10.0.0.9',
+  isSecure: false,
   correlationId: 'id-1',
   droppedNames: new Set(['x-sluice-key', 'authorization', 'x-api-key']),
 }

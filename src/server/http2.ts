@@ -1,0 +1,172 @@
+import {
+  constants,
+  createServer,
+  type Http2Server,
+  Http2ServerRequest,
+  Http2ServerResponse,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+
+/** Calls that one client may make at once over one connection; it opens another for more. */
+const STREAMS = 250
+const PREFACE = 'PRI'
+
+export interface Http2Options {
+  readonly maxHeaderBytes: number
+  /** How long a connection may stay without a byte. */
+  readonly idleMs: number
+  /** Longest time for the first bytes to come. */
+  readonly headMs: number
+  onConnect(request: IncomingMessage, response: ServerResponse): void
+}
+
+/**
+ * Lets a server speak HTTP/2 as well: by ALPN where it has TLS, else with clients that begin with it ("prior knowledge",
+ * RFC 9113 §3.3). Requests go to the server's own listeners, in the shape of those of HTTP/1.1.
+ */
+export function addHttp2(
+  server: Server,
+  { maxHeaderBytes, idleMs, headMs, onConnect }: Http2Options,
+): { close(): void } {
+  const h2 = createServer({
+    settings: { maxConcurrentStreams: STREAMS, maxHeaderListSize: maxHeaderBytes, enablePush: false },
+    Http2ServerRequest: Request,
+    Http2ServerResponse: Response,
+  })
+  const sessions = new Set<ServerHttp2Session>()
+  h2.on('session', (session) => {
+    sessions.add(session)
+    // Lets calls that are under way finish.
+    session.setTimeout(idleMs, () => session.close())
+    session.on('close', () => sessions.delete(session))
+  })
+  // It ends the connection; the calls on it learn of that by themselves.
+  h2.on('sessionError', () => undefined)
+  for (const event of ['request', 'checkContinue', 'checkExpectation'] as const) {
+    h2.on(event, (request: unknown, response: unknown) => server.emit(event, request, response))
+  }
+  // Of HTTP/1.1 it comes with a bare connection instead of a response.
+  h2.on('connect', (request: unknown, response: unknown) => {
+    onConnect(request as IncomingMessage, response as ServerResponse)
+  })
+  if ('setSecureContext' in server) chooseByAlpn(server, h2)
+  else chooseByPreface(server, h2, headMs)
+  const closeAllConnections = server.closeAllConnections.bind(server)
+  server.closeAllConnections = () => {
+    closeAllConnections()
+    for (const session of sessions) session.destroy()
+  }
+  return {
+    close() {
+      for (const session of sessions) session.close()
+    },
+  }
+}
+
+type Listener = (this: Server, socket: Socket) => void
+
+/** Takes the listeners for HTTP/1.1 off; they are to be called where a client does not begin with HTTP/2. */
+function takeOver(server: Server, event: 'connection' | 'secureConnection'): Listener[] {
+  const listeners = server.listeners(event) as Listener[]
+  server.removeAllListeners(event)
+  return listeners
+}
+
+function chooseByAlpn(server: Server, h2: Http2Server): void {
+  const listeners = takeOver(server, 'secureConnection')
+  server.on('secureConnection', (socket: TLSSocket) => {
+    if (socket.alpnProtocol === 'h2') h2.emit('connection', socket)
+    else for (const listener of listeners) listener.call(server, socket)
+  })
+}
+
+function chooseByPreface(server: Server, h2: Http2Server, headMs: number): void {
+  const listeners = takeOver(server, 'connection')
+  server.on('connection', (socket: Socket) => {
+    let seen = Buffer.alloc(0)
+    const end = (): void => void socket.destroy()
+    const look = (chunk: Buffer): void => {
+      seen = Buffer.concat([seen, chunk])
+      const start = seen.toString('latin1', 0, PREFACE.length)
+      if (start !== PREFACE && PREFACE.startsWith(start)) return
+      socket.off('data', look).off('error', end).off('end', end).off('timeout', end).setTimeout(0)
+      socket.pause()
+      socket.unshift(seen)
+      if (start === PREFACE) return void h2.emit('connection', socket)
+      for (const listener of listeners) listener.call(server, socket)
+      socket.resume()
+    }
+    socket.setTimeout(headMs).on('data', look).on('error', end).on('end', end).on('timeout', end)
+  })
+}
+
+/** A request of HTTP/2 that says what it says where one of HTTP/1.1 does. */
+class Request extends Http2ServerRequest {
+  constructor(...args: ConstructorParameters<typeof Http2ServerRequest>) {
+    super(...args)
+    const { headers, stream } = this
+    headers.host ??= headers[':authority']
+    // Only a length of zero says that no body comes; where there is none, only its end will tell (RFC 9113 §8.1).
+    if (!stream.endAfterHeaders && headers['content-length'] === undefined) headers['transfer-encoding'] = 'chunked'
+    const rawHeaders = fieldsOf(this)
+    const isComplete = (): boolean => stream.endAfterHeaders || this.readableEnded || stream.destroyed
+    Object.defineProperties(this, {
+      rawHeaders: { value: rawHeaders },
+      headersDistinct: { get: () => distinct(rawHeaders) },
+      complete: { get: isComplete },
+    })
+  }
+}
+
+/** Names and values in turn, without pseudo fields, and with one Cookie instead of its crumbs (RFC 9113 §8.2.3). */
+function fieldsOf({ headers, rawHeaders }: Http2ServerRequest): string[] {
+  const fields: string[] = []
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]!
+    if (!name.startsWith(':') && name !== 'cookie') fields.push(name, rawHeaders[i + 1]!)
+  }
+  if (headers.cookie !== undefined) fields.push('cookie', headers.cookie)
+  const authority = headers[':authority']
+  // A second one if it is another, as a request of HTTP/1.1 could have it: to be refused like that.
+  if (authority !== undefined && authority !== headers.host) fields.push('host', authority)
+  return fields
+}
+
+function distinct(fields: readonly string[]): NodeJS.Dict<string[]> {
+  const values: NodeJS.Dict<string[]> = {}
+  for (let i = 0; i < fields.length; i += 2) (values[fields[i]!] ??= []).push(fields[i + 1]!)
+  return values
+}
+
+/** A response of HTTP/2 that takes what one of HTTP/1.1 takes, and leaves out what has no place there. */
+class Response extends Http2ServerResponse {
+  constructor(stream: ServerHttp2Stream) {
+    super(stream)
+    // One that was reset is ended by Node, and would seem to be finished.
+    Object.defineProperty(this, 'writableFinished', { get: () => stream.writableFinished && !stream.aborted })
+  }
+
+  override writeHead(status: number, ...rest: readonly unknown[]): this {
+    const fields = rest.at(-1) as readonly string[]
+    const kept: string[] = []
+    for (let i = 0; i < fields.length; i += 2) {
+      if (fields[i] !== 'Connection') kept.push(fields[i]!, fields[i + 1]!)
+    }
+    // The type knows no list.
+    return super.writeHead(status, kept as unknown as Record<string, string>)
+  }
+
+  override addTrailers(trailers: object): void {
+    super.addTrailers(Object.fromEntries(trailers as [string, string][]))
+  }
+
+  /** Ends the stream with an error: without one, what was sent would look whole. */
+  override destroy(): this {
+    this.stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+    return this
+  }
+}

@@ -1,0 +1,408 @@
+import { once } from 'node:events'
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect,
+  constants,
+  createSecureServer,
+  createServer,
+  type IncomingHttpHeaders,
+  type OutgoingHttpHeaders,
+  type SecureClientSessionOptions,
+  type ServerHttp2Stream,
+} from 'node:http2'
+import { get } from 'node:https'
+import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import WebSocket, { WebSocketServer } from 'ws'
+import { checkConfig } from '../../src/config/load.ts'
+import { hashKey } from '../../src/clients/keys.ts'
+import { type Certificates, makeCertificates } from '../support/certificates.ts'
+import { ACCOUNT, harnessConfig, startGateway, startServer, startUpstream, TOKEN } from '../support/gateway.ts'
+import { call, RawClient } from '../support/http.ts'
+import { startProcess } from '../support/process.ts'
+
+const PATH = '/harness/ng/api/projects'
+const HTTP2 = { server: { port: 0, http2: true } }
+
+let certificates: Certificates
+beforeAll(() => {
+  certificates = makeCertificates(['localhost'])
+})
+afterAll(() => certificates.remove())
+
+const withTls = (http2: boolean): object => ({
+  server: {
+    port: 0,
+    http2,
+    tls: { cert: certificates.read('localhost.pem'), key: certificates.read('localhost.key') },
+  },
+})
+
+describe('a port without TLS that may speak HTTP/2', () => {
+  it('takes calls in HTTP/2 from who begins with it, and in HTTP/1.1 from all others', async () => {
+    const upstream = await startUpstream(({ body }, response) => response.end(`got ${body}`))
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, HTTP2))
+    const client = await session(gateway.url)
+    const answer = await ask(
+      client,
+      { ':path': `${PATH}?a=%2F&b`, ':method': 'PUT', 'x-correlation-id': 'two' },
+      'body',
+    )
+    expect(answer).toMatchObject({ status: 200, body: 'got body' })
+    expect(answer.headers).toMatchObject({
+      'x-correlation-id': 'two',
+      via: '1.1 sluice',
+      'x-ratelimit-remaining': '299',
+    })
+    for (const method of ['POST', 'PUT', 'PATCH'])
+      expect((await call(gateway.url, PATH, { method, body: 'one' })).body).toBe('got one')
+    expect(upstream.seen.map(({ url, method }) => `${method} ${url}`)[0]).toBe('PUT /ng/api/projects?a=%2F&b')
+    expect(gateway.lines[0]).toMatchObject({ correlationId: 'two', status: '200', outcome: 'delivered' })
+  })
+
+  it('waits for the first bytes of a client that sends them one at a time', async () => {
+    const upstream = await startUpstream((_, response) => response.end('whole'))
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, HTTP2))
+    const client = await RawClient.connect(gateway.url)
+    for (const byte of `PROPFIND ${PATH} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`) {
+      client.write(byte)
+      await new Promise(setImmediate)
+    }
+    expect(await client.closed()).toMatch(/whole$/)
+  })
+
+  it('sends upstream what a call in HTTP/1.1 would have: host, cookies in one field, no key', async () => {
+    const upstream = await startUpstream()
+    const clients = { tool: { keys: [hashKey('slk_tool')] } }
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, { hosts: ['harness.internal'] }, { ...HTTP2, clients }),
+    )
+    const client = await session(gateway.url)
+    const headers = {
+      ':path': '/ng/api/projects',
+      ':authority': 'harness.internal',
+      cookie: ['a=1', 'sluice_x=2', 'b=3'],
+      'x-sluice-key': 'slk_tool',
+      'x-api-key': 'slk_tool',
+      te: 'trailers',
+    }
+    expect((await ask(client, headers)).status).toBe(200)
+    const [seen] = upstream.seen
+    expect(seen!.headers).toMatchObject({
+      'x-api-key': TOKEN,
+      'x-forwarded-host': 'harness.internal',
+      cookie: 'a=1; b=3',
+    })
+    expect(seen!.rawHeaders.join('\n')).not.toMatch(/^:|slk_tool|^te$/m)
+    expect(seen!.headers['content-length'] ?? seen!.headers['transfer-encoding']).toBeUndefined()
+  })
+
+  it('refuses in the same shape as ever, by calls that do not disturb the others', async () => {
+    const upstream = await startUpstream(async ({ url }, response) => {
+      if (url.includes('slow')) await new Promise((resolve) => void setTimeout(resolve, 100))
+      response.end('ok')
+    })
+    const gateway = await startGateway(harnessConfig(upstream.url, { maxBody: 100_000 }, HTTP2))
+    const client = await session(gateway.url)
+    const slow = ask(client, { ':path': `${PATH}/slow` })
+    const large = Buffer.alloc(1_000_000)
+    const refusals: [OutgoingHttpHeaders, Buffer | undefined, number, string][] = [
+      [{ ':path': '/nowhere' }, undefined, 404, 'unknown_upstream'],
+      [{ ':path': `${PATH}?accountIdentifier=other` }, undefined, 403, 'account_mismatch'],
+      [{ ':path': PATH, ':method': 'PUT', 'content-length': large.length }, large, 413, 'body_too_large'],
+      [{ ':path': PATH, ':method': 'PUT' }, large, 413, 'body_too_large'],
+      [{ ':path': PATH, ':authority': 'a', host: 'b' }, undefined, 400, 'invalid_request'],
+      [{ ':path': '/harness/%zz' }, undefined, 400, 'invalid_request'],
+      [{ ':path': PATH, ':method': 'TRACE' }, undefined, 400, 'invalid_request'],
+      [{ ':path': PATH, expect: 'tea' }, undefined, 400, 'invalid_request'],
+    ]
+    for (const [headers, body, status, error] of refusals) {
+      const answer = await ask(client, headers, body)
+      expect({ headers, status: answer.status, error: answer.headers['x-sluice-error'] }).toEqual({
+        headers,
+        status,
+        error,
+      })
+      expect(JSON.parse(answer.body)).toMatchObject({ status: 'ERROR' })
+    }
+    const tunnel = await ask(client, { ':method': 'CONNECT', ':authority': 'example.com:443' }, undefined, true)
+    expect(tunnel.headers['x-sluice-error']).toBe('invalid_request')
+    expect(await slow).toMatchObject({ status: 200, body: 'ok' })
+    expect(client.destroyed).toBe(false)
+  })
+
+  it('streams in both directions, with 100 Continue, trailers and flow control', async () => {
+    const url = await startServer((request, response) => {
+      response.writeHead(200, { trailer: 'x-sum' })
+      let bytes = 0
+      request.on('data', (chunk: Buffer) => void (bytes += chunk.length))
+      request.on('end', () => {
+        response.write(Buffer.alloc(5_000_000, 'r'))
+        response.addTrailers({ 'x-sum': String(bytes) })
+        response.end()
+      })
+    })
+    const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
+    const client = await session(gateway.url)
+    const stream = client.request({ ':path': PATH, ':method': 'PUT', expect: '100-continue' })
+    await once(stream, 'continue')
+    Readable.from(Array.from({ length: 40 }, () => Buffer.alloc(100_000))).pipe(stream)
+    const trailers = once(stream, 'trailers') as Promise<[IncomingHttpHeaders]>
+    let received = 0
+    for await (const chunk of stream) received += (chunk as Buffer).length
+    expect(received).toBe(5_000_000)
+    expect((await trailers)[0]['x-sum']).toBe('4000000')
+  })
+
+  it('passes an event on while the upstream holds the response open', async () => {
+    const answered = Promise.withResolvers<ServerResponse>()
+    const url = await startServer((_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: 1\n\n')
+      answered.resolve(response)
+    })
+    const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
+    const stream = (await session(gateway.url)).request({ ':path': PATH })
+    expect(String((await once(stream, 'data'))[0])).toBe('data: 1\n\n')
+    const response = await answered.promise
+    response.write('data: 2\n\n')
+    expect(String((await once(stream, 'data'))[0])).toBe('data: 2\n\n')
+    response.end()
+    await once(stream, 'end')
+  })
+
+  it('ends a stream whose upstream breaks off with an error, and only that', async () => {
+    const url = await startServer((request, response) => {
+      if (request.url?.includes('broken') !== true) return void response.end('whole')
+      response.writeHead(200).write('half of it')
+      setTimeout(() => response.destroy(), 20)
+    })
+    const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
+    const client = await session(gateway.url)
+    const stream = client.request({ ':path': `${PATH}/broken` })
+    stream.resume()
+    await expect(once(stream, 'end')).rejects.toThrow('NGHTTP2_INTERNAL_ERROR')
+    expect(stream.rstCode).toBe(constants.NGHTTP2_INTERNAL_ERROR)
+    expect(await ask(client, { ':path': PATH })).toMatchObject({ body: 'whole' })
+    await expect.poll(() => gateway.lines.map(({ outcome }) => outcome)).toEqual(['broken_off', 'delivered'])
+  })
+
+  it('ends a call upstream at once when its client resets the stream, and leaves the others alone', async () => {
+    const arrived = Promise.withResolvers<ServerResponse>()
+    const url = await startServer((request, response) => {
+      if (request.url?.includes('hang') === true) arrived.resolve(response)
+      else response.end('ok')
+    })
+    const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
+    const client = await session(gateway.url)
+    const stream = client.request({ ':path': `${PATH}/hang` })
+    stream.on('error', () => undefined)
+    const closed = once(await arrived.promise, 'close')
+    stream.close(constants.NGHTTP2_CANCEL)
+    await closed
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'client_gone', status: 'none' }])
+    expect((await ask(client, { ':path': PATH })).body).toBe('ok')
+  })
+
+  it('lets running calls finish when it drains, and takes no more on that connection', async () => {
+    const arrived = Promise.withResolvers<ServerResponse>()
+    const url = await startServer((_, response) => arrived.resolve(response))
+    const gateway = await startProcess(harnessConfig(url, {}, HTTP2))
+    const client = await session(gateway.url)
+    const answer = ask(client, { ':path': PATH })
+    const response = await arrived.promise
+    const goaway = once(client, 'goaway')
+    gateway.kill('SIGTERM')
+    await goaway
+    response.end('done')
+    expect(await answer).toMatchObject({ status: 200, body: 'done' })
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+  })
+
+  it('breaks off what does not end in the time that draining may take', async () => {
+    const url = await startServer((_, response) => void response.writeHead(200).write('for ever'))
+    const gateway = await startProcess({ ...harnessConfig(url), server: { port: 0, http2: true, drain: '200ms' } })
+    const client = await session(gateway.url)
+    const stream = client.request({ ':path': PATH })
+    stream.on('error', () => undefined)
+    await once(stream, 'data')
+    gateway.kill('SIGTERM')
+    await once(client, 'close')
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+  })
+
+  it('speaks no HTTP/2 unless it is told to', async () => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:9'))
+    const client = connect(gateway.url)
+    await expect(once(client, 'close')).rejects.toThrow('Protocol error')
+  })
+})
+
+describe('a port with TLS', () => {
+  it('speaks HTTP/2 and HTTP/1.1, by ALPN', async () => {
+    const upstream = await startUpstream((_, response) => response.end('ok'))
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, withTls(true)))
+    const url = gateway.url.replace('127.0.0.1', 'localhost')
+    const client = await session(url, { ca: certificates.read('ca.pem') })
+    expect(client.alpnProtocol).toBe('h2')
+    expect(await ask(client, { ':path': PATH })).toMatchObject({ status: 200, body: 'ok' })
+    expect(await getHttps(`${url}${PATH}`)).toMatchObject({ statusCode: 200, httpVersion: '1.1' })
+    expect(upstream.seen.map(({ headers }) => headers['x-forwarded-proto'])).toEqual(['https', 'https'])
+  })
+
+  it('takes WebSockets', async () => {
+    const http = createHttpServer()
+    new WebSocketServer({ server: http }).on('connection', (peer) => peer.send('hello'))
+    await once(http.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => http.closeAllConnections())
+    onTestFinished(() => void http.close())
+    const upstream = `http://127.0.0.1:${(http.address() as AddressInfo).port}`
+    const gateway = await startGateway(harnessConfig(upstream, { http2: true }, withTls(true)))
+    const url = gateway.url.replace('https://127.0.0.1', 'wss://localhost')
+    const client = new WebSocket(`${url}${PATH}`, { ca: certificates.read('ca.pem') })
+    expect(String((await once(client, 'message'))[0])).toBe('hello')
+    client.terminate()
+  })
+
+  it('speaks HTTP/1.1 alone unless it is told to', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, withTls(false)))
+    const url = gateway.url.replace('127.0.0.1', 'localhost')
+    expect(await getHttps(`${url}${PATH}`)).toMatchObject({ statusCode: 200, httpVersion: '1.1' })
+    const client = connect(url, { ca: certificates.read('ca.pem') })
+    const [error] = (await once(client, 'error')) as [Error]
+    expect(error.message).toMatch(/alpn|no application protocol|protocol/i)
+  })
+
+  it('is answered with nothing to a client that speaks none', async () => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:9', {}, withTls(true)))
+    const client = await RawClient.connect(gateway.url.replace('https', 'http'))
+    client.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    expect(await client.closed()).not.toContain('HTTP/1.1 200')
+  })
+
+  it('is not opened with a certificate and a key that do not belong together', () => {
+    const tls = { cert: certificates.read('localhost.pem'), key: certificates.read('ca.key') }
+    const config = harnessConfig('http://x', {}, { server: { port: 0, tls } })
+    expect(() => checkConfig(config, 'test')).toThrow('server.tls: cert and key')
+  })
+})
+
+describe('an upstream with HTTP/2', () => {
+  it.each(['http', 'https'] as const)('is spoken to in it over %s, several calls on one connection', async (scheme) => {
+    const upstream = await startH2Upstream(scheme)
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, {
+        http2: true,
+        connections: 1,
+        ...(scheme === 'https' ? { tls: { ca: certificates.read('ca.pem') } } : {}),
+      }),
+    )
+    // All of them are there before any is answered.
+    const answers = Array.from({ length: 5 }, (_, i) =>
+      call(gateway.url, `${PATH}?n=${i}`, {
+        method: 'PUT',
+        body: `body ${i}`,
+        headers: { connection: 'x-hop', 'x-hop': '1' },
+      }),
+    )
+    await expect.poll(() => upstream.streams.length).toBe(5)
+    for (const stream of upstream.streams) stream.answer()
+    for (const [i, answer] of (await Promise.all(answers)).entries()) {
+      expect(answer).toMatchObject({ status: 200, body: `got body ${i}` })
+      expect(answer.headers).toMatchObject({ 'x-kept': 'yes', via: '1.1 sluice' })
+    }
+    expect(upstream.sessions).toBe(1)
+    const [{ headers }] = upstream.streams as [(typeof upstream.streams)[0]]
+    expect(headers).toMatchObject({ 'x-api-key': TOKEN, 'harness-account': ACCOUNT })
+    expect(headers['x-hop']).toBeUndefined()
+  })
+
+  it('is asked once more where a stream was reset before its answer, but not for a POST', async () => {
+    const upstream = await startH2Upstream('http')
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, { http2: true, retry: { retries: 1, baseDelay: '1ms', maxDelay: '1ms' } }),
+    )
+    const [get, post] = [call(gateway.url, PATH), call(gateway.url, PATH, { method: 'POST', body: 'x' })]
+    await expect.poll(() => upstream.streams.length).toBe(2)
+    for (const { stream } of upstream.streams) stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+    await expect.poll(() => upstream.streams.length).toBe(3)
+    upstream.streams[2]!.answer()
+    expect((await get).status).toBe(200)
+    expect((await post).headers['x-sluice-error']).toBe('interrupted')
+  })
+})
+
+interface Answer {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  readonly body: string
+}
+
+async function session(url: string, options: SecureClientSessionOptions = {}): Promise<ClientHttp2Session> {
+  const client = connect(url, options)
+  client.on('error', () => undefined)
+  onTestFinished(() => client.destroy())
+  await once(client, 'connect')
+  return client
+}
+
+async function ask(
+  client: ClientHttp2Session,
+  headers: OutgoingHttpHeaders,
+  body?: string | Buffer,
+  isTunnel = false,
+): Promise<Answer> {
+  const stream: ClientHttp2Stream = client.request(headers, { endStream: body === undefined && !isTunnel })
+  // Who is refused need not send the rest.
+  stream.on('error', () => undefined)
+  const response = once(stream, 'response') as Promise<[IncomingHttpHeaders & { ':status'?: number }]>
+  if (body !== undefined) stream.end(body)
+  const [fields] = await response
+  const pieces: Buffer[] = []
+  stream.on('data', (chunk: Buffer) => void pieces.push(chunk))
+  await once(stream, 'end')
+  if (isTunnel) stream.close()
+  return { status: fields[':status'] ?? 0, headers: fields, body: Buffer.concat(pieces).toString() }
+}
+
+async function getHttps(url: string): Promise<IncomingMessage> {
+  const [response] = (await once(get(url, { ca: certificates.read('ca.pem'), agent: false }), 'response')) as [
+    IncomingMessage,
+  ]
+  response.resume()
+  return response
+}
+
+async function startH2Upstream(scheme: 'http' | 'https') {
+  const tls = { cert: certificates.read('localhost.pem'), key: certificates.read('localhost.key') }
+  const server = scheme === 'https' ? createSecureServer(tls) : createServer()
+  const streams: { stream: ServerHttp2Stream; headers: IncomingHttpHeaders; answer(): void }[] = []
+  let sessions = 0
+  server.on('session', (one) => {
+    sessions++
+    onTestFinished(() => one.destroy())
+  })
+  server.on('stream', (stream: ServerHttp2Stream, headers) => {
+    stream.on('error', () => undefined)
+    const body = stream.toArray().catch(() => [])
+    const answer = (): void =>
+      void body.then((chunks) => {
+        stream.respond({ ':status': 200, 'x-kept': 'yes' })
+        stream.end(`got ${Buffer.concat(chunks as Buffer[]).toString()}`)
+      })
+    streams.push({ stream, headers, answer })
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  onTestFinished(() => void server.close())
+  const { port } = server.address() as AddressInfo
+  return {
+    url: `${scheme}://localhost:${port}`,
+    streams,
+    get sessions() {
+      return sessions
+    },
+  }
+}
