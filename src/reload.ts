@@ -82,18 +82,19 @@ export async function applied(apply: () => Promise<Reloaded>): Promise<Reloaded>
 }
 
 /**
- * The configuration as it can be put in force while the gateway runs: listeners, workers, store and log stay as they are.
+ * The configuration as it can be put in force while the gateway runs: listeners, workers, stores and log stay as they are.
  * Throws a `ConfigError` if it contradicts these.
  */
 export function reloadable(
   { config: wanted, source }: FoundConfig,
   inForce: Config,
 ): { config: Config; changed: string[]; needRestart: string[] } {
-  const { admin, store, log } = inForce
+  const { admin, store, cache, log } = inForce
   const config = withKept(inForce, {
     ...wanted,
     admin,
     store,
+    cache,
     log,
     server: { ...inForce.server, drain: wanted.server.drain },
   })

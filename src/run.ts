@@ -1,5 +1,6 @@
 import type { LookupFunction } from 'node:net'
 import { type Clock, type Random, systemClock } from './clock.ts'
+import { SharedCache } from './cache/open-cache.ts'
 import type { FoundConfig } from './config/find.ts'
 import type { Config } from './config/schema.ts'
 import { SecretFollower } from './credentials/follow.ts'
@@ -100,6 +101,7 @@ export async function runWithoutAdmin(
   })
   const { store } = config
   const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
+  const cache = new SharedCache(config, { clock, metrics, logger })
   const live = new LiveSnapshot(config, {
     clock,
     logger,
@@ -108,10 +110,12 @@ export async function runWithoutAdmin(
     lookup,
     ledger,
     metrics,
+    cache,
     onBreakerChange: (name, state, change) => {
       logger.warn({ ...name, state, ...change }, 'the breaker changed its state')
     },
   })
+  await cache.opened
   const follow = async (followed: Config): Promise<SecretFollower> => {
     const follower = new SecretFollower(secretsIn(followed), openSources(followed, clock), logger)
     await follower.start()
@@ -125,6 +129,7 @@ export async function runWithoutAdmin(
       await secrets.close()
       tokens?.close()
       await live.close()
+      cache.close()
       await ledger.close()
     } finally {
       log.flush()

@@ -21,6 +21,7 @@ export function findContradictions(config: Config): Problem[] {
   checkListeners(config, report)
   checkStore(config, report)
   checkMasterKeys(config.secrets, report)
+  checkCache(config, report)
   checkAddressing(config, report)
   for (const [name, upstream] of Object.entries(config.upstreams)) checkUpstream(['upstreams', name], upstream, report)
   checkClients(config, report)
@@ -72,6 +73,15 @@ function checkStore({ store, server }: Config, report: Report): void {
   for (const key of places.slice(1)) report(['store', key], `only one of ${places.join(', ')} may be given`)
 }
 
+function checkCache({ cache: { store, maxBytes, maxEntryBytes }, store: { kind } }: Config, report: Report): void {
+  if (store === 'redis') {
+    if (kind !== 'redis') report(['cache', 'store'], 'the cache can only be kept in Redis where store.kind is redis')
+    if (maxBytes !== undefined) report(['cache', 'maxBytes'], 'maxBytes belongs to cache.store: memory')
+  } else if (maxBytes !== undefined && maxEntryBytes > maxBytes) {
+    report(['cache', 'maxEntryBytes'], 'must not be larger than cache.maxBytes')
+  }
+}
+
 function checkAddressing({ upstreams, defaultUpstream }: Config, report: Report): void {
   const names = Object.keys(upstreams)
   if (names.length === 0) report(['upstreams'], 'at least one upstream is needed')
@@ -102,6 +112,10 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
         report([...path, 'routes', index, 'class'], `this class has no entry in limits${hint}`)
       }
     }
+    const methods = route.method === undefined ? ['GET'] : [route.method].flat()
+    if (route.cache !== undefined && route.cache !== false && !methods.includes('GET')) {
+      report([...path, 'routes', index, 'cache'], 'only answers to GET are cached, which is no method of this route')
+    }
     for (const [number, name] of (route.redact ?? []).entries()) {
       if (!route.path.includes(`{${name}}`)) {
         report([...path, 'routes', index, 'redact', number], 'the path has no {name} of this name')
@@ -115,6 +129,9 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   }
   const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
   checkLimitSet(path, upstream, preset, report)
+  if (upstream.cache?.routes === 'proposed' && preset?.proposedCache === undefined) {
+    report([...path, 'cache', 'routes'], 'nothing is proposed without a preset that does so; mark routes with cache')
+  }
   checkLimits(path, upstream, preset, report)
   const { baseDelay, maxDelay } = upstream.retry
   if (baseDelay > maxDelay) report([...path, 'retry', 'baseDelay'], 'must not be longer than retry.maxDelay')

@@ -1,6 +1,7 @@
 import Type, { type StaticDecode } from 'typebox'
 import { ClientSchema } from './client-schema.ts'
 import { CredentialSchema, SecretsSchema } from './credential-schema.ts'
+import { CacheSchema, RouteCacheSchema, UpstreamCacheSchema } from './cache-schema.ts'
 import {
   addedHeader,
   duration,
@@ -135,6 +136,7 @@ const RouteSchema = object({
       description: 'Names of `{name}` segments that hold a secret, to be left out of logs.',
     }),
   ),
+  cache: Type.Optional(RouteCacheSchema),
 })
 
 const AccountSchema = object({
@@ -311,6 +313,7 @@ export const UpstreamSchema = object({
   maxBody: Type.Optional(
     Type.Integer({ minimum: 0, description: 'Largest request body in bytes that is let through. Default: no limit.' }),
   ),
+  cache: Type.Optional(UpstreamCacheSchema),
   tls: Type.Optional(TlsSchema),
   networkAccess: networkAccess('What calls to this upstream may reach'),
   privateAddresses: Type.Optional(
@@ -401,6 +404,7 @@ export const ConfigSchema = object({
     { default: {}, description: 'Where quotas are counted.' },
   ),
   secrets: SecretsSchema,
+  cache: CacheSchema,
   log: object(
     {
       level: Type.Enum(['debug', 'info', 'warn', 'error', 'silent'], {

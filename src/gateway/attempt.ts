@@ -27,8 +27,35 @@ export type AttemptResult =
   /** The response broke off after its headers had been passed on, and with it the client's connection. */
   | { readonly kind: 'broken_off'; readonly cause: unknown }
   | { readonly kind: 'gone' }
+  | Taken
   /** The transport does not take the request. */
   | { readonly kind: 'unsendable'; readonly cause: unknown }
+
+/** The response is not for the client, for which something else is at hand. */
+export interface Taken {
+  readonly kind: 'taken'
+  readonly status: number
+  readonly fields: IncomingHttpHeaders
+}
+
+/** Sees every response that goes to the client, as it goes. */
+export interface Onlooker {
+  /** Names and values in turn that go upstream in the place of the client's own conditions. */
+  readonly conditions: readonly string[] | undefined
+  /** The request goes out. */
+  sent(): void
+  /** Whether it takes a response that would be delivered in the client's place. */
+  takes(status: number, fields: IncomingHttpHeaders): boolean
+  /** A response begins; to its headers, those of the gateway itself not among them, it may add. */
+  begin(status: number, reason: string, fields: IncomingHttpHeaders, headers: string[]): void
+  piece(chunk: Buffer): void
+  /** It was whole. */
+  end(): void
+  /** The client takes it slowly. */
+  slow(): void
+  /** Whether others wait for it, so that it goes on without its client, and as fast as it can. */
+  readonly isAwaited: boolean
+}
 
 export interface AttemptOptions {
   readonly permit: Permit
@@ -40,6 +67,7 @@ export interface AttemptOptions {
   readonly headersMs: number
   /** Decides at the response's headers: a delay to repeat the call after, or undefined to deliver the response. */
   judge(ending: Ending): number | undefined
+  readonly onlooker: Onlooker | undefined
 }
 
 /** How long to wait at least before looking again whether a client has sent more: of the call's own time next to nothing may be left. */
@@ -79,6 +107,8 @@ class Exchange implements ResponseHandler {
   /** Until the end of the turn in which the head came, it and the first piece of the body wait for each other. */
   #isHeadHeld = true
   #firstChunk: Buffer | undefined
+  /** The client has gone, and the response goes on for others. */
+  #isWithoutClient = false
 
   constructor(call: Call, options: AttemptOptions, resolve: (result: AttemptResult) => void) {
     this.#call = call
@@ -94,7 +124,11 @@ class Exchange implements ResponseHandler {
 
   /** The client has gone: nothing of this call is of use to anyone. */
   cancel(): void {
-    const { permit, breakerPermit } = this.#options
+    const { permit, breakerPermit, onlooker } = this.#options
+    if (onlooker?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'delivering')) {
+      this.#isWithoutClient = true
+      return
+    }
     if (this.#phase === 'unsent' || this.#phase === 'sent') {
       if (this.#phase === 'unsent') permit.refund()
       else permit.abandon()
@@ -114,7 +148,7 @@ class Exchange implements ResponseHandler {
     if (this.#phase !== 'sent') return
     if (status < 200) return this.#inform(status, fields)
     this.#timer?.cancel()
-    const { permit, judge } = this.#options
+    const { permit, judge, onlooker } = this.#options
     permit.settle()
     const call = this.#call
     const now = call.clock.now()
@@ -128,11 +162,19 @@ class Exchange implements ResponseHandler {
       this.#conclude({ kind: 'repeat', delayMs })
       return
     }
+    if (onlooker?.takes(status, fields) === true) {
+      this.#phase = 'draining'
+      this.#conclude({ kind: 'taken', status, fields })
+      return
+    }
     this.#phase = 'delivering'
     call.onHead?.()
     const headers = responseHeaders(fields, call.usage.length > 0)
+    const reason = reasonOf(statusMessage)
+    onlooker?.begin(status, reason, fields, headers)
+    if (this.#isWithoutClient) return
     ownHeaders(call, headers)
-    call.response.writeHead(status, reasonOf(statusMessage), headers)
+    call.response.writeHead(status, reason, headers)
     // What is here already goes out with the head; what is not may be long in coming, and the head must not wait for it.
     process.nextTick(flush, this)
   }
@@ -174,14 +216,18 @@ class Exchange implements ResponseHandler {
   #inform(status: number, fields: IncomingHttpHeaders): void {
     const { request, response } = this.#call
     // Whoever waits for 100 Continue got it when the body was asked for.
-    if (status === 100 || request.httpVersion === '1.0') return
+    if (status === 100 || request.httpVersion === '1.0' || this.#isWithoutClient) return
     response.writeInformation(status, responseHeaders(fields, false))
   }
 
   onResponseData(controller: ResponseControl, chunk: Buffer): void {
     if (this.#phase === 'delivering') {
-      if (this.#isHeadHeld && this.#firstChunk === undefined) this.#firstChunk = chunk
-      else if (!this.#write(chunk)) this.#awaitClient(controller)
+      const { onlooker } = this.#options
+      onlooker?.piece(chunk)
+      if (this.#isWithoutClient) {
+        if (onlooker?.isAwaited !== true) this.#end({ kind: 'gone' })
+      } else if (this.#isHeadHeld && this.#firstChunk === undefined) this.#firstChunk = chunk
+      else if (!this.#write(chunk) && onlooker?.isAwaited !== true) this.#awaitClient(controller)
     } else if (this.#phase === 'draining') {
       this.#drainedBytes += chunk.length
       if (this.#drainedBytes > DRAIN_BYTES) controller.abort(ENDED)
@@ -191,6 +237,11 @@ class Exchange implements ResponseHandler {
   onResponseEnd(_: unknown, trailers: IncomingHttpHeaders): void {
     if (this.#isGood) this.#options.breakerPermit.completed()
     if (this.#phase !== 'delivering') return
+    this.#options.onlooker?.end()
+    if (this.#isWithoutClient) {
+      this.#phase = 'over'
+      return this.#conclude({ kind: 'gone' })
+    }
     addTrailers(this.#call, trailers)
     this.#call.response.end(this.#takeFirstChunk())
     this.#end({ kind: 'delivered' })
@@ -274,7 +325,7 @@ class Exchange implements ResponseHandler {
 
   /** Sends the head and what came with it, unless the whole response has gone out meanwhile. */
   flush(): void {
-    if (this.#phase !== 'delivering' || !this.#isHeadHeld) return
+    if (this.#phase !== 'delivering' || !this.#isHeadHeld || this.#isWithoutClient) return
     const chunk = this.#takeFirstChunk()
     if (chunk === undefined) this.#call.response.flushHeaders()
     // What is more of the body than the client takes now waits in the response's buffer until the next piece.
@@ -298,6 +349,7 @@ class Exchange implements ResponseHandler {
   /** Stops reading until the client has taken what was written; for as long as it may be idle. */
   #awaitClient(controller: ResponseControl): void {
     const { response, clock } = this.#call
+    this.#options.onlooker?.slow()
     controller.pause()
     this.#timer = clock.schedule(this.#call.target!.upstream.config.timeouts.idle, () => response.destroy())
     response.once('drain', () => {

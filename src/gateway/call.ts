@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Client } from '../clients/client.ts'
 import type { Clock } from '../clock.ts'
+import type { CacheResult } from '../observe/metrics.ts'
 import type { LimitUsage } from '../quota/ledger.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { Route } from '../routing/route.ts'
@@ -54,6 +55,8 @@ export class Call {
   wouldDeny: string[] | undefined
   /** The state of the breaker that refused it, or for which its latest attempt is a probe. */
   breaker: BreakerState | undefined
+  /** What the cache did for it; undefined where it took no part. */
+  cached: CacheResult | undefined
   /** Its quota was judged without the store. */
   isStoreDegraded = false
   /** The client closed its connection before the response was complete. */

@@ -19,6 +19,7 @@ export type FailureKind =
   | 'credential_unavailable'
   | 'draining'
   | 'timeout'
+  | 'not_cached'
   | 'internal'
 
 export interface Failure {
@@ -53,6 +54,7 @@ export const STATUS_OF = {
   credential_unavailable: 503,
   draining: 503,
   timeout: 504,
+  not_cached: 504,
 } satisfies Record<FailureKind, number>
 
 export const CODE_OF = {
@@ -73,4 +75,27 @@ export const CODE_OF = {
   credential_unavailable: 'CREDENTIAL_UNAVAILABLE',
   draining: 'DRAINING',
   timeout: 'UPSTREAM_TIMEOUT',
+  not_cached: 'NOT_CACHED',
 } satisfies Record<FailureKind, string>
+
+/** Whose trouble a failure is, where an older answer may stand in for it; nobody's where that would hide a mistake. */
+export const TROUBLE_OF = {
+  invalid_request: undefined,
+  unauthenticated: undefined,
+  forbidden: undefined,
+  account_mismatch: undefined,
+  unknown_upstream: undefined,
+  body_too_large: undefined,
+  quota_exhausted: 'quota',
+  queue_full: 'quota',
+  share_exceeded: 'quota',
+  internal: undefined,
+  unreachable: 'upstream',
+  interrupted: 'upstream',
+  breaker_open: 'upstream',
+  store_unavailable: undefined,
+  credential_unavailable: undefined,
+  draining: undefined,
+  timeout: 'upstream',
+  not_cached: undefined,
+} satisfies Record<FailureKind, 'upstream' | 'quota' | undefined>

@@ -7,7 +7,7 @@ import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
 import type { Lane } from './account.ts'
-import { attempt, type Repeat } from './attempt.ts'
+import { attempt, type Onlooker, type Repeat, type Taken } from './attempt.ts'
 import type { Call, Target } from './call.ts'
 import { decide, type Ending, type RepeatPolicy } from './decide.ts'
 import type { Failure } from './failure.ts'
@@ -32,8 +32,15 @@ export interface Environment {
  * breaker. Every attempt is admitted, and so charged, anew.
  */
 export function forward(call: Call, target: Target, env: Environment): Promise<Forwarded> {
-  const forwarding = new Forwarding(call, target, env)
-  return call.upgrade === undefined ? forwarding.run() : withPlace(target.upstream, () => forwarding.run())
+  const { cache } = target.upstream
+  if (call.upgrade !== undefined) return withPlace(target.upstream, () => sendOnly(call, target, env))
+  if (cache === undefined) return sendOnly(call, target, env)
+  return cache.serve(call, target, (call, target, onlooker) => new Forwarding(call, target, env, onlooker).run())
+}
+
+/** Without an onlooker nothing is taken. */
+function sendOnly(call: Call, target: Target, env: Environment): Promise<Forwarded> {
+  return new Forwarding(call, target, env).run() as Promise<Forwarded>
 }
 
 /** A WebSocket needs one of a few places, from before its handshake to its end. */
@@ -51,12 +58,16 @@ async function withPlace(upstream: Upstream, run: () => Promise<Forwarded>): Pro
   }
 }
 
+/** Sends a call upstream, and tells what became of it, or what its onlooker took. */
+export type Send = (call: Call, target: Target, onlooker: Onlooker | undefined) => Promise<Forwarded | Taken>
+
 const GONE: Forwarded = { kind: 'client_gone' }
 
 class Forwarding {
   readonly #call: Call
   readonly #target: Target
   readonly #env: Environment
+  readonly #onlooker: Onlooker | undefined
   readonly #isSafe: boolean
   readonly #body: RequestBody | undefined
   readonly #policy: RepeatPolicy
@@ -67,13 +78,14 @@ class Forwarding {
   /** Why the next attempt is made. */
   #reason = 'first'
 
-  constructor(call: Call, target: Target, env: Environment) {
+  constructor(call: Call, target: Target, env: Environment, onlooker?: Onlooker) {
     const { retry } = target.upstream.config
     const { mayRepeat } = target.wishes
     this.#call = call
     this.#target = target
     this.#env = env
     this.#breaker = target.upstream.breakers.of(target.route)
+    this.#onlooker = onlooker
     this.#isSafe = target.route.retry === 'safe' && mayRepeat
     const { credential } = target.account
     const isProven = credential !== undefined && target.route.credential !== 'none'
@@ -83,7 +95,7 @@ class Forwarding {
     this.#policy = { retries: mayRepeat ? retry.retries : 0, baseDelayMs: retry.baseDelay, maxDelayMs: retry.maxDelay }
   }
 
-  async run(): Promise<Forwarded> {
+  async run(): Promise<Forwarded | Taken> {
     const breaker = this.#breaker
     for (;;) {
       if (breaker.isRefusing) return this.#breakerOpen()
@@ -192,7 +204,7 @@ class Forwarding {
   }
 
   /** Sends the call once. */
-  async #attempt(permit: Permit, breakerPermit: BreakerPermit): Promise<Forwarded | Repeat> {
+  async #attempt(permit: Permit, breakerPermit: BreakerPermit): Promise<Forwarded | Taken | Repeat> {
     const { upstream, lane } = this.#target
     const { timeouts } = upstream.config
     const call = this.#call
@@ -204,13 +216,17 @@ class Forwarding {
     }
     lane.metrics.attempts(this.#reason).increment(call.id)
     const upstreamMsBefore = call.upstreamMs
-    const result = await attempt(call, this.#target, outgoingRequest(call, this.#target, body, this.#proof), {
+    const onlooker = this.#onlooker
+    const request = outgoingRequest(call, this.#target, body, this.#proof, onlooker?.conditions)
+    onlooker?.sent()
+    const result = await attempt(call, this.#target, request, {
       permit,
       breakerPermit,
       slowMs: upstream.config.breaker.slow ?? Infinity,
       body,
       headersMs: Math.min(timeouts.headers, this.#deadline - now),
       judge: (ending) => this.#repeatAfter(ending),
+      onlooker,
     })
     const tookMs = call.upstreamMs - upstreamMsBefore
     // How long a client had the patience to wait for the headers says nothing about the upstream.
@@ -220,6 +236,7 @@ class Forwarding {
       case 'delivered':
       case 'broken_off':
       case 'repeat':
+      case 'taken':
         return result
       case 'gone':
         return GONE

@@ -1,3 +1,4 @@
+import { CONDITIONS } from '../cache/conditional.ts'
 import type { RequestBody } from '../upstream/body.ts'
 import { withoutAlias } from '../routing/path.ts'
 import { requestHeaders } from '../upstream/headers.ts'
@@ -6,22 +7,28 @@ import type { Account } from './account.ts'
 import type { Call, Target } from './call.ts'
 import type { Proof } from './proof.ts'
 
-/** The request as it goes upstream: the client's, less what was meant for the gateway, with account and credential. */
+/**
+ * The request as it goes upstream: the client's, less what was meant for the gateway, with account and credential; and with
+ * `conditions`, if given, in the place of the client's own.
+ */
 export function outgoingRequest(
   call: Call,
   target: Target,
   body: RequestBody | undefined,
   proof: Proof | undefined,
+  conditions?: readonly string[],
 ): OutgoingRequest {
   const { upstream, account } = target
   const { request } = call
+  const dropped = droppedNames(call, account)
   const headers = requestHeaders(request.rawHeaders, {
     host: request.headers.host,
     clientAddress: request.socket.remoteAddress,
     isSecure: 'encrypted' in request.socket,
     correlationId: call.id,
-    droppedNames: droppedNames(call, account),
+    droppedNames: conditions === undefined ? dropped : dropped.union(CONDITIONS),
   })
+  if (conditions !== undefined) headers.push(...conditions)
   const { accountHeader } = upstream.config
   if (accountHeader !== undefined && account.id !== undefined) headers.push(accountHeader, account.id)
   if (body?.streamedLength !== undefined) headers.push('Content-Length', String(body.streamedLength))

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts'
+import type { CacheRule } from '../config/cache-schema.ts'
 import type { ClientConfig } from '../config/client-schema.ts'
 import { isSame } from '../config/difference.ts'
 import { EVERY_CALL } from '../config/limits.ts'
@@ -7,6 +8,8 @@ import { isLocalhost } from '../config/loopback.ts'
 import { presets } from '../config/presets/index.ts'
 import type { Preset } from '../config/presets/preset.ts'
 import type { LookupFunction } from 'node:net'
+import type { SharedCache } from '../cache/open-cache.ts'
+import { cachePolicy, type CachePolicy } from '../cache/policy.ts'
 import { type Client, clientOf } from '../clients/client.ts'
 import { ClientKeys, keyOf } from '../clients/keys.ts'
 import { accessOf, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
@@ -23,6 +26,7 @@ import { Transport } from '../upstream/transport.ts'
 import { Account, type AccountServices } from './account.ts'
 import { CallCount } from './call-count.ts'
 import { countingOf } from './charges.ts'
+import { ResponseCache } from './response-cache.ts'
 
 /** Everything that one configuration means, built once and never changed: a call reads it once and keeps to it. */
 export interface Snapshot {
@@ -55,6 +59,8 @@ export interface Upstream {
   readonly retryBudget: RetryBudget
   /** Counts the repeats that the budget did not allow. */
   readonly budgetExhausted: CounterSeries
+  /** Undefined where nothing of it is cached. */
+  readonly cache: ResponseCache | undefined
   /** Prefix under which the vendor serves the same paths again; empty if there is none. */
   readonly aliasPrefix: string
   /** Lower-case names of the headers in which clients may present their key. */
@@ -73,6 +79,8 @@ export interface BreakerName {
 export interface Services extends AccountServices {
   /** Finds the addresses of upstreams. Default: as the system does. */
   readonly lookup?: LookupFunction | undefined
+  /** Without it nothing is cached. */
+  readonly cache?: SharedCache
   onBreakerChange(breaker: BreakerName, state: BreakerState, change: BreakerChange): void
 }
 
@@ -152,6 +160,7 @@ function buildUpstream(
         ? previous.retryBudget
         : new RetryBudget(services.clock, config.retry.budget),
     budgetExhausted: services.metrics.budgetExhausted.of({ upstream: name }),
+    cache: services.cache && isCached(config) ? new ResponseCache(services.cache) : undefined,
     aliasPrefix: preset?.aliasPrefix ?? '',
     keyHeaders,
     access,
@@ -224,7 +233,7 @@ function reachOf({ url, connections, timeouts, tls, privateAddresses }: Upstream
 
 function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {
   const configured = config.routes.map(
-    ({ method, path, redact, class: className, charges, cost, retry, breaker, credential }): RouteEntry => {
+    ({ method, path, redact, class: className, charges, cost, retry, breaker, credential, cache }): RouteEntry => {
       const rule = {
         class: className,
         secretSegments: segmentsNamed(path, redact ?? []),
@@ -233,6 +242,7 @@ function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteT
         ...(retry === undefined ? {} : { retry }),
         ...(breaker === undefined ? {} : { breaker }),
         ...(credential === undefined ? {} : { credential }),
+        ...(cache === undefined ? {} : { cache: routeCache(config, cache) }),
       }
       return method === undefined ? { path, rule } : { methods: [method].flat(), path, rule }
     },
@@ -240,7 +250,23 @@ function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteT
   return new RouteTable({
     layers: preset === undefined ? [configured] : [configured, preset.routes()],
     classify: preset?.classify ?? classifyByMethod,
+    cacheOf: preset && proposedCache(config, preset),
   })
+}
+
+function isCached({ routes, cache }: UpstreamConfig): boolean {
+  return cache?.routes === 'proposed' || routes.some(({ cache = false }) => cache !== false)
+}
+
+function routeCache({ cache: ofAll }: UpstreamConfig, ofRoute: CacheRule | boolean): CachePolicy | false {
+  return ofRoute !== false && cachePolicy(ofAll, ofRoute === true ? undefined : ofRoute)
+}
+
+/** What the configuration says of all cached routes goes before what the preset proposes for some. */
+function proposedCache({ cache }: UpstreamConfig, { proposedCache = [] }: Preset) {
+  if (cache?.routes !== 'proposed') return undefined
+  const proposals = proposedCache.map(({ paths, rule }) => ({ paths, policy: cachePolicy(rule, cache) }))
+  return (path: string): CachePolicy | undefined => proposals.find(({ paths }) => paths.test(path))?.policy
 }
 
 function buildClaims({ accountClaims }: UpstreamConfig, preset: Preset | undefined): ClaimRules {

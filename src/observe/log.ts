@@ -35,6 +35,8 @@ export interface AccessLine {
   readonly reason: string | undefined
   /** Limits with `enforce: false` that would have held it back. */
   readonly wouldDeny: readonly string[] | undefined
+  /** What the cache did for it, where it took part. */
+  readonly cache: string | undefined
 }
 
 export interface Log {

@@ -3,6 +3,9 @@ import type { LimitUsage } from '../quota/ledger.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import { CounterSeries, Family, HistogramSeries } from './series.ts'
 
+/** What the cache did for a call: `collapsed` waited for another's answer, `unavailable` found no store to look into. */
+export type CacheResult = 'hit' | 'stale' | 'revalidated' | 'collapsed' | 'miss' | 'bypass' | 'unavailable'
+
 /** Labels of one account and class. */
 export interface LaneLabels {
   readonly upstream: string
@@ -81,6 +84,12 @@ export class Metrics {
     'credential_renewals',
     'Tokens that were had, or not, of accounts whose credential is one that expires.',
   )
+  readonly cache = this.#counter('cache', 'Calls of cached routes, by what the cache did for them.')
+  readonly quotaSaved = this.#counter(
+    'quota_saved',
+    'Units that calls were not charged, because they were answered without asking upstream.',
+  )
+  readonly #cacheErrors = this.#counter('cache_errors', 'Questions to the cache’s store, and orders, that failed.')
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
   readonly reloads = reloadCounts(this.registry)
   #observed: Observed | undefined
@@ -88,6 +97,7 @@ export class Metrics {
   constructor() {
     collectDefaultMetrics({ register: this.registry })
     this.#storeErrors.of({})
+    this.#cacheErrors.of({})
     const showQueues = (gauge: Gauge<(typeof LANE)[number]>, observed: Observed): void => {
       for (const { labels, waiting } of observed.rooms()) gauge.set({ ...labels }, waiting)
     }
@@ -181,6 +191,10 @@ export class Metrics {
     this.#storeErrors.of({}).increment(id)
   }
 
+  cacheFailed(): void {
+    this.#cacheErrors.of({}).increment()
+  }
+
   #counter(name: string, help: string): Family<CounterSeries> {
     return counterFamily(this.registry, name, help)
   }
@@ -261,6 +275,7 @@ export class LaneMetrics extends CallMetrics {
   /** Responses 429, which our own count would have led to expect or not. */
   readonly throttled: { readonly explained: CounterSeries; readonly unexplained: CounterSeries }
   readonly #attempts = new Map<string, CounterSeries>()
+  readonly #cached = new Map<CacheResult, CounterSeries>()
 
   constructor(metrics: Metrics, labels: LaneLabels) {
     super(metrics, labels)
@@ -275,6 +290,15 @@ export class LaneMetrics extends CallMetrics {
 
   attempts(reason: string): CounterSeries {
     return this.#attempts.getOrInsertComputed(reason, () => this.metrics.attempts.of({ ...this.labels, reason }))
+  }
+
+  cached(result: CacheResult): CounterSeries {
+    return this.#cached.getOrInsertComputed(result, () => this.metrics.cache.of({ ...this.labels, result }))
+  }
+
+  /** `className` is the class of the limit. */
+  quotaSaved(className: string, units: number, id: string): void {
+    this.metrics.quotaSaved.of({ ...this.labels, class: className }).increment(id, units)
   }
 }
 

@@ -45,9 +45,9 @@ export class CounterSeries {
     this.#labels = labels
   }
 
-  increment(id?: string): void {
-    this.#count++
-    if (id !== undefined) this.#exemplar.set(id, 1)
+  increment(id?: string, by = 1): void {
+    this.#count += by
+    if (id !== undefined) this.#exemplar.set(id, by)
   }
 
   values(name: string): Value[] {

@@ -7,10 +7,7 @@ import type { Ledger } from './ledger.ts'
 import { LedgerFiles } from './ledger-files.ts'
 import { MemoryLedger } from './memory-ledger.ts'
 import { RedisLedger } from './redis-ledger.ts'
-import { connectRedis, RedisScript, whenConnected } from './redis.ts'
-
-/** How long the start waits for Redis. */
-const REDIS_START_MS = 2_000
+import { connectedOrLate, connectRedis, RedisScript } from './redis.ts'
 
 /** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
 export async function openLedger(
@@ -20,7 +17,7 @@ export async function openLedger(
   if (store.kind === 'memory') return new MemoryLedger(clock, new LedgerFiles(store.dir ?? '.sluice'))
   const redis = connectRedis(store)
   logConnection(redis, logger)
-  await readyOrLate(redis, clock)
+  await connectedOrLate(redis, clock)
   return new RedisLedger({
     runner: new RedisScript(redis),
     clock,
@@ -76,15 +73,4 @@ function loggable(error: Error & { code?: string; lastNodeError?: Error }): obje
   const { message, code, lastNodeError } = error
   const cause = lastNodeError && loggable(lastNodeError)
   return { message: message.replace(/, with args beginning with: .*/s, ''), code, cause }
-}
-
-/** An error on the way does not end the wait: Redis may start together with the gateway, and a moment later. */
-function readyOrLate(redis: Redis | Cluster, clock: Clock): Promise<void> {
-  return new Promise((resolve) => {
-    const late = clock.schedule(REDIS_START_MS, resolve)
-    void whenConnected(redis).then(() => {
-      late.cancel()
-      resolve()
-    })
-  })
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { ConnectionOptions } from 'node:tls'
 import { Cluster, Command, Redis, type RedisOptions, type Result } from 'ioredis'
+import type { Clock } from '../clock.ts'
 import type { StoreConfig } from '../config/schema.ts'
 import type { ScriptRunner } from './redis-ledger.ts'
 import type { Argument, Reply } from './script-call.ts'
@@ -134,6 +135,20 @@ export async function whenConnected(redis: Redis | Cluster): Promise<void> {
   if (redis.status !== 'ready') await isReady(redis)
   if (!(redis instanceof Cluster)) return
   for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node)
+}
+
+/** How long the start waits for Redis. */
+const REDIS_START_MS = 2_000
+
+/** The same, or late. An error on the way does not end the wait: Redis may start together with the gateway, and a moment later. */
+export function connectedOrLate(redis: Redis | Cluster, clock: Clock): Promise<void> {
+  return new Promise((resolve) => {
+    const late = clock.schedule(REDIS_START_MS, resolve)
+    void whenConnected(redis).then(() => {
+      late.cancel()
+      resolve()
+    })
+  })
 }
 
 function isReady(redis: Redis | Cluster): Promise<void> {

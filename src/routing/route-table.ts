@@ -1,5 +1,6 @@
 import { METHODS } from 'node:http'
 import createRouter, { type HTTPMethod } from 'find-my-way'
+import type { CachePolicy } from '../cache/policy.ts'
 import { completeRoute, type Route, type RouteRule } from './route.ts'
 
 /** A line of the table: one path, for the methods given or for all. */
@@ -16,6 +17,8 @@ export interface RouteTableOptions {
   /** Layers of entries; within the same path and method, an earlier layer wins. Across paths the most specific wins. */
   readonly layers: readonly (readonly RouteEntry[])[]
   readonly classify: Classify
+  /** How answers of a path are cached whose route says nothing about it. */
+  readonly cacheOf?: ((path: string) => CachePolicy | undefined) | undefined
 }
 
 /** How many routes are remembered by their path, and how long such a path may be. */
@@ -26,10 +29,12 @@ const FOUND_LENGTH = 256
 export class RouteTable {
   readonly #router = createRouter({ ignoreTrailingSlash: true, ignoreDuplicateSlashes: true, maxParamLength: 65_536 })
   readonly #classify: Classify
+  readonly #cacheOf: RouteTableOptions['cacheOf']
   /** Routes found lately: half the cost of a call's identification is here otherwise. */
   readonly #found = new Map<string, Route>()
 
-  constructor({ layers, classify }: RouteTableOptions) {
+  constructor({ layers, classify, cacheOf }: RouteTableOptions) {
+    this.#cacheOf = cacheOf
     this.#classify = classify
     const taken = new Set<string>()
     for (const layer of layers) {
@@ -43,11 +48,18 @@ export class RouteTable {
     const key = `${method} ${path}`
     const known = this.#found.get(key)
     if (known !== undefined) return known
-    const route = this.#look(method, path)
+    const route = this.#withCache(method, path, this.#look(method, path))
     if (key.length > FOUND_LENGTH) return route
     if (this.#found.size >= FOUND_KEPT) this.#found.clear()
     this.#found.set(key, route)
     return route
+  }
+
+  #withCache(method: string, path: string, route: Route): Route {
+    // A read that changes something must not be left out.
+    const isRead = (method === 'GET' || method === 'HEAD') && route.retry === 'safe'
+    if (route.cache !== undefined || this.#cacheOf === undefined || !isRead) return route
+    return { ...route, cache: this.#cacheOf(path) }
   }
 
   #look(method: string, path: string): Route {

@@ -1,3 +1,5 @@
+import type { CachePolicy } from '../cache/policy.ts'
+
 /** What the gateway knows about a call from its method and path alone. */
 export interface Route {
   /** The class in which it waits, is counted and shown. */
@@ -23,6 +25,8 @@ export interface Route {
   readonly secretSegments: readonly number[]
   /** The path in the table that decided, as it is written there; undefined where a rule did. */
   readonly pattern: string | undefined
+  /** How its answers are cached; false where they are not, whatever is proposed; undefined where nothing is said. */
+  readonly cache: CachePolicy | false | undefined
 }
 
 /** A route of which only the deviations from the defaults are given. */
@@ -70,5 +74,6 @@ export function completeRoute(method: string, rule: RouteRule): Route {
     credential,
     secretSegments: rule.secretSegments ?? [],
     pattern: rule.pattern,
+    cache: rule.cache,
   }
 }

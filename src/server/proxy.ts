@@ -170,6 +170,7 @@ export class Proxy {
       durationMs: rounded(durationMs),
       reason: failure?.message,
       wouldDeny: call.wouldDeny,
+      cache: call.cached,
     })
   }
 }

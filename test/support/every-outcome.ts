@@ -108,6 +108,8 @@ async function makeEveryOutcome(): Promise<EveryOutcome> {
   sandbox.clearFaults()
   await ask('unreachable', '/dead/ng/api/projects')
   await ask('breaker_open', '/dead/ng/api/projects')
+  for (let i = 0; i < 2; i++) await ask('delivered', '/cached/ng/api/projects?token=query-secret')
+  await ask('not_cached', '/cached/ng/api/organizations', { headers: { 'cache-control': 'only-if-cached' } })
 
   const metrics = async (): Promise<string> => (await fetch(`${gateway.adminUrl}/metrics`)).text()
   await ask('delivered', SCARCE_PATH)
@@ -153,6 +155,7 @@ async function upstreamsFor(url: string): Promise<{ passing: object } & Record<s
     ...upstreams,
     small: { preset: 'harness', url, accounts, limits: { all: shadow }, maxBody: 50, timeouts: { headers: '100ms' } },
     dead: { preset: 'harness', accounts, ...dead },
+    cached: { preset: 'harness', url, accounts, cache: { routes: 'proposed', freshFor: '1h' } },
     passing: { preset: 'harness', url, accounts, ...slow },
   }
 }

@@ -22,6 +22,7 @@ export const cloudflare: Preset = {
     credentialHeader: 'authorization',
     errors: 'problem',
   },
+  proposedCache: [{ paths: /^\/(?:accounts|user|zones)(?:\/[^/]+)?$/, rule: { private: true, freshFor: 30_000 } }],
   routes: () => [],
   classify(method, path) {
     // It has no mutations.

@@ -14,6 +14,9 @@ export const everruns: Preset = {
     accountHeader: 'X-Org-Id',
     errors: 'problem',
   },
+  proposedCache: [
+    { paths: /^\/v1\/(?:agents|capabilities|harnesses)(?:\/[^/]+)?$/, rule: { private: true, freshFor: 10_000 } },
+  ],
   routes: () => parseRouteFile(readFileSync(new URL('everruns.routes', import.meta.url), 'utf8'), complete),
   classify(method, path) {
     if (method === 'POST' && WEBHOOK.test(path)) return complete({ class: 'webhook' }, method)

@@ -35,6 +35,8 @@ export const github: Preset = {
     credentialHeader: 'authorization',
     errors: 'problem',
   },
+  // It says itself how long its answers are fresh, for one user, and has an ETag for nearly all of them.
+  proposedCache: [{ paths: /^\/(?!rate_limit$)/, rule: { private: true } }],
   routes: () => [],
   classify(method, path): RouteRule {
     if (path === '/graphql') return { class: 'graphql' }

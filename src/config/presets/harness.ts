@@ -52,6 +52,22 @@ export const harness: Preset = {
   limitSets: { default: LIMITS, published: PUBLISHED_LIMITS },
   aliasPrefix: '/gateway',
   needsAccountId: true,
+  // Without a word of the vendor on freshness: what people seldom change, and many tools ask for again and again.
+  proposedCache: [
+    {
+      paths: /^\/(?:template\/api|v1(?:\/orgs\/[^/]+(?:\/projects\/[^/]+)?)?)\/templates(?:\/|$)/,
+      rule: { freshFor: 30_000 },
+    },
+    {
+      paths: /^\/ng\/api\/(?:accounts|organizations|projects|connectors|environmentsV2|servicesV2)(?:\/|$)/,
+      rule: { freshFor: 10_000 },
+    },
+    { paths: /^\/v1\/orgs(?:\/[^/]+(?:\/projects(?:\/[^/]+)?)?)?$/, rule: { freshFor: 10_000 } },
+    {
+      paths: /^\/pipeline\/api\/pipelines\/(?:(?:list|summary\/[^/]+)$|(?!execution\b)[^/]+$)/,
+      rule: { freshFor: 10_000 },
+    },
+  ],
   routes: () =>
     parseRouteFile(readFileSync(new URL('harness.routes', import.meta.url), 'utf8'), (rule, method, path) => ({
       ...withSafeReadingPosts(rule, method),

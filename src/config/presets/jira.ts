@@ -40,6 +40,13 @@ export const jira: Preset = {
     credentialHeader: 'authorization',
     errors: 'problem',
   },
+  proposedCache: [
+    {
+      paths: /^\/rest\/api\/[23]\/(?:field|issuetype|priority|resolution|serverInfo|status|statuscategory)(?:\/|$)/,
+      rule: { private: true, freshFor: 60_000 },
+    },
+    { paths: /^\/rest\/api\/[23]\/project(?:\/[^/]+)?$/, rule: { private: true, freshFor: 30_000 } },
+  ],
   limitSets: { 'api-token': { all: [BURSTS], ...LIMITS } },
   routes: () => ENDPOINTS.trim().split('\n').flatMap(readLine),
   classify(method, path) {

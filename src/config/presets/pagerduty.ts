@@ -13,6 +13,12 @@ export const pagerduty: Preset = {
     credentialHeader: 'authorization',
     errors: 'problem',
   },
+  proposedCache: [
+    {
+      paths: /^\/(?:abilities|escalation_policies|priorities|schedules|services|teams|users|vendors)(?:\/|$)/,
+      rule: { private: true, freshFor: 30_000 },
+    },
+  ],
   routes: () => [],
   classify(method, path) {
     // Analytics are asked for by POST.

@@ -1,7 +1,15 @@
+import type { CacheRule } from '../cache-schema.ts'
 import type { Classify, RouteEntry } from '../../routing/route-table.ts'
 
 /** Limits by class, as the config file has them. */
 type Limits = Readonly<Record<string, readonly object[]>>
+
+/** Reads that an upstream with `cache: { routes: proposed }` caches, and how. */
+export interface CacheProposal {
+  /** Of normalized paths. */
+  readonly paths: RegExp
+  readonly rule: CacheRule
+}
 
 /** What Sluice knows of a vendor. `config` has the shape of an upstream in the config file, which overrides it. */
 export interface Preset {
@@ -10,6 +18,8 @@ export interface Preset {
   readonly limitSets?: Readonly<Record<string, Limits>>
   /** The operations that are known one by one. */
   routes(): readonly RouteEntry[]
+  /** What is worth caching; the first that fits a path counts. */
+  readonly proposedCache?: readonly CacheProposal[]
   /** The rule for all others. */
   readonly classify: Classify
   /** A prefix under which the vendor serves every path again. */

@@ -1,0 +1,26 @@
+import { type Entry, wholeBody } from './entry.ts'
+
+/** Keeps a copy of a body while it passes, as long as it is not too large. */
+export class Capture {
+  readonly #head: Omit<Entry, 'kind' | 'body'>
+  readonly #maxBytes: number
+  readonly #pieces: Buffer[] = []
+  #bytes = 0
+
+  constructor(head: Omit<Entry, 'kind' | 'body'>, maxBytes: number) {
+    this.#head = head
+    this.#maxBytes = maxBytes
+  }
+
+  /** False once there is too much of it. */
+  add(piece: Buffer): boolean {
+    this.#bytes += piece.length
+    if (this.#bytes > this.#maxBytes) return false
+    this.#pieces.push(piece)
+    return true
+  }
+
+  get entry(): Entry {
+    return { kind: 'entry', ...this.#head, body: wholeBody(this.#pieces, this.#bytes) }
+  }
+}

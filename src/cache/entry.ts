@@ -1,0 +1,94 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Freshness } from './freshness.ts'
+
+/** A whole answer as it is kept. */
+export interface Entry extends Freshness {
+  readonly kind: 'entry'
+  readonly status: number
+  readonly reason: string
+  /** Names, lower-case, and values in turn: the fields for a client, but for those that are new in every answer. */
+  readonly headers: readonly string[]
+  readonly body: Buffer
+}
+
+/** Kept in the place of answers that depend on further fields of the request (RFC 9111 §4.1). */
+export interface VaryMark {
+  readonly kind: 'vary'
+  /** Lower-case names, in order. */
+  readonly names: readonly string[]
+}
+
+export type Stored = Entry | VaryMark
+
+/** Never changed by a 304, because the body that is kept has its own (RFC 9111 §3.2). */
+const OF_THE_BODY = new Set(['content-length', 'content-encoding', 'content-range', 'content-type'])
+/** And what was true of one moment only. */
+const NOT_KEPT = new Set(
+  'age content-length proxy-authentication-info server-timing x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset ratelimit ratelimit-policy'.split(
+    ' ',
+  ),
+)
+
+/** The fields to keep of an answer, as they go to a client. What has no date gets one (RFC 9110 §6.6.1). */
+export function keptHeaders(headers: readonly string[], now: number): string[] {
+  const kept: string[] = []
+  let hasDate = false
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i]!.toLowerCase()
+    if (NOT_KEPT.has(name)) continue
+    hasDate ||= name === 'date'
+    kept.push(name, headers[i + 1]!)
+  }
+  if (!hasDate) kept.push('date', new Date(now).toUTCString())
+  return kept
+}
+
+/** The fields of an entry once a 304 has brought newer ones (RFC 9111 §4.3.4). */
+export function updatedHeaders(headers: readonly string[], newer: readonly string[]): string[] {
+  const replaced = new Set<string>()
+  for (let i = 0; i < newer.length; i += 2) if (!OF_THE_BODY.has(newer[i]!)) replaced.add(newer[i]!)
+  const updated: string[] = []
+  for (let i = 0; i < headers.length; i += 2) {
+    if (!replaced.has(headers[i]!)) updated.push(headers[i]!, headers[i + 1]!)
+  }
+  for (let i = 0; i < newer.length; i += 2) {
+    if (replaced.has(newer[i]!)) updated.push(newer[i]!, newer[i + 1]!)
+  }
+  return updated
+}
+
+/** The value of a field of an entry; of one that came several times all of them, as one list (RFC 9110 §5.3). */
+export function fieldOf({ headers }: Pick<Entry, 'headers'>, name: string): string | undefined {
+  let value: string | undefined
+  for (let i = 0; i < headers.length; i += 2) {
+    if (headers[i] === name) value = value === undefined ? headers[i + 1] : `${value}, ${headers[i + 1]}`
+  }
+  return value
+}
+
+/** The same fields as the transport gives them. */
+export function toFields(headers: readonly string[]): IncomingHttpHeaders {
+  const fields: Record<string, string | string[]> = {}
+  for (let i = 0; i < headers.length; i += 2) {
+    const [name, value] = [headers[i]!, headers[i + 1]!]
+    const before = fields[name]
+    fields[name] = before === undefined ? value : [before, value].flat()
+  }
+  return fields
+}
+
+/** Bytes that an entry takes in memory, about: strings take up to two a character. */
+export function sizeOf(stored: Stored): number {
+  const texts = stored.kind === 'entry' ? stored.headers : stored.names
+  let characters = 0
+  for (const text of texts) characters += text.length
+  return 512 + 2 * characters + 16 * texts.length + (stored.kind === 'entry' ? stored.body.length : 0)
+}
+
+/** A copy that holds on to nothing but itself: pieces from the network are cut from larger blocks of memory. */
+export function wholeBody(pieces: readonly Buffer[], bytes: number): Buffer {
+  const body = Buffer.allocUnsafeSlow(bytes)
+  let at = 0
+  for (const piece of pieces) at += piece.copy(body, at)
+  return body
+}

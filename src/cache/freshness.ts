@@ -1,0 +1,122 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import CacheSemantics from 'http-cache-semantics'
+import { ageOf, type Directives, joined, parseDirectives, parseHttpDate, secondsOf } from './fields.ts'
+import type { CachePolicy } from './policy.ts'
+
+/** How long a stored answer may be used, in milliseconds of the gateway's clock. */
+export interface Freshness {
+  /** When it was made, as far as its Age and Date tell (RFC 9111 §4.2.3). */
+  readonly bornAt: number
+  readonly lifetimeMs: number
+  /** How long behind its lifetime it may be used: while it is asked for anew, and in place of an error. */
+  readonly whileRevalidateMs: number
+  readonly ifErrorMs: number
+  /** Whether the upstream forbids that, whoever else may allow it (RFC 9111 §4.2.4). */
+  readonly isStrict: boolean
+}
+
+/** What has to be known of an exchange to judge its answer. */
+export interface Exchanged {
+  /** Directives of the client's Cache-Control. */
+  readonly wanted: Directives
+  /** Whether the request carried an Authorization that says who asks (RFC 9111 §3.5). */
+  readonly isAuthorized: boolean
+  readonly status: number
+  readonly fields: IncomingHttpHeaders
+  readonly sentAt: number
+  readonly now: number
+}
+
+// Of these, RFC 6585 says that they must not be stored, and a 206 is only a part.
+const NEVER_STORED = new Set([206, 304, 401, 407, 428, 429, 431, 511])
+/** Final statuses of RFC 9110 whose meaning for a cache is known, as `must-understand` asks (RFC 9111 §5.2.2.3). */
+const UNDERSTOOD = new Set([200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 403, 404, 405, 410, 414, 500, 501])
+
+/**
+ * How long an answer may be stored and used, or undefined if it must not be stored. Fields are read strictly here; what
+ * follows from them is for `http-cache-semantics` to say.
+ */
+export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshness | undefined {
+  const { fields, status, isAuthorized, now, sentAt } = exchanged
+  const directives = parseDirectives(fields['cache-control'])
+  if (NEVER_STORED.has(status) || exchanged.wanted.has('no-store') || isVaryingByAll(fields)) return undefined
+  if (policy.scope === 'account' && fields['set-cookie'] !== undefined && !directives.has('public')) return undefined
+  const isShared = !policy.isPrivate
+  const semantics = new CacheSemantics(
+    { method: 'GET', headers: isAuthorized ? { authorization: '-' } : {} },
+    { status: hasLifetime(directives, fields, isShared) ? 200 : status, headers: plainFields(exchanged, directives) },
+    { shared: isShared, cacheHeuristic: 0 },
+  )
+  if (!semantics.storable()) return undefined
+  const apparentAgeMs = Math.max(0, now - (parseHttpDate(fields.date, now) ?? now))
+  const ageMs = Math.max(apparentAgeMs, ageOf(fields) * 1_000 + (now - sentAt))
+  const isAlwaysChecked = directives.has('no-cache')
+  return {
+    bornAt: now - ageMs,
+    lifetimeMs: isAlwaysChecked
+      ? 0
+      : isGivenLifetime(exchanged, directives, policy)
+        ? policy.freshForMs
+        : Math.max(0, semantics.maxAge() * 1_000),
+    ...staleness(directives, isShared, isAlwaysChecked, policy),
+  }
+}
+
+/** Whether the upstream itself says how long: then an answer of any final status may be stored (RFC 9111 §3). */
+function hasLifetime(directives: Directives, fields: IncomingHttpHeaders, isShared: boolean): boolean {
+  return directives.has('max-age') || (isShared && directives.has('s-maxage')) || fields.expires !== undefined
+}
+
+/** Whether the configuration says it, because the answer, which is no error, does not (RFC 9111 §4.2.2). */
+function isGivenLifetime({ status, fields }: Exchanged, directives: Directives, policy: CachePolicy): boolean {
+  return policy.freshForMs > 0 && status < 400 && !hasLifetime(directives, fields, !policy.isPrivate)
+}
+
+/** What the library looks at, in the one form of writing that it reads right. */
+function plainFields({ fields, status, now }: Exchanged, directives: Directives): Record<string, string> {
+  const plain: string[] = []
+  for (const name of ['private', 'public', 'must-revalidate']) if (directives.has(name)) plain.push(name)
+  for (const name of ['max-age', 's-maxage']) {
+    const seconds = secondsOf(directives, name)
+    if (seconds !== undefined) plain.push(`${name}=${seconds}`)
+  }
+  const isUnderstood = UNDERSTOOD.has(status)
+  // Who understands the status may leave out of account the no-store that is beside it for those who do not.
+  if (directives.has('must-understand') ? !isUnderstood : directives.has('no-store')) plain.push('no-store')
+  const headers: Record<string, string> = {
+    'cache-control': plain.join(', '),
+    date: new Date(parseHttpDate(fields.date, now) ?? now).toUTCString(),
+  }
+  // What is no date lies in the past (RFC 9111 §5.3).
+  if (fields.expires !== undefined) headers['expires'] = new Date(parseHttpDate(fields.expires, now) ?? 0).toUTCString()
+  return headers
+}
+
+/** How long an answer may be used that is not fresh any more (RFC 5861; RFC 9111 §4.2.4 says who may forbid it). */
+function staleness(
+  directives: Directives,
+  isShared: boolean,
+  isAlwaysChecked: boolean,
+  policy: CachePolicy,
+): Pick<Freshness, 'whileRevalidateMs' | 'ifErrorMs' | 'isStrict'> {
+  const isForbidden =
+    isAlwaysChecked || directives.has('must-revalidate') || (isShared && directives.has('proxy-revalidate'))
+  if (isForbidden) return { whileRevalidateMs: 0, ifErrorMs: 0, isStrict: true }
+  // It forbids as well (RFC 9111 §5.2.2.10), but not what the same answer allows in so many words.
+  const isImplied = isShared && directives.has('s-maxage')
+  const allowedMs = (name: string, configuredMs: number): number => {
+    const seconds = secondsOf(directives, name)
+    return seconds === undefined ? (isImplied ? 0 : configuredMs) : seconds * 1_000
+  }
+  return {
+    whileRevalidateMs: allowedMs('stale-while-revalidate', policy.staleWhileRevalidateMs),
+    ifErrorMs: allowedMs('stale-if-error', policy.staleIfErrorMs),
+    isStrict: false,
+  }
+}
+
+function isVaryingByAll({ vary }: IncomingHttpHeaders): boolean {
+  return joined(vary)
+    .split(',')
+    .some((name) => name.trim() === '*')
+}

@@ -1,0 +1,58 @@
+import { LRUCache } from 'lru-cache'
+import type { Clock } from '../clock.ts'
+import { sizeOf, type Stored } from './entry.ts'
+import type { CacheStore, Found } from './store.ts'
+
+const GENERATION_BYTES = 256
+
+type Value = { readonly generation: string; readonly stored: Stored | undefined; readonly until: number }
+
+/** Keeps answers in this process, up to `maxBytes` of them; what was used least lately goes first. */
+export class MemoryStore implements CacheStore {
+  readonly #clock: Clock
+  readonly #values: LRUCache<string, Value>
+  #generations = 0
+
+  constructor(clock: Clock, maxBytes: number) {
+    this.#clock = clock
+    this.#values = new LRUCache({
+      maxSize: maxBytes,
+      sizeCalculation: ({ stored }) => GENERATION_BYTES + (stored === undefined ? 0 : sizeOf(stored)),
+    })
+  }
+
+  find(resource: string, selector: string): Found {
+    const generation = this.#generationOf(resource)
+    const key = `${resource}:${selector}`
+    const value = this.#values.get(key)
+    if (value === undefined) return { generation, stored: undefined }
+    if (value.generation === generation && value.until > this.#clock.now()) return { generation, stored: value.stored }
+    this.#values.delete(key)
+    return { generation, stored: undefined }
+  }
+
+  keep(resource: string, selector: string, generation: string, stored: Stored, keepMs: number): void {
+    if (this.#values.peek(resource)?.generation !== generation) return
+    this.#values.set(`${resource}:${selector}`, { generation, stored, until: this.#clock.now() + keepMs })
+  }
+
+  drop(resource: string, selector: string): void {
+    this.#values.delete(`${resource}:${selector}`)
+  }
+
+  invalidate(resource: string): void {
+    this.#values.delete(resource)
+  }
+
+  close(): void {
+    this.#values.clear()
+  }
+
+  #generationOf(resource: string): string {
+    const known = this.#values.get(resource)
+    if (known !== undefined) return known.generation
+    const generation = String(++this.#generations)
+    this.#values.set(resource, { generation, stored: undefined, until: Infinity })
+    return generation
+  }
+}

@@ -1,0 +1,71 @@
+import type { Clock } from '../clock.ts'
+import type { CacheConfig } from '../config/cache-schema.ts'
+import type { Config } from '../config/schema.ts'
+import type { Logger } from '../observe/log.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import { connectedOrLate, connectRedis } from '../quota/redis.ts'
+import { Flights } from './flights.ts'
+import { MemoryStore } from './memory-store.ts'
+import { RedisStore } from './redis-store.ts'
+import type { CacheStore } from './store.ts'
+
+const MAX_BYTES = 64 * 1_048_576
+
+export interface CacheParts {
+  readonly clock: Clock
+  readonly metrics: Metrics
+  readonly logger: Logger
+}
+
+/** What the caches of all upstreams have in common. The store is opened when the first of them asks for it. */
+export class SharedCache {
+  readonly flights = new Flights()
+  readonly #config: Pick<Config, 'cache' | 'store'>
+  readonly #parts: CacheParts
+  #store: CacheStore | undefined
+  #opened: Promise<void> = Promise.resolve()
+
+  constructor(config: Pick<Config, 'cache' | 'store'>, parts: CacheParts) {
+    this.#config = config
+    this.#parts = parts
+  }
+
+  get store(): CacheStore {
+    return (this.#store ??= this.#open())
+  }
+
+  /** Once the store can be used that something has asked for; or late, because the gateway does not depend on it. */
+  get opened(): Promise<void> {
+    return this.#opened
+  }
+
+  get maxEntryBytes(): CacheConfig['maxEntryBytes'] {
+    return this.#config.cache.maxEntryBytes
+  }
+
+  /** Takes mistakes made where no call is there to be answered. */
+  readonly report = (error: unknown): void => {
+    this.#parts.logger.error({ err: error }, 'an answer could not be asked for anew')
+  }
+
+  close(): void {
+    this.#store?.close()
+  }
+
+  #open(): CacheStore {
+    const { cache, store } = this.#config
+    const { clock, metrics } = this.#parts
+    if (cache.store === 'memory') return new MemoryStore(clock, cache.maxBytes ?? MAX_BYTES)
+    const redis = connectRedis(store)
+    // The ledger's own connection to the same Redis says in the log that it is away.
+    redis.on('error', () => undefined)
+    this.#opened = connectedOrLate(redis, clock)
+    return new RedisStore({
+      redis,
+      clock,
+      prefix: store.prefix,
+      answerWithinMs: store.commandTimeout,
+      onError: () => metrics.cacheFailed(),
+    })
+  }
+}

@@ -1,0 +1,56 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Entry } from './entry.ts'
+import { type Directives, secondsOf } from './fields.ts'
+
+/** What may be done with an entry for a request. */
+export type Use =
+  | 'fresh'
+  /** It may be given now if it is asked for anew meanwhile (RFC 5861 §3). */
+  | 'while-revalidate'
+  /** It would be fresh, but the client wants a newer one. */
+  | 'request'
+  | 'stale'
+
+/** Whether a request can be answered from what is kept at all; if not, nothing of its answer is kept either. */
+export function isAnswerable(headers: IncomingHttpHeaders, wanted: Directives): boolean {
+  if (wanted.has('no-store')) return false
+  for (const name of ['range', 'if-range', 'if-match', 'if-unmodified-since', 'upgrade'])
+    if (headers[name] !== undefined) return false
+  return true
+}
+
+/** Whether the client asks for nothing but an answer, however old it may be within its freshness. */
+export function isContent(headers: IncomingHttpHeaders, wanted: Directives): boolean {
+  return !isDemanding(headers, wanted) && !wanted.has('max-age') && !wanted.has('min-fresh')
+}
+
+/** RFC 9111 §4 and §5.2.1. */
+export function useOf(entry: Entry, headers: IncomingHttpHeaders, wanted: Directives, now: number): Use {
+  const ageMs = now - entry.bornAt
+  const leftMs = entry.lifetimeMs - ageMs
+  const maxAge = secondsOf(wanted, 'max-age')
+  const minFresh = secondsOf(wanted, 'min-fresh')
+  if (leftMs > 0) {
+    const isTooOld = maxAge !== undefined && ageMs > maxAge * 1_000
+    const isTooShort = minFresh !== undefined && leftMs < minFresh * 1_000
+    return isDemanding(headers, wanted) || isTooOld || isTooShort ? 'request' : 'fresh'
+  }
+  if (!isContent(headers, wanted)) return 'stale'
+  const maxStale = wanted.get('max-stale')
+  if (maxStale !== undefined && !entry.isStrict) {
+    const allowedMs = maxStale === true ? Infinity : secondsOf(wanted, 'max-stale')! * 1_000
+    if (-leftMs <= allowedMs) return 'fresh'
+  }
+  return -leftMs <= entry.whileRevalidateMs && entry.whileRevalidateMs > 0 ? 'while-revalidate' : 'stale'
+}
+
+/** Whether it may stand in for an error (RFC 5861 §4). */
+export function mayStandIn(entry: Entry, now: number): boolean {
+  return now - entry.bornAt - entry.lifetimeMs <= entry.ifErrorMs && !entry.isStrict
+}
+
+/** Pragma counts only where there is no Cache-Control (RFC 9111 §5.4). */
+function isDemanding(headers: IncomingHttpHeaders, wanted: Directives): boolean {
+  if (wanted.has('no-cache')) return true
+  return headers['cache-control'] === undefined && /\bno-cache\b/i.test(headers.pragma ?? '')
+}

@@ -1,0 +1,404 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { cacheStatus, type CacheStatus, type ForwardReason } from '../cache/cache-status.ts'
+import { Capture } from '../cache/capture.ts'
+import { headersOf304, isAbout, isNotModified, validatorsOf } from '../cache/conditional.ts'
+import { type Entry, fieldOf, keptHeaders, toFields, updatedHeaders } from '../cache/entry.ts'
+import { type Directives, parseDirectives } from '../cache/fields.ts'
+import type { Flight, Landed } from '../cache/flights.ts'
+import { type Freshness, freshnessOf } from '../cache/freshness.ts'
+import type { SharedCache } from '../cache/open-cache.ts'
+import { placeOf, variantOf, varyNames } from '../cache/key.ts'
+import type { CachePolicy } from '../cache/policy.ts'
+import { KEPT_MS, keepMsOf } from '../cache/store.ts'
+import { isAnswerable, isContent, mayStandIn, useOf } from '../cache/use.ts'
+import type { CacheResult } from '../observe/metrics.ts'
+import { normalizePath } from '../routing/path.ts'
+import { hasBody } from '../upstream/body.ts'
+import { responseHeaders } from '../upstream/headers.ts'
+import type { Onlooker, Taken } from './attempt.ts'
+import { Call, type Target } from './call.ts'
+import { type Failure, TROUBLE_OF } from './failure.ts'
+import type { Forwarded, Send } from './forward.ts'
+import { nobodysResponse } from './nobody.ts'
+import { outgoingRequest } from './outgoing.ts'
+import { ownHeaders } from './own-headers.ts'
+
+const DELIVERED: Forwarded = { kind: 'delivered' }
+const GONE: Forwarded = { kind: 'client_gone' }
+/** RFC 5861 §4. */
+const ERRORS = new Set([500, 502, 503, 504])
+
+/** A read of a cached route: answered from what is kept, or forwarded, and then its answer is kept if it may be. */
+export class CachedRead implements Onlooker {
+  /** Set while an entry is asked about. */
+  conditions: readonly string[] | undefined
+  readonly #call: Call
+  readonly #target: Target
+  readonly #policy: CachePolicy
+  readonly #shared: SharedCache
+  readonly #wanted: Directives
+  readonly #resource: string
+  readonly #selector: string
+  #reason: ForwardReason = 'uri-miss'
+  /** Undefined where nothing may be kept. */
+  #generation: string | undefined
+  /** What is kept, when it can't be given without asking. */
+  #entry: Entry | undefined
+  #flight: Flight | undefined
+  #key = ''
+  #capture: Capture | undefined
+  #landed: Landed | undefined
+  #sentAt = 0
+  /** It is made for no client. */
+  #isBackground = false
+  #outgoing: readonly string[] | undefined
+
+  constructor(call: Call, target: Target, policy: CachePolicy, shared: SharedCache) {
+    const { upstream, account, client, path, query } = target
+    this.#call = call
+    this.#target = target
+    this.#policy = policy
+    this.#shared = shared
+    this.#wanted = parseDirectives(call.request.headers['cache-control'])
+    const { resource, selector } = placeOf({
+      upstream: upstream.name,
+      url: upstream.url.href,
+      account: account.key,
+      client: policy.scope === 'client' ? client.name : undefined,
+      normalPath: normalizePath(path, upstream.aliasPrefix),
+      target: path + query,
+    })
+    this.#resource = resource
+    this.#selector = selector
+  }
+
+  async run(send: Send): Promise<Forwarded> {
+    const call = this.#call
+    const { headers } = call.request
+    if (!isAnswerable(headers, this.#wanted) || hasBody(call.request)) {
+      this.#reason = 'bypass'
+      this.#count('bypass')
+      return this.#forward(send)
+    }
+    const entry = await this.#find()
+    if (call.isGone) return GONE
+    if (entry !== undefined) {
+      const use = useOf(entry, headers, this.#wanted, call.clock.now())
+      if (use === 'fresh' || use === 'while-revalidate') {
+        if (use === 'while-revalidate') void this.#refresh(entry, send)
+        this.#countSaved()
+        return this.#give(entry, use === 'fresh' ? 'hit' : 'stale', { forwarded: undefined })
+      }
+      this.#entry = entry
+      this.#reason = use
+    }
+    if (this.#wanted.has('only-if-cached')) return { kind: 'refused', failure: NOT_CACHED }
+    return this.#fetch(send)
+  }
+
+  /** Waits for another call's answer to the same, or asks for it. */
+  async #fetch(send: Send): Promise<Forwarded> {
+    const call = this.#call
+    const generation = this.#generation
+    const { flights } = this.#shared
+    if (generation !== undefined && call.request.method === 'GET') {
+      const other = isContent(call.request.headers, this.#wanted) ? flights.find(this.#key, generation) : undefined
+      if (other === undefined) this.#flight = flights.begin(this.#key, generation, call.clock.now())
+      const landed = other && (await this.#await(other))
+      if (call.isGone) return GONE
+      if (landed !== undefined && this.#isAnswer(landed)) {
+        this.#countSaved()
+        return this.#give(landed.entry, 'collapsed', { forwarded: this.#reason, isCollapsed: true })
+      }
+    }
+    if (this.#entry !== undefined) this.conditions = validatorsOf(this.#entry)
+    try {
+      return await this.#forward(send)
+    } finally {
+      this.#flight?.end(this.#landed)
+    }
+  }
+
+  async #forward(send: Send): Promise<Forwarded> {
+    const call = this.#call
+    const result = await send(call, this.#target, this)
+    if (call.isGone) return GONE
+    if (result.kind === 'taken') return this.#replace(result, send)
+    const entry = this.#entry
+    if (result.kind !== 'refused' || entry === undefined || !this.#standsInFor(result.failure, entry)) return result
+    const { kind } = result.failure
+    this.#landed = this.#landing(entry)
+    return this.#give(entry, 'stale', { forwarded: call.attempts > 0 ? this.#reason : undefined, detail: kind })
+  }
+
+  /** Answers with what is kept in the place of what came. */
+  #replace({ status, fields }: Taken, send: Send): Promise<Forwarded> | Forwarded {
+    const entry = this.#entry!
+    if (status !== 304) {
+      this.#landed = this.#landing(entry)
+      return this.#give(entry, 'stale', { forwarded: this.#reason, forwardedStatus: status, detail: 'stale-if-error' })
+    }
+    if (!isAbout(entry, fields)) {
+      // What it is about is not here, and so it has to be asked for as a whole.
+      this.conditions = undefined
+      this.#entry = undefined
+      return this.#forward(send)
+    }
+    const updated = this.#updated(entry, fields)
+    const isStored = this.#keep(updated)
+    this.#landed = this.#landing(updated)
+    return this.#give(updated, 'revalidated', { forwarded: this.#reason, forwardedStatus: 304, isStored })
+  }
+
+  takes(status: number): boolean {
+    const entry = this.#entry
+    if (entry === undefined) return false
+    if (status === 304) return this.conditions !== undefined
+    const isBad = ERRORS.has(status) || (status === 429 && this.#policy.staleOnThrottled)
+    return isBad && mayStandIn(entry, this.#call.clock.now())
+  }
+
+  sent(): void {
+    this.#sentAt = this.#call.clock.now()
+    if (this.#flight !== undefined) this.#flight.isSent = true
+  }
+
+  begin(status: number, reason: string, fields: IncomingHttpHeaders, headers: string[]): void {
+    if (this.#reason !== 'bypass') {
+      this.#count(this.#generation === undefined ? 'unavailable' : 'miss')
+      this.#capture = this.#captureOf(status, reason, fields, headers)
+      if (this.#capture === undefined) this.#notForOthers(status)
+    }
+    headers.push('Cache-Status', cacheStatus({ forwarded: this.#reason, isStored: this.#capture !== undefined }))
+  }
+
+  piece(chunk: Buffer): void {
+    if (this.#capture === undefined || this.#capture.add(chunk)) return
+    this.#capture = undefined
+    this.#notForOthers(200)
+  }
+
+  end(): void {
+    if (this.#capture === undefined) return
+    const { entry } = this.#capture
+    this.#keep(entry)
+    this.#landed = this.#landing(entry)
+    this.#flight?.end(this.#landed)
+  }
+
+  slow(): void {
+    this.#flight?.close()
+  }
+
+  get isAwaited(): boolean {
+    return this.#flight?.isAwaited ?? false
+  }
+
+  /** Asks for an entry anew that was given already; only where there is quota to spare, and once. */
+  async #refresh(entry: Entry, send: Send): Promise<void> {
+    const { id, request, snapshot, clock } = this.#call
+    const flight = this.#generation && this.#shared.flights.begin(this.#key, this.#generation, clock.now())
+    if (flight === undefined || flight === '') return
+    const call = new Call(id, request, nobodysResponse(), snapshot, clock, () => undefined)
+    const target: Target = { ...this.#target, wishes: { ...this.#target.wishes, maxWaitMs: 0, mayRepeat: false } }
+    call.target = target
+    const read = new CachedRead(call, target, this.#policy, this.#shared)
+    read.#isBackground = true
+    read.#reason = 'stale'
+    read.#generation = this.#generation
+    read.#key = this.#key
+    read.#entry = entry
+    read.#flight = flight
+    read.conditions = validatorsOf(entry)
+    try {
+      await read.#forward(send)
+    } catch (error) {
+      this.#shared.report(error)
+    } finally {
+      flight.end(read.#landed)
+    }
+  }
+
+  async #find(): Promise<Entry | undefined> {
+    const { store } = this.#shared
+    let selector = this.#selector
+    let found = await store.find(this.#resource, selector)
+    if (found.stored?.kind === 'vary') {
+      this.#reason = 'vary-miss'
+      selector = variantOf(selector, found.stored.names, this.#valueOf)
+      found = await store.find(this.#resource, selector)
+    }
+    this.#generation = found.generation
+    this.#key = `${this.#resource}:${selector}`
+    return found.stored?.kind === 'entry' ? found.stored : undefined
+  }
+
+  /** Waits for another call's answer; in vain where that is not sent in the time that this one may wait. */
+  #await(flight: Flight): Promise<Landed | undefined> {
+    const call = this.#call
+    const since = call.clock.now()
+    return new Promise((resolve) => {
+      const end = (landed: Landed | undefined): void => {
+        leave()
+        timer.cancel()
+        call.onGone(undefined)
+        call.waitedMs += call.clock.now() - since
+        resolve(landed)
+      }
+      const leave = flight.join(end)
+      const timer = call.clock.schedule(this.#target.wishes.maxWaitMs, () => {
+        if (!flight.isSent) end(undefined)
+      })
+      call.onGone(() => end(undefined))
+    })
+  }
+
+  #landing(entry: Entry): Landed {
+    const names = varyNames(fieldOf(entry, 'vary'))
+    const selector = names === undefined ? this.#selector : variantOf(this.#selector, names, this.#valueOf)
+    return { entry, names, selector }
+  }
+
+  #isAnswer({ names, selector }: Landed): boolean {
+    return names === undefined || variantOf(this.#selector, names, this.#valueOf) === selector
+  }
+
+  /** Those that wait go on by themselves, and those that come next do not wait. */
+  #notForOthers(status: number): void {
+    if (this.#flight === undefined) return
+    if (status < 400) this.#shared.flights.goAlone(this.#key, this.#call.clock.now())
+    this.#flight.end(undefined)
+  }
+
+  #captureOf(
+    status: number,
+    reason: string,
+    fields: IncomingHttpHeaders,
+    headers: readonly string[],
+  ): Capture | undefined {
+    const { maxEntryBytes } = this.#shared
+    if (this.#generation === undefined || this.#call.request.method !== 'GET') return undefined
+    const now = this.#call.clock.now()
+    const freshness = this.#freshnessOf(status, fields)
+    const head = freshness && { status, reason, headers: keptHeaders(headers, now), ...freshness }
+    if (head === undefined || keepMsOf(head, now) === 0) {
+      // What is kept is older than this, and must not come back.
+      if (this.#entry !== undefined && status < 500) this.#drop()
+      return undefined
+    }
+    const isTooLong = Number(fields['content-length'] ?? 0) > maxEntryBytes
+    return isTooLong || !isFramed(status, fields) ? undefined : new Capture(head, maxEntryBytes)
+  }
+
+  #freshnessOf(status: number, fields: IncomingHttpHeaders): Freshness | undefined {
+    const { snapshot, request, clock } = this.#call
+    const { account, route } = this.#target
+    const carriesCredential = route.credential !== 'none' && account.credential !== undefined
+    const isInAuthorization =
+      carriesCredential && (route.credential === 'bearer' || account.credential.headerNames.includes('authorization'))
+    // Where there are clients, it is the key of one, and meant for the gateway; the place of an answer is the client's own.
+    const isAuthorized = isInAuthorization || (snapshot.clients === undefined && 'authorization' in request.headers)
+    const exchanged = { wanted: this.#wanted, isAuthorized, status, fields, sentAt: this.#sentAt, now: clock.now() }
+    return freshnessOf(exchanged, this.#policy)
+  }
+
+  /** The entry as a 304 confirms it (RFC 9111 §4.3.4). */
+  #updated(entry: Entry, fields: IncomingHttpHeaders): Entry {
+    const now = this.#call.clock.now()
+    const headers = updatedHeaders(entry.headers, keptHeaders(responseHeaders(fields, true), now))
+    const age = fields.age === undefined ? {} : { age: fields.age }
+    const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
+    return { ...entry, headers, ...(freshness ?? NOT_TO_BE_KEPT) }
+  }
+
+  /** Whether it was kept. */
+  #keep(entry: Entry): boolean {
+    const { store } = this.#shared
+    const generation = this.#generation
+    const keepMs = keepMsOf(entry, this.#call.clock.now())
+    if (generation === undefined || keepMs === 0) {
+      this.#drop()
+      return false
+    }
+    const { names, selector } = this.#landing(entry)
+    if (names !== undefined) store.keep(this.#resource, this.#selector, generation, { kind: 'vary', names }, KEPT_MS)
+    store.keep(this.#resource, selector, generation, entry, keepMs)
+    return true
+  }
+
+  #drop(): void {
+    this.#shared.store.drop(this.#resource, this.#key.slice(this.#resource.length + 1))
+  }
+
+  /** The value of a field of the request as it goes upstream. The account's credential is the same in all of them. */
+  readonly #valueOf = (name: string): string => {
+    const { account, route } = this.#target
+    const isCredential = account.credential?.headerNames.includes(name) === true
+    if (isCredential || (name === 'authorization' && route.credential === 'bearer')) return ''
+    this.#outgoing ??= outgoingRequest(this.#call, this.#target, undefined, undefined).headers
+    const values: string[] = []
+    for (let i = 0; i < this.#outgoing.length; i += 2) {
+      if (this.#outgoing[i]!.toLowerCase() === name) values.push(this.#outgoing[i + 1]!)
+    }
+    return values.join(', ')
+  }
+
+  #standsInFor({ kind }: Failure, entry: Entry): boolean {
+    const trouble = TROUBLE_OF[kind]
+    if (trouble === undefined || (trouble === 'quota' && !this.#policy.staleOnThrottled)) return false
+    return mayStandIn(entry, this.#call.clock.now())
+  }
+
+  /** Answers with what is kept; with a 304 where that is what the client has. */
+  #give(entry: Entry, result: CacheResult, status: CacheStatus): Forwarded {
+    const call = this.#call
+    const { request, response } = call
+    const now = call.clock.now()
+    const ageMs = Math.max(0, now - entry.bornAt)
+    const isKnown = entry.status === 200 && isNotModified(entry, request.headers, now)
+    const headers = isKnown ? headersOf304(entry.headers) : [...entry.headers]
+    headers.push('Age', String(Math.floor(ageMs / 1_000)))
+    headers.push('Cache-Status', cacheStatus({ ...status, ttlMs: entry.lifetimeMs - ageMs }))
+    if (!isKnown && entry.status !== 204) headers.push('Content-Length', String(entry.body.length))
+    this.#count(result)
+    ownHeaders(call, headers)
+    if (isKnown) response.writeHead(304, headers)
+    else response.writeHead(entry.status, entry.reason, headers)
+    response.end(isKnown || request.method === 'HEAD' ? undefined : entry.body)
+    return DELIVERED
+  }
+
+  #count(result: CacheResult): void {
+    if (this.#isBackground) return
+    this.#call.cached = result
+    this.#target.lane.metrics.cached(result).increment(this.#call.id)
+  }
+
+  /** The call would have been charged. */
+  #countSaved(): void {
+    const { meter, metrics } = this.#target.lane
+    const saved = new Map<string, number>()
+    // A class may have several limits.
+    for (const [i, limit] of meter.limits.entries())
+      saved.set(limit.class, Math.max(saved.get(limit.class) ?? 0, meter.units[i]!))
+    for (const [className, units] of saved) metrics.quotaSaved(className, units, this.#call.id)
+  }
+}
+
+const NOT_CACHED: Failure = {
+  kind: 'not_cached',
+  message: 'the request wants an answer from the cache only, and there is none that may be given',
+}
+
+const NOT_TO_BE_KEPT: Freshness = {
+  bornAt: 0,
+  lifetimeMs: 0,
+  whileRevalidateMs: 0,
+  ifErrorMs: 0,
+  isStrict: true,
+}
+
+/** Whether the end of a body can be told from a connection that broke. */
+function isFramed(status: number, fields: IncomingHttpHeaders): boolean {
+  return status === 204 || fields['content-length'] !== undefined || fields['transfer-encoding'] !== undefined
+}

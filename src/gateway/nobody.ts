@@ -1,0 +1,26 @@
+import type { ServerResponse } from 'node:http'
+import { Writable } from 'node:stream'
+
+/** In the place of a client's response, for a call that is made for no client: takes everything, and keeps nothing. */
+class Nobody extends Writable {
+  statusCode = 0
+  headersSent = false
+
+  writeHead(status: number): this {
+    this.statusCode = status
+    this.headersSent = true
+    return this
+  }
+
+  flushHeaders(): void {}
+
+  addTrailers(): void {}
+
+  override _write(_: unknown, __: unknown, done: () => void): void {
+    done()
+  }
+}
+
+export function nobodysResponse(): ServerResponse {
+  return new Nobody() as unknown as ServerResponse
+}

@@ -1,0 +1,99 @@
+import { resourceOf } from '../cache/key.ts'
+import type { SharedCache } from '../cache/open-cache.ts'
+import type { CacheStore } from '../cache/store.ts'
+import { normalizePath } from '../routing/path.ts'
+import { isSafeMethod } from '../routing/route.ts'
+import type { Onlooker } from './attempt.ts'
+import { CachedRead } from './cached-read.ts'
+import type { Call, Target } from './call.ts'
+import type { FailureKind } from './failure.ts'
+import type { Forwarded, Send } from './forward.ts'
+
+/**
+ * The cache of an upstream (RFC 9111): answers reads of its cached routes from what is kept, asks upstream for the rest, and
+ * keeps what may be kept. A write ends what is kept of its path, also where no route of that path is cached.
+ */
+export class ResponseCache {
+  readonly #shared: SharedCache
+  readonly #store: CacheStore
+
+  constructor(shared: SharedCache) {
+    this.#shared = shared
+    this.#store = shared.store
+  }
+
+  async serve(call: Call, target: Target, send: Send): Promise<Forwarded> {
+    const { method = '' } = call.request
+    if (!isSafeMethod(method)) return new Write(call, target, this.#store).run(send)
+    const { cache } = target.route
+    const isCached = cache !== undefined && cache !== false && (method === 'GET' || method === 'HEAD')
+    if (isCached) return new CachedRead(call, target, cache, this.#shared).run(send)
+    return (await send(call, target, undefined)) as Forwarded
+  }
+}
+
+/** Ways to end of which nobody knows whether the upstream has done what it was asked for. */
+const UNCERTAIN: ReadonlySet<string> = new Set<FailureKind>(['interrupted', 'timeout'])
+const UNCERTAIN_STATUS = new Set([502, 504])
+
+/** A call that changes something, on its way. */
+class Write implements Onlooker {
+  readonly conditions = undefined
+  readonly isAwaited = false
+  readonly #call: Call
+  readonly #target: Target
+  readonly #store: CacheStore
+
+  constructor(call: Call, target: Target, store: CacheStore) {
+    this.#call = call
+    this.#target = target
+    this.#store = store
+  }
+
+  async run(send: Send): Promise<Forwarded> {
+    const result = (await send(this.#call, this.#target, this)) as Forwarded
+    const outcome = result.kind === 'refused' ? result.failure.kind : result.kind
+    if (UNCERTAIN.has(outcome) || (outcome === 'client_gone' && this.#call.attempts > 0)) this.#invalidate()
+    return result
+  }
+
+  takes(): boolean {
+    return false
+  }
+
+  /** RFC 9111 §4.4: before the client learns of it, so that its next read can't be older. */
+  begin(status: number, _: string, fields: Record<string, unknown>): void {
+    if (status >= 400 && !UNCERTAIN_STATUS.has(status)) return
+    this.#invalidate()
+    for (const name of ['location', 'content-location']) {
+      const value = fields[name]
+      if (typeof value === 'string') this.#invalidateAt(value)
+    }
+  }
+
+  #invalidate(): void {
+    this.#store.invalidate(this.#resourceOf(this.#target.path))
+  }
+
+  /** Only below the same upstream: who may change one may not speak for another. */
+  #invalidateAt(location: string): void {
+    const { upstream, path } = this.#target
+    const base = new URL(upstream.basePath + path, upstream.url)
+    const url = URL.parse(location, base)
+    if (url?.origin !== base.origin || !url.pathname.startsWith(`${upstream.basePath}/`)) return
+    this.#store.invalidate(this.#resourceOf(url.pathname.slice(upstream.basePath.length)))
+  }
+
+  #resourceOf(path: string): string {
+    const { upstream, account } = this.#target
+    return resourceOf(upstream.name, upstream.url.href, account.key, normalizePath(path, upstream.aliasPrefix))
+  }
+
+  sent(): void {}
+
+  piece(): void {}
+
+  end(): void {}
+
+  slow(): void {}
+}

@@ -1,0 +1,62 @@
+import type { ServerResponse } from 'node:http'
+import { type Answer, call, type CallOptions } from './http.ts'
+import { type Seen, startGateway, startUpstream, stores, type TestGateway, type TestUpstream } from './gateway.ts'
+import { SimulatedClock } from './simulated-clock.ts'
+
+/** Configurations of the store and the cache: the cache in the process, and in a Redis. */
+export const caches = {
+  memory: () => ({ store: stores['the embedded store'](), cache: { store: 'memory' } }),
+  Redis: () => ({ store: stores.Redis(), cache: { store: 'redis' } }),
+}
+
+export interface CachedGateway extends TestGateway {
+  readonly clock: SimulatedClock
+  readonly upstream: TestUpstream
+  /** Reads `/api/item`, or another path below the upstream. */
+  read(headers?: Record<string, string>, path?: string, options?: CallOptions): Promise<Answer>
+}
+
+interface Options {
+  readonly kind?: keyof typeof caches
+  /** Of the route, besides being cached. */
+  readonly cache?: object
+  readonly upstream?: object
+  readonly rest?: object
+  readonly clock?: SimulatedClock
+}
+
+/** A gateway before an upstream that answers by `answer`, with one cached route for reads below `/items`. */
+export async function startCached(
+  answer: (seen: Seen, response: ServerResponse, count: number) => unknown,
+  { kind = 'memory', cache = {}, upstream: more = {}, rest = {}, clock = new SimulatedClock() }: Options = {},
+): Promise<CachedGateway> {
+  let count = 0
+  const upstream = await startUpstream((seen, response) => answer(seen, response, ++count))
+  const config = {
+    server: { port: 0 },
+    admin: { port: 0 },
+    ...caches[kind](),
+    upstreams: {
+      api: {
+        url: upstream.url,
+        accounts: { main: {} },
+        // Redis counts quotas by its own clock, which does not go with a simulated one.
+        limits: { read: kind === 'Redis' ? [] : [{ requests: 100, window: '60s' }], write: [] },
+        routes: [{ method: ['GET', 'HEAD'], path: '/items*', class: 'read', cache }],
+        retry: { retries: 0 },
+        ...more,
+      },
+    },
+    ...rest,
+  }
+  const gateway = await startGateway(config, { clock })
+  const read: CachedGateway['read'] = (headers = {}, path = '/items/1', options = {}) =>
+    call(gateway.url, `/api${path}`, { ...options, headers })
+  return { ...gateway, clock, upstream, read }
+}
+
+/** Answers that differ each time, with these headers. */
+export function counting(headers: Record<string, string | string[]>) {
+  return (_: Seen, response: ServerResponse, count: number): unknown =>
+    response.writeHead(200, headers).end(`answer ${count}`)
+}
