@@ -10,11 +10,13 @@ import { LiveSnapshot } from './gateway/live.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { TokenShare } from './credentials/token-share.ts'
+import { openManaged } from './management.ts'
 import { openLedger } from './quota/open-ledger.ts'
 import { connectRedis } from './quota/redis.ts'
 import { type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
-import type { BreakerOrder, BreakerRow } from './server/admin-breakers.ts'
-import { buildAdmin, type Controls, type Vitals } from './server/admin.ts'
+import type { BreakerOrder, BreakerRow } from './server/admin/breakers.ts'
+import { type AdminParts, buildAdmin, type Vitals } from './server/admin.ts'
+import type { Management } from './server/admin/management.ts'
 import { buildApp, connectionsOf, drainApp } from './server/app.ts'
 import { Proxy } from './server/proxy.ts'
 import { breakerRows, gatewayVitals } from './vitals.ts'
@@ -25,6 +27,7 @@ export interface GatewayProcess {
   readonly url: string
   readonly vitals: Vitals
   readonly metrics: Metrics
+  readonly management: Management
   /** Puts another configuration in force; throws a `ConfigError`, and changes nothing, if it can't. */
   apply(found: FoundConfig): Promise<Reloaded>
   breakers(): BreakerRow[]
@@ -58,15 +61,16 @@ export async function runGateway(
   { load = () => ({ config, source: 'start' }), ...options }: RunOptions & { load?: ReloadParts['load'] },
 ): Promise<Running> {
   const gateway = await runWithoutAdmin(config, options)
-  const { vitals, apply, url, metrics } = gateway
+  const { vitals, apply, url, metrics, management } = gateway
   const reloader = new Reloader({ load, apply, counts: metrics.reloads, logger: options.log.logger })
   const reload = (): Promise<Reloaded> => reloader.reload()
   try {
-    const { adminUrl, close } = await runAdmin(config, vitals, {
+    const controls = {
       reload,
       breakers: () => Promise.resolve(gateway.breakers()),
-      setBreaker: (order) => Promise.resolve(gateway.setBreaker(order)),
-    })
+      setBreaker: (order: BreakerOrder) => Promise.resolve(gateway.setBreaker(order)),
+    }
+    const { adminUrl, close } = await runAdmin(config, { vitals, controls, management })
     const stop = async (): Promise<void> => {
       await gateway.stop()
       await close()
@@ -80,12 +84,11 @@ export async function runGateway(
 }
 
 export async function runAdmin(
-  { admin: { host, port, token } }: Config,
-  vitals: Vitals,
-  controls: Controls,
+  { admin }: Config,
+  parts: AdminParts,
 ): Promise<{ adminUrl: string; close(): Promise<void> }> {
-  const app = buildAdmin(vitals, controls, token)
-  const adminUrl = await app.listen({ host, port })
+  const app = buildAdmin(admin, parts)
+  const adminUrl = await app.listen({ host: admin.host, port: admin.port })
   return { adminUrl, close: () => app.close() }
 }
 
@@ -102,6 +105,7 @@ export async function runWithoutAdmin(
   const { store } = config
   const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
   const cache = new SharedCache(config, { clock, metrics, logger })
+  const managed = await openManaged(config.store, { clock, logger })
   const live = new LiveSnapshot(config, {
     clock,
     logger,
@@ -111,6 +115,7 @@ export async function runWithoutAdmin(
     ledger,
     metrics,
     cache,
+    managed: managed.clients,
     onBreakerChange: (name, state, change) => {
       logger.warn({ ...name, state, ...change }, 'the breaker changed its state')
     },
@@ -130,6 +135,7 @@ export async function runWithoutAdmin(
       tokens?.close()
       await live.close()
       cache.close()
+      await managed.close()
       await ledger.close()
     } finally {
       log.flush()
@@ -163,7 +169,9 @@ export async function runWithoutAdmin(
       else breaker?.close()
       return breaker !== undefined
     }
-    return { url, vitals, metrics, apply, breakers: () => breakerRows(live.current), setBreaker, stop }
+    const breakers = (): BreakerRow[] => breakerRows(live.current)
+    const management = { ...managed, config: () => live.current.config }
+    return { url, vitals, metrics, management, apply, breakers, setBreaker, stop }
   } catch (error) {
     await Promise.allSettled([app.close(), shutDown()])
     throw error

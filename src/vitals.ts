@@ -2,7 +2,7 @@ import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
 import type { LaneLabels, Metrics, RoomOccupancy } from './observe/metrics.ts'
 import { type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
-import type { BreakerRow } from './server/admin-breakers.ts'
+import type { BreakerRow } from './server/admin/breakers.ts'
 import type { QuotaRow, Vitals } from './server/admin.ts'
 
 interface Parts {

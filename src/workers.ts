@@ -2,16 +2,18 @@ import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Registry } from '@prometheus-io/client'
+import { systemClock } from './clock.ts'
 import type { FoundConfig } from './config/find.ts'
 import type { Config } from './config/schema.ts'
 import type { Log } from './observe/log.ts'
+import { openManaged } from './management.ts'
 import { metricsOfAll, type ProcessMetrics } from './observe/metrics-of-all.ts'
 import { OPENMETRICS, reloadCounts } from './observe/metrics.ts'
 import { applied, type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
 import type { BreakerState } from './resilience/breaker.ts'
-import type { BreakerOrder, BreakerRow } from './server/admin-breakers.ts'
-import type { QuotaRow, Vitals } from './server/admin.ts'
+import type { BreakerOrder, BreakerRow } from './server/admin/breakers.ts'
+import type { Controls, QuotaRow, Vitals } from './server/admin.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
 const REPLACE_AFTER_MS = 1_000
@@ -75,6 +77,7 @@ export async function runWorkers(
     for (const worker of workers()) worker.process.kill('SIGTERM')
     await Promise.all(ended)
   }
+  const managed = await openManaged(config.store, { clock: systemClock, logger: log.logger })
   const own = new Registry(OPENMETRICS)
   const apply = async (found: FoundConfig): Promise<Reloaded> => {
     const { config: next, changed, needRestart } = reloadable(found, inForce.config)
@@ -112,21 +115,28 @@ export async function runWorkers(
   }
   try {
     const urls = await Promise.all(Array.from({ length: config.server.workers }, fork))
-    const { adminUrl, close } = await runAdmin(config, vitals, {
+    const controls: Controls = {
       reload,
       breakers: async () => mergeBreakers(await askEach<BreakerRow[]>('breakers')),
       setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
+    }
+    const { adminUrl, close } = await runAdmin(config, {
+      vitals,
+      controls,
+      management: { ...managed, config: () => inForce.config },
     })
     phase = 'serving'
     const stop = async (): Promise<void> => {
       await endWorkers()
       await close()
+      await managed.close()
       log.flush()
     }
     let stopping: Promise<void> | undefined
     return { url: urls[0]!, adminUrl, vitals, reload, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await endWorkers()
+    await managed.close()
     throw error
   }
 }

@@ -1,4 +1,4 @@
-import type { ClientConfig } from '../config/client-schema.ts'
+import type { ClientScope } from '../config/client-schema.ts'
 import { formatDuration } from '../config/units.ts'
 import { type Meter, meterOf } from '../quota/ledger.ts'
 import { limitOf } from '../quota/limit.ts'
@@ -29,9 +29,6 @@ export const ANONYMOUS: Client = {
   networkAccess: undefined,
   budget: undefined,
 }
-
-/** What a configuration says of a client besides how it proves itself. */
-export type ClientScope = Omit<ClientConfig, 'keys'>
 
 export function clientOf(name: string, scope: ClientScope): Client {
   return {

@@ -4,17 +4,22 @@ import { duration, method, moment, networkAccess, object, percent, routePath } f
 /** Who may call, and what: an entry of `clients`. */
 
 const KEY_HASH = '"sha256:" and 64 hex digits, as `sluice keys create` prints'
-const keyHash = (options: object = {}) =>
+export const keyHash = (options: object = {}) =>
   Type.String({ pattern: '^sha256:[0-9a-f]{64}$', expected: KEY_HASH, ...options })
+
+export const keyLabel = Type.String({
+  minLength: 1,
+  maxLength: 128,
+  description: 'For people: where this key is used.',
+  expected: 'a text of 1 to 128 characters',
+})
 
 export const KeySchema = Type.Union(
   [
     keyHash(),
     object({
       hash: keyHash({ description: 'Hash of the key.' }),
-      label: Type.Optional(
-        Type.String({ minLength: 1, maxLength: 128, description: 'For people: where this key is used.' }),
-      ),
+      label: Type.Optional(keyLabel),
       expires: Type.Optional(
         moment('When it is refused from. A day alone is its end, in UTC. Default: it does not expire.'),
       ),
@@ -62,5 +67,10 @@ export const ClientSchema = object({
   networkAccess: networkAccess('What it may reach'),
 })
 
+const { keys: _, ...scope } = ClientSchema.properties
+/** The same without how it proves itself. */
+export const ClientScopeSchema = object(scope)
+
 export type KeyConfig = StaticDecode<typeof KeySchema>
 export type ClientConfig = StaticDecode<typeof ClientSchema>
+export type ClientScope = StaticDecode<typeof ClientScopeSchema>

@@ -1,10 +1,10 @@
 import { createSecureContext } from 'node:tls'
 import { isIP } from 'node:net'
-import { keyOf } from '../clients/keys.ts'
 import { isPublicAddress } from '../clients/public-address.ts'
+import { checkClients } from './client-problems.ts'
 import { checkCredential, checkMasterKeys, HEADER_VALUE } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
-import { EVERY_CALL } from './limits.ts'
+import { classesOf, EVERY_CALL } from './limits.ts'
 import { isLocalhost, isLoopback } from './loopback.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
@@ -37,7 +37,7 @@ function checkListeners({ server, admin, clients }: Config, report: Report): voi
   if (!isLoopback(server.host) && clients === undefined) {
     report(['server', 'host'], 'clients must be configured when the gateway listens beyond loopback')
   }
-  if (!isLoopback(admin.host) && admin.token === undefined) {
+  if (!isLoopback(admin.host) && admin.token === undefined && Object.keys(admin.tokens).length === 0) {
     report(['admin', 'host'], 'admin.token is required when the admin port listens beyond loopback')
   }
   if (server.port === admin.port && server.port !== 0) {
@@ -150,10 +150,6 @@ function checkPrivateAddress(path: Path, { url, privateAddresses }: UpstreamConf
   }
 }
 
-function classesOf({ limits }: UpstreamConfig): string[] {
-  return Object.keys(limits).filter((name) => name !== EVERY_CALL)
-}
-
 function checkLimitSet(path: Path, { limitSet }: UpstreamConfig, preset: Preset | undefined, report: Report): void {
   if (limitSet === undefined) return
   const known = Object.keys(preset?.limitSets ?? {})
@@ -193,45 +189,5 @@ function checkAccounts(path: Path, upstream: UpstreamConfig, report: Report): vo
       report(at, `account "${owner}" has the same id; its quota would be counted twice`)
     }
     owners.set(identity, name)
-  }
-}
-
-function checkClients({ clients = {}, upstreams }: Config, report: Report): void {
-  const accounts = Object.entries(upstreams).flatMap(([upstream, config]) =>
-    Object.keys(config.accounts).map((account) => `${upstream}/${account}`),
-  )
-  const classes = [...new Set(Object.values(upstreams).flatMap(classesOf))]
-  const owners = new Map<string, string>()
-  for (const [name, client] of Object.entries(clients)) {
-    const path = ['clients', name]
-    for (const [index, key] of client.keys.entries()) {
-      const { hash } = keyOf(key)
-      const owner = owners.get(hash)
-      if (owner !== undefined) report([...path, 'keys', index], `client "${owner}" has the same key`)
-      owners.set(hash, name)
-    }
-    for (const [index, { window }] of (client.budget ?? []).entries()) {
-      if (client.budget!.findIndex((other) => other.window === window) < index) {
-        report([...path, 'budget', index, 'window'], 'another entry has the same window')
-      }
-    }
-    for (const [index, upstream] of (client.upstreams ?? []).entries()) {
-      if (upstreams[upstream] === undefined) {
-        const hint = didYouMean(upstream, Object.keys(upstreams))
-        report([...path, 'upstreams', index], `there is no such upstream${hint}`)
-      }
-    }
-    for (const [index, account] of (client.accounts ?? []).entries()) {
-      if (!accounts.includes(account)) {
-        report([...path, 'accounts', index], `there is no such account${didYouMean(account, accounts)}`)
-      } else if (client.upstreams?.includes(account.split('/', 1)[0]!) === false) {
-        report([...path, 'accounts', index], 'is of an upstream that this client may not use: see its upstreams')
-      }
-    }
-    for (const [index, className] of (client.classes ?? []).entries()) {
-      if (!classes.includes(className)) {
-        report([...path, 'classes', index], `there is no such class${didYouMean(className, classes)}`)
-      }
-    }
   }
 }

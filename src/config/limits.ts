@@ -14,6 +14,11 @@ export interface Scope {
   readonly splits: readonly Split[]
 }
 
+/** The classes that an upstream's calls can be of. */
+export function classesOf({ limits }: { limits: Readonly<Record<string, unknown>> }): string[] {
+  return Object.keys(limits).filter((name) => name !== EVERY_CALL)
+}
+
 const BASES: readonly string[] = ['account', 'credential', 'upstream'] satisfies Base[]
 
 export function isBase(name: string): name is Base {

@@ -28,11 +28,11 @@ export class ConfigError extends Error {
 export type SchemaError = ReturnType<typeof Value.Errors>[number]
 
 /** Turns an error of the schema into what a person needs: which key, what is expected there, and what was perhaps meant. */
-export function explain(error: SchemaError, config: unknown): Problem[] {
+export function explain(error: SchemaError, config: unknown, root: object = ConfigSchema): Problem[] {
   // One alternative’s complaint; the whole of them is reported by what it expects.
   if (/\/anyOf\/\d+/.test(error.schemaPath)) return []
   const path = parsePointer(error.instancePath)
-  const schema = Value.Pointer.Get(ConfigSchema, error.schemaPath.slice(1)) as Record<string, unknown> | undefined
+  const schema = Value.Pointer.Get(root, error.schemaPath.slice(1)) as Record<string, unknown> | undefined
   switch (error.keyword) {
     case 'additionalProperties': {
       const known = Object.keys(asObject(schema?.['properties']))
@@ -133,7 +133,7 @@ function describe(source: string, { path, message, line, column }: Problem): str
   return path.length === 0 ? `${where}: ${message}` : `${where}: ${formatPath(path)}: ${message}`
 }
 
-function formatPath(path: Path): string {
+export function formatPath(path: Path): string {
   return path.map((step, index) => (typeof step === 'number' ? `[${step}]` : index === 0 ? step : `.${step}`)).join('')
 }
 

@@ -360,6 +360,11 @@ export const ConfigSchema = object({
       host: Type.String({ default: '127.0.0.1', description: 'Address of the admin port.' }),
       port: port('Port of health, readiness, metrics and the admin API.', 9090),
       token: Type.Optional(secret('Bearer token for /v1; required when host is not loopback.')),
+      tokens: record(
+        secret('Another bearer token for /v1.'),
+        'Tokens by the names under which their changes stand in the audit trail.',
+        { default: {} },
+      ),
     },
     { default: {}, description: 'The listener for operators and Prometheus.' },
   ),

@@ -297,7 +297,7 @@ export class CachedRead implements Onlooker {
     const isInAuthorization =
       carriesCredential && (route.credential === 'bearer' || account.credential.headerNames.includes('authorization'))
     // Where there are clients, it is the key of one, and meant for the gateway; the place of an answer is the client's own.
-    const isAuthorized = isInAuthorization || (snapshot.clients === undefined && 'authorization' in request.headers)
+    const isAuthorized = isInAuthorization || (snapshot.callers.isOpen && 'authorization' in request.headers)
     const exchanged = { wanted: this.#wanted, isAuthorized, status, fields, sentAt: this.#sentAt, now: clock.now() }
     return freshnessOf(exchanged, this.#policy)
   }

@@ -1,10 +1,11 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { ANONYMOUS, type Client, outOfScope } from '../clients/client.ts'
+import { type Client, outOfScope } from '../clients/client.ts'
 import { isAccessAllowed } from '../clients/network-access.ts'
 import { chooseAccount, collectClaims } from '../routing/account.ts'
 import { normalizePath } from '../routing/path.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account } from './account.ts'
+import { authenticate } from './authenticate.ts'
 import type { Target } from './call.ts'
 import { type Failure, isFailure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
@@ -143,31 +144,6 @@ function isDecodable(path: string): boolean {
 
 function bareHost(host: string): string {
   return host.replace(/:\d*$/, '').replace(/\.$/, '').toLowerCase()
-}
-
-/** The client whose key the request presents. With an unknown upstream, its key may be in the header of any. */
-function authenticate(
-  { clients, keyHeaders }: Snapshot,
-  { headers, connection }: Head,
-  upstream: Upstream | undefined,
-): Client | Failure {
-  if (clients === undefined) return ANONYMOUS
-  let presented: string | undefined
-  for (const name of upstream?.keyHeaders ?? keyHeaders) {
-    const value = headers[name]
-    if (typeof value !== 'string') continue
-    presented ??= name
-    const key = name === 'authorization' ? value.replace(/^bearer +/i, '') : value
-    const found = clients.find(key, connection)
-    if (found === 'expired') return { kind: 'unauthenticated', message: `the client key in ${name} has expired` }
-    if (found !== undefined) return found
-    if (name === 'x-sluice-key') break // it is meant for us and nobody else
-  }
-  const message =
-    presented === undefined
-      ? 'no client key: send one in X-Sluice-Key, Authorization, or the upstream’s own key header'
-      : `unknown client key in ${presented}: its hash is not listed under clients`
-  return { kind: 'unauthenticated', message }
 }
 
 function accountFor(

@@ -45,13 +45,13 @@ export function outgoingRequest(
 
 /** A client may also have put a key into the header of another upstream: a key of ours goes to no vendor. */
 function droppedNames({ snapshot, request }: Call, { droppedNames: names }: Account): ReadonlySet<string> {
-  const { clients, keyHeaders } = snapshot
-  if (clients === undefined) return names
+  const { callers, keyHeaders } = snapshot
+  if (callers.isOpen) return names
   let dropped = names
   for (const name of keyHeaders) {
     if (request.headers[name] === undefined || dropped.has(name)) continue
     const values = request.headersDistinct[name] ?? []
-    if (values.some((value) => clients.find(value, request.socket) !== undefined)) dropped = new Set(dropped).add(name)
+    if (values.some((value) => callers.find(value, request.socket) !== undefined)) dropped = new Set(dropped).add(name)
   }
   return dropped
 }

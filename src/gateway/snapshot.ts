@@ -1,6 +1,4 @@
-import type { Clock } from '../clock.ts'
 import type { CacheRule } from '../config/cache-schema.ts'
-import type { ClientConfig } from '../config/client-schema.ts'
 import { isSame } from '../config/difference.ts'
 import { EVERY_CALL } from '../config/limits.ts'
 import type { Config, UpstreamConfig } from '../config/schema.ts'
@@ -10,8 +8,8 @@ import type { Preset } from '../config/presets/preset.ts'
 import type { LookupFunction } from 'node:net'
 import type { SharedCache } from '../cache/open-cache.ts'
 import { cachePolicy, type CachePolicy } from '../cache/policy.ts'
-import { type Client, clientOf } from '../clients/client.ts'
-import { ClientKeys, keyOf } from '../clients/keys.ts'
+import { Callers } from '../clients/callers.ts'
+import type { ManagedClients } from '../clients/managed.ts'
 import { accessOf, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import type { BreakerChange, BreakerState } from '../resilience/breaker.ts'
@@ -35,8 +33,7 @@ export interface Snapshot {
   /** Upstreams by the lower-case host names that they own. */
   readonly hosts: ReadonlyMap<string, Upstream>
   readonly defaultUpstream: Upstream | undefined
-  /** Undefined if the configuration has no clients: then anyone who can connect is `anonymous`. */
-  readonly clients: ClientKeys<Client> | undefined
+  readonly callers: Callers
   /** Lower-case names of every header in which a client may present its key. */
   readonly keyHeaders: readonly string[]
   /** Those that read it. */
@@ -77,6 +74,8 @@ export interface BreakerName {
 
 /** What the program provides to every snapshot, and what outlives them. */
 export interface Services extends AccountServices {
+  /** The clients of the admin API. */
+  readonly managed?: ManagedClients
   /** Finds the addresses of upstreams. Default: as the system does. */
   readonly lookup?: LookupFunction | undefined
   /** Without it nothing is cached. */
@@ -105,7 +104,7 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
     upstreams,
     hosts,
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
-    clients: config.clients && buildClients(config.clients, services.clock),
+    callers: new Callers({ configured: config.clients, managed: services.managed, clock: services.clock }),
     keyHeaders: [...keyHeaders],
     calls: new CallCount(),
   }
@@ -113,15 +112,6 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
 
 export async function closeSnapshot(snapshot: Snapshot): Promise<void> {
   await Promise.all([...snapshot.upstreams.values()].map((upstream) => upstream.transport.close()))
-}
-
-function buildClients(configs: Record<string, ClientConfig>, clock: Clock): ClientKeys<Client> {
-  const keys = new ClientKeys<Client>(clock)
-  for (const [name, config] of Object.entries(configs)) {
-    const client = clientOf(name, config)
-    for (const key of config.keys) keys.add(keyOf(key), client)
-  }
-  return keys
 }
 
 function buildUpstream(

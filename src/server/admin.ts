@@ -1,11 +1,17 @@
-import { hash, timingSafeEqual } from 'node:crypto'
-import Fastify, { type FastifyInstance, type onRequestAsyncHookHandler } from 'fastify'
-import type { Secret } from '../credentials/secret.ts'
+import Fastify, { type FastifyInstance } from 'fastify'
+import type { Config } from '../config/schema.ts'
 import { CODE_OF } from '../gateway/failure.ts'
 import { OPENMETRICS } from '../observe/metrics.ts'
 import type { Reloaded } from '../reload.ts'
-import { type BreakerOrder, type BreakerRow, breakerRoutes } from './admin-breakers.ts'
-import { reloadRoute } from './admin-reload.ts'
+import { auditRoutes } from './admin/audit.ts'
+import { clientRoutes } from './admin/clients.ts'
+import { inventoryRoutes } from './admin/inventory.ts'
+import { wantLogIn } from './admin/log-in.ts'
+import type { Management } from './admin/management.ts'
+import { presetRoutes } from './admin/presets.ts'
+import { AdminProblem, answerProblems } from './admin/problem.ts'
+import { reloadRoute } from './admin/reload.ts'
+import { type BreakerOrder, type BreakerRow, breakerRoutes } from './admin/breakers.ts'
 
 /** One limit of one account, as `GET /v1/quota` lists it. */
 export interface QuotaRow {
@@ -40,9 +46,17 @@ export interface Controls {
   setBreaker(order: BreakerOrder): Promise<boolean>
 }
 
+export interface AdminParts {
+  readonly vitals: Vitals
+  readonly controls: Controls
+  readonly management: Management
+}
+
+const LARGEST_BODY = 65_536
+
 /** The server for operators and Prometheus, on a port of its own. Everything below /v1 wants the token, if there is one. */
-export function buildAdmin(vitals: Vitals, controls: Controls, token: Secret | undefined): FastifyInstance {
-  const app = Fastify({ logger: false, forceCloseConnections: true })
+export function buildAdmin(admin: Config['admin'], { vitals, controls, management }: AdminParts): FastifyInstance {
+  const app = Fastify({ logger: false, forceCloseConnections: true, bodyLimit: LARGEST_BODY })
   app.get('/healthz', () => ({ status: 'ok' }))
   app.get('/readyz', async (_, reply) => {
     const reason = await vitals.notReady()
@@ -55,29 +69,22 @@ export function buildAdmin(vitals: Vitals, controls: Controls, token: Secret | u
   // The token belongs to the routes, not to a look at the URL: the router decodes `/%761/quota` to the same route.
   app.register(
     async (api) => {
-      if (token !== undefined) api.addHook('onRequest', wants(token))
-      api.get('/quota', async (_, reply) => {
+      answerProblems(api, management.logger)
+      wantLogIn(api, admin)
+      api.get('/quota', async () => {
         const data = await vitals.quota()
-        return data === undefined ? reply.code(503).send({ code: CODE_OF.store_unavailable }) : { data }
+        if (data === undefined)
+          throw new AdminProblem(503, CODE_OF.store_unavailable, 'the quota store does not answer')
+        return { data }
       })
-      reloadRoute(api, controls)
-      breakerRoutes(api, controls)
-      api.setNotFoundHandler((_, reply) => reply.code(404).send({ code: 'NOT_FOUND' }))
+      reloadRoute(api, controls, management)
+      clientRoutes(api, management)
+      inventoryRoutes(api, management)
+      presetRoutes(api, management)
+      auditRoutes(api, management)
+      breakerRoutes(api, controls, management)
     },
     { prefix: '/v1' },
   )
   return app
-}
-
-function wants(token: Secret): onRequestAsyncHookHandler {
-  return async (request, reply) => {
-    if (isBearerOf(request.headers.authorization, token)) return
-    await reply.code(401).header('WWW-Authenticate', 'Bearer realm="sluice-admin"').send({ code: 'INVALID_TOKEN' })
-  }
-}
-
-function isBearerOf(authorization: string | undefined, token: Secret): boolean {
-  const given = authorization?.replace(/^bearer +/i, '') ?? ''
-  // Hashes have one length, which is what a comparison in constant time needs.
-  return timingSafeEqual(hash('sha256', given, 'buffer'), hash('sha256', token.reveal(), 'buffer'))
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { type ClientScope, clientOf, outOfScope } from '../../src/clients/client.ts'
+import { clientOf, outOfScope } from '../../src/clients/client.ts'
+import type { ClientScope } from '../../src/config/client-schema.ts'
 import { normalizePath } from '../../src/routing/path.ts'
 
 const ALIAS = '/gateway'

@@ -11,7 +11,9 @@ describe('the admin API', () => {
       )
       for (const headers of [{}, { authorization: 'Bearer wrong' }]) {
         const answer = await call(gateway.adminUrl, path, { headers })
-        expect(answer).toMatchObject({ status: 401, body: '{"code":"INVALID_TOKEN"}' })
+        expect(answer.status).toBe(401)
+        expect(answer.json()).toMatchObject({ status: 401, code: 'INVALID_TOKEN' })
+        expect(answer.headers['content-type']).toBe('application/problem+json; charset=utf-8')
         expect(answer.headers['www-authenticate']).toBe('Bearer realm="sluice-admin"')
       }
       const allowed = await call(gateway.adminUrl, path, { headers: { authorization: 'Bearer secret' } })

@@ -138,7 +138,7 @@ describe('POST /v1/upstreams/{name}/breaker', () => {
     const order = (body: unknown, to = path) =>
       call(gateway.adminUrl, to, { method: 'POST', headers, body: JSON.stringify(body) })
     expect((await call(gateway.adminUrl, path, { method: 'POST', body: '{"state":"open"}' })).status).toBe(401)
-    expect((await order({ state: 'half-open' })).json().message).toContain('{"state":"open"}')
+    expect((await order({ state: 'half-open' })).json().detail).toContain('{"state":"open"}')
     expect((await order({ state: 'open', group: 'nobody' })).status).toBe(404)
     expect((await order({ state: 'open' }, '/v1/upstreams/nobody/breaker')).status).toBe(404)
 

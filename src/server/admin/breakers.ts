@@ -1,6 +1,8 @@
 import type { FastifyInstance } from 'fastify'
-import type { BreakerState } from '../resilience/breaker.ts'
-import type { Controls } from './admin.ts'
+import type { BreakerState } from '../../resilience/breaker.ts'
+import type { Controls } from '../admin.ts'
+import type { Management } from './management.ts'
+import { invalid, notFound } from './problem.ts'
 
 /** One breaker, as `GET /v1/breakers` lists it. */
 export interface BreakerRow {
@@ -25,17 +27,23 @@ export interface BreakerOrder {
 export function breakerRoutes(
   api: FastifyInstance,
   { breakers, setBreaker }: Pick<Controls, 'breakers' | 'setBreaker'>,
+  { audit }: Pick<Management, 'audit'>,
 ): void {
   api.get('/breakers', async () => ({ data: await breakers() }))
-  api.post<{ Params: { name: string } }>('/upstreams/:name/breaker', async ({ params, body }, reply) => {
+  api.post<{ Params: { name: string } }>('/upstreams/:name/breaker', async ({ params, body, actor }) => {
     const { state, group } = (body ?? {}) as { state?: unknown; group?: unknown }
     if ((state !== 'open' && state !== 'closed') || (group !== undefined && typeof group !== 'string')) {
-      const message =
-        'the body must be {"state":"open"} or {"state":"closed"}, with "group" for the breaker of one group'
-      return reply.code(400).send({ code: 'INVALID_REQUEST', message })
+      throw invalid(
+        'the body must be {"state":"open"} or {"state":"closed"}, with "group" for the breaker of one group',
+      )
     }
-    if (!(await setBreaker({ upstream: params.name, group, state }))) return reply.code(404).send({ code: 'NOT_FOUND' })
-    const data = (await breakers()).find((row) => row.upstream === params.name && row.group === group)
+    const find = async (): Promise<BreakerRow | undefined> =>
+      (await breakers()).find((row) => row.upstream === params.name && row.group === group)
+    const before = (await find()) ?? null
+    if (!(await setBreaker({ upstream: params.name, group, state }))) throw notFound('breaker')
+    const data = (await find()) ?? null
+    const name = group === undefined ? params.name : `${params.name} ${group}`
+    await audit.record(actor, { action: 'breaker.set', target: 'breaker', name, before, after: data })
     return { data }
   })
 }

@@ -1,0 +1,125 @@
+import { Value } from 'typebox/value'
+import { type ClientScope, ClientScopeSchema } from '../config/client-schema.ts'
+import type { Records } from '../records/records.ts'
+import type { Logger } from '../observe/log.ts'
+import type { Key } from './keys.ts'
+
+/** A key of a client that is kept by the gateway. Times are in milliseconds since 1970. */
+export interface StoredKey extends Key {
+  /** `key_` and 32 hex digits. */
+  readonly id: string
+  readonly createdAt: number
+}
+
+/** A client that was made through the admin API. */
+export interface StoredClient {
+  /** `client_` and 32 hex digits. */
+  readonly id: string
+  readonly name: string
+  readonly keys: readonly StoredKey[]
+  /** What it may do, as a configuration file would say it. */
+  readonly scope: object
+  readonly createdAt: number
+  readonly updatedAt: number
+  /** From then on its keys are refused. */
+  readonly archivedAt?: number
+  /** It is not shown any more, and its name is free. */
+  readonly deletedAt?: number
+  /** Grows with every change. */
+  readonly version: number
+}
+
+/** A client whose keys are in force. */
+export interface ActiveClient {
+  readonly name: string
+  readonly keys: readonly Key[]
+  readonly scope: ClientScope
+}
+
+/** The clients that were made through the admin API, of this instance or another. Notices what others change. */
+export class ManagedClients {
+  readonly #records: Records<StoredClient>
+  readonly #logger: Logger
+  #stored: ReadonlyMap<string, StoredClient> | undefined
+  #reading: Promise<void> | undefined
+  #isStale = false
+  #wasUsed = false
+  /** Grows whenever something changed. */
+  revision = 0
+
+  constructor(records: Records<StoredClient>, logger: Logger) {
+    this.#records = records
+    this.#logger = logger
+  }
+
+  /** Whether they could be read since the start: while they could not, an unknown key may be one of theirs. */
+  get isKnown(): boolean {
+    return this.#stored !== undefined
+  }
+
+  /** Whether there ever was one, so that nobody may call without a key: not even if the store has lost it. */
+  get isUsed(): boolean {
+    return this.#wasUsed
+  }
+
+  /** Reads them, and again with every change. Never rejects: what can't be read now is read later. */
+  async start(): Promise<void> {
+    this.#records.watch(() => void this.refresh())
+    await this.refresh()
+  }
+
+  /** Those that were not deleted, by name. */
+  get all(): readonly StoredClient[] {
+    return [...(this.#stored?.values() ?? [])].filter(({ deletedAt }) => deletedAt === undefined)
+  }
+
+  /** Those whose keys are in force. */
+  get active(): readonly ActiveClient[] {
+    const active: ActiveClient[] = []
+    for (const { name, keys, scope, archivedAt } of this.all) {
+      if (archivedAt !== undefined) continue
+      try {
+        active.push({ name, keys, scope: Value.Decode(ClientScopeSchema, scope) })
+      } catch {
+        // Of another version of this program; to let it call without its limits would be worse than to refuse it.
+        this.#logger.error({ client: name }, 'a client of the admin API is not understood and refused')
+      }
+    }
+    return active
+  }
+
+  /** Changes one, as `Records` do; in force here when it returns. */
+  async change(name: string, change: (stored: StoredClient | undefined) => StoredClient): Promise<void> {
+    await this.#records.change(name, change)
+    await this.refresh()
+  }
+
+  /** Sees what was changed before this was called. */
+  refresh(): Promise<void> {
+    this.#isStale = true
+    return (this.#reading ??= this.#read().finally(() => {
+      this.#reading = undefined
+    }))
+  }
+
+  async close(): Promise<void> {
+    await this.#records.close()
+    await this.#reading
+  }
+
+  async #read(): Promise<void> {
+    while (this.#isStale) {
+      this.#isStale = false
+      try {
+        const stored = await this.#records.read()
+        if (JSON.stringify([...stored]) === JSON.stringify([...(this.#stored ?? [])]) && this.isKnown) continue
+        this.#stored = stored
+        this.#wasUsed ||= stored.size > 0
+        this.revision++
+      } catch (error) {
+        // Those that are known stay in force.
+        if (!this.isKnown) this.#logger.warn({ err: error }, 'the clients of the admin API can not be read')
+      }
+    }
+  }
+}

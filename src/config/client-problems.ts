@@ -1,0 +1,52 @@
+import { keyOf } from '../clients/keys.ts'
+import type { ClientScope } from './client-schema.ts'
+import { classesOf } from './limits.ts'
+import { didYouMean, type Path } from './problem.ts'
+import type { Config } from './schema.ts'
+
+type Report = (path: Path, message: string) => void
+
+export function checkClients(config: Config, report: Report): void {
+  const owners = new Map<string, string>()
+  for (const [name, client] of Object.entries(config.clients ?? {})) {
+    const path = ['clients', name]
+    for (const [index, key] of client.keys.entries()) {
+      const { hash } = keyOf(key)
+      const owner = owners.get(hash)
+      if (owner !== undefined) report([...path, 'keys', index], `client "${owner}" has the same key`)
+      owners.set(hash, name)
+    }
+    checkScope(path, client, config, report)
+  }
+}
+
+/** Of one client: what it names that there is not, and settings that exclude one another. */
+export function checkScope(path: Path, client: ClientScope, { upstreams }: Config, report: Report): void {
+  const accounts = Object.entries(upstreams).flatMap(([upstream, config]) =>
+    Object.keys(config.accounts).map((account) => `${upstream}/${account}`),
+  )
+  const classes = [...new Set(Object.values(upstreams).flatMap(classesOf))]
+  for (const [index, { window }] of (client.budget ?? []).entries()) {
+    if (client.budget!.findIndex((other) => other.window === window) < index) {
+      report([...path, 'budget', index, 'window'], 'another entry has the same window')
+    }
+  }
+  for (const [index, upstream] of (client.upstreams ?? []).entries()) {
+    if (upstreams[upstream] === undefined) {
+      const hint = didYouMean(upstream, Object.keys(upstreams))
+      report([...path, 'upstreams', index], `there is no such upstream${hint}`)
+    }
+  }
+  for (const [index, account] of (client.accounts ?? []).entries()) {
+    if (!accounts.includes(account)) {
+      report([...path, 'accounts', index], `there is no such account${didYouMean(account, accounts)}`)
+    } else if (client.upstreams?.includes(account.split('/', 1)[0]!) === false) {
+      report([...path, 'accounts', index], 'is of an upstream that this client may not use: see its upstreams')
+    }
+  }
+  for (const [index, className] of (client.classes ?? []).entries()) {
+    if (!classes.includes(className)) {
+      report([...path, 'classes', index], `there is no such class${didYouMean(className, classes)}`)
+    }
+  }
+}

@@ -1,0 +1,31 @@
+import type { FastifyInstance } from 'fastify'
+import type { AuditFilter } from '../../audit/audit.ts'
+import { readListQuery, textOf } from './list.ts'
+import type { Management } from './management.ts'
+import { invalid } from './problem.ts'
+
+const FILTERS = ['actor', 'action', 'target', 'since', 'until'] as const
+
+/** `/v1/audit`: every change, newest first. */
+export function auditRoutes(api: FastifyInstance, { audit }: Management): void {
+  api.get('/audit', async ({ query }) => {
+    const { search, limit, offset } = readListQuery(query, FILTERS)
+    return { data: await audit.read(readFilter(query as Record<string, unknown>, search), { limit, offset }) }
+  })
+}
+
+function readFilter(query: Record<string, unknown>, search: string | undefined): AuditFilter {
+  const filter: Record<string, string> = search === undefined ? {} : { search }
+  for (const name of FILTERS) {
+    const text = textOf(query, name)
+    if (text !== undefined) filter[name] = name === 'since' || name === 'until' ? timeOf(name, text) : text
+  }
+  return filter
+}
+
+function timeOf(name: string, text: string): string {
+  const ms = Date.parse(text)
+  if (!/^\d{4}-\d{2}-\d{2}/.test(text) || Number.isNaN(ms))
+    throw invalid(`${name} must be a time such as 2027-01-31T18:00Z`)
+  return new Date(ms).toISOString()
+}

@@ -1,0 +1,65 @@
+import type { FastifyInstance } from 'fastify'
+import type { Config } from '../../config/schema.ts'
+import { idOfName } from '../../records/ids.ts'
+import { type Listed, listOf, readListQuery } from './list.ts'
+import type { Management } from './management.ts'
+import { notFound } from './problem.ts'
+
+interface Shown extends Listed {
+  readonly id: string
+  readonly source: 'config'
+  readonly read_only: true
+}
+
+/** `/v1/upstreams`, `/v1/accounts` and `/v1/credentials`: what stands in the configuration file, credentials by name only. */
+export function inventoryRoutes(api: FastifyInstance, { config }: Management): void {
+  const sorts = { upstreams: upstreamsOf, accounts: accountsOf, credentials: credentialsOf }
+  for (const [sort, all] of Object.entries(sorts)) {
+    api.get(`/${sort}`, (request) => listOf(all(config()), readListQuery(request.query)))
+    api.get<{ Params: { id: string } }>(`/${sort}/:id`, ({ params }) => {
+      const found = all(config()).find(({ id }) => id === params.id)
+      if (found === undefined) throw notFound(sort.slice(0, -1))
+      return found
+    })
+  }
+}
+
+function shown<Fields extends object>(sort: string, name: string, fields: Fields): Shown & Fields {
+  return { id: idOfName(sort, name), name, source: 'config', read_only: true, ...fields }
+}
+
+function upstreamsOf({ upstreams, defaultUpstream }: Config): Shown[] {
+  return Object.entries(upstreams).map(([name, { url, preset, hosts, accounts, limits }]) =>
+    shown('upstream', name, {
+      url: url ?? null,
+      preset: preset ?? null,
+      hosts,
+      is_default: name === defaultUpstream,
+      classes: Object.keys(limits),
+      accounts: Object.keys(accounts).map((account) => `${name}/${account}`),
+    }),
+  )
+}
+
+function accountsOf({ upstreams }: Config): Shown[] {
+  return Object.entries(upstreams).flatMap(([upstream, { accounts }]) =>
+    Object.entries(accounts).map(([account, { id, credential }]) => {
+      const name = `${upstream}/${account}`
+      return shown('account', name, {
+        upstream,
+        vendor_id: id ?? null,
+        credential: credential === undefined ? null : name,
+      })
+    }),
+  )
+}
+
+function credentialsOf({ upstreams }: Config): Shown[] {
+  return Object.entries(upstreams).flatMap(([upstream, { accounts }]) =>
+    Object.entries(accounts).flatMap(([account, { credential }]) => {
+      if (credential === undefined) return []
+      const name = `${upstream}/${account}`
+      return [shown('credential', name, { upstream, account: name, type: credential.type })]
+    }),
+  )
+}

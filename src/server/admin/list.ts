@@ -1,0 +1,74 @@
+import { invalid } from './problem.ts'
+
+const USUAL_LIMIT = 100
+const LARGEST_LIMIT = 1_000
+
+export interface Page {
+  readonly limit: number
+  readonly offset: number
+}
+
+export interface ListQuery extends Page {
+  readonly search: string | undefined
+  readonly includeArchived: boolean
+}
+
+type Query = Readonly<Record<string, unknown>>
+
+/** What a list is asked for; anything else in the query is an error, not something that silently does nothing. */
+export function readListQuery(query: unknown, others: readonly string[] = []): ListQuery {
+  const given = query as Query
+  for (const name of Object.keys(given)) {
+    const known = ['search', 'include_archived', 'limit', 'offset', ...others]
+    if (!known.includes(name)) throw invalid(`unknown query parameter; known are ${known.join(', ')}`)
+  }
+  return {
+    search: textOf(given, 'search'),
+    includeArchived: readFlag(given, 'include_archived'),
+    limit: readNumber(given, 'limit', USUAL_LIMIT, 1, LARGEST_LIMIT),
+    offset: readNumber(given, 'offset', 0, 0, Number.MAX_SAFE_INTEGER),
+  }
+}
+
+/** The value of a query parameter, which must not be there twice. */
+export function textOf(query: Query, name: string): string | undefined {
+  const value = query[name]
+  if (value !== undefined && typeof value !== 'string') throw invalid(`the query parameter ${name} is given twice`)
+  return value
+}
+
+/** What of a resource lists look at. */
+export interface Listed {
+  readonly name: string
+  readonly archived_at?: string | null
+}
+
+/** One page of those that are asked for, in the order of their names; `search` is found in any text, in any case. */
+export function listOf<Item extends Listed>(
+  items: readonly Item[],
+  { search, includeArchived, limit, offset }: ListQuery,
+): { data: Item[] } {
+  const wanted = search?.toLowerCase()
+  const found = items.filter((item) => {
+    if (!includeArchived && typeof item.archived_at === 'string') return false
+    return wanted === undefined || JSON.stringify(item).toLowerCase().includes(wanted)
+  })
+  found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
+  return { data: found.slice(offset, offset + limit) }
+}
+
+function readFlag(query: Query, name: string): boolean {
+  const text = textOf(query, name) ?? 'false'
+  if (text !== 'true' && text !== 'false') throw invalid(`${name} must be true or false`)
+  return text === 'true'
+}
+
+function readNumber(query: Query, name: string, usual: number, least: number, most: number): number {
+  const text = textOf(query, name)
+  if (text === undefined) return usual
+  const number = Number(text)
+  if (!/^\d{1,16}$/.test(text) || number < least || number > most) {
+    throw invalid(`${name} must be a whole number from ${least} to ${most}`)
+  }
+  return number
+}

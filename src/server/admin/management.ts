@@ -1,0 +1,29 @@
+import type { AuditTrail } from '../../audit/audit.ts'
+import type { Clock } from '../../clock.ts'
+import type { ManagedClients } from '../../clients/managed.ts'
+import type { Config } from '../../config/schema.ts'
+import type { Logger } from '../../observe/log.ts'
+import type { Records } from '../../records/records.ts'
+
+/** What the admin API shows and changes. */
+export interface Management {
+  /** The configuration in force. */
+  config(): Config
+  readonly clients: ManagedClients
+  readonly presets: Records<StoredPreset>
+  readonly audit: AuditTrail
+  readonly clock: Clock
+  readonly logger: Logger
+}
+
+/** A copy of a built-in preset, which is its owner's to change. */
+export interface StoredPreset {
+  /** `preset_` and 32 hex digits. */
+  readonly id: string
+  readonly name: string
+  readonly basedOn: string
+  /** As the configuration of an upstream has it. */
+  readonly config: object
+  /** Milliseconds since 1970. */
+  readonly createdAt: number
+}

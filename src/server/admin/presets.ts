@@ -1,0 +1,71 @@
+import type { FastifyInstance } from 'fastify'
+import Type from 'typebox'
+import { presets as builtIn } from '../../config/presets/index.ts'
+import { NAME_PATTERN, object } from '../../config/schema-parts.ts'
+import { idOfName, newId } from '../../records/ids.ts'
+import { type Listed, listOf, readListQuery } from './list.ts'
+import type { Management, StoredPreset } from './management.ts'
+import { AdminProblem, notFound } from './problem.ts'
+import { readBody } from './validate.ts'
+
+interface ShownPreset extends Listed {
+  readonly id: string
+  readonly source: 'built-in' | 'api'
+  readonly read_only: boolean
+  readonly based_on: string | null
+  /** As the configuration of an upstream has it. */
+  readonly config: object
+}
+
+const CopySchema = object({
+  name: Type.String({ pattern: NAME_PATTERN, expected: 'a name of lower-case letters, digits, ".", "_" and "-"' }),
+})
+
+type Id = { Params: { id: string } }
+
+/** `/v1/presets`: what the gateway knows of vendors, and copies of it, as a beginning for an upstream of one's own. */
+export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Management): void {
+  const all = async (): Promise<ShownPreset[]> => [...builtIns(), ...[...(await presets.read()).values()].map(copied)]
+  const find = async (id: string): Promise<ShownPreset> => {
+    const found = (await all()).find((preset) => preset.id === id)
+    if (found === undefined) throw notFound('preset')
+    return found
+  }
+  api.get('/presets', ({ query }) => all().then((presets) => listOf(presets, readListQuery(query))))
+  api.get<Id>('/presets/:id', ({ params }) => find(params.id))
+  api.post<Id>('/presets/:id/copy', async (request, reply) => {
+    const original = await find(request.params.id)
+    const { name } = readBody(CopySchema, request.body)
+    if (builtIn[name] !== undefined) throw nameTaken()
+    const id = newId('preset')
+    const copy = { id, name, basedOn: original.name, config: original.config, createdAt: clock.now() }
+    await presets.change(name, (before) => {
+      if (before !== undefined) throw nameTaken()
+      return copy
+    })
+    await audit.record(request.actor, { action: 'preset.copy', target: id, name, before: null, after: copied(copy) })
+    return reply.code(201).header('Location', `/v1/presets/${id}`).send(copied(copy))
+  })
+  api.delete<Id>('/presets/:id', async (request, reply) => {
+    const before = await find(request.params.id)
+    if (before.read_only) throw new AdminProblem(409, 'READ_ONLY', 'a built-in preset can only be copied')
+    const { id, name } = before
+    await presets.change(name, () => undefined)
+    await audit.record(request.actor, { action: 'preset.delete', target: id, name, before, after: null })
+    return reply.code(204).send()
+  })
+}
+
+function builtIns(): ShownPreset[] {
+  return Object.entries(builtIn).map(([name, { config }]) => {
+    return { id: idOfName('preset', name), name, source: 'built-in', read_only: true, based_on: null, config }
+  })
+}
+
+function copied({ id, name, basedOn, config }: StoredPreset): ShownPreset {
+  return { id, name, source: 'api', read_only: false, based_on: basedOn, config }
+}
+
+function nameTaken(): AdminProblem {
+  return new AdminProblem(409, 'NAME_TAKEN', 'there is a preset of this name already')
+}

@@ -1,0 +1,66 @@
+import { STATUS_CODES } from 'node:http'
+import type { FastifyError, FastifyInstance } from 'fastify'
+import { formatPath, type Problem } from '../../config/problem.ts'
+import type { Logger } from '../../observe/log.ts'
+
+export const PROBLEM_TYPE = 'application/problem+json'
+
+/** What is wrong with a request to the admin API, as RFC 9457 has it. Its texts repeat no secret. */
+export class AdminProblem extends Error {
+  readonly status: number
+  readonly code: string
+  readonly errors: readonly Problem[]
+
+  constructor(status: number, code: string, detail: string, errors: readonly Problem[] = []) {
+    super(detail)
+    this.status = status
+    this.code = code
+    this.errors = errors
+  }
+}
+
+export function notFound(what: string): AdminProblem {
+  return new AdminProblem(404, 'NOT_FOUND', `there is no such ${what}`)
+}
+
+export function invalid(detail: string, errors: readonly Problem[] = []): AdminProblem {
+  return new AdminProblem(400, 'INVALID_REQUEST', detail, errors)
+}
+
+/** The body of the answer. `errors` says what is wrong where, all of it at once. */
+export function problemBody({ status, code, message, errors }: AdminProblem): object {
+  return {
+    type: 'about:blank',
+    title: STATUS_CODES[status],
+    status,
+    code,
+    detail: message,
+    ...(errors.length === 0
+      ? {}
+      : { errors: errors.map(({ path, message }) => ({ path: formatPath(path), message })) }),
+  }
+}
+
+/** Lets everything that goes wrong below be answered as a problem. A bug tells no more than that; the log has the rest. */
+export function answerProblems(api: FastifyInstance, logger: Logger): void {
+  api.setErrorHandler(async (error: FastifyError | AdminProblem, _, reply) => {
+    const problem = asProblem(error)
+    if (problem.status >= 500) logger.error({ err: error }, 'a request to the admin API failed')
+    await reply.code(problem.status).type(PROBLEM_TYPE).send(problemBody(problem))
+  })
+  api.setNotFoundHandler(async (_, reply) => {
+    await reply
+      .code(404)
+      .type(PROBLEM_TYPE)
+      .send(problemBody(notFound('resource')))
+  })
+}
+
+function asProblem(error: FastifyError | AdminProblem): AdminProblem {
+  if (error instanceof AdminProblem) return error
+  const { statusCode = 500 } = error
+  if (statusCode >= 500)
+    return new AdminProblem(500, 'INTERNAL_ERROR', 'the gateway made a mistake; its log knows more')
+  // The framework's own words may repeat what was sent.
+  return new AdminProblem(statusCode, 'INVALID_REQUEST', `the request can’t be taken as it is (${error.code})`)
+}

@@ -1,0 +1,25 @@
+import type { Static, TSchema } from 'typebox'
+import { Value } from 'typebox/value'
+import { explain, type Path, type Problem } from '../../config/problem.ts'
+import { invalid } from './problem.ts'
+
+/** The body of a request, which must be exactly what the schema says; all that is wrong is told at once. */
+export function readBody<Schema extends TSchema>(schema: Schema, body: unknown): Static<Schema> {
+  const problems = problemsOf(schema, body ?? {})
+  if (problems.length > 0) throw invalid('the body is not as it must be', problems)
+  return (body ?? {}) as Static<Schema>
+}
+
+function problemsOf(schema: TSchema, value: unknown): Problem[] {
+  const problems = Value.Errors(schema, value).flatMap((error) => explain(error, value, schema))
+  const places = new Set<string>()
+  return problems.filter(({ path }) => isNew(places, path))
+}
+
+/** Each place is blamed once. */
+function isNew(places: Set<string>, path: Path): boolean {
+  const place = path.join('/')
+  const isKnown = places.has(place)
+  places.add(place)
+  return !isKnown
+}

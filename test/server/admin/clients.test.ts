@@ -1,0 +1,263 @@
+import { readFileSync, readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, inject, it } from 'vitest'
+import { Redis } from 'ioredis'
+import { createKey, hashKey } from '../../../src/clients/keys.ts'
+import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
+import { harnessConfig, startGateway, startUpstream, stores } from '../../support/gateway.ts'
+import { call } from '../../support/http.ts'
+import { startProcess } from '../../support/process.ts'
+
+const CONFIGURED = { keys: [{ hash: hashKey('configured'), label: 'CI' }], classes: ['read'], share: '40%' }
+
+async function setUp(rest: object = {}) {
+  const upstream = await startUpstream()
+  const clients = { fixed: CONFIGURED }
+  const config = harnessConfig(upstream.url, {}, { clients, admin: { port: 0, token: ADMIN_TOKEN }, ...rest })
+  const gateway = await startGateway(config)
+  return { upstream, config, gateway }
+}
+
+const statusOf = async (url: string, key: string, method = 'GET', path = '/harness/ng/api/projects') =>
+  (await call(url, path, { method, headers: { 'x-sluice-key': key } })).status
+
+describe('a client of the admin API', () => {
+  it('is made with a key that is shown once and works at once', async () => {
+    const { gateway, upstream } = await setUp()
+    const made = await ask(gateway, 'POST', '/clients', {
+      name: 'bot',
+      key: { label: 'laptop', expires: '2099-01-01' },
+      methods: ['GET'],
+      budget: [{ requests: 10, window: '1h' }],
+    })
+    expect(made.status).toBe(201)
+    const { id, key, ...rest } = made.json()
+    expect(id).toMatch(/^client_[0-9a-f]{32}$/)
+    expect(key).toMatch(/^slk_/)
+    expect(made.headers).toMatchObject({ location: `/v1/clients/${id}`, etag: '"1"', 'cache-control': 'no-store' })
+    expect(rest).toMatchObject({
+      name: 'bot',
+      source: 'api',
+      read_only: false,
+      methods: ['GET'],
+      budget: [{ requests: 10, window: '1h' }],
+      keys: [
+        { id: expect.stringMatching(/^key_[0-9a-f]{32}$/), label: 'laptop', expires_at: '2099-01-02T00:00:00.000Z' },
+      ],
+      archived_at: null,
+    })
+    expect(await statusOf(gateway.url, key)).toBe(200)
+    expect(await statusOf(gateway.url, key, 'POST')).toBe(403)
+    expect(upstream.seen).toHaveLength(1)
+    expect(gateway.lines[0]).toMatchObject({ client: 'bot' })
+    const read = await ask(gateway, 'GET', `/clients/${id}`)
+    expect(read.json()).toEqual({ id, ...rest })
+    expect(read.headers['etag']).toBe('"1"')
+    expect(JSON.stringify((await ask(gateway, 'GET', '/clients')).json())).not.toContain(key)
+  })
+
+  it('is changed, archived, taken back and deleted, each in force at once', async () => {
+    const { gateway } = await setUp()
+    const { id, key } = (await ask(gateway, 'POST', '/clients', { name: 'bot', methods: ['GET'] })).json()
+    const changed = await ask(gateway, 'PATCH', `/clients/${id}`, { methods: ['POST'], classes: ['write'] })
+    expect(changed.json()).toMatchObject({ methods: ['POST'], classes: ['write'], version: 2 })
+    expect(await statusOf(gateway.url, key)).toBe(403)
+    expect(await statusOf(gateway.url, key, 'POST')).toBe(200)
+    const freed = await ask(gateway, 'PATCH', `/clients/${id}`, { methods: null, classes: null })
+    expect(freed.json().methods).toBeUndefined()
+    expect(await statusOf(gateway.url, key)).toBe(200)
+
+    const archived = await ask(gateway, 'POST', `/clients/${id}/archive`)
+    expect(Date.parse(archived.json().archived_at)).toBeGreaterThan(0)
+    expect(await statusOf(gateway.url, key)).toBe(401)
+    const names = async (query: string) =>
+      (await ask(gateway, 'GET', `/clients${query}`)).json().data.map(({ name }: { name: string }) => name)
+    expect(await names('')).toEqual(['fixed'])
+    expect(await names('?include_archived=true')).toEqual(['bot', 'fixed'])
+    const again = await ask(gateway, 'POST', `/clients/${id}/archive`)
+    expect(again.json().archived_at).toBe(archived.json().archived_at)
+    expect((await ask(gateway, 'POST', `/clients/${id}/unarchive`)).json().archived_at).toBeNull()
+    expect(await statusOf(gateway.url, key)).toBe(200)
+
+    expect((await ask(gateway, 'DELETE', `/clients/${id}`)).status).toBe(204)
+    expect(await statusOf(gateway.url, key)).toBe(401)
+    expect((await ask(gateway, 'GET', `/clients/${id}`)).status).toBe(404)
+    expect(await names('?include_archived=true')).toEqual(['fixed'])
+    expect((await ask(gateway, 'POST', '/clients', { name: 'bot' })).status).toBe(201)
+  })
+
+  it('has keys that overlap, and each is revoked by itself', async () => {
+    const { gateway } = await setUp()
+    const { id, key: first, keys } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
+    const second = await ask(gateway, 'POST', `/clients/${id}/keys`, { label: 'new' })
+    expect(second.status).toBe(201)
+    expect(second.json()).toMatchObject({ label: 'new', key: expect.stringMatching(/^slk_/) })
+    expect([await statusOf(gateway.url, first), await statusOf(gateway.url, second.json().key)]).toEqual([200, 200])
+    const revoked = await ask(gateway, 'DELETE', `/clients/${id}/keys/${keys[0].id}`)
+    expect(revoked.json().keys).toMatchObject([{ label: 'new' }])
+    expect([await statusOf(gateway.url, first), await statusOf(gateway.url, second.json().key)]).toEqual([401, 200])
+    expect((await ask(gateway, 'DELETE', `/clients/${id}/keys/${keys[0].id}`)).status).toBe(404)
+  })
+
+  it('is refused on a connection that is open when its key is revoked', async () => {
+    const { gateway } = await setUp()
+    const { id, key } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
+    // One connection, kept alive by the program's own client.
+    const get = () => fetch(`${gateway.url}/harness/ng/api/x`, { headers: { 'x-sluice-key': key } })
+    expect((await get()).status).toBe(200)
+    await ask(gateway, 'POST', `/clients/${id}/archive`)
+    expect((await get()).status).toBe(401)
+  })
+
+  it('can be made with keys that exist', async () => {
+    const { gateway } = await setUp()
+    const { key, keyHash } = createKey()
+    const made = await ask(gateway, 'POST', '/clients', { name: 'bot', keys: [{ hash: keyHash, label: 'old' }] })
+    expect(made.json()).toMatchObject({ keys: [{ label: 'old' }] })
+    expect(made.json().key).toBeUndefined()
+    expect(JSON.stringify(made.json())).not.toContain(keyHash)
+    expect(await statusOf(gateway.url, key)).toBe(200)
+    const taken = [{ hash: keyHash }]
+    expect((await ask(gateway, 'POST', '/clients', { name: 'other', keys: taken })).json().code).toBe('KEY_TAKEN')
+  })
+
+  it('is not changed where another changed it meanwhile', async () => {
+    const { gateway } = await setUp()
+    const { id } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
+    const change = (tag: string) => ask(gateway, 'PATCH', `/clients/${id}`, { classes: ['read'] }, { 'if-match': tag })
+    expect((await change('"1"')).headers['etag']).toBe('"2"')
+    expect((await change('"1"')).json()).toMatchObject({ status: 412, code: 'PRECONDITION_FAILED' })
+    expect((await change('*')).status).toBe(200)
+  })
+
+  it('of the configuration is shown without hashes, and only read', async () => {
+    const { gateway } = await setUp()
+    const [fixed] = (await ask(gateway, 'GET', '/clients')).json().data
+    expect(fixed).toMatchObject({ name: 'fixed', source: 'config', read_only: true, classes: ['read'], share: '40%' })
+    expect(fixed.keys).toMatchObject([{ label: 'CI' }])
+    expect(JSON.stringify(fixed)).not.toContain(hashKey('configured').slice(7))
+    expect((await ask(gateway, 'GET', `/clients/${fixed.id}`)).json()).toEqual(fixed)
+    for (const [method, path] of [
+      ['PATCH', ''],
+      ['DELETE', ''],
+      ['POST', '/archive'],
+      ['POST', '/keys'],
+    ]) {
+      const answer = await ask(gateway, method!, `/clients/${fixed.id}${path}`, method === 'PATCH' ? {} : undefined)
+      expect(answer.json(), `${method} ${path}`).toMatchObject({ status: 409, code: 'READ_ONLY' })
+    }
+    expect((await ask(gateway, 'POST', '/clients', { name: 'fixed' })).json().code).toBe('NAME_TAKEN')
+    expect(await statusOf(gateway.url, 'configured')).toBe(200)
+  })
+
+  it.each<[string, object, string, string]>([
+    ['an unknown field', { clases: ['read'] }, 'clases', 'did you mean "classes"?'],
+    ['a wrong name', { name: 'Bot!' }, 'name', 'lower-case'],
+    ['a wrong duration', { budget: [{ requests: 1, window: 'hour' }] }, 'budget[0].window', '30s'],
+    ['an unknown account', { accounts: ['harness/prdo'] }, 'accounts[0]', 'did you mean "harness/prod"?'],
+    ['a day that does not exist', { key: { expires: '2027-02-30' } }, 'key.expires', 'must be a day'],
+    ['a key in the clear', { keys: [{ hash: 'slk_secret' }] }, 'keys[0].hash', '64 hex digits'],
+  ])('is refused with %s, and told where', async (_, body, path, message) => {
+    const { gateway } = await setUp()
+    const answer = await ask(gateway, 'POST', '/clients', { name: 'bot', ...body })
+    expect(answer.headers['content-type']).toBe('application/problem+json; charset=utf-8')
+    expect(answer.json()).toMatchObject({ status: 400, code: 'INVALID_REQUEST' })
+    expect(answer.json().errors).toEqual([{ path, message: expect.stringContaining(message) }])
+    expect(answer.body).not.toContain('slk_secret')
+    expect((await ask(gateway, 'GET', '/clients')).json().data).toHaveLength(1)
+  })
+
+  it.each([
+    ['GET', '/clients/client_0', undefined, 404],
+    ['PUT', '/clients', {}, 404],
+    ['GET', '/clients?limit=0', undefined, 400],
+    ['GET', '/clients?limit=1&limit=2', undefined, 400],
+    ['GET', '/clients?serch=x', undefined, 400],
+    ['GET', '/clients?include_archived=yes', undefined, 400],
+    ['POST', '/clients', [], 400],
+    ['POST', '/clients', { name: 'x'.repeat(70_000) }, 413],
+  ])('%s %s is a problem as RFC 9457 has it', async (method, path, body, status) => {
+    const { gateway } = await setUp()
+    const answer = await ask(gateway, method, path, body)
+    expect(answer.status).toBe(status)
+    expect(answer.headers['content-type']).toBe('application/problem+json; charset=utf-8')
+    expect(answer.json()).toMatchObject({
+      type: 'about:blank',
+      status,
+      code: expect.any(String),
+      detail: expect.any(String),
+    })
+  })
+
+  it('is listed by name, a page at a time, and found by any text in any case', async () => {
+    const { gateway } = await setUp()
+    for (const name of ['delta', 'alpha', 'charlie', 'bravo']) {
+      await ask(gateway, 'POST', '/clients', { name, key: { label: `Key of ${name}` } })
+    }
+    const names = async (query: string) =>
+      (await ask(gateway, 'GET', `/clients${query}`)).json().data.map(({ name }: { name: string }) => name)
+    expect(await names('?limit=2')).toEqual(['alpha', 'bravo'])
+    expect(await names('?limit=2&offset=3')).toEqual(['delta', 'fixed'])
+    expect(await names('?search=KEY%20OF%20B')).toEqual(['bravo'])
+    expect(await names('?offset=99')).toEqual([])
+  })
+})
+
+describe('a gateway without configured clients', () => {
+  it('lets nobody call without a key once a client was made, even if that is deleted again', async () => {
+    const { gateway } = await setUp({ clients: undefined })
+    const open = () => call(gateway.url, '/harness/ng/api/x')
+    expect((await open()).status).toBe(200)
+    const { id, key } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
+    expect((await open()).status).toBe(401)
+    expect(await statusOf(gateway.url, key)).toBe(200)
+    await ask(gateway, 'DELETE', `/clients/${id}`)
+    expect((await open()).status).toBe(401)
+  })
+})
+
+describe('the clients of the admin API', () => {
+  it('are kept as hashes, in a file for its owner alone, over kill -9', async () => {
+    const { config, gateway, upstream } = await setUp()
+    await gateway.stop()
+    const { store } = config as { store: { dir: string } }
+    const first = await startProcess(config)
+    const { key } = (await ask(first, 'POST', '/clients', { name: 'bot', key: { label: 'CI' } })).json()
+    first.kill('SIGKILL')
+    await first.ended
+    const file = join(store.dir, 'clients.json')
+    expect(statSync(file).mode & 0o777).toBe(0o600)
+    for (const name of readdirSync(store.dir, { recursive: true, encoding: 'utf8' })) {
+      if (statSync(join(store.dir, name)).isFile())
+        expect(readFileSync(join(store.dir, name), 'utf8')).not.toContain(key)
+    }
+    const second = await startProcess(config)
+    expect(await statusOf(second.url, key)).toBe(200)
+    expect(upstream.seen).toHaveLength(1)
+  })
+
+  it('are those of all instances that share a Redis, at once', async () => {
+    const store = stores.Redis()
+    const { gateway, config } = await setUp({ store })
+    const other = await startGateway(config)
+    const { id, key } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
+    await expect.poll(() => statusOf(other.url, key)).toBe(200)
+    await ask(other, 'POST', `/clients/${id}/archive`)
+    expect(await statusOf(other.url, key)).toBe(401)
+    await expect.poll(() => statusOf(gateway.url, key)).toBe(401)
+    const redis = new Redis(inject('redisUrl'))
+    const kept = await redis.hgetall(`${store.prefix}:clients`)
+    await redis.quit()
+    expect(Object.keys(kept)).toEqual(['bot'])
+    expect(JSON.stringify(kept)).not.toContain(key)
+  })
+
+  it('have one name each, whoever makes them at the same time', async () => {
+    const { gateway, config } = await setUp({ store: stores.Redis() })
+    const other = await startGateway(config)
+    const made = await Promise.all(
+      [gateway, other, gateway, other].map((one) => ask(one, 'POST', '/clients', { name: 'bot' })),
+    )
+    expect(made.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([201, 409, 409, 409])
+  })
+})
