@@ -147,6 +147,11 @@ class Exchange implements ResponseHandler {
   onResponseStart(_: unknown, status: number, fields: IncomingHttpHeaders, statusMessage?: string): void {
     if (this.#phase !== 'sent') return
     if (status < 200) return this.#inform(status, fields)
+    const coding = fields['transfer-encoding']
+    if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
+      return this.onResponseError(undefined, new TransferCodingError())
+    // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
+    if (status === 204) delete fields['content-length']
     this.#timer?.cancel()
     const { permit, judge, onlooker } = this.#options
     permit.settle()
@@ -357,6 +362,15 @@ class Exchange implements ResponseHandler {
       controller.resume()
     })
   }
+}
+
+/** A body that was coded for the transfer as nobody asked for: only the chunks are undone, and the rest would be no body. */
+class TransferCodingError extends Error {
+  readonly code = 'UNASKED_TRANSFER_CODING'
+}
+
+function isChunkedOnly(coding: string | string[]): boolean {
+  return coding.toString().trim().toLowerCase() === 'chunked'
 }
 
 /** Errors about what was asked for, rather than about the upstream: of undici, or that its address is not to be reached. */

@@ -4,6 +4,7 @@ import {
   type Http2Server,
   Http2ServerRequest,
   Http2ServerResponse,
+  type OutgoingHttpHeaders,
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2'
@@ -158,6 +159,16 @@ class Response extends Http2ServerResponse {
     }
     // The type knows no list.
     return super.writeHead(status, kept as unknown as Record<string, string>)
+  }
+
+  /** Also what 100 Continue is written by. */
+  writeInformation(status: number, fields: readonly string[] = []): void {
+    const headers: OutgoingHttpHeaders = { ':status': status }
+    for (let i = 0; i < fields.length; i += 2) {
+      const name = fields[i]!
+      headers[name] = [headers[name] ?? [], fields[i + 1]!].flat().map(String)
+    }
+    this.stream.additionalHeaders(headers)
   }
 
   override addTrailers(trailers: object): void {

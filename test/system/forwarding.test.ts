@@ -271,6 +271,26 @@ describe('a response', () => {
     expect(answer.headers.etag).toBe('"x"')
   })
 
+  it('204 has no length, whatever the upstream says', async () => {
+    const url = await startRaw('HTTP/1.1 204 No Content\r\nContent-Length: 0\r\nX-Kept: yes\r\n\r\n')
+    const gateway = await startGateway(harnessConfig(url))
+    const { status, headers } = await call(gateway.url, '/harness/ng/api/projects')
+    expect({ status, length: headers['content-length'], kept: headers['x-kept'] }).toEqual({ status: 204, kept: 'yes' })
+  })
+
+  it('in a transfer coding that nobody asked for is no answer, rather than bytes that nobody can read', async () => {
+    for (const [coding, isUnderstood] of [
+      ['gzip, chunked', false],
+      ['Chunked', true],
+    ] as const) {
+      const url = await startRaw(`HTTP/1.1 200 OK\r\nTransfer-Encoding: ${coding}\r\n\r\n5\r\nhello\r\n0\r\n\r\n`)
+      const gateway = await startGateway(harnessConfig(url, { retry: { retries: 0 } }))
+      const answer = await call(gateway.url, '/harness/ng/api/projects')
+      expect(answer.headers['x-sluice-error']).toBe(isUnderstood ? undefined : 'interrupted')
+      expect(answer.body).toContain(isUnderstood ? 'hello' : 'UNASKED_TRANSFER_CODING')
+    }
+  })
+
   it('to a HEAD has the length but no body', async () => {
     const upstream = await startUpstream((_, response) => response.writeHead(200, { 'content-length': '5' }).end())
     const gateway = await startGateway(harnessConfig(upstream.url))
@@ -414,6 +434,17 @@ describe('a response over a connection that the client keeps', () => {
     client.socket.destroy()
   })
 })
+
+/** An upstream that answers every request with these bytes. */
+async function startRaw(answer: string): Promise<string> {
+  const server = createTcpServer((socket) => {
+    socket.on('error', () => undefined)
+    socket.on('data', () => socket.write(answer))
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  onTestFinished(() => void server.close())
+  return `http://127.0.0.1:${(server.address() as { port: number }).port}`
+}
 
 /** An upstream that answers with so many bytes, as fast as they are taken. */
 async function startFlood(total: number): Promise<{ readonly url: string; readonly sent: number }> {

@@ -157,6 +157,18 @@ describe('a port without TLS that may speak HTTP/2', () => {
     expect((await trailers)[0]['x-sum']).toBe('4000000')
   })
 
+  it('passes interim responses on', async () => {
+    const url = await startServer((_, response) => {
+      response.writeEarlyHints({ link: ['</a.css>; rel=preload', '</b.js>; rel=preload'] })
+      response.end('then this')
+    })
+    const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
+    const stream = (await session(gateway.url)).request({ ':path': PATH })
+    const [hints] = (await once(stream, 'headers')) as [IncomingHttpHeaders]
+    expect(hints).toMatchObject({ ':status': 103, link: '</a.css>; rel=preload, </b.js>; rel=preload' })
+    expect(String((await once(stream, 'data'))[0])).toBe('then this')
+  })
+
   it('passes an event on while the upstream holds the response open', async () => {
     const answered = Promise.withResolvers<ServerResponse>()
     const url = await startServer((_, response) => {

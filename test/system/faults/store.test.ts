@@ -67,7 +67,7 @@ async function startCell(row: StoreRow, mode: Mode, upstream: Awaited<ReturnType
       kind: 'redis',
       url: proxy.url,
       onOutage: mode,
-      commandTimeout: '1s',
+      commandTimeout: '2s',
       prefix: `faults-${process.pid}-${STORE_FAULTS.indexOf(row)}-${mode}`,
     },
     upstreams: { x: { url: upstream.url, accounts: { main: {} }, limits: { read: limit, write: limit } } },

@@ -85,7 +85,7 @@ const AWAY = { lease: 'answered', closed: 'store_unavailable' } as const
 /** Every exchange with Redis has the fault. */
 export const STORE_FAULTS: readonly StoreRow[] = [
   { name: 'latency and jitter', fault: { kind: 'latency', ms: 20, jitterMs: 30 }, fates: ALWAYS_ANSWERED },
-  { name: 'latency above commandTimeout', fault: { kind: 'latency', ms: 2_500 }, fates: AWAY },
+  { name: 'latency above commandTimeout', fault: { kind: 'latency', ms: 4_000 }, fates: AWAY },
   { name: 'reset before the command arrives', fault: { kind: 'refuse' }, fates: AWAY },
   { name: 'reset before the answer', fault: { kind: 'reset', at: 'before-headers' }, fates: AWAY },
   { name: 'reset behind its first line', fault: { kind: 'reset', at: 'after-headers' }, fates: AWAY },
@@ -95,7 +95,7 @@ export const STORE_FAULTS: readonly StoreRow[] = [
   { name: 'stall before the answer', fault: { kind: 'stall', at: 'before-headers' }, fates: AWAY },
   { name: 'stall in its middle', fault: { kind: 'stall', at: 'mid-body' }, fates: AWAY },
   { name: 'commands are not read', fault: { kind: 'stall', at: 'request' }, fates: AWAY },
-  { name: 'slow drip', fault: { kind: 'drip', bytes: 40, everyMs: 1 }, fates: ALWAYS_ANSWERED },
+  { name: 'slow drip', fault: { kind: 'drip', bytes: 200, everyMs: 1 }, fates: ALWAYS_ANSWERED },
   { name: 'garbage for an answer', fault: { kind: 'garbage', at: 'before-headers' }, fates: AWAY },
   { name: 'garbage in its middle', fault: { kind: 'garbage', at: 'mid-body' }, fates: AWAY },
 ]

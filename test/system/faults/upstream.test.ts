@@ -4,7 +4,6 @@ import { checkConfig } from '../../../src/config/load.ts'
 import { createLog } from '../../../src/observe/log.ts'
 import { runGateway } from '../../../src/run.ts'
 import { FaultProxy } from '../../support/fault-proxy.ts'
-import { freePort } from '../../support/find-redis.ts'
 import { readmeTable } from '../../support/readme.ts'
 import { temporaryFolder } from '../../support/temporary-folder.ts'
 import { makeCall, type Seen, startFaultUpstream } from './calls.ts'
@@ -30,7 +29,7 @@ beforeAll(async () => {
       const proxy = fault === undefined ? undefined : await FaultProxy.start({ target: upstream.url })
       proxy?.set(fault, 1)
       if (proxy !== undefined) proxies.push(proxy)
-      upstreams[nameOf(i, j)] = upstreamAt(proxy?.url ?? `http://127.0.0.1:${await freePort()}`)
+      upstreams[nameOf(i, j)] = upstreamAt(proxy?.url ?? 'http://127.0.0.1:9')
     }
   }
   const config = { server: { port: 0, drain: '0s' }, admin: { port: 0 }, store: { dir: folder.path }, upstreams }
