@@ -31,6 +31,13 @@ const pathPattern = (description: string) =>
 const units = (description: string, minimum = 1) =>
   Type.Integer({ minimum, maximum: 0xffff_ffff, expected: `a whole number, at least ${minimum}`, description })
 
+// Of 501 and 505 a repeat would bring more; 401 is for credentials.
+const repeatableStatus = Type.Refine(
+  Type.Integer({ minimum: 400, maximum: 599 }),
+  (status) => ![401, 501, 505].includes(status),
+  () => 'must be the status of an error that may pass by itself: from 400 to 599, but not 401, 501 or 505',
+)
+
 const CostSchema = Type.Union(
   [
     units('That much for every call.'),
@@ -244,7 +251,21 @@ export const UpstreamSchema = object({
       maxDelay: duration('Upper bound of every random delay; a Retry-After of the upstream may be longer.', {
         default: '60s',
       }),
-      budget: percent('Share of the traffic that repeats may add, besides one repeat a second.', '20%'),
+      jitter: Type.Enum(['full', 'equal', 'decorrelated'], {
+        default: 'full',
+        description:
+          'How much of a delay is random: all of it, half of it, or from baseDelay to three times the delay before.',
+      }),
+      statuses: Type.Array(repeatableStatus, {
+        default: [429, 500, 502, 503, 504],
+        description: 'Statuses of responses after which a call that is safe to repeat is repeated; never 501 and 505.',
+      }),
+      idempotencyKey: Type.Enum(['forwarded', 'honoured'], {
+        default: 'forwarded',
+        description:
+          'honoured: the upstream does a call with the same Idempotency-Key once, so a call that has one is safe to repeat.',
+      }),
+      budget: percent('Share of the traffic that repeats may add, besides ten at once and one a second.', '20%'),
       bodyLimit: Type.Integer({
         minimum: 0,
         default: 1_048_576,

@@ -12,6 +12,8 @@ export type Ending =
 
 export interface RepeatPolicy extends BackoffPolicy {
   readonly retries: number
+  /** Of responses that are worth another attempt. */
+  readonly statuses: ReadonlySet<number>
 }
 
 export interface Situation {
@@ -21,12 +23,11 @@ export interface Situation {
   readonly isSafe: boolean
   /** Whether the body can be sent again from its beginning. */
   readonly isRepeatable: boolean
+  /** The delay before this attempt; 0 before the first. */
+  readonly previousMs: number
   /** Time left until the whole call must have response headers. */
   readonly leftMs: number
 }
-
-// 501 and 505 would only be repeated; a 500 is often momentary.
-const REPEATABLE_STATUS = new Set([429, 500, 502, 503, 504])
 
 /**
  * Milliseconds after which to send a call once more, or undefined if this attempt was the last one: what cannot be repeated
@@ -34,13 +35,14 @@ const REPEATABLE_STATUS = new Set([429, 500, 502, 503, 504])
  */
 export function decide(ending: Ending, policy: RepeatPolicy, situation: Situation, random: Random): number | undefined {
   if (situation.attempts > policy.retries || !situation.isRepeatable) return undefined
-  if (!mayRepeat(ending, situation.isSafe)) return undefined
+  if (!mayRepeat(ending, policy, situation.isSafe)) return undefined
   const retryAfterMs = ending.kind === 'response' ? ending.retryAfterMs : undefined
-  const delayMs = backoffMs(policy, situation.attempts, retryAfterMs, random)
+  const { attempts: repeat, previousMs } = situation
+  const delayMs = backoffMs(policy, { repeat, previousMs, retryAfterMs }, random)
   return delayMs < situation.leftMs ? delayMs : undefined
 }
 
-function mayRepeat(ending: Ending, isSafe: boolean): boolean {
+function mayRepeat(ending: Ending, { statuses }: RepeatPolicy, isSafe: boolean): boolean {
   switch (ending.kind) {
     case 'unreachable':
       return true // no byte was sent, so even a POST is safe to repeat
@@ -49,6 +51,6 @@ function mayRepeat(ending: Ending, isSafe: boolean): boolean {
     case 'timeout':
       return false // the time was the call's; and an upstream that is too slow needs no second copy
     case 'response':
-      return isSafe && REPEATABLE_STATUS.has(ending.status)
+      return isSafe && statuses.has(ending.status)
   }
 }

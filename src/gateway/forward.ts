@@ -75,24 +75,26 @@ class Forwarding {
   readonly #proof: Proof | undefined
   /** When the last attempt must have response headers; counts from the first attempt, not from the queue before it. */
   #deadline = Infinity
+  /** The delay before the latest attempt. */
+  #delayMs = 0
   /** Why the next attempt is made. */
   #reason = 'first'
 
   constructor(call: Call, target: Target, env: Environment, onlooker?: Onlooker) {
-    const { retry } = target.upstream.config
+    const { repeats } = target.upstream
     const { mayRepeat } = target.wishes
     this.#call = call
     this.#target = target
     this.#env = env
     this.#breaker = target.upstream.breakers.of(target.route)
     this.#onlooker = onlooker
-    this.#isSafe = target.route.retry === 'safe' && mayRepeat
+    this.#isSafe = mayRepeat && isSafe(call, target)
     const { credential } = target.account
     const isProven = credential !== undefined && target.route.credential !== 'none'
     this.#proof = isProven ? new Proof(credential, target.route) : undefined
     const isKept = this.#isSafe || (mayRepeat && this.#proof?.isRenewable === true)
     this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, isKept) : undefined
-    this.#policy = { retries: mayRepeat ? retry.retries : 0, baseDelayMs: retry.baseDelay, maxDelayMs: retry.maxDelay }
+    this.#policy = mayRepeat ? repeats : { ...repeats, retries: 0 }
   }
 
   async run(): Promise<Forwarded | Taken> {
@@ -265,6 +267,7 @@ class Forwarding {
       attempts: call.attempts,
       isSafe: this.#isSafe,
       isRepeatable: this.#body?.isRepeatable ?? true,
+      previousMs: this.#delayMs,
       leftMs: this.#deadline - call.clock.now(),
     }
     const delayMs = decide(ending, this.#policy, situation, this.#env.random)
@@ -274,6 +277,7 @@ class Forwarding {
       upstream.budgetExhausted.increment(call.id)
       return undefined
     }
+    this.#delayMs = delayMs
     this.#reason = ending.kind === 'response' ? `status_${ending.status}` : ending.kind
     return delayMs
   }
@@ -295,6 +299,12 @@ class Forwarding {
       : `${name} kept failing, so calls to it are refused for a while`
     return refused({ kind: 'breaker_open', message, retryAfterMs: breaker.retryAfterMs })
   }
+}
+
+/** Whether the call may reach the upstream twice: by its route, or by a key with which the upstream makes it one. */
+function isSafe({ request }: Call, { route, upstream }: Target): boolean {
+  if (route.retry === 'safe') return true
+  return upstream.config.retry.idempotencyKey === 'honoured' && Boolean(request.headers['idempotency-key'])
 }
 
 /** A 429 that our own count would not have led to expect means another consumer, or a changed limit. */

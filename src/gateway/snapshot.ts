@@ -24,6 +24,7 @@ import { Transport } from '../upstream/transport.ts'
 import { Account, type AccountServices } from './account.ts'
 import { CallCount } from './call-count.ts'
 import { countingOf } from './charges.ts'
+import type { RepeatPolicy } from './decide.ts'
 import { ResponseCache } from './response-cache.ts'
 
 /** Everything that one configuration means, built once and never changed: a call reads it once and keeps to it. */
@@ -53,6 +54,7 @@ export interface Upstream {
   /** How many are open, and may be. */
   readonly webSockets: { open: number; most: number }
   readonly breakers: Breakers
+  readonly repeats: RepeatPolicy
   readonly retryBudget: RetryBudget
   /** Counts the repeats that the budget did not allow. */
   readonly budgetExhausted: CounterSeries
@@ -145,6 +147,13 @@ function buildUpstream(
     transport: transportOf(config, access, url, services, previous),
     webSockets,
     breakers: breakersOf(name, config, services, previous),
+    repeats: {
+      retries: config.retry.retries,
+      statuses: new Set(config.retry.statuses),
+      baseDelayMs: config.retry.baseDelay,
+      maxDelayMs: config.retry.maxDelay,
+      jitter: config.retry.jitter,
+    },
     retryBudget:
       previous !== undefined && before?.retry.budget === config.retry.budget
         ? previous.retryBudget
@@ -217,8 +226,9 @@ function transportOf(
 }
 
 /** Everything that a transport depends on. */
-function reachOf({ url, connections, timeouts, tls, privateAddresses }: UpstreamConfig, access: unknown): unknown {
-  return { url, connections, connect: timeouts.connect, idle: timeouts.idle, tls, privateAddresses, access }
+function reachOf(config: UpstreamConfig, access: unknown): unknown {
+  const { url, connections, timeouts, tls, privateAddresses, http2 } = config
+  return { url, connections, connect: timeouts.connect, idle: timeouts.idle, tls, privateAddresses, http2, access }
 }
 
 function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {

@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { decide, type Ending } from '../../src/gateway/decide.ts'
 
-const policy = { retries: 5, baseDelayMs: 1_000, maxDelayMs: 60_000 }
-const first = { attempts: 1, isSafe: true, isRepeatable: true, leftMs: 120_000 }
+const statuses = new Set([429, 500, 502, 503, 504])
+const policy = { retries: 5, statuses, baseDelayMs: 1_000, maxDelayMs: 60_000, jitter: 'full' } as const
+const first = { attempts: 1, isSafe: true, isRepeatable: true, previousMs: 0, leftMs: 120_000 }
 const half = (): number => 0.5
 
 function response(status: number, retryAfterMs?: number): Ending {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { RetryBudget } from '../../src/resilience/retry-budget.ts'
+import { seededRandom } from '../support/seeded-random.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 function withdrawAll(budget: RetryBudget): number {
@@ -31,4 +32,33 @@ describe('a retry budget', () => {
     for (let i = 0; i < 100_000; i++) budget.deposit()
     expect(withdrawAll(budget)).toBe(100)
   })
+
+  // What is spent here is known nowhere else, so this is what holds over all gateways together.
+  it.each([1, 2, 3])(
+    'lets gateways together repeat no more than its share of all traffic, and a bucket for each: %i',
+    async (seed) => {
+      const random = seededRandom(seed)
+      const clock = new SimulatedClock()
+      const share = 0.2
+      const gateways = Array.from({ length: 8 }, () => new RetryBudget(clock, share))
+      let calls = 0
+      let repeats = 0
+      let refused = 0
+      const startedAt = clock.now()
+      for (let step = 0; step < 5_000; step++) {
+        // Some have much traffic and some hardly any, and everything fails, each call up to five times.
+        const gateway = gateways[Math.floor(random() ** 2 * gateways.length)]!
+        gateway.deposit()
+        calls++
+        for (let i = 0; i < 5; i++) {
+          if (gateway.withdraw()) repeats++
+          else refused++
+        }
+        if (random() < 0.1) await clock.advance(random() * 100)
+        const seconds = (clock.now() - startedAt) / 1_000
+        expect(repeats).toBeLessThanOrEqual(share * calls + gateways.length * (10 + seconds))
+      }
+      expect(refused).toBeGreaterThan(calls)
+    },
+  )
 })

@@ -178,6 +178,49 @@ describe('a call that fails', () => {
     )
   })
 
+  it('is repeated by several gateways together within the budget of each, as the upstream counts', async () => {
+    const upstream = await statuses(503)
+    const config = () => harnessConfig(upstream.url, { ...QUICK, breaker: { failures: 1_000 } })
+    // A clock that stands: nothing is added but for traffic.
+    const options = { clock: new SimulatedClock(), random: () => 0 }
+    const gateways = await Promise.all(Array.from({ length: 3 }, () => startGateway(config(), options)))
+    const send = (i: number) => answered(options.clock, call(gateways[i % 3]!.url, READ))
+    for (let i = 0; i < 90; i++) await send(i)
+    // Ten for each, and a fifth of ninety, of which each may have a part of one left.
+    const repeats = upstream.seen.length - 90
+    expect(repeats).toBeLessThanOrEqual(3 * 10 + 18)
+    expect(repeats).toBeGreaterThanOrEqual(3 * 10 + 15)
+  })
+
+  it('is repeated after the statuses that are configured, and no others', async () => {
+    const retry = { ...QUICK.retry, statuses: [408, 503] }
+    const upstream = await statuses(408, 503, 200, 500, 200)
+    const gateway = await startGateway(harnessConfig(upstream.url, { ...QUICK, retry }))
+    expect(await call(gateway.url, READ)).toMatchObject({ status: 200, body: 'answer 3' })
+    expect(await call(gateway.url, READ)).toMatchObject({ status: 500, body: 'answer 4' })
+  })
+
+  it.each([
+    ['honoured', 'some-key', 200],
+    ['honoured', '', 503],
+    ['honoured', undefined, 503],
+    ['forwarded', 'some-key', 503],
+  ])(
+    'is repeated, if it creates something, only where the upstream honours its Idempotency-Key: %s, %s',
+    async (idempotencyKey, key, status) => {
+      const upstream = await statuses(503, 200)
+      const gateway = await startGateway(
+        harnessConfig(upstream.url, { ...QUICK, retry: { ...QUICK.retry, idempotencyKey } }),
+      )
+      const headers: Record<string, string> = key === undefined ? {} : { 'idempotency-key': key }
+      expect((await call(gateway.url, CREATE, { method: 'POST', body: '{}', headers })).status).toBe(status)
+      expect(upstream.seen.map((seen) => [seen.body, seen.headers['idempotency-key']])).toEqual(
+        upstream.seen.map(() => ['{}', key]),
+      )
+      expect(upstream.seen).toHaveLength(status === 200 ? 2 : 1)
+    },
+  )
+
   it('is not repeated for a client that left meanwhile', async () => {
     const upstream = await statuses([503, { 'retry-after': '1' }], 200)
     const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
@@ -250,3 +293,11 @@ describe('a breaker', () => {
     expect(await gateway.metrics()).toContain('sluice_breaker_state{upstream="harness"} 0')
   })
 })
+
+/** The answer, with delays of no time. */
+async function answered<T>(clock: SimulatedClock, calling: Promise<T>): Promise<T> {
+  let isOver = false
+  const answer = calling.finally(() => void (isOver = true))
+  while (!isOver) await clock.advance(0)
+  return answer
+}

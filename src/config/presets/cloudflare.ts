@@ -20,6 +20,8 @@ export const cloudflare: Preset = {
       graphql: [{ requests: 320, window: '5m', scope: 'credential' }],
     },
     credentialHeader: 'authorization',
+    // Those above 504 are its own: https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
+    retry: { statuses: [429, 500, 502, 503, 504, 520, 521, 522, 523, 524] },
     errors: 'problem',
   },
   proposedCache: [{ paths: /^\/(?:accounts|user|zones)(?:\/[^/]+)?$/, rule: { private: true, freshFor: 30_000 } }],
