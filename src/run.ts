@@ -143,6 +143,7 @@ export async function runWithoutAdmin(
   }
   let stopping: Promise<void> | undefined
   const vitals = gatewayVitals({
+    clock,
     metrics,
     ledger,
     live,

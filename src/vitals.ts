@@ -1,11 +1,13 @@
 import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
-import type { LaneLabels, Metrics, RoomOccupancy } from './observe/metrics.ts'
+import type { Clock } from './clock.ts'
+import type { CredentialState, LaneLabels, Metrics, RoomOccupancy } from './observe/metrics.ts'
 import { type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
 import type { BreakerRow } from './server/admin/breakers.ts'
 import type { QuotaRow, Vitals } from './server/admin.ts'
 
 interface Parts {
+  readonly clock: Clock
   readonly metrics: Metrics
   readonly ledger: Ledger
   /** The one in force. */
@@ -22,7 +24,7 @@ const DEGRADED = {
 } satisfies Record<StoreConfig['onOutage'], string>
 
 /** What a gateway process tells of itself to operators and Prometheus. */
-export function gatewayVitals({ metrics, ledger, live, isStopping, clientConnections }: Parts): Vitals {
+export function gatewayVitals({ clock, metrics, ledger, live, isStopping, clientConnections }: Parts): Vitals {
   metrics.observe({
     rooms: () => roomsOf(live.current),
     breakers: () => breakerRows(live.current),
@@ -36,6 +38,7 @@ export function gatewayVitals({ metrics, ledger, live, isStopping, clientConnect
     clientConnections,
     // While the store is away, everything else is still shown.
     usage: sharedWhileAsked(async () => (await usageOf(live.current, ledger)) ?? []),
+    credentials: () => credentialsOf(live.current, clock.now()),
     get isStoreDegraded() {
       return ledger.isDegraded
     },
@@ -62,6 +65,17 @@ export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
       retryAfterMs: breaker.isRefusing ? Math.round(breaker.retryAfterMs) : undefined,
     })),
   )
+}
+
+function* credentialsOf({ upstreams }: Snapshot, now: number): Iterable<CredentialState> {
+  for (const { name: upstream, accounts } of upstreams.values()) {
+    for (const { name: account, credential } of accounts.values()) {
+      if (credential === undefined) continue
+      const { quarantined, expiries } = credential
+      const inTime = expiries.map((expiry) => ({ credential: expiry.credential, inMs: expiry.at - now }))
+      yield { upstream, account, quarantined, expiries: inTime }
+    }
+  }
 }
 
 function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {

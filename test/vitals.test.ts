@@ -30,6 +30,7 @@ describe('a scrape', () => {
     const snapshot = buildSnapshot(checkConfig(harnessConfig('http://x', { accounts }), 'test'), services)
     onTestFinished(() => closeSnapshot(snapshot))
     const vitals = gatewayVitals({
+      clock,
       metrics,
       ledger,
       live: { current: snapshot },

@@ -77,7 +77,11 @@ export async function explain(method: string | undefined, url: string | undefine
 
 /** Whether the explanation does without: it names credentials and shows none, and connects to nothing. */
 function isUnimportant([first, , field, , detail]: Path): boolean {
-  return first !== 'upstreams' || field === 'tls' || (field === 'accounts' && detail === 'credential')
+  return (
+    first !== 'upstreams' ||
+    field === 'tls' ||
+    (field === 'accounts' && (detail === 'credential' || detail === 'credentials'))
+  )
 }
 
 async function explainLines(snapshot: Snapshot): Promise<void> {

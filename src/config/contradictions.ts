@@ -2,7 +2,7 @@ import { createSecureContext } from 'node:tls'
 import { isIP } from 'node:net'
 import { isPublicAddress } from '../clients/public-address.ts'
 import { checkClients } from './client-problems.ts'
-import { checkCredential, checkMasterKeys, HEADER_VALUE } from './credential-problems.ts'
+import { checkCredentials, checkMasterKeys, HEADER_VALUE } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { classesOf, EVERY_CALL } from './limits.ts'
 import { isLocalhost, isLoopback } from './loopback.ts'
@@ -166,13 +166,14 @@ function checkCertificate(path: Path, tls: UpstreamConfig['tls'], report: Report
 function checkAccounts(path: Path, upstream: UpstreamConfig, report: Report): void {
   const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
   const owners = new Map<string, string>()
-  for (const [name, { id, credential }] of Object.entries(upstream.accounts)) {
+  for (const [name, account] of Object.entries(upstream.accounts)) {
+    const { id, credential } = account
     const at = [...path, 'accounts', name]
     const inCredential = credential?.value && preset?.accountInCredential?.(credential.value.reveal())
     if (id !== undefined && inCredential !== undefined && inCredential !== id) {
       report([...at, 'id'], 'the credential belongs to another account')
     }
-    if (credential !== undefined) checkCredential([...at, 'credential'], credential, report)
+    checkCredentials(at, account, report)
     if (preset?.needsAccountId === true && id === undefined && inCredential === undefined) {
       report([...at, 'id'], 'the key "id" is missing, and the credential does not carry the account')
     }

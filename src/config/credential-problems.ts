@@ -3,7 +3,7 @@ import type { Path } from './problem.ts'
 import type { Secret } from '../credentials/secret.ts'
 import { algorithmOf, parsePrivateKey } from '../credentials/signing-key.ts'
 import { parseMasterKey } from '../credentials/store/master-keys.ts'
-import type { CredentialConfig, SecretsConfig } from './schema.ts'
+import type { AccountConfig, CredentialConfig, SecretsConfig } from './schema.ts'
 
 type Report = (path: Path, message: string) => void
 
@@ -11,7 +11,7 @@ type Report = (path: Path, message: string) => void
 export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
 
 /** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
-export function checkCredential(path: Path, credential: CredentialConfig, report: Report): void {
+function checkCredential(path: Path, credential: CredentialConfig, report: Report): void {
   const { type = 'header', value } = credential
   const { needs, takes }: { needs: readonly (keyof CredentialConfig)[]; takes: readonly string[] } =
     CREDENTIAL_TYPES[type]
@@ -24,6 +24,27 @@ export function checkCredential(path: Path, credential: CredentialConfig, report
     report([...path, 'value'], 'holds a character that no header value may have, such as a line end')
   }
   checkKeys(path, credential, report)
+  if (credential.next !== undefined) checkCredential([...path, 'next'], credential.next, report)
+}
+
+/** One credential, or a pool of them. */
+export function checkCredentials(
+  path: Path,
+  { credential, credentials, pool }: Pick<AccountConfig, 'credential' | 'credentials' | 'pool'>,
+  report: Report,
+): void {
+  if (credential !== undefined) checkCredential([...path, 'credential'], credential, report)
+  if (credential !== undefined && credentials !== undefined) {
+    report([...path, 'credentials'], 'only one of credential and credentials may be given')
+  }
+  if (credentials === undefined && pool !== undefined) report([...path, 'pool'], 'pool belongs to credentials')
+  const names = new Set<string>()
+  for (const [i, member] of (credentials ?? []).entries()) {
+    const { name, ...config } = member
+    checkCredential([...path, 'credentials', i], config, report)
+    if (names.has(name)) report([...path, 'credentials', i, 'name'], 'another credential of the account has this name')
+    names.add(name)
+  }
 }
 
 function checkKeys(path: Path, { type, key, clientSecret, ...credential }: CredentialConfig, report: Report): void {

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { addedHeader, duration, object, secret, url } from './schema-parts.ts'
+import { addedHeader, duration, NAME_PATTERN, object, percent, secret, url } from './schema-parts.ts'
 
 /** Which fields a type of credential needs, and which it may have besides; all others belong to other types. */
 export const CREDENTIAL_TYPES = {
@@ -20,7 +20,7 @@ export const CREDENTIAL_TYPES = {
 export type CredentialType = keyof typeof CREDENTIAL_TYPES
 
 /** What every type may have. */
-export const COMMON_CREDENTIAL_FIELDS = ['type', 'expires'] as const
+export const COMMON_CREDENTIAL_FIELDS = ['type', 'expires', 'next', 'canary', 'name'] as const
 
 const FIELDS = {
   type: Type.Optional(
@@ -108,7 +108,43 @@ const FIELDS = {
 
 export const CredentialSchema = object({
   ...FIELDS,
+  next: Type.Optional(
+    object(FIELDS, {
+      description: 'The credential that is to follow: it gets a part of the calls, and none once it is refused.',
+    }),
+  ),
+  canary: Type.Optional(
+    percent(
+      'Part of the calls that the next credential gets, also one that `credentials rotate` put into the store. Default: 5%.',
+    ),
+  ),
 })
+
+/** Of a pool, which does not rotate: a member is added and another taken out. */
+export const PoolMemberSchema = object({
+  name: Type.String({
+    pattern: NAME_PATTERN,
+    expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
+    description: 'By which logs and limits with scope: credential tell it from the others.',
+  }),
+  ...FIELDS,
+})
+
+export const PoolSchema = object(
+  {
+    choose: Type.Optional(
+      Type.Enum(['least-used', 'round-robin'], {
+        description: 'Each time the one with the fewest calls in flight (default), or each in turn.',
+      }),
+    ),
+    quarantine: Type.Optional(
+      duration(
+        'How long one that was answered 401, 403 or 429 is left out; with a Retry-After, that long. Default: 60s.',
+      ),
+    ),
+  },
+  { description: 'How one of several credentials is chosen.' },
+)
 
 export const SecretsSchema = object(
   {

@@ -1,7 +1,7 @@
 import Type, { type StaticDecode } from 'typebox'
 import { ClientSchema } from './client-schema.ts'
-import { CredentialSchema, SecretsSchema } from './credential-schema.ts'
 import { CacheSchema, RouteCacheSchema, UpstreamCacheSchema } from './cache-schema.ts'
+import { CredentialSchema, PoolMemberSchema, PoolSchema, SecretsSchema } from './credential-schema.ts'
 import {
   addedHeader,
   duration,
@@ -151,6 +151,10 @@ const AccountSchema = object({
     Type.String({ minLength: 1, description: 'The vendor’s id of the account; calls that claim another are refused.' }),
   ),
   credential: Type.Optional(CredentialSchema),
+  credentials: Type.Optional(
+    Type.Array(PoolMemberSchema, { minItems: 1, description: 'Instead of one: several, of which each call gets one.' }),
+  ),
+  pool: Type.Optional(PoolSchema),
 })
 
 const TlsSchema = object(
@@ -457,5 +461,6 @@ export type UpstreamConfig = StaticDecode<typeof UpstreamSchema>
 export type CredentialConfig = StaticDecode<typeof CredentialSchema>
 export type ListenerTls = NonNullable<Config['server']['tls']>
 export type LimitConfig = StaticDecode<typeof LimitSchema>
+export type AccountConfig = StaticDecode<typeof AccountSchema>
 export type SecretsConfig = Config['secrets']
 export type StoreConfig = Config['store']

@@ -63,7 +63,7 @@ export function buildCredential(
 
 /** The same for credentials that are one to the vendor; nothing can be told from it. */
 export function identityOf(config: CredentialConfig, defaultHeader: string): string {
-  const { type = 'header', header = defaultHeader, expires: _, ...rest } = config
+  const { type = 'header', header = defaultHeader, expires: _, next: _next, canary: _share, ...rest } = config
   const fields: Record<string, unknown> = { ...rest, type, header: header.toLowerCase() }
   const names = Object.keys(fields).toSorted()
   const values = names.map((name) => {

@@ -18,9 +18,17 @@ export interface Credential {
   ready?(): Promise<void> | undefined
   /**
    * The upstream answered a call, to which it was added in that version, with 401, 403 or 429. Whether the call, sent
-   * again once, would carry another.
+   * again once, would carry another. `isRepeatable` is whether it can be.
    */
-  refused(status: number, version: number): boolean
+  refused(status: number, version: number, isRepeatable: boolean, retryAfterMs?: number): boolean
+  /** How a call was answered that had been sent again because of a refusal. */
+  settled?(status: number): void
+  /** An attempt that it was added to is over. */
+  release?(): void
+  /** Its name in the pool that it is of. */
+  readonly member?: string
+  /** Whether another of that pool is not left out. */
+  readonly hasOthers?: boolean
   /** Adds it to a request, in the way that the route wants. */
   addTo(request: Unproven, route: Route): void
 }

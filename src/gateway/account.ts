@@ -1,8 +1,9 @@
 import type { Preset } from '../config/presets/preset.ts'
 import { isSame } from '../config/difference.ts'
-import type { CredentialConfig, UpstreamConfig } from '../config/schema.ts'
-import { buildCredential, type CredentialServices } from '../credentials/build.ts'
-import type { Credential } from '../credentials/credential.ts'
+import type { UpstreamConfig } from '../config/schema.ts'
+import type { CredentialServices } from '../credentials/build.ts'
+import { buildCredentialSet } from '../credentials/build-set.ts'
+import type { CredentialSet } from '../credentials/credential-set.ts'
 import type { LaneLabels, LaneMetrics } from '../observe/metrics.ts'
 import type { Ledger, Meter } from '../quota/ledger.ts'
 import type { WaitingRoom } from '../quota/waiting-room.ts'
@@ -33,25 +34,25 @@ export class Account {
   readonly id: string | undefined
   /** `upstream/account`. */
   readonly key: string
-  readonly credential: Credential | undefined
+  readonly credential: CredentialSet | undefined
   /** Lower-case names of the headers that never go upstream as a client sent them: those of keys, and the account's. */
   readonly droppedNames: ReadonlySet<string>
   readonly lanes: Lanes
   /** What the credential was made of. */
-  readonly #madeOf: readonly [CredentialConfig | undefined, string]
+  readonly #madeOf: readonly unknown[]
 
   constructor(upstream: string, name: string, options: AccountOptions) {
     const { config, preset, keyHeaders, counting, services, previous } = options
-    const { id, credential } = config.accounts[name] ?? {}
+    const { id, credential, credentials, pool } = config.accounts[name] ?? {}
     this.name = name
     this.key = `${upstream}/${name}`
     this.id = id ?? (credential?.value && preset?.accountInCredential?.(credential.value.reveal()))
-    this.#madeOf = [credential, config.credentialHeader]
+    this.#madeOf = [credential, credentials, pool, config.credentialHeader]
     const place = { upstream, account: name, header: config.credentialHeader }
     this.credential =
       previous !== undefined && isSame(previous.#madeOf, this.#madeOf)
         ? previous.credential
-        : credential && buildCredential(place, credential, services)
+        : buildCredentialSet(place, config.accounts[name] ?? {}, services)
     const droppedNames = new Set([...keyHeaders, ...(this.credential?.headerNames ?? [])])
     // An account without a known id leaves it to the client to name it.
     if (config.accountHeader !== undefined && this.id !== undefined)

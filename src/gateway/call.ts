@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Client } from '../clients/client.ts'
 import type { Clock } from '../clock.ts'
 import type { CacheResult } from '../observe/metrics.ts'
+import type { Credential } from '../credentials/credential.ts'
 import type { LimitUsage } from '../quota/ledger.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { Route } from '../routing/route.ts'
@@ -16,6 +17,8 @@ export interface Target {
   readonly upstream: Upstream
   readonly account: Account
   readonly route: Route
+  /** Undefined where the route wants none. */
+  readonly credential: Credential | undefined
   readonly lane: Lane
   /** Path and query below the upstream's URL, byte for byte as the client sent them. */
   readonly path: string

@@ -14,6 +14,8 @@ export interface Traits {
   /** Normalized, as routes are found by it. */
   readonly path: string
   readonly client: string
+  /** Which of a pool it is sent with. */
+  readonly credential: string | undefined
 }
 
 /** Who shares what at an upstream: where its limits are counted, and by which names. */
@@ -22,6 +24,8 @@ export interface Counting {
   readonly isShared: boolean
   /** Of each account, the first one that has the same credential. */
   readonly credentialOwner: ReadonlyMap<string, string>
+  /** Accounts with several credentials, each of which has its own count where limits are by credential. */
+  readonly pools: ReadonlySet<string>
 }
 
 /**
@@ -32,15 +36,17 @@ export interface Counting {
 export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfig): Counting {
   const credentialOwner = new Map<string, string>()
   const owners = new Map<string, string>()
+  const pools = new Set<string>()
   let isCredentialShared = false
-  for (const [name, { credential }] of Object.entries(accounts)) {
+  for (const [name, { credential, credentials }] of Object.entries(accounts)) {
+    if (credentials !== undefined) pools.add(name)
     if (credential === undefined) continue
     const owner = owners.getOrInsert(identityOf(credential, credentialHeader), name)
     credentialOwner.set(name, owner)
     isCredentialShared ||= owner !== name
   }
   const bases = new Set(Object.values(limits).flatMap((ofClass) => ofClass.map((limit) => scopeOf(limit).base)))
-  return { isShared: bases.has('upstream') || (isCredentialShared && bases.has('credential')), credentialOwner }
+  return { isShared: bases.has('upstream') || (isCredentialShared && bases.has('credential')), credentialOwner, pools }
 }
 
 export function homeOf({ isShared }: Counting, upstream: string, account: string): string {
@@ -65,6 +71,7 @@ export class Rule {
   readonly #slackMs: number
   readonly #base: Base
   readonly #splits: readonly Split[]
+  readonly #isOfPool: boolean
   readonly #id: string
   readonly #limits = new Map<string, Limit>()
 
@@ -81,11 +88,12 @@ export class Rule {
     this.#slackMs = upstream.slack
     this.#base = base
     this.#splits = splits
+    this.#isOfPool = base === 'credential' && counting.pools.has(account)
     this.#id = idOf(className, config) + baseSuffix(base, owner, counting.isShared)
   }
 
   get isSplit(): boolean {
-    return this.#splits.length > 0
+    return this.#splits.length > 0 || this.#isOfPool
   }
 
   /** Whether what a call of a kind is charged depends on more than its kind. */
@@ -113,7 +121,7 @@ export class Rule {
 
   /** What the call is counted with, apart from others; undefined if it lacks a segment that decides that. */
   groupOf(route: Route, traits: Traits): string | undefined {
-    let group = ''
+    let group = this.#isOfPool ? `:of=${traits.credential}` : ''
     for (const split of this.#splits) {
       const value = valueOf(split, route, traits)
       if (value === undefined) return undefined

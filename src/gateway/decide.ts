@@ -1,9 +1,15 @@
 import type { Random } from '../clock.ts'
 import { backoffMs, type BackoffPolicy } from '../resilience/backoff.ts'
 
+export interface Answered {
+  readonly kind: 'response'
+  readonly status: number
+  readonly retryAfterMs: number | undefined
+}
+
 /** How an attempt ended, before anything of it was passed to the client. */
 export type Ending =
-  | { readonly kind: 'response'; readonly status: number; readonly retryAfterMs: number | undefined }
+  | Answered
   /** No byte was sent. */
   | { readonly kind: 'unreachable' }
   /** The connection broke after the first byte was sent and before the response's headers. */

@@ -6,11 +6,12 @@ import type { Admission, Closing, Permit, Shortage } from '../quota/waiting-room
 import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
+import { normalizePath } from '../routing/path.ts'
 import type { Lane } from './account.ts'
 import { attempt, type Onlooker, type Repeat, type Taken } from './attempt.ts'
 import type { Call, Target } from './call.ts'
-import { decide, type Ending, type RepeatPolicy } from './decide.ts'
-import type { Failure } from './failure.ts'
+import { type Answered, decide, type Ending, type RepeatPolicy } from './decide.ts'
+import { type Failure, isFailure } from './failure.ts'
 import type { LastCall } from './last-call.ts'
 import { outgoingRequest } from './outgoing.ts'
 import { Proof } from './proof.ts'
@@ -65,7 +66,7 @@ const GONE: Forwarded = { kind: 'client_gone' }
 
 class Forwarding {
   readonly #call: Call
-  readonly #target: Target
+  #target: Target
   readonly #env: Environment
   readonly #onlooker: Onlooker | undefined
   readonly #isSafe: boolean
@@ -89,9 +90,8 @@ class Forwarding {
     this.#breaker = target.upstream.breakers.of(target.route)
     this.#onlooker = onlooker
     this.#isSafe = mayRepeat && isSafe(call, target)
-    const { credential } = target.account
-    const isProven = credential !== undefined && target.route.credential !== 'none'
-    this.#proof = isProven ? new Proof(credential, target.route) : undefined
+    const { credential, route } = target
+    this.#proof = credential === undefined ? undefined : new Proof(credential, route)
     const isKept = this.#isSafe || (mayRepeat && this.#proof?.isRenewable === true)
     this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, isKept) : undefined
     this.#policy = mayRepeat ? repeats : { ...repeats, retries: 0 }
@@ -128,6 +128,7 @@ class Forwarding {
       if (end.delayMs > 0) await this.#env.lastCall.sleep(this.#call, end.delayMs)
       if (this.#call.isGone) return GONE
       if (this.#env.lastCall.isOver) return refused(DRAINING)
+      if (this.#proof?.isOfPool === true) this.#chooseAgain(this.#proof)
     }
   }
 
@@ -230,6 +231,7 @@ class Forwarding {
       judge: (ending) => this.#repeatAfter(ending),
       onlooker,
     })
+    this.#proof?.release()
     const tookMs = call.upstreamMs - upstreamMsBefore
     // How long a client had the patience to wait for the headers says nothing about the upstream.
     const hadPatience = result.kind !== 'gone' || call.response.headersSent
@@ -259,9 +261,10 @@ class Forwarding {
     const { upstream, lane } = this.#target
     const call = this.#call
     if (ending.kind === 'response') {
+      if (this.#reason === 'credential') this.#proof?.settled(ending.status)
       if (ending.status < 400) return undefined
       if (ending.status === 429) countThrottled(call, lane)
-      if (this.#isWorthAnotherCredential(ending.status)) return 0
+      if (this.#isWorthAnotherCredential(ending)) return 0
     }
     const situation = {
       attempts: call.attempts,
@@ -270,7 +273,10 @@ class Forwarding {
       previousMs: this.#delayMs,
       leftMs: this.#deadline - call.clock.now(),
     }
-    const delayMs = decide(ending, this.#policy, situation, this.#env.random)
+    // What one credential of several has to wait for, another need not.
+    const isOfOne = ending.kind === 'response' && ending.status === 429 && this.#proof?.hasOthers === true
+    const judged = isOfOne ? { ...ending, retryAfterMs: 0 } : ending
+    const delayMs = decide(judged, this.#policy, situation, this.#env.random)
     // An open breaker would refuse the repeat; the upstream's own answer says more.
     if (delayMs === undefined || this.#breaker.isRefusing) return undefined
     if (!upstream.retryBudget.withdraw()) {
@@ -283,11 +289,24 @@ class Forwarding {
   }
 
   /** Not a matter of the retry budget, because it can't add up: a credential that does not help is not tried again soon. */
-  #isWorthAnotherCredential(status: number): boolean {
-    if (this.#proof === undefined || !this.#target.wishes.mayRepeat || this.#body?.isRepeatable === false) return false
-    if (!this.#proof.isWorthAnother(status)) return false
+  #isWorthAnotherCredential({ status, retryAfterMs }: Answered): boolean {
+    if (this.#proof === undefined || (status !== 401 && status !== 403 && status !== 429)) return false
+    const isRepeatable = this.#target.wishes.mayRepeat && this.#body?.isRepeatable !== false
+    if (!this.#proof.isWorthAnother(status, isRepeatable, retryAfterMs)) return false
     this.#reason = 'credential'
     return true
+  }
+
+  /** Another of a pool may do for the repeat; then it waits where the quota of that one is. */
+  #chooseAgain(proof: Proof): void {
+    const { account, route, client, upstream, path } = this.#target
+    const { method = '', headers } = this.#call.request
+    const credential = account.credential!.choose()
+    proof.replace(credential)
+    const normal = normalizePath(path, upstream.aliasPrefix)
+    const traits = { method, headers, path: normal, client: client.name, credential: credential.member }
+    const lane = account.lanes.laneFor(route, traits)
+    if (!isFailure(lane)) this.#call.target = this.#target = { ...this.#target, credential, lane }
   }
 
   #breakerOpen(): Refused {

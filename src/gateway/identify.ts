@@ -77,9 +77,11 @@ function identifyAt(
   }
   const wishes = readWishes(headers, upstream.config.queue.maxWait)
   if (isFailure(wishes)) return wishes
-  const lane = account.lanes.laneFor(route, { method, headers, path: normal, client: client.name })
+  const credential = route.credential === 'none' ? undefined : account.credential?.choose()
+  const traits = { method, headers, path: normal, client: client.name, credential: credential?.member }
+  const lane = account.lanes.laneFor(route, traits)
   if (isFailure(lane)) return lane
-  return { client, upstream, account, route, lane, path, query, wishes }
+  return { client, upstream, account, route, credential, lane, path, query, wishes }
 }
 
 function refuseAccess({ url: { origin }, basePath, aliasPrefix, access }: Upstream, client: Client, path: string) {

@@ -6,7 +6,7 @@ import type { Failure } from './failure.ts'
 
 /** The credential of one call, over all its attempts. */
 export class Proof {
-  readonly #credential: Credential
+  #credential: Credential
   readonly #route: Route
   /** Of what the last attempt was sent with. */
   #version = -1
@@ -35,12 +35,38 @@ export class Proof {
 
   /**
    * Whether a call that was answered so is to be sent once more, with another credential. The upstream has done nothing
-   * of it (RFC 9110 §15.5.2, §15.5.4), so this is no matter of methods; but it happens once a call.
+   * of it (RFC 9110 §15.5.2, §15.5.4), so this is no matter of methods; but it happens once a call, and only if it can.
    */
-  isWorthAnother(status: number): boolean {
-    if (this.#isRenewed || !this.#credential.refused(status, this.#version)) return false
+  isWorthAnother(status: number, isRepeatable: boolean, retryAfterMs: number | undefined): boolean {
+    const mayRepeat = isRepeatable && !this.#isRenewed
+    if (!this.#credential.refused(status, this.#version, mayRepeat, retryAfterMs) || !mayRepeat) return false
     this.#isRenewed = true
     return true
+  }
+
+  /** How the call was answered that had been sent again with another credential. */
+  settled(status: number): void {
+    this.#credential.settled?.(status)
+  }
+
+  /** An attempt is over. */
+  release(): void {
+    this.#credential.release?.()
+  }
+
+  /** Whether it is one of several that may be used instead of each other. */
+  get isOfPool(): boolean {
+    return this.#credential.member !== undefined
+  }
+
+  /** Whether another of them could take the call at once. */
+  get hasOthers(): boolean {
+    return this.#credential.hasOthers === true
+  }
+
+  /** From the next attempt on. */
+  replace(credential: Credential): void {
+    this.#credential = credential
   }
 }
 

@@ -283,8 +283,9 @@ function buildClaims({ accountClaims }: UpstreamConfig, preset: Preset | undefin
 
 function keyHeadersOf(config: UpstreamConfig): ReadonlySet<string> {
   const names = new Set(['x-sluice-key', config.credentialHeader.toLowerCase(), 'authorization'])
-  for (const { credential } of Object.values(config.accounts)) {
-    if (credential?.header !== undefined) names.add(credential.header.toLowerCase())
+  for (const { credential, credentials = [] } of Object.values(config.accounts)) {
+    for (const { header } of [credential ?? {}, ...credentials])
+      if (header !== undefined) names.add(header.toLowerCase())
   }
   return names
 }

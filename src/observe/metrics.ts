@@ -19,6 +19,14 @@ export interface RoomOccupancy {
   readonly inFlight: number
 }
 
+/** How the credentials of an account are. */
+export interface CredentialState {
+  readonly upstream: string
+  readonly account: string
+  readonly quarantined: number | undefined
+  readonly expiries: readonly { readonly credential: string; readonly inMs: number }[]
+}
+
 /** What the gauges show; asked for at every scrape. */
 export interface Observed {
   rooms(): Iterable<RoomOccupancy>
@@ -26,6 +34,8 @@ export interface Observed {
   clientConnections(): Promise<number>
   breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
   usage(): Promise<Iterable<{ labels: LaneLabels; usage: LimitUsage }>>
+  /** Expiries in milliseconds from now. */
+  credentials(): Iterable<CredentialState>
   readonly isStoreDegraded: boolean
 }
 
@@ -90,6 +100,10 @@ export class Metrics {
     'Units that calls were not charged, because they were answered without asking upstream.',
   )
   readonly #cacheErrors = this.#counter('cache_errors', 'Questions to the cache’s store, and orders, that failed.')
+  readonly credentialRollbacks = this.#counter(
+    'credential_rollbacks',
+    'New credentials that the upstream refused, after which the old ones stayed in force.',
+  )
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
   readonly reloads = reloadCounts(this.registry)
   #observed: Observed | undefined
@@ -162,6 +176,26 @@ export class Metrics {
       [],
       (gauge, observed) => {
         gauge.set(observed.isStoreDegraded ? 1 : 0)
+      },
+    )
+    this.#gauge(
+      'credential_expires_seconds',
+      'Until a credential of which that is known stops being valid; negative afterwards.',
+      ['upstream', 'account', 'credential'],
+      (gauge, observed) => {
+        for (const { upstream, account, expiries } of observed.credentials()) {
+          for (const { credential, inMs } of expiries) gauge.set({ upstream, account, credential }, inMs / 1_000)
+        }
+      },
+    )
+    this.#gauge(
+      'credential_quarantined',
+      'Credentials of a pool that are left out for a while, because the upstream refused them.',
+      ['upstream', 'account'],
+      (gauge, observed) => {
+        for (const { upstream, account, quarantined } of observed.credentials()) {
+          if (quarantined !== undefined) gauge.set({ upstream, account }, quarantined)
+        }
       },
     )
     this.#gauge('quota_limit', 'Calls that a limit allows in its window.', QUOTA, async (gauge, observed) => {

@@ -9,6 +9,7 @@ export interface AlertCase {
   readonly firing: readonly string[]
 }
 
+const ACCOUNT = 'upstream="harness",account="prod",instance="a"'
 const LANE = 'upstream="harness",account="prod",class="read",instance="a"'
 
 /** A counter that grows by so many a second. */
@@ -245,5 +246,53 @@ export const ALERT_CASES: readonly AlertCase[] = [
     series: { [calls('internal')]: '1x200 2x40' },
     at: '52m',
     firing: ['SluiceInternalErrors'],
+  },
+  {
+    name: 'SluiceCredentialRolledBack for the first rollback',
+    series: { [`sluice_credential_rollbacks_total{${ACCOUNT}}`]: '_x80 1x160' },
+    at: '22m',
+    firing: ['SluiceCredentialRolledBack'],
+  },
+  {
+    name: 'SluiceCredentialRolledBack for the next one, an hour later',
+    series: { [`sluice_credential_rollbacks_total{${ACCOUNT}}`]: '0x100 1x100 2x40' },
+    at: '52m',
+    firing: ['SluiceCredentialRolledBack'],
+  },
+  {
+    name: 'SluiceCredentialExpires a week before',
+    series: { [`sluice_credential_expires_seconds{${ACCOUNT},credential="harness/prod"}`]: '604900-15x240' },
+    at: '5m',
+    firing: ['SluiceCredentialExpires'],
+  },
+  {
+    name: 'nothing for a credential that lives longer',
+    series: { [`sluice_credential_expires_seconds{${ACCOUNT},credential="harness/prod"}`]: '700000-15x240' },
+    at: '30m',
+    firing: [],
+  },
+  {
+    name: 'SluiceCredentialExpired when it is too late',
+    series: { [`sluice_credential_expires_seconds{${ACCOUNT},credential="harness/prod"}`]: '100-15x240' },
+    at: '5m',
+    firing: ['SluiceCredentialExpires', 'SluiceCredentialExpired'],
+  },
+  {
+    name: 'SluiceCredentialNotRenewed while a token endpoint fails, and only that',
+    series: {
+      [`sluice_credential_renewals_total{${ACCOUNT},result="failed"}`]: perSecond(0.02),
+      [`sluice_credential_renewals_total{${ACCOUNT},result="ok"}`]: '3x240',
+    },
+    at: '20m',
+    firing: ['SluiceCredentialNotRenewed'],
+  },
+  {
+    name: 'nothing when a token could be had the second time',
+    series: {
+      [`sluice_credential_renewals_total{${ACCOUNT},result="failed"}`]: '0x40 1x200',
+      [`sluice_credential_renewals_total{${ACCOUNT},result="ok"}`]: '3x41 4x200',
+    },
+    at: '15m',
+    firing: [],
   },
 ]

@@ -1,0 +1,129 @@
+import type { Clock } from '../clock.ts'
+import type { AccountConfig } from '../config/schema.ts'
+import type { Route } from '../routing/route.ts'
+import { buildCredential, type CredentialPlace, type CredentialServices } from './build.ts'
+import type { Credential, Unproven } from './credential.ts'
+import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
+
+const USUAL_QUARANTINE_MS = 60_000
+
+/**
+ * Several credentials of one account, used in turn, or each time the one with the fewest calls in flight. One that the
+ * upstream refuses is left out for a while; if all are, the one that was refused first is used.
+ */
+export class CredentialPool implements CredentialSet {
+  readonly name: string
+  readonly headerNames: readonly string[]
+  readonly #members: readonly Member[]
+  readonly #configs: readonly object[]
+  readonly #isByUse: boolean
+  readonly #clock: Clock
+  #turn = 0
+
+  constructor(
+    place: CredentialPlace,
+    configs: NonNullable<AccountConfig['credentials']>,
+    { choose = 'least-used', quarantine = USUAL_QUARANTINE_MS }: NonNullable<AccountConfig['pool']> = {},
+    services: CredentialServices,
+  ) {
+    this.name = `${place.upstream}/${place.account}`
+    this.#clock = services.clock
+    this.#isByUse = choose === 'least-used'
+    this.#configs = configs
+    this.#members = configs.map(({ name, ...config }) => {
+      const inner = buildCredential(place, config, services)
+      const onQuarantine = (status: number): void => {
+        const message = 'a credential of a pool is refused and left out for a while'
+        services.logger?.warn({ credential: `${this.name}#${name}`, status }, message)
+      }
+      const hasOthers = (): boolean => this.#members.length - this.quarantined > 0
+      const options = { quarantine, clock: services.clock, onQuarantine, hasOthers }
+      return new Member(`${this.name}#${name}`, name, inner, options)
+    })
+    this.headerNames = [...new Set(this.#members.flatMap(({ headerNames }) => headerNames))]
+  }
+
+  choose(): Credential {
+    const now = this.#clock.now()
+    const count = this.#members.length
+    const first = this.#turn++ % count
+    let chosen: Member | undefined
+    let soonest: Member | undefined
+    for (let i = 0; i < count; i++) {
+      const member = this.#members[(first + i) % count]!
+      if (member.quarantinedUntil > now) {
+        if (soonest === undefined || member.quarantinedUntil < soonest.quarantinedUntil) soonest = member
+      } else if (chosen === undefined || (this.#isByUse && member.inFlight < chosen.inFlight)) chosen = member
+    }
+    return (chosen ?? soonest)!
+  }
+
+  get quarantined(): number {
+    const now = this.#clock.now()
+    return this.#members.filter(({ quarantinedUntil }) => quarantinedUntil > now).length
+  }
+
+  get expiries(): readonly Expiry[] {
+    return this.#members.flatMap(({ name }, i) => expiryOf(name, this.#configs[i]!))
+  }
+}
+
+interface MemberOptions {
+  readonly quarantine: number
+  readonly clock: Clock
+  onQuarantine(status: number): void
+  hasOthers(): boolean
+}
+
+class Member implements Credential {
+  readonly name: string
+  readonly headerNames: readonly string[]
+  readonly isRenewable = true
+  /** By which limits that are counted by credential tell it from others of its account. */
+  readonly member: string
+  inFlight = 0
+  quarantinedUntil = -Infinity
+  readonly #inner: Credential
+  readonly #options: MemberOptions
+
+  constructor(name: string, member: string, inner: Credential, options: MemberOptions) {
+    this.name = name
+    this.member = member
+    this.headerNames = inner.headerNames
+    this.#inner = inner
+    this.#options = options
+  }
+
+  get version(): number {
+    return this.#inner.version
+  }
+
+  ready(): Promise<void> | undefined {
+    return this.#inner.ready?.()
+  }
+
+  /** Asked once it is left out itself. */
+  get hasOthers(): boolean {
+    return this.#options.hasOthers()
+  }
+
+  addTo(request: Unproven, route: Route): void {
+    this.inFlight++
+    this.#inner.addTo(request, route)
+  }
+
+  release(): void {
+    this.inFlight--
+  }
+
+  /** With 401 or 403 the call is worth another member; when to repeat after a 429 is for the call's own policy to say. */
+  refused(status: number, version: number, isRepeatable: boolean, retryAfterMs = 0): boolean {
+    // A token that was revoked is no fault of the credential it is had with.
+    if (status === 401 && this.#inner.isRenewable && this.#inner.refused(status, version, isRepeatable)) return true
+    const { quarantine, clock, onQuarantine } = this.#options
+    const now = clock.now()
+    if (this.quarantinedUntil <= now) onQuarantine(status)
+    this.quarantinedUntil = now + (status === 429 && retryAfterMs > 0 ? retryAfterMs : quarantine)
+    return status !== 429
+  }
+}

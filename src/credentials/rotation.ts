@@ -1,0 +1,170 @@
+import type { Clock } from '../clock.ts'
+import type { CredentialConfig } from '../config/schema.ts'
+import type { Route } from '../routing/route.ts'
+import { buildCredential, type CredentialPlace, type CredentialServices, identityOf } from './build.ts'
+import type { Credential, Unproven } from './credential.ts'
+import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
+import { Secret, secretsIn } from './secret.ts'
+
+/** Part of the calls that a new credential gets, if nothing else is configured. */
+const USUAL_CANARY = 0.05
+/** How long a new credential is left alone at most because one call was forbidden. */
+const SUSPICION_MS = 60_000
+
+/** Whether a second version may stand beside it: one that is configured, or one that the store gets. */
+export function isRotating(config: CredentialConfig): boolean {
+  return config.next !== undefined || secretsIn(config).some(({ template }) => template?.text.includes('${secret:'))
+}
+
+/**
+ * The credential in force, and while there is one, the one that is to follow: it gets its share of the calls until it takes
+ * the other's place, or the upstream refuses it. Then the calls that it had are sent again with the old one.
+ */
+export class Rotation implements CredentialSet {
+  readonly name: string
+  readonly headerNames: readonly string[]
+  readonly #place: CredentialPlace
+  readonly #config: CredentialConfig
+  readonly #services: CredentialServices
+  readonly #current: Credential
+  #canary: Canary | undefined
+  #identity: string | undefined
+
+  constructor(place: CredentialPlace, config: CredentialConfig, services: CredentialServices) {
+    this.#place = place
+    this.#config = config
+    this.#services = services
+    this.#current = buildCredential(place, withoutNext(config), services)
+    this.name = this.#current.name
+    this.#renew()
+    for (const secret of secretsIn(config)) secret.onChange(() => this.#renew())
+    const names = [...this.#current.headerNames, ...(this.#canary?.headerNames ?? [])]
+    this.headerNames = [...new Set(names)]
+  }
+
+  choose(): Credential {
+    const canary = this.#canary
+    if (canary === undefined || canary.isRolledBack) return this.#current
+    return this.#services.random() < (this.#config.canary ?? USUAL_CANARY) ? canary : this.#current
+  }
+
+  get expiries(): readonly Expiry[] {
+    const next = nextOf(this.#config)
+    return [
+      ...expiryOf(this.name, withoutNext(this.#config)),
+      ...(next === undefined ? [] : expiryOf(`${this.name} next`, next)),
+    ]
+  }
+
+  /** Begins anew with another value to follow; one that was refused stays refused for as long as it is the same. */
+  #renew(): void {
+    const next = nextOf(this.#config)
+    const identity = next && identityOf(next, this.#place.header)
+    if (identity === this.#identity) return
+    this.#identity = identity
+    this.#canary =
+      next &&
+      new Canary(
+        this.#current,
+        buildCredential(this.#place, next, this.#services),
+        this.#services.clock,
+        this.#report(),
+      )
+  }
+
+  #report(): (status: string) => void {
+    const { upstream, account } = this.#place
+    const rollbacks = this.#services.metrics.credentialRollbacks.of({ upstream, account })
+    return (reason) => {
+      rollbacks.increment()
+      const message = 'the new credential is refused: all calls go on with the old one'
+      this.#services.logger?.error({ credential: this.name, reason }, message)
+    }
+  }
+}
+
+/** A new credential on trial: from its rollback on it is the old one. */
+class Canary implements Credential {
+  readonly name: string
+  readonly headerNames: readonly string[]
+  readonly isRenewable = true
+  readonly #old: Credential
+  readonly #new: Credential
+  readonly #clock: Clock
+  readonly #onRollback: (reason: string) => void
+  /** `suspected`: until it is known what the old one is answered to the same call. */
+  #state: 'trusted' | 'suspected' | 'rolled back' = 'trusted'
+  #suspectedAt = -Infinity
+
+  constructor(old: Credential, next: Credential, clock: Clock, onRollback: (reason: string) => void) {
+    this.name = next.name
+    this.headerNames = next.headerNames
+    this.#old = old
+    this.#new = next
+    this.#clock = clock
+    this.#onRollback = onRollback
+  }
+
+  get isRolledBack(): boolean {
+    if (this.#state === 'trusted') return false
+    // It may never come out, if that call was given up.
+    return this.#state === 'rolled back' || this.#clock.now() - this.#suspectedAt < SUSPICION_MS
+  }
+
+  /** Odd for the old one. */
+  get version(): number {
+    return this.isRolledBack ? 2 * this.#old.version + 1 : 2 * this.#new.version
+  }
+
+  ready(): Promise<void> | undefined {
+    if (this.isRolledBack) return this.#old.ready?.()
+    return this.#new.ready?.()?.catch((error: unknown) => {
+      this.#rollBack(error instanceof Error ? error.message : 'no token can be had')
+      return this.#old.ready?.()
+    })
+  }
+
+  addTo(request: Unproven, route: Route): void {
+    ;(this.isRolledBack ? this.#old : this.#new).addTo(request, route)
+  }
+
+  /**
+   * A 401 is about the credential alone. A 403 may be about the call: then the old one is answered the same.
+   */
+  refused(status: number, version: number, isRepeatable: boolean): boolean {
+    if (version % 2 === 1) return this.#old.refused(status, (version - 1) / 2, isRepeatable)
+    if (status !== 401 && status !== 403) return false
+    if (status === 403 && isRepeatable) {
+      if (this.#state !== 'rolled back') this.#state = 'suspected'
+      this.#suspectedAt = this.#clock.now()
+    } else this.#rollBack(`the upstream answered ${status}`)
+    return true
+  }
+
+  settled(status: number): void {
+    if (this.#state !== 'suspected') return
+    if (status === 401 || status === 403) this.#state = 'trusted'
+    else this.#rollBack('the upstream answered 403, and not so to the old one')
+  }
+
+  #rollBack(reason: string): void {
+    if (this.#state === 'rolled back') return
+    this.#state = 'rolled back'
+    this.#onRollback(reason)
+  }
+}
+
+function withoutNext(config: CredentialConfig): CredentialConfig {
+  const { next: _next, canary: _canary, ...rest } = config
+  return rest
+}
+
+function nextOf(config: CredentialConfig): CredentialConfig | undefined {
+  if (config.next !== undefined) return config.next
+  if (!secretsIn(config).some((secret) => secret.next !== undefined)) return undefined
+  const fields = Object.entries(withoutNext(config)).map(([key, value]: [string, unknown]) => [
+    key,
+    value instanceof Secret ? (value.next ?? value) : value,
+  ])
+  return Object.fromEntries(fields) as CredentialConfig
+}

@@ -1,0 +1,249 @@
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import { writeFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+import { stringify } from 'yaml'
+import { checkConfig, loadConfigFile } from '../../src/config/load.ts'
+import { openStore } from '../../src/credentials/sources/open.ts'
+import { systemClock } from '../../src/clock.ts'
+import {
+  newFolder,
+  startConfigured,
+  startGateway,
+  startUpstream,
+  type TestGateway,
+  type TestUpstream,
+} from '../support/gateway.ts'
+import { call, type CallOptions } from '../support/http.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const SECOND = 1_000
+
+function configOf(url: string, account: object, rest: object = {}): object {
+  return {
+    server: { port: 0 },
+    admin: { port: 0 },
+    store: { dir: newFolder() },
+    upstreams: { api: { url, accounts: { main: account }, limits: { read: [], write: [] }, ...rest } },
+  }
+}
+
+/** An upstream that answers by the key that it is sent, 200 if nothing is said of it. */
+function startJudging(statusOf: Record<string, number> = {}, headers: Record<string, string> = {}) {
+  return startUpstream((seen, response) => {
+    const status = statusOf[seen.headers.authorization ?? ''] ?? 200
+    response.writeHead(status, status === 200 ? {} : headers).end(seen.body)
+  })
+}
+
+const rotating = { credential: { value: 'old', next: { value: 'new' }, canary: '20%' } }
+
+function keysOf(upstream: TestUpstream): (string | undefined)[] {
+  return upstream.seen.map(({ headers }) => headers.authorization)
+}
+
+async function rollbacksOf(gateway: TestGateway): Promise<number> {
+  const text = await gateway.metrics()
+  return Number(/^sluice_credential_rollbacks_total\{[^}]*\} (\d+)/m.exec(text)?.[1] ?? 0)
+}
+
+describe('a new credential beside the old one', () => {
+  it('gets its share of the calls', async () => {
+    const upstream = await startJudging()
+    let drawn = 0
+    const gateway = await startGateway(configOf(upstream.url, rotating), { random: () => (drawn++ % 10) / 10 })
+    for (let i = 0; i < 20; i++) await call(gateway.url, '/api/x')
+    expect(keysOf(upstream).filter((key) => key === 'new')).toHaveLength(4)
+    expect(await rollbacksOf(gateway)).toBe(0)
+  })
+
+  it.each([401, 403])(
+    'that is answered %i under load costs no call, gets no more, and the alert metric moves',
+    async (status) => {
+      const upstream = await startJudging({ new: status })
+      const gateway = await startGateway(configOf(upstream.url, rotating))
+      const one = async (i: number) => {
+        const isPost = i % 2 === 0
+        const options: CallOptions = isPost ? { method: 'POST', body: `body ${i}` } : {}
+        const answer = await call(gateway.url, '/api/x', options)
+        return answer.status === 200 && answer.body === (isPost ? `body ${i}` : '')
+      }
+      for (let round = 0; round < 5; round++) {
+        const all = await Promise.all(Array.from({ length: 100 }, (_, i) => one(i)))
+        expect(all.filter((isGood) => !isGood)).toEqual([])
+      }
+      expect(await rollbacksOf(gateway)).toBe(1)
+      const before = upstream.seen.length
+      for (let i = 0; i < 50; i++) await call(gateway.url, '/api/x')
+      expect(keysOf(upstream).slice(before)).not.toContain('new')
+    },
+  )
+
+  it('is not to blame for a call that the old one is forbidden, too', async () => {
+    const upstream = await startJudging({ new: 403, old: 403 })
+    const gateway = await startGateway(configOf(upstream.url, rotating), { random: () => 0 })
+    for (let i = 0; i < 3; i++) expect((await call(gateway.url, '/api/x')).status).toBe(403)
+    expect(keysOf(upstream)).toEqual(['new', 'old', 'new', 'old', 'new', 'old'])
+    expect(await rollbacksOf(gateway)).toBe(0)
+  })
+
+  it('is rolled back by a call, too, that can not be repeated, which then has its answer', async () => {
+    const upstream = await startJudging({ new: 401 })
+    const gateway = await startGateway(configOf(upstream.url, rotating), { random: () => 0 })
+    expect((await call(gateway.url, '/api/x', { headers: { 'x-sluice-retry': 'off' } })).status).toBe(401)
+    expect((await call(gateway.url, '/api/x')).status).toBe(200)
+    expect(await rollbacksOf(gateway)).toBe(1)
+  })
+
+  it('comes and goes in the store, and gets a new trial with a new value', async () => {
+    const upstream = await startJudging({ 'Key bad': 401 })
+    const folder = newFolder()
+    const secrets = { key: randomBytes(32).toString('base64') }
+    const credential = { value: 'Key ${secret:api}', canary: '100%' }
+    const config = { ...configOf(upstream.url, { credential }), secrets }
+    const { secrets: checked, store: place } = checkConfig(JSON.parse(JSON.stringify(config)) as object, 'test')
+    const store = openStore({ secrets: checked, store: place }, systemClock)!
+    await store.set('api', 'old', undefined)
+    const file = join(folder, 'sluice.yaml')
+    writeFileSync(file, stringify(config))
+    const fetched = new Map([['secret:api', { text: 'old' }]])
+    const gateway = await startConfigured(loadConfigFile(file, { fetched }))
+    const sent = async () => {
+      expect((await call(gateway.url, '/api/x')).status).toBe(200)
+      return upstream.seen.at(-1)!.headers.authorization
+    }
+    expect(await sent()).toBe('Key old')
+    await store.rotate('api', 'bad', undefined)
+    await expect.poll(async () => (await sent(), rollbacksOf(gateway))).toBe(1)
+    expect(await sent()).toBe('Key old')
+    await store.rotate('api', 'good', undefined)
+    await expect.poll(sent).toBe('Key good')
+    await store.cancel('api')
+    await expect.poll(sent).toBe('Key old')
+    await store.rotate('api', 'good', undefined)
+    await store.finish('api')
+    await expect.poll(sent).toBe('Key good')
+    expect(await rollbacksOf(gateway)).toBe(1)
+    await store.close()
+  })
+})
+
+describe('several credentials of an account', () => {
+  const credentials = ['a', 'b', 'c'].map((name) => ({ name, value: `key-${name}` }))
+
+  it('are used in turn', async () => {
+    const upstream = await startJudging()
+    const pool = { credentials, pool: { choose: 'round-robin' } }
+    const gateway = await startGateway(configOf(upstream.url, pool))
+    for (let i = 0; i < 6; i++) await call(gateway.url, '/api/x')
+    expect(keysOf(upstream)).toEqual(['key-a', 'key-b', 'key-c', 'key-a', 'key-b', 'key-c'])
+  })
+
+  it('are used by how many calls each has in flight', async () => {
+    const held = Promise.withResolvers<void>()
+    const upstream = await startUpstream(async ({ headers, url }, response) => {
+      if (url === '/slow') await held.promise
+      response.end(headers.authorization)
+    })
+    const gateway = await startGateway(configOf(upstream.url, { credentials }))
+    const slow = [call(gateway.url, '/api/slow'), call(gateway.url, '/api/slow')]
+    await expect.poll(() => upstream.seen.length).toBe(2)
+    const busy = new Set(keysOf(upstream))
+    for (let i = 0; i < 6; i++) expect(busy).not.toContain((await call(gateway.url, '/api/x')).body)
+    held.resolve()
+    await Promise.all(slow)
+    const free = new Set<string>()
+    for (let i = 0; i < 6; i++) free.add((await call(gateway.url, '/api/x')).body)
+    expect(free.size).toBe(3)
+  })
+
+  it.each([401, 403])(
+    'of which one is answered %i: the call goes on with another, and that one is left out for a while',
+    async (status) => {
+      const clock = new SimulatedClock()
+      const statusOf: Record<string, number> = { 'key-b': status }
+      const upstream = await startJudging(statusOf)
+      const pool = { credentials, pool: { choose: 'round-robin', quarantine: '30s' } }
+      const gateway = await startGateway(configOf(upstream.url, pool), { clock })
+      for (let i = 0; i < 9; i++) {
+        const answer = await call(gateway.url, '/api/x', { method: 'POST', body: 'body' })
+        expect(answer).toMatchObject({ status: 200, body: 'body' })
+      }
+      expect(keysOf(upstream).filter((key) => key === 'key-b')).toHaveLength(1)
+      expect(await gateway.metrics()).toContain('sluice_credential_quarantined{upstream="api",account="main"} 1')
+      delete statusOf['key-b']
+      await clock.advance(30 * SECOND)
+      for (let i = 0; i < 3; i++) await call(gateway.url, '/api/x')
+      expect(keysOf(upstream).slice(-3)).toContain('key-b')
+      expect(await gateway.metrics()).toContain('sluice_credential_quarantined{upstream="api",account="main"} 0')
+    },
+  )
+
+  it('of which one is throttled: a read goes on at once with another, for as long as Retry-After says', async () => {
+    const clock = new SimulatedClock()
+    const upstream = await startJudging({ 'key-a': 429 }, { 'retry-after': '90' })
+    const pool = { credentials, pool: { choose: 'round-robin', quarantine: '30s' } }
+    const gateway = await startGateway(configOf(upstream.url, pool), { clock })
+    for (let i = 0; i < 4; i++) expect((await call(gateway.url, '/api/x')).status).toBe(200)
+    await clock.advance(89 * SECOND)
+    for (let i = 0; i < 3; i++) await call(gateway.url, '/api/x')
+    expect(keysOf(upstream).filter((key) => key === 'key-a')).toHaveLength(1)
+    await clock.advance(2 * SECOND)
+    for (let i = 0; i < 3; i++) await call(gateway.url, '/api/x')
+    expect(keysOf(upstream).filter((key) => key === 'key-a')).toHaveLength(2)
+  })
+
+  it('that are all refused are used all the same: the answer is the upstream’s to give', async () => {
+    const upstream = await startJudging({ 'key-a': 401, 'key-b': 401, 'key-c': 401 })
+    const gateway = await startGateway(configOf(upstream.url, { credentials }))
+    for (let i = 0; i < 5; i++) expect((await call(gateway.url, '/api/x')).status).toBe(401)
+  })
+
+  it('have a count each where a limit is by credential, and one together where it is by account', async () => {
+    const clock = new SimulatedClock(1_700_002_800_000)
+    for (const [scope, allowed] of [
+      ['credential', 6],
+      ['account', 2],
+    ] as const) {
+      const upstream = await startJudging()
+      const limits = { read: [{ requests: 2, window: '60s', scope }], write: [] }
+      const pool = { credentials, pool: { choose: 'round-robin' } }
+      const gateway = await startGateway(configOf(upstream.url, pool, { limits }), { clock })
+      const statuses: number[] = []
+      for (let i = 0; i < 7; i++) {
+        statuses.push((await call(gateway.url, '/api/x', { headers: { 'x-sluice-max-wait': '0' } })).status)
+      }
+      expect(statuses.filter((status) => status === 200)).toHaveLength(allowed)
+      expect(statuses.at(-1)).toBe(429)
+    }
+  })
+})
+
+it.each([
+  [{ credential: { value: 'x' }, credentials: [{ name: 'a', value: 'x' }] }, 'only one of credential and credentials'],
+  [
+    {
+      credentials: [
+        { name: 'a', value: 'x' },
+        { name: 'a', value: 'y' },
+      ],
+    },
+    'credentials[1].name: another credential',
+  ],
+  [{ credentials: [{ name: 'a' }] }, 'credentials[0].value: the key "value" is missing'],
+  [{ credential: { value: 'x' }, pool: {} }, 'pool belongs to credentials'],
+  [{ credential: { value: 'x', next: { type: 'basic' } } }, 'credential.next.username: the key "username" is missing'],
+])('what several credentials can not be is an error: %j', (account, expected) => {
+  expect(() => checkConfig(configOf('http://127.0.0.1', account), 'test')).toThrow(expected)
+})
+
+it('when a credential expires is a metric, as the configuration or the store knows it', async () => {
+  const clock = new SimulatedClock(Date.UTC(2030, 0, 1))
+  const credential = { value: 'old', expires: '2030-01-02', next: { value: 'new', expires: '2030-01-03T00:00:00Z' } }
+  const gateway = await startGateway(configOf('http://127.0.0.1:9', { credential }), { clock })
+  const text = await gateway.metrics()
+  expect(text).toContain('sluice_credential_expires_seconds{upstream="api",account="main",credential="api/main"} 86400')
+  expect(text).toContain(
+    'sluice_credential_expires_seconds{upstream="api",account="main",credential="api/main next"} 172800',
+  )
+})
