@@ -80,6 +80,8 @@ export class Home {
   #departedAt = 0
   /** Taken to be without Redis, as all others are. */
   #isAlone = false
+  /** Redis answered last. */
+  #isThere = true
   /** Others may have something to tell Redis before charges go there again. */
   #needsGrace = false
   /** Leases are set aside until then, by our clock. */
@@ -183,9 +185,13 @@ export class Home {
     if (termMs > 0) this.#leasedUntil = sentAt + termMs
   }
 
-  /** Redis gave no answer, or the connection to it was lost, and with it perhaps what was written last. */
-  depart(now: number, isLossPossible: boolean): void {
+  /**
+   * Redis gave no answer, or the connection to it was lost, and with it perhaps what was written last. Or it `isThere`, but may
+   * not know what it should.
+   */
+  depart(now: number, isLossPossible: boolean, isThere: boolean): void {
     this.#needsGrace ||= isLossPossible
+    this.#isThere = isThere
     if (this.mode === 'leased' && this.returnAt === undefined) return
     this.mode = 'leased'
     this.returnAt = undefined
@@ -217,6 +223,7 @@ export class Home {
     this.#remembered = undefined
     this.#notes = this.#notes.filter((note) => note.number <= remembered)
     this.#answered = number
+    this.#isThere = true
     this.sent = number
     const time = this.time(now)
     if (this.becomesAlone(now)) {
@@ -285,14 +292,14 @@ export class Home {
     }
   }
 
-  /** Charges up to `wanted` calls to the leases, or undefined if there is no lease at all for one of the limits. */
+  /** Charges up to `wanted` calls to the leases, or undefined if Redis is away and there is no lease at all for one of the limits. */
   spend(meter: Meter, wanted: number, now: number, isOpen: boolean): Spent | undefined {
     const time = this.time(now)
     const shares = this.sharesOf(meter)
     let granted = wanted
     for (const [i, share] of shares.entries()) {
       if (isOpen || !share.limit.isEnforced) continue
-      if (Math.max(share.cap, share.lease) < meter.units[i]!) return undefined
+      if (!this.#isThere && Math.max(share.cap, share.lease) < meter.units[i]!) return undefined
       granted = Math.min(granted, Math.floor(this.#left(share, now) / meter.units[i]!))
     }
     granted = Math.max(0, granted)
@@ -327,7 +334,9 @@ export class Home {
       this.sharesOf(meter).map((share, i) => {
         const free = this.#left(share, now)
         const own = share.own.releases(time)
-        const soon = waitMs > 0 ? [{ inMs: waitMs, units: Math.max(0, share.cap - share.used(time) - free) }] : []
+        // What it will be granted then is not known; it asks again.
+        const most = this.#isThere ? share.limit.requests : share.cap
+        const soon = waitMs > 0 ? [{ inMs: waitMs, units: Math.max(0, most - share.used(time) - free) }] : []
         const releases = [...soon, ...own.map(({ inMs, units }) => ({ inMs: Math.max(inMs, waitMs), units }))]
         return { limit: share.limit, units: meter.units[i]!, free, releases }
       }),

@@ -6,8 +6,8 @@ import type { Logger } from '../observe/log.ts'
 import type { Ledger } from './ledger.ts'
 import { LedgerFiles } from './ledger-files.ts'
 import { MemoryLedger } from './memory-ledger.ts'
-import { RedisLedger } from './redis-ledger.ts'
-import { connectedOrLate, connectRedis, RedisScript } from './redis.ts'
+import { RedisLedger, RETURN_AFTER_MS } from './redis-ledger.ts'
+import { connectedOrLate, connectRedis, RedisScript, uptimeSeconds } from './redis.ts'
 
 /** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
 export async function openLedger(
@@ -18,6 +18,7 @@ export async function openLedger(
   const redis = connectRedis(store)
   logConnection(redis, logger)
   await connectedOrLate(redis, clock)
+  await untilSettled(redis, clock)
   return new RedisLedger({
     runner: new RedisScript(redis),
     clock,
@@ -73,4 +74,14 @@ function loggable(error: Error & { code?: string; lastNodeError?: Error }): obje
   const { message, code, lastNodeError } = error
   const cause = lastNodeError && loggable(lastNodeError)
   return { message: message.replace(/, with args beginning with: .*/s, ''), code, cause }
+}
+
+/** A Redis that has been up for so long was found again by all other gateways. */
+const SETTLED_S = 2
+
+/** A Redis that has just begun again may have lost what it knew: other gateways need a moment to tell it. */
+async function untilSettled(redis: Redis | Cluster, clock: Clock): Promise<void> {
+  // One that can't be asked is met when it is back, with the same care.
+  const upS = await uptimeSeconds(redis).catch(() => Infinity)
+  if (upS < SETTLED_S) await new Promise<void>((resolve) => void clock.schedule(RETURN_AFTER_MS, resolve))
 }

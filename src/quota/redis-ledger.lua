@@ -23,7 +23,8 @@
 --         new time, for the others 0; for "renew" also its calls that are not over
 --       then additions: number of the limit, bucket, units
 --       then, if leases are taken, per limit the lease that the gateway knows it has
--- Reply, as doubles: time, the number of this call, calls granted (-1: the number was not right, nothing was done), limits,
+-- Reply, as doubles: time, the number of this call, calls granted (-1: nothing was done, because the number was not
+--        right, or it is the first and what is known here may lack charges of other gateways), limits,
 --        then per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
 --        leased to others, as far as that was of interest; then, unless all were granted, per limit how many numbers
 --        follow, and these: bucket, units of each charge
@@ -39,6 +40,8 @@ local KEPT = { ['0'] = 100, [CALENDAR] = 1, [CONCURRENT] = 0 }
 -- How long leases stay given back after a call was refused because of them.
 local PRESSURE_MS = 2000
 local FIRST_TERM_MS = 3000
+-- For a gateway that has still to tell what Redis lacks: as if it had not been heard of for long.
+local UNHEARD_MS = 12000
 local LEAST_LIFE_MS = 60000
 local call, floor, min, max, pack, unpacked = redis.call, math.floor, math.min, math.max, struct.pack, struct.unpack
 
@@ -55,7 +58,16 @@ local nowMs = floor(now / 1000)
 
 local stored = call('HMGET', home, '@until', unpack(ARGV, SCALARS, SCALARS + limits))
 local number = (stored[2] or 0) + 1
-if expected >= 0 and number ~= expected then
+local isRight = expected < 0 or number == expected
+if isRight and number == 1 then
+  -- Gateways that should have been heard of and were not may still have to tell what Redis has lost; a farewell lasts 1.
+  local noted = call('HGETALL', leases)
+  for i = 2, #noted, 2 do
+    local ends, lasts = noted[i]:match('^%d+ (%d+) (%d+)$')
+    if lasts + 0 > 1 and nowMs - (ends - lasts) > lasts / 4 then isRight = expected < 0 end
+  end
+end
+if not isRight then
   call('HSET', home, gateway, number)
   return pack('>dddd', now, number, -1, 0)
 end
@@ -136,13 +148,14 @@ local function free(c)
   return c.allowed - most
 end
 
--- What this gateway has in lease of a limit; noted as "units, milliseconds at which it ends".
+-- What this gateway has in lease of a limit; noted as: units, milliseconds at which it ends, how long it lasts from when the
+-- gateway was heard of.
 local function readLease(c)
-  c.lease, c.leasedUntil = 0, 0
+  c.lease, c.leasedUntil, c.lasts = 0, 0, 0
   local noted = call('HGET', leases, c.name .. '|' .. gateway)
   if noted then
-    local units, ends = noted:match('^(%d+) (%d+)$')
-    c.lease, c.leasedUntil = units + 0, ends + 0
+    local units, ends, lasts = noted:match('^(%d+) (%d+) (%d+)$')
+    c.lease, c.leasedUntil, c.lasts = units + 0, ends + 0, lasts + 0
   end
 end
 
@@ -199,6 +212,7 @@ for i = 1, limits do
     readLease(c)
     if c.leasedUntil < nowMs then c.lease = 0 end
     c.leasedUntil, c.isRenewed = nowMs + FIRST_TERM_MS, true
+    c.lasts = expected < 0 and UNHEARD_MS or FIRST_TERM_MS
   end
   counters[i] = c
   a = a + FIELDS
@@ -242,12 +256,13 @@ end
 
 -- Renews this gateway's leases: a share of what is free, nothing while others are refused because of leases.
 if term > 0 then
+  local isClaim = ARGV[7] == '1'
   local all = call('HGETALL', leases)
   local gateways, leased, own, ended, gone = 1, {}, {}, {}, {}
   local alive = { [gateway] = true }
   for f = 1, #all, 2 do
     local limit, holder = all[f]:match('^(.+)|([^|]+)$')
-    local units, ends = all[f + 1]:match('^(%d+) (%d+)$')
+    local units, ends = all[f + 1]:match('^(%d+) (%d+)')
     if holder == gateway then
       own[limit] = units + 0
     elseif ends + 0 < nowMs then
@@ -261,9 +276,12 @@ if term > 0 then
       end
     end
   end
-  if #ended > 0 then call('HDEL', leases, unpack(ended)) end
-  for holder in pairs(gone) do
-    if not alive[holder] then call('HDEL', home, holder) end
+  -- Not while this gateway waits for the others itself: whoever begins meanwhile must know that they were there.
+  if #ended > 0 and not isClaim then
+    call('HDEL', leases, unpack(ended))
+    for holder in pairs(gone) do
+      if not alive[holder] then call('HDEL', home, holder) end
+    end
   end
   for i = 1, limits do
     local c = counters[i]
@@ -276,10 +294,10 @@ if term > 0 then
       if share < 1 and others + 1 <= left / 2 then share = 1 end
     end
     local known = ARGV[a + i] + 0
-    c.told = ARGV[7] == '1' and known or max(0, min(share, left - others))
+    c.told = isClaim and known or max(0, min(share, left - others))
     -- A larger one stays reserved until the gateway knows of the smaller: it spends the larger if this answer gets lost.
     c.lease = max(c.told, min(known, own[c.name] or 0))
-    c.leasedUntil = nowMs + term
+    c.leasedUntil, c.lasts = nowMs + term, term
     c.reserved = others + c.lease
     c.isRenewed = true
   end
@@ -313,7 +331,7 @@ for i = 1, limits do
   if c.isRenewed then
     leased = leased or {}
     leased[#leased + 1] = c.name .. '|' .. gateway
-    leased[#leased + 1] = string.format('%d %d', c.lease, c.leasedUntil)
+    leased[#leased + 1] = string.format('%d %d %d', c.lease, c.leasedUntil, c.lasts)
   end
 
   local used, leaves = c.sum, 0

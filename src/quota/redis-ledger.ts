@@ -24,7 +24,11 @@ const TICKS_PER_SECOND_AWAY = 5_000
  * When Redis is back, how long nothing but leases is spent, so that every gateway can tell it what it lacks before any
  * charge is made to what it knows. Longer than a tick and than it takes to connect again.
  */
-const RETURN_AFTER_MS = 4 * TICK_MS
+export const RETURN_AFTER_MS = 4 * TICK_MS
+/** As long as leases last that are given back; by that the script knows them. */
+const FAREWELL_MS = 1
+/** Of how many homes the leases are given back before a gateway ends; those of the others end by themselves. */
+const MOST_GOODBYES = 500
 /** A home that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
 
@@ -106,7 +110,7 @@ export class RedisLedger implements Ledger {
     runner.onLost((isConcerned) => {
       this.#trustedAt = Infinity
       for (const tended of this.#homes.values()) {
-        if (isConcerned === undefined || isConcerned(this.#keyOf(tended.home.name))) this.#depart(tended, true)
+        if (isConcerned === undefined || isConcerned(this.#keyOf(tended.home.name))) this.#depart(tended, true, false)
       }
     })
   }
@@ -183,7 +187,21 @@ export class RedisLedger implements Ledger {
     const homes = [...this.#homes.values()]
     for (const { tick } of homes) tick?.cancel()
     await Promise.all(homes.flatMap(({ batches }) => Array.from(batches.values(), (batch) => this.#send(batch))))
+    await Promise.all(homes.slice(0, MOST_GOODBYES).map((tended) => this.#giveBackLeases(tended)))
     this.#runner.close()
+  }
+
+  /** So that others have them at once, and nobody waits for what this gateway may have to tell. */
+  async #giveBackLeases(tended: Tended): Promise<void> {
+    const { home } = tended
+    if (home.mode === 'leased') return
+    const all = this.#allOf(tended)
+    for (const share of home.shares) share.lease = 0
+    try {
+      await this.#call(tended, all, { termMs: FAREWELL_MS, isClaim: true })
+    } catch {
+      // Then they end by themselves.
+    }
   }
 
   #tend({ home: name }: Meter): Tended {
@@ -202,7 +220,7 @@ export class RedisLedger implements Ledger {
       this.#homes.set(name, tended)
       this.#tickLater(tended, LEAST_WAIT_MS)
       // Other gateways may still have to tell Redis what it lost.
-      if (tended.usedAt < this.#trustedAt) this.#depart(tended, true)
+      if (tended.usedAt < this.#trustedAt) this.#depart(tended, true, this.#trustedAt < Infinity)
     }
     return tended
   }
@@ -250,7 +268,7 @@ export class RedisLedger implements Ledger {
       if (reply !== undefined) return this.#handOut(home, batch, wanted, reply)
       for (const one of batches) this.#fail(tended, one, undefined)
     } catch (error) {
-      this.#depart(tended, false)
+      this.#depart(tended, false, false)
       home.isAnswered(meter, wanted)
       for (const one of batches) this.#fail(tended, one, error)
     }
@@ -293,7 +311,7 @@ export class RedisLedger implements Ledger {
     const number = reply[1]!
     if (reply[2] === -1) {
       home.misses(number - 1)
-      this.#depart(tended, true)
+      this.#depart(tended, true, true)
       return undefined
     }
     const now = this.#clock.now()
@@ -391,10 +409,10 @@ export class RedisLedger implements Ledger {
     return grant
   }
 
-  #depart(tended: Tended, isLossPossible: boolean): void {
+  #depart(tended: Tended, isLossPossible: boolean, isThere: boolean): void {
     const { home } = tended
     const wasShared = home.mode === 'shared'
-    home.depart(this.#clock.now(), isLossPossible)
+    home.depart(this.#clock.now(), isLossPossible, isThere)
     // What Redis has lost it must not be told to take back: that would be the charge of another call.
     if (isLossPossible) tended.unsent = []
     for (const batch of tended.batches.values()) void this.#send(batch)
@@ -416,7 +434,7 @@ export class RedisLedger implements Ledger {
     const now = this.#clock.now()
     if (home.mode === 'shared' && now - tended.usedAt > FORGET_AFTER_MS && home.isIdle(now)) {
       this.#homes.delete(home.name)
-      return
+      return this.#giveBackLeases(tended)
     }
     const isShared = home.mode === 'shared'
     const perSecond = isShared ? TICKS_PER_SECOND : TICKS_PER_SECOND_AWAY
@@ -433,7 +451,7 @@ export class RedisLedger implements Ledger {
         await this.#reconcile(tended, all, termMs)
       }
     } catch {
-      this.#depart(tended, false)
+      this.#depart(tended, false, false)
     }
   }
 

@@ -151,6 +151,13 @@ export function connectedOrLate(redis: Redis | Cluster, clock: Clock): Promise<v
   })
 }
 
+/** For how long Redis, or the master of a cluster that began last, is up, in whole seconds. */
+export async function uptimeSeconds(redis: Redis | Cluster): Promise<number> {
+  const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
+  const told = await Promise.all(nodes.map((node) => node.info('server')))
+  return Math.min(...told.map((info) => Number(/^uptime_in_seconds:(\d+)/m.exec(info)?.[1] ?? Infinity)))
+}
+
 function isReady(redis: Redis | Cluster): Promise<void> {
   return new Promise((resolve) => void redis.once('ready', () => resolve()))
 }

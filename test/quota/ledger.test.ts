@@ -32,8 +32,13 @@ function meter(home: string, ...limits: Limit[]): Meter {
 }
 
 /** A ledger in the shared Redis; of ledgers with one prefix, each is another gateway's. */
-function redisLedger(clock: SimulatedClock, prefix = `test-${process.pid}-${made++}`, stepTime = false): RedisLedger {
-  const runner = new RedisScript(redis)
+function redisLedger(
+  clock: SimulatedClock,
+  prefix = `test-${process.pid}-${made++}`,
+  stepTime = false,
+  connection = redis,
+): RedisLedger {
+  const runner = new RedisScript(connection)
   return new RedisLedger({
     runner,
     clock,
@@ -252,11 +257,12 @@ describe('the ledger in Redis', () => {
     const prefix = `test-${process.pid}-${made++}`
     const ledger = new RedisLedger({ runner, clock, gateway: 'late', prefix, answerWithinMs: 50 })
     const reads = meter('harness/prod', limit('read', 5))
+    const other = redisLedger(new SimulatedClock(), prefix)
+    await other.usage(reads)
     const charge = Promise.resolve(ledger.charge(reads, 5)).catch((error: unknown) => error)
     await expect.poll(() => calls).toBe(1)
     await clock.advance(60)
     expect(await charge).toBeInstanceOf(StoreUnavailableError)
-    const other = redisLedger(new SimulatedClock(), prefix)
     expect((await other.charge(reads, 1)).granted).toBe(0)
     letGo()
     const free = async () => {
@@ -264,6 +270,42 @@ describe('the ledger in Redis', () => {
       return (await other.usage(reads))[0]!.used
     }
     await expect.poll(free).toBe(0)
+  })
+
+  it('lets a gateway that begins wait while another that it should hear of is silent', async () => {
+    const prefix = `test-${process.pid}-${made++}`
+    const reads = meter('harness/prod', limit('read', 100))
+    // As if it had been without Redis for two seconds: it may have spent what the newcomer would be granted.
+    const silent = redisLedger(new SimulatedClock(), prefix, true)
+    expect((await silent.charge(reads, 10)).granted).toBe(10)
+    const clock = new SimulatedClock()
+    await clock.advance(2_000)
+    const newcomer = redisLedger(clock, prefix, true)
+    const refused = await newcomer.charge(reads, 10)
+    expect(refused.granted).toBe(0)
+    expect(refused.schedule!.waitMs(1, clock.now())).toBeLessThanOrEqual(1_500)
+    const granted = async () => {
+      await clock.advance(250)
+      return (await newcomer.charge(reads, 10)).granted
+    }
+    await expect.poll(granted).toBe(10)
+  })
+
+  it('trusts Redis at once where others are heard of, or have said farewell', async () => {
+    const prefix = `test-${process.pid}-${made++}`
+    const reads = meter('harness/prod', limit('read', 100))
+    const clock = new SimulatedClock()
+    const first = redisLedger(clock, prefix, true, redis.duplicate())
+    await first.charge(reads, 10)
+    await clock.advance(500)
+    expect((await redisLedger(clock, prefix, true).charge(reads, 10)).granted).toBe(10)
+
+    const other = meter('harness/other', limit('read', 100))
+    await first.charge(other, 10)
+    await first.close()
+    const later = new SimulatedClock()
+    await later.advance(2_000)
+    expect((await redisLedger(later, prefix, true).charge(other, 10)).granted).toBe(10)
   })
 
   it('is shared by gateways: together they never get more than the limit', async () => {

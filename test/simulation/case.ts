@@ -36,17 +36,18 @@ export type Fault = { readonly atMs: number } & (
   | { readonly kind: 'disconnect'; readonly gateway: number }
   | { readonly kind: 'cut'; readonly gateway: number; readonly ms: number; readonly isReset: boolean }
   | { readonly kind: 'stall'; readonly ms: number }
+  | { readonly kind: 'newcomer' }
   | { readonly kind: 'fail-over'; readonly ms: number; readonly lostMs: number; readonly isSilent: boolean }
   | { readonly kind: 'restart'; readonly ms: number; readonly isSilent: boolean }
 )
 
 /**
  * `random`: any, within the assumptions that the ledger states; `saturated`: nothing goes wrong, and more is wanted than may
- * be had. The others are outside of the assumptions: a gateway that alone is without Redis for longer than its patience, one
+ * be had; `newcomer`: one more gateway begins when a replica has taken over that lacks what was written last. The others are outside of the assumptions: a gateway that alone is without Redis for longer than its patience, one
  * that finds it again later than the others after it lost what it knew, one that stands still for longer than a window.
  */
-export type CaseKind = 'random' | 'saturated' | 'cut off' | 'late' | 'standing still'
-export const CASE_KINDS = ['random', 'saturated', 'cut off', 'late', 'standing still'] as const
+export const CASE_KINDS = ['random', 'saturated', 'newcomer', 'cut off', 'late', 'standing still'] as const
+export type CaseKind = (typeof CASE_KINDS)[number]
 
 export interface Case {
   readonly kind: CaseKind
@@ -82,6 +83,8 @@ export function caseOf(kind: CaseKind, seed: number): Case {
       return randomCase(seed, random)
     case 'saturated':
       return saturatedCase(seed, random)
+    case 'newcomer':
+      return newcomerCase(seed, random)
     default:
       return outsideCase(kind, seed, random)
   }
@@ -137,6 +140,15 @@ function saturatedCase(seed: number, random: Random): Case {
     upstreamOffsetMs: 0,
     durationMs: 8.5 * windowMs,
   }
+}
+
+function newcomerCase(seed: number, random: Random): Case {
+  const { faults, load, ...rest } = outsideCase('cut off', seed, random)
+  const { atMs } = faults[0]!
+  const ms = 1_000 + random() * 3_000
+  const failOver: Fault = { atMs, kind: 'fail-over', ms, lostMs: random() * 1_000, isSilent: random() < 0.5 }
+  const newcomer: Fault = { atMs: atMs + ms + random() ** 2 * 1_500, kind: 'newcomer' }
+  return { ...rest, kind: 'newcomer', faults: [failOver, newcomer], load: { ...load, kind: 'saturated' } }
 }
 
 function outsideCase(kind: 'cut off' | 'late' | 'standing still', seed: number, random: Random): Case {
@@ -252,7 +264,11 @@ function randomFaults(random: Random, { store, gateways, limits, longestMs }: Se
     else if (kind === 'fail-over') {
       faults.push({ atMs, kind, ms, lostMs: random() * Math.min(1_000, atMs), isSilent: random() < 0.5 })
     } else faults.push({ atMs, kind, ms, isSilent: random() < 0.5 })
-    const took = 'ms' in faults.at(-1)! ? (faults.at(-1) as { ms: number }).ms : 0
+    // Whoever takes over from a dead Redis does so a second later at the soonest, and a new process may find it first.
+    if ((kind === 'fail-over' && ms > 1_000) || kind === 'restart') {
+      if (random() < 0.5) faults.push({ atMs: atMs + ms + random() ** 2 * 1_500, kind: 'newcomer' })
+    }
+    const took = kind === 'disconnect' ? 0 : ms
     if (kind === 'crash') lastCrashMs = atMs
     atMs += took + RECOVERY_MS + random() * 1_000
   }

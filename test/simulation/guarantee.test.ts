@@ -17,6 +17,11 @@ it('no window has more than its limit in another thousand cases that keep the as
   expect(worst).toBe('100.00 %')
 }, 120_000)
 
+it('no window has more than its limit when a gateway begins just after a replica has taken over', async () => {
+  const { broken } = await runCases('newcomer', range(1, 200))
+  expect(broken).toEqual([])
+}, 60_000)
+
 it('a saturated limit is used to at least 98 % of window / (window + mean latency)', async () => {
   const { broken } = await runCases('saturated', range(1, 40))
   expect(broken).toEqual([])

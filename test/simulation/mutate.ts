@@ -71,6 +71,10 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
       },
     ],
   },
+  'a gateway that begins does not mind that others are silent': {
+    kind: 'newcomer',
+    edits: [{ file: 'simulation/script-model.ts', from: 'if (lasts > 1 &&', to: 'if (lasts > 1e9 &&' }],
+  },
   'calls in flight are not renewed': {
     kind: 'random',
     edits: [{ file: 'quota/in-flight.ts', from: 'this.#renew(this.#grants)', to: '' }],

@@ -13,6 +13,8 @@ interface StoredCounter {
 interface Lease {
   units: number
   until: number
+  /** From when the gateway was heard of. */
+  lasts: number
 }
 
 interface StoredHome {
@@ -39,6 +41,7 @@ interface Used {
   /** What the gateway is told of it, where that is less. */
   told: number | undefined
   leasedUntil: number
+  lasts: number
   isRenewed: boolean
   left: number
   others: number
@@ -50,6 +53,7 @@ const SCALARS = 9
 const FIELDS = 5
 const PRESSURE_MS = 2_000
 const FIRST_TERM_MS = 3_000
+const UNHEARD_MS = 12_000
 const LEAST_LIFE_MS = 60_000
 
 /**
@@ -78,7 +82,8 @@ export class ScriptModel {
     const leases = this.#leasesOf(keys[1]!, nowMs)
     const number = (home.numbers.get(gateway) ?? 0) + 1
     home.numbers.set(gateway, number)
-    if (expected >= 0 && number !== expected) return [now, number, -1, 0]
+    if (expected >= 0 && (number !== expected || (number === 1 && isAnySilent(leases, nowMs))))
+      return [now, number, -1, 0]
 
     let a = SCALARS + names.length
     let live = Math.max(LEAST_LIFE_MS, term)
@@ -88,6 +93,7 @@ export class ScriptModel {
         readLease(leases, gateway, used)
         if (used.leasedUntil < nowMs) used.lease = 0
         used.leasedUntil = nowMs + FIRST_TERM_MS
+        used.lasts = expected < 0 ? UNHEARD_MS : FIRST_TERM_MS
         used.isRenewed = true
       }
       const { counter, stored } = used
@@ -127,7 +133,7 @@ export class ScriptModel {
         stored.pressure = nowMs + PRESSURE_MS
       }
       if (used.isRenewed) {
-        const lease = { units: used.lease!, until: used.leasedUntil }
+        const lease = { units: used.lease!, until: used.leasedUntil, lasts: used.lasts }
         leases.of.getOrInsertComputed(used.name, () => new Map<string, Lease>()).set(gateway, lease)
       }
       reply.push(
@@ -209,6 +215,7 @@ function use(home: StoredHome, name: string, fields: readonly number[]): Used {
     lease: undefined,
     told: undefined,
     leasedUntil: 0,
+    lasts: 0,
     isRenewed: false,
     left: 0,
     others: 0,
@@ -253,6 +260,7 @@ function renewLeases(
     for (const [holder, { units, until }] of leases) {
       if (holder === gateway) own.set(limit, units)
       else if (until < nowMs) {
+        if (isClaim) continue
         leases.delete(holder)
         gone.add(holder)
       } else {
@@ -273,6 +281,7 @@ function renewLeases(
     used.told = isClaim ? known[i]! : Math.max(0, Math.min(share, left - others))
     used.lease = Math.max(used.told, Math.min(known[i]!, own.get(used.name) ?? 0))
     used.leasedUntil = nowMs + term
+    used.lasts = term
     used.stored.reserved = others + used.lease
     used.isRenewed = true
   }
@@ -297,4 +306,15 @@ function readLease(leases: StoredLeases, gateway: string, used: Used): void {
   const noted = leases.of.get(used.name)?.get(gateway)
   used.lease = noted?.units ?? 0
   used.leasedUntil = noted?.until ?? 0
+  used.lasts = noted?.lasts ?? 0
+}
+
+/** Whether a gateway that should have been heard of was not. */
+function isAnySilent({ of }: StoredLeases, nowMs: number): boolean {
+  for (const leases of of.values()) {
+    for (const { until, lasts } of leases.values()) {
+      if (lasts > 1 && nowMs - (until - lasts) > lasts / 4) return true
+    }
+  }
+  return false
 }

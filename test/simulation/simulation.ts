@@ -4,7 +4,7 @@ import { type Ledger, type Meter, meterOf } from '../../src/quota/ledger.ts'
 import type { LedgerFiles, StoredHome } from '../../src/quota/ledger-files.ts'
 import { type Limit, limitOf } from '../../src/quota/limit.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
-import { RedisLedger } from '../../src/quota/redis-ledger.ts'
+import { RedisLedger, RETURN_AFTER_MS } from '../../src/quota/redis-ledger.ts'
 import { type Admission, type Permit, WaitingRoom } from '../../src/quota/waiting-room.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { type Case, type Fault, type Latency, pick } from './case.ts'
@@ -127,6 +127,8 @@ class Simulation {
         }
         case 'crash':
           return this.#crash(fault.gateway, fault.ms)
+        case 'newcomer':
+          return this.#start()
         case 'disconnect':
           return this.#gateways[fault.gateway]!.connection?.drop()
         case 'cut': {
@@ -144,6 +146,14 @@ class Simulation {
         case 'restart':
           return store.fail({ downMs: fault.ms, isSilent: fault.isSilent, contents: 'nothing' })
       }
+    })
+  }
+
+  /** A process waits at its start when Redis has begun just before. */
+  #start(): void {
+    const waitMs = this.world.now - this.store.upSince < 2_000 ? RETURN_AFTER_MS : 0
+    this.world.at(this.world.now + waitMs, () => {
+      this.#gateways.push(new Gateway(this, `${this.#gateways.length}`, 0))
     })
   }
 

@@ -31,6 +31,8 @@ export class Store {
   readonly host: ScriptHost
   readonly network: Network
   isUp = true
+  /** When a server began that knows nothing. */
+  upSince = -Infinity
   stalledUntil = 0
   readonly connections = new Set<Connection>()
 
@@ -49,6 +51,7 @@ export class Store {
     this.world.at(this.world.now + downMs, async () => {
       await this.host.restore(contents)
       this.isUp = true
+      if (contents === 'nothing') this.upSince = this.world.now
       if (isSilent) for (const connection of this.connections) connection.drop()
     })
   }

@@ -1,5 +1,11 @@
 import { setTimeout as pause } from 'node:timers/promises'
+import { pino } from 'pino'
 import { expect, it, onTestFinished } from 'vitest'
+import { systemClock } from '../../../src/clock.ts'
+import { type Ledger, meterOf } from '../../../src/quota/ledger.ts'
+import { limitOf } from '../../../src/quota/limit.ts'
+import { openLedger } from '../../../src/quota/open-ledger.ts'
+import { storeOf } from '../../support/ledger-load.ts'
 import { type Sandbox, startSandbox } from '../../../src/sandbox/sandbox.ts'
 import { ACCOUNT, harnessConfig } from '../../support/gateway.ts'
 import { type Answer, call } from '../../support/http.ts'
@@ -164,6 +170,27 @@ describeTopology('while Redis is away', () => {
     // And what it does hand out is the better part of the rest; calls that timed out may count twice for a window.
     console.log(`${worst} of ${requests} calls were let through before and after Redis came back empty`)
     expect(worst).toBeGreaterThan(0.8 * requests)
+  })
+
+  it('a gateway that starts right after Redis came back empty does not hand out a second quota', async () => {
+    const redis = await startStandalone()
+    onTestFinished(() => redis.stop())
+    const store = storeOf({ url: `redis://127.0.0.1:${redis.port}`, commandTimeout: COMMAND_TIMEOUT })
+    const open = async (): Promise<Ledger> => {
+      const ledger = await openLedger(store, { clock: systemClock, logger: pino({ level: 'silent' }) })
+      onTestFinished(() => ledger.close())
+      return ledger
+    }
+    const limit = limitOf({ id: 'read.60000', class: 'read', requests: 100, windowMs: 60_000 })
+    const reads = meterOf('any/thing', [{ limit }])
+    const ledgers = await Promise.all([open(), open()])
+    let granted = 0
+    for (const ledger of ledgers) granted += (await ledger.charge(reads, 60)).granted
+    await redis.kill()
+    await until(async () => ledgers.every(({ isDegraded }) => isDegraded))
+    await redis.start()
+    granted += (await (await open()).charge(reads, 60)).granted
+    expect(granted).toBeLessThanOrEqual(100)
   })
 
   it('logs an outage once, not once an account', async () => {
