@@ -2,7 +2,7 @@ import { createSecureContext } from 'node:tls'
 import { isIP } from 'node:net'
 import { isPublicAddress } from '../clients/public-address.ts'
 import { checkClients } from './client-problems.ts'
-import { checkCredentials, checkMasterKeys, HEADER_VALUE } from './credential-problems.ts'
+import { checkCredentials, checkSecrets, HEADER_VALUE } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { classesOf, EVERY_CALL } from './limits.ts'
 import { isLocalhost, isLoopback } from './loopback.ts'
@@ -20,7 +20,7 @@ export function findContradictions(config: Config): Problem[] {
   const report = (path: Path, message: string) => void problems.push({ path, message })
   checkListeners(config, report)
   checkStore(config, report)
-  checkMasterKeys(config.secrets, report)
+  checkSecrets(config.secrets, report)
   checkCache(config, report)
   checkAddressing(config, report)
   for (const [name, upstream] of Object.entries(config.upstreams)) checkUpstream(['upstreams', name], upstream, report)

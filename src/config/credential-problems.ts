@@ -70,7 +70,13 @@ function checkKeys(path: Path, { type, key, clientSecret, ...credential }: Crede
   }
 }
 
-export function checkMasterKeys({ key, oldKeys = [] }: SecretsConfig, report: Report): void {
+export function checkSecrets({ key, oldKeys = [], vault }: SecretsConfig, report: Report): void {
+  if (vault !== undefined && (vault.token === undefined) === (vault.roleId === undefined)) {
+    report(['secrets', 'vault', 'token'], 'either token or roleId says how to log in: one of them is needed')
+  }
+  if (vault?.token !== undefined && vault.secretId !== undefined) {
+    report(['secrets', 'vault', 'secretId'], 'secretId belongs to roleId')
+  }
   const message = 'must be 32 bytes in Base64 or hex, such as `openssl rand -base64 32` prints'
   if (key !== undefined && !isMasterKey(key)) report(['secrets', 'key'], message)
   if (key === undefined && oldKeys.length > 0) report(['secrets', 'oldKeys'], 'without a key there are no older ones')

@@ -146,6 +146,23 @@ export const PoolSchema = object(
   { description: 'How one of several credentials is chosen.' },
 )
 
+const VaultSchema = object(
+  {
+    url: url('an http:// or https:// URL without user, query or fragment', {
+      pattern: '^https?://[^/?#@]+(/[^?#]*)?$',
+      description: 'Address of the server.',
+    }),
+    token: Type.Optional(secret('A token; instead of an AppRole. It is renewed if it can be.')),
+    roleId: Type.Optional(secret('role_id of an AppRole.')),
+    secretId: Type.Optional(secret('Its secret_id, which must be good for more than one log-in.')),
+    approlePath: Type.String({ default: 'approle', description: 'Where the AppRole method is mounted.' }),
+    namespace: Type.Optional(Type.String({ minLength: 1, description: 'Namespace, with Vault Enterprise.' })),
+    refresh: duration('How often secrets are asked for again.', { default: '60s', min: '1s' }),
+    ca: Type.Optional(Type.String({ description: 'PEM of the authorities to trust instead of the system’s.' })),
+  },
+  { description: 'HashiCorp Vault, key/value engine version 2: where ${vault:MOUNT/PATH#FIELD} comes from.' },
+)
+
 export const SecretsSchema = object(
   {
     key: Type.Optional(
@@ -162,6 +179,10 @@ export const SecretsSchema = object(
         description: 'File of the store. Default: secrets.json in store.dir; with Redis, the store is there instead.',
       }),
     ),
+    vault: Type.Optional(VaultSchema),
   },
-  { default: {}, description: 'Where ${secret:NAME} comes from: a store that `credentials set` fills.' },
+  {
+    default: {},
+    description: 'Where ${secret:NAME}, of the store that `credentials set` fills, and ${vault:…} come from.',
+  },
 )

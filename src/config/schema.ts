@@ -462,5 +462,6 @@ export type CredentialConfig = StaticDecode<typeof CredentialSchema>
 export type ListenerTls = NonNullable<Config['server']['tls']>
 export type LimitConfig = StaticDecode<typeof LimitSchema>
 export type AccountConfig = StaticDecode<typeof AccountSchema>
+export type VaultConfig = NonNullable<Config['secrets']['vault']>
 export type SecretsConfig = Config['secrets']
 export type StoreConfig = Config['store']

@@ -18,6 +18,9 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
     }
     if (client.share !== undefined) warnings.push(`clients.${name}.share is not enforced by this version`)
   }
+  if (isPlain(config.secrets.vault?.url)) {
+    warnings.push('secrets.vault.url is http://, so its secrets travel unencrypted')
+  }
   for (const [name, { url, accounts }] of Object.entries(config.upstreams)) {
     // One that is missing comes from a reference that was left out.
     if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)

@@ -9,14 +9,17 @@ import { RedisRecords } from '../../records/redis-records.ts'
 import { SecretStore } from '../store/secret-store.ts'
 import { FileSource } from './files.ts'
 import type { SecretSource } from './source.ts'
+import { VaultSource } from './vault.ts'
 
 type SourceConfig = Pick<Config, 'secrets' | 'store'>
 
 /** The sources whose values can change while the program runs. What is not used connects to nothing. */
 export function openSources(config: SourceConfig, clock: Clock): Sources {
+  const { vault } = config.secrets
   return new Map<string, SecretSource>([
     ['file', new FileSource(clock)],
     ['secret', openStore(config, clock) ?? missing('secrets.key is not configured')],
+    ['vault', vault === undefined ? missing('secrets.vault is not configured') : new VaultSource(vault, clock)],
   ])
 }
 

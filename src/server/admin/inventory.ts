@@ -43,12 +43,12 @@ function upstreamsOf({ upstreams, defaultUpstream }: Config): Shown[] {
 
 function accountsOf({ upstreams }: Config): Shown[] {
   return Object.entries(upstreams).flatMap(([upstream, { accounts }]) =>
-    Object.entries(accounts).map(([account, { id, credential }]) => {
+    Object.entries(accounts).map(([account, { id, credential, credentials }]) => {
       const name = `${upstream}/${account}`
       return shown('account', name, {
         upstream,
         vendor_id: id ?? null,
-        credential: credential === undefined ? null : name,
+        credential: (credential ?? credentials) === undefined ? null : name,
       })
     }),
   )
@@ -56,10 +56,11 @@ function accountsOf({ upstreams }: Config): Shown[] {
 
 function credentialsOf({ upstreams }: Config): Shown[] {
   return Object.entries(upstreams).flatMap(([upstream, { accounts }]) =>
-    Object.entries(accounts).flatMap(([account, { credential }]) => {
-      if (credential === undefined) return []
+    Object.entries(accounts).flatMap(([account, { credential, credentials = [] }]) => {
       const name = `${upstream}/${account}`
-      return [shown('credential', name, { upstream, account: name, type: credential.type })]
+      const members = credentials.map((member) => ({ ...member, name: `${name}#${member.name}` }))
+      const all = credential === undefined ? members : [{ ...credential, name }]
+      return all.map((one) => shown('credential', one.name, { upstream, account: name, type: one.type ?? 'header' }))
     }),
   )
 }
