@@ -3,9 +3,11 @@ import { AuditTrail } from './audit/audit.ts'
 import { FileAudit } from './audit/file-audit.ts'
 import { RedisAudit } from './audit/redis-audit.ts'
 import type { Clock } from './clock.ts'
+import { GuessGuard, type GuessGuardOptions } from './clients/guess-guard.ts'
 import { ManagedClients, type StoredClient } from './clients/managed.ts'
 import type { StoreConfig } from './config/schema.ts'
 import type { Logger } from './observe/log.ts'
+import { connectRedis } from './quota/redis.ts'
 import { FileRecords } from './records/file-records.ts'
 import type { Records } from './records/records.ts'
 import { RedisRecords } from './records/redis-records.ts'
@@ -13,6 +15,9 @@ import type { Management, StoredPreset } from './server/admin/management.ts'
 
 /** What the admin API changes, and the gateway goes by. */
 export type Managed = Omit<Management, 'config'> & { close(): Promise<void> }
+
+/** Nobody mistypes a token that often. */
+const LOG_INS = { perAddress: 10, overall: 100, windowMs: 60_000 }
 
 /** Opens it where the store is: beside the quotas in its folder, or in the same Redis. Starts without one that is away. */
 export async function openManaged(
@@ -23,11 +28,18 @@ export async function openManaged(
   const presets = recordsOf<StoredPreset>(store, 'presets', clock)
   const place = store.kind === 'redis' ? new RedisAudit(store) : new FileAudit(fileOf(store, 'audit.jsonl'))
   const audit = new AuditTrail(place, clock, logger)
+  const guard = new GuessGuard({ what: 'tokens', limits: LOG_INS, clock, logger, ...sharedBy(store) })
   await clients.start()
   const close = async (): Promise<void> => {
+    guard.close()
     await Promise.all([clients.close(), presets.close(), audit.close()])
   }
-  return { clients, presets, audit, clock, logger, close }
+  return { clients, presets, audit, guard, clock, logger, close }
+}
+
+/** Where instances count guesses together. */
+export function sharedBy(store: StoreConfig): Pick<GuessGuardOptions, 'redis'> {
+  return store.kind === 'redis' ? { redis: { connect: () => connectRedis(store), prefix: store.prefix } } : {}
 }
 
 function recordsOf<Item>(store: StoreConfig, sort: string, clock: Clock): Records<Item> {

@@ -5,12 +5,13 @@ import type { FoundConfig } from './config/find.ts'
 import type { Config } from './config/schema.ts'
 import { SecretFollower } from './credentials/follow.ts'
 import { secretsIn } from './credentials/secret.ts'
+import { GuessGuard } from './clients/guess-guard.ts'
 import { openSources } from './credentials/sources/open.ts'
 import { LiveSnapshot } from './gateway/live.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { TokenShare } from './credentials/token-share.ts'
-import { openManaged } from './management.ts'
+import { openManaged, sharedBy } from './management.ts'
 import { openLedger } from './quota/open-ledger.ts'
 import { connectRedis } from './quota/redis.ts'
 import { type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
@@ -127,7 +128,15 @@ export async function runWithoutAdmin(
     return follower
   }
   let secrets = await follow(config)
-  const proxy = new Proxy({ snapshot: () => live.current, clock, random, metrics, log })
+  const { perAddress, overall, window } = config.server.wrongKeys
+  const guard = new GuessGuard({
+    what: 'keys',
+    limits: { perAddress, overall, windowMs: window },
+    clock,
+    logger,
+    ...sharedBy(store),
+  })
+  const proxy = new Proxy({ snapshot: () => live.current, clock, random, metrics, log, guard })
   const app = buildApp(proxy, config.server)
   const shutDown = async (): Promise<void> => {
     try {
@@ -136,6 +145,7 @@ export async function runWithoutAdmin(
       await live.close()
       cache.close()
       await managed.close()
+      guard.close()
       await ledger.close()
     } finally {
       log.flush()

@@ -39,11 +39,21 @@ export class Callers {
    */
   find(key: string, connection: object): Client | 'expired' | 'unknown' | undefined {
     const { managed } = this.#options
+    return this.#current.find(key, connection) ?? (managed?.isKnown === false ? 'unknown' : undefined)
+  }
+
+  /** Whose key it is, if it is the one that the connection was let in with; no other is looked at. */
+  recall(key: string, connection: object): Client | 'expired' | undefined {
+    return this.#current.recall(key, connection)
+  }
+
+  get #current(): ClientKeys<Client> {
+    const { managed } = this.#options
     if (managed !== undefined && managed.revision !== this.#revision) {
       this.#revision = managed.revision
       this.#keys = this.#index()
     }
-    return this.#keys.find(key, connection) ?? (managed?.isKnown === false ? 'unknown' : undefined)
+    return this.#keys
   }
 
   #index(): ClientKeys<Client> {

@@ -45,10 +45,19 @@ export class ClientKeys<Client> {
    */
   find(key: string, connection: object): Client | 'expired' | undefined {
     const known = this.#byConnection.get(connection)
-    const entry = known?.key === key ? known.entry : this.#look(key)
+    return this.#judge(key, connection, known?.key === key ? known.entry : this.#look(key))
+  }
+
+  /** Whose key it is, if it is the one that the connection was let in with; no other is looked at. */
+  recall(key: string, connection: object): Client | 'expired' | undefined {
+    const known = this.#byConnection.get(connection)
+    return known?.key === key ? this.#judge(key, connection, known.entry) : undefined
+  }
+
+  #judge(key: string, connection: object, entry: Entry<Client> | undefined): Client | 'expired' | undefined {
     if (entry === undefined) return undefined
     if (entry.expires !== Infinity && entry.expires <= this.#clock.now()) return 'expired'
-    if (known?.entry !== entry) this.#byConnection.set(connection, { key, entry })
+    if (this.#byConnection.get(connection)?.entry !== entry) this.#byConnection.set(connection, { key, entry })
     return entry.client
   }
 

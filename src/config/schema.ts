@@ -366,6 +366,27 @@ export const ConfigSchema = object({
           'Whether a changed file, also one that is referenced by ${file:…}, is put in force as SIGHUP does.',
       }),
       drain: duration('Longest time to finish running calls after SIGTERM.', { default: '30s', min: '0s' }),
+      wrongKeys: object(
+        {
+          perAddress: Type.Integer({
+            minimum: 1,
+            default: 20,
+            description: 'Most different wrong keys of one address (of an IPv6 network of 64 bits) in the window.',
+          }),
+          overall: Type.Integer({
+            minimum: 1,
+            default: 1000,
+            description: 'Most different wrong keys of all addresses together.',
+          }),
+          window: duration('Length of the window.', { default: '1m', min: '1s', max: '1h' }),
+        },
+        { default: {}, description: 'Who tries more client keys than that is not let try others for the rest of it.' },
+      ),
+      connectionsPerAddress: Type.Integer({
+        minimum: 1,
+        default: 10_000,
+        description: 'Most connections of one address at once, in each gateway process; others are closed at once.',
+      }),
       tls: Type.Optional(ListenerTlsSchema),
       http2: Type.Boolean({
         default: false,

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { ANONYMOUS, type Client } from '../clients/client.ts'
+import { hashKey } from '../clients/keys.ts'
 import type { Failure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 
@@ -8,23 +9,29 @@ export interface Proof {
   readonly headers: IncomingHttpHeaders
   /** Stands for the client's connection. */
   readonly connection: object
+  /** For how long no other key is tried than the one that this connection was let in with; 0 if any is. */
+  readonly blockedMs?: number
 }
 
 /** The client whose key the request presents. With an unknown upstream, its key may be in the header of any. */
 export function authenticate(
   { callers, keyHeaders }: Snapshot,
-  { headers, connection }: Proof,
+  { headers, connection, blockedMs = 0 }: Proof,
   upstream: Upstream | undefined,
 ): Client | Failure {
   if (callers.isOpen) return ANONYMOUS
   let presented: string | undefined
+  let guess = ''
   let isUnknown = false
   for (const name of upstream?.keyHeaders ?? keyHeaders) {
     const value = headers[name]
     if (typeof value !== 'string') continue
-    presented ??= name
     const key = name === 'authorization' ? value.replace(/^bearer +/i, '') : value
-    const found = callers.find(key, connection)
+    if (presented === undefined) {
+      presented = name
+      guess = key
+    }
+    const found = blockedMs > 0 ? callers.recall(key, connection) : callers.find(key, connection)
     if (typeof found === 'object') return found
     if (found === 'expired') return unauthenticated(`the client key in ${name} has expired`)
     isUnknown ||= found === 'unknown'
@@ -34,11 +41,17 @@ export function authenticate(
     const message = 'the clients of the admin API can’t be read, and the key may be one of theirs'
     return { kind: 'store_unavailable', message }
   }
-  return unauthenticated(
-    presented === undefined
-      ? 'no client key: send one in X-Sluice-Key, Authorization, or the upstream’s own key header'
-      : `unknown client key in ${presented}: its hash is not listed under clients`,
-  )
+  if (presented === undefined) {
+    return unauthenticated('no client key: send one in X-Sluice-Key, Authorization, or the upstream’s own key header')
+  }
+  if (blockedMs > 0) return tooManyAttempts(blockedMs)
+  const message = `unknown client key in ${presented}: its hash is not listed under clients`
+  return { ...unauthenticated(message), guess: hashKey(guess) }
+}
+
+export function tooManyAttempts(retryAfterMs: number): Failure {
+  const message = 'too many wrong client keys came from this address, so no other is tried for a while'
+  return { kind: 'too_many_attempts', message, retryAfterMs }
 }
 
 function unauthenticated(message: string): Failure {

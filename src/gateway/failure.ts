@@ -9,6 +9,7 @@ export type FailureKind =
   | 'account_mismatch'
   | 'unknown_upstream'
   | 'body_too_large'
+  | 'too_many_attempts'
   | 'quota_exhausted'
   | 'queue_full'
   | 'share_exceeded'
@@ -28,6 +29,8 @@ export interface Failure {
   readonly message: string
   /** How long the client should wait before it tries again. */
   readonly retryAfterMs?: number
+  /** Hash of a wrong key that the client presented: it may have been a guess. */
+  readonly guess?: string
   readonly cause?: unknown
 }
 
@@ -43,6 +46,7 @@ export const STATUS_OF = {
   account_mismatch: 403,
   unknown_upstream: 404,
   body_too_large: 413,
+  too_many_attempts: 429,
   quota_exhausted: 429,
   queue_full: 429,
   share_exceeded: 429,
@@ -64,6 +68,7 @@ export const CODE_OF = {
   account_mismatch: 'ACCOUNT_MISMATCH',
   unknown_upstream: 'UNKNOWN_UPSTREAM',
   body_too_large: 'BODY_TOO_LARGE',
+  too_many_attempts: 'TOO_MANY_ATTEMPTS',
   quota_exhausted: 'RATE_LIMIT_EXCEEDED',
   queue_full: 'QUEUE_FULL',
   share_exceeded: 'CLIENT_SHARE_EXCEEDED',
@@ -85,6 +90,7 @@ export const TROUBLE_OF = {
   forbidden: undefined,
   account_mismatch: undefined,
   unknown_upstream: undefined,
+  too_many_attempts: undefined,
   body_too_large: undefined,
   quota_exhausted: 'quota',
   queue_full: 'quota',

@@ -70,7 +70,7 @@ export function buildAdmin(admin: Config['admin'], { vitals, controls, managemen
   app.register(
     async (api) => {
       answerProblems(api, management.logger)
-      wantLogIn(api, admin)
+      wantLogIn(api, admin, management.guard)
       api.get('/quota', async () => {
         const data = await vitals.quota()
         if (data === undefined)

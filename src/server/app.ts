@@ -5,6 +5,7 @@ import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Failure } from '../gateway/failure.ts'
 import type { Config, ListenerTls } from '../config/schema.ts'
+import { boundConnections } from './connections.ts'
 import { addHttp2 } from './http2.ts'
 import { correlationId, type Proxy } from './proxy.ts'
 import { rawRefusal } from './respond.ts'
@@ -16,7 +17,10 @@ const HEAD_TIMEOUT_MS = 30_000
 const KEEP_ALIVE_MS = 75_000
 
 /** The server for clients: everything on it is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
-export function buildApp(proxy: Proxy, { maxHeaderBytes, tls, http2 }: Config['server']): FastifyInstance {
+export function buildApp(
+  proxy: Proxy,
+  { maxHeaderBytes, tls, http2, connectionsPerAddress }: Config['server'],
+): FastifyInstance {
   const http = { maxHeaderSize: maxHeaderBytes, headersTimeout: HEAD_TIMEOUT_MS }
   const app = Fastify({
     logger: false,
@@ -44,6 +48,7 @@ export function buildApp(proxy: Proxy, { maxHeaderBytes, tls, http2 }: Config['s
     const message = 'of the values of Expect only 100-continue is understood'
     void proxy.serve(request, response, { kind: 'invalid_request', message })
   })
+  boundConnections(app.server, connectionsPerAddress, (address) => proxy.crowded(address))
   takeUpgrades(app.server, proxy)
   if (http2) {
     const sessions = addHttp2(app.server, {

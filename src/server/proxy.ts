@@ -2,6 +2,8 @@ import { randomUUIDv7 } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Clock, Random } from '../clock.ts'
 import type { Duplex } from 'node:stream'
+import type { GuessGuard } from '../clients/guess-guard.ts'
+import { tooManyAttempts } from '../gateway/authenticate.ts'
 import { forwardWithin } from '../gateway/budget.ts'
 import { Call, type Target } from '../gateway/call.ts'
 import { type Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
@@ -23,6 +25,8 @@ export interface ProxyOptions {
   readonly random: Random
   readonly metrics: Metrics
   readonly log: Log
+  /** Against those who try many keys. */
+  readonly guard?: GuessGuard
 }
 
 const SWITCHING = 101
@@ -50,6 +54,12 @@ export class Proxy {
       if (this.#active === 0) resolve()
       else this.#onIdle = resolve
     })
+  }
+
+  /** Tells that connections of an address were closed, because there are too many. */
+  crowded(address: string): void {
+    const message = 'more than server.connectionsPerAddress: further connections of this address are closed'
+    this.#options.log.logger.warn({ address }, message)
   }
 
   /** Refuses the calls that wait for quota, or between their attempts, now and from now on. */
@@ -83,7 +93,8 @@ export class Proxy {
     let result: Forwarded
     try {
       if (obstacle instanceof Error) throw obstacle
-      const target = obstacle ?? this.#identify(call)
+      const found = obstacle ?? this.#identify(call)
+      const target = 'guess' in found ? await this.#count(call, found) : found
       result = isFailure(target) ? { kind: 'refused', failure: target } : await this.#forward(call, target)
       if (result.kind === 'refused') refuse(call, result.failure)
       else if (result.kind === 'delivered' && switching === undefined && !request.complete) closeAfter(call)
@@ -108,10 +119,19 @@ export class Proxy {
   #identify(call: Call): Target | Failure {
     const { method = '', headers, rawHeaders, socket } = call.request
     if (hasSeveralHosts(rawHeaders)) return { kind: 'invalid_request', message: 'the request must have one Host only' }
-    const head = { method, url: originalUrl(call.request), headers, connection: socket }
+    const blockedMs = this.#options.guard?.blockedMs(socket.remoteAddress) ?? 0
+    const head = { method, url: originalUrl(call.request), headers, connection: socket, blockedMs }
     const target = identify(call.snapshot, head, call)
     if (!isFailure(target)) call.target = target
     return target
+  }
+
+  /** A wrong key may be one of very many. */
+  async #count({ request }: Call, failure: Failure): Promise<Failure> {
+    const { guard } = this.#options
+    if (guard === undefined || failure.guess === undefined) return failure
+    const blockedMs = await guard.count(request.socket.remoteAddress, failure.guess)
+    return blockedMs > 0 ? tooManyAttempts(blockedMs) : failure
   }
 
   /** A bug: the client learns no more than that; the log has the rest. */

@@ -128,6 +128,12 @@ async function makeEveryOutcome(): Promise<EveryOutcome> {
   await ask('store_unavailable', SCARCE_PATH)
   mkdirSync(join(store, 'quota'))
 
+  // From then on, nobody at this address is let in.
+  for (const key of ['one-secret', 'two-secret', 'three-secret']) {
+    await ask('unauthenticated', PATH, { headers: { 'x-sluice-key': key } })
+  }
+  await ask('too_many_attempts', PATH, { headers: { 'x-sluice-key': 'four-secret' } })
+
   for (const token of [ADMIN_TOKEN, 'other-secret']) {
     const { hostname, port } = new URL(gateway.adminUrl)
     const headers = { authorization: `Bearer ${token}` }
@@ -163,6 +169,7 @@ async function upstreamsFor(url: string): Promise<{ passing: object } & Record<s
 function configFor(url: string, dir: string): object {
   return {
     ...harnessConfig(url),
+    server: { port: 0, wrongKeys: { perAddress: 5, window: '1h' } },
     admin: { port: 0, token: ADMIN_TOKEN },
     store: { dir },
     clients: {

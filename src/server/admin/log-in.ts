@@ -1,6 +1,8 @@
 import { hash, timingSafeEqual } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Actor } from '../../audit/audit.ts'
+import type { GuessGuard } from '../../clients/guess-guard.ts'
+import { hashKey } from '../../clients/keys.ts'
 import { isLoopback } from '../../config/loopback.ts'
 import type { Config } from '../../config/schema.ts'
 import { AdminProblem } from './problem.ts'
@@ -13,16 +15,29 @@ declare module 'fastify' {
 }
 
 /** Lets nobody in without a token; where none is configured, only programs of this machine. */
-export function wantLogIn(api: FastifyInstance, admin: Config['admin']): void {
+export function wantLogIn(api: FastifyInstance, admin: Config['admin'], guard: GuessGuard): void {
   const tokens = tokensOf(admin)
   api.decorateRequest('actor', undefined as unknown as Actor)
   api.addHook('onRequest', async (request, reply) => {
-    const actor = tokens.length === 0 ? withoutToken(request) : ownerOf(request.headers.authorization, tokens)
+    const address = request.socket.remoteAddress ?? 'unknown'
+    if (tokens.length === 0) {
+      request.actor = { actor: withoutToken(request), address }
+      return
+    }
+    // Nothing is compared as long as that lasts: not even the right token is told from others.
+    let blockedMs = guard.blockedMs(address)
+    const token = tokenIn(request.headers.authorization)
+    const actor = blockedMs > 0 ? undefined : ownerOf(token, tokens)
+    if (actor === undefined && blockedMs === 0 && token !== '') blockedMs = await guard.count(address, hashKey(token))
+    if (blockedMs > 0) {
+      reply.header('Retry-After', Math.ceil(blockedMs / 1_000))
+      throw new AdminProblem(429, 'TOO_MANY_ATTEMPTS', 'too many wrong tokens came from this address')
+    }
     if (actor === undefined) {
       reply.header('WWW-Authenticate', 'Bearer realm="sluice-admin"')
       throw new AdminProblem(401, 'INVALID_TOKEN', 'this needs an admin token, as Authorization: Bearer')
     }
-    request.actor = { actor, address: request.socket.remoteAddress ?? 'unknown' }
+    request.actor = { actor, address }
   })
 }
 
@@ -36,11 +51,15 @@ function tokensOf({ token, tokens }: Config['admin']): Token[] {
   return all.map(([label, secret]) => ({ label, digest: hash('sha256', secret.reveal(), 'buffer') }))
 }
 
+function tokenIn(authorization = ''): string {
+  return authorization.replace(/^bearer +/i, '')
+}
+
 /** Every token is compared, and hashes of one length in constant time: how long it takes tells nothing. */
-function ownerOf(authorization: string | undefined, tokens: readonly Token[]): string | undefined {
-  const digest = hash('sha256', authorization?.replace(/^bearer +/i, '') ?? '', 'buffer')
+function ownerOf(token: string, tokens: readonly Token[]): string | undefined {
+  const digest = hash('sha256', token, 'buffer')
   let owner: string | undefined
-  for (const token of tokens) if (timingSafeEqual(token.digest, digest)) owner = token.label
+  for (const known of tokens) if (timingSafeEqual(known.digest, digest)) owner = known.label
   return owner
 }
 

@@ -1,5 +1,6 @@
 import type { AuditTrail } from '../../audit/audit.ts'
 import type { Clock } from '../../clock.ts'
+import type { GuessGuard } from '../../clients/guess-guard.ts'
 import type { ManagedClients } from '../../clients/managed.ts'
 import type { Config } from '../../config/schema.ts'
 import type { Logger } from '../../observe/log.ts'
@@ -12,6 +13,8 @@ export interface Management {
   readonly clients: ManagedClients
   readonly presets: Records<StoredPreset>
   readonly audit: AuditTrail
+  /** Against those who try many tokens. */
+  readonly guard: GuessGuard
   readonly clock: Clock
   readonly logger: Logger
 }
