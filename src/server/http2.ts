@@ -80,9 +80,15 @@ function takeOver(server: Server, event: 'connection' | 'secureConnection'): Lis
 function chooseByAlpn(server: Server, h2: Http2Server): void {
   const listeners = takeOver(server, 'secureConnection')
   server.on('secureConnection', (socket: TLSSocket) => {
-    if (socket.alpnProtocol === 'h2') h2.emit('connection', socket)
+    if (socket.alpnProtocol === 'h2') h2.emit('connection', endWithPeer(socket))
     else for (const listener of listeners) listener.call(server, socket)
   })
+}
+
+/** A server of HTTP/1.1 lets a client end its half first; of HTTP/2, its calls would outlive it. */
+function endWithPeer<S extends Socket>(socket: S): S {
+  socket.allowHalfOpen = false
+  return socket
 }
 
 function chooseByPreface(server: Server, h2: Http2Server, headMs: number): void {
@@ -97,7 +103,7 @@ function chooseByPreface(server: Server, h2: Http2Server, headMs: number): void 
       socket.off('data', look).off('error', end).off('end', end).off('timeout', end).setTimeout(0)
       socket.pause()
       socket.unshift(seen)
-      if (start === PREFACE) return void h2.emit('connection', socket)
+      if (start === PREFACE) return void h2.emit('connection', endWithPeer(socket))
       for (const listener of listeners) listener.call(server, socket)
       socket.resume()
     }
@@ -145,8 +151,12 @@ function distinct(fields: readonly string[]): NodeJS.Dict<string[]> {
 
 /** A response of HTTP/2 that takes what one of HTTP/1.1 takes, and leaves out what has no place there. */
 class Response extends Http2ServerResponse {
+  #isBrokenOff = false
+
   constructor(stream: ServerHttp2Stream) {
     super(stream)
+    // Node would keep a stream that its client has reset until somebody had read what came of its body.
+    stream.once('aborted', () => void (this.#isBrokenOff || stream.destroy()))
     // One that was reset is ended by Node, and would seem to be finished.
     Object.defineProperty(this, 'writableFinished', { get: () => stream.writableFinished && !stream.aborted })
   }
@@ -177,6 +187,7 @@ class Response extends Http2ServerResponse {
 
   /** Ends the stream with an error: without one, what was sent would look whole. */
   override destroy(): this {
+    this.#isBrokenOff = true
     this.stream.close(constants.NGHTTP2_INTERNAL_ERROR)
     return this
   }

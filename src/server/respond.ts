@@ -116,6 +116,10 @@ export function closeAfter({ request, response }: Call): void {
 /** Of HTTP/2 only the stream is closed, with the word that no more of the body is wanted (RFC 9113 §8.1). */
 function endStreamAfter({ request, response }: Pick<Call, 'request' | 'response'>): void {
   const { stream } = request as unknown as Http2ServerRequest
-  if (response.writableFinished) stream.close()
-  else response.once('finish', () => stream.close())
+  const close = (): void => {
+    request.resume()
+    stream.close()
+  }
+  if (response.writableFinished) close()
+  else response.once('finish', close)
 }

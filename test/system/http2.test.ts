@@ -218,6 +218,39 @@ describe('a port without TLS that may speak HTTP/2', () => {
     expect((await ask(client, { ':path': PATH })).body).toBe('ok')
   })
 
+  it.each(['NGHTTP2_CANCEL', 'NGHTTP2_NO_ERROR'] as const)(
+    'ends an upload that its client resets with %s, though the upstream does not read',
+    async (code) => {
+      const arrived = Promise.withResolvers<ServerResponse>()
+      const url = await startServer((_, response) => arrived.resolve(response))
+      const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
+      const client = await session(gateway.url)
+      const upload = client.request({ ':path': PATH, ':method': 'PUT', 'content-length': 50_000_000 })
+      upload.on('error', () => undefined).write(Buffer.alloc(10_000_000))
+      await arrived.promise
+      // It is full of what the upstream does not take.
+      await new Promise((resolve) => void setTimeout(resolve, 100))
+      upload.close(constants[code])
+      await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'client_gone' }])
+      expect(await gateway.metrics()).toMatch(/^sluice_in_flight\{.*class="write"\} 0$/m)
+    },
+  )
+
+  it('ends all calls of a client that closes its connection', async () => {
+    const responses: ServerResponse[] = []
+    const url = await startServer((_, response) => void responses.push(response))
+    const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
+    const client = await session(gateway.url)
+    for (const path of ['/1', '/2']) client.request({ ':path': PATH + path }).on('error', () => undefined)
+    const upload = client.request({ ':path': PATH, ':method': 'PUT', 'content-length': 5_000_000 })
+    upload.on('error', () => undefined).write(Buffer.alloc(100_000))
+    await expect.poll(() => responses.length).toBe(3)
+    client.destroy()
+    await expect.poll(() => gateway.lines.map(({ outcome }) => outcome)).toEqual(Array(3).fill('client_gone'))
+    expect(await gateway.metrics()).toMatch(/^sluice_in_flight\{.*class="read"\} 0$/m)
+    await expect.poll(() => gateway.metrics()).toMatch(/^sluice_client_connections 0$/m)
+  })
+
   it('lets running calls finish when it drains, and takes no more on that connection', async () => {
     const arrived = Promise.withResolvers<ServerResponse>()
     const url = await startServer((_, response) => arrived.resolve(response))
