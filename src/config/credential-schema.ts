@@ -15,6 +15,7 @@ export const CREDENTIAL_TYPES = {
     needs: ['key'],
     takes: ['keyId', 'algorithm', 'issuer', 'subject', 'audience', 'claims', 'lifetime', 'skew'],
   },
+  sigv4: { needs: ['accessKeyId', 'secretAccessKey', 'region', 'service'], takes: ['sessionToken'] },
 } as const satisfies Record<string, { needs: readonly string[]; takes: readonly string[] }>
 
 export type CredentialType = keyof typeof CREDENTIAL_TYPES
@@ -26,7 +27,7 @@ const FIELDS = {
   type: Type.Optional(
     Type.Enum(Object.keys(CREDENTIAL_TYPES) as [CredentialType, ...CredentialType[]], {
       description:
-        'How the account is proven: header (default), bearer and basic as Authorization, query as a parameter of the URL, oauth2 by a token that is had by client credentials, jwt by one that is signed here.',
+        'How the account is proven: header (default), bearer and basic as Authorization, query as a parameter of the URL, oauth2 by a token that is had by client credentials, jwt by one that is signed here, sigv4 by a signature of each request for AWS.',
     }),
   ),
   header: Type.Optional(
@@ -91,6 +92,21 @@ const FIELDS = {
   skew: Type.Optional(
     duration('How long before its end a token is renewed, but not before half of its life. Default: 30s.', {
       min: '0s',
+    }),
+  ),
+  accessKeyId: Type.Optional(
+    Type.String({ pattern: '^\\w{16,128}$', expected: 'an access key id', description: 'For sigv4.' }),
+  ),
+  secretAccessKey: Type.Optional(secret('For sigv4.')),
+  sessionToken: Type.Optional(secret('For sigv4, with temporary credentials.')),
+  region: Type.Optional(
+    Type.String({ pattern: '^[a-z0-9-]+$', expected: 'a region', description: 'For sigv4, such as eu-west-1.' }),
+  ),
+  service: Type.Optional(
+    Type.String({
+      pattern: '^[a-z0-9-]+$',
+      expected: 'a service',
+      description: 'For sigv4: its signing name, such as s3 or execute-api.',
     }),
   ),
   expires: Type.Optional(

@@ -7,6 +7,7 @@ import type { Credential } from './credential.ts'
 import { signToken } from './jwt.ts'
 import { requestToken } from './oauth2.ts'
 import { Secret, secretsIn } from './secret.ts'
+import { SigV4Credential } from './sigv4.ts'
 import { BasicCredential, HeaderCredential, QueryCredential } from './static.ts'
 import { TokenCredential } from './token-credential.ts'
 import { type Token, TokenKeeper } from './token-keeper.ts'
@@ -28,6 +29,8 @@ export interface CredentialPlace {
   readonly account: string
   /** The header in which the upstream takes its credential. */
   readonly header: string
+  /** Of its URL, with the port unless that is the usual one. */
+  readonly host: string
 }
 
 /** Makes what a configuration describes. */
@@ -53,6 +56,16 @@ export function buildCredential(
         name,
         keepToken(place, config, services, (isWanted) => sharedToken(config, services, isWanted)),
       )
+    case 'sigv4':
+      return new SigV4Credential(name, {
+        accessKeyId: config.accessKeyId!,
+        secretAccessKey: config.secretAccessKey!,
+        sessionToken: config.sessionToken,
+        region: config.region!,
+        service: config.service!,
+        host: place.host,
+        clock,
+      })
     case 'jwt':
       return new TokenCredential(
         name,

@@ -47,8 +47,9 @@ export class Account {
     this.name = name
     this.key = `${upstream}/${name}`
     this.id = id ?? (credential?.value && preset?.accountInCredential?.(credential.value.reveal()))
-    this.#madeOf = [credential, credentials, pool, config.credentialHeader]
-    const place = { upstream, account: name, header: config.credentialHeader }
+    this.#madeOf = [credential, credentials, pool, config.credentialHeader, config.url]
+    const host = config.url === undefined ? '' : new URL(config.url).host
+    const place = { upstream, account: name, header: config.credentialHeader, host }
     this.credential =
       previous !== undefined && isSame(previous.#madeOf, this.#madeOf)
         ? previous.credential
