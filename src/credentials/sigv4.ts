@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import { sign } from 'aws4'
+import aws4 from 'aws4'
 import type { Clock } from '../clock.ts'
 import type { Credential, Unproven } from './credential.ts'
 import type { Secret } from './secret.ts'
@@ -57,7 +57,7 @@ export class SigV4Credential implements Credential {
         signed[name] = name in signed ? `${signed[name]},${headers[i + 1]}` : headers[i + 1]!
     }
     const key = { accessKeyId, secretAccessKey: secretAccessKey.reveal() }
-    const { Authorization } = sign({ service, region, host, method, path, headers: signed }, key).headers!
+    const { Authorization } = aws4.sign({ service, region, host, method, path, headers: signed }, key).headers!
     for (const name in own) headers.push(name, own[name]!)
     headers.push('Authorization', String(Authorization))
   }
