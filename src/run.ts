@@ -8,6 +8,7 @@ import { secretsIn } from './credentials/secret.ts'
 import { GuessGuard } from './clients/guess-guard.ts'
 import { openSources } from './credentials/sources/open.ts'
 import { LiveSnapshot } from './gateway/live.ts'
+import { sentenceOf } from './gateway/limit-watch.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { TokenShare } from './credentials/token-share.ts'
@@ -120,6 +121,7 @@ export async function runWithoutAdmin(
     onBreakerChange: (name, state, change) => {
       logger.warn({ ...name, state, ...change }, 'the breaker changed its state')
     },
+    onQuotaNotice: (notice) => logger.warn(notice, sentenceOf(notice)),
   })
   await cache.opened
   const follow = async (followed: Config): Promise<SecretFollower> => {

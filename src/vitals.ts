@@ -2,7 +2,7 @@ import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
 import type { Clock } from './clock.ts'
 import type { CredentialState, LaneLabels, Metrics, RoomOccupancy } from './observe/metrics.ts'
-import { type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
+import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
 import type { BreakerRow } from './server/admin/breakers.ts'
 import type { QuotaRow, Vitals } from './server/admin.ts'
 
@@ -87,19 +87,21 @@ function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {
 async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of roomsOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
-  return (await usageOf(snapshot, ledger))?.map(
-    ({ labels: { upstream, account }, usage: { limit, used, resetMs } }) => ({
+  return (await usageOf(snapshot, ledger))?.map(({ labels: { upstream, account }, usage }) => {
+    const { limit, used, resetMs } = usage
+    return {
       upstream,
       account,
       class: limit.class,
       window: limit.label,
       limit: limit.requests,
+      effective: allowedOf(usage),
       used,
-      remaining: Math.max(0, limit.requests - used),
+      remaining: Math.max(0, allowedOf(usage) - used),
       resetMs: Math.round(resetMs),
       waiting: waiting.get(`${upstream}/${account}/${limit.class}`) ?? 0,
-    }),
-  )
+    }
+  })
 }
 
 type Usage = { labels: LaneLabels; usage: LimitUsage }
@@ -115,7 +117,10 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | un
       const { meter, shown } = lanes
       if (shown.length === 0) continue
       const named = (usage: LimitUsage, i: number) => {
-        return { labels: { upstream, account: shown[i]!.account, class: usage.limit.class }, usage }
+        const { account, watch } = shown[i]!
+        // Without the store, what this gateway may not spend counts as used.
+        if (usage.limit.isEnforced && !ledger.isDegraded) watch.note(usage)
+        return { labels: { upstream, account, class: usage.limit.class }, usage }
       }
       asked.push(ledger.usage(meter).then((usages) => usages.map(named)))
     }

@@ -44,12 +44,13 @@ async function fetchRows(url: string, token: string | undefined): Promise<QuotaR
 }
 
 function format(rows: readonly QuotaRow[]): string {
-  const head = ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'USED', 'LEFT', 'RESETS IN', 'WAITING']
+  const head = ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'NOW', 'USED', 'LEFT', 'RESETS IN', 'WAITING']
   const lines = rows.map((row) => [
     `${row.upstream}/${row.account}`,
     row.class,
     row.window,
     String(row.limit),
+    String(row.effective),
     String(row.used),
     String(row.remaining),
     `${Math.ceil(row.resetMs / 1_000)}s`,

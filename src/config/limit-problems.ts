@@ -20,6 +20,7 @@ export function checkLimits(path: Path, upstream: UpstreamConfig, preset: Preset
       checkScope(at, limit, upstream, preset, report)
       checkBody(at, limit, upstream, report)
       checkCost(at, className, limit, upstream, report)
+      checkPace(at, limit, upstream, report)
     }
   }
 }
@@ -32,7 +33,7 @@ function isStated({ requests, window, concurrent }: LimitConfig): boolean {
 function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
   const { requests, window, concurrent } = limit
   if (concurrent !== undefined) {
-    for (const key of ['requests', 'window', 'kind', 'cost'] as const) {
+    for (const key of ['requests', 'window', 'kind', 'cost', 'pace', 'burst'] as const) {
       if (limit[key] === undefined) continue
       report([...at, key], `${key} does not go with concurrent, which counts calls in flight; write two limits`)
     }
@@ -82,6 +83,16 @@ function checkCost(at: Path, className: string, limit: LimitConfig, upstream: Up
       if (units > allowed) report([...at, 'cost', method], `is more than the ${allowed} units that ${span(limit)} has`)
     }
   } else if (cost === 'route') checkRouteCosts(at, className, allowed, limit, upstream, report)
+}
+
+function checkPace(at: Path, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {
+  const { pace, burst } = limit
+  if (burst === undefined) return
+  const allowed = allowedBy(limit, upstream.headroom)
+  if (pace === undefined) report([...at, 'burst'], 'belongs to pace: even')
+  else if (burst > allowed) {
+    report([...at, 'burst'], `is more than the ${allowed} units that ${span(limit)} has, so nothing would be paced`)
+  }
 }
 
 function checkRouteCosts(

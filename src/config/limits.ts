@@ -44,6 +44,20 @@ export function allowedBy({ requests, concurrent, headroom }: LimitConfig, upstr
   return headroom === undefined ? Math.max(1, left) : left
 }
 
+/** So much faster than even, because a call is never sent at the very moment at which it may be. */
+const PACE_AHEAD = 0.03
+/** What a limit has in so long may go at once: timers do not count less than milliseconds. */
+const SHORTEST_PACE_MS = 100
+
+/** The limit that paces another: so many of its units in so long a window. Undefined where it is not paced. */
+export function paceOf(limit: LimitConfig, allowed: number): { requests: number; windowMs: number } | undefined {
+  const { pace, burst, window = 0, enforce = true } = limit
+  if (pace === undefined || !enforce) return undefined
+  const usual = Math.max(Math.ceil(allowed / 100), Math.ceil((SHORTEST_PACE_MS * allowed) / window))
+  const requests = Math.min(burst ?? usual, allowed)
+  return { requests, windowMs: ((requests * window) / allowed) * (1 - PACE_AHEAD) }
+}
+
 /** How people tell a limit from others of its class, such as `1m`; two of one label would be one limit. */
 export function labelOf(limit: LimitConfig): string {
   const { base, splits } = scopeOf(limit)

@@ -75,6 +75,17 @@ const LimitSchema = object({
         'rolling (default): in any window; calendar: in each that begins at a multiple of its length, in UTC.',
     }),
   ),
+  pace: Type.Optional(
+    Type.Enum(['even'], {
+      description:
+        'even: calls are spread over the window instead of all being let through at its start. Default: they are not.',
+    }),
+  ),
+  burst: Type.Optional(
+    units(
+      'With pace: so many units may go at once. Default: a hundredth of the limit, or what it has in 100 ms if that is more.',
+    ),
+  ),
   concurrent: Type.Optional(units('Instead of requests and window: how many calls may be in flight at once.')),
   cost: Type.Optional(CostSchema),
   scope: Type.Optional(ScopeSchema),
@@ -247,6 +258,21 @@ export const UpstreamSchema = object({
       }),
     },
     { default: {}, description: 'Waiting for quota instead of failing.' },
+  ),
+  throttle: object(
+    {
+      statuses: Type.Array(Type.Integer({ minimum: 400, maximum: 599 }), {
+        default: [429],
+        description:
+          'Statuses by which the upstream says that it takes no more calls for now; those other than 429 only with a Retry-After, or with a header by which nothing remains.',
+      }),
+      pause: duration('How long all calls of the account wait after such an answer that does not say how long.', {
+        default: '1s',
+        min: '0s',
+      }),
+      maxPause: duration('Longest time that they wait because a Retry-After says so.', { default: '5m' }),
+    },
+    { default: {}, description: 'What is done when the upstream refuses calls because there were too many.' },
   ),
   retry: object(
     {

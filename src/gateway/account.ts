@@ -9,10 +9,13 @@ import type { Ledger, Meter } from '../quota/ledger.ts'
 import type { WaitingRoom } from '../quota/waiting-room.ts'
 import type { Counting } from './charges.ts'
 import { Lanes } from './lanes.ts'
+import type { LimitWatch, QuotaNotice } from './limit-watch.ts'
 
 /** What the program provides to every account. */
 export interface AccountServices extends CredentialServices {
   readonly ledger: Ledger
+  /** Told what is worth a line in the log about a limit. */
+  onQuotaNotice?(notice: QuotaNotice): void
 }
 
 export interface AccountOptions {
@@ -40,6 +43,8 @@ export class Account {
   readonly lanes: Lanes
   /** What the credential was made of. */
   readonly #madeOf: readonly unknown[]
+  /** When the upstream last refused a call because there were too many. */
+  throttledAt = -Infinity
 
   constructor(upstream: string, name: string, options: AccountOptions) {
     const { config, preset, keyHeaders, counting, services, previous } = options
@@ -69,4 +74,6 @@ export interface Lane {
   readonly room: WaitingRoom
   readonly labels: LaneLabels
   readonly metrics: LaneMetrics
+  /** Of the meter's limits, in their order; of those that are the gateway's own there is none. */
+  readonly watches: readonly (LimitWatch | undefined)[]
 }

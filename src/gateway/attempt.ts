@@ -10,6 +10,7 @@ import { responseHeaders } from '../upstream/headers.ts'
 import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending } from './decide.ts'
+import { heed } from './heed.ts'
 import { ownHeaders } from './own-headers.ts'
 import { Tunnel } from './tunnel.ts'
 
@@ -63,6 +64,8 @@ export interface AttemptOptions {
   /** A response whose headers take longer is a failure to the breaker. */
   readonly slowMs: number
   readonly body: RequestBody | undefined
+  /** The account has other credentials than the call's. */
+  readonly hasOthers?: boolean
   /** Longest time to the response's headers, from the dispatch or from the client's last piece of a streamed body. */
   readonly headersMs: number
   /** Decides at the response's headers: a delay to repeat the call after, or undefined to deliver the response. */
@@ -86,7 +89,7 @@ export function attempt(
   options: AttemptOptions,
 ): Promise<AttemptResult> {
   return new Promise((resolve) => {
-    const exchange = new Exchange(call, options, resolve)
+    const exchange = new Exchange(call, target, options, resolve)
     call.onGone(() => exchange.cancel())
     if (!call.isGone) target.upstream.transport.dispatch(request, exchange)
   })
@@ -94,6 +97,7 @@ export function attempt(
 
 class Exchange implements ResponseHandler {
   readonly #call: Call
+  readonly #target: Target
   readonly #options: AttemptOptions
   readonly #resolve: (result: AttemptResult) => void
   readonly #startedAt: number
@@ -110,8 +114,9 @@ class Exchange implements ResponseHandler {
   /** The client has gone, and the response goes on for others. */
   #isWithoutClient = false
 
-  constructor(call: Call, options: AttemptOptions, resolve: (result: AttemptResult) => void) {
+  constructor(call: Call, target: Target, options: AttemptOptions, resolve: (result: AttemptResult) => void) {
     this.#call = call
+    this.#target = target
     this.#options = options
     this.#resolve = resolve
     this.#startedAt = call.clock.now()
@@ -153,15 +158,19 @@ class Exchange implements ResponseHandler {
     // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
     if (status === 204) delete fields['content-length']
     this.#timer?.cancel()
-    const { permit, judge, onlooker } = this.#options
+    const { permit, judge, onlooker, hasOthers = false } = this.#options
+    const tookMs = this.#elapsedMs
+    const pauseMs = heed(this.#call, this.#target, permit, { status, fields, tookMs, hasOthers })
     permit.settle()
     const call = this.#call
     const now = call.clock.now()
     this.#tellBreaker(status, now)
-    call.upstreamMs += now - this.#startedAt
+    call.upstreamMs += tookMs
     const retryAfter = status === 429 || status >= 500 ? fields['retry-after'] : undefined
     const retryAfterMs = typeof retryAfter === 'string' ? parseRetryAfter(retryAfter, now) : undefined
-    const delayMs = judge({ kind: 'response', status, retryAfterMs })
+    const delayMs = judge(
+      pauseMs === undefined ? { kind: 'response', status, retryAfterMs } : { kind: 'throttled', status, pauseMs },
+    )
     if (delayMs !== undefined) {
       this.#phase = 'draining'
       this.#conclude({ kind: 'repeat', delayMs })

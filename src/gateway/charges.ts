@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { allowedBy, type Base, EVERY_CALL, idOf, labelOf, scopeOf, type Split } from '../config/limits.ts'
+import { allowedBy, type Base, EVERY_CALL, idOf, labelOf, paceOf, scopeOf, type Split } from '../config/limits.ts'
 import type { LimitConfig, UpstreamConfig } from '../config/schema.ts'
 import { identityOf } from '../credentials/build.ts'
 import { type Limit, limitOf } from '../quota/limit.ts'
@@ -74,6 +74,7 @@ export class Rule {
   readonly #isOfPool: boolean
   readonly #id: string
   readonly #limits = new Map<string, Limit>()
+  readonly #paces = new Map<string, Limit>()
 
   constructor(className: string, config: LimitConfig, upstream: UpstreamConfig, account: string, counting: Counting) {
     const { base, splits } = scopeOf(config)
@@ -132,17 +133,32 @@ export class Rule {
 
   limitOf(group: string): Limit {
     return this.#limits.getOrInsertComputed(group, () => {
-      const { window, kind, concurrent } = this.#config
+      const { requests, window, kind, concurrent } = this.#config
       return limitOf({
         id: this.#id + group,
         class: this.class,
         label: this.label,
         requests: this.allowed,
+        published: requests ?? this.allowed,
         ...(concurrent === undefined ? { windowMs: window!, kind: kind ?? 'rolling' } : { kind: 'concurrent' }),
         slackMs: this.#slackMs,
         isEnforced: this.isEnforced,
       })
     })
+  }
+
+  /** The limit that spreads the charges of that one, if they are to be spread. */
+  paceOf(group: string): Limit | undefined {
+    const pace = paceOf(this.#config, this.allowed)
+    if (pace === undefined) return undefined
+    return this.#paces.getOrInsertComputed(group, () =>
+      limitOf({
+        id: `${this.#id}${group}:pace.${Math.round(pace.windowMs)}`,
+        class: this.class,
+        kind: 'pace',
+        ...pace,
+      }),
+    )
   }
 }
 

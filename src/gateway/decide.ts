@@ -10,6 +10,8 @@ export interface Answered {
 /** How an attempt ended, before anything of it was passed to the client. */
 export type Ending =
   | Answered
+  /** The upstream refused the call because there were too many, and wants none for so long. */
+  | { readonly kind: 'throttled'; readonly status: number; readonly pauseMs: number }
   /** No byte was sent. */
   | { readonly kind: 'unreachable' }
   /** The connection broke after the first byte was sent and before the response's headers. */
@@ -42,6 +44,8 @@ export interface Situation {
 export function decide(ending: Ending, policy: RepeatPolicy, situation: Situation, random: Random): number | undefined {
   if (situation.attempts > policy.retries || !situation.isRepeatable) return undefined
   if (!mayRepeat(ending, policy, situation.isSafe)) return undefined
+  // It does not sleep, but waits with the others for its turn, which does not come before the pause is over.
+  if (ending.kind === 'throttled') return ending.pauseMs < situation.leftMs ? 0 : undefined
   const retryAfterMs = ending.kind === 'response' ? ending.retryAfterMs : undefined
   const { attempts: repeat, previousMs } = situation
   const delayMs = backoffMs(policy, { repeat, previousMs, retryAfterMs }, random)
@@ -53,6 +57,7 @@ function mayRepeat(ending: Ending, { statuses }: RepeatPolicy, isSafe: boolean):
     case 'unreachable':
       return true // no byte was sent, so even a POST is safe to repeat
     case 'interrupted':
+    case 'throttled':
       return isSafe
     case 'timeout':
       return false // the time was the call's; and an upstream that is too slow needs no second copy

@@ -62,6 +62,8 @@ async function withPlace(upstream: Upstream, run: () => Promise<Forwarded>): Pro
 /** Sends a call upstream, and tells what became of it, or what its onlooker took. */
 export type Send = (call: Call, target: Target, onlooker: Onlooker | undefined) => Promise<Forwarded | Taken>
 
+/** Of a call that was throttled its turn need not come at the very end of the pause. */
+const TURN_MS = 250
 const GONE: Forwarded = { kind: 'client_gone' }
 
 class Forwarding {
@@ -78,6 +80,8 @@ class Forwarding {
   #deadline = Infinity
   /** The delay before the latest attempt. */
   #delayMs = 0
+  /** What it may wait longer than its client wished, because the upstream let none through. */
+  #graceMs = 0
   /** Why the next attempt is made. */
   #reason = 'first'
 
@@ -156,7 +160,8 @@ class Forwarding {
       this.#entered(admission, call.clock.now() - enteredAt)
     try {
       // What an attempt before has waited is gone.
-      const maxWaitMs = Math.max(0, Math.min(wishes.maxWaitMs - call.waitedMs, this.#deadline - enteredAt))
+      const leftMs = wishes.maxWaitMs + this.#graceMs - call.waitedMs
+      const maxWaitMs = Math.max(0, Math.min(leftMs, this.#deadline - enteredAt))
       const entry = lane.room.enter({ meter: lane.meter, maxWaitMs, onLeaveable: (leave) => call.onGone(leave) })
       return entry instanceof Promise
         ? entry.then(entered, (error: unknown) => this.#storeFailed(error, enteredAt))
@@ -178,6 +183,7 @@ class Forwarding {
         if (because !== undefined) lane.metrics.queueWait.observeMs(waitedMs, call.id)
         call.usage = admission.permit.usage
         noteWouldDeny(call, lane, client, this.#env.metrics)
+        if (!admission.permit.isLocal) noteUsage(call, lane)
         return admission
       case 'gone':
         return GONE
@@ -228,6 +234,7 @@ class Forwarding {
       slowMs: upstream.config.breaker.slow ?? Infinity,
       body,
       headersMs: Math.min(timeouts.headers, this.#deadline - now),
+      hasOthers: this.#proof?.hasOthers === true,
       judge: (ending) => this.#repeatAfter(ending),
       onlooker,
     })
@@ -258,12 +265,11 @@ class Forwarding {
 
   /** How long to wait before the call is sent once more, or undefined if this was its end. */
   #repeatAfter(ending: Ending): number | undefined {
-    const { upstream, lane } = this.#target
+    const { upstream } = this.#target
     const call = this.#call
     if (ending.kind === 'response') {
       if (this.#reason === 'credential') this.#proof?.settled(ending.status)
       if (ending.status < 400) return undefined
-      if (ending.status === 429) countThrottled(call, lane)
       if (this.#isWorthAnotherCredential(ending)) return 0
     }
     const situation = {
@@ -279,12 +285,14 @@ class Forwarding {
     const delayMs = decide(judged, this.#policy, situation, this.#env.random)
     // An open breaker would refuse the repeat; the upstream's own answer says more.
     if (delayMs === undefined || this.#breaker.isRefusing) return undefined
-    if (!upstream.retryBudget.withdraw()) {
+    // Repeats that wait for their turn add no traffic: what is let through is what the quota allows.
+    if (ending.kind === 'throttled') this.#graceMs += ending.pauseMs + TURN_MS
+    else if (!upstream.retryBudget.withdraw()) {
       upstream.budgetExhausted.increment(call.id)
       return undefined
     }
     this.#delayMs = delayMs
-    this.#reason = ending.kind === 'response' ? `status_${ending.status}` : ending.kind
+    this.#reason = 'status' in ending ? `status_${ending.status}` : ending.kind
     return delayMs
   }
 
@@ -324,13 +332,6 @@ class Forwarding {
 function isSafe({ request }: Call, { route, upstream }: Target): boolean {
   if (route.retry === 'safe') return true
   return upstream.config.retry.idempotencyKey === 'honoured' && Boolean(request.headers['idempotency-key'])
-}
-
-/** A 429 that our own count would not have led to expect means another consumer, or a changed limit. */
-function countThrottled(call: Call, { metrics: { throttled } }: Lane): void {
-  const isExplained = call.usage.some(({ limit, used }) => used >= limit.requests)
-  const series = isExplained ? throttled.explained : throttled.unexplained
-  series.increment(call.id)
 }
 
 function bodyOf(call: Call, { config: { retry, timeouts, maxBody } }: Upstream, mayRepeat: boolean): RequestBody {
@@ -379,6 +380,10 @@ function closedFailure(because: Closing, lane: Lane): Failure {
 /** The account; the home of its meter may be the whole upstream. */
 function nameOf({ labels: { upstream, account } }: Lane): string {
   return `${upstream}/${account}`
+}
+
+function noteUsage({ usage, id }: Call, { watches }: Lane): void {
+  for (let i = 0; i < usage.length; i++) watches[i]?.note(usage[i]!, id)
 }
 
 /** Limits that are not enforced say what they would have done. As of the charge, those made in one step with it included. */

@@ -8,6 +8,7 @@ import type { Route } from '../routing/route.ts'
 import { type Counting, homeOf, Rule, rulesFor, type Traits } from './charges.ts'
 import type { Failure } from './failure.ts'
 import type { AccountServices, Lane } from './account.ts'
+import { LimitWatch } from './limit-watch.ts'
 
 /** Meters of calls of one kind that are remembered; costs by bytes can make any number. */
 const LANES_KEPT = 1_024
@@ -17,6 +18,11 @@ interface Kind {
   readonly rules: readonly Rule[]
   readonly only: Lane | undefined
   readonly varying: Map<string, Lane>
+}
+
+interface Charge {
+  readonly limit: Limit
+  readonly units: number
 }
 
 /** What all lanes of a class have in common. */
@@ -32,6 +38,7 @@ interface ClassParts {
 export interface Shown {
   readonly limit: Limit
   readonly account: string
+  readonly watch: LimitWatch
 }
 
 export interface LanesOptions {
@@ -141,7 +148,7 @@ export class Lanes {
       const groups = charges.map(({ group }) => group).filter((group) => group !== '')
       lane = this.#openLane(
         route.class,
-        charges.map(({ rule, units, group }) => ({ limit: this.#limitOf(rule, group), units })),
+        charges.flatMap(({ rule, units, group }) => this.#chargesOf(rule, units, group)),
         [...new Set(groups)].join(''),
       )
       varying.set(key, lane)
@@ -149,21 +156,35 @@ export class Lanes {
     return lane
   }
 
+  /** What is charged to a limit, and to its pace, which no call can exceed by itself. */
+  #chargesOf(rule: Rule, units: number, group: string): Charge[] {
+    const charge = { limit: this.#limitOf(rule, group), units }
+    const pace = rule.paceOf(group)
+    return pace === undefined ? [charge] : [charge, { limit: pace, units: Math.min(units, pace.requests) }]
+  }
+
   #limitOf(rule: Rule, group: string): Limit {
     const limit = rule.limitOf(group)
     if (!this.#shown.has(limit.id)) {
-      this.#shown.set(limit.id, { limit, account: rule.account })
+      this.#shown.set(limit.id, { limit, account: rule.account, watch: this.#watch(limit, rule) })
       this.#meter = undefined
     }
     return limit
   }
 
-  #openLane(className: string, charges: readonly { limit: Limit; units: number }[], group: string): Lane {
+  #watch(limit: Limit, { account }: Rule): LimitWatch {
+    const { upstream, services } = this.#options
+    return new LimitWatch(limit, { upstream, account, services })
+  }
+
+  #openLane(className: string, charges: readonly Charge[], group: string): Lane {
     const { labels, metrics, capacity, rooms } = this.#partsOf(className)
-    const { ledger, clock } = this.#options.services
+    const { upstream, account, services } = this.#options
+    const { ledger, clock } = services
+    const watches = charges.map(({ limit }) => (limit.isEnforced ? this.#shown.get(limit.id)?.watch : undefined))
     const room = rooms.getOrInsertComputed(group, () => new WaitingRoom({ ledger, clock, capacity }))
     if (this.#closing !== undefined) room.close(this.#closing)
-    return { meter: meterOf(this.#home, charges), room, labels, metrics }
+    return { meter: meterOf(this.#home, charges, `${upstream}/${account}`), room, labels, metrics, watches }
   }
 
   #partsOf(className: string): ClassParts {

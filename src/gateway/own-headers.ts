@@ -1,4 +1,4 @@
-import type { LimitUsage } from '../quota/ledger.ts'
+import { allowedOf, type LimitUsage } from '../quota/ledger.ts'
 import type { Call } from './call.ts'
 
 /** Adds what the gateway says in every response to a call: names and values in turn. */
@@ -23,8 +23,8 @@ function tightestOf(usage: readonly LimitUsage[], units: readonly number[]): Lim
   let fewest = Infinity
   for (let i = 0; i < usage.length; i++) {
     const one = usage[i]!
-    // The fields are about requests in a window, of limits that are kept.
-    if (!one.limit.isEnforced || one.limit.kind === 'concurrent') continue
+    // The fields are about requests in a window of the vendor's, of limits that are kept.
+    if (!one.limit.isEnforced || one.limit.kind === 'concurrent' || one.limit.kind === 'pace') continue
     const calls = remainingOf(one) / (units[i] ?? 1)
     if (calls >= fewest) continue
     tightest = one
@@ -51,6 +51,6 @@ function quotaHeaders(usage: LimitUsage, now: number, headers: string[]): void {
   )
 }
 
-function remainingOf({ limit, used }: LimitUsage): number {
-  return Math.max(0, limit.requests - used)
+function remainingOf(usage: LimitUsage): number {
+  return Math.max(0, allowedOf(usage) - usage.used)
 }

@@ -1,5 +1,5 @@
 import { collectDefaultMetrics, Gauge, Registry } from '@prometheus-io/client'
-import type { LimitUsage } from '../quota/ledger.ts'
+import { allowedOf, type LimitUsage } from '../quota/ledger.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import { CounterSeries, Family, HistogramSeries } from './series.ts'
 
@@ -82,13 +82,14 @@ export class Metrics {
     'quota_would_deny',
     'Attempts that a limit with enforce: false would have held back.',
   )
+  readonly quotaLow = this.#counter('quota_low', 'How often less than a tenth of a limit was left; once an episode.')
   readonly budgetExhausted = this.#counter(
     'retry_budget_exhausted',
     'Repeats left out because the retry budget was spent.',
   )
   readonly throttled = this.#counter(
     'upstream_throttled',
-    'Responses 429 of an upstream; explained is "no" where the ledger had quota left.',
+    'Refusals of an upstream because of too many calls; explained is "no" where there should have been quota.',
   )
   readonly credentialRenewals = this.#counter(
     'credential_renewals',
@@ -202,6 +203,14 @@ export class Metrics {
       for (const { labels, usage } of await observed.usage())
         gauge.set(quotaLabels(labels, usage), usage.limit.requests)
     })
+    this.#gauge(
+      'quota_effective_limit',
+      'What of a limit can be used now: less than it while the upstream lets less through, or others use it.',
+      QUOTA,
+      async (gauge, observed) => {
+        for (const { labels, usage } of await observed.usage()) gauge.set(quotaLabels(labels, usage), allowedOf(usage))
+      },
+    )
     this.#gauge('quota_used', 'Calls that count against a limit now.', QUOTA, async (gauge, observed) => {
       for (const { labels, usage } of await observed.usage()) gauge.set(quotaLabels(labels, usage), usage.used)
     })

@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../clock.ts'
-import type { Grant, Meter, StoreUnavailableError } from './ledger.ts'
+import type { Grant, Lesson, Meter, StoreUnavailableError } from './ledger.ts'
 import type { Argument } from './script-call.ts'
 
 export interface Waiting {
@@ -27,6 +27,9 @@ export class Batch {
   readonly refund = new Map<number, Ended>()
   readonly leave = new Map<number, Ended>()
   readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
+  /** What answers have taught; of what the upstream had counted only the latest, by limit. */
+  readonly lessons: Argument[][] = []
+  readonly counted = new Map<string, Argument[]>()
   /** By when it goes even if no charge does. */
   dueAt = Infinity
 
@@ -43,6 +46,25 @@ export class Batch {
     }
   }
 
+  teach(chargedAt: number, lesson: Lesson, pauseField: string): void {
+    const at = micros(chargedAt)
+    switch (lesson.kind) {
+      case 'pause':
+        this.lessons.push(['pause', pauseField, Math.ceil(lesson.ms)])
+        return
+      case 'refused':
+        this.lessons.push(['refused', this.meter.limits[lesson.limit]!.id, at])
+        return
+      case 'counted': {
+        const { units, tolerance, resetMs, isRefused } = lesson
+        const { id } = this.meter.limits[lesson.limit]!
+        const change = ['counted', id, at, units, tolerance, micros(resetMs), isRefused ? 1 : 0]
+        if (isRefused) this.lessons.push(change)
+        else if (Number(this.counted.get(id)?.[2] ?? 0) <= at) this.counted.set(id, change)
+      }
+    }
+  }
+
   /** As the script wants them. */
   changes(): Argument[][] {
     const changes: Argument[][] = []
@@ -50,6 +72,7 @@ export class Batch {
     for (const what of CHANGES) {
       for (const [at, { calls, latest }] of this[what]) changes.push([what, micros(at), calls, micros(latest)])
     }
+    changes.push(...this.lessons, ...this.counted.values())
     return changes
   }
 }

@@ -1,3 +1,4 @@
+import { Learned } from './learned.ts'
 import { type Limit, SLOTS } from './limit.ts'
 
 /** A part of the quota that comes back: `units` of it, `inMs` from now. */
@@ -28,38 +29,82 @@ export class Counter {
   /** The bucket of the latest time seen. */
   #current = 0
   #sum = 0
+  #learned: Learned | undefined
 
   constructor(limit: Limit) {
     this.limit = limit
   }
 
-  /** What counts against the limit now. */
+  /** What counts against the limit now, without what others have used. */
   used(now: number): number {
     this.#advance(now)
     return this.limit.kind === 'calendar' ? this.#counts[this.#current % SLOTS]! : this.#sum
   }
 
-  /** What a call that is sent now can be charged; negative where more is charged than allowed. */
-  free(now: number): number {
+  /** What a call of so many units that is sent now can be charged; negative where more is charged than allowed. */
+  free(now: number, units = 0): number {
+    const used = this.#most(now)
+    return this.#allowed(now, used, units) - used
+  }
+
+  /** Units that may be used now; undefined while they are as many as configured. */
+  effective(now: number): number | undefined {
+    const allowed = this.#allowed(now, 0, 0)
+    return allowed < this.limit.requests ? allowed : undefined
+  }
+
+  /** The upstream refused a call charged at `at`, though there should be quota. */
+  refuse(now: number, at: number, units: number): void {
+    const used = this.#most(now)
+    const allowed = this.#allowed(now, used, 0)
+    ;(this.#learned ??= new Learned()).refuse(now, at, units, allowed, used)
+  }
+
+  /**
+   * The upstream had counted so many units when it answered a call charged at `at`; see `Learned`. Returns whether it tells
+   * anything of others.
+   */
+  believe(now: number, at: number, counted: number, tolerance: number, resetMs: number): boolean {
+    const used = this.#most(now)
+    this.#allowed(now, used, 0)
+    const { kind, bucketMs, kept, slackMs } = this.limit
+    const window = kind === 'calendar' ? (this.#current + 1) * bucketMs + slackMs - now : bucketMs * kept
+    return (this.#learned ??= new Learned()).believe(now, at, { counted, used, tolerance, reset: resetMs, window })
+  }
+
+  #allowed(now: number, used: number, units: number): number {
+    const { requests, growthMs } = this.limit
+    if (this.#learned?.isOver(growthMs, now) === true) this.#learned = undefined
+    return this.#learned === undefined ? requests : this.#learned.allowed(requests, used + units, growthMs, now)
+  }
+
+  /** The most that is charged in one of the windows in which a call that is sent now may be counted. */
+  #most(now: number): number {
     this.#advance(now)
-    const { kind, requests, slackMs, holdMs } = this.limit
-    if (kind !== 'calendar') return requests - this.#sum
+    const { kind, slackMs, holdMs } = this.limit
+    if (kind !== 'calendar') return this.#sum
     let most = 0
-    for (let bucket = this.bucketOf(now - slackMs); bucket <= this.bucketOf(now + holdMs); bucket++) {
+    const first = Math.max(this.bucketOf(now - slackMs), this.#current - this.limit.kept)
+    for (let bucket = first; bucket <= this.bucketOf(now + holdMs); bucket++) {
       most = Math.max(most, this.#counts[bucket % SLOTS]!)
     }
-    return requests - most
+    return most
   }
 
   /** Charges calls that are sent at `at`, whatever is used already. */
   charge(now: number, at: number, units: number): void {
     this.#advance(now)
-    const { slackMs, holdMs } = this.limit
+    const { requests, slackMs, holdMs, bucketMs, kept } = this.limit
     this.#add(now, at - slackMs, at + holdMs, units)
+    this.#learned?.charged(now, requests, this.#sum, bucketMs * kept)
   }
 
-  /** Calls charged at `at` can't be counted by the upstream later than `now + laterMs`, which may be past. Not for `concurrent`. */
+  /**
+   * Calls charged at `at` can't be counted by the upstream later than `now + laterMs`, which may be past. Not for
+   * `concurrent`; to a `pace` it makes no difference.
+   */
   settle(now: number, at: number, units: number, laterMs: number): void {
+    if (this.limit.kind === 'pace') return
     this.#advance(now)
     this.#takeBack(at, units)
     this.addSettled(now, at, units, laterMs)
@@ -68,12 +113,14 @@ export class Counter {
   /** What `settle` adds, of a charge that is not to be found here. */
   addSettled(now: number, at: number, units: number, laterMs: number): void {
     const { kind, slackMs } = this.limit
+    if (kind === 'pace') return
     this.#advance(now)
     this.#add(now, at - slackMs, now + laterMs + (kind === 'calendar' ? slackMs : 0), units)
   }
 
   /** Moves the charge of calls in flight from `at` to `to`. */
   renew(now: number, at: number, to: number, units: number): void {
+    if (this.limit.kind === 'pace') return
     this.#advance(now)
     this.#takeBack(at, units)
     const { slackMs, holdMs } = this.limit
@@ -102,7 +149,27 @@ export class Counter {
     // Not before the call can't be counted in this window any more, whichever clock is behind.
     if (kind === 'calendar') return [{ inMs: (this.#current + 1) * bucketMs + slackMs - now, units: used }]
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
-    return this.charges(now).map(({ bucket, units }) => ({ inMs: this.#leavesAt(bucket) - now, units }))
+    const releases = this.charges(now).map(({ bucket, units }) => ({ inMs: this.#leavesAt(bucket) - now, units }))
+    return withOthers(releases, this.others(now), 1 - this.free(now))
+  }
+
+  /** Units that could be used if others did not use them; undefined where that is none. */
+  others(now: number): Others | undefined {
+    const learned = this.#learned
+    if (learned === undefined || learned.othersAt(now) === 0) return undefined
+    const { requests, growthMs } = this.limit
+    const units = learned.cap(requests, growthMs, now) - this.#allowed(now, 0, 0)
+    return units === 0 ? undefined : { units, lookInMs: learned.lookAt - now, untilInMs: learned.until - now }
+  }
+
+  /** What the upstream's answers have taught, if anything. */
+  get taught(): Readonly<Learned> | undefined {
+    return this.#learned
+  }
+
+  /** Knows from now on what that one knows of the same limit. */
+  teach({ taught }: Counter): void {
+    this.#learned = taught && Object.assign(new Learned(), taught)
   }
 
   /** What counts now, by bucket, oldest first. */
@@ -188,4 +255,22 @@ export class Counter {
     }
     this.#skipEmpty()
   }
+}
+
+/** Units of a limit that others have used, when a call may look whether they still do, and until when that is believed. */
+export interface Others {
+  readonly units: number
+  readonly lookInMs: number
+  readonly untilInMs: number
+}
+
+/** What others have used comes back, too: what a call is missing as soon as it may look, the rest when it is not believed. */
+export function withOthers(releases: readonly Release[], others: Others | undefined, missing: number): Release[] {
+  if (others === undefined) return [...releases]
+  const looking = Math.max(0, Math.min(others.units, missing))
+  const theirs = [
+    { inMs: Math.max(0, others.lookInMs), units: looking },
+    { inMs: others.untilInMs, units: others.units - looking },
+  ]
+  return [...releases, ...theirs].sort((a, b) => a.inMs - b.inMs)
 }

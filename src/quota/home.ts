@@ -94,6 +94,8 @@ export class Home {
   /** Times of answers with their numbers, oldest first. */
   #notes: { number: number; at: number }[] = []
   readonly #shares = new Map<string, Share>()
+  /** Until when, by our clock, the upstream wants no calls of an account. */
+  readonly #pauses = new Map<string, number>()
   readonly #sharesOf = new WeakMap<Meter, readonly Share[]>()
   /** Redis's clock less ours lies between these two. */
   #leastOffset = 0
@@ -105,6 +107,17 @@ export class Home {
 
   constructor(name: string) {
     this.name = name
+  }
+
+  /** The upstream wants no calls of the meter's account for so long. */
+  pause(meter: Meter, now: number, ms: number): void {
+    this.#pauses.set(meter.account, Math.max(this.pausedUntil(meter, now), now + ms))
+  }
+
+  /** 0 if it does. */
+  pausedUntil({ account }: Meter, now: number): number {
+    const until = this.#pauses.get(account) ?? 0
+    return until > now ? until : 0
   }
 
   sharesOf(meter: Meter): readonly Share[] {
@@ -256,6 +269,8 @@ export class Home {
 
   /** Units that may be charged without Redis now. */
   #left(share: Share, now: number): number {
+    // Each gateway paces its own: together they send no more than their leases anyway.
+    if (share.limit.kind === 'pace') return share.own.free(this.time(now))
     if (this.returnAt === undefined && this.becomesAlone(now)) return share.cap - share.used(this.time(now))
     return this.returnAt === undefined && now >= this.#leasedUntil ? 0 : share.lease
   }
@@ -296,10 +311,12 @@ export class Home {
   spend(meter: Meter, wanted: number, now: number, isOpen: boolean): Spent | undefined {
     const time = this.time(now)
     const shares = this.sharesOf(meter)
-    let granted = wanted
+    const pausedUntil = this.pausedUntil(meter, now)
+    let granted = pausedUntil > 0 ? 0 : wanted
     for (const [i, share] of shares.entries()) {
       if (isOpen || !share.limit.isEnforced) continue
-      if (!this.#isThere && Math.max(share.cap, share.lease) < meter.units[i]!) return undefined
+      if (!this.#isThere && share.limit.kind !== 'pace' && Math.max(share.cap, share.lease) < meter.units[i]!)
+        return undefined
       granted = Math.min(granted, Math.floor(this.#left(share, now) / meter.units[i]!))
     }
     granted = Math.max(0, granted)
@@ -311,7 +328,7 @@ export class Home {
         share.lease = Math.max(0, share.lease - units)
       }
     }
-    const schedule = granted < wanted ? this.#schedule(meter, now) : undefined
+    const schedule = granted < wanted ? this.#schedule(meter, now, pausedUntil) : undefined
     return { at: time, granted, usage: this.usage(meter, now), schedule }
   }
 
@@ -325,7 +342,7 @@ export class Home {
     }))
   }
 
-  #schedule(meter: Meter, now: number): Schedule {
+  #schedule(meter: Meter, now: number, pausedUntil: number): Schedule {
     const time = this.time(now)
     // Until it is known whether Redis is away, or until all gateways have told it what it lacks.
     const waitMs = (this.returnAt ?? this.#departedAt + PATIENCE_MS) - now
@@ -340,6 +357,7 @@ export class Home {
         const releases = [...soon, ...own.map(({ inMs, units }) => ({ inMs: Math.max(inMs, waitMs), units }))]
         return { limit: share.limit, units: meter.units[i]!, free, releases }
       }),
+      pausedUntil,
     )
   }
 
@@ -406,6 +424,7 @@ export class Home {
   renew({ meter, at, unsettled, open, isLocal }: Grant, to: number, now: number): void {
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(meter).entries()) {
+      if (share.limit.kind === 'pace') continue
       const units = (share.limit.kind === 'concurrent' ? open : unsettled) * meter.units[i]!
       share.own.renew(time, at, to, units)
       if (this.mode === 'shared') continue
@@ -418,6 +437,7 @@ export class Home {
   oweRenewed(meter: Meter, to: number, calls: number, open: number, now: number): void {
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(meter).entries()) {
+      if (share.limit.kind === 'pace') continue
       share.owe().charge(time, to, (share.limit.kind === 'concurrent' ? open : calls) * meter.units[i]!)
     }
   }

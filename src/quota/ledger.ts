@@ -1,10 +1,12 @@
 import type { Limit } from './limit.ts'
-import type { Schedule } from './schedule.ts'
+import { Schedule } from './schedule.ts'
 
 /** All limits that one kind of call is charged to, together or not at all, and how many units to each. */
 export interface Meter {
   /** Where the limits are counted, usually `upstream/account`: one step can charge everything of one home. */
   readonly home: string
+  /** Whose calls are held back together when the upstream wants none of them for a while. */
+  readonly account: string
   readonly limits: readonly Limit[]
   /** Units that one call is charged, in the order of the limits. */
   readonly units: readonly number[]
@@ -14,10 +16,11 @@ export interface Meter {
   readonly renewMs: number
 }
 
-export function meterOf(home: string, charges: readonly { limit: Limit; units?: number }[]): Meter {
+export function meterOf(home: string, charges: readonly { limit: Limit; units?: number }[], account = home): Meter {
   const limits = charges.map(({ limit }) => limit)
   return {
     home,
+    account,
     limits,
     units: charges.map(({ units = 1 }) => units),
     hasConcurrent: limits.some(({ kind }) => kind === 'concurrent'),
@@ -31,7 +34,30 @@ export interface LimitUsage {
   readonly used: number
   /** Milliseconds until the oldest charge leaves the window. */
   readonly resetMs: number
+  /** Units that may be used now, where the upstream lets through less than the limit, or others use it. */
+  readonly effective?: number | undefined
 }
+
+/** Units of it that may be used now. */
+export function allowedOf({ limit, effective }: LimitUsage): number {
+  return effective === undefined ? limit.requests : effective
+}
+
+/** What the upstream's answer to one call teaches. `limit` is the number of a limit in the call's meter. */
+export type Lesson =
+  /** So many units it has counted; see `Learned`. And it refused the call, maybe. */
+  | {
+      readonly kind: 'counted'
+      readonly limit: number
+      readonly units: number
+      readonly tolerance: number
+      readonly resetMs: number
+      readonly isRefused: boolean
+    }
+  /** It refused the call although there should be quota: somebody else uses it, or there is less of it. */
+  | { readonly kind: 'refused'; readonly limit: number }
+  /** It wants no calls of the account for so long. */
+  | { readonly kind: 'pause'; readonly ms: number }
 
 /** The answer to a charge: calls that may be sent now, and what has become of them since. */
 export class Grant {
@@ -42,6 +68,8 @@ export class Grant {
   readonly usage: readonly LimitUsage[]
   /** When more will be free; undefined if everything asked for was granted. */
   readonly schedule: Schedule | undefined
+  /** The ledger's time of the charge. */
+  readonly chargedAt: number
   /** The ledger's time of the charge, or of its last renewal. */
   at: number
   /** Calls of which no response headers are here yet, and calls that are not over. */
@@ -58,6 +86,7 @@ export class Grant {
     { schedule, isLocal = false }: { schedule?: Schedule | undefined; isLocal?: boolean } = {},
   ) {
     this.meter = meter
+    this.chargedAt = at
     this.at = at
     this.granted = granted
     this.usage = usage
@@ -71,6 +100,12 @@ export class Grant {
   get isInFlight(): boolean {
     return this.unsettled > 0 || (this.open > 0 && this.meter.hasConcurrent)
   }
+}
+
+/** The grant of calls that are charged to nothing: all of them, or none while the upstream wants none. */
+export function uncounted(meter: Meter, wanted: number, now: number, pausedUntil: number): Grant {
+  if (pausedUntil <= now) return new Grant(meter, now, wanted, [])
+  return new Grant(meter, now, 0, [], { schedule: new Schedule(now, [], pausedUntil) })
 }
 
 /**
@@ -100,6 +135,8 @@ export interface Ledger {
   refund(grant: Grant): void
   /** One call is not in flight any more, whatever became of it: it does not count any more among those at once. */
   leave(grant: Grant): void
+  /** What the answer to one call taught; holds for every call that is charged later, by whatever gateway. */
+  learn(grant: Grant, lesson: Lesson): void
   /** What counts now, for metrics and the admin API. */
   usage(meter: Meter): Promise<readonly LimitUsage[]>
   /** Whether charges can be expected to work. */

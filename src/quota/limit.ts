@@ -1,3 +1,5 @@
+import { LONGEST_GROWTH_MS } from './learned.ts'
+
 /** What a limit counts, as a configuration or a preset states it. */
 export interface LimitSpec {
   /** Its identity within the home of its meter, such as `read.60000`; two limits of a home never share one. */
@@ -11,9 +13,10 @@ export interface LimitSpec {
   readonly windowMs?: number
   /**
    * `rolling`: in any window. `calendar`: in each window that begins at a multiple of its length since 1970, UTC.
-   * `concurrent`: in flight at once, from dispatch to the end of the response.
+   * `concurrent`: in flight at once, from dispatch to the end of the response. `pace`: in any window, by the gateway's own
+   * wish: calls count when they are sent, and never again.
    */
-  readonly kind?: 'rolling' | 'calendar' | 'concurrent'
+  readonly kind?: 'rolling' | 'calendar' | 'concurrent' | 'pace'
   /** How long after a call was given up (timeout, broken connection, dead gateway) the upstream may still count it. */
   readonly slackMs?: number
   /** False: counted and shown, but nothing is refused because of it. */
@@ -32,6 +35,8 @@ export interface Limit extends Required<LimitSpec> {
   readonly kept: number
   /** How often the charge of a call that is in flight is renewed. */
   readonly renewMs: number
+  /** The time in which a limit that the upstream made smaller grows back by a step; see `Learned`. */
+  readonly growthMs: number
   /** A call in flight is charged as if it came this much later, so that its charge outlives a gateway that dies. */
   readonly holdMs: number
 }
@@ -54,6 +59,7 @@ let made = 0
 
 export function limitOf(spec: LimitSpec): Limit {
   const { kind = 'rolling', windowMs = 0, isEnforced = true, published = spec.requests } = spec
+  if (kind === 'pace') return paceOf({ ...spec, published, isEnforced, windowMs })
   const renewMs = kind === 'concurrent' ? CONCURRENT_RENEWAL_MS : Math.min(windowMs / 4, LONGEST_RENEWAL_MS)
   const wanted = spec.slackMs ?? DEFAULT_SLACK_MS
   // What is in flight must fit into the buckets ahead, so for windows shorter than that the slack is one window.
@@ -61,7 +67,9 @@ export function limitOf(spec: LimitSpec): Limit {
   // Twice, because one renewal may be late.
   const holdMs = 2 * renewMs + slackMs
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
-  const common = { ...spec, published, kind, windowMs, isEnforced, label, slackMs, renewMs, holdMs, order: made++ }
+  const growthMs = Math.min(windowMs, LONGEST_GROWTH_MS)
+  const counted = { isEnforced, slackMs, renewMs, holdMs, order: made++ }
+  const common = { ...spec, published, growthMs, kind, windowMs, label, ...counted }
   switch (kind) {
     case 'rolling':
       return { ...common, bucketMs: windowMs / BUCKETS, kept: BUCKETS }
@@ -71,4 +79,18 @@ export function limitOf(spec: LimitSpec): Limit {
     case 'concurrent':
       return { ...common, bucketMs: holdMs / CONCURRENT_BUCKETS, kept: 0 }
   }
+}
+
+/** The upstream does not count it, so nothing of it has to outlast a call in flight, or to be renewed. */
+function paceOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 'windowMs'>): Limit {
+  const counted = {
+    growthMs: spec.windowMs,
+    slackMs: 0,
+    renewMs: Infinity,
+    holdMs: 0,
+    bucketMs: spec.windowMs / BUCKETS,
+    kept: BUCKETS,
+    order: made++,
+  }
+  return { ...spec, kind: 'pace', label: 'pace', ...counted }
 }

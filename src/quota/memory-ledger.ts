@@ -1,7 +1,15 @@
 import type { Clock } from '../clock.ts'
 import { Counter } from './counter.ts'
 import { InFlight } from './in-flight.ts'
-import { Grant, type Ledger, type LimitUsage, type Meter, StoreUnavailableError } from './ledger.ts'
+import {
+  Grant,
+  type Ledger,
+  type Lesson,
+  type LimitUsage,
+  type Meter,
+  StoreUnavailableError,
+  uncounted,
+} from './ledger.ts'
 import type { LedgerFiles, StoredHome, StoredLimit } from './ledger-files.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
@@ -32,6 +40,8 @@ export class MemoryLedger implements Ledger {
   readonly #stored: Map<string, StoredHome>
   readonly #loadedAt: number
   readonly #inFlight: InFlight
+  /** Until when the upstream wants no calls of an account. */
+  readonly #pauses = new Map<string, number>()
 
   constructor(clock: Clock, files?: LedgerFiles) {
     this.#clock = clock
@@ -43,12 +53,14 @@ export class MemoryLedger implements Ledger {
 
   charge(meter: Meter, wanted: number): Grant {
     const now = this.#clock.now()
-    const tallies = this.#talliesOf(meter)
     const { units } = meter
-    let granted = wanted
+    const pausedUntil = this.#pauses.size === 0 ? 0 : this.#pausedUntil(meter, now)
+    if (units.length === 0) return uncounted(meter, wanted, now, pausedUntil)
+    const tallies = this.#talliesOf(meter)
+    let granted = pausedUntil > 0 ? 0 : wanted
     for (let i = 0; i < tallies.length; i++) {
       const { counter } = tallies[i]!
-      if (counter.limit.isEnforced) granted = Math.min(granted, Math.floor(counter.free(now) / units[i]!))
+      if (counter.limit.isEnforced) granted = Math.min(granted, Math.floor(counter.free(now, units[i]) / units[i]!))
     }
     if (granted > 0) {
       this.#reserve(meter, tallies, granted, now)
@@ -57,7 +69,7 @@ export class MemoryLedger implements Ledger {
       }
     } else granted = 0
     const usage = usageOf(tallies, now)
-    const schedule = granted < wanted ? this.#scheduleOf(meter, tallies, now) : undefined
+    const schedule = granted < wanted ? this.#scheduleOf(meter, tallies, now, pausedUntil) : undefined
     const grant = new Grant(meter, now, granted, usage, { schedule })
     if (granted > 0) this.#inFlight.add(grant)
     return grant
@@ -103,6 +115,32 @@ export class MemoryLedger implements Ledger {
       if ((counter.limit.kind === 'concurrent') !== (which === 'concurrent')) continue
       counter.refund(now, at, meter.units[i]!)
     }
+  }
+
+  learn({ meter, chargedAt }: Grant, lesson: Lesson): void {
+    const now = this.#clock.now()
+    switch (lesson.kind) {
+      case 'pause':
+        this.#pauses.set(meter.account, Math.max(this.#pausedUntil(meter, now), now + lesson.ms))
+        return
+      case 'refused':
+        this.#talliesOf(meter)[lesson.limit]!.counter.refuse(now, chargedAt, meter.units[lesson.limit]!)
+        return
+      case 'counted': {
+        const { limit, units, tolerance, resetMs, isRefused } = lesson
+        const { counter } = this.#talliesOf(meter)[limit]!
+        counter.believe(now, chargedAt, units, tolerance, resetMs)
+        if (isRefused) counter.refuse(now, chargedAt, meter.units[limit]!)
+      }
+    }
+  }
+
+  /** 0 if it is not. */
+  #pausedUntil({ account }: Meter, now: number): number {
+    const until = this.#pauses.get(account) ?? 0
+    if (until > now) return until
+    this.#pauses.delete(account)
+    return 0
   }
 
   usage(meter: Meter): Promise<readonly LimitUsage[]> {
@@ -205,7 +243,7 @@ export class MemoryLedger implements Ledger {
     this.#files.save(home, limits)
   }
 
-  #scheduleOf({ units }: Meter, tallies: readonly Tally[], now: number): Schedule {
+  #scheduleOf({ units }: Meter, tallies: readonly Tally[], now: number, pausedUntil: number): Schedule {
     return new Schedule(
       now,
       tallies.map(({ counter }, i) => ({
@@ -214,6 +252,7 @@ export class MemoryLedger implements Ledger {
         free: counter.free(now),
         releases: counter.releases(now),
       })),
+      pausedUntil,
     )
   }
 }
@@ -223,5 +262,6 @@ function usageOf(tallies: readonly Tally[], now: number): LimitUsage[] {
     limit: counter.limit,
     used: counter.used(now),
     resetMs: counter.resetMs(now),
+    effective: counter.effective(now),
   }))
 }

@@ -2,7 +2,8 @@
 -- Redis's own clock. A home is one hash: how often each gateway has called, until when the hash is kept (milliseconds), and
 -- a counter for each limit. A counter is
 --   a header: the sum of all charges; the oldest bucket that holds some, and the current one; the units reserved for leases,
---     and until when these are wanted back, in milliseconds; whether there are earlier entries;
+--     and until when these are wanted back, in milliseconds; whether there are earlier entries (1), and something that the
+--     upstream's answers taught (2), which is in a field of its own, as learned.ts has it;
 --   an entry for each bucket that holds charges: its number modulo SLOTS, its count. The last bucket comes first, then the
 --     others in their order. Of many the early ones, which change no more, are in a field of their own.
 --
@@ -10,40 +11,51 @@
 -- by one call and written by another, what is rarely wanted is apart, the reply is one string, and `+ 0` makes a number of
 -- an argument without the call that `tonumber` is.
 --
+-- Until when the upstream wants no calls of an account is in a field, too.
+--
 -- KEYS  1: the home; 2: the leases taken of its limits; both in one hash slot
 -- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing
 --       2: the time, empty for Redis's own (only tests step it)   3: calls wanted, of the last kind   4: kinds of call
 --       5: additions
 --       6: milliseconds for which leases are taken, 0: not now   7: 1 if these are to be just those that are given
---       8: limits   9: the gateway, then the name of each limit
---       then per limit: kind (0 rolling, 1 calendar, 2 concurrent), allowed units, and in microseconds: bucket, hold,
+--       8: limits   9: the field of the account's pause   10: the gateway, then the name of each limit
+--       then per limit: kind (0 rolling, 1 calendar, 2 concurrent, 3 pace), allowed units, and in microseconds: bucket, hold,
 --         slack
 --       then per kind of call: its units of each limit, 0 where it is not charged to it; how many changes, and these: what (settle, abandon, refund: of limits with a window; leave: of calls at once; renew: of both),
 --         time of the charge, its calls, and for "settle" and "abandon" when they were over at the latest, for "renew" the
---         new time, for the others 0; for "renew" also its calls that are not over
+--         new time, for the others 0; for "renew" also its calls that are not over; or what was taught: "pause", its field, its
+--         milliseconds; "refused", the name of a limit, time of the charge; "counted", the same, the units, the tolerance,
+--         microseconds until more comes back, 1 if the call was refused
 --       then additions: number of the limit, bucket, units
 --       then, if leases are taken, per limit the lease that the gateway knows it has
 -- Reply, as doubles: time, the number of this call, calls granted (-1: nothing was done, because the number was not
 --        right, or it is the first and what is known here may lack charges of other gateways), limits,
 --        then per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
 --        leased to others, as far as that was of interest; then, unless all were granted, per limit how many numbers
---        follow, and these: bucket, units of each charge
+--        follow, and these: bucket, units of each charge; then, where something was taught, five numbers each: the limit,
+--        what of it may be used, how much more without others, and microseconds until a call may look whether these are still
+--        there, and until they are not believed to be; or 0, the milliseconds of the pause that are left, and zeros
 local SLOTS = 256
 local HEADER, HEADER_BYTES = '>I4I6I6I4I6BBI4', 32
 local ENTRY, ENTRY_BYTES = '>BI4', 5
 -- Entries that are left where they are read with each call.
 local MOST_BYTES = 16 * ENTRY_BYTES
 local STIRRING = 6
-local SCALARS, FIELDS = 9, 5
-local CALENDAR, CONCURRENT = '1', '2'
-local KEPT = { ['0'] = 100, [CALENDAR] = 1, [CONCURRENT] = 0 }
+local SCALARS, FIELDS = 10, 5
+local CALENDAR, CONCURRENT, PACE = '1', '2', '3'
+local KEPT = { ['0'] = 100, [CALENDAR] = 1, [CONCURRENT] = 0, [PACE] = 100 }
+-- Level, least, since, others, until, lookAt, toldAt.
+local LEARNED = '>ddddddd'
+local CALM_UNTIL, NEAR_UNTIL, BEYOND_UNTIL, GROWN_AT, MARGIN, PROBE, LOOK_AFTER = 1.5, 2.5, 3.5, 4.5, 0.05, 0.01, 20
+local LONGEST_GROWTH = 600000000
 -- How long leases stay given back after a call was refused because of them.
 local PRESSURE_MS = 2000
 local FIRST_TERM_MS = 3000
 -- For a gateway that has still to tell what Redis lacks: as if it had not been heard of for long.
 local UNHEARD_MS = 12000
 local LEAST_LIFE_MS = 60000
-local call, floor, min, max, pack, unpacked = redis.call, math.floor, math.min, math.max, struct.pack, struct.unpack
+local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min, math.max
+local pack, unpacked = struct.pack, struct.unpack
 
 local home, leases, limits, gateway = KEYS[1], KEYS[2], ARGV[8] + 0, ARGV[SCALARS]
 local expected, wanted, term = ARGV[1] + 0, ARGV[3] + 0, ARGV[6] + 0
@@ -56,8 +68,9 @@ else
 end
 local nowMs = floor(now / 1000)
 
-local stored = call('HMGET', home, '@until', unpack(ARGV, SCALARS, SCALARS + limits))
-local number = (stored[2] or 0) + 1
+local stored = call('HMGET', home, '@until', unpack(ARGV, SCALARS - 1, SCALARS + limits))
+local pausedUntil = (stored[2] or 0) + 0
+local number = (stored[3] or 0) + 1
 local isRight = expected < 0 or number == expected
 if isRight and number == 1 then
   -- Gateways that should have been heard of and were not may still have to tell what Redis has lost; a farewell lasts 1.
@@ -141,11 +154,86 @@ local function charge(c, at, to, units)
   end
 end
 
-local function free(c)
-  if c.kind ~= CALENDAR then return c.allowed - c.sum end
+local function mostUsed(c)
+  if c.kind ~= CALENDAR then return c.sum end
   local most = 0
   for bucket = floor((now - c.slack) / c.bucket), floor((now + c.hold) / c.bucket) do most = max(most, read(c, bucket)) end
-  return c.allowed - most
+  return most
+end
+
+local function growthOf(c)
+  return min(c.bucket * c.kept, LONGEST_GROWTH)
+end
+
+local function capOf(c, l)
+  local allowed = c.allowed
+  if l.since > 0 then
+    local windows = max(0, now - l.since) / growthOf(c)
+    local through = max(l.least, l.level)
+    local calm, probe = max(1, through - ceil(through * MARGIN)), ceil(through * PROBE)
+    if windows < CALM_UNTIL then
+      allowed = min(allowed, calm)
+    elseif windows < NEAR_UNTIL then
+      allowed = min(allowed, calm + probe)
+    elseif windows < BEYOND_UNTIL then
+      allowed = min(allowed, through + probe)
+    elseif windows < GROWN_AT then
+      local grown = (windows - BEYOND_UNTIL) / (GROWN_AT - BEYOND_UNTIL)
+      local square = grown * grown
+      allowed = min(allowed, floor(through + probe + (c.allowed - through - probe) * square * square * grown))
+    end
+  end
+  return allowed
+end
+
+-- Units that may be used now, if our own are to be `units` with the next call.
+local function allowedOf(c, units)
+  local l = c.learned
+  if not l then return c.allowed end
+  local allowed = capOf(c, l)
+  if l.others == 0 or now >= l.untilTime then return allowed end
+  local left = max(0, min(allowed, c.allowed - l.others))
+  if left >= units or now < l.lookAt then return left end
+  return min(allowed, units)
+end
+
+local function free(c, units)
+  local used = mostUsed(c)
+  return (c.learned and allowedOf(c, used + units) or c.allowed) - used
+end
+
+local function isOver(c, l)
+  return now >= l.untilTime and (l.since == 0 or now - l.since >= GROWN_AT * growthOf(c))
+end
+
+local function learnedOf(c)
+  if not c.learned or isOver(c, c.learned) then
+    c.learned = { level = 0, least = 0, since = 0, others = 0, untilTime = 0, lookAt = 0, toldAt = 0 }
+  end
+  c.isTaught = true
+  return c.learned
+end
+
+local function refuse(c, at)
+  local l, used = learnedOf(c), mostUsed(c)
+  if at > l.since then
+    local allowed = allowedOf(c, used)
+    l.level, l.least, l.since = min(allowed, used), max(1, floor(allowed / 2)), now
+  end
+  l.level = l.level - c.units
+end
+
+local function believe(c, at, counted, tolerance, reset)
+  local l, used = learnedOf(c), mostUsed(c)
+  if at < l.toldAt then return end
+  l.toldAt = at
+  local excess = counted - used
+  if excess <= (now < l.untilTime and l.others > 0 and 0 or tolerance) then
+    l.others = 0
+    return
+  end
+  local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.slack - now or c.bucket * c.kept
+  l.others, l.untilTime, l.lookAt = excess + tolerance, now + window, now + min(reset, window)
 end
 
 -- What this gateway has in lease of a limit; noted as: units, milliseconds at which it ends, how long it lasts from when the
@@ -170,11 +258,17 @@ for i = 1, limits do
     slack = ARGV[a + 5], units = 0, kept = kept, first = 0, furthest = 0, behind = 0,
     sum = 0, oldest = 0, current = 0, reserved = 0, pressure = 0, hasEarlier = false, last = 0, count = 0, entries = '',
   }
-  local record = stored[i + 2]
+  local record = stored[i + 3]
   if record then
-    local hasEarlier, slot
-    c.sum, c.oldest, c.current, c.reserved, c.pressure, hasEarlier, slot, c.count = unpacked(HEADER, record)
-    c.hasEarlier = hasEarlier == 1
+    local flags, slot
+    c.sum, c.oldest, c.current, c.reserved, c.pressure, flags, slot, c.count = unpacked(HEADER, record)
+    c.hasEarlier = flags % 2 == 1
+    if flags >= 2 then
+      local l = {}
+      l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt =
+        unpacked(LEARNED, call('HGET', home, c.name .. '|learned'))
+      if not isOver(c, l) then c.learned = l end
+    end
     c.entries = record:sub(HEADER_BYTES + 1)
     local first = c.current - kept
     c.last = first + (slot - first) % SLOTS
@@ -218,31 +312,64 @@ for i = 1, limits do
   a = a + FIELDS
 end
 
+local pauses
+
+local function learn(what, at)
+  local name = ARGV[at + 2]
+  if what == 'pause' then
+    pauses = pauses or {}
+    local known = name == ARGV[SCALARS - 1] and pausedUntil or (call('HGET', home, name) or 0) + 0
+    pauses[name] = max(known, pauses[name] or 0, nowMs + ARGV[at + 3])
+    if name == ARGV[SCALARS - 1] then pausedUntil = pauses[name] end
+    return at + 3
+  end
+  local c
+  for i = 1, limits do
+    if counters[i].name == name then c = counters[i] end
+  end
+  if what == 'refused' then
+    refuse(c, ARGV[at + 3] + 0)
+    return at + 3
+  end
+  believe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
+  if ARGV[at + 7] == '1' then refuse(c, ARGV[at + 3] + 0) end
+  return at + 7
+end
+
+local LESSONS = { pause = true, refused = true, counted = true }
+
 for _ = 1, ARGV[4] + 0 do
   for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
   a = a + limits + 1
   for _ = 1, ARGV[a] + 0 do
-    local what, at, calls, to = ARGV[a + 1], ARGV[a + 2] + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
-    a = a + 4
-    local open
-    if what == 'renew' then
-      a = a + 1
-      open = ARGV[a] + 0
-    end
-    for i = 1, limits do
-      local c = counters[i]
-      local isConcurrent = c.kind == CONCURRENT
-      if open then
-        local units = (isConcurrent and open or calls) * c.units
-        charge(c, at, at + c.hold, -units)
-        charge(c, to, to + c.hold, units)
-      elseif isConcurrent == (what == 'leave') then
-        local units = calls * c.units
-        charge(c, at, at + c.hold, -units)
-        if to > 0 then
-          local latest = min(to, now)
-          if what == 'abandon' then latest = latest + c.slack end
-          charge(c, at, c.kind == CALENDAR and latest + c.slack or latest, units)
+    local what = ARGV[a + 1]
+    if LESSONS[what] then
+      a = learn(what, a)
+    else
+      local at, calls, to = ARGV[a + 2] + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
+      a = a + 4
+      local open
+      if what == 'renew' then
+        a = a + 1
+        open = ARGV[a] + 0
+      end
+      for i = 1, limits do
+        local c = counters[i]
+        local isConcurrent = c.kind == CONCURRENT
+        if c.kind == PACE and what ~= 'refund' then
+          -- it counts when it was sent
+        elseif open then
+          local units = (isConcurrent and open or calls) * c.units
+          charge(c, at, at + c.hold, -units)
+          charge(c, to, to + c.hold, units)
+        elseif isConcurrent == (what == 'leave') then
+          local units = calls * c.units
+          charge(c, at, at + c.hold, -units)
+          if to > 0 then
+            local latest = min(to, now)
+            if what == 'abandon' then latest = latest + c.slack end
+            charge(c, at, c.kind == CALENDAR and latest + c.slack or latest, units)
+          end
         end
       end
     end
@@ -286,9 +413,9 @@ if term > 0 then
   for i = 1, limits do
     local c = counters[i]
     local others = leased[c.name] or 0
-    local left = free(c)
+    local left = free(c, 0)
     local share = 0
-    if nowMs >= c.pressure then
+    if nowMs >= c.pressure and c.kind ~= PACE then
       share = floor(left / (4 * gateways))
       -- Of small limits a lease of one, as long as that leaves half of what is free to whoever comes first.
       if share < 1 and others + 1 <= left / 2 then share = 1 end
@@ -303,11 +430,12 @@ if term > 0 then
   end
 end
 
-local granted = wanted
+local asked = pausedUntil > nowMs and 0 or wanted
+local granted = asked
 for i = 1, limits do
   local c = counters[i]
-  c.left, c.others = free(c), 0
-  if c.reserved > 0 and c.left - c.reserved < wanted * c.units then
+  c.left, c.others = free(c, c.units), 0
+  if c.reserved > 0 and c.left - c.reserved < asked * c.units then
     if not c.lease then readLease(c) end
     c.others = max(0, c.reserved - c.lease)
   end
@@ -315,13 +443,18 @@ for i = 1, limits do
 end
 granted = max(granted, 0)
 
-local reply, charges = pack('>dddd', now, number, granted, limits), ''
+local reply, charges, taught = pack('>dddd', now, number, granted, limits), '', ''
+if pausedUntil > nowMs then taught = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
 local fields, leased = { gateway, number }, nil
 for i = 1, limits do
   local c = counters[i]
   if granted > 0 then
     local units = granted * c.units
     charge(c, now, now + c.hold, units)
+    local l = c.learned
+    if l and l.others > 0 and now < l.untilTime and now >= l.lookAt and c.sum > c.allowed - l.others then
+      l.lookAt, c.isTaught = now + c.bucket * c.kept / LOOK_AFTER, true
+    end
     -- What the pool has no room for comes out of the lease.
     local taken = c.lease and min(c.lease, units - max(0, c.left - c.reserved)) or 0
     if taken > 0 then
@@ -341,11 +474,11 @@ for i = 1, limits do
     leaves = (min(c.oldest, c.current) + c.kept + 1) * c.bucket - now
   end
   local lease = c.lease or -1
-  reply = reply .. pack('>ddddd', used, leaves, free(c), min(c.told or lease, lease), c.others)
+  reply = reply .. pack('>ddddd', used, leaves, free(c, 0), min(c.told or lease, lease), c.others)
   if granted < wanted then
     if c.others > 0 and c.units > 0 and c.left - c.others < (granted + 1) * c.units then c.pressure = nowMs + PRESSURE_MS end
     local list = {}
-    if c.kind == '0' and c.units > 0 then
+    if c.kept > 1 and c.units > 0 then
       local entries = readEarlier(c) .. c.entries .. (c.count > 0 and pack(ENTRY, c.last % SLOTS, c.count) or '')
       for at = 1, #entries, ENTRY_BYTES do
         local slot, count = unpacked(ENTRY, entries, at)
@@ -367,13 +500,30 @@ for i = 1, limits do
     fields[#fields + 1] = c.name .. '|earlier'
     fields[#fields + 1] = c.earlier
   end
+  local l = c.learned
+  if l then
+    local allowed = allowedOf(c, 0)
+    if allowed < c.allowed then
+      taught = taught .. pack('>ddddd', i, allowed, capOf(c, l) - allowed, l.lookAt - now, l.untilTime - now)
+    end
+    if c.isTaught then
+      live = max(live, GROWN_AT * growthOf(c) / 1000)
+      fields[#fields + 1] = c.name .. '|learned'
+      fields[#fields + 1] = pack(LEARNED, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt)
+    end
+  end
   local n = #fields
   fields[n + 1] = c.name
   fields[n + 2] = pack(
-    HEADER, c.sum, c.oldest, c.current, c.reserved, c.pressure, c.hasEarlier and 1 or 0, c.last % SLOTS, c.count
+    HEADER, c.sum, c.oldest, c.current, c.reserved, c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
   ) .. c.entries
 end
 
+for name, ends in pairs(pauses or {}) do
+  live = max(live, ends - nowMs)
+  fields[#fields + 1] = name
+  fields[#fields + 1] = ends
+end
 local isToLive = nowMs + live > (stored[1] or 0) + 0
 local longer = floor(live * 1.25) -- so that this is not said with every call
 if isToLive then
@@ -386,4 +536,4 @@ if leased then
   call('HSET', leases, unpack(leased))
   call('PEXPIRE', leases, longer)
 end
-return reply .. charges
+return reply .. charges .. taught

@@ -2,8 +2,26 @@ import type { Clock, Timer } from '../clock.ts'
 import { Batch, type Change, Postponed } from './batch.ts'
 import { Home } from './home.ts'
 import { InFlight } from './in-flight.ts'
-import { Grant, type Ledger, type LimitUsage, type Meter, meterOf, StoreUnavailableError } from './ledger.ts'
-import { type Argument, argumentsOf, leaseOf, type Reply, scheduleOf, usageOf } from './script-call.ts'
+import {
+  Grant,
+  type Ledger,
+  type Lesson,
+  type LimitUsage,
+  type Meter,
+  meterOf,
+  StoreUnavailableError,
+  uncounted,
+} from './ledger.ts'
+import {
+  type Argument,
+  argumentsOf,
+  leaseOf,
+  pauseFieldOf,
+  type Reply,
+  scheduleOf,
+  taughtBy,
+  usageOf,
+} from './script-call.ts'
 
 /** Part of every key: a release that keeps its counters otherwise counts beside this one instead of misreading it. */
 const FORMAT = 3
@@ -126,15 +144,23 @@ export class RedisLedger implements Ledger {
   }
 
   charge(meter: Meter, wanted: number): Grant | Promise<Grant> {
+    if (meter.limits.length === 0) {
+      const now = this.#clock.now()
+      return uncounted(meter, wanted, now, this.#homes.get(meter.home)?.home.pausedUntil(meter, now) ?? 0)
+    }
     const tended = this.#tend(meter)
     tended.usedAt = this.#clock.now()
     if (tended.home.mode === 'leased') return this.#spend(tended, meter, wanted, undefined)
     return new Promise((resolve, reject) => {
       const batch = batchOf(tended, meter)
       batch.waiting.push({ wanted, resolve, reject })
-      if (this.#charging.size === 0) this.#clock.soon(this.#onTurnEnd)
-      this.#charging.add(batch)
+      this.#sendAtTurnEnd(batch)
     })
+  }
+
+  #sendAtTurnEnd(batch: Batch): void {
+    if (this.#charging.size === 0) this.#clock.soon(this.#onTurnEnd)
+    this.#charging.add(batch)
   }
 
   readonly #onTurnEnd = (): void => {
@@ -174,6 +200,20 @@ export class RedisLedger implements Ledger {
     tended.home.leave(grant, this.#clock.now())
     this.#inFlight.update(grant)
     this.#change(tended, grant, 'leave')
+  }
+
+  /** Changes and charges are run in the order in which they are sent, so it holds for the next charge of every gateway. */
+  learn({ meter, chargedAt }: Grant, lesson: Lesson): void {
+    const tended = this.#tend(meter)
+    const { home } = tended
+    if (lesson.kind === 'pause') home.pause(meter, this.#clock.now(), lesson.ms)
+    // What there is without Redis is spent with care anyway.
+    if (home.mode === 'leased') return
+    const batch = batchOf(tended, meter)
+    batch.teach(chargedAt, lesson, pauseFieldOf(meter))
+    // There will be more answers that tell how much was counted.
+    if (lesson.kind === 'counted' && !lesson.isRefused) this.#postponed.add(batch, LEAST_WAIT_MS)
+    else this.#sendAtTurnEnd(batch)
   }
 
   async usage(meter: Meter): Promise<readonly LimitUsage[]> {
@@ -367,9 +407,11 @@ export class RedisLedger implements Ledger {
     const now = this.#clock.now()
     const at = reply[0]! / 1_000
     let left = reply[2]!
-    const usage = usageOf(meter, reply)
+    const taught = taughtBy(reply, left < wanted)
+    if (taught?.pauseMs !== undefined) home.pause(meter, now, taught.pauseMs)
+    const usage = usageOf(meter, reply, taught)
     // What is leased to others comes back when they renew their leases.
-    const schedule = left < wanted ? scheduleOf(meter, reply, now, TICK_MS) : undefined
+    const schedule = left < wanted ? scheduleOf(meter, reply, { now, leasedMs: TICK_MS, taught }) : undefined
     if (left > 0) home.granted(meter, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)
@@ -499,7 +541,9 @@ export class RedisLedger implements Ledger {
 
 function settleWithinMs({ limits }: Meter): number {
   // A place among calls at once is wanted back soon.
-  const waits = limits.map(({ kind, windowMs }) => (kind === 'concurrent' ? 0 : windowMs / 20))
+  const waits = limits.map(({ kind, windowMs }) =>
+    kind === 'concurrent' ? 0 : kind === 'pace' ? Infinity : windowMs / 20,
+  )
   return Math.max(LEAST_WAIT_MS, Math.min(SETTLE_WITHIN_MS, ...waits))
 }
 

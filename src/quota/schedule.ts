@@ -15,10 +15,15 @@ interface LimitSchedule {
 export class Schedule {
   readonly #takenAt: number
   readonly #limits: readonly LimitSchedule[]
+  readonly #notBefore: number
 
-  /** `takenAt` is in the time of the caller's clock, to which `waitMs` relates. */
-  constructor(takenAt: number, limits: readonly LimitSchedule[]) {
+  /**
+   * `takenAt` is in the time of the caller's clock, to which `waitMs` relates, and so is `notBefore`, until which the upstream
+   * wants no calls at all.
+   */
+  constructor(takenAt: number, limits: readonly LimitSchedule[], notBefore = 0) {
     this.#takenAt = takenAt
+    this.#notBefore = notBefore
     this.#limits = limits.filter(({ limit }) => limit.isEnforced)
   }
 
@@ -26,11 +31,12 @@ export class Schedule {
   waitMs(calls: number, now: number): number {
     let latest = 0
     for (const limit of this.#limits) latest = Math.max(latest, waitForLimit(limit, calls))
-    return Math.max(0, this.#takenAt + latest - now)
+    return Math.max(0, this.#takenAt + latest - now, this.#notBefore - now)
   }
 
   /** How many calls can be admitted at `now`, as far as this snapshot tells. */
   freeAt(now: number): number {
+    if (now < this.#notBefore) return 0
     let least = Infinity
     for (const { free, units, releases } of this.#limits) {
       let sum = free

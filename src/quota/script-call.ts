@@ -1,5 +1,5 @@
 import type { Batch } from './batch.ts'
-import { Counter, type Release } from './counter.ts'
+import { Counter, type Others, type Release, withOthers } from './counter.ts'
 import type { LimitUsage, Meter } from './ledger.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
@@ -23,7 +23,7 @@ export interface ScriptCall {
   readonly leases: readonly number[]
 }
 
-const KINDS = { rolling: 0, calendar: 1, concurrent: 2 }
+const KINDS = { rolling: 0, calendar: 1, concurrent: 2, pace: 3 }
 /** Of a limit that is not enforced; more than fits a count. */
 const ANY_NUMBER = 2 ** 40
 
@@ -39,6 +39,7 @@ export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
     call.termMs,
     call.isClaim ? 1 : 0,
     limits.length,
+    pauseFieldOf(meter),
     call.gateway,
   ]
   for (const { id } of limits) args.push(id)
@@ -49,6 +50,11 @@ export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
   for (const addition of call.additions) args.push(...addition)
   for (const lease of call.leases) args.push(lease)
   return args
+}
+
+/** Where the script notes until when the upstream wants no calls of the meter's account. */
+export function pauseFieldOf({ account, home }: Meter): string {
+  return account === home ? '=pause' : `=pause ${account}`
 }
 
 function pushKind(args: Argument[], limits: readonly Limit[], meter: Meter, changes: readonly Argument[][]): void {
@@ -87,13 +93,40 @@ function tell({ kind, requests, isEnforced, bucketMs, holdMs, slackMs }: Limit):
 const FIRST = 4
 const FIELDS = 5
 
-export function usageOf(meter: Meter, reply: Reply): LimitUsage[] {
+export function usageOf(meter: Meter, reply: Reply, taught: Taught | undefined): LimitUsage[] {
   return meter.limits.map((limit, i) => ({
     limit,
     used: reply[FIRST + i * FIELDS]!,
     resetMs: reply[FIRST + i * FIELDS + 1]! / 1_000,
+    effective: taught?.limits.get(i)?.effective,
   }))
 }
+
+/** What the upstream's answers have taught. */
+export interface Taught {
+  /** The upstream wants no calls of the account for so long. */
+  readonly pauseMs: number | undefined
+  /** By the number of the limit: what of it may be used, and how much more if others did not use it. */
+  readonly limits: ReadonlyMap<number, { readonly effective: number; readonly others: Others | undefined }>
+}
+
+/** Undefined where that is nothing. */
+export function taughtBy(reply: Reply, hasSchedule: boolean): Taught | undefined {
+  let at = FIRST + FIELDS * reply[3]!
+  if (hasSchedule) for (let i = 0; i < reply[3]!; i++) at += 1 + reply[at]!
+  if (at >= reply.length) return undefined
+  let pauseMs: number | undefined
+  const limits = new Map<number, { effective: number; others: Others | undefined }>()
+  for (; at < reply.length; at += 5) {
+    const [number, effective, units, lookIn, untilIn] = [0, 1, 2, 3, 4].map((n) => reply[at + n]!) as [...Five]
+    const others = { units, lookInMs: lookIn / 1_000, untilInMs: untilIn / 1_000 }
+    if (number === 0) pauseMs = effective
+    else limits.set(number - 1, { effective, others: units > 0 ? others : undefined })
+  }
+  return { pauseMs, limits }
+}
+
+type Five = [number, number, number, number, number]
 
 /** What the gateway has in lease of a limit; negative if that is as it was. */
 export function leaseOf(reply: Reply, i: number): number {
@@ -101,7 +134,11 @@ export function leaseOf(reply: Reply, i: number): number {
 }
 
 /** When more will be free, as a reply tells that granted less than was wanted; `leasedMs` from now leases come back. */
-export function scheduleOf(meter: Meter, reply: Reply, now: number, leasedMs: number): Schedule {
+export function scheduleOf(
+  meter: Meter,
+  reply: Reply,
+  { now, leasedMs, taught }: { now: number; leasedMs: number; taught: Taught | undefined },
+): Schedule {
   let list = FIRST + FIELDS * reply[3]!
   return new Schedule(
     now,
@@ -109,10 +146,12 @@ export function scheduleOf(meter: Meter, reply: Reply, now: number, leasedMs: nu
       const others = reply[FIRST + i * FIELDS + 4]!
       const free = reply[FIRST + i * FIELDS + 2]! - others
       const leased = others > 0 ? [{ inMs: leasedMs, units: others }] : []
-      const releases = [...leased, ...releasesOf(limit, reply, i, list)]
+      const own = releasesOf(limit, reply, i, list)
+      const releases = [...leased, ...withOthers(own, taught?.limits.get(i)?.others, meter.units[i]! - free)]
       list += 1 + reply[list]!
       return { limit, units: meter.units[i]!, free, releases }
     }),
+    taught?.pauseMs === undefined ? 0 : now + taught.pauseMs,
   )
 }
 
@@ -120,7 +159,8 @@ export function scheduleOf(meter: Meter, reply: Reply, now: number, leasedMs: nu
 function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
   const time = reply[0]! / 1_000
   const counter = new Counter(limit)
-  if (limit.kind !== 'rolling') counter.restore(time, counter.bucketOf(time), reply[FIRST + i * FIELDS]!)
+  if (limit.kind === 'calendar' || limit.kind === 'concurrent')
+    counter.restore(time, counter.bucketOf(time), reply[FIRST + i * FIELDS]!)
   for (let n = list + 1; n < list + 1 + reply[list]!; n += 2) counter.restore(time, reply[n]!, reply[n + 1]!)
   return counter.releases(time)
 }

@@ -1,6 +1,15 @@
 import type { Clock, Timer } from '../clock.ts'
 import type { Capacity } from './capacity.ts'
-import { Grant, type Ledger, type LimitUsage, type Meter, StoreUnavailableError } from './ledger.ts'
+import {
+  allowedOf,
+  type Grant,
+  type Ledger,
+  type Lesson,
+  type LimitUsage,
+  type Meter,
+  StoreUnavailableError,
+} from './ledger.ts'
+import type { Limit } from './limit.ts'
 import type { Schedule } from './schedule.ts'
 
 /** How soon the ledger is asked again for those that wait, after it could not be. */
@@ -21,6 +30,11 @@ export class Permit {
     return this.#grant.usage
   }
 
+  /** The limits it was charged to, in the order of their usage. */
+  get limits(): readonly Limit[] {
+    return this.#grant.meter.limits
+  }
+
   /** Whether it was charged to a lease, because the store could not be asked. */
   get isLocal(): boolean {
     return this.#grant.isLocal
@@ -39,6 +53,11 @@ export class Permit {
   /** No byte of it was sent. */
   refund(): void {
     if (this.#isCounted) this.#room.ledger.refund(this.#grant)
+  }
+
+  /** What its answer taught of the account or its limits. */
+  learn(lesson: Lesson): void {
+    this.#room.ledger.learn(this.#grant, lesson)
   }
 
   /** It is not in flight any more. */
@@ -176,7 +195,7 @@ export class WaitingRoom {
   }
 
   #charge(meter: Meter, wanted: number): Grant | Promise<Grant> {
-    return meter.limits.length === 0 ? new Grant(meter, 0, wanted, []) : this.ledger.charge(meter, wanted)
+    return this.ledger.charge(meter, wanted)
   }
 
   #learn(meter: Meter, { schedule, usage }: Grant): void {
@@ -189,7 +208,12 @@ export class WaitingRoom {
     if (this.#told?.meter !== meter) return []
     const agoMs = this.#clock.now() - this.#told.at
     const stillTrue = this.#told.usage.filter(({ resetMs }) => resetMs >= agoMs)
-    return stillTrue.map(({ limit, used, resetMs }) => ({ limit, used, resetMs: resetMs - agoMs }))
+    return stillTrue.map(({ limit, used, resetMs, effective }) => ({
+      limit,
+      used,
+      resetMs: resetMs - agoMs,
+      effective,
+    }))
   }
 
   get #shortage(): Shortage {
@@ -330,8 +354,8 @@ export class WaitingRoom {
 /** How many more calls fit into the limits, as far as the answer tells. */
 function leftIn({ meter, usage }: Grant): number {
   let left = Infinity
-  for (const [i, { limit, used }] of usage.entries()) {
-    if (limit.isEnforced) left = Math.min(left, Math.floor((limit.requests - used) / meter.units[i]!))
+  for (const [i, one] of usage.entries()) {
+    if (one.limit.isEnforced) left = Math.min(left, Math.floor((allowedOf(one) - one.used) / meter.units[i]!))
   }
   return left
 }

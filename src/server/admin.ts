@@ -20,6 +20,8 @@ export interface QuotaRow {
   readonly class: string
   readonly window: string
   readonly limit: number
+  /** Less than that while the upstream lets less through, or others use it. */
+  readonly effective: number
   readonly used: number
   readonly remaining: number
   readonly resetMs: number

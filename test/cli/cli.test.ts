@@ -417,11 +417,11 @@ describe('sluice quota', () => {
     expect((await fetch(`${gateway.adminUrl}/v1/quota`)).status).toBe(401)
     const cwd = folderWith(stringify({ ...config, store: { dir: newFolder() } }))
     expect(table((await run(['quota', '--once'], { cwd })).stdout)).toEqual([
-      ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'USED', 'LEFT'],
-      ['harness/prod', 'read', '1m', '1000', '1', '999'],
-      ['harness/prod', 'write', '1m', '300', '0', '300'],
-      ['harness/prod', 'template', '1m', '100', '1', '99'],
-      ['harness/prod', 'webhook', '1m', '500', '0', '500'],
+      ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'NOW', 'USED'],
+      ['harness/prod', 'read', '1m', '1000', '1000', '1'],
+      ['harness/prod', 'write', '1m', '300', '300', '0'],
+      ['harness/prod', 'template', '1m', '100', '100', '1'],
+      ['harness/prod', 'webhook', '1m', '500', '500', '0'],
     ])
     const wrong = folderWith(stringify({ ...config, admin: { port, token: 'other' } }))
     expect(await run(['quota'], { cwd: wrong })).toMatchObject({
@@ -447,7 +447,7 @@ describe('sluice quota', () => {
     await before.stop()
     const after = await startGateway(config)
     const { stdout } = await run(['quota', '--url', after.adminUrl])
-    expect(table(stdout)).toContainEqual(['harness/prod', 'read', '1m', '1000', '1', '999'])
+    expect(table(stdout)).toContainEqual(['harness/prod', 'read', '1m', '1000', '1000', '1'])
   })
 
   it('says that the store can’t be reached, of one process or several, and ends with 1', async () => {

@@ -10,7 +10,7 @@ import { ScriptModel } from './script-model.ts'
 const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
 
-const KINDS = ['rolling', 'calendar', 'concurrent'] as const
+const KINDS = ['rolling', 'calendar', 'concurrent', 'pace'] as const
 const START = 1_700_000_000_000_000
 
 it('the model of the script gives the same replies as the script in Redis, whatever it is asked', async () => {
@@ -67,8 +67,11 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
   const used = limits.map((_, i) => i).filter(() => random() < 0.7)
   if (used.length === 0) used.push(0)
   const expected = random() < 0.05 ? -1 : gateway.sent + (random() < 0.03 ? 2 : 1)
+  const taught = used.map((i) => limits[i]!).filter(canBeTaught)
   const kinds = Array.from({ length: random() < 0.3 ? 2 : 1 }, (): Argument[] => {
-    const changes = Array.from({ length: pick(random, 4) }, () => randomChange(random, gateway, now))
+    const changes = Array.from({ length: pick(random, 4) }, () => {
+      return random() < 0.9 ? randomChange(random, gateway, now) : randomLesson(random, gateway, taught)
+    })
     const units = used.map(() => (random() < 0.1 ? 0 : 1 + pick(random, 2)))
     return [...units, changes.length, ...changes.flat()]
   })
@@ -89,6 +92,7 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
     isRenewal ? 3_000 : 0,
     isClaim ? 1 : 0,
     used.length,
+    '=pause',
     gateway.name,
     ...used.map((i) => limits[i]!.id),
   ]
@@ -113,8 +117,23 @@ function randomChange(random: Random, { charged }: Gateway, now: number): Argume
   return [...change, to, pick(random, 4)]
 }
 
+function canBeTaught({ kind, isEnforced }: Limit): boolean {
+  return isEnforced && (kind === 'rolling' || kind === 'calendar')
+}
+
+function randomLesson(random: Random, { charged }: Gateway, limits: readonly Limit[]): Argument[] {
+  const at = charged[Math.max(0, charged.length - 1 - pick(random, 6))]!
+  const limit = limits[pick(random, limits.length)]
+  if (limit === undefined || random() < 0.2) {
+    return ['pause', random() < 0.8 ? '=pause' : '=pause other', pick(random, 300)]
+  }
+  if (random() < 0.4) return ['refused', limit.id, at]
+  const [counted, tolerance, isRefused] = [pick(random, 30), pick(random, 5), pick(random, 2)]
+  return ['counted', limit.id, at, counted, tolerance, pick(random, 3) * 400_000, isRefused]
+}
+
 function randomLimit(random: Random, i: number): Limit {
-  const kind = KINDS[pick(random, 3)]!
+  const kind = KINDS[pick(random, 4)]!
   const windowMs = kind === 'concurrent' ? 0 : [100, 1_000, 7_777, 60_000][pick(random, 4)]!
   return limitOf({
     id: `${i}`,

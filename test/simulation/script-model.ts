@@ -1,4 +1,5 @@
 import { Counter } from '../../src/quota/counter.ts'
+import { LONGEST_GROWTH_MS } from '../../src/quota/learned.ts'
 import { BUCKETS, type Limit } from '../../src/quota/limit.ts'
 import type { Argument, Reply } from '../../src/quota/script-call.ts'
 
@@ -20,6 +21,8 @@ interface Lease {
 interface StoredHome {
   readonly numbers: Map<string, number>
   readonly counters: Map<string, StoredCounter>
+  /** In milliseconds, by the field. */
+  readonly pauses: Map<string, number>
   expiresAt: number
 }
 
@@ -35,6 +38,7 @@ interface Used {
   readonly stored: StoredCounter
   readonly counter: Counter
   readonly isConcurrent: boolean
+  isTaught: boolean
   readonly slack: number
   units: number
   lease: number | undefined
@@ -47,9 +51,12 @@ interface Used {
   others: number
 }
 
-const KINDS = ['rolling', 'calendar', 'concurrent'] as const
-const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0 }
-const SCALARS = 9
+const KINDS = ['rolling', 'calendar', 'concurrent', 'pace'] as const
+const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0, pace: BUCKETS }
+const SCALARS = 10
+const LONGEST_GROWTH = 1_000 * LONGEST_GROWTH_MS
+/** Of what was taught, so many windows. */
+const TAUGHT_FOR = 4.5
 const FIELDS = 5
 const PRESSURE_MS = 2_000
 const FIRST_TERM_MS = 3_000
@@ -74,7 +81,7 @@ export class ScriptModel {
     const wanted = expected < 0 ? 0 : Number(args[2])
     const [kinds, additions, term] = [Number(args[3]), Number(args[4]), Number(args[5])]
     const isClaim = String(args[6]) === '1'
-    const gateway = String(args[SCALARS - 1])
+    const [pauseField, gateway] = [String(args[SCALARS - 2]), String(args[SCALARS - 1])]
     const names = args.slice(SCALARS, SCALARS + Number(args[7])).map(String)
     const nowMs = Math.floor(now / 1_000)
 
@@ -106,7 +113,15 @@ export class ScriptModel {
     })
     for (let n = 0; n < kinds; n++) {
       for (const used of all) used.units = Number(args[a++])
-      for (let changes = Number(args[a++]); changes > 0; changes--) a = change(all, args, a, now)
+      for (let changes = Number(args[a++]); changes > 0; changes--) {
+        if (args[a] === 'pause') {
+          const [field, until] = [String(args[a + 1]), nowMs + Number(args[a + 2])]
+          home.pauses.set(field, Math.max(home.pauses.get(field) ?? 0, until))
+          live = Math.max(live, home.pauses.get(field)! - nowMs)
+          a += 3
+        } else if (args[a] === 'refused' || args[a] === 'counted') a = learn(all, args, a, now)
+        else a = change(all, args, a, now)
+      }
     }
     for (let n = 0; n < additions; n++, a += 3) {
       all[Number(args[a]) - 1]!.counter.restore(now, Number(args[a + 1]), Number(args[a + 2]))
@@ -114,7 +129,8 @@ export class ScriptModel {
     if (term > 0) {
       renewLeases({ home, leases }, gateway, all, now, { term, isClaim, known: args.slice(a).map(Number) })
     }
-    const granted = grantable(leases, gateway, all, now, wanted)
+    const pauseMs = Math.max(0, (home.pauses.get(pauseField) ?? 0) - nowMs)
+    const granted = grantable(leases, gateway, all, now, pauseMs > 0 ? 0 : wanted)
 
     const reply: number[] = [now, number, granted, all.length]
     for (const used of all) {
@@ -143,6 +159,7 @@ export class ScriptModel {
         Math.min(used.told ?? Infinity, used.lease ?? -1),
         used.others,
       )
+      if (used.isTaught) live = Math.max(live, (TAUGHT_FOR * counter.limit.growthMs) / 1_000)
       stored.seen = Math.max(stored.seen, now)
     }
     const longer = Math.floor(1.25 * live)
@@ -150,9 +167,15 @@ export class ScriptModel {
     if (all.some(({ isRenewed }) => isRenewed)) leases.expiresAt = nowMs + longer
     if (granted < wanted) {
       for (const { counter, units } of all) {
-        const charges = counter.limit.kind === 'rolling' && units > 0 ? counter.charges(now) : []
+        const charges = counter.limit.kept > 1 && units > 0 ? counter.charges(now) : []
         reply.push(2 * charges.length, ...charges.flatMap(({ bucket, units }) => [bucket, units]))
       }
+    }
+    if (pauseMs > 0) reply.push(0, pauseMs, 0, 0, 0)
+    for (const [i, { counter }] of all.entries()) {
+      const [effective, { taught }] = [counter.effective(now), counter]
+      if (effective === undefined || taught === undefined) continue
+      reply.push(i + 1, effective, counter.others(now)?.units ?? 0, taught.lookAt - now, taught.until - now)
     }
     return reply
   }
@@ -160,15 +183,16 @@ export class ScriptModel {
   /** A Redis that holds the same, for a replica that takes over. */
   copy(): ScriptModel {
     const copy = new ScriptModel(this.#expires)
-    for (const [key, { numbers, counters, expiresAt }] of this.#homes) {
+    for (const [key, { numbers, counters, pauses, expiresAt }] of this.#homes) {
       const copied = new Map<string, StoredCounter>()
       for (const [name, { counter: from, ...rest }] of counters) {
         const counter = new Counter(from.limit)
         counter.used(rest.seen)
         for (const { bucket, units } of from.charges(rest.seen)) counter.restore(rest.seen, bucket, units)
+        counter.teach(from)
         copied.set(name, { ...rest, counter })
       }
-      copy.#homes.set(key, { numbers: new Map(numbers), counters: copied, expiresAt })
+      copy.#homes.set(key, { numbers: new Map(numbers), counters: copied, pauses: new Map(pauses), expiresAt })
     }
     for (const [key, { of, expiresAt }] of this.#leases) {
       const copied = new Map([...of].map(([limit, by]) => [limit, new Map(structuredClone([...by]))]))
@@ -180,7 +204,7 @@ export class ScriptModel {
   #homeOf(key: string, nowMs: number): StoredHome {
     let home = this.#homes.get(key)
     if (home === undefined || (this.#expires && home.expiresAt <= nowMs)) {
-      home = { numbers: new Map(), counters: new Map(), expiresAt: 0 }
+      home = { numbers: new Map(), counters: new Map(), pauses: new Map(), expiresAt: 0 }
       this.#homes.set(key, home)
     }
     return home
@@ -198,9 +222,11 @@ export class ScriptModel {
 
 function use(home: StoredHome, name: string, fields: readonly number[]): Used {
   const [kind, requests, bucketMs, holdMs, slackMs] = fields as [...Tuple5]
-  const kindName = KINDS[kind as 0 | 1 | 2]
+  const kindName = KINDS[kind as 0 | 1 | 2 | 3]
+  const kept = KEPT[kindName]
+  const growthMs = Math.min(bucketMs * kept, LONGEST_GROWTH)
   // In microseconds, whatever their names say.
-  const limit = { kind: kindName, requests, bucketMs, holdMs, slackMs, kept: KEPT[kindName] } as Limit
+  const limit = { kind: kindName, requests, bucketMs, holdMs, slackMs, kept, growthMs } as Limit
   const stored = home.counters.getOrInsertComputed(name, () => {
     return { counter: new Counter(limit), seen: 0, reserved: 0, pressure: 0 }
   })
@@ -210,6 +236,7 @@ function use(home: StoredHome, name: string, fields: readonly number[]): Used {
     stored,
     counter: stored.counter,
     isConcurrent: kindName === 'concurrent',
+    isTaught: false,
     slack: slackMs,
     units: 0,
     lease: undefined,
@@ -244,6 +271,16 @@ function change(all: readonly Used[], args: readonly Argument[], a: number, now:
   return a + 4
 }
 
+/** Something is taught of one counter; returns where the next change begins. */
+function learn(all: readonly Used[], args: readonly Argument[], a: number, now: number): number {
+  const [at, counted, tolerance, resetMs] = args.slice(a + 2, a + 6).map(Number) as [number, number, number, number]
+  const used = all.find(({ name }) => name === args[a + 1])!
+  used.isTaught = true
+  if (args[a] === 'counted') used.counter.believe(now, at, counted, tolerance, resetMs)
+  if (args[a] === 'refused' || Number(args[a + 6]) === 1) used.counter.refuse(now, at, used.units)
+  return a + (args[a] === 'refused' ? 3 : 7)
+}
+
 function renewLeases(
   { home, leases: stored }: { home: StoredHome; leases: StoredLeases },
   gateway: string,
@@ -274,7 +311,7 @@ function renewLeases(
     const others = leased.get(used.name) ?? 0
     const left = used.counter.free(now)
     let share = 0
-    if (nowMs >= used.stored.pressure) {
+    if (nowMs >= used.stored.pressure && used.counter.limit.kind !== 'pace') {
       share = Math.floor(left / (4 * alive.size))
       if (share < 1 && others + 1 <= left / 2) share = 1
     }
@@ -292,7 +329,7 @@ function grantable(leases: StoredLeases, gateway: string, all: readonly Used[], 
   let granted = wanted
   for (const used of all) {
     const { reserved } = used.stored
-    used.left = used.counter.free(now)
+    used.left = used.counter.free(now, used.units)
     if (reserved > 0 && used.left - reserved < wanted * used.units) {
       if (used.lease === undefined) readLease(leases, gateway, used)
       used.others = Math.max(0, reserved - used.lease!)

@@ -37,6 +37,8 @@ export class Upstream {
         return worstCalendar(counted, limit.windowMs, this.#offsetMs)
       case 'concurrent':
         return worstAtOnce(counted)
+      case 'pace':
+        return { units: 0, at: 0 } // of which the upstream knows nothing
     }
   }
 }

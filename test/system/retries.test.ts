@@ -6,7 +6,11 @@ import { harnessConfig, startGateway, startServer, startUpstream } from '../supp
 import { freePort } from '../support/find-redis.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
-const QUICK = { retry: { retries: 3, baseDelay: '1ms', maxDelay: '5ms' }, breaker: { failures: 100 } }
+const QUICK = {
+  retry: { retries: 3, baseDelay: '1ms', maxDelay: '5ms' },
+  throttle: { pause: '5ms' },
+  breaker: { failures: 100 },
+}
 const READ = '/harness/ng/api/projects'
 const LIST = '/harness/ng/api/connectors/listV2'
 const CREATE = '/harness/ng/api/projects'
@@ -27,7 +31,8 @@ describe('a call that fails', () => {
     const answer = await call(gateway.url, READ)
     expect(answer).toMatchObject({ status: 200, body: 'answer 3' })
     expect(answer.headers['x-sluice-attempts']).toBe('3')
-    expect(answer.headers['x-ratelimit-remaining']).toBe('997')
+    // Of a limit that the upstream seems not to have, less is used from then on.
+    expect(answer.headers['x-ratelimit-remaining']).toBe(status === 429 ? '222' : '997')
     expect(gateway.lines[0]).toMatchObject({ attempts: 3, outcome: 'delivered' })
     expect(await gateway.metrics()).toContain(
       `sluice_attempts_total{upstream="harness",account="prod",class="read",reason="status_${status}"} 2 # {correlation_id="`,

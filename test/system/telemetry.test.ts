@@ -159,10 +159,15 @@ describe('the metrics of a known sequence of calls', () => {
     expect(await values('sluice_upstream_duration_seconds_count', 'class')).toEqual({ read: 1 })
   })
 
-  it('tell why attempts were made, and which 429s the own count explains', async () => {
+  it('tell why attempts were made, and which 429s there is an explanation for', async () => {
     const port = await freePort()
     const retry = { retries: 1 }
-    const { sandbox, ask, values } = await setUp({ limits: { read: [{ requests: 7, window: '60s' }] }, retry }, () => ({
+    const read = [
+      { requests: 100, window: '60s' },
+      { requests: 5, window: '90s', enforce: false },
+    ]
+    const throttle = { pause: '0s' }
+    const { sandbox, ask, values } = await setUp({ limits: { read }, retry, throttle }, () => ({
       dead: {
         url: `http://127.0.0.1:${port}`,
         accounts: { main: {} },
@@ -184,6 +189,7 @@ describe('the metrics of a known sequence of calls', () => {
       'dead first': 1,
       'dead unreachable': 1,
     })
+    // The last one came after the gateway had let through more than a limit that it does not enforce.
     expect(await values('sluice_upstream_throttled_total', 'upstream', 'explained')).toEqual({
       'harness yes': 1,
       'harness no': 2,
@@ -191,7 +197,7 @@ describe('the metrics of a known sequence of calls', () => {
       'dead no': 0,
     })
     expect(await values('sluice_quota_limit', 'upstream', 'class', 'window')).toMatchObject({
-      'harness read 1m': 7,
+      'harness read 1m': 100,
       'dead read 1m': 5,
     })
     // Of what can't be reached, nothing is charged.

@@ -32,6 +32,8 @@ export const github: Preset = {
         { requests: 2000, window: '60s', scope: 'credential', cost: 5 },
       ],
     },
+    // A secondary limit that names no time wants a minute at least.
+    throttle: { statuses: [403, 429], pause: '60s' },
     credentialHeader: 'authorization',
     errors: 'problem',
   },

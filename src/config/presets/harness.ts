@@ -47,6 +47,8 @@ export const harness: Preset = {
       name: 'accountIdentifier',
       paths: ['/audit/api', '/cf/admin', '/lw/api', '/pipeline/api', '/template/api'],
     },
+    // Its 429s say nothing of when to come back.
+    throttle: { statuses: [429], pause: '1s' },
     errors: 'harness',
   },
   limitSets: { default: LIMITS, published: PUBLISHED_LIMITS },

@@ -1,0 +1,114 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Config, UpstreamConfig } from '../config/schema.ts'
+import type { LaneMetrics } from '../observe/metrics.ts'
+import { limitSpokenOf, readFeedback, type Word } from '../quota/feedback.ts'
+import type { LimitUsage } from '../quota/ledger.ts'
+import type { Permit } from '../quota/waiting-room.ts'
+import { parseRetryAfter } from '../resilience/backoff.ts'
+import type { Call } from './call.ts'
+
+/** The head of a response, as it came. */
+export interface Head {
+  readonly status: number
+  readonly fields: IncomingHttpHeaders
+  /** How long it took from the dispatch. */
+  readonly tookMs: number
+  /** The account has other credentials than the one that the call had, and these need not wait. */
+  readonly hasOthers: boolean
+}
+
+/** What it needs to know of the call. */
+export type Heeding = Pick<Call, 'id' | 'clock'> & { readonly snapshot: { readonly config: Pick<Config, 'store'> } }
+/** And of where it went. */
+export interface Heeded {
+  readonly upstream: { readonly config: Pick<UpstreamConfig, 'throttle'> }
+  readonly account: { throttledAt: number }
+  readonly lane: { readonly metrics: Pick<LaneMetrics, 'throttled'> }
+}
+
+/** Where a response does not say when more comes back, one call finds out after so large a part of the window. */
+const LOOK_AFTER = 20
+
+/**
+ * Takes to heart what a response says of quotas. Where the upstream says that less remains than was thought, it is believed.
+ * Where it refuses the call because there were too many, the account pauses, and less of the limit is used for a while, at
+ * all gateways. Returns for how many milliseconds the account pauses, or undefined if the call was not refused so, or because of
+ * one credential of several.
+ */
+export function heed(call: Heeding, target: Heeded, permit: Permit, head: Head): number | undefined {
+  const now = call.clock.now()
+  const words = readFeedback(head.fields, now)
+  const isThrottled = head.status >= 400 && isThrottling(head, words, target.upstream.config.throttle.statuses)
+  let isBelieved = false
+  for (let i = 0; i < words.length; i++) {
+    isBelieved = believe(words[i]!, words.length === 1, permit, head.tookMs, isThrottled) || isBelieved
+  }
+  return isThrottled ? throttled(call, target, permit, head, isBelieved) : undefined
+}
+
+/** Many statuses can say it, but most of them also say other things. */
+function isThrottling({ status, fields }: Head, words: readonly Word[], statuses: readonly number[]): boolean {
+  if (!statuses.includes(status)) return false
+  return status === 429 || fields['retry-after'] !== undefined || words.some(({ remaining }) => remaining === 0)
+}
+
+/** Whether it told of one of the call's limits that nothing of it remains. */
+function believe(word: Word, isOnlyWord: boolean, permit: Permit, tookMs: number, isThrottled: boolean): boolean {
+  // While quotas are kept without the store nobody knows what all gateways have used.
+  if (permit.isLocal) return false
+  const number = limitSpokenOf(word, permit.limits, isOnlyWord)
+  const usage = permit.usage[number]
+  if (usage === undefined) return false
+  const { requests, windowMs, bucketMs } = usage.limit
+  const isRefused = isThrottled && word.remaining === 0
+  const units = requests - Math.min(word.remaining, requests)
+  // As of the charge: what the ledger knows by now decides. Where there is nothing to say it is not asked.
+  const isKnown = usage.effective !== undefined
+  if (!isRefused && !isKnown && units <= usage.used) return false
+  const tolerance = Math.ceil((requests * (tookMs + bucketMs)) / windowMs)
+  const resetMs = word.resetMs ?? windowMs / LOOK_AFTER
+  permit.learn({ kind: 'counted', limit: number, units, tolerance, resetMs, isRefused })
+  return isRefused
+}
+
+function throttled(call: Heeding, target: Heeded, permit: Permit, head: Head, isBelieved: boolean): number | undefined {
+  const { upstream, account, lane } = target
+  const { pause, maxPause } = upstream.config.throttle
+  const now = call.clock.now()
+  const retryAfter = head.fields['retry-after']
+  const wantedMs = retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, now)
+  // On its way when another call was told: there is nothing new in it.
+  const isKnown = now - head.tookMs < account.throttledAt
+  const isOurs = isOurDoing(call, permit)
+  const { throttled } = lane.metrics
+  ;(isKnown || isOurs ? throttled.explained : throttled.unexplained).increment(call.id)
+  if (head.hasOthers) return undefined
+  if (!isOurs && !isBelieved) {
+    const limit = fullestOf(permit.usage)
+    if (limit !== undefined) permit.learn({ kind: 'refused', limit })
+  }
+  if (!isKnown) account.throttledAt = now
+  const pauseMs = Math.min(wantedMs ?? (isKnown || isBelieved ? 0 : pause), maxPause)
+  if (pauseMs > 0) permit.learn({ kind: 'pause', ms: pauseMs })
+  return pauseMs
+}
+
+/** Whether the gateway let through more than the limit knowingly. */
+function isOurDoing({ snapshot }: Heeding, permit: Permit): boolean {
+  if (permit.isLocal && snapshot.config.store.onOutage === 'open') return true
+  return permit.usage.some(({ limit, used }) => !limit.isEnforced && used > limit.requests)
+}
+
+/** Which of them is most probably the one that the upstream means. */
+function fullestOf(usage: readonly LimitUsage[]): number | undefined {
+  let fullest: number | undefined
+  let most = -1
+  for (const [i, { limit, used }] of usage.entries()) {
+    if (!limit.isEnforced || limit.kind === 'concurrent' || limit.kind === 'pace') continue
+    const share = used / limit.requests
+    if (share <= most) continue
+    fullest = i
+    most = share
+  }
+  return fullest
+}

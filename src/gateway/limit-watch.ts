@@ -1,0 +1,95 @@
+import type { Clock } from '../clock.ts'
+import type { CounterSeries } from '../observe/series.ts'
+import { allowedOf, type LimitUsage } from '../quota/ledger.ts'
+import type { Limit } from '../quota/limit.ts'
+import type { AccountServices } from './account.ts'
+
+/** What is worth a line in the log about one limit. */
+export interface QuotaNotice {
+  /** Little is left; the upstream lets through less than is configured; it does no more. */
+  readonly kind: 'low' | 'reduced' | 'restored'
+  readonly upstream: string
+  readonly account: string
+  readonly class: string
+  readonly window: string
+  readonly limit: number
+  /** Of it, what may be used now. */
+  readonly effective: number
+  readonly used: number
+}
+
+/** An episode begins when less than this is left, and ends when as much as that was left for a while. */
+const LOW_SHARE = 0.1
+const RECOVERED_SHARE = 0.2
+/** Episodes of short windows that follow one another this closely are one. */
+const LEAST_CALM_MS = 60_000
+
+export interface WatchOptions {
+  readonly upstream: string
+  /** As metrics name it. */
+  readonly account: string
+  readonly services: AccountServices
+}
+
+/** Tells once an episode that little is left of a limit, or that the upstream lets through less of it than is configured. */
+export class LimitWatch {
+  readonly #clock: Clock
+  readonly #labels: Pick<QuotaNotice, 'upstream' | 'account' | 'class' | 'window' | 'limit'>
+  readonly #calmMs: number
+  readonly #lowEpisodes: CounterSeries
+  readonly #notify: (notice: QuotaNotice) => void
+  /** When it was last so; undefined between episodes. */
+  #lowAt: number | undefined
+  #reducedAt: number | undefined
+
+  constructor(limit: Limit, { upstream, account, services }: WatchOptions) {
+    const { clock, metrics, onQuotaNotice } = services
+    this.#clock = clock
+    this.#labels = { upstream, account, class: limit.class, window: limit.label, limit: limit.requests }
+    this.#calmMs = Math.max(LEAST_CALM_MS, limit.windowMs)
+    this.#lowEpisodes = metrics.quotaLow.of({ upstream, account, class: limit.class, window: limit.label })
+    this.#notify = onQuotaNotice ?? (() => undefined)
+  }
+
+  /** `id` is that of the call whose charge told it, if one did. */
+  note(usage: LimitUsage, id?: string): void {
+    const allowed = allowedOf(usage)
+    const left = allowed - usage.used
+    if (left < LOW_SHARE * allowed) {
+      if (this.#lowAt === undefined) {
+        this.#lowEpisodes.increment(id)
+        this.#tell('low', usage)
+      }
+      this.#lowAt = this.#clock.now()
+    } else if (this.#lowAt !== undefined && left >= RECOVERED_SHARE * allowed && this.#isCalmSince(this.#lowAt)) {
+      this.#lowAt = undefined
+    }
+    if (usage.effective !== undefined) {
+      if (this.#reducedAt === undefined) this.#tell('reduced', usage)
+      this.#reducedAt = this.#clock.now()
+    } else if (this.#reducedAt !== undefined && this.#isCalmSince(this.#reducedAt)) {
+      this.#reducedAt = undefined
+      this.#tell('restored', usage)
+    }
+  }
+
+  #isCalmSince(time: number): boolean {
+    return this.#clock.now() - time >= this.#calmMs
+  }
+
+  #tell(kind: QuotaNotice['kind'], usage: LimitUsage): void {
+    this.#notify({ kind, ...this.#labels, effective: allowedOf(usage), used: usage.used })
+  }
+}
+
+/** What the log says of it, and what to do. */
+export function sentenceOf({ kind, class: name }: QuotaNotice): string {
+  switch (kind) {
+    case 'low':
+      return 'less than a tenth of a quota is left: see who calls most, before calls have to wait'
+    case 'reduced':
+      return `the upstream lets through less than is configured, so less is used: find out who calls it without the gateway, or correct limits.${name}`
+    case 'restored':
+      return 'the upstream lets through as much as is configured again'
+  }
+}
