@@ -331,14 +331,16 @@ export const UpstreamSchema = object({
   ),
   timeouts: object(
     {
-      connect: duration('To have a connection, TLS included.', { default: '5s' }),
+      connect: duration('To have a TCP connection.', { default: '5s' }),
+      tls: duration('For the TLS handshake on it.', { default: '5s' }),
       headers: duration('From the dispatch to the response headers, a wait for a connection included.', {
         default: '60s',
       }),
       idle: duration('Between two pieces of a body, in either direction.', { default: '300s' }),
-      total: duration('From the first attempt to the response headers of the last, delays between them included.', {
-        default: '120s',
-      }),
+      total: duration(
+        'From the first attempt to the response headers of the last, delays between them included; a wait for quota before it is not, unless the client sends X-Sluice-Timeout.',
+        { default: '120s' },
+      ),
     },
     { default: {}, description: 'How long each part of a call may take.' },
   ),
@@ -360,6 +362,12 @@ export const UpstreamSchema = object({
     minimum: 0,
     default: 100,
     description: 'Most WebSockets to the upstream that are open at once, in each gateway process. 0 for none.',
+  }),
+  minBodyRate: Type.Integer({
+    minimum: 0,
+    default: 100,
+    description:
+      'Bytes a second of a request body that a client has to send on average, after timeouts.idle; 0 for any.',
   }),
   maxBody: Type.Optional(
     Type.Integer({ minimum: 0, description: 'Largest request body in bytes that is let through. Default: no limit.' }),
@@ -418,6 +426,7 @@ export const ConfigSchema = object({
         default: false,
         description: 'Whether clients may speak HTTP/2 too: by ALPN with tls, else if they begin with it (h2c).',
       }),
+      headTimeout: duration('Longest time for the head of a request to come in.', { default: '30s', min: '100ms' }),
       maxHeaderBytes: Type.Integer({
         minimum: 4096,
         maximum: 1_048_576,

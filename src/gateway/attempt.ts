@@ -68,6 +68,10 @@ export interface AttemptOptions {
   readonly hasOthers?: boolean
   /** Longest time to the response's headers, from the dispatch or from the client's last piece of a streamed body. */
   readonly headersMs: number
+  /** When the whole call must have response headers, whatever its client still sends; Infinity if it did not say so. */
+  readonly until: number
+  /** What it is that is over after `headersMs`. */
+  readonly limitedBy: 'headers' | 'total'
   /** Decides at the response's headers: a delay to repeat the call after, or undefined to deliver the response. */
   judge(ending: Ending): number | undefined
   readonly onlooker: Onlooker | undefined
@@ -300,20 +304,21 @@ class Exchange implements ResponseHandler {
   }
 
   #onTimeout(): void {
-    const { permit, body, headersMs } = this.#options
+    const { permit, body, headersMs, until, limitedBy } = this.#options
     const { clock } = this.#call
+    const now = clock.now()
     // While the upstream, too, waits for more of the body, the time is the client's, and the body keeps it.
-    const leftMs =
-      body?.isAwaitingClient === true
-        ? Math.max(headersMs, LOOK_AGAIN_MS)
-        : (body?.progressAt ?? 0) + headersMs - clock.now()
+    const ownMs =
+      body?.isAwaitingClient === true ? Math.max(headersMs, LOOK_AGAIN_MS) : (body?.progressAt ?? 0) + headersMs - now
+    const leftMs = Math.min(ownMs, until - now)
     if (leftMs > 0) {
       this.#timer = clock.schedule(leftMs, () => this.#onTimeout())
       return
     }
+    const phase = until <= now ? 'total' : limitedBy
     if (this.#phase === 'unsent') permit.refund()
     else permit.abandon()
-    this.#fail({ kind: 'timeout' }, undefined)
+    this.#fail({ kind: 'timeout', phase }, undefined)
   }
 
   #fail(ending: Ending, cause: unknown): void {

@@ -16,7 +16,7 @@ export type Ending =
   | { readonly kind: 'unreachable' }
   /** The connection broke after the first byte was sent and before the response's headers. */
   | { readonly kind: 'interrupted' }
-  | { readonly kind: 'timeout' }
+  | { readonly kind: 'timeout'; readonly phase: 'headers' | 'total' }
 
 export interface RepeatPolicy extends BackoffPolicy {
   readonly retries: number

@@ -7,8 +7,9 @@ import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
 import { normalizePath } from '../routing/path.ts'
+import { ConnectTimeout } from '../upstream/connect.ts'
 import type { Lane } from './account.ts'
-import { attempt, type Onlooker, type Repeat, type Taken } from './attempt.ts'
+import { attempt, type AttemptResult, type Onlooker, type Repeat, type Taken } from './attempt.ts'
 import type { Call, Target } from './call.ts'
 import { type Answered, decide, type Ending, type RepeatPolicy } from './decide.ts'
 import { type Failure, isFailure } from './failure.ts'
@@ -76,8 +77,10 @@ class Forwarding {
   readonly #policy: RepeatPolicy
   readonly #breaker: Breaker
   readonly #proof: Proof | undefined
-  /** When the last attempt must have response headers; counts from the first attempt, not from the queue before it. */
-  #deadline = Infinity
+  /** When the client wants response headers at the latest, its wait in queues included. */
+  readonly #until: number
+  /** When the last attempt must have response headers: so long after the first attempt, not counting the queue before it. */
+  #deadline: number
   /** The delay before the latest attempt. */
   #delayMs = 0
   /** What it may wait longer than its client wished, because the upstream let none through. */
@@ -91,6 +94,8 @@ class Forwarding {
     this.#call = call
     this.#target = target
     this.#env = env
+    this.#until = call.startedAt + target.wishes.timeoutMs
+    this.#deadline = this.#until
     this.#breaker = target.upstream.breakers.of(target.route)
     this.#onlooker = onlooker
     this.#isSafe = mayRepeat && isSafe(call, target)
@@ -117,6 +122,7 @@ class Forwarding {
         if (this.#call.isGone) return GONE
         if (failure !== undefined) return refused(failure)
       }
+      if (this.#until <= this.#call.clock.now()) return this.#tooLate()
       const entry = this.#enter()
       // Most enter at once, and an await less is a trip through the microtask queue less.
       const admission = entry instanceof Promise ? await entry : entry
@@ -145,6 +151,7 @@ class Forwarding {
       return undefined
     } catch (error) {
       if (!(error instanceof BodyError)) throw error
+      countTimeout(call, this.#target.upstream, { kind: 'body_failed', error })
       return endOfBody(error, this.#target.upstream)
     } finally {
       call.receivingMs += call.clock.now() - receivingSince
@@ -220,7 +227,7 @@ class Forwarding {
     const body = this.#body
     const now = call.clock.now()
     if (call.attempts++ === 0) {
-      this.#deadline = now + timeouts.total
+      this.#deadline = Math.min(this.#until, now + timeouts.total)
       upstream.retryBudget.deposit()
     }
     lane.metrics.attempts(this.#reason).increment(call.id)
@@ -235,6 +242,8 @@ class Forwarding {
       body,
       headersMs: Math.min(timeouts.headers, this.#deadline - now),
       hasOthers: this.#proof?.hasOthers === true,
+      until: this.#until,
+      limitedBy: timeouts.headers <= this.#deadline - now ? 'headers' : 'total',
       judge: (ending) => this.#repeatAfter(ending),
       onlooker,
     })
@@ -243,6 +252,7 @@ class Forwarding {
     // How long a client had the patience to wait for the headers says nothing about the upstream.
     const hadPatience = result.kind !== 'gone' || call.response.headersSent
     if (tookMs > 0 && hadPatience) lane.metrics.upstreamDuration.observeMs(tookMs, call.id)
+    countTimeout(call, upstream, result)
     switch (result.kind) {
       case 'delivered':
       case 'broken_off':
@@ -317,6 +327,13 @@ class Forwarding {
     if (!isFailure(lane)) this.#call.target = this.#target = { ...this.#target, credential, lane }
   }
 
+  #tooLate(): Refused {
+    const { upstream } = this.#target
+    upstream.timeouts.total.increment(this.#call.id)
+    const message = 'the time that its X-Sluice-Timeout gives the call was over before it could be sent'
+    return refused({ kind: 'timeout', message })
+  }
+
   #breakerOpen(): Refused {
     const { name } = this.#target.upstream
     const breaker = this.#breaker
@@ -334,13 +351,18 @@ function isSafe({ request }: Call, { route, upstream }: Target): boolean {
   return upstream.config.retry.idempotencyKey === 'honoured' && Boolean(request.headers['idempotency-key'])
 }
 
-function bodyOf(call: Call, { config: { retry, timeouts, maxBody } }: Upstream, mayRepeat: boolean): RequestBody {
+function bodyOf(
+  call: Call,
+  { config: { retry, timeouts, maxBody, minBodyRate } }: Upstream,
+  mayRepeat: boolean,
+): RequestBody {
   return new RequestBody(call.request, call.response, {
     clock: call.clock,
     mayRepeat,
     keepBytes: retry.bodyLimit,
     maxBytes: maxBody ?? Infinity,
     idleMs: timeouts.idle,
+    minBytesPerSecond: minBodyRate,
   })
 }
 
@@ -397,7 +419,24 @@ function noteWouldDeny(call: Call, { labels }: Lane, client: Client, metrics: Me
   }
 }
 
-function endOfBody({ kind }: BodyError, { config: { maxBody, timeouts } }: Upstream): Forwarded {
+/** By what took too long; after the headers, too, where no refusal can say it any more. */
+function countTimeout({ id }: Call, { timeouts }: Upstream, result: AttemptResult): void {
+  switch (result.kind) {
+    case 'failed':
+      if (result.ending.kind === 'timeout') timeouts[result.ending.phase].increment(id)
+      else if (result.cause instanceof ConnectTimeout) timeouts[result.cause.phase].increment(id)
+      break
+    case 'broken_off':
+      if ((result.cause as { code?: string } | undefined)?.code === 'UND_ERR_BODY_TIMEOUT') timeouts.idle.increment(id)
+      break
+    case 'body_failed':
+      if (result.error.kind === 'stalled' || result.error.kind === 'slow') timeouts.client.increment(id)
+      break
+    default:
+  }
+}
+
+function endOfBody({ kind }: BodyError, { config: { maxBody, minBodyRate, timeouts } }: Upstream): Forwarded {
   switch (kind) {
     case 'too_large': {
       const message = `the request body is larger than the ${maxBody} bytes allowed`
@@ -405,6 +444,10 @@ function endOfBody({ kind }: BodyError, { config: { maxBody, timeouts } }: Upstr
     }
     case 'stalled':
       return refused({ kind: 'invalid_request', message: `no more of the request body came for ${timeouts.idle} ms` })
+    case 'slow': {
+      const message = `the request body came more slowly than ${minBodyRate} bytes a second`
+      return refused({ kind: 'invalid_request', message })
+    }
     case 'gone':
       return GONE
   }
@@ -415,13 +458,24 @@ function unsendable(cause: unknown): Failure {
   return { kind: 'invalid_request', message: 'the request can’t be sent on as it is', cause }
 }
 
-function failureOf(ending: Ending, { name }: Upstream, cause: unknown): Failure {
+function failureOf(ending: Ending, { name, config: { timeouts } }: Upstream, cause: unknown): Failure {
   const code = (cause as { code?: unknown } | undefined)?.code
   const why = typeof code === 'string' ? ` (${code})` : ''
   switch (ending.kind) {
-    case 'timeout':
-      return { kind: 'timeout', message: `${name} did not answer in time`, cause }
+    case 'timeout': {
+      const message =
+        ending.phase === 'headers'
+          ? `${name} sent no response headers for ${timeouts.headers} ms`
+          : `${name} did not answer in all the time that the call may take`
+      return { kind: 'timeout', message, cause }
+    }
     case 'unreachable':
+      if (cause instanceof ConnectTimeout) {
+        const { phase } = cause
+        const what = phase === 'tls' ? 'a TLS handshake' : 'a connection'
+        const message = `${what} with ${name} took longer than ${timeouts[phase]} ms; nothing was sent`
+        return { kind: 'unreachable', message, cause }
+      }
       return { kind: 'unreachable', message: `${name} could not be reached${why}; nothing was sent`, cause }
     default:
       return { kind: 'interrupted', message: `${name} broke the connection before it answered${why}`, cause }

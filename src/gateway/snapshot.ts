@@ -11,6 +11,7 @@ import { cachePolicy, type CachePolicy } from '../cache/policy.ts'
 import { Callers } from '../clients/callers.ts'
 import type { ManagedClients } from '../clients/managed.ts'
 import { accessOf, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
+import type { TimeoutPhase } from '../observe/metrics.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import type { BreakerChange, BreakerState } from '../resilience/breaker.ts'
 import { Breakers } from '../resilience/breakers.ts'
@@ -58,6 +59,8 @@ export interface Upstream {
   readonly retryBudget: RetryBudget
   /** Counts the repeats that the budget did not allow. */
   readonly budgetExhausted: CounterSeries
+  /** Counts what took longer than it may, by its phase. */
+  readonly timeouts: Readonly<Record<TimeoutPhase, CounterSeries>>
   /** Undefined where nothing of it is cached. */
   readonly cache: ResponseCache | undefined
   /** Prefix under which the vendor serves the same paths again; empty if there is none. */
@@ -159,6 +162,7 @@ function buildUpstream(
         ? previous.retryBudget
         : new RetryBudget(services.clock, config.retry.budget),
     budgetExhausted: services.metrics.budgetExhausted.of({ upstream: name }),
+    timeouts: services.metrics.timeoutsOf(name),
     cache: services.cache && isCached(config) ? new ResponseCache(services.cache) : undefined,
     aliasPrefix: preset?.aliasPrefix ?? '',
     keyHeaders,
@@ -213,6 +217,7 @@ function transportOf(
     url,
     connections: config.connections,
     connectTimeoutMs: config.timeouts.connect,
+    tlsTimeoutMs: config.timeouts.tls,
     idleTimeoutMs: config.timeouts.idle,
     http2: config.http2,
     tls: {
@@ -228,7 +233,8 @@ function transportOf(
 /** Everything that a transport depends on. */
 function reachOf(config: UpstreamConfig, access: unknown): unknown {
   const { url, connections, timeouts, tls, privateAddresses, http2 } = config
-  return { url, connections, connect: timeouts.connect, idle: timeouts.idle, tls, privateAddresses, http2, access }
+  const { headers: _, total: __, ...ofConnections } = timeouts
+  return { url, connections, ofConnections, tls, privateAddresses, http2, access }
 }
 
 function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {

@@ -6,19 +6,27 @@ import type { Failure } from './failure.ts'
 export interface Wishes {
   readonly maxWaitMs: number
   readonly mayRepeat: boolean
+  /** Longest time from its arrival to the response headers, waiting included; Infinity if it does not say. */
+  readonly timeoutMs: number
 }
 
-/** Reads `X-Sluice-Max-Wait` and `X-Sluice-Retry`; a value that can't be read is the client's error, not ignored. */
+/** Reads `X-Sluice-Max-Wait`, `X-Sluice-Timeout` and `X-Sluice-Retry`; a value that can't be read is the client's error, not ignored. */
 export function readWishes(headers: IncomingHttpHeaders, maxWaitMs: number): Wishes | Failure {
   const wait = headers['x-sluice-max-wait']
   const retry = headers['x-sluice-retry']
-  if (wait === undefined && retry === undefined) return { maxWaitMs, mayRepeat: true }
+  const timeout = headers['x-sluice-timeout']
+  if (wait === undefined && retry === undefined && timeout === undefined)
+    return { maxWaitMs, mayRepeat: true, timeoutMs: Infinity }
   if (wait !== undefined && !/^(0|\d{1,9}(ms|s|m|h))$/.test(String(wait))) {
     return { kind: 'invalid_request', message: 'X-Sluice-Max-Wait must be 0 or a duration such as 500ms, 5s or 1m' }
+  }
+  if (timeout !== undefined && !/^[1-9]\d{0,8}(ms|s|m|h)$/.test(String(timeout))) {
+    return { kind: 'invalid_request', message: 'X-Sluice-Timeout must be a duration such as 500ms, 5s or 1m' }
   }
   if (retry !== undefined && retry !== 'off' && retry !== 'on') {
     return { kind: 'invalid_request', message: 'X-Sluice-Retry must be "on" or "off"' }
   }
   const wished = wait === undefined ? maxWaitMs : wait === '0' ? 0 : parseDuration(String(wait))
-  return { maxWaitMs: Math.min(wished, maxWaitMs), mayRepeat: retry !== 'off' }
+  const timeoutMs = timeout === undefined ? Infinity : parseDuration(String(timeout))
+  return { maxWaitMs: Math.min(wished, maxWaitMs), mayRepeat: retry !== 'off', timeoutMs }
 }

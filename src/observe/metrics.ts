@@ -39,6 +39,9 @@ export interface Observed {
   readonly isStoreDegraded: boolean
 }
 
+/** What can take longer than it may: a part of the way upstream, all of it, or a client's sending of its body. */
+export type TimeoutPhase = 'connect' | 'tls' | 'headers' | 'idle' | 'total' | 'client'
+
 /** What became of a reload of the configuration. */
 export type ReloadResult = 'applied' | 'unchanged' | 'rejected'
 
@@ -83,6 +86,7 @@ export class Metrics {
     'Attempts that a limit with enforce: false would have held back.',
   )
   readonly quotaLow = this.#counter('quota_low', 'How often less than a tenth of a limit was left; once an episode.')
+  readonly #timeouts = this.#counter('timeouts', 'What took longer than it may, by its phase.')
   readonly budgetExhausted = this.#counter(
     'retry_budget_exhausted',
     'Repeats left out because the retry budget was spent.',
@@ -228,6 +232,18 @@ export class Metrics {
   /** `labels` has the class of the limit. */
   quotaWouldDeny(labels: LaneLabels, window: string, client: string, id: string): void {
     this.#quotaWouldDeny.of({ ...labels, window, client }).increment(id)
+  }
+
+  timeoutsOf(upstream: string): Record<TimeoutPhase, CounterSeries> {
+    const of = (phase: TimeoutPhase): CounterSeries => this.#timeouts.of({ upstream, phase })
+    return {
+      connect: of('connect'),
+      tls: of('tls'),
+      headers: of('headers'),
+      idle: of('idle'),
+      total: of('total'),
+      client: of('client'),
+    }
   }
 
   storeFailed(id: string): void {

@@ -11,17 +11,22 @@ import { correlationId, type Proxy } from './proxy.ts'
 import { rawRefusal } from './respond.ts'
 import { refuseConnect, takeUpgrades } from './upgrade.ts'
 
-/** Longest time for the head of a request to come in. */
-const HEAD_TIMEOUT_MS = 30_000
+/** How often at least it is looked for connections on which a head takes too long. */
+const LOOK_AT_HEADS_MS = 5_000
 /** Longer than load balancers usually keep an idle connection, so that they close it first and never use a closed one. */
 const KEEP_ALIVE_MS = 75_000
 
 /** The server for clients: everything on it is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
 export function buildApp(
   proxy: Proxy,
-  { maxHeaderBytes, tls, http2, connectionsPerAddress }: Config['server'],
+  { maxHeaderBytes, headTimeout, tls, http2, connectionsPerAddress }: Config['server'],
 ): FastifyInstance {
-  const http = { maxHeaderSize: maxHeaderBytes, headersTimeout: HEAD_TIMEOUT_MS }
+  const http = {
+    maxHeaderSize: maxHeaderBytes,
+    headersTimeout: headTimeout,
+    // Node looks every half a minute otherwise.
+    connectionsCheckingInterval: Math.min(headTimeout / 2, LOOK_AT_HEADS_MS),
+  }
   const app = Fastify({
     logger: false,
     return503OnClosing: false, // a drain serves what is accepted
@@ -54,7 +59,7 @@ export function buildApp(
     const sessions = addHttp2(app.server, {
       maxHeaderBytes,
       idleMs: KEEP_ALIVE_MS,
-      headMs: HEAD_TIMEOUT_MS,
+      headMs: headTimeout,
       onConnect: (request, response) => refuseConnect(proxy, request, response),
     })
     app.addHook('preClose', async () => sessions.close())
@@ -124,7 +129,7 @@ function connectionFailure({ code }: { code?: string }): Failure {
         message: 'the request line and headers are larger than server.maxHeaderBytes allows',
       }
     case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return { kind: 'invalid_request', message: `the head of the request did not come within ${HEAD_TIMEOUT_MS} ms` }
+      return { kind: 'invalid_request', message: `the head of the request did not come within server.headTimeout` }
     default:
       return { kind: 'invalid_request', message: `this is not a well-formed HTTP/1.1 request (${code ?? 'unknown'})` }
   }

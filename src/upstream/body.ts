@@ -4,7 +4,7 @@ import type { Clock } from '../clock.ts'
 /** Up to this size a body is collected although it can't be repeated, because a whole one is cheaper to send. */
 const CHEAP_BYTES = 16_384
 
-export type BodyErrorKind = 'too_large' | 'stalled' | 'gone'
+export type BodyErrorKind = 'too_large' | 'stalled' | 'slow' | 'gone'
 
 /** Why the rest of a client's body will not come. */
 export class BodyError extends Error {
@@ -26,6 +26,8 @@ export interface BodyOptions {
   readonly maxBytes: number
   /** Longest time between two pieces. */
   readonly idleMs: number
+  /** What a client that drips its body must send on average, not counting the first `idleMs`; 0 for any. */
+  readonly minBytesPerSecond: number
 }
 
 /** Whether a request brings a body: one of declared length, or one of which only the end will tell. */
@@ -54,6 +56,9 @@ export class RequestBody {
   /** What is kept of what was read: the whole body once `#isWhole`. */
   #pieces: Buffer[] = []
   #bytes = 0
+  /** What came of it, and how long its client was waited for. */
+  #receivedBytes = 0
+  #awaitedMs = 0
   #isWhole: boolean
   #isStreaming = false
   #isInvited = false
@@ -96,8 +101,24 @@ export class RequestBody {
     return this.#pieces[0] ?? null
   }
 
+  /** How long it may be until the next piece: no longer than `idleMs`, and less for one that drips. */
+  get #patienceMs(): number {
+    const { idleMs, minBytesPerSecond } = this.#options
+    if (minBytesPerSecond === 0) return idleMs
+    return Math.min(idleMs, idleMs + (this.#receivedBytes / minBytesPerSecond) * 1_000 - this.#awaitedMs)
+  }
+
+  #received(bytes: number, afterMs: number): void {
+    this.#receivedBytes += bytes
+    this.#awaitedMs += afterMs
+  }
+
+  #stall(): BodyError {
+    return new BodyError(this.#patienceMs < this.#options.idleMs ? 'slow' : 'stalled')
+  }
+
   #collect(): Promise<void> {
-    const { clock, idleMs } = this.#options
+    const { clock } = this.#options
     return new Promise((resolve, reject) => {
       const request = this.#request
       const stop = (): void => {
@@ -106,12 +127,14 @@ export class RequestBody {
       }
       const onStall = (): void => {
         stop()
-        reject(new BodyError('stalled'))
+        reject(this.#stall())
       }
       const onData = (chunk: Buffer): void => {
         this.#pieces.push(chunk)
+        this.#received(chunk.length, clock.now() - since)
+        since = clock.now()
         idle.cancel()
-        idle = clock.schedule(idleMs, onStall)
+        idle = clock.schedule(this.#patienceMs, onStall)
       }
       const onEnd = (): void => {
         stop()
@@ -122,7 +145,8 @@ export class RequestBody {
         stop()
         reject(new BodyError('gone'))
       }
-      let idle = clock.schedule(idleMs, onStall)
+      let since = clock.now()
+      let idle = clock.schedule(this.#patienceMs, onStall)
       request.on('data', onData).on('end', onEnd).on('close', onClose).on('error', onClose)
     })
   }
@@ -135,10 +159,12 @@ export class RequestBody {
     const chunks = this.#request.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]()
     for (;;) {
       this.isAwaitingClient = true
+      const since = clock.now()
       const next: IteratorResult<Buffer> = await this.#inTime(chunks.next())
       this.isAwaitingClient = false
       this.progressAt = clock.now()
       if (next.done === true) break
+      this.#received(next.value.length, this.progressAt - since)
       this.#bytes += next.value.length
       if (this.#bytes > maxBytes) throw new BodyError('too_large')
       if (isKept && this.#bytes <= keepBytes) {
@@ -153,9 +179,9 @@ export class RequestBody {
   }
 
   #inTime<T>(next: Promise<T>): Promise<T> {
-    const { clock, idleMs } = this.#options
+    const { clock } = this.#options
     return new Promise((resolve, reject) => {
-      const idle = clock.schedule(idleMs, () => reject(new BodyError('stalled')))
+      const idle = clock.schedule(this.#patienceMs, () => reject(this.#stall()))
       next.then(
         (value) => {
           idle.cancel()

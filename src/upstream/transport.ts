@@ -1,5 +1,6 @@
 import type { LookupFunction } from 'node:net'
 import { type Dispatcher, Pool } from 'undici'
+import { connectorOf } from './connect.ts'
 
 /** Is told of a request's way: its start, and the response as it comes. */
 export type ResponseHandler = Dispatcher.DispatchHandler
@@ -18,6 +19,7 @@ export interface TransportOptions {
   readonly url: URL
   readonly connections: number
   readonly connectTimeoutMs: number
+  readonly tlsTimeoutMs: number
   readonly idleTimeoutMs: number
   readonly tls: TlsOptions
   readonly http2: boolean
@@ -74,14 +76,21 @@ export class Transport {
   }
 }
 
-function poolOf({ url, connections, connectTimeoutMs, idleTimeoutMs, tls, lookup, http2 }: TransportOptions): Pool {
+function poolOf(options: TransportOptions): Pool {
+  const { url, connections, connectTimeoutMs, tlsTimeoutMs, idleTimeoutMs, tls, lookup, http2 } = options
+  const useH2c = http2 && url.protocol === 'http:'
   return new Pool(url.origin, {
     connections,
     pipelining: 1,
     allowH2: http2,
     // The pool's type leaves it out.
-    ...({ useH2c: http2 && url.protocol === 'http:' } as object),
-    connect: { timeout: connectTimeoutMs, rejectUnauthorized: true, ...tls, ...(lookup && { lookup }) },
+    ...({ useH2c } as object),
+    connect: connectorOf({
+      connectTimeoutMs,
+      tlsTimeoutMs,
+      tcp: { ...({ useH2c } as object), ...(lookup && { lookup }) },
+      tls: { allowH2: http2, rejectUnauthorized: true, ...tls },
+    }),
     // undici's own timers are coarse and count an upload as waiting: the attempt keeps the time to the headers itself.
     headersTimeout: 0,
     bodyTimeout: idleTimeoutMs,

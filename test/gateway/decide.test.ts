@@ -15,7 +15,7 @@ describe('whether an attempt is repeated', () => {
     // ending, safe call, call that is not safe
     ['nothing was sent', { kind: 'unreachable' }, true, true],
     ['the connection broke', { kind: 'interrupted' }, true, false],
-    ['the time was up', { kind: 'timeout' }, false, false],
+    ['the time was up', { kind: 'timeout', phase: 'headers' }, false, false],
     ['429', response(429), true, false],
     ['500', response(500), true, false],
     ['502', response(502), true, false],

@@ -7,13 +7,14 @@ describe('what a client wishes', () => {
     [{ 'x-sluice-max-wait': '5s' }, { maxWaitMs: 5_000, mayRepeat: true }],
     [{ 'x-sluice-max-wait': '0' }, { maxWaitMs: 0, mayRepeat: true }],
     [{ 'x-sluice-max-wait': '1h' }, { maxWaitMs: 10_000, mayRepeat: true }],
+    [{ 'x-sluice-timeout': '5s' }, { maxWaitMs: 10_000, mayRepeat: true, timeoutMs: 5_000 }],
     [{ 'x-sluice-retry': 'off' }, { maxWaitMs: 10_000, mayRepeat: false }],
     [
       { 'x-sluice-retry': 'on', 'x-sluice-max-wait': '250ms' },
       { maxWaitMs: 250, mayRepeat: true },
     ],
   ])('%o', (headers, expected) => {
-    expect(readWishes(headers, 10_000)).toEqual(expected)
+    expect(readWishes(headers, 10_000)).toEqual({ timeoutMs: Infinity, ...expected })
   })
 
   it.each([

@@ -1,0 +1,49 @@
+import { buildConnector } from 'undici'
+
+export type ConnectPhase = 'connect' | 'tls'
+
+/** A connection, or its TLS, took longer than it may: nothing of the request was sent. */
+export class ConnectTimeout extends Error {
+  readonly phase: ConnectPhase
+
+  constructor(phase: ConnectPhase, cause: Error) {
+    super(`no ${phase === 'tls' ? 'TLS' : 'TCP'} connection in time`, { cause })
+    this.name = 'ConnectTimeout'
+    this.phase = phase
+  }
+}
+
+interface ConnectOptions {
+  readonly connectTimeoutMs: number
+  readonly tlsTimeoutMs: number
+  /** For the TCP connection, such as how to look names up. */
+  readonly tcp: buildConnector.BuildOptions
+  readonly tls: buildConnector.BuildOptions
+}
+
+/** Connects in two steps, each with its own time, where undici has one time for both. */
+export function connectorOf({ connectTimeoutMs, tlsTimeoutMs, tcp, tls }: ConnectOptions): buildConnector.connector {
+  const connectTcp = buildConnector({ ...tcp, timeout: connectTimeoutMs })
+  const connectTls = buildConnector({ ...tls, timeout: tlsTimeoutMs })
+  return (options, callback) => {
+    // A server name would stand for the host, past our own look-up.
+    const { servername: _, ...tcpOptions } = options
+    connectTcp({ ...tcpOptions, protocol: 'http:', port: portOf(options) }, (error, socket) => {
+      if (error !== null) return callback(inPhase('connect', error), null)
+      if (options.protocol === 'http:') return callback(null, socket)
+      return connectTls({ ...options, httpSocket: socket }, (tlsError, secure) => {
+        if (tlsError === null) return callback(null, secure)
+        socket.destroy()
+        return callback(inPhase('tls', tlsError), null)
+      })
+    })
+  }
+}
+
+function portOf({ port, protocol }: buildConnector.Options): string {
+  return port || (protocol === 'https:' ? '443' : '80')
+}
+
+function inPhase(phase: ConnectPhase, error: Error): Error {
+  return (error as { code?: string }).code === 'UND_ERR_CONNECT_TIMEOUT' ? new ConnectTimeout(phase, error) : error
+}

@@ -1,0 +1,258 @@
+import { createServer, type Server } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { Readable } from 'node:stream'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { harnessConfig, startGateway, startServer, startUpstream, type TestGateway } from '../support/gateway.ts'
+import { call, RawClient } from '../support/http.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const READ = '/harness/ng/api/projects'
+const SECOND = 1_000
+const ONCE = { retry: { retries: 0 } }
+
+/** A bare TCP server; what is connected to it is broken off when the test is finished. */
+async function startTcp(serve: Parameters<Server['on']>[1]): Promise<number> {
+  const server = createServer().on('connection', (socket) => {
+    socket.on('error', () => undefined)
+    onTestFinished(() => void socket.destroy())
+    serve(socket)
+  })
+  await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => void server.close())
+  return (server.address() as AddressInfo).port
+}
+
+async function timeoutsIn(gateway: TestGateway): Promise<Record<string, number>> {
+  const lines = (await gateway.metrics()).matchAll(/^sluice_timeouts_total\{[^}]*phase="(\w+)"\} (\d+)/gm)
+  return Object.fromEntries([...lines].filter(([, , n]) => n !== '0').map(([, phase, n]) => [phase, Number(n)]))
+}
+
+describe('what takes too long has an end, its own words and its own count', () => {
+  it('a connection', async () => {
+    const timeouts = { connect: '100ms' }
+    const config = harnessConfig('http://vendor.example', { ...ONCE, timeouts })
+    const gateway = await startGateway(config, { lookup: () => undefined })
+    const answer = await call(gateway.url, READ, { method: 'POST', body: 'x' })
+    expect(answer).toMatchObject({ status: 502, headers: { 'x-sluice-error': 'unreachable' } })
+    expect(answer.json().message).toBe('a connection with harness took longer than 100 ms; nothing was sent')
+    expect(await timeoutsIn(gateway)).toEqual({ connect: 1 })
+  })
+
+  it('its TLS', async () => {
+    const port = await startTcp(() => undefined)
+    const timeouts = { tls: '100ms' }
+    const gateway = await startGateway(harnessConfig(`https://127.0.0.1:${port}`, { ...ONCE, timeouts }))
+    const answer = await call(gateway.url, READ, { method: 'POST', body: 'x' })
+    expect(answer).toMatchObject({ status: 502, headers: { 'x-sluice-error': 'unreachable' } })
+    expect(answer.json().message).toBe('a TLS handshake with harness took longer than 100 ms; nothing was sent')
+    expect(await timeoutsIn(gateway)).toEqual({ tls: 1 })
+  })
+
+  it('response headers, of an upstream that has gone without a word', async () => {
+    const clock = new SimulatedClock()
+    let received = ''
+    const port = await startTcp((socket) => socket.on('data', (chunk: Buffer) => void (received += String(chunk))))
+    const gateway = await startGateway(harnessConfig(`http://127.0.0.1:${port}`, ONCE), { clock })
+    const answer = call(gateway.url, READ)
+    await expect.poll(() => received).toContain('\r\n\r\n')
+    await clock.advance(60 * SECOND)
+    expect((await answer).json()).toMatchObject({
+      code: 'UPSTREAM_TIMEOUT',
+      message: 'harness sent no response headers for 60000 ms',
+    })
+    expect(await timeoutsIn(gateway)).toEqual({ headers: 1 })
+  })
+
+  it('a body that stalls in the middle: the client’s connection breaks as well', async () => {
+    const url = await startServer((_, response) => void response.writeHead(200, { 'content-length': 10 }).write('half'))
+    const gateway = await startGateway(harnessConfig(url, { ...ONCE, timeouts: { idle: '200ms' } }))
+    await expect(call(gateway.url, READ)).rejects.toThrow('aborted')
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'broken_off' }])
+    expect(await timeoutsIn(gateway)).toEqual({ idle: 1 })
+  })
+
+  it('all attempts together', async () => {
+    const clock = new SimulatedClock()
+    let count = 0
+    const upstream = await startUpstream((_, response) => {
+      if (count++ === 0) response.writeHead(503).end()
+    })
+    const timeouts = { headers: '60s', total: '61s' }
+    const retry = { retries: 1, baseDelay: '14s' }
+    const gateway = await startGateway(harnessConfig(upstream.url, { retry, timeouts }), { clock, random: () => 0.5 })
+    const answer = call(gateway.url, READ)
+    await expect.poll(() => clock.waits).toContain(7 * SECOND)
+    await clock.advance(7 * SECOND)
+    await expect.poll(() => upstream.seen.length).toBe(2)
+    await clock.advance(54 * SECOND)
+    expect((await answer).json().message).toBe('harness did not answer in all the time that the call may take')
+    expect(await timeoutsIn(gateway)).toEqual({ total: 1 })
+  })
+
+  it('an upload of which the upstream reads nothing', async () => {
+    const clock = new SimulatedClock()
+    const sockets: unknown[] = []
+    const port = await startTcp((socket) => {
+      socket.pause()
+      sockets.push(socket)
+    })
+    const gateway = await startGateway(harnessConfig(`http://127.0.0.1:${port}`, ONCE), { clock })
+    const endless = new Readable({ read: (size) => void endless.push(Buffer.alloc(size)) })
+    const answer = call(gateway.url, READ, { method: 'PUT', body: endless })
+    await expect.poll(() => sockets.length).toBe(1)
+    // Once what lies between them is full, nothing moves any more.
+    await expect
+      .poll(async () => {
+        await clock.advance(61 * SECOND)
+        return gateway.lines.length
+      })
+      .toBe(1)
+    endless.destroy()
+    expect(gateway.lines).toMatchObject([{ outcome: 'timeout' }])
+    await answer.catch(() => undefined)
+    expect(await timeoutsIn(gateway)).toEqual({ headers: 1 })
+  })
+})
+
+describe('X-Sluice-Timeout', () => {
+  const within = (timeout: string) => ({ headers: { 'x-sluice-timeout': timeout } })
+
+  it('counts the wait for quota, which timeouts.total does not', async () => {
+    const clock = new SimulatedClock()
+    let isSilent = false
+    const upstream = await startUpstream((_, response) => void (isSilent || response.end()))
+    const limits = { read: [{ requests: 1, window: '10s' }] }
+    const rest = { limits, queue: { maxWait: '60s' }, timeouts: { total: '15s' }, ...ONCE }
+    const gateway = await startGateway(harnessConfig(upstream.url, rest), { clock })
+    // Its turn comes a little more than ten seconds after the call before it.
+    for (const [options, from, to] of [
+      [within('20s'), 19.9, 20.1],
+      [{}, 24.9, 26],
+    ] as const) {
+      isSilent = false
+      await call(gateway.url, READ)
+      isSilent = true
+      const { length } = upstream.seen
+      const answer = call(gateway.url, READ, options)
+      await expect.poll(() => gateway.metrics()).toMatch(/sluice_queue_depth\{[^}]*class="read"\} 1/)
+      await clock.advance(11 * SECOND)
+      await expect.poll(() => upstream.seen.length).toBe(length + 1)
+      await clock.advance((from - 11) * SECOND)
+      expect(gateway.lines).toHaveLength(length)
+      await clock.advance((to - from) * SECOND)
+      expect((await answer).headers['x-sluice-error']).toBe('timeout')
+      await clock.advance(20 * SECOND)
+    }
+  })
+
+  it('refuses at once a call whose turn would come later', async () => {
+    const upstream = await startUpstream()
+    const limits = { read: [{ requests: 1, window: '1h' }] }
+    const gateway = await startGateway(harnessConfig(upstream.url, { limits, queue: { maxWait: '2h' } }))
+    await call(gateway.url, READ)
+    expect((await call(gateway.url, READ, within('5s'))).headers['x-sluice-error']).toBe('quota_exhausted')
+  })
+
+  it('leaves repeats no more time, and is not passed on', async () => {
+    const clock = new SimulatedClock()
+    const upstream = await startUpstream((_, response) => response.writeHead(429, { 'retry-after': '6' }).end('slowly'))
+    const gateway = await startGateway(harnessConfig(upstream.url), { clock })
+    const answer = await call(gateway.url, READ, within('5s'))
+    expect(answer).toMatchObject({ status: 429, body: 'slowly', headers: { 'retry-after': '6' } })
+    expect(upstream.seen).toHaveLength(1)
+    expect(upstream.seen[0]!.headers['x-sluice-timeout']).toBeUndefined()
+  })
+
+  it('ends a call whose client goes on sending', async () => {
+    const clock = new SimulatedClock()
+    let received = ''
+    const url = await startServer((request) => void request.on('data', (chunk) => void (received += String(chunk))))
+    const gateway = await startGateway(harnessConfig(url, ONCE), { clock })
+    const client = await RawClient.connect(gateway.url)
+    client.write(
+      `PUT ${READ} HTTP/1.1\r\nHost: x\r\nX-Sluice-Timeout: 5s\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n`,
+    )
+    await expect.poll(() => received).toBe('abc')
+    await clock.advance(5 * SECOND)
+    expect(await client.until(/UPSTREAM_TIMEOUT/)).toMatch(/^HTTP\/1\.1 504/)
+    client.socket.destroy()
+  })
+
+  it.each(['0', '5', '-1s', '5s5s'])('is refused as "%s"', async (timeout) => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    expect((await call(gateway.url, READ, within(timeout))).json().message).toContain('X-Sluice-Timeout must be')
+  })
+})
+
+describe('a client that is slow on purpose', () => {
+  it('with its head, is told so, and its connection is closed', async () => {
+    const upstream = await startUpstream()
+    const config = { ...harnessConfig(upstream.url), server: { port: 0, headTimeout: '300ms' } }
+    const gateway = await startGateway(config)
+    const client = await RawClient.connect(gateway.url)
+    client.write(`GET ${READ} HTTP/1.1\r\nHost: x\r\nX-Slow: `)
+    const drip = setInterval(() => client.write('x'), 50)
+    onTestFinished(() => clearInterval(drip))
+    expect(await client.closed()).toContain('the head of the request did not come within server.headTimeout')
+    expect(upstream.seen).toHaveLength(0)
+  })
+
+  it.each([
+    ['that is collected', 'Content-Length: 10000'],
+    ['that streams', 'Transfer-Encoding: chunked'],
+  ])('with a body %s, is cut off although it never pauses for long', async (_, framing) => {
+    const clock = new SimulatedClock()
+    const url = await startServer((request) => void request.resume())
+    const gateway = await startGateway(harnessConfig(url, { timeouts: { idle: '10s', headers: '1h', total: '1h' } }), {
+      clock,
+    })
+    const client = await RawClient.connect(gateway.url)
+    client.write(`PUT ${READ} HTTP/1.1\r\nHost: x\r\n${framing}\r\n\r\n`)
+    await expect.poll(() => clock.waits).toContain(10 * SECOND)
+    let seconds = 0
+    for (; seconds < 60 && client.received === ''; seconds += 3) {
+      client.write(framing.startsWith('Content') ? 'x' : '1\r\nx\r\n')
+      // Real time, for the byte to arrive before the clock is stepped.
+      await new Promise((resolve) => void setTimeout(resolve, 20))
+      await clock.advance(3 * SECOND)
+    }
+    expect(await client.until(/INVALID_REQUEST/)).toContain('more slowly than 100 bytes a second')
+    expect(seconds).toBeLessThan(20)
+    expect(await timeoutsIn(gateway)).toEqual({ client: 1 })
+    client.socket.destroy()
+  })
+
+  it('of whose body as much comes as should, may take as long as it likes', async () => {
+    const clock = new SimulatedClock()
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url, { timeouts: { idle: '10s' } }), { clock })
+    const client = await RawClient.connect(gateway.url)
+    client.write(`PUT ${READ} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n`)
+    await expect.poll(() => clock.waits).toContain(10 * SECOND)
+    for (let i = 0; i < 20; i++) {
+      client.write('x'.repeat(500))
+      await new Promise((resolve) => void setTimeout(resolve, 20))
+      await clock.advance(5 * SECOND)
+    }
+    expect(await client.until(/200 OK/)).toMatch(/^HTTP\/1\.1 200/)
+    client.socket.destroy()
+  })
+
+  it('that closes its side of the connection before it has its answer has gone: its call ends upstream, too', async () => {
+    let isCancelled = false
+    let isReached = false
+    const url = await startServer((request) => {
+      isReached = true
+      request.on('close', () => (isCancelled = true))
+    })
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`GET ${READ} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await expect.poll(() => isReached).toBe(true)
+    client.socket.end()
+    await client.closed()
+    await expect.poll(() => isCancelled).toBe(true)
+    expect(gateway.lines).toMatchObject([{ outcome: 'client_gone' }])
+  })
+})
