@@ -145,6 +145,7 @@ export async function runWithoutAdmin(
       await secrets.close()
       tokens?.close()
       await live.close()
+      live.current.issuers?.close()
       cache.close()
       await managed.close()
       guard.close()

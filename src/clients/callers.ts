@@ -1,30 +1,44 @@
+import type { IncomingHttpHeaders } from 'node:http'
 import type { Clock } from '../clock.ts'
-import type { ClientConfig } from '../config/client-schema.ts'
+import type { ClientConfig, ClientScope } from '../config/client-schema.ts'
 import { type Client, clientOf } from './client.ts'
 import { ClientKeys, keyOf } from './keys.ts'
 import type { ManagedClients } from './managed.ts'
+import type { TokenIssuers, Verdict } from './token-issuers.ts'
 
 export interface CallersOptions {
   /** Undefined if the configuration has no clients. */
   readonly configured: Readonly<Record<string, ClientConfig>> | undefined
   readonly managed: ManagedClients | undefined
+  /** Undefined if there are none. */
+  readonly issuers: TokenIssuers | undefined
   readonly clock: Clock
+}
+
+/** Why a token is not let in. */
+export type TokenRefusal = Exclude<Verdict, { kind: 'valid' }> | { readonly kind: 'nobody'; readonly issuer: string }
+
+interface Index {
+  readonly keys: ClientKeys<Client>
+  readonly byToken: readonly { readonly client: Client; readonly rules: NonNullable<ClientScope['tokens']> }[]
+  /** Of claims that were looked at. */
+  readonly found: WeakMap<object, Client>
 }
 
 /** Everyone who may call: the clients of the configuration, and those of the admin API as they are now. */
 export class Callers {
   readonly #options: CallersOptions
-  readonly #configured: readonly { keys: ClientConfig['keys']; client: Client }[]
-  #keys: ClientKeys<Client>
+  readonly #configured: readonly { config: ClientConfig; client: Client }[]
+  #index: Index
   #revision: number
 
   constructor(options: CallersOptions) {
     this.#options = options
     this.#configured = Object.entries(options.configured ?? {}).map(([name, config]) => {
-      return { keys: config.keys, client: clientOf(name, config) }
+      return { config, client: clientOf(name, config) }
     })
     this.#revision = options.managed?.revision ?? 0
-    this.#keys = this.#index()
+    this.#index = this.#build()
   }
 
   /** Whether anyone who can connect may call, because no client was ever described: only on loopback. */
@@ -39,31 +53,82 @@ export class Callers {
    */
   find(key: string, connection: object): Client | 'expired' | 'unknown' | undefined {
     const { managed } = this.#options
-    return this.#current.find(key, connection) ?? (managed?.isKnown === false ? 'unknown' : undefined)
+    return this.#current.keys.find(key, connection) ?? (managed?.isKnown === false ? 'unknown' : undefined)
   }
 
   /** Whose key it is, if it is the one that the connection was let in with; no other is looked at. */
   recall(key: string, connection: object): Client | 'expired' | undefined {
-    return this.#current.recall(key, connection)
+    return this.#current.keys.recall(key, connection)
   }
 
-  get #current(): ClientKeys<Client> {
+  /** Finds out about the tokens among these what is not known yet; undefined if there is nothing to wait for. */
+  check(headers: IncomingHttpHeaders, names: readonly string[]): Promise<unknown> | undefined {
+    const { issuers } = this.#options
+    if (issuers === undefined) return undefined
+    let checks: Promise<void>[] | undefined
+    for (const name of names) {
+      const value = headers[name]
+      const check = typeof value === 'string' ? issuers.check(withoutScheme(value)) : undefined
+      if (check !== undefined) (checks ??= []).push(check)
+    }
+    return checks && Promise.all(checks)
+  }
+
+  /** Whose token it is, or why nobody's; undefined for what is no token of an issuer. Call `check` before. */
+  findByToken(token: string): Client | TokenRefusal | undefined {
+    const verdict = this.#options.issuers?.verdictOf(token)
+    if (verdict?.kind !== 'valid') return verdict
+    const { byToken, found } = this.#current
+    const { issuer, claims } = verdict
+    let client = found.get(claims)
+    if (client !== undefined) return client
+    client = byToken.find(({ rules }) =>
+      rules.some((rule) => rule.issuer === issuer && fits(rule.claims, claims)),
+    )?.client
+    if (client === undefined) return { kind: 'nobody', issuer }
+    found.set(claims, client)
+    return client
+  }
+
+  /** Whether it is a key or token of a client, or was, or may be one: what must go nowhere else. */
+  isKnown(value: string, connection: object): boolean {
+    return this.find(value, connection) !== undefined || this.findByToken(withoutScheme(value)) !== undefined
+  }
+
+  get #current(): Index {
     const { managed } = this.#options
     if (managed !== undefined && managed.revision !== this.#revision) {
       this.#revision = managed.revision
-      this.#keys = this.#index()
+      this.#index = this.#build()
     }
-    return this.#keys
+    return this.#index
   }
 
-  #index(): ClientKeys<Client> {
+  #build(): Index {
     const { clock, managed } = this.#options
-    const index = new ClientKeys<Client>(clock)
-    for (const { keys, client } of this.#configured) for (const key of keys) index.add(keyOf(key), client)
-    for (const { name, keys, scope } of managed?.active ?? []) {
-      const client = clientOf(name, scope)
-      for (const key of keys) index.add(key, client)
+    const keys = new ClientKeys<Client>(clock)
+    const byToken: { client: Client; rules: NonNullable<ClientScope['tokens']> }[] = []
+    for (const { config, client } of this.#configured) {
+      for (const key of config.keys) keys.add(keyOf(key), client)
+      if (config.tokens !== undefined) byToken.push({ client, rules: config.tokens })
     }
-    return index
+    for (const { name, keys: stored, scope } of managed?.active ?? []) {
+      const client = clientOf(name, scope)
+      for (const key of stored) keys.add(key, client)
+      if (scope.tokens !== undefined) byToken.push({ client, rules: scope.tokens })
+    }
+    return { keys, byToken, found: new WeakMap() }
   }
+}
+
+/** What a header with a key or token presents: it may stand behind "Bearer". */
+export function withoutScheme(value: string): string {
+  return value.replace(/^bearer +/i, '')
+}
+
+function fits(wanted: Readonly<Record<string, string | readonly string[]>>, claims: object): boolean {
+  return Object.entries(wanted).every(([name, value]) => {
+    const given = new Set([(claims as Record<string, unknown>)[name]].flat())
+    return [value].flat().some((text) => given.has(text))
+  })
 }

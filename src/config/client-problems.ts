@@ -7,6 +7,12 @@ import type { Config } from './schema.ts'
 type Report = (path: Path, message: string) => void
 
 export function checkClients(config: Config, report: Report): void {
+  const issuers = new Map<string, string>()
+  for (const [name, { issuer }] of Object.entries(config.tokenIssuers)) {
+    const other = issuers.get(issuer)
+    if (other !== undefined) report(['tokenIssuers', name, 'issuer'], `is that of "${other}", too`)
+    issuers.set(issuer, name)
+  }
   const owners = new Map<string, string>()
   for (const [name, client] of Object.entries(config.clients ?? {})) {
     const path = ['clients', name]
@@ -16,16 +22,28 @@ export function checkClients(config: Config, report: Report): void {
       if (owner !== undefined) report([...path, 'keys', index], `client "${owner}" has the same key`)
       owners.set(hash, name)
     }
+    if (client.keys.length === 0 && client.tokens === undefined) {
+      report([...path, 'keys'], 'it needs keys, or tokens, to prove who it is')
+    }
     checkScope(path, client, config, report)
   }
 }
 
 /** Of one client: what it names that there is not, and settings that exclude one another. */
-export function checkScope(path: Path, client: ClientScope, { upstreams }: Config, report: Report): void {
+export function checkScope(path: Path, client: ClientScope, { upstreams, tokenIssuers }: Config, report: Report): void {
   const accounts = Object.entries(upstreams).flatMap(([upstream, config]) =>
     Object.keys(config.accounts).map((account) => `${upstream}/${account}`),
   )
   const classes = [...new Set(Object.values(upstreams).flatMap(classesOf))]
+  const issuers = Object.keys(tokenIssuers)
+  for (const [index, { issuer }] of (client.tokens ?? []).entries()) {
+    if (!issuers.includes(issuer)) {
+      report(
+        [...path, 'tokens', index, 'issuer'],
+        `there is no such entry in tokenIssuers${didYouMean(issuer, issuers)}`,
+      )
+    }
+  }
   for (const [index, { window }] of (client.budget ?? []).entries()) {
     if (client.budget!.findIndex((other) => other.window === window) < index) {
       report([...path, 'budget', index, 'window'], 'another entry has the same window')

@@ -30,9 +30,24 @@ export const KeySchema = Type.Union(
 
 export const ClientSchema = object({
   keys: Type.Array(KeySchema, {
-    minItems: 1,
+    default: [],
     description: 'Hashes of the keys that this client may present: several, so that they can overlap while rotating.',
   }),
+  tokens: Type.Optional(
+    Type.Array(
+      object({
+        issuer: Type.String({ description: 'Name of one of the `tokenIssuers`.' }),
+        claims: Type.Record(
+          Type.String(),
+          Type.Union([Type.String({ minLength: 1 }), Type.Array(Type.String({ minLength: 1 }), { minItems: 1 })], {
+            expected: 'a text, or a list of texts of which one must be it',
+          }),
+          { minProperties: 1, description: 'What its claims must be; of a claim that is a list, one entry.' },
+        ),
+      }),
+      { minItems: 1, description: 'Signed tokens that this client may present instead of a key.' },
+    ),
+  ),
   upstreams: Type.Optional(
     Type.Array(Type.String(), { minItems: 1, description: 'The upstreams it may use. Default: all.' }),
   ),

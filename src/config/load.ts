@@ -20,6 +20,7 @@ import {
   type SchemaError,
 } from './problem.ts'
 import { ClientSchema } from './client-schema.ts'
+import { IssuerSchema } from './issuer-schema.ts'
 import { type Config, ConfigSchema, UpstreamSchema } from './schema.ts'
 import { type LookUp, lookUpWith, resolveReferences } from './references.ts'
 
@@ -272,6 +273,9 @@ function withDefaults(raw: unknown): unknown {
   }
   for (const [name, client] of Object.entries(asObject(config['clients']))) {
     asObject(config['clients'])[name] = Value.Default(ClientSchema, client)
+  }
+  for (const [name, issuer] of Object.entries(asObject(config['tokenIssuers']))) {
+    asObject(config['tokenIssuers'])[name] = Value.Default(IssuerSchema, issuer)
   }
   return Value.Default(ConfigSchema, config)
 }

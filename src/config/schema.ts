@@ -1,5 +1,6 @@
 import Type, { type StaticDecode } from 'typebox'
 import { ClientSchema } from './client-schema.ts'
+import { IssuerSchema } from './issuer-schema.ts'
 import { CacheSchema, RouteCacheSchema, UpstreamCacheSchema } from './cache-schema.ts'
 import { CredentialSchema, PoolMemberSchema, PoolSchema, SecretsSchema } from './credential-schema.ts'
 import {
@@ -509,6 +510,9 @@ export const ConfigSchema = object({
   ),
   upstreams: record(UpstreamSchema, 'The vendor APIs, by the name that clients put first in the path.'),
   networkAccess: networkAccess('What calls of all clients to all upstreams may reach'),
+  tokenIssuers: record(IssuerSchema, 'Whose signed tokens clients may present, by a name of your choice.', {
+    default: {},
+  }),
   clients: Type.Optional(record(ClientSchema, 'The tools that may call. Without it, anyone on loopback may.')),
 })
 

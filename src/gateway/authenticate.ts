@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { ANONYMOUS, type Client } from '../clients/client.ts'
+import { type TokenRefusal, withoutScheme } from '../clients/callers.ts'
 import { hashKey } from '../clients/keys.ts'
 import type { Failure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
@@ -26,7 +27,12 @@ export function authenticate(
   for (const name of upstream?.keyHeaders ?? keyHeaders) {
     const value = headers[name]
     if (typeof value !== 'string') continue
-    const key = name === 'authorization' ? value.replace(/^bearer +/i, '') : value
+    const key = name === 'authorization' ? withoutScheme(value) : value
+    const byToken = callers.findByToken(key)
+    if (byToken !== undefined) {
+      if ('name' in byToken) return byToken
+      return tokenRefused(byToken)
+    }
     if (presented === undefined) {
       presented = name
       guess = key
@@ -47,6 +53,19 @@ export function authenticate(
   if (blockedMs > 0) return tooManyAttempts(blockedMs)
   const message = `unknown client key in ${presented}: its hash is not listed under clients`
   return { ...unauthenticated(message), guess: hashKey(guess) }
+}
+
+function tokenRefused(refusal: TokenRefusal): Failure {
+  switch (refusal.kind) {
+    case 'invalid':
+      return unauthenticated(`the token is not valid: ${refusal.why}`)
+    case 'nobody':
+      return unauthenticated(`the token of ${refusal.issuer} is valid, but no client has its claims`)
+    case 'unavailable': {
+      const message = `the keys of the token issuer ${refusal.issuer} can’t be had, so its tokens can’t be checked`
+      return { kind: 'credential_unavailable', message, retryAfterMs: 5_000 }
+    }
+  }
 }
 
 export function tooManyAttempts(retryAfterMs: number): Failure {

@@ -51,7 +51,7 @@ function droppedNames({ snapshot, request }: Call, { droppedNames: names }: Acco
   for (const name of keyHeaders) {
     if (request.headers[name] === undefined || dropped.has(name)) continue
     const values = request.headersDistinct[name] ?? []
-    if (values.some((value) => callers.find(value, request.socket) !== undefined)) dropped = new Set(dropped).add(name)
+    if (values.some((value) => callers.isKnown(value, request.socket))) dropped = new Set(dropped).add(name)
   }
   return dropped
 }

@@ -10,6 +10,7 @@ import type { SharedCache } from '../cache/open-cache.ts'
 import { cachePolicy, type CachePolicy } from '../cache/policy.ts'
 import { Callers } from '../clients/callers.ts'
 import type { ManagedClients } from '../clients/managed.ts'
+import { TokenIssuers } from '../clients/token-issuers.ts'
 import { accessOf, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
 import type { TimeoutPhase } from '../observe/metrics.ts'
 import type { CounterSeries } from '../observe/series.ts'
@@ -36,6 +37,8 @@ export interface Snapshot {
   readonly hosts: ReadonlyMap<string, Upstream>
   readonly defaultUpstream: Upstream | undefined
   readonly callers: Callers
+  /** Those of signed tokens; undefined if there are none. */
+  readonly issuers: TokenIssuers | undefined
   /** Lower-case names of every header in which a client may present its key. */
   readonly keyHeaders: readonly string[]
   /** Those that read it. */
@@ -102,6 +105,7 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
     upstreams.set(name, upstream)
     for (const host of upstreamConfig.hosts) hosts.set(host.toLowerCase(), upstream)
   }
+  const issuers = issuersOf(config, services, previous)
   const keyHeaders = new Set<string>()
   for (const upstream of upstreams.values()) for (const name of upstream.keyHeaders) keyHeaders.add(name)
   return {
@@ -109,10 +113,21 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
     upstreams,
     hosts,
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
-    callers: new Callers({ configured: config.clients, managed: services.managed, clock: services.clock }),
+    callers: new Callers({ configured: config.clients, managed: services.managed, issuers, clock: services.clock }),
+    issuers,
     keyHeaders: [...keyHeaders],
     calls: new CallCount(),
   }
+}
+
+/** What is known of tokens and keys is kept where the issuers are the same. */
+function issuersOf(config: Config, { clock, lookup }: Services, previous?: Snapshot): TokenIssuers | undefined {
+  const { tokenIssuers: configs, networkAccess } = config
+  if (Object.keys(configs).length === 0) return undefined
+  const before = previous?.config
+  if (isSame([before?.tokenIssuers, before?.networkAccess], [configs, networkAccess])) return previous!.issuers
+  const access = networkAccess === undefined ? [] : [accessOf(networkAccess)]
+  return new TokenIssuers({ configs, access, clock, lookup })
 }
 
 export async function closeSnapshot(snapshot: Snapshot): Promise<void> {

@@ -93,6 +93,9 @@ export class Proxy {
     let result: Forwarded
     try {
       if (obstacle instanceof Error) throw obstacle
+      // Signed tokens are checked with keys that may have to be asked for.
+      const tokens = snapshot.callers.check(request.headers, snapshot.keyHeaders)
+      if (tokens !== undefined) await tokens
       const found = obstacle ?? this.#identify(call)
       const target = 'guess' in found ? await this.#count(call, found) : found
       result = isFailure(target) ? { kind: 'refused', failure: target } : await this.#forward(call, target)

@@ -46,6 +46,13 @@ describe('clients in a configuration', () => {
     ['one key twice', { keys: [KEY, { hash: KEY }] }, 'client "bot" has the same key'],
     ['an unknown upstream', { keys: [KEY], upstreams: ['harnes'] }, 'did you mean "harness"?'],
     ['an unknown method', { keys: [KEY], methods: ['get'] }, 'an HTTP method'],
+    ['neither keys nor tokens', {}, 'it needs keys, or tokens, to prove who it is'],
+    [
+      'an unknown issuer of tokens',
+      { tokens: [{ issuer: 'corp', claims: { sub: 'x' } }] },
+      'no such entry in tokenIssuers',
+    ],
+    ['a token whose claims do not matter', { tokens: [{ issuer: 'corp', claims: {} }] }, 'claims'],
     ['a path that is none', { keys: [KEY], paths: ['ng/api'] }, 'begins with "/"'],
   ])('are refused with %s', (_, client, message) => {
     expect(problemsOf({ bot: client })).toContain(message)
@@ -67,5 +74,22 @@ describe('clients in a configuration', () => {
       'clients.bot.keys[0] has expired',
       'clients.bot.keys[1] expires 2027-01-08T00:00:00.000Z',
     ])
+  })
+})
+
+describe('issuers of tokens', () => {
+  const corp = { issuer: 'https://login.example', audience: 'sluice', jwks: 'https://login.example/keys' }
+
+  it.each<[string, object, string]>([
+    [
+      'an algorithm that needs a shared secret',
+      { corp: { ...corp, algorithms: ['HS256'] } },
+      'tokenIssuers.corp.algorithms',
+    ],
+    ['none at all', { corp: { ...corp, algorithms: ['none'] } }, 'tokenIssuers.corp.algorithms'],
+    ['no audience', { corp: { issuer: corp.issuer, jwks: corp.jwks } }, 'the key "audience" is missing'],
+    ['an issuer twice', { corp, other: corp }, 'is that of "corp", too'],
+  ])('are refused with %s', (_, tokenIssuers, message) => {
+    expect(() => checkConfig(harnessConfig('https://app.harness.io', {}, { tokenIssuers }), 'test')).toThrow(message)
   })
 })

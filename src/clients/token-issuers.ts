@@ -1,0 +1,125 @@
+import { hash } from 'node:crypto'
+import type { LookupFunction } from 'node:net'
+import { decodeJwt, errors, type JWTPayload, jwtVerify } from 'jose'
+import type { Clock } from '../clock.ts'
+import type { IssuerConfig } from '../config/issuer-schema.ts'
+import { isLocalhost } from '../config/loopback.ts'
+import { guardedLookup } from '../upstream/guarded-lookup.ts'
+import { IssuerKeys, KeysUnavailableError } from './issuer-keys.ts'
+import { isAddressAllowed, type NetworkAccess } from './network-access.ts'
+
+/** What is known of a token: what it says, or why it is not believed. */
+export type Verdict =
+  | { readonly kind: 'valid'; readonly issuer: string; readonly claims: JWTPayload }
+  | { readonly kind: 'invalid'; readonly why: string }
+  | { readonly kind: 'unavailable'; readonly issuer: string }
+
+export interface TokenIssuersOptions {
+  readonly configs: Readonly<Record<string, IssuerConfig>>
+  readonly access: readonly NetworkAccess[]
+  readonly clock: Clock
+  readonly lookup: LookupFunction | undefined
+}
+
+interface Issuer {
+  readonly name: string
+  readonly config: IssuerConfig
+  readonly keys: IssuerKeys
+}
+
+/** How long a token is believed without another look at its issuer's keys, which may have been taken back. */
+const BELIEVED_MS = 60_000
+/** How long it is not looked at again that was not: a key may become known. */
+const DISBELIEVED_MS = 1_000
+const MOST_KEPT = 10_000
+const LONGEST_TOKEN = 16_384
+
+/** Checks the tokens of issuers, each with its own keys and by its own rules; which issuer it is, the token says. */
+export class TokenIssuers {
+  readonly #clock: Clock
+  readonly #issuers = new Map<string, Issuer>()
+  /** By the hash of the token. */
+  readonly #verdicts = new Map<string, { readonly verdict: Verdict; readonly until: number }>()
+
+  constructor({ configs, access, clock, lookup }: TokenIssuersOptions) {
+    this.#clock = clock
+    for (const [name, config] of Object.entries(configs)) {
+      const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(new URL(config.jwks).hostname)
+      const isAllowed = (address: string): boolean => isAddressAllowed(address, access, arePrivateAllowed)
+      const keys = new IssuerKeys(config, clock, guardedLookup({ isAllowed, lookup }))
+      this.#issuers.set(config.issuer, { name, config, keys })
+    }
+  }
+
+  /** What was found out about a token; undefined for what is none of these issuers’. Call `check` before. */
+  verdictOf(token: string): Verdict | undefined {
+    if (!isTokenLike(token)) return undefined
+    const known = this.#verdicts.get(hash('sha256', token))
+    return known !== undefined && known.until > this.#clock.now() ? known.verdict : undefined
+  }
+
+  /** Finds out about a token what is not known of it yet; undefined if there is nothing to wait for. */
+  check(token: string): Promise<void> | undefined {
+    if (!isTokenLike(token) || this.verdictOf(token) !== undefined) return undefined
+    const issuer = this.#issuerOf(token)
+    return issuer && this.#check(token, issuer)
+  }
+
+  close(): void {
+    for (const { keys } of this.#issuers.values()) keys.close()
+  }
+
+  async #check(token: string, issuer: Issuer): Promise<void> {
+    const verdict = await this.#judge(token, issuer)
+    const now = this.#clock.now()
+    let until = now + (verdict.kind === 'valid' ? BELIEVED_MS : DISBELIEVED_MS)
+    if (verdict.kind === 'valid') {
+      until = Math.min(until, verdict.claims.exp! * 1_000 + issuer.config.clockTolerance)
+    }
+    // Oldest first.
+    if (this.#verdicts.size >= MOST_KEPT) this.#verdicts.delete(this.#verdicts.keys().next().value!)
+    this.#verdicts.set(hash('sha256', token), { verdict, until })
+  }
+
+  async #judge(token: string, { name, config, keys }: Issuer): Promise<Verdict> {
+    const { issuer, audience, algorithms, clockTolerance } = config
+    try {
+      const { payload } = await jwtVerify(token, keys.find, {
+        issuer,
+        audience,
+        algorithms,
+        clockTolerance: clockTolerance / 1_000,
+        currentDate: new Date(this.#clock.now()),
+        requiredClaims: ['exp'],
+      })
+      return { kind: 'valid', issuer: name, claims: payload }
+    } catch (error) {
+      if (error instanceof KeysUnavailableError) return { kind: 'unavailable', issuer: name }
+      if (error instanceof errors.JOSEError) return { kind: 'invalid', why: reasonOf(error) }
+      throw error
+    }
+  }
+
+  /** Whose it says that it is. That proves nothing yet. */
+  #issuerOf(token: string): Issuer | undefined {
+    try {
+      return this.#issuers.get(decodeJwt(token).iss ?? '')
+    } catch {
+      return undefined
+    }
+  }
+}
+
+function isTokenLike(text: string): boolean {
+  return text.startsWith('eyJ') && text.length <= LONGEST_TOKEN && /^[\w-]+\.[\w-]+\.[\w-]+$/.test(text)
+}
+
+/** In words that repeat nothing of the token. */
+function reasonOf(error: errors.JOSEError): string {
+  if (error instanceof errors.JWTExpired) return 'it has expired'
+  if (error instanceof errors.JWTClaimValidationFailed) return `its claim ${error.claim} is not what it must be`
+  if (error instanceof errors.JWKSNoMatchingKey) return 'its issuer has no such key'
+  if (error instanceof errors.JOSEAlgNotAllowed) return 'it is signed in a way that is not allowed'
+  if (error instanceof errors.JWSSignatureVerificationFailed) return 'its signature is wrong'
+  return `it is not well-formed (${error.code})`
+}
