@@ -71,18 +71,18 @@ local nowMs = floor(now / 1000)
 local stored = call('HMGET', home, '@until', unpack(ARGV, SCALARS - 1, SCALARS + limits))
 local pausedUntil = (stored[2] or 0) + 0
 local number = (stored[3] or 0) + 1
-local isRight = expected < 0 or number == expected
-if isRight and number == 1 then
-  -- Gateways that should have been heard of and were not may still have to tell what Redis has lost; a farewell lasts 1.
+if expected >= 0 and number ~= expected then
+  call('HSET', home, gateway, number)
+  return pack('>dddd', now, number, -1, 0)
+end
+if expected == 1 then
+  -- Gateways that should have been heard of and were not may still have to tell what Redis has lost; a farewell lasts 1. As
+  -- this call is not noted, those after it have wrong numbers.
   local noted = call('HGETALL', leases)
   for i = 2, #noted, 2 do
     local ends, lasts = noted[i]:match('^%d+ (%d+) (%d+)$')
-    if lasts + 0 > 1 and nowMs - (ends - lasts) > lasts / 4 then isRight = expected < 0 end
+    if lasts + 0 > 1 and nowMs - (ends - lasts) > lasts / 4 then return pack('>dddd', now, 1, -1, 0) end
   end
-end
-if not isRight then
-  call('HSET', home, gateway, number)
-  return pack('>dddd', now, number, -1, 0)
 end
 if expected < 0 then wanted = 0 end
 

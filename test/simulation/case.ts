@@ -1,6 +1,7 @@
 import type { Random } from '../../src/clock.ts'
 import { type Limit, type LimitSpec, limitOf } from '../../src/quota/limit.ts'
 import { seededRandom } from '../support/seeded-random.ts'
+import type { OutagePolicy } from '../../src/quota/redis-ledger.ts'
 import type { Network } from './store.ts'
 
 /** How long calls take, from dispatch to response headers. */
@@ -37,16 +38,28 @@ export type Fault = { readonly atMs: number } & (
   | { readonly kind: 'cut'; readonly gateway: number; readonly ms: number; readonly isReset: boolean }
   | { readonly kind: 'stall'; readonly ms: number }
   | { readonly kind: 'newcomer' }
-  | { readonly kind: 'fail-over'; readonly ms: number; readonly lostMs: number; readonly isSilent: boolean }
+  | {
+      readonly kind: 'fail-over'
+      readonly ms: number
+      readonly lostMs: number
+      readonly isSilent: boolean
+      readonly clockMs?: number
+    }
   | { readonly kind: 'restart'; readonly ms: number; readonly isSilent: boolean }
 )
 
 /**
- * `random`: any, within the assumptions that the ledger states; `saturated`: nothing goes wrong, and more is wanted than may
- * be had; `newcomer`: one more gateway begins when a replica has taken over that lacks what was written last. The others are outside of the assumptions: a gateway that alone is without Redis for longer than its patience, one
- * that finds it again later than the others after it lost what it knew, one that stands still for longer than a window.
+ * Within the assumptions that the ledger states. `random`: any; `saturated`: nothing goes wrong, and more is wanted than may be
+ * had; `newcomer`: one more gateway begins when a replica has taken over that lacks what was written last; `closed`, `open`:
+ * with that for `onOutage`; `shadow`: saturated, and a second limit is not enforced; `many homes`: so many that leases are
+ * renewed more rarely; `set back`: the clock of a replica that takes over is behind.
+ *
+ * Outside of them, a gateway that alone is without Redis for longer than its patience; one that finds it again later than the
+ * others after it lost what it knew; one that stands still for longer than a window; a replica's clock that is ahead.
  */
-export const CASE_KINDS = ['random', 'saturated', 'newcomer', 'cut off', 'late', 'standing still'] as const
+const WITHIN = ['random', 'saturated', 'newcomer', 'closed', 'open', 'shadow', 'many homes', 'set back'] as const
+const OUTSIDE = ['cut off', 'late', 'standing still', 'set ahead'] as const
+export const CASE_KINDS = [...WITHIN, ...OUTSIDE]
 export type CaseKind = (typeof CASE_KINDS)[number]
 
 export interface Case {
@@ -55,6 +68,9 @@ export interface Case {
   readonly store: 'memory' | 'redis'
   /** Clocks of the gateways less the world's. */
   readonly skewsMs: readonly number[]
+  readonly onOutage: OutagePolicy
+  /** How many homes there are, each with these limits. */
+  readonly homes: number
   readonly limits: readonly LimitSpec[]
   /** Per meter: the numbers of its limits, and the units of a call. */
   readonly meters: readonly { readonly limits: readonly number[]; readonly units: readonly number[] }[]
@@ -85,6 +101,17 @@ export function caseOf(kind: CaseKind, seed: number): Case {
       return saturatedCase(seed, random)
     case 'newcomer':
       return newcomerCase(seed, random)
+    case 'closed':
+    case 'open':
+      // Not one of the embedded ledger.
+      return { ...randomCase(4 * seed + 1, random), kind, seed, onOutage: kind }
+    case 'shadow':
+      return shadowCase(seed, random)
+    case 'many homes':
+      return manyHomesCase(seed, random)
+    case 'set back':
+    case 'set ahead':
+      return clockCase(kind, seed, random)
     default:
       return outsideCase(kind, seed, random)
   }
@@ -109,6 +136,8 @@ function randomCase(seed: number, random: Random): Case {
     store,
     // Without Redis the clock of the gateway is the one that counts.
     skewsMs: Array.from({ length: gateways }, () => (store === 'memory' ? 0 : Math.round((random() - 0.5) * 10_000))),
+    onOutage: 'lease',
+    homes: 1,
     limits,
     meters: randomMeters(random, limits),
     network: { leastMs: random() < 0.5 ? 0.1 : 3, meanMs: [0.2, 1, 4][pick(random, 3)]! },
@@ -132,6 +161,8 @@ function saturatedCase(seed: number, random: Random): Case {
     seed,
     store,
     skewsMs: Array.from({ length: gateways }, () => 0),
+    onOutage: 'lease',
+    homes: 1,
     limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 20 + pick(random, 80) }],
     meters: [{ limits: [0], units: [1] }],
     network: { leastMs: 0.1, meanMs: 0.3 },
@@ -151,6 +182,30 @@ function newcomerCase(seed: number, random: Random): Case {
   return { ...rest, kind: 'newcomer', faults: [failOver, newcomer], load: { ...load, kind: 'saturated' } }
 }
 
+function shadowCase(seed: number, random: Random): Case {
+  const of = saturatedCase(4 * seed + 1, random)
+  const shadow: LimitSpec = { ...of.limits[0]!, id: 'shadow', requests: 5, isEnforced: false }
+  return { ...of, kind: 'shadow', seed, limits: [...of.limits, shadow], meters: [{ limits: [0, 1], units: [1, 1] }] }
+}
+
+function manyHomesCase(seed: number, random: Random): Case {
+  const of = newcomerCase(seed, random)
+  const gateways = of.skewsMs.slice(0, 2)
+  const limits = of.limits.map((spec) => ({ ...spec, requests: 2 + pick(random, 3), windowMs: 2_000 }))
+  const load = { ...of.load, kind: (['rush', 'stream', 'bursts'] as const)[pick(random, 3)]! }
+  return { ...of, kind: 'many homes', skewsMs: gateways, homes: 600, limits, load, faults: of.faults.slice(0, 1) }
+}
+
+/** What is ahead makes everything leave too early, once; what is behind, too late. */
+function clockCase(kind: 'set back' | 'set ahead', seed: number, random: Random): Case {
+  const of = newcomerCase(seed, random)
+  const ms = 100 + random() * 5_000
+  const faults = of.faults.map((fault) =>
+    fault.kind === 'fail-over' ? { ...fault, clockMs: kind === 'set back' ? -ms : ms } : fault,
+  )
+  return { ...of, kind, faults: faults.slice(0, 1), durationMs: of.durationMs + ms }
+}
+
 function outsideCase(kind: 'cut off' | 'late' | 'standing still', seed: number, random: Random): Case {
   const windowMs = [1_000, 2_000, 5_000][pick(random, 3)]!
   const gateways = 2 + pick(random, 3)
@@ -166,6 +221,8 @@ function outsideCase(kind: 'cut off' | 'late' | 'standing still', seed: number, 
     seed,
     store: 'redis',
     skewsMs: Array.from({ length: gateways }, () => Math.round((random() - 0.5) * 10_000)),
+    onOutage: 'lease',
+    homes: 1,
     limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 5 + pick(random, 40) }],
     meters: [{ limits: [0], units: [1] }],
     network: { leastMs: 0.1, meanMs: 1 },

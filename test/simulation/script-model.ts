@@ -88,9 +88,9 @@ export class ScriptModel {
     const home = this.#homeOf(keys[0]!, nowMs)
     const leases = this.#leasesOf(keys[1]!, nowMs)
     const number = (home.numbers.get(gateway) ?? 0) + 1
+    if (expected === 1 && number === 1 && isAnySilent(leases, nowMs)) return [now, number, -1, 0]
     home.numbers.set(gateway, number)
-    if (expected >= 0 && (number !== expected || (number === 1 && isAnySilent(leases, nowMs))))
-      return [now, number, -1, 0]
+    if (expected >= 0 && number !== expected) return [now, number, -1, 0]
 
     let a = SCALARS + names.length
     let live = Math.max(LEAST_LIFE_MS, term)

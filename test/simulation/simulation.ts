@@ -9,7 +9,7 @@ import { type Admission, type Permit, WaitingRoom } from '../../src/quota/waitin
 import { seededRandom } from '../support/seeded-random.ts'
 import { type Case, type Fault, type Latency, pick } from './case.ts'
 import { ScriptModel } from './script-model.ts'
-import { Connection, type ScriptHost, Store } from './store.ts'
+import { COMMAND_TIMEOUT_MS, Connection, type ScriptHost, Store } from './store.ts'
 import { type Arrival, Upstream } from './upstream.ts'
 import { Process, World } from './world.ts'
 
@@ -19,6 +19,8 @@ export interface Outcome {
   readonly meanLatencyMs: number
   /** How many more than a limit the ledger's assumptions that were not kept may add, as it states it. */
   readonly excess: number
+  /** Units of calls that were sent while their gateway was without Redis. */
+  readonly sentWithout: number
   /** For how long the calls took a place of the first limit, in sum: from dispatch until a window after the response. */
   readonly busyMs: number
   /** Instants, since the beginning, at which calls were sent, in order. */
@@ -44,7 +46,6 @@ export function modelHost(expires = true): ScriptHost {
   }
 }
 
-const HOME = 'upstream/account'
 /** A tick and a timeout: after that a gateway knows that it gets no answer. */
 const NOTICED_MS = 350
 
@@ -59,6 +60,7 @@ class Simulation {
   readonly files = new Map<string, StoredHome>()
   readonly sentAt: number[] = []
   excess = 0
+  sentWithout = 0
   busyMs = 0
   latencySum = 0
   settled = 0
@@ -74,11 +76,14 @@ class Simulation {
     this.random = seededRandom(of.seed + 0x5eed)
     this.upstream = new Upstream(of.upstreamOffsetMs)
     this.store = new Store(this.world, this.random, host, of.network)
-    this.#limits = of.limits.map(limitOf)
-    this.meters = of.meters.map(({ limits, units }) =>
-      meterOf(
-        HOME,
-        limits.map((limit, i) => ({ limit: this.#limits[limit]!, units: units[i]! })),
+    const homes = Array.from({ length: of.homes }, (_, i) => ({ name: `any/${i}`, limits: of.limits.map(limitOf) }))
+    this.#limits = homes.flatMap(({ limits }) => limits)
+    this.meters = homes.flatMap(({ name, limits: own }) =>
+      of.meters.map(({ limits, units }) =>
+        meterOf(
+          name,
+          limits.map((limit, i) => ({ limit: own[limit]!, units: units[i]! })),
+        ),
       ),
     )
     this.#gateways = of.skewsMs.map((skewMs, i) => new Gateway(this, `${i}`, skewMs))
@@ -95,7 +100,8 @@ class Simulation {
         return { limit, worst: units, atMs: Math.max(0, at - beginning) }
       }),
       sent: this.sentAt.length,
-      excess: this.excess,
+      excess: this.excess + (of.onOutage === 'open' ? this.sentWithout : 0),
+      sentWithout: this.sentWithout,
       busyMs: this.busyMs,
       meanLatencyMs: this.latencySum / this.settled,
       sentAt: this.sentAt.map((at) => at - beginning),
@@ -142,7 +148,8 @@ class Simulation {
         case 'stall':
           return void (store.stalledUntil = at + fault.ms)
         case 'fail-over':
-          return store.fail({ downMs: fault.ms, isSilent: fault.isSilent, contents: 'kept' })
+          if (fault.clockMs! > 0) this.#allowForClock(fault.ms)
+          return store.fail({ ...fault, downMs: fault.ms, contents: 'kept' })
         case 'restart':
           return store.fail({ downMs: fault.ms, isSilent: fault.isSilent, contents: 'nothing' })
       }
@@ -163,6 +170,18 @@ class Simulation {
     this.world.at(this.world.now + ms, () => {
       const before = gateway.sent
       this.world.at(this.world.now + 0.001, () => void (this.excess += gateway.sent - before))
+    })
+  }
+
+  /** All that counts when the clock is set ahead leaves at once, and so does what gateways send before they notice. */
+  #allowForClock(afterMs: number): void {
+    const { windowMs } = this.#limits[0]!
+    this.world.at(this.world.now + afterMs, () => {
+      const recent = this.sentAt.filter((at) => at > this.world.now - windowMs).length
+      this.excess += recent + this.#gateways.reduce((sum, { inFlight }) => sum + inFlight, 0)
+      // Of leases, until all are back.
+      const before = this.sentWithout
+      this.world.at(this.world.now + 3 * RETURN_AFTER_MS, () => void (this.excess += this.sentWithout - before))
     })
   }
 
@@ -194,6 +213,7 @@ class Gateway {
   readonly connection: Connection | undefined
   readonly #simulation: Simulation
   readonly #inFlight = new Set<Arrival>()
+  readonly #leasedSince = new Map<string, number>()
   readonly sentAt: number[] = []
 
   constructor(simulation: Simulation, name: string, skewMs: number) {
@@ -213,8 +233,13 @@ class Gateway {
         clock,
         gateway: name,
         prefix: 'simulated',
-        answerWithinMs: 1e12, // the simulated connection gives up by itself
-        onChange: (_, mode) => simulation.tell(() => `gateway ${name} is ${mode}`),
+        answerWithinMs: COMMAND_TIMEOUT_MS,
+        onOutage: of.onOutage,
+        onChange: (home, mode) => {
+          simulation.tell(() => `gateway ${name} is ${mode}`)
+          if (mode === 'leased') this.#leasedSince.set(home, world.now)
+          else this.#leasedSince.delete(home)
+        },
       })
     }
     for (const meter of simulation.meters) {
@@ -246,7 +271,9 @@ class Gateway {
   #attract(meter: Meter, room: WaitingRoom): void {
     const { random, of } = this.#simulation
     const { load } = of
-    const fitting = Math.min(...meter.limits.map(({ requests }, i) => Math.floor(requests / meter.units[i]!)))
+    const fitting = Math.min(
+      ...meter.limits.map(({ requests, isEnforced }, i) => (isEnforced ? Math.floor(requests / meter.units[i]!) : 1e9)),
+    )
     const paceMs = Math.max(...meter.limits.map(({ windowMs }) => windowMs), load.latency.meanMs) / fitting
     const gateways = of.skewsMs.length
     if (load.kind === 'saturated') {
@@ -320,6 +347,12 @@ class Gateway {
     const beganAt = world.now
     sentAt.push(beganAt)
     this.sentAt.push(beganAt)
+    const since = this.#leasedSince.get(meter.home)
+    // With "open", what waits when an outage is noticed passes at once; with "closed", what Redis granted may still be on its way.
+    const withoutMs = beganAt - (since ?? Infinity)
+    if (withoutMs >= (of.onOutage === 'open' ? 0 : COMMAND_TIMEOUT_MS)) {
+      this.#simulation.sentWithout += Math.max(...meter.units)
+    }
     const latencyMs = latencyOf(random, load.latency)
     this.#simulation.occupy(latencyMs)
     const patienceMs = random() < load.aborts ? random() * latencyMs : load.timeoutMs

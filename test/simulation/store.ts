@@ -1,4 +1,4 @@
-import type { Random, Timer } from '../../src/clock.ts'
+import type { Random } from '../../src/clock.ts'
 import type { ScriptRunner } from '../../src/quota/redis-ledger.ts'
 import type { Argument, Reply } from '../../src/quota/script-call.ts'
 import type { Process, World } from './world.ts'
@@ -20,9 +20,17 @@ export interface Network {
 
 /** Every latency of the network is below this, so that an answer takes less than the time that a command may take. */
 const MOST_MS = 20
-const COMMAND_TIMEOUT_MS = 50
+export const COMMAND_TIMEOUT_MS = 50
 /** After a connection is lost or Redis is back: connecting is tried so often, and takes so long. */
 const RECONNECT_MS = 250
+
+interface Failure {
+  readonly downMs: number
+  readonly isSilent: boolean
+  readonly contents: 'kept' | 'nothing'
+  /** By how much the clock of what comes back is ahead of that of what was there. */
+  readonly clockMs?: number
+}
 
 /** Redis on another machine. It may stall, die and come back with other contents; see `Connection` for the way to it. */
 export class Store {
@@ -33,6 +41,8 @@ export class Store {
   isUp = true
   /** When a server began that knows nothing. */
   upSince = -Infinity
+  /** Its clock less the world's. */
+  clockMs = 0
   stalledUntil = 0
   readonly connections = new Set<Connection>()
 
@@ -44,13 +54,14 @@ export class Store {
   }
 
   /** Dies, and comes back after `downMs` with what was kept, or with nothing. Clients see connections end, or silence. */
-  fail({ downMs, isSilent, contents }: { downMs: number; isSilent: boolean; contents: 'kept' | 'nothing' }): void {
+  fail({ downMs, isSilent, contents, clockMs = 0 }: Failure): void {
     this.isUp = false
     for (const connection of this.connections) connection.cutOff()
     if (!isSilent) for (const connection of this.connections) connection.drop()
     this.world.at(this.world.now + downMs, async () => {
       await this.host.restore(contents)
       this.isUp = true
+      this.clockMs += clockMs
       if (contents === 'nothing') this.upSince = this.world.now
       if (isSilent) for (const connection of this.connections) connection.drop()
     })
@@ -63,7 +74,6 @@ export class Store {
 }
 
 interface Pending {
-  timeout: Timer
   resolve(reply: Reply): void
   reject(error: Error): void
 }
@@ -95,15 +105,7 @@ export class Connection implements ScriptRunner {
     if (!this.isConnected) return Promise.reject(new Error('not connected'))
     const { world } = this.#store
     return new Promise((resolve, reject) => {
-      const pending: Pending = {
-        resolve,
-        reject,
-        timeout: this.#process.clock.schedule(COMMAND_TIMEOUT_MS, () => {
-          this.#pending.delete(pending)
-          this.#tell(() => 'got no answer in time')
-          reject(new Error('timeout'))
-        }),
-      }
+      const pending: Pending = { resolve, reject }
       this.#pending.add(pending)
       this.#lastArrival = Math.max(this.#lastArrival, this.#afterHold(world.now) + this.#store.oneWayMs())
       const number = this.#number
@@ -137,10 +139,7 @@ export class Connection implements ScriptRunner {
     this.isConnected = false
     // Before anything else: what arrives on the next connection is another matter.
     this.#process.receive(world.now, () => {
-      for (const { timeout, reject } of this.#pending) {
-        timeout.cancel()
-        reject(new Error('connection lost'))
-      }
+      for (const { reject } of this.#pending) reject(new Error('connection lost'))
       this.#pending.clear()
       for (const listener of this.#listeners) listener()
       this.#reconnect()
@@ -177,14 +176,13 @@ export class Connection implements ScriptRunner {
       world.at(stalledUntil, () => this.#arrive(number, pending, keys, args))
       return
     }
-    args[1] = Math.round(world.now * 1_000)
+    args[1] = Math.round((world.now + this.#store.clockMs) * 1_000)
     const reply = host.run(keys, args)
     const given = reply instanceof Promise ? await reply : reply
     this.#tell(() => `ran ${args.join(' ')}: ${JSON.stringify(given)}`)
     this.#lastReply = Math.max(this.#lastReply, this.#afterHold(world.now) + this.#store.oneWayMs())
     this.#process.receive(this.#lastReply, () => {
       if (number !== this.#number || !this.isConnected || !this.#pending.delete(pending)) return
-      pending.timeout.cancel()
       pending.resolve(given)
     })
   }

@@ -9,10 +9,12 @@ export function faultsOf(of: Case, outcome: Outcome): string[] {
   const wrong: string[] = []
   for (const { limit, worst, atMs } of outcome.limits) {
     const most = limit.requests + outcome.excess
-    if (worst > most) wrong.push(`${limit.id}: ${worst} of ${most} at ${Math.round(atMs)} ms`)
+    if (limit.isEnforced && worst > most) wrong.push(`${limit.id}: ${worst} of ${most} at ${Math.round(atMs)} ms`)
   }
+  if (of.onOutage === 'closed' && outcome.sentWithout > 0) wrong.push(`${outcome.sentWithout} sent without Redis`)
   const used = utilisation(of, outcome)
-  if (of.kind === 'saturated' && used < LEAST_UTILISATION) wrong.push(`used to ${percent(used)} only`)
+  if ((of.kind === 'saturated' || of.kind === 'shadow') && used < LEAST_UTILISATION)
+    wrong.push(`used to ${percent(used)} only`)
   return wrong
 }
 
