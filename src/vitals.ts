@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
 import type { Clock } from './clock.ts'
@@ -68,13 +69,28 @@ export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
 }
 
 function* credentialsOf({ upstreams }: Snapshot, now: number): Iterable<CredentialState> {
-  for (const { name: upstream, accounts } of upstreams.values()) {
+  for (const { name: upstream, accounts, config } of upstreams.values()) {
+    const endsAt = endOf(config.tls?.cert)
+    if (endsAt !== undefined) {
+      const inMs = endsAt - now
+      yield { upstream, account: '*', quarantined: undefined, expiries: [{ credential: `${upstream} tls.cert`, inMs }] }
+    }
     for (const { name: account, credential } of accounts.values()) {
       if (credential === undefined) continue
       const { quarantined, expiries } = credential
       const inTime = expiries.map((expiry) => ({ credential: expiry.credential, inMs: expiry.at - now }))
       yield { upstream, account, quarantined, expiries: inTime }
     }
+  }
+}
+
+/** What is no certificate fails when it is used; here it is just not shown. */
+function endOf(pem: string | undefined): number | undefined {
+  if (pem === undefined) return undefined
+  try {
+    return new X509Certificate(pem).validToDate.getTime()
+  } catch {
+    return undefined
   }
 }
 

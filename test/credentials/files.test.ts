@@ -5,6 +5,7 @@ import { stringify } from 'yaml'
 import { loadConfigFile } from '../../src/config/load.ts'
 import { harnessConfig, newFolder, startConfigured, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const PATH = '/harness/ng/api/projects'
 
@@ -63,4 +64,24 @@ it('a secret whose file is empty, gone, or of no use for a header keeps its valu
   }
   writeFileSync(file, 'three')
   await expect.poll(sent).toBe('Key three')
+})
+
+it('a 401 makes the gateway look into the file at once, and send the call again', async () => {
+  const folder = newFolder()
+  const file = join(folder, 'key')
+  writeFileSync(file, 'one')
+  const answers: number[] = []
+  const upstream = await startUpstream(({ headers }, response) => {
+    const status = headers['x-api-key'] === 'two' ? 200 : 401
+    answers.push(status)
+    response.writeHead(status).end()
+  })
+  const accounts = { prod: { id: 'a', credential: { value: '${file:key}' } } }
+  writeFileSync(join(folder, 'sluice.yaml'), stringify(harnessConfig(upstream.url, { accounts })))
+  // Under a clock that stands still nothing else looks.
+  const gateway = await startConfigured(loadConfigFile(join(folder, 'sluice.yaml')), { clock: new SimulatedClock() })
+  writeFileSync(file, 'two')
+  const answer = await call(gateway.url, PATH, { method: 'POST', body: '{}' })
+  expect(answer).toMatchObject({ status: 200, headers: { 'x-sluice-attempts': '2' } })
+  expect(answers).toEqual([401, 200])
 })

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { TLSSocket } from 'node:tls'
@@ -5,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import { type Certificates, makeCertificates } from '../support/certificates.ts'
 import { call } from '../support/http.ts'
 import { harnessConfig, startGateway } from '../support/gateway.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
 
 let certificates: Certificates
 beforeAll(() => {
@@ -67,4 +69,14 @@ describe('an upstream with TLS', () => {
     expect(await callThrough(url, tls)).toMatchObject({ status: 200, body: 'client' })
     expect((await callThrough(url, { ca: file('ca.pem') })).status).toBe(502)
   })
+})
+
+it('when a client certificate expires is a metric', async () => {
+  const clock = new SimulatedClock(Date.UTC(2026, 0))
+  const tls = { cert: file('client.pem'), key: file('client.key') }
+  const gateway = await startGateway(harnessConfig('https://localhost:9', { tls }), { clock })
+  const endsAt = Date.parse(new X509Certificate(file('client.pem')).validTo)
+  expect(await gateway.metrics()).toContain(
+    `sluice_credential_expires_seconds{upstream="harness",account="*",credential="harness tls.cert"} ${(endsAt - clock.now()) / 1_000}`,
+  )
 })
