@@ -197,6 +197,8 @@ describe('several credentials of an account', () => {
     const upstream = await startJudging({ 'key-a': 401, 'key-b': 401, 'key-c': 401 })
     const gateway = await startGateway(configOf(upstream.url, { credentials }))
     for (let i = 0; i < 5; i++) expect((await call(gateway.url, '/api/x')).status).toBe(401)
+    // Each call twice, however many there are.
+    expect(upstream.seen).toHaveLength(10)
   })
 
   it('have a count each where a limit is by credential, and one together where it is by account', async () => {
