@@ -4,7 +4,7 @@ import { Cluster, Command, Redis, type RedisOptions, type Result } from 'ioredis
 import type { Clock } from '../clock.ts'
 import type { StoreConfig } from '../config/schema.ts'
 import type { ScriptRunner } from './redis-ledger.ts'
-import type { Argument, Reply } from './script-call.ts'
+import { type Argument, readReply, type Reply } from './script-call.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
@@ -29,7 +29,7 @@ export class RedisScript implements ScriptRunner {
   }
 
   async run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
-    return doubles(await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args))
+    return readReply(await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args))
   }
 
   onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
@@ -40,12 +40,6 @@ export class RedisScript implements ScriptRunner {
   close(): void {
     this.#redis.disconnect()
   }
-}
-
-function doubles(bytes: Buffer): number[] {
-  const numbers: number[] = []
-  for (let offset = 0; offset < bytes.length; offset += 8) numbers.push(bytes.readDoubleBE(offset))
-  return numbers
 }
 
 const CONNECT_TIMEOUT_MS = 1_000

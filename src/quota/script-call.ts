@@ -93,6 +93,22 @@ function tell({ kind, requests, isEnforced, bucketMs, holdMs, slackMs }: Limit):
 const FIRST = 4
 const FIELDS = 5
 
+/**
+ * The numbers of a reply. Throws if it is none: what a broken line made of it could otherwise count as a quota, or as the length
+ * of a list that nobody ever comes to the end of.
+ */
+export function readReply(bytes: Buffer): Reply {
+  const numbers: number[] = []
+  for (let offset = 0; offset + 8 <= bytes.length; offset += 8) numbers.push(bytes.readDoubleBE(offset))
+  const limits = numbers[2] === -1 ? 0 : numbers[3]!
+  const isWhole =
+    bytes.length % 8 === 0 && Number.isInteger(limits) && FIRST + FIELDS * limits <= Math.max(FIRST, numbers.length)
+  if (!isWhole || !numbers.every((number) => Math.abs(number) <= Number.MAX_SAFE_INTEGER)) {
+    throw new Error('the answer of Redis is garbled')
+  }
+  return numbers
+}
+
 export function usageOf(meter: Meter, reply: Reply, taught: Taught | undefined): LimitUsage[] {
   return meter.limits.map((limit, i) => ({
     limit,
