@@ -44,10 +44,6 @@ local STIRRING = 6
 local SCALARS, FIELDS = 10, 5
 local CALENDAR, CONCURRENT, PACE = '1', '2', '3'
 local KEPT = { ['0'] = 100, [CALENDAR] = 1, [CONCURRENT] = 0, [PACE] = 100 }
--- Level, least, since, others, until, lookAt, toldAt.
-local LEARNED = '>ddddddd'
-local CALM_UNTIL, NEAR_UNTIL, BEYOND_UNTIL, GROWN_AT, MARGIN, PROBE, LOOK_AFTER = 1.5, 2.5, 3.5, 4.5, 0.05, 0.01, 20
-local LONGEST_GROWTH = 600000000
 -- How long leases stay given back after a call was refused because of them.
 local PRESSURE_MS = 2000
 local FIRST_TERM_MS = 3000
@@ -161,79 +157,134 @@ local function mostUsed(c)
   return most
 end
 
-local function growthOf(c)
-  return min(c.bucket * c.kept, LONGEST_GROWTH)
-end
+local counters, pauses = {}, nil
 
-local function capOf(c, l)
-  local allowed = c.allowed
-  if l.since > 0 then
-    local windows = max(0, now - l.since) / growthOf(c)
-    local through = max(l.least, l.level)
-    local calm, probe = max(1, through - ceil(through * MARGIN)), ceil(through * PROBE)
-    if windows < CALM_UNTIL then
-      allowed = min(allowed, calm)
-    elseif windows < NEAR_UNTIL then
-      allowed = min(allowed, calm + probe)
-    elseif windows < BEYOND_UNTIL then
-      allowed = min(allowed, through + probe)
-    elseif windows < GROWN_AT then
-      local grown = (windows - BEYOND_UNTIL) / (GROWN_AT - BEYOND_UNTIL)
-      local square = grown * grown
-      allowed = min(allowed, floor(through + probe + (c.allowed - through - probe) * square * square * grown))
+-- Little is learned mostly, so what it takes is made where there is something.
+local learning
+local function withLearning()
+  if learning then return learning end
+  -- Level, least, since, others, until, lookAt, toldAt.
+  local LEARNED = '>ddddddd'
+  local CALM_UNTIL, NEAR_UNTIL, BEYOND_UNTIL, GROWN_AT, MARGIN, PROBE, LOOK_AFTER = 1.5, 2.5, 3.5, 4.5, 0.05, 0.01, 20
+  local LONGEST_GROWTH = 600000000
+
+  local function growthOf(c)
+    return min(c.bucket * c.kept, LONGEST_GROWTH)
+  end
+
+  local function capOf(c, l)
+    local allowed = c.allowed
+    if l.since > 0 then
+      local windows = max(0, now - l.since) / growthOf(c)
+      local through = max(l.least, l.level)
+      local calm, probe = max(1, through - ceil(through * MARGIN)), ceil(through * PROBE)
+      if windows < CALM_UNTIL then
+        allowed = min(allowed, calm)
+      elseif windows < NEAR_UNTIL then
+        allowed = min(allowed, calm + probe)
+      elseif windows < BEYOND_UNTIL then
+        allowed = min(allowed, through + probe)
+      elseif windows < GROWN_AT then
+        local grown = (windows - BEYOND_UNTIL) / (GROWN_AT - BEYOND_UNTIL)
+        local square = grown * grown
+        allowed = min(allowed, floor(through + probe + (c.allowed - through - probe) * square * square * grown))
+      end
+    end
+    return allowed
+  end
+
+  -- Units that may be used now, if our own are to be `units` with the next call.
+  local function allowedOf(c, units)
+    local l = c.learned
+    if not l then return c.allowed end
+    local allowed = capOf(c, l)
+    if l.others == 0 or now >= l.untilTime then return allowed end
+    local left = max(0, min(allowed, c.allowed - l.others))
+    if left >= units or now < l.lookAt then return left end
+    return min(allowed, units)
+  end
+
+  local function isOver(c, l)
+    return now >= l.untilTime and (l.since == 0 or now - l.since >= GROWN_AT * growthOf(c))
+  end
+
+  local function learnedOf(c)
+    if not c.learned or isOver(c, c.learned) then
+      c.learned = { level = 0, least = 0, since = 0, others = 0, untilTime = 0, lookAt = 0, toldAt = 0 }
+    end
+    c.isTaught = true
+    return c.learned
+  end
+
+  local function refuse(c, at)
+    local l, used = learnedOf(c), mostUsed(c)
+    if at > l.since then
+      local allowed = allowedOf(c, used)
+      l.level, l.least, l.since = min(allowed, used), max(1, floor(allowed / 2)), now
+    end
+    l.level = l.level - c.units
+  end
+
+  local function believe(c, at, counted, tolerance, reset)
+    local l, used = learnedOf(c), mostUsed(c)
+    if at < l.toldAt then return end
+    l.toldAt = at
+    local excess = counted - used
+    if excess <= (now < l.untilTime and l.others > 0 and 0 or tolerance) then
+      l.others = 0
+      return
+    end
+    local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.slack - now or c.bucket * c.kept
+    l.others, l.untilTime, l.lookAt = excess + tolerance, now + window, now + min(reset, window)
+  end
+
+  local function learn(what, at)
+    local name = ARGV[at + 2]
+    if what == 'pause' then
+      pauses = pauses or {}
+      local known = name == ARGV[SCALARS - 1] and pausedUntil or (call('HGET', home, name) or 0) + 0
+      pauses[name] = max(known, pauses[name] or 0, nowMs + ARGV[at + 3])
+      if name == ARGV[SCALARS - 1] then pausedUntil = pauses[name] end
+      return at + 3
+    end
+    local c
+    for i = 1, limits do
+      if counters[i].name == name then c = counters[i] end
+    end
+    if what == 'refused' then
+      refuse(c, ARGV[at + 3] + 0)
+      return at + 3
+    end
+    believe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
+    if ARGV[at + 7] == '1' then refuse(c, ARGV[at + 3] + 0) end
+    return at + 7
+  end
+
+  local function look(c, l)
+    if l.others > 0 and now < l.untilTime and now >= l.lookAt and c.sum > c.allowed - l.others then
+      l.lookAt, c.isTaught = now + c.bucket * c.kept / LOOK_AFTER, true
     end
   end
-  return allowed
-end
 
--- Units that may be used now, if our own are to be `units` with the next call.
-local function allowedOf(c, units)
-  local l = c.learned
-  if not l then return c.allowed end
-  local allowed = capOf(c, l)
-  if l.others == 0 or now >= l.untilTime then return allowed end
-  local left = max(0, min(allowed, c.allowed - l.others))
-  if left >= units or now < l.lookAt then return left end
-  return min(allowed, units)
+  local function recall(c)
+    local l = {}
+    l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt =
+      unpacked(LEARNED, call('HGET', home, c.name .. '|learned'))
+    if not isOver(c, l) then c.learned = l end
+  end
+
+  -- What is noted, and for how long in microseconds.
+  local function noted(c, l)
+    return pack(LEARNED, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt), GROWN_AT * growthOf(c)
+  end
+
+  learning = { allowedOf = allowedOf, capOf = capOf, learn = learn, look = look, recall = recall, noted = noted }
+  return learning
 end
 
 local function free(c, units)
-  local used = mostUsed(c)
-  return (c.learned and allowedOf(c, used + units) or c.allowed) - used
-end
-
-local function isOver(c, l)
-  return now >= l.untilTime and (l.since == 0 or now - l.since >= GROWN_AT * growthOf(c))
-end
-
-local function learnedOf(c)
-  if not c.learned or isOver(c, c.learned) then
-    c.learned = { level = 0, least = 0, since = 0, others = 0, untilTime = 0, lookAt = 0, toldAt = 0 }
-  end
-  c.isTaught = true
-  return c.learned
-end
-
-local function refuse(c, at)
-  local l, used = learnedOf(c), mostUsed(c)
-  if at > l.since then
-    local allowed = allowedOf(c, used)
-    l.level, l.least, l.since = min(allowed, used), max(1, floor(allowed / 2)), now
-  end
-  l.level = l.level - c.units
-end
-
-local function believe(c, at, counted, tolerance, reset)
-  local l, used = learnedOf(c), mostUsed(c)
-  if at < l.toldAt then return end
-  l.toldAt = at
-  local excess = counted - used
-  if excess <= (now < l.untilTime and l.others > 0 and 0 or tolerance) then
-    l.others = 0
-    return
-  end
-  local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.slack - now or c.bucket * c.kept
-  l.others, l.untilTime, l.lookAt = excess + tolerance, now + window, now + min(reset, window)
+  local used = c.kind == CALENDAR and mostUsed(c) or c.sum
+  return (c.learned and withLearning().allowedOf(c, used + units) or c.allowed) - used
 end
 
 -- What this gateway has in lease of a limit; noted as: units, milliseconds at which it ends, how long it lasts from when the
@@ -247,7 +298,6 @@ local function readLease(c)
   end
 end
 
-local counters = {}
 local live = max(LEAST_LIFE_MS, term)
 local a = SCALARS + limits
 for i = 1, limits do
@@ -263,12 +313,7 @@ for i = 1, limits do
     local flags, slot
     c.sum, c.oldest, c.current, c.reserved, c.pressure, flags, slot, c.count = unpacked(HEADER, record)
     c.hasEarlier = flags % 2 == 1
-    if flags >= 2 then
-      local l = {}
-      l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt =
-        unpacked(LEARNED, call('HGET', home, c.name .. '|learned'))
-      if not isOver(c, l) then c.learned = l end
-    end
+    if flags >= 2 then withLearning().recall(c) end
     c.entries = record:sub(HEADER_BYTES + 1)
     local first = c.current - kept
     c.last = first + (slot - first) % SLOTS
@@ -312,39 +357,13 @@ for i = 1, limits do
   a = a + FIELDS
 end
 
-local pauses
-
-local function learn(what, at)
-  local name = ARGV[at + 2]
-  if what == 'pause' then
-    pauses = pauses or {}
-    local known = name == ARGV[SCALARS - 1] and pausedUntil or (call('HGET', home, name) or 0) + 0
-    pauses[name] = max(known, pauses[name] or 0, nowMs + ARGV[at + 3])
-    if name == ARGV[SCALARS - 1] then pausedUntil = pauses[name] end
-    return at + 3
-  end
-  local c
-  for i = 1, limits do
-    if counters[i].name == name then c = counters[i] end
-  end
-  if what == 'refused' then
-    refuse(c, ARGV[at + 3] + 0)
-    return at + 3
-  end
-  believe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
-  if ARGV[at + 7] == '1' then refuse(c, ARGV[at + 3] + 0) end
-  return at + 7
-end
-
-local LESSONS = { pause = true, refused = true, counted = true }
-
 for _ = 1, ARGV[4] + 0 do
   for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
   a = a + limits + 1
   for _ = 1, ARGV[a] + 0 do
     local what = ARGV[a + 1]
-    if LESSONS[what] then
-      a = learn(what, a)
+    if what == 'pause' or what == 'refused' or what == 'counted' then
+      a = withLearning().learn(what, a)
     else
       local at, calls, to = ARGV[a + 2] + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
       a = a + 4
@@ -451,10 +470,7 @@ for i = 1, limits do
   if granted > 0 then
     local units = granted * c.units
     charge(c, now, now + c.hold, units)
-    local l = c.learned
-    if l and l.others > 0 and now < l.untilTime and now >= l.lookAt and c.sum > c.allowed - l.others then
-      l.lookAt, c.isTaught = now + c.bucket * c.kept / LOOK_AFTER, true
-    end
+    if c.learned then learning.look(c, c.learned) end
     -- What the pool has no room for comes out of the lease.
     local taken = c.lease and min(c.lease, units - max(0, c.left - c.reserved)) or 0
     if taken > 0 then
@@ -502,14 +518,15 @@ for i = 1, limits do
   end
   local l = c.learned
   if l then
-    local allowed = allowedOf(c, 0)
+    local allowed = learning.allowedOf(c, 0)
     if allowed < c.allowed then
-      taught = taught .. pack('>ddddd', i, allowed, capOf(c, l) - allowed, l.lookAt - now, l.untilTime - now)
+      taught = taught .. pack('>ddddd', i, allowed, learning.capOf(c, l) - allowed, l.lookAt - now, l.untilTime - now)
     end
     if c.isTaught then
-      live = max(live, GROWN_AT * growthOf(c) / 1000)
+      local record, lasts = learning.noted(c, l)
+      live = max(live, lasts / 1000)
       fields[#fields + 1] = c.name .. '|learned'
-      fields[#fields + 1] = pack(LEARNED, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt)
+      fields[#fields + 1] = record
     end
   end
   local n = #fields
@@ -519,10 +536,12 @@ for i = 1, limits do
   ) .. c.entries
 end
 
-for name, ends in pairs(pauses or {}) do
-  live = max(live, ends - nowMs)
-  fields[#fields + 1] = name
-  fields[#fields + 1] = ends
+if pauses then
+  for name, ends in pairs(pauses) do
+    live = max(live, ends - nowMs)
+    fields[#fields + 1] = name
+    fields[#fields + 1] = ends
+  end
 end
 local isToLive = nowMs + live > (stored[1] or 0) + 0
 local longer = floor(live * 1.25) -- so that this is not said with every call
