@@ -47,6 +47,8 @@ export const ALERT_CASES: readonly AlertCase[] = [
       [`sluice_store_errors_total{instance="a"}`]: '0x240',
       [`sluice_store_degraded{instance="a"}`]: '0x240',
       [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
+      [`sluice_quota_effective_limit{${LANE},window="1m"}`]: '1000x240',
+      [`sluice_quota_low_total{${LANE},window="1m"}`]: '0x100 1x140',
       [`sluice_quota_used{${LANE},window="1m"}`]: '850x240',
       [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(10),
       [`sluice_upstream_throttled_total{${LANE},explained="yes"}`]: perSecond(2),
@@ -204,6 +206,38 @@ export const ALERT_CASES: readonly AlertCase[] = [
     },
     at: '11m',
     firing: ['SluiceQuotaNearlyUsed'],
+  },
+  {
+    name: 'SluiceQuotaNearlyUsed for what is left of a limit that the upstream made smaller, and that it is',
+    series: {
+      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
+      [`sluice_quota_effective_limit{${LANE},window="1m"}`]: '1000x20 600x200',
+      [`sluice_quota_used{${LANE},window="1m"}`]: '100x20 580x200',
+    },
+    at: '20m',
+    firing: ['SluiceQuotaNearlyUsed', 'SluiceQuotaReduced'],
+  },
+  {
+    name: 'nothing for a limit that was smaller for a few windows',
+    series: {
+      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
+      [`sluice_quota_effective_limit{${LANE},window="1m"}`]: '1000x20 600x20 1000x200',
+      [`sluice_quota_used{${LANE},window="1m"}`]: '100x240',
+    },
+    at: '20m',
+    firing: [],
+  },
+  {
+    name: 'SluiceQuotaLow for a limit of which little was left again and again',
+    series: { [`sluice_quota_low_total{${LANE},window="1m"}`]: '0x20 1x20 2x20 3x20 4x20 5x20 6x20 7x20 8x100' },
+    at: '45m',
+    firing: ['SluiceQuotaLow'],
+  },
+  {
+    name: 'nothing for one that ran low now and then',
+    series: { [`sluice_quota_low_total{${LANE},window="1m"}`]: '0x60 1x60 2x60 3x60' },
+    at: '55m',
+    firing: [],
   },
   {
     name: 'nothing for a limit that is not enforced',

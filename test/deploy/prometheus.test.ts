@@ -173,8 +173,14 @@ function startGateway(upstreamUrl: string, store: string): Promise<Running> {
           url: upstreamUrl,
           accounts: { demo: { id: ACCOUNT, credential: { value: `pat.${ACCOUNT}.sandbox.nosecret` } } },
           // Short, so that calls wait, but not for long.
-          limits: { template: [{ requests: 5, window: '500ms' }] },
-          retry: { retries: 1, baseDelay: '5ms', maxDelay: '5ms' },
+          limits: {
+            template: [
+              { requests: 5, window: '500ms' },
+              { requests: 1, window: '90s', enforce: false },
+            ],
+          },
+          throttle: { pause: '5ms' },
+          retry: { retries: 1, baseDelay: '5ms', maxDelay: '5ms', statuses: [425] },
           breaker: { failures: 5, reset: '1h' },
         },
         // One that has failed must not keep calls from the other.
@@ -211,8 +217,11 @@ async function makeEverythingHappen(url: string, sandbox: Sandbox, store: string
   // Five find quota, five wait for it; and of the next ten, who would not wait, half are refused.
   await times(10, '/harness/template/api/templates/one')
   await times(10, '/harness/template/api/templates/one', { headers: { 'x-sluice-max-wait': '0' } })
-  // 429s that our own count does not explain. Ten repeats are saved up, and the calls pay for eight more.
-  sandbox.setFaults({ status: 429 })
+  // 429s that our own count does not explain: these calls wait for their turn again.
+  sandbox.setFaults({ status: 429, times: 4 })
+  await times(4, '/harness/ng/api/projects')
+  // Ten repeats are saved up, and the calls pay for eight more.
+  sandbox.setFaults({ status: 425 })
   await times(40, '/harness/ng/api/projects')
   sandbox.setFaults({ status: 503 })
   for (let failures = 0; failures < 6; failures++) await call('/failing/anything')

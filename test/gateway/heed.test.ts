@@ -1,0 +1,111 @@
+import { describe, expect, it } from 'vitest'
+import { checkConfig } from '../../src/config/load.ts'
+import { type Head, heed } from '../../src/gateway/heed.ts'
+import { CounterSeries } from '../../src/observe/series.ts'
+import { Capacity } from '../../src/quota/capacity.ts'
+import { meterOf } from '../../src/quota/ledger.ts'
+import { type Limit, limitOf } from '../../src/quota/limit.ts'
+import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
+import { WaitingRoom } from '../../src/quota/waiting-room.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const minute = limitOf({ id: 'm', class: 'read', requests: 100, windowMs: 60_000 })
+const second = limitOf({ id: 's', class: 'read', requests: 20, windowMs: 1_000 })
+const shadow = limitOf({ id: 'x', class: 'read', requests: 1, windowMs: 60_000, isEnforced: false })
+
+/** One account of an upstream with that preset, or none. */
+function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
+  const clock = new SimulatedClock(Date.parse('2026-11-21T10:00:00Z'))
+  const ledger = new MemoryLedger(clock)
+  const meter = meterOf(
+    'it/main',
+    limits.map((limit) => ({ limit })),
+  )
+  const room = new WaitingRoom({ ledger, clock, capacity: new Capacity(10) })
+  const account = { credential: { value: 'x' }, id: 'abc' }
+  const upstream = preset === undefined ? { url: 'http://127.0.0.1:1' } : { preset }
+  const config = checkConfig({ store, upstreams: { it: { ...upstream, accounts: { main: account } } } }, 'test')
+  const throttled = { explained: new CounterSeries({}), unexplained: new CounterSeries({}) }
+  const target = {
+    upstream: { config: config.upstreams['it']! },
+    account: { throttledAt: -Infinity },
+    lane: { metrics: { throttled } },
+  }
+  /** So many calls are sent together; the head of each one's response, in turn. */
+  const answered = async (heads: readonly Partial<Head>[], tookMs = 100) => {
+    const waiter = { meter, maxWaitMs: 0, onLeaveable: () => undefined }
+    const admissions = await Promise.all(heads.map(async () => room.enter(waiter)))
+    await clock.advance(tookMs)
+    return admissions.map((admission, i) => {
+      if (admission.kind !== 'admitted') throw new Error(admission.kind)
+      const head = { status: 200, fields: {}, tookMs, hasOthers: false, ...heads[i] }
+      const pauseMs = heed({ id: 'x', clock, snapshot: { config } }, target, admission.permit, head)
+      admission.permit.settle()
+      admission.permit.leave()
+      return pauseMs
+    })
+  }
+  const effective = async () => (await ledger.usage(meter)).map((usage) => usage.effective)
+  const counts = () => [throttled.explained, throttled.unexplained].map((series) => series.values('n')[0]!.value)
+  return { clock, room, meter, answered, effective, counts }
+}
+
+describe('a response', () => {
+  it.each<[string, string | undefined, number, Record<string, string>, number | undefined]>([
+    ['429 with seconds', undefined, 429, { 'retry-after': '7' }, 7_000],
+    ['429 with a date', undefined, 429, { 'retry-after': 'Sat, 21 Nov 2026 10:00:09 GMT' }, 8_900],
+    ['429 that asks for an hour: no longer than is configured', undefined, 429, { 'retry-after': '3600' }, 300_000],
+    ['429 with nonsense', undefined, 429, { 'retry-after': 'soon' }, 1_000],
+    ['429 of Harness, which says nothing', 'harness', 429, {}, 1_000],
+    ['429 by which nothing remains, which is believed', undefined, 429, { 'x-ratelimit-remaining': '0' }, 0],
+    ['403 of GitHub with seconds', 'github', 403, { 'retry-after': '7' }, 7_000],
+    ['403 of GitHub by which nothing remains', 'github', 403, { 'x-ratelimit-remaining': '0' }, 0],
+    ['403 of GitHub that is about something else', 'github', 403, { 'x-ratelimit-remaining': '9' }, undefined],
+    ['403 of another upstream', undefined, 403, { 'retry-after': '7' }, undefined],
+    ['503', undefined, 503, { 'retry-after': '7' }, undefined],
+    ['200 that names a time', undefined, 200, { 'retry-after': '7' }, undefined],
+  ])('%s', async (_, preset, status, fields, pauseMs) => {
+    const { answered, room, meter, clock } = setUp([minute], preset)
+    expect(await answered([{ status, fields }])).toEqual([pauseMs])
+    const admission = await room.enter({ meter, maxWaitMs: 0, onLeaveable: () => undefined })
+    expect(admission.kind).toBe(pauseMs === undefined ? 'admitted' : 'quota_exhausted')
+    if (pauseMs === undefined || pauseMs === 0) return
+    await clock.advance(pauseMs)
+    expect((await room.enter({ meter, maxWaitMs: 0, onLeaveable: () => undefined })).kind).toBe('admitted')
+  })
+
+  it('that says less remains than was thought is believed, of the limit that it means', async () => {
+    const { answered, effective } = setUp([second, minute])
+    await answered([{ fields: { 'x-ratelimit-limit': '100', 'x-ratelimit-remaining': '40' } }])
+    // Less what others may have used while the answer travelled; the call itself is of these 39.
+    expect(await effective()).toEqual([undefined, 39])
+  })
+
+  it('that was refused for too many calls counts as unexplained once, and those under way with it as explained', async () => {
+    const { answered, counts, effective } = setUp([minute])
+    await answered(Array.from({ length: 10 }, () => ({ status: 429 })))
+    expect(counts()).toEqual([9, 1])
+    // Ten were refused of ten: nothing got through, but half is the least.
+    expect(await effective()).toEqual([47])
+  })
+
+  it('that was refused is explained where a limit that is not enforced was exceeded, and teaches nothing', async () => {
+    const { answered, counts, effective } = setUp([minute, shadow])
+    await answered([{}, { status: 429 }])
+    expect(counts()).toEqual([1, 0])
+    expect(await effective()).toEqual([undefined, undefined])
+  })
+
+  it('that was refused teaches of the limit of which most is used', async () => {
+    const { answered, effective } = setUp([minute, second])
+    await answered(Array.from({ length: 15 }, (_, i) => ({ status: i === 14 ? 429 : 200 })))
+    expect(await effective()).toEqual([undefined, 13])
+  })
+
+  it('to one credential of several pauses nobody', async () => {
+    const { answered, counts, effective } = setUp([minute])
+    expect(await answered([{ status: 429, hasOthers: true }])).toEqual([undefined])
+    expect(counts()).toEqual([0, 1])
+    expect(await effective()).toEqual([undefined])
+  })
+})
