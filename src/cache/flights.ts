@@ -23,7 +23,8 @@ export class Flight {
   /** Whether the upstream has the request. */
   isSent = false
   #isOpen = true
-  #onOver: () => void
+  readonly #onOver: () => void
+  #onForsaken: (() => void) | undefined
   readonly #waiting = new Set<(landed: Landed | undefined) => void>()
 
   constructor(generation: string, onOver: () => void) {
@@ -38,7 +39,14 @@ export class Flight {
   /** Calls `land` once it is over. Returns how to stop waiting. */
   join(land: (landed: Landed | undefined) => void): () => void {
     this.#waiting.add(land)
-    return () => void this.#waiting.delete(land)
+    return () => {
+      if (this.#waiting.delete(land) && this.#waiting.size === 0) this.#onForsaken?.()
+    }
+  }
+
+  /** Calls `end` when the last of those that wait leaves. */
+  whenForsaken(end: () => void): void {
+    this.#onForsaken = end
   }
 
   /** From now on nobody can join it. */

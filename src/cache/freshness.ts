@@ -11,7 +11,7 @@ export interface Freshness {
   /** How long behind its lifetime it may be used: while it is asked for anew, and in place of an error. */
   readonly whileRevalidateMs: number
   readonly ifErrorMs: number
-  /** Whether the upstream forbids that, whoever else may allow it (RFC 9111 §4.2.4). */
+  /** Whether the upstream forbids that a client allows more (RFC 9111 §4.2.4). */
   readonly isStrict: boolean
 }
 
@@ -111,7 +111,7 @@ function staleness(
   return {
     whileRevalidateMs: allowedMs('stale-while-revalidate', policy.staleWhileRevalidateMs),
     ifErrorMs: allowedMs('stale-if-error', policy.staleIfErrorMs),
-    isStrict: false,
+    isStrict: isImplied,
   }
 }
 

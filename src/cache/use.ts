@@ -46,7 +46,8 @@ export function useOf(entry: Entry, headers: IncomingHttpHeaders, wanted: Direct
 
 /** Whether it may stand in for an error (RFC 5861 §4). */
 export function mayStandIn(entry: Entry, now: number): boolean {
-  return now - entry.bornAt - entry.lifetimeMs <= entry.ifErrorMs && !entry.isStrict
+  const lateMs = now - entry.bornAt - entry.lifetimeMs
+  return lateMs < 0 || (entry.ifErrorMs > 0 && lateMs <= entry.ifErrorMs)
 }
 
 /** Pragma counts only where there is no Cache-Control (RFC 9111 §5.4). */

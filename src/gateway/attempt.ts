@@ -56,6 +56,8 @@ export interface Onlooker {
   slow(): void
   /** Whether others wait for it, so that it goes on without its client, and as fast as it can. */
   readonly isAwaited: boolean
+  /** Calls `end` when nobody waits for it any more. */
+  whenForsaken(end: () => void): void
 }
 
 export interface AttemptOptions {
@@ -136,6 +138,7 @@ class Exchange implements ResponseHandler {
     const { permit, breakerPermit, onlooker } = this.#options
     if (onlooker?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'delivering')) {
       this.#isWithoutClient = true
+      onlooker.whenForsaken(() => this.cancel())
       return
     }
     if (this.#phase === 'unsent' || this.#phase === 'sent') {

@@ -194,6 +194,10 @@ export class CachedRead implements Onlooker {
     return this.#flight?.isAwaited ?? false
   }
 
+  whenForsaken(end: () => void): void {
+    this.#flight?.whenForsaken(end)
+  }
+
   /** Asks for an entry anew that was given already; only where there is quota to spare, and once. */
   async #refresh(entry: Entry, send: Send): Promise<void> {
     const { id, request, snapshot, clock } = this.#call
@@ -287,7 +291,9 @@ export class CachedRead implements Onlooker {
       return undefined
     }
     const isTooLong = Number(fields['content-length'] ?? 0) > maxEntryBytes
-    return isTooLong || !isFramed(status, fields) ? undefined : new Capture(head, maxEntryBytes)
+    const isFramed =
+      hasLength(status, fields) || (this.#target.upstream.config.http2 && fields.connection === undefined)
+    return isTooLong || !isFramed ? undefined : new Capture(head, maxEntryBytes)
   }
 
   #freshnessOf(status: number, fields: IncomingHttpHeaders): Freshness | undefined {
@@ -398,7 +404,7 @@ const NOT_TO_BE_KEPT: Freshness = {
   isStrict: true,
 }
 
-/** Whether the end of a body can be told from a connection that broke. */
-function isFramed(status: number, fields: IncomingHttpHeaders): boolean {
+/** Whether the end of a body of HTTP/1.1 can be told from a connection that broke. */
+function hasLength(status: number, fields: IncomingHttpHeaders): boolean {
   return status === 204 || fields['content-length'] !== undefined || fields['transfer-encoding'] !== undefined
 }

@@ -96,4 +96,6 @@ class Write implements Onlooker {
   end(): void {}
 
   slow(): void {}
+
+  whenForsaken(): void {}
 }

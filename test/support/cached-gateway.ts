@@ -9,6 +9,9 @@ export const caches = {
   Redis: () => ({ store: stores.Redis(), cache: { store: 'redis' } }),
 }
 
+/** Of calls, and of nothing else that waits. */
+export const MAX_WAIT_MS = 12_345
+
 export interface CachedGateway extends TestGateway {
   readonly clock: SimulatedClock
   readonly upstream: TestUpstream
@@ -44,6 +47,7 @@ export async function startCached(
         limits: { read: kind === 'Redis' ? [] : [{ requests: 100, window: '60s' }], write: [] },
         routes: [{ method: ['GET', 'HEAD'], path: '/items*', class: 'read', cache }],
         retry: { retries: 0 },
+        queue: { maxWait: `${MAX_WAIT_MS}ms` },
         ...more,
       },
     },
