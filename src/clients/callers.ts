@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Clock } from '../clock.ts'
 import type { ClientConfig, ClientScope } from '../config/client-schema.ts'
+import { type CertificateRule, certificateOf, fitsCertificate } from './certificates.ts'
 import { type Client, clientOf } from './client.ts'
 import { ClientKeys, keyOf } from './keys.ts'
 import type { ManagedClients } from './managed.ts'
@@ -21,8 +22,12 @@ export type TokenRefusal = Exclude<Verdict, { kind: 'valid' }> | { readonly kind
 interface Index {
   readonly keys: ClientKeys<Client>
   readonly byToken: readonly { readonly client: Client; readonly rules: NonNullable<ClientScope['tokens']> }[]
-  /** Of claims that were looked at. */
-  readonly found: WeakMap<object, Client>
+  readonly byCertificate: readonly {
+    readonly client: Client
+    readonly rules: NonNullable<ClientScope['certificates']>
+  }[]
+  /** By claims that were looked at, and by connections whose certificate was. */
+  readonly found: WeakMap<object, Client | null>
 }
 
 /** Everyone who may call: the clients of the configuration, and those of the admin API as they are now. */
@@ -81,12 +86,25 @@ export class Callers {
     const { byToken, found } = this.#current
     const { issuer, claims } = verdict
     let client = found.get(claims)
-    if (client !== undefined) return client
+    if (client) return client
     client = byToken.find(({ rules }) =>
       rules.some((rule) => rule.issuer === issuer && fits(rule.claims, claims)),
     )?.client
     if (client === undefined) return { kind: 'nobody', issuer }
     found.set(claims, client)
+    return client
+  }
+
+  /** Whose certificate the connection was made with. */
+  findByCertificate(connection: object): Client | undefined {
+    const { byCertificate, found } = this.#current
+    if (byCertificate.length === 0) return undefined
+    const known = found.get(connection)
+    if (known !== undefined) return known ?? undefined
+    const presented = certificateOf(connection)
+    const fitting = (rule: CertificateRule): boolean => presented !== undefined && fitsCertificate(rule, presented)
+    const client = byCertificate.find(({ rules }) => rules.some(fitting))?.client
+    found.set(connection, client ?? null)
     return client
   }
 
@@ -108,16 +126,21 @@ export class Callers {
     const { clock, managed } = this.#options
     const keys = new ClientKeys<Client>(clock)
     const byToken: { client: Client; rules: NonNullable<ClientScope['tokens']> }[] = []
+    const byCertificate: { client: Client; rules: NonNullable<ClientScope['certificates']> }[] = []
+    const addScope = (client: Client, { tokens, certificates }: ClientScope): void => {
+      if (tokens !== undefined) byToken.push({ client, rules: tokens })
+      if (certificates !== undefined) byCertificate.push({ client, rules: certificates })
+    }
     for (const { config, client } of this.#configured) {
       for (const key of config.keys) keys.add(keyOf(key), client)
-      if (config.tokens !== undefined) byToken.push({ client, rules: config.tokens })
+      addScope(client, config)
     }
     for (const { name, keys: stored, scope } of managed?.active ?? []) {
       const client = clientOf(name, scope)
       for (const key of stored) keys.add(key, client)
-      if (scope.tokens !== undefined) byToken.push({ client, rules: scope.tokens })
+      addScope(client, scope)
     }
-    return { keys, byToken, found: new WeakMap() }
+    return { keys, byToken, byCertificate, found: new WeakMap() }
   }
 }
 

@@ -22,19 +22,27 @@ export function checkClients(config: Config, report: Report): void {
       if (owner !== undefined) report([...path, 'keys', index], `client "${owner}" has the same key`)
       owners.set(hash, name)
     }
-    if (client.keys.length === 0 && client.tokens === undefined) {
-      report([...path, 'keys'], 'it needs keys, or tokens, to prove who it is')
+    if (client.keys.length === 0 && client.tokens === undefined && client.certificates === undefined) {
+      report([...path, 'keys'], 'it needs keys, tokens or certificates to prove who it is')
     }
     checkScope(path, client, config, report)
   }
 }
 
 /** Of one client: what it names that there is not, and settings that exclude one another. */
-export function checkScope(path: Path, client: ClientScope, { upstreams, tokenIssuers }: Config, report: Report): void {
+export function checkScope(
+  path: Path,
+  client: ClientScope,
+  { server, upstreams, tokenIssuers }: Config,
+  report: Report,
+): void {
   const accounts = Object.entries(upstreams).flatMap(([upstream, config]) =>
     Object.keys(config.accounts).map((account) => `${upstream}/${account}`),
   )
   const classes = [...new Set(Object.values(upstreams).flatMap(classesOf))]
+  if (client.certificates !== undefined && server.tls?.clientCa === undefined) {
+    report([...path, 'certificates'], 'server.tls.clientCa must say whose certificates are believed')
+  }
   const issuers = Object.keys(tokenIssuers)
   for (const [index, { issuer }] of (client.tokens ?? []).entries()) {
     if (!issuers.includes(issuer)) {

@@ -48,6 +48,34 @@ export const ClientSchema = object({
       { minItems: 1, description: 'Signed tokens that this client may present instead of a key.' },
     ),
   ),
+  certificates: Type.Optional(
+    Type.Array(
+      Type.Refine(
+        object({
+          subject: Type.Optional(
+            Type.Record(Type.String(), Type.String({ minLength: 1 }), {
+              minProperties: 1,
+              description: 'Fields that its subject must have, such as { CN: deploy-bot, O: Acme }.',
+            }),
+          ),
+          san: Type.Optional(
+            Type.String({
+              pattern: '^(DNS|URI|email|IP Address):.+$',
+              expected: 'a subject alternative name such as DNS:bot.example or URI:spiffe://example/bot',
+              description: 'A subject alternative name that it must have.',
+            }),
+          ),
+        }),
+        ({ subject, san }) => subject !== undefined || san !== undefined,
+        () => 'needs subject or san',
+      ),
+      {
+        minItems: 1,
+        description:
+          'Client certificates, of an authority of server.tls.clientCa, that prove this client instead of a key.',
+      },
+    ),
+  ),
   upstreams: Type.Optional(
     Type.Array(Type.String(), { minItems: 1, description: 'The upstreams it may use. Default: all.' }),
   ),

@@ -183,6 +183,16 @@ const ListenerTlsSchema = object(
   {
     cert: Type.String({ minLength: 1, description: 'PEM of the certificate and its chain.' }),
     key: secret('PEM of its private key.'),
+    clientCa: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description: 'PEM of the authorities whose certificates clients may prove themselves with.',
+      }),
+    ),
+    requireClientCertificate: Type.Boolean({
+      default: false,
+      description: 'Whether a connection without such a certificate is refused; else its client needs a key or token.',
+    }),
   },
   { description: 'TLS for clients. Without it the port speaks plain HTTP.' },
 )

@@ -23,6 +23,7 @@ export function authenticate(
   if (callers.isOpen) return ANONYMOUS
   let presented: string | undefined
   let guess = ''
+  let isOurs = false
   let isUnknown = false
   for (const name of upstream?.keyHeaders ?? keyHeaders) {
     const value = headers[name]
@@ -41,8 +42,13 @@ export function authenticate(
     if (typeof found === 'object') return found
     if (found === 'expired') return unauthenticated(`the client key in ${name} has expired`)
     isUnknown ||= found === 'unknown'
-    if (name === 'x-sluice-key') break // it is meant for us and nobody else
+    if (name === 'x-sluice-key') {
+      isOurs = true // it is meant for us and nobody else
+      break
+    }
   }
+  const byCertificate = isOurs ? undefined : callers.findByCertificate(connection)
+  if (byCertificate !== undefined) return byCertificate
   if (isUnknown) {
     const message = 'the clients of the admin API can’t be read, and the key may be one of theirs'
     return { kind: 'store_unavailable', message }

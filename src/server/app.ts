@@ -79,8 +79,11 @@ export function buildApp(
 }
 
 /** TLS 1.2 and 1.3, as Node has it by default. */
-function secureOptions({ cert, key }: ListenerTls, http2: boolean): TlsOptions {
-  return { cert, key: key.reveal(), ALPNProtocols: http2 ? ['h2', 'http/1.1'] : ['http/1.1'] }
+function secureOptions({ cert, key, clientCa, requireClientCertificate }: ListenerTls, http2: boolean): TlsOptions {
+  const options = { cert, key: key.reveal(), ALPNProtocols: http2 ? ['h2', 'http/1.1'] : ['http/1.1'] }
+  if (clientCa === undefined) return options
+  // One that is not believed proves nothing, but its connection may still come with a key.
+  return { ...options, ca: clientCa, requestCert: true, rejectUnauthorized: requireClientCertificate }
 }
 
 /** What the router can't take as it is: `//…` would look like a host, and so does an absolute-form target. */

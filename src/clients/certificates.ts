@@ -1,0 +1,41 @@
+import type { X509Certificate } from 'node:crypto'
+import type { PeerCertificate } from 'node:tls'
+
+/** What a certificate must say, all of it. */
+export interface CertificateRule {
+  readonly subject?: Readonly<Record<string, string>>
+  /** Such as `URI:spiffe://example/bot`. */
+  readonly san?: string
+}
+
+/** What of a TLS connection tells who is at its other end. */
+interface Secured {
+  readonly authorized: boolean
+  getPeerX509Certificate(): X509Certificate | undefined
+  getPeerCertificate(): PeerCertificate
+}
+
+/** What the certificate of a connection says, if it is of an authority that is believed. */
+export interface Presented {
+  readonly subject: Readonly<Record<string, string | readonly string[]>>
+  readonly names: readonly string[]
+}
+
+export function certificateOf(connection: object): Presented | undefined {
+  if (!('authorized' in connection) || connection.authorized !== true) return undefined
+  const socket = connection as unknown as Secured
+  const names = socket.getPeerX509Certificate()?.subjectAltName
+  const { subject } = socket.getPeerCertificate()
+  if (subject === undefined) return undefined
+  return { subject: subject as unknown as Presented['subject'], names: namesIn(names ?? '') }
+}
+
+export function fitsCertificate({ subject = {}, san }: CertificateRule, presented: Presented): boolean {
+  if (san !== undefined && !presented.names.includes(san)) return false
+  return Object.entries(subject).every(([field, value]) => [presented.subject[field]].flat().includes(value))
+}
+
+/** Node puts quotes around a name that has a comma or quotes in it, so that it can't pass for two. */
+function namesIn(text: string): string[] {
+  return (text.match(/(?:[^",]|"(?:[^"\\]|\\.)*")+/g) ?? []).map((name) => name.trim())
+}
