@@ -1,3 +1,4 @@
+import { formatDuration, parseDuration } from './units.ts'
 import Type, { type StaticDecode } from 'typebox'
 import { ClientSchema } from './client-schema.ts'
 import { IssuerSchema } from './issuer-schema.ts'
@@ -314,6 +315,28 @@ export const UpstreamSchema = object({
       }),
     },
     { default: {}, description: 'Repeating calls that failed and are safe to repeat.' },
+  ),
+  hedge: Type.Optional(
+    object(
+      {
+        after: Type.Codec(
+          Type.String({
+            pattern: '^(p[5-9]\\d|[1-9]\\d*(ms|s|m|h))$',
+            expected: 'a duration such as 200ms, or a part of the calls such as p95',
+            description:
+              'A time; or p50 to p99, the time in which so many in a hundred calls of a class lately had theirs.',
+          }),
+        )
+          .Decode((text) =>
+            text.startsWith('p') ? { quantile: Number(text.slice(1)) / 100 } : { ms: parseDuration(text) },
+          )
+          .Encode((after) => ('ms' in after ? formatDuration(after.ms) : `p${Math.round(after.quantile * 100)}`)),
+      },
+      {
+        description:
+          'Sends a call that only reads once more if it has no response headers after some time; the first answer counts. Default: off.',
+      },
+    ),
   ),
   breaker: object(
     {

@@ -12,6 +12,7 @@ import type { Call, Target } from './call.ts'
 import type { Ending } from './decide.ts'
 import { heed } from './heed.ts'
 import { ownHeaders } from './own-headers.ts'
+import { Race, type Runner } from './race.ts'
 import { Tunnel } from './tunnel.ts'
 
 /** The response is not for the client; the call is to be sent once more. */
@@ -93,7 +94,9 @@ export function attempt(
   target: Target,
   request: OutgoingRequest,
   options: AttemptOptions,
+  hedge?: Hedge,
 ): Promise<AttemptResult> {
+  if (hedge !== undefined) return raced(call, target, { request, options }, hedge)
   return new Promise((resolve) => {
     const exchange = new Exchange(call, target, options, resolve)
     call.onGone(() => exchange.cancel())
@@ -101,7 +104,46 @@ export function attempt(
   })
 }
 
-class Exchange implements ResponseHandler {
+export interface Sending {
+  readonly request: OutgoingRequest
+  readonly options: AttemptOptions
+}
+
+/** A second attempt beside the first. */
+export interface Hedge {
+  /** How long after the first, unless that has response headers by then. */
+  readonly afterMs: number
+  /** What to send; undefined if it may not be. */
+  prepare(): Promise<Sending | undefined>
+}
+
+/** The same with a second attempt beside it, if the first is late. */
+function raced(call: Call, target: Target, first: Sending, hedge: Hedge): Promise<AttemptResult> {
+  const race = new Race(call)
+  return new Promise((resolve, reject) => {
+    const start = ({ request, options }: Sending): void => {
+      const exchange = new Exchange(call, target, options, resolve, race)
+      race.join(exchange)
+      if (!call.isGone) target.upstream.transport.dispatch(request, exchange)
+    }
+    const late = async (): Promise<void> => {
+      if (!race.isOpen) return
+      const second = await hedge.prepare()
+      if (second === undefined) return
+      if (race.isOpen) return start(second)
+      // Meanwhile the first has been answered.
+      const { permit, breakerPermit } = second.options
+      permit.refund()
+      permit.leave()
+      breakerPermit.abandoned()
+    }
+    const timer = call.clock.schedule(hedge.afterMs, () => void late().catch(reject))
+    race.onOver = () => timer.cancel()
+    start(first)
+  })
+}
+
+class Exchange implements ResponseHandler, Runner {
   readonly #call: Call
   readonly #target: Target
   readonly #options: AttemptOptions
@@ -119,8 +161,16 @@ class Exchange implements ResponseHandler {
   #firstChunk: Buffer | undefined
   /** The client has gone, and the response goes on for others. */
   #isWithoutClient = false
+  readonly #race: Race | undefined
 
-  constructor(call: Call, target: Target, options: AttemptOptions, resolve: (result: AttemptResult) => void) {
+  constructor(
+    call: Call,
+    target: Target,
+    options: AttemptOptions,
+    resolve: (result: AttemptResult) => void,
+    race?: Race,
+  ) {
+    this.#race = race
     this.#call = call
     this.#target = target
     this.#options = options
@@ -144,10 +194,25 @@ class Exchange implements ResponseHandler {
     if (this.#phase === 'unsent' || this.#phase === 'sent') {
       if (this.#phase === 'unsent') permit.refund()
       else permit.abandon()
-      this.#call.upstreamMs += this.#elapsedMs
+      this.#countTime()
       breakerPermit.abandoned()
     }
     this.#end({ kind: 'gone' })
+  }
+
+  lose(): void {
+    const { permit, breakerPermit } = this.#options
+    if (this.#phase === 'unsent') permit.refund()
+    else permit.abandon()
+    breakerPermit.abandoned()
+    this.#end({ kind: 'gone' })
+  }
+
+  /** Of two attempts at once, only the last that is left counts, from the beginning of the first. */
+  #countTime(): void {
+    const race = this.#race
+    if (race === undefined) this.#call.upstreamMs += this.#elapsedMs
+    else if (race.runners === 1) this.#call.upstreamMs += this.#call.clock.now() - race.startedAt
   }
 
   onRequestStart(controller: ResponseControl): void {
@@ -172,7 +237,12 @@ class Exchange implements ResponseHandler {
     const call = this.#call
     const now = call.clock.now()
     this.#tellBreaker(status, now)
-    call.upstreamMs += tookMs
+    if (this.#race?.claims(this, status === 429 || status >= 500) === false) {
+      this.#phase = 'draining'
+      this.#conclude({ kind: 'repeat', delayMs: 0 })
+      return
+    }
+    this.#countTime()
     const retryAfter = status === 429 || status >= 500 ? fields['retry-after'] : undefined
     const retryAfterMs = typeof retryAfter === 'string' ? parseRetryAfter(retryAfter, now) : undefined
     const delayMs = judge(
@@ -326,7 +396,7 @@ class Exchange implements ResponseHandler {
 
   #fail(ending: Ending, cause: unknown): void {
     this.#options.breakerPermit.failed()
-    this.#call.upstreamMs += this.#elapsedMs
+    this.#countTime()
     this.#end({ kind: 'failed', ending, cause })
   }
 
@@ -340,8 +410,9 @@ class Exchange implements ResponseHandler {
 
   #conclude(result: AttemptResult): void {
     this.#timer?.cancel()
-    this.#call.onGone(undefined)
     this.#options.permit.leave()
+    if (this.#race?.leaves(this) === false) return
+    this.#call.onGone(undefined)
     this.#resolve(result)
   }
 

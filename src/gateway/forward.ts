@@ -7,9 +7,20 @@ import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
 import { normalizePath } from '../routing/path.ts'
+import { isSafeMethod } from '../routing/route.ts'
+import type { Hedging } from '../resilience/hedging.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import type { Lane } from './account.ts'
-import { attempt, type AttemptResult, type Onlooker, type Repeat, type Taken } from './attempt.ts'
+import {
+  attempt,
+  type AttemptOptions,
+  type AttemptResult,
+  type Hedge,
+  type Onlooker,
+  type Repeat,
+  type Sending,
+  type Taken,
+} from './attempt.ts'
 import type { Call, Target } from './call.ts'
 import { type Answered, decide, type Ending, type RepeatPolicy } from './decide.ts'
 import { type Failure, isFailure } from './failure.ts'
@@ -235,23 +246,15 @@ class Forwarding {
     const onlooker = this.#onlooker
     const request = outgoingRequest(call, this.#target, body, this.#proof, onlooker?.conditions)
     onlooker?.sent()
-    const result = await attempt(call, this.#target, request, {
-      permit,
-      breakerPermit,
-      slowMs: upstream.config.breaker.slow ?? Infinity,
-      body,
-      headersMs: Math.min(timeouts.headers, this.#deadline - now),
-      hasOthers: this.#proof?.hasOthers === true,
-      until: this.#until,
-      limitedBy: timeouts.headers <= this.#deadline - now ? 'headers' : 'total',
-      judge: (ending) => this.#repeatAfter(ending),
-      onlooker,
-    })
+    const hedge = upstream.hedging === undefined ? undefined : this.#hedge(upstream.hedging)
+    const options = this.#optionsFor(permit, breakerPermit, now)
+    const result = await attempt(call, this.#target, request, options, hedge)
     this.#proof?.release()
     const tookMs = call.upstreamMs - upstreamMsBefore
     // How long a client had the patience to wait for the headers says nothing about the upstream.
     const hadPatience = result.kind !== 'gone' || call.response.headersSent
     if (tookMs > 0 && hadPatience) lane.metrics.upstreamDuration.observeMs(tookMs, call.id)
+    if (result.kind === 'delivered') upstream.hedging?.observe(lane.labels.class, tookMs)
     countTimeout(call, upstream, result)
     switch (result.kind) {
       case 'delivered':
@@ -271,6 +274,60 @@ class Forwarding {
         return refused(failureOf(result.ending, upstream, result.cause))
       }
     }
+  }
+
+  #optionsFor(permit: Permit, breakerPermit: BreakerPermit, now: number): AttemptOptions {
+    const { timeouts, breaker } = this.#target.upstream.config
+    const leftMs = this.#deadline - now
+    return {
+      permit,
+      breakerPermit,
+      slowMs: breaker.slow ?? Infinity,
+      body: this.#body,
+      headersMs: Math.min(timeouts.headers, leftMs),
+      hasOthers: this.#proof?.hasOthers === true,
+      until: this.#until,
+      limitedBy: timeouts.headers <= leftMs ? 'headers' : 'total',
+      judge: (ending) => this.#repeatAfter(ending),
+      onlooker: this.#onlooker,
+    }
+  }
+
+  /** Only beside the first attempt of a call that reads, has no body, and whose answer nobody else waits for. */
+  #hedge(hedging: Hedging): Hedge | undefined {
+    const { request, upgrade, attempts } = this.#call
+    const isRead = this.#isSafe && isSafeMethod(request.method ?? '') && this.#body === undefined
+    if (!isRead || attempts > 1 || upgrade !== undefined || this.#onlooker !== undefined) return undefined
+    const afterMs = hedging.afterMs(this.#target.lane.labels.class)
+    return afterMs === undefined ? undefined : { afterMs, prepare: () => this.#prepareHedge() }
+  }
+
+  /** Charged like any attempt, but not waited for; and taken from the retry budget. */
+  async #prepareHedge(): Promise<Sending | undefined> {
+    const { lane, upstream } = this.#target
+    const call = this.#call
+    if (this.#breaker.state !== 'closed') return undefined
+    let admission: Admission
+    try {
+      admission = await lane.room.enter({ meter: lane.meter, maxWaitMs: 0, onLeaveable: () => undefined })
+    } catch (error) {
+      if (error instanceof StoreUnavailableError) return undefined
+      throw error
+    }
+    if (admission.kind !== 'admitted') return undefined
+    const { permit } = admission
+    const breakerPermit = this.#breaker.enter({ isRepeat: true })
+    const isAffordable = breakerPermit !== undefined && upstream.retryBudget.withdraw()
+    if (!isAffordable) {
+      if (breakerPermit !== undefined) upstream.budgetExhausted.increment(call.id)
+      breakerPermit?.abandoned()
+      giveBack(permit)
+      return undefined
+    }
+    call.attempts++
+    lane.metrics.attempts('hedge').increment(call.id)
+    const request = outgoingRequest(call, this.#target, undefined, this.#proof, undefined)
+    return { request, options: this.#optionsFor(permit, breakerPermit, call.clock.now()) }
   }
 
   /** How long to wait before the call is sent once more, or undefined if this was its end. */

@@ -16,6 +16,7 @@ import type { TimeoutPhase } from '../observe/metrics.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import type { BreakerChange, BreakerState } from '../resilience/breaker.ts'
 import { Breakers } from '../resilience/breakers.ts'
+import { Hedging } from '../resilience/hedging.ts'
 import { RetryBudget } from '../resilience/retry-budget.ts'
 import { type ClaimRules, toAccountPattern } from '../routing/account.ts'
 import { classifyByMethod } from '../routing/route.ts'
@@ -60,6 +61,8 @@ export interface Upstream {
   readonly breakers: Breakers
   readonly repeats: RepeatPolicy
   readonly retryBudget: RetryBudget
+  /** Undefined where no call is sent a second time beside the first. */
+  readonly hedging: Hedging | undefined
   /** Counts the repeats that the budget did not allow. */
   readonly budgetExhausted: CounterSeries
   /** Counts what took longer than it may, by its phase. */
@@ -176,6 +179,7 @@ function buildUpstream(
       previous !== undefined && before?.retry.budget === config.retry.budget
         ? previous.retryBudget
         : new RetryBudget(services.clock, config.retry.budget),
+    hedging: hedgingOf(config, previous),
     budgetExhausted: services.metrics.budgetExhausted.of({ upstream: name }),
     timeouts: services.metrics.timeoutsOf(name),
     cache: services.cache && isCached(config) ? new ResponseCache(services.cache) : undefined,
@@ -183,6 +187,13 @@ function buildUpstream(
     keyHeaders,
     access,
   }
+}
+
+function hedgingOf({ hedge, url }: UpstreamConfig, previous: Upstream | undefined): Hedging | undefined {
+  if (hedge === undefined) return undefined
+  const before = previous?.config
+  const isKept = isSame([before?.hedge, before?.url], [hedge, url])
+  return (isKept ? previous?.hedging : undefined) ?? new Hedging(hedge.after)
 }
 
 /** Those that there are, if they would be the same and judge the same server. */

@@ -1,0 +1,73 @@
+import type { Call } from './call.ts'
+
+/** One of two attempts of one call that are under way at once. */
+export interface Runner {
+  /** The client has gone. */
+  cancel(): void
+  /** Another was first: gives up without a word. */
+  lose(): void
+}
+
+/**
+ * Two attempts of one call, of which at most one answers it: the first with response headers that are no failure, or the
+ * last that is left. Times of the call count once.
+ */
+export class Race {
+  readonly startedAt: number
+  readonly #call: Call
+  readonly #runners = new Set<Runner>()
+  #isOver = false
+  /** Called once, when no other attempt is of use any more. */
+  onOver: () => void = () => undefined
+
+  constructor(call: Call) {
+    this.#call = call
+    this.startedAt = call.clock.now()
+  }
+
+  /** Whether another attempt would still be of use. */
+  get isOpen(): boolean {
+    return !this.#isOver && !this.#call.isGone
+  }
+
+  /** How many are under way. */
+  get runners(): number {
+    return this.#runners.size
+  }
+
+  join(runner: Runner): void {
+    this.#runners.add(runner)
+    this.#watchClient()
+  }
+
+  /** Whether the runner, which has response headers, may go on with them; the others have lost then. */
+  claims(runner: Runner, isFailure: boolean): boolean {
+    if (isFailure && this.#runners.size > 1) return false
+    this.#end()
+    for (const other of this.#runners) if (other !== runner) other.lose()
+    return true
+  }
+
+  /** The runner has ended. Returns whether it was the last, whose end is that of the attempt. */
+  leaves(runner: Runner): boolean {
+    this.#runners.delete(runner)
+    if (this.#runners.size === 0) {
+      this.#end()
+      return true
+    }
+    this.#watchClient()
+    return false
+  }
+
+  #end(): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.onOver()
+  }
+
+  #watchClient(): void {
+    this.#call.onGone(() => {
+      for (const runner of this.#runners) runner.cancel()
+    })
+  }
+}

@@ -1,0 +1,48 @@
+/** After a time, or after that in which a part of the calls lately had their response headers. */
+export type HedgeAfter = { readonly ms: number } | { readonly quantile: number }
+
+/** How many calls of a class are remembered, how many there must be, and how often they are put in order. */
+const REMEMBERED = 256
+const AT_LEAST = 20
+const EVERY = 32
+
+/** Says when a call is so late that it is worth sending once more beside the first. */
+export class Hedging {
+  readonly #after: HedgeAfter
+  readonly #classes = new Map<string, Latencies>()
+
+  constructor(after: HedgeAfter) {
+    this.#after = after
+  }
+
+  /** Undefined while too little is known of that class of calls. */
+  afterMs(className: string): number | undefined {
+    return 'ms' in this.#after ? this.#after.ms : this.#classes.get(className)?.quantileMs
+  }
+
+  /** A call had its response headers after that time. */
+  observe(className: string, tookMs: number): void {
+    if ('ms' in this.#after) return
+    const { quantile } = this.#after
+    this.#classes.getOrInsertComputed(className, () => new Latencies(quantile)).add(tookMs)
+  }
+}
+
+class Latencies {
+  readonly #quantile: number
+  readonly #latest: number[] = []
+  #added = 0
+  quantileMs: number | undefined
+
+  constructor(quantile: number) {
+    this.#quantile = quantile
+  }
+
+  add(ms: number): void {
+    this.#latest[this.#added++ % REMEMBERED] = ms
+    const isDue = this.quantileMs === undefined || this.#added % EVERY === 0
+    if (this.#added < AT_LEAST || !isDue) return
+    const sorted = this.#latest.toSorted((a, b) => a - b)
+    this.quantileMs = sorted[Math.ceil(sorted.length * this.#quantile) - 1]
+  }
+}
