@@ -3,7 +3,7 @@ import { describeSaturated, type Gateway, MAX_ANSWER_MS, type Saturated, saturat
 import { describeTopology, startSentinelRedis, until } from '../../support/redis-topologies.ts'
 import { setTimeout as pause } from 'node:timers/promises'
 
-/** `npm run bench:ledger -- --processes` runs them in full; the suite, shorter, and with less to expect of a busy machine. */
+/** `npm run bench:ledger -- --processes` runs them in full; the suite, those with something that goes wrong, shorter. */
 const isInFull = process.env['SLUICE_PROOF'] === 'full'
 const WINDOWS = isInFull ? 5 : 3
 /** In the suite longer than by default, because on a busy machine Redis itself may be late. */
@@ -22,7 +22,8 @@ describeTopology('three saturated gateway processes', () => {
     const saturated = await saturate({ ...STORE, url: inject('redisUrl'), prefix: `saturated-${process.pid}` }, 5)
     console.log(describeSaturated('undisturbed', saturated))
     expectKept(saturated, [])
-    expect(saturated.utilisation).toBeGreaterThanOrEqual(isInFull ? 0.97 : 0.9)
+    // Against the latency that was measured, so that a busy machine, which makes calls slower, does not count.
+    expect(saturated.utilisation).toBeGreaterThanOrEqual(0.97)
   })
 
   it('never exceed it when one is killed with calls in flight', { timeout: 60_000 }, async () => {
