@@ -133,7 +133,7 @@ class Forwarding {
         if (this.#call.isGone) return GONE
         if (failure !== undefined) return refused(failure)
       }
-      if (this.#until <= this.#call.clock.now()) return this.#tooLate()
+      if (this.#until !== Infinity && this.#until <= this.#call.clock.now()) return this.#tooLate()
       const entry = this.#enter()
       // Most enter at once, and an await less is a trip through the microtask queue less.
       const admission = entry instanceof Promise ? await entry : entry
