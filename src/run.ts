@@ -13,6 +13,7 @@ import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
 import { TokenShare } from './credentials/token-share.ts'
 import { openManaged, sharedBy } from './management.ts'
+import { Places } from './quota/capacity.ts'
 import { openLedger } from './quota/open-ledger.ts'
 import { connectRedis } from './quota/redis.ts'
 import { type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
@@ -118,6 +119,7 @@ export async function runWithoutAdmin(
     metrics,
     cache,
     managed: managed.clients,
+    places: new Places(config.server.maxWaiting, 'calls of this process'),
     onBreakerChange: (name, state, change) => {
       logger.warn({ ...name, state, ...change }, 'the breaker changed its state')
     },

@@ -1,4 +1,5 @@
 import type { ClientScope } from '../config/client-schema.ts'
+import type { Claimant } from '../quota/client-queue.ts'
 import { formatDuration } from '../config/units.ts'
 import { type Meter, meterOf } from '../quota/ledger.ts'
 import { limitOf } from '../quota/limit.ts'
@@ -6,8 +7,7 @@ import { simplifyPath, withoutAlias } from '../routing/path.ts'
 import { accessOf, type NetworkAccess } from './network-access.ts'
 
 /** Who calls, and what it may do. What is undefined is not restricted. */
-export interface Client {
-  readonly name: string
+export interface Client extends Claimant {
   readonly upstreams: ReadonlySet<string> | undefined
   /** As `upstream/account`. */
   readonly accounts: ReadonlySet<string> | undefined
@@ -21,6 +21,9 @@ export interface Client {
 
 export const ANONYMOUS: Client = {
   name: 'anonymous',
+  weight: 1,
+  share: 0,
+  priority: 'normal',
   upstreams: undefined,
   accounts: undefined,
   classes: undefined,
@@ -33,6 +36,9 @@ export const ANONYMOUS: Client = {
 export function clientOf(name: string, scope: ClientScope): Client {
   return {
     name,
+    weight: scope.weight ?? 1,
+    share: scope.share ?? 0,
+    priority: scope.priority ?? 'normal',
     upstreams: scope.upstreams && new Set(scope.upstreams),
     accounts: scope.accounts && new Set(scope.accounts),
     classes: scope.classes && new Set(scope.classes),

@@ -27,6 +27,24 @@ export function checkClients(config: Config, report: Report): void {
     }
     checkScope(path, client, config, report)
   }
+  checkShares(config, report)
+}
+
+/** What is guaranteed must be there: of no account more than all of it. */
+function checkShares({ clients = {}, upstreams }: Config, report: Report): void {
+  for (const [upstream, config] of Object.entries(upstreams)) {
+    for (const account of Object.keys(config.accounts)) {
+      const key = `${upstream}/${account}`
+      let sum = 0
+      for (const [name, client] of Object.entries(clients)) {
+        if (client.accounts?.includes(key) === false || client.upstreams?.includes(upstream) === false) continue
+        sum += client.share ?? 0
+        if (sum <= 1 + 1e-9) continue
+        report(['clients', name, 'share'], `with this one, the shares of ${key} add up to more than 100%`)
+        return
+      }
+    }
+  }
 }
 
 /** Of one client: what it names that there is not, and settings that exclude one another. */

@@ -97,7 +97,21 @@ export const ClientSchema = object({
       description: 'The paths below an upstream’s URL that it may call, written like those of routes. Default: all.',
     }),
   ),
-  share: Type.Optional(percent('Its part of each quota while others want it too.')),
+  weight: Type.Optional(
+    Type.Number({
+      minimum: 0.001,
+      maximum: 1000,
+      description: 'Its part of what calls wait for, beside the weights of the other clients that wait. Default: 1.',
+    }),
+  ),
+  share: Type.Optional(percent('Its part of each quota at least, whatever the weights, while others want it too.')),
+  priority: Type.Optional(
+    Type.Enum(['interactive', 'normal', 'batch'], {
+      description:
+        'How urgent its calls are, and the most that X-Sluice-Priority may ask for. An interactive call that waits ' +
+        'counts four times the weight, a batch call a quarter. Default: normal.',
+    }),
+  ),
   budget: Type.Optional(
     Type.Array(
       object({

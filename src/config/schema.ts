@@ -268,6 +268,12 @@ export const UpstreamSchema = object({
         default: 1000,
         description: 'Most calls that may wait at once, per account and class.',
       }),
+      maxWaitingPerAccount: Type.Optional(
+        Type.Integer({ minimum: 0, description: 'Most of all classes of an account. Default: no bound of its own.' }),
+      ),
+      maxWaitingPerClient: Type.Optional(
+        Type.Integer({ minimum: 0, description: 'Most of one client, per account and class. Default: maxWaiting.' }),
+      ),
     },
     { default: {}, description: 'Waiting for quota instead of failing.' },
   ),
@@ -432,6 +438,11 @@ export const ConfigSchema = object({
         default: true,
         description:
           'Whether a changed file, also one that is referenced by ${file:…}, is put in force as SIGHUP does.',
+      }),
+      maxWaiting: Type.Integer({
+        minimum: 0,
+        default: 20_000,
+        description: 'Most calls that may wait for quota in a process, of all accounts together.',
       }),
       drain: duration('Longest time to finish running calls after SIGTERM.', { default: '30s', min: '0s' }),
       wrongKeys: object(

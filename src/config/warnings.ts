@@ -16,7 +16,6 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
         warnings.push(`clients.${name}.keys[${index}] ${what}`)
       }
     }
-    if (client.share !== undefined) warnings.push(`clients.${name}.share is not enforced by this version`)
   }
   if (isPlain(config.secrets.vault?.url)) {
     warnings.push('secrets.vault.url is http://, so its secrets travel unencrypted')

@@ -6,6 +6,7 @@ import { buildCredentialSet } from '../credentials/build-set.ts'
 import type { CredentialSet } from '../credentials/credential-set.ts'
 import type { LaneLabels, LaneMetrics } from '../observe/metrics.ts'
 import type { Ledger, Meter } from '../quota/ledger.ts'
+import type { Places } from '../quota/capacity.ts'
 import type { WaitingRoom } from '../quota/waiting-room.ts'
 import type { Counting } from './charges.ts'
 import { Lanes } from './lanes.ts'
@@ -16,6 +17,8 @@ export interface AccountServices extends CredentialServices {
   readonly ledger: Ledger
   /** Told what is worth a line in the log about a limit. */
   onQuotaNotice?(notice: QuotaNotice): void
+  /** Where all calls that wait in the process have their places. */
+  readonly places?: Places
 }
 
 export interface AccountOptions {

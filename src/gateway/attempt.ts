@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import type { Timer } from '../clock.ts'
-import type { Permit } from '../quota/waiting-room.ts'
+import type { Permit } from '../quota/permit.ts'
 import { parseRetryAfter } from '../resilience/backoff.ts'
 import type { BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'

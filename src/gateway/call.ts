@@ -46,6 +46,8 @@ export class Call {
   attempts = 0
   /** Time spent in waiting rooms. */
   waitedMs = 0
+  /** When its turn was expected, from when it began to wait; undefined if it did not wait. */
+  expectedMs: number | undefined
   /** Time in which the upstream had the call, over all attempts, to the headers of each response. */
   upstreamMs = 0
   /** Time spent on collecting the client's body, and asleep between attempts. */

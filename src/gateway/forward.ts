@@ -2,7 +2,8 @@ import type { Random } from '../clock.ts'
 import type { Client } from '../clients/client.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../quota/ledger.ts'
-import type { Admission, Closing, Permit, Shortage } from '../quota/waiting-room.ts'
+import type { Permit } from '../quota/permit.ts'
+import type { Admission, Closing, Shortage } from '../quota/waiting-room.ts'
 import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
@@ -171,7 +172,7 @@ class Forwarding {
 
   /** Waits for the call's turn, or says why it has none. */
   #enter(): Admitted | Forwarded | Promise<Admitted | Forwarded> {
-    const { lane, wishes } = this.#target
+    const { client, lane, wishes } = this.#target
     const call = this.#call
     const enteredAt = call.clock.now()
     const entered = (admission: Admission): Admitted | Forwarded =>
@@ -180,7 +181,10 @@ class Forwarding {
       // What an attempt before has waited is gone.
       const leftMs = wishes.maxWaitMs + this.#graceMs - call.waitedMs
       const maxWaitMs = Math.max(0, Math.min(leftMs, this.#deadline - enteredAt))
-      const entry = lane.room.enter({ meter: lane.meter, maxWaitMs, onLeaveable: (leave) => call.onGone(leave) })
+      const { meter } = lane
+      const { priority } = wishes
+      const onLeaveable = (leave: (() => void) | undefined): void => call.onGone(leave)
+      const entry = lane.room.enter({ meter, maxWaitMs, client, priority, onLeaveable })
       return entry instanceof Promise
         ? entry.then(entered, (error: unknown) => this.#storeFailed(error, enteredAt))
         : entered(entry)
@@ -190,7 +194,7 @@ class Forwarding {
   }
 
   #entered(admission: Admission, waitedMs: number): Admitted | Forwarded {
-    const { client, lane, upstream } = this.#target
+    const { client, lane } = this.#target
     const call = this.#call
     call.waitedMs += waitedMs
     const { because } = admission
@@ -199,6 +203,7 @@ class Forwarding {
     switch (admission.kind) {
       case 'admitted':
         if (because !== undefined) lane.metrics.queueWait.observeMs(waitedMs, call.id)
+        call.expectedMs ??= admission.expectedMs
         call.usage = admission.permit.usage
         noteWouldDeny(call, lane, client, this.#env.metrics)
         if (!admission.permit.isLocal) noteUsage(call, lane)
@@ -212,9 +217,14 @@ class Forwarding {
         const message = tooLateMessage(lane, admission.because)
         return refused({ kind: 'quota_exhausted', message, retryAfterMs: admission.waitMs })
       }
+      case 'share_exceeded': {
+        call.usage = admission.usage
+        const message = shareMessage(lane, client)
+        return refused({ kind: 'share_exceeded', message, retryAfterMs: admission.waitMs })
+      }
       case 'queue_full': {
         call.usage = admission.usage
-        const message = `${upstream.config.queue.maxWaiting} ${lane.labels.class} calls of ${nameOf(lane)} are waiting already`
+        const message = `${admission.full.most} ${admission.full.of} are waiting already`
         return refused({ kind: 'queue_full', message, retryAfterMs: admission.waitMs })
       }
     }
@@ -304,12 +314,14 @@ class Forwarding {
 
   /** Charged like any attempt, but not waited for; and taken from the retry budget. */
   async #prepareHedge(): Promise<Sending | undefined> {
-    const { lane, upstream } = this.#target
+    const { client, lane, upstream, wishes } = this.#target
     const call = this.#call
     if (this.#breaker.state !== 'closed') return undefined
     let admission: Admission
     try {
-      admission = await lane.room.enter({ meter: lane.meter, maxWaitMs: 0, onLeaveable: () => undefined })
+      const { meter } = lane
+      const { priority } = wishes
+      admission = await lane.room.enter({ meter, maxWaitMs: 0, client, priority, onLeaveable: () => undefined })
     } catch (error) {
       if (error instanceof StoreUnavailableError) return undefined
       throw error
@@ -454,6 +466,11 @@ function closedFailure(because: Closing, lane: Lane): Failure {
     case 'draining':
       return DRAINING
   }
+}
+
+function shareMessage(lane: Lane, { name }: Client): string {
+  const quota = `the ${lane.labels.class} quota of ${nameOf(lane)}`
+  return `other clients wait for ${quota} too, and the turn of ${name} would come later than the call may wait`
 }
 
 /** The account; the home of its meter may be the whole upstream. */

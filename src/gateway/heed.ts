@@ -3,7 +3,7 @@ import type { Config, UpstreamConfig } from '../config/schema.ts'
 import type { LaneMetrics } from '../observe/metrics.ts'
 import { limitSpokenOf, readFeedback, type Word } from '../quota/feedback.ts'
 import type { LimitUsage } from '../quota/ledger.ts'
-import type { Permit } from '../quota/waiting-room.ts'
+import type { Permit } from '../quota/permit.ts'
 import { parseRetryAfter } from '../resilience/backoff.ts'
 import type { Call } from './call.ts'
 

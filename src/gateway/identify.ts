@@ -75,7 +75,7 @@ function identifyAt(
     const refusal = refuseAccess(upstream, client, path)
     if (refusal !== undefined) return refusal
   }
-  const wishes = readWishes(headers, upstream.config.queue.maxWait)
+  const wishes = readWishes(headers, { maxWaitMs: upstream.config.queue.maxWait, priority: client.priority })
   if (isFailure(wishes)) return wishes
   const credential = route.credential === 'none' ? undefined : account.credential?.choose()
   const traits = { method, headers, path: normal, client: client.name, credential: credential?.member }

@@ -1,6 +1,6 @@
 import type { LimitConfig, UpstreamConfig } from '../config/schema.ts'
 import { LaneMetrics, type LaneLabels } from '../observe/metrics.ts'
-import { Capacity } from '../quota/capacity.ts'
+import { Capacity, Places } from '../quota/capacity.ts'
 import { type Meter, meterOf } from '../quota/ledger.ts'
 import type { Limit } from '../quota/limit.ts'
 import { type Closing, WaitingRoom } from '../quota/waiting-room.ts'
@@ -57,12 +57,17 @@ export class Lanes {
   readonly #classes = new Map<string, ClassParts>()
   readonly #rules = new Map<LimitConfig, Rule>()
   readonly #shown = new Map<string, Shown>()
+  /** Of all classes. */
+  readonly #places: Places
   #meter: Meter | undefined
   #closing: Closing | undefined
 
   /** With those of before a reload, calls wait on in the order in which they came, and those in flight go on counting. */
   constructor(options: LanesOptions, previous?: Lanes) {
     this.#options = options
+    const { upstream, account, config } = options
+    this.#places = previous !== undefined ? previous.#places : new Places(Infinity, `calls of ${upstream}/${account}`)
+    this.#places.most = config.queue.maxWaitingPerAccount ?? Infinity
     if (previous !== undefined) this.#takeOver(previous)
     this.#home = homeOf(options.counting, options.upstream, options.account)
     // Shown before the first call; those that are counted apart only once there is something to count.
@@ -84,7 +89,7 @@ export class Lanes {
   #takeOver(previous: Lanes): void {
     const { queue, concurrency } = this.#options.config
     for (const [className, parts] of previous.#classes) {
-      parts.capacity.change(queue.maxWaiting, concurrency[className])
+      parts.capacity.change(queue, concurrency[className])
       this.#classes.set(className, parts)
     }
   }
@@ -182,7 +187,11 @@ export class Lanes {
     const { upstream, account, services } = this.#options
     const { ledger, clock } = services
     const watches = charges.map(({ limit }) => (limit.isEnforced ? this.#shown.get(limit.id)?.watch : undefined))
-    const room = rooms.getOrInsertComputed(group, () => new WaitingRoom({ ledger, clock, capacity }))
+    const name = `${account}:${className}${group}`
+    const room = rooms.getOrInsertComputed(
+      group,
+      () => new WaitingRoom({ ledger, clock, name, home: this.#home, capacity }),
+    )
     if (this.#closing !== undefined) room.close(this.#closing)
     return { meter: meterOf(this.#home, charges, `${upstream}/${account}`), room, labels, metrics, watches }
   }
@@ -191,10 +200,18 @@ export class Lanes {
     const { upstream, account, config, services } = this.#options
     return this.#classes.getOrInsertComputed(className, () => {
       const labels = { upstream, account, class: className }
+      const inProcess = services.places === undefined ? [] : [services.places]
       return {
         labels,
         metrics: new LaneMetrics(services.metrics, labels),
-        capacity: new Capacity(config.queue.maxWaiting, config.concurrency[className]),
+        capacity: new Capacity(
+          [
+            new Places(config.queue.maxWaiting, `${className} calls of ${upstream}/${account}`),
+            this.#places,
+            ...inProcess,
+          ],
+          { concurrency: config.concurrency[className], mostPerClient: config.queue.maxWaitingPerClient },
+        ),
         rooms: new Map<string, WaitingRoom>(),
       }
     })

@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { parseDuration } from '../config/units.ts'
+import { PRIORITIES, type Priority } from '../quota/fair-share.ts'
 import type { Failure } from './failure.ts'
 
 /** What a client asks for in `X-Sluice-*` headers, within what the configuration allows. */
@@ -8,15 +9,24 @@ export interface Wishes {
   readonly mayRepeat: boolean
   /** Longest time from its arrival to the response headers, waiting included; Infinity if it does not say. */
   readonly timeoutMs: number
+  readonly priority: Priority
 }
 
-/** Reads `X-Sluice-Max-Wait`, `X-Sluice-Timeout` and `X-Sluice-Retry`; a value that can't be read is the client's error, not ignored. */
-export function readWishes(headers: IncomingHttpHeaders, maxWaitMs: number): Wishes | Failure {
+/** What a call may wait at most, and how urgent it may be. */
+interface Bounds {
+  readonly maxWaitMs: number
+  readonly priority: Priority
+}
+
+/** Reads the `X-Sluice-*` headers that wish for something; a value that can't be read is the client's error, not ignored. */
+export function readWishes(headers: IncomingHttpHeaders, { maxWaitMs, priority }: Bounds): Wishes | Failure {
   const wait = headers['x-sluice-max-wait']
   const retry = headers['x-sluice-retry']
   const timeout = headers['x-sluice-timeout']
-  if (wait === undefined && retry === undefined && timeout === undefined)
-    return { maxWaitMs, mayRepeat: true, timeoutMs: Infinity }
+  const urgency = headers['x-sluice-priority']
+  if (wait === undefined && retry === undefined && timeout === undefined && urgency === undefined) {
+    return { maxWaitMs, mayRepeat: true, timeoutMs: Infinity, priority }
+  }
   if (wait !== undefined && !/^(0|\d{1,9}(ms|s|m|h))$/.test(String(wait))) {
     return { kind: 'invalid_request', message: 'X-Sluice-Max-Wait must be 0 or a duration such as 500ms, 5s or 1m' }
   }
@@ -26,7 +36,17 @@ export function readWishes(headers: IncomingHttpHeaders, maxWaitMs: number): Wis
   if (retry !== undefined && retry !== 'off' && retry !== 'on') {
     return { kind: 'invalid_request', message: 'X-Sluice-Retry must be "on" or "off"' }
   }
+  const asked = PRIORITIES.indexOf((urgency ?? priority) as Priority)
+  if (asked < 0) {
+    const message = `X-Sluice-Priority must be one of ${PRIORITIES.join(', ')}`
+    return { kind: 'invalid_request', message }
+  }
   const wished = wait === undefined ? maxWaitMs : wait === '0' ? 0 : parseDuration(String(wait))
-  const timeoutMs = timeout === undefined ? Infinity : parseDuration(String(timeout))
-  return { maxWaitMs: Math.min(wished, maxWaitMs), mayRepeat: retry !== 'off', timeoutMs }
+  return {
+    maxWaitMs: Math.min(wished, maxWaitMs),
+    mayRepeat: retry !== 'off',
+    timeoutMs: timeout === undefined ? Infinity : parseDuration(String(timeout)),
+    // Never above the client's own.
+    priority: PRIORITIES[Math.max(asked, PRIORITIES.indexOf(priority))]!,
+  }
 }

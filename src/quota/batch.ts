@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../clock.ts'
-import type { Grant, Lesson, Meter, StoreUnavailableError } from './ledger.ts'
+import type { Grant, Lesson, Meter, StoreUnavailableError, Turn } from './ledger.ts'
 import type { Argument } from './script-call.ts'
 
 export interface Waiting {
@@ -14,18 +14,21 @@ export type Change = (typeof CHANGES)[number]
 /** Calls that were charged at the same time, and when they were over at the latest, by Redis's clock. */
 export interface Ended {
   calls: number
+  readonly first: number
   latest: number
 }
 
 /** What is to be done for one meter in one call of the script. */
 export class Batch {
   readonly meter: Meter
+  /** Of the calls among them that have waited: only one room asks for those of a meter, once at a time. */
+  turn: Turn | undefined
   readonly waiting: Waiting[] = []
   /** By the time of their charge. */
-  readonly settle = new Map<number, Ended>()
-  readonly abandon = new Map<number, Ended>()
-  readonly refund = new Map<number, Ended>()
-  readonly leave = new Map<number, Ended>()
+  readonly settle = new Map<number, Ended[]>()
+  readonly abandon = new Map<number, Ended[]>()
+  readonly refund = new Map<number, Ended[]>()
+  readonly leave = new Map<number, Ended[]>()
   readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
   /** What answers have taught; of what the upstream had counted only the latest, by limit. */
   readonly lessons: Argument[][] = []
@@ -33,16 +36,21 @@ export class Batch {
   /** By when it goes even if no charge does. */
   dueAt = Infinity
 
+  /** Calls that ended no further apart than this are told as one: a part of a bucket, so that it costs next to nothing. */
+  readonly #togetherMs: number
+
   constructor(meter: Meter) {
     this.meter = meter
+    this.#togetherMs = Math.min(...meter.limits.map(({ bucketMs }) => bucketMs)) / 4
   }
 
   add(what: Change, at: number, calls: number, latest = 0): void {
-    const ended = this[what].get(at)
-    if (ended === undefined) this[what].set(at, { calls, latest })
+    const ended = this[what].getOrInsertComputed(at, () => [])
+    const last = ended.at(-1)
+    if (last === undefined || latest - last.first > this.#togetherMs) ended.push({ calls, first: latest, latest })
     else {
-      ended.calls += calls
-      ended.latest = Math.max(ended.latest, latest)
+      last.calls += calls
+      last.latest = Math.max(last.latest, latest)
     }
   }
 
@@ -70,7 +78,9 @@ export class Batch {
     const changes: Argument[][] = []
     for (const { at, calls, to, open } of this.renewed) changes.push(['renew', micros(at), calls, micros(to), open])
     for (const what of CHANGES) {
-      for (const [at, { calls, latest }] of this[what]) changes.push([what, micros(at), calls, micros(latest)])
+      for (const [at, all] of this[what]) {
+        for (const { calls, latest } of all) changes.push([what, micros(at), calls, micros(latest)])
+      }
     }
     changes.push(...this.lessons, ...this.counted.values())
     return changes

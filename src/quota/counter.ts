@@ -5,6 +5,8 @@ import { type Limit, SLOTS } from './limit.ts'
 export interface Release {
   readonly inMs: number
   readonly units: number
+  /** It may come later, by as much as calls that are in flight still take. */
+  readonly isInFlight?: boolean
 }
 
 /** Charges of one bucket; buckets are numbered from 1970. */
@@ -149,7 +151,11 @@ export class Counter {
     // Not before the call can't be counted in this window any more, whichever clock is behind.
     if (kind === 'calendar') return [{ inMs: (this.#current + 1) * bucketMs + slackMs - now, units: used }]
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
-    const releases = this.charges(now).map(({ bucket, units }) => ({ inMs: this.#leavesAt(bucket) - now, units }))
+    const releases = this.charges(now).map(({ bucket, units }) => ({
+      inMs: this.#leavesAt(bucket) - now,
+      units,
+      isInFlight: bucket > this.#current,
+    }))
     return withOthers(releases, this.others(now), 1 - this.free(now))
   }
 

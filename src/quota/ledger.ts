@@ -1,3 +1,5 @@
+import type { Demand } from './client-queue.ts'
+import type { Board } from './contention.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
 
@@ -66,7 +68,7 @@ export class Grant {
   readonly granted: number
   /** Usage of each limit, in the meter's order. */
   readonly usage: readonly LimitUsage[]
-  /** When more will be free; undefined if everything asked for was granted. */
+  /** When more will be free; undefined if everything asked for was granted to calls that had not waited. */
   readonly schedule: Schedule | undefined
   /** The ledger's time of the charge. */
   readonly chargedAt: number
@@ -108,6 +110,14 @@ export function uncounted(meter: Meter, wanted: number, now: number, pausedUntil
   return new Grant(meter, now, 0, [], { schedule: new Schedule(now, [], pausedUntil) })
 }
 
+/** Calls that are charged after they have waited. */
+export interface Turn {
+  /** Name of the queue, at all gateways. */
+  readonly queue: string
+  /** By client, what the calls cost it in fair queueing. */
+  readonly costs: ReadonlyMap<string, number>
+}
+
 /**
  * Counts calls against quotas. The guarantee: an upstream that counts each call once, at any instant between its dispatch
  * and its response headers, never counts more than the limit in any window of that length, whatever the latencies.
@@ -124,9 +134,17 @@ export function uncounted(meter: Meter, wanted: number, now: number, pausedUntil
 export interface Ledger {
   /**
    * Charges up to `wanted` calls; those that do not fit into every limit of the meter are refused and not charged. Throws,
-   * or rejects with, `StoreUnavailableError` when the store can't be asked and there is no lease to spend.
+   * or rejects with, `StoreUnavailableError` when the store can't be asked and there is no lease to spend. For calls that
+   * have waited, which is what a `turn` says, the grant has a schedule in any case.
    */
-  charge(meter: Meter, wanted: number): Grant | Promise<Grant>
+  charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant>
+  /**
+   * Tells other gateways who waits in a queue here (nobody, where `demands` are empty), and who waits there; undefined where
+   * there are none, or where they can't be asked now. What was told is forgotten after REPORT_TERM_MS, so a gateway that has died is reckoned with no longer.
+   */
+  readonly exchange:
+    | ((home: string, queue: string, demands: readonly Demand[]) => Promise<Board | undefined>)
+    | undefined
   /** The response headers of one call are here: the upstream can't count it later than now. */
   settle(grant: Grant): void
   /** One call was given up after it was sent: the upstream may count it a little later than now. */
@@ -145,6 +163,9 @@ export interface Ledger {
   readonly isDegraded: boolean
   close(): Promise<void>
 }
+
+/** How long other gateways reckon with what one has told them of those that wait there. */
+export const REPORT_TERM_MS = 3_500
 
 /** The store could not be asked, or did not answer in time. Whether the charge was made is unknown. */
 export class StoreUnavailableError extends Error {

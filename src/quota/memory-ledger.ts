@@ -8,6 +8,7 @@ import {
   type LimitUsage,
   type Meter,
   StoreUnavailableError,
+  type Turn,
   uncounted,
 } from './ledger.ts'
 import type { LedgerFiles, StoredHome, StoredLimit } from './ledger-files.ts'
@@ -33,6 +34,8 @@ interface Tally {
 export class MemoryLedger implements Ledger {
   readonly isReady = true
   readonly isDegraded = false
+  /** There are no other gateways. */
+  readonly exchange = undefined
   readonly #clock: Clock
   readonly #files: LedgerFiles | undefined
   readonly #homes = new Map<string, Map<string, Tally>>()
@@ -51,7 +54,7 @@ export class MemoryLedger implements Ledger {
     this.#inFlight = new InFlight(clock, (grants) => this.#renew(grants))
   }
 
-  charge(meter: Meter, wanted: number): Grant {
+  charge(meter: Meter, wanted: number, turn?: Turn): Grant {
     const now = this.#clock.now()
     const { units } = meter
     const pausedUntil = this.#pauses.size === 0 ? 0 : this.#pausedUntil(meter, now)
@@ -69,7 +72,8 @@ export class MemoryLedger implements Ledger {
       }
     } else granted = 0
     const usage = usageOf(tallies, now)
-    const schedule = granted < wanted ? this.#scheduleOf(meter, tallies, now, pausedUntil) : undefined
+    const isTold = granted < wanted || turn !== undefined
+    const schedule = isTold ? this.#scheduleOf(meter, tallies, now, pausedUntil) : undefined
     const grant = new Grant(meter, now, granted, usage, { schedule })
     if (granted > 0) this.#inFlight.add(grant)
     return grant

@@ -13,11 +13,13 @@
 --
 -- Until when the upstream wants no calls of an account is in a field, too.
 --
--- KEYS  1: the home; 2: the leases taken of its limits; both in one hash slot
+-- KEYS  1: the home; 2: the leases taken of its limits; 3, where calls are charged that have waited: what the clients that wait
+--       have been served; all in one hash slot
 -- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing
 --       2: the time, empty for Redis's own (only tests step it)   3: calls wanted, of the last kind   4: kinds of call
 --       5: additions
---       6: milliseconds for which leases are taken, 0: not now   7: 1 if these are to be just those that are given
+--       6: milliseconds for which leases are taken, 0: not now   7: 1 if these are to be just those that are given;
+--       2 if calls are charged that have waited
 --       8: limits   9: the field of the account's pause   10: the gateway, then the name of each limit
 --       then per limit: kind (0 rolling, 1 calendar, 2 concurrent, 3 pace), allowed units, and in microseconds: bucket, hold,
 --         slack
@@ -28,11 +30,12 @@
 --         microseconds until more comes back, 1 if the call was refused
 --       then additions: number of the limit, bucket, units
 --       then, if leases are taken, per limit the lease that the gateway knows it has
+--       then, if calls are charged that have waited, by client: its name, what its calls cost it
 -- Reply, as doubles: time, the number of this call, calls granted (-1: nothing was done, because the number was not
 --        right, or it is the first and what is known here may lack charges of other gateways), limits,
 --        then per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
---        leased to others, as far as that was of interest; then, unless all were granted, per limit how many numbers
---        follow, and these: bucket, units of each charge; then, where something was taught, five numbers each: the limit,
+--        leased to others, as far as that was of interest; then, unless all were granted and none had waited, per limit how
+--        many numbers follow, and these: bucket, units of each charge; then, where something was taught, five numbers each: the limit,
 --        what of it may be used, how much more without others, and microseconds until a call may look whether these are still
 --        there, and until they are not believed to be; or 0, the milliseconds of the pause that are left, and zeros
 local SLOTS = 256
@@ -54,7 +57,7 @@ local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min,
 local pack, unpacked = struct.pack, struct.unpack
 
 local home, leases, limits, gateway = KEYS[1], KEYS[2], ARGV[8] + 0, ARGV[SCALARS]
-local expected, wanted, term = ARGV[1] + 0, ARGV[3] + 0, ARGV[6] + 0
+local expected, wanted, term, hasWaited = ARGV[1] + 0, ARGV[3] + 0, ARGV[6] + 0, ARGV[7] == '2'
 local now
 if ARGV[2] == '' then
   local time = call('TIME')
@@ -491,8 +494,8 @@ for i = 1, limits do
   end
   local lease = c.lease or -1
   reply = reply .. pack('>ddddd', used, leaves, free(c, 0), min(c.told or lease, lease), c.others)
-  if granted < wanted then
-    if c.others > 0 and c.units > 0 and c.left - c.others < (granted + 1) * c.units then c.pressure = nowMs + PRESSURE_MS end
+  if granted < wanted or hasWaited then
+    if granted < wanted and c.others > 0 and c.units > 0 and c.left - c.others < (granted + 1) * c.units then c.pressure = nowMs + PRESSURE_MS end
     local list = {}
     if c.kept > 1 and c.units > 0 then
       local entries = readEarlier(c) .. c.entries .. (c.count > 0 and pack(ENTRY, c.last % SLOTS, c.count) or '')
@@ -554,5 +557,9 @@ if isToLive then call('PEXPIRE', home, longer) end
 if leased then
   call('HSET', leases, unpack(leased))
   call('PEXPIRE', leases, longer)
+end
+if hasWaited and granted > 0 then
+  for i = a + 1, #ARGV, 2 do call('HINCRBYFLOAT', KEYS[3], ARGV[i], ARGV[i + 1] * granted / wanted) end
+  call('PEXPIRE', KEYS[3], LEAST_LIFE_MS)
 end
 return reply .. charges .. taught

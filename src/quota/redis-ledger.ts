@@ -2,6 +2,9 @@ import type { Clock, Timer } from '../clock.ts'
 import { Batch, type Change, Postponed } from './batch.ts'
 import { Home } from './home.ts'
 import { InFlight } from './in-flight.ts'
+import { boardOf } from './board-reply.ts'
+import type { Board } from './contention.ts'
+import type { Demand } from './client-queue.ts'
 import {
   Grant,
   type Ledger,
@@ -9,7 +12,9 @@ import {
   type LimitUsage,
   type Meter,
   meterOf,
+  REPORT_TERM_MS,
   StoreUnavailableError,
+  type Turn,
   uncounted,
 } from './ledger.ts'
 import {
@@ -54,6 +59,8 @@ const FORGET_AFTER_MS = 600_000
 export interface ScriptRunner {
   /** Rejects when there can be no answer any more; whether the script ran is unknown then. Never sends anything twice. */
   run(keys: readonly string[], args: readonly Argument[]): Promise<Reply>
+  /** The same for the script of queue-board.lua. */
+  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string>
   /** Calls `listener` whenever a connection was lost: what was written last may be, too. Unless told, of every key. */
   onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
   readonly isConnected: boolean
@@ -143,7 +150,7 @@ export class RedisLedger implements Ledger {
     return this.#leased > 0 || !this.#runner.isConnected
   }
 
-  charge(meter: Meter, wanted: number): Grant | Promise<Grant> {
+  charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant> {
     if (meter.limits.length === 0) {
       const now = this.#clock.now()
       return uncounted(meter, wanted, now, this.#homes.get(meter.home)?.home.pausedUntil(meter, now) ?? 0)
@@ -154,6 +161,7 @@ export class RedisLedger implements Ledger {
     return new Promise((resolve, reject) => {
       const batch = batchOf(tended, meter)
       batch.waiting.push({ wanted, resolve, reject })
+      batch.turn ??= turn
       this.#sendAtTurnEnd(batch)
     })
   }
@@ -218,6 +226,18 @@ export class RedisLedger implements Ledger {
 
   async usage(meter: Meter): Promise<readonly LimitUsage[]> {
     return (await this.charge(meter, 0)).usage
+  }
+
+  async exchange(home: string, queue: string, demands: readonly Demand[]): Promise<Board | undefined> {
+    const at = this.#clock.now()
+    const base = this.#keyOf(home)
+    const keys = [`${base}:waiting:${queue}`, `${base}:served:${queue}`]
+    const args = [this.#gateway, this.#stepTime?.() ?? '', REPORT_TERM_MS, JSON.stringify(demands)]
+    try {
+      return boardOf(await inTime(this.#runner.runBoard(keys, args), this.#answerWithinMs, this.#clock), at)
+    } catch {
+      return undefined // charges find out what is wrong, and say so
+    }
   }
 
   async close(): Promise<void> {
@@ -303,7 +323,7 @@ export class RedisLedger implements Ledger {
     for (const waiting of batch.waiting) wanted += waiting.wanted
     home.asks(meter, wanted)
     try {
-      const reply = await this.#call(tended, meter, { wanted, batches })
+      const reply = await this.#call(tended, meter, { wanted, batches, turn: batch.turn })
       home.isAnswered(meter, wanted)
       if (reply !== undefined) return this.#handOut(home, batch, wanted, reply)
       for (const one of batches) this.#fail(tended, one, undefined)
@@ -330,7 +350,7 @@ export class RedisLedger implements Ledger {
   async #call(
     tended: Tended,
     meter: Meter,
-    { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, isProbe = false }: CallOptions,
+    { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, turn, isProbe = false }: CallOptions,
   ): Promise<Reply | undefined> {
     const { home } = tended
     const args = argumentsOf(meter, {
@@ -342,10 +362,12 @@ export class RedisLedger implements Ledger {
       additions,
       termMs,
       isClaim,
+      turn,
       leases: termMs > 0 ? home.sharesOf(meter).map(({ lease }) => lease) : [],
     })
     const sentAt = this.#clock.now()
-    const reply = await this.#answer(tended, meter, this.#runner.run(tended.keys, args))
+    const keys = turn === undefined ? tended.keys : [...tended.keys, `${this.#keyOf(meter.home)}:served:${turn.queue}`]
+    const reply = await this.#answer(tended, meter, this.#runner.run(keys, args))
     this.#wasConnected = true
     const micros = reply[0]!
     const number = reply[1]!
@@ -403,7 +425,7 @@ export class RedisLedger implements Ledger {
   }
 
   /** First come, first served: what was granted goes to those who asked first. */
-  #handOut(home: Home, { meter, waiting }: Batch, wanted: number, reply: Reply): void {
+  #handOut(home: Home, { meter, waiting, turn }: Batch, wanted: number, reply: Reply): void {
     const now = this.#clock.now()
     const at = reply[0]! / 1_000
     let left = reply[2]!
@@ -411,12 +433,13 @@ export class RedisLedger implements Ledger {
     if (taught?.pauseMs !== undefined) home.pause(meter, now, taught.pauseMs)
     const usage = usageOf(meter, reply, taught)
     // What is leased to others comes back when they renew their leases.
-    const schedule = left < wanted ? scheduleOf(meter, reply, { now, leasedMs: TICK_MS, taught }) : undefined
+    const schedule =
+      left < wanted || turn !== undefined ? scheduleOf(meter, reply, { now, leasedMs: TICK_MS, taught }) : undefined
     if (left > 0) home.granted(meter, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)
       left -= granted
-      const grant = new Grant(meter, at, granted, usage, { schedule: granted < asked ? schedule : undefined })
+      const grant = new Grant(meter, at, granted, usage, { schedule })
       if (granted > 0) this.#inFlight.add(grant)
       resolve(grant)
     }
@@ -427,8 +450,8 @@ export class RedisLedger implements Ledger {
     const { home } = tended
     const { meter } = batch
     const now = this.#clock.now()
-    for (const [at, ended] of batch.settle) home.oweSettled(meter, at, ended, false, now)
-    for (const [at, ended] of batch.abandon) home.oweSettled(meter, at, ended, true, now)
+    for (const [at, all] of batch.settle) for (const ended of all) home.oweSettled(meter, at, ended, false, now)
+    for (const [at, all] of batch.abandon) for (const ended of all) home.oweSettled(meter, at, ended, true, now)
     for (const { to, calls, open } of batch.renewed) home.oweRenewed(meter, to, calls, open, now)
     for (const { wanted, resolve, reject } of batch.waiting) {
       try {
@@ -571,7 +594,15 @@ interface CallOptions {
   readonly termMs?: number
   /** What is held in lease is taken in lease, instead of a share of what is free. */
   readonly isClaim?: boolean
+  readonly turn?: Turn | undefined
   readonly isProbe?: boolean
+}
+
+function inTime<T>(answer: Promise<T>, withinMs: number, clock: Clock): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = clock.schedule(withinMs, () => reject(new Error(`no answer within ${withinMs} ms`)))
+    answer.finally(() => timer.cancel()).then(resolve, reject)
+  })
 }
 
 function batchOf({ batches }: Tended, meter: Meter): Batch {

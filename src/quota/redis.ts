@@ -9,6 +9,7 @@ import { type Argument, readReply, type Reply } from './script-call.ts'
 declare module 'ioredis' {
   interface RedisCommander<Context> {
     sluiceChargeBuffer(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Buffer, Context>
+    sluiceBoard(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<string, Context>
   }
 }
 
@@ -21,7 +22,8 @@ export class RedisScript implements ScriptRunner {
 
   constructor(redis: Redis | Cluster) {
     this.#redis = redis
-    redis.defineCommand('sluiceCharge', { lua: readFileSync(new URL('redis-ledger.lua', import.meta.url), 'utf8') })
+    redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
+    redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
   }
 
   get isConnected(): boolean {
@@ -32,6 +34,10 @@ export class RedisScript implements ScriptRunner {
     return readReply(await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args))
   }
 
+  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string> {
+    return this.#redis.sluiceBoard(keys.length, ...keys, ...args)
+  }
+
   onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
     if (this.#redis instanceof Cluster) onMasterLost(this.#redis, listener)
     else this.#redis.on('close', () => listener(() => true))
@@ -40,6 +46,10 @@ export class RedisScript implements ScriptRunner {
   close(): void {
     this.#redis.disconnect()
   }
+}
+
+function textOf(script: string): string {
+  return readFileSync(new URL(script, import.meta.url), 'utf8')
 }
 
 const CONNECT_TIMEOUT_MS = 1_000

@@ -27,11 +27,19 @@ export class Schedule {
     this.#limits = limits.filter(({ limit }) => limit.isEnforced)
   }
 
-  /** Milliseconds from `now` until `calls` more calls in all can have been admitted, if nobody else asks. */
-  waitMs(calls: number, now: number): number {
+  /**
+   * Milliseconds from `now` until `calls` more calls in all can have been admitted, if nobody else asks and each is in flight
+   * for `latencyMs`.
+   */
+  waitMs(calls: number, now: number, latencyMs = 0): number {
     let latest = 0
-    for (const limit of this.#limits) latest = Math.max(latest, waitForLimit(limit, calls))
+    for (const limit of this.#limits) latest = Math.max(latest, waitForLimit(limit, calls, latencyMs))
     return Math.max(0, this.#takenAt + latest - now, this.#notBefore - now)
+  }
+
+  /** How many calls could have been admitted at an earlier instant, and at any since; 0 if that was before the snapshot. */
+  freeSince(time: number): number {
+    return time < this.#takenAt ? 0 : this.freeAt(time)
   }
 
   /** How many calls can be admitted at `now`, as far as this snapshot tells. */
@@ -50,18 +58,18 @@ export class Schedule {
   }
 }
 
-function waitForLimit({ limit, units, free, releases }: LimitSchedule, calls: number): number {
+function waitForLimit({ limit, units, free, releases }: LimitSchedule, calls: number, latencyMs: number): number {
   const { requests, windowMs, bucketMs } = limit
   const fitting = Math.floor(requests / units) // calls in one window
   if (fitting === 0) return Infinity
   // Those admitted within this window occupy the next one: every full limit ahead is another window to wait.
   const windowsAhead = Math.floor((calls - 1) / fitting)
   let missing = (calls - windowsAhead * fitting) * units - free
-  const waitMs = windowsAhead * (windowMs + bucketMs)
+  const waitMs = windowsAhead * (windowMs + bucketMs + latencyMs)
   if (missing <= 0) return waitMs
   for (const release of releases) {
     missing -= release.units
-    if (missing <= 0) return waitMs + release.inMs
+    if (missing <= 0) return waitMs + release.inMs + (release.isInFlight === true ? latencyMs : 0)
   }
   return waitMs + windowMs
 }

@@ -1,6 +1,6 @@
 import type { Batch } from './batch.ts'
 import { Counter, type Others, type Release, withOthers } from './counter.ts'
-import type { LimitUsage, Meter } from './ledger.ts'
+import type { LimitUsage, Meter, Turn } from './ledger.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
 
@@ -21,6 +21,7 @@ export interface ScriptCall {
   readonly termMs: number
   readonly isClaim: boolean
   readonly leases: readonly number[]
+  readonly turn?: Turn | undefined
 }
 
 const KINDS = { rolling: 0, calendar: 1, concurrent: 2, pace: 3 }
@@ -37,7 +38,7 @@ export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
     kinds.length + 1,
     call.additions.length,
     call.termMs,
-    call.isClaim ? 1 : 0,
+    call.turn === undefined ? Number(call.isClaim) : 2,
     limits.length,
     pauseFieldOf(meter),
     call.gateway,
@@ -49,6 +50,7 @@ export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
   pushKind(args, limits, meter, own?.changes() ?? [])
   for (const addition of call.additions) args.push(...addition)
   for (const lease of call.leases) args.push(lease)
+  if (call.turn !== undefined) for (const [client, cost] of call.turn.costs) args.push(client, cost)
   return args
 }
 

@@ -1,75 +1,35 @@
 import type { Clock, Timer } from '../clock.ts'
 import type { Capacity } from './capacity.ts'
+import { type Claimant, ClientQueue, type Demand, type Queued } from './client-queue.ts'
+import { type Board, Contention, type Known } from './contention.ts'
+import type { Priority } from './fair-share.ts'
 import {
   allowedOf,
   type Grant,
   type Ledger,
-  type Lesson,
   type LimitUsage,
   type Meter,
   StoreUnavailableError,
+  type Turn,
 } from './ledger.ts'
-import type { Limit } from './limit.ts'
+import { Permit } from './permit.ts'
+import { Rate } from './rate.ts'
 import type { Schedule } from './schedule.ts'
 
 /** How soon the ledger is asked again for those that wait, after it could not be. */
 const STORE_RETRY_MS = 100
-
-/** A call that may be sent now. Exactly one of `settle`, `abandon` and `refund` must follow, then `leave`. */
-export class Permit {
-  readonly #room: WaitingRoom
-  readonly #grant: Grant
-
-  constructor(room: WaitingRoom, grant: Grant) {
-    this.#room = room
-    this.#grant = grant
-  }
-
-  /** Usage of the limits it was charged to, as of the charge; empty where the call is not limited. */
-  get usage(): readonly LimitUsage[] {
-    return this.#grant.usage
-  }
-
-  /** The limits it was charged to, in the order of their usage. */
-  get limits(): readonly Limit[] {
-    return this.#grant.meter.limits
-  }
-
-  /** Whether it was charged to a lease, because the store could not be asked. */
-  get isLocal(): boolean {
-    return this.#grant.isLocal
-  }
-
-  /** Its response headers are here: the upstream can't count it later than now. */
-  settle(): void {
-    if (this.#isCounted) this.#room.ledger.settle(this.#grant)
-  }
-
-  /** It was given up after it was sent: the upstream may count it a little later than now. */
-  abandon(): void {
-    if (this.#isCounted) this.#room.ledger.abandon(this.#grant)
-  }
-
-  /** No byte of it was sent. */
-  refund(): void {
-    if (this.#isCounted) this.#room.ledger.refund(this.#grant)
-  }
-
-  /** What its answer taught of the account or its limits. */
-  learn(lesson: Lesson): void {
-    this.#room.ledger.learn(this.#grant, lesson)
-  }
-
-  /** It is not in flight any more. */
-  leave(): void {
-    if (this.#isCounted) this.#room.ledger.leave(this.#grant)
-    this.#room.leave()
-  }
-
-  get #isCounted(): boolean {
-    return this.#grant.meter.limits.length > 0
-  }
-}
+/** How often other gateways are told who waits here, at least: several times before they would forget it. */
+const REPORT_EVERY_MS = 1_000
+const LOOK_NO_SOONER_MS = 10
+const EXCHANGE_NO_SOONER_MS = 100
+/** A change of how many wait here by such a part is told to other gateways as soon as may be. */
+const WORTH_TELLING = 0.02
+/** For how long quota must have been free, by what is known, until nobody else is taken to want it. */
+const UNCLAIMED_MS = 100
+/** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
+const ROUNDS = 3
+/** How much the latest latency counts in the mean of all. */
+const LATEST = 1 / 16
 
 /** Why nobody can wait any more: the account was taken out of the configuration, or the gateway stops. */
 export type Closing = 'removed' | 'draining'
@@ -77,22 +37,27 @@ export type Closing = 'removed' | 'draining'
 /** What there is too little of: calls that may be sent in the window, or places for calls in flight. */
 export type Shortage = 'quota' | 'concurrency'
 
+interface Refusal {
+  readonly because: Shortage
+  /** From now on, when its turn could be. */
+  readonly waitMs: number
+  readonly usage: readonly LimitUsage[]
+}
+
 export type Admission =
-  /** `because` is why it had to wait; undefined if it did not. */
-  | { readonly kind: 'admitted'; readonly permit: Permit; readonly because: Shortage | undefined }
-  /** Its turn would come later than it may wait; `waitMs` from now is when it could be. */
+  /** `because` is why it had to wait; undefined if it did not. Its turn was expected `expectedMs` after it came. */
   | {
-      readonly kind: 'quota_exhausted'
-      readonly because: Shortage
-      readonly waitMs: number
-      readonly usage: readonly LimitUsage[]
+      readonly kind: 'admitted'
+      readonly permit: Permit
+      readonly because: Shortage | undefined
+      readonly expectedMs?: number
     }
-  | {
-      readonly kind: 'queue_full'
-      readonly because: Shortage
-      readonly waitMs: number
-      readonly usage: readonly LimitUsage[]
-    }
+  /** Its turn would come later than it may wait. */
+  | ({ readonly kind: 'quota_exhausted' } & Refusal)
+  /** So it would only because of other clients, which have had less of the quota. */
+  | ({ readonly kind: 'share_exceeded' } & Refusal)
+  /** `full` says where: as many calls wait as may. */
+  | ({ readonly kind: 'queue_full'; readonly full: { readonly most: number; readonly of: string } } & Refusal)
   /** It would have to wait, and nobody can any more. */
   | { readonly kind: 'closed'; readonly because: Closing }
   /** It left by itself: the client has gone. */
@@ -101,13 +66,19 @@ export type Admission =
 export interface Waiter {
   readonly meter: Meter
   readonly maxWaitMs: number
+  readonly client: Claimant
+  /** Not above the client's own. */
+  readonly priority: Priority
   /** Called with a function that makes the waiter leave the room, and with undefined once it need not any more. */
   onLeaveable(leave: (() => void) | undefined): void
 }
 
-interface Place {
+interface Place extends Queued {
   readonly meter: Meter
   readonly because: Shortage
+  readonly client: Claimant
+  readonly expectedMs: number
+  isTaken: boolean
   end(admission: Admission): void
   fail(error: unknown): void
 }
@@ -115,44 +86,93 @@ interface Place {
 export interface RoomOptions {
   readonly ledger: Ledger
   readonly clock: Clock
+  /** Its name at all gateways, and what it is in front of. */
+  readonly name: string
+  readonly home: string
   /** Of all rooms of the same account and class. */
   readonly capacity: Capacity
 }
 
+/** Who waits in a room, for the admin API. */
+export interface RoomView {
+  readonly client: string
+  readonly waiting: number
+  /** When the first of them will be admitted, as far as is known now. */
+  readonly nextInMs: number
+  readonly lastInMs: number
+}
+
 /**
- * Where calls that need the same quota wait for it, first come, first served: those of one account and class. A call
- * for which there is quota passes without waiting; one that can't be admitted in the time it may wait is refused at once.
+ * Where calls that need the same quota wait for it: those of one account and class, at all gateways. Clients are served by
+ * weighted fair queueing, the calls of a client by priority and then in the order in which they came. A call for which
+ * there is quota, and nobody who waits for it, passes without waiting; one that can't be admitted in the time it may wait is
+ * refused at once.
  */
 export class WaitingRoom {
   readonly ledger: Ledger
+  readonly name: string
+  readonly home: string
   readonly #clock: Clock
   readonly #capacity: Capacity
-  /** In the order of arrival; a Set so that whoever leaves does so in one step. */
-  readonly #places = new Set<Place>()
+  readonly #queues = new Map<string, ClientQueue<Place>>()
+  /** By client, what its calls that were served have cost, while anybody waits. */
+  #served = new Map<string, number>()
+  /** What was last heard of the other gateways. */
+  #board: Board | undefined
+  /** Calls that others were granted, by what is known of the quota, since they told who waits there. */
+  #admittedElsewhere: { readonly at: number; readonly calls: number }[] = []
+  #reporting: Timer | undefined
+  #exchangedAt = -Infinity
+  #toldSize = 0
+  #toldDemands: readonly Demand[] = []
+  /** By client, of the calls that come to wait. */
+  readonly #arrivals = new Map<string, Rate>()
+  #isTelling = false
+  #size = 0
   /** The latest that is known of when quota comes back, or of how much was left then. */
   #schedule: Schedule | undefined
   #left = 1
+  /** How much may be asked for of what nobody else seems to want: more each time that it proves true. */
+  #unclaimed = 1
   /** The ledger's latest answer about calls that had to wait. */
   #told: { readonly meter: Meter; readonly usage: readonly LimitUsage[]; readonly at: number } | undefined
+  /** Quota may have come back that the schedule does not know of. */
+  #isMoreFree = false
+  /** From dispatch to response headers, on average. */
+  #latencyMs = 0
   #wakeUp: Timer | undefined
+  #wakesAt = Infinity
   #isServing = false
   #closing: Closing | undefined
   /** Why the ledger could not be asked for those that wait; undefined while it can. */
   #storeError: StoreUnavailableError | undefined
 
-  constructor({ ledger, clock, capacity }: RoomOptions) {
+  constructor({ ledger, clock, name, home, capacity }: RoomOptions) {
     this.ledger = ledger
+    this.name = name
+    this.home = home
     this.#clock = clock
     this.#capacity = capacity
   }
 
   get waiting(): number {
-    return this.#places.size
+    return this.#size
+  }
+
+  /** Who waits here, and for how long still. */
+  view(): RoomView[] {
+    const contention = this.#contention()
+    return [...this.#queues.values()].map(({ client, size }) => ({
+      client: client.name,
+      waiting: size,
+      nextInMs: this.#waitMs(contention.positionOfFirst(client.name)),
+      lastInMs: this.#waitMs(contention.positionOfLast(client.name)),
+    }))
   }
 
   /** Throws, or rejects with, `StoreUnavailableError` when the ledger can't be asked. */
   enter(waiter: Waiter): Admission | Promise<Admission> {
-    if (this.#places.size > 0 || this.#capacity.free <= 0) return this.#wait(waiter)
+    if (this.#size > 0 || this.#capacity.free <= 0 || this.#doOthersWait) return this.#wait(waiter)
     const grant = this.#charge(waiter.meter, 1)
     if (!(grant instanceof Promise)) return this.#enterWith(grant, waiter)
     // Taken before the answer, so that calls that enter meanwhile don't exceed the concurrency.
@@ -167,7 +187,7 @@ export class WaitingRoom {
         return admission
       },
       (error: unknown) => {
-        this.leave()
+        this.left(true)
         throw error
       },
     )
@@ -180,27 +200,107 @@ export class WaitingRoom {
       return this.#wait(waiter)
     }
     this.#capacity.inFlight++
-    return { kind: 'admitted', permit: new Permit(this, grant), because: undefined }
+    return { kind: 'admitted', permit: new Permit(this, grant, this.#clock.now()), because: undefined }
   }
 
   /** Ends the wait of everyone here, now and from now on. Who need not wait still passes: a running call may finish. */
   close(because: Closing): void {
     this.#closing = because
-    for (const place of this.#places) place.end({ kind: 'closed', because })
+    for (const queue of this.#queues.values())
+      while (queue.first !== undefined) queue.first.end({ kind: 'closed', because })
   }
 
-  leave(): void {
+  /** Of a call that was sent at `since` the response headers are here. */
+  settled(since: number): void {
+    this.#latencyMs += (this.#clock.now() - since - this.#latencyMs) * LATEST
+  }
+
+  /** Quota came back sooner than the schedule knew. */
+  refunded(): void {
+    this.#isMoreFree = true
+    if (this.#size > 0) void this.#serve()
+  }
+
+  /** A call is not in flight any more. */
+  left(wasCountedUntilNow: boolean): void {
     this.#capacity.release(1)
-    if (this.#places.size > 0) void this.#serve()
+    if (wasCountedUntilNow) this.refunded()
   }
 
-  #charge(meter: Meter, wanted: number): Grant | Promise<Grant> {
-    return this.ledger.charge(meter, wanted)
+  #charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant> {
+    return this.ledger.charge(meter, wanted, turn)
   }
 
-  #learn(meter: Meter, { schedule, usage }: Grant): void {
+  #learn(meter: Meter, { schedule, usage, granted }: Grant): void {
+    const now = this.#clock.now()
+    // Quota of which it was known that it would come free, and which is gone.
+    const gone = (this.#schedule?.freeAt(now) ?? 0) - granted - (schedule?.freeAt(now) ?? Infinity)
+    if (this.#hasOthers && gone > 0 && gone < Infinity) this.#admittedElsewhere.push({ at: now, calls: gone })
     this.#schedule = schedule
-    this.#told = { meter, usage, at: this.#clock.now() }
+    this.#told = { meter, usage, at: now }
+  }
+
+  get #hasOthers(): boolean {
+    return this.#board !== undefined && this.#board.others.length > 0
+  }
+
+  /** Whether at other gateways calls wait that came before one which comes now. */
+  get #doOthersWait(): boolean {
+    return this.#hasOthers && this.#clock.now() - this.#board!.at < REPORT_EVERY_MS
+  }
+
+  /** Tells the other gateways who waits here, and hears who waits there. */
+  async #exchange(): Promise<void> {
+    const { exchange } = this.ledger
+    if (exchange === undefined) return
+    this.#exchangedAt = this.#clock.now()
+    this.#isTelling = false
+    this.#toldSize = this.#size
+    this.#reportIn(this.#size > 0 ? REPORT_EVERY_MS : undefined)
+    const now = this.#clock.now()
+    const demands: Demand[] = []
+    for (const queue of this.#queues.values()) demands.push(...queue.demands(now, this.#perSecond(queue.client.name)))
+    const board = await exchange.call(this.ledger, this.home, this.name, demands)
+    this.#board = board
+    this.#toldDemands = demands
+    this.#admittedElsewhere = this.#admittedElsewhere.filter(({ at }) => board !== undefined && at > board.toldAt)
+    if (board !== undefined) this.#served = new Map(board.served)
+  }
+
+  /** The others compute with how many wait here; not every change of that makes a difference to them. */
+  #tellOfChange(): void {
+    if (this.ledger.exchange === undefined || this.#isTelling) return
+    const change = Math.abs(this.#size - this.#toldSize)
+    if (this.#size > 0 && this.#toldSize > 0 && (!this.#hasOthers || change <= 1 + WORTH_TELLING * this.#size)) return
+    this.#isTelling = true
+    this.#reportIn(Math.max(0, this.#exchangedAt + EXCHANGE_NO_SOONER_MS - this.#clock.now()))
+  }
+
+  #reportIn(delayMs: number | undefined): void {
+    this.#reporting?.cancel()
+    this.#reporting = undefined
+    if (delayMs === undefined) return
+    this.#reporting = this.#clock.schedule(delayMs, () => {
+      this.#reporting = undefined
+      void this.#exchange().then(() => this.#wakeLater())
+    })
+  }
+
+  readonly #perSecond = (client: string): number => this.#arrivals.get(client)?.perSecond ?? 0
+
+  #contention(newcomer?: { client: Claimant; priority: Priority }): Contention<Place> {
+    let elsewhere = 0
+    for (const { at, calls } of this.#admittedElsewhere) if (at > this.#board!.toldAt) elsewhere += calls
+    const known: Known<Place> = {
+      now: this.#clock.now(),
+      queues: this.#queues,
+      served: this.#served,
+      perSecond: this.#perSecond,
+      board: this.#board,
+      told: this.#toldDemands,
+      admittedElsewhere: elsewhere,
+    }
+    return new Contention(known, newcomer)
   }
 
   /** What is known of the meter's limits without asking again: until its oldest charge leaves, no less of one is used. */
@@ -220,24 +320,56 @@ export class WaitingRoom {
     return this.#capacity.free <= 0 ? 'concurrency' : 'quota'
   }
 
-  #wait({ meter, maxWaitMs, onLeaveable }: Waiter): Promise<Admission> | Admission {
+  /** Milliseconds until so many calls can have been admitted. */
+  #waitMs(calls: number): number {
+    return this.#schedule?.waitMs(calls, this.#clock.now(), this.#latencyMs) ?? 0
+  }
+
+  #wait(waiter: Waiter): Promise<Admission> | Admission {
     if (this.#closing !== undefined) return { kind: 'closed', because: this.#closing }
-    const waitMs = this.#schedule?.waitMs(this.#places.size + 1, this.#clock.now()) ?? 0
-    const because = waitMs > maxWaitMs ? 'quota' : this.#shortage
-    if (waitMs > maxWaitMs || maxWaitMs === 0)
-      return { kind: 'quota_exhausted', because, waitMs, usage: this.#usageOf(meter) }
-    if (this.#capacity.waiting >= this.#capacity.maxWaiting)
-      return { kind: 'queue_full', because, waitMs, usage: this.#usageOf(meter) }
-    return new Promise((resolve, reject) => {
+    const { meter, maxWaitMs, client, priority } = waiter
+    const contention = this.#contention(waiter)
+    let waitMs = 0
+    let place = contention.positionOfNext(client.name, priority, 0)
+    // While it waits others come, and of these some go first.
+    for (let round = 0; round < ROUNDS; round++) {
+      waitMs = this.#waitMs(place.position)
+      place = contention.positionOfNext(client.name, priority, waitMs)
+    }
+    const { position, alone } = place
+    waitMs = this.#waitMs(position)
+    const isTooLate = waitMs > maxWaitMs
+    const because = isTooLate ? 'quota' : this.#shortage
+    const usage = this.#usageOf(meter)
+    if (isTooLate || maxWaitMs === 0) {
+      const isOthers = isTooLate && position > alone && this.#waitMs(alone) <= maxWaitMs
+      return { kind: isOthers ? 'share_exceeded' : 'quota_exhausted', because, waitMs, usage }
+    }
+    const full = this.#makeRoom(client)
+    if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage }
+    // Who comes anew begins where the others are: what was not wanted earlier can't be made up for.
+    const served = this.#served.get(client.name) ?? 0
+    if (!this.#queues.has(client.name)) this.#served.set(client.name, Math.max(served, contention.leastServed))
+    return this.#takePlace(waiter, because, waitMs)
+  }
+
+  #takePlace({ meter, maxWaitMs, client, priority, onLeaveable }: Waiter, because: Shortage, expectedMs: number) {
+    return new Promise<Admission>((resolve, reject) => {
       const leave = (): void => {
-        if (this.#places.delete(place)) this.#capacity.waiting--
-        if (this.#places.size === 0) this.#cancelWakeUp()
+        this.#remove(place)
         deadline.cancel()
         onLeaveable(undefined)
       }
       const place: Place = {
         meter,
         because,
+        client,
+        priority,
+        expectedMs,
+        arrivedAt: this.#clock.now(),
+        isTaken: true,
+        before: undefined,
+        behind: undefined,
         end: (admission) => {
           leave()
           resolve(admission)
@@ -247,82 +379,171 @@ export class WaitingRoom {
           reject(error)
         },
       }
-      // Others may have come first since the wait was computed, those of other gateways for instance.
+      // Others may have come first since the wait was computed, those with a better claim for instance.
       const deadline = this.#clock.schedule(maxWaitMs, () => {
         if (this.#storeError !== undefined) return place.fail(this.#storeError)
-        const waitMs = this.#schedule?.waitMs(1, this.#clock.now()) ?? 0
+        const waitMs = this.#waitMs(1)
         return place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage: this.#usageOf(meter) })
       })
-      this.#places.add(place)
-      this.#capacity.waiting++
+      this.#add(place)
       // Last, because a call that is gone already leaves at once.
       onLeaveable(() => place.end({ kind: 'gone', because }))
-      this.#wakeLater()
+      const isFirst = this.#queues.get(client.name)?.first === place
+      if (isFirst || this.#wakeUp === undefined) this.#wakeLater()
     })
   }
 
-  /** Admits from the front as many as there is quota and concurrency for. */
+  #add(place: Place): void {
+    const { client } = place
+    const queue = this.#queues.getOrInsertComputed(client.name, () => new ClientQueue<Place>(client))
+    queue.client = client // a reload may have changed its weight
+    queue.add(place)
+    this.#size++
+    this.#capacity.wait(1)
+    this.#arrivals.getOrInsertComputed(client.name, () => new Rate(this.#clock)).add()
+    this.#tellOfChange()
+  }
+
+  #remove(place: Place): void {
+    if (!place.isTaken) return
+    place.isTaken = false
+    const queue = this.#queues.get(place.client.name)!
+    queue.remove(place)
+    if (queue.size === 0) this.#queues.delete(place.client.name)
+    this.#size--
+    this.#capacity.wait(-1)
+    this.#tellOfChange()
+    if (this.#size > 0) return
+    this.#cancelWakeUp()
+    if (this.ledger.exchange === undefined) this.#served.clear()
+  }
+
+  /**
+   * Undefined if one more call of the client may wait; else what is full. Where calls of a client that has many more of them
+   * waiting take up the places, the last of these has to go: one noisy client must not keep the others out.
+   */
+  #makeRoom(client: Claimant): { most: number; of: string } | undefined {
+    const own = this.#queues.get(client.name)?.size ?? 0
+    const { full, mostPerClient } = this.#capacity
+    if (own >= mostPerClient) return { most: mostPerClient, of: `calls of ${client.name}` }
+    if (full === undefined) return undefined
+    let longest: ClientQueue<Place> | undefined
+    for (const queue of this.#queues.values()) {
+      if (longest === undefined || queue.size / queue.client.weight > longest.size / longest.client.weight)
+        longest = queue
+    }
+    const { most, of } = full
+    if (longest === undefined || longest.size / longest.client.weight <= (own + 1) / client.weight) return { most, of }
+    const { last } = longest
+    const { because, meter } = last!
+    last!.end({ kind: 'queue_full', full: { most, of }, because, waitMs: this.#waitMs(1), usage: this.#usageOf(meter) })
+    return undefined
+  }
+
+  /**
+   * Admits as many as there is quota and concurrency for, those that are next by the shares of their clients. Of quota that
+   * is free for a while those that wait here may have all: a gateway has died, or clients left.
+   */
   async #serve(): Promise<void> {
-    if (this.#isServing) return
+    if (this.#isServing || this.#size === 0) return
     this.#isServing = true
     this.#cancelWakeUp()
     try {
+      // What the others know is what decides between us; if there are none, it is enough to hear of them now and then.
+      if (this.#hasOthers) {
+        await this.#exchange()
+        if (this.#schedule === undefined) await this.#look()
+      }
       for (;;) {
-        const wanted = this.#countServable()
-        const [first] = this.#places
-        if (first === undefined || wanted === 0) return
-        const grant = await this.#chargeInFlight(first.meter, wanted)
+        const contention = this.#contention()
+        const chosen = this.#choose(contention)
+        if (chosen.length === 0) return
+        const { meter } = chosen[0]!
+        const grant = await this.#chargeInFlight(meter, chosen, contention)
         this.#storeError = undefined
-        this.#learn(first.meter, grant)
+        this.#learn(meter, grant)
         this.#left = leftIn(grant)
-        this.#capacity.release(wanted - this.#handOut(first.meter, grant, wanted))
-        if (grant.granted < wanted) return
+        this.#unclaimed = grant.granted < chosen.length ? 1 : 2 * this.#unclaimed
+        this.#capacity.release(chosen.length - this.#handOut(meter, grant, chosen, contention))
+        if (grant.granted < chosen.length) return
       }
     } catch (error) {
       // Those that wait may see it come back; who has no time left is told.
       if (error instanceof StoreUnavailableError) this.#storeError = error
-      else for (const place of this.#places) place.fail(error)
+      else for (const queue of this.#queues.values()) while (queue.first !== undefined) queue.first.fail(error)
     } finally {
       this.#isServing = false
       this.#wakeLater()
     }
   }
 
+  /** Asks when quota comes back, for those that may not ask for any before others do. */
+  async #look(): Promise<void> {
+    const { value: queue } = this.#queues.values().next()
+    if (queue?.first === undefined) return
+    const { meter } = queue.first
+    this.#learn(meter, await this.#charge(meter, 0, { queue: this.name, costs: new Map() }))
+  }
+
+  /** Those that can be charged together: the same meter, free concurrency, and no more than may be free. */
+  #choose(contention: Contention<Place>): Place[] {
+    const room = Math.min(this.#capacity.free, this.#size)
+    const chosen: Place[] = []
+    if (room <= 0) return chosen
+    const now = this.#clock.now()
+    const free = this.#freeAt(now)
+    // What has been free for a while nobody else wants, by what is known.
+    const unclaimed = this.#hasOthers
+      ? Math.min(this.#unclaimed, this.#schedule?.freeSince(now - UNCLAIMED_MS) ?? 0)
+      : 0
+    for (const { place, position } of contention.next(unclaimed > 0 ? Infinity : free)) {
+      const isOurTurn = position <= free || chosen.length < unclaimed
+      if (!isOurTurn || chosen.length >= room || (chosen.length > 0 && place.meter !== chosen[0]!.meter)) break
+      chosen.push(place)
+    }
+    return chosen
+  }
+
+  #freeAt(now: number): number {
+    const free = this.#schedule?.freeAt(now) ?? Math.max(1, this.#left)
+    if (!this.#isMoreFree) return free
+    this.#isMoreFree = false
+    return Math.max(1, free)
+  }
+
   /** They count as in flight before the answer, so that all rooms of a class together keep to the concurrency. */
-  async #chargeInFlight(meter: Meter, wanted: number): Promise<Grant> {
-    this.#capacity.inFlight += wanted
+  async #chargeInFlight(meter: Meter, chosen: readonly Place[], contention: Contention<Place>): Promise<Grant> {
+    this.#capacity.inFlight += chosen.length
+    const costs = new Map<string, number>()
+    for (const { client } of chosen) {
+      costs.set(client.name, (costs.get(client.name) ?? 0) + contention.costOf(client.name))
+    }
     try {
-      return await this.#charge(meter, wanted)
+      return await this.#charge(meter, chosen.length, { queue: this.name, costs })
     } catch (error) {
-      this.#capacity.release(wanted)
+      this.#capacity.release(chosen.length)
       throw error
     }
   }
 
-  /** How many at the front can be charged together: the same meter, free concurrency, and no more than may be free. */
-  #countServable(): number {
-    const room = Math.min(this.#capacity.free, this.#places.size)
-    const free = Math.max(1, this.#schedule?.freeAt(this.#clock.now()) ?? this.#left)
-    let count = 0
-    let meter: Meter | undefined
-    for (const place of this.#places) {
-      if (count >= room || count >= free || (meter !== undefined && place.meter !== meter)) break
-      meter = place.meter
-      count++
-    }
-    return count
-  }
-
   /** Returns how many were admitted. */
-  #handOut(meter: Meter, grant: Grant, wanted: number): number {
+  #handOut(meter: Meter, grant: Grant, chosen: readonly Place[], contention: Contention<Place>): number {
+    const now = this.#clock.now()
+    const granted = Math.min(grant.granted, chosen.length)
     let admitted = 0
-    const granted = Math.min(grant.granted, wanted)
-    for (const place of this.#places) {
-      if (admitted === granted || place.meter !== meter) break
+    const admit = (place: Place): void => {
+      const { because, expectedMs, client } = place
+      this.#serveOne(client.name, contention.costOf(client.name))
       admitted++
-      place.end({ kind: 'admitted', permit: new Permit(this, grant), because: place.because })
+      place.end({ kind: 'admitted', permit: new Permit(this, grant, now), because, expectedMs })
     }
-    // Some have left while the ledger was asked.
+    for (let i = 0; admitted < granted && i < chosen.length; i++) if (chosen[i]!.isTaken) admit(chosen[i]!)
+    // Some have left while the ledger was asked: others come in their place.
+    while (admitted < granted && this.#size > 0) {
+      const { value: next } = this.#contention().next(Infinity).next()
+      if (next === undefined || next.place.meter !== meter) break
+      admit(next.place)
+    }
     for (let left = granted - admitted; left > 0 && meter.limits.length > 0; left--) {
       this.ledger.refund(grant)
       this.ledger.leave(grant)
@@ -330,24 +551,42 @@ export class WaitingRoom {
     return admitted
   }
 
+  #serveOne(client: string, cost: number): void {
+    this.#served.set(client, (this.#served.get(client) ?? 0) + cost)
+  }
+
   readonly #onRelease = (): void => void this.#serve()
 
   #cancelWakeUp(): void {
     this.#wakeUp?.cancel()
     this.#wakeUp = undefined
+    this.#wakesAt = Infinity
   }
 
+  /** Wakes when the first of those that wait here has its turn. */
   #wakeLater(): void {
-    if (this.#places.size === 0 || this.#isServing || this.#wakeUp !== undefined) return
+    if (this.#size === 0 || this.#isServing) return
     // Full concurrency is no matter of time: whoever leaves calls.
     if (this.#capacity.free <= 0) return this.#capacity.onRelease(this.#onRelease)
     // At least a millisecond, because timers may be early by a part of one.
-    const leastMs = this.#storeError === undefined ? 1 : STORE_RETRY_MS
-    const delayMs = Math.max(leastMs, this.#schedule?.waitMs(1, this.#clock.now()) ?? 1)
+    const leastMs = this.#storeError !== undefined ? STORE_RETRY_MS : this.#hasOthers ? LOOK_NO_SOONER_MS : 1
+    const delayMs = Math.max(leastMs, this.#turnMs)
+    const at = this.#clock.now() + delayMs
+    if (at >= this.#wakesAt) return
+    this.#cancelWakeUp()
+    this.#wakesAt = at
     this.#wakeUp = this.#clock.schedule(delayMs, () => {
-      this.#wakeUp = undefined
+      this.#cancelWakeUp()
       void this.#serve()
     })
+  }
+
+  get #turnMs(): number {
+    if (this.#size === 0) return Infinity
+    // As if calls in flight ended now: rather ask too soon than leave quota unused.
+    const waitMs = (calls: number): number => this.#schedule?.waitMs(calls, this.#clock.now()) ?? 0
+    const first = this.#contention().firstPosition
+    return first === 1 ? waitMs(1) : Math.min(waitMs(first), waitMs(1) + UNCLAIMED_MS)
   }
 }
 

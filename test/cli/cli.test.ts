@@ -60,16 +60,6 @@ describe('sluice check', () => {
     ])
   })
 
-  it('warns of what this version does not do', async () => {
-    const cwd = folderWith(
-      stringify({ ...harnessConfig('https://app.harness.io'), clients: { a: { keys: [hashKey('x')], share: '40%' } } }),
-    )
-    expect(await run(['check'], { cwd })).toMatchObject({
-      code: 0,
-      stderr: 'sluice.yaml: warning: clients.a.share is not enforced by this version\n',
-    })
-  })
-
   it('takes the file that is named, or that of SLUICE_CONFIG, and says if there is none', async () => {
     const file = join(folderWith(stringify(harnessConfig('https://app.harness.io'))), 'sluice.yaml')
     expect((await run(['check', '--config', file])).stdout).toContain(`${file}: ok`)

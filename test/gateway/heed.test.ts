@@ -2,11 +2,12 @@ import { describe, expect, it } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
 import { type Head, heed } from '../../src/gateway/heed.ts'
 import { CounterSeries } from '../../src/observe/series.ts'
-import { Capacity } from '../../src/quota/capacity.ts'
+import { Capacity, Places } from '../../src/quota/capacity.ts'
 import { meterOf } from '../../src/quota/ledger.ts'
 import { type Limit, limitOf } from '../../src/quota/limit.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
 import { WaitingRoom } from '../../src/quota/waiting-room.ts'
+import { ANYONE } from '../support/anyone.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const minute = limitOf({ id: 'm', class: 'read', requests: 100, windowMs: 60_000 })
@@ -21,7 +22,13 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
     'it/main',
     limits.map((limit) => ({ limit })),
   )
-  const room = new WaitingRoom({ ledger, clock, capacity: new Capacity(10) })
+  const room = new WaitingRoom({
+    ledger,
+    clock,
+    name: 'any',
+    home: 'it/main',
+    capacity: new Capacity([new Places(10, 'calls')]),
+  })
   const account = { credential: { value: 'x' }, id: 'abc' }
   const upstream = preset === undefined ? { url: 'http://127.0.0.1:1' } : { preset }
   const config = checkConfig({ store, upstreams: { it: { ...upstream, accounts: { main: account } } } }, 'test')
@@ -33,7 +40,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
   }
   /** So many calls are sent together; the head of each one's response, in turn. */
   const answered = async (heads: readonly Partial<Head>[], tookMs = 100) => {
-    const waiter = { meter, maxWaitMs: 0, onLeaveable: () => undefined }
+    const waiter = { ...ANYONE, meter, maxWaitMs: 0, onLeaveable: () => undefined }
     const admissions = await Promise.all(heads.map(async () => room.enter(waiter)))
     await clock.advance(tookMs)
     return admissions.map((admission, i) => {
@@ -67,11 +74,11 @@ describe('a response', () => {
   ])('%s', async (_, preset, status, fields, pauseMs) => {
     const { answered, room, meter, clock } = setUp([minute], preset)
     expect(await answered([{ status, fields }])).toEqual([pauseMs])
-    const admission = await room.enter({ meter, maxWaitMs: 0, onLeaveable: () => undefined })
+    const admission = await room.enter({ ...ANYONE, meter, maxWaitMs: 0, onLeaveable: () => undefined })
     expect(admission.kind).toBe(pauseMs === undefined ? 'admitted' : 'quota_exhausted')
     if (pauseMs === undefined || pauseMs === 0) return
     await clock.advance(pauseMs)
-    expect((await room.enter({ meter, maxWaitMs: 0, onLeaveable: () => undefined })).kind).toBe('admitted')
+    expect((await room.enter({ ...ANYONE, meter, maxWaitMs: 0, onLeaveable: () => undefined })).kind).toBe('admitted')
   })
 
   it('that says less remains than was thought is believed, of the limit that it means', async () => {

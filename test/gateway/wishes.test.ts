@@ -11,10 +11,11 @@ describe('what a client wishes', () => {
     [{ 'x-sluice-retry': 'off' }, { maxWaitMs: 10_000, mayRepeat: false }],
     [
       { 'x-sluice-retry': 'on', 'x-sluice-max-wait': '250ms' },
-      { maxWaitMs: 250, mayRepeat: true },
+      { maxWaitMs: 250, mayRepeat: true, priority: 'normal' },
     ],
   ])('%o', (headers, expected) => {
-    expect(readWishes(headers, 10_000)).toEqual({ timeoutMs: Infinity, ...expected })
+    const wishes = readWishes(headers, { maxWaitMs: 10_000, priority: 'normal' })
+    expect(wishes).toEqual({ timeoutMs: Infinity, priority: 'normal', ...expected })
   })
 
   it.each([
@@ -24,7 +25,20 @@ describe('what a client wishes', () => {
     [{ 'x-sluice-max-wait': 'soon' }],
     [{ 'x-sluice-retry': 'never' }],
     [{ 'x-sluice-retry': '' }],
+    [{ 'x-sluice-priority': 'urgent' }],
+    [{ 'x-sluice-priority': '' }],
   ])('is an error if it can not be read: %o', (headers) => {
-    expect(readWishes(headers, 10_000)).toMatchObject({ kind: 'invalid_request' })
+    expect(readWishes(headers, { maxWaitMs: 10_000, priority: 'normal' })).toMatchObject({ kind: 'invalid_request' })
+  })
+
+  it.each([
+    ['interactive', 'interactive', 'interactive'],
+    ['interactive', 'batch', 'batch'],
+    ['normal', 'interactive', 'normal'],
+    ['normal', 'normal', 'normal'],
+    ['batch', 'interactive', 'batch'],
+  ] as const)('lets a client of priority %s that asks for %s be %s', (own, asked, expected) => {
+    const wishes = readWishes({ 'x-sluice-priority': asked }, { maxWaitMs: 1_000, priority: own })
+    expect(wishes).toMatchObject({ priority: expected })
   })
 })

@@ -250,6 +250,7 @@ describe('the ledger in Redis', () => {
         if (isCharge) await isHeld
         return reply
       },
+      runBoard: (keys, args) => script.runBoard(keys, args),
       onLost: () => undefined,
       isConnected: true,
       close: () => undefined,

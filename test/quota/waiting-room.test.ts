@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { Capacity } from '../../src/quota/capacity.ts'
+import { Capacity, Places } from '../../src/quota/capacity.ts'
+import type { Claimant } from '../../src/quota/client-queue.ts'
 import {
   type Grant,
   type Ledger,
@@ -10,7 +11,9 @@ import {
 } from '../../src/quota/ledger.ts'
 import { limitOf } from '../../src/quota/limit.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
-import { type Admission, type Permit, WaitingRoom } from '../../src/quota/waiting-room.ts'
+import type { Priority } from '../../src/quota/fair-share.ts'
+import type { Permit } from '../../src/quota/permit.ts'
+import { type Admission, WaitingRoom } from '../../src/quota/waiting-room.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const MINUTE = 60_000
@@ -18,16 +21,22 @@ const MINUTE = 60_000
 const RENEWALS = 1
 const read = limitOf({ id: 'read.60000', class: 'read', requests: 2, windowMs: MINUTE })
 const reads: Meter = meterOf('harness/prod', [{ limit: read }])
+const named = { name: 'prod:read', home: 'harness/prod' }
+const anyone = { client: claimant('anyone'), priority: 'normal' as const }
+
+function claimant(name: string, weight = 1, share = 0): Claimant {
+  return { name, weight, share, priority: 'interactive' }
+}
 
 function setUp(options: { maxWaiting?: number; concurrency?: number; ledger?: Ledger; clock?: SimulatedClock } = {}) {
   const { clock = new SimulatedClock() } = options
   const { ledger = new MemoryLedger(clock), maxWaiting = 100, concurrency } = options
-  const capacity = new Capacity(maxWaiting, concurrency)
-  const room = new WaitingRoom({ ledger, clock, capacity })
+  const capacity = new Capacity([new Places(maxWaiting, 'calls')], { concurrency })
+  const room = new WaitingRoom({ ...named, ledger, clock, capacity })
   /** Enters a call; the entry tells what became of it so far. */
   const enter = (maxWaitMs: number, meter = reads) => {
     const entry: { admission?: Admission; error?: unknown; leave?: (() => void) | undefined; admittedAt?: number } = {}
-    const admitted = room.enter({ meter, maxWaitMs, onLeaveable: (leave) => void (entry.leave = leave) })
+    const admitted = room.enter({ ...anyone, meter, maxWaitMs, onLeaveable: (leave) => void (entry.leave = leave) })
     void Promise.resolve(admitted).then(
       (admission) => {
         // Answered at once, so that quota comes back a window from now.
@@ -169,9 +178,10 @@ describe('a waiting room', () => {
       (meter, wanted) => new Promise<Grant>((resolve) => void (answer = () => resolve(inner.charge(meter, wanted)))),
     )
     spend(inner, 2)
-    const room = new WaitingRoom({ ledger: slow, clock, capacity: new Capacity(10) })
+    const room = new WaitingRoom({ ...named, ledger: slow, clock, capacity: new Capacity([new Places(10, 'calls')]) })
     const entered: { leave?: (() => void) | undefined } = {}
     const admission = room.enter({
+      ...anyone,
       meter: reads,
       maxWaitMs: 5 * MINUTE,
       onLeaveable: (leave) => void (entered.leave = leave),
@@ -194,19 +204,19 @@ describe('a waiting room', () => {
       return inner.charge(meter, wanted)
     }
     const slow = withCharge(inner, charge)
-    const capacity = new Capacity(100, 3)
+    const capacity = new Capacity([new Places(100, 'calls')], { concurrency: 3 })
     const rooms = [1, 2].map((i) => {
       const limit = limitOf({ id: `read.60000:client=${i}`, class: 'read', requests: 50, windowMs: MINUTE })
       return {
         meter: meterOf('harness/prod', [{ limit }]),
-        room: new WaitingRoom({ ledger: slow, clock, capacity }),
+        room: new WaitingRoom({ ...named, ledger: slow, clock, capacity }),
       }
     })
     let most = 0
     let ended = 0
     for (let i = 0; i < 40; i++) {
       const { meter, room } = rooms[i % 2]!
-      const entered = room.enter({ meter, maxWaitMs: MINUTE, onLeaveable: () => undefined })
+      const entered = room.enter({ ...anyone, meter, maxWaitMs: MINUTE, onLeaveable: () => undefined })
       void Promise.resolve(entered).then((admission) => {
         if (admission.kind !== 'admitted') throw new Error(admission.kind)
         most = Math.max(most, capacity.inFlight)
@@ -299,9 +309,9 @@ describe('a waiting room', () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
     spend(inner, 2)
-    const capacity = new Capacity(10, 1)
-    const room = new WaitingRoom({ ledger: inner, clock, capacity })
-    const admission = room.enter({ meter: reads, maxWaitMs: 5 * MINUTE, onLeaveable: (leave) => leave?.() })
+    const capacity = new Capacity([new Places(10, 'calls')], { concurrency: 1 })
+    const room = new WaitingRoom({ ...named, ledger: inner, clock, capacity })
+    const admission = room.enter({ ...anyone, meter: reads, maxWaitMs: 5 * MINUTE, onLeaveable: (leave) => leave?.() })
     expect(await admission).toMatchObject({ kind: 'gone' })
     expect(room.waiting).toBe(0)
     await clock.advance(2 * MINUTE)
@@ -327,6 +337,145 @@ describe('a waiting room', () => {
     answer!()
     await clock.advance(0)
     expect(waiting.admission?.kind).toBe('admitted')
+  })
+})
+
+describe('a waiting room of several clients', () => {
+  /** Takes all quota, then lets calls of clients wait; tells in which order they were admitted. */
+  async function order(
+    calls: readonly { client: Claimant; priority?: Priority }[],
+    options: { maxWaiting?: number } = {},
+  ) {
+    const { clock, room, enter } = setUp(options)
+    enter(0)
+    enter(0)
+    const admitted: string[] = []
+    const kinds: string[] = []
+    for (const [i, { client, priority = 'normal' }] of calls.entries()) {
+      const entered = room.enter({ client, priority, meter: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      void Promise.resolve(entered).then((admission) => {
+        kinds[i] = admission.kind
+        if (admission.kind !== 'admitted') return
+        admission.permit.settle()
+        admitted.push(client.name)
+      })
+    }
+    await clock.advance(40 * MINUTE)
+    return { admitted: admitted.join(''), kinds }
+  }
+
+  function calls(client: Claimant, count: number, priority?: Priority) {
+    return Array.from({ length: count }, () => (priority === undefined ? { client } : { client, priority }))
+  }
+
+  it('serves them in turn, however many calls of one came first', async () => {
+    const { admitted } = await order([...calls(claimant('a'), 8), ...calls(claimant('b'), 3)])
+    expect(admitted).toBe('abababaaaaa')
+  })
+
+  it('serves them by weight', async () => {
+    const { admitted } = await order([...calls(claimant('a'), 9), ...calls(claimant('b', 2), 6)])
+    expect(admitted.slice(0, 9).replaceAll('a', '')).toBe('bbbbbb')
+    expect(admitted.slice(0, 3)).toContain('a')
+  })
+
+  it('gives nobody less than its share', async () => {
+    const { admitted } = await order([...calls(claimant('a', 4), 12), ...calls(claimant('b', 1, 0.5), 6)])
+    expect(admitted.slice(0, 12).replaceAll('a', '')).toBe('bbbbbb')
+  })
+
+  it('serves the more urgent calls of a client first', async () => {
+    const client = claimant('a')
+    const { clock, room, enter } = setUp()
+    enter(0)
+    enter(0)
+    const admitted: string[] = []
+    for (const priority of ['batch', 'normal', 'interactive', 'normal'] as const) {
+      const entered = room.enter({ client, priority, meter: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      void Promise.resolve(entered).then((admission) => {
+        if (admission.kind === 'admitted') admission.permit.settle()
+        admitted.push(priority)
+      })
+    }
+    await clock.advance(10 * MINUTE)
+    expect(admitted).toEqual(['interactive', 'normal', 'normal', 'batch'])
+  })
+
+  it('serves urgent calls more often, but not only them', async () => {
+    const urgent = calls(claimant('u'), 8, 'interactive')
+    const { admitted } = await order([...calls(claimant('n'), 8), ...urgent])
+    expect(admitted.slice(0, 10).replaceAll('n', '')).toBe('uuuuuuuu')
+  })
+
+  it('makes room for a client that has few calls waiting at the expense of the one that has most', async () => {
+    const { kinds } = await order([...calls(claimant('noisy'), 5), ...calls(claimant('quiet'), 2)], { maxWaiting: 4 })
+    const [kept, full] = ['admitted', 'queue_full']
+    expect(kinds).toEqual([kept, kept, full, full, full, kept, kept])
+  })
+
+  it('says whether it is the quota or the others that a call would wait for too long', async () => {
+    const { clock, room, enter } = setUp()
+    enter(0)
+    enter(0)
+    const [busy, idle] = [claimant('busy'), claimant('idle')]
+    const visit = (client: Claimant, maxWaitMs: number) =>
+      room.enter({ client, priority: 'normal', meter: reads, maxWaitMs, onLeaveable: () => undefined })
+    for (let i = 0; i < 2; i++) void visit(busy, 1e9)
+    for (let i = 0; i < 2; i++) void visit(idle, 1e9)
+    await clock.advance(0)
+    expect(await visit(busy, 61_000)).toMatchObject({ kind: 'quota_exhausted' })
+    const third = claimant('third')
+    void visit(third, 1e9)
+    await clock.advance(0)
+    expect(await visit(third, 61_000)).toMatchObject({ kind: 'share_exceeded' })
+  })
+
+  it('lets no client have more than its number of calls waiting', async () => {
+    const clock = new SimulatedClock()
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, 2)
+    const capacity = new Capacity([new Places(100, 'calls')], { mostPerClient: 1 })
+    const room = new WaitingRoom({ ...named, ledger, clock, capacity })
+    const visit = (client: Claimant) =>
+      room.enter({ client, priority: 'normal', meter: reads, maxWaitMs: MINUTE * 9, onLeaveable: () => undefined })
+    void visit(claimant('a'))
+    void visit(claimant('b'))
+    expect(await visit(claimant('a'))).toMatchObject({ kind: 'queue_full', full: { most: 1, of: 'calls of a' } })
+  })
+
+  it('tells when the calls of each are expected to be served, and they are', async () => {
+    const { clock, room, enter } = setUp()
+    enter(0)
+    enter(0)
+    const ended = new Map<string, number[]>()
+    for (const [name, count] of [
+      ['a', 4],
+      ['b', 2],
+    ] as const) {
+      for (let i = 0; i < count; i++) {
+        const client = claimant(name)
+        const entered = room.enter({
+          client,
+          priority: 'normal',
+          meter: reads,
+          maxWaitMs: 1e9,
+          onLeaveable: () => undefined,
+        })
+        void Promise.resolve(entered).then((admission) => {
+          if (admission.kind === 'admitted') admission.permit.settle()
+          ended.set(name, [...(ended.get(name) ?? []), clock.now()])
+        })
+      }
+    }
+    await clock.advance(1)
+    const [view, now] = [room.view(), clock.now()]
+    await clock.advance(10 * MINUTE)
+    for (const { client, waiting, nextInMs, lastInMs } of view) {
+      const times = ended.get(client)!
+      expect(times).toHaveLength(waiting)
+      expect(Math.abs(times[0]! - now - nextInMs)).toBeLessThan(700)
+      expect(Math.abs(times.at(-1)! - now - lastInMs)).toBeLessThan(2_000)
+    }
   })
 })
 

@@ -16,6 +16,11 @@ export function realHost(redis: Redis, prefix: string): ScriptHost {
       for (const key of own) all.add(key)
       return script.run(own, args)
     },
+    runBoard(keys, args) {
+      const own = keys.map((key) => `${prefix}:${key}`)
+      for (const key of own) all.add(key)
+      return script.runBoard(own, args)
+    },
     async keep() {
       kept.clear()
       for (const key of all) {

@@ -1,3 +1,4 @@
+import { BoardModel } from './board-model.ts'
 import { Counter } from '../../src/quota/counter.ts'
 import { LONGEST_GROWTH_MS } from '../../src/quota/learned.ts'
 import { BUCKETS, type Limit } from '../../src/quota/limit.ts'
@@ -70,6 +71,7 @@ const LEAST_LIFE_MS = 60_000
 export class ScriptModel {
   readonly #homes = new Map<string, StoredHome>()
   readonly #leases = new Map<string, StoredLeases>()
+  #boards = new BoardModel()
   readonly #expires: boolean
 
   constructor(expires: boolean) {
@@ -80,7 +82,7 @@ export class ScriptModel {
     const [expected, now] = [Number(args[0]), Number(args[1])]
     const wanted = expected < 0 ? 0 : Number(args[2])
     const [kinds, additions, term] = [Number(args[3]), Number(args[4]), Number(args[5])]
-    const isClaim = String(args[6]) === '1'
+    const [isClaim, hasWaited] = [String(args[6]) === '1', String(args[6]) === '2']
     const [pauseField, gateway] = [String(args[SCALARS - 2]), String(args[SCALARS - 1])]
     const names = args.slice(SCALARS, SCALARS + Number(args[7])).map(String)
     const nowMs = Math.floor(now / 1_000)
@@ -165,7 +167,7 @@ export class ScriptModel {
     const longer = Math.floor(1.25 * live)
     if (nowMs + live > home.expiresAt) home.expiresAt = nowMs + longer
     if (all.some(({ isRenewed }) => isRenewed)) leases.expiresAt = nowMs + longer
-    if (granted < wanted) {
+    if (granted < wanted || hasWaited) {
       for (const { counter, units } of all) {
         const charges = counter.limit.kept > 1 && units > 0 ? counter.charges(now) : []
         reply.push(2 * charges.length, ...charges.flatMap(({ bucket, units }) => [bucket, units]))
@@ -177,12 +179,22 @@ export class ScriptModel {
       if (effective === undefined || taught === undefined) continue
       reply.push(i + 1, effective, counter.others(now)?.units ?? 0, taught.lookAt - now, taught.until - now)
     }
+    if (hasWaited && granted > 0) {
+      for (; a < args.length; a += 2) {
+        this.#boards.serve(keys[2]!, String(args[a]), (Number(args[a + 1]) * granted) / wanted)
+      }
+    }
     return reply
+  }
+
+  runBoard(keys: readonly string[], args: readonly Argument[]): string {
+    return this.#boards.run(keys, args)
   }
 
   /** A Redis that holds the same, for a replica that takes over. */
   copy(): ScriptModel {
     const copy = new ScriptModel(this.#expires)
+    copy.#boards = this.#boards.copy()
     for (const [key, { numbers, counters, pauses, expiresAt }] of this.#homes) {
       const copied = new Map<string, StoredCounter>()
       for (const [name, { counter: from, ...rest }] of counters) {

@@ -1,13 +1,15 @@
 import type { Random } from '../../src/clock.ts'
 import { heed } from '../../src/gateway/heed.ts'
 import { CounterSeries } from '../../src/observe/series.ts'
-import { Capacity } from '../../src/quota/capacity.ts'
+import { Capacity, Places } from '../../src/quota/capacity.ts'
 import { type Ledger, type Meter, meterOf } from '../../src/quota/ledger.ts'
 import { limitOf } from '../../src/quota/limit.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
 import { RedisLedger } from '../../src/quota/redis-ledger.ts'
-import { type Permit, WaitingRoom } from '../../src/quota/waiting-room.ts'
+import type { Permit } from '../../src/quota/permit.ts'
+import { WaitingRoom } from '../../src/quota/waiting-room.ts'
 import { Arrivals } from '../../src/sandbox/arrivals.ts'
+import { ANYONE } from '../support/anyone.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { modelHost } from './simulation.ts'
 import { Connection, Store } from './store.ts'
@@ -182,13 +184,15 @@ class Gateway {
   constructor(telling: Telling, process: Process, ledger: Ledger) {
     this.#telling = telling
     this.#process = process
-    this.#room = new WaitingRoom({ ledger, clock: process.clock, capacity: new Capacity(100_000) })
+    const capacity = new Capacity([new Places(100_000, 'calls')])
+    this.#room = new WaitingRoom({ ledger, clock: process.clock, name: 'any', home: telling.meter.home, capacity })
   }
 
   /** One client: calls, goes back to wait where that is refused, and calls again. */
   async call(): Promise<never> {
     for (let repeats = 0; ;) {
-      const waiter = { meter: this.#telling.meter, maxWaitMs: 86_400_000, onLeaveable: () => undefined }
+      const { meter } = this.#telling
+      const waiter = { ...ANYONE, meter, maxWaitMs: 86_400_000, onLeaveable: () => undefined }
       const admission = await this.#room.enter(waiter)
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       const isRefused = await this.#send(admission.permit)

@@ -1,11 +1,13 @@
 import type { Random } from '../../src/clock.ts'
-import { Capacity } from '../../src/quota/capacity.ts'
+import { Capacity, Places } from '../../src/quota/capacity.ts'
 import { type Ledger, type Meter, meterOf } from '../../src/quota/ledger.ts'
 import type { LedgerFiles, StoredHome } from '../../src/quota/ledger-files.ts'
 import { type Limit, limitOf } from '../../src/quota/limit.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
 import { RedisLedger, RETURN_AFTER_MS } from '../../src/quota/redis-ledger.ts'
-import { type Admission, type Permit, WaitingRoom } from '../../src/quota/waiting-room.ts'
+import type { Permit } from '../../src/quota/permit.ts'
+import { type Admission, WaitingRoom } from '../../src/quota/waiting-room.ts'
+import { ANYONE } from '../support/anyone.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { type Case, type Fault, type Latency, pick } from './case.ts'
 import { ScriptModel } from './script-model.ts'
@@ -41,6 +43,7 @@ export function modelHost(expires = true): ScriptHost {
   let kept: ScriptModel | undefined
   return {
     run: (keys, args) => model.run(keys, args),
+    runBoard: (keys, args) => model.runBoard(keys, args),
     keep: () => void (kept = model.copy()),
     restore: (what) => void (model = what === 'kept' ? kept! : new ScriptModel(expires)),
   }
@@ -243,7 +246,11 @@ class Gateway {
       })
     }
     for (const meter of simulation.meters) {
-      this.#attract(meter, new WaitingRoom({ ledger, clock, capacity: new Capacity(10_000) }))
+      const capacity = new Capacity([new Places(10_000, 'calls')])
+      this.#attract(
+        meter,
+        new WaitingRoom({ ledger, clock, name: meter.limits.map(({ id }) => id).join(), home: meter.home, capacity }),
+      )
     }
   }
 
@@ -321,6 +328,7 @@ class Gateway {
     try {
       admission = await room.enter({
         meter,
+        ...ANYONE,
         maxWaitMs: patienceMs * (0.1 + random()),
         onLeaveable: (leave) => {
           timer?.cancel()

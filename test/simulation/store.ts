@@ -6,6 +6,7 @@ import type { Process, World } from './world.ts'
 /** What runs the script: the model, or a real Redis. The time of the call is in its arguments. */
 export interface ScriptHost {
   run(keys: readonly string[], args: readonly Argument[]): Reply | Promise<Reply>
+  runBoard(keys: readonly string[], args: readonly Argument[]): string | Promise<string>
   /** Keeps what is stored now, for `restore`. */
   keep(): void | Promise<void>
   /** Goes back to what was kept, or to nothing. */
@@ -74,7 +75,8 @@ export class Store {
 }
 
 interface Pending {
-  resolve(reply: Reply): void
+  readonly script: 'run' | 'runBoard'
+  resolve(reply: Reply | string): void
   reject(error: Error): void
 }
 
@@ -102,10 +104,18 @@ export class Connection implements ScriptRunner {
   }
 
   run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
+    return this.#send('run', keys, args) as Promise<Reply>
+  }
+
+  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string> {
+    return this.#send('runBoard', keys, args) as Promise<string>
+  }
+
+  #send(script: Pending['script'], keys: readonly string[], args: readonly Argument[]): Promise<Reply | string> {
     if (!this.isConnected) return Promise.reject(new Error('not connected'))
     const { world } = this.#store
     return new Promise((resolve, reject) => {
-      const pending: Pending = { resolve, reject }
+      const pending: Pending = { script, resolve, reject }
       this.#pending.add(pending)
       this.#lastArrival = Math.max(this.#lastArrival, this.#afterHold(world.now) + this.#store.oneWayMs())
       const number = this.#number
@@ -177,7 +187,7 @@ export class Connection implements ScriptRunner {
       return
     }
     args[1] = Math.round((world.now + this.#store.clockMs) * 1_000)
-    const reply = host.run(keys, args)
+    const reply = host[pending.script](keys, args)
     const given = reply instanceof Promise ? await reply : reply
     this.#tell(() => `ran ${args.join(' ')}: ${JSON.stringify(given)}`)
     this.#lastReply = Math.max(this.#lastReply, this.#afterHold(world.now) + this.#store.oneWayMs())

@@ -6,7 +6,7 @@ import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
 import type { Target } from '../../src/gateway/call.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
-import type { Permit } from '../../src/quota/waiting-room.ts'
+import type { Permit } from '../../src/quota/permit.ts'
 import { SimulatedClock } from './simulated-clock.ts'
 
 export interface Sent {
@@ -59,7 +59,13 @@ export class Admissions {
     if ('kind' in target) return { permit: undefined, refusal: target, target: undefined }
     const sent: Sent = { permit: undefined, refusal: undefined, target }
     const { room, meter } = target.lane
-    const entered = room.enter({ meter, maxWaitMs: target.wishes.maxWaitMs, onLeaveable: () => undefined })
+    const entered = room.enter({
+      meter,
+      maxWaitMs: target.wishes.maxWaitMs,
+      client: target.client,
+      priority: target.wishes.priority,
+      onLeaveable: () => undefined,
+    })
     void Promise.resolve(entered).then((admission) => {
       if (admission.kind !== 'admitted') throw new Error(`not admitted but ${admission.kind}`)
       sent.permit = admission.permit

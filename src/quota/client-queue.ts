@@ -1,0 +1,126 @@
+import { PRIORITIES, type Priority, URGENCY } from './fair-share.ts'
+
+/** A client, as far as it matters when its calls have to wait. */
+export interface Claimant {
+  readonly name: string
+  readonly weight: number
+  /** Part of each quota (0 to 1) that it gets at least, while it wants it. */
+  readonly share: number
+  /** The most urgent that its calls may be. */
+  readonly priority: Priority
+}
+
+/** What stands in a queue; it belongs to one at most. */
+export interface Queued {
+  readonly priority: Priority
+  readonly arrivedAt: number
+  before: Queued | undefined
+  behind: Queued | undefined
+}
+
+/** Those of one priority, linked, so that anyone leaves in one step, the last one too. */
+class Line<Place extends Queued> {
+  first: Place | undefined
+  last: Place | undefined
+  length = 0
+
+  add(place: Place): void {
+    place.before = this.last
+    if (this.last === undefined) this.first = place
+    else this.last.behind = place
+    this.last = place
+    this.length++
+  }
+
+  remove(place: Place): void {
+    if (place.before === undefined) this.first = place.behind as Place | undefined
+    else place.before.behind = place.behind
+    if (place.behind === undefined) this.last = place.before as Place | undefined
+    else place.behind.before = place.before
+    place.before = place.behind = undefined
+    this.length--
+  }
+}
+
+/** The calls of one client that wait in one room: the more urgent first, and of these whoever came first. */
+export class ClientQueue<Place extends Queued> {
+  client: Claimant
+  size = 0
+  readonly #lines = { interactive: new Line<Place>(), normal: new Line<Place>(), batch: new Line<Place>() }
+
+  constructor(client: Claimant) {
+    this.client = client
+  }
+
+  add(place: Place): void {
+    this.#lines[place.priority].add(place)
+    this.size++
+  }
+
+  remove(place: Place): void {
+    this.#lines[place.priority].remove(place)
+    this.size--
+  }
+
+  get first(): Place | undefined {
+    for (const priority of PRIORITIES) if (this.#lines[priority].first !== undefined) return this.#lines[priority].first
+    return undefined
+  }
+
+  get last(): Place | undefined {
+    for (const priority of PRIORITIES.toReversed()) {
+      if (this.#lines[priority].last !== undefined) return this.#lines[priority].last
+    }
+    return undefined
+  }
+
+  /** Who comes after `place`, or undefined after the last. */
+  after(place: Place): Place | undefined {
+    if (place.behind !== undefined) return place.behind as Place
+    for (const priority of PRIORITIES.slice(PRIORITIES.indexOf(place.priority) + 1)) {
+      if (this.#lines[priority].first !== undefined) return this.#lines[priority].first
+    }
+    return undefined
+  }
+
+  /** How many are at least as urgent. */
+  aheadOf(priority: Priority): number {
+    let ahead = 0
+    for (const each of PRIORITIES) {
+      ahead += this.#lines[each].length
+      if (each === priority) break
+    }
+    return ahead
+  }
+
+  /** What other gateways need to know of it. Of a client, what comes is told once. */
+  *demands(now: number, arrivals: number): Iterable<Demand> {
+    const { name, weight, share } = this.client
+    let perSecond = Math.round(arrivals * 1_000) / 1_000
+    for (const priority of PRIORITIES) {
+      const { length, first } = this.#lines[priority]
+      if (first === undefined) continue
+      const waitedMs = Math.round(now - first.arrivedAt)
+      yield { client: name, weight, share, priority, calls: length, waitedMs, perSecond }
+      perSecond = 0
+    }
+  }
+}
+
+/** Calls of one client and priority that wait at one gateway; the first of them for `waitedMs`, and more come `perSecond`. */
+export interface Demand {
+  readonly client: string
+  readonly weight: number
+  readonly share: number
+  readonly priority: Priority
+  readonly calls: number
+  readonly waitedMs: number
+  readonly perSecond: number
+}
+
+/** The weight of a client of which calls of these priorities wait. */
+export function weightOf(weight: number, priorities: Iterable<Priority>): number {
+  let most = 0
+  for (const priority of priorities) most = Math.max(most, URGENCY[priority])
+  return weight * most
+}

@@ -1,0 +1,196 @@
+import type { Claimant, ClientQueue, Demand, Queued } from './client-queue.ts'
+import { weightOf } from './client-queue.ts'
+import { callsAhead, costsOf, type Flow, PRIORITIES, type Priority, servingOrder } from './fair-share.ts'
+
+/** What other gateways have told of their calls that wait for the same quota, and what each client was served. */
+export interface Board {
+  readonly served: ReadonlyMap<string, number>
+  readonly others: readonly Demand[]
+  /** When it was so, by the clock of this gateway. */
+  readonly at: number
+  /** When the other gateways told of their calls, on average. */
+  readonly toldAt: number
+}
+
+interface Contender<Place extends Queued> extends Flow {
+  readonly queue: ClientQueue<Place> | undefined
+  /** What waits at other gateways. */
+  readonly elsewhere: readonly Demand[]
+  /** What the other gateways know of what waits here. */
+  readonly told: readonly Demand[]
+  /** Calls that come to wait, at all gateways. */
+  readonly perSecond: number
+}
+
+/** What is known of those that wait for one quota at one moment. */
+export interface Known<Place extends Queued> {
+  readonly now: number
+  readonly queues: ReadonlyMap<string, ClientQueue<Place>>
+  /** By client, what its calls that were served have cost. */
+  readonly served: ReadonlyMap<string, number>
+  /** Calls that come to wait here. */
+  perSecond(client: string): number
+  readonly board: Board | undefined
+  /** What was told the other gateways when the board was read. */
+  readonly told: readonly Demand[]
+  /** So many of the others’ calls do not wait any more. */
+  readonly admittedElsewhere: number
+}
+
+/** Who waits for one quota at one moment, at all gateways, and in which order they are served. */
+export class Contention<Place extends Queued> {
+  readonly #contenders: Contender<Place>[] = []
+  readonly #numbers = new Map<string, number>()
+  readonly #costs: readonly number[]
+  readonly #known: Known<Place>
+
+  /** `newcomer` is counted among them although none of its calls may wait yet. */
+  constructor(known: Known<Place>, newcomer?: { client: Claimant; priority: Priority }) {
+    const { queues, served, board, told } = known
+    this.#known = known
+    const elsewhere = Map.groupBy(board?.others ?? [], ({ client }) => client)
+    const ownTold = Map.groupBy(elsewhere.size === 0 ? [] : told, ({ client }) => client)
+    const names = new Set([...queues.keys(), ...elsewhere.keys()])
+    if (newcomer !== undefined) names.add(newcomer.client.name)
+    let least = Infinity
+    for (const name of names) least = Math.min(least, served.get(name) ?? Infinity)
+    // In the same order at all gateways, since it decides between equals.
+    for (const name of elsewhere.size === 0 ? names : [...names].sort()) {
+      const queue = queues.get(name)
+      const others = elsewhere.get(name) ?? []
+      const client = queue?.client ?? (newcomer?.client.name === name ? newcomer.client : others[0]!)
+      const priorities: Priority[] = others.map(({ priority }) => priority)
+      if (queue?.first !== undefined) priorities.push(queue.first.priority)
+      if (newcomer?.client.name === name) priorities.push(newcomer.priority)
+      let [calls, perSecond] = [queue?.size ?? 0, known.perSecond(name)]
+      for (const other of others) {
+        calls += other.calls
+        perSecond += other.perSecond
+      }
+      this.#numbers.set(name, this.#contenders.length)
+      this.#contenders.push({
+        queue,
+        elsewhere: others,
+        told: ownTold.get(name) ?? [],
+        calls,
+        perSecond,
+        share: client.share,
+        weight: weightOf(client.weight, priorities),
+        served: served.get(name) ?? (least === Infinity ? 0 : least),
+      })
+    }
+    this.#costs = costsOf(this.#contenders)
+  }
+
+  /** What one more call of the client costs it. */
+  costOf(client: string): number {
+    return this.#costs[this.#numbers.get(client) ?? -1] ?? 1
+  }
+
+  /** What is served to those that have been served least: what one begins with who comes now. */
+  get leastServed(): number {
+    let least = Infinity
+    for (const { served, calls } of this.#contenders) if (calls > 0) least = Math.min(least, served)
+    return least === Infinity ? 0 : least
+  }
+
+  /**
+   * The place in the order of all, from 1, of a call that comes now and would wait for `waitMs`, in which others with a better
+   * claim come as well; `alone` if nobody but its own client were there.
+   */
+  positionOfNext(client: string, priority: Priority, waitMs: number): { position: number; alone: number } {
+    const i = this.#numbers.get(client)!
+    const { queue, elsewhere } = this.#contenders[i]!
+    let rank = (queue?.aheadOf(priority) ?? 0) + 1
+    for (const demand of elsewhere) if (!isLessUrgent(demand.priority, priority)) rank += demand.calls
+    const flows =
+      waitMs === 0
+        ? this.#contenders
+        : this.#contenders.map(({ calls, perSecond, weight, share, served }) => {
+            return { weight, share, served, calls: calls + Math.floor((perSecond * waitMs) / 1_000) }
+          })
+    const ahead = callsAhead(flows, this.#costs, i, rank)
+    return { position: Math.max(0, ahead - this.#known.admittedElsewhere) + rank, alone: rank }
+  }
+
+  /** The place in the order of all of the client's call that waits here and comes first; Infinity if none does. */
+  positionOfFirst(client: string): number {
+    return this.#positionOf(client, 'first')
+  }
+
+  positionOfLast(client: string): number {
+    return this.#positionOf(client, 'last')
+  }
+
+  #positionOf(client: string, which: 'first' | 'last'): number {
+    const i = this.#numbers.get(client)!
+    const contender = this.#contenders[i]!
+    const place = contender.queue?.[which]
+    if (place === undefined) return Infinity
+    const ahead = which === 'first' ? 0 : contender.queue!.size - 1
+    const rank = ahead + 1 + this.#olderElsewhere(contender, place, ahead)
+    return callsAhead(this.#contenders, this.#costs, i, rank) + rank
+  }
+
+  /** The same of all clients. */
+  get firstPosition(): number {
+    const { board } = this.#known
+    if (board === undefined || board.others.length === 0) return 1
+    let first = Infinity
+    for (const client of this.#numbers.keys()) first = Math.min(first, this.positionOfFirst(client))
+    return first
+  }
+
+  /** Of the next `count` calls of all gateways those that wait at this one, with their places in the order of all. */
+  *next(count: number): Generator<{ place: Place; position: number }> {
+    const turns = this.#contenders.map(() => 0)
+    const taken = this.#contenders.map(() => 0)
+    const places = this.#contenders.map(({ queue }) => queue?.first)
+    let position = 0
+    for (const i of servingOrder(this.#contenders, this.#costs, count)) {
+      position++
+      const place = places[i]
+      turns[i]!++
+      if (place === undefined) continue
+      const contender = this.#contenders[i]!
+      if (taken[i]! + 1 + this.#olderElsewhere(contender, place, taken[i]!) > turns[i]!) continue
+      taken[i]!++
+      places[i] = contender.queue!.after(place)
+      yield { place, position }
+    }
+  }
+
+  /**
+   * How many calls of the client that wait elsewhere go before one that waits here, behind `ahead` others: the more urgent, and
+   * about those that came before it. By what all gateways know, so that they agree whose turn it is.
+   */
+  #olderElsewhere({ elsewhere, told }: Contender<Place>, { priority, arrivedAt }: Place, ahead: number): number {
+    if (elsewhere.length === 0) return 0
+    const { now, board } = this.#known
+    const sinceMs = now - board!.at
+    let ageMs = now - arrivedAt
+    let moreUrgent = 0
+    for (const demand of told) {
+      if (isLessUrgent(priority, demand.priority)) moreUrgent += demand.calls
+      if (demand.priority === priority) ageMs = ageOf(demand, ahead - moreUrgent, sinceMs)
+    }
+    let older = 0
+    for (const demand of elsewhere) {
+      if (isLessUrgent(priority, demand.priority)) older += demand.calls
+      else if (demand.priority === priority) {
+        const oldestMs = demand.waitedMs + sinceMs
+        if (oldestMs > ageMs) older += Math.ceil(demand.calls * ((oldestMs - ageMs) / oldestMs))
+      }
+    }
+    return older
+  }
+}
+
+/** As if they had come one after the other at even distances. */
+function ageOf({ waitedMs, calls }: Demand, ahead: number, sinceMs: number): number {
+  return (waitedMs + sinceMs) * Math.max(0, 1 - Math.max(0, ahead) / calls)
+}
+
+function isLessUrgent(one: Priority, other: Priority): boolean {
+  return PRIORITIES.indexOf(one) > PRIORITIES.indexOf(other)
+}

@@ -1,0 +1,77 @@
+/** How urgent calls are, the most urgent first. */
+export const PRIORITIES = ['interactive', 'normal', 'batch'] as const
+export type Priority = (typeof PRIORITIES)[number]
+
+/**
+ * By what a waiting call of a priority multiplies its client's weight. A factor and no order in which all interactive calls
+ * go first, so that nobody's turn never comes.
+ */
+export const URGENCY = { interactive: 4, normal: 1, batch: 1 / 4 } as const satisfies Record<Priority, number>
+
+/** The calls of one client that wait for the same quota, at all gateways. */
+export interface Flow {
+  readonly weight: number
+  /** Part of the quota (0 to 1) that it gets at least. */
+  readonly share: number
+  readonly calls: number
+  /** Sum of the costs of its calls that were served; who has least is next. */
+  readonly served: number
+}
+
+/** What is left to the others where guaranteed shares add up to everything. */
+const LEAST_REST = 0.01
+/** Sums of costs are compared with this tolerance: they are added up in different orders at different gateways. */
+const SAME = 1e-9
+
+/**
+ * What a call of each flow costs it: the less, the larger its part. By weight, but to nobody less than its share (Start-time
+ * Fair Queuing, Goyal et al. 1996, with a floor). Calls of a flow without a share cost the inverse of its weight, whoever
+ * else waits, so that sums remain comparable while others come and go.
+ */
+export function costsOf(flows: readonly Flow[]): number[] {
+  const isRaised = flows.map(() => false)
+  let rest = 1
+  let weights = 0
+  for (const { weight } of flows) weights += weight
+  for (let i = 0; i < flows.length; i++) {
+    const { share, weight } = flows[i]!
+    if (isRaised[i]! || share * weights <= rest * weight) continue
+    isRaised[i] = true
+    rest = Math.max(LEAST_REST, rest - share)
+    weights -= weight
+    i = -1 // less is left to the others, so more of them may need to be raised
+  }
+  const unit = weights > SAME ? rest / weights : 1
+  return flows.map(({ share, weight }, i) => (isRaised[i]! ? unit / share : 1 / weight))
+}
+
+/** How many calls of other flows are served before the `n`-th call (from 1) of flow `i`. */
+export function callsAhead(flows: readonly Flow[], costs: readonly number[], i: number, n: number): number {
+  const start = flows[i]!.served + (n - 1) * costs[i]!
+  let ahead = 0
+  for (let j = 0; j < flows.length; j++) {
+    if (j === i) continue
+    const { served, calls } = flows[j]!
+    const earlier = (start - served) / costs[j]!
+    // Of two that start at the same time, the one that stands first.
+    const count = j < i ? Math.floor(earlier + SAME) + 1 : Math.ceil(earlier - SAME)
+    ahead += Math.min(calls, Math.max(0, count))
+  }
+  return ahead
+}
+
+/** Whose calls are served next, in order: the number of a flow for each of the first `count` calls. */
+export function* servingOrder(flows: readonly Flow[], costs: readonly number[], count: number): Generator<number> {
+  const starts = flows.map(({ served }) => served)
+  const left = flows.map(({ calls }) => calls)
+  for (let n = 0; n < count; n++) {
+    let next = -1
+    for (let i = 0; i < flows.length; i++) {
+      if (left[i]! > 0 && (next < 0 || starts[i]! < starts[next]! - SAME)) next = i
+    }
+    if (next < 0) return
+    left[next]!--
+    starts[next]! += costs[next]!
+    yield next
+  }
+}

@@ -1,0 +1,67 @@
+-- Where gateways tell each other who waits for one quota; see waiting-room.ts. One hash has by gateway what it told last and
+-- until when that is to be believed, another by client the costs of its calls that were served (redis-ledger.lua adds them).
+--
+-- KEYS  1: what was told; 2: what was served; both in one hash slot
+-- ARGV  1: the gateway   2: the time in microseconds, empty for Redis's own (only tests step it)
+--       3: milliseconds for which it is to be believed   4: its demands, a JSON array; empty when nobody waits there
+-- Reply: JSON: what was served by client, and of each other gateway where calls wait its demands, and how long ago it told them
+local call = redis.call
+local now
+if ARGV[2] == '' then
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+else
+  now = math.floor(ARGV[2] / 1000)
+end
+local gateway, demands = ARGV[1], cjson.decode(ARGV[4])
+
+local waiting, wasWaiting, others = {}, {}, {}
+local told = call('HGETALL', KEYS[1])
+for i = 1, #told, 2 do
+  local name, report = told[i], cjson.decode(told[i + 1])
+  if report.ends < now then
+    call('HDEL', KEYS[1], name)
+  else
+    for _, demand in ipairs(report.demands) do
+      wasWaiting[demand.client] = true
+      if name ~= gateway then waiting[demand.client] = true end
+    end
+    if name ~= gateway then others[#others + 1] = { agoMs = now - report.at, demands = report.demands } end
+  end
+end
+
+local served = {}
+local sums = call('HGETALL', KEYS[2])
+for i = 1, #sums, 2 do served[sums[i]] = tonumber(sums[i + 1]) end
+local least = math.huge
+for client in pairs(wasWaiting) do least = math.min(least, served[client] or 0) end
+if least == math.huge then least = 0 end
+
+for _, demand in ipairs(demands) do
+  local client = demand.client
+  waiting[client] = true
+  -- Who comes anew begins where the others are: what was not wanted earlier can't be made up for.
+  if not wasWaiting[client] and (served[client] or -1) < least then
+    served[client] = least
+    call('HSET', KEYS[2], client, string.format('%.17g', least))
+  end
+end
+for client, sum in pairs(served) do
+  if not waiting[client] and sum <= least then
+    served[client] = nil
+    call('HDEL', KEYS[2], client)
+  end
+end
+
+if #demands > 0 then
+  call('HSET', KEYS[1], gateway, cjson.encode({ at = now, ends = now + ARGV[3], demands = demands }))
+else
+  call('HDEL', KEYS[1], gateway)
+end
+if next(waiting) then
+  call('PEXPIRE', KEYS[1], 60000)
+  call('PEXPIRE', KEYS[2], 60000)
+else
+  call('DEL', KEYS[2])
+end
+return cjson.encode({ served = served, others = others })

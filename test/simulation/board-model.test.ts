@@ -1,0 +1,46 @@
+import { Redis } from 'ioredis'
+import { afterAll, expect, inject, it } from 'vitest'
+import type { Demand } from '../../src/quota/client-queue.ts'
+import { RedisScript } from '../../src/quota/redis.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+import { BoardModel } from './board-model.ts'
+
+const redis = new Redis(inject('redisUrl'))
+afterAll(() => redis.quit())
+
+interface Answer {
+  readonly served: Record<string, number>
+  readonly others: { readonly agoMs: number; readonly demands: readonly Demand[] }[]
+}
+
+it('the model of the board gives the same answers as the script in Redis, whoever comes, leaves or dies', async () => {
+  const script = new RedisScript(redis)
+  for (let seed = 1; seed <= 10; seed++) {
+    const random = seededRandom(seed)
+    const model = new BoardModel()
+    const keys = [`board-${process.pid}-${seed}:{x}:waiting`, `board-${process.pid}-${seed}:{x}:served`]
+    let micros = 1_700_000_000_000_000
+    for (let step = 0; step < 120; step++) {
+      micros += Math.floor(random() * 1_500_000)
+      const demands = ['a', 'b', 'c']
+        .filter(() => random() < 0.5)
+        .map((client) => ({ client, weight: 1, share: 0, priority: 'normal', calls: 3, waitedMs: 10, perSecond: 1 }))
+      const args = [`gateway ${Math.floor(random() * 3)}`, micros, 3_500, JSON.stringify(demands)]
+      if (random() < 0.5) {
+        const client = 'abc'[Math.floor(random() * 3)]!
+        model.serve(keys[1]!, client, 0.25)
+        await redis.hincrbyfloat(keys[1]!, client, 0.25)
+      }
+      const expected = answerOf(model.run(keys, args))
+      expect(answerOf(await script.runBoard(keys, args)), `seed ${seed}, step ${step}`).toEqual(expected)
+    }
+    await redis.del(keys)
+  }
+}, 30_000)
+
+/** What was told in no particular order, and Redis writes an empty list as an empty object. */
+function answerOf(text: string): Answer {
+  const { served, others } = JSON.parse(text) as Answer
+  const inOrder = Object.values(others).sort((a, b) => JSON.stringify(a).localeCompare(JSON.stringify(b)))
+  return { served, others: inOrder }
+}

@@ -1,0 +1,62 @@
+import type { Demand } from '../../src/quota/client-queue.ts'
+import type { Argument } from '../../src/quota/script-call.ts'
+
+interface Told {
+  readonly at: number
+  readonly ends: number
+  readonly demands: readonly Demand[]
+}
+
+/** What queue-board.lua does, in TypeScript; the test beside it shows that both answer the same. */
+export class BoardModel {
+  readonly #told = new Map<string, Map<string, Told>>()
+  readonly #served = new Map<string, Map<string, number>>()
+
+  run([toldKey, servedKey]: readonly string[], args: readonly Argument[]): string {
+    const gateway = String(args[0])
+    const now = Math.floor(Number(args[1]) / 1_000)
+    const demands = JSON.parse(String(args[3])) as readonly Demand[]
+    const told = this.#told.getOrInsertComputed(toldKey!, () => new Map<string, Told>())
+    const served = this.#servedOf(servedKey!)
+    const others: { agoMs: number; demands: readonly Demand[] }[] = []
+    const [waiting, wasWaiting] = [new Set<string>(), new Set<string>()]
+    for (const [name, { at, ends, demands: theirs }] of told) {
+      if (ends < now) {
+        told.delete(name)
+        continue
+      }
+      for (const { client } of theirs) wasWaiting.add(client)
+      if (name === gateway) continue
+      others.push({ agoMs: now - at, demands: theirs })
+      for (const { client } of theirs) waiting.add(client)
+    }
+    const least = wasWaiting.size === 0 ? 0 : Math.min(...[...wasWaiting].map((client) => served.get(client) ?? 0))
+    for (const { client } of demands) {
+      waiting.add(client)
+      if (!wasWaiting.has(client) && (served.get(client) ?? -1) < least) served.set(client, least)
+    }
+    for (const [client, sum] of served) if (!waiting.has(client) && sum <= least) served.delete(client)
+    if (demands.length > 0) told.set(gateway, { at: now, ends: now + Number(args[2]), demands })
+    else told.delete(gateway)
+    const reply = JSON.stringify({ served: Object.fromEntries(served), others })
+    if (waiting.size === 0) served.clear()
+    return reply
+  }
+
+  /** What redis-ledger.lua adds to it. */
+  serve(servedKey: string, client: string, cost: number): void {
+    const served = this.#servedOf(servedKey)
+    served.set(client, (served.get(client) ?? 0) + cost)
+  }
+
+  copy(): BoardModel {
+    const copy = new BoardModel()
+    for (const [key, told] of this.#told) copy.#told.set(key, new Map(told))
+    for (const [key, served] of this.#served) copy.#served.set(key, new Map(served))
+    return copy
+  }
+
+  #servedOf(key: string): Map<string, number> {
+    return this.#served.getOrInsertComputed(key, () => new Map<string, number>())
+  }
+}

@@ -1,0 +1,153 @@
+import { Capacity, Places } from '../../src/quota/capacity.ts'
+import type { Claimant } from '../../src/quota/client-queue.ts'
+import type { Priority } from '../../src/quota/fair-share.ts'
+import { type Ledger, meterOf } from '../../src/quota/ledger.ts'
+import { limitOf } from '../../src/quota/limit.ts'
+import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
+import { RedisLedger } from '../../src/quota/redis-ledger.ts'
+import { WaitingRoom } from '../../src/quota/waiting-room.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+import { modelHost } from './simulation.ts'
+import { Connection, Store } from './store.ts'
+import { Process, World } from './world.ts'
+
+/** Calls of one client that one gateway gets. */
+export interface Source {
+  readonly client: Claimant
+  readonly gateway: number
+  /** On average, at random instants; or so many callers each of whom comes again as soon as its call is answered. */
+  readonly load: { readonly callsPerSecond: number } | { readonly callers: number }
+  readonly priority?: Priority
+  readonly maxWaitMs?: number
+  /** From the beginning; by default always. */
+  readonly fromMs?: number
+  readonly untilMs?: number
+}
+
+export interface FairnessCase {
+  readonly seed: number
+  readonly gateways: number
+  readonly requests: number
+  readonly windowMs: number
+  readonly meanLatencyMs: number
+  readonly durationMs: number
+  readonly sources: readonly Source[]
+  /** A gateway dies at that instant. */
+  readonly crash?: { readonly gateway: number; readonly atMs: number }
+}
+
+export interface Visit {
+  readonly client: string
+  readonly gateway: number
+  readonly kind: string
+  /** Since the beginning. */
+  readonly cameMs: number
+  readonly endedMs: number
+  /** When it was first said that its turn would be, after it came; undefined if it did not have to wait. */
+  readonly expectedMs: number | undefined
+}
+
+export interface FairnessOutcome {
+  readonly visits: readonly Visit[]
+  /** Commands that Redis ran: charges, settlements alone, renewals of leases, and exchanges of who waits where. */
+  readonly commands: { charges: number; settlements: number; renewals: number; exchanges: number }
+  readonly waitingAtEnd: number
+}
+
+const HOME = 'upstream/account'
+
+/** Several gateways, and several clients that want more than there is. */
+export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcome> {
+  const world = new World()
+  const beginning = world.now
+  const random = seededRandom(of.seed)
+  const host = modelHost()
+  const commands = { charges: 0, settlements: 0, renewals: 0, exchanges: 0 }
+  const store = new Store(
+    world,
+    random,
+    {
+      ...host,
+      run(keys, args) {
+        commands[Number(args[5]) > 0 ? 'renewals' : Number(args[2]) > 0 ? 'charges' : 'settlements']++
+        return host.run(keys, args)
+      },
+      runBoard(keys, args) {
+        commands.exchanges++
+        return host.runBoard(keys, args)
+      },
+    },
+    { leastMs: 0.1, meanMs: 0.4 },
+  )
+  const limit = limitOf({ id: 'only', class: 'any', requests: of.requests, windowMs: of.windowMs })
+  const meter = meterOf(HOME, [{ limit }])
+  const visits: Visit[] = []
+  const gateways = Array.from({ length: of.gateways }, (_, i) => {
+    const process = new Process(world, (random() - 0.5) * 2_000)
+    const { clock } = process
+    let ledger: Ledger = new MemoryLedger(clock)
+    if (of.gateways > 1) {
+      const runner = new Connection(store, process, () => undefined)
+      ledger = new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'fair', answerWithinMs: 50 })
+    }
+    const capacity = new Capacity([new Places(100_000, 'calls')])
+    return { process, room: new WaitingRoom({ ledger, clock, name: 'any', home: HOME, capacity }) }
+  })
+
+  async function visit({ client, gateway, priority = 'normal', maxWaitMs = 1e9 }: Source): Promise<void> {
+    const { room, process } = gateways[gateway]!
+    const cameMs = world.now - beginning
+    const admission = await room.enter({ client, priority, meter, maxWaitMs, onLeaveable: () => undefined })
+    const expectedMs = admission.kind === 'admitted' ? admission.expectedMs : undefined
+    visits.push({
+      client: client.name,
+      gateway,
+      kind: admission.kind,
+      cameMs,
+      endedMs: world.now - beginning,
+      expectedMs,
+    })
+    if (admission.kind !== 'admitted') return
+    await new Promise<void>((resolve) => {
+      process.receive(world.now - Math.log(1 - random()) * of.meanLatencyMs, resolve)
+    })
+    admission.permit.settle()
+    admission.permit.leave()
+  }
+
+  for (const source of of.sources) {
+    const { process } = gateways[source.gateway]!
+    const { load, fromMs = 0, untilMs = Infinity } = source
+    const isOver = (): boolean => process.isDead || world.now - beginning > untilMs
+    const come = (callsPerSecond: number): void => {
+      if (isOver()) return
+      void visit(source)
+      world.at(world.now - (Math.log(1 - random()) * 1_000) / callsPerSecond, () => come(callsPerSecond))
+    }
+    const comeAgain = async (): Promise<void> => {
+      while (!isOver()) await visit(source)
+    }
+    world.at(beginning + fromMs + random() * 100, () => {
+      if ('callsPerSecond' in load) come(load.callsPerSecond)
+      else for (let n = 0; n < load.callers; n++) void comeAgain()
+    })
+  }
+  if (of.crash !== undefined) {
+    const { gateway, atMs } = of.crash
+    world.at(beginning + atMs, () => gateways[gateway]!.process.die())
+  }
+  await world.runUntil(beginning + of.durationMs)
+  const living = gateways.filter(({ process }) => !process.isDead)
+  return { visits, commands, waitingAtEnd: living.reduce((sum, { room }) => sum + room.waiting, 0) }
+}
+
+/** By client, its part of what was admitted between two instants. */
+export function partsOf({ visits }: FairnessOutcome, fromMs: number, untilMs: number): Record<string, number> {
+  const admitted = visits.filter(({ kind, endedMs }) => kind === 'admitted' && endedMs >= fromMs && endedMs < untilMs)
+  const counts = Object.groupBy(admitted, ({ client }) => client)
+  return Object.fromEntries(Object.entries(counts).map(([client, of]) => [client, of!.length / admitted.length]))
+}
+
+export function admittedBetween({ visits }: FairnessOutcome, fromMs: number, untilMs: number): number {
+  return visits.filter(({ kind, endedMs }) => kind === 'admitted' && endedMs >= fromMs && endedMs < untilMs).length
+}
