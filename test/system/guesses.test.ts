@@ -153,6 +153,23 @@ describe('connections of one address', () => {
   })
 })
 
+describe('the port for clients', () => {
+  it('says nothing of what it is made of, and makes no exceptions for other origins', async () => {
+    const { gateway } = await setUp({})
+    const preflight = { origin: 'https://page.example', 'access-control-request-method': 'GET' }
+    const answers = [
+      await call(gateway.url, PATH, { method: 'OPTIONS', headers: preflight }),
+      await call(gateway.url, '/nowhere', { headers: preflight }),
+      await call(gateway.url, PATH, { headers: { ...preflight, 'x-sluice-key': 'right' } }),
+    ]
+    expect(answers.map(({ status }) => status)).toEqual([401, 401, 200])
+    for (const { headers } of answers) {
+      const telling = /^(?:server|x-powered-by|access-control-.*)$/
+      expect(Object.keys(headers).filter((name) => telling.test(name))).toEqual([])
+    }
+  })
+})
+
 describe('a guard against guesses', () => {
   it('takes an IPv6 network of 64 bits for one address, and an IPv4 address for the same in IPv6', () => {
     expect(networkOf('2001:db8:1:2::5')).toBe(networkOf('2001:db8:1:2:aaaa:bbbb:cccc:dddd'))

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, inject, it } from 'vitest'
 import { Redis } from 'ioredis'
 import { createKey, hashKey } from '../../../src/clients/keys.ts'
+import { freePort } from '../../support/find-redis.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
 import { harnessConfig, startGateway, startUpstream, stores } from '../../support/gateway.ts'
 import { call } from '../../support/http.ts'
@@ -250,6 +251,27 @@ describe('the clients of the admin API', () => {
     await redis.quit()
     expect(Object.keys(kept)).toEqual(['bot'])
     expect(JSON.stringify(kept)).not.toContain(key)
+  })
+
+  it('are those of all workers, though the first process has the admin port', async () => {
+    const { gateway, config } = await setUp({ store: stores.Redis() })
+    await gateway.stop()
+    const workers = await startProcess({ ...config, server: { port: 0, workers: 2 } })
+    const { id, key } = (await ask(workers, 'POST', '/clients', { name: 'bot' })).json()
+    // Each call is a connection of its own, which the workers take in turn.
+    const statuses = () => Promise.all([1, 2, 3, 4].map(() => statusOf(workers.url, key)))
+    await expect.poll(statuses, { timeout: 5_000 }).toEqual([200, 200, 200, 200])
+    await ask(workers, 'DELETE', `/clients/${id}`)
+    await expect.poll(statuses, { timeout: 5_000 }).toEqual([401, 401, 401, 401])
+  })
+
+  it('may be whose a key is while they can’t be read, so it is not called wrong', async () => {
+    const { gateway } = await setUp({ store: { kind: 'redis', url: `redis://127.0.0.1:${await freePort()}` } })
+    const answer = await call(gateway.url, '/harness/ng/api/x', { headers: { 'x-sluice-key': 'perhaps' } })
+    expect(answer.status).toBe(503)
+    expect(answer.headers['x-sluice-error']).toBe('store_unavailable')
+    expect((await ask(gateway, 'GET', '/clients')).json()).toMatchObject({ status: 503, code: 'STORE_UNAVAILABLE' })
+    expect(await statusOf(gateway.url, 'configured')).not.toBe(401)
   })
 
   it('have one name each, whoever makes them at the same time', async () => {
