@@ -44,6 +44,11 @@ export class MemoryStore implements CacheStore {
     this.#values.delete(resource)
   }
 
+  /** What it takes now, about. */
+  get bytes(): number {
+    return this.#values.calculatedSize
+  }
+
   close(): void {
     this.#values.clear()
   }

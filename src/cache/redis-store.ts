@@ -81,9 +81,14 @@ export class RedisStore implements CacheStore {
 
   /** What is kept under a generation that is gone is never found again, and runs out by itself. */
   invalidate(resource: string): void {
-    this.#owed.add(resource)
-    const told = this.#options.redis.del(this.#keyOf(resource)).then(() => this.#owed.delete(resource))
-    this.#send(told)
+    // What is asked of Redis from now on is answered after this.
+    this.#options.redis.del(this.#keyOf(resource)).then(
+      () => this.#owed.delete(resource),
+      (error: unknown) => {
+        this.#owed.add(resource)
+        this.#options.onError(error)
+      },
+    )
   }
 
   close(): void {

@@ -1,0 +1,163 @@
+import { describe, expect, it } from 'vitest'
+import { ageOf, parseDirectives, parseHttpDate, secondsOf } from '../../src/cache/fields.ts'
+import { freshnessOf } from '../../src/cache/freshness.ts'
+import { cachePolicy } from '../../src/cache/policy.ts'
+
+const NOW = Date.UTC(2026, 10, 21, 9)
+const SECOND = 1_000
+
+describe('Cache-Control', () => {
+  it.each<[string | string[] | undefined, Record<string, string | true>]>([
+    [undefined, {}],
+    ['', {}],
+    ['MaX-AgE=1, NO-STORE', { 'max-age': '1', 'no-store': true }],
+    [['max-age=1', 'max-age=2'], { 'max-age': '1' }],
+    ['private="set-cookie, x", max-age="5"', { private: 'set-cookie, x', 'max-age': '5' }],
+    ['ext="max-age=9, no-store", max-age=1', { ext: 'max-age=9, no-store', 'max-age': '1' }],
+    ['ext="a\\"b", max-age=1', { ext: 'a"b', 'max-age': '1' }],
+    [' , ,max-age=1 ,, ', { 'max-age': '1' }],
+    ['max-age =1', {}],
+    ['max-age= 1', {}],
+    ['"no-store", max-age=1', { 'max-age': '1' }],
+    ['ext="open, max-age=1', { 'max-age': '1' }],
+  ])('%j is %j', (field, expected) => {
+    expect(Object.fromEntries(parseDirectives(field))).toEqual(expected)
+  })
+
+  it('is read in a time that does not explode', () => {
+    const field = `${'a='.repeat(4_000)}${'"'.repeat(4_000)}${', '.repeat(4_000)}`
+    const before = process.cpuUsage().user
+    parseDirectives(field)
+    expect(process.cpuUsage(undefined).user - before).toBeLessThan(1_000_000)
+  })
+
+  it.each<[string, number | undefined]>([
+    ['max-age=003600', 3_600],
+    ['max-age=99999999999', 2 ** 31],
+    ['max-age=-1', 0],
+    ['max-age=1.5', 0],
+    ["max-age='1'", 0],
+    ['max-age', 0],
+    ['no-cache', undefined],
+  ])('%s is %s seconds', (field, expected) => {
+    expect(secondsOf(parseDirectives(field), 'max-age')).toBe(expected)
+  })
+})
+
+describe('Age', () => {
+  it.each([
+    [undefined, 0],
+    ['5', 5],
+    ['7200, 0', 7_200],
+    ['0, 7200', 0],
+    ['-1', 0],
+    ['1.5', 0],
+    ['abc', 0],
+    ['2147483649', 2 ** 31],
+  ])('%s is %i seconds', (age, expected) => {
+    expect(ageOf(age === undefined ? {} : { age })).toBe(expected)
+  })
+})
+
+describe('an HTTP date', () => {
+  const AT = Date.UTC(1994, 10, 6, 8, 49, 37)
+  it.each([
+    ['Sun, 06 Nov 1994 08:49:37 GMT', AT],
+    ['sun, 06 NOV 1994 08:49:37 gmt', AT],
+    ['Sunday, 06-Nov-94 08:49:37 GMT', AT],
+    ['Sun Nov  6 08:49:37 1994', AT],
+    ['Sunday, 06-Nov-50 08:49:37 GMT', Date.UTC(2050, 10, 6, 8, 49, 37)],
+  ])('%s', (text, expected) => {
+    expect(parseHttpDate(text, NOW)).toBe(expected)
+  })
+
+  it.each([
+    '0',
+    '-1',
+    'Sun, 06 Nov 1994 08:49:37 UTC',
+    'Sun, 06 Nov 1994 08:49:37 +0000',
+    'Sun, 06 Nov 94 08:49:37 GMT',
+    'Sun 06 Nov 1994 08:49:37 GMT',
+    'Sun, 06  Nov 1994 08:49:37 GMT',
+    'Sun, 06-Nov-1994 08:49:37 GMT',
+    'Sun, 06 Nov 1994 08.49.37 GMT',
+    'Sun, 06 Nov 1994 8:49:37 GMT',
+    'Sun, 06 Xyz 1994 08:49:37 GMT',
+  ])('is none: %s', (text) => {
+    expect(parseHttpDate(text, NOW)).toBeUndefined()
+  })
+})
+
+describe('an answer', () => {
+  const judge = (
+    fields: Record<string, string | string[]>,
+    { status = 200, rule = {}, wanted = '', isAuthorized = false } = {},
+  ) =>
+    freshnessOf(
+      {
+        wanted: parseDirectives(wanted),
+        isAuthorized,
+        status,
+        fields,
+        sentAt: NOW - SECOND,
+        now: NOW,
+      },
+      cachePolicy(rule),
+    )
+  const http = (ms: number): string => new Date(ms).toUTCString()
+
+  it.each<[Record<string, string | string[]>, number, number]>([
+    // Fields, seconds of life, seconds of age (a second passed since the request was sent).
+    [{}, 0, 1],
+    [{ 'cache-control': 'max-age=60' }, 60, 1],
+    [{ 'cache-control': 'max-age=60, s-maxage=10' }, 10, 1],
+    [{ 'cache-control': 'max-age=60', age: '30' }, 60, 31],
+    [{ 'cache-control': 'max-age=60', date: http(NOW - 20 * SECOND) }, 60, 20],
+    [{ 'cache-control': 'max-age=60, no-cache' }, 0, 1],
+    [{ 'cache-control': 'max-age=60, must-revalidate' }, 60, 1],
+    [{ 'cache-control': 'max-age=60, proxy-revalidate' }, 60, 1],
+    [{ expires: http(NOW + 60 * SECOND), date: http(NOW) }, 60, 1],
+    [{ expires: http(NOW + 60 * SECOND) }, 60, 1],
+    [{ expires: http(NOW + 60 * SECOND), date: 'x' }, 60, 1],
+    [{ expires: '0' }, 0, 1],
+    [{ expires: [http(NOW + 60 * SECOND), http(NOW + 60 * SECOND)] }, 0, 1],
+    [{ 'cache-control': 'max-age=0', expires: http(NOW + 60 * SECOND) }, 0, 1],
+    [{ 'cache-control': 'no-store, must-understand, max-age=60' }, 60, 1],
+    // Not by the time of its last change, which may be years ago (RFC 9111 §4.2.2 allows it).
+    [{ 'last-modified': http(NOW - 1e9) }, 0, 1],
+  ])('with %j lives for %i s, of which %i are gone', (fields, lifetime, age) => {
+    const freshness = judge(fields)!
+    expect(freshness.lifetimeMs / SECOND).toBe(lifetime)
+    expect((NOW - freshness.bornAt) / SECOND).toBe(age)
+  })
+
+  it.each<[Record<string, string>, { status?: number; wanted?: string; isAuthorized?: boolean; rule?: object }]>([
+    [{ 'cache-control': 'no-store, max-age=60' }, {}],
+    [{ 'cache-control': 'nO-sToRe' }, {}],
+    [{ 'cache-control': 'private, max-age=60' }, {}],
+    [{ 'cache-control': 'private="x", max-age=60' }, {}],
+    [{ 'cache-control': 'max-age=60', vary: '*' }, {}],
+    [{ 'cache-control': 'max-age=60', vary: 'accept, *' }, {}],
+    [{ 'cache-control': 'max-age=60' }, { wanted: 'no-store' }],
+    [{ 'cache-control': 'max-age=60' }, { isAuthorized: true }],
+    [{ 'cache-control': 'max-age=60' }, { status: 206 }],
+    [{ 'cache-control': 'max-age=60' }, { status: 304 }],
+    [{ 'cache-control': 'max-age=60' }, { status: 401 }],
+    [{ 'cache-control': 'max-age=60' }, { status: 429 }],
+    [{ 'cache-control': 'no-store, must-understand, max-age=60' }, { status: 599 }],
+    [{ 'last-modified': http(0) }, { status: 500 }],
+    [{ 'last-modified': http(0) }, { status: 201 }],
+  ])('with %j is not kept where %j', (fields, options) => {
+    expect(judge(fields, options)).toBeUndefined()
+  })
+
+  it('is fresh for as long as is configured only where it says nothing itself, and is no error', () => {
+    const rule = { freshFor: 500 }
+    expect(judge({}, { rule })?.lifetimeMs).toBe(500)
+    expect(judge({ 'cache-control': 'max-age=60' }, { rule })?.lifetimeMs).toBe(60 * SECOND)
+    expect(judge({ expires: '0' }, { rule })?.lifetimeMs).toBe(0)
+    expect(judge({ 'cache-control': 'no-cache' }, { rule })?.lifetimeMs).toBe(0)
+    expect(judge({ 'cache-control': 'no-store' }, { rule })).toBeUndefined()
+    expect(judge({}, { rule, status: 404 })?.lifetimeMs).toBe(0)
+  })
+})
