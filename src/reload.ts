@@ -2,7 +2,7 @@ import { findContradictions } from './config/contradictions.ts'
 import { differences, withKept } from './config/difference.ts'
 import type { FoundConfig } from './config/find.ts'
 import { ConfigError } from './config/problem.ts'
-import type { Config } from './config/schema.ts'
+import type { Config, ListenerTls } from './config/schema.ts'
 import { warningsOf } from './config/warnings.ts'
 import type { Logger } from './observe/log.ts'
 import type { ReloadResult } from './observe/metrics.ts'
@@ -96,10 +96,15 @@ export function reloadable(
     store,
     cache,
     log,
-    server: { ...inForce.server, drain: wanted.server.drain },
+    server: { ...inForce.server, drain: wanted.server.drain, ...renewed(inForce.server.tls, wanted.server.tls) },
   })
   const needRestart = differences(wanted, config)
   const problems = needRestart.length === 0 ? [] : findContradictions(config)
   if (problems.length > 0) throw new ConfigError(source, problems)
   return { config, changed: differences(inForce, config), needRestart }
+}
+
+/** A certificate can be renewed at any time; who is asked for one, and whether there is TLS at all, is the listener's. */
+function renewed(tls: ListenerTls | undefined, wanted: ListenerTls | undefined): { tls?: ListenerTls } {
+  return tls === undefined || wanted === undefined ? {} : { tls: { ...tls, cert: wanted.cert, key: wanted.key } }
 }

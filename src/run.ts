@@ -20,7 +20,7 @@ import { type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.
 import type { BreakerOrder, BreakerRow } from './server/admin/breakers.ts'
 import { type AdminParts, buildAdmin, type Vitals } from './server/admin.ts'
 import type { Management } from './server/admin/management.ts'
-import { buildApp, connectionsOf, drainApp } from './server/app.ts'
+import { buildApp, connectionsOf, drainApp, renewCertificate } from './server/app.ts'
 import { Proxy } from './server/proxy.ts'
 import { breakerRows, gatewayVitals } from './vitals.ts'
 
@@ -174,6 +174,7 @@ export async function runWithoutAdmin(
       const { config: next, changed, needRestart } = reloadable(found, live.current.config)
       if (changed.length === 0) return { result: 'unchanged', needRestart }
       live.replace(next)
+      renewCertificate(app, next.server)
       const before = secrets
       secrets = await follow(next)
       await before.close()

@@ -1,6 +1,6 @@
 import { type IncomingMessage, METHODS } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { TlsOptions } from 'node:tls'
+import { Server as TlsServer, type TlsOptions } from 'node:tls'
 import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Failure } from '../gateway/failure.ts'
@@ -84,6 +84,12 @@ function secureOptions({ cert, key, clientCa, requireClientCertificate }: Listen
   if (clientCa === undefined) return options
   // One that is not believed proves nothing, but its connection may still come with a key.
   return { ...options, ca: clientCa, requestCert: true, rejectUnauthorized: requireClientCertificate }
+}
+
+/** For connections that are made from now on. */
+export function renewCertificate(app: FastifyInstance, { tls, http2 }: Config['server']): void {
+  const server: object = app.server
+  if (tls !== undefined && server instanceof TlsServer) server.setSecureContext(secureOptions(tls, http2))
 }
 
 /** What the router can't take as it is: `//…` would look like a host, and so does an absolute-form target. */

@@ -321,6 +321,25 @@ describe('a port with TLS', () => {
     expect(error.message).toMatch(/alpn|no application protocol|protocol/i)
   })
 
+  it('shows a renewed certificate to who connects after the reload, and does without a restart for nothing else', async () => {
+    const upstream = await startUpstream()
+    const config = harnessConfig(upstream.url, {}, withTls(true)) as { server: { tls: object } }
+    const gateway = await startGateway(config)
+    const url = gateway.url.replace('127.0.0.1', 'localhost')
+    const before = await session(url, { ca: certificates.read('ca.pem') })
+    const other = makeCertificates(['localhost'])
+    onTestFinished(() => other.remove())
+    const tls = { cert: other.read('localhost.pem'), key: other.read('localhost.key') }
+    const next = { ...config, server: { ...config.server, http2: false, tls } }
+    expect(await gateway.reloadWith(next)).toEqual({
+      result: 'applied',
+      changed: ['server.tls.cert', 'server.tls.key'],
+      needRestart: ['server.http2'],
+    })
+    const after = await session(url, { ca: other.read('ca.pem') })
+    for (const client of [before, after]) expect((await ask(client, { ':path': PATH })).status).toBe(200)
+  })
+
   it('is answered with nothing to a client that speaks none', async () => {
     const gateway = await startGateway(harnessConfig('http://127.0.0.1:9', {}, withTls(true)))
     const client = await RawClient.connect(gateway.url.replace('https', 'http'))
