@@ -29,7 +29,8 @@ export async function openManaged(
   const place = store.kind === 'redis' ? new RedisAudit(store) : new FileAudit(fileOf(store, 'audit.jsonl'))
   const audit = new AuditTrail(place, clock, logger)
   const guard = new GuessGuard({ what: 'tokens', limits: LOG_INS, clock, logger, ...sharedBy(store) })
-  await clients.start()
+  // The folder of the embedded store belongs to this process alone.
+  await clients.start({ isShared: store.kind === 'redis' })
   const close = async (): Promise<void> => {
     guard.close()
     await Promise.all([clients.close(), presets.close(), audit.close()])

@@ -62,9 +62,9 @@ export class ManagedClients {
     return this.#wasUsed
   }
 
-  /** Reads them, and again with every change. Never rejects: what can't be read now is read later. */
-  async start(): Promise<void> {
-    this.#records.watch(() => void this.refresh())
+  /** Reads them; where others change them, too, with every change again. Never rejects: what can't be read is read later. */
+  async start({ isShared }: { isShared: boolean }): Promise<void> {
+    if (isShared) this.#records.watch(() => void this.refresh())
     await this.refresh()
   }
 
