@@ -119,6 +119,7 @@ async function makeEveryOutcome(): Promise<EveryOutcome> {
   await ask('queue_full', SCARCE_PATH)
   await waiting
   await ask('delivered', '/passing/ng/api/projects')
+  await ask('credential_unavailable', '/locked/ng/api/projects', { headers: { 'x-sluice-account': 'token' } })
   const left = ask('credential_unavailable', '/passing/ng/api/projects')
   await expect.poll(metrics).toMatch(/^sluice_queue_depth\{upstream="passing",.*\} 1$/m)
   gateway.configure({ ...config, upstreams })
@@ -163,6 +164,18 @@ async function upstreamsFor(url: string): Promise<{ passing: object } & Record<s
     dead: { preset: 'harness', accounts, ...dead },
     cached: { preset: 'harness', url, accounts, cache: { routes: 'proposed', freshFor: '1h' } },
     passing: { preset: 'harness', url, accounts, ...slow },
+    locked: { preset: 'harness', url, accounts: lockedAccounts(dead.url) },
+  }
+}
+
+/** One whose token can't be had, one that rotates, and one with several credentials. */
+function lockedAccounts(deadUrl: string): object {
+  const token = { type: 'oauth2', tokenUrl: `${deadUrl}/token`, clientId: 'me', clientSecret: 'client-secret' }
+  const next = { value: 'next-secret' }
+  return {
+    token: { id: 'acct1', credential: token },
+    rotating: { id: 'acct2', credential: { value: 'current-secret', expires: '2099-01-01', next } },
+    pool: { id: 'acct3', credentials: [{ name: 'one', value: 'pool-secret' }] },
   }
 }
 
