@@ -67,7 +67,8 @@ async function startCell(row: StoreRow, mode: Mode, upstream: Awaited<ReturnType
       kind: 'redis',
       url: proxy.url,
       onOutage: mode,
-      commandTimeout: '2s',
+      // With the pauses below shorter than a lease lasts, and longer than a busy Redis takes.
+      commandTimeout: '1s',
       prefix: `faults-${process.pid}-${STORE_FAULTS.indexOf(row)}-${mode}`,
     },
     upstreams: { x: { url: upstream.url, accounts: { main: {} }, limits: { read: limit, write: limit } } },
