@@ -29,6 +29,7 @@ describe('limits in a configuration', () => {
     '{ requests: 9, window: 1s, cost: route }, { requests: 9, window: 1s, cost: { bytes: 1000 } }',
     '{ requests: 9, window: 1s, cost: { GET: 1, default: 5 } }, { requests: 9, window: 2s, cost: { PUT: 0 } }',
     '{ requests: 5, window: 1s, when: { bodyOver: 0 }, headroom: 10%, enforce: false, scope: "{id}" }',
+    '{ requests: 50, window: 1s, pace: even }, { requests: 500, window: 60s, pace: even, burst: 20, kind: calendar }',
   ])('can be %s', (limits) => {
     expect(problemsOf(limits)).toEqual([])
   })
@@ -45,6 +46,14 @@ describe('limits in a configuration', () => {
     ['{ requests: 5, window: 25h }', 'c:7:37: limits.read[0].window: must be from 100ms to 24h'],
     ['{ requests: 0, window: 1s }', 'c:7:26: limits.read[0].requests: must be at least 1'],
     ['{ requests: 5, window: 1s, kind: fixed }', 'c:7:47: limits.read[0].kind: must be one of rolling, calendar'],
+    ['{ requests: 5, window: 1s, pace: odd }', 'limits.read[0].pace: must be'],
+    ['{ requests: 5, window: 1s, burst: 2 }', 'limits.read[0].burst: belongs to pace: even'],
+    ['{ requests: 5, window: 1s, pace: even, burst: 0 }', 'limits.read[0].burst: must be at least 1'],
+    [
+      '{ requests: 5, window: 1s, pace: even, burst: 6 }',
+      'is more than the 5 units that 1s has, so nothing would be paced',
+    ],
+    ['{ concurrent: 5, pace: even }', 'limits.read[0].pace: pace does not go with concurrent'],
     ['{ requests: 5, window: 1s, costs: 2 }', 'unknown key "costs"; did you mean "cost"?'],
     [
       '{ requests: 5, window: 1s, cost: { get: 1 } }',

@@ -55,6 +55,17 @@ describe('a call', () => {
     expect(charged(it, 'PUT', '/x', sized(1_001))).toEqual([`${by5} 5`, `${byRoute} 1`, `${byBytes} 2`])
   })
 
+  it('is charged to the pace of a limit, too, no more than may go at once, unless the limit is not enforced', () => {
+    const paced = { requests: 100, window: '60s', pace: 'even', burst: 3, cost: 5 }
+    const it = new Admissions(upstream({ read: [paced, { ...paced, name: 'shadow', enforce: false }] }))
+    // Three in the time of three, less three in a hundred.
+    expect(charged(it, 'GET', '/x')).toEqual([
+      'read.60000:by-5 5',
+      'read.60000:by-5:pace.1746 3',
+      'read.60000:shadow:by-5 5',
+    ])
+  })
+
   it('is charged to a limit with a condition only if it meets it', () => {
     const it = new Admissions(upstream({ write: [{ requests: 1, window: '10s', when: { bodyOver: 10 } }] }))
     expect(charged(it, 'PUT', '/x', { headers: { 'content-length': '10' } })).toEqual([])
