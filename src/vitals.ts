@@ -4,6 +4,7 @@ import type { Snapshot } from './gateway/snapshot.ts'
 import type { Clock } from './clock.ts'
 import type { CredentialState, LaneLabels, Metrics, RoomOccupancy } from './observe/metrics.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
+import { mergeQueues, type QueueRow } from './server/admin/queue.ts'
 import type { BreakerRow } from './server/admin/breakers.ts'
 import type { QuotaRow, Vitals } from './server/admin.ts'
 
@@ -47,12 +48,26 @@ export function gatewayVitals({ clock, metrics, ledger, live, isStopping, client
   return {
     metrics: () => metrics.registry.metrics(),
     quota: () => quotaRows(live.current, ledger),
+    queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     notReady() {
       if (isStopping()) return Promise.resolve('draining')
       return Promise.resolve(ledger.isReady ? undefined : 'the quota store can not be reached')
     },
     degraded: () => Promise.resolve(ledger.isDegraded ? DEGRADED[live.current.config.store.onOutage] : undefined),
   }
+}
+
+function queueRows({ upstreams }: Snapshot): QueueRow[] {
+  const rows: QueueRow[] = []
+  for (const { accounts } of upstreams.values()) {
+    for (const { lanes } of accounts.values()) {
+      for (const { labels, view } of lanes.queued()) {
+        const { client, waiting, nextInMs, lastInMs } = view
+        rows.push({ ...labels, client, waiting, nextInMs: Math.round(nextInMs), lastInMs: Math.round(lastInMs) })
+      }
+    }
+  }
+  return rows
 }
 
 export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {

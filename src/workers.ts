@@ -13,6 +13,7 @@ import { applied, type Reloaded, type ReloadParts, reloadable, Reloader } from '
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
 import type { BreakerState } from './resilience/breaker.ts'
 import type { BreakerOrder, BreakerRow } from './server/admin/breakers.ts'
+import { mergeQueues, type QueueRow } from './server/admin/queue.ts'
 import type { Controls, QuotaRow, Vitals } from './server/admin.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
@@ -20,7 +21,7 @@ const REPLACE_AFTER_MS = 1_000
 /** Longer than any turn of a busy worker's event loop, and than its wait for Redis: only one that hangs takes more. */
 const ANSWER_WITHIN_MS = 2_000
 
-type Question = 'notReady' | 'degraded' | 'quota' | 'metrics' | 'reload' | 'breakers' | 'setBreaker'
+type Question = 'notReady' | 'degraded' | 'quota' | 'queue' | 'metrics' | 'reload' | 'breakers' | 'setBreaker'
 interface Ask {
   readonly ask: Question
   readonly number: number
@@ -101,6 +102,7 @@ export async function runWorkers(
       return metricsOfAll([...known, await own.getMetricsAsJSON()])
     },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
+    queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),
     async notReady() {
       if (phase === 'stopping') return 'draining'
       const answers = await askEach<string | null>('notReady')
@@ -165,6 +167,7 @@ export async function runWorker(
     notReady: () => gateway.vitals.notReady(),
     degraded: () => gateway.vitals.degraded(),
     quota: () => gateway.vitals.quota(),
+    queue: () => gateway.vitals.queue(),
     metrics: () => gateway.metrics.registry.getMetricsAsJSON(),
     reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
     breakers: () => Promise.resolve(gateway.breakers()),

@@ -3,7 +3,7 @@ import { LaneMetrics, type LaneLabels } from '../observe/metrics.ts'
 import { Capacity, Places } from '../quota/capacity.ts'
 import { type Meter, meterOf } from '../quota/ledger.ts'
 import type { Limit } from '../quota/limit.ts'
-import { type Closing, WaitingRoom } from '../quota/waiting-room.ts'
+import { type Closing, type RoomView, WaitingRoom } from '../quota/waiting-room.ts'
 import type { Route } from '../routing/route.ts'
 import { type Counting, homeOf, Rule, rulesFor, type Traits } from './charges.ts'
 import type { Failure } from './failure.ts'
@@ -104,6 +104,13 @@ export class Lanes {
   *waiting(): Iterable<{ labels: LaneLabels; waiting: number; inFlight: number }> {
     for (const { labels, capacity } of this.#classes.values()) {
       yield { labels, waiting: capacity.waiting, inFlight: capacity.inFlight }
+    }
+  }
+
+  /** Who waits, by class and client. */
+  *queued(): Iterable<{ labels: LaneLabels; view: RoomView }> {
+    for (const { labels, rooms } of this.#classes.values()) {
+      for (const room of rooms.values()) for (const view of room.view()) yield { labels, view }
     }
   }
 

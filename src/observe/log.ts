@@ -26,6 +26,8 @@ export interface AccessLine {
   readonly outcome: string
   readonly attempts: number
   readonly waitMs: number
+  /** When its turn was expected as it began to wait, if it waited. */
+  readonly expectedMs: number | undefined
   readonly upstreamMs: number
   /** Asleep between attempts. */
   readonly backoffMs: number

@@ -11,6 +11,7 @@ import type { Management } from './admin/management.ts'
 import { presetRoutes } from './admin/presets.ts'
 import { AdminProblem, answerProblems } from './admin/problem.ts'
 import { reloadRoute } from './admin/reload.ts'
+import { type QueueRow, queueRoute } from './admin/queue.ts'
 import { type BreakerOrder, type BreakerRow, breakerRoutes } from './admin/breakers.ts'
 
 /** One limit of one account, as `GET /v1/quota` lists it. */
@@ -38,6 +39,7 @@ export interface Vitals {
   degraded(): Promise<string | undefined>
   /** Undefined while the quota store can't be asked. */
   quota(): Promise<QuotaRow[] | undefined>
+  queue(): Promise<QueueRow[]>
 }
 
 /** What operators can have done. */
@@ -79,6 +81,7 @@ export function buildAdmin(admin: Config['admin'], { vitals, controls, managemen
           throw new AdminProblem(503, CODE_OF.store_unavailable, 'the quota store does not answer')
         return { data }
       })
+      queueRoute(api, vitals)
       reloadRoute(api, controls, management)
       clientRoutes(api, management)
       inventoryRoutes(api, management)

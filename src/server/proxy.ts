@@ -187,6 +187,7 @@ export class Proxy {
       outcome,
       attempts: call.attempts,
       waitMs: rounded(call.waitedMs),
+      expectedMs: call.expectedMs === undefined ? undefined : rounded(call.expectedMs),
       upstreamMs: rounded(call.upstreamMs),
       backoffMs: rounded(call.sleptMs),
       gatewayMs: rounded(overheadMs),

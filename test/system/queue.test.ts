@@ -1,0 +1,101 @@
+import { describe, expect, it } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
+import type { QueueRow } from '../../src/server/admin/queue.ts'
+import { harnessConfig, startGateway, startUpstream, stores } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+
+const PATH = '/harness/ng/api/projects'
+const CLIENTS = Object.fromEntries(['a', 'b', 'slow'].map((name) => [name, { keys: [hashKey(name)] }]))
+
+describe.each(Object.entries(stores))('calls that wait, with the store %s', (_, store) => {
+  async function start(upstreamConfig: object = {}, rest: object = {}) {
+    const upstream = await startUpstream()
+    const limits = { read: [{ requests: 2, window: '1s' }] }
+    const config = harnessConfig(
+      upstream.url,
+      { limits, queue: { maxWait: '20s' }, ...upstreamConfig },
+      { clients: { ...CLIENTS, late: { keys: [hashKey('late')], priority: 'batch' } }, store: store(), ...rest },
+    )
+    const gateway = await startGateway(config)
+    const get = (key: string, headers: Record<string, string> = {}) =>
+      call(gateway.url, PATH, { headers: { 'x-sluice-key': key, ...headers } })
+    const queue = async (): Promise<QueueRow[]> => {
+      const answer = await fetch(`${gateway.adminUrl}/v1/queue`)
+      return ((await answer.json()) as { data: QueueRow[] }).data
+    }
+    return { upstream, gateway, get, queue }
+  }
+
+  it('are listed by client, with the time of their turn, which is kept and logged', async () => {
+    const { gateway, get, queue } = await start()
+    await Promise.all([get('a'), get('a')])
+    const waiting = [get('a'), get('a'), get('b')]
+    await expect.poll(async () => (await queue()).reduce((sum, row) => sum + row.waiting, 0)).toBe(3)
+    const rows = await queue()
+    expect(rows).toMatchObject([
+      { upstream: 'harness', account: 'prod', class: 'read', client: 'a', waiting: 2 },
+      { upstream: 'harness', account: 'prod', class: 'read', client: 'b', waiting: 1 },
+    ])
+    for (const { nextInMs, lastInMs } of rows) {
+      expect(nextInMs).toBeLessThan(1_500)
+      expect(lastInMs).toBeLessThan(3_000)
+      expect(lastInMs).toBeGreaterThanOrEqual(nextInMs)
+    }
+    for (const { status } of await Promise.all(waiting)) expect(status).toBe(200)
+    expect(await queue()).toEqual([])
+    const waited = gateway.lines.filter(({ waitMs }) => waitMs > 300)
+    expect(waited).toHaveLength(3)
+    for (const { expectedMs } of waited) expect(expectedMs).toBeGreaterThan(300)
+  })
+
+  it('go in turn by client, however many of one came first', async () => {
+    const { get, upstream } = await start()
+    await Promise.all([get('a'), get('a')])
+    const noisy = Array.from({ length: 6 }, () => get('a', { 'x-correlation-id': 'noisy' }))
+    await expect.poll(async () => (await Promise.race([Promise.all(noisy), 'waiting'])) as string).toBe('waiting')
+    const quiet = get('b', { 'x-correlation-id': 'quiet' })
+    expect((await quiet).status).toBe(200)
+    const before = upstream.seen.filter(({ headers }) => headers['x-correlation-id'] === 'noisy').length
+    expect(before).toBeLessThanOrEqual(2)
+    await Promise.all(noisy)
+  })
+
+  it('are refused at once where only the calls of others make them late', async () => {
+    const { get, queue } = await start()
+    await Promise.all([get('a'), get('a')])
+    const waiting = ['a', 'b', 'slow'].map((key) => get(key))
+    await expect.poll(async () => (await queue()).length).toBe(3)
+    const refused = await get('late', { 'x-sluice-max-wait': '1500ms' })
+    expect(refused.status).toBe(429)
+    expect(refused.headers['x-sluice-error']).toBe('share_exceeded')
+    expect(Number(refused.headers['retry-after'])).toBeGreaterThanOrEqual(2)
+    await Promise.all(waiting)
+  })
+
+  it('are refused where they wish for a priority that there is not', async () => {
+    const { get } = await start()
+    const refused = await get('a', { 'x-sluice-priority': 'urgent' })
+    expect(refused.status).toBe(400)
+    expect(refused.body).toContain('X-Sluice-Priority must be one of interactive, normal, batch')
+  })
+
+  it('are bounded by account, by client and in the process', async () => {
+    for (const [queue, server, of] of [
+      [{ maxWaitingPerAccount: 1 }, {}, 'calls of harness/prod'],
+      [{ maxWaitingPerClient: 1 }, {}, 'calls of a'],
+      [{}, { maxWaiting: 1 }, 'calls of this process'],
+    ] as const) {
+      const { get, queue: rows } = await start(
+        { queue: { maxWait: '20s', ...queue } },
+        { server: { port: 0, ...server } },
+      )
+      await Promise.all([get('a'), get('a')])
+      const waiting = get('a')
+      await expect.poll(async () => (await rows()).length).toBe(1)
+      const refused = await get('a')
+      expect(refused.headers['x-sluice-error']).toBe('queue_full')
+      expect(refused.body).toContain(`1 ${of} are waiting already`)
+      await waiting
+    }
+  }, 30_000)
+})
