@@ -429,12 +429,12 @@ export class RedisLedger implements Ledger {
     const now = this.#clock.now()
     const at = reply[0]! / 1_000
     let left = reply[2]!
-    const taught = taughtBy(reply, left < wanted)
+    const hasSchedule = left < wanted || turn !== undefined
+    const taught = taughtBy(reply, hasSchedule)
     if (taught?.pauseMs !== undefined) home.pause(meter, now, taught.pauseMs)
     const usage = usageOf(meter, reply, taught)
     // What is leased to others comes back when they renew their leases.
-    const schedule =
-      left < wanted || turn !== undefined ? scheduleOf(meter, reply, { now, leasedMs: TICK_MS, taught }) : undefined
+    const schedule = hasSchedule ? scheduleOf(meter, reply, { now, leasedMs: TICK_MS, taught }) : undefined
     if (left > 0) home.granted(meter, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)

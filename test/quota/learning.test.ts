@@ -56,6 +56,16 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     return { kind: 'counted', limit: 0, units, tolerance: 2, resetMs: 10_000, isRefused: false, ...rest }
   }
 
+  it('is nothing as long as it teaches nothing, of calls that have waited too', async () => {
+    const { ledger, send } = setUp()
+    await send(reads, 3)
+    const turn = { queue: 'reads', costs: new Map([['a', 2]]) }
+    const { granted, usage, schedule } = await ledger.charge(reads, 2, turn)
+    expect(granted).toBe(2)
+    expect(usage[0]!.effective).toBeUndefined()
+    expect(schedule!.waitMs(100, 1_700_000_000_000)).toBeLessThan(2 * WINDOW_MS)
+  })
+
   it('that less remains than was thought holds at every gateway', async () => {
     const { ledger, other, send, pass } = setUp()
     await send(reads, 1, counted(61))

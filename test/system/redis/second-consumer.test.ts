@@ -103,10 +103,8 @@ it.each([
     expect(learned.ours.refused + refused).toBeGreaterThan(0)
     expect(refused / (accepted + refused)).toBeLessThan(isInFull ? 0.01 : 0.04)
     expect(wholeAfter).toBeLessThan(5)
-    // None of the upstream's; and next to none of ours, whose turn would have come too late.
-    const { '200': served = 0, broken = 0, '429 quota_exhausted': refusedByUs = 0, ...rest } = statuses
-    expect(rest).toEqual({})
-    expect(refusedByUs / (served + broken + refusedByUs)).toBeLessThan(0.03)
+    // Of the upstream's 429s they see none.
+    expect(Object.keys(statuses)).toEqual(['200'])
   },
   180_000,
 )
