@@ -412,6 +412,10 @@ export const UpstreamSchema = object({
   maxBody: Type.Optional(
     Type.Integer({ minimum: 0, description: 'Largest request body in bytes that is let through. Default: no limit.' }),
   ),
+  scrub: Type.Boolean({
+    default: true,
+    description: 'Whether the account’s credential is removed from responses that repeat it.',
+  }),
   cache: Type.Optional(UpstreamCacheSchema),
   tls: Type.Optional(TlsSchema),
   networkAccess: networkAccess('What calls to this upstream may reach'),

@@ -14,6 +14,8 @@ export interface Credential {
   readonly isRenewable: boolean
   /** Grows whenever another value is added than before. */
   readonly version: number
+  /** What a request with it shows to the upstream, which may repeat it; the empty text if that is no secret. */
+  readonly exposed: string
   /** Undefined if it can be added now; else when it can. Rejects with a `CredentialUnavailableError`. */
   ready?(): Promise<void> | undefined
   /**

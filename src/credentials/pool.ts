@@ -98,6 +98,10 @@ class Member implements Credential {
     return this.#inner.version
   }
 
+  get exposed(): string {
+    return this.#inner.exposed
+  }
+
   ready(): Promise<void> | undefined {
     return this.#inner.ready?.()
   }

@@ -116,6 +116,10 @@ class Canary implements Credential {
     return this.isRolledBack ? 2 * this.#old.version + 1 : 2 * this.#new.version
   }
 
+  get exposed(): string {
+    return (this.isRolledBack ? this.#old : this.#new).exposed
+  }
+
   ready(): Promise<void> | undefined {
     if (this.isRolledBack) return this.#old.ready?.()
     return this.#new.ready?.()?.catch((error: unknown) => {

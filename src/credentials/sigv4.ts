@@ -36,6 +36,11 @@ export class SigV4Credential implements Credential {
     return secretAccessKey.version + (sessionToken?.version ?? 0)
   }
 
+  /** The key itself is not sent, and a signature is good for one request only. */
+  get exposed(): string {
+    return this.#options.sessionToken?.reveal() ?? ''
+  }
+
   refused(status: number, version: number): boolean {
     // AWS answers 403 where others answer 401.
     return (status === 401 || status === 403) && version !== this.version

@@ -24,6 +24,10 @@ abstract class StaticCredential implements Credential {
     return this.value.version
   }
 
+  get exposed(): string {
+    return this.value.reveal()
+  }
+
   ready(): Promise<void> | undefined {
     if (!this.#isStale) return undefined
     this.#isStale = false

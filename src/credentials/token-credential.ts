@@ -17,6 +17,10 @@ export class TokenCredential implements Credential {
     return this.#keeper.version
   }
 
+  get exposed(): string {
+    return this.#keeper.text ?? ''
+  }
+
   ready(): Promise<void> | undefined {
     return this.#keeper.ready()
   }

@@ -3,6 +3,7 @@ import { isSame } from '../config/difference.ts'
 import type { UpstreamConfig } from '../config/schema.ts'
 import type { CredentialServices } from '../credentials/build.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'
+import { EchoGuard } from '../credentials/scrub.ts'
 import type { CredentialSet } from '../credentials/credential-set.ts'
 import type { LaneLabels, LaneMetrics } from '../observe/metrics.ts'
 import type { Ledger, Meter } from '../quota/ledger.ts'
@@ -41,6 +42,8 @@ export class Account {
   /** `upstream/account`. */
   readonly key: string
   readonly credential: CredentialSet | undefined
+  /** Undefined where nothing is to be looked for in responses. */
+  readonly echoes: EchoGuard | undefined
   /** Lower-case names of the headers that never go upstream as a client sent them: those of keys, and the account's. */
   readonly droppedNames: ReadonlySet<string>
   readonly lanes: Lanes
@@ -62,6 +65,10 @@ export class Account {
       previous !== undefined && isSame(previous.#madeOf, this.#madeOf)
         ? previous.credential
         : buildCredentialSet(place, config.accounts[name] ?? {}, services)
+    this.echoes =
+      this.credential === undefined || !config.scrub
+        ? undefined
+        : new EchoGuard({ upstream, account: name, ...services })
     const droppedNames = new Set([...keyHeaders, ...(this.credential?.headerNames ?? [])])
     // An account without a known id leaves it to the client to name it.
     if (config.accountHeader !== undefined && this.id !== undefined)

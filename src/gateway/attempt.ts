@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { Timer } from '../clock.ts'
 import type { Permit } from '../quota/permit.ts'
 import { parseRetryAfter } from '../resilience/backoff.ts'
+import type { Scrub } from '../credentials/scrub.ts'
 import type { BreakerPermit } from '../resilience/breaker.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, type RequestBody } from '../upstream/body.ts'
@@ -78,6 +79,8 @@ export interface AttemptOptions {
   /** Decides at the response's headers: a delay to repeat the call after, or undefined to deliver the response. */
   judge(ending: Ending): number | undefined
   readonly onlooker: Onlooker | undefined
+  /** Removes from the response what the upstream repeats of the request's credential. */
+  readonly scrub: Scrub | undefined
 }
 
 /** How long to wait at least before looking again whether a client has sent more: of the call's own time next to nothing may be left. */
@@ -223,6 +226,7 @@ class Exchange implements ResponseHandler, Runner {
 
   onResponseStart(_: unknown, status: number, fields: IncomingHttpHeaders, statusMessage?: string): void {
     if (this.#phase !== 'sent') return
+    this.#options.scrub?.head(fields)
     if (status < 200) return this.#inform(status, fields)
     const coding = fields['transfer-encoding']
     if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
@@ -261,7 +265,7 @@ class Exchange implements ResponseHandler, Runner {
     this.#phase = 'delivering'
     call.onHead?.()
     const headers = responseHeaders(fields, call.usage.length > 0)
-    const reason = reasonOf(statusMessage)
+    const reason = reasonOf(statusMessage, this.#options.scrub)
     onlooker?.begin(status, reason, fields, headers)
     if (this.#isWithoutClient) return
     ownHeaders(call, headers)
@@ -282,6 +286,7 @@ class Exchange implements ResponseHandler, Runner {
     permit.leave()
     breakerPermit.answered()
     breakerPermit.completed()
+    this.#options.scrub?.head(fields)
     call.upstreamMs += this.#elapsedMs
     call.onGone(undefined)
     const headers = responseHeaders(fields, call.usage.length > 0)
@@ -313,22 +318,36 @@ class Exchange implements ResponseHandler, Runner {
 
   onResponseData(controller: ResponseControl, chunk: Buffer): void {
     if (this.#phase === 'delivering') {
-      const { onlooker } = this.#options
-      onlooker?.piece(chunk)
-      if (this.#isWithoutClient) {
-        if (onlooker?.isAwaited !== true) this.#end({ kind: 'gone' })
-      } else if (this.#isHeadHeld && this.#firstChunk === undefined) this.#firstChunk = chunk
-      else if (!this.#write(chunk) && onlooker?.isAwaited !== true) this.#awaitClient(controller)
+      const { onlooker, scrub } = this.#options
+      const piece = scrub === undefined ? chunk : scrub.piece(chunk)
+      if (piece !== undefined && !this.#pass(piece) && onlooker?.isAwaited !== true) this.#awaitClient(controller)
     } else if (this.#phase === 'draining') {
       this.#drainedBytes += chunk.length
       if (this.#drainedBytes > DRAIN_BYTES) controller.abort(ENDED)
     }
   }
 
+  /** Gives a piece of the body to whoever wants it; returns whether the client takes more. */
+  #pass(piece: Buffer): boolean {
+    const { onlooker } = this.#options
+    onlooker?.piece(piece)
+    if (this.#isWithoutClient) {
+      if (onlooker?.isAwaited !== true) this.#end({ kind: 'gone' })
+      return true
+    }
+    if (!this.#isHeadHeld || this.#firstChunk !== undefined) return this.#write(piece)
+    this.#firstChunk = piece
+    return true
+  }
+
   onResponseEnd(_: unknown, trailers: IncomingHttpHeaders): void {
     if (this.#isGood) this.#options.breakerPermit.completed()
     if (this.#phase !== 'delivering') return
-    this.#options.onlooker?.end()
+    const { onlooker, scrub } = this.#options
+    const rest = scrub?.rest()
+    if (rest !== undefined) this.#pass(rest)
+    onlooker?.end()
+    scrub?.trailers(trailers)
     if (this.#isWithoutClient) {
       this.#phase = 'over'
       return this.#conclude({ kind: 'gone' })
@@ -473,8 +492,9 @@ function isMisuse(error: Error): boolean {
 }
 
 /** A reason phrase may hold bytes that Node does not send; nobody needs it (RFC 9112 §4). */
-function reasonOf(phrase = ''): string {
-  return /[^\t -~]/.test(phrase) ? '' : phrase
+function reasonOf(phrase = '', scrub?: Scrub): string {
+  if (/[^\t -~]/.test(phrase)) return ''
+  return scrub === undefined ? phrase : scrub.text(phrase, 'header')
 }
 
 const ENDED = new Error('the attempt is over')

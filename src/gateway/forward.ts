@@ -300,6 +300,7 @@ class Forwarding {
       limitedBy: timeouts.headers <= leftMs ? 'headers' : 'total',
       judge: (ending) => this.#repeatAfter(ending),
       onlooker: this.#onlooker,
+      scrub: this.#proof && this.#target.account.echoes?.against(this.#proof.exposed, this.#call.id),
     }
   }
 

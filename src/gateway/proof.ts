@@ -11,6 +11,8 @@ export class Proof {
   /** Of what the last attempt was sent with. */
   #version = -1
   #isRenewed = false
+  /** What the last attempt showed to the upstream. */
+  #exposed = ''
 
   constructor(credential: Credential, route: Route) {
     this.#credential = credential
@@ -31,6 +33,11 @@ export class Proof {
   addTo(request: Unproven): void {
     this.#version = this.#credential.version
     this.#credential.addTo(request, this.#route)
+    this.#exposed = this.#credential.exposed
+  }
+
+  get exposed(): string {
+    return this.#exposed
   }
 
   /**

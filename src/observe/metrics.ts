@@ -109,6 +109,10 @@ export class Metrics {
     'credential_rollbacks',
     'New credentials that the upstream refused, after which the old ones stayed in force.',
   )
+  readonly credentialsScrubbed = this.#counter(
+    'credentials_scrubbed',
+    'Responses in which an upstream repeated the credential that it was sent, and from which that was removed.',
+  )
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
   readonly reloads = reloadCounts(this.registry)
   #observed: Observed | undefined

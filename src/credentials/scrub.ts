@@ -1,0 +1,189 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Clock } from '../clock.ts'
+import type { Logger } from '../observe/log.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import { formsOf } from './forms.ts'
+
+/** How long no response may have repeated a credential before it is worth a line in the log again. */
+const EPISODE_MS = 60_000
+/** Of rotations and pools; a token that was renewed long ago is in no request any more. */
+const MOST_KEPT = 32
+
+interface EchoOptions {
+  readonly upstream: string
+  readonly account: string
+  readonly metrics: Metrics
+  readonly clock: Clock
+  readonly logger?: Logger | undefined
+}
+
+/** Where in a response a credential was. */
+type Place = 'header' | 'body' | 'trailer'
+
+/** Looks for the credentials of one account in what its upstream answers, counts what it finds, and tells the log once an episode. */
+export class EchoGuard {
+  readonly #options: EchoOptions
+  readonly #count: ReturnType<Metrics['credentialsScrubbed']['of']>
+  readonly #needles = new Map<string, Needles | undefined>()
+  #foundAt = -Infinity
+
+  constructor(options: EchoOptions) {
+    const { metrics, upstream, account } = options
+    this.#options = options
+    this.#count = metrics.credentialsScrubbed.of({ upstream, account })
+  }
+
+  /** For the response to one request that showed this text to the upstream; undefined where there is nothing to look for. */
+  against(exposed: string, correlationId: string): Scrub | undefined {
+    let needles = this.#needles.get(exposed)
+    if (needles === undefined && !this.#needles.has(exposed)) {
+      if (this.#needles.size >= MOST_KEPT) this.#needles.clear()
+      needles = needlesOf(exposed)
+      this.#needles.set(exposed, needles)
+    }
+    return needles && new Scrub(needles, (place) => this.#found(place, correlationId))
+  }
+
+  #found(place: Place, correlationId: string): void {
+    const { upstream, account, clock, logger } = this.#options
+    this.#count.increment(correlationId)
+    const now = clock.now()
+    const isNew = now - this.#foundAt > EPISODE_MS
+    this.#foundAt = now
+    if (isNew)
+      logger?.warn({ upstream, account, place, correlationId }, 'an upstream repeated its credential: it was scrubbed')
+  }
+}
+
+/** What to look for, made once a credential. */
+interface Needles {
+  readonly texts: readonly string[]
+  readonly buffers: readonly Buffer[]
+  readonly shortest: number
+  /** 1 for each byte that is in any of them. */
+  readonly bytes: Uint8Array
+}
+
+function needlesOf(exposed: string): Needles | undefined {
+  const texts = formsOf(exposed)
+  if (texts.length === 0) return undefined
+  const buffers = texts.map((text) => Buffer.from(text))
+  const bytes = new Uint8Array(256)
+  for (const buffer of buffers) for (const byte of buffer) bytes[byte] = 1
+  return { texts, buffers, shortest: Math.min(...texts.map(({ length }) => length)), bytes }
+}
+
+const TEXT =
+  /^\s*(?:text\/|application\/(?:[\w.+-]*(?:json|xml|javascript|yaml|ndjson)|x-www-form-urlencoded|graphql))/i
+
+/**
+ * Puts asterisks in the place of a credential, as many as it had bytes, so that lengths stay true. Headers and trailers are
+ * looked into always, bodies if they are text that is not compressed.
+ */
+export class Scrub {
+  readonly #needles: Needles
+  readonly #onFound: (place: Place) => void
+  #isFound = false
+  #looksIntoBody = false
+  /** The end of what came last, where a needle may begin. */
+  #tail: Buffer | undefined
+
+  constructor(needles: Needles, onFound: (place: Place) => void) {
+    this.#needles = needles
+    this.#onFound = onFound
+  }
+
+  /** Scrubs the headers in place, and learns from them what the body is. */
+  head(fields: IncomingHttpHeaders): void {
+    this.#fields(fields, 'header')
+    // A field that came several times is a list.
+    const { 'content-type': type, 'content-encoding': coding } = fields as NodeJS.Dict<string | string[]>
+    const isPlain = coding === undefined || String(coding).trim().toLowerCase() === 'identity'
+    // A page of an error may come without a type.
+    this.#looksIntoBody = isPlain && (type === undefined || TEXT.test(String(type)))
+  }
+
+  trailers(fields: IncomingHttpHeaders): void {
+    this.#fields(fields, 'trailer')
+  }
+
+  #fields(fields: IncomingHttpHeaders, place: Place): void {
+    for (const name in fields) {
+      const value = fields[name]
+      if (typeof value === 'string') {
+        // Most are shorter than any credential.
+        if (value.length >= this.#needles.shortest) fields[name] = this.text(value, place)
+      } else if (value !== undefined) fields[name] = value.map((one) => this.text(one, place))
+    }
+  }
+
+  text(value: string, place: Place): string {
+    let scrubbed = value
+    for (const needle of this.#needles.texts) {
+      if (scrubbed.includes(needle)) scrubbed = scrubbed.replaceAll(needle, '*'.repeat(needle.length))
+    }
+    if (scrubbed !== value) this.#note(place)
+    return scrubbed
+  }
+
+  /**
+   * The next piece of the body, scrubbed; undefined if all of it has to wait for the piece after it. No more waits than what
+   * may be the beginning of a credential.
+   */
+  piece(chunk: Buffer): Buffer | undefined {
+    if (!this.#looksIntoBody) return chunk
+    const whole = this.#tail === undefined ? chunk : Buffer.concat([this.#tail, chunk])
+    const scrubbed = this.#scrubBytes(whole)
+    const tailAt = this.#beginningAt(scrubbed)
+    if (tailAt === scrubbed.length) {
+      this.#tail = undefined
+      return scrubbed
+    }
+    this.#tail = scrubbed.subarray(tailAt)
+    return tailAt === 0 ? undefined : scrubbed.subarray(0, tailAt)
+  }
+
+  /** What was held back and is no credential after all. */
+  rest(): Buffer | undefined {
+    const tail = this.#tail
+    this.#tail = undefined
+    return tail
+  }
+
+  #scrubBytes(chunk: Buffer): Buffer {
+    const { buffers, shortest } = this.#needles
+    if (chunk.length < shortest) return chunk
+    let scrubbed = chunk
+    for (const needle of buffers) {
+      for (let at = scrubbed.indexOf(needle); at >= 0; at = scrubbed.indexOf(needle, at + needle.length)) {
+        // The memory is the transport's.
+        if (scrubbed === chunk) scrubbed = Buffer.from(chunk)
+        scrubbed.fill('*', at, at + needle.length)
+      }
+    }
+    if (scrubbed !== chunk) this.#note('body')
+    return scrubbed
+  }
+
+  /** Where the first needle begins that could go on behind the end; the length if none does. */
+  #beginningAt(chunk: Buffer): number {
+    const { buffers, bytes } = this.#needles
+    const { length } = chunk
+    // Lines, events and JSON end with what is in no credential.
+    if (length === 0 || bytes[chunk[length - 1]!] === 0) return length
+    let first = length
+    for (const needle of buffers) {
+      const from = Math.max(0, length - needle.length + 1)
+      for (let at = chunk.indexOf(needle[0]!, from); at >= 0 && at < first; at = chunk.indexOf(needle[0]!, at + 1)) {
+        if (needle.compare(chunk, at, length, 0, length - at) === 0) first = at
+      }
+    }
+    return first
+  }
+
+  #note(place: Place): void {
+    if (this.#isFound) return
+    this.#isFound = true
+    this.#onFound(place)
+  }
+}
