@@ -183,6 +183,12 @@ function startGateway(upstreamUrl: string, store: string): Promise<Running> {
           retry: { retries: 1, baseDelay: '5ms', maxDelay: '5ms', statuses: [425] },
           breaker: { failures: 5, reset: '1h' },
         },
+        cached: {
+          preset: 'harness',
+          url: upstreamUrl,
+          accounts: { demo: { id: ACCOUNT, credential: { value: `pat.${ACCOUNT}.sandbox.nosecret` } } },
+          cache: { routes: 'proposed', freshFor: '1h' },
+        },
         // One that has failed must not keep calls from the other.
         failing: {
           url: upstreamUrl,
@@ -211,6 +217,7 @@ async function makeEverythingHappen(url: string, sandbox: Sandbox, store: string
     await Promise.all(Array.from({ length: count }, () => call(path, options)))
   }
   await times(10, '/harness/ng/api/projects')
+  for (let reads = 0; reads < 3; reads++) await call('/cached/ng/api/projects')
   await call('/harness/ng/api/webhook', { method: 'POST', headers: { 'x-correlation-id': `event-of-${round}` } })
   await call('/harness/ng/api/projects', { headers: { 'x-sluice-key': 'slk_unknown', 'x-correlation-id': '"\\{}#,=' } })
   await call('/nowhere', { headers: { 'x-correlation-id': 'x'.repeat(128) } })

@@ -37,7 +37,9 @@ describe('a gateway whose calls end in every way', () => {
       // What a refusal came too early for.
       if (isRefused) expect(['upstream', 'account', 'class']).toEqual(expect.arrayContaining(missing))
       else expect(missing).toEqual([])
-      const others = Object.keys(line).filter((field) => ![...shown, 'wouldDeny', 'cache'].includes(field))
+      const others = Object.keys(line).filter(
+        (field) => ![...shown, 'wouldDeny', 'cache', 'expectedMs'].includes(field),
+      )
       expect(others).toEqual(isRefused ? ['reason'] : [])
     }
   })
