@@ -23,6 +23,7 @@ export function buildApp(
 ): FastifyInstance {
   const http = {
     maxHeaderSize: maxHeaderBytes,
+    requireHostHeader: false, // refused in our own words
     headersTimeout: headTimeout,
     // Node looks every half a minute otherwise.
     connectionsCheckingInterval: Math.min(headTimeout / 2, LOOK_AT_HEADS_MS),

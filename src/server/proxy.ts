@@ -17,6 +17,7 @@ import type { Log } from '../observe/log.ts'
 import { CallMetrics, type Metrics } from '../observe/metrics.ts'
 import { normalizePath, redactPath } from '../routing/path.ts'
 import { closeAfter, refuse } from './respond.ts'
+import { whyMalformed } from './well-formed.ts'
 
 export interface ProxyOptions {
   /** The configuration in force; read once a call. */
@@ -120,8 +121,13 @@ export class Proxy {
   }
 
   #identify(call: Call): Target | Failure {
-    const { method = '', headers, rawHeaders, socket } = call.request
-    if (hasSeveralHosts(rawHeaders)) return { kind: 'invalid_request', message: 'the request must have one Host only' }
+    const { method = '', headers, socket } = call.request
+    const malformed = whyMalformed(call.request)
+    if (malformed !== undefined) {
+      // Where the next request begins may be just as unclear.
+      call.response.shouldKeepAlive = false
+      return { kind: 'invalid_request', message: malformed }
+    }
     const blockedMs = this.#options.guard?.blockedMs(socket.remoteAddress) ?? 0
     const head = { method, url: originalUrl(call.request), headers, connection: socket, blockedMs }
     const target = identify(call.snapshot, head, call)
@@ -203,16 +209,6 @@ export class Proxy {
 export function correlationId({ headers }: IncomingMessage): string {
   const given = headers['x-correlation-id'] ?? headers['x-request-id']
   return typeof given === 'string' && /^[\x21-\x7e]{1,128}$/.test(given) ? given : randomUUIDv7()
-}
-
-/** Such a request must be refused (RFC 9112 §3.2): who reads the first one and who the last do not agree where it goes. */
-function hasSeveralHosts(rawHeaders: readonly string[]): boolean {
-  let count = 0
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    const name = rawHeaders[i]!
-    if (name.length === 4 && name.toLowerCase() === 'host') count++
-  }
-  return count > 1
 }
 
 /** The request target before the server framework looked at it. */

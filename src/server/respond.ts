@@ -4,6 +4,7 @@ import Negotiator from 'negotiator'
 import type { Call } from '../gateway/call.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
 import { ownHeaders } from '../gateway/own-headers.ts'
+import { isHttp2 } from './well-formed.ts'
 
 const JSON_TYPE = 'application/json'
 const PROBLEM_TYPE = 'application/problem+json'
@@ -100,7 +101,7 @@ function isLong(headers: Record<string, unknown>): boolean {
 
 /** Closes the connection behind the response, but leaves a client that is still sending the time to read it. */
 export function closeAfter({ request, response }: Call): void {
-  if (request.httpVersionMajor === 2) return endStreamAfter({ request, response })
+  if (isHttp2(request)) return endStreamAfter({ request, response })
   const { socket } = request
   // Node would destroy the connection behind the last response on it. Whatever the client still sends is then answered by a
   // reset, which takes the response away from it before it was read (RFC 9112 §9.6).
