@@ -1,6 +1,7 @@
 import { type Grant, type Meter, StoreUnavailableError } from '../quota/ledger.ts'
 import type { Call, Target } from './call.ts'
-import { type Environment, forward, type Forwarded } from './forward.ts'
+import { type Environment, forward } from './forward.ts'
+import type { Forwarded } from './forwarded.ts'
 
 /**
  * Forwards a call of a client that has a budget of its own. A call is charged once, however often it is sent; one that is

@@ -18,13 +18,13 @@ import { responseHeaders } from '../upstream/headers.ts'
 import type { Onlooker, Taken } from './attempt.ts'
 import { Call, type Target } from './call.ts'
 import { type Failure, TROUBLE_OF } from './failure.ts'
-import type { Forwarded, Send } from './forward.ts'
+import type { Send } from './forward.ts'
+import { type Forwarded, GONE } from './forwarded.ts'
 import { nobodysResponse } from './nobody.ts'
 import { outgoingRequest } from './outgoing.ts'
 import { ownHeaders } from './own-headers.ts'
 
 const DELIVERED: Forwarded = { kind: 'delivered' }
-const GONE: Forwarded = { kind: 'client_gone' }
 /** RFC 5861 §4. */
 const ERRORS = new Set([500, 502, 503, 504])
 

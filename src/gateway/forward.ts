@@ -3,9 +3,8 @@ import type { Client } from '../clients/client.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../quota/ledger.ts'
 import type { Permit } from '../quota/permit.ts'
-import type { Admission, Closing, Shortage } from '../quota/waiting-room.ts'
+import type { Admission } from '../quota/waiting-room.ts'
 import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
-import { AddressError } from '../upstream/guarded-lookup.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
 import { normalizePath } from '../routing/path.ts'
 import { isSafeMethod } from '../routing/route.ts'
@@ -24,15 +23,24 @@ import {
 } from './attempt.ts'
 import type { Call, Target } from './call.ts'
 import { type Answered, decide, type Ending, type RepeatPolicy } from './decide.ts'
-import { type Failure, isFailure } from './failure.ts'
+import { isFailure } from './failure.ts'
+import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
 import type { LastCall } from './last-call.ts'
 import { outgoingRequest } from './outgoing.ts'
 import { Proof } from './proof.ts'
+import {
+  bodyFailed,
+  breakerOpen,
+  DRAINING,
+  notAdmitted,
+  OUT_OF_TIME,
+  storeUnavailable,
+  tooManyWebSockets,
+  unanswered,
+  unsendable,
+} from './refusals.ts'
 import type { Upstream } from './snapshot.ts'
 
-/** How a call ended: answered in full, given up by its client, broken off in the middle, or to be refused. */
-export type Forwarded = { readonly kind: 'delivered' | 'client_gone' | 'broken_off' } | Refused
-export type Refused = { readonly kind: 'refused'; readonly failure: Failure }
 type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
 
 export interface Environment {
@@ -59,11 +67,8 @@ function sendOnly(call: Call, target: Target, env: Environment): Promise<Forward
 
 /** A WebSocket needs one of a few places, from before its handshake to its end. */
 async function withPlace(upstream: Upstream, run: () => Promise<Forwarded>): Promise<Forwarded> {
-  const { webSockets, name } = upstream
-  if (webSockets.open >= webSockets.most) {
-    const message = `${webSockets.most} WebSockets to ${name} are open, and no more may be`
-    return refused({ kind: 'quota_exhausted', message })
-  }
+  const { webSockets } = upstream
+  if (webSockets.open >= webSockets.most) return refused(tooManyWebSockets(upstream))
   webSockets.open++
   try {
     return await run()
@@ -77,7 +82,6 @@ export type Send = (call: Call, target: Target, onlooker: Onlooker | undefined) 
 
 /** Of a call that was throttled its turn need not come at the very end of the pause. */
 const TURN_MS = 250
-const GONE: Forwarded = { kind: 'client_gone' }
 
 class Forwarding {
   readonly #call: Call
@@ -211,22 +215,12 @@ class Forwarding {
       case 'gone':
         return GONE
       case 'closed':
-        return refused(closedFailure(admission.because, lane))
-      case 'quota_exhausted': {
+        return refused(notAdmitted(admission, lane, client))
+      case 'quota_exhausted':
+      case 'share_exceeded':
+      case 'queue_full':
         call.usage = admission.usage
-        const message = tooLateMessage(lane, admission.because)
-        return refused({ kind: 'quota_exhausted', message, retryAfterMs: admission.waitMs })
-      }
-      case 'share_exceeded': {
-        call.usage = admission.usage
-        const message = shareMessage(lane, client)
-        return refused({ kind: 'share_exceeded', message, retryAfterMs: admission.waitMs })
-      }
-      case 'queue_full': {
-        call.usage = admission.usage
-        const message = `${admission.full.most} ${admission.full.of} are waiting already`
-        return refused({ kind: 'queue_full', message, retryAfterMs: admission.waitMs })
-      }
+        return refused(notAdmitted(admission, lane, client))
     }
   }
 
@@ -236,8 +230,7 @@ class Forwarding {
     call.waitedMs += call.clock.now() - enteredAt
     call.isStoreDegraded = true
     this.#env.metrics.storeFailed(call.id)
-    const message = 'the quota store can’t be reached, so the call can’t be kept inside the quota'
-    return refused({ kind: 'store_unavailable', message, retryAfterMs: 1_000, cause: error })
+    return refused(storeUnavailable(error))
   }
 
   /** Sends the call once. */
@@ -281,7 +274,7 @@ class Forwarding {
       case 'failed': {
         const delayMs = this.#repeatAfter(result.ending)
         if (delayMs !== undefined) return { kind: 'repeat', delayMs }
-        return refused(failureOf(result.ending, upstream, result.cause))
+        return refused(unanswered(result.ending, upstream, result.cause))
       }
     }
   }
@@ -398,20 +391,13 @@ class Forwarding {
   }
 
   #tooLate(): Refused {
-    const { upstream } = this.#target
-    upstream.timeouts.total.increment(this.#call.id)
-    const message = 'the time that its X-Sluice-Timeout gives the call was over before it could be sent'
-    return refused({ kind: 'timeout', message })
+    this.#target.upstream.timeouts.total.increment(this.#call.id)
+    return refused(OUT_OF_TIME)
   }
 
   #breakerOpen(): Refused {
-    const { name } = this.#target.upstream
-    const breaker = this.#breaker
-    this.#call.breaker = breaker.state
-    const message = breaker.isHeld
-      ? `calls to ${name} are refused until an operator allows them again`
-      : `${name} kept failing, so calls to it are refused for a while`
-    return refused({ kind: 'breaker_open', message, retryAfterMs: breaker.retryAfterMs })
+    this.#call.breaker = this.#breaker.state
+    return refused(breakerOpen(this.#target.upstream, this.#breaker))
   }
 }
 
@@ -439,44 +425,6 @@ function bodyOf(
 function giveBack(permit: Permit): void {
   permit.refund()
   permit.leave()
-}
-
-function refused(failure: Failure): Refused {
-  return { kind: 'refused', failure }
-}
-
-function tooLateMessage(lane: Lane, because: Shortage): string {
-  const late = 'and its turn would come later than the call may wait'
-  switch (because) {
-    case 'quota':
-      return `the ${lane.labels.class} quota of ${nameOf(lane)} is used up, ${late}`
-    case 'concurrency':
-      return `as many ${lane.labels.class} calls of ${nameOf(lane)} are in flight as may be at once, ${late}`
-  }
-}
-
-const DRAINING: Failure = { kind: 'draining', message: 'the gateway stops, and the call’s turn would come too late' }
-
-function closedFailure(because: Closing, lane: Lane): Failure {
-  switch (because) {
-    case 'removed':
-      return {
-        kind: 'credential_unavailable',
-        message: `${nameOf(lane)} was taken out of the configuration while the call waited`,
-      }
-    case 'draining':
-      return DRAINING
-  }
-}
-
-function shareMessage(lane: Lane, { name }: Client): string {
-  const quota = `the ${lane.labels.class} quota of ${nameOf(lane)}`
-  return `other clients wait for ${quota} too, and the turn of ${name} would come later than the call may wait`
-}
-
-/** The account; the home of its meter may be the whole upstream. */
-function nameOf({ labels: { upstream, account } }: Lane): string {
-  return `${upstream}/${account}`
 }
 
 function noteUsage({ usage, id }: Call, { watches }: Lane): void {
@@ -511,48 +459,6 @@ function countTimeout({ id }: Call, { timeouts }: Upstream, result: AttemptResul
   }
 }
 
-function endOfBody({ kind }: BodyError, { config: { maxBody, minBodyRate, timeouts } }: Upstream): Forwarded {
-  switch (kind) {
-    case 'too_large': {
-      const message = `the request body is larger than the ${maxBody} bytes allowed`
-      return refused({ kind: 'body_too_large', message })
-    }
-    case 'stalled':
-      return refused({ kind: 'invalid_request', message: `no more of the request body came for ${timeouts.idle} ms` })
-    case 'slow': {
-      const message = `the request body came more slowly than ${minBodyRate} bytes a second`
-      return refused({ kind: 'invalid_request', message })
-    }
-    case 'gone':
-      return GONE
-  }
-}
-
-function unsendable(cause: unknown): Failure {
-  if (cause instanceof AddressError) return { kind: 'forbidden', message: cause.message, cause }
-  return { kind: 'invalid_request', message: 'the request can’t be sent on as it is', cause }
-}
-
-function failureOf(ending: Ending, { name, config: { timeouts } }: Upstream, cause: unknown): Failure {
-  const code = (cause as { code?: unknown } | undefined)?.code
-  const why = typeof code === 'string' ? ` (${code})` : ''
-  switch (ending.kind) {
-    case 'timeout': {
-      const message =
-        ending.phase === 'headers'
-          ? `${name} sent no response headers for ${timeouts.headers} ms`
-          : `${name} did not answer in all the time that the call may take`
-      return { kind: 'timeout', message, cause }
-    }
-    case 'unreachable':
-      if (cause instanceof ConnectTimeout) {
-        const { phase } = cause
-        const what = phase === 'tls' ? 'a TLS handshake' : 'a connection'
-        const message = `${what} with ${name} took longer than ${timeouts[phase]} ms; nothing was sent`
-        return { kind: 'unreachable', message, cause }
-      }
-      return { kind: 'unreachable', message: `${name} could not be reached${why}; nothing was sent`, cause }
-    default:
-      return { kind: 'interrupted', message: `${name} broke the connection before it answered${why}`, cause }
-  }
+function endOfBody({ kind }: BodyError, upstream: Upstream): Forwarded {
+  return kind === 'gone' ? GONE : refused(bodyFailed(kind, upstream))
 }

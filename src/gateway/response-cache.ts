@@ -7,7 +7,8 @@ import type { Onlooker } from './attempt.ts'
 import { CachedRead } from './cached-read.ts'
 import type { Call, Target } from './call.ts'
 import type { FailureKind } from './failure.ts'
-import type { Forwarded, Send } from './forward.ts'
+import type { Send } from './forward.ts'
+import type { Forwarded } from './forwarded.ts'
 
 /**
  * The cache of an upstream (RFC 9111): answers reads of its cached routes from what is kept, asks upstream for the rest, and

@@ -1,0 +1,136 @@
+import type { Client } from '../clients/client.ts'
+import type { Admission, Closing, Shortage } from '../quota/waiting-room.ts'
+import type { Breaker } from '../resilience/breaker.ts'
+import type { BodyErrorKind } from '../upstream/body.ts'
+import { ConnectTimeout } from '../upstream/connect.ts'
+import { AddressError } from '../upstream/guarded-lookup.ts'
+import type { Lane } from './account.ts'
+import type { Ending } from './decide.ts'
+import type { Failure } from './failure.ts'
+import type { Upstream } from './snapshot.ts'
+
+// What a client is told when its call is not forwarded, in the order in which it may happen to a call.
+
+export function tooManyWebSockets({ name, webSockets: { most } }: Upstream): Failure {
+  return { kind: 'quota_exhausted', message: `${most} WebSockets to ${name} are open, and no more may be` }
+}
+
+export function breakerOpen({ name }: Upstream, breaker: Breaker): Failure {
+  const message = breaker.isHeld
+    ? `calls to ${name} are refused until an operator allows them again`
+    : `${name} kept failing, so calls to it are refused for a while`
+  return { kind: 'breaker_open', message, retryAfterMs: breaker.retryAfterMs }
+}
+
+/** The client's body did not come as it must. */
+export function bodyFailed(kind: Exclude<BodyErrorKind, 'gone'>, { config }: Upstream): Failure {
+  switch (kind) {
+    case 'too_large':
+      return { kind: 'body_too_large', message: `the request body is larger than the ${config.maxBody} bytes allowed` }
+    case 'stalled':
+      return { kind: 'invalid_request', message: `no more of the request body came for ${config.timeouts.idle} ms` }
+    case 'slow': {
+      const message = `the request body came more slowly than ${config.minBodyRate} bytes a second`
+      return { kind: 'invalid_request', message }
+    }
+  }
+}
+
+export const OUT_OF_TIME: Failure = {
+  kind: 'timeout',
+  message: 'the time that its X-Sluice-Timeout gives the call was over before it could be sent',
+}
+
+export const DRAINING: Failure = {
+  kind: 'draining',
+  message: 'the gateway stops, and the call’s turn would come too late',
+}
+
+/** The waiting room did not let the call through. */
+export function notAdmitted(
+  admission: Exclude<Admission, { kind: 'admitted' | 'gone' }>,
+  lane: Lane,
+  client: Client,
+): Failure {
+  switch (admission.kind) {
+    case 'closed':
+      return roomClosed(admission.because, lane)
+    case 'quota_exhausted':
+      return { kind: 'quota_exhausted', message: tooLate(lane, admission.because), retryAfterMs: admission.waitMs }
+    case 'share_exceeded': {
+      const quota = quotaOf(lane)
+      const message = `other clients wait for ${quota} too, and the turn of ${client.name} would come later than the call may wait`
+      return { kind: 'share_exceeded', message, retryAfterMs: admission.waitMs }
+    }
+    case 'queue_full': {
+      const { most, of } = admission.full
+      return { kind: 'queue_full', message: `${most} ${of} are waiting already`, retryAfterMs: admission.waitMs }
+    }
+  }
+}
+
+function roomClosed(because: Closing, lane: Lane): Failure {
+  switch (because) {
+    case 'removed': {
+      const message = `${nameOf(lane)} was taken out of the configuration while the call waited`
+      return { kind: 'credential_unavailable', message }
+    }
+    case 'draining':
+      return DRAINING
+  }
+}
+
+function tooLate(lane: Lane, because: Shortage): string {
+  const late = 'and its turn would come later than the call may wait'
+  switch (because) {
+    case 'quota':
+      return `${quotaOf(lane)} is used up, ${late}`
+    case 'concurrency':
+      return `as many ${lane.labels.class} calls of ${nameOf(lane)} are in flight as may be at once, ${late}`
+  }
+}
+
+function quotaOf(lane: Lane): string {
+  return `the ${lane.labels.class} quota of ${nameOf(lane)}`
+}
+
+/** The account; the home of its meter may be the whole upstream. */
+function nameOf({ labels: { upstream, account } }: Lane): string {
+  return `${upstream}/${account}`
+}
+
+export function storeUnavailable(cause: Error): Failure {
+  const message = 'the quota store can’t be reached, so the call can’t be kept inside the quota'
+  return { kind: 'store_unavailable', message, retryAfterMs: 1_000, cause }
+}
+
+/** The transport does not take the request. */
+export function unsendable(cause: unknown): Failure {
+  if (cause instanceof AddressError) return { kind: 'forbidden', message: cause.message, cause }
+  return { kind: 'invalid_request', message: 'the request can’t be sent on as it is', cause }
+}
+
+/** The last attempt ended without a response. */
+export function unanswered(ending: Ending, { name, config: { timeouts } }: Upstream, cause: unknown): Failure {
+  const code = (cause as { code?: unknown } | undefined)?.code
+  const why = typeof code === 'string' ? ` (${code})` : ''
+  switch (ending.kind) {
+    case 'timeout': {
+      const message =
+        ending.phase === 'headers'
+          ? `${name} sent no response headers for ${timeouts.headers} ms`
+          : `${name} did not answer in all the time that the call may take`
+      return { kind: 'timeout', message, cause }
+    }
+    case 'unreachable':
+      if (cause instanceof ConnectTimeout) {
+        const { phase } = cause
+        const what = phase === 'tls' ? 'a TLS handshake' : 'a connection'
+        const message = `${what} with ${name} took longer than ${timeouts[phase]} ms; nothing was sent`
+        return { kind: 'unreachable', message, cause }
+      }
+      return { kind: 'unreachable', message: `${name} could not be reached${why}; nothing was sent`, cause }
+    default:
+      return { kind: 'interrupted', message: `${name} broke the connection before it answered${why}`, cause }
+  }
+}
