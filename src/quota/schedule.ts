@@ -11,6 +11,9 @@ interface LimitSchedule {
   readonly releases: readonly Release[]
 }
 
+/** Where it is not known when enough comes back, it is worth asking again after a window, and never sooner than this. */
+const ASK_AGAIN_MS = 100
+
 /** When how much of a meter comes back, as known at one moment: what the waiting room computes its ETAs from. */
 export class Schedule {
   readonly #takenAt: number
@@ -42,7 +45,10 @@ export class Schedule {
     return time < this.#takenAt ? 0 : this.freeAt(time)
   }
 
-  /** How many calls can be admitted at `now`, as far as this snapshot tells. */
+  /**
+   * How many calls can be admitted at `now`, as far as this snapshot tells. Once the wait for one call is over it is one at
+   * least, even where what is known to come back does not suffice: else nobody would ever ask again.
+   */
   freeAt(now: number): number {
     if (now < this.#notBefore) return 0
     let least = Infinity
@@ -54,7 +60,7 @@ export class Schedule {
       }
       least = Math.min(least, Math.floor(sum / units))
     }
-    return least
+    return least < 1 && this.waitMs(1, now) === 0 ? 1 : least
   }
 }
 
@@ -71,5 +77,5 @@ function waitForLimit({ limit, units, free, releases }: LimitSchedule, calls: nu
     missing -= release.units
     if (missing <= 0) return waitMs + release.inMs + (release.isInFlight === true ? latencyMs : 0)
   }
-  return waitMs + windowMs
+  return waitMs + Math.max(windowMs, ASK_AGAIN_MS)
 }
