@@ -69,6 +69,9 @@ function toReference(whole: string): Reference {
   return { kind: inner.slice(0, Math.max(colon, 0)), name: inner.slice(colon + 1) }
 }
 
+/** To fetch, a configuration must say where from, and nothing that waits for it may be part of that. */
+const NOT_FETCHED = 'something else in the file is wrong, or it stands in store or secrets itself'
+
 /**
  * Looks up the environment, files (from `folder`), and what was fetched beforehand, by the key of its reference. `onFile` is
  * called with every file before it is read.
@@ -95,7 +98,7 @@ export function lookUpWith(
       }
       case 'secret':
       case 'vault':
-        return fetched.get(keyOf(reference)) ?? { problem: `the ${kind} ${name} is not known` }
+        return fetched.get(keyOf(reference)) ?? { problem: `the ${kind} ${name} was not looked up: ${NOT_FETCHED}` }
       case '':
         return {
           problem: 'a reference names no source; write ${env:NAME} or ${file:/path}, and $${ where a text has ${ in it',

@@ -37,7 +37,11 @@ export function problemBody({ status, code, message, errors }: AdminProblem): ob
     detail: message,
     ...(errors.length === 0
       ? {}
-      : { errors: errors.map(({ path, message }) => ({ path: formatPath(path), message })) }),
+      : {
+          errors: errors.map(({ path, message }) =>
+            path.length === 0 ? { message } : { path: formatPath(path), message },
+          ),
+        }),
   }
 }
 

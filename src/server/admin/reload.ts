@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { Controls } from '../admin.ts'
 import type { Management } from './management.ts'
+import { AdminProblem } from './problem.ts'
 
 /** `POST /reload`: reads the configuration anew, as SIGHUP does. 422 with every problem if it stays as it was. */
 export function reloadRoute(
@@ -8,9 +9,9 @@ export function reloadRoute(
   { reload }: Pick<Controls, 'reload'>,
   { audit }: Pick<Management, 'audit'>,
 ): void {
-  api.post('/reload', async (request, reply) => {
+  api.post('/reload', async ({ actor }) => {
     const reloaded = await reload()
-    await audit.record(request.actor, {
+    await audit.record(actor, {
       action: 'config.reload',
       target: 'config',
       name: 'config',
@@ -18,7 +19,8 @@ export function reloadRoute(
       after: reloaded,
     })
     if (reloaded.result === 'rejected') {
-      return reply.code(422).send({ code: 'INVALID_CONFIG', problems: reloaded.problems })
+      const errors = reloaded.problems.map((message) => ({ path: [], message }))
+      throw new AdminProblem(422, 'INVALID_CONFIG', 'the configuration before stays in force', errors)
     }
     return { data: reloaded }
   })
