@@ -212,7 +212,8 @@ function validate(raw: unknown, references: References): { config?: Config; prob
       else found.addUnlessCausedByOthers(problem)
     }
     isWhole = false
-    const cut = structuredClone(candidate)
+    // Not by structuredClone: on a list where there should be a client, the defaults have left the list's own method `keys`.
+    const cut = JSON.parse(JSON.stringify(candidate)) as unknown
     for (const error of errors) {
       const path = parsePointer(error.instancePath)
       // Nothing can be cut out of the root, and what lacks something is cut out as a whole.

@@ -97,6 +97,10 @@ clients:
     expect(config.upstreams['tickets']!.accounts['main']!.credential!.value!.reveal()).toBe('Bearer secret')
   })
 
+  it('says so where a list stands in the place of a client', () => {
+    expect(problemsOf(`${VALID}clients:\n  bot: [x]\n`)).toEqual(['sluice.yaml:8:3: clients.bot: must be a mapping'])
+  })
+
   it('reports everything that is wrong at once, in the order of the file, with line and column', () => {
     const text = `
 server: { prot: 8080, host: 0.0.0.0 }
