@@ -38,10 +38,13 @@ export function backoffMs(
   }
 }
 
+/** RFC 9111 §1.2.2 has no longer time either; and what is reckoned with it stays a number. */
+const MOST_SECONDS = 2 ** 31
+
 /** Reads a `Retry-After` field: seconds, or an HTTP date (RFC 9110 §10.2.3). Undefined for anything else. */
 export function parseRetryAfter(value: string, nowEpochMs: number): number | undefined {
   const text = value.trim()
-  if (/^\d+$/.test(text)) return Number(text) * 1_000
+  if (/^\d+$/.test(text)) return Math.min(Number(text), MOST_SECONDS) * 1_000
   if (!/^[A-Z][a-z]{2,8},? /.test(text)) return undefined
   const date = Date.parse(text)
   return Number.isNaN(date) ? undefined : Math.max(0, date - nowEpochMs)

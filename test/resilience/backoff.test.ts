@@ -56,6 +56,7 @@ describe('Retry-After', () => {
     ['Saturday, 21-Nov-26 10:00:30 GMT', 30_000],
     ['Sat Nov 21 10:00:30 2026 GMT', 30_000],
     ['Sat, 21 Nov 2026 09:59:00 GMT', 0],
+    ['9'.repeat(400), 2 ** 31 * 1_000],
     ['-5', undefined],
     ['1.5', undefined],
     ['soon', undefined],
