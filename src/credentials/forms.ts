@@ -12,6 +12,8 @@ export function formsOf(exposed: string): string[] {
     const [, password] = /^[^:]*:(.*)$/.exec(Buffer.from(value, 'base64').toString()) ?? []
     if (password !== undefined) secrets.push(password)
   }
+  // One in the query was sent in that form, and may be encoded once more.
+  secrets.push(...secrets.map(encodeURIComponent))
   const forms = secrets.filter(({ length }) => length >= SHORTEST).flatMap(encodingsOf)
   return [...new Set(forms)].filter(({ length }) => length >= SHORTEST)
 }
