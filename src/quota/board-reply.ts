@@ -1,5 +1,6 @@
 import type { Demand } from './client-queue.ts'
 import type { Board } from './contention.ts'
+import { PRIORITIES } from './fair-share.ts'
 
 /** As queue-board.lua answers. */
 interface BoardReply {
@@ -8,16 +9,42 @@ interface BoardReply {
   readonly others: readonly { readonly agoMs: number; readonly demands: readonly Demand[] }[]
 }
 
+/** Above what any gateway has waiting of one client. */
+const MOST_CALLS = 1e6
+
+/** Throws where it is nothing that gateways tell: whose turn it is must never be computed from that. */
 export function boardOf(reply: string, at: number): Board {
   const { served, others } = JSON.parse(reply) as BoardReply
   const reports = Object.values(others)
-  const sum = reports.reduce((ago, { agoMs }) => ago + agoMs, 0)
+  const sums = Object.entries(served)
+  const areDemands = reports.every(({ agoMs, demands }) => Number.isFinite(agoMs) && demands.every(isDemand))
+  if (!areDemands || !sums.every(([, sum]) => isAmount(sum))) throw new TypeError('what gateways told is garbled')
+  const ago = reports.reduce((sum, { agoMs }) => sum + agoMs, 0)
   return {
     at,
-    toldAt: at - sum / Math.max(1, reports.length),
-    served: new Map(Object.entries(served)),
+    toldAt: at - ago / Math.max(1, reports.length),
+    served: new Map(sums),
     others: reports.flatMap(({ agoMs, demands }) =>
       demands.map((demand) => ({ ...demand, waitedMs: demand.waitedMs + agoMs })),
     ),
   }
+}
+
+function isDemand({ client, weight, share, priority, calls, waitedMs, perSecond }: Demand): boolean {
+  return (
+    typeof client === 'string' &&
+    isAmount(weight) &&
+    weight > 0 &&
+    isAmount(share) &&
+    share <= 1 &&
+    PRIORITIES.includes(priority) &&
+    isAmount(calls) &&
+    calls <= MOST_CALLS &&
+    isAmount(waitedMs) &&
+    isAmount(perSecond)
+  )
+}
+
+function isAmount(value: number): boolean {
+  return Number.isFinite(value) && value >= 0
 }

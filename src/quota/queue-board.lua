@@ -15,11 +15,20 @@ else
 end
 local gateway, demands = ARGV[1], cjson.decode(ARGV[4])
 
+-- Fails where it is nothing that a gateway tells.
+local function read(text)
+  local report = cjson.decode(text)
+  for _, demand in ipairs(report.demands) do assert(type(demand.client) == 'string') end
+  return { at = report.at + 0, ends = report.ends + 0, demands = report.demands }
+end
+
 local waiting, wasWaiting, others = {}, {}, {}
 local told = call('HGETALL', KEYS[1])
 for i = 1, #told, 2 do
-  local name, report = told[i], cjson.decode(told[i + 1])
-  if report.ends < now then
+  local name = told[i]
+  local isRead, report = pcall(read, told[i + 1])
+  -- Else no gateway would hear of another until that is gone.
+  if not isRead or report.ends < now then
     call('HDEL', KEYS[1], name)
   else
     for _, demand in ipairs(report.demands) do

@@ -44,3 +44,16 @@ function answerOf(text: string): Answer {
   const inOrder = Object.values(others).sort((a, b) => JSON.stringify(a).localeCompare(JSON.stringify(b)))
   return { served, others: inOrder }
 }
+
+it('forgets what is nothing that a gateway tells, and goes on with the rest', async () => {
+  const script = new RedisScript(redis)
+  const keys = [`board-${process.pid}-garbled:{x}:waiting`, `board-${process.pid}-garbled:{x}:served`]
+  const demand = { client: 'a', weight: 1, share: 0, priority: 'normal', calls: 3, waitedMs: 10, perSecond: 1 }
+  const garbled = ['', 'x', 'null', '7', '[]', '{"at":1}', '{"at":1,"ends":9e99,"demands":[{}]}', '{"at":{},"ends":{}}']
+  for (const [i, text] of garbled.entries()) await redis.hset(keys[0]!, `garbled ${i}`, text)
+  await script.runBoard(keys, ['one', 1e15, 3_500, JSON.stringify([demand])])
+  const { others } = answerOf(await script.runBoard(keys, ['two', 1e15, 3_500, '[]']))
+  expect(others).toEqual([{ agoMs: 0, demands: [demand] }])
+  expect(await redis.hkeys(keys[0]!)).toEqual(['one'])
+  await redis.del(keys)
+})
