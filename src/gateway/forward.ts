@@ -11,21 +11,13 @@ import { isSafeMethod } from '../routing/route.ts'
 import type { Hedging } from '../resilience/hedging.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import type { Lane } from './account.ts'
-import {
-  attempt,
-  type AttemptOptions,
-  type AttemptResult,
-  type Hedge,
-  type Onlooker,
-  type Repeat,
-  type Sending,
-  type Taken,
-} from './attempt.ts'
+import { attempt, type AttemptOptions, type AttemptResult, type Hedge, type Repeat, type Sending } from './attempt.ts'
 import type { Call, Target } from './call.ts'
 import { type Answered, decide, type Ending, type RepeatPolicy } from './decide.ts'
 import { isFailure } from './failure.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
 import type { LastCall } from './last-call.ts'
+import type { Onlooker, Taken } from './onlooker.ts'
 import { outgoingRequest } from './outgoing.ts'
 import { Proof } from './proof.ts'
 import {
@@ -76,9 +68,6 @@ async function withPlace(upstream: Upstream, run: () => Promise<Forwarded>): Pro
     webSockets.open--
   }
 }
-
-/** Sends a call upstream, and tells what became of it, or what its onlooker took. */
-export type Send = (call: Call, target: Target, onlooker: Onlooker | undefined) => Promise<Forwarded | Taken>
 
 /** Of a call that was throttled its turn need not come at the very end of the pause. */
 const TURN_MS = 250
@@ -145,7 +134,7 @@ class Forwarding {
       if (admission.kind !== 'admitted') return admission
       const breakerPermit = breaker.enter({ isRepeat: this.#call.attempts > 0 })
       if (breakerPermit === undefined) {
-        giveBack(admission.permit)
+        admission.permit.giveBack()
         return this.#breakerOpen()
       }
       this.#call.breaker = breakerPermit.isProbe ? 'half-open' : undefined
@@ -327,7 +316,7 @@ class Forwarding {
     if (!isAffordable) {
       if (breakerPermit !== undefined) upstream.budgetExhausted.increment(call.id)
       breakerPermit?.abandoned()
-      giveBack(permit)
+      permit.giveBack()
       return undefined
     }
     call.attempts++
@@ -420,11 +409,6 @@ function bodyOf(
     idleMs: timeouts.idle,
     minBytesPerSecond: minBodyRate,
   })
-}
-
-function giveBack(permit: Permit): void {
-  permit.refund()
-  permit.leave()
 }
 
 function noteUsage({ usage, id }: Call, { watches }: Lane): void {

@@ -3,12 +3,11 @@ import type { SharedCache } from '../cache/open-cache.ts'
 import type { CacheStore } from '../cache/store.ts'
 import { normalizePath } from '../routing/path.ts'
 import { isSafeMethod } from '../routing/route.ts'
-import type { Onlooker } from './attempt.ts'
 import { CachedRead } from './cached-read.ts'
 import type { Call, Target } from './call.ts'
 import type { FailureKind } from './failure.ts'
-import type { Send } from './forward.ts'
 import type { Forwarded } from './forwarded.ts'
+import type { Onlooker, Send } from './onlooker.ts'
 
 /**
  * The cache of an upstream (RFC 9111): answers reads of its cached routes from what is kept, asks upstream for the rest, and

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
-import type { Tunnels } from './tunnel.ts'
+import type { Clock } from '../clock.ts'
+import { Tunnel, type TunnelEnd, type Tunnels } from './tunnel.ts'
 
 /** A client that sends more than this before it knows that it may is not read from until then. */
 const EARLY_BYTES = 65_536
@@ -8,20 +9,36 @@ const EARLY_BYTES = 65_536
 export class Upgrade {
   readonly socket: Duplex
   /** Where the tunnel is kept, for as long as it is open. */
-  readonly tunnels: Tunnels
+  readonly #tunnels: Tunnels
   readonly #early: Buffer[] = []
   #earlyBytes = 0
 
   constructor(socket: Duplex, head: Buffer, tunnels: Tunnels) {
     this.socket = socket
-    this.tunnels = tunnels
+    this.#tunnels = tunnels
     if (head.length > 0) this.#keep(head)
     // Only who reads learns that a client has left.
     socket.on('data', this.#keep).on('end', this.#left)
   }
 
+  /** The upstream has agreed: passes on what came too early, and then what either side sends, until the end of both. */
+  tunnelTo(upstream: Duplex, clock: Clock, idleMs: number, onEnd: (end: TunnelEnd) => void): void {
+    const tunnel: Tunnel = new Tunnel({
+      client: this.socket,
+      upstream,
+      early: this.#takeOver(),
+      clock,
+      idleMs,
+      onEnd: (end) => {
+        this.#tunnels.delete(tunnel)
+        onEnd(end)
+      },
+    })
+    this.#tunnels.add(tunnel)
+  }
+
   /** What came too early; from now on others read. */
-  takeOver(): readonly Buffer[] {
+  #takeOver(): readonly Buffer[] {
     this.socket.off('data', this.#keep).off('end', this.#left)
     this.socket.resume()
     return this.#early

@@ -2,7 +2,7 @@ import type { Grant, Lesson, LimitUsage } from './ledger.ts'
 import type { Limit } from './limit.ts'
 import type { WaitingRoom } from './waiting-room.ts'
 
-/** A call that may be sent now. Exactly one of `settle`, `abandon` and `refund` must follow, then `leave`. */
+/** A call that may be sent now. Exactly one of `settle`, `abandon` and `refund` must follow, then `leave`; or `giveBack`. */
 export class Permit {
   readonly #room: WaitingRoom
   readonly #grant: Grant
@@ -57,6 +57,12 @@ export class Permit {
   leave(): void {
     if (this.#isCounted) this.#room.ledger.leave(this.#grant)
     this.#room.left(this.#grant.meter.hasConcurrent)
+  }
+
+  /** It will not be sent. */
+  giveBack(): void {
+    this.refund()
+    this.leave()
   }
 
   get #isCounted(): boolean {

@@ -1,0 +1,368 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { Timer } from '../clock.ts'
+import type { Scrub } from '../credentials/scrub.ts'
+import { parseRetryAfter } from '../resilience/backoff.ts'
+import { BodyError } from '../upstream/body.ts'
+import { responseHeaders } from '../upstream/headers.ts'
+import { isMisuse } from '../upstream/misuse.ts'
+import type { ResponseControl, ResponseHandler } from '../upstream/transport.ts'
+import type { AttemptOptions, AttemptResult } from './attempt.ts'
+import type { Call, Target } from './call.ts'
+import type { Ending } from './decide.ts'
+import { heed } from './heed.ts'
+import { ownHeaders } from './own-headers.ts'
+import type { Race, Runner } from './race.ts'
+
+/** How long to wait at least before looking again whether a client has sent more: of the call's own time next to nothing may be left. */
+const LOOK_AGAIN_MS = 1_000
+/** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer. */
+const DRAIN_BYTES = 65_536
+
+/**
+ * One request and its response, which is passed on as it comes. Settles, abandons or refunds its permit, tells the breaker, and
+ * leaves the waiting room, exactly once each, whatever happens.
+ */
+export class Exchange implements ResponseHandler, Runner {
+  readonly #call: Call
+  readonly #target: Target
+  readonly #options: AttemptOptions
+  readonly #resolve: (result: AttemptResult) => void
+  readonly #startedAt: number
+  #controller: ResponseControl | undefined
+  #phase: 'unsent' | 'sent' | 'delivering' | 'draining' | 'over' = 'unsent'
+  /** Of the time to the response's headers, then of the time that a client takes none of the body. */
+  #timer: Timer | undefined
+  #drainedBytes = 0
+  /** Its headers are no failure, as far as the breaker is concerned. */
+  #isGood = false
+  /** Until the end of the turn in which the head came, it and the first piece of the body wait for each other. */
+  #isHeadHeld = true
+  #firstChunk: Buffer | undefined
+  /** The client has gone, and the response goes on for others. */
+  #isWithoutClient = false
+  readonly #race: Race | undefined
+
+  constructor(
+    call: Call,
+    target: Target,
+    options: AttemptOptions,
+    resolve: (result: AttemptResult) => void,
+    race?: Race,
+  ) {
+    this.#race = race
+    this.#call = call
+    this.#target = target
+    this.#options = options
+    this.#resolve = resolve
+    this.#startedAt = call.clock.now()
+    this.#timer = call.clock.schedule(options.headersMs, () => this.#onTimeout())
+  }
+
+  get #elapsedMs(): number {
+    return this.#call.clock.now() - this.#startedAt
+  }
+
+  /** The client has gone: nothing of this call is of use to anyone. */
+  cancel(): void {
+    const { permit, breakerPermit, onlooker } = this.#options
+    if (onlooker?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'delivering')) {
+      this.#isWithoutClient = true
+      onlooker.whenForsaken(() => this.cancel())
+      return
+    }
+    if (this.#phase === 'unsent' || this.#phase === 'sent') {
+      if (this.#phase === 'unsent') permit.refund()
+      else permit.abandon()
+      this.#countTime()
+      breakerPermit.abandoned()
+    }
+    this.#end({ kind: 'gone' })
+  }
+
+  lose(): void {
+    const { permit, breakerPermit } = this.#options
+    if (this.#phase === 'unsent') permit.refund()
+    else permit.abandon()
+    breakerPermit.abandoned()
+    this.#end({ kind: 'gone' })
+  }
+
+  /** Of two attempts at once, only the last that is left counts, from the beginning of the first. */
+  #countTime(): void {
+    const race = this.#race
+    if (race === undefined) this.#call.upstreamMs += this.#elapsedMs
+    else if (race.runners === 1) this.#call.upstreamMs += this.#call.clock.now() - race.startedAt
+  }
+
+  onRequestStart(controller: ResponseControl): void {
+    this.#controller = controller
+    if (this.#phase === 'over') controller.abort(ENDED)
+    else this.#phase = 'sent'
+  }
+
+  onResponseStart(_: unknown, status: number, fields: IncomingHttpHeaders, statusMessage?: string): void {
+    if (this.#phase !== 'sent') return
+    this.#options.scrub?.head(fields)
+    if (status < 200) return this.#inform(status, fields)
+    const coding = fields['transfer-encoding']
+    if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
+      return this.onResponseError(undefined, new TransferCodingError())
+    // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
+    if (status === 204) delete fields['content-length']
+    this.#timer?.cancel()
+    const { permit, judge, onlooker, hasOthers } = this.#options
+    const tookMs = this.#elapsedMs
+    const pauseMs = heed(this.#call, this.#target, permit, { status, fields, tookMs, hasOthers })
+    permit.settle()
+    const call = this.#call
+    const now = call.clock.now()
+    this.#tellBreaker(status, now)
+    if (this.#race?.claims(this, status === 429 || status >= 500) === false) {
+      this.#phase = 'draining'
+      this.#conclude({ kind: 'repeat', delayMs: 0 })
+      return
+    }
+    this.#countTime()
+    const retryAfter = status === 429 || status >= 500 ? fields['retry-after'] : undefined
+    const retryAfterMs = typeof retryAfter === 'string' ? parseRetryAfter(retryAfter, now) : undefined
+    const delayMs = judge(
+      pauseMs === undefined ? { kind: 'response', status, retryAfterMs } : { kind: 'throttled', status, pauseMs },
+    )
+    if (delayMs !== undefined) {
+      this.#phase = 'draining'
+      this.#conclude({ kind: 'repeat', delayMs })
+      return
+    }
+    if (onlooker?.takes(status, fields) === true) {
+      this.#phase = 'draining'
+      this.#conclude({ kind: 'taken', status, fields })
+      return
+    }
+    this.#phase = 'delivering'
+    call.onHead?.()
+    const headers = responseHeaders(fields, call.usage.length > 0)
+    const reason = reasonOf(statusMessage, this.#options.scrub)
+    onlooker?.begin(status, reason, fields, headers)
+    if (this.#isWithoutClient) return
+    ownHeaders(call, headers)
+    call.response.writeHead(status, reason, headers)
+    // What is here already goes out with the head; what is not may be long in coming, and the head must not wait for it.
+    process.nextTick(flush, this)
+  }
+
+  /** The upstream agreed to a WebSocket: the call has been answered, and what follows is in flight for no limit. */
+  onRequestUpgrade(_: unknown, status: number, fields: IncomingHttpHeaders, socket: Duplex): void {
+    const call = this.#call
+    const { upgrade } = call
+    if (this.#phase !== 'sent' || upgrade === undefined) return void socket.destroy()
+    this.#phase = 'over'
+    this.#timer?.cancel()
+    const { permit, breakerPermit } = this.#options
+    permit.settle()
+    permit.leave()
+    breakerPermit.answered()
+    breakerPermit.completed()
+    this.#options.scrub?.head(fields)
+    call.upstreamMs += this.#elapsedMs
+    call.onGone(undefined)
+    const headers = responseHeaders(fields, call.usage.length > 0)
+    headers.push('Connection', 'Upgrade', 'Upgrade', 'websocket')
+    ownHeaders(call, headers)
+    call.response.writeHead(status, headers)
+    call.response.flushHeaders()
+    upgrade.tunnelTo(socket, call.clock, call.target!.upstream.config.timeouts.idle, (end) => {
+      this.#resolve(end === 'client_gone' ? { kind: 'gone' } : { kind: end, cause: undefined })
+    })
+  }
+
+  /** Interim responses are passed on (RFC 9110 §15.2), to clients that know them. */
+  #inform(status: number, fields: IncomingHttpHeaders): void {
+    const { request, response } = this.#call
+    // Whoever waits for 100 Continue got it when the body was asked for.
+    if (status === 100 || request.httpVersion === '1.0' || this.#isWithoutClient) return
+    response.writeInformation(status, responseHeaders(fields, false))
+  }
+
+  onResponseData(controller: ResponseControl, chunk: Buffer): void {
+    if (this.#phase === 'delivering') {
+      const { onlooker, scrub } = this.#options
+      const piece = scrub === undefined ? chunk : scrub.piece(chunk)
+      if (piece !== undefined && !this.#pass(piece) && onlooker?.isAwaited !== true) this.#awaitClient(controller)
+    } else if (this.#phase === 'draining') {
+      this.#drainedBytes += chunk.length
+      if (this.#drainedBytes > DRAIN_BYTES) controller.abort(ENDED)
+    }
+  }
+
+  /** Gives a piece of the body to whoever wants it; returns whether the client takes more. */
+  #pass(piece: Buffer): boolean {
+    const { onlooker } = this.#options
+    onlooker?.piece(piece)
+    if (this.#isWithoutClient) {
+      if (onlooker?.isAwaited !== true) this.#end({ kind: 'gone' })
+      return true
+    }
+    if (!this.#isHeadHeld || this.#firstChunk !== undefined) return this.#write(piece)
+    this.#firstChunk = piece
+    return true
+  }
+
+  onResponseEnd(_: unknown, trailers: IncomingHttpHeaders): void {
+    if (this.#isGood) this.#options.breakerPermit.completed()
+    if (this.#phase !== 'delivering') return
+    const { onlooker, scrub } = this.#options
+    const rest = scrub?.rest()
+    if (rest !== undefined) this.#pass(rest)
+    onlooker?.end()
+    scrub?.trailers(trailers)
+    if (this.#isWithoutClient) {
+      this.#phase = 'over'
+      return this.#conclude({ kind: 'gone' })
+    }
+    addTrailers(this.#call, trailers)
+    this.#call.response.end(this.#takeFirstChunk())
+    this.#end({ kind: 'delivered' })
+  }
+
+  onResponseError(_: unknown, error: Error): void {
+    const { permit, breakerPermit } = this.#options
+    switch (this.#phase) {
+      case 'unsent':
+        permit.refund()
+        if (isMisuse(error)) {
+          breakerPermit.abandoned()
+          return this.#end({ kind: 'unsendable', cause: error })
+        }
+        return this.#fail({ kind: 'unreachable' }, error)
+      case 'sent':
+        permit.abandon()
+        if (error instanceof BodyError) {
+          breakerPermit.abandoned()
+          this.#call.receivingMs += this.#elapsedMs
+          return this.#end({ kind: 'body_failed', error })
+        }
+        return this.#fail({ kind: 'interrupted' }, error)
+      case 'delivering':
+        if (this.#isGood) breakerPermit.failed()
+        // An end here would look like the whole body.
+        this.#call.response.destroy()
+        return this.#end({ kind: 'broken_off', cause: error })
+      case 'draining':
+      case 'over':
+        return undefined
+    }
+  }
+
+  /** Of a call with a body the upstream's time begins when it has all of it. */
+  #tellBreaker(status: number, now: number): void {
+    const { breakerPermit, slowMs, body } = this.#options
+    const tookMs = now - Math.max(this.#startedAt, body?.progressAt ?? 0)
+    this.#isGood = status < 500 && tookMs <= slowMs
+    if (this.#isGood) breakerPermit.answered()
+    else breakerPermit.failed()
+  }
+
+  #onTimeout(): void {
+    const { permit, body, headersMs, until, limitedBy } = this.#options
+    const { clock } = this.#call
+    const now = clock.now()
+    // While the upstream, too, waits for more of the body, the time is the client's, and the body keeps it.
+    const ownMs =
+      body?.isAwaitingClient === true ? Math.max(headersMs, LOOK_AGAIN_MS) : (body?.progressAt ?? 0) + headersMs - now
+    const leftMs = Math.min(ownMs, until - now)
+    if (leftMs > 0) {
+      this.#timer = clock.schedule(leftMs, () => this.#onTimeout())
+      return
+    }
+    const phase = until <= now ? 'total' : limitedBy
+    if (this.#phase === 'unsent') permit.refund()
+    else permit.abandon()
+    this.#fail({ kind: 'timeout', phase }, undefined)
+  }
+
+  #fail(ending: Ending, cause: unknown): void {
+    this.#options.breakerPermit.failed()
+    this.#countTime()
+    this.#end({ kind: 'failed', ending, cause })
+  }
+
+  /** Ends the attempt and whatever the upstream is still doing for it. */
+  #end(result: AttemptResult): void {
+    if (this.#phase === 'over') return
+    this.#phase = 'over'
+    if (result.kind !== 'delivered') this.#controller?.abort(ENDED)
+    this.#conclude(result)
+  }
+
+  #conclude(result: AttemptResult): void {
+    this.#timer?.cancel()
+    this.#options.permit.leave()
+    if (this.#race?.leaves(this) === false) return
+    this.#call.onGone(undefined)
+    this.#resolve(result)
+  }
+
+  /** Sends the head and what came with it, unless the whole response has gone out meanwhile. */
+  flush(): void {
+    if (this.#phase !== 'delivering' || !this.#isHeadHeld || this.#isWithoutClient) return
+    const chunk = this.#takeFirstChunk()
+    if (chunk === undefined) this.#call.response.flushHeaders()
+    // What is more of the body than the client takes now waits in the response's buffer until the next piece.
+    else this.#call.response.write(chunk)
+  }
+
+  #write(chunk: Buffer): boolean {
+    const { response } = this.#call
+    const first = this.#takeFirstChunk()
+    if (first !== undefined) response.write(first)
+    return response.write(chunk)
+  }
+
+  #takeFirstChunk(): Buffer | undefined {
+    const chunk = this.#firstChunk
+    this.#firstChunk = undefined
+    this.#isHeadHeld = false
+    return chunk
+  }
+
+  /** Stops reading until the client has taken what was written; for as long as it may be idle. */
+  #awaitClient(controller: ResponseControl): void {
+    const { response, clock } = this.#call
+    this.#options.onlooker?.slow()
+    controller.pause()
+    this.#timer = clock.schedule(this.#call.target!.upstream.config.timeouts.idle, () => response.destroy())
+    response.once('drain', () => {
+      this.#timer?.cancel()
+      controller.resume()
+    })
+  }
+}
+
+/** A body that was coded for the transfer as nobody asked for: only the chunks are undone, and the rest would be no body. */
+class TransferCodingError extends Error {
+  readonly code = 'UNASKED_TRANSFER_CODING'
+}
+
+function isChunkedOnly(coding: string | string[]): boolean {
+  return coding.toString().trim().toLowerCase() === 'chunked'
+}
+
+/** A reason phrase may hold bytes that Node does not send; nobody needs it (RFC 9112 §4). */
+function reasonOf(phrase = '', scrub?: Scrub): string {
+  if (/[^\t -~]/.test(phrase)) return ''
+  return scrub === undefined ? phrase : scrub.text(phrase, 'header')
+}
+
+const ENDED = new Error('the attempt is over')
+
+function flush(exchange: Exchange): void {
+  exchange.flush()
+}
+
+/** Passes trailers on; Node leaves them out where the client's response is not chunked. */
+function addTrailers({ response }: Call, fields: IncomingHttpHeaders): void {
+  const trailers: [string, string][] = []
+  for (const name in fields) trailers.push([name, String(fields[name])])
+  if (trailers.length > 0) response.addTrailers(trailers)
+}
