@@ -1,18 +1,15 @@
 import type { Random } from '../clock.ts'
-import type { Client } from '../clients/client.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import { StoreUnavailableError } from '../quota/ledger.ts'
 import type { Permit } from '../quota/permit.ts'
-import type { Admission } from '../quota/waiting-room.ts'
 import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
 import { normalizePath } from '../routing/path.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import type { Hedging } from '../resilience/hedging.ts'
-import { ConnectTimeout } from '../upstream/connect.ts'
-import type { Lane } from './account.ts'
-import { attempt, type AttemptOptions, type AttemptResult, type Hedge, type Repeat, type Sending } from './attempt.ts'
+import { admit, admitNow } from './admit.ts'
+import { attempt, type AttemptOptions, type Hedge, type Repeat, type Sending } from './attempt.ts'
 import type { Call, Target } from './call.ts'
+import { countTimeout } from './count-timeout.ts'
 import { type Answered, decide, type Ending, type RepeatPolicy } from './decide.ts'
 import { isFailure } from './failure.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
@@ -24,16 +21,12 @@ import {
   bodyFailed,
   breakerOpen,
   DRAINING,
-  notAdmitted,
   OUT_OF_TIME,
-  storeUnavailable,
   tooManyWebSockets,
   unanswered,
   unsendable,
 } from './refusals.ts'
 import type { Upstream } from './snapshot.ts'
-
-type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
 
 export interface Environment {
   readonly random: Random
@@ -128,7 +121,7 @@ class Forwarding {
         if (failure !== undefined) return refused(failure)
       }
       if (this.#until !== Infinity && this.#until <= this.#call.clock.now()) return this.#tooLate()
-      const entry = this.#enter()
+      const entry = admit(this.#call, this.#target, this.#graceMs, this.#deadline, this.#env.metrics)
       // Most enter at once, and an await less is a trip through the microtask queue less.
       const admission = entry instanceof Promise ? await entry : entry
       if (admission.kind !== 'admitted') return admission
@@ -161,65 +154,6 @@ class Forwarding {
     } finally {
       call.receivingMs += call.clock.now() - receivingSince
     }
-  }
-
-  /** Waits for the call's turn, or says why it has none. */
-  #enter(): Admitted | Forwarded | Promise<Admitted | Forwarded> {
-    const { client, lane, wishes } = this.#target
-    const call = this.#call
-    const enteredAt = call.clock.now()
-    const entered = (admission: Admission): Admitted | Forwarded =>
-      this.#entered(admission, call.clock.now() - enteredAt)
-    try {
-      // What an attempt before has waited is gone.
-      const leftMs = wishes.maxWaitMs + this.#graceMs - call.waitedMs
-      const maxWaitMs = Math.max(0, Math.min(leftMs, this.#deadline - enteredAt))
-      const { meter } = lane
-      const { priority } = wishes
-      const onLeaveable = (leave: (() => void) | undefined): void => call.onGone(leave)
-      const entry = lane.room.enter({ meter, maxWaitMs, client, priority, onLeaveable })
-      return entry instanceof Promise
-        ? entry.then(entered, (error: unknown) => this.#storeFailed(error, enteredAt))
-        : entered(entry)
-    } catch (error) {
-      return this.#storeFailed(error, enteredAt)
-    }
-  }
-
-  #entered(admission: Admission, waitedMs: number): Admitted | Forwarded {
-    const { client, lane } = this.#target
-    const call = this.#call
-    call.waitedMs += waitedMs
-    const { because } = admission
-    call.isStoreDegraded = admission.kind === 'admitted' ? admission.permit.isLocal : lane.room.ledger.isDegraded
-    if (because === 'quota') this.#env.metrics.quotaDenied(lane.labels, client.name, call.id)
-    switch (admission.kind) {
-      case 'admitted':
-        if (because !== undefined) lane.metrics.queueWait.observeMs(waitedMs, call.id)
-        call.expectedMs ??= admission.expectedMs
-        call.usage = admission.permit.usage
-        noteWouldDeny(call, lane, client, this.#env.metrics)
-        if (!admission.permit.isLocal) noteUsage(call, lane)
-        return admission
-      case 'gone':
-        return GONE
-      case 'closed':
-        return refused(notAdmitted(admission, lane, client))
-      case 'quota_exhausted':
-      case 'share_exceeded':
-      case 'queue_full':
-        call.usage = admission.usage
-        return refused(notAdmitted(admission, lane, client))
-    }
-  }
-
-  #storeFailed(error: unknown, enteredAt: number): Refused {
-    if (!(error instanceof StoreUnavailableError)) throw error
-    const call = this.#call
-    call.waitedMs += call.clock.now() - enteredAt
-    call.isStoreDegraded = true
-    this.#env.metrics.storeFailed(call.id)
-    return refused(storeUnavailable(error))
   }
 
   /** Sends the call once. */
@@ -297,20 +231,11 @@ class Forwarding {
 
   /** Charged like any attempt, but not waited for; and taken from the retry budget. */
   async #prepareHedge(): Promise<Sending | undefined> {
-    const { client, lane, upstream, wishes } = this.#target
+    const { lane, upstream } = this.#target
     const call = this.#call
     if (this.#breaker.state !== 'closed') return undefined
-    let admission: Admission
-    try {
-      const { meter } = lane
-      const { priority } = wishes
-      admission = await lane.room.enter({ meter, maxWaitMs: 0, client, priority, onLeaveable: () => undefined })
-    } catch (error) {
-      if (error instanceof StoreUnavailableError) return undefined
-      throw error
-    }
-    if (admission.kind !== 'admitted') return undefined
-    const { permit } = admission
+    const permit = await admitNow(this.#target)
+    if (permit === undefined) return undefined
     const breakerPermit = this.#breaker.enter({ isRepeat: true })
     const isAffordable = breakerPermit !== undefined && upstream.retryBudget.withdraw()
     if (!isAffordable) {
@@ -409,38 +334,6 @@ function bodyOf(
     idleMs: timeouts.idle,
     minBytesPerSecond: minBodyRate,
   })
-}
-
-function noteUsage({ usage, id }: Call, { watches }: Lane): void {
-  for (let i = 0; i < usage.length; i++) watches[i]?.note(usage[i]!, id)
-}
-
-/** Limits that are not enforced say what they would have done. As of the charge, those made in one step with it included. */
-function noteWouldDeny(call: Call, { labels }: Lane, client: Client, metrics: Metrics): void {
-  for (const { limit, used } of call.usage) {
-    if (limit.isEnforced || used <= limit.requests) continue
-    const name = `${limit.class} ${limit.label}`
-    // Once, however often the call is sent.
-    if (call.wouldDeny?.includes(name) !== true) (call.wouldDeny ??= []).push(name)
-    metrics.quotaWouldDeny({ ...labels, class: limit.class }, limit.label, client.name, call.id)
-  }
-}
-
-/** By what took too long; after the headers, too, where no refusal can say it any more. */
-function countTimeout({ id }: Call, { timeouts }: Upstream, result: AttemptResult): void {
-  switch (result.kind) {
-    case 'failed':
-      if (result.ending.kind === 'timeout') timeouts[result.ending.phase].increment(id)
-      else if (result.cause instanceof ConnectTimeout) timeouts[result.cause.phase].increment(id)
-      break
-    case 'broken_off':
-      if ((result.cause as { code?: string } | undefined)?.code === 'UND_ERR_BODY_TIMEOUT') timeouts.idle.increment(id)
-      break
-    case 'body_failed':
-      if (result.error.kind === 'stalled' || result.error.kind === 'slow') timeouts.client.increment(id)
-      break
-    default:
-  }
 }
 
 function endOfBody({ kind }: BodyError, upstream: Upstream): Forwarded {

@@ -1,0 +1,109 @@
+import type { Client } from '../clients/client.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import { StoreUnavailableError } from '../quota/ledger.ts'
+import type { Permit } from '../quota/permit.ts'
+import type { Admission } from '../quota/waiting-room.ts'
+import type { Lane } from './account.ts'
+import type { Call, Target } from './call.ts'
+import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
+import { notAdmitted, storeUnavailable } from './refusals.ts'
+
+type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
+
+/**
+ * Waits for the call's turn, `graceMs` longer than its client wished but not beyond `deadline`; or says why it has none. No
+ * promise where it enters at once.
+ */
+export function admit(
+  call: Call,
+  target: Target,
+  graceMs: number,
+  deadline: number,
+  metrics: Metrics,
+): Admitted | Forwarded | Promise<Admitted | Forwarded> {
+  const { client, lane, wishes } = target
+  const enteredAt = call.clock.now()
+  const entered = (admission: Admission): Admitted | Forwarded =>
+    admitted(admission, call, target, call.clock.now() - enteredAt, metrics)
+  try {
+    // What an attempt before has waited is gone.
+    const leftMs = wishes.maxWaitMs + graceMs - call.waitedMs
+    const maxWaitMs = Math.max(0, Math.min(leftMs, deadline - enteredAt))
+    const { meter } = lane
+    const { priority } = wishes
+    const onLeaveable = (leave: (() => void) | undefined): void => call.onGone(leave)
+    const entry = lane.room.enter({ meter, maxWaitMs, client, priority, onLeaveable })
+    return entry instanceof Promise
+      ? entry.then(entered, (error: unknown) => storeFailed(error, call, enteredAt, metrics))
+      : entered(entry)
+  } catch (error) {
+    return storeFailed(error, call, enteredAt, metrics)
+  }
+}
+
+function admitted(
+  admission: Admission,
+  call: Call,
+  { client, lane }: Target,
+  waitedMs: number,
+  metrics: Metrics,
+): Admitted | Forwarded {
+  call.waitedMs += waitedMs
+  const { because } = admission
+  call.isStoreDegraded = admission.kind === 'admitted' ? admission.permit.isLocal : lane.room.ledger.isDegraded
+  if (because === 'quota') metrics.quotaDenied(lane.labels, client.name, call.id)
+  switch (admission.kind) {
+    case 'admitted':
+      if (because !== undefined) lane.metrics.queueWait.observeMs(waitedMs, call.id)
+      call.expectedMs ??= admission.expectedMs
+      call.usage = admission.permit.usage
+      noteWouldDeny(call, lane, client, metrics)
+      if (!admission.permit.isLocal) noteUsage(call, lane)
+      return admission
+    case 'gone':
+      return GONE
+    case 'closed':
+      return refused(notAdmitted(admission, lane, client))
+    case 'quota_exhausted':
+    case 'share_exceeded':
+    case 'queue_full':
+      call.usage = admission.usage
+      return refused(notAdmitted(admission, lane, client))
+  }
+}
+
+function storeFailed(error: unknown, call: Call, enteredAt: number, metrics: Metrics): Refused {
+  if (!(error instanceof StoreUnavailableError)) throw error
+  call.waitedMs += call.clock.now() - enteredAt
+  call.isStoreDegraded = true
+  metrics.storeFailed(call.id)
+  return refused(storeUnavailable(error))
+}
+
+function noteUsage({ usage, id }: Call, { watches }: Lane): void {
+  for (let i = 0; i < usage.length; i++) watches[i]?.note(usage[i]!, id)
+}
+
+/** Limits that are not enforced say what they would have done. As of the charge, those made in one step with it included. */
+function noteWouldDeny(call: Call, { labels }: Lane, client: Client, metrics: Metrics): void {
+  for (const { limit, used } of call.usage) {
+    if (limit.isEnforced || used <= limit.requests) continue
+    const name = `${limit.class} ${limit.label}`
+    // Once, however often the call is sent.
+    if (call.wouldDeny?.includes(name) !== true) (call.wouldDeny ??= []).push(name)
+    metrics.quotaWouldDeny({ ...labels, class: limit.class }, limit.label, client.name, call.id)
+  }
+}
+
+/** Charged like any attempt, but not waited for, and without a word of why not. */
+export async function admitNow({ client, lane, wishes }: Target): Promise<Permit | undefined> {
+  const { meter } = lane
+  const { priority } = wishes
+  try {
+    const admission = await lane.room.enter({ meter, maxWaitMs: 0, client, priority, onLeaveable: () => undefined })
+    return admission.kind === 'admitted' ? admission.permit : undefined
+  } catch (error) {
+    if (error instanceof StoreUnavailableError) return undefined
+    throw error
+  }
+}

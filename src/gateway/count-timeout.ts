@@ -1,0 +1,21 @@
+import { ConnectTimeout } from '../upstream/connect.ts'
+import type { AttemptResult } from './attempt.ts'
+import type { Call } from './call.ts'
+import type { Upstream } from './snapshot.ts'
+
+/** By what took too long; after the headers, too, where no refusal can say it any more. */
+export function countTimeout({ id }: Call, { timeouts }: Upstream, result: AttemptResult): void {
+  switch (result.kind) {
+    case 'failed':
+      if (result.ending.kind === 'timeout') timeouts[result.ending.phase].increment(id)
+      else if (result.cause instanceof ConnectTimeout) timeouts[result.cause.phase].increment(id)
+      break
+    case 'broken_off':
+      if ((result.cause as { code?: string } | undefined)?.code === 'UND_ERR_BODY_TIMEOUT') timeouts.idle.increment(id)
+      break
+    case 'body_failed':
+      if (result.error.kind === 'stalled' || result.error.kind === 'slow') timeouts.client.increment(id)
+      break
+    default:
+  }
+}
