@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../clock.ts'
+import { Arrivals } from './arrivals.ts'
 import type { Capacity } from './capacity.ts'
 import { type Claimant, ClientQueue, type Demand, type Queued } from './client-queue.ts'
 import { type Board, Contention, type Known } from './contention.ts'
@@ -13,8 +14,8 @@ import {
   type Turn,
 } from './ledger.ts'
 import { Permit } from './permit.ts'
-import { Rate } from './rate.ts'
 import type { Schedule } from './schedule.ts'
+import { Served } from './served.ts'
 
 /** How soon the ledger is asked again for those that wait, after it could not be. */
 const STORE_RETRY_MS = 100
@@ -115,8 +116,7 @@ export class WaitingRoom {
   readonly #clock: Clock
   readonly #capacity: Capacity
   readonly #queues = new Map<string, ClientQueue<Place>>()
-  /** By client, what its calls that were served have cost, while anybody waits. */
-  #served = new Map<string, number>()
+  #served = new Served()
   /** What was last heard of the other gateways. */
   #board: Board | undefined
   /** Calls that others were granted, by what is known of the quota, since they told who waits there. */
@@ -125,8 +125,8 @@ export class WaitingRoom {
   #exchangedAt = -Infinity
   #toldSize = 0
   #toldDemands: readonly Demand[] = []
-  /** By client, of the calls that come to wait. */
-  readonly #arrivals = new Map<string, Rate>()
+  /** Of the calls that come to wait. */
+  readonly #arrivals: Arrivals
   #isTelling = false
   #size = 0
   /** The latest that is known of when quota comes back, or of how much was left then. */
@@ -153,6 +153,7 @@ export class WaitingRoom {
     this.home = home
     this.#clock = clock
     this.#capacity = capacity
+    this.#arrivals = new Arrivals(clock)
   }
 
   get waiting(): number {
@@ -264,7 +265,7 @@ export class WaitingRoom {
     this.#board = board
     this.#toldDemands = demands
     this.#admittedElsewhere = this.#admittedElsewhere.filter(({ at }) => board !== undefined && at > board.toldAt)
-    if (board !== undefined) this.#served = new Map(board.served)
+    if (board !== undefined) this.#served = new Served(board.served)
   }
 
   /** The others compute with how many wait here; not every change of that makes a difference to them. */
@@ -286,7 +287,9 @@ export class WaitingRoom {
     })
   }
 
-  readonly #perSecond = (client: string): number => this.#arrivals.get(client)?.perSecond ?? 0
+  readonly #perSecond = (client: string): number => this.#arrivals.perSecond(client)
+
+  readonly #isWaiting = (client: string): boolean => this.#queues.has(client)
 
   #contention(newcomer?: { client: Claimant; priority: Priority }): Contention<Place> {
     let elsewhere = 0
@@ -294,7 +297,7 @@ export class WaitingRoom {
     const known: Known<Place> = {
       now: this.#clock.now(),
       queues: this.#queues,
-      served: this.#served,
+      served: this.#served.costs,
       perSecond: this.#perSecond,
       board: this.#board,
       told: this.#toldDemands,
@@ -347,9 +350,7 @@ export class WaitingRoom {
     }
     const full = this.#makeRoom(client)
     if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage }
-    // Who comes anew begins where the others are: what was not wanted earlier can't be made up for.
-    const served = this.#served.get(client.name) ?? 0
-    if (!this.#queues.has(client.name)) this.#served.set(client.name, Math.max(served, contention.leastServed))
+    if (!this.#queues.has(client.name)) this.#served.begin(client.name, contention.leastServed, this.#isWaiting)
     return this.#takePlace(waiter, because, waitMs)
   }
 
@@ -400,7 +401,7 @@ export class WaitingRoom {
     queue.add(place)
     this.#size++
     this.#capacity.wait(1)
-    this.#arrivals.getOrInsertComputed(client.name, () => new Rate(this.#clock)).add()
+    this.#arrivals.add(client.name)
     this.#tellOfChange()
   }
 
@@ -533,7 +534,7 @@ export class WaitingRoom {
     let admitted = 0
     const admit = (place: Place): void => {
       const { because, expectedMs, client } = place
-      this.#serveOne(client.name, contention.costOf(client.name))
+      this.#served.add(client.name, contention.costOf(client.name))
       admitted++
       place.end({ kind: 'admitted', permit: new Permit(this, grant, now), because, expectedMs })
     }
@@ -549,10 +550,6 @@ export class WaitingRoom {
       this.ledger.leave(grant)
     }
     return admitted
-  }
-
-  #serveOne(client: string, cost: number): void {
-    this.#served.set(client, (this.#served.get(client) ?? 0) + cost)
   }
 
   readonly #onRelease = (): void => void this.#serve()
