@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../src/config/load.ts'
@@ -59,6 +59,17 @@ describe('the README’s table of commands', { timeout: HELP_WITHIN_MS }, () => 
         .map((name) => `${name}: ${command} ${what}`),
     )
     expect(wrong).toEqual([])
+  })
+})
+
+describe('the README’s table of threats', () => {
+  it('names a defence for each, and a test that there is', () => {
+    const rows = readmeTable('asset')
+    expect(rows.length).toBeGreaterThan(5)
+    for (const { threat, defence, test = '' } of rows) {
+      expect([threat, defence]).not.toContain('')
+      expect(existsSync(test), test).toBe(true)
+    }
   })
 })
 

@@ -350,6 +350,7 @@ async function send(gateway: TestGateway, upstream: TestUpstream, request: strin
   expect(good.status).toBe(200)
   const text = client.received.length > received.length ? client.received : received
   client.socket.destroy()
+  expect(text).not.toMatch(/^(?:server|x-powered-by|access-control-[a-z-]+):/im)
   const answers = [...text.matchAll(/HTTP\/1\.1 (\d+) [^]*?\r\n\r\n/g)]
     .filter(([, status]) => status !== '100')
     .map(([head, status]) => [status, /x-sluice-error: (\w+)/i.exec(head)?.[1]].filter(Boolean).join(' '))
