@@ -81,7 +81,7 @@ function roomClosed(because: Closing, lane: Lane): Failure {
 }
 
 function tooLate(lane: Lane, because: Shortage): string {
-  const late = 'and its turn would come later than the call may wait'
+  const late = 'and the call’s turn would come later than it may wait'
   switch (because) {
     case 'quota':
       return `${quotaOf(lane)} is used up, ${late}`
