@@ -2,25 +2,23 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { cacheStatus, type CacheStatus, type ForwardReason } from '../cache/cache-status.ts'
 import { Capture } from '../cache/capture.ts'
 import { headersOf304, isAbout, isNotModified, validatorsOf } from '../cache/conditional.ts'
-import { type Entry, fieldOf, keptHeaders, toFields, updatedHeaders } from '../cache/entry.ts'
+import { type Entry, keptHeaders, toFields, updatedHeaders } from '../cache/entry.ts'
 import { type Directives, parseDirectives } from '../cache/fields.ts'
 import type { Flight, Landed } from '../cache/flights.ts'
 import { type Freshness, freshnessOf } from '../cache/freshness.ts'
 import type { SharedCache } from '../cache/open-cache.ts'
-import { placeOf, variantOf, varyNames } from '../cache/key.ts'
 import type { CachePolicy } from '../cache/policy.ts'
-import { KEPT_MS, keepMsOf } from '../cache/store.ts'
+import { keepMsOf } from '../cache/store.ts'
 import { isAnswerable, isContent, mayStandIn, useOf } from '../cache/use.ts'
 import type { CacheResult } from '../observe/metrics.ts'
-import { normalizePath } from '../routing/path.ts'
 import { hasBody } from '../upstream/body.ts'
 import { responseHeaders } from '../upstream/headers.ts'
+import { CachePlace } from './cache-place.ts'
 import { Call, type Target } from './call.ts'
 import { type Failure, TROUBLE_OF } from './failure.ts'
 import { type Forwarded, GONE } from './forwarded.ts'
 import { nobodysResponse } from './nobody.ts'
 import type { Onlooker, Send, Taken } from './onlooker.ts'
-import { outgoingRequest } from './outgoing.ts'
 import { ownHeaders } from './own-headers.ts'
 
 const DELIVERED: Forwarded = { kind: 'delivered' }
@@ -36,39 +34,30 @@ export class CachedRead implements Onlooker {
   readonly #policy: CachePolicy
   readonly #shared: SharedCache
   readonly #wanted: Directives
-  readonly #resource: string
-  readonly #selector: string
+  readonly #place: CachePlace
   #reason: ForwardReason = 'uri-miss'
-  /** Undefined where nothing may be kept. */
-  #generation: string | undefined
   /** What is kept, when it can't be given without asking. */
   #entry: Entry | undefined
   #flight: Flight | undefined
-  #key = ''
   #capture: Capture | undefined
   #landed: Landed | undefined
   #sentAt = 0
   /** It is made for no client. */
   #isBackground = false
-  #outgoing: readonly string[] | undefined
 
-  constructor(call: Call, target: Target, policy: CachePolicy, shared: SharedCache) {
-    const { upstream, account, client, path, query } = target
+  constructor(
+    call: Call,
+    target: Target,
+    policy: CachePolicy,
+    shared: SharedCache,
+    place = new CachePlace(call, target, policy, shared.store),
+  ) {
     this.#call = call
     this.#target = target
     this.#policy = policy
     this.#shared = shared
     this.#wanted = parseDirectives(call.request.headers['cache-control'])
-    const { resource, selector } = placeOf({
-      upstream: upstream.name,
-      url: upstream.url.href,
-      account: account.key,
-      client: policy.scope === 'client' ? client.name : undefined,
-      normalPath: normalizePath(path, upstream.aliasPrefix),
-      target: path + query,
-    })
-    this.#resource = resource
-    this.#selector = selector
+    this.#place = place
   }
 
   async run(send: Send): Promise<Forwarded> {
@@ -79,7 +68,8 @@ export class CachedRead implements Onlooker {
       this.#count('bypass')
       return this.#forward(send)
     }
-    const entry = await this.#find()
+    const entry = await this.#place.find()
+    if (this.#place.isVarying) this.#reason = 'vary-miss'
     if (call.isGone) return GONE
     if (entry !== undefined) {
       const use = useOf(entry, headers, this.#wanted, call.clock.now())
@@ -98,14 +88,14 @@ export class CachedRead implements Onlooker {
   /** Waits for another call's answer to the same, or asks for it. */
   async #fetch(send: Send): Promise<Forwarded> {
     const call = this.#call
-    const generation = this.#generation
+    const { generation, key } = this.#place
     const { flights } = this.#shared
     if (generation !== undefined && call.request.method === 'GET') {
-      const other = isContent(call.request.headers, this.#wanted) ? flights.find(this.#key, generation) : undefined
-      if (other === undefined) this.#flight = flights.begin(this.#key, generation, call.clock.now())
+      const other = isContent(call.request.headers, this.#wanted) ? flights.find(key, generation) : undefined
+      if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
       const landed = other && (await this.#await(other))
       if (call.isGone) return GONE
-      if (landed !== undefined && this.#isAnswer(landed)) {
+      if (landed !== undefined && this.#place.isAnswer(landed)) {
         this.#countSaved()
         return this.#give(landed.entry, 'collapsed', { forwarded: this.#reason, isCollapsed: true })
       }
@@ -126,7 +116,7 @@ export class CachedRead implements Onlooker {
     const entry = this.#entry
     if (result.kind !== 'refused' || entry === undefined || !this.#standsInFor(result.failure, entry)) return result
     const { kind } = result.failure
-    this.#landed = this.#landing(entry)
+    this.#landed = this.#place.landing(entry)
     return this.#give(entry, 'stale', { forwarded: call.attempts > 0 ? this.#reason : undefined, detail: kind })
   }
 
@@ -134,7 +124,7 @@ export class CachedRead implements Onlooker {
   #replace({ status, fields }: Taken, send: Send): Promise<Forwarded> | Forwarded {
     const entry = this.#entry!
     if (status !== 304) {
-      this.#landed = this.#landing(entry)
+      this.#landed = this.#place.landing(entry)
       return this.#give(entry, 'stale', { forwarded: this.#reason, forwardedStatus: status, detail: 'stale-if-error' })
     }
     if (!isAbout(entry, fields)) {
@@ -144,8 +134,8 @@ export class CachedRead implements Onlooker {
       return this.#forward(send)
     }
     const updated = this.#updated(entry, fields)
-    const isStored = this.#keep(updated)
-    this.#landed = this.#landing(updated)
+    const isStored = this.#place.keep(updated)
+    this.#landed = this.#place.landing(updated)
     return this.#give(updated, 'revalidated', { forwarded: this.#reason, forwardedStatus: 304, isStored })
   }
 
@@ -164,7 +154,7 @@ export class CachedRead implements Onlooker {
 
   begin(status: number, reason: string, fields: IncomingHttpHeaders, headers: string[]): void {
     if (this.#reason !== 'bypass') {
-      this.#count(this.#generation === undefined ? 'unavailable' : 'miss')
+      this.#count(this.#place.generation === undefined ? 'unavailable' : 'miss')
       this.#capture = this.#captureOf(status, reason, fields, headers)
       if (this.#capture === undefined) this.#notForOthers(status)
     }
@@ -180,8 +170,8 @@ export class CachedRead implements Onlooker {
   end(): void {
     if (this.#capture === undefined) return
     const { entry } = this.#capture
-    this.#keep(entry)
-    this.#landed = this.#landing(entry)
+    this.#place.keep(entry)
+    this.#landed = this.#place.landing(entry)
     this.#flight?.end(this.#landed)
   }
 
@@ -200,16 +190,16 @@ export class CachedRead implements Onlooker {
   /** Asks for an entry anew that was given already; only where there is quota to spare, and once. */
   async #refresh(entry: Entry, send: Send): Promise<void> {
     const { id, request, snapshot, clock } = this.#call
-    const flight = this.#generation && this.#shared.flights.begin(this.#key, this.#generation, clock.now())
-    if (flight === undefined || flight === '') return
+    const { generation, key } = this.#place
+    if (generation === undefined) return
+    const flight = this.#shared.flights.begin(key, generation, clock.now())
+    if (flight === undefined) return
     const call = new Call(id, request, nobodysResponse(), snapshot, clock, () => undefined)
     const target: Target = { ...this.#target, wishes: { ...this.#target.wishes, maxWaitMs: 0, mayRepeat: false } }
     call.target = target
-    const read = new CachedRead(call, target, this.#policy, this.#shared)
+    const read = new CachedRead(call, target, this.#policy, this.#shared, this.#place)
     read.#isBackground = true
     read.#reason = 'stale'
-    read.#generation = this.#generation
-    read.#key = this.#key
     read.#entry = entry
     read.#flight = flight
     read.conditions = validatorsOf(entry)
@@ -220,20 +210,6 @@ export class CachedRead implements Onlooker {
     } finally {
       flight.end(read.#landed)
     }
-  }
-
-  async #find(): Promise<Entry | undefined> {
-    const { store } = this.#shared
-    let selector = this.#selector
-    let found = await store.find(this.#resource, selector)
-    if (found.stored?.kind === 'vary') {
-      this.#reason = 'vary-miss'
-      selector = variantOf(selector, found.stored.names, this.#valueOf)
-      found = await store.find(this.#resource, selector)
-    }
-    this.#generation = found.generation
-    this.#key = `${this.#resource}:${selector}`
-    return found.stored?.kind === 'entry' ? found.stored : undefined
   }
 
   /** Waits for another call's answer; in vain where that is not sent in the time that this one may wait. */
@@ -256,20 +232,10 @@ export class CachedRead implements Onlooker {
     })
   }
 
-  #landing(entry: Entry): Landed {
-    const names = varyNames(fieldOf(entry, 'vary'))
-    const selector = names === undefined ? this.#selector : variantOf(this.#selector, names, this.#valueOf)
-    return { entry, names, selector }
-  }
-
-  #isAnswer({ names, selector }: Landed): boolean {
-    return names === undefined || variantOf(this.#selector, names, this.#valueOf) === selector
-  }
-
   /** Those that wait go on by themselves, and those that come next do not wait. */
   #notForOthers(status: number): void {
     if (this.#flight === undefined) return
-    if (status < 400) this.#shared.flights.goAlone(this.#key, this.#call.clock.now())
+    if (status < 400) this.#shared.flights.goAlone(this.#place.key, this.#call.clock.now())
     this.#flight.end(undefined)
   }
 
@@ -280,13 +246,13 @@ export class CachedRead implements Onlooker {
     headers: readonly string[],
   ): Capture | undefined {
     const { maxEntryBytes } = this.#shared
-    if (this.#generation === undefined || this.#call.request.method !== 'GET') return undefined
+    if (this.#place.generation === undefined || this.#call.request.method !== 'GET') return undefined
     const now = this.#call.clock.now()
     const freshness = this.#freshnessOf(status, fields)
     const head = freshness && { status, reason, headers: keptHeaders(headers, now), ...freshness }
     if (head === undefined || keepMsOf(head, now) === 0) {
       // What is kept is older than this, and must not come back.
-      if (this.#entry !== undefined && status < 500) this.#drop()
+      if (this.#entry !== undefined && status < 500) this.#place.drop()
       return undefined
     }
     const isTooLong = Number(fields['content-length'] ?? 0) > maxEntryBytes
@@ -314,38 +280,6 @@ export class CachedRead implements Onlooker {
     const age = fields.age === undefined ? {} : { age: fields.age }
     const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
     return { ...entry, headers, ...(freshness ?? NOT_TO_BE_KEPT) }
-  }
-
-  /** Whether it was kept. */
-  #keep(entry: Entry): boolean {
-    const { store } = this.#shared
-    const generation = this.#generation
-    const keepMs = keepMsOf(entry, this.#call.clock.now())
-    if (generation === undefined || keepMs === 0) {
-      this.#drop()
-      return false
-    }
-    const { names, selector } = this.#landing(entry)
-    if (names !== undefined) store.keep(this.#resource, this.#selector, generation, { kind: 'vary', names }, KEPT_MS)
-    store.keep(this.#resource, selector, generation, entry, keepMs)
-    return true
-  }
-
-  #drop(): void {
-    this.#shared.store.drop(this.#resource, this.#key.slice(this.#resource.length + 1))
-  }
-
-  /** The value of a field of the request as it goes upstream. The account's credential is the same in all of them. */
-  readonly #valueOf = (name: string): string => {
-    const { account, route } = this.#target
-    const isCredential = account.credential?.headerNames.includes(name) === true
-    if (isCredential || (name === 'authorization' && route.credential === 'bearer')) return ''
-    this.#outgoing ??= outgoingRequest(this.#call, this.#target, undefined, undefined).headers
-    const values: string[] = []
-    for (let i = 0; i < this.#outgoing.length; i += 2) {
-      if (this.#outgoing[i]!.toLowerCase() === name) values.push(this.#outgoing[i + 1]!)
-    }
-    return values.join(', ')
   }
 
   #standsInFor({ kind }: Failure, entry: Entry): boolean {

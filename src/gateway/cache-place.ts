@@ -1,0 +1,109 @@
+import { type Entry, fieldOf } from '../cache/entry.ts'
+import type { Landed } from '../cache/flights.ts'
+import { placeOf, variantOf, varyNames } from '../cache/key.ts'
+import type { CachePolicy } from '../cache/policy.ts'
+import { type CacheStore, KEPT_MS, keepMsOf } from '../cache/store.ts'
+import { normalizePath } from '../routing/path.ts'
+import type { Call, Target } from './call.ts'
+import { outgoingRequest } from './outgoing.ts'
+
+/** Where the answer to a read is kept, also if it depends on fields of the request (RFC 9111 §4.1). */
+export class CachePlace {
+  readonly #call: Call
+  readonly #target: Target
+  readonly #store: CacheStore
+  readonly #resource: string
+  readonly #selector: string
+  /** Of the answer that was looked for last, which may be one of several. */
+  #variant: string
+  #generation: string | undefined
+  #outgoing: readonly string[] | undefined
+
+  constructor(call: Call, target: Target, policy: CachePolicy, store: CacheStore) {
+    const { upstream, account, client, path, query } = target
+    this.#call = call
+    this.#target = target
+    this.#store = store
+    const { resource, selector } = placeOf({
+      upstream: upstream.name,
+      url: upstream.url.href,
+      account: account.key,
+      client: policy.scope === 'client' ? client.name : undefined,
+      normalPath: normalizePath(path, upstream.aliasPrefix),
+      target: path + query,
+    })
+    this.#resource = resource
+    this.#selector = selector
+    this.#variant = selector
+  }
+
+  /** Looks for what is kept. */
+  async find(): Promise<Entry | undefined> {
+    let found = await this.#store.find(this.#resource, this.#selector)
+    if (found.stored?.kind === 'vary') {
+      this.#variant = variantOf(this.#selector, found.stored.names, this.#valueOf)
+      found = await this.#store.find(this.#resource, this.#variant)
+    }
+    this.#generation = found.generation
+    return found.stored?.kind === 'entry' ? found.stored : undefined
+  }
+
+  /** Of the resource when it was looked for; undefined where nothing may be kept. */
+  get generation(): string | undefined {
+    return this.#generation
+  }
+
+  /** Whether what was looked for is one of several answers. */
+  get isVarying(): boolean {
+    return this.#variant !== this.#selector
+  }
+
+  /** By which reads of the same know one another. */
+  get key(): string {
+    return `${this.#resource}:${this.#variant}`
+  }
+
+  /** The entry as others may take it whose requests it answers. */
+  landing(entry: Entry): Landed {
+    const names = varyNames(fieldOf(entry, 'vary'))
+    const selector = names === undefined ? this.#selector : variantOf(this.#selector, names, this.#valueOf)
+    return { entry, names, selector }
+  }
+
+  /** Whether what came for another call answers this one. */
+  isAnswer({ names, selector }: Landed): boolean {
+    return names === undefined || variantOf(this.#selector, names, this.#valueOf) === selector
+  }
+
+  /** Whether it was kept. */
+  keep(entry: Entry): boolean {
+    const store = this.#store
+    const generation = this.#generation
+    const keepMs = keepMsOf(entry, this.#call.clock.now())
+    if (generation === undefined || keepMs === 0) {
+      this.drop()
+      return false
+    }
+    const { names, selector } = this.landing(entry)
+    if (names !== undefined) store.keep(this.#resource, this.#selector, generation, { kind: 'vary', names }, KEPT_MS)
+    store.keep(this.#resource, selector, generation, entry, keepMs)
+    return true
+  }
+
+  drop(): void {
+    this.#store.drop(this.#resource, this.#variant)
+  }
+
+  /** The value of a field of the request as it goes upstream. The account's credential is the same in all of them. */
+  readonly #valueOf = (name: string): string => {
+    const { account, route } = this.#target
+    const isCredential = account.credential?.headerNames.includes(name) === true
+    if (isCredential || (name === 'authorization' && route.credential === 'bearer')) return ''
+    this.#outgoing ??= outgoingRequest(this.#call, this.#target, undefined, undefined).headers
+    const values: string[] = []
+    for (let i = 0; i < this.#outgoing.length; i += 2) {
+      if (this.#outgoing[i]!.toLowerCase() === name) values.push(this.#outgoing[i + 1]!)
+    }
+    return values.join(', ')
+  }
+}
