@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Cluster, Redis, Result } from 'ioredis'
 import type { Clock } from '../clock.ts'
+import { inTime } from '../in-time.ts'
 import type { Stored } from './entry.ts'
 import { decode, encode, FORMAT } from './entry-format.ts'
 import { type CacheStore, type Found, KEPT_MS } from './store.ts'
@@ -112,19 +113,7 @@ export class RedisStore implements CacheStore {
 
   #inTime<T>(answer: Promise<T>): Promise<T> {
     const { clock, answerWithinMs } = this.#options
-    return new Promise((resolve, reject) => {
-      const late = clock.schedule(answerWithinMs, () => reject(new Error('the cache did not answer in time')))
-      answer.then(
-        (value) => {
-          late.cancel()
-          resolve(value)
-        },
-        (error: unknown) => {
-          late.cancel()
-          reject(error)
-        },
-      )
-    })
+    return inTime(answer, answerWithinMs, clock)
   }
 }
 

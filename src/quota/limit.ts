@@ -53,7 +53,7 @@ export const SLOTS = 256
 const CONCURRENT_BUCKETS = 20
 const LONGEST_RENEWAL_MS = 5_000
 const CONCURRENT_RENEWAL_MS = 1_000
-export const DEFAULT_SLACK_MS = 1_000
+const DEFAULT_SLACK_MS = 1_000
 
 let made = 0
 

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../clock.ts'
+import { inTime } from '../in-time.ts'
 import { Batch, type Change, Postponed } from './batch.ts'
 import { Home } from './home.ts'
 import { InFlight } from './in-flight.ts'
@@ -596,13 +597,6 @@ interface CallOptions {
   readonly isClaim?: boolean
   readonly turn?: Turn | undefined
   readonly isProbe?: boolean
-}
-
-function inTime<T>(answer: Promise<T>, withinMs: number, clock: Clock): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = clock.schedule(withinMs, () => reject(new Error(`no answer within ${withinMs} ms`)))
-    answer.finally(() => timer.cancel()).then(resolve, reject)
-  })
 }
 
 function batchOf({ batches }: Tended, meter: Meter): Batch {

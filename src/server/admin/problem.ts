@@ -28,7 +28,7 @@ export function invalid(detail: string, errors: readonly Problem[] = []): AdminP
 }
 
 /** The body of the answer. `errors` says what is wrong where, all of it at once. */
-export function problemBody({ status, code, message, errors }: AdminProblem): object {
+function problemBody({ status, code, message, errors }: AdminProblem): object {
   return {
     type: 'about:blank',
     title: STATUS_CODES[status],
