@@ -13,18 +13,14 @@ import {
   StoreUnavailableError,
   type Turn,
 } from './ledger.ts'
+import { Neighbours } from './neighbours.ts'
 import { Permit } from './permit.ts'
 import type { Schedule } from './schedule.ts'
 import { Served } from './served.ts'
 
 /** How soon the ledger is asked again for those that wait, after it could not be. */
 const STORE_RETRY_MS = 100
-/** How often other gateways are told who waits here, at least: several times before they would forget it. */
-const REPORT_EVERY_MS = 1_000
 const LOOK_NO_SOONER_MS = 10
-const EXCHANGE_NO_SOONER_MS = 100
-/** A change of how many wait here by such a part is told to other gateways as soon as may be. */
-const WORTH_TELLING = 0.02
 /** For how long quota must have been free, by what is known, until nobody else is taken to want it. */
 const UNCLAIMED_MS = 100
 /** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
@@ -117,17 +113,9 @@ export class WaitingRoom {
   readonly #capacity: Capacity
   readonly #queues = new Map<string, ClientQueue<Place>>()
   #served = new Served()
-  /** What was last heard of the other gateways. */
-  #board: Board | undefined
-  /** Calls that others were granted, by what is known of the quota, since they told who waits there. */
-  #admittedElsewhere: { readonly at: number; readonly calls: number }[] = []
-  #reporting: Timer | undefined
-  #exchangedAt = -Infinity
-  #toldSize = 0
-  #toldDemands: readonly Demand[] = []
+  readonly #neighbours: Neighbours
   /** Of the calls that come to wait. */
   readonly #arrivals: Arrivals
-  #isTelling = false
   #size = 0
   /** The latest that is known of when quota comes back, or of how much was left then. */
   #schedule: Schedule | undefined
@@ -154,6 +142,14 @@ export class WaitingRoom {
     this.#clock = clock
     this.#capacity = capacity
     this.#arrivals = new Arrivals(clock)
+    this.#neighbours = new Neighbours({
+      ledger,
+      clock,
+      home,
+      queue: name,
+      demands: () => this.#demands(),
+      onHeard: (board) => this.#heard(board),
+    })
   }
 
   get waiting(): number {
@@ -173,7 +169,7 @@ export class WaitingRoom {
 
   /** Throws, or rejects with, `StoreUnavailableError` when the ledger can't be asked. */
   enter(waiter: Waiter): Admission | Promise<Admission> {
-    if (this.#size > 0 || this.#capacity.free <= 0 || this.#doOthersWait) return this.#wait(waiter)
+    if (this.#size > 0 || this.#capacity.free <= 0 || this.#neighbours.areAhead) return this.#wait(waiter)
     const grant = this.#charge(waiter.meter, 1)
     if (!(grant instanceof Promise)) return this.#enterWith(grant, waiter)
     // Taken before the answer, so that calls that enter meanwhile don't exceed the concurrency.
@@ -236,55 +232,21 @@ export class WaitingRoom {
     const now = this.#clock.now()
     // Quota of which it was known that it would come free, and which is gone.
     const gone = (this.#schedule?.freeAt(now) ?? 0) - granted - (schedule?.freeAt(now) ?? Infinity)
-    if (this.#hasOthers && gone > 0 && gone < Infinity) this.#admittedElsewhere.push({ at: now, calls: gone })
+    this.#neighbours.used(gone)
     this.#schedule = schedule
     this.#told = { meter, usage, at: now }
   }
 
-  get #hasOthers(): boolean {
-    return this.#board !== undefined && this.#board.others.length > 0
-  }
-
-  /** Whether at other gateways calls wait that came before one which comes now. */
-  get #doOthersWait(): boolean {
-    return this.#hasOthers && this.#clock.now() - this.#board!.at < REPORT_EVERY_MS
-  }
-
-  /** Tells the other gateways who waits here, and hears who waits there. */
-  async #exchange(): Promise<void> {
-    const { exchange } = this.ledger
-    if (exchange === undefined) return
-    this.#exchangedAt = this.#clock.now()
-    this.#isTelling = false
-    this.#toldSize = this.#size
-    this.#reportIn(this.#size > 0 ? REPORT_EVERY_MS : undefined)
+  #demands(): Demand[] {
     const now = this.#clock.now()
     const demands: Demand[] = []
     for (const queue of this.#queues.values()) demands.push(...queue.demands(now, this.#perSecond(queue.client.name)))
-    const board = await exchange.call(this.ledger, this.home, this.name, demands)
-    this.#board = board
-    this.#toldDemands = demands
-    this.#admittedElsewhere = this.#admittedElsewhere.filter(({ at }) => board !== undefined && at > board.toldAt)
+    return demands
+  }
+
+  #heard(board: Board | undefined): void {
     if (board !== undefined) this.#served = new Served(board.served)
-  }
-
-  /** The others compute with how many wait here; not every change of that makes a difference to them. */
-  #tellOfChange(): void {
-    if (this.ledger.exchange === undefined || this.#isTelling) return
-    const change = Math.abs(this.#size - this.#toldSize)
-    if (this.#size > 0 && this.#toldSize > 0 && (!this.#hasOthers || change <= 1 + WORTH_TELLING * this.#size)) return
-    this.#isTelling = true
-    this.#reportIn(Math.max(0, this.#exchangedAt + EXCHANGE_NO_SOONER_MS - this.#clock.now()))
-  }
-
-  #reportIn(delayMs: number | undefined): void {
-    this.#reporting?.cancel()
-    this.#reporting = undefined
-    if (delayMs === undefined) return
-    this.#reporting = this.#clock.schedule(delayMs, () => {
-      this.#reporting = undefined
-      void this.#exchange().then(() => this.#wakeLater())
-    })
+    this.#wakeLater()
   }
 
   readonly #perSecond = (client: string): number => this.#arrivals.perSecond(client)
@@ -292,16 +254,14 @@ export class WaitingRoom {
   readonly #isWaiting = (client: string): boolean => this.#queues.has(client)
 
   #contention(newcomer?: { client: Claimant; priority: Priority }): Contention<Place> {
-    let elsewhere = 0
-    for (const { at, calls } of this.#admittedElsewhere) if (at > this.#board!.toldAt) elsewhere += calls
     const known: Known<Place> = {
       now: this.#clock.now(),
       queues: this.#queues,
       served: this.#served.costs,
       perSecond: this.#perSecond,
-      board: this.#board,
-      told: this.#toldDemands,
-      admittedElsewhere: elsewhere,
+      board: this.#neighbours.board,
+      told: this.#neighbours.told,
+      admittedElsewhere: this.#neighbours.admitted,
     }
     return new Contention(known, newcomer)
   }
@@ -402,7 +362,7 @@ export class WaitingRoom {
     this.#size++
     this.#capacity.wait(1)
     this.#arrivals.add(client.name)
-    this.#tellOfChange()
+    this.#neighbours.waitingHere(this.#size)
   }
 
   #remove(place: Place): void {
@@ -413,7 +373,7 @@ export class WaitingRoom {
     if (queue.size === 0) this.#queues.delete(place.client.name)
     this.#size--
     this.#capacity.wait(-1)
-    this.#tellOfChange()
+    this.#neighbours.waitingHere(this.#size)
     if (this.#size > 0) return
     this.#cancelWakeUp()
     if (this.ledger.exchange === undefined) this.#served.clear()
@@ -451,8 +411,8 @@ export class WaitingRoom {
     this.#cancelWakeUp()
     try {
       // What the others know is what decides between us; if there are none, it is enough to hear of them now and then.
-      if (this.#hasOthers) {
-        await this.#exchange()
+      if (this.#neighbours.haveWaiting) {
+        await this.#neighbours.exchange()
         if (this.#schedule === undefined) await this.#look()
       }
       for (;;) {
@@ -494,7 +454,7 @@ export class WaitingRoom {
     const now = this.#clock.now()
     const free = this.#freeAt(now)
     // What has been free for a while nobody else wants, by what is known.
-    const unclaimed = this.#hasOthers
+    const unclaimed = this.#neighbours.haveWaiting
       ? Math.min(this.#unclaimed, this.#schedule?.freeSince(now - UNCLAIMED_MS) ?? 0)
       : 0
     for (const { place, position } of contention.next(unclaimed > 0 ? Infinity : free)) {
@@ -566,7 +526,8 @@ export class WaitingRoom {
     // Full concurrency is no matter of time: whoever leaves calls.
     if (this.#capacity.free <= 0) return this.#capacity.onRelease(this.#onRelease)
     // At least a millisecond, because timers may be early by a part of one.
-    const leastMs = this.#storeError !== undefined ? STORE_RETRY_MS : this.#hasOthers ? LOOK_NO_SOONER_MS : 1
+    const leastMs =
+      this.#storeError !== undefined ? STORE_RETRY_MS : this.#neighbours.haveWaiting ? LOOK_NO_SOONER_MS : 1
     const delayMs = Math.max(leastMs, this.#turnMs)
     const at = this.#clock.now() + delayMs
     if (at >= this.#wakesAt) return

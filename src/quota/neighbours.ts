@@ -1,0 +1,104 @@
+import type { Clock, Timer } from '../clock.ts'
+import type { Demand } from './client-queue.ts'
+import type { Board } from './contention.ts'
+import type { Ledger } from './ledger.ts'
+
+/** How often other gateways are told who waits here, at least: several times before they would forget it. */
+const REPORT_EVERY_MS = 1_000
+const EXCHANGE_NO_SOONER_MS = 100
+/** A change of how many wait here by such a part is told as soon as may be. */
+const WORTH_TELLING = 0.02
+
+interface NeighboursOptions {
+  readonly ledger: Ledger
+  readonly clock: Clock
+  readonly home: string
+  readonly queue: string
+  /** Who waits here. */
+  demands(): Demand[]
+  /** Told what was heard, each time; undefined where nothing can be. */
+  onHeard(board: Board | undefined): void
+}
+
+/** The rooms of the same name at other gateways: tells them who waits here, and knows what was last heard of them. */
+export class Neighbours {
+  readonly #ledger: Ledger
+  readonly #clock: Clock
+  readonly #options: NeighboursOptions
+  /** What was last heard. */
+  board: Board | undefined
+  /** What they had been told of this one by then. */
+  told: readonly Demand[] = []
+  /** Calls that they were granted, by what is known of the quota, since they told who waits there. */
+  #admitted: { readonly at: number; readonly calls: number }[] = []
+  #timer: Timer | undefined
+  #exchangedAt = -Infinity
+  #waiting = 0
+  #toldWaiting = 0
+  #isTelling = false
+
+  constructor(options: NeighboursOptions) {
+    this.#options = options
+    this.#ledger = options.ledger
+    this.#clock = options.clock
+  }
+
+  /** Whether calls wait at other gateways. */
+  get haveWaiting(): boolean {
+    return this.board !== undefined && this.board.others.length > 0
+  }
+
+  /** The same, so surely that a call that comes now is behind them. */
+  get areAhead(): boolean {
+    return this.haveWaiting && this.#clock.now() - this.board!.at < REPORT_EVERY_MS
+  }
+
+  /** So many of their calls do not wait any more. */
+  get admitted(): number {
+    let sum = 0
+    for (const { at, calls } of this.#admitted) if (at > this.board!.toldAt) sum += calls
+    return sum
+  }
+
+  /** Quota for so many calls is gone that was not used here. */
+  used(calls: number): void {
+    if (this.haveWaiting && calls > 0 && calls < Infinity) this.#admitted.push({ at: this.#clock.now(), calls })
+  }
+
+  /** So many calls wait here now. They compute with that, but not every change makes a difference to them. */
+  waitingHere(waiting: number): void {
+    this.#waiting = waiting
+    if (this.#ledger.exchange === undefined || this.#isTelling) return
+    const change = Math.abs(waiting - this.#toldWaiting)
+    if (waiting > 0 && this.#toldWaiting > 0 && (!this.haveWaiting || change <= 1 + WORTH_TELLING * waiting)) return
+    this.#isTelling = true
+    this.#exchangeIn(Math.max(0, this.#exchangedAt + EXCHANGE_NO_SOONER_MS - this.#clock.now()))
+  }
+
+  /** Tells who waits here, and hears who waits there. Never rejects. */
+  async exchange(): Promise<void> {
+    const { home, queue, demands, onHeard } = this.#options
+    const { exchange } = this.#ledger
+    if (exchange === undefined) return
+    this.#exchangedAt = this.#clock.now()
+    this.#isTelling = false
+    this.#toldWaiting = this.#waiting
+    this.#exchangeIn(this.#waiting > 0 ? REPORT_EVERY_MS : undefined)
+    const told = demands()
+    const board = await exchange.call(this.#ledger, home, queue, told)
+    this.board = board
+    this.told = told
+    this.#admitted = this.#admitted.filter(({ at }) => board !== undefined && at > board.toldAt)
+    onHeard(board)
+  }
+
+  #exchangeIn(delayMs: number | undefined): void {
+    this.#timer?.cancel()
+    this.#timer = undefined
+    if (delayMs === undefined) return
+    this.#timer = this.#clock.schedule(delayMs, () => {
+      this.#timer = undefined
+      void this.exchange()
+    })
+  }
+}
