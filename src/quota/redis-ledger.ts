@@ -115,13 +115,15 @@ export class RedisLedger implements Ledger {
   readonly #inFlight: InFlight
   #leased = 0
   #made = 0
-  #wasConnected = false
+  /** Since the start, if only for a moment: then there are leases to go on with. */
+  #wasConnected: boolean
   /** From when on a home that is used for the first time may count on what Redis knows of it. */
   #trustedAt = 0
   #isClosed = false
 
   constructor({ runner, clock, gateway, prefix, answerWithinMs, onOutage, onChange, stepTime }: RedisLedgerOptions) {
     this.#runner = runner
+    this.#wasConnected = runner.isConnected
     this.#clock = clock
     this.#gateway = gateway
     this.#prefix = prefix

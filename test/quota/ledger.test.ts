@@ -238,6 +238,23 @@ describe('the ledger in Redis', () => {
     expect((await scriptCalls()) - before).toBe(1)
   })
 
+  it('is ready by leases if Redis was there at the start, although nobody has asked since', () => {
+    const runner = (isConnected: boolean) => ({
+      run: () => Promise.reject(new Error('away')),
+      runBoard: () => Promise.reject(new Error('away')),
+      onLost: () => undefined,
+      isConnected,
+      close: () => undefined,
+    })
+    const [there, away] = [runner(true), runner(false)]
+    const ledgerWith = (of: ScriptRunner) =>
+      new RedisLedger({ runner: of, clock: new SimulatedClock(), gateway: 'one', prefix: 'x', answerWithinMs: 50 })
+    const [found, lost] = [ledgerWith(there), ledgerWith(away)]
+    there.isConnected = false
+    expect(found.isReady).toBe(true)
+    expect(lost.isReady).toBe(false)
+  })
+
   it('takes back what was granted too late to be sent', async () => {
     const clock = new SimulatedClock()
     const script = new RedisScript(redis)
