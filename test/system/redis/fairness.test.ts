@@ -2,8 +2,8 @@ import { expect, inject, it } from 'vitest'
 import { contend, describeContended } from '../../support/contention.ts'
 
 /**
- * `npm run bench:queue -- --processes` runs it in full. In the suite a busy machine may keep a gateway from Redis for a moment,
- * in which it serves by itself: in so short a run that shows. The simulator holds it to 5 % in any case.
+ * `npm run bench:queue -- --processes` runs it in full. What a client missed while all began it is given back afterwards: in the
+ * short run of the suite that shows, so it is held to less. The simulator holds it to 5 % in any case.
  */
 const isInFull = process.env['SLUICE_PROOF'] === 'full'
 const [WINDOWS, TOLERANCE] = isInFull ? [20, 0.05] : [12, 0.2]
