@@ -5,6 +5,7 @@ import { PRIORITIES } from './fair-share.ts'
 /** As queue-board.lua answers. */
 interface BoardReply {
   readonly served: Readonly<Record<string, number>>
+  readonly turns: number
   /** An empty list comes as an empty object. */
   readonly others: readonly { readonly agoMs: number; readonly demands: readonly Demand[] }[]
 }
@@ -14,16 +15,16 @@ const MOST_CALLS = 1e6
 
 /** Throws where it is nothing that gateways tell: whose turn it is must never be computed from that. */
 export function boardOf(reply: string, at: number): Board {
-  const { served, others } = JSON.parse(reply) as BoardReply
+  const { served, turns, others } = JSON.parse(reply) as BoardReply
   const reports = Object.values(others)
   const sums = Object.entries(served)
   const areDemands = reports.every(({ agoMs, demands }) => Number.isFinite(agoMs) && demands.every(isDemand))
-  if (!areDemands || !sums.every(([, sum]) => isAmount(sum))) throw new TypeError('what gateways told is garbled')
-  const ago = reports.reduce((sum, { agoMs }) => sum + agoMs, 0)
+  if (!areDemands || !isAmount(turns) || !sums.every(([, sum]) => isAmount(sum)))
+    throw new TypeError('what gateways told is garbled')
   return {
     at,
-    toldAt: at - ago / Math.max(1, reports.length),
     served: new Map(sums),
+    turns,
     others: reports.flatMap(({ agoMs, demands }) =>
       demands.map((demand) => ({ ...demand, waitedMs: demand.waitedMs + agoMs })),
     ),

@@ -5,11 +5,11 @@ import { callsAhead, costsOf, type Flow, PRIORITIES, type Priority, servingOrder
 /** What other gateways have told of their calls that wait for the same quota, and what each client was served. */
 export interface Board {
   readonly served: ReadonlyMap<string, number>
+  /** How many calls that had waited all gateways were granted by then. */
+  readonly turns: number
   readonly others: readonly Demand[]
   /** When it was so, by the clock of this gateway. */
   readonly at: number
-  /** When the other gateways told of their calls, on average. */
-  readonly toldAt: number
 }
 
 interface Contender<Place extends Queued> extends Flow {
@@ -33,7 +33,7 @@ export interface Known<Place extends Queued> {
   readonly board: Board | undefined
   /** What was told the other gateways when the board was read. */
   readonly told: readonly Demand[]
-  /** So many of the others’ calls do not wait any more. */
+  /** So many calls the others were granted since the board was read. */
   readonly admittedElsewhere: number
 }
 

@@ -70,6 +70,8 @@ export class Grant {
   readonly usage: readonly LimitUsage[]
   /** When more will be free; undefined if everything asked for was granted to calls that had not waited. */
   readonly schedule: Schedule | undefined
+  /** How many calls that waited in the same queue all gateways were granted so far, these included; undefined without a turn. */
+  readonly turns: number | undefined
   /** The ledger's time of the charge. */
   readonly chargedAt: number
   /** The ledger's time of the charge, or of its last renewal. */
@@ -85,7 +87,7 @@ export class Grant {
     at: number,
     granted: number,
     usage: readonly LimitUsage[],
-    { schedule, isLocal = false }: { schedule?: Schedule | undefined; isLocal?: boolean } = {},
+    { schedule, turns, isLocal = false }: GrantOptions = {},
   ) {
     this.meter = meter
     this.chargedAt = at
@@ -93,6 +95,7 @@ export class Grant {
     this.granted = granted
     this.usage = usage
     this.schedule = schedule
+    this.turns = turns
     this.isLocal = isLocal
     this.unsettled = granted
     this.open = granted
@@ -102,6 +105,12 @@ export class Grant {
   get isInFlight(): boolean {
     return this.unsettled > 0 || (this.open > 0 && this.meter.hasConcurrent)
   }
+}
+
+interface GrantOptions {
+  readonly schedule?: Schedule | undefined
+  readonly turns?: number | undefined
+  readonly isLocal?: boolean
 }
 
 /** The grant of calls that are charged to nothing: all of them, or none while the upstream wants none. */
@@ -114,8 +123,8 @@ export function uncounted(meter: Meter, wanted: number, now: number, pausedUntil
 export interface Turn {
   /** Name of the queue, at all gateways. */
   readonly queue: string
-  /** By client, what the calls cost it in fair queueing. */
-  readonly costs: ReadonlyMap<string, number>
+  /** Of each call, in the order in which they are to be granted: its client, and what it costs that in fair queueing. */
+  readonly costs: readonly (readonly [client: string, cost: number])[]
 }
 
 /**

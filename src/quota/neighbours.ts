@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../clock.ts'
 import type { Demand } from './client-queue.ts'
 import type { Board } from './contention.ts'
-import type { Ledger } from './ledger.ts'
+import type { Grant, Ledger } from './ledger.ts'
 
 /** How often other gateways are told who waits here, at least: several times before they would forget it. */
 const REPORT_EVERY_MS = 1_000
@@ -16,8 +16,11 @@ interface NeighboursOptions {
   readonly queue: string
   /** Who waits here. */
   demands(): Demand[]
-  /** Told what was heard, each time; undefined where nothing can be. */
-  onHeard(board: Board | undefined): void
+  /**
+   * Told what was heard, each time; undefined where nothing can be. And how many calls the others were granted since a charge or
+   * the board told last.
+   */
+  onHeard(board: Board | undefined, granted: number): void
 }
 
 /** The rooms of the same name at other gateways: tells them who waits here, and knows what was last heard of them. */
@@ -29,8 +32,10 @@ export class Neighbours {
   board: Board | undefined
   /** What they had been told of this one by then. */
   told: readonly Demand[] = []
-  /** Calls that they were granted, by what is known of the quota, since they told who waits there. */
-  #admitted: { readonly at: number; readonly calls: number }[] = []
+  /** How many calls that had waited all gateways were granted, as far as it is known; undefined if a charge did not tell. */
+  #turns: number | undefined
+  /** Of these, those that were granted here since the board was read. */
+  #own = 0
   #timer: Timer | undefined
   #exchangedAt = -Infinity
   #waiting = 0
@@ -53,16 +58,15 @@ export class Neighbours {
     return this.haveWaiting && this.#clock.now() - this.board!.at < REPORT_EVERY_MS
   }
 
-  /** So many of their calls do not wait any more. */
+  /** So many calls they were granted since the board was read. */
   get admitted(): number {
-    let sum = 0
-    for (const { at, calls } of this.#admitted) if (at > this.board!.toldAt) sum += calls
-    return sum
+    if (this.board === undefined || this.#turns === undefined) return 0
+    return Math.max(0, this.#turns - this.board.turns - this.#own)
   }
 
-  /** Quota for so many calls is gone that was not used here. */
-  used(calls: number): void {
-    if (this.haveWaiting && calls > 0 && calls < Infinity) this.#admitted.push({ at: this.#clock.now(), calls })
+  charged({ granted, turns }: Grant): void {
+    this.#turns = turns
+    this.#own += granted
   }
 
   /** So many calls wait here now. They compute with that, but not every change makes a difference to them. */
@@ -88,8 +92,10 @@ export class Neighbours {
     const board = await exchange.call(this.#ledger, home, queue, told)
     this.board = board
     this.told = told
-    this.#admitted = this.#admitted.filter(({ at }) => board !== undefined && at > board.toldAt)
-    onHeard(board)
+    const turns = this.#turns
+    this.#turns = board?.turns
+    this.#own = 0
+    onHeard(board, turns === undefined || board === undefined ? 0 : Math.max(0, board.turns - turns))
   }
 
   #exchangeIn(delayMs: number | undefined): void {

@@ -1,10 +1,11 @@
 -- Where gateways tell each other who waits for one quota; see waiting-room.ts. One hash has by gateway what it told last and
--- until when that is to be believed, another by client the costs of its calls that were served (redis-ledger.lua adds them).
+-- until when that is to be believed, another by client the costs of its calls that were served, and in the field without a name
+-- how many calls that were (redis-ledger.lua adds both).
 --
 -- KEYS  1: what was told; 2: what was served; both in one hash slot
 -- ARGV  1: the gateway   2: the time in microseconds, empty for Redis's own (only tests step it)
 --       3: milliseconds for which it is to be believed   4: its demands, a JSON array; empty when nobody waits there
--- Reply: JSON: what was served by client, and of each other gateway where calls wait its demands, and how long ago it told them
+-- Reply: JSON: what was served by client, how many calls that were, and of each other gateway where calls wait its demands, and how long ago it told them
 local call = redis.call
 local now
 if ARGV[2] == '' then
@@ -42,6 +43,8 @@ end
 local served = {}
 local sums = call('HGETALL', KEYS[2])
 for i = 1, #sums, 2 do served[sums[i]] = tonumber(sums[i + 1]) end
+local turns = served[''] or 0
+served[''] = nil
 local least = math.huge
 for client in pairs(wasWaiting) do least = math.min(least, served[client] or 0) end
 if least == math.huge then least = 0 end
@@ -73,4 +76,4 @@ if next(waiting) then
 else
   call('DEL', KEYS[2])
 end
-return cjson.encode({ served = served, others = others })
+return cjson.encode({ served = served, turns = turns, others = others })

@@ -14,7 +14,7 @@
 -- Until when the upstream wants no calls of an account is in a field, too.
 --
 -- KEYS  1: the home; 2: the leases taken of its limits; 3, where calls are charged that have waited: what the clients that wait
---       have been served; all in one hash slot
+--       have been served, and in the field without a name how many calls that were; all in one hash slot
 -- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing
 --       2: the time, empty for Redis's own (only tests step it)   3: calls wanted, of the last kind   4: kinds of call
 --       5: additions
@@ -30,12 +30,14 @@
 --         microseconds until more comes back, 1 if the call was refused
 --       then additions: number of the limit, bucket, units
 --       then, if leases are taken, per limit the lease that the gateway knows it has
---       then, if calls are charged that have waited, by client: its name, what its calls cost it
+--       then, if calls are charged that have waited: of each call, in the order in which they are to be granted, the number of
+--         its client and a blank; then by client its name, what a call costs it
 -- Reply, as doubles: time, the number of this call, calls granted (-1: nothing was done, because the number was not
 --        right, or it is the first and what is known here may lack charges of other gateways), limits,
 --        then per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
 --        leased to others, as far as that was of interest; then, unless all were granted and none had waited, per limit how
---        many numbers follow, and these: bucket, units of each charge; then, where something was taught, five numbers each: the limit,
+--        many numbers follow, and these: bucket, units of each charge; then, if calls were charged that have waited, how many of
+--        such were granted so far; then, where something was taught, five numbers each: the limit,
 --        what of it may be used, how much more without others, and microseconds until a call may look whether these are still
 --        there, and until they are not believed to be; or 0, the milliseconds of the pause that are left, and zeros
 local SLOTS = 256
@@ -558,8 +560,23 @@ if leased then
   call('HSET', leases, unpack(leased))
   call('PEXPIRE', leases, longer)
 end
-if hasWaited and granted > 0 then
-  for i = a + 1, #ARGV, 2 do call('HINCRBYFLOAT', KEYS[3], ARGV[i], ARGV[i + 1] * granted / wanted) end
-  call('PEXPIRE', KEYS[3], LEAST_LIFE_MS)
+if hasWaited then
+  local turns
+  if granted > 0 then
+    local calls, left = {}, granted
+    for client in ARGV[a + 1]:gmatch('%d+') do
+      if left == 0 then break end
+      calls[client], left = (calls[client] or 0) + 1, left - 1
+    end
+    for client, n in pairs(calls) do
+      local i = a + 2 * client
+      call('HINCRBYFLOAT', KEYS[3], ARGV[i], ARGV[i + 1] * n)
+    end
+    turns = call('HINCRBY', KEYS[3], '', granted)
+    call('PEXPIRE', KEYS[3], LEAST_LIFE_MS)
+  else
+    turns = (call('HGET', KEYS[3], '') or 0) + 0
+  end
+  charges = charges .. pack('>d', turns)
 end
 return reply .. charges .. taught

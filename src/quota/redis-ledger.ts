@@ -25,6 +25,7 @@ import {
   pauseFieldOf,
   type Reply,
   scheduleOf,
+  tailOf,
   taughtBy,
   usageOf,
 } from './script-call.ts'
@@ -433,7 +434,9 @@ export class RedisLedger implements Ledger {
     const at = reply[0]! / 1_000
     let left = reply[2]!
     const hasSchedule = left < wanted || turn !== undefined
-    const taught = taughtBy(reply, hasSchedule)
+    const tail = tailOf(reply, hasSchedule)
+    const turns = turn === undefined ? undefined : reply[tail]
+    const taught = taughtBy(reply, turn === undefined ? tail : tail + 1)
     if (taught?.pauseMs !== undefined) home.pause(meter, now, taught.pauseMs)
     const usage = usageOf(meter, reply, taught)
     // What is leased to others comes back when they renew their leases.
@@ -442,7 +445,7 @@ export class RedisLedger implements Ledger {
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)
       left -= granted
-      const grant = new Grant(meter, at, granted, usage, { schedule })
+      const grant = new Grant(meter, at, granted, usage, { schedule, turns })
       if (granted > 0) this.#inFlight.add(grant)
       resolve(grant)
     }

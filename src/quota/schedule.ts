@@ -40,6 +40,16 @@ export class Schedule {
     return Math.max(0, this.#takenAt + latest - now, this.#notBefore - now)
   }
 
+  /** As it is after others were granted so many calls at `now`, of which it is not known when they will come back. */
+  without(calls: number, now: number): Schedule {
+    const limits = this.#limits.map(({ limit, units, free, releases }) => {
+      const used = calls * units
+      const release = { inMs: now - this.#takenAt + limit.windowMs + limit.bucketMs, units: used, isInFlight: true }
+      return { limit, units, free: free - used, releases: [...releases, release] }
+    })
+    return new Schedule(this.#takenAt, limits, this.#notBefore)
+  }
+
   /** How many calls could have been admitted at an earlier instant, and at any since; 0 if that was before the snapshot. */
   freeSince(time: number): number {
     return time < this.#takenAt ? 0 : this.freeAt(time)

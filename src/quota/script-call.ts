@@ -50,8 +50,24 @@ export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
   pushKind(args, limits, meter, own?.changes() ?? [])
   for (const addition of call.additions) args.push(...addition)
   for (const lease of call.leases) args.push(lease)
-  if (call.turn !== undefined) for (const [client, cost] of call.turn.costs) args.push(client, cost)
+  if (call.turn !== undefined) pushTurn(args, call.turn)
   return args
+}
+
+/** The calls of one client have the same costs. */
+function pushTurn(args: Argument[], { costs }: Turn): void {
+  const numbers = new Map<string, number>()
+  const clients: Argument[] = []
+  let order = ''
+  for (const [client, cost] of costs) {
+    let number = numbers.get(client)
+    if (number === undefined) {
+      numbers.set(client, (number = numbers.size + 1))
+      clients.push(client, cost)
+    }
+    order += `${number} `
+  }
+  args.push(order, ...clients)
 }
 
 /** Where the script notes until when the upstream wants no calls of the meter's account. */
@@ -128,10 +144,15 @@ export interface Taught {
   readonly limits: ReadonlyMap<number, { readonly effective: number; readonly others: Others | undefined }>
 }
 
-/** Undefined where that is nothing. */
-export function taughtBy(reply: Reply, hasSchedule: boolean): Taught | undefined {
+/** Where in a reply follows what is behind the limits, and their charges where it has them. */
+export function tailOf(reply: Reply, hasSchedule: boolean): number {
   let at = FIRST + FIELDS * reply[3]!
   if (hasSchedule) for (let i = 0; i < reply[3]!; i++) at += 1 + reply[at]!
+  return at
+}
+
+/** Undefined where that is nothing. It begins at `at`. */
+export function taughtBy(reply: Reply, at: number): Taught | undefined {
   if (at >= reply.length) return undefined
   let pauseMs: number | undefined
   const limits = new Map<number, { effective: number; others: Others | undefined }>()

@@ -26,7 +26,7 @@ const UNCLAIMED_MS = 100
 /** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
 const ROUNDS = 3
 /** How much the latest latency counts in the mean of all. */
-const LATEST = 1 / 16
+const LATEST = 1 / 32
 
 /** Why nobody can wait any more: the account was taken out of the configuration, or the gateway stops. */
 export type Closing = 'removed' | 'draining'
@@ -148,7 +148,7 @@ export class WaitingRoom {
       home,
       queue: name,
       demands: () => this.#demands(),
-      onHeard: (board) => this.#heard(board),
+      onHeard: (board, granted) => this.#heard(board, granted),
     })
   }
 
@@ -228,13 +228,10 @@ export class WaitingRoom {
     return this.ledger.charge(meter, wanted, turn)
   }
 
-  #learn(meter: Meter, { schedule, usage, granted }: Grant): void {
-    const now = this.#clock.now()
-    // Quota of which it was known that it would come free, and which is gone.
-    const gone = (this.#schedule?.freeAt(now) ?? 0) - granted - (schedule?.freeAt(now) ?? Infinity)
-    this.#neighbours.used(gone)
-    this.#schedule = schedule
-    this.#told = { meter, usage, at: now }
+  #learn(meter: Meter, grant: Grant): void {
+    this.#neighbours.charged(grant)
+    this.#schedule = grant.schedule
+    this.#told = { meter, usage: grant.usage, at: this.#clock.now() }
   }
 
   #demands(): Demand[] {
@@ -244,7 +241,8 @@ export class WaitingRoom {
     return demands
   }
 
-  #heard(board: Board | undefined): void {
+  #heard(board: Board | undefined, granted: number): void {
+    if (granted > 0) this.#schedule = this.#schedule?.without(granted, this.#clock.now())
     if (board !== undefined) this.#served = new Served(board.served)
     this.#wakeLater()
   }
@@ -443,7 +441,7 @@ export class WaitingRoom {
     const { value: queue } = this.#queues.values().next()
     if (queue?.first === undefined) return
     const { meter } = queue.first
-    this.#learn(meter, await this.#charge(meter, 0, { queue: this.name, costs: new Map() }))
+    this.#learn(meter, await this.#charge(meter, 0, { queue: this.name, costs: [] }))
   }
 
   /** Those that can be charged together: the same meter, free concurrency, and no more than may be free. */
@@ -475,10 +473,7 @@ export class WaitingRoom {
   /** They count as in flight before the answer, so that all rooms of a class together keep to the concurrency. */
   async #chargeInFlight(meter: Meter, chosen: readonly Place[], contention: Contention<Place>): Promise<Grant> {
     this.#capacity.inFlight += chosen.length
-    const costs = new Map<string, number>()
-    for (const { client } of chosen) {
-      costs.set(client.name, (costs.get(client.name) ?? 0) + contention.costOf(client.name))
-    }
+    const costs = chosen.map(({ client }) => [client.name, contention.costOf(client.name)] as const)
     try {
       return await this.#charge(meter, chosen.length, { queue: this.name, costs })
     } catch (error) {

@@ -12,17 +12,17 @@ const demand = {
 }
 
 function replyWith(changes: object, served: object = { a: 2 }): string {
-  return JSON.stringify({ served, others: [{ agoMs: 10, demands: [{ ...demand, ...changes }] }] })
+  return JSON.stringify({ served, turns: 4, others: [{ agoMs: 10, demands: [{ ...demand, ...changes }] }] })
 }
 
 it('tells who waits elsewhere, as of now', () => {
   expect(boardOf(replyWith({}), 1_000)).toEqual({
     at: 1_000,
-    toldAt: 990,
+    turns: 4,
     served: new Map([['a', 2]]),
     others: [{ ...demand, waitedMs: 50 }],
   })
-  expect(boardOf('{"served":{},"others":{}}', 1_000).others).toEqual([])
+  expect(boardOf('{"served":{},"turns":0,"others":{}}', 1_000).others).toEqual([])
 })
 
 it.each([
@@ -39,10 +39,12 @@ it.each([
   replyWith({ perSecond: {} }),
   replyWith({}, { a: 'x' }),
   replyWith({}, { a: null }),
-  '{"served":{},"others":[{"agoMs":"x","demands":[]}]}',
-  '{"served":{},"others":[{"agoMs":1}]}',
-  '{"served":{},"others":[null]}',
-  '{"served":{}}',
+  '{"served":{},"turns":0,"others":[{"agoMs":"x","demands":[]}]}',
+  '{"served":{},"turns":0,"others":[{"agoMs":1}]}',
+  '{"served":{},"turns":0,"others":[null]}',
+  '{"served":{},"others":[]}',
+  '{"served":{},"turns":"x","others":[]}',
+  '{"served":{},"turns":0}',
   'null',
   'garbage',
   '',

@@ -59,7 +59,13 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
   it('is nothing as long as it teaches nothing, of calls that have waited too', async () => {
     const { ledger, send } = setUp()
     await send(reads, 3)
-    const turn = { queue: 'reads', costs: new Map([['a', 2]]) }
+    const turn = {
+      queue: 'reads',
+      costs: [
+        ['a', 1],
+        ['a', 1],
+      ] as const,
+    }
     const { granted, usage, schedule } = await ledger.charge(reads, 2, turn)
     expect(granted).toBe(2)
     expect(usage[0]!.effective).toBeUndefined()

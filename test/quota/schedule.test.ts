@@ -23,6 +23,13 @@ it('never tells to ask for what no limit ever lets pass', () => {
   expect(schedule.freeAt(1e9)).toBe(0)
 })
 
+it('tells of less after others were granted some, until a window later', () => {
+  const releases = [{ inMs: 100, units: 3 }]
+  const schedule = new Schedule(0, [{ limit: window, units: 1, free: 2, releases }]).without(4, 50)
+  expect([schedule.freeAt(50), schedule.freeAt(100)]).toEqual([-2, 1])
+  expect([schedule.waitMs(1, 50), schedule.waitMs(2, 50, 30)]).toEqual([50, 1_000 + 10 + 30])
+})
+
 it('tells of nothing free before the upstream wants calls again', () => {
   const schedule = new Schedule(0, [{ limit: window, units: 1, free: 5, releases: [] }], 300)
   expect([schedule.freeAt(299), schedule.freeAt(300), schedule.waitMs(1, 100)]).toEqual([0, 5, 200])

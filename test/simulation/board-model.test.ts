@@ -10,6 +10,7 @@ afterAll(() => redis.quit())
 
 interface Answer {
   readonly served: Record<string, number>
+  readonly turns: number
   readonly others: { readonly agoMs: number; readonly demands: readonly Demand[] }[]
 }
 
@@ -28,8 +29,9 @@ it('the model of the board gives the same answers as the script in Redis, whoeve
       const args = [`gateway ${Math.floor(random() * 3)}`, micros, 3_500, JSON.stringify(demands)]
       if (random() < 0.5) {
         const client = 'abc'[Math.floor(random() * 3)]!
-        model.serve(keys[1]!, client, 0.25)
+        model.serve(keys[1]!, [[client, 0.25]])
         await redis.hincrbyfloat(keys[1]!, client, 0.25)
+        await redis.hincrby(keys[1]!, '', 1)
       }
       const expected = answerOf(model.run(keys, args))
       expect(answerOf(await script.runBoard(keys, args)), `seed ${seed}, step ${step}`).toEqual(expected)
@@ -40,9 +42,9 @@ it('the model of the board gives the same answers as the script in Redis, whoeve
 
 /** What was told in no particular order, and Redis writes an empty list as an empty object. */
 function answerOf(text: string): Answer {
-  const { served, others } = JSON.parse(text) as Answer
+  const { served, turns, others } = JSON.parse(text) as Answer
   const inOrder = Object.values(others).sort((a, b) => JSON.stringify(a).localeCompare(JSON.stringify(b)))
-  return { served, others: inOrder }
+  return { served, turns, others: inOrder }
 }
 
 it('forgets what is nothing that a gateway tells, and goes on with the rest', async () => {

@@ -11,6 +11,7 @@ interface Told {
 export class BoardModel {
   readonly #told = new Map<string, Map<string, Told>>()
   readonly #served = new Map<string, Map<string, number>>()
+  readonly #turns = new Map<string, number>()
 
   run([toldKey, servedKey]: readonly string[], args: readonly Argument[]): string {
     const gateway = String(args[0])
@@ -38,21 +39,36 @@ export class BoardModel {
     for (const [client, sum] of served) if (!waiting.has(client) && sum <= least) served.delete(client)
     if (demands.length > 0) told.set(gateway, { at: now, ends: now + Number(args[2]), demands })
     else told.delete(gateway)
-    const reply = JSON.stringify({ served: Object.fromEntries(served), others })
-    if (waiting.size === 0) served.clear()
+    const reply = JSON.stringify({
+      served: Object.fromEntries(served),
+      turns: this.#turns.get(servedKey!) ?? 0,
+      others,
+    })
+    if (waiting.size === 0) {
+      served.clear()
+      this.#turns.delete(servedKey!)
+    }
     return reply
   }
 
-  /** What redis-ledger.lua adds to it. */
-  serve(servedKey: string, client: string, cost: number): void {
+  /** What redis-ledger.lua adds to it; returns how many calls were served so far. */
+  serve(
+    servedKey: string,
+    calls: readonly (readonly [client: string, cost: number])[],
+    granted = calls.length,
+  ): number {
     const served = this.#servedOf(servedKey)
-    served.set(client, (served.get(client) ?? 0) + cost)
+    for (const [client, cost] of calls) served.set(client, (served.get(client) ?? 0) + cost)
+    const turns = (this.#turns.get(servedKey) ?? 0) + granted
+    if (granted > 0) this.#turns.set(servedKey, turns)
+    return turns
   }
 
   copy(): BoardModel {
     const copy = new BoardModel()
     for (const [key, told] of this.#told) copy.#told.set(key, new Map(told))
     for (const [key, served] of this.#served) copy.#served.set(key, new Map(served))
+    for (const [key, turns] of this.#turns) copy.#turns.set(key, turns)
     return copy
   }
 

@@ -71,6 +71,22 @@ describe.each([1, 3])('with %i gateways', (gateways) => {
   })
 })
 
+it('whoever was served least is next, at whichever gateway, to within a few places', async () => {
+  const sources = Object.entries(WEIGHTS).map(([name, weight], i): Source => {
+    return { client: client(name, weight), gateway: i % 3, load: { callers: 22 * weight } }
+  })
+  const { visits } = await simulateFairness({ ...saturated, requests: 90, gateways: 3, sources })
+  const served = Object.fromEntries(Object.keys(WEIGHTS).map((name) => [name, 0]))
+  const admitted = visits.filter(({ cameMs }) => cameMs > 2 * window.windowMs)
+  const places: number[] = []
+  for (const { client } of admitted) {
+    places.push((served[client]! - Math.min(...Object.values(served))) * SUM)
+    served[client]! += 1 / WEIGHTS[client as keyof typeof WEIGHTS]
+  }
+  places.sort((a, b) => a - b)
+  expect(places[Math.floor(0.98 * places.length)]).toBeLessThan(2 * SUM)
+})
+
 it('the number of gateways that its clients use does not change a client’s part', async () => {
   const everywhere = [0, 1, 2, 3].map((gateway) => ({ client: client('many'), gateway, load: { callers: 50 } }))
   const sources: Source[] = [...everywhere, { client: client('one'), gateway: 0, load: { callers: 50 } }]

@@ -25,6 +25,7 @@ it.each([
   ['no bucket more is kept than the window has', "['0'] = 100", "['0'] = 99"],
   ['only the first limit is checked', 'if c.units > 0 then granted = min(', 'if i == 1 then granted = min('],
   ['leases of others are not minded', 'c.others = max(0, c.reserved - c.lease)', 'c.others = 0'],
+  ['all that have waited are served, whoever was granted', 'if left == 0 then break end', ''],
   ['calls in flight are not charged ahead', 'charge(c, now, now + c.hold, units)', 'charge(c, now, now, units)'],
 ])('the replies differ if in the script %s', async (_, from, to) => {
   const lua = readFileSync(new URL('../../src/quota/redis-ledger.lua', import.meta.url), 'utf8')
@@ -40,8 +41,12 @@ it.each([
 async function firstDifference(script: RedisScript, seeds: number): Promise<unknown> {
   for (let seed = 1; seed <= seeds; seed++) {
     const prefix = `model-${process.pid}-${made++}`
-    const { calls, replies } = modelled(seed, prefix)
+    const { calls, replies, served: modelServed } = modelled(seed, prefix)
     const real = await Promise.all(calls.map(({ keys, args }) => script.run(keys, args)))
+    const served = await redis.hgetall(calls[0]!.keys[2]!)
+    for (const [client, sum] of Object.entries(modelServed)) {
+      if (Number(served[client] ?? 0) !== sum) return { seed, client, served, modelServed }
+    }
     await redis.del([...new Set(calls.flatMap(({ keys }) => keys))])
     for (const [i, reply] of real.entries()) {
       if (!isDeepStrictEqual(reply, replies[i])) return { seed, i, args: calls[i]!.args, reply, modelled: replies[i] }
@@ -56,7 +61,7 @@ interface Call {
 }
 
 /** A random sequence of calls by several gateways, and what the model replies. */
-function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply[] } {
+function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply[]; served: Record<string, number> } {
   const random = seededRandom(seed)
   const model = new ScriptModel(false)
   const limits = Array.from({ length: 1 + pick(random, 3) }, (_, i) => randomLimit(random, i))
@@ -71,14 +76,17 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
     if (random() < 0.03) now -= Math.floor(random() ** 2 * 2_000_000)
     const gateway = gateways[pick(random, gateways.length)]!
     const args = randomCall(random, limits, gateway, now)
-    const call = { keys: [`${prefix}:limits`, `${prefix}:leases`], args }
+    const call = { keys: ['limits', 'leases', 'served'].map((name) => `${prefix}:${name}`), args }
     const reply = model.run(call.keys, call.args)
     gateway.sent = reply[1]!
     if (reply[2]! > 0) gateway.charged.push(now)
     calls.push(call)
     replies.push(reply)
   }
-  return { calls, replies }
+  const { served } = JSON.parse(model.runBoard([`${prefix}:waiting`, `${prefix}:served`], ['a', now, 1, '[]'])) as {
+    served: Record<string, number>
+  }
+  return { calls, replies, served }
 }
 
 interface Gateway {
@@ -107,6 +115,7 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
   })
   const isClaim = random() < 0.05
   const isRenewal = isClaim || random() < 0.2
+  const hasWaited = !isRenewal && random() < 0.3
   const args: Argument[] = [
     expected,
     now,
@@ -114,7 +123,7 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
     kinds.length,
     additions.length,
     isRenewal ? 3_000 : 0,
-    isClaim ? 1 : 0,
+    hasWaited ? 2 : Number(isClaim),
     used.length,
     '=pause',
     gateway.name,
@@ -127,6 +136,7 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
   }
   args.push(...kinds.flat(), ...additions.flat())
   if (isRenewal) args.push(...used.map(() => pick(random, 4)))
+  if (hasWaited) args.push(random() < 0.5 ? '1 2 1 1 3 ' : '3 1 2 2 1 ', 'a', 1, 'b', 0.5, 'c', 0.25)
   return args
 }
 

@@ -173,16 +173,12 @@ export class ScriptModel {
         reply.push(2 * charges.length, ...charges.flatMap(({ bucket, units }) => [bucket, units]))
       }
     }
+    if (hasWaited) reply.push(this.#boards.serve(keys[2]!, turnsOf(args, a).slice(0, granted), granted))
     if (pauseMs > 0) reply.push(0, pauseMs, 0, 0, 0)
     for (const [i, { counter }] of all.entries()) {
       const [effective, { taught }] = [counter.effective(now), counter]
       if (effective === undefined || taught === undefined) continue
       reply.push(i + 1, effective, counter.others(now)?.units ?? 0, taught.lookAt - now, taught.until - now)
-    }
-    if (hasWaited && granted > 0) {
-      for (; a < args.length; a += 2) {
-        this.#boards.serve(keys[2]!, String(args[a]), (Number(args[a + 1]) * granted) / wanted)
-      }
     }
     return reply
   }
@@ -262,6 +258,16 @@ function use(home: StoredHome, name: string, fields: readonly number[]): Used {
 }
 
 type Tuple5 = [number, number, number, number, number]
+
+/** Of each call that has waited, its client and what it costs that; told from `a` on. */
+function turnsOf(args: readonly Argument[], a: number): [client: string, cost: number][] {
+  const numbers = String(args[a])
+    .trim()
+    .split(' ')
+    .filter((number) => number !== '')
+    .map(Number)
+  return numbers.map((number) => [String(args[a + 2 * number - 1]), Number(args[a + 2 * number])])
+}
 
 /** One change to all counters that it concerns; returns where the next one begins. */
 function change(all: readonly Used[], args: readonly Argument[], a: number, now: number): number {
