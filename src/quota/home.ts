@@ -13,6 +13,8 @@ class Share {
   owed: Counter | undefined
   /** Units set aside for this gateway in Redis, for when it can't be asked. */
   lease = 0
+  /** The lease as it was when Redis was lost: it stays set aside there while the lease lasts, whatever is spent of it. */
+  reserve = 0
   /** Units that calls without an answer yet may take out of the lease. */
   asked = 0
   /** The most that this gateway's own calls may count while all gateways are without Redis. */
@@ -26,6 +28,12 @@ class Share {
   /** Units of own calls that count now. */
   used(time: number): number {
     return this.limit.requests - this.own.free(time)
+  }
+
+  /** What Redis keeps for own calls: those that it knows of, and the lease, of which what was spent comes back by itself. */
+  reserved(time: number): number {
+    const known = this.used(time) - (this.owed?.used(time) ?? 0)
+    return Math.max(0, known) + this.reserve
   }
 
   owe(): Counter {
@@ -212,6 +220,7 @@ export class Home {
     this.#departedAt = now
     for (const share of this.#shares.values()) {
       share.lease = now < this.#leasedUntil ? Math.max(0, share.lease - share.asked) : 0
+      share.reserve = share.lease
       share.cap = share.limit.requests
     }
     this.#lowerCaps(now)
@@ -220,7 +229,10 @@ export class Home {
   #lowerCaps(now: number): void {
     // Later rather than earlier: what has left Redis's count, others may have been granted.
     const time = now + this.#mostOffset + this.#uncertainMs
-    for (const share of this.#shares.values()) share.cap = Math.min(share.cap, share.used(time) + share.lease)
+    for (const share of this.#shares.values()) {
+      const reserved = now < this.#leasedUntil ? share.reserved(time) : 0
+      share.cap = Math.min(share.cap, Math.max(share.used(time) + share.lease, reserved))
+    }
   }
 
   /**

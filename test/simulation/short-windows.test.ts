@@ -1,0 +1,53 @@
+import { expect, it } from 'vitest'
+import type { Case } from './case.ts'
+import { simulate } from './simulation.ts'
+import { faultsOf } from './verdict.ts'
+
+const OUTAGE = { atMs: 5_000, ms: 10_000 }
+/** More calls than fit come at once; a gateway that is the only one without Redis, perhaps, spends its lease, and waits. */
+const RUSH_MS = OUTAGE.atMs + 100
+const ALONE_MS = OUTAGE.atMs + 1_100
+
+/** A limit of 40 a window, which a gateway, or two, keep to while Redis is away for ten seconds. */
+function caseOfWindow(windowMs: number, gateways: number): Case {
+  return {
+    kind: 'random',
+    seed: 1,
+    store: 'redis',
+    skewsMs: Array.from({ length: gateways }, () => 0),
+    onOutage: 'lease',
+    homes: 1,
+    limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 40 }],
+    meters: [{ limits: [0], units: [1] }],
+    network: { leastMs: 0.1, meanMs: 0.3 },
+    load: {
+      kind: 'rush',
+      rushAtMs: RUSH_MS,
+      latency: { kind: 'uniform', meanMs: 20, longShare: 0, windowMs },
+      counts: 'any',
+      timeoutMs: Infinity,
+      refunds: 0,
+      aborts: 0,
+      leavers: 0,
+    },
+    faults: [{ kind: 'fail-over', ...OUTAGE, lostMs: 0, isSilent: false }],
+    upstreamOffsetMs: 0,
+    durationMs: 20_000,
+  }
+}
+
+it.each([
+  [100, 1],
+  [500, 1],
+  [500, 2],
+  [1_000, 2],
+])('calls go on in every window of %i ms while Redis is away, at each of %i gateways', async (windowMs, gateways) => {
+  const of = caseOfWindow(windowMs, gateways)
+  const outcome = await simulate(of)
+  expect(faultsOf(of, outcome)).toEqual([])
+  // A quarter of the limit was free for leases.
+  for (let from = ALONE_MS; from + 2 * windowMs < OUTAGE.atMs + OUTAGE.ms; from += 2 * windowMs) {
+    const sent = outcome.sentAt.filter((at) => at >= from && at < from + 2 * windowMs).length
+    expect(sent, `from ${from}`).toBeGreaterThanOrEqual(8)
+  }
+})
