@@ -91,206 +91,7 @@ local function readEarlier(c)
   return c.earlier or c.hasEarlier and call('HGET', home, c.name .. '|earlier') or ''
 end
 
--- Where the entry of a bucket that is not the last is or belongs, and its bytes. Looked for from the end, where it mostly is.
-local function find(c, bucket)
-  local entries, first = c.entries, c.first
-  for at = #entries - ENTRY_BYTES + 1, 1, -ENTRY_BYTES do
-    local ahead = first + (entries:byte(at) - first) % SLOTS - bucket
-    if ahead == 0 then return at, ENTRY_BYTES end
-    if ahead < 0 then return at + ENTRY_BYTES, 0 end
-  end
-  if not c.hasEarlier then return 1, 0 end
-  c.entries, c.earlier, c.hasEarlier = readEarlier(c) .. entries, '', false
-  return find(c, bucket)
-end
-
-local function read(c, bucket)
-  if bucket >= c.last then return bucket == c.last and c.count or 0 end
-  local at, bytes = find(c, bucket)
-  if bytes == 0 then return 0 end
-  local _, count = unpacked(ENTRY, c.entries, at)
-  return count
-end
-
--- Adds units to a bucket, or takes them back, no more than there are.
-local function change(c, bucket, units)
-  if bucket < c.first or units == 0 then return end
-  if bucket > c.last then
-    if units < 0 then return end
-    if c.count > 0 then c.entries = c.entries .. pack(ENTRY, c.last % SLOTS, c.count) end
-    c.last, c.count = bucket, 0
-  end
-  if bucket == c.last then
-    units = max(units, -c.count)
-    c.count = c.count + units
-  else
-    local at, bytes = find(c, bucket)
-    local entries, count = c.entries, 0
-    if bytes > 0 then
-      local _
-      _, count = unpacked(ENTRY, entries, at)
-    end
-    units = max(units, -count)
-    local entry = count + units > 0 and pack(ENTRY, bucket % SLOTS, count + units) or ''
-    c.entries = entries:sub(1, at - 1) .. entry .. entries:sub(at + bytes)
-  end
-  if units > 0 and (c.sum == 0 or bucket < c.oldest) then c.oldest = bucket end
-  c.sum = c.sum + units
-  if units < 0 and bucket == c.oldest and read(c, bucket) == 0 then -- so there are no earlier entries
-    c.oldest = c.entries ~= '' and c.first + (c.entries:byte() - c.first) % SLOTS or c.last
-  end
-end
-
--- Adds units, or takes them back, of calls sent at `at`, which the upstream may count until `to`: a rolling window has room
--- again a window after the latest. In a calendar window that ends then they may be counted a little earlier, too.
-local function charge(c, at, to, units)
-  local last = floor(to / c.bucket)
-  if units > 0 then last = to < now and last + c.behind or max(last, c.current) end
-  for bucket = c.kind == CALENDAR and floor((at - c.slack) / c.bucket) or last, last do
-    if bucket <= c.furthest then
-      change(c, bucket, units)
-    elseif units > 0 then
-      change(c, c.furthest, units)
-    end
-  end
-end
-
-local function mostUsed(c)
-  if c.kind ~= CALENDAR then return c.sum end
-  local most = 0
-  for bucket = floor((now - c.slack) / c.bucket), floor((now + c.hold) / c.bucket) do most = max(most, read(c, bucket)) end
-  return most
-end
-
 local counters, pauses = {}, nil
-
--- Little is learned mostly, so what it takes is made where there is something.
-local learning
-local function withLearning()
-  if learning then return learning end
-  -- Level, least, since, others, until, lookAt, toldAt.
-  local LEARNED = '>ddddddd'
-  local CALM_UNTIL, NEAR_UNTIL, BEYOND_UNTIL, GROWN_AT, MARGIN, PROBE, LOOK_AFTER = 1.5, 2.5, 3.5, 4.5, 0.05, 0.01, 20
-  local LONGEST_GROWTH = 600000000
-
-  local function growthOf(c)
-    return min(c.bucket * c.kept, LONGEST_GROWTH)
-  end
-
-  local function capOf(c, l)
-    local allowed = c.allowed
-    if l.since > 0 then
-      local windows = max(0, now - l.since) / growthOf(c)
-      local through = max(l.least, l.level)
-      local calm, probe = max(1, through - ceil(through * MARGIN)), ceil(through * PROBE)
-      if windows < CALM_UNTIL then
-        allowed = min(allowed, calm)
-      elseif windows < NEAR_UNTIL then
-        allowed = min(allowed, calm + probe)
-      elseif windows < BEYOND_UNTIL then
-        allowed = min(allowed, through + probe)
-      elseif windows < GROWN_AT then
-        local grown = (windows - BEYOND_UNTIL) / (GROWN_AT - BEYOND_UNTIL)
-        local square = grown * grown
-        allowed = min(allowed, floor(through + probe + (c.allowed - through - probe) * square * square * grown))
-      end
-    end
-    return allowed
-  end
-
-  -- Units that may be used now, if our own are to be `units` with the next call.
-  local function allowedOf(c, units)
-    local l = c.learned
-    if not l then return c.allowed end
-    local allowed = capOf(c, l)
-    if l.others == 0 or now >= l.untilTime then return allowed end
-    local left = max(0, min(allowed, c.allowed - l.others))
-    if left >= units or now < l.lookAt then return left end
-    return min(allowed, units)
-  end
-
-  local function isOver(c, l)
-    return now >= l.untilTime and (l.since == 0 or now - l.since >= GROWN_AT * growthOf(c))
-  end
-
-  local function learnedOf(c)
-    if not c.learned or isOver(c, c.learned) then
-      c.learned = { level = 0, least = 0, since = 0, others = 0, untilTime = 0, lookAt = 0, toldAt = 0 }
-    end
-    c.isTaught = true
-    return c.learned
-  end
-
-  local function refuse(c, at)
-    local l, used = learnedOf(c), mostUsed(c)
-    if at > l.since then
-      local allowed = allowedOf(c, used)
-      l.level, l.least, l.since = min(allowed, used), max(1, floor(allowed / 2)), now
-    end
-    l.level = l.level - c.units
-  end
-
-  local function believe(c, at, counted, tolerance, reset)
-    local l, used = learnedOf(c), mostUsed(c)
-    if at < l.toldAt then return end
-    l.toldAt = at
-    local excess = counted - used
-    if excess <= (now < l.untilTime and l.others > 0 and 0 or tolerance) then
-      l.others = 0
-      return
-    end
-    local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.slack - now or c.bucket * c.kept
-    l.others, l.untilTime, l.lookAt = excess + tolerance, now + window, now + min(reset, window)
-  end
-
-  local function learn(what, at)
-    local name = ARGV[at + 2]
-    if what == 'pause' then
-      pauses = pauses or {}
-      local known = name == ARGV[SCALARS - 1] and pausedUntil or (call('HGET', home, name) or 0) + 0
-      pauses[name] = max(known, pauses[name] or 0, nowMs + ARGV[at + 3])
-      if name == ARGV[SCALARS - 1] then pausedUntil = pauses[name] end
-      return at + 3
-    end
-    local c
-    for i = 1, limits do
-      if counters[i].name == name then c = counters[i] end
-    end
-    if what == 'refused' then
-      refuse(c, ARGV[at + 3] + 0)
-      return at + 3
-    end
-    believe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
-    if ARGV[at + 7] == '1' then refuse(c, ARGV[at + 3] + 0) end
-    return at + 7
-  end
-
-  local function look(c, l)
-    if l.others > 0 and now < l.untilTime and now >= l.lookAt and c.sum > c.allowed - l.others then
-      l.lookAt, c.isTaught = now + c.bucket * c.kept / LOOK_AFTER, true
-    end
-  end
-
-  local function recall(c)
-    local l = {}
-    l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt =
-      unpacked(LEARNED, call('HGET', home, c.name .. '|learned'))
-    if not isOver(c, l) then c.learned = l end
-  end
-
-  -- What is noted, and for how long in microseconds.
-  local function noted(c, l)
-    return pack(LEARNED, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt), GROWN_AT * growthOf(c)
-  end
-
-  learning = { allowedOf = allowedOf, capOf = capOf, learn = learn, look = look, recall = recall, noted = noted }
-  return learning
-end
-
-local function free(c, units)
-  local used = c.kind == CALENDAR and mostUsed(c) or c.sum
-  return (c.learned and withLearning().allowedOf(c, used + units) or c.allowed) - used
-end
 
 -- What this gateway has in lease of a limit; noted as: units, milliseconds at which it ends, how long it lasts from when the
 -- gateway was heard of.
@@ -303,55 +104,55 @@ local function readLease(c)
   end
 end
 
+-- Most calls only charge to the last bucket of rolling windows, or to a new one. What others take is made for them only.
+local isMore = term > 0 or ARGV[4] ~= '1' or ARGV[5] ~= '0' or ARGV[SCALARS + (FIELDS + 2) * limits + 1] ~= '0'
 local live = max(LEAST_LIFE_MS, term)
 local a = SCALARS + limits
 for i = 1, limits do
-  local kind = ARGV[a + 1]
+  local kind, bucketMicros = ARGV[a + 1], ARGV[a + 3] + 0
   local kept = KEPT[kind]
-  local c = {
-    name = ARGV[SCALARS + i], kind = kind, allowed = ARGV[a + 2] + 0, bucket = ARGV[a + 3] + 0, hold = ARGV[a + 4] + 0,
-    slack = ARGV[a + 5], units = 0, kept = kept, first = 0, furthest = 0, behind = 0,
-    sum = 0, oldest = 0, current = 0, reserved = 0, pressure = 0, hasEarlier = false, last = 0, count = 0, entries = '',
-  }
+  local sum, oldest, current, reserved, pressure, flags, slot, count = 0, 0, 0, 0, 0, 0, 0, 0
+  local entries, earlier, isTaught, last = '', nil, false, 0
   local record = stored[i + 3]
   if record then
-    local flags, slot
-    c.sum, c.oldest, c.current, c.reserved, c.pressure, flags, slot, c.count = unpacked(HEADER, record)
-    c.hasEarlier = flags % 2 == 1
-    if flags >= 2 then withLearning().recall(c) end
-    c.entries = record:sub(HEADER_BYTES + 1)
-    local first = c.current - kept
-    c.last = first + (slot - first) % SLOTS
+    sum, oldest, current, reserved, pressure, flags, slot, count = unpacked(HEADER, record)
+    if #record > HEADER_BYTES then entries = record:sub(HEADER_BYTES + 1) end
+    last = current - kept + (slot - current + kept) % SLOTS
+    if flags >= 2 then flags, isTaught = flags - 2, true end
   end
-  local bucket = floor(now / c.bucket)
-  if bucket < c.current then -- a clock that was set back stands still
-    c.behind = c.current - bucket
-  elseif bucket > c.current then
-    local first, before = bucket - kept, c.current - kept
-    if c.sum == 0 or c.last < first then
-      if c.hasEarlier then c.earlier = '' end
-      c.sum, c.entries, c.hasEarlier, c.last, c.count = 0, '', false, bucket, 0
-    elseif c.oldest < first then
-      local function rest(entries)
-        for at = 1, #entries, ENTRY_BYTES do
-          local slot, count = unpacked(ENTRY, entries, at)
-          c.oldest = before + (slot - before) % SLOTS
-          if c.oldest >= first then return entries:sub(at) end
-          c.sum = c.sum - count
+  local bucket = floor(now / bucketMicros)
+  local behind = current > bucket and current - bucket or 0 -- a clock that was set back stands still
+  if bucket > current then
+    local first, before = bucket - kept, current - kept
+    if sum == 0 or last < first then
+      if flags == 1 then earlier, flags = '', 0 end
+      sum, entries, last, count = 0, '', bucket, 0
+    elseif oldest < first then
+      local function rest(some)
+        for at = 1, #some, ENTRY_BYTES do
+          local one, units = unpacked(ENTRY, some, at)
+          oldest = before + (one - before) % SLOTS
+          if oldest >= first then return some:sub(at) end
+          sum = sum - units
         end
-        c.oldest = c.last
+        oldest = last
         return ''
       end
-      if c.hasEarlier then
-        c.earlier = rest(readEarlier(c))
-        c.hasEarlier = c.earlier ~= ''
+      if flags == 1 then
+        earlier = rest(call('HGET', home, ARGV[SCALARS + i] .. '|earlier') or '')
+        if earlier == '' then flags = 0 end
       end
-      if not c.hasEarlier then c.entries = rest(c.entries) end
+      if flags == 0 then entries = rest(entries) end
     end
-    c.current = bucket
-    live = max(live, ((kept + 3) * c.bucket + c.hold) / 1000)
+    current = bucket
+    live = max(live, ((kept + 3) * bucketMicros + ARGV[a + 4]) / 1000)
   end
-  c.first, c.furthest = c.current - kept, c.current - kept + SLOTS - 1
+  local c = {
+    name = ARGV[SCALARS + i], kind = kind, allowed = ARGV[a + 2] + 0, bucket = bucketMicros, hold = ARGV[a + 4] + 0,
+    slack = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1, behind = behind,
+    sum = sum, oldest = oldest, current = current, reserved = reserved, pressure = pressure, hasEarlier = flags == 1,
+    last = last, count = count, entries = entries, earlier = earlier, hasLearned = isTaught, left = 0, others = 0,
+  }
   if number == 1 or expected < 0 then -- so that the gateway counts as alive until its leases are renewed
     readLease(c)
     if c.leasedUntil < nowMs then c.lease = 0 end
@@ -359,50 +160,259 @@ for i = 1, limits do
     c.lasts = expected < 0 and UNHEARD_MS or FIRST_TERM_MS
   end
   counters[i] = c
+  isMore = isMore or isTaught or kind == CALENDAR or last > floor((now + c.hold) / bucketMicros)
   a = a + FIELDS
 end
 
-for _ = 1, ARGV[4] + 0 do
-  for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
-  a = a + limits + 1
-  for _ = 1, ARGV[a] + 0 do
-    local what = ARGV[a + 1]
-    if what == 'pause' or what == 'refused' or what == 'counted' then
-      a = withLearning().learn(what, a)
+local learning, find, charge, read, free
+if isMore then
+  -- Where the entry of a bucket that is not the last is or belongs, and its bytes. Looked for from the end, where it mostly is.
+  function find(c, bucket)
+    local entries, first = c.entries, c.first
+    for at = #entries - ENTRY_BYTES + 1, 1, -ENTRY_BYTES do
+      local ahead = first + (entries:byte(at) - first) % SLOTS - bucket
+      if ahead == 0 then return at, ENTRY_BYTES end
+      if ahead < 0 then return at + ENTRY_BYTES, 0 end
+    end
+    if not c.hasEarlier then return 1, 0 end
+    c.entries, c.earlier, c.hasEarlier = readEarlier(c) .. entries, '', false
+    return find(c, bucket)
+  end
+
+  function read(c, bucket)
+    if bucket >= c.last then return bucket == c.last and c.count or 0 end
+    local at, bytes = find(c, bucket)
+    if bytes == 0 then return 0 end
+    local _, count = unpacked(ENTRY, c.entries, at)
+    return count
+  end
+
+  -- Adds units to a bucket, or takes them back, no more than there are.
+  local function change(c, bucket, units)
+    if bucket < c.first or units == 0 then return end
+    if bucket > c.last then
+      if units < 0 then return end
+      if c.count > 0 then c.entries = c.entries .. pack(ENTRY, c.last % SLOTS, c.count) end
+      c.last, c.count = bucket, 0
+    end
+    if bucket == c.last then
+      units = max(units, -c.count)
+      c.count = c.count + units
     else
-      local at, calls, to = ARGV[a + 2] + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
-      a = a + 4
-      local open
-      if what == 'renew' then
-        a = a + 1
-        open = ARGV[a] + 0
+      local at, bytes = find(c, bucket)
+      local entries, count = c.entries, 0
+      if bytes > 0 then
+        local _
+        _, count = unpacked(ENTRY, entries, at)
       end
+      units = max(units, -count)
+      local entry = count + units > 0 and pack(ENTRY, bucket % SLOTS, count + units) or ''
+      c.entries = entries:sub(1, at - 1) .. entry .. entries:sub(at + bytes)
+    end
+    if units > 0 and (c.sum == 0 or bucket < c.oldest) then c.oldest = bucket end
+    c.sum = c.sum + units
+    if units < 0 and bucket == c.oldest and read(c, bucket) == 0 then -- so there are no earlier entries
+      c.oldest = c.entries ~= '' and c.first + (c.entries:byte() - c.first) % SLOTS or c.last
+    end
+  end
+
+  -- Adds units, or takes them back, of calls sent at `at`, which the upstream may count until `to`: a rolling window has room
+  -- again a window after the latest. In a calendar window that ends then they may be counted a little earlier, too.
+  function charge(c, at, to, units)
+    local last = floor(to / c.bucket)
+    if units > 0 then last = to < now and last + c.behind or max(last, c.current) end
+    for bucket = c.kind == CALENDAR and floor((at - c.slack) / c.bucket) or last, last do
+      if bucket <= c.furthest then
+        change(c, bucket, units)
+      elseif units > 0 then
+        change(c, c.furthest, units)
+      end
+    end
+  end
+
+  local function mostUsed(c)
+    if c.kind ~= CALENDAR then return c.sum end
+    local most = 0
+    for bucket = floor((now - c.slack) / c.bucket), floor((now + c.hold) / c.bucket) do most = max(most, read(c, bucket)) end
+    return most
+  end
+
+  -- Little is learned mostly, so what it takes is made where there is something.
+  local function withLearning()
+    if learning then return learning end
+    -- Level, least, since, others, until, lookAt, toldAt.
+    local LEARNED = '>ddddddd'
+    local CALM_UNTIL, NEAR_UNTIL, BEYOND_UNTIL, GROWN_AT, MARGIN, PROBE, LOOK_AFTER = 1.5, 2.5, 3.5, 4.5, 0.05, 0.01, 20
+    local LONGEST_GROWTH = 600000000
+
+    local function growthOf(c)
+      return min(c.bucket * c.kept, LONGEST_GROWTH)
+    end
+
+    local function capOf(c, l)
+      local allowed = c.allowed
+      if l.since > 0 then
+        local windows = max(0, now - l.since) / growthOf(c)
+        local through = max(l.least, l.level)
+        local calm, probe = max(1, through - ceil(through * MARGIN)), ceil(through * PROBE)
+        if windows < CALM_UNTIL then
+          allowed = min(allowed, calm)
+        elseif windows < NEAR_UNTIL then
+          allowed = min(allowed, calm + probe)
+        elseif windows < BEYOND_UNTIL then
+          allowed = min(allowed, through + probe)
+        elseif windows < GROWN_AT then
+          local grown = (windows - BEYOND_UNTIL) / (GROWN_AT - BEYOND_UNTIL)
+          local square = grown * grown
+          allowed = min(allowed, floor(through + probe + (c.allowed - through - probe) * square * square * grown))
+        end
+      end
+      return allowed
+    end
+
+    -- Units that may be used now, if our own are to be `units` with the next call.
+    local function allowedOf(c, units)
+      local l = c.learned
+      if not l then return c.allowed end
+      local allowed = capOf(c, l)
+      if l.others == 0 or now >= l.untilTime then return allowed end
+      local left = max(0, min(allowed, c.allowed - l.others))
+      if left >= units or now < l.lookAt then return left end
+      return min(allowed, units)
+    end
+
+    local function isOver(c, l)
+      return now >= l.untilTime and (l.since == 0 or now - l.since >= GROWN_AT * growthOf(c))
+    end
+
+    local function learnedOf(c)
+      if not c.learned or isOver(c, c.learned) then
+        c.learned = { level = 0, least = 0, since = 0, others = 0, untilTime = 0, lookAt = 0, toldAt = 0 }
+      end
+      c.isTaught = true
+      return c.learned
+    end
+
+    local function refuse(c, at)
+      local l, used = learnedOf(c), mostUsed(c)
+      if at > l.since then
+        local allowed = allowedOf(c, used)
+        l.level, l.least, l.since = min(allowed, used), max(1, floor(allowed / 2)), now
+      end
+      l.level = l.level - c.units
+    end
+
+    local function believe(c, at, counted, tolerance, reset)
+      local l, used = learnedOf(c), mostUsed(c)
+      if at < l.toldAt then return end
+      l.toldAt = at
+      local excess = counted - used
+      if excess <= (now < l.untilTime and l.others > 0 and 0 or tolerance) then
+        l.others = 0
+        return
+      end
+      local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.slack - now or c.bucket * c.kept
+      l.others, l.untilTime, l.lookAt = excess + tolerance, now + window, now + min(reset, window)
+    end
+
+    local function learn(what, at)
+      local name = ARGV[at + 2]
+      if what == 'pause' then
+        pauses = pauses or {}
+        local known = name == ARGV[SCALARS - 1] and pausedUntil or (call('HGET', home, name) or 0) + 0
+        pauses[name] = max(known, pauses[name] or 0, nowMs + ARGV[at + 3])
+        if name == ARGV[SCALARS - 1] then pausedUntil = pauses[name] end
+        return at + 3
+      end
+      local c
       for i = 1, limits do
-        local c = counters[i]
-        local isConcurrent = c.kind == CONCURRENT
-        if c.kind == PACE and what ~= 'refund' then
-          -- it counts when it was sent
-        elseif open then
-          local units = (isConcurrent and open or calls) * c.units
-          charge(c, at, at + c.hold, -units)
-          charge(c, to, to + c.hold, units)
-        elseif isConcurrent == (what == 'leave') then
-          local units = calls * c.units
-          charge(c, at, at + c.hold, -units)
-          if to > 0 then
-            local latest = min(to, now)
-            if what == 'abandon' then latest = latest + c.slack end
-            charge(c, at, c.kind == CALENDAR and latest + c.slack or latest, units)
+        if counters[i].name == name then c = counters[i] end
+      end
+      if what == 'refused' then
+        refuse(c, ARGV[at + 3] + 0)
+        return at + 3
+      end
+      believe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
+      if ARGV[at + 7] == '1' then refuse(c, ARGV[at + 3] + 0) end
+      return at + 7
+    end
+
+    local function look(c, l)
+      if l.others > 0 and now < l.untilTime and now >= l.lookAt and c.sum > c.allowed - l.others then
+        l.lookAt, c.isTaught = now + c.bucket * c.kept / LOOK_AFTER, true
+      end
+    end
+
+    local function recall(c)
+      local l = {}
+      l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt =
+        unpacked(LEARNED, call('HGET', home, c.name .. '|learned'))
+      if not isOver(c, l) then c.learned = l end
+    end
+
+    -- What is noted, and for how long in microseconds.
+    local function noted(c, l)
+      return pack(LEARNED, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt), GROWN_AT * growthOf(c)
+    end
+
+    learning = { allowedOf = allowedOf, capOf = capOf, learn = learn, look = look, recall = recall, noted = noted }
+    return learning
+  end
+
+  function free(c, units)
+    local used = c.kind == CALENDAR and mostUsed(c) or c.sum
+    return (c.learned and withLearning().allowedOf(c, used + units) or c.allowed) - used
+  end
+
+  for i = 1, limits do
+    if counters[i].hasLearned then withLearning().recall(counters[i]) end
+  end
+  for _ = 1, ARGV[4] + 0 do
+    for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
+    a = a + limits + 1
+    for _ = 1, ARGV[a] + 0 do
+      local what = ARGV[a + 1]
+      if what == 'pause' or what == 'refused' or what == 'counted' then
+        a = withLearning().learn(what, a)
+      else
+        local at, calls, to = ARGV[a + 2] + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
+        a = a + 4
+        local open
+        if what == 'renew' then
+          a = a + 1
+          open = ARGV[a] + 0
+        end
+        for i = 1, limits do
+          local c = counters[i]
+          local isConcurrent = c.kind == CONCURRENT
+          if c.kind == PACE and what ~= 'refund' then
+            -- it counts when it was sent
+          elseif open then
+            local units = (isConcurrent and open or calls) * c.units
+            charge(c, at, at + c.hold, -units)
+            charge(c, to, to + c.hold, units)
+          elseif isConcurrent == (what == 'leave') then
+            local units = calls * c.units
+            charge(c, at, at + c.hold, -units)
+            if to > 0 then
+              local latest = min(to, now)
+              if what == 'abandon' then latest = latest + c.slack end
+              charge(c, at, c.kind == CALENDAR and latest + c.slack or latest, units)
+            end
           end
         end
       end
     end
   end
-end
-for _ = 1, ARGV[5] + 0 do
-  local c = counters[ARGV[a + 1] + 0]
-  change(c, min(ARGV[a + 2] + 0, c.furthest), ARGV[a + 3] + 0)
-  a = a + 3
+  for _ = 1, ARGV[5] + 0 do
+    local c = counters[ARGV[a + 1] + 0]
+    change(c, min(ARGV[a + 2] + 0, c.furthest), ARGV[a + 3] + 0)
+    a = a + 3
+  end
+
+else
+  for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
+  a = a + limits + 1
 end
 
 -- Renews this gateway's leases: a share of what is free, nothing while others are refused because of leases.
@@ -458,7 +468,7 @@ local asked = pausedUntil > nowMs and 0 or wanted
 local granted = asked
 for i = 1, limits do
   local c = counters[i]
-  c.left, c.others = free(c, c.units), 0
+  c.left = isMore and free(c, c.units) or c.allowed - c.sum
   if c.reserved > 0 and c.left - c.reserved < asked * c.units then
     if not c.lease then readLease(c) end
     c.others = max(0, c.reserved - c.lease)
@@ -469,12 +479,22 @@ granted = max(granted, 0)
 
 local reply, charges, taught = pack('>dddd', now, number, granted, limits), '', ''
 if pausedUntil > nowMs then taught = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
-local fields, leased = { gateway, number }, nil
+local fields, n, leased = { gateway, expected < 0 and number or ARGV[1], nil, nil, nil, nil }, 2, nil
 for i = 1, limits do
   local c = counters[i]
   if granted > 0 then
     local units = granted * c.units
-    charge(c, now, now + c.hold, units)
+    if isMore then
+      charge(c, now, now + c.hold, units)
+    elseif units > 0 then
+      local bucket = max(floor((now + c.hold) / c.bucket), c.current)
+      if bucket > c.last then
+        if c.count > 0 then c.entries = c.entries .. pack(ENTRY, c.last % SLOTS, c.count) end
+        c.last, c.count = bucket, 0
+      end
+      if c.sum == 0 then c.oldest = bucket end
+      c.count, c.sum = c.count + units, c.sum + units
+    end
     if c.learned then learning.look(c, c.learned) end
     -- What the pool has no room for comes out of the lease.
     local taken = c.lease and min(c.lease, units - max(0, c.left - c.reserved)) or 0
@@ -495,7 +515,7 @@ for i = 1, limits do
     leaves = (min(c.oldest, c.current) + c.kept + 1) * c.bucket - now
   end
   local lease = c.lease or -1
-  reply = reply .. pack('>ddddd', used, leaves, free(c, 0), min(c.told or lease, lease), c.others)
+  reply = reply .. pack('>ddddd', used, leaves, isMore and free(c, 0) or c.allowed - used, min(c.told or lease, lease), c.others)
   if granted < wanted or hasWaited then
     if granted < wanted and c.others > 0 and c.units > 0 and c.left - c.others < (granted + 1) * c.units then c.pressure = nowMs + PRESSURE_MS end
     local list = {}
@@ -509,7 +529,7 @@ for i = 1, limits do
     charges = charges .. pack('>d', 2 * #list) .. table.concat(list)
   end
 
-  if #c.entries > MOST_BYTES then
+  if isMore and #c.entries > MOST_BYTES then
     -- Those stay that change still: of calls in flight, and of those that were over a little before their gateway said so.
     local bytes = find(c, c.current - STIRRING) - 1 - ENTRY_BYTES
     if bytes > MOST_BYTES then
@@ -518,8 +538,7 @@ for i = 1, limits do
     end
   end
   if c.earlier then
-    fields[#fields + 1] = c.name .. '|earlier'
-    fields[#fields + 1] = c.earlier
+    fields[n + 1], fields[n + 2], n = c.name .. '|earlier', c.earlier, n + 2
   end
   local l = c.learned
   if l then
@@ -530,29 +549,26 @@ for i = 1, limits do
     if c.isTaught then
       local record, lasts = learning.noted(c, l)
       live = max(live, lasts / 1000)
-      fields[#fields + 1] = c.name .. '|learned'
-      fields[#fields + 1] = record
+      fields[n + 1], fields[n + 2], n = c.name .. '|learned', record, n + 2
     end
   end
-  local n = #fields
   fields[n + 1] = c.name
   fields[n + 2] = pack(
     HEADER, c.sum, c.oldest, c.current, c.reserved, c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
   ) .. c.entries
+  n = n + 2
 end
 
 if pauses then
   for name, ends in pairs(pauses) do
     live = max(live, ends - nowMs)
-    fields[#fields + 1] = name
-    fields[#fields + 1] = ends
+    fields[n + 1], fields[n + 2], n = name, ends, n + 2
   end
 end
 local isToLive = nowMs + live > (stored[1] or 0) + 0
 local longer = floor(live * 1.25) -- so that this is not said with every call
 if isToLive then
-  fields[#fields + 1] = '@until'
-  fields[#fields + 1] = nowMs + longer
+  fields[n + 1], fields[n + 2], n = '@until', nowMs + longer, n + 2
 end
 call('HSET', home, unpack(fields))
 if isToLive then call('PEXPIRE', home, longer) end
