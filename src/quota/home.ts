@@ -66,6 +66,9 @@ const PATIENCE_MS = 1_000
  */
 const BRIEF_MS = PATIENCE_MS - 650
 
+/** How soon to ask again for what Redis has, when a gateway is about to return to it. */
+const RETURN_SOON_MS = 25
+
 /** By how much the clocks of two machines may go apart; ten times what they do. */
 const DRIFT = 1 / 1_000
 
@@ -356,8 +359,9 @@ export class Home {
 
   #schedule(meter: Meter, now: number, pausedUntil: number): Schedule {
     const time = this.time(now)
-    // Until it is known whether Redis is away, or until all gateways have told it what it lacks.
-    const waitMs = (this.returnAt ?? this.#departedAt + PATIENCE_MS) - now
+    // Until it is known whether Redis is away, or until all gateways have told it what it lacks, and the next tick returns to it.
+    const waitMs =
+      this.returnAt === undefined ? this.#departedAt + PATIENCE_MS - now : Math.max(this.returnAt - now, RETURN_SOON_MS)
     return new Schedule(
       now,
       this.sharesOf(meter).map((share, i) => {

@@ -21,6 +21,8 @@ import { Served } from './served.ts'
 /** How soon the ledger is asked again for those that wait, after it could not be. */
 const STORE_RETRY_MS = 100
 const LOOK_NO_SOONER_MS = 10
+/** How soon it is asked again while the ledger does without its store, which may be back long before any quota. */
+const LOOK_FOR_STORE_MS = 250
 /** For how long quota must have been free, by what is known, until nobody else is taken to want it. */
 const UNCLAIMED_MS = 100
 /** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
@@ -123,7 +125,9 @@ export class WaitingRoom {
   /** How much may be asked for of what nobody else seems to want: more each time that it proves true. */
   #unclaimed = 1
   /** The ledger's latest answer about calls that had to wait. */
-  #told: { readonly meter: Meter; readonly usage: readonly LimitUsage[]; readonly at: number } | undefined
+  #told:
+    | { readonly meter: Meter; readonly usage: readonly LimitUsage[]; readonly at: number; readonly isLocal: boolean }
+    | undefined
   /** Quota may have come back that the schedule does not know of. */
   #isMoreFree = false
   /** From dispatch to response headers, on average. */
@@ -231,7 +235,7 @@ export class WaitingRoom {
   #learn(meter: Meter, grant: Grant): void {
     this.#neighbours.charged(grant)
     this.#schedule = grant.schedule
-    this.#told = { meter, usage: grant.usage, at: this.#clock.now() }
+    this.#told = { meter, usage: grant.usage, at: this.#clock.now(), isLocal: grant.isLocal }
   }
 
   #demands(): Demand[] {
@@ -523,13 +527,15 @@ export class WaitingRoom {
     // At least a millisecond, because timers may be early by a part of one.
     const leastMs =
       this.#storeError !== undefined ? STORE_RETRY_MS : this.#neighbours.haveWaiting ? LOOK_NO_SOONER_MS : 1
-    const delayMs = Math.max(leastMs, this.#turnMs)
+    const isStoreAway = this.#storeError !== undefined || this.#told?.isLocal === true
+    const delayMs = Math.max(leastMs, isStoreAway ? Math.min(this.#turnMs, LOOK_FOR_STORE_MS) : this.#turnMs)
     const at = this.#clock.now() + delayMs
     if (at >= this.#wakesAt) return
     this.#cancelWakeUp()
     this.#wakesAt = at
     this.#wakeUp = this.#clock.schedule(delayMs, () => {
       this.#cancelWakeUp()
+      this.#isMoreFree ||= isStoreAway
       void this.#serve()
     })
   }

@@ -8,7 +8,7 @@ const OUTAGE = { atMs: 5_000, ms: 10_000 }
 const RUSH_MS = OUTAGE.atMs + 100
 const ALONE_MS = OUTAGE.atMs + 1_100
 
-/** A limit of 40 a window, which a gateway, or two, keep to while Redis is away for ten seconds. */
+/** A limit of 40 a window, to which one gateway or two keep while Redis is away for ten seconds. */
 function caseOfWindow(windowMs: number, gateways: number): Case {
   return {
     kind: 'random',
@@ -49,5 +49,17 @@ it.each([
   for (let from = ALONE_MS; from + 2 * windowMs < OUTAGE.atMs + OUTAGE.ms; from += 2 * windowMs) {
     const sent = outcome.sentAt.filter((at) => at >= from && at < from + 2 * windowMs).length
     expect(sent, `from ${from}`).toBeGreaterThanOrEqual(8)
+  }
+})
+
+it.each([1_000, 5_000, 20_000])('calls that wait go on when Redis is back, with windows of %i ms', async (windowMs) => {
+  for (const seed of [1, 2, 3]) {
+    const of = { ...caseOfWindow(windowMs, 1), seed }
+    const outcome = await simulate(of)
+    expect(faultsOf(of, outcome)).toEqual([])
+    // It is looked for every 250 ms, then others may tell it something for a second, and the next tick returns to it.
+    const back = OUTAGE.atMs + OUTAGE.ms
+    const sent = outcome.sentAt.filter((at) => at >= back && at < back + 2_000)
+    expect(sent.length).toBeGreaterThanOrEqual(30)
   }
 })
