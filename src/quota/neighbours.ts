@@ -74,7 +74,7 @@ export class Neighbours {
     this.#waiting = waiting
     if (this.#ledger.exchange === undefined || this.#isTelling) return
     const change = Math.abs(waiting - this.#toldWaiting)
-    if (waiting > 0 && this.#toldWaiting > 0 && (!this.haveWaiting || change <= 1 + WORTH_TELLING * waiting)) return
+    if (waiting > 0 && this.#toldWaiting > 0 && (!this.haveWaiting || change <= WORTH_TELLING * waiting)) return
     this.#isTelling = true
     this.#exchangeIn(Math.max(0, this.#exchangedAt + EXCHANGE_NO_SOONER_MS - this.#clock.now()))
   }

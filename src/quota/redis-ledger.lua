@@ -49,8 +49,9 @@ local STIRRING = 6
 local SCALARS, FIELDS = 10, 5
 local CALENDAR, CONCURRENT, PACE = '1', '2', '3'
 local KEPT = { ['0'] = 100, [CALENDAR] = 1, [CONCURRENT] = 0, [PACE] = 100 }
--- How long leases stay given back after a call was refused because of them.
-local PRESSURE_MS = 2000
+-- How long leases stay given back after a call was refused because of them, or had waited while less than such a part was free:
+-- what is free then is somebody's turn, who would have to wait until it is given back.
+local PRESSURE_MS, SCARCE = 2000, 0.1
 local FIRST_TERM_MS = 3000
 -- For a gateway that has still to tell what Redis lacks: as if it had not been heard of for long.
 local UNHEARD_MS = 12000
@@ -517,7 +518,9 @@ for i = 1, limits do
   local lease = c.lease or -1
   reply = reply .. pack('>ddddd', used, leaves, isMore and free(c, 0) or c.allowed - used, min(c.told or lease, lease), c.others)
   if granted < wanted or hasWaited then
-    if granted < wanted and c.others > 0 and c.units > 0 and c.left - c.others < (granted + 1) * c.units then c.pressure = nowMs + PRESSURE_MS end
+    local isRefused = granted < wanted and c.others > 0 and c.left - c.others < (granted + 1) * c.units
+    local isScarce = hasWaited and c.left < c.allowed * SCARCE
+    if c.units > 0 and (isRefused or isScarce) then c.pressure = nowMs + PRESSURE_MS end
     local list = {}
     if c.kept > 1 and c.units > 0 then
       local entries = readEarlier(c) .. c.entries .. (c.count > 0 and pack(ENTRY, c.last % SLOTS, c.count) or '')

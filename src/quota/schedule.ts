@@ -40,6 +40,12 @@ export class Schedule {
     return Math.max(0, this.#takenAt + latest - now, this.#notBefore - now)
   }
 
+  /** Whether so many calls wait for nothing but what is charged already. */
+  isWithinWindow(calls: number): boolean {
+    for (const { limit, units } of this.#limits) if (calls * units > limit.requests) return false
+    return true
+  }
+
   /** As it is after others were granted so many calls at `now`, of which it is not known when they will come back. */
   without(calls: number, now: number): Schedule {
     const limits = this.#limits.map(({ limit, units, free, releases }) => {
@@ -50,9 +56,15 @@ export class Schedule {
     return new Schedule(this.#takenAt, limits, this.#notBefore)
   }
 
-  /** How many calls could have been admitted at an earlier instant, and at any since; 0 if that was before the snapshot. */
+  /**
+   * How many calls could have been admitted at an earlier instant, and at any since, for certain: what is expected to have come
+   * back meanwhile is not, as calls may have been in flight for longer.
+   */
   freeSince(time: number): number {
-    return time < this.#takenAt ? 0 : this.freeAt(time)
+    if (time < this.#takenAt || time < this.#notBefore) return 0
+    let least = Infinity
+    for (const { free, units } of this.#limits) least = Math.min(least, Math.floor(free / units))
+    return Math.max(0, least)
   }
 
   /**

@@ -23,10 +23,15 @@ const STORE_RETRY_MS = 100
 const LOOK_NO_SOONER_MS = 10
 /** How soon it is asked again while the ledger does without its store, which may be back long before any quota. */
 const LOOK_FOR_STORE_MS = 250
-/** For how long quota must have been free, by what is known, until nobody else is taken to want it. */
-const UNCLAIMED_MS = 100
+/**
+ * For how long quota must have been free until nobody else is taken to want it: longer than it takes until gateways have given
+ * back what they hold in lease, which those whose turn it is may be waiting for.
+ */
+const UNCLAIMED_MS = 400
 /** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
 const ROUNDS = 3
+/** A wait for what calls will give back that are still to be admitted may become longer by such a part of it. */
+const UNCERTAIN = 0.03
 /** How much the latest latency counts in the mean of all. */
 const LATEST = 1 / 32
 
@@ -303,17 +308,23 @@ export class WaitingRoom {
     }
     const { position, alone } = place
     waitMs = this.#waitMs(position)
-    const isTooLate = waitMs > maxWaitMs
+    const isTooLate = this.#isLate(waitMs, position, maxWaitMs)
     const because = isTooLate ? 'quota' : this.#shortage
     const usage = this.#usageOf(meter)
     if (isTooLate || maxWaitMs === 0) {
-      const isOthers = isTooLate && position > alone && this.#waitMs(alone) <= maxWaitMs
+      const isOthers = isTooLate && position > alone && !this.#isLate(this.#waitMs(alone), alone, maxWaitMs)
       return { kind: isOthers ? 'share_exceeded' : 'quota_exhausted', because, waitMs, usage }
     }
     const full = this.#makeRoom(client)
     if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage }
     if (!this.#queues.has(client.name)) this.#served.begin(client.name, contention.leastServed, this.#isWaiting)
     return this.#takePlace(waiter, because, waitMs)
+  }
+
+  /** Whoever would have its turn at the very end of its time may as well wait all of it in vain. */
+  #isLate(waitMs: number, calls: number, maxWaitMs: number): boolean {
+    const isCertain = this.#schedule?.isWithinWindow(calls) ?? true
+    return waitMs * (isCertain ? 1 : 1 + UNCERTAIN) > maxWaitMs
   }
 
   #takePlace({ meter, maxWaitMs, client, priority, onLeaveable }: Waiter, because: Shortage, expectedMs: number) {
@@ -419,14 +430,15 @@ export class WaitingRoom {
       }
       for (;;) {
         const contention = this.#contention()
-        const chosen = this.#choose(contention)
-        if (chosen.length === 0) return
+        const { chosen, isTurnOfOthers } = this.#choose(contention)
+        if (chosen.length === 0) return await this.#lookWhetherUnclaimed()
         const { meter } = chosen[0]!
         const grant = await this.#chargeInFlight(meter, chosen, contention)
         this.#storeError = undefined
         this.#learn(meter, grant)
         this.#left = leftIn(grant)
-        this.#unclaimed = grant.granted < chosen.length ? 1 : 2 * this.#unclaimed
+        if (grant.granted < chosen.length || this.#left <= 0) this.#unclaimed = 1
+        else if (isTurnOfOthers) this.#unclaimed *= 2
         this.#capacity.release(chosen.length - this.#handOut(meter, grant, chosen, contention))
         if (grant.granted < chosen.length) return
       }
@@ -448,11 +460,20 @@ export class WaitingRoom {
     this.#learn(meter, await this.#charge(meter, 0, { queue: this.name, costs: [] }))
   }
 
+  /** Quota seems to have been free for a while, though it is the turn of others: it can be taken once that is certain. */
+  async #lookWhetherUnclaimed(): Promise<void> {
+    const since = this.#clock.now() - UNCLAIMED_MS
+    const { haveWaiting } = this.#neighbours
+    if (!haveWaiting || this.#schedule === undefined || this.#capacity.free <= 0) return
+    if (this.#schedule.freeSince(since) === 0 && this.#schedule.waitMs(1, since) === 0) await this.#look()
+  }
+
   /** Those that can be charged together: the same meter, free concurrency, and no more than may be free. */
-  #choose(contention: Contention<Place>): Place[] {
+  #choose(contention: Contention<Place>): { chosen: Place[]; isTurnOfOthers: boolean } {
     const room = Math.min(this.#capacity.free, this.#size)
     const chosen: Place[] = []
-    if (room <= 0) return chosen
+    let isTurnOfOthers = false
+    if (room <= 0) return { chosen, isTurnOfOthers }
     const now = this.#clock.now()
     const free = this.#freeAt(now)
     // What has been free for a while nobody else wants, by what is known.
@@ -463,8 +484,9 @@ export class WaitingRoom {
       const isOurTurn = position <= free || chosen.length < unclaimed
       if (!isOurTurn || chosen.length >= room || (chosen.length > 0 && place.meter !== chosen[0]!.meter)) break
       chosen.push(place)
+      isTurnOfOthers = position > free
     }
-    return chosen
+    return { chosen, isTurnOfOthers }
   }
 
   #freeAt(now: number): number {

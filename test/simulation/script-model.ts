@@ -60,6 +60,7 @@ const LONGEST_GROWTH = 1_000 * LONGEST_GROWTH_MS
 const TAUGHT_FOR = 4.5
 const FIELDS = 5
 const PRESSURE_MS = 2_000
+const SCARCE = 0.1
 const FIRST_TERM_MS = 3_000
 const UNHEARD_MS = 12_000
 const LEAST_LIFE_MS = 60_000
@@ -147,9 +148,9 @@ export class ScriptModel {
           used.isRenewed = true
         }
       }
-      if (granted < wanted && units > 0 && used.others > 0 && used.left - used.others < (granted + 1) * units) {
-        stored.pressure = nowMs + PRESSURE_MS
-      }
+      const isRefused = granted < wanted && used.others > 0 && used.left - used.others < (granted + 1) * units
+      const isScarce = hasWaited && used.left < counter.limit.requests * SCARCE
+      if (units > 0 && (isRefused || isScarce)) stored.pressure = nowMs + PRESSURE_MS
       if (used.isRenewed) {
         const lease = { units: used.lease!, until: used.leasedUntil, lasts: used.lasts }
         leases.of.getOrInsertComputed(used.name, () => new Map<string, Lease>()).set(gateway, lease)
