@@ -8,8 +8,13 @@ function client(name: string, weight = 1, share = 0) {
   return { name, weight, share, priority: 'interactive' } as const
 }
 
+interface Window {
+  readonly requests: number
+  readonly windowMs: number
+}
+
 /** Four clients at one gateway each, which want more than their due, and one at all of them that wants a hundred times its own. */
-function contended(gateways: number, { requests, windowMs }: { requests: number; windowMs: number }): Source[] {
+function contended(gateways: number, { requests, windowMs }: Window, mostWindows = 2): Source[] {
   const perSecond = requests / (windowMs / 1_000)
   const sources: Source[] = []
   for (const [i, [name, weight]] of Object.entries(WEIGHTS).entries()) {
@@ -17,13 +22,29 @@ function contended(gateways: number, { requests, windowMs }: { requests: number;
     const at = name === 'greedy' ? Array.from({ length: gateways }, (_, gateway) => gateway) : [i % gateways]
     const callsPerSecond = name === 'greedy' ? (100 * due) / gateways : 1.15 * due
     for (const gateway of at) {
-      sources.push({ client: client(name, weight), gateway, load: { callsPerSecond }, maxWaitMs: 2 * windowMs })
+      sources.push({
+        client: client(name, weight),
+        gateway,
+        load: { callsPerSecond },
+        maxWaitMs: mostWindows * windowMs,
+      })
     }
   }
   return sources
 }
 
+/** The same clients, with so many callers for each unit of weight, who come again as soon as they are answered. */
+function returning(gateways: number, callers: number): Source[] {
+  return Object.entries(WEIGHTS).flatMap(([name, weight], i) => {
+    const at = name === 'greedy' ? Array.from({ length: gateways }, (_, gateway) => gateway) : [i % gateways]
+    return at.map((gateway): Source => {
+      return { client: client(name, weight), gateway, load: { callers: Math.ceil((callers * weight) / at.length) } }
+    })
+  })
+}
+
 const window = { requests: 200, windowMs: 5_000 }
+const burst = { requests: 90, windowMs: 5_000 }
 const saturated: Omit<FairnessCase, 'gateways' | 'sources'> = {
   ...window,
   seed: 11,
@@ -49,11 +70,23 @@ describe.each([1, 3])('with %i gateways', (gateways) => {
     const minute = { requests: 300, windowMs: 60_000 }
     const sources = contended(gateways, minute)
     const { visits } = await simulateFairness({ ...saturated, ...minute, gateways, sources, durationMs: 15 * 60_000 })
-    const waited = visits.filter(({ kind, expectedMs, cameMs }) => {
-      return kind === 'admitted' && expectedMs !== undefined && cameMs > 2 * minute.windowMs
-    })
+    const waited = waitedOf(visits, 2 * minute.windowMs)
     expect(waited.length).toBeGreaterThan(3_000)
     expect(waited.filter(isAsExpected).length / waited.length).toBeGreaterThan(0.95)
+  })
+
+  // A place more or less may be a window more or less then: quota comes back as it was used, in bursts.
+  it.each<[string, (gateways: number) => Source[]]>([
+    ['of streams that wait for up to three windows', (gateways) => contended(gateways, burst, 3)],
+    ['of callers that wait for three windows each time', (gateways) => returning(gateways, 30)],
+    ['of callers that wait for two', (gateways) => returning(gateways, 20)],
+  ])('so do 19 of 20 at a window of five seconds, %s', async (_, sources) => {
+    for (const seed of [1, 2, 3, 4, 5]) {
+      const { visits } = await simulateFairness({ ...saturated, ...burst, seed, gateways, sources: sources(gateways) })
+      const waited = waitedOf(visits, 2 * burst.windowMs)
+      expect(waited.length).toBeGreaterThan(1_400)
+      expect(waited.filter(isAsExpected).length / waited.length, `seed ${seed}`).toBeGreaterThan(0.95)
+    }
   })
 
   it('a share is a floor while it is wanted, and lent out while it is not', async () => {
@@ -72,10 +105,7 @@ describe.each([1, 3])('with %i gateways', (gateways) => {
 })
 
 it('whoever was served least is next, at whichever gateway, to within a few places', async () => {
-  const sources = Object.entries(WEIGHTS).map(([name, weight], i): Source => {
-    return { client: client(name, weight), gateway: i % 3, load: { callers: 22 * weight } }
-  })
-  const { visits } = await simulateFairness({ ...saturated, requests: 90, gateways: 3, sources })
+  const { visits } = await simulateFairness({ ...saturated, ...burst, gateways: 3, sources: returning(3, 20) })
   const served = Object.fromEntries(Object.keys(WEIGHTS).map((name) => [name, 0]))
   const admitted = visits.filter(({ cameMs }) => cameMs > 2 * window.windowMs)
   const places: number[] = []
@@ -123,6 +153,13 @@ function possible(windows: number): number {
 
 function waiting(callers: number): Source[] {
   return [0, 1, 2].map((gateway) => ({ client: client('any'), gateway, load: { callers } }))
+}
+
+/** Those that came once the room had filled, had to wait, and had their turn. */
+function waitedOf(visits: readonly Visit[], fromMs: number): Visit[] {
+  return visits.filter(
+    ({ kind, expectedMs, cameMs }) => kind === 'admitted' && expectedMs !== undefined && cameMs > fromMs,
+  )
 }
 
 function isAsExpected({ cameMs, endedMs, expectedMs }: Visit): boolean {
