@@ -12,7 +12,7 @@ const WINDOW_MS = 1_000
 const MAX_WAIT_MS = 30_000
 export const WEIGHTS = { a: 1, b: 1, c: 2, d: 4, greedy: 1 } as const
 const SUM = 9
-const WARM_UP_MS = 9_000
+const WARM_UP_MS = 3_000
 
 export interface Contended {
   /** By client, its part of what was answered, against its due. */
