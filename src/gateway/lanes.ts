@@ -77,6 +77,7 @@ export class Lanes {
         if (!rule.isSplit) this.#limitOf(rule, '')
       }
     }
+    if (previous !== undefined) this.#chargeAnew()
   }
 
   /** The lane of a call, or why there is none. Where limits depend on nothing but the route's kind: one look-up. */
@@ -92,6 +93,20 @@ export class Lanes {
       parts.capacity.change(queue, concurrency[className])
       this.#classes.set(className, parts)
     }
+  }
+
+  /** Calls that wait already are charged to the limits as they are now, but for those that are counted apart. */
+  #chargeAnew(): void {
+    const meters = new Map<Meter, Meter>()
+    const meterNow = (meter: Meter): Meter =>
+      meters.getOrInsertComputed(meter, ({ home, account, limits, units }) => {
+        const charges = limits.map((limit, i) => ({
+          limit: this.#shown.get(limit.id)?.limit ?? limit,
+          units: units[i]!,
+        }))
+        return meterOf(home, charges, account)
+      })
+    for (const { rooms } of this.#classes.values()) for (const room of rooms.values()) room.charge(meterNow)
   }
 
   /** Ends the wait of everyone here, now and from now on. */

@@ -78,7 +78,7 @@ export interface Waiter {
 }
 
 interface Place extends Queued {
-  readonly meter: Meter
+  meter: Meter
   readonly because: Shortage
   readonly client: Claimant
   readonly expectedMs: number
@@ -214,6 +214,14 @@ export class WaitingRoom {
     this.#closing = because
     for (const queue of this.#queues.values())
       while (queue.first !== undefined) queue.first.end({ kind: 'closed', because })
+  }
+
+  /** Those that wait are charged otherwise now, and so may not have to wait as long any more. */
+  charge(meterNow: (meter: Meter) => Meter): void {
+    for (const queue of this.#queues.values()) {
+      for (let place = queue.first; place !== undefined; place = queue.after(place)) place.meter = meterNow(place.meter)
+    }
+    this.refunded()
   }
 
   /** Of a call that was sent at `since` the response headers are here. */
@@ -357,7 +365,12 @@ export class WaitingRoom {
       const deadline = this.#clock.schedule(maxWaitMs, () => {
         if (this.#storeError !== undefined) return place.fail(this.#storeError)
         const waitMs = this.#waitMs(1)
-        return place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage: this.#usageOf(meter) })
+        return place.end({
+          kind: 'quota_exhausted',
+          because: this.#shortage,
+          waitMs,
+          usage: this.#usageOf(place.meter),
+        })
       })
       this.#add(place)
       // Last, because a call that is gone already leaves at once.

@@ -3,7 +3,7 @@ import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, type Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
-import { ACCOUNT, harnessConfig, startGateway, startServer, startUpstream, TOKEN } from '../support/gateway.ts'
+import { ACCOUNT, harnessConfig, startGateway, startServer, startUpstream, stores, TOKEN } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
@@ -235,11 +235,41 @@ describe('what calls have left behind survives a reload', () => {
       await expect.poll(async () => WAITS.exec(await gateway.metrics())?.[1]).toBe(String(i))
     }
     await gateway.reloadWith(version(reads(2)))
+    await expect.poll(() => upstream.seen.length).toBe(2)
     waiting.push(call(gateway.url, `${READ}/4`))
-    await expect.poll(async () => WAITS.exec(await gateway.metrics())?.[1]).toBe('4')
+    await expect.poll(async () => WAITS.exec(await gateway.metrics())?.[1]).toBe('3')
     for (let i = 0; i < 4; i++) await clock.advance(61 * SECOND)
     expect((await Promise.all(waiting)).map(({ status }) => status)).toEqual([200, 200, 200, 200])
     expect(upstream.seen.map(({ url }) => url.at(-1))).toEqual(['0', '1', '2', '3', '4'])
+  })
+
+  it.each(Object.entries(stores))('nobody waiting for a quota that is larger now, with %s', async (_, store) => {
+    const upstream = await startUpstream()
+    const version = versions(upstream.url, { store: store() })
+    const reads = (requests: number) => ({ limits: { read: [{ requests, window: '1h' }] }, queue: { maxWait: '9h' } })
+    const gateway = await startGateway(version(reads(1)))
+    const calls = Array.from({ length: 5 }, (_, i) => call(gateway.url, `${READ}/${i}`))
+    await expect.poll(async () => WAITS.exec(await gateway.metrics())?.[1]).toBe('4')
+    await gateway.reloadWith(version(reads(4)))
+    await expect.poll(() => upstream.seen.length).toBe(4)
+    await gateway.reloadWith(version(reads(5)))
+    expect((await Promise.all(calls)).map(({ status }) => status)).toEqual([200, 200, 200, 200, 200])
+  })
+
+  it.each(Object.entries(stores))('nobody the quota that was larger when they came, with %s', async (_, store) => {
+    const upstream = await startUpstream()
+    const version = versions(upstream.url, { store: store() })
+    const limits = (requests: number, window: string) => ({
+      limits: { read: [{ requests, window }] },
+      queue: { maxWait: '1m' },
+    })
+    const gateway = await startGateway(version(limits(4, '1s')))
+    const calls = Array.from({ length: 8 }, (_, i) => call(gateway.url, `${READ}/${i}`))
+    await expect.poll(() => upstream.seen.length).toBe(4)
+    await gateway.reloadWith(version(limits(1, '1s')))
+    await expect.poll(() => upstream.seen.length, { timeout: 10_000 }).toBe(5)
+    expect(WAITS.exec(await gateway.metrics())?.[1]).toBe('3')
+    expect((await Promise.all(calls)).map(({ status }) => status)).toEqual(Array.from(calls, () => 200))
   })
 
   it('those in flight, who count against the concurrency that is configured now', async () => {
