@@ -8,14 +8,69 @@ export interface Waiting {
   reject(error: StoreUnavailableError): void
 }
 
-const CHANGES = ['settle', 'abandon', 'refund', 'leave'] as const
-export type Change = (typeof CHANGES)[number]
+/** What becomes of a call that was charged; the same words are the script's. */
+export type Change = 'settle' | 'abandon' | 'refund' | 'leave'
 
-/** Calls that were charged at the same time, and when they were over at the latest, by Redis's clock. */
+/** Calls that were charged in the same buckets and ended in the same ones. */
 export interface Ended {
+  readonly what: Change
+  /** When one of them was charged, and when it was over, by Redis's clock. */
+  readonly at: number
+  readonly latest: number
   calls: number
-  readonly first: number
-  latest: number
+}
+
+/**
+ * Calls of one meter that have ended and of which Redis was not told yet. Until it is, they count as if they were in flight;
+ * as it is told when they ended, nothing is lost by that, and what ended together is told as one.
+ */
+export class Settlements {
+  readonly meter: Meter
+  readonly ended: Ended[] = []
+  /** From when on they ride on a charge, and by when they go even if none does. */
+  ripeAt = Infinity
+  dueAt = Infinity
+  readonly #alike = new Map<string, Ended>()
+  readonly #bucketMs: number
+
+  constructor(meter: Meter) {
+    this.meter = meter
+    this.#bucketMs = Math.min(...meter.limits.map(({ bucketMs }) => bucketMs))
+  }
+
+  /** These ended by `time` at the latest, by Redis's clock. */
+  add({ what, at, calls }: { what: Change; at: number; calls: number }, now: number, time: number): void {
+    const isOver = what === 'settle' || what === 'abandon'
+    // What was not sent, or is no more among the calls at once, others may have now.
+    this.ripeAt = Math.min(this.ripeAt, isOver ? now + this.#bucketMs : now)
+    const latest = isOver ? time : 0
+    const key = `${what} ${bucketsFrom(this.meter, at, true)} ${bucketsFrom(this.meter, latest, false)}`
+    const alike = this.#alike.get(key)
+    if (alike !== undefined) {
+      alike.calls += calls
+      return
+    }
+    const ended = { what, at, calls, latest }
+    this.ended.push(ended)
+    this.#alike.set(key, ended)
+  }
+}
+
+/** From when on it is in the same buckets of every limit as `time`, in flight or over, in microseconds. */
+function bucketsFrom({ limits }: Meter, time: number, isInFlight: boolean): number {
+  let from = 0
+  for (const { bucketMs, holdMs, slackMs } of limits) {
+    from = Math.max(from, bucketFrom(time, bucketMs, isInFlight ? holdMs : 0))
+    // The script counts it in more than one bucket where it may have been a little earlier or later.
+    if (slackMs > 0) from = Math.max(from, bucketFrom(time, bucketMs, slackMs), bucketFrom(time, bucketMs, -slackMs))
+  }
+  return from
+}
+
+function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
+  const bucket = bucketMs * 1_000
+  const ahead = aheadMs * 1_000
+  return Math.floor((micros(time) + ahead) / bucket) * bucket - ahead
 }
 
 /** What is to be done for one meter in one call of the script. */
@@ -24,11 +79,7 @@ export class Batch {
   /** Of the calls among them that have waited: only one room asks for those of a meter, once at a time. */
   turn: Turn | undefined
   readonly waiting: Waiting[] = []
-  /** By the time of their charge. */
-  readonly settle = new Map<number, Ended[]>()
-  readonly abandon = new Map<number, Ended[]>()
-  readonly refund = new Map<number, Ended[]>()
-  readonly leave = new Map<number, Ended[]>()
+  readonly ended: Ended[] = []
   readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
   /** What answers have taught; of what the upstream had counted only the latest, by limit. */
   readonly lessons: Argument[][] = []
@@ -36,22 +87,8 @@ export class Batch {
   /** By when it goes even if no charge does. */
   dueAt = Infinity
 
-  /** Calls that ended no further apart than this are told as one: a part of a bucket, so that it costs next to nothing. */
-  readonly #togetherMs: number
-
   constructor(meter: Meter) {
     this.meter = meter
-    this.#togetherMs = Math.min(...meter.limits.map(({ bucketMs }) => bucketMs)) / 4
-  }
-
-  add(what: Change, at: number, calls: number, latest = 0): void {
-    const ended = this[what].getOrInsertComputed(at, () => [])
-    const last = ended.at(-1)
-    if (last === undefined || latest - last.first > this.#togetherMs) ended.push({ calls, first: latest, latest })
-    else {
-      last.calls += calls
-      last.latest = Math.max(last.latest, latest)
-    }
   }
 
   teach(chargedAt: number, lesson: Lesson, pauseField: string): void {
@@ -77,11 +114,7 @@ export class Batch {
   changes(): Argument[][] {
     const changes: Argument[][] = []
     for (const { at, calls, to, open } of this.renewed) changes.push(['renew', micros(at), calls, micros(to), open])
-    for (const what of CHANGES) {
-      for (const [at, all] of this[what]) {
-        for (const { calls, latest } of all) changes.push([what, micros(at), calls, micros(latest)])
-      }
-    }
+    for (const { what, at, calls, latest } of this.ended) changes.push([what, micros(at), calls, micros(latest)])
     changes.push(...this.lessons, ...this.counted.values())
     return changes
   }
@@ -91,33 +124,38 @@ function micros(ms: number): number {
   return Math.round(ms * 1_000)
 }
 
-/** Batches that wait for a charge to ride on, each for one of a few durations; those whose time is up are sent. */
+interface Due {
+  readonly meter: Meter
+  dueAt: number
+}
+
+/** What waits for a charge to ride on, each for one of a few durations; when its time is up it is sent. */
 export class Postponed {
   readonly #clock: Clock
-  readonly #send: (batch: Batch) => void
+  readonly #send: (meter: Meter) => void
   /** By how long is waited, in the order in which they came. */
-  readonly #queues = new Map<number, { readonly batches: Set<Batch>; timer: Timer | undefined }>()
+  readonly #queues = new Map<number, { readonly waiting: Set<Due>; timer: Timer | undefined }>()
 
-  constructor(clock: Clock, send: (batch: Batch) => void) {
+  constructor(clock: Clock, send: (meter: Meter) => void) {
     this.#clock = clock
     this.#send = send
   }
 
-  /** Lets a batch wait no longer than that from now, or than it was to wait already. */
-  add(batch: Batch, delayMs: number): void {
+  /** Lets it wait no longer than that from now, or than it was to wait already. */
+  add(due: Due, delayMs: number): void {
     const dueAt = this.#clock.now() + delayMs
-    if (batch.dueAt <= dueAt) return
-    this.remove(batch)
-    batch.dueAt = dueAt
-    const queue = this.#queues.getOrInsertComputed(delayMs, () => ({ batches: new Set(), timer: undefined }))
-    queue.batches.add(batch)
+    if (due.dueAt <= dueAt) return
+    this.remove(due)
+    due.dueAt = dueAt
+    const queue = this.#queues.getOrInsertComputed(delayMs, () => ({ waiting: new Set(), timer: undefined }))
+    queue.waiting.add(due)
     queue.timer ??= this.#clock.schedule(delayMs, () => this.#onDue(delayMs))
   }
 
-  remove(batch: Batch): void {
-    if (batch.dueAt === Infinity) return
-    batch.dueAt = Infinity
-    for (const { batches } of this.#queues.values()) if (batches.delete(batch)) return
+  remove(due: Due): void {
+    if (due.dueAt === Infinity) return
+    due.dueAt = Infinity
+    for (const { waiting } of this.#queues.values()) if (waiting.delete(due)) return
   }
 
   close(): void {
@@ -130,12 +168,12 @@ export class Postponed {
     if (queue === undefined) return
     queue.timer = undefined
     const now = this.#clock.now()
-    for (const batch of queue.batches) {
-      if (batch.dueAt > now) {
-        queue.timer = this.#clock.schedule(batch.dueAt - now, () => this.#onDue(delayMs))
+    for (const due of queue.waiting) {
+      if (due.dueAt > now) {
+        queue.timer = this.#clock.schedule(due.dueAt - now, () => this.#onDue(delayMs))
         return
       }
-      this.#send(batch)
+      this.#send(due.meter)
     }
   }
 }

@@ -405,13 +405,14 @@ export class Home {
     }
   }
 
-  /** Redis may not have been told of these settlements. */
-  oweSettled(meter: Meter, at: number, { calls, latest }: Ended, isAbandoned: boolean, now: number): void {
+  /** Redis may not have been told of these settlements: of calls that ended after their charge may leave its count. */
+  oweSettled(meter: Meter, { what, at, calls, latest }: Ended, now: number): void {
+    if (what === 'refund' || what === 'leave') return
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(meter).entries()) {
-      const { kind, slackMs } = share.limit
-      if (kind === 'concurrent') continue
-      share.owe().addSettled(time, at, calls * meter.units[i]!, latest - time + (isAbandoned ? slackMs : 0))
+      const { kind, slackMs, holdMs } = share.limit
+      if (kind === 'concurrent' || latest + slackMs <= at + holdMs) continue
+      share.owe().addSettled(time, at, calls * meter.units[i]!, latest - time + (what === 'abandon' ? slackMs : 0))
     }
   }
 

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../clock.ts'
 import { inTime } from '../in-time.ts'
-import { Batch, type Change, Postponed } from './batch.ts'
+import { Batch, type Change, Postponed, Settlements } from './batch.ts'
 import { Home } from './home.ts'
 import { InFlight } from './in-flight.ts'
 import { boardOf } from './board-reply.ts'
@@ -38,6 +38,8 @@ const FORMAT = 3
  */
 const SETTLE_WITHIN_MS = 5_000
 const LEAST_WAIT_MS = 10
+/** While less than this part of a limit is used, nobody misses what a call takes for `holdMs` more than a window. */
+const LITTLE = 0.25
 /** How often leases are renewed, or Redis is tried while it is away. */
 const TICK_MS = 250
 /** A lease that was not renewed for so long is given to others. */
@@ -132,7 +134,7 @@ export class RedisLedger implements Ledger {
     this.#onOutage = onOutage ?? 'lease'
     this.#onChange = onChange ?? (() => undefined)
     this.#stepTime = stepTime
-    this.#postponed = new Postponed(clock, (batch) => void this.#send(batch))
+    this.#postponed = new Postponed(clock, (meter) => void this.#send(batchOf(this.#tend(meter), meter)))
     this.#inFlight = new InFlight(clock, (grants) => {
       for (const grant of grants) this.#renew(grant)
     })
@@ -250,7 +252,7 @@ export class RedisLedger implements Ledger {
     this.#postponed.close()
     const homes = [...this.#homes.values()]
     for (const { tick } of homes) tick?.cancel()
-    await Promise.all(homes.flatMap(({ batches }) => Array.from(batches.values(), (batch) => this.#send(batch))))
+    await Promise.all(homes.map((tended) => this.#sendAll(tended)))
     await Promise.all(homes.slice(0, MOST_GOODBYES).map((tended) => this.#giveBackLeases(tended)))
     this.#runner.close()
   }
@@ -279,6 +281,7 @@ export class RedisLedger implements Ledger {
         tick: undefined,
         unsent: [],
         batches: new Map(),
+        settlements: new Map(),
         keys: [`${this.#keyOf(name)}:limits`, `${this.#keyOf(name)}:leases`],
       }
       this.#homes.set(name, tended)
@@ -289,12 +292,18 @@ export class RedisLedger implements Ledger {
     return tended
   }
 
-  #change(tended: Tended, { meter, at }: Grant, what: Change): void {
-    const { home } = tended
-    if (home.mode === 'leased') return
-    const batch = batchOf(tended, meter)
-    batch.add(what, at, 1, what === 'settle' || what === 'abandon' ? home.latestTime(this.#clock.now()) : 0)
-    this.#postponed.add(batch, settleWithinMs(meter))
+  #change(tended: Tended, { meter, at, usage }: Grant, what: Change): void {
+    if (tended.home.mode === 'leased') return
+    const settlements = this.#tellEnded(tended, meter, { what, at, calls: 1 })
+    // Of what is little used, it rides on a charge if there is one, or the charge leaves a little later by itself.
+    if (what !== 'settle' || !isLittleUsed(usage)) this.#postponed.add(settlements, settleWithinMs(meter))
+  }
+
+  #tellEnded(tended: Tended, meter: Meter, ended: { what: Change; at: number; calls: number }): Settlements {
+    const settlements = tended.settlements.getOrInsertComputed(meter, () => new Settlements(meter))
+    const now = this.#clock.now()
+    settlements.add(ended, now, tended.home.latestTime(now))
+    return settlements
   }
 
   /** The new time is ours to choose, so that what comes after need not wait for the answer. */
@@ -318,7 +327,7 @@ export class RedisLedger implements Ledger {
     const { home } = tended
     // It may have been sent since, for another reason.
     if (tended.batches.get(meter) !== batch) return
-    const batches = this.#takeWith(batch, tended)
+    const batches = this.#takeWith(batch, tended, this.#clock.now())
     if (home.mode === 'leased') {
       for (const one of batches) this.#fail(tended, one, undefined)
       return
@@ -338,8 +347,19 @@ export class RedisLedger implements Ledger {
     }
   }
 
-  /** A batch that is sent now, and all of its home that have no charge to ride on of their own. */
-  #takeWith(batch: Batch, { batches }: Tended): Batch[] {
+  #sendAll(tended: Tended): Promise<unknown> {
+    for (const meter of tended.settlements.keys()) batchOf(tended, meter)
+    return Promise.all(Array.from(tended.batches.values(), (batch) => this.#send(batch)))
+  }
+
+  /** A batch that is sent now, and all of its home that has no charge of its own to ride on and need not wait for more like it. */
+  #takeWith(batch: Batch, { batches, settlements, home }: Tended, now: number): Batch[] {
+    for (const [meter, one] of settlements) {
+      if (one.ripeAt > now && one.dueAt > now && home.mode === 'shared' && !this.#isClosed) continue
+      settlements.delete(meter)
+      this.#postponed.remove(one)
+      batches.getOrInsertComputed(meter, () => new Batch(meter)).ended.push(...one.ended)
+    }
     const taken: Batch[] = []
     for (const one of batches.values()) {
       if (one !== batch && one.waiting.length > 0) continue
@@ -420,10 +440,9 @@ export class RedisLedger implements Ledger {
   #giveBackUnsent(tended: Tended): void {
     if (tended.unsent.length === 0) return
     for (const { meter, at, calls } of tended.unsent) {
-      const batch = batchOf(tended, meter)
-      batch.add('refund', at, calls)
-      if (meter.hasConcurrent) batch.add('leave', at, calls)
-      this.#postponed.add(batch, LEAST_WAIT_MS)
+      const settlements = this.#tellEnded(tended, meter, { what: 'refund', at, calls })
+      if (meter.hasConcurrent) this.#tellEnded(tended, meter, { what: 'leave', at, calls })
+      this.#postponed.add(settlements, LEAST_WAIT_MS)
     }
     tended.unsent = []
   }
@@ -456,8 +475,7 @@ export class RedisLedger implements Ledger {
     const { home } = tended
     const { meter } = batch
     const now = this.#clock.now()
-    for (const [at, all] of batch.settle) for (const ended of all) home.oweSettled(meter, at, ended, false, now)
-    for (const [at, all] of batch.abandon) for (const ended of all) home.oweSettled(meter, at, ended, true, now)
+    for (const ended of batch.ended) home.oweSettled(meter, ended, now)
     for (const { to, calls, open } of batch.renewed) home.oweRenewed(meter, to, calls, open, now)
     for (const { wanted, resolve, reject } of batch.waiting) {
       try {
@@ -486,7 +504,7 @@ export class RedisLedger implements Ledger {
     home.depart(this.#clock.now(), isLossPossible, isThere)
     // What Redis has lost it must not be told to take back: that would be the charge of another call.
     if (isLossPossible) tended.unsent = []
-    for (const batch of tended.batches.values()) void this.#send(batch)
+    void this.#sendAll(tended)
     if (!wasShared) return
     this.#leased++
     this.#onChange(home.name, 'leased')
@@ -568,6 +586,12 @@ export class RedisLedger implements Ledger {
   }
 }
 
+function isLittleUsed(usage: readonly LimitUsage[]): boolean {
+  return usage.every(
+    ({ limit, used }) => limit.kind === 'pace' || (limit.kind === 'rolling' && used < limit.requests * LITTLE),
+  )
+}
+
 function settleWithinMs({ limits }: Meter): number {
   // A place among calls at once is wanted back soon.
   const waits = limits.map(({ kind, windowMs }) =>
@@ -588,6 +612,7 @@ interface Tended {
   unsent: { meter: Meter; at: number; calls: number }[]
   /** What is to be sent, by meter. */
   readonly batches: Map<Meter, Batch>
+  readonly settlements: Map<Meter, Settlements>
   readonly keys: readonly string[]
 }
 
