@@ -84,7 +84,7 @@ const redis = new Redis(server.url)
 
 const makers: Record<string, Make> = {
   Sluice: (allowed) => sluice(allowed, true),
-  'Sluice, charges alone': (allowed) => sluice(allowed, false),
+  'Sluice, charges alone': unsettled,
   'rate-limiter-flexible, fixed windows': flexible,
   'log in a sorted set': sortedSet,
 }
@@ -96,6 +96,8 @@ for (const accounts of ACCOUNTS) {
   const bytes: Record<string, unknown>[] = ALLOWED.map((limit) => ({ accounts, limit }))
   for (const [name, make] of Object.entries(makers)) {
     if (performance.now() > DEADLINE) continue
+    // Calls that are never over are renewed, and with so many accounts by a call each.
+    if (accounts > MOST_FILLED && make === unsettled) continue
     for (const [i, limit] of ALLOWED.entries()) {
       // Which limit it is shows nowhere but in a log, and there it would take too long.
       if (accounts > MOST_FILLED && i < ALLOWED.length - 1) continue
@@ -159,7 +161,8 @@ async function cost(subject: Subject, accounts: number, concurrency: number): Pr
   const before = await snapshot()
   const waitedBefore = subject.waitedFor()
   const startedAt = performance.now()
-  const until = startedAt + ROUND_MS
+  // Leases are renewed at a rate of their own: so few attempts as fit into a short round would not show what each costs.
+  const until = startedAt + (accounts > MOST_FILLED ? 10 : 1) * ROUND_MS
   const worker = async (first: number): Promise<void> => {
     for (let account = first; performance.now() < until; account = (account + concurrency * 7) % accounts) {
       await subject.attempt(account % accounts)
@@ -210,6 +213,10 @@ async function attemptEach(subject: Subject, accounts: number): Promise<void> {
     await Promise.all(range(first, Math.min(accounts, first + 500)).map((account) => subject.attempt(account)))
   }
   await pause(accounts > 1 ? 30 : 0)
+}
+
+function unsettled(allowed: number): Promise<Subject> {
+  return sluice(allowed, false)
 }
 
 async function sluice(allowed: number, isSettled: boolean): Promise<Subject> {
