@@ -46,20 +46,23 @@ export class Counter {
   /** What a call of so many units that is sent now can be charged; negative where more is charged than allowed. */
   free(now: number, units = 0): number {
     const used = this.#most(now)
-    return this.#allowed(now, used, units) - used
+    const learned = this.#learnedAt(now)
+    const { requests, growthMs } = this.limit
+    return (learned === undefined ? requests : learned.allowed(requests, used + units, growthMs, now)) - used
   }
 
   /** Units that may be used now; undefined while they are as many as configured. */
   effective(now: number): number | undefined {
-    const allowed = this.#allowed(now, 0, 0)
-    return allowed < this.limit.requests ? allowed : undefined
+    const { requests, growthMs } = this.limit
+    const effective = this.#learnedAt(now)?.effective(requests, growthMs, now) ?? requests
+    return effective < requests ? effective : undefined
   }
 
   /** The upstream refused a call charged at `at`, though there should be quota. */
   refuse(now: number, at: number, units: number): void {
-    const used = this.#most(now)
-    const allowed = this.#allowed(now, used, 0)
-    ;(this.#learned ??= new Learned()).refuse(now, at, units, allowed, used)
+    const { requests, growthMs: growth } = this.limit
+    this.#learned = this.#learnedAt(now) ?? new Learned()
+    this.#learned.refuse(now, at, { units, used: this.#most(now), requests, growth })
   }
 
   /**
@@ -68,16 +71,16 @@ export class Counter {
    */
   believe(now: number, at: number, counted: number, tolerance: number, resetMs: number): boolean {
     const used = this.#most(now)
-    this.#allowed(now, used, 0)
+    this.#learned = this.#learnedAt(now) ?? new Learned()
     const { kind, bucketMs, kept, slackMs } = this.limit
     const window = kind === 'calendar' ? (this.#current + 1) * bucketMs + slackMs - now : bucketMs * kept
-    return (this.#learned ??= new Learned()).believe(now, at, { counted, used, tolerance, reset: resetMs, window })
+    return this.#learned.believe(now, at, { counted, used, tolerance, reset: resetMs, window })
   }
 
-  #allowed(now: number, used: number, units: number): number {
-    const { requests, growthMs } = this.limit
-    if (this.#learned?.isOver(growthMs, now) === true) this.#learned = undefined
-    return this.#learned === undefined ? requests : this.#learned.allowed(requests, used + units, growthMs, now)
+  #learnedAt(now: number): Learned | undefined {
+    const learned = this.#learned
+    if (learned !== undefined && now >= learned.wholeAt(this.limit.growthMs)) this.#learned = undefined
+    return this.#learned
   }
 
   /** The most that is charged in one of the windows in which a call that is sent now may be counted. */
@@ -96,9 +99,9 @@ export class Counter {
   /** Charges calls that are sent at `at`, whatever is used already. */
   charge(now: number, at: number, units: number): void {
     this.#advance(now)
-    const { requests, slackMs, holdMs, bucketMs, kept } = this.limit
+    const { requests, slackMs, holdMs, growthMs } = this.limit
     this.#add(now, at - slackMs, at + holdMs, units)
-    this.#learned?.charged(now, requests, this.#sum, bucketMs * kept)
+    this.#learned?.charged(now, requests, this.#most(now), growthMs)
   }
 
   /**
@@ -159,13 +162,14 @@ export class Counter {
     return withOthers(releases, this.others(now), 1 - this.free(now))
   }
 
-  /** Units that could be used if others did not use them; undefined where that is none. */
+  /** Units of which it is not known whether others use them; undefined where that is none. */
   others(now: number): Others | undefined {
     const learned = this.#learned
-    if (learned === undefined || learned.othersAt(now) === 0) return undefined
+    if (learned === undefined) return undefined
     const { requests, growthMs } = this.limit
-    const units = learned.cap(requests, growthMs, now) - this.#allowed(now, 0, 0)
-    return units === 0 ? undefined : { units, lookInMs: learned.lookAt - now, untilInMs: learned.until - now }
+    const units = learned.cap(requests, growthMs, now) - learned.sure(requests, growthMs, now)
+    if (units === 0) return undefined
+    return { units, lookInMs: learned.lookAt - now, untilInMs: learned.wholeAt(growthMs) - now }
   }
 
   /** What the upstream's answers have taught, if anything. */
@@ -263,14 +267,14 @@ export class Counter {
   }
 }
 
-/** Units of a limit that others have used, when a call may look whether they still do, and until when that is believed. */
+/** Units of a limit that others may use, when a call may look whether they do, and when all of them may be used again. */
 export interface Others {
   readonly units: number
   readonly lookInMs: number
   readonly untilInMs: number
 }
 
-/** What others have used comes back, too: what a call is missing as soon as it may look, the rest when it is not believed. */
+/** What others may use comes back, too: what a call is missing as soon as it may look, the rest when all may be used again. */
 export function withOthers(releases: readonly Release[], others: Others | undefined, missing: number): Release[] {
   if (others === undefined) return [...releases]
   const looking = Math.max(0, Math.min(others.units, missing))

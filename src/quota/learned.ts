@@ -1,24 +1,22 @@
 /** A limit grows back by steps of no window longer than this. */
 export const LONGEST_GROWTH_MS = 600_000
-/** Windows after a refusal at which the steps end by which a limit grows back: each longer than a window, to be found out. */
-const CALM_UNTIL = 1.5
-const NEAR_UNTIL = 2.5
-const BEYOND_UNTIL = 3.5
-const GROWN_AT = 4.5
-/** By so large a part of what is let through it stays below that, and probes beyond it. */
+/** So large a part of what got through stays unused. */
 const MARGIN = 0.05
-const PROBE = 0.01
-/** One call finds out, every so large a part of a window, whether others still use everything. */
-const LOOK_AFTER = 20
+/** Windows after a refusal from which on a limit grows back, and after which it is whole. */
+const CALM_UNTIL = 1
+const GROWN_AT = 4
+/** Calls that find out whether there is more go one after the other: so many a window, and for each unit that it has grown by. */
+const LOOKS = 20
+const LOOKS_PER_UNIT = 5
 
 /**
  * What an upstream's answers have taught of one limit: that it refuses calls for which there should be quota, so that less
  * of it is used for a while; and how much of it others use, as it says itself. Times are of any one unit. The script in
  * redis-ledger.lua does the same.
  *
- * After a refusal it allows what had got through, less a margin; then a hundredth more, then a hundredth more than what had
- * got through. If others took up what was left to them, or are still there, few calls are refused. Only after a window in
- * which none was, it grows faster and faster up to all of it.
+ * After a refusal it allows what had got through, less a margin; after a window it grows, faster and faster, up to all of
+ * it. Into what it has grown by within a window calls go one at a time: clients that wait send all they may at once, when
+ * the last window's calls leave the count, and where others use it all of these would be refused instead of the first.
  */
 export class Learned {
   /** Units that got through when the upstream began to refuse calls, and that it is taken to let through at least. */
@@ -35,40 +33,44 @@ export class Learned {
 
   /** Units that may be used now, of so many, if our own are to be `wanted` with the next call. */
   allowed(requests: number, wanted: number, growth: number, now: number): number {
-    const allowed = this.cap(requests, growth, now)
-    const others = this.othersAt(now)
-    if (others === 0) return allowed
-    const left = Math.max(0, Math.min(allowed, requests - others))
-    return left >= wanted || now < this.lookAt ? left : Math.min(allowed, wanted)
+    const sure = this.sure(requests, growth, now)
+    return sure >= wanted || now < this.lookAt ? sure : Math.min(this.cap(requests, growth, now), wanted)
+  }
+
+  /** Units of which it is known, or was a window ago, that they get through. Beyond them one call at a time finds out. */
+  sure(requests: number, growth: number, now: number): number {
+    return this.#left(requests, this.cap(requests, growth, now - growth), now)
+  }
+
+  /** With those that it has grown by since. */
+  effective(requests: number, growth: number, now: number): number {
+    return this.#left(requests, this.cap(requests, growth, now), now)
   }
 
   /** The same without what others use. */
   cap(requests: number, growth: number, now: number): number {
-    return this.since === 0 ? requests : Math.min(requests, this.#grown(requests, growth, now))
+    if (this.since === 0) return requests
+    const calm = Math.min(requests, lessMargin(Math.max(this.least, this.level)))
+    const grown = ((now - this.since) / growth - CALM_UNTIL) / (GROWN_AT - CALM_UNTIL)
+    if (grown <= 0) return calm
+    return grown >= 1 ? requests : calm + Math.floor((requests - calm) * grown * grown * grown)
   }
 
-  #grown(requests: number, growth: number, now: number): number {
-    const windows = Math.max(0, now - this.since) / growth
-    const through = Math.max(this.least, this.level)
-    const calm = Math.max(1, through - Math.ceil(through * MARGIN))
-    const probe = Math.ceil(through * PROBE)
-    if (windows < CALM_UNTIL) return calm
-    if (windows < NEAR_UNTIL) return calm + probe
-    if (windows < BEYOND_UNTIL) return through + probe
-    if (windows >= GROWN_AT) return requests
-    const grown = (windows - BEYOND_UNTIL) / (GROWN_AT - BEYOND_UNTIL)
-    const square = grown * grown
-    return Math.floor(through + probe + (requests - through - probe) * square * square * grown)
+  #left(requests: number, cap: number, now: number): number {
+    return Math.max(0, Math.min(cap, requests - this.othersAt(now)))
   }
 
   /**
-   * The upstream refused a call of so many units that was charged at `at`, when so many were used of those allowed. All that
-   * were in flight when it first did together tell how many too many they were, but no more than halve the limit.
+   * The upstream refused a call of so many units that was charged at `at`, when so many of `requests` were used. All that
+   * were in flight when it first did together tell how many too many they were, but no more than halve the limit. Where even
+   * what should have got through did not, they can't have told all: the calls of a window come in bursts.
    */
-  refuse(now: number, at: number, units: number, allowed: number, used: number): void {
+  refuse(now: number, at: number, { units, used, requests, growth }: Refused): void {
     if (at > this.since) {
-      this.level = Math.min(allowed, used)
-      this.least = Math.max(1, Math.floor(allowed / 2))
+      const effective = this.effective(requests, growth, now)
+      const through = Math.min(effective, used)
+      this.level = this.since > 0 && used <= this.sure(requests, growth, now) ? lessMargin(through) : through
+      this.least = Math.max(1, Math.floor(effective / 2))
       this.since = now
     }
     this.level -= units
@@ -93,9 +95,9 @@ export class Learned {
     return true
   }
 
-  /** Whether all of it is as configured again. */
-  isOver(growth: number, now: number): boolean {
-    return now >= this.until && (this.since === 0 || now - this.since >= GROWN_AT * growth)
+  /** When all of it is as configured again. */
+  wholeAt(growth: number): number {
+    return this.since === 0 ? this.until : Math.max(this.until, this.since + GROWN_AT * growth)
   }
 
   othersAt(now: number): number {
@@ -103,10 +105,23 @@ export class Learned {
   }
 
   /** A call was charged that brought our own to `used`, of so many units. */
-  charged(now: number, requests: number, used: number, window: number): void {
-    const others = this.othersAt(now)
-    if (others > 0 && now >= this.lookAt && used > requests - others) this.lookAt = now + window / LOOK_AFTER
+  charged(now: number, requests: number, used: number, growth: number): void {
+    const sure = this.sure(requests, growth, now)
+    if (used <= sure || now < this.lookAt) return
+    const grown = this.othersAt(now) > 0 ? 0 : this.cap(requests, growth, now) - sure
+    this.lookAt = now + growth / (LOOKS + LOOKS_PER_UNIT * grown)
   }
+}
+
+function lessMargin(units: number): number {
+  return Math.max(1, units - Math.ceil(units * MARGIN))
+}
+
+export interface Refused {
+  readonly units: number
+  readonly used: number
+  readonly requests: number
+  readonly growth: number
 }
 
 export interface Told {

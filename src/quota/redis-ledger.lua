@@ -243,51 +243,51 @@ if isMore then
     if learning then return learning end
     -- Level, least, since, others, until, lookAt, toldAt.
     local LEARNED = '>ddddddd'
-    local CALM_UNTIL, NEAR_UNTIL, BEYOND_UNTIL, GROWN_AT, MARGIN, PROBE, LOOK_AFTER = 1.5, 2.5, 3.5, 4.5, 0.05, 0.01, 20
+    local MARGIN, CALM_UNTIL, GROWN_AT, LOOKS, LOOKS_PER_UNIT = 0.05, 1, 4, 20, 5
     local LONGEST_GROWTH = 600000000
 
     local function growthOf(c)
       return min(c.bucket * c.kept, LONGEST_GROWTH)
     end
 
-    local function capOf(c, l)
-      local allowed = c.allowed
-      if l.since > 0 then
-        local windows = max(0, now - l.since) / growthOf(c)
-        local through = max(l.least, l.level)
-        local calm, probe = max(1, through - ceil(through * MARGIN)), ceil(through * PROBE)
-        if windows < CALM_UNTIL then
-          allowed = min(allowed, calm)
-        elseif windows < NEAR_UNTIL then
-          allowed = min(allowed, calm + probe)
-        elseif windows < BEYOND_UNTIL then
-          allowed = min(allowed, through + probe)
-        elseif windows < GROWN_AT then
-          local grown = (windows - BEYOND_UNTIL) / (GROWN_AT - BEYOND_UNTIL)
-          local square = grown * grown
-          allowed = min(allowed, floor(through + probe + (c.allowed - through - probe) * square * square * grown))
-        end
-      end
-      return allowed
+    local function lessMargin(units)
+      return max(1, units - ceil(units * MARGIN))
+    end
+
+    local function othersAt(l)
+      return now < l.untilTime and l.others or 0
+    end
+
+    local function capOf(c, l, at)
+      if l.since == 0 then return c.allowed end
+      local calm = min(c.allowed, lessMargin(max(l.least, l.level)))
+      local grown = ((at - l.since) / growthOf(c) - CALM_UNTIL) / (GROWN_AT - CALM_UNTIL)
+      if grown <= 0 then return calm end
+      return grown >= 1 and c.allowed or calm + floor((c.allowed - calm) * grown * grown * grown)
+    end
+
+    local function leftOf(c, l, at)
+      return max(0, min(capOf(c, l, at), c.allowed - othersAt(l)))
+    end
+
+    local function sureOf(c, l)
+      return leftOf(c, l, now - growthOf(c))
     end
 
     -- Units that may be used now, if our own are to be `units` with the next call.
     local function allowedOf(c, units)
       local l = c.learned
-      if not l then return c.allowed end
-      local allowed = capOf(c, l)
-      if l.others == 0 or now >= l.untilTime then return allowed end
-      local left = max(0, min(allowed, c.allowed - l.others))
-      if left >= units or now < l.lookAt then return left end
-      return min(allowed, units)
+      local sure = sureOf(c, l)
+      if sure >= units or now < l.lookAt then return sure end
+      return min(capOf(c, l, now), units)
     end
 
-    local function isOver(c, l)
-      return now >= l.untilTime and (l.since == 0 or now - l.since >= GROWN_AT * growthOf(c))
+    local function wholeAt(c, l)
+      return l.since == 0 and l.untilTime or max(l.untilTime, l.since + GROWN_AT * growthOf(c))
     end
 
     local function learnedOf(c)
-      if not c.learned or isOver(c, c.learned) then
+      if not c.learned or now >= wholeAt(c, c.learned) then
         c.learned = { level = 0, least = 0, since = 0, others = 0, untilTime = 0, lookAt = 0, toldAt = 0 }
       end
       c.isTaught = true
@@ -297,8 +297,10 @@ if isMore then
     local function refuse(c, at)
       local l, used = learnedOf(c), mostUsed(c)
       if at > l.since then
-        local allowed = allowedOf(c, used)
-        l.level, l.least, l.since = min(allowed, used), max(1, floor(allowed / 2)), now
+        local effective = leftOf(c, l, now)
+        local through = min(effective, used)
+        l.level = l.since > 0 and used <= sureOf(c, l) and lessMargin(through) or through
+        l.least, l.since = max(1, floor(effective / 2)), now
       end
       l.level = l.level - c.units
     end
@@ -308,7 +310,7 @@ if isMore then
       if at < l.toldAt then return end
       l.toldAt = at
       local excess = counted - used
-      if excess <= (now < l.untilTime and l.others > 0 and 0 or tolerance) then
+      if excess <= (othersAt(l) > 0 and 0 or tolerance) then
         l.others = 0
         return
       end
@@ -339,16 +341,17 @@ if isMore then
     end
 
     local function look(c, l)
-      if l.others > 0 and now < l.untilTime and now >= l.lookAt and c.sum > c.allowed - l.others then
-        l.lookAt, c.isTaught = now + c.bucket * c.kept / LOOK_AFTER, true
-      end
+      local sure = sureOf(c, l)
+      if now < l.lookAt or mostUsed(c) <= sure then return end
+      local grown = othersAt(l) > 0 and 0 or capOf(c, l, now) - sure
+      l.lookAt, c.isTaught = now + growthOf(c) / (LOOKS + LOOKS_PER_UNIT * grown), true
     end
 
     local function recall(c)
       local l = {}
       l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt =
         unpacked(LEARNED, call('HGET', home, c.name .. '|learned'))
-      if not isOver(c, l) then c.learned = l end
+      if now < wholeAt(c, l) then c.learned = l end
     end
 
     -- What is noted, and for how long in microseconds.
@@ -356,7 +359,12 @@ if isMore then
       return pack(LEARNED, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt), GROWN_AT * growthOf(c)
     end
 
-    learning = { allowedOf = allowedOf, capOf = capOf, learn = learn, look = look, recall = recall, noted = noted }
+    -- What of it may be used, how much more one call at a time may, from when, and until when.
+    local function told(c, l)
+      return leftOf(c, l, now), capOf(c, l, now) - sureOf(c, l), l.lookAt - now, wholeAt(c, l) - now
+    end
+
+    learning = { allowedOf = allowedOf, learn = learn, look = look, recall = recall, noted = noted, told = told }
     return learning
   end
 
@@ -545,10 +553,8 @@ for i = 1, limits do
   end
   local l = c.learned
   if l then
-    local allowed = learning.allowedOf(c, 0)
-    if allowed < c.allowed then
-      taught = taught .. pack('>ddddd', i, allowed, learning.capOf(c, l) - allowed, l.lookAt - now, l.untilTime - now)
-    end
+    local effective, more, lookIn, wholeIn = learning.told(c, l)
+    if effective < c.allowed then taught = taught .. pack('>ddddd', i, effective, more, lookIn, wholeIn) end
     if c.isTaught then
       local record, lasts = learning.noted(c, l)
       live = max(live, lasts / 1000)

@@ -140,7 +140,7 @@ export function usageOf(meter: Meter, reply: Reply, taught: Taught | undefined):
 export interface Taught {
   /** The upstream wants no calls of the account for so long. */
   readonly pauseMs: number | undefined
-  /** By the number of the limit: what of it may be used, and how much more if others did not use it. */
+  /** By the number of the limit: what of it may be used, and of how much it is not known whether others use it. */
   readonly limits: ReadonlyMap<number, { readonly effective: number; readonly others: Others | undefined }>
 }
 

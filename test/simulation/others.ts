@@ -36,7 +36,7 @@ async function tellAll(): Promise<void> {
     'the others come in bursts': { isFavoured: true, isBursty: true },
     'one gateway, embedded ledger': { gateways: 0 },
     'the upstream says what remains': { dialect: 'headers' },
-    'a window of 5 s and 300 calls': { requests: 300, windowMs: 5_000 },
+    'a window of 5 s and 300 calls': { requests: 300, windowMs: 5_000, latencyMs: { min: 5, max: 60 } },
   }
   for (const [name, story] of Object.entries(stories)) {
     const told = { ...base, ...story }

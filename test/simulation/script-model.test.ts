@@ -26,6 +26,12 @@ it.each([
   ['only the first limit is checked', 'if c.units > 0 then granted = min(', 'if i == 1 then granted = min('],
   ['leases of others are not minded', 'c.others = max(0, c.reserved - c.lease)', 'c.others = 0'],
   ['all that have waited are served, whoever was granted', 'if left == 0 then break end', ''],
+  [
+    'calls find out all at once what a limit has grown by',
+    'if sure >= units or now < l.lookAt then',
+    'if sure >= units then',
+  ],
+  ['a refusal of what should have got through counts like any other', 'used <= sureOf(c, l) and', 'false and'],
   ['calls in flight are not charged ahead', 'charge(c, now, now + c.hold, units)', 'charge(c, now, now, units)'],
 ])('the replies differ if in the script %s', async (_, from, to) => {
   const lua = readFileSync(new URL('../../src/quota/redis-ledger.lua', import.meta.url), 'utf8')

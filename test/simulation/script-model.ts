@@ -57,7 +57,7 @@ const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0, pace: BUCKETS }
 const SCALARS = 10
 const LONGEST_GROWTH = 1_000 * LONGEST_GROWTH_MS
 /** Of what was taught, so many windows. */
-const TAUGHT_FOR = 4.5
+const TAUGHT_FOR = 4
 const FIELDS = 5
 const PRESSURE_MS = 2_000
 const SCARCE = 0.1
@@ -179,7 +179,8 @@ export class ScriptModel {
     for (const [i, { counter }] of all.entries()) {
       const [effective, { taught }] = [counter.effective(now), counter]
       if (effective === undefined || taught === undefined) continue
-      reply.push(i + 1, effective, counter.others(now)?.units ?? 0, taught.lookAt - now, taught.until - now)
+      const [units, whole] = [counter.others(now)?.units ?? 0, taught.wholeAt(counter.limit.growthMs)]
+      reply.push(i + 1, effective, units, taught.lookAt - now, whole - now)
     }
     return reply
   }
