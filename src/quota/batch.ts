@@ -1,76 +1,12 @@
 import type { Clock, Timer } from '../clock.ts'
 import type { Grant, Lesson, Meter, StoreUnavailableError, Turn } from './ledger.ts'
 import type { Argument } from './script-call.ts'
+import { type Ended, micros } from './settlements.ts'
 
 export interface Waiting {
   readonly wanted: number
   resolve(grant: Grant): void
   reject(error: StoreUnavailableError): void
-}
-
-/** What becomes of a call that was charged; the same words are the script's. */
-export type Change = 'settle' | 'abandon' | 'refund' | 'leave'
-
-/** Calls that were charged in the same buckets and ended in the same ones. */
-export interface Ended {
-  readonly what: Change
-  /** When one of them was charged, and when it was over, by Redis's clock. */
-  readonly at: number
-  readonly latest: number
-  calls: number
-}
-
-/**
- * Calls of one meter that have ended and of which Redis was not told yet. Until it is, they count as if they were in flight;
- * as it is told when they ended, nothing is lost by that, and what ended together is told as one.
- */
-export class Settlements {
-  readonly meter: Meter
-  readonly ended: Ended[] = []
-  /** From when on they ride on a charge, and by when they go even if none does. */
-  ripeAt = Infinity
-  dueAt = Infinity
-  readonly #alike = new Map<string, Ended>()
-  readonly #bucketMs: number
-
-  constructor(meter: Meter) {
-    this.meter = meter
-    this.#bucketMs = Math.min(...meter.limits.map(({ bucketMs }) => bucketMs))
-  }
-
-  /** These ended by `time` at the latest, by Redis's clock. */
-  add({ what, at, calls }: { what: Change; at: number; calls: number }, now: number, time: number): void {
-    const isOver = what === 'settle' || what === 'abandon'
-    // What was not sent, or is no more among the calls at once, others may have now.
-    this.ripeAt = Math.min(this.ripeAt, isOver ? now + this.#bucketMs : now)
-    const latest = isOver ? time : 0
-    const key = `${what} ${bucketsFrom(this.meter, at, true)} ${bucketsFrom(this.meter, latest, false)}`
-    const alike = this.#alike.get(key)
-    if (alike !== undefined) {
-      alike.calls += calls
-      return
-    }
-    const ended = { what, at, calls, latest }
-    this.ended.push(ended)
-    this.#alike.set(key, ended)
-  }
-}
-
-/** From when on it is in the same buckets of every limit as `time`, in flight or over, in microseconds. */
-function bucketsFrom({ limits }: Meter, time: number, isInFlight: boolean): number {
-  let from = 0
-  for (const { bucketMs, holdMs, slackMs } of limits) {
-    from = Math.max(from, bucketFrom(time, bucketMs, isInFlight ? holdMs : 0))
-    // The script counts it in more than one bucket where it may have been a little earlier or later.
-    if (slackMs > 0) from = Math.max(from, bucketFrom(time, bucketMs, slackMs), bucketFrom(time, bucketMs, -slackMs))
-  }
-  return from
-}
-
-function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
-  const bucket = bucketMs * 1_000
-  const ahead = aheadMs * 1_000
-  return Math.floor((micros(time) + ahead) / bucket) * bucket - ahead
 }
 
 /** What is to be done for one meter in one call of the script. */
@@ -118,10 +54,6 @@ export class Batch {
     changes.push(...this.lessons, ...this.counted.values())
     return changes
   }
-}
-
-function micros(ms: number): number {
-  return Math.round(ms * 1_000)
 }
 
 interface Due {

@@ -1,8 +1,8 @@
-import type { Ended } from './batch.ts'
 import { type Charges, Counter } from './counter.ts'
 import type { Grant, LimitUsage, Meter } from './ledger.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
+import type { Ended } from './settlements.ts'
 
 /** What one gateway knows of one limit that it shares with others through Redis. */
 class Share {

@@ -6,7 +6,8 @@ import type { Logger } from '../observe/log.ts'
 import type { Ledger } from './ledger.ts'
 import { LedgerFiles } from './ledger-files.ts'
 import { MemoryLedger } from './memory-ledger.ts'
-import { RedisLedger, RETURN_AFTER_MS } from './redis-ledger.ts'
+import { RETURN_AFTER_MS } from './redis-home.ts'
+import { RedisLedger } from './redis-ledger.ts'
 import { connectedOrLate, connectRedis, RedisScript, uptimeSeconds } from './redis.ts'
 
 /** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */

@@ -3,7 +3,7 @@ import type { ConnectionOptions } from 'node:tls'
 import { Cluster, Command, Redis, type RedisOptions, type Result } from 'ioredis'
 import type { Clock } from '../clock.ts'
 import type { StoreConfig } from '../config/schema.ts'
-import type { ScriptRunner } from './redis-ledger.ts'
+import type { ScriptRunner } from './script-call.ts'
 import { type Argument, readReply, type Reply } from './script-call.ts'
 
 declare module 'ioredis' {

@@ -8,6 +8,18 @@ export type Argument = string | number
 /** As redis-ledger.lua describes it. */
 export type Reply = ArrayLike<number>
 
+/** Runs the script of redis-ledger.lua. */
+export interface ScriptRunner {
+  /** Rejects when there can be no answer any more; whether the script ran is unknown then. Never sends anything twice. */
+  run(keys: readonly string[], args: readonly Argument[]): Promise<Reply>
+  /** The same for the script of queue-board.lua. */
+  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string>
+  /** Calls `listener` whenever a connection was lost: what was written last may be, too. Unless told, of every key. */
+  onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
+  readonly isConnected: boolean
+  close(): void
+}
+
 /** What a call of the script is to do for one meter; the arguments of redis-ledger.lua, by name. */
 export interface ScriptCall {
   readonly gateway: string

@@ -1,5 +1,5 @@
 import type { Random } from '../../src/clock.ts'
-import type { ScriptRunner } from '../../src/quota/redis-ledger.ts'
+import type { ScriptRunner } from '../../src/quota/script-call.ts'
 import type { Argument, Reply } from '../../src/quota/script-call.ts'
 import type { Process, World } from './world.ts'
 
