@@ -137,8 +137,9 @@ export interface Turn {
  *
  * It holds as long as: no gateway stands still for longer than a window; the upstream counts nothing later than `slackMs`
  * (at most a window) after a call was given up or its gateway died; calendar windows of both sides begin within `slackMs`
- * of each other. Its price: a saturated account is used to `window / (window + mean latency)`, less at most one in a
- * hundred for counting in buckets.
+ * of each other. A gateway that stands still for longer adds what it had in flight, and what was granted it and not sent.
+ * Its price: a saturated account is used to `window / (window + mean latency)`, less at most one in a hundred for counting in
+ * buckets.
  */
 export interface Ledger {
   /**

@@ -49,10 +49,13 @@ export interface RedisLedgerOptions {
  * than one command may take. When it is back, each tells it what it lacks before anybody charges to it again. So the
  * guarantee of `Ledger` also holds over outages, fail-overs that lose the last writes, and a Redis that comes back empty,
  * as long as all gateways find it again within RETURN_AFTER_MS of each other, none dies with what only it knows before it
- * has told it, and the clock of what comes back is not ahead. One that starts waits where others may have to tell. It also holds when a single gateway gets no answer for less than PATIENCE_MS and less than
- * a window (of shorter windows: as long as its calls take less than half of one). One that is cut off for longer while
- * others are not, or finds Redis again later than they, may add, in each window, what it had charged in the window before
- * and its lease.
+ * has told it, and the clock of what comes back is not ahead. One that starts waits where others may have to tell. It also
+ * holds when a single gateway gets no answer for less than PATIENCE_MS and less than a window (of shorter windows: as long as
+ * its calls take less than half of one).
+ *
+ * Outside of that: a gateway that is cut off for longer while others are not, or finds Redis again later than they, may add,
+ * in each window, what it had charged in the window before and its lease. A clock that is ahead lets through, once, as much
+ * again as counted when it came back, and what was sent without Redis until all had found it.
  */
 export class RedisLedger implements Ledger {
   readonly #runner: ScriptRunner
