@@ -1,7 +1,12 @@
 import { parseArgs } from 'node:util'
+import { shortcomingsOf } from './bars.ts'
+import { tableOf } from './records.ts'
 import { runSoak } from './run-soak.ts'
 
-/** `npm run soak -- --minutes 30 --seed 7`: ends with 1 if anything is left, was repeated, hung, or looked whole and was not. */
+/**
+ * `npm run soak -- --minutes 30 --seed 7`: ends with 1 if anything is left, was repeated, hung, or looked whole and was not, or if
+ * too few calls were answered.
+ */
 const { values } = parseArgs({
   options: {
     minutes: { type: 'string', default: '30' },
@@ -11,6 +16,10 @@ const { values } = parseArgs({
 })
 const [minutes, seed, rate] = [Number(values.minutes), Number(values.seed), Number(values.rate)]
 console.log(`${minutes} minutes of about ${rate} calls a second, seed ${seed}`)
+/** Of a shorter run the memory is still that of its warm-up. */
+const JUDGED_MINUTES = 5
+/** Collections of garbage come when they come. */
+const MOST_GROWTH = 1.25
 const result = await runSoak({
   ms: minutes * 60_000,
   seed,
@@ -20,7 +29,9 @@ const result = await runSoak({
     console.log(`${(atMs / 60_000).toFixed(1).padStart(6)} min  ${megabytes(rssBytes)} MiB  ${calls} calls`),
 })
 const [early, late] = [medianRss(0.2, 0.4), medianRss(0.8, 1)]
-console.log('\nhow calls ended:', result.ends)
+const shortcomings = shortcomingsOf(result.records)
+console.log(`\n${tableOf(result.records).join('\n')}\n`)
+for (const one of shortcomings) console.log(`TOO FEW: ${one}`)
 console.log('faults:', result.faults)
 console.log('left at the end:', result.left)
 console.log(`memory, median of the second and of the last fifth: ${megabytes(early)} and ${megabytes(late)} MiB`)
@@ -31,7 +42,9 @@ const isClean =
   result.stderr === '' &&
   result.wrong.length === 0 &&
   result.repeatedPosts === 0 &&
-  (result.ends['internal'] ?? 0) === 0 &&
+  shortcomings.length === 0 &&
+  (minutes < JUDGED_MINUTES || late < early * MOST_GROWTH) &&
+  result.records.every(({ end }) => end !== 'internal') &&
   Object.values(result.left).every((count) => count === 0)
 console.log(isClean ? 'clean' : 'NOT CLEAN')
 process.exit(isClean ? 0 : 1)

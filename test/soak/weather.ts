@@ -1,0 +1,84 @@
+import type { Random } from '../../src/clock.ts'
+import type { Fault, FaultProxy } from '../support/fault-proxy.ts'
+import { STORE_FAULTS, UPSTREAM_FAULTS } from '../system/faults/table.ts'
+
+/** Which of the gateway's lines fail. `away` is an upstream that takes no connection at all, so that the breaker opens. */
+const SEASONS = ['upstream', 'quiet', 'store', 'quiet', 'both', 'quiet', 'away', 'quiet'] as const
+export type Sky = (typeof SEASONS)[number]
+
+const QUIET_MS = 6_000
+const FOUL_MS = 3_000
+/** Of the exchanges with the upstream while its line is bad. */
+const FAULTY_SHARE = 0.15
+/**
+ * A fault is felt for so long after it: what it stopped ends by its timeout, its quota comes back a window later, and a
+ * gateway that finds Redis again waits for others that may have something to tell.
+ */
+export const CLEAR_MS = 3_000
+
+interface Stretch {
+  readonly sky: Sky
+  readonly from: number
+  readonly until: number
+}
+
+/** What a call met. */
+export interface Met {
+  readonly sky: Sky
+  /** Of a quiet one: which of the quiet stretches it was. */
+  readonly stretch: number
+}
+
+/** Lets the lines to the upstream and to Redis fail by turns, with quiet in between. */
+export class Weather {
+  readonly #toUpstream: FaultProxy
+  readonly #toStore: FaultProxy
+  readonly #random: Random
+  readonly #past: Stretch[] = []
+
+  constructor(toUpstream: FaultProxy, toStore: FaultProxy, random: Random) {
+    this.#toUpstream = toUpstream
+    this.#toStore = toStore
+    this.#random = random
+  }
+
+  /** Changes it, if it is time to. */
+  turn(now: number): void {
+    const last = this.#past.at(-1)
+    if (last !== undefined && now < last.until) return
+    const sky = SEASONS[this.#past.length % SEASONS.length]!
+    const ms = (sky === 'quiet' ? QUIET_MS : FOUL_MS) * (0.75 + this.#random() / 2)
+    this.#past.push({ sky, from: now, until: now + ms })
+    const random = this.#toUpstream.random
+    if (sky === 'away') this.#toUpstream.set({ kind: 'refuse' })
+    else if (sky === 'upstream' || sky === 'both')
+      this.#toUpstream.choose(() => (random() < FAULTY_SHARE ? pick(faultsOf(UPSTREAM_FAULTS), random) : undefined))
+    else this.#toUpstream.set(undefined)
+    this.#toStore.set(sky === 'store' || sky === 'both' ? pick(faultsOf(STORE_FAULTS), this.#random) : undefined)
+  }
+
+  clear(): void {
+    this.#toUpstream.set(undefined)
+    this.#toStore.set(undefined)
+  }
+
+  /** The worst that a call may have felt which began and ended then. */
+  met(began: number, ended: number): Met {
+    let met: Met = { sky: 'quiet', stretch: -1 }
+    for (const [stretch, { sky, from, until }] of this.#past.entries()) {
+      const felt = sky === 'quiet' ? until : until + CLEAR_MS
+      if (from > ended || felt < began) continue
+      if (sky !== 'quiet') return { sky, stretch: -1 }
+      met = { sky, stretch }
+    }
+    return met
+  }
+}
+
+export function pick<T>(list: readonly T[], random: Random): T | undefined {
+  return list[Math.floor(random() * list.length)]
+}
+
+function faultsOf(rows: readonly { readonly fault: Fault | undefined }[]): Fault[] {
+  return rows.flatMap(({ fault }) => fault ?? [])
+}
