@@ -17,6 +17,8 @@ class Share {
   reserve = 0
   /** Units that calls without an answer yet may take out of the lease. */
   asked = 0
+  /** What they may have taken when Redis was lost; in that case Redis counts as much to this gateway's calls. */
+  doubtful = 0
   /** The most that this gateway's own calls may count while all gateways are without Redis. */
   cap = 0
 
@@ -167,9 +169,29 @@ export class Home {
     for (let i = 0; i < shares.length; i++) shares[i]!.asked += wanted * meter.units[i]!
   }
 
-  /** Its answer came, or never will. */
+  /** Its answer came. */
   isAnswered(meter: Meter, wanted: number): void {
     this.asks(meter, -wanted)
+    const shares = this.sharesOf(meter)
+    for (let i = 0; i < shares.length; i++)
+      shares[i]!.doubtful = Math.max(0, shares[i]!.doubtful - wanted * meter.units[i]!)
+  }
+
+  /**
+   * Its answer will never be heeded. Either it has taken nothing of the lease, or what it took is charged to calls that were not
+   * sent: so the lease may be spent after all, where such a charge lasts until this gateway knows whether it is alone.
+   */
+  isLost(meter: Meter, wanted: number): void {
+    this.asks(meter, -wanted)
+    for (const [i, share] of this.sharesOf(meter).entries()) {
+      const { windowMs, holdMs } = share.limit
+      if (windowMs + holdMs < 2 * PATIENCE_MS) continue
+      const units = Math.max(0, Math.min(share.doubtful - share.asked, wanted * meter.units[i]!))
+      share.doubtful -= units
+      share.lease += units
+      share.reserve += units
+      share.cap += units
+    }
   }
 
   /** Redis answered at its time `at` to what was sent and received at these times of our clock. */
@@ -222,7 +244,9 @@ export class Home {
     this.#isAlone = false
     this.#departedAt = now
     for (const share of this.#shares.values()) {
-      share.lease = now < this.#leasedUntil ? Math.max(0, share.lease - share.asked) : 0
+      const lease = now < this.#leasedUntil ? share.lease : 0
+      share.doubtful = Math.min(lease, share.asked)
+      share.lease = lease - share.doubtful
       share.reserve = share.lease
       share.cap = share.limit.requests
     }

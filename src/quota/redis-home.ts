@@ -227,7 +227,7 @@ export class RedisHome {
       for (const one of batches) this.#fail(one, undefined)
     } catch (error) {
       this.depart(false, false)
-      home.isAnswered(meter, wanted)
+      home.isLost(meter, wanted)
       for (const one of batches) this.#fail(one, error)
     }
   }

@@ -1,7 +1,13 @@
 import { expect, it } from 'vitest'
+import { meterOf } from '../../src/quota/ledger.ts'
+import { limitOf } from '../../src/quota/limit.ts'
+import { RedisLedger } from '../../src/quota/redis-ledger.ts'
+import { seededRandom } from '../support/seeded-random.ts'
 import type { Case } from './case.ts'
-import { simulate } from './simulation.ts'
+import { modelHost, simulate } from './simulation.ts'
+import { COMMAND_TIMEOUT_MS, Connection, Store } from './store.ts'
 import { faultsOf } from './verdict.ts'
+import { Process, World } from './world.ts'
 
 const OUTAGE = { atMs: 5_000, ms: 10_000 }
 /** More calls than fit come at once; a gateway that is the only one without Redis, perhaps, spends its lease, and waits. */
@@ -63,3 +69,26 @@ it.each([1_000, 5_000, 20_000])('calls that wait go on when Redis is back, with 
     expect(sent.length).toBeGreaterThanOrEqual(30)
   }
 })
+
+it.each(['rolling', 'concurrent'] as const)(
+  'as many %s calls as a lease has that were on their way when Redis went away don’t cost it the lease',
+  async (kind) => {
+    const world = new World()
+    const process = new Process(world, 0)
+    const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0.3 })
+    const runner = new Connection(store, process, () => undefined)
+    const { clock } = process
+    const ledger = new RedisLedger({ runner, clock, gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS })
+    const limit = limitOf({ id: 'only', class: 'any', kind, requests: 40, windowMs: 10_000 })
+    const meter = meterOf('any/main', [{ limit }])
+    const first = Promise.resolve(ledger.charge(meter, 1))
+    await world.runUntil(world.now + 1_000)
+    expect((await first).granted).toBe(1)
+    const asked = Promise.resolve(ledger.charge(meter, 12))
+    store.fail({ downMs: 60_000, isSilent: false, contents: 'kept' })
+    await world.runUntil(world.now + 100)
+    // A quarter of what was free.
+    expect((await asked).granted).toBe(9)
+    expect(ledger.charge(meter, 1)).toMatchObject({ granted: 0 })
+  },
+)
