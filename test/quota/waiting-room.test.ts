@@ -13,7 +13,8 @@ import { limitOf } from '../../src/quota/limit.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
 import type { Priority } from '../../src/quota/fair-share.ts'
 import type { Permit } from '../../src/quota/permit.ts'
-import { type Admission, WaitingRoom } from '../../src/quota/waiting-room.ts'
+import type { Admission } from '../../src/quota/admission.ts'
+import { WaitingRoom } from '../../src/quota/waiting-room.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const MINUTE = 60_000

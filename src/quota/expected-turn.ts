@@ -1,0 +1,31 @@
+import type { Waiter } from './admission.ts'
+import type { Contention } from './contention.ts'
+import type { Outlook } from './outlook.ts'
+import type { Place } from './place.ts'
+
+/** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
+const ROUNDS = 3
+
+export interface ExpectedTurn {
+  readonly waitMs: number
+  readonly isTooLate: boolean
+  /** Whether it would be in time if there were no other clients. */
+  readonly isBecauseOfOthers: boolean
+}
+
+/** When a call that comes now will have its turn, by those that wait and those that will come and go first. */
+export function expectTurn(
+  contention: Contention<Place>,
+  outlook: Outlook,
+  { client, priority, maxWaitMs }: Waiter,
+): ExpectedTurn {
+  let place = contention.positionOfNext(client.name, priority, 0)
+  for (let round = 0; round < ROUNDS; round++) {
+    place = contention.positionOfNext(client.name, priority, outlook.waitMs(place.position))
+  }
+  const { position, alone } = place
+  const waitMs = outlook.waitMs(position)
+  const isTooLate = outlook.isLate(waitMs, position, maxWaitMs)
+  const isBecauseOfOthers = isTooLate && position > alone && !outlook.isLate(outlook.waitMs(alone), alone, maxWaitMs)
+  return { waitMs, isTooLate, isBecauseOfOthers }
+}
