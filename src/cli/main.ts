@@ -35,11 +35,21 @@ function withCommand([node = '', file = '', ...args]: readonly string[]): string
   return hasCommand || isAboutProgram ? [node, file, ...args] : [node, file, 'start', ...args]
 }
 
+/** Who reads, `head` for instance, may have enough before everything was said. */
+function endWithReader(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error
+  process.exit(0)
+}
+
 function buildProgram(): Command {
   const program = new Command('sluice')
     .description('An egress gateway for rate-limited APIs. Without a command it starts.')
     .version(manifest.version)
     .showHelpAfterError('Try --help.')
+    .hook('preAction', (_, command) => {
+      // What runs on without a reader of its log is another matter.
+      if (command.name() !== 'start' && command.name() !== 'sandbox') process.stdout.on('error', endWithReader)
+    })
   program
     .command('start')
     .description('run the gateway; with no configuration at all, in front of a sandbox')

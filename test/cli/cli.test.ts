@@ -469,6 +469,12 @@ describe('sluice schema', () => {
     expect(schema.required).toEqual(['upstreams'])
     expect(Object.keys(schema.properties)).toContain('clients')
   })
+
+  it('ends without a word when whoever reads it has enough', () => {
+    const command = `set -o pipefail; ${process.execPath} src/main.ts schema | head -n 1`
+    const { status, stdout, stderr } = spawnSync('bash', ['-c', command], { encoding: 'utf8' })
+    expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: '{\n', stderr: '' })
+  })
 })
 
 describe('sluice start', () => {
