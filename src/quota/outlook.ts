@@ -4,9 +4,10 @@ import type { Schedule } from './schedule.ts'
 
 /**
  * For how long quota must have been free until nobody else is taken to want it: longer than it takes until gateways have given
- * back what they hold in lease, which those whose turn it is may be waiting for.
+ * back what they hold in lease, which those whose turn it is may be waiting for. Less each time that it proves true.
  */
 const UNCLAIMED_MS = 400
+const LEAST_UNCLAIMED_MS = 50
 /** A wait for what calls will give back that are still to be admitted may become longer by such a part of it. */
 const UNCERTAIN = 0.03
 /** How much the latest latency counts in the mean of all. */
@@ -92,24 +93,28 @@ export class Outlook {
     if (this.#schedule === undefined) return 0
     const now = this.#clock.now()
     const firstMs = this.#schedule.waitMs(1, now)
-    return position === 1 ? firstMs : Math.min(this.#schedule.waitMs(position, now), firstMs + UNCLAIMED_MS)
+    return position === 1 ? firstMs : Math.min(this.#schedule.waitMs(position, now), firstMs + this.#unclaimedMs)
   }
 
   /** How many calls can be admitted although it is the turn of others: nobody has taken what is free for long. */
   get unclaimed(): number {
-    return Math.min(this.#unclaimed, this.#schedule?.freeSince(this.#clock.now() - UNCLAIMED_MS) ?? 0)
+    return Math.min(this.#unclaimed, this.#schedule?.freeSince(this.#clock.now() - this.#unclaimedMs) ?? 0)
   }
 
   /** Whether there could be any, if what was expected to come back has come. */
   get isUnclaimedUnsure(): boolean {
-    const since = this.#clock.now() - UNCLAIMED_MS
+    const since = this.#clock.now() - this.#unclaimedMs
     return this.#schedule?.freeSince(since) === 0 && this.#schedule.waitMs(1, since) === 0
   }
 
   /** What was asked for was granted, or not; `isTurnOfOthers` if it was more than what had its turn. */
   wasGranted(isAll: boolean, isTurnOfOthers: boolean): void {
-    if (!isAll || this.#left <= 0) this.#unclaimed = 1
+    if (!isAll) this.#unclaimed = 1
     else if (isTurnOfOthers) this.#unclaimed *= 2
+  }
+
+  get #unclaimedMs(): number {
+    return Math.max(LEAST_UNCLAIMED_MS, UNCLAIMED_MS / this.#unclaimed)
   }
 
   /** What is known of the meter's limits without asking again: until its oldest charge leaves, no less of one is used. */

@@ -116,6 +116,20 @@ describe('a waiting room', () => {
     expect(again.admission?.kind).toBe('admitted')
   })
 
+  it('refuses at once what would have its turn at the very end of its time, after calls that are still to be admitted', async () => {
+    const { clock, enter } = setUp()
+    for (let i = 0; i < 4; i++) enter(10 * MINUTE)
+    await clock.advance(0)
+    const refused = enter(122_000)
+    const waiting = enter(126_000)
+    await clock.advance(0)
+    expect(refused.admission).toMatchObject({ kind: 'quota_exhausted' })
+    expect((refused.admission as { waitMs: number }).waitMs).toBeLessThan(122_000)
+    expect(waiting.admission).toBeUndefined()
+    await clock.advance(122_000)
+    expect(waiting.admission?.kind).toBe('admitted')
+  })
+
   it('counts those ahead when it computes whether a call can be in time', async () => {
     const { clock, enter } = setUp()
     for (let i = 0; i < 4; i++) enter(10 * MINUTE)

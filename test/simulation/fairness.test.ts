@@ -136,6 +136,15 @@ it('what a gateway that died had waiting is left to nobody after five seconds', 
   expect(admittedBetween(outcome, fromMs, untilMs) / possible(10)).toBeGreaterThan(0.97)
 })
 
+it('what a gateway cannot send, because too many of its calls are in flight, is used by the others', async () => {
+  const sources = ['stuck', 'other', 'third'].map((name, gateway) => {
+    return { client: client(name), gateway, load: { callers: 150 } }
+  })
+  const outcome = await simulateFairness({ ...saturated, ...burst, gateways: 3, sources, concurrency: [1] })
+  const possibly = 20 * burst.requests * (burst.windowMs / (burst.windowMs + saturated.meanLatencyMs))
+  expect(admittedBetween(outcome, 10_000, 110_000) / possibly).toBeGreaterThan(0.97)
+})
+
 it('Redis runs at most three commands for each call that is admitted from a long queue', async () => {
   const few = await simulateFairness({ ...saturated, requests: 300, gateways: 3, sources: waiting(120) })
   const many = await simulateFairness({ ...saturated, requests: 300, gateways: 3, sources: waiting(1_000) })

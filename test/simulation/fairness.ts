@@ -32,6 +32,8 @@ export interface FairnessCase {
   readonly meanLatencyMs: number
   readonly durationMs: number
   readonly sources: readonly Source[]
+  /** Calls that may be in flight at once, by gateway; any number where it is not given. */
+  readonly concurrency?: readonly number[]
   /** A gateway dies at that instant. */
   readonly crash?: { readonly gateway: number; readonly atMs: number }
 }
@@ -90,7 +92,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
       const runner = new Connection(store, process, () => undefined)
       ledger = new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'fair', answerWithinMs: 50 })
     }
-    const capacity = new Capacity([new Places(100_000, 'calls')])
+    const capacity = new Capacity([new Places(100_000, 'calls')], { concurrency: of.concurrency?.[i] })
     return { process, room: new WaitingRoom({ ledger, clock, name: 'any', home: HOME, capacity }) }
   })
 
