@@ -1,5 +1,5 @@
 import { existsSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../src/config/load.ts'
 import { harness } from '../src/config/presets/harness.ts'
@@ -7,10 +7,10 @@ import { parseDuration } from '../src/config/units.ts'
 import { warningsOf } from '../src/config/warnings.ts'
 import { CODE_OF, STATUS_OF } from '../src/gateway/failure.ts'
 import { Metrics } from '../src/observe/metrics.ts'
-import { adapt } from './deploy/repository.ts'
+import { adapt, readText } from './deploy/repository.ts'
 import { newFolder } from './support/gateway.ts'
 import { run } from './support/process.ts'
-import { README, readmeBlock, readmeTable } from './support/readme.ts'
+import { README, README_FILES, readmeBlock, readmeTable } from './support/readme.ts'
 
 describe('the README’s table of refusals', () => {
   it('has every kind once, with its status and its code', () => {
@@ -61,6 +61,32 @@ describe('the README’s table of commands', { timeout: HELP_WITHIN_MS }, () => 
     expect(wrong).toEqual([])
   })
 })
+
+it.each(README_FILES)(
+  'every link of %s into the repository leads to a file that there is, and a heading in it',
+  (file) => {
+    const links = [...readText(file).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)/g)]
+    const broken = links.filter(([, to = '', heading]) => {
+      const path = to === '' ? file : join(dirname(file), to)
+      if (!existsSync(path)) return true
+      return heading !== undefined && !headingsOf(readText(path)).has(heading)
+    })
+    expect(broken.map(([link]) => link)).toEqual([])
+  },
+)
+
+/** As they stand behind a `#`. */
+function headingsOf(text: string): Set<string> {
+  const prose = text.replaceAll(/^```.*?^```$/gms, '')
+  return new Set(
+    [...prose.matchAll(/^#+ (.*)$/gm)].map(([, title = '']) =>
+      title
+        .toLowerCase()
+        .replaceAll(/[^\w -]/g, '')
+        .replaceAll(' ', '-'),
+    ),
+  )
+}
 
 describe('the README’s table of threats', () => {
   it('names a defence for each, and a test that there is', () => {

@@ -1,6 +1,10 @@
-import { readText } from '../deploy/repository.ts'
+import { readdirSync } from 'node:fs'
+import { readText, ROOT } from '../deploy/repository.ts'
 
-export const README = readText('README.md')
+/** What is told in files of its own is part of it. */
+export const README_FILES = ['README.md', ...readdirSync(`${ROOT}/docs`).map((name) => `docs/${name}`)]
+
+export const README = README_FILES.map((file) => readText(file)).join('\n')
 
 /** The rows of the table whose first column is headed so; each has the text of its cells by their headings. */
 export function readmeTable(firstHeading: string): Record<string, string>[] {
