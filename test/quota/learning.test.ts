@@ -181,6 +181,23 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     expect((await ledger.charge(fives, 20)).granted).toBe(5)
   })
 
+  it('by a refusal grows back by one call after the other, and nobody asks in vain meanwhile', async () => {
+    const { clock, ledger, other, send, pass } = setUp()
+    await send(reads, 60, { kind: 'refused', limit: 0 })
+    await pass(2.5 * WINDOW_MS)
+    // A neighbour may hold some of it in lease.
+    await send(reads, 1, undefined, other)
+    await pass(1_500)
+    expect((await ledger.usage(reads))[0]!.effective).toBeGreaterThan(60)
+    const granted = []
+    let grant = await ledger.charge(reads, 100)
+    for (; grant.granted > 0; grant = await ledger.charge(reads, 100)) granted.push(grant.granted)
+    expect(granted[0]).toBeLessThanOrEqual(56)
+    expect(granted.slice(1).filter((calls) => calls > 1)).toEqual([])
+    expect(grant.usage[0]!.used).toBeLessThan(grant.usage[0]!.effective!)
+    expect(grant.schedule!.waitMs(1, clock.now())).toBeGreaterThan(10)
+  })
+
   it('that it wants no calls of an account holds for every class and gateway, for that long', async () => {
     const { clock, ledger, other, send, pass } = setUp()
     const writes = meterOf('harness/prod', [{ limit: limit({ id: 'write.60000', class: 'write' }) }])
