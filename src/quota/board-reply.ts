@@ -31,7 +31,7 @@ export function boardOf(reply: string, at: number): Board {
   }
 }
 
-function isDemand({ client, weight, share, priority, calls, waitedMs, perSecond }: Demand): boolean {
+function isDemand({ client, weight, share, priority, calls, waitedMs, perSecond, isBlocked }: Demand): boolean {
   return (
     typeof client === 'string' &&
     isAmount(weight) &&
@@ -42,7 +42,8 @@ function isDemand({ client, weight, share, priority, calls, waitedMs, perSecond 
     isAmount(calls) &&
     calls <= MOST_CALLS &&
     isAmount(waitedMs) &&
-    isAmount(perSecond)
+    isAmount(perSecond) &&
+    (isBlocked === undefined || typeof isBlocked === 'boolean')
   )
 }
 

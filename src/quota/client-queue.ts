@@ -94,14 +94,15 @@ export class ClientQueue<Place extends Queued> {
   }
 
   /** What other gateways need to know of it. Of a client, what comes is told once. */
-  *demands(now: number, arrivals: number): Iterable<Demand> {
+  *demands(now: number, arrivals: number, isBlocked: boolean): Iterable<Demand> {
     const { name, weight, share } = this.client
     let perSecond = Math.round(arrivals * 1_000) / 1_000
     for (const priority of PRIORITIES) {
       const { length, first } = this.#lines[priority]
       if (first === undefined) continue
       const waitedMs = Math.round(now - first.arrivedAt)
-      yield { client: name, weight, share, priority, calls: length, waitedMs, perSecond }
+      const demand = { client: name, weight, share, priority, calls: length, waitedMs, perSecond }
+      yield isBlocked ? { ...demand, isBlocked } : demand
       perSecond = 0
     }
   }
@@ -116,6 +117,8 @@ export interface Demand {
   readonly calls: number
   readonly waitedMs: number
   readonly perSecond: number
+  /** None of them can be sent for now, because too many are in flight there. */
+  readonly isBlocked?: boolean
 }
 
 /** The weight of a client of which calls of these priorities wait. */

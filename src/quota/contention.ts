@@ -14,8 +14,9 @@ export interface Board {
 
 interface Contender<Place extends Queued> extends Flow {
   readonly queue: ClientQueue<Place> | undefined
-  /** What waits at other gateways. */
+  /** What waits at other gateways; and of that, what may have its turn. */
   readonly elsewhere: readonly Demand[]
+  readonly ready: readonly Demand[]
   /** What the other gateways know of what waits here. */
   readonly told: readonly Demand[]
   /** Calls that come to wait, at all gateways. */
@@ -40,6 +41,8 @@ export interface Known<Place extends Queued> {
 /** Who waits for one quota at one moment, at all gateways, and in which order they are served. */
 export class Contention<Place extends Queued> {
   readonly #contenders: Contender<Place>[] = []
+  /** The same without those whose turn would be lost on them. */
+  readonly #ready: readonly Flow[]
   readonly #numbers = new Map<string, number>()
   readonly #costs: readonly number[]
   readonly #known: Known<Place>
@@ -71,6 +74,7 @@ export class Contention<Place extends Queued> {
       this.#contenders.push({
         queue,
         elsewhere: others,
+        ready: others.filter(({ isBlocked }) => isBlocked !== true),
         told: ownTold.get(name) ?? [],
         calls,
         perSecond,
@@ -80,6 +84,7 @@ export class Contention<Place extends Queued> {
       })
     }
     this.#costs = costsOf(this.#contenders)
+    this.#ready = board?.others.some(({ isBlocked }) => isBlocked) ? this.#contenders.map(readyOf) : this.#contenders
   }
 
   /** What one more call of the client costs it. */
@@ -129,7 +134,7 @@ export class Contention<Place extends Queued> {
     if (place === undefined) return Infinity
     const ahead = which === 'first' ? 0 : contender.queue!.size - 1
     const rank = ahead + 1 + this.#olderElsewhere(contender, place, ahead)
-    return callsAhead(this.#contenders, this.#costs, i, rank) + rank
+    return callsAhead(this.#ready, this.#costs, i, rank) + rank
   }
 
   /** The same of all clients. */
@@ -147,7 +152,7 @@ export class Contention<Place extends Queued> {
     const taken = this.#contenders.map(() => 0)
     const places = this.#contenders.map(({ queue }) => queue?.first)
     let position = 0
-    for (const i of servingOrder(this.#contenders, this.#costs, count)) {
+    for (const i of servingOrder(this.#ready, this.#costs, count)) {
       position++
       const place = places[i]
       turns[i]!++
@@ -164,8 +169,8 @@ export class Contention<Place extends Queued> {
    * How many calls of the client that wait elsewhere go before one that waits here, behind `ahead` others: the more urgent, and
    * about those that came before it. By what all gateways know, so that they agree whose turn it is.
    */
-  #olderElsewhere({ elsewhere, told }: Contender<Place>, { priority, arrivedAt }: Place, ahead: number): number {
-    if (elsewhere.length === 0) return 0
+  #olderElsewhere({ ready, told }: Contender<Place>, { priority, arrivedAt }: Place, ahead: number): number {
+    if (ready.length === 0) return 0
     const { now, board } = this.#known
     const sinceMs = now - board!.at
     let ageMs = now - arrivedAt
@@ -175,7 +180,7 @@ export class Contention<Place extends Queued> {
       if (demand.priority === priority) ageMs = ageOf(demand, ahead - moreUrgent, sinceMs)
     }
     let older = 0
-    for (const demand of elsewhere) {
+    for (const demand of ready) {
       if (isLessUrgent(priority, demand.priority)) older += demand.calls
       else if (demand.priority === priority) {
         const oldestMs = demand.waitedMs + sinceMs
@@ -184,6 +189,12 @@ export class Contention<Place extends Queued> {
     }
     return older
   }
+}
+
+function readyOf({ weight, share, served, queue, ready }: Contender<Queued>): Flow {
+  let calls = queue?.size ?? 0
+  for (const demand of ready) calls += demand.calls
+  return { weight, share, served, calls }
 }
 
 /** As if they had come one after the other at even distances. */

@@ -6,6 +6,8 @@ import type { Grant, Ledger } from './ledger.ts'
 /** How often other gateways are told who waits here, at least: several times before they would forget it. */
 const REPORT_EVERY_MS = 1_000
 const EXCHANGE_NO_SOONER_MS = 100
+/** The same where others would wait for turns that nobody can take here. */
+const BLOCKED_NO_SOONER_MS = 25
 /** A change of how many wait here by such a part is told as soon as may be. */
 const WORTH_TELLING = 0.02
 
@@ -75,8 +77,18 @@ export class Neighbours {
     if (this.#ledger.exchange === undefined || this.#isTelling) return
     const change = Math.abs(waiting - this.#toldWaiting)
     if (waiting > 0 && this.#toldWaiting > 0 && (!this.haveWaiting || change <= WORTH_TELLING * waiting)) return
+    this.#tellSoon()
+  }
+
+  /** None of those that wait here can be sent for now: the others need not wait for their turns. */
+  blocked(): void {
+    if (!this.haveWaiting || this.#isTelling || this.told.some(({ isBlocked }) => isBlocked)) return
+    this.#tellSoon(BLOCKED_NO_SOONER_MS)
+  }
+
+  #tellSoon(noSoonerMs = EXCHANGE_NO_SOONER_MS): void {
     this.#isTelling = true
-    this.#exchangeIn(Math.max(0, this.#exchangedAt + EXCHANGE_NO_SOONER_MS - this.#clock.now()))
+    this.#exchangeIn(Math.max(0, this.#exchangedAt + noSoonerMs - this.#clock.now()))
   }
 
   /** Tells who waits here, and hears who waits there. Never rejects. */

@@ -63,8 +63,10 @@ export class Queues {
   /** What other gateways are told. */
   demands(): Demand[] {
     const now = this.#clock.now()
+    const isBlocked = this.#capacity.free <= 0
     const demands: Demand[] = []
-    for (const queue of this.byClient.values()) demands.push(...queue.demands(now, this.perSecond(queue.client.name)))
+    for (const queue of this.byClient.values())
+      demands.push(...queue.demands(now, this.perSecond(queue.client.name), isBlocked))
     return demands
   }
 

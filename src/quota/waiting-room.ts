@@ -342,7 +342,10 @@ export class WaitingRoom {
   #wakeLater(): void {
     if (this.waiting === 0 || this.#isServing) return
     // Full concurrency is no matter of time: whoever leaves calls.
-    if (this.#capacity.free <= 0) return this.#capacity.onRelease(this.#onRelease)
+    if (this.#capacity.free <= 0) {
+      this.#neighbours.blocked()
+      return this.#capacity.onRelease(this.#onRelease)
+    }
     // At least a millisecond, because timers may be early by a part of one.
     const leastMs =
       this.#storeError !== undefined ? STORE_RETRY_MS : this.#neighbours.haveWaiting ? LOOK_NO_SOONER_MS : 1

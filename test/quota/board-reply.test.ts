@@ -37,6 +37,7 @@ it.each([
   replyWith({ calls: -1 }),
   replyWith({ waitedMs: null }),
   replyWith({ perSecond: {} }),
+  replyWith({ isBlocked: 1 }),
   replyWith({}, { a: 'x' }),
   replyWith({}, { a: null }),
   '{"served":{},"turns":0,"others":[{"agoMs":"x","demands":[]}]}',

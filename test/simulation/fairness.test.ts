@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { PRIORITIES } from '../../src/quota/fair-share.ts'
 import { admittedBetween, type FairnessCase, partsOf, simulateFairness, type Source, type Visit } from './fairness.ts'
 
 const WEIGHTS = { a: 1, b: 1, c: 2, d: 4, greedy: 1 } as const
@@ -43,6 +44,19 @@ function returning(gateways: number, callers: number): Source[] {
   })
 }
 
+/** The same, each at all gateways. */
+function everywhere(gateways: number, callers: number): Source[] {
+  return Object.entries(WEIGHTS).flatMap(([name, weight]) =>
+    Array.from({ length: gateways }, (_, gateway): Source => {
+      return { client: client(name, weight), gateway, load: { callers: Math.ceil((callers * weight) / gateways) } }
+    }),
+  )
+}
+
+function urgent(source: Source, i: number): Source {
+  return { ...source, priority: PRIORITIES[i % PRIORITIES.length]! }
+}
+
 const window = { requests: 200, windowMs: 5_000 }
 const burst = { requests: 90, windowMs: 5_000 }
 const saturated: Omit<FairnessCase, 'gateways' | 'sources'> = {
@@ -80,6 +94,8 @@ describe.each([1, 3])('with %i gateways', (gateways) => {
     ['of streams that wait for up to three windows', (gateways) => contended(gateways, burst, 3)],
     ['of callers that wait for three windows each time', (gateways) => returning(gateways, 30)],
     ['of callers that wait for two', (gateways) => returning(gateways, 20)],
+    ['of clients that come to every gateway', (gateways) => everywhere(gateways, 24)],
+    ['of calls of all priorities', (gateways) => returning(gateways, 22).map(urgent)],
   ])('so do 19 of 20 at a window of five seconds, %s', async (_, sources) => {
     for (const seed of [1, 2, 3, 4, 5]) {
       const { visits } = await simulateFairness({ ...saturated, ...burst, seed, gateways, sources: sources(gateways) })
@@ -136,13 +152,15 @@ it('what a gateway that died had waiting is left to nobody after five seconds', 
   expect(admittedBetween(outcome, fromMs, untilMs) / possible(10)).toBeGreaterThan(0.97)
 })
 
-it('what a gateway cannot send, because too many of its calls are in flight, is used by the others', async () => {
+it('what a gateway cannot send, because too many of its calls are in flight, the others share', async () => {
   const sources = ['stuck', 'other', 'third'].map((name, gateway) => {
     return { client: client(name), gateway, load: { callers: 150 } }
   })
   const outcome = await simulateFairness({ ...saturated, ...burst, gateways: 3, sources, concurrency: [1] })
   const possibly = 20 * burst.requests * (burst.windowMs / (burst.windowMs + saturated.meanLatencyMs))
   expect(admittedBetween(outcome, 10_000, 110_000) / possibly).toBeGreaterThan(0.97)
+  const { other, third } = partsOf(outcome, 10_000, 110_000)
+  expect(Math.abs(other! / third! - 1)).toBeLessThan(0.05)
 })
 
 it('Redis runs at most three commands for each call that is admitted from a long queue', async () => {
