@@ -21,7 +21,8 @@ import {
 } from './problem.ts'
 import { ClientSchema } from './client-schema.ts'
 import { IssuerSchema } from './issuer-schema.ts'
-import { type Config, ConfigSchema, UpstreamSchema } from './schema.ts'
+import { type Config, ConfigSchema } from './schema.ts'
+import { UpstreamSchema } from './upstream-schema.ts'
 import { type LookUp, lookUpWith, resolveReferences } from './references.ts'
 
 // Eight would hide the rest of a badly broken file, and the promise is to report everything at once.

@@ -15,6 +15,10 @@ export const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
 export const record = <T extends TSchema>(value: T, description: string, options: object = {}) =>
   Type.Record(Type.String(), value, { description, propertyNames: { pattern: NAME_PATTERN }, ...options })
 
+/** A whole number of what a limit counts. */
+export const units = (description: string, minimum = 1) =>
+  Type.Integer({ minimum, maximum: 0xffff_ffff, expected: `a whole number, at least ${minimum}`, description })
+
 interface DurationOptions {
   readonly default?: string
   readonly min?: string

@@ -1,0 +1,78 @@
+import Type from 'typebox'
+import { duration, NAME_PATTERN, object, percent, units } from './schema-parts.ts'
+
+const CostSchema = Type.Union(
+  [
+    units('That much for every call.'),
+    Type.Literal('route', { description: 'The `cost` of the call’s route.' }),
+    object({
+      bytes: units(
+        'One unit for every so many bytes of the request body, begun ones included. A request that does not declare its length is refused.',
+      ),
+    }),
+    Type.Record(Type.String({ pattern: '^([A-Z][A-Z-]*|default)$' }), units('Units; 0 leaves such calls out.', 0), {
+      description: 'By method; `default` (1 unless given) is for all others.',
+      additionalProperties: false,
+    }),
+  ],
+  {
+    description: 'Units that a call is charged. Default: 1.',
+    expected: 'a whole number, `route`, `{ bytes: 1000 }`, or units by method such as `{ GET: 1, default: 5 }`',
+  },
+)
+
+const scope = Type.String({ pattern: '^(account|credential|upstream|route|client|\\{[^{}/]+\\})$' })
+
+const ScopeSchema = Type.Union([scope, Type.Array(scope, { minItems: 1 })], {
+  description:
+    'What has a count of its own: each account (default), each credential, or the upstream as a whole; within that, each route, client, or text of a {name} in the route’s path; several as a list.',
+  expected: 'account, credential, upstream, route, client, a "{name}" of the routes’ paths, or a list of these',
+})
+
+export const LimitSchema = object({
+  requests: Type.Optional(units('How many calls, or units, the upstream allows in a window of that length.')),
+  window: Type.Optional(duration('Length of the window.', { min: '100ms' })),
+  kind: Type.Optional(
+    Type.Enum(['rolling', 'calendar'], {
+      description:
+        'rolling (default): in any window; calendar: in each that begins at a multiple of its length, in UTC.',
+    }),
+  ),
+  pace: Type.Optional(
+    Type.Enum(['even'], {
+      description:
+        'even: calls are spread over the window instead of all being let through at its start. Default: they are not.',
+    }),
+  ),
+  burst: Type.Optional(
+    units(
+      'With pace: so many units may go at once. Default: a hundredth of the limit, or what it has in 100 ms if that is more.',
+    ),
+  ),
+  concurrent: Type.Optional(units('Instead of requests and window: how many calls may be in flight at once.')),
+  cost: Type.Optional(CostSchema),
+  scope: Type.Optional(ScopeSchema),
+  when: Type.Optional(
+    object(
+      {
+        bodyOver: Type.Integer({
+          minimum: 0,
+          description:
+            'Only calls with a request body of more bytes than this are charged. A request that does not declare its length is refused.',
+        }),
+      },
+      { description: 'Which calls of the class are charged. Default: all of them.' },
+    ),
+  ),
+  name: Type.Optional(
+    Type.String({
+      pattern: NAME_PATTERN,
+      expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
+      description: 'Tells it from another limit of the same class, window and scope.',
+    }),
+  ),
+  headroom: Type.Optional(percent('Part of the limit that is left to others. Default: the upstream’s.')),
+  enforce: Type.Optional(
+    Type.Boolean({ description: 'false: counted and reported, but nothing waits or is refused. Default: true.' }),
+  ),
+})

@@ -1,0 +1,277 @@
+import { formatDuration, parseDuration } from './units.ts'
+import Type from 'typebox'
+import { UpstreamCacheSchema } from './cache-schema.ts'
+import { CredentialSchema, PoolMemberSchema, PoolSchema } from './credential-schema.ts'
+import { LimitSchema } from './limit-schema.ts'
+import { RouteSchema } from './route-schema.ts'
+import {
+  addedHeader,
+  duration,
+  headerName,
+  networkAccess,
+  object,
+  percent,
+  record,
+  secret,
+  url,
+} from './schema-parts.ts'
+
+const pathPattern = (description: string) =>
+  Type.String({ pattern: '^/', description, expected: 'a path that begins with "/"' })
+
+// Of 501 and 505 a repeat would bring more; 401 is for credentials.
+const repeatableStatus = Type.Refine(
+  Type.Integer({ minimum: 400, maximum: 599 }),
+  (status) => ![401, 501, 505].includes(status),
+  () => 'must be the status of an error that may pass by itself: from 400 to 599, but not 401, 501 or 505',
+)
+
+export const AccountSchema = object({
+  id: Type.Optional(
+    Type.String({ minLength: 1, description: 'The vendor’s id of the account; calls that claim another are refused.' }),
+  ),
+  credential: Type.Optional(CredentialSchema),
+  credentials: Type.Optional(
+    Type.Array(PoolMemberSchema, { minItems: 1, description: 'Instead of one: several, of which each call gets one.' }),
+  ),
+  pool: Type.Optional(PoolSchema),
+})
+
+export const TlsSchema = object(
+  {
+    ca: Type.Optional(Type.String({ description: 'PEM of the authorities to trust instead of the system’s.' })),
+    cert: Type.Optional(Type.String({ description: 'PEM of the client certificate chain.' })),
+    key: Type.Optional(secret('PEM of the client certificate’s private key.')),
+    servername: Type.Optional(Type.String({ description: 'The name to expect in the server’s certificate.' })),
+  },
+  { description: 'For a server that the system’s trust store does not know, or that wants a client certificate.' },
+)
+
+const ClaimsSchema = object(
+  {
+    headers: Type.Optional(
+      Type.Array(headerName('A header name.'), { description: 'Request headers that name the account.' }),
+    ),
+    query: Type.Optional(Type.Array(Type.String(), { description: 'Query parameters that name the account.' })),
+    paths: Type.Optional(
+      Type.Array(pathPattern('A path with {account} in it.'), {
+        description: 'Paths whose {account} segment names it.',
+      }),
+    ),
+  },
+  { description: 'Where a call may say which account it means. Every claim must agree with the account chosen.' },
+)
+
+export const UpstreamSchema = object({
+  preset: Type.Optional(
+    Type.Enum(['harness', 'everruns', 'github', 'slack', 'pagerduty', 'jira', 'cloudflare'], {
+      description: 'Built-in knowledge of a vendor: URL, classes, limits, routes, account claims, error dialect.',
+    }),
+  ),
+  limitSet: Type.Optional(
+    Type.String({ description: 'Which of the preset’s sets of limits is kept, such as published with harness.' }),
+  ),
+  url: Type.Optional(
+    url('an http:// or https:// URL without user, query or fragment', {
+      pattern: '^https?://[^/?#@]+(/[^?#]*)?$',
+      description: 'Base URL of the vendor’s API. Required unless the preset has one.',
+    }),
+  ),
+  hosts: Type.Array(Type.String({ minLength: 1 }), {
+    default: [],
+    description: 'Host names by which clients reach this upstream without its name as path prefix.',
+  }),
+  accounts: record(AccountSchema, 'The accounts at the vendor, by a name of your choice.'),
+  limits: record(
+    Type.Array(LimitSchema),
+    'Per class, the quotas to keep: several at once, [] for none. Every call is charged to those of `all`, too.',
+    { default: {} },
+  ),
+  headroom: percent('Part of every limit that is left to others, but for one unit; a limit can have its own.', '0%'),
+  slack: duration('How long after a call was given up the upstream may still count it.', { default: '1s', min: '0s' }),
+  routes: Type.Array(RouteSchema, {
+    default: [],
+    description: 'Which calls belong to which class; the most specific path wins, and these win over the preset’s.',
+  }),
+  credentialHeader: addedHeader(
+    'Request header in which this upstream takes its credential, and in which clients may present their key.',
+    { default: 'authorization' },
+  ),
+  accountClaims: Type.Optional(ClaimsSchema),
+  accountHeader: Type.Optional(addedHeader('Header set upstream to the account’s id.')),
+  accountQuery: Type.Optional(
+    object(
+      { name: Type.String(), paths: Type.Array(pathPattern('A path prefix.')) },
+      { description: 'Query parameter added upstream with the account’s id where a call below these paths lacks it.' },
+    ),
+  ),
+  errors: Type.Enum(['harness', 'problem'], {
+    default: 'harness',
+    description: 'Shape of the gateway’s own refusals: Harness’s JSON, or RFC 9457 problem details.',
+  }),
+  queue: object(
+    {
+      maxWait: duration('Longest time that a call may wait for quota.', { default: '10s', min: '0s' }),
+      maxWaiting: Type.Integer({
+        minimum: 0,
+        default: 1000,
+        description: 'Most calls that may wait at once, per account and class.',
+      }),
+      maxWaitingPerAccount: Type.Optional(
+        Type.Integer({ minimum: 0, description: 'Most of all classes of an account. Default: no bound of its own.' }),
+      ),
+      maxWaitingPerClient: Type.Optional(
+        Type.Integer({ minimum: 0, description: 'Most of one client, per account and class. Default: maxWaiting.' }),
+      ),
+    },
+    { default: {}, description: 'Waiting for quota instead of failing.' },
+  ),
+  throttle: object(
+    {
+      statuses: Type.Array(Type.Integer({ minimum: 400, maximum: 599 }), {
+        default: [429],
+        description:
+          'Statuses by which the upstream says that it takes no more calls for now; those other than 429 only with a Retry-After, or with a header by which nothing remains.',
+      }),
+      pause: duration('How long all calls of the account wait after such an answer that does not say how long.', {
+        default: '1s',
+        min: '0s',
+      }),
+      maxPause: duration('Longest time that they wait because a Retry-After says so.', { default: '5m' }),
+    },
+    { default: {}, description: 'What is done when the upstream refuses calls because there were too many.' },
+  ),
+  retry: object(
+    {
+      retries: Type.Integer({ minimum: 0, maximum: 20, default: 5, description: 'Most repeats of one call.' }),
+      baseDelay: duration('Upper bound of the first random delay; it doubles with every repeat.', { default: '1s' }),
+      maxDelay: duration('Upper bound of every random delay; a Retry-After of the upstream may be longer.', {
+        default: '60s',
+      }),
+      jitter: Type.Enum(['full', 'equal', 'decorrelated'], {
+        default: 'full',
+        description:
+          'How much of a delay is random: all of it, half of it, or from baseDelay to three times the delay before.',
+      }),
+      statuses: Type.Array(repeatableStatus, {
+        default: [429, 500, 502, 503, 504],
+        description: 'Statuses of responses after which a call that is safe to repeat is repeated; never 501 and 505.',
+      }),
+      idempotencyKey: Type.Enum(['forwarded', 'honoured'], {
+        default: 'forwarded',
+        description:
+          'honoured: the upstream does a call with the same Idempotency-Key once, so a call that has one is safe to repeat.',
+      }),
+      budget: percent('Share of the traffic that repeats may add, besides ten at once and one a second.', '20%'),
+      bodyLimit: Type.Integer({
+        minimum: 0,
+        default: 1_048_576,
+        description: 'Largest request body in bytes that is kept in memory so that it can be sent again.',
+      }),
+    },
+    { default: {}, description: 'Repeating calls that failed and are safe to repeat.' },
+  ),
+  hedge: Type.Optional(
+    object(
+      {
+        after: Type.Codec(
+          Type.String({
+            pattern: '^(p[5-9]\\d|[1-9]\\d*(ms|s|m|h))$',
+            expected: 'a duration such as 200ms, or a part of the calls such as p95',
+            description:
+              'A time; or p50 to p99, the time in which so many in a hundred calls of a class lately had theirs.',
+          }),
+        )
+          .Decode((text) =>
+            text.startsWith('p') ? { quantile: Number(text.slice(1)) / 100 } : { ms: parseDuration(text) },
+          )
+          .Encode((after) => ('ms' in after ? formatDuration(after.ms) : `p${Math.round(after.quantile * 100)}`)),
+      },
+      {
+        description:
+          'Sends a call that only reads once more if it has no response headers after some time; the first answer counts. Default: off.',
+      },
+    ),
+  ),
+  breaker: object(
+    {
+      failures: Type.Integer({ minimum: 1, default: 5, description: 'Failures in a row that open the breaker.' }),
+      slow: Type.Optional(
+        duration('A call that has to wait longer for its response headers counts as a failure. Default: none does.'),
+      ),
+      reset: duration('How long it stays open before calls may probe the upstream.', { default: '60s' }),
+      maxReset: duration(
+        'It stays open twice as long each time it opens again soon, up to this, never less than reset.',
+        {
+          default: '10m',
+        },
+      ),
+      probes: Type.Integer({
+        minimum: 1,
+        default: 1,
+        description: 'Calls that may probe the upstream at once; it closes when so many were answered.',
+      }),
+      per: Type.Enum(['upstream', 'class'], {
+        default: 'upstream',
+        description: 'What has a breaker of its own: the upstream as a whole, or each class of calls to it.',
+      }),
+    },
+    { default: {}, description: 'Refusing calls at once while the upstream is failing, in each gateway process.' },
+  ),
+  timeouts: object(
+    {
+      connect: duration('To have a TCP connection.', { default: '5s' }),
+      tls: duration('For the TLS handshake on it.', { default: '5s' }),
+      headers: duration('From the dispatch to the response headers, a wait for a connection included.', {
+        default: '60s',
+      }),
+      idle: duration('Between two pieces of a body, in either direction.', { default: '300s' }),
+      total: duration(
+        'From the first attempt to the response headers of the last, delays between them included; a wait for quota before it is not, unless the client sends X-Sluice-Timeout.',
+        { default: '120s' },
+      ),
+    },
+    { default: {}, description: 'How long each part of a call may take.' },
+  ),
+  concurrency: record(
+    Type.Integer({ minimum: 1 }),
+    'Most calls in flight at once, per account and class, in each gateway process. Default: unlimited.',
+    { default: {} },
+  ),
+  connections: Type.Integer({
+    minimum: 1,
+    default: 256,
+    description: 'Most connections to the upstream, in each gateway process.',
+  }),
+  http2: Type.Boolean({
+    default: false,
+    description: 'Whether the upstream is spoken to in HTTP/2: where it agrees with https, always (h2c) with http.',
+  }),
+  maxWebSockets: Type.Integer({
+    minimum: 0,
+    default: 100,
+    description: 'Most WebSockets to the upstream that are open at once, in each gateway process. 0 for none.',
+  }),
+  minBodyRate: Type.Integer({
+    minimum: 0,
+    default: 100,
+    description:
+      'Bytes a second of a request body that a client has to send on average, after timeouts.idle; 0 for any.',
+  }),
+  maxBody: Type.Optional(
+    Type.Integer({ minimum: 0, description: 'Largest request body in bytes that is let through. Default: no limit.' }),
+  ),
+  scrub: Type.Boolean({
+    default: true,
+    description: 'Whether the account’s credential is removed from responses that repeat it.',
+  }),
+  cache: Type.Optional(UpstreamCacheSchema),
+  tls: Type.Optional(TlsSchema),
+  networkAccess: networkAccess('What calls to this upstream may reach'),
+  privateAddresses: Type.Optional(
+    Type.Enum(['allow', 'deny'], {
+      description:
+        'Whether its host may have an address of a private network, this machine or the cloud’s metadata. Default: only a host that is written as such an address, or localhost.',
+    }),
+  ),
+})
