@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Config, UpstreamConfig } from '../config/schema.ts'
-import type { LaneMetrics } from '../observe/metrics.ts'
+import type { LaneMetrics } from '../observe/call-metrics.ts'
 import { limitSpokenOf, readFeedback, type Word } from '../quota/feedback.ts'
 import type { LimitUsage } from '../quota/ledger.ts'
 import type { Permit } from '../quota/permit.ts'

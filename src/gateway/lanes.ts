@@ -1,5 +1,6 @@
 import type { LimitConfig, UpstreamConfig } from '../config/schema.ts'
-import { LaneMetrics, type LaneLabels } from '../observe/metrics.ts'
+import { LaneMetrics } from '../observe/call-metrics.ts'
+import type { LaneLabels } from '../observe/metrics.ts'
 import { Capacity, Places } from '../quota/capacity.ts'
 import { type Meter, meterOf } from '../quota/ledger.ts'
 import type { Limit } from '../quota/limit.ts'

@@ -1,0 +1,59 @@
+import type { CacheResult, LaneLabels, Metrics } from './metrics.ts'
+import type { CounterSeries, HistogramSeries } from './series.ts'
+
+/** The series of every call of one account and class, found once. */
+export class CallMetrics {
+  readonly requestDuration: HistogramSeries
+  readonly gatewayOverhead: HistogramSeries
+  protected readonly metrics: Metrics
+  protected readonly labels: LaneLabels
+  readonly #requests = new Map<string, CounterSeries>()
+
+  constructor(metrics: Metrics, labels: LaneLabels) {
+    this.metrics = metrics
+    this.labels = labels
+    this.requestDuration = metrics.requestDuration.of({ ...labels })
+    this.gatewayOverhead = metrics.gatewayOverhead.of({ ...labels })
+  }
+
+  requests(client: string, status: string, outcome: string): CounterSeries {
+    const key = `${client}\n${status}\n${outcome}`
+    return this.#requests.getOrInsertComputed(key, () =>
+      this.metrics.requests.of({ ...this.labels, client, status, outcome }),
+    )
+  }
+}
+
+/** And those of calls that are let in. */
+export class LaneMetrics extends CallMetrics {
+  readonly upstreamDuration: HistogramSeries
+  readonly queueWait: HistogramSeries
+  /** Responses 429, which our own count would have led to expect or not. */
+  readonly throttled: { readonly explained: CounterSeries; readonly unexplained: CounterSeries }
+  readonly #attempts = new Map<string, CounterSeries>()
+  readonly #cached = new Map<CacheResult, CounterSeries>()
+
+  constructor(metrics: Metrics, labels: LaneLabels) {
+    super(metrics, labels)
+    this.upstreamDuration = metrics.upstreamDuration.of({ ...labels })
+    this.queueWait = metrics.queueWait.of({ ...labels })
+    // There from the start, because the first event of a series that appears with it can't be seen as an increase.
+    this.throttled = {
+      explained: metrics.throttled.of({ ...labels, explained: 'yes' }),
+      unexplained: metrics.throttled.of({ ...labels, explained: 'no' }),
+    }
+  }
+
+  attempts(reason: string): CounterSeries {
+    return this.#attempts.getOrInsertComputed(reason, () => this.metrics.attempts.of({ ...this.labels, reason }))
+  }
+
+  cached(result: CacheResult): CounterSeries {
+    return this.#cached.getOrInsertComputed(result, () => this.metrics.cache.of({ ...this.labels, result }))
+  }
+
+  /** `className` is the class of the limit. */
+  quotaSaved(className: string, units: number, id: string): void {
+    this.metrics.quotaSaved.of({ ...this.labels, class: className }).increment(id, units)
+  }
+}
