@@ -75,8 +75,8 @@ export class Outlook {
   }
 
   /** Milliseconds until so many calls can have been admitted. */
-  waitMs(calls: number): number {
-    return this.#schedule?.waitMs(calls, this.#clock.now(), this.#latencyMs) ?? 0
+  waitMs(calls: number, now = this.#clock.now()): number {
+    return this.#schedule?.waitMs(calls, now, this.#latencyMs) ?? 0
   }
 
   /** Whoever would have its turn at the very end of its time may as well wait all of it in vain. */

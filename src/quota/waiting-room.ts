@@ -91,11 +91,12 @@ export class WaitingRoom {
   /** Who waits here, and for how long still. */
   view(): RoomView[] {
     const contention = this.#contention()
+    const now = this.#clock.now() // the same for both, else the last one would come before the first if time passed between
     return [...this.#queues.byClient.values()].map(({ client, size }) => ({
       client: client.name,
       waiting: size,
-      nextInMs: this.#outlook.waitMs(contention.positionOfFirst(client.name)),
-      lastInMs: this.#outlook.waitMs(contention.positionOfLast(client.name)),
+      nextInMs: this.#outlook.waitMs(contention.positionOfFirst(client.name), now),
+      lastInMs: this.#outlook.waitMs(contention.positionOfLast(client.name), now),
     }))
   }
 

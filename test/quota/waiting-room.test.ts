@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { Clock } from '../../src/clock.ts'
 import { Capacity, Places } from '../../src/quota/capacity.ts'
 import type { Claimant } from '../../src/quota/client-queue.ts'
 import {
@@ -14,7 +15,7 @@ import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
 import type { Priority } from '../../src/quota/fair-share.ts'
 import type { Permit } from '../../src/quota/permit.ts'
 import type { Admission } from '../../src/quota/admission.ts'
-import { WaitingRoom } from '../../src/quota/waiting-room.ts'
+import { type RoomView, WaitingRoom } from '../../src/quota/waiting-room.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const MINUTE = 60_000
@@ -128,6 +129,31 @@ describe('a waiting room', () => {
     expect(waiting.admission).toBeUndefined()
     await clock.advance(122_000)
     expect(waiting.admission?.kind).toBe('admitted')
+  })
+
+  it('tells of the first and the last of a client as of the same moment', async () => {
+    const clock = new SimulatedClock()
+    let isTicking = false
+    let ticks = 0
+    // Time passes while it is read.
+    const ticking: Clock = {
+      now: () => clock.now() + (isTicking ? ++ticks : 0),
+      schedule: (delayMs, wake) => clock.schedule(delayMs, wake),
+      soon: (run) => clock.soon(run),
+    }
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, 2)
+    const room = new WaitingRoom({
+      ...named,
+      ledger,
+      clock: ticking,
+      capacity: new Capacity([new Places(10, 'calls')]),
+    })
+    void room.enter({ ...anyone, meter: reads, maxWaitMs: 5 * MINUTE, onLeaveable: () => undefined })
+    await clock.advance(0)
+    isTicking = true
+    const [{ nextInMs, lastInMs }] = room.view() as [RoomView]
+    expect(lastInMs).toBe(nextInMs)
   })
 
   it('counts those ahead when it computes whether a call can be in time', async () => {
