@@ -16,7 +16,7 @@ const REST_MS = 30_000
 /** A gateway process, seen from outside. */
 export class SoakedGateway {
   readonly url: string
-  readonly adminUrl: string
+  readonly #adminUrl: string
   readonly #child: ChildProcess
   /** The latest of its log. */
   readonly #lines: string[] = []
@@ -25,7 +25,7 @@ export class SoakedGateway {
   constructor(child: ChildProcess, url: string, adminUrl: string) {
     this.#child = child
     this.url = url
-    this.adminUrl = adminUrl
+    this.#adminUrl = adminUrl
     child.stderr?.on('data', (chunk) => void (this.stderr += String(chunk)))
     createInterface({ input: child.stdout! }).on('line', (line) => {
       this.#lines.push(line)
@@ -80,7 +80,7 @@ export class SoakedGateway {
   }
 
   async #metrics(): Promise<string> {
-    return (await fetch(`${this.adminUrl}/metrics`, { headers: { connection: 'close' } })).text()
+    return (await fetch(`${this.#adminUrl}/metrics`, { headers: { connection: 'close' } })).text()
   }
 }
 
@@ -89,6 +89,7 @@ export async function startSoakedGateway(config: object): Promise<SoakedGateway>
   const file = join(folder.path, 'sluice.yaml')
   writeFileSync(file, stringify(config))
   const child = spawn(process.execPath, [MAIN, 'start', '--config', file], { cwd: folder.path })
+  child.once('exit', () => folder.remove())
   const lines = createInterface({ input: child.stdout })
   for await (const line of lines) {
     if (!line.includes('"msg":"listening"')) continue
