@@ -2,7 +2,7 @@ import type { Clock, Timer } from '../clock.ts'
 import { Batch, type Postponed } from './batch.ts'
 import { Home } from './home.ts'
 import type { InFlight } from './in-flight.ts'
-import { Grant, type Lesson, type Meter, meterOf, StoreUnavailableError, type Turn } from './ledger.ts'
+import { Grant, type Lesson, type LimitUsage, type Meter, meterOf, StoreUnavailableError, type Turn } from './ledger.ts'
 import {
   type Argument,
   argumentsOf,
@@ -15,7 +15,7 @@ import {
   taughtBy,
   usageOf,
 } from './script-call.ts'
-import { type Change, isLittleUsed, LEAST_WAIT_MS, Settlements, settleWithinMs } from './settlements.ts'
+import { type Change, LEAST_WAIT_MS, Settlements, settleWithinMs } from './settlements.ts'
 
 /** How often leases are renewed, or Redis is tried while it is away. */
 export const TICK_MS = 250
@@ -193,18 +193,17 @@ export class RedisHome {
     for (const batch of batches) void this.#send(batch)
   }
 
-  #change({ meter, at, usage }: Grant, what: Change): void {
+  #change({ meter, at, usage }: Grant, what: Change['what']): void {
     if (this.#home.mode === 'leased') return
-    const settlements = this.#tellEnded(meter, { what, at, calls: 1 })
-    // Of what is little used, it rides on a charge if there is one, or the charge leaves a little later by itself.
-    if (what !== 'settle' || !isLittleUsed(usage)) this.#shared.postponed.add(settlements, settleWithinMs(meter))
+    this.#tellEnded(meter, { what, at, calls: 1 }, usage)
   }
 
-  #tellEnded(meter: Meter, ended: { what: Change; at: number; calls: number }): Settlements {
+  #tellEnded(meter: Meter, ended: Change, usage: readonly LimitUsage[] = []): void {
     const settlements = this.#settlements.getOrInsertComputed(meter, () => new Settlements(meter))
     const now = this.#shared.clock.now()
-    settlements.add(ended, now, this.#home.latestTime(now))
-    return settlements
+    const isWanted = settlements.add(ended, { now, time: this.#home.latestTime(now), usage })
+    // What was granted too late, others wait for.
+    if (isWanted) this.#shared.postponed.add(settlements, usage.length === 0 ? LEAST_WAIT_MS : settleWithinMs(meter))
   }
 
   async #send(batch: Batch): Promise<void> {
@@ -212,13 +211,15 @@ export class RedisHome {
     const home = this.#home
     // It may have been sent since, for another reason.
     if (this.#batches.get(meter) !== batch) return
-    const batches = this.#takeWith(batch, this.#shared.clock.now())
+    let wanted = 0
+    for (const waiting of batch.waiting) wanted += waiting.wanted
+    // Who charges nothing wants to know what is used.
+    const isAll = this.#isClosed || home.mode === 'leased' || (batch.waiting.length > 0 && wanted === 0)
+    const batches = this.#takeWith(batch, isAll)
     if (home.mode === 'leased') {
       for (const one of batches) this.#fail(one, undefined)
       return
     }
-    let wanted = 0
-    for (const waiting of batch.waiting) wanted += waiting.wanted
     home.asks(meter, wanted)
     try {
       const reply = await this.#call(meter, { wanted, batches, turn: batch.turn })
@@ -238,8 +239,8 @@ export class RedisHome {
   }
 
   /** A batch that is sent now, and all of its home that has no charge of its own to ride on and need not wait for more like it. */
-  #takeWith(batch: Batch, now: number): Batch[] {
-    const isAll = this.#isClosed || this.#home.mode === 'leased'
+  #takeWith(batch: Batch, isAll: boolean): Batch[] {
+    const now = this.#shared.clock.now()
     for (const [meter, one] of this.#settlements) {
       if (!isAll && one.ripeAt > now && one.dueAt > now) continue
       this.#settlements.delete(meter)
@@ -325,9 +326,8 @@ export class RedisHome {
   #giveBackUnsent(): void {
     if (this.#unsent.length === 0) return
     for (const { meter, at, calls } of this.#unsent) {
-      const settlements = this.#tellEnded(meter, { what: 'refund', at, calls })
+      this.#tellEnded(meter, { what: 'refund', at, calls })
       if (meter.hasConcurrent) this.#tellEnded(meter, { what: 'leave', at, calls })
-      this.#shared.postponed.add(settlements, LEAST_WAIT_MS)
     }
     this.#unsent = []
   }

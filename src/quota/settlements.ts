@@ -7,17 +7,24 @@ import type { LimitUsage, Meter } from './ledger.ts'
 const SETTLE_WITHIN_MS = 5_000
 /** Of what others wait for it is told as soon as this. */
 export const LEAST_WAIT_MS = 10
-/** While less than this part of a limit is used, nobody misses what a call takes for `holdMs` more than a window. */
+/**
+ * While less than this part of a limit is used, so few calls may go untold that together they take less than that part of it:
+ * nobody misses what they take for `holdMs` more than a window.
+ */
 const LITTLE = 0.25
+const UNTOLD = 0.01
+/** No more of them, so that they need little memory. */
+const MOST_UNTOLD = 8
 
-/** What becomes of a call that was charged; the same words are the script's. */
-export type Change = 'settle' | 'abandon' | 'refund' | 'leave'
-
-/** Calls that were charged in the same buckets and ended in the same ones. */
-export interface Ended {
-  readonly what: Change
-  /** When one of them was charged, and when it was over, by Redis's clock. */
+/** What becomes of calls that were charged at `at`; the words are the script's. */
+export interface Change {
+  readonly what: 'settle' | 'abandon' | 'refund' | 'leave'
   readonly at: number
+  readonly calls: number
+}
+
+/** Calls that were charged in the same buckets and ended in the same ones; both times are those of one of them. */
+export interface Ended extends Change {
   readonly latest: number
   calls: number
 }
@@ -34,27 +41,43 @@ export class Settlements {
   dueAt = Infinity
   readonly #alike = new Map<string, Ended>()
   readonly #bucketMs: number
+  #calls = 0
 
   constructor(meter: Meter) {
     this.meter = meter
     this.#bucketMs = Math.min(...meter.limits.map(({ bucketMs }) => bucketMs))
   }
 
-  /** These ended by `time` at the latest, by Redis's clock. */
-  add({ what, at, calls }: { what: Change; at: number; calls: number }, now: number, time: number): void {
+  /**
+   * These ended by `time` at the latest, by Redis's clock, when so much was used. Returns whether Redis has to be told: if not,
+   * they are told with the first ones of which it has to be.
+   */
+  add(
+    { what, at, calls }: Change,
+    { now, time, usage }: { now: number; time: number; usage: readonly LimitUsage[] },
+  ): boolean {
     const isOver = what === 'settle' || what === 'abandon'
-    // What was not sent, or is no more among the calls at once, others may have now.
-    this.ripeAt = Math.min(this.ripeAt, isOver ? now + this.#bucketMs : now)
     const latest = isOver ? time : 0
     const key = `${what} ${chargedFrom(this.meter, at)} ${endedFrom(this.meter, latest, what === 'abandon')}`
     const alike = this.#alike.get(key)
-    if (alike !== undefined) {
-      alike.calls += calls
-      return
-    }
-    const ended = { what, at, calls, latest }
-    this.ended.push(ended)
-    this.#alike.set(key, ended)
+    if (alike === undefined) {
+      const ended = { what, at, calls, latest }
+      this.ended.push(ended)
+      this.#alike.set(key, ended)
+    } else alike.calls += calls
+    this.#calls += calls
+    // What was not sent, or is no more among the calls at once, others may have now.
+    if (!isOver) this.ripeAt = now
+    else if (this.ripeAt === Infinity && this.#isMissed(usage)) this.ripeAt = now + this.#bucketMs
+    return this.ripeAt < Infinity
+  }
+
+  #isMissed(usage: readonly LimitUsage[]): boolean {
+    if (this.ended.length > MOST_UNTOLD) return true
+    return usage.some(({ limit: { kind, requests }, used }, i) => {
+      if (kind === 'pace') return false
+      return kind !== 'rolling' || used >= LITTLE * requests || this.#calls * this.meter.units[i]! >= UNTOLD * requests
+    })
   }
 }
 
@@ -83,12 +106,6 @@ function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
   const bucket = bucketMs * 1_000
   const ahead = aheadMs * 1_000
   return Math.floor((micros(time) + ahead) / bucket) * bucket - ahead
-}
-
-export function isLittleUsed(usage: readonly LimitUsage[]): boolean {
-  return usage.every(
-    ({ limit, used }) => limit.kind === 'pace' || (limit.kind === 'rolling' && used < limit.requests * LITTLE),
-  )
 }
 
 export function settleWithinMs({ limits }: Meter): number {
