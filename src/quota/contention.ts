@@ -137,7 +137,7 @@ export class Contention<Place extends Queued> {
     return callsAhead(this.#ready, this.#costs, i, rank) + rank
   }
 
-  /** The same of all clients. */
+  /** The place in the order of all of whichever call that waits here comes first; 1 where nobody waits elsewhere. */
   get firstPosition(): number {
     const { board } = this.#known
     if (board === undefined || board.others.length === 0) return 1

@@ -346,7 +346,7 @@ export class Home {
     }
   }
 
-  /** Charges up to `wanted` calls to the leases, or undefined if Redis is away and there is no lease at all for one of the limits. */
+  /** Charges up to `wanted` calls to the leases; undefined if Redis is away and one of the limits has no lease at all. */
   spend(meter: Meter, wanted: number, now: number, isOpen: boolean): Spent | undefined {
     const time = this.time(now)
     const shares = this.sharesOf(meter)

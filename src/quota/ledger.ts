@@ -150,7 +150,8 @@ export interface Ledger {
   charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant>
   /**
    * Tells other gateways who waits in a queue here (nobody, where `demands` are empty), and who waits there; undefined where
-   * there are none, or where they can't be asked now. What was told is forgotten after REPORT_TERM_MS, so a gateway that has died is reckoned with no longer.
+   * there are none, or where they can't be asked now. What was told is forgotten after REPORT_TERM_MS, so a gateway that has
+   * died is reckoned with no longer.
    */
   readonly exchange:
     | ((home: string, queue: string, demands: readonly Demand[]) => Promise<Board | undefined>)

@@ -5,7 +5,8 @@
 -- KEYS  1: what was told; 2: what was served; both in one hash slot
 -- ARGV  1: the gateway   2: the time in microseconds, empty for Redis's own (only tests step it)
 --       3: milliseconds for which it is to be believed   4: its demands, a JSON array; empty when nobody waits there
--- Reply: JSON: what was served by client, how many calls that were, and of each other gateway where calls wait its demands, and how long ago it told them
+-- Reply: JSON: what was served by client, how many calls that were, and of each other gateway where calls wait its demands, and
+--        how long ago it told them
 local call = redis.call
 local now
 if ARGV[2] == '' then

@@ -52,7 +52,7 @@ export interface Shared {
   onForgotten(home: string): void
 }
 
-/** The calls that one gateway makes to Redis for one home: what goes together, what is done without it, and what it is told after. */
+/** What one gateway asks and tells Redis of one home, what it does while Redis is away, and what it tells it afterwards. */
 export class RedisHome {
   readonly #shared: Shared
   readonly #home: Home
@@ -234,11 +234,12 @@ export class RedisHome {
   }
 
   #sendAll(): Promise<unknown> {
+    // So that settlements have a batch to ride on, too.
     for (const meter of this.#settlements.keys()) this.#batchOf(meter)
     return Promise.all(Array.from(this.#batches.values(), (batch) => this.#send(batch)))
   }
 
-  /** A batch that is sent now, and all of its home that has no charge of its own to ride on and need not wait for more like it. */
+  /** A batch that is sent now, and what rides on it: those without a charge, and settlements that are ripe, or all. */
   #takeWith(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#shared.clock.now()
     for (const [meter, one] of this.#settlements) {

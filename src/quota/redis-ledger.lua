@@ -23,11 +23,12 @@
 --       8: limits   9: the field of the account's pause   10: the gateway, then the name of each limit
 --       then per limit: kind (0 rolling, 1 calendar, 2 concurrent, 3 pace), allowed units, and in microseconds: bucket, hold,
 --         slack
---       then per kind of call: its units of each limit, 0 where it is not charged to it; how many changes, and these: what (settle, abandon, refund: of limits with a window; leave: of calls at once; renew: of both),
---         time of the charge, its calls, and for "settle" and "abandon" when they were over at the latest, for "renew" the
---         new time, for the others 0; for "renew" also its calls that are not over; or what was taught: "pause", its field, its
---         milliseconds; "refused", the name of a limit, time of the charge; "counted", the same, the units, the tolerance,
---         microseconds until more comes back, 1 if the call was refused
+--       then per kind of call: its units of each limit, 0 where it is not charged to it; how many changes, and these: what
+--         (settle, abandon, refund: of limits with a window; leave: of calls at once; renew: of both), time of the charge, its
+--         calls, and for "settle" and "abandon" when they were over at the latest, for "renew" the new time, for the others 0;
+--         for "renew" also its calls that are not over; or what was taught: "pause", its field, its milliseconds; "refused", the
+--         name of a limit, time of the charge; "counted", the same, the units, the tolerance, microseconds until more comes
+--         back, 1 if the call was refused
 --       then additions: number of the limit, bucket, units
 --       then, if leases are taken, per limit the lease that the gateway knows it has
 --       then, if calls are charged that have waited: of each call, in the order in which they are to be granted, the number of
@@ -37,9 +38,9 @@
 --        then per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
 --        leased to others, as far as that was of interest; then, unless all were granted and none had waited, per limit how
 --        many numbers follow, and these: bucket, units of each charge; then, if calls were charged that have waited, how many of
---        such were granted so far; then, where something was taught, five numbers each: the limit,
---        what of it may be used, how much more without others, and microseconds until a call may look whether these are still
---        there, and until they are not believed to be; or 0, the milliseconds of the pause that are left, and zeros
+--        such were granted so far; then, where something was taught, five numbers each: the limit, what of it may be used, of
+--        how many units it is not known whether others use them, and microseconds until a call may find out, and until all of
+--        it may be used again; or 0, the milliseconds of the pause that are left, and zeros
 local SLOTS = 256
 local HEADER, HEADER_BYTES = '>I4I6I6I4I6BBI4', 32
 local ENTRY, ENTRY_BYTES = '>BI4', 5
@@ -359,7 +360,7 @@ if isMore then
       return pack(LEARNED, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt), GROWN_AT * growthOf(c)
     end
 
-    -- What of it may be used, how much more one call at a time may, from when, and until when.
+    -- What of it may be used; of how much it is not known whether others use it; from when a call may find out; when it is whole.
     local function told(c, l)
       return leftOf(c, l, now), capOf(c, l, now) - sureOf(c, l), l.lookAt - now, wholeAt(c, l) - now
     end

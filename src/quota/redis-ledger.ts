@@ -25,6 +25,7 @@ const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
 /** Of how many homes the leases are given back before a gateway ends; those of the others end by themselves. */
 const MOST_GOODBYES = 500
+
 export interface RedisLedgerOptions {
   readonly runner: ScriptRunner
   readonly clock: Clock
@@ -186,7 +187,7 @@ export class RedisLedger implements Ledger {
     return home
   }
 
-  /** With which both keys of a home begin; the braces keep them in one hash slot. */
+  /** With which all keys of a home begin; the braces keep them in one hash slot. */
   #keyOf(home: string): string {
     return `${this.#options.prefix}:${FORMAT}:{${home}}`
   }

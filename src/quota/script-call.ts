@@ -156,14 +156,14 @@ export interface Taught {
   readonly limits: ReadonlyMap<number, { readonly effective: number; readonly others: Others | undefined }>
 }
 
-/** Where in a reply follows what is behind the limits, and their charges where it has them. */
+/** Where in a reply begins what comes after the limits, and after their charges where it has these. */
 export function tailOf(reply: Reply, hasSchedule: boolean): number {
   let at = FIRST + FIELDS * reply[3]!
   if (hasSchedule) for (let i = 0; i < reply[3]!; i++) at += 1 + reply[at]!
   return at
 }
 
-/** Undefined where that is nothing. It begins at `at`. */
+/** What a reply tells from `at` on; undefined if nothing. */
 export function taughtBy(reply: Reply, at: number): Taught | undefined {
   if (at >= reply.length) return undefined
   let pauseMs: number | undefined
