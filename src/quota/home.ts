@@ -2,7 +2,7 @@ import { type Charges, Counter } from './counter.ts'
 import type { Grant, LimitUsage, Meter } from './ledger.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
-import type { Ended } from './settlements.ts'
+import { type Ended, outlastsCharge } from './settlements.ts'
 
 /** What one gateway knows of one limit that it shares with others through Redis. */
 class Share {
@@ -430,12 +430,13 @@ export class Home {
   }
 
   /** Redis may not have been told of these settlements: of calls that ended after their charge may leave its count. */
-  oweSettled(meter: Meter, { what, at, calls, latest }: Ended, now: number): void {
+  oweSettled(meter: Meter, ended: Ended, now: number): void {
+    const { what, at, calls, latest } = ended
     if (what === 'refund' || what === 'leave') return
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(meter).entries()) {
-      const { kind, slackMs, holdMs } = share.limit
-      if (kind === 'concurrent' || latest + slackMs <= at + holdMs) continue
+      const { kind, slackMs } = share.limit
+      if (kind === 'concurrent' || !outlastsCharge(ended, share.limit)) continue
       share.owe().addSettled(time, at, calls * meter.units[i]!, latest - time + (what === 'abandon' ? slackMs : 0))
     }
   }

@@ -1,4 +1,5 @@
 import type { LimitUsage, Meter } from './ledger.ts'
+import type { Limit } from './limit.ts'
 
 /**
  * Settlements ride on the next charge of their meter, but wait no longer than this, or than a twentieth of a window: until
@@ -9,7 +10,7 @@ const SETTLE_WITHIN_MS = 5_000
 export const LEAST_WAIT_MS = 10
 /**
  * While less than this part of a limit is used, so few calls may go untold that together they take less than that part of it:
- * nobody misses what they take for `holdMs` more than a window.
+ * nobody misses what they take for `holdMs` more than a window. One that took longer than that is told: it would leave too soon.
  */
 const LITTLE = 0.25
 const UNTOLD = 0.01
@@ -59,26 +60,34 @@ export class Settlements {
     const isOver = what === 'settle' || what === 'abandon'
     const latest = isOver ? time : 0
     const key = `${what} ${chargedFrom(this.meter, at)} ${endedFrom(this.meter, latest, what === 'abandon')}`
-    const alike = this.#alike.get(key)
-    if (alike === undefined) {
-      const ended = { what, at, calls, latest }
+    let ended = this.#alike.get(key)
+    if (ended !== undefined) ended.calls += calls
+    else {
+      ended = { what, at, calls, latest }
       this.ended.push(ended)
       this.#alike.set(key, ended)
-    } else alike.calls += calls
+    }
     this.#calls += calls
     // What was not sent, or is no more among the calls at once, others may have now.
     if (!isOver) this.ripeAt = now
-    else if (this.ripeAt === Infinity && this.#isMissed(usage)) this.ripeAt = now + this.#bucketMs
+    else if (this.ripeAt === Infinity && this.#isMissed(ended, usage)) this.ripeAt = now + this.#bucketMs
     return this.ripeAt < Infinity
   }
 
-  #isMissed(usage: readonly LimitUsage[]): boolean {
+  #isMissed(ended: Ended, usage: readonly LimitUsage[]): boolean {
     if (this.ended.length > MOST_UNTOLD) return true
-    return usage.some(({ limit: { kind, requests }, used }, i) => {
+    return usage.some(({ limit, used }, i) => {
+      const { kind, requests } = limit
       if (kind === 'pace') return false
+      if (outlastsCharge(ended, limit)) return true
       return kind !== 'rolling' || used >= LITTLE * requests || this.#calls * this.meter.units[i]! >= UNTOLD * requests
     })
   }
+}
+
+/** Whether the upstream may have counted these later than the charge says that they had when they were sent. */
+export function outlastsCharge({ at, latest }: Ended, { holdMs, slackMs }: Limit): boolean {
+  return latest + slackMs > at + holdMs
 }
 
 /** From when on a call in flight is in the same buckets of every limit as one charged at `at`, in microseconds. */

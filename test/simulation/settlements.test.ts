@@ -1,0 +1,59 @@
+import { expect, it } from 'vitest'
+import { type Meter, meterOf } from '../../src/quota/ledger.ts'
+import { limitOf } from '../../src/quota/limit.ts'
+import { RedisLedger } from '../../src/quota/redis-ledger.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+import { modelHost } from './simulation.ts'
+import { COMMAND_TIMEOUT_MS, Connection, Store } from './store.ts'
+import { Process, World } from './world.ts'
+
+/** Gateways of one simulated Redis. */
+class Gateways {
+  readonly world = new World()
+  readonly #store: Store
+
+  constructor() {
+    this.#store = new Store(this.world, seededRandom(5), modelHost(), { leastMs: 1, meanMs: 0.3 })
+  }
+
+  start(gateway: string): { ledger: RedisLedger; process: Process } {
+    const process = new Process(this.world, 0)
+    const runner = new Connection(this.#store, process, () => undefined)
+    const { clock } = process
+    const options = { runner, clock, gateway, prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS }
+    return { ledger: new RedisLedger(options), process }
+  }
+
+  async charge(ledger: RedisLedger, meter: Meter, calls: number) {
+    const charged = Promise.resolve(ledger.charge(meter, calls))
+    await this.pass(100)
+    return charged
+  }
+
+  pass(ms: number): Promise<void> {
+    return this.world.runUntil(this.world.now + ms)
+  }
+}
+
+function meterOfWindow(windowMs: number): Meter {
+  return meterOf('any/main', [{ limit: limitOf({ id: 'only', class: 'any', requests: 400, windowMs, slackMs: 0 }) }])
+}
+
+it.each([
+  [2_000, 1_800, 1_600],
+  [60_000, 40_000, 35_000],
+])(
+  'of a window of %i ms, a call whose answer came while its gateway stood still for %i ms counts for a window more',
+  async (windowMs, pauseMs, laterMs) => {
+    const gateways = new Gateways()
+    const { ledger, process } = gateways.start('a')
+    const meter = meterOfWindow(windowMs)
+    const grant = await gateways.charge(ledger, meter, 1)
+    expect(grant.granted).toBe(1)
+    process.pause(pauseMs, false)
+    // What came meanwhile is read before any timer is run.
+    gateways.world.at(gateways.world.now + pauseMs - 1, () => ledger.settle(grant))
+    await gateways.pass(pauseMs + laterMs)
+    expect((await gateways.charge(ledger, meter, 400)).granted).toBe(399)
+  },
+)
