@@ -18,8 +18,6 @@ export interface SoakOptions {
   /** How often the memory is looked at. */
   readonly sampleMs: number
   onSample?(sample: Sample): void
-  /** Told of each call that was not answered, with the gateway's line of it. */
-  onUnanswered?(record: CallRecord, line: string): void
 }
 
 export interface Sample {
@@ -79,14 +77,11 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
     const seen = isLeaving ? await leave(`${gateway.url}${path}`, random) : await makeCall(kind, gateway.url + path)
     const ended = elapsed()
     const end = seen.kind === 'refused' ? seen.error : seen.kind
-    const record = { kind: isLeaving ? 'left' : kind, end, began, ended, ...weather.met(began, ended) } as const
-    records.push(record)
-    if (end === 'left' || end === 'answered') return
+    records.push({ kind: isLeaving ? 'left' : kind, end, began, ended, ...weather.met(began, ended) })
+    if (seen.kind !== 'wrong') return
     // Its line may come a little later than its end.
     await pause(500)
-    const line = gateway.lineOf(path)
-    options.onUnanswered?.(record, line)
-    if (seen.kind === 'wrong') wrong.push(`${path}: ${seen.why}; ${line}`)
+    wrong.push(`${path}: ${seen.why}; ${gateway.lineOf(path)}`)
   }
 
   await one(0)

@@ -4,8 +4,8 @@ import { tableOf } from './records.ts'
 import { runSoak } from './run-soak.ts'
 
 /**
- * `npm run soak -- --minutes 30 --seed 7`: ends with 1 if anything is left, was repeated, hung, or looked whole and was not, or if
- * too few calls were answered.
+ * `npm run soak -- --minutes 30 --seed 7`: ends with 1 if anything is left, was repeated, hung, or looked whole and was not, if
+ * too few calls were answered, or if the memory of a run of some minutes grew.
  */
 const { values } = parseArgs({
   options: {
@@ -31,7 +31,7 @@ const result = await runSoak({
 const [early, late] = [medianRss(0.2, 0.4), medianRss(0.8, 1)]
 const shortcomings = shortcomingsOf(result.records)
 console.log(`\n${tableOf(result.records).join('\n')}\n`)
-for (const one of shortcomings) console.log(`TOO FEW: ${one}`)
+for (const one of shortcomings) console.log(`NOT GOOD ENOUGH: ${one}`)
 console.log('faults:', result.faults)
 console.log('left at the end:', result.left)
 console.log(`memory, median of the second and of the last fifth: ${megabytes(early)} and ${megabytes(late)} MiB`)

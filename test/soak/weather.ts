@@ -14,7 +14,7 @@ const FAULTY_SHARE = 0.15
  * A fault is felt for so long after it: what it stopped ends by its timeout, its quota comes back a window later, and a
  * gateway that finds Redis again waits for others that may have something to tell.
  */
-export const CLEAR_MS = 3_000
+const CLEAR_MS = 3_000
 
 interface Stretch {
   readonly sky: Sky
@@ -62,7 +62,7 @@ export class Weather {
     this.#toStore.set(undefined)
   }
 
-  /** The worst that a call may have felt which began and ended then. */
+  /** What a call may have felt that began and ended then: the first bad stretch, or else the last quiet one. */
   met(began: number, ended: number): Met {
     let met: Met = { sky: 'quiet', stretch: -1 }
     for (const [stretch, { sky, from, until }] of this.#past.entries()) {
