@@ -48,7 +48,7 @@ it.each<[string, (record: CallRecord, i: number) => boolean, Partial<CallRecord>
     'too many are refused because of the store',
     (_, i) => i % 20 === 0,
     { sky: 'store', end: 'store_unavailable' },
-    /store/,
+    /ended as store_unavailable/,
   ],
   ['nothing is answered for five seconds', (_, i) => i < 50, { sky: 'away', end: 'breaker_open' }, /from second 0 on/],
 ])('is told where %s', (_, isHit, change, told) => {
