@@ -94,7 +94,7 @@ describe('what is cached', () => {
     ))
 
   it('is read from the README’s example as it stands', () => {
-    const [, block = ''] = /#### Cache\n[^]*?```text\n([^]*?)```/.exec(README) ?? []
+    const [, block = ''] = /^# Cache\n[^]*?```text\n([^]*?)```/m.exec(README) ?? []
     const text = block
       .replace(
         '  tickets:\n',
