@@ -243,7 +243,7 @@ describe('what calls have left behind survives a reload', () => {
     expect(upstream.seen.map(({ url }) => url.at(-1))).toEqual(['0', '1', '2', '3', '4'])
   })
 
-  it.each(Object.entries(stores))('nobody waiting for a quota that is larger now, with %s', async (_, store) => {
+  it.each(Object.entries(stores))('those who wait, and go as soon as a larger quota lets them, with %s', async (_, store) => {
     const upstream = await startUpstream()
     const version = versions(upstream.url, { store: store() })
     const reads = (requests: number) => ({ limits: { read: [{ requests, window: '1h' }] }, queue: { maxWait: '9h' } })
@@ -256,7 +256,7 @@ describe('what calls have left behind survives a reload', () => {
     expect((await Promise.all(calls)).map(({ status }) => status)).toEqual([200, 200, 200, 200, 200])
   })
 
-  it.each(Object.entries(stores))('nobody the quota that was larger when they came, with %s', async (_, store) => {
+  it.each(Object.entries(stores))('those who wait, and go no faster than a smaller quota lets them, with %s', async (_, store) => {
     const upstream = await startUpstream()
     const version = versions(upstream.url, { store: store() })
     const limits = (requests: number, window: string) => ({
