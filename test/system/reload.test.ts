@@ -243,7 +243,7 @@ describe('what calls have left behind survives a reload', () => {
     expect(upstream.seen.map(({ url }) => url.at(-1))).toEqual(['0', '1', '2', '3', '4'])
   })
 
-  it.each(Object.entries(stores))('those who wait, and go as soon as a larger quota lets them, with %s', async (_, store) => {
+  it.each(Object.entries(stores))('those who wait, whom a larger quota lets go, with %s', async (_, store) => {
     const upstream = await startUpstream()
     const version = versions(upstream.url, { store: store() })
     const reads = (requests: number) => ({ limits: { read: [{ requests, window: '1h' }] }, queue: { maxWait: '9h' } })
@@ -256,21 +256,24 @@ describe('what calls have left behind survives a reload', () => {
     expect((await Promise.all(calls)).map(({ status }) => status)).toEqual([200, 200, 200, 200, 200])
   })
 
-  it.each(Object.entries(stores))('those who wait, and go no faster than a smaller quota lets them, with %s', async (_, store) => {
-    const upstream = await startUpstream()
-    const version = versions(upstream.url, { store: store() })
-    const limits = (requests: number, window: string) => ({
-      limits: { read: [{ requests, window }] },
-      queue: { maxWait: '1m' },
-    })
-    const gateway = await startGateway(version(limits(4, '1s')))
-    const calls = Array.from({ length: 8 }, (_, i) => call(gateway.url, `${READ}/${i}`))
-    await expect.poll(() => upstream.seen.length).toBe(4)
-    await gateway.reloadWith(version(limits(1, '1s')))
-    await expect.poll(() => upstream.seen.length, { timeout: 10_000 }).toBe(5)
-    expect(WAITS.exec(await gateway.metrics())?.[1]).toBe('3')
-    expect((await Promise.all(calls)).map(({ status }) => status)).toEqual(Array.from(calls, () => 200))
-  })
+  it.each(Object.entries(stores))(
+    'those who wait, whom a smaller quota lets wait longer, with %s',
+    async (_, store) => {
+      const upstream = await startUpstream()
+      const version = versions(upstream.url, { store: store() })
+      const limits = (requests: number, window: string) => ({
+        limits: { read: [{ requests, window }] },
+        queue: { maxWait: '1m' },
+      })
+      const gateway = await startGateway(version(limits(4, '1s')))
+      const calls = Array.from({ length: 8 }, (_, i) => call(gateway.url, `${READ}/${i}`))
+      await expect.poll(() => upstream.seen.length).toBe(4)
+      await gateway.reloadWith(version(limits(1, '1s')))
+      await expect.poll(() => upstream.seen.length, { timeout: 10_000 }).toBe(5)
+      expect(WAITS.exec(await gateway.metrics())?.[1]).toBe('3')
+      expect((await Promise.all(calls)).map(({ status }) => status)).toEqual(Array.from(calls, () => 200))
+    },
+  )
 
   it('those in flight, who count against the concurrency that is configured now', async () => {
     const upstream = await startHolding()
