@@ -15,7 +15,7 @@ import {
   taughtBy,
   usageOf,
 } from './script-call.ts'
-import { type Change, LEAST_WAIT_MS, Settlements, settleWithinMs } from './settlements.ts'
+import { type Change, LEAST_WAIT_MS, MOST_UNTOLD, Settlements, settleWithinMs } from './settlements.ts'
 
 /** How often leases are renewed, or Redis is tried while it is away. */
 export const TICK_MS = 250
@@ -242,8 +242,11 @@ export class RedisHome {
   /** A batch that is sent now, and what rides on it: those without a charge, and settlements that are ripe, or all. */
   #takeWith(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#shared.clock.now()
+    let tooMany = this.#settlements.size - MOST_UNTOLD
     for (const [meter, one] of this.#settlements) {
-      if (!isAll && one.ripeAt > now && one.dueAt > now) continue
+      const isDue = one.ripeAt <= now || one.dueAt <= now
+      // Of those that are left untold, the oldest: the calls of their meters may not come again.
+      if (!isAll && !isDue && (one.dueAt < Infinity || tooMany-- <= 0)) continue
       this.#settlements.delete(meter)
       this.#shared.postponed.remove(one)
       this.#batchOf(meter).ended.push(...one.ended)

@@ -4,16 +4,29 @@ import { limitOf } from '../../src/quota/limit.ts'
 import { RedisLedger } from '../../src/quota/redis-ledger.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { modelHost } from './simulation.ts'
-import { COMMAND_TIMEOUT_MS, Connection, Store } from './store.ts'
+import { COMMAND_TIMEOUT_MS, Connection, type ScriptHost, Store } from './store.ts'
 import { Process, World } from './world.ts'
+
+/** Where an argument of the script says how many kinds of calls it is told of. */
+const KINDS = 3
 
 /** Gateways of one simulated Redis. */
 class Gateways {
   readonly world = new World()
+  /** Of how many meters each call of the script told something. */
+  readonly told: number[] = []
   readonly #store: Store
 
   constructor() {
-    this.#store = new Store(this.world, seededRandom(5), modelHost(), { leastMs: 1, meanMs: 0.3 })
+    const model = modelHost()
+    const host: ScriptHost = {
+      ...model,
+      run: (keys, args) => {
+        this.told.push(Number(args[KINDS]))
+        return model.run(keys, args)
+      },
+    }
+    this.#store = new Store(this.world, seededRandom(5), host, { leastMs: 1, meanMs: 0.3 })
   }
 
   start(gateway: string): { ledger: RedisLedger; process: Process } {
@@ -57,3 +70,15 @@ it.each([
     expect((await gateways.charge(ledger, meter, 400)).granted).toBe(399)
   },
 )
+
+it('keeps of few meters what Redis is not told, however many there are', async () => {
+  const gateways = new Gateways()
+  const { ledger } = gateways.start('a')
+  const limit = limitOf({ id: 'only', class: 'any', requests: 1_000_000, windowMs: 60_000 })
+  const meters = Array.from({ length: 200 }, (_, i) => meterOf('any/main', [{ limit, units: 1 + i }]))
+  for (const meter of meters) ledger.settle(await gateways.charge(ledger, meter, 1))
+  // Whoever asks for the usage is to know all.
+  await gateways.charge(ledger, meters[0]!, 0)
+  expect(Math.max(...gateways.told)).toBeLessThanOrEqual(10)
+  expect(gateways.told.reduce((sum, kinds) => sum + kinds - 1, 0)).toBeGreaterThanOrEqual(199)
+})
