@@ -233,6 +233,10 @@ export class RedisHome {
     }
   }
 
+  #hasToTell(): boolean {
+    return this.#batches.size > 0 || this.#settlements.values().some(({ dueAt }) => dueAt < Infinity)
+  }
+
   #sendAll(): Promise<unknown> {
     // So that settlements have a batch to ride on, too.
     for (const meter of this.#settlements.keys()) this.#batchOf(meter)
@@ -399,7 +403,7 @@ export class RedisHome {
   async #tick(): Promise<void> {
     const home = this.#home
     const now = this.#shared.clock.now()
-    if (home.mode === 'shared' && now - this.#usedAt > FORGET_AFTER_MS && home.isIdle(now)) {
+    if (home.mode === 'shared' && now - this.#usedAt > FORGET_AFTER_MS && home.isIdle(now) && !this.#hasToTell()) {
       this.#shared.onForgotten(home.name)
       return this.giveBackLeases()
     }

@@ -82,3 +82,20 @@ it('keeps of few meters what Redis is not told, however many there are', async (
   expect(Math.max(...gateways.told)).toBeLessThanOrEqual(10)
   expect(gateways.told.reduce((sum, kinds) => sum + kinds - 1, 0)).toBeGreaterThanOrEqual(199)
 })
+
+it('a home that was not used for long is not forgotten before Redis was told that its last call is over', async () => {
+  const gateways = new Gateways()
+  const { world } = gateways
+  const { ledger } = gateways.start('a')
+  const limit = limitOf({ id: 'only', class: 'any', kind: 'concurrent', requests: 1 })
+  const streams = meterOf('any/main', [{ limit }])
+  const began = world.now
+  const grant = await gateways.charge(ledger, streams, 1)
+  // It ticks every 250 ms, for the first time after ten; the call ends a little before that.
+  await world.runUntil(began + 2_500 * 250 + 10 - 5)
+  ledger.settle(grant)
+  ledger.leave(grant)
+  await gateways.pass(50)
+  const other = gateways.start('b')
+  expect((await gateways.charge(other.ledger, streams, 1)).granted).toBe(1)
+})
