@@ -10,7 +10,7 @@ import { faultsOf } from './verdict.ts'
 import { Process, World } from './world.ts'
 
 const OUTAGE = { atMs: 5_000, ms: 10_000 }
-/** More calls than fit come at once; a gateway that is the only one without Redis, perhaps, spends its lease, and waits. */
+/** More calls than fit come at once: a gateway spends its lease on them, and goes on once it knows that Redis is away for all. */
 const RUSH_MS = OUTAGE.atMs + 100
 const ALONE_MS = OUTAGE.atMs + 1_100
 
@@ -47,7 +47,7 @@ it.each([
   [500, 1],
   [500, 2],
   [1_000, 2],
-])('calls go on in every window of %i ms while Redis is away, at each of %i gateways', async (windowMs, gateways) => {
+])('calls go on in any two windows of %i ms while Redis is away, with gateways: %i', async (windowMs, gateways) => {
   const of = caseOfWindow(windowMs, gateways)
   const outcome = await simulate(of)
   expect(faultsOf(of, outcome)).toEqual([])
@@ -71,7 +71,7 @@ it.each([1_000, 5_000, 20_000])('calls that wait go on when Redis is back, with 
 })
 
 it.each(['rolling', 'concurrent'] as const)(
-  'as many %s calls as a lease has that were on their way when Redis went away don’t cost it the lease',
+  'the lease lets through calls that were on their way when Redis went away, of a limit that is %s',
   async (kind) => {
     const world = new World()
     const process = new Process(world, 0)
