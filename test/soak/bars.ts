@@ -22,7 +22,7 @@ const BARS: Readonly<Record<Sky, Bar>> = {
 const OTHERS = 0.01
 /** Of one quiet stretch, or one kind of call. */
 const QUIET_PART = 0.95
-/** Whatever fails: in any so many milliseconds some are answered. */
+/** Whatever fails, as long as somebody listens: in any so many milliseconds some are answered. */
 const SPAN_MS = 5_000
 const SPAN_PART = 0.1
 /** Of fewer calls no part is judged: one more or less would decide. */
@@ -50,7 +50,8 @@ export function shortcomingsOf(records: readonly CallRecord[]): string[] {
     atLeast(QUIET_PART, `in quiet stretch ${stretch}`, some)
   for (const [kind, some] of Map.groupBy(quiet, (record) => record.kind))
     atLeast(QUIET_PART, `of kind ${kind} in quiet`, some)
-  for (const [span, some] of Map.groupBy(calls, ({ began }) => Math.floor(began / SPAN_MS)))
+  const heard = calls.filter(({ sky }) => sky !== 'away')
+  for (const [span, some] of Map.groupBy(heard, ({ began }) => Math.floor(began / SPAN_MS)))
     atLeast(SPAN_PART, `begun from second ${(span * SPAN_MS) / 1_000} on`, some)
   return found
 }

@@ -57,6 +57,10 @@ export class Weather {
     this.#toStore.set(sky === 'store' || sky === 'both' ? pick(faultsOf(STORE_FAULTS), this.#random) : undefined)
   }
 
+  get isQuiet(): boolean {
+    return this.#past.at(-1)?.sky === 'quiet'
+  }
+
   clear(): void {
     this.#toUpstream.set(undefined)
     this.#toStore.set(undefined)
