@@ -101,20 +101,17 @@ export class RedisHome {
   settle(grant: Grant, what: 'settle' | 'abandon'): void {
     this.#home.settle(grant, what === 'abandon', this.#shared.clock.now())
     grant.unsettled--
-    this.#shared.inFlight.update(grant)
     this.#change(grant, what)
   }
 
   refund(grant: Grant): void {
     this.#home.refund(grant, this.#shared.clock.now())
     grant.unsettled--
-    this.#shared.inFlight.update(grant)
     this.#change(grant, 'refund')
   }
 
   leave(grant: Grant): void {
     this.#home.leave(grant, this.#shared.clock.now())
-    this.#shared.inFlight.update(grant)
     this.#change(grant, 'leave')
   }
 
@@ -193,8 +190,10 @@ export class RedisHome {
     for (const batch of batches) void this.#send(batch)
   }
 
-  #change({ meter, at, usage }: Grant, what: Change['what']): void {
+  #change(grant: Grant, what: Change['what']): void {
+    this.#shared.inFlight.update(grant)
     if (this.#home.mode === 'leased') return
+    const { meter, at, usage } = grant
     this.#tellEnded(meter, { what, at, calls: 1 }, usage)
   }
 
@@ -246,11 +245,14 @@ export class RedisHome {
   /** A batch that is sent now, and what rides on it: those without a charge, and settlements that are ripe, or all. */
   #takeWith(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#shared.clock.now()
-    let tooMany = this.#settlements.size - MOST_UNTOLD
+    let surplus = this.#settlements.size - MOST_UNTOLD
     for (const [meter, one] of this.#settlements) {
-      const isDue = one.ripeAt <= now || one.dueAt <= now
-      // Of those that are left untold, the oldest: the calls of their meters may not come again.
-      if (!isAll && !isDue && (one.dueAt < Infinity || tooMany-- <= 0)) continue
+      const isDue = isAll || one.ripeAt <= now || one.dueAt <= now
+      if (!isDue) {
+        // Of those that are left untold, the oldest of too many: the calls of their meters may not come again.
+        if (one.dueAt < Infinity || surplus <= 0) continue
+        surplus--
+      }
       this.#settlements.delete(meter)
       this.#shared.postponed.remove(one)
       this.#batchOf(meter).ended.push(...one.ended)
@@ -435,8 +437,8 @@ export class RedisHome {
       // Calls are run in the order in which they are sent, so the next charge already finds what is told here.
       home.return()
       this.#shared.onChange(home.name, 'shared')
+      this.#giveBackUnsent()
     }
-    if (isReturning) this.#giveBackUnsent()
     const additions = owed.flatMap((charges, i) =>
       charges.map(({ bucket, units }): Argument[] => [i + 1, bucket, units]),
     )
@@ -461,9 +463,7 @@ export class RedisHome {
   }
 
   #batchOf(meter: Meter): Batch {
-    let batch = this.#batches.get(meter)
-    if (batch === undefined) this.#batches.set(meter, (batch = new Batch(meter)))
-    return batch
+    return this.#batches.getOrInsertComputed(meter, () => new Batch(meter))
   }
 }
 
