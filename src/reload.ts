@@ -5,8 +5,7 @@ import { ConfigError } from './config/problem.ts'
 import type { Config, ListenerTls } from './config/schema.ts'
 import { warningsOf } from './config/warnings.ts'
 import type { Logger } from './observe/log.ts'
-import type { ReloadResult } from './observe/metrics.ts'
-import type { CounterSeries } from './observe/series.ts'
+import type { ReloadCounts } from './observe/reload-counts.ts'
 
 /** What became of a reload. Places are paths of keys, such as `upstreams.harness.retry`. */
 export type Reloaded =
@@ -21,7 +20,7 @@ export interface ReloadParts {
   load(): FoundConfig | Promise<FoundConfig>
   /** Puts it in force, or leaves everything as it is. */
   apply(found: FoundConfig): Promise<Reloaded>
-  readonly counts: Readonly<Record<ReloadResult, CounterSeries>>
+  readonly counts: ReloadCounts
   readonly logger: Logger
 }
 
@@ -49,7 +48,7 @@ export class Reloader {
       warnings = warningsOf(found.config)
       return apply(found)
     })
-    counts[reloaded.result].increment()
+    counts.count(reloaded.result)
     switch (reloaded.result) {
       case 'applied':
         logger.info({ changed: reloaded.changed }, 'the configuration was reloaded')
@@ -89,13 +88,14 @@ export function reloadable(
   { config: wanted, source }: FoundConfig,
   inForce: Config,
 ): { config: Config; changed: string[]; needRestart: string[] } {
-  const { admin, store, cache, log } = inForce
+  const { admin, store, cache, log, metrics } = inForce
   const config = withKept(inForce, {
     ...wanted,
     admin,
     store,
     cache,
     log,
+    metrics,
     server: { ...inForce.server, drain: wanted.server.drain, ...renewed(inForce.server.tls, wanted.server.tls) },
   })
   const needRestart = differences(wanted, config)

@@ -11,6 +11,7 @@ import { LiveSnapshot } from './gateway/live.ts'
 import { sentenceOf } from './gateway/limit-watch.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
+import { ReloadCounts } from './observe/reload-counts.ts'
 import { TokenShare } from './credentials/token-share.ts'
 import { openManaged, sharedBy } from './management.ts'
 import { Places } from './quota/capacity.ts'
@@ -65,7 +66,8 @@ export async function runGateway(
 ): Promise<Running> {
   const gateway = await runWithoutAdmin(config, options)
   const { vitals, apply, url, metrics, management } = gateway
-  const reloader = new Reloader({ load, apply, counts: metrics.reloads, logger: options.log.logger })
+  const counts = new ReloadCounts(metrics.registry)
+  const reloader = new Reloader({ load, apply, counts, logger: options.log.logger })
   const reload = (): Promise<Reloaded> => reloader.reload()
   try {
     const controls = {
@@ -101,7 +103,7 @@ export async function runWithoutAdmin(
   { log, clock = systemClock, random = Math.random, lookup }: RunOptions,
 ): Promise<GatewayProcess> {
   const { logger } = log
-  const metrics = new Metrics()
+  const metrics = new Metrics(config.metrics)
   const ledger = await openLedger(config.store, { clock, logger }).catch((error: Error) => {
     throw new StartError(error.message, { cause: error })
   })

@@ -2,7 +2,8 @@ import { X509Certificate } from 'node:crypto'
 import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
 import type { Clock } from './clock.ts'
-import type { CredentialState, LaneLabels, Metrics, RoomOccupancy } from './observe/metrics.ts'
+import type { CredentialState, RoomOccupancy } from './observe/gauges.ts'
+import type { LaneLabels, Metrics } from './observe/metrics.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
 import { mergeQueues, type QueueRow } from './server/admin/queue.ts'
 import type { BreakerRow } from './server/admin/breakers.ts'
@@ -41,12 +42,17 @@ export function gatewayVitals({ clock, metrics, ledger, live, isStopping, client
     // While the store is away, everything else is still shown.
     usage: sharedWhileAsked(async () => (await usageOf(live.current, ledger)) ?? []),
     credentials: () => credentialsOf(live.current, clock.now()),
+    clientKeys: () => clientKeysOf(live.current, clock.now()),
+    get certificateInMs() {
+      const endsAt = endOf(live.current.config.server.tls?.cert)
+      return endsAt === undefined ? undefined : endsAt - clock.now()
+    },
     get isStoreDegraded() {
       return ledger.isDegraded
     },
   })
   return {
-    metrics: () => metrics.registry.metrics(),
+    metrics: () => metrics.exposition(),
     quota: () => quotaRows(live.current, ledger),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     notReady() {
@@ -96,6 +102,13 @@ function* credentialsOf({ upstreams }: Snapshot, now: number): Iterable<Credenti
       const inTime = expiries.map((expiry) => ({ credential: expiry.credential, inMs: expiry.at - now }))
       yield { upstream, account, quarantined, expiries: inTime }
     }
+  }
+}
+
+function* clientKeysOf({ callers }: Snapshot, now: number): Iterable<{ client: string; key: string; inMs: number }> {
+  for (const { client, label, hash, expires } of callers.keys()) {
+    // The beginning of the hash, as logs and lists show it, tells keys apart that have no label.
+    if (expires !== undefined) yield { client, key: label ?? hash.slice(0, 'sha256:'.length + 8), inMs: expires - now }
   }
 }
 

@@ -8,7 +8,8 @@ import type { Config } from './config/schema.ts'
 import type { Log } from './observe/log.ts'
 import { openManaged } from './management.ts'
 import { metricsOfAll, type ProcessMetrics } from './observe/metrics-of-all.ts'
-import { OPENMETRICS, reloadCounts } from './observe/metrics.ts'
+import { OPENMETRICS } from './observe/metrics.ts'
+import { ReloadCounts } from './observe/reload-counts.ts'
 import { applied, type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
 import type { BreakerState } from './resilience/breaker.ts'
@@ -91,15 +92,15 @@ export async function runWorkers(
     inForce = { config: next, text: nextText }
     return { result: 'applied', changed, needRestart }
   }
-  const reloader = new Reloader({ load, apply, counts: reloadCounts(own), logger: log.logger })
+  const reloader = new Reloader({ load, apply, counts: new ReloadCounts(own), logger: log.logger })
   const reload = (): Promise<Reloaded> => reloader.reload()
   const vitals: Vitals = {
-    async metrics() {
+    async *metrics() {
       const answers = await askEach<ProcessMetrics>('metrics')
       const known = answers.filter((answer) => answer !== undefined)
       // Without one of them, counters would look as if they had begun anew: better no scrape than that.
       if (known.length < answers.length) throw new Error('a worker does not answer')
-      return metricsOfAll([...known, await own.getMetricsAsJSON()])
+      yield await metricsOfAll([...known, await own.getMetricsAsJSON()])
     },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
     queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),

@@ -7,6 +7,7 @@ import { parseDuration } from '../src/config/units.ts'
 import { warningsOf } from '../src/config/warnings.ts'
 import { CODE_OF, STATUS_OF } from '../src/gateway/failure.ts'
 import { Metrics } from '../src/observe/metrics.ts'
+import { ReloadCounts } from '../src/observe/reload-counts.ts'
 import { adapt, readText } from './deploy/repository.ts'
 import { newFolder } from './support/gateway.ts'
 import { run } from './support/process.ts'
@@ -28,7 +29,9 @@ describe('the README’s table of refusals', () => {
 
 describe('the README’s table of metrics', () => {
   it('has every metric of the gateway once; all others are the usual ones of a process', async () => {
-    const text = await new Metrics().registry.metrics()
+    const { registry } = new Metrics()
+    new ReloadCounts(registry)
+    const text = await registry.metrics()
     const shown = [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name = '', type]) =>
       type === 'counter' ? `${name}_total` : name,
     )

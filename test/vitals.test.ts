@@ -1,3 +1,5 @@
+import { Readable } from 'node:stream'
+import { text as textOf } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { checkConfig } from '../src/config/load.ts'
 import { buildSnapshot, closeSnapshot } from '../src/gateway/snapshot.ts'
@@ -37,14 +39,14 @@ describe('a scrape', () => {
       isStopping: () => false,
       clientConnections: () => Promise.resolve(0),
     })
-    const shown = await vitals.metrics()
+    const shown = await textOf(Readable.from(vitals.metrics()))
     expect(ledger.asked).toBe(3)
     for (const gauge of ['quota_limit', 'quota_used']) {
       expect(shown.match(new RegExp(`^sluice_${gauge}\\{.*class="(read|write|template|webhook)"`, 'gm'))).toHaveLength(
         12,
       )
     }
-    await vitals.metrics()
+    await textOf(Readable.from(vitals.metrics()))
     expect(ledger.asked).toBe(6)
     const rows = await vitals.quota()
     expect(rows?.map((row) => row.account + row.class).slice(0, 5)).toEqual([

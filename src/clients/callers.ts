@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts'
 import type { ClientConfig, ClientScope } from '../config/client-schema.ts'
 import { type CertificateRule, certificateOf, fitsCertificate } from './certificates.ts'
 import { type Client, clientOf } from './client.ts'
-import { ClientKeys, keyOf } from './keys.ts'
+import { ClientKeys, type Key, keyOf } from './keys.ts'
 import type { ManagedClients } from './managed.ts'
 import type { TokenIssuers, Verdict } from './token-issuers.ts'
 
@@ -64,6 +64,23 @@ export class Callers {
   /** Whose key it is, if it is the one that the connection was let in with; no other is looked at. */
   recall(key: string, connection: object): Client | 'expired' | undefined {
     return this.#current.keys.recall(key, connection)
+  }
+
+  /** Every key that is in force, with whose it is. */
+  *keys(): Generator<Key & { readonly client: string }> {
+    for (const { config, client } of this.#configured) {
+      for (const key of config.keys) yield { ...keyOf(key), client: client.name }
+    }
+    for (const { name, keys } of this.#options.managed?.active ?? []) {
+      for (const { hash, label, expires } of keys) {
+        yield {
+          hash,
+          client: name,
+          ...(label === undefined ? {} : { label }),
+          ...(expires === undefined ? {} : { expires }),
+        }
+      }
+    }
   }
 
   /** Finds out about the tokens among these what is not known yet; undefined if there is nothing to wait for. */

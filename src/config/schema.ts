@@ -98,6 +98,11 @@ export const ConfigSchema = object({
         'Tokens by the names under which their changes stand in the audit trail.',
         { default: {} },
       ),
+      metricsToken: Type.Optional(
+        secret(
+          'Bearer token that reads /metrics and nothing else. Without it, /metrics is open to whoever can connect.',
+        ),
+      ),
     },
     { default: {}, description: 'The listener for operators and Prometheus.' },
   ),
@@ -155,6 +160,24 @@ export const ConfigSchema = object({
       }),
     },
     { default: {}, description: 'The log on standard output.' },
+  ),
+  metrics: object(
+    {
+      maxClients: Type.Integer({
+        minimum: 0,
+        maximum: 100_000,
+        default: 100,
+        description:
+          'Most clients that metrics name, in the order of their first calls; the others together are `other`. 0 leaves the label `client` out.',
+      }),
+      maxAccounts: Type.Integer({
+        minimum: 1,
+        maximum: 100_000,
+        default: 100,
+        description: 'Most accounts that metrics name, of all upstreams; the others together are `other`.',
+      }),
+    },
+    { default: {}, description: 'Bounds for the number of series.' },
   ),
   defaultUpstream: Type.Optional(
     Type.String({ description: 'The upstream of calls whose path begins with no upstream’s name.' }),

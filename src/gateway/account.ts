@@ -5,7 +5,7 @@ import type { CredentialServices } from '../credentials/build.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'
 import { EchoGuard } from '../credentials/scrub.ts'
 import type { CredentialSet } from '../credentials/credential-set.ts'
-import type { LaneMetrics } from '../observe/call-metrics.ts'
+import type { LaneMetrics, Spending } from '../observe/call-metrics.ts'
 import type { LaneLabels } from '../observe/metrics.ts'
 import type { Ledger, Meter } from '../quota/ledger.ts'
 import type { Places } from '../quota/capacity.ts'
@@ -87,4 +87,5 @@ export interface Lane {
   readonly metrics: LaneMetrics
   /** Of the meter's limits, in their order; of those that are the gateway's own there is none. */
   readonly watches: readonly (LimitWatch | undefined)[]
+  readonly spending: Spending
 }

@@ -1,3 +1,4 @@
+import { unitsByClass } from '../quota/ledger.ts'
 import type { IncomingHttpHeaders } from 'node:http'
 import { cacheStatus, type CacheStatus, type ForwardReason } from '../cache/cache-status.ts'
 import { Capture } from '../cache/capture.ts'
@@ -316,11 +317,7 @@ export class CachedRead implements Onlooker {
   /** The call would have been charged. */
   #countSaved(): void {
     const { meter, metrics } = this.#target.lane
-    const saved = new Map<string, number>()
-    // A class may have several limits.
-    for (const [i, limit] of meter.limits.entries())
-      saved.set(limit.class, Math.max(saved.get(limit.class) ?? 0, meter.units[i]!))
-    for (const [className, units] of saved) metrics.quotaSaved(className, units, this.#call.id)
+    for (const [className, units] of unitsByClass(meter)) metrics.quotaSaved(className, units, this.#call.id)
   }
 }
 

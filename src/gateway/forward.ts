@@ -168,6 +168,7 @@ class Forwarding {
       upstream.retryBudget.deposit()
     }
     lane.metrics.attempts(this.#reason).increment(call.id)
+    lane.spending.count(this.#target.client.name, call.id)
     const upstreamMsBefore = call.upstreamMs
     const onlooker = this.#onlooker
     const request = outgoingRequest(call, this.#target, body, this.#proof, onlooker?.conditions)
@@ -246,6 +247,7 @@ class Forwarding {
     }
     call.attempts++
     lane.metrics.attempts('hedge').increment(call.id)
+    lane.spending.count(this.#target.client.name, call.id)
     const request = outgoingRequest(call, this.#target, undefined, this.#proof, undefined)
     return { request, options: this.#optionsFor(permit, breakerPermit, call.clock.now()) }
   }

@@ -1,8 +1,8 @@
 import type { LimitConfig, UpstreamConfig } from '../config/schema.ts'
-import { LaneMetrics } from '../observe/call-metrics.ts'
+import { LaneMetrics, Spending } from '../observe/call-metrics.ts'
 import type { LaneLabels } from '../observe/metrics.ts'
 import { Capacity, Places } from '../quota/capacity.ts'
-import { type Meter, meterOf } from '../quota/ledger.ts'
+import { type Meter, meterOf, unitsByClass } from '../quota/ledger.ts'
 import type { Limit } from '../quota/limit.ts'
 import type { Closing } from '../quota/admission.ts'
 import { type RoomView, WaitingRoom } from '../quota/waiting-room.ts'
@@ -217,7 +217,9 @@ export class Lanes {
       () => new WaitingRoom({ ledger, clock, name, home: this.#home, capacity }),
     )
     if (this.#closing !== undefined) room.close(this.#closing)
-    return { meter: meterOf(this.#home, charges, `${upstream}/${account}`), room, labels, metrics, watches }
+    const meter = meterOf(this.#home, charges, `${upstream}/${account}`)
+    const spending = new Spending(services.metrics, labels, unitsByClass(meter))
+    return { meter, room, labels, metrics, watches, spending }
   }
 
   #partsOf(className: string): ClassParts {

@@ -57,3 +57,28 @@ export class LaneMetrics extends CallMetrics {
     this.metrics.quotaSaved.of({ ...this.labels, class: className }).increment(id, units)
   }
 }
+
+/** Counts what calls of one kind are charged, by their client. */
+export class Spending {
+  readonly #metrics: Metrics
+  readonly #labels: LaneLabels
+  readonly #units: ReadonlyMap<string, number>
+  readonly #byClient = new Map<string, readonly { readonly series: CounterSeries; readonly units: number }[]>()
+
+  /** `units` says how many one call is charged of each class. */
+  constructor(metrics: Metrics, labels: LaneLabels, units: ReadonlyMap<string, number>) {
+    this.#metrics = metrics
+    this.#labels = labels
+    this.#units = units
+  }
+
+  count(client: string, id: string): void {
+    const charges = this.#byClient.getOrInsertComputed(client, () =>
+      [...this.#units].map(([className, units]) => ({
+        series: this.#metrics.quotaCharged.of({ ...this.#labels, class: className, client }),
+        units,
+      })),
+    )
+    for (const { series, units } of charges) series.increment(id, units)
+  }
+}

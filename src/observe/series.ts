@@ -5,7 +5,7 @@ import type { Metric, Registry } from '@prometheus-io/client'
  * three times with an exemplar; four observations a call are a tenth of a call's cost. Here a series is looked up once,
  * by whoever will use it, and the library asks for the values when it is scraped.
  */
-type Labels = Readonly<Record<string, string>>
+export type Labels = Readonly<Record<string, string>>
 
 interface Value {
   readonly labels: Labels
@@ -34,10 +34,18 @@ class Exemplar {
     const labelSet = { correlation_id: this.#id.slice(0, EXEMPLAR_CHARACTERS) }
     return { labelSet, value: this.#value, timestamp: this.#at / 1_000 }
   }
+
+  /** As it stands behind a value: a blank, `#`, and the rest; or nothing. */
+  text(): string {
+    if (this.#id === '') return ''
+    const id = escape(this.#id.slice(0, EXEMPLAR_CHARACTERS))
+    return ` # {correlation_id="${id}"} ${this.#value} ${this.#at / 1_000}`
+  }
 }
 
 export class CounterSeries {
   readonly #labels: Labels
+  #text: string | undefined
   readonly #exemplar = new Exemplar()
   #count = 0
 
@@ -53,10 +61,17 @@ export class CounterSeries {
   values(name: string): Value[] {
     return [{ labels: this.#labels, metricName: name, value: this.#count, exemplar: this.#exemplar.get() }]
   }
+
+  write(name: string): string {
+    this.#text ??= textOf(this.#labels)
+    const labels = this.#text === '' ? '' : `{${this.#text}}`
+    return `${name}_total${labels} ${this.#count}${this.#exemplar.text()}\n`
+  }
 }
 
 export class HistogramSeries {
   readonly #labels: Labels
+  #text: string | undefined
   readonly #bounds: readonly number[]
   readonly #counts: number[]
   readonly #exemplars: Exemplar[]
@@ -93,31 +108,105 @@ export class HistogramSeries {
       { labels: this.#labels, metricName: `${name}_count`, value: count },
     ]
   }
+
+  write(name: string): string {
+    const labels = (this.#text ??= textOf(this.#labels))
+    const before = labels === '' ? '' : `${labels},`
+    let lines = ''
+    let count = 0
+    for (let i = 0; i < this.#counts.length; i++) {
+      count += this.#counts[i]!
+      const le = i < this.#bounds.length ? this.#bounds[i] : '+Inf'
+      lines += `${name}_bucket{${before}le="${le}"} ${count}${this.#exemplars[i]!.text()}\n`
+    }
+    const own = labels === '' ? '' : `{${labels}}`
+    return `${lines}${name}_sum${own} ${this.#sum}\n${name}_count${own} ${count}\n`
+  }
 }
 
-/** All series of one metric, registered with the library under its name. */
-export class Family<S extends { values(name: string): Value[] }> {
+/** What one metric has of series, registered with the library under its name. */
+interface Series {
+  /** For another process, which adds them up. */
+  values(name: string): Value[]
+  /** Its lines in the OpenMetrics format. */
+  write(name: string): string
+}
+
+/** So many lines are written in one turn of the event loop: well under a millisecond. */
+const LINES_A_TURN = 400
+
+export class Family<S extends Series = Series> {
+  readonly name: string
+  readonly help: string
+  readonly type: 'counter' | 'histogram'
+  readonly aggregator = 'sum'
   readonly #series = new Map<string, S>()
   readonly #create: (labels: Labels) => S
+  readonly #shown: (labels: Labels) => Labels
 
+  /** `shown` says under which labels a series appears: other ones where there are too many. */
   constructor(
     registry: Registry,
     { name, help, type }: { name: string; help: string; type: 'counter' | 'histogram' },
     create: (labels: Labels) => S,
+    shown: (labels: Labels) => Labels = (labels) => labels,
   ) {
+    this.name = name
+    this.help = help
+    this.type = type
     this.#create = create
-    const get = (): object => ({
-      name,
-      help,
-      type,
-      aggregator: 'sum',
-      values: [...this.#series.values()].flatMap((series) => series.values(name)),
-    })
-    registry.registerMetric({ name, help, type, aggregator: 'sum', get } as unknown as Metric<string>)
+    this.#shown = shown
+    registry.registerMetric(this as unknown as Metric<string>)
   }
 
   /** The series of these labels; made if need be. Keep it where it is used often. */
   of(labels: Labels): S {
-    return this.#series.getOrInsertComputed(Object.values(labels).join('\n'), () => this.#create(labels))
+    const shown = this.#shown(labels)
+    return this.#series.getOrInsertComputed(Object.values(shown).join('\n'), () => this.#create(shown))
   }
+
+  /** What the library asks for; it has a type of its own for each kind of metric. */
+  get(): object {
+    const { name, help, type, aggregator } = this
+    return { name, help, type, aggregator, values: [...this.#series.values()].flatMap((series) => series.values(name)) }
+  }
+
+  /** The text of all series, in pieces that are small enough for one turn of the event loop each. */
+  *pieces(): Generator<string> {
+    let text = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} ${this.type}\n`
+    let lines = 0
+    for (const series of this.#series.values()) {
+      const own = series.write(this.name)
+      text += own
+      lines += this.type === 'counter' ? 1 : LINES_OF_A_HISTOGRAM
+      if (lines < LINES_A_TURN) continue
+      yield text
+      text = ''
+      lines = 0
+    }
+    yield text
+  }
+}
+
+const LINES_OF_A_HISTOGRAM = 20
+
+function textOf(labels: Labels): string {
+  return Object.entries(labels)
+    .map(([name, value]) => `${name}="${escape(value)}"`)
+    .join(',')
+}
+
+function escape(value: string): string {
+  return value.replaceAll('\\', '\\\\').replaceAll('\n', '\\n').replaceAll('"', '\\"')
+}
+
+export function counterFamily(
+  registry: Registry,
+  name: string,
+  help: string,
+  shown?: (labels: Readonly<Labels>) => Readonly<Labels>,
+): Family<CounterSeries> {
+  // The library appends `_total` to the values, as OpenMetrics wants it.
+  const about = { name: `sluice_${name}`, help, type: 'counter' as const }
+  return new Family(registry, about, (labels) => new CounterSeries(labels), shown)
 }

@@ -18,6 +18,15 @@ export interface Meter {
   readonly renewMs: number
 }
 
+/** What one call spends of each class. A class may have several limits, which all count the same call. */
+export function unitsByClass({ limits, units }: Meter): Map<string, number> {
+  const spent = new Map<string, number>()
+  for (const [i, limit] of limits.entries()) {
+    if (limit.kind !== 'concurrent') spent.set(limit.class, Math.max(spent.get(limit.class) ?? 0, units[i]!))
+  }
+  return spent
+}
+
 export function meterOf(home: string, charges: readonly { limit: Limit; units?: number }[], account = home): Meter {
   const limits = charges.map(({ limit }) => limit)
   return {

@@ -1,4 +1,7 @@
-import Fastify, { type FastifyInstance } from 'fastify'
+import { pipeline, Readable } from 'node:stream'
+import { createGzip } from 'node:zlib'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import Negotiator from 'negotiator'
 import type { Config } from '../config/schema.ts'
 import { CODE_OF } from '../gateway/failure.ts'
 import { OPENMETRICS } from '../observe/metrics.ts'
@@ -6,7 +9,7 @@ import type { Reloaded } from '../reload.ts'
 import { auditRoutes } from './admin/audit.ts'
 import { clientRoutes } from './admin/clients.ts'
 import { inventoryRoutes } from './admin/inventory.ts'
-import { wantLogIn } from './admin/log-in.ts'
+import { adminTokens, metricsTokens, wantLogIn } from './admin/log-in.ts'
 import type { Management } from './admin/management.ts'
 import { presetRoutes } from './admin/presets.ts'
 import { AdminProblem, answerProblems } from './admin/problem.ts'
@@ -31,8 +34,8 @@ export interface QuotaRow {
 
 /** What the admin port shows: of one process, or of all workers together. */
 export interface Vitals {
-  /** In the OpenMetrics format. */
-  metrics(): Promise<string>
+  /** In the OpenMetrics format, in pieces. */
+  metrics(): AsyncIterable<string>
   /** Undefined while calls can be served, else why not. */
   notReady(): Promise<string | undefined>
   /** Undefined while all is as it should be, else what calls have to do without. */
@@ -69,12 +72,19 @@ export function buildAdmin(admin: Config['admin'], { vitals, controls, managemen
     const degraded = await vitals.degraded()
     return { status: 'ready', ...(degraded === undefined ? {} : { degraded }) }
   })
-  app.get('/metrics', async (_, reply) => reply.type(OPENMETRICS).send(await vitals.metrics()))
+  app.register(async (open) => {
+    const tokens = metricsTokens(admin)
+    if (tokens !== undefined) {
+      answerProblems(open, management.logger)
+      wantLogIn(open, tokens, management.guard)
+    }
+    open.get('/metrics', (request, reply) => sendMetrics(request, reply, vitals.metrics()))
+  })
   // The token belongs to the routes, not to a look at the URL: the router decodes `/%761/quota` to the same route.
   app.register(
     async (api) => {
       answerProblems(api, management.logger)
-      wantLogIn(api, admin, management.guard)
+      wantLogIn(api, adminTokens(admin), management.guard)
       api.get('/quota', async () => {
         const data = await vitals.quota()
         if (data === undefined)
@@ -92,4 +102,16 @@ export function buildAdmin(admin: Config['admin'], { vitals, controls, managemen
     { prefix: '/v1' },
   )
   return app
+}
+
+/** A scrape is mostly the same words again and again: compressed, a megabyte is a few dozen kilobytes. */
+function sendMetrics(request: FastifyRequest, reply: FastifyReply, metrics: AsyncIterable<string>): FastifyReply {
+  reply.type(OPENMETRICS).header('vary', 'accept-encoding')
+  const text = Readable.from(metrics)
+  const encodings = new Negotiator(request.raw).encodings(['gzip', 'identity'])
+  if (encodings[0] !== 'gzip') return reply.send(text)
+  // The fastest level, and on a thread of its own: calls go on meanwhile.
+  const zipped = createGzip({ level: 1 })
+  pipeline(text, zipped, () => undefined)
+  return reply.header('content-encoding', 'gzip').send(zipped)
 }

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { STATUS_OF } from '../../src/gateway/failure.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
+import { ReloadCounts } from '../../src/observe/reload-counts.ts'
 import { dashboardQueries, readDashboard } from './dashboard.ts'
 import { readText } from './repository.ts'
 
@@ -87,7 +88,9 @@ describe('every alert', () => {
 
 /** The names under which samples appear: a counter ends in _total, a histogram has three. */
 async function sampleNames(): Promise<string[]> {
-  const text = await new Metrics().registry.metrics()
+  const { registry } = new Metrics()
+  new ReloadCounts(registry)
+  const text = await registry.metrics()
   return [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].flatMap(([, name = '', type]) => {
     if (type === 'counter') return [`${name}_total`]
     return type === 'histogram' ? ['bucket', 'sum', 'count'].map((part) => `${name}_${part}`) : [name]

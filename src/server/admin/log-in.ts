@@ -5,6 +5,7 @@ import type { GuessGuard } from '../../clients/guess-guard.ts'
 import { hashKey } from '../../clients/keys.ts'
 import { isLoopback } from '../../config/loopback.ts'
 import type { Config } from '../../config/schema.ts'
+import type { Secret } from '../../credentials/secret.ts'
 import { AdminProblem } from './problem.ts'
 
 declare module 'fastify' {
@@ -15,8 +16,7 @@ declare module 'fastify' {
 }
 
 /** Lets nobody in without a token; where none is configured, only programs of this machine. */
-export function wantLogIn(api: FastifyInstance, admin: Config['admin'], guard: GuessGuard): void {
-  const tokens = tokensOf(admin)
+export function wantLogIn(api: FastifyInstance, tokens: readonly Token[], guard: GuessGuard): void {
   api.decorateRequest('actor', undefined as unknown as Actor)
   api.addHook('onRequest', async (request, reply) => {
     const address = request.socket.remoteAddress ?? 'unknown'
@@ -41,14 +41,28 @@ export function wantLogIn(api: FastifyInstance, admin: Config['admin'], guard: G
   })
 }
 
-interface Token {
+export interface Token {
+  /** Whose it is. */
   readonly label: string
   readonly digest: Buffer
 }
 
-function tokensOf({ token, tokens }: Config['admin']): Token[] {
-  const all = [...(token === undefined ? [] : [['admin', token] as const]), ...Object.entries(tokens)]
-  return all.map(([label, secret]) => ({ label, digest: hash('sha256', secret.reveal(), 'buffer') }))
+/** The tokens for everything below `/v1`. */
+export function adminTokens({ token, tokens }: Config['admin']): Token[] {
+  return [
+    ...(token === undefined ? [] : [tokenOf('admin', token)]),
+    ...Object.entries(tokens).map(([label, secret]) => tokenOf(label, secret)),
+  ]
+}
+
+/** The tokens for `/metrics`: undefined while it is open to all. */
+export function metricsTokens(admin: Config['admin']): Token[] | undefined {
+  const { metricsToken } = admin
+  return metricsToken && [...adminTokens(admin), tokenOf('metrics', metricsToken)]
+}
+
+function tokenOf(label: string, secret: Secret): Token {
+  return { label, digest: hash('sha256', secret.reveal(), 'buffer') }
 }
 
 function tokenIn(authorization = ''): string {

@@ -1,0 +1,248 @@
+import { Gauge, type Registry } from '@prometheus-io/client'
+import { allowedOf, type LimitUsage } from '../quota/ledger.ts'
+import type { BreakerState } from '../resilience/breaker.ts'
+import type { BoundedLabels } from './bounded-labels.ts'
+import type { LaneLabels } from './metrics.ts'
+import type { Labels } from './series.ts'
+
+export interface RoomOccupancy {
+  readonly labels: LaneLabels
+  readonly waiting: number
+  readonly inFlight: number
+}
+
+/** How the credentials of an account are. */
+export interface CredentialState {
+  readonly upstream: string
+  readonly account: string
+  readonly quarantined: number | undefined
+  readonly expiries: readonly { readonly credential: string; readonly inMs: number }[]
+}
+
+/** What the gauges show; asked for at every scrape. */
+export interface Observed {
+  rooms(): Iterable<RoomOccupancy>
+  connections(): Iterable<{ upstream: string; connections: number; waiting: number; webSockets: number }>
+  clientConnections(): Promise<number>
+  breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
+  usage(): Promise<Iterable<{ labels: LaneLabels; usage: LimitUsage }>>
+  /** Expiries in milliseconds from now. */
+  credentials(): Iterable<CredentialState>
+  /** Keys of clients that expire, in milliseconds from now. */
+  clientKeys(): Iterable<{ client: string; key: string; inMs: number }>
+  /** How long the certificate of the port for clients is still valid, in milliseconds; undefined without one. */
+  readonly certificateInMs: number | undefined
+  readonly isStoreDegraded: boolean
+}
+
+type Set = (labels: Labels, value: number) => void
+
+interface GaugeOf {
+  readonly name: string
+  readonly help: string
+  readonly labels: readonly string[]
+  /** What is shown where several values have one name: of workers, or of accounts that share a name. Default: max. */
+  readonly combine?: keyof typeof COMBINE
+  show(set: Set, observed: Observed, usage: () => Promise<Iterable<Usage>>): void | Promise<void>
+}
+
+interface Usage {
+  readonly labels: LaneLabels
+  readonly usage: LimitUsage
+}
+
+const COMBINE = {
+  sum: (a: number, b: number) => a + b,
+  max: Math.max,
+  min: Math.min,
+}
+
+const LANE = ['upstream', 'account', 'class']
+const QUOTA = [...LANE, 'window']
+const STATE_VALUE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
+
+const GAUGES: readonly GaugeOf[] = [
+  {
+    name: 'queue_depth',
+    help: 'Calls that wait now, for quota or for others in flight to end.',
+    labels: LANE,
+    combine: 'sum',
+    show(set, observed) {
+      for (const { labels, waiting } of observed.rooms()) set({ ...labels }, waiting)
+    },
+  },
+  {
+    name: 'in_flight',
+    help: 'Calls that hold a permit: sent, and not answered to the end.',
+    labels: LANE,
+    combine: 'sum',
+    show(set, observed) {
+      for (const { labels, inFlight } of observed.rooms()) set({ ...labels }, inFlight)
+    },
+  },
+  {
+    name: 'upstream_connections',
+    help: 'Connections to the upstream that are open, idle ones included.',
+    labels: ['upstream'],
+    combine: 'sum',
+    show(set, observed) {
+      for (const { upstream, connections } of observed.connections()) set({ upstream }, connections)
+    },
+  },
+  {
+    name: 'connection_waiting',
+    help: 'Calls that wait for a connection to the upstream.',
+    labels: ['upstream'],
+    combine: 'sum',
+    show(set, observed) {
+      for (const { upstream, waiting } of observed.connections()) set({ upstream }, waiting)
+    },
+  },
+  {
+    name: 'websockets',
+    help: 'WebSockets that are open, or about to be.',
+    labels: ['upstream'],
+    combine: 'sum',
+    show(set, observed) {
+      for (const { upstream, webSockets } of observed.connections()) set({ upstream }, webSockets)
+    },
+  },
+  {
+    name: 'client_connections',
+    help: 'Connections of clients that are open, idle ones included.',
+    labels: [],
+    combine: 'sum',
+    async show(set, observed) {
+      set({}, await observed.clientConnections())
+    },
+  },
+  {
+    name: 'breaker_state',
+    help: '0 closed, 1 half-open, 2 open.',
+    labels: ['upstream', 'group'],
+    show(set, observed) {
+      for (const { upstream, group, state } of observed.breakers()) {
+        set(group === undefined ? { upstream } : { upstream, group }, STATE_VALUE[state])
+      }
+    },
+  },
+  {
+    name: 'store_degraded',
+    help: '1 while the quota store can not be asked, or some quotas are kept without it.',
+    labels: [],
+    show(set, { isStoreDegraded }) {
+      set({}, isStoreDegraded ? 1 : 0)
+    },
+  },
+  {
+    name: 'credential_expires_seconds',
+    help: 'Until a credential of which that is known stops being valid; negative afterwards.',
+    labels: ['upstream', 'account', 'credential'],
+    combine: 'min',
+    show(set, observed) {
+      for (const { upstream, account, expiries } of observed.credentials()) {
+        for (const { credential, inMs } of expiries) set({ upstream, account, credential }, inMs / 1_000)
+      }
+    },
+  },
+  {
+    name: 'credential_quarantined',
+    help: 'Credentials of a pool that are left out for a while, because the upstream refused them.',
+    labels: ['upstream', 'account'],
+    show(set, observed) {
+      for (const { upstream, account, quarantined } of observed.credentials()) {
+        if (quarantined !== undefined) set({ upstream, account }, quarantined)
+      }
+    },
+  },
+  {
+    name: 'client_key_expires_seconds',
+    help: 'Until a key of a client is refused, of those that expire; negative afterwards.',
+    labels: ['client', 'key'],
+    combine: 'min',
+    show(set, observed) {
+      for (const { client, key, inMs } of observed.clientKeys()) set({ client, key }, inMs / 1_000)
+    },
+  },
+  {
+    name: 'certificate_expires_seconds',
+    help: 'Until the certificate of the port for clients stops being valid; negative afterwards.',
+    labels: [],
+    combine: 'min',
+    show(set, { certificateInMs }) {
+      if (certificateInMs !== undefined) set({}, certificateInMs / 1_000)
+    },
+  },
+  {
+    name: 'quota_limit',
+    help: 'Calls that a limit allows in its window.',
+    labels: QUOTA,
+    async show(set, _, usages) {
+      for (const { labels, usage } of await usages()) set(quotaLabels(labels, usage), usage.limit.requests)
+    },
+  },
+  {
+    name: 'quota_effective_limit',
+    help: 'What of a limit can be used now: less than it while the upstream lets less through, or others use it.',
+    labels: QUOTA,
+    async show(set, _, usages) {
+      for (const { labels, usage } of await usages()) set(quotaLabels(labels, usage), allowedOf(usage))
+    },
+  },
+  {
+    name: 'quota_used',
+    help: 'Calls that count against a limit now.',
+    labels: QUOTA,
+    async show(set, _, usages) {
+      for (const { labels, usage } of await usages()) set(quotaLabels(labels, usage), usage.used)
+    },
+  },
+]
+
+/** Registers what is looked at when metrics are asked for. Shows nothing while `observed` is undefined. */
+export function registerGauges(registry: Registry, bounded: BoundedLabels, observed: () => Observed | undefined): void {
+  for (const { name, help, labels: labelNames, combine = 'max', show } of GAUGES) {
+    new Gauge({
+      name: `sluice_${name}`,
+      help,
+      labelNames,
+      aggregator: combine,
+      registers: [registry],
+      async collect() {
+        const now = observed()
+        // What is gone since the last scrape must not stay behind.
+        this.reset()
+        if (now === undefined) return
+        const values = new Map<string, { labels: Labels; value: number }>()
+        const set = (labels: Labels, value: number): void => {
+          const shown = bounded.of(labels)
+          const key = Object.values(shown).join('\n')
+          const known = values.get(key)
+          values.set(key, { labels: shown, value: known === undefined ? value : COMBINE[combine](known.value, value) })
+        }
+        await show(set, now, () => usagesOf(now, bounded))
+        for (const { labels, value } of values.values()) this.set(labels, value)
+      },
+    })
+  }
+}
+
+/** Limits under the labels that they appear with; of those that share them, the fullest. */
+async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Iterable<Usage>> {
+  const fullest = new Map<string, Usage>()
+  for (const { labels, usage } of await observed.usage()) {
+    const shown = { ...labels, ...bounded.of({ upstream: labels.upstream, account: labels.account }) }
+    const key = [...Object.values(shown), usage.limit.label].join('\n')
+    const known = fullest.get(key)
+    if (known === undefined || isFuller(usage, known.usage)) fullest.set(key, { labels: shown, usage })
+  }
+  return fullest.values()
+}
+
+function isFuller(a: LimitUsage, b: LimitUsage): boolean {
+  return a.used / a.limit.requests > b.used / b.limit.requests
+}
+
+function quotaLabels({ upstream, account }: LaneLabels, { limit }: LimitUsage): Labels {
+  return { upstream, account, class: limit.class, window: limit.label }
+}
