@@ -15,7 +15,11 @@ export type Ending =
   /** No byte was sent. */
   | { readonly kind: 'unreachable' }
   /** The connection broke after the first byte was sent and before the response's headers. */
-  | { readonly kind: 'interrupted' }
+  | {
+      readonly kind: 'interrupted'
+      /** The status of an interim response that had come: the upstream had begun with the call. */
+      readonly interim?: number | undefined
+    }
   | { readonly kind: 'timeout'; readonly phase: 'headers' | 'total' }
 
 export interface RepeatPolicy extends BackoffPolicy {

@@ -5,6 +5,7 @@ import type { Scrub } from '../credentials/scrub.ts'
 import { parseRetryAfter } from '../resilience/backoff.ts'
 import { BodyError } from '../upstream/body.ts'
 import { responseHeaders } from '../upstream/headers.ts'
+import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import type { ResponseControl, ResponseHandler } from '../upstream/transport.ts'
 import type { AttemptOptions, AttemptResult } from './attempt.ts'
@@ -34,6 +35,8 @@ export class Exchange implements ResponseHandler, Runner {
   /** Of the time to the response's headers, then of the time that a client takes none of the body. */
   #timer: Timer | undefined
   #drainedBytes = 0
+  /** The status of the interim response that came last. */
+  #interim: number | undefined
   /** Its headers are no failure, as far as the breaker is concerned. */
   #isGood = false
   /** Until the end of the turn in which the head came, it and the first piece of the body wait for each other. */
@@ -179,8 +182,11 @@ export class Exchange implements ResponseHandler, Runner {
   /** Interim responses are passed on (RFC 9110 §15.2), to clients that know them. */
   #inform(status: number, fields: IncomingHttpHeaders): void {
     const { request, response } = this.#call
-    // Whoever waits for 100 Continue got it when the body was asked for.
-    if (status === 100 || request.httpVersion === '1.0' || this.#isWithoutClient) return
+    this.#interim = status === CONTINUE ? 100 : status
+    // Whoever waits for 100 Continue got it when the body was asked for, and nobody else wants it; 101 says nothing to a
+    // client that did not ask for another protocol.
+    if (status === 100 || status === CONTINUE || status === 101) return
+    if (request.httpVersion === '1.0' || this.#isWithoutClient) return
     response.writeInformation(status, responseHeaders(fields, false))
   }
 
@@ -242,7 +248,7 @@ export class Exchange implements ResponseHandler, Runner {
           this.#call.receivingMs += this.#elapsedMs
           return this.#end({ kind: 'body_failed', error })
         }
-        return this.#fail({ kind: 'interrupted' }, error)
+        return this.#fail({ kind: 'interrupted', interim: this.#interim }, error)
       case 'delivering':
         if (this.#isGood) breakerPermit.failed()
         // An end here would look like the whole body.

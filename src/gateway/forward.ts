@@ -263,7 +263,7 @@ class Forwarding {
     }
     const situation = {
       attempts: call.attempts,
-      isSafe: this.#isSafe,
+      isSafe: this.#isSafe && !this.#hasBegun(ending),
       isRepeatable: this.#body?.isRepeatable ?? true,
       previousMs: this.#delayMs,
       leftMs: this.#deadline - call.clock.now(),
@@ -283,6 +283,15 @@ class Forwarding {
     this.#delayMs = delayMs
     this.#reason = 'status' in ending ? `status_${ending.status}` : ending.kind
     return delayMs
+  }
+
+  /**
+   * Whether the upstream is known to have begun with a call that changes something. To do it twice would end in the same, but
+   * each time it takes effect, and an upstream that breaks off behind its interim response will do so again.
+   */
+  #hasBegun(ending: Ending): boolean {
+    if (ending.kind !== 'interrupted' || ending.interim === undefined) return false
+    return !isSafeMethod(this.#call.request.method ?? '')
   }
 
   /** Not a matter of the retry budget, because it can't add up: a credential that does not help is not tried again soon. */

@@ -130,7 +130,10 @@ export function unanswered(ending: Ending, { name, config: { timeouts } }: Upstr
         return { kind: 'unreachable', message, cause }
       }
       return { kind: 'unreachable', message: `${name} could not be reached${why}; nothing was sent`, cause }
-    default:
-      return { kind: 'interrupted', message: `${name} broke the connection before it answered${why}`, cause }
+    default: {
+      const interim = ending.kind === 'interrupted' ? ending.interim : undefined
+      const after = interim === undefined ? '' : ` after an interim response, ${interim},`
+      return { kind: 'interrupted', message: `${name} broke the connection${after} before it answered${why}`, cause }
+    }
   }
 }

@@ -1,6 +1,7 @@
 import type { LookupFunction } from 'node:net'
 import { type Dispatcher, Pool } from 'undici'
 import { connectorOf } from './connect.ts'
+import { acceptUnaskedContinue } from './interim.ts'
 
 /** Is told of a request's way: its start, and the response as it comes. */
 export type ResponseHandler = Dispatcher.DispatchHandler
@@ -79,7 +80,7 @@ export class Transport {
 function poolOf(options: TransportOptions): Pool {
   const { url, connections, connectTimeoutMs, tlsTimeoutMs, idleTimeoutMs, tls, lookup, http2 } = options
   const useH2c = http2 && url.protocol === 'http:'
-  return new Pool(url.origin, {
+  const pool = new Pool(url.origin, {
     connections,
     pipelining: 1,
     allowH2: http2,
@@ -97,6 +98,8 @@ function poolOf(options: TransportOptions): Pool {
     // Longer than undici's 4 s; a shorter time that the upstream names in Keep-Alive wins.
     keepAliveTimeout: 30_000,
   })
+  acceptUnaskedContinue(pool)
+  return pool
 }
 
 function sumOf(pools: readonly Pool[], count: (stats: Pool['stats']) => number): number {
