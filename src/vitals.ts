@@ -1,7 +1,7 @@
 import { X509Certificate } from 'node:crypto'
 import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
-import type { Clock } from './clock.ts'
+import type { Clock, EpochMs } from './clock.ts'
 import type { CredentialState, RoomOccupancy } from './observe/gauges.ts'
 import type { LaneLabels, Metrics } from './observe/metrics.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
@@ -41,11 +41,11 @@ export function gatewayVitals({ clock, metrics, ledger, live, isStopping, client
     clientConnections,
     // While the store is away, everything else is still shown.
     usage: sharedWhileAsked(async () => (await usageOf(live.current, ledger)) ?? []),
-    credentials: () => credentialsOf(live.current, clock.now()),
-    clientKeys: () => clientKeysOf(live.current, clock.now()),
+    credentials: () => credentialsOf(live.current, clock.wall()),
+    clientKeys: () => clientKeysOf(live.current, clock.wall()),
     get certificateInMs() {
       const endsAt = endOf(live.current.config.server.tls?.cert)
-      return endsAt === undefined ? undefined : endsAt - clock.now()
+      return endsAt === undefined ? undefined : endsAt - clock.wall()
     },
     get isStoreDegraded() {
       return ledger.isDegraded
@@ -89,7 +89,7 @@ export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
   )
 }
 
-function* credentialsOf({ upstreams }: Snapshot, now: number): Iterable<CredentialState> {
+function* credentialsOf({ upstreams }: Snapshot, now: EpochMs): Iterable<CredentialState> {
   for (const { name: upstream, accounts, config } of upstreams.values()) {
     const endsAt = endOf(config.tls?.cert)
     if (endsAt !== undefined) {
@@ -105,7 +105,7 @@ function* credentialsOf({ upstreams }: Snapshot, now: number): Iterable<Credenti
   }
 }
 
-function* clientKeysOf({ callers }: Snapshot, now: number): Iterable<{ client: string; key: string; inMs: number }> {
+function* clientKeysOf({ callers }: Snapshot, now: EpochMs): Iterable<{ client: string; key: string; inMs: number }> {
   for (const { client, label, hash, expires } of callers.keys()) {
     // The beginning of the hash, as logs and lists show it, tells keys apart that have no label.
     if (expires !== undefined) yield { client, key: label ?? hash.slice(0, 'sha256:'.length + 8), inMs: expires - now }

@@ -60,7 +60,7 @@ export class AuditTrail {
 
   /** Rejects if it can't be kept; the log has it all the same. */
   async record({ actor, address }: Actor, change: Change): Promise<void> {
-    const at = new Date(this.#clock.now()).toISOString()
+    const at = new Date(this.#clock.wall()).toISOString()
     const entry: AuditEntry = { id: newId('audit'), at, actor, address, ...change }
     this.#logger.info({ audit: entry }, 'audit')
     await this.#store.append(entry)

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { EpochMs } from '../clock.ts'
 import { type Entry, fieldOf } from './entry.ts'
 import { parseHttpDate } from './fields.ts'
 
@@ -22,7 +23,7 @@ export function isAbout(entry: Entry, fields: IncomingHttpHeaders): boolean {
 }
 
 /** Whether the client has what is kept already, and a 304 tells it so (RFC 9110 §13.2.2). */
-export function isNotModified(entry: Entry, headers: IncomingHttpHeaders, now: number): boolean {
+export function isNotModified(entry: Entry, headers: IncomingHttpHeaders, now: EpochMs): boolean {
   const wanted = headers['if-none-match']
   if (wanted !== undefined) {
     const etag = fieldOf(entry, 'etag')

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { EpochMs } from '../clock.ts'
 import type { Freshness } from './freshness.ts'
 
 /** A whole answer as it is kept. */
@@ -30,7 +31,7 @@ const NOT_KEPT = new Set(
 )
 
 /** The fields to keep of an answer, as they go to a client. What has no date gets one (RFC 9110 §6.6.1). */
-export function keptHeaders(headers: readonly string[], now: number): string[] {
+export function keptHeaders(headers: readonly string[], now: EpochMs): string[] {
   const kept: string[] = []
   let hasDate = false
   for (let i = 0; i < headers.length; i += 2) {

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { EpochMs } from '../clock.ts'
 
 /** Directives of Cache-Control by their lower-case names; `true` for those without a value. */
 export type Directives = ReadonlyMap<string, string | true>
@@ -48,7 +49,7 @@ const FORMS = [
 ].map((form) => new RegExp(`^${form}$`))
 
 /** Milliseconds of an HTTP date in one of its three forms (RFC 9110 §5.6.7), whatever their case; undefined for all else. */
-export function parseHttpDate(field: string | readonly string[] | undefined, now: number): number | undefined {
+export function parseHttpDate(field: string | readonly string[] | undefined, now: EpochMs): number | undefined {
   if (typeof field !== 'string') return undefined
   const text = field.trim().toLowerCase()
   for (const form of FORMS) {
@@ -63,7 +64,7 @@ export function parseHttpDate(field: string | readonly string[] | undefined, now
 }
 
 /** Two digits that seem to be more than 50 years ahead are of the century before (RFC 9110 §5.6.7). */
-function fullYear(digits: string, now: number): number {
+function fullYear(digits: string, now: EpochMs): number {
   if (digits.length === 4) return Number(digits)
   const thisYear = new Date(now).getUTCFullYear()
   const year = thisYear - (thisYear % 100) + Number(digits)

@@ -1,9 +1,10 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import CacheSemantics from 'http-cache-semantics'
+import type { EpochMs } from '../clock.ts'
 import { ageOf, type Directives, joined, parseDirectives, parseHttpDate, secondsOf } from './fields.ts'
 import type { CachePolicy } from './policy.ts'
 
-/** How long a stored answer may be used, in milliseconds of the gateway's clock. */
+/** How long a stored answer may be used, in milliseconds of a clock that nobody sets. */
 export interface Freshness {
   /** When it was made, as far as its Age and Date tell (RFC 9111 §4.2.3). */
   readonly bornAt: number
@@ -25,6 +26,8 @@ export interface Exchanged {
   readonly fields: IncomingHttpHeaders
   readonly sentAt: number
   readonly now: number
+  /** The same moment as the wall clock has it: for the dates of the answer. */
+  readonly wall: EpochMs
 }
 
 // Of these, RFC 6585 says that they must not be stored, and a 206 is only a part.
@@ -37,7 +40,7 @@ const UNDERSTOOD = new Set([200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 40
  * follows from them is for `http-cache-semantics` to say.
  */
 export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshness | undefined {
-  const { fields, status, isAuthorized, now, sentAt } = exchanged
+  const { fields, status, isAuthorized, now, wall, sentAt } = exchanged
   const directives = parseDirectives(fields['cache-control'])
   if (NEVER_STORED.has(status) || exchanged.wanted.has('no-store') || isVaryingByAll(fields)) return undefined
   if (policy.scope === 'account' && fields['set-cookie'] !== undefined && !directives.has('public')) return undefined
@@ -48,7 +51,7 @@ export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshnes
     { shared: isShared, cacheHeuristic: 0 },
   )
   if (!semantics.storable()) return undefined
-  const apparentAgeMs = Math.max(0, now - (parseHttpDate(fields.date, now) ?? now))
+  const apparentAgeMs = Math.max(0, wall - (parseHttpDate(fields.date, wall) ?? wall))
   const ageMs = Math.max(apparentAgeMs, ageOf(fields) * 1_000 + (now - sentAt))
   const isAlwaysChecked = directives.has('no-cache')
   return {
@@ -73,7 +76,7 @@ function isGivenLifetime({ status, fields }: Exchanged, directives: Directives, 
 }
 
 /** What the library looks at, in the one form of writing that it reads right. */
-function plainFields({ fields, status, now }: Exchanged, directives: Directives): Record<string, string> {
+function plainFields({ fields, status, wall }: Exchanged, directives: Directives): Record<string, string> {
   const plain: string[] = []
   for (const name of ['private', 'public', 'must-revalidate']) if (directives.has(name)) plain.push(name)
   for (const name of ['max-age', 's-maxage']) {
@@ -85,10 +88,11 @@ function plainFields({ fields, status, now }: Exchanged, directives: Directives)
   if (directives.has('must-understand') ? !isUnderstood : directives.has('no-store')) plain.push('no-store')
   const headers: Record<string, string> = {
     'cache-control': plain.join(', '),
-    date: new Date(parseHttpDate(fields.date, now) ?? now).toUTCString(),
+    date: new Date(parseHttpDate(fields.date, wall) ?? wall).toUTCString(),
   }
   // What is no date lies in the past (RFC 9111 §5.3).
-  if (fields.expires !== undefined) headers['expires'] = new Date(parseHttpDate(fields.expires, now) ?? 0).toUTCString()
+  if (fields.expires !== undefined)
+    headers['expires'] = new Date(parseHttpDate(fields.expires, wall) ?? 0).toUTCString()
   return headers
 }
 

@@ -59,10 +59,13 @@ export class RedisStore implements CacheStore {
     if (this.#owed.has(resource)) return NOTHING
     try {
       // Both keys have the resource as hash tag, so they are in one slot of a cluster.
-      const [known, bytes] = await this.#inTime(redis.mgetBuffer(generationKey, this.#keyOf(resource, selector)))
+      const key = this.#keyOf(resource, selector)
+      const [[known, bytes], leftMs] = await this.#inTime(
+        Promise.all([redis.mgetBuffer(generationKey, key), redis.pttl(key)]),
+      )
       if (known == null) return { generation: await this.#begin(generationKey), stored: undefined }
       const generation = known.toString()
-      const found = bytes == null ? undefined : decode(bytes)
+      const found = bytes == null ? undefined : decode(bytes, leftMs, this.#options.clock)
       return { generation, stored: found?.generation === generation ? found.stored : undefined }
     } catch (error) {
       this.#options.onError(error)
@@ -72,8 +75,9 @@ export class RedisStore implements CacheStore {
 
   keep(resource: string, selector: string, generation: string, stored: Stored, keepMs: number): void {
     const keys = [this.#keyOf(resource), this.#keyOf(resource, selector)] as const
-    const bytes = encode(generation, stored)
-    this.#send(this.#options.redis.sluiceKeep(...keys, generation, bytes, Math.ceil(keepMs), KEPT_MS))
+    const forMs = Math.ceil(keepMs)
+    const bytes = encode(generation, stored, forMs, this.#options.clock)
+    this.#send(this.#options.redis.sluiceKeep(...keys, generation, bytes, forMs, KEPT_MS))
   }
 
   drop(resource: string, selector: string): void {

@@ -56,7 +56,7 @@ export class ClientKeys<Client> {
 
   #judge(key: string, connection: object, entry: Entry<Client> | undefined): Client | 'expired' | undefined {
     if (entry === undefined) return undefined
-    if (entry.expires !== Infinity && entry.expires <= this.#clock.now()) return 'expired'
+    if (entry.expires !== Infinity && entry.expires <= this.#clock.wall()) return 'expired'
     if (this.#byConnection.get(connection)?.entry !== entry) this.#byConnection.set(connection, { key, entry })
     return entry.client
   }

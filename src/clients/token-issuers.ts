@@ -39,7 +39,10 @@ export class TokenIssuers {
   readonly #clock: Clock
   readonly #issuers = new Map<string, Issuer>()
   /** By the hash of the token. */
-  readonly #verdicts = new Map<string, { readonly verdict: Verdict; readonly until: number }>()
+  readonly #verdicts = new Map<
+    string,
+    { readonly verdict: Verdict; readonly until: number; readonly expires: number }
+  >()
 
   constructor({ configs, access, clock, lookup }: TokenIssuersOptions) {
     this.#clock = clock
@@ -55,7 +58,8 @@ export class TokenIssuers {
   verdictOf(token: string): Verdict | undefined {
     if (!isTokenLike(token)) return undefined
     const known = this.#verdicts.get(hash('sha256', token))
-    return known !== undefined && known.until > this.#clock.now() ? known.verdict : undefined
+    if (known === undefined || known.until <= this.#clock.now()) return undefined
+    return known.expires === Infinity || known.expires > this.#clock.wall() ? known.verdict : undefined
   }
 
   /** Finds out about a token what is not known of it yet; undefined if there is nothing to wait for. */
@@ -71,14 +75,12 @@ export class TokenIssuers {
 
   async #check(token: string, issuer: Issuer): Promise<void> {
     const verdict = await this.#judge(token, issuer)
-    const now = this.#clock.now()
-    let until = now + (verdict.kind === 'valid' ? BELIEVED_MS : DISBELIEVED_MS)
-    if (verdict.kind === 'valid') {
-      until = Math.min(until, verdict.claims.exp! * 1_000 + issuer.config.clockTolerance)
-    }
+    const isValid = verdict.kind === 'valid'
+    const until = this.#clock.now() + (isValid ? BELIEVED_MS : DISBELIEVED_MS)
+    const expires = isValid ? verdict.claims.exp! * 1_000 + issuer.config.clockTolerance : Infinity
     // Oldest first.
     if (this.#verdicts.size >= MOST_KEPT) this.#verdicts.delete(this.#verdicts.keys().next().value!)
-    this.#verdicts.set(hash('sha256', token), { verdict, until })
+    this.#verdicts.set(hash('sha256', token), { verdict, until, expires })
   }
 
   async #judge(token: string, { name, config, keys }: Issuer): Promise<Verdict> {
@@ -89,7 +91,7 @@ export class TokenIssuers {
         audience,
         algorithms,
         clockTolerance: clockTolerance / 1_000,
-        currentDate: new Date(this.#clock.now()),
+        currentDate: new Date(this.#clock.wall()),
         requiredClaims: ['exp'],
       })
       return { kind: 'valid', issuer: name, claims: payload }

@@ -10,11 +10,11 @@ const USUAL_LIFETIME_MS = 300_000
 /** The vendor's clock may be behind ours. */
 const BACKDATED_S = 30
 
-/** Signs a JWT (RFC 7519) by which the upstream itself knows the account. */
+/** Signs a JWT (RFC 7519) by which the upstream itself knows the account. Its dates are those of the wall clock. */
 export async function signToken(config: CredentialConfig, clock: Clock): Promise<Token> {
   const { lifetime = USUAL_LIFETIME_MS, claims = {}, issuer, subject, audience, keyId } = config
-  const now = clock.now()
-  const seconds = Math.floor(now / 1_000)
+  const [now, wall] = [clock.now(), clock.wall()]
+  const seconds = Math.floor(wall / 1_000)
   const alg = config.algorithm ?? algorithmOf(parsePrivateKey(config.key!.reveal()))
   const jwt = new SignJWT(claims)
     .setProtectedHeader({ alg, typ: 'JWT', ...(keyId === undefined ? {} : { kid: keyId }) })
@@ -25,5 +25,5 @@ export async function signToken(config: CredentialConfig, clock: Clock): Promise
   if (subject !== undefined) jwt.setSubject(subject)
   if (audience !== undefined) jwt.setAudience(audience)
   const text = await jwt.sign(await importSigningKey(config.key!, alg))
-  return tokenOf(text, now, lifetime, config.skew)
+  return { ...tokenOf(text, now, lifetime, config.skew), wallAheadMs: wall - now }
 }

@@ -41,7 +41,12 @@ export async function requestToken(config: CredentialConfig, clock: Clock): Prom
 const USUAL_SKEW_MS = 30_000
 
 /** Renewed that much earlier than it expires, but not before half of its life. */
-export function tokenOf(text: string, issuedAt: number, lifetimeMs: number, skewMs = USUAL_SKEW_MS): Token {
+export function tokenOf(
+  text: string,
+  issuedAt: number,
+  lifetimeMs: number,
+  skewMs = USUAL_SKEW_MS,
+): Omit<Token, 'wallAheadMs'> {
   const expiresAt = issuedAt + lifetimeMs
   return { text, expiresAt, renewAt: expiresAt - Math.min(skewMs, lifetimeMs / 2) }
 }

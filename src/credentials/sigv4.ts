@@ -48,7 +48,7 @@ export class SigV4Credential implements Credential {
 
   addTo({ method, path, headers, body }: Unproven): void {
     const { accessKeyId, secretAccessKey, sessionToken, region, service, host, clock } = this.#options
-    const date = new Date(clock.now()).toISOString().replaceAll(/[-:]|\.\d{3}/g, '')
+    const date = new Date(clock.wall()).toISOString().replaceAll(/[-:]|\.\d{3}/g, '')
     const isAtHand = body === null || Buffer.isBuffer(body)
     const own: Record<string, string> = {
       'X-Amz-Date': date,

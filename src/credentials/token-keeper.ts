@@ -1,12 +1,22 @@
 import type { Clock, Random } from '../clock.ts'
 import { backoffOf, Refusals } from './refusals.ts'
 
+/** Its times are those of `Clock.now`: however the wall clock is set, it lasts as long as was said when it was had. */
 export interface Token {
   readonly text: string
-  /** In milliseconds since 1970. */
   readonly expiresAt: number
   /** When to get another one, before this one expires. */
   readonly renewAt: number
+  /** For one with dates of our own making in it: how far the wall clock was ahead of `Clock.now` then. */
+  readonly wallAheadMs?: number
+}
+
+/** Dates in a token that are off by more than this may be refused; vendors allow for a few seconds. */
+const MOST_OFF_MS = 2_000
+
+/** Whether it bears dates of a wall clock that has been set since. */
+function isMisdated({ wallAheadMs }: Token, clock: Clock): boolean {
+  return wallAheadMs !== undefined && Math.abs(clock.wall() - clock.now() - wallAheadMs) > MOST_OFF_MS
 }
 
 /** Why no token can be had now, and when it makes sense to ask again. */
@@ -61,17 +71,18 @@ export class TokenKeeper {
 
   /** Undefined while there is a token to be used; else when there is one. Rejects with a `CredentialUnavailableError`. */
   ready(): Promise<void> | undefined {
-    const now = this.#options.clock.now()
+    const { clock } = this.#options
+    const now = clock.now()
     const token = this.#token
-    if (token !== undefined && !this.#isRefused && now < token.renewAt) return undefined
-    const isValid = token !== undefined && now < token.expiresAt
+    const isMisfit = token !== undefined && isMisdated(token, clock)
+    if (token !== undefined && !this.#isRefused && now < token.renewAt && !isMisfit) return undefined
+    const isValid = token !== undefined && now < token.expiresAt && !isMisfit
     if (now < this.#renewAgainAt && this.#renewal === undefined) {
       return isValid ? undefined : Promise.reject(this.#unavailable())
     }
     const renewal = this.#renew()
     if (isValid && !this.#isRefused) return undefined
     return renewal.then(() => {
-      const { clock } = this.#options
       // A refused one that is still valid may serve yet, if there is no other.
       if (this.#token === undefined || clock.now() >= this.#token.expiresAt) throw this.#unavailable()
     })

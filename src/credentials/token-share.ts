@@ -13,6 +13,12 @@ const LOOK_EVERY_MS = 50
 /** How long the first tokens wait for Redis. */
 const CONNECT_MS = 2_000
 
+/** A token as it is kept in Redis, where it ends by itself when it expires. */
+interface SharedToken {
+  readonly text: string
+  readonly renewEarlierMs: number
+}
+
 /** Removes a lock that is still ours. */
 const UNLOCK = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`
 
@@ -43,7 +49,7 @@ export class TokenShare {
     issue: () => Promise<Token>,
   ): Promise<Token> {
     const derived = Buffer.from(hkdfSync('sha256', key, '', 'sluice token', 32))
-    const name = `${this.#prefix}:token:${createHmac('sha256', derived).update(identity).digest('hex').slice(0, 32)}`
+    const name = `${this.#prefix}:token:2:${createHmac('sha256', derived).update(identity).digest('hex').slice(0, 32)}`
     const keys = new MasterKeys([new Secret(derived.toString('base64'))])
     const owner = randomUUID()
     const until = this.#clock.now() + LOCK_MS
@@ -51,7 +57,7 @@ export class TokenShare {
     while (this.#clock.now() < until) {
       let isOurs: boolean
       try {
-        const shared = await getToken(redis, name, keys)
+        const shared = await this.#get(redis, name, keys)
         if (shared !== undefined && isWanted(shared)) return shared
         isOurs = (await redis.set(`${name}:lock`, owner, 'PX', LOCK_MS, 'NX')) === 'OK'
       } catch {
@@ -88,25 +94,30 @@ export class TokenShare {
   ): Promise<Token> {
     try {
       // It may have come between the look and the lock.
-      const shared = await getToken(redis, name, keys).catch(() => undefined)
+      const shared = await this.#get(redis, name, keys).catch(() => undefined)
       if (shared !== undefined && isWanted(shared)) return shared
       const token = await issue()
       const leftMs = Math.max(1, Math.floor(token.expiresAt - this.#clock.now()))
-      const sealed = JSON.stringify(keys.seal(name, JSON.stringify(token)))
+      const kept: SharedToken = { text: token.text, renewEarlierMs: token.expiresAt - token.renewAt }
+      const sealed = JSON.stringify(keys.seal(name, JSON.stringify(kept)))
       await redis.set(name, sealed, 'PX', leftMs).catch(() => undefined)
       return token
     } finally {
       await redis.eval(UNLOCK, 1, `${name}:lock`, owner).catch(() => undefined)
     }
   }
-}
 
-async function getToken(redis: Redis | Cluster, name: string, keys: MasterKeys): Promise<Token | undefined> {
-  const stored = await redis.get(name)
-  if (stored === null) return undefined
-  try {
-    return JSON.parse(keys.open(name, JSON.parse(stored) as Sealed)) as Token
-  } catch {
-    return undefined // it is replaced
+  /** How long it lasts yet is for Redis to say: clocks of gateways may differ, or be set. */
+  async #get(redis: Redis | Cluster, name: string, keys: MasterKeys): Promise<Token | undefined> {
+    const askedAt = this.#clock.now()
+    const [stored, leftMs] = await Promise.all([redis.get(name), redis.pttl(name)])
+    if (stored === null || leftMs <= 0) return undefined
+    try {
+      const { text, renewEarlierMs } = JSON.parse(keys.open(name, JSON.parse(stored) as Sealed)) as SharedToken
+      const expiresAt = askedAt + leftMs
+      return { text, expiresAt, renewAt: expiresAt - renewEarlierMs }
+    } catch {
+      return undefined // it is replaced
+    }
   }
 }

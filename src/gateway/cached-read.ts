@@ -250,7 +250,7 @@ export class CachedRead implements Onlooker {
     if (this.#place.generation === undefined || this.#call.request.method !== 'GET') return undefined
     const now = this.#call.clock.now()
     const freshness = this.#freshnessOf(status, fields)
-    const head = freshness && { status, reason, headers: keptHeaders(headers, now), ...freshness }
+    const head = freshness && { status, reason, headers: keptHeaders(headers, this.#call.clock.wall()), ...freshness }
     if (head === undefined || keepMsOf(head, now) === 0) {
       // What is kept is older than this, and must not come back.
       if (this.#entry !== undefined && status < 500) this.#place.drop()
@@ -270,14 +270,15 @@ export class CachedRead implements Onlooker {
       carriesCredential && (route.credential === 'bearer' || account.credential.headerNames.includes('authorization'))
     // Where there are clients, it is the key of one, and meant for the gateway; the place of an answer is the client's own.
     const isAuthorized = isInAuthorization || (snapshot.callers.isOpen && 'authorization' in request.headers)
-    const exchanged = { wanted: this.#wanted, isAuthorized, status, fields, sentAt: this.#sentAt, now: clock.now() }
+    const times = { sentAt: this.#sentAt, now: clock.now(), wall: clock.wall() }
+    const exchanged = { wanted: this.#wanted, isAuthorized, status, fields, ...times }
     return freshnessOf(exchanged, this.#policy)
   }
 
   /** The entry as a 304 confirms it (RFC 9111 §4.3.4). */
   #updated(entry: Entry, fields: IncomingHttpHeaders): Entry {
-    const now = this.#call.clock.now()
-    const headers = updatedHeaders(entry.headers, keptHeaders(responseHeaders(fields, true), now))
+    const kept = keptHeaders(responseHeaders(fields, true), this.#call.clock.wall())
+    const headers = updatedHeaders(entry.headers, kept)
     const age = fields.age === undefined ? {} : { age: fields.age }
     const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
     return { ...entry, headers, ...(freshness ?? NOT_TO_BE_KEPT) }
@@ -293,9 +294,8 @@ export class CachedRead implements Onlooker {
   #give(entry: Entry, result: CacheResult, status: CacheStatus): Forwarded {
     const call = this.#call
     const { request, response } = call
-    const now = call.clock.now()
-    const ageMs = Math.max(0, now - entry.bornAt)
-    const isKnown = entry.status === 200 && isNotModified(entry, request.headers, now)
+    const ageMs = Math.max(0, call.clock.now() - entry.bornAt)
+    const isKnown = entry.status === 200 && isNotModified(entry, request.headers, call.clock.wall())
     const headers = isKnown ? headersOf304(entry.headers) : [...entry.headers]
     headers.push('Age', String(Math.floor(ageMs / 1_000)))
     headers.push('Cache-Status', cacheStatus({ ...status, ttlMs: entry.lifetimeMs - ageMs }))

@@ -128,7 +128,7 @@ export class Exchange implements ResponseHandler, Runner {
     }
     this.#countTime()
     const retryAfter = status === 429 || status >= 500 ? fields['retry-after'] : undefined
-    const retryAfterMs = typeof retryAfter === 'string' ? parseRetryAfter(retryAfter, now) : undefined
+    const retryAfterMs = typeof retryAfter === 'string' ? parseRetryAfter(retryAfter, call.clock.wall()) : undefined
     const delayMs = judge(
       pauseMs === undefined ? { kind: 'response', status, retryAfterMs } : { kind: 'throttled', status, pauseMs },
     )

@@ -36,8 +36,7 @@ const LOOK_AFTER = 20
  * one credential of several.
  */
 export function heed(call: Heeding, target: Heeded, permit: Permit, head: Head): number | undefined {
-  const now = call.clock.now()
-  const words = readFeedback(head.fields, now)
+  const words = readFeedback(head.fields, call.clock.wall())
   const isThrottled = head.status >= 400 && isThrottling(head, words, target.upstream.config.throttle.statuses)
   let isBelieved = false
   for (let i = 0; i < words.length; i++) {
@@ -76,7 +75,7 @@ function throttled(call: Heeding, target: Heeded, permit: Permit, head: Head, is
   const { pause, maxPause } = upstream.config.throttle
   const now = call.clock.now()
   const retryAfter = head.fields['retry-after']
-  const wantedMs = retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, now)
+  const wantedMs = retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, call.clock.wall())
   // On its way when another call was told: there is nothing new in it.
   const isKnown = now - head.tookMs < account.throttledAt
   const isOurs = isOurDoing(call, permit)

@@ -1,3 +1,4 @@
+import type { EpochMs } from '../clock.ts'
 import { allowedOf, type LimitUsage } from '../quota/ledger.ts'
 import type { Call } from './call.ts'
 
@@ -9,7 +10,7 @@ export function ownHeaders(call: Call, headers: string[]): void {
   if (call.breaker !== undefined) headers.push('X-Sluice-Breaker', call.breaker)
   if (call.isStoreDegraded) headers.push('X-Sluice-Store', 'degraded')
   const tightest = tightestOf(call.usage, call.target?.lane.meter.units ?? [])
-  if (tightest !== undefined) quotaHeaders(tightest, call.clock.now(), headers)
+  if (tightest !== undefined) quotaHeaders(tightest, call.clock.wall(), headers)
 }
 
 function serverTiming({ waitedMs, upstreamMs, sleptMs, overheadMs = 0 }: Call): string {
@@ -34,7 +35,7 @@ function tightestOf(usage: readonly LimitUsage[], units: readonly number[]): Lim
 }
 
 /** The X-RateLimit fields in their usual dialect, and the IETF draft's RateLimit fields. */
-function quotaHeaders(usage: LimitUsage, now: number, headers: string[]): void {
+function quotaHeaders(usage: LimitUsage, now: EpochMs, headers: string[]): void {
   const { class: name, requests, windowMs } = usage.limit
   const remaining = String(remainingOf(usage))
   headers.push(

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { EpochMs } from '../clock.ts'
 import type { Limit } from './limit.ts'
 
 /** What an upstream says in a response of one of its limits, in requests and milliseconds. */
@@ -24,7 +25,7 @@ const DIALECTS = ['x-ratelimit-@', 'ratelimit-@', 'x-rate-limit-@', 'x-ratelimit
  * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10). What makes no
  * sense is left out. Without such headers it costs five look-ups.
  */
-export function readFeedback(fields: IncomingHttpHeaders, now: number): readonly Word[] {
+export function readFeedback(fields: IncomingHttpHeaders, now: EpochMs): readonly Word[] {
   const structured = fields['ratelimit']
   if (structured !== undefined) {
     const words = readStructured(textOf(structured), textOf(fields['ratelimit-policy']))
@@ -78,7 +79,7 @@ const EPOCH_MS = 1e11
  * Milliseconds from now until a reset that is written in any of the usual ways: seconds, seconds or milliseconds since 1970,
  * an ISO 8601 or HTTP date, or a duration such as `1m30s` or `6ms`. Undefined for anything else.
  */
-export function parseReset(text: string | undefined, now: number): number | undefined {
+export function parseReset(text: string | undefined, now: EpochMs): number | undefined {
   if (text === undefined) return undefined
   const number = countOf(text)
   if (number !== undefined) {
@@ -101,17 +102,17 @@ function durationOf(text: string): number | undefined {
 }
 
 /** `Date.parse` takes many a text for a date, so what does not begin like one is none. */
-function untilDate(text: string, now: number): number | undefined {
+function untilDate(text: string, now: EpochMs): number | undefined {
   if (!/^(?:\d{4}-\d\d-\d\d[T ]|[A-Z][a-z]{2,8},? )/.test(text)) return undefined
   const date = Date.parse(text)
   return Number.isNaN(date) ? undefined : Math.max(0, date - now)
 }
 
 /** By the vendor's clock, where it is told and differs by more than the second that it is told in. */
-function vendorsNow({ date }: IncomingHttpHeaders, now: number): number {
+function vendorsNow({ date }: IncomingHttpHeaders, now: EpochMs): EpochMs {
   if (date === undefined) return now
   const told = Date.parse(date)
-  return Number.isNaN(told) || Math.abs(told - now) < 2_000 ? now : told
+  return Number.isNaN(told) || Math.abs(told - now) < 2_000 ? now : (told as EpochMs)
 }
 
 /** `100`, or with policies behind it: `100, 100;w=60`. */

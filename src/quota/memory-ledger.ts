@@ -43,6 +43,8 @@ export class MemoryLedger implements Ledger {
   readonly #stored: Map<string, StoredHome>
   readonly #loadedAt: number
   readonly #inFlight: InFlight
+  /** The time of the counters less that of the clock: they are kept over restarts, and so count from 1970. */
+  readonly #aheadMs: number
   /** Until when the upstream wants no calls of an account. */
   readonly #pauses = new Map<string, number>()
 
@@ -50,15 +52,16 @@ export class MemoryLedger implements Ledger {
     this.#clock = clock
     this.#files = files
     this.#stored = files?.load() ?? new Map()
-    this.#loadedAt = clock.now()
+    this.#aheadMs = clock.wall() - clock.now()
+    this.#loadedAt = this.#time()
     this.#inFlight = new InFlight(clock, (grants) => this.#renew(grants))
   }
 
   charge(meter: Meter, wanted: number, turn?: Turn): Grant {
-    const now = this.#clock.now()
+    const now = this.#time()
     const { units } = meter
     const pausedUntil = this.#pauses.size === 0 ? 0 : this.#pausedUntil(meter, now)
-    if (units.length === 0) return uncounted(meter, wanted, now, pausedUntil)
+    if (units.length === 0) return uncounted(meter, wanted, now - this.#aheadMs, pausedUntil - this.#aheadMs)
     const tallies = this.#talliesOf(meter)
     let granted = pausedUntil > 0 ? 0 : wanted
     for (let i = 0; i < tallies.length; i++) {
@@ -79,6 +82,10 @@ export class MemoryLedger implements Ledger {
     return grant
   }
 
+  #time(): number {
+    return this.#clock.now() + this.#aheadMs
+  }
+
   settle(grant: Grant): void {
     this.#settle(grant, false)
   }
@@ -88,7 +95,7 @@ export class MemoryLedger implements Ledger {
   }
 
   #settle(grant: Grant, isAbandoned: boolean): void {
-    const now = this.#clock.now()
+    const now = this.#time()
     const { meter } = grant
     const tallies = this.#talliesOf(meter)
     for (let i = 0; i < tallies.length; i++) {
@@ -114,7 +121,7 @@ export class MemoryLedger implements Ledger {
   }
 
   #takeBack({ meter, at }: Grant, which: 'windowed' | 'concurrent'): void {
-    const now = this.#clock.now()
+    const now = this.#time()
     for (const [i, { counter }] of this.#talliesOf(meter).entries()) {
       if ((counter.limit.kind === 'concurrent') !== (which === 'concurrent')) continue
       counter.refund(now, at, meter.units[i]!)
@@ -122,7 +129,7 @@ export class MemoryLedger implements Ledger {
   }
 
   learn({ meter, chargedAt }: Grant, lesson: Lesson): void {
-    const now = this.#clock.now()
+    const now = this.#time()
     switch (lesson.kind) {
       case 'pause':
         this.#pauses.set(meter.account, Math.max(this.#pausedUntil(meter, now), now + lesson.ms))
@@ -148,11 +155,11 @@ export class MemoryLedger implements Ledger {
   }
 
   usage(meter: Meter): Promise<readonly LimitUsage[]> {
-    return Promise.resolve(usageOf(this.#talliesOf(meter), this.#clock.now()))
+    return Promise.resolve(usageOf(this.#talliesOf(meter), this.#time()))
   }
 
   close(): Promise<void> {
-    const now = this.#clock.now()
+    const now = this.#time()
     this.#inFlight.close()
     for (const [home, tallies] of this.#homes) {
       for (const tally of tallies.values()) tally.reserved = 0
@@ -163,7 +170,7 @@ export class MemoryLedger implements Ledger {
   }
 
   #renew(grants: ReadonlySet<Grant>): void {
-    const now = this.#clock.now()
+    const now = this.#time()
     const homes = new Set<string>()
     for (const grant of grants) {
       const { meter, unsettled, open } = grant
@@ -249,14 +256,14 @@ export class MemoryLedger implements Ledger {
 
   #scheduleOf({ units }: Meter, tallies: readonly Tally[], now: number, pausedUntil: number): Schedule {
     return new Schedule(
-      now,
+      now - this.#aheadMs,
       tallies.map(({ counter }, i) => ({
         limit: counter.limit,
         units: units[i]!,
         free: counter.free(now),
         releases: counter.releases(now),
       })),
-      pausedUntil,
+      pausedUntil - this.#aheadMs,
     )
   }
 }

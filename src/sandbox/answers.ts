@@ -1,3 +1,4 @@
+import type { EpochMs } from '../clock.ts'
 import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import Type, { type Static } from 'typebox'
@@ -44,7 +45,7 @@ export function errorAnswer({ correlationId }: Question, status: number, message
  * The value of `Retry-After` (RFC 9110 §10.2.3), or undefined for none. Rounded up, because a client that comes back a
  * moment too soon is refused again. A number of seconds stands for itself.
  */
-export function retryAfterOf(dialect: Dialect | number, waitMs: number, now: number): string | undefined {
+export function retryAfterOf(dialect: Dialect | number, waitMs: number, now: EpochMs): string | undefined {
   switch (dialect) {
     case 'none':
       return undefined

@@ -149,10 +149,15 @@ export class Sandbox {
       case 'unauthenticated':
         return errorAnswer(question, 401, 'Token is not valid.')
       case 'throttled':
-        return errorAnswer(question, 429, 'Too many requests', retryAfterOf(dialect, verdict.waitMs, this.#clock.now()))
+        return errorAnswer(
+          question,
+          429,
+          'Too many requests',
+          retryAfterOf(dialect, verdict.waitMs, this.#clock.wall()),
+        )
       case 'accepted': {
         if (fault?.status === undefined) return successAnswer(question, body)
-        const retryAfter = retryAfterOf(dialect, FAULT_RETRY_MS, this.#clock.now())
+        const retryAfter = retryAfterOf(dialect, FAULT_RETRY_MS, this.#clock.wall())
         return errorAnswer(question, fault.status, 'the sandbox was told to answer so', retryAfter)
       }
     }

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest'
+import type { EpochMs } from '../../src/clock.ts'
 import { ageOf, parseDirectives, parseHttpDate, secondsOf } from '../../src/cache/fields.ts'
 import { freshnessOf } from '../../src/cache/freshness.ts'
 import { cachePolicy } from '../../src/cache/policy.ts'
 
-const NOW = Date.UTC(2026, 10, 21, 9)
+const NOW = Date.UTC(2026, 10, 21, 9) as EpochMs
 const SECOND = 1_000
 
 describe('Cache-Control', () => {
@@ -101,6 +102,7 @@ describe('an answer', () => {
         fields,
         sentAt: NOW - SECOND,
         now: NOW,
+        wall: NOW,
       },
       cachePolicy(rule),
     )

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import type { IncomingHttpHeaders } from 'node:http'
+import type { EpochMs } from '../../src/clock.ts'
 import { systemClock } from '../../src/clock.ts'
 import { hashKey } from '../../src/clients/keys.ts'
 import { ageOf, parseDirectives, parseHttpDate, secondsOf } from '../../src/cache/fields.ts'
@@ -202,7 +203,7 @@ export function headerTarget(): Target {
       fields[name] = mutator.text(FIELDS[name]!, words)
     }
     note(fields)
-    const now = 1_790_000_000_000
+    const now = 1_790_000_000_000 as EpochMs
     for (const { remaining, limit, windowMs, resetMs } of readFeedback(fields, now)) {
       if (
         ![remaining, limit, windowMs, resetMs].every(

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest'
+import type { EpochMs } from '../../src/clock.ts'
 import { limitSpokenOf, parseReset, readFeedback, type Word } from '../../src/quota/feedback.ts'
 import { limitOf } from '../../src/quota/limit.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 
-const NOW = Date.parse('2026-11-21T10:00:00Z')
+const NOW = Date.parse('2026-11-21T10:00:00Z') as EpochMs
 const SECONDS = NOW / 1_000
 
 function word(remaining: number, limit?: number, resetMs?: number, windowMs?: number): Word {

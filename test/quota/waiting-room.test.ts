@@ -138,6 +138,8 @@ describe('a waiting room', () => {
     // Time passes while it is read.
     const ticking: Clock = {
       now: () => clock.now() + (isTicking ? ++ticks : 0),
+      wall: () => clock.wall(),
+      boot: undefined,
       schedule: (delayMs, wake) => clock.schedule(delayMs, wake),
       soon: (run) => clock.soon(run),
     }

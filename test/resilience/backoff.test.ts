@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import type { EpochMs } from '../../src/clock.ts'
 import { backoffMs, type Jitter, parseRetryAfter } from '../../src/resilience/backoff.ts'
 
 const policy = { baseDelayMs: 1_000, maxDelayMs: 60_000, jitter: 'full' } as const
@@ -47,7 +48,7 @@ describe('back-off', () => {
 })
 
 describe('Retry-After', () => {
-  const now = Date.parse('Sat, 21 Nov 2026 10:00:00 GMT')
+  const now = Date.parse('Sat, 21 Nov 2026 10:00:00 GMT') as EpochMs
   it.each([
     ['120', 120_000],
     ['0', 0],

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
-import { systemClock } from '../../src/clock.ts'
+import { type EpochMs, systemClock } from '../../src/clock.ts'
 import { type Sandbox, type SandboxOptions, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { ask, begin, TOKEN } from './ask.ts'
 
@@ -63,7 +63,7 @@ describe('the rolling limits', () => {
 
   test('say when to come back in the dialect that was chosen', async () => {
     let now = Date.UTC(2026, 0, 1, 12)
-    const clock = { ...systemClock, now: () => now }
+    const clock = { ...systemClock, now: () => now - 1_000_000, wall: () => now as EpochMs }
     const sandbox = await start({ clock, retryAfter: 'seconds', limits: { read: { requests: 1, windowMs: 60_000 } } })
     await ask(sandbox.url)
     now += 100

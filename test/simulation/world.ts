@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../src/clock.ts'
+import type { Clock, EpochMs, Timer } from '../../src/clock.ts'
 
 interface Event {
   readonly at: number
@@ -42,6 +42,8 @@ export class World {
 /** A process on some machine: its clock may be off by `skewMs`, it may stand still for a while, and it may die. */
 export class Process {
   readonly clock: Clock
+  /** How far its wall clock was set forward. */
+  wallAheadMs = 0
   readonly #world: World
   #isDead = false
   #isPaused = false
@@ -51,6 +53,8 @@ export class Process {
     this.#world = world
     this.clock = {
       now: () => world.now + skewMs,
+      wall: () => (world.now + skewMs + this.wallAheadMs) as EpochMs,
+      boot: 'simulated',
       schedule: (delayMs, wake) => world.at(world.now + Math.max(0, delayMs), () => this.#wake(true, wake)),
       soon: (run) => void world.at(world.now, () => this.#wake(true, run)),
     }

@@ -1,4 +1,4 @@
-import type { Clock, Timer } from '../../src/clock.ts'
+import type { Clock, EpochMs, Timer } from '../../src/clock.ts'
 
 interface Pending {
   readonly at: number
@@ -12,8 +12,22 @@ export class SimulatedClock implements Clock {
   #order = 0
   readonly #pending = new Set<Pending>()
 
-  constructor(now = 1_000_000) {
+  /** How far the wall clock is ahead of `now`. */
+  #wallAheadMs = 0
+  readonly boot: string | undefined
+
+  constructor(now = 1_000_000, boot: string | undefined = 'simulated') {
     this.#now = now
+    this.boot = boot
+  }
+
+  wall(): EpochMs {
+    return (this.#now + this.#wallAheadMs) as EpochMs
+  }
+
+  /** Sets the wall clock forward, or back. */
+  setWall(byMs: number): void {
+    this.#wallAheadMs += byMs
   }
 
   now(): number {

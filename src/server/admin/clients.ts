@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { Value } from 'typebox/value'
+import type { EpochMs } from '../../clock.ts'
 import type { ManagedClients, StoredClient, StoredKey } from '../../clients/managed.ts'
 import { createKey, hashKey } from '../../clients/keys.ts'
 import { checkScope } from '../../config/client-problems.ts'
@@ -69,7 +70,7 @@ class ClientRoutes {
     if (given !== undefined && wanted !== undefined)
       throw invalid('give keys that exist, or key for a new one, not both')
     if (config.clients?.[name] !== undefined) throw nameTaken()
-    const now = this.#management.clock.now()
+    const now = this.#management.clock.wall()
     const { key, stored } = given === undefined ? newKey(wanted ?? {}, now) : { key: undefined, stored: undefined }
     const keys = stored === undefined ? given!.map((one) => storedKey(one.hash, one, now)) : [stored]
     this.#checkKeys(keys)
@@ -101,19 +102,19 @@ class ClientRoutes {
     const after = await this.#change(
       request,
       isArchived ? 'archive' : 'unarchive',
-      ({ archivedAt = this.#management.clock.now(), ...client }) => (isArchived ? { ...client, archivedAt } : client),
+      ({ archivedAt = this.#management.clock.wall(), ...client }) => (isArchived ? { ...client, archivedAt } : client),
     )
     return withTag(reply, after)
   }
 
   async delete(request: FastifyRequest<Id>, reply: FastifyReply): Promise<FastifyReply> {
-    const deletedAt = this.#management.clock.now()
+    const deletedAt = this.#management.clock.wall()
     await this.#change(request, 'delete', (client) => ({ ...client, keys: [], deletedAt }))
     return reply.code(204).send()
   }
 
   async createKey(request: FastifyRequest<Id>, reply: FastifyReply): Promise<FastifyReply> {
-    const { key, stored } = newKey(readBody(NewKeySchema, request.body), this.#management.clock.now())
+    const { key, stored } = newKey(readBody(NewKeySchema, request.body), this.#management.clock.wall())
     const after = await this.#change(request, 'create_key', (client) => ({ ...client, keys: [...client.keys, stored] }))
     return withTag(reply.code(201), after, ({ keys }) => ({ ...keys.find(({ id }) => id === stored.id), key }))
   }
@@ -147,7 +148,7 @@ class ClientRoutes {
         throw new AdminProblem(412, 'PRECONDITION_FAILED', 'the client was changed meanwhile: read it again')
       }
       before = stored
-      after = { ...change(stored), updatedAt: this.#management.clock.now(), version: stored.version + 1 }
+      after = { ...change(stored), updatedAt: this.#management.clock.wall(), version: stored.version + 1 }
       return after
     })
     const shownAfter = managedClient(after!)
@@ -189,12 +190,12 @@ interface KeyWish {
   readonly expires?: string
 }
 
-function newKey(wish: KeyWish, now: number): { key: string; stored: StoredKey } {
+function newKey(wish: KeyWish, now: EpochMs): { key: string; stored: StoredKey } {
   const { key } = createKey()
   return { key, stored: storedKey(hashKey(key), wish, now) }
 }
 
-function storedKey(hash: string, { label, expires }: KeyWish, now: number): StoredKey {
+function storedKey(hash: string, { label, expires }: KeyWish, now: EpochMs): StoredKey {
   return {
     id: newId('key'),
     hash,

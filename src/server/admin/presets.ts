@@ -38,7 +38,7 @@ export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Ma
     const { name } = readBody(CopySchema, request.body)
     if (builtIn[name] !== undefined) throw nameTaken()
     const id = newId('preset')
-    const copy = { id, name, basedOn: original.name, config: original.config, createdAt: clock.now() }
+    const copy = { id, name, basedOn: original.name, config: original.config, createdAt: clock.wall() }
     await presets.change(name, (before) => {
       if (before !== undefined) throw nameTaken()
       return copy
