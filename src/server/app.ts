@@ -9,7 +9,7 @@ import { boundConnections } from './connections.ts'
 import { addHttp2 } from './http2.ts'
 import { correlationId, type Proxy } from './proxy.ts'
 import { rawRefusal } from './respond.ts'
-import { refuseConnect, takeUpgrades } from './upgrade.ts'
+import { asksForWebSocket, refuseConnect, takeUpgrades } from './upgrade.ts'
 
 /** How often at least it is looked for connections on which a head takes too long. */
 const LOOK_AT_HEADS_MS = 5_000
@@ -25,6 +25,7 @@ export function buildApp(
     maxHeaderSize: maxHeaderBytes,
     requireHostHeader: false, // refused in our own words
     headersTimeout: headTimeout,
+    shouldUpgradeCallback: asksForWebSocket,
     // Node looks every half a minute otherwise.
     connectionsCheckingInterval: Math.min(headTimeout / 2, LOOK_AT_HEADS_MS),
   }

@@ -11,6 +11,14 @@ export function whyMalformed(request: IncomingMessage): string | undefined {
   // RFC 9112 §3.2: who reads the first one and who the last do not agree where it goes.
   if (hosts > 1) return 'the request must have one Host only'
   if (isHttp2(request)) return undefined
+  const coding = request.headers['transfer-encoding']
+  if (coding !== undefined) {
+    // RFC 9112 §6.1: who speaks 1.0 does not know chunks, so its framing is faulty.
+    if (httpVersion === '1.0') return 'a request of HTTP/1.0 must not have a Transfer-Encoding'
+    // The parser undoes the chunks alone: what is below them would go on as if it were the body.
+    if (coding.toLowerCase() !== 'chunked')
+      return 'of the transfer codings only chunked is understood: a compressed body is announced by Content-Encoding'
+  }
   // The parser also takes lines without a version, and those that call themselves 2.0.
   if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'of HTTP in words only 1.0 and 1.1 are understood'
   if (hosts === 0 && httpVersion === '1.1') return 'the request must have a Host'

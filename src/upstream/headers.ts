@@ -5,7 +5,7 @@ import type { IncomingHttpHeaders } from 'node:http'
  * both directions (RFC 9110 §7.6.1).
  */
 const HOP_BY_HOP =
-  'connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade'.split(
+  'connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade http2-settings'.split(
     ' ',
   )
 

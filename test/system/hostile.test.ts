@@ -64,6 +64,38 @@ const cases: readonly (readonly [string, string, Expected])[] = [
     'invalid_request',
   ],
   ['two codings', post(`${chunked}Transfer-Encoding: identity\r\n`, `0\r\n\r\n${POISON}`), 'invalid_request'],
+  ['a coding below the chunks', post('Transfer-Encoding: gzip, chunked\r\n', '0\r\n\r\n'), 'invalid_request'],
+  [
+    'a coding below the chunks, without a space',
+    post('Transfer-Encoding: GZIP,Chunked\r\n', '0\r\n\r\n'),
+    'invalid_request',
+  ],
+  [
+    'a coding below the chunks, on a line of its own',
+    post(`Transfer-Encoding: gzip\r\n${chunked}`, '0\r\n\r\n'),
+    'invalid_request',
+  ],
+  [
+    'no coding below the chunks, said so',
+    post('Transfer-Encoding: identity, chunked\r\n', '0\r\n\r\n'),
+    'invalid_request',
+  ],
+  [
+    'a coding that is nothing below the chunks',
+    post('Transfer-Encoding: , chunked\r\n', '0\r\n\r\n'),
+    'invalid_request',
+  ],
+  ['chunks in chunks', post('Transfer-Encoding: chunked, chunked\r\n', '0\r\n\r\n'), 'invalid_request'],
+  ['chunks in chunks, on two lines', post(chunked + chunked, '0\r\n\r\n'), 'invalid_request'],
+  ['chunks with a parameter', post('Transfer-Encoding: chunked;a=b\r\n', '0\r\n\r\n'), 'invalid_request'],
+  ['only a coding that is not chunked', post('Transfer-Encoding: gzip\r\n', POISON), 'invalid_request'],
+  ['an empty coding', post('Transfer-Encoding: \r\n', POISON), 'invalid_request'],
+  [
+    'chunks in upper case',
+    post('Transfer-Encoding: CHUNKED \r\n', '3\r\nabc\r\n0\r\n\r\n'),
+    [{ body: 'abc', headers: { 'transfer-encoding': 'chunked' } }],
+  ],
+  ['a coding in HTTP/1.0', post(chunked, '0\r\n\r\n').replace('1.1', '1.0'), 'invalid_request'],
   [
     'a coding in HTTP/1.0 beside a length',
     post(`Content-Length: 5\r\n${chunked}`, '0\r\n\r\n').replace('1.1', '1.0'),
@@ -216,12 +248,12 @@ const cases: readonly (readonly [string, string, Expected])[] = [
   [
     'an upgrade to HTTP/2',
     get('/api/x', 'Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n'),
-    'invalid_request',
+    [{ url: '/x', headers: { connection: 'keep-alive', upgrade: undefined, 'http2-settings': undefined } }],
   ],
   [
-    'an upgrade to something else, with a request behind it',
+    'an upgrade to something else, with a request behind it, which has to come over another connection',
     get('/api/x', 'Connection: Upgrade\r\nUpgrade: tunnel\r\n') + POISON,
-    'invalid_request',
+    untouched('/x'),
   ],
   ['an expectation that is none', post('Expect: 200-ok\r\nContent-Length: 3\r\n', 'abc'), 'invalid_request'],
   [

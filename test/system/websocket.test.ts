@@ -246,8 +246,8 @@ describe('a WebSocket', () => {
 
 describe('an upgrade', () => {
   it.each([
-    ['to another protocol', 'GET', 'Connection: Upgrade\r\nUpgrade: h2c'],
-    ['to another protocol besides', 'GET', 'Connection: Upgrade\r\nUpgrade: websocket, foo'],
+    ['without a key of its own', 'GET', 'Connection: Upgrade\r\nUpgrade: websocket'],
+    ['to another protocol besides, without a key', 'GET', 'Connection: Upgrade\r\nUpgrade: websocket, foo'],
     ['by another method', 'POST', 'Connection: Upgrade\r\nUpgrade: websocket'],
     ['with a body', 'GET', 'Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5'],
   ])('%s is refused, and nothing is sent upstream', async (_, method, fields) => {
@@ -261,6 +261,16 @@ describe('an upgrade', () => {
     expect(JSON.parse(answer.split('\r\n\r\n')[1] ?? '')).toMatchObject({ code: 'INVALID_REQUEST' })
     expect(handshakes).toHaveLength(0)
     expect(gateway.lines).toMatchObject([{ outcome: 'invalid_request' }])
+  })
+
+  it('that offers other protocols besides is one to a WebSocket', async () => {
+    const { url, handshakes } = await startEcho()
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(HANDSHAKE.replace('Upgrade: websocket', 'Upgrade: h2c, WebSocket'))
+    expect(await client.until(/\r\n\r\n/)).toMatch(/^HTTP\/1\.1 101 /)
+    expect(handshakes.map(({ headers }) => headers.upgrade)).toEqual(['websocket'])
+    client.socket.destroy()
   })
 
   it('by CONNECT is refused in the same way', async () => {
