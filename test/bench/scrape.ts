@@ -1,0 +1,155 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { gunzipSync } from 'node:zlib'
+import { Agent, request } from 'undici'
+import { stringify } from 'yaml'
+import { hashKey } from '../../src/clients/keys.ts'
+import { freePort } from '../support/find-redis.ts'
+import { temporaryFolder } from '../support/temporary-folder.ts'
+
+/**
+ * `npm run bench:scrape`: what a scrape of many series costs the calls that go on meanwhile. Every client calls every account
+ * once; then calls are made at a steady rate, at first without scrapes and then while one follows the other.
+ */
+const { values } = parseArgs({
+  options: {
+    clients: { type: 'string', default: '1000' },
+    accounts: { type: 'string', default: '50' },
+    named: { type: 'string', default: '1000' },
+    rate: { type: 'string', default: '100' },
+    seconds: { type: 'string', default: '15' },
+  },
+})
+const clients = Number(values.clients)
+const accounts = Number(values.accounts)
+const perSecond = Number(values.rate)
+const seconds = Number(values.seconds)
+
+const upstream = createServer((_, response) => response.end('{}')).listen(0, '127.0.0.1')
+await once(upstream, 'listening')
+const url = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`
+const names = (count: number, name: string): string[] => Array.from({ length: count }, (_, i) => `${name}${i}`)
+const adminPort = await freePort()
+const folder = temporaryFolder('scrape')
+const file = join(folder.path, 'sluice.yaml')
+writeFileSync(
+  file,
+  stringify({
+    server: { port: 0 },
+    admin: { port: adminPort },
+    log: { level: 'info' },
+    store: { dir: folder.path },
+    metrics: { maxClients: Number(values.named), maxAccounts: accounts },
+    upstreams: {
+      x: {
+        url,
+        accounts: Object.fromEntries(names(accounts, 'account').map((name) => [name, {}])),
+        limits: { read: [{ requests: 1_000_000, window: '60s' }] },
+      },
+    },
+    clients: Object.fromEntries(names(clients, 'client').map((name) => [name, { keys: [hashKey(`key-${name}`)] }])),
+  }),
+)
+const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
+const child = spawn(process.execPath, [main, 'start', '--config', file], {
+  cwd: folder.path,
+  stdio: ['ignore', 'pipe', 'inherit'],
+})
+const agent = new Agent({ connections: 64 })
+try {
+  const [line] = (await once(createInterface({ input: child.stdout }), 'line')) as [string]
+  const gateway = JSON.parse(line) as { url: string }
+  await everyoneCallsEverywhere(gateway.url)
+  const alone = await latencies(gateway.url)
+  let isOver = false
+  const scrapes: { ms: number; zipped: Buffer }[] = []
+  const scraping = (async () => {
+    while (!isOver) {
+      scrapes.push(await scrape(`http://127.0.0.1:${adminPort}`))
+      await pause(500)
+    }
+  })()
+  const during = await latencies(gateway.url)
+  isOver = true
+  await scraping
+  const last = scrapes.at(-1)!.zipped
+  const text = gunzipSync(last)
+  const [, resident = '?'] = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8')) ?? []
+  console.log(`${clients} clients, ${accounts} accounts, ${values.named} clients by name, ${perSecond} calls a second`)
+  const lines = text.toString('latin1').split('\n').length
+  const sizes = `${(text.length / 1e6).toFixed(1)} MB, ${(last.length / 1e6).toFixed(1)} MB compressed`
+  const ms = median(scrapes.map((one) => one.ms)).toFixed(0)
+  console.log(`a scrape: ${lines} lines, ${sizes}, median ${ms} ms of ${scrapes.length}`)
+  console.log(`resident memory: ${(Number(resident) / 1_024).toFixed(0)} MiB`)
+  for (const [name, all] of [
+    ['without scrapes', alone],
+    ['during scrapes', during],
+  ] as const) {
+    console.log(`latency ${name}: p50 ${at(all, 0.5).toFixed(1)} ms, p99 ${at(all, 0.99).toFixed(1)} ms`)
+  }
+  console.log(`p99 ratio: ${(at(during, 0.99) / at(alone, 0.99)).toFixed(2)}`)
+} finally {
+  child.kill('SIGTERM')
+  await once(child, 'exit')
+  await agent.close()
+  upstream.closeAllConnections()
+  upstream.close()
+  folder.remove()
+}
+
+async function get(base: string, client: string, account: string): Promise<void> {
+  const headers = { 'x-sluice-key': `key-${client}`, 'x-sluice-account': account }
+  const { statusCode, body } = await request(`${base}/x/thing`, { headers, dispatcher: agent })
+  await body.dump()
+  if (statusCode !== 200) throw new Error(`a call ended with ${statusCode}`)
+}
+
+async function everyoneCallsEverywhere(base: string): Promise<void> {
+  const all = names(clients, 'client').flatMap((client) =>
+    names(accounts, 'account').map((account) => ({ client, account })),
+  )
+  let next = 0
+  const caller = async (): Promise<void> => {
+    for (let one = all[next++]; one !== undefined; one = all[next++]) await get(base, one.client, one.account)
+  }
+  await Promise.all(Array.from({ length: 64 }, caller))
+}
+
+/** In milliseconds, sorted. A call that is late to start is measured from when it should have. */
+async function latencies(base: string): Promise<number[]> {
+  const start = performance.now()
+  const calls = Array.from({ length: perSecond * seconds }, async (_, i) => {
+    const dueAt = start + (i * 1_000) / perSecond
+    await pause(Math.max(1, dueAt - performance.now()))
+    await get(base, `client${i % clients}`, `account${i % accounts}`)
+    return performance.now() - dueAt
+  })
+  return (await Promise.all(calls)).toSorted((a, b) => a - b)
+}
+
+/** As Prometheus asks. Nothing is unpacked while latencies are measured, since that would hold up this process. */
+async function scrape(adminUrl: string): Promise<{ ms: number; zipped: Buffer }> {
+  const start = performance.now()
+  const { body } = await request(`${adminUrl}/metrics`, { headers: { 'accept-encoding': 'gzip' } })
+  const zipped = Buffer.from(await body.arrayBuffer())
+  return { ms: performance.now() - start, zipped }
+}
+
+function at(sorted: readonly number[], part: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))]!
+}
+
+function median(all: readonly number[]): number {
+  return at(
+    all.toSorted((a, b) => a - b),
+    0.5,
+  )
+}
