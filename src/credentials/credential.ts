@@ -1,8 +1,16 @@
+import type { IncomingHttpHeaders } from 'node:http'
 import type { Route } from '../routing/route.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 
 /** A request that is complete but for its credential. */
 export type Unproven = { -readonly [Field in keyof OutgoingRequest]: OutgoingRequest[Field] }
+
+/** What a client asks for, as it sent it: the query with its `?`, or empty. */
+export interface RequestHead {
+  readonly path: string
+  readonly query: string
+  readonly headers: IncomingHttpHeaders
+}
 
 /** How an account is proven to its upstream. It never leaves the gateway but on a request to that upstream. */
 export interface Credential {
@@ -16,6 +24,8 @@ export interface Credential {
   readonly version: number
   /** What a request with it shows to the upstream, which may repeat it; the empty text if that is no secret. */
   readonly exposed: string
+  /** Why a request can't be sent with it, for the client to mend. Asked before the request is charged. */
+  whyNot?(request: RequestHead): string | undefined
   /** Undefined if it can be added now; else when it can. Rejects with a `CredentialUnavailableError`. */
   ready?(): Promise<void> | undefined
   /**

@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts'
 import type { AccountConfig } from '../config/schema.ts'
 import type { Route } from '../routing/route.ts'
 import { buildCredential, type CredentialPlace, type CredentialServices } from './build.ts'
-import type { Credential, Unproven } from './credential.ts'
+import type { Credential, RequestHead, Unproven } from './credential.ts'
 import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
 
 const USUAL_QUARANTINE_MS = 60_000
@@ -100,6 +100,10 @@ class Member implements Credential {
 
   get exposed(): string {
     return this.#inner.exposed
+  }
+
+  whyNot(request: RequestHead): string | undefined {
+    return this.#inner.whyNot?.(request)
   }
 
   ready(): Promise<void> | undefined {

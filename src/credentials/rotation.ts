@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts'
 import type { CredentialConfig } from '../config/schema.ts'
 import type { Route } from '../routing/route.ts'
 import { buildCredential, type CredentialPlace, type CredentialServices, identityOf } from './build.ts'
-import type { Credential, Unproven } from './credential.ts'
+import type { Credential, RequestHead, Unproven } from './credential.ts'
 import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
 import { Secret, secretsIn } from './secret.ts'
 
@@ -118,6 +118,10 @@ class Canary implements Credential {
 
   get exposed(): string {
     return (this.isRolledBack ? this.#old : this.#new).exposed
+  }
+
+  whyNot(request: RequestHead): string | undefined {
+    return this.#new.whyNot?.(request) ?? this.#old.whyNot?.(request)
   }
 
   ready(): Promise<void> | undefined {

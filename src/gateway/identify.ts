@@ -78,6 +78,8 @@ function identifyAt(
   const wishes = readWishes(headers, { maxWaitMs: upstream.config.queue.maxWait, priority: client.priority })
   if (isFailure(wishes)) return wishes
   const credential = route.credential === 'none' ? undefined : account.credential?.choose()
+  const why = credential?.whyNot?.({ path, query, headers })
+  if (why !== undefined) return invalid(why)
   const traits = { method, headers, path: normal, client: client.name, credential: credential?.member }
   const lane = account.lanes.laneFor(route, traits)
   if (isFailure(lane)) return lane
