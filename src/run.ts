@@ -104,6 +104,7 @@ export async function runWithoutAdmin(
 ): Promise<GatewayProcess> {
   const { logger } = log
   const metrics = new Metrics(config.metrics)
+  log.onDropped(() => metrics.logDropped.increment())
   const ledger = await openLedger(config.store, { clock, logger }).catch((error: Error) => {
     throw new StartError(error.message, { cause: error })
   })

@@ -8,7 +8,7 @@ import type { Config } from './config/schema.ts'
 import type { Log } from './observe/log.ts'
 import { openManaged } from './management.ts'
 import { metricsOfAll, type ProcessMetrics } from './observe/metrics-of-all.ts'
-import { OPENMETRICS } from './observe/metrics.ts'
+import { droppedLines, OPENMETRICS } from './observe/metrics.ts'
 import { ReloadCounts } from './observe/reload-counts.ts'
 import { applied, type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
@@ -81,6 +81,8 @@ export async function runWorkers(
   }
   const managed = await openManaged(config.store, { clock: systemClock, logger: log.logger })
   const own = new Registry(OPENMETRICS)
+  const dropped = droppedLines(own)
+  log.onDropped(() => dropped.increment())
   const apply = async (found: FoundConfig): Promise<Reloaded> => {
     const { config: next, changed, needRestart } = reloadable(found, inForce.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }

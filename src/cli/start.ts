@@ -9,6 +9,11 @@ import { explainFailure } from './start-failure.ts'
 import { type ConfigText, isWorker, runWorker, runWorkers, textFromFirstProcess, textOf } from '../workers.ts'
 import { onStopSignal } from './stop-signal.ts'
 
+/** A reader that takes nothing for so long has stalled. */
+const LONGEST_LAST_WORDS_MS = 1_000
+/** Even where calls took all the time that there was. */
+const SHORTEST_LAST_WORDS_MS = 100
+
 interface Options {
   readonly config?: string
   readonly port?: number
@@ -33,12 +38,13 @@ export async function start(options: Options): Promise<void> {
   const run = config.server.workers > 1 ? runWorkers : runGateway
   const gateway = await run(config, { log, load, text: textOf(first) }).catch(explain)
   const drain = async (signal: string): Promise<void> => {
+    const until = performance.now() + config.server.drain
     watch.close()
     log.logger.info({ signal }, 'draining: no new connections, calls in flight are finished')
     await gateway.stop()
     await sandbox?.stop()
     log.logger.info('stopped')
-    log.flush()
+    await log.close(lastWordsMs(until))
   }
   // First of all: who reads that it listens may already send a signal.
   onStopSignal(drain, {
@@ -60,10 +66,21 @@ async function startWorker(options: Options): Promise<void> {
   const parse = async ({ source, text }: ConfigText): Promise<FoundConfig> =>
     withPorts({ config: await configOf(source, text), source, text }, options)
   const { config } = await parse(await textFromFirstProcess())
-  const worker = await runWorker(config, { log: createLog(config.log), parse })
+  const log = createLog(config.log)
+  const worker = await runWorker(config, { log, parse })
   // A terminal sends these to all processes at once; the first of them decides what the others do.
   for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)
-  onStopSignal(() => worker.stop(), { signals: ['SIGTERM'] })
+  const stop = async (): Promise<void> => {
+    const until = performance.now() + config.server.drain
+    await worker.stop()
+    await log.close(lastWordsMs(until))
+  }
+  onStopSignal(stop, { signals: ['SIGTERM'] })
+}
+
+/** How long a reader of the log that is slow may take for the rest: a moment, and not beyond the end of the drain. */
+function lastWordsMs(until: number): number {
+  return Math.min(LONGEST_LAST_WORDS_MS, Math.max(SHORTEST_LAST_WORDS_MS, until - performance.now()))
 }
 
 function explain(error: unknown): never {

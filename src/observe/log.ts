@@ -1,15 +1,9 @@
 import pino, { type DestinationStream, type Logger } from 'pino'
-import pretty from 'pino-pretty'
+import { isColorSupported, prettyFactory } from 'pino-pretty'
 import type { Config } from '../config/schema.ts'
+import { LineOutput } from './output.ts'
 
 export type { Logger } from 'pino'
-
-/**
- * Access lines are written together: each write is a trip through the thread pool, and 64 lines are one of 16 to 32 KiB. No
- * line is held longer than a person who follows the log would notice. A crash loses those that are held.
- */
-const LINES_TOGETHER = 64
-const FLUSH_EVERY_MS = 100
 
 /** What is logged of a call; the names are those of the JSON line. */
 export interface AccessLine {
@@ -45,23 +39,44 @@ export interface Log {
   readonly logger: Logger
   /** Writes the one line that every call gets. */
   access(line: AccessLine): void
-  /** Writes out what is still held back. */
+  /** Has it told of every line that is dropped because nobody reads the log. */
+  onDropped(listener: () => void): void
+  /** Writes out what is still held back, as far as the reader takes it now. */
   flush(): void
+  /** Gives a reader that is slow so long to take the rest. */
+  close(withinMs: number): Promise<void>
 }
 
-/** The program's log: readable lines for a human at a terminal, JSON for everything else. */
+/** The program's log: readable lines for a human at a terminal, JSON for everything else. Never waits for its reader. */
 export function createLog({ level, format }: Config['log'], isTerminal = process.stdout.isTTY): Log {
-  if (format === 'pretty' || (format === 'auto' && isTerminal)) {
-    const stream = pretty({ sync: true, ignore: 'pid,hostname', singleLine: true, translateTime: 'HH:MM:ss.l' })
-    const logger = build(level, stream)
-    const access = (line: AccessLine): void => {
-      logger[levelOf(line)]({ correlationId: line.correlationId }, readable(line))
-    }
-    return { logger, access, flush: () => undefined }
+  const output = new LineOutput((dropped) => {
+    logger.warn({ dropped }, 'lines of the log were dropped, because nobody read standard output')
+  })
+  const isPretty = format === 'pretty' || (format === 'auto' && isTerminal)
+  const logger = build(level, isPretty ? readableStream(output) : output)
+  return {
+    logger,
+    access: isPretty ? readableAccess(logger) : jsonAccess(logger, output),
+    onDropped: (listener) => void (output.onDropped = listener),
+    flush: () => output.flush(),
+    close: (withinMs) => output.close(withinMs),
   }
-  const stream = pino.destination({ dest: 1, sync: false })
-  const logger = build(level, stream)
-  return { logger, ...accessLines(logger, stream) }
+}
+
+function readableStream(output: LineOutput): DestinationStream {
+  const prettify = prettyFactory({
+    colorize: isColorSupported,
+    ignore: 'pid,hostname',
+    singleLine: true,
+    translateTime: 'HH:MM:ss.l',
+  })
+  return { write: (line) => output.write(prettify(line) ?? '') }
+}
+
+function readableAccess(logger: Logger): Log['access'] {
+  return (line) => {
+    logger[levelOf(line)]({ correlationId: line.correlationId }, readable(line))
+  }
 }
 
 /** What the gateway refused or broke off, and what the upstream failed at, is worth a warning. */
@@ -84,29 +99,15 @@ function readable(line: AccessLine): string {
 }
 
 /** The same lines as the logger's, at a third of the cost: a fixed shape for JSON.stringify, and many in one write. */
-function accessLines(logger: Logger, stream: ReturnType<typeof pino.destination>): Pick<Log, 'access' | 'flush'> {
+function jsonAccess(logger: Logger, output: LineOutput): Log['access'] {
   const { pid } = process
   const starts = { info: startOf('info'), warn: startOf('warn') }
   const isEnabled = { info: logger.isLevelEnabled('info'), warn: logger.isLevelEnabled('warn') }
   const end = `,"pid":${pid},"msg":"call"}\n`
-  let held: string[] = []
-  const write = (): void => {
-    if (held.length === 0) return
-    stream.write(held.join(''))
-    held = []
-  }
-  setInterval(write, FLUSH_EVERY_MS).unref()
-  return {
-    access(line) {
-      const level = levelOf(line)
-      if (!isEnabled[level]) return
-      held.push(`${starts[level]}${Date.now()},${JSON.stringify(line).slice(1, -1)}${end}`)
-      if (held.length >= LINES_TOGETHER) write()
-    },
-    flush() {
-      write()
-      stream.flushSync()
-    },
+  return (line) => {
+    const level = levelOf(line)
+    if (!isEnabled[level]) return
+    output.hold(`${starts[level]}${Date.now()},${JSON.stringify(line).slice(1, -1)}${end}`)
   }
 }
 

@@ -90,6 +90,7 @@ export class Metrics {
     'Responses in which an upstream repeated the credential that it was sent, and from which that was removed.',
   )
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
+  readonly logDropped = droppedLines(this.registry)
   #observed: Observed | undefined
 
   constructor(bounds: LabelBounds = DEFAULT_BOUNDS) {
@@ -154,4 +155,9 @@ export class Metrics {
     const about = { name: `sluice_${name}_seconds`, help, type: 'histogram' as const }
     return new Family(this.registry, about, (labels) => new HistogramSeries(labels, bounds), this.#shown)
   }
+}
+
+/** Counts lines of the log that nobody read, in a registry: each process has its own, as it has its own log. */
+export function droppedLines(registry: Registry): CounterSeries {
+  return counterFamily(registry, 'log_dropped', 'Lines of the log that were dropped, because nobody read them.').of({})
 }

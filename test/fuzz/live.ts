@@ -42,9 +42,9 @@ export async function startLive(): Promise<Live> {
     'fuzz',
   )
   let mistakes = 0
-  const { logger } = createLog({ level: 'silent', format: 'json' })
+  const quiet = createLog({ level: 'silent', format: 'json' })
   const access = ({ outcome }: { outcome: string }): void => void (mistakes += outcome === 'internal' ? 1 : 0)
-  const log = { logger, access, flush: () => undefined }
+  const log = { ...quiet, access }
   const gateway = await runGateway(config, { log, load: () => ({ config, source: 'fuzz' }) })
   const { port, hostname } = new URL(gateway.url)
   const agent = new Agent({ keepAlive: true })

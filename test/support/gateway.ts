@@ -106,8 +106,8 @@ export async function startApp(
 
 function keptLog(): { log: Log; lines: readonly AccessLine[] } {
   const lines: AccessLine[] = []
-  const { logger } = createLog({ level: 'silent', format: 'json' })
-  return { log: { logger, access: (line) => void lines.push(line), flush: () => undefined }, lines }
+  const log = createLog({ level: 'silent', format: 'json' })
+  return { log: { ...log, access: (line) => void lines.push(line) }, lines }
 }
 
 export interface Seen {

@@ -20,6 +20,8 @@ export interface ProgramOptions {
   readonly cwd?: string
   /** What to run instead of the program itself. */
   readonly command?: readonly string[]
+  /** A file descriptor for its standard output, instead of a pipe of which `stdout` is read. */
+  readonly output?: number
 }
 
 /** The program as a process of its own, ended when the test is finished. */
@@ -31,14 +33,14 @@ export class Program {
 
   constructor(
     args: readonly string[],
-    { env = {}, cwd = newFolder(), command = [process.execPath, MAIN] }: ProgramOptions = {},
+    { env = {}, cwd = newFolder(), command = [process.execPath, MAIN], output }: ProgramOptions = {},
   ) {
     const { PATH, HOME } = process.env
     const [program = '', ...first] = command
     this.child = spawn(program, [...first, ...args], {
       env: { PATH, HOME, ...env },
       cwd,
-      stdio: ['pipe', 'pipe', 'pipe'],
+      stdio: ['pipe', output ?? 'pipe', 'pipe'],
     })
     this.child.stdout?.on('data', (chunk) => void (this.stdout += String(chunk)))
     this.child.stderr?.on('data', (chunk) => void (this.stderr += String(chunk)))
