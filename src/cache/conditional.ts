@@ -1,7 +1,8 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { EpochMs } from '../clock.ts'
 import { type Entry, fieldOf } from './entry.ts'
-import { parseHttpDate } from './fields.ts'
+import { parseHttpDate } from '../http/date.ts'
+import { type Fields, joined } from '../http/fields.ts'
 
 /** The fields by which a request asks whether an entry is still right (RFC 9111 §4.3.1), or none if it has no validator. */
 export function validatorsOf(entry: Entry): string[] {
@@ -17,9 +18,9 @@ export function validatorsOf(entry: Entry): string[] {
 export const CONDITIONS: ReadonlySet<string> = new Set(['if-none-match', 'if-modified-since'])
 
 /** Whether a 304 is about this entry: a strong ETag of another one is not (RFC 9111 §4.3.4). */
-export function isAbout(entry: Entry, fields: IncomingHttpHeaders): boolean {
+export function isAbout(entry: Entry, fields: Fields): boolean {
   const [theirs, ours] = [fields.etag, fieldOf(entry, 'etag')]
-  return theirs === undefined || ours === undefined || opaqueOf(theirs) === opaqueOf(ours)
+  return theirs === undefined || ours === undefined || opaqueOf(joined(theirs)) === opaqueOf(ours)
 }
 
 /** Whether the client has what is kept already, and a 304 tells it so (RFC 9110 §13.2.2). */

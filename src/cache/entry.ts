@@ -1,5 +1,5 @@
-import type { IncomingHttpHeaders } from 'node:http'
 import type { EpochMs } from '../clock.ts'
+import type { Fields } from '../http/fields.ts'
 import type { Freshness } from './freshness.ts'
 
 /** A whole answer as it is kept. */
@@ -68,7 +68,7 @@ export function fieldOf({ headers }: Pick<Entry, 'headers'>, name: string): stri
 }
 
 /** The same fields as the transport gives them. */
-export function toFields(headers: readonly string[]): IncomingHttpHeaders {
+export function toFields(headers: readonly string[]): Fields {
   const fields: Record<string, string | string[]> = {}
   for (let i = 0; i < headers.length; i += 2) {
     const [name, value] = [headers[i]!, headers[i + 1]!]

@@ -1,7 +1,8 @@
-import type { IncomingHttpHeaders } from 'node:http'
 import CacheSemantics from 'http-cache-semantics'
 import type { EpochMs } from '../clock.ts'
-import { ageOf, type Directives, joined, parseDirectives, parseHttpDate, secondsOf } from './fields.ts'
+import { dateOf, parseHttpDate } from '../http/date.ts'
+import { type Fields, membersOf } from '../http/fields.ts'
+import { ageOf, type Directives, parseDirectives, secondsOf } from './fields.ts'
 import type { CachePolicy } from './policy.ts'
 
 /** How long a stored answer may be used, in milliseconds of a clock that nobody sets. */
@@ -23,7 +24,7 @@ export interface Exchanged {
   /** Whether the request carried an Authorization that says who asks (RFC 9111 §3.5). */
   readonly isAuthorized: boolean
   readonly status: number
-  readonly fields: IncomingHttpHeaders
+  readonly fields: Fields
   readonly sentAt: number
   readonly now: number
   /** The same moment as the wall clock has it: for the dates of the answer. */
@@ -51,7 +52,7 @@ export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshnes
     { shared: isShared, cacheHeuristic: 0 },
   )
   if (!semantics.storable()) return undefined
-  const apparentAgeMs = Math.max(0, wall - (parseHttpDate(fields.date, wall) ?? wall))
+  const apparentAgeMs = Math.max(0, wall - (dateOf(fields, wall) ?? wall))
   const ageMs = Math.max(apparentAgeMs, ageOf(fields) * 1_000 + (now - sentAt))
   const isAlwaysChecked = directives.has('no-cache')
   return {
@@ -66,8 +67,8 @@ export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshnes
 }
 
 /** Whether the upstream itself says how long: then an answer of any final status may be stored (RFC 9111 §3). */
-function hasLifetime(directives: Directives, fields: IncomingHttpHeaders, isShared: boolean): boolean {
-  return directives.has('max-age') || (isShared && directives.has('s-maxage')) || fields.expires !== undefined
+function hasLifetime(directives: Directives, fields: Fields, isShared: boolean): boolean {
+  return directives.has('max-age') || (isShared && directives.has('s-maxage')) || fields['expires'] !== undefined
 }
 
 /** Whether the configuration says it, because the answer, which is no error, does not (RFC 9111 §4.2.2). */
@@ -88,11 +89,11 @@ function plainFields({ fields, status, wall }: Exchanged, directives: Directives
   if (directives.has('must-understand') ? !isUnderstood : directives.has('no-store')) plain.push('no-store')
   const headers: Record<string, string> = {
     'cache-control': plain.join(', '),
-    date: new Date(parseHttpDate(fields.date, wall) ?? wall).toUTCString(),
+    date: new Date(dateOf(fields, wall) ?? wall).toUTCString(),
   }
   // What is no date lies in the past (RFC 9111 §5.3).
-  if (fields.expires !== undefined)
-    headers['expires'] = new Date(parseHttpDate(fields.expires, wall) ?? 0).toUTCString()
+  if (fields['expires'] !== undefined)
+    headers['expires'] = new Date(parseHttpDate(fields['expires'], wall) ?? 0).toUTCString()
   return headers
 }
 
@@ -119,8 +120,6 @@ function staleness(
   }
 }
 
-function isVaryingByAll({ vary }: IncomingHttpHeaders): boolean {
-  return joined(vary)
-    .split(',')
-    .some((name) => name.trim() === '*')
+function isVaryingByAll({ vary }: Fields): boolean {
+  return membersOf(vary).includes('*')
 }

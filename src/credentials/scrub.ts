@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders } from 'node:http'
+import type { Fields } from '../http/fields.ts'
 import type { Clock } from '../clock.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -94,20 +94,19 @@ export class Scrub {
   }
 
   /** Scrubs the headers in place, and learns from them what the body is. */
-  head(fields: IncomingHttpHeaders): void {
+  head(fields: Fields): void {
     this.#fields(fields, 'header')
-    // A field that came several times is a list.
-    const { 'content-type': type, 'content-encoding': coding } = fields as NodeJS.Dict<string | string[]>
+    const { 'content-type': type, 'content-encoding': coding } = fields
     const isPlain = coding === undefined || String(coding).trim().toLowerCase() === 'identity'
     // A page of an error may come without a type.
     this.#looksIntoBody = isPlain && (type === undefined || TEXT.test(String(type)))
   }
 
-  trailers(fields: IncomingHttpHeaders): void {
+  trailers(fields: Fields): void {
     this.#fields(fields, 'trailer')
   }
 
-  #fields(fields: IncomingHttpHeaders, place: Place): void {
+  #fields(fields: Fields, place: Place): void {
     for (const name in fields) {
       const value = fields[name]
       if (typeof value === 'string') {

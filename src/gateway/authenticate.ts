@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { onlyMember } from '../http/fields.ts'
 import { ANONYMOUS, type Client } from '../clients/client.ts'
 import { type TokenRefusal, withoutScheme } from '../clients/callers.ts'
 import { hashKey } from '../clients/keys.ts'
@@ -26,8 +27,9 @@ export function authenticate(
   let isOurs = false
   let isUnknown = false
   for (const name of upstream?.keyHeaders ?? keyHeaders) {
-    const value = headers[name]
-    if (typeof value !== 'string') continue
+    const field = headers[name]
+    if (typeof field !== 'string') continue
+    const value = name === 'authorization' ? field : (onlyMember(field) ?? field)
     const key = name === 'authorization' ? withoutScheme(value) : value
     const byToken = callers.findByToken(key)
     if (byToken !== undefined) {

@@ -1,5 +1,5 @@
 import { unitsByClass } from '../quota/ledger.ts'
-import type { IncomingHttpHeaders } from 'node:http'
+import { type Fields, onlyValue } from '../http/fields.ts'
 import { cacheStatus, type CacheStatus, type ForwardReason } from '../cache/cache-status.ts'
 import { Capture } from '../cache/capture.ts'
 import { headersOf304, isAbout, isNotModified, validatorsOf } from '../cache/conditional.ts'
@@ -153,7 +153,7 @@ export class CachedRead implements Onlooker {
     if (this.#flight !== undefined) this.#flight.isSent = true
   }
 
-  begin(status: number, reason: string, fields: IncomingHttpHeaders, headers: string[]): void {
+  begin(status: number, reason: string, fields: Fields, headers: string[]): void {
     if (this.#reason !== 'bypass') {
       this.#count(this.#place.generation === undefined ? 'unavailable' : 'miss')
       this.#capture = this.#captureOf(status, reason, fields, headers)
@@ -240,12 +240,7 @@ export class CachedRead implements Onlooker {
     this.#flight.end(undefined)
   }
 
-  #captureOf(
-    status: number,
-    reason: string,
-    fields: IncomingHttpHeaders,
-    headers: readonly string[],
-  ): Capture | undefined {
+  #captureOf(status: number, reason: string, fields: Fields, headers: readonly string[]): Capture | undefined {
     const { maxEntryBytes } = this.#shared
     if (this.#place.generation === undefined || this.#call.request.method !== 'GET') return undefined
     const now = this.#call.clock.now()
@@ -256,13 +251,13 @@ export class CachedRead implements Onlooker {
       if (this.#entry !== undefined && status < 500) this.#place.drop()
       return undefined
     }
-    const isTooLong = Number(fields['content-length'] ?? 0) > maxEntryBytes
+    const isTooLong = Number(onlyValue(fields['content-length']) ?? 0) > maxEntryBytes
     const isFramed =
-      hasLength(status, fields) || (this.#target.upstream.config.http2 && fields.connection === undefined)
+      hasLength(status, fields) || (this.#target.upstream.config.http2 && fields['connection'] === undefined)
     return isTooLong || !isFramed ? undefined : new Capture(head, maxEntryBytes)
   }
 
-  #freshnessOf(status: number, fields: IncomingHttpHeaders): Freshness | undefined {
+  #freshnessOf(status: number, fields: Fields): Freshness | undefined {
     const { snapshot, request, clock } = this.#call
     const { account, route } = this.#target
     const carriesCredential = route.credential !== 'none' && account.credential !== undefined
@@ -276,10 +271,10 @@ export class CachedRead implements Onlooker {
   }
 
   /** The entry as a 304 confirms it (RFC 9111 §4.3.4). */
-  #updated(entry: Entry, fields: IncomingHttpHeaders): Entry {
+  #updated(entry: Entry, fields: Fields): Entry {
     const kept = keptHeaders(responseHeaders(fields, true), this.#call.clock.wall())
     const headers = updatedHeaders(entry.headers, kept)
-    const age = fields.age === undefined ? {} : { age: fields.age }
+    const age = fields['age'] === undefined ? {} : { age: fields['age'] }
     const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
     return { ...entry, headers, ...(freshness ?? NOT_TO_BE_KEPT) }
   }
@@ -335,6 +330,6 @@ const NOT_TO_BE_KEPT: Freshness = {
 }
 
 /** Whether the end of a body of HTTP/1.1 can be told from a connection that broke. */
-function hasLength(status: number, fields: IncomingHttpHeaders): boolean {
+function hasLength(status: number, fields: Fields): boolean {
   return status === 204 || fields['content-length'] !== undefined || fields['transfer-encoding'] !== undefined
 }

@@ -1,8 +1,8 @@
-import type { IncomingHttpHeaders } from 'node:http'
+import type { Fields } from '../http/fields.ts'
 import type { Duplex } from 'node:stream'
 import type { Timer } from '../clock.ts'
 import type { Scrub } from '../credentials/scrub.ts'
-import { parseRetryAfter } from '../resilience/backoff.ts'
+import { retryAfterOf } from '../http/retry-after.ts'
 import { BodyError } from '../upstream/body.ts'
 import { responseHeaders } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
@@ -104,7 +104,7 @@ export class Exchange implements ResponseHandler, Runner {
     else this.#phase = 'sent'
   }
 
-  onResponseStart(_: unknown, status: number, fields: IncomingHttpHeaders, statusMessage?: string): void {
+  onResponseStart(_: unknown, status: number, fields: Fields, statusMessage?: string): void {
     if (this.#phase !== 'sent') return
     this.#options.scrub?.head(fields)
     if (status < 200) return this.#inform(status, fields)
@@ -127,8 +127,7 @@ export class Exchange implements ResponseHandler, Runner {
       return
     }
     this.#countTime()
-    const retryAfter = status === 429 || status >= 500 ? fields['retry-after'] : undefined
-    const retryAfterMs = typeof retryAfter === 'string' ? parseRetryAfter(retryAfter, call.clock.wall()) : undefined
+    const retryAfterMs = status === 429 || status >= 500 ? retryAfterOf(fields, call.clock.wall()) : undefined
     const delayMs = judge(
       pauseMs === undefined ? { kind: 'response', status, retryAfterMs } : { kind: 'throttled', status, pauseMs },
     )
@@ -155,7 +154,7 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   /** The upstream agreed to a WebSocket: the call has been answered, and what follows is in flight for no limit. */
-  onRequestUpgrade(_: unknown, status: number, fields: IncomingHttpHeaders, socket: Duplex): void {
+  onRequestUpgrade(_: unknown, status: number, fields: Fields, socket: Duplex): void {
     const call = this.#call
     const { upgrade } = call
     if (this.#phase !== 'sent' || upgrade === undefined) return void socket.destroy()
@@ -180,7 +179,7 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   /** Interim responses are passed on (RFC 9110 §15.2), to clients that know them. */
-  #inform(status: number, fields: IncomingHttpHeaders): void {
+  #inform(status: number, fields: Fields): void {
     const { request, response } = this.#call
     this.#interim = status === CONTINUE ? 100 : status
     // Whoever waits for 100 Continue got it when the body was asked for, and nobody else wants it; 101 says nothing to a
@@ -214,7 +213,7 @@ export class Exchange implements ResponseHandler, Runner {
     return true
   }
 
-  onResponseEnd(_: unknown, trailers: IncomingHttpHeaders): void {
+  onResponseEnd(_: unknown, trailers: Fields): void {
     if (this.#isGood) this.#options.breakerPermit.completed()
     if (this.#phase !== 'delivering') return
     const { onlooker, scrub } = this.#options
@@ -367,7 +366,7 @@ function flush(exchange: Exchange): void {
 }
 
 /** Passes trailers on; Node leaves them out where the client's response is not chunked. */
-function addTrailers({ response }: Call, fields: IncomingHttpHeaders): void {
+function addTrailers({ response }: Call, fields: Fields): void {
   const trailers: [string, string][] = []
   for (const name in fields) trailers.push([name, String(fields[name])])
   if (trailers.length > 0) response.addTrailers(trailers)

@@ -3,6 +3,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { Permit } from '../quota/permit.ts'
 import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
+import { onlyMember } from '../http/fields.ts'
 import { normalizePath } from '../routing/path.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import type { Hedging } from '../resilience/hedging.ts'
@@ -329,7 +330,7 @@ class Forwarding {
 /** Whether the call may reach the upstream twice: by its route, or by a key with which the upstream makes it one. */
 function isSafe({ request }: Call, { route, upstream }: Target): boolean {
   if (route.retry === 'safe') return true
-  return upstream.config.retry.idempotencyKey === 'honoured' && Boolean(request.headers['idempotency-key'])
+  return upstream.config.retry.idempotencyKey === 'honoured' && Boolean(onlyMember(request.headers['idempotency-key']))
 }
 
 function bodyOf(

@@ -1,16 +1,16 @@
-import type { IncomingHttpHeaders } from 'node:http'
+import type { Fields } from '../http/fields.ts'
 import type { Config, UpstreamConfig } from '../config/schema.ts'
 import type { LaneMetrics } from '../observe/call-metrics.ts'
 import { limitSpokenOf, readFeedback, type Word } from '../quota/feedback.ts'
 import type { LimitUsage } from '../quota/ledger.ts'
 import type { Permit } from '../quota/permit.ts'
-import { parseRetryAfter } from '../resilience/backoff.ts'
+import { retryAfterOf } from '../http/retry-after.ts'
 import type { Call } from './call.ts'
 
 /** The head of a response, as it came. */
 export interface Head {
   readonly status: number
-  readonly fields: IncomingHttpHeaders
+  readonly fields: Fields
   /** How long it took from the dispatch. */
   readonly tookMs: number
   /** The account has other credentials than the one that the call had, and these need not wait. */
@@ -74,8 +74,7 @@ function throttled(call: Heeding, target: Heeded, permit: Permit, head: Head, is
   const { upstream, account, lane } = target
   const { pause, maxPause } = upstream.config.throttle
   const now = call.clock.now()
-  const retryAfter = head.fields['retry-after']
-  const wantedMs = retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, call.clock.wall())
+  const wantedMs = retryAfterOf(head.fields, call.clock.wall())
   // On its way when another call was told: there is nothing new in it.
   const isKnown = now - head.tookMs < account.throttledAt
   const isOurs = isOurDoing(call, permit)

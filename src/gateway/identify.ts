@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { joined, onlyMember } from '../http/fields.ts'
 import { type Client, outOfScope } from '../clients/client.ts'
 import { isAccessAllowed } from '../clients/network-access.ts'
 import { chooseAccount, collectClaims } from '../routing/account.ts'
@@ -158,14 +159,16 @@ function accountFor(
   headers: IncomingHttpHeaders,
 ): Account | Failure {
   const claims = collectClaims(upstream.claims, normalPath, query.slice(1), headers)
-  const wanted = headers['x-sluice-account']
+  const named = headers['x-sluice-account']
+  // Of lines that differ none is obeyed: together they name no account.
+  const wanted = named === undefined ? undefined : (onlyMember(named) ?? joined(named))
   const isAllowed = (account: Account): boolean => client.accounts?.has(account.key) ?? true
   const usable = (): string =>
     [...upstream.accounts.values()]
       .filter(isAllowed)
       .map(({ name }) => name)
       .join(', ')
-  const choice = chooseAccount(upstream.accounts, isAllowed, typeof wanted === 'string' ? wanted : undefined, claims)
+  const choice = chooseAccount(upstream.accounts, isAllowed, wanted, claims)
   switch (choice.kind) {
     case 'chosen':
       return choice.account

@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders } from 'node:http'
+import type { Fields } from '../http/fields.ts'
 import type { Call, Target } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
 
@@ -9,7 +9,7 @@ export type Send = (call: Call, target: Target, onlooker: Onlooker | undefined) 
 export interface Taken {
   readonly kind: 'taken'
   readonly status: number
-  readonly fields: IncomingHttpHeaders
+  readonly fields: Fields
 }
 
 /** Sees every response that goes to the client, as it goes. */
@@ -19,9 +19,9 @@ export interface Onlooker {
   /** The request goes out. */
   sent(): void
   /** Whether it takes a response that would be delivered in the client's place. */
-  takes(status: number, fields: IncomingHttpHeaders): boolean
+  takes(status: number, fields: Fields): boolean
   /** A response begins; to its headers, those of the gateway itself not among them, it may add. */
-  begin(status: number, reason: string, fields: IncomingHttpHeaders, headers: string[]): void
+  begin(status: number, reason: string, fields: Fields, headers: string[]): void
   piece(chunk: Buffer): void
   /** It was whole. */
   end(): void

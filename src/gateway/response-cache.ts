@@ -1,6 +1,7 @@
 import { resourceOf } from '../cache/key.ts'
 import type { SharedCache } from '../cache/open-cache.ts'
 import type { CacheStore } from '../cache/store.ts'
+import type { Fields } from '../http/fields.ts'
 import { normalizePath } from '../routing/path.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import { CachedRead } from './cached-read.ts'
@@ -62,12 +63,11 @@ class Write implements Onlooker {
   }
 
   /** RFC 9111 §4.4: before the client learns of it, so that its next read can't be older. */
-  begin(status: number, _: string, fields: Record<string, unknown>): void {
+  begin(status: number, _: string, fields: Fields): void {
     if (status >= 400 && !UNCERTAIN_STATUS.has(status)) return
     this.#invalidate()
     for (const name of ['location', 'content-location']) {
-      const value = fields[name]
-      if (typeof value === 'string') this.#invalidateAt(value)
+      for (const location of [fields[name] ?? []].flat()) this.#invalidateAt(location)
     }
   }
 

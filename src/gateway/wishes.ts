@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { parseDuration } from '../config/units.ts'
+import { type Field, joined, onlyMember } from '../http/fields.ts'
 import { PRIORITIES, type Priority } from '../quota/fair-share.ts'
 import type { Failure } from './failure.ts'
 
@@ -20,17 +21,17 @@ interface Bounds {
 
 /** Reads the `X-Sluice-*` headers that wish for something; a value that can't be read is the client's error, not ignored. */
 export function readWishes(headers: IncomingHttpHeaders, { maxWaitMs, priority }: Bounds): Wishes | Failure {
-  const wait = headers['x-sluice-max-wait']
-  const retry = headers['x-sluice-retry']
-  const timeout = headers['x-sluice-timeout']
-  const urgency = headers['x-sluice-priority']
+  const wait = wishIn(headers['x-sluice-max-wait'])
+  const retry = wishIn(headers['x-sluice-retry'])
+  const timeout = wishIn(headers['x-sluice-timeout'])
+  const urgency = wishIn(headers['x-sluice-priority'])
   if (wait === undefined && retry === undefined && timeout === undefined && urgency === undefined) {
     return { maxWaitMs, mayRepeat: true, timeoutMs: Infinity, priority }
   }
-  if (wait !== undefined && !/^(0|\d{1,9}(ms|s|m|h))$/.test(String(wait))) {
+  if (wait !== undefined && !/^(0|\d{1,9}(ms|s|m|h))$/.test(wait)) {
     return { kind: 'invalid_request', message: 'X-Sluice-Max-Wait must be 0 or a duration such as 500ms, 5s or 1m' }
   }
-  if (timeout !== undefined && !/^[1-9]\d{0,8}(ms|s|m|h)$/.test(String(timeout))) {
+  if (timeout !== undefined && !/^[1-9]\d{0,8}(ms|s|m|h)$/.test(timeout)) {
     return { kind: 'invalid_request', message: 'X-Sluice-Timeout must be a duration such as 500ms, 5s or 1m' }
   }
   if (retry !== undefined && retry !== 'off' && retry !== 'on') {
@@ -41,12 +42,17 @@ export function readWishes(headers: IncomingHttpHeaders, { maxWaitMs, priority }
     const message = `X-Sluice-Priority must be one of ${PRIORITIES.join(', ')}`
     return { kind: 'invalid_request', message }
   }
-  const wished = wait === undefined ? maxWaitMs : wait === '0' ? 0 : parseDuration(String(wait))
+  const wished = wait === undefined ? maxWaitMs : wait === '0' ? 0 : parseDuration(wait)
   return {
     maxWaitMs: Math.min(wished, maxWaitMs),
     mayRepeat: retry !== 'off',
-    timeoutMs: timeout === undefined ? Infinity : parseDuration(String(timeout)),
+    timeoutMs: timeout === undefined ? Infinity : parseDuration(timeout),
     // Never above the client's own.
     priority: PRIORITIES[Math.max(asked, PRIORITIES.indexOf(priority))]!,
   }
+}
+
+/** A wish on several lines is one if they are equal; if not, all of them, which is none that can be read. */
+function wishIn(field: Field): string | undefined {
+  return field === undefined ? undefined : (onlyMember(field) ?? joined(field))
 }

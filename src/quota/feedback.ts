@@ -1,5 +1,6 @@
-import type { IncomingHttpHeaders } from 'node:http'
 import type { EpochMs } from '../clock.ts'
+import { parseDate, senderNow } from '../http/date.ts'
+import { type Field, type Fields, joined, membersOf } from '../http/fields.ts'
 import type { Limit } from './limit.ts'
 
 /** What an upstream says in a response of one of its limits, in requests and milliseconds. */
@@ -13,34 +14,103 @@ export interface Word {
 
 const NONE: readonly Word[] = []
 
+interface Dialect {
+  readonly limit: string
+  readonly remaining: string
+  readonly reset: string
+  readonly policy: string
+}
+
 /** The names under which the three numbers come, in the order in which they are looked for. */
-const DIALECTS = ['x-ratelimit-@', 'ratelimit-@', 'x-rate-limit-@', 'x-ratelimit-@-requests'].map((name) => ({
-  limit: name.replace('@', 'limit'),
-  remaining: name.replace('@', 'remaining'),
-  reset: name.replace('@', 'reset'),
-}))
+const DIALECTS: readonly Dialect[] = ['x-ratelimit-@', 'ratelimit-@', 'x-rate-limit-@', 'x-ratelimit-@-requests'].map(
+  (name) => ({
+    limit: name.replace('@', 'limit'),
+    remaining: name.replace('@', 'remaining'),
+    reset: name.replace('@', 'reset'),
+    policy: name.replace('@', 'policy'),
+  }),
+)
 
 /**
  * Reads what a response's headers say of limits: `X-RateLimit-*` and its spellings, the `RateLimit-*` fields of the IETF
- * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10). What makes no
- * sense is left out. Without such headers it costs five look-ups.
+ * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10); each as one value,
+ * as a list, or on several lines. What makes no sense is left out. Without such headers it costs five look-ups.
  */
-export function readFeedback(fields: IncomingHttpHeaders, now: EpochMs): readonly Word[] {
+export function readFeedback(fields: Fields, now: EpochMs): readonly Word[] {
   const structured = fields['ratelimit']
   if (structured !== undefined) {
-    const words = readStructured(textOf(structured), textOf(fields['ratelimit-policy']))
+    const words = readStructured(joined(structured), joined(fields['ratelimit-policy']))
     if (words.length > 0) return words
   }
   for (let i = 0; i < DIALECTS.length; i++) {
     const dialect = DIALECTS[i]!
     if (fields[dialect.remaining] === undefined) continue
-    const remaining = countOf(textOf(fields[dialect.remaining]))
-    if (remaining === undefined) continue
-    const reset = textOf(fields[dialect.reset])
-    const { limit, windowMs } = readLimit(textOf(fields[dialect.limit]))
-    return [{ remaining, limit, windowMs, resetMs: parseReset(reset, vendorsNow(fields, now)) }]
+    const words = readNumbers(fields, dialect, now)
+    if (words.length > 0) return words
   }
   return NONE
+}
+
+/**
+ * Lists of as many numbers as there are of what remains belong together, member by member, as Brave's `1, 15000` of a second and a
+ * month do: https://api-dashboard.search.brave.com/documentation/guides/rate-limiting
+ */
+function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly Word[] {
+  const remaining = numbersIn(fields[dialect.remaining])
+  if (remaining.length === 0) return NONE
+  const told = numbersIn(fields[dialect.limit])
+  const resets = resetsIn(fields, dialect, now)
+  // `100, 100;w=60` is one limit, and behind it its policy.
+  const policies = [...told, ...numbersIn(fields[dialect.policy])].filter(({ windowMs }) => windowMs !== undefined)
+  const bare = told.filter(({ windowMs }) => windowMs === undefined)
+  const limits = bare.length > 0 ? bare : told
+  const words = new Words()
+  for (const [i, { count, windowMs }] of remaining.entries()) {
+    const limit = memberFor(limits, i, remaining.length)?.count
+    const policy = policies.length === remaining.length && policies[i]!.count === limit ? policies[i] : undefined
+    const word = {
+      remaining: count,
+      limit,
+      windowMs: windowMs ?? (policy ?? policies.find((one) => one.count === limit))?.windowMs,
+      resetMs: resets.length === remaining.length ? resets[i] : latestOf(resets),
+    }
+    words.add(`${word.limit} ${word.windowMs}`, word)
+  }
+  return words.all
+}
+
+function memberFor<T>(members: readonly T[], i: number, count: number): T | undefined {
+  return members.length === count ? members[i] : members[0]
+}
+
+function resetsIn(fields: Fields, { reset }: Dialect, now: EpochMs): number[] {
+  const field = fields[reset]
+  if (field === undefined) return []
+  const theirNow = senderNow(fields, now)
+  return membersOf(field).flatMap((text) => parseReset(text, theirNow) ?? [])
+}
+
+function latestOf(resets: readonly number[]): number | undefined {
+  return resets.length === 0 ? undefined : Math.max(...resets)
+}
+
+/** What is said of several limits. Of what is said of one limit several times the most careful counts. */
+class Words {
+  readonly #byLimit = new Map<string, Word>()
+
+  add(limit: string, word: Word): void {
+    const known = this.#byLimit.get(limit)
+    if (known === undefined || isMoreCareful(word, known)) this.#byLimit.set(limit, word)
+  }
+
+  get all(): readonly Word[] {
+    return [...this.#byLimit.values()]
+  }
+}
+
+function isMoreCareful(word: Word, known: Word): boolean {
+  if (word.remaining !== known.remaining) return word.remaining < known.remaining
+  return (word.resetMs ?? 0) > (known.resetMs ?? 0)
 }
 
 /** Which of a call's limits the upstream speaks of, by its number among them; -1 if that can't be told. */
@@ -101,28 +171,25 @@ function durationOf(text: string): number | undefined {
   return Number.isFinite(sum) ? sum : undefined
 }
 
-/** `Date.parse` takes many a text for a date, so what does not begin like one is none. */
 function untilDate(text: string, now: EpochMs): number | undefined {
-  if (!/^(?:\d{4}-\d\d-\d\d[T ]|[A-Z][a-z]{2,8},? )/.test(text)) return undefined
-  const date = Date.parse(text)
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now)
+  const date = parseDate(text, now)
+  return date === undefined ? undefined : Math.max(0, date - now)
 }
 
-/** By the vendor's clock, where it is told and differs by more than the second that it is told in. */
-function vendorsNow({ date }: IncomingHttpHeaders, now: EpochMs): EpochMs {
-  if (date === undefined) return now
-  const told = Date.parse(date)
-  return Number.isNaN(told) || Math.abs(told - now) < 2_000 ? now : (told as EpochMs)
+/** A number, perhaps with the window that it is of: `100`, `100;w=60`. */
+interface NumberIn {
+  readonly count: number
+  readonly windowMs: number | undefined
 }
 
-/** `100`, or with policies behind it: `100, 100;w=60`. */
-function readLimit(text: string | undefined): { limit: number | undefined; windowMs: number | undefined } {
-  if (text === undefined) return { limit: undefined, windowMs: undefined }
-  const [first = '', ...policies] = text.split(',')
-  const limit = countOf(first.split(';')[0])
-  const policy = [first, ...policies].find((one) => countOf(one.split(';')[0]) === limit && one.includes(';'))
-  const seconds = policy === undefined ? undefined : countOf(/;\s*(?:w|window)\s*=\s*(\d+)/.exec(policy)?.[1])
-  return { limit, windowMs: msOf(seconds) }
+function numbersIn(field: Field): NumberIn[] {
+  return membersOf(field).flatMap((member) => {
+    const [number, ...parameters] = member.split(';')
+    const count = countOf(number)
+    if (count === undefined) return []
+    const seconds = countOf(/(?:^|;)\s*(?:w|window)\s*=\s*"?(\d+)/.exec(parameters.join(';'))?.[1])
+    return [{ count, windowMs: msOf(seconds) }]
+  })
 }
 
 /** One entry of a structured list (RFC 9651): its name, and its parameters that are numbers. */
@@ -131,29 +198,45 @@ interface Item {
   readonly parameters: ReadonlyMap<string, number>
 }
 
-function readStructured(values: string | undefined, policies: string | undefined): Word[] {
+function readStructured(values: string, policies: string): readonly Word[] {
   const items = itemsOf(values)
-  // As in the draft's versions 7 and 8: limit=100, remaining=50, reset=30.
-  const numbers = new Map(items.flatMap(({ name }) => pairOf(name)))
-  const remaining = numbers.get('remaining')
-  if (remaining !== undefined) {
-    const [reset, limit] = [numbers.get('reset'), numbers.get('limit')]
-    return [{ remaining, limit, windowMs: undefined, resetMs: msOf(reset) }]
-  }
+  const words = readPairs(items)
+  if (words.all.length > 0) return words.all
   const policyOf = new Map(itemsOf(policies).map(({ name, parameters }) => [name, parameters]))
-  return items.flatMap(({ name, parameters }) => {
+  for (const { name, parameters } of items) {
     const left = parameters.get('r')
-    if (left === undefined) return []
+    if (left === undefined) continue
     const policy = policyOf.get(name)
     const [t, w] = [parameters.get('t'), policy?.get('w')]
-    return [{ remaining: left, limit: policy?.get('q'), windowMs: msOf(w), resetMs: msOf(t) }]
-  })
+    words.add(name, { remaining: left, limit: policy?.get('q'), windowMs: msOf(w), resetMs: msOf(t) })
+  }
+  return words.all
+}
+
+/** As in the draft's versions 7 and 8: limit=100, remaining=50, reset=30. A name that comes again begins the next limit. */
+function readPairs(items: readonly Item[]): Words {
+  const words = new Words()
+  let pairs = new Map<string, number>()
+  const end = (): void => {
+    const [remaining, limit] = [pairs.get('remaining'), pairs.get('limit')]
+    if (remaining !== undefined)
+      words.add(`${limit}`, { remaining, limit, windowMs: undefined, resetMs: msOf(pairs.get('reset')) })
+    pairs = new Map()
+  }
+  for (const { name } of items) {
+    for (const [key, value] of pairOf(name)) {
+      if (pairs.has(key)) end()
+      pairs.set(key, value)
+    }
+  }
+  end()
+  return words
 }
 
 /** More of it than any upstream has policies is not read. */
 const LONGEST = 2_000
 
-function itemsOf(text = ''): Item[] {
+function itemsOf(text: string): Item[] {
   return [...text.slice(0, LONGEST).matchAll(/(?:"[^"]*"|[^",])+/g)].map(([item]) => {
     const [name = '', ...rest] = [...item.matchAll(/(?:"[^"]*"|[^";])+/g)].map(([part]) => part.trim())
     return { name: name.replaceAll('"', ''), parameters: new Map(rest.flatMap((part) => pairOf(part))) }
@@ -174,9 +257,4 @@ function countOf(text: string | undefined): number | undefined {
 
 function msOf(seconds: number | undefined): number | undefined {
   return seconds === undefined ? undefined : seconds * 1_000
-}
-
-/** Of a field that came several times the first. */
-function textOf(value: string | string[] | undefined): string | undefined {
-  return (typeof value === 'object' ? value[0] : value)?.trim()
 }

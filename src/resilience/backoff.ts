@@ -1,4 +1,4 @@
-import type { EpochMs, Random } from '../clock.ts'
+import type { Random } from '../clock.ts'
 
 /**
  * How delays are spread, so that those who failed together do not come back together. After AWS, "Exponential Backoff and
@@ -36,16 +36,4 @@ export function backoffMs(
       return Math.min(maxDelayMs, baseDelayMs + random() * (most - baseDelayMs))
     }
   }
-}
-
-/** RFC 9111 §1.2.2 has no longer time either; and what is reckoned with it stays a number. */
-const MOST_SECONDS = 2 ** 31
-
-/** Reads a `Retry-After` field: seconds, or an HTTP date (RFC 9110 §10.2.3). Undefined for anything else. */
-export function parseRetryAfter(value: string, now: EpochMs): number | undefined {
-  const text = value.trim()
-  if (/^\d+$/.test(text)) return Math.min(Number(text), MOST_SECONDS) * 1_000
-  if (!/^[A-Z][a-z]{2,8},? /.test(text)) return undefined
-  const date = Date.parse(text)
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now)
 }

@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { membersOf } from '../http/fields.ts'
 
 /** Where calls to an upstream may name the account they mean. */
 export interface ClaimRules {
@@ -21,7 +22,9 @@ export function collectClaims(rules: ClaimRules, path: string, query: string, he
   const claims: Claim[] = []
   for (const name of rules.headers) {
     const value = headers[name]
-    if (typeof value === 'string' && value !== '') claims.push({ place: `header ${name}`, id: value })
+    if (value === undefined) continue
+    // Nobody knows which of several lines the upstream believes, so each is a claim.
+    for (const id of membersOf(value)) if (id !== '') claims.push({ place: `header ${name}`, id })
   }
   for (const id of rules.inPath(path)) claims.push({ place: 'path', id: decode(id) })
   if (query !== '') collectFromQuery(rules.query, query, claims)

@@ -14,6 +14,7 @@ import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
 import { LastCall } from '../gateway/last-call.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
+import { onlyMember } from '../http/fields.ts'
 import type { Log } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -210,7 +211,9 @@ export class Proxy {
 /** The client's own id, if it is 1 to 128 visible ASCII characters; else a new one. */
 export function correlationId({ headers }: IncomingMessage): string {
   const given = headers['x-correlation-id'] ?? headers['x-request-id']
-  return typeof given === 'string' && /^[\x21-\x7e]{1,128}$/.test(given) ? given : randomUUIDv7()
+  // It may have a comma in it, but no blank, as there is where lines were joined.
+  const id = typeof given === 'string' && !given.includes(' ') ? given : onlyMember(given)
+  return id !== undefined && /^[\x21-\x7e]{1,128}$/.test(id) ? id : randomUUIDv7()
 }
 
 /** The request target before the server framework looked at it. */

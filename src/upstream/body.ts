@@ -197,7 +197,7 @@ export class RequestBody {
 
   /** Answers `Expect: 100-continue` now that the body is wanted (RFC 9110 §10.1.1). */
   #invite(): void {
-    if (this.#isInvited || this.#request.headers.expect?.toLowerCase() !== '100-continue') return
+    if (this.#isInvited || !/\b100-continue\b/i.test(this.#request.headers.expect ?? '')) return
     this.#isInvited = true
     this.#response.writeContinue()
   }

@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders } from 'node:http'
+import { type Fields, joined } from '../http/fields.ts'
 
 /**
  * Header fields on their way through. Values stay as they were sent; what belongs to one connection only is dropped in
@@ -78,10 +78,9 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
  * The fields of a response as they go to the client, names and values in turn, without what the gateway adds. The upstream's
  * word on quotas is left out only where the gateway gives its own.
  */
-export function responseHeaders(fields: IncomingHttpHeaders, hasOwnQuota: boolean): string[] {
+export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] {
   const headers: string[] = []
-  // A field that came several times is a list where there should be a text.
-  const [connection, via] = [fields.connection?.toString(), fields.via?.toString()]
+  const [connection, via] = [fields['connection'], fields['via']].map((field) => field && joined(field))
   const named = connection === undefined ? undefined : addTokens(undefined, connection)
   for (const name in fields) {
     if (RESPONSE_FIELDS.has(name) || name.startsWith(OWN_PREFIX)) continue

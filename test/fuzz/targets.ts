@@ -3,7 +3,10 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { EpochMs } from '../../src/clock.ts'
 import { systemClock } from '../../src/clock.ts'
 import { hashKey } from '../../src/clients/keys.ts'
-import { ageOf, parseDirectives, parseHttpDate, secondsOf } from '../../src/cache/fields.ts'
+import { ageOf, parseDirectives, secondsOf } from '../../src/cache/fields.ts'
+import { parseDate, parseHttpDate } from '../../src/http/date.ts'
+import { type Fields, joined } from '../../src/http/fields.ts'
+import { retryAfterOf } from '../../src/http/retry-after.ts'
 import { parseConfig } from '../../src/config/load.ts'
 import { ConfigError } from '../../src/config/problem.ts'
 import { EchoGuard } from '../../src/credentials/scrub.ts'
@@ -14,7 +17,6 @@ import { readWishes } from '../../src/gateway/wishes.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { readFeedback } from '../../src/quota/feedback.ts'
 import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
-import { parseRetryAfter } from '../../src/resilience/backoff.ts'
 import { requestHeaders, responseHeaders } from '../../src/upstream/headers.ts'
 import { README } from '../support/readme.ts'
 import type { Mutator } from './mutate.ts'
@@ -197,10 +199,12 @@ export function headerTarget(): Target {
   ]
   const dropped = new Set(['x-api-key'])
   return (mutator, note) => {
-    const fields: IncomingHttpHeaders = {}
+    const fields: IncomingHttpHeaders & Fields = {}
     for (let left = 1 + mutator.below(4); left > 0; left--) {
       const name = mutator.oneOf(names)
-      fields[name] = mutator.text(FIELDS[name]!, words)
+      const text = mutator.text(FIELDS[name]!, words)
+      // A response's field that came on two lines is a list.
+      fields[name] = mutator.below(4) === 0 ? [text, mutator.text(FIELDS[name]!, words)] : text
     }
     note(fields)
     const now = 1_790_000_000_000 as EpochMs
@@ -212,15 +216,15 @@ export function headerTarget(): Target {
       )
         return `is heard as ${JSON.stringify([remaining, limit, windowMs, resetMs].map(String))}`
     }
-    const wait = parseRetryAfter(String(fields['retry-after']), now)
+    const wait = retryAfterOf(fields, now)
     if (wait !== undefined && !(wait >= 0 && Number.isFinite(wait))) return `waits for ${wait}`
     const wishes = readWishes(fields, { maxWaitMs: 10_000, priority: 'normal' })
     if (!isFailure(wishes) && !(wishes.maxWaitMs >= 0 && wishes.maxWaitMs <= 10_000))
       return `may wait for ${wishes.maxWaitMs}`
     const seconds = secondsOf(parseDirectives(fields['cache-control']), 'max-age') ?? 0
     if (!(seconds >= 0 && ageOf(fields) >= 0)) return `is fresh for ${seconds}`
-    const date = parseHttpDate(fields.date, now)
-    if (date !== undefined && Number.isNaN(date)) return 'is of no date'
+    const dates = [parseHttpDate(fields.date, now), parseDate(joined(fields.date), now)]
+    if (dates.some((date) => Number.isNaN(date))) return 'is of no date'
     const raw = Object.entries(fields).flatMap(([name, value]) => [name, String(value)])
     const hop = {
       host: 'gateway',

@@ -72,7 +72,63 @@ describe('what an upstream says of its limits', () => {
       [word(3, 20, undefined, 1_000), word(900, 1000, 86_000_000, 86_400_000), word(1)],
     ],
     ['the remaining ones alone', { 'x-ratelimit-remaining': ' 4 ' }, [word(4)]],
-    ['the first of several', { 'x-ratelimit-remaining': ['4', '9'] }, [word(4)]],
+    ['the least of several', { 'x-ratelimit-remaining': ['9', '4'] }, [word(4)]],
+    ['one number twice', { 'x-ratelimit-remaining': '5, 5', 'x-ratelimit-limit': '100, 100' }, [word(5, 100)]],
+    [
+      'all numbers on two lines',
+      {
+        'x-ratelimit-remaining': ['5', '5'],
+        'x-ratelimit-limit': ['100', '100'],
+        'x-ratelimit-reset': ['30', '60'],
+      },
+      [word(5, 100, 60_000)],
+    ],
+    [
+      'a number with several resets, of which the last is meant',
+      { 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': ['30', '60', 'soon'] },
+      [word(0, undefined, 60_000)],
+    ],
+    [
+      'a reset that is a date, on two lines',
+      {
+        'x-ratelimit-remaining': '5',
+        'x-ratelimit-reset': ['Sat, 21 Nov 2026 10:00:30 GMT', 'Sat Nov 21 10:00:30 2026'],
+      },
+      [word(5, undefined, 30_000)],
+    ],
+    [
+      'X-RateLimit of several windows, as lists',
+      {
+        'x-ratelimit-limit': '1, 15000',
+        'x-ratelimit-policy': '1;w=1, 15000;w=2592000',
+        'x-ratelimit-remaining': '1, 1000',
+        'x-ratelimit-reset': '1, 1419704',
+      },
+      [word(1, 1, 1_000, 1_000), word(1000, 15_000, 1_419_704_000, 2_592_000_000)],
+    ],
+    [
+      'numbers with their windows',
+      { 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '76;w=21600' },
+      [word(76, 100, undefined, 21_600_000)],
+    ],
+    [
+      'RateLimit and its policies on a line each',
+      {
+        ratelimit: ['"burst";r=3;t=1', '"daily";r=900;t=86000'],
+        'ratelimit-policy': ['"burst";q=20;w=1', '"daily";q=1000;w=86400'],
+      },
+      [word(3, 20, 1_000, 1_000), word(900, 1000, 86_000_000, 86_400_000)],
+    ],
+    [
+      'RateLimit twice',
+      { ratelimit: ['"default";r=50;t=30', '"default";r=49;t=30'], 'ratelimit-policy': '"default";q=100;w=60' },
+      [word(49, 100, 30_000, 60_000)],
+    ],
+    [
+      'RateLimit as a list of numbers on a line for each limit',
+      { ratelimit: ['limit=10, remaining=1, reset=5', 'limit=100, remaining=50, reset=60'] },
+      [word(1, 10, 5_000), word(50, 100, 60_000)],
+    ],
     ['nothing at all', { 'content-type': 'text/plain', 'retry-after': '3' }, []],
     ['a limit without what remains of it', { 'x-ratelimit-limit': '5000', 'x-ratelimit-reset': '5' }, []],
     ['no numbers', { 'x-ratelimit-remaining': 'many', 'x-ratelimit-limit': '∞' }, []],
@@ -106,7 +162,8 @@ describe('what an upstream says of its limits', () => {
         'x-ratelimit-reset',
         'date',
       ]
-      const fields = Object.fromEntries(names.filter(() => random() < 0.6).map((name) => [name, text()]))
+      const field = () => (random() < 0.2 ? [text(), text()] : text())
+      const fields = Object.fromEntries(names.filter(() => random() < 0.6).map((name) => [name, field()]))
       for (const { remaining, limit = 0, resetMs = 0, windowMs = 0 } of readFeedback(fields, NOW)) {
         for (const number of [remaining, limit, resetMs, windowMs]) {
           expect(number >= 0 && number < Infinity, JSON.stringify(fields)).toBe(true)
@@ -130,6 +187,8 @@ describe('a reset', () => {
     ['2026-11-21T11:00:00+01:00', 0],
     ['2026-11-21T10:00:01.250Z', 1_250],
     ['Sat, 21 Nov 2026 10:00:30 GMT', 30_000],
+    ['Sat Nov 21 10:00:30 2026', 30_000],
+    ['2026-11-21T10:00:30', 30_000],
     ['', undefined],
     ['-5', undefined],
     ['1e3', undefined],

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { EpochMs } from '../../src/clock.ts'
-import { backoffMs, type Jitter, parseRetryAfter } from '../../src/resilience/backoff.ts'
+import { backoffMs, type Jitter } from '../../src/resilience/backoff.ts'
 
 const policy = { baseDelayMs: 1_000, maxDelayMs: 60_000, jitter: 'full' } as const
 
@@ -44,26 +43,5 @@ describe('back-off', () => {
     // A little more, so that not all come back together.
     expect(delay(9, 0.5, { jitter, retryAfterMs: 7_000 })).toBe(7_500)
     expect(delay(1, 0.9, { jitter, retryAfterMs: 0 })).toBe(0)
-  })
-})
-
-describe('Retry-After', () => {
-  const now = Date.parse('Sat, 21 Nov 2026 10:00:00 GMT') as EpochMs
-  it.each([
-    ['120', 120_000],
-    ['0', 0],
-    [' 5 ', 5_000],
-    ['Sat, 21 Nov 2026 10:00:30 GMT', 30_000],
-    ['Saturday, 21-Nov-26 10:00:30 GMT', 30_000],
-    ['Sat Nov 21 10:00:30 2026 GMT', 30_000],
-    ['Sat, 21 Nov 2026 09:59:00 GMT', 0],
-    ['9'.repeat(400), 2 ** 31 * 1_000],
-    ['-5', undefined],
-    ['1.5', undefined],
-    ['soon', undefined],
-    ['Sat, 41 Nov 2026 10:00:30 GMT', undefined],
-    ['', undefined],
-  ])('"%s" is %s', (value, expected) => {
-    expect(parseRetryAfter(value, now)).toBe(expected)
   })
 })

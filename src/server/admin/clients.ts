@@ -1,3 +1,4 @@
+import { membersOf } from '../../http/fields.ts'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import Type from 'typebox'
 import { Value } from 'typebox/value'
@@ -139,12 +140,12 @@ class ClientRoutes {
     if (shown.read_only) {
       throw new AdminProblem(409, 'READ_ONLY', 'this client stands in the configuration file, and is changed there')
     }
-    const wanted = request.headers['if-match']
+    const wanted = membersOf(request.headers['if-match'])
     let before: StoredClient | undefined
     let after: StoredClient | undefined
     await this.#clients.change(shown.name, (stored) => {
       if (stored?.id !== id || stored.deletedAt !== undefined) throw notFound('client')
-      if (wanted !== undefined && wanted !== '*' && wanted !== tagOf(stored.version)) {
+      if (wanted.length > 0 && !wanted.includes('*') && !wanted.includes(tagOf(stored.version))) {
         throw new AdminProblem(412, 'PRECONDITION_FAILED', 'the client was changed meanwhile: read it again')
       }
       before = stored

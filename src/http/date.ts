@@ -1,0 +1,76 @@
+import type { EpochMs } from '../clock.ts'
+import { type Field, type Fields, membersOf } from './fields.ts'
+
+const MONTHS = 'jan feb mar apr may jun jul aug sep oct nov dec'.split(' ')
+const TIME = '(?<hours>[01]\\d|2[0-3]):(?<minutes>[0-5]\\d):(?<seconds>[0-5]\\d|60)'
+const FORMS = [
+  `(?:mon|tue|wed|thu|fri|sat|sun), (?<day>\\d\\d) (?<month>[a-z]{3}) (?<year>\\d{4}) ${TIME} gmt`,
+  `(?:mon|tues|wednes|thurs|fri|satur|sun)day, (?<day>\\d\\d)-(?<month>[a-z]{3})-(?<year>\\d\\d) ${TIME} gmt`,
+  `(?:mon|tue|wed|thu|fri|sat|sun) (?<month>[a-z]{3}) (?<day>[ \\d]\\d) ${TIME} (?<year>\\d{4})`,
+].map((form) => new RegExp(`^${form}$`))
+
+/**
+ * Milliseconds of an HTTP date in one of its three forms (RFC 9110 §5.6.7), whatever their case; undefined for all else. Each of
+ * them is in GMT, also the one of asctime, which does not say so.
+ */
+export function parseHttpDate(field: Field, now: EpochMs): number | undefined {
+  if (typeof field !== 'string') return undefined
+  const text = field.trim().toLowerCase()
+  for (const form of FORMS) {
+    const parts = form.exec(text)?.groups
+    if (parts === undefined) continue
+    const [day, hours, minutes, seconds] = ['day', 'hours', 'minutes', 'seconds'].map((name) => Number(parts[name]))
+    const month = MONTHS.indexOf(parts['month']!)
+    const year = fullYear(parts['year']!, now)
+    const isDay = month >= 0 && new Date(Date.UTC(year, month, day)).getUTCDate() === day
+    return isDay ? Date.UTC(year, month, day, hours, minutes, seconds) : undefined
+  }
+  return undefined
+}
+
+const OTHER_DATE = /^(?:\d{4}-\d\d-\d\d|(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? |\d{1,2} [a-z]{3} \d{4} )/i
+const ZONE = /(?:[ \d](?:gmt|utc|ut|z)|[+-]\d\d:?\d\d)$/i
+const ISO_WITHOUT_ZONE = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$/i
+
+/**
+ * The same, and beside it what vendors write where a date belongs: ISO 8601, and forms that end with their zone. What has no zone
+ * is in UTC, as `Date.parse` would not take it.
+ */
+export function parseDate(text: string, now: EpochMs): number | undefined {
+  const date = parseHttpDate(text, now)
+  if (date !== undefined || text.length > LONGEST || !OTHER_DATE.test(text)) return date
+  const isWithoutZone = ISO_WITHOUT_ZONE.test(text)
+  if (!isWithoutZone && !ZONE.test(text)) return undefined
+  const other = Date.parse(isWithoutZone && text.length > DAY_LENGTH ? `${text.replace(' ', 'T')}Z` : text)
+  return Number.isNaN(other) ? undefined : other
+}
+
+const LONGEST = 50
+const DAY_LENGTH = '2026-11-21'.length
+
+/** When a message was made, by its `Date`: of several lines the first that can be read. Undefined where none can be. */
+export function dateOf({ date }: Fields, now: EpochMs): number | undefined {
+  if (date === undefined) return undefined
+  for (const one of membersOf(date)) {
+    const told = parseHttpDate(one, now)
+    if (told !== undefined) return told
+  }
+  return undefined
+}
+
+/**
+ * What time it is for the sender of a message: dates and moments in it relate to that clock, which may be another than ours. It is
+ * ours where its `Date` differs by no more than the second that it is told in.
+ */
+export function senderNow(fields: Fields, now: EpochMs): EpochMs {
+  const told = dateOf(fields, now)
+  return told === undefined || Math.abs(told - now) < 2_000 ? now : (told as EpochMs)
+}
+
+/** Two digits that seem to be more than 50 years ahead are of the century before (RFC 9110 §5.6.7). */
+function fullYear(digits: string, now: EpochMs): number {
+  if (digits.length === 4) return Number(digits)
+  const thisYear = new Date(now).getUTCFullYear()
+  const year = thisYear - (thisYear % 100) + Number(digits)
+  return year > thisYear + 50 ? year - 100 : year
+}

@@ -1,0 +1,39 @@
+/**
+ * Header fields by lower-case name. A field that came on several lines is a list of them, whatever the type of Node says, which
+ * promises a text for most: whoever takes such a list for a text throws while a response is on its way.
+ */
+export type Fields = Record<string, string | string[] | undefined>
+export type Field = string | readonly string[] | undefined
+
+/** All lines of a field as one: a field that came on several lines is one list (RFC 9110 §5.3). Empty if it is missing. */
+export function joined(field: Field): string {
+  return typeof field === 'string' ? field : (field ?? []).join(', ')
+}
+
+/** A comma inside of quotes divides nothing, nor does the one behind the weekday of a date. A quote without end ends with the text. */
+const MEMBER =
+  /(?:(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?,[ \t]|"(?:[^"\\]|\\[^])*(?:"|\\?$)|[^,])+/gi
+
+/** The members of a list, on however many lines it came. Empty ones do not count (RFC 9110 §5.6.1.2). */
+export function membersOf(field: Field): readonly string[] {
+  const text = joined(field)
+  if (text === '') return NONE
+  if (!text.includes(',')) return [text.trim()]
+  return (text.match(MEMBER) ?? NONE).map((member) => member.trim()).filter((member) => member !== '')
+}
+
+const NONE: readonly string[] = []
+
+/** The value of a field that may come once. Lines that repeat it are one; of lines that differ none can be trusted: undefined. */
+export function onlyValue(field: Field): string | undefined {
+  if (typeof field !== 'object') return field?.trim()
+  const first = field[0]?.trim()
+  return field.every((line) => line.trim() === first) ? first : undefined
+}
+
+/** The same of a field whose value has no commas: Node has joined a request's lines by them, and HTTP/2 those of a response. */
+export function onlyMember(field: Field): string | undefined {
+  if (typeof field === 'string' && !field.includes(',')) return field
+  const members = membersOf(field)
+  return members.length > 0 && members.every((member) => member === members[0]) ? members[0] : undefined
+}

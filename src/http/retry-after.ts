@@ -1,0 +1,30 @@
+import type { EpochMs } from '../clock.ts'
+import { parseDate, senderNow } from './date.ts'
+import { type Fields, membersOf } from './fields.ts'
+
+/** RFC 9111 §1.2.2 has no longer time either; and what is reckoned with it stays a number. */
+const MOST_SECONDS = 2 ** 31
+const SECONDS = /^\d+(?:\.\d*)?$/
+
+/**
+ * Milliseconds from now until a response wants the client back (RFC 9110 §10.2.3): seconds, also with a fraction; or a date in any
+ * form, by the clock of whoever sent it. Of several the latest: who comes too late is served all the same. Undefined where there
+ * is none that can be read.
+ */
+export function retryAfterOf(fields: Fields, now: EpochMs): number | undefined {
+  const field = fields['retry-after']
+  if (field === undefined) return undefined
+  let latest: number | undefined
+  for (const text of membersOf(field)) {
+    const ms = parseRetryAfter(text, now, fields)
+    if (ms !== undefined && (latest === undefined || ms > latest)) latest = ms
+  }
+  return latest
+}
+
+function parseRetryAfter(text: string, now: EpochMs, fields: Fields): number | undefined {
+  if (SECONDS.test(text)) return Math.min(Number(text), MOST_SECONDS) * 1_000
+  const until = parseDate(text, now)
+  if (until === undefined) return undefined
+  return Math.min(Math.max(0, until - senderNow(fields, now)), MOST_SECONDS * 1_000)
+}
