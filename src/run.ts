@@ -11,6 +11,7 @@ import { LiveSnapshot } from './gateway/live.ts'
 import { sentenceOf } from './gateway/limit-watch.ts'
 import type { Log } from './observe/log.ts'
 import { Metrics } from './observe/metrics.ts'
+import { registerProcessInfo } from './observe/process-info.ts'
 import { ReloadCounts } from './observe/reload-counts.ts'
 import { TokenShare } from './credentials/token-share.ts'
 import { openManaged, sharedBy } from './management.ts'
@@ -67,6 +68,7 @@ export async function runGateway(
   const gateway = await runWithoutAdmin(config, options)
   const { vitals, apply, url, metrics, management } = gateway
   const counts = new ReloadCounts(metrics.registry)
+  registerProcessInfo(metrics.registry)
   const reloader = new Reloader({ load, apply, counts, logger: options.log.logger })
   const reload = (): Promise<Reloaded> => reloader.reload()
   try {

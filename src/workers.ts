@@ -9,6 +9,7 @@ import type { Log } from './observe/log.ts'
 import { openManaged } from './management.ts'
 import { metricsOfAll, type ProcessMetrics } from './observe/metrics-of-all.ts'
 import { droppedLines, OPENMETRICS } from './observe/metrics.ts'
+import { registerProcessInfo } from './observe/process-info.ts'
 import { ReloadCounts } from './observe/reload-counts.ts'
 import { applied, type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
@@ -83,6 +84,7 @@ export async function runWorkers(
   const own = new Registry(OPENMETRICS)
   const dropped = droppedLines(own)
   log.onDropped(() => dropped.increment())
+  registerProcessInfo(own)
   const apply = async (found: FoundConfig): Promise<Reloaded> => {
     const { config: next, changed, needRestart } = reloadable(found, inForce.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }

@@ -7,6 +7,7 @@ import { parseDuration } from '../src/config/units.ts'
 import { warningsOf } from '../src/config/warnings.ts'
 import { CODE_OF, STATUS_OF } from '../src/gateway/failure.ts'
 import { Metrics } from '../src/observe/metrics.ts'
+import { registerProcessInfo } from '../src/observe/process-info.ts'
 import { ReloadCounts } from '../src/observe/reload-counts.ts'
 import { adapt, readText } from './deploy/repository.ts'
 import { newFolder } from './support/gateway.ts'
@@ -31,6 +32,7 @@ describe('the README’s table of metrics', () => {
   it('has every metric of the gateway once; all others are the usual ones of a process', async () => {
     const { registry } = new Metrics()
     new ReloadCounts(registry)
+    registerProcessInfo(registry)
     const text = await registry.metrics()
     const shown = [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name = '', type]) =>
       type === 'counter' ? `${name}_total` : name,

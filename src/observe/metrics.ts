@@ -1,5 +1,4 @@
-import manifest from '../../package.json' with { type: 'json' }
-import { collectDefaultMetrics, Gauge, Registry } from '@prometheus-io/client'
+import { collectDefaultMetrics, Registry } from '@prometheus-io/client'
 import { BoundedLabels, DEFAULT_BOUNDS, type LabelBounds } from './bounded-labels.ts'
 import { exposition } from './exposition.ts'
 import { type Observed, registerGauges } from './gauges.ts'
@@ -98,13 +97,6 @@ export class Metrics {
     collectDefaultMetrics({ register: this.registry })
     this.#storeErrors.of({})
     this.#cacheErrors.of({})
-    new Gauge({
-      name: 'sluice_build_info',
-      help: 'Always 1; the labels say what runs.',
-      labelNames: ['version', 'node'],
-      aggregator: 'first',
-      registers: [this.registry],
-    }).set({ version: manifest.version, node: process.versions.node }, 1)
     registerGauges(this.registry, this.#labels, () => this.#observed)
   }
 

@@ -21,6 +21,10 @@ function calls(outcome: string): string {
   return `sluice_requests_total{${LANE},client="bot",status="200",outcome="${outcome}"}`
 }
 
+function delivered(status: string): string {
+  return `sluice_requests_total{${LANE},client="bot",status="${status}",outcome="delivered"}`
+}
+
 /** A histogram of one call a second, all of which took between 50 and 100 ms, or less than 1 ms. */
 function overhead(isHigh: boolean): Record<string, string> {
   const low = isHigh ? '0x240' : perSecond(1)
@@ -59,9 +63,32 @@ export const ALERT_CASES: readonly AlertCase[] = [
   },
   {
     name: 'SluiceDown for an instance that does not answer',
-    series: { 'up{job="sluice",instance="a"}': '1x20 0x20', 'up{job="sluice",instance="b"}': '1x240' },
+    series: {
+      'up{job="sluice",instance="a"}': '1x20 0x20',
+      'up{job="sluice",instance="b"}': '1x240',
+      'sluice_build_info{job="sluice",instance="a"}': '1x20',
+      'sluice_build_info{job="sluice",instance="b"}': '1x240',
+    },
     at: '7m',
     firing: ['SluiceDown'],
+  },
+  {
+    name: 'SluiceDown for a gateway whose job has another name, and not for other programs of that job',
+    series: {
+      'up{job="egress",instance="a"}': '1x20 0x20',
+      'sluice_build_info{job="egress",instance="a"}': '1x20',
+      'up{job="egress",instance="redis"}': '0x40',
+      'up{job="egress",instance="b"}': '1x240',
+      'sluice_build_info{job="egress",instance="b"}': '1x240',
+    },
+    at: '7m',
+    firing: ['SluiceDown'],
+  },
+  {
+    name: 'nothing for gateways whose job is not called sluice',
+    series: { 'up{job="egress",instance="b"}': '1x240', 'sluice_build_info{job="egress",instance="b"}': '1x240' },
+    at: '30m',
+    firing: [],
   },
   {
     name: 'nothing for a scrape that failed',
@@ -71,9 +98,51 @@ export const ALERT_CASES: readonly AlertCase[] = [
   },
   {
     name: 'SluiceDown where Prometheus knows of no gateway at all',
-    series: { 'up{job="sluice",instance="a"}': '_x240' },
-    at: '5m',
+    series: { 'up{job="sluice",instance="a"}': '_x240', 'sluice_build_info{job="sluice",instance="a"}': '_x240' },
+    at: '8m',
     firing: ['SluiceDown'],
+  },
+  {
+    name: 'SluiceRestarts for a process that does not stay up',
+    series: { 'sluice_start_time_seconds{job="sluice",instance="a"}': '1x20 100x20 200x20 300x20' },
+    at: '20m',
+    firing: ['SluiceRestarts'],
+  },
+  {
+    name: 'nothing for two restarts of a rolling update',
+    series: { 'sluice_start_time_seconds{job="sluice",instance="a"}': '1x20 100x20 200x200' },
+    at: '20m',
+    firing: [],
+  },
+  {
+    name: 'SluiceMemoryHigh for a process that is near its limit',
+    series: {
+      'process_resident_memory_bytes{job="sluice",instance="a"}': '100x20 190x200',
+      'sluice_memory_limit_bytes{job="sluice",instance="a"}': '200x240',
+    },
+    at: '20m',
+    firing: ['SluiceMemoryHigh'],
+  },
+  {
+    name: 'nothing for one that was so for a few minutes',
+    series: {
+      'process_resident_memory_bytes{job="sluice",instance="a"}': '100x20 190x20 100x200',
+      'sluice_memory_limit_bytes{job="sluice",instance="a"}': '200x240',
+    },
+    at: '20m',
+    firing: [],
+  },
+  {
+    name: 'SluiceReloadRejected while a wrong configuration waits to be corrected',
+    series: { 'sluice_config_last_reload_successful{job="sluice",instance="a"}': '1x20 0x100' },
+    at: '12m',
+    firing: ['SluiceReloadRejected'],
+  },
+  {
+    name: 'nothing once it was',
+    series: { 'sluice_config_last_reload_successful{job="sluice",instance="a"}': '1x20 0x12 1x200' },
+    at: '12m',
+    firing: [],
   },
   {
     name: 'nothing for a breaker that opened once and closed after its probe',
@@ -185,6 +254,34 @@ export const ALERT_CASES: readonly AlertCase[] = [
     },
     at: '4m',
     firing: ['SluiceUpstreamThrottledUnexplained'],
+  },
+  {
+    name: 'SluiceUpstreamThrottling when nearly every attempt is throttled, though the smaller limit explains most of it',
+    series: {
+      [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: perSecond(0.02),
+      [`sluice_upstream_throttled_total{${LANE},explained="yes"}`]: perSecond(0.4),
+      [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(0.45),
+    },
+    at: '20m',
+    firing: ['SluiceUpstreamThrottledUnexplained', 'SluiceUpstreamThrottling'],
+  },
+  {
+    name: 'SluiceUpstreamErrors when two fifths of the answers that callers get are 5xx',
+    series: { [calls('delivered')]: perSecond(1), [delivered('500')]: perSecond(0.66) },
+    at: '8m',
+    firing: ['SluiceUpstreamErrors'],
+  },
+  {
+    name: 'nothing for a few of them among very many, or for the only call in an hour',
+    series: { [calls('delivered')]: perSecond(10), [delivered('500')]: perSecond(0.5) },
+    at: '30m',
+    firing: [],
+  },
+  {
+    name: 'nothing for a job that calls every two minutes, though it always gets 500',
+    series: { [delivered('500')]: perSecond(1 / 120) },
+    at: '30m',
+    firing: [],
   },
   {
     name: 'SluiceRetryBudgetExhausted for the first repeat left out',
@@ -309,7 +406,28 @@ export const ALERT_CASES: readonly AlertCase[] = [
     name: 'SluiceCredentialExpired when it is too late',
     series: { [`sluice_credential_expires_seconds{${ACCOUNT},credential="harness/prod"}`]: '100-15x240' },
     at: '5m',
-    firing: ['SluiceCredentialExpires', 'SluiceCredentialExpired'],
+    firing: ['SluiceCredentialExpired'],
+  },
+  {
+    name: 'SluiceClientKeyExpires a week before, and no more once it has',
+    series: {
+      'sluice_client_key_expires_seconds{client="bot",key="CI",instance="a"}': '604900-15x240',
+      'sluice_client_key_expires_seconds{client="old",key="CI",instance="a"}': '-5-15x240',
+    },
+    at: '5m',
+    firing: ['SluiceClientKeyExpires'],
+  },
+  {
+    name: 'SluiceCertificateExpires a week before',
+    series: { 'sluice_certificate_expires_seconds{job="sluice",instance="a"}': '604900-15x240' },
+    at: '5m',
+    firing: ['SluiceCertificateExpires'],
+  },
+  {
+    name: 'SluiceCertificateExpired, which pages, in the last hours',
+    series: { 'sluice_certificate_expires_seconds{job="sluice",instance="a"}': '20000-15x240' },
+    at: '5m',
+    firing: ['SluiceCertificateExpired'],
   },
   {
     name: 'SluiceCredentialNotRenewed while a token endpoint fails, and only that',

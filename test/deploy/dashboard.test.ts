@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
 import { STATUS_OF } from '../../src/gateway/failure.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
+import { registerProcessInfo } from '../../src/observe/process-info.ts'
 import { ReloadCounts } from '../../src/observe/reload-counts.ts'
 import { dashboardQueries, readDashboard } from './dashboard.ts'
 import { readText } from './repository.ts'
@@ -90,6 +91,7 @@ describe('every alert', () => {
 async function sampleNames(): Promise<string[]> {
   const { registry } = new Metrics()
   new ReloadCounts(registry)
+  registerProcessInfo(registry)
   const text = await registry.metrics()
   return [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].flatMap(([, name = '', type]) => {
     if (type === 'counter') return [`${name}_total`]

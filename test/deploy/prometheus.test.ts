@@ -18,6 +18,9 @@ import { atPort, run } from './process.ts'
 import { PrometheusServer, type Series } from './prometheus-server.ts'
 import { ROOT } from './repository.ts'
 
+/** A gateway that is scraped, and says so. */
+const UP = { 'up{job="sluice",instance="a"}': '1x240', 'sluice_build_info{job="sluice",instance="a"}': '1x240' }
+
 const isThere = hasPrometheus()
 const PROMETHEUS = 'deploy/prometheus'
 
@@ -37,9 +40,7 @@ describe.skipIf(!isThere)('promtool', () => {
       tests: [
         {
           interval: '15s',
-          input_series: Object.entries({ 'up{job="sluice",instance="a"}': '1x240', ...series }).map(
-            ([name, values]) => ({ series: name, values }),
-          ),
+          input_series: Object.entries({ ...UP, ...series }).map(([name, values]) => ({ series: name, values })),
           promql_expr_test: [
             {
               expr: 'count by (alertname) (ALERTS{alertstate="firing"})',

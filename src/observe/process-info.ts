@@ -1,0 +1,30 @@
+import { totalmem } from 'node:os'
+import { Gauge, type Registry } from '@prometheus-io/client'
+import manifest from '../../package.json' with { type: 'json' }
+
+/** What is true of a gateway as a whole: of several workers the first process says it, for all of them. */
+export function registerProcessInfo(registry: Registry): void {
+  const registers = [registry]
+  new Gauge({
+    name: 'sluice_build_info',
+    help: 'Always 1; the labels say what runs.',
+    labelNames: ['version', 'node'],
+    registers,
+  }).set({ version: manifest.version, node: process.versions.node }, 1)
+  new Gauge({
+    name: 'sluice_start_time_seconds',
+    help: 'When the gateway started, in Unix seconds.',
+    registers,
+  }).set(Date.now() / 1_000 - process.uptime())
+  new Gauge({
+    name: 'sluice_memory_limit_bytes',
+    help: 'The memory that the gateway may use: the limit of its container, or what the machine has.',
+    registers,
+  }).set(memoryLimit())
+}
+
+/** A container without a limit says 0, or a number above all memory there is. */
+function memoryLimit(): number {
+  const constrained = process.constrainedMemory()
+  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem()
+}
