@@ -20,15 +20,31 @@ const { groups } = parse(readText('deploy/prometheus/alerts.yml')) as { groups: 
 const rules = groups.flatMap((group) => group.rules)
 
 describe('the dashboard', () => {
-  it('lets one choose upstream, account, class and client', () => {
+  it('lets one choose gateways by job, namespace and instance, and upstream, account, class and client', () => {
     const choices = templating.list.filter(({ type }) => type === 'query')
-    expect(choices.map(({ name }) => name)).toEqual(['upstream', 'account', 'class', 'client'])
+    expect(choices.map(({ name }) => name)).toEqual([
+      'job',
+      'namespace',
+      'instance',
+      'upstream',
+      'account',
+      'class',
+      'client',
+    ])
     for (const { multi, allValue } of choices) expect({ multi, allValue }).toEqual({ multi: true, allValue: '.*' })
   })
 
   it.each(queries)('$panel uses only variables that there are: $target.expr', ({ target }) => {
     const known = [...templating.list.map(({ name }) => name), '__rate_interval', '__range']
     for (const [, name] of target.expr.matchAll(/\$\{?(\w+)/g)) expect(known).toContain(name)
+  })
+
+  it.each(queries)('$panel is about the gateways that were chosen: $target.expr', ({ target: { expr } }) => {
+    // Alerts say themselves whom they are about; what is joined to a metric that was chosen needs no choice of its own.
+    const asked = expr.replaceAll(/and on \(job, instance\) (?:last_over_time\()?sluice_build_info(?:\[1d\]\))?/g, '')
+    for (const [, labels = ''] of asked.matchAll(/\b(?:sluice|process|nodejs)_\w+(\{[^}]*\})?/g)) {
+      for (const name of ['job', 'namespace', 'instance']) expect(labels).toContain(`${name}=~"$${name}"`)
+    }
   })
 
   it('says of every panel what it shows', () => {

@@ -46,7 +46,7 @@ export function interpolate(expr: string): string {
   return expr
     .replaceAll('$__rate_interval', '1m')
     .replaceAll('$__range', '5m')
-    .replaceAll(/\$(?:upstream|account|class|client)\b/g, '.*')
+    .replaceAll(/\$(?:job|namespace|instance|upstream|account|class|client)\b/g, '.*')
 }
 
 /** A query variable `label_values(series, label)`, apart. */

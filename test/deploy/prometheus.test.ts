@@ -144,6 +144,10 @@ describe.skipIf(!isThere)('a real Prometheus that scrapes a real gateway', () =>
       const { series, label } = labelValues(variable)
       const values = await prometheus.labelValues(label, interpolate(series))
       const expected = {
+        job: ['sluice'],
+        // Prometheus of a cluster adds it.
+        namespace: [],
+        instance: [new URL(gateway.adminUrl).host],
         upstream: ['harness'],
         account: ['demo'],
         class: ['read', 'template', 'webhook', 'write'],
