@@ -7,6 +7,7 @@ import type { LimitUsage } from '../quota/ledger.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account, Lane } from './account.ts'
+import type { Failure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import type { Upgrade } from './upgrade.ts'
 import type { Wishes } from './wishes.ts'
@@ -66,6 +67,8 @@ export class Call {
   isStoreDegraded = false
   /** The client closed its connection before the response was complete. */
   isGone = false
+  /** What the rest of it turned out to be instead of HTTP, for which its client was refused. */
+  malformed: Failure | undefined
   /** Called when the upstream's answer begins to go to the client. */
   onHead: (() => void) | undefined
   #cancel: (() => void) | undefined
@@ -87,10 +90,14 @@ export class Call {
     // Not the request's signal: that one aborts as soon as the body has been read.
     response.on('close', () => {
       onClosed(this)
-      if (response.writableFinished) return
-      this.isGone = true
-      this.#cancel?.()
+      if (!response.writableFinished) this.abandon()
     })
+  }
+
+  /** Ends whatever is under way for it: nobody waits for its answer any more. */
+  abandon(): void {
+    this.isGone = true
+    this.#cancel?.()
   }
 
   /** Of the time since the call came, what was spent neither upstream nor waiting for anybody. */

@@ -88,7 +88,7 @@ function levelOf({ outcome, status }: AccessLine): 'info' | 'warn' {
 /** `GET /ng/api/projects 200 harness/prod read 11ms`, and what else was out of the ordinary. */
 function readable(line: AccessLine): string {
   const { method, path, status, upstream, account, class: name, outcome, reason, attempts, waitMs } = line
-  const words = [method, path, status]
+  const words = method === undefined ? ['(no request)', status] : [method, path, status]
   if (upstream !== undefined) words.push(account === undefined ? upstream : `${upstream}/${account}`)
   if (name !== undefined) words.push(name)
   words.push(`${Math.round(line.durationMs)}ms`)

@@ -1,5 +1,5 @@
 import { type IncomingMessage, METHODS } from 'node:http'
-import type { Duplex } from 'node:stream'
+import type { Socket } from 'node:net'
 import { Server as TlsServer, type TlsOptions } from 'node:tls'
 import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
@@ -7,8 +7,7 @@ import type { Failure } from '../gateway/failure.ts'
 import type { Config, ListenerTls } from '../config/schema.ts'
 import { boundConnections } from './connections.ts'
 import { addHttp2 } from './http2.ts'
-import { correlationId, type Proxy } from './proxy.ts'
-import { rawRefusal } from './respond.ts'
+import type { Proxy } from './proxy.ts'
 import { asksForWebSocket, refuseConnect, takeUpgrades } from './upgrade.ts'
 
 /** How often at least it is looked for connections on which a head takes too long. */
@@ -40,7 +39,7 @@ export function buildApp(
     ...(tls === undefined ? { http } : { https: { ...http, ...secureOptions(tls, http2) } }),
     rewriteUrl: toRoutable,
     frameworkErrors: (error, request, reply) => refuseRequest(proxy, request, reply as FastifyReply, error),
-    clientErrorHandler: refuseConnection,
+    clientErrorHandler: (error, socket) => refuseConnection(proxy, error, socket),
   })
   const methods = METHODS.filter((method) => method !== 'CONNECT')
   // Without a body as far as Fastify is concerned, whatever the method: it would judge the content type.
@@ -63,6 +62,7 @@ export function buildApp(
       idleMs: KEEP_ALIVE_MS,
       headMs: headTimeout,
       onConnect: (request, response) => refuseConnect(proxy, request, response),
+      onProtocolError: ({ message }, address) => proxy.noteLost(address, `the connection was no HTTP/2 (${message})`),
     })
     app.addHook('preClose', async () => sessions.close())
   }
@@ -120,30 +120,33 @@ function obstacleOf(error: unknown): Failure | Error {
 }
 
 /** For what is no HTTP request at all, too large a one, or one that does not come. */
-function refuseConnection(error: Error & { code?: string }, socket: Duplex): void {
-  // In the middle of a response, our own would be taken for a part of it.
-  // oxlint-disable-next-line no-underscore-dangle -- Node tells it nowhere else
-  const { _httpMessage: response } = socket as { _httpMessage?: { headersSent: boolean } }
-  const isAnswering = response?.headersSent === true
-  if (!socket.writable || isAnswering || error.code === 'ECONNRESET') {
+function refuseConnection(proxy: Proxy, error: Error & { code?: string }, socket: Socket): void {
+  const { code = 'unknown' } = error
+  // Without TLS nothing can be said.
+  if (/^ERR_(?:SSL|TLS)_/.test(code)) {
+    proxy.noteLost(socket.remoteAddress, `the client and the gateway agree on no TLS (${code})`)
     socket.destroy()
-    return
+  } else if (socket.destroyed || code === 'ECONNRESET') {
+    socket.destroy()
+  } else {
+    proxy.refuseConnection(socket, connectionFailure(code), code === 'HPE_INVALID_EOF_STATE')
   }
-  socket.end(rawRefusal(correlationId({ headers: {} } as IncomingMessage), connectionFailure(error)))
 }
 
-function connectionFailure({ code }: { code?: string }): Failure {
-  switch (code) {
-    case 'HPE_HEADER_OVERFLOW':
-      return {
-        kind: 'invalid_request',
-        message: 'the request line and headers are larger than server.maxHeaderBytes allows',
-      }
-    case 'ERR_HTTP_REQUEST_TIMEOUT':
-      return { kind: 'invalid_request', message: `the head of the request did not come within server.headTimeout` }
-    default:
-      return { kind: 'invalid_request', message: `this is not a well-formed HTTP/1.1 request (${code ?? 'unknown'})` }
+function connectionFailure(code: string): Failure {
+  return {
+    kind: 'invalid_request',
+    message: NOT_READABLE[code] ?? `this is not a well-formed HTTP/1.1 request (${code})`,
   }
+}
+
+/** What can be said better than by the code of Node's parser. */
+const NOT_READABLE: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: 'the request line and headers are larger than server.maxHeaderBytes allows',
+  ERR_HTTP_REQUEST_TIMEOUT: 'the head of the request did not come within server.headTimeout',
+  HPE_INVALID_METHOD: 'the request begins with none of the methods of HTTP (HPE_INVALID_METHOD)',
+  HPE_PAUSED_H2_UPGRADE: 'this port speaks HTTP/2 only with server.http2: true (HPE_PAUSED_H2_UPGRADE)',
+  HPE_INVALID_EOF_STATE: 'the request ended before it was complete (HPE_INVALID_EOF_STATE)',
 }
 
 /** How long connections without a call stay open while draining, for calls that are already on their way to us. */

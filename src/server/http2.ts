@@ -15,6 +15,8 @@ import type { TLSSocket } from 'node:tls'
 /** Calls that one client may make at once over one connection; it opens another for more. */
 const STREAMS = 250
 const PREFACE = 'PRI'
+/** How Node's parser calls a request that ends in its middle. */
+const CUT_SHORT = 'HPE_INVALID_EOF_STATE'
 
 export interface Http2Options {
   readonly maxHeaderBytes: number
@@ -23,6 +25,8 @@ export interface Http2Options {
   /** Longest time for the first bytes to come. */
   readonly headMs: number
   onConnect(request: IncomingMessage, response: ServerResponse): void
+  /** The connection has ended, because what came on it is no HTTP/2. */
+  onProtocolError(error: Error, address: string | undefined): void
 }
 
 /**
@@ -31,7 +35,7 @@ export interface Http2Options {
  */
 export function addHttp2(
   server: Server,
-  { maxHeaderBytes, idleMs, headMs, onConnect }: Http2Options,
+  { maxHeaderBytes, idleMs, headMs, onConnect, onProtocolError }: Http2Options,
 ): { close(): void } {
   const h2 = createServer({
     settings: { maxConcurrentStreams: STREAMS, maxHeaderListSize: maxHeaderBytes, enablePush: false },
@@ -41,12 +45,16 @@ export function addHttp2(
   const sessions = new Set<ServerHttp2Session>()
   h2.on('session', (session) => {
     sessions.add(session)
+    // When it has ended it does not know any more.
+    const address = session.socket.remoteAddress
+    // It ends the connection; the calls on it learn of that by themselves.
+    session.on('error', (error: Error & { code?: string }) => {
+      if (error.code === 'ERR_HTTP2_ERROR') onProtocolError(error, address)
+    })
     // Lets calls that are under way finish.
     session.setTimeout(idleMs, () => session.close())
     session.on('close', () => sessions.delete(session))
   })
-  // It ends the connection; the calls on it learn of that by themselves.
-  h2.on('sessionError', () => undefined)
   for (const event of ['request', 'checkContinue', 'checkExpectation'] as const) {
     h2.on(event, (request: unknown, response: unknown) => server.emit(event, request, response))
   }
@@ -96,18 +104,24 @@ function chooseByPreface(server: Server, h2: Http2Server, headMs: number): void 
   server.on('connection', (socket: Socket) => {
     let seen = Buffer.alloc(0)
     const end = (): void => void socket.destroy()
+    const refuse = (code: string) => (): void => {
+      if (seen.length > 0 || code !== CUT_SHORT)
+        server.emit('clientError', Object.assign(new Error(code), { code }), socket)
+      else socket.destroy()
+    }
+    const [onEnd, onTimeout] = [refuse(CUT_SHORT), refuse('ERR_HTTP_REQUEST_TIMEOUT')]
     const look = (chunk: Buffer): void => {
       seen = Buffer.concat([seen, chunk])
       const start = seen.toString('latin1', 0, PREFACE.length)
       if (start !== PREFACE && PREFACE.startsWith(start)) return
-      socket.off('data', look).off('error', end).off('end', end).off('timeout', end).setTimeout(0)
+      socket.off('data', look).off('error', end).off('end', onEnd).off('timeout', onTimeout).setTimeout(0)
       socket.pause()
       socket.unshift(seen)
       if (start === PREFACE) return void h2.emit('connection', endWithPeer(socket))
       for (const listener of listeners) listener.call(server, socket)
       socket.resume()
     }
-    socket.setTimeout(headMs).on('data', look).on('error', end).on('end', end).on('timeout', end)
+    socket.setTimeout(headMs).on('data', look).on('error', end).on('end', onEnd).on('timeout', onTimeout)
   })
 }
 

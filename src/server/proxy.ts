@@ -1,6 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Clock, Random } from '../clock.ts'
+import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { GuessGuard } from '../clients/guess-guard.ts'
 import { tooManyAttempts } from '../gateway/authenticate.ts'
@@ -19,7 +20,7 @@ import type { Log } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { normalizePath, redactPath } from '../routing/path.ts'
-import { closeAfter, refuse } from './respond.ts'
+import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
 import { whyMalformed } from './well-formed.ts'
 
 export interface ProxyOptions {
@@ -34,14 +35,16 @@ export interface ProxyOptions {
 }
 
 const SWITCHING = 101
+/** The status of a call whose client got none. */
+const UNANSWERED = 'none'
 
 /** Takes the calls off the server's hands: identifies and forwards or refuses each, then counts and logs it. */
 export class Proxy {
   readonly #options: ProxyOptions & { readonly lastCall: LastCall }
   /** Metrics of calls that were refused before it was known where they go, by upstream and class. */
   readonly #refused = new Map<string, CallMetrics>()
-  /** Calls whose response is not finished. */
-  #active = 0
+  /** Calls whose response is not finished, in the order in which they came. */
+  readonly #active = new Set<Call>()
   #isDraining = false
   readonly #tunnels = new Tunnels()
   #onIdle: (() => void) | undefined
@@ -55,7 +58,7 @@ export class Proxy {
     this.#isDraining = true
     this.#tunnels.close()
     return new Promise((resolve) => {
-      if (this.#active === 0) resolve()
+      if (this.#active.size === 0) resolve()
       else this.#onIdle = resolve
     })
   }
@@ -64,6 +67,39 @@ export class Proxy {
   crowded(address: string): void {
     const message = 'more than server.connectionsPerAddress: further connections of this address are closed'
     this.#options.log.logger.warn({ address }, message)
+  }
+
+  /**
+   * Refuses what came on a connection and is no HTTP, and closes it. If it belongs to a call that is under way it is that
+   * call's refusal; else it is counted and logged like a call of which nothing is known but its address. With `hasLeft` the
+   * connection ended in the middle of a request, as it does when a client has gone: its call has ended as such.
+   */
+  refuseConnection(socket: Socket, failure: Failure, hasLeft: boolean): void {
+    // It was answered, and what else comes on it is only read.
+    if (socket.writableEnded || socket.destroyed) return
+    const calls = [...this.#active].filter(({ request }) => request.socket === socket)
+    if (calls.length === 0) {
+      const id = randomUUIDv7()
+      endWith(socket, rawRefusal(id, failure))
+      return this.#recordUnread(id, socket.remoteAddress, failure)
+    }
+    const last = calls.at(-1)!
+    // What is no HTTP is the rest of a request's body, or else stands behind all that came.
+    const call = last.request.complete ? calls[0]! : last
+    if (call.response.writableEnded) {
+      call.response.once('close', () => this.refuseConnection(socket, failure, hasLeft))
+      return
+    }
+    if (!hasLeft) call.malformed = failure
+    // In the middle of a response, or before one that is due, ours would be taken for something else.
+    if (call !== calls[0] || call.response.headersSent) socket.destroy()
+    else endWith(socket, rawRefusal(call.id, failure, call))
+    call.abandon()
+  }
+
+  /** Counts and logs a connection that ended before a request came on it, and that could not be answered. */
+  noteLost(address: string | undefined, message: string): void {
+    this.#recordUnread(randomUUIDv7(), address, { kind: 'invalid_request', message }, UNANSWERED)
   }
 
   /** Refuses the calls that wait for quota, or between their attempts, now and from now on. */
@@ -89,10 +125,10 @@ export class Proxy {
     const { clock } = this.#options
     const snapshot = this.#options.snapshot()
     snapshot.calls.begin()
-    this.#active++
     // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
     if (this.#isDraining) response.shouldKeepAlive = false
     const call = new Call(correlationId(request), request, response, snapshot, clock, this.#closed)
+    this.#active.add(call)
     if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
     let result: Forwarded
     try {
@@ -117,10 +153,10 @@ export class Proxy {
     return forwardWithin(budget, call, target, this.#options)
   }
 
-  readonly #closed = ({ snapshot }: Call): void => {
-    snapshot.calls.end()
-    this.#active--
-    if (this.#active === 0) this.#onIdle?.()
+  readonly #closed = (call: Call): void => {
+    call.snapshot.calls.end()
+    this.#active.delete(call)
+    if (this.#active.size === 0) this.#onIdle?.()
   }
 
   #identify(call: Call): Target | Failure {
@@ -159,9 +195,7 @@ export class Proxy {
   }
 
   /** Refusals before it is known where a call goes; names that only the client made up are no labels. */
-  #metricsOfRefusal(call: Call): CallMetrics {
-    const upstream = call.upstream?.name ?? 'unknown'
-    const className = call.route?.class ?? 'unknown'
+  #metricsOfRefusal(upstream = 'unknown', className = 'unknown'): CallMetrics {
     return this.#refused.getOrInsertComputed(
       `${upstream}\n${className}`,
       () => new CallMetrics(this.#options.metrics, { upstream, account: 'unknown', class: className }),
@@ -170,15 +204,15 @@ export class Proxy {
 
   #record(call: Call, result: Forwarded): void {
     const { log, clock } = this.#options
-    const failure = result.kind === 'refused' ? result.failure : undefined
+    const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
     const status = failure === undefined ? call.response.statusCode : STATUS_OF[failure.kind]
     const outcome = failure?.kind ?? result.kind
     const durationMs = clock.now() - call.startedAt
     const overheadMs = call.overheadMs ?? call.gatewayMs
-    const metrics = call.target?.lane.metrics ?? this.#metricsOfRefusal(call)
+    const metrics = call.target?.lane.metrics ?? this.#metricsOfRefusal(call.upstream?.name, call.route?.class)
     const client = call.client?.name ?? 'unknown'
     // A client that left before the response began got no status.
-    const seen = result.kind === 'client_gone' && !call.response.headersSent ? 'none' : String(status)
+    const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
     metrics.requests(client, seen, outcome).increment(call.id)
     // How long a WebSocket stayed open is no latency.
     if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id)
@@ -204,6 +238,37 @@ export class Proxy {
       reason: failure?.message,
       wouldDeny: call.wouldDeny,
       cache: call.cached,
+    })
+  }
+
+  #recordUnread(
+    id: string,
+    address: string | undefined,
+    { kind, message }: Failure,
+    status = String(STATUS_OF[kind]),
+  ): void {
+    this.#metricsOfRefusal().requests('unknown', status, kind).increment(id)
+    this.#options.log.access({
+      correlationId: id,
+      client: 'unknown',
+      address,
+      upstream: undefined,
+      account: undefined,
+      class: undefined,
+      method: undefined,
+      path: '',
+      status,
+      outcome: kind,
+      attempts: 0,
+      waitMs: 0,
+      expectedMs: undefined,
+      upstreamMs: 0,
+      backoffMs: 0,
+      gatewayMs: 0,
+      durationMs: 0,
+      reason: message,
+      wouldDeny: undefined,
+      cache: undefined,
     })
   }
 }

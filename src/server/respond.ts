@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
+import type { Socket } from 'node:net'
 import Negotiator from 'negotiator'
 import type { Call } from '../gateway/call.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
@@ -37,10 +38,13 @@ export function refuse(call: Call, failure: Failure): void {
   response.end(request.method === 'HEAD' ? undefined : body)
 }
 
-/** The same for a request of which no call could be made: written on the bare connection, which ends with it. */
-export function rawRefusal(id: string, failure: Failure): string {
+/**
+ * The same for the bare connection, which ends with it: for a request of which no call could be made, or for a call that can't
+ * be read to its end.
+ */
+export function rawRefusal(id: string, failure: Failure, call?: Call): string {
   const status = STATUS_OF[failure.kind]
-  const { contentType, body } = refusalBody(id, failure, JSON_TYPE)
+  const { contentType, body } = refusalBody(id, failure, call === undefined ? JSON_TYPE : chooseType(call))
   const length = String(Buffer.byteLength(body))
   const headers = refusalHeaders(failure)
   headers.push('Content-Type', contentType, 'Content-Length', length, 'X-Correlation-Id', id, 'Connection', 'close')
@@ -97,6 +101,12 @@ function refusalBody(
 
 function isLong(headers: Record<string, unknown>): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > READ_OFF_BYTES
+}
+
+/** Ends a connection with these last words, but leaves a client that is still sending the time to read them. */
+export function endWith(socket: Socket, text: string): void {
+  socket.end(text)
+  setTimeout(() => socket.destroy(), LINGER_MS).unref()
 }
 
 /** Closes the connection behind the response, but leaves a client that is still sending the time to read it. */
