@@ -3,7 +3,8 @@ import type { Claimant } from '../quota/client-queue.ts'
 import { formatDuration } from '../config/units.ts'
 import { type Meter, meterOf } from '../quota/ledger.ts'
 import { limitOf } from '../quota/limit.ts'
-import { simplifyPath, withoutAlias } from '../routing/path.ts'
+import { readingsOf } from '../routing/path.ts'
+import { PathPattern, segmentsOf } from '../routing/path-pattern.ts'
 import { accessOf, type NetworkAccess } from './network-access.ts'
 
 /** Who calls, and what it may do. What is undefined is not restricted. */
@@ -13,7 +14,7 @@ export interface Client extends Claimant {
   readonly accounts: ReadonlySet<string> | undefined
   readonly classes: ReadonlySet<string> | undefined
   readonly methods: ReadonlySet<string> | undefined
-  readonly paths: readonly RegExp[] | undefined
+  readonly paths: readonly AllowedPath[] | undefined
   readonly networkAccess: NetworkAccess | undefined
   /** What its calls to all upstreams together are charged to, each once. */
   readonly budget: Meter | undefined
@@ -43,7 +44,7 @@ export function clientOf(name: string, scope: ClientScope): Client {
     accounts: scope.accounts && new Set(scope.accounts),
     classes: scope.classes && new Set(scope.classes),
     methods: scope.methods && new Set(scope.methods),
-    paths: scope.paths?.map(toPattern),
+    paths: scope.paths?.map(allowedPath),
     networkAccess: scope.networkAccess && accessOf(scope.networkAccess),
     budget: scope.budget && budgetOf(name, scope.budget),
   }
@@ -62,38 +63,44 @@ function budgetOf(name: string, limits: NonNullable<ClientScope['budget']>): Met
 export interface ScopedCall {
   readonly upstream: string
   readonly class: string
+  /** That a server may see which reads its path in another way; undefined if it is the same. */
+  readonly otherClass?: string | undefined
   readonly method: string
-  /** Below the upstream's URL, as it was sent, and normalized, as routes are found by it. */
+  /** Below the upstream's URL, as it was sent. */
   readonly path: string
-  readonly normalPath: string
   readonly aliasPrefix: string
 }
 
 /** What of a call is outside of its client's scope, as it would be told the client; undefined if nothing is. */
 export function outOfScope({ upstreams, classes, methods, paths }: Client, call: ScopedCall): string | undefined {
   if (upstreams !== undefined && !upstreams.has(call.upstream)) return `may not use ${call.upstream}`
-  if (classes !== undefined && !classes.has(call.class)) return `may not make ${call.class} calls`
+  for (const name of [call.class, call.otherClass]) {
+    if (classes !== undefined && name !== undefined && !classes.has(name)) return `may not make ${name} calls`
+  }
   // A HEAD is a GET without the body (RFC 9110 §9.3.2).
   if (methods !== undefined && !methods.has(call.method) && !(call.method === 'HEAD' && methods.has('GET'))) {
     return `may not make ${call.method} calls`
   }
-  // Some servers look at the parameters of a path and some do not, so both readings must be allowed.
   if (paths === undefined) return undefined
-  const literal = withoutAlias(simplifyPath(call.path), call.aliasPrefix)
-  return isIn(paths, call.normalPath) && isIn(paths, literal) ? undefined : 'may not call this path'
+  const { literal, decoded } = readingsOf(call.path, call.aliasPrefix)
+  const isAllowed = isEachIn(paths, literal, 'literal') && isEachIn(paths, decoded, 'decoded')
+  return isAllowed ? undefined : 'may not call this path'
 }
 
-function isIn(patterns: readonly RegExp[], path: string): boolean {
-  return patterns.some((pattern) => pattern.test(path))
+/** A pattern as it is, for paths as they are, and with its escaped slashes decoded, for paths of which they are, too. */
+interface AllowedPath {
+  readonly literal: PathPattern
+  readonly decoded: PathPattern
 }
 
-/** `{name}` stands for one segment or a part of it, a final `*` for the rest, which may be empty. */
-function toPattern(path: string): RegExp {
-  const literal = path.replace(/\/?\*$/, '')
-  const open = literal
-    .split(/\{[^}]*\}/)
-    .map((text) => RegExp.escape(text))
-    .join('[^/]+')
-  const end = path.endsWith('/*') ? '(?:/.*)?' : path.endsWith('*') ? '.*' : '/?'
-  return new RegExp(`^${open}${end}$`)
+function allowedPath(path: string): AllowedPath {
+  return { literal: new PathPattern(path), decoded: new PathPattern(path, true) }
+}
+
+/** Servers do not read a path in one way only, so every reading must be allowed. */
+function isEachIn(allowed: readonly AllowedPath[], readings: readonly string[], form: keyof AllowedPath): boolean {
+  return readings.every((reading) => {
+    const segments = segmentsOf(reading)
+    return allowed.some((path) => path[form].matches(segments))
+  })
 }

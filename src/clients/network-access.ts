@@ -1,6 +1,6 @@
 import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
-import { simplifyPath, withoutAlias, withoutParameters } from '../routing/path.ts'
+import { decodePath, type PathReadings, readingsOf, simplifyPath, withoutAlias } from '../routing/path.ts'
 import { isMapped, isPublicAddress, lastFourBytes } from './public-address.ts'
 
 /** Which upstream addresses may be reached. Entries are an exact host, `*.host`, or a URL prefix. */
@@ -23,19 +23,30 @@ export interface Alias {
 /**
  * Whether every layer lets the URL through: blocked wins, in any layer; each layer that has an allow list must allow it; an
  * empty allow list restricts nothing; what does not parse as a URL is denied. Paths are the same if a server takes them for
- * the same: however they are escaped, with empty segments, or by the vendor's alias. With parameters in its path, a URL must
- * be let through both as it is and without them: some servers look at them, and some do not.
+ * the same: however they are escaped, with empty segments, or by the vendor's alias. Servers read parameters, escaped slashes
+ * and backslashes in different ways: what is blocked in one reading is blocked, and what is allowed is so in each of them.
  */
 export function isAccessAllowed(url: string, layers: readonly NetworkAccess[], alias = NO_ALIAS): boolean {
   if (!URL.canParse(url)) return false
-  const readings = readingsOf(new URL(url))
+  const target = new URL(url)
+  const readings = readingsOf(target.pathname)
   return layers.every(({ allowed, blocked }) =>
-    readings.every(
-      (target) =>
-        !blocked.some((entry) => matches(target, entry, alias)) &&
-        (allowed.length === 0 || allowed.some((entry) => matches(target, entry, alias))),
+    FORMS.every((form) =>
+      readings[form].every((path) => {
+        const isNamed = (entry: string): boolean => matches({ url: target, path, form }, entry, alias)
+        return !blocked.some(isNamed) && (allowed.length === 0 || allowed.some(isNamed))
+      }),
     ),
   )
+}
+
+const FORMS: readonly (keyof PathReadings)[] = ['literal', 'decoded']
+
+/** A URL, with its path in one of the ways in which it may be read. */
+interface Reading {
+  readonly url: URL
+  readonly path: string
+  readonly form: keyof PathReadings
 }
 
 /**
@@ -60,18 +71,10 @@ function bareAddress(address: string): string {
   return isMapped(bare) ? lastFourBytes(bare) : `[${bare}]`
 }
 
-function readingsOf(url: URL): URL[] {
-  const path = withoutParameters(url.pathname)
-  if (path === url.pathname) return [url]
-  const bare = new URL(url)
-  bare.pathname = path
-  return [url, bare]
-}
-
 const NO_ALIAS: Alias = { base: '', prefix: '' }
 
-function matches(target: URL, entry: string, alias: Alias): boolean {
-  return entry.includes('://') ? matchesPrefix(target, entry, alias) : matchesHost(target, entry)
+function matches(target: Reading, entry: string, alias: Alias): boolean {
+  return entry.includes('://') ? matchesPrefix(target, entry, alias) : matchesHost(target.url, entry)
 }
 
 function matchesHost(target: URL, entry: string): boolean {
@@ -82,12 +85,12 @@ function matchesHost(target: URL, entry: string): boolean {
 }
 
 /** Same origin, and below the prefix's path at a segment's border, so that `/api` does not let `/apis` through. */
-function matchesPrefix(target: URL, entry: string, alias: Alias): boolean {
+function matchesPrefix({ url, path, form }: Reading, entry: string, alias: Alias): boolean {
   if (!URL.canParse(entry)) return false
   const prefix = new URL(entry)
-  if (target.protocol !== prefix.protocol || normalHost(target.hostname) !== normalHost(prefix.hostname)) return false
-  if (target.port !== prefix.port) return false
-  const [path, above] = [simplifyPath(target.pathname), simplifyPath(prefix.pathname)]
+  if (url.protocol !== prefix.protocol || normalHost(url.hostname) !== normalHost(prefix.hostname)) return false
+  if (url.port !== prefix.port) return false
+  const above = simplifyPath(form === 'decoded' ? decodePath(prefix.pathname) : prefix.pathname)
   return isAtOrBelow(path, above) || isAtOrBelow(unaliased(path, alias), unaliased(above, alias))
 }
 

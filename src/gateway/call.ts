@@ -24,6 +24,8 @@ export interface Target {
   /** Path and query below the upstream's URL, byte for byte as the client sent them. */
   readonly path: string
   readonly query: string
+  /** The normal form of the path by which the route was found. */
+  readonly normalPath: string
   readonly wishes: Wishes
 }
 

@@ -4,7 +4,6 @@ import type { Permit } from '../quota/permit.ts'
 import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
 import { BodyError, hasBody, RequestBody } from '../upstream/body.ts'
 import { onlyMember } from '../http/fields.ts'
-import { normalizePath } from '../routing/path.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import type { Hedging } from '../resilience/hedging.ts'
 import { admit, admitNow } from './admit.ts'
@@ -306,12 +305,11 @@ class Forwarding {
 
   /** Another of a pool may do for the repeat; then it waits where the quota of that one is. */
   #chooseAgain(proof: Proof): void {
-    const { account, route, client, upstream, path } = this.#target
+    const { account, route, client, normalPath } = this.#target
     const { method = '', headers } = this.#call.request
     const credential = account.credential!.choose()
     proof.replace(credential)
-    const normal = normalizePath(path, upstream.aliasPrefix)
-    const traits = { method, headers, path: normal, client: client.name, credential: credential.member }
+    const traits = { method, headers, path: normalPath, client: client.name, credential: credential.member }
     const lane = account.lanes.laneFor(route, traits)
     if (!isFailure(lane)) this.#call.target = this.#target = { ...this.#target, credential, lane }
   }

@@ -3,7 +3,7 @@ import { joined, onlyMember } from '../http/fields.ts'
 import { type Client, outOfScope } from '../clients/client.ts'
 import { isAccessAllowed } from '../clients/network-access.ts'
 import { chooseAccount, collectClaims } from '../routing/account.ts'
-import { normalizePath } from '../routing/path.ts'
+import { normalizeDecoded, normalizePath } from '../routing/path.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account } from './account.ts'
 import { authenticate } from './authenticate.ts'
@@ -63,13 +63,12 @@ function identifyAt(
   client: Client,
   identity: Identity,
 ): Target | Failure {
-  const normal = normalizePath(path, upstream.aliasPrefix)
-  const route = upstream.routes.find(method, normal)
-  identity.route = route
-  const account = accountFor(upstream, client, normal, query, headers)
-  if (isFailure(account)) return account
   const { aliasPrefix } = upstream
-  const call = { upstream: upstream.name, class: route.class, method, path, normalPath: normal, aliasPrefix }
+  const { route, path: normalPath, otherClass } = upstream.routes.locate(method, path, aliasPrefix)
+  identity.route = route
+  const account = accountFor(upstream, client, path, query, headers)
+  if (isFailure(account)) return account
+  const call = { upstream: upstream.name, class: route.class, otherClass, method, path, aliasPrefix }
   const outside = outOfScope(client, call)
   if (outside !== undefined) return forbidden(`the client ${client.name} ${outside}`)
   if (client.networkAccess !== undefined || upstream.access.length > 0) {
@@ -81,18 +80,23 @@ function identifyAt(
   const credential = route.credential === 'none' ? undefined : account.credential?.choose()
   const why = credential?.whyNot?.({ path, query, headers })
   if (why !== undefined) return invalid(why)
-  const traits = { method, headers, path: normal, client: client.name, credential: credential?.member }
+  const traits = { method, headers, path: normalPath, client: client.name, credential: credential?.member }
   const lane = account.lanes.laneFor(route, traits)
   if (isFailure(lane)) return lane
-  return { client, upstream, account, route, credential, lane, path, query, wishes }
+  return { client, upstream, account, route, credential, lane, path, normalPath, query, wishes }
 }
 
 function refuseAccess({ url: { origin }, basePath, aliasPrefix, access }: Upstream, client: Client, path: string) {
-  const url = `${origin}${basePath}${path}`
+  const url = `${origin}${basePath}${escapeBytes(path)}`
   const alias = { base: basePath, prefix: aliasPrefix }
   if (!isAccessAllowed(url, access, alias)) return forbidden('the network access lists do not allow this address')
   if (client.networkAccess === undefined || isAccessAllowed(url, [client.networkAccess], alias)) return undefined
   return forbidden(`the network access list of ${client.name} does not allow this address`)
+}
+
+/** A byte that is sent as it is, beyond ASCII: one character of a request target. As part of a URL it would be two bytes. */
+function escapeBytes(path: string): string {
+  return path.replaceAll(/[\x80-\xff]/g, (byte) => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }
 
 /**
@@ -122,6 +126,8 @@ function findUpstream(snapshot: Snapshot, { url, headers }: Head): Address | Fai
     return invalid('the path must be well-formed: "%" only before two hex digits of UTF-8')
   if ((isEscaped || path.includes('..')) && CLIMBS.test(path))
     return invalid('the path must not have ".." segments, nor encoded ones')
+  // Some servers end the path there, and routes and access rules would be held to another one.
+  if (isEscaped && path.includes('%00')) return invalid('the path must not have an encoded NUL, %00')
   const owner = snapshot.hosts.size > 0 && host !== undefined ? snapshot.hosts.get(bareHost(host)) : undefined
   if (owner !== undefined) return { upstream: owner, prefix: '', path, query }
   const slash = path.indexOf('/', 1)
@@ -154,11 +160,13 @@ function bareHost(host: string): string {
 function accountFor(
   upstream: Upstream,
   client: Client,
-  normalPath: string,
+  path: string,
   query: string,
   headers: IncomingHttpHeaders,
 ): Account | Failure {
-  const claims = collectClaims(upstream.claims, normalPath, query.slice(1), headers)
+  const { aliasPrefix } = upstream
+  const paths = [normalizePath(path, aliasPrefix), normalizeDecoded(path, aliasPrefix) ?? []].flat()
+  const claims = collectClaims(upstream.claims, paths, query.slice(1), headers)
   const named = headers['x-sluice-account']
   // Of lines that differ none is obeyed: together they name no account.
   const wanted = named === undefined ? undefined : (onlyMember(named) ?? joined(named))

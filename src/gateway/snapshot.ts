@@ -18,7 +18,8 @@ import type { BreakerChange, BreakerState } from '../resilience/breaker.ts'
 import { Breakers } from '../resilience/breakers.ts'
 import { Hedging } from '../resilience/hedging.ts'
 import { RetryBudget } from '../resilience/retry-budget.ts'
-import { type ClaimRules, toAccountPattern } from '../routing/account.ts'
+import { accountInPath, type ClaimRules } from '../routing/account.ts'
+import { PathPattern } from '../routing/path-pattern.ts'
 import { classifyByMethod } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { RouteTable, type RouteEntry } from '../routing/route-table.ts'
@@ -302,13 +303,13 @@ function proposedCache({ cache }: UpstreamConfig, { proposedCache = [] }: Preset
 }
 
 function buildClaims({ accountClaims }: UpstreamConfig, preset: Preset | undefined): ClaimRules {
-  const patterns = (accountClaims?.paths ?? []).map(toAccountPattern)
+  const patterns = (accountClaims?.paths ?? []).map((path) => new PathPattern(path))
   return {
     headers: (accountClaims?.headers ?? []).map((name) => name.toLowerCase()),
     query: new Set(accountClaims?.query),
     inPath: (path) => [
       ...(preset?.accountsInPath?.(path) ?? []),
-      ...patterns.flatMap((pattern) => pattern.exec(path)?.[1] ?? []),
+      ...patterns.flatMap((pattern) => accountInPath(pattern, path) ?? []),
     ],
   }
 }

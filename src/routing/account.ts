@@ -1,5 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { membersOf } from '../http/fields.ts'
+import { type PathPattern, segmentsOf } from './path-pattern.ts'
 
 /** Where calls to an upstream may name the account they mean. */
 export interface ClaimRules {
@@ -17,8 +18,16 @@ export interface Claim {
   readonly id: string
 }
 
-/** Every account claim of a call. Empty ones do not count; a parameter given twice counts twice. */
-export function collectClaims(rules: ClaimRules, path: string, query: string, headers: IncomingHttpHeaders): Claim[] {
+/**
+ * Every account claim of a call, whose path is given in each way in which a server may read it. Empty ones do not count; a
+ * parameter given twice counts twice.
+ */
+export function collectClaims(
+  rules: ClaimRules,
+  paths: readonly string[],
+  query: string,
+  headers: IncomingHttpHeaders,
+): Claim[] {
   const claims: Claim[] = []
   for (const name of rules.headers) {
     const value = headers[name]
@@ -26,17 +35,20 @@ export function collectClaims(rules: ClaimRules, path: string, query: string, he
     // Nobody knows which of several lines the upstream believes, so each is a claim.
     for (const id of membersOf(value)) if (id !== '') claims.push({ place: `header ${name}`, id })
   }
-  for (const id of rules.inPath(path)) claims.push({ place: 'path', id: decode(id) })
+  for (const path of paths) for (const id of rules.inPath(path)) claims.push({ place: 'path', id: decode(id) })
   if (query !== '') collectFromQuery(rules.query, query, claims)
   return claims
 }
 
 function collectFromQuery(names: ReadonlySet<string>, query: string, claims: Claim[]): void {
   if (names.size === 0) return
+  let equals = -1
   for (let start = 0; start < query.length;) {
     const ampersand = query.indexOf('&', start)
     const end = ampersand < 0 ? query.length : ampersand
-    const equals = query.indexOf('=', start)
+    // Looked for once, however many parameters there are without one.
+    if (equals < start) equals = query.indexOf('=', start)
+    if (equals < 0) return
     if (equals > start && equals < end - 1) {
       const name = decodeQuery(query.slice(start, equals))
       if (names.has(name))
@@ -60,10 +72,8 @@ function decode(text: string): string {
 }
 
 /** Finds the id in paths of a form such as `/repos/{account}/*`: at `{account}`, any other `{…}` standing for one segment. */
-export function toAccountPattern(path: string): RegExp {
-  const escaped = path.replace(/\*$/, '').replace(/[.*+?^$()|[\]\\]/g, '\\$&')
-  const open = escaped.replace('{account}', '([^/]+)').replace(/\{[^}]*\}/g, '[^/]+')
-  return new RegExp(`^${open}${path.endsWith('*') ? '' : '/?$'}`)
+export function accountInPath(pattern: PathPattern, path: string): string | undefined {
+  return pattern.textOf('account', segmentsOf(path))
 }
 
 /** An account that a call may turn out to mean. */

@@ -1,6 +1,7 @@
 import { METHODS } from 'node:http'
-import createRouter, { type HTTPMethod } from 'find-my-way'
 import type { CachePolicy } from '../cache/policy.ts'
+import { normalizeDecoded, normalizePath } from './path.ts'
+import { beginsWith, fits, isAnything, isStatic, PathPattern, type SegmentPattern, segmentsOf } from './path-pattern.ts'
 import { completeRoute, type Route, type RouteRule } from './route.ts'
 
 /** A line of the table: one path, for the methods given or for all. */
@@ -21,84 +22,177 @@ export interface RouteTableOptions {
   readonly cacheOf?: ((path: string) => CachePolicy | undefined) | undefined
 }
 
+/** The route of a call, and what was found out on the way to it. */
+export interface Located {
+  readonly route: Route
+  /** The normal form of the path by which it was found. */
+  readonly path: string
+  /** The class that the call has for a server that reads an escaped slash in the other way, if it is another. */
+  readonly otherClass: string | undefined
+}
+
 /** How many routes are remembered by their path, and how long such a path may be. */
 const FOUND_KEPT = 4_096
 const FOUND_LENGTH = 256
 
-/** Finds the route of a call by its method and normalized path. */
+/** Finds the route of a call by its method and path, in time proportional to the path. */
 export class RouteTable {
-  readonly #router = createRouter({ ignoreTrailingSlash: true, ignoreDuplicateSlashes: true, maxParamLength: 65_536 })
+  readonly #roots = new Map<string, Branch>()
   readonly #classify: Classify
   readonly #cacheOf: RouteTableOptions['cacheOf']
   /** Routes found lately: half the cost of a call's identification is here otherwise. */
-  readonly #found = new Map<string, Route>()
+  readonly #found = new Map<string, Match>()
 
   constructor({ layers, classify, cacheOf }: RouteTableOptions) {
     this.#cacheOf = cacheOf
     this.#classify = classify
-    const taken = new Set<string>()
     for (const layer of layers) {
-      for (const entry of layer) if (entry.methods !== undefined) this.#add(entry, entry.methods, taken)
-      for (const entry of layer) if (entry.methods === undefined) this.#add(entry, METHODS, taken)
+      for (const entry of layer) if (entry.methods !== undefined) this.#add(entry, entry.methods)
+      for (const entry of layer) if (entry.methods === undefined) this.#add(entry, METHODS)
     }
+  }
+
+  /**
+   * The route of a path as a client sent it. An escaped slash may be read in two ways: the more specific line counts, as it
+   * does everywhere in the table, and where there is no line at all the path is classified with its slashes decoded.
+   */
+  locate(method: string, sent: string, aliasPrefix: string): Located {
+    const path = normalizePath(sent, aliasPrefix)
+    const usual = this.#match(method, path)
+    const decodedPath = normalizeDecoded(sent, aliasPrefix)
+    if (decodedPath === undefined || decodedPath === path) return { route: usual.route, path, otherClass: undefined }
+    const decoded = this.#match(method, decodedPath)
+    const isUsual = usual.rank > decoded.rank || (usual.rank === decoded.rank && usual.rank !== '')
+    const [found, other] = isUsual ? [usual, decoded] : [decoded, usual]
+    const otherClass = other.route.class === found.route.class ? undefined : other.route.class
+    return { route: found.route, path: isUsual ? path : decodedPath, otherClass }
   }
 
   /** The path must come from `normalizePath`; percent-encoding and a slash at its end make no difference. */
   find(method: string, path: string): Route {
+    return this.#match(method, path).route
+  }
+
+  #match(method: string, path: string): Match {
     const key = `${method} ${path}`
     const known = this.#found.get(key)
     if (known !== undefined) return known
-    const route = this.#withCache(method, path, this.#look(method, path))
-    if (key.length > FOUND_LENGTH) return route
+    const match = this.#withCache(method, path, this.#look(method, path))
+    if (key.length > FOUND_LENGTH) return match
     if (this.#found.size >= FOUND_KEPT) this.#found.clear()
-    this.#found.set(key, route)
-    return route
+    this.#found.set(key, match)
+    return match
   }
 
-  #withCache(method: string, path: string, route: Route): Route {
+  #withCache(method: string, path: string, match: Match): Match {
+    const { route, rank } = match
     // A read that changes something must not be left out.
     const isRead = (method === 'GET' || method === 'HEAD') && route.retry === 'safe'
-    if (route.cache !== undefined || this.#cacheOf === undefined || !isRead) return route
-    return { ...route, cache: this.#cacheOf(path) }
+    if (route.cache !== undefined || this.#cacheOf === undefined || !isRead) return match
+    return { rank, route: { ...route, cache: this.#cacheOf(path) } }
   }
 
-  #look(method: string, path: string): Route {
+  #look(method: string, path: string): Match {
     // A HEAD is a GET without the body (RFC 9110 §9.3.2): same class, same limits.
     const meant = method === 'HEAD' ? 'GET' : method
-    const found = this.#router.find(meant as HTTPMethod, path)
-    if (found !== null) return found.store as Route
-    return completeRoute(method, { countedAs: `${meant} *`, ...this.#classify(meant, path) })
+    const found = this.#roots.get(meant)?.find(segmentsOf(path), 0)
+    if (found !== undefined) return found
+    return { rank: '', route: completeRoute(method, { countedAs: `${meant} *`, ...this.#classify(meant, path) }) }
   }
 
-  #add(entry: RouteEntry, methods: readonly string[], taken: Set<string>): void {
-    const pattern = toRouterPattern(entry.path)
+  #add(entry: RouteEntry, methods: readonly string[]): void {
+    const pattern = new PathPattern(entry.path)
+    const rank = rankOf(pattern)
     const rule = { countedAs: nameOf(entry), ...entry.rule, pattern: entry.path }
     for (const method of methods) {
-      const key = `${method} ${pattern}`
-      if (taken.has(key)) continue
-      taken.add(key)
-      this.#router.on(method as HTTPMethod, pattern, neverCalled, completeRoute(method, rule))
+      const root = this.#roots.getOrInsertComputed(method, () => new Branch())
+      root.add(pattern, 0, () => ({ rank, route: completeRoute(method, rule) }))
     }
   }
+}
+
+/** A line of the table that takes a path. */
+interface Match {
+  /** How specific it is: the greater text is the more specific line; empty if there is none. */
+  readonly rank: string
+  readonly route: Route
+}
+
+/** What may follow in paths that begin alike. Each branch is looked at once at most for a path, since its depth is fixed. */
+class Branch {
+  readonly #statics = new Map<string, Branch>()
+  /** By segments of which a part is given; the more is given, the earlier. */
+  readonly #parts: { readonly pattern: SegmentPattern; readonly branch: Branch }[] = []
+  #any: Branch | undefined
+  /** Where the path may go on in any way. */
+  readonly #rests: { readonly pattern: SegmentPattern; readonly match: Match }[] = []
+  #end: Match | undefined
+
+  /** Adds a line, unless there is one of that shape already. */
+  add(pattern: PathPattern, depth: number, make: () => Match): void {
+    const { segments, rest } = pattern
+    const next = segments[depth]
+    if (next !== undefined) this.#branchFor(next).add(pattern, depth + 1, make)
+    else if (rest === undefined) this.#end ??= make()
+    else if (!this.#rests.some((known) => isSame(known.pattern, rest))) {
+      this.#rests.push({ pattern: rest, match: make() })
+      this.#rests.sort(byGivenText)
+    }
+  }
+
+  #branchFor(pattern: SegmentPattern): Branch {
+    if (isStatic(pattern)) return this.#statics.getOrInsertComputed(pattern.texts[0]!, () => new Branch())
+    if (isName(pattern)) return (this.#any ??= new Branch())
+    const known = this.#parts.find((part) => isSame(part.pattern, pattern))
+    if (known !== undefined) return known.branch
+    const branch = new Branch()
+    this.#parts.push({ pattern, branch })
+    this.#parts.sort(byGivenText)
+    return branch
+  }
+
+  find(segments: readonly string[], depth: number): Match | undefined {
+    const segment = segments[depth]
+    // Of "/" itself nothing is left that a rest could begin with.
+    if (segment === undefined) return this.#end ?? (depth === 0 ? this.#restFor('')?.match : undefined)
+    const exact = this.#statics.get(segment)?.find(segments, depth + 1)
+    if (exact !== undefined) return exact
+    for (const { pattern, branch } of this.#parts) {
+      const found = fits(pattern, segment) ? branch.find(segments, depth + 1) : undefined
+      if (found !== undefined) return found
+    }
+    const rest = this.#restFor(segment)
+    if (rest !== undefined && !isAnything(rest.pattern)) return rest.match
+    return this.#any?.find(segments, depth + 1) ?? rest?.match
+  }
+
+  #restFor(segment: string): { readonly pattern: SegmentPattern; readonly match: Match } | undefined {
+    return this.#rests.find(({ pattern }) => beginsWith(pattern, segment))
+  }
+}
+
+function isName({ texts }: SegmentPattern): boolean {
+  return texts.length === 2 && texts[0] === '' && texts[1] === ''
+}
+
+function isSame(a: SegmentPattern, b: SegmentPattern): boolean {
+  return a.texts.length === b.texts.length && a.texts.every((text, i) => text === b.texts[i])
+}
+
+/** First what begins with the longer text, then what has more text at all. */
+function byGivenText(a: { pattern: SegmentPattern }, b: { pattern: SegmentPattern }): number {
+  const [first, second] = [a.pattern.texts, b.pattern.texts]
+  return second[0]!.length - first[0]!.length || second.join('').length - first.join('').length
+}
+
+/** In the order in which `Branch` looks. */
+function rankOf({ segments, rest }: PathPattern): string {
+  const ranks = segments.map((pattern) => (isStatic(pattern) ? '4' : isName(pattern) ? '1' : '3')).join('')
+  if (rest === undefined) return ranks
+  return ranks + (isAnything(rest) ? '0' : '2')
 }
 
 /** How a line of the table is named where its calls are counted apart from others. */
 function nameOf({ methods, path }: RouteEntry): string {
   return methods === undefined ? path : `${methods.join(',')} ${path}`
-}
-
-function neverCalled(): void {}
-
-/**
- * Writes `{name}` as the router does. Names become numbers, so that paths of one shape are one path. To the router a name ends
- * at "/", "-" or "."; before anything else it gets an expression, which ends it.
- */
-function toRouterPattern(path: string): string {
-  let count = 0
-  const literal =
-    path
-      .replace(/\/{2,}/g, '/')
-      .replace(/\/$/, '')
-      .replaceAll(':', '::') || '/'
-  return literal.replace(/\{[^}]*\}(?=([^/.-])?)/g, (_, next?: string) => `:p${++count}${next ? '(.*?)' : ''}`)
 }

@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import { harness } from '../config/presets/harness.ts'
 import { type ClaimRules, collectClaims } from '../routing/account.ts'
-import { normalizePath } from '../routing/path.ts'
 import type { Route } from '../routing/route.ts'
 import { RouteTable } from '../routing/route-table.ts'
 
@@ -22,11 +21,11 @@ export interface Question {
 
 export function identify({ method = '', url = '', headers }: IncomingMessage, routes: RouteTable): Question {
   const queryAt = url.indexOf('?')
-  const path = normalizePath(queryAt < 0 ? url : url.slice(0, queryAt), harness.aliasPrefix ?? '')
+  const sent = queryAt < 0 ? url : url.slice(0, queryAt)
   const query = queryAt < 0 ? '' : url.slice(queryAt + 1)
-  const route = routes.find(method, path)
+  const { route, path } = routes.locate(method, sent, harness.aliasPrefix ?? '')
   const proven = accountInToken(route, headers)
-  const account = proven ?? collectClaims(CLAIMS, path, query, headers)[0]?.id ?? 'unknown'
+  const account = proven ?? collectClaims(CLAIMS, [path], query, headers)[0]?.id ?? 'unknown'
   const given = headers['x-correlation-id']
   const correlationId = typeof given === 'string' ? given : randomUUID()
   const isProven = proven !== undefined || route.credential === 'none'

@@ -19,7 +19,7 @@ import { onlyMember } from '../http/fields.ts'
 import type { Log } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import { normalizePath, redactPath } from '../routing/path.ts'
+import { redactPath } from '../routing/path.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
 import { whyMalformed } from './well-formed.ts'
 
@@ -292,11 +292,12 @@ function pathForLog({ request, upstream, route, prefix, path }: Call): string {
     const [sent = ''] = originalUrl(request).split('?', 1)
     return `/${sent.split('/')[1]?.slice(0, 64) ?? ''}`
   }
+  if (route?.secretSegments.length === 0) return prefix + path
   // A call without a valid key was not routed, but its path may hold a secret as well.
-  const known = route ?? upstream.routes.find(request.method ?? '', normalizePath(path, upstream.aliasPrefix))
+  const { route: known, path: normalPath } = upstream.routes.locate(request.method ?? '', path, upstream.aliasPrefix)
   if (known.secretSegments.length === 0) return prefix + path
   // In the form by which the route was found, since that is the one whose segments it numbers.
-  return prefix + redactPath(normalizePath(path, upstream.aliasPrefix), known.secretSegments)
+  return prefix + redactPath(normalPath, known.secretSegments)
 }
 
 function rounded(ms: number): number {

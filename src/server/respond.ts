@@ -63,10 +63,14 @@ function refusalHeaders({ kind, retryAfterMs }: Failure): string[] {
   return headers
 }
 
+/** The library takes the square of what stands in quotes that are not closed. A longer field is as good as none. */
+const LONGEST_ACCEPT = 1_000
+
 /** The shape that clients of the upstream parse, unless they would rather have the other. */
-function chooseType({ request, upstream }: Call): string {
+export function chooseType({ request: { headers }, upstream }: Pick<Call, 'request' | 'upstream'>): string {
   const usual = upstream?.config.errors === 'problem' ? [PROBLEM_TYPE, JSON_TYPE] : [JSON_TYPE, PROBLEM_TYPE]
-  return new Negotiator(request).mediaType(usual) ?? (usual[0] as string)
+  if ((headers.accept?.length ?? 0) > LONGEST_ACCEPT) return usual[0] as string
+  return new Negotiator({ headers }).mediaType(usual) ?? (usual[0] as string)
 }
 
 function refusalBody(

@@ -1,13 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { clientOf, outOfScope } from '../../src/clients/client.ts'
 import type { ClientScope } from '../../src/config/client-schema.ts'
-import { normalizePath } from '../../src/routing/path.ts'
 
 const ALIAS = '/gateway'
 
 function judge(scope: ClientScope, method: string, path: string): string | undefined {
-  const call = { upstream: 'harness', class: 'read', method, path, aliasPrefix: ALIAS }
-  return outOfScope(clientOf('bot', scope), { ...call, normalPath: normalizePath(path, ALIAS) })
+  return outOfScope(clientOf('bot', scope), { upstream: 'harness', class: 'read', method, path, aliasPrefix: ALIAS })
 }
 
 describe('the scope of a client', () => {
@@ -22,6 +20,12 @@ describe('the scope of a client', () => {
     [{ paths: ['/ng/api/*'] }, 'may not call this path'],
   ])('%j: %s', (scope, reason) => {
     expect(judge(scope, 'POST', '/pipeline/api')).toBe(reason)
+  })
+
+  it('holds in either class that an escaped slash may make of a call', () => {
+    const call = { upstream: 'u', class: 'read', otherClass: 'admin', method: 'GET', path: '/', aliasPrefix: '' }
+    expect(outOfScope(clientOf('bot', { classes: ['read'] }), call)).toBe('may not make admin calls')
+    expect(outOfScope(clientOf('bot', { classes: ['read', 'admin'] }), call)).toBeUndefined()
   })
 
   it('takes a HEAD for a GET', () => {
@@ -50,6 +54,24 @@ describe('the scope of a client', () => {
     ['/ng/api/*', '/ng/api/projects;v=1', true],
     ['/public/*', '/public;/secret', false],
     ['/public/*', '/secret;/public/x', false],
+    // With an escaped slash, as a server that decodes it reads it, and as one that does not.
+    ['/public/*', '/public/a%2Fb', true],
+    ['/public/*', '/public%2Fa', false],
+    ['/public/*', '/public/%252e%252e/secret', false],
+    ['/public/*', '/public/..;/secret', false],
+    ['/repos/{name}/tags', '/repos/a%2Fb/tags', false],
+    ['/repos/{group}%2F{name}/tags', '/repos/a%2fb/tags', true],
+    ['/repos/{group}%2F{name}/tags', '/repos/a/b/tags', false],
+    ['/a b/{x}', '/a%20b/c%2B', true],
+    ['/ä/*', '/%C3%A4/x', true],
+    ['/{a}-{b}-{c}', '/1-2-3', true],
+    ['/{a}-{b}-{c}', '/1--3', false],
+    ['/{a}-{b}-{c}', '/1-2-', false],
+    ['/{a}.{b}.json', '/x.y.z.json', true],
+    ['/{a}{b}', '/x', false],
+    ['/{a}{b}', '/xy', true],
+    ['/v{a}.x*', '/v1.xyz/more', true],
+    ['/v{a}.x*', '/v1/.x', false],
   ])('paths: %s and a call to %s', (pattern, path, isAllowed) => {
     expect(judge({ paths: [pattern] }, 'GET', path) === undefined).toBe(isAllowed)
   })

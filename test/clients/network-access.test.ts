@@ -43,6 +43,16 @@ describe('a network access list', () => {
     ['/v1/administration', true],
     ['/v1/administration;x=1', true],
     ['/v1/ad%2Fmin', true],
+    ['/v1%2Fadmin', false],
+    ['/v1%2fadmin%2Fusers', false],
+    ['/v1%5Cadmin', false],
+    ['/v1%252Fadmin', false],
+    ['/v1/admin%3Bx=1', false],
+    ['/v1/other/%252e%252e/admin', false],
+    ['/v1/admin%2500', false],
+    ['/v1/admin%25C0%25AFx', false],
+    ['/alias%2Fv1/admin', false],
+    ['/v1%2Fadministration', true],
     ['/other/v1/admin', true],
   ])('knows a blocked prefix again however its path is written: %s', (path, expected) => {
     const alias = { base: '', prefix: '/alias' }
@@ -66,6 +76,23 @@ describe('a network access list', () => {
     const listed = ['https://h/v1;a=b/x', 'https://h/v1/y']
     expect(isAccessAllowed(`https://h${path}`, [{ allowed: listed, blocked: [] }])).toBe(whenAllowed)
     expect(isAccessAllowed(`https://h${path}`, [{ allowed: [], blocked: listed }])).toBe(whenBlocked)
+  })
+
+  it('allows an escaped slash only where the path is allowed with and without it as one', () => {
+    const lists = (allowed: string) => [{ allowed: [`https://h${allowed}`], blocked: [] }]
+    expect(isAccessAllowed('https://h/open/a%2Fb', lists('/open'))).toBe(true)
+    expect(isAccessAllowed('https://h/open%2Fb', lists('/open'))).toBe(false)
+    expect(isAccessAllowed('https://h/a%2Fb/c', lists('/a%2fb'))).toBe(true)
+    expect(isAccessAllowed('https://h/a/b/c', lists('/a%2Fb'))).toBe(false)
+    expect(isAccessAllowed('https://h/open/%252e%252e/x', lists('/open'))).toBe(false)
+  })
+
+  it('blocks an entry that has an escaped slash in both ways of writing it', () => {
+    const blocked = [{ allowed: [], blocked: ['https://h/a%2Fb'] }]
+    for (const path of ['/a%2Fb', '/a%2fb/c', '/a/b', '/a%252Fb']) {
+      expect(isAccessAllowed(`https://h${path}`, blocked), path).toBe(false)
+    }
+    expect(isAccessAllowed('https://h/a', blocked)).toBe(true)
   })
 
   it('takes an alias itself as it is written', () => {

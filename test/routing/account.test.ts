@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { chooseAccount, collectClaims, toAccountPattern } from '../../src/routing/account.ts'
+import { accountInPath, chooseAccount, collectClaims } from '../../src/routing/account.ts'
+import { PathPattern } from '../../src/routing/path-pattern.ts'
 
 const rules = {
   headers: ['harness-account'],
@@ -21,7 +22,7 @@ describe('account claims', () => {
     ['a broken encoding', '/x', 'accountId=%zz', {}, ['%zz']],
     ['several places', '/accounts/A', 'accountIdentifier=B', { 'harness-account': 'C' }, ['C', 'A', 'B']],
   ])('are found in %s', (_, path, query, headers, expected) => {
-    expect(collectClaims(rules, path, query, headers).map(({ id }) => id)).toEqual(expected)
+    expect(collectClaims(rules, [path], query, headers).map(({ id }) => id)).toEqual(expected)
   })
 })
 
@@ -72,7 +73,11 @@ describe('a path pattern', () => {
     ['/accounts/{account}/*', '/accounts/A/x/y', 'A'],
     ['/v1/{version}/{account}/x', '/v1/2/A/x', 'A'],
     ['/a.b/{account}', '/aXb/A', undefined],
+    ['/x/org-{account}/*', '/x/org-A/y', 'A'],
+    ['/x/{account}*', '/x/A', 'A'],
+    ['/x/{account}', '/x/%C3%A9', 'é'],
+    ['/x/{account}', '/x/a%2Fb', 'a%2Fb'],
   ])('%s names in %s: %s', (pattern, path, id) => {
-    expect(toAccountPattern(pattern).exec(path)?.[1]).toBe(id)
+    expect(accountInPath(new PathPattern(pattern), path)).toBe(id)
   })
 })

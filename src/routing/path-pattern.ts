@@ -1,0 +1,124 @@
+import { decodePath, simplifyPath } from './path.ts'
+
+/** A segment of a pattern: texts, with something that is not empty between each two of them. */
+export interface SegmentPattern {
+  readonly texts: readonly string[]
+  /** Names of what is between them. */
+  readonly names: readonly string[]
+}
+
+/**
+ * A path as configurations write it: `{name}` stands for one segment or a part of it that is not empty, a final `*` for the
+ * rest. Names take as little as they can and give nothing back, so that no path costs more than its length: as a regular
+ * expression, `{a}-{b}-{c}` would try every way to share many dashes.
+ */
+export class PathPattern {
+  readonly segments: readonly SegmentPattern[]
+  /** What the rest begins with; undefined if the pattern has no `*`. */
+  readonly rest: SegmentPattern | undefined
+
+  /** With `isDecoded` an escaped slash of the pattern separates segments, as it does in decoded paths. */
+  constructor(path: string, isDecoded = false) {
+    const names: string[] = []
+    const marked = path.replaceAll(/\{([^{}/]*)\}/g, (_, name: string) => {
+      names.push(name)
+      return MARK
+    })
+    const bytes = Buffer.from(marked).toString('latin1')
+    const text = simplifyPath(isDecoded ? decodePath(bytes) : bytes)
+    const isOpen = text.endsWith('*')
+    const segments = (isOpen ? text.slice(0, -1) : text).split('/').slice(1)
+    const patterns = segments.map((segment) => {
+      const texts = segment.split(MARK).map(comparable)
+      return { texts, names: names.splice(0, texts.length - 1) }
+    })
+    this.rest = isOpen ? patterns.pop() : undefined
+    if (!isOpen && segments.at(-1) === '') patterns.pop()
+    this.segments = patterns
+  }
+
+  /** Whether the path is the pattern's, or one below it where it ends with `/*`. A slash at the end makes no difference. */
+  matches(segments: readonly string[]): boolean {
+    const { segments: patterns, rest } = this
+    const { length } = patterns
+    if (segments.length < length || (rest === undefined && segments.length > length)) return false
+    for (let i = 0; i < length; i++) if (!fits(patterns[i]!, segments[i]!)) return false
+    if (rest === undefined) return true
+    const next = segments[length]
+    return next === undefined ? isAnything(rest) : beginsWith(rest, next)
+  }
+
+  /** What stands in a path for the first `{name}` of that name; undefined if the path is not the pattern's. */
+  textOf(name: string, segments: readonly string[]): string | undefined {
+    if (!this.matches(segments)) return undefined
+    const patterns = this.rest === undefined ? this.segments : [...this.segments, this.rest]
+    const index = patterns.findIndex(({ names }) => names.includes(name))
+    const [pattern, segment] = [patterns[index], segments[index]]
+    if (pattern === undefined || segment === undefined) return undefined
+    return Buffer.from(between(pattern, segment, pattern.names.indexOf(name)), 'latin1').toString()
+  }
+}
+
+/** Stands for a name until the pattern has been taken apart; no path has it. */
+const MARK = '\0'
+
+/** The segments of a simplified path, in the form in which patterns are compared with them. */
+export function segmentsOf(path: string): string[] {
+  const segments = path.split('/')
+  if (segments.at(-1) === '') segments.pop()
+  segments.shift()
+  for (let i = 0; i < segments.length; i++) segments[i] = comparable(segments[i]!)
+  return segments
+}
+
+/** With all escapes decoded but those of what means something else where it is not escaped: "/", "\", "%" and ";". */
+function comparable(text: string): string {
+  return text.includes('%') ? text.replaceAll(/%(?!2F|5C|25|3B)[0-9A-F]{2}/g, decodeByte) : text
+}
+
+function decodeByte(escape: string): string {
+  return String.fromCharCode(Number.parseInt(escape.slice(1), 16))
+}
+
+export function isStatic({ texts }: SegmentPattern): boolean {
+  return texts.length === 1
+}
+
+/** Whether it is one name, or the rest of a path whatever it is. */
+export function isAnything({ texts }: SegmentPattern): boolean {
+  return texts.every((text) => text === '')
+}
+
+/** Whether a whole segment is as the pattern says. */
+export function fits(pattern: SegmentPattern, segment: string): boolean {
+  const { texts } = pattern
+  const last = texts.length - 1
+  if (last === 0) return texts[0] === segment
+  const from = endOf(texts, segment, last)
+  const text = texts[last]!
+  return from >= 0 && segment.length - text.length > from && segment.endsWith(text)
+}
+
+/** Whether a segment begins as the pattern says. */
+export function beginsWith({ texts }: SegmentPattern, segment: string): boolean {
+  return endOf(texts, segment, texts.length) >= 0
+}
+
+/** Where the first `count` texts end, each found as early as can be; -1 if one of them is missing. */
+function endOf(texts: readonly string[], segment: string, count: number): number {
+  if (!segment.startsWith(texts[0]!)) return -1
+  let end = texts[0]!.length
+  for (let i = 1; i < count; i++) {
+    const at = segment.indexOf(texts[i]!, end + 1)
+    if (at < 0) return -1
+    end = at + texts[i]!.length
+  }
+  return end
+}
+
+function between({ texts }: SegmentPattern, segment: string, number: number): string {
+  const start = endOf(texts, segment, number + 1)
+  const isLast = number === texts.length - 2
+  const end = isLast ? segment.length - texts[number + 1]!.length : segment.indexOf(texts[number + 1]!, start + 1)
+  return segment.slice(start, end)
+}
