@@ -6,6 +6,8 @@ import { parseConfig } from '../../src/config/load.ts'
 import { parseDuration } from '../../src/config/units.ts'
 import { demoKey, environmentOf, readCompose, service } from './compose.ts'
 import { imageEnvironment, imageInstructions } from './dockerfile.ts'
+import { hasProgram } from '../support/packages.ts'
+import { run } from './process.ts'
 import { readText, ROOT } from './repository.ts'
 
 const { services, volumes } = readCompose()
@@ -28,6 +30,16 @@ function mountsOf(name: string): Mount[] {
 describe('the Compose file', () => {
   it('starts gateway, sandbox, Redis, Prometheus and Grafana', () => {
     expect(Object.keys(services).toSorted()).toEqual(['gateway', 'grafana', 'prometheus', 'redis', 'sandbox'])
+  })
+
+  it('is a file of the Compose specification that older programs read, too', () => {
+    // Version 1 knows no name, and takes a file with one for wrong.
+    expect(parse(readText('docker-compose.yml'))).not.toHaveProperty('name')
+  })
+
+  it.skipIf(!hasProgram('docker-compose'))('is understood by docker-compose where there is one', () => {
+    const { code, output } = run(['docker-compose', '--file', `${ROOT}/docker-compose.yml`, 'config', '--quiet'])
+    expect(code, output).toBe(0)
   })
 
   it.each(everyService)(

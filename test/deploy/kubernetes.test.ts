@@ -5,7 +5,7 @@ import { parseConfig } from '../../src/config/load.ts'
 import { imageEnvironment, imageInstructions } from './dockerfile.ts'
 import { readText, ROOT } from './repository.ts'
 
-const MANIFESTS = 'deploy/kubernetes'
+const MANIFESTS = 'deploy/kubernetes/base'
 
 interface Manifest {
   readonly kind: string
@@ -36,12 +36,14 @@ interface PodSpec {
   readonly volumes: readonly { readonly name: string; readonly configMap: { readonly name: string } }[]
 }
 
-const manifests = readdirSync(`${ROOT}/${MANIFESTS}`).flatMap((file) =>
-  parseAllDocuments(readText(`${MANIFESTS}/${file}`)).map((document) => {
-    expect(document.errors).toEqual([])
-    return document.toJS() as Manifest
-  }),
-)
+const manifests = readdirSync(`${ROOT}/${MANIFESTS}`)
+  .filter((file) => file !== 'kustomization.yaml')
+  .flatMap((file) =>
+    parseAllDocuments(readText(`${MANIFESTS}/${file}`)).map((document) => {
+      expect(document.errors).toEqual([])
+      return document.toJS() as Manifest
+    }),
+  )
 const ofKind = (kind: string): Manifest[] => manifests.filter((manifest) => manifest.kind === kind)
 const deployment = ofKind('Deployment')[0]!
 const pod = deployment.spec['template'] as { metadata: { labels: object }; spec: PodSpec }
@@ -56,10 +58,16 @@ const config = parseConfig(configMap?.data['sluice.yaml'] ?? '', {
 })
 
 describe('the Kubernetes manifests', () => {
-  it('are a deployment with its services, configuration and disruption budget, and no secret', () => {
-    expect(manifests.map(({ kind }) => kind).toSorted()).toEqual(
-      ['ConfigMap', 'Deployment', 'PodDisruptionBudget', 'Service', 'Service'].toSorted(),
-    )
+  it('are a deployment with its services, configuration, scaling, network and disruption rules, and no secret', () => {
+    expect(manifests.map(({ kind }) => kind).toSorted()).toEqual([
+      'ConfigMap',
+      'Deployment',
+      'HorizontalPodAutoscaler',
+      'NetworkPolicy',
+      'PodDisruptionBudget',
+      'Service',
+      'Service',
+    ])
   })
 
   it('have a configuration that is valid with exactly the secrets that the comment creates', () => {
@@ -100,6 +108,17 @@ describe('the Kubernetes manifests', () => {
     expect(pod.spec.terminationGracePeriodSeconds * 1_000).toBeGreaterThan(preStopMs + 2 * config.server.drain)
   })
 
+  it('let nobody but monitoring reach the admin port, and want a token for metrics too', () => {
+    expect(config.admin.metricsToken).toBeDefined()
+    const ingress = ofKind('NetworkPolicy')[0]?.spec['ingress'] as { from: object[]; ports: { port: string }[] }[]
+    const [forAdmin, ...others] = ingress.filter(({ ports }) => ports.some(({ port }) => port !== 'http'))
+    expect(forAdmin).toEqual({
+      from: [{ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'monitoring' } } }],
+      ports: [{ port: 'admin', protocol: 'TCP' }],
+    })
+    expect(others).toEqual([])
+  })
+
   it('run as the image’s user, who can gain no privilege and write nowhere', () => {
     expect(pod.spec.automountServiceAccountToken).toBe(false)
     const { runAsNonRoot, runAsUser, runAsGroup } = pod.spec.securityContext
@@ -125,10 +144,13 @@ describe('the Kubernetes manifests', () => {
     expect(deployment.spec['selector']).toEqual({ matchLabels: labels })
     for (const { spec } of ofKind('Service')) expect(spec['selector']).toEqual(labels)
     for (const { spec } of ofKind('PodDisruptionBudget')) expect(spec['selector']).toEqual({ matchLabels: labels })
+    for (const { spec } of ofKind('NetworkPolicy')) expect(spec['podSelector']).toEqual({ matchLabels: labels })
   })
 
   it('keep at least one pod while nodes are drained', () => {
-    expect(deployment.spec['replicas']).toBeGreaterThan(1)
+    // The autoscaler says how many: a number in the deployment would undo that at every change.
+    expect(deployment.spec).not.toHaveProperty('replicas')
+    expect(ofKind('HorizontalPodAutoscaler')[0]?.spec['minReplicas']).toBeGreaterThan(1)
     expect(ofKind('PodDisruptionBudget')[0]?.spec).toMatchObject({ maxUnavailable: 1 })
   })
 })

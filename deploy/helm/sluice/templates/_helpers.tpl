@@ -1,0 +1,19 @@
+{{- define "sluice.name" -}}
+{{- ternary .Release.Name (printf "%s-sluice" .Release.Name) (contains "sluice" .Release.Name) | trunc 57 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "sluice.selector" -}}
+app.kubernetes.io/name: sluice
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "sluice.labels" -}}
+{{ include "sluice.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "sluice.port" -}}
+{{- dig "port" .default (index .root.Values.config .section | default dict) }}
+{{- end }}

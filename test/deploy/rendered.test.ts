@@ -1,0 +1,148 @@
+import { PodMonitor } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor'
+import { PrometheusRule } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule'
+import { Deployment } from 'kubernetes-models/apps/v1/Deployment'
+import { HorizontalPodAutoscaler } from 'kubernetes-models/autoscaling/v2/HorizontalPodAutoscaler'
+import { NetworkPolicy } from 'kubernetes-models/networking.k8s.io/v1/NetworkPolicy'
+import { PodDisruptionBudget } from 'kubernetes-models/policy/v1/PodDisruptionBudget'
+import { ConfigMap } from 'kubernetes-models/v1/ConfigMap'
+import { Service } from 'kubernetes-models/v1/Service'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { parse, parseAllDocuments } from 'yaml'
+import { parseConfig } from '../../src/config/load.ts'
+import { hasKubernetesTools, kubernetesTool } from '../support/kubernetes-tools.ts'
+import { readText, ROOT } from './repository.ts'
+import { prometheusRule } from './write-prometheus-rule.ts'
+
+/** What the schemas that Kubernetes and the Prometheus Operator publish know of the kinds that we use. */
+const MODELS = {
+  ConfigMap,
+  Deployment,
+  HorizontalPodAutoscaler,
+  NetworkPolicy,
+  PodDisruptionBudget,
+  PodMonitor,
+  PrometheusRule,
+  Service,
+} as const
+
+interface Manifest {
+  readonly kind: keyof typeof MODELS
+  readonly metadata: { readonly name: string; readonly namespace?: string; readonly labels?: Record<string, string> }
+  readonly spec: any // eslint-disable-line typescript/no-explicit-any -- tests look into many shapes
+  readonly data: Record<string, string>
+}
+
+function manifestsIn(text: string): Manifest[] {
+  return parseAllDocuments(text)
+    .map((document) => {
+      expect(document.errors).toEqual([])
+      return document.toJS() as Manifest | null
+    })
+    .filter((manifest) => manifest !== null)
+}
+
+function expectValid(manifests: readonly Manifest[]): void {
+  for (const manifest of manifests) new MODELS[manifest.kind](manifest).validate()
+}
+
+const kindsOf = (manifests: readonly Manifest[]): string[] => manifests.map(({ kind }) => kind).toSorted()
+const BASE = ['ConfigMap', 'Deployment', 'HorizontalPodAutoscaler', 'NetworkPolicy', 'PodDisruptionBudget', 'Service']
+const ENVIRONMENT = {
+  SLUICE_ADMIN_TOKEN: 'a',
+  SLUICE_METRICS_TOKEN: 'm',
+  REDIS_URL: 'redis://redis:6379',
+  HARNESS_ACCOUNT_ID: 'i',
+  HARNESS_API_KEY: 'k',
+}
+
+it('the PrometheusRule has the alerts of Prometheus as they are now', () => {
+  expect(readText('deploy/kubernetes/monitoring/prometheusrule.yaml')).toBe(prometheusRule())
+})
+
+describe.skipIf(!hasKubernetesTools)('what kubectl makes of the Kustomize files', { timeout: 240_000 }, () => {
+  const render = (folder: string): Manifest[] =>
+    manifestsIn(kubernetesTool('kubectl', ['kustomize', `${ROOT}/deploy/kubernetes/${folder}`]))
+
+  it('is valid by the published schemas, as the base is', () => {
+    const manifests = render('base')
+    expectValid(manifests)
+    expect(kindsOf(manifests)).toEqual([...BASE, 'Service'])
+  })
+
+  it('is valid as the overlay for production, which adds monitoring and changes image, namespace and number', () => {
+    const manifests = render('overlays/production')
+    expectValid(manifests)
+    expect(kindsOf(manifests)).toEqual([...BASE, 'PodMonitor', 'PrometheusRule', 'Service'].toSorted())
+    for (const { metadata } of manifests) expect(metadata.namespace).toBe('sluice')
+    const of = (kind: string) => manifests.find((manifest) => manifest.kind === kind)!.spec
+    expect(of('Deployment').template.spec.containers[0].image).toMatch(/^registry\.example\//)
+    expect(of('HorizontalPodAutoscaler').minReplicas).toBe(3)
+  })
+
+  it('would be refused by these schemas if a field had the wrong type', () => {
+    const deployment = render('base').find(({ kind }) => kind === 'Deployment')
+    const spec = { ...deployment!.spec, template: { spec: { containers: [{ name: 7 }] } } }
+    expect(() => expectValid([{ ...deployment!, spec }])).toThrow(/name/)
+  })
+})
+
+describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () => {
+  const chart = `${ROOT}/deploy/helm/sluice`
+  const render = (...settings: string[]): Manifest[] =>
+    manifestsIn(
+      kubernetesTool('helm', ['template', 'egress', chart, ...settings.flatMap((setting) => ['--set-json', setting])]),
+    )
+  const everything = ['monitoring={"podMonitor":true,"prometheusRule":true,"labels":{"release":"prometheus"}}']
+  let manifests: Manifest[]
+  beforeAll(() => {
+    manifests = render(...everything)
+  })
+  const of = (kind: string) => manifests.find((manifest) => manifest.kind === kind)!
+
+  it('has nothing that helm lint objects to', () => {
+    expect(kubernetesTool('helm', ['lint', '--strict', chart])).toContain('1 chart(s) linted, 0 chart(s) failed')
+  })
+
+  it('is valid by the published schemas', () => {
+    expectValid(manifests)
+    expect(kindsOf(manifests)).toEqual([...BASE, 'PodMonitor', 'PrometheusRule', 'Service'].toSorted())
+  })
+
+  it('runs the pods as the Kustomize base does', () => {
+    const base = parse(readText('deploy/kubernetes/base/deployment.yaml')) as Manifest
+    const { labelSelector: _, ...spread } = base.spec.template.spec.topologySpreadConstraints[0]
+    const pod = of('Deployment').spec.template.spec
+    expect(pod).toMatchObject({
+      ...base.spec.template.spec,
+      containers: base.spec.template.spec.containers,
+      volumes: [{ configMap: { name: 'egress-sluice' } }],
+      topologySpreadConstraints: [spread],
+    })
+    const { ingress, egress } = of('NetworkPolicy').spec
+    const policy = parse(readText('deploy/kubernetes/base/networkpolicy.yaml')) as Manifest
+    expect({ ingress, egress }).toEqual({ ingress: policy.spec.ingress, egress: policy.spec.egress })
+  })
+
+  it('has a configuration that the gateway takes, and the alerts of Prometheus', () => {
+    const config = parseConfig(of('ConfigMap').data['sluice.yaml']!, { env: ENVIRONMENT })
+    const { spec } = of('Deployment').spec.template
+    expect(spec.terminationGracePeriodSeconds * 1_000).toBeGreaterThan(5_000 + 2 * config.server.drain)
+    expect(of('PrometheusRule').spec).toEqual(parse(readText('deploy/prometheus/alerts.yml')))
+    expect(of('PodMonitor').metadata.labels).toMatchObject({ release: 'prometheus' })
+  })
+
+  it('can be told to do without what a cluster does not have', () => {
+    const fewer = render('autoscaling={"enabled":false}', 'replicas=4', 'networkPolicy={"enabled":false}')
+    expectValid(fewer)
+    expect(kindsOf(fewer)).toEqual(['ConfigMap', 'Deployment', 'PodDisruptionBudget', 'Service', 'Service'])
+    expect(fewer.find(({ kind }) => kind === 'Deployment')!.spec.replicas).toBe(4)
+  })
+
+  it.each([
+    ['a value that it does not know', 'replica=3', /replica/],
+    ['no gateway at all', 'replicas=0', /replicas/],
+    ['an amount of memory that is none', 'resources={"limits":{"memory":"much"}}', /memory/],
+  ])('refuses %s', (_, setting, message) => {
+    expect(() => render(setting)).toThrow(message)
+  })
+})
