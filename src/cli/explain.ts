@@ -9,6 +9,7 @@ import { buildSnapshot, closeSnapshot, type Snapshot, type Upstream } from '../g
 import { Metrics } from '../observe/metrics.ts'
 import type { Meter } from '../quota/ledger.ts'
 import { MemoryLedger } from '../quota/memory-ledger.ts'
+import { bareHost } from '../routing/host.ts'
 import { classifyByMethod, type Route } from '../routing/route.ts'
 import { demoConfig } from './demo.ts'
 import { CommandError } from './command-error.ts'
@@ -97,7 +98,8 @@ async function explainLines(snapshot: Snapshot): Promise<void> {
 }
 
 function explainOne(snapshot: Snapshot, method: string, url: string): Explained {
-  const head = { method: method.toUpperCase(), url: targetOf(snapshot, url), headers: {}, connection: {} }
+  const meant = targetOf(snapshot, url)
+  const head = { method: method.toUpperCase(), url: withoutGateway(snapshot, meant), headers: {}, connection: {} }
   const identity: Identity = { client: undefined, upstream: undefined, route: undefined, prefix: '', path: '' }
   const target = identify(snapshot, head, identity)
   const { upstream, route } = identity
@@ -115,7 +117,7 @@ function explainOne(snapshot: Snapshot, method: string, url: string): Explained 
   }
   const limits = isFailure(target) ? [] : limitsOf(target.lane.meter)
   const because = route === undefined ? null : reasonFor(route, head.method)
-  return { explanation, details: { because, limits }, doubt: doubtAbout(head.url, snapshot, identity) }
+  return { explanation, details: { because, limits }, doubt: doubtAbout(meant, snapshot, identity) }
 }
 
 function reasonFor({ pattern, charges }: Route, method: string): string {
@@ -130,7 +132,7 @@ function reasonFor({ pattern, charges }: Route, method: string): string {
 function doubtAbout(url: string, { hosts }: Snapshot, { upstream, prefix }: Identity): string | undefined {
   if (upstream === undefined || prefix !== '' || !URL.canParse(url)) return undefined
   const { host, hostname } = new URL(url)
-  if (isLoopback(hostname) || hosts.has(hostname)) return undefined
+  if (isLoopback(hostname) || hosts.has(bareHost(hostname))) return undefined
   return `no upstream is at this URL of ${host}, so it is taken for one of the gateway, for its default ${upstream.name}`
 }
 
@@ -151,6 +153,13 @@ function targetOf(snapshot: Snapshot, url: string): string {
     if (upstream.url.origin === origin && isBelow && isCloser) found = upstream
   }
   return found === undefined ? url : `/${found.name}${rest.slice(found.basePath.length)}`
+}
+
+/** A URL of the gateway as its path, since a client connects to it by that URL; one of a host that an upstream owns as it is. */
+function withoutGateway({ hosts }: Snapshot, url: string): string {
+  if (!URL.canParse(url) || hosts.has(bareHost(new URL(url).hostname))) return url
+  const rest = /^https?:\/\/[^/?#]*(.*)$/i.exec(url)?.[1]
+  return rest === undefined || rest.startsWith('/') ? (rest ?? url) : `/${rest}`
 }
 
 /** Without the body, of which nothing is known here: what depends on its size is left out. */

@@ -104,7 +104,7 @@ function unaliased(path: string, { base, prefix }: Alias): string {
 }
 
 /** Lower-case, without trailing dot, in punycode, an IPv6 address in its shortest form; empty for what is no host. */
-function normalHost(host: string): string {
+export function normalHost(host: string): string {
   const bare = host.toLowerCase().replace(/\.$/, '')
   if (!bare.startsWith('[')) return domainToASCII(bare)
   return URL.canParse(`http://${bare}`) ? new URL(`http://${bare}`).hostname : ''

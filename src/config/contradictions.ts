@@ -1,6 +1,7 @@
 import { createSecureContext } from 'node:tls'
 import { isIP } from 'node:net'
 import { isPublicAddress } from '../clients/public-address.ts'
+import { bareHost } from '../routing/host.ts'
 import { checkClients } from './client-problems.ts'
 import { checkCredentials, checkSecrets, HEADER_VALUE } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
@@ -82,7 +83,7 @@ function checkCache({ cache: { store, maxBytes, maxEntryBytes }, store: { kind }
   }
 }
 
-function checkAddressing({ upstreams, defaultUpstream }: Config, report: Report): void {
+function checkAddressing({ server, upstreams, defaultUpstream }: Config, report: Report): void {
   const names = Object.keys(upstreams)
   if (names.length === 0) report(['upstreams'], 'at least one upstream is needed')
   if (defaultUpstream !== undefined && !names.includes(defaultUpstream)) {
@@ -91,10 +92,14 @@ function checkAddressing({ upstreams, defaultUpstream }: Config, report: Report)
   const owners = new Map<string, string>()
   for (const [name, { hosts }] of Object.entries(upstreams)) {
     for (const [index, host] of hosts.entries()) {
-      const owner = owners.get(host.toLowerCase())
+      const owner = owners.get(bareHost(host))
       if (owner !== undefined) report(['upstreams', name, 'hosts', index], `belongs to upstream "${owner}" already`)
-      owners.set(host.toLowerCase(), name)
+      owners.set(bareHost(host), name)
     }
+  }
+  for (const [index, host] of server.hosts.entries()) {
+    const owner = owners.get(bareHost(host))
+    if (owner !== undefined) report(['server', 'hosts', index], `belongs to upstream "${owner}"`)
   }
 }
 

@@ -35,6 +35,11 @@ export const ConfigSchema = object({
     {
       host: Type.String({ default: '127.0.0.1', description: 'Address to listen on for clients.' }),
       port: port('Port for clients; everything on it is proxy traffic.', 8080),
+      hosts: Type.Array(Type.String({ minLength: 1 }), {
+        default: [],
+        description:
+          'Host names of the gateway itself, for request targets that are whole URLs. One that names another host is refused, unless an upstream owns it.',
+      }),
       workers: Type.Integer({
         minimum: 1,
         maximum: 256,

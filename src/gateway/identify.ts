@@ -5,10 +5,12 @@ import { isAccessAllowed } from '../clients/network-access.ts'
 import { chooseAccount, collectClaims } from '../routing/account.ts'
 import { normalizeDecoded, normalizePath } from '../routing/path.ts'
 import type { Route } from '../routing/route.ts'
+import { isOwnHost, type LocalEnd, readAbsoluteTarget } from './absolute-target.ts'
 import type { Account } from './account.ts'
 import { authenticate } from './authenticate.ts'
 import type { Target } from './call.ts'
 import { type Failure, isFailure } from './failure.ts'
+import { bareHost } from '../routing/host.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import { readWishes } from './wishes.ts'
 
@@ -19,7 +21,7 @@ export interface Head {
   readonly url: string
   readonly headers: IncomingHttpHeaders
   /** Stands for the client's connection. */
-  readonly connection: object
+  readonly connection: LocalEnd
 }
 
 /** Who calls, and where to: as far as it could be found out, for the log line of a refusal. */
@@ -106,16 +108,18 @@ function escapeBytes(path: string): string {
 const CLIMBS = /(?:\/|\\|%2f|%5c)(?:\.|%2e){2}(?:\/|\\|%2f|%5c|;|%3b|%00|$)/i
 
 /** Which upstream a request is for: by the host name that it owns, by the first path segment, else the default one. */
-function findUpstream(snapshot: Snapshot, { url, headers }: Head): Address | Failure {
+function findUpstream(snapshot: Snapshot, { url, headers, connection }: Head): Address | Failure {
   // No request target has a fragment (RFC 9112 §3.2): where it would be cut off, servers and route tables do not agree.
   if (url.includes('#')) return invalid('the request target must not have a fragment: "#" is written %23')
   let target = url
   let host = headers.host
   if (!target.startsWith('/')) {
-    const [, authority, rest] = /^https?:\/\/([^/?#]+)(.*)$/i.exec(target) ?? []
-    if (authority === undefined) return invalid('the request target is neither a path nor an http URL')
-    host = authority // RFC 9112 §3.2.2: it overrides the Host header
-    target = rest === '' ? '/' : rest!.startsWith('/') ? rest! : `/${rest!}`
+    const absolute = readAbsoluteTarget(target)
+    if (isFailure(absolute)) return absolute
+    const { authority, hostname, rest } = absolute
+    if (!snapshot.hosts.has(hostname) && !isOwnHost(absolute, snapshot.ownHosts, connection)) return foreign(authority)
+    host = hostname // RFC 9112 §3.2.2: it overrides the Host header
+    target = rest
   }
   const queryAt = target.indexOf('?')
   const path = queryAt < 0 ? target : target.slice(0, queryAt)
@@ -153,8 +157,12 @@ function isDecodable(path: string): boolean {
   }
 }
 
-function bareHost(host: string): string {
-  return host.replace(/:\d*$/, '').replace(/\.$/, '').toLowerCase()
+/** A client that takes the gateway for a proxy to anywhere must not be answered by the vendor that is the default. */
+function foreign(authority: string): Failure {
+  return {
+    kind: 'unknown_upstream',
+    message: `this is no proxy to ${authority}, which is a name neither of an upstream (upstreams.*.hosts) nor of the gateway (server.hosts): send the request to the gateway itself`,
+  }
 }
 
 function accountFor(

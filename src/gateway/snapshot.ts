@@ -19,6 +19,7 @@ import { Breakers } from '../resilience/breakers.ts'
 import { Hedging } from '../resilience/hedging.ts'
 import { RetryBudget } from '../resilience/retry-budget.ts'
 import { accountInPath, type ClaimRules } from '../routing/account.ts'
+import { bareHost } from '../routing/host.ts'
 import { PathPattern } from '../routing/path-pattern.ts'
 import { classifyByMethod } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
@@ -37,6 +38,8 @@ export interface Snapshot {
   readonly upstreams: ReadonlyMap<string, Upstream>
   /** Upstreams by the lower-case host names that they own. */
   readonly hosts: ReadonlyMap<string, Upstream>
+  /** Lower-case host names of the gateway itself, as far as they are configured. */
+  readonly ownHosts: ReadonlySet<string>
   readonly defaultUpstream: Upstream | undefined
   readonly callers: Callers
   /** Those of signed tokens; undefined if there are none. */
@@ -107,7 +110,7 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
     const before = previous?.upstreams.get(name)
     const upstream = buildUpstream(name, upstreamConfig, access.map(accessOf), services, before)
     upstreams.set(name, upstream)
-    for (const host of upstreamConfig.hosts) hosts.set(host.toLowerCase(), upstream)
+    for (const host of upstreamConfig.hosts) hosts.set(bareHost(host), upstream)
   }
   const issuers = issuersOf(config, services, previous)
   const keyHeaders = new Set<string>()
@@ -116,6 +119,7 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
     config,
     upstreams,
     hosts,
+    ownHosts: new Set(config.server.hosts.map(bareHost)),
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
     callers: new Callers({ configured: config.clients, managed: services.managed, issuers, clock: services.clock }),
     issuers,

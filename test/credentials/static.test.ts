@@ -82,9 +82,10 @@ describe('a credential goes to its upstream only', () => {
       defaultUpstream: 'harness',
     })
     const host = new URL(other.url).host
-    await call(gateway.url, `${other.url}/ng/api/projects`)
+    const foreign = await call(gateway.url, `${other.url}/ng/api/projects`)
+    expect(foreign.headers['x-sluice-error']).toBe('unknown_upstream')
     await call(gateway.url, '/ng/api/projects', { headers: { host, 'x-forwarded-host': host } })
-    expect(upstream.seen.map(({ headers }) => headers['x-api-key'])).toHaveLength(2)
+    expect(upstream.seen.map(({ headers }) => headers['x-api-key'])).toHaveLength(1)
     for (const { headers } of upstream.seen) expect(headers.host).toBe(new URL(upstream.url).host)
     expect(other.seen).toEqual([])
   })

@@ -14,13 +14,13 @@ describe('the path on a log line', () => {
     `/harness/%67ateway/pipeline/api/web%68ook/custom/tok3n/v3`,
     `/harness/pipeline/api/webhook;a=b/custom;c/tok3n;d/v3`,
     `http://gateway.internal/harness/${WEBHOOK}/tok3n/v3`,
-    `http://user:tok3n@gateway.internal/harness/${WEBHOOK}/tok3n/v3`,
     `/${WEBHOOK}/tok3n/v3`,
     `//gateway/${WEBHOOK}/tok3n/v3`,
     `/harness/${WEBHOOK}/tok3n/v3?secret=tok3n`,
   ])('has no webhook token in it, however it was sent: %s', async (path) => {
     const upstream = await startUpstream()
-    const gateway = await startGateway(harnessConfig(upstream.url, {}, { defaultUpstream: 'harness' }))
+    const server = { port: 0, hosts: ['gateway.internal'] }
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, { server, defaultUpstream: 'harness' }))
     expect((await call(gateway.url, path, { method: 'POST' })).status).toBe(200)
     expect(gateway.lines).toMatchObject([{ class: 'webhook', upstream: 'harness' }])
     expect(gateway.lines[0]!.path.replace(/^\/harness/, '')).toBe(`/${WEBHOOK}/[redacted]/v3`)
@@ -37,9 +37,19 @@ describe('the path on a log line', () => {
     },
   )
 
+  it('has nothing in it of a target that is refused for its host', async () => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:9', {}, { defaultUpstream: 'harness' }))
+    for (const authority of ['user:tok3n@gateway.internal', 'tok3n.example']) {
+      const path = `http://${authority}/${WEBHOOK}/tok3n/v3?secret=tok3n`
+      expect((await call(gateway.url, path, { method: 'POST' })).headers['x-sluice-error']).toBeTypeOf('string')
+    }
+    expect(gateway.lines.map(({ path }) => path)).toEqual(['/', '/'])
+  })
+
   it('is as it was sent, up to the query, where it holds no secret', async () => {
     const upstream = await startUpstream()
-    const gateway = await startGateway(harnessConfig(upstream.url))
+    const server = { port: 0, hosts: ['gateway.internal'] }
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, { server }))
     for (const path of ['/harness//ng/./api/x%20y?a=1', '/harness', 'http://gateway.internal/harness/ng/api/x?a=1']) {
       await call(gateway.url, path)
     }

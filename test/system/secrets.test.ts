@@ -72,7 +72,9 @@ describe('the token of a webhook', () => {
     const { upstreams, ...config } = harnessConfig(upstream.url, { hosts: ['vendor.internal'] }) as {
       upstreams: { harness: object }
     }
-    const gateway = await startGateway({ ...config, upstreams: { [name]: upstreams.harness }, defaultUpstream: name })
+    const server = { port: 0, hosts: ['gateway.example'] }
+    const ofName = { upstreams: { [name]: upstreams.harness }, defaultUpstream: name }
+    const gateway = await startGateway({ ...config, server, ...ofName })
     for (const method of ['POST', 'PUT', 'GET']) await call(gateway.url, target, { method })
     expect(upstream.seen.map(({ url }) => url)).toEqual(Array(3).fill(expect.stringContaining('hook-secret')))
     const logged = path.replace('hook-secret', '[redacted]')

@@ -1,0 +1,58 @@
+import type { Socket } from 'node:net'
+import { normalHost } from '../clients/network-access.ts'
+import { isLoopback } from '../config/loopback.ts'
+import type { Failure } from './failure.ts'
+
+/** A request target in absolute form, as clients send it to a proxy (RFC 9112 §3.2.2). */
+export interface AbsoluteTarget {
+  /** Host and port as they were sent. */
+  readonly authority: string
+  /** The host alone: lower-case, without trailing dot, an IPv6 address in brackets. */
+  readonly hostname: string
+  readonly port: number
+  /** Path and query, as they were sent. */
+  readonly rest: string
+}
+
+/** Where a connection of a client ends; undefined where it has ended. */
+export type LocalEnd = Partial<Pick<Socket, 'localAddress' | 'localPort'>>
+
+const ABSOLUTE = /^(https?):\/\/([^/?#]+)(.*)$/i
+/** Nothing that URL parsers take for different things, such as a backslash or an escape. */
+const AUTHORITY = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
+
+/** Takes the target apart, or says what is wrong with it. */
+export function readAbsoluteTarget(url: string): AbsoluteTarget | Failure {
+  const [, scheme = '', authority = '', rest = ''] = ABSOLUTE.exec(url) ?? []
+  if (scheme === '') return invalid('the request target is neither a path nor an http URL')
+  // RFC 9110 §4.2.4: it may hide the host that is meant.
+  if (authority.includes('@')) return invalid('the request target must not have a user before its host')
+  const [matches, port = ''] = AUTHORITY.exec(authority) ?? []
+  const hostname = matches === undefined ? '' : normalHost(authority.replace(/:\d*$/, ''))
+  if (hostname === '') return invalid('the request target must name a host, and a port if any')
+  const usualPort = scheme.toLowerCase() === 'https' ? 443 : 80
+  return {
+    authority,
+    hostname,
+    port: port === '' ? usualPort : Number(port),
+    rest: rest.startsWith('/') ? rest : `/${rest}`,
+  }
+}
+
+/** Whether the target is this gateway: by a name that is configured for it, or by the address at which the client reached it. */
+export function isOwnHost(
+  { hostname, port }: AbsoluteTarget,
+  ownHosts: ReadonlySet<string>,
+  { localAddress, localPort }: LocalEnd,
+): boolean {
+  if (ownHosts.has(hostname)) return true
+  if (localAddress === undefined || port !== localPort) return false
+  // On a socket for both families IPv4 comes as IPv6; a link-local address names its interface.
+  const address = localAddress.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '')
+  if (hostname === (address.includes(':') ? normalHost(`[${address}]`) : address)) return true
+  return isLoopback(address) && isLoopback(hostname)
+}
+
+function invalid(message: string): Failure {
+  return { kind: 'invalid_request', message }
+}
