@@ -14,12 +14,15 @@ export type EpochMs = number & { readonly [epoch]: true }
 export interface Clock {
   /**
    * Milliseconds of a clock that nobody sets: for durations and deadlines. Its zero means nothing. It goes on while the
-   * machine is suspended, which it may notice a second late, and never goes back.
+   * machine is suspended, and never goes back.
    */
   now(): number
   /** The time of day. It may jump, both ways. */
   wall(): EpochMs
-  /** Names the start of the machine: `now` of two processes can be compared if both know it, and it is the same. */
+  /**
+   * Names the start of the machine. If two processes name the same, their `now` is the same. Undefined where that is not
+   * known for sure.
+   */
   readonly boot: string | undefined
   /** Calls `wake` once after `delayMs`, unless the returned timer is cancelled first. */
   schedule(delayMs: number, wake: () => void): Timer
@@ -34,56 +37,64 @@ export interface Timer {
 /** A number in [0, 1), as `Math.random` gives. */
 export type Random = () => number
 
-/** The moment that lies so many milliseconds after another, or before it. */
-export function after(moment: EpochMs, ms: number): EpochMs {
-  return (moment + ms) as EpochMs
-}
-
 /**
  * Added to the time since the machine began, so that a time shortly before another is not negative. And so that a use of it
  * as a time of day is wrong at once, in 1973, and not only on a machine whose clock was set.
  */
 const BASE_MS = 1e11
-/** How often to look whether the machine was suspended. */
-const LOOK_EVERY_MS = 1_000
-/** What `uptime` is known to within, and then some: it is told in hundredths of a second. */
+/** A suspend takes longer. The uptime is told in hundredths of a second, and the wall clock goes in milliseconds. */
 const SUSPEND_MS = 500
 
-let asleepBeforeMs = asleepMs()
-let offsetMs = BASE_MS + Number(process.hrtime.bigint()) / 1e6 - performance.now() + Math.max(0, asleepBeforeMs)
-let lookAtMs = 0
-
-/** The clock of this machine. `performance.now` stands still during a suspend (CLOCK_MONOTONIC), `uptime` does not. */
-export const systemClock: Clock = {
-  boot: bootId(),
-  now() {
-    const awakeMs = performance.now()
-    if (awakeMs >= lookAtMs) lookForSuspend(awakeMs)
-    return offsetMs + awakeMs
-  },
-  wall: () => Date.now() as EpochMs,
-  schedule(delayMs, wake) {
-    // Node fires a delay above 2^31-1 ms at once; whoever waits longer than 24 days may look again by then.
-    const timer = setTimeout(wake, Math.min(delayMs, 0x7fff_ffff))
-    return { cancel: () => clearTimeout(timer) }
-  },
-  soon: (run) => void setImmediate(run),
+/** What a machine tells of time, in milliseconds. */
+export interface Machine {
+  /** Since some instant; stands still while the machine is suspended (CLOCK_MONOTONIC). */
+  awakeMs(): number
+  /** The time of day. */
+  wallMs(): number
+  /** Since the machine began, suspends included (CLOCK_BOOTTIME); less where a container is told its own. */
+  uptimeMs(): number
+  /** The same, without the time in which it was suspended. */
+  uptimeAwakeMs(): number
+  /** Names this start of it. */
+  readonly boot: string | undefined
 }
 
-function lookForSuspend(awakeMs: number): void {
-  lookAtMs = awakeMs + LOOK_EVERY_MS
-  const suspendedMs = asleepMs() - asleepBeforeMs
-  if (suspendedMs < SUSPEND_MS) return
-  asleepBeforeMs += suspendedMs
-  offsetMs += suspendedMs
+/**
+ * The clock of a machine. After a suspend the wall clock has moved against the one that stood still, as it has after it was set;
+ * then the uptime tells which of the two it was. To ask it each time would cost more than all the rest.
+ */
+export function clockOf(machine: Machine): Clock {
+  const asleepMs = (): number => machine.uptimeMs() - machine.uptimeAwakeMs()
+  let asleepBeforeMs = asleepMs()
+  let wallAheadMs = machine.wallMs() - machine.awakeMs()
+  let offsetMs = BASE_MS + machine.uptimeAwakeMs() - machine.awakeMs() + Math.max(0, asleepBeforeMs)
+  return {
+    // How long the machine was suspended before is known to a hundredth of a second only.
+    boot: asleepBeforeMs < SUSPEND_MS ? machine.boot : undefined,
+    now() {
+      const awakeMs = machine.awakeMs()
+      const aheadMs = machine.wallMs() - awakeMs
+      if (Math.abs(aheadMs - wallAheadMs) > SUSPEND_MS) {
+        wallAheadMs = aheadMs
+        const suspendedMs = asleepMs() - asleepBeforeMs
+        if (suspendedMs > SUSPEND_MS) {
+          asleepBeforeMs += suspendedMs
+          offsetMs += suspendedMs
+        }
+      }
+      return offsetMs + awakeMs
+    },
+    wall: () => machine.wallMs() as EpochMs,
+    schedule(delayMs, wake) {
+      // Node fires a delay above 2^31-1 ms at once; whoever waits longer than 24 days may look again by then.
+      const timer = setTimeout(wake, Math.min(delayMs, 0x7fff_ffff))
+      return { cancel: () => clearTimeout(timer) }
+    },
+    soon: (run) => void setImmediate(run),
+  }
 }
 
-/** How long the machine was suspended since it began; negative where a container is told its own uptime. */
-function asleepMs(): number {
-  return uptime() * 1_000 - Number(process.hrtime.bigint()) / 1e6
-}
-
-/** Linux tells it; elsewhere what is known of the time between two processes is less, see `LedgerFiles`. */
+/** Linux tells it; elsewhere less is known of the time between two processes, see `MemoryLedger`. */
 function bootId(): string | undefined {
   try {
     return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
@@ -91,3 +102,11 @@ function bootId(): string | undefined {
     return undefined
   }
 }
+
+export const systemClock: Clock = clockOf({
+  awakeMs: () => performance.now(),
+  wallMs: () => Date.now(),
+  uptimeMs: () => uptime() * 1_000,
+  uptimeAwakeMs: () => Number(process.hrtime.bigint()) / 1e6,
+  boot: bootId(),
+})

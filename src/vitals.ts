@@ -57,9 +57,10 @@ export function gatewayVitals({ clock, metrics, ledger, live, isStopping, client
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     notReady() {
       if (isStopping()) return Promise.resolve('draining')
-      return Promise.resolve(ledger.isReady ? undefined : 'the quota store can not be reached')
+      return Promise.resolve(ledger.isReady ? undefined : (ledger.problem ?? 'the quota store can not be reached'))
     },
-    degraded: () => Promise.resolve(ledger.isDegraded ? DEGRADED[live.current.config.store.onOutage] : undefined),
+    degraded: () =>
+      Promise.resolve(ledger.isDegraded ? (ledger.problem ?? DEGRADED[live.current.config.store.onOutage]) : undefined),
   }
 }
 

@@ -1,7 +1,8 @@
-import { chmodSync, chownSync, readFileSync, realpathSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { readFileSync, realpathSync, statSync } from 'node:fs'
 import { isMap, isScalar, type Node, parseDocument, visit, type YAMLSeq } from 'yaml'
 import { createKey, keyOf } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
+import { replaceFile } from '../records/replace-file.ts'
 import { CommandError } from './command-error.ts'
 
 /** Shows a new key, which is known nowhere afterwards, and what to write into the configuration for it. */
@@ -52,19 +53,8 @@ export async function revokeKey(hash: string, options: { config?: string }): Pro
   if (list.items.length === 1) {
     throw new CommandError('this is the only key of its client: add another first, or remove the client')
   }
-  replaceFile(realpathSync(file), withoutItem(text, list, index))
+  replaceFile(realpathSync(file), withoutItem(text, list, index), { like: statSync(file) })
   process.stdout.write(`revoked in ${file}; it is refused from the gateway's next start\n`)
-}
-
-/** Writes the file as a whole, for whoever may read it now and for nobody else. */
-function replaceFile(file: string, text: string): void {
-  const { mode, uid, gid } = statSync(file)
-  const next = `${file}.tmp`
-  writeFileSync(next, text, { mode: 0o600 })
-  // Root would take the file away from the user that the gateway runs as.
-  if (process.getuid?.() === 0) chownSync(next, uid, gid)
-  chmodSync(next, mode & 0o777)
-  renameSync(next, file)
 }
 
 interface Found {

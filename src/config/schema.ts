@@ -146,7 +146,7 @@ export const ConfigSchema = object({
       onOutage: Type.Enum(['lease', 'closed', 'open'], {
         default: 'lease',
         description:
-          'While Redis is away: lease spends what this gateway holds in lease, closed refuses calls that need a quota, open lets everything pass.',
+          'While Redis is away, or the disk of the embedded store can not be written: lease spends what this gateway holds in lease (embedded: counts in memory), closed refuses calls that need a quota, open lets everything pass.',
       }),
     },
     { default: {}, description: 'Where quotas are counted.' },

@@ -9,7 +9,7 @@ export interface Release {
   readonly isInFlight?: boolean
 }
 
-/** Charges of one bucket; buckets are numbered from 1970. */
+/** Charges of one bucket; buckets are numbered from the zero of the clock. */
 export interface Charges {
   readonly bucket: number
   readonly units: number
@@ -32,9 +32,12 @@ export class Counter {
   #current = 0
   #sum = 0
   #learned: Learned | undefined
+  /** How far the calendar is ahead of the clock: windows of a calendar begin at multiples of their length by the calendar. */
+  #aheadMs: number
 
-  constructor(limit: Limit) {
+  constructor(limit: Limit, aheadMs = 0) {
     this.limit = limit
+    this.#aheadMs = limit.kind === 'calendar' ? aheadMs : 0
   }
 
   /** What counts against the limit now, without what others have used. */
@@ -73,7 +76,7 @@ export class Counter {
     const used = this.#most(now)
     this.#learned = this.#learnedAt(now) ?? new Learned()
     const { kind, bucketMs, kept, slackMs } = this.limit
-    const window = kind === 'calendar' ? (this.#current + 1) * bucketMs + slackMs - now : bucketMs * kept
+    const window = kind === 'calendar' ? this.startOf(this.#current + 1) + slackMs - now : bucketMs * kept
     return this.#learned.believe(now, at, { counted, used, tolerance, reset: resetMs, window })
   }
 
@@ -140,19 +143,18 @@ export class Counter {
 
   /** Milliseconds until the oldest charge leaves, or a little less; 0 if nothing is charged. Or until the next window. */
   resetMs(now: number): number {
-    const { kind, bucketMs } = this.limit
     const used = this.used(now)
-    if (kind === 'calendar') return (this.#current + 1) * bucketMs - now
+    if (this.limit.kind === 'calendar') return this.startOf(this.#current + 1) - now
     if (used === 0) return 0
     return this.#leavesAt(this.#oldest) - now
   }
 
   /** What comes back when, soonest first. */
   releases(now: number): Release[] {
-    const { kind, bucketMs, slackMs } = this.limit
+    const { kind, slackMs } = this.limit
     const used = this.used(now)
     // Not before the call can't be counted in this window any more, whichever clock is behind.
-    if (kind === 'calendar') return [{ inMs: (this.#current + 1) * bucketMs + slackMs - now, units: used }]
+    if (kind === 'calendar') return [{ inMs: this.startOf(this.#current + 1) + slackMs - now, units: used }]
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
     const releases = this.charges(now).map(({ bucket, units }) => ({
       inMs: this.#leavesAt(bucket) - now,
@@ -202,7 +204,29 @@ export class Counter {
 
   /** Number of the bucket in which a time lies. */
   bucketOf(time: number): number {
-    return Math.floor(time / this.limit.bucketMs)
+    return Math.floor((time + this.#aheadMs) / this.limit.bucketMs)
+  }
+
+  /** When that bucket begins. */
+  startOf(bucket: number): number {
+    return bucket * this.limit.bucketMs - this.#aheadMs
+  }
+
+  /**
+   * The calendar was set, and is now so far ahead of the clock. What counts is charged to the windows of that calendar, by a
+   * `record` of the same charges in a rolling window; what is in flight may be counted in any window since it was renewed.
+   */
+  setCalendar(now: number, aheadMs: number, record: Counter): void {
+    const { slackMs, holdMs } = this.limit
+    this.#aheadMs = aheadMs
+    this.#counts.fill(0)
+    this.#sum = 0
+    this.#current = this.bucketOf(now)
+    for (const { bucket, units } of record.charges(now)) {
+      const from = Math.min(record.startOf(bucket), now)
+      const isInFlight = bucket > record.bucketOf(now)
+      this.#add(now, from - slackMs - (isInFlight ? holdMs : 0), record.startOf(bucket + 1) + slackMs, units)
+    }
   }
 
   /** The upstream may count these at any time between: a rolling window has room again a window after the latest. */
@@ -245,7 +269,7 @@ export class Counter {
 
   /** When what is charged to a bucket leaves. Calls in flight are charged ahead; they may be over at once. */
   #leavesAt(bucket: number): number {
-    return (Math.min(bucket, this.#current) + this.limit.kept + 1) * this.limit.bucketMs
+    return this.startOf(Math.min(bucket, this.#current) + this.limit.kept + 1)
   }
 
   #advance(now: number): void {

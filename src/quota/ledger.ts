@@ -181,8 +181,10 @@ export interface Ledger {
   usage(meter: Meter): Promise<readonly LimitUsage[]>
   /** Whether charges can be expected to work. */
   readonly isReady: boolean
-  /** Whether quotas are kept by leases, because the store is away. */
+  /** Whether quotas are kept otherwise than usual (such as by leases), because the store is away. */
   readonly isDegraded: boolean
+  /** Why it is not ready or degraded, in words for people, if it is, and more is known than that the store is away. */
+  readonly problem?: string | undefined
   close(): Promise<void>
 }
 

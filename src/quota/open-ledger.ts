@@ -15,7 +15,18 @@ export async function openLedger(
   store: StoreConfig,
   { clock, logger }: { clock: Clock; logger: Logger },
 ): Promise<Ledger> {
-  if (store.kind === 'memory') return new MemoryLedger(clock, new LedgerFiles(store.dir ?? '.sluice'))
+  if (store.kind === 'memory') {
+    const dir = store.dir ?? '.sluice'
+    const onChange = (problem: Error | undefined): void => {
+      if (problem === undefined) logger.warn({ dir }, 'the quota is written to disk again')
+      else
+        logger.error(
+          { dir, error: problem.message },
+          `the quota can not be written to disk: ${UNWRITTEN[store.onOutage]}`,
+        )
+    }
+    return new MemoryLedger(clock, new LedgerFiles(dir), { onOutage: store.onOutage, onChange })
+  }
   const redis = connectRedis(store)
   logConnection(redis, logger)
   await connectedOrLate(redis, clock)
@@ -43,6 +54,12 @@ function logConnection(redis: Redis | Cluster, logger: Logger): void {
     logger.info('Redis is ready')
   })
 }
+
+const UNWRITTEN = {
+  lease: 'it is counted in memory until it can, and taken for used up if the process dies meanwhile',
+  closed: 'calls that need a quota are refused until it can',
+  open: 'it is counted in memory until it can',
+} satisfies Record<StoreConfig['onOutage'], string>
 
 const WITHOUT_REDIS = {
   lease: 'quotas are kept by leases',

@@ -447,5 +447,7 @@ function filesIn(folder: Map<string, StoredHome>): LedgerFiles {
     load: () => new Map(structuredClone([...folder])),
     save: (home: string, limits: StoredHome) => void folder.set(home, structuredClone(limits)),
     unlock: () => undefined,
-  } satisfies Pick<LedgerFiles, 'load' | 'save' | 'unlock'> as unknown as LedgerFiles
+    unmark: () => undefined,
+    isBehind: false,
+  } satisfies Pick<LedgerFiles, 'load' | 'save' | 'unlock' | 'unmark' | 'isBehind'> as unknown as LedgerFiles
 }
