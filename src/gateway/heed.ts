@@ -32,17 +32,35 @@ const LOOK_AFTER = 20
 /**
  * Takes to heart what a response says of quotas. Where the upstream says that less remains than was thought, it is believed.
  * Where it refuses the call because there were too many, the account pauses, and less of the limit is used for a while, at
- * all gateways. Returns for how many milliseconds the account pauses, or undefined if the call was not refused so, or because of
- * one credential of several.
+ * all gateways; unless the refusal says itself until when nothing remains, which is believed in place of that. Returns in how many
+ * milliseconds the account's calls may go on, or undefined if the call was not refused so, or because of one credential of several.
  */
 export function heed(call: Heeding, target: Heeded, permit: Permit, head: Head): number | undefined {
   const words = readFeedback(head.fields, call.clock.wall())
   const isThrottled = head.status >= 400 && isThrottling(head, words, target.upstream.config.throttle.statuses)
-  let isBelieved = false
+  const retryAfterMs = isThrottled ? retryAfterOf(head.fields, call.clock.wall()) : undefined
+  const end: End = { isBelieved: false, resetMs: undefined }
   for (let i = 0; i < words.length; i++) {
-    isBelieved = believe(words[i]!, words.length === 1, permit, head.tookMs, isThrottled) || isBelieved
+    const word = words[i]!
+    const isRefusal = isThrottled && word.remaining === 0
+    let untilMs = word.resetMs ?? retryAfterMs
+    // One that is over already says nothing of when calls are accepted again: they would be refused one after the other.
+    if (isRefusal && untilMs === 0) untilMs = target.upstream.config.throttle.pause
+    const windowMs = believe(word, words.length === 1, permit, head.tookMs, isRefusal, untilMs)
+    if (!isRefusal) continue
+    end.isBelieved ||= windowMs !== undefined
+    if (word.resetMs !== undefined && word.resetMs > 0)
+      end.resetMs = Math.max(end.resetMs ?? 0, Math.min(word.resetMs, windowMs ?? Infinity))
   }
-  return isThrottled ? throttled(call, target, permit, head, isBelieved) : undefined
+  return isThrottled ? throttled(call, target, permit, head, retryAfterMs, end) : undefined
+}
+
+/** What a refusal says of its end, beside a Retry-After. */
+interface End {
+  /** It is about one of the call's limits, and the ledger was told. */
+  isBelieved: boolean
+  /** Until a limit by which nothing remains has some again. */
+  resetMs: number | undefined
 }
 
 /** Many statuses can say it, but most of them also say other things. */
@@ -51,44 +69,58 @@ function isThrottling({ status, fields }: Head, words: readonly Word[], statuses
   return status === 429 || fields['retry-after'] !== undefined || words.some(({ remaining }) => remaining === 0)
 }
 
-/** Whether it told of one of the call's limits that nothing of it remains. */
-function believe(word: Word, isOnlyWord: boolean, permit: Permit, tookMs: number, isThrottled: boolean): boolean {
+/** The window of the limit of which the ledger was told, and for which it believes it at most; undefined if it was not. */
+function believe(
+  word: Word,
+  isOnlyWord: boolean,
+  permit: Permit,
+  tookMs: number,
+  isRefused: boolean,
+  untilMs: number | undefined,
+): number | undefined {
   // While quotas are kept without the store nobody knows what all gateways have used.
-  if (permit.isLocal) return false
+  if (permit.isLocal) return undefined
   const number = limitSpokenOf(word, permit.limits, isOnlyWord)
   const usage = permit.usage[number]
-  if (usage === undefined) return false
+  if (usage === undefined) return undefined
   const { requests, windowMs, bucketMs } = usage.limit
-  const isRefused = isThrottled && word.remaining === 0
   const units = requests - Math.min(word.remaining, requests)
   // As of the charge: what the ledger knows by now decides. Where there is nothing to say it is not asked.
   const isKnown = usage.effective !== undefined
-  if (!isRefused && !isKnown && units <= usage.used) return false
+  if (!isRefused && !isKnown && units <= usage.used) return undefined
   const tolerance = Math.ceil((requests * (tookMs + bucketMs)) / windowMs)
-  const resetMs = word.resetMs ?? windowMs / LOOK_AFTER
+  const resetMs = untilMs ?? windowMs / LOOK_AFTER
   permit.learn({ kind: 'counted', limit: number, units, tolerance, resetMs, isRefused })
-  return isRefused
+  return windowMs
 }
 
-function throttled(call: Heeding, target: Heeded, permit: Permit, head: Head, isBelieved: boolean): number | undefined {
+function throttled(
+  call: Heeding,
+  target: Heeded,
+  permit: Permit,
+  head: Head,
+  retryAfterMs: number | undefined,
+  { isBelieved, resetMs }: End,
+): number | undefined {
   const { upstream, account, lane } = target
   const { pause, maxPause } = upstream.config.throttle
   const now = call.clock.now()
-  const wantedMs = retryAfterOf(head.fields, call.clock.wall())
   // On its way when another call was told: there is nothing new in it.
   const isKnown = now - head.tookMs < account.throttledAt
   const isOurs = isOurDoing(call, permit)
   const { throttled } = lane.metrics
   ;(isKnown || isOurs ? throttled.explained : throttled.unexplained).increment(call.id)
   if (head.hasOthers) return undefined
-  if (!isOurs && !isBelieved) {
+  if (!isOurs && !isBelieved && resetMs === undefined) {
     const limit = fullestOf(permit.usage)
     if (limit !== undefined) permit.learn({ kind: 'refused', limit })
   }
   if (!isKnown) account.throttledAt = now
-  const pauseMs = Math.min(wantedMs ?? (isKnown || isBelieved ? 0 : pause), maxPause)
+  // A limit that is known holds calls back by itself; for one that is not, all of the account's have to wait.
+  const wantedMs = retryAfterMs ?? (isBelieved ? 0 : resetMs)
+  const pauseMs = Math.min(wantedMs ?? (isKnown ? 0 : pause), maxPause)
   if (pauseMs > 0) permit.learn({ kind: 'pause', ms: pauseMs })
-  return pauseMs
+  return isBelieved ? Math.max(pauseMs, resetMs ?? 0) : pauseMs
 }
 
 /** Whether the gateway let through more than the limit knowingly. */

@@ -15,6 +15,14 @@ export interface Charges {
   readonly units: number
 }
 
+/** What an answer says of a limit. */
+export interface Counted {
+  readonly counted: number
+  readonly tolerance: number
+  readonly resetMs: number
+  readonly isRefused: boolean
+}
+
 /** How soon a waiting call asks again for a place among concurrent calls: when one ends can't be known. */
 const CONCURRENT_POLL_MS = 25
 
@@ -69,15 +77,18 @@ export class Counter {
   }
 
   /**
-   * The upstream had counted so many units when it answered a call charged at `at`; see `Learned`. Returns whether it tells
-   * anything of others.
+   * The upstream had counted so many units when it answered a call of `units` charged at `at`, or refused it; see `Learned`. A
+   * refusal that others explain until a reset is no reason to use less of the limit after it.
    */
-  believe(now: number, at: number, counted: number, tolerance: number, resetMs: number): boolean {
+  believe(now: number, at: number, units: number, { counted, tolerance, resetMs, isRefused }: Counted): void {
     const used = this.#most(now)
     this.#learned = this.#learnedAt(now) ?? new Learned()
-    const { kind, bucketMs, kept, slackMs } = this.limit
+    const { kind, bucketMs, kept, slackMs, requests, growthMs: growth } = this.limit
     const window = kind === 'calendar' ? this.startOf(this.#current + 1) + slackMs - now : bucketMs * kept
-    return this.#learned.believe(now, at, { counted, used, tolerance, reset: resetMs, window })
+    const isOfOthers = this.#learned.believe(now, at, { counted, used, tolerance, reset: resetMs, window, requests })
+    if (!isRefused) return
+    const isExcused = isOfOthers && this.#learned.excuse(now, at, { requests, reset: resetMs, growth })
+    if (!isExcused) this.refuse(now, at, units)
   }
 
   #learnedAt(now: number): Learned | undefined {

@@ -22,7 +22,7 @@ export class Learned {
   /** Units that got through when the upstream began to refuse calls, and that it is taken to let through at least. */
   level = 0
   least = 0
-  /** When it did; 0 if it never did. */
+  /** When it did; 0 if it never did. Where that is excused, when the excuse ends, and the level is more than there is. */
   since = 0
   /** Units that others have used, until when that is believed, and when a call may find out. */
   others = 0
@@ -67,10 +67,10 @@ export class Learned {
    */
   refuse(now: number, at: number, { units, used, requests, growth }: Refused): void {
     if (at > this.since) {
-      const effective = this.effective(requests, growth, now)
-      const through = Math.min(effective, used)
+      const cap = this.cap(requests, growth, now)
+      const through = Math.min(cap, used)
       this.level = this.since > 0 && used <= this.sure(requests, growth, now) ? lessMargin(through) : through
-      this.least = Math.max(1, Math.floor(effective / 2))
+      this.least = Math.max(1, Math.floor(cap / 2))
       this.since = now
     }
     this.level -= units
@@ -81,17 +81,32 @@ export class Learned {
    * `tolerance` of them may have left the count while the answer travelled. Once others are known to be there, that much is
    * added instead: of what we count, some had not arrived yet. Returns whether that tells anything of others.
    */
-  believe(now: number, at: number, { counted, used, tolerance, reset, window }: Told): boolean {
+  believe(now: number, at: number, { counted, used, tolerance, reset, window, requests }: Told): boolean {
     const excess = counted - used
     if (at < this.toldAt) return excess > tolerance // an answer that came late knows less
     this.toldAt = at
     if (excess <= (this.othersAt(now) > 0 ? 0 : tolerance)) {
       this.others = 0
+      if (this.level > requests) this.since = 0 // what was excused is over
       return false
     }
     this.others = excess + tolerance
     this.until = now + window
     this.lookAt = now + Math.min(reset, window)
+    return true
+  }
+
+  /**
+   * Whether a refusal of a call charged at `at` is excused by the others that its answer told of: until the reset that it named
+   * nothing is expected of the limit, and then all of it. That is so once: if a call is refused again after that reset, though
+   * no answer has told that the others are gone, they are there to stay, and the limit has to be shared with them.
+   */
+  excuse(now: number, at: number, { requests, reset, growth }: Excuse): boolean {
+    if (this.since > 0) return this.level > requests && at <= this.since
+    // Resets are told in whole seconds, so that a call may be a little early.
+    this.since = now + Math.min(reset, growth) + growth / LOOKS
+    this.level = 2 * requests
+    this.least = 0
     return true
   }
 
@@ -132,4 +147,11 @@ export interface Told {
   readonly reset: number
   /** How long it is believed. */
   readonly window: number
+  readonly requests: number
+}
+
+export interface Excuse {
+  readonly requests: number
+  readonly reset: number
+  readonly growth: number
 }

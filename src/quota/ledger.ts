@@ -56,7 +56,7 @@ export function allowedOf({ limit, effective }: LimitUsage): number {
 
 /** What the upstream's answer to one call teaches. `limit` is the number of a limit in the call's meter. */
 export type Lesson =
-  /** So many units it has counted; see `Learned`. And it refused the call, maybe. */
+  /** So many units it has counted; see `Learned`. It refused the call, maybe, because nothing remains until the reset. */
   | {
       readonly kind: 'counted'
       readonly limit: number

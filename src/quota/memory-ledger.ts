@@ -206,10 +206,9 @@ export class MemoryLedger implements Ledger {
         this.#talliesOf(meter)[lesson.limit]!.counter.refuse(now, chargedAt, meter.units[lesson.limit]!)
         return
       case 'counted': {
-        const { limit, units, tolerance, resetMs, isRefused } = lesson
+        const { limit, units: counted, tolerance, resetMs, isRefused } = lesson
         const { counter } = this.#talliesOf(meter)[limit]!
-        counter.believe(now, chargedAt, units, tolerance, resetMs)
-        if (isRefused) counter.refuse(now, chargedAt, meter.units[limit]!)
+        counter.believe(now, chargedAt, meter.units[limit]!, { counted, tolerance, resetMs, isRefused })
       }
     }
   }

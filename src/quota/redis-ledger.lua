@@ -298,25 +298,34 @@ if isMore then
     local function refuse(c, at)
       local l, used = learnedOf(c), mostUsed(c)
       if at > l.since then
-        local effective = leftOf(c, l, now)
-        local through = min(effective, used)
+        local cap = capOf(c, l, now)
+        local through = min(cap, used)
         l.level = l.since > 0 and used <= sureOf(c, l) and lessMargin(through) or through
-        l.least, l.since = max(1, floor(effective / 2)), now
+        l.least, l.since = max(1, floor(cap / 2)), now
       end
       l.level = l.level - c.units
     end
 
     local function believe(c, at, counted, tolerance, reset)
       local l, used = learnedOf(c), mostUsed(c)
-      if at < l.toldAt then return end
-      l.toldAt = at
       local excess = counted - used
+      if at < l.toldAt then return excess > tolerance end
+      l.toldAt = at
       if excess <= (othersAt(l) > 0 and 0 or tolerance) then
         l.others = 0
-        return
+        if l.level > c.allowed then l.since = 0 end
+        return false
       end
       local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.slack - now or c.bucket * c.kept
       l.others, l.untilTime, l.lookAt = excess + tolerance, now + window, now + min(reset, window)
+      return true
+    end
+
+    local function excuse(c, at, reset)
+      local l = c.learned
+      if l.since > 0 then return l.level > c.allowed and at <= l.since end
+      l.since, l.level, l.least = now + min(reset, growthOf(c)) + growthOf(c) / LOOKS, 2 * c.allowed, 0
+      return true
     end
 
     local function learn(what, at)
@@ -336,8 +345,10 @@ if isMore then
         refuse(c, ARGV[at + 3] + 0)
         return at + 3
       end
-      believe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
-      if ARGV[at + 7] == '1' then refuse(c, ARGV[at + 3] + 0) end
+      local isOfOthers = believe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
+      if ARGV[at + 7] == '1' and not (isOfOthers and excuse(c, ARGV[at + 3] + 0, ARGV[at + 6] + 0)) then
+        refuse(c, ARGV[at + 3] + 0)
+      end
       return at + 7
     end
 

@@ -14,6 +14,16 @@ const minute = limitOf({ id: 'm', class: 'read', requests: 100, windowMs: 60_000
 const second = limitOf({ id: 's', class: 'read', requests: 20, windowMs: 1_000 })
 const shadow = limitOf({ id: 'x', class: 'read', requests: 1, windowMs: 60_000, isEnforced: false })
 
+function quota(limit: number, resetSeconds: number): Record<string, string> {
+  const numbers = { limit, remaining: 0, reset: resetSeconds }
+  return Object.fromEntries(Object.entries(numbers).map(([name, number]) => [`x-ratelimit-${name}`, `${number}`]))
+}
+
+const UNKNOWN = {
+  ratelimit: '"burst";r=0;t=5, "daily";r=9;t=60',
+  'ratelimit-policy': '"burst";q=7;w=10, "daily";q=10;w=86400',
+}
+
 /** One account of an upstream with that preset, or none. */
 function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
   const clock = new SimulatedClock(Date.parse('2026-11-21T10:00:00Z'))
@@ -69,6 +79,17 @@ describe('a response', () => {
     ['403 of GitHub by which nothing remains', 'github', 403, { 'x-ratelimit-remaining': '0' }, 0],
     ['403 of GitHub that is about something else', 'github', 403, { 'x-ratelimit-remaining': '9' }, undefined],
     ['403 of another upstream', undefined, 403, { 'retry-after': '7' }, undefined],
+    ['429 with a reset, which is believed', undefined, 429, quota(100, 5), 5_000],
+    ['429 with the reset of a limit that is not known', undefined, 429, UNKNOWN, 5_000],
+    ['429 with a reset and a later Retry-After', undefined, 429, { ...quota(100, 5), 'retry-after': '9' }, 9_000],
+    ['429 with a reset that is over', undefined, 429, quota(100, 0), 0],
+    [
+      '429 with a reset that lies behind the window, for which it is believed',
+      undefined,
+      429,
+      quota(100, 3_600),
+      60_000,
+    ],
     ['503', undefined, 503, { 'retry-after': '7' }, undefined],
     ['200 that names a time', undefined, 200, { 'retry-after': '7' }, undefined],
   ])('%s', async (_, preset, status, fields, pauseMs) => {
@@ -107,6 +128,18 @@ describe('a response', () => {
     const { answered, effective } = setUp([minute, second])
     await answered(Array.from({ length: 15 }, (_, i) => ({ status: i === 14 ? 429 : 200 })))
     expect(await effective()).toEqual([undefined, 13])
+  })
+
+  it('that was refused with a reset is believed once, and teaches nothing else of the limit', async () => {
+    const { answered, room, meter, clock } = setUp([minute])
+    // The first has its own clock of 5 s; the window of 60 s is not waited for, and then not half of it used.
+    await answered([{}, { status: 429, fields: quota(100, 5) }])
+    await clock.advance(5_000)
+    await answered([{ fields: { ...quota(100, 60), 'x-ratelimit-remaining': '99' } }])
+    await clock.advance(20)
+    const enter = () => room.enter({ ...ANYONE, meter, maxWaitMs: 0, onLeaveable: () => undefined })
+    const kinds = await Promise.all(Array.from({ length: 98 }, async () => (await enter()).kind))
+    expect(kinds.filter((kind) => kind === 'admitted')).toHaveLength(97)
   })
 
   it('to one credential of several pauses nobody', async () => {

@@ -126,6 +126,62 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     expect(await send(reads, 200)).toBe(97)
   })
 
+  it.each([true, false])(
+    'of a reset is the same on a call that was refused (%s) and on one that was not',
+    async (isRefused) => {
+      const { send, pass, ledger } = setUp()
+      await send(reads, 1, counted(100, { resetMs: 5_000, isRefused }))
+      await pass(20)
+      const waiting = await ledger.charge(reads, 1)
+      expect(waiting.granted).toBe(0)
+      expect(waiting.schedule!.waitMs(1, 1_700_000_000_020)).toBeLessThanOrEqual(5_000)
+      await pass(5_000)
+      expect(await send(reads, 5, counted(2, { resetMs: WINDOW_MS }))).toBe(1)
+      await pass(20)
+      expect(await send(reads, 200)).toBe(98)
+    },
+  )
+
+  it('by a refusal that our own calls explain makes the limit a little smaller, as any other does', async () => {
+    const { ledger, send, pass } = setUp()
+    await send(reads, 99, counted(100, { resetMs: 5_000, isRefused: true }))
+    await pass(20)
+    // 98 got through.
+    expect(await ledger.usage(reads)).toMatchObject([{ used: 99, effective: 93 }])
+    expect(await send(reads, 1)).toBe(0)
+  })
+
+  it('by refusals with resets is believed once: where others stay, the limit is shared with them', async () => {
+    const { ledger, send, pass } = setUp()
+    const refused = counted(100, { resetMs: 5_000, isRefused: true })
+    await send(reads, 50, refused)
+    await pass(5_500)
+    // A little early, because resets are told in whole seconds: still the same refusal.
+    await send(reads, 1, { ...refused, resetMs: 500 } as Lesson)
+    await pass(20)
+    expect((await ledger.usage(reads))[0]!.effective).toBe(49)
+    await pass(10_000)
+    await send(reads, 1, refused)
+    await pass(WINDOW_MS)
+    // Half of it is the least, less a twentieth.
+    expect(await send(reads, 200)).toBe(47)
+  })
+
+  it('by a refusal of GitHub’s hour is over when it says so', async () => {
+    const { clock, send, pass, ledger } = setUp()
+    const hour = meterOf('github/main', [{ limit: limit({ id: 'hour', requests: 5_000, windowMs: 3_600_000 }) }])
+    await send(hour, 10, counted(5_000, { resetMs: 1_800_000, tolerance: 60, isRefused: true }))
+    await pass(20)
+    const { granted, schedule } = await ledger.charge(hour, 1)
+    expect(granted).toBe(0)
+    expect(schedule!.waitMs(1, clock.now())).toBeGreaterThan(1_799_000)
+    expect(schedule!.waitMs(1, clock.now())).toBeLessThanOrEqual(1_800_000)
+    await pass(1_800_000)
+    expect(await send(hour, 100, counted(1, { resetMs: 3_600_000, tolerance: 60 }))).toBe(1)
+    await pass(20)
+    expect(await send(hour, 100)).toBe(100)
+  })
+
   it('is believed for a window at most', async () => {
     const { send, pass } = setUp()
     await send(reads, 1, counted(100, { resetMs: 1e9 }))

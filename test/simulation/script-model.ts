@@ -296,8 +296,9 @@ function learn(all: readonly Used[], args: readonly Argument[], a: number, now: 
   const [at, counted, tolerance, resetMs] = args.slice(a + 2, a + 6).map(Number) as [number, number, number, number]
   const used = all.find(({ name }) => name === args[a + 1])!
   used.isTaught = true
-  if (args[a] === 'counted') used.counter.believe(now, at, counted, tolerance, resetMs)
-  if (args[a] === 'refused' || Number(args[a + 6]) === 1) used.counter.refuse(now, at, used.units)
+  const isRefused = Number(args[a + 6]) === 1
+  if (args[a] === 'counted') used.counter.believe(now, at, used.units, { counted, tolerance, resetMs, isRefused })
+  else used.counter.refuse(now, at, used.units)
   return a + (args[a] === 'refused' ? 3 : 7)
 }
 

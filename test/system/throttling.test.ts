@@ -6,6 +6,8 @@ import { SimulatedClock } from '../support/simulated-clock.ts'
 const READ = '/harness/ng/api/projects'
 const TEMPLATE = '/harness/template/api/templates/one'
 
+const NOW = { headers: { 'x-sluice-max-wait': '0' } }
+
 /** An upstream that refuses for too many calls as long as it is told to. */
 async function throttling(headers: Record<string, string> = {}) {
   let refusals = 0
@@ -26,6 +28,29 @@ describe('a call that the upstream refuses for too many', () => {
     await expect.poll(() => clock.waits.some((ms) => Math.abs(ms - 30_000) < 1)).toBe(true)
     await clock.advance(30_001)
     expect(await answer).toMatchObject({ status: 200, headers: { 'x-sluice-attempts': '2' } })
+  })
+
+  it('goes on when the upstream says that there is quota again, with all of it', async () => {
+    const clock = new SimulatedClock()
+    let isRefusing = true
+    const upstream = await startUpstream((_, response) => {
+      const remaining = isRefusing ? 0 : 100 - upstream.seen.length
+      const reset = isRefusing ? 5 : 60
+      const quota = { 'x-ratelimit-limit': 100, 'x-ratelimit-remaining': remaining, 'x-ratelimit-reset': reset }
+      response.writeHead(isRefusing ? 429 : 200, quota).end()
+    })
+    const limits = { limits: { read: [{ requests: 100, window: '60s' }] } }
+    const gateway = await startGateway(harnessConfig(upstream.url, limits), { clock })
+    const answer = call(gateway.url, READ, { headers: { 'x-sluice-max-wait': '1s' } })
+    await expect.poll(() => upstream.seen.length).toBe(1)
+    await expect.poll(() => clock.waits.some((ms) => ms > 4_900 && ms < 5_100)).toBe(true)
+    isRefusing = false
+    await clock.advance(5_300)
+    expect(await answer).toMatchObject({ status: 200, headers: { 'x-sluice-attempts': '2' } })
+    await clock.advance(20)
+    const statuses = []
+    for (let i = 0; i < 90; i++) statuses.push((await call(gateway.url, READ, NOW)).status)
+    expect(new Set(statuses)).toEqual(new Set([200]))
   })
 
   it('is passed on as it is if it can’t be repeated', async () => {
@@ -64,5 +89,24 @@ describe.each(Object.entries(stores))('gateways with %s', (name, store) => {
     }
     await expect.poll(refused).toEqual(['quota_exhausted', true])
     expect(upstream.seen.length).toBeLessThanOrEqual(3)
+  })
+
+  it('tell clients of a reset of GitHub what it says itself', async () => {
+    const upstream = await startUpstream((_, response) => {
+      const reset = Math.ceil(Date.now() / 1_000) + 1_800
+      const quota = { 'x-ratelimit-limit': 5_000, 'x-ratelimit-remaining': 0, 'x-ratelimit-reset': reset }
+      response.writeHead(403, quota).end('of GitHub')
+    })
+    const github = { preset: 'github', url: upstream.url, accounts: { main: { credential: { value: 'x' } } } }
+    const config = { server: { port: 0 }, admin: { port: 0 }, store: store(), upstreams: { github } }
+    const gateway = await startGateway(config)
+    expect(await call(gateway.url, '/github/user', NOW)).toMatchObject({ status: 403, body: 'of GitHub' })
+    await expect
+      .poll(async () => {
+        const { headers } = await call(gateway.url, '/github/user', NOW)
+        const seconds = Number(headers['retry-after'])
+        return [headers['x-sluice-error'], seconds > 1_700 && seconds <= 1_801 ? 'about 1,800' : seconds]
+      })
+      .toEqual(['quota_exhausted', 'about 1,800'])
   })
 })
