@@ -5,6 +5,7 @@ import { type CertificateRule, certificateOf, fitsCertificate } from './certific
 import { type Client, clientOf } from './client.ts'
 import { ClientKeys, type Key, keyOf } from './keys.ts'
 import type { ManagedClients } from './managed.ts'
+import { readKeys } from './presented-keys.ts'
 import type { TokenIssuers, Verdict } from './token-issuers.ts'
 
 export interface CallersOptions {
@@ -90,8 +91,10 @@ export class Callers {
     let checks: Promise<void>[] | undefined
     for (const name of names) {
       const value = headers[name]
-      const check = typeof value === 'string' ? issuers.check(withoutScheme(value)) : undefined
-      if (check !== undefined) (checks ??= []).push(check)
+      for (const key of typeof value === 'string' ? readKeys(value).keys : []) {
+        const check = issuers.check(key)
+        if (check !== undefined) (checks ??= []).push(check)
+      }
     }
     return checks && Promise.all(checks)
   }
@@ -125,9 +128,10 @@ export class Callers {
     return client
   }
 
-  /** Whether it is a key or token of a client, or was, or may be one: what must go nowhere else. */
+  /** Whether a header holds a key or token of a client, or what was or may be one: what must go nowhere else. */
   isKnown(value: string, connection: object): boolean {
-    return this.find(value, connection) !== undefined || this.findByToken(withoutScheme(value)) !== undefined
+    const { keys } = readKeys(value)
+    return keys.some((key) => this.find(key, connection) !== undefined || this.findByToken(key) !== undefined)
   }
 
   get #current(): Index {
@@ -159,11 +163,6 @@ export class Callers {
     }
     return { keys, byToken, byCertificate, found: new WeakMap() }
   }
-}
-
-/** What a header with a key or token presents: it may stand behind "Bearer". */
-export function withoutScheme(value: string): string {
-  return value.replace(/^bearer +/i, '')
 }
 
 function fits(wanted: Readonly<Record<string, string | readonly string[]>>, claims: object): boolean {

@@ -105,9 +105,10 @@ export const UpstreamSchema = object({
       { description: 'Query parameter added upstream with the account’s id where a call below these paths lacks it.' },
     ),
   ),
-  errors: Type.Enum(['harness', 'problem'], {
+  errors: Type.Enum(['harness', 'problem', 'github', 'slack', 'jira', 'pagerduty', 'cloudflare'], {
     default: 'harness',
-    description: 'Shape of the gateway’s own refusals: Harness’s JSON, or RFC 9457 problem details.',
+    description:
+      'Shape of the gateway’s own refusals: RFC 9457 problem details, or as SDKs of that vendor read errors.',
   }),
   queue: object(
     {

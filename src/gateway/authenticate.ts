@@ -1,8 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { onlyMember } from '../http/fields.ts'
 import { ANONYMOUS, type Client } from '../clients/client.ts'
-import { type TokenRefusal, withoutScheme } from '../clients/callers.ts'
+import type { TokenRefusal } from '../clients/callers.ts'
 import { hashKey } from '../clients/keys.ts'
+import { isKeyless, readKeys } from '../clients/presented-keys.ts'
 import type { Failure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 
@@ -15,52 +16,110 @@ export interface Proof {
   readonly blockedMs?: number
 }
 
-/** The client whose key the request presents. With an unknown upstream, its key may be in the header of any. */
+/**
+ * The client whose key the request presents. With an unknown upstream, its key may be in the header of any. Beside
+ * X-Sluice-Key no other header is looked at; keys of two clients are refused.
+ */
 export function authenticate(
   { callers, keyHeaders }: Snapshot,
   { headers, connection, blockedMs = 0 }: Proof,
   upstream: Upstream | undefined,
 ): Client | Failure {
   if (callers.isOpen) return ANONYMOUS
-  let presented: string | undefined
-  let guess = ''
+  let found: { readonly client: Client; readonly name: string } | undefined
+  const tried: string[] = []
+  let unknown: Place | undefined
+  let without: Place | undefined
   let isOurs = false
-  let isUnknown = false
-  for (const name of upstream?.keyHeaders ?? keyHeaders) {
+  let isUnreadable = false
+  const names = upstream?.keyHeaders ?? keyHeaders
+  for (const name of names) {
     const field = headers[name]
     if (typeof field !== 'string') continue
-    const value = name === 'authorization' ? field : (onlyMember(field) ?? field)
-    const key = name === 'authorization' ? withoutScheme(value) : value
-    const byToken = callers.findByToken(key)
-    if (byToken !== undefined) {
-      if ('name' in byToken) return byToken
-      return tokenRefused(byToken)
+    const { scheme, keys } = readKeys(name === 'authorization' ? field : (onlyMember(field) ?? field))
+    const place = { name, scheme }
+    if (keys.length === 0) without ??= place
+    for (const key of keys) {
+      const judged = judge(callers, key, { connection, blockedMs })
+      if (judged === undefined || judged === 'unknown') {
+        isUnreadable ||= judged === 'unknown'
+        tried.push(key)
+        unknown ??= place
+      } else if (judged === 'expired' || 'kind' in judged) {
+        if (found !== undefined) continue
+        return judged === 'expired' ? unauthenticated(`the client key in ${name} has expired`) : tokenRefused(judged)
+      } else {
+        found ??= { client: judged, name }
+        if (found.client !== judged) return severalKeys(found.client, found.name, judged, name)
+      }
     }
-    if (presented === undefined) {
-      presented = name
-      guess = key
-    }
-    const found = blockedMs > 0 ? callers.recall(key, connection) : callers.find(key, connection)
-    if (typeof found === 'object') return found
-    if (found === 'expired') return unauthenticated(`the client key in ${name} has expired`)
-    isUnknown ||= found === 'unknown'
-    if (name === 'x-sluice-key') {
+    if (name === 'x-sluice-key' && keys.length > 0) {
       isOurs = true // it is meant for us and nobody else
       break
     }
   }
+  if (found !== undefined) return found.client
   const byCertificate = isOurs ? undefined : callers.findByCertificate(connection)
   if (byCertificate !== undefined) return byCertificate
-  if (isUnknown) {
+  if (isUnreadable) {
     const message = 'the clients of the admin API can’t be read, and the key may be one of theirs'
     return { kind: 'store_unavailable', message }
   }
-  if (presented === undefined) {
+  if (unknown === undefined) return noKey(without)
+  if (blockedMs > 0) return tooManyAttempts(blockedMs)
+  const message = unknownKey(unknown, headers, names)
+  return { ...unauthenticated(message), guess: hashKey(tried.join('\n')) }
+}
+
+/** Where something was presented, and behind which scheme. */
+interface Place {
+  readonly name: string
+  readonly scheme: string | undefined
+}
+
+function judge(
+  callers: Snapshot['callers'],
+  key: string,
+  { connection, blockedMs }: { connection: object; blockedMs: number },
+): Client | TokenRefusal | 'expired' | 'unknown' | undefined {
+  const byToken = callers.findByToken(key)
+  if (byToken !== undefined) return byToken
+  return blockedMs > 0 ? callers.recall(key, connection) : callers.find(key, connection)
+}
+
+const SEND_IT = 'send it as X-Sluice-Key: KEY, as Authorization: Bearer KEY, or in the upstream’s own key header'
+
+function noKey(place: Place | undefined): Failure {
+  if (place === undefined) {
     return unauthenticated('no client key: send one in X-Sluice-Key, Authorization, or the upstream’s own key header')
   }
-  if (blockedMs > 0) return tooManyAttempts(blockedMs)
-  const message = `unknown client key in ${presented}: its hash is not listed under clients`
-  return { ...unauthenticated(message), guess: hashKey(guess) }
+  const { name, scheme } = place
+  if (scheme !== undefined && isKeyless(scheme)) {
+    return unauthenticated(`no client key: ${name} has the scheme ${scheme}, which shows none; ${SEND_IT}`)
+  }
+  const behind = scheme === undefined ? '' : ` behind ${scheme}`
+  return unauthenticated(
+    `the client key in ${name} is empty${behind}: see where the program takes it from, and ${SEND_IT}`,
+  )
+}
+
+function unknownKey({ name, scheme }: Place, headers: IncomingHttpHeaders, names: Iterable<string>): string {
+  const field = headers[name]
+  if (name !== 'authorization' && typeof field === 'string' && field.includes(',') && onlyMember(field) === undefined) {
+    return `unknown client key in ${name}: it came several times with different values, or holds a comma; send one key`
+  }
+  const behind = scheme === undefined ? '' : ` behind ${scheme}`
+  const other =
+    name === 'x-sluice-key' ? [...names].find((one) => one !== name && headers[one] !== undefined) : undefined
+  const beside = other === undefined ? '' : `; ${other} is not looked at beside it`
+  const advice = 'use the key of a client of this gateway, not one of the vendor, or ask who runs the gateway for one'
+  return `unknown client key in ${name}${behind}: no client has it${beside}; ${advice}`
+}
+
+function severalKeys(first: Client, firstName: string, second: Client, secondName: string): Failure {
+  const where = firstName === secondName ? firstName : `${firstName} and ${secondName}`
+  const message = `${where} hold keys of two clients, ${first.name} and ${second.name}: send one, or the right one in X-Sluice-Key`
+  return unauthenticated(message)
 }
 
 function tokenRefused(refusal: TokenRefusal): Failure {

@@ -4,7 +4,9 @@ import type { Socket } from 'node:net'
 import Negotiator from 'negotiator'
 import type { Call } from '../gateway/call.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
+import type { UpstreamConfig } from '../config/schema.ts'
 import { ownHeaders } from '../gateway/own-headers.ts'
+import { errorBody } from './dialects.ts'
 import { isHttp2 } from './well-formed.ts'
 
 const JSON_TYPE = 'application/json'
@@ -21,7 +23,7 @@ export function refuse(call: Call, failure: Failure): void {
     response.destroy()
     return
   }
-  const { contentType, body } = refusalBody(call.id, failure, chooseType(call))
+  const { contentType, body } = refusalBody(call.id, failure, chooseType(call), call.upstream?.config.errors)
   const headers = [
     ...refusalHeaders(failure),
     'Content-Type',
@@ -44,7 +46,12 @@ export function refuse(call: Call, failure: Failure): void {
  */
 export function rawRefusal(id: string, failure: Failure, call?: Call): string {
   const status = STATUS_OF[failure.kind]
-  const { contentType, body } = refusalBody(id, failure, call === undefined ? JSON_TYPE : chooseType(call))
+  const { contentType, body } = refusalBody(
+    id,
+    failure,
+    call === undefined ? JSON_TYPE : chooseType(call),
+    call?.upstream?.config.errors,
+  )
   const length = String(Buffer.byteLength(body))
   const headers = refusalHeaders(failure)
   headers.push('Content-Type', contentType, 'Content-Length', length, 'X-Correlation-Id', id, 'Connection', 'close')
@@ -75,32 +82,25 @@ export function chooseType({ request: { headers }, upstream }: Pick<Call, 'reque
 
 function refusalBody(
   id: string,
-  { kind, message }: Failure,
+  failure: Failure,
   contentType: string,
+  dialect: UpstreamConfig['errors'] | undefined,
 ): { contentType: string; body: string } {
-  const code = CODE_OF[kind]
-  if (contentType === PROBLEM_TYPE) {
-    const status = STATUS_OF[kind]
-    const body = {
-      type: 'about:blank',
-      title: STATUS_CODES[status],
-      status,
-      detail: message,
-      code,
-      kind,
-      correlationId: id,
-    }
-    return { contentType, body: JSON.stringify(body) }
+  if (contentType !== PROBLEM_TYPE) {
+    return { contentType: `${JSON_TYPE}; charset=utf-8`, body: JSON.stringify(errorBody(dialect, failure, id)) }
   }
+  const { kind, message } = failure
+  const status = STATUS_OF[kind]
   const body = {
-    status: 'ERROR',
-    code,
-    message,
+    type: 'about:blank',
+    title: STATUS_CODES[status],
+    status,
+    detail: message,
+    code: CODE_OF[kind],
+    kind,
     correlationId: id,
-    detailedMessage: message,
-    responseMessages: [{ code, level: 'ERROR', message, failureTypes: [] }],
   }
-  return { contentType: `${JSON_TYPE}; charset=utf-8`, body: JSON.stringify(body) }
+  return { contentType, body: JSON.stringify(body) }
 }
 
 function isLong(headers: Record<string, unknown>): boolean {

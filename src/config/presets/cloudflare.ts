@@ -22,7 +22,7 @@ export const cloudflare: Preset = {
     credentialHeader: 'authorization',
     // Those above 504 are its own: https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
     retry: { statuses: [429, 500, 502, 503, 504, 520, 521, 522, 523, 524] },
-    errors: 'problem',
+    errors: 'cloudflare',
   },
   proposedCache: [{ paths: /^\/(?:accounts|user|zones)(?:\/[^/]+)?$/, rule: { private: true, freshFor: 30_000 } }],
   routes: () => [],

@@ -35,7 +35,7 @@ export const github: Preset = {
     // A secondary limit that names no time wants a minute at least.
     throttle: { statuses: [403, 429], pause: '60s' },
     credentialHeader: 'authorization',
-    errors: 'problem',
+    errors: 'github',
   },
   // It says itself how long its answers are fresh, for one user, and has an ETag for nearly all of them.
   proposedCache: [{ paths: /^\/(?!rate_limit$)/, rule: { private: true } }],

@@ -38,7 +38,7 @@ export const jira: Preset = {
       ...LIMITS,
     },
     credentialHeader: 'authorization',
-    errors: 'problem',
+    errors: 'jira',
   },
   proposedCache: [
     {

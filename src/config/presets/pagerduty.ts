@@ -11,7 +11,7 @@ export const pagerduty: Preset = {
     url: 'https://api.pagerduty.com',
     limits: { all: [{ requests: 960, window: '60s', scope: 'credential' }], read: [], write: [] },
     credentialHeader: 'authorization',
-    errors: 'problem',
+    errors: 'pagerduty',
   },
   proposedCache: [
     {

@@ -27,7 +27,7 @@ export const slack: Preset = {
       message: [{ requests: 1, window: '1s', scope: 'route' }],
     },
     credentialHeader: 'authorization',
-    errors: 'problem',
+    errors: 'slack',
   },
   routes: () => [
     ...Object.entries(METHODS).flatMap(([tier, names]) => namesIn(names).map((name) => entryOf(name, tier))),

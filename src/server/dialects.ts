@@ -1,0 +1,57 @@
+import type { UpstreamConfig } from '../config/schema.ts'
+import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
+
+/** A refusal in JSON, as the clients of a vendor read errors. */
+type Dialect = (failure: Failure) => object
+
+/**
+ * What SDKs of a vendor print of an error, with our own message in its place. Numbers stand where a typed client would not
+ * read the error at all if there were words. The correlation id, and ours of the fields that a vendor has not, are added.
+ */
+const DIALECTS: Record<Exclude<UpstreamConfig['errors'], 'problem'>, Dialect> = {
+  harness: ({ kind, message }) => ({
+    status: 'ERROR',
+    detailedMessage: message,
+    responseMessages: [{ code: CODE_OF[kind], level: 'ERROR', message, failureTypes: [] }],
+  }),
+  // https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api
+  github: ({ kind }) => ({ status: String(STATUS_OF[kind]) }),
+  // https://docs.slack.dev/apis/web-api/#slack-web-api__evaluating-responses; SDKs log what is in `messages`.
+  slack: ({ kind, message }) => ({
+    ok: false,
+    error: SLACK_ERRORS[kind] ?? kind,
+    response_metadata: { messages: [`[ERROR] ${message}`] },
+  }),
+  // https://developer.atlassian.com/cloud/jira/platform/rest/v3/intro/#status-codes (ErrorCollection)
+  jira: ({ kind, message }) => ({ errorMessages: [message], errors: {}, status: STATUS_OF[kind] }),
+  // https://developer.pagerduty.com/docs/errors
+  pagerduty: ({ kind, message }) => ({ error: { code: STATUS_OF[kind], message, errors: [message] } }),
+  // https://developers.cloudflare.com/fundamentals/api/reference/envelopes (errors have numbers)
+  cloudflare: ({ kind, message }) => ({
+    success: false,
+    errors: [{ code: STATUS_OF[kind], message }],
+    messages: [],
+    result: null,
+  }),
+}
+
+/** Those that Slack has words for, by which its SDKs tell errors. */
+const SLACK_ERRORS: Partial<Record<Failure['kind'], string>> = {
+  unauthenticated: 'invalid_auth',
+  forbidden: 'no_permission',
+  account_mismatch: 'no_permission',
+  too_many_attempts: 'ratelimited',
+  quota_exhausted: 'ratelimited',
+  queue_full: 'ratelimited',
+  share_exceeded: 'ratelimited',
+}
+
+/** The body of a refusal in JSON that is no problem of RFC 9457: in Harness's shape where no other is wanted. */
+export function errorBody(
+  dialect: UpstreamConfig['errors'] | undefined,
+  failure: Failure,
+  correlationId: string,
+): object {
+  const shape = DIALECTS[dialect === undefined || dialect === 'problem' ? 'harness' : dialect]
+  return { ...shape(failure), code: CODE_OF[failure.kind], message: failure.message, correlationId }
+}
