@@ -105,6 +105,11 @@ export const UpstreamSchema = object({
       { description: 'Query parameter added upstream with the account’s id where a call below these paths lacks it.' },
     ),
   ),
+  forward: Type.Array(Type.Enum(['trace', 'client']), {
+    default: [],
+    description:
+      'Which of the request fields that tell of the inside of the house go upstream: those of traces (traceparent, tracestate, baggage, …), and those of who the client is and how it came (X-Forwarded-*, Forwarded, X-Real-IP, names in Via, …).',
+  }),
   errors: Type.Enum(['harness', 'problem', 'github', 'slack', 'jira', 'pagerduty', 'cloudflare'], {
     default: 'harness',
     description:

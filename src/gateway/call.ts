@@ -21,6 +21,8 @@ export interface Target {
   /** Undefined where the route wants none. */
   readonly credential: Credential | undefined
   readonly lane: Lane
+  /** Host and port by which the client called the gateway; undefined if it did not say so (HTTP/1.0). */
+  readonly host: string | undefined
   /** Path and query below the upstream's URL, byte for byte as the client sent them. */
   readonly path: string
   readonly query: string

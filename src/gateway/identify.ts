@@ -57,10 +57,11 @@ interface Address {
   readonly prefix: string
   readonly path: string
   readonly query: string
+  readonly host: string | undefined
 }
 
 function identifyAt(
-  { upstream, path, query }: Address,
+  { upstream, path, query, host }: Address,
   { method, headers }: Head,
   client: Client,
   identity: Identity,
@@ -85,7 +86,7 @@ function identifyAt(
   const traits = { method, headers, path: normalPath, client: client.name, credential: credential?.member }
   const lane = account.lanes.laneFor(route, traits)
   if (isFailure(lane)) return lane
-  return { client, upstream, account, route, credential, lane, path, normalPath, query, wishes }
+  return { client, upstream, account, route, credential, lane, host, path, normalPath, query, wishes }
 }
 
 function refuseAccess({ url: { origin }, basePath, aliasPrefix, access }: Upstream, client: Client, path: string) {
@@ -113,13 +114,14 @@ function findUpstream(snapshot: Snapshot, { url, headers, connection }: Head): A
   if (url.includes('#')) return invalid('the request target must not have a fragment: "#" is written %23')
   let target = url
   let host = headers.host
+  let hostname: string | undefined
   if (!target.startsWith('/')) {
     const absolute = readAbsoluteTarget(target)
     if (isFailure(absolute)) return absolute
-    const { authority, hostname, rest } = absolute
-    if (!snapshot.hosts.has(hostname) && !isOwnHost(absolute, snapshot.ownHosts, connection)) return foreign(authority)
-    host = hostname // RFC 9112 §3.2.2: it overrides the Host header
-    target = rest
+    const isOwned = snapshot.hosts.has(absolute.hostname)
+    if (!isOwned && !isOwnHost(absolute, snapshot.ownHosts, connection)) return foreign(absolute.authority)
+    // RFC 9112 §3.2.2: it overrides the Host header.
+    ;({ authority: host, hostname, rest: target } = absolute)
   }
   const queryAt = target.indexOf('?')
   const path = queryAt < 0 ? target : target.slice(0, queryAt)
@@ -132,15 +134,17 @@ function findUpstream(snapshot: Snapshot, { url, headers, connection }: Head): A
     return invalid('the path must not have ".." segments, nor encoded ones')
   // Some servers end the path there, and routes and access rules would be held to another one.
   if (isEscaped && path.includes('%00')) return invalid('the path must not have an encoded NUL, %00')
-  const owner = snapshot.hosts.size > 0 && host !== undefined ? snapshot.hosts.get(bareHost(host)) : undefined
-  if (owner !== undefined) return { upstream: owner, prefix: '', path, query }
+  const owner =
+    snapshot.hosts.size > 0 && host !== undefined ? snapshot.hosts.get(hostname ?? bareHost(host)) : undefined
+  if (owner !== undefined) return { upstream: owner, prefix: '', path, query, host }
   const slash = path.indexOf('/', 1)
   const name = slash < 0 ? path.slice(1) : path.slice(1, slash)
   const named = snapshot.upstreams.get(name)
   if (named !== undefined) {
-    return { upstream: named, prefix: `/${name}`, path: slash < 0 ? '/' : path.slice(slash), query }
+    return { upstream: named, prefix: `/${name}`, path: slash < 0 ? '/' : path.slice(slash), query, host }
   }
-  if (snapshot.defaultUpstream !== undefined) return { upstream: snapshot.defaultUpstream, prefix: '', path, query }
+  if (snapshot.defaultUpstream !== undefined)
+    return { upstream: snapshot.defaultUpstream, prefix: '', path, query, host }
   return {
     kind: 'unknown_upstream',
     message: `the path must begin with the name of an upstream: ${[...snapshot.upstreams.keys()].join(', ')}`,

@@ -22,11 +22,12 @@ export function outgoingRequest(
   const { request } = call
   const dropped = droppedNames(call, account)
   const headers = requestHeaders(request.rawHeaders, {
-    host: request.headers.host,
+    host: target.host,
     clientAddress: request.socket.remoteAddress,
     isSecure: 'encrypted' in request.socket,
     correlationId: call.id,
     droppedNames: conditions === undefined ? dropped : dropped.union(CONDITIONS),
+    forward: upstream.config.forward,
   })
   if (conditions !== undefined) headers.push(...conditions)
   const { accountHeader } = upstream.config

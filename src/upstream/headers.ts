@@ -15,6 +15,49 @@ const REQUEST_FIELDS = new Set([
   ...'host content-length expect via x-correlation-id x-forwarded-for x-forwarded-host x-forwarded-proto'.split(' '),
 ])
 
+/**
+ * Fields that tell of traces inside of the house: those of W3C Trace Context and Baggage, and what tracers sent before there
+ * was a standard. `traceparent` is one of them. It holds no more than random ids, but a vendor that gets it can link calls,
+ * and it asks the vendor to take part in a trace: where a trace leaves the house it ends, or is begun anew (W3C Trace Context
+ * §3.4, §7). Names that end in "-" stand for all that begin so.
+ */
+export const TRACE_FIELDS: readonly string[] = [
+  'traceparent tracestate baggage correlation-context request-context b3 x-b3-',
+  'uber-trace-id uberctx- x-ot-span-context ot-tracer- ot-baggage- grpc-trace-bin',
+  'x-cloud-trace-context x-amzn-trace-id x-datadog- sentry-trace elastic-apm-traceparent',
+  'newrelic x-newrelic- x-dynatrace x-instana-',
+].flatMap((names) => names.split(' '))
+
+/**
+ * Fields by which proxies, load balancers and service meshes in front of the gateway tell who and where the client is, its
+ * identity and its tokens included. Names that end in "-" stand for all that begin so.
+ */
+export const CLIENT_FIELDS: readonly string[] = [
+  'forwarded x-forwarded x-forwarded- x-real-ip x-client-ip x-cluster-client-ip client-ip',
+  'true-client-ip fastly-client-ip cf-connecting- cf-ipcountry cf-visitor cf-access-',
+  'x-azure-clientip x-azure-socketip x-appengine- x-remote-ip x-remote-addr x-remote-user',
+  'remote-user remote-groups remote-email remote-name x-scheme x-rewrite-url',
+  'x-original-forwarded-for x-original-host x-original-uri x-original-url x-original-method',
+  'x-auth-request- x-amzn-oidc- x-goog-iap-jwt-assertion x-goog-authenticated-user-',
+  'x-ms-client-principal x-ms-client-principal- x-ms-token- client-cert client-cert-chain',
+  'x-ssl-client- ssl-client- x-envoy- x-istio-attributes l5d-',
+].flatMap((names) => names.split(' '))
+
+/** What a field of a request is to a proxy: the call's own, or one of those above. */
+type FieldKind = 'call' | 'made' | 'own' | 'cookie' | 'trace' | 'client'
+
+function kindOf(lower: string): FieldKind {
+  if (REQUEST_FIELDS.has(lower)) return 'made'
+  if (lower.startsWith(OWN_PREFIX)) return 'own'
+  if (lower === 'cookie') return 'cookie'
+  if (isAmong(lower, TRACE_FIELDS)) return 'trace'
+  return isAmong(lower, CLIENT_FIELDS) ? 'client' : 'call'
+}
+
+function isAmong(lower: string, fields: readonly string[]): boolean {
+  return fields.some((field) => (field.endsWith('-') ? lower.startsWith(field) : lower === field))
+}
+
 /** Whether a request goes upstream without that field of the client's, or with another in its place. */
 export function isMadeAnew(name: string): boolean {
   return REQUEST_FIELDS.has(name.toLowerCase())
@@ -38,12 +81,19 @@ export interface Hop {
   readonly correlationId: string
   /** Lower-case names of further fields that are not the client's to send: those of keys and accounts. */
   readonly droppedNames: ReadonlySet<string>
+  /** Which of the fields that tell of the inside of the house may leave it. */
+  readonly forward: readonly Forward[]
 }
+
+/** `trace`: the fields of traces. `client`: who the client is, and by what way it came. */
+export type Forward = 'trace' | 'client'
 
 /** The fields of a request as they go upstream, without credential and account. */
 export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
   const headers: string[] = []
   const named = namedByConnection(raw)
+  const isTraced = hop.forward.includes('trace')
+  const isClientKnown = hop.forward.includes('client')
   let via = VIA
   let forwardedFor = hop.clientAddress
   let forwardedHost = hop.host
@@ -51,27 +101,42 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!
     const value = raw[i + 1]!
-    const lower = lowerCase(name)
-    if (REQUEST_FIELDS.has(lower)) {
-      if (lower === 'via') via = `${value}, ${via}`
+    const { lower, kind } = fieldOf(name)
+    if (kind === 'made') {
+      if (lower === 'via') via = `${isClientKnown ? value : withoutHosts(value)}, ${via}`
       else if (lower === 'x-forwarded-for')
         forwardedFor = forwardedFor === undefined ? value : `${value}, ${forwardedFor}`
       else if (lower === 'x-forwarded-host') forwardedHost = value
       else if (lower === 'x-forwarded-proto') forwardedProto = value
       continue
     }
-    if (hop.droppedNames.has(lower) || lower.startsWith(OWN_PREFIX) || named?.has(lower)) continue
-    if (lower === 'cookie') {
+    if (kind === 'own' || hop.droppedNames.has(lower) || named?.has(lower)) continue
+    if ((kind === 'trace' && !isTraced) || (kind === 'client' && !isClientKnown)) continue
+    if (kind === 'cookie') {
       const kept = withoutOwnCookies(value)
       if (kept !== '') headers.push(name, kept)
       continue
     }
     headers.push(name, value)
   }
-  headers.push('X-Correlation-Id', hop.correlationId, 'Via', via, 'X-Forwarded-Proto', forwardedProto)
+  headers.push('X-Correlation-Id', hop.correlationId, 'Via', via)
+  if (!isClientKnown) return headers
+  headers.push('X-Forwarded-Proto', forwardedProto)
   if (forwardedFor !== undefined) headers.push('X-Forwarded-For', forwardedFor)
   if (forwardedHost !== undefined) headers.push('X-Forwarded-Host', forwardedHost)
   return headers
+}
+
+/**
+ * A value of Via that tells how many proxies there were and what they spoke, but not their names: those of hosts inside of a
+ * firewall do not leave it (RFC 9110 §7.6.3).
+ */
+function withoutHosts(via: string): string {
+  return via
+    .replace(/\([^()]*\)/g, '')
+    .split(',')
+    .map((hop) => `${/^\s*((?:[a-z]+\/)?\d(?:\.\d)?)\s/i.exec(hop)?.[1] ?? '1.1'} internal`)
+    .join(', ')
 }
 
 /**
@@ -95,18 +160,24 @@ export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] 
   return headers
 }
 
-/** Names are few and come again with every message: to look one up is cheaper than to lower its case. */
-function lowerCase(name: string): string {
-  let lower = lowered.get(name)
-  if (lower === undefined) {
-    lower = name.toLowerCase()
-    if (lowered.size < NAMES_KEPT) lowered.set(name, lower)
+interface RequestField {
+  readonly lower: string
+  readonly kind: FieldKind
+}
+
+/** Names are few and come again with every message: to look one up is cheaper than to judge it. */
+function fieldOf(name: string): RequestField {
+  let field = fields.get(name)
+  if (field === undefined) {
+    const lower = name.toLowerCase()
+    field = { lower, kind: kindOf(lower) }
+    if (fields.size < NAMES_KEPT) fields.set(name, field)
   }
-  return lower
+  return field
 }
 
 const NAMES_KEPT = 1_000
-const lowered = new Map<string, string>()
+const fields = new Map<string, RequestField>()
 
 /** Fields that the sender marked as meant for the next hop only. */
 function namedByConnection(raw: readonly string[]): Set<string> | undefined {

@@ -232,6 +232,7 @@ export function headerTarget(): Target {
       isSecure: false,
       correlationId: 'id',
       droppedNames: dropped,
+      forward: [],
     }
     const sent = requestHeaders([...raw, 'X-Api-Key', 'mine'], hop)
       .filter((_, i) => i % 2 === 0)

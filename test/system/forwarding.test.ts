@@ -86,14 +86,54 @@ describe('a forwarded request', () => {
       'harness-account': ACCOUNT,
       'x-correlation-id': 'corr-1',
       via: '1.1 sluice',
-      'x-forwarded-for': '127.0.0.1',
-      'x-forwarded-host': new URL(gateway.url).host,
       cookie: 'a=1',
       'content-type': 'text/weird; x',
       host: new URL(upstream.url).host,
     })
     expect(rawHeaders.join('\n')).not.toContain('client-key')
     expect(Object.keys(headers).filter((name) => name.startsWith('x-sluice') || name === 'authorization')).toEqual([])
+  })
+
+  it('tells nothing of traces, the client and its way, but what upstreams.*.forward says', async () => {
+    const upstream = await startUpstream()
+    const sent = {
+      traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+      tracestate: 'congo=t61rcWkgMzE',
+      baggage: 'userId=alice',
+      forwarded: 'for=10.1.2.3',
+      'x-real-ip': '10.1.2.3',
+      'x-forwarded-for': '10.1.2.3',
+      'x-forwarded-user': 'alice',
+      'x-forwarded-host': 'tool.internal',
+    }
+    const made = { 'x-forwarded-for': '10.1.2.3, 127.0.0.1', 'x-forwarded-proto': 'http' }
+    const [trace, client] = [
+      ['traceparent', 'tracestate', 'baggage'],
+      ['forwarded', 'x-real-ip', 'x-forwarded-'],
+    ]
+    for (const forward of [undefined, [], ['trace'], ['client'], ['trace', 'client']]) {
+      const gateway = await startGateway(harnessConfig(upstream.url, forward === undefined ? {} : { forward }))
+      await call(gateway.url, '/harness/ng/api/projects', { headers: sent })
+      const { headers } = upstream.seen.at(-1)!
+      const names = [
+        ...(forward?.includes('trace') === true ? trace : []),
+        ...(forward?.includes('client') === true ? client : []),
+      ]
+      const expected = Object.entries({ ...sent, ...made }).filter(([name]) =>
+        names.some((one) => name.startsWith(one)),
+      )
+      const seen = Object.entries(headers).filter(([name]) => name in sent || name in made)
+      expect(Object.fromEntries(seen), String(forward)).toEqual(Object.fromEntries(expected))
+      expect(headers).toMatchObject({ via: '1.1 sluice', 'x-correlation-id': expect.any(String) as string })
+    }
+  })
+
+  it('names to the upstream the host that the client called, which a whole URL tells better than Host', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url, { hosts: ['own.example'], forward: ['client'] }))
+    await call(gateway.url, 'http://own.example:81/ng/api/projects', { headers: { host: 'other.example' } })
+    await call(gateway.url, '/ng/api/projects', { headers: { host: 'own.example' } })
+    expect(upstream.seen.map(({ headers }) => headers['x-forwarded-host'])).toEqual(['own.example:81', 'own.example'])
   })
 
   it('carries no client key to a vendor in the header of another, but any other value of it', async () => {

@@ -181,7 +181,7 @@ const cases: readonly (readonly [string, string, Expected])[] = [
   [
     'the host of a vendor, of an upstream of the same gateway',
     get('/api/x').replace('Host: gateway', 'Host: vendor.example'),
-    [{ url: '/x', headers: { 'x-forwarded-host': 'vendor.example' } }],
+    [{ url: '/x', headers: { 'x-forwarded-host': undefined } }],
   ],
   ['an absolute target', get('http://other.example/api/x'), 'unknown_upstream'],
   [
@@ -294,7 +294,7 @@ const cases: readonly (readonly [string, string, Expected])[] = [
   [
     'the gateway’s own fields taken off by Connection',
     get('/api/x', 'Connection: via, x-correlation-id, x-forwarded-for\r\n'),
-    [{ headers: { via: '1.1 sluice', 'x-forwarded-for': '127.0.0.1' } }],
+    [{ headers: { via: '1.1 sluice', 'x-forwarded-for': undefined } }],
   ],
   [
     'a length taken off by Connection',
@@ -341,7 +341,7 @@ const cases: readonly (readonly [string, string, Expected])[] = [
   [
     'an address that it does not have',
     get('/api/x', 'X-Forwarded-For: 10.0.0.1\r\n'),
-    [{ headers: { 'x-forwarded-for': '10.0.0.1, 127.0.0.1' } }],
+    [{ headers: { 'x-forwarded-for': undefined } }],
   ],
 ]
 

@@ -78,7 +78,7 @@ describe('a port without TLS that may speak HTTP/2', () => {
     const upstream = await startUpstream()
     const clients = { tool: { keys: [hashKey('slk_tool')] } }
     const gateway = await startGateway(
-      harnessConfig(upstream.url, { hosts: ['harness.internal'] }, { ...HTTP2, clients }),
+      harnessConfig(upstream.url, { hosts: ['harness.internal'], forward: ['client'] }, { ...HTTP2, clients }),
     )
     const client = await session(gateway.url)
     const headers = {
@@ -288,7 +288,7 @@ describe('a port without TLS that may speak HTTP/2', () => {
 describe('a port with TLS', () => {
   it('speaks HTTP/2 and HTTP/1.1, by ALPN', async () => {
     const upstream = await startUpstream((_, response) => response.end('ok'))
-    const gateway = await startGateway(harnessConfig(upstream.url, {}, withTls(true)))
+    const gateway = await startGateway(harnessConfig(upstream.url, { forward: ['client'] }, withTls(true)))
     const url = gateway.url.replace('127.0.0.1', 'localhost')
     const client = await session(url, { ca: certificates.read('ca.pem') })
     expect(client.alpnProtocol).toBe('h2')

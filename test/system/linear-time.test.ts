@@ -39,7 +39,14 @@ function tableOf(...paths: string[]): RouteTable {
 }
 
 const claims = { headers: [], query: new Set(['account']), inPath: () => [] }
-const hop = { host: 'h', clientAddress: '::1', isSecure: false, correlationId: 'c', droppedNames: new Set<string>() }
+const hop = {
+  host: 'h',
+  clientAddress: '::1',
+  isSecure: false,
+  correlationId: 'c',
+  droppedNames: new Set<string>(),
+  forward: [],
+}
 const echoes = new EchoGuard({ upstream: 'u', account: 'a', metrics: new Metrics(), clock: systemClock })
 
 /** What is read, and an input of that size which is hard to read in any other way than from left to right. */
@@ -128,6 +135,10 @@ const READERS: Record<string, (size: number) => () => unknown> = {
   'X-Sluice headers': (size) => {
     const value = '1'.repeat(size)
     return () => readWishes({ 'x-sluice-max-wait': value }, { maxWaitMs: 0, priority: ANONYMOUS.priority })
+  },
+  Via: (size) => {
+    const raw = ['Via', `${'('.repeat(size)}${'(a'.repeat(size)}${' '.repeat(size)}${',1.1'.repeat(size)}`]
+    return () => requestHeaders(raw, hop)
   },
   'cookies and Connection': (size) => {
     const raw = ['Cookie', `sluice${' ;sluice'.repeat(size)}`, 'Connection', ' a,'.repeat(size)]

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { requestHeaders, responseHeaders } from '../../src/upstream/headers.ts'
+import { CLIENT_FIELDS, type Hop, requestHeaders, responseHeaders, TRACE_FIELDS } from '../../src/upstream/headers.ts'
 
 const hop = {
   host: 'gateway:8080',
@@ -7,7 +7,8 @@ const hop = {
   isSecure: false,
   correlationId: 'id-1',
   droppedNames: new Set(['x-sluice-key', 'authorization', 'x-api-key']),
-}
+  forward: [],
+} satisfies Hop
 
 /** Only what is not added by every hop. */
 function passedOn(raw: string[]): string[] {
@@ -21,28 +22,57 @@ describe('the fields of a request', () => {
     expect(passedOn(raw)).toEqual(raw)
   })
 
-  it('say who forwards for whom', () => {
-    expect(requestHeaders([], hop)).toEqual([
+  it('say that the gateway forwards, and under which id, but not for whom', () => {
+    expect(requestHeaders([], hop)).toEqual(['X-Correlation-Id', 'id-1', 'Via', '1.1 sluice'])
+  })
+
+  it('say who forwards for whom where the upstream may know', () => {
+    const known = { ...hop, forward: ['client'] } satisfies Hop
+    expect(requestHeaders([], known)).toEqual([
       ...['X-Correlation-Id', 'id-1', 'Via', '1.1 sluice', 'X-Forwarded-Proto', 'http'],
       ...['X-Forwarded-For', '10.0.0.9', 'X-Forwarded-Host', 'gateway:8080'],
     ])
     const chained = requestHeaders(
       [
-        'Via',
-        '1.0 fred',
-        'X-Forwarded-For',
-        '1.2.3.4',
-        'X-Forwarded-Proto',
-        'https',
-        'X-Forwarded-Host',
-        'api.internal',
+        ...['Via', '1.0 fred', 'X-Forwarded-For', '1.2.3.4'],
+        ...['X-Forwarded-Proto', 'https', 'X-Forwarded-Host', 'api.internal'],
       ],
-      hop,
+      known,
     )
     expect(chained).toEqual([
       ...['X-Correlation-Id', 'id-1', 'Via', '1.0 fred, 1.1 sluice', 'X-Forwarded-Proto', 'https'],
       ...['X-Forwarded-For', '1.2.3.4, 10.0.0.9', 'X-Forwarded-Host', 'api.internal'],
     ])
+  })
+
+  it.each([
+    ['1.0 fred', '1.0 internal'],
+    ['1.1 lb-7.corp.example:8443 (nginx, 1.25)', '1.1 internal'],
+    ['HTTP/2 a, 1.1 b', 'HTTP/2 internal, 1.1 internal'],
+    ['2 a', '2 internal'],
+    ['lb-7.corp.example', '1.1 internal'],
+    ['1.1 a (unclosed, b', '1.1 internal, 1.1 internal'],
+  ])('name no proxy in front of the gateway: Via: %s', (value, expected) => {
+    const headers = requestHeaders(['Via', value], hop)
+    expect(headers[headers.indexOf('Via') + 1]).toBe(`${expected}, 1.1 sluice`)
+  })
+
+  const ofKind = { trace: TRACE_FIELDS, client: CLIENT_FIELDS } as const
+  for (const kind of ['trace', 'client'] as const) {
+    it.each(ofKind[kind])(`include %s only where the upstream may know of the ${kind}`, (field) => {
+      const name = (field.endsWith('-') ? `${field}something` : field).toUpperCase()
+      const values = (forward: Hop['forward']): string[] =>
+        requestHeaders([name, 'inside', 'Accept', '*/*'], { ...hop, forward }).filter(
+          (_, i, all) => all[i - 1] === name,
+        )
+      const other = kind === 'trace' ? 'client' : 'trace'
+      expect([values([]), values([other]), values([kind])]).toEqual([[], [], ['inside']])
+    })
+  }
+
+  it('include what only begins like a field of a trace or of the client', () => {
+    const raw = ['Forwarded-Id', 'a', 'B3-Stock', 'b', 'X-Real-Estate', 'c', 'Baggage-Claim', 'd', 'X-Request-Id', 'e']
+    expect(passedOn(raw)).toEqual(raw)
   })
 
   it.each([
