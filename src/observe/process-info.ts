@@ -20,7 +20,11 @@ export function registerProcessInfo(registry: Registry): void {
     name: 'sluice_memory_limit_bytes',
     help: 'The memory that the gateway may use: the limit of its container, or what the machine has.',
     registers,
-  }).set(memoryLimit())
+    // The limit of a container can be changed while it runs.
+    collect() {
+      this.set(memoryLimit())
+    },
+  })
 }
 
 /** A container without a limit says 0, or a number above all memory there is. */

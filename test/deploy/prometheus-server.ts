@@ -1,11 +1,11 @@
-import { copyFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { freePort } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 import { service } from './compose.ts'
 import { Started } from './process.ts'
-import { adapt, readText, ROOT } from './repository.ts'
+import { adapt, readText } from './repository.ts'
 
 export interface Series {
   readonly metric: Readonly<Record<string, string>>
@@ -35,15 +35,19 @@ export class PrometheusServer {
     this.#cleanUp = cleanUp
   }
 
-  static async start(gatewayAdminUrl: string): Promise<PrometheusServer> {
+  /** `change` is made to the alerts. */
+  static async start(
+    gatewayAdminUrls: readonly string[],
+    change: (alerts: string) => string = (alerts) => alerts,
+  ): Promise<PrometheusServer> {
     const folder = temporaryFolder('prometheus')
     const dir = folder.path
     const config = adapt(readText('deploy/prometheus/prometheus.yml'), {
-      'gateway:9090': new URL(gatewayAdminUrl).host,
+      "'gateway:9090'": gatewayAdminUrls.map((url) => `'${new URL(url).host}'`).join(', '),
       'interval: 5s': 'interval: 500ms',
     })
     writeFileSync(join(dir, 'prometheus.yml'), config)
-    copyFileSync(join(ROOT, 'deploy/prometheus/alerts.yml'), join(dir, 'alerts.yml'))
+    writeFileSync(join(dir, 'alerts.yml'), change(readText('deploy/prometheus/alerts.yml')))
     const port = await freePort()
     const options = (service('prometheus').command ?? []).map((option) =>
       option.replace('/etc/prometheus', dir).replace('=/prometheus', `=${dir}/data`),

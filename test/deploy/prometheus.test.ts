@@ -69,7 +69,7 @@ describe.skipIf(!isThere)('a real Prometheus that scrapes a real gateway', () =>
     store = temporaryFolder('store')
     sandbox = await startSandbox()
     gateway = await startGateway(sandbox.url, store.path)
-    prometheus = await PrometheusServer.start(gateway.adminUrl)
+    prometheus = await PrometheusServer.start([gateway.adminUrl])
     // Twice: rates need every series in two scrapes, with something in between.
     let calls = 0
     for (const round of ['first', 'second']) {
