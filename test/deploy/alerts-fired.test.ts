@@ -5,6 +5,7 @@ import { expect, it, onTestFinished } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
 import { makeCertificates } from '../support/certificates.ts'
+import { FaultProxy } from '../support/fault-proxy.ts'
 import { freePort, startRedisServer } from '../support/find-redis.ts'
 import { hasPrometheus } from '../support/find-prometheus.ts'
 import { newFolder, startGateway, startUpstream, type TestGateway } from '../support/gateway.ts'
@@ -97,7 +98,7 @@ async function startTroubled(faults: Faults): Promise<TestGateway> {
         throttled: {
           url,
           accounts: { a: {} },
-          limits: { read: [{ requests: 1000, window: '10s' }] },
+          limits: { read: [{ requests: 100, window: '1s' }] },
           throttle: { pause: '5ms' },
           ...patient,
         },
@@ -142,8 +143,7 @@ async function startTroubled(faults: Faults): Promise<TestGateway> {
     ),
   )
   faults.keepDoing(() => send(gateway, '/tight/x', NO_WAIT), 50)
-  let calls = 0
-  faults.keepDoing(() => send(gateway, `/throttled/x?status=${calls++ % 2 === 0 ? 429 : 200}`, NO_WAIT), 50)
+  faults.keepDoing(() => send(gateway, '/throttled/x?status=429', NO_WAIT), 50)
   faults.keepDoing(() => send(gateway, '/broken/x?status=500', KEY, 'POST'), 100)
   faults.keepDoing(() => send(gateway, '/dead/x?status=503', KEY), 200)
   faults.keepDoing(() => send(gateway, '/retried/x?status=503', KEY), 50)
@@ -196,19 +196,22 @@ async function startBursty(faults: Faults): Promise<TestGateway> {
   return gateway
 }
 
-/** A gateway that gets no processor time for a tenth of a second again and again. */
-async function startHeldUp(faults: Faults): Promise<{ adminUrl: string }> {
+/** A gateway whose Redis answers late: what it asks of it for the budget of a client is its own time. */
+async function startHeldUp(faults: Faults): Promise<TestGateway> {
   const upstream = await startUpstream()
-  const { program, adminUrl, url } = await startProgram({
-    u: { url: upstream.url, accounts: { a: {} }, limits: { read: [], write: [] } },
+  const redis = await startRedisServer()
+  const line = await FaultProxy.start({ target: redis.url })
+  onTestFinished(async () => {
+    await line.stop()
+    await redis.stop()
   })
-  faults.keepDoing(() => send({ url }, '/u/x', KEY), 20)
-  faults.keepDoing(async () => {
-    program.kill('SIGSTOP')
-    await pause(120)
-    program.kill('SIGCONT')
-  }, 60)
-  return { adminUrl }
+  const clients = { bot: { keys: [hashKey('key-of-bot')], budget: [{ requests: 1_000_000, window: '10s' }] } }
+  const store = { kind: 'redis', url: line.url, commandTimeout: '5s' }
+  const upstreams = { u: { url: upstream.url, accounts: { a: {} }, limits: { read: [], write: [] } } }
+  const gateway = await startGateway(base(upstreams, { clients, store }))
+  line.set({ kind: 'latency', ms: 120 })
+  faults.keepDoing(() => send(gateway, '/u/x', KEY), 20)
+  return gateway
 }
 
 async function startProgram(
