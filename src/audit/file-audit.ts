@@ -4,8 +4,12 @@ import { dirname } from 'node:path'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
 const LINE_END = 10
+const BLOCK_BYTES = 65_536
 
-/** One line of JSON an entry, in a file that only grows and only its owner can read. An entry is on disk when it returns. */
+/**
+ * One line of JSON an entry, in a file that only grows and only its owner can read. An entry is on disk when it returns. One
+ * that could not be written (the disk is full) leaves nothing behind, and does not stand in the way of the next.
+ */
 export class FileAudit implements AuditStore {
   readonly #path: string
   #file: Promise<FileHandle> | undefined
@@ -19,8 +23,14 @@ export class FileAudit implements AuditStore {
   append(entry: AuditEntry): Promise<void> {
     const written = this.#last.then(async () => {
       const file = await (this.#file ??= this.#open())
-      await file.appendFile(`${JSON.stringify(entry)}\n`)
-      await file.datasync()
+      try {
+        await file.appendFile(`${JSON.stringify(entry)}\n`)
+        await file.datasync()
+      } catch (error) {
+        await cutUnfinished(file).catch(() => undefined)
+        await this.#reopen()
+        throw error
+      }
     })
     this.#last = written.catch(() => undefined)
     return written
@@ -43,23 +53,61 @@ export class FileAudit implements AuditStore {
 
   async close(): Promise<void> {
     await this.#last
-    await (await this.#file)?.close()
+    await this.#reopen()
   }
 
-  /** A crash may have left half a line: the next entry begins a new one. */
+  /** The next entry opens the file anew. */
+  async #reopen(): Promise<void> {
+    const file = this.#file
+    this.#file = undefined
+    await (await file?.catch(() => undefined))?.close()
+  }
+
   async #open(): Promise<FileHandle> {
-    mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 })
-    const file = await open(this.#path, 'a+', 0o600)
-    const { size } = await file.stat()
-    if (size > 0) {
-      const { buffer } = await file.read(Buffer.alloc(1), 0, 1, size - 1)
-      if (buffer[0] !== LINE_END) await file.appendFile('\n')
+    try {
+      mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 })
+      const file = await open(this.#path, 'a+', 0o600)
+      try {
+        await endLine(file)
+        return file
+      } catch (error) {
+        await file.close()
+        throw error
+      }
+    } catch (error) {
+      // Else no entry would ever be written again.
+      this.#file = undefined
+      throw error
     }
-    return file
   }
 }
 
-/** Undefined for what a crash left of a line. */
+/** A crash may have left a part of a line: the next entry begins a new one. */
+async function endLine(file: FileHandle): Promise<void> {
+  const { size } = await file.stat()
+  if (size === 0) return
+  const { buffer } = await file.read(Buffer.alloc(1), 0, 1, size - 1)
+  if (buffer[0] !== LINE_END) await file.appendFile('\n')
+}
+
+/** Takes away the part of a line for which there was room. */
+async function cutUnfinished(file: FileHandle): Promise<void> {
+  const { size } = await file.stat()
+  const block = Buffer.alloc(BLOCK_BYTES)
+  for (let end = size; end > 0;) {
+    const start = Math.max(0, end - BLOCK_BYTES)
+    const { bytesRead } = await file.read(block, 0, end - start, start)
+    const last = block.subarray(0, bytesRead).lastIndexOf(LINE_END)
+    if (last !== -1 || start === 0) {
+      const kept = start + last + 1
+      if (kept < size) await file.truncate(kept)
+      return
+    }
+    end = start
+  }
+}
+
+/** Undefined for what is no entry. */
 function parse(line: string): AuditEntry | undefined {
   try {
     return JSON.parse(line) as AuditEntry

@@ -1,21 +1,12 @@
-import {
-  closeSync,
-  fsyncSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock } from '../clock.ts'
 import { FileSource } from '../credentials/sources/files.ts'
 import type { Records } from './records.ts'
+import { replaceFile } from './replace-file.ts'
 
-/** A change takes milliseconds: a lock that is older was left behind by one that died. */
+/** A change takes milliseconds: a lock that stays for longer was left behind by one that died. */
 const LOCK_STALE_MS = 5_000
 const LOCK_LOOK_MS = 20
 
@@ -70,34 +61,39 @@ export class FileRecords<Item> implements Records<Item> {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map()
       throw error
     }
-    try {
-      return new Map(Object.entries((JSON.parse(text) as Record<string, Record<string, Item>>)[this.#sort]!))
-    } catch (error) {
-      throw new Error(`${this.#path} is damaged`, { cause: error })
-    }
+    const records = recordsIn(text, this.#sort)
+    if (records === undefined)
+      throw new Error(`${this.#path} is damaged; put back a copy of it, or remove it to begin with none`)
+    return new Map(Object.entries(records as Record<string, Item>))
   }
 
   #save(records: ReadonlyMap<string, Item>): void {
-    const next = `${this.#path}.${process.pid}.tmp`
-    const file = openSync(next, 'w', 0o600)
-    try {
-      writeSync(file, `${JSON.stringify({ [this.#sort]: Object.fromEntries(records) }, undefined, 2)}\n`)
-      fsyncSync(file)
-    } finally {
-      closeSync(file)
-    }
-    renameSync(next, this.#path)
-    const folder = openSync(dirname(this.#path), 'r')
-    try {
-      fsyncSync(folder)
-    } finally {
-      closeSync(folder)
-    }
+    const text = `${JSON.stringify({ [this.#sort]: Object.fromEntries(records) }, undefined, 2)}\n`
+    replaceFile(this.#path, text, { isSynced: true })
   }
 }
 
-/** A folder, because to make one either succeeds for one of all who try, or fails. */
+/** Undefined if there are none: the file is cut short, or of another shape. What is in it is not told, as it may be secret. */
+function recordsIn(text: string, sort: string): Record<string, object> | undefined {
+  try {
+    const records: unknown = (JSON.parse(text) as Record<string, unknown> | null)?.[sort]
+    return isRecord(records) && Object.values(records).every(isRecord) ? (records as Record<string, object>) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function isRecord(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/**
+ * A folder, because to make one either succeeds for one of all who try, or fails. One that stays the same for long was left
+ * behind: how long is told by a clock that nobody sets, for else a clock that is set would end locks that are held.
+ */
 async function takeLock(lock: string): Promise<void> {
+  let seen: string | undefined
+  let since = 0
   for (;;) {
     try {
       mkdirSync(lock)
@@ -105,8 +101,11 @@ async function takeLock(lock: string): Promise<void> {
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
     }
-    const madeAt = statSync(lock, { throwIfNoEntry: false })?.mtimeMs
-    if (madeAt !== undefined && Date.now() - madeAt > LOCK_STALE_MS) rmSync(lock, { recursive: true, force: true })
-    else await pause(LOCK_LOOK_MS)
+    const found = statSync(lock, { throwIfNoEntry: false })
+    const now = performance.now()
+    const made = found && `${found.ino} ${found.mtimeMs}`
+    if (made === undefined || made !== seen) [seen, since] = [made, now]
+    else if (now - since > LOCK_STALE_MS) rmSync(lock, { recursive: true, force: true })
+    await pause(LOCK_LOOK_MS)
   }
 }

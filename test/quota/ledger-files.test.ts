@@ -1,6 +1,6 @@
 import { type ChildProcess, fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { type Meter, meterOf } from '../../src/quota/ledger.ts'
@@ -109,6 +109,35 @@ describe('the embedded ledger on disk', () => {
     await new Promise((resolve) => other.once('exit', resolve).kill('SIGKILL'))
     new LedgerFiles(dir)
     expect(readFileSync(join(dir, 'lock'), 'utf8')).toMatch(new RegExp(`^${process.pid}( |$)`))
+  })
+
+  it('takes over from a dead process whose number another has now, and says what to remove where it can not know', () => {
+    const dir = newFolder()
+    const lock = join(dir, 'lock')
+    new LedgerFiles(dir)
+    // The first process of the machine runs, and began when it did.
+    writeFileSync(lock, '1 987654321987')
+    new LedgerFiles(dir)
+    expect(readFileSync(lock, 'utf8')).toMatch(new RegExp(`^${process.pid} `))
+    writeFileSync(lock, '1')
+    expect(() => new LedgerFiles(dir)).toThrow(`process 1 uses the store folder ${dir}`)
+    expect(() => new LedgerFiles(dir)).toThrow(
+      `If process 1 is no gateway, its number was that of one that has died: remove ${lock}`,
+    )
+  })
+
+  it('removes what processes have left that were killed, or had no room, and nothing else', () => {
+    const dir = newFolder()
+    new LedgerFiles(dir).save('a/b', {})
+    const left = ['lock.00000000-0000-4000-8000-000000000000', 'lock.00000000-0000-4000-8000-000000000001']
+    writeFileSync(join(dir, left[0]!), '')
+    utimesSync(join(dir, left[0]!), 1, 1)
+    writeFileSync(join(dir, left[1]!), '999999999 1')
+    writeFileSync(join(dir, 'quota', 'a%2Fb.json.tmp'), '{"ver')
+    writeFileSync(join(dir, 'clients.json'), '')
+    new LedgerFiles(dir)
+    expect(readdirSync(dir).toSorted()).toEqual(['clients.json', 'lock', 'quota'])
+    expect(readdirSync(join(dir, 'quota'))).toEqual(['a%2Fb.json'])
   })
 
   it('goes to one of many processes that find the lock of a dead one at once', async () => {
