@@ -38,6 +38,8 @@ export type Fault = { readonly atMs: number } & (
   | { readonly kind: 'cut'; readonly gateway: number; readonly ms: number; readonly isReset: boolean }
   | { readonly kind: 'stall'; readonly ms: number }
   | { readonly kind: 'newcomer' }
+  /** The wall clock of that gateway's machine is set. */
+  | { readonly kind: 'set clock'; readonly gateway: number; readonly ms: number }
   | {
       readonly kind: 'fail-over'
       readonly ms: number
@@ -52,12 +54,23 @@ export type Fault = { readonly atMs: number } & (
  * Within the assumptions that the ledger states. `random`: any; `saturated`: nothing goes wrong, and more is wanted than may be
  * had; `newcomer`: one more gateway begins when a replica has taken over that lacks what was written last; `closed`, `open`:
  * with that for `onOutage`; `shadow`: saturated, and a second limit is not enforced; `many homes`: so many that leases are
- * renewed more rarely; `set back`: the clock of a replica that takes over is behind.
+ * renewed more rarely; `set back`: the clock of a replica that takes over is behind; `clock set`: the wall clocks of the gateways'
+ * machines are set, both ways, while they run and between two runs.
  *
  * Outside of them, a gateway that alone is without Redis for longer than its patience; one that finds it again later than the
  * others after it lost what it knew; one that stands still for longer than a window; a replica's clock that is ahead.
  */
-const WITHIN = ['random', 'saturated', 'newcomer', 'closed', 'open', 'shadow', 'many homes', 'set back'] as const
+const WITHIN = [
+  'random',
+  'saturated',
+  'newcomer',
+  'closed',
+  'open',
+  'shadow',
+  'many homes',
+  'set back',
+  'clock set',
+] as const
 const OUTSIDE = ['cut off', 'late', 'standing still', 'set ahead'] as const
 export const CASE_KINDS = [...WITHIN, ...OUTSIDE]
 export type CaseKind = (typeof CASE_KINDS)[number]
@@ -109,6 +122,8 @@ export function caseOf(kind: CaseKind, seed: number): Case {
       return shadowCase(seed, random)
     case 'many homes':
       return manyHomesCase(seed, random)
+    case 'clock set':
+      return setClockCase(seed, random)
     case 'set back':
     case 'set ahead':
       return clockCase(kind, seed, random)
@@ -204,6 +219,24 @@ function clockCase(kind: 'set back' | 'set ahead', seed: number, random: Random)
     fault.kind === 'fail-over' ? { ...fault, clockMs: kind === 'set back' ? -ms : ms } : fault,
   )
   return { ...of, kind, faults: faults.slice(0, 1), durationMs: of.durationMs + ms }
+}
+
+/**
+ * By up to ten minutes, several times, and of those that crash also before they run again. Without windows of the calendar, of
+ * which a wrong clock can't know; every other case is one of the embedded ledger.
+ */
+function setClockCase(seed: number, random: Random): Case {
+  const of = randomCase(seed % 2 === 0 ? 4 * seed : 4 * seed + 1, random)
+  const faults: Fault[] = [...of.faults]
+  const set = (atMs: number): void => {
+    for (const gateway of of.skewsMs.keys()) {
+      faults.push({ atMs, kind: 'set clock', gateway, ms: (random() < 0.5 ? -1 : 1) * (100 + random() ** 2 * 600_000) })
+    }
+  }
+  for (let n = 0; n < 4; n++) set(random() * of.durationMs)
+  for (const fault of of.faults) if (fault.kind === 'crash') set(fault.atMs + fault.ms / 2)
+  const limits = of.limits.map((spec) => (spec.kind === 'calendar' ? { ...spec, kind: 'rolling' as const } : spec))
+  return { ...of, kind: 'clock set', seed, limits, faults: faults.toSorted((a, b) => a.atMs - b.atMs) }
 }
 
 function outsideCase(kind: 'cut off' | 'late' | 'standing still', seed: number, random: Random): Case {

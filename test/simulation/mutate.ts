@@ -18,6 +18,20 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
       },
     ],
   },
+  'the wall clock tells how old charges are after a restart': {
+    kind: 'clock set',
+    edits: [{ file: 'quota/memory-ledger.ts', from: 'return { leastMs: sinceMs,', to: 'return { leastMs: wallMs,' }],
+  },
+  'a gateway that runs counts by the wall clock': {
+    kind: 'clock set',
+    edits: [
+      {
+        file: 'quota/memory-ledger.ts',
+        from: 'const now = this.#clock.now()\n    if (this.#hasCalendar)',
+        to: 'const now = this.#clock.wall()\n    if (this.#hasCalendar)',
+      },
+    ],
+  },
   'no bucket more than the window has': {
     kind: 'random',
     edits: [

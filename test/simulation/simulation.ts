@@ -15,7 +15,7 @@ import { type Case, type Fault, type Latency, pick } from './case.ts'
 import { ScriptModel } from './script-model.ts'
 import { COMMAND_TIMEOUT_MS, Connection, type ScriptHost, Store } from './store.ts'
 import { type Arrival, Upstream } from './upstream.ts'
-import { Process, World } from './world.ts'
+import { type Machine, Process, World } from './world.ts'
 
 export interface Outcome {
   readonly limits: readonly { readonly limit: Limit; readonly worst: number; readonly atMs: number }[]
@@ -70,6 +70,7 @@ class Simulation {
   latencySum = 0
   settled = 0
   readonly #limits: readonly Limit[]
+  readonly #machines: Machine[]
   readonly #gateways: Gateway[]
   readonly #onEvent: ((line: string) => void) | undefined
   readonly #beginning: number
@@ -91,7 +92,8 @@ class Simulation {
         ),
       ),
     )
-    this.#gateways = of.skewsMs.map((skewMs, i) => new Gateway(this, `${i}`, skewMs))
+    this.#machines = of.skewsMs.map(() => ({ wallAheadMs: 0 }))
+    this.#gateways = of.skewsMs.map((skewMs, i) => new Gateway(this, `${i}`, skewMs, this.#machines[i]))
   }
 
   async run(): Promise<Outcome> {
@@ -140,6 +142,8 @@ class Simulation {
           return this.#crash(fault.gateway, fault.ms)
         case 'newcomer':
           return this.#start()
+        case 'set clock':
+          return void (this.#machines[fault.gateway]!.wallAheadMs += fault.ms)
         case 'disconnect':
           return this.#gateways[fault.gateway]!.connection?.drop()
         case 'cut': {
@@ -206,7 +210,7 @@ class Simulation {
     const crashed = this.#gateways[i]!
     crashed.die()
     this.world.at(this.world.now + forMs, () => {
-      this.#gateways[i] = new Gateway(this, `${crashed.name}'`, this.of.skewsMs[i]!)
+      this.#gateways[i] = new Gateway(this, `${crashed.name}'`, this.of.skewsMs[i]!, this.#machines[i])
     })
   }
 }
@@ -221,11 +225,11 @@ class Gateway {
   readonly #leasedSince = new Map<string, number>()
   readonly sentAt: number[] = []
 
-  constructor(simulation: Simulation, name: string, skewMs: number) {
+  constructor(simulation: Simulation, name: string, skewMs: number, machine?: Machine) {
     this.#simulation = simulation
     this.name = name
     const { world, of, store, files } = simulation
-    this.process = new Process(world, skewMs)
+    this.process = new Process(world, skewMs, machine)
     const { clock } = this.process
     let ledger: Ledger
     if (of.store === 'memory') ledger = new MemoryLedger(clock, filesIn(files))

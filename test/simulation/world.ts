@@ -39,21 +39,24 @@ export class World {
   }
 }
 
+/** Whose wall clock is set now and then. */
+export interface Machine {
+  wallAheadMs: number
+}
+
 /** A process on some machine: its clock may be off by `skewMs`, it may stand still for a while, and it may die. */
 export class Process {
   readonly clock: Clock
-  /** How far its wall clock was set forward. */
-  wallAheadMs = 0
   readonly #world: World
   #isDead = false
   #isPaused = false
   readonly #late: { isTimer: boolean; run: () => void }[] = []
 
-  constructor(world: World, skewMs: number) {
+  constructor(world: World, skewMs: number, machine: Machine = { wallAheadMs: 0 }) {
     this.#world = world
     this.clock = {
       now: () => world.now + skewMs,
-      wall: () => (world.now + skewMs + this.wallAheadMs) as EpochMs,
+      wall: () => (world.now + skewMs + machine.wallAheadMs) as EpochMs,
       boot: 'simulated',
       schedule: (delayMs, wake) => world.at(world.now + Math.max(0, delayMs), () => this.#wake(true, wake)),
       soon: (run) => void world.at(world.now, () => this.#wake(true, run)),
