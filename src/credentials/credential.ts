@@ -35,8 +35,8 @@ export interface Credential {
   refused(status: number, version: number, isRepeatable: boolean, retryAfterMs?: number): boolean
   /** How a call was answered that had been sent again because of a refusal. */
   settled?(status: number): void
-  /** An attempt that it was added to is over. */
-  release?(): void
+  /** It is in use from now on, until that is disposed of. Asked before it is added to a request. */
+  take?(): Disposable
   /** Its name in the pool that it is of. */
   readonly member?: string
   /** Whether another of that pool is not left out. */

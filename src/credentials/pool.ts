@@ -115,13 +115,13 @@ class Member implements Credential {
     return this.#options.hasOthers()
   }
 
-  addTo(request: Unproven, route: Route): void {
+  take(): Disposable {
     this.inFlight++
-    this.#inner.addTo(request, route)
+    return { [Symbol.dispose]: () => void this.inFlight-- }
   }
 
-  release(): void {
-    this.inFlight--
+  addTo(request: Unproven, route: Route): void {
+    this.#inner.addTo(request, route)
   }
 
   /** With 401 or 403 the call is worth another member; when to repeat after a 429 is for the call's own policy to say. */

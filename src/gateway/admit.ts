@@ -48,6 +48,22 @@ function admitted(
   waitedMs: number,
   metrics: Metrics,
 ): Admitted | Forwarded {
+  try {
+    return toldOf(admission, call, { client, lane }, waitedMs, metrics)
+  } catch (error) {
+    // Until it is returned nobody else has it.
+    if (admission.kind === 'admitted') admission.permit[Symbol.dispose]()
+    throw error
+  }
+}
+
+function toldOf(
+  admission: Admission,
+  call: Call,
+  { client, lane }: Pick<Target, 'client' | 'lane'>,
+  waitedMs: number,
+  metrics: Metrics,
+): Admitted | Forwarded {
   call.waitedMs += waitedMs
   const { because } = admission
   call.isStoreDegraded = admission.kind === 'admitted' ? admission.permit.isLocal : lane.room.ledger.isDegraded

@@ -48,7 +48,10 @@ export interface AttemptOptions {
   readonly scrub: Scrub | undefined
 }
 
-/** Sends a call once and passes the response on as it comes; its permits are used up however it ends. */
+/**
+ * Sends a call once and passes the response on as it comes. Rejects where the gateway made a mistake, and has broken off by then
+ * what was under way.
+ */
 export function attempt(
   call: Call,
   target: Target,
@@ -57,11 +60,7 @@ export function attempt(
   hedge?: Hedge,
 ): Promise<AttemptResult> {
   if (hedge !== undefined) return raced(call, target, { request, options }, hedge)
-  return new Promise((resolve) => {
-    const exchange = new Exchange(call, target, options, resolve)
-    call.onGone(() => exchange.cancel())
-    if (!call.isGone) target.upstream.transport.dispatch(request, exchange)
-  })
+  return new Promise((resolve, reject) => new Exchange(call, target, options, resolve, reject).start(request))
 }
 
 export interface Sending {
@@ -73,31 +72,32 @@ export interface Sending {
 export interface Hedge {
   /** How long after the first, unless that has response headers by then. */
   readonly afterMs: number
-  /** What to send; undefined if it may not be. */
-  prepare(): Promise<Sending | undefined>
+  /** Sends it, if it may be sent, and is done when it has ended. Never rejects. */
+  run(race: Race, send: (sending: Sending) => Promise<void>): Promise<void>
 }
 
 /** The same with a second attempt beside it, if the first is late. */
 function raced(call: Call, target: Target, first: Sending, hedge: Hedge): Promise<AttemptResult> {
   const race = new Race(call)
   return new Promise((resolve, reject) => {
-    const start = ({ request, options }: Sending): void => {
-      const exchange = new Exchange(call, target, options, resolve, race)
-      race.join(exchange)
-      if (!call.isGone) target.upstream.transport.dispatch(request, exchange)
-    }
-    const late = async (): Promise<void> => {
-      if (!race.isOpen) return
-      const second = await hedge.prepare()
-      if (second === undefined) return
-      if (race.isOpen) return start(second)
-      // Meanwhile the first has been answered.
-      const { permit, breakerPermit } = second.options
-      permit.giveBack()
-      breakerPermit.abandoned()
-    }
-    const timer = call.clock.schedule(hedge.afterMs, () => void late().catch(reject))
+    const send = ({ request, options }: Sending): Promise<void> =>
+      new Promise((end) => {
+        const ended = (result: AttemptResult): void => {
+          // What the last one comes to is what the call does.
+          if (race.runners === 0) resolve(result)
+          end()
+        }
+        const crashed = (error: unknown): void => {
+          reject(error)
+          end()
+        }
+        new Exchange(call, target, options, ended, crashed, race).start(request)
+      })
+    const timer = call.clock.schedule(hedge.afterMs, () => void hedge.run(race, send))
     race.onOver = () => timer.cancel()
-    start(first)
+    send(first).catch((error: unknown) => {
+      race.close()
+      reject(error)
+    })
   })
 }

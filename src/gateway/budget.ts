@@ -30,18 +30,17 @@ export async function forwardWithin(budget: Meter, call: Call, target: Target, e
     if (!isSettled) ledger.settle(grant)
     isSettled = true
   }
-  // From then on it counts as of now, however long its response lasts.
-  if (call.upgrade === undefined) call.onHead = settle
-  else settle()
+  let isDelivered = false
   try {
+    // From then on it counts as of now, however long its response lasts.
+    if (call.upgrade === undefined) call.onHead = settle
+    else settle()
     const result = await forward(call, target, env)
-    if (call.attempts === 0 && result.kind !== 'delivered' && !isSettled) {
-      ledger.refund(grant)
-      isSettled = true
-    }
+    isDelivered = result.kind === 'delivered'
     return result
   } finally {
-    settle()
+    if (call.attempts === 0 && !isDelivered && !isSettled) ledger.refund(grant)
+    else settle()
     ledger.leave(grant)
   }
 }

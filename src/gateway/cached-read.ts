@@ -93,16 +93,17 @@ export class CachedRead implements Onlooker {
     const { flights } = this.#shared
     if (generation !== undefined && call.request.method === 'GET') {
       const other = isContent(call.request.headers, this.#wanted) ? flights.find(key, generation) : undefined
-      if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
       const landed = other && (await this.#await(other))
       if (call.isGone) return GONE
       if (landed !== undefined && this.#place.isAnswer(landed)) {
         this.#countSaved()
         return this.#give(landed.entry, 'collapsed', { forwarded: this.#reason, isCollapsed: true })
       }
+      if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
     }
-    if (this.#entry !== undefined) this.conditions = validatorsOf(this.#entry)
+    // Those that wait for it must hear of its end, whatever that is.
     try {
+      if (this.#entry !== undefined) this.conditions = validatorsOf(this.#entry)
       return await this.#forward(send)
     } finally {
       this.#flight?.end(this.#landed)
@@ -190,11 +191,23 @@ export class CachedRead implements Onlooker {
 
   /** Asks for an entry anew that was given already; only where there is quota to spare, and once. */
   async #refresh(entry: Entry, send: Send): Promise<void> {
-    const { id, request, snapshot, clock } = this.#call
     const { generation, key } = this.#place
     if (generation === undefined) return
-    const flight = this.#shared.flights.begin(key, generation, clock.now())
+    const flight = this.#shared.flights.begin(key, generation, this.#call.clock.now())
     if (flight === undefined) return
+    let read: CachedRead | undefined
+    try {
+      read = this.#refreshing(entry, flight)
+      await read.#forward(send)
+    } catch (error) {
+      this.#shared.report(error)
+    } finally {
+      flight.end(read === undefined ? undefined : read.#landed)
+    }
+  }
+
+  #refreshing(entry: Entry, flight: Flight): CachedRead {
+    const { id, request, snapshot, clock } = this.#call
     const call = new Call(id, request, nobodysResponse(), snapshot, clock, () => undefined)
     const target: Target = { ...this.#target, wishes: { ...this.#target.wishes, maxWaitMs: 0, mayRepeat: false } }
     call.target = target
@@ -204,13 +217,7 @@ export class CachedRead implements Onlooker {
     read.#entry = entry
     read.#flight = flight
     read.conditions = validatorsOf(entry)
-    try {
-      await read.#forward(send)
-    } catch (error) {
-      this.#shared.report(error)
-    } finally {
-      flight.end(read.#landed)
-    }
+    return read
   }
 
   /** Waits for another call's answer; in vain where that is not sent in the time that this one may wait. */

@@ -7,13 +7,14 @@ import { BodyError } from '../upstream/body.ts'
 import { responseHeaders } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
-import type { ResponseControl, ResponseHandler } from '../upstream/transport.ts'
+import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
 import type { AttemptOptions, AttemptResult } from './attempt.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending } from './decide.ts'
 import { heed } from './heed.ts'
 import { ownHeaders } from './own-headers.ts'
 import type { Race, Runner } from './race.ts'
+import type { Upgrade } from './upgrade.ts'
 
 /** How long to wait at least before looking again whether a client has sent more: of the call's own time next to nothing may be left. */
 const LOOK_AGAIN_MS = 1_000
@@ -21,14 +22,16 @@ const LOOK_AGAIN_MS = 1_000
 const DRAIN_BYTES = 65_536
 
 /**
- * One request and its response, which is passed on as it comes. Settles, abandons or refunds its permit, tells the breaker, and
- * leaves the waiting room, exactly once each, whatever happens.
+ * One request and its response, which is passed on as it comes. Tells its permit and the breaker what it learns, as soon as
+ * it knows. Ends once: with a result, or where a mistake of the gateway throws in one of its callbacks with that exception.
+ * undici would take it for a failure of the upstream, and the call might be sent again; a timer would end the process.
  */
 export class Exchange implements ResponseHandler, Runner {
   readonly #call: Call
   readonly #target: Target
   readonly #options: AttemptOptions
   readonly #resolve: (result: AttemptResult) => void
+  readonly #reject: (error: unknown) => void
   readonly #startedAt: number
   #controller: ResponseControl | undefined
   #phase: 'unsent' | 'sent' | 'delivering' | 'draining' | 'over' = 'unsent'
@@ -51,6 +54,7 @@ export class Exchange implements ResponseHandler, Runner {
     target: Target,
     options: AttemptOptions,
     resolve: (result: AttemptResult) => void,
+    reject: (error: unknown) => void,
     race?: Race,
   ) {
     this.#race = race
@@ -58,8 +62,19 @@ export class Exchange implements ResponseHandler, Runner {
     this.#target = target
     this.#options = options
     this.#resolve = resolve
+    this.#reject = reject
     this.#startedAt = call.clock.now()
     this.#timer = call.clock.schedule(options.headersMs, () => this.#onTimeout())
+  }
+
+  start(request: OutgoingRequest): void {
+    try {
+      if (this.#race === undefined) this.#call.onGone(() => this.cancel())
+      else this.#race.join(this)
+      if (!this.#call.isGone) this.#target.upstream.transport.dispatch(request, this)
+    } catch (error) {
+      this.#crash(error)
+    }
   }
 
   get #elapsedMs(): number {
@@ -68,6 +83,14 @@ export class Exchange implements ResponseHandler, Runner {
 
   /** The client has gone: nothing of this call is of use to anyone. */
   cancel(): void {
+    try {
+      this.#cancel()
+    } catch (error) {
+      this.#crash(error)
+    }
+  }
+
+  #cancel(): void {
     const { permit, breakerPermit, onlooker } = this.#options
     if (onlooker?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'delivering')) {
       this.#isWithoutClient = true
@@ -75,8 +98,7 @@ export class Exchange implements ResponseHandler, Runner {
       return
     }
     if (this.#phase === 'unsent' || this.#phase === 'sent') {
-      if (this.#phase === 'unsent') permit.refund()
-      else permit.abandon()
+      permit.giveUp()
       this.#countTime()
       breakerPermit.abandoned()
     }
@@ -85,8 +107,7 @@ export class Exchange implements ResponseHandler, Runner {
 
   lose(): void {
     const { permit, breakerPermit } = this.#options
-    if (this.#phase === 'unsent') permit.refund()
-    else permit.abandon()
+    permit.giveUp()
     breakerPermit.abandoned()
     this.#end({ kind: 'gone' })
   }
@@ -100,17 +121,30 @@ export class Exchange implements ResponseHandler, Runner {
 
   onRequestStart(controller: ResponseControl): void {
     this.#controller = controller
-    if (this.#phase === 'over') controller.abort(ENDED)
-    else this.#phase = 'sent'
+    if (this.#phase === 'over') return controller.abort(ENDED)
+    try {
+      this.#options.permit.sent()
+      this.#phase = 'sent'
+    } catch (error) {
+      this.#crash(error)
+    }
   }
 
   onResponseStart(_: unknown, status: number, fields: Fields, statusMessage?: string): void {
+    try {
+      this.#start(status, fields, statusMessage)
+    } catch (error) {
+      this.#crash(error)
+    }
+  }
+
+  #start(status: number, fields: Fields, statusMessage?: string): void {
     if (this.#phase !== 'sent') return
     this.#options.scrub?.head(fields)
     if (status < 200) return this.#inform(status, fields)
     const coding = fields['transfer-encoding']
     if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
-      return this.onResponseError(undefined, new TransferCodingError())
+      return this.#break(new TransferCodingError())
     // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
     if (status === 204) delete fields['content-length']
     this.#timer?.cancel()
@@ -155,9 +189,18 @@ export class Exchange implements ResponseHandler, Runner {
 
   /** The upstream agreed to a WebSocket: the call has been answered, and what follows is in flight for no limit. */
   onRequestUpgrade(_: unknown, status: number, fields: Fields, socket: Duplex): void {
-    const call = this.#call
-    const { upgrade } = call
+    const { upgrade } = this.#call
     if (this.#phase !== 'sent' || upgrade === undefined) return void socket.destroy()
+    try {
+      this.#switch(upgrade, status, fields, socket)
+    } catch (error) {
+      socket.destroy()
+      this.#crash(error)
+    }
+  }
+
+  #switch(upgrade: Upgrade, status: number, fields: Fields, socket: Duplex): void {
+    const call = this.#call
     this.#phase = 'over'
     this.#timer?.cancel()
     const { permit, breakerPermit } = this.#options
@@ -173,8 +216,9 @@ export class Exchange implements ResponseHandler, Runner {
     ownHeaders(call, headers)
     call.response.writeHead(status, headers)
     call.response.flushHeaders()
-    upgrade.tunnelTo(socket, call.clock, call.target!.upstream.config.timeouts.idle, (end) => {
-      this.#resolve(end === 'client_gone' ? { kind: 'gone' } : { kind: end, cause: undefined })
+    upgrade.tunnelTo(socket, call.clock, call.target!.upstream.config.timeouts.idle, (end, error) => {
+      if (error !== undefined) this.#reject(error)
+      else this.#resolve(end === 'client_gone' ? { kind: 'gone' } : { kind: end, cause: undefined })
     })
   }
 
@@ -190,6 +234,14 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   onResponseData(controller: ResponseControl, chunk: Buffer): void {
+    try {
+      this.#take(controller, chunk)
+    } catch (error) {
+      this.#crash(error)
+    }
+  }
+
+  #take(controller: ResponseControl, chunk: Buffer): void {
     if (this.#phase === 'delivering') {
       const { onlooker, scrub } = this.#options
       const piece = scrub === undefined ? chunk : scrub.piece(chunk)
@@ -214,6 +266,14 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   onResponseEnd(_: unknown, trailers: Fields): void {
+    try {
+      this.#finish(trailers)
+    } catch (error) {
+      this.#crash(error)
+    }
+  }
+
+  #finish(trailers: Fields): void {
     if (this.#isGood) this.#options.breakerPermit.completed()
     if (this.#phase !== 'delivering') return
     const { onlooker, scrub } = this.#options
@@ -231,17 +291,27 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   onResponseError(_: unknown, error: Error): void {
-    const { permit, breakerPermit } = this.#options
+    try {
+      this.#break(error)
+    } catch (mistake) {
+      this.#crash(mistake)
+    }
+  }
+
+  #break(error: Error): void {
+    const { permit, breakerPermit, body } = this.#options
+    // Not the upstream's, nor the client's: what reads the body threw.
+    if (body?.mistake !== undefined) throw body.mistake
     switch (this.#phase) {
       case 'unsent':
-        permit.refund()
+        permit.giveUp()
         if (isMisuse(error)) {
           breakerPermit.abandoned()
           return this.#end({ kind: 'unsendable', cause: error })
         }
         return this.#fail({ kind: 'unreachable' }, error)
       case 'sent':
-        permit.abandon()
+        permit.giveUp()
         if (error instanceof BodyError) {
           breakerPermit.abandoned()
           this.#call.receivingMs += this.#elapsedMs
@@ -269,6 +339,14 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   #onTimeout(): void {
+    try {
+      this.#endInTime()
+    } catch (error) {
+      this.#crash(error)
+    }
+  }
+
+  #endInTime(): void {
     const { permit, body, headersMs, until, limitedBy } = this.#options
     const { clock } = this.#call
     const now = clock.now()
@@ -281,8 +359,7 @@ export class Exchange implements ResponseHandler, Runner {
       return
     }
     const phase = until <= now ? 'total' : limitedBy
-    if (this.#phase === 'unsent') permit.refund()
-    else permit.abandon()
+    permit.giveUp()
     this.#fail({ kind: 'timeout', phase }, undefined)
   }
 
@@ -303,13 +380,31 @@ export class Exchange implements ResponseHandler, Runner {
   #conclude(result: AttemptResult): void {
     this.#timer?.cancel()
     this.#options.permit.leave()
-    if (this.#race?.leaves(this) === false) return
-    this.#call.onGone(undefined)
+    const isLast = this.#race?.leaves(this) !== false
+    if (isLast) this.#call.onGone(undefined)
     this.#resolve(result)
+  }
+
+  /** The gateway made a mistake: ends what it left half done. Whoever made the attempt gives back what it still holds. */
+  #crash(error: unknown): void {
+    this.#reject(error)
+    this.#phase = 'over'
+    this.#timer?.cancel()
+    this.#controller?.abort(ENDED)
+    this.#call.onGone(undefined)
+    this.#race?.crash(this)
   }
 
   /** Sends the head and what came with it, unless the whole response has gone out meanwhile. */
   flush(): void {
+    try {
+      this.#flush()
+    } catch (error) {
+      this.#crash(error)
+    }
+  }
+
+  #flush(): void {
     if (this.#phase !== 'delivering' || !this.#isHeadHeld || this.#isWithoutClient) return
     const chunk = this.#takeFirstChunk()
     if (chunk === undefined) this.#call.response.flushHeaders()

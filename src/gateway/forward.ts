@@ -1,4 +1,5 @@
 import type { Random } from '../clock.ts'
+import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Permit } from '../quota/permit.ts'
 import type { Breaker, BreakerPermit } from '../resilience/breaker.ts'
@@ -17,6 +18,7 @@ import type { LastCall } from './last-call.ts'
 import type { Onlooker, Taken } from './onlooker.ts'
 import { outgoingRequest } from './outgoing.ts'
 import { Proof } from './proof.ts'
+import type { Race } from './race.ts'
 import {
   bodyFailed,
   breakerOpen,
@@ -32,6 +34,7 @@ export interface Environment {
   readonly random: Random
   readonly metrics: Metrics
   readonly lastCall: LastCall
+  readonly log: Pick<Log, 'logger'>
 }
 
 /**
@@ -125,13 +128,7 @@ class Forwarding {
       // Most enter at once, and an await less is a trip through the microtask queue less.
       const admission = entry instanceof Promise ? await entry : entry
       if (admission.kind !== 'admitted') return admission
-      const breakerPermit = breaker.enter({ isRepeat: this.#call.attempts > 0 })
-      if (breakerPermit === undefined) {
-        admission.permit.giveBack()
-        return this.#breakerOpen()
-      }
-      this.#call.breaker = breakerPermit.isProbe ? 'half-open' : undefined
-      const end = await this.#attempt(admission.permit, breakerPermit)
+      const end = await this.#attempt(admission.permit)
       if (end.kind !== 'repeat') return end
       if (end.delayMs > 0) await this.#env.lastCall.sleep(this.#call, end.delayMs)
       if (this.#call.isGone) return GONE
@@ -156,11 +153,17 @@ class Forwarding {
     }
   }
 
-  /** Sends the call once. */
-  async #attempt(permit: Permit, breakerPermit: BreakerPermit): Promise<Forwarded | Taken | Repeat> {
+  /** Sends the call once. What it holds for that comes back at its end, also if anything in here or behind it throws. */
+  async #attempt(admitted: Permit): Promise<Forwarded | Taken | Repeat> {
+    using permit = admitted
+    const call = this.#call
+    using breakerPermit = this.#breaker.enter({ isRepeat: call.attempts > 0 })
+    if (breakerPermit === undefined) return this.#breakerOpen()
+    // oxlint-disable-next-line no-underscore-dangle -- it is only held
+    using _use = this.#proof?.take()
+    call.breaker = breakerPermit.isProbe ? 'half-open' : undefined
     const { upstream, lane } = this.#target
     const { timeouts } = upstream.config
-    const call = this.#call
     const body = this.#body
     const now = call.clock.now()
     if (call.attempts++ === 0) {
@@ -176,7 +179,6 @@ class Forwarding {
     const hedge = upstream.hedging === undefined ? undefined : this.#hedge(upstream.hedging)
     const options = this.#optionsFor(permit, breakerPermit, now)
     const result = await attempt(call, this.#target, request, options, hedge)
-    this.#proof?.release()
     const tookMs = call.upstreamMs - upstreamMsBefore
     // How long a client had the patience to wait for the headers says nothing about the upstream.
     const hadPatience = result.kind !== 'gone' || call.response.headersSent
@@ -227,29 +229,38 @@ class Forwarding {
     const isRead = this.#isSafe && isSafeMethod(request.method ?? '') && this.#body === undefined
     if (!isRead || attempts > 1 || upgrade !== undefined || this.#onlooker !== undefined) return undefined
     const afterMs = hedging.afterMs(this.#target.lane.labels.class)
-    return afterMs === undefined ? undefined : { afterMs, prepare: () => this.#prepareHedge() }
+    return afterMs === undefined ? undefined : { afterMs, run: (race, send) => this.#runHedge(race, send) }
+  }
+
+  async #runHedge(race: Race, send: (sending: Sending) => Promise<void>): Promise<void> {
+    try {
+      await this.#sendHedge(race, send)
+    } catch (error) {
+      // The first attempt goes on, and may well answer the call.
+      const { logger } = this.#env.log
+      const message = 'the second attempt of a call failed in the gateway itself'
+      logger.error({ err: error, correlationId: this.#call.id }, message)
+    }
   }
 
   /** Charged like any attempt, but not waited for; and taken from the retry budget. */
-  async #prepareHedge(): Promise<Sending | undefined> {
+  async #sendHedge(race: Race, send: (sending: Sending) => Promise<void>): Promise<void> {
     const { lane, upstream } = this.#target
     const call = this.#call
-    if (this.#breaker.state !== 'closed') return undefined
-    const permit = await admitNow(this.#target)
-    if (permit === undefined) return undefined
-    const breakerPermit = this.#breaker.enter({ isRepeat: true })
-    const isAffordable = breakerPermit !== undefined && upstream.retryBudget.withdraw()
-    if (!isAffordable) {
-      if (breakerPermit !== undefined) upstream.budgetExhausted.increment(call.id)
-      breakerPermit?.abandoned()
-      permit.giveBack()
-      return undefined
-    }
+    if (!race.isOpen || this.#breaker.state !== 'closed') return
+    using permit = await admitNow(this.#target)
+    // Meanwhile the first may have been answered.
+    if (permit === undefined || !race.isOpen) return
+    using breakerPermit = this.#breaker.enter({ isRepeat: true })
+    if (breakerPermit === undefined) return
+    if (!upstream.retryBudget.withdraw()) return upstream.budgetExhausted.increment(call.id)
+    // oxlint-disable-next-line no-underscore-dangle -- it is only held
+    using _use = this.#proof?.take()
     call.attempts++
     lane.metrics.attempts('hedge').increment(call.id)
     lane.spending.count(this.#target.client.name, call.id)
     const request = outgoingRequest(call, this.#target, undefined, this.#proof, undefined)
-    return { request, options: this.#optionsFor(permit, breakerPermit, call.clock.now()) }
+    await send({ request, options: this.#optionsFor(permit, breakerPermit, call.clock.now()) })
   }
 
   /** How long to wait before the call is sent once more, or undefined if this was its end. */

@@ -9,8 +9,11 @@ export class LastCall {
   async sleep(call: Call, delayMs: number): Promise<void> {
     if (this.isOver) return
     this.#asleep.add(call)
-    await call.sleep(delayMs)
-    this.#asleep.delete(call)
+    try {
+      await call.sleep(delayMs)
+    } finally {
+      this.#asleep.delete(call)
+    }
   }
 
   end(): void {

@@ -56,9 +56,9 @@ export class Proof {
     this.#credential.settled?.(status)
   }
 
-  /** An attempt is over. */
-  release(): void {
-    this.#credential.release?.()
+  /** The credential is in use for an attempt, until that is disposed of. */
+  take(): Disposable | undefined {
+    return this.#credential.take?.()
   }
 
   /** Whether it is one of several that may be used instead of each other. */

@@ -43,23 +43,31 @@ export class Race {
   /** Whether the runner, which has response headers, may go on with them; the others have lost then. */
   claims(runner: Runner, isFailure: boolean): boolean {
     if (isFailure && this.#runners.size > 1) return false
-    this.#end()
+    this.close()
     for (const other of this.#runners) if (other !== runner) other.lose()
     return true
+  }
+
+  /** The runner ended by a mistake of the gateway: the others end as well, since nobody waits for them any more. */
+  crash(runner: Runner): void {
+    this.#runners.delete(runner)
+    this.close()
+    for (const other of this.#runners) other.lose()
   }
 
   /** The runner has ended. Returns whether it was the last, whose end is that of the attempt. */
   leaves(runner: Runner): boolean {
     this.#runners.delete(runner)
     if (this.#runners.size === 0) {
-      this.#end()
+      this.close()
       return true
     }
     this.#watchClient()
     return false
   }
 
-  #end(): void {
+  /** No other attempt is of use any more. */
+  close(): void {
     if (this.#isOver) return
     this.#isOver = true
     this.onOver()

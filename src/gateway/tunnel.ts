@@ -39,7 +39,8 @@ export interface TunnelOptions {
   readonly clock: Clock
   /** Longest time without a byte in either direction. */
   readonly idleMs: number
-  onEnd(end: TunnelEnd): void
+  /** Called once; with an exception where the gateway made a mistake, which ends the tunnel. */
+  onEnd(end: TunnelEnd, error?: unknown): void
 }
 
 /**
@@ -63,33 +64,43 @@ export class Tunnel {
     this.#lastByteAt = clock.now()
     this.#down = new Flow(upstream, client, false)
     this.#up = new Flow(client, upstream, true)
-    this.#watch(this.#up, 'client_gone')
-    this.#watch(this.#down, 'broken_off')
-    for (const chunk of early) this.#up.pass(chunk)
-    this.#timer = clock.schedule(options.idleMs, () => this.#onIdle())
+    this.#safely(() => {
+      this.#watch(this.#up, 'client_gone')
+      this.#watch(this.#down, 'broken_off')
+      for (const chunk of early) this.#up.pass(chunk)
+      this.#timer = clock.schedule(options.idleMs, () => this.#onIdle())
+    })
+  }
+
+  get isOver(): boolean {
+    return this.#isOver
   }
 
   /** Tells both sides with 1001 to go away, and gives them a moment to do so. */
   close(): void {
     if (this.#isOver) return
-    this.#down.close()
-    this.#up.close()
-    this.#closeSoon()
+    this.#safely(() => {
+      this.#down.close()
+      this.#up.close()
+      this.#closeSoon()
+    })
   }
 
   #watch(flow: Flow, leaver: TunnelEnd): void {
     const { from } = flow
     from.on('data', (chunk: Buffer) => {
-      this.#lastByteAt = this.#options.clock.now()
-      flow.pass(chunk)
-      // The side that received the second Close ends the connection (RFC 6455 §7.1.1), if it is well-behaved.
-      if (this.#up.hasClosed && this.#down.hasClosed) this.#closeSoon()
+      try {
+        this.#pass(flow, chunk)
+      } catch (error) {
+        this.#finish(error)
+      }
     })
-    const left = (): void => {
-      this.#leaver ??= leaver
-      flow.to.end()
-      this.#closeSoon()
-    }
+    const left = (): void =>
+      this.#safely(() => {
+        this.#leaver ??= leaver
+        flow.to.end()
+        this.#closeSoon()
+      })
     from.on('end', left)
     from.on('error', left)
     from.on('close', () => {
@@ -98,6 +109,22 @@ export class Tunnel {
     })
     // Both may have gone while the upstream's answer was on its way.
     if (from.destroyed) left()
+  }
+
+  #pass(flow: Flow, chunk: Buffer): void {
+    this.#lastByteAt = this.#options.clock.now()
+    flow.pass(chunk)
+    // The side that received the second Close ends the connection (RFC 6455 §7.1.1), if it is well-behaved.
+    if (this.#up.hasClosed && this.#down.hasClosed) this.#closeSoon()
+  }
+
+  /** What is thrown by an event of a socket, or a timer, would end the process. */
+  #safely(run: () => void): void {
+    try {
+      run()
+    } catch (error) {
+      this.#finish(error)
+    }
   }
 
   #closeSoon(): void {
@@ -114,7 +141,7 @@ export class Tunnel {
     this.#timer = clock.schedule(leftMs, () => this.#onIdle())
   }
 
-  #finish(): void {
+  #finish(error?: unknown): void {
     if (this.#isOver) return
     this.#isOver = true
     this.#timer?.cancel()
@@ -122,7 +149,7 @@ export class Tunnel {
     client.destroy()
     upstream.destroy()
     const isInOrder = this.#up.hasClosed || this.#down.hasClosed
-    onEnd(isInOrder ? 'delivered' : (this.#leaver ?? 'broken_off'))
+    onEnd(isInOrder ? 'delivered' : (this.#leaver ?? 'broken_off'), error)
   }
 }
 

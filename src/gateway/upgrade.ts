@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { Clock } from '../clock.ts'
-import { Tunnel, type TunnelEnd, type Tunnels } from './tunnel.ts'
+import { Tunnel, type TunnelOptions, type Tunnels } from './tunnel.ts'
 
 /** A client that sends more than this before it knows that it may is not read from until then. */
 const EARLY_BYTES = 65_536
@@ -22,19 +22,21 @@ export class Upgrade {
   }
 
   /** The upstream has agreed: passes on what came too early, and then what either side sends, until the end of both. */
-  tunnelTo(upstream: Duplex, clock: Clock, idleMs: number, onEnd: (end: TunnelEnd) => void): void {
-    const tunnel: Tunnel = new Tunnel({
+  tunnelTo(upstream: Duplex, clock: Clock, idleMs: number, onEnd: TunnelOptions['onEnd']): void {
+    let tunnel: Tunnel | undefined
+    tunnel = new Tunnel({
       client: this.socket,
       upstream,
       early: this.#takeOver(),
       clock,
       idleMs,
-      onEnd: (end) => {
-        this.#tunnels.delete(tunnel)
-        onEnd(end)
+      onEnd: (end, error) => {
+        // It may end while it is made.
+        if (tunnel !== undefined) this.#tunnels.delete(tunnel)
+        onEnd(end, error)
       },
     })
-    this.#tunnels.add(tunnel)
+    if (!tunnel.isOver) this.#tunnels.add(tunnel)
   }
 
   /** What came too early; from now on others read. */

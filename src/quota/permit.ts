@@ -2,11 +2,18 @@ import type { Grant, Lesson, LimitUsage } from './ledger.ts'
 import type { Limit } from './limit.ts'
 import type { WaitingRoom } from './waiting-room.ts'
 
-/** A call that may be sent now. Exactly one of `settle`, `abandon` and `refund` must follow, then `leave`; or `giveBack`. */
-export class Permit {
+/**
+ * A call that may be sent now: it is charged, and in flight. Whoever has the permit declares it with `using`, so that both
+ * come back at the end of its scope, also after an exception. What is known sooner is told sooner, by one of `settle`,
+ * `abandon` and `refund`, and by `leave`; whatever is told a second time does not count.
+ */
+export class Permit implements Disposable {
   readonly #room: WaitingRoom
   readonly #grant: Grant
   readonly #since: number
+  #isCharged = true
+  #isInFlight = true
+  #isSent = false
 
   constructor(room: WaitingRoom, grant: Grant, since: number) {
     this.#room = room
@@ -29,21 +36,26 @@ export class Permit {
     return this.#grant.isLocal
   }
 
+  /** From now on it may be that the upstream has seen a byte of it. */
+  sent(): void {
+    this.#isSent = true
+  }
+
   /** Its response headers are here: the upstream can't count it later than now. */
   settle(): void {
-    if (!this.#isCounted) return
+    if (!this.#takeCharge()) return
     this.#room.ledger.settle(this.#grant)
     this.#room.settled(this.#since)
   }
 
   /** It was given up after it was sent: the upstream may count it a little later than now. */
   abandon(): void {
-    if (this.#isCounted) this.#room.ledger.abandon(this.#grant)
+    if (this.#takeCharge()) this.#room.ledger.abandon(this.#grant)
   }
 
   /** No byte of it was sent. */
   refund(): void {
-    if (!this.#isCounted) return
+    if (!this.#takeCharge()) return
     this.#room.ledger.refund(this.#grant)
     this.#room.refunded()
   }
@@ -55,14 +67,33 @@ export class Permit {
 
   /** It is not in flight any more. */
   leave(): void {
-    if (this.#isCounted) this.#room.ledger.leave(this.#grant)
-    this.#room.left(this.#grant.meter.hasConcurrent)
+    if (!this.#isInFlight) return
+    this.#isInFlight = false
+    try {
+      if (this.#isCounted) this.#room.ledger.leave(this.#grant)
+    } finally {
+      this.#room.left(this.#grant.meter.hasConcurrent)
+    }
   }
 
-  /** It will not be sent. */
-  giveBack(): void {
-    this.refund()
-    this.leave()
+  /** It ended without a response, as far as is known: `abandon`, or `refund` where no byte was sent. */
+  giveUp(): void {
+    if (this.#isSent) this.abandon()
+    else this.refund()
+  }
+
+  [Symbol.dispose](): void {
+    try {
+      this.giveUp()
+    } finally {
+      this.leave()
+    }
+  }
+
+  #takeCharge(): boolean {
+    if (!this.#isCharged) return false
+    this.#isCharged = false
+    return this.#isCounted
   }
 
   get #isCounted(): boolean {

@@ -46,13 +46,24 @@ export class Place implements Queued {
     this.#reject = reject
   }
 
-  end(admission: Admission): void {
-    this.#leave()
+  /** Ends the wait. Returns whether whoever waits is told so: where a mistake of the gateway prevents that, it is told of the mistake. */
+  end(admission: Admission): boolean {
+    try {
+      this.#leave()
+    } catch (error) {
+      this.#reject(error)
+      return false
+    }
     this.#resolve(admission)
+    return true
   }
 
   fail(error: unknown): void {
-    this.#leave()
+    try {
+      this.#leave()
+    } catch {
+      // It is told of the first.
+    }
     this.#reject(error)
   }
 

@@ -70,10 +70,7 @@ export class WaitingRoom {
     this.#capacity = capacity
     this.#queues = new Queues(clock, capacity)
     this.#outlook = new Outlook(clock)
-    this.#wakeUp = new WakeUp(clock, () => {
-      if (this.#isStoreAway) this.#outlook.expectMore()
-      void this.#serve()
-    })
+    this.#wakeUp = new WakeUp(clock, () => void this.#serve(true))
     this.#neighbours = new Neighbours({
       ledger,
       clock,
@@ -110,11 +107,13 @@ export class WaitingRoom {
     return grant.then(
       (granted) => {
         this.#capacity.inFlight--
-        const admission = this.#enterWith(granted, waiter)
-        // Others may have come to wait for the place that was kept.
-        this.#capacity.release(0)
-        this.#wakeLater()
-        return admission
+        try {
+          return this.#enterWith(granted, waiter)
+        } finally {
+          // Others may have come to wait for the place that was kept.
+          this.#capacity.release(0)
+          this.#wakeLater()
+        }
       },
       (error: unknown) => {
         this.left(true)
@@ -218,21 +217,29 @@ export class WaitingRoom {
 
   #takePlace(waiter: Waiter, because: Shortage, expectedMs: number): Promise<Admission> {
     const place = new Place(waiter, { because, expectedMs, arrivedAt: this.#clock.now(), onEnd: this.#onEnd })
-    // Others may come first although it was computed that it will be in time, those with a better claim for instance.
-    place.deadline = this.#clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(place))
     this.#queues.add(place)
-    this.#neighbours.waitingHere(this.waiting)
-    // Last, because a call that is gone already leaves at once.
-    waiter.onLeaveable(() => place.end({ kind: 'gone', because }))
-    const isFirst = this.#queues.byClient.get(waiter.client.name)?.first === place
-    if (isFirst || !this.#wakeUp.isSet) this.#wakeLater()
+    try {
+      // Others may come first although it was computed that it will be in time, those with a better claim for instance.
+      place.deadline = this.#clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(place))
+      this.#neighbours.waitingHere(this.waiting)
+      // Last, because a call that is gone already leaves at once.
+      waiter.onLeaveable(() => void place.end({ kind: 'gone', because }))
+      const isFirst = this.#queues.byClient.get(waiter.client.name)?.first === place
+      if (isFirst || !this.#wakeUp.isSet) this.#wakeLater()
+    } catch (error) {
+      place.fail(error)
+    }
     return place.ended
   }
 
   #timeIsUp(place: Place): void {
     if (this.#storeError !== undefined) return place.fail(this.#storeError)
-    const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(place.meter)]
-    return place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage })
+    try {
+      const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(place.meter)]
+      place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage })
+    } catch (error) {
+      place.fail(error)
+    }
   }
 
   readonly #onEnd = (place: Place): void => {
@@ -247,11 +254,12 @@ export class WaitingRoom {
    * Admits as many as there is quota and concurrency for, those that are next by the shares of their clients. Of quota that
    * is free for a while those that wait here may have all: a gateway has died, or clients left.
    */
-  async #serve(): Promise<void> {
+  async #serve(isTime = false): Promise<void> {
     if (this.#isServing || this.waiting === 0) return
     this.#isServing = true
     this.#wakeUp.cancel()
     try {
+      if (isTime && this.#isStoreAway) this.#outlook.expectMore()
       // What the others know is what decides between us; if there are none, it is enough to hear of them now and then.
       if (this.#neighbours.haveWaiting) {
         await this.#neighbours.exchange()
@@ -261,7 +269,7 @@ export class WaitingRoom {
     } catch (error) {
       // Those that wait may see it come back; who has no time left is told.
       if (error instanceof StoreUnavailableError) this.#storeError = error
-      else for (const place of this.#queues.all()) place.fail(error)
+      else this.#failAll(error)
     } finally {
       this.#isServing = false
       this.#wakeLater()
@@ -281,12 +289,29 @@ export class WaitingRoom {
       return false
     }
     const grant = await this.#chargeInFlight(chosen, contention)
-    this.#storeError = undefined
-    this.#learn(grant)
-    const isAll = grant.granted >= chosen.length
-    this.#outlook.wasGranted(isAll, isTurnOfOthers)
-    this.#capacity.release(chosen.length - this.#handOut(grant, chosen, contention))
-    return isAll
+    const granted = Math.min(grant.granted, chosen.length)
+    let admitted = 0
+    try {
+      this.#storeError = undefined
+      this.#learn(grant)
+      const isAll = grant.granted >= chosen.length
+      this.#outlook.wasGranted(isAll, isTurnOfOthers)
+      const now = this.#clock.now()
+      for (const place of this.#receivers(grant, granted, chosen)) {
+        const { because, expectedMs, client } = place
+        this.#served.add(client.name, contention.costOf(client.name))
+        // If so, it is for whoever waited to give it back.
+        if (place.end({ kind: 'admitted', permit: new Permit(this, grant, now), because, expectedMs })) admitted++
+      }
+      return isAll
+    } finally {
+      // Nobody was there to take them, or an exception came before.
+      for (let left = granted - admitted; left > 0 && grant.meter.limits.length > 0; left--) {
+        this.ledger.refund(grant)
+        this.ledger.leave(grant)
+      }
+      this.#capacity.release(chosen.length - admitted)
+    }
   }
 
   /** Asks when quota comes back, for those that may not ask for any before others do. */
@@ -298,8 +323,8 @@ export class WaitingRoom {
   /** They count as in flight before the answer, so that all rooms of a class together keep to the concurrency. */
   async #chargeInFlight(chosen: readonly Place[], contention: Contention<Place>): Promise<Grant> {
     this.#capacity.inFlight += chosen.length
-    const costs = chosen.map(({ client }) => [client.name, contention.costOf(client.name)] as const)
     try {
+      const costs = chosen.map(({ client }) => [client.name, contention.costOf(client.name)] as const)
       return await this.ledger.charge(chosen[0]!.meter, chosen.length, { queue: this.name, costs })
     } catch (error) {
       this.#capacity.release(chosen.length)
@@ -307,30 +332,20 @@ export class WaitingRoom {
     }
   }
 
-  /** Returns how many were admitted. */
-  #handOut(grant: Grant, chosen: readonly Place[], contention: Contention<Place>): number {
-    const now = this.#clock.now()
-    const { meter } = grant
-    const granted = Math.min(grant.granted, chosen.length)
-    let admitted = 0
-    const admit = (place: Place): void => {
-      const { because, expectedMs, client } = place
-      this.#served.add(client.name, contention.costOf(client.name))
-      admitted++
-      place.end({ kind: 'admitted', permit: new Permit(this, grant, now), because, expectedMs })
+  /** Who gets what was granted: those that were chosen, and in the place of those that left meanwhile whoever is next. */
+  *#receivers({ meter }: Grant, granted: number, chosen: readonly Place[]): Iterable<Place> {
+    let found = 0
+    for (let i = 0; found < granted && i < chosen.length; i++) {
+      if (!chosen[i]!.isTaken) continue
+      found++
+      yield chosen[i]!
     }
-    for (let i = 0; admitted < granted && i < chosen.length; i++) if (chosen[i]!.isTaken) admit(chosen[i]!)
-    // Some have left while the ledger was asked: others come in their place.
-    while (admitted < granted && this.waiting > 0) {
+    while (found < granted && this.waiting > 0) {
       const { value: next } = this.#contention().next(Infinity).next()
-      if (next === undefined || next.place.meter !== meter) break
-      admit(next.place)
+      if (next === undefined || next.place.meter !== meter) return
+      found++
+      yield next.place
     }
-    for (let left = granted - admitted; left > 0 && meter.limits.length > 0; left--) {
-      this.ledger.refund(grant)
-      this.ledger.leave(grant)
-    }
-    return admitted
   }
 
   readonly #onRelease = (): void => void this.#serve()
@@ -339,8 +354,21 @@ export class WaitingRoom {
     return this.#storeError !== undefined || this.#outlook.isLocal
   }
 
+  /** A mistake of the gateway: without this those that wait here would not hear of it before their time is up. */
+  #failAll(error: unknown): void {
+    for (const place of this.#queues.all()) place.fail(error)
+  }
+
   /** Wakes when the first of those that wait here has its turn. */
   #wakeLater(): void {
+    try {
+      this.#planWakeUp()
+    } catch (error) {
+      this.#failAll(error)
+    }
+  }
+
+  #planWakeUp(): void {
     if (this.waiting === 0 || this.#isServing) return
     // Full concurrency is no matter of time: whoever leaves calls.
     if (this.#capacity.free <= 0) {

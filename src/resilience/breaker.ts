@@ -4,9 +4,9 @@ export type BreakerState = 'closed' | 'half-open' | 'open'
 
 /**
  * Leave to send one call. What it tells counts only if the breaker has not changed its state meanwhile: what began before an
- * opening says nothing about after it.
+ * opening says nothing about after it. Declared with `using`, it is `abandoned` at the end of its scope unless it told more.
  */
-export interface BreakerPermit {
+export interface BreakerPermit extends Disposable {
   /** It is one of the few by which it is found out whether the upstream is well again. */
   readonly isProbe: boolean
   /** The response's headers are here, in time, and are no failure. Its body may still break off. */
@@ -130,6 +130,7 @@ export class Breaker {
         if (++inARow === this.#options.failures && this.#state === state) this.#open()
       },
       abandoned: nothing,
+      [Symbol.dispose]: nothing,
     }
     const state: State = { kind: 'closed', first, repeat: { ...first, failed: nothing } }
     return state
@@ -145,6 +146,7 @@ export class Breaker {
       state.probing--
       if (this.#state === state) tell()
     }
+    const abandoned = once(nothing)
     return {
       isProbe: true,
       answered: once(() => {
@@ -154,7 +156,8 @@ export class Breaker {
       }),
       completed: nothing,
       failed: once(() => this.#open()),
-      abandoned: once(nothing),
+      abandoned,
+      [Symbol.dispose]: abandoned,
     }
   }
 

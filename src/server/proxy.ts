@@ -124,14 +124,14 @@ export class Proxy {
     if (request.socket.writableEnded) return void request.socket.destroy()
     const { clock } = this.#options
     const snapshot = this.#options.snapshot()
-    snapshot.calls.begin()
     // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
     if (this.#isDraining) response.shouldKeepAlive = false
     const call = new Call(correlationId(request), request, response, snapshot, clock, this.#closed)
+    snapshot.calls.begin()
     this.#active.add(call)
-    if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
     let result: Forwarded
     try {
+      if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
       if (obstacle instanceof Error) throw obstacle
       // Signed tokens are checked with keys that may have to be asked for.
       const tokens = snapshot.callers.check(request.headers, snapshot.keyHeaders)
@@ -144,7 +144,11 @@ export class Proxy {
     } catch (error) {
       result = this.#stumble(call, error)
     }
-    this.#record(call, result)
+    try {
+      this.#record(call, result)
+    } catch (error) {
+      this.#logMistake(call, error)
+    }
   }
 
   #forward(call: Call, target: Target): Promise<Forwarded> {
@@ -189,9 +193,18 @@ export class Proxy {
       message: 'the gateway made a mistake; its log knows more',
       cause: error,
     }
-    this.#options.log.logger.error({ err: error, correlationId: call.id }, 'a call failed in the gateway itself')
-    refuse(call, failure)
+    this.#logMistake(call, error)
+    try {
+      refuse(call, failure)
+    } catch (again) {
+      this.#logMistake(call, again)
+      call.response.destroy()
+    }
     return { kind: 'refused', failure }
+  }
+
+  #logMistake({ id }: Call, error: unknown): void {
+    this.#options.log.logger.error({ err: error, correlationId: id }, 'a call failed in the gateway itself')
   }
 
   /** Refusals before it is known where a call goes; names that only the client made up are no labels. */
@@ -213,10 +226,6 @@ export class Proxy {
     const client = call.client?.name ?? 'unknown'
     // A client that left before the response began got no status.
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
-    metrics.requests(client, seen, outcome).increment(call.id)
-    // How long a WebSocket stayed open is no latency.
-    if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id)
-    metrics.gatewayOverhead.observeMs(overheadMs, call.id)
     log.access({
       correlationId: call.id,
       client,
@@ -239,6 +248,10 @@ export class Proxy {
       wouldDeny: call.wouldDeny,
       cache: call.cached,
     })
+    metrics.requests(client, seen, outcome).increment(call.id)
+    // How long a WebSocket stayed open is no latency.
+    if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id)
+    metrics.gatewayOverhead.observeMs(overheadMs, call.id)
   }
 
   #recordUnread(

@@ -48,6 +48,8 @@ export class RequestBody {
   isAwaitingClient = false
   /** When the client last sent a piece of a streamed body, or its end; 0 until then. */
   progressAt = 0
+  /** What was thrown while it streamed, that is not about its client. */
+  mistake: unknown
   readonly #request: IncomingMessage
   readonly #response: ServerResponse
   readonly #options: BodyOptions
@@ -96,7 +98,7 @@ export class RequestBody {
 
   /** The body as the transport takes it. One that streams can be asked for once. */
   content(): Buffer | AsyncIterable<Buffer> | null {
-    if (!this.#isWhole) return this.#stream()
+    if (!this.#isWhole) return this.#watched()
     if (this.#pieces.length > 1) this.#pieces = [Buffer.concat(this.#pieces)]
     return this.#pieces[0] ?? null
   }
@@ -149,6 +151,15 @@ export class RequestBody {
       let idle = clock.schedule(this.#patienceMs, onStall)
       request.on('data', onData).on('end', onEnd).on('close', onClose).on('error', onClose)
     })
+  }
+
+  async *#watched(): AsyncGenerator<Buffer> {
+    try {
+      yield* this.#stream()
+    } catch (error) {
+      if (!(error instanceof BodyError)) this.mistake = error
+      throw error
+    }
   }
 
   async *#stream(): AsyncGenerator<Buffer> {
