@@ -2,7 +2,7 @@ import { METHODS } from 'node:http'
 import type { CachePolicy } from '../cache/policy.ts'
 import { normalizeDecoded, normalizePath } from './path.ts'
 import { beginsWith, fits, isAnything, isStatic, PathPattern, type SegmentPattern, segmentsOf } from './path-pattern.ts'
-import { completeRoute, type Route, type RouteRule } from './route.ts'
+import { completeRoute, type Guess, guessedRoute, type Route, type RouteRule } from './route.ts'
 
 /** A line of the table: one path, for the methods given or for all. */
 export interface RouteEntry {
@@ -12,7 +12,7 @@ export interface RouteEntry {
 }
 
 /** Decides what no line of the table covers. */
-export type Classify = (method: string, path: string) => RouteRule
+export type Classify = (method: string, path: string) => Guess
 
 export interface RouteTableOptions {
   /** Layers of entries; within the same path and method, an earlier layer wins. Across paths the most specific wins. */
@@ -97,7 +97,7 @@ export class RouteTable {
     const meant = method === 'HEAD' ? 'GET' : method
     const found = this.#roots.get(meant)?.find(segmentsOf(path), 0)
     if (found !== undefined) return found
-    return { rank: '', route: completeRoute(method, { countedAs: `${meant} *`, ...this.#classify(meant, path) }) }
+    return { rank: '', route: guessedRoute(meant, path, this.#classify(meant, path)) }
   }
 
   #add(entry: RouteEntry, methods: readonly string[]): void {

@@ -44,12 +44,24 @@ export function isSafeMethod(method: string): boolean {
   return SAFE_METHODS.has(method)
 }
 
+/** What is guessed of an endpoint that is not known. A guess may decide the class, but can't say that a repeat is safe. */
+export type Guess = RouteRule & { readonly retry?: 'unsafe' }
+
 /** The class of a call about which only its method is known. */
-export function classifyByMethod(method: string): RouteRule {
+export function classifyByMethod(method: string): Guess {
   return { class: isSafeMethod(method) ? 'read' : 'write' }
 }
 
-/** A POST that only reads is safe to repeat, unless the rule says otherwise. */
+/** Last segments by which a POST only ever reads. What may also name a thing that is created, such as `logs` or `preview`, is none. */
+const ONLY_READS = /\/(?:count|describe|explain|filter|find|grep|list|lookup|query|search|validate)(?:[-_]?v\d+)?\/?$/i
+
+/** The route of an endpoint that is not known: a POST that is guessed to read may be repeated only if its path leaves no doubt. */
+export function guessedRoute(method: string, path: string, guess: Guess): Route {
+  const isSure = method === 'POST' && (guess.charges ?? [guess.class]).includes('read') && ONLY_READS.test(path)
+  return completeRoute(method, { countedAs: `${method} *`, ...(isSure ? { retry: 'safe' } : {}), ...guess })
+}
+
+/** A known POST that only reads is safe to repeat, unless the rule says otherwise. */
 export function withSafeReadingPosts(rule: RouteRule, method: string): RouteRule {
   if (rule.retry !== undefined || method !== 'POST') return rule
   return (rule.charges ?? [rule.class]).includes('read') ? { ...rule, retry: 'safe' } : rule

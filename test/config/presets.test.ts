@@ -98,6 +98,54 @@ describe('the Harness preset', () => {
   })
 
   it.each([
+    '/dbops/v1/orgs/o/projects/p/dbschema/x/instance/y/logs',
+    '/v1/orgs/o/categories',
+    '/ng/api/brand-new/filter-values',
+    '/ng/api/brand-new/list/my-set',
+    '/ng/api/brand-new/preview',
+    '/ng/api/brand-new/checks',
+    '/ng/api/brand-new/queryTemplates',
+    '/query-service/grpc/any.Service/doIt',
+    '/ssca-manager/v1/artifacts',
+    '/pipeline/api/webhook/custom/list',
+    '/ng/api/allow-list',
+  ])('does not take a POST to %s, which it does not know, for safe to repeat', (path) => {
+    expect(find('POST', path).pattern).toBeUndefined()
+    expect(find('POST', path).retry).toBe('unsafe')
+  })
+
+  it.each(['list', 'listV2', 'search', 'filter', 'query', 'validate', 'find/', 'lookup', 'count'])(
+    'takes a POST that ends with /%s for safe to repeat, for what else could it be',
+    (word) => {
+      expect(find('POST', `/ng/api/brand-new/${word}`)).toMatchObject({ class: 'read', retry: 'safe' })
+      expect(find('PATCH', `/ng/api/brand-new/${word}`).retry).toBe('unsafe')
+    },
+  )
+
+  it('calls no change safe to repeat but by its method, or where the vendor does', () => {
+    const byMethod = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE'])
+    const isMarked = new Map<string, boolean>()
+    const rows = harnessRequests.map(({ method, url, charges }) => ({ method, url, isRead: charges.includes('read') }))
+    for (const { methods, path, rule } of harness.routes()) {
+      for (const method of methods ?? []) {
+        isMarked.set(`${method} ${path}`, rule.retry === 'safe')
+        const url = path.replaceAll(/\{[^}]*\}/g, 'x_1')
+        rows.push({ method, url, isRead: rule.charges!.includes('read') })
+      }
+    }
+    const changes = rows.filter(({ method, isRead }) => !isRead && !byMethod.has(method))
+    expect(changes.length).toBeGreaterThan(400)
+    for (const { method, url } of changes) {
+      const { retry, pattern } = find(method, url)
+      const isVendors = isMarked.get(`${method} ${pattern}`) === true
+      expect(retry === 'unsafe' || isVendors, `${method} ${url}`).toBe(true)
+      // The one word that the vendor has for a write, too; where it is listed, the list counts.
+      if (url.endsWith('/validate')) continue
+      expect(findByRule(method, url).retry, `${method} ${url}, unlisted`).toBe('unsafe')
+    }
+  })
+
+  it.each([
     ['POST', '/ng/api/webhook', 'none'],
     ['POST', '/pipeline/api/webhook/custom/t/v3', 'none'],
     ['GET', '/ng/api/scim/account/a/Users', 'bearer'],

@@ -121,6 +121,8 @@ describe('the Slack preset', () => {
     ['GET', '/chat.postMessage', 'unsafe'],
     ['GET', '/files.getUploadURLExternal', 'unsafe'],
     ['POST', '/reminders.complete', 'unsafe'],
+    ['POST', '/brand.list', 'unsafe'],
+    ['GET', '/brand.new', 'unsafe'],
   ])('%s %s is %s to repeat', (method, path, retry) => {
     expect(slack().send(method, path).target?.route.retry).toBe(retry)
   })
@@ -132,6 +134,7 @@ describe('the PagerDuty preset', () => {
     expect(await it.countAdmitted(900, 'GET', '/incidents')).toBe(900)
     expect(await it.countAdmitted(61, 'PUT', '/incidents')).toBe(60)
     expect(it.target('POST', '/analytics/metrics/incidents/all')).toMatchObject({ route: { retry: 'safe' } })
+    expect(it.target('POST', '/analytics/brand/new')).toMatchObject({ route: { class: 'read', retry: 'unsafe' } })
   })
 })
 

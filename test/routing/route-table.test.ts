@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { normalizePath } from '../../src/routing/path.ts'
-import { classifyByMethod, type RouteRule } from '../../src/routing/route.ts'
+import { classifyByMethod, type Guess } from '../../src/routing/route.ts'
 import { parseRouteFile, segmentsNamed } from '../../src/routing/route-file.ts'
 import { RouteTable } from '../../src/routing/route-table.ts'
 
@@ -124,7 +124,7 @@ describe('a route table', () => {
 
   it('forgets nothing for a path that is too long to be remembered', () => {
     let asked = 0
-    const classify = (method: string): RouteRule => {
+    const classify = (method: string): Guess => {
       asked++
       return classifyByMethod(method)
     }

@@ -25,10 +25,7 @@ export const cloudflare: Preset = {
     errors: 'cloudflare',
   },
   proposedCache: [{ paths: /^\/(?:accounts|user|zones)(?:\/[^/]+)?$/, rule: { private: true, freshFor: 30_000 } }],
-  routes: () => [],
-  classify(method, path) {
-    // It has no mutations.
-    if (path === '/graphql') return { class: 'graphql', retry: 'safe' }
-    return classifyByMethod(method)
-  },
+  // GraphQL has no mutations there: https://developers.cloudflare.com/analytics/graphql-api/
+  routes: () => [{ path: '/graphql', rule: { class: 'graphql', retry: 'safe' } }],
+  classify: classifyByMethod,
 }

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { classifyByMethod, type RouteRule, withSafeReadingPosts } from '../../routing/route.ts'
+import { classifyByMethod, withSafeReadingPosts } from '../../routing/route.ts'
 import { parseRouteFile } from '../../routing/route-file.ts'
 import type { Preset } from './preset.ts'
 import { soundsLikeReading } from './words.ts'
@@ -17,17 +17,16 @@ export const everruns: Preset = {
   proposedCache: [
     { paths: /^\/v1\/(?:agents|capabilities|harnesses)(?:\/[^/]+)?$/, rule: { private: true, freshFor: 10_000 } },
   ],
-  routes: () => parseRouteFile(readFileSync(new URL('everruns.routes', import.meta.url), 'utf8'), complete),
+  routes: () =>
+    parseRouteFile(readFileSync(new URL('everruns.routes', import.meta.url), 'utf8'), (rule, method) =>
+      rule.class === 'webhook' ? { ...rule, credential: 'none' } : withSafeReadingPosts(rule, method),
+    ),
   classify(method, path) {
-    if (method === 'POST' && WEBHOOK.test(path)) return complete({ class: 'webhook' }, method)
-    if (method === 'POST' && (soundsLikeReading(path) || READING.test(path))) return complete({ class: 'read' }, method)
-    return complete(classifyByMethod(method), method)
+    if (method === 'POST' && WEBHOOK.test(path)) return { class: 'webhook', credential: 'none' }
+    if (method === 'POST' && (soundsLikeReading(path) || READING.test(path))) return { class: 'read' }
+    return classifyByMethod(method)
   },
 }
 
 const WEBHOOK = /^\/v1\/apps\/[^/]+\/webhooks\/[^/]+$/
 const READING = /\/(?:preview|dry-run)$/
-
-function complete(rule: RouteRule, method: string): RouteRule {
-  return rule.class === 'webhook' ? { ...rule, credential: 'none' } : withSafeReadingPosts(rule, method)
-}

@@ -1,4 +1,4 @@
-import { isSafeMethod, type RouteRule } from '../../routing/route.ts'
+import { isSafeMethod } from '../../routing/route.ts'
 import type { Preset } from './preset.ts'
 
 /**
@@ -39,17 +39,18 @@ export const github: Preset = {
   },
   // It says itself how long its answers are fresh, for one user, and has an ETag for nearly all of them.
   proposedCache: [{ paths: /^\/(?!rate_limit$)/, rule: { private: true } }],
-  routes: () => [],
-  classify(method, path): RouteRule {
+  routes: () =>
+    ['/markdown', '/markdown/raw'].map((path) => {
+      return { methods: ['POST'], path, rule: { class: 'read', charges: ['rest'], retry: 'safe' } }
+    }),
+  classify(method, path) {
     if (path === '/graphql') return { class: 'graphql' }
-    if (method === 'POST' && RENDERING.test(path)) return { class: 'read', charges: ['rest'], retry: 'safe' }
     const className = classOf(method, path)
     const own = className === 'read' || className === 'write' ? [] : [className]
     return { class: className, charges: [...own, 'rest'] }
   },
 }
 
-const RENDERING = /^\/markdown(?:\/raw)?$/
 /** POSTs that start, stop or hand out something, but write nothing that anybody reads. */
 const ACTIONS =
   /^\/(?:app|applications)\/|\/(?:access_tokens|cancel|dispatches|force-cancel|generate-jitconfig|pings|registration-token|remove-token|rerun|rerun-failed-jobs|tests)$/

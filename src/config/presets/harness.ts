@@ -1,5 +1,11 @@
 import { readFileSync } from 'node:fs'
-import { classifyByMethod, isSafeMethod, type RouteRule, withSafeReadingPosts } from '../../routing/route.ts'
+import {
+  classifyByMethod,
+  type Guess,
+  isSafeMethod,
+  type RouteRule,
+  withSafeReadingPosts,
+} from '../../routing/route.ts'
 import { parseRouteFile, segmentsNamed } from '../../routing/route-file.ts'
 import type { Preset } from './preset.ts'
 import { soundsLikeChanging, soundsLikeReading } from './words.ts'
@@ -82,10 +88,10 @@ export const harness: Preset = {
     const secretSegments = isWebhook ? afterWebhookKind(path) : []
     if (isWebhook && method === 'POST') return { class: 'webhook', ...credentialOf('webhook', path), secretSegments }
     const access = accessOf(method, path)
-    const rule: RouteRule = TEMPLATE_SERVICE.test(path)
+    const rule: Guess = TEMPLATE_SERVICE.test(path)
       ? { class: 'template', charges: ['template', access] }
       : { class: access }
-    return { ...withSafeReadingPosts(rule, method), ...credentialOf(rule.class, path), secretSegments }
+    return { ...rule, ...credentialOf(rule.class, path), secretSegments }
   },
   accountsInPath,
   accountInCredential: (credential) => /^(?:pat|sat)\.([^.]+)\.[^.]+\.[^.]+$/.exec(credential)?.[1],

@@ -1,4 +1,4 @@
-import { isSafeMethod, type RouteRule } from '../../routing/route.ts'
+import { type Guess, isSafeMethod, type RouteRule, withSafeReadingPosts } from '../../routing/route.ts'
 import type { RouteEntry } from '../../routing/route-table.ts'
 import type { Preset } from './preset.ts'
 
@@ -153,15 +153,17 @@ function readLine(line: string): RouteEntry[] {
   const [path = '', ...operations] = line.split(' ')
   return operations.map((operation) => {
     const [method = '', reads = method === 'GET' ? 'one' : ''] = operation.split(':')
-    const rule = ruleOf(method, path.includes('{issueIdOrKey}'), POINTS[reads] ?? 1)
+    const rule: RouteRule = withSafeReadingPosts(
+      ruleOf(method, path.includes('{issueIdOrKey}'), POINTS[reads] ?? 1),
+      method,
+    )
     const isCustomers = method === 'GET' && path.endsWith('/customer')
     return { methods: [method], path: `/rest${path}`, rule: isCustomers ? { ...rule, charges: ['customers'] } : rule }
   })
 }
 
 /** A POST that costs more than a write reads. */
-function ruleOf(method: string, isOfIssue: boolean, cost: number): RouteRule {
-  if (isSafeMethod(method)) return { class: 'read', cost }
-  if (cost > 1) return { class: 'read', cost, retry: 'safe' }
+function ruleOf(method: string, isOfIssue: boolean, cost: number): Guess {
+  if (isSafeMethod(method) || cost > 1) return { class: 'read', cost }
   return { class: 'write', cost, ...(isOfIssue ? { charges: ['write', 'issue'] } : {}) }
 }

@@ -19,10 +19,31 @@ export const pagerduty: Preset = {
       rule: { private: true, freshFor: 30_000 },
     },
   ],
-  routes: () => [],
+  routes: () =>
+    ANALYTICS.map((path) => ({
+      methods: ['POST'],
+      path: `/analytics/${path}`,
+      rule: { class: 'read', retry: 'safe' },
+    })),
   classify(method, path) {
-    // Analytics are asked for by POST.
-    if (method === 'POST' && path.startsWith('/analytics/')) return { class: 'read', retry: 'safe' }
+    if (method === 'POST' && path.startsWith('/analytics/')) return { class: 'read' }
     return classifyByMethod(method)
   },
 }
+
+/** They are asked for by POST: https://developer.pagerduty.com/api-reference/, Analytics. */
+const ANALYTICS = [
+  'metrics/incidents/all',
+  'metrics/incidents/escalation_policies',
+  'metrics/incidents/escalation_policies/all',
+  'metrics/incidents/services',
+  'metrics/incidents/services/all',
+  'metrics/incidents/teams',
+  'metrics/incidents/teams/all',
+  'metrics/pd_advance_usage/features',
+  'metrics/responders/all',
+  'metrics/responders/teams',
+  'metrics/users/all',
+  'raw/incidents',
+  'raw/responders/{responder_id}/incidents',
+]
