@@ -125,8 +125,8 @@ export async function runWithoutAdmin(
     cache,
     managed: managed.clients,
     places: new Places(config.server.maxWaiting, 'calls of this process'),
-    onBreakerChange: (name, state, change) => {
-      logger.warn({ ...name, state, ...change }, 'the breaker changed its state')
+    onBreakerChange: (name, state, { failure, ...change }) => {
+      logger.warn({ ...name, state, ...change, ...failure }, 'the breaker changed its state')
     },
     onQuotaNotice: (notice) => logger.warn(notice, sentenceOf(notice)),
   })

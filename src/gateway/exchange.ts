@@ -3,7 +3,9 @@ import type { Duplex } from 'node:stream'
 import type { Timer } from '../clock.ts'
 import type { Scrub } from '../credentials/scrub.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
+import type { BreakerFailure } from '../resilience/breaker.ts'
 import { BodyError } from '../upstream/body.ts'
+import { codeOf } from '../upstream/error-code.ts'
 import { responseHeaders } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
@@ -319,7 +321,7 @@ export class Exchange implements ResponseHandler, Runner {
         }
         return this.#fail({ kind: 'interrupted', interim: this.#interim }, error)
       case 'delivering':
-        if (this.#isGood) breakerPermit.failed()
+        if (this.#isGood) breakerPermit.failed(this.#failure(`the body broke off${codeOf(error)}`))
         // An end here would look like the whole body.
         this.#call.response.destroy()
         return this.#end({ kind: 'broken_off', cause: error })
@@ -335,7 +337,14 @@ export class Exchange implements ResponseHandler, Runner {
     const tookMs = now - Math.max(this.#startedAt, body?.progressAt ?? 0)
     this.#isGood = status < 500 && tookMs <= slowMs
     if (this.#isGood) breakerPermit.answered()
-    else breakerPermit.failed()
+    else {
+      const late = tookMs > slowMs ? ` after ${Math.round(tookMs)} ms, which is longer than breaker.slow` : ''
+      breakerPermit.failed(this.#failure(`status ${status}${late}`))
+    }
+  }
+
+  #failure(because: string): BreakerFailure {
+    return { because, correlationId: this.#call.id }
   }
 
   #onTimeout(): void {
@@ -364,7 +373,8 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   #fail(ending: Ending, cause: unknown): void {
-    this.#options.breakerPermit.failed()
+    const phase = ending.kind === 'timeout' ? ` (${ending.phase})` : codeOf(cause)
+    this.#options.breakerPermit.failed(this.#failure(`${ending.kind}${phase}`))
     this.#countTime()
     this.#end({ kind: 'failed', ending, cause })
   }

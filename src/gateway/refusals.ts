@@ -3,6 +3,7 @@ import type { Admission, Closing, Shortage } from '../quota/admission.ts'
 import type { Breaker } from '../resilience/breaker.ts'
 import type { BodyErrorKind } from '../upstream/body.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
+import { codeOf } from '../upstream/error-code.ts'
 import { AddressError } from '../upstream/guarded-lookup.ts'
 import type { Lane } from './account.ts'
 import type { Ending } from './decide.ts'
@@ -112,8 +113,7 @@ export function unsendable(cause: unknown): Failure {
 
 /** The last attempt ended without a response. */
 export function unanswered(ending: Ending, { name, config: { timeouts } }: Upstream, cause: unknown): Failure {
-  const code = (cause as { code?: unknown } | undefined)?.code
-  const why = typeof code === 'string' ? ` (${code})` : ''
+  const why = codeOf(cause)
   switch (ending.kind) {
     case 'timeout': {
       const message =

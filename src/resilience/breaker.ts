@@ -14,9 +14,16 @@ export interface BreakerPermit extends Disposable {
   /** The whole response is here, after `answered`. */
   completed(): void
   /** Instead of `answered`, or of `completed` where the body broke off. */
-  failed(): void
+  failed(failure: BreakerFailure): void
   /** Nothing was learnt about the upstream: the client left, or the gateway itself refused the call. */
   abandoned(): void
+}
+
+/** How a call failed, for the log line of the opening that it led to. */
+export interface BreakerFailure {
+  /** Such as "status 503". */
+  readonly because: string
+  readonly correlationId: string
 }
 
 export interface BreakerOptions {
@@ -35,6 +42,8 @@ export interface BreakerChange {
   /** How long it stays open; undefined for another state, or until it is closed by hand. */
   readonly forMs: number | undefined
   readonly isByHand: boolean
+  /** The failure that opened it; undefined for another state, and if it was opened by hand. */
+  readonly failure: BreakerFailure | undefined
 }
 
 type State =
@@ -98,13 +107,13 @@ export class Breaker {
 
   /** Opens it until it is closed by hand. */
   hold(): void {
-    this.#change({ kind: 'open', until: Infinity }, true)
+    this.#change({ kind: 'open', until: Infinity }, { isByHand: true })
   }
 
   /** Closes it now; from then on it goes by what calls tell again. */
   close(): void {
     this.#again = 0
-    this.#change(this.#closed(), true)
+    this.#change(this.#closed(), { isByHand: true })
   }
 
   #look(): void {
@@ -126,8 +135,8 @@ export class Breaker {
       isProbe: false,
       answered: nothing,
       completed: () => void (inARow = 0),
-      failed: () => {
-        if (++inARow === this.#options.failures && this.#state === state) this.#open()
+      failed: (failure) => {
+        if (++inARow === this.#options.failures && this.#state === state) this.#open(failure)
       },
       abandoned: nothing,
       [Symbol.dispose]: nothing,
@@ -140,12 +149,14 @@ export class Breaker {
     const state = this.#state as State & { kind: 'half-open' }
     state.probing++
     let isTold = false
-    const once = (tell: () => void) => (): void => {
-      if (isTold) return
-      isTold = true
-      state.probing--
-      if (this.#state === state) tell()
-    }
+    const once =
+      <T extends unknown[]>(tell: (...what: T) => void) =>
+      (...what: T): void => {
+        if (isTold) return
+        isTold = true
+        state.probing--
+        if (this.#state === state) tell(...what)
+      }
     const abandoned = once(nothing)
     return {
       isProbe: true,
@@ -155,25 +166,25 @@ export class Breaker {
         this.#change(this.#closed())
       }),
       completed: nothing,
-      failed: once(() => this.#open()),
+      failed: once((failure: BreakerFailure) => this.#open(failure)),
       abandoned,
       [Symbol.dispose]: abandoned,
     }
   }
 
-  #open(): void {
+  #open(failure: BreakerFailure): void {
     const { clock, resetMs, maxResetMs } = this.#options
     const now = clock.now()
     const isSoon = this.#state.kind === 'half-open' || now - this.#closedAt < this.#lastMs
     this.#again = isSoon ? this.#again + 1 : 0
     this.#lastMs = Math.max(resetMs, Math.min(maxResetMs, resetMs * 2 ** this.#again))
-    this.#change({ kind: 'open', until: now + this.#lastMs })
+    this.#change({ kind: 'open', until: now + this.#lastMs }, { failure })
   }
 
-  #change(state: State, isByHand = false): void {
+  #change(state: State, { isByHand = false, failure }: { isByHand?: boolean; failure?: BreakerFailure } = {}): void {
     this.#state = state
     const forMs = state.kind === 'open' && state.until !== Infinity ? this.#lastMs : undefined
-    this.#options.onChange(state.kind, { forMs, isByHand })
+    this.#options.onChange(state.kind, { forMs, isByHand, failure })
   }
 }
 

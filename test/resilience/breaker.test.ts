@@ -4,6 +4,7 @@ import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const SECOND = 1_000
 const RESET = 60 * SECOND
+const FAILURE = { because: 'status 503', correlationId: 'id' }
 
 let clock: SimulatedClock
 let changes: string[]
@@ -37,7 +38,7 @@ function enter(): BreakerPermit {
 const refuses = (): boolean => breaker.isRefusing && breaker.enter({ isRepeat: false }) === undefined
 
 function fail(times: number): void {
-  for (let i = 0; i < times; i++) enter().failed()
+  for (let i = 0; i < times; i++) enter().failed(FAILURE)
 }
 
 function succeed(): void {
@@ -63,11 +64,29 @@ describe('a breaker', () => {
     expect(breaker.isRefusing).toBe(false)
   })
 
+  it('says which failure opened it', async () => {
+    const told: unknown[] = []
+    breaker = newBreaker({ failures: 2, onChange: (state, { failure }) => told.push([state, failure]) })
+    enter().failed({ because: 'status 500', correlationId: 'first' })
+    enter().failed({ because: 'status 503', correlationId: 'second' })
+    await clock.advance(RESET)
+    enter().failed({ because: 'timeout (headers)', correlationId: 'probe' })
+    breaker.close()
+    breaker.hold()
+    expect(told).toEqual([
+      ['open', { because: 'status 503', correlationId: 'second' }],
+      ['half-open', undefined],
+      ['open', { because: 'timeout (headers)', correlationId: 'probe' }],
+      ['closed', undefined],
+      ['open', undefined],
+    ])
+  })
+
   it('counts a response whose body broke off as a failure, also after good headers', () => {
     for (let i = 0; i < 5; i++) {
       const permit = enter()
       permit.answered()
-      permit.failed()
+      permit.failed(FAILURE)
     }
     expect(breaker.state).toBe('open')
   })
@@ -115,10 +134,10 @@ describe('a breaker', () => {
     fail(5)
     await clock.advance(RESET)
     const probes = [enter(), enter(), enter()]
-    probes[0]!.failed()
+    probes[0]!.failed(FAILURE)
     expect(breaker.state).toBe('open')
     probes[1]!.answered()
-    probes[2]!.failed()
+    probes[2]!.failed(FAILURE)
     expect(breaker.state).toBe('open')
     expect(changes).toEqual(['open 60s', 'half-open', 'open 120s'])
     await clock.advance(2 * RESET)
@@ -132,7 +151,7 @@ describe('a breaker', () => {
     const probe = enter()
     probe.answered()
     probe.answered()
-    probe.failed()
+    probe.failed(FAILURE)
     probe.abandoned()
     expect(breaker.state).toBe('half-open')
     enter().answered()
@@ -149,10 +168,10 @@ describe('a breaker', () => {
 
   it('is neither closed nor opened by what began before it opened, in whichever state it is then', async () => {
     const late = Array.from({ length: 20 }, enter)
-    for (const permit of late.slice(0, 5)) permit.failed()
+    for (const permit of late.slice(0, 5)) permit.failed(FAILURE)
     const tell = (permits: readonly BreakerPermit[]): void => {
       for (const [i, permit] of permits.entries()) {
-        if (i % 2 === 0) permit.failed()
+        if (i % 2 === 0) permit.failed(FAILURE)
         else {
           permit.answered()
           permit.completed()
@@ -167,7 +186,7 @@ describe('a breaker', () => {
     tell(late.slice(9, 13))
     expect(breaker.state).toBe('half-open')
     enter().answered()
-    for (const permit of late.slice(13)) permit.failed()
+    for (const permit of late.slice(13)) permit.failed(FAILURE)
     expect(changes).toEqual(['open 60s', 'half-open', 'closed'])
     // Nor do they count against what came after.
     fail(4)
@@ -185,7 +204,7 @@ describe('a breaker', () => {
   it('does not count repeats of a call, but learns from their success', () => {
     for (let call = 0; call < 4; call++) {
       fail(1)
-      for (let i = 0; i < 5; i++) breaker.enter({ isRepeat: true })!.failed()
+      for (let i = 0; i < 5; i++) breaker.enter({ isRepeat: true })!.failed(FAILURE)
     }
     expect(breaker.state).toBe('closed')
     breaker.enter({ isRepeat: true })!.completed()
@@ -207,7 +226,7 @@ describe('a breaker that opens again and again', () => {
     fail(5)
     for (let i = 0; i < 5; i++) {
       await clock.advance(breaker.retryAfterMs)
-      enter().failed()
+      enter().failed(FAILURE)
     }
     const openings = changes.filter((change) => change.startsWith('open'))
     expect(openings).toEqual(['open 60s', 'open 120s', 'open 240s', 'open 480s', 'open 600s', 'open 600s'])
@@ -261,7 +280,7 @@ describe('a breaker that is operated by hand', () => {
     await clock.advance(RESET)
     const probe = enter()
     breaker.close()
-    probe.failed()
+    probe.failed(FAILURE)
     expect(breaker.state).toBe('closed')
     fail(4)
     expect(breaker.state).toBe('closed')

@@ -182,4 +182,29 @@ describe('POST /v1/upstreams/{name}/breaker', () => {
     expect(await order('open')).toEqual([503])
     expect(await order('closed')).toEqual([200])
   })
+
+  it.each([
+    ['an answer', '/sick', 'status 500'],
+    ['a connection that is refused', undefined, 'unreachable (ECONNREFUSED)'],
+    ['a connection that breaks', '/cut', 'interrupted (UND_ERR_SOCKET)'],
+  ])('says in the log what opened it, and in which call: %s', async (_, path, because) => {
+    const url = await startServer((request, response) => {
+      if (request.url?.includes('cut') === true) request.socket.destroy()
+      else response.writeHead(500).end()
+    })
+    const upstream = path === undefined ? 'http://127.0.0.1:1' : url
+    const config = harnessConfig(upstream, { ...ONCE, breaker: { failures: 2 } })
+    const gateway = await startProcess({ ...config, log: { format: 'json' } })
+    for (const id of ['first', 'second']) {
+      await call(gateway.url, `/harness${path ?? ''}/x`, { headers: { 'x-correlation-id': id } })
+    }
+    const line = JSON.parse(await gateway.line(/the breaker changed its state/)) as object
+    expect(line).toMatchObject({
+      upstream: 'harness',
+      state: 'open',
+      because,
+      correlationId: 'second',
+      isByHand: false,
+    })
+  })
 })
