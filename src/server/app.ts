@@ -8,6 +8,7 @@ import type { Config, ListenerTls } from '../config/schema.ts'
 import { boundConnections } from './connections.ts'
 import { addHttp2 } from './http2.ts'
 import type { Proxy } from './proxy.ts'
+import { ExactResponse } from './response.ts'
 import { asksForWebSocket, refuseConnect, takeUpgrades } from './upgrade.ts'
 
 /** How often at least it is looked for connections on which a head takes too long. */
@@ -25,6 +26,7 @@ export function buildApp(
     requireHostHeader: false, // refused in our own words
     headersTimeout: headTimeout,
     shouldUpgradeCallback: asksForWebSocket,
+    ServerResponse: ExactResponse,
     // Node looks every half a minute otherwise.
     connectionsCheckingInterval: Math.min(headTimeout / 2, LOOK_AT_HEADS_MS),
   }

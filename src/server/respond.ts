@@ -37,7 +37,8 @@ export function refuse(call: Call, failure: Failure): void {
     closeAfter(call)
   }
   response.writeHead(STATUS_OF[failure.kind], headers)
-  response.end(request.method === 'HEAD' ? undefined : body)
+  // As text, Node would send the head with it in the encoding of the body.
+  response.end(request.method === 'HEAD' ? undefined : Buffer.from(body))
 }
 
 /**

@@ -1,7 +1,8 @@
-import { type IncomingMessage, type Server, ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Failure } from '../gateway/failure.ts'
 import { hasBody } from '../upstream/body.ts'
 import type { Proxy } from './proxy.ts'
+import { ExactResponse } from './response.ts'
 
 /**
  * Whether a request asks for a WebSocket. A server may ignore every other Upgrade, and does so in HTTP/1.0 always (RFC 9110
@@ -32,7 +33,7 @@ export function refuseConnect(proxy: Proxy, request: IncomingMessage, response: 
 /** Node makes none where the protocol may change. It ends the connection, unless the protocol does change. */
 function responseTo(request: IncomingMessage): ServerResponse {
   const { socket } = request
-  const response = new ServerResponse(request)
+  const response = new ExactResponse(request)
   response.shouldKeepAlive = false
   // What happens to the connection is told by its close.
   socket.on('error', () => undefined)
