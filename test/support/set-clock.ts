@@ -6,6 +6,9 @@ const RealDate = Date
 let setMs = Number(process.env['CLOCK_SET'] ?? 0)
 process.on('SIGUSR2', () => void (setMs = 0))
 
+const { timeOrigin } = performance
+Object.defineProperty(performance, 'timeOrigin', { value: timeOrigin + setMs })
+
 globalThis.Date = class extends RealDate {
   constructor(...args: [] | [string | number | Date]) {
     if (args.length === 0) super(RealDate.now() + setMs)

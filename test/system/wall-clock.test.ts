@@ -121,7 +121,7 @@ describe.each(Object.entries(stores))('with %s, a gateway that started with a cl
 })
 
 describe('a gateway process that is killed and starts again with another time of day', () => {
-  it.each([30_000, -30_000, 600_000, -600_000])(
+  it.each([11 * MINUTE, -11 * MINUTE])(
     'does not send more than the limit: %i ms later by the wall clock',
     async (setMs) => {
       const upstream = await startUpstream()
@@ -147,5 +147,6 @@ describe('a gateway process that is killed and starts again with another time of
       expect(new Set(statuses)).toEqual(new Set([429]))
       expect(upstream.seen).toHaveLength(200)
     },
+    60_000,
   )
 })
