@@ -5,6 +5,9 @@ import { type Ended, micros } from './settlements.ts'
 
 export interface Waiting {
   readonly wanted: number
+  readonly turn: Turn | undefined
+  /** Until when Redis is waited for. */
+  readonly until: number
   resolve(grant: Grant): void
   reject(error: StoreUnavailableError): void
 }

@@ -97,6 +97,8 @@ export class Home {
   #isThere = true
   /** Others may have something to tell Redis before charges go there again. */
   #needsGrace = false
+  /** So may they as long as it is not known that it is the same Redis that answers again. */
+  #isInDoubt = false
   /** Leases are set aside until then, by our clock. */
   #leasedUntil = 0
   /** Number of the last call sent, and of the last one answered. */
@@ -253,6 +255,27 @@ export class Home {
     this.#lowerCaps(now)
   }
 
+  /** Whether it waits for others to tell Redis what it lost, or will. */
+  get hasLost(): boolean {
+    return this.mode === 'leased' && this.#needsGrace
+  }
+
+  /** The connection was lost; what answers next may be another Redis. */
+  doubt(): void {
+    this.#isInDoubt = true
+  }
+
+  /** It is the same one, and has lost nothing; or it is not. */
+  recognise(isSame: boolean): void {
+    if (!isSame) this.#needsGrace ||= this.#isInDoubt
+    this.#isInDoubt = false
+  }
+
+  /** For how long Redis has not been asked. */
+  awayMs(now: number): number {
+    return now - this.#departedAt
+  }
+
   #lowerCaps(now: number): void {
     // Later rather than earlier: what has left Redis's count, others may have been granted.
     const time = now + this.#mostOffset + this.#uncertainMs
@@ -284,7 +307,7 @@ export class Home {
       for (const share of this.#shares.values()) share.lease = 0
     }
     const wasBrief = !this.#isAlone && now - this.#departedAt < BRIEF_MS
-    this.returnAt = wasBrief && !this.#needsGrace ? now : now + graceMs
+    this.returnAt = wasBrief && !this.#needsGrace && !this.#isInDoubt ? now : now + graceMs
   }
 
   /** Charges are made in Redis again. */
@@ -293,6 +316,7 @@ export class Home {
     this.returnAt = undefined
     this.#isAlone = false
     this.#needsGrace = false
+    this.#isInDoubt = false
   }
 
   /** Whether by now it is to be taken to be without Redis, as all others are. */

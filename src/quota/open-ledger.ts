@@ -31,7 +31,7 @@ export async function openLedger(
   logConnection(redis, logger)
   await connectedOrLate(redis, clock)
   await untilSettled(redis, clock)
-  return new RedisLedger({
+  const ledger = new RedisLedger({
     runner: new RedisScript(redis),
     clock,
     gateway: randomBytes(6).toString('hex'),
@@ -40,6 +40,8 @@ export async function openLedger(
     onOutage: store.onOutage,
     onChange: outageLog(store, logger),
   })
+  await ledger.begin()
+  return ledger
 }
 
 /** One line an outage, not one an attempt. */

@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../clock.ts'
-import { Batch, type Postponed } from './batch.ts'
+import { Batch, type Postponed, type Waiting } from './batch.ts'
 import { Home } from './home.ts'
+import type { HomeRegister } from './home-register.ts'
 import type { InFlight } from './in-flight.ts'
 import { Grant, type Lesson, type LimitUsage, type Meter, meterOf, StoreUnavailableError, type Turn } from './ledger.ts'
 import {
@@ -42,12 +43,15 @@ export interface Shared {
   readonly stepTime: (() => number) | undefined
   readonly postponed: Postponed
   readonly inFlight: InFlight
+  readonly register: HomeRegister
   /** Whether Redis was there since the start, if only for a moment: then there are leases to go on with. */
   readonly wasConnected: boolean
   /** By how much the ticks of a home are apart. */
   tickEveryMs(isShared: boolean): number
   /** Redis answered at `now`; `isRight`: as was expected. */
   onAnswer(now: number, isRight: boolean): void
+  /** A call failed, or its answer did not come in time; `isAgain`: as did the one before. */
+  onFailure(error: unknown, isAgain: boolean): void
   onChange(home: string, mode: 'shared' | 'leased'): void
   onForgotten(home: string): void
 }
@@ -62,6 +66,12 @@ export class RedisHome {
   readonly #keys: readonly string[]
   #usedAt: number
   #isClosed = false
+  /** Until it is known whether other gateways use the home. */
+  #beginning: Promise<void> | undefined
+  /** Whether any does, or this one has: then Redis has lost the home if it is not there. */
+  #isUsed: boolean | undefined
+  /** Charges that wait for Redis to answer again. */
+  readonly #held = new Set<Held>()
   /** What is to be sent, by meter, and what may wait for more like it. */
   readonly #batches = new Map<Meter, Batch>()
   readonly #settlements = new Map<Meter, Settlements>()
@@ -87,15 +97,39 @@ export class RedisHome {
     return this.#home.pausedUntil(meter, now)
   }
 
+  /** Learns whether other gateways use the home. Charges wait for that. */
+  begin(): void {
+    this.#beginning = this.#ask()
+      .catch((error: unknown) => this.#fails(error))
+      .finally(() => {
+        this.#beginning = undefined
+      })
+  }
+
+  async #ask(): Promise<void> {
+    const is = await this.#shared.register.ask(this.#home.name)
+    this.#isUsed ??= is !== 'unknown'
+    if (is === 'lost') this.loses()
+  }
+
   charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant> {
-    this.#usedAt = this.#shared.clock.now()
-    if (this.#home.mode === 'leased') return this.#spend(meter, wanted, undefined)
-    return new Promise((resolve, reject) => {
-      const batch = this.#batchOf(meter)
-      batch.waiting.push({ wanted, resolve, reject })
-      batch.turn ??= turn
-      this.#sendAtTurnEnd(batch)
-    })
+    const now = this.#shared.clock.now()
+    this.#usedAt = now
+    const until = now + this.#shared.answerWithinMs
+    if (this.#home.mode === 'shared') {
+      return new Promise((resolve, reject) => this.#ride(meter, { wanted, turn, until, resolve, reject }))
+    }
+    if (!this.#isHeld(until)) return this.#spend(meter, wanted, undefined)
+    return new Promise((resolve, reject) =>
+      this.#spendOrHold(meter, { wanted, turn, until, resolve, reject }, undefined),
+    )
+  }
+
+  #ride(meter: Meter, waiting: Waiting): void {
+    const batch = this.#batchOf(meter)
+    batch.waiting.push(waiting)
+    batch.turn ??= waiting.turn
+    this.#sendAtTurnEnd(batch)
   }
 
   settle(grant: Grant, what: 'settle' | 'abandon'): void {
@@ -151,6 +185,7 @@ export class RedisHome {
   async close(): Promise<void> {
     this.#isClosed = true
     this.#tickTimer?.cancel()
+    this.#release()
     await this.#sendAll()
   }
 
@@ -165,6 +200,25 @@ export class RedisHome {
     } catch {
       // Then they end by themselves.
     }
+  }
+
+  /** The connection was lost. What answers next may be another Redis, unless it is found to be the same. */
+  disconnects(): void {
+    this.#home.doubt()
+    // As if Redis had lost it; see `depart`.
+    this.#unsent = []
+    this.depart(false, false)
+  }
+
+  /** It is there again: those who wait do so no longer than they have to. */
+  reconnects(isSame: boolean): void {
+    this.#home.recognise(isSame)
+    if (this.#held.size > 0) this.#tickLater(0)
+  }
+
+  /** Redis has lost what it knew of this home. */
+  loses(): void {
+    if (!this.#home.hasLost) this.depart(true, true)
   }
 
   depart(isLossPossible: boolean, isThere: boolean): void {
@@ -210,6 +264,10 @@ export class RedisHome {
     const home = this.#home
     // It may have been sent since, for another reason.
     if (this.#batches.get(meter) !== batch) return
+    if (this.#beginning !== undefined) {
+      await this.#beginning
+      if (this.#batches.get(meter) !== batch) return
+    }
     let wanted = 0
     for (const waiting of batch.waiting) wanted += waiting.wanted
     // Who charges nothing wants to know what is used.
@@ -226,7 +284,7 @@ export class RedisHome {
       if (reply !== undefined) return this.#handOut(batch, wanted, reply)
       for (const one of batches) this.#fail(one, undefined)
     } catch (error) {
-      this.depart(false, false)
+      this.#fails(error)
       home.isLost(meter, wanted)
       for (const one of batches) this.#fail(one, error)
     }
@@ -275,7 +333,7 @@ export class RedisHome {
     const home = this.#home
     const args = argumentsOf(meter, {
       gateway: this.#id,
-      expected: isProbe ? -1 : ++home.sent,
+      expected: isProbe ? -1 : this.#nextNumber(),
       time: this.#shared.stepTime?.() ?? '',
       wanted,
       batches,
@@ -292,17 +350,30 @@ export class RedisHome {
     const now = this.#shared.clock.now()
     this.#shared.onAnswer(now, isRight)
     const micros = reply[0]!
-    const number = reply[1]!
+    const number = Math.max(1, reply[1]!)
+    const isMissing = isRight ? reply[1] === 0 : reply[3] === 1
+    if (isMissing && this.#isUsed === true && !home.hasLost) {
+      this.#shared.register.report(home.name)
+      this.depart(true, true)
+    }
     if (!isRight) {
       home.misses(number - 1)
       this.depart(true, true)
       return undefined
     }
+    this.#isUsed = true
+    this.#shared.register.note(home.name)
     home.setTime(micros / 1_000, sentAt, now)
     if (isProbe) home.meet(number, now, RETURN_AFTER_MS)
     home.note(number, micros / 1_000)
     home.lease(meter, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
+  }
+
+  /** Of a home that others use, the script must find something. */
+  #nextNumber(): number {
+    const number = ++this.#home.sent
+    return number === 1 && this.#isUsed === true ? 0 : number
   }
 
   /** The answer, if it comes in time; calls that are granted later are given back, because they were not sent. */
@@ -372,12 +443,43 @@ export class RedisHome {
     const now = this.#shared.clock.now()
     for (const ended of batch.ended) home.oweSettled(meter, ended, now)
     for (const { to, calls, open } of batch.renewed) home.oweRenewed(meter, to, calls, open, now)
-    for (const { wanted, resolve, reject } of batch.waiting) {
-      try {
-        resolve(this.#spend(meter, wanted, cause))
-      } catch (error) {
-        reject(error as StoreUnavailableError)
-      }
+    for (const waiting of batch.waiting) this.#spendOrHold(meter, waiting, cause)
+  }
+
+  #fails(error: unknown): void {
+    const wasShared = this.#home.mode === 'shared'
+    this.depart(false, false)
+    this.#shared.onFailure(error, !wasShared)
+  }
+
+  /** Whether a charge that can't be made is held: Redis was lost only just now, and may answer in time. */
+  #isHeld(until: number): boolean {
+    const now = this.#shared.clock.now()
+    return now < until && this.#home.awayMs(now) < this.#shared.answerWithinMs
+  }
+
+  #spendOrHold(meter: Meter, waiting: Waiting, cause: unknown): void {
+    try {
+      waiting.resolve(this.#spend(meter, waiting.wanted, cause))
+    } catch (error) {
+      if (this.#isClosed || !this.#isHeld(waiting.until)) return waiting.reject(error as StoreUnavailableError)
+      const held: Held = { meter, waiting, timer: undefined }
+      held.timer = this.#shared.clock.schedule(waiting.until - this.#shared.clock.now(), () => {
+        this.#held.delete(held)
+        this.#spendOrHold(meter, waiting, cause)
+      })
+      this.#held.add(held)
+    }
+  }
+
+  /** Redis answers again: what was held goes there, or on by the lease. */
+  #release(): void {
+    const all = [...this.#held]
+    this.#held.clear()
+    for (const held of all) {
+      held.timer?.cancel()
+      if (this.#home.mode === 'shared') this.#ride(held.meter, held.waiting)
+      else this.#spendOrHold(held.meter, held.waiting, undefined)
     }
   }
 
@@ -407,6 +509,7 @@ export class RedisHome {
     const now = this.#shared.clock.now()
     if (home.mode === 'shared' && now - this.#usedAt > FORGET_AFTER_MS && home.isIdle(now) && !this.#hasToTell()) {
       this.#shared.onForgotten(home.name)
+      this.#shared.register.forget(home.name)
       return this.giveBackLeases()
     }
     const isShared = home.mode === 'shared'
@@ -419,11 +522,15 @@ export class RedisHome {
     try {
       if (home.mode === 'shared') await this.#call(all, { termMs })
       else {
-        if (home.returnAt === undefined) await this.#call(all, { isProbe: true })
+        if (home.returnAt === undefined) {
+          if (this.#isUsed === undefined) await this.#ask()
+          await this.#call(all, { isProbe: true })
+        }
         await this.#reconcile(all, termMs)
+        this.#release()
       }
-    } catch {
-      this.depart(false, false)
+    } catch (error) {
+      this.#fails(error)
     }
   }
 
@@ -465,6 +572,12 @@ export class RedisHome {
   #batchOf(meter: Meter): Batch {
     return this.#batches.getOrInsertComputed(meter, () => new Batch(meter))
   }
+}
+
+interface Held {
+  readonly meter: Meter
+  readonly waiting: Waiting
+  timer: Timer | undefined
 }
 
 interface CallOptions {

@@ -15,7 +15,8 @@
 --
 -- KEYS  1: the home; 2: the leases taken of its limits; 3, where calls are charged that have waited: what the clients that wait
 --       have been served, and in the field without a name how many calls that were; all in one hash slot
--- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing
+-- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing; 0: as 1, of a home that
+--       others use, so that it is lost if it is not there
 --       2: the time, empty for Redis's own (only tests step it)   3: calls wanted, of the last kind   4: kinds of call
 --       5: additions
 --       6: milliseconds for which leases are taken, 0: not now   7: 1 if these are to be just those that are given;
@@ -33,8 +34,9 @@
 --       then, if leases are taken, per limit the lease that the gateway knows it has
 --       then, if calls are charged that have waited: of each call, in the order in which they are to be granted, the number of
 --         its client and a blank; then by client its name, what a call costs it
--- Reply, as doubles: time, the number of this call, calls granted (-1: nothing was done, because the number was not
---        right, or it is the first and what is known here may lack charges of other gateways), limits,
+-- Reply, as doubles: time, the number of this call (0: 1, with any allowed, and the home was not there), calls granted (-1: nothing was done, because the number was not
+--        right, or it is the first and what is known here may lack charges of other gateways; the next number is then 1 if the
+--        home was lost, or its leases, else 0), limits,
 --        then per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
 --        leased to others, as far as that was of interest; then, unless all were granted and none had waited, per limit how
 --        many numbers follow, and these: bucket, units of each charge; then, if calls were charged that have waited, how many of
@@ -62,6 +64,8 @@ local pack, unpacked = struct.pack, struct.unpack
 
 local home, leases, limits, gateway = KEYS[1], KEYS[2], ARGV[8] + 0, ARGV[SCALARS]
 local expected, wanted, term, hasWaited = ARGV[1] + 0, ARGV[3] + 0, ARGV[6] + 0, ARGV[7] == '2'
+local isUsed = expected == 0
+if isUsed then expected = 1 end
 local now
 if ARGV[2] == '' then
   local time = call('TIME')
@@ -76,7 +80,11 @@ local pausedUntil = (stored[2] or 0) + 0
 local number = (stored[3] or 0) + 1
 if expected >= 0 and number ~= expected then
   call('HSET', home, gateway, number)
-  return pack('>dddd', now, number, -1, 0)
+  return pack('>dddd', now, number, -1, stored[1] and 0 or 1)
+end
+-- Keys are lost one by one where they are evicted. Whoever uses a home has a lease of it, if one of nothing.
+if isUsed and not stored[1] or (isUsed or expected > 1 and term > 0 and ARGV[7] ~= '1') and call('EXISTS', leases) == 0 then
+  return pack('>dddd', now, number, -1, 1)
 end
 if expected == 1 then
   -- Gateways that should have been heard of and were not may still have to tell what Redis has lost; a farewell lasts 1. As
@@ -498,9 +506,10 @@ for i = 1, limits do
 end
 granted = max(granted, 0)
 
-local reply, charges, taught = pack('>dddd', now, number, granted, limits), '', ''
+local answered = expected < 0 and not stored[1] and number == 1 and 0 or number
+local reply, charges, taught = pack('>dddd', now, answered, granted, limits), '', ''
 if pausedUntil > nowMs then taught = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
-local fields, n, leased = { gateway, expected < 0 and number or ARGV[1], nil, nil, nil, nil }, 2, nil
+local fields, n, leased = { gateway, (expected < 0 or isUsed) and number or ARGV[1], nil, nil, nil, nil }, 2, nil
 for i = 1, limits do
   local c = counters[i]
   if granted > 0 then

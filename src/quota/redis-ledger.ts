@@ -4,6 +4,7 @@ import { Postponed } from './batch.ts'
 import { boardOf } from './board-reply.ts'
 import type { Demand } from './client-queue.ts'
 import type { Board } from './contention.ts'
+import { HomeRegister } from './home-register.ts'
 import { InFlight } from './in-flight.ts'
 import {
   type Grant,
@@ -54,6 +55,12 @@ export interface RedisLedgerOptions {
  * holds when a single gateway gets no answer for less than PATIENCE_MS and less than a window (of shorter windows: as long as
  * its calls take less than half of one).
  *
+ * It holds as well where Redis loses keys while connections stay, because it is flushed or evicts them. Whoever asks first
+ * notices: by the number of its call, or, where it had not used the account, by `HomeRegister`, and so nothing but leases is
+ * spent until every gateway has told Redis what it lacks, however many accounts there are. What an account may be granted too
+ * much is 0, unless its keys are lost within one round trip after its first call at the first gateway: then as much as was
+ * granted by that. Charges of gateways that have ended by then are known to nobody, and forgotten.
+ *
  * Outside of that: a gateway that is cut off for longer while others are not, or finds Redis again later than they, may add,
  * in each window, what it had charged in the window before and its lease. A clock that is ahead lets through, once, as much
  * again as counted when it came back, and what was sent without Redis until all had found it.
@@ -69,6 +76,8 @@ export class RedisLedger implements Ledger {
   #wasConnected: boolean
   /** From when on a home that is used for the first time may count on what Redis knows of it. */
   #trustedAt = 0
+  /** The same as before the connection was lost. */
+  #trustedBefore = 0
 
   constructor(options: RedisLedgerOptions) {
     const { runner, clock, answerWithinMs, onOutage = 'lease', stepTime } = options
@@ -78,16 +87,45 @@ export class RedisLedger implements Ledger {
     this.#wasConnected = runner.isConnected
     this.#shared = this.#sharedBy({ runner, clock, answerWithinMs, onOutage, stepTime })
     runner.onLost((isConcerned) => {
+      if (this.#trustedAt < Infinity) this.#trustedBefore = this.#trustedAt
       this.#trustedAt = Infinity
       for (const [name, home] of this.#homes)
-        if (isConcerned === undefined || isConcerned(this.#keyOf(name))) home.depart(true, false)
+        if (isConcerned === undefined || isConcerned(this.#keyOf(name))) home.disconnects()
     })
+    runner.onFound?.((isSame) => {
+      if (isSame) this.#trustedAt = Math.min(this.#trustedAt, this.#trustedBefore)
+      else this.#trustedBefore = Infinity
+      for (const home of this.#homes.values()) home.reconnects(isSame)
+    })
+  }
+
+  /**
+   * Resolves when what Redis knows may be counted on; to be awaited before the first charge. One that knows nothing, or began
+   * to only just now, may have been flushed: then others need a moment to tell it what it lost.
+   */
+  async begin(): Promise<void> {
+    const ageMs = await this.#shared.register.age().catch(() => undefined)
+    if (ageMs === undefined) {
+      this.#trustedAt = Infinity
+      return
+    }
+    const { clock } = this.#shared
+    const waitMs = RETURN_AFTER_MS - ageMs
+    if (waitMs > 0) await new Promise<void>((resolve) => void clock.schedule(waitMs, resolve))
   }
 
   #sharedBy(options: Pick<Shared, 'runner' | 'clock' | 'answerWithinMs' | 'onOutage' | 'stepTime'>): Shared {
     const wasConnected = () => this.#wasConnected
+    const { gateway, prefix } = this.#options
+    const register = new HomeRegister({
+      ...options,
+      gateway,
+      key: `${prefix}:${FORMAT}:{register}:homes`,
+      onLoss: (home) => this.#onLoss(home),
+    })
     return {
       ...options,
+      register,
       postponed: new Postponed(options.clock, (meter) => this.#homeOf(meter).send(meter)),
       inFlight: new InFlight(options.clock, (grants) => {
         for (const grant of grants) this.#homeOf(grant.meter).renew(grant)
@@ -103,12 +141,23 @@ export class RedisLedger implements Ledger {
         this.#wasConnected = true
         if (isRight && this.#trustedAt === Infinity) this.#trustedAt = now + RETURN_AFTER_MS
       },
+      onFailure: () => undefined,
       onChange: (home, mode) => {
         this.#leased += mode === 'leased' ? 1 : -1
         this.#options.onChange?.(home, mode)
       },
       onForgotten: (home) => void this.#homes.delete(home),
     }
+  }
+
+  /** What was lost of one home, or of all, each gateway tells again. */
+  #onLoss(name: string | undefined): void {
+    if (name !== undefined) {
+      this.#homes.get(name)?.loses()
+      return
+    }
+    if (this.#trustedAt < Infinity) this.#trustedAt = this.#clock.now() + RETURN_AFTER_MS
+    for (const home of this.#homes.values()) home.loses()
   }
 
   get isReady(): boolean {
@@ -169,6 +218,7 @@ export class RedisLedger implements Ledger {
   async close(): Promise<void> {
     this.#shared.inFlight.close()
     this.#shared.postponed.close()
+    this.#shared.register.close()
     const homes = [...this.#homes.values()]
     await Promise.all(homes.map((home) => home.close()))
     await Promise.all(homes.slice(0, MOST_GOODBYES).map((home) => home.giveBackLeases()))
@@ -182,7 +232,9 @@ export class RedisLedger implements Ledger {
       home = new RedisHome(this.#shared, { name, id, key: this.#keyOf(name) })
       this.#homes.set(name, home)
       // Other gateways may still have to tell Redis what it lost.
-      if (this.#clock.now() < this.#trustedAt) home.depart(true, this.#trustedAt < Infinity)
+      if (this.#clock.now() >= this.#trustedAt) home.begin()
+      else if (this.#trustedAt < Infinity) home.depart(true, true)
+      else home.disconnects()
     }
     return home
   }

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { ConnectionOptions } from 'node:tls'
-import { Cluster, Command, Redis, type RedisOptions, type Result } from 'ioredis'
+import { Cluster, Command, Redis, type RedisOptions, ReplyError, type Result } from 'ioredis'
 import type { Clock } from '../clock.ts'
 import type { StoreConfig } from '../config/schema.ts'
 import type { ScriptRunner } from './script-call.ts'
@@ -10,6 +10,7 @@ declare module 'ioredis' {
   interface RedisCommander<Context> {
     sluiceChargeBuffer(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Buffer, Context>
     sluiceBoard(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<string, Context>
+    sluiceRegister(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Argument[], Context>
   }
 }
 
@@ -24,6 +25,7 @@ export class RedisScript implements ScriptRunner {
     this.#redis = redis
     redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
     redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
+    redis.defineCommand('sluiceRegister', { lua: textOf('home-register.lua') })
   }
 
   get isConnected(): boolean {
@@ -38,9 +40,37 @@ export class RedisScript implements ScriptRunner {
     return this.#redis.sluiceBoard(keys.length, ...keys, ...args)
   }
 
+  runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]> {
+    return this.#redis.sluiceRegister(keys.length, ...keys, ...args)
+  }
+
+  /** Also to masters of a cluster that nobody asks anything now. */
+  keepAlive(): void {
+    if (!(this.#redis instanceof Cluster)) return
+    for (const node of this.#redis.nodes('master')) if (node.status === 'ready') node.ping().catch(() => undefined)
+  }
+
   onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
     if (this.#redis instanceof Cluster) onMasterLost(this.#redis, listener)
     else this.#redis.on('close', () => listener(() => true))
+  }
+
+  /** Of a cluster it is not told: each of its masters would have to be the same. */
+  onFound(listener: (isSame: boolean) => void): void {
+    const redis = this.#redis
+    if (redis instanceof Cluster) return
+    let known: string | undefined
+    const look = (): void => {
+      void identityOf(redis).then(
+        (identity) => {
+          listener(identity !== undefined && identity === known)
+          known = identity
+        },
+        () => undefined, // there will be another connection
+      )
+    }
+    if (redis.status === 'ready') look()
+    redis.on('ready', look)
   }
 
   close(): void {
@@ -162,6 +192,23 @@ export async function uptimeSeconds(redis: Redis | Cluster): Promise<number> {
   return Math.min(...told.map((info) => Number(/^uptime_in_seconds:(\d+)/m.exec(info)?.[1] ?? Infinity)))
 }
 
+/**
+ * Of the process that answers, and of what it holds: a replica that is promoted, and a master that was one of its replicas
+ * meanwhile, get another `master_replid` (https://redis.io/docs/latest/operate/oss_and_stack/management/replication/).
+ * Undefined where Redis does not tell. Rejects when the connection is lost.
+ */
+async function identityOf(redis: Redis): Promise<string | undefined> {
+  try {
+    const told = await Promise.all([redis.info('server'), redis.info('replication')])
+    const [run] = /^run_id:.+$/m.exec(told[0]) ?? []
+    const [replication] = /^master_replid:.+$/m.exec(told[1]) ?? []
+    return run && replication && `${run} ${replication}`
+  } catch (error) {
+    if (error instanceof ReplyError) return undefined
+    throw error
+  }
+}
+
 function isReady(redis: Redis | Cluster): Promise<void> {
   return new Promise((resolve) => void redis.once('ready', () => resolve()))
 }
@@ -221,7 +268,7 @@ function slotOf(key: string): number {
 
 /** Short, because all gateways must be back within a second of each other; see `RedisLedger`. */
 function retryDelayMs(attempt: number): number {
-  return Math.min(25 * 2 ** attempt, 200)
+  return attempt === 1 ? 1 : Math.min(25 * 2 ** (attempt - 1), 200)
 }
 
 function address(text: string): { host: string; port: number } {

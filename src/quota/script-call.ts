@@ -16,6 +16,12 @@ export interface ScriptRunner {
   runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string>
   /** Calls `listener` whenever a connection was lost: what was written last may be, too. Unless told, of every key. */
   onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
+  /** Calls `listener` whenever there is a connection again, with whether the same server answers, which has lost nothing. */
+  onFound?(listener: (isSame: boolean) => void): void
+  /** The same for the script of home-register.lua. */
+  runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]>
+  /** Sends something on every connection, so that none of them is idle. */
+  keepAlive?(): void
   readonly isConnected: boolean
   close(): void
 }

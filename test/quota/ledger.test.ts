@@ -230,9 +230,12 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
 describe('the ledger in Redis', () => {
   it('makes one script call of everything that is asked for one meter in one turn of the event loop', async () => {
-    const ledger = redisLedger(new SimulatedClock())
+    const prefix = `test-${process.pid}-${made++}`
+    const ledger = redisLedger(new SimulatedClock(), prefix)
     const reads = meter('harness/prod', limit('read', 5))
     await spend(ledger, reads, 0) // loads the script
+    // That the home is used is told besides, once.
+    await expect.poll(() => redis.zscore(`${prefix}:3:{register}:homes`, '+harness/prod')).not.toBeNull()
     const before = await scriptCalls()
     const grants = await Promise.all(Array.from({ length: 8 }, async () => ledger.charge(reads, 1)))
     expect(grants.map(({ granted }) => granted)).toEqual([1, 1, 1, 1, 1, 0, 0, 0])
@@ -243,6 +246,7 @@ describe('the ledger in Redis', () => {
     const runner = (isConnected: boolean) => ({
       run: () => Promise.reject(new Error('away')),
       runBoard: () => Promise.reject(new Error('away')),
+      runRegister: () => Promise.reject(new Error('away')),
       onLost: () => undefined,
       isConnected,
       close: () => undefined,
@@ -269,6 +273,7 @@ describe('the ledger in Redis', () => {
         return reply
       },
       runBoard: (keys, args) => script.runBoard(keys, args),
+      runRegister: (keys, args) => script.runRegister(keys, args),
       onLost: () => undefined,
       isConnected: true,
       close: () => undefined,
@@ -341,7 +346,7 @@ describe('the ledger in Redis', () => {
     const prefix = `test-${process.pid}-${made++}`
     const ledger = redisLedger(new SimulatedClock(), prefix)
     await spend(ledger, meter('harness/prod', limit('template', 5), limit('read', 5)), 1)
-    const keys = await redis.keys(`${prefix}:*`)
+    const keys = await redis.keys(`${prefix}:*{harness/prod}*`)
     expect(keys.toSorted()).toEqual([`${prefix}:3:{harness/prod}:leases`, `${prefix}:3:{harness/prod}:limits`])
     for (const key of keys) {
       const ttl = await redis.pttl(key)

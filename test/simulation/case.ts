@@ -48,14 +48,19 @@ export type Fault = { readonly atMs: number } & (
       readonly clockMs?: number
     }
   | { readonly kind: 'restart'; readonly ms: number; readonly isSilent: boolean }
+  | { readonly kind: 'lose'; readonly what: (typeof LOSSES)[number] }
 )
+
+/** Keys that are gone while every connection stays: all, those of the first home, or one of these. */
+export const LOSSES = ['everything', 'home', 'limits', 'leases'] as const
 
 /**
  * Within the assumptions that the ledger states. `random`: any; `saturated`: nothing goes wrong, and more is wanted than may be
  * had; `newcomer`: one more gateway begins when a replica has taken over that lacks what was written last; `closed`, `open`:
  * with that for `onOutage`; `shadow`: saturated, and a second limit is not enforced; `many homes`: so many that leases are
  * renewed more rarely; `set back`: the clock of a replica that takes over is behind; `clock set`: the wall clocks of the gateways'
- * machines are set, both ways, while they run and between two runs.
+ * machines are set, both ways, while they run and between two runs; `keys lost`: Redis is flushed, or evicts keys, and at that
+ * moment gateways ask that have not used the home.
  *
  * Outside of them, a gateway that alone is without Redis for longer than its patience; one that finds it again later than the
  * others after it lost what it knew; one that stands still for longer than a window; a replica's clock that is ahead.
@@ -70,6 +75,7 @@ const WITHIN = [
   'many homes',
   'set back',
   'clock set',
+  'keys lost',
 ] as const
 const OUTSIDE = ['cut off', 'late', 'standing still', 'set ahead'] as const
 export const CASE_KINDS = [...WITHIN, ...OUTSIDE]
@@ -82,6 +88,8 @@ export interface Case {
   /** Clocks of the gateways less the world's. */
   readonly skewsMs: readonly number[]
   readonly onOutage: OutagePolicy
+  /** Until then no client comes to the last gateway. */
+  readonly idleUntilMs?: number
   /** How many homes there are, each with these limits. */
   readonly homes: number
   readonly limits: readonly LimitSpec[]
@@ -124,6 +132,8 @@ export function caseOf(kind: CaseKind, seed: number): Case {
       return manyHomesCase(seed, random)
     case 'clock set':
       return setClockCase(seed, random)
+    case 'keys lost':
+      return keysLostCase(seed, random)
     case 'set back':
     case 'set ahead':
       return clockCase(kind, seed, random)
@@ -209,6 +219,30 @@ function manyHomesCase(seed: number, random: Random): Case {
   const limits = of.limits.map((spec) => ({ ...spec, requests: 2 + pick(random, 3), windowMs: 2_000 }))
   const load = { ...of.load, kind: (['rush', 'stream', 'bursts'] as const)[pick(random, 3)]! }
   return { ...of, kind: 'many homes', skewsMs: gateways, homes: 600, limits, load, faults: of.faults.slice(0, 1) }
+}
+
+/** Of many homes, so many that their leases are renewed more rarely than it takes to return from a loss. */
+function keysLostCase(seed: number, random: Random): Case {
+  const of = newcomerCase(seed, random)
+  const { atMs } = of.faults[0]!
+  const homes = seed % 50 === 0 ? 600 : 1
+  const kind = homes > 1 ? 'stream' : (['saturated', 'bursts', 'stream'] as const)[pick(random, 3)]!
+  const faults: Fault[] = [{ atMs, kind: 'lose', what: LOSSES[pick(random, LOSSES.length)]! }]
+  if (homes === 1 && random() < 0.3) faults.push({ atMs: atMs + random() * 300, kind: 'newcomer' })
+  if (homes === 1 && random() < 0.3) {
+    faults.push({ atMs: atMs + random() * 3_000, kind: 'lose', what: LOSSES[pick(random, LOSSES.length)]! })
+  }
+  return {
+    ...of,
+    kind: 'keys lost',
+    homes,
+    limits:
+      homes === 1 ? of.limits : of.limits.map((spec) => ({ ...spec, requests: 2 + pick(random, 3), windowMs: 5_000 })),
+    faults,
+    idleUntilMs: atMs + (random() < 0.5 ? 0 : random() * 1_500),
+    load: { ...of.load, kind },
+    durationMs: homes === 1 ? of.durationMs : atMs + 6_000,
+  }
 }
 
 /** What is ahead makes everything leave too early, once; what is behind, too late. */

@@ -89,6 +89,16 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     kind: 'newcomer',
     edits: [{ file: 'simulation/script-model.ts', from: 'if (lasts > 1 &&', to: 'if (lasts > 1e9 &&' }],
   },
+  'a home that is not there is taken for a new one': {
+    kind: 'keys lost',
+    edits: [
+      {
+        file: 'quota/redis-home.ts',
+        from: 'return number === 1 && this.#isUsed === true ? 0 : number',
+        to: 'return number',
+      },
+    ],
+  },
   'calls in flight are not renewed': {
     kind: 'random',
     edits: [{ file: 'quota/in-flight.ts', from: 'this.#renew(this.#grants)', to: '' }],

@@ -6,7 +6,7 @@ import { MUTATIONS } from './mutate.ts'
 
 const run = promisify(execFile)
 const here = import.meta.dirname
-const CASES = { random: '400', saturated: '20', newcomer: '200', 'clock set': '200' }
+const CASES = { random: '400', saturated: '20', newcomer: '200', 'clock set': '200', 'keys lost': '20' }
 
 it.each(Object.entries(MUTATIONS))(
   'the simulator notices when: %s',

@@ -23,7 +23,7 @@ const LATE_MS = 1
 /** When so many gateways sent, while at all times more calls waited than there was quota for. */
 async function sentAt(gateways: number, pace: { requests: number; windowMs: number } | undefined): Promise<number[]> {
   const world = new World()
-  const random = seededRandom(5)
+  const random = seededRandom(1)
   const store = new Store(world, random, modelHost(), { leastMs: 0.1, meanMs: 0.3 })
   const limit = limitOf({ id: 'read', class: 'read', requests: REQUESTS, windowMs: WINDOW_MS })
   const paced = pace === undefined ? [] : [{ limit: limitOf({ id: 'pace', class: 'read', kind: 'pace', ...pace }) }]

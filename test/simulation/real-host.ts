@@ -21,6 +21,15 @@ export function realHost(redis: Redis, prefix: string): ScriptHost {
       for (const key of own) all.add(key)
       return script.runBoard(own, args)
     },
+    runRegister(keys, args) {
+      const own = keys.map((key) => `${prefix}:${key}`)
+      for (const key of own) all.add(key)
+      return script.runRegister(own, args)
+    },
+    async lose(isLost) {
+      const lost = [...all].filter((key) => isLost(key.slice(prefix.length + 1)))
+      if (lost.length > 0) await redis.del(lost)
+    },
     async keep() {
       kept.clear()
       for (const key of all) {

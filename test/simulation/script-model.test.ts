@@ -48,7 +48,15 @@ async function firstDifference(script: RedisScript, seeds: number): Promise<unkn
   for (let seed = 1; seed <= seeds; seed++) {
     const prefix = `model-${process.pid}-${made++}`
     const { calls, replies, served: modelServed } = modelled(seed, prefix)
-    const real = await Promise.all(calls.map(({ keys, args }) => script.run(keys, args)))
+    const real: Reply[] = []
+    for (let i = 0; i < calls.length;) {
+      const { lost } = calls[i]!
+      if (lost.length > 0) await redis.del([...lost])
+      const next = calls.findIndex((call, at) => at > i && call.lost.length > 0)
+      const end = next === -1 ? calls.length : next
+      real.push(...(await Promise.all(calls.slice(i, end).map(({ keys, args }) => script.run(keys, args)))))
+      i = end
+    }
     const served = await redis.hgetall(calls[0]!.keys[2]!)
     for (const [client, sum] of Object.entries(modelServed)) {
       if (Number(served[client] ?? 0) !== sum) return { seed, client, served, modelServed }
@@ -64,6 +72,8 @@ async function firstDifference(script: RedisScript, seeds: number): Promise<unkn
 interface Call {
   readonly keys: readonly string[]
   readonly args: readonly Argument[]
+  /** Keys that are lost before it. */
+  readonly lost: readonly string[]
 }
 
 /** A random sequence of calls by several gateways, and what the model replies. */
@@ -82,7 +92,10 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
     if (random() < 0.03) now -= Math.floor(random() ** 2 * 2_000_000)
     const gateway = gateways[pick(random, gateways.length)]!
     const args = randomCall(random, limits, gateway, now)
-    const call = { keys: ['limits', 'leases', 'served'].map((name) => `${prefix}:${name}`), args }
+    const keys = ['limits', 'leases', 'served'].map((name) => `${prefix}:${name}`)
+    const lost = random() < 0.02 ? keys.slice(0, 2).filter(() => random() < 0.6) : []
+    model.lose((key) => lost.includes(key))
+    const call = { keys, args, lost }
     const reply = model.run(call.keys, call.args)
     gateway.sent = reply[1]!
     if (reply[2]! > 0) gateway.charged.push(now)
@@ -104,7 +117,8 @@ interface Gateway {
 function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, now: number): Argument[] {
   const used = limits.map((_, i) => i).filter(() => random() < 0.7)
   if (used.length === 0) used.push(0)
-  const expected = random() < 0.05 ? -1 : gateway.sent + (random() < 0.03 ? 2 : 1)
+  const next = gateway.sent === 0 && random() < 0.5 ? 0 : gateway.sent + 1
+  const expected = random() < 0.05 ? -1 : random() < 0.03 ? next + 1 : next
   const taught = used.map((i) => limits[i]!).filter(canBeTaught)
   const kinds = Array.from({ length: random() < 0.3 ? 2 : 1 }, (): Argument[] => {
     const changes = Array.from({ length: pick(random, 4) }, () => {

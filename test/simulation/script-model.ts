@@ -1,4 +1,5 @@
 import { BoardModel } from './board-model.ts'
+import { RegisterModel } from './register-model.ts'
 import { Counter } from '../../src/quota/counter.ts'
 import { LONGEST_GROWTH_MS } from '../../src/quota/learned.ts'
 import { BUCKETS, type Limit } from '../../src/quota/limit.ts'
@@ -73,6 +74,7 @@ export class ScriptModel {
   readonly #homes = new Map<string, StoredHome>()
   readonly #leases = new Map<string, StoredLeases>()
   #boards = new BoardModel()
+  #registers = new RegisterModel()
   readonly #expires: boolean
 
   constructor(expires: boolean) {
@@ -80,7 +82,8 @@ export class ScriptModel {
   }
 
   run(keys: readonly string[], args: readonly Argument[]): Reply {
-    const [expected, now] = [Number(args[0]), Number(args[1])]
+    const isUsed = Number(args[0]) === 0
+    const [expected, now] = [isUsed ? 1 : Number(args[0]), Number(args[1])]
     const wanted = expected < 0 ? 0 : Number(args[2])
     const [kinds, additions, term] = [Number(args[3]), Number(args[4]), Number(args[5])]
     const [isClaim, hasWaited] = [String(args[6]) === '1', String(args[6]) === '2']
@@ -91,9 +94,17 @@ export class ScriptModel {
     const home = this.#homeOf(keys[0]!, nowMs)
     const leases = this.#leasesOf(keys[1]!, nowMs)
     const number = (home.numbers.get(gateway) ?? 0) + 1
-    if (expected === 1 && number === 1 && isAnySilent(leases, nowMs)) return [now, number, -1, 0]
+    const isLost = home.expiresAt === 0
+    if (expected >= 0 && number !== expected) {
+      home.numbers.set(gateway, number)
+      return [now, number, -1, Number(isLost)]
+    }
+    const areLeasesLost = leases.of.values().every(({ size }) => size === 0)
+    if ((isUsed && isLost) || ((isUsed || (expected > 1 && term > 0 && !isClaim)) && areLeasesLost)) {
+      return [now, number, -1, 1]
+    }
+    if (expected === 1 && isAnySilent(leases, nowMs)) return [now, number, -1, 0]
     home.numbers.set(gateway, number)
-    if (expected >= 0 && number !== expected) return [now, number, -1, 0]
 
     let a = SCALARS + names.length
     let live = Math.max(LEAST_LIFE_MS, term)
@@ -135,7 +146,7 @@ export class ScriptModel {
     const pauseMs = Math.max(0, (home.pauses.get(pauseField) ?? 0) - nowMs)
     const granted = grantable(leases, gateway, all, now, pauseMs > 0 ? 0 : wanted)
 
-    const reply: number[] = [now, number, granted, all.length]
+    const reply: number[] = [now, expected < 0 && isLost && number === 1 ? 0 : number, granted, all.length]
     for (const used of all) {
       const { counter, stored, units } = used
       if (granted > 0) {
@@ -189,10 +200,21 @@ export class ScriptModel {
     return this.#boards.run(keys, args)
   }
 
+  runRegister(keys: readonly string[], args: readonly Argument[]): Argument[] {
+    return this.#registers.run(keys, args)
+  }
+
+  /** Keys are evicted, or flushed: those of which that is said. */
+  lose(isLost: (key: string) => boolean): void {
+    for (const keyed of [this.#homes, this.#leases]) for (const key of keyed.keys()) if (isLost(key)) keyed.delete(key)
+    this.#registers.lose(isLost)
+  }
+
   /** A Redis that holds the same, for a replica that takes over. */
   copy(): ScriptModel {
     const copy = new ScriptModel(this.#expires)
     copy.#boards = this.#boards.copy()
+    copy.#registers = this.#registers.copy()
     for (const [key, { numbers, counters, pauses, expiresAt }] of this.#homes) {
       const copied = new Map<string, StoredCounter>()
       for (const [name, { counter: from, ...rest }] of counters) {

@@ -11,7 +11,7 @@ import type { Admission } from '../../src/quota/admission.ts'
 import { WaitingRoom } from '../../src/quota/waiting-room.ts'
 import { ANYONE } from '../support/anyone.ts'
 import { seededRandom } from '../support/seeded-random.ts'
-import { type Case, type Fault, type Latency, pick } from './case.ts'
+import { type Case, type Fault, type Latency, type LOSSES, pick } from './case.ts'
 import { ScriptModel } from './script-model.ts'
 import { COMMAND_TIMEOUT_MS, Connection, type ScriptHost, Store } from './store.ts'
 import { type Arrival, Upstream } from './upstream.ts'
@@ -46,6 +46,8 @@ export function modelHost(expires = true): ScriptHost {
   return {
     run: (keys, args) => model.run(keys, args),
     runBoard: (keys, args) => model.runBoard(keys, args),
+    runRegister: (keys, args) => model.runRegister(keys, args),
+    lose: (isLost) => model.lose(isLost),
     keep: () => void (kept = model.copy()),
     restore: (what) => void (model = what === 'kept' ? kept! : new ScriptModel(expires)),
   }
@@ -94,6 +96,11 @@ class Simulation {
     )
     this.#machines = of.skewsMs.map(() => ({ wallAheadMs: 0 }))
     this.#gateways = of.skewsMs.map((skewMs, i) => new Gateway(this, `${i}`, skewMs, this.#machines[i]))
+    const { idleUntilMs } = of
+    for (const gateway of this.#gateways) {
+      if (idleUntilMs === undefined || gateway !== this.#gateways.at(-1)) gateway.open()
+      else this.world.at(this.#beginning + idleUntilMs, () => gateway.open())
+    }
   }
 
   async run(): Promise<Outcome> {
@@ -159,6 +166,8 @@ class Simulation {
         case 'fail-over':
           if (fault.clockMs! > 0) this.#allowForClock(fault.ms)
           return store.fail({ ...fault, downMs: fault.ms, contents: 'kept' })
+        case 'lose':
+          return store.host.lose(isLostBy(fault.what))
         case 'restart':
           return store.fail({ downMs: fault.ms, isSilent: fault.isSilent, contents: 'nothing' })
       }
@@ -169,7 +178,9 @@ class Simulation {
   #start(): void {
     const waitMs = this.world.now - this.store.upSince < 2_000 ? RETURN_AFTER_MS : 0
     this.world.at(this.world.now + waitMs, () => {
-      this.#gateways.push(new Gateway(this, `${this.#gateways.length}`, 0))
+      const gateway = new Gateway(this, `${this.#gateways.length}`, 0)
+      this.#gateways.push(gateway)
+      void gateway.begun.then(() => gateway.open())
     })
   }
 
@@ -210,9 +221,16 @@ class Simulation {
     const crashed = this.#gateways[i]!
     crashed.die()
     this.world.at(this.world.now + forMs, () => {
-      this.#gateways[i] = new Gateway(this, `${crashed.name}'`, this.of.skewsMs[i]!, this.#machines[i])
+      const gateway = new Gateway(this, `${crashed.name}'`, this.of.skewsMs[i]!, this.#machines[i])
+      this.#gateways[i] = gateway
+      void gateway.begun.then(() => gateway.open())
     })
   }
+}
+
+function isLostBy(what: (typeof LOSSES)[number]): (key: string) => boolean {
+  if (what === 'everything') return () => true
+  return (key) => key.includes('{any/0}') && (what === 'home' || key.endsWith(`:${what}`))
 }
 
 /** A gateway process, its clients, and the calls that it has under way. */
@@ -224,6 +242,9 @@ class Gateway {
   readonly #inFlight = new Set<Arrival>()
   readonly #leasedSince = new Map<string, number>()
   readonly sentAt: number[] = []
+  readonly #ledger: Ledger
+  /** When what Redis knows may be counted on; those that are there from the beginning need not wait for it. */
+  readonly begun: Promise<void>
 
   constructor(simulation: Simulation, name: string, skewMs: number, machine?: Machine) {
     this.#simulation = simulation
@@ -231,13 +252,13 @@ class Gateway {
     const { world, of, store, files } = simulation
     this.process = new Process(world, skewMs, machine)
     const { clock } = this.process
-    let ledger: Ledger
-    if (of.store === 'memory') ledger = new MemoryLedger(clock, filesIn(files))
+    this.begun = Promise.resolve()
+    if (of.store === 'memory') this.#ledger = new MemoryLedger(clock, filesIn(files))
     else {
       this.connection = new Connection(store, this.process, (what) =>
         simulation.tell(() => `gateway ${name} ${what()}`),
       )
-      ledger = new RedisLedger({
+      const ledger = new RedisLedger({
         runner: this.connection,
         clock,
         gateway: name,
@@ -250,8 +271,16 @@ class Gateway {
           else this.#leasedSince.delete(home)
         },
       })
+      this.#ledger = ledger
+      this.begun = ledger.begin()
     }
-    for (const meter of simulation.meters) {
+  }
+
+  /** Clients come from now on. */
+  open(): void {
+    const ledger = this.#ledger
+    const { clock } = this.process
+    for (const meter of this.#simulation.meters) {
       const capacity = new Capacity([new Places(10_000, 'calls')])
       this.#attract(
         meter,

@@ -7,6 +7,9 @@ import type { Process, World } from './world.ts'
 export interface ScriptHost {
   run(keys: readonly string[], args: readonly Argument[]): Reply | Promise<Reply>
   runBoard(keys: readonly string[], args: readonly Argument[]): string | Promise<string>
+  runRegister(keys: readonly string[], args: readonly Argument[]): readonly Argument[] | Promise<readonly Argument[]>
+  /** Loses the keys of which that is said, while connections stay. */
+  lose(isLost: (key: string) => boolean): void | Promise<void>
   /** Keeps what is stored now, for `restore`. */
   keep(): void | Promise<void>
   /** Goes back to what was kept, or to nothing. */
@@ -74,9 +77,11 @@ export class Store {
   }
 }
 
+type Answer = Reply | string | readonly Argument[]
+
 interface Pending {
-  readonly script: 'run' | 'runBoard'
-  resolve(reply: Reply | string): void
+  readonly script: 'run' | 'runBoard' | 'runRegister'
+  resolve(reply: Answer): void
   reject(error: Error): void
 }
 
@@ -111,7 +116,11 @@ export class Connection implements ScriptRunner {
     return this.#send('runBoard', keys, args) as Promise<string>
   }
 
-  #send(script: Pending['script'], keys: readonly string[], args: readonly Argument[]): Promise<Reply | string> {
+  runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]> {
+    return this.#send('runRegister', keys, args) as Promise<readonly Argument[]>
+  }
+
+  #send(script: Pending['script'], keys: readonly string[], args: readonly Argument[]): Promise<Answer> {
     if (!this.isConnected) return Promise.reject(new Error('not connected'))
     const { world } = this.#store
     return new Promise((resolve, reject) => {

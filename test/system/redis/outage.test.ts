@@ -1,4 +1,5 @@
 import { setTimeout as pause } from 'node:timers/promises'
+import type { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/clock.ts'
@@ -191,6 +192,38 @@ describeTopology('while Redis is away', () => {
     await redis.start()
     granted += (await (await open()).charge(reads, 60)).granted
     expect(granted).toBeLessThanOrEqual(100)
+  })
+
+  it.each([
+    ['it is flushed', (client: Redis) => client.flushall()],
+    [
+      'it evicts the keys of an account',
+      async (client: Redis) => client.del(await client.keys('sluice:3:{any/thing}:*')),
+    ],
+    ['its scripts are flushed', (client: Redis) => client.script('FLUSH')],
+  ])('%s while connections stay, and a gateway that first asks then gets no second quota', async (_, lose) => {
+    const redis = await startStandalone()
+    onTestFinished(() => redis.stop())
+    const store = storeOf({ url: `redis://127.0.0.1:${redis.port}`, commandTimeout: COMMAND_TIMEOUT })
+    const open = async (): Promise<Ledger> => {
+      const ledger = await openLedger(store, { clock: systemClock, logger: pino({ level: 'silent' }) })
+      onTestFinished(() => ledger.close())
+      return ledger
+    }
+    const limit = limitOf({ id: 'read.60000', class: 'read', requests: 200, windowMs: 60_000 })
+    const reads = meterOf('any/thing', [{ limit }])
+    const [a, b, idle] = await Promise.all([open(), open(), open()])
+    let granted = (await a.charge(reads, 100)).granted + (await b.charge(reads, 100)).granted
+    expect(granted).toBeGreaterThan(150)
+    await lose(redis.client)
+    const until = performance.now() + 2_500
+    const latest = open()
+    for (let isFirst = true; performance.now() < until; isFirst = false) {
+      granted += (await idle.charge(reads, 100)).granted
+      if (!isFirst) await pause(20)
+    }
+    granted += (await (await latest).charge(reads, 100)).granted
+    expect(granted).toBeLessThanOrEqual(200)
   })
 
   it('logs an outage once, not once an account', async () => {

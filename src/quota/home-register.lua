@@ -1,0 +1,53 @@
+-- Which homes are counted in by gateways that are alive. So whoever finds nothing of a home can tell one that was never used
+-- from one that Redis has lost, and whoever notices a loss can tell the others; see home-register.ts. It is one sorted set:
+--   an id and when it was made, at +inf: another one, and everything was lost
+--   "+" and a home that is used: until when, in milliseconds
+--   "-" and a home that was lost: minus when that was reported
+-- It ends when no gateway has looked for LIFE_MS: then none has anything to tell. That is longer than homes last, so that those
+-- are evicted first where what ends first is.
+--
+-- KEYS  1: the register
+-- ARGV  1: the id that it gets if it has none   2: the time in microseconds, empty for Redis's own (only tests step it)
+--       3: milliseconds for which homes are used   4: milliseconds for which losses are told
+--       5: from when on losses are told, in milliseconds; empty: none   6: a home that is asked for, or empty
+--       7: how many homes are used, then these, then those that were lost
+-- Reply: the id, its age in milliseconds, the time in milliseconds, what the home is that was asked for (unknown, used, lost),
+--        then the homes that were lost, at most MOST_TOLD
+local MOST_TOLD, LIFE_MS = 1000, 100000
+local call = redis.call
+local register, used = KEYS[1], ARGV[7] + 0
+local now
+if ARGV[2] == '' then
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+else
+  now = math.floor(ARGV[2] / 1000)
+end
+local function whole(number) return string.format('%d', number) end
+
+local made = call('ZRANGEBYSCORE', register, '+inf', '+inf')[1]
+if not made then
+  made = ARGV[1] .. ' ' .. whole(now)
+  call('ZADD', register, '+inf', made)
+end
+local id, since = made:match('^(.+) (%d+)$')
+call('ZREMRANGEBYSCORE', register, '(' .. whole(ARGV[4] - now), '(' .. whole(now))
+
+for i = 8, 7 + used do call('ZADD', register, whole(now + ARGV[3]), '+' .. ARGV[i]) end
+for i = 8 + used, #ARGV do call('ZADD', register, whole(-now), '-' .. ARGV[i]) end
+
+call('PEXPIRE', register, LIFE_MS)
+
+local asked = 'unknown'
+if call('ZSCORE', register, '-' .. ARGV[6]) then
+  asked = 'lost'
+elseif call('ZSCORE', register, '+' .. ARGV[6]) then
+  asked = 'used'
+end
+local reply = { id, now - since, now, asked }
+if ARGV[5] ~= '' then
+  for _, name in ipairs(call('ZRANGEBYSCORE', register, '-inf', '-' .. ARGV[5], 'LIMIT', 0, MOST_TOLD)) do
+    reply[#reply + 1] = name:sub(2)
+  end
+end
+return reply
