@@ -8,6 +8,7 @@ import type { Config, ListenerTls } from '../config/schema.ts'
 import { boundConnections } from './connections.ts'
 import { addHttp2 } from './http2.ts'
 import type { Proxy } from './proxy.ts'
+import { HEAD_TOO_LARGE } from './well-formed.ts'
 import { ExactResponse } from './response.ts'
 import { asksForWebSocket, refuseConnect, takeUpgrades } from './upgrade.ts'
 
@@ -114,11 +115,15 @@ function obstacleOf(error: unknown): Failure | Error {
   if (statusCode >= 500)
     return error instanceof Error ? error : new Error('something other than an error was thrown', { cause: error })
   // The framework's own words hold the path, and that may hold a secret.
-  const message =
-    code === 'FST_ERR_BAD_URL'
-      ? 'the path must be well-formed: "%" only before two hex digits'
-      : `the request can’t be taken as it is (${code})`
+  const message = NOT_ROUTABLE[code] ?? `the request can’t be taken as it is (${code})`
   return { kind: 'invalid_request', message }
+}
+
+const NO_ROUTE = 'the method is none of HTTP, or the request target is neither a path nor an http URL'
+const NOT_ROUTABLE: Readonly<Record<string, string>> = {
+  FST_ERR_BAD_URL: 'the path must be well-formed: "%" only before two hex digits',
+  FST_ERR_NOT_FOUND: NO_ROUTE,
+  NO_ROUTE,
 }
 
 /** For what is no HTTP request at all, too large a one, or one that does not come. */
@@ -144,7 +149,7 @@ function connectionFailure(code: string): Failure {
 
 /** What can be said better than by the code of Node's parser. */
 const NOT_READABLE: Readonly<Record<string, string>> = {
-  HPE_HEADER_OVERFLOW: 'the request line and headers are larger than server.maxHeaderBytes allows',
+  HPE_HEADER_OVERFLOW: HEAD_TOO_LARGE,
   ERR_HTTP_REQUEST_TIMEOUT: 'the head of the request did not come within server.headTimeout',
   HPE_INVALID_METHOD: 'the request begins with none of the methods of HTTP (HPE_INVALID_METHOD)',
   HPE_PAUSED_H2_UPGRADE: 'this port speaks HTTP/2 only with server.http2: true (HPE_PAUSED_H2_UPGRADE)',

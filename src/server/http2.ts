@@ -11,9 +11,11 @@ import {
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { MOST_FIELDS } from './well-formed.ts'
 
 /** Calls that one client may make at once over one connection; it opens another for more. */
 const STREAMS = 250
+const PSEUDO_FIELDS = 4
 const PREFACE = 'PRI'
 /** How Node's parser calls a request that ends in its middle. */
 const CUT_SHORT = 'HPE_INVALID_EOF_STATE'
@@ -38,6 +40,8 @@ export function addHttp2(
   { maxHeaderBytes, idleMs, headMs, onConnect, onProtocolError }: Http2Options,
 ): { close(): void } {
   const h2 = createServer({
+    // The fields of a request of HTTP/1.1 and those that stand for its first line; with more, a stream is reset without a word.
+    maxHeaderListPairs: MOST_FIELDS + PSEUDO_FIELDS + 1,
     settings: { maxConcurrentStreams: STREAMS, maxHeaderListSize: maxHeaderBytes, enablePush: false },
     Http2ServerRequest: Request,
     Http2ServerResponse: Response,

@@ -165,7 +165,7 @@ export class Proxy {
 
   #identify(call: Call): Target | Failure {
     const { method = '', headers, socket } = call.request
-    const malformed = whyMalformed(call.request)
+    const malformed = whyMalformed(call.request, call.snapshot.config.server.maxHeaderBytes)
     if (malformed !== undefined) {
       // Where the next request begins may be just as unclear.
       call.response.shouldKeepAlive = false

@@ -1,16 +1,20 @@
 import type { IncomingMessage } from 'node:http'
 
 /** Of more, Node would leave out those behind the 2,000th without a word. */
-const MOST_FIELDS = 1_000
+export const MOST_FIELDS = 1_000
+export const HEAD_TOO_LARGE = 'the request line and headers are larger than server.maxHeaderBytes allows'
 
 /** What is wrong with a request that Node's parser let through, if anything. */
-export function whyMalformed(request: IncomingMessage): string | undefined {
+export function whyMalformed(request: IncomingMessage, maxHeaderBytes: number): string | undefined {
   const { httpVersion, rawHeaders } = request
   if (rawHeaders.length > 2 * MOST_FIELDS) return `a request has at most ${MOST_FIELDS} header fields`
   const hosts = countHosts(rawHeaders)
   // RFC 9112 §3.2: who reads the first one and who the last do not agree where it goes.
   if (hosts > 1) return 'the request must have one Host only'
-  if (isHttp2(request)) return undefined
+  if (isHttp2(request)) {
+    // Its parser only announces the bound.
+    return headBytes(request) > maxHeaderBytes ? HEAD_TOO_LARGE : undefined
+  }
   const coding = request.headers['transfer-encoding']
   if (coding !== undefined) {
     // RFC 9112 §6.1: who speaks 1.0 does not know chunks, so its framing is faulty.
@@ -28,6 +32,13 @@ export function whyMalformed(request: IncomingMessage): string | undefined {
 /** Whether it came in a stream of HTTP/2; what a request line says of its version proves nothing. */
 export function isHttp2(request: IncomingMessage): boolean {
   return 'stream' in request
+}
+
+/** As the bound is meant that was announced to the client (RFC 9113 §6.5.2): with 32 for each field. */
+function headBytes({ url = '', rawHeaders }: IncomingMessage): number {
+  let bytes = url.length + rawHeaders.length * 16
+  for (const text of rawHeaders) bytes += text.length
+  return bytes
 }
 
 function countHosts(rawHeaders: readonly string[]): number {

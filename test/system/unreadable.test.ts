@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { connect, type IncomingHttpHeaders, type OutgoingHttpHeaders } from 'node:http2'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { makeCertificates } from '../support/certificates.ts'
 import { harnessConfig, startGateway, startServer, startUpstream, type TestGateway } from '../support/gateway.ts'
@@ -97,6 +99,39 @@ it('answers a call first whose response was whole before garbage came behind it'
   await expectOneLine(gateway, refusal, /methods|well-formed/, 1)
   expect(gateway.lines[0]).toMatchObject({ outcome: 'delivered' })
 })
+
+it.each<[string, OutgoingHttpHeaders, RegExp]>([
+  ['a method that is none', { ':method': 'JEFF' }, /method is none/],
+  ['a head that is too large', { 'x-a': 'a'.repeat(20_000) }, /maxHeaderBytes/],
+  ['too large a head of many fields', fieldsOf(500), /maxHeaderBytes/],
+  ['too many fields', fieldsOf(1_001), /at most 1000 header fields/],
+])('has an id that leads to its one log line in HTTP/2, too: %s', async (_, headers, reason) => {
+  const gateway = await startGateway(harnessConfig('http://127.0.0.1:9', {}, { server: { port: 0, http2: true } }))
+  const client = connect(gateway.url)
+  onTestFinished(() => client.destroy())
+  const stream = client.request({ ':path': PATH, ...headers })
+  const [answer] = (await once(stream, 'response')) as [IncomingHttpHeaders & { ':status': number }]
+  const id = answer['x-correlation-id']
+  expect(answer[':status']).toBe(400)
+  expect(JSON.parse((await stream.toArray()).join(''))).toMatchObject({ correlationId: id })
+  await expect.poll(() => gateway.lines).toMatchObject([{ correlationId: id, outcome: 'invalid_request' }])
+  expect(gateway.lines[0]!.reason).toMatch(reason)
+})
+
+it('takes as many fields in HTTP/2 as in HTTP/1.1', async () => {
+  const upstream = await startUpstream()
+  const server = { port: 0, http2: true, maxHeaderBytes: 100_000 }
+  const gateway = await startGateway(harnessConfig(upstream.url, {}, { server }))
+  const client = connect(gateway.url)
+  onTestFinished(() => client.destroy())
+  const stream = client.request({ ':path': PATH, ...fieldsOf(900) })
+  const [answer] = (await once(stream, 'response')) as [IncomingHttpHeaders]
+  expect(answer[':status']).toBe(200)
+})
+
+function fieldsOf(count: number): Record<string, string> {
+  return Object.fromEntries(Array.from({ length: count }, (_, i) => [`x-${i}`, 'a']))
+}
 
 it('logs and counts a connection of HTTP/2 that breaks its rules, which can be told nothing', async () => {
   const gateway = await startGateway(harnessConfig('http://127.0.0.1:9', {}, { server: { port: 0, http2: true } }))
