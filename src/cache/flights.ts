@@ -59,7 +59,16 @@ export class Flight {
     this.close()
     const waiting = [...this.#waiting]
     this.#waiting.clear()
-    for (const land of waiting) land(landed)
+    let mistakes: unknown[] | undefined
+    for (const land of waiting) {
+      try {
+        land(landed)
+      } catch (error) {
+        ;(mistakes ??= []).push(error)
+      }
+    }
+    // None keeps the others from hearing of it.
+    if (mistakes !== undefined) throw mistakes[0]
   }
 }
 

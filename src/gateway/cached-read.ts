@@ -226,11 +226,12 @@ export class CachedRead implements Onlooker {
     const since = call.clock.now()
     return new Promise((resolve) => {
       const end = (landed: Landed | undefined): void => {
+        // First, so that it ends whatever happens behind this.
+        resolve(landed)
         leave()
         timer.cancel()
         call.onGone(undefined)
         call.waitedMs += call.clock.now() - since
-        resolve(landed)
       }
       const leave = flight.join(end)
       const timer = call.clock.schedule(this.#target.wishes.maxWaitMs, () => {

@@ -112,6 +112,8 @@ interface World {
   /** How many requests the upstream has had since the call began. */
   readonly requests: number
   begin(): void
+  /** Of the call. */
+  readonly number: number
 }
 
 const PLACES = 2
@@ -234,6 +236,18 @@ const CASES: readonly Case[] = [
     },
   },
   {
+    name: 'a cached read for which another waits',
+    upstream: { routes: [{ method: ['GET'], path: '/k*', class: 'read', cache: { private: true } }] },
+    answer: (socket) => void socket.write(OK.replace('OK', 'OK\r\nCache-Control: max-age=60')),
+    async make({ ask, number }) {
+      const request = GET.replace('/k', `/k/${number}`)
+      const answers = await Promise.all([ask(request), ask(request)])
+      // The mistake of one is not the other's, but for one that is made while it is told.
+      expect(answers.filter((answer) => answer.startsWith('HTTP/1.1 200')).length).toBeGreaterThan(0)
+    },
+    most: 2,
+  },
+  {
     name: 'a call that waits for its turn',
     upstream: { limits: { read: [{ requests: 10, window: '10s' }], write: [] }, queue: { maxWait: '30s' } },
     hasQueue: true,
@@ -344,6 +358,9 @@ async function startWorld({ upstream = {}, account, answer = (socket) => void so
     begin() {
       requests = 0
       number++
+    },
+    get number() {
+      return number
     },
     get requests() {
       return requests
