@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import { describe, expect, it } from 'vitest'
-import { harnessConfig, startGateway, startServer } from '../support/gateway.ts'
+import { ACCOUNT, harnessConfig, startGateway, startServer } from '../support/gateway.ts'
 import { call, type CallOptions, RawClient } from '../support/http.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -37,6 +37,24 @@ async function setUp(rest: object = {}) {
 }
 
 describe('a read that is late', () => {
+  it('gives back the credential of a pool as often as it used it', async () => {
+    const credentials = ['a', 'b'].map((name) => ({ name, type: 'bearer', value: `token-of-${name}` }))
+    const { pending, gateway, arrive, late } = await setUp({ accounts: { prod: { id: ACCOUNT, credentials } } })
+    const { answer } = await late()
+    await arrive(2)
+    pending[1]!.response.end('second')
+    expect((await answer).status).toBe(200)
+    // If one of them were still in use the other would be chosen each time.
+    for (let i = 0; i < 4; i++) {
+      const next = call(gateway.url, READ)
+      await arrive(3 + i)
+      pending[2 + i]!.response.end('ok')
+      await next
+    }
+    const tokens = pending.slice(2).map(({ response }) => response.req.headers.authorization)
+    expect(new Set(tokens).size).toBe(2)
+  })
+
   it('is sent once more, and answered by the second if that is first; the other is cancelled', async () => {
     const { pending, gateway, arrive, late } = await setUp()
     const { answer } = await late()
