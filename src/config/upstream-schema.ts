@@ -144,6 +144,11 @@ export const UpstreamSchema = object({
         min: '0s',
       }),
       maxPause: duration('Longest time that they wait because a Retry-After says so.', { default: '5m' }),
+      retry: Type.Enum(['any', 'safe'], {
+        default: 'safe',
+        description:
+          'Which calls go back into their queue after such an answer, if it is a 4xx and their body was kept: safe, those that are safe to repeat; any, all of them, because the upstream refuses before it acts. Presets of vendors that say so have any.',
+      }),
     },
     { default: {}, description: 'What is done when the upstream refuses calls because there were too many.' },
   ),

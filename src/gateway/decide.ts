@@ -26,6 +26,8 @@ export interface RepeatPolicy extends BackoffPolicy {
   readonly retries: number
   /** Of responses that are worth another attempt. */
   readonly statuses: ReadonlySet<number>
+  /** Which calls may be sent again that the upstream refused for too many: any, where it refuses before it acts. */
+  readonly throttled: 'any' | 'safe'
 }
 
 export interface Situation {
@@ -56,16 +58,18 @@ export function decide(ending: Ending, policy: RepeatPolicy, situation: Situatio
   return delayMs < situation.leftMs ? delayMs : undefined
 }
 
-function mayRepeat(ending: Ending, { statuses }: RepeatPolicy, isSafe: boolean): boolean {
+function mayRepeat(ending: Ending, { statuses, throttled }: RepeatPolicy, isSafe: boolean): boolean {
   switch (ending.kind) {
     case 'unreachable':
       return true // no byte was sent, so even a POST is safe to repeat
     case 'interrupted':
-    case 'throttled':
       return isSafe
+    case 'throttled':
+      // A server that answers 5xx may have begun; a limiter in front of it has not.
+      return isSafe || (throttled === 'any' && ending.status < 500)
     case 'timeout':
       return false // the time was the call's; and an upstream that is too slow needs no second copy
     case 'response':
-      return isSafe && statuses.has(ending.status)
+      return (isSafe || (throttled === 'any' && ending.status === 429)) && statuses.has(ending.status)
   }
 }

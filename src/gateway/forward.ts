@@ -102,7 +102,8 @@ class Forwarding {
     this.#isSafe = mayRepeat && isSafe(call, target)
     const { credential, route } = target
     this.#proof = credential === undefined ? undefined : new Proof(credential, route)
-    const isKept = this.#isSafe || (mayRepeat && this.#proof?.isRenewable === true)
+    const mayBeRefusedFirst = this.#proof?.isRenewable === true || repeats.throttled === 'any'
+    const isKept = this.#isSafe || (mayRepeat && mayBeRefusedFirst)
     this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, isKept) : undefined
     this.#policy = mayRepeat ? repeats : { ...repeats, retries: 0 }
   }

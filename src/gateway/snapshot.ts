@@ -174,6 +174,7 @@ function buildUpstream(
     webSockets,
     breakers: breakersOf(name, config, services, previous),
     repeats: {
+      throttled: config.throttle.retry,
       retries: config.retry.retries,
       statuses: new Set(config.retry.statuses),
       baseDelayMs: config.retry.baseDelay,

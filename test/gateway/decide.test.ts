@@ -2,7 +2,14 @@ import { describe, expect, it } from 'vitest'
 import { decide, type Ending } from '../../src/gateway/decide.ts'
 
 const statuses = new Set([429, 500, 502, 503, 504])
-const policy = { retries: 5, statuses, baseDelayMs: 1_000, maxDelayMs: 60_000, jitter: 'full' } as const
+const policy = {
+  retries: 5,
+  statuses,
+  baseDelayMs: 1_000,
+  maxDelayMs: 60_000,
+  jitter: 'full',
+  throttled: 'safe',
+} as const
 const first = { attempts: 1, isSafe: true, isRepeatable: true, previousMs: 0, leftMs: 120_000 }
 const half = (): number => 0.5
 
@@ -30,6 +37,23 @@ describe('whether an attempt is repeated', () => {
   ])('%s', (_, ending, safe, unsafe) => {
     expect(decide(ending, policy, first, half) !== undefined).toBe(safe)
     expect(decide(ending, policy, { ...first, isSafe: false }, half) !== undefined).toBe(unsafe)
+  })
+
+  it.each<[string, Ending, boolean]>([
+    ['429 for too many calls', { kind: 'throttled', status: 429, pauseMs: 5_000 }, true],
+    ['403 for too many calls', { kind: 'throttled', status: 403, pauseMs: 5_000 }, true],
+    ['429 of one credential of several', response(429), true],
+    // It may have begun.
+    ['503 for too many calls', { kind: 'throttled', status: 503, pauseMs: 5_000 }, false],
+    ['503', response(503), false],
+    ['403', response(403), false],
+    ['a broken connection', { kind: 'interrupted' }, false],
+  ])('of a call that is not safe, where the upstream refuses before it acts: %s', (_, ending, isRepeated) => {
+    const unsafe = { ...first, isSafe: false }
+    expect(decide(ending, { ...policy, throttled: 'any' }, unsafe, half) !== undefined).toBe(isRepeated)
+    expect(decide(ending, policy, unsafe, half)).toBeUndefined()
+    const withoutBody = { ...unsafe, isRepeatable: false }
+    expect(decide(ending, { ...policy, throttled: 'any' }, withoutBody, half)).toBeUndefined()
   })
 
   it('ends after the given number of repeats', () => {

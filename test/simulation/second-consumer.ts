@@ -78,7 +78,7 @@ export function tell(story: Story): Promise<Tale> {
 
 /** Repeats of one call. */
 const RETRIES = 5
-const THROTTLE = { statuses: [429], pause: 1_000, maxPause: 300_000 }
+const THROTTLE = { statuses: [429], pause: 1_000, maxPause: 300_000, retry: 'safe' as const }
 const STORE = { config: { store: { kind: 'memory', onOutage: 'lease', prefix: '', commandTimeout: 50 } } } as const
 
 class Telling {

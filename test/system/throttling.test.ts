@@ -1,5 +1,6 @@
+import { Readable } from 'node:stream'
 import { describe, expect, it } from 'vitest'
-import { call } from '../support/http.ts'
+import { call, type CallOptions } from '../support/http.ts'
 import { harnessConfig, startGateway, startUpstream, stores } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -53,9 +54,55 @@ describe('a call that the upstream refuses for too many', () => {
     expect(new Set(statuses)).toEqual(new Set([200]))
   })
 
+  it.each([
+    ['a body', '{"name":"x"}'],
+    ['a long body', 'x'.repeat(200_000)],
+    ['a body of unknown length', Readable.from(['{"name"', ':"x"}'])],
+    ['no body', ''],
+  ])(
+    'goes back into its queue whatever its method, with %s, where the vendor refuses before it acts',
+    async (_, body) => {
+      const upstream = await throttling({ 'retry-after': '0' })
+      const gateway = await startGateway(harnessConfig(upstream.url, { throttle: { pause: '0s' } }))
+      upstream.refuse(2)
+      const answer = await call(gateway.url, READ, { method: 'POST', body })
+      expect(answer).toMatchObject({ status: 200, headers: { 'x-sluice-attempts': '3' } })
+      expect(new Set(upstream.seen.map((seen) => seen.body)).size).toBe(1)
+      expect(upstream.seen).toHaveLength(3)
+    },
+  )
+
+  it.each<[string, object, CallOptions, number]>([
+    ['the configuration', { throttle: { retry: 'safe' } }, {}, 1],
+    ['its client', {}, { headers: { 'x-sluice-retry': 'off' } }, 1],
+    ['the size of its body', { retry: { bodyLimit: 10 } }, {}, 1],
+    ['the number of repeats', { retry: { retries: 2 } }, {}, 3],
+  ])('with POST is passed on if %s forbids a repeat', async (_, upstreamConfig, options, attempts) => {
+    const upstream = await throttling({ 'retry-after': '0' })
+    const gateway = await startGateway(harnessConfig(upstream.url, upstreamConfig))
+    upstream.refuse(10)
+    const body = 'x'.repeat(100)
+    expect((await call(gateway.url, READ, { method: 'POST', body, ...options })).status).toBe(429)
+    expect(upstream.seen).toHaveLength(attempts)
+  })
+
+  it('with POST is passed on by an upstream of one’s own, unless it is said to refuse before it acts', async () => {
+    for (const [throttle, status] of [
+      [{}, 429],
+      [{ retry: 'any' }, 200],
+    ] as const) {
+      const upstream = await throttling({ 'retry-after': '0' })
+      const own = { url: upstream.url, accounts: { main: {} }, throttle }
+      const config = { server: { port: 0 }, admin: { port: 0 }, store: { kind: 'memory' }, upstreams: { own } }
+      const gateway = await startGateway(config)
+      upstream.refuse(1)
+      expect((await call(gateway.url, '/own/x', { method: 'POST', body: '{}' })).status).toBe(status)
+    }
+  })
+
   it('is passed on as it is if it can’t be repeated', async () => {
     const upstream = await throttling({ 'retry-after': '1' })
-    const gateway = await startGateway(harnessConfig(upstream.url))
+    const gateway = await startGateway(harnessConfig(upstream.url, { throttle: { retry: 'safe' } }))
     upstream.refuse(1)
     const answer = await call(gateway.url, READ, { method: 'POST', body: '{}' })
     expect(answer).toMatchObject({ status: 429, headers: { 'retry-after': '1' } })

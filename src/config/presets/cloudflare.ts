@@ -19,6 +19,8 @@ export const cloudflare: Preset = {
       write: [],
       graphql: [{ requests: 320, window: '5m', scope: 'credential' }],
     },
+    // The limiter refuses requests before they are carried out: https://developers.cloudflare.com/fundamentals/api/reference/limits/
+    throttle: { retry: 'any' },
     credentialHeader: 'authorization',
     // Those above 504 are its own: https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
     retry: { statuses: [429, 500, 502, 503, 504, 520, 521, 522, 523, 524] },

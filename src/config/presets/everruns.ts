@@ -4,7 +4,10 @@ import { parseRouteFile } from '../../routing/route-file.ts'
 import type { Preset } from './preset.ts'
 import { soundsLikeReading } from './words.ts'
 
-/** The agent-harness API of Everruns. The vendor publishes no quotas: set `limits` to what was agreed. */
+/**
+ * The agent-harness API of Everruns. The vendor publishes no quotas: set `limits` to what was agreed. Nor does it say whether it
+ * answers 429 before it acts, so that only safe calls are sent again then, unless `throttle.retry: any` is set.
+ */
 export const everruns: Preset = {
   config: {
     url: 'https://app.everruns.com/api',

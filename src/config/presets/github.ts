@@ -32,8 +32,9 @@ export const github: Preset = {
         { requests: 2000, window: '60s', scope: 'credential', cost: 5 },
       ],
     },
-    // A secondary limit that names no time wants a minute at least.
-    throttle: { statuses: [403, 429], pause: '60s' },
+    // A secondary limit that names no time wants a minute at least. Both refuse requests, which are to be made again later:
+    // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
+    throttle: { statuses: [403, 429], pause: '60s', retry: 'any' },
     credentialHeader: 'authorization',
     errors: 'github',
   },

@@ -53,8 +53,9 @@ export const harness: Preset = {
       name: 'accountIdentifier',
       paths: ['/audit/api', '/cf/admin', '/lw/api', '/pipeline/api', '/template/api'],
     },
-    // Its 429s say nothing of when to come back.
-    throttle: { statuses: [429], pause: '1s' },
+    // Its 429s say nothing of when to come back. The limiter refuses requests before they are carried out:
+    // https://developer.harness.io/docs/platform/rate-limits
+    throttle: { statuses: [429], pause: '1s', retry: 'any' },
     errors: 'harness',
   },
   limitSets: { default: LIMITS, published: PUBLISHED_LIMITS },

@@ -37,6 +37,8 @@ export const jira: Preset = {
       all: [{ requests: 65_000, window: '1h', kind: 'calendar', cost: 'route', scope: 'upstream' }, BURSTS],
       ...LIMITS,
     },
+    // The limiter refuses requests before they are carried out: https://developer.atlassian.com/cloud/jira/platform/rate-limiting/
+    throttle: { retry: 'any' },
     credentialHeader: 'authorization',
     errors: 'jira',
   },

@@ -10,6 +10,8 @@ export const pagerduty: Preset = {
   config: {
     url: 'https://api.pagerduty.com',
     limits: { all: [{ requests: 960, window: '60s', scope: 'credential' }], read: [], write: [] },
+    // The limiter refuses requests before they are carried out: https://support.pagerduty.com/main/docs/rest-api-rate-limits
+    throttle: { retry: 'any' },
     credentialHeader: 'authorization',
     errors: 'pagerduty',
   },

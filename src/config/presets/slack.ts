@@ -26,6 +26,8 @@ export const slack: Preset = {
       ),
       message: [{ requests: 1, window: '1s', scope: 'route' }],
     },
+    // The limiter refuses requests before they are carried out: https://docs.slack.dev/apis/web-api/rate-limits
+    throttle: { retry: 'any' },
     credentialHeader: 'authorization',
     errors: 'slack',
   },
