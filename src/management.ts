@@ -26,8 +26,7 @@ export async function openManaged(
 ): Promise<Managed> {
   const clients = new ManagedClients(recordsOf<StoredClient>(store, 'clients', clock), logger)
   const presets = recordsOf<StoredPreset>(store, 'presets', clock)
-  const place = store.kind === 'redis' ? new RedisAudit(store) : new FileAudit(fileOf(store, 'audit.jsonl'))
-  const audit = new AuditTrail(place, clock, logger)
+  const audit = openAudit(store, { clock, logger })
   const guard = new GuessGuard({ what: 'tokens', limits: LOG_INS, clock, logger, ...sharedBy(store) })
   // The folder of the embedded store belongs to this process alone.
   await clients.start({ isShared: store.kind === 'redis' })
@@ -36,6 +35,12 @@ export async function openManaged(
     await Promise.all([clients.close(), presets.close(), audit.close()])
   }
   return { clients, presets, audit, guard, clock, logger, close }
+}
+
+/** The trail of changes, where the store is. */
+export function openAudit(store: StoreConfig, { clock, logger }: { clock: Clock; logger: Logger }): AuditTrail {
+  const place = store.kind === 'redis' ? new RedisAudit(store) : new FileAudit(fileOf(store, 'audit.jsonl'))
+  return new AuditTrail(place, clock, logger)
 }
 
 /** Where instances count guesses together. */

@@ -1,3 +1,4 @@
+import type { Actor, AuditTrail, Change } from './audit/audit.ts'
 import { findContradictions } from './config/contradictions.ts'
 import { differences, withKept } from './config/difference.ts'
 import type { FoundConfig } from './config/find.ts'
@@ -68,6 +69,29 @@ export class Reloader {
     }
     return reloaded
   }
+}
+
+/** The program itself, where nobody else asked. */
+export const SELF: Actor = { actor: 'gateway', address: 'local' }
+
+/** Reloads, and notes in the audit trail what came of it, where something did. */
+export async function reloadFor(
+  by: Actor,
+  reloader: Pick<Reloader, 'reload'>,
+  audit: Pick<AuditTrail, 'record'>,
+  logger: Logger,
+): Promise<Reloaded> {
+  const reloaded = await reloader.reload()
+  if (reloaded.result === 'unchanged') return reloaded
+  await audit.record(by, reloadChange(reloaded)).catch((error: Error) => {
+    logger.error({ err: error }, 'a reload could not be noted in the audit trail')
+  })
+  return reloaded
+}
+
+/** A reload as the audit trail has it. */
+export function reloadChange(after: Reloaded): Change {
+  return { action: 'config.reload', target: 'config', name: 'config', before: null, after }
 }
 
 /** What `apply` says; or its `ConfigError`, as the result that it means. */

@@ -1,4 +1,5 @@
 import type { LookupFunction } from 'node:net'
+import type { Actor } from './audit/audit.ts'
 import { type Clock, type Random, systemClock } from './clock.ts'
 import { SharedCache } from './cache/open-cache.ts'
 import type { FoundConfig } from './config/find.ts'
@@ -18,7 +19,7 @@ import { openManaged, sharedBy } from './management.ts'
 import { Places } from './quota/capacity.ts'
 import { openLedger } from './quota/open-ledger.ts'
 import { connectRedis } from './quota/redis.ts'
-import { type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
+import { type Reloaded, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
 import type { BreakerOrder, BreakerRow } from './server/admin/breakers.ts'
 import { type AdminParts, buildAdmin, type Vitals } from './server/admin.ts'
 import type { Management } from './server/admin/management.ts'
@@ -46,7 +47,7 @@ export interface GatewayProcess {
 export interface Running extends Pick<GatewayProcess, 'url' | 'vitals' | 'stop'> {
   readonly adminUrl: string
   /** Reads the configuration anew and puts it in force. */
-  reload(): Promise<Reloaded>
+  reload(by?: Actor): Promise<Reloaded>
 }
 
 /** Why a gateway can't start that is no bug, nor the failure to get a port: its message says it all. */
@@ -83,7 +84,10 @@ export async function runGateway(
       await close()
     }
     let stopping: Promise<void> | undefined
-    return { url, vitals, adminUrl, reload, stop: () => (stopping ??= stop()) }
+    const reloadBy = (by: Actor = SELF): Promise<Reloaded> => {
+      return reloadFor(by, reloader, management.audit, options.log.logger)
+    }
+    return { url, vitals, adminUrl, reload: reloadBy, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await gateway.stop()
     throw error

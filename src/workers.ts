@@ -1,3 +1,4 @@
+import type { Actor } from './audit/audit.ts'
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -11,7 +12,7 @@ import { metricsOfAll, type ProcessMetrics } from './observe/metrics-of-all.ts'
 import { droppedLines, OPENMETRICS } from './observe/metrics.ts'
 import { registerProcessInfo } from './observe/process-info.ts'
 import { ReloadCounts } from './observe/reload-counts.ts'
-import { applied, type Reloaded, type ReloadParts, reloadable, Reloader } from './reload.ts'
+import { applied, type Reloaded, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
 import type { BreakerState } from './resilience/breaker.ts'
 import type { BreakerOrder, BreakerRow } from './server/admin/breakers.ts'
@@ -140,7 +141,8 @@ export async function runWorkers(
       log.flush()
     }
     let stopping: Promise<void> | undefined
-    return { url: urls[0]!, adminUrl, vitals, reload, stop: () => (stopping ??= stop()) }
+    const reloadBy = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, managed.audit, log.logger)
+    return { url: urls[0]!, adminUrl, vitals, reload: reloadBy, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await endWorkers()
     await managed.close()

@@ -2,11 +2,13 @@ import type { Command } from 'commander'
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
+import type { Change } from '../audit/audit.ts'
 import { systemClock } from '../clock.ts'
 import { findConfig } from '../config/find.ts'
 import type { Path } from '../config/problem.ts'
 import { openStore } from '../credentials/sources/open.ts'
 import { NoSuchSecretError, type SecretStore } from '../credentials/store/secret-store.ts'
+import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
 
 interface Options {
@@ -27,8 +29,9 @@ interface RotateOptions extends ValueOptions {
 export function setCredential(name: string, options: ValueOptions, command: Command): Promise<void> {
   checkArguments(name, command)
   const expiresAt = toTime(options.expires)
-  return withStore(options, async (store) => {
+  return withStore(options, async (store, note) => {
     await store.set(name, await readValue(name), expiresAt)
+    note('set', name, expiresAt)
     say(`${name} is set; running gateways use it at once, as \${secret:${name}}`)
   })
 }
@@ -37,20 +40,25 @@ export function setCredential(name: string, options: ValueOptions, command: Comm
 export function rotateCredential(name: string | undefined, options: RotateOptions, command: Command): Promise<void> {
   if (name !== undefined) checkArguments(name, command)
   const expiresAt = toTime(options.expires)
-  return withStore(options, async (store) => {
+  return withStore(options, async (store, note) => {
     if (options.key === true) {
-      say(`${await store.rekey()} secrets were sealed anew, with the first master key`)
+      const count = await store.rekey()
+      note('rekey', 'all secrets')
+      say(`${count} secrets were sealed anew, with the first master key`)
       return
     }
     if (name === undefined) throw new CommandError('name the secret to rotate, or the master key with --key')
     if (options.finish === true) {
       await store.finish(name)
+      note('finish', name)
       say(`${name}: the new value is in force, the old one is forgotten`)
     } else if (options.cancel === true) {
       await store.cancel(name)
+      note('cancel', name)
       say(`${name}: the old value stays in force, the new one is forgotten`)
     } else {
       await store.rotate(name, await readValue(name), expiresAt)
+      note('rotate', name, expiresAt)
       say(`${name} has a new value beside the old one, which takes its share of the calls; end that with --finish`)
     }
   })
@@ -68,13 +76,17 @@ export function listCredentials(options: Options): Promise<void> {
 }
 
 export function removeCredential(name: string, options: Options): Promise<void> {
-  return withStore(options, async (store) => {
+  return withStore(options, async (store, note) => {
     await store.remove(name)
+    note('remove', name)
     say(`${name} is removed; gateways that run keep the value until they stop`)
   })
 }
 
-async function withStore(options: Options, run: (store: SecretStore) => Promise<void>): Promise<void> {
+/** Told of every change, for the audit trail; never of a value. */
+type Note = (action: string, name: string, expiresAt?: number) => void
+
+async function withStore(options: Options, run: (store: SecretStore, note: Note) => Promise<void>): Promise<void> {
   const found = await findConfig(options.config, { ignores: isUnimportant })
   const store = found && openStore(found.config, systemClock)
   if (store === undefined) {
@@ -82,14 +94,20 @@ async function withStore(options: Options, run: (store: SecretStore) => Promise<
       'there is no master key: set secrets.key in the configuration, such as "${env:SLUICE_SECRETS_KEY}"',
     )
   }
+  const changes: Change[] = []
+  const note: Note = (action, name, expiresAt) => {
+    const after = expiresAt === undefined ? null : { expires_at: new Date(expiresAt).toISOString() }
+    changes.push({ action: `secret.${action}`, target: 'secret', name, before: null, after })
+  }
   try {
-    await run(store)
+    await run(store, note)
   } catch (error) {
     if (error instanceof NoSuchSecretError) throw new CommandError(error.message)
     if (!(error instanceof Error) || error instanceof CommandError) throw error
     throw new CommandError(`the secret store can't be used: ${error.message}`)
   } finally {
     await store.close()
+    for (const change of changes) await auditChange(found!.config.store, change)
   }
 }
 

@@ -1,5 +1,7 @@
 import { createInterface } from 'node:readline'
 import { systemClock } from '../clock.ts'
+import { type Client, clientOf } from '../clients/client.ts'
+import type { ClientConfig } from '../config/client-schema.ts'
 import { findConfig } from '../config/find.ts'
 import { isLoopback } from '../config/loopback.ts'
 import type { Path } from '../config/problem.ts'
@@ -18,6 +20,7 @@ interface Options {
   readonly config?: string
   readonly json?: boolean
   readonly batch?: boolean
+  readonly client?: string
 }
 
 /** What would become of a call: where it goes, what it is charged to, and whether it may be repeated. */
@@ -55,11 +58,12 @@ interface Explained {
   readonly doubt: string | undefined
 }
 
-/** Says what the gateway would do, without doing it and without asking who calls. */
+/** Says what the gateway would do, without doing it: for a client of the configuration, or without asking who calls. */
 export async function explain(method: string | undefined, url: string | undefined, options: Options): Promise<void> {
-  // Without clients anybody may call; who may is not the question here.
-  const { clients: _, ...config } =
+  // Without clients anybody may call.
+  const { clients = {}, ...config } =
     (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://127.0.0.1:1')
+  const client = options.client === undefined ? undefined : clientNamed(options.client, clients)
   const snapshot = buildSnapshot(config, {
     clock: systemClock,
     random: Math.random,
@@ -68,9 +72,9 @@ export async function explain(method: string | undefined, url: string | undefine
     onBreakerChange: () => undefined,
   })
   try {
-    if (options.batch) await explainLines(snapshot)
+    if (options.batch) await explainLines(snapshot, client)
     else if (method === undefined || url === undefined) throw new CommandError('usage: sluice explain METHOD URL')
-    else print(explainOne(snapshot, method, url), options.json ?? false)
+    else print(explainOne(snapshot, method, url, client), options.json ?? false)
   } finally {
     await closeSnapshot(snapshot)
   }
@@ -85,21 +89,37 @@ function isUnimportant([first, , field, , detail]: Path): boolean {
   )
 }
 
-async function explainLines(snapshot: Snapshot): Promise<void> {
+function clientNamed(name: string, clients: Readonly<Record<string, ClientConfig>>): Client {
+  const config = clients[name]
+  if (config !== undefined) return clientOf(name, config)
+  const names = Object.keys(clients)
+  const known = names.length === 0 ? 'it has none' : `it has ${names.join(', ')}`
+  throw new CommandError(
+    `the configuration has no client "${name}": ${known}; those of the admin API are not known here`,
+  )
+}
+
+async function explainLines(snapshot: Snapshot, client: Client | undefined): Promise<void> {
   const doubts = new Set<string | undefined>()
   for await (const line of createInterface({ input: process.stdin })) {
     if (line.trim() === '') continue
     const [method = '', url = ''] = line.trim().split(/\s+/)
-    const { explanation, doubt } = explainOne(snapshot, method, url)
+    const { explanation, doubt } = explainOne(snapshot, method, url, client)
     if (doubt !== undefined && !doubts.has(doubt)) warn(doubt)
     doubts.add(doubt)
     process.stdout.write(`${JSON.stringify(explanation)}\n`)
   }
 }
 
-function explainOne(snapshot: Snapshot, method: string, url: string): Explained {
+function explainOne(snapshot: Snapshot, method: string, url: string, client: Client | undefined): Explained {
   const meant = targetOf(snapshot, url)
-  const head = { method: method.toUpperCase(), url: withoutGateway(snapshot, meant), headers: {}, connection: {} }
+  const head = {
+    method: method.toUpperCase(),
+    url: withoutGateway(snapshot, meant),
+    headers: {},
+    connection: {},
+    client,
+  }
   const identity: Identity = { client: undefined, upstream: undefined, route: undefined, prefix: '', path: '' }
   const target = identify(snapshot, head, identity)
   const { upstream, route } = identity

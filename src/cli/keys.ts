@@ -3,6 +3,7 @@ import { isMap, isScalar, type Node, parseDocument, visit, type YAMLSeq } from '
 import { createKey, keyOf } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
 import { replaceFile } from '../records/replace-file.ts'
+import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
 
 /** Shows a new key, which is known nowhere afterwards, and what to write into the configuration for it. */
@@ -54,7 +55,26 @@ export async function revokeKey(hash: string, options: { config?: string }): Pro
     throw new CommandError('this is the only key of its client: add another first, or remove the client')
   }
   replaceFile(realpathSync(file), withoutItem(text, list, index), { like: statSync(file) })
-  process.stdout.write(`revoked in ${file}; it is refused from the gateway's next start\n`)
+  const revoked = keyHashAt(list, index)
+  // Where the store can't be found from here, the key is revoked all the same.
+  const configuration = await findConfig(options.config, { ignores: ([first]) => first !== 'store' }).catch(
+    () => undefined,
+  )
+  await auditChange(configuration?.config.store, {
+    action: 'key.revoke',
+    target: 'config',
+    name: revoked,
+    before: { hash: revoked },
+    after: null,
+  })
+  process.stdout.write(
+    `revoked in ${file}; a running gateway refuses it as soon as it has read the file again: at once, with server.watch\n`,
+  )
+}
+
+function keyHashAt({ items }: YAMLSeq<Node>, index: number): string {
+  const item = items[index]
+  return String(isMap(item) ? item.get('hash') : isScalar(item) ? item.value : undefined)
 }
 
 interface Found {
@@ -66,9 +86,9 @@ function findKeys(text: string, beginning: string): Found[] {
   const found: Found[] = []
   visit(parseDocument(text), {
     Seq(_, list) {
-      for (const [index, item] of list.items.entries()) {
-        const hash = isMap(item) ? item.get('hash') : isScalar(item) ? item.value : undefined
-        if (String(hash).startsWith(beginning)) found.push({ list: list as YAMLSeq<Node>, index })
+      for (const index of list.items.keys()) {
+        if (keyHashAt(list as YAMLSeq<Node>, index).startsWith(beginning))
+          found.push({ list: list as YAMLSeq<Node>, index })
       }
     },
   })

@@ -71,6 +71,7 @@ function buildProgram(): Command {
     .argument('[url]', 'path below the gateway, gateway URL, or the vendor’s own URL')
     .option(...CONFIG)
     .option('--json', 'one JSON object instead of text')
+    .option('--client <name>', 'as a call of this client of the configuration, with what it may do')
     .option('--batch', 'read "METHOD URL" lines from stdin and answer each with one JSON object')
     .action(explain)
   const keys = program.command('keys').description('keys of clients')

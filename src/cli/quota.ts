@@ -15,7 +15,7 @@ export async function quota(options: Options): Promise<void> {
   const { url, token } = await adminOf(options)
   const isLive = process.stdout.isTTY && options.once !== true
   do {
-    const table = format(await fetchRows(`${url}/v1/quota`, token))
+    const table = format(await fetchRows(`${url}/v1/quota`, token), process.stdout.columns ?? USUAL_WIDTH)
     process.stdout.write(isLive ? `\u001B[2J\u001B[H${table}` : table)
     if (isLive) await pause(1_000)
   } while (isLive)
@@ -25,7 +25,10 @@ export async function quota(options: Options): Promise<void> {
 async function adminOf({ config, url, token }: Options): Promise<{ url: string; token: string | undefined }> {
   if (url !== undefined) return { url: url.replace(/\/$/, ''), token }
   const found = await findConfig(config, { ignores: ([first]) => first !== 'admin' })
-  const { host, port, token: configured } = found?.config.admin ?? { host: '127.0.0.1', port: 9090 }
+  const admin = found?.config.admin
+  const { host, port } = admin ?? { host: '127.0.0.1', port: 9090 }
+  // Any of them may read.
+  const configured = admin?.token ?? Object.values(admin?.tokens ?? {})[0]
   return { url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`, token: token ?? configured?.reveal() }
 }
 
@@ -36,15 +39,24 @@ async function fetchRows(url: string, token: string | undefined): Promise<QuotaR
     throw new CommandError(`no gateway answers on ${url}: ${why}; name its admin port with --url, or its --config`)
   })
   if (response.status === 401)
-    throw new CommandError(`${url} answered 401: it wants its admin.token, from its --config or with --token`)
+    throw new CommandError(
+      `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config or with --token`,
+    )
   if (response.status === 503)
     throw new CommandError('store unreachable: the gateway can’t ask its quota store, and refuses calls')
   if (!response.ok) throw new CommandError(`${url} answered ${response.status}`)
   return ((await response.json()) as { data: QuotaRow[] }).data
 }
 
-function format(rows: readonly QuotaRow[]): string {
-  const head = ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'NOW', 'USED', 'LEFT', 'RESETS IN', 'WAITING']
+/** Of a terminal, and of what does not say how wide it is. */
+const USUAL_WIDTH = 80
+/** Names are not cut shorter than that, however narrow the terminal is. */
+const SHORTEST_NAME = 8
+const NAMES = ['ACCOUNT', 'WINDOW', 'CLASS']
+
+/** A table no wider than that: names that are too long are cut, the longest first. */
+function format(rows: readonly QuotaRow[], width: number): string {
+  const head = ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'NOW', 'USED', 'LEFT', 'RESETS', 'WAITING']
   const lines = rows.map((row) => [
     `${row.upstream}/${row.account}`,
     row.class,
@@ -57,13 +69,30 @@ function format(rows: readonly QuotaRow[]): string {
     String(row.waiting),
   ])
   const widths = head.map((title, i) => Math.max(title.length, ...lines.map((line) => line[i]!.length)))
+  const cuttable = NAMES.map((name) => head.indexOf(name))
+  for (let over = sum(widths) + 2 * (widths.length - 1) - width; over > 0; over--) {
+    const widest = cuttable.reduce((a, b) => (widths[b]! > widths[a]! ? b : a))
+    if (widths[widest]! <= SHORTEST_NAME) break
+    widths[widest]!--
+  }
   return [head, ...lines]
     .map(
       (line) =>
         `${line
-          .map((cell, i) => cell.padEnd(widths[i]!))
+          .map((cell, i) => cut(cell, widths[i]!).padEnd(widths[i]!))
           .join('  ')
           .trimEnd()}\n`,
     )
     .join('')
+}
+
+/** The end of a name tells more than its middle: `eu-production-main` is cut to `eu-pro…-main`. */
+function cut(text: string, width: number): string {
+  if (text.length <= width) return text
+  const end = Math.floor((width - 1) / 2)
+  return `${text.slice(0, width - 1 - end)}…${text.slice(text.length - end)}`
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((a, b) => a + b, 0)
 }

@@ -48,7 +48,7 @@ export async function start(options: Options): Promise<void> {
   }
   // First of all: who reads that it listens may already send a signal.
   onStopSignal(drain, {
-    onReload: () => void gateway.reload(),
+    onReload: () => void gateway.reload({ actor: 'SIGHUP', address: 'local' }),
     onImpatience(signal) {
       log.logger.warn({ signal }, 'stopping at once: calls in flight are broken off')
       log.flush()
@@ -56,7 +56,7 @@ export async function start(options: Options): Promise<void> {
   })
   log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: source }, 'listening')
   for (const warning of warningsOf(config)) log.logger.warn(warning)
-  if (config.server.watch) watch.start(() => void gateway.reload())
+  if (config.server.watch) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
   // Not among the log lines on stdout, which a program may read.
   if (sandbox !== undefined) process.stderr.write(demoNotice({ ...gateway, controlUrl: sandbox.controlUrl }))
 }

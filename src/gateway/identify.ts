@@ -22,6 +22,8 @@ export interface Head {
   readonly headers: IncomingHttpHeaders
   /** Stands for the client's connection. */
   readonly connection: LocalEnd
+  /** Whose call it is, where that is not to be found out. */
+  readonly client?: Client | undefined
 }
 
 /** Who calls, and where to: as far as it could be found out, for the log line of a refusal. */
@@ -45,7 +47,7 @@ export function identify(snapshot: Snapshot, head: Head, identity: Identity): Ta
     identity.prefix = address.prefix
     identity.path = address.path
   }
-  const client = authenticate(snapshot, head, identity.upstream)
+  const client = head.client ?? authenticate(snapshot, head, identity.upstream)
   if (isFailure(client)) return client
   identity.client = client
   if (isFailure(address)) return address
@@ -186,7 +188,7 @@ function accountFor(
   const usable = (): string =>
     [...upstream.accounts.values()]
       .filter(isAllowed)
-      .map(({ name }) => name)
+      .map(({ name, id }) => (id === undefined ? name : `${name} (${id})`))
       .join(', ')
   const choice = chooseAccount(upstream.accounts, isAllowed, wanted, claims)
   switch (choice.kind) {
@@ -212,7 +214,7 @@ function accountFor(
     case 'conflict':
       return {
         kind: 'account_mismatch',
-        message: `the ${choice.claim.place} names another account than ${choice.account.key}, which this call would use`,
+        message: `the ${choice.claim.place} names another account than ${choice.account.key} (${choice.account.id}), which this call would use`,
       }
   }
 }

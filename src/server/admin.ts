@@ -64,6 +64,8 @@ const LARGEST_BODY = 65_536
 /** The server for operators and Prometheus, on a port of its own. Everything below /v1 wants the token, if there is one. */
 export function buildAdmin(admin: Config['admin'], { vitals, controls, management }: AdminParts): FastifyInstance {
   const app = Fastify({ logger: false, forceCloseConnections: true, bodyLimit: LARGEST_BODY })
+  // Text would be a body like any other, and refused for what it is not.
+  app.removeContentTypeParser('text/plain')
   app.get('/healthz', () => ({ status: 'ok' }))
   app.get('/readyz', async (_, reply) => {
     const reason = await vitals.notReady()

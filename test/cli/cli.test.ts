@@ -39,6 +39,16 @@ function paste(command: string): string {
   return spawnSync('bash', ['-c', command], { encoding: 'utf8' }).stdout
 }
 
+/** The curl commands above the table of contents of the README. */
+function firstScreen(): string[] {
+  const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+  const [beginning = ''] = readme.split('\n- [')
+  return beginning
+    .replaceAll('\\\n', '')
+    .split('\n')
+    .filter((line) => line.startsWith('curl '))
+}
+
 describe('sluice check', () => {
   it('says that a configuration is right, and what is in it', async () => {
     const cwd = folderWith(stringify(harnessConfig('https://app.harness.io')))
@@ -301,6 +311,19 @@ credential  harness/demo
     expect(second).toMatchObject({ method: 'nonsense', url: '', error: { kind: 'invalid_request' } })
   })
 
+  it('says what a client of the configuration may do, and which clients there are', async () => {
+    const clients = { reader: { keys: [hashKey('x')], classes: ['read'] }, other: { keys: [hashKey('y')] } }
+    const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), clients }))
+    const as = (name: string, method: string) =>
+      run(['explain', '--client', name, method, '/harness/ng/api/projects'], { cwd })
+    expect((await as('reader', 'GET')).code).toBe(0)
+    expect(await as('reader', 'POST')).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining('would be refused (forbidden): the client reader may not make write calls'),
+    })
+    expect((await as('nobody', 'GET')).stderr).toContain('has no client "nobody": it has reader, other')
+  })
+
   it('refuses every path that the gateway refuses', async () => {
     const upstream = await startUpstream()
     const config = harnessConfig(upstream.url)
@@ -420,6 +443,30 @@ describe('sluice quota', () => {
     })
   })
 
+  it('logs in with one of admin.tokens, and cuts long names so that a line has 80 columns', async () => {
+    const port = await freePort()
+    const name = 'europe-production-of-the-second-platform-team'
+    const config = {
+      ...harnessConfig('http://127.0.0.1:1'),
+      admin: { port, tokens: { alice: 'alice-token' } },
+      upstreams: {
+        tickets: {
+          url: 'http://127.0.0.1:1',
+          accounts: { [name]: {} },
+          limits: { write: [{ requests: 1_000_000, window: '60s', cost: { GET: 1, default: 5 }, scope: 'upstream' }] },
+        },
+      },
+    }
+    const gateway = await startGateway(config)
+    expect((await fetch(`${gateway.adminUrl}/v1/quota`)).status).toBe(401)
+    const { code, stdout } = await run(['quota', '--once'], {
+      cwd: folderWith(stringify({ ...config, store: { dir: newFolder() } })),
+    })
+    expect(code).toBe(0)
+    expect(stdout).toMatch(/^ACCOUNT/)
+    for (const line of stdout.split('\n')) expect(line.length, line).toBeLessThanOrEqual(80)
+  })
+
   it('asks the gateway whose admin port is named, without a configuration', async () => {
     const gateway = await startGateway(
       harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: 'admin-token' } }),
@@ -489,6 +536,15 @@ describe('sluice start', () => {
     expect(write).toMatch(/^HTTP\/1\.1 200 OK\r\n[\s\S]*X-RateLimit-Remaining: 299\r\n[\s\S]*"identifier":"demo"/)
     expect(refused!.match(/\d+/g)).toEqual(['100', '200', '20', '429'])
     expect(waiting!.match(/\d+/g)).toEqual(['60', '200'])
+    const { url: api } = JSON.parse(await program.line(/listening/)) as { url: string }
+    const pasted = firstScreen().filter((command) => command.includes('127.0.0.1:8080'))
+    expect(pasted).toHaveLength(3)
+    const own = pasted.find((command) => !command.includes(' -w '))!
+    expect(paste(own.replace('http://127.0.0.1:8080', api))).toContain('"status":"SUCCESS"')
+    const mistaken = paste(`curl -s '${api}/ng/api/projects?accountIdentifier=AbCdEf'`)
+    expect(mistaken).toMatch(
+      /"message":"the query parameter accountIdentifier names another account than harness\/demo \(demo1234\)/,
+    )
     const [, adminUrl = '', controlUrl = ''] = /Admin: (\S+), [\s\S]* sandbox: (\S+),/.exec(program.stderr) ?? []
     expect(await (await fetch(`${adminUrl}/metrics`)).text()).toMatch(
       /sluice_queue_wait_seconds_count\{[^}]*webhook"\} \d\d/,
@@ -553,7 +609,7 @@ describe('sluice start', () => {
       const lines = await logOf({ format: 'pretty' })
       expect(lines.map((line) => line.replace(/^\[.*?\] /, '').replace(/\d+ms/, '1ms'))).toEqual([
         'INFO: GET /harness/ng/api/projects 200 harness/prod read 1ms {"correlationId":"c-1"}',
-        'WARN: GET /harness/ng/api/projects 403 harness read 1ms account_mismatch: the query parameter accountId names another account than harness/prod, which this call would use {"correlationId":"c-1"}',
+        'WARN: GET /harness/ng/api/projects 403 harness read 1ms account_mismatch: the query parameter accountId names another account than harness/prod (acct1234), which this call would use {"correlationId":"c-1"}',
         'WARN: GET /harness/ng/api/fail 503 harness/prod read 1ms {"correlationId":"c-1"}',
       ])
     })

@@ -45,6 +45,21 @@ describe('sluice credentials', () => {
     const all = [set, rotated, list, finished, sealed, removed].map(({ stdout, stderr }) => stdout + stderr).join('')
     expect(all).not.toContain('-secret')
     expect(readFileSync(join(place.cwd, '.sluice/secrets.json'), 'utf8')).not.toContain('-secret')
+    const trail = readFileSync(join(place.cwd, '.sluice/audit.jsonl'), 'utf8')
+    expect(trail).not.toContain('-secret')
+    const entries = trail.trimEnd().split('\n')
+    const noted = entries.map((line) => JSON.parse(line) as Record<string, unknown>)
+    expect(noted.map(({ action, name }) => `${String(action)} ${String(name)}`)).toEqual([
+      'secret.set x/main',
+      'secret.rotate x/main',
+      'secret.finish x/main',
+      'secret.rekey all secrets',
+      'secret.remove x/main',
+    ])
+    expect(noted[0]).toMatchObject({
+      actor: expect.stringMatching(/^cli:./),
+      after: { expires_at: '2030-01-31T00:00:00.000Z' },
+    })
   }, 60_000)
 
   it('takes no value as an argument, and does not repeat one that was put there', async () => {

@@ -375,7 +375,7 @@ describe('client keys', () => {
     expect((await get(admin, '/harness/ng/api/projects?accountIdentifier=acct5678')).status).toBe(200)
     const mistaken = await get(admin, '/harness/ng/api/projects?accountIdentifier=Zzz')
     expectRefusal(mistaken, 403, 'account_mismatch', 'ACCOUNT_MISMATCH')
-    expect(mistaken.json().message).toContain('names account Zzz, which is none of prod, staging')
+    expect(mistaken.json().message).toContain('names account Zzz, which is none of prod (acct1234), staging (acct5678)')
     expectRefusal(await get(admin, '/nowhere'), 404, 'unknown_upstream', 'UNKNOWN_UPSTREAM')
     expect(upstream.seen.map(({ headers }) => headers['harness-account'])).toEqual(['acct5678', 'acct5678'])
   })

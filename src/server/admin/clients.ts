@@ -58,8 +58,10 @@ class ClientRoutes {
     return [...configuredClients(this.#management.config()), ...this.#clients.all.map(managedClient)]
   }
 
+  /** By its id, or else by its name. */
   find(id: string): ShownClient {
-    const found = this.all().find((client) => client.id === id)
+    const all = this.all()
+    const found = all.find((client) => client.id === id) ?? all.find(({ name }) => name === id)
     if (found === undefined) throw notFound('client')
     return found
   }
@@ -135,8 +137,8 @@ class ClientRoutes {
     action: string,
     change: (client: StoredClient) => StoredClient,
   ): Promise<ShownClient> {
-    const { id } = request.params
-    const shown = this.find(id)
+    const shown = this.find(request.params.id)
+    const { id } = shown
     if (shown.read_only) {
       throw new AdminProblem(409, 'READ_ONLY', 'this client stands in the configuration file, and is changed there')
     }

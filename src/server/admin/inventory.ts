@@ -17,7 +17,8 @@ export function inventoryRoutes(api: FastifyInstance, { config }: Management): v
   for (const [sort, all] of Object.entries(sorts)) {
     api.get(`/${sort}`, (request) => listOf(all(config()), readListQuery(request.query)))
     api.get<{ Params: { id: string } }>(`/${sort}/:id`, ({ params }) => {
-      const found = all(config()).find(({ id }) => id === params.id)
+      const shown = all(config())
+      const found = shown.find(({ id }) => id === params.id) ?? shown.find(({ name }) => name === params.id)
       if (found === undefined) throw notFound(sort.slice(0, -1))
       return found
     })

@@ -27,7 +27,8 @@ type Id = { Params: { id: string } }
 export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Management): void {
   const all = async (): Promise<ShownPreset[]> => [...builtIns(), ...[...(await presets.read()).values()].map(copied)]
   const find = async (id: string): Promise<ShownPreset> => {
-    const found = (await all()).find((preset) => preset.id === id)
+    const known = await all()
+    const found = known.find((preset) => preset.id === id) ?? known.find(({ name }) => name === id)
     if (found === undefined) throw notFound('preset')
     return found
   }

@@ -66,5 +66,19 @@ function asProblem(error: FastifyError | AdminProblem): AdminProblem {
   if (statusCode >= 500)
     return new AdminProblem(500, 'INTERNAL_ERROR', 'the gateway made a mistake; its log knows more')
   // The framework's own words may repeat what was sent.
-  return new AdminProblem(statusCode, 'INVALID_REQUEST', `the request can’t be taken as it is (${error.code})`)
+  const known = FRAMEWORK[error.code]
+  if (known !== undefined) return new AdminProblem(statusCode, ...known)
+  return new AdminProblem(statusCode, 'INVALID_REQUEST', 'the request can’t be taken as it is')
+}
+
+/** What the framework refuses before a route sees it, in our words. */
+const FRAMEWORK: Readonly<Record<string, [code: string, detail: string]>> = {
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: [
+    'UNSUPPORTED_MEDIA_TYPE',
+    'the body must be JSON, and say so: send the header Content-Type: application/json',
+  ],
+  FST_ERR_CTP_EMPTY_JSON_BODY: ['INVALID_REQUEST', 'the body is empty, though Content-Type says that it is JSON'],
+  FST_ERR_CTP_INVALID_JSON_BODY: ['INVALID_REQUEST', 'the body is not well-formed JSON'],
+  FST_ERR_CTP_BODY_TOO_LARGE: ['BODY_TOO_LARGE', 'the body is larger than the admin API takes, 65536 bytes'],
+  FST_ERR_CTP_INVALID_CONTENT_LENGTH: ['INVALID_REQUEST', 'the body is not as long as Content-Length says'],
 }

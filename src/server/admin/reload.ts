@@ -1,4 +1,5 @@
 import type { FastifyInstance } from 'fastify'
+import { reloadChange } from '../../reload.ts'
 import type { Controls } from '../admin.ts'
 import type { Management } from './management.ts'
 import { AdminProblem } from './problem.ts'
@@ -11,13 +12,7 @@ export function reloadRoute(
 ): void {
   api.post('/reload', async ({ actor }) => {
     const reloaded = await reload()
-    await audit.record(actor, {
-      action: 'config.reload',
-      target: 'config',
-      name: 'config',
-      before: null,
-      after: reloaded,
-    })
+    await audit.record(actor, reloadChange(reloaded))
     if (reloaded.result === 'rejected') {
       const errors = reloaded.problems.map((message) => ({ path: [], message }))
       throw new AdminProblem(422, 'INVALID_CONFIG', 'the configuration before stays in force', errors)

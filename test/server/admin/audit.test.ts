@@ -76,6 +76,20 @@ describe.each(Object.entries(stores))('the audit trail, with %s', (_, store) => 
     expect((await ask(gateway, 'GET', '/audit?who=bob')).status).toBe(400)
   })
 
+  it('has reloads that nobody asked the admin API for, with what changed, but none that changed nothing', async () => {
+    const config = configWith(store())
+    const gateway = await startGateway(config)
+    await gateway.reloadWith(config)
+    await gateway.reloadWith({ ...config, clients: { bot: { keys: [`sha256:${'0'.repeat(64)}`] } } })
+    await gateway.reloadWith({ ...config, upstreams: { harness: { url: 'http://h', accounts: {} } } })
+    const entries = await entriesOf(gateway)
+    expect(entries.map(({ actor, action, after }) => [actor, action, after?.['result']])).toEqual([
+      ['gateway', 'config.reload', 'rejected'],
+      ['gateway', 'config.reload', 'applied'],
+    ])
+    expect(entries[1]!.after).toMatchObject({ changed: ['clients.bot'] })
+  })
+
   it('is there after a restart', async () => {
     const config = configWith(store())
     const first = await startGateway(config)

@@ -169,6 +169,43 @@ describe('a client of the admin API', () => {
   })
 
   it.each([
+    [
+      'a form, as curl sends it',
+      'application/x-www-form-urlencoded',
+      '{"name":"x"}',
+      415,
+      /must be JSON.*Content-Type: application\/json/,
+    ],
+    ['text', 'text/plain', '{"name":"x"}', 415, /must be JSON.*Content-Type: application\/json/],
+    ['broken JSON', 'application/json', '{"name":', 400, /not well-formed JSON/],
+    ['empty JSON', 'application/json', '', 400, /the body is empty/],
+    ['too long JSON', 'application/json', `"${'x'.repeat(70_000)}"`, 413, /larger than the admin API takes/],
+  ])('says in its own words what is wrong with a body that is %s', async (_, type, body, status, detail) => {
+    const { gateway } = await setUp()
+    const headers = { authorization: `Bearer ${ADMIN_TOKEN}`, 'content-type': type }
+    const answer = await call(gateway.adminUrl, '/v1/clients', { method: 'POST', headers, body })
+    expect(answer.status).toBe(status)
+    expect(answer.json().detail).toMatch(detail)
+    expect(answer.body).not.toContain('FST_')
+  })
+
+  it('is found, changed, given keys and archived by its name as well as by its id', async () => {
+    const { gateway } = await setUp()
+    const { id } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
+    expect((await ask(gateway, 'PATCH', '/clients/bot', { classes: ['read'] })).json()).toMatchObject({
+      id,
+      classes: ['read'],
+    })
+    expect((await ask(gateway, 'POST', '/clients/bot/keys', { label: 'CI' })).status).toBe(201)
+    expect((await ask(gateway, 'POST', '/clients/bot/archive')).status).toBe(200)
+    expect((await ask(gateway, 'GET', '/clients/bot')).json().id).toBe(id)
+    expect((await ask(gateway, 'PATCH', '/clients/nobody', { classes: ['read'] })).status).toBe(404)
+    expect((await ask(gateway, 'DELETE', '/clients/bot')).status).toBe(204)
+    expect((await ask(gateway, 'GET', '/accounts/harness%2Fprod')).json().name).toBe('harness/prod')
+    expect((await ask(gateway, 'GET', '/presets/harness')).json().name).toBe('harness')
+  })
+
+  it.each([
     ['GET', '/clients/client_0', undefined, 404],
     ['PUT', '/clients', {}, 404],
     ['GET', '/clients?limit=0', undefined, 400],
