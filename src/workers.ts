@@ -2,7 +2,7 @@ import type { Actor } from './audit/audit.ts'
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
-import { Registry } from '@prometheus-io/client'
+import { Gauge, Registry } from '@prometheus-io/client'
 import { systemClock } from './clock.ts'
 import type { FoundConfig } from './config/find.ts'
 import type { Config } from './config/schema.ts'
@@ -13,18 +13,43 @@ import { droppedLines, OPENMETRICS } from './observe/metrics.ts'
 import { registerProcessInfo } from './observe/process-info.ts'
 import { ReloadCounts } from './observe/reload-counts.ts'
 import { applied, type Reloaded, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
+import { isCount, WorkerCounts } from './observe/worker-counts.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
 import type { BreakerState } from './resilience/breaker.ts'
 import type { BreakerOrder, BreakerRow } from './server/admin/breakers.ts'
 import { mergeQueues, type QueueRow } from './server/admin/queue.ts'
 import type { Controls, QuotaRow, Vitals } from './server/admin.ts'
+import { type Reply, WorkerLink } from './worker-link.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
 const REPLACE_AFTER_MS = 1_000
 /** Longer than any turn of a busy worker's event loop, and than its wait for Redis: only one that hangs takes more. */
 const ANSWER_WITHIN_MS = 2_000
+/** For what is worth no more of the time of a readiness probe, which may have two seconds. */
+const ANSWER_SOON_MS = 500
+/**
+ * How often a worker tells what it has counted: what one that is killed has counted since is lost. Once a second, but with many
+ * series less often, so that it costs the worker no more than a hundredth of its time.
+ */
+const COUNTS_EVERY_MS = 1_000
+const COUNTS_PART = 1 / 100
 
-type Question = 'notReady' | 'degraded' | 'quota' | 'queue' | 'metrics' | 'reload' | 'breakers' | 'setBreaker'
+type Question =
+  | 'alive'
+  | 'counts'
+  | 'notReady'
+  | 'degraded'
+  | 'quota'
+  | 'queue'
+  | 'metrics'
+  | 'reload'
+  | 'breakers'
+  | 'setBreaker'
+/** What a worker has counted, and for how long it was busy with telling it. */
+interface Counts {
+  readonly metrics: ProcessMetrics
+  readonly tookMs: number
+}
 interface Ask {
   readonly ask: Question
   readonly number: number
@@ -43,10 +68,6 @@ interface Begun {
 interface Begin {
   readonly begin: ConfigText
 }
-interface Reply {
-  readonly reply: number
-  readonly answer: unknown
-}
 interface Listening {
   readonly listening: string
 }
@@ -58,27 +79,75 @@ interface Failed {
 export const isWorker = cluster.isWorker
 
 /**
- * Runs as many processes as are configured on one port, and itself the admin port for all of them: metrics are added up, a
- * worker that dies is replaced. Throws, and leaves no worker behind, if one of them can't start or the admin port be had.
+ * Runs as many processes as are configured on one port, and itself the admin port for all of them: metrics are added up; a
+ * worker that dies, or hangs, is replaced. Throws, and leaves no worker behind, if one of them can't start or the admin port be
+ * had.
  */
 export async function runWorkers(
   config: Config,
   { log, load, text }: { log: Log; load: ReloadParts['load']; text: ConfigText },
 ): Promise<Running> {
+  // Each worker accepts for itself. Node's default lets the first process hand connections over one by one: that costs it 80 µs
+  // each, and one on its way to a worker that is killed is neither answered nor closed, ever.
+  cluster.schedulingPolicy = cluster.SCHED_NONE
   let phase: 'starting' | 'serving' | 'stopping' = 'starting'
   let inForce = { config, text }
-  const fork = (): Promise<string> => urlOf(cluster.fork(), inForce.text)
-  cluster.on('exit', (worker, code, signal) => {
-    if (phase !== 'serving') return
-    log.logger.error({ worker: worker.process.pid, code, signal }, 'a worker died and will be replaced')
-    void pause(REPLACE_AFTER_MS).then(() => {
-      if (phase === 'serving') fork().catch((err: unknown) => log.logger.error({ err }, 'no new worker'))
+  const counts = new WorkerCounts()
+  const links = new Set<WorkerLink>()
+  const fork = async (): Promise<string> => {
+    const worker = cluster.fork()
+    const { pid } = worker.process
+    let isHung = false
+    let countAt = 0
+    const link = new WorkerLink(worker, {
+      beat() {
+        return { ask: performance.now() >= countAt ? 'counts' : 'alive' } satisfies Pick<Ask, 'ask'>
+      },
+      onBeat(answer) {
+        if (answer === 'alive') return
+        const { metrics, tookMs } = answer as Counts
+        countAt = performance.now() + Math.max(COUNTS_EVERY_MS / 2, tookMs / COUNTS_PART)
+        counts.note(worker.id, metrics)
+      },
+      onHung() {
+        isHung = true
+        log.logger.error({ worker: pid }, 'a worker does not answer any more and is killed')
+        worker.process.kill('SIGKILL')
+      },
     })
+    links.add(link)
+    worker.once('exit', (code, signal) => {
+      links.delete(link)
+      counts.end(worker.id)
+      if (phase !== 'serving') return
+      log.logger.error({ worker: pid, code, signal }, 'a worker died and will be replaced')
+      void pause(isHung ? 0 : REPLACE_AFTER_MS).then(replace)
+    })
+    const url = await urlOf(worker, inForce.text)
+    link.listens()
+    return url
+  }
+  const replace = async (): Promise<void> => {
+    if (phase !== 'serving') return
+    await fork().catch((err: unknown) => log.logger.error({ err }, 'no new worker'))
+  }
+  // Whatever ends this process: a worker that hangs, or is stopped, would stay behind.
+  process.on('exit', () => {
+    for (const { worker } of links) worker.process.kill('SIGKILL')
   })
+  const askEach = <Answer>(ask: Question, input?: Ask['input'], withinMs = ANSWER_WITHIN_MS) =>
+    Promise.all(
+      [...links]
+        .filter((link) => link.isListening)
+        .map((link) =>
+          link.ask<Answer>({ ask, ...(input === undefined ? {} : { input }) }, link.isAlive ? withinMs : 0),
+        ),
+    )
+  const missing = (): number => config.server.workers - [...links].filter((link) => link.isAlive).length
   const endWorkers = async (): Promise<void> => {
     phase = 'stopping'
-    const ended = workers().map((worker) => once(worker, 'exit'))
-    for (const worker of workers()) worker.process.kill('SIGTERM')
+    const ended = [...links].map(({ worker }) => once(worker, 'exit'))
+    for (const { worker } of links) worker.process.kill('SIGTERM')
     await Promise.all(ended)
   }
   const managed = await openManaged(config.store, { clock: systemClock, logger: log.logger })
@@ -86,6 +155,11 @@ export async function runWorkers(
   const dropped = droppedLines(own)
   log.onDropped(() => dropped.increment())
   registerProcessInfo(own)
+  const missingWorkers = new Gauge({
+    name: 'sluice_workers_missing',
+    help: 'Workers that did not answer the scrape, or are being replaced: gauges lack them.',
+    registers: [own],
+  })
   const apply = async (found: FoundConfig): Promise<Reloaded> => {
     const { config: next, changed, needRestart } = reloadable(found, inForce.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
@@ -101,24 +175,35 @@ export async function runWorkers(
   const reload = (): Promise<Reloaded> => reloader.reload()
   const vitals: Vitals = {
     async *metrics() {
-      const answers = await askEach<ProcessMetrics>('metrics')
+      const asked = [...links].filter((link) => link.isListening)
+      const answers = await Promise.all(
+        asked.map(async (link) => {
+          const answer = await link.ask<ProcessMetrics>({ ask: 'metrics' }, link.isAlive ? ANSWER_WITHIN_MS : 0)
+          // What comes after its end has been counted.
+          if (answer !== undefined && links.has(link)) counts.note(link.worker.id, answer)
+          return answer
+        }),
+      )
       const known = answers.filter((answer) => answer !== undefined)
-      // Without one of them, counters would look as if they had begun anew: better no scrape than that.
-      if (known.length < answers.length) throw new Error('a worker does not answer')
-      yield await metricsOfAll([...known, await own.getMetricsAsJSON()])
+      missingWorkers.set(config.server.workers - known.length)
+      const gauges = known.map((metrics) => metrics.filter((metric) => !isCount(metric)))
+      yield await metricsOfAll([...counts.all(), ...gauges, await own.getMetricsAsJSON()])
     },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
     queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),
     async notReady() {
       if (phase === 'stopping') return 'draining'
-      const answers = await askEach<string | null>('notReady')
-      const missing = config.server.workers - answers.length
-      if (missing > 0) return `${missing} of ${config.server.workers} workers are missing`
-      if (answers.includes(undefined)) return 'a worker does not answer'
-      return answers.find((answer) => typeof answer === 'string')
+      const asked = [...links].filter((link) => link.isAlive)
+      if (asked.length === 0) return 'no worker answers'
+      // One that serves is enough to be ready: taking calls from the others would make an outage of it.
+      return firstReady(asked.map((link) => link.ask<string | null>({ ask: 'notReady' }, ANSWER_WITHIN_MS)))
     },
     async degraded() {
-      return (await askEach<string | null>('degraded')).find((answer) => typeof answer === 'string')
+      const answers = await askEach<string | null>('degraded', undefined, ANSWER_SOON_MS)
+      const count = missing()
+      const absent = count > 0 ? `${count} of ${config.server.workers} workers are missing` : undefined
+      const reasons = [answers.find((answer) => typeof answer === 'string'), absent]
+      return reasons.filter((reason) => reason !== undefined).join('; ') || undefined
     },
   }
   try {
@@ -176,6 +261,8 @@ export async function runWorker(
     quota: () => gateway.vitals.quota(),
     queue: () => gateway.vitals.queue(),
     metrics: () => gateway.metrics.registry.getMetricsAsJSON(),
+    alive: () => Promise.resolve('alive'),
+    counts: () => countsOf(gateway.metrics.registry),
     reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
     breakers: () => Promise.resolve(gateway.breakers()),
     setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
@@ -190,6 +277,16 @@ export async function runWorker(
   return gateway
 }
 
+async function countsOf(registry: Registry): Promise<Counts> {
+  const before = performance.now()
+  const all = registry.getMetricsAsArray() as unknown as {
+    readonly type?: string
+    get(): Promise<ProcessMetrics[number]>
+  }[]
+  const metrics = await Promise.all(all.filter(isCount).map((metric) => metric.get()))
+  return { metrics, tookMs: performance.now() - before }
+}
+
 /** Only a file can ask for workers. */
 export function textOf({ source, text = '' }: FoundConfig): ConfigText {
   return { source, text }
@@ -199,10 +296,6 @@ export function textOf({ source, text = '' }: FoundConfig): ConfigText {
 function failed({ message, stack, code, port, address }: ListenError): Promise<never> {
   process.send?.({ failed: { message, stack, code, port, address } } satisfies Failed, () => process.exit(1))
   return new Promise(() => undefined)
-}
-
-function workers(): Worker[] {
-  return Object.values(cluster.workers ?? {}).filter((worker) => worker !== undefined)
 }
 
 /** Where a new worker listens; throws what it failed with if it does not come so far. */
@@ -217,32 +310,18 @@ function urlOf(worker: Worker, text: ConfigText): Promise<string> {
   })
 }
 
-let questions = 0
-
-/** What each worker answers; undefined for one that does not in time. */
-function askEach<Answer>(ask: Question, input?: Ask['input']): Promise<(Answer | undefined)[]> {
-  const about = input === undefined ? { ask } : { ask, input }
-  return Promise.all(workers().map((worker) => askOne<Answer>(worker, about)))
-}
-
-function askOne<Answer>(worker: Worker, about: Omit<Ask, 'number'>): Promise<Answer | undefined> {
-  const number = questions++
-  return new Promise((resolve) => {
-    const end = (answer: Answer | undefined): void => {
-      clearTimeout(timer)
-      worker.off('message', listen)
-      resolve(answer)
-    }
-    const listen = ({ reply, answer }: Reply): void => {
-      if (reply === number) end(answer as Answer)
-    }
-    const timer = setTimeout(() => end(undefined), ANSWER_WITHIN_MS)
-    worker.on('message', listen)
-    // With nobody to tell, an error of a channel that is closed would end the first process.
-    worker.send({ ...about, number } satisfies Ask, (error: Error | null) => {
-      if (error !== null) end(undefined)
-    })
+/** Undefined as soon as one is ready; else why the first of them is not. */
+async function firstReady(asked: readonly Promise<string | null | undefined>[]): Promise<string | undefined> {
+  const ready = asked.map(async (answer) => {
+    if ((await answer) !== null) throw new Error('not ready')
   })
+  try {
+    await Promise.any(ready)
+    return undefined
+  } catch {
+    const reasons = await Promise.all(asked)
+    return reasons.find((reason) => typeof reason === 'string') ?? 'no worker answers'
+  }
 }
 
 const WORSE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>

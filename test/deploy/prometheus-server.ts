@@ -39,12 +39,13 @@ export class PrometheusServer {
   static async start(
     gatewayAdminUrls: readonly string[],
     change: (alerts: string) => string = (alerts) => alerts,
+    interval = '500ms',
   ): Promise<PrometheusServer> {
     const folder = temporaryFolder('prometheus')
     const dir = folder.path
     const config = adapt(readText('deploy/prometheus/prometheus.yml'), {
       "'gateway:9090'": gatewayAdminUrls.map((url) => `'${new URL(url).host}'`).join(', '),
-      'interval: 5s': 'interval: 500ms',
+      'interval: 5s': `interval: ${interval}`,
     })
     writeFileSync(join(dir, 'prometheus.yml'), config)
     writeFileSync(join(dir, 'alerts.yml'), change(readText('deploy/prometheus/alerts.yml')))

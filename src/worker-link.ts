@@ -1,0 +1,101 @@
+import type { Worker } from 'node:cluster'
+
+/** How often each worker is asked for a sign of life. */
+const BEAT_MS = 1_000
+/** So many signs in a row may be missing. One that starts hears nothing yet, and has so many beats to come so far. */
+const MISSING_BEATS = 5
+const MISSING_BEATS_AT_START = 60
+/** A worker that has owed its sign of life for so many beats is not waited for. */
+const LATE_BEATS = 2
+
+export interface Reply {
+  readonly reply: number
+  readonly answer: unknown
+}
+
+interface LinkOptions {
+  /** What a worker answers to give a sign of life. */
+  beat(): object
+  /** Is told each answer to it. */
+  onBeat(answer: unknown): void
+  /** The worker hangs: it is running, but has answered nothing for `MISSING_BEATS`. */
+  onHung(): void
+}
+
+/** One worker, as the first process knows it: is asked questions, and watched for signs of life. */
+export class WorkerLink {
+  readonly worker: Worker
+  readonly #options: LinkOptions
+  readonly #open = new Map<number, (answer: unknown) => void>()
+  readonly #beats: NodeJS.Timeout
+  #isListening = false
+  #questions = 0
+  /** Signs of life that are missing now. */
+  #missing = 0
+  #isAsked = false
+
+  constructor(worker: Worker, options: LinkOptions) {
+    this.worker = worker
+    this.#options = options
+    worker.on('message', ({ reply, answer }: Partial<Reply>) => {
+      if (reply !== undefined) this.#answered(reply, answer)
+    })
+    worker.once('exit', () => {
+      clearInterval(this.#beats)
+      for (const number of this.#open.keys()) this.#answered(number, undefined)
+    })
+    // Beats are counted instead of time: while the first process itself stands still, no worker seems to hang.
+    this.#beats = setInterval(() => this.#beat(), BEAT_MS)
+  }
+
+  /** From now on it takes calls, and answers. */
+  listens(): void {
+    this.#isListening = true
+    this.#missing = 0
+  }
+
+  get isListening(): boolean {
+    return this.#isListening
+  }
+
+  /** Whether an answer can be expected. */
+  get isAlive(): boolean {
+    return this.#isListening && this.#missing < LATE_BEATS
+  }
+
+  /** The worker's answer; undefined if it ends before, or does not answer in time. */
+  ask<Answer>(question: object, withinMs: number): Promise<Answer | undefined> {
+    const number = this.#questions++
+    return new Promise((resolve) => {
+      const timer = withinMs === Infinity ? undefined : setTimeout(() => this.#answered(number, undefined), withinMs)
+      this.#open.set(number, (answer) => {
+        clearTimeout(timer)
+        resolve(answer as Answer | undefined)
+      })
+      // With nobody to tell, an error of a channel that is closed would end the first process.
+      this.worker.send({ ...question, number }, (error: Error | null) => {
+        if (error !== null) this.#answered(number, undefined)
+      })
+    })
+  }
+
+  #answered(number: number, answer: unknown): void {
+    const resolve = this.#open.get(number)
+    this.#open.delete(number)
+    resolve?.(answer)
+  }
+
+  #beat(): void {
+    if (this.#isAsked || !this.#isListening) {
+      const most = this.#isListening ? MISSING_BEATS : MISSING_BEATS_AT_START
+      if (++this.#missing === most) this.#options.onHung()
+      return
+    }
+    this.#isAsked = true
+    void this.ask(this.#options.beat(), Infinity).then((answer) => {
+      this.#isAsked = false
+      this.#missing = 0
+      if (answer !== undefined) this.#options.onBeat(answer)
+    })
+  }
+}
