@@ -78,7 +78,12 @@ function dataOf(question: Question, body: string): unknown {
   if (method === 'POST' && segments.includes('execute'))
     return { planExecution: { uuid: randomUUID(), status: 'RUNNING' } }
   if (!isReading(question)) return echo(body)
-  return isList(method, segments) ? page(kindOf(segments), query) : entity(kindOf(segments), segments.at(-1) ?? '')
+  const shape = shapeOf(path, kindOf(segments))
+  if (isList(method, segments) || path === EXECUTIONS) return page(kindOf(segments), query, shape)
+  const identifier = segments.at(-1) ?? ''
+  if (EXECUTION.test(path)) return { pipelineExecutionSummary: shape(identifier), executionGraph: null }
+  if (PIPELINE.test(path)) return { yamlPipeline: `pipeline:\n  identifier: ${identifier}\n  name: ${identifier}\n` }
+  return shape(identifier)
 }
 
 function isReading({ route }: Question): boolean {
@@ -91,10 +96,34 @@ function isList(method: string, segments: readonly string[]): boolean {
   return method === 'POST' || words(last).includes('list') || (isPlural(last) && !isPlural(previous))
 }
 
+const EXECUTIONS = '/pipeline/api/pipelines/execution/summary'
+const EXECUTION = /^\/pipeline\/api\/pipelines\/execution\/(?:v2\/)?[^/]+$/
+const PIPELINE = /^\/pipeline\/api\/pipelines\/[^/]+$/
+/** Services whose entities stand there as they are; those of others stand under the name of what they are. */
+const BARE = /^\/(?:(?:pipeline|template)\/api|ng\/api\/user-groups)\//
+
+/**
+ * How one thing is shown, alone and in lists: as in the models of the vendor's SDK,
+ * https://github.com/harness/harness-go-sdk/tree/main/harness/nextgen/docs (PageResponsePmsPipelineSummaryResponse,
+ * PipelineExecutionDetail, PipelineExecutionSummary, ProjectResponse, TemplateResponse).
+ */
+function shapeOf(path: string, kind: string): (identifier: string) => object {
+  if (path === EXECUTIONS || EXECUTION.test(path)) return execution
+  return BARE.test(`${path}/`)
+    ? (identifier) => ({ ...fieldsOf(identifier), ...TIMES })
+    : (identifier) => entity(kind, identifier)
+}
+
+function execution(planExecutionId: string): object {
+  const pipeline = { pipelineIdentifier: 'pipeline_1', name: 'pipeline_1', tags: [] }
+  const [startTs, endTs] = [TIMES.createdAt, TIMES.createdAt + 60_000]
+  return { ...pipeline, planExecutionId, status: 'Success', startTs, endTs, createdAt: startTs, runSequence: 1 }
+}
+
 /** All on the first page, so that a client that reads on until a page is empty comes to an end. */
-function page(kind: string, query: string): object {
+function page(kind: string, query: string, shape: (identifier: string) => object): object {
   const pageIndex = Number(/(?:^|&)page(?:Index)?=(\d{1,9})(?:&|$)/.exec(query)?.[1] ?? 0)
-  const content = pageIndex === 0 ? [1, 2, 3].map((number) => entity(kind, `${kind}_${number}`)) : []
+  const content = pageIndex === 0 ? [1, 2, 3].map((number) => shape(`${kind}_${number}`)) : []
   const { length: pageItemCount } = content
   return { totalPages: 1, totalItems: 3, pageItemCount, pageSize: 50, content, pageIndex, empty: pageItemCount === 0 }
 }
@@ -103,7 +132,11 @@ function page(kind: string, query: string): object {
 const TIMES = { createdAt: Date.UTC(2026, 0), lastModifiedAt: Date.UTC(2026, 0) }
 
 function entity(kind: string, identifier: string): object {
-  return { [kind]: { identifier, name: identifier, description: '', tags: {} }, ...TIMES }
+  return { [kind]: fieldsOf(identifier), ...TIMES }
+}
+
+function fieldsOf(identifier: string): object {
+  return { identifier, name: identifier, description: '', tags: {} }
 }
 
 /** `project` in `/ng/api/projects/my-project`, `userGroup` in `/ng/api/user-groups`. */

@@ -141,6 +141,42 @@ describe('answers', () => {
     ],
     ['GET', '/ng/api/projects?pageIndex=1', '', 200, expect.objectContaining({ pageIndex: 1, content: [] })],
     [
+      'POST',
+      '/pipeline/api/pipelines/list',
+      '',
+      200,
+      expect.objectContaining({
+        totalPages: 1,
+        content: expect.arrayContaining([expect.objectContaining({ identifier: 'pipeline_1', name: 'pipeline_1' })]),
+      }),
+    ],
+    ['GET', '/pipeline/api/pipelines/summary/build', '', 200, expect.objectContaining({ name: 'build' })],
+    ['GET', '/pipeline/api/pipelines/build', '', 200, { yamlPipeline: expect.stringContaining('identifier: build') }],
+    [
+      'POST',
+      '/pipeline/api/pipelines/execution/summary',
+      '',
+      200,
+      expect.objectContaining({ content: expect.arrayContaining([expect.objectContaining({ status: 'Success' })]) }),
+    ],
+    ...['/v2/', '/'].map((infix): [string, string, string, number, unknown] => [
+      'GET',
+      `/pipeline/api/pipelines/execution${infix}e1`,
+      '',
+      200,
+      expect.objectContaining({
+        pipelineExecutionSummary: expect.objectContaining({ planExecutionId: 'e1', status: 'Success' }),
+      }),
+    ]),
+    ['GET', '/template/api/templates/t1', '', 200, expect.objectContaining({ identifier: 't1', name: 't1' })],
+    [
+      'GET',
+      '/ng/api/servicesV2/s1',
+      '',
+      200,
+      expect.objectContaining({ service: expect.objectContaining({ name: 's1' }) }),
+    ],
+    [
       'GET',
       '/ng/api/projects/p1',
       '',
