@@ -123,8 +123,11 @@ export async function runWorkers(
       log.logger.error({ worker: pid, code, signal }, 'a worker died and will be replaced')
       void pause(isHung ? 0 : REPLACE_AFTER_MS).then(replace)
     })
-    const url = await urlOf(worker, inForce.text)
+    const given = inForce.text
+    const url = await urlOf(worker, given)
     link.listens()
+    // While it started it could not hear of a reload.
+    if (given !== inForce.text) await link.ask({ ask: 'reload', input: inForce.text }, ANSWER_WITHIN_MS)
     return url
   }
   const replace = async (): Promise<void> => {

@@ -36,6 +36,11 @@ describe('the Dockerfile', () => {
     expect(imageHealthCheck().slice(0, 2)).toEqual(['node', '-e'])
   })
 
+  it('checks the health no more often than every ten seconds, and without the cost of fetch', () => {
+    expect(imageInstructions('HEALTHCHECK')[0]).toMatch(/^--interval=10s /)
+    expect(imageHealthCheck().join(' ')).not.toContain('fetch')
+  })
+
   it('holds no secret, and asks for none while it is built', () => {
     expect(everything.map(({ name }) => name)).not.toContain('ARG')
     expect(imageEnvironment()).toEqual({ NODE_ENV: 'production', SLUICE_CONFIG: '/etc/sluice/sluice.yaml' })
