@@ -7,7 +7,7 @@ import { systemClock } from '../clock.ts'
 import { findConfig } from '../config/find.ts'
 import type { Path } from '../config/problem.ts'
 import { openStore } from '../credentials/sources/open.ts'
-import { NoSuchSecretError, type SecretStore } from '../credentials/store/secret-store.ts'
+import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../credentials/store/secret-store.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
 
@@ -21,6 +21,7 @@ interface ValueOptions extends Options {
 
 interface RotateOptions extends ValueOptions {
   readonly finish?: boolean
+  readonly force?: boolean
   readonly cancel?: boolean
   readonly key?: boolean
 }
@@ -49,7 +50,7 @@ export function rotateCredential(name: string | undefined, options: RotateOption
     }
     if (name === undefined) throw new CommandError('name the secret to rotate, or the master key with --key')
     if (options.finish === true) {
-      await store.finish(name)
+      await store.finish(name, { isForced: options.force === true })
       note('finish', name)
       say(`${name}: the new value is in force, the old one is forgotten`)
     } else if (options.cancel === true) {
@@ -68,9 +69,10 @@ export function listCredentials(options: Options): Promise<void> {
   return withStore(options, async (store) => {
     const listed = await store.list()
     if (listed.length === 0) process.stderr.write('the store is empty\n')
-    for (const { name, version, key, createdAt, expiresAt } of listed) {
+    for (const { name, version, key, createdAt, expiresAt, isRefused } of listed) {
       const expires = expiresAt === undefined ? 'never' : toDate(expiresAt)
-      say([name, version, `key ${key}`, `set ${toDate(createdAt)}`, `expires ${expires}`].join('\t'))
+      const refused = isRefused ? ['refused'] : []
+      say([name, version, `key ${key}`, `set ${toDate(createdAt)}`, `expires ${expires}`, ...refused].join('\t'))
     }
   })
 }
@@ -103,6 +105,12 @@ async function withStore(options: Options, run: (store: SecretStore, note: Note)
     await run(store, note)
   } catch (error) {
     if (error instanceof NoSuchSecretError) throw new CommandError(error.message)
+    if (error instanceof RefusedSecretError) {
+      const at = new Date(error.refusedAt).toISOString()
+      throw new CommandError(
+        `nothing was changed: an upstream refused the new value at ${at}. Take it back with --cancel, or put it in force all the same with --finish --force`,
+      )
+    }
     if (!(error instanceof Error) || error instanceof CommandError) throw error
     throw new CommandError(`the secret store can't be used: ${error.message}`)
   } finally {
@@ -119,7 +127,7 @@ function isUnimportant([first]: Path): boolean {
 async function readValue(name: string): Promise<string> {
   const value = process.stdin.isTTY ? await prompt(`Value of ${name}, not shown: `) : await text(process.stdin)
   const stripped = value.replace(/\r?\n$/, '')
-  if (stripped === '') throw new CommandError('the value is empty, so nothing was changed')
+  if (stripped.trim() === '') throw new CommandError('the value is empty, so nothing was changed')
   return stripped
 }
 

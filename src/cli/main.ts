@@ -107,6 +107,7 @@ function buildProgram(): Command {
     .allowExcessArguments()
     .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
     .option('--finish', 'let the new value take the place of the old one')
+    .option('--force', 'with --finish: also one that an upstream has refused')
     .option('--cancel', 'forget the new value')
     .option('--key', 'seal every secret with the first master key, after secrets.key was changed')
     .option(...CONFIG)

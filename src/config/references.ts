@@ -28,8 +28,11 @@ export function resolveReferences(text: string, lookUp: LookUp): Resolution {
   for (const whole of wholesIn(text)) {
     if (!whole.endsWith('}'))
       return { problem: 'a reference is not closed with "}"; write $${ where a text has ${ in it' }
-    const value = lookUp(toReference(whole))
+    const reference = toReference(whole)
+    const value = lookUp(reference)
     if ('problem' in value) return value
+    const problem = whyEmpty(reference, value)
+    if (problem !== undefined) return { problem }
     found.set(whole, value)
   }
   const render = (valueOf: (found: Found) => string): string =>
@@ -42,6 +45,16 @@ export function resolveReferences(text: string, lookUp: LookUp): Resolution {
     ...(values.some(({ next }) => next !== undefined) ? { next: render((value) => value.next ?? value.text) } : {}),
     ...(expiries.length > 0 ? { expiresAt: Math.min(...expiries) } : {}),
   }
+}
+
+/**
+ * What is wrong with a value, or the one to follow it, that is empty or blank. With text around it such as `Bearer ${file:x}`
+ * nothing else would notice. A file that is being written anew is empty for a moment.
+ */
+export function whyEmpty({ kind, name }: Reference, { text, next }: Found): string | undefined {
+  if (text.trim() !== '' && next?.trim() !== '') return undefined
+  const what = { env: 'the environment variable', file: 'the file', secret: 'the secret', vault: 'the Vault secret' }
+  return `${what[kind as keyof typeof what] ?? kind} ${name} is empty`
 }
 
 /** The references in a text, as far as they are well-formed. */
@@ -88,7 +101,6 @@ export function lookUpWith(
       case 'env': {
         const value = env[name]
         if (value === undefined) return { problem: `the environment variable ${name} is not set` }
-        if (value === '') return { problem: `the environment variable ${name} is empty` }
         return { text: value }
       }
       case 'file': {

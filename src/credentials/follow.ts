@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { keyOf, lookUpWith, type Reference, referencesIn, resolveReferences } from '../config/references.ts'
+import { keyOf, lookUpWith, type Reference, referencesIn, resolveReferences, whyEmpty } from '../config/references.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Secret } from './secret.ts'
 import type { Answer, SecretSource } from './sources/source.ts'
@@ -55,6 +55,13 @@ export class SecretFollower {
       .map(({ kind, name }) => ({ kind, name: kind === 'file' ? resolve(template.folder, name) : name }))
     if (references.length === 0) return
     this.#followed.push({ secret, references })
+    secret.nextRefused = () => {
+      for (const reference of references) {
+        const known = this.#known.get(keyOf(reference))
+        if (known === undefined || 'problem' in known || known.next === undefined) continue
+        void this.#sources.get(reference.kind)!.noteRefused?.(reference.name, known.next)
+      }
+    }
     let askedAt = -Infinity
     secret.lookAgain = async () => {
       if (performance.now() - askedAt < LOOK_AGAIN_MS) return
@@ -80,11 +87,10 @@ export class SecretFollower {
     if (names.length === 0) return
     const answers = await this.#sources.get(kind)!.read(names)
     for (const [name, answer] of answers) {
-      const key = keyOf({ kind, name })
-      // A file that is being written anew is empty for a moment.
-      const problem = 'problem' in answer ? answer.problem : answer.text === '' ? `${key} is empty` : undefined
-      this.#tell(key, problem)
-      if (problem === undefined) this.#known.set(key, answer)
+      const reference = { kind, name }
+      const problem = 'problem' in answer ? answer.problem : whyEmpty(reference, answer)
+      this.#tell(keyOf(reference), problem)
+      if (problem === undefined) this.#known.set(keyOf(reference), answer)
     }
     for (const { secret, references } of this.#followed) {
       if (references.some((reference) => reference.kind === kind)) this.#renew(secret)

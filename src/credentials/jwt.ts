@@ -7,23 +7,29 @@ import { algorithmOf, importSigningKey, parsePrivateKey } from './signing-key.ts
 import type { Token } from './token-keeper.ts'
 
 const USUAL_LIFETIME_MS = 300_000
-/** The vendor's clock may be behind ours. */
+/** The vendor's clock may be behind ours. Never more than half of the lifetime. */
 const BACKDATED_S = 30
 
-/** Signs a JWT (RFC 7519) by which the upstream itself knows the account. Its dates are those of the wall clock. */
+/**
+ * Signs a JWT (RFC 7519) by which the upstream itself knows the account. Its dates are those of the wall clock, and `exp` is
+ * exactly `lifetime` after `iat` (whole seconds), which lies up to 30 s in the past.
+ */
 export async function signToken(config: CredentialConfig, clock: Clock): Promise<Token> {
   const { lifetime = USUAL_LIFETIME_MS, claims = {}, issuer, subject, audience, keyId } = config
   const [now, wall] = [clock.now(), clock.wall()]
-  const seconds = Math.floor(wall / 1_000)
+  const lifetimeS = Math.floor(lifetime / 1_000)
+  // Vendors bound the span from `iat` to `exp`, so what the token begins earlier it ends earlier.
+  const backdatedS = Math.min(BACKDATED_S, Math.floor(lifetimeS / 2))
+  const issuedAtS = Math.floor(wall / 1_000) - backdatedS
   const alg = config.algorithm ?? algorithmOf(parsePrivateKey(config.key!.reveal()))
   const jwt = new SignJWT(claims)
     .setProtectedHeader({ alg, typ: 'JWT', ...(keyId === undefined ? {} : { kid: keyId }) })
-    .setIssuedAt(seconds - BACKDATED_S)
-    .setExpirationTime(seconds + Math.floor(lifetime / 1_000))
+    .setIssuedAt(issuedAtS)
+    .setExpirationTime(issuedAtS + lifetimeS)
     .setJti(randomUUID())
   if (issuer !== undefined) jwt.setIssuer(issuer)
   if (subject !== undefined) jwt.setSubject(subject)
   if (audience !== undefined) jwt.setAudience(audience)
   const text = await jwt.sign(await importSigningKey(config.key!, alg))
-  return { ...tokenOf(text, now, lifetime, config.skew), wallAheadMs: wall - now }
+  return { ...tokenOf(text, now, lifetime - backdatedS * 1_000, config.skew), wallAheadMs: wall - now }
 }

@@ -6,6 +6,8 @@ import type { Token } from './token-keeper.ts'
 
 /** How long to wait for the token endpoint. */
 const ANSWER_WITHIN_MS = 10_000
+/** The form of an error code (RFC 6749 §5.2). An endpoint may repeat what it was sent, so nothing else is passed on. */
+const ERROR_CODE = /^[a-z_]{1,64}$/
 /** Of a token whose end the endpoint does not tell. */
 const USUAL_LIFETIME_MS = 300_000
 
@@ -30,13 +32,49 @@ export async function requestToken(config: CredentialConfig, clock: Clock): Prom
         [oauth.allowInsecureRequests]: tokenUrl.protocol === 'http:',
       },
     )
-    const { access_token, expires_in } = await oauth.processClientCredentialsResponse(server, client, response)
-    const lifetimeMs = expires_in === undefined ? USUAL_LIFETIME_MS : expires_in * 1_000
-    return tokenOf(access_token, requestedAt, lifetimeMs, config.skew)
+    // The library knows what failed answers may look like.
+    if (!response.ok) await oauth.processClientCredentialsResponse(server, client, response)
+    const { text, lifetimeMs } = await readToken(response)
+    // An endpoint that repeats its token until the end says 0 in the last second of it, and it is still good.
+    const leastMs = clock.now() - requestedAt + LEAST_LIFETIME_MS
+    return tokenOf(text, requestedAt, Math.max(lifetimeMs, leastMs), config.skew)
   } catch (error) {
     throw new Error(`the token endpoint ${whatFailed(error)}`, { cause: error })
   }
 }
+
+/** An answer that is no token; its message holds nothing that the endpoint says in its own words. */
+class NoTokenError extends Error {}
+
+/**
+ * The token in an answer (RFC 6749 §5.1), taken leniently: any 2xx will do, `token_type` may be missing, and fields of which
+ * nothing is needed here (`scope`, `refresh_token`, `id_token`) may hold anything.
+ */
+async function readToken(response: Response): Promise<{ text: string; lifetimeMs: number }> {
+  const body: unknown = await response.json().catch(() => undefined)
+  const { access_token: text, token_type: type, expires_in: expiresIn, error } = (body ?? {}) as Record<string, unknown>
+  if (typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) {
+    const code = typeof error === 'string' && ERROR_CODE.test(error) ? error : 'and no token'
+    throw new NoTokenError(`answered ${response.status} ${code}`)
+  }
+  // Sent as a bearer, a token of another type would be refused, or believed without its proof.
+  if (typeof type === 'string' && !/^\s*(?:bearer\s*)?$/i.test(type)) {
+    throw new NoTokenError('answered with a token of another type than Bearer')
+  }
+  return { text, lifetimeMs: lifetimeOf(expiresIn) }
+}
+
+/** Of a number, or a text that is one; anything else tells nothing. */
+function lifetimeOf(expiresIn: unknown): number {
+  const seconds = typeof expiresIn === 'string' && expiresIn.trim() !== '' ? Number(expiresIn) : expiresIn
+  if (typeof seconds !== 'number' || !Number.isFinite(seconds) || seconds < 0) return USUAL_LIFETIME_MS
+  return Math.min(seconds * 1_000, MOST_LIFETIME_MS)
+}
+
+/** How long a token that was just given is good for at least. */
+const LEAST_LIFETIME_MS = 1_000
+/** An end that is further away than a year is not meant. */
+const MOST_LIFETIME_MS = 365 * 86_400_000
 
 const USUAL_SKEW_MS = 30_000
 
@@ -82,9 +120,9 @@ function parametersOf({ scopes, audience, parameters = {} }: CredentialConfig): 
   return params
 }
 
-/** An endpoint may repeat what it was sent, so only what has a fixed form is passed on. */
 function whatFailed(error: unknown): string {
-  if (error instanceof oauth.ResponseBodyError && /^[a-z_]{1,64}$/.test(error.error)) {
+  if (error instanceof NoTokenError) return error.message
+  if (error instanceof oauth.ResponseBodyError && ERROR_CODE.test(error.error)) {
     return `answered ${error.status} ${error.error}`
   }
   const { name, cause } = error as Error

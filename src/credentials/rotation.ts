@@ -77,6 +77,7 @@ export class Rotation implements CredentialSet {
     const rollbacks = this.#services.metrics.credentialRollbacks.of({ upstream, account })
     return (reason) => {
       rollbacks.increment()
+      for (const secret of secretsIn(this.#config)) if (secret.next !== undefined) secret.nextRefused?.()
       const message = 'the new credential is refused: all calls go on with the old one'
       this.#services.logger?.error({ credential: this.name, reason }, message)
     }

@@ -21,6 +21,8 @@ export class Secret {
   expiresAt: number | undefined
   /** Why a text can't be its value; whoever uses it knows. Never shows the text. */
   whyNot: (text: string) => string | undefined = () => undefined
+  /** Tells where it came from that an upstream refused the value that is to follow, if anybody wants to know. */
+  nextRefused: (() => void) | undefined
   /** Looks up anew what it came from, if that can be done. */
   lookAgain: (() => Promise<void>) | undefined
 

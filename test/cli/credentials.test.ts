@@ -62,6 +62,30 @@ describe('sluice credentials', () => {
     })
   }, 60_000)
 
+  it('does not put a new value in force that an upstream refused, unless it is told to', async () => {
+    const upstream = await startUpstream(({ headers }, response) => {
+      response.writeHead(headers['x-api-key'] === 'Key bad' || headers.authorization === 'Key bad' ? 401 : 200).end()
+    })
+    const place = newConfig(upstream.url, { server: { port: 0 }, admin: { port: 0 }, log: { format: 'json' } })
+    await run(['credentials', 'set', 'x/main'], { ...place, input: 'good' })
+    const gateway = new Program(['start'], place)
+    const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
+    await run(['credentials', 'rotate', 'x/main'], { ...place, input: 'bad' })
+    await expect
+      .poll(async () => (await call(url, '/x/y'), (await run(['credentials', 'list'], place)).stdout), {
+        timeout: 60_000,
+      })
+      .toMatch(/\tnext\t.*\trefused\n/)
+    const finished = await run(['credentials', 'rotate', 'x/main', '--finish'], place)
+    expect(finished).toMatchObject({ code: 1, stdout: '' })
+    expect(finished.stderr).toMatch(
+      /^nothing was changed: an upstream refused the new value at .*--cancel.*--finish --force\n$/,
+    )
+    expect((await call(url, '/x/y')).status).toBe(200)
+    expect((await run(['credentials', 'rotate', 'x/main', '--finish', '--force'], place)).code).toBe(0)
+    expect((await run(['credentials', 'list'], place)).stdout).not.toContain('refused')
+  }, 120_000)
+
   it('takes no value as an argument, and does not repeat one that was put there', async () => {
     const place = newConfig('http://127.0.0.1:9')
     const extra = await run(['credentials', 'set', 'x/main', 'one-secret'], place)

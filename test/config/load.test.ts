@@ -389,12 +389,15 @@ describe('references in a configuration', () => {
   it.each([
     ['${env:NOPE}', 'the environment variable NOPE is not set'],
     ['${env:EMPTY}', 'the environment variable EMPTY is empty'],
+    ['Bearer ${env:EMPTY}', 'the environment variable EMPTY is empty'],
+    ['Bearer ${env:BLANK}', 'the environment variable BLANK is empty'],
+    ['Bearer ${file:/dev/null}', 'the file /dev/null is empty'],
     ['${file:/nope/key}', 'the file /nope/key does not exist'],
     ['${KEY}', 'names no source; write ${env:NAME} or ${file:/path}'],
     ['${safe:x}', 'unknown source; known are env, file, secret and vault'],
     ['${env:KEY', 'is not closed'],
   ])('that do not resolve are errors: %s', (reference, expected) => {
-    const problems = problemsOf(VALID.replace('${env:KEY}', reference), { KEY: 'k', EMPTY: '' })
+    const problems = problemsOf(VALID.replace('${env:KEY}', reference), { KEY: 'k', EMPTY: '', BLANK: ' \t' })
     expect(problems).toHaveLength(1)
     expect(problems[0]).toContain(expected)
     expect(problems[0]).toMatch(/^sluice\.yaml:6:\d+: upstreams\.harness\.accounts\.prod\.credential\.value: /)

@@ -5,6 +5,7 @@ import { stringify } from 'yaml'
 import { loadConfigFile } from '../../src/config/load.ts'
 import { harnessConfig, newFolder, startConfigured, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
+import { startProcessIn } from '../support/process.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const PATH = '/harness/ng/api/projects'
@@ -56,7 +57,8 @@ it('a secret whose file is empty, gone, or of no use for a header keeps its valu
   const file = join(folder, 'key')
   writeFileSync(file, 'one')
   const sent = await startWithFile(folder, 'key')
-  for (const change of [() => writeFileSync(file, ''), () => writeFileSync(file, 'two\nlines'), () => rmSync(file)]) {
+  const empty = ['', '\n', '\r\n', ' ', '\t \n\n'].map((text) => () => writeFileSync(file, text))
+  for (const change of [...empty, () => writeFileSync(file, 'two\nlines'), () => rmSync(file)]) {
     change()
     // Longer than a change takes to be noticed; what was wrong to do would be done by then.
     await new Promise((resolve) => void setTimeout(resolve, 150))
@@ -84,4 +86,26 @@ it('a 401 makes the gateway look into the file at once, and send the call again'
   const answer = await call(gateway.url, PATH, { method: 'POST', body: '{}' })
   expect(answer).toMatchObject({ status: 200, headers: { 'x-sluice-attempts': '2' } })
   expect(answers).toEqual([401, 200])
+})
+
+it('a secret whose file is emptied keeps its value in a gateway that watches its configuration, and the log says so', async () => {
+  const folder = newFolder()
+  const file = join(folder, 'key')
+  writeFileSync(file, 'one\n')
+  const upstream = await startUpstream()
+  const accounts = { prod: { id: 'a', credential: { value: 'Key ${file:key}' } } }
+  const config = { ...harnessConfig(upstream.url, { accounts }), log: { format: 'json' } }
+  writeFileSync(join(folder, 'sluice.yaml'), stringify(config))
+  const gateway = await startProcessIn(folder)
+  const sent = async () => {
+    await call(gateway.url, PATH)
+    return upstream.seen.at(-1)!.headers['x-api-key']
+  }
+  expect(await sent()).toBe('Key one')
+  writeFileSync(file, '\n')
+  const line = await gateway.line(/was not reloaded/)
+  expect(line).toContain('the file key is empty')
+  expect(await sent()).toBe('Key one')
+  writeFileSync(file, 'two\n')
+  await expect.poll(sent).toBe('Key two')
 })

@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { checkConfig, loadConfigFile } from '../../src/config/load.ts'
 import { openStore } from '../../src/credentials/sources/open.ts'
+import { RefusedSecretError } from '../../src/credentials/store/secret-store.ts'
 import { systemClock } from '../../src/clock.ts'
 import {
   newFolder,
@@ -116,7 +117,11 @@ describe('a new credential beside the old one', () => {
     await store.rotate('api', 'bad', undefined)
     await expect.poll(async () => (await sent(), rollbacksOf(gateway))).toBe(1)
     expect(await sent()).toBe('Key old')
+    const isNextRefused = async () => (await store.list()).find(({ version }) => version === 'next')?.isRefused
+    await expect.poll(isNextRefused).toBe(true)
+    await expect(store.finish('api')).rejects.toThrow(RefusedSecretError)
     await store.rotate('api', 'good', undefined)
+    expect(await isNextRefused()).toBe(false)
     await expect.poll(sent).toBe('Key good')
     await store.cancel('api')
     await expect.poll(sent).toBe('Key old')

@@ -8,7 +8,7 @@ import { checkConfig } from '../../src/config/load.ts'
 import { Secret } from '../../src/credentials/secret.ts'
 import { openStore } from '../../src/credentials/sources/open.ts'
 import { MasterKeys, type Sealed } from '../../src/credentials/store/master-keys.ts'
-import { NoSuchSecretError, type SecretStore } from '../../src/credentials/store/secret-store.ts'
+import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../../src/credentials/store/secret-store.ts'
 import { newFolder, stores } from '../support/gateway.ts'
 import { Program } from '../support/process.ts'
 
@@ -69,6 +69,32 @@ describe.each(Object.entries(stores))('the store of secrets in %s', (_, newStore
     expect(await valueOf(store, 'a')).toEqual({ text: 'three', expiresAt: Date.UTC(2030) })
     await store.remove('a')
     expect(await store.list()).toEqual([])
+  })
+
+  it('does not let a value follow that an upstream refused, unless that is forced', async () => {
+    const store = open(newStore())
+    const refused = async () => (await store.list()).filter(({ isRefused }) => isRefused).map(({ version }) => version)
+    await store.set('a', 'one', undefined)
+    await store.noteRefused('a', 'one')
+    await store.rotate('a', 'two', undefined)
+    // What was refused is another value, or another secret, or one that is gone.
+    await store.noteRefused('a', 'earlier')
+    await store.noteRefused('b', 'two')
+    expect(await refused()).toEqual([])
+    await store.noteRefused('a', 'two')
+    expect(await refused()).toEqual(['next'])
+    await store.rekey()
+    expect(await refused()).toEqual(['next'])
+    await expect(store.finish('a')).rejects.toThrow(RefusedSecretError)
+    expect(await valueOf(store, 'a')).toEqual({ text: 'one', next: 'two' })
+    await store.finish('a', { isForced: true })
+    expect(await valueOf(store, 'a')).toEqual({ text: 'two' })
+    expect(await refused()).toEqual([])
+    await store.rotate('a', 'three', undefined)
+    await store.noteRefused('a', 'three')
+    await store.rotate('a', 'four', undefined)
+    await store.finish('a')
+    expect(await valueOf(store, 'a')).toEqual({ text: 'four' })
   })
 
   it('loses none of many changes that are made at once', async () => {

@@ -254,6 +254,88 @@ describe('a 401', () => {
   })
 })
 
+describe('the answer of a token endpoint', () => {
+  async function callWith(extra: object, status = 200) {
+    const tokens = await startTokenServer()
+    Object.assign(tokens, { extra, status })
+    const upstream = await startUpstream()
+    const clock = new SimulatedClock()
+    const gateway = await startGateway(oauthConfig(upstream.url, tokens, embedded()), { clock })
+    const send = () => call(gateway.url, '/api/x')
+    return { tokens, clock, send, answer: await send() }
+  }
+
+  it.each([
+    ['no type of token', { token_type: undefined }],
+    ['a type of token that is null', { token_type: null }],
+    ['a type of token in capitals', { token_type: 'BEARER' }],
+    ['a refresh token that is null', { refresh_token: null }],
+    ['a refresh token that is a number', { refresh_token: 7 }],
+    ['a scope that is empty', { scope: '' }],
+    ['a scope that is null', { scope: null }],
+    ['scopes as a list', { scope: ['read', 'write'] }],
+    ['no expiry', { expires_in: undefined }],
+    ['an expiry that is null', { expires_in: null }],
+    ['an expiry that is empty', { expires_in: '' }],
+    ['an expiry as a text', { expires_in: '3600' }],
+    ['an expiry with a fraction', { expires_in: 3599.5 }],
+    ['an expiry that is negative', { expires_in: -1 }],
+    ['an expiry that is no number', { expires_in: 'soon' }],
+    ['an expiry without end', { expires_in: 1e20 }],
+    ['an id token that is none', { id_token: 'no.jwt' }],
+    ['an id token of another issuer', { id_token: `${btoa('{"alg":"RS256"}')}.${btoa('{"iss":"x"}')}.c2ln` }],
+    ['an id token that is null', { id_token: null }],
+  ])('may have %s', async (_, extra) => {
+    expect((await callWith(extra)).answer.status).toBe(200)
+  })
+
+  it('may come with 201', async () => {
+    expect((await callWith({}, 201)).answer.status).toBe(200)
+  })
+
+  it('is kept for as long as it says, also in a text, and five minutes if it does not say', async () => {
+    for (const [extra, seconds] of [
+      [{ expires_in: '100' }, 70],
+      [{ expires_in: 100.5 }, 70.5],
+      [{ expires_in: null }, 270],
+    ] as const) {
+      const { tokens, clock, send } = await callWith(extra)
+      await clock.advance(seconds * SECOND - 1)
+      await send()
+      expect(tokens.requests, JSON.stringify(extra)).toHaveLength(1)
+      await clock.advance(1)
+      await send()
+      await expect.poll(() => tokens.requests.length).toBe(2)
+    }
+  })
+
+  it('that repeats its token until the end costs no call, also in the last second', async () => {
+    const { tokens, clock, send } = await callWith({ access_token: 'the-same', expires_in: 3 })
+    for (let leftMs = 2_900; leftMs > -2_000; leftMs -= 100) {
+      await clock.advance(100)
+      tokens.extra = {
+        access_token: leftMs > 0 ? 'the-same' : 'another',
+        expires_in: Math.max(0, Math.floor(leftMs / SECOND)),
+      }
+      expect((await send()).status).toBe(200)
+    }
+  })
+
+  it.each([
+    ['a token of another type', { token_type: 'mac' }, 200, 'answered with a token of another type than Bearer'],
+    ['no token', { access_token: undefined }, 200, 'answered 200 and no token'],
+    ['a token that is empty', { access_token: '' }, 200, 'answered 200 and no token'],
+    ['a token with a line end', { access_token: 'a\r\nX-Evil: b' }, 200, 'answered 200 and no token'],
+    ['an error with 200', { access_token: undefined, error: 'invalid_client' }, 200, 'answered 200 invalid_client'],
+    ['an error', { error: 'invalid_scope' }, 400, 'answered 400 invalid_scope'],
+  ])('that is %s makes the call fail, and says so', async (_, extra, status, message) => {
+    const { answer } = await callWith(extra, status)
+    expect(answer).toMatchObject({ status: 503, headers: { 'x-sluice-error': 'credential_unavailable' } })
+    expect(answer.json().message).toContain(message)
+    expect(answer.body).not.toContain('secret')
+  })
+})
+
 it('tokens that instances share are in Redis, and not in clear', async () => {
   const tokens = await startTokenServer()
   const upstream = await startUpstream()
@@ -292,9 +374,34 @@ it('a token that is signed here tells the upstream who the account is', async ()
   const { payload, protectedHeader } = await jwtVerify(third!, createPublicKey(privateKey), {
     currentDate: new Date(clock.now()),
   })
-  expect(payload).toMatchObject({ iss: 'app-1', aud: 'api', role: 'x', exp: Math.floor(clock.now() / 1_000) + 60 })
+  const issuedAt = Math.floor(clock.now() / 1_000) - 30
+  expect(payload).toMatchObject({ iss: 'app-1', aud: 'api', role: 'x', iat: issuedAt, exp: issuedAt + 60 })
   expect(protectedHeader).toEqual({ alg: 'RS256', typ: 'JWT', kid: 'k' })
 })
+
+it.each([
+  ['10s', 10],
+  ['59500ms', 59],
+  ['10m', 600],
+  ['20m', 1_200],
+  ['24h', 86_400],
+])(
+  'a token that is signed here lasts from iat to exp exactly as long as is configured: %s',
+  async (lifetime, seconds) => {
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+    const upstream = await startUpstream()
+    const key = privateKey.export({ type: 'pkcs8', format: 'pem' })
+    const accounts = { main: { credential: { type: 'jwt', key, issuer: 'app', lifetime } } }
+    const upstreams = { api: { url: upstream.url, accounts } }
+    const gateway = await startGateway({ server: { port: 0 }, admin: { port: 0 }, store: embedded(), upstreams })
+    const before = Math.floor(Date.now() / 1_000)
+    expect((await call(gateway.url, '/api/x')).status).toBe(200)
+    const { payload } = await jwtVerify(bearerOf(upstream.seen[0]!.headers)!, createPublicKey(privateKey))
+    expect(payload.exp! - payload.iat!).toBe(seconds)
+    expect(payload.iat).toBeLessThanOrEqual(before)
+    expect(payload.exp).toBeGreaterThan(before)
+  },
+)
 
 it.each([
   [{ clientSecret: undefined }, 'either clientSecret or key proves the client'],

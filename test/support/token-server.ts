@@ -16,15 +16,16 @@ export interface TokenServer {
   isUp: boolean
   /** While it is there, answers wait for it. */
   hold: Promise<void> | undefined
-  /** What it answers besides the token. */
+  /** What it answers besides the token, or instead of it. */
   extra: object
+  status: number
 }
 
 /** A token endpoint for client credentials (RFC 6749 §4.4) on a free port; each token is another one. */
 export async function startTokenServer(expiresIn: number | undefined = 60): Promise<TokenServer> {
   const requests: TokenRequest[] = []
   const issued: string[] = []
-  const server: TokenServer = { url: '', requests, issued, isUp: true, hold: undefined, extra: {} }
+  const server: TokenServer = { url: '', requests, issued, isUp: true, hold: undefined, extra: {}, status: 200 }
   const { url } = await startUpstream(async ({ headers, body }, response) => {
     requests.push({ authorization: headers.authorization, parameters: new URLSearchParams(body) })
     await server.hold
@@ -32,9 +33,9 @@ export async function startTokenServer(expiresIn: number | undefined = 60): Prom
     if (!server.isUp) return response.writeHead(503).end('{"error":"temporarily_unavailable"}')
     const token = `token-${issued.length + 1}-secret`
     issued.push(token)
-    return response.end(
-      JSON.stringify({ access_token: token, token_type: 'Bearer', expires_in: expiresIn, ...server.extra }),
-    )
+    return response
+      .writeHead(server.status)
+      .end(JSON.stringify({ access_token: token, token_type: 'Bearer', expires_in: expiresIn, ...server.extra }))
   })
   return Object.assign(server, { url: `${url}/token` })
 }

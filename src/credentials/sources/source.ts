@@ -15,5 +15,7 @@ export interface SecretSource {
   read(names: readonly string[]): Promise<ReadonlyMap<string, Answer>>
   /** Calls back whenever one of these names may have changed, until it is closed. */
   watch(names: readonly string[], onChange: () => void): void
+  /** Notes that an upstream refused this value, which was to follow the one in force; if it still is to. Never rejects. */
+  noteRefused?(name: string, value: string): Promise<void>
   close(): Promise<void>
 }

@@ -6,6 +6,8 @@ export interface SecretVersion {
   /** Times are in milliseconds since 1970. */
   readonly createdAt: number
   readonly expiresAt?: number
+  /** When an upstream refused it, if it was to follow another. */
+  readonly refusedAt?: number
 }
 
 /** One stored secret, and while it is rotated, what is to follow. */

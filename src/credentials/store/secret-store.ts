@@ -11,6 +11,17 @@ export interface ListedSecret {
   readonly key: string
   readonly createdAt: number
   readonly expiresAt: number | undefined
+  readonly isRefused: boolean
+}
+
+/** An upstream refused the value that was to be put in force. */
+export class RefusedSecretError extends Error {
+  readonly refusedAt: number
+
+  constructor(refusedAt: number) {
+    super('an upstream refused the new value')
+    this.refusedAt = refusedAt
+  }
 }
 
 /** There is no such secret, or it is not being rotated. */
@@ -50,8 +61,8 @@ export class SecretStore implements SecretSource {
       for (const version of ['current', 'next'] as const) {
         const one = record[version]
         if (one === undefined) continue
-        const { sealed, createdAt, expiresAt } = one
-        listed.push({ name, version, key: sealed.key, createdAt, expiresAt })
+        const { sealed, createdAt, expiresAt, refusedAt } = one
+        listed.push({ name, version, key: sealed.key, createdAt, expiresAt, isRefused: refusedAt !== undefined })
       }
     }
     return listed.toSorted((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
@@ -69,9 +80,29 @@ export class SecretStore implements SecretSource {
     return this.#change(name, ({ current }) => ({ current, next }))
   }
 
-  /** Lets the value that was to follow take the place of the other. */
-  finish(name: string): Promise<void> {
-    return this.#change(name, ({ next }) => ({ current: rotating(name, next) }))
+  /**
+   * Lets the value that was to follow take the place of the other, which is forgotten. Throws a `RefusedSecretError`, and
+   * changes nothing, if an upstream has refused it, unless that is forced.
+   */
+  finish(name: string, { isForced = false } = {}): Promise<void> {
+    return this.#change(name, ({ next }) => {
+      const { refusedAt, ...current } = rotating(name, next)
+      if (refusedAt !== undefined && !isForced) throw new RefusedSecretError(refusedAt)
+      return { current }
+    })
+  }
+
+  async noteRefused(name: string, value: string): Promise<void> {
+    try {
+      await this.#change(name, (record) => {
+        const { next } = record
+        if (next === undefined || next.refusedAt !== undefined) return record
+        if (this.#keys.open(name, next.sealed) !== value) return record
+        return { ...record, next: { ...next, refusedAt: Date.now() } }
+      })
+    } catch {
+      // The gateway has it in its log and metrics, whatever becomes of the store.
+    }
   }
 
   /** Forgets the value that was to follow. */
