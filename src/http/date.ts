@@ -51,6 +51,9 @@ const DAY_LENGTH = '2026-11-21'.length
 /** When a message was made, by its `Date`: of several lines the first that can be read. Undefined where none can be. */
 export function dateOf({ date }: Fields, now: EpochMs): number | undefined {
   if (date === undefined) return undefined
+  // The form that nearly all have, which the engine reads ten times as fast.
+  const usual = typeof date === 'string' && date.length === 29 && date.endsWith(' GMT') ? Date.parse(date) : NaN
+  if (!Number.isNaN(usual)) return usual
   for (const one of membersOf(date)) {
     const told = parseHttpDate(one, now)
     if (told !== undefined) return told
