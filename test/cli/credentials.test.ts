@@ -71,11 +71,9 @@ describe('sluice credentials', () => {
     const gateway = new Program(['start'], place)
     const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
     await run(['credentials', 'rotate', 'x/main'], { ...place, input: 'bad' })
-    await expect
-      .poll(async () => (await call(url, '/x/y'), (await run(['credentials', 'list'], place)).stdout), {
-        timeout: 60_000,
-      })
-      .toMatch(/\tnext\t.*\trefused\n/)
+    const stored = () => readFileSync(join(place.cwd, '.sluice/secrets.json'), 'utf8')
+    await expect.poll(async () => (await call(url, '/x/y'), stored()), { timeout: 60_000 }).toContain('refusedAt')
+    expect((await run(['credentials', 'list'], place)).stdout).toMatch(/\tnext\t.*\trefused\n/)
     const finished = await run(['credentials', 'rotate', 'x/main', '--finish'], place)
     expect(finished).toMatchObject({ code: 1, stdout: '' })
     expect(finished.stderr).toMatch(
