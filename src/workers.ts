@@ -2,7 +2,7 @@ import type { Actor } from './audit/audit.ts'
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
-import { Gauge, Registry } from '@prometheus-io/client'
+import { Registry } from '@prometheus-io/client'
 import { systemClock } from './clock.ts'
 import type { FoundConfig } from './config/find.ts'
 import type { Config } from './config/schema.ts'
@@ -157,12 +157,7 @@ export async function runWorkers(
   const own = new Registry(OPENMETRICS)
   const dropped = droppedLines(own)
   log.onDropped(() => dropped.increment())
-  registerProcessInfo(own)
-  const missingWorkers = new Gauge({
-    name: 'sluice_workers_missing',
-    help: 'Workers that did not answer the scrape, or are being replaced: gauges lack them.',
-    registers: [own],
-  })
+  const missingWorkers = registerProcessInfo(own)
   const apply = async (found: FoundConfig): Promise<Reloaded> => {
     const { config: next, changed, needRestart } = reloadable(found, inForce.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }

@@ -159,6 +159,12 @@ export const ConfigSchema = object({
         default: 'info',
         description: 'What is less important is left out; the line of each call is of level info.',
       }),
+      instance: Type.Optional(
+        Type.String({
+          minLength: 1,
+          description: 'Name of this gateway on every line. Default: the host’s name and the number of the process.',
+        }),
+      ),
       format: Type.Enum(['auto', 'json', 'pretty'], {
         default: 'auto',
         description: 'auto is pretty at a terminal and JSON elsewhere.',

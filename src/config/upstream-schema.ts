@@ -110,6 +110,10 @@ export const UpstreamSchema = object({
     description:
       'Which of the request fields that tell of the inside of the house go upstream: those of traces (traceparent, tracestate, baggage, …), and those of who the client is and how it came (X-Forwarded-*, Forwarded, X-Real-IP, names in Via, …).',
   }),
+  requestIdHeaders: Type.Array(headerName('A header name.'), {
+    default: ['x-request-id', 'x-correlation-id', 'request-id', 'cf-ray'],
+    description: 'Response headers with the vendor’s own id of a request, for the log; the first that is there counts.',
+  }),
   errors: Type.Enum(['harness', 'problem', 'github', 'slack', 'jira', 'pagerduty', 'cloudflare'], {
     default: 'harness',
     description:

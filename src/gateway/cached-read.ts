@@ -307,7 +307,9 @@ export class CachedRead implements Onlooker {
     ownHeaders(call, headers)
     if (isKnown) response.writeHead(304, headers)
     else response.writeHead(entry.status, entry.reason, headers)
-    response.end(isKnown || request.method === 'HEAD' ? undefined : entry.body)
+    const body = isKnown || request.method === 'HEAD' ? undefined : entry.body
+    call.responseBytes = body?.length ?? 0
+    response.end(body)
     return DELIVERED
   }
 

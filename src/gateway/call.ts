@@ -31,6 +31,19 @@ export interface Target {
   readonly wishes: Wishes
 }
 
+/** One attempt, as the log line of its call shows it: the status of its response, or why there was none. */
+export interface Try {
+  readonly status?: number | undefined
+  /** How it failed, and the code of the error, as in `unreachable (ECONNREFUSED)`. */
+  readonly error?: string | undefined
+  /** From the dispatch to the response's headers, or to the failure. */
+  readonly ms: number
+  /** The name of the credential with which it was sent. */
+  readonly credential: string | undefined
+  /** By what the vendor finds it. */
+  readonly requestId: string | undefined
+}
+
 /** One client's call, from its arrival to its log line. */
 export class Call {
   readonly id: string
@@ -49,6 +62,11 @@ export class Call {
   prefix = ''
   path = ''
   attempts = 0
+  /** How each attempt was answered. */
+  readonly tries: Try[] = []
+  /** What came of its body, and what of the response's body went out. */
+  body: { readonly receivedBytes: number } | undefined
+  responseBytes = 0
   /** Time spent in waiting rooms. */
   waitedMs = 0
   /** When its turn was expected, from when it began to wait; undefined if it did not wait. */

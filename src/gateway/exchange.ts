@@ -1,4 +1,4 @@
-import type { Fields } from '../http/fields.ts'
+import { type Fields, onlyValue } from '../http/fields.ts'
 import type { Duplex } from 'node:stream'
 import type { Timer } from '../clock.ts'
 import type { Scrub } from '../credentials/scrub.ts'
@@ -11,7 +11,7 @@ import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
 import type { AttemptOptions, AttemptResult } from './attempt.ts'
-import type { Call, Target } from './call.ts'
+import type { Call, Target, Try } from './call.ts'
 import type { Ending } from './decide.ts'
 import { heed } from './heed.ts'
 import { ownHeaders } from './own-headers.ts'
@@ -20,6 +20,8 @@ import type { Upgrade } from './upgrade.ts'
 
 /** How long to wait at least before looking again whether a client has sent more: of the call's own time next to nothing may be left. */
 const LOOK_AGAIN_MS = 1_000
+/** What of a vendor's id goes into the log as it is. */
+const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 /** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer. */
 const DRAIN_BYTES = 65_536
 
@@ -154,6 +156,7 @@ export class Exchange implements ResponseHandler, Runner {
     const tookMs = this.#elapsedMs
     const pauseMs = heed(this.#call, this.#target, permit, { status, fields, tookMs, hasOthers })
     permit.settle()
+    this.#note({ status, requestId: this.#requestIdIn(fields) })
     const call = this.#call
     const now = call.clock.now()
     this.#tellBreaker(status, now)
@@ -211,6 +214,7 @@ export class Exchange implements ResponseHandler, Runner {
     breakerPermit.answered()
     breakerPermit.completed()
     this.#options.scrub?.head(fields)
+    this.#note({ status, requestId: this.#requestIdIn(fields) })
     call.upstreamMs += this.#elapsedMs
     call.onGone(undefined)
     const headers = responseHeaders(fields, call.usage.length > 0)
@@ -262,6 +266,7 @@ export class Exchange implements ResponseHandler, Runner {
       if (onlooker?.isAwaited !== true) this.#end({ kind: 'gone' })
       return true
     }
+    this.#call.responseBytes += piece.length
     if (!this.#isHeadHeld || this.#firstChunk !== undefined) return this.#write(piece)
     this.#firstChunk = piece
     return true
@@ -347,6 +352,20 @@ export class Exchange implements ResponseHandler, Runner {
     return { because, correlationId: this.#call.id }
   }
 
+  #note(result: Pick<Try, 'status' | 'error'> & { readonly requestId?: string | undefined }): void {
+    const { status, error, requestId } = result
+    const ms = Math.round(this.#elapsedMs * 100) / 100
+    this.#call.tries.push({ status, error, ms, credential: this.#target.credential?.name, requestId })
+  }
+
+  #requestIdIn(fields: Fields): string | undefined {
+    for (const name of this.#target.upstream.requestIdHeaders) {
+      const value = onlyValue(fields[name])
+      if (value !== undefined && REQUEST_ID.test(value)) return value
+    }
+    return undefined
+  }
+
   #onTimeout(): void {
     try {
       this.#endInTime()
@@ -375,6 +394,7 @@ export class Exchange implements ResponseHandler, Runner {
   #fail(ending: Ending, cause: unknown): void {
     const phase = ending.kind === 'timeout' ? ` (${ending.phase})` : codeOf(cause)
     this.#options.breakerPermit.failed(this.#failure(`${ending.kind}${phase}`))
+    this.#note({ error: `${ending.kind}${phase}` })
     this.#countTime()
     this.#end({ kind: 'failed', ending, cause })
   }

@@ -105,6 +105,7 @@ class Forwarding {
     const mayBeRefusedFirst = this.#proof?.isRenewable === true || repeats.throttled === 'any'
     const isKept = this.#isSafe || (mayRepeat && mayBeRefusedFirst)
     this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, isKept) : undefined
+    call.body = this.#body
     this.#policy = mayRepeat ? repeats : { ...repeats, retries: 0 }
   }
 

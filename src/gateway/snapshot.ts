@@ -75,6 +75,8 @@ export interface Upstream {
   readonly cache: ResponseCache | undefined
   /** Prefix under which the vendor serves the same paths again; empty if there is none. */
   readonly aliasPrefix: string
+  /** Lower-case names of the response headers in which the vendor may put its own id of a request. */
+  readonly requestIdHeaders: readonly string[]
   /** Lower-case names of the headers in which clients may present their key. */
   readonly keyHeaders: ReadonlySet<string>
   /** The network access lists of the gateway and of the upstream, as far as there are any. */
@@ -190,6 +192,7 @@ function buildUpstream(
     timeouts: services.metrics.timeoutsOf(name),
     cache: services.cache && isCached(config) ? new ResponseCache(services.cache) : undefined,
     aliasPrefix: preset?.aliasPrefix ?? '',
+    requestIdHeaders: config.requestIdHeaders.map((name) => name.toLowerCase()),
     keyHeaders,
     access,
   }

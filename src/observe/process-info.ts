@@ -2,8 +2,11 @@ import { totalmem } from 'node:os'
 import { Gauge, type Registry } from '@prometheus-io/client'
 import manifest from '../../package.json' with { type: 'json' }
 
-/** What is true of a gateway as a whole: of several workers the first process says it, for all of them. */
-export function registerProcessInfo(registry: Registry): void {
+/**
+ * What is true of a gateway as a whole: of several workers the first process says it, for all of them. Returns what to set if
+ * workers are missing.
+ */
+export function registerProcessInfo(registry: Registry): Gauge {
   const registers = [registry]
   new Gauge({
     name: 'sluice_build_info',
@@ -24,6 +27,11 @@ export function registerProcessInfo(registry: Registry): void {
     collect() {
       this.set(memoryLimit())
     },
+  })
+  return new Gauge({
+    name: 'sluice_workers_missing',
+    help: 'Workers that did not answer the scrape, or are being replaced: gauges lack them.',
+    registers,
   })
 }
 

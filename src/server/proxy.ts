@@ -226,6 +226,7 @@ export class Proxy {
     const client = call.client?.name ?? 'unknown'
     // A client that left before the response began got no status.
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
+    const last = call.tries.at(-1)
     log.access({
       correlationId: call.id,
       client,
@@ -233,11 +234,17 @@ export class Proxy {
       upstream: call.upstream?.name,
       account: call.target?.account.name,
       class: call.route?.class,
+      route: call.route?.pattern,
       method: call.request.method,
       path: pathForLog(call),
       status: seen,
       outcome,
       attempts: call.attempts,
+      tries: call.tries.length === 0 ? undefined : call.tries,
+      credential: last?.credential,
+      upstreamRequestId: last?.requestId,
+      requestBytes: call.body?.receivedBytes ?? 0,
+      responseBytes: call.responseBytes,
       waitMs: rounded(call.waitedMs),
       expectedMs: call.expectedMs === undefined ? undefined : rounded(call.expectedMs),
       upstreamMs: rounded(call.upstreamMs),
@@ -268,11 +275,17 @@ export class Proxy {
       upstream: undefined,
       account: undefined,
       class: undefined,
+      route: undefined,
       method: undefined,
       path: '',
       status,
       outcome: kind,
       attempts: 0,
+      tries: undefined,
+      credential: undefined,
+      upstreamRequestId: undefined,
+      requestBytes: 0,
+      responseBytes: 0,
       waitMs: 0,
       expectedMs: undefined,
       upstreamMs: 0,

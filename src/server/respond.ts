@@ -38,7 +38,9 @@ export function refuse(call: Call, failure: Failure): void {
   }
   response.writeHead(STATUS_OF[failure.kind], headers)
   // As text, Node would send the head with it in the encoding of the body.
-  response.end(request.method === 'HEAD' ? undefined : Buffer.from(body))
+  const bytes = request.method === 'HEAD' ? undefined : Buffer.from(body)
+  call.responseBytes = bytes?.length ?? 0
+  response.end(bytes)
 }
 
 /**

@@ -74,6 +74,11 @@ export class RequestBody {
     this.#isWhole = this.#declaredBytes === 0
   }
 
+  /** How many bytes of it have come. */
+  get receivedBytes(): number {
+    return this.#receivedBytes
+  }
+
   /** Whether the body could be sent (again) from its beginning. */
   get isRepeatable(): boolean {
     return this.#isWhole || !this.#isStreaming

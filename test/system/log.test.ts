@@ -1,7 +1,9 @@
+import { hostname } from 'node:os'
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
-import { harnessConfig, startGateway, startUpstream } from '../support/gateway.ts'
+import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
+import { startProcess } from '../support/process.ts'
 
 const WEBHOOK = 'pipeline/api/webhook/custom'
 
@@ -66,5 +68,63 @@ describe('the path on a log line', () => {
     await call(gateway.url, '/nowhere/tok3n?tok3n')
     await call(gateway.url, '/harness/%zz/tok3n')
     expect(gateway.lines.map(({ path }) => path)).toEqual(['/nowhere', '/harness'])
+  })
+})
+
+describe('the line of a call', () => {
+  it('tells of route, sizes, and of each attempt its status, credential and the id that the vendor gave it', async () => {
+    let count = 0
+    const upstream = await startUpstream((_, response) => {
+      response.setHeader('X-GitHub-Request-Id', `gh-${++count}`)
+      response.statusCode = count === 1 ? 503 : 200
+      response.end('twelve bytes')
+    })
+    const credentials = [{ name: 'blue', value: 'secret-of-blue' }]
+    const api = { preset: 'github', url: upstream.url, accounts: { main: { credentials } } }
+    const config = { ...harnessConfig(upstream.url), upstreams: { api: { ...api, retry: { baseDelay: '1ms' } } } }
+    const gateway = await startGateway(config)
+    const body = '# hello'
+    expect((await call(gateway.url, '/api/markdown', { method: 'POST', body })).status).toBe(200)
+    const credential = 'api/main#blue'
+    expect(gateway.lines).toMatchObject([
+      {
+        route: '/markdown',
+        requestBytes: body.length,
+        responseBytes: 12,
+        credential,
+        upstreamRequestId: 'gh-2',
+        attempts: 2,
+        tries: [
+          { status: 503, credential, requestId: 'gh-1', ms: expect.any(Number) },
+          { status: 200, credential, requestId: 'gh-2', ms: expect.any(Number) },
+        ],
+      },
+    ])
+    expect(JSON.stringify(gateway.lines)).not.toContain('secret-of-blue')
+  })
+
+  it('says of an attempt that had no answer why', async () => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', { retry: { retries: 0 } }))
+    expect((await call(gateway.url, '/harness/ng/api/projects')).status).toBe(502)
+    const [line] = gateway.lines
+    expect(line).toMatchObject({ tries: [{ error: 'unreachable (ECONNREFUSED)' }], credential: 'harness/prod' })
+    expect(line!.responseBytes).toBeGreaterThan(0)
+  })
+
+  it('has no vendor’s id in it that is no plain text', async () => {
+    const url = await startServer((_, response) => response.setHeader('X-Request-Id', 'a b\tc').end())
+    const gateway = await startGateway(harnessConfig(url))
+    await call(gateway.url, '/harness/ng/api/projects')
+    expect(gateway.lines).toMatchObject([{ upstreamRequestId: undefined, status: '200' }])
+  })
+
+  it('names the gateway: as configured, or by its host and process', async () => {
+    const one = await startProcess(harnessConfig('http://127.0.0.1:1', {}, { log: { instance: 'blue' } }))
+    expect(JSON.parse(await one.line(/listening/))).toMatchObject({ instance: 'blue' })
+    const other = await startProcess(harnessConfig('http://127.0.0.1:1', { retry: { retries: 0 } }))
+    await call(other.url, '/harness/ng/api/projects')
+    const instance = `${hostname()}:${other.child.pid}`
+    expect(JSON.parse(await other.line(/"msg":"call"/))).toMatchObject({ instance })
+    expect(JSON.parse(await other.line(/listening/))).toMatchObject({ instance })
   })
 })

@@ -9,6 +9,7 @@ import type { Preset } from './preset.ts'
  */
 export const cloudflare: Preset = {
   config: {
+    requestIdHeaders: ['cf-ray'],
     url: 'https://api.cloudflare.com/client/v4',
     limits: {
       all: [

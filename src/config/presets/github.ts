@@ -11,6 +11,7 @@ import type { Preset } from './preset.ts'
  */
 export const github: Preset = {
   config: {
+    requestIdHeaders: ['x-github-request-id'],
     url: 'https://api.github.com',
     limits: {
       // Shared by REST and GraphQL.

@@ -40,6 +40,7 @@ const PUBLISHED_LIMITS = {
 /** The Harness Platform API. */
 export const harness: Preset = {
   config: {
+    requestIdHeaders: ['x-request-id', 'x-correlation-id', 'x-cloud-trace-context'],
     url: 'https://app.harness.io',
     limits: LIMITS,
     credentialHeader: 'x-api-key',

@@ -33,6 +33,7 @@ const LIMITS = {
  */
 export const jira: Preset = {
   config: {
+    requestIdHeaders: ['atl-traceid', 'x-arequestid'],
     limits: {
       all: [{ requests: 65_000, window: '1h', kind: 'calendar', cost: 'route', scope: 'upstream' }, BURSTS],
       ...LIMITS,

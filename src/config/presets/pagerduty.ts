@@ -8,6 +8,7 @@ import type { Preset } from './preset.ts'
  */
 export const pagerduty: Preset = {
   config: {
+    requestIdHeaders: ['x-request-id'],
     url: 'https://api.pagerduty.com',
     limits: { all: [{ requests: 960, window: '60s', scope: 'credential' }], read: [], write: [] },
     // The limiter refuses requests before they are carried out: https://support.pagerduty.com/main/docs/rest-api-rate-limits

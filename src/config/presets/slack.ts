@@ -19,6 +19,7 @@ type Tier = keyof typeof PER_MINUTE
  */
 export const slack: Preset = {
   config: {
+    requestIdHeaders: ['x-slack-req-id'],
     url: 'https://slack.com/api',
     limits: {
       ...Object.fromEntries(
