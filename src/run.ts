@@ -111,9 +111,11 @@ export async function runWithoutAdmin(
   const { logger } = log
   const metrics = new Metrics(config.metrics)
   log.onDropped(() => metrics.logDropped.increment())
-  const ledger = await openLedger(config.store, { clock, logger }).catch((error: Error) => {
-    throw new StartError(error.message, { cause: error })
-  })
+  const ledger = await openLedger(config.store, { clock, logger, onAnswer: (ms) => metrics.storeAnswered(ms) }).catch(
+    (error: Error) => {
+      throw new StartError(error.message, { cause: error })
+    },
+  )
   const { store } = config
   const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
   const cache = new SharedCache(config, { clock, metrics, logger })

@@ -5,6 +5,8 @@ import type { CounterSeries, HistogramSeries } from './series.ts'
 export class CallMetrics {
   readonly requestDuration: HistogramSeries
   readonly gatewayOverhead: HistogramSeries
+  readonly requestBytes: CounterSeries
+  readonly responseBytes: CounterSeries
   protected readonly metrics: Metrics
   protected readonly labels: LaneLabels
   readonly #requests = new Map<string, CounterSeries>()
@@ -14,6 +16,8 @@ export class CallMetrics {
     this.labels = labels
     this.requestDuration = metrics.requestDuration.of({ ...labels })
     this.gatewayOverhead = metrics.gatewayOverhead.of({ ...labels })
+    this.requestBytes = metrics.requestBytes.of({ ...labels })
+    this.responseBytes = metrics.responseBytes.of({ ...labels })
   }
 
   requests(client: string, status: string, outcome: string): CounterSeries {

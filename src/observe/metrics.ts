@@ -46,6 +46,14 @@ export class Metrics {
     'Time of a call that was spent neither upstream, nor waiting for quota, nor between attempts.',
     OVERHEADS,
   )
+  readonly requestBytes = this.#counter(
+    'request_bytes',
+    'Bytes of the bodies that clients sent; those of WebSockets are not counted.',
+  )
+  readonly responseBytes = this.#counter(
+    'response_bytes',
+    'Bytes of the bodies that clients were sent; those of WebSockets are not counted.',
+  )
   readonly queueWait = this.#histogram('queue_wait', 'Time that a call waited for quota, if it did.', DURATIONS)
   readonly attempts = this.#counter('attempts', 'Attempts sent upstream, by why: first, or how the one before ended.')
   readonly quotaCharged = this.#counter(
@@ -88,6 +96,11 @@ export class Metrics {
     'credentials_scrubbed',
     'Responses in which an upstream repeated the credential that it was sent, and from which that was removed.',
   )
+  readonly #storeDuration = this.#histogram(
+    'store_duration',
+    'From a question to Redis about quotas to its answer: its own time, the way there and back, and the event loop.',
+    OVERHEADS,
+  )
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
   readonly logDropped = droppedLines(this.registry)
   #observed: Observed | undefined
@@ -96,6 +109,7 @@ export class Metrics {
     this.#labels = new BoundedLabels(bounds)
     collectDefaultMetrics({ register: this.registry })
     this.#storeErrors.of({})
+    this.#storeDuration.of({})
     this.#cacheErrors.of({})
     registerGauges(this.registry, this.#labels, () => this.#observed)
   }
@@ -124,6 +138,10 @@ export class Metrics {
       total: of('total'),
       client: of('client'),
     }
+  }
+
+  storeAnswered(tookMs: number): void {
+    this.#storeDuration.of({}).observeMs(tookMs)
   }
 
   storeFailed(id: string): void {

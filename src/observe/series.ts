@@ -85,13 +85,13 @@ export class HistogramSeries {
   }
 
   /** Takes milliseconds; the series is in seconds. */
-  observeMs(ms: number, id: string): void {
+  observeMs(ms: number, id?: string): void {
     const seconds = ms / 1_000
     let bucket = 0
     while (bucket < this.#bounds.length && seconds > this.#bounds[bucket]!) bucket++
     this.#counts[bucket]!++
     this.#sum += seconds
-    this.#exemplars[bucket]!.set(id, seconds)
+    if (id !== undefined) this.#exemplars[bucket]!.set(id, seconds)
   }
 
   values(name: string): Value[] {

@@ -13,7 +13,7 @@ import { connectedOrLate, connectRedis, RedisScript, uptimeSeconds } from './red
 /** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
 export async function openLedger(
   store: StoreConfig,
-  { clock, logger }: { clock: Clock; logger: Logger },
+  { clock, logger, onAnswer }: { clock: Clock; logger: Logger; onAnswer?: (tookMs: number) => void },
 ): Promise<Ledger> {
   if (store.kind === 'memory') {
     const dir = store.dir ?? '.sluice'
@@ -32,7 +32,7 @@ export async function openLedger(
   await connectedOrLate(redis, clock)
   await untilSettled(redis, clock)
   const ledger = new RedisLedger({
-    runner: new RedisScript(redis),
+    runner: new RedisScript(redis, onAnswer),
     clock,
     gateway: randomBytes(6).toString('hex'),
     prefix: store.prefix,

@@ -20,9 +20,12 @@ const SILENCE_MS = 1_000
 /** Runs the ledger's script over a connection made by `connectRedis`. */
 export class RedisScript implements ScriptRunner {
   readonly #redis: Redis | Cluster
+  readonly #onAnswer: ((tookMs: number) => void) | undefined
 
-  constructor(redis: Redis | Cluster) {
+  /** `onAnswer` is told how long each answer to a charge, or a question for usage, took. */
+  constructor(redis: Redis | Cluster, onAnswer?: (tookMs: number) => void) {
     this.#redis = redis
+    this.#onAnswer = onAnswer
     redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
     redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
     redis.defineCommand('sluiceRegister', { lua: textOf('home-register.lua') })
@@ -33,7 +36,10 @@ export class RedisScript implements ScriptRunner {
   }
 
   async run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
-    return readReply(await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args))
+    const askedAt = performance.now()
+    const answer = await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args)
+    this.#onAnswer?.(performance.now() - askedAt)
+    return readReply(answer)
   }
 
   runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string> {

@@ -227,6 +227,7 @@ export class Proxy {
     // A client that left before the response began got no status.
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
     const last = call.tries.at(-1)
+    const requestBytes = call.body?.receivedBytes ?? 0
     log.access({
       correlationId: call.id,
       client,
@@ -243,7 +244,7 @@ export class Proxy {
       tries: call.tries.length === 0 ? undefined : call.tries,
       credential: last?.credential,
       upstreamRequestId: last?.requestId,
-      requestBytes: call.body?.receivedBytes ?? 0,
+      requestBytes,
       responseBytes: call.responseBytes,
       waitMs: rounded(call.waitedMs),
       expectedMs: call.expectedMs === undefined ? undefined : rounded(call.expectedMs),
@@ -259,6 +260,8 @@ export class Proxy {
     // How long a WebSocket stayed open is no latency.
     if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id)
     metrics.gatewayOverhead.observeMs(overheadMs, call.id)
+    if (requestBytes > 0) metrics.requestBytes.increment(call.id, requestBytes)
+    if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes)
   }
 
   #recordUnread(

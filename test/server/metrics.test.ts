@@ -1,7 +1,7 @@
 import { beforeAll, afterAll, describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { type Certificates, makeCertificates } from '../support/certificates.ts'
-import { harnessConfig, startGateway, startUpstream } from '../support/gateway.ts'
+import { harnessConfig, startGateway, startUpstream, stores } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 
@@ -95,6 +95,33 @@ describe('/metrics', () => {
       'b read': 1,
       'b template': 1,
     })
+  })
+})
+
+describe('bytes and Redis', () => {
+  it('are counted: bodies both ways, by account and class', async () => {
+    const upstream = await startUpstream((_, response) => response.end('x'.repeat(1_000)))
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    await call(gateway.url, '/harness/ng/api/projects')
+    await call(gateway.url, '/harness/ng/api/projects', { method: 'POST', body: 'y'.repeat(70_000) })
+    await expect
+      .poll(async () => valuesOf(await scrape(gateway), 'sluice_request_bytes_total', 'account', 'class'))
+      .toEqual({ 'prod read': 0, 'prod write': 70_000 })
+    expect(valuesOf(await scrape(gateway), 'sluice_response_bytes_total', 'account', 'class')).toEqual({
+      'prod read': 1_000,
+      'prod write': 1_000,
+    })
+  })
+
+  it('says how long Redis takes to answer', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway({ ...harnessConfig(upstream.url), store: stores.Redis() })
+    for (let i = 0; i < 3; i++) expect((await call(gateway.url, '/harness/ng/api/projects')).status).toBe(200)
+    const samples = await scrape(gateway)
+    const [count = 0] = Object.values(valuesOf(samples, 'sluice_store_duration_seconds_count'))
+    const [sum = 0] = Object.values(valuesOf(samples, 'sluice_store_duration_seconds_sum'))
+    expect(count).toBeGreaterThan(0)
+    expect(sum).toBeGreaterThan(0)
   })
 })
 

@@ -152,7 +152,7 @@ async function upstreamsFor(url: string): Promise<{ passing: object } & Record<s
   const once = { retries: 1, baseDelay: '1ms', maxDelay: '1ms' }
   const { upstreams } = harnessConfig(url, {
     accounts,
-    limits: { template: [{ requests: 1, window: '500ms' }] },
+    limits: { template: [{ requests: 1, window: '3s' }] },
     queue: { maxWait: '5s', maxWaiting: 1 },
     retry: once,
   }) as { upstreams: Record<string, object> }
