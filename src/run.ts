@@ -24,6 +24,7 @@ import type { BreakerOrder, BreakerRow } from './server/admin/breakers.ts'
 import { type AdminParts, buildAdmin, type Vitals } from './server/admin.ts'
 import type { Management } from './server/admin/management.ts'
 import { buildApp, connectionsOf, drainApp, renewCertificate } from './server/app.ts'
+import { clientAddress } from './server/client-address.ts'
 import { Proxy } from './server/proxy.ts'
 import { breakerRows, gatewayVitals } from './vitals.ts'
 
@@ -95,10 +96,10 @@ export async function runGateway(
 }
 
 export async function runAdmin(
-  { admin }: Config,
-  parts: AdminParts,
+  { admin, server }: Config,
+  parts: Omit<AdminParts, 'addressOf'>,
 ): Promise<{ adminUrl: string; close(): Promise<void> }> {
-  const app = buildAdmin(admin, parts)
+  const app = buildAdmin(admin, { ...parts, addressOf: clientAddress(server.trustedProxies) })
   const adminUrl = await app.listen({ host: admin.host, port: admin.port })
   return { adminUrl, close: () => app.close() }
 }
@@ -151,7 +152,15 @@ export async function runWithoutAdmin(
     logger,
     ...sharedBy(store),
   })
-  const proxy = new Proxy({ snapshot: () => live.current, clock, random, metrics, log, guard })
+  const proxy = new Proxy({
+    snapshot: () => live.current,
+    clock,
+    random,
+    metrics,
+    log,
+    guard,
+    addressOf: clientAddress(config.server.trustedProxies),
+  })
   const app = buildApp(proxy, config.server)
   const shutDown = async (): Promise<void> => {
     try {

@@ -1,4 +1,5 @@
 import { METHODS } from 'node:http'
+import { isIP } from 'node:net'
 import Type, { type TProperties, type TSchema } from 'typebox'
 import { Secret } from '../credentials/secret.ts'
 import { isMadeAnew } from '../upstream/headers.ts'
@@ -41,6 +42,21 @@ export const duration = (description: string, { min = '1ms', max = '24h', ...opt
   )
     .Decode(parseDuration)
     .Encode(formatDuration)
+
+/** An IP address, or a network in CIDR notation. */
+export const addressRange = (description: string) =>
+  Type.Refine(
+    Type.String({ description, expected: 'an IP address or a network such as 10.0.0.0/8' }),
+    isAddressRange,
+    () => 'must be an IP address or a network such as 10.0.0.0/8',
+  )
+
+function isAddressRange(text: string): boolean {
+  const [address = '', bits, ...rest] = text.split('/')
+  const family = isIP(address)
+  if (family === 0 || rest.length > 0) return false
+  return bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) > 0 && Number(bits) <= (family === 4 ? 32 : 128))
+}
 
 export const percent = (description: string, defaultValue?: string) =>
   Type.Codec(

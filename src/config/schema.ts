@@ -4,7 +4,18 @@ import { ClientSchema } from './client-schema.ts'
 import { type CredentialSchema, SecretsSchema } from './credential-schema.ts'
 import { IssuerSchema } from './issuer-schema.ts'
 import type { LimitSchema } from './limit-schema.ts'
-import { duration, hidden, hostAndPort, networkAccess, object, port, record, secret, url } from './schema-parts.ts'
+import {
+  addressRange,
+  duration,
+  hidden,
+  hostAndPort,
+  networkAccess,
+  object,
+  port,
+  record,
+  secret,
+  url,
+} from './schema-parts.ts'
 import { type AccountSchema, TlsSchema, UpstreamSchema } from './upstream-schema.ts'
 
 /**
@@ -77,6 +88,11 @@ export const ConfigSchema = object({
         minimum: 1,
         default: 10_000,
         description: 'Most connections of one address at once, in each gateway process; others are closed at once.',
+      }),
+      trustedProxies: Type.Array(addressRange('A load balancer, or a network of them, such as 10.0.0.0/8.'), {
+        default: [],
+        description:
+          'From where X-Forwarded-For is believed: the address that it names counts for the log and for limits on wrong keys and admin tokens.',
       }),
       tls: Type.Optional(ListenerTlsSchema),
       http2: Type.Boolean({

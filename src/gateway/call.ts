@@ -55,6 +55,8 @@ export class Call {
   /** Given where the client asks for a WebSocket. */
   upgrade: Upgrade | undefined
   target: Target | undefined
+  /** Where it comes from: its connection, or what a load balancer that is trusted says. */
+  address: string | undefined
   client: Client | undefined
   upstream: Upstream | undefined
   route: Route | undefined

@@ -15,6 +15,7 @@ import { presetRoutes } from './admin/presets.ts'
 import { AdminProblem, answerProblems } from './admin/problem.ts'
 import { reloadRoute } from './admin/reload.ts'
 import { type QueueRow, queueRoute } from './admin/queue.ts'
+import type { AddressOf } from './client-address.ts'
 import { type BreakerOrder, type BreakerRow, breakerRoutes } from './admin/breakers.ts'
 
 /** One limit of one account, as `GET /v1/quota` lists it. */
@@ -57,12 +58,15 @@ export interface AdminParts {
   readonly vitals: Vitals
   readonly controls: Controls
   readonly management: Management
+  readonly addressOf: AddressOf
 }
 
 const LARGEST_BODY = 65_536
 
 /** The server for operators and Prometheus, on a port of its own. Everything below /v1 wants the token, if there is one. */
-export function buildAdmin(admin: Config['admin'], { vitals, controls, management }: AdminParts): FastifyInstance {
+export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyInstance {
+  const { vitals, controls, management, addressOf } = parts
+  const { guard } = management
   const app = Fastify({ logger: false, forceCloseConnections: true, bodyLimit: LARGEST_BODY })
   // Text would be a body like any other, and refused for what it is not.
   app.removeContentTypeParser('text/plain')
@@ -78,7 +82,7 @@ export function buildAdmin(admin: Config['admin'], { vitals, controls, managemen
     const tokens = metricsTokens(admin)
     if (tokens !== undefined) {
       answerProblems(open, management.logger)
-      wantLogIn(open, tokens, management.guard)
+      wantLogIn(open, tokens, { guard, addressOf })
     }
     open.get('/metrics', (request, reply) => sendMetrics(request, reply, vitals.metrics()))
   })
@@ -86,7 +90,7 @@ export function buildAdmin(admin: Config['admin'], { vitals, controls, managemen
   app.register(
     async (api) => {
       answerProblems(api, management.logger)
-      wantLogIn(api, adminTokens(admin), management.guard)
+      wantLogIn(api, adminTokens(admin), { guard, addressOf })
       api.get('/quota', async () => {
         const data = await vitals.quota()
         if (data === undefined)

@@ -5,6 +5,7 @@ import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Failure } from '../gateway/failure.ts'
 import type { Config, ListenerTls } from '../config/schema.ts'
+import { isTrusted } from './client-address.ts'
 import { boundConnections } from './connections.ts'
 import { addHttp2 } from './http2.ts'
 import type { Proxy } from './proxy.ts'
@@ -20,7 +21,7 @@ const KEEP_ALIVE_MS = 75_000
 /** The server for clients: everything on it is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
 export function buildApp(
   proxy: Proxy,
-  { maxHeaderBytes, headTimeout, tls, http2, connectionsPerAddress }: Config['server'],
+  { maxHeaderBytes, headTimeout, tls, http2, connectionsPerAddress, trustedProxies }: Config['server'],
 ): FastifyInstance {
   const http = {
     maxHeaderSize: maxHeaderBytes,
@@ -57,7 +58,11 @@ export function buildApp(
     const message = 'of the values of Expect only 100-continue is understood'
     void proxy.serve(request, response, { kind: 'invalid_request', message })
   })
-  boundConnections(app.server, connectionsPerAddress, (address) => proxy.crowded(address))
+  boundConnections(app.server, {
+    most: connectionsPerAddress,
+    isExempt: isTrusted(trustedProxies),
+    onSurplus: (address) => proxy.crowded(address),
+  })
   takeUpgrades(app.server, proxy)
   if (http2) {
     const sessions = addHttp2(app.server, {

@@ -20,6 +20,7 @@ import type { Log } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { redactPath } from '../routing/path.ts'
+import { type AddressOf, clientAddress } from './client-address.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
 import { whyMalformed } from './well-formed.ts'
 
@@ -32,9 +33,12 @@ export interface ProxyOptions {
   readonly log: Log
   /** Against those who try many keys. */
   readonly guard?: GuessGuard
+  /** Default: the address of the connection. */
+  readonly addressOf?: AddressOf
 }
 
 const SWITCHING = 101
+const OF_CONNECTION = clientAddress([])
 /** The status of a call whose client got none. */
 const UNANSWERED = 'none'
 
@@ -127,6 +131,7 @@ export class Proxy {
     // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
     if (this.#isDraining) response.shouldKeepAlive = false
     const call = new Call(correlationId(request), request, response, snapshot, clock, this.#closed)
+    call.address = (this.#options.addressOf ?? OF_CONNECTION)(request)
     snapshot.calls.begin()
     this.#active.add(call)
     let result: Forwarded
@@ -171,7 +176,7 @@ export class Proxy {
       call.response.shouldKeepAlive = false
       return { kind: 'invalid_request', message: malformed }
     }
-    const blockedMs = this.#options.guard?.blockedMs(socket.remoteAddress) ?? 0
+    const blockedMs = this.#options.guard?.blockedMs(call.address) ?? 0
     const head = { method, url: originalUrl(call.request), headers, connection: socket, blockedMs }
     const target = identify(call.snapshot, head, call)
     if (!isFailure(target)) call.target = target
@@ -179,10 +184,10 @@ export class Proxy {
   }
 
   /** A wrong key may be one of very many. */
-  async #count({ request }: Call, failure: Failure): Promise<Failure> {
+  async #count({ address }: Call, failure: Failure): Promise<Failure> {
     const { guard } = this.#options
     if (guard === undefined || failure.guess === undefined) return failure
-    const blockedMs = await guard.count(request.socket.remoteAddress, failure.guess)
+    const blockedMs = await guard.count(address, failure.guess)
     return blockedMs > 0 ? tooManyAttempts(blockedMs) : failure
   }
 
@@ -231,7 +236,7 @@ export class Proxy {
     log.access({
       correlationId: call.id,
       client,
-      address: call.request.socket.remoteAddress,
+      address: call.address,
       upstream: call.upstream?.name,
       account: call.target?.account.name,
       class: call.route?.class,

@@ -6,6 +6,7 @@ import { hashKey } from '../../clients/keys.ts'
 import { isLoopback } from '../../config/loopback.ts'
 import type { Config } from '../../config/schema.ts'
 import type { Secret } from '../../credentials/secret.ts'
+import type { AddressOf } from '../client-address.ts'
 import { AdminProblem } from './problem.ts'
 
 declare module 'fastify' {
@@ -16,10 +17,14 @@ declare module 'fastify' {
 }
 
 /** Lets nobody in without a token; where none is configured, only programs of this machine. */
-export function wantLogIn(api: FastifyInstance, tokens: readonly Token[], guard: GuessGuard): void {
+export function wantLogIn(
+  api: FastifyInstance,
+  tokens: readonly Token[],
+  { guard, addressOf }: { guard: GuessGuard; addressOf: AddressOf },
+): void {
   api.decorateRequest('actor', undefined as unknown as Actor)
   api.addHook('onRequest', async (request, reply) => {
-    const address = request.socket.remoteAddress ?? 'unknown'
+    const address = addressOf(request.raw) ?? 'unknown'
     if (tokens.length === 0) {
       request.actor = { actor: withoutToken(request), address }
       return
