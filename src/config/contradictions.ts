@@ -141,10 +141,24 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   const { baseDelay, maxDelay } = upstream.retry
   if (baseDelay > maxDelay) report([...path, 'retry', 'baseDelay'], 'must not be longer than retry.maxDelay')
   checkPrivateAddress(path, upstream, report)
+  if (upstream.proxy !== undefined && !isProxyUrl(upstream.proxy.reveal())) {
+    report([...path, 'proxy'], 'must be the URL of a proxy such as http://user:password@host:3128, without a path')
+  }
   checkCertificate([...path, 'tls'], upstream.tls, report)
   if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
     report([...path, 'tls'], 'the url is http://, so tls does nothing')
   }
+}
+
+function isProxyUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, pathname, search, hash, username, password } = new URL(text)
+  try {
+    decodeURIComponent(username + password)
+  } catch {
+    return false
+  }
+  return /^https?:$/.test(protocol) && pathname === '/' && search === '' && hash === ''
 }
 
 function checkPrivateAddress(path: Path, { url, privateAddresses }: UpstreamConfig, report: Report): void {

@@ -258,6 +258,11 @@ export const UpstreamSchema = object({
     default: 256,
     description: 'Most connections to the upstream, in each gateway process.',
   }),
+  proxy: Type.Optional(
+    secret(
+      'URL of an HTTP proxy to reach the upstream through (CONNECT), as http://user:password@host:port; TLS is still with the upstream.',
+    ),
+  ),
   http2: Type.Boolean({
     default: false,
     description: 'Whether the upstream is spoken to in HTTP/2: where it agrees with https, always (h2c) with http.',

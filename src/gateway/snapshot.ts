@@ -255,6 +255,7 @@ function transportOf(
     tlsTimeoutMs: config.timeouts.tls,
     idleTimeoutMs: config.timeouts.idle,
     http2: config.http2,
+    proxy: config.proxy === undefined ? undefined : new URL(config.proxy.reveal()),
     tls: {
       ...(config.tls?.ca === undefined ? {} : { ca: config.tls.ca }),
       ...(config.tls?.cert === undefined ? {} : { cert: config.tls.cert }),
@@ -267,9 +268,9 @@ function transportOf(
 
 /** Everything that a transport depends on. */
 function reachOf(config: UpstreamConfig, access: unknown): unknown {
-  const { url, connections, timeouts, tls, privateAddresses, http2 } = config
+  const { url, connections, timeouts, tls, privateAddresses, http2, proxy } = config
   const { headers: _, total: __, ...ofConnections } = timeouts
-  return { url, connections, ofConnections, tls, privateAddresses, http2, access }
+  return { url, connections, ofConnections, tls, privateAddresses, http2, proxy, access }
 }
 
 function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {

@@ -1,4 +1,5 @@
 import { buildConnector } from 'undici'
+import { openTunnel } from './proxy-tunnel.ts'
 
 export type ConnectPhase = 'connect' | 'tls'
 
@@ -19,11 +20,23 @@ interface ConnectOptions {
   /** For the TCP connection, such as how to look names up. */
   readonly tcp: buildConnector.BuildOptions
   readonly tls: buildConnector.BuildOptions
+  /** Through which the TCP connection is made. */
+  readonly proxy: URL | undefined
 }
 
 /** Connects in two steps, each with its own time, where undici has one time for both. */
-export function connectorOf({ connectTimeoutMs, tlsTimeoutMs, tcp, tls }: ConnectOptions): buildConnector.connector {
-  const connectTcp = buildConnector({ ...tcp, timeout: connectTimeoutMs })
+export function connectorOf({
+  connectTimeoutMs,
+  tlsTimeoutMs,
+  tcp,
+  tls,
+  proxy,
+}: ConnectOptions): buildConnector.connector {
+  const connectDirectly = buildConnector({ ...tcp, timeout: connectTimeoutMs })
+  const connectTcp: buildConnector.connector =
+    proxy === undefined
+      ? connectDirectly
+      : ({ hostname, port }, callback) => openTunnel(proxy, `${hostname}:${port}`, connectTimeoutMs, callback)
   const connectTls = buildConnector({ ...tls, timeout: tlsTimeoutMs })
   return (options, callback) => {
     // A server name would stand for the host, past our own look-up.

@@ -24,6 +24,8 @@ export interface TransportOptions {
   readonly idleTimeoutMs: number
   readonly tls: TlsOptions
   readonly http2: boolean
+  /** An HTTP proxy through which connections are made, with its credentials. */
+  readonly proxy: URL | undefined
   /** Finds the addresses of a host name. Default: as the system does. */
   readonly lookup?: LookupFunction
 }
@@ -78,7 +80,7 @@ export class Transport {
 }
 
 function poolOf(options: TransportOptions): Pool {
-  const { url, connections, connectTimeoutMs, tlsTimeoutMs, idleTimeoutMs, tls, lookup, http2 } = options
+  const { url, connections, connectTimeoutMs, tlsTimeoutMs, idleTimeoutMs, tls, lookup, http2, proxy } = options
   const useH2c = http2 && url.protocol === 'http:'
   const pool = new Pool(url.origin, {
     connections,
@@ -91,6 +93,7 @@ function poolOf(options: TransportOptions): Pool {
       tlsTimeoutMs,
       tcp: { ...({ useH2c } as object), ...(lookup && { lookup }) },
       tls: { allowH2: http2, rejectUnauthorized: true, ...tls },
+      proxy,
     }),
     // undici's own timers are coarse and count an upload as waiting: the attempt keeps the time to the headers itself.
     headersTimeout: 0,

@@ -1,0 +1,58 @@
+import { request as httpRequest } from 'node:http'
+import { request as httpsRequest } from 'node:https'
+import type { Socket } from 'node:net'
+import { errors } from 'undici'
+
+/** Why there is no tunnel: the proxy does not make one. */
+export class ProxyError extends Error {
+  readonly code = 'ERR_PROXY_REFUSED'
+}
+
+type Callback = (...result: [error: null, socket: Socket] | [error: Error, socket: null]) => void
+
+/**
+ * Connects through an HTTP proxy (CONNECT, RFC 9110 §9.3.6): what then goes over the socket, TLS included, is between the
+ * gateway and `authority`, a `host:port`. The proxy finds the addresses of the host. Nothing of an error tells the credentials.
+ */
+export function openTunnel(proxy: URL, authority: string, timeoutMs: number, callback: Callback): void {
+  const { hostname, port, protocol, username, password } = proxy
+  const request = protocol === 'https:' ? httpsRequest : httpRequest
+  const credentials = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+  const authorization = { 'proxy-authorization': `Basic ${Buffer.from(credentials).toString('base64')}` }
+  const connecting = request({
+    host: hostname.replace(/^\[(.*)\]$/, '$1'),
+    port: port || (protocol === 'https:' ? 443 : 80),
+    method: 'CONNECT',
+    path: authority,
+    headers: { host: authority, ...(username === '' && password === '' ? {} : authorization) },
+    agent: false,
+  })
+  let isOver = false
+  const end = (...result: Parameters<Callback>): void => {
+    if (isOver) return
+    isOver = true
+    clearTimeout(timer)
+    if (result[0] !== null) connecting.destroy()
+    callback(...result)
+  }
+  const timer = setTimeout(
+    () => end(new errors.ConnectTimeoutError('the proxy made no tunnel in time'), null),
+    timeoutMs,
+  )
+  connecting.on('connect', ({ statusCode = 0 }, socket: Socket, head: Buffer) => {
+    if (isOver || statusCode < 200 || statusCode > 299) {
+      socket.destroy()
+      end(new ProxyError(`the proxy made no tunnel: it answered ${statusCode}`), null)
+      return
+    }
+    if (head.length > 0) socket.unshift(head)
+    socket.setNoDelay(true)
+    end(null, socket)
+  })
+  // A proxy that takes CONNECT for a request like any other.
+  connecting.on('response', ({ statusCode }) =>
+    end(new ProxyError(`the proxy made no tunnel: it answered ${statusCode}`), null),
+  )
+  connecting.on('error', (error) => end(error, null))
+  connecting.end()
+}
