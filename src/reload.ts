@@ -4,7 +4,7 @@ import { differences, withKept } from './config/difference.ts'
 import type { FoundConfig } from './config/find.ts'
 import { ConfigError } from './config/problem.ts'
 import type { Config, ListenerTls } from './config/schema.ts'
-import { warningsOf } from './config/warnings.ts'
+import { allWarnings } from './config/warnings.ts'
 import type { Logger } from './observe/log.ts'
 import type { ReloadCounts } from './observe/reload-counts.ts'
 
@@ -46,7 +46,7 @@ export class Reloader {
     let warnings: readonly string[] = []
     const reloaded = await applied(async () => {
       const found = await load()
-      warnings = warningsOf(found.config)
+      warnings = allWarnings(found)
       return apply(found)
     })
     counts.count(reloaded.result)

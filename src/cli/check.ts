@@ -1,5 +1,5 @@
 import { findConfig } from '../config/find.ts'
-import { warningsOf } from '../config/warnings.ts'
+import { allWarnings } from '../config/warnings.ts'
 import { CommandError } from './command-error.ts'
 
 /** Validates a configuration and says what is in it, or lists everything that is wrong with it. */
@@ -10,7 +10,7 @@ export async function check(file: string | undefined, options: { config?: string
   const { config, source } = found
   const accounts = Object.values(config.upstreams).flatMap((upstream) => Object.keys(upstream.accounts))
   const clients = Object.keys(config.clients ?? {})
-  for (const warning of warningsOf(config)) process.stderr.write(`${source}: warning: ${warning}\n`)
+  for (const warning of allWarnings(found)) process.stderr.write(`${source}: warning: ${warning}\n`)
   process.stdout.write(
     `${source}: ok, with ${count(Object.keys(config.upstreams), 'upstream')}, ${count(accounts, 'account')}, ${count(clients, 'client')}\n`,
   )

@@ -1,6 +1,6 @@
 import { configOf, findConfig, type FoundConfig } from '../config/find.ts'
 import { FileWatch } from '../config/watch.ts'
-import { warningsOf } from '../config/warnings.ts'
+import { allWarnings } from '../config/warnings.ts'
 import { createLog } from '../observe/log.ts'
 import { runGateway } from '../run.ts'
 import { startSandbox } from '../sandbox/sandbox.ts'
@@ -55,7 +55,7 @@ export async function start(options: Options): Promise<void> {
     },
   })
   log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: source }, 'listening')
-  for (const warning of warningsOf(config)) log.logger.warn(warning)
+  for (const warning of allWarnings(first)) log.logger.warn(warning)
   if (config.server.watch) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
   // Not among the log lines on stdout, which a program may read.
   if (sandbox !== undefined) process.stderr.write(demoNotice({ ...gateway, controlUrl: sandbox.controlUrl }))

@@ -1,12 +1,13 @@
 import { dirname, resolve } from 'node:path'
-import { isScalar, parseDocument, visit } from 'yaml'
+import { visit } from 'yaml'
 import { systemClock } from '../clock.ts'
 import { openSources } from '../credentials/sources/open.ts'
 import type { Answer } from '../credentials/sources/source.ts'
-import { type LoadOptions, parseConfig, pathOf } from './load.ts'
+import { type LoadOptions, parseConfig } from './load.ts'
 import { ConfigError } from './problem.ts'
 import { isFetched, keyOf, type Reference, referencesIn } from './references.ts'
 import type { Config } from './schema.ts'
+import { pathOf, readYaml } from './yaml.ts'
 
 /**
  * Looks up what the text of a configuration file refers to that is not at hand: secrets of the store, whose place the same file says.
@@ -19,9 +20,9 @@ export async function fetchReferences(
 ): Promise<ReadonlyMap<string, Answer>> {
   const { ignores = () => false } = options
   const wanted = new Map<string, Reference>()
-  visit(parseDocument(text), {
+  visit(readYaml(text).document, {
     Scalar(key, node, ancestors) {
-      if (key === 'key' || !isScalar(node) || typeof node.value !== 'string' || !node.value.includes('${')) return
+      if (key === 'key' || typeof node.value !== 'string' || !node.value.includes('${')) return
       for (const reference of referencesIn(node.value)) {
         if (isFetched(reference) && !ignores(pathOf(node, ancestors))) wanted.set(keyOf(reference), reference)
       }

@@ -1,8 +1,9 @@
+import { isUtf8 } from 'node:buffer'
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Settings } from 'typebox/system'
 import { Value } from 'typebox/value'
-import { type Document, isAlias, isMap, isScalar, isSeq, LineCounter, parseDocument, type Scalar, visit } from 'yaml'
+import { type Document, isAlias, isMap, isScalar, isSeq, type Scalar, visit } from 'yaml'
 import { Secret } from '../credentials/secret.ts'
 import type { Answer, Found } from '../credentials/sources/source.ts'
 import { findContradictions } from './contradictions.ts'
@@ -24,6 +25,7 @@ import { IssuerSchema } from './issuer-schema.ts'
 import { type Config, ConfigSchema } from './schema.ts'
 import { UpstreamSchema } from './upstream-schema.ts'
 import { type LookUp, lookUpWith, resolveReferences } from './references.ts'
+import { pathOf, readYaml } from './yaml.ts'
 
 // Eight would hide the rest of a badly broken file, and the promise is to report everything at once.
 Settings.Set({ maxErrors: 1000 })
@@ -53,11 +55,15 @@ export function parseConfigOf(file: string, text: string, options: LoadOptions =
 
 export function readConfigFile(file: string, { onFile }: LoadOptions = {}): string {
   onFile?.(resolve(file))
+  let bytes: Buffer
   try {
-    return readFileSync(file, 'utf8')
+    bytes = readFileSync(file)
   } catch (error) {
     throw new ConfigError(file, [{ path: [], message: `can't be read: ${(error as Error).message}` }])
   }
+  // Would be read with other characters in place of some, also in secrets.
+  if (!isUtf8(bytes)) throw new ConfigError(file, [{ path: [], message: 'is not in UTF-8: save it in this encoding' }])
+  return bytes.toString('utf8')
 }
 
 export function parseConfig(
@@ -71,49 +77,21 @@ export function parseConfig(
     onFile,
   }: LoadOptions & { source?: string; folder?: string } = {},
 ): Config {
-  const lines = new LineCounter()
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
-  const unreadable = [...yamlErrors(document), ...aliasErrors(document)]
-  if (unreadable.length > 0) {
-    const problems = unreadable.map(({ message, offset }) => {
-      const { line, col } = lines.linePos(offset)
-      return { path: [], message, line, column: col }
-    })
-    throw new ConfigError(source, problems)
-  }
+  const { document, lines, problems: unreadable } = readYaml(text)
+  if (unreadable.length > 0) throw new ConfigError(source, unreadable)
   const references = replaceReferences(document, lookUpWith(env, folder, fetched, onFile))
   references.problems.push(...lostNames(document))
   const { config, problems } = validate(toPlain(document, source) ?? {}, references)
   const isIgnored = (problem: Problem): boolean => references.problems.includes(problem) && ignores(problem.path)
-  const wrong = problems.filter((problem) => !isIgnored(problem))
+  const found = problems.filter((problem) => !isIgnored(problem))
+  // Nothing was looked up because of the others: to say so of each would only hide them.
+  const others = found.filter((problem) => !references.unasked.has(problem))
+  const wrong = others.length > 0 ? others : found
   if (config === undefined || wrong.length > 0) {
     throw new ConfigError(source, wrong.map((problem) => locate(problem, document, lines)).sort(byPosition))
   }
   rememberOrigins(document, config, { ...references, folder })
   return config
-}
-
-interface YamlError {
-  readonly message: string
-  readonly offset: number
-}
-
-/** Without what some messages quote from the file: it may be a part of a secret. */
-function yamlErrors({ errors }: Document): YamlError[] {
-  return errors.map(({ message, pos }) => ({ message: message.replace(/: .*/s, ''), offset: pos[0] }))
-}
-
-/** An alias that leads nowhere is mostly a text that begins with "*", perhaps a secret: its name is not shown. */
-function aliasErrors(document: Document): YamlError[] {
-  const errors: YamlError[] = []
-  visit(document, {
-    Alias(_, node) {
-      if (node.resolve(document) !== undefined) return
-      const message = 'there is no anchor of this name before it; put quotes around a text that begins with "*"'
-      errors.push({ message, offset: node.range?.[0] ?? 0 })
-    },
-  })
-  return errors
 }
 
 /** The document as plain values, of which aliases of aliases must not make too many. */
@@ -128,28 +106,37 @@ function toPlain(document: Document, source: string): unknown {
 
 /** Checks a configuration that was put together in code (zero configuration, the demo) the way a file is checked. */
 export function checkConfig(raw: unknown, source: string): Config {
-  const { config, problems } = validate(raw, { problems: [], whole: new Set(), origins: new Map() })
+  const { config, problems } = validate(raw, { problems: [], unasked: new Set(), whole: new Set(), origins: new Map() })
   if (config === undefined || problems.length > 0) throw new ConfigError(source, problems)
   return config
 }
 
 interface References {
   problems: Problem[]
+  /** Those of what would have been fetched, if nothing else were wrong. */
+  unasked: Set<Problem>
   /** Paths of scalars that are one reference and nothing else: such text may stand for a number. */
   whole: Set<string>
   /** What stood in the file where now a resolved text is, and what that is. */
   origins: Map<Scalar, { text: string; found: Found }>
 }
 
+const PLACE =
+  'says where secrets are looked up, so it can not be looked up there itself: use ${env:NAME} or ${file:/path}'
+
 function replaceReferences(document: Document, lookUp: LookUp): References {
-  const references: References = { problems: [], whole: new Set(), origins: new Map() }
+  const references: References = { problems: [], unasked: new Set(), whole: new Set(), origins: new Map() }
   visit(document, {
     Scalar(key, node, ancestors) {
       if (key === 'key' || typeof node.value !== 'string' || !node.value.includes('${')) return
       const path = pathOf(node, ancestors)
       const resolution = resolveReferences(node.value, lookUp)
       if ('problem' in resolution) {
-        references.problems.push({ path, message: resolution.problem })
+        const isPlace = path[0] === 'store' || path[0] === 'secrets'
+        const isUnasked = 'isUnasked' in resolution
+        const problem = { path, message: isUnasked && isPlace ? PLACE : resolution.problem }
+        references.problems.push(problem)
+        if (isUnasked && !isPlace) references.unasked.add(problem)
         return
       }
       if (resolution.referenced && /^\$\{[^}]*\}$/.test(node.value)) references.whole.add(pointer(path))
@@ -303,18 +290,6 @@ function convertReferenced(candidate: unknown, whole: ReadonlySet<string>): void
     const text = Value.Pointer.Get(candidate, error.instancePath)
     if (typeof text === 'string' && /^-?\d+$/.test(text)) Value.Pointer.Set(candidate, error.instancePath, Number(text))
   }
-}
-
-export function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
-  const path: Path = []
-  const chain = [...ancestors, node]
-  for (let i = 0; i < chain.length - 1; i++) {
-    const parent = chain[i]
-    const child = chain[i + 1]
-    if (isSeq(parent)) path.push(parent.items.indexOf(child))
-    else if (isMap(parent)) path.push(String((child as { key: { value: unknown } }).key.value))
-  }
-  return path
 }
 
 function remove(value: unknown, path: Path): void {

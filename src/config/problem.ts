@@ -73,8 +73,17 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
       if (error.schemaPath.endsWith('/propertyNames')) return []
       return [{ path, message: `must be ${expectation(schema, error)}` }]
     default:
-      return [{ path, message: `must be ${expectation(schema, error)}` }]
+      return [{ path, message: `must be ${expectation(schema, error)}${quotesFor(error, schema, config)}` }]
   }
+}
+
+/** YAML takes an id such as 0123 for a number, and a password such as #123 for a comment. */
+function quotesFor(error: SchemaError, schema: Record<string, unknown> | undefined, config: unknown): string {
+  const isText = error.keyword === 'type' && error.params.type === 'string' && schema?.['pattern'] === undefined
+  if (!isText) return ''
+  const given = Value.Pointer.Get(config, error.instancePath)
+  if (given === null) return '; nothing stands here: a text that begins with "#", "&" or "!" needs quotes'
+  return typeof given === 'number' || typeof given === 'boolean' ? ': put quotes around it' : ''
 }
 
 function expectation(schema: Record<string, unknown> | undefined, error: SchemaError): string {

@@ -3,7 +3,13 @@ import { readSecretFile } from '../credentials/sources/files.ts'
 import type { Answer, Found } from '../credentials/sources/source.ts'
 
 /** What a scalar became: its text with every reference replaced, or what is wrong with one of them. */
-export type Resolution = (Found & { readonly referenced: boolean }) | { readonly problem: string }
+export type Resolution = (Found & { readonly referenced: boolean }) | { readonly problem: string } | Unasked
+
+/** What would have to be fetched, and was not. */
+export interface Unasked {
+  readonly problem: string
+  readonly isUnasked: true
+}
 
 /** A reference `${kind:name}`. */
 export interface Reference {
@@ -11,7 +17,7 @@ export interface Reference {
   readonly name: string
 }
 
-export type LookUp = (reference: Reference) => Answer
+export type LookUp = (reference: Reference) => Answer | Unasked
 
 // `$${` writes a literal `${`.
 const REFERENCE = /\$\$\{|\$\{([^}]*)\}?/g
@@ -82,9 +88,6 @@ function toReference(whole: string): Reference {
   return { kind: inner.slice(0, Math.max(colon, 0)), name: inner.slice(colon + 1) }
 }
 
-/** To fetch, a configuration must say where from, and nothing that waits for it may be part of that. */
-const NOT_FETCHED = 'something else in the file is wrong, or it stands in store or secrets itself'
-
 /**
  * Looks up the environment, files (from `folder`), and what was fetched beforehand, by the key of its reference. `onFile` is
  * called with every file before it is read.
@@ -110,7 +113,12 @@ export function lookUpWith(
       }
       case 'secret':
       case 'vault':
-        return fetched.get(keyOf(reference)) ?? { problem: `the ${kind} ${name} was not looked up: ${NOT_FETCHED}` }
+        return (
+          fetched.get(keyOf(reference)) ?? {
+            problem: `the ${kind} ${name} was not looked up`,
+            isUnasked: true as const,
+          }
+        )
       case '':
         return {
           problem: 'a reference names no source; write ${env:NAME} or ${file:/path}, and $${ where a text has ${ in it',

@@ -1,11 +1,18 @@
 import { keyOf } from '../clients/keys.ts'
 import { isLoopback } from './loopback.ts'
+import type { FoundConfig } from './find.ts'
 import type { Config } from './schema.ts'
+import { textWarnings } from './text-warnings.ts'
 
 /** Time enough to bring a new key to where the old one is used. */
 const EXPIRES_SOON_MS = 7 * 86_400_000
 
-/** What is allowed but may not do what was meant. */
+/** What is allowed but may not do what was meant, in a configuration and in the text that it was read from. */
+export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text'>): string[] {
+  return [...(text === undefined ? [] : textWarnings(text)), ...warningsOf(config)]
+}
+
+/** What of it a configuration shows by itself. */
 export function warningsOf(config: Config, now = Date.now()): string[] {
   const warnings: string[] = []
   for (const [name, client] of Object.entries(config.clients ?? {})) {

@@ -70,6 +70,19 @@ describe('sluice check', () => {
     ])
   })
 
+  it('warns of a text that may not mean what it seems to, and does not show it', async () => {
+    const cwd = folderWith(
+      'upstreams:\n  x:\n    url: https://x.example\n    accounts:\n      a:\n        id: abc #def\n        credential: { header: a, value: $TOKEN }\n',
+    )
+    expect(await run(['check'], { cwd })).toEqual({
+      code: 0,
+      stdout: 'sluice.yaml: ok, with 1 upstream, 1 account, 0 clients\n',
+      stderr:
+        'sluice.yaml: warning: line 6: upstreams.x.accounts.a.id ends before " #", which begins a comment: put quotes around the text, or a space behind the "#"\n' +
+        'sluice.yaml: warning: line 7: upstreams.x.accounts.a.credential.value is taken literally, "$" and all: write ${env:NAME} for an environment variable\n',
+    })
+  })
+
   it('takes the file that is named, or that of SLUICE_CONFIG, and says if there is none', async () => {
     const file = join(folderWith(stringify(harnessConfig('https://app.harness.io'))), 'sluice.yaml')
     expect((await run(['check', '--config', file])).stdout).toContain(`${file}: ok`)

@@ -122,7 +122,7 @@ defaultUpstream: ticket
       'sluice.yaml:2:29: server.host: clients must be configured when the gateway listens beyond loopback',
       'sluice.yaml:3:1: store: store.kind is redis, so one of url, sentinels or cluster is needed',
       'sluice.yaml:6:13: upstreams.harness.preset: must be one of harness, everruns, github, slack, pagerduty, jira, cloudflare; did you mean "harness"?',
-      'sluice.yaml:8:19: upstreams.harness.accounts.prod.id: must be a text',
+      'sluice.yaml:8:19: upstreams.harness.accounts.prod.id: must be a text: put quotes around it',
       'sluice.yaml:8:43: upstreams.harness.accounts.prod.credential.value: the environment variable MISSING is not set',
       'sluice.yaml:9:23: upstreams.harness.retry.retries: must be a whole number',
       'sluice.yaml:9:40: upstreams.harness.retry.baseDelay: must be a duration such as 500ms, 30s, 5m or 1h',
@@ -137,7 +137,7 @@ defaultUpstream: ticket
     ['an empty file', '', 'sluice.yaml:1:1: upstreams: the key "upstreams" is missing'],
     ['a list', '- a', 'sluice.yaml:1:1: must be a mapping'],
     ['broken YAML', 'a: [1', 'Flow sequence in block collection must be'],
-    ['a key given twice', 'log: {}\nlog: {}\n', 'Map keys must be unique'],
+    ['a key given twice', 'log: {}\nlog: {}\n', 'sluice.yaml:2:1: log: the key "log" is given twice, first in line 1'],
     ['a name with capitals', 'upstreams: { Harness: {} }', '"Harness" is no valid name'],
     [
       'a window that is too short',
@@ -279,7 +279,7 @@ defaultUpstream: ticket
       'a: |topsecret',
       '1:5: Block scalar header includes extra characters',
     ],
-    ['what is left over', 'a: {}\n}topsecret', '2:2: Unexpected scalar token'],
+    ['what is left over', 'a: {}\n}topsecret', '2:1: Unexpected flow-map-end token in YAML stream: a bracket'],
   ])('refuses %s, without showing it', (_, text, expected) => {
     const problems = problemsOf(text).join('\n')
     expect(problems).toContain(expected)

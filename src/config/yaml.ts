@@ -1,0 +1,179 @@
+import {
+  type Document,
+  isCollection,
+  isMap,
+  isScalar,
+  isSeq,
+  LineCounter,
+  parseDocument,
+  visit,
+  type YAMLError,
+} from 'yaml'
+import type { Path, Problem } from './problem.ts'
+
+/** A YAML file as it was read. Its document is whole only where there are no problems. */
+export interface YamlText {
+  readonly document: Document
+  readonly lines: LineCounter
+  /** What makes it unreadable, in the order of the file, each with line, column and what to do. */
+  readonly problems: readonly Problem[]
+}
+
+interface Fault {
+  readonly offset: number
+  readonly message: string
+  readonly path?: Path
+  /** The parser lost its place here: what it says of the rest of the file is mostly no fault of the file. */
+  readonly isLast?: boolean
+}
+
+/**
+ * Reads YAML 1.2. One mistake makes one problem, though a parser stumbles over all that follows. Of the text, a problem shows
+ * no more than the names of keys: anything else may be a part of a secret.
+ */
+export function readYaml(text: string): YamlText {
+  const { document, lines, unquoted } = parse(text)
+  const faults = [
+    ...unquoted.map((offset): Fault => ({ offset, message: UNQUOTED })),
+    ...[...document.errors, ...document.warnings].map(faultOf),
+    ...keyFaults(document, lines),
+    ...aliasFaults(document),
+  ].sort((a, b) => a.offset - b.offset)
+  const last = faults.findIndex(({ isLast }) => isLast)
+  const problems = faults.slice(0, last < 0 ? undefined : last + 1).map(({ offset, message, path = [] }) => {
+    const { line, col } = lines.linePos(offset)
+    return { path, message, line, column: col }
+  })
+  return { document, lines, problems }
+}
+
+/** Where a node is, as the keys and indices that lead to it. */
+export function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
+  const path: Path = []
+  const chain = [...ancestors, node]
+  for (let i = 0; i < chain.length - 1; i++) {
+    const parent = chain[i]
+    const child = chain[i + 1]
+    if (isSeq(parent)) path.push(parent.items.indexOf(child))
+    else if (isMap(parent)) path.push(keyText((child as { key: unknown }).key))
+  }
+  return path
+}
+
+function keyText(key: unknown): string {
+  return isScalar(key) ? String(key.value) : ''
+}
+
+const UNQUOTED = 'between { } or [ ] a text with ${ in it needs quotes: write "${env:NAME}"'
+/** With those that follow in the same text. */
+const REFERENCES = /^\$\{[^}\r\n]*\}?(?:[^\s,#$[\]{}]*\$\{[^}\r\n]*\})*/
+/** Each costs a reading of the whole file. */
+const MOST_UNQUOTED = 100
+
+/**
+ * Between brackets a brace ends a text, so a `${` without quotes breaks everything behind it. Each is covered by as many letters
+ * and the file read again, until the parser stumbles first over something else.
+ */
+function parse(text: string): { document: Document; lines: LineCounter; unquoted: number[] } {
+  const unquoted: number[] = []
+  for (let rest = text; ;) {
+    const lines = new LineCounter()
+    const document = parseDocument(rest, { lineCounter: lines, prettyErrors: false, uniqueKeys: false })
+    const offset = firstStumble(document) - 1
+    const reference = rest.startsWith('${', offset) ? REFERENCES.exec(rest.slice(offset))![0] : undefined
+    if (reference === undefined || unquoted.length === MOST_UNQUOTED) return { document, lines, unquoted }
+    unquoted.push(offset)
+    rest = rest.slice(0, offset) + 'x'.repeat(reference.length) + rest.slice(offset + reference.length)
+  }
+}
+
+function firstStumble({ errors }: Document): number {
+  let first = Number.NaN
+  for (const error of errors) if (faultOf(error).isLast && !(error.pos[0] >= first)) first = error.pos[0]
+  return first
+}
+
+/** Without what the parser quotes from the file. */
+function faultOf({ code, message, pos }: YAMLError): Fault {
+  const [offset] = pos
+  switch (code) {
+    case 'BAD_SCALAR_START':
+      return { offset, message: 'a text that begins with this character needs quotes' }
+    case 'BAD_DQ_ESCAPE':
+      return {
+        offset,
+        message: 'there is no such escape in a text in double quotes: write \\\\ for a backslash, or use single quotes',
+      }
+    case 'TAG_RESOLVE_FAILED':
+      return {
+        offset,
+        message:
+          'tags mean nothing here: write "${env:NAME}" for a variable, and quotes around a text that begins with "!"',
+      }
+    case 'BAD_ALIAS':
+      return { offset, message: 'a text that begins with "*" or "&" needs quotes' }
+    case 'TAB_AS_INDENT':
+      return { offset, isLast: true, message: 'a tab can not indent: use spaces' }
+    case 'MULTIPLE_DOCS':
+      return { offset, isLast: true, message: 'a second document begins here, and only one is read: take "---" out' }
+    case 'BAD_INDENT': {
+      const remedy = message.startsWith('Flow')
+        ? 'is its bracket missing, or behind a "#"?'
+        : 'indent all keys of one mapping alike'
+      return { offset, isLast: true, message: `${message}: ${remedy}` }
+    }
+    case 'BLOCK_AS_IMPLICIT_KEY':
+    case 'MULTILINE_IMPLICIT_KEY':
+      return { offset, isLast: true, message: `${message}: ${COLON}` }
+    case 'MISSING_CHAR':
+      if (message.startsWith('Implicit')) return { offset, isLast: true, message: `${message}: ${COLON}` }
+      return { offset, isLast: true, message }
+    default:
+      return { offset, isLast: true, message: `${message.replace(/: .*/s, '')}: ${STRAY}` }
+  }
+}
+
+const COLON = 'write "key: value", indent alike, and put quotes around a text with ": " in it'
+const STRAY = 'a bracket or quote is missing or too many, or a text with special characters needs quotes'
+
+/** Keys that stand twice in a mapping, of which all but the last would do nothing, and keys that are none. */
+function keyFaults(document: Document, lines: LineCounter): Fault[] {
+  const faults: Fault[] = []
+  visit(document, {
+    Map(_, map, ancestors) {
+      const first = new Map<string, number>()
+      for (const pair of map.items) {
+        const { key } = pair
+        if (isCollection(key)) {
+          const offset = key.range?.[0] ?? 0
+          faults.push({ offset, message: 'a mapping or a list is no key: put quotes around a text with { or [ in it' })
+        }
+        if (!isScalar(key)) continue
+        const name = String(key.value)
+        const offset = key.range?.[0] ?? 0
+        const before = first.get(name)
+        if (name === '<<')
+          faults.push({ offset, message: 'YAML 1.2 has no merge key "<<": write out what it stands for' })
+        if (before === undefined) first.set(name, offset)
+        else {
+          const message = `the key "${name}" is given twice, first in line ${lines.linePos(before).line}: keep one of them`
+          faults.push({ offset, message, path: pathOf(pair, [...ancestors, map]) })
+        }
+      }
+    },
+  })
+  return faults
+}
+
+/** An alias that leads nowhere is mostly a text that begins with "*", perhaps a secret: its name is not shown. */
+function aliasFaults(document: Document): Fault[] {
+  const faults: Fault[] = []
+  visit(document, {
+    Alias(_, node) {
+      if (node.source === '' || node.resolve(document) !== undefined) return
+      const message = 'there is no anchor of this name before it; put quotes around a text that begins with "*"'
+      faults.push({ offset: node.range?.[0] ?? 0, message })
+    },
+  })
+  return faults
+}
