@@ -153,7 +153,7 @@ async function upstreamsFor(url: string): Promise<{ passing: object } & Record<s
   const { upstreams } = harnessConfig(url, {
     accounts,
     limits: { template: [{ requests: 1, window: '3s' }] },
-    queue: { maxWait: '20s', maxWaiting: 1 },
+    queue: { maxWait: '8s', maxWaiting: 1 },
     retry: once,
   }) as { upstreams: Record<string, object> }
   const dead = { url: `http://127.0.0.1:${await freePort()}`, retry: { retries: 0 }, breaker: { failures: 1 } }

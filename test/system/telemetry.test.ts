@@ -33,8 +33,9 @@ describe('a gateway whose calls end in every way', () => {
     const kinds = new Set(readmeTable('kind').map(({ kind }) => kind))
     for (const line of lines) {
       const isRefused = kinds.has(String(line['outcome']))
-      // A rule decided where there is no route in a table.
-      const missing = shown.filter((field) => field !== 'route' && !(field in line))
+      // There is no route in a table where a rule decided; the others only calls have that were sent, and answered so.
+      const sometimes = ['route', 'tries', 'credential', 'upstreamRequestId']
+      const missing = shown.filter((field) => !sometimes.includes(field) && !(field in line))
       // What a refusal came too early for.
       if (isRefused) expect(['upstream', 'account', 'class']).toEqual(expect.arrayContaining(missing))
       else expect(missing).toEqual([])
