@@ -44,6 +44,8 @@ export class ManagedClients {
   #reading: Promise<void> | undefined
   #isStale = false
   #wasUsed = false
+  /** Whether it was said that they can't be read. */
+  #isUnread = false
   /** Grows whenever something changed. */
   revision = 0
 
@@ -118,7 +120,10 @@ export class ManagedClients {
         this.revision++
       } catch (error) {
         // Those that are known stay in force.
-        if (!this.isKnown) this.#logger.warn({ err: error }, 'the clients of the admin API can not be read')
+        if (this.isKnown || this.#isUnread) continue
+        this.#isUnread = true
+        const { message } = error as Error
+        this.#logger.warn({ error: message }, 'the clients of the admin API can not be read yet: it is tried again')
       }
     }
   }

@@ -287,9 +287,9 @@ export class Home {
 
   /**
    * Redis answers again; `number` is that of the call that it answered. What it lacks of ours is owed to it from now on.
-   * If others may have something to tell it too, charges have to wait until they can have done so.
+   * If others may have something to tell it too, charges have to wait until they can have done so; `isOnly`: no other uses it.
    */
-  meet(number: number, now: number, graceMs: number): void {
+  meet(number: number, now: number, graceMs: number, isOnly = false): void {
     const remembered = this.#remembered ?? number - 1
     if (remembered < this.#answered) {
       this.#needsGrace = true
@@ -307,7 +307,7 @@ export class Home {
       for (const share of this.#shares.values()) share.lease = 0
     }
     const wasBrief = !this.#isAlone && now - this.#departedAt < BRIEF_MS
-    this.returnAt = wasBrief && !this.#needsGrace && !this.#isInDoubt ? now : now + graceMs
+    this.returnAt = (wasBrief || isOnly) && !this.#needsGrace && !this.#isInDoubt ? now : now + graceMs
   }
 
   /** Charges are made in Redis again. */

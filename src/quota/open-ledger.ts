@@ -8,7 +8,8 @@ import { LedgerFiles } from './ledger-files.ts'
 import { MemoryLedger } from './memory-ledger.ts'
 import { RETURN_AFTER_MS } from './redis-home.ts'
 import { RedisLedger } from './redis-ledger.ts'
-import { connectedOrLate, connectRedis, RedisScript, uptimeSeconds } from './redis.ts'
+import { connectedOrLate, connectRedis, greetingOf, RedisScript, uptimeSeconds } from './redis.ts'
+import { saidIn, troubleOf } from './redis-trouble.ts'
 
 /** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
 export async function openLedger(
@@ -38,18 +39,29 @@ export async function openLedger(
     prefix: store.prefix,
     answerWithinMs: store.commandTimeout,
     onOutage: store.onOutage,
-    onChange: outageLog(store, logger),
+    onChange: (home, mode) => logger.debug({ home, mode }, 'the quota of an account is kept otherwise'),
+    // One line for all accounts: there may be very many.
+    onAway: (trouble) => logger.warn(`Redis ${trouble}: ${ledger.without} until that has passed`),
+    onBack: ({ homes: accounts, hadLost }) =>
+      logger.warn({ accounts, hadLost }, 'Redis answers again, and quotas are shared'),
+    onLoss: () =>
+      logger.warn('Redis has lost quotas that were used: only leases are spent until all have told it again'),
   })
   await ledger.begin()
   return ledger
 }
 
-/** One line an outage, not one an attempt. */
+/** One line an outage, not one an attempt. That a connection ended is none before it can't be made again. */
 function logConnection(redis: Redis | Cluster, logger: Logger): void {
   let isAway = false
+  const tell = async (error: Error): Promise<void> => {
+    const cause = (await greetingOf(redis, error)) ?? error
+    logger.error({ error: loggable(cause) }, `Redis can not be reached: it ${troubleOf(cause)}`)
+  }
   redis.on('error', (error: Error) => {
-    if (!isAway) logger.error({ error: loggable(error) }, 'Redis can not be reached')
+    if (isAway || redis.status === 'ready') return
     isAway = true
+    void tell(error)
   })
   redis.on('ready', () => {
     isAway = false
@@ -63,29 +75,6 @@ const UNWRITTEN = {
   open: 'it is counted in memory until it can',
 } satisfies Record<StoreConfig['onOutage'], string>
 
-const WITHOUT_REDIS = {
-  lease: 'quotas are kept by leases',
-  closed: 'calls that need a quota are refused',
-  open: 'calls pass without a quota',
-} satisfies Record<StoreConfig['onOutage'], string>
-
-/** One line when the first account is without Redis and one when the last is back: there may be very many accounts. */
-function outageLog({ onOutage }: StoreConfig, logger: Logger): (home: string, mode: 'shared' | 'leased') => void {
-  const without = new Set<string>()
-  let most = 0
-  return (home, mode) => {
-    logger.debug({ home, mode }, 'the quota of an account is kept otherwise')
-    if (mode === 'leased') {
-      if (without.size === 0) logger.warn({ home }, `Redis does not answer: ${WITHOUT_REDIS[onOutage]} until it does`)
-      without.add(home)
-      most = Math.max(most, without.size)
-    } else if (without.delete(home) && without.size === 0) {
-      logger.warn({ accounts: most }, 'Redis answers again, and quotas are shared')
-      most = 0
-    }
-  }
-}
-
 /**
  * What an error of Redis may say in the log. It also carries the command that failed, which is the one with the password
  * when that is wrong; and servers that do not know a command repeat its arguments.
@@ -93,7 +82,7 @@ function outageLog({ onOutage }: StoreConfig, logger: Logger): (home: string, mo
 function loggable(error: Error & { code?: string; lastNodeError?: Error }): object {
   const { message, code, lastNodeError } = error
   const cause = lastNodeError && loggable(lastNodeError)
-  return { message: message.replace(/, with args beginning with: .*/s, ''), code, cause }
+  return { message: saidIn(message), code, cause }
 }
 
 /** A Redis that has been up for so long was found again by all other gateways. */

@@ -52,6 +52,8 @@ export interface Shared {
   onAnswer(now: number, isRight: boolean): void
   /** A call failed, or its answer did not come in time; `isAgain`: as did the one before. */
   onFailure(error: unknown, isAgain: boolean): void
+  /** Redis has nothing of a home that was used. */
+  onMissing(): void
   onChange(home: string, mode: 'shared' | 'leased'): void
   onForgotten(home: string): void
 }
@@ -108,7 +110,7 @@ export class RedisHome {
 
   async #ask(): Promise<void> {
     const is = await this.#shared.register.ask(this.#home.name)
-    this.#isUsed ??= is !== 'unknown'
+    this.#isUsed = this.#isUsed === true || is !== 'unknown'
     if (is === 'lost') this.loses()
   }
 
@@ -354,6 +356,7 @@ export class RedisHome {
     const isMissing = isRight ? reply[1] === 0 : reply[3] === 1
     if (isMissing && this.#isUsed === true && !home.hasLost) {
       this.#shared.register.report(home.name)
+      this.#shared.onMissing()
       this.depart(true, true)
     }
     if (!isRight) {
@@ -361,10 +364,11 @@ export class RedisHome {
       this.depart(true, true)
       return undefined
     }
+    const isOnly = this.#isUsed === false
     this.#isUsed = true
     this.#shared.register.note(home.name)
     home.setTime(micros / 1_000, sentAt, now)
-    if (isProbe) home.meet(number, now, RETURN_AFTER_MS)
+    if (isProbe) home.meet(number, now, RETURN_AFTER_MS, isOnly)
     home.note(number, micros / 1_000)
     home.lease(meter, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
@@ -523,7 +527,7 @@ export class RedisHome {
       if (home.mode === 'shared') await this.#call(all, { termMs })
       else {
         if (home.returnAt === undefined) {
-          if (this.#isUsed === undefined) await this.#ask()
+          if (this.#isUsed !== true) await this.#ask()
           await this.#call(all, { isProbe: true })
         }
         await this.#reconcile(all, termMs)

@@ -82,14 +82,13 @@ if expected >= 0 and number ~= expected then
   call('HSET', home, gateway, number)
   return pack('>dddd', now, number, -1, stored[1] and 0 or 1)
 end
+local noted = (isUsed or expected == 1 or term > 0) and call('HGETALL', leases)
 -- Keys are lost one by one where they are evicted. Whoever uses a home has a lease of it, if one of nothing.
-if isUsed and not stored[1] or (isUsed or expected > 1 and term > 0 and ARGV[7] ~= '1') and call('EXISTS', leases) == 0 then
-  return pack('>dddd', now, number, -1, 1)
-end
+local mustHaveLeases = isUsed or expected > 1 and term > 0 and ARGV[7] ~= '1'
+if isUsed and not stored[1] or mustHaveLeases and #noted == 0 then return pack('>dddd', now, number, -1, 1) end
 if expected == 1 then
   -- Gateways that should have been heard of and were not may still have to tell what Redis has lost; a farewell lasts 1. As
   -- this call is not noted, those after it have wrong numbers.
-  local noted = call('HGETALL', leases)
   for i = 2, #noted, 2 do
     local ends, lasts = noted[i]:match('^%d+ (%d+) (%d+)$')
     if lasts + 0 > 1 and nowMs - (ends - lasts) > lasts / 4 then return pack('>dddd', now, 1, -1, 0) end
@@ -447,16 +446,15 @@ end
 -- Renews this gateway's leases: a share of what is free, nothing while others are refused because of leases.
 if term > 0 then
   local isClaim = ARGV[7] == '1'
-  local all = call('HGETALL', leases)
   local gateways, leased, own, ended, gone = 1, {}, {}, {}, {}
   local alive = { [gateway] = true }
-  for f = 1, #all, 2 do
-    local limit, holder = all[f]:match('^(.+)|([^|]+)$')
-    local units, ends = all[f + 1]:match('^(%d+) (%d+)')
+  for f = 1, #noted, 2 do
+    local limit, holder = noted[f]:match('^(.+)|([^|]+)$')
+    local units, ends = noted[f + 1]:match('^(%d+) (%d+)')
     if holder == gateway then
       own[limit] = units + 0
     elseif ends + 0 < nowMs then
-      ended[#ended + 1] = all[f]
+      ended[#ended + 1] = noted[f]
       gone[holder] = true
     else
       leased[limit] = (leased[limit] or 0) + units

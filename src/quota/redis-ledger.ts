@@ -1,6 +1,7 @@
+import { ReplyError } from 'ioredis'
 import type { Clock } from '../clock.ts'
 import { inTime } from '../in-time.ts'
-import { Postponed } from './batch.ts'
+import { Batch, Postponed } from './batch.ts'
 import { boardOf } from './board-reply.ts'
 import type { Demand } from './client-queue.ts'
 import type { Board } from './contention.ts'
@@ -12,12 +13,15 @@ import {
   type Lesson,
   type LimitUsage,
   type Meter,
+  meterOf,
   REPORT_TERM_MS,
   type Turn,
   uncounted,
 } from './ledger.ts'
 import { type OutagePolicy, RedisHome, RETURN_AFTER_MS, type Shared, TICK_MS } from './redis-home.ts'
-import type { ScriptRunner } from './script-call.ts'
+import { troubleOf } from './redis-trouble.ts'
+import { limitOf } from './limit.ts'
+import { argumentsOf, type ScriptRunner } from './script-call.ts'
 
 /** Part of every key: a release that keeps its counters otherwise counts beside this one instead of misreading it. */
 const FORMAT = 3
@@ -26,6 +30,12 @@ const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
 /** Of how many homes the leases are given back before a gateway ends; those of the others end by themselves. */
 const MOST_GOODBYES = 500
+/** After some, a call takes as long as ever. */
+const WARM_UP_CALLS = 20
+/** Redis is not said to be away before it has answered nothing for so long: some answers that are late on a busy machine. */
+const SLOW_MS = 500
+/** A flush is noticed account by account, and told in one line. */
+const LOSS_LINE_MS = 5_000
 
 export interface RedisLedgerOptions {
   readonly runner: ScriptRunner
@@ -37,6 +47,11 @@ export interface RedisLedgerOptions {
   /** Longest wait for an answer of Redis. */
   readonly answerWithinMs: number
   readonly onOutage?: OutagePolicy
+  /** Redis is of no use, and that is no single slow answer: why, as one clause. Then that it is again, for so many homes. */
+  readonly onAway?: (trouble: string) => void
+  readonly onBack?: (back: { readonly homes: number; readonly hadLost: boolean }) => void
+  /** Redis has lost what it knew, and that not while it was away. */
+  readonly onLoss?: () => void
   /** Told when a home begins or ends to be kept by leases. */
   readonly onChange?: (home: string, mode: 'shared' | 'leased') => void
   /** Microseconds to take instead of Redis's time; only for tests. */
@@ -78,6 +93,14 @@ export class RedisLedger implements Ledger {
   #trustedAt = 0
   /** The same as before the connection was lost. */
   #trustedBefore = 0
+  /** Why the last call failed, as long as none was answered since, and from when on all did. */
+  #failure: unknown
+  #failingSince = Infinity
+  #isAway = false
+  /** How many homes were kept by leases at the same time since Redis was there for all. */
+  #mostLeased = 0
+  #lossToldAt = -Infinity
+  #hadLost = false
 
   constructor(options: RedisLedgerOptions) {
     const { runner, clock, answerWithinMs, onOutage = 'lease', stepTime } = options
@@ -92,6 +115,7 @@ export class RedisLedger implements Ledger {
       for (const [name, home] of this.#homes)
         if (isConcerned === undefined || isConcerned(this.#keyOf(name))) home.disconnects()
     })
+    runner.onTrouble?.(() => this.#judge())
     runner.onFound?.((isSame) => {
       if (isSame) this.#trustedAt = Math.min(this.#trustedAt, this.#trustedBefore)
       else this.#trustedBefore = Infinity
@@ -109,9 +133,35 @@ export class RedisLedger implements Ledger {
       this.#trustedAt = Infinity
       return
     }
+    await this.#warmUp()
     const { clock } = this.#shared
     const waitMs = RETURN_AFTER_MS - ageMs
     if (waitMs > 0) await new Promise<void>((resolve) => void clock.schedule(waitMs, resolve))
+  }
+
+  /**
+   * The first calls of a process would take as long as commands may: Redis has to be sent the script, and both sides have never
+   * run what they have to. What they write is of no account, and ends like any.
+   */
+  async #warmUp(): Promise<void> {
+    const meter = meterOf('warm-up', [{ limit: limitOf({ id: 'any', class: 'any', requests: 1, windowMs: 1_000 }) }])
+    const base = this.#keyOf(meter.home)
+    const batch = new Batch(meter)
+    for (let n = 0; n < WARM_UP_CALLS; n++) {
+      const args = argumentsOf(meter, {
+        gateway: this.#options.gateway,
+        expected: -1,
+        time: this.#shared.stepTime?.() ?? '',
+        wanted: 1,
+        batches: [batch],
+        additions: [],
+        termMs: 0,
+        isClaim: false,
+        leases: [],
+      })
+      // What can't be done now charges find out, and say so.
+      await this.#runner.run([`${base}:limits`, `${base}:leases`], args).catch(() => undefined)
+    }
   }
 
   #sharedBy(options: Pick<Shared, 'runner' | 'clock' | 'answerWithinMs' | 'onOutage' | 'stepTime'>): Shared {
@@ -139,12 +189,25 @@ export class RedisLedger implements Ledger {
       },
       onAnswer: (now, isRight) => {
         this.#wasConnected = true
+        this.#failure = undefined
+        this.#failingSince = Infinity
         if (isRight && this.#trustedAt === Infinity) this.#trustedAt = now + RETURN_AFTER_MS
       },
-      onFailure: () => undefined,
+      onFailure: (error, isAgain) => {
+        this.#failure = error
+        this.#failingSince = Math.min(this.#failingSince, this.#clock.now())
+        if (isAgain) this.#judge()
+      },
+      onMissing: () => this.#tellLoss(),
       onChange: (home, mode) => {
         this.#leased += mode === 'leased' ? 1 : -1
+        this.#mostLeased = Math.max(this.#mostLeased, this.#leased)
         this.#options.onChange?.(home, mode)
+        if (this.#leased > 0) return
+        if (this.#isAway) this.#options.onBack?.({ homes: this.#mostLeased, hadLost: this.#hadLost })
+        this.#isAway = false
+        this.#hadLost = false
+        this.#mostLeased = 0
       },
       onForgotten: (home) => void this.#homes.delete(home),
     }
@@ -156,8 +219,49 @@ export class RedisLedger implements Ledger {
       this.#homes.get(name)?.loses()
       return
     }
+    this.#tellLoss()
     if (this.#trustedAt < Infinity) this.#trustedAt = this.#clock.now() + RETURN_AFTER_MS
     for (const home of this.#homes.values()) home.loses()
+  }
+
+  #tellLoss(): void {
+    this.#hadLost = true
+    if (this.#isAway) return
+    const now = this.#clock.now()
+    if (now - this.#lossToldAt < LOSS_LINE_MS) return
+    this.#lossToldAt = now
+    this.#options.onLoss?.()
+  }
+
+  /**
+   * One slow answer is none, and a connection that ended is made again at once. But what Redis refuses it will refuse again,
+   * and where no connection can be had, there is none.
+   */
+  #judge(): void {
+    if (this.#isAway || this.#leased === 0) return
+    const isSlow = this.#runner.trouble === undefined && !(this.#failure instanceof ReplyError)
+    if (isSlow && this.#clock.now() - this.#failingSince < SLOW_MS) return
+    this.#isAway = true
+    this.#options.onAway?.(this.#trouble ?? 'does not answer')
+  }
+
+  get #trouble(): string | undefined {
+    const cause = this.#runner.trouble ?? this.#failure
+    return cause === undefined ? undefined : troubleOf(cause)
+  }
+
+  get problem(): string | undefined {
+    if (!this.isDegraded && this.isReady) return undefined
+    const isKnown = this.#runner.isConnected && this.#failure === undefined
+    const trouble = this.#trouble ?? (isKnown ? 'lacks what gateways have still to tell it' : 'does not answer')
+    return `the quota store ${trouble}; ${this.without}`
+  }
+
+  /** What becomes of calls as long as Redis is away. */
+  get without(): string {
+    const { onOutage } = this.#shared
+    if (onOutage === 'open') return 'calls pass without a quota'
+    return onOutage === 'lease' && this.isReady ? 'quotas are kept by leases' : 'calls that need a quota are refused'
   }
 
   get isReady(): boolean {

@@ -1,9 +1,12 @@
 import { readFileSync } from 'node:fs'
+import { connect } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import { Cluster, Command, Redis, type RedisOptions, ReplyError, type Result } from 'ioredis'
 import type { Clock } from '../clock.ts'
 import type { StoreConfig } from '../config/schema.ts'
+import { keepHandshakeQuiet } from './redis-handshake.ts'
 import type { ScriptRunner } from './script-call.ts'
+import { isNotTheOne } from './redis-trouble.ts'
 import { type Argument, readReply, type Reply } from './script-call.ts'
 
 declare module 'ioredis' {
@@ -14,6 +17,8 @@ declare module 'ioredis' {
   }
 }
 
+keepHandshakeQuiet()
+
 /** A server that is silent for so long, or for twice `commandTimeout`, though it was asked, is taken for dead even where its connection stays open. */
 const SILENCE_MS = 1_000
 
@@ -21,11 +26,16 @@ const SILENCE_MS = 1_000
 export class RedisScript implements ScriptRunner {
   readonly #redis: Redis | Cluster
   readonly #onAnswer: ((tookMs: number) => void) | undefined
+  #trouble: Error | undefined
 
   /** `onAnswer` is told how long each answer to a charge, or a question for usage, took. */
   constructor(redis: Redis | Cluster, onAnswer?: (tookMs: number) => void) {
     this.#redis = redis
     this.#onAnswer = onAnswer
+    redis.on('ready', () => (this.#trouble = undefined))
+    redis.on('error', (error: Error) => {
+      if (redis.status !== 'ready') this.#trouble = error
+    })
     redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
     redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
     redis.defineCommand('sluiceRegister', { lua: textOf('home-register.lua') })
@@ -33,6 +43,14 @@ export class RedisScript implements ScriptRunner {
 
   get isConnected(): boolean {
     return isConnected(this.#redis)
+  }
+
+  get trouble(): Error | undefined {
+    return this.#trouble
+  }
+
+  onTrouble(listener: () => void): void {
+    this.#redis.on('error', listener)
   }
 
   async run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
@@ -93,6 +111,10 @@ const HANDSHAKE_MS = 500
 /** How long a dead server may take to agree to the end of a connection. */
 const DISCONNECT_TIMEOUT_MS = 100
 const SENTINEL_TIMEOUT_MS = 500
+const RECONNECT_EVERY_MS = 1_000
+const GREETING_MS = 500
+/** How often a server that still loads its data is asked whether it has. */
+const LOADING_RETRY_MS = 250
 
 /**
  * Connects to the Redis that a config names: one server, a monitored one behind sentinels, or a cluster. A command that
@@ -106,6 +128,8 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
     socketTimeout: Math.max(SILENCE_MS, 2 * store.commandTimeout),
     // For what is said when a connection is made; the ledger itself waits for the script no longer than it wants.
     commandTimeout: Math.max(HANDSHAKE_MS, 2 * store.commandTimeout),
+    maxLoadingRetryTime: LOADING_RETRY_MS,
+    reconnectOnError: atMostEvery(RECONNECT_EVERY_MS, isNotTheOne),
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     ...(store.username === undefined ? {} : { username: store.username }),
@@ -150,6 +174,16 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
   return lasting(new Redis(store.url?.reveal() ?? '', single))
 }
 
+/** Where every new connection leads to a server that is not the one, too, that is not all that is done. */
+function atMostEvery(ms: number, is: (error: Error) => boolean): (error: Error) => boolean {
+  let latest = -Infinity
+  return (error) => {
+    if (!is(error) || performance.now() - latest < ms) return false
+    latest = performance.now()
+    return true
+  }
+}
+
 /**
  * A connection that is lost while it is being made, as when a sentinel names a new master while another is asked for it, is
  * given up by ioredis for ever. This tries again until it is told to end.
@@ -168,6 +202,28 @@ function lasting(redis: Redis): Redis {
     }, retryDelayMs(1))
   })
   return redis
+}
+
+/**
+ * What a server says of its own accord to a new connection that it ends at once, as in protected mode or when it has too many
+ * clients: what broke the connection (EPIPE, ECONNRESET) hides it from who writes first. Undefined where it says nothing.
+ */
+export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoException): Promise<Error | undefined> {
+  const isBroken = code === 'EPIPE' || code === 'ECONNRESET'
+  if (!isBroken || redis instanceof Cluster) return Promise.resolve(undefined)
+  if (redis.options.tls !== undefined || redis.options.sentinels) return Promise.resolve(undefined)
+  const { host = 'localhost', port = 6379, path } = redis.options
+  return new Promise((resolve) => {
+    const socket = path === undefined ? connect(port, host) : connect(path)
+    let said = ''
+    socket.setEncoding('utf8').setTimeout(GREETING_MS, () => socket.destroy())
+    socket.on('data', (text: string) => (said += text))
+    socket.on('error', () => undefined)
+    socket.on('close', () => {
+      const [, message] = /^-(.+)\r\n/.exec(said) ?? []
+      resolve(message === undefined ? undefined : new ReplyError(message))
+    })
+  })
 }
 
 /** Resolves once charges can be sent, to every master of a cluster. */

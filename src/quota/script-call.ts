@@ -20,6 +20,10 @@ export interface ScriptRunner {
   onFound?(listener: (isSame: boolean) => void): void
   /** The same for the script of home-register.lua. */
   runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]>
+  /** Why there is no connection, as long as there is none, if that is known. */
+  readonly trouble?: Error | undefined
+  /** Calls `listener` whenever it becomes known. */
+  onTrouble?(listener: () => void): void
   /** Sends something on every connection, so that none of them is idle. */
   keepAlive?(): void
   readonly isConnected: boolean

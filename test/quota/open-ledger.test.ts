@@ -1,6 +1,9 @@
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { inspect } from 'node:util'
+import { Redis } from 'ioredis'
 import { expect, inject, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../src/clock.ts'
 import { checkConfig } from '../../src/config/load.ts'
@@ -45,6 +48,24 @@ it('does not log the password that a server repeats because it does not know the
   const logged = await loggedErrorOf({ url: `redis://bob:topsecret@127.0.0.1:${port}` })
   expect(logged).toContain("unknown command 'AUTH'")
   expect(logged).not.toContain('topsecret')
+})
+
+it('has sent Redis the script, and run it, before it is opened: the first charge takes no longer than others', async () => {
+  const redis = new Redis(inject('redisUrl'))
+  onTestFinished(() => redis.disconnect())
+  const { store } = checkConfig(
+    {
+      ...harnessConfig('http://x'),
+      store: { kind: 'redis', url: inject('redisUrl'), commandTimeout: '2s', prefix: `warm-${process.pid}` },
+    },
+    'test',
+  )
+  const { logger } = createLog({ level: 'silent', format: 'json' })
+  const ledger = await openLedger(store, { clock: systemClock, logger })
+  onTestFinished(() => ledger.close())
+  const script = readFileSync(new URL('../../src/quota/redis-ledger.lua', import.meta.url))
+  expect(await redis.script('EXISTS', createHash('sha1').update(script).digest('hex'))).toEqual([1])
+  expect(await redis.exists(`${store.prefix}:3:{warm-up}:limits`)).toBe(1)
 })
 
 it('waits for a Redis that starts after the gateway', async () => {

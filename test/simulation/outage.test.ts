@@ -70,6 +70,37 @@ it.each([1_000, 5_000, 20_000])('calls that wait go on when Redis is back, with 
   }
 })
 
+it('some slow answers are no outage that is told, however often there are, but a second without any is', async () => {
+  const world = new World()
+  const process = new Process(world, 0)
+  const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0.3 })
+  const runner = new Connection(store, process, () => undefined)
+  const { clock } = process
+  const told: string[] = []
+  const ledger = new RedisLedger({
+    runner,
+    clock,
+    gateway: 'a',
+    prefix: 'any',
+    answerWithinMs: COMMAND_TIMEOUT_MS,
+    onAway: (trouble) => told.push(trouble),
+    onBack: () => told.push('back'),
+  })
+  const limit = limitOf({ id: 'only', class: 'any', requests: 40, windowMs: 10_000 })
+  const first = Promise.resolve(ledger.charge(meterOf('any/main', [{ limit }]), 1))
+  await world.runUntil(world.now + 1_000)
+  expect((await first).granted).toBe(1)
+  for (let i = 0; i < 20; i++) {
+    store.stalledUntil = world.now + 300
+    await world.runUntil(world.now + 2_000)
+    expect(ledger.isDegraded).toBe(false)
+  }
+  expect(told).toEqual([])
+  store.stalledUntil = world.now + 1_000
+  await world.runUntil(world.now + 5_000)
+  expect(told).toEqual(['does not answer (no answer within 50 ms)', 'back'])
+})
+
 it.each(['rolling', 'concurrent'] as const)(
   'the lease lets through calls that were on their way when Redis went away, of a limit that is %s',
   async (kind) => {

@@ -134,7 +134,7 @@ export async function startTlsRedis(prefix: string): Promise<TlsRedis> {
   )
   await server.start()
   const commands = ['+eval', '+evalsha', '+time', '+info', '+hello', '+hmget', '+hget', '+hgetall']
-  const more = ['+hset', '+hdel', '+pexpire']
+  const more = ['+hset', '+hdel', '+pexpire', '+zadd', '+zscore', '+zrangebyscore', '+zremrangebyscore']
   await server.client.call('ACL', 'SETUSER', username, 'on', `>${password}`, `~${prefix}:*`, ...commands, ...more)
   const stop = async (): Promise<void> => {
     await server.stop()

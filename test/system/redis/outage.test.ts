@@ -260,8 +260,50 @@ describeTopology('while Redis is away', () => {
     const gateway = await startGatewayOn(redis, sandbox, 100)
     expect(await ready(gateway)).toMatchObject({ status: 503, body: { status: 'not ready' } })
     expect(statusesOf(await callTimes(gateway, 3))).toEqual(new Set([503]))
+    expect(await ready(gateway)).toMatchObject({
+      body: { reason: expect.stringMatching(/does not answer \(.+ECONNREFUSED.+\); calls .+ are refused$/) as string },
+    })
+    // A line with the cause, and no untrue word.
+    await until(
+      async () => linesOf(gateway, /can not be reached: it does not answer \(connect ECONNREFUSED/).length === 1,
+    )
+    const warnings = linesOf(gateway, /"level":(40|50|60)/).filter((line) => !line.includes('"msg":"call"'))
+    expect(warnings.filter((line) => /stack|leases/.test(line))).toEqual([])
+    expect(warnings.length).toBeLessThanOrEqual(3)
     await redis.start()
     await until(async () => (await ready(gateway)).status === 200)
     await until(async () => (await call(gateway.url, READ)).status === 200)
+  })
+
+  it('answers the first calls of every process that has just started', async () => {
+    const { redis, sandbox } = await setUp(1_000)
+    for (let i = 0; i < 4; i++) {
+      const gateway = await startGatewayOn(redis, sandbox, 1_000, { prefix: `started-${i}` })
+      expect(await ready(gateway)).toEqual({ status: 200, body: { status: 'ready' } })
+      const answers = await Promise.all(Array.from({ length: 5 }, () => call(gateway.url, READ, AT_ONCE)))
+      expect(statusesOf(answers)).toEqual(new Set([200]))
+      expect(linesOf(gateway, /"level":(40|50|60)/)).toEqual([])
+      gateway.kill('SIGTERM')
+    }
+  })
+
+  it.each([
+    ['its idle clients', ['--timeout', '1'], () => pause(2_500)],
+    [
+      'every client just before they come',
+      [],
+      ({ client }: RedisServer) => client.call('CLIENT', 'KILL', 'SKIPME', 'yes'),
+    ],
+  ])('a Redis that disconnects %s refuses none of fifty first calls', async (_, args, disconnect) => {
+    const redis = await startStandalone(args)
+    onTestFinished(() => redis.stop())
+    const sandbox = await startSandbox({ limits: { read: { requests: 1_000, windowMs: 60_000 } } })
+    onTestFinished(() => sandbox.stop())
+    const gateway = await startGatewayOn(redis, sandbox, 1_000)
+    await disconnect(redis)
+    const answers = await Promise.all(Array.from({ length: 50 }, () => call(gateway.url, READ)))
+    expect(statusesOf(answers)).toEqual(new Set([200]))
+    expect((await ready(gateway)).status).toBe(200)
+    expect(linesOf(gateway, /Redis does not answer/)).toEqual([])
   })
 })

@@ -1,0 +1,59 @@
+import { Redis } from 'ioredis'
+
+type Send = (this: Redis, ...args: unknown[]) => Promise<unknown>
+type Told = (error: Error | null, info?: string) => void
+
+/**
+ * ioredis writes what it thinks of some answers to its first commands to stderr, with every connection, and goes on. That it
+ * takes any answer with "no password is set" for a needless password is even wrong of a server in protected mode. Here these
+ * answers are told otherwise, so that it fails with them, or has nothing to say. See `handleAuthError` and `_readyCheck` in
+ * ioredis 6.0.0, of which the latter asks with a callback.
+ */
+export function keepHandshakeQuiet(): void {
+  const { auth, hello, info } = Redis.prototype as unknown as Record<'auth' | 'hello' | 'info', Send>
+
+  Object.assign(Redis.prototype, {
+    async hello(this: Redis, args: unknown[]) {
+      try {
+        return await hello.call(this, args)
+      } catch (error) {
+        if (!isNeedless(error as Error)) throw restated(error as Error)
+        // Without the password, but by the same version of the protocol.
+        return hello.call(this, args.slice(0, 1))
+      }
+    },
+    async auth(this: Redis, ...args: unknown[]) {
+      try {
+        return await auth.call(this, ...args)
+      } catch (error) {
+        if (!isNeedless(error as Error)) throw restated(error as Error)
+        return 'OK'
+      }
+    },
+    info(this: Redis, ...args: unknown[]) {
+      const [told] = args as [Told | undefined]
+      if (typeof told !== 'function') return info.call(this, ...args)
+      // A user that may not ask whether Redis still loads its data finds out when it asks for something else.
+      return info.call(this, (error: Error | null, text?: string) =>
+        error?.message.includes('NOPERM') ? told(null, '') : told(error, text),
+      )
+    },
+  })
+}
+
+/** Any password is right for a user that has none. */
+function isNeedless({ message }: Error): boolean {
+  return (
+    !message.startsWith('DENIED') &&
+    /no password is set|without any password configured for the default user/.test(message)
+  )
+}
+
+function restated(error: Error): Error {
+  if (error.message.startsWith('DENIED'))
+    return new Error('DENIED Redis is running in protected mode', { cause: error })
+  if (error.message.includes("wrong number of arguments for 'auth'")) {
+    return new Error('NOAUTH Redis 5 and older has no users: leave store.username out', { cause: error })
+  }
+  return error
+}

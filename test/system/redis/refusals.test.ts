@@ -1,0 +1,157 @@
+import { once } from 'node:events'
+import { rmSync } from 'node:fs'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import { setTimeout as pause } from 'node:timers/promises'
+import { pino } from 'pino'
+import { expect, it, onTestFinished } from 'vitest'
+import { systemClock } from '../../../src/clock.ts'
+import { type Ledger, meterOf } from '../../../src/quota/ledger.ts'
+import { limitOf } from '../../../src/quota/limit.ts'
+import { openLedger } from '../../../src/quota/open-ledger.ts'
+import { harnessConfig } from '../../support/gateway.ts'
+import { storeOf } from '../../support/ledger-load.ts'
+import { describeTopology, type RedisServer, startStandalone, until } from '../../support/redis-topologies.ts'
+import { startProcess } from '../../support/process.ts'
+
+const LIMIT = limitOf({ id: 'read.60000', class: 'read', requests: 1_000, windowMs: 60_000 })
+const READS = meterOf('any/thing', [{ limit: LIMIT }])
+
+async function start(args: readonly string[] = []): Promise<RedisServer> {
+  const redis = await startStandalone(args)
+  onTestFinished(() => redis.stop())
+  return redis
+}
+
+/** A ledger that has shared its quota, and what it logs from then on. */
+async function openAt(port: number): Promise<{ ledger: Ledger; lines: string[] }> {
+  const lines: string[] = []
+  const logger = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) })
+  // Longer than by default, because on a busy machine Redis itself may be late.
+  const store = storeOf({ url: `redis://127.0.0.1:${port}`, commandTimeout: '300ms' })
+  const ledger = await openLedger(store, { clock: systemClock, logger })
+  onTestFinished(() => ledger.close())
+  await until(async () => (await ledger.charge(READS, 1)).granted === 1 && !ledger.isDegraded)
+  lines.length = 0
+  return { ledger, lines }
+}
+
+describeTopology('a Redis that refuses', () => {
+  it.each<[string, (redis: RedisServer) => Promise<unknown>, (redis: RedisServer) => Promise<unknown>, string[]?]>([
+    [
+      'OOM',
+      ({ client }) => client.config('SET', 'maxmemory', '1'),
+      ({ client }) => client.config('SET', 'maxmemory', '0'),
+    ],
+    [
+      'NOREPLICAS',
+      ({ client }) => client.config('SET', 'min-replicas-to-write', '1'),
+      ({ client }) => client.config('SET', 'min-replicas-to-write', '0'),
+    ],
+    ['READONLY', ({ client }) => client.replicaof('127.0.0.1', 1), ({ client }) => client.replicaof('NO', 'ONE')],
+    [
+      'MASTERDOWN',
+      async ({ client }) => {
+        await client.config('SET', 'replica-serve-stale-data', 'no')
+        await client.replicaof('127.0.0.1', 1)
+      },
+      ({ client }) => client.replicaof('NO', 'ONE'),
+    ],
+    [
+      'NOPERM',
+      ({ client }) => client.acl('SETUSER', 'default', '-evalsha', '-eval'),
+      ({ client }) => client.acl('SETUSER', 'default', '+@all'),
+    ],
+    [
+      'MISCONF',
+      async ({ client, folder }) => {
+        rmSync(folder.path, { recursive: true })
+        await client.bgsave()
+        await until(async () => (await client.info('persistence')).includes('rdb_last_bgsave_status:err'))
+      },
+      ({ client }) => client.config('SET', 'stop-writes-on-bgsave-error', 'no'),
+      ['--save', '3600', '1'],
+    ],
+    [
+      'BUSY',
+      async ({ client }) => {
+        const script = client.duplicate()
+        onTestFinished(() => script.disconnect())
+        script.eval('while true do end', 0).catch(() => undefined)
+        await until(() =>
+          client.ping().then(
+            () => false,
+            (error: Error) => error.message.startsWith('BUSY'),
+          ),
+        )
+      },
+      ({ client }) => client.script('KILL'),
+      ['--busy-reply-threshold', '20'],
+    ],
+  ])(
+    'says %s in the log and in the problem that /readyz shows, until that has passed',
+    async (word, begin, end, args) => {
+      const redis = await start(args)
+      const { ledger, lines } = await openAt(redis.port)
+      await begin(redis)
+      const isTold = async (): Promise<boolean> => {
+        await Promise.resolve(ledger.charge(READS, 1)).catch(() => undefined)
+        return lines.some((line) => line.includes(word)) && ledger.problem?.includes(word) === true
+      }
+      await until(isTold)
+      expect(ledger.problem).toMatch(/^the quota store refuses \(.+\): .+; quotas are kept by leases$/)
+      await end(redis)
+      await until(async () => (await ledger.charge(READS, 1)).granted === 1 && !ledger.isDegraded)
+      expect(ledger.problem).toBeUndefined()
+      await until(async () => lines.some((line) => line.includes('Redis answers again')))
+      expect(lines.filter((line) => line.includes(`refuses (${word}`) && line.includes('leases'))).toHaveLength(1)
+    },
+  )
+
+  it('because it is no master any more is left for the one that its address leads to now', async () => {
+    const [old, next] = await Promise.all([start(), start()])
+    let target = old.port
+    const balancer = createServer((socket) => {
+      const inner = connect(target, '127.0.0.1')
+      socket.pipe(inner).on('error', () => socket.destroy())
+      inner.pipe(socket).on('error', () => inner.destroy())
+    })
+    await once(balancer.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => void balancer.close())
+    const { ledger } = await openAt((balancer.address() as AddressInfo).port)
+    await next.client.replicaof('127.0.0.1', old.port)
+    await until(async () => (await next.client.info('replication')).includes('master_link_status:up'))
+    await next.client.replicaof('NO', 'ONE')
+    await old.client.replicaof('127.0.0.1', next.port)
+    // No connection was closed: only new ones lead to the new master.
+    target = next.port
+    await until(async () => (await ledger.charge(READS, 1)).granted === 1 && !ledger.isDegraded)
+    expect(await next.client.exists('sluice:3:{any/thing}:limits')).toBe(1)
+    expect(ledger.problem).toBeUndefined()
+  })
+
+  it.each([
+    [
+      'in protected mode',
+      'DENIED Redis is running in protected mode because protected mode is enabled and no password is set for the default user.',
+    ],
+    ['with clients enough', 'ERR max number of clients reached'],
+  ])('%s is one line of JSON with the cause, and nothing on stderr', async (_, said) => {
+    // It says so and ends the connection, without having read anything.
+    const server = createServer((socket) => {
+      socket.on('error', () => undefined).end(`-${said}\r\n`, () => socket.destroy())
+    })
+    await once(server.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => void server.close())
+    const { port } = server.address() as AddressInfo
+    const url = `redis://:topsecret@127.0.0.1:${port}`
+    const gateway = await startProcess({ ...harnessConfig('http://127.0.0.1:1'), store: { kind: 'redis', url } })
+    await pause(3_000)
+    expect(gateway.stderr).toBe('')
+    const lines = gateway.stdout.trim().split('\n')
+    expect(lines.filter((line) => line.includes(said.slice(0, 20)))).toHaveLength(1)
+    expect(lines.filter((line) => (JSON.parse(line) as { level: number }).level >= 40)).toHaveLength(2)
+    expect(gateway.stdout).not.toMatch(/EPIPE|topsecret/)
+    const readiness = await fetch(`${gateway.adminUrl}/readyz`)
+    expect([readiness.status, await readiness.json()]).toMatchObject([503, { status: 'not ready' }])
+  })
+})
