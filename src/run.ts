@@ -139,7 +139,7 @@ export async function runWithoutAdmin(
   })
   await cache.opened
   const follow = async (followed: Config): Promise<SecretFollower> => {
-    const follower = new SecretFollower(secretsIn(followed), openSources(followed, clock), logger)
+    const follower = new SecretFollower(secretsIn(followed), openSources(followed, clock, managed.losses), logger)
     await follower.start()
     return follower
   }
@@ -182,6 +182,7 @@ export async function runWithoutAdmin(
     metrics,
     ledger,
     live,
+    losses: managed.losses,
     isStopping: () => stopping !== undefined,
     clientConnections: () => connectionsOf(app),
   })

@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import type { StoreConfig } from './config/schema.ts'
 import type { Snapshot } from './gateway/snapshot.ts'
 import type { Clock, EpochMs } from './clock.ts'
+import type { Losses } from './records/losses.ts'
 import type { CredentialState, RoomOccupancy } from './observe/gauges.ts'
 import type { LaneLabels, Metrics } from './observe/metrics.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from './quota/ledger.ts'
@@ -15,6 +16,7 @@ interface Parts {
   readonly ledger: Ledger
   /** The one in force. */
   readonly live: { readonly current: Snapshot }
+  readonly losses: Losses
   isStopping(): boolean
   /** Connections of clients that are open. */
   clientConnections(): Promise<number>
@@ -27,7 +29,7 @@ const DEGRADED = {
 } satisfies Record<StoreConfig['onOutage'], string>
 
 /** What a gateway process tells of itself to operators and Prometheus. */
-export function gatewayVitals({ clock, metrics, ledger, live, isStopping, clientConnections }: Parts): Vitals {
+export function gatewayVitals({ clock, metrics, ledger, live, losses, isStopping, clientConnections }: Parts): Vitals {
   metrics.observe({
     rooms: () => roomsOf(live.current),
     breakers: () => breakerRows(live.current),
@@ -59,8 +61,10 @@ export function gatewayVitals({ clock, metrics, ledger, live, isStopping, client
       if (isStopping()) return Promise.resolve('draining')
       return Promise.resolve(ledger.isReady ? undefined : (ledger.problem ?? 'the quota store can not be reached'))
     },
-    degraded: () =>
-      Promise.resolve(ledger.isDegraded ? (ledger.problem ?? DEGRADED[live.current.config.store.onOutage]) : undefined),
+    degraded() {
+      const outage = ledger.isDegraded ? (ledger.problem ?? DEGRADED[live.current.config.store.onOutage]) : undefined
+      return Promise.resolve([outage, losses.text].filter((text) => text !== undefined).join('; ') || undefined)
+    },
   }
 }
 

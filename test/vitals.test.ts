@@ -1,3 +1,4 @@
+import pino from 'pino'
 import { Readable } from 'node:stream'
 import { text as textOf } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -5,6 +6,7 @@ import { checkConfig } from '../src/config/load.ts'
 import { buildSnapshot, closeSnapshot } from '../src/gateway/snapshot.ts'
 import { Metrics } from '../src/observe/metrics.ts'
 import type { LimitUsage, Meter } from '../src/quota/ledger.ts'
+import { Losses } from '../src/records/losses.ts'
 import { MemoryLedger } from '../src/quota/memory-ledger.ts'
 import { gatewayVitals } from '../src/vitals.ts'
 import { harnessConfig } from './support/gateway.ts'
@@ -36,6 +38,7 @@ describe('a scrape', () => {
       metrics,
       ledger,
       live: { current: snapshot },
+      losses: new Losses(clock, pino({ level: 'silent' })),
       isStopping: () => false,
       clientConnections: () => Promise.resolve(0),
     })

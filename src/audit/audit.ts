@@ -32,6 +32,10 @@ export interface AuditStore {
   append(entry: AuditEntry): Promise<void>
   /** Newest first. */
   read(): AsyncIterable<AuditEntry>
+  /** Calls back when entries that were there are gone, until it is closed. */
+  watch?(onLost: () => void): void
+  /** Appends an entry if there is none. */
+  begin?(entry: AuditEntry): Promise<void>
   close(): Promise<void>
 }
 
@@ -60,10 +64,17 @@ export class AuditTrail {
 
   /** Rejects if it can't be kept; the log has it all the same. */
   async record({ actor, address }: Actor, change: Change): Promise<void> {
-    const at = new Date(this.#clock.wall()).toISOString()
-    const entry: AuditEntry = { id: newId('audit'), at, actor, address, ...change }
+    const entry = this.#entry({ actor, address }, change)
     this.#logger.info({ audit: entry }, 'audit')
     await this.#store.append(entry)
+  }
+
+  /** Calls back when the store has lost entries; the new trail begins with an entry that says so. */
+  watch(onLost: () => void): void {
+    this.#store.watch?.(() => {
+      onLost()
+      this.#store.begin?.(this.#entry(GATEWAY, LOST)).catch(() => undefined)
+    })
   }
 
   /** Newest first. */
@@ -81,7 +92,15 @@ export class AuditTrail {
   close(): Promise<void> {
     return this.#store.close()
   }
+
+  #entry({ actor, address }: Actor, change: Change): AuditEntry {
+    return { id: newId('audit'), at: new Date(this.#clock.wall()).toISOString(), actor, address, ...change }
+  }
 }
+
+/** What the trail begins with where Redis had lost the one before. */
+const LOST: Change = { action: 'audit.lost', target: 'audit', name: 'audit', before: null, after: null }
+const GATEWAY: Actor = { actor: 'gateway', address: 'local' }
 
 function matches(entry: AuditEntry, { actor, action, target, search, since, until }: AuditFilter): boolean {
   if (actor !== undefined && entry.actor !== actor) return false

@@ -1,5 +1,6 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { StoreConfig } from '../config/schema.ts'
+import type { Clock, Timer } from '../clock.ts'
 import { connectRedis, whenConnected } from '../quota/redis.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
@@ -8,21 +9,54 @@ const MOST = '100000'
 const AT_ONCE = 500
 /** How long to wait for a connection. */
 const CONNECT_MS = 2_000
+/** Redis may lose what it has while the connection stays. */
+const LOOK_EVERY_MS = 10_000
+/** No other entry of a stream can have it once there is one. */
+const FIRST_ID = '0-1'
 
-/** A stream in Redis, which all instances write to and read from. */
+/** A stream in Redis, which all instances write to and read from. The newest of its entries is never taken away on purpose. */
 export class RedisAudit implements AuditStore {
   readonly #store: StoreConfig
   readonly #key: string
+  readonly #clock: Clock
   #redis: Redis | Cluster | undefined
+  /** Id of the newest entry that was seen. */
+  #newest: string | undefined
+  #onLost: (() => void) | undefined
+  #timer: Timer | undefined
+  #isClosed = false
 
-  constructor(store: StoreConfig) {
+  constructor(store: StoreConfig, clock: Clock) {
     this.#store = store
+    this.#clock = clock
     this.#key = `${store.prefix}:audit`
   }
 
   async append(entry: AuditEntry): Promise<void> {
     const redis = await this.#connected()
-    await redis.xadd(this.#key, 'MAXLEN', '~', MOST, '*', 'entry', JSON.stringify(entry))
+    // First, because behind the new entry nobody would know that older ones were there.
+    await this.#look(redis)
+    const id = await redis.xadd(this.#key, 'MAXLEN', '~', MOST, '*', 'entry', JSON.stringify(entry))
+    this.#newest = id ?? undefined
+  }
+
+  async begin(entry: AuditEntry): Promise<void> {
+    const redis = await this.#connected()
+    // Refused unless the stream is empty: one of all gateways says it.
+    await redis.xadd(this.#key, FIRST_ID, 'entry', JSON.stringify(entry)).catch(() => undefined)
+  }
+
+  watch(onLost: () => void): void {
+    this.#onLost = onLost
+    const look = (): void => {
+      if (this.#redis?.status === 'ready') this.#look(this.#redis).catch(() => undefined)
+    }
+    this.#open().on('ready', look)
+    const lookAgain = (): void => {
+      look()
+      if (!this.#isClosed) this.#timer = this.#clock.schedule(LOOK_EVERY_MS, lookAgain)
+    }
+    this.#timer = this.#clock.schedule(LOOK_EVERY_MS, lookAgain)
   }
 
   async *read(): AsyncIterable<AuditEntry> {
@@ -37,22 +71,39 @@ export class RedisAudit implements AuditStore {
   }
 
   close(): Promise<void> {
+    this.#isClosed = true
+    this.#timer?.cancel()
     this.#redis?.disconnect()
     return Promise.resolve()
   }
 
-  /** Only from the first change on. */
-  async #connected(): Promise<Redis | Cluster> {
+  /** Whether the newest entry that was seen is still there; then another may be the newest. */
+  async #look(redis: Redis | Cluster): Promise<void> {
+    const known = this.#newest
+    const found = known === undefined ? [] : await redis.xrange(this.#key, known, known)
+    const [newest] = await redis.xrevrange(this.#key, '+', '-', 'COUNT', 1)
+    // Meanwhile another look, or an entry of our own, may have come to an end.
+    if (this.#newest !== known) return
+    this.#newest = newest?.[0]
+    if (known !== undefined && found.length === 0) this.#onLost?.()
+  }
+
+  #open(): Redis | Cluster {
     if (this.#redis === undefined) {
       this.#redis = connectRedis(this.#store)
       // Each command fails with it, and says so.
       this.#redis.on('error', () => undefined)
     }
+    return this.#redis
+  }
+
+  async #connected(): Promise<Redis | Cluster> {
+    const redis = this.#open()
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error('Redis can not be reached')), CONNECT_MS)
     })
-    await Promise.race([whenConnected(this.#redis), late]).finally(() => clearTimeout(timer))
-    return this.#redis
+    await Promise.race([whenConnected(redis), late]).finally(() => clearTimeout(timer))
+    return redis
   }
 }

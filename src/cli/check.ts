@@ -1,19 +1,29 @@
 import { findConfig } from '../config/find.ts'
 import { allWarnings } from '../config/warnings.ts'
+import { checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
 
+interface CheckOptions {
+  readonly config?: string
+  readonly secrets: boolean
+  readonly store?: boolean
+}
+
 /** Validates a configuration and says what is in it, or lists everything that is wrong with it. */
-export async function check(file: string | undefined, options: { config?: string; secrets: boolean }): Promise<void> {
+export async function check(file: string | undefined, options: CheckOptions): Promise<void> {
   const found = await findConfig(file ?? options.config, { ignores: () => !options.secrets })
   if (found === undefined)
     throw new CommandError('there is no configuration: name a file, or set HARNESS_ACCOUNT_ID and HARNESS_API_KEY')
   const { config, source } = found
   const accounts = Object.values(config.upstreams).flatMap((upstream) => Object.keys(upstream.accounts))
   const clients = Object.keys(config.clients ?? {})
-  for (const warning of allWarnings(found)) process.stderr.write(`${source}: warning: ${warning}\n`)
+  const store = options.store === true ? await checkStore(config.store) : { lines: [], warnings: [] }
+  for (const warning of [...allWarnings(found), ...store.warnings])
+    process.stderr.write(`${source}: warning: ${warning}\n`)
   process.stdout.write(
     `${source}: ok, with ${count(Object.keys(config.upstreams), 'upstream')}, ${count(accounts, 'account')}, ${count(clients, 'client')}\n`,
   )
+  for (const line of store.lines) process.stdout.write(`${line}\n`)
 }
 
 function count(names: readonly string[], what: string): string {

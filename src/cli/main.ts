@@ -62,6 +62,7 @@ function buildProgram(): Command {
     .description('validate a configuration')
     .argument('[file]', 'the same as --config')
     .option(...CONFIG)
+    .option('--store', 'ask the store, too: what it has, and whether that survives a restart')
     .option('--no-secrets', 'leave out references that do not resolve here, and what they stand for')
     .action(check)
   program

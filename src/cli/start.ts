@@ -1,7 +1,9 @@
 import { configOf, findConfig, type FoundConfig } from '../config/find.ts'
 import { FileWatch } from '../config/watch.ts'
 import { allWarnings } from '../config/warnings.ts'
-import { createLog } from '../observe/log.ts'
+import type { StoreConfig } from '../config/schema.ts'
+import { createLog, type Logger } from '../observe/log.ts'
+import { type RedisContents, redisContents, whyVolatile } from '../records/redis-contents.ts'
 import { runGateway } from '../run.ts'
 import { startSandbox } from '../sandbox/sandbox.ts'
 import { demoConfig, demoNotice } from './demo.ts'
@@ -56,9 +58,19 @@ export async function start(options: Options): Promise<void> {
   })
   log.logger.info({ url: gateway.url, admin: gateway.adminUrl, config: source }, 'listening')
   for (const warning of allWarnings(first)) log.logger.warn(warning)
+  if (config.store.kind === 'redis') warnIfVolatile(config.store, log.logger)
   if (config.server.watch) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
   // Not among the log lines on stdout, which a program may read.
   if (sandbox !== undefined) process.stderr.write(demoNotice({ ...gateway, controlUrl: sandbox.controlUrl }))
+}
+
+/** Where Redis is away, that is said by others. */
+function warnIfVolatile(store: StoreConfig, logger: Logger): void {
+  const warn = (contents: RedisContents): void => {
+    const warning = whyVolatile(contents)
+    if (warning !== undefined) logger.warn(warning)
+  }
+  redisContents(store).then(warn, () => undefined)
 }
 
 /** One of several processes: runs what the first of them has read. */

@@ -23,11 +23,12 @@ export async function findRedis(): Promise<FoundRedis> {
   throw new Error('the tests need a Redis: set REDIS_URL, install redis-server, or start Docker')
 }
 
-/** Starts a server of our own, on a free port of loopback, that keeps nothing on disk. */
+/** Starts a server of our own, on that or a free port of loopback, that keeps nothing on disk. */
 export async function startRedisServer(
   options: readonly string[] = [],
+  givenPort?: number,
 ): Promise<FoundRedis & { port: number; child: ChildProcess }> {
-  const port = await freePort()
+  const port = givenPort ?? (await freePort())
   const folder = temporaryFolder('redis')
   const own = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', folder.path]
   const child = spawn('redis-server', [...own, ...options], { stdio: 'ignore' })

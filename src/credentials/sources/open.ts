@@ -4,6 +4,7 @@ import type { Config } from '../../config/schema.ts'
 import type { Sources } from '../follow.ts'
 import type { SecretRecord } from '../store/records.ts'
 import { FileRecords } from '../../records/file-records.ts'
+import type { Losses } from '../../records/losses.ts'
 import { MasterKeys } from '../store/master-keys.ts'
 import { RedisRecords } from '../../records/redis-records.ts'
 import { SecretStore } from '../store/secret-store.ts'
@@ -14,22 +15,22 @@ import { VaultSource } from './vault.ts'
 type SourceConfig = Pick<Config, 'secrets' | 'store'>
 
 /** The sources whose values can change while the program runs. What is not used connects to nothing. */
-export function openSources(config: SourceConfig, clock: Clock): Sources {
+export function openSources(config: SourceConfig, clock: Clock, losses?: Losses): Sources {
   const { vault } = config.secrets
   return new Map<string, SecretSource>([
     ['file', new FileSource(clock)],
-    ['secret', openStore(config, clock) ?? missing('secrets.key is not configured')],
+    ['secret', openStore(config, clock, losses) ?? missing('secrets.key is not configured')],
     ['vault', vault === undefined ? missing('secrets.vault is not configured') : new VaultSource(vault, clock)],
   ])
 }
 
 /** The store of secrets; undefined without a master key. */
-export function openStore({ secrets, store }: SourceConfig, clock: Clock): SecretStore | undefined {
+export function openStore({ secrets, store }: SourceConfig, clock: Clock, losses?: Losses): SecretStore | undefined {
   const { key, oldKeys = [], file } = secrets
   if (key === undefined) return undefined
   const records =
     store.kind === 'redis' && file === undefined
-      ? new RedisRecords<SecretRecord>(store, 'secrets', clock)
+      ? new RedisRecords<SecretRecord>(store, 'secrets', clock, losses)
       : new FileRecords<SecretRecord>(file ?? join(store.dir ?? '.sluice', 'secrets.json'), 'secrets', clock)
   return new SecretStore(records, new MasterKeys([key, ...oldKeys]))
 }

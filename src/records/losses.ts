@@ -1,0 +1,57 @@
+import type { Clock } from '../clock.ts'
+import type { Logger } from '../observe/log.ts'
+
+/** For so long `/readyz` tells of a loss, so that whoever looks after the night sees it. */
+const TOLD_MS = 12 * 3_600_000
+
+interface Loss {
+  readonly at: number
+  readonly text: string
+}
+
+/** What Redis has lost of what it is to keep for good, for the log and for `/readyz`. */
+export class Losses {
+  readonly #clock: Clock
+  readonly #logger: Logger
+  /** The last of each sort of things. */
+  readonly #told = new Map<string, Loss>()
+  readonly #listeners: (() => void)[] = []
+
+  constructor(clock: Clock, logger: Logger) {
+    this.#clock = clock
+    this.#logger = logger
+  }
+
+  /** So many `records` (such as `clients`) were put back, or could not be, and why. */
+  noteLost(records: string, count: number, problem?: string): void {
+    const outcome = problem === undefined ? 'put back from what this gateway knew' : `can not be put back: ${problem}`
+    this.#note(records, `${count} of its ${records}, ${outcome}`, problem === undefined)
+  }
+
+  /** No gateway has all of the trail. */
+  noteTrailLost(): void {
+    this.#note('audit', 'the audit trail up to then, of which the log has every entry', true)
+  }
+
+  onLoss(listener: () => void): void {
+    this.#listeners.push(listener)
+  }
+
+  /** Undefined if there is nothing to tell. */
+  get text(): string | undefined {
+    const since = this.#clock.now() - TOLD_MS
+    const told = [...this.#told.values()].filter(({ at }) => at > since)
+    return told.length === 0 ? undefined : `Redis has lost ${told.map(({ text }) => text).join('; ')}`
+  }
+
+  /** What goes on failing is said once. */
+  #note(sort: string, what: string, isOver: boolean): void {
+    const before = this.#told.get(sort)?.text
+    const at = new Date(this.#clock.wall()).toISOString()
+    const isSame = before?.endsWith(what) === true && !isOver
+    if (isSame) return
+    this.#told.set(sort, { at: this.#clock.now(), text: `${at} ${what}` })
+    this.#logger.error(`Redis has lost ${what}`)
+    for (const listener of this.#listeners) listener()
+  }
+}

@@ -1,0 +1,34 @@
+import { Cluster, type Redis, ReplyError } from 'ioredis'
+
+/** Whether what Redis keeps is there after a restart; `unknown` where it does not tell, as managed ones do. */
+export type Persistence = 'log' | 'snapshots' | 'nothing' | 'unknown'
+
+const BY_WORTH: readonly Persistence[] = ['nothing', 'unknown', 'snapshots', 'log']
+
+/** Of a cluster, that of the master that keeps least. Rejects when the connection is lost. */
+export async function persistenceOf(redis: Redis | Cluster): Promise<Persistence> {
+  const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
+  const all = await Promise.all(nodes.map(ofNode))
+  return BY_WORTH.find((worth) => all.includes(worth)) ?? 'unknown'
+}
+
+/** https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/ */
+async function ofNode(node: Redis): Promise<Persistence> {
+  const info = await toldBy(node.info('persistence'))
+  if (info !== undefined && /^aof_enabled:1\b/m.test(info)) return 'log'
+  // Managed ones forbid CONFIG, and may take snapshots by themselves.
+  const save = await toldBy(node.config('GET', 'save'))
+  if (save?.[1] === undefined) return 'unknown'
+  if (save[1] !== '') return 'snapshots'
+  return info === undefined ? 'unknown' : 'nothing'
+}
+
+/** Undefined where that is forbidden, or not known. */
+async function toldBy<T>(asked: Promise<T>): Promise<T | undefined> {
+  try {
+    return await asked
+  } catch (error) {
+    if (error instanceof ReplyError) return undefined
+    throw error
+  }
+}

@@ -1,0 +1,72 @@
+import type { Cluster, Redis } from 'ioredis'
+import type { AuditEntry } from '../audit/audit.ts'
+import type { StoredClient } from '../clients/managed.ts'
+import type { StoreConfig } from '../config/schema.ts'
+import { connectRedis, whenConnected } from '../quota/redis.ts'
+import { type Persistence, persistenceOf } from './persistence.ts'
+
+/** How long to wait for a connection. */
+const CONNECT_MS = 2_000
+
+/** What a Redis has of what it is to keep for good, and how well it keeps it. */
+export interface RedisContents {
+  readonly persistence: Persistence
+  /** Those of the admin API that were not deleted. */
+  readonly clients: number
+  readonly secrets: number
+  /** Undefined if there is none. */
+  readonly firstAudit: AuditEntry | undefined
+}
+
+/** Rejects if it can't be asked. */
+export async function redisContents(store: StoreConfig): Promise<RedisContents> {
+  const redis = connectRedis(store)
+  let problem = 'it can not be reached'
+  redis.on('error', (error: Error) => (problem = error.message))
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(problem)), CONNECT_MS)
+  })
+  try {
+    await Promise.race([whenConnected(redis), late])
+    return await contentsOf(redis, store.prefix)
+  } finally {
+    clearTimeout(timer)
+    redis.disconnect()
+  }
+}
+
+async function contentsOf(redis: Redis | Cluster, prefix: string): Promise<RedisContents> {
+  const [persistence, clients, secrets, trail] = await Promise.all([
+    persistenceOf(redis),
+    redis.hvals(`${prefix}:clients`),
+    redis.hvals(`${prefix}:secrets`),
+    redis.xrange(`${prefix}:audit`, '-', '+', 'COUNT', 1),
+  ])
+  const first = trail[0]?.[1][1]
+  return {
+    persistence,
+    clients: clients.filter(isClient).length,
+    secrets: secrets.filter((json) => json !== '').length,
+    firstAudit: first === undefined ? undefined : (JSON.parse(first) as AuditEntry),
+  }
+}
+
+/** A record that is not there any more has left its name. */
+function isClient(json: string): boolean {
+  return json !== '' && (JSON.parse(json) as StoredClient).deletedAt === undefined
+}
+
+/** What is lost, and how to keep it; undefined where there is nothing to lose, or it is kept, or not known to be lost. */
+export function whyVolatile({ persistence, clients, secrets }: RedisContents): string | undefined {
+  if (persistence !== 'nothing' || clients + secrets === 0) return undefined
+  return (
+    'Redis has neither an append-only file nor snapshots: ' +
+    `${countOf(clients, 'client')} of the admin API, ${countOf(secrets, 'secret')} and the audit trail are gone if it ` +
+    'restarts while no gateway runs that knows them; set its appendonly to yes'
+  )
+}
+
+export function countOf(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}

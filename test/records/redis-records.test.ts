@@ -1,0 +1,125 @@
+import { Redis } from 'ioredis'
+import pino from 'pino'
+import { describe, expect, inject, it, onTestFinished } from 'vitest'
+import { checkConfig } from '../../src/config/load.ts'
+import type { StoreConfig } from '../../src/config/schema.ts'
+import { Losses } from '../../src/records/losses.ts'
+import { RedisRecords } from '../../src/records/redis-records.ts'
+import { stores } from '../support/gateway.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+interface Item {
+  readonly id: string
+  readonly version: number
+  readonly text?: string
+}
+
+const upstreams = { x: { url: 'http://x', accounts: { main: { id: 'm' } } } }
+
+function setUp() {
+  const { store } = checkConfig({ store: stores.Redis(), upstreams }, 'test')
+  const redis = new Redis(inject('redisUrl'))
+  onTestFinished(() => redis.disconnect())
+  const logged: string[] = []
+  const logger = pino(
+    { base: null },
+    { write: (line: string) => void logged.push((JSON.parse(line) as { msg: string }).msg) },
+  )
+  const clock = new SimulatedClock()
+  const open = (config: StoreConfig = store) => {
+    const losses = new Losses(clock, logger)
+    const records = new RedisRecords<Item>(config, 'clients', clock, losses)
+    onTestFinished(() => records.close())
+    return { losses, records, read: async () => Object.fromEntries(await records.read()) }
+  }
+  return { open, redis, key: `${store.prefix}:clients`, store, logged, clock }
+}
+
+const a1: Item = { id: 'a', version: 1 }
+const a2: Item = { id: 'a', version: 2 }
+const b1: Item = { id: 'b', version: 1 }
+const both = { a: a1, b: b1 }
+
+describe('records that Redis has lost', () => {
+  it('are put back by whoever knows them, and the loss is told for half a day', async () => {
+    const { open, redis, key, logged, clock } = setUp()
+    const [one, other] = [open(), open()]
+    for (const item of [a1, b1]) await one.records.change(item.id, () => item)
+    expect([await one.read(), await other.read()]).toEqual([both, both])
+    expect(one.losses.text).toBeUndefined()
+    await redis.del(key)
+    expect([await other.read(), await one.read()]).toEqual([both, both])
+    expect(await redis.hlen(key)).toBe(2)
+    expect(other.losses.text).toMatch(/^Redis has lost .*Z 2 of its clients, put back from what this gateway knew$/)
+    expect(logged).toEqual(['Redis has lost 2 of its clients, put back from what this gateway knew'])
+    await clock.advance(12 * 3_600_000)
+    expect(other.losses.text).toBeUndefined()
+  })
+
+  it('are put back in their newest state, by whoever knows that', async () => {
+    const { open, redis, key } = setUp()
+    const [old, up] = [open(), open()]
+    await old.records.change('a', () => a1)
+    await old.read()
+    await up.records.change('a', () => a2)
+    await up.read()
+    await redis.del(key)
+    expect(await old.read()).toEqual({ a: a1 })
+    expect(await up.read()).toEqual({ a: a2 })
+    expect(await old.read()).toEqual({ a: a2 })
+  })
+
+  it('do not replace what is newer, or another of that name', async () => {
+    const { open, redis, key } = setUp()
+    const { records, read, losses } = open()
+    await records.change('a', () => a2)
+    await read()
+    const other: Item = { id: 'c', version: 1 }
+    for (const item of [{ ...a2, version: 3 }, other]) {
+      await redis.hset(key, 'a', JSON.stringify(item))
+      expect(await read()).toEqual({ a: item })
+    }
+    expect(losses.text).toBeUndefined()
+  })
+
+  it('are not those that were removed', async () => {
+    const { open, redis, key } = setUp()
+    const [one, other] = [open(), open()]
+    for (const item of [a1, b1]) await one.records.change(item.id, () => item)
+    await Promise.all([one.read(), other.read()])
+    await one.records.change('a', () => undefined)
+    for (const { read, losses } of [one, other]) {
+      expect(await read()).toEqual({ b: b1 })
+      expect(losses.text).toBeUndefined()
+    }
+    await redis.del(key)
+    for (const { read } of [one, other]) expect(await read()).toEqual({ b: b1 })
+    await one.records.change('a', (before) => {
+      expect(before).toBeUndefined()
+      return a1
+    })
+    expect(await other.read()).toEqual({ a: a1, b: b1 })
+  })
+
+  it('and that Redis does not take back are said once to be missing, and put back when it does', async () => {
+    const { open, redis, key, store, logged } = setUp()
+    const user = `u${store.prefix}`
+    await redis.call('ACL', 'SETUSER', user, 'on', 'nopass', '~*', '&*', '+@all')
+    onTestFinished(async () => void (await redis.call('ACL', 'DELUSER', user)))
+    const { records, read, losses } = open({ ...store, username: user, password: store.password ?? redisPassword() })
+    await records.change('a', () => a1)
+    await read()
+    await redis.del(key)
+    await redis.call('ACL', 'SETUSER', user, '-eval')
+    for (let i = 0; i < 2; i++) await expect(read()).rejects.toThrow('NOPERM')
+    expect(losses.text).toContain('1 of its clients, can not be put back: NOPERM')
+    await redis.call('ACL', 'SETUSER', user, '+eval')
+    expect(await read()).toEqual({ a: a1 })
+    expect(losses.text).toContain('put back')
+    expect(logged).toHaveLength(2)
+  })
+})
+
+function redisPassword() {
+  return checkConfig({ store: { ...stores.Redis(), password: 'any' }, upstreams }, 'test').store.password!
+}
