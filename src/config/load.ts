@@ -97,11 +97,18 @@ export function parseConfig(
 /** The document as plain values, of which aliases of aliases must not make too many. */
 function toPlain(document: Document, source: string): unknown {
   try {
-    return document.toJS()
+    return unshared(document.toJS())
   } catch (error) {
     if (!(error instanceof ReferenceError)) throw error
     throw new ConfigError(source, [{ path: [], message: 'its aliases stand for too many values' }])
   }
+}
+
+/** With a copy for every alias: else the defaults of one place would get into another that an alias makes the same. */
+function unshared(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(unshared)
+  if (!isObject(value)) return value
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unshared(inner)]))
 }
 
 /** Checks a configuration that was put together in code (zero configuration, the demo) the way a file is checked. */

@@ -169,9 +169,14 @@ function keyFaults(document: Document, lines: LineCounter): Fault[] {
 function aliasFaults(document: Document): Fault[] {
   const faults: Fault[] = []
   visit(document, {
-    Alias(_, node) {
-      if (node.source === '' || node.resolve(document) !== undefined) return
-      const message = 'there is no anchor of this name before it; put quotes around a text that begins with "*"'
+    Alias(_, node, ancestors) {
+      if (node.source === '') return
+      const meant = node.resolve(document)
+      if (meant !== undefined && !ancestors.includes(meant)) return
+      const message =
+        meant === undefined
+          ? 'there is no anchor of this name before it; put quotes around a text that begins with "*"'
+          : 'this alias stands for what it is a part of, which would have no end: write out what is meant'
       faults.push({ offset: node.range?.[0] ?? 0, message })
     },
   })

@@ -319,6 +319,15 @@ defaultUpstream: ticket
     },
   )
 
+  it('has a copy for every alias: defaults of one place are not those of another', () => {
+    const config = parseConfig(`${VALID}server: &s { host: localhost, port: 0 }\nadmin: *s`, { env: { KEY: 'k' } })
+    expect(config.admin).toMatchObject({ host: 'localhost', port: 0 })
+    expect(problemsOf(`${VALID}server: &s { prt: 0 }\nadmin: *s`)).toEqual([
+      expect.stringContaining('server.prt: unknown key "prt"'),
+      expect.stringContaining('admin.prt: unknown key "prt"'),
+    ])
+  })
+
   it('refuses aliases that multiply', () => {
     const names = 'abcdefgh'.split('')
     const lines = names.map(

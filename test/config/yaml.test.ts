@@ -114,6 +114,11 @@ describe('a mistake in YAML', () => {
     ['an escape', blockWith('"C:\\Users\\topsecret"'), 'f:8:21: there is no such escape in a text in double quotes'],
     ['a tag', blockWith('!env topsecret'), 'f:8:18: tags mean nothing here: write "${env:NAME}"'],
     ['an alias', blockWith('*topsecret'), 'f:8:18: there is no anchor of this name before it; put quotes'],
+    [
+      'an alias of what it is in',
+      blockWith('x').replace('main:', 'main: &m').replace(': x', ': *m'),
+      'f:8:18: this alias stands for what it is a part of',
+    ],
     ['a bracket that a comment hides', fileWith('a #topsecret'), 'Flow map in block collection must be sufficiently'],
     ['a template', blockWith('{{ topsecret }}'), 'f:8:19: a mapping or a list is no key: put quotes around'],
     ['a merge key', fileWith('x').replace('    queue:', '    <<:'), 'f:8:5: YAML 1.2 has no merge key "<<"'],
