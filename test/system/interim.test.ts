@@ -126,6 +126,8 @@ describe('interim responses that nobody asked for', () => {
     ['100 that wants to close', 'HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n', 100],
     ['100 of HTTP/1.0', 'HTTP/1.0 100 Continue\r\n\r\n', 100],
     ['101 without an upgrade', 'HTTP/1.1 101 Switching Protocols\r\n\r\n', 101],
+    ['101 to h2c', 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n\0\0', 101],
+    ['101 to what', 'HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n', 101],
     ['103 and then the end', 'HTTP/1.1 103 Early Hints\r\n\r\n', 103],
   ])('let nothing be carried out twice where the call ends behind them: %s', async (_, interim, status) => {
     const upstream = await startRaw((socket) => void socket.end(interim))
