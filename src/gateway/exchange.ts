@@ -6,7 +6,7 @@ import { retryAfterOf } from '../http/retry-after.ts'
 import type { BreakerFailure } from '../resilience/breaker.ts'
 import { BodyError } from '../upstream/body.ts'
 import { codeOf } from '../upstream/error-code.ts'
-import { responseHeaders } from '../upstream/headers.ts'
+import { responseHeaders, responseTrailers } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
@@ -491,8 +491,7 @@ function flush(exchange: Exchange): void {
 }
 
 /** Passes trailers on; Node leaves them out where the client's response is not chunked. */
-function addTrailers({ response }: Call, fields: Fields): void {
-  const trailers: [string, string][] = []
-  for (const name in fields) trailers.push([name, String(fields[name])])
+function addTrailers({ response, usage }: Call, fields: Fields): void {
+  const trailers = responseTrailers(fields, usage.length > 0)
   if (trailers.length > 0) response.addTrailers(trailers)
 }

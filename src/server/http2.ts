@@ -43,6 +43,9 @@ export function addHttp2(
     // The fields of a request of HTTP/1.1 and those that stand for its first line; with more, a stream is reset without a word.
     maxHeaderListPairs: MOST_FIELDS + PSEUDO_FIELDS + 1,
     settings: { maxConcurrentStreams: STREAMS, maxHeaderListSize: maxHeaderBytes, enablePush: false },
+    // A vendor may send one of its fields on two lines that has one value: in HTTP/1.1 the client gets both, so here as well.
+    // Otherwise Node throws at the head of the response.
+    strictSingleValueFields: false,
     Http2ServerRequest: Request,
     Http2ServerResponse: Response,
   })
@@ -200,7 +203,9 @@ class Response extends Http2ServerResponse {
   }
 
   override addTrailers(trailers: object): void {
-    super.addTrailers(Object.fromEntries(trailers as [string, string][]))
+    const lines: Record<string, string[]> = {}
+    for (const [name, value] of trailers as [string, string][]) (lines[name] ??= []).push(value)
+    super.addTrailers(lines)
   }
 
   /** Ends the stream with an error: without one, what was sent would look whole. */

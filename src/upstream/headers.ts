@@ -160,6 +160,20 @@ export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] 
   return headers
 }
 
+/**
+ * The fields behind a body as they go to the client, without those that have a meaning only in front of it (RFC 9110 §6.5.1). A
+ * field of one connection would end the process where the client speaks HTTP/2: Node throws when nobody can catch it.
+ */
+export function responseTrailers(fields: Fields, hasOwnQuota: boolean): [name: string, value: string][] {
+  const trailers: [string, string][] = []
+  for (const name in fields) {
+    if (RESPONSE_FIELDS.has(name) || name === 'content-length' || name.startsWith(OWN_PREFIX)) continue
+    if (hasOwnQuota && QUOTA_FIELDS.has(name)) continue
+    for (const value of [fields[name] ?? []].flat()) trailers.push([name, value])
+  }
+  return trailers
+}
+
 interface RequestField {
   readonly lower: string
   readonly kind: FieldKind

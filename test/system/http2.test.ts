@@ -13,7 +13,7 @@ import {
 } from 'node:http2'
 import { get } from 'node:https'
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { Readable } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import WebSocket, { WebSocketServer } from 'ws'
@@ -26,6 +26,9 @@ import { startProcess } from '../support/process.ts'
 
 const PATH = '/harness/ng/api/projects'
 const HTTP2 = { server: { port: 0, http2: true } }
+
+/** Fields that have one value, of which Node lets none in twice unless it is told to. */
+const TWICE = 'age content-type date etag expires last-modified location retry-after server'.split(' ')
 
 let certificates: Certificates
 beforeAll(() => {
@@ -155,6 +158,48 @@ describe('a port without TLS that may speak HTTP/2', () => {
     for await (const chunk of stream) received += (chunk as Buffer).length
     expect(received).toBe(5_000_000)
     expect((await trailers)[0]['x-sum']).toBe('4000000')
+  })
+
+  it('passes a field of one value on that the upstream sent on two lines', async () => {
+    const upstream = await startUpstream((_, response) => {
+      response.writeInformation(103, ['etag', '"a"', 'etag', '"b"'])
+      response.writeHead(503, [...TWICE.flatMap((name) => [name, 'x', name, 'y']), 'trailer', 'etag'])
+      response.write('whole')
+      response.addTrailers([
+        ['etag', 'x'],
+        ['etag', 'y'],
+      ])
+      response.end()
+    })
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, HTTP2))
+    const stream = (await session(gateway.url)).request({ ':path': PATH, 'x-sluice-retry': 'off' })
+    const raw: string[][] = []
+    for (const event of ['headers', 'response', 'trailers'])
+      stream.on(event, (_headers, _flags, fields: string[]) => void raw.push(fields))
+    expect((await stream.toArray()).join('')).toBe('whole')
+    expect(valuesOf('etag', raw[0]!)).toEqual(['"a"', '"b"'])
+    for (const name of TWICE) expect([name, ...valuesOf(name, raw[1]!)]).toEqual([name, 'x', 'y'])
+    expect(valuesOf('etag', raw[2]!)).toEqual(['x', 'y'])
+    expect(gateway.lines[0]).toMatchObject({ status: '503', outcome: 'delivered' })
+  })
+
+  it('lives on, and leaves out what has no place behind a body', async () => {
+    const upstream = createTcpServer((socket) => {
+      const trailers =
+        'Connection: x\r\nTransfer-Encoding: gzip\r\nKeep-Alive: x\r\nUpgrade: x\r\nX-Sluice-Error: x\r\nX-Sum: 1\r\n'
+      const head = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n'
+      socket.once('data', () => socket.end(`${head}5\r\nwhole\r\n0\r\n${trailers}\r\n`))
+    })
+    await once(upstream.listen(0, '127.0.0.1'), 'listening')
+    onTestFinished(() => void upstream.close())
+    const url = `http://127.0.0.1:${(upstream.address() as AddressInfo).port}`
+    const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
+    const stream = (await session(gateway.url)).request({ ':path': PATH })
+    const trailers = once(stream, 'trailers') as Promise<[IncomingHttpHeaders]>
+    expect((await stream.toArray()).join('')).toBe('whole')
+    expect(Object.entries((await trailers)[0])).toEqual([['x-sum', '1']])
+    const inWords = await call(gateway.url, PATH)
+    expect([inWords.body, inWords.trailers]).toEqual(['whole', { 'x-sum': '1' }])
   })
 
   it('passes interim responses on', async () => {
@@ -430,6 +475,11 @@ async function ask(
   await once(stream, 'end')
   if (isTunnel) stream.close()
   return { status: fields[':status'] ?? 0, headers: fields, body: Buffer.concat(pieces).toString() }
+}
+
+/** What stands on the lines of a field, of names and values in turn. */
+function valuesOf(name: string, fields: readonly string[]): string[] {
+  return fields.filter((_, i) => i % 2 === 1 && fields[i - 1] === name)
 }
 
 async function getHttps(url: string): Promise<IncomingMessage> {
