@@ -9,6 +9,7 @@ import { MemoryLedger } from './memory-ledger.ts'
 import { RETURN_AFTER_MS } from './redis-home.ts'
 import { RedisLedger } from './redis-ledger.ts'
 import { connectedOrLate, connectRedis, greetingOf, RedisScript, uptimeSeconds } from './redis.ts'
+import { NEEDLESS_PASSWORD } from './redis-handshake.ts'
 import { saidIn, troubleOf } from './redis-trouble.ts'
 
 /** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
@@ -67,6 +68,13 @@ function logConnection(redis: Redis | Cluster, logger: Logger): void {
     isAway = false
     logger.info('Redis is ready')
   })
+  let isNeedless = false
+  const tellNeedless = (): void => {
+    if (!isNeedless) logger.warn('Redis wants no password, but store.password, or the url, has one')
+    isNeedless = true
+  }
+  redis.on(NEEDLESS_PASSWORD, tellNeedless)
+  redis.on('+node', (node: Redis) => node.on(NEEDLESS_PASSWORD, tellNeedless))
 }
 
 const UNWRITTEN = {

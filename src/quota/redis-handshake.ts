@@ -3,6 +3,9 @@ import { Redis } from 'ioredis'
 type Send = (this: Redis, ...args: unknown[]) => Promise<unknown>
 type Told = (error: Error | null, info?: string) => void
 
+/** The event of a connection whose server says that it wants no password. Redis 6 and newer take any instead. */
+export const NEEDLESS_PASSWORD = 'needless password'
+
 /**
  * ioredis writes what it thinks of some answers to its first commands to stderr, with every connection, and goes on. That it
  * takes any answer with "no password is set" for a needless password is even wrong of a server in protected mode. Here these
@@ -18,6 +21,7 @@ export function keepHandshakeQuiet(): void {
         return await hello.call(this, args)
       } catch (error) {
         if (!isNeedless(error as Error)) throw restated(error as Error)
+        this.emit(NEEDLESS_PASSWORD)
         // Without the password, but by the same version of the protocol.
         return hello.call(this, args.slice(0, 1))
       }
@@ -27,6 +31,7 @@ export function keepHandshakeQuiet(): void {
         return await auth.call(this, ...args)
       } catch (error) {
         if (!isNeedless(error as Error)) throw restated(error as Error)
+        this.emit(NEEDLESS_PASSWORD)
         return 'OK'
       }
     },

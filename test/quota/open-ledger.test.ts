@@ -4,7 +4,8 @@ import { readFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { inspect } from 'node:util'
 import { Redis } from 'ioredis'
-import { expect, inject, it, onTestFinished } from 'vitest'
+import { pino } from 'pino'
+import { expect, inject, it, onTestFinished, vi } from 'vitest'
 import { systemClock } from '../../src/clock.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { createLog } from '../../src/observe/log.ts'
@@ -48,6 +49,35 @@ it('does not log the password that a server repeats because it does not know the
   const logged = await loggedErrorOf({ url: `redis://bob:topsecret@127.0.0.1:${port}` })
   expect(logged).toContain("unknown command 'AUTH'")
   expect(logged).not.toContain('topsecret')
+})
+
+it('says once, in the log only, that a Redis wants no password', async () => {
+  // As Redis 5 and older: one that is newer takes any password for a user that has none.
+  const server = createServer((socket) => {
+    socket
+      .on('error', () => undefined)
+      .on('data', (data: Buffer) => {
+        for (const [, command] of data.toString().matchAll(/^\*\d+\r\n\$\d+\r\n(\w+)/gm)) {
+          if (command === 'hello') socket.write("-ERR unknown command 'hello'\r\n")
+          else if (command === 'auth') socket.write('-ERR Client sent AUTH, but no password is set\r\n')
+          else if (command === 'info') socket.write('$-1\r\n')
+          else socket.write('+OK\r\n')
+        }
+      })
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  onTestFinished(() => void server.close())
+  const { port } = server.address() as AddressInfo
+  const config = { ...harnessConfig('http://x'), store: { kind: 'redis', url: `redis://:topsecret@127.0.0.1:${port}` } }
+  const lines: string[] = []
+  const logger = pino({}, { write: (line: string) => void lines.push(line) })
+  const warn = vi.spyOn(console, 'warn')
+  onTestFinished(() => warn.mockRestore())
+  const opening = openLedger(checkConfig(config, 'test').store, { clock: systemClock, logger })
+  onTestFinished(async () => (await opening).close())
+  await expect.poll(() => lines.filter((line) => line.includes('wants no password'))).toHaveLength(1)
+  expect(warn).not.toHaveBeenCalled()
+  expect(lines.join()).not.toContain('topsecret')
 })
 
 it('has sent Redis the script, and run it, before it is opened: the first charge takes no longer than others', async () => {
