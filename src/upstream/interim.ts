@@ -6,15 +6,12 @@ import type { Pool } from 'undici'
 const { kSocket, kParser, kQueue, kRunningIdx } = createRequire(import.meta.url)('undici/lib/core/symbols.js') as {
   readonly kSocket: unique symbol
   readonly kParser: unique symbol
-  readonly kQueue: unique symbol
-  readonly kRunningIdx: unique symbol
+  readonly kQueue: symbol
+  readonly kRunningIdx: symbol
 }
 
 interface Parser {
-  readonly client: {
-    readonly [kQueue]: readonly ({ readonly upgrade: unknown } | null)[]
-    readonly [kRunningIdx]: number
-  }
+  readonly client: Readonly<Record<symbol, unknown>>
   onHeadersComplete(status: number, upgrade: boolean, shouldKeepAlive: boolean): number
 }
 
@@ -42,7 +39,8 @@ export function acceptUnaskedContinue(pool: Pool): void {
     const onHeadersComplete = parser.onHeadersComplete.bind(parser)
     parser.onHeadersComplete = (status, upgrade, shouldKeepAlive) => {
       const { client } = parser
-      const isUnasked = upgrade && !client[kQueue][client[kRunningIdx]]?.upgrade
+      const requests = client[kQueue] as readonly ({ readonly upgrade: unknown } | null)[]
+      const isUnasked = upgrade && !requests[client[kRunningIdx] as number]?.upgrade
       const next = onHeadersComplete(status === 100 ? CONTINUE : status, upgrade && !isUnasked, shouldKeepAlive)
       return isUnasked ? STOP : next
     }
