@@ -17,6 +17,26 @@ export interface Freshness {
   readonly isStrict: boolean
 }
 
+/** Why an answer is not kept. */
+export type NotKept =
+  /** Its Cache-Control, or Vary: *, forbids it. */
+  | 'no-store'
+  | 'private'
+  | 'vary'
+  /** The credential travels in Authorization, and the answer does not say that it may be kept all the same (RFC 9111 §3.5). */
+  | 'authorization'
+  /** It is for one client, but the place is for all of an account. */
+  | 'set-cookie'
+  /** Its status is none that is kept, or only with a lifetime that it does not say. */
+  | 'status'
+  /** It does not say how long it is fresh, and has nothing by which it can be asked about. */
+  | 'no-lifetime'
+  | 'too-large'
+  /** Its end can not be told from a connection that broke. */
+  | 'no-length'
+  /** The store of the cache can not be asked. */
+  | 'unavailable'
+
 /** What has to be known of an exchange to judge its answer. */
 export interface Exchanged {
   /** Directives of the client's Cache-Control. */
@@ -37,21 +57,23 @@ const NEVER_STORED = new Set([206, 304, 401, 407, 428, 429, 431, 511])
 const UNDERSTOOD = new Set([200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 403, 404, 405, 410, 414, 500, 501])
 
 /**
- * How long an answer may be stored and used, or undefined if it must not be stored. Fields are read strictly here; what
+ * How long an answer may be stored and used, or why it must not be stored. Fields are read strictly here; what
  * follows from them is for `http-cache-semantics` to say.
  */
-export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshness | undefined {
+export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshness | NotKept {
   const { fields, status, isAuthorized, now, wall, sentAt } = exchanged
   const directives = parseDirectives(fields['cache-control'])
-  if (NEVER_STORED.has(status) || exchanged.wanted.has('no-store') || isVaryingByAll(fields)) return undefined
-  if (policy.scope === 'account' && fields['set-cookie'] !== undefined && !directives.has('public')) return undefined
+  if (NEVER_STORED.has(status)) return 'status'
+  if (exchanged.wanted.has('no-store')) return 'no-store'
+  if (isVaryingByAll(fields)) return 'vary'
+  if (policy.scope === 'account' && fields['set-cookie'] !== undefined && !directives.has('public')) return 'set-cookie'
   const isShared = !policy.isPrivate
   const semantics = new CacheSemantics(
     { method: 'GET', headers: isAuthorized ? { authorization: '-' } : {} },
     { status: hasLifetime(directives, fields, isShared) ? 200 : status, headers: plainFields(exchanged, directives) },
     { shared: isShared, cacheHeuristic: 0 },
   )
-  if (!semantics.storable()) return undefined
+  if (!semantics.storable()) return reasonOf(exchanged, directives, isShared)
   const apparentAgeMs = Math.max(0, wall - (dateOf(fields, wall) ?? wall))
   const ageMs = Math.max(apparentAgeMs, ageOf(fields) * 1_000 + (now - sentAt))
   const isAlwaysChecked = directives.has('no-cache')
@@ -64,6 +86,19 @@ export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshnes
         : Math.max(0, semantics.maxAge() * 1_000),
     ...staleness(directives, isShared, isAlwaysChecked, policy),
   }
+}
+
+/** Why it can not be stored, as RFC 9111 §3 goes through the reasons. */
+function reasonOf(exchanged: Exchanged, directives: Directives, isShared: boolean): NotKept {
+  if (isForbidden(exchanged.status, directives)) return 'no-store'
+  if (isShared && directives.has('private')) return 'private'
+  const isAllowed = ['public', 's-maxage', 'must-revalidate'].some((name) => directives.has(name))
+  return isShared && exchanged.isAuthorized && !isAllowed ? 'authorization' : 'status'
+}
+
+/** Who understands the status may leave out of account the no-store that is beside it for those who do not. */
+function isForbidden(status: number, directives: Directives): boolean {
+  return directives.has('must-understand') ? !UNDERSTOOD.has(status) : directives.has('no-store')
 }
 
 /** Whether the upstream itself says how long: then an answer of any final status may be stored (RFC 9111 §3). */
@@ -84,9 +119,7 @@ function plainFields({ fields, status, wall }: Exchanged, directives: Directives
     const seconds = secondsOf(directives, name)
     if (seconds !== undefined) plain.push(`${name}=${seconds}`)
   }
-  const isUnderstood = UNDERSTOOD.has(status)
-  // Who understands the status may leave out of account the no-store that is beside it for those who do not.
-  if (directives.has('must-understand') ? !isUnderstood : directives.has('no-store')) plain.push('no-store')
+  if (isForbidden(status, directives)) plain.push('no-store')
   const headers: Record<string, string> = {
     'cache-control': plain.join(', '),
     date: new Date(dateOf(fields, wall) ?? wall).toUTCString(),
@@ -104,9 +137,9 @@ function staleness(
   isAlwaysChecked: boolean,
   policy: CachePolicy,
 ): Pick<Freshness, 'whileRevalidateMs' | 'ifErrorMs' | 'isStrict'> {
-  const isForbidden =
+  const isStrict =
     isAlwaysChecked || directives.has('must-revalidate') || (isShared && directives.has('proxy-revalidate'))
-  if (isForbidden) return { whileRevalidateMs: 0, ifErrorMs: 0, isStrict: true }
+  if (isStrict) return { whileRevalidateMs: 0, ifErrorMs: 0, isStrict: true }
   // It forbids as well (RFC 9111 §5.2.2.10), but not what the same answer allows in so many words.
   const isImplied = isShared && directives.has('s-maxage')
   const allowedMs = (name: string, configuredMs: number): number => {

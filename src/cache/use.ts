@@ -11,12 +11,16 @@ export type Use =
   | 'request'
   | 'stale'
 
-/** Whether a request can be answered from what is kept at all; if not, nothing of its answer is kept either. */
-export function isAnswerable(headers: IncomingHttpHeaders, wanted: Directives): boolean {
-  if (wanted.has('no-store')) return false
-  for (const name of ['range', 'if-range', 'if-match', 'if-unmodified-since', 'upgrade'])
-    if (headers[name] !== undefined) return false
-  return true
+const NOT_ANSWERED = ['range', 'if-range', 'if-match', 'if-unmodified-since', 'upgrade']
+
+/**
+ * What in a request keeps it from being answered from what is kept: the name of a field or directive. Then nothing of its
+ * answer is kept either.
+ */
+export function obstacleIn(headers: IncomingHttpHeaders, wanted: Directives): string | undefined {
+  if (wanted.has('no-store')) return 'no-store'
+  for (const name of NOT_ANSWERED) if (headers[name] !== undefined) return name
+  return undefined
 }
 
 /** Whether the client asks for nothing but an answer, however old it may be within its freshness. */

@@ -1,10 +1,14 @@
 import { createInterface } from 'node:readline'
+import type { CachePolicy } from '../cache/policy.ts'
 import { systemClock } from '../clock.ts'
 import { type Client, clientOf } from '../clients/client.ts'
 import type { ClientConfig } from '../config/client-schema.ts'
 import { findConfig } from '../config/find.ts'
 import { isLoopback } from '../config/loopback.ts'
 import type { Path } from '../config/problem.ts'
+import { formatDuration } from '../config/units.ts'
+import type { Account } from '../gateway/account.ts'
+import { isProvenInAuthorization } from '../gateway/cached-read.ts'
 import { isFailure } from '../gateway/failure.ts'
 import { type Identity, identify } from '../gateway/identify.ts'
 import { buildSnapshot, closeSnapshot, type Snapshot, type Upstream } from '../gateway/snapshot.ts'
@@ -49,6 +53,16 @@ interface Details {
     /** That the call takes, if not one. */
     readonly units?: number
   }[]
+  /** Which answers are kept; null where none is, since the route is not cached or the call no read. */
+  readonly cache: CacheDetails | null
+}
+
+interface CacheDetails {
+  readonly scope: CachePolicy['scope']
+  /** How long an answer is fresh that does not say so itself. */
+  readonly freshForMs: number
+  /** Only those that say so: their credential travels in Authorization, or they may be marked private (RFC 9111 §3). */
+  readonly keeps: 'all' | 'not-private' | 'only-public'
 }
 
 interface Explained {
@@ -137,7 +151,31 @@ function explainOne(snapshot: Snapshot, method: string, url: string, client: Cli
   }
   const limits = isFailure(target) ? [] : limitsOf(target.lane.meter)
   const because = route === undefined ? null : reasonFor(route, head.method)
-  return { explanation, details: { because, limits }, doubt: doubtAbout(meant, snapshot, identity) }
+  const cache = route === undefined ? null : cacheOf(route, account, head.method)
+  return { explanation, details: { because, limits, cache }, doubt: doubtAbout(meant, snapshot, identity) }
+}
+
+function cacheOf({ cache, ...route }: Route, account: Account | undefined, method: string): CacheDetails | null {
+  if (cache === undefined || cache === false || (method !== 'GET' && method !== 'HEAD')) return null
+  const isInAuthorization = account !== undefined && isProvenInAuthorization({ cache, ...route }, account)
+  const keeps = cache.isPrivate ? 'all' : isInAuthorization ? 'only-public' : 'not-private'
+  return { scope: cache.scope, freshForMs: cache.freshForMs, keeps }
+}
+
+const KEEPS = {
+  all: '',
+  'not-private': '; none that says private, without private: true',
+  'only-public':
+    '; only if it says public, s-maxage or must-revalidate, without private: true, as the credential travels in Authorization',
+} satisfies Record<CacheDetails['keeps'], string>
+
+function describeCache(cache: CacheDetails | null): string {
+  if (cache === null) return 'no'
+  const fresh =
+    cache.freshForMs === 0
+      ? 'as long as the answer says'
+      : `${formatDuration(cache.freshForMs)} unless the answer says otherwise`
+  return `for ${cache.scope === 'account' ? 'all clients of the account' : 'the client'}, fresh ${fresh}${KEEPS[cache.keeps]}`
 }
 
 function reasonFor({ pattern, charges }: Route, method: string): string {
@@ -213,6 +251,7 @@ function print({ explanation, details, doubt }: Explained, asJson: boolean): voi
     ['charged to', charged.length > 0 ? charged.join(', ') : 'no limit'],
     ['repeat', retry === 'safe' ? 'safe' : 'only if nothing was sent'],
     ['credential', credential ?? 'none'],
+    ['cache', describeCache(details.cache)],
   ]
   for (const [name, value] of rows) process.stdout.write(`${name?.padEnd(12)}${value}\n`)
 }

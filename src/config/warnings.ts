@@ -1,4 +1,5 @@
 import { keyOf } from '../clients/keys.ts'
+import { cacheWarnings } from './cache-warnings.ts'
 import { isLoopback } from './loopback.ts'
 import type { FoundConfig } from './find.ts'
 import type { Config } from './schema.ts'
@@ -27,7 +28,9 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   if (isPlain(config.secrets.vault?.url)) {
     warnings.push('secrets.vault.url is http://, so its secrets travel unencrypted')
   }
-  for (const [name, { url, accounts }] of Object.entries(config.upstreams)) {
+  for (const [name, upstream] of Object.entries(config.upstreams)) {
+    const { url, accounts } = upstream
+    warnings.push(...cacheWarnings(name, upstream))
     // One that is missing comes from a reference that was left out.
     if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
     for (const [account, { credential }] of Object.entries(accounts)) {

@@ -6,14 +6,16 @@ import { headersOf304, isAbout, isNotModified, validatorsOf } from '../cache/con
 import { type Entry, keptHeaders, toFields, updatedHeaders } from '../cache/entry.ts'
 import { type Directives, parseDirectives } from '../cache/fields.ts'
 import type { Flight, Landed } from '../cache/flights.ts'
-import { type Freshness, freshnessOf } from '../cache/freshness.ts'
+import { type Freshness, freshnessOf, type NotKept } from '../cache/freshness.ts'
 import type { SharedCache } from '../cache/open-cache.ts'
 import type { CachePolicy } from '../cache/policy.ts'
 import { keepMsOf } from '../cache/store.ts'
-import { isAnswerable, isContent, mayStandIn, useOf } from '../cache/use.ts'
+import { isContent, mayStandIn, obstacleIn, useOf } from '../cache/use.ts'
 import type { CacheResult } from '../observe/metrics.ts'
+import type { Route } from '../routing/route.ts'
 import { hasBody } from '../upstream/body.ts'
 import { responseHeaders } from '../upstream/headers.ts'
+import type { Account } from './account.ts'
 import { CachePlace } from './cache-place.ts'
 import { Call, type Target } from './call.ts'
 import { type Failure, TROUBLE_OF } from './failure.ts'
@@ -37,6 +39,8 @@ export class CachedRead implements Onlooker {
   readonly #wanted: Directives
   readonly #place: CachePlace
   #reason: ForwardReason = 'uri-miss'
+  /** Why the cache is left out, or the answer not kept. */
+  #obstacle: string | undefined
   /** What is kept, when it can't be given without asking. */
   #entry: Entry | undefined
   #flight: Flight | undefined
@@ -64,7 +68,8 @@ export class CachedRead implements Onlooker {
   async run(send: Send): Promise<Forwarded> {
     const call = this.#call
     const { headers } = call.request
-    if (!isAnswerable(headers, this.#wanted) || hasBody(call.request)) {
+    this.#obstacle = obstacleIn(headers, this.#wanted) ?? (hasBody(call.request) ? 'body' : undefined)
+    if (this.#obstacle !== undefined) {
       this.#reason = 'bypass'
       this.#count('bypass')
       return this.#forward(send)
@@ -157,10 +162,15 @@ export class CachedRead implements Onlooker {
   begin(status: number, reason: string, fields: Fields, headers: string[]): void {
     if (this.#reason !== 'bypass') {
       this.#count(this.#place.generation === undefined ? 'unavailable' : 'miss')
-      this.#capture = this.#captureOf(status, reason, fields, headers)
-      if (this.#capture === undefined) this.#notForOthers(status)
+      const captured = this.#captureOf(status, reason, fields, headers)
+      if (captured instanceof Capture) this.#capture = captured
+      else {
+        this.#obstacle = captured
+        this.#notForOthers(status)
+      }
     }
-    headers.push('Cache-Status', cacheStatus({ forwarded: this.#reason, isStored: this.#capture !== undefined }))
+    const isStored = this.#capture !== undefined
+    headers.push('Cache-Status', cacheStatus({ forwarded: this.#reason, isStored, detail: this.#obstacle }))
   }
 
   piece(chunk: Buffer): void {
@@ -248,31 +258,39 @@ export class CachedRead implements Onlooker {
     this.#flight.end(undefined)
   }
 
-  #captureOf(status: number, reason: string, fields: Fields, headers: readonly string[]): Capture | undefined {
+  /** Undefined for a HEAD, of which nothing is ever kept. */
+  #captureOf(
+    status: number,
+    reason: string,
+    fields: Fields,
+    headers: readonly string[],
+  ): Capture | NotKept | undefined {
     const { maxEntryBytes } = this.#shared
-    if (this.#place.generation === undefined || this.#call.request.method !== 'GET') return undefined
+    if (this.#place.generation === undefined) return 'unavailable'
+    if (this.#call.request.method !== 'GET') return undefined
     const now = this.#call.clock.now()
     const freshness = this.#freshnessOf(status, fields)
-    const head = freshness && { status, reason, headers: keptHeaders(headers, this.#call.clock.wall()), ...freshness }
-    if (head === undefined || keepMsOf(head, now) === 0) {
-      // What is kept is older than this, and must not come back.
-      if (this.#entry !== undefined && status < 500) this.#place.drop()
-      return undefined
-    }
-    const isTooLong = Number(onlyValue(fields['content-length']) ?? 0) > maxEntryBytes
+    if (typeof freshness === 'string') return this.#outdated(status, freshness)
+    const head = { status, reason, headers: keptHeaders(headers, this.#call.clock.wall()), ...freshness }
+    if (keepMsOf(head, now) === 0) return this.#outdated(status, 'no-lifetime')
+    if (Number(onlyValue(fields['content-length']) ?? 0) > maxEntryBytes) return 'too-large'
     const isFramed =
       hasLength(status, fields) || (this.#target.upstream.config.http2 && fields['connection'] === undefined)
-    return isTooLong || !isFramed ? undefined : new Capture(head, maxEntryBytes)
+    return isFramed ? new Capture(head, maxEntryBytes) : 'no-length'
   }
 
-  #freshnessOf(status: number, fields: Fields): Freshness | undefined {
+  /** What is kept is older than an answer that is not, and must not come back. */
+  #outdated(status: number, why: NotKept): NotKept {
+    if (this.#entry !== undefined && status < 500) this.#place.drop()
+    return why
+  }
+
+  #freshnessOf(status: number, fields: Fields): Freshness | NotKept {
     const { snapshot, request, clock } = this.#call
     const { account, route } = this.#target
-    const carriesCredential = route.credential !== 'none' && account.credential !== undefined
-    const isInAuthorization =
-      carriesCredential && (route.credential === 'bearer' || account.credential.headerNames.includes('authorization'))
     // Where there are clients, it is the key of one, and meant for the gateway; the place of an answer is the client's own.
-    const isAuthorized = isInAuthorization || (snapshot.callers.isOpen && 'authorization' in request.headers)
+    const isAuthorized =
+      isProvenInAuthorization(route, account) || (snapshot.callers.isOpen && 'authorization' in request.headers)
     const times = { sentAt: this.#sentAt, now: clock.now(), wall: clock.wall() }
     const exchanged = { wanted: this.#wanted, isAuthorized, status, fields, ...times }
     return freshnessOf(exchanged, this.#policy)
@@ -284,7 +302,7 @@ export class CachedRead implements Onlooker {
     const headers = updatedHeaders(entry.headers, kept)
     const age = fields['age'] === undefined ? {} : { age: fields['age'] }
     const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
-    return { ...entry, headers, ...(freshness ?? NOT_TO_BE_KEPT) }
+    return { ...entry, headers, ...(typeof freshness === 'string' ? NOT_TO_BE_KEPT : freshness) }
   }
 
   #standsInFor({ kind }: Failure, entry: Entry): boolean {
@@ -324,6 +342,12 @@ export class CachedRead implements Onlooker {
     const { meter, metrics } = this.#target.lane
     for (const [className, units] of unitsByClass(meter)) metrics.quotaSaved(className, units, this.#call.id)
   }
+}
+
+/** Whether the credential travels in Authorization, so that a shared cache must ask for more before it keeps an answer. */
+export function isProvenInAuthorization(route: Route, account: Account): boolean {
+  if (route.credential === 'none' || account.credential === undefined) return false
+  return route.credential === 'bearer' || account.credential.headerNames.includes('authorization')
 }
 
 const NOT_CACHED: Failure = {

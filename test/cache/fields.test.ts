@@ -77,6 +77,10 @@ describe('an answer', () => {
       },
       cachePolicy(rule),
     )
+  const lifetimeOf = (...args: Parameters<typeof judge>): number | string => {
+    const freshness = judge(...args)
+    return typeof freshness === 'string' ? freshness : freshness.lifetimeMs
+  }
   const http = (ms: number): string => new Date(ms).toUTCString()
 
   it.each<[Record<string, string | string[]>, number, number]>([
@@ -101,42 +105,49 @@ describe('an answer', () => {
     // Not by the time of its last change, which may be years ago (RFC 9111 §4.2.2 allows it).
     [{ 'last-modified': http(NOW - 1e9) }, 0, 1],
   ])('with %j lives for %i s, of which %i are gone', (fields, lifetime, age) => {
-    const freshness = judge(fields)!
+    const freshness = judge(fields)
+    if (typeof freshness === 'string') throw new Error(`not kept: ${freshness}`)
     expect(freshness.lifetimeMs / SECOND).toBe(lifetime)
     expect((NOW - freshness.bornAt) / SECOND).toBe(age)
   })
 
   it.each<
-    [Record<string, string | string[]>, { status?: number; wanted?: string; isAuthorized?: boolean; rule?: object }]
+    [
+      Record<string, string | string[]>,
+      { status?: number; wanted?: string; isAuthorized?: boolean; rule?: object },
+      string,
+    ]
   >([
-    [{ 'cache-control': 'no-store, max-age=60' }, {}],
-    [{ 'cache-control': 'nO-sToRe' }, {}],
-    [{ 'cache-control': 'private, max-age=60' }, {}],
-    [{ 'cache-control': 'private="x", max-age=60' }, {}],
-    [{ 'cache-control': 'max-age=60', vary: '*' }, {}],
-    [{ 'cache-control': 'max-age=60', vary: 'accept, *' }, {}],
-    [{ 'cache-control': 'max-age=60', vary: ['accept', '*'] }, {}],
-    [{ 'cache-control': ['max-age=60', 'no-store'] }, {}],
-    [{ 'cache-control': 'max-age=60' }, { wanted: 'no-store' }],
-    [{ 'cache-control': 'max-age=60' }, { isAuthorized: true }],
-    [{ 'cache-control': 'max-age=60' }, { status: 206 }],
-    [{ 'cache-control': 'max-age=60' }, { status: 304 }],
-    [{ 'cache-control': 'max-age=60' }, { status: 401 }],
-    [{ 'cache-control': 'max-age=60' }, { status: 429 }],
-    [{ 'cache-control': 'no-store, must-understand, max-age=60' }, { status: 599 }],
-    [{ 'last-modified': http(0) }, { status: 500 }],
-    [{ 'last-modified': http(0) }, { status: 201 }],
-  ])('with %j is not kept where %j', (fields, options) => {
-    expect(judge(fields, options)).toBeUndefined()
+    [{ 'cache-control': 'no-store, max-age=60' }, {}, 'no-store'],
+    [{ 'cache-control': 'nO-sToRe' }, {}, 'no-store'],
+    [{ 'cache-control': 'private, max-age=60' }, {}, 'private'],
+    [{ 'cache-control': 'private="x", max-age=60' }, {}, 'private'],
+    [{ 'cache-control': 'max-age=60', vary: '*' }, {}, 'vary'],
+    [{ 'cache-control': 'max-age=60', vary: 'accept, *' }, {}, 'vary'],
+    [{ 'cache-control': 'max-age=60', vary: ['accept', '*'] }, {}, 'vary'],
+    [{ 'cache-control': ['max-age=60', 'no-store'] }, {}, 'no-store'],
+    [{ 'cache-control': 'max-age=60' }, { wanted: 'no-store' }, 'no-store'],
+    [{ 'cache-control': 'max-age=60' }, { isAuthorized: true }, 'authorization'],
+    [{ 'cache-control': 'max-age=60' }, { status: 206 }, 'status'],
+    [{ 'cache-control': 'max-age=60' }, { status: 304 }, 'status'],
+    [{ 'cache-control': 'max-age=60' }, { status: 401 }, 'status'],
+    [{ 'cache-control': 'max-age=60' }, { status: 429 }, 'status'],
+    [{ 'cache-control': 'no-store, must-understand, max-age=60' }, { status: 599 }, 'no-store'],
+    [{ 'last-modified': http(0) }, { status: 500 }, 'status'],
+    [{ 'last-modified': http(0) }, { status: 201 }, 'status'],
+    [{ 'cache-control': 'max-age=60', 'set-cookie': 'a=b' }, { rule: { scope: 'account' } }, 'set-cookie'],
+    [{ 'cache-control': 'private, max-age=60' }, { isAuthorized: true }, 'private'],
+  ])('with %j is not kept where %j: %s', (fields, options, reason) => {
+    expect(judge(fields, options)).toBe(reason)
   })
 
   it('is fresh for as long as is configured only where it says nothing itself, and is no error', () => {
     const rule = { freshFor: 500 }
-    expect(judge({}, { rule })?.lifetimeMs).toBe(500)
-    expect(judge({ 'cache-control': 'max-age=60' }, { rule })?.lifetimeMs).toBe(60 * SECOND)
-    expect(judge({ expires: '0' }, { rule })?.lifetimeMs).toBe(0)
-    expect(judge({ 'cache-control': 'no-cache' }, { rule })?.lifetimeMs).toBe(0)
-    expect(judge({ 'cache-control': 'no-store' }, { rule })).toBeUndefined()
-    expect(judge({}, { rule, status: 404 })?.lifetimeMs).toBe(0)
+    expect(lifetimeOf({}, { rule })).toBe(500)
+    expect(lifetimeOf({ 'cache-control': 'max-age=60' }, { rule })).toBe(60 * SECOND)
+    expect(lifetimeOf({ expires: '0' }, { rule })).toBe(0)
+    expect(lifetimeOf({ 'cache-control': 'no-cache' }, { rule })).toBe(0)
+    expect(judge({ 'cache-control': 'no-store' }, { rule })).toBe('no-store')
+    expect(lifetimeOf({}, { rule, status: 404 })).toBe(0)
   })
 })

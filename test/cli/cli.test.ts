@@ -183,6 +183,7 @@ because     route /template/api/templates/{templateIdentifier}
 charged to  template 100 per 1m, read 1000 per 1m
 repeat      safe
 credential  harness/demo
+cache       no
 `)
   })
 

@@ -1,0 +1,35 @@
+import { presets } from './presets/index.ts'
+import type { CredentialConfig, UpstreamConfig } from './schema.ts'
+
+/**
+ * Routes of an upstream that are marked as cached, but of which next to nothing can be kept: their credential travels in
+ * Authorization, which a shared cache must not look past (RFC 9111 §3.5). Not where the configuration says that this is meant.
+ */
+export function cacheWarnings(name: string, upstream: UpstreamConfig): string[] {
+  const isInAuthorization = Object.values(upstream.accounts).some((account) =>
+    [account.credential ?? [], account.credentials ?? []].flat().some((one) => travelsInAuthorization(one, upstream)),
+  )
+  const { cache: ofAll } = upstream
+  const warnings: string[] = []
+  const judge = (place: string, rule: object, isInjected = true): void => {
+    const { private: isPrivate } = { ...ofAll, ...rule } as { private?: boolean }
+    if (isInAuthorization && isInjected && isPrivate === undefined)
+      warnings.push(`upstreams.${name}.${place} ${WARNING}`)
+  }
+  for (const [index, { cache = false, credential }] of upstream.routes.entries()) {
+    if (cache !== false) judge(`routes[${index}].cache`, cache === true ? {} : cache, credential !== 'none')
+  }
+  if (ofAll?.routes === 'proposed') {
+    const { proposedCache = [] } = presets[upstream.preset!]!
+    if (proposedCache.some(({ rule }) => rule.private === undefined)) judge('cache.routes', {})
+  }
+  return warnings
+}
+
+const WARNING =
+  'keeps hardly anything: its credential travels in Authorization, and of such answers only those are kept that say public, s-maxage or must-revalidate; write private: true to keep the others as well, or private: false if that is meant'
+
+function travelsInAuthorization(credential: CredentialConfig, { credentialHeader }: UpstreamConfig): boolean {
+  const { type = 'header', header = credentialHeader } = credential
+  return type === 'header' ? header.toLowerCase() === 'authorization' : type !== 'query'
+}
