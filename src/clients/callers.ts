@@ -131,7 +131,9 @@ export class Callers {
   /** Whether a header holds a key or token of a client, or what was or may be one: what must go nowhere else. */
   isKnown(value: string, connection: object): boolean {
     const { keys } = readKeys(value)
-    return keys.some((key) => this.find(key, connection) !== undefined || this.findByToken(key) !== undefined)
+    return [...keys, value.trim()].some(
+      (key) => this.find(key, connection) !== undefined || this.findByToken(key) !== undefined,
+    )
   }
 
   get #current(): Index {

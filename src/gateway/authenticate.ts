@@ -38,7 +38,13 @@ export function authenticate(
     if (typeof field !== 'string') continue
     const { scheme, keys } = readKeys(name === 'authorization' ? field : (onlyMember(field) ?? field))
     const place = { name, scheme }
-    if (keys.length === 0) without ??= place
+    if (keys.length === 0) {
+      const client = findByWord(callers, field, { connection, blockedMs })
+      if (client === undefined) without ??= place
+      else if (found !== undefined && found.client !== client)
+        return severalKeys(found.client, found.name, client, name)
+      else found ??= { client, name }
+    }
     for (const key of keys) {
       const judged = judge(callers, key, { connection, blockedMs })
       if (judged === undefined || judged === 'unknown') {
@@ -53,7 +59,7 @@ export function authenticate(
         if (found.client !== judged) return severalKeys(found.client, found.name, judged, name)
       }
     }
-    if (name === 'x-sluice-key' && keys.length > 0) {
+    if (name === 'x-sluice-key' && (keys.length > 0 || found?.name === name)) {
       isOurs = true // it is meant for us and nobody else
       break
     }
@@ -85,6 +91,17 @@ function judge(
   const byToken = callers.findByToken(key)
   if (byToken !== undefined) return byToken
   return blockedMs > 0 ? callers.recall(key, connection) : callers.find(key, connection)
+}
+
+/** A scheme with nothing behind it is an empty key, unless that very word is somebody's: a short one may well be `bot` or `key`. */
+function findByWord(
+  callers: Snapshot['callers'],
+  field: string,
+  options: { connection: object; blockedMs: number },
+): Client | undefined {
+  const word = field.trim()
+  const judged = word === '' || word.includes(' ') ? undefined : judge(callers, word, options)
+  return typeof judged === 'object' && !('kind' in judged) ? judged : undefined
 }
 
 const SEND_IT = 'send it as X-Sluice-Key: KEY, as Authorization: Bearer KEY, or in the upstream’s own key header'

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
-import { newFolder, startGateway, startUpstream } from '../support/gateway.ts'
+import { harnessConfig, newFolder, startGateway, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 
 const KEY = 'slk_key-of-the-bot'
@@ -66,6 +66,17 @@ describe('a key is known as SDKs send it', () => {
       ...Array<string>(4).fill(SECRET),
     ])
     expect(gateway.lines.every(({ client }) => client === 'bot')).toBe(true)
+  })
+
+  it.each(['bot', 'Key', 'token', 'Digest'])('may be the name of a scheme: %s', async (key) => {
+    const clients = { tool: { keys: [hashKey(key)] }, other: { keys: [hashKey('slk_other')] } }
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, { clients }))
+    for (const name of ['x-sluice-key', 'authorization', 'x-api-key'])
+      expect((await call(gateway.url, '/harness/ng/api/projects', { headers: { [name]: key } })).status).toBe(200)
+    const both = { authorization: key, 'x-api-key': 'slk_other' }
+    expect((await call(gateway.url, '/harness/ng/api/projects', { headers: both })).status).toBe(401)
+    for (const { rawHeaders } of upstream.seen) expect(rawHeaders).not.toContain(key)
   })
 
   it('and goes to no vendor in the header of another', async () => {
