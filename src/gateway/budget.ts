@@ -33,8 +33,7 @@ export async function forwardWithin(budget: Meter, call: Call, target: Target, e
   let isDelivered = false
   try {
     // From then on it counts as of now, however long its response lasts.
-    if (call.upgrade === undefined) call.onHead = settle
-    else settle()
+    call.onHead = settle
     const result = await forward(call, target, env)
     isDelivered = result.kind === 'delivered'
     return result

@@ -211,6 +211,7 @@ export class Exchange implements ResponseHandler, Runner {
     const { permit, breakerPermit } = this.#options
     permit.settle()
     permit.leave()
+    call.onHead?.()
     breakerPermit.answered()
     breakerPermit.completed()
     this.#options.scrub?.head(fields)

@@ -86,6 +86,19 @@ describe.each(Object.entries(stores))('the budget of a client, with %s', (name, 
     expect((await call(url, '/second/d', { headers: bot })).headers['x-sluice-error']).toBe('share_exceeded')
   })
 
+  it('counts a WebSocket once it was sent, and not one that was refused before', async () => {
+    const { vendor, url } = await setUp(1, { limits: { read: [{ requests: 2, window: '60s' }] } })
+    const headers = { ...bot, 'x-sluice-max-wait': '0', connection: 'Upgrade', upgrade: 'websocket' }
+    const handshake = { ...headers, 'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==', 'sec-websocket-version': '13' }
+    const ask = async () =>
+      (await call(url, '/harness/ng/api/a', { headers: handshake })).headers['x-sluice-error'] ?? 'sent'
+    const answers = [await ask(), await ask(), await ask(), await ask()]
+    expect(answers).toEqual(['sent', 'sent', 'quota_exhausted', 'quota_exhausted'])
+    expect((await call(url, '/second/b', { headers: bot })).status).toBe(200)
+    expect((await call(url, '/second/c', { headers: bot })).headers['x-sluice-error']).toBe('share_exceeded')
+    expect(vendor.seen).toHaveLength(3)
+  })
+
   it.runIf(name === 'Redis')('is one over all gateways', async () => {
     const { vendor, gateways } = await setUp(3)
     const asked = gateways.flatMap(({ url }) => [0, 1].map(() => call(url, '/second/x', { headers: bot })))
