@@ -145,6 +145,7 @@ export class Exchange implements ResponseHandler, Runner {
   #start(status: number, fields: Fields, statusMessage?: string): void {
     if (this.#phase !== 'sent') return
     this.#options.scrub?.head(fields)
+    if (status < 100) return this.#break(new StatusError())
     if (status < 200) return this.#inform(status, fields)
     const coding = fields['transfer-encoding']
     if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
@@ -463,16 +464,27 @@ export class Exchange implements ResponseHandler, Runner {
     this.#options.onlooker?.slow()
     controller.pause()
     this.#timer = clock.schedule(this.#call.target!.upstream.config.timeouts.idle, () => response.destroy())
-    response.once('drain', () => {
+    response.once('drain', () => this.#goOn(controller))
+  }
+
+  #goOn(controller: ResponseControl): void {
+    try {
       this.#timer?.cancel()
       controller.resume()
-    })
+    } catch (error) {
+      this.#crash(error)
+    }
   }
 }
 
 /** A body that was coded for the transfer as nobody asked for: only the chunks are undone, and the rest would be no body. */
 class TransferCodingError extends Error {
   readonly code = 'UNASKED_TRANSFER_CODING'
+}
+
+/** Three digits that are no status (RFC 9110 §15), and that Node would not send. */
+class StatusError extends Error {
+  readonly code = 'INVALID_STATUS'
 }
 
 function isChunkedOnly(coding: string | string[]): boolean {

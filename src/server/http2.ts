@@ -17,6 +17,7 @@ import { MOST_FIELDS } from './well-formed.ts'
 const STREAMS = 250
 const PSEUDO_FIELDS = 4
 const PREFACE = 'PRI'
+const HIGHEST_STATUS = 599
 /** How Node's parser calls a request that ends in its middle. */
 const CUT_SHORT = 'HPE_INVALID_EOF_STATE'
 
@@ -188,8 +189,10 @@ class Response extends Http2ServerResponse {
     for (let i = 0; i < fields.length; i += 2) {
       if (fields[i] !== 'Connection') kept.push(fields[i]!, fields[i + 1]!)
     }
+    // Node sends no higher one; to a client any of them is an error of the server (RFC 9110 §15).
+    const sent = status > HIGHEST_STATUS ? constants.HTTP_STATUS_BAD_GATEWAY : status
     // The type knows no list.
-    return super.writeHead(status, kept as unknown as Record<string, string>)
+    return super.writeHead(sent, kept as unknown as Record<string, string>)
   }
 
   /** Also what 100 Continue is written by. */

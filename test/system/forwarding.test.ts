@@ -338,6 +338,14 @@ describe('a response', () => {
     expect(answer).toMatchObject({ status: 200, body: '', headers: { 'content-length': '5' } })
   })
 
+  it.each(['000', '099'])('with %s for a status is none, and the fault is the upstream’s', async (status) => {
+    const url = await startRaw(`HTTP/1.1 ${status} What\r\nContent-Length: 2\r\n\r\nok`)
+    const gateway = await startGateway(harnessConfig(url, { retry: { retries: 0 } }))
+    const answer = await call(gateway.url, '/harness/ng/api/projects')
+    expect(answer).toMatchObject({ status: 502, headers: { 'x-sluice-error': 'interrupted' } })
+    expect(answer.body).toContain('INVALID_STATUS')
+  })
+
   it('keeps its trailers', async () => {
     const upstream = await startUpstream((_, response) => {
       response.writeHead(200, { trailer: 'x-checksum' })

@@ -183,6 +183,14 @@ describe('a port without TLS that may speak HTTP/2', () => {
     expect(gateway.lines[0]).toMatchObject({ status: '503', outcome: 'delivered' })
   })
 
+  it('answers 502 in the place of a status that HTTP/2 does not have', async () => {
+    const upstream = await startUpstream((_, response) => response.writeHead(999).end('go away'))
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, HTTP2))
+    expect((await call(gateway.url, PATH)).status).toBe(999)
+    expect(await ask(await session(gateway.url), { ':path': PATH })).toMatchObject({ status: 502, body: 'go away' })
+    expect(gateway.lines[1]).toMatchObject({ status: '502', outcome: 'delivered', tries: [{ status: 999 }] })
+  })
+
   it('lives on, and leaves out what has no place behind a body', async () => {
     const upstream = createTcpServer((socket) => {
       const trailers =
