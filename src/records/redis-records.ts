@@ -89,14 +89,16 @@ export class RedisRecords<Item> implements Records<Item> {
     let fields = await this.#fields(redis)
     const lost = lostFrom(fields, this.#known)
     if (lost.size > 0) {
+      // Names of what was removed are put back as well, but nobody misses them.
+      const missed = [...lost.values()].filter((json) => json !== '').length
       try {
         for (const [name, json] of lost) await redis.eval(CHANGE, 1, this.#key, name, fields.get(name) ?? '', json)
         fields = await this.#fields(redis)
       } catch (error) {
-        this.#losses?.noteLost(this.#sort, lost.size, (error as Error).message)
+        if (missed > 0) this.#losses?.noteLost(this.#sort, missed, (error as Error).message)
         throw error // what is known stays in force, and is put back later
       }
-      this.#losses?.noteLost(this.#sort, lost.size)
+      if (missed > 0) this.#losses?.noteLost(this.#sort, missed)
     }
     this.#known = fields
     const records = [...fields].filter(([, json]) => json !== '')
@@ -125,7 +127,10 @@ export class RedisRecords<Item> implements Records<Item> {
   }
 }
 
-/** What is known and not there, or there as it was before a change: Redis has lost it. */
+/**
+ * What is known and not there, or there as it was before a change: Redis has lost it. Also the name of what was removed: else
+ * a gateway that has not heard of the removal would put back the client, whose key was revoked.
+ */
 function lostFrom(
   fields: ReadonlyMap<string, string>,
   known: ReadonlyMap<string, string>,
@@ -133,14 +138,14 @@ function lostFrom(
   const lost = new Map<string, string>()
   for (const [name, json] of known) {
     const stored = fields.get(name)
-    if (json !== '' && (stored === undefined || (stored !== json && isOlder(stored, json)))) lost.set(name, json)
+    if (stored === undefined || (stored !== json && isOlder(stored, json))) lost.set(name, json)
   }
   return lost
 }
 
 /** Of two states of one record that counts its changes. */
 function isOlder(stored: string, known: string): boolean {
-  if (stored === '') return false
+  if (stored === '' || known === '') return false
   const [a, b] = [stored, known].map((json) => JSON.parse(json) as { id?: string; version?: number })
   return a!.id !== undefined && a!.id === b!.id && (a!.version ?? 0) < (b!.version ?? 0)
 }

@@ -101,6 +101,19 @@ describe('records that Redis has lost', () => {
     expect(await other.read()).toEqual({ a: a1, b: b1 })
   })
 
+  it('are not those that were removed, though a gateway has not heard of it yet', async () => {
+    const { open, redis, key } = setUp()
+    const [up, old] = [open(), open()]
+    for (const item of [a1, b1]) await up.records.change(item.id, () => item)
+    await Promise.all([up.read(), old.read()])
+    await up.records.change('a', () => undefined)
+    await up.read()
+    await redis.del(key)
+    expect(await up.read()).toEqual({ b: b1 })
+    expect(await old.read()).toEqual({ b: b1 })
+    expect(up.losses.text).toContain('1 of its clients')
+  })
+
   it('and that Redis does not take back are said once to be missing, and put back when it does', async () => {
     const { open, redis, key, store, logged } = setUp()
     const user = `u${store.prefix}`
