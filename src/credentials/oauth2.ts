@@ -32,8 +32,6 @@ export async function requestToken(config: CredentialConfig, clock: Clock): Prom
         [oauth.allowInsecureRequests]: tokenUrl.protocol === 'http:',
       },
     )
-    // The library knows what failed answers may look like.
-    if (!response.ok) await oauth.processClientCredentialsResponse(server, client, response)
     const { text, lifetimeMs } = await readToken(response)
     // An endpoint that repeats its token until the end says 0 in the last second of it, and it is still good.
     const leastMs = clock.now() - requestedAt + LEAST_LIFETIME_MS
@@ -48,20 +46,29 @@ class NoTokenError extends Error {}
 
 /**
  * The token in an answer (RFC 6749 §5.1), taken leniently: any 2xx will do, `token_type` may be missing, and fields of which
- * nothing is needed here (`scope`, `refresh_token`, `id_token`) may hold anything.
+ * nothing is needed here (`scope`, `refresh_token`, `id_token`) may hold anything. Not by the library, which is strict, and of
+ * a 401 with a challenge, as every refused client gets it (§5.2), tells the challenge instead of the error.
  */
 async function readToken(response: Response): Promise<{ text: string; lifetimeMs: number }> {
-  const body: unknown = await response.json().catch(() => undefined)
-  const { access_token: text, token_type: type, expires_in: expiresIn, error } = (body ?? {}) as Record<string, unknown>
-  if (typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) {
+  const { access_token: text, token_type: type, expires_in: expiresIn, error } = fieldsIn(await response.text())
+  if (!response.ok || typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) {
     const code = typeof error === 'string' && ERROR_CODE.test(error) ? error : 'and no token'
     throw new NoTokenError(`answered ${response.status} ${code}`)
   }
   // Sent as a bearer, a token of another type would be refused, or believed without its proof.
-  if (typeof type === 'string' && !/^\s*(?:bearer\s*)?$/i.test(type)) {
+  if (typeof type === 'string' && !/^\s*(?:bearer(?:token)?\s*)?$/i.test(type)) {
     throw new NoTokenError('answered with a token of another type than Bearer')
   }
   return { text, lifetimeMs: lifetimeOf(expiresIn) }
+}
+
+/** None where it is no JSON object. */
+function fieldsIn(json: string): Record<string, unknown> {
+  try {
+    return (JSON.parse(json) ?? {}) as Record<string, unknown>
+  } catch {
+    return {}
+  }
 }
 
 /** Of a number, or a text that is one; anything else tells nothing. */
@@ -122,12 +129,8 @@ function parametersOf({ scopes, audience, parameters = {} }: CredentialConfig): 
 
 function whatFailed(error: unknown): string {
   if (error instanceof NoTokenError) return error.message
-  if (error instanceof oauth.ResponseBodyError && ERROR_CODE.test(error.error)) {
-    return `answered ${error.status} ${error.error}`
-  }
   const { name, cause } = error as Error
   if (name === 'TimeoutError') return `did not answer within ${ANSWER_WITHIN_MS} ms`
-  if (cause instanceof Response) return `answered ${cause.status}, and no token`
   const code = (cause as { code?: unknown } | undefined)?.code
   return typeof code === 'string' ? `could not be reached (${code})` : 'gave no answer that is a token'
 }

@@ -123,7 +123,16 @@ describe.each([
     const configs = Array.from({ length: INSTANCES }, () =>
       oauthConfig(url, tokens, store.kind === 'redis' ? store : newStore()),
     )
-    return Promise.all(configs.map((config) => startGateway(config, { clock })))
+    let areStarted = false
+    const starting = Promise.all(configs.map((config) => startGateway(config, { clock })))
+    void starting.finally(() => (areStarted = true)).catch(() => undefined)
+    // With Redis, who starts right behind another waits a moment, by this clock.
+    const isStepped = async () => {
+      if (!areStarted) await clock.advance(100)
+      return areStarted
+    }
+    await expect.poll(isStepped, { timeout: 30_000 }).toBe(true)
+    return starting
   }
 
   async function callAll(gateways: readonly TestGateway[], calls: number): Promise<Record<number, number>> {
@@ -268,6 +277,7 @@ describe('the answer of a token endpoint', () => {
   it.each([
     ['no type of token', { token_type: undefined }],
     ['a type of token that is null', { token_type: null }],
+    ['a type of token that one gateway calls BearerToken', { token_type: 'BearerToken' }],
     ['a type of token in capitals', { token_type: 'BEARER' }],
     ['a refresh token that is null', { refresh_token: null }],
     ['a refresh token that is a number', { refresh_token: 7 }],
@@ -287,6 +297,16 @@ describe('the answer of a token endpoint', () => {
     ['an id token that is null', { id_token: null }],
   ])('may have %s', async (_, extra) => {
     expect((await callWith(extra)).answer.status).toBe(200)
+  })
+
+  it.each([401, 400, 403])('that refuses the client with %i and a challenge is told by its error', async (status) => {
+    const tokens = await startTokenServer()
+    const headers = { 'www-authenticate': 'Basic realm="client-secret"' }
+    Object.assign(tokens, { extra: { error: 'invalid_client' }, status, headers })
+    const gateway = await startGateway(oauthConfig('http://127.0.0.1:9', tokens, embedded()))
+    const answer = await call(gateway.url, '/api/x')
+    expect(answer.json().message).toContain(`the token endpoint answered ${status} invalid_client`)
+    expect(answer.body).not.toContain('client-secret')
   })
 
   it('may come with 201', async () => {

@@ -19,13 +19,23 @@ export interface TokenServer {
   /** What it answers besides the token, or instead of it. */
   extra: object
   status: number
+  headers: Record<string, string>
 }
 
 /** A token endpoint for client credentials (RFC 6749 §4.4) on a free port; each token is another one. */
 export async function startTokenServer(expiresIn: number | undefined = 60): Promise<TokenServer> {
   const requests: TokenRequest[] = []
   const issued: string[] = []
-  const server: TokenServer = { url: '', requests, issued, isUp: true, hold: undefined, extra: {}, status: 200 }
+  const server: TokenServer = {
+    url: '',
+    requests,
+    issued,
+    isUp: true,
+    hold: undefined,
+    extra: {},
+    status: 200,
+    headers: {},
+  }
   const { url } = await startUpstream(async ({ headers, body }, response) => {
     requests.push({ authorization: headers.authorization, parameters: new URLSearchParams(body) })
     await server.hold
@@ -34,7 +44,7 @@ export async function startTokenServer(expiresIn: number | undefined = 60): Prom
     const token = `token-${issued.length + 1}-secret`
     issued.push(token)
     return response
-      .writeHead(server.status)
+      .writeHead(server.status, server.headers)
       .end(JSON.stringify({ access_token: token, token_type: 'Bearer', expires_in: expiresIn, ...server.extra }))
   })
   return Object.assign(server, { url: `${url}/token` })
