@@ -3,7 +3,7 @@ import { joined, onlyMember } from '../http/fields.ts'
 import { type Client, outOfScope } from '../clients/client.ts'
 import { isAccessAllowed } from '../clients/network-access.ts'
 import { chooseAccount, collectClaims } from '../routing/account.ts'
-import { normalizeDecoded, normalizePath } from '../routing/path.ts'
+import { isOverlong, normalizeDecoded, normalizePath } from '../routing/path.ts'
 import type { Route } from '../routing/route.ts'
 import { isOwnHost, type LocalEnd, readAbsoluteTarget } from './absolute-target.ts'
 import type { Account } from './account.ts'
@@ -132,6 +132,8 @@ function findUpstream(snapshot: Snapshot, { url, headers, connection }: Head): A
   const isEscaped = path.includes('%')
   if (isEscaped && !isDecodable(path))
     return invalid('the path must be well-formed: "%" only before two hex digits of UTF-8')
+  // Of HTTP/2 it may have such bytes as they are; escaped they are no UTF-8 either.
+  if (isOverlong(path)) return invalid('the path must be well-formed: bytes beyond ASCII only as UTF-8')
   if ((isEscaped || path.includes('..')) && CLIMBS.test(path))
     return invalid('the path must not have ".." segments, nor encoded ones')
   // Some servers end the path there, and routes and access rules would be held to another one.

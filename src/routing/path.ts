@@ -19,16 +19,21 @@ export function readingsOf(path: string, aliasPrefix = ''): PathReadings {
   const literal = distinct([path, withoutParameters(path)], aliasPrefix)
   if (!isEncoded(path)) return { literal, decoded: literal }
   const decoded = decodePath(path)
-  // Some servers cut parameters off before they decode a path, some behind it; some end it at a NUL.
+  // Some servers cut parameters off before they decode a path, some behind it.
   const decodedAfter = decodePath(withoutParameters(path))
   const forms = [decoded, withoutParameters(decoded), withoutParameters(decodedAfter)]
-  return { literal, decoded: distinct([...forms, ...forms.map((form) => form.replace(/\0.*$/s, ''))], aliasPrefix) }
+  return { literal, decoded: distinct([...forms, ...forms.map(upToEnd)], aliasPrefix) }
 }
 
 /** The normal form of the path as a server sees it that decodes it first; undefined where that is the usual one. */
 export function normalizeDecoded(path: string, aliasPrefix: string): string | undefined {
   if (!isEncoded(path)) return undefined
   return withoutAlias(resolveDots(simplifyPath(withoutParameters(decodePath(path)))), aliasPrefix)
+}
+
+/** A decoded path as far as some servers read it: to a NUL; and where one passes it on decoded, the next to "?" or "#". */
+function upToEnd(decoded: string): string {
+  return decoded.replace(/[\0?#].*$/s, '')
 }
 
 function distinct(paths: readonly string[], aliasPrefix: string): string[] {
@@ -83,6 +88,11 @@ const HEX_DIGIT = /^[0-9a-f]$/i
 /** ASCII characters in more bytes than they need (RFC 3629 §3), which lenient decoders take. */
 // oxlint-disable-next-line no-control-regex -- these are bytes
 const OVERLONG = /[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]|\xf0\x80[\x80\x81][\x80-\xbf]/g
+
+/** Whether ASCII characters are in it that are written so, and not escaped. */
+export function isOverlong(path: string): boolean {
+  return path.search(OVERLONG) >= 0
+}
 
 function shortest(bytes: string): string {
   const [high, low] = [bytes.charCodeAt(bytes.length - 2), bytes.charCodeAt(bytes.length - 1)]

@@ -102,11 +102,11 @@ export function renewCertificate(app: FastifyInstance, { tls, http2 }: Config['s
   if (tls !== undefined && server instanceof TlsServer) server.setSecureContext(secureOptions(tls, http2))
 }
 
-/** What the router can't take as it is: `//…` would look like a host, and so does an absolute-form target. */
+/** What the router can take: `//…` would look like a host to it, and all else that is no path is judged by the gateway. */
 function toRoutable(request: IncomingMessage): string {
   const url = request.url ?? ''
   if (url.charCodeAt(0) === 47 && url.charCodeAt(1) !== 47) return url
-  return url.startsWith('/') ? `/.${url}` : url.replace(/^https?:\/\/[^/?#]+\/*/i, '/')
+  return url.startsWith('/') ? `/.${url}` : '/'
 }
 
 /** For what the framework or the plugin does not let through, and for mistakes made on the way to the gateway. */

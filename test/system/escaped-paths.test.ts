@@ -1,4 +1,6 @@
-import { expect, it } from 'vitest'
+import { once } from 'node:events'
+import { connect, type IncomingHttpHeaders } from 'node:http2'
+import { expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { harnessConfig, newFolder, startGateway, startUpstream } from '../support/gateway.ts'
 import { RawClient } from '../support/http.ts'
@@ -25,7 +27,11 @@ const ADMIN = [
   '/%2e%2Fadmin/x',
   '/open/%252e%252e/admin/x',
   '/admin%25C0%25AFx',
+  '/admin/x%3Fy',
+  '/admin%2Fx%2523y',
 ]
+/** And `/admin`, where what is handed on decoded ends. */
+const ENDED = ['/admin%3Fx', '/admin%253Fx', '/admin%23x', '/admin%2523x', '/admin%2500x']
 const OPEN = [
   '/open',
   '/open/a%2Fb',
@@ -89,7 +95,9 @@ async function setUp() {
 it('holds access lists, paths and classes of clients to what a path means, however it is escaped', async () => {
   const { upstream, gateway, ask } = await setUp()
   for (const key of ['blocked', 'allowed', 'paths', 'classes']) {
-    for (const path of ADMIN) expect(await ask(path, key), `${key} ${path}`).toBe('403 forbidden')
+    // A class is of what is below /admin.
+    const refused = key === 'classes' ? ADMIN : [...ADMIN, ...ENDED]
+    for (const path of refused) expect(await ask(path, key), `${key} ${path}`).toBe('403 forbidden')
     expect(upstream.seen, key).toEqual([])
     for (const path of OPEN) {
       if (key === 'allowed' && path === '/ad%2Fmin') continue // as it is written it is not below /ad
@@ -111,6 +119,34 @@ it('refuses paths that are no text, that climb, or that some servers would end e
   const { upstream, ask } = await setUp()
   for (const path of BAD) expect(await ask(path, 'anything'), path).toBe('400 invalid_request')
   expect(upstream.seen).toEqual([])
+})
+
+it('refuses bytes of HTTP/2 that are a slash or a dot to lenient servers, however they are written', async () => {
+  const upstream = await startUpstream()
+  const gateway = await startGateway({
+    server: { port: 0, http2: true },
+    admin: { port: 0 },
+    store: { dir: newFolder() },
+    upstreams: { api: { url: upstream.url, accounts: { main: {} }, limits: { read: [] } } },
+    clients: { one: { keys: [hashKey('one')], paths: ['/open/{name}'] } },
+  })
+  const session = connect(gateway.url)
+  onTestFinished(() => session.destroy())
+  const ask = async (path: string) => {
+    const stream = session.request({ ':path': `/api${path}`, 'x-sluice-key': 'one' })
+    const [headers] = (await once(stream, 'response')) as [IncomingHttpHeaders]
+    stream.resume()
+    return headers['x-sluice-error'] ?? 'ok'
+  }
+  for (const path of [
+    '/open/a\xc0\xaf..\xc0\xafadmin',
+    '/open/\xc0\xae\xc0\xae',
+    '/open/\xe0\x80\xafx',
+    '/open/\xf0\x80\x80\xaf',
+  ])
+    expect(await ask(path), path).toBe('invalid_request')
+  expect(upstream.seen).toEqual([])
+  expect(await ask('/open/%C3%A4')).toBe('ok')
 })
 
 it('keeps the token in a webhook’s path out of the log, and other accounts out of the path, however its slashes are escaped', async () => {

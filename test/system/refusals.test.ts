@@ -233,6 +233,7 @@ describe('refused before anything is sent', () => {
   it.each([
     ['an expectation that can’t be met', 'GET /harness/x HTTP/1.1\r\nHost: x\r\nExpect: miracles\r\n\r\n', 'Expect'],
     ['a target that is no path', 'OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n', 'neither a path nor an http URL'],
+    ['a target without a host', 'GET http:///x HTTP/1.1\r\nHost: x\r\n\r\n', 'neither a path nor an http URL'],
     ['a broken percent-encoding', 'GET /harness/%zz HTTP/1.1\r\nHost: x\r\n\r\n', 'two hex digits'],
   ])('%s, with the reason, a log line and a count', async (_, bytes, reason) => {
     const gateway = await startGateway(harnessConfig('http://127.0.0.1:1'))
