@@ -1,6 +1,8 @@
 import type { ServerResponse } from 'node:http'
 import { type Answer, call, type CallOptions } from './http.ts'
 import { type Seen, startGateway, startUpstream, stores, type TestGateway, type TestUpstream } from './gateway.ts'
+import { LOOK_EVERY_MS } from '../../src/quota/home-register.ts'
+import { RETURN_AFTER_MS } from '../../src/quota/redis-home.ts'
 import { SimulatedClock } from './simulated-clock.ts'
 
 /** Configurations of the store and the cache: the cache in the process, and in a Redis. */
@@ -53,10 +55,23 @@ export async function startCached(
     },
     ...rest,
   }
-  const gateway = await startGateway(config, { clock })
+  const gateway = await started(startGateway(config, { clock }), clock)
   const read: CachedGateway['read'] = (headers = {}, path = '/items/1', options = {}) =>
     call(gateway.url, `/api${path}`, { ...options, headers })
   return { ...gateway, clock, upstream, read }
+}
+
+/** A gateway whose Redis knows nothing yet waits a moment before it begins, which this clock must let pass. */
+async function started<T>(starting: Promise<T>, clock: SimulatedClock): Promise<T> {
+  let isOver = false
+  const over = (): void => void (isOver = true)
+  starting.then(over, over)
+  while (!isOver) {
+    await new Promise(setImmediate)
+    // Not while Redis is asked: the time that it may take would be over before it could answer.
+    if (clock.waits.some((ms) => ms > LOOK_EVERY_MS && ms <= RETURN_AFTER_MS)) await clock.advance(RETURN_AFTER_MS)
+  }
+  return starting
 }
 
 /** Answers that differ each time, with these headers. */
