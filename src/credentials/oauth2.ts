@@ -19,30 +19,43 @@ export async function requestToken(config: CredentialConfig, clock: Clock): Prom
   const tokenUrl = new URL(config.tokenUrl!)
   const server: oauth.AuthorizationServer = { issuer: config.issuer ?? tokenUrl.href, token_endpoint: tokenUrl.href }
   const client: oauth.Client = { client_id: config.clientId! }
+  const authentication = await authenticationOf(config)
   const requestedAt = clock.now()
   try {
-    const response = await oauth.clientCredentialsGrantRequest(
-      server,
-      client,
-      await authenticationOf(config),
-      parametersOf(config),
-      {
-        signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
-        // The configuration says where; `check` warns of a plain one.
-        [oauth.allowInsecureRequests]: tokenUrl.protocol === 'http:',
-      },
-    )
+    const response = await oauth.clientCredentialsGrantRequest(server, client, authentication, parametersOf(config), {
+      signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+      // The configuration says where; `check` warns of a plain one.
+      [oauth.allowInsecureRequests]: tokenUrl.protocol === 'http:',
+    })
     const { text, lifetimeMs } = await readToken(response)
     // An endpoint that repeats its token until the end says 0 in the last second of it, and it is still good.
     const leastMs = clock.now() - requestedAt + LEAST_LIFETIME_MS
     return tokenOf(text, requestedAt, Math.max(lifetimeMs, leastMs), config.skew)
   } catch (error) {
-    throw new Error(`the token endpoint ${whatFailed(error)}`, { cause: error })
+    const message = `the token endpoint ${whatFailed(error)}`
+    throw isAway(error) ? new TokenEndpointAwayError(message, { cause: error }) : new Error(message, { cause: error })
   }
 }
 
 /** An answer that is no token; its message holds nothing that the endpoint says in its own words. */
-class NoTokenError extends Error {}
+class NoTokenError extends Error {
+  readonly status: number
+
+  constructor(status: number, message: string) {
+    super(message)
+    this.status = status
+  }
+}
+
+/** The endpoint gave no token, and that is not for what proves the client: it is away, ails, or is asked too often. */
+export class TokenEndpointAwayError extends Error {}
+
+/** Of 4xx, what says nothing of the request. */
+const PASSING = new Set([408, 425, 429])
+
+function isAway(error: unknown): boolean {
+  return !(error instanceof NoTokenError) || error.status >= 500 || PASSING.has(error.status)
+}
 
 /**
  * The token in an answer (RFC 6749 §5.1), taken leniently: any 2xx will do, `token_type` may be missing, and fields of which
@@ -53,11 +66,11 @@ async function readToken(response: Response): Promise<{ text: string; lifetimeMs
   const { access_token: text, token_type: type, expires_in: expiresIn, error } = fieldsIn(await response.text())
   if (!response.ok || typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) {
     const code = typeof error === 'string' && ERROR_CODE.test(error) ? error : 'and no token'
-    throw new NoTokenError(`answered ${response.status} ${code}`)
+    throw new NoTokenError(response.status, `answered ${response.status} ${code}`)
   }
   // Sent as a bearer, a token of another type would be refused, or believed without its proof.
   if (typeof type === 'string' && !/^\s*(?:bearer(?:token)?\s*)?$/i.test(type)) {
-    throw new NoTokenError('answered with a token of another type than Bearer')
+    throw new NoTokenError(response.status, 'answered with a token of another type than Bearer')
   }
   return { text, lifetimeMs: lifetimeOf(expiresIn) }
 }

@@ -4,6 +4,7 @@ import type { Route } from '../routing/route.ts'
 import { buildCredential, type CredentialPlace, type CredentialServices, identityOf } from './build.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
 import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
+import { TokenEndpointAwayError } from './oauth2.ts'
 import { Secret, secretsIn } from './secret.ts'
 
 /** Part of the calls that a new credential gets, if nothing else is configured. */
@@ -96,6 +97,8 @@ class Canary implements Credential {
   /** `suspected`: until it is known what the old one is answered to the same call. */
   #state: 'trusted' | 'suspected' | 'rolled back' = 'trusted'
   #suspectedAt = -Infinity
+  /** When no token could be had for it, since the endpoint was away. */
+  #awayAt = -Infinity
 
   constructor(old: Credential, next: Credential, clock: Clock, onRollback: (reason: string) => void) {
     this.name = next.name
@@ -107,9 +110,10 @@ class Canary implements Credential {
   }
 
   get isRolledBack(): boolean {
-    if (this.#state === 'trusted') return false
-    // It may never come out, if that call was given up.
-    return this.#state === 'rolled back' || this.#clock.now() - this.#suspectedAt < SUSPICION_MS
+    if (this.#state === 'rolled back') return true
+    // Of a suspicion it may never come out whether it is right, if that call was given up.
+    const since = this.#state === 'suspected' ? Math.max(this.#suspectedAt, this.#awayAt) : this.#awayAt
+    return this.#clock.now() - since < SUSPICION_MS
   }
 
   /** Odd for the old one. */
@@ -128,7 +132,9 @@ class Canary implements Credential {
   ready(): Promise<void> | undefined {
     if (this.isRolledBack) return this.#old.ready?.()
     return this.#new.ready?.()?.catch((error: unknown) => {
-      this.#rollBack(error instanceof Error ? error.message : 'no token can be had')
+      // Of an endpoint that is away it is not to blame: it is tried again later.
+      if (error instanceof Error && error.cause instanceof TokenEndpointAwayError) this.#awayAt = this.#clock.now()
+      else this.#rollBack(error instanceof Error ? error.message : 'no token can be had')
       return this.#old.ready?.()
     })
   }

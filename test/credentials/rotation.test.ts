@@ -17,6 +17,7 @@ import {
 } from '../support/gateway.ts'
 import { call, type CallOptions } from '../support/http.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { startTokenServer } from '../support/token-server.ts'
 
 const SECOND = 1_000
 
@@ -95,6 +96,31 @@ describe('a new credential beside the old one', () => {
     expect((await call(gateway.url, '/api/x')).status).toBe(200)
     expect(await rollbacksOf(gateway)).toBe(1)
   })
+
+  it.each([
+    [503, { error: 'temporarily_unavailable' }, 0],
+    [429, { error: 'slow_down' }, 0],
+    [401, { error: 'invalid_client' }, 1],
+    [400, { error: 'unauthorized_client' }, 1],
+  ])(
+    'for which a token endpoint answers %i costs no call, and is to blame %o %i times',
+    async (status, extra, times) => {
+      const upstream = await startJudging()
+      const [good, other] = [await startTokenServer(), await startTokenServer()]
+      Object.assign(other, { status, extra })
+      const oauth2 = { type: 'oauth2', clientId: 'me', clientSecret: 'client-secret' }
+      const credential = { ...oauth2, tokenUrl: good.url, next: { ...oauth2, tokenUrl: other.url }, canary: '100%' }
+      const clock = new SimulatedClock(Date.now())
+      const gateway = await startGateway(configOf(upstream.url, { credential }), { clock })
+      for (let i = 0; i < 3; i++) expect((await call(gateway.url, '/api/x')).status).toBe(200)
+      expect(await rollbacksOf(gateway)).toBe(times)
+      expect(other.requests).toHaveLength(1)
+      Object.assign(other, { status: 200, extra: { access_token: 'of-the-new' } })
+      await clock.advance(60 * SECOND)
+      expect((await call(gateway.url, '/api/x')).status).toBe(200)
+      expect(keysOf(upstream).at(-1)).toMatch(times === 0 ? /^Bearer of-the-new$/ : /^Bearer token-\d-secret$/)
+    },
+  )
 
   it('comes and goes in the store, and gets a new trial with a new value', async () => {
     const upstream = await startJudging({ 'Key bad': 401 })
