@@ -6,6 +6,7 @@ import type { Change } from '../audit/audit.ts'
 import { systemClock } from '../clock.ts'
 import { findConfig } from '../config/find.ts'
 import type { Path } from '../config/problem.ts'
+import { isBlank } from '../config/references.ts'
 import { openStore } from '../credentials/sources/open.ts'
 import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../credentials/store/secret-store.ts'
 import { auditChange } from './audit-change.ts'
@@ -49,6 +50,7 @@ export function rotateCredential(name: string | undefined, options: RotateOption
       return
     }
     if (name === undefined) throw new CommandError('name the secret to rotate, or the master key with --key')
+    if (options.force === true && options.finish !== true) throw new CommandError('--force belongs to --finish')
     if (options.finish === true) {
       await store.finish(name, { isForced: options.force === true })
       note('finish', name)
@@ -127,7 +129,7 @@ function isUnimportant([first]: Path): boolean {
 async function readValue(name: string): Promise<string> {
   const value = process.stdin.isTTY ? await prompt(`Value of ${name}, not shown: `) : await text(process.stdin)
   const stripped = value.replace(/\r?\n$/, '')
-  if (stripped.trim() === '') throw new CommandError('the value is empty, so nothing was changed')
+  if (isBlank(stripped)) throw new CommandError('the value is empty, so nothing was changed')
   return stripped
 }
 

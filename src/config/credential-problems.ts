@@ -1,7 +1,7 @@
 import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from './credential-schema.ts'
 import type { Path } from './problem.ts'
 import type { Secret } from '../credentials/secret.ts'
-import { algorithmOf, parsePrivateKey } from '../credentials/signing-key.ts'
+import { faultOfKey } from '../credentials/signing-key.ts'
 import { parseMasterKey } from '../credentials/store/master-keys.ts'
 import type { AccountConfig, CredentialConfig, SecretsConfig } from './schema.ts'
 
@@ -58,16 +58,8 @@ function checkKeys(path: Path, { type, key, clientSecret, ...credential }: Crede
   }
   if (key === undefined) return
   if (credential.clientAuth !== undefined) report([...path, 'clientAuth'], 'clientAuth belongs to clientSecret')
-  try {
-    const usual = algorithmOf(parsePrivateKey(key.reveal()))
-    const { algorithm = usual } = credential
-    const isRsa = usual === 'RS256' && /^[RP]S/.test(algorithm)
-    const isPss = usual === 'PS256' && algorithm.startsWith('PS')
-    if (algorithm !== usual && !isRsa && !isPss)
-      report([...path, 'algorithm'], `a key of this type signs with ${usual}`)
-  } catch (error) {
-    report([...path, 'key'], (error as Error).message)
-  }
+  const fault = faultOfKey(key.reveal(), credential.algorithm)
+  if (fault !== undefined) report([...path, fault.field], fault.message)
 }
 
 export function checkSecrets({ key, oldKeys = [], vault }: SecretsConfig, report: Report): void {

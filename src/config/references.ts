@@ -58,9 +58,14 @@ export function resolveReferences(text: string, lookUp: LookUp): Resolution {
  * nothing else would notice. A file that is being written anew is empty for a moment.
  */
 export function whyEmpty({ kind, name }: Reference, { text, next }: Found): string | undefined {
-  if (text.trim() !== '' && next?.trim() !== '') return undefined
+  if (!isBlank(text) && (next === undefined || !isBlank(next))) return undefined
   const what = { env: 'the environment variable', file: 'the file', secret: 'the secret', vault: 'the Vault secret' }
   return `${what[kind as keyof typeof what] ?? kind} ${name} is empty`
+}
+
+/** Zeros are what a crash leaves of a file that was being written. */
+export function isBlank(text: string): boolean {
+  return /^[\s\0]*$/.test(text)
 }
 
 /** The references in a text, as far as they are well-formed. */

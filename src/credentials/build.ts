@@ -7,6 +7,7 @@ import type { Credential } from './credential.ts'
 import { signToken } from './jwt.ts'
 import { requestToken } from './oauth2.ts'
 import { Secret, secretsIn } from './secret.ts'
+import { faultOfKey } from './signing-key.ts'
 import { SigV4Credential } from './sigv4.ts'
 import { BasicCredential, HeaderCredential, QueryCredential } from './static.ts'
 import { TokenCredential } from './token-credential.ts'
@@ -105,6 +106,8 @@ function keepToken(
       logger?.warn({ credential: `${upstream}/${account}`, reason }, 'no new token could be had')
     },
   })
+  const { key, algorithm } = config
+  if (key !== undefined) key.whyNot = (pem) => faultOfKey(pem, algorithm)?.message
   for (const secret of secretsIn(config)) secret.onChange(() => keeper.renewSoon())
   return keeper
 }

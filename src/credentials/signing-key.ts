@@ -18,6 +18,23 @@ export function parsePrivateKey(pem: string): KeyObject {
   }
 }
 
+/** What is wrong with a private key, or with the algorithm that it is to sign by. Never shows the key. */
+export function faultOfKey(
+  pem: string,
+  algorithm: string | undefined,
+): { readonly field: 'key' | 'algorithm'; readonly message: string } | undefined {
+  let usual: string
+  try {
+    usual = algorithmOf(parsePrivateKey(pem))
+  } catch (error) {
+    return { field: 'key', message: (error as Error).message }
+  }
+  const isRsa = usual === 'RS256' && /^[RP]S/.test(algorithm ?? '')
+  const isPss = usual === 'PS256' && algorithm?.startsWith('PS') === true
+  if (algorithm === undefined || algorithm === usual || isRsa || isPss) return undefined
+  return { field: 'algorithm', message: `a key of this type signs with ${usual}` }
+}
+
 /** By RFC 7518 §3.1 and RFC 8037. */
 export function algorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string {
   switch (asymmetricKeyType) {

@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
@@ -57,7 +58,7 @@ it('a secret whose file is empty, gone, or of no use for a header keeps its valu
   const file = join(folder, 'key')
   writeFileSync(file, 'one')
   const sent = await startWithFile(folder, 'key')
-  const empty = ['', '\n', '\r\n', ' ', '\t \n\n'].map((text) => () => writeFileSync(file, text))
+  const empty = ['', '\n', '\r\n', ' ', '\t \n\n', '\0\0\n'].map((text) => () => writeFileSync(file, text))
   for (const change of [...empty, () => writeFileSync(file, 'two\nlines'), () => rmSync(file)]) {
     change()
     // Longer than a change takes to be noticed; what was wrong to do would be done by then.
@@ -66,6 +67,28 @@ it('a secret whose file is empty, gone, or of no use for a header keeps its valu
   }
   writeFileSync(file, 'three')
   await expect.poll(sent).toBe('Key three')
+})
+
+it('a private key in a file that is cut short, or of another type, stays what it was', async () => {
+  const upstream = await startUpstream()
+  const folder = newFolder()
+  const file = join(folder, 'key')
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const pem = privateKey.export({ type: 'pkcs8', format: 'pem' })
+  writeFileSync(file, pem)
+  const credential = { type: 'jwt', key: '${file:key}', algorithm: 'RS256' }
+  const upstreams = { api: { url: upstream.url, accounts: { main: { credential } } } }
+  const config = { server: { port: 0 }, admin: { port: 0 }, store: { dir: newFolder() }, upstreams }
+  writeFileSync(join(folder, 'sluice.yaml'), stringify(config))
+  const clock = new SimulatedClock(Date.now())
+  const gateway = await startConfigured(loadConfigFile(join(folder, 'sluice.yaml')), { clock })
+  const other = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })
+  for (const wrong of [pem.slice(0, 500), other]) {
+    writeFileSync(file, wrong)
+    // The file is looked at every five seconds, and no token is valid for so long.
+    await clock.advance(600_000)
+    expect((await call(gateway.url, '/api/x')).status).toBe(200)
+  }
 })
 
 it('a 401 makes the gateway look into the file at once, and send the call again', async () => {

@@ -92,6 +92,19 @@ describe('the configuration file', () => {
     await expect.poll(() => keySent(gateway, upstream.seen)).toBe('second')
   })
 
+  it('that is changed while a file of a secret in it is blank leaves the last secret in force', async () => {
+    const upstream = await startUpstream()
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'key'), 'first')
+    writeFileSync(join(cwd, 'sluice.yaml'), configWith(upstream.url, 'Bearer ${file:key}'))
+    const gateway = await startProcessIn(cwd)
+    writeFileSync(join(cwd, 'key'), '\n')
+    expect(await gateway.line(/the configuration was not reloaded/)).toContain('the file key is empty')
+    expect(await keySent(gateway, upstream.seen)).toBe('Bearer first')
+    writeFileSync(join(cwd, 'key'), 'second')
+    await expect.poll(() => keySent(gateway, upstream.seen)).toBe('Bearer second')
+  })
+
   it('is put in force by SIGHUP where it is not watched, and SIGHUP does not stop the gateway', async () => {
     const upstream = await startUpstream()
     const cwd = newFolder()
