@@ -32,7 +32,7 @@ export function admit(
     const { meter } = lane
     const { priority } = wishes
     const onLeaveable = (leave: (() => void) | undefined): void => call.onGone(leave)
-    const entry = lane.room.enter({ meter, maxWaitMs, client, priority, onLeaveable })
+    const entry = lane.room.enter({ meter, maxWaitMs, client, priority, comesBack: true, onLeaveable })
     return entry instanceof Promise
       ? entry.then(entered, (error: unknown) => storeFailed(error, call, enteredAt, metrics))
       : entered(entry)

@@ -48,6 +48,8 @@ export interface Waiter {
   readonly client: Claimant
   /** Not above the client's own. */
   readonly priority: Priority
+  /** Whether it will come back when it is told to, so that its turn is kept. */
+  readonly comesBack?: boolean
   /** Called with a function that makes the waiter leave the room, and with undefined once it need not any more. */
   onLeaveable(leave: (() => void) | undefined): void
 }

@@ -56,6 +56,11 @@ export class Capacity {
     this.release(0)
   }
 
+  /** Whether calls have to wait for others in flight to end. */
+  get isBounded(): boolean {
+    return this.#concurrency !== Infinity
+  }
+
   /** How many more may be in flight. */
   get free(): number {
     return this.#concurrency - this.inFlight

@@ -46,6 +46,8 @@ class Line<Place extends Queued> {
 export class ClientQueue<Place extends Queued> {
   client: Claimant
   size = 0
+  /** How many of these are turns that are kept, and not calls that wait. */
+  claims = 0
   readonly #lines = { interactive: new Line<Place>(), normal: new Line<Place>(), batch: new Line<Place>() }
 
   constructor(client: Claimant) {

@@ -10,7 +10,7 @@ import type { WaitingRoom } from './waiting-room.ts'
 export class Permit implements Disposable {
   readonly #room: WaitingRoom
   readonly #grant: Grant
-  readonly #since: number
+  #since: number
   #isCharged = true
   #isInFlight = true
   #isSent = false
@@ -34,6 +34,11 @@ export class Permit implements Disposable {
   /** Whether it was charged to a lease, because the store could not be asked. */
   get isLocal(): boolean {
     return this.#grant.isLocal
+  }
+
+  /** Only from then on there is a call that has it. */
+  startAt(now: number): void {
+    this.#since = now
   }
 
   /** From now on it may be that the upstream has seen a byte of it. */

@@ -10,6 +10,8 @@ interface Taken {
   readonly arrivedAt: number
   /** Called once, before whoever waits is told. */
   readonly onEnd: (place: Place) => void
+  /** There is no call that waits, but one that was told to come back. */
+  readonly isClaim?: boolean
 }
 
 /** A call that waits, until its wait ends in one way or another. */
@@ -20,6 +22,7 @@ export class Place implements Queued {
   readonly because: Shortage
   readonly expectedMs: number
   readonly arrivedAt: number
+  readonly isClaim: boolean
   before: Queued | undefined
   behind: Queued | undefined
   /** Ends the wait when its time is up. */
@@ -31,13 +34,14 @@ export class Place implements Queued {
   readonly #resolve: (admission: Admission) => void
   readonly #reject: (error: unknown) => void
 
-  constructor(waiter: Waiter, { because, expectedMs, arrivedAt, onEnd }: Taken) {
+  constructor(waiter: Waiter, { because, expectedMs, arrivedAt, onEnd, isClaim = false }: Taken) {
     this.meter = waiter.meter
     this.client = waiter.client
     this.priority = waiter.priority
     this.because = because
     this.expectedMs = expectedMs
     this.arrivedAt = arrivedAt
+    this.isClaim = isClaim
     this.#waiter = waiter
     this.#onEnd = onEnd
     const { promise, resolve, reject } = Promise.withResolvers<Admission>()

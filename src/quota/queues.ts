@@ -8,7 +8,9 @@ import type { Place } from './place.ts'
 /** Who waits in one room: a queue for each client. */
 export class Queues {
   readonly byClient = new Map<string, ClientQueue<Place>>()
+  /** Claims included, since they have to be served as well. */
   size = 0
+  claims = 0
   readonly #clock: Clock
   readonly #capacity: Capacity
   /** Of the calls that come to wait. */
@@ -26,6 +28,11 @@ export class Queues {
     queue.client = client // a reload may have changed its weight
     queue.add(place)
     this.size++
+    if (place.isClaim) {
+      this.claims++
+      queue.claims++
+      return
+    }
     this.#capacity.wait(1)
     this.#arrivals.add(client.name)
   }
@@ -36,7 +43,10 @@ export class Queues {
     queue.remove(place)
     if (queue.size === 0) this.byClient.delete(name)
     this.size--
-    this.#capacity.wait(-1)
+    if (place.isClaim) {
+      this.claims--
+      queue.claims--
+    } else this.#capacity.wait(-1)
   }
 
   readonly has = (client: string): boolean => this.byClient.has(client)
@@ -76,16 +86,27 @@ export class Queues {
    * out.
    */
   fullFor(client: Claimant): { full: Full; outdone?: Place | undefined } | undefined {
-    const own = this.byClient.get(client.name)?.size ?? 0
+    const own = waitingIn(this.byClient.get(client.name))
     const { full, mostPerClient } = this.#capacity
     if (own >= mostPerClient) return { full: { most: mostPerClient, of: `calls of ${client.name}` } }
     if (full === undefined) return undefined
     let longest: ClientQueue<Place> | undefined
     for (const queue of this.byClient.values()) {
-      if (longest === undefined || queue.size / queue.client.weight > longest.size / longest.client.weight)
+      if (longest === undefined || waitingIn(queue) / queue.client.weight > waitingIn(longest) / longest.client.weight)
         longest = queue
     }
-    const isNoisy = longest !== undefined && longest.size / longest.client.weight > (own + 1) / client.weight
-    return { full: { most: full.most, of: full.of }, outdone: isNoisy ? longest!.last : undefined }
+    const isNoisy = longest !== undefined && waitingIn(longest) / longest.client.weight > (own + 1) / client.weight
+    return { full: { most: full.most, of: full.of }, outdone: isNoisy ? lastWaitingIn(longest!) : undefined }
   }
+}
+
+function waitingIn(queue: ClientQueue<Place> | undefined): number {
+  return queue === undefined ? 0 : queue.size - queue.claims
+}
+
+function lastWaitingIn(queue: ClientQueue<Place>): Place | undefined {
+  if (queue.claims === 0) return queue.last
+  let last: Place | undefined
+  for (let place = queue.first; place !== undefined; place = queue.after(place)) if (!place.isClaim) last = place
+  return last
 }

@@ -2,6 +2,7 @@ import type { Clock } from '../clock.ts'
 import type { Admission, Closing, Full, Shortage, Waiter } from './admission.ts'
 import type { Capacity } from './capacity.ts'
 import { choose } from './choose.ts'
+import { Claims } from './claims.ts'
 import type { Claimant } from './client-queue.ts'
 import { type Board, Contention, type Known } from './contention.ts'
 import { expectTurn } from './expected-turn.ts'
@@ -55,6 +56,7 @@ export class WaitingRoom {
   readonly #queues: Queues
   readonly #outlook: Outlook
   readonly #neighbours: Neighbours
+  readonly #claims: Claims
   #served = new Served()
   readonly #wakeUp: WakeUp
   #isServing = false
@@ -69,6 +71,7 @@ export class WaitingRoom {
     this.#clock = clock
     this.#capacity = capacity
     this.#queues = new Queues(clock, capacity)
+    this.#claims = new Claims(clock)
     this.#outlook = new Outlook(clock)
     this.#wakeUp = new WakeUp(clock, () => void this.#serve(true))
     this.#neighbours = new Neighbours({
@@ -89,9 +92,10 @@ export class WaitingRoom {
   view(): RoomView[] {
     const contention = this.#contention()
     const now = this.#clock.now() // the same for both, else the last one would come before the first if time passed between
-    return [...this.#queues.byClient.values()].map(({ client, size }) => ({
+    const waiting = [...this.#queues.byClient.values()].filter((queue) => queue.size > queue.claims)
+    return waiting.map(({ client, size, claims }) => ({
       client: client.name,
-      waiting: size,
+      waiting: size - claims,
       nextInMs: this.#outlook.waitMs(contention.positionOfFirst(client.name), now),
       lastInMs: this.#outlook.waitMs(contention.positionOfLast(client.name), now),
     }))
@@ -99,6 +103,10 @@ export class WaitingRoom {
 
   /** Throws, or rejects with, `StoreUnavailableError` when the ledger can't be asked. */
   enter(waiter: Waiter): Admission | Promise<Admission> {
+    if (!this.#claims.isEmpty) {
+      const permit = this.#claims.take(waiter.client.name, waiter.meter)
+      if (permit !== undefined) return { kind: 'admitted', permit, because: undefined }
+    }
     if (this.waiting > 0 || this.#capacity.free <= 0 || this.#neighbours.areAhead) return this.#wait(waiter)
     const grant = this.ledger.charge(waiter.meter, 1)
     if (!(grant instanceof Promise)) return this.#enterWith(grant, waiter)
@@ -135,6 +143,7 @@ export class WaitingRoom {
   /** Ends the wait of everyone here, now and from now on. Who need not wait still passes: a running call may finish. */
   close(because: Closing): void {
     this.#closing = because
+    this.#claims.clear()
     for (const place of this.#queues.all()) place.end({ kind: 'closed', because })
   }
 
@@ -196,12 +205,52 @@ export class WaitingRoom {
     const { waitMs, isTooLate, isBecauseOfOthers } = expectTurn(contention, this.#outlook, waiter)
     const because = isTooLate ? 'quota' : this.#shortage
     const usage = this.#outlook.usageOf(meter)
-    if (isBecauseOfOthers) return { kind: 'share_exceeded', because, waitMs, usage }
-    if (isTooLate || maxWaitMs === 0) return { kind: 'quota_exhausted', because, waitMs, usage }
+    if (isBecauseOfOthers)
+      return { kind: 'share_exceeded', because, waitMs: this.#claim(waiter, because, waitMs), usage }
+    if (isTooLate || maxWaitMs === 0) {
+      return { kind: 'quota_exhausted', because, waitMs: this.#claim(waiter, because, waitMs), usage }
+    }
     const full = this.#makeRoom(client)
     if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage }
     if (!this.#queues.has(client.name)) this.#served.begin(client.name, contention.leastServed, this.#queues.has)
     return this.#takePlace(waiter, because, waitMs)
+  }
+
+  /** Keeps the turn of a call that is refused while others wait; returns when it is to come back. */
+  #claim(waiter: Waiter, because: Shortage, waitMs: number): number {
+    const { client, meter } = waiter
+    const haveOthers = this.#queues.size > this.#queues.claims || this.#neighbours.haveWaiting
+    const isKept = waiter.comesBack === true && because === 'quota' && haveOthers && !this.#capacity.isBounded
+    if (!isKept) return waitMs
+    const due = this.#claims.dueNow(client.name, meter)
+    if (due !== undefined) {
+      const leftMs = this.#outlook.waitMs(this.#contention().positionOfFirst(client.name))
+      this.#claims.tellAgain(due, leftMs)
+      return leftMs
+    }
+    if (!this.#claims.hasRoom(client.name, meter)) return waitMs
+    if (!this.#queues.has(client.name)) {
+      this.#served.begin(client.name, this.#contention().leastServed, this.#queues.has)
+    }
+    const taken = { because, expectedMs: waitMs, arrivedAt: this.#clock.now(), onEnd: this.#onEnd, isClaim: true }
+    const place = new Place({ ...waiter, onLeaveable: () => undefined }, taken)
+    this.#queues.add(place)
+    this.#neighbours.waitingHere(this.waiting)
+    // A call of the client that does wait has use for it at once.
+    this.#claims.add(place, waitMs, (permit) => this.#giveTo(place, permit))
+    this.#wakeLater()
+    return waitMs
+  }
+
+  #giveTo({ client, meter }: Place, permit: Permit): boolean {
+    const queue = this.#queues.byClient.get(client.name)
+    for (let place = queue?.first; place !== undefined; place = queue?.after(place)) {
+      if (place.isClaim || place.meter !== meter) continue
+      const { because, expectedMs } = place
+      if (!place.end({ kind: 'admitted', permit, because, expectedMs })) permit[Symbol.dispose]()
+      return true
+    }
+    return false
   }
 
   /** Undefined if one more call of the client may wait; else what is full. */
