@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import Type, { type Static } from 'typebox'
 import { words } from '../config/presets/words.ts'
+import { EXECUTIONS, fieldsOf, isPlural, isV1, kindOf, sentFields, shown, shownAlone } from './entities.ts'
 import type { Question } from './identify.ts'
 
 export interface Answer {
@@ -19,9 +20,17 @@ export const DialectSchema = Type.Enum(['seconds', 'date', 'none'], { expected: 
 /** What Harness would answer, in shape: which shape is told by the path, and nothing is stored. */
 export function successAnswer(question: Question, body: string): Answer {
   const { method, path, correlationId } = question
-  const content = { status: 'SUCCESS', data: dataOf(question, body), metaData: null, correlationId }
-  const isCreated = method === 'POST' && path.startsWith('/v1/') && !isReading(question)
-  return answer(isCreated ? 201 : 200, content, correlationId)
+  const segments = path.split('/').filter((segment) => segment !== '')
+  const kind = kindOf(segments)
+  const asked: Asked = { question, segments, kind, last: segments.at(-1) ?? '' }
+  try {
+    if (isV1(path)) return v1Answer(asked, body)
+    const data = dataOf(asked, body)
+    return answer(200, { status: 'SUCCESS', data, metaData: null, correlationId }, correlationId)
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error
+    return errorAnswer(question, 400, `Unable to read the body of the ${method} as JSON: ${error.message}`)
+  }
 }
 
 /** An error in Harness's shape. A `Retry-After` is said on 429 and 503 only. */
@@ -63,27 +72,58 @@ const CODES: Record<number, string> = { 400: 'INVALID_REQUEST', 401: 'INVALID_TO
 const SECURITY_FIELDS =
   'X-Content-Type-Options nosniff X-Frame-Options SAMEORIGIN Strict-Transport-Security max-age=31536000'.split(' ')
 
-function answer(status: number, content: object, correlationId: string): Answer {
-  const body = JSON.stringify(content)
-  const length = String(Buffer.byteLength(body))
-  const fields = ['Content-Type', 'application/json', 'Content-Length', length, 'X-Request-Id', correlationId]
-  return { status, headers: [...fields, ...SECURITY_FIELDS], body }
+function answer(status: number, content: unknown, correlationId: string): Answer {
+  const body = content === undefined ? '' : JSON.stringify(content)
+  const type = content === undefined ? [] : ['Content-Type', 'application/json']
+  const length = status === 204 ? [] : ['Content-Length', String(Buffer.byteLength(body))]
+  return { status, headers: [...type, ...length, 'X-Request-Id', correlationId, ...SECURITY_FIELDS], body }
 }
 
-function dataOf(question: Question, body: string): unknown {
+interface Asked {
+  readonly question: Question
+  readonly segments: readonly string[]
+  readonly kind: string
+  readonly last: string
+}
+
+/** What stands in the envelope. */
+function dataOf(asked: Asked, body: string): unknown {
+  const { question, segments, kind, last } = asked
   const { method, path, query, route } = question
   if (route.class === 'webhook') return { eventCorrelationId: randomUUID() }
   if (method === 'DELETE') return true
-  const segments = path.split('/').filter((segment) => segment !== '')
-  if (method === 'POST' && segments.includes('execute'))
-    return { planExecution: { uuid: randomUUID(), status: 'RUNNING' } }
-  if (!isReading(question)) return echo(body)
-  const shape = shapeOf(path, kindOf(segments))
-  if (isList(method, segments) || path === EXECUTIONS) return page(kindOf(segments), query, shape)
-  const identifier = segments.at(-1) ?? ''
-  if (EXECUTION.test(path)) return { pipelineExecutionSummary: shape(identifier), executionGraph: null }
-  if (PIPELINE.test(path)) return { yamlPipeline: `pipeline:\n  identifier: ${identifier}\n  name: ${identifier}\n` }
-  return shape(identifier)
+  if (isExecution(asked)) return { planExecution: { uuid: randomUUID(), status: 'RUNNING' } }
+  if (!isReading(question)) return changed(asked, body)
+  if (!isList(method, segments) && path !== EXECUTIONS) return shownAlone(path, kind, fieldsOf(last))
+  const [pageIndex, content] = page(asked, query)
+  const { length: pageItemCount } = content
+  const empty = pageItemCount === 0
+  return { totalPages: 1, totalItems: TOTAL, pageItemCount, pageSize: 50, content, pageIndex, empty }
+}
+
+/** As the newer API answers: no envelope, lists whose length and page are told by header fields, 201 for what is new. */
+function v1Answer(asked: Asked, body: string): Answer {
+  const { question, segments, kind, last } = asked
+  const { method, path, query, correlationId } = question
+  if (isExecution(asked)) {
+    const started = { execution_details: { execution_id: randomUUID(), status: 'RUNNING' } }
+    return answer(200, started, correlationId)
+  }
+  if (method === 'DELETE') {
+    const isSilent = /\/(?:pipelines|input-sets|triggers)\/[^/]+$/.test(path)
+    if (isSilent) return answer(204, undefined, correlationId)
+    return answer(200, shown(path, kind, fieldsOf(last)), correlationId)
+  }
+  if (!isReading(question)) return answer(method === 'POST' ? 201 : 200, changed(asked, body), correlationId)
+  if (!isList(method, segments)) return answer(200, shownAlone(path, kind, fieldsOf(last)), correlationId)
+  const [pageIndex, content] = page(asked, query)
+  const listed = answer(200, content, correlationId)
+  listed.headers.push('X-Total-Elements', String(TOTAL), 'X-Page-Number', String(pageIndex), 'X-Page-Size', '30')
+  return listed
+}
+
+function isExecution({ question: { method }, segments }: Asked): boolean {
+  return method === 'POST' && segments.includes('execute')
 }
 
 function isReading({ route }: Question): boolean {
@@ -96,66 +136,19 @@ function isList(method: string, segments: readonly string[]): boolean {
   return method === 'POST' || words(last).includes('list') || (isPlural(last) && !isPlural(previous))
 }
 
-const EXECUTIONS = '/pipeline/api/pipelines/execution/summary'
-const EXECUTION = /^\/pipeline\/api\/pipelines\/execution\/(?:v2\/)?[^/]+$/
-const PIPELINE = /^\/pipeline\/api\/pipelines\/[^/]+$/
-/** Services whose entities stand there as they are; those of others stand under the name of what they are. */
-const BARE = /^\/(?:(?:pipeline|template)\/api|ng\/api\/user-groups)\//
-
-/**
- * How one thing is shown, alone and in lists: as in the models of the vendor's SDK,
- * https://github.com/harness/harness-go-sdk/tree/main/harness/nextgen/docs (PageResponsePmsPipelineSummaryResponse,
- * PipelineExecutionDetail, PipelineExecutionSummary, ProjectResponse, TemplateResponse).
- */
-function shapeOf(path: string, kind: string): (identifier: string) => object {
-  if (path === EXECUTIONS || EXECUTION.test(path)) return execution
-  return BARE.test(`${path}/`)
-    ? (identifier) => ({ ...fieldsOf(identifier), ...TIMES })
-    : (identifier) => entity(kind, identifier)
-}
-
-function execution(planExecutionId: string): object {
-  const pipeline = { pipelineIdentifier: 'pipeline_1', name: 'pipeline_1', tags: [] }
-  const [startTs, endTs] = [TIMES.createdAt, TIMES.createdAt + 60_000]
-  return { ...pipeline, planExecutionId, status: 'Success', startTs, endTs, createdAt: startTs, runSequence: 1 }
-}
+const TOTAL = 3
 
 /** All on the first page, so that a client that reads on until a page is empty comes to an end. */
-function page(kind: string, query: string, shape: (identifier: string) => object): object {
+function page({ question: { path }, kind }: Asked, query: string): [pageIndex: number, content: object[]] {
   const pageIndex = Number(/(?:^|&)page(?:Index)?=(\d{1,9})(?:&|$)/.exec(query)?.[1] ?? 0)
-  const content = pageIndex === 0 ? [1, 2, 3].map((number) => shape(`${kind}_${number}`)) : []
-  const { length: pageItemCount } = content
-  return { totalPages: 1, totalItems: 3, pageItemCount, pageSize: 50, content, pageIndex, empty: pageItemCount === 0 }
+  const content: object[] = []
+  if (pageIndex > 0) return [pageIndex, content]
+  for (let number = 1; number <= TOTAL; number++) content.push(shown(path, kind, fieldsOf(`${kind}_${number}`)))
+  return [pageIndex, content]
 }
 
-// One moment for all, so that a question asked twice gets the same data.
-const TIMES = { createdAt: Date.UTC(2026, 0), lastModifiedAt: Date.UTC(2026, 0) }
-
-function entity(kind: string, identifier: string): object {
-  return { [kind]: fieldsOf(identifier), ...TIMES }
-}
-
-function fieldsOf(identifier: string): object {
-  return { identifier, name: identifier, description: '', tags: {} }
-}
-
-/** `project` in `/ng/api/projects/my-project`, `userGroup` in `/ng/api/user-groups`. */
-function kindOf(segments: readonly string[]): string {
-  const [first = 'item', ...rest] = words(segments.findLast(isPlural) ?? 'items')
-  const name = first + rest.map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join('')
-  return name.replace(/ies$/, 'y').replace(/s$/, '')
-}
-
-function isPlural(segment: string): boolean {
-  return /[^sui]s$/.test(words(segment).at(-1) ?? '')
-}
-
-/** What was sent, as if it had been stored; null for what is no JSON object. */
-function echo(body: string): object | null {
-  if (!body.startsWith('{')) return null
-  try {
-    return { ...JSON.parse(body), ...TIMES }
-  } catch {
-    return null // broken, or too long to have been kept
-  }
+/** What was sent, as if it had been stored; null for a body that is no entity. */
+function changed({ question: { method, path }, kind, last }: Asked, body: string): object | null {
+  const fields = sentFields(body, kind, method === 'POST' ? `${kind}_1` : last)
+  return fields && shown(path, kind, fields)
 }

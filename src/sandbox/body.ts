@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 
 /** More than this of a body is not kept: enough for any entity, and load tests may send bodies of any size. */
-const KEPT_BYTES = 65_536
+export const KEPT_BYTES = 65_536
 
 export function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0

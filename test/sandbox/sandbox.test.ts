@@ -151,7 +151,23 @@ describe('answers', () => {
       }),
     ],
     ['GET', '/pipeline/api/pipelines/summary/build', '', 200, expect.objectContaining({ name: 'build' })],
-    ['GET', '/pipeline/api/pipelines/build', '', 200, { yamlPipeline: expect.stringContaining('identifier: build') }],
+    ...['/', '/v2/'].map((infix): [string, string, string, number, unknown] => [
+      'GET',
+      `/pipeline/api/pipelines${infix}build`,
+      '',
+      200,
+      {
+        yamlPipeline: expect.stringContaining('identifier: "build"'),
+        pipeline: expect.objectContaining({ identifier: 'build', name: 'build' }),
+      },
+    ]),
+    [
+      'POST',
+      '/pipeline/api/pipelines/v2',
+      'pipeline:\n  name: Build it\n  identifier: build\n',
+      200,
+      expect.objectContaining({ identifier: 'build', name: 'Build it' }),
+    ],
     [
       'POST',
       '/pipeline/api/pipelines/execution/summary',
@@ -189,16 +205,22 @@ describe('answers', () => {
       '/ng/api/projects',
       '{"project":{"identifier":"p2"}}',
       200,
-      expect.objectContaining({ project: { identifier: 'p2' } }),
+      expect.objectContaining({ project: { identifier: 'p2', name: 'p2' } }),
     ],
     [
       'PUT',
       '/ng/api/projects/p2',
       '{"project":{"name":"P"}}',
       200,
-      expect.objectContaining({ project: { name: 'P' } }),
+      expect.objectContaining({ project: { identifier: 'p2', name: 'P' } }),
     ],
-    ['POST', '/v1/orgs', '{"org":{"identifier":"o"}}', 201, expect.objectContaining({ org: { identifier: 'o' } })],
+    [
+      'POST',
+      '/ng/api/servicesV2',
+      '{"identifier":"s1","name":"S"}',
+      200,
+      expect.objectContaining({ service: { identifier: 's1', name: 'S' } }),
+    ],
     ['DELETE', '/ng/api/projects/p2', '', 200, true],
     [
       'POST',
@@ -218,6 +240,66 @@ describe('answers', () => {
       metaData: null,
       correlationId: answer.headers['x-request-id'],
     })
+  })
+
+  const times = { created: expect.any(Number), updated: expect.any(Number) }
+  const org = { org: expect.objectContaining({ identifier: 'org_1', name: 'org_1' }), ...times }
+  const PIPELINES = '/v1/orgs/o/projects/p/pipelines'
+
+  test.each<[string, string, string, number, unknown]>([
+    ['GET', '/v1/orgs', '', 200, expect.arrayContaining([org])],
+    ['GET', '/v1/orgs?page=1', '', 200, []],
+    ['GET', '/v1/orgs/org_1', '', 200, org],
+    ['POST', '/v1/orgs', '{"org":{"identifier":"o"}}', 201, { org: { identifier: 'o', name: 'o' }, ...times }],
+    ['PUT', '/v1/orgs/o', '{"org":{"name":"O"}}', 200, { org: { identifier: 'o', name: 'O' }, ...times }],
+    ['DELETE', '/v1/orgs/org_1', '', 200, org],
+    ['GET', '/v1/roles/r', '', 200, expect.objectContaining({ identifier: 'r', name: 'r', ...times })],
+    ['GET', PIPELINES, '', 200, expect.arrayContaining([expect.objectContaining({ identifier: 'pipeline_1' })])],
+    [
+      'GET',
+      `${PIPELINES}/b`,
+      '',
+      200,
+      expect.objectContaining({
+        identifier: 'b',
+        name: 'b',
+        pipeline_yaml: expect.stringContaining('identifier: "b"'),
+      }),
+    ],
+    [
+      'POST',
+      PIPELINES,
+      '{"identifier":"b","name":"B","pipeline_yaml":"pipeline: {}"}',
+      201,
+      expect.objectContaining({ identifier: 'b', name: 'B' }),
+    ],
+    ['DELETE', `${PIPELINES}/b`, '', 204, undefined],
+    [
+      'POST',
+      `${PIPELINES}/b/execute`,
+      '{}',
+      200,
+      { execution_details: { execution_id: expect.any(String), status: 'RUNNING' } },
+    ],
+  ])('%s %s %s has no envelope, as in the vendor’s v1', async (method, path, body, status, content) => {
+    const { url } = await start()
+    const answer = await ask(url, { method, path, body })
+    expect([answer.status, answer.json]).toEqual([status, content])
+    if (!Array.isArray(answer.json)) return
+    expect(answer.headers).toMatchObject({ 'x-total-elements': '3', 'x-page-size': '30' })
+  })
+
+  test.each(['/ng/api/projects', '/v1/orgs'])('say to broken JSON for %s that it is broken', async (path) => {
+    const { url } = await start()
+    const { status, json } = await ask(url, { method: 'POST', path, body: '{"project":{"identifier":"p"' })
+    expect(status).toBe(400)
+    expect(json).toMatchObject({ status: 'ERROR', code: 'INVALID_REQUEST', message: expect.stringContaining('JSON') })
+  })
+
+  test('take JSON that is too long to be kept', async () => {
+    const { url } = await start()
+    const body = JSON.stringify({ project: { identifier: 'p', description: 'x'.repeat(70_000) } })
+    expect((await ask(url, { method: 'POST', path: '/ng/api/projects', body })).status).toBe(200)
   })
 
   test('have to HEAD the head of the GET and no body', async () => {

@@ -1,0 +1,123 @@
+import { parse } from 'yaml'
+import { words } from '../config/presets/words.ts'
+import { KEPT_BYTES } from './body.ts'
+
+/** What an entity says of itself. */
+export interface Fields {
+  readonly identifier: string
+  readonly name: string
+  readonly [field: string]: unknown
+}
+
+/**
+ * How one entity is shown, alone and in lists: as in the models of the vendor's SDKs, nextgen/docs of
+ * https://github.com/harness/harness-go-sdk (PageResponsePmsPipelineSummaryResponse, PipelineExecutionDetail,
+ * PipelineExecutionSummary, ProjectResponse, TemplateResponse) and, for `/v1`, of
+ * https://github.com/harness/harness-openapi-go-client (OrganizationResponse, PipelineGetResponseBody, RolesResponse).
+ */
+export function shown(path: string, kind: string, fields: Fields): object {
+  if (path === EXECUTIONS || EXECUTION.test(path)) return execution(fields.identifier)
+  const times = isV1(path) ? V1_TIMES : TIMES
+  return BARE.test(`${path}/`) ? { ...fields, ...times } : { [kind]: fields, ...times }
+}
+
+/** What `GET` of a path that names one entity says of it. */
+export function shownAlone(path: string, kind: string, fields: Fields): object {
+  const { identifier, name } = fields
+  const entity = shown(path, kind, fields)
+  if (EXECUTION.test(path)) return { pipelineExecutionSummary: entity, executionGraph: null }
+  const yaml = `pipeline:\n  identifier: ${JSON.stringify(identifier)}\n  name: ${JSON.stringify(name)}\n`
+  // Beside its YAML, which is all that the vendor documents, the pipeline as an object: there are clients that read it.
+  if (PIPELINE.test(path)) return { yamlPipeline: yaml, pipeline: entity }
+  if (V1_PIPELINE.test(path)) return { pipeline_yaml: yaml, ...entity }
+  return entity
+}
+
+export function fieldsOf(identifier: string): Fields {
+  return { identifier, name: identifier, description: '', tags: {} }
+}
+
+/**
+ * The fields of what was sent in JSON or YAML, bare or below the name of its kind. An identifier that is missing is
+ * `fallback`, and a name that is missing is the identifier. Null for a body that says nothing of an entity. Throws a
+ * `SyntaxError` for JSON that is broken.
+ */
+export function sentFields(body: string, kind: string, fallback: string): Fields | null {
+  const sent = read(body)
+  if (!isObject(sent)) return null
+  const inner = sent[kind]
+  const fields = isObject(inner) ? inner : sent
+  const identifier = text(fields['identifier']) ?? text(sent['identifier']) ?? fallback
+  const name = text(fields['name']) ?? text(sent['name']) ?? identifier
+  return { ...fields, identifier, name }
+}
+
+/** Whether the path is of the newer API, which answers without an envelope. */
+export function isV1(path: string): boolean {
+  return path.startsWith('/v1/')
+}
+
+/** `project` in `/ng/api/projects/my-project`, `userGroup` in `/ng/api/user-groups`. */
+export function kindOf(segments: readonly string[]): string {
+  const [first = 'item', ...rest] = words(segments.findLast(isPlural) ?? 'items')
+  const name = first + rest.map((word) => word.charAt(0).toUpperCase() + word.slice(1)).join('')
+  return name.replace(/ies$/, 'y').replace(/s$/, '')
+}
+
+export function isPlural(segment: string): boolean {
+  return /[^sui]s$/.test(words(segment).at(-1) ?? '')
+}
+
+export const EXECUTIONS = '/pipeline/api/pipelines/execution/summary'
+const EXECUTION = /^\/pipeline\/api\/pipelines\/execution\/(?:v2\/)?[^/]+$/
+const PIPELINE = /^\/pipeline\/api\/pipelines\/(?:v2\/)?[^/]+$/
+const V1_PIPELINE = /^\/v1\/.*\/pipelines\/[^/]+$/
+/** Entities that stand there as they are; others stand under the name of what they are. */
+const BARE =
+  /^\/(?:(?:pipeline|template)\/api|ng\/api\/user-groups|v1\/(?:.*\/)?(?:pipelines|input-sets|triggers|templates|roles|resource-groups))\//
+
+// One moment for all, so that a question asked twice gets the same data.
+const AT = Date.UTC(2026, 0)
+const TIMES = { createdAt: AT, lastModifiedAt: AT }
+const V1_TIMES = { created: AT, updated: AT }
+
+function execution(planExecutionId: string): object {
+  const pipeline = { pipelineIdentifier: 'pipeline_1', name: 'pipeline_1', tags: [] }
+  return {
+    ...pipeline,
+    planExecutionId,
+    status: 'Success',
+    startTs: AT,
+    endTs: AT + 60_000,
+    createdAt: AT,
+    runSequence: 1,
+  }
+}
+
+/** YAML is told by a key at its beginning: most bodies that are no JSON are no YAML either. */
+function read(body: string): unknown {
+  if (/^\s*[[{]/.test(body)) return readJson(body)
+  if (!/^(?:---\s*\n|#.*\n|\s*\n)*[\w-]+:(?:\s|$)/.test(body)) return null
+  try {
+    return parse(body, { logLevel: 'silent' })
+  } catch {
+    return null
+  }
+}
+
+function readJson(body: string): unknown {
+  try {
+    return JSON.parse(body)
+  } catch (error) {
+    if (Buffer.byteLength(body) >= KEPT_BYTES) return null // its end was not kept
+    throw error
+  }
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === 'string' && value !== '' ? value : undefined
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
