@@ -25,7 +25,7 @@ export const TRACE_FIELDS: readonly string[] = [
   'traceparent tracestate baggage correlation-context request-context b3 x-b3-',
   'uber-trace-id uberctx- x-ot-span-context ot-tracer- ot-baggage- grpc-trace-bin',
   'x-cloud-trace-context x-amzn-trace-id x-datadog- sentry-trace elastic-apm-traceparent',
-  'newrelic x-newrelic- x-dynatrace x-instana-',
+  'newrelic x-newrelic- x-dynatrace x-instana- jaeger-debug-id jaeger-baggage x-honeycomb-trace x-sf-trace-id',
 ].flatMap((names) => names.split(' '))
 
 /**
@@ -41,6 +41,9 @@ export const CLIENT_FIELDS: readonly string[] = [
   'x-auth-request- x-amzn-oidc- x-goog-iap-jwt-assertion x-goog-authenticated-user-',
   'x-ms-client-principal x-ms-client-principal- x-ms-token- client-cert client-cert-chain',
   'x-ssl-client- ssl-client- x-envoy- x-istio-attributes l5d-',
+  'x-amzn-mtls- x-amzn-tls- cloudfront- x-arr- x-azure-fdid fly-client-ip fly-forwarded- do-connecting-ip',
+  'x-nf-client-connection-ip x-vercel-forwarded-for x-vercel-ip- x-real-port x-client-cert x-tls-client-',
+  'x-consumer- x-credential-identifier x-pomerium- x-authentik- x-webauth-',
 ].flatMap((names) => names.split(' '))
 
 /** What a field of a request is to a proxy: the call's own, or one of those above. */
