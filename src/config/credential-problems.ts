@@ -10,6 +10,10 @@ type Report = (path: Path, message: string) => void
 /** Header values that every HTTP implementation sends and takes (RFC 9110 §5.5). */
 export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
 
+/** What a password for HTTP may not hold (RFC 7617 §2). */
+// oxlint-disable-next-line no-control-regex -- these are what is looked for
+export const CONTROL = /[\x00-\x1f\x7f]/
+
 /** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
 function checkCredential(path: Path, credential: CredentialConfig, report: Report): void {
   const { type = 'header', value } = credential
@@ -20,9 +24,14 @@ function checkCredential(path: Path, credential: CredentialConfig, report: Repor
   for (const key of Object.keys(credential)) {
     if (!known.has(key)) report([...path, key], `${key} does not belong to a credential of type ${type}`)
   }
-  if ((type === 'header' || type === 'bearer') && value !== undefined && !HEADER_VALUE.test(value.reveal())) {
-    report([...path, 'value'], 'holds a character that no header value may have, such as a line end')
+  const { sessionToken, password } = credential
+  const inHeader = type === 'header' || type === 'bearer' ? { value } : { sessionToken }
+  for (const [key, secret] of Object.entries(inHeader)) {
+    if (secret !== undefined && !HEADER_VALUE.test(secret.reveal()))
+      report([...path, key], 'holds a character that no header value may have, such as a line end')
   }
+  if (password !== undefined && CONTROL.test(password.reveal()))
+    report([...path, 'password'], 'holds a control character, which no password for HTTP may have (RFC 7617)')
   checkKeys(path, credential, report)
   if (credential.next !== undefined) checkCredential([...path, 'next'], credential.next, report)
 }

@@ -2,6 +2,7 @@ import { createHmac, hash } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
 import type { Secret } from './secret.ts'
+import { whyNoHeaderValue } from './static.ts'
 import { canonicalPath, canonicalQuery, canonicalValue, parametersOf } from './sigv4-canonical.ts'
 
 export interface SigV4Options {
@@ -37,6 +38,7 @@ export class SigV4Credential implements Credential {
   constructor(name: string, options: SigV4Options) {
     this.name = name
     this.#options = options
+    if (options.sessionToken !== undefined) options.sessionToken.whyNot = whyNoHeaderValue
   }
 
   get version(): number {

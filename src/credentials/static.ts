@@ -1,4 +1,4 @@
-import { HEADER_VALUE } from '../config/credential-problems.ts'
+import { CONTROL, HEADER_VALUE } from '../config/credential-problems.ts'
 import type { Clock } from '../clock.ts'
 import type { Route } from '../routing/route.ts'
 import type { Credential, Unproven } from './credential.ts'
@@ -73,6 +73,7 @@ export class BasicCredential extends StaticCredential {
   constructor(name: string, password: Secret, clock: Clock, username: string) {
     super(name, password, clock)
     this.#username = username
+    password.whyNot = (text) => (CONTROL.test(text) ? 'the new value holds a control character' : undefined)
   }
 
   addTo({ headers }: Unproven): void {
@@ -116,6 +117,6 @@ export class QueryCredential extends StaticCredential {
   }
 }
 
-function whyNoHeaderValue(text: string): string | undefined {
+export function whyNoHeaderValue(text: string): string | undefined {
   return HEADER_VALUE.test(text) ? undefined : 'the new value holds a character that no header value may have'
 }

@@ -91,6 +91,46 @@ it('a private key in a file that is cut short, or of another type, stays what it
   }
 })
 
+it.each([
+  [
+    'a password',
+    'authorization',
+    { type: 'basic', username: 'me', password: '${file:key}' },
+    `Basic ${btoa('me:one')}`,
+  ],
+  [
+    'a session token',
+    'x-amz-security-token',
+    {
+      type: 'sigv4',
+      accessKeyId: 'AKIAIOSFODNN7EXAMPLE',
+      secretAccessKey: 's',
+      sessionToken: '${file:key}',
+      region: 'a',
+      service: 'b',
+    },
+    'one',
+  ],
+])(
+  '%s whose file is cut off or overwritten with what can’t be sent keeps its value',
+  async (_, header, credential, expected) => {
+    const folder = newFolder()
+    const file = join(folder, 'key')
+    writeFileSync(file, 'one')
+    const upstream = await startUpstream()
+    const api = { url: upstream.url, accounts: { main: { credential } }, limits: { read: [] } }
+    const config = { server: { port: 0 }, admin: { port: 0 }, store: { dir: newFolder() }, upstreams: { api } }
+    writeFileSync(join(folder, 'sluice.yaml'), stringify(config))
+    const gateway = await startConfigured(loadConfigFile(join(folder, 'sluice.yaml')))
+    for (const text of ['\0', 'two\nlines', 'two\x7f']) {
+      writeFileSync(file, text)
+      await new Promise((resolve) => void setTimeout(resolve, 150))
+      expect((await call(gateway.url, '/api/x')).status).toBe(200)
+      expect(upstream.seen.at(-1)?.headers[header]).toBe(expected)
+    }
+  },
+)
+
 it('a 401 makes the gateway look into the file at once, and send the call again', async () => {
   const folder = newFolder()
   const file = join(folder, 'key')

@@ -55,6 +55,15 @@ it.each([
   [{ value: 'x', password: 'y' }, 'credential.password: password does not belong to a credential of type header'],
   [{ type: 'bearer', value: 'x', header: 'y' }, 'credential.header: header does not belong to'],
   [{ type: 'bearer', value: 'x\ny' }, 'credential.value: holds a character that no header value may have'],
+  [{ type: 'basic', username: 'x', password: 'a\nb' }, 'credential.password: holds a control character'],
+  [
+    {
+      ...{ type: 'sigv4', accessKeyId: 'AKIAIOSFODNN7EXAMPLE', secretAccessKey: 'x', sessionToken: 'a\nb' },
+      region: 'a',
+      service: 's3',
+    },
+    'credential.sessionToken: holds a character that no header value may have',
+  ],
   [{ value: 'x', expires: 'soon' }, 'credential.expires: must be a date such as 2027-01-31'],
   [{ value: 'x', expires: '2027-13-40' }, 'credential.expires: must be a date such as 2027-01-31'],
   [{ type: 'query', value: 'x', parameter: 'a b' }, 'credential.parameter: must be a name of letters'],
