@@ -32,8 +32,8 @@ export interface AuditStore {
   append(entry: AuditEntry): Promise<void>
   /** Newest first. */
   read(): AsyncIterable<AuditEntry>
-  /** Calls back when entries that were there are gone, until it is closed. */
-  watch?(onLost: () => void): void
+  /** Calls back when entries that were there are gone, until it is closed, and appends nothing until that has ended. */
+  watch?(onLost: () => Promise<void>): void
   /** Appends an entry if there is none. */
   begin?(entry: AuditEntry): Promise<void>
   close(): Promise<void>
@@ -71,9 +71,9 @@ export class AuditTrail {
 
   /** Calls back when the store has lost entries; the new trail begins with an entry that says so. */
   watch(onLost: () => void): void {
-    this.#store.watch?.(() => {
+    this.#store.watch?.(async () => {
       onLost()
-      this.#store.begin?.(this.#entry(GATEWAY, LOST)).catch(() => undefined)
+      await this.#store.begin?.(this.#entry(GATEWAY, LOST))
     })
   }
 

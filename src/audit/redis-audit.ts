@@ -22,7 +22,7 @@ export class RedisAudit implements AuditStore {
   #redis: Redis | Cluster | undefined
   /** Id of the newest entry that was seen. */
   #newest: string | undefined
-  #onLost: (() => void) | undefined
+  #onLost: (() => Promise<void>) | undefined
   #timer: Timer | undefined
   #isClosed = false
 
@@ -46,7 +46,7 @@ export class RedisAudit implements AuditStore {
     await redis.xadd(this.#key, FIRST_ID, 'entry', JSON.stringify(entry)).catch(() => undefined)
   }
 
-  watch(onLost: () => void): void {
+  watch(onLost: () => Promise<void>): void {
     this.#onLost = onLost
     const look = (): void => {
       if (this.#redis?.status === 'ready') this.#look(this.#redis).catch(() => undefined)
@@ -85,7 +85,7 @@ export class RedisAudit implements AuditStore {
     // Meanwhile another look, or an entry of our own, may have come to an end.
     if (this.#newest !== known) return
     this.#newest = newest?.[0]
-    if (known !== undefined && found.length === 0) this.#onLost?.()
+    if (known !== undefined && found.length === 0) await this.#onLost?.()
   }
 
   #open(): Redis | Cluster {

@@ -1,0 +1,56 @@
+import { Redis } from 'ioredis'
+import pino from 'pino'
+import { expect, inject, it, onTestFinished } from 'vitest'
+import { AuditTrail } from '../../src/audit/audit.ts'
+import { RedisAudit } from '../../src/audit/redis-audit.ts'
+import { checkConfig } from '../../src/config/load.ts'
+import { stores } from '../support/gateway.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const SOMEBODY = { actor: 'me', address: 'here' }
+
+function setUp() {
+  const upstreams = { x: { url: 'http://x', accounts: { main: { id: 'm' } } } }
+  const { store } = checkConfig({ store: stores.Redis(), upstreams }, 'test')
+  const redis = new Redis(inject('redisUrl'))
+  onTestFinished(() => redis.disconnect())
+  const clock = new SimulatedClock()
+  const open = () => {
+    const trail = new AuditTrail(new RedisAudit(store, clock), clock, pino({ level: 'silent' }))
+    onTestFinished(() => trail.close())
+    const heard = { losses: 0 }
+    trail.watch(() => heard.losses++)
+    const note = (action: string) =>
+      trail.record(SOMEBODY, { action, target: 't', name: 't', before: null, after: null })
+    const actions = async () => (await trail.read({}, { limit: 9, offset: 0 })).map(({ action }) => action)
+    return { heard, note, actions }
+  }
+  return { open, redis, key: `${store.prefix}:audit`, clock }
+}
+
+it('an audit trail that is lost while the connection stays is noticed within ten seconds, and begins with that', async () => {
+  const { open, redis, key, clock } = setUp()
+  const [one, other] = [open(), open()]
+  await one.note('a')
+  await other.note('b')
+  await clock.advance(10_000)
+  expect([one.heard.losses, other.heard.losses]).toEqual([0, 0])
+  await redis.del(key)
+  await clock.advance(10_000)
+  await expect.poll(() => [one.heard.losses, other.heard.losses]).toEqual([1, 1])
+  await expect.poll(one.actions).toEqual(['audit.lost'])
+  await one.note('c')
+  expect(await other.actions()).toEqual(['c', 'audit.lost'])
+  await clock.advance(20_000)
+  expect([one.heard.losses, other.heard.losses]).toEqual([1, 1])
+})
+
+it('an audit trail that is lost is noticed, too, by who writes to it first', async () => {
+  const { open, redis, key } = setUp()
+  const { heard, note, actions } = open()
+  await note('a')
+  await redis.del(key)
+  await note('b')
+  expect(heard.losses).toBe(1)
+  expect(await actions()).toEqual(['b', 'audit.lost'])
+})
