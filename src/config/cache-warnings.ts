@@ -11,13 +11,13 @@ export function cacheWarnings(name: string, upstream: UpstreamConfig): string[] 
   )
   const { cache: ofAll } = upstream
   const warnings: string[] = []
-  const judge = (place: string, rule: object, isInjected = true): void => {
+  const judge = (place: string, rule: object, isConcerned = isInAuthorization): void => {
     const { private: isPrivate } = { ...ofAll, ...rule } as { private?: boolean }
-    if (isInAuthorization && isInjected && isPrivate === undefined)
-      warnings.push(`upstreams.${name}.${place} ${WARNING}`)
+    if (isConcerned && isPrivate === undefined) warnings.push(`upstreams.${name}.${place} ${WARNING}`)
   }
   for (const [index, { cache = false, credential }] of upstream.routes.entries()) {
-    if (cache !== false) judge(`routes[${index}].cache`, cache === true ? {} : cache, credential !== 'none')
+    const isConcerned = credential === 'bearer' || (credential !== 'none' && isInAuthorization)
+    if (cache !== false) judge(`routes[${index}].cache`, cache === true ? {} : cache, isConcerned)
   }
   if (ofAll?.routes === 'proposed') {
     const { proposedCache = [] } = presets[upstream.preset!]!

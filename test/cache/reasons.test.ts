@@ -112,6 +112,11 @@ describe('a cached route whose credential travels in Authorization', () => {
     ['in the header', MARKED, HEADER],
     ['as bearer', MARKED, { type: 'bearer', value: 'x' }],
     ['as basic', MARKED, { type: 'basic', username: 'x', password: 'x' }],
+    [
+      'as bearer of a route',
+      { routes: [{ path: '/items', class: 'read', cache: true, credential: 'bearer' }] },
+      { header: 'x-api-key', value: 'x' },
+    ],
     ['with settings of its own', { routes: [{ path: '/items', class: 'read', cache: { freshFor: '10s' } }] }, HEADER],
     ['with settings of its upstream', { ...MARKED, cache: { scope: 'account' } }, HEADER],
     ['that a preset proposes', { preset: 'harness', cache: { routes: 'proposed' } }, { type: 'bearer', value: 'x' }],
