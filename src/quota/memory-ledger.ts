@@ -226,19 +226,27 @@ export class MemoryLedger implements Ledger {
     return Promise.resolve(usageOf(tallies, this.#now()))
   }
 
-  /** What can't be written stays marked, and the folder is free in any case. */
-  close(): Promise<void> {
+  /**
+   * What can't be written stays marked, and the folder is free in any case. Rejects where it can't even be marked: the next
+   * process would grant the same quota again.
+   */
+  async close(): Promise<void> {
     this.#retryTimer?.cancel()
     this.#inFlight.close()
+    const files = this.#files
+    if (files === undefined) return
     try {
-      if (this.#files !== undefined) this.#saveAll(this.#files)
+      this.#saveAll(files)
     } catch (error) {
       this.#fallBehind(error as Error)
       this.#retryTimer?.cancel()
+      if (files.isBehind) return
+      const what =
+        'what was charged is neither written nor marked as missing, and may be granted again after the next start'
+      throw new Error(`the quota can not be written to disk (${(error as Error).message}): ${what}`, { cause: error })
     } finally {
-      this.#files?.unlock()
+      files.unlock()
     }
-    return Promise.resolve()
   }
 
   #now(): number {
