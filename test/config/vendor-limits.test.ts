@@ -152,7 +152,7 @@ describe('the Jira preset', () => {
     expect(await it.countAdmitted(1, 'GET', issue)).toBe(0)
     await it.clock.advance(5_000)
     expect(await it.countAdmitted(1, 'GET', issue)).toBe(1)
-  }, 30_000)
+  })
 
   it.each([
     ['GET', issue, 2],

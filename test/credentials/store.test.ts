@@ -194,8 +194,8 @@ describe('the store in Redis', () => {
     }
     const writer = open(config)
     await writer.set('a', 'one', undefined)
-    await expect.poll(() => seen, { timeout: 5_000 }).toEqual(watchers.map(() => ({ text: 'one' })))
+    await expect.poll(() => seen).toEqual(watchers.map(() => ({ text: 'one' })))
     await writer.set('a', 'two', undefined)
-    await expect.poll(() => seen, { timeout: 5_000 }).toEqual(watchers.map(() => ({ text: 'two' })))
+    await expect.poll(() => seen).toEqual(watchers.map(() => ({ text: 'two' })))
   })
 })

@@ -4,7 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { adapt, ROOT } from './repository.ts'
 
 /** A program that does not listen by then never will; without an end it would outlive the tests. */
-const START_WITHIN_MS = 30_000
+const START_WITHIN_MS = 120_000
 
 export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>
@@ -67,7 +67,10 @@ export class Started {
 
 /** Runs a command to its end, as Docker runs a health check. */
 export function run(argv: readonly string[]): { code: number | null; output: string } {
-  const { status, stdout, stderr } = spawnSync(program(argv), argv.slice(1), { encoding: 'utf8', timeout: 30_000 })
+  const { status, stdout, stderr } = spawnSync(program(argv), argv.slice(1), {
+    encoding: 'utf8',
+    timeout: START_WITHIN_MS,
+  })
   return { code: status, output: `${stdout}${stderr}` }
 }
 

@@ -27,7 +27,7 @@ beforeAll(() => {
   const [install = ''] = (dockerfileStages()[0] ?? []).filter(({ name }) => name === 'RUN').map(({ text }) => text)
   const { status, stdout, stderr } = spawnSync('sh', ['-c', install], { cwd: app, encoding: 'utf8' })
   installation = { status, output: `${stdout}${stderr}` }
-}, 120_000)
+})
 afterAll(() => folder.remove())
 
 describe('the production install', () => {
@@ -69,7 +69,7 @@ describe('the production install', () => {
     }
     expect(filesOf(app)).toEqual(before)
     expect(filesOf(store)).not.toEqual([])
-  }, 30_000)
+  })
 
   it('says what is missing, and ends with an error, when no configuration is mounted', async () => {
     const gateway = new Started(imageCommand(), { cwd: app, env: imageEnvironment() })

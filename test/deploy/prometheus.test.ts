@@ -76,7 +76,7 @@ describe.skipIf(!isThere)('a real Prometheus that scrapes a real gateway', () =>
       calls += await makeEverythingHappen(gateway.url, sandbox, store.path, round)
       await prometheus.sees(`sum(sluice_requests_total) == ${calls}`)
     }
-  }, 60_000)
+  })
   afterAll(async () => {
     await prometheus?.stop()
     await gateway?.stop()

@@ -10,7 +10,7 @@ import { type Stack, startStack } from './stack.ts'
 let stack: Stack
 beforeAll(async () => {
   stack = await startStack()
-}, 60_000)
+})
 afterAll(() => stack.stop())
 
 describe('what `docker compose up` starts, without Docker', () => {
@@ -75,7 +75,7 @@ describe('the image’s command', () => {
     } finally {
       await own.stop()
     }
-  }, 60_000)
+  })
 })
 
 async function seenBySandbox({ sandboxControlPort }: Stack): Promise<void> {

@@ -38,7 +38,7 @@ it('the model of the board gives the same answers as the script in Redis, whoeve
     }
     await redis.del(keys)
   }
-}, 30_000)
+})
 
 /** What was told in no particular order, and Redis writes an empty list as an empty object. */
 function answerOf(text: string): Answer {

@@ -50,5 +50,4 @@ it.each(CASES)(
     await world.runUntil(world.now + 11_000)
     expect(await granted(idle)).toBeGreaterThan(0)
   },
-  60_000,
 )

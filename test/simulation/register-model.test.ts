@@ -30,4 +30,4 @@ it('the model of the register gives the same answers as the script in Redis, wha
     }
     await redis.del(key)
   }
-}, 30_000)
+})

@@ -45,7 +45,6 @@ describe('somebody else who takes two fifths of a quota', () => {
       expect(refused / seeds).toBeLessThan(0.006)
       expect(left / seeds).toBeLessThan(0.07)
     },
-    60_000,
   )
 
   it('is noticed at all: without that, two fifths of the calls would be refused', async () => {

@@ -17,4 +17,4 @@ it('whoever waits is told in time, nothing leaks and no room stands still, whate
   for (const end of ['admitted', 'quota_exhausted', 'share_exceeded', 'queue_full', 'closed', 'gone'])
     expect(ends[end], end).toBeGreaterThan(SEEDS)
   expect(ends['store_unavailable']).toBeGreaterThan(0)
-}, 120_000)
+})

@@ -313,7 +313,7 @@ async function freePortFor(highest: number): Promise<number> {
   }
 }
 
-export async function until(isSo: () => Promise<boolean>, withinMs = 20_000): Promise<void> {
+export async function until(isSo: () => Promise<boolean>, withinMs = 60_000): Promise<void> {
   const deadline = performance.now() + withinMs
   while (!(await isSo())) {
     if (performance.now() > deadline) throw new Error(`not so within ${withinMs} ms: ${String(isSo)}`)

@@ -154,7 +154,7 @@ it.each(['file', 'redis'] as const)(
       expect(readFileSync(join(cwd, 'data/secrets.json'), 'utf8')).toContain('"api"')
     }
   },
-  90_000,
+  180_000,
 )
 
 async function contentOf(redis: Redis, key: string): Promise<string> {

@@ -106,7 +106,7 @@ it('holds access lists, paths and classes of clients to what a path means, howev
     expect(upstream.seen.splice(0).length, key).toBeGreaterThan(6)
   }
   expect(gateway.lines.some(({ outcome }) => outcome === 'internal')).toBe(false)
-}, 60_000)
+})
 
 it('classes a path alike however it is escaped, and sends it on as it came', async () => {
   const { upstream, gateway, ask } = await setUp()

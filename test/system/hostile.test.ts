@@ -383,7 +383,7 @@ it(`refuses or neutralises every one of ${cases.length} hostile requests, and th
   }
   expect(failed).toEqual([])
   expect(gateway.lines.filter(({ outcome }) => outcome === 'internal')).toEqual([])
-}, 60_000)
+})
 
 /** Sends it over a connection of its own; then a good one over another, before which whatever it led to has happened. */
 async function send(gateway: TestGateway, upstream: TestUpstream, request: string, count: number) {

@@ -221,7 +221,7 @@ it.each(['file', 'redis'] as const)(
       ).toBe(true)
     expect([...new Set(found)]).toEqual([])
   },
-  120_000,
+  180_000,
 )
 
 const V1 = ['quota', 'queue', 'clients', 'accounts', 'upstreams', 'credentials', 'breakers', 'audit', 'presets'].map(

@@ -428,6 +428,6 @@ describe('an exception at any step leaves nothing held, and the next call is ans
       }
       expect(seen.length).toBeGreaterThan(20)
     },
-    120_000,
+    180_000,
   )
 })

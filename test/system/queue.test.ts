@@ -123,5 +123,5 @@ describe.each(Object.entries(stores))('calls that wait, with the store %s', (_, 
       expect(refused.body).toContain(`1 ${of} are waiting already`)
       await waiting
     }
-  }, 30_000)
+  })
 })

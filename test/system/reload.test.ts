@@ -269,7 +269,7 @@ describe('what calls have left behind survives a reload', () => {
       const calls = Array.from({ length: 8 }, (_, i) => call(gateway.url, `${READ}/${i}`))
       await expect.poll(() => upstream.seen.length).toBe(4)
       await gateway.reloadWith(version(limits(1, '1s')))
-      await expect.poll(() => upstream.seen.length, { timeout: 10_000 }).toBe(5)
+      await expect.poll(() => upstream.seen.length).toBe(5)
       expect(WAITS.exec(await gateway.metrics())?.[1]).toBe('3')
       expect((await Promise.all(calls)).map(({ status }) => status)).toEqual(Array.from(calls, () => 200))
     },

@@ -147,6 +147,6 @@ describe('a gateway process that is killed and starts again with another time of
       expect(new Set(statuses)).toEqual(new Set([429]))
       expect(upstream.seen).toHaveLength(200)
     },
-    60_000,
+    180_000,
   )
 })

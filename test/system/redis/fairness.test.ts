@@ -4,7 +4,7 @@ import { contend, describeContended } from '../../support/contention.ts'
 /** `npm run bench:queue -- --processes` runs it in full. */
 const WINDOWS = process.env['SLUICE_PROOF'] === 'full' ? 20 : 12
 
-it('five clients of three gateway processes get their due, the greedy one too', { timeout: 90_000 }, async () => {
+it('five clients of three gateway processes get their due, the greedy one too', async () => {
   // A commandTimeout that is longer than by default, because on a busy machine Redis itself may be late.
   const store = { url: inject('redisUrl'), prefix: `fair-${process.pid}`, commandTimeout: '300ms' }
   const contended = await contend(store, WINDOWS)

@@ -66,13 +66,13 @@ describe.skipIf(!hasProgram('redis-server'))('a Redis that comes back empty', ()
     const empty = await startRedisServer([], redis.port)
     onTestFinished(() => empty.stop())
     const client = clientOf(empty.url)
-    await expect.poll(() => client.hkeys('sluice:clients'), { timeout: 20_000 }).toEqual(['bot'])
-    await expect.poll(() => client.hkeys('sluice:secrets'), { timeout: 20_000 }).toEqual(['harness/prod'])
+    await expect.poll(() => client.hkeys('sluice:clients')).toEqual(['bot'])
+    await expect.poll(() => client.hkeys('sluice:secrets')).toEqual(['harness/prod'])
     for (const gateway of gateways) {
-      await expect.poll(() => statusOf(gateway, key), { timeout: 20_000 }).toBe(200)
+      await expect.poll(() => statusOf(gateway, key)).toBe(200)
       const readyz = async () => (await (await fetch(`${gateway.adminUrl}/readyz`)).json()) as { degraded?: string }
       const told = /Redis has lost .*Z the audit trail up to then, of which the log has every entry/
-      await expect.poll(async () => (await readyz()).degraded, { timeout: 20_000 }).toMatch(told)
+      await expect.poll(async () => (await readyz()).degraded).toMatch(told)
       expect(gateway.stdout).not.toContain('"outcome":"unauthenticated"')
     }
     const log = gateways.map(({ stdout }) => stdout).join('')
@@ -97,7 +97,7 @@ describe.skipIf(!hasProgram('redis-server'))('a Redis that comes back empty', ()
       /warning: Redis has neither .* 1 client of the admin API, 1 secret and the audit trail are gone/,
     )
     expect(stderr).toMatch(/warning: at [\dT:.-]+Z Redis had lost what it had: the audit trail begins then\n/)
-  }, 120_000)
+  })
 })
 
 describe.skipIf(!hasProgram('redis-server'))('whether Redis keeps what it has', () => {

@@ -18,7 +18,7 @@ function expectKept({ worst, limit, throttled, statuses, slowestMs }: Saturated,
 }
 
 describeTopology('three saturated gateway processes', () => {
-  it('never exceed the quota, and use what the guarantee leaves of it', { timeout: 60_000 }, async () => {
+  it('never exceed the quota, and use what the guarantee leaves of it', async () => {
     const saturated = await saturate({ ...STORE, url: inject('redisUrl'), prefix: `saturated-${process.pid}` }, 5)
     console.log(describeSaturated('undisturbed', saturated))
     expectKept(saturated, [])
@@ -26,7 +26,7 @@ describeTopology('three saturated gateway processes', () => {
     expect(saturated.utilisation).toBeGreaterThanOrEqual(0.97)
   })
 
-  it('never exceed it when one is killed with calls in flight', { timeout: 60_000 }, async () => {
+  it('never exceed it when one is killed with calls in flight', async () => {
     const store = { ...STORE, url: inject('redisUrl'), prefix: `killed-${process.pid}` }
     const saturated = await saturate(store, WINDOWS, async ([, , last]) => {
       await pause(1.5 * 5_000)
@@ -36,7 +36,7 @@ describeTopology('three saturated gateway processes', () => {
     expectKept(saturated, [])
   })
 
-  it('never exceed it when the master of Redis dies and a replica takes over', { timeout: 60_000 }, async () => {
+  it('never exceed it when the master of Redis dies and a replica takes over', async () => {
     const redis = await startSentinelRedis()
     onTestFinished(() => redis.stop())
     const { sentinels, sentinelPassword } = redis
