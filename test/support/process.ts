@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { onTestFinished } from 'vitest'
+import { inject, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
 import { newFolder } from './gateway.ts'
 
@@ -38,7 +38,7 @@ export class Program {
     const { PATH, HOME } = process.env
     const [program = '', ...first] = command
     this.child = spawn(program, [...first, ...args], {
-      env: { PATH, HOME, ...env },
+      env: { PATH, HOME, NODE_COMPILE_CACHE: inject('compileCache'), ...env },
       cwd,
       stdio: ['pipe', output ?? 'pipe', 'pipe'],
     })
