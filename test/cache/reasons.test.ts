@@ -154,5 +154,5 @@ describe('a cached route whose credential travels in Authorization', () => {
     expect(await explained('POST', {})).toBe('no')
     const { stdout } = await run(['explain', '--json', 'GET', '/api/items'], { cwd })
     expect(JSON.parse(stdout)).toMatchObject({ cache: { scope: 'client', freshForMs: 0, keeps: 'only-public' } })
-  }, 60_000)
+  })
 })

@@ -131,7 +131,7 @@ describe.each([
       if (!areStarted) await clock.advance(100)
       return areStarted
     }
-    await expect.poll(isStepped, { timeout: 30_000 }).toBe(true)
+    await expect.poll(isStepped).toBe(true)
     return starting
   }
 

@@ -120,7 +120,7 @@ describe('a gateway of several workers', () => {
       const clients = [client(), client(), client()]
       const valueOf = async (query: string) => Number((await prometheus.query(query))[0]?.value?.[1])
       const counted = () => valueOf('sum(sluice_requests_total)')
-      const patient = { timeout: 60_000, interval: 500 }
+      const patient = { interval: 500 }
       await expect.poll(counted, patient).toBeGreaterThan(0)
       process.kill(Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1]), signal)
       if (signal === 'SIGSTOP') {

@@ -15,7 +15,7 @@ export type Seen =
   /** What must never be. */
   | { readonly kind: 'wrong'; readonly why: string }
 
-const HANG_MS = 20_000
+const HANG_MS = 60_000
 /** Larger than what is kept of a body so that it can be sent again. */
 const STREAMED_PIECES = 48
 const PIECE = Buffer.alloc(65_536, 'p')
