@@ -172,8 +172,10 @@ describe('refused before anything is sent', () => {
       .map((line) => line.replace(/(_total|_bucket|_sum|_count)?\{.*/, ''))
     expect([...new Set(names)].sort()).toEqual([
       'sluice_gateway_overhead_seconds',
+      'sluice_request_bytes',
       'sluice_request_duration_seconds',
       'sluice_requests',
+      'sluice_response_bytes',
     ])
   })
 
