@@ -41,6 +41,9 @@ function checkListeners({ server, admin, clients }: Config, report: Report): voi
   if (!isLoopback(admin.host) && admin.token === undefined && Object.keys(admin.tokens).length === 0) {
     report(['admin', 'host'], 'admin.token is required when the admin port listens beyond loopback')
   }
+  if (server.proxyProtocol && server.trustedProxies.length === 0) {
+    report(['server', 'proxyProtocol'], 'it needs server.trustedProxies: the balancers whose headers are believed')
+  }
   if (server.port === admin.port && server.port !== 0) {
     report(['admin', 'port'], 'is the port of server, too; they must differ')
   }

@@ -92,7 +92,12 @@ export const ConfigSchema = object({
       trustedProxies: Type.Array(addressRange('A load balancer, or a network of them, such as 10.0.0.0/8.'), {
         default: [],
         description:
-          'From where X-Forwarded-For is believed: the address that it names counts for the log and for limits on wrong keys and admin tokens.',
+          'From where X-Forwarded-For, or without it Forwarded, is believed: the address that it names counts for the log and for limits on wrong keys and admin tokens.',
+      }),
+      proxyProtocol: Type.Boolean({
+        default: false,
+        description:
+          'Whether every connection of trustedProxies begins with a header of the PROXY protocol, version 1 or 2, that names the client; without one it is closed.',
       }),
       tls: Type.Optional(ListenerTlsSchema),
       http2: Type.Boolean({

@@ -5,10 +5,12 @@ import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import type { Failure } from '../gateway/failure.ts'
 import type { Config, ListenerTls } from '../config/schema.ts'
+import { takeProxyHeaders } from './balanced.ts'
 import { isTrusted } from './client-address.ts'
-import { boundConnections } from './connections.ts'
+import { boundConnections, closeWithServer } from './connections.ts'
 import { addHttp2 } from './http2.ts'
 import type { Proxy } from './proxy.ts'
+import { isProxyHeader } from './proxy-protocol.ts'
 import { HEAD_TOO_LARGE } from './well-formed.ts'
 import { ExactResponse } from './response.ts'
 import { asksForWebSocket, refuseConnect, takeUpgrades } from './upgrade.ts'
@@ -21,12 +23,13 @@ const KEEP_ALIVE_MS = 75_000
 /** The server for clients: everything on it is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
 export function buildApp(
   proxy: Proxy,
-  { maxHeaderBytes, headTimeout, tls, http2, connectionsPerAddress, trustedProxies }: Config['server'],
+  { maxHeaderBytes, headTimeout, tls, http2, connectionsPerAddress, trustedProxies, proxyProtocol }: Config['server'],
 ): FastifyInstance {
   const http = {
     maxHeaderSize: maxHeaderBytes,
     requireHostHeader: false, // refused in our own words
     headersTimeout: headTimeout,
+    requestTimeout: 0, // the default would bound it
     shouldUpgradeCallback: asksForWebSocket,
     ServerResponse: ExactResponse,
     // Node looks every half a minute otherwise.
@@ -58,9 +61,10 @@ export function buildApp(
     const message = 'of the values of Expect only 100-continue is understood'
     void proxy.serve(request, response, { kind: 'invalid_request', message })
   })
+  const isExempt = isTrusted(trustedProxies)
   boundConnections(app.server, {
     most: connectionsPerAddress,
-    isExempt: isTrusted(trustedProxies),
+    isExempt,
     onSurplus: (address) => proxy.crowded(address),
   })
   takeUpgrades(app.server, proxy)
@@ -74,6 +78,15 @@ export function buildApp(
     })
     app.addHook('preClose', async () => sessions.close())
   }
+  if (proxyProtocol) {
+    takeProxyHeaders(app.server, {
+      isTrusted: isExempt,
+      maxHeaderBytes,
+      headMs: headTimeout,
+      onInvalid: (address, why) => proxy.noteLost(address, `no header of the PROXY protocol came: ${why}`),
+    })
+  }
+  closeWithServer(app.server)
   app.register(httpProxy, {
     // Unused: where a call goes is for the gateway to find out, path and query included, which it reads as they were sent.
     upstream: 'http://upstream.invalid',
@@ -131,8 +144,11 @@ const NOT_ROUTABLE: Readonly<Record<string, string>> = {
   NO_ROUTE,
 }
 
+/** `rawPacket` is what was read last, of what is no HTTP. */
+type ClientError = Error & { readonly code?: string; readonly rawPacket?: unknown }
+
 /** For what is no HTTP request at all, too large a one, or one that does not come. */
-function refuseConnection(proxy: Proxy, error: Error & { code?: string }, socket: Socket): void {
+function refuseConnection(proxy: Proxy, error: ClientError, socket: Socket): void {
   const { code = 'unknown' } = error
   // Without TLS nothing can be said.
   if (/^ERR_(?:SSL|TLS)_/.test(code)) {
@@ -141,16 +157,17 @@ function refuseConnection(proxy: Proxy, error: Error & { code?: string }, socket
   } else if (socket.destroyed || code === 'ECONNRESET') {
     socket.destroy()
   } else {
-    proxy.refuseConnection(socket, connectionFailure(code), code === 'HPE_INVALID_EOF_STATE')
+    proxy.refuseConnection(socket, connectionFailure(error), code === 'HPE_INVALID_EOF_STATE')
   }
 }
 
-function connectionFailure(code: string): Failure {
-  return {
-    kind: 'invalid_request',
-    message: NOT_READABLE[code] ?? `this is not a well-formed HTTP/1.1 request (${code})`,
-  }
+function connectionFailure({ code = 'unknown', rawPacket }: ClientError): Failure {
+  const message = Buffer.isBuffer(rawPacket) && isProxyHeader(rawPacket) ? UNWANTED_HEADER : NOT_READABLE[code]
+  return { kind: 'invalid_request', message: message ?? `this is not a well-formed HTTP/1.1 request (${code})` }
 }
+
+const UNWANTED_HEADER =
+  'a header of the PROXY protocol is read only with server.proxyProtocol: true, and from server.trustedProxies'
 
 /** What can be said better than by the code of Node's parser. */
 const NOT_READABLE: Readonly<Record<string, string>> = {

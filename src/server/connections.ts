@@ -1,4 +1,5 @@
-import type { Server } from 'node:net'
+import type { Server as HttpServer } from 'node:http'
+import type { Server, Socket } from 'node:net'
 import { networkOf } from '../clients/guess-guard.ts'
 
 /** How long nothing more is said of an address. */
@@ -38,4 +39,30 @@ export function boundConnections(server: Server, { most, isExempt, onSurplus }: 
       if (left === 0) said.delete(address)
     })
   })
+}
+
+/**
+ * Has `closeAllConnections` close every connection: Node's knows only those on which HTTP/1.1 is spoken already, and a server
+ * would wait for the others, which shake hands or have said nothing yet.
+ */
+export function closeWithServer(server: HttpServer): void {
+  const open = new Set<Socket>()
+  server.on('connection', (socket) => {
+    open.add(socket)
+    socket.once('close', () => open.delete(socket))
+  })
+  const closeAllConnections = server.closeAllConnections.bind(server)
+  server.closeAllConnections = () => {
+    closeAllConnections()
+    for (const socket of open) socket.destroy()
+  }
+}
+
+type Listener = (this: Server, socket: Socket) => void
+
+/** Takes the listeners off; whoever does has to call them. */
+export function takeOver(server: Server, event: 'connection' | 'secureConnection'): Listener[] {
+  const listeners = server.listeners(event) as Listener[]
+  server.removeAllListeners(event)
+  return listeners
 }

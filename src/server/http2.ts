@@ -11,6 +11,7 @@ import {
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { takeOver } from './connections.ts'
 import { MOST_FIELDS } from './well-formed.ts'
 
 /** Calls that one client may make at once over one connection; it opens another for more. */
@@ -82,15 +83,6 @@ export function addHttp2(
       for (const session of sessions) session.close()
     },
   }
-}
-
-type Listener = (this: Server, socket: Socket) => void
-
-/** Takes the listeners for HTTP/1.1 off; they are to be called where a client does not begin with HTTP/2. */
-function takeOver(server: Server, event: 'connection' | 'secureConnection'): Listener[] {
-  const listeners = server.listeners(event) as Listener[]
-  server.removeAllListeners(event)
-  return listeners
 }
 
 function chooseByAlpn(server: Server, h2: Http2Server): void {

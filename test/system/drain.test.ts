@@ -1,8 +1,9 @@
 import { readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { Agent, request, type ServerResponse } from 'node:http'
-import { describe, expect, it } from 'vitest'
-import { harnessConfig, newFolder, startServer, startUpstream } from '../support/gateway.ts'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { makeCertificates } from '../support/certificates.ts'
+import { harnessConfig, newFolder, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
 import { npmStart, startProcess } from '../support/process.ts'
 import { hasSmallDisks, SmallDisk } from '../support/small-disk.ts'
@@ -23,6 +24,25 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('%s', (signal) => {
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
     expect(gateway.stdout).toContain('"outcome":"delivered"')
     expect(gateway.stdout.trim().split('\n').at(-1)).toContain('"msg":"stopped"')
+  })
+})
+
+describe('a connection on which nothing was said yet', () => {
+  it.each<[string, { tls?: boolean; [field: string]: unknown }]>([
+    ['nor could be said before a handshake of TLS', { tls: true }],
+    ['nor which HTTP it will be', { http2: true }],
+    ['nor who the client is', { proxyProtocol: true, trustedProxies: ['127.0.0.1'] }],
+    ['at all', {}],
+  ])('keeps no gateway from stopping: %s', async (_, { tls, ...server }) => {
+    const certificates = makeCertificates(['localhost'])
+    onTestFinished(() => certificates.remove())
+    const pair = { cert: certificates.read('localhost.pem'), key: certificates.read('localhost.key') }
+    // Longer than a test may take.
+    const slow = { port: 0, headTimeout: '10m', drain: '2s', ...server, ...(tls === true ? { tls: pair } : {}) }
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { server: slow }))
+    const client = await RawClient.connect(gateway.url)
+    await gateway.stop()
+    expect(await client.closed()).toBe('')
   })
 })
 
