@@ -89,7 +89,7 @@ describe('SIGTERM', () => {
   it('answers calls that wait for quota, if their turn comes in time', async () => {
     const upstream = await startUpstream()
     const gateway = await startProcess(
-      harnessConfig(upstream.url, { limits: { read: [{ requests: 1, window: '1s' }] } }),
+      harnessConfig(upstream.url, { limits: { read: [{ requests: 1, window: '5s' }] } }),
     )
     await call(gateway.url, '/harness/ng/api/projects')
     const waiting = call(gateway.url, '/harness/ng/api/projects')

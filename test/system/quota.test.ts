@@ -51,6 +51,7 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
   it('the response tells the quota, in both dialects', async () => {
     const sandbox = await startSandboxForTest()
     const gateway = await startGateway({ ...harnessConfig(sandbox.url), store: store() })
+    const before = Date.now() / 1_000
     await call(gateway.url, READ)
     const { headers } = await call(gateway.url, READ)
     expect(headers).toMatchObject({
@@ -60,7 +61,8 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
     })
     expect(headers['ratelimit']).toMatch(/^"read";r=998;t=(60|61)$/)
     const reset = Number(headers['x-ratelimit-reset'])
-    expect(Math.abs(reset - Date.now() / 1_000 - 60)).toBeLessThan(3)
+    expect(reset).toBeGreaterThan(before + 57)
+    expect(reset).toBeLessThan(Date.now() / 1_000 + 63)
     expect(headers['server-timing']).toMatch(/^queue;dur=\d+\.\d, upstream;dur=\d+\.\d, gateway;dur=\d+\.\d$/)
   })
 
@@ -88,24 +90,31 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
     expect(sandbox.counts().accounts[ACCOUNT]!.read).toMatchObject({ accepted: 100, throttled: 0 })
     expect(sandbox.counts().accounts[ACCOUNT]!.read!.worst).toBeLessThanOrEqual(20)
     const metrics = await gateway.metrics()
-    expect(metrics).toMatch(/sluice_queue_wait_seconds_count\{[^}]*class="read"\} (7\d|80)/)
-    expect(metrics).toMatch(/sluice_quota_denied_total\{[^}]*client="anonymous"\} (7\d|80) # \{correlation_id=/)
+    // How many found no quota depends on how fast they came.
+    const waited = gateway.lines.filter(({ expectedMs }) => expectedMs !== undefined).length
+    expect(waited).toBeGreaterThan(0)
+    expect(metrics).toMatch(new RegExp(`sluice_queue_wait_seconds_count\\{[^}]*class="read"\\} ${waited}\n`))
+    expect(metrics).toMatch(
+      new RegExp(`sluice_quota_denied_total\\{[^}]*client="anonymous"\\} ${waited} # \\{correlation_id=`),
+    )
     expect(metrics).toContain('sluice_queue_depth{upstream="harness",account="prod",class="read"} 0')
   })
 
   it('a call that may not wait so long is refused at once, and told honestly when to come back', async () => {
     const sandbox = await startSandboxForTest()
     const gateway = await startGateway({
-      ...harnessConfig(sandbox.url, { limits: { read: [{ requests: 2, window: '3s' }] }, queue: { maxWait: '1s' } }),
+      ...harnessConfig(sandbox.url, { limits: { read: [{ requests: 2, window: '6s' }] }, queue: { maxWait: '1s' } }),
       store: store(),
     })
+    const before = performance.now()
     for (let i = 0; i < 2; i++) await call(gateway.url, READ)
     const refused = await call(gateway.url, READ)
+    const passedS = (performance.now() - before) / 1_000
     expectThrottled(refused, 'quota_exhausted', 'RATE_LIMIT_EXCEEDED')
     expect(refused.headers['x-ratelimit-remaining']).toBe('0')
     const retryAfter = Number(refused.headers['retry-after'])
-    expect(retryAfter).toBeGreaterThanOrEqual(2)
-    expect(retryAfter).toBeLessThanOrEqual(4)
+    expect(retryAfter).toBeGreaterThanOrEqual(6 - passedS)
+    expect(retryAfter).toBeLessThanOrEqual(7)
     expect((await call(gateway.url, READ, { headers: { 'x-sluice-max-wait': '0' } })).status).toBe(429)
     await new Promise((resolve) => void setTimeout(resolve, retryAfter * 1_000))
     expect((await call(gateway.url, READ, { headers: { 'x-sluice-max-wait': '0' } })).status).toBe(200)
@@ -116,7 +125,7 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
     const sandbox = await startSandboxForTest()
     const gateway = await startGateway({
       ...harnessConfig(sandbox.url, {
-        limits: { read: [{ requests: 1, window: '2s' }] },
+        limits: { read: [{ requests: 1, window: '6s' }] },
         queue: { maxWait: '1h', maxWaiting: 2 },
       }),
       store: store(),
