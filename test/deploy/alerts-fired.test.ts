@@ -1,4 +1,5 @@
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { closeSync, constants, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { expect, it, onTestFinished } from 'vitest'
@@ -217,10 +218,11 @@ async function startHeldUp(faults: Faults): Promise<TestGateway> {
 async function startProgram(
   upstreams: object,
   adminPort?: number,
+  rest: object = {},
 ): Promise<{ program: Program; url: string; adminUrl: string }> {
   const port = adminPort ?? (await freePort())
   const file = join(newFolder(), 'sluice.yaml')
-  writeFileSync(file, stringify(base(upstreams, { admin: { port } })))
+  writeFileSync(file, stringify(base(upstreams, { admin: { port }, ...rest })))
   const program = new Program(['start', '--config', file])
   const { url } = JSON.parse(await program.line(/"url":/)) as { url: string }
   return { program, url, adminUrl: `http://127.0.0.1:${port}` }
@@ -270,6 +272,51 @@ function limitMemory(pid: number): boolean {
   return true
 }
 
+/** A gateway of two workers of which one never comes back: it is stopped, and so is whatever takes its place. */
+async function startWithoutOneWorker(faults: Faults): Promise<{ adminUrl: string }> {
+  const redis = await startRedisServer()
+  onTestFinished(() => redis.stop())
+  const rest = { server: { port: 0, workers: 2 }, store: { kind: 'redis', url: redis.url, commandTimeout: '2s' } }
+  const { program, adminUrl } = await startProgram(ANY, undefined, rest)
+  const { pid } = program.child
+  const workers = (): number[] => readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').match(/\d+/g)!.map(Number)
+  const [healthy] = workers()
+  const signalOthers = (signal: NodeJS.Signals): void => {
+    for (const worker of workers()) if (worker !== healthy) process.kill(worker, signal)
+  }
+  // What is stopped does not notice that the first process has gone.
+  onTestFinished(async () => {
+    await faults.end()
+    signalOthers('SIGKILL')
+  })
+  faults.keepDoing(async () => signalOthers('SIGSTOP'), 100)
+  return { adminUrl }
+}
+
+/** A gateway whose log goes into a pipe that nobody reads. */
+async function startUnread(faults: Faults): Promise<{ adminUrl: string }> {
+  const upstream = await startUpstream()
+  const folder = newFolder()
+  const pipe = join(folder, 'log')
+  execFileSync('mkfifo', [pipe])
+  // A pipe with somebody at its other end, who reads nothing.
+  const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK)
+  const output = openSync(pipe, constants.O_WRONLY)
+  onTestFinished(() => closeSync(reader))
+  const [port, adminPort] = [await freePort(), await freePort()]
+  const file = join(folder, 'sluice.yaml')
+  const upstreams = { u: { url: upstream.url, accounts: { a: {} }, limits: { read: [], write: [] } } }
+  writeFileSync(file, stringify(base(upstreams, { server: { port }, admin: { port: adminPort } })))
+  // Stopped with the test.
+  void new Program(['start', '--config', file], { output })
+  closeSync(output)
+  const gateway = { url: `http://127.0.0.1:${port}`, adminUrl: `http://127.0.0.1:${adminPort}` }
+  // In the log, so that few calls make much of it.
+  const path = `/u/${'x'.repeat(12_000)}`
+  for (let i = 0; i < 10; i++) faults.keepDoing(() => send(gateway, path, KEY), 100)
+  return gateway
+}
+
 /** Two gateways with TLS: one that goes by the right time, and one for which it is a day and 20 hours later. */
 async function startWithCertificates(): Promise<TestGateway[]> {
   const certificates = makeCertificates(['localhost'])
@@ -297,6 +344,8 @@ it.skipIf(!hasPrometheus() || !hasProgram('openssl'))(
       await startMistaken(faults),
       await startBursty(faults),
       await startHeldUp(faults),
+      await startWithoutOneWorker(faults),
+      await startUnread(faults),
       ...(await startWithCertificates()),
     ]
     const restlessPort = await freePort()
