@@ -30,7 +30,7 @@ export class Losses {
 
   /** No gateway has all of the trail. */
   noteTrailLost(): void {
-    this.#note('audit', 'the audit trail up to then, of which the log has every entry', true)
+    this.#note('audit', 'the older entries of the audit trail, which the log still has', true)
   }
 
   onLoss(listener: () => void): void {
@@ -48,9 +48,9 @@ export class Losses {
   #note(sort: string, what: string, isOver: boolean): void {
     const before = this.#told.get(sort)?.text
     const at = new Date(this.#clock.wall()).toISOString()
-    const isSame = before?.endsWith(what) === true && !isOver
+    const isSame = before?.startsWith(what) === true && !isOver
     if (isSame) return
-    this.#told.set(sort, { at: this.#clock.now(), text: `${at} ${what}` })
+    this.#told.set(sort, { at: this.#clock.now(), text: `${what} (noticed at ${at})` })
     this.#logger.error(`Redis has lost ${what}`)
     for (const listener of this.#listeners) listener()
   }
