@@ -107,7 +107,8 @@ export function didYouMean(word: string, known: readonly string[]): string {
 }
 
 function closest(word: string, known: readonly string[]): string {
-  const match = closestMatch(word, known, { maxDistance: Math.max(2, Math.floor(word.length / 3)) })
+  const sameBut = known.find((name) => name.toLowerCase() === word.toLowerCase())
+  const match = sameBut ?? closestMatch(word, known, { maxDistance: Math.max(2, Math.floor(word.length / 3)) })
   return match === undefined ? '' : `; did you mean "${match}"?`
 }
 

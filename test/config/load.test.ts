@@ -112,6 +112,7 @@ upstreams:
       prod: { id: 5, credential: { value: "\${env:MISSING}" } }
     retry: { retries: many, baseDelay: 10 }
     timeout: {}
+    BREAKER: {}
   tickets:
     url: ftp://x
     accounts: {}
@@ -127,9 +128,10 @@ defaultUpstream: ticket
       'sluice.yaml:9:23: upstreams.harness.retry.retries: must be a whole number',
       'sluice.yaml:9:40: upstreams.harness.retry.baseDelay: must be a duration such as 500ms, 30s, 5m or 1h',
       'sluice.yaml:10:5: upstreams.harness.timeout: unknown key "timeout"; did you mean "timeouts"?',
-      'sluice.yaml:12:10: upstreams.tickets.url: must be an http:// or https:// URL without user, query or fragment',
-      'sluice.yaml:13:5: upstreams.tickets.accounts: at least one account is needed',
-      'sluice.yaml:14:18: defaultUpstream: there is no such upstream; did you mean "tickets"?',
+      'sluice.yaml:11:5: upstreams.harness.BREAKER: unknown key "BREAKER"; did you mean "breaker"?',
+      'sluice.yaml:13:10: upstreams.tickets.url: must be an http:// or https:// URL without user, query or fragment',
+      'sluice.yaml:14:5: upstreams.tickets.accounts: at least one account is needed',
+      'sluice.yaml:15:18: defaultUpstream: there is no such upstream; did you mean "tickets"?',
     ])
   })
 
