@@ -73,18 +73,24 @@ export interface ScopedCall {
 
 /** What of a call is outside of its client's scope, as it would be told the client; undefined if nothing is. */
 export function outOfScope({ upstreams, classes, methods, paths }: Client, call: ScopedCall): string | undefined {
-  if (upstreams !== undefined && !upstreams.has(call.upstream)) return `may not use ${call.upstream}`
+  if (upstreams !== undefined && !upstreams.has(call.upstream)) return `may not use ${call.upstream}${only(upstreams)}`
   for (const name of [call.class, call.otherClass]) {
-    if (classes !== undefined && name !== undefined && !classes.has(name)) return `may not make ${name} calls`
+    if (classes !== undefined && name !== undefined && !classes.has(name)) {
+      return `may not make ${name} calls${only(classes)}`
+    }
   }
   // A HEAD is a GET without the body (RFC 9110 §9.3.2).
   if (methods !== undefined && !methods.has(call.method) && !(call.method === 'HEAD' && methods.has('GET'))) {
-    return `may not make ${call.method} calls`
+    return `may not make ${call.method} calls${only(methods)}`
   }
   if (paths === undefined) return undefined
   const { literal, decoded } = readingsOf(call.path, call.aliasPrefix)
   const isAllowed = isEachIn(paths, literal, 'literal') && isEachIn(paths, decoded, 'decoded')
   return isAllowed ? undefined : 'may not call this path'
+}
+
+function only(allowed: ReadonlySet<string>): string {
+  return `, only ${[...allowed].join(', ')}`
 }
 
 /** A pattern as it is, for paths as they are, and with its escaped slashes decoded, for paths of which they are, too. */

@@ -197,9 +197,11 @@ function accountFor(
     case 'chosen':
       return choice.account
     case 'unknown':
-      return invalid(`there is no account "${choice.wanted}" at ${upstream.name}`)
+      return invalid(`there is no account "${choice.wanted}" at ${upstream.name}${orRather(usable())}`)
     case 'forbidden':
-      return { kind: 'forbidden', message: `the client ${client.name} may not use that account of ${upstream.name}` }
+      return forbidden(
+        `the client ${client.name} may not use the account "${choice.wanted}" of ${upstream.name}${orRather(usable())}`,
+      )
     case 'unknown_claim': {
       const { place, id } = choice.claim
       return {
@@ -216,9 +218,14 @@ function accountFor(
     case 'conflict':
       return {
         kind: 'account_mismatch',
-        message: `the ${choice.claim.place} names another account than ${choice.account.key} (${choice.account.id}), which this call would use`,
+        message: `the ${choice.claim.place} names another account than ${choice.account.key} (${choice.account.id}), which this call would use: send ${choice.account.id} in place of ${choice.claim.id.slice(0, 64)}`,
       }
   }
+}
+
+/** What else `X-Sluice-Account` may say. */
+function orRather(names: string): string {
+  return names === '' ? '' : `: X-Sluice-Account may be ${names}`
 }
 
 function forbidden(message: string): Failure {

@@ -12,7 +12,7 @@ import { inventoryRoutes } from './admin/inventory.ts'
 import { adminTokens, metricsTokens, wantLogIn } from './admin/log-in.ts'
 import type { Management } from './admin/management.ts'
 import { presetRoutes } from './admin/presets.ts'
-import { AdminProblem, answerProblems } from './admin/problem.ts'
+import { AdminProblem, answerNotFound, answerProblems } from './admin/problem.ts'
 import { reloadRoute } from './admin/reload.ts'
 import { type QueueRow, queueRoute } from './admin/queue.ts'
 import type { AddressOf } from './client-address.ts'
@@ -70,6 +70,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
   const app = Fastify({ logger: false, forceCloseConnections: true, bodyLimit: LARGEST_BODY })
   // Text would be a body like any other, and refused for what it is not.
   app.removeContentTypeParser('text/plain')
+  answerNotFound(app)
   app.get('/healthz', () => ({ status: 'ok' }))
   app.get('/readyz', async (_, reply) => {
     const reason = await vitals.notReady()
@@ -90,6 +91,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
   app.register(
     async (api) => {
       answerProblems(api, management.logger)
+      answerNotFound(api)
       wantLogIn(api, adminTokens(admin), { guard, addressOf })
       api.get('/quota', async () => {
         const data = await vitals.quota()

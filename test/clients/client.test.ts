@@ -14,9 +14,9 @@ describe('the scope of a client', () => {
   })
 
   it.each<[ClientScope, string]>([
-    [{ upstreams: ['tickets'] }, 'may not use harness'],
-    [{ classes: ['write'] }, 'may not make read calls'],
-    [{ methods: ['GET'] }, 'may not make POST calls'],
+    [{ upstreams: ['tickets'] }, 'may not use harness, only tickets'],
+    [{ classes: ['write'] }, 'may not make read calls, only write'],
+    [{ methods: ['GET', 'PUT'] }, 'may not make POST calls, only GET, PUT'],
     [{ paths: ['/ng/api/*'] }, 'may not call this path'],
   ])('%j: %s', (scope, reason) => {
     expect(judge(scope, 'POST', '/pipeline/api')).toBe(reason)
@@ -24,7 +24,7 @@ describe('the scope of a client', () => {
 
   it('holds in either class that an escaped slash may make of a call', () => {
     const call = { upstream: 'u', class: 'read', otherClass: 'admin', method: 'GET', path: '/', aliasPrefix: '' }
-    expect(outOfScope(clientOf('bot', { classes: ['read'] }), call)).toBe('may not make admin calls')
+    expect(outOfScope(clientOf('bot', { classes: ['read'] }), call)).toBe('may not make admin calls, only read')
     expect(outOfScope(clientOf('bot', { classes: ['read', 'admin'] }), call)).toBeUndefined()
   })
 

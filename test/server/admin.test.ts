@@ -21,6 +21,21 @@ describe('the admin API', () => {
     },
   )
 
+  it.each<[method: string, path: string, detail: RegExp]>([
+    ['GET', '/', /^there is no GET \/ on the admin port; it has GET \/healthz, .*clients call the other port$/],
+    ['POST', '/metrics', /^there is no POST \/metrics on the admin port/],
+    ['PUT', '/v1/clients/x?y=1', /^there is no PUT \/v1\/clients\/x on the admin port/],
+    ['PATCH', '/v1/clients/nobody', /^there is no client "nobody"$/],
+    ['GET', '/v1/accounts/harness%2Fprd', /^there is no account "harness\/prd"$/],
+    ['GET', '/v1/audit?form=now', /^unknown query parameter "form"; known are search, /],
+  ])('names what %s %s did not find', async (method, path, detail) => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0 } }))
+    const headers = method === 'PATCH' ? { 'content-type': 'application/json' } : {}
+    const answer = await call(gateway.adminUrl, path, { method, headers, ...(method === 'PATCH' && { body: '{}' }) })
+    expect(answer.headers['content-type']).toBe('application/problem+json; charset=utf-8')
+    expect(answer.json()).toMatchObject({ detail: expect.stringMatching(detail) })
+  })
+
   it('leaves health, readiness and metrics open', async () => {
     const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: 'secret' } }))
     for (const path of ['/healthz', '/readyz', '/metrics']) {

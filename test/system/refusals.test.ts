@@ -61,6 +61,7 @@ describe('a refusal', () => {
       code: 'ACCOUNT_MISMATCH',
       type: 'about:blank',
     })
+    expect(problem.json()).toMatchObject({ detail: expect.stringMatching(/: send acct1234 in place of other$/) })
     const head = await call(gateway.url, path, { method: 'HEAD' })
     expect(head).toMatchObject({ status: 403, body: '' })
     expect(upstream.seen).toEqual([])
@@ -92,6 +93,19 @@ describe('a refusal', () => {
 })
 
 describe('refused before anything is sent', () => {
+  it('for an account that can’t be used, with those that can', async () => {
+    const accounts = { prod: { id: 'acct1' }, stage: { id: 'acct2' }, test: { id: 'acct3' } }
+    const clients = { bot: { keys: [hashKey('k')], accounts: ['harness/prod', 'harness/stage'] } }
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', { accounts }, { clients }))
+    const refusalOf = async (account: string): Promise<unknown> => {
+      const headers = { 'x-sluice-key': 'k', 'x-sluice-account': account }
+      return (await call(gateway.url, '/harness/ng/api/projects', { headers })).json().message
+    }
+    const instead = 'of harness: X-Sluice-Account may be prod (acct1), stage (acct2)'
+    expect(await refusalOf('test')).toBe(`the client bot may not use the account "test" ${instead}`)
+    expect(await refusalOf('nope')).toBe(`there is no account "nope" ${instead.replace('of', 'at')}`)
+  })
+
   it.each([
     ['an unknown upstream', '/nowhere/x', {}, 404, 'unknown_upstream', 'UNKNOWN_UPSTREAM'],
     ['the root', '/', {}, 404, 'unknown_upstream', 'UNKNOWN_UPSTREAM'],

@@ -40,7 +40,8 @@ export function breakerRoutes(
     const find = async (): Promise<BreakerRow | undefined> =>
       (await breakers()).find((row) => row.upstream === params.name && row.group === group)
     const before = (await find()) ?? null
-    if (!(await setBreaker({ upstream: params.name, group, state }))) throw notFound('breaker')
+    if (!(await setBreaker({ upstream: params.name, group, state })))
+      throw notFound('breaker', group === undefined ? params.name : `${params.name} ${group}`)
     const data = (await find()) ?? null
     const name = group === undefined ? params.name : `${params.name} ${group}`
     await audit.record(actor, { action: 'breaker.set', target: 'breaker', name, before, after: data })

@@ -62,7 +62,7 @@ class ClientRoutes {
   find(id: string): ShownClient {
     const all = this.all()
     const found = all.find((client) => client.id === id) ?? all.find(({ name }) => name === id)
-    if (found === undefined) throw notFound('client')
+    if (found === undefined) throw notFound('client', id)
     return found
   }
 
@@ -125,7 +125,7 @@ class ClientRoutes {
   async revokeKey(request: FastifyRequest<KeyId>, reply: FastifyReply): Promise<FastifyReply> {
     const { key } = request.params
     const after = await this.#change(request, 'revoke_key', (client) => {
-      if (!client.keys.some(({ id }) => id === key)) throw notFound('key')
+      if (!client.keys.some(({ id }) => id === key)) throw notFound('key', key)
       return { ...client, keys: client.keys.filter(({ id }) => id !== key) }
     })
     return withTag(reply, after)
@@ -146,7 +146,7 @@ class ClientRoutes {
     let before: StoredClient | undefined
     let after: StoredClient | undefined
     await this.#clients.change(shown.name, (stored) => {
-      if (stored?.id !== id || stored.deletedAt !== undefined) throw notFound('client')
+      if (stored?.id !== id || stored.deletedAt !== undefined) throw notFound('client', shown.name)
       if (wanted.length > 0 && !wanted.includes('*') && !wanted.includes(tagOf(stored.version))) {
         throw new AdminProblem(412, 'PRECONDITION_FAILED', 'the client was changed meanwhile: read it again')
       }

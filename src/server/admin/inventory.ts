@@ -19,7 +19,7 @@ export function inventoryRoutes(api: FastifyInstance, { config }: Management): v
     api.get<{ Params: { id: string } }>(`/${sort}/:id`, ({ params }) => {
       const shown = all(config())
       const found = shown.find(({ id }) => id === params.id) ?? shown.find(({ name }) => name === params.id)
-      if (found === undefined) throw notFound(sort.slice(0, -1))
+      if (found === undefined) throw notFound(sort.slice(0, -1), params.id)
       return found
     })
   }

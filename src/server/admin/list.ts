@@ -20,7 +20,8 @@ export function readListQuery(query: unknown, others: readonly string[] = []): L
   const given = query as Query
   for (const name of Object.keys(given)) {
     const known = ['search', 'include_archived', 'limit', 'offset', ...others]
-    if (!known.includes(name)) throw invalid(`unknown query parameter; known are ${known.join(', ')}`)
+    if (!known.includes(name))
+      throw invalid(`unknown query parameter "${name.slice(0, 64)}"; known are ${known.join(', ')}`)
   }
   return {
     search: textOf(given, 'search'),

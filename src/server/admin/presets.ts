@@ -29,7 +29,7 @@ export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Ma
   const find = async (id: string): Promise<ShownPreset> => {
     const known = await all()
     const found = known.find((preset) => preset.id === id) ?? known.find(({ name }) => name === id)
-    if (found === undefined) throw notFound('preset')
+    if (found === undefined) throw notFound('preset', id)
     return found
   }
   api.get('/presets', ({ query }) => all().then((presets) => listOf(presets, readListQuery(query))))

@@ -19,8 +19,12 @@ export class AdminProblem extends Error {
   }
 }
 
-export function notFound(what: string): AdminProblem {
-  return new AdminProblem(404, 'NOT_FOUND', `there is no such ${what}`)
+const SERVED =
+  'it has GET /healthz, /readyz and /metrics, and below /v1 what “The admin API” of README.md lists; clients call the other port'
+
+/** By the kind of thing, and the id or name under which it was looked for. */
+export function notFound(what: string, name: string): AdminProblem {
+  return new AdminProblem(404, 'NOT_FOUND', `there is no ${what} "${name.slice(0, 200)}"`)
 }
 
 export function invalid(detail: string, errors: readonly Problem[] = []): AdminProblem {
@@ -52,11 +56,17 @@ export function answerProblems(api: FastifyInstance, logger: Logger): void {
     if (problem.status >= 500) logger.error({ err: error }, 'a request to the admin API failed')
     await reply.code(problem.status).type(PROBLEM_TYPE).send(problemBody(problem))
   })
-  api.setNotFoundHandler(async (_, reply) => {
+}
+
+/** Answers what no route of `api` is for, below its prefix. */
+export function answerNotFound(api: FastifyInstance): void {
+  api.setNotFoundHandler(async ({ method, url }, reply) => {
+    const [path = ''] = url.split('?')
+    const detail = `there is no ${method} ${path.slice(0, 200)} on the admin port; ${SERVED}`
     await reply
       .code(404)
       .type(PROBLEM_TYPE)
-      .send(problemBody(notFound('resource')))
+      .send(problemBody(new AdminProblem(404, 'NOT_FOUND', detail)))
   })
 }
 
