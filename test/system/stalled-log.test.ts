@@ -53,7 +53,11 @@ const CALLS = 450
 
 async function startLogging(server: object, rest: object = {}) {
   const agent = new Agent()
-  const url = await startServer((_, response) => void response.end())
+  const held: string[] = []
+  const url = await startServer(({ url = '' }, response) => {
+    if (url.endsWith('/held')) held.push(url)
+    else response.end()
+  })
   const cwd = newFolder()
   const config = harnessConfig(url, { limits: { read: [] } }, { server: { port: 0, drain: '10s', ...server }, ...rest })
   writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
@@ -67,7 +71,7 @@ async function startLogging(server: object, rest: object = {}) {
     const samples = parseMetrics((await call(admin, '/metrics')).body)
     return Object.values(valuesOf(samples, 'sluice_log_dropped_total')).reduce((sum, value) => sum + value, 0)
   }
-  return { agent, program, url: gatewayUrl, adminUrl: admin, dropped }
+  return { agent, program, url: gatewayUrl, adminUrl: admin, dropped, held }
 }
 
 async function flood(url: string, calls: number): Promise<void> {
@@ -95,9 +99,10 @@ describe('a log that nobody reads', () => {
   })
 
   it('does not keep a second signal from ending the process at once', async () => {
-    const { program, url, adminUrl } = await startLogging({ drain: '1h' })
+    const { program, url, adminUrl, held } = await startLogging({ drain: '1h' })
     await flood(url, 20)
-    const broken = call(url, LONG, { method: 'POST', headers: { 'content-length': '5' } }).catch(() => 'broken off')
+    const broken = call(url, `${LONG}/held`).catch(() => 'broken off')
+    await expect.poll(() => held).toHaveLength(1)
     program.kill('SIGTERM')
     await expect.poll(async () => (await call(adminUrl, '/readyz')).status).toBe(503)
     program.kill('SIGTERM')

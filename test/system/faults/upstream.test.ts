@@ -44,7 +44,7 @@ beforeAll(async () => {
   await Promise.all(cells)
   // What a call holds is given back a moment after its client has seen its end.
   const held = /^sluice_(?:in_flight|queue_depth|connection_waiting|websockets)\{.*\} [1-9]/m
-  for (let i = 0; i < 50; i++) {
+  for (let i = 0; i < 300; i++) {
     metrics = await (await fetch(`${gateway.adminUrl}/metrics`)).text()
     if (!held.test(metrics)) break
     await pause(100)
@@ -97,7 +97,7 @@ function upstreamAt(url: string): object {
     limits: { read: [{ requests: 100, window: '60s' }], write: [{ requests: 100, window: '60s' }] },
     retry: { retries: 1, baseDelay: '1ms', maxDelay: '1ms' },
     // Long enough for a busy machine, where nothing is wrong.
-    timeouts: { headers: '4s', idle: '2s', total: '30s' },
+    timeouts: { headers: '4s', idle: '4s', total: '60s' },
   }
 }
 
