@@ -117,17 +117,19 @@ export class Outlook {
     return Math.max(LEAST_UNCLAIMED_MS, UNCLAIMED_MS / this.#unclaimed)
   }
 
-  /** What is known of the meter's limits without asking again: until its oldest charge leaves, no less of one is used. */
-  usageOf(meter: Meter): readonly LimitUsage[] {
+  /**
+   * What is known of the meter's limits without asking again: until its oldest charge leaves, no less of one is used. Of a limit
+   * that is used up nothing comes back for a call before its turn, in `turnMs`.
+   */
+  usageOf(meter: Meter, turnMs = 0): readonly LimitUsage[] {
     if (this.#told?.meter !== meter) return []
     const agoMs = this.#clock.now() - this.#told.at
     const stillTrue = this.#told.usage.filter(({ resetMs }) => resetMs >= agoMs)
-    return stillTrue.map(({ limit, used, resetMs, effective }) => ({
-      limit,
-      used,
-      resetMs: resetMs - agoMs,
-      effective,
-    }))
+    return stillTrue.map((one) => {
+      const { limit, used, effective } = one
+      const resetMs = one.resetMs - agoMs
+      return { limit, used, effective, resetMs: used < allowedOf(one) ? resetMs : Math.max(resetMs, turnMs) }
+    })
   }
 }
 

@@ -204,12 +204,12 @@ export class WaitingRoom {
     const contention = this.#contention(waiter)
     const { waitMs, isTooLate, isBecauseOfOthers } = expectTurn(contention, this.#outlook, waiter)
     const because = isTooLate ? 'quota' : this.#shortage
-    const usage = this.#outlook.usageOf(meter)
-    if (isBecauseOfOthers)
-      return { kind: 'share_exceeded', because, waitMs: this.#claim(waiter, because, waitMs), usage }
     if (isTooLate || maxWaitMs === 0) {
-      return { kind: 'quota_exhausted', because, waitMs: this.#claim(waiter, because, waitMs), usage }
+      const kind = isBecauseOfOthers ? 'share_exceeded' : 'quota_exhausted'
+      const toldMs = this.#claim(waiter, because, waitMs)
+      return { kind, because, waitMs: toldMs, usage: this.#outlook.usageOf(meter, toldMs) }
     }
+    const usage = this.#outlook.usageOf(meter)
     const full = this.#makeRoom(client)
     if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage }
     if (!this.#queues.has(client.name)) this.#served.begin(client.name, contention.leastServed, this.#queues.has)

@@ -326,6 +326,25 @@ describe('a waiting room', () => {
     expect(other.admission).toMatchObject({ kind: 'quota_exhausted', usage: [] })
   })
 
+  it('tells a call that others go before the time of its turn as the reset of the limit that is used up', async () => {
+    const { clock, room, enter } = setUp()
+    for (let i = 0; i < 5; i++) enter(10 * MINUTE)
+    await clock.advance(10_000)
+    for (const comesBack of [false, true]) {
+      const refused = await room.enter({
+        ...anyone,
+        meter: reads,
+        maxWaitMs: 0,
+        comesBack,
+        onLeaveable: () => undefined,
+      })
+      const { kind, waitMs, usage } = refused as { kind: string; waitMs: number; usage: readonly LimitUsage[] }
+      expect(kind).toBe('quota_exhausted')
+      expect(waitMs).toBeGreaterThan(MINUTE)
+      expect(usage.map(({ resetMs }) => resetMs)).toEqual([waitMs])
+    }
+  })
+
   it('keeps those that wait when the store can not be asked, and fails those whose time is up before it can', async () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
