@@ -16,7 +16,7 @@ const MAX_WAIT_MS = 30_000
 
 export type Gateway = Awaited<ReturnType<typeof startProcess>>
 
-export const MAX_ANSWER_MS = MAX_WAIT_MS + 2_000
+export const MAX_ANSWER_MS = 2 * MAX_WAIT_MS
 
 export interface Saturated {
   /** The most arrivals in one window, and what the upstream allows. */
