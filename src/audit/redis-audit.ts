@@ -14,6 +14,8 @@ const LOOK_EVERY_MS = 10_000
 /** No other entry of a stream can have it once there is one. */
 const FIRST_ID = '0-1'
 
+type Entry = [id: string, fields: string[]]
+
 /** A stream in Redis, which all instances write to and read from. The newest of its entries is never taken away on purpose. */
 export class RedisAudit implements AuditStore {
   readonly #store: StoreConfig
@@ -80,8 +82,10 @@ export class RedisAudit implements AuditStore {
   /** Whether the newest entry that was seen is still there; then another may be the newest. */
   async #look(redis: Redis | Cluster): Promise<void> {
     const known = this.#newest
-    const found = known === undefined ? [] : await redis.xrange(this.#key, known, known)
-    const [newest] = await redis.xrevrange(this.#key, '+', '-', 'COUNT', 1)
+    // At once: of a trail that is lost between the two answers the loss would never be noticed.
+    const looks = redis.multi().xrevrange(this.#key, '+', '-', 'COUNT', 1)
+    if (known !== undefined) looks.xrange(this.#key, known, known)
+    const [[, [newest] = []] = [], [, found = []] = []] = ((await looks.exec()) ?? []) as [unknown, Entry[]][]
     // Meanwhile another look, or an entry of our own, may have come to an end.
     if (this.#newest !== known) return
     this.#newest = newest?.[0]

@@ -10,8 +10,10 @@ const GRACE_MS = 1_000
 const GRACE_PART = 0.1
 /** At most this part of a limit is claimed in a room at once, and by each client half of that. */
 const PART_OF_LIMIT = 0.2
-/** But a few may always. */
-const LEAST_CLAIMS = 4
+/** But a few may always, and of windows that are not very short as many as callers commonly come at once. */
+const LEAST_CLAIMS = 16
+const LEAST_OF_SHORT = 4
+const SHORT_MS = 5_000
 
 /** A call that was refused while others waited, and told when to come back. */
 interface Claim {
@@ -67,9 +69,11 @@ export class Claims {
   hasRoom(client: string, meter: Meter): boolean {
     if (!meter.limits.every(({ kind }) => kind === 'rolling')) return false
     const least = Math.min(...meter.limits.map(({ requests }) => requests))
-    const most = Math.max(LEAST_CLAIMS, least * PART_OF_LIMIT)
+    const isShort = meter.limits.some(({ windowMs }) => windowMs < SHORT_MS)
+    const few = isShort ? LEAST_OF_SHORT : LEAST_CLAIMS
+    const most = Math.max(few, least * PART_OF_LIMIT)
     const ofClient = this.#byClient.get(client)?.length ?? 0
-    return this.#size < most && ofClient < Math.max(LEAST_CLAIMS, most / 2)
+    return this.#size < most && ofClient < Math.max(few, most / 2)
   }
 
   /** `place` is the one that was taken for it; `onPermit` says whether somebody else has use for a permit at once. */
