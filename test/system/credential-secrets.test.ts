@@ -144,7 +144,7 @@ it.each(['file', 'redis'] as const)(
       const redis = new Redis(inject('redisUrl'))
       onTestFinished(() => redis.disconnect())
       const keys = await redis.keys(`${redisStore.prefix}:*`)
-      expect(keys.filter((key) => /:(secrets|token:\w+)$/.test(key)).length).toBe(2)
+      expect(keys.filter((key) => /:(secrets|token:2:\w+)$/.test(key)).length).toBe(2)
       for (const key of keys) expectHidden(key, `${key} ${await contentOf(redis, key)}`)
     } else {
       for (const file of readdirSync(join(cwd, 'data'), { recursive: true, withFileTypes: true })) {
