@@ -85,7 +85,11 @@ export class RedisAudit implements AuditStore {
     // At once: of a trail that is lost between the two answers the loss would never be noticed.
     const looks = redis.multi().xrevrange(this.#key, '+', '-', 'COUNT', 1)
     if (known !== undefined) looks.xrange(this.#key, known, known)
-    const [[, [newest] = []] = [], [, found = []] = []] = ((await looks.exec()) ?? []) as [unknown, Entry[]][]
+    const answers = ((await looks.exec()) ?? []) as [Error | null, Entry[]][]
+    for (const [error] of answers) if (error !== null) throw error
+    if (answers.length === 0) throw new Error('Redis did not answer')
+    const newest = answers[0]![1][0]
+    const found = answers[1]?.[1] ?? []
     // Meanwhile another look, or an entry of our own, may have come to an end.
     if (this.#newest !== known) return
     this.#newest = newest?.[0]
