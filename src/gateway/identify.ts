@@ -218,7 +218,7 @@ function accountFor(
     case 'conflict':
       return {
         kind: 'account_mismatch',
-        message: `the ${choice.claim.place} names another account than ${choice.account.key} (${choice.account.id}), which this call would use: send ${choice.account.id} in place of ${choice.claim.id.slice(0, 64)}`,
+        message: `the ${choice.claim.place} names another account than ${choice.account.key} (${choice.account.id}), which this call would use: send ${choice.account.id} instead`,
       }
   }
 }

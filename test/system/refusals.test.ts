@@ -61,7 +61,7 @@ describe('a refusal', () => {
       code: 'ACCOUNT_MISMATCH',
       type: 'about:blank',
     })
-    expect(problem.json()).toMatchObject({ detail: expect.stringMatching(/: send acct1234 in place of other$/) })
+    expect(problem.json()).toMatchObject({ detail: expect.stringMatching(/: send acct1234 instead$/) })
     const head = await call(gateway.url, path, { method: 'HEAD' })
     expect(head).toMatchObject({ status: 403, body: '' })
     expect(upstream.seen).toEqual([])
