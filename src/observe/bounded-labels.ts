@@ -1,4 +1,4 @@
-type Labels = Readonly<Record<string, string>>
+import type { Labels } from './series.ts'
 
 /** How many names metrics tell apart. */
 export interface LabelBounds {

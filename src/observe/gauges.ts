@@ -35,7 +35,7 @@ export interface Observed {
   readonly isStoreDegraded: boolean
 }
 
-type Set = (labels: Labels, value: number) => void
+type Show = (labels: Labels, value: number) => void
 
 interface GaugeOf {
   readonly name: string
@@ -43,7 +43,7 @@ interface GaugeOf {
   readonly labels: readonly string[]
   /** What is shown where several values have one name: of workers, or of accounts that share a name. Default: max. */
   readonly combine?: keyof typeof COMBINE
-  show(set: Set, observed: Observed, usage: () => Promise<Iterable<Usage>>): void | Promise<void>
+  show(set: Show, observed: Observed, usage: () => Promise<Iterable<Usage>>): void | Promise<void>
 }
 
 interface Usage {
