@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import { newId } from '../records/ids.ts'
 

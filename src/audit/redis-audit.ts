@@ -1,7 +1,7 @@
 import type { Cluster, Redis } from 'ioredis'
-import type { StoreConfig } from '../config/schema.ts'
-import type { Clock, Timer } from '../clock.ts'
-import { connectRedis, whenConnected } from '../quota/redis.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import type { Clock, Timer } from '../time/clock.ts'
+import { connectRedis, whenConnected } from '../redis/connection.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
 /** About so many entries are kept. */

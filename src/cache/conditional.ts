@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { EpochMs } from '../clock.ts'
+import type { EpochMs } from '../time/clock.ts'
 import { type Entry, fieldOf } from './entry.ts'
 import { parseHttpDate } from '../http/date.ts'
 import { type Fields, joined } from '../http/fields.ts'

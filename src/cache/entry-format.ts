@@ -1,4 +1,4 @@
-import type { Clock, EpochMs } from '../clock.ts'
+import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Stored } from './entry.ts'
 
 /** Changed with every change of the format: entries of another version are not read. */

@@ -1,4 +1,4 @@
-import type { EpochMs } from '../clock.ts'
+import type { EpochMs } from '../time/clock.ts'
 import type { Fields } from '../http/fields.ts'
 import type { Freshness } from './freshness.ts'
 

@@ -1,5 +1,5 @@
 import CacheSemantics from 'http-cache-semantics'
-import type { EpochMs } from '../clock.ts'
+import type { EpochMs } from '../time/clock.ts'
 import { dateOf, parseHttpDate } from '../http/date.ts'
 import { type Fields, membersOf } from '../http/fields.ts'
 import { ageOf, type Directives, parseDirectives, secondsOf } from './fields.ts'

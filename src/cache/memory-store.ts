@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import { sizeOf, type Stored } from './entry.ts'
 import type { CacheStore, Found } from './store.ts'
 

@@ -1,9 +1,9 @@
 import { hostname, userInfo } from 'node:os'
 import pino from 'pino'
 import type { Change } from '../audit/audit.ts'
-import { systemClock } from '../clock.ts'
-import type { StoreConfig } from '../config/schema.ts'
-import { openAudit } from '../management.ts'
+import { systemClock } from '../time/clock.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import { openAudit } from '../process/management.ts'
 
 /**
  * Notes a change that was made at the command line, beside those of the admin API: who is the user of this machine, from where

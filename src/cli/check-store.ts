@@ -1,4 +1,4 @@
-import type { StoreConfig } from '../config/schema.ts'
+import type { StoreConfig } from '../schema/schema.ts'
 import type { Persistence } from '../records/persistence.ts'
 import { countOf, type RedisContents, redisContents, whyVolatile } from '../records/redis-contents.ts'
 import { CommandError } from './command-error.ts'

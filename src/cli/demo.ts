@@ -1,5 +1,5 @@
 import { checkConfig } from '../config/load.ts'
-import type { Config } from '../config/schema.ts'
+import type { Config } from '../schema/schema.ts'
 
 /** An account of the sandbox, and a key that it takes for it. */
 export const DEMO_ACCOUNT = 'demo1234'

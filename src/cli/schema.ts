@@ -1,4 +1,4 @@
-import { jsonSchema } from '../config/json-schema.ts'
+import { jsonSchema } from '../schema/json-schema.ts'
 
 export function schema(): void {
   process.stdout.write(`${JSON.stringify(jsonSchema(), null, 2)}\n`)

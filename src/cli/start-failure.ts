@@ -1,4 +1,4 @@
-import { StartError } from '../run.ts'
+import { StartError } from '../process/run.ts'
 import { CommandError } from './command-error.ts'
 
 /** What an address that can't be had says of itself is enough. */

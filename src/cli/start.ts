@@ -1,14 +1,14 @@
 import { configOf, findConfig, type FoundConfig } from '../config/find.ts'
 import { FileWatch } from '../config/watch.ts'
 import { allWarnings } from '../config/warnings.ts'
-import type { StoreConfig } from '../config/schema.ts'
+import type { StoreConfig } from '../schema/schema.ts'
 import { createLog, type Logger } from '../observe/log.ts'
 import { type RedisContents, redisContents, whyVolatile } from '../records/redis-contents.ts'
-import { runGateway } from '../run.ts'
+import { runGateway } from '../process/run.ts'
 import { startSandbox } from '../sandbox/sandbox.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { explainFailure } from './start-failure.ts'
-import { type ConfigText, isWorker, runWorker, runWorkers, textFromFirstProcess, textOf } from '../workers.ts'
+import { type ConfigText, isWorker, runWorker, runWorkers, textFromFirstProcess, textOf } from '../process/workers.ts'
 import { onStopSignal } from './stop-signal.ts'
 
 /** A reader that takes nothing for so long has stalled. */

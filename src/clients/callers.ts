@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Clock } from '../clock.ts'
-import type { ClientConfig, ClientScope } from '../config/client-schema.ts'
+import type { Clock } from '../time/clock.ts'
+import type { ClientConfig, ClientScope } from '../schema/client-schema.ts'
 import { type CertificateRule, certificateOf, fitsCertificate } from './certificates.ts'
 import { type Client, clientOf } from './client.ts'
 import { ClientKeys, type Key, keyOf } from './keys.ts'

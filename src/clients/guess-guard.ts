@@ -1,7 +1,7 @@
 import { isIPv4 } from 'node:net'
 import type { Cluster, Redis } from 'ioredis'
 import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import { isMapped, lastFourBytes } from './public-address.ts'
 

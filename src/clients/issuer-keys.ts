@@ -1,8 +1,8 @@
 import type { LookupFunction } from 'node:net'
 import { createLocalJWKSet, createRemoteJWKSet, customFetch, errors, type JWTVerifyGetKey } from 'jose'
 import { Agent, fetch } from 'undici'
-import type { IssuerConfig } from '../config/issuer-schema.ts'
-import type { Clock } from '../clock.ts'
+import type { IssuerConfig } from '../schema/issuer-schema.ts'
+import type { Clock } from '../time/clock.ts'
 
 const TIMEOUT_MS = 5_000
 const LARGEST_ANSWER = 262_144

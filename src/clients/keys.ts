@@ -1,6 +1,6 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { Clock } from '../clock.ts'
-import type { KeyConfig } from '../config/client-schema.ts'
+import type { Clock } from '../time/clock.ts'
+import type { KeyConfig } from '../schema/client-schema.ts'
 
 /** A key as it is stored. */
 export interface Key {

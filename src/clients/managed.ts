@@ -1,5 +1,5 @@
 import { Value } from 'typebox/value'
-import { type ClientScope, ClientScopeSchema } from '../config/client-schema.ts'
+import { type ClientScope, ClientScopeSchema } from '../schema/client-schema.ts'
 import type { Records } from '../records/records.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Key } from './keys.ts'

@@ -1,5 +1,5 @@
 import { presets } from './presets/index.ts'
-import type { CredentialConfig, UpstreamConfig } from './schema.ts'
+import type { CredentialConfig, UpstreamConfig } from '../schema/schema.ts'
 
 /**
  * Routes of an upstream that are marked as cached, but of which next to nothing can be kept: their credential travels in

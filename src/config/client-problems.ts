@@ -1,8 +1,8 @@
 import { keyOf } from '../clients/keys.ts'
-import type { ClientScope } from './client-schema.ts'
+import type { ClientScope } from '../schema/client-schema.ts'
 import { classesOf } from './limits.ts'
 import { didYouMean, type Path } from './problem.ts'
-import type { Config } from './schema.ts'
+import type { Config } from '../schema/schema.ts'
 
 type Report = (path: Path, message: string) => void
 

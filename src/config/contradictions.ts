@@ -10,7 +10,7 @@ import { isLocalhost, isLoopback } from './loopback.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
 import { didYouMean, type Path, type Problem } from './problem.ts'
-import type { Config, ListenerTls, UpstreamConfig } from './schema.ts'
+import type { Config, ListenerTls, UpstreamConfig } from '../schema/schema.ts'
 
 /**
  * What each value alone can't show: settings that exclude, or refer to, one another. Messages name keys, which stand in the

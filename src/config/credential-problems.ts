@@ -1,9 +1,9 @@
-import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from './credential-schema.ts'
+import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from '../schema/credential-schema.ts'
 import type { Path } from './problem.ts'
 import type { Secret } from '../credentials/secret.ts'
 import { faultOfKey } from '../credentials/signing-key.ts'
 import { parseMasterKey } from '../credentials/store/master-keys.ts'
-import type { AccountConfig, CredentialConfig, SecretsConfig } from './schema.ts'
+import type { AccountConfig, CredentialConfig, SecretsConfig } from '../schema/schema.ts'
 
 type Report = (path: Path, message: string) => void
 

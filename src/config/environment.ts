@@ -1,7 +1,7 @@
 import { checkConfig } from './load.ts'
 import { harness } from './presets/harness.ts'
 import { ConfigError, type Path, type Problem } from './problem.ts'
-import type { Config } from './schema.ts'
+import type { Config } from '../schema/schema.ts'
 
 const URL_NAME = 'HARNESS_BASE_URL'
 const ID = 'HARNESS_ACCOUNT_ID'

@@ -1,12 +1,12 @@
 import { dirname, resolve } from 'node:path'
 import { visit } from 'yaml'
-import { systemClock } from '../clock.ts'
+import { systemClock } from '../time/clock.ts'
 import { openSources } from '../credentials/sources/open.ts'
 import type { Answer } from '../credentials/sources/source.ts'
 import { type LoadOptions, parseConfig } from './load.ts'
 import { ConfigError } from './problem.ts'
 import { isFetched, keyOf, type Reference, referencesIn } from './references.ts'
-import type { Config } from './schema.ts'
+import type { Config } from '../schema/schema.ts'
 import { pathOf, readYaml } from './yaml.ts'
 
 /**

@@ -3,7 +3,7 @@ import { loadEnvironment, SOURCE } from './environment.ts'
 import { fetchReferences } from './fetch.ts'
 import { parseConfigOf, readConfigFile } from './load.ts'
 import type { Path } from './problem.ts'
-import type { Config } from './schema.ts'
+import type { Config } from '../schema/schema.ts'
 
 export interface FoundConfig {
   readonly config: Config

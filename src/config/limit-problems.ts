@@ -1,8 +1,8 @@
 import { allowedBy, EVERY_CALL, isBase, labelOf, scopeOf } from './limits.ts'
 import type { Preset } from './presets/preset.ts'
 import type { Path } from './problem.ts'
-import type { LimitConfig, UpstreamConfig } from './schema.ts'
-import { formatDuration } from './units.ts'
+import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
+import { formatDuration } from '../schema/units.ts'
 
 type Report = (path: Path, message: string) => void
 

@@ -20,10 +20,10 @@ import {
   type Problem,
   type SchemaError,
 } from './problem.ts'
-import { ClientSchema } from './client-schema.ts'
-import { IssuerSchema } from './issuer-schema.ts'
-import { type Config, ConfigSchema } from './schema.ts'
-import { UpstreamSchema } from './upstream-schema.ts'
+import { ClientSchema } from '../schema/client-schema.ts'
+import { IssuerSchema } from '../schema/issuer-schema.ts'
+import { type Config, ConfigSchema } from '../schema/schema.ts'
+import { UpstreamSchema } from '../schema/upstream-schema.ts'
 import { type LookUp, lookUpWith, resolveReferences } from './references.ts'
 import { pathOf, readYaml } from './yaml.ts'
 

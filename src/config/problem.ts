@@ -1,7 +1,7 @@
 import { closestMatch } from 'leven'
 import { Value } from 'typebox/value'
 import { type Document, isMap, isScalar, isSeq, type LineCounter, type Node } from 'yaml'
-import { ConfigSchema } from './schema.ts'
+import { ConfigSchema } from '../schema/schema.ts'
 
 export type Path = (string | number)[]
 

@@ -2,7 +2,7 @@ import { keyOf } from '../clients/keys.ts'
 import { cacheWarnings } from './cache-warnings.ts'
 import { isLoopback } from './loopback.ts'
 import type { FoundConfig } from './find.ts'
-import type { Config } from './schema.ts'
+import type { Config } from '../schema/schema.ts'
 import { textWarnings } from './text-warnings.ts'
 
 /** Time enough to bring a new key to where the old one is used. */

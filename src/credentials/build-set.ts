@@ -1,4 +1,4 @@
-import type { AccountConfig } from '../config/schema.ts'
+import type { AccountConfig } from '../schema/schema.ts'
 import { buildCredential, type CredentialPlace, type CredentialServices } from './build.ts'
 import type { Credential } from './credential.ts'
 import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'

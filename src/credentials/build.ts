@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto'
-import type { Clock, Random } from '../clock.ts'
-import type { CredentialConfig } from '../config/schema.ts'
+import type { Clock, Random } from '../time/clock.ts'
+import type { CredentialConfig } from '../schema/schema.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Credential } from './credential.ts'

@@ -1,6 +1,6 @@
 import * as oauth from 'oauth4webapi'
-import type { Clock } from '../clock.ts'
-import type { CredentialConfig } from '../config/schema.ts'
+import type { Clock } from '../time/clock.ts'
+import type { CredentialConfig } from '../schema/schema.ts'
 import { importSigningKey } from './signing-key.ts'
 import type { Token } from './token-keeper.ts'
 

@@ -1,5 +1,5 @@
-import type { Clock } from '../clock.ts'
-import type { CredentialConfig } from '../config/schema.ts'
+import type { Clock } from '../time/clock.ts'
+import type { CredentialConfig } from '../schema/schema.ts'
 import type { Route } from '../routing/route.ts'
 import { buildCredential, type CredentialPlace, type CredentialServices, identityOf } from './build.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'

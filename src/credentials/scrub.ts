@@ -1,5 +1,5 @@
 import type { Fields } from '../http/fields.ts'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { formsOf } from './forms.ts'

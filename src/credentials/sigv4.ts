@@ -1,5 +1,5 @@
 import { createHmac, hash } from 'node:crypto'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
 import type { Secret } from './secret.ts'
 import { whyNoHeaderValue } from './static.ts'

@@ -1,5 +1,5 @@
 import { CONTROL, HEADER_VALUE } from '../config/credential-problems.ts'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import type { Route } from '../routing/route.ts'
 import type { Credential, Unproven } from './credential.ts'
 import { Refusals } from './refusals.ts'

@@ -1,4 +1,4 @@
-import type { Clock, Random } from '../clock.ts'
+import type { Clock, Random } from '../time/clock.ts'
 import { backoffOf, Refusals } from './refusals.ts'
 
 /** Its times are those of `Clock.now`: however the wall clock is set, it lasts as long as was said when it was had. */

@@ -1,4 +1,4 @@
-import type { Permit } from '../quota/permit.ts'
+import type { Permit } from '../queue/permit.ts'
 import type { Scrub } from '../credentials/scrub.ts'
 import type { BreakerPermit } from '../resilience/breaker.ts'
 import type { BodyError, RequestBody } from '../upstream/body.ts'

@@ -1,4 +1,4 @@
-import { type Grant, type Meter, StoreUnavailableError } from '../quota/ledger.ts'
+import { type Grant, type Meter, StoreUnavailableError } from '../ledger/ledger.ts'
 import type { Call, Target } from './call.ts'
 import { type Environment, forward } from './forward.ts'
 import type { Forwarded } from './forwarded.ts'

@@ -1,4 +1,4 @@
-import { unitsByClass } from '../quota/ledger.ts'
+import { unitsByClass } from '../ledger/ledger.ts'
 import { type Fields, onlyValue } from '../http/fields.ts'
 import { cacheStatus, type CacheStatus, type ForwardReason } from '../cache/cache-status.ts'
 import { Capture } from '../cache/capture.ts'

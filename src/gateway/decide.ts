@@ -1,4 +1,4 @@
-import type { Random } from '../clock.ts'
+import type { Random } from '../time/clock.ts'
 import { backoffMs, type BackoffPolicy } from '../resilience/backoff.ts'
 
 export interface Answered {

@@ -1,6 +1,6 @@
 import { type Fields, onlyValue } from '../http/fields.ts'
 import type { Duplex } from 'node:stream'
-import type { Timer } from '../clock.ts'
+import type { Timer } from '../time/clock.ts'
 import type { Scrub } from '../credentials/scrub.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
 import type { BreakerFailure } from '../resilience/breaker.ts'

@@ -1,9 +1,9 @@
 import type { Fields } from '../http/fields.ts'
-import type { Config, UpstreamConfig } from '../config/schema.ts'
+import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import type { LaneMetrics } from '../observe/call-metrics.ts'
-import { limitSpokenOf, readFeedback, type Word } from '../quota/feedback.ts'
-import type { LimitUsage } from '../quota/ledger.ts'
-import type { Permit } from '../quota/permit.ts'
+import { limitSpokenOf, readFeedback, type Word } from '../ledger/feedback.ts'
+import type { LimitUsage } from '../ledger/ledger.ts'
+import type { Permit } from '../queue/permit.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
 import type { Call } from './call.ts'
 

@@ -1,7 +1,7 @@
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import type { CounterSeries } from '../observe/series.ts'
-import { allowedOf, type LimitUsage } from '../quota/ledger.ts'
-import type { Limit } from '../quota/limit.ts'
+import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
+import type { Limit } from '../ledger/limit.ts'
 import type { AccountServices } from './account.ts'
 
 /** What is worth a line in the log about one limit. */

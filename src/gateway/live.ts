@@ -1,4 +1,4 @@
-import type { Config } from '../config/schema.ts'
+import type { Config } from '../schema/schema.ts'
 import type { Transport } from '../upstream/transport.ts'
 import { buildSnapshot, type Services, type Snapshot } from './snapshot.ts'
 

@@ -1,5 +1,5 @@
-import type { EpochMs } from '../clock.ts'
-import { allowedOf, type LimitUsage } from '../quota/ledger.ts'
+import type { EpochMs } from '../time/clock.ts'
+import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import type { Call } from './call.ts'
 
 /** Adds what the gateway says in every response to a call: names and values in turn. */

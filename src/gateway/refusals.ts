@@ -1,5 +1,5 @@
 import type { Client } from '../clients/client.ts'
-import type { Admission, Closing, Shortage } from '../quota/admission.ts'
+import type { Admission, Closing, Shortage } from '../queue/admission.ts'
 import type { Breaker } from '../resilience/breaker.ts'
 import type { BodyErrorKind } from '../upstream/body.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'

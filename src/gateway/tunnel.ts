@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import type { Clock, Timer } from '../clock.ts'
+import type { Clock, Timer } from '../time/clock.ts'
 import { closeFrame, Frames } from '../upstream/frames.ts'
 
 /** How a WebSocket ended: closed by either side in order, or left without a word by its client or its upstream. */

@@ -1,5 +1,5 @@
 import type { Duplex } from 'node:stream'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import { Tunnel, type TunnelOptions, type Tunnels } from './tunnel.ts'
 
 /** A client that sends more than this before it knows that it may is not read from until then. */

@@ -1,4 +1,4 @@
-import type { EpochMs } from '../clock.ts'
+import type { EpochMs } from '../time/clock.ts'
 import { parseDate, senderNow } from './date.ts'
 import { type Fields, membersOf } from './fields.ts'
 

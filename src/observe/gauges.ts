@@ -1,5 +1,5 @@
 import { Gauge, type Registry } from '@prometheus-io/client'
-import { allowedOf, type LimitUsage } from '../quota/ledger.ts'
+import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { BoundedLabels } from './bounded-labels.ts'
 import type { LaneLabels } from './metrics.ts'

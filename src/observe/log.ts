@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import pino, { type DestinationStream, type Logger } from 'pino'
 import { isColorSupported, prettyFactory } from 'pino-pretty'
-import type { Config } from '../config/schema.ts'
+import type { Config } from '../schema/schema.ts'
 import type { Try } from '../gateway/call.ts'
 import { LineOutput } from './output.ts'
 

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 import { FileSource } from '../credentials/sources/files.ts'
 import type { Records } from './records.ts'
 import { replaceFile } from './replace-file.ts'

@@ -1,8 +1,8 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { AuditEntry } from '../audit/audit.ts'
 import type { StoredClient } from '../clients/managed.ts'
-import type { StoreConfig } from '../config/schema.ts'
-import { connectRedis, whenConnected } from '../quota/redis.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import { connectRedis, whenConnected } from '../redis/connection.ts'
 import { type Persistence, persistenceOf } from './persistence.ts'
 
 /** How long to wait for a connection. */

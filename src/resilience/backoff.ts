@@ -1,4 +1,4 @@
-import type { Random } from '../clock.ts'
+import type { Random } from '../time/clock.ts'
 
 /**
  * How delays are spread, so that those who failed together do not come back together. After AWS, "Exponential Backoff and

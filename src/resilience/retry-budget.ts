@@ -1,4 +1,4 @@
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 
 /** What may be repeated although there was little traffic: one a second, up to ten saved up. */
 const REPEATS_PER_SECOND = 1

@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import type { Random } from '../clock.ts'
+import type { Random } from '../time/clock.ts'
 import { DialectSchema } from './answers.ts'
 import { checkFields, FieldError } from './fields.ts'
 

@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
 import { harness } from '../config/presets/harness.ts'
-import { parseDuration } from '../config/units.ts'
+import { parseDuration } from '../schema/units.ts'
 import { Arrivals } from './arrivals.ts'
 import { checkFields } from './fields.ts'
 

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { type Clock, type Random, systemClock, type Timer } from '../clock.ts'
+import { type Clock, type Random, systemClock, type Timer } from '../time/clock.ts'
 import { type Answer, type Dialect, DialectSchema, errorAnswer, retryAfterOf, successAnswer } from './answers.ts'
 import { hasBody } from './body.ts'
 import { serveControl } from './control.ts'

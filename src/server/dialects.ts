@@ -1,4 +1,4 @@
-import type { UpstreamConfig } from '../config/schema.ts'
+import type { UpstreamConfig } from '../schema/schema.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
 
 /** A refusal in JSON, as the clients of a vendor read errors. */

@@ -1,6 +1,6 @@
 import { randomUUIDv7 } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Clock, Random } from '../clock.ts'
+import type { Clock, Random } from '../time/clock.ts'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { GuessGuard } from '../clients/guess-guard.ts'

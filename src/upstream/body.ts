@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Clock } from '../clock.ts'
+import type { Clock } from '../time/clock.ts'
 
 /** Up to this size a body is collected although it can't be repeated, because a whole one is cheaper to send. */
 const CHEAP_BYTES = 16_384

@@ -1,7 +1,7 @@
 import { hashKey } from '../../src/clients/keys.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { createLog } from '../../src/observe/log.ts'
-import { runGateway } from '../../src/run.ts'
+import { runGateway } from '../../src/process/run.ts'
 
 /** The gateway with everything on: a client with a key, quotas, breaker, metrics, access log (to /dev/null). */
 const redisUrl = process.env['GATEWAY_REDIS_URL']

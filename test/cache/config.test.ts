@@ -3,9 +3,9 @@ import { parseConfig } from '../../src/config/load.ts'
 import { presets } from '../../src/config/presets/index.ts'
 import { ConfigError } from '../../src/config/problem.ts'
 import { buildSnapshot, closeSnapshot, type Services } from '../../src/gateway/snapshot.ts'
-import { systemClock } from '../../src/clock.ts'
+import { systemClock } from '../../src/time/clock.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
-import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { README } from '../support/readme.ts'
 
 const API = `{ url: 'http://127.0.0.1:1', accounts: { main: {} }, limits: { read: [], write: [] }`

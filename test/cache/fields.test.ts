@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { EpochMs } from '../../src/clock.ts'
+import type { EpochMs } from '../../src/time/clock.ts'
 import { ageOf, parseDirectives, secondsOf } from '../../src/cache/fields.ts'
 import { freshnessOf } from '../../src/cache/freshness.ts'
 import { cachePolicy } from '../../src/cache/policy.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { clientOf, outOfScope } from '../../src/clients/client.ts'
-import type { ClientScope } from '../../src/config/client-schema.ts'
+import type { ClientScope } from '../../src/schema/client-schema.ts'
 
 const ALIAS = '/gateway'
 

@@ -6,7 +6,7 @@ import { stringify } from 'yaml'
 import { checkConfig, loadConfigFile } from '../../src/config/load.ts'
 import { openStore } from '../../src/credentials/sources/open.ts'
 import { RefusedSecretError } from '../../src/credentials/store/secret-store.ts'
-import { systemClock } from '../../src/clock.ts'
+import { systemClock } from '../../src/time/clock.ts'
 import {
   newFolder,
   startConfigured,

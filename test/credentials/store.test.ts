@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'n
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
-import { systemClock } from '../../src/clock.ts'
+import { systemClock } from '../../src/time/clock.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { Secret } from '../../src/credentials/secret.ts'
 import { openStore } from '../../src/credentials/sources/open.ts'
@@ -147,7 +147,7 @@ describe('the store in a file', () => {
     const script = `
       import { checkConfig } from ${JSON.stringify(new URL('../../src/config/load.ts', import.meta.url).href)}
       import { openStore } from ${JSON.stringify(new URL('../../src/credentials/sources/open.ts', import.meta.url).href)}
-      import { systemClock } from ${JSON.stringify(new URL('../../src/clock.ts', import.meta.url).href)}
+      import { systemClock } from ${JSON.stringify(new URL('../../src/time/clock.ts', import.meta.url).href)}
       const config = checkConfig(${JSON.stringify({ store: { dir }, secrets: { key: KEY }, upstreams: UPSTREAMS })}, 'test')
       const store = openStore(config, systemClock)
       console.log('writing')

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { hashKey } from '../../src/clients/keys.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { createLog } from '../../src/observe/log.ts'
-import { runGateway } from '../../src/run.ts'
+import { runGateway } from '../../src/process/run.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 import type { Mutator } from './mutate.ts'
 

@@ -1,4 +1,4 @@
-import type { Random } from '../../src/clock.ts'
+import type { Random } from '../../src/time/clock.ts'
 
 /** Makes inputs that are nearly right, which go further than ones that are not right at all. */
 export class Mutator {

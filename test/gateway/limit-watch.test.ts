@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { AccountServices } from '../../src/gateway/account.ts'
 import { LimitWatch, type QuotaNotice, sentenceOf } from '../../src/gateway/limit-watch.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
-import { limitOf } from '../../src/quota/limit.ts'
+import { limitOf } from '../../src/ledger/limit.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const limit = limitOf({ id: 'read', class: 'read', requests: 100, windowMs: 60_000, label: '1m' })

@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest'
-import type { EpochMs } from '../../src/clock.ts'
+import type { EpochMs } from '../../src/time/clock.ts'
 import { dateOf, parseDate, parseHttpDate, senderNow } from '../../src/http/date.ts'
 
 const NOW = Date.UTC(2026, 10, 21, 9) as EpochMs

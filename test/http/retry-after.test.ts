@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { EpochMs } from '../../src/clock.ts'
+import type { EpochMs } from '../../src/time/clock.ts'
 import { retryAfterOf } from '../../src/http/retry-after.ts'
 
 const NOW = Date.parse('Sat, 21 Nov 2026 10:00:00 GMT') as EpochMs

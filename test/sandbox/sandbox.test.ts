@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
-import { type EpochMs, systemClock } from '../../src/clock.ts'
+import { type EpochMs, systemClock } from '../../src/time/clock.ts'
 import { type Sandbox, type SandboxOptions, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { ask, begin, TOKEN } from './ask.ts'
 

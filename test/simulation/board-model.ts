@@ -1,5 +1,5 @@
-import type { Demand } from '../../src/quota/client-queue.ts'
-import type { Argument } from '../../src/quota/script-call.ts'
+import type { Demand } from '../../src/queue/client-queue.ts'
+import type { Argument } from '../../src/ledger/redis/script-call.ts'
 
 interface Told {
   readonly at: number

@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import { afterAll, expect, inject, it } from 'vitest'
-import { limitOf } from '../../src/quota/limit.ts'
+import { limitOf } from '../../src/ledger/limit.ts'
 import { caseOf } from './case.ts'
 import { range, runCases } from './cases.ts'
 import { realHost } from './real-host.ts'

@@ -12,7 +12,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     kind: 'random',
     edits: [
       {
-        file: 'quota/counter.ts',
+        file: 'ledger/counter.ts',
         from: 'this.addSettled(now, at, units, laterMs)',
         to: 'this.restore(now, this.bucketOf(at), units)',
       },
@@ -20,13 +20,15 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
   },
   'the wall clock tells how old charges are after a restart': {
     kind: 'clock set',
-    edits: [{ file: 'quota/memory-ledger.ts', from: 'return { leastMs: sinceMs,', to: 'return { leastMs: wallMs,' }],
+    edits: [
+      { file: 'ledger/embedded/memory-ledger.ts', from: 'return { leastMs: sinceMs,', to: 'return { leastMs: wallMs,' },
+    ],
   },
   'a gateway that runs counts by the wall clock': {
     kind: 'clock set',
     edits: [
       {
-        file: 'quota/memory-ledger.ts',
+        file: 'ledger/embedded/memory-ledger.ts',
         from: 'const now = this.#clock.now()\n    if (this.#hasCalendar)',
         to: 'const now = this.#clock.wall()\n    if (this.#hasCalendar)',
       },
@@ -35,14 +37,14 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
   'no bucket more than the window has': {
     kind: 'random',
     edits: [
-      { file: 'quota/limit.ts', from: 'kept: BUCKETS }', to: 'kept: BUCKETS - 1 }' },
+      { file: 'ledger/limit.ts', from: 'kept: BUCKETS }', to: 'kept: BUCKETS - 1 }' },
       { file: 'simulation/script-model.ts', from: 'rolling: BUCKETS,', to: 'rolling: BUCKETS - 1,' },
     ],
   },
   'only the first limit of a call is checked, all are charged': {
     kind: 'random',
     edits: [
-      { file: 'quota/memory-ledger.ts', from: 'if (counter.limit.isEnforced)', to: 'if (i === 0)' },
+      { file: 'ledger/embedded/memory-ledger.ts', from: 'if (counter.limit.isEnforced)', to: 'if (i === 0)' },
       {
         file: 'simulation/script-model.ts',
         from: 'if (used.units > 0) granted',
@@ -54,7 +56,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     kind: 'saturated',
     edits: [
       {
-        file: 'quota/memory-ledger.ts',
+        file: 'ledger/embedded/memory-ledger.ts',
         from: '} else granted = 0',
         to: '} else { granted = 0; tallies[0]!.counter.charge(now, now, 1) }',
       },
@@ -69,7 +71,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     kind: 'random',
     edits: [
       {
-        file: 'quota/home.ts',
+        file: 'ledger/redis/home.ts',
         from: 'return share.cap - share.used(this.time(now))',
         to: 'return share.limit.requests - share.used(this.time(now))',
       },
@@ -93,7 +95,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     kind: 'keys lost',
     edits: [
       {
-        file: 'quota/redis-home.ts',
+        file: 'ledger/redis/redis-home.ts',
         from: 'return number === 1 && this.#isUsed === true ? 0 : number',
         to: 'return number',
       },
@@ -101,7 +103,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
   },
   'calls in flight are not renewed': {
     kind: 'random',
-    edits: [{ file: 'quota/in-flight.ts', from: 'this.#renew(this.#grants)', to: '' }],
+    edits: [{ file: 'ledger/in-flight.ts', from: 'this.#renew(this.#grants)', to: '' }],
   },
 }
 

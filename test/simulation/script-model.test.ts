@@ -2,10 +2,10 @@ import { readFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
 import { Redis } from 'ioredis'
 import { afterAll, expect, inject, it } from 'vitest'
-import type { Random } from '../../src/clock.ts'
-import { BUCKETS, type Limit, limitOf } from '../../src/quota/limit.ts'
-import type { Argument, Reply } from '../../src/quota/script-call.ts'
-import { RedisScript } from '../../src/quota/redis.ts'
+import type { Random } from '../../src/time/clock.ts'
+import { BUCKETS, type Limit, limitOf } from '../../src/ledger/limit.ts'
+import type { Argument, Reply } from '../../src/ledger/redis/script-call.ts'
+import { RedisScript } from '../../src/redis/connection.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { ScriptModel } from './script-model.ts'
 
@@ -34,7 +34,7 @@ it.each([
   ['a refusal of what should have got through counts like any other', 'used <= sureOf(c, l) and', 'false and'],
   ['calls in flight are not charged ahead', 'charge(c, now, now + c.hold, units)', 'charge(c, now, now, units)'],
 ])('the replies differ if in the script %s', async (_, from, to) => {
-  const lua = readFileSync(new URL('../../src/quota/redis-ledger.lua', import.meta.url), 'utf8')
+  const lua = readFileSync(new URL('../../src/ledger/redis/redis-ledger.lua', import.meta.url), 'utf8')
   expect(lua).toContain(from)
   const mutated = redis.duplicate()
   const script = new RedisScript(mutated)

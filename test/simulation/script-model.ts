@@ -1,9 +1,9 @@
 import { BoardModel } from './board-model.ts'
 import { RegisterModel } from './register-model.ts'
-import { Counter } from '../../src/quota/counter.ts'
-import { LONGEST_GROWTH_MS } from '../../src/quota/learned.ts'
-import { BUCKETS, type Limit } from '../../src/quota/limit.ts'
-import type { Argument, Reply } from '../../src/quota/script-call.ts'
+import { Counter } from '../../src/ledger/counter.ts'
+import { LONGEST_GROWTH_MS } from '../../src/ledger/learned.ts'
+import { BUCKETS, type Limit } from '../../src/ledger/limit.ts'
+import type { Argument, Reply } from '../../src/ledger/redis/script-call.ts'
 
 interface StoredCounter {
   readonly counter: Counter

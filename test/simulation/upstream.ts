@@ -1,5 +1,5 @@
-import type { Limit } from '../../src/quota/limit.ts'
-import type { Meter } from '../../src/quota/ledger.ts'
+import type { Limit } from '../../src/ledger/limit.ts'
+import type { Meter } from '../../src/ledger/ledger.ts'
 
 /** A call as the upstream sees it. */
 export interface Arrival {

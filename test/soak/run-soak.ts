@@ -1,6 +1,6 @@
 import { request as httpRequest } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
-import type { Random } from '../../src/clock.ts'
+import type { Random } from '../../src/time/clock.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
 import { findRedis } from '../support/find-redis.ts'
 import { seededRandom } from '../support/seeded-random.ts'

@@ -1,4 +1,4 @@
-import type { Random } from '../../src/clock.ts'
+import type { Random } from '../../src/time/clock.ts'
 import type { Fault, FaultProxy } from '../support/fault-proxy.ts'
 import { STORE_FAULTS, UPSTREAM_FAULTS } from '../system/faults/table.ts'
 

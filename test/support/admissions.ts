@@ -5,8 +5,8 @@ import { type Identity, identify } from '../../src/gateway/identify.ts'
 import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
 import type { Target } from '../../src/gateway/call.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
-import { MemoryLedger } from '../../src/quota/memory-ledger.ts'
-import type { Permit } from '../../src/quota/permit.ts'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import type { Permit } from '../../src/queue/permit.ts'
 import { SimulatedClock } from './simulated-clock.ts'
 
 export interface Sent {

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
-import type { Random } from '../../src/clock.ts'
+import type { Random } from '../../src/time/clock.ts'
 import { seededRandom } from './seeded-random.ts'
 
 /** Where in an answer something goes wrong: before its first byte, behind its head, or behind some of its body. */

@@ -1,4 +1,4 @@
-import { LedgerFiles } from '../../src/quota/ledger-files.ts'
+import { LedgerFiles } from '../../src/ledger/embedded/ledger-files.ts'
 
 /** Tries to have each folder that it is sent, and says whether it got it. */
 process.on('message', (dir: string) => {

@@ -1,4 +1,4 @@
-import type { CacheRule } from '../cache-schema.ts'
+import type { CacheRule } from '../../schema/cache-schema.ts'
 import type { Classify, RouteEntry } from '../../routing/route-table.ts'
 
 /** Limits by class, as the config file has them. */

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
-import type { Clock } from '../../clock.ts'
-import type { Config } from '../../config/schema.ts'
+import type { Clock } from '../../time/clock.ts'
+import type { Config } from '../../schema/schema.ts'
 import type { Sources } from '../follow.ts'
 import type { SecretRecord } from '../store/records.ts'
 import { FileRecords } from '../../records/file-records.ts'

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { Agent, request } from 'undici'
-import type { Clock, Timer } from '../../clock.ts'
-import type { VaultConfig } from '../../config/schema.ts'
+import type { Clock, Timer } from '../../time/clock.ts'
+import type { VaultConfig } from '../../schema/schema.ts'
 import { backoffOf } from '../refusals.ts'
 import type { Answer, SecretSource } from './source.ts'
 

@@ -1,8 +1,8 @@
 import { Value } from 'typebox/value'
 import type { StoredClient } from '../../clients/managed.ts'
 import { keyOf } from '../../clients/keys.ts'
-import { type ClientConfig, ClientScopeSchema } from '../../config/client-schema.ts'
-import type { Config } from '../../config/schema.ts'
+import { type ClientConfig, ClientScopeSchema } from '../../schema/client-schema.ts'
+import type { Config } from '../../schema/schema.ts'
 import { idOfName } from '../../records/ids.ts'
 
 export interface ShownKey {

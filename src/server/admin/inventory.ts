@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { Config } from '../../config/schema.ts'
+import type { Config } from '../../schema/schema.ts'
 import { idOfName } from '../../records/ids.ts'
 import { type Listed, listOf, readListQuery } from './list.ts'
 import type { Management } from './management.ts'

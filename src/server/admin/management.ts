@@ -1,8 +1,8 @@
 import type { AuditTrail } from '../../audit/audit.ts'
-import type { Clock } from '../../clock.ts'
+import type { Clock } from '../../time/clock.ts'
 import type { GuessGuard } from '../../clients/guess-guard.ts'
 import type { ManagedClients } from '../../clients/managed.ts'
-import type { Config } from '../../config/schema.ts'
+import type { Config } from '../../schema/schema.ts'
 import type { Logger } from '../../observe/log.ts'
 import type { Records } from '../../records/records.ts'
 

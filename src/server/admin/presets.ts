@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import Type from 'typebox'
 import { presets as builtIn } from '../../config/presets/index.ts'
-import { NAME_PATTERN, object } from '../../config/schema-parts.ts'
+import { NAME_PATTERN, object } from '../../schema/schema-parts.ts'
 import { idOfName, newId } from '../../records/ids.ts'
 import { type Listed, listOf, readListQuery } from './list.ts'
 import type { Management, StoredPreset } from './management.ts'

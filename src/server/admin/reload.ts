@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import { reloadChange } from '../../reload.ts'
+import { reloadChange } from '../../process/reload.ts'
 import type { Controls } from '../admin.ts'
 import type { Management } from './management.ts'
 import { AdminProblem } from './problem.ts'

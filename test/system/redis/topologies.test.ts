@@ -1,9 +1,9 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
-import { type Meter, meterOf } from '../../../src/quota/ledger.ts'
-import { limitOf } from '../../../src/quota/limit.ts'
-import type { RedisLedger } from '../../../src/quota/redis-ledger.ts'
+import { type Meter, meterOf } from '../../../src/ledger/ledger.ts'
+import { limitOf } from '../../../src/ledger/limit.ts'
+import type { RedisLedger } from '../../../src/ledger/redis/redis-ledger.ts'
 import { Load, openTestLedger, type TestLedger } from '../../support/ledger-load.ts'
 import {
   describeTopology,
@@ -317,7 +317,7 @@ describeTopology('a Redis Cluster', () => {
 })
 
 async function errorOf(store: object): Promise<string> {
-  const { connectRedis } = await import('../../../src/quota/redis.ts')
+  const { connectRedis } = await import('../../../src/redis/connection.ts')
   const { storeOf } = await import('../../support/ledger-load.ts')
   const connection = connectRedis(storeOf(store))
   try {

@@ -1,0 +1,191 @@
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import Type, { type Static } from 'typebox'
+import { Value } from 'typebox/value'
+import { lockFolder } from '../../records/folder-lock.ts'
+import { replaceFile } from '../../records/replace-file.ts'
+
+const VERSION = 2
+/** More than any limit allows, and still an exact sum with as many others. */
+const Units = Type.Number({ minimum: 0, maximum: 1e12 })
+const Milliseconds = Type.Number({ minimum: 0, maximum: 1e13 })
+
+const StampSchema = Type.Object({
+  boot: Type.Optional(Type.String()),
+  now: Milliseconds,
+  wall: Milliseconds,
+})
+const LimitSchema = Type.Object({
+  at: Type.Optional(StampSchema),
+  windowMs: Milliseconds,
+  charges: Type.Array(Type.Object({ agoMs: Type.Number({ minimum: -1e13, maximum: 1e13 }), units: Units })),
+  windows: Type.Optional(Type.Array(Type.Object({ startsAt: Milliseconds, units: Units }))),
+  uncertain: Units,
+})
+const FileSchema = Type.Object({
+  version: Type.Literal(VERSION),
+  home: Type.String(),
+  limits: Type.Record(Type.String(), LimitSchema),
+})
+/** As it was before there were versions: buckets are numbered from 1970 by the wall clock of the one who wrote it. */
+const FirstSchema = Type.Object({
+  home: Type.String(),
+  limits: Type.Record(
+    Type.String(),
+    Type.Object({
+      windowMs: Milliseconds,
+      charges: Type.Array(Type.Object({ bucket: Type.Number(), units: Units })),
+      uncertain: Units,
+    }),
+  ),
+})
+
+/** When something was noted: by both clocks, and on which start of the machine. */
+export type Stamp = Static<typeof StampSchema>
+
+/**
+ * What is kept of one limit of a home: when that was noted (where that is not known, it may have been just now); what was
+ * charged at the latest so long before (after, where it is negative: of calls in flight); of a limit of the calendar also by
+ * its windows; and what may have been charged after it was noted, which is 0 after an orderly stop.
+ */
+export type StoredLimit = Static<typeof LimitSchema>
+
+export type StoredHome = Readonly<Record<string, StoredLimit>>
+
+/**
+ * The folder of the embedded ledger: one JSON file a home, each replaced as a whole, so that a crash in the middle of
+ * a write leaves the file before it. Nothing is synced to disk: it is proof against the process dying, not the machine.
+ *
+ * When a file can't be written (the disk is full), `markBehind` renames the folder, for which no room is needed. So the next
+ * process that starts knows that more was charged than the files say, and takes every quota for used up.
+ */
+export class LedgerFiles {
+  readonly #files: string
+  readonly #marked: string
+  readonly #unlock: () => void
+  /** More was charged than the files say. */
+  #isBehind = false
+
+  /**
+   * Makes the folder if need be and locks it. Throws, and leaves nothing behind, if it can't be written, or another running
+   * process has it.
+   */
+  constructor(dir: string) {
+    this.#files = join(dir, 'quota')
+    this.#marked = join(dir, 'quota.behind')
+    try {
+      mkdirSync(dir, { recursive: true, mode: 0o700 })
+      this.#unlock = lockFolder(dir)
+    } catch (error) {
+      throw codeOf(error) === undefined ? error : unwritable(dir, error)
+    }
+    try {
+      this.#isBehind = readdirSync(dir).includes('quota.behind')
+      mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
+      for (const name of readdirSync(this.#folder)) {
+        if (name.endsWith('.tmp')) rmSync(join(this.#folder, name), { force: true })
+      }
+    } catch (error) {
+      this.#unlock()
+      throw unwritable(dir, error)
+    }
+  }
+
+  get isBehind(): boolean {
+    return this.#isBehind
+  }
+
+  get #folder(): string {
+    return this.#isBehind ? this.#marked : this.#files
+  }
+
+  /**
+   * Everything stored, by home. What can't be read as ours is an error that says what to do: to ignore it would grant its
+   * quota anew. The folder is free again then.
+   */
+  load(): Map<string, StoredHome> {
+    const homes = new Map<string, StoredHome>()
+    try {
+      for (const name of readdirSync(this.#folder)) {
+        if (!name.endsWith('.json')) continue
+        const { home, limits } = readHome(join(this.#folder, name), name)
+        homes.set(home, limits)
+      }
+    } catch (error) {
+      this.#unlock()
+      throw error
+    }
+    return homes
+  }
+
+  /** Throws where it can't be written, and leaves the file before it then. */
+  save(home: string, limits: StoredHome): void {
+    const text = JSON.stringify({ version: VERSION, home, limits })
+    replaceFile(join(this.#folder, `${encodeURIComponent(home)}.json`), text)
+  }
+
+  /** Notes that more is charged than the files say. Throws if not even that can be done. */
+  markBehind(): void {
+    if (this.#isBehind) return
+    renameSync(this.#files, this.#marked)
+    this.#isBehind = true
+  }
+
+  /** The files say again what is charged. */
+  unmark(): void {
+    if (!this.#isBehind) return
+    renameSync(this.#marked, this.#files)
+    this.#isBehind = false
+  }
+
+  unlock(): void {
+    this.#unlock()
+  }
+}
+
+function readHome(path: string, name: string): { home: string; limits: StoredHome } {
+  let found: unknown
+  try {
+    found = JSON.parse(readFileSync(path, 'utf8'))
+  } catch (error) {
+    throw damaged(path, error instanceof SyntaxError ? 'it is no JSON' : (error as Error).message, error)
+  }
+  if (typeof found === 'object' && found !== null && 'version' in found && found.version !== VERSION)
+    throw damaged(path, `it has the version ${JSON.stringify(found.version)}, and this release knows ${VERSION}`)
+  const read = Value.Check(FileSchema, found) ? found : Value.Check(FirstSchema, found) ? upgraded(found) : undefined
+  if (read === undefined) {
+    const [first] = Value.Errors(FileSchema, found)
+    throw damaged(path, `${first?.instancePath || 'the whole of it'} ${first?.message ?? 'is not what it should be'}`)
+  }
+  if (`${encodeURIComponent(read.home)}.json` !== name)
+    throw damaged(path, `it is about ${JSON.stringify(read.home)}, and its name is not`)
+  return read
+}
+
+/** When its charges were made is not known for sure: perhaps just now. */
+function upgraded({ home, limits }: Static<typeof FirstSchema>): { home: string; limits: StoredHome } {
+  const all: Record<string, StoredLimit> = {}
+  for (const [id, { windowMs, charges, uncertain }] of Object.entries(limits)) {
+    const units = charges.reduce((sum, charge) => sum + charge.units, 0)
+    all[id] = { windowMs, charges: [{ agoMs: 0, units }], uncertain }
+  }
+  return { home, limits: all }
+}
+
+function damaged(path: string, what: string, cause?: unknown): Error {
+  const remedy =
+    'Put back a copy of it, or remove it: then its quota is taken for unused. The upstream still counts the calls of ' +
+    'the last window, so wait that long first.'
+  return new Error(`the quota file ${path} is damaged: ${what}. ${remedy}`, { cause })
+}
+
+function unwritable(dir: string, error: unknown): Error {
+  const why = `the store folder ${dir} can not be written (${(error as Error).message})`
+  return new Error(`${why}; make room or give the gateway the right to write there, or set another store.dir`, {
+    cause: error,
+  })
+}
+
+function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException).code
+}

@@ -1,0 +1,272 @@
+import type { EpochMs } from '../time/clock.ts'
+import { parseDate, senderNow } from '../http/date.ts'
+import { type Field, type Fields, joined, membersOf } from '../http/fields.ts'
+import type { Limit } from './limit.ts'
+
+/** What an upstream says in a response of one of its limits, in requests and milliseconds. */
+export interface Word {
+  readonly remaining: number
+  readonly limit: number | undefined
+  readonly windowMs: number | undefined
+  /** Until some of it, or all, comes back. */
+  readonly resetMs: number | undefined
+}
+
+const NONE: readonly Word[] = []
+
+interface Dialect {
+  readonly limit: string
+  readonly remaining: string
+  readonly reset: string
+  readonly policy: string
+}
+
+/** The names under which the three numbers come, in the order in which they are looked for. */
+const DIALECTS: readonly Dialect[] = ['x-ratelimit-@', 'ratelimit-@', 'x-rate-limit-@', 'x-ratelimit-@-requests'].map(
+  (name) => ({
+    limit: name.replace('@', 'limit'),
+    remaining: name.replace('@', 'remaining'),
+    reset: name.replace('@', 'reset'),
+    policy: name.replace('@', 'policy'),
+  }),
+)
+
+/**
+ * Reads what a response's headers say of limits: `X-RateLimit-*` and its spellings, the `RateLimit-*` fields of the IETF
+ * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10); each as one value,
+ * as a list, or on several lines. What makes no sense is left out. Without such headers it costs five look-ups.
+ */
+export function readFeedback(fields: Fields, now: EpochMs): readonly Word[] {
+  const structured = fields['ratelimit']
+  if (structured !== undefined) {
+    const words = readStructured(joined(structured), joined(fields['ratelimit-policy']))
+    if (words.length > 0) return words
+  }
+  for (let i = 0; i < DIALECTS.length; i++) {
+    const dialect = DIALECTS[i]!
+    if (fields[dialect.remaining] === undefined) continue
+    const words = readNumbers(fields, dialect, now)
+    if (words.length > 0) return words
+  }
+  return NONE
+}
+
+/**
+ * Lists of as many numbers as there are of what remains belong together, member by member, as Brave's `1, 15000` of a second and a
+ * month do: https://api-dashboard.search.brave.com/documentation/guides/rate-limiting
+ */
+function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly Word[] {
+  const only = readPlain(fields, dialect, now)
+  if (only !== undefined) return [only]
+  const remaining = numbersIn(fields[dialect.remaining])
+  if (remaining.length === 0) return NONE
+  const told = numbersIn(fields[dialect.limit])
+  const resets = resetsIn(fields, dialect, now)
+  // `100, 100;w=60` is one limit, and behind it its policy.
+  const policies = [...told, ...numbersIn(fields[dialect.policy])].filter(({ windowMs }) => windowMs !== undefined)
+  const bare = told.filter(({ windowMs }) => windowMs === undefined)
+  const limits = bare.length > 0 ? bare : told
+  const words = new Words()
+  for (const [i, { count, windowMs }] of remaining.entries()) {
+    const limit = memberFor(limits, i, remaining.length)?.count
+    const policy = policies.length === remaining.length && policies[i]!.count === limit ? policies[i] : undefined
+    const word = {
+      remaining: count,
+      limit,
+      windowMs: windowMs ?? (policy ?? policies.find((one) => one.count === limit))?.windowMs,
+      resetMs: resets.length === remaining.length ? resets[i] : latestOf(resets),
+    }
+    words.add(`${word.limit} ${word.windowMs}`, word)
+  }
+  return words.all
+}
+
+/** One number in each field, as in nearly every response; undefined for anything else. It takes 0.5 µs instead of 2.7. */
+function readPlain(fields: Fields, dialect: Dialect, now: EpochMs): Word | undefined {
+  const [remaining, limit, reset] = [fields[dialect.remaining], fields[dialect.limit], fields[dialect.reset]]
+  if (typeof remaining !== 'string' || typeof limit !== 'string' || typeof reset !== 'string') return undefined
+  if (fields[dialect.policy] !== undefined) return undefined
+  const [left, all] = [countOf(remaining), countOf(limit)]
+  if (left === undefined || all === undefined || countOf(reset) === undefined) return undefined
+  return { remaining: left, limit: all, windowMs: undefined, resetMs: parseReset(reset, senderNow(fields, now)) }
+}
+
+function memberFor<T>(members: readonly T[], i: number, count: number): T | undefined {
+  return members.length === count ? members[i] : members[0]
+}
+
+function resetsIn(fields: Fields, { reset }: Dialect, now: EpochMs): number[] {
+  const field = fields[reset]
+  if (field === undefined) return []
+  const theirNow = senderNow(fields, now)
+  return membersOf(field).flatMap((text) => parseReset(text, theirNow) ?? [])
+}
+
+function latestOf(resets: readonly number[]): number | undefined {
+  return resets.length === 0 ? undefined : Math.max(...resets)
+}
+
+/** What is said of several limits. Of what is said of one limit several times the most careful counts. */
+class Words {
+  readonly #byLimit = new Map<string, Word>()
+
+  add(limit: string, word: Word): void {
+    const known = this.#byLimit.get(limit)
+    if (known === undefined || isMoreCareful(word, known)) this.#byLimit.set(limit, word)
+  }
+
+  get all(): readonly Word[] {
+    return [...this.#byLimit.values()]
+  }
+}
+
+function isMoreCareful(word: Word, known: Word): boolean {
+  if (word.remaining !== known.remaining) return word.remaining < known.remaining
+  return (word.resetMs ?? 0) > (known.resetMs ?? 0)
+}
+
+/** Which of a call's limits the upstream speaks of, by its number among them; -1 if that can't be told. */
+export function limitSpokenOf(
+  { limit, windowMs, resetMs }: Word,
+  limits: readonly Limit[],
+  isOnlyWord: boolean,
+): number {
+  let only = -1
+  let count = 0
+  let covering = -1
+  for (let i = 0; i < limits.length; i++) {
+    const one = limits[i]!
+    if (!isSpokenOf(one)) continue
+    const isSameWindow = windowMs === undefined || Math.abs(windowMs - one.windowMs) < 1_000
+    if (limit === one.published && isSameWindow) return i
+    only = i
+    count++
+    const isCovering = resetMs !== undefined && one.windowMs >= resetMs
+    if (isCovering && (covering === -1 || one.windowMs < limits[covering]!.windowMs)) covering = i
+  }
+  if (!isOnlyWord) return -1
+  return count === 1 ? only : covering
+}
+
+/** Whether it is the vendor's and has a window. */
+function isSpokenOf({ kind, isEnforced }: Limit): boolean {
+  return isEnforced && (kind === 'rolling' || kind === 'calendar')
+}
+
+/** Above these a number is no time to wait but a moment: of seconds since 1970 from 2001 on, of milliseconds from 1973 on. */
+const EPOCH_SECONDS = 1e9
+const EPOCH_MS = 1e11
+
+/**
+ * Milliseconds from now until a reset that is written in any of the usual ways: seconds, seconds or milliseconds since 1970,
+ * an ISO 8601 or HTTP date, or a duration such as `1m30s` or `6ms`. Undefined for anything else.
+ */
+export function parseReset(text: string | undefined, now: EpochMs): number | undefined {
+  if (text === undefined) return undefined
+  const number = countOf(text)
+  if (number !== undefined) {
+    if (number >= EPOCH_MS) return Math.max(0, number - now)
+    return number >= EPOCH_SECONDS ? Math.max(0, number * 1_000 - now) : number * 1_000
+  }
+  return durationOf(text) ?? untilDate(text, now)
+}
+
+const UNIT_MS = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+const DURATION = /^(?:\d+(?:\.\d+)?(?:ms|[smhd]))+$/
+
+function durationOf(text: string): number | undefined {
+  if (text.length > 40 || !DURATION.test(text)) return undefined
+  let sum = 0
+  for (const [, count, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|[smhd])/g)) {
+    sum += Number(count) * UNIT_MS[unit as keyof typeof UNIT_MS]
+  }
+  return Number.isFinite(sum) ? sum : undefined
+}
+
+function untilDate(text: string, now: EpochMs): number | undefined {
+  const date = parseDate(text, now)
+  return date === undefined ? undefined : Math.max(0, date - now)
+}
+
+/** A number, perhaps with the window that it is of: `100`, `100;w=60`. */
+interface NumberIn {
+  readonly count: number
+  readonly windowMs: number | undefined
+}
+
+function numbersIn(field: Field): NumberIn[] {
+  return membersOf(field).flatMap((member) => {
+    const [number, ...parameters] = member.split(';')
+    const count = countOf(number)
+    if (count === undefined) return []
+    const seconds = countOf(/(?:^|;)\s*(?:w|window)\s*=\s*"?(\d+)/.exec(parameters.join(';'))?.[1])
+    return [{ count, windowMs: msOf(seconds) }]
+  })
+}
+
+/** One entry of a structured list (RFC 9651): its name, and its parameters that are numbers. */
+interface Item {
+  readonly name: string
+  readonly parameters: ReadonlyMap<string, number>
+}
+
+function readStructured(values: string, policies: string): readonly Word[] {
+  const items = itemsOf(values)
+  const words = readPairs(items)
+  if (words.all.length > 0) return words.all
+  const policyOf = new Map(itemsOf(policies).map(({ name, parameters }) => [name, parameters]))
+  for (const { name, parameters } of items) {
+    const left = parameters.get('r')
+    if (left === undefined) continue
+    const policy = policyOf.get(name)
+    const [t, w] = [parameters.get('t'), policy?.get('w')]
+    words.add(name, { remaining: left, limit: policy?.get('q'), windowMs: msOf(w), resetMs: msOf(t) })
+  }
+  return words.all
+}
+
+/** As in the draft's versions 7 and 8: limit=100, remaining=50, reset=30. A name that comes again begins the next limit. */
+function readPairs(items: readonly Item[]): Words {
+  const words = new Words()
+  let pairs = new Map<string, number>()
+  const end = (): void => {
+    const [remaining, limit] = [pairs.get('remaining'), pairs.get('limit')]
+    if (remaining !== undefined)
+      words.add(`${limit}`, { remaining, limit, windowMs: undefined, resetMs: msOf(pairs.get('reset')) })
+    pairs = new Map()
+  }
+  for (const { name } of items) {
+    for (const [key, value] of pairOf(name)) {
+      if (pairs.has(key)) end()
+      pairs.set(key, value)
+    }
+  }
+  end()
+  return words
+}
+
+/** More of it than any upstream has policies is not read. */
+const LONGEST = 2_000
+
+function itemsOf(text: string): Item[] {
+  return [...text.slice(0, LONGEST).matchAll(/(?:"[^"]*"|[^",])+/g)].map(([item]) => {
+    const [name = '', ...rest] = [...item.matchAll(/(?:"[^"]*"|[^";])+/g)].map(([part]) => part.trim())
+    return { name: name.replaceAll('"', ''), parameters: new Map(rest.flatMap((part) => pairOf(part))) }
+  })
+}
+
+function pairOf(text: string): [string, number][] {
+  const at = text.indexOf('=')
+  const value = at === -1 ? undefined : countOf(text.slice(at + 1))
+  return value === undefined ? [] : [[text.slice(0, at).trim(), value]]
+}
+
+/** A number that is not negative; whatever else is said is no count. */
+function countOf(text: string | undefined): number | undefined {
+  if (text === undefined || !/^\s*\d{1,15}(?:\.\d{1,9})?\s*$/.test(text)) return undefined
+  return Number(text)
+}
+
+function msOf(seconds: number | undefined): number | undefined {
+  return seconds === undefined ? undefined : seconds * 1_000
+}

@@ -1,0 +1,44 @@
+import type { Clock, Timer } from '../time/clock.ts'
+import type { Grant } from './ledger.ts'
+
+/** The grants of which calls are in flight, each renewed before its charge could leave a window. */
+export class InFlight {
+  readonly #clock: Clock
+  readonly #renew: (grants: ReadonlySet<Grant>) => void
+  readonly #grants = new Set<Grant>()
+  #everyMs = Infinity
+  #timer: Timer | undefined
+
+  constructor(clock: Clock, renew: (grants: ReadonlySet<Grant>) => void) {
+    this.#clock = clock
+    this.#renew = renew
+  }
+
+  add(grant: Grant): void {
+    this.#grants.add(grant)
+    if (grant.meter.renewMs < this.#everyMs) {
+      this.#everyMs = grant.meter.renewMs
+      this.#timer?.cancel()
+      this.#timer = undefined
+    }
+    // Not stopped when the last one ends: that would be a timer made and thrown away for every call.
+    this.#timer ??= this.#clock.schedule(this.#everyMs, this.#onTick)
+  }
+
+  /** Lets go of a grant of which nothing is in flight any more. */
+  update(grant: Grant): void {
+    if (!grant.isInFlight) this.#grants.delete(grant)
+  }
+
+  close(): void {
+    this.#timer?.cancel()
+    this.#grants.clear()
+  }
+
+  readonly #onTick = (): void => {
+    this.#timer = undefined
+    if (this.#grants.size === 0) return
+    this.#timer = this.#clock.schedule(this.#everyMs, this.#onTick)
+    this.#renew(this.#grants)
+  }
+}

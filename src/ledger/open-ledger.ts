@@ -1,0 +1,104 @@
+import { randomBytes } from 'node:crypto'
+import type { Cluster, Redis } from 'ioredis'
+import type { Clock } from '../time/clock.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import type { Logger } from '../observe/log.ts'
+import type { Ledger } from './ledger.ts'
+import { LedgerFiles } from './embedded/ledger-files.ts'
+import { MemoryLedger } from './embedded/memory-ledger.ts'
+import { RETURN_AFTER_MS } from './redis/redis-home.ts'
+import { RedisLedger } from './redis/redis-ledger.ts'
+import { connectedOrLate, connectRedis, greetingOf, RedisScript, uptimeSeconds } from '../redis/connection.ts'
+import { NEEDLESS_PASSWORD } from '../redis/handshake.ts'
+import { saidIn, troubleOf } from '../redis/trouble.ts'
+
+/** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
+export async function openLedger(
+  store: StoreConfig,
+  { clock, logger, onAnswer }: { clock: Clock; logger: Logger; onAnswer?: (tookMs: number) => void },
+): Promise<Ledger> {
+  if (store.kind === 'memory') {
+    const dir = store.dir ?? '.sluice'
+    const onChange = (problem: Error | undefined): void => {
+      if (problem === undefined) logger.warn({ dir }, 'the quota is written to disk again')
+      else
+        logger.error(
+          { dir, error: problem.message },
+          `the quota can not be written to disk: ${UNWRITTEN[store.onOutage]}`,
+        )
+    }
+    return new MemoryLedger(clock, new LedgerFiles(dir), { onOutage: store.onOutage, onChange })
+  }
+  const redis = connectRedis(store)
+  logConnection(redis, logger)
+  await connectedOrLate(redis, clock)
+  await untilSettled(redis, clock)
+  const ledger = new RedisLedger({
+    runner: new RedisScript(redis, onAnswer),
+    clock,
+    gateway: randomBytes(6).toString('hex'),
+    prefix: store.prefix,
+    answerWithinMs: store.commandTimeout,
+    onOutage: store.onOutage,
+    onChange: (home, mode) => logger.debug({ home, mode }, 'the quota of an account is kept otherwise'),
+    // One line for all accounts: there may be very many.
+    onAway: (trouble) => logger.warn(`Redis ${trouble}: ${ledger.without} until that has passed`),
+    onBack: ({ homes: accounts, hadLost }) =>
+      logger.warn({ accounts, hadLost }, 'Redis answers again, and quotas are shared'),
+    onLoss: () =>
+      logger.warn('Redis has lost quotas that were used: only leases are spent until all have told it again'),
+  })
+  await ledger.begin()
+  return ledger
+}
+
+/** One line an outage, not one an attempt. That a connection ended is none before it can't be made again. */
+function logConnection(redis: Redis | Cluster, logger: Logger): void {
+  let isAway = false
+  const tell = async (error: Error): Promise<void> => {
+    const cause = (await greetingOf(redis, error)) ?? error
+    logger.error({ error: loggable(cause) }, `Redis can not be reached: it ${troubleOf(cause)}`)
+  }
+  redis.on('error', (error: Error) => {
+    if (isAway || redis.status === 'ready') return
+    isAway = true
+    void tell(error)
+  })
+  redis.on('ready', () => {
+    isAway = false
+    logger.info('Redis is ready')
+  })
+  let isNeedless = false
+  const tellNeedless = (): void => {
+    if (!isNeedless) logger.warn('Redis wants no password, but store.password, or the url, has one')
+    isNeedless = true
+  }
+  redis.on(NEEDLESS_PASSWORD, tellNeedless)
+  redis.on('+node', (node: Redis) => node.on(NEEDLESS_PASSWORD, tellNeedless))
+}
+
+const UNWRITTEN = {
+  lease: 'it is counted in memory until it can, and taken for used up if the process dies meanwhile',
+  closed: 'calls that need a quota are refused until it can',
+  open: 'it is counted in memory until it can',
+} satisfies Record<StoreConfig['onOutage'], string>
+
+/**
+ * What an error of Redis may say in the log. It also carries the command that failed, which is the one with the password
+ * when that is wrong; and servers that do not know a command repeat its arguments.
+ */
+function loggable(error: Error & { code?: string; lastNodeError?: Error }): object {
+  const { message, code, lastNodeError } = error
+  const cause = lastNodeError && loggable(lastNodeError)
+  return { message: saidIn(message), code, cause }
+}
+
+/** A Redis that has been up for so long was found again by all other gateways. */
+const SETTLED_S = 2
+
+/** A Redis that has just begun again may have lost what it knew: other gateways need a moment to tell it. */
+async function untilSettled(redis: Redis | Cluster, clock: Clock): Promise<void> {
+  // One that can't be asked is met when it is back, with the same care.
+  const upS = await uptimeSeconds(redis).catch(() => Infinity)
+  if (upS < SETTLED_S) await new Promise<void>((resolve) => void clock.schedule(RETURN_AFTER_MS, resolve))
+}

@@ -1,0 +1,606 @@
+import type { Clock, Timer } from '../../time/clock.ts'
+import { Batch, type Postponed, type Waiting } from './batch.ts'
+import { Home } from './home.ts'
+import type { HomeRegister } from './home-register.ts'
+import type { InFlight } from '../in-flight.ts'
+import {
+  Grant,
+  type Lesson,
+  type LimitUsage,
+  type Meter,
+  meterOf,
+  StoreUnavailableError,
+  type Turn,
+} from '../ledger.ts'
+import {
+  type Argument,
+  argumentsOf,
+  leaseOf,
+  pauseFieldOf,
+  type Reply,
+  scheduleOf,
+  type ScriptRunner,
+  tailOf,
+  taughtBy,
+  usageOf,
+} from './script-call.ts'
+import { type Change, LEAST_WAIT_MS, MOST_UNTOLD, Settlements, settleWithinMs } from './settlements.ts'
+
+/** How often leases are renewed, or Redis is tried while it is away. */
+export const TICK_MS = 250
+/** A lease that was not renewed for so long is given to others. */
+const TERM_TICKS = 12
+/**
+ * When Redis is back, how long nothing but leases is spent, so that every gateway can tell it what it lacks before any
+ * charge is made to what it knows. Longer than a tick and than it takes to connect again.
+ */
+export const RETURN_AFTER_MS = 4 * TICK_MS
+/** As long as leases last that are given back; by that the script knows them. */
+const FAREWELL_MS = 1
+/** A home that was not used for so long is forgotten. */
+const FORGET_AFTER_MS = 600_000
+
+export type OutagePolicy = 'lease' | 'closed' | 'open'
+
+/** What the homes of one ledger share. */
+export interface Shared {
+  readonly runner: ScriptRunner
+  readonly clock: Clock
+  readonly answerWithinMs: number
+  readonly onOutage: OutagePolicy
+  readonly stepTime: (() => number) | undefined
+  readonly postponed: Postponed
+  readonly inFlight: InFlight
+  readonly register: HomeRegister
+  /** Whether Redis was there since the start, if only for a moment: then there are leases to go on with. */
+  readonly wasConnected: boolean
+  /** By how much the ticks of a home are apart. */
+  tickEveryMs(isShared: boolean): number
+  /** Redis answered at `now`; `isRight`: as was expected. */
+  onAnswer(now: number, isRight: boolean): void
+  /** A call failed, or its answer did not come in time; `isAgain`: as did the one before. */
+  onFailure(error: unknown, isAgain: boolean): void
+  /** Redis has nothing of a home that was used. */
+  onMissing(): void
+  onChange(home: string, mode: 'shared' | 'leased'): void
+  onForgotten(home: string): void
+}
+
+/** What one gateway asks and tells Redis of one home, what it does while Redis is away, and what it tells it afterwards. */
+export class RedisHome {
+  readonly #shared: Shared
+  readonly #home: Home
+  /** By which Redis tells its calls from those of other gateways, and of earlier times. */
+  readonly #id: string
+  readonly #key: string
+  readonly #keys: readonly string[]
+  #usedAt: number
+  #isClosed = false
+  /** Until it is known whether other gateways use the home. */
+  #beginning: Promise<void> | undefined
+  /** Whether any does, or this one has: then Redis has lost the home if it is not there. */
+  #isUsed: boolean | undefined
+  /** Charges that wait for Redis to answer again. */
+  readonly #held = new Set<Held>()
+  /** What is to be sent, by meter, and what may wait for more like it. */
+  readonly #batches = new Map<Meter, Batch>()
+  readonly #settlements = new Map<Meter, Settlements>()
+  /** Batches that are sent at the end of this turn of the event loop. */
+  readonly #charging = new Set<Batch>()
+  /** Calls that Redis granted too late. */
+  #unsent: { meter: Meter; at: number; calls: number }[] = []
+  #all: Meter | undefined
+  #tickTimer: Timer | undefined
+
+  /** With `key` all its keys begin. */
+  constructor(shared: Shared, { name, id, key }: { name: string; id: string; key: string }) {
+    this.#shared = shared
+    this.#home = new Home(name)
+    this.#id = id
+    this.#key = key
+    this.#keys = [`${key}:limits`, `${key}:leases`]
+    this.#usedAt = shared.clock.now()
+    this.#tickLater(LEAST_WAIT_MS)
+  }
+
+  pausedUntil(meter: Meter, now: number): number {
+    return this.#home.pausedUntil(meter, now)
+  }
+
+  /** Learns whether other gateways use the home. Charges wait for that. */
+  begin(): void {
+    this.#beginning = this.#ask()
+      .catch((error: unknown) => this.#fails(error))
+      .finally(() => {
+        this.#beginning = undefined
+      })
+  }
+
+  async #ask(): Promise<void> {
+    const is = await this.#shared.register.ask(this.#home.name)
+    this.#isUsed = this.#isUsed === true || is !== 'unknown'
+    if (is === 'lost') this.loses()
+  }
+
+  charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant> {
+    const now = this.#shared.clock.now()
+    this.#usedAt = now
+    const until = now + this.#shared.answerWithinMs
+    if (this.#home.mode === 'shared') {
+      return new Promise((resolve, reject) => this.#ride(meter, { wanted, turn, until, resolve, reject }))
+    }
+    if (!this.#isHeld(until)) return this.#spend(meter, wanted, undefined)
+    return new Promise((resolve, reject) =>
+      this.#spendOrHold(meter, { wanted, turn, until, resolve, reject }, undefined),
+    )
+  }
+
+  #ride(meter: Meter, waiting: Waiting): void {
+    const batch = this.#batchOf(meter)
+    batch.waiting.push(waiting)
+    batch.turn ??= waiting.turn
+    this.#sendAtTurnEnd(batch)
+  }
+
+  settle(grant: Grant, what: 'settle' | 'abandon'): void {
+    this.#home.settle(grant, what === 'abandon', this.#shared.clock.now())
+    grant.unsettled--
+    this.#change(grant, what)
+  }
+
+  refund(grant: Grant): void {
+    this.#home.refund(grant, this.#shared.clock.now())
+    grant.unsettled--
+    this.#change(grant, 'refund')
+  }
+
+  leave(grant: Grant): void {
+    this.#home.leave(grant, this.#shared.clock.now())
+    this.#change(grant, 'leave')
+  }
+
+  /** Changes and charges are run in the order in which they are sent, so it holds for the next charge of every gateway. */
+  learn({ meter, chargedAt }: Grant, lesson: Lesson): void {
+    const home = this.#home
+    if (lesson.kind === 'pause') home.pause(meter, this.#shared.clock.now(), lesson.ms)
+    // What there is without Redis is spent with care anyway.
+    if (home.mode === 'leased') return
+    const batch = this.#batchOf(meter)
+    batch.teach(chargedAt, lesson, pauseFieldOf(meter))
+    // There will be more answers that tell how much was counted.
+    if (lesson.kind === 'counted' && !lesson.isRefused) this.#shared.postponed.add(batch, LEAST_WAIT_MS)
+    else this.#sendAtTurnEnd(batch)
+  }
+
+  /** The new time is ours to choose, so that what comes after need not wait for the answer. */
+  renew(grant: Grant): void {
+    const { meter, at, unsettled, open } = grant
+    const home = this.#home
+    const now = this.#shared.clock.now()
+    const to = Math.round(home.time(now) * 1_000) / 1_000
+    home.renew(grant, to, now)
+    grant.at = to
+    if (home.mode === 'leased') return
+    const batch = this.#batchOf(meter)
+    batch.renewed.push({ at, calls: unsettled, to, open })
+    this.#shared.postponed.add(batch, LEAST_WAIT_MS)
+  }
+
+  /** Sends what is to be told of a meter. */
+  send(meter: Meter): void {
+    void this.#send(this.#batchOf(meter))
+  }
+
+  /** Sends everything that waits to be sent, whatever becomes of it, and nothing after. */
+  async close(): Promise<void> {
+    this.#isClosed = true
+    this.#tickTimer?.cancel()
+    this.#release()
+    await this.#sendAll()
+  }
+
+  /** So that others have them at once, and nobody waits for what this gateway may have to tell. */
+  async giveBackLeases(): Promise<void> {
+    const home = this.#home
+    if (home.mode === 'leased') return
+    const all = this.#allOf()
+    for (const share of home.shares) share.lease = 0
+    try {
+      await this.#call(all, { termMs: FAREWELL_MS, isClaim: true })
+    } catch {
+      // Then they end by themselves.
+    }
+  }
+
+  /** The connection was lost. What answers next may be another Redis, unless it is found to be the same. */
+  disconnects(): void {
+    this.#home.doubt()
+    // As if Redis had lost it; see `depart`.
+    this.#unsent = []
+    this.depart(false, false)
+  }
+
+  /** It is there again: those who wait do so no longer than they have to. */
+  reconnects(isSame: boolean): void {
+    this.#home.recognise(isSame)
+    if (this.#held.size > 0) this.#tickLater(0)
+  }
+
+  /** Redis has lost what it knew of this home. */
+  loses(): void {
+    if (!this.#home.hasLost) this.depart(true, true)
+  }
+
+  depart(isLossPossible: boolean, isThere: boolean): void {
+    const home = this.#home
+    const wasShared = home.mode === 'shared'
+    home.depart(this.#shared.clock.now(), isLossPossible, isThere)
+    // What Redis has lost it must not be told to take back: that would be the charge of another call.
+    if (isLossPossible) this.#unsent = []
+    void this.#sendAll()
+    if (!wasShared) return
+    this.#shared.onChange(home.name, 'leased')
+    this.#tickLater(LEAST_WAIT_MS)
+  }
+
+  #sendAtTurnEnd(batch: Batch): void {
+    if (this.#charging.size === 0) this.#shared.clock.soon(this.#onTurnEnd)
+    this.#charging.add(batch)
+  }
+
+  readonly #onTurnEnd = (): void => {
+    const batches = [...this.#charging]
+    this.#charging.clear()
+    for (const batch of batches) void this.#send(batch)
+  }
+
+  #change(grant: Grant, what: Change['what']): void {
+    this.#shared.inFlight.update(grant)
+    if (this.#home.mode === 'leased') return
+    const { meter, at, usage } = grant
+    this.#tellEnded(meter, { what, at, calls: 1 }, usage)
+  }
+
+  #tellEnded(meter: Meter, ended: Change, usage: readonly LimitUsage[] = []): void {
+    const settlements = this.#settlements.getOrInsertComputed(meter, () => new Settlements(meter))
+    const now = this.#shared.clock.now()
+    const isWanted = settlements.add(ended, { now, time: this.#home.latestTime(now), usage })
+    // What was granted too late, others wait for.
+    if (isWanted) this.#shared.postponed.add(settlements, usage.length === 0 ? LEAST_WAIT_MS : settleWithinMs(meter))
+  }
+
+  async #send(batch: Batch): Promise<void> {
+    const { meter } = batch
+    const home = this.#home
+    // It may have been sent since, for another reason.
+    if (this.#batches.get(meter) !== batch) return
+    if (this.#beginning !== undefined) {
+      await this.#beginning
+      if (this.#batches.get(meter) !== batch) return
+    }
+    let wanted = 0
+    for (const waiting of batch.waiting) wanted += waiting.wanted
+    // Who charges nothing wants to know what is used.
+    const isAll = this.#isClosed || home.mode === 'leased' || (batch.waiting.length > 0 && wanted === 0)
+    const batches = this.#takeWith(batch, isAll)
+    if (home.mode === 'leased') {
+      for (const one of batches) this.#fail(one, undefined)
+      return
+    }
+    home.asks(meter, wanted)
+    try {
+      const reply = await this.#call(meter, { wanted, batches, turn: batch.turn })
+      home.isAnswered(meter, wanted)
+      if (reply !== undefined) return this.#handOut(batch, wanted, reply)
+      for (const one of batches) this.#fail(one, undefined)
+    } catch (error) {
+      this.#fails(error)
+      home.isLost(meter, wanted)
+      for (const one of batches) this.#fail(one, error)
+    }
+  }
+
+  #hasToTell(): boolean {
+    return this.#batches.size > 0 || this.#settlements.values().some(({ dueAt }) => dueAt < Infinity)
+  }
+
+  #sendAll(): Promise<unknown> {
+    // So that settlements have a batch to ride on, too.
+    for (const meter of this.#settlements.keys()) this.#batchOf(meter)
+    return Promise.all(Array.from(this.#batches.values(), (batch) => this.#send(batch)))
+  }
+
+  /** A batch that is sent now, and what rides on it: those without a charge, and settlements that are ripe, or all. */
+  #takeWith(batch: Batch, isAll: boolean): Batch[] {
+    const now = this.#shared.clock.now()
+    let surplus = this.#settlements.size - MOST_UNTOLD
+    for (const [meter, one] of this.#settlements) {
+      const isDue = isAll || one.ripeAt <= now || one.dueAt <= now
+      if (!isDue) {
+        // Of those that are left untold, the oldest of too many: the calls of their meters may not come again.
+        if (one.dueAt < Infinity || surplus <= 0) continue
+        surplus--
+      }
+      this.#settlements.delete(meter)
+      this.#shared.postponed.remove(one)
+      this.#batchOf(meter).ended.push(...one.ended)
+    }
+    const taken: Batch[] = []
+    for (const one of this.#batches.values()) {
+      if (one !== batch && one.waiting.length > 0) continue
+      this.#batches.delete(one.meter)
+      this.#shared.postponed.remove(one)
+      taken.push(one)
+    }
+    return taken
+  }
+
+  /** Calls the script; undefined if the answer's number was wrong, and nothing was done. */
+  async #call(
+    meter: Meter,
+    { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, turn, isProbe = false }: CallOptions,
+  ): Promise<Reply | undefined> {
+    const home = this.#home
+    const args = argumentsOf(meter, {
+      gateway: this.#id,
+      expected: isProbe ? -1 : this.#nextNumber(),
+      time: this.#shared.stepTime?.() ?? '',
+      wanted,
+      batches,
+      additions,
+      termMs,
+      isClaim,
+      turn,
+      leases: termMs > 0 ? home.sharesOf(meter).map(({ lease }) => lease) : [],
+    })
+    const sentAt = this.#shared.clock.now()
+    const keys = turn === undefined ? this.#keys : [...this.#keys, `${this.#key}:served:${turn.queue}`]
+    const reply = await this.#answer(meter, this.#shared.runner.run(keys, args))
+    const isRight = reply[2] !== -1
+    const now = this.#shared.clock.now()
+    this.#shared.onAnswer(now, isRight)
+    const micros = reply[0]!
+    const number = Math.max(1, reply[1]!)
+    const isMissing = isRight ? reply[1] === 0 : reply[3] === 1
+    if (isMissing && this.#isUsed === true && !home.hasLost) {
+      this.#shared.register.report(home.name)
+      this.#shared.onMissing()
+      this.depart(true, true)
+    }
+    if (!isRight) {
+      home.misses(number - 1)
+      this.depart(true, true)
+      return undefined
+    }
+    const isOnly = this.#isUsed === false
+    this.#isUsed = true
+    this.#shared.register.note(home.name)
+    home.setTime(micros / 1_000, sentAt, now)
+    if (isProbe) home.meet(number, now, RETURN_AFTER_MS, isOnly)
+    home.note(number, micros / 1_000)
+    home.lease(meter, (i) => leaseOf(reply, i), sentAt, termMs)
+    return reply
+  }
+
+  /** Of a home that others use, the script must find something. */
+  #nextNumber(): number {
+    const number = ++this.#home.sent
+    return number === 1 && this.#isUsed === true ? 0 : number
+  }
+
+  /** The answer, if it comes in time; calls that are granted later are given back, because they were not sent. */
+  #answer(meter: Meter, answer: Promise<Reply>): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      let isLate = false
+      const giveUp = (): void => {
+        isLate = true
+        reject(new Error(`no answer within ${this.#shared.answerWithinMs} ms`))
+      }
+      // If it was this process that stood still, the answer is there, and is read before that.
+      const timer = this.#shared.clock.schedule(this.#shared.answerWithinMs, () => this.#shared.clock.soon(giveUp))
+      answer.then(
+        (reply) => {
+          timer.cancel()
+          const granted = reply[2]!
+          if (!isLate) resolve(reply)
+          else if (granted > 0) {
+            this.#unsent.push({ meter, at: reply[0]! / 1_000, calls: granted })
+            if (this.#home.mode === 'shared') this.#giveBackUnsent()
+          }
+        },
+        (error: unknown) => {
+          timer.cancel()
+          reject(error)
+        },
+      )
+    })
+  }
+
+  #giveBackUnsent(): void {
+    if (this.#unsent.length === 0) return
+    for (const { meter, at, calls } of this.#unsent) {
+      this.#tellEnded(meter, { what: 'refund', at, calls })
+      if (meter.hasConcurrent) this.#tellEnded(meter, { what: 'leave', at, calls })
+    }
+    this.#unsent = []
+  }
+
+  /** First come, first served: what was granted goes to those who asked first. */
+  #handOut({ meter, waiting, turn }: Batch, wanted: number, reply: Reply): void {
+    const now = this.#shared.clock.now()
+    const at = reply[0]! / 1_000
+    let left = reply[2]!
+    const hasSchedule = left < wanted || turn !== undefined
+    const tail = tailOf(reply, hasSchedule)
+    const turns = turn === undefined ? undefined : reply[tail]
+    const taught = taughtBy(reply, turn === undefined ? tail : tail + 1)
+    if (taught?.pauseMs !== undefined) this.#home.pause(meter, now, taught.pauseMs)
+    const usage = usageOf(meter, reply, taught)
+    // What is leased to others comes back when they renew their leases.
+    const schedule = hasSchedule ? scheduleOf(meter, reply, { now, leasedMs: TICK_MS, taught }) : undefined
+    if (left > 0) this.#home.granted(meter, at, left, now)
+    for (const { wanted: asked, resolve } of waiting) {
+      const granted = Math.min(asked, left)
+      left -= granted
+      const grant = new Grant(meter, at, granted, usage, { schedule, turns })
+      if (granted > 0) this.#shared.inFlight.add(grant)
+      resolve(grant)
+    }
+  }
+
+  /** What could not be done in Redis is done without: charges are taken from the lease, changes are owed. */
+  #fail(batch: Batch, cause: unknown): void {
+    const home = this.#home
+    const { meter } = batch
+    const now = this.#shared.clock.now()
+    for (const ended of batch.ended) home.oweSettled(meter, ended, now)
+    for (const { to, calls, open } of batch.renewed) home.oweRenewed(meter, to, calls, open, now)
+    for (const waiting of batch.waiting) this.#spendOrHold(meter, waiting, cause)
+  }
+
+  #fails(error: unknown): void {
+    const wasShared = this.#home.mode === 'shared'
+    this.depart(false, false)
+    this.#shared.onFailure(error, !wasShared)
+  }
+
+  /** Whether a charge that can't be made is held: Redis was lost only just now, and may answer in time. */
+  #isHeld(until: number): boolean {
+    const now = this.#shared.clock.now()
+    return now < until && this.#home.awayMs(now) < this.#shared.answerWithinMs
+  }
+
+  #spendOrHold(meter: Meter, waiting: Waiting, cause: unknown): void {
+    try {
+      waiting.resolve(this.#spend(meter, waiting.wanted, cause))
+    } catch (error) {
+      if (this.#isClosed || !this.#isHeld(waiting.until)) return waiting.reject(error as StoreUnavailableError)
+      const held: Held = { meter, waiting, timer: undefined }
+      held.timer = this.#shared.clock.schedule(waiting.until - this.#shared.clock.now(), () => {
+        this.#held.delete(held)
+        this.#spendOrHold(meter, waiting, cause)
+      })
+      this.#held.add(held)
+    }
+  }
+
+  /** Redis answers again: what was held goes there, or on by the lease. */
+  #release(): void {
+    const all = [...this.#held]
+    this.#held.clear()
+    for (const held of all) {
+      held.timer?.cancel()
+      if (this.#home.mode === 'shared') this.#ride(held.meter, held.waiting)
+      else this.#spendOrHold(held.meter, held.waiting, undefined)
+    }
+  }
+
+  #spend(meter: Meter, wanted: number, cause: unknown): Grant {
+    const home = this.#home
+    const now = this.#shared.clock.now()
+    if (this.#shared.onOutage === 'closed' || (wanted === 0 && !this.#shared.wasConnected))
+      throw new StoreUnavailableError(cause)
+    if (wanted === 0) return new Grant(meter, home.time(now), 0, home.usage(meter, now))
+    const spent = home.spend(meter, wanted, now, this.#shared.onOutage === 'open')
+    if (spent === undefined) throw new StoreUnavailableError(cause)
+    const { at, granted, usage, schedule } = spent
+    const grant = new Grant(meter, at, granted, usage, { schedule, isLocal: true })
+    if (granted > 0) this.#shared.inFlight.add(grant)
+    return grant
+  }
+
+  #tickLater(delayMs: number): void {
+    if (this.#isClosed) return
+    this.#tickTimer?.cancel()
+    this.#tickTimer = this.#shared.clock.schedule(delayMs, () => void this.#tick())
+  }
+
+  /** Renews the leases of a home; while Redis is away, tries it, tells it what it lacks, and returns to it. */
+  async #tick(): Promise<void> {
+    const home = this.#home
+    const now = this.#shared.clock.now()
+    if (home.mode === 'shared' && now - this.#usedAt > FORGET_AFTER_MS && home.isIdle(now) && !this.#hasToTell()) {
+      this.#shared.onForgotten(home.name)
+      this.#shared.register.forget(home.name)
+      return this.giveBackLeases()
+    }
+    const isShared = home.mode === 'shared'
+    const everyMs = this.#shared.tickEveryMs(isShared)
+    const termMs = TERM_TICKS * everyMs
+    this.#tickLater(everyMs)
+    if (!isShared) home.becomesAlone(now)
+    const all = this.#allOf()
+    if (all.limits.length === 0) return
+    try {
+      if (home.mode === 'shared') await this.#call(all, { termMs })
+      else {
+        if (home.returnAt === undefined) {
+          if (this.#isUsed !== true) await this.#ask()
+          await this.#call(all, { isProbe: true })
+        }
+        await this.#reconcile(all, termMs)
+        this.#release()
+      }
+    } catch (error) {
+      this.#fails(error)
+    }
+  }
+
+  /** Tells Redis what it lacks; at the end of the grace, returns to it. */
+  async #reconcile(all: Meter, termMs: number): Promise<void> {
+    const home = this.#home
+    const now = this.#shared.clock.now()
+    const owed = home.takeOwed(all, now)
+    const isReturning = now >= home.returnAt!
+    if (isReturning) {
+      // Calls are run in the order in which they are sent, so the next charge already finds what is told here.
+      home.return()
+      this.#shared.onChange(home.name, 'shared')
+      this.#giveBackUnsent()
+    }
+    const additions = owed.flatMap((charges, i) =>
+      charges.map(({ bucket, units }): Argument[] => [i + 1, bucket, units]),
+    )
+    const leases = { termMs, isClaim: !isReturning }
+    const reply = await this.#call(all, { additions, ...leases }).catch((error: unknown) => {
+      home.giveBackOwed(all, owed, this.#shared.clock.now())
+      throw error
+    })
+    if (reply === undefined) home.giveBackOwed(all, owed, this.#shared.clock.now())
+  }
+
+  /** A meter of all limits of a home that were used. */
+  #allOf(): Meter {
+    const limits = [...this.#home.shares].map(({ limit }) => limit)
+    if (this.#all === undefined || limits.some((limit, i) => limit !== this.#all?.limits[i])) {
+      this.#all = meterOf(
+        this.#home.name,
+        limits.map((limit) => ({ limit })),
+      )
+    }
+    return this.#all
+  }
+
+  #batchOf(meter: Meter): Batch {
+    return this.#batches.getOrInsertComputed(meter, () => new Batch(meter))
+  }
+}
+
+interface Held {
+  readonly meter: Meter
+  readonly waiting: Waiting
+  timer: Timer | undefined
+}
+
+interface CallOptions {
+  readonly wanted?: number
+  readonly batches?: readonly Batch[]
+  /** Number of a limit (from 1), bucket, units. */
+  readonly additions?: readonly Argument[][]
+  /** Leases are renewed for so long. */
+  readonly termMs?: number
+  /** What is held in lease is taken in lease, instead of a share of what is free. */
+  readonly isClaim?: boolean
+  readonly turn?: Turn | undefined
+  readonly isProbe?: boolean
+}

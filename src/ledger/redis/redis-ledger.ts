@@ -1,0 +1,350 @@
+import { ReplyError } from 'ioredis'
+import type { Clock } from '../../time/clock.ts'
+import { inTime } from '../../time/in-time.ts'
+import { Batch, Postponed } from './batch.ts'
+import { boardOf } from './board-reply.ts'
+import type { Demand } from '../../queue/client-queue.ts'
+import type { Board } from '../../queue/contention.ts'
+import { HomeRegister } from './home-register.ts'
+import { InFlight } from '../in-flight.ts'
+import {
+  type Grant,
+  type Ledger,
+  type Lesson,
+  type LimitUsage,
+  type Meter,
+  meterOf,
+  REPORT_TERM_MS,
+  type Turn,
+  uncounted,
+} from '../ledger.ts'
+import { type OutagePolicy, RedisHome, RETURN_AFTER_MS, type Shared, TICK_MS } from './redis-home.ts'
+import { troubleOf } from '../../redis/trouble.ts'
+import { limitOf } from '../limit.ts'
+import { argumentsOf, type ScriptRunner } from './script-call.ts'
+
+/** Part of every key: a release that keeps its counters otherwise counts beside this one instead of misreading it. */
+const FORMAT = 3
+/** No gateway ticks more often than this in all, however many accounts it has. */
+const TICKS_PER_SECOND = 500
+const TICKS_PER_SECOND_AWAY = 5_000
+/** Of how many homes the leases are given back before a gateway ends; those of the others end by themselves. */
+const MOST_GOODBYES = 500
+/** After some, a call takes as long as ever. */
+const WARM_UP_CALLS = 20
+/** Redis is not said to be away before it has answered nothing for so long: some answers that are late on a busy machine. */
+const SLOW_MS = 500
+/** A flush is noticed account by account, and told in one line. */
+const LOSS_LINE_MS = 5_000
+
+export interface RedisLedgerOptions {
+  readonly runner: ScriptRunner
+  readonly clock: Clock
+  /** Tells this gateway from the others; not to be used twice. */
+  readonly gateway: string
+  /** Beginning of every key. */
+  readonly prefix: string
+  /** Longest wait for an answer of Redis. */
+  readonly answerWithinMs: number
+  readonly onOutage?: OutagePolicy
+  /** Redis is of no use, and that is no single slow answer: why, as one clause. Then that it is again, for so many homes. */
+  readonly onAway?: (trouble: string) => void
+  readonly onBack?: (back: { readonly homes: number; readonly hadLost: boolean }) => void
+  /** Redis has lost what it knew, and that not while it was away. */
+  readonly onLoss?: () => void
+  /** Told when a home begins or ends to be kept by leases. */
+  readonly onChange?: (home: string, mode: 'shared' | 'leased') => void
+  /** Microseconds to take instead of Redis's time; only for tests. */
+  readonly stepTime?: () => number
+}
+
+/**
+ * The ledger shared by all gateways of one Redis, whose clock is the only one that counts. Whatever is asked for one meter
+ * in one turn of the event loop is one call of the script, and settlements ride along: a charge costs one round trip.
+ *
+ * When Redis goes away, each gateway goes on with what it holds in lease (see `Home`), and no call waits for Redis longer
+ * than one command may take. When it is back, each tells it what it lacks before anybody charges to it again. So the
+ * guarantee of `Ledger` also holds over outages, fail-overs that lose the last writes, and a Redis that comes back empty,
+ * as long as all gateways find it again within RETURN_AFTER_MS of each other, none dies with what only it knows before it
+ * has told it, and the clock of what comes back is not ahead. One that starts waits where others may have to tell. It also
+ * holds when a single gateway gets no answer for less than PATIENCE_MS and less than a window (of shorter windows: as long as
+ * its calls take less than half of one).
+ *
+ * It holds as well where Redis loses keys while connections stay, because it is flushed or evicts them. Whoever asks first
+ * notices: by the number of its call, or, where it had not used the account, by `HomeRegister`, and so nothing but leases is
+ * spent until every gateway has told Redis what it lacks, however many accounts there are. What an account may be granted too
+ * much is 0, unless its keys are lost within one round trip after its first call at the first gateway: then as much as was
+ * granted by that. Charges of gateways that have ended by then are known to nobody, and forgotten.
+ *
+ * Outside of that: a gateway that is cut off for longer while others are not, or finds Redis again later than they, may add,
+ * in each window, what it had charged in the window before and its lease. A clock that is ahead lets through, once, as much
+ * again as counted when it came back, and what was sent without Redis until all had found it.
+ */
+export class RedisLedger implements Ledger {
+  readonly #runner: ScriptRunner
+  readonly #clock: Clock
+  readonly #options: RedisLedgerOptions
+  readonly #shared: Shared
+  readonly #homes = new Map<string, RedisHome>()
+  #leased = 0
+  #made = 0
+  #wasConnected: boolean
+  /** From when on a home that is used for the first time may count on what Redis knows of it. */
+  #trustedAt = 0
+  /** The same as before the connection was lost. */
+  #trustedBefore = 0
+  /** Why the last call failed, as long as none was answered since, and from when on all did. */
+  #failure: unknown
+  #failingSince = Infinity
+  #isAway = false
+  /** How many homes were kept by leases at the same time since Redis was there for all. */
+  #mostLeased = 0
+  #lossToldAt = -Infinity
+  #hadLost = false
+
+  constructor(options: RedisLedgerOptions) {
+    const { runner, clock, answerWithinMs, onOutage = 'lease', stepTime } = options
+    this.#runner = runner
+    this.#clock = clock
+    this.#options = options
+    this.#wasConnected = runner.isConnected
+    this.#shared = this.#sharedBy({ runner, clock, answerWithinMs, onOutage, stepTime })
+    runner.onLost((isConcerned) => {
+      if (this.#trustedAt < Infinity) this.#trustedBefore = this.#trustedAt
+      this.#trustedAt = Infinity
+      for (const [name, home] of this.#homes)
+        if (isConcerned === undefined || isConcerned(this.#keyOf(name))) home.disconnects()
+    })
+    runner.onTrouble?.(() => this.#judge())
+    runner.onFound?.((isSame) => {
+      if (isSame) this.#trustedAt = Math.min(this.#trustedAt, this.#trustedBefore)
+      else this.#trustedBefore = Infinity
+      for (const home of this.#homes.values()) home.reconnects(isSame)
+    })
+  }
+
+  /**
+   * Resolves when what Redis knows may be counted on; to be awaited before the first charge. One that knows nothing, or began
+   * to only just now, may have been flushed: then others need a moment to tell it what it lost.
+   */
+  async begin(): Promise<void> {
+    const ageMs = await this.#shared.register.age().catch(() => undefined)
+    if (ageMs === undefined) {
+      this.#trustedAt = Infinity
+      return
+    }
+    await this.#warmUp()
+    const { clock } = this.#shared
+    const waitMs = RETURN_AFTER_MS - ageMs
+    if (waitMs > 0) await new Promise<void>((resolve) => void clock.schedule(waitMs, resolve))
+  }
+
+  /**
+   * The first calls of a process would take as long as commands may: Redis has to be sent the script, and both sides have never
+   * run what they have to. What they write is of no account, and ends like any.
+   */
+  async #warmUp(): Promise<void> {
+    const meter = meterOf('warm-up', [{ limit: limitOf({ id: 'any', class: 'any', requests: 1, windowMs: 1_000 }) }])
+    const base = this.#keyOf(meter.home)
+    const batch = new Batch(meter)
+    for (let n = 0; n < WARM_UP_CALLS; n++) {
+      const args = argumentsOf(meter, {
+        gateway: this.#options.gateway,
+        expected: -1,
+        time: this.#shared.stepTime?.() ?? '',
+        wanted: 1,
+        batches: [batch],
+        additions: [],
+        termMs: 0,
+        isClaim: false,
+        leases: [],
+      })
+      // What can't be done now charges find out, and say so.
+      await this.#runner.run([`${base}:limits`, `${base}:leases`], args).catch(() => undefined)
+    }
+  }
+
+  #sharedBy(options: Pick<Shared, 'runner' | 'clock' | 'answerWithinMs' | 'onOutage' | 'stepTime'>): Shared {
+    const wasConnected = () => this.#wasConnected
+    const { gateway, prefix } = this.#options
+    const register = new HomeRegister({
+      ...options,
+      gateway,
+      key: `${prefix}:${FORMAT}:{register}:homes`,
+      onLoss: (home) => this.#onLoss(home),
+    })
+    return {
+      ...options,
+      register,
+      postponed: new Postponed(options.clock, (meter) => this.#homeOf(meter).send(meter)),
+      inFlight: new InFlight(options.clock, (grants) => {
+        for (const grant of grants) this.#homeOf(grant.meter).renew(grant)
+      }),
+      get wasConnected() {
+        return wasConnected()
+      },
+      tickEveryMs: (isShared) => {
+        const perSecond = isShared ? TICKS_PER_SECOND : TICKS_PER_SECOND_AWAY
+        return Math.max(TICK_MS, Math.ceil((this.#homes.size / perSecond) * 1_000))
+      },
+      onAnswer: (now, isRight) => {
+        this.#wasConnected = true
+        this.#failure = undefined
+        this.#failingSince = Infinity
+        if (isRight && this.#trustedAt === Infinity) this.#trustedAt = now + RETURN_AFTER_MS
+      },
+      onFailure: (error, isAgain) => {
+        this.#failure = error
+        this.#failingSince = Math.min(this.#failingSince, this.#clock.now())
+        if (isAgain) this.#judge()
+      },
+      onMissing: () => this.#tellLoss(),
+      onChange: (home, mode) => {
+        this.#leased += mode === 'leased' ? 1 : -1
+        this.#mostLeased = Math.max(this.#mostLeased, this.#leased)
+        this.#options.onChange?.(home, mode)
+        if (this.#leased > 0) return
+        if (this.#isAway) this.#options.onBack?.({ homes: this.#mostLeased, hadLost: this.#hadLost })
+        this.#isAway = false
+        this.#hadLost = false
+        this.#mostLeased = 0
+      },
+      onForgotten: (home) => void this.#homes.delete(home),
+    }
+  }
+
+  /** What was lost of one home, or of all, each gateway tells again. */
+  #onLoss(name: string | undefined): void {
+    if (name !== undefined) {
+      this.#homes.get(name)?.loses()
+      return
+    }
+    this.#tellLoss()
+    if (this.#trustedAt < Infinity) this.#trustedAt = this.#clock.now() + RETURN_AFTER_MS
+    for (const home of this.#homes.values()) home.loses()
+  }
+
+  #tellLoss(): void {
+    this.#hadLost = true
+    if (this.#isAway) return
+    const now = this.#clock.now()
+    if (now - this.#lossToldAt < LOSS_LINE_MS) return
+    this.#lossToldAt = now
+    this.#options.onLoss?.()
+  }
+
+  /**
+   * One slow answer is none, and a connection that ended is made again at once. But what Redis refuses it will refuse again,
+   * and where no connection can be had, there is none.
+   */
+  #judge(): void {
+    if (this.#isAway || this.#leased === 0) return
+    const isSlow = this.#runner.trouble === undefined && !(this.#failure instanceof ReplyError)
+    if (isSlow && this.#clock.now() - this.#failingSince < SLOW_MS) return
+    this.#isAway = true
+    this.#options.onAway?.(this.#trouble ?? 'does not answer')
+  }
+
+  get #trouble(): string | undefined {
+    const cause = this.#runner.trouble ?? this.#failure
+    return cause === undefined ? undefined : troubleOf(cause)
+  }
+
+  get problem(): string | undefined {
+    if (!this.isDegraded && this.isReady) return undefined
+    const isKnown = this.#runner.isConnected && this.#failure === undefined
+    const trouble = this.#trouble ?? (isKnown ? 'lacks what gateways have still to tell it' : 'does not answer')
+    return `the quota store ${trouble}; ${this.without}`
+  }
+
+  /** What becomes of calls as long as Redis is away. */
+  get without(): string {
+    const { onOutage } = this.#shared
+    if (onOutage === 'open') return 'calls pass without a quota'
+    return onOutage === 'lease' && this.isReady ? 'quotas are kept by leases' : 'calls that need a quota are refused'
+  }
+
+  get isReady(): boolean {
+    this.#wasConnected ||= this.#runner.isConnected
+    const { onOutage } = this.#shared
+    if (onOutage === 'open') return true
+    return onOutage === 'lease' ? this.#wasConnected : !this.isDegraded
+  }
+
+  get isDegraded(): boolean {
+    return this.#leased > 0 || !this.#runner.isConnected
+  }
+
+  charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant> {
+    if (meter.limits.length > 0) return this.#homeOf(meter).charge(meter, wanted, turn)
+    const now = this.#clock.now()
+    return uncounted(meter, wanted, now, this.#homes.get(meter.home)?.pausedUntil(meter, now) ?? 0)
+  }
+
+  settle(grant: Grant): void {
+    this.#homeOf(grant.meter).settle(grant, 'settle')
+  }
+
+  abandon(grant: Grant): void {
+    this.#homeOf(grant.meter).settle(grant, 'abandon')
+  }
+
+  refund(grant: Grant): void {
+    this.#homeOf(grant.meter).refund(grant)
+  }
+
+  leave(grant: Grant): void {
+    grant.open--
+    if (grant.meter.hasConcurrent) this.#homeOf(grant.meter).leave(grant)
+  }
+
+  learn(grant: Grant, lesson: Lesson): void {
+    this.#homeOf(grant.meter).learn(grant, lesson)
+  }
+
+  async usage(meter: Meter): Promise<readonly LimitUsage[]> {
+    return (await this.charge(meter, 0)).usage
+  }
+
+  async exchange(home: string, queue: string, demands: readonly Demand[]): Promise<Board | undefined> {
+    const at = this.#clock.now()
+    const base = this.#keyOf(home)
+    const keys = [`${base}:waiting:${queue}`, `${base}:served:${queue}`]
+    const { gateway, stepTime, answerWithinMs } = this.#options
+    const args = [gateway, stepTime?.() ?? '', REPORT_TERM_MS, JSON.stringify(demands)]
+    try {
+      return boardOf(await inTime(this.#runner.runBoard(keys, args), answerWithinMs, this.#clock), at)
+    } catch {
+      return undefined // charges find out what is wrong, and say so
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#shared.inFlight.close()
+    this.#shared.postponed.close()
+    this.#shared.register.close()
+    const homes = [...this.#homes.values()]
+    await Promise.all(homes.map((home) => home.close()))
+    await Promise.all(homes.slice(0, MOST_GOODBYES).map((home) => home.giveBackLeases()))
+    this.#runner.close()
+  }
+
+  #homeOf({ home: name }: Meter): RedisHome {
+    let home = this.#homes.get(name)
+    if (home === undefined) {
+      const id = `@${this.#options.gateway}-${++this.#made}`
+      home = new RedisHome(this.#shared, { name, id, key: this.#keyOf(name) })
+      this.#homes.set(name, home)
+      // Other gateways may still have to tell Redis what it lost.
+      if (this.#clock.now() >= this.#trustedAt) home.begin()
+      else if (this.#trustedAt < Infinity) home.depart(true, true)
+      else home.disconnects()
+    }
+    return home
+  }
+
+  /** With which all keys of a home begin; the braces keep them in one hash slot. */
+  #keyOf(home: string): string {
+    return `${this.#options.prefix}:${FORMAT}:{${home}}`
+  }
+}

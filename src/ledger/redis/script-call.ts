@@ -1,0 +1,227 @@
+import type { Batch } from './batch.ts'
+import { Counter, type Others, type Release, withOthers } from '../counter.ts'
+import type { LimitUsage, Meter, Turn } from '../ledger.ts'
+import type { Limit } from '../limit.ts'
+import { Schedule } from '../schedule.ts'
+
+export type Argument = string | number
+/** As redis-ledger.lua describes it. */
+export type Reply = ArrayLike<number>
+
+/** Runs the script of redis-ledger.lua. */
+export interface ScriptRunner {
+  /** Rejects when there can be no answer any more; whether the script ran is unknown then. Never sends anything twice. */
+  run(keys: readonly string[], args: readonly Argument[]): Promise<Reply>
+  /** The same for the script of queue-board.lua. */
+  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string>
+  /** Calls `listener` whenever a connection was lost: what was written last may be, too. Unless told, of every key. */
+  onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
+  /** Calls `listener` whenever there is a connection again, with whether the same server answers, which has lost nothing. */
+  onFound?(listener: (isSame: boolean) => void): void
+  /** The same for the script of home-register.lua. */
+  runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]>
+  /** Why there is no connection, as long as there is none, if that is known. */
+  readonly trouble?: Error | undefined
+  /** Calls `listener` whenever it becomes known. */
+  onTrouble?(listener: () => void): void
+  /** Sends something on every connection, so that none of them is idle. */
+  keepAlive?(): void
+  readonly isConnected: boolean
+  close(): void
+}
+
+/** What a call of the script is to do for one meter; the arguments of redis-ledger.lua, by name. */
+export interface ScriptCall {
+  readonly gateway: string
+  readonly expected: number
+  readonly time: Argument
+  readonly wanted: number
+  /** Changes to calls of the meter, and of others of its home. */
+  readonly batches: readonly Batch[]
+  /** Number of a limit (from 1), bucket, units. */
+  readonly additions: readonly Argument[][]
+  readonly termMs: number
+  readonly isClaim: boolean
+  readonly leases: readonly number[]
+  readonly turn?: Turn | undefined
+}
+
+const KINDS = { rolling: 0, calendar: 1, concurrent: 2, pace: 3 }
+/** Of a limit that is not enforced; more than fits a count. */
+const ANY_NUMBER = 2 ** 40
+
+export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
+  const { limits, told } = limitsOf(meter, call.batches)
+  const kinds = call.batches.filter((batch) => batch.meter !== meter)
+  const args: Argument[] = [
+    call.expected,
+    call.time,
+    call.wanted,
+    kinds.length + 1,
+    call.additions.length,
+    call.termMs,
+    call.turn === undefined ? Number(call.isClaim) : 2,
+    limits.length,
+    pauseFieldOf(meter),
+    call.gateway,
+  ]
+  for (const { id } of limits) args.push(id)
+  for (const argument of told) args.push(argument)
+  for (const batch of kinds) pushKind(args, limits, batch.meter, batch.changes())
+  const own = call.batches.find((batch) => batch.meter === meter)
+  pushKind(args, limits, meter, own?.changes() ?? [])
+  for (const addition of call.additions) args.push(...addition)
+  for (const lease of call.leases) args.push(lease)
+  if (call.turn !== undefined) pushTurn(args, call.turn)
+  return args
+}
+
+/** The calls of one client have the same costs. */
+function pushTurn(args: Argument[], { costs }: Turn): void {
+  const numbers = new Map<string, number>()
+  const clients: Argument[] = []
+  let order = ''
+  for (const [client, cost] of costs) {
+    let number = numbers.get(client)
+    if (number === undefined) {
+      numbers.set(client, (number = numbers.size + 1))
+      clients.push(client, cost)
+    }
+    order += `${number} `
+  }
+  args.push(order, ...clients)
+}
+
+/** Where the script notes until when the upstream wants no calls of the meter's account. */
+export function pauseFieldOf({ account, home }: Meter): string {
+  return account === home ? '=pause' : `=pause ${account}`
+}
+
+function pushKind(args: Argument[], limits: readonly Limit[], meter: Meter, changes: readonly Argument[][]): void {
+  for (let i = 0; i < limits.length; i++) {
+    const own = limits === meter.limits ? i : meter.limits.findIndex(({ id }) => id === limits[i]!.id)
+    args.push(meter.units[own] ?? 0)
+  }
+  args.push(changes.length)
+  for (const change of changes) args.push(...change)
+}
+
+interface Limits {
+  readonly limits: readonly Limit[]
+  readonly told: readonly Argument[]
+}
+
+const ofMeters = new WeakMap<Meter, Limits>()
+
+/** Those of the meter first. */
+function limitsOf(meter: Meter, batches: readonly Batch[]): Limits {
+  const own = ofMeters.getOrInsertComputed(meter, () => ({ limits: meter.limits, told: meter.limits.flatMap(tell) }))
+  const others = new Map<string, Limit>()
+  for (const { meter: other } of batches)
+    if (other !== meter) for (const limit of other.limits) others.set(limit.id, limit)
+  for (const { id } of meter.limits) others.delete(id)
+  if (others.size === 0) return own
+  const more = [...others.values()]
+  return { limits: [...own.limits, ...more], told: [...own.told, ...more.flatMap(tell)] }
+}
+
+function tell({ kind, requests, isEnforced, bucketMs, holdMs, slackMs }: Limit): Argument[] {
+  return [KINDS[kind], isEnforced ? requests : ANY_NUMBER, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000]
+}
+
+/** Where in a reply that of the first limit begins, and how much there is of each. */
+const FIRST = 4
+const FIELDS = 5
+
+/**
+ * The numbers of a reply. Throws if it is none: what a broken line made of it could otherwise count as a quota, or as the length
+ * of a list that nobody ever comes to the end of.
+ */
+export function readReply(bytes: Buffer): Reply {
+  const numbers: number[] = []
+  for (let offset = 0; offset + 8 <= bytes.length; offset += 8) numbers.push(bytes.readDoubleBE(offset))
+  const limits = numbers[2] === -1 ? 0 : numbers[3]!
+  const isWhole =
+    bytes.length % 8 === 0 && Number.isInteger(limits) && FIRST + FIELDS * limits <= Math.max(FIRST, numbers.length)
+  if (!isWhole || !numbers.every((number) => Math.abs(number) <= Number.MAX_SAFE_INTEGER)) {
+    throw new Error('the answer of Redis is garbled')
+  }
+  return numbers
+}
+
+export function usageOf(meter: Meter, reply: Reply, taught: Taught | undefined): LimitUsage[] {
+  return meter.limits.map((limit, i) => ({
+    limit,
+    used: reply[FIRST + i * FIELDS]!,
+    resetMs: reply[FIRST + i * FIELDS + 1]! / 1_000,
+    effective: taught?.limits.get(i)?.effective,
+  }))
+}
+
+/** What the upstream's answers have taught. */
+export interface Taught {
+  /** The upstream wants no calls of the account for so long. */
+  readonly pauseMs: number | undefined
+  /** By the number of the limit: what of it may be used, and of how much it is not known whether others use it. */
+  readonly limits: ReadonlyMap<number, { readonly effective: number; readonly others: Others | undefined }>
+}
+
+/** Where in a reply begins what comes after the limits, and after their charges where it has these. */
+export function tailOf(reply: Reply, hasSchedule: boolean): number {
+  let at = FIRST + FIELDS * reply[3]!
+  if (hasSchedule) for (let i = 0; i < reply[3]!; i++) at += 1 + reply[at]!
+  return at
+}
+
+/** What a reply tells from `at` on; undefined if nothing. */
+export function taughtBy(reply: Reply, at: number): Taught | undefined {
+  if (at >= reply.length) return undefined
+  let pauseMs: number | undefined
+  const limits = new Map<number, { effective: number; others: Others | undefined }>()
+  for (; at < reply.length; at += 5) {
+    const [number, effective, units, lookIn, untilIn] = [0, 1, 2, 3, 4].map((n) => reply[at + n]!) as [...Five]
+    const others = { units, lookInMs: lookIn / 1_000, untilInMs: untilIn / 1_000 }
+    if (number === 0) pauseMs = effective
+    else limits.set(number - 1, { effective, others: units > 0 ? others : undefined })
+  }
+  return { pauseMs, limits }
+}
+
+type Five = [number, number, number, number, number]
+
+/** What the gateway has in lease of a limit; negative if that is as it was. */
+export function leaseOf(reply: Reply, i: number): number {
+  return reply[FIRST + i * FIELDS + 3]!
+}
+
+/** When more will be free, as a reply tells that granted less than was wanted; `leasedMs` from now leases come back. */
+export function scheduleOf(
+  meter: Meter,
+  reply: Reply,
+  { now, leasedMs, taught }: { now: number; leasedMs: number; taught: Taught | undefined },
+): Schedule {
+  let list = FIRST + FIELDS * reply[3]!
+  return new Schedule(
+    now,
+    meter.limits.map((limit, i) => {
+      const others = reply[FIRST + i * FIELDS + 4]!
+      const free = reply[FIRST + i * FIELDS + 2]! - others
+      const leased = others > 0 ? [{ inMs: leasedMs, units: others }] : []
+      const own = releasesOf(limit, reply, i, list)
+      const releases = [...leased, ...withOthers(own, taught?.limits.get(i)?.others, meter.units[i]! - free)]
+      list += 1 + reply[list]!
+      return { limit, units: meter.units[i]!, free, releases }
+    }),
+    taught?.pauseMs === undefined ? 0 : now + taught.pauseMs,
+  )
+}
+
+/** As a counter would tell them; the charges of rolling windows are in the reply at `list`. */
+function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
+  const time = reply[0]! / 1_000
+  const counter = new Counter(limit)
+  if (limit.kind === 'calendar' || limit.kind === 'concurrent')
+    counter.restore(time, counter.bucketOf(time), reply[FIRST + i * FIELDS]!)
+  for (let n = list + 1; n < list + 1 + reply[list]!; n += 2) counter.restore(time, reply[n]!, reply[n + 1]!)
+  return counter.releases(time)
+}

@@ -1,0 +1,130 @@
+import type { LimitUsage, Meter } from '../ledger.ts'
+import type { Limit } from '../limit.ts'
+
+/**
+ * Settlements ride on the next charge of their meter, but wait no longer than this, or than a twentieth of a window: until
+ * then their calls count as if they were in flight. They say when they were made, so nothing else is lost by waiting.
+ */
+const SETTLE_WITHIN_MS = 5_000
+/** Of what others wait for it is told as soon as this. */
+export const LEAST_WAIT_MS = 10
+/**
+ * While less than this part of a limit is used, so few calls may go untold that together they take less than that part of it:
+ * nobody misses what they take for `holdMs` more than a window. One that took longer than that is told: it would leave too soon.
+ */
+const LITTLE = 0.25
+const UNTOLD = 0.01
+/** No more of them, and of no more meters of a home, so that they need little memory. */
+export const MOST_UNTOLD = 8
+
+/** What becomes of calls that were charged at `at`; the words are the script's. */
+export interface Change {
+  readonly what: 'settle' | 'abandon' | 'refund' | 'leave'
+  readonly at: number
+  readonly calls: number
+}
+
+/** Calls that were charged in the same buckets and ended in the same ones; both times are those of one of them. */
+export interface Ended extends Change {
+  readonly latest: number
+  calls: number
+}
+
+/**
+ * Calls of one meter that have ended and of which Redis was not told yet. Until it is, they count as if they were in flight;
+ * as it is told when they ended, nothing is lost by that, and what ended together is told as one.
+ */
+export class Settlements {
+  readonly meter: Meter
+  readonly ended: Ended[] = []
+  /** From when on they ride on a charge, and by when they go even if none does. */
+  ripeAt = Infinity
+  dueAt = Infinity
+  readonly #alike = new Map<string, Ended>()
+  readonly #bucketMs: number
+  #calls = 0
+
+  constructor(meter: Meter) {
+    this.meter = meter
+    this.#bucketMs = Math.min(...meter.limits.map(({ bucketMs }) => bucketMs))
+  }
+
+  /**
+   * These ended by `time` at the latest, by Redis's clock, when so much was used. Returns whether Redis has to be told: if not,
+   * they are told with the first ones of which it has to be.
+   */
+  add(
+    { what, at, calls }: Change,
+    { now, time, usage }: { now: number; time: number; usage: readonly LimitUsage[] },
+  ): boolean {
+    const isOver = what === 'settle' || what === 'abandon'
+    const latest = isOver ? time : 0
+    const key = `${what} ${chargedFrom(this.meter, at)} ${endedFrom(this.meter, latest, what === 'abandon')}`
+    let ended = this.#alike.get(key)
+    if (ended !== undefined) ended.calls += calls
+    else {
+      ended = { what, at, calls, latest }
+      this.ended.push(ended)
+      this.#alike.set(key, ended)
+    }
+    this.#calls += calls
+    // What was not sent, or is no more among the calls at once, others may have now.
+    if (!isOver) this.ripeAt = now
+    else if (this.ripeAt === Infinity && this.#isMissed(ended, usage)) this.ripeAt = now + this.#bucketMs
+    return this.ripeAt < Infinity
+  }
+
+  #isMissed(ended: Ended, usage: readonly LimitUsage[]): boolean {
+    if (this.ended.length > MOST_UNTOLD) return true
+    return usage.some(({ limit, used }, i) => {
+      const { kind, requests } = limit
+      if (kind === 'pace') return false
+      if (outlastsCharge(ended, limit)) return true
+      return kind !== 'rolling' || used >= LITTLE * requests || this.#calls * this.meter.units[i]! >= UNTOLD * requests
+    })
+  }
+}
+
+/** Whether the upstream may have counted these later than the charge says that they had when they were sent. */
+export function outlastsCharge({ at, latest }: Ended, { holdMs, slackMs }: Limit): boolean {
+  return latest + slackMs > at + holdMs
+}
+
+/** From when on a call in flight is in the same buckets of every limit as one charged at `at`, in microseconds. */
+function chargedFrom({ limits }: Meter, at: number): number {
+  let from = 0
+  for (const { kind, bucketMs, holdMs, slackMs } of limits) {
+    from = Math.max(from, bucketFrom(at, bucketMs, holdMs))
+    if (kind === 'calendar') from = Math.max(from, bucketFrom(at, bucketMs, -slackMs))
+  }
+  return from
+}
+
+/** The same of one that is over. */
+function endedFrom({ limits }: Meter, latest: number, isAbandoned: boolean): number {
+  let from = 0
+  for (const { kind, bucketMs, slackMs } of limits) {
+    const slacks = Number(isAbandoned) + Number(kind === 'calendar')
+    from = Math.max(from, bucketFrom(latest, bucketMs, slacks * slackMs))
+  }
+  return from
+}
+
+/** As the script reckons. */
+function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
+  const bucket = bucketMs * 1_000
+  const ahead = aheadMs * 1_000
+  return Math.floor((micros(time) + ahead) / bucket) * bucket - ahead
+}
+
+export function settleWithinMs({ limits }: Meter): number {
+  // A place among calls at once is wanted back soon.
+  const waits = limits.map(({ kind, windowMs }) =>
+    kind === 'concurrent' ? 0 : kind === 'pace' ? Infinity : windowMs / 20,
+  )
+  return Math.max(LEAST_WAIT_MS, Math.min(SETTLE_WITHIN_MS, ...waits))
+}
+
+export function micros(ms: number): number {
+  return Math.round(ms * 1_000)
+}

@@ -1,0 +1,67 @@
+import { join } from 'node:path'
+import { AuditTrail } from '../audit/audit.ts'
+import { FileAudit } from '../audit/file-audit.ts'
+import { RedisAudit } from '../audit/redis-audit.ts'
+import type { Clock } from '../time/clock.ts'
+import { GuessGuard, type GuessGuardOptions } from '../clients/guess-guard.ts'
+import { ManagedClients, type StoredClient } from '../clients/managed.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import type { Logger } from '../observe/log.ts'
+import { connectRedis } from '../redis/connection.ts'
+import { FileRecords } from '../records/file-records.ts'
+import { Losses } from '../records/losses.ts'
+import type { Records } from '../records/records.ts'
+import { RedisRecords } from '../records/redis-records.ts'
+import type { Management, StoredPreset } from '../server/admin/management.ts'
+
+/** What the admin API changes, and the gateway goes by. */
+export type Managed = Omit<Management, 'config'> & { readonly losses: Losses; close(): Promise<void> }
+
+/** Nobody mistypes a token that often. */
+const LOG_INS = { perAddress: 10, overall: 100, windowMs: 60_000 }
+
+/** Opens it where the store is: beside the quotas in its folder, or in the same Redis. Starts without one that is away. */
+export async function openManaged(
+  store: StoreConfig,
+  { clock, logger }: { clock: Clock; logger: Logger },
+): Promise<Managed> {
+  const losses = new Losses(clock, logger)
+  const clients = new ManagedClients(recordsOf<StoredClient>(store, 'clients', clock, losses), logger)
+  const presets = recordsOf<StoredPreset>(store, 'presets', clock, losses)
+  const audit = openAudit(store, { clock, logger })
+  const guard = new GuessGuard({ what: 'tokens', limits: LOG_INS, clock, logger, ...sharedBy(store) })
+  // The folder of the embedded store belongs to this process alone.
+  await clients.start({ isShared: store.kind === 'redis' })
+  if (store.kind === 'redis') {
+    audit.watch(() => losses.noteTrailLost())
+    // Nothing watches these; who has read them once can put them back.
+    const readPresets = (): void => void presets.read().catch(() => undefined)
+    losses.onLoss(readPresets)
+    readPresets()
+  }
+  const close = async (): Promise<void> => {
+    guard.close()
+    await Promise.all([clients.close(), presets.close(), audit.close()])
+  }
+  return { clients, presets, audit, guard, clock, logger, losses, close }
+}
+
+/** The trail of changes, where the store is. */
+export function openAudit(store: StoreConfig, { clock, logger }: { clock: Clock; logger: Logger }): AuditTrail {
+  const place = store.kind === 'redis' ? new RedisAudit(store, clock) : new FileAudit(fileOf(store, 'audit.jsonl'))
+  return new AuditTrail(place, clock, logger)
+}
+
+/** Where instances count guesses together. */
+export function sharedBy(store: StoreConfig): Pick<GuessGuardOptions, 'redis'> {
+  return store.kind === 'redis' ? { redis: { connect: () => connectRedis(store), prefix: store.prefix } } : {}
+}
+
+function recordsOf<Item>(store: StoreConfig, sort: string, clock: Clock, losses: Losses): Records<Item> {
+  if (store.kind === 'redis') return new RedisRecords<Item>(store, sort, clock, losses)
+  return new FileRecords<Item>(fileOf(store, `${sort}.json`), sort, clock)
+}
+
+function fileOf({ dir = '.sluice' }: StoreConfig, name: string): string {
+  return join(dir, name)
+}

@@ -1,0 +1,134 @@
+import type { Actor, AuditTrail, Change } from '../audit/audit.ts'
+import { findContradictions } from '../config/contradictions.ts'
+import { differences, withKept } from '../config/difference.ts'
+import type { FoundConfig } from '../config/find.ts'
+import { ConfigError } from '../config/problem.ts'
+import type { Config, ListenerTls } from '../schema/schema.ts'
+import { allWarnings } from '../config/warnings.ts'
+import type { Logger } from '../observe/log.ts'
+import type { ReloadCounts } from '../observe/reload-counts.ts'
+
+/** What became of a reload. Places are paths of keys, such as `upstreams.harness.retry`. */
+export type Reloaded =
+  /** Calls that come from now on are served as configured now. */
+  | { readonly result: 'applied'; readonly changed: readonly string[]; readonly needRestart: readonly string[] }
+  | { readonly result: 'unchanged'; readonly needRestart: readonly string[] }
+  /** Nothing has changed, because of these. */
+  | { readonly result: 'rejected'; readonly problems: readonly string[] }
+
+export interface ReloadParts {
+  /** Reads the configuration anew; throws a `ConfigError` if it is wrong. */
+  load(): FoundConfig | Promise<FoundConfig>
+  /** Puts it in force, or leaves everything as it is. */
+  apply(found: FoundConfig): Promise<Reloaded>
+  readonly counts: ReloadCounts
+  readonly logger: Logger
+}
+
+/** Reloads one at a time, and says in the log and in metrics what became of each. */
+export class Reloader {
+  readonly #parts: ReloadParts
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(parts: ReloadParts) {
+    this.#parts = parts
+  }
+
+  /** Never rejects because of the configuration: what is wrong with it is the result. */
+  reload(): Promise<Reloaded> {
+    const reloaded = this.#last.then(() => this.#reload())
+    this.#last = reloaded.catch(() => undefined)
+    return reloaded
+  }
+
+  async #reload(): Promise<Reloaded> {
+    const { load, apply, counts, logger } = this.#parts
+    let warnings: readonly string[] = []
+    const reloaded = await applied(async () => {
+      const found = await load()
+      warnings = allWarnings(found)
+      return apply(found)
+    })
+    counts.count(reloaded.result)
+    switch (reloaded.result) {
+      case 'applied':
+        logger.info({ changed: reloaded.changed }, 'the configuration was reloaded')
+        for (const warning of warnings) logger.warn(warning)
+        break
+      case 'unchanged':
+        logger.info('the configuration is what it was')
+        break
+      case 'rejected':
+        logger.error(
+          { problems: reloaded.problems },
+          'the configuration was not reloaded: the one before stays in force',
+        )
+    }
+    if (reloaded.result !== 'rejected' && reloaded.needRestart.length > 0) {
+      logger.warn({ needRestart: reloaded.needRestart }, 'some settings only change with a restart')
+    }
+    return reloaded
+  }
+}
+
+/** The program itself, where nobody else asked. */
+export const SELF: Actor = { actor: 'gateway', address: 'local' }
+
+/** Reloads, and notes in the audit trail what came of it, where something did. */
+export async function reloadFor(
+  by: Actor,
+  reloader: Pick<Reloader, 'reload'>,
+  audit: Pick<AuditTrail, 'record'>,
+  logger: Logger,
+): Promise<Reloaded> {
+  const reloaded = await reloader.reload()
+  if (reloaded.result === 'unchanged') return reloaded
+  await audit.record(by, reloadChange(reloaded)).catch((error: Error) => {
+    logger.error({ err: error }, 'a reload could not be noted in the audit trail')
+  })
+  return reloaded
+}
+
+/** A reload as the audit trail has it. */
+export function reloadChange(after: Reloaded): Change {
+  return { action: 'config.reload', target: 'config', name: 'config', before: null, after }
+}
+
+/** What `apply` says; or its `ConfigError`, as the result that it means. */
+export async function applied(apply: () => Promise<Reloaded>): Promise<Reloaded> {
+  try {
+    return await apply()
+  } catch (error) {
+    if (error instanceof ConfigError) return { result: 'rejected', problems: error.message.split('\n') }
+    throw error
+  }
+}
+
+/**
+ * The configuration as it can be put in force while the gateway runs: listeners, workers, stores and log stay as they are.
+ * Throws a `ConfigError` if it contradicts these.
+ */
+export function reloadable(
+  { config: wanted, source }: FoundConfig,
+  inForce: Config,
+): { config: Config; changed: string[]; needRestart: string[] } {
+  const { admin, store, cache, log, metrics } = inForce
+  const config = withKept(inForce, {
+    ...wanted,
+    admin,
+    store,
+    cache,
+    log,
+    metrics,
+    server: { ...inForce.server, drain: wanted.server.drain, ...renewed(inForce.server.tls, wanted.server.tls) },
+  })
+  const needRestart = differences(wanted, config)
+  const problems = needRestart.length === 0 ? [] : findContradictions(config)
+  if (problems.length > 0) throw new ConfigError(source, problems)
+  return { config, changed: differences(inForce, config), needRestart }
+}
+
+/** A certificate can be renewed at any time; who is asked for one, and whether there is TLS at all, is the listener's. */
+function renewed(tls: ListenerTls | undefined, wanted: ListenerTls | undefined): { tls?: ListenerTls } {
+  return tls === undefined || wanted === undefined ? {} : { tls: { ...tls, cert: wanted.cert, key: wanted.key } }
+}

@@ -1,0 +1,217 @@
+import type { LookupFunction } from 'node:net'
+import type { Actor } from '../audit/audit.ts'
+import { type Clock, type Random, systemClock } from '../time/clock.ts'
+import { SharedCache } from '../cache/open-cache.ts'
+import type { FoundConfig } from '../config/find.ts'
+import type { Config } from '../schema/schema.ts'
+import { SecretFollower } from '../credentials/follow.ts'
+import { secretsIn } from '../credentials/secret.ts'
+import { GuessGuard } from '../clients/guess-guard.ts'
+import { openSources } from '../credentials/sources/open.ts'
+import { LiveSnapshot } from '../gateway/live.ts'
+import { sentenceOf } from '../gateway/limit-watch.ts'
+import type { Log } from '../observe/log.ts'
+import { Metrics } from '../observe/metrics.ts'
+import { registerProcessInfo } from '../observe/process-info.ts'
+import { ReloadCounts } from '../observe/reload-counts.ts'
+import { TokenShare } from '../credentials/token-share.ts'
+import { openManaged, sharedBy } from './management.ts'
+import { Places } from '../queue/capacity.ts'
+import { openLedger } from '../ledger/open-ledger.ts'
+import { connectRedis } from '../redis/connection.ts'
+import { type Reloaded, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
+import type { BreakerOrder, BreakerRow } from '../server/admin/breakers.ts'
+import { type AdminParts, buildAdmin, type Vitals } from '../server/admin.ts'
+import type { Management } from '../server/admin/management.ts'
+import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/app.ts'
+import { clientAddress } from '../server/client-address.ts'
+import { Proxy } from '../server/proxy.ts'
+import { breakerRows, gatewayVitals } from './vitals.ts'
+
+/** A process that is listening for clients. */
+export interface GatewayProcess {
+  /** Base URL of the port for clients. */
+  readonly url: string
+  readonly vitals: Vitals
+  readonly metrics: Metrics
+  readonly management: Management
+  /** Puts another configuration in force; throws a `ConfigError`, and changes nothing, if it can't. */
+  apply(found: FoundConfig): Promise<Reloaded>
+  breakers(): BreakerRow[]
+  /** Whether there is such a breaker. */
+  setBreaker(order: BreakerOrder): boolean
+  /** Finishes what was accepted, for at most `server.drain`, then stops. Safe to call twice. */
+  stop(): Promise<void>
+}
+
+/** A gateway with its admin port. */
+export interface Running extends Pick<GatewayProcess, 'url' | 'vitals' | 'stop'> {
+  readonly adminUrl: string
+  /** Reads the configuration anew and puts it in force. */
+  reload(by?: Actor): Promise<Reloaded>
+}
+
+/** Why a gateway can't start that is no bug, nor the failure to get a port: its message says it all. */
+export class StartError extends Error {}
+
+export interface RunOptions {
+  readonly log: Log
+  readonly clock?: Clock
+  readonly random?: Random
+  /** Finds the addresses of upstreams, instead of the system. */
+  readonly lookup?: LookupFunction
+}
+
+/** Starts everything that a configuration asks for. Throws if a port can't be had, a `StartError` if the store can't. */
+export async function runGateway(
+  config: Config,
+  { load = () => ({ config, source: 'start' }), ...options }: RunOptions & { load?: ReloadParts['load'] },
+): Promise<Running> {
+  const gateway = await runWithoutAdmin(config, options)
+  const { vitals, apply, url, metrics, management } = gateway
+  const counts = new ReloadCounts(metrics.registry)
+  registerProcessInfo(metrics.registry)
+  const reloader = new Reloader({ load, apply, counts, logger: options.log.logger })
+  const reload = (): Promise<Reloaded> => reloader.reload()
+  try {
+    const controls = {
+      reload,
+      breakers: () => Promise.resolve(gateway.breakers()),
+      setBreaker: (order: BreakerOrder) => Promise.resolve(gateway.setBreaker(order)),
+    }
+    const { adminUrl, close } = await runAdmin(config, { vitals, controls, management })
+    const stop = async (): Promise<void> => {
+      await gateway.stop()
+      await close()
+    }
+    let stopping: Promise<void> | undefined
+    const reloadBy = (by: Actor = SELF): Promise<Reloaded> => {
+      return reloadFor(by, reloader, management.audit, options.log.logger)
+    }
+    return { url, vitals, adminUrl, reload: reloadBy, stop: () => (stopping ??= stop()) }
+  } catch (error) {
+    await gateway.stop()
+    throw error
+  }
+}
+
+export async function runAdmin(
+  { admin, server }: Config,
+  parts: Omit<AdminParts, 'addressOf'>,
+): Promise<{ adminUrl: string; close(): Promise<void> }> {
+  const app = buildAdmin(admin, { ...parts, addressOf: clientAddress(server.trustedProxies) })
+  const adminUrl = await app.listen({ host: admin.host, port: admin.port })
+  return { adminUrl, close: () => app.close() }
+}
+
+/** The port for clients only, as the workers of a cluster have it. */
+export async function runWithoutAdmin(
+  config: Config,
+  { log, clock = systemClock, random = Math.random, lookup }: RunOptions,
+): Promise<GatewayProcess> {
+  const { logger } = log
+  const metrics = new Metrics(config.metrics)
+  log.onDropped(() => metrics.logDropped.increment())
+  const ledger = await openLedger(config.store, { clock, logger, onAnswer: (ms) => metrics.storeAnswered(ms) }).catch(
+    (error: Error) => {
+      throw new StartError(error.message, { cause: error })
+    },
+  )
+  const { store } = config
+  const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
+  const cache = new SharedCache(config, { clock, metrics, logger })
+  const managed = await openManaged(config.store, { clock, logger })
+  const live = new LiveSnapshot(config, {
+    clock,
+    logger,
+    tokens,
+    random,
+    lookup,
+    ledger,
+    metrics,
+    cache,
+    managed: managed.clients,
+    places: new Places(config.server.maxWaiting, 'calls of this process'),
+    onBreakerChange: (name, state, { failure, ...change }) => {
+      logger.warn({ ...name, state, ...change, ...failure }, 'the breaker changed its state')
+    },
+    onQuotaNotice: (notice) => logger.warn(notice, sentenceOf(notice)),
+  })
+  await cache.opened
+  const follow = async (followed: Config): Promise<SecretFollower> => {
+    const follower = new SecretFollower(secretsIn(followed), openSources(followed, clock, managed.losses), logger)
+    await follower.start()
+    return follower
+  }
+  let secrets = await follow(config)
+  const { perAddress, overall, window } = config.server.wrongKeys
+  const guard = new GuessGuard({
+    what: 'keys',
+    limits: { perAddress, overall, windowMs: window },
+    clock,
+    logger,
+    ...sharedBy(store),
+  })
+  const proxy = new Proxy({
+    snapshot: () => live.current,
+    clock,
+    random,
+    metrics,
+    log,
+    guard,
+    addressOf: clientAddress(config.server.trustedProxies),
+  })
+  const app = buildApp(proxy, config.server)
+  const shutDown = async (): Promise<void> => {
+    try {
+      await secrets.close()
+      tokens?.close()
+      await live.close()
+      live.current.issuers?.close()
+      cache.close()
+      await managed.close()
+      guard.close()
+      await ledger.close()
+    } finally {
+      log.flush()
+    }
+  }
+  let stopping: Promise<void> | undefined
+  const vitals = gatewayVitals({
+    clock,
+    metrics,
+    ledger,
+    live,
+    losses: managed.losses,
+    isStopping: () => stopping !== undefined,
+    clientConnections: () => connectionsOf(app),
+  })
+  try {
+    const url = await app.listen({ host: config.server.host, port: config.server.port })
+    const drain = (): Promise<void> => drainApp(app, proxy, live.current.config.server.drain)
+    const stop = (): Promise<void> => (stopping ??= drain().then(shutDown))
+    const apply = async (found: FoundConfig): Promise<Reloaded> => {
+      if (stopping !== undefined) return { result: 'rejected', problems: ['the gateway stops'] }
+      const { config: next, changed, needRestart } = reloadable(found, live.current.config)
+      if (changed.length === 0) return { result: 'unchanged', needRestart }
+      live.replace(next)
+      renewCertificate(app, next.server)
+      const before = secrets
+      secrets = await follow(next)
+      await before.close()
+      return { result: 'applied', changed, needRestart }
+    }
+    const setBreaker = ({ upstream, group, state }: BreakerOrder): boolean => {
+      const breaker = live.current.upstreams.get(upstream)?.breakers.named(group)
+      if (state === 'open') breaker?.hold()
+      else breaker?.close()
+      return breaker !== undefined
+    }
+    const breakers = (): BreakerRow[] => breakerRows(live.current)
+    const management = { ...managed, config: () => live.current.config }
+    return { url, vitals, metrics, management, apply, breakers, setBreaker, stop }
+  } catch (error) {
+    await Promise.allSettled([app.close(), shutDown()])
+    throw error
+  }
+}

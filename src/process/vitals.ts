@@ -1,0 +1,206 @@
+import { X509Certificate } from 'node:crypto'
+import type { StoreConfig } from '../schema/schema.ts'
+import type { Snapshot } from '../gateway/snapshot.ts'
+import type { Clock, EpochMs } from '../time/clock.ts'
+import type { Losses } from '../records/losses.ts'
+import type { CredentialState, RoomOccupancy } from '../observe/gauges.ts'
+import type { LaneLabels, Metrics } from '../observe/metrics.ts'
+import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
+import { mergeQueues, type QueueRow } from '../server/admin/queue.ts'
+import type { BreakerRow } from '../server/admin/breakers.ts'
+import type { QuotaRow, Vitals } from '../server/admin.ts'
+
+interface Parts {
+  readonly clock: Clock
+  readonly metrics: Metrics
+  readonly ledger: Ledger
+  /** The one in force. */
+  readonly live: { readonly current: Snapshot }
+  readonly losses: Losses
+  isStopping(): boolean
+  /** Connections of clients that are open. */
+  clientConnections(): Promise<number>
+}
+
+const DEGRADED = {
+  lease: 'the quota store can not be reached: quotas are kept by leases',
+  closed: 'the quota store can not be reached: calls that need a quota are refused',
+  open: 'the quota store can not be reached: calls pass without a quota',
+} satisfies Record<StoreConfig['onOutage'], string>
+
+/** What a gateway process tells of itself to operators and Prometheus. */
+export function gatewayVitals({ clock, metrics, ledger, live, losses, isStopping, clientConnections }: Parts): Vitals {
+  metrics.observe({
+    rooms: () => roomsOf(live.current),
+    breakers: () => breakerRows(live.current),
+    connections: () =>
+      [...live.current.upstreams.values()].map(({ name, transport, webSockets }) => ({
+        upstream: name,
+        connections: transport.connections,
+        waiting: transport.waiting,
+        webSockets: webSockets.open,
+      })),
+    clientConnections,
+    // While the store is away, everything else is still shown.
+    usage: sharedWhileAsked(async () => (await usageOf(live.current, ledger)) ?? []),
+    credentials: () => credentialsOf(live.current, clock.wall()),
+    clientKeys: () => clientKeysOf(live.current, clock.wall()),
+    get certificateInMs() {
+      const endsAt = endOf(live.current.config.server.tls?.cert)
+      return endsAt === undefined ? undefined : endsAt - clock.wall()
+    },
+    get isStoreDegraded() {
+      return ledger.isDegraded
+    },
+  })
+  return {
+    metrics: () => metrics.exposition(),
+    quota: () => quotaRows(live.current, ledger),
+    queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
+    notReady() {
+      if (isStopping()) return Promise.resolve('draining')
+      return Promise.resolve(ledger.isReady ? undefined : (ledger.problem ?? 'the quota store can not be reached'))
+    },
+    degraded() {
+      const outage = ledger.isDegraded ? (ledger.problem ?? DEGRADED[live.current.config.store.onOutage]) : undefined
+      return Promise.resolve([outage, losses.text].filter((text) => text !== undefined).join('; ') || undefined)
+    },
+  }
+}
+
+function queueRows({ upstreams }: Snapshot): QueueRow[] {
+  const rows: QueueRow[] = []
+  for (const { accounts } of upstreams.values()) {
+    for (const { lanes } of accounts.values()) {
+      for (const { labels, view } of lanes.queued()) {
+        const { client, waiting, nextInMs, lastInMs } = view
+        rows.push({ ...labels, client, waiting, nextInMs: Math.round(nextInMs), lastInMs: Math.round(lastInMs) })
+      }
+    }
+  }
+  return rows
+}
+
+export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
+  return [...upstreams.values()].flatMap(({ name, breakers }) =>
+    [...breakers.all()].map(({ group, breaker }) => ({
+      upstream: name,
+      group,
+      // First, because an opening ends when somebody looks.
+      state: breaker.state,
+      byHand: breaker.isHeld,
+      retryAfterMs: breaker.isRefusing ? Math.round(breaker.retryAfterMs) : undefined,
+    })),
+  )
+}
+
+function* credentialsOf({ upstreams }: Snapshot, now: EpochMs): Iterable<CredentialState> {
+  for (const { name: upstream, accounts, config } of upstreams.values()) {
+    const endsAt = endOf(config.tls?.cert)
+    if (endsAt !== undefined) {
+      const inMs = endsAt - now
+      yield { upstream, account: '*', quarantined: undefined, expiries: [{ credential: `${upstream} tls.cert`, inMs }] }
+    }
+    for (const { name: account, credential } of accounts.values()) {
+      if (credential === undefined) continue
+      const { quarantined, expiries } = credential
+      const inTime = expiries.map((expiry) => ({ credential: expiry.credential, inMs: expiry.at - now }))
+      yield { upstream, account, quarantined, expiries: inTime }
+    }
+  }
+}
+
+function* clientKeysOf({ callers }: Snapshot, now: EpochMs): Iterable<{ client: string; key: string; inMs: number }> {
+  for (const { client, label, hash, expires } of callers.keys()) {
+    // The beginning of the hash, as logs and lists show it, tells keys apart that have no label.
+    if (expires !== undefined) yield { client, key: label ?? hash.slice(0, 'sha256:'.length + 8), inMs: expires - now }
+  }
+}
+
+/** What is no certificate fails when it is used; here it is just not shown. */
+function endOf(pem: string | undefined): number | undefined {
+  if (pem === undefined) return undefined
+  try {
+    return new X509Certificate(pem).validToDate.getTime()
+  } catch {
+    return undefined
+  }
+}
+
+function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {
+  for (const upstream of snapshot.upstreams.values()) {
+    for (const { lanes } of upstream.accounts.values()) yield* lanes.waiting()
+  }
+}
+
+async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
+  const waiting = new Map<string, number>()
+  for (const { labels, waiting: count } of roomsOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
+  return (await usageOf(snapshot, ledger))?.map(({ labels: { upstream, account }, usage }) => {
+    const { limit, used, resetMs } = usage
+    return {
+      upstream,
+      account,
+      class: limit.class,
+      window: limit.label,
+      limit: limit.requests,
+      effective: allowedOf(usage),
+      used,
+      remaining: Math.max(0, allowedOf(usage) - used),
+      resetMs: Math.round(resetMs),
+      waiting: waiting.get(`${upstream}/${account}/${limit.class}`) ?? 0,
+    }
+  })
+}
+
+type Usage = { labels: LaneLabels; usage: LimitUsage }
+
+/**
+ * Usage of every limit; undefined while the store can't be asked. Of those that only differ in the route, client or segment
+ * that they are about, the fullest; and what accounts have in common, once.
+ */
+async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | undefined> {
+  const asked: Promise<Usage[]>[] = []
+  for (const { name: upstream, accounts } of snapshot.upstreams.values()) {
+    for (const { lanes } of accounts.values()) {
+      const { meter, shown } = lanes
+      if (shown.length === 0) continue
+      const named = (usage: LimitUsage, i: number) => {
+        const { account, watch } = shown[i]!
+        // Without the store, what this gateway may not spend counts as used.
+        if (usage.limit.isEnforced && !ledger.isDegraded) watch.note(usage)
+        return { labels: { upstream, account, class: usage.limit.class }, usage }
+      }
+      asked.push(ledger.usage(meter).then((usages) => usages.map(named)))
+    }
+  }
+  try {
+    return fullestOf((await Promise.all(asked)).flat())
+  } catch (error) {
+    if (!(error instanceof StoreUnavailableError)) throw error
+    return undefined
+  }
+}
+
+/** Who asks while another's answer is on its way gets the same: the gauges of one scrape ask together. */
+function sharedWhileAsked<T>(ask: () => Promise<T>): () => Promise<T> {
+  let asked: Promise<T> | undefined
+  return () =>
+    (asked ??= ask().finally(() => {
+      asked = undefined
+    }))
+}
+
+function fullestOf(all: readonly Usage[]): Usage[] {
+  const fullest = new Map<string, Usage>()
+  for (const one of all) {
+    const key = [...Object.values(one.labels), one.usage.limit.label].join('\n')
+    const known = fullest.get(key)
+    if (known === undefined || fullness(one.usage) > fullness(known.usage)) fullest.set(key, one)
+  }
+  return [...fullest.values()]
+}
+
+function fullness({ used, limit }: LimitUsage): number {
+  return used / limit.requests
+}

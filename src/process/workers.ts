@@ -1,0 +1,350 @@
+import type { Actor } from '../audit/audit.ts'
+import cluster, { type Worker } from 'node:cluster'
+import { once } from 'node:events'
+import { setTimeout as pause } from 'node:timers/promises'
+import { Registry } from '@prometheus-io/client'
+import { systemClock } from '../time/clock.ts'
+import type { FoundConfig } from '../config/find.ts'
+import type { Config } from '../schema/schema.ts'
+import type { Log } from '../observe/log.ts'
+import { openManaged } from './management.ts'
+import { metricsOfAll, type ProcessMetrics } from '../observe/metrics-of-all.ts'
+import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
+import { registerProcessInfo } from '../observe/process-info.ts'
+import { ReloadCounts } from '../observe/reload-counts.ts'
+import { applied, type Reloaded, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
+import { isCount, WorkerCounts } from '../observe/worker-counts.ts'
+import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
+import type { BreakerState } from '../resilience/breaker.ts'
+import type { BreakerOrder, BreakerRow } from '../server/admin/breakers.ts'
+import { mergeQueues, type QueueRow } from '../server/admin/queue.ts'
+import type { Controls, QuotaRow, Vitals } from '../server/admin.ts'
+import { type Reply, WorkerLink } from './worker-link.ts'
+
+/** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
+const REPLACE_AFTER_MS = 1_000
+/** Longer than any turn of a busy worker's event loop, and than its wait for Redis: only one that hangs takes more. */
+const ANSWER_WITHIN_MS = 2_000
+/** For what is worth no more of the time of a readiness probe, which may have two seconds. */
+const ANSWER_SOON_MS = 500
+/**
+ * How often a worker tells what it has counted: what one that is killed has counted since is lost. Once a second, but with many
+ * series less often, so that it costs the worker no more than a hundredth of its time.
+ */
+const COUNTS_EVERY_MS = 1_000
+const COUNTS_PART = 1 / 100
+
+type Question =
+  | 'alive'
+  | 'counts'
+  | 'notReady'
+  | 'degraded'
+  | 'quota'
+  | 'queue'
+  | 'metrics'
+  | 'reload'
+  | 'breakers'
+  | 'setBreaker'
+/** What a worker has counted, and for how long it was busy with telling it. */
+interface Counts {
+  readonly metrics: ProcessMetrics
+  readonly tookMs: number
+}
+interface Ask {
+  readonly ask: Question
+  readonly number: number
+  /** What is to be put in force, or done. */
+  readonly input?: ConfigText | BreakerOrder
+}
+/** The configuration as the first process read it: what the others run does not depend on when they look. */
+export interface ConfigText {
+  readonly source: string
+  readonly text: string
+}
+/** What a worker that begins asks for, and gets. */
+interface Begun {
+  readonly begun: true
+}
+interface Begin {
+  readonly begin: ConfigText
+}
+interface Listening {
+  readonly listening: string
+}
+type ListenError = NodeJS.ErrnoException & { readonly port?: number; readonly address?: string }
+interface Failed {
+  readonly failed: object
+}
+
+export const isWorker = cluster.isWorker
+
+/**
+ * Runs as many processes as are configured on one port, and itself the admin port for all of them: metrics are added up; a
+ * worker that dies, or hangs, is replaced. Throws, and leaves no worker behind, if one of them can't start or the admin port be
+ * had.
+ */
+export async function runWorkers(
+  config: Config,
+  { log, load, text }: { log: Log; load: ReloadParts['load']; text: ConfigText },
+): Promise<Running> {
+  // Each worker accepts for itself. Node's default lets the first process hand connections over one by one: that costs it 80 µs
+  // each, and one on its way to a worker that is killed is neither answered nor closed, ever.
+  cluster.schedulingPolicy = cluster.SCHED_NONE
+  let phase: 'starting' | 'serving' | 'stopping' = 'starting'
+  let inForce = { config, text }
+  const counts = new WorkerCounts()
+  const links = new Set<WorkerLink>()
+  const fork = async (): Promise<string> => {
+    const worker = cluster.fork()
+    const { pid } = worker.process
+    let isHung = false
+    let countAt = 0
+    const link = new WorkerLink(worker, {
+      beat() {
+        return { ask: performance.now() >= countAt ? 'counts' : 'alive' } satisfies Pick<Ask, 'ask'>
+      },
+      onBeat(answer) {
+        if (answer === 'alive') return
+        const { metrics, tookMs } = answer as Counts
+        countAt = performance.now() + Math.max(COUNTS_EVERY_MS / 2, tookMs / COUNTS_PART)
+        counts.note(worker.id, metrics)
+      },
+      onHung() {
+        isHung = true
+        log.logger.error({ worker: pid }, 'a worker does not answer any more and is killed')
+        worker.process.kill('SIGKILL')
+      },
+    })
+    links.add(link)
+    worker.once('exit', (code, signal) => {
+      links.delete(link)
+      counts.end(worker.id)
+      if (phase !== 'serving') return
+      log.logger.error({ worker: pid, code, signal }, 'a worker died and will be replaced')
+      void pause(isHung ? 0 : REPLACE_AFTER_MS).then(replace)
+    })
+    const given = inForce.text
+    const url = await urlOf(worker, given)
+    link.listens()
+    // While it started it could not hear of a reload.
+    if (given !== inForce.text) await link.ask({ ask: 'reload', input: inForce.text }, ANSWER_WITHIN_MS)
+    return url
+  }
+  const replace = async (): Promise<void> => {
+    if (phase !== 'serving') return
+    await fork().catch((err: unknown) => log.logger.error({ err }, 'no new worker'))
+  }
+  // Whatever ends this process: a worker that hangs, or is stopped, would stay behind.
+  process.on('exit', () => {
+    for (const { worker } of links) worker.process.kill('SIGKILL')
+  })
+  const askEach = <Answer>(ask: Question, input?: Ask['input'], withinMs = ANSWER_WITHIN_MS) =>
+    Promise.all(
+      [...links]
+        .filter((link) => link.isListening)
+        .map((link) =>
+          link.ask<Answer>({ ask, ...(input === undefined ? {} : { input }) }, link.isAlive ? withinMs : 0),
+        ),
+    )
+  const missing = (): number => config.server.workers - [...links].filter((link) => link.isAlive).length
+  const endWorkers = async (): Promise<void> => {
+    phase = 'stopping'
+    const ended = [...links].map(({ worker }) => once(worker, 'exit'))
+    for (const { worker } of links) worker.process.kill('SIGTERM')
+    await Promise.all(ended)
+  }
+  const managed = await openManaged(config.store, { clock: systemClock, logger: log.logger })
+  const own = new Registry(OPENMETRICS)
+  const dropped = droppedLines(own)
+  log.onDropped(() => dropped.increment())
+  const missingWorkers = registerProcessInfo(own)
+  const apply = async (found: FoundConfig): Promise<Reloaded> => {
+    const { config: next, changed, needRestart } = reloadable(found, inForce.config)
+    if (changed.length === 0) return { result: 'unchanged', needRestart }
+    const nextText = textOf(found)
+    const answers = await askEach<Reloaded>('reload', nextText)
+    const refusal = answers.find((answer) => answer?.result === 'rejected')
+    if (refusal !== undefined) return refusal
+    if (answers.includes(undefined)) return { result: 'rejected', problems: ['a worker did not answer in time'] }
+    inForce = { config: next, text: nextText }
+    return { result: 'applied', changed, needRestart }
+  }
+  const reloader = new Reloader({ load, apply, counts: new ReloadCounts(own), logger: log.logger })
+  const reload = (): Promise<Reloaded> => reloader.reload()
+  const vitals: Vitals = {
+    async *metrics() {
+      const asked = [...links].filter((link) => link.isListening)
+      const answers = await Promise.all(
+        asked.map(async (link) => {
+          const answer = await link.ask<ProcessMetrics>({ ask: 'metrics' }, link.isAlive ? ANSWER_WITHIN_MS : 0)
+          // What comes after its end has been counted.
+          if (answer !== undefined && links.has(link)) counts.note(link.worker.id, answer)
+          return answer
+        }),
+      )
+      const known = answers.filter((answer) => answer !== undefined)
+      missingWorkers.set(config.server.workers - known.length)
+      const gauges = known.map((metrics) => metrics.filter((metric) => !isCount(metric)))
+      yield await metricsOfAll([...counts.all(), ...gauges, await own.getMetricsAsJSON()])
+    },
+    quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
+    queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),
+    async notReady() {
+      if (phase === 'stopping') return 'draining'
+      const asked = [...links].filter((link) => link.isAlive)
+      if (asked.length === 0) return 'no worker answers'
+      // One that serves is enough to be ready: taking calls from the others would make an outage of it.
+      return firstReady(asked.map((link) => link.ask<string | null>({ ask: 'notReady' }, ANSWER_WITHIN_MS)))
+    },
+    async degraded() {
+      const answers = await askEach<string | null>('degraded', undefined, ANSWER_SOON_MS)
+      const count = missing()
+      const absent = count > 0 ? `${count} of ${config.server.workers} workers are missing` : undefined
+      const reasons = [answers.find((answer) => typeof answer === 'string'), absent]
+      return reasons.filter((reason) => reason !== undefined).join('; ') || undefined
+    },
+  }
+  try {
+    const urls = await Promise.all(Array.from({ length: config.server.workers }, fork))
+    const controls: Controls = {
+      reload,
+      breakers: async () => mergeBreakers(await askEach<BreakerRow[]>('breakers')),
+      setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
+    }
+    const { adminUrl, close } = await runAdmin(config, {
+      vitals,
+      controls,
+      management: { ...managed, config: () => inForce.config },
+    })
+    phase = 'serving'
+    const stop = async (): Promise<void> => {
+      await endWorkers()
+      await close()
+      await managed.close()
+      log.flush()
+    }
+    let stopping: Promise<void> | undefined
+    const reloadBy = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, managed.audit, log.logger)
+    return { url: urls[0]!, adminUrl, vitals, reload: reloadBy, stop: () => (stopping ??= stop()) }
+  } catch (error) {
+    await endWorkers()
+    await managed.close()
+    throw error
+  }
+}
+
+/** What the first process has a worker run. */
+export function textFromFirstProcess(): Promise<ConfigText> {
+  return new Promise((resolve) => {
+    // It may be asked something before, as all workers are.
+    const listen = ({ begin }: Partial<Begin>): void => {
+      if (begin === undefined) return
+      process.off('message', listen)
+      resolve(begin)
+    }
+    process.on('message', listen)
+    process.send?.({ begun: true } satisfies Begun)
+  })
+}
+
+/** Runs one of these processes. One that can't start tells the first process why, and ends. */
+export async function runWorker(
+  config: Config,
+  { log, parse }: { log: Log; parse: (text: ConfigText) => Promise<FoundConfig> },
+): Promise<GatewayProcess> {
+  const gateway = await runWithoutAdmin(config, { log }).catch(failed)
+  const answers = {
+    notReady: () => gateway.vitals.notReady(),
+    degraded: () => gateway.vitals.degraded(),
+    quota: () => gateway.vitals.quota(),
+    queue: () => gateway.vitals.queue(),
+    metrics: () => gateway.metrics.registry.getMetricsAsJSON(),
+    alive: () => Promise.resolve('alive'),
+    counts: () => countsOf(gateway.metrics.registry),
+    reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
+    breakers: () => Promise.resolve(gateway.breakers()),
+    setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
+  } satisfies Record<Question, (input?: Ask['input']) => Promise<unknown>>
+  process.on('message', ({ ask, number, input }: Ask) => {
+    if (ask === undefined) return
+    void answers[ask](input).then((answer: unknown) => {
+      process.send?.({ reply: number, answer: answer ?? null } satisfies Reply)
+    })
+  })
+  process.send?.({ listening: gateway.url } satisfies Listening)
+  return gateway
+}
+
+async function countsOf(registry: Registry): Promise<Counts> {
+  const before = performance.now()
+  const all = registry.getMetricsAsArray() as unknown as {
+    readonly type?: string
+    get(): Promise<ProcessMetrics[number]>
+  }[]
+  const metrics = await Promise.all(all.filter(isCount).map((metric) => metric.get()))
+  return { metrics, tookMs: performance.now() - before }
+}
+
+/** Only a file can ask for workers. */
+export function textOf({ source, text = '' }: FoundConfig): ConfigText {
+  return { source, text }
+}
+
+/** Never returns. What is sent as JSON of an error is what explains it. */
+function failed({ message, stack, code, port, address }: ListenError): Promise<never> {
+  process.send?.({ failed: { message, stack, code, port, address } } satisfies Failed, () => process.exit(1))
+  return new Promise(() => undefined)
+}
+
+/** Where a new worker listens; throws what it failed with if it does not come so far. */
+function urlOf(worker: Worker, text: ConfigText): Promise<string> {
+  return new Promise((resolve, reject) => {
+    worker.on('message', (message: Partial<Begun & Listening & Failed>) => {
+      if (message.begun === true) worker.send({ begin: text } satisfies Begin)
+      if (message.listening !== undefined) resolve(message.listening)
+      if (message.failed !== undefined) reject(Object.assign(new Error(), message.failed))
+    })
+    worker.once('exit', () => reject(new Error('a worker ended before it listened')))
+  })
+}
+
+/** Undefined as soon as one is ready; else why the first of them is not. */
+async function firstReady(asked: readonly Promise<string | null | undefined>[]): Promise<string | undefined> {
+  const ready = asked.map(async (answer) => {
+    if ((await answer) !== null) throw new Error('not ready')
+  })
+  try {
+    await Promise.any(ready)
+    return undefined
+  } catch {
+    const reasons = await Promise.all(asked)
+    return reasons.find((reason) => typeof reason === 'string') ?? 'no worker answers'
+  }
+}
+
+const WORSE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
+
+/** Each worker has its own breakers: the worst state of each is shown. */
+function mergeBreakers(answers: readonly (readonly BreakerRow[] | undefined)[]): BreakerRow[] {
+  const worst = new Map<string, BreakerRow>()
+  for (const row of answers.flatMap((rows) => rows ?? [])) {
+    const key = `${row.upstream}\n${row.group ?? ''}`
+    const known = worst.get(key)
+    if (known === undefined || WORSE[row.state] > WORSE[known.state]) worst.set(key, row)
+  }
+  return [...worst.values()]
+}
+
+/** Workers count in one store, but each has its own queues. Undefined if none of them could ask the store. */
+function mergeRows(answers: readonly (readonly QuotaRow[] | null | undefined)[]): QuotaRow[] | undefined {
+  const known = answers.filter((rows) => rows !== null && rows !== undefined)
+  if (known.length === 0) return undefined
+  const merged = new Map<string, QuotaRow>()
+  for (const row of known.flat()) {
+    const key = [row.upstream, row.account, row.class, row.window].join('\n')
+    const other = merged.get(key)
+    if (other === undefined) merged.set(key, row)
+    else merged.set(key, { ...(row.used > other.used ? row : other), waiting: row.waiting + other.waiting })
+  }
+  return [...merged.values()]
+}

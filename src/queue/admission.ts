@@ -1,0 +1,55 @@
+import type { Claimant } from './client-queue.ts'
+import type { Priority } from './fair-share.ts'
+import type { LimitUsage, Meter } from '../ledger/ledger.ts'
+import type { Permit } from './permit.ts'
+
+/** Why nobody can wait any more: the account was taken out of the configuration, or the gateway stops. */
+export type Closing = 'removed' | 'draining'
+
+/** What there is too little of: calls that may be sent in the window, or places for calls in flight. */
+export type Shortage = 'quota' | 'concurrency'
+
+interface Refusal {
+  readonly because: Shortage
+  /** From now on, when its turn could be. */
+  readonly waitMs: number
+  readonly usage: readonly LimitUsage[]
+}
+
+/** Where as many calls wait as may. */
+export interface Full {
+  readonly most: number
+  readonly of: string
+}
+
+/** What a waiting room says to a call. */
+export type Admission =
+  /** `because` is why it had to wait; undefined if it did not. Its turn was expected `expectedMs` after it came. */
+  | {
+      readonly kind: 'admitted'
+      readonly permit: Permit
+      readonly because: Shortage | undefined
+      readonly expectedMs?: number
+    }
+  /** Its turn would come later than it may wait. */
+  | ({ readonly kind: 'quota_exhausted' } & Refusal)
+  /** So it would only because of other clients, which have had less of the quota. */
+  | ({ readonly kind: 'share_exceeded' } & Refusal)
+  | ({ readonly kind: 'queue_full'; readonly full: Full } & Refusal)
+  /** It would have to wait, and nobody can any more. */
+  | { readonly kind: 'closed'; readonly because: Closing }
+  /** It left by itself: the client has gone. */
+  | { readonly kind: 'gone'; readonly because: Shortage }
+
+/** A call that wants to be admitted. */
+export interface Waiter {
+  readonly meter: Meter
+  readonly maxWaitMs: number
+  readonly client: Claimant
+  /** Not above the client's own. */
+  readonly priority: Priority
+  /** Whether it will come back when it is told to, so that its turn is kept. */
+  readonly comesBack?: boolean
+  /** Called with a function that makes the waiter leave the room, and with undefined once it need not any more. */
+  onLeaveable(leave: (() => void) | undefined): void
+}

@@ -1,0 +1,146 @@
+import type { Clock, Timer } from '../time/clock.ts'
+import type { Meter } from '../ledger/ledger.ts'
+import type { Permit } from './permit.ts'
+import type { Place } from './place.ts'
+
+/** Clients are told whole seconds, and come back a little later than that. */
+const TOLD_IN_MS = 1_000
+const GRACE_MS = 1_000
+/** A permit that waits for its client is held for such a part of the window after the told time at most. */
+const GRACE_PART = 0.1
+/** At most this part of a limit is claimed in a room at once, and by each client half of that. */
+const PART_OF_LIMIT = 0.2
+/** But a few may always, and of windows that are not very short as many as callers commonly come at once. */
+const LEAST_CLAIMS = 16
+const LEAST_OF_SHORT = 4
+const SHORT_MS = 5_000
+
+/** A call that was refused while others waited, and told when to come back. */
+interface Claim {
+  readonly client: string
+  readonly meter: Meter
+  /** When the client was told to come back. */
+  toldAt: number
+  /** It has this place in the queue, until its turn comes; */
+  place: Place | undefined
+  /** from then on this is held for whoever comes. */
+  permit: Permit | undefined
+  timer: Timer | undefined
+}
+
+/**
+ * Keeps the turn of calls that were refused and told when to come back. Without that they would find the quota taken by
+ * those who waited meanwhile, again and again. A claim has a place in the queue of its client like a call that waits, so it
+ * takes nothing that is not its client's by the shares of all. When its turn comes, its permit is held until a second after
+ * the told time (a tenth of the window at most), goes to the client's next call of the same kind, or else is given back
+ * unused. Only for limits of rolling windows, because others count when a call is sent; and only at this gateway.
+ */
+export class Claims {
+  readonly #clock: Clock
+  readonly #byClient = new Map<string, Claim[]>()
+  #size = 0
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  get isEmpty(): boolean {
+    return this.#size === 0
+  }
+
+  /** The permit that is held for a call like this. */
+  take(client: string, meter: Meter): Permit | undefined {
+    const claim = this.#byClient.get(client)?.find((one) => one.permit !== undefined && one.meter === meter)
+    if (claim === undefined) return undefined
+    const { permit } = claim
+    claim.permit = undefined
+    this.#remove(claim)
+    permit!.startAt(this.#clock.now())
+    return permit
+  }
+
+  /** Whether a call that comes now is one that was told to come about now: then it has this claim already. */
+  dueNow(client: string, meter: Meter): Claim | undefined {
+    const now = this.#clock.now()
+    return this.#byClient.get(client)?.find((claim) => claim.toldAt <= now && claim.meter === meter)
+  }
+
+  /** Whether one more may be left. */
+  hasRoom(client: string, meter: Meter): boolean {
+    if (!meter.limits.every(({ kind }) => kind === 'rolling')) return false
+    const least = Math.min(...meter.limits.map(({ requests }) => requests))
+    const isShort = meter.limits.some(({ windowMs }) => windowMs < SHORT_MS)
+    const few = isShort ? LEAST_OF_SHORT : LEAST_CLAIMS
+    const most = Math.max(few, least * PART_OF_LIMIT)
+    const ofClient = this.#byClient.get(client)?.length ?? 0
+    return this.#size < most && ofClient < Math.max(few, most / 2)
+  }
+
+  /** `place` is the one that was taken for it; `onPermit` says whether somebody else has use for a permit at once. */
+  add(place: Place, waitMs: number, onPermit: (permit: Permit) => boolean): void {
+    const { client, meter } = place
+    const toldAt = this.#clock.now() + toldMs(waitMs)
+    const claim: Claim = { client: client.name, meter, toldAt, place, permit: undefined, timer: undefined }
+    this.#byClient.getOrInsertComputed(client.name, () => []).push(claim)
+    this.#size++
+    this.#await(claim)
+    place.ended.then(
+      (admission) => {
+        claim.place = undefined
+        if (admission.kind !== 'admitted') return this.#remove(claim)
+        const { permit } = admission
+        // Removed meanwhile: its room was closed, or its time is over.
+        const isOver = this.#byClient.get(claim.client)?.includes(claim) !== true
+        if (isOver || onPermit(permit)) {
+          this.#remove(claim)
+          if (isOver) permit[Symbol.dispose]()
+        } else claim.permit = permit
+      },
+      () => this.#remove(claim),
+    )
+  }
+
+  /** The call came back, and its turn is still to come: it is told another time. */
+  tellAgain(claim: Claim, waitMs: number): void {
+    claim.toldAt = this.#clock.now() + toldMs(waitMs)
+    this.#await(claim)
+  }
+
+  /** Gives back whatever is held, and leaves all places. */
+  clear(): void {
+    for (const claim of [...this.#byClient.values()].flat()) this.#end(claim)
+  }
+
+  #await(claim: Claim): void {
+    claim.timer?.cancel()
+    const windowMs = Math.min(...claim.meter.limits.map((limit) => limit.windowMs))
+    const graceMs = Math.min(GRACE_MS, windowMs * GRACE_PART)
+    claim.timer = this.#clock.schedule(claim.toldAt - this.#clock.now() + graceMs, () => this.#end(claim))
+  }
+
+  #end(claim: Claim): void {
+    const { place, permit } = claim
+    claim.permit = undefined
+    this.#remove(claim)
+    try {
+      place?.end({ kind: 'gone', because: 'quota' })
+    } finally {
+      permit?.[Symbol.dispose]()
+    }
+  }
+
+  #remove(claim: Claim): void {
+    claim.timer?.cancel()
+    const claims = this.#byClient.get(claim.client)
+    const at = claims?.indexOf(claim) ?? -1
+    if (claims === undefined || at < 0) return
+    claims.splice(at, 1)
+    this.#size--
+    if (claims.length === 0) this.#byClient.delete(claim.client)
+  }
+}
+
+/** What a client is told that has to wait so long. */
+function toldMs(waitMs: number): number {
+  return Math.max(1, Math.ceil(waitMs / TOLD_IN_MS)) * TOLD_IN_MS
+}

@@ -1,0 +1,122 @@
+import type { Clock, Timer } from '../time/clock.ts'
+import type { Demand } from './client-queue.ts'
+import type { Board } from './contention.ts'
+import type { Grant, Ledger } from '../ledger/ledger.ts'
+
+/** How often other gateways are told who waits here, at least: several times before they would forget it. */
+const REPORT_EVERY_MS = 1_000
+const EXCHANGE_NO_SOONER_MS = 100
+/** The same where others would wait for turns that nobody can take here. */
+const BLOCKED_NO_SOONER_MS = 25
+/** A change of how many wait here by such a part is told as soon as may be. */
+const WORTH_TELLING = 0.02
+
+interface NeighboursOptions {
+  readonly ledger: Ledger
+  readonly clock: Clock
+  readonly home: string
+  readonly queue: string
+  /** Who waits here. */
+  demands(): Demand[]
+  /**
+   * Told what was heard, each time; undefined where nothing can be. And how many calls the others were granted since a charge or
+   * the board told last.
+   */
+  onHeard(board: Board | undefined, granted: number): void
+}
+
+/** The rooms of the same name at other gateways: tells them who waits here, and knows what was last heard of them. */
+export class Neighbours {
+  readonly #ledger: Ledger
+  readonly #clock: Clock
+  readonly #options: NeighboursOptions
+  /** What was last heard. */
+  board: Board | undefined
+  /** What they had been told of this one by then. */
+  told: readonly Demand[] = []
+  /** How many calls that had waited all gateways were granted, as far as it is known; undefined if a charge did not tell. */
+  #turns: number | undefined
+  /** Of these, those that were granted here since the board was read. */
+  #own = 0
+  #timer: Timer | undefined
+  #exchangedAt = -Infinity
+  #waiting = 0
+  #toldWaiting = 0
+  #isTelling = false
+
+  constructor(options: NeighboursOptions) {
+    this.#options = options
+    this.#ledger = options.ledger
+    this.#clock = options.clock
+  }
+
+  /** Whether calls wait at other gateways. */
+  get haveWaiting(): boolean {
+    return this.board !== undefined && this.board.others.length > 0
+  }
+
+  /** The same, so surely that a call that comes now is behind them. */
+  get areAhead(): boolean {
+    return this.haveWaiting && this.#clock.now() - this.board!.at < REPORT_EVERY_MS
+  }
+
+  /** So many calls they were granted since the board was read. */
+  get admitted(): number {
+    if (this.board === undefined || this.#turns === undefined) return 0
+    return Math.max(0, this.#turns - this.board.turns - this.#own)
+  }
+
+  charged({ granted, turns }: Grant): void {
+    this.#turns = turns
+    this.#own += granted
+  }
+
+  /** So many calls wait here now. They compute with that, but not every change makes a difference to them. */
+  waitingHere(waiting: number): void {
+    this.#waiting = waiting
+    if (this.#ledger.exchange === undefined || this.#isTelling) return
+    const change = Math.abs(waiting - this.#toldWaiting)
+    if (waiting > 0 && this.#toldWaiting > 0 && (!this.haveWaiting || change <= WORTH_TELLING * waiting)) return
+    this.#tellSoon()
+  }
+
+  /** None of those that wait here can be sent for now: the others need not wait for their turns. */
+  blocked(): void {
+    if (!this.haveWaiting || this.#isTelling || this.told.some(({ isBlocked }) => isBlocked)) return
+    this.#tellSoon(BLOCKED_NO_SOONER_MS)
+  }
+
+  #tellSoon(noSoonerMs = EXCHANGE_NO_SOONER_MS): void {
+    this.#isTelling = true
+    this.#exchangeIn(Math.max(0, this.#exchangedAt + noSoonerMs - this.#clock.now()))
+  }
+
+  /** Tells who waits here, and hears who waits there. Never rejects. */
+  async exchange(): Promise<void> {
+    const { home, queue, demands, onHeard } = this.#options
+    const { exchange } = this.#ledger
+    if (exchange === undefined) return
+    this.#exchangedAt = this.#clock.now()
+    this.#isTelling = false
+    this.#toldWaiting = this.#waiting
+    this.#exchangeIn(this.#waiting > 0 ? REPORT_EVERY_MS : undefined)
+    const told = demands()
+    const board = await exchange.call(this.#ledger, home, queue, told)
+    this.board = board
+    this.told = told
+    const turns = this.#turns
+    this.#turns = board?.turns
+    this.#own = 0
+    onHeard(board, turns === undefined || board === undefined ? 0 : Math.max(0, board.turns - turns))
+  }
+
+  #exchangeIn(delayMs: number | undefined): void {
+    this.#timer?.cancel()
+    this.#timer = undefined
+    if (delayMs === undefined) return
+    this.#timer = this.#clock.schedule(delayMs, () => {
+      this.#timer = undefined
+      void this.exchange()
+    })
+  }
+}

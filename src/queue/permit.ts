@@ -1,0 +1,107 @@
+import type { Grant, Lesson, LimitUsage } from '../ledger/ledger.ts'
+import type { Limit } from '../ledger/limit.ts'
+import type { WaitingRoom } from './waiting-room.ts'
+
+/**
+ * A call that may be sent now: it is charged, and in flight. Whoever has the permit declares it with `using`, so that both
+ * come back at the end of its scope, also after an exception. What is known sooner is told sooner, by one of `settle`,
+ * `abandon` and `refund`, and by `leave`; whatever is told a second time does not count.
+ */
+export class Permit implements Disposable {
+  readonly #room: WaitingRoom
+  readonly #grant: Grant
+  #since: number
+  #isCharged = true
+  #isInFlight = true
+  #isSent = false
+
+  constructor(room: WaitingRoom, grant: Grant, since: number) {
+    this.#room = room
+    this.#grant = grant
+    this.#since = since
+  }
+
+  /** Usage of the limits it was charged to, as of the charge; empty where the call is not limited. */
+  get usage(): readonly LimitUsage[] {
+    return this.#grant.usage
+  }
+
+  /** The limits it was charged to, in the order of their usage. */
+  get limits(): readonly Limit[] {
+    return this.#grant.meter.limits
+  }
+
+  /** Whether it was charged to a lease, because the store could not be asked. */
+  get isLocal(): boolean {
+    return this.#grant.isLocal
+  }
+
+  /** Only from then on there is a call that has it. */
+  startAt(now: number): void {
+    this.#since = now
+  }
+
+  /** From now on it may be that the upstream has seen a byte of it. */
+  sent(): void {
+    this.#isSent = true
+  }
+
+  /** Its response headers are here: the upstream can't count it later than now. */
+  settle(): void {
+    if (!this.#takeCharge()) return
+    this.#room.ledger.settle(this.#grant)
+    this.#room.settled(this.#since)
+  }
+
+  /** It was given up after it was sent: the upstream may count it a little later than now. */
+  abandon(): void {
+    if (this.#takeCharge()) this.#room.ledger.abandon(this.#grant)
+  }
+
+  /** No byte of it was sent. */
+  refund(): void {
+    if (!this.#takeCharge()) return
+    this.#room.ledger.refund(this.#grant)
+    this.#room.refunded()
+  }
+
+  /** What its answer taught of the account or its limits. */
+  learn(lesson: Lesson): void {
+    this.#room.ledger.learn(this.#grant, lesson)
+  }
+
+  /** It is not in flight any more. */
+  leave(): void {
+    if (!this.#isInFlight) return
+    this.#isInFlight = false
+    try {
+      if (this.#isCounted) this.#room.ledger.leave(this.#grant)
+    } finally {
+      this.#room.left(this.#grant.meter.hasConcurrent)
+    }
+  }
+
+  /** It ended without a response, as far as is known: `abandon`, or `refund` where no byte was sent. */
+  giveUp(): void {
+    if (this.#isSent) this.abandon()
+    else this.refund()
+  }
+
+  [Symbol.dispose](): void {
+    try {
+      this.giveUp()
+    } finally {
+      this.leave()
+    }
+  }
+
+  #takeCharge(): boolean {
+    if (!this.#isCharged) return false
+    this.#isCharged = false
+    return this.#isCounted
+  }
+
+  get #isCounted(): boolean {
+    return this.#grant.meter.limits.length > 0
+  }
+}

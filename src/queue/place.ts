@@ -1,0 +1,81 @@
+import type { Timer } from '../time/clock.ts'
+import type { Admission, Shortage, Waiter } from './admission.ts'
+import type { Claimant, Queued } from './client-queue.ts'
+import type { Priority } from './fair-share.ts'
+import type { Meter } from '../ledger/ledger.ts'
+
+interface Taken {
+  readonly because: Shortage
+  readonly expectedMs: number
+  readonly arrivedAt: number
+  /** Called once, before whoever waits is told. */
+  readonly onEnd: (place: Place) => void
+  /** There is no call that waits, but one that was told to come back. */
+  readonly isClaim?: boolean
+}
+
+/** A call that waits, until its wait ends in one way or another. */
+export class Place implements Queued {
+  meter: Meter
+  readonly client: Claimant
+  readonly priority: Priority
+  readonly because: Shortage
+  readonly expectedMs: number
+  readonly arrivedAt: number
+  readonly isClaim: boolean
+  before: Queued | undefined
+  behind: Queued | undefined
+  /** Ends the wait when its time is up. */
+  deadline: Timer | undefined
+  isTaken = true
+  readonly ended: Promise<Admission>
+  readonly #waiter: Waiter
+  readonly #onEnd: (place: Place) => void
+  readonly #resolve: (admission: Admission) => void
+  readonly #reject: (error: unknown) => void
+
+  constructor(waiter: Waiter, { because, expectedMs, arrivedAt, onEnd, isClaim = false }: Taken) {
+    this.meter = waiter.meter
+    this.client = waiter.client
+    this.priority = waiter.priority
+    this.because = because
+    this.expectedMs = expectedMs
+    this.arrivedAt = arrivedAt
+    this.isClaim = isClaim
+    this.#waiter = waiter
+    this.#onEnd = onEnd
+    const { promise, resolve, reject } = Promise.withResolvers<Admission>()
+    this.ended = promise
+    this.#resolve = resolve
+    this.#reject = reject
+  }
+
+  /** Ends the wait. Returns whether whoever waits is told so: where a mistake of the gateway prevents that, it is told of the mistake. */
+  end(admission: Admission): boolean {
+    try {
+      this.#leave()
+    } catch (error) {
+      this.#reject(error)
+      return false
+    }
+    this.#resolve(admission)
+    return true
+  }
+
+  fail(error: unknown): void {
+    try {
+      this.#leave()
+    } catch {
+      // It is told of the first.
+    }
+    this.#reject(error)
+  }
+
+  #leave(): void {
+    if (!this.isTaken) return
+    this.isTaken = false
+    this.#onEnd(this)
+    this.deadline?.cancel()
+    this.#waiter.onLeaveable(undefined)
+  }
+}

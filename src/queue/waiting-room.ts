@@ -1,0 +1,433 @@
+import type { Clock } from '../time/clock.ts'
+import type { Admission, Closing, Full, Shortage, Waiter } from './admission.ts'
+import type { Capacity } from './capacity.ts'
+import { choose } from './choose.ts'
+import { Claims } from './claims.ts'
+import type { Claimant } from './client-queue.ts'
+import { type Board, Contention, type Known } from './contention.ts'
+import { expectTurn } from './expected-turn.ts'
+import type { Priority } from './fair-share.ts'
+import { type Grant, type Ledger, type Meter, StoreUnavailableError } from '../ledger/ledger.ts'
+import { Neighbours } from './neighbours.ts'
+import { Outlook } from './outlook.ts'
+import { Permit } from './permit.ts'
+import { Place } from './place.ts'
+import { Queues } from './queues.ts'
+import { Served } from './served.ts'
+import { WakeUp } from './wake-up.ts'
+
+/** How soon the ledger is asked again for those that wait, after it could not be. */
+const STORE_RETRY_MS = 100
+const LOOK_NO_SOONER_MS = 10
+/** How soon it is asked again while the ledger does without its store, which may be back long before any quota. */
+const LOOK_FOR_STORE_MS = 250
+
+export interface RoomOptions {
+  readonly ledger: Ledger
+  readonly clock: Clock
+  /** Its name at all gateways, and what it is in front of. */
+  readonly name: string
+  readonly home: string
+  /** Of all rooms of the same account and class. */
+  readonly capacity: Capacity
+}
+
+/** Who waits in a room, for the admin API. */
+export interface RoomView {
+  readonly client: string
+  readonly waiting: number
+  /** When the first of them will be admitted, as far as is known now. */
+  readonly nextInMs: number
+  readonly lastInMs: number
+}
+
+/**
+ * Where calls that need the same quota wait for it: those of one account and class, at all gateways. Clients are served by
+ * weighted fair queueing, the calls of a client by priority and then in the order in which they came. A call for which
+ * there is quota, and nobody who waits for it, passes without waiting; one that can't be admitted in the time it may wait is
+ * refused at once.
+ */
+export class WaitingRoom {
+  readonly ledger: Ledger
+  readonly name: string
+  readonly home: string
+  readonly #clock: Clock
+  readonly #capacity: Capacity
+  readonly #queues: Queues
+  readonly #outlook: Outlook
+  readonly #neighbours: Neighbours
+  readonly #claims: Claims
+  #served = new Served()
+  readonly #wakeUp: WakeUp
+  #isServing = false
+  #closing: Closing | undefined
+  /** Why the ledger could not be asked for those that wait; undefined while it can. */
+  #storeError: StoreUnavailableError | undefined
+
+  constructor({ ledger, clock, name, home, capacity }: RoomOptions) {
+    this.ledger = ledger
+    this.name = name
+    this.home = home
+    this.#clock = clock
+    this.#capacity = capacity
+    this.#queues = new Queues(clock, capacity)
+    this.#claims = new Claims(clock)
+    this.#outlook = new Outlook(clock)
+    this.#wakeUp = new WakeUp(clock, () => void this.#serve(true))
+    this.#neighbours = new Neighbours({
+      ledger,
+      clock,
+      home,
+      queue: name,
+      demands: () => this.#queues.demands(),
+      onHeard: (board, granted) => this.#heard(board, granted),
+    })
+  }
+
+  get waiting(): number {
+    return this.#queues.size
+  }
+
+  /** Who waits here, and for how long still. */
+  view(): RoomView[] {
+    const contention = this.#contention()
+    const now = this.#clock.now() // the same for both, else the last one would come before the first if time passed between
+    const waiting = [...this.#queues.byClient.values()].filter((queue) => queue.size > queue.claims)
+    return waiting.map(({ client, size, claims }) => ({
+      client: client.name,
+      waiting: size - claims,
+      nextInMs: this.#outlook.waitMs(contention.positionOfFirst(client.name), now),
+      lastInMs: this.#outlook.waitMs(contention.positionOfLast(client.name), now),
+    }))
+  }
+
+  /** Throws, or rejects with, `StoreUnavailableError` when the ledger can't be asked. */
+  enter(waiter: Waiter): Admission | Promise<Admission> {
+    if (!this.#claims.isEmpty) {
+      const permit = this.#claims.take(waiter.client.name, waiter.meter)
+      if (permit !== undefined) return { kind: 'admitted', permit, because: undefined }
+    }
+    if (this.waiting > 0 || this.#capacity.free <= 0 || this.#neighbours.areAhead) return this.#wait(waiter)
+    const grant = this.ledger.charge(waiter.meter, 1)
+    if (!(grant instanceof Promise)) return this.#enterWith(grant, waiter)
+    // Taken before the answer, so that calls that enter meanwhile don't exceed the concurrency.
+    this.#capacity.inFlight++
+    return grant.then(
+      (granted) => {
+        this.#capacity.inFlight--
+        try {
+          return this.#enterWith(granted, waiter)
+        } finally {
+          // Others may have come to wait for the place that was kept.
+          this.#capacity.release(0)
+          this.#wakeLater()
+        }
+      },
+      (error: unknown) => {
+        this.left(true)
+        throw error
+      },
+    )
+  }
+
+  #enterWith(grant: Grant, waiter: Waiter): Admission | Promise<Admission> {
+    this.#storeError = undefined
+    if (grant.granted === 0) {
+      this.#learn(grant)
+      return this.#wait(waiter)
+    }
+    this.#capacity.inFlight++
+    return { kind: 'admitted', permit: new Permit(this, grant, this.#clock.now()), because: undefined }
+  }
+
+  /** Ends the wait of everyone here, now and from now on. Who need not wait still passes: a running call may finish. */
+  close(because: Closing): void {
+    this.#closing = because
+    this.#claims.clear()
+    for (const place of this.#queues.all()) place.end({ kind: 'closed', because })
+  }
+
+  /** Those that wait are charged otherwise now, and so may not have to wait as long any more. */
+  charge(meterNow: (meter: Meter) => Meter): void {
+    for (const place of this.#queues.all()) place.meter = meterNow(place.meter)
+    this.refunded()
+  }
+
+  /** Of a call that was sent at `since` the response headers are here. */
+  settled(since: number): void {
+    this.#outlook.settled(since)
+  }
+
+  /** Quota came back sooner than was known. */
+  refunded(): void {
+    this.#outlook.expectMore()
+    if (this.waiting > 0) void this.#serve()
+  }
+
+  /** A call is not in flight any more. */
+  left(wasCountedUntilNow: boolean): void {
+    this.#capacity.release(1)
+    if (wasCountedUntilNow) this.refunded()
+  }
+
+  #learn(grant: Grant): void {
+    this.#neighbours.charged(grant)
+    this.#outlook.learn(grant)
+  }
+
+  #heard(board: Board | undefined, granted: number): void {
+    this.#outlook.others(granted)
+    if (board !== undefined) this.#served = new Served(board.served)
+    this.#wakeLater()
+  }
+
+  #contention(newcomer?: { client: Claimant; priority: Priority }): Contention<Place> {
+    const known: Known<Place> = {
+      now: this.#clock.now(),
+      queues: this.#queues.byClient,
+      served: this.#served.costs,
+      perSecond: this.#queues.perSecond,
+      board: this.#neighbours.board,
+      told: this.#neighbours.told,
+      admittedElsewhere: this.#neighbours.admitted,
+    }
+    return new Contention(known, newcomer)
+  }
+
+  get #shortage(): Shortage {
+    return this.#capacity.free <= 0 ? 'concurrency' : 'quota'
+  }
+
+  #wait(waiter: Waiter): Promise<Admission> | Admission {
+    if (this.#closing !== undefined) return { kind: 'closed', because: this.#closing }
+    const { meter, maxWaitMs, client } = waiter
+    const contention = this.#contention(waiter)
+    const { waitMs, isTooLate, isBecauseOfOthers } = expectTurn(contention, this.#outlook, waiter)
+    const because = isTooLate ? 'quota' : this.#shortage
+    if (isTooLate || maxWaitMs === 0) {
+      const kind = isBecauseOfOthers ? 'share_exceeded' : 'quota_exhausted'
+      const toldMs = this.#claim(waiter, because, waitMs)
+      return { kind, because, waitMs: toldMs, usage: this.#outlook.usageOf(meter, toldMs) }
+    }
+    const usage = this.#outlook.usageOf(meter)
+    const full = this.#makeRoom(client)
+    if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage }
+    if (!this.#queues.has(client.name)) this.#served.begin(client.name, contention.leastServed, this.#queues.has)
+    return this.#takePlace(waiter, because, waitMs)
+  }
+
+  /** Keeps the turn of a call that is refused while others wait; returns when it is to come back. */
+  #claim(waiter: Waiter, because: Shortage, waitMs: number): number {
+    const { client, meter } = waiter
+    const haveOthers = this.#queues.size > this.#queues.claims || this.#neighbours.haveWaiting
+    const isKept = waiter.comesBack === true && because === 'quota' && haveOthers && !this.#capacity.isBounded
+    if (!isKept) return waitMs
+    const due = this.#claims.dueNow(client.name, meter)
+    if (due !== undefined) {
+      const leftMs = this.#outlook.waitMs(this.#contention().positionOfFirst(client.name))
+      this.#claims.tellAgain(due, leftMs)
+      return leftMs
+    }
+    if (!this.#claims.hasRoom(client.name, meter)) return waitMs
+    if (!this.#queues.has(client.name)) {
+      this.#served.begin(client.name, this.#contention().leastServed, this.#queues.has)
+    }
+    const taken = { because, expectedMs: waitMs, arrivedAt: this.#clock.now(), onEnd: this.#onEnd, isClaim: true }
+    const place = new Place({ ...waiter, onLeaveable: () => undefined }, taken)
+    this.#queues.add(place)
+    this.#neighbours.waitingHere(this.waiting)
+    // A call of the client that does wait has use for it at once.
+    this.#claims.add(place, waitMs, (permit) => this.#giveTo(place, permit))
+    this.#wakeLater()
+    return waitMs
+  }
+
+  #giveTo({ client, meter }: Place, permit: Permit): boolean {
+    const queue = this.#queues.byClient.get(client.name)
+    for (let place = queue?.first; place !== undefined; place = queue?.after(place)) {
+      if (place.isClaim || place.meter !== meter) continue
+      const { because, expectedMs } = place
+      if (!place.end({ kind: 'admitted', permit, because, expectedMs })) permit[Symbol.dispose]()
+      return true
+    }
+    return false
+  }
+
+  /** Undefined if one more call of the client may wait; else what is full. */
+  #makeRoom(client: Claimant): Full | undefined {
+    const fullFor = this.#queues.fullFor(client)
+    if (fullFor?.outdone === undefined) return fullFor?.full
+    const { full, outdone } = fullFor
+    const { because, meter } = outdone
+    const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(meter)]
+    outdone.end({ kind: 'queue_full', full, because, waitMs, usage })
+    return undefined
+  }
+
+  #takePlace(waiter: Waiter, because: Shortage, expectedMs: number): Promise<Admission> {
+    const place = new Place(waiter, { because, expectedMs, arrivedAt: this.#clock.now(), onEnd: this.#onEnd })
+    this.#queues.add(place)
+    try {
+      // Others may come first although it was computed that it will be in time, those with a better claim for instance.
+      place.deadline = this.#clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(place))
+      this.#neighbours.waitingHere(this.waiting)
+      // Last, because a call that is gone already leaves at once.
+      waiter.onLeaveable(() => void place.end({ kind: 'gone', because }))
+      const isFirst = this.#queues.byClient.get(waiter.client.name)?.first === place
+      if (isFirst || !this.#wakeUp.isSet) this.#wakeLater()
+    } catch (error) {
+      place.fail(error)
+    }
+    return place.ended
+  }
+
+  #timeIsUp(place: Place): void {
+    if (this.#storeError !== undefined) return place.fail(this.#storeError)
+    try {
+      const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(place.meter)]
+      place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage })
+    } catch (error) {
+      place.fail(error)
+    }
+  }
+
+  readonly #onEnd = (place: Place): void => {
+    this.#queues.remove(place)
+    this.#neighbours.waitingHere(this.waiting)
+    if (this.waiting > 0) return
+    this.#wakeUp.cancel()
+    if (this.ledger.exchange === undefined) this.#served.clear()
+  }
+
+  /**
+   * Admits as many as there is quota and concurrency for, those that are next by the shares of their clients. Of quota that
+   * is free for a while those that wait here may have all: a gateway has died, or clients left.
+   */
+  async #serve(isTime = false): Promise<void> {
+    if (this.#isServing || this.waiting === 0) return
+    this.#isServing = true
+    this.#wakeUp.cancel()
+    try {
+      if (isTime && this.#isStoreAway) this.#outlook.expectMore()
+      // What the others know is what decides between us; if there are none, it is enough to hear of them now and then.
+      if (this.#neighbours.haveWaiting) {
+        await this.#neighbours.exchange()
+        if (!this.#outlook.isKnown) await this.#look()
+      }
+      while (await this.#serveOnce());
+    } catch (error) {
+      // Those that wait may see it come back; who has no time left is told.
+      if (error instanceof StoreUnavailableError) this.#storeError = error
+      else this.#failAll(error)
+    } finally {
+      this.#isServing = false
+      this.#wakeLater()
+    }
+  }
+
+  /** Whether all that were chosen were admitted, so that there may be quota for more. */
+  async #serveOnce(): Promise<boolean> {
+    const most = Math.min(this.#capacity.free, this.waiting)
+    if (most <= 0) return false
+    const { haveWaiting } = this.#neighbours
+    const contention = this.#contention()
+    const unclaimed = haveWaiting ? this.#outlook.unclaimed : 0
+    const { chosen, isTurnOfOthers } = choose(contention, most, this.#outlook.free(), unclaimed)
+    if (chosen.length === 0) {
+      if (haveWaiting && this.#outlook.isUnclaimedUnsure) await this.#look()
+      return false
+    }
+    const grant = await this.#chargeInFlight(chosen, contention)
+    const granted = Math.min(grant.granted, chosen.length)
+    let admitted = 0
+    try {
+      this.#storeError = undefined
+      this.#learn(grant)
+      const isAll = grant.granted >= chosen.length
+      this.#outlook.wasGranted(isAll, isTurnOfOthers)
+      const now = this.#clock.now()
+      for (const place of this.#receivers(grant, granted, chosen)) {
+        const { because, expectedMs, client } = place
+        this.#served.add(client.name, contention.costOf(client.name))
+        // If so, it is for whoever waited to give it back.
+        if (place.end({ kind: 'admitted', permit: new Permit(this, grant, now), because, expectedMs })) admitted++
+      }
+      return isAll
+    } finally {
+      // Nobody was there to take them, or an exception came before.
+      for (let left = granted - admitted; left > 0 && grant.meter.limits.length > 0; left--) {
+        this.ledger.refund(grant)
+        this.ledger.leave(grant)
+      }
+      this.#capacity.release(chosen.length - admitted)
+    }
+  }
+
+  /** Asks when quota comes back, for those that may not ask for any before others do. */
+  async #look(): Promise<void> {
+    const { any } = this.#queues
+    if (any !== undefined) this.#learn(await this.ledger.charge(any.meter, 0, { queue: this.name, costs: [] }))
+  }
+
+  /** They count as in flight before the answer, so that all rooms of a class together keep to the concurrency. */
+  async #chargeInFlight(chosen: readonly Place[], contention: Contention<Place>): Promise<Grant> {
+    this.#capacity.inFlight += chosen.length
+    try {
+      const costs = chosen.map(({ client }) => [client.name, contention.costOf(client.name)] as const)
+      return await this.ledger.charge(chosen[0]!.meter, chosen.length, { queue: this.name, costs })
+    } catch (error) {
+      this.#capacity.release(chosen.length)
+      throw error
+    }
+  }
+
+  /** Who gets what was granted: those that were chosen, and in the place of those that left meanwhile whoever is next. */
+  *#receivers({ meter }: Grant, granted: number, chosen: readonly Place[]): Iterable<Place> {
+    let found = 0
+    for (let i = 0; found < granted && i < chosen.length; i++) {
+      if (!chosen[i]!.isTaken) continue
+      found++
+      yield chosen[i]!
+    }
+    while (found < granted && this.waiting > 0) {
+      const { value: next } = this.#contention().next(Infinity).next()
+      if (next === undefined || next.place.meter !== meter) return
+      found++
+      yield next.place
+    }
+  }
+
+  readonly #onRelease = (): void => void this.#serve()
+
+  get #isStoreAway(): boolean {
+    return this.#storeError !== undefined || this.#outlook.isLocal
+  }
+
+  /** A mistake of the gateway: without this those that wait here would not hear of it before their time is up. */
+  #failAll(error: unknown): void {
+    for (const place of this.#queues.all()) place.fail(error)
+  }
+
+  /** Wakes when the first of those that wait here has its turn. */
+  #wakeLater(): void {
+    try {
+      this.#planWakeUp()
+    } catch (error) {
+      this.#failAll(error)
+    }
+  }
+
+  #planWakeUp(): void {
+    if (this.waiting === 0 || this.#isServing) return
+    // Full concurrency is no matter of time: whoever leaves calls.
+    if (this.#capacity.free <= 0) {
+      this.#neighbours.blocked()
+      return this.#capacity.onRelease(this.#onRelease)
+    }
+    // At least a millisecond, because timers may be early by a part of one.
+    const leastMs =
+      this.#storeError !== undefined ? STORE_RETRY_MS : this.#neighbours.haveWaiting ? LOOK_NO_SOONER_MS : 1
+    const turnMs = this.#outlook.turnMs(this.#contention().firstPosition)
+    this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
+  }
+}

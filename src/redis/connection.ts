@@ -1,0 +1,339 @@
+import { readFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import type { ConnectionOptions } from 'node:tls'
+import { Cluster, Command, Redis, type RedisOptions, ReplyError, type Result } from 'ioredis'
+import type { Clock } from '../time/clock.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import { keepHandshakeQuiet } from './handshake.ts'
+import type { ScriptRunner } from '../ledger/redis/script-call.ts'
+import { isNotTheOne } from './trouble.ts'
+import { type Argument, readReply, type Reply } from '../ledger/redis/script-call.ts'
+
+declare module 'ioredis' {
+  interface RedisCommander<Context> {
+    sluiceChargeBuffer(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Buffer, Context>
+    sluiceBoard(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<string, Context>
+    sluiceRegister(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Argument[], Context>
+  }
+}
+
+keepHandshakeQuiet()
+
+/** A server that is silent for so long, or for twice `commandTimeout`, though it was asked, is taken for dead even where its connection stays open. */
+const SILENCE_MS = 1_000
+
+/** Runs the ledger's script over a connection made by `connectRedis`. */
+export class RedisScript implements ScriptRunner {
+  readonly #redis: Redis | Cluster
+  readonly #onAnswer: ((tookMs: number) => void) | undefined
+  #trouble: Error | undefined
+
+  /** `onAnswer` is told how long each answer to a charge, or a question for usage, took. */
+  constructor(redis: Redis | Cluster, onAnswer?: (tookMs: number) => void) {
+    this.#redis = redis
+    this.#onAnswer = onAnswer
+    redis.on('ready', () => (this.#trouble = undefined))
+    redis.on('error', (error: Error) => {
+      if (redis.status !== 'ready') this.#trouble = error
+    })
+    redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
+    redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
+    redis.defineCommand('sluiceRegister', { lua: textOf('home-register.lua') })
+  }
+
+  get isConnected(): boolean {
+    return isConnected(this.#redis)
+  }
+
+  get trouble(): Error | undefined {
+    return this.#trouble
+  }
+
+  onTrouble(listener: () => void): void {
+    this.#redis.on('error', listener)
+  }
+
+  async run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
+    const askedAt = performance.now()
+    const answer = await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args)
+    this.#onAnswer?.(performance.now() - askedAt)
+    return readReply(answer)
+  }
+
+  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string> {
+    return this.#redis.sluiceBoard(keys.length, ...keys, ...args)
+  }
+
+  runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]> {
+    return this.#redis.sluiceRegister(keys.length, ...keys, ...args)
+  }
+
+  /** Also to masters of a cluster that nobody asks anything now. */
+  keepAlive(): void {
+    if (!(this.#redis instanceof Cluster)) return
+    for (const node of this.#redis.nodes('master')) if (node.status === 'ready') node.ping().catch(() => undefined)
+  }
+
+  onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
+    if (this.#redis instanceof Cluster) onMasterLost(this.#redis, listener)
+    else this.#redis.on('close', () => listener(() => true))
+  }
+
+  /** Of a cluster it is not told: each of its masters would have to be the same. */
+  onFound(listener: (isSame: boolean) => void): void {
+    const redis = this.#redis
+    if (redis instanceof Cluster) return
+    let known: string | undefined
+    const look = (): void => {
+      void identityOf(redis).then(
+        (identity) => {
+          listener(identity !== undefined && identity === known)
+          known = identity
+        },
+        () => undefined, // there will be another connection
+      )
+    }
+    if (redis.status === 'ready') look()
+    redis.on('ready', look)
+  }
+
+  close(): void {
+    this.#redis.disconnect()
+  }
+}
+
+function textOf(script: string): string {
+  return readFileSync(new URL(script, import.meta.url), 'utf8')
+}
+
+const CONNECT_TIMEOUT_MS = 1_000
+const HANDSHAKE_MS = 500
+/** How long a dead server may take to agree to the end of a connection. */
+const DISCONNECT_TIMEOUT_MS = 100
+const SENTINEL_TIMEOUT_MS = 500
+const RECONNECT_EVERY_MS = 1_000
+const GREETING_MS = 500
+/** How often a server that still loads its data is asked whether it has. */
+const LOADING_RETRY_MS = 250
+
+/**
+ * Connects to the Redis that a config names: one server, a monitored one behind sentinels, or a cluster. A command that
+ * can't be sent now fails instead of waiting or being sent again: a charge that was sent twice would be counted twice.
+ */
+export function connectRedis(store: StoreConfig): Redis | Cluster {
+  const tls = tlsOf(store)
+  const options = {
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    disconnectTimeout: DISCONNECT_TIMEOUT_MS,
+    socketTimeout: Math.max(SILENCE_MS, 2 * store.commandTimeout),
+    // For what is said when a connection is made; the ledger itself waits for the script no longer than it wants.
+    commandTimeout: Math.max(HANDSHAKE_MS, 2 * store.commandTimeout),
+    maxLoadingRetryTime: LOADING_RETRY_MS,
+    reconnectOnError: atMostEvery(RECONNECT_EVERY_MS, isNotTheOne),
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    ...(store.username === undefined ? {} : { username: store.username }),
+    ...(store.password === undefined ? {} : { password: store.password.reveal() }),
+    ...(tls === undefined ? {} : { tls }),
+  } satisfies RedisOptions
+  if (store.cluster !== undefined) {
+    const cluster = new Cluster(store.cluster.map(address), {
+      enableOfflineQueue: false,
+      clusterRetryStrategy: retryDelayMs,
+      redisOptions: options,
+      // A script may have run before its connection broke. One that was told MOVED, ASK or TRYAGAIN did not run, and is
+      // sent to where it belongs, as often as it takes to get there.
+      retryDelayOnFailover: 0,
+      retryDelayOnClusterDown: 0,
+      retryDelayOnTryAgain: 1,
+      maxRedirections: 4,
+    })
+    // A master is connected to when something is sent there, and what comes while that lasts is refused.
+    cluster.on('ready', () => {
+      for (const node of cluster.nodes('master')) if (node.status === 'wait') node.connect().catch(() => undefined)
+    })
+    return cluster
+  }
+  const single = { ...options, enableOfflineQueue: false, retryStrategy: retryDelayMs }
+  if (store.sentinels !== undefined) {
+    const redis = new Redis({
+      ...single,
+      sentinels: store.sentinels.map(address),
+      name: store.master ?? 'mymaster',
+      sentinelRetryStrategy: retryDelayMs,
+      sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
+      // A master that stands still keeps its connections, and would be spoken to long after its replica took over.
+      failoverDetector: true,
+      sentinelReconnectStrategy: () => SENTINEL_TIMEOUT_MS,
+      ...(store.sentinelUsername === undefined ? {} : { sentinelUsername: store.sentinelUsername }),
+      ...(store.sentinelPassword === undefined ? {} : { sentinelPassword: store.sentinelPassword.reveal() }),
+      ...(tls === undefined ? {} : { sentinelTLS: tls, enableTLSForSentinelMode: true }),
+    })
+    return lasting(redis)
+  }
+  return lasting(new Redis(store.url?.reveal() ?? '', single))
+}
+
+/** Where every new connection leads to a server that is not the one, too, that is not all that is done. */
+function atMostEvery(ms: number, is: (error: Error) => boolean): (error: Error) => boolean {
+  let latest = -Infinity
+  return (error) => {
+    if (!is(error) || performance.now() - latest < ms) return false
+    latest = performance.now()
+    return true
+  }
+}
+
+/**
+ * A connection that is lost while it is being made, as when a sentinel names a new master while another is asked for it, is
+ * given up by ioredis for ever. This tries again until it is told to end.
+ */
+function lasting(redis: Redis): Redis {
+  let isOver = false
+  const disconnect = redis.disconnect.bind(redis)
+  redis.disconnect = (reconnect = false) => {
+    isOver ||= !reconnect
+    disconnect(reconnect)
+  }
+  redis.on('end', () => {
+    if (isOver) return
+    setTimeout(() => {
+      if (!isOver) redis.connect().catch(() => undefined)
+    }, retryDelayMs(1))
+  })
+  return redis
+}
+
+/**
+ * What a server says of its own accord to a new connection that it ends at once, as in protected mode or when it has too many
+ * clients: what broke the connection (EPIPE, ECONNRESET) hides it from who writes first. Undefined where it says nothing.
+ */
+export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoException): Promise<Error | undefined> {
+  const isBroken = code === 'EPIPE' || code === 'ECONNRESET'
+  if (!isBroken || redis instanceof Cluster) return Promise.resolve(undefined)
+  if (redis.options.tls !== undefined || redis.options.sentinels) return Promise.resolve(undefined)
+  const { host = 'localhost', port = 6379, path } = redis.options
+  return new Promise((resolve) => {
+    const socket = path === undefined ? connect(port, host) : connect(path)
+    let said = ''
+    socket.setEncoding('utf8').setTimeout(GREETING_MS, () => socket.destroy())
+    socket.on('data', (text: string) => (said += text))
+    socket.on('error', () => undefined)
+    socket.on('close', () => {
+      const [, message] = /^-(.+)\r\n/.exec(said) ?? []
+      resolve(message === undefined ? undefined : new ReplyError(message))
+    })
+  })
+}
+
+/** Resolves once charges can be sent, to every master of a cluster. */
+export async function whenConnected(redis: Redis | Cluster): Promise<void> {
+  if (redis.status !== 'ready') await isReady(redis)
+  if (!(redis instanceof Cluster)) return
+  for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node)
+}
+
+/** How long the start waits for Redis. */
+const REDIS_START_MS = 2_000
+
+/** The same, or late. An error on the way does not end the wait: Redis may start together with the gateway, and a moment later. */
+export function connectedOrLate(redis: Redis | Cluster, clock: Clock): Promise<void> {
+  return new Promise((resolve) => {
+    const late = clock.schedule(REDIS_START_MS, resolve)
+    void whenConnected(redis).then(() => {
+      late.cancel()
+      resolve()
+    })
+  })
+}
+
+/** For how long Redis, or the master of a cluster that began last, is up, in whole seconds. */
+export async function uptimeSeconds(redis: Redis | Cluster): Promise<number> {
+  const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
+  const told = await Promise.all(nodes.map((node) => node.info('server')))
+  return Math.min(...told.map((info) => Number(/^uptime_in_seconds:(\d+)/m.exec(info)?.[1] ?? Infinity)))
+}
+
+/**
+ * Of the process that answers, and of what it holds: a replica that is promoted, and a master that was one of its replicas
+ * meanwhile, get another `master_replid` (https://redis.io/docs/latest/operate/oss_and_stack/management/replication/).
+ * Undefined where Redis does not tell. Rejects when the connection is lost.
+ */
+async function identityOf(redis: Redis): Promise<string | undefined> {
+  try {
+    const told = await Promise.all([redis.info('server'), redis.info('replication')])
+    const [run] = /^run_id:.+$/m.exec(told[0]) ?? []
+    const [replication] = /^master_replid:.+$/m.exec(told[1]) ?? []
+    return run && replication && `${run} ${replication}`
+  } catch (error) {
+    if (error instanceof ReplyError) return undefined
+    throw error
+  }
+}
+
+function isReady(redis: Redis | Cluster): Promise<void> {
+  return new Promise((resolve) => void redis.once('ready', () => resolve()))
+}
+
+function isConnected(redis: Redis | Cluster): boolean {
+  if (redis.status !== 'ready') return false
+  // A master that waits is connected to with the first charge, which then waits for that.
+  return !(redis instanceof Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
+}
+
+function tlsOf({ tls }: StoreConfig): ConnectionOptions | undefined {
+  if (tls === undefined) return undefined
+  const { ca, cert, key, servername } = tls
+  return {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key: key.reveal() }),
+    ...(servername === undefined ? {} : { servername }),
+  }
+}
+
+/**
+ * Calls `listener` when a master of a cluster is lost, with whether a key is one of its: keys of other masters are as they
+ * were. A slot that was moved to another master on purpose is not lost.
+ */
+function onMasterLost(cluster: Cluster, listener: (isConcerned: (key: string) => boolean) => void): void {
+  /** By slot: its master, then its replicas, as `host:port`. */
+  let known: (readonly string[])[] = []
+  const watch = (node: Redis): void => {
+    const name = `${node.options.host}:${node.options.port}`
+    let wasReady = false
+    node.on('ready', () => (wasReady = true))
+    node.on('close', () => {
+      if (!wasReady) return
+      wasReady = false
+      listener((key) => (known[slotOf(key)] ?? [name])[0] === name)
+    })
+  }
+  for (const node of cluster.nodes()) watch(node)
+  cluster.on('+node', watch)
+  cluster.on('refresh', () => {
+    const before = known
+    known = cluster.slots.map((names) => [...names])
+    // A master that stood still may come back as a replica without having closed a connection.
+    const promoted = new Set<number>()
+    for (const [slot, [master]] of known.entries()) {
+      const was = before[slot]
+      if (master !== undefined && was !== undefined && was[0] !== master && was.includes(master)) promoted.add(slot)
+    }
+    if (promoted.size > 0) listener((key) => promoted.has(slotOf(key)))
+  })
+}
+
+function slotOf(key: string): number {
+  return new Command('get', [key]).getSlot()
+}
+
+/** Short, because all gateways must be back within a second of each other; see `RedisLedger`. */
+function retryDelayMs(attempt: number): number {
+  return attempt === 1 ? 1 : Math.min(25 * 2 ** (attempt - 1), 200)
+}
+
+function address(text: string): { host: string; port: number } {
+  const colon = text.lastIndexOf(':')
+  return { host: text.slice(0, colon).replace(/^\[(.*)\]$/, '$1'), port: Number(text.slice(colon + 1)) }
+}

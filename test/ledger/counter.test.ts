@@ -1,0 +1,84 @@
+import { describe, expect, it } from 'vitest'
+import { Counter } from '../../src/ledger/counter.ts'
+import { BUCKETS, limitOf } from '../../src/ledger/limit.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+import { worstCount } from '../support/worst-count.ts'
+
+function counterOf(windowMs: number, requests = 1_000): Counter {
+  return new Counter(limitOf({ id: 'x', class: 'x', requests, windowMs }))
+}
+
+/** As if a call was sent and answered at once. */
+function addTo(counter: Counter, at: number, units: number): void {
+  counter.addSettled(at, at, units, 0)
+}
+
+describe('a counter', () => {
+  it('never lets a greedy client have more than the limit in any trailing window', () => {
+    for (let seed = 1; seed <= 200; seed++) {
+      const random = seededRandom(seed)
+      const windowMs = 100 * 10 ** Math.floor(random() * 4)
+      const limit = 1 + Math.floor(random() * 50)
+      const counter = counterOf(windowMs)
+      const granted: number[] = []
+      let now = random() * 1e12
+      while (granted.length < limit * 6) {
+        now += random() < 0.3 ? 0 : (random() ** 4 * windowMs) / 4
+        if (counter.used(now) >= limit) continue
+        addTo(counter, now, 1)
+        granted.push(now)
+      }
+      expect(worstCount(granted, windowMs), `seed ${seed}`).toBeLessThanOrEqual(limit)
+    }
+  })
+
+  it('gives back a charge at most one bucket after it has left the window', () => {
+    const random = seededRandom(7)
+    const counter = counterOf(60_000)
+    for (let i = 0; i < 500; i++) {
+      const at = 1e9 + i * 130_000 + random() * 60_000
+      addTo(counter, at, 3)
+      expect(counter.used(at + 60_000)).toBe(3)
+      expect(counter.used(at + 60_000 + 60_000 / BUCKETS)).toBe(0)
+    }
+  })
+
+  it('says when the oldest charge leaves, and is right about it', () => {
+    const counter = counterOf(1_000)
+    addTo(counter, 50_003, 2)
+    addTo(counter, 50_500, 1)
+    const resetMs = counter.resetMs(50_600)
+    expect(counter.used(50_600 + resetMs - 1)).toBe(3)
+    expect(counter.used(50_600 + resetMs)).toBe(1)
+  })
+
+  it('takes back what still counts, and nothing of what does not', () => {
+    const counter = counterOf(1_000)
+    addTo(counter, 50_000, 2)
+    counter.refund(50_100, 50_000 - counter.limit.holdMs, 1)
+    expect(counter.used(50_100)).toBe(1)
+    counter.refund(52_000, 50_000 - counter.limit.holdMs, 1)
+    expect(counter.used(52_000)).toBe(0)
+    addTo(counter, 52_000, 1)
+    counter.refund(52_000, 50_000 - counter.limit.holdMs, 1)
+    expect(counter.used(52_000)).toBe(1)
+  })
+
+  it('stands still when its clock is set back', () => {
+    const counter = counterOf(1_000)
+    addTo(counter, 50_000, 5)
+    expect(counter.used(10_000)).toBe(5)
+    addTo(counter, 10_000, 1)
+    expect(counter.used(50_999)).toBe(6)
+  })
+
+  it('can be built again from what it tells of itself', () => {
+    const random = seededRandom(3)
+    const counter = counterOf(5_000)
+    let now = 1e7
+    for (let i = 0; i < 300; i++) addTo(counter, (now += random() * 40), 1)
+    const copy = counterOf(5_000)
+    for (const { bucket, units } of counter.charges(now)) copy.restore(now, bucket, units)
+    for (let later = now; later < now + 6_000; later += 37) expect(copy.used(later)).toBe(counter.used(later))
+  })
+})

@@ -1,0 +1,269 @@
+import { readdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { type Meter, meterOf } from '../../../src/ledger/ledger.ts'
+import { LedgerFiles } from '../../../src/ledger/embedded/ledger-files.ts'
+import { limitOf, type LimitSpec } from '../../../src/ledger/limit.ts'
+import { MemoryLedger } from '../../../src/ledger/embedded/memory-ledger.ts'
+import { newFolder } from '../../support/gateway.ts'
+import { SimulatedClock } from '../../support/simulated-clock.ts'
+
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+/** Of the wall clock, the begin of an hour. */
+const NOON = Date.UTC(2026, 10, 21, 12)
+
+function meterWith(spec: Partial<LimitSpec> & Pick<LimitSpec, 'requests'>): Meter {
+  return meterOf('any/main', [{ limit: limitOf({ id: 'only', class: 'any', slackMs: 0, ...spec }) }])
+}
+
+/** Charges so many calls, all of which are over at once. */
+function spend(ledger: MemoryLedger, meter: Meter, calls: number): void {
+  const grant = ledger.charge(meter, calls)
+  expect(grant.granted).toBe(calls)
+  for (let i = 0; i < calls; i++) ledger.settle(grant)
+}
+
+const rolling = meterWith({ requests: 200, windowMs: 20_000 })
+const hourly = meterWith({ id: 'hourly', requests: 100, windowMs: HOUR, kind: 'calendar' })
+
+describe('the embedded ledger, after a restart', () => {
+  it.each([
+    ['an orderly stop', 30_000, true],
+    ['an orderly stop', -30_000, true],
+    ['kill -9', 30_000, false],
+    ['kill -9', -30_000, false],
+    ['kill -9', 600_000, false],
+    ['kill -9', -600_000, false],
+  ])(
+    'after %s keeps charges for their window, no less and no more, if the clock was set by %i ms',
+    async (_, step, isClosed) => {
+      const dir = newFolder()
+      const clock = new SimulatedClock()
+      const files = new LedgerFiles(dir)
+      const before = new MemoryLedger(clock, files)
+      spend(before, rolling, 200)
+      await clock.advance(5_000)
+      if (isClosed) await before.close()
+      else files.unlock()
+      clock.setWall(step)
+      await clock.advance(1_000)
+      const after = new MemoryLedger(clock, new LedgerFiles(dir))
+      expect(after.charge(rolling, 1).granted).toBe(0)
+      await clock.advance(13_900)
+      expect(after.charge(rolling, 1).granted).toBe(0)
+      // What was charged after the last write, if anything, may have been charged just before the start.
+      await clock.advance(isClosed ? 400 : 6_400)
+      expect(after.charge(rolling, 200).granted).toBe(200)
+    },
+  )
+
+  it.each([30_000, -30_000, 15 * MINUTE])(
+    'of the machine with a clock that was set by %i ms never takes charges for older than they can be',
+    async (step) => {
+      const dir = newFolder()
+      const before = new MemoryLedger(new SimulatedClock(1e9, 'first'), new LedgerFiles(dir))
+      spend(before, rolling, 200)
+      await before.close()
+      const clock = new SimulatedClock(1e8, 'second')
+      clock.setWall(1e9 - 1e8 + step)
+      const after = new MemoryLedger(clock, new LedgerFiles(dir))
+      expect(after.charge(rolling, 1).granted).toBe(0)
+      await clock.advance(20_400)
+      expect(after.charge(rolling, 200).granted).toBe(200)
+    },
+  )
+
+  it('of the machine that took longer than a window and a quarter of an hour finds its quota unused', async () => {
+    const dir = newFolder()
+    const before = new MemoryLedger(new SimulatedClock(1e9, 'first'), new LedgerFiles(dir))
+    spend(before, rolling, 200)
+    await before.close()
+    const clock = new SimulatedClock(1e8, undefined)
+    clock.setWall(1e9 - 1e8 + 16 * MINUTE)
+    expect(new MemoryLedger(clock, new LedgerFiles(dir)).charge(rolling, 200).granted).toBe(200)
+  })
+
+  it('keeps what an account that was not used meanwhile was charged over several restarts', async () => {
+    const dir = newFolder()
+    const clock = new SimulatedClock()
+    const first = new MemoryLedger(clock, new LedgerFiles(dir))
+    spend(first, rolling, 200)
+    await first.close()
+    for (let i = 0; i < 3; i++) {
+      clock.setWall(30_000)
+      await clock.advance(5_000)
+      const next = new MemoryLedger(clock, new LedgerFiles(dir))
+      spend(
+        next,
+        meterOf('any/main', [{ limit: limitOf({ id: 'other', class: 'any', requests: 10, windowMs: 1_000 }) }]),
+        1,
+      )
+      await next.close()
+    }
+    expect(new MemoryLedger(clock, new LedgerFiles(dir)).charge(rolling, 1).granted).toBe(0)
+  })
+
+  it('takes charges in a file of the release before for made just now', async () => {
+    const dir = newFolder()
+    new LedgerFiles(dir).save('any/main', {})
+    const [name = ''] = readdirSync(join(dir, 'quota'))
+    const limits = { only: { windowMs: 20_000, charges: [{ bucket: 8_123_456, units: 150 }], uncertain: 10 } }
+    writeFileSync(join(dir, 'quota', name), JSON.stringify({ home: 'any/main', limits }))
+    const first = new MemoryLedger(new SimulatedClock(), new LedgerFiles(dir))
+    expect(first.charge(hourly, 1).granted).toBe(1)
+    await first.close()
+    const ledger = new MemoryLedger(new SimulatedClock(), new LedgerFiles(dir))
+    expect(ledger.charge(rolling, 200).granted).toBe(40)
+  })
+})
+
+describe('a window of the calendar, in the embedded ledger', () => {
+  function atNoonAnd(ms: number, boot = 'first'): SimulatedClock {
+    const clock = new SimulatedClock(1e9, boot)
+    clock.setWall(NOON + ms - 1e9)
+    return clock
+  }
+
+  it('is counted anew when a clock that was behind is set right: what was sent in it counts in it', async () => {
+    // It is 12:05, and the clock says 11:55.
+    const clock = atNoonAnd(-5 * MINUTE)
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, hourly, 60)
+    await clock.advance(MINUTE)
+    clock.setWall(10 * MINUTE)
+    spend(ledger, hourly, 40)
+    expect(ledger.charge(hourly, 1).granted).toBe(0)
+    // At 13:00.
+    await clock.advance(54 * MINUTE)
+    expect(ledger.charge(hourly, 100).granted).toBe(100)
+  })
+
+  it('is counted anew when a clock that was ahead is set right: the account is not stuck for another window', async () => {
+    // It is 11:50, and the clock says 12:00.
+    const clock = atNoonAnd(0)
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, hourly, 100)
+    await clock.advance(MINUTE)
+    clock.setWall(-10 * MINUTE)
+    expect(ledger.charge(hourly, 1).granted).toBe(0)
+    // At 12:01.
+    await clock.advance(10 * MINUTE)
+    expect(ledger.charge(hourly, 100).granted).toBe(100)
+  })
+
+  it('has what was charged in it and not what was charged before, wherever the clock is set', async () => {
+    const clock = atNoonAnd(20 * MINUTE)
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, hourly, 30)
+    await clock.advance(30 * MINUTE)
+    spend(ledger, hourly, 20)
+    // It is 13:10: the first were sent at 12:40, the others at 13:10.
+    clock.setWall(20 * MINUTE)
+    expect((await ledger.usage(hourly))[0]).toMatchObject({ used: 20, resetMs: 50 * MINUTE })
+    // It is 12:35 after all: the first were sent at 12:05.
+    clock.setWall(-35 * MINUTE)
+    expect((await ledger.usage(hourly))[0]).toMatchObject({ used: 50, resetMs: 25 * MINUTE })
+  })
+
+  it('gives back what a call that spans the change of the clock was charged', async () => {
+    const clock = atNoonAnd(20 * MINUTE)
+    const ledger = new MemoryLedger(clock)
+    const grant = ledger.charge(hourly, 10)
+    clock.setWall(10 * MINUTE)
+    await clock.advance(100)
+    for (let i = 0; i < 10; i++) ledger.refund(grant)
+    expect((await ledger.usage(hourly))[0]!.used).toBe(0)
+  })
+
+  it('goes on exactly where it was after a restart, and after one of the machine', async () => {
+    const dir = newFolder()
+    const clock = atNoonAnd(59 * MINUTE)
+    const before = new MemoryLedger(clock, new LedgerFiles(dir))
+    spend(before, hourly, 70)
+    await before.close()
+    const after = new MemoryLedger(clock, new LedgerFiles(dir))
+    expect(after.charge(hourly, 100).granted).toBe(30)
+    await after.close()
+    await clock.advance(MINUTE)
+    const inNext = new MemoryLedger(clock, new LedgerFiles(dir))
+    expect(inNext.charge(hourly, 100).granted).toBe(100)
+    await inNext.close()
+    const anew = atNoonAnd(61 * MINUTE, 'second')
+    expect(new MemoryLedger(anew, new LedgerFiles(dir)).charge(hourly, 1).granted).toBe(0)
+  })
+
+  it.each([
+    // At the end of the first run the clock says, it is, and so many of the 100 may be sent in the second.
+    ['11:55', '12:05', -5, 10, 40],
+    ['12:05', '11:55', 5, -10, 40],
+    ['12:10', '12:40', 10, 30, 40],
+  ])('is counted anew when the clock is set between two runs, from %s to %s', async (_, __, at, step, left) => {
+    const dir = newFolder()
+    const clock = atNoonAnd(at * MINUTE)
+    const before = new MemoryLedger(clock, new LedgerFiles(dir))
+    spend(before, hourly, 60)
+    await before.close()
+    clock.setWall(step * MINUTE)
+    const after = new MemoryLedger(clock, new LedgerFiles(dir))
+    expect(after.charge(hourly, 100).granted).toBe(left)
+  })
+})
+
+describe('a quota file', () => {
+  const at = { now: 1, wall: 1 }
+  const limit = { at, windowMs: 1_000, charges: [{ agoMs: 0, units: 1 }], uncertain: 0 }
+  const whole = { version: 2, home: 'any/main', limits: { only: limit } }
+  const withLimit = (change: object): string => JSON.stringify({ ...whole, limits: { only: { ...limit, ...change } } })
+
+  it.each([
+    ['an empty file', '', /it is no JSON/],
+    ['cut short', JSON.stringify(whole).slice(0, -9), /it is no JSON/],
+    ['binary', '\u0000\u0001\u0002', /it is no JSON/],
+    ['{}', '{}', /the whole of it/],
+    ['a list', '[]', /the whole of it/],
+    ['null', 'null', /the whole of it/],
+    ['limits: null', '{"version":2,"home":"any/main","limits":null}', /\/limits/],
+    ['a limit that is null', '{"version":2,"home":"any/main","limits":{"only":null}}', /\/limits\/only/],
+    ['of the release before, with limits: null', '{"home":"any/main","limits":null}', /damaged/],
+    ['of a version to come', '{"version":3,"home":"any/main","limits":{}}', /version 3, and this release knows 2/],
+    ['negative units', withLimit({ charges: [{ agoMs: 0, units: -5 }] }), /\/limits\/only\/charges\/0\/units/],
+    [
+      'units that are no number',
+      withLimit({ charges: [{ agoMs: 0, units: '5' }] }),
+      /\/limits\/only\/charges\/0\/units/,
+    ],
+    ['NaN', JSON.stringify(whole).replace('"agoMs":0', '"agoMs":NaN'), /it is no JSON/],
+    [
+      'an infinite number',
+      JSON.stringify(whole).replace('"units":1', '"units":1e999'),
+      /\/limits\/only\/charges\/0\/units/,
+    ],
+    ['a huge number', withLimit({ uncertain: 1e300 }), /\/limits\/only\/uncertain/],
+    ['without its time', withLimit({ at: {} }), /\/limits\/only\/at/],
+    ['of another account', JSON.stringify({ ...whole, home: 'any/other' }), /about "any\/other"/],
+  ])('that is damaged (%s) is refused with where, what and what to do', (_, text, what) => {
+    const dir = newFolder()
+    const files = new LedgerFiles(dir)
+    files.save('any/main', {})
+    files.unlock()
+    writeFileSync(join(dir, 'quota', 'any%2Fmain.json'), text)
+    const open = (): unknown => new MemoryLedger(new SimulatedClock(), new LedgerFiles(dir))
+    expect(open).toThrow(what)
+    expect(open).toThrow(/any%2Fmain\.json is damaged: .*Put back a copy of it, or remove it.*wait that long first/)
+    expect(readdirSync(dir)).toEqual(['quota'])
+  })
+
+  it('whose charges lie far ahead, or long ago, holds the account for no more than a window', async () => {
+    const dir = newFolder()
+    const files = new LedgerFiles(dir)
+    const charges = [-1e13, 1e13, -5_000].map((agoMs) => ({ agoMs, units: 50 }))
+    files.save('any/main', { only: { windowMs: 20_000, charges, uncertain: 0 } })
+    files.unlock()
+    const clock = new SimulatedClock()
+    const ledger = new MemoryLedger(clock, new LedgerFiles(dir))
+    expect((await ledger.usage(rolling))[0]!.used).toBe(100)
+    await clock.advance(20_000 + rolling.limits[0]!.holdMs + 200)
+    expect(ledger.charge(rolling, 200).granted).toBe(200)
+  })
+})

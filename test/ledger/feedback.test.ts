@@ -1,0 +1,221 @@
+import { describe, expect, it } from 'vitest'
+import type { EpochMs } from '../../src/time/clock.ts'
+import { limitSpokenOf, parseReset, readFeedback, type Word } from '../../src/ledger/feedback.ts'
+import { limitOf } from '../../src/ledger/limit.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+
+const NOW = Date.parse('2026-11-21T10:00:00Z') as EpochMs
+const SECONDS = NOW / 1_000
+
+function word(remaining: number, limit?: number, resetMs?: number, windowMs?: number): Word {
+  return { remaining, limit, resetMs, windowMs }
+}
+
+describe('what an upstream says of its limits', () => {
+  it.each([
+    [
+      'X-RateLimit with seconds since 1970',
+      { 'x-ratelimit-limit': '5000', 'x-ratelimit-remaining': '4987', 'x-ratelimit-reset': String(SECONDS + 90) },
+      [word(4987, 5000, 90_000)],
+    ],
+    [
+      'X-RateLimit with milliseconds since 1970',
+      { 'x-ratelimit-limit': '10', 'x-ratelimit-remaining': '3', 'x-ratelimit-reset': String(NOW + 1_500) },
+      [word(3, 10, 1_500)],
+    ],
+    [
+      'X-RateLimit with an ISO 8601 date',
+      { 'x-ratelimit-limit': '10', 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': '2026-11-21T10:00:20Z' },
+      [word(0, 10, 20_000)],
+    ],
+    [
+      'X-RateLimit of requests, beside tokens, with a duration',
+      {
+        'x-ratelimit-limit-requests': '60',
+        'x-ratelimit-remaining-requests': '59',
+        'x-ratelimit-reset-requests': '1m30s',
+        'x-ratelimit-remaining-tokens': '149984',
+      },
+      [word(59, 60, 90_000)],
+    ],
+    [
+      'X-Rate-Limit with seconds to wait',
+      { 'x-rate-limit-limit': '100', 'x-rate-limit-remaining': '7', 'x-rate-limit-reset': '13' },
+      [word(7, 100, 13_000)],
+    ],
+    [
+      'RateLimit-* of the older drafts',
+      { 'ratelimit-limit': '960', 'ratelimit-remaining': '959', 'ratelimit-reset': '41' },
+      [word(959, 960, 41_000)],
+    ],
+    [
+      'RateLimit-Limit with policies behind it',
+      { 'ratelimit-limit': '10, 10;w=1, 1000;w=3600', 'ratelimit-remaining': '9', 'ratelimit-reset': '1' },
+      [word(9, 10, 1_000, 1_000)],
+    ],
+    [
+      'RateLimit as one list of numbers',
+      { ratelimit: 'limit=100, remaining=50, reset=5', 'ratelimit-policy': '100;w=60' },
+      [word(50, 100, 5_000)],
+    ],
+    [
+      'RateLimit with its policy',
+      { ratelimit: '"default";r=50;t=30', 'ratelimit-policy': '"default";q=100;w=60' },
+      [word(50, 100, 30_000, 60_000)],
+    ],
+    [
+      'RateLimit with several policies, one of them unknown',
+      {
+        ratelimit: '"burst";r=3, "daily, of all";r=900;t=86000;pk=:cHJv:, unheard;r=1',
+        'ratelimit-policy': '"daily, of all";q=1000;w=86400,"burst";q=20;qu="requests";w=1',
+      },
+      [word(3, 20, undefined, 1_000), word(900, 1000, 86_000_000, 86_400_000), word(1)],
+    ],
+    ['the remaining ones alone', { 'x-ratelimit-remaining': ' 4 ' }, [word(4)]],
+    ['the least of several', { 'x-ratelimit-remaining': ['9', '4'] }, [word(4)]],
+    ['one number twice', { 'x-ratelimit-remaining': '5, 5', 'x-ratelimit-limit': '100, 100' }, [word(5, 100)]],
+    [
+      'all numbers on two lines',
+      {
+        'x-ratelimit-remaining': ['5', '5'],
+        'x-ratelimit-limit': ['100', '100'],
+        'x-ratelimit-reset': ['30', '60'],
+      },
+      [word(5, 100, 60_000)],
+    ],
+    [
+      'a number with several resets, of which the last is meant',
+      { 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': ['30', '60', 'soon'] },
+      [word(0, undefined, 60_000)],
+    ],
+    [
+      'a reset that is a date, on two lines',
+      {
+        'x-ratelimit-remaining': '5',
+        'x-ratelimit-reset': ['Sat, 21 Nov 2026 10:00:30 GMT', 'Sat Nov 21 10:00:30 2026'],
+      },
+      [word(5, undefined, 30_000)],
+    ],
+    [
+      'X-RateLimit of several windows, as lists',
+      {
+        'x-ratelimit-limit': '1, 15000',
+        'x-ratelimit-policy': '1;w=1, 15000;w=2592000',
+        'x-ratelimit-remaining': '1, 1000',
+        'x-ratelimit-reset': '1, 1419704',
+      },
+      [word(1, 1, 1_000, 1_000), word(1000, 15_000, 1_419_704_000, 2_592_000_000)],
+    ],
+    [
+      'numbers with their windows',
+      { 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': '76;w=21600' },
+      [word(76, 100, undefined, 21_600_000)],
+    ],
+    [
+      'RateLimit and its policies on a line each',
+      {
+        ratelimit: ['"burst";r=3;t=1', '"daily";r=900;t=86000'],
+        'ratelimit-policy': ['"burst";q=20;w=1', '"daily";q=1000;w=86400'],
+      },
+      [word(3, 20, 1_000, 1_000), word(900, 1000, 86_000_000, 86_400_000)],
+    ],
+    [
+      'RateLimit twice',
+      { ratelimit: ['"default";r=50;t=30', '"default";r=49;t=30'], 'ratelimit-policy': '"default";q=100;w=60' },
+      [word(49, 100, 30_000, 60_000)],
+    ],
+    [
+      'RateLimit as a list of numbers on a line for each limit',
+      { ratelimit: ['limit=10, remaining=1, reset=5', 'limit=100, remaining=50, reset=60'] },
+      [word(1, 10, 5_000), word(50, 100, 60_000)],
+    ],
+    ['nothing at all', { 'content-type': 'text/plain', 'retry-after': '3' }, []],
+    ['a limit without what remains of it', { 'x-ratelimit-limit': '5000', 'x-ratelimit-reset': '5' }, []],
+    ['no numbers', { 'x-ratelimit-remaining': 'many', 'x-ratelimit-limit': '∞' }, []],
+    ['a negative number', { 'x-ratelimit-remaining': '-1' }, []],
+    ['a reset that is none', { 'x-ratelimit-remaining': '1', 'x-ratelimit-reset': 'soon' }, [word(1)]],
+    ['a structured field that is none', { ratelimit: '";;==,,"', 'x-ratelimit-remaining': '2' }, [word(2)]],
+  ])('is read from %s', (_, fields, words) => {
+    expect(readFeedback(fields, NOW)).toEqual(words)
+  })
+
+  it('is taken by the clock of an upstream whose clock is another', () => {
+    const fields = { 'x-ratelimit-remaining': '1', date: new Date(NOW - 600_000).toUTCString() }
+    const reset = String(SECONDS - 600 + 30)
+    expect(readFeedback({ ...fields, 'x-ratelimit-reset': reset }, NOW)).toEqual([word(1, undefined, 30_000)])
+  })
+
+  it('never throws, and is never anything but counts, whatever comes', () => {
+    const random = seededRandom(7)
+    const alphabet = '0123456789;=,"\\.:-+eEwqrt smhd\u0000é{}'
+    const text = () =>
+      Array.from(
+        { length: Math.floor(random() ** 2 * 60) },
+        () => alphabet[Math.floor(random() * alphabet.length)],
+      ).join('')
+    for (let n = 0; n < 20_000; n++) {
+      const names = [
+        'ratelimit',
+        'ratelimit-policy',
+        'ratelimit-remaining',
+        'x-ratelimit-limit',
+        'x-ratelimit-reset',
+        'date',
+      ]
+      const field = () => (random() < 0.2 ? [text(), text()] : text())
+      const fields = Object.fromEntries(names.filter(() => random() < 0.6).map((name) => [name, field()]))
+      for (const { remaining, limit = 0, resetMs = 0, windowMs = 0 } of readFeedback(fields, NOW)) {
+        for (const number of [remaining, limit, resetMs, windowMs]) {
+          expect(number >= 0 && number < Infinity, JSON.stringify(fields)).toBe(true)
+        }
+      }
+    }
+  })
+})
+
+describe('a reset', () => {
+  it.each([
+    ['0', 0],
+    ['1.5', 1_500],
+    ['3600', 3_600_000],
+    [String(SECONDS + 1), 1_000],
+    [String(SECONDS - 1), 0],
+    [String(NOW + 1), 1],
+    ['6ms', 6],
+    ['1h2m3.5s', 3_723_500],
+    ['1d', 86_400_000],
+    ['2026-11-21T11:00:00+01:00', 0],
+    ['2026-11-21T10:00:01.250Z', 1_250],
+    ['Sat, 21 Nov 2026 10:00:30 GMT', 30_000],
+    ['Sat Nov 21 10:00:30 2026', 30_000],
+    ['2026-11-21T10:00:30', 30_000],
+    ['', undefined],
+    ['-5', undefined],
+    ['1e3', undefined],
+    ['5 apples', undefined],
+    ['1x', undefined],
+  ])('of "%s" is in %s ms', (text, ms) => {
+    expect(parseReset(text, NOW)).toBe(ms)
+  })
+})
+
+describe('the limit that is spoken of', () => {
+  const minute = limitOf({ id: 'm', class: 'read', requests: 900, published: 1000, windowMs: 60_000 })
+  const second = limitOf({ id: 's', class: 'read', requests: 20, windowMs: 1_000 })
+  const hour = limitOf({ id: 'h', class: 'read', requests: 5000, windowMs: 3_600_000 })
+  const atOnce = limitOf({ id: 'c', class: 'read', requests: 10, kind: 'concurrent' })
+  const shadow = limitOf({ id: 'x', class: 'read', requests: 7, windowMs: 60_000, isEnforced: false })
+  it.each([
+    ['has the same number, of which headroom may be left', word(5, 1000), [second, minute, hour], true, 1],
+    ['has the same number and window', word(5, 20, undefined, 1_000), [minute, second], false, 1],
+    ['is the only one with a window', word(5, 333), [atOnce, shadow, minute], true, 2],
+    ['is the shortest in which the reset can lie', word(5, undefined, 30_000), [hour, second, minute], true, 2],
+    ['is none where several could be', word(5), [second, minute], true, -1],
+    ['is none where the reset is later than all of them', word(5, undefined, 5_000_000), [second, minute], true, -1],
+    ['is none for one of several words that no limit fits', word(5, 333), [minute], false, -1],
+    ['is none with the same number of another window', word(5, 20, undefined, 60_000), [second, hour], true, -1],
+    ['is none where there is none', word(5), [atOnce], true, -1],
+  ])('%s', (_, said, limits, isOnlyWord, index) => {
+    expect(limitSpokenOf(said, limits, isOnlyWord)).toBe(index)
+  })
+})

@@ -1,0 +1,363 @@
+import { Redis } from 'ioredis'
+import { afterAll, afterEach, describe, expect, inject, it } from 'vitest'
+import { type Grant, type Ledger, type Meter, meterOf, StoreUnavailableError } from '../../src/ledger/ledger.ts'
+import { type Limit, limitOf } from '../../src/ledger/limit.ts'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
+import type { ScriptRunner } from '../../src/ledger/redis/script-call.ts'
+import { RedisScript } from '../../src/redis/connection.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+import { worstCount } from '../support/worst-count.ts'
+
+const redis = new Redis(inject('redisUrl'))
+afterAll(() => redis.quit())
+let made = 0
+const ledgers: Ledger[] = []
+afterEach(async () => {
+  // The connection is shared: only what is held back is given up.
+  ledgers.length = 0
+  const keys = await redis.keys(`test-${process.pid}-*`)
+  if (keys.length > 0) await redis.del(keys)
+})
+
+function limit(className: string, requests: number, windowMs = 60_000): Limit {
+  return limitOf({ id: `${className}.${windowMs}`, class: className, requests, windowMs })
+}
+
+function meter(home: string, ...limits: Limit[]): Meter {
+  return meterOf(
+    home,
+    limits.map((one) => ({ limit: one })),
+  )
+}
+
+/** A ledger in the shared Redis; of ledgers with one prefix, each is another gateway's. */
+function redisLedger(
+  clock: SimulatedClock,
+  prefix = `test-${process.pid}-${made++}`,
+  stepTime = false,
+  connection = redis,
+): RedisLedger {
+  const runner = new RedisScript(connection)
+  return new RedisLedger({
+    runner,
+    clock,
+    gateway: `g${made++}`,
+    prefix,
+    answerWithinMs: 1e12, // the simulated clock does not wait for a real Redis
+    ...(stepTime ? { stepTime: () => Math.round(clock.now() * 1_000) } : {}),
+  })
+}
+
+const implementations = {
+  'in memory': (clock: SimulatedClock): Ledger => new MemoryLedger(clock),
+  'in Redis': (clock: SimulatedClock): Ledger => redisLedger(clock, undefined, true),
+}
+
+/** Calls that are sent and answered at once. */
+async function spend(ledger: Ledger, of: Meter, calls: number): Promise<Grant> {
+  const grant = await ledger.charge(of, calls)
+  for (let i = 0; i < grant.granted; i++) {
+    ledger.settle(grant)
+    ledger.leave(grant)
+  }
+  return grant
+}
+
+describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
+  function setUp(): { clock: SimulatedClock; ledger: Ledger } {
+    const clock = new SimulatedClock(1_700_000_000_000)
+    const ledger = create(clock)
+    ledgers.push(ledger)
+    return { clock, ledger }
+  }
+
+  it('grants up to the limit, then refuses and says when there will be more', async () => {
+    const { clock, ledger } = setUp()
+    const reads = meter('harness/prod', limit('read', 3))
+    for (let used = 1; used <= 3; used++) {
+      const { granted, usage } = await spend(ledger, reads, 1)
+      expect(granted).toBe(1)
+      expect(usage[0]).toMatchObject({ used })
+      await clock.advance(1_000)
+    }
+    const refused = await spend(ledger, reads, 1)
+    expect(refused.granted).toBe(0)
+    const waitMs = refused.schedule!.waitMs(1, clock.now())
+    expect(waitMs).toBeGreaterThan(57_000 - 1)
+    expect(waitMs).toBeLessThanOrEqual(57_000 + 600)
+    await clock.advance(waitMs - 1)
+    expect((await spend(ledger, reads, 1)).granted).toBe(0)
+    await clock.advance(1)
+    expect((await spend(ledger, reads, 1)).granted).toBe(1)
+  })
+
+  it('does not charge what it refuses', async () => {
+    const { clock, ledger } = setUp()
+    const reads = meter('harness/prod', limit('read', 2))
+    await spend(ledger, reads, 2)
+    for (let i = 0; i < 20; i++) expect((await spend(ledger, reads, 1)).granted).toBe(0)
+    expect((await ledger.usage(reads))[0]!.used).toBe(2)
+    await clock.advance(60_600)
+    expect((await spend(ledger, reads, 2)).granted).toBe(2)
+  })
+
+  it('charges all limits of a call or none of them', async () => {
+    const { ledger } = setUp()
+    const [template, read] = [limit('template', 2), limit('read', 10)]
+    const templateReads = meter('harness/prod', template, read)
+    expect((await spend(ledger, templateReads, 1)).granted).toBe(1)
+    expect((await spend(ledger, templateReads, 1)).granted).toBe(1)
+    expect((await spend(ledger, templateReads, 1)).granted).toBe(0)
+    const used = (await ledger.usage(templateReads)).map((one) => one.used)
+    expect(used).toEqual([2, 2])
+  })
+
+  it('grants as many of several calls as fit into every limit', async () => {
+    const { ledger } = setUp()
+    const both = meter('harness/prod', limit('write', 7), limit('write', 4, 1_000))
+    const grant = await spend(ledger, both, 10)
+    expect(grant.granted).toBe(4)
+    expect(grant.usage.map((one) => one.used)).toEqual([4, 4])
+  })
+
+  it('keeps accounts and classes apart', async () => {
+    const { ledger } = setUp()
+    const one = limit('read', 1)
+    expect((await spend(ledger, meter('harness/prod', one), 1)).granted).toBe(1)
+    expect((await spend(ledger, meter('harness/staging', one), 1)).granted).toBe(1)
+    expect((await spend(ledger, meter('harness/prod', limit('write', 1)), 1)).granted).toBe(1)
+    expect((await spend(ledger, meter('harness/prod', one), 1)).granted).toBe(0)
+  })
+
+  it('counts two meters of one account that share a limit together', async () => {
+    const { ledger } = setUp()
+    const read = limit('read', 3)
+    await spend(ledger, meter('harness/prod', read), 2)
+    await spend(ledger, meter('harness/prod', limit('template', 5), read), 1)
+    expect((await spend(ledger, meter('harness/prod', read), 1)).granted).toBe(0)
+  })
+
+  it('counts a call from when it was settled, because the upstream may have counted it as late as that', async () => {
+    const { clock, ledger } = setUp()
+    const reads = meter('harness/prod', limit('read', 1))
+    const grant = await ledger.charge(reads, 1)
+    await clock.advance(20_000)
+    ledger.settle(grant)
+    await clock.advance(50_000)
+    expect((await spend(ledger, reads, 1)).granted).toBe(0)
+    await clock.advance(10_600)
+    expect((await spend(ledger, reads, 1)).granted).toBe(1)
+  })
+
+  it('counts a call that is settled after its window once more', async () => {
+    const { clock, ledger } = setUp()
+    const reads = meter('harness/prod', limit('read', 1))
+    const grant = await ledger.charge(reads, 1)
+    await clock.advance(90_000)
+    ledger.settle(grant)
+    expect((await spend(ledger, reads, 1)).granted).toBe(0)
+  })
+
+  it('takes a refunded charge back', async () => {
+    const { clock, ledger } = setUp()
+    const reads = meter('harness/prod', limit('read', 1))
+    const grant = await ledger.charge(reads, 1)
+    await clock.advance(100)
+    ledger.refund(grant)
+    expect((await spend(ledger, reads, 1)).granted).toBe(1)
+    expect((await spend(ledger, reads, 1)).granted).toBe(0)
+  })
+
+  it('tells how much is used and when the oldest charge leaves', async () => {
+    const { clock, ledger } = setUp()
+    const reads = meter('harness/prod', limit('read', 100))
+    await spend(ledger, reads, 5)
+    await clock.advance(10_000)
+    await spend(ledger, reads, 2)
+    const [usage] = await ledger.usage(reads)
+    expect(usage!.used).toBe(7)
+    expect(usage!.resetMs).toBeGreaterThanOrEqual(50_000)
+    expect(usage!.resetMs).toBeLessThanOrEqual(50_600)
+  })
+
+  it('shows in its schedule how long a whole queue will take', async () => {
+    const { clock, ledger } = setUp()
+    const reads = meter('harness/prod', limit('read', 10))
+    await spend(ledger, reads, 4)
+    await clock.advance(30_000)
+    await spend(ledger, reads, 6)
+    const schedule = (await spend(ledger, reads, 1)).schedule!
+    const waits = [1, 4, 5, 10, 11, 14, 15].map((units) => Math.round(schedule.waitMs(units, clock.now()) / 1_000))
+    expect(waits).toEqual([30, 30, 60, 60, 91, 91, 121])
+  })
+
+  it('never has more than the limit arrive in a window, whatever the latencies below the window', async () => {
+    for (let seed = 1; seed <= 12; seed++) {
+      const { clock, ledger } = setUp()
+      const random = seededRandom(seed)
+      const [requests, windowMs] = [5 + Math.floor(random() * 15), 10_000]
+      const reads = meter('harness/prod', limit('read', requests, windowMs))
+      const arrivals: number[] = []
+      const inFlight: { grant: Grant; respondsAt: number }[] = []
+      for (let step = 0; step < 400; step++) {
+        await clock.advance(random() * 150)
+        for (const call of inFlight.splice(0).filter((one) => one.respondsAt > clock.now() || settle(one)))
+          inFlight.push(call)
+        const grant = await ledger.charge(reads, 1 + Math.floor(random() * 3))
+        for (let i = 0; i < grant.granted; i++) {
+          const latencyMs = random() ** 3 * windowMs * 0.95
+          arrivals.push(clock.now() + random() * latencyMs)
+          inFlight.push({ grant, respondsAt: clock.now() + latencyMs })
+        }
+      }
+      function settle({ grant }: { grant: Grant }): boolean {
+        ledger.settle(grant)
+        return false
+      }
+      expect(
+        worstCount(
+          arrivals.toSorted((a, b) => a - b),
+          windowMs,
+        ),
+        `seed ${seed}`,
+      ).toBeLessThanOrEqual(requests)
+      expect(arrivals.length, `seed ${seed}`).toBeGreaterThan(requests * 2)
+    }
+  })
+})
+
+describe('the ledger in Redis', () => {
+  it('makes one script call of everything that is asked for one meter in one turn of the event loop', async () => {
+    const prefix = `test-${process.pid}-${made++}`
+    const ledger = redisLedger(new SimulatedClock(), prefix)
+    const reads = meter('harness/prod', limit('read', 5))
+    await spend(ledger, reads, 0) // loads the script
+    // That the home is used is told besides, once.
+    await expect.poll(() => redis.zscore(`${prefix}:3:{register}:homes`, '+harness/prod')).not.toBeNull()
+    const before = await scriptCalls()
+    const grants = await Promise.all(Array.from({ length: 8 }, async () => ledger.charge(reads, 1)))
+    expect(grants.map(({ granted }) => granted)).toEqual([1, 1, 1, 1, 1, 0, 0, 0])
+    expect((await scriptCalls()) - before).toBe(1)
+  })
+
+  it('is ready by leases if Redis was there at the start, although nobody has asked since', () => {
+    const runner = (isConnected: boolean) => ({
+      run: () => Promise.reject(new Error('away')),
+      runBoard: () => Promise.reject(new Error('away')),
+      runRegister: () => Promise.reject(new Error('away')),
+      onLost: () => undefined,
+      isConnected,
+      close: () => undefined,
+    })
+    const [there, away] = [runner(true), runner(false)]
+    const ledgerWith = (of: ScriptRunner) =>
+      new RedisLedger({ runner: of, clock: new SimulatedClock(), gateway: 'one', prefix: 'x', answerWithinMs: 50 })
+    const [found, lost] = [ledgerWith(there), ledgerWith(away)]
+    there.isConnected = false
+    expect(found.isReady).toBe(true)
+    expect(lost.isReady).toBe(false)
+  })
+
+  it('takes back what was granted too late to be sent', async () => {
+    const clock = new SimulatedClock()
+    const script = new RedisScript(redis)
+    const { promise: isHeld, resolve: letGo } = Promise.withResolvers<void>()
+    let calls = 0
+    const runner: ScriptRunner = {
+      run: async (keys, args) => {
+        const isCharge = calls++ === 0
+        const reply = await script.run(keys, args)
+        if (isCharge) await isHeld
+        return reply
+      },
+      runBoard: (keys, args) => script.runBoard(keys, args),
+      runRegister: (keys, args) => script.runRegister(keys, args),
+      onLost: () => undefined,
+      isConnected: true,
+      close: () => undefined,
+    }
+    const prefix = `test-${process.pid}-${made++}`
+    const ledger = new RedisLedger({ runner, clock, gateway: 'late', prefix, answerWithinMs: 50 })
+    const reads = meter('harness/prod', limit('read', 5))
+    const other = redisLedger(new SimulatedClock(), prefix)
+    await other.usage(reads)
+    const charge = Promise.resolve(ledger.charge(reads, 5)).catch((error: unknown) => error)
+    await expect.poll(() => calls).toBe(1)
+    await clock.advance(60)
+    expect(await charge).toBeInstanceOf(StoreUnavailableError)
+    expect((await other.charge(reads, 1)).granted).toBe(0)
+    letGo()
+    const free = async () => {
+      await clock.advance(20)
+      return (await other.usage(reads))[0]!.used
+    }
+    await expect.poll(free).toBe(0)
+  })
+
+  it('lets a gateway that begins wait while another that it should hear of is silent', async () => {
+    const prefix = `test-${process.pid}-${made++}`
+    const reads = meter('harness/prod', limit('read', 100))
+    // As if it had been without Redis for two seconds: it may have spent what the newcomer would be granted.
+    const silent = redisLedger(new SimulatedClock(), prefix, true)
+    expect((await silent.charge(reads, 10)).granted).toBe(10)
+    const clock = new SimulatedClock()
+    await clock.advance(2_000)
+    const newcomer = redisLedger(clock, prefix, true)
+    const refused = await newcomer.charge(reads, 10)
+    expect(refused.granted).toBe(0)
+    expect(refused.schedule!.waitMs(1, clock.now())).toBeLessThanOrEqual(1_500)
+    const granted = async () => {
+      await clock.advance(250)
+      return (await newcomer.charge(reads, 10)).granted
+    }
+    await expect.poll(granted).toBe(10)
+  })
+
+  it('trusts Redis at once where others are heard of, or have said farewell', async () => {
+    const prefix = `test-${process.pid}-${made++}`
+    const reads = meter('harness/prod', limit('read', 100))
+    const clock = new SimulatedClock()
+    const first = redisLedger(clock, prefix, true, redis.duplicate())
+    await first.charge(reads, 10)
+    await clock.advance(500)
+    expect((await redisLedger(clock, prefix, true).charge(reads, 10)).granted).toBe(10)
+
+    const other = meter('harness/other', limit('read', 100))
+    await first.charge(other, 10)
+    await first.close()
+    const later = new SimulatedClock()
+    await later.advance(2_000)
+    expect((await redisLedger(later, prefix, true).charge(other, 10)).granted).toBe(10)
+  })
+
+  it('is shared by gateways: together they never get more than the limit', async () => {
+    const prefix = `test-${process.pid}-${made++}`
+    const gateways = Array.from({ length: 3 }, () => redisLedger(new SimulatedClock(), prefix))
+    const reads = meter('harness/prod', limit('read', 100))
+    const grants = await Promise.all(
+      gateways.flatMap((ledger) => Array.from({ length: 100 }, async () => ledger.charge(reads, 1))),
+    )
+    expect(grants.filter(({ granted }) => granted === 1)).toHaveLength(100)
+  })
+
+  it('keeps every key of an account in one hash slot, with a time to live a little above the window', async () => {
+    const prefix = `test-${process.pid}-${made++}`
+    const ledger = redisLedger(new SimulatedClock(), prefix)
+    await spend(ledger, meter('harness/prod', limit('template', 5), limit('read', 5)), 1)
+    const keys = await redis.keys(`${prefix}:*{harness/prod}*`)
+    expect(keys.toSorted()).toEqual([`${prefix}:3:{harness/prod}:leases`, `${prefix}:3:{harness/prod}:limits`])
+    for (const key of keys) {
+      const ttl = await redis.pttl(key)
+      expect(ttl).toBeGreaterThan(59_000)
+      expect(ttl).toBeLessThanOrEqual(91_000)
+      expect(await redis.memory('USAGE', key)).toBeLessThan(2_048)
+    }
+  })
+
+  async function scriptCalls(): Promise<number> {
+    const stats = await redis.info('commandstats')
+    return [...stats.matchAll(/cmdstat_eval(?:sha)?:calls=(\d+)/g)].reduce((sum, [, calls]) => sum + Number(calls), 0)
+  }
+})

@@ -1,0 +1,54 @@
+import { expect, it } from 'vitest'
+import { boardOf } from '../../../src/ledger/redis/board-reply.ts'
+
+const demand = {
+  client: 'a',
+  weight: 1,
+  share: 0,
+  priority: 'normal',
+  calls: 3,
+  waitedMs: 40,
+  perSecond: 0.5,
+}
+
+function replyWith(changes: object, served: object = { a: 2 }): string {
+  return JSON.stringify({ served, turns: 4, others: [{ agoMs: 10, demands: [{ ...demand, ...changes }] }] })
+}
+
+it('tells who waits elsewhere, as of now', () => {
+  expect(boardOf(replyWith({}), 1_000)).toEqual({
+    at: 1_000,
+    turns: 4,
+    served: new Map([['a', 2]]),
+    others: [{ ...demand, waitedMs: 50 }],
+  })
+  expect(boardOf('{"served":{},"turns":0,"others":{}}', 1_000).others).toEqual([])
+})
+
+it.each([
+  replyWith({ client: 7 }),
+  replyWith({ weight: 0 }),
+  replyWith({ weight: -1 }),
+  replyWith({ weight: 'x' }),
+  replyWith({ share: 2 }),
+  replyWith({ share: null }),
+  replyWith({ priority: 'constructor' }),
+  replyWith({ calls: 1e15 }),
+  replyWith({ calls: -1 }),
+  replyWith({ waitedMs: null }),
+  replyWith({ perSecond: {} }),
+  replyWith({ isBlocked: 1 }),
+  replyWith({}, { a: 'x' }),
+  replyWith({}, { a: null }),
+  '{"served":{},"turns":0,"others":[{"agoMs":"x","demands":[]}]}',
+  '{"served":{},"turns":0,"others":[{"agoMs":1}]}',
+  '{"served":{},"turns":0,"others":[null]}',
+  '{"served":{},"others":[]}',
+  '{"served":{},"turns":"x","others":[]}',
+  '{"served":{},"turns":0}',
+  'null',
+  'garbage',
+  '',
+])('never computes from what no gateway tells: %s', (reply) => {
+  expect(() => boardOf(reply, 1_000)).toThrow(Error)
+})

@@ -1,0 +1,63 @@
+import pino from 'pino'
+import { Readable } from 'node:stream'
+import { text as textOf } from 'node:stream/consumers'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { checkConfig } from '../../src/config/load.ts'
+import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
+import { Metrics } from '../../src/observe/metrics.ts'
+import type { LimitUsage, Meter } from '../../src/ledger/ledger.ts'
+import { Losses } from '../../src/records/losses.ts'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import { gatewayVitals } from '../../src/process/vitals.ts'
+import { harnessConfig } from '../support/gateway.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+/** A ledger that answers nobody before it was asked about three accounts, and counts who asks. */
+class SlowLedger extends MemoryLedger {
+  asked = 0
+  readonly #allAsked = Promise.withResolvers<void>()
+
+  override async usage(meter: Meter): Promise<readonly LimitUsage[]> {
+    if (++this.asked === 3) this.#allAsked.resolve()
+    await this.#allAsked.promise
+    return super.usage(meter)
+  }
+}
+
+describe('a scrape', () => {
+  it('asks the store about every account once, and about all of them together', async () => {
+    const clock = new SimulatedClock()
+    const ledger = new SlowLedger(clock)
+    const metrics = new Metrics()
+    const services = { clock, random: () => 0.5, ledger, metrics, onBreakerChange: () => undefined }
+    const accounts = Object.fromEntries(['a', 'b', 'c'].map((id) => [id, { id }]))
+    const snapshot = buildSnapshot(checkConfig(harnessConfig('http://x', { accounts }), 'test'), services)
+    onTestFinished(() => closeSnapshot(snapshot))
+    const vitals = gatewayVitals({
+      clock,
+      metrics,
+      ledger,
+      live: { current: snapshot },
+      losses: new Losses(clock, pino({ level: 'silent' })),
+      isStopping: () => false,
+      clientConnections: () => Promise.resolve(0),
+    })
+    const shown = await textOf(Readable.from(vitals.metrics()))
+    expect(ledger.asked).toBe(3)
+    for (const gauge of ['quota_limit', 'quota_used']) {
+      expect(shown.match(new RegExp(`^sluice_${gauge}\\{.*class="(read|write|template|webhook)"`, 'gm'))).toHaveLength(
+        12,
+      )
+    }
+    await textOf(Readable.from(vitals.metrics()))
+    expect(ledger.asked).toBe(6)
+    const rows = await vitals.quota()
+    expect(rows?.map((row) => row.account + row.class).slice(0, 5)).toEqual([
+      'aread',
+      'awrite',
+      'atemplate',
+      'awebhook',
+      'bread',
+    ])
+  })
+})

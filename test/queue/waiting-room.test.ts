@@ -1,0 +1,554 @@
+import { describe, expect, it } from 'vitest'
+import type { Clock } from '../../src/time/clock.ts'
+import { Capacity, Places } from '../../src/queue/capacity.ts'
+import type { Claimant } from '../../src/queue/client-queue.ts'
+import {
+  type Grant,
+  type Ledger,
+  type LimitUsage,
+  type Meter,
+  meterOf,
+  StoreUnavailableError,
+} from '../../src/ledger/ledger.ts'
+import { limitOf } from '../../src/ledger/limit.ts'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import type { Priority } from '../../src/queue/fair-share.ts'
+import type { Permit } from '../../src/queue/permit.ts'
+import type { Admission } from '../../src/queue/admission.ts'
+import { type RoomView, WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const MINUTE = 60_000
+/** The ledger's own timer, for calls that are in flight. */
+const RENEWALS = 1
+const read = limitOf({ id: 'read.60000', class: 'read', requests: 2, windowMs: MINUTE })
+const reads: Meter = meterOf('harness/prod', [{ limit: read }])
+const named = { name: 'prod:read', home: 'harness/prod' }
+const anyone = { client: claimant('anyone'), priority: 'normal' as const }
+
+function claimant(name: string, weight = 1, share = 0): Claimant {
+  return { name, weight, share, priority: 'interactive' }
+}
+
+function setUp(options: { maxWaiting?: number; concurrency?: number; ledger?: Ledger; clock?: SimulatedClock } = {}) {
+  const { clock = new SimulatedClock() } = options
+  const { ledger = new MemoryLedger(clock), maxWaiting = 100, concurrency } = options
+  const capacity = new Capacity([new Places(maxWaiting, 'calls')], { concurrency })
+  const room = new WaitingRoom({ ...named, ledger, clock, capacity })
+  /** Enters a call; the entry tells what became of it so far. */
+  const enter = (maxWaitMs: number, meter = reads) => {
+    const entry: { admission?: Admission; error?: unknown; leave?: (() => void) | undefined; admittedAt?: number } = {}
+    const admitted = room.enter({ ...anyone, meter, maxWaitMs, onLeaveable: (leave) => void (entry.leave = leave) })
+    void Promise.resolve(admitted).then(
+      (admission) => {
+        // Answered at once, so that quota comes back a window from now.
+        if (admission.kind === 'admitted') admission.permit.settle()
+        entry.admission = admission
+        entry.admittedAt = clock.now()
+      },
+      (error: unknown) => void (entry.error = error),
+    )
+    return entry
+  }
+  return { clock, ledger, room, capacity, enter }
+}
+
+/** Calls that are sent and answered at once. */
+function spend(ledger: MemoryLedger, calls: number): void {
+  const grant = ledger.charge(reads, calls)
+  for (let i = 0; i < grant.granted; i++) ledger.settle(grant)
+}
+
+function permitOf(entry: { admission?: Admission }): Permit {
+  if (entry.admission?.kind !== 'admitted') throw new Error(`not admitted but ${entry.admission?.kind}`)
+  return entry.admission.permit
+}
+
+describe('a waiting room', () => {
+  it('lets a call pass for which there is quota', async () => {
+    const { clock, enter, room } = setUp()
+    const call = enter(0)
+    await clock.advance(0)
+    expect(call.admission).toMatchObject({ kind: 'admitted', because: undefined })
+    expect(room.waiting).toBe(0)
+  })
+
+  it('makes calls wait and serves them in the order in which they came', async () => {
+    const { clock, enter, room } = setUp()
+    const calls = Array.from({ length: 6 }, () => enter(10 * MINUTE))
+    await clock.advance(1)
+    expect(calls.map(({ admission }) => admission?.kind)).toEqual(['admitted', 'admitted', ...Array<undefined>(4)])
+    expect(room.waiting).toBe(4)
+    await clock.advance(61_000)
+    expect(calls.map(({ admission }) => admission?.kind)).toEqual([
+      ...Array<string>(4).fill('admitted'),
+      undefined,
+      undefined,
+    ])
+    await clock.advance(61_000)
+    expect(calls.every(({ admission }) => admission?.kind === 'admitted')).toBe(true)
+    expect(room.waiting).toBe(0)
+    expect(clock.timers).toBeLessThanOrEqual(RENEWALS)
+  })
+
+  it('does not let a late call pass those that wait', async () => {
+    const { clock, enter } = setUp()
+    const early = Array.from({ length: 4 }, () => enter(10 * MINUTE))
+    await clock.advance(60_000)
+    const late = enter(10 * MINUTE)
+    await clock.advance(700)
+    expect(early.every(({ admission }) => admission?.kind === 'admitted')).toBe(true)
+    expect(late.admission).toBeUndefined()
+  })
+
+  it('refuses at once what could not be admitted in time, with the time at which it could', async () => {
+    const { clock, enter } = setUp()
+    enter(0)
+    enter(0)
+    const refused = enter(5_000)
+    await clock.advance(0)
+    expect(refused.admission).toMatchObject({ kind: 'quota_exhausted' })
+    const { waitMs } = refused.admission as { waitMs: number }
+    expect(waitMs).toBeGreaterThan(MINUTE - 1)
+    expect(waitMs).toBeLessThanOrEqual(MINUTE + 600)
+    await clock.advance(waitMs)
+    const again = enter(0)
+    await clock.advance(0)
+    expect(again.admission?.kind).toBe('admitted')
+  })
+
+  it('refuses at once what would have its turn at the very end of its time, after calls that are still to be admitted', async () => {
+    const { clock, enter } = setUp()
+    for (let i = 0; i < 4; i++) enter(10 * MINUTE)
+    await clock.advance(0)
+    const refused = enter(122_000)
+    const waiting = enter(126_000)
+    await clock.advance(0)
+    expect(refused.admission).toMatchObject({ kind: 'quota_exhausted' })
+    expect((refused.admission as { waitMs: number }).waitMs).toBeLessThan(122_000)
+    expect(waiting.admission).toBeUndefined()
+    await clock.advance(122_000)
+    expect(waiting.admission?.kind).toBe('admitted')
+  })
+
+  it('tells of the first and the last of a client as of the same moment', async () => {
+    const clock = new SimulatedClock()
+    let isTicking = false
+    let ticks = 0
+    // Time passes while it is read.
+    const ticking: Clock = {
+      now: () => clock.now() + (isTicking ? ++ticks : 0),
+      wall: () => clock.wall(),
+      boot: undefined,
+      schedule: (delayMs, wake) => clock.schedule(delayMs, wake),
+      soon: (run) => clock.soon(run),
+    }
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, 2)
+    const room = new WaitingRoom({
+      ...named,
+      ledger,
+      clock: ticking,
+      capacity: new Capacity([new Places(10, 'calls')]),
+    })
+    void room.enter({ ...anyone, meter: reads, maxWaitMs: 5 * MINUTE, onLeaveable: () => undefined })
+    await clock.advance(0)
+    isTicking = true
+    const [{ nextInMs, lastInMs }] = room.view() as [RoomView]
+    expect(lastInMs).toBe(nextInMs)
+  })
+
+  it('counts those ahead when it computes whether a call can be in time', async () => {
+    const { clock, enter } = setUp()
+    for (let i = 0; i < 4; i++) enter(10 * MINUTE)
+    const fifth = enter(70_000)
+    await clock.advance(0)
+    expect(fifth.admission).toMatchObject({ kind: 'quota_exhausted' })
+    expect((fifth.admission as { waitMs: number }).waitMs).toBeGreaterThan(2 * MINUTE - 1)
+  })
+
+  it('refuses when as many wait as may', async () => {
+    const { clock, enter } = setUp({ maxWaiting: 2 })
+    for (let i = 0; i < 4; i++) enter(10 * MINUTE)
+    const fifth = enter(10 * MINUTE)
+    await clock.advance(0)
+    expect(fifth.admission?.kind).toBe('queue_full')
+  })
+
+  it('frees the place of a call whose client left', async () => {
+    const { clock, enter, room } = setUp()
+    enter(0)
+    enter(0)
+    const [first, second] = [enter(10 * MINUTE), enter(10 * MINUTE)]
+    const third = enter(10 * MINUTE)
+    await clock.advance(1_000)
+    first.leave!()
+    second.leave!()
+    await clock.advance(0)
+    expect(first.admission?.kind).toBe('gone')
+    expect(room.waiting).toBe(1)
+    await clock.advance(60_000)
+    expect(third.admission?.kind).toBe('admitted')
+    expect(clock.timers).toBeLessThanOrEqual(RENEWALS)
+  })
+
+  it('refuses a call whose time is up because others took the quota that it waited for', async () => {
+    const clock = new SimulatedClock()
+    const inner = new MemoryLedger(clock)
+    const contested: Ledger = Object.assign(Object.create(inner) as Ledger, {
+      charge: (meter: Meter, wanted: number) => {
+        spend(inner, 2) // another gateway is always a moment sooner
+        return inner.charge(meter, wanted)
+      },
+    })
+    spend(inner, 2)
+    const { enter, room } = setUp({ ledger: contested, clock })
+    const waiting = enter(61_000)
+    await clock.advance(60_999)
+    expect(room.waiting).toBe(1)
+    await clock.advance(1)
+    expect(waiting.admission).toMatchObject({ kind: 'quota_exhausted' })
+    expect((waiting.admission as { waitMs: number }).waitMs).toBeGreaterThan(58_000)
+    expect(clock.timers).toBeLessThanOrEqual(RENEWALS)
+  })
+
+  it('takes the quota back that was granted to a call that left meanwhile', async () => {
+    const clock = new SimulatedClock()
+    const inner = new MemoryLedger(clock)
+    let answer: (() => void) | undefined
+    const slow = withCharge(
+      inner,
+      (meter, wanted) => new Promise<Grant>((resolve) => void (answer = () => resolve(inner.charge(meter, wanted)))),
+    )
+    spend(inner, 2)
+    const room = new WaitingRoom({ ...named, ledger: slow, clock, capacity: new Capacity([new Places(10, 'calls')]) })
+    const entered: { leave?: (() => void) | undefined } = {}
+    const admission = room.enter({
+      ...anyone,
+      meter: reads,
+      maxWaitMs: 5 * MINUTE,
+      onLeaveable: (leave) => void (entered.leave = leave),
+    })
+    await clock.advance(0)
+    answer!()
+    await clock.advance(60_700)
+    entered.leave!()
+    answer!()
+    await clock.advance(0)
+    expect(await admission).toMatchObject({ kind: 'gone' })
+    expect((await inner.usage(reads))[0]!.used).toBe(0)
+  })
+
+  it('keeps to the concurrency together with the other rooms of its class, while the ledger is asked too', async () => {
+    const clock = new SimulatedClock()
+    const inner = new MemoryLedger(clock)
+    const charge = async (meter: Meter, wanted: number): Promise<Grant> => {
+      await new Promise<void>((resolve) => void clock.schedule(5, resolve))
+      return inner.charge(meter, wanted)
+    }
+    const slow = withCharge(inner, charge)
+    const capacity = new Capacity([new Places(100, 'calls')], { concurrency: 3 })
+    const rooms = [1, 2].map((i) => {
+      const limit = limitOf({ id: `read.60000:client=${i}`, class: 'read', requests: 50, windowMs: MINUTE })
+      return {
+        meter: meterOf('harness/prod', [{ limit }]),
+        room: new WaitingRoom({ ...named, ledger: slow, clock, capacity }),
+      }
+    })
+    let most = 0
+    let ended = 0
+    for (let i = 0; i < 40; i++) {
+      const { meter, room } = rooms[i % 2]!
+      const entered = room.enter({ ...anyone, meter, maxWaitMs: MINUTE, onLeaveable: () => undefined })
+      void Promise.resolve(entered).then((admission) => {
+        if (admission.kind !== 'admitted') throw new Error(admission.kind)
+        most = Math.max(most, capacity.inFlight)
+        clock.schedule(10 + (i % 7), () => {
+          admission.permit.settle()
+          admission.permit.leave()
+          ended++
+        })
+      })
+    }
+    await clock.advance(1_000)
+    expect({ most, ended }).toEqual({ most: 3, ended: 40 })
+    expect(capacity).toMatchObject({ inFlight: 0, waiting: 0 })
+  })
+
+  it('keeps to the concurrency, and lets the next one in as soon as one is out', async () => {
+    const { clock, enter, capacity } = setUp({ concurrency: 2 })
+    const unlimited = meterOf('harness/prod', [])
+    const calls = Array.from({ length: 5 }, () => enter(MINUTE, unlimited))
+    await clock.advance(0)
+    expect(calls.filter(({ admission }) => admission !== undefined)).toHaveLength(2)
+    permitOf(calls[0]!).leave()
+    await clock.advance(0)
+    expect(calls[2]!.admission?.kind).toBe('admitted')
+    expect(capacity.inFlight).toBe(2)
+    for (const call of calls.slice(1, 3)) permitOf(call).leave()
+    await clock.advance(0)
+    for (const call of calls.slice(3)) permitOf(call).leave()
+    expect(capacity.inFlight).toBe(0)
+  })
+
+  it('tells whether quota or a place in flight was missing', async () => {
+    const { clock, enter } = setUp({ concurrency: 1 })
+    const first = enter(MINUTE)
+    await clock.advance(0)
+    expect(first.admission).toMatchObject({ kind: 'admitted', because: undefined })
+    const [second, impatient, refused] = [enter(MINUTE), enter(1_000), enter(0)]
+    await clock.advance(1_000)
+    expect(impatient.admission).toMatchObject({ kind: 'quota_exhausted', because: 'concurrency' })
+    expect(refused.admission).toMatchObject({ kind: 'quota_exhausted', because: 'concurrency', waitMs: 0 })
+    permitOf(first).leave()
+    await clock.advance(0)
+    expect(second.admission).toMatchObject({ kind: 'admitted', because: 'concurrency' })
+    permitOf(second).leave()
+    const third = enter(1_000)
+    await clock.advance(0)
+    expect(third.admission).toMatchObject({ kind: 'quota_exhausted', because: 'quota' })
+  })
+
+  it('tells the usage to those it refuses without asking, for as long as it is known', async () => {
+    const { clock, enter } = setUp({ maxWaiting: 1 })
+    for (let i = 0; i < 3; i++) enter(10 * MINUTE)
+    await clock.advance(10_000)
+    const [full, impatient] = [enter(10 * MINUTE), enter(1_000)]
+    const other = enter(1_000, meterOf('harness/prod', [{ limit: read }]))
+    await clock.advance(0)
+    for (const { admission } of [full, impatient]) {
+      const { usage } = admission as { usage: readonly LimitUsage[] }
+      expect(usage).toMatchObject([{ limit: reads.limits[0], used: 2 }])
+      expect(usage[0]!.resetMs).toBeGreaterThan(49_000)
+      expect(usage[0]!.resetMs).toBeLessThan(51_000)
+    }
+    expect(full.admission?.kind).toBe('queue_full')
+    expect(other.admission).toMatchObject({ kind: 'quota_exhausted', usage: [] })
+  })
+
+  it('tells a call that others go before the time of its turn as the reset of the limit that is used up', async () => {
+    const { clock, room, enter } = setUp()
+    for (let i = 0; i < 5; i++) enter(10 * MINUTE)
+    await clock.advance(10_000)
+    for (const comesBack of [false, true]) {
+      const refused = await room.enter({
+        ...anyone,
+        meter: reads,
+        maxWaitMs: 0,
+        comesBack,
+        onLeaveable: () => undefined,
+      })
+      const { kind, waitMs, usage } = refused as { kind: string; waitMs: number; usage: readonly LimitUsage[] }
+      expect(kind).toBe('quota_exhausted')
+      expect(waitMs).toBeGreaterThan(MINUTE)
+      expect(usage.map(({ resetMs }) => resetMs)).toEqual([waitMs])
+    }
+  })
+
+  it('keeps those that wait when the store can not be asked, and fails those whose time is up before it can', async () => {
+    const clock = new SimulatedClock()
+    const inner = new MemoryLedger(clock)
+    let isAway = false
+    const ledger = withCharge(inner, (meter, wanted) =>
+      isAway ? Promise.reject(new StoreUnavailableError('away')) : inner.charge(meter, wanted),
+    )
+    const { enter, room } = setUp({ ledger, clock })
+    enter(0)
+    enter(0)
+    const [patient, impatient] = [enter(5 * MINUTE), enter(62_000)]
+    await clock.advance(0)
+    isAway = true
+    await clock.advance(63_000)
+    expect(impatient.error).toBeInstanceOf(StoreUnavailableError)
+    expect(room.waiting).toBe(1)
+    isAway = false
+    await clock.advance(200)
+    expect(patient.admission?.kind).toBe('admitted')
+    expect(clock.timers).toBeLessThanOrEqual(RENEWALS)
+  })
+
+  it('has no place for a call that has left before it got one', async () => {
+    const clock = new SimulatedClock()
+    const inner = new MemoryLedger(clock)
+    spend(inner, 2)
+    const capacity = new Capacity([new Places(10, 'calls')], { concurrency: 1 })
+    const room = new WaitingRoom({ ...named, ledger: inner, clock, capacity })
+    const admission = room.enter({ ...anyone, meter: reads, maxWaitMs: 5 * MINUTE, onLeaveable: (leave) => leave?.() })
+    expect(await admission).toMatchObject({ kind: 'gone' })
+    expect(room.waiting).toBe(0)
+    await clock.advance(2 * MINUTE)
+    expect(capacity.inFlight).toBe(0)
+    expect((await inner.usage(reads))[0]!.used).toBe(0)
+  })
+
+  it('wakes those that wait for a place which was kept for a call that was then refused', async () => {
+    const clock = new SimulatedClock()
+    const inner = new MemoryLedger(clock)
+    spend(inner, 2)
+    let answer: (() => void) | undefined
+    const slow = withCharge(
+      inner,
+      (meter, wanted) => new Promise<Grant>((resolve) => void (answer = () => resolve(inner.charge(meter, wanted)))),
+    )
+    const { enter } = setUp({ ledger: slow, clock, concurrency: 1 })
+    const refused = enter(0)
+    const waiting = enter(5 * MINUTE)
+    answer!()
+    await clock.advance(60_700)
+    expect(refused.admission?.kind).toBe('quota_exhausted')
+    answer!()
+    await clock.advance(0)
+    expect(waiting.admission?.kind).toBe('admitted')
+  })
+})
+
+describe('a waiting room of several clients', () => {
+  /** Takes all quota, then lets calls of clients wait; tells in which order they were admitted. */
+  async function order(
+    calls: readonly { client: Claimant; priority?: Priority }[],
+    options: { maxWaiting?: number } = {},
+  ) {
+    const { clock, room, enter } = setUp(options)
+    enter(0)
+    enter(0)
+    const admitted: string[] = []
+    const kinds: string[] = []
+    for (const [i, { client, priority = 'normal' }] of calls.entries()) {
+      const entered = room.enter({ client, priority, meter: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      void Promise.resolve(entered).then((admission) => {
+        kinds[i] = admission.kind
+        if (admission.kind !== 'admitted') return
+        admission.permit.settle()
+        admitted.push(client.name)
+      })
+    }
+    await clock.advance(40 * MINUTE)
+    return { admitted: admitted.join(''), kinds }
+  }
+
+  function calls(client: Claimant, count: number, priority?: Priority) {
+    return Array.from({ length: count }, () => (priority === undefined ? { client } : { client, priority }))
+  }
+
+  it('serves them in turn, however many calls of one came first', async () => {
+    const { admitted } = await order([...calls(claimant('a'), 8), ...calls(claimant('b'), 3)])
+    expect(admitted).toBe('abababaaaaa')
+  })
+
+  it('serves them by weight', async () => {
+    const { admitted } = await order([...calls(claimant('a'), 9), ...calls(claimant('b', 2), 6)])
+    expect(admitted.slice(0, 9).replaceAll('a', '')).toBe('bbbbbb')
+    expect(admitted.slice(0, 3)).toContain('a')
+  })
+
+  it('gives nobody less than its share', async () => {
+    const { admitted } = await order([...calls(claimant('a', 4), 12), ...calls(claimant('b', 1, 0.5), 6)])
+    expect(admitted.slice(0, 12).replaceAll('a', '')).toBe('bbbbbb')
+  })
+
+  it('serves the more urgent calls of a client first', async () => {
+    const client = claimant('a')
+    const { clock, room, enter } = setUp()
+    enter(0)
+    enter(0)
+    const admitted: string[] = []
+    for (const priority of ['batch', 'normal', 'interactive', 'normal'] as const) {
+      const entered = room.enter({ client, priority, meter: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      void Promise.resolve(entered).then((admission) => {
+        if (admission.kind === 'admitted') admission.permit.settle()
+        admitted.push(priority)
+      })
+    }
+    await clock.advance(10 * MINUTE)
+    expect(admitted).toEqual(['interactive', 'normal', 'normal', 'batch'])
+  })
+
+  it('serves urgent calls more often, but not only them', async () => {
+    const urgent = calls(claimant('u'), 8, 'interactive')
+    const { admitted } = await order([...calls(claimant('n'), 8), ...urgent])
+    expect(admitted.slice(0, 10).replaceAll('n', '')).toBe('uuuuuuuu')
+  })
+
+  it('makes room for a client that has few calls waiting at the expense of the one that has most', async () => {
+    const { kinds } = await order([...calls(claimant('noisy'), 5), ...calls(claimant('quiet'), 2)], { maxWaiting: 4 })
+    const [kept, full] = ['admitted', 'queue_full']
+    expect(kinds).toEqual([kept, kept, full, full, full, kept, kept])
+  })
+
+  it('says whether it is the quota or the others that a call would wait for too long', async () => {
+    const { clock, room, enter } = setUp()
+    enter(0)
+    enter(0)
+    const [busy, idle] = [claimant('busy'), claimant('idle')]
+    const visit = (client: Claimant, maxWaitMs: number) =>
+      room.enter({ client, priority: 'normal', meter: reads, maxWaitMs, onLeaveable: () => undefined })
+    for (let i = 0; i < 2; i++) void visit(busy, 1e9)
+    for (let i = 0; i < 2; i++) void visit(idle, 1e9)
+    await clock.advance(0)
+    expect(await visit(busy, 61_000)).toMatchObject({ kind: 'quota_exhausted' })
+    const third = claimant('third')
+    void visit(third, 1e9)
+    await clock.advance(0)
+    expect(await visit(third, 61_000)).toMatchObject({ kind: 'share_exceeded' })
+  })
+
+  it('lets no client have more than its number of calls waiting', async () => {
+    const clock = new SimulatedClock()
+    const ledger = new MemoryLedger(clock)
+    spend(ledger, 2)
+    const capacity = new Capacity([new Places(100, 'calls')], { mostPerClient: 1 })
+    const room = new WaitingRoom({ ...named, ledger, clock, capacity })
+    const visit = (client: Claimant) =>
+      room.enter({ client, priority: 'normal', meter: reads, maxWaitMs: MINUTE * 9, onLeaveable: () => undefined })
+    void visit(claimant('a'))
+    void visit(claimant('b'))
+    expect(await visit(claimant('a'))).toMatchObject({ kind: 'queue_full', full: { most: 1, of: 'calls of a' } })
+  })
+
+  it('tells when the calls of each are expected to be served, and they are', async () => {
+    const { clock, room, enter } = setUp()
+    enter(0)
+    enter(0)
+    const ended = new Map<string, number[]>()
+    for (const [name, count] of [
+      ['a', 4],
+      ['b', 2],
+    ] as const) {
+      for (let i = 0; i < count; i++) {
+        const client = claimant(name)
+        const entered = room.enter({
+          client,
+          priority: 'normal',
+          meter: reads,
+          maxWaitMs: 1e9,
+          onLeaveable: () => undefined,
+        })
+        void Promise.resolve(entered).then((admission) => {
+          if (admission.kind === 'admitted') admission.permit.settle()
+          ended.set(name, [...(ended.get(name) ?? []), clock.now()])
+        })
+      }
+    }
+    await clock.advance(1)
+    const [view, now] = [room.view(), clock.now()]
+    await clock.advance(10 * MINUTE)
+    for (const { client, waiting, nextInMs, lastInMs } of view) {
+      const times = ended.get(client)!
+      expect(times).toHaveLength(waiting)
+      expect(Math.abs(times[0]! - now - nextInMs)).toBeLessThan(700)
+      expect(Math.abs(times.at(-1)! - now - lastInMs)).toBeLessThan(2_000)
+    }
+  })
+})
+
+/** A ledger that charges in its own way. */
+function withCharge(inner: Ledger, charge: Ledger['charge']): Ledger {
+  return Object.assign(Object.create(inner) as Ledger, {
+    charge,
+    settle: (grant: Grant) => inner.settle(grant),
+    abandon: (grant: Grant) => inner.abandon(grant),
+    refund: (grant: Grant) => inner.refund(grant),
+    leave: (grant: Grant) => inner.leave(grant),
+    usage: (meter: Meter) => inner.usage(meter),
+  })
+}
