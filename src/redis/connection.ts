@@ -1,110 +1,15 @@
-import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
-import { Cluster, Command, Redis, type RedisOptions, ReplyError, type Result } from 'ioredis'
+import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import { keepHandshakeQuiet } from './handshake.ts'
-import type { ScriptRunner } from '../ledger/redis/script-call.ts'
 import { isNotTheOne } from './trouble.ts'
-import { type Argument, readReply, type Reply } from '../ledger/redis/script-call.ts'
-
-declare module 'ioredis' {
-  interface RedisCommander<Context> {
-    sluiceChargeBuffer(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Buffer, Context>
-    sluiceBoard(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<string, Context>
-    sluiceRegister(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Argument[], Context>
-  }
-}
 
 keepHandshakeQuiet()
 
 /** A server that is silent for so long, or for twice `commandTimeout`, though it was asked, is taken for dead even where its connection stays open. */
 const SILENCE_MS = 1_000
-
-/** Runs the ledger's script over a connection made by `connectRedis`. */
-export class RedisScript implements ScriptRunner {
-  readonly #redis: Redis | Cluster
-  readonly #onAnswer: ((tookMs: number) => void) | undefined
-  #trouble: Error | undefined
-
-  /** `onAnswer` is told how long each answer to a charge, or a question for usage, took. */
-  constructor(redis: Redis | Cluster, onAnswer?: (tookMs: number) => void) {
-    this.#redis = redis
-    this.#onAnswer = onAnswer
-    redis.on('ready', () => (this.#trouble = undefined))
-    redis.on('error', (error: Error) => {
-      if (redis.status !== 'ready') this.#trouble = error
-    })
-    redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
-    redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
-    redis.defineCommand('sluiceRegister', { lua: textOf('home-register.lua') })
-  }
-
-  get isConnected(): boolean {
-    return isConnected(this.#redis)
-  }
-
-  get trouble(): Error | undefined {
-    return this.#trouble
-  }
-
-  onTrouble(listener: () => void): void {
-    this.#redis.on('error', listener)
-  }
-
-  async run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
-    const askedAt = performance.now()
-    const answer = await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args)
-    this.#onAnswer?.(performance.now() - askedAt)
-    return readReply(answer)
-  }
-
-  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string> {
-    return this.#redis.sluiceBoard(keys.length, ...keys, ...args)
-  }
-
-  runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]> {
-    return this.#redis.sluiceRegister(keys.length, ...keys, ...args)
-  }
-
-  /** Also to masters of a cluster that nobody asks anything now. */
-  keepAlive(): void {
-    if (!(this.#redis instanceof Cluster)) return
-    for (const node of this.#redis.nodes('master')) if (node.status === 'ready') node.ping().catch(() => undefined)
-  }
-
-  onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
-    if (this.#redis instanceof Cluster) onMasterLost(this.#redis, listener)
-    else this.#redis.on('close', () => listener(() => true))
-  }
-
-  /** Of a cluster it is not told: each of its masters would have to be the same. */
-  onFound(listener: (isSame: boolean) => void): void {
-    const redis = this.#redis
-    if (redis instanceof Cluster) return
-    let known: string | undefined
-    const look = (): void => {
-      void identityOf(redis).then(
-        (identity) => {
-          listener(identity !== undefined && identity === known)
-          known = identity
-        },
-        () => undefined, // there will be another connection
-      )
-    }
-    if (redis.status === 'ready') look()
-    redis.on('ready', look)
-  }
-
-  close(): void {
-    this.#redis.disconnect()
-  }
-}
-
-function textOf(script: string): string {
-  return readFileSync(new URL(script, import.meta.url), 'utf8')
-}
 
 const CONNECT_TIMEOUT_MS = 1_000
 const HANDSHAKE_MS = 500
@@ -254,28 +159,12 @@ export async function uptimeSeconds(redis: Redis | Cluster): Promise<number> {
   return Math.min(...told.map((info) => Number(/^uptime_in_seconds:(\d+)/m.exec(info)?.[1] ?? Infinity)))
 }
 
-/**
- * Of the process that answers, and of what it holds: a replica that is promoted, and a master that was one of its replicas
- * meanwhile, get another `master_replid` (https://redis.io/docs/latest/operate/oss_and_stack/management/replication/).
- * Undefined where Redis does not tell. Rejects when the connection is lost.
- */
-async function identityOf(redis: Redis): Promise<string | undefined> {
-  try {
-    const told = await Promise.all([redis.info('server'), redis.info('replication')])
-    const [run] = /^run_id:.+$/m.exec(told[0]) ?? []
-    const [replication] = /^master_replid:.+$/m.exec(told[1]) ?? []
-    return run && replication && `${run} ${replication}`
-  } catch (error) {
-    if (error instanceof ReplyError) return undefined
-    throw error
-  }
-}
-
 function isReady(redis: Redis | Cluster): Promise<void> {
   return new Promise((resolve) => void redis.once('ready', () => resolve()))
 }
 
-function isConnected(redis: Redis | Cluster): boolean {
+/** Whether commands can be sent now, to every master of a cluster. */
+export function isConnected(redis: Redis | Cluster): boolean {
   if (redis.status !== 'ready') return false
   // A master that waits is connected to with the first charge, which then waits for that.
   return !(redis instanceof Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
@@ -290,42 +179,6 @@ function tlsOf({ tls }: StoreConfig): ConnectionOptions | undefined {
     ...(key === undefined ? {} : { key: key.reveal() }),
     ...(servername === undefined ? {} : { servername }),
   }
-}
-
-/**
- * Calls `listener` when a master of a cluster is lost, with whether a key is one of its: keys of other masters are as they
- * were. A slot that was moved to another master on purpose is not lost.
- */
-function onMasterLost(cluster: Cluster, listener: (isConcerned: (key: string) => boolean) => void): void {
-  /** By slot: its master, then its replicas, as `host:port`. */
-  let known: (readonly string[])[] = []
-  const watch = (node: Redis): void => {
-    const name = `${node.options.host}:${node.options.port}`
-    let wasReady = false
-    node.on('ready', () => (wasReady = true))
-    node.on('close', () => {
-      if (!wasReady) return
-      wasReady = false
-      listener((key) => (known[slotOf(key)] ?? [name])[0] === name)
-    })
-  }
-  for (const node of cluster.nodes()) watch(node)
-  cluster.on('+node', watch)
-  cluster.on('refresh', () => {
-    const before = known
-    known = cluster.slots.map((names) => [...names])
-    // A master that stood still may come back as a replica without having closed a connection.
-    const promoted = new Set<number>()
-    for (const [slot, [master]] of known.entries()) {
-      const was = before[slot]
-      if (master !== undefined && was !== undefined && was[0] !== master && was.includes(master)) promoted.add(slot)
-    }
-    if (promoted.size > 0) listener((key) => promoted.has(slotOf(key)))
-  })
-}
-
-function slotOf(key: string): number {
-  return new Command('get', [key]).getSlot()
 }
 
 /** Short, because all gateways must be back within a second of each other; see `RedisLedger`. */

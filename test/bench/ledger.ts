@@ -9,7 +9,7 @@ import { type Grant, type Meter, meterOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import type { Argument, Reply } from '../../src/ledger/redis/script-call.ts'
-import { RedisScript } from '../../src/redis/connection.ts'
+import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
 import { startRedisServer } from '../support/find-redis.ts'
 import { hasProgram } from '../support/packages.ts'
 

@@ -10,7 +10,7 @@ import { type Ledger, meterOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { RedisScript } from '../../src/redis/connection.ts'
+import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
 import { WaitingRoom } from '../../src/queue/waiting-room.ts'
 import { findRedis } from '../support/find-redis.ts'
 

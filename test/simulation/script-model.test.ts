@@ -5,7 +5,7 @@ import { afterAll, expect, inject, it } from 'vitest'
 import type { Random } from '../../src/time/clock.ts'
 import { BUCKETS, type Limit, limitOf } from '../../src/ledger/limit.ts'
 import type { Argument, Reply } from '../../src/ledger/redis/script-call.ts'
-import { RedisScript } from '../../src/redis/connection.ts'
+import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { ScriptModel } from './script-model.ts'
 

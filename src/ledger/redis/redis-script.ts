@@ -1,0 +1,149 @@
+import { readFileSync } from 'node:fs'
+import { Cluster, Command, type Redis, ReplyError, type Result } from 'ioredis'
+import { isConnected } from '../../redis/connection.ts'
+import { type Argument, readReply, type Reply, type ScriptRunner } from './script-call.ts'
+
+declare module 'ioredis' {
+  interface RedisCommander<Context> {
+    sluiceChargeBuffer(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Buffer, Context>
+    sluiceBoard(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<string, Context>
+    sluiceRegister(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Argument[], Context>
+  }
+}
+
+/** Runs the ledger's script over a connection made by `connectRedis`. */
+export class RedisScript implements ScriptRunner {
+  readonly #redis: Redis | Cluster
+  readonly #onAnswer: ((tookMs: number) => void) | undefined
+  #trouble: Error | undefined
+
+  /** `onAnswer` is told how long each answer to a charge, or a question for usage, took. */
+  constructor(redis: Redis | Cluster, onAnswer?: (tookMs: number) => void) {
+    this.#redis = redis
+    this.#onAnswer = onAnswer
+    redis.on('ready', () => (this.#trouble = undefined))
+    redis.on('error', (error: Error) => {
+      if (redis.status !== 'ready') this.#trouble = error
+    })
+    redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
+    redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
+    redis.defineCommand('sluiceRegister', { lua: textOf('home-register.lua') })
+  }
+
+  get isConnected(): boolean {
+    return isConnected(this.#redis)
+  }
+
+  get trouble(): Error | undefined {
+    return this.#trouble
+  }
+
+  onTrouble(listener: () => void): void {
+    this.#redis.on('error', listener)
+  }
+
+  async run(keys: readonly string[], args: readonly Argument[]): Promise<Reply> {
+    const askedAt = performance.now()
+    const answer = await this.#redis.sluiceChargeBuffer(keys.length, ...keys, ...args)
+    this.#onAnswer?.(performance.now() - askedAt)
+    return readReply(answer)
+  }
+
+  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string> {
+    return this.#redis.sluiceBoard(keys.length, ...keys, ...args)
+  }
+
+  runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]> {
+    return this.#redis.sluiceRegister(keys.length, ...keys, ...args)
+  }
+
+  /** Also to masters of a cluster that nobody asks anything now. */
+  keepAlive(): void {
+    if (!(this.#redis instanceof Cluster)) return
+    for (const node of this.#redis.nodes('master')) if (node.status === 'ready') node.ping().catch(() => undefined)
+  }
+
+  onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
+    if (this.#redis instanceof Cluster) onMasterLost(this.#redis, listener)
+    else this.#redis.on('close', () => listener(() => true))
+  }
+
+  /** Of a cluster it is not told: each of its masters would have to be the same. */
+  onFound(listener: (isSame: boolean) => void): void {
+    const redis = this.#redis
+    if (redis instanceof Cluster) return
+    let known: string | undefined
+    const look = (): void => {
+      void identityOf(redis).then(
+        (identity) => {
+          listener(identity !== undefined && identity === known)
+          known = identity
+        },
+        () => undefined, // there will be another connection
+      )
+    }
+    if (redis.status === 'ready') look()
+    redis.on('ready', look)
+  }
+
+  close(): void {
+    this.#redis.disconnect()
+  }
+}
+
+function textOf(script: string): string {
+  return readFileSync(new URL(script, import.meta.url), 'utf8')
+}
+
+/**
+ * Of the process that answers, and of what it holds: a replica that is promoted, and a master that was one of its replicas
+ * meanwhile, get another `master_replid` (https://redis.io/docs/latest/operate/oss_and_stack/management/replication/).
+ * Undefined where Redis does not tell. Rejects when the connection is lost.
+ */
+async function identityOf(redis: Redis): Promise<string | undefined> {
+  try {
+    const told = await Promise.all([redis.info('server'), redis.info('replication')])
+    const [run] = /^run_id:.+$/m.exec(told[0]) ?? []
+    const [replication] = /^master_replid:.+$/m.exec(told[1]) ?? []
+    return run && replication && `${run} ${replication}`
+  } catch (error) {
+    if (error instanceof ReplyError) return undefined
+    throw error
+  }
+}
+
+/**
+ * Calls `listener` when a master of a cluster is lost, with whether a key is one of its: keys of other masters are as they
+ * were. A slot that was moved to another master on purpose is not lost.
+ */
+function onMasterLost(cluster: Cluster, listener: (isConcerned: (key: string) => boolean) => void): void {
+  /** By slot: its master, then its replicas, as `host:port`. */
+  let known: (readonly string[])[] = []
+  const watch = (node: Redis): void => {
+    const name = `${node.options.host}:${node.options.port}`
+    let wasReady = false
+    node.on('ready', () => (wasReady = true))
+    node.on('close', () => {
+      if (!wasReady) return
+      wasReady = false
+      listener((key) => (known[slotOf(key)] ?? [name])[0] === name)
+    })
+  }
+  for (const node of cluster.nodes()) watch(node)
+  cluster.on('+node', watch)
+  cluster.on('refresh', () => {
+    const before = known
+    known = cluster.slots.map((names) => [...names])
+    // A master that stood still may come back as a replica without having closed a connection.
+    const promoted = new Set<number>()
+    for (const [slot, [master]] of known.entries()) {
+      const was = before[slot]
+      if (master !== undefined && was !== undefined && was[0] !== master && was.includes(master)) promoted.add(slot)
+    }
+    if (promoted.size > 0) listener((key) => promoted.has(slotOf(key)))
+  })
+}
+
+function slotOf(key: string): number {
+  return new Command('get', [key]).getSlot()
+}
