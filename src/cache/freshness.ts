@@ -3,7 +3,7 @@ import type { EpochMs } from '../time/clock.ts'
 import { dateOf, parseHttpDate } from '../http/date.ts'
 import { type Fields, membersOf } from '../http/fields.ts'
 import { ageOf, type Directives, parseDirectives, secondsOf } from './fields.ts'
-import type { CachePolicy } from './policy.ts'
+import type { CachePolicy } from '../schema/cache-policy.ts'
 
 /** How long a stored answer may be used, in milliseconds of a clock that nobody sets. */
 export interface Freshness {

@@ -1,6 +1,6 @@
 import type { StoreConfig } from '../schema/schema.ts'
-import type { Persistence } from '../records/persistence.ts'
-import { countOf, type RedisContents, redisContents, whyVolatile } from '../records/redis-contents.ts'
+import type { Persistence } from '../redis/persistence.ts'
+import { countOf, type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
 import { CommandError } from './command-error.ts'
 
 const AFTER_RESTART = {

@@ -2,7 +2,7 @@ import { readFileSync, realpathSync, statSync } from 'node:fs'
 import { isMap, isScalar, type Node, parseDocument, visit, type YAMLSeq } from 'yaml'
 import { createKey, keyOf } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
-import { replaceFile } from '../records/replace-file.ts'
+import { replaceFile } from '../files/replace-file.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
 

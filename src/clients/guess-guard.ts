@@ -3,7 +3,7 @@ import type { Cluster, Redis } from 'ioredis'
 import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
-import { isMapped, lastFourBytes } from './public-address.ts'
+import { isMapped, lastFourBytes } from '../net/public-address.ts'
 
 export interface GuessLimits {
   /** Different wrong keys, or tokens, in `windowMs`: of one address, and of all together. */

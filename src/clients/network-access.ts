@@ -1,7 +1,7 @@
 import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { decodePath, type PathReadings, readingsOf, simplifyPath, withoutAlias } from '../routing/path.ts'
-import { isMapped, isPublicAddress, lastFourBytes } from './public-address.ts'
+import { isMapped, isPublicAddress, lastFourBytes } from '../net/public-address.ts'
 
 /** Which upstream addresses may be reached. Entries are an exact host, `*.host`, or a URL prefix. */
 export interface NetworkAccess {

@@ -1,6 +1,6 @@
 import { keyOf } from '../clients/keys.ts'
 import type { ClientScope } from '../schema/client-schema.ts'
-import { classesOf } from './limits.ts'
+import { classesOf } from '../schema/limits.ts'
 import { didYouMean, type Path } from './problem.ts'
 import type { Config } from '../schema/schema.ts'
 

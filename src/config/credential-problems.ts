@@ -1,8 +1,8 @@
 import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from '../schema/credential-schema.ts'
 import type { Path } from './problem.ts'
-import type { Secret } from '../credentials/secret.ts'
+import type { Secret } from '../schema/secret.ts'
 import { faultOfKey } from '../credentials/signing-key.ts'
-import { parseMasterKey } from '../credentials/store/master-keys.ts'
+import { parseMasterKey } from '../secrets/master-keys.ts'
 import type { AccountConfig, CredentialConfig, SecretsConfig } from '../schema/schema.ts'
 
 type Report = (path: Path, message: string) => void

@@ -1,4 +1,4 @@
-import { allowedBy, EVERY_CALL, isBase, labelOf, scopeOf } from './limits.ts'
+import { allowedBy, EVERY_CALL, isBase, labelOf, scopeOf } from '../schema/limits.ts'
 import type { Preset } from './presets/preset.ts'
 import type { Path } from './problem.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'

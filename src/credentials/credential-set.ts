@@ -1,5 +1,5 @@
 import type { Credential } from './credential.ts'
-import { secretsIn } from './secret.ts'
+import { secretsIn } from '../schema/secret.ts'
 
 /** When a credential stops being valid, as far as that is known beforehand. */
 export interface Expiry {

@@ -5,7 +5,7 @@ import { buildCredential, type CredentialPlace, type CredentialServices, identit
 import type { Credential, RequestHead, Unproven } from './credential.ts'
 import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
 import { TokenEndpointAwayError } from './oauth2.ts'
-import { Secret, secretsIn } from './secret.ts'
+import { Secret, secretsIn } from '../schema/secret.ts'
 
 /** Part of the calls that a new credential gets, if nothing else is configured. */
 const USUAL_CANARY = 0.05

@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { importPKCS8 } from 'jose'
-import type { Secret } from './secret.ts'
+import type { Secret } from '../schema/secret.ts'
 
 /** Imports a private key in any PEM form, for the algorithm that is named, or else the usual one of its type. */
 export function importSigningKey(pem: Secret, algorithm: string | undefined): Promise<CryptoKey> {

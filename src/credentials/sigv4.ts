@@ -1,7 +1,7 @@
 import { createHmac, hash } from 'node:crypto'
 import type { Clock } from '../time/clock.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
-import type { Secret } from './secret.ts'
+import type { Secret } from '../schema/secret.ts'
 import { whyNoHeaderValue } from './static.ts'
 import { canonicalPath, canonicalQuery, canonicalValue, parametersOf } from './sigv4-canonical.ts'
 

@@ -3,7 +3,7 @@ import type { Clock } from '../time/clock.ts'
 import type { Route } from '../routing/route.ts'
 import type { Credential, Unproven } from './credential.ts'
 import { Refusals } from './refusals.ts'
-import type { Secret } from './secret.ts'
+import type { Secret } from '../schema/secret.ts'
 
 /** A secret that is sent as it is: another value can only come from where it came from. */
 abstract class StaticCredential implements Credential {

@@ -3,8 +3,8 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
 import { whenConnected } from '../redis/connection.ts'
-import { Secret } from './secret.ts'
-import { MasterKeys, type Sealed } from './store/master-keys.ts'
+import { Secret } from '../schema/secret.ts'
+import { MasterKeys, type Sealed } from '../secrets/master-keys.ts'
 import type { Token } from './token-keeper.ts'
 
 /** Longer than any endpoint is waited for: after that, who has the lock has died. */

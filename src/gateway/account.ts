@@ -1,5 +1,5 @@
 import type { Preset } from '../config/presets/preset.ts'
-import { isSame } from '../config/difference.ts'
+import { isSame } from '../schema/difference.ts'
 import type { UpstreamConfig } from '../schema/schema.ts'
 import type { CredentialServices } from '../credentials/build.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'

@@ -1,7 +1,7 @@
 import { type Entry, fieldOf } from '../cache/entry.ts'
 import type { Landed } from '../cache/flights.ts'
 import { placeOf, variantOf, varyNames } from '../cache/key.ts'
-import type { CachePolicy } from '../cache/policy.ts'
+import type { CachePolicy } from '../schema/cache-policy.ts'
 import { type CacheStore, KEPT_MS, keepMsOf } from '../cache/store.ts'
 import { normalizePath } from '../routing/path.ts'
 import type { Call, Target } from './call.ts'

@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { allowedBy, type Base, EVERY_CALL, idOf, labelOf, paceOf, scopeOf, type Split } from '../config/limits.ts'
+import { allowedBy, type Base, EVERY_CALL, idOf, labelOf, paceOf, scopeOf, type Split } from '../schema/limits.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { identityOf } from '../credentials/build.ts'
 import { type Limit, limitOf } from '../ledger/limit.ts'

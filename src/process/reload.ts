@@ -1,6 +1,6 @@
 import type { Actor, AuditTrail, Change } from '../audit/audit.ts'
 import { findContradictions } from '../config/contradictions.ts'
-import { differences, withKept } from '../config/difference.ts'
+import { differences, withKept } from '../schema/difference.ts'
 import type { FoundConfig } from '../config/find.ts'
 import { ConfigError } from '../config/problem.ts'
 import type { Config, ListenerTls } from '../schema/schema.ts'

@@ -8,7 +8,7 @@ import type { LaneLabels, Metrics } from '../observe/metrics.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { mergeQueues, type QueueRow } from '../server/admin/queue.ts'
 import type { BreakerRow } from '../server/admin/breakers.ts'
-import type { QuotaRow, Vitals } from '../server/admin.ts'
+import type { QuotaRow, Vitals } from '../server/admin/admin.ts'
 
 interface Parts {
   readonly clock: Clock

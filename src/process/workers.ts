@@ -18,7 +18,7 @@ import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { BreakerOrder, BreakerRow } from '../server/admin/breakers.ts'
 import { mergeQueues, type QueueRow } from '../server/admin/queue.ts'
-import type { Controls, QuotaRow, Vitals } from '../server/admin.ts'
+import type { Controls, QuotaRow, Vitals } from '../server/admin/admin.ts'
 import { type Reply, WorkerLink } from './worker-link.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */

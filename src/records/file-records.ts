@@ -2,9 +2,9 @@ import { mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock } from '../time/clock.ts'
-import { FileSource } from '../credentials/sources/files.ts'
+import { FileSource } from '../secrets/files.ts'
 import type { Records } from './records.ts'
-import { replaceFile } from './replace-file.ts'
+import { replaceFile } from '../files/replace-file.ts'
 
 /** A change takes milliseconds: a lock that stays for longer was left behind by one that died. */
 const LOCK_STALE_MS = 5_000

@@ -1,5 +1,5 @@
 import { METHODS } from 'node:http'
-import type { CachePolicy } from '../cache/policy.ts'
+import type { CachePolicy } from '../schema/cache-policy.ts'
 import { normalizeDecoded, normalizePath } from './path.ts'
 import { beginsWith, fits, isAnything, isStatic, PathPattern, type SegmentPattern, segmentsOf } from './path-pattern.ts'
 import { completeRoute, type Guess, guessedRoute, type Route, type RouteRule } from './route.ts'

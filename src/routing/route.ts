@@ -1,4 +1,4 @@
-import type { CachePolicy } from '../cache/policy.ts'
+import type { CachePolicy } from '../schema/cache-policy.ts'
 
 /** What the gateway knows about a call from its method and path alone. */
 export interface Route {

@@ -1,7 +1,7 @@
 import { METHODS } from 'node:http'
 import { isIP } from 'node:net'
 import Type, { type TProperties, type TSchema } from 'typebox'
-import { Secret } from '../credentials/secret.ts'
+import { Secret } from './secret.ts'
 import { isMadeAnew } from '../upstream/headers.ts'
 import { formatDuration, parseDuration, parseMoment, parsePercent } from './units.ts'
 

@@ -1,4 +1,4 @@
-import { AddressError } from './guarded-lookup.ts'
+import { AddressError } from '../net/guarded-lookup.ts'
 
 /** Errors about what was asked for, rather than about the upstream: of undici, or that its address is not to be reached. */
 export function isMisuse(error: Error): boolean {

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { EpochMs } from '../../src/time/clock.ts'
 import { ageOf, parseDirectives, secondsOf } from '../../src/cache/fields.ts'
 import { freshnessOf } from '../../src/cache/freshness.ts'
-import { cachePolicy } from '../../src/cache/policy.ts'
+import { cachePolicy } from '../../src/schema/cache-policy.ts'
 
 const NOW = Date.UTC(2026, 10, 21, 9) as EpochMs
 const SECOND = 1_000

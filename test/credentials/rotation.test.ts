@@ -4,8 +4,8 @@ import { writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { checkConfig, loadConfigFile } from '../../src/config/load.ts'
-import { openStore } from '../../src/credentials/sources/open.ts'
-import { RefusedSecretError } from '../../src/credentials/store/secret-store.ts'
+import { openStore } from '../../src/secrets/open.ts'
+import { RefusedSecretError } from '../../src/secrets/secret-store.ts'
 import { systemClock } from '../../src/time/clock.ts'
 import {
   newFolder,

@@ -1,6 +1,6 @@
 import { createHmac, hash } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
-import { Secret } from '../../src/credentials/secret.ts'
+import { Secret } from '../../src/schema/secret.ts'
 import { canonicalPath, canonicalQuery } from '../../src/credentials/sigv4-canonical.ts'
 import { SigV4Credential } from '../../src/credentials/sigv4.ts'
 import { newFolder, type Seen, startGateway, startUpstream } from '../support/gateway.ts'

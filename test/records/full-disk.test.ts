@@ -5,7 +5,7 @@ import type { AuditEntry } from '../../src/audit/audit.ts'
 import { FileAudit } from '../../src/audit/file-audit.ts'
 import { systemClock } from '../../src/time/clock.ts'
 import { FileRecords } from '../../src/records/file-records.ts'
-import { replaceFile } from '../../src/records/replace-file.ts'
+import { replaceFile } from '../../src/files/replace-file.ts'
 import { newFolder } from '../support/gateway.ts'
 import { hasSmallDisks, SmallDisk } from '../support/small-disk.ts'
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { paceOf } from '../../src/config/limits.ts'
+import { paceOf } from '../../src/schema/limits.ts'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
 import { type Ledger, meterOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'

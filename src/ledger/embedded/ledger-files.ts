@@ -2,8 +2,8 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:f
 import { join } from 'node:path'
 import Type, { type Static } from 'typebox'
 import { Value } from 'typebox/value'
-import { lockFolder } from '../../records/folder-lock.ts'
-import { replaceFile } from '../../records/replace-file.ts'
+import { lockFolder } from '../../files/folder-lock.ts'
+import { replaceFile } from '../../files/replace-file.ts'
 
 const VERSION = 2
 /** More than any limit allows, and still an exact sum with as many others. */

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import type { BreakerState } from '../../resilience/breaker.ts'
-import type { Controls } from '../admin.ts'
+import type { Controls } from './admin.ts'
 import type { Management } from './management.ts'
 import { invalid, notFound } from './problem.ts'
 

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { Vitals } from '../admin.ts'
+import type { Vitals } from './admin.ts'
 
 /** The calls of one client that wait for one quota at this gateway, as `GET /v1/queue` lists them. */
 export interface QueueRow {

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { reloadChange } from '../../process/reload.ts'
-import type { Controls } from '../admin.ts'
+import type { Controls } from './admin.ts'
 import type { Management } from './management.ts'
 import { AdminProblem } from './problem.ts'
 

@@ -5,10 +5,10 @@ import { Redis } from 'ioredis'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../src/time/clock.ts'
 import { checkConfig } from '../../src/config/load.ts'
-import { Secret } from '../../src/credentials/secret.ts'
-import { openStore } from '../../src/credentials/sources/open.ts'
-import { MasterKeys, type Sealed } from '../../src/credentials/store/master-keys.ts'
-import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../../src/credentials/store/secret-store.ts'
+import { Secret } from '../../src/schema/secret.ts'
+import { openStore } from '../../src/secrets/open.ts'
+import { MasterKeys, type Sealed } from '../../src/secrets/master-keys.ts'
+import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../../src/secrets/secret-store.ts'
 import { newFolder, stores } from '../support/gateway.ts'
 import { Program } from '../support/process.ts'
 
@@ -146,7 +146,7 @@ describe('the store in a file', () => {
     await store.set('a', 'v0', undefined)
     const script = `
       import { checkConfig } from ${JSON.stringify(new URL('../../src/config/load.ts', import.meta.url).href)}
-      import { openStore } from ${JSON.stringify(new URL('../../src/credentials/sources/open.ts', import.meta.url).href)}
+      import { openStore } from ${JSON.stringify(new URL('../../src/secrets/open.ts', import.meta.url).href)}
       import { systemClock } from ${JSON.stringify(new URL('../../src/time/clock.ts', import.meta.url).href)}
       const config = checkConfig(${JSON.stringify({ store: { dir }, secrets: { key: KEY }, upstreams: UPSTREAMS })}, 'test')
       const store = openStore(config, systemClock)

@@ -3,7 +3,7 @@ import type { AuditEntry } from '../audit/audit.ts'
 import type { StoredClient } from '../clients/managed.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import { connectRedis, whenConnected } from '../redis/connection.ts'
-import { type Persistence, persistenceOf } from './persistence.ts'
+import { type Persistence, persistenceOf } from '../redis/persistence.ts'
 
 /** How long to wait for a connection. */
 const CONNECT_MS = 2_000

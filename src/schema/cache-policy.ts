@@ -1,4 +1,4 @@
-import type { CacheRule } from '../schema/cache-schema.ts'
+import type { CacheRule } from './cache-schema.ts'
 
 /** How answers of a route are cached, with every default filled in. */
 export interface CachePolicy {

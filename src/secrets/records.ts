@@ -1,4 +1,4 @@
-import type { Records } from '../../records/records.ts'
+import type { Records } from '../records/records.ts'
 import type { Sealed } from './master-keys.ts'
 
 export interface SecretVersion {

@@ -1,4 +1,4 @@
-import type { Answer, Found, SecretSource } from '../sources/source.ts'
+import type { Answer, Found, SecretSource } from './source.ts'
 import { type MasterKeys, SealError } from './master-keys.ts'
 import type { SecretRecord, SecretRecords, SecretVersion } from './records.ts'
 

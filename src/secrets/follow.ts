@@ -1,8 +1,8 @@
 import { resolve } from 'node:path'
-import { keyOf, lookUpWith, type Reference, referencesIn, resolveReferences, whyEmpty } from '../config/references.ts'
+import { keyOf, lookUpWith, type Reference, referencesIn, resolveReferences, whyEmpty } from './references.ts'
 import type { Logger } from '../observe/log.ts'
-import type { Secret } from './secret.ts'
-import type { Answer, SecretSource } from './sources/source.ts'
+import type { Secret } from '../schema/secret.ts'
+import type { Answer, SecretSource } from './source.ts'
 
 /** The kinds of references whose values can change while the program runs. */
 export type Sources = ReadonlyMap<string, SecretSource>

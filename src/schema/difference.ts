@@ -1,5 +1,5 @@
-import { Secret } from '../credentials/secret.ts'
-import type { Path } from './problem.ts'
+import { Secret } from './secret.ts'
+import type { Path } from '../config/problem.ts'
 
 /** How deep a place is named that differs: `upstreams.harness.retry` tells enough. */
 const NAMED_DEPTH = 3

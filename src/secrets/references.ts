@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
-import { readSecretFile } from '../credentials/sources/files.ts'
-import type { Answer, Found } from '../credentials/sources/source.ts'
+import { readSecretFile } from './files.ts'
+import type { Answer, Found } from './source.ts'
 
 /** What a scalar became: its text with every reference replaced, or what is wrong with one of them. */
 export type Resolution = (Found & { readonly referenced: boolean }) | { readonly problem: string } | Unasked

@@ -1,6 +1,6 @@
 import { type FSWatcher, readFileSync, watch } from 'node:fs'
 import { dirname } from 'node:path'
-import type { Clock, Timer } from '../../time/clock.ts'
+import type { Clock, Timer } from '../time/clock.ts'
 import type { Answer, SecretSource } from './source.ts'
 
 /** Not every file system tells of changes, and a folder may be replaced as a whole. */

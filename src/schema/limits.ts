@@ -1,5 +1,5 @@
-import type { LimitConfig } from '../schema/schema.ts'
-import { formatDuration } from '../schema/units.ts'
+import type { LimitConfig } from './schema.ts'
+import { formatDuration } from './units.ts'
 
 /** The class to whose limits every call is charged; no route is of this class. */
 export const EVERY_CALL = 'all'

@@ -9,7 +9,7 @@ import { expect, inject, it, onTestFinished, vi } from 'vitest'
 import { systemClock } from '../../src/time/clock.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { createLog } from '../../src/observe/log.ts'
-import { openLedger } from '../../src/ledger/open-ledger.ts'
+import { openLedger } from '../../src/process/open-ledger.ts'
 import { freePort } from '../support/find-redis.ts'
 import { harnessConfig } from '../support/gateway.ts'
 

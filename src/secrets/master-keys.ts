@@ -1,5 +1,5 @@
 import { createCipheriv, createDecipheriv, hash, randomBytes } from 'node:crypto'
-import type { Secret } from '../secret.ts'
+import type { Secret } from '../schema/secret.ts'
 
 /** A text that only who has the master key can read. */
 export interface Sealed {
