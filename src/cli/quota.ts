@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { findConfig } from '../config/find.ts'
-import type { QuotaRow } from '../server/admin/admin.ts'
+import type { QuotaRow } from '../server/admin/status.ts'
 import { CommandError } from './command-error.ts'
 
 interface Options {

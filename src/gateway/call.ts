@@ -1,3 +1,4 @@
+import type { Try } from '../observe/log.ts'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Client } from '../clients/client.ts'
 import type { Clock } from '../time/clock.ts'
@@ -29,19 +30,6 @@ export interface Target {
   /** The normal form of the path by which the route was found. */
   readonly normalPath: string
   readonly wishes: Wishes
-}
-
-/** One attempt, as the log line of its call shows it: the status of its response, or why there was none. */
-export interface Try {
-  readonly status?: number | undefined
-  /** How it failed, and the code of the error, as in `unreachable (ECONNREFUSED)`. */
-  readonly error?: string | undefined
-  /** From the dispatch to the response's headers, or to the failure. */
-  readonly ms: number
-  /** The name of the credential with which it was sent. */
-  readonly credential: string | undefined
-  /** By what the vendor finds it. */
-  readonly requestId: string | undefined
 }
 
 /** One client's call, from its arrival to its log line. */

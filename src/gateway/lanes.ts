@@ -1,6 +1,6 @@
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { LaneMetrics, Spending } from '../observe/call-metrics.ts'
-import type { LaneLabels } from '../observe/metrics.ts'
+import type { LaneLabels } from '../observe/series.ts'
 import { Capacity, Places } from '../queue/capacity.ts'
 import { type Meter, meterOf, unitsByClass } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'

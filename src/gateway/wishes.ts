@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { parseDuration } from '../schema/units.ts'
 import { type Field, joined, onlyMember } from '../http/fields.ts'
-import { PRIORITIES, type Priority } from '../queue/fair-share.ts'
+import { PRIORITIES, type Priority } from '../ledger/demand.ts'
 import type { Failure } from './failure.ts'
 
 /** What a client asks for in `X-Sluice-*` headers, within what the configuration allows. */

@@ -1,5 +1,4 @@
-import type { Demand } from '../queue/client-queue.ts'
-import type { Board } from '../queue/contention.ts'
+import type { Board, Demand } from './demand.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
 
@@ -190,6 +189,9 @@ export interface Ledger {
 
 /** How long other gateways reckon with what one has told them of those that wait there. */
 export const REPORT_TERM_MS = 3_500
+
+/** What happens while the store can't be asked: charges to leases, refusals, or calls that are not counted. */
+export type OutagePolicy = 'lease' | 'closed' | 'open'
 
 /** The store could not be asked, or did not answer in time. Whether the charge was made is unknown. */
 export class StoreUnavailableError extends Error {

@@ -1,5 +1,5 @@
-import type { CacheResult, LaneLabels, Metrics } from './metrics.ts'
-import type { CounterSeries, HistogramSeries } from './series.ts'
+import type { CacheResult, Metrics } from './metrics.ts'
+import type { CounterSeries, HistogramSeries, LaneLabels } from './series.ts'
 
 /** The series of every call of one account and class, found once. */
 export class CallMetrics {

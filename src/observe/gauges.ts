@@ -1,9 +1,7 @@
 import { Gauge, type Registry } from '@prometheus-io/client'
-import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { BoundedLabels } from './bounded-labels.ts'
-import type { LaneLabels } from './metrics.ts'
-import type { Labels } from './series.ts'
+import type { Labels, LaneLabels } from './series.ts'
 
 export interface RoomOccupancy {
   readonly labels: LaneLabels
@@ -19,13 +17,22 @@ export interface CredentialState {
   readonly expiries: readonly { readonly credential: string; readonly inMs: number }[]
 }
 
+/** How much of one limit of an account is used, in units; `effective` is what may be used now. */
+export interface ObservedUsage {
+  readonly labels: LaneLabels
+  readonly window: string
+  readonly limit: number
+  readonly effective: number
+  readonly used: number
+}
+
 /** What the gauges show; asked for at every scrape. */
 export interface Observed {
   rooms(): Iterable<RoomOccupancy>
   connections(): Iterable<{ upstream: string; connections: number; waiting: number; webSockets: number }>
   clientConnections(): Promise<number>
   breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
-  usage(): Promise<Iterable<{ labels: LaneLabels; usage: LimitUsage }>>
+  usage(): Promise<Iterable<ObservedUsage>>
   /** Expiries in milliseconds from now. */
   credentials(): Iterable<CredentialState>
   /** Keys of clients that expire, in milliseconds from now. */
@@ -43,12 +50,7 @@ interface GaugeOf {
   readonly labels: readonly string[]
   /** What is shown where several values have one name: of workers, or of accounts that share a name. Default: max. */
   readonly combine?: keyof typeof COMBINE
-  show(set: Show, observed: Observed, usage: () => Promise<Iterable<Usage>>): void | Promise<void>
-}
-
-interface Usage {
-  readonly labels: LaneLabels
-  readonly usage: LimitUsage
+  show(set: Show, observed: Observed, usage: () => Promise<Iterable<ObservedUsage>>): void | Promise<void>
 }
 
 const COMBINE = {
@@ -178,7 +180,7 @@ const GAUGES: readonly GaugeOf[] = [
     help: 'Calls that a limit allows in its window.',
     labels: QUOTA,
     async show(set, _, usages) {
-      for (const { labels, usage } of await usages()) set(quotaLabels(labels, usage), usage.limit.requests)
+      for (const usage of await usages()) set(quotaLabels(usage), usage.limit)
     },
   },
   {
@@ -186,7 +188,7 @@ const GAUGES: readonly GaugeOf[] = [
     help: 'What of a limit can be used now: less than it while the upstream lets less through, or others use it.',
     labels: QUOTA,
     async show(set, _, usages) {
-      for (const { labels, usage } of await usages()) set(quotaLabels(labels, usage), allowedOf(usage))
+      for (const usage of await usages()) set(quotaLabels(usage), usage.effective)
     },
   },
   {
@@ -194,7 +196,7 @@ const GAUGES: readonly GaugeOf[] = [
     help: 'Calls that count against a limit now.',
     labels: QUOTA,
     async show(set, _, usages) {
-      for (const { labels, usage } of await usages()) set(quotaLabels(labels, usage), usage.used)
+      for (const usage of await usages()) set(quotaLabels(usage), usage.used)
     },
   },
 ]
@@ -228,21 +230,20 @@ export function registerGauges(registry: Registry, bounded: BoundedLabels, obser
 }
 
 /** Limits under the labels that they appear with; of those that share them, the fullest. */
-async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Iterable<Usage>> {
-  const fullest = new Map<string, Usage>()
-  for (const { labels, usage } of await observed.usage()) {
-    const shown = { ...labels, ...bounded.of({ upstream: labels.upstream, account: labels.account }) }
-    const key = [...Object.values(shown), usage.limit.label].join('\n')
+async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Iterable<ObservedUsage>> {
+  const fullest = new Map<string, ObservedUsage>()
+  for (const usage of await observed.usage()) {
+    const { upstream, account } = usage.labels
+    const labels = { ...usage.labels, ...bounded.of({ upstream, account }) }
+    const key = [...Object.values(labels), usage.window].join('\n')
     const known = fullest.get(key)
-    if (known === undefined || isFuller(usage, known.usage)) fullest.set(key, { labels: shown, usage })
+    if (known === undefined || usage.used / usage.limit > known.used / known.limit) {
+      fullest.set(key, { ...usage, labels })
+    }
   }
   return fullest.values()
 }
 
-function isFuller(a: LimitUsage, b: LimitUsage): boolean {
-  return a.used / a.limit.requests > b.used / b.limit.requests
-}
-
-function quotaLabels({ upstream, account }: LaneLabels, { limit }: LimitUsage): Labels {
-  return { upstream, account, class: limit.class, window: limit.label }
+function quotaLabels({ labels, window }: ObservedUsage): Labels {
+  return { ...labels, window }
 }

@@ -2,10 +2,22 @@ import { hostname } from 'node:os'
 import pino, { type DestinationStream, type Logger } from 'pino'
 import { isColorSupported, prettyFactory } from 'pino-pretty'
 import type { Config } from '../schema/schema.ts'
-import type { Try } from '../gateway/call.ts'
 import { LineOutput } from './output.ts'
 
 export type { Logger } from 'pino'
+
+/** One attempt, as the log line of its call shows it: the status of its response, or why there was none. */
+export interface Try {
+  readonly status?: number | undefined
+  /** How it failed, and the code of the error, as in `unreachable (ECONNREFUSED)`. */
+  readonly error?: string | undefined
+  /** From the dispatch to the response's headers, or to the failure. */
+  readonly ms: number
+  /** The name of the credential with which it was sent. */
+  readonly credential: string | undefined
+  /** By what the vendor finds it. */
+  readonly requestId: string | undefined
+}
 
 /** What is logged of a call; the names are those of the JSON line. */
 export interface AccessLine {

@@ -2,7 +2,7 @@ import { collectDefaultMetrics, Registry } from '@prometheus-io/client'
 import { BoundedLabels, DEFAULT_BOUNDS, type LabelBounds } from './bounded-labels.ts'
 import { exposition } from './exposition.ts'
 import { type Observed, registerGauges } from './gauges.ts'
-import { counterFamily, type CounterSeries, Family, HistogramSeries, type Labels } from './series.ts'
+import { counterFamily, type CounterSeries, Family, HistogramSeries, type Labels, type LaneLabels } from './series.ts'
 
 /** What the cache did for a call: `collapsed` waited for another's answer, `unavailable` found no store to look into. */
 export type CacheResult = 'hit' | 'stale' | 'revalidated' | 'collapsed' | 'miss' | 'bypass' | 'unavailable'
@@ -12,13 +12,6 @@ export type CacheResult = 'hit' | 'stale' | 'revalidated' | 'collapsed' | 'miss'
  * 0.5 % of a core while nothing happened.
  */
 const SELDOM = { eventLoopMonitoringPrecision: 50, eventLoopUtilizationTimeout: 1_000 }
-
-/** Labels of one account and class. */
-export interface LaneLabels {
-  readonly upstream: string
-  readonly account: string
-  readonly class: string
-}
 
 /** What can take longer than it may: a part of the way upstream, all of it, or a client's sending of its body. */
 export type TimeoutPhase = 'connect' | 'tls' | 'headers' | 'idle' | 'total' | 'client'

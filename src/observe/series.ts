@@ -7,6 +7,13 @@ import type { Metric, Registry } from '@prometheus-io/client'
  */
 export type Labels = Readonly<Record<string, string>>
 
+/** Labels of one account and class. */
+export interface LaneLabels {
+  readonly upstream: string
+  readonly account: string
+  readonly class: string
+}
+
 interface Value {
   readonly labels: Labels
   readonly metricName: string

@@ -1,4 +1,4 @@
-import type { Actor, AuditTrail, Change } from '../audit/audit.ts'
+import type { Actor, AuditTrail } from '../audit/audit.ts'
 import { findContradictions } from '../config/contradictions.ts'
 import { differences, withKept } from '../schema/difference.ts'
 import type { FoundConfig } from '../config/find.ts'
@@ -7,14 +7,8 @@ import type { Config, ListenerTls } from '../schema/schema.ts'
 import { allWarnings } from '../config/warnings.ts'
 import type { Logger } from '../observe/log.ts'
 import type { ReloadCounts } from '../observe/reload-counts.ts'
-
-/** What became of a reload. Places are paths of keys, such as `upstreams.harness.retry`. */
-export type Reloaded =
-  /** Calls that come from now on are served as configured now. */
-  | { readonly result: 'applied'; readonly changed: readonly string[]; readonly needRestart: readonly string[] }
-  | { readonly result: 'unchanged'; readonly needRestart: readonly string[] }
-  /** Nothing has changed, because of these. */
-  | { readonly result: 'rejected'; readonly problems: readonly string[] }
+import { reloadChange } from '../server/admin/reload.ts'
+import type { Reloaded } from '../server/admin/status.ts'
 
 export interface ReloadParts {
   /** Reads the configuration anew; throws a `ConfigError` if it is wrong. */
@@ -87,11 +81,6 @@ export async function reloadFor(
     logger.error({ err: error }, 'a reload could not be noted in the audit trail')
   })
   return reloaded
-}
-
-/** A reload as the audit trail has it. */
-export function reloadChange(after: Reloaded): Change {
-  return { action: 'config.reload', target: 'config', name: 'config', before: null, after }
 }
 
 /** What `apply` says; or its `ConfigError`, as the result that it means. */

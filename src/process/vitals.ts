@@ -3,12 +3,11 @@ import type { StoreConfig } from '../schema/schema.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Losses } from '../records/losses.ts'
-import type { CredentialState, RoomOccupancy } from '../observe/gauges.ts'
-import type { LaneLabels, Metrics } from '../observe/metrics.ts'
+import type { CredentialState, ObservedUsage, RoomOccupancy } from '../observe/gauges.ts'
+import type { Metrics } from '../observe/metrics.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
-import { mergeQueues, type QueueRow } from '../server/admin/queue.ts'
-import type { BreakerRow } from '../server/admin/breakers.ts'
-import type { QuotaRow, Vitals } from '../server/admin/admin.ts'
+import { mergeQueues } from '../server/admin/queue.ts'
+import type { BreakerRow, QueueRow, QuotaRow, Vitals } from '../server/admin/status.ts'
 
 interface Parts {
   readonly clock: Clock
@@ -136,24 +135,21 @@ function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {
 async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of roomsOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
-  return (await usageOf(snapshot, ledger))?.map(({ labels: { upstream, account }, usage }) => {
-    const { limit, used, resetMs } = usage
-    return {
-      upstream,
-      account,
-      class: limit.class,
-      window: limit.label,
-      limit: limit.requests,
-      effective: allowedOf(usage),
-      used,
-      remaining: Math.max(0, allowedOf(usage) - used),
-      resetMs: Math.round(resetMs),
-      waiting: waiting.get(`${upstream}/${account}/${limit.class}`) ?? 0,
-    }
-  })
+  return (await usageOf(snapshot, ledger))?.map(({ labels, window, limit, effective, used, resetMs }) => ({
+    upstream: labels.upstream,
+    account: labels.account,
+    class: labels.class,
+    window,
+    limit,
+    effective,
+    used,
+    remaining: Math.max(0, effective - used),
+    resetMs: Math.round(resetMs),
+    waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
+  }))
 }
 
-type Usage = { labels: LaneLabels; usage: LimitUsage }
+type Usage = ObservedUsage & { readonly resetMs: number }
 
 /**
  * Usage of every limit; undefined while the store can't be asked. Of those that only differ in the route, client or segment
@@ -165,11 +161,13 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | un
     for (const { lanes } of accounts.values()) {
       const { meter, shown } = lanes
       if (shown.length === 0) continue
-      const named = (usage: LimitUsage, i: number) => {
+      const named = (usage: LimitUsage, i: number): Usage => {
         const { account, watch } = shown[i]!
         // Without the store, what this gateway may not spend counts as used.
         if (usage.limit.isEnforced && !ledger.isDegraded) watch.note(usage)
-        return { labels: { upstream, account, class: usage.limit.class }, usage }
+        const { limit, used, resetMs } = usage
+        const labels = { upstream, account, class: limit.class }
+        return { labels, window: limit.label, limit: limit.requests, effective: allowedOf(usage), used, resetMs }
       }
       asked.push(ledger.usage(meter).then((usages) => usages.map(named)))
     }
@@ -194,13 +192,9 @@ function sharedWhileAsked<T>(ask: () => Promise<T>): () => Promise<T> {
 function fullestOf(all: readonly Usage[]): Usage[] {
   const fullest = new Map<string, Usage>()
   for (const one of all) {
-    const key = [...Object.values(one.labels), one.usage.limit.label].join('\n')
+    const key = [...Object.values(one.labels), one.window].join('\n')
     const known = fullest.get(key)
-    if (known === undefined || fullness(one.usage) > fullness(known.usage)) fullest.set(key, one)
+    if (known === undefined || one.used / one.limit > known.used / known.limit) fullest.set(key, one)
   }
   return [...fullest.values()]
-}
-
-function fullness({ used, limit }: LimitUsage): number {
-  return used / limit.requests
 }

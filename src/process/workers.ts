@@ -12,13 +12,20 @@ import { metricsOfAll, type ProcessMetrics } from '../observe/metrics-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
-import { applied, type Reloaded, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
+import { applied, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
 import { isCount, WorkerCounts } from '../observe/worker-counts.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
-import type { BreakerOrder, BreakerRow } from '../server/admin/breakers.ts'
-import { mergeQueues, type QueueRow } from '../server/admin/queue.ts'
-import type { Controls, QuotaRow, Vitals } from '../server/admin/admin.ts'
+import { mergeQueues } from '../server/admin/queue.ts'
+import type {
+  BreakerOrder,
+  BreakerRow,
+  Controls,
+  QueueRow,
+  QuotaRow,
+  Reloaded,
+  Vitals,
+} from '../server/admin/status.ts'
 import { type Reply, WorkerLink } from './worker-link.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */

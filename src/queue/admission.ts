@@ -1,5 +1,5 @@
 import type { Claimant } from './client-queue.ts'
-import type { Priority } from './fair-share.ts'
+import type { Priority } from '../ledger/demand.ts'
 import type { LimitUsage, Meter } from '../ledger/ledger.ts'
 import type { Permit } from './permit.ts'
 

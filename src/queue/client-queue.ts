@@ -1,4 +1,5 @@
-import { PRIORITIES, type Priority, URGENCY } from './fair-share.ts'
+import { type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
+import { URGENCY } from './fair-share.ts'
 
 /** A client, as far as it matters when its calls have to wait. */
 export interface Claimant {
@@ -108,19 +109,6 @@ export class ClientQueue<Place extends Queued> {
       perSecond = 0
     }
   }
-}
-
-/** Calls of one client and priority that wait at one gateway; the first of them for `waitedMs`, and more come `perSecond`. */
-export interface Demand {
-  readonly client: string
-  readonly weight: number
-  readonly share: number
-  readonly priority: Priority
-  readonly calls: number
-  readonly waitedMs: number
-  readonly perSecond: number
-  /** None of them can be sent for now, because too many are in flight there. */
-  readonly isBlocked?: boolean
 }
 
 /** The weight of a client of which calls of these priorities wait. */

@@ -1,16 +1,6 @@
-import type { Claimant, ClientQueue, Demand, Queued } from './client-queue.ts'
-import { weightOf } from './client-queue.ts'
-import { callsAhead, costsOf, type Flow, PRIORITIES, type Priority, servingOrder } from './fair-share.ts'
-
-/** What other gateways have told of their calls that wait for the same quota, and what each client was served. */
-export interface Board {
-  readonly served: ReadonlyMap<string, number>
-  /** How many calls that had waited all gateways were granted by then. */
-  readonly turns: number
-  readonly others: readonly Demand[]
-  /** When it was so, by the clock of this gateway. */
-  readonly at: number
-}
+import { type Board, type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
+import { type Claimant, type ClientQueue, type Queued, weightOf } from './client-queue.ts'
+import { callsAhead, costsOf, type Flow, servingOrder } from './fair-share.ts'
 
 interface Contender<Place extends Queued> extends Flow {
   readonly queue: ClientQueue<Place> | undefined

@@ -1,6 +1,4 @@
-/** How urgent calls are, the most urgent first. */
-export const PRIORITIES = ['interactive', 'normal', 'batch'] as const
-export type Priority = (typeof PRIORITIES)[number]
+import type { Priority } from '../ledger/demand.ts'
 
 /**
  * By what a waiting call of a priority multiplies its client's weight. A factor and no order in which all interactive calls

@@ -1,6 +1,5 @@
 import type { Clock, Timer } from '../time/clock.ts'
-import type { Demand } from './client-queue.ts'
-import type { Board } from './contention.ts'
+import type { Board, Demand } from '../ledger/demand.ts'
 import type { Grant, Ledger } from '../ledger/ledger.ts'
 
 /** How often other gateways are told who waits here, at least: several times before they would forget it. */

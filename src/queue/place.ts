@@ -1,7 +1,7 @@
 import type { Timer } from '../time/clock.ts'
 import type { Admission, Shortage, Waiter } from './admission.ts'
 import type { Claimant, Queued } from './client-queue.ts'
-import type { Priority } from './fair-share.ts'
+import type { Priority } from '../ledger/demand.ts'
 import type { Meter } from '../ledger/ledger.ts'
 
 interface Taken {

@@ -2,7 +2,8 @@ import type { Clock } from '../time/clock.ts'
 import type { Full } from './admission.ts'
 import { Arrivals } from './arrivals.ts'
 import type { Capacity } from './capacity.ts'
-import { type Claimant, ClientQueue, type Demand } from './client-queue.ts'
+import type { Demand } from '../ledger/demand.ts'
+import { type Claimant, ClientQueue } from './client-queue.ts'
 import type { Place } from './place.ts'
 
 /** Who waits in one room: a queue for each client. */

@@ -12,7 +12,7 @@ import {
 } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import type { Priority } from '../../src/queue/fair-share.ts'
+import type { Priority } from '../../src/ledger/demand.ts'
 import type { Permit } from '../../src/queue/permit.ts'
 import type { Admission } from '../../src/queue/admission.ts'
 import { type RoomView, WaitingRoom } from '../../src/queue/waiting-room.ts'

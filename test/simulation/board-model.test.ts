@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import { afterAll, expect, inject, it } from 'vitest'
-import type { Demand } from '../../src/queue/client-queue.ts'
+import type { Demand } from '../../src/ledger/demand.ts'
 import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { BoardModel } from './board-model.ts'

@@ -1,4 +1,4 @@
-import type { Demand } from '../../src/queue/client-queue.ts'
+import type { Demand } from '../../src/ledger/demand.ts'
 import type { Argument } from '../../src/ledger/redis/script-call.ts'
 
 interface Told {

@@ -1,7 +1,7 @@
 import type { Random } from '../../src/time/clock.ts'
 import { type Limit, type LimitSpec, limitOf } from '../../src/ledger/limit.ts'
 import { seededRandom } from '../support/seeded-random.ts'
-import type { OutagePolicy } from '../../src/ledger/redis/redis-home.ts'
+import type { OutagePolicy } from '../../src/ledger/ledger.ts'
 import type { Network } from './store.ts'
 
 /** How long calls take, from dispatch to response headers. */

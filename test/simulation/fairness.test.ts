@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { PRIORITIES } from '../../src/queue/fair-share.ts'
+import { PRIORITIES } from '../../src/ledger/demand.ts'
 import { admittedBetween, type FairnessCase, partsOf, simulateFairness, type Source, type Visit } from './fairness.ts'
 
 const WEIGHTS = { a: 1, b: 1, c: 2, d: 4, greedy: 1 } as const

@@ -1,6 +1,6 @@
 import { Capacity, Places } from '../../src/queue/capacity.ts'
 import type { Claimant } from '../../src/queue/client-queue.ts'
-import type { Priority } from '../../src/queue/fair-share.ts'
+import type { Priority } from '../../src/ledger/demand.ts'
 import { type Ledger, meterOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'

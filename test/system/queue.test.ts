@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
-import type { QueueRow } from '../../src/server/admin/queue.ts'
+import type { QueueRow } from '../../src/server/admin/status.ts'
 import { harnessConfig, startGateway, startUpstream, stores } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 

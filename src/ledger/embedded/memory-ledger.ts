@@ -7,13 +7,13 @@ import {
   type Lesson,
   type LimitUsage,
   type Meter,
+  type OutagePolicy,
   StoreUnavailableError,
   type Turn,
   uncounted,
 } from '../ledger.ts'
 import type { LedgerFiles, Stamp, StoredHome, StoredLimit } from './ledger-files.ts'
 import { BUCKETS, type Limit } from '../limit.ts'
-import type { OutagePolicy } from '../redis/redis-home.ts'
 import { Schedule } from '../schedule.ts'
 
 /** Share of a limit that may be charged before the home's file is written again. */

@@ -1,6 +1,4 @@
-import type { Demand } from '../../queue/client-queue.ts'
-import type { Board } from '../../queue/contention.ts'
-import { PRIORITIES } from '../../queue/fair-share.ts'
+import { type Board, type Demand, PRIORITIES } from '../demand.ts'
 
 /** As queue-board.lua answers. */
 interface BoardReply {

@@ -9,6 +9,7 @@ import {
   type LimitUsage,
   type Meter,
   meterOf,
+  type OutagePolicy,
   StoreUnavailableError,
   type Turn,
 } from '../ledger.ts'
@@ -39,8 +40,6 @@ export const RETURN_AFTER_MS = 4 * TICK_MS
 const FAREWELL_MS = 1
 /** A home that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
-
-export type OutagePolicy = 'lease' | 'closed' | 'open'
 
 /** What the homes of one ledger share. */
 export interface Shared {

@@ -3,8 +3,7 @@ import type { Clock } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
 import { Batch, Postponed } from './batch.ts'
 import { boardOf } from './board-reply.ts'
-import type { Demand } from '../../queue/client-queue.ts'
-import type { Board } from '../../queue/contention.ts'
+import type { Board, Demand } from '../demand.ts'
 import { HomeRegister } from './home-register.ts'
 import { InFlight } from '../in-flight.ts'
 import {
@@ -14,11 +13,12 @@ import {
   type LimitUsage,
   type Meter,
   meterOf,
+  type OutagePolicy,
   REPORT_TERM_MS,
   type Turn,
   uncounted,
 } from '../ledger.ts'
-import { type OutagePolicy, RedisHome, RETURN_AFTER_MS, type Shared, TICK_MS } from './redis-home.ts'
+import { RedisHome, RETURN_AFTER_MS, type Shared, TICK_MS } from './redis-home.ts'
 import { troubleOf } from '../../redis/trouble.ts'
 import { limitOf } from '../limit.ts'
 import { argumentsOf, type ScriptRunner } from './script-call.ts'

@@ -5,7 +5,6 @@ import Negotiator from 'negotiator'
 import type { Config } from '../../schema/schema.ts'
 import { CODE_OF } from '../../gateway/failure.ts'
 import { OPENMETRICS } from '../../observe/metrics.ts'
-import type { Reloaded } from '../../process/reload.ts'
 import { auditRoutes } from './audit.ts'
 import { clientRoutes } from './clients.ts'
 import { inventoryRoutes } from './inventory.ts'
@@ -14,45 +13,10 @@ import type { Management } from './management.ts'
 import { presetRoutes } from './presets.ts'
 import { AdminProblem, answerNotFound, answerProblems } from './problem.ts'
 import { reloadRoute } from './reload.ts'
-import { type QueueRow, queueRoute } from './queue.ts'
+import { queueRoute } from './queue.ts'
+import type { Controls, Vitals } from './status.ts'
 import type { AddressOf } from '../client-address.ts'
-import { type BreakerOrder, type BreakerRow, breakerRoutes } from './breakers.ts'
-
-/** One limit of one account, as `GET /v1/quota` lists it. */
-export interface QuotaRow {
-  readonly upstream: string
-  readonly account: string
-  readonly class: string
-  readonly window: string
-  readonly limit: number
-  /** Less than that while the upstream lets less through, or others use it. */
-  readonly effective: number
-  readonly used: number
-  readonly remaining: number
-  readonly resetMs: number
-  readonly waiting: number
-}
-
-/** What the admin port shows: of one process, or of all workers together. */
-export interface Vitals {
-  /** In the OpenMetrics format, in pieces. */
-  metrics(): AsyncIterable<string>
-  /** Undefined while calls can be served, else why not. */
-  notReady(): Promise<string | undefined>
-  /** Undefined while all is as it should be, else what calls have to do without. */
-  degraded(): Promise<string | undefined>
-  /** Undefined while the quota store can't be asked. */
-  quota(): Promise<QuotaRow[] | undefined>
-  queue(): Promise<QueueRow[]>
-}
-
-/** What operators can have done. */
-export interface Controls {
-  reload(): Promise<Reloaded>
-  breakers(): Promise<BreakerRow[]>
-  /** Whether there is such a breaker. */
-  setBreaker(order: BreakerOrder): Promise<boolean>
-}
+import { breakerRoutes } from './breakers.ts'
 
 export interface AdminParts {
   readonly vitals: Vitals

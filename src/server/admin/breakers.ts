@@ -1,27 +1,7 @@
 import type { FastifyInstance } from 'fastify'
-import type { BreakerState } from '../../resilience/breaker.ts'
-import type { Controls } from './admin.ts'
 import type { Management } from './management.ts'
 import { invalid, notFound } from './problem.ts'
-
-/** One breaker, as `GET /v1/breakers` lists it. */
-export interface BreakerRow {
-  readonly upstream: string
-  /** Undefined for the one of all calls that are in no group. */
-  readonly group: string | undefined
-  readonly state: BreakerState
-  /** It stays open until somebody closes it. */
-  readonly byHand: boolean
-  /** Undefined where calls are not refused. */
-  readonly retryAfterMs: number | undefined
-}
-
-/** To open a breaker until it is closed, or to close it. */
-export interface BreakerOrder {
-  readonly upstream: string
-  readonly group: string | undefined
-  readonly state: 'open' | 'closed'
-}
+import type { BreakerRow, Controls } from './status.ts'
 
 /** `GET /breakers` lists them; `POST /upstreams/{name}/breaker` with `{"state":"open"}` or `closed`, and perhaps `group`. */
 export function breakerRoutes(

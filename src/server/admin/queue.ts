@@ -1,17 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { Vitals } from './admin.ts'
-
-/** The calls of one client that wait for one quota at this gateway, as `GET /v1/queue` lists them. */
-export interface QueueRow {
-  readonly upstream: string
-  readonly account: string
-  readonly class: string
-  readonly client: string
-  readonly waiting: number
-  /** From now on, when the first of them will have its turn, and when the last, as far as is known. */
-  readonly nextInMs: number
-  readonly lastInMs: number
-}
+import type { QueueRow, Vitals } from './status.ts'
 
 export function queueRoute(api: FastifyInstance, { queue }: Pick<Vitals, 'queue'>): void {
   api.get('/queue', async () => ({ data: await queue() }))

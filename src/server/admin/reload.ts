@@ -1,8 +1,8 @@
 import type { FastifyInstance } from 'fastify'
-import { reloadChange } from '../../process/reload.ts'
-import type { Controls } from './admin.ts'
+import type { Change } from '../../audit/audit.ts'
 import type { Management } from './management.ts'
 import { AdminProblem } from './problem.ts'
+import type { Controls, Reloaded } from './status.ts'
 
 /** `POST /reload`: reads the configuration anew, as SIGHUP does. 422 with every problem if it stays as it was. */
 export function reloadRoute(
@@ -19,4 +19,9 @@ export function reloadRoute(
     }
     return { data: reloaded }
   })
+}
+
+/** A reload as the audit trail has it. */
+export function reloadChange(after: Reloaded): Change {
+  return { action: 'config.reload', target: 'config', name: 'config', before: null, after }
 }
