@@ -24,7 +24,7 @@ export class Flight {
   isSent = false
   #isOpen = true
   readonly #onOver: () => void
-  #onForsaken: (() => void) | undefined
+  #onLastWaiterGone: (() => void) | undefined
   readonly #waiting = new Set<(landed: Landed | undefined) => void>()
 
   constructor(generation: string, onOver: () => void) {
@@ -40,13 +40,13 @@ export class Flight {
   join(land: (landed: Landed | undefined) => void): () => void {
     this.#waiting.add(land)
     return () => {
-      if (this.#waiting.delete(land) && this.#waiting.size === 0) this.#onForsaken?.()
+      if (this.#waiting.delete(land) && this.#waiting.size === 0) this.#onLastWaiterGone?.()
     }
   }
 
   /** Calls `end` when the last of those that wait leaves. */
-  whenForsaken(end: () => void): void {
-    this.#onForsaken = end
+  onLastWaiterGone(end: () => void): void {
+    this.#onLastWaiterGone = end
   }
 
   /** From now on nobody can join it. */

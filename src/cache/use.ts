@@ -17,7 +17,7 @@ const NOT_ANSWERED = ['range', 'if-range', 'if-match', 'if-unmodified-since', 'u
  * What in a request keeps it from being answered from what is kept: the name of a field or directive. Then nothing of its
  * answer is kept either.
  */
-export function obstacleIn(headers: IncomingHttpHeaders, wanted: Directives): string | undefined {
+export function bypassReasonOf(headers: IncomingHttpHeaders, wanted: Directives): string | undefined {
   if (wanted.has('no-store')) return 'no-store'
   for (const name of NOT_ANSWERED) if (headers[name] !== undefined) return name
   return undefined

@@ -8,7 +8,7 @@ import { isLoopback } from '../net/loopback.ts'
 import type { Path } from '../config/problem.ts'
 import { formatDuration } from '../schema/units.ts'
 import type { Account } from '../gateway/account.ts'
-import { isProvenInAuthorization } from '../gateway/cached-read.ts'
+import { isCredentialInAuthorization } from '../gateway/cached-read.ts'
 import { isFailure } from '../gateway/failure.ts'
 import { type Identity, identify } from '../gateway/identify.ts'
 import { buildSnapshot, closeSnapshot, type Snapshot, type Upstream } from '../gateway/snapshot.ts'
@@ -149,7 +149,7 @@ function explainOne(snapshot: Snapshot, method: string, url: string, client: Cli
     credential: route?.credential === 'none' ? null : (account?.credential?.name ?? null),
     ...(isFailure(target) ? { error: { kind: target.kind, message: target.message } } : {}),
   }
-  const limits = isFailure(target) ? [] : limitsOf(target.lane.meter)
+  const limits = isFailure(target) ? [] : limitsOf(target.admissionPolicy.meter)
   const because = route === undefined ? null : reasonFor(route, head.method)
   const cache = route === undefined ? null : cacheOf(route, account, head.method)
   return { explanation, details: { because, limits, cache }, doubt: doubtAbout(meant, snapshot, identity) }
@@ -157,7 +157,7 @@ function explainOne(snapshot: Snapshot, method: string, url: string, client: Cli
 
 function cacheOf({ cache, ...route }: Route, account: Account | undefined, method: string): CacheDetails | null {
   if (cache === undefined || cache === false || (method !== 'GET' && method !== 'HEAD')) return null
-  const isInAuthorization = account !== undefined && isProvenInAuthorization({ cache, ...route }, account)
+  const isInAuthorization = account !== undefined && isCredentialInAuthorization({ cache, ...route }, account)
   const keeps = cache.isPrivate ? 'all' : isInAuthorization ? 'only-public' : 'not-private'
   return { scope: cache.scope, freshForMs: cache.freshForMs, keeps }
 }

@@ -5,13 +5,13 @@ import type { CredentialServices } from '../credentials/build.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'
 import { EchoGuard } from '../credentials/scrub.ts'
 import type { CredentialSet } from '../credentials/credential-set.ts'
-import type { LaneMetrics, Spending } from '../observe/call-metrics.ts'
-import type { LaneLabels } from '../observe/series.ts'
+import type { ClassMetrics, Spending } from '../observe/call-metrics.ts'
+import type { ClassLabels } from '../observe/series.ts'
 import type { Ledger, Meter } from '../ledger/ledger.ts'
 import type { Places } from '../queue/capacity.ts'
 import type { WaitingRoom } from '../queue/waiting-room.ts'
 import type { Counting } from './charges.ts'
-import { Lanes } from './lanes.ts'
+import { AdmissionPolicies } from './admission-policies.ts'
 import type { LimitWatch, QuotaNotice } from './limit-watch.ts'
 
 /** What the program provides to every account. */
@@ -47,7 +47,7 @@ export class Account {
   readonly echoes: EchoGuard | undefined
   /** Lower-case names of the headers that never go upstream as a client sent them: those of keys, and the account's. */
   readonly droppedNames: ReadonlySet<string>
-  readonly lanes: Lanes
+  readonly admissionPolicies: AdmissionPolicies
   /** What the credential was made of. */
   readonly #madeOf: readonly unknown[]
   /** When the upstream last refused a call because there were too many. */
@@ -75,16 +75,19 @@ export class Account {
     if (config.accountHeader !== undefined && this.id !== undefined)
       droppedNames.add(config.accountHeader.toLowerCase())
     this.droppedNames = droppedNames
-    this.lanes = new Lanes({ upstream, account: name, config, counting, services }, previous?.lanes)
+    this.admissionPolicies = new AdmissionPolicies(
+      { upstream, account: name, config, counting, services },
+      previous?.admissionPolicies,
+    )
   }
 }
 
 /** Where calls of one kind and account are admitted: what they are charged to, and where they wait. */
-export interface Lane {
+export interface AdmissionPolicy {
   readonly meter: Meter
   readonly room: WaitingRoom
-  readonly labels: LaneLabels
-  readonly metrics: LaneMetrics
+  readonly labels: ClassLabels
+  readonly metrics: ClassMetrics
   /** Of the meter's limits, in their order; of those that are the gateway's own there is none. */
   readonly watches: readonly (LimitWatch | undefined)[]
   readonly spending: Spending

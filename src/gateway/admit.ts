@@ -3,7 +3,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../ledger/ledger.ts'
 import type { Permit } from '../queue/permit.ts'
 import type { Admission } from '../queue/admission.ts'
-import type { Lane } from './account.ts'
+import type { AdmissionPolicy } from './account.ts'
 import type { Call, Target } from './call.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
 import { notAdmitted, storeUnavailable } from './refusals.ts'
@@ -11,7 +11,7 @@ import { notAdmitted, storeUnavailable } from './refusals.ts'
 type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
 
 /**
- * Waits for the call's turn, `graceMs` longer than its client wished but not beyond `deadline`; or says why it has none. No
+ * Waits for the call's turn, `graceMs` longer than its client asked for but not beyond `deadline`; or says why it has none. No
  * promise where it enters at once.
  */
 export function admit(
@@ -21,18 +21,18 @@ export function admit(
   deadline: number,
   metrics: Metrics,
 ): Admitted | Forwarded | Promise<Admitted | Forwarded> {
-  const { client, lane, wishes } = target
+  const { client, admissionPolicy, requestOptions } = target
   const enteredAt = call.clock.now()
   const entered = (admission: Admission): Admitted | Forwarded =>
     admitted(admission, call, target, call.clock.now() - enteredAt, metrics)
   try {
     // What an attempt before has waited is gone.
-    const leftMs = wishes.maxWaitMs + graceMs - call.waitedMs
+    const leftMs = requestOptions.maxWaitMs + graceMs - call.waitedMs
     const maxWaitMs = Math.max(0, Math.min(leftMs, deadline - enteredAt))
-    const { meter } = lane
-    const { priority } = wishes
+    const { meter } = admissionPolicy
+    const { priority } = requestOptions
     const onLeaveable = (leave: (() => void) | undefined): void => call.onGone(leave)
-    const entry = lane.room.enter({ meter, maxWaitMs, client, priority, comesBack: true, onLeaveable })
+    const entry = admissionPolicy.room.enter({ meter, maxWaitMs, client, priority, comesBack: true, onLeaveable })
     return entry instanceof Promise
       ? entry.then(entered, (error: unknown) => storeFailed(error, call, enteredAt, metrics))
       : entered(entry)
@@ -44,12 +44,12 @@ export function admit(
 function admitted(
   admission: Admission,
   call: Call,
-  { client, lane }: Target,
+  { client, admissionPolicy }: Target,
   waitedMs: number,
   metrics: Metrics,
 ): Admitted | Forwarded {
   try {
-    return toldOf(admission, call, { client, lane }, waitedMs, metrics)
+    return toldOf(admission, call, { client, admissionPolicy }, waitedMs, metrics)
   } catch (error) {
     // Until it is returned nobody else has it.
     if (admission.kind === 'admitted') admission.permit[Symbol.dispose]()
@@ -60,31 +60,32 @@ function admitted(
 function toldOf(
   admission: Admission,
   call: Call,
-  { client, lane }: Pick<Target, 'client' | 'lane'>,
+  { client, admissionPolicy }: Pick<Target, 'client' | 'admissionPolicy'>,
   waitedMs: number,
   metrics: Metrics,
 ): Admitted | Forwarded {
   call.waitedMs += waitedMs
   const { because } = admission
-  call.isStoreDegraded = admission.kind === 'admitted' ? admission.permit.isLocal : lane.room.ledger.isDegraded
-  if (because === 'quota') metrics.quotaDenied(lane.labels, client.name, call.id)
+  call.isStoreDegraded =
+    admission.kind === 'admitted' ? admission.permit.isLocal : admissionPolicy.room.ledger.isDegraded
+  if (because === 'quota') metrics.quotaDenied(admissionPolicy.labels, client.name, call.id)
   switch (admission.kind) {
     case 'admitted':
-      if (because !== undefined) lane.metrics.queueWait.observeMs(waitedMs, call.id)
+      if (because !== undefined) admissionPolicy.metrics.queueWait.observeMs(waitedMs, call.id)
       call.expectedMs ??= admission.expectedMs
       call.usage = admission.permit.usage
-      noteWouldDeny(call, lane, client, metrics)
-      if (!admission.permit.isLocal) noteUsage(call, lane)
+      noteWouldDeny(call, admissionPolicy, client, metrics)
+      if (!admission.permit.isLocal) noteUsage(call, admissionPolicy)
       return admission
     case 'gone':
       return GONE
     case 'closed':
-      return refused(notAdmitted(admission, lane, client))
+      return refused(notAdmitted(admission, admissionPolicy, client))
     case 'quota_exhausted':
     case 'share_exceeded':
     case 'queue_full':
       call.usage = admission.usage
-      return refused(notAdmitted(admission, lane, client))
+      return refused(notAdmitted(admission, admissionPolicy, client))
   }
 }
 
@@ -96,12 +97,12 @@ function storeFailed(error: unknown, call: Call, enteredAt: number, metrics: Met
   return refused(storeUnavailable(error))
 }
 
-function noteUsage({ usage, id }: Call, { watches }: Lane): void {
+function noteUsage({ usage, id }: Call, { watches }: AdmissionPolicy): void {
   for (let i = 0; i < usage.length; i++) watches[i]?.note(usage[i]!, id)
 }
 
 /** Limits that are not enforced say what they would have done. As of the charge, those made in one step with it included. */
-function noteWouldDeny(call: Call, { labels }: Lane, client: Client, metrics: Metrics): void {
+function noteWouldDeny(call: Call, { labels }: AdmissionPolicy, client: Client, metrics: Metrics): void {
   for (const { limit, used } of call.usage) {
     if (limit.isEnforced || used <= limit.requests) continue
     const name = `${limit.class} ${limit.label}`
@@ -112,11 +113,17 @@ function noteWouldDeny(call: Call, { labels }: Lane, client: Client, metrics: Me
 }
 
 /** Charged like any attempt, but not waited for, and without a word of why not. */
-export async function admitNow({ client, lane, wishes }: Target): Promise<Permit | undefined> {
-  const { meter } = lane
-  const { priority } = wishes
+export async function admitNow({ client, admissionPolicy, requestOptions }: Target): Promise<Permit | undefined> {
+  const { meter } = admissionPolicy
+  const { priority } = requestOptions
   try {
-    const admission = await lane.room.enter({ meter, maxWaitMs: 0, client, priority, onLeaveable: () => undefined })
+    const admission = await admissionPolicy.room.enter({
+      meter,
+      maxWaitMs: 0,
+      client,
+      priority,
+      onLeaveable: () => undefined,
+    })
     return admission.kind === 'admitted' ? admission.permit : undefined
   } catch (error) {
     if (error instanceof StoreUnavailableError) return undefined

@@ -6,24 +6,24 @@ import type { OutgoingRequest } from '../upstream/transport.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending } from './decide.ts'
 import { Exchange } from './exchange.ts'
-import type { Onlooker, Taken } from './onlooker.ts'
+import type { ResponseObserver, Intercepted } from './response-observer.ts'
 import { Race } from './race.ts'
 
 /** The response is not for the client; the call is to be sent once more. */
-export type Repeat = { readonly kind: 'repeat'; readonly delayMs: number }
+export type Retry = { readonly kind: 'retry'; readonly delayMs: number }
 
 /** How an attempt ended, for the loop that made it. */
 export type AttemptResult =
   /** The whole response was passed to the client. */
   | { readonly kind: 'delivered' }
-  | Repeat
+  | Retry
   | { readonly kind: 'failed'; readonly ending: Ending; readonly cause: unknown }
   /** The client's own body ended the attempt. */
   | { readonly kind: 'body_failed'; readonly error: BodyError }
   /** The response broke off after its headers had been passed on, and with it the client's connection. */
   | { readonly kind: 'broken_off'; readonly cause: unknown }
   | { readonly kind: 'gone' }
-  | Taken
+  | Intercepted
   /** The transport does not take the request. */
   | { readonly kind: 'unsendable'; readonly cause: unknown }
 
@@ -41,10 +41,10 @@ export interface AttemptOptions {
   readonly until: number
   /** What it is that is over after `headersMs`. */
   readonly limitedBy: 'headers' | 'total'
-  /** Decides at the response's headers: a delay to repeat the call after, or undefined to deliver the response. */
+  /** Decides at the response's headers: a delay to retry the call after, or undefined to deliver the response. */
   judge(ending: Ending): number | undefined
-  readonly onlooker: Onlooker | undefined
-  /** Removes from the response what the upstream repeats of the request's credential. */
+  readonly observer: ResponseObserver | undefined
+  /** Removes from the response what the upstream echoes of the request's credential. */
   readonly scrub: Scrub | undefined
 }
 

@@ -8,7 +8,7 @@ import type { Failure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 
 /** What of a request tells who sent it. */
-export interface Proof {
+export interface ClientCredentials {
   readonly headers: IncomingHttpHeaders
   /** Stands for the client's connection. */
   readonly connection: object
@@ -22,7 +22,7 @@ export interface Proof {
  */
 export function authenticate(
   { callers, keyHeaders }: Snapshot,
-  { headers, connection, blockedMs = 0 }: Proof,
+  { headers, connection, blockedMs = 0 }: ClientCredentials,
   upstream: Upstream | undefined,
 ): Client | Failure {
   if (callers.isOpen) return ANONYMOUS

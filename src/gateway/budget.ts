@@ -8,8 +8,8 @@ import type { Forwarded } from './forwarded.ts'
  * refused before it was sent is given back. The ledger counts, so the budget is one over all gateways.
  */
 export async function forwardWithin(budget: Meter, call: Call, target: Target, env: Environment): Promise<Forwarded> {
-  const { client, lane } = target
-  const { ledger } = lane.room
+  const { client, admissionPolicy } = target
+  const { ledger } = admissionPolicy.room
   let grant: Grant
   try {
     grant = await ledger.charge(budget, 1)

@@ -10,7 +10,7 @@ import { type Freshness, freshnessOf, type NotKept } from '../cache/freshness.ts
 import type { SharedCache } from '../cache/open-cache.ts'
 import type { CachePolicy } from '../schema/cache-policy.ts'
 import { keepMsOf } from '../cache/store.ts'
-import { isContent, mayStandIn, obstacleIn, useOf } from '../cache/use.ts'
+import { isContent, mayStandIn, bypassReasonOf, useOf } from '../cache/use.ts'
 import type { CacheResult } from '../observe/metrics.ts'
 import type { Route } from '../routing/route.ts'
 import { hasBody } from '../upstream/body.ts'
@@ -20,8 +20,8 @@ import { CachePlace } from './cache-place.ts'
 import { Call, type Target } from './call.ts'
 import { type Failure, TROUBLE_OF } from './failure.ts'
 import { type Forwarded, GONE } from './forwarded.ts'
-import { nobodysResponse } from './nobody.ts'
-import type { Onlooker, Send, Taken } from './onlooker.ts'
+import { nullResponse } from './null-response.ts'
+import type { ResponseObserver, Send, Intercepted } from './response-observer.ts'
 import { ownHeaders } from './own-headers.ts'
 
 const DELIVERED: Forwarded = { kind: 'delivered' }
@@ -29,7 +29,7 @@ const DELIVERED: Forwarded = { kind: 'delivered' }
 const ERRORS = new Set([500, 502, 503, 504])
 
 /** A read of a cached route: answered from what is kept, or forwarded, and then its answer is kept if it may be. */
-export class CachedRead implements Onlooker {
+export class CachedRead implements ResponseObserver {
   /** Set while an entry is asked about. */
   conditions: readonly string[] | undefined
   readonly #call: Call
@@ -40,7 +40,7 @@ export class CachedRead implements Onlooker {
   readonly #place: CachePlace
   #reason: ForwardReason = 'uri-miss'
   /** Why the cache is left out, or the answer not kept. */
-  #obstacle: string | undefined
+  #detail: string | undefined
   /** What is kept, when it can't be given without asking. */
   #entry: Entry | undefined
   #flight: Flight | undefined
@@ -68,8 +68,8 @@ export class CachedRead implements Onlooker {
   async run(send: Send): Promise<Forwarded> {
     const call = this.#call
     const { headers } = call.request
-    this.#obstacle = obstacleIn(headers, this.#wanted) ?? (hasBody(call.request) ? 'body' : undefined)
-    if (this.#obstacle !== undefined) {
+    this.#detail = bypassReasonOf(headers, this.#wanted) ?? (hasBody(call.request) ? 'body' : undefined)
+    if (this.#detail !== undefined) {
       this.#reason = 'bypass'
       this.#count('bypass')
       return this.#forward(send)
@@ -119,7 +119,7 @@ export class CachedRead implements Onlooker {
     const call = this.#call
     const result = await send(call, this.#target, this)
     if (call.isGone) return GONE
-    if (result.kind === 'taken') return this.#replace(result, send)
+    if (result.kind === 'intercepted') return this.#replace(result, send)
     const entry = this.#entry
     if (result.kind !== 'refused' || entry === undefined || !this.#standsInFor(result.failure, entry)) return result
     const { kind } = result.failure
@@ -128,7 +128,7 @@ export class CachedRead implements Onlooker {
   }
 
   /** Answers with what is kept in the place of what came. */
-  #replace({ status, fields }: Taken, send: Send): Promise<Forwarded> | Forwarded {
+  #replace({ status, fields }: Intercepted, send: Send): Promise<Forwarded> | Forwarded {
     const entry = this.#entry!
     if (status !== 304) {
       this.#landed = this.#place.landing(entry)
@@ -146,7 +146,7 @@ export class CachedRead implements Onlooker {
     return this.#give(updated, 'revalidated', { forwarded: this.#reason, forwardedStatus: 304, isStored })
   }
 
-  takes(status: number): boolean {
+  intercepts(status: number): boolean {
     const entry = this.#entry
     if (entry === undefined) return false
     if (status === 304) return this.conditions !== undefined
@@ -165,12 +165,12 @@ export class CachedRead implements Onlooker {
       const captured = this.#captureOf(status, reason, fields, headers)
       if (captured instanceof Capture) this.#capture = captured
       else {
-        this.#obstacle = captured
+        this.#detail = captured
         this.#notForOthers(status)
       }
     }
     const isStored = this.#capture !== undefined
-    headers.push('Cache-Status', cacheStatus({ forwarded: this.#reason, isStored, detail: this.#obstacle }))
+    headers.push('Cache-Status', cacheStatus({ forwarded: this.#reason, isStored, detail: this.#detail }))
   }
 
   piece(chunk: Buffer): void {
@@ -195,8 +195,8 @@ export class CachedRead implements Onlooker {
     return this.#flight?.isAwaited ?? false
   }
 
-  whenForsaken(end: () => void): void {
-    this.#flight?.whenForsaken(end)
+  onLastWaiterGone(end: () => void): void {
+    this.#flight?.onLastWaiterGone(end)
   }
 
   /** Asks for an entry anew that was given already; only where there is quota to spare, and once. */
@@ -218,8 +218,11 @@ export class CachedRead implements Onlooker {
 
   #refreshing(entry: Entry, flight: Flight): CachedRead {
     const { id, request, snapshot, clock } = this.#call
-    const call = new Call(id, request, nobodysResponse(), snapshot, clock, () => undefined)
-    const target: Target = { ...this.#target, wishes: { ...this.#target.wishes, maxWaitMs: 0, mayRepeat: false } }
+    const call = new Call(id, request, nullResponse(), snapshot, clock, () => undefined)
+    const target: Target = {
+      ...this.#target,
+      requestOptions: { ...this.#target.requestOptions, maxWaitMs: 0, mayRetry: false },
+    }
     call.target = target
     const read = new CachedRead(call, target, this.#policy, this.#shared, this.#place)
     read.#isBackground = true
@@ -244,7 +247,7 @@ export class CachedRead implements Onlooker {
         call.waitedMs += call.clock.now() - since
       }
       const leave = flight.join(end)
-      const timer = call.clock.schedule(this.#target.wishes.maxWaitMs, () => {
+      const timer = call.clock.schedule(this.#target.requestOptions.maxWaitMs, () => {
         if (!flight.isSent) end(undefined)
       })
       call.onGone(() => end(undefined))
@@ -290,7 +293,7 @@ export class CachedRead implements Onlooker {
     const { account, route } = this.#target
     // Where there are clients, it is the key of one, and meant for the gateway; the place of an answer is the client's own.
     const isAuthorized =
-      isProvenInAuthorization(route, account) || (snapshot.callers.isOpen && 'authorization' in request.headers)
+      isCredentialInAuthorization(route, account) || (snapshot.callers.isOpen && 'authorization' in request.headers)
     const times = { sentAt: this.#sentAt, now: clock.now(), wall: clock.wall() }
     const exchanged = { wanted: this.#wanted, isAuthorized, status, fields, ...times }
     return freshnessOf(exchanged, this.#policy)
@@ -334,18 +337,18 @@ export class CachedRead implements Onlooker {
   #count(result: CacheResult): void {
     if (this.#isBackground) return
     this.#call.cached = result
-    this.#target.lane.metrics.cached(result).increment(this.#call.id)
+    this.#target.admissionPolicy.metrics.cached(result).increment(this.#call.id)
   }
 
   /** The call would have been charged. */
   #countSaved(): void {
-    const { meter, metrics } = this.#target.lane
+    const { meter, metrics } = this.#target.admissionPolicy
     for (const [className, units] of unitsByClass(meter)) metrics.quotaSaved(className, units, this.#call.id)
   }
 }
 
 /** Whether the credential travels in Authorization, so that a shared cache must ask for more before it keeps an answer. */
-export function isProvenInAuthorization(route: Route, account: Account): boolean {
+export function isCredentialInAuthorization(route: Route, account: Account): boolean {
   if (route.credential === 'none' || account.credential === undefined) return false
   return route.credential === 'bearer' || account.credential.headerNames.includes('authorization')
 }

@@ -7,11 +7,11 @@ import type { Credential } from '../credentials/credential.ts'
 import type { LimitUsage } from '../ledger/ledger.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { Route } from '../routing/route.ts'
-import type { Account, Lane } from './account.ts'
+import type { Account, AdmissionPolicy } from './account.ts'
 import type { Failure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import type { Upgrade } from './upgrade.ts'
-import type { Wishes } from './wishes.ts'
+import type { RequestOptions } from './request-options.ts'
 
 /** Where a call goes and on whose behalf: what is known once it has been identified. */
 export interface Target {
@@ -21,7 +21,7 @@ export interface Target {
   readonly route: Route
   /** Undefined where the route wants none. */
   readonly credential: Credential | undefined
-  readonly lane: Lane
+  readonly admissionPolicy: AdmissionPolicy
   /** Host and port by which the client called the gateway; undefined if it did not say so (HTTP/1.0). */
   readonly host: string | undefined
   /** Path and query below the upstream's URL, byte for byte as the client sent them. */
@@ -29,7 +29,7 @@ export interface Target {
   readonly query: string
   /** The normal form of the path by which the route was found. */
   readonly normalPath: string
-  readonly wishes: Wishes
+  readonly requestOptions: RequestOptions
 }
 
 /** One client's call, from its arrival to its log line. */

@@ -22,7 +22,7 @@ export type Ending =
     }
   | { readonly kind: 'timeout'; readonly phase: 'headers' | 'total' }
 
-export interface RepeatPolicy extends BackoffPolicy {
+export interface RetryPolicy extends BackoffPolicy {
   readonly retries: number
   /** Of responses that are worth another attempt. */
   readonly statuses: ReadonlySet<number>
@@ -36,7 +36,7 @@ export interface Situation {
   /** Whether the call may reach the upstream twice: by its method, or because its route is marked. */
   readonly isSafe: boolean
   /** Whether the body can be sent again from its beginning. */
-  readonly isRepeatable: boolean
+  readonly isReplayable: boolean
   /** The delay before this attempt; 0 before the first. */
   readonly previousMs: number
   /** Time left until the whole call must have response headers. */
@@ -44,24 +44,24 @@ export interface Situation {
 }
 
 /**
- * Milliseconds after which to send a call once more, or undefined if this attempt was the last one: what cannot be repeated
+ * Milliseconds after which to send a call once more, or undefined if this attempt was the last one: what cannot be retried
  * safely, or in time, ends the call as it is.
  */
-export function decide(ending: Ending, policy: RepeatPolicy, situation: Situation, random: Random): number | undefined {
-  if (situation.attempts > policy.retries || !situation.isRepeatable) return undefined
-  if (!mayRepeat(ending, policy, situation.isSafe)) return undefined
+export function decide(ending: Ending, policy: RetryPolicy, situation: Situation, random: Random): number | undefined {
+  if (situation.attempts > policy.retries || !situation.isReplayable) return undefined
+  if (!mayRetry(ending, policy, situation.isSafe)) return undefined
   // It does not sleep, but waits with the others for its turn, which does not come before the pause is over.
   if (ending.kind === 'throttled') return ending.pauseMs < situation.leftMs ? 0 : undefined
   const retryAfterMs = ending.kind === 'response' ? ending.retryAfterMs : undefined
-  const { attempts: repeat, previousMs } = situation
-  const delayMs = backoffMs(policy, { repeat, previousMs, retryAfterMs }, random)
+  const { attempts: retry, previousMs } = situation
+  const delayMs = backoffMs(policy, { retry, previousMs, retryAfterMs }, random)
   return delayMs < situation.leftMs ? delayMs : undefined
 }
 
-function mayRepeat(ending: Ending, { statuses, throttled }: RepeatPolicy, isSafe: boolean): boolean {
+function mayRetry(ending: Ending, { statuses, throttled }: RetryPolicy, isSafe: boolean): boolean {
   switch (ending.kind) {
     case 'unreachable':
-      return true // no byte was sent, so even a POST is safe to repeat
+      return true // no byte was sent, so even a POST is safe to retry
     case 'interrupted':
       return isSafe
     case 'throttled':

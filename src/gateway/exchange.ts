@@ -14,7 +14,7 @@ import type { AttemptOptions, AttemptResult } from './attempt.ts'
 import type { Try } from '../observe/log.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending } from './decide.ts'
-import { heed } from './heed.ts'
+import { applyFeedback } from './upstream-feedback.ts'
 import { ownHeaders } from './own-headers.ts'
 import type { Race, Runner } from './race.ts'
 import type { Upgrade } from './upgrade.ts'
@@ -96,10 +96,10 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   #cancel(): void {
-    const { permit, breakerPermit, onlooker } = this.#options
-    if (onlooker?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'delivering')) {
+    const { permit, breakerPermit, observer } = this.#options
+    if (observer?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'delivering')) {
       this.#isWithoutClient = true
-      onlooker.whenForsaken(() => this.cancel())
+      observer.onLastWaiterGone(() => this.cancel())
       return
     }
     if (this.#phase === 'unsent' || this.#phase === 'sent') {
@@ -154,9 +154,9 @@ export class Exchange implements ResponseHandler, Runner {
     // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
     if (status === 204) delete fields['content-length']
     this.#timer?.cancel()
-    const { permit, judge, onlooker, hasOthers } = this.#options
+    const { permit, judge, observer, hasOthers } = this.#options
     const tookMs = this.#elapsedMs
-    const pauseMs = heed(this.#call, this.#target, permit, { status, fields, tookMs, hasOthers })
+    const pauseMs = applyFeedback(this.#call, this.#target, permit, { status, fields, tookMs, hasOthers })
     permit.settle()
     this.#note({ status, requestId: this.#requestIdIn(fields) })
     const call = this.#call
@@ -164,7 +164,7 @@ export class Exchange implements ResponseHandler, Runner {
     this.#tellBreaker(status, now)
     if (this.#race?.claims(this, status === 429 || status >= 500) === false) {
       this.#phase = 'draining'
-      this.#conclude({ kind: 'repeat', delayMs: 0 })
+      this.#conclude({ kind: 'retry', delayMs: 0 })
       return
     }
     this.#countTime()
@@ -174,19 +174,19 @@ export class Exchange implements ResponseHandler, Runner {
     )
     if (delayMs !== undefined) {
       this.#phase = 'draining'
-      this.#conclude({ kind: 'repeat', delayMs })
+      this.#conclude({ kind: 'retry', delayMs })
       return
     }
-    if (onlooker?.takes(status, fields) === true) {
+    if (observer?.intercepts(status, fields) === true) {
       this.#phase = 'draining'
-      this.#conclude({ kind: 'taken', status, fields })
+      this.#conclude({ kind: 'intercepted', status, fields })
       return
     }
     this.#phase = 'delivering'
     call.onHead?.()
     const headers = responseHeaders(fields, call.usage.length > 0)
     const reason = reasonOf(statusMessage, this.#options.scrub)
-    onlooker?.begin(status, reason, fields, headers)
+    observer?.begin(status, reason, fields, headers)
     if (this.#isWithoutClient) return
     ownHeaders(call, headers)
     call.response.writeHead(status, reason, headers)
@@ -252,9 +252,9 @@ export class Exchange implements ResponseHandler, Runner {
 
   #take(controller: ResponseControl, chunk: Buffer): void {
     if (this.#phase === 'delivering') {
-      const { onlooker, scrub } = this.#options
+      const { observer, scrub } = this.#options
       const piece = scrub === undefined ? chunk : scrub.piece(chunk)
-      if (piece !== undefined && !this.#pass(piece) && onlooker?.isAwaited !== true) this.#awaitClient(controller)
+      if (piece !== undefined && !this.#pass(piece) && observer?.isAwaited !== true) this.#awaitClient(controller)
     } else if (this.#phase === 'draining') {
       this.#drainedBytes += chunk.length
       if (this.#drainedBytes > DRAIN_BYTES) controller.abort(ENDED)
@@ -263,10 +263,10 @@ export class Exchange implements ResponseHandler, Runner {
 
   /** Gives a piece of the body to whoever wants it; returns whether the client takes more. */
   #pass(piece: Buffer): boolean {
-    const { onlooker } = this.#options
-    onlooker?.piece(piece)
+    const { observer } = this.#options
+    observer?.piece(piece)
     if (this.#isWithoutClient) {
-      if (onlooker?.isAwaited !== true) this.#end({ kind: 'gone' })
+      if (observer?.isAwaited !== true) this.#end({ kind: 'gone' })
       return true
     }
     this.#call.responseBytes += piece.length
@@ -286,10 +286,10 @@ export class Exchange implements ResponseHandler, Runner {
   #finish(trailers: Fields): void {
     if (this.#isGood) this.#options.breakerPermit.completed()
     if (this.#phase !== 'delivering') return
-    const { onlooker, scrub } = this.#options
+    const { observer, scrub } = this.#options
     const rest = scrub?.rest()
     if (rest !== undefined) this.#pass(rest)
-    onlooker?.end()
+    observer?.end()
     scrub?.trailers(trailers)
     if (this.#isWithoutClient) {
       this.#phase = 'over'
@@ -462,7 +462,7 @@ export class Exchange implements ResponseHandler, Runner {
   /** Stops reading until the client has taken what was written; for as long as it may be idle. */
   #awaitClient(controller: ResponseControl): void {
     const { response, clock } = this.#call
-    this.#options.onlooker?.slow()
+    this.#options.observer?.slow()
     controller.pause()
     this.#timer = clock.schedule(this.#call.target!.upstream.config.timeouts.idle, () => response.destroy())
     response.once('drain', () => this.#goOn(controller))

@@ -8,16 +8,16 @@ import { onlyMember } from '../http/fields.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import type { Hedging } from '../resilience/hedging.ts'
 import { admit, admitNow } from './admit.ts'
-import { attempt, type AttemptOptions, type Hedge, type Repeat, type Sending } from './attempt.ts'
+import { attempt, type AttemptOptions, type Hedge, type Retry, type Sending } from './attempt.ts'
 import type { Call, Target } from './call.ts'
 import { countTimeout } from './count-timeout.ts'
-import { type Answered, decide, type Ending, type RepeatPolicy } from './decide.ts'
+import { type Answered, decide, type Ending, type RetryPolicy } from './decide.ts'
 import { isFailure } from './failure.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
 import type { LastCall } from './last-call.ts'
-import type { Onlooker, Taken } from './onlooker.ts'
+import type { ResponseObserver, Intercepted } from './response-observer.ts'
 import { outgoingRequest } from './outgoing.ts'
-import { Proof } from './proof.ts'
+import { RequestCredential } from './request-credential.ts'
 import type { Race } from './race.ts'
 import {
   bodyFailed,
@@ -45,10 +45,10 @@ export function forward(call: Call, target: Target, env: Environment): Promise<F
   const { cache } = target.upstream
   if (call.upgrade !== undefined) return withPlace(target.upstream, () => sendOnly(call, target, env))
   if (cache === undefined) return sendOnly(call, target, env)
-  return cache.serve(call, target, (call, target, onlooker) => new Forwarding(call, target, env, onlooker).run())
+  return cache.serve(call, target, (call, target, observer) => new Forwarding(call, target, env, observer).run())
 }
 
-/** Without an onlooker nothing is taken. */
+/** Without an observer nothing is taken. */
 function sendOnly(call: Call, target: Target, env: Environment): Promise<Forwarded> {
   return new Forwarding(call, target, env).run() as Promise<Forwarded>
 }
@@ -72,44 +72,44 @@ class Forwarding {
   readonly #call: Call
   #target: Target
   readonly #env: Environment
-  readonly #onlooker: Onlooker | undefined
+  readonly #observer: ResponseObserver | undefined
   readonly #isSafe: boolean
   readonly #body: RequestBody | undefined
-  readonly #policy: RepeatPolicy
+  readonly #policy: RetryPolicy
   readonly #breaker: Breaker
-  readonly #proof: Proof | undefined
+  readonly #credential: RequestCredential | undefined
   /** When the client wants response headers at the latest, its wait in queues included. */
   readonly #until: number
   /** When the last attempt must have response headers: so long after the first attempt, not counting the queue before it. */
   #deadline: number
   /** The delay before the latest attempt. */
   #delayMs = 0
-  /** What it may wait longer than its client wished, because the upstream let none through. */
+  /** What it may wait longer than its client asked for, because the upstream let none through. */
   #graceMs = 0
   /** Why the next attempt is made. */
   #reason = 'first'
 
-  constructor(call: Call, target: Target, env: Environment, onlooker?: Onlooker) {
-    const { repeats } = target.upstream
-    const { mayRepeat } = target.wishes
+  constructor(call: Call, target: Target, env: Environment, observer?: ResponseObserver) {
+    const { retryPolicy } = target.upstream
+    const { mayRetry } = target.requestOptions
     this.#call = call
     this.#target = target
     this.#env = env
-    this.#until = call.startedAt + target.wishes.timeoutMs
+    this.#until = call.startedAt + target.requestOptions.timeoutMs
     this.#deadline = this.#until
     this.#breaker = target.upstream.breakers.of(target.route)
-    this.#onlooker = onlooker
-    this.#isSafe = mayRepeat && isSafe(call, target)
+    this.#observer = observer
+    this.#isSafe = mayRetry && isSafe(call, target)
     const { credential, route } = target
-    this.#proof = credential === undefined ? undefined : new Proof(credential, route)
-    const mayBeRefusedFirst = this.#proof?.isRenewable === true || repeats.throttled === 'any'
-    const isKept = this.#isSafe || (mayRepeat && mayBeRefusedFirst)
+    this.#credential = credential === undefined ? undefined : new RequestCredential(credential, route)
+    const mayBeRefusedFirst = this.#credential?.isRenewable === true || retryPolicy.throttled === 'any'
+    const isKept = this.#isSafe || (mayRetry && mayBeRefusedFirst)
     this.#body = hasBody(call.request) ? bodyOf(call, target.upstream, isKept) : undefined
     call.body = this.#body
-    this.#policy = mayRepeat ? repeats : { ...repeats, retries: 0 }
+    this.#policy = mayRetry ? retryPolicy : { ...retryPolicy, retries: 0 }
   }
 
-  async run(): Promise<Forwarded | Taken> {
+  async run(): Promise<Forwarded | Intercepted> {
     const breaker = this.#breaker
     for (;;) {
       if (breaker.isRefusing) return this.#breakerOpen()
@@ -119,7 +119,7 @@ class Forwarding {
         if (end !== undefined) return end
       }
       // Nor does one that has to wait for its credential.
-      const wait = this.#proof?.prepare(this.#call)
+      const wait = this.#credential?.prepare(this.#call)
       if (wait !== undefined) {
         const failure = await wait
         if (this.#call.isGone) return GONE
@@ -131,11 +131,11 @@ class Forwarding {
       const admission = entry instanceof Promise ? await entry : entry
       if (admission.kind !== 'admitted') return admission
       const end = await this.#attempt(admission.permit)
-      if (end.kind !== 'repeat') return end
+      if (end.kind !== 'retry') return end
       if (end.delayMs > 0) await this.#env.lastCall.sleep(this.#call, end.delayMs)
       if (this.#call.isGone) return GONE
       if (this.#env.lastCall.isOver) return refused(DRAINING)
-      if (this.#proof?.isOfPool === true) this.#chooseAgain(this.#proof)
+      if (this.#credential?.isOfPool === true) this.#chooseAgain(this.#credential)
     }
   }
 
@@ -156,15 +156,15 @@ class Forwarding {
   }
 
   /** Sends the call once. What it holds for that comes back at its end, also if anything in here or behind it throws. */
-  async #attempt(admitted: Permit): Promise<Forwarded | Taken | Repeat> {
+  async #attempt(admitted: Permit): Promise<Forwarded | Intercepted | Retry> {
     using permit = admitted
     const call = this.#call
-    using breakerPermit = this.#breaker.enter({ isRepeat: call.attempts > 0 })
+    using breakerPermit = this.#breaker.enter({ isRetry: call.attempts > 0 })
     if (breakerPermit === undefined) return this.#breakerOpen()
     // oxlint-disable-next-line no-underscore-dangle -- it is only held
-    using _use = this.#proof?.take()
+    using _use = this.#credential?.take()
     call.breaker = breakerPermit.isProbe ? 'half-open' : undefined
-    const { upstream, lane } = this.#target
+    const { upstream, admissionPolicy } = this.#target
     const { timeouts } = upstream.config
     const body = this.#body
     const now = call.clock.now()
@@ -172,26 +172,26 @@ class Forwarding {
       this.#deadline = Math.min(this.#until, now + timeouts.total)
       upstream.retryBudget.deposit()
     }
-    lane.metrics.attempts(this.#reason).increment(call.id)
-    lane.spending.count(this.#target.client.name, call.id)
+    admissionPolicy.metrics.attempts(this.#reason).increment(call.id)
+    admissionPolicy.spending.count(this.#target.client.name, call.id)
     const upstreamMsBefore = call.upstreamMs
-    const onlooker = this.#onlooker
-    const request = outgoingRequest(call, this.#target, body, this.#proof, onlooker?.conditions)
-    onlooker?.sent()
+    const observer = this.#observer
+    const request = outgoingRequest(call, this.#target, body, this.#credential, observer?.conditions)
+    observer?.sent()
     const hedge = upstream.hedging === undefined ? undefined : this.#hedge(upstream.hedging)
     const options = this.#optionsFor(permit, breakerPermit, now)
     const result = await attempt(call, this.#target, request, options, hedge)
     const tookMs = call.upstreamMs - upstreamMsBefore
     // How long a client had the patience to wait for the headers says nothing about the upstream.
     const hadPatience = result.kind !== 'gone' || call.response.headersSent
-    if (tookMs > 0 && hadPatience) lane.metrics.upstreamDuration.observeMs(tookMs, call.id)
-    if (result.kind === 'delivered') upstream.hedging?.observe(lane.labels.class, tookMs)
+    if (tookMs > 0 && hadPatience) admissionPolicy.metrics.upstreamDuration.observeMs(tookMs, call.id)
+    if (result.kind === 'delivered') upstream.hedging?.observe(admissionPolicy.labels.class, tookMs)
     countTimeout(call, upstream, result)
     switch (result.kind) {
       case 'delivered':
       case 'broken_off':
-      case 'repeat':
-      case 'taken':
+      case 'retry':
+      case 'intercepted':
         return result
       case 'gone':
         return GONE
@@ -200,8 +200,8 @@ class Forwarding {
       case 'unsendable':
         return refused(unsendable(result.cause))
       case 'failed': {
-        const delayMs = this.#repeatAfter(result.ending)
-        if (delayMs !== undefined) return { kind: 'repeat', delayMs }
+        const delayMs = this.#retryAfter(result.ending)
+        if (delayMs !== undefined) return { kind: 'retry', delayMs }
         return refused(unanswered(result.ending, upstream, result.cause))
       }
     }
@@ -216,12 +216,12 @@ class Forwarding {
       slowMs: breaker.slow ?? Infinity,
       body: this.#body,
       headersMs: Math.min(timeouts.headers, leftMs),
-      hasOthers: this.#proof?.hasOthers === true,
+      hasOthers: this.#credential?.hasOthers === true,
       until: this.#until,
       limitedBy: timeouts.headers <= leftMs ? 'headers' : 'total',
-      judge: (ending) => this.#repeatAfter(ending),
-      onlooker: this.#onlooker,
-      scrub: this.#proof && this.#target.account.echoes?.against(this.#proof.exposed, this.#call.id),
+      judge: (ending) => this.#retryAfter(ending),
+      observer: this.#observer,
+      scrub: this.#credential && this.#target.account.echoes?.against(this.#credential.exposed, this.#call.id),
     }
   }
 
@@ -229,8 +229,8 @@ class Forwarding {
   #hedge(hedging: Hedging): Hedge | undefined {
     const { request, upgrade, attempts } = this.#call
     const isRead = this.#isSafe && isSafeMethod(request.method ?? '') && this.#body === undefined
-    if (!isRead || attempts > 1 || upgrade !== undefined || this.#onlooker !== undefined) return undefined
-    const afterMs = hedging.afterMs(this.#target.lane.labels.class)
+    if (!isRead || attempts > 1 || upgrade !== undefined || this.#observer !== undefined) return undefined
+    const afterMs = hedging.afterMs(this.#target.admissionPolicy.labels.class)
     return afterMs === undefined ? undefined : { afterMs, run: (race, send) => this.#runHedge(race, send) }
   }
 
@@ -247,47 +247,47 @@ class Forwarding {
 
   /** Charged like any attempt, but not waited for; and taken from the retry budget. */
   async #sendHedge(race: Race, send: (sending: Sending) => Promise<void>): Promise<void> {
-    const { lane, upstream } = this.#target
+    const { admissionPolicy, upstream } = this.#target
     const call = this.#call
     if (!race.isOpen || this.#breaker.state !== 'closed') return
     using permit = await admitNow(this.#target)
     // Meanwhile the first may have been answered.
     if (permit === undefined || !race.isOpen) return
-    using breakerPermit = this.#breaker.enter({ isRepeat: true })
+    using breakerPermit = this.#breaker.enter({ isRetry: true })
     if (breakerPermit === undefined) return
     if (!upstream.retryBudget.withdraw()) return upstream.budgetExhausted.increment(call.id)
     // oxlint-disable-next-line no-underscore-dangle -- it is only held
-    using _use = this.#proof?.take()
+    using _use = this.#credential?.take()
     call.attempts++
-    lane.metrics.attempts('hedge').increment(call.id)
-    lane.spending.count(this.#target.client.name, call.id)
-    const request = outgoingRequest(call, this.#target, undefined, this.#proof, undefined)
+    admissionPolicy.metrics.attempts('hedge').increment(call.id)
+    admissionPolicy.spending.count(this.#target.client.name, call.id)
+    const request = outgoingRequest(call, this.#target, undefined, this.#credential, undefined)
     await send({ request, options: this.#optionsFor(permit, breakerPermit, call.clock.now()) })
   }
 
   /** How long to wait before the call is sent once more, or undefined if this was its end. */
-  #repeatAfter(ending: Ending): number | undefined {
+  #retryAfter(ending: Ending): number | undefined {
     const { upstream } = this.#target
     const call = this.#call
     if (ending.kind === 'response') {
-      if (this.#reason === 'credential') this.#proof?.settled(ending.status)
+      if (this.#reason === 'credential') this.#credential?.settled(ending.status)
       if (ending.status < 400) return undefined
       if (this.#isWorthAnotherCredential(ending)) return 0
     }
     const situation = {
       attempts: call.attempts,
       isSafe: this.#isSafe && !this.#hasBegun(ending),
-      isRepeatable: this.#body?.isRepeatable ?? true,
+      isReplayable: this.#body?.isReplayable ?? true,
       previousMs: this.#delayMs,
       leftMs: this.#deadline - call.clock.now(),
     }
     // What one credential of several has to wait for, another need not.
-    const isOfOne = ending.kind === 'response' && ending.status === 429 && this.#proof?.hasOthers === true
+    const isOfOne = ending.kind === 'response' && ending.status === 429 && this.#credential?.hasOthers === true
     const judged = isOfOne ? { ...ending, retryAfterMs: 0 } : ending
     const delayMs = decide(judged, this.#policy, situation, this.#env.random)
-    // An open breaker would refuse the repeat; the upstream's own answer says more.
+    // An open breaker would refuse the retry; the upstream's own answer says more.
     if (delayMs === undefined || this.#breaker.isRefusing) return undefined
-    // Repeats that wait for their turn add no traffic: what is let through is what the quota allows.
+    // Retries that wait for their turn add no traffic: what is let through is what the quota allows.
     if (ending.kind === 'throttled') this.#graceMs += ending.pauseMs + TURN_MS
     else if (!upstream.retryBudget.withdraw()) {
       upstream.budgetExhausted.increment(call.id)
@@ -309,22 +309,22 @@ class Forwarding {
 
   /** Not a matter of the retry budget, because it can't add up: a credential that does not help is not tried again soon. */
   #isWorthAnotherCredential({ status, retryAfterMs }: Answered): boolean {
-    if (this.#proof === undefined || (status !== 401 && status !== 403 && status !== 429)) return false
-    const isRepeatable = this.#target.wishes.mayRepeat && this.#body?.isRepeatable !== false
-    if (!this.#proof.isWorthAnother(status, isRepeatable, retryAfterMs)) return false
+    if (this.#credential === undefined || (status !== 401 && status !== 403 && status !== 429)) return false
+    const isReplayable = this.#target.requestOptions.mayRetry && this.#body?.isReplayable !== false
+    if (!this.#credential.isWorthAnother(status, isReplayable, retryAfterMs)) return false
     this.#reason = 'credential'
     return true
   }
 
-  /** Another of a pool may do for the repeat; then it waits where the quota of that one is. */
-  #chooseAgain(proof: Proof): void {
+  /** Another of a pool may do for the retry; then it waits where the quota of that one is. */
+  #chooseAgain(requestCredential: RequestCredential): void {
     const { account, route, client, normalPath } = this.#target
     const { method = '', headers } = this.#call.request
     const credential = account.credential!.choose()
-    proof.replace(credential)
+    requestCredential.replace(credential)
     const traits = { method, headers, path: normalPath, client: client.name, credential: credential.member }
-    const lane = account.lanes.laneFor(route, traits)
-    if (!isFailure(lane)) this.#call.target = this.#target = { ...this.#target, credential, lane }
+    const admissionPolicy = account.admissionPolicies.policyFor(route, traits)
+    if (!isFailure(admissionPolicy)) this.#call.target = this.#target = { ...this.#target, credential, admissionPolicy }
   }
 
   #tooLate(): Refused {
@@ -347,11 +347,11 @@ function isSafe({ request }: Call, { route, upstream }: Target): boolean {
 function bodyOf(
   call: Call,
   { config: { retry, timeouts, maxBody, minBodyRate } }: Upstream,
-  mayRepeat: boolean,
+  mayRetry: boolean,
 ): RequestBody {
   return new RequestBody(call.request, call.response, {
     clock: call.clock,
-    mayRepeat,
+    mayRetry,
     keepBytes: retry.bodyLimit,
     maxBytes: maxBody ?? Infinity,
     idleMs: timeouts.idle,

@@ -12,10 +12,10 @@ import type { Target } from './call.ts'
 import { type Failure, isFailure } from './failure.ts'
 import { bareHost } from '../net/host.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
-import { readWishes } from './wishes.ts'
+import { readRequestOptions } from './request-options.ts'
 
 /** What identification needs of a request. */
-export interface Head {
+export interface RequestHead {
   readonly method: string
   /** The request target as it was sent. */
   readonly url: string
@@ -37,7 +37,7 @@ export interface Identity {
 }
 
 /** Finds out who calls, where to, for which account and what kind of call it is; or why it may not. Notes in `identity` how far it came. */
-export function identify(snapshot: Snapshot, head: Head, identity: Identity): Target | Failure {
+export function identify(snapshot: Snapshot, head: RequestHead, identity: Identity): Target | Failure {
   const { method } = head
   // A TRACE is answered with the request as it arrived, the injected credential in it.
   if (method === 'TRACE') return invalid('TRACE is not forwarded, because the answer would show the credential')
@@ -64,7 +64,7 @@ interface Address {
 
 function identifyAt(
   { upstream, path, query, host }: Address,
-  { method, headers }: Head,
+  { method, headers }: RequestHead,
   client: Client,
   identity: Identity,
 ): Target | Failure {
@@ -80,15 +80,30 @@ function identifyAt(
     const refusal = refuseAccess(upstream, client, path)
     if (refusal !== undefined) return refusal
   }
-  const wishes = readWishes(headers, { maxWaitMs: upstream.config.queue.maxWait, priority: client.priority })
-  if (isFailure(wishes)) return wishes
+  const requestOptions = readRequestOptions(headers, {
+    maxWaitMs: upstream.config.queue.maxWait,
+    priority: client.priority,
+  })
+  if (isFailure(requestOptions)) return requestOptions
   const credential = route.credential === 'none' ? undefined : account.credential?.choose()
   const why = credential?.whyNot?.({ path, query, headers })
   if (why !== undefined) return invalid(why)
   const traits = { method, headers, path: normalPath, client: client.name, credential: credential?.member }
-  const lane = account.lanes.laneFor(route, traits)
-  if (isFailure(lane)) return lane
-  return { client, upstream, account, route, credential, lane, host, path, normalPath, query, wishes }
+  const admissionPolicy = account.admissionPolicies.policyFor(route, traits)
+  if (isFailure(admissionPolicy)) return admissionPolicy
+  return {
+    client,
+    upstream,
+    account,
+    route,
+    credential,
+    admissionPolicy,
+    host,
+    path,
+    normalPath,
+    query,
+    requestOptions,
+  }
 }
 
 function refuseAccess({ url: { origin }, basePath, aliasPrefix, access }: Upstream, client: Client, path: string) {
@@ -111,7 +126,7 @@ function escapeBytes(path: string): string {
 const CLIMBS = /(?:\/|\\|%2f|%5c)(?:\.|%2e){2}(?:\/|\\|%2f|%5c|;|%3b|%00|$)/i
 
 /** Which upstream a request is for: by the host name that it owns, by the first path segment, else the default one. */
-function findUpstream(snapshot: Snapshot, { url, headers, connection }: Head): Address | Failure {
+function findUpstream(snapshot: Snapshot, { url, headers, connection }: RequestHead): Address | Failure {
   // No request target has a fragment (RFC 9112 §3.2): where it would be cut off, servers and route tables do not agree.
   if (url.includes('#')) return invalid('the request target must not have a fragment: "#" is written %23')
   let target = url

@@ -30,7 +30,8 @@ export class LiveSnapshot {
     this.#current = next
     for (const [name, { accounts }] of previous.upstreams) {
       const kept = next.upstreams.get(name)?.accounts
-      for (const { name: account, lanes } of accounts.values()) if (kept?.has(account) !== true) lanes.close('removed')
+      for (const { name: account, admissionPolicies } of accounts.values())
+        if (kept?.has(account) !== true) admissionPolicies.close('removed')
     }
     previous.calls.onIdle(() => this.#release(previous))
   }

@@ -5,7 +5,7 @@ import { requestHeaders } from '../upstream/headers.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 import type { Account } from './account.ts'
 import type { Call, Target } from './call.ts'
-import type { Proof } from './proof.ts'
+import type { RequestCredential } from './request-credential.ts'
 
 /**
  * The request as it goes upstream: the client's, less what was meant for the gateway, with account and credential; and with
@@ -15,7 +15,7 @@ export function outgoingRequest(
   call: Call,
   target: Target,
   body: RequestBody | undefined,
-  proof: Proof | undefined,
+  credential: RequestCredential | undefined,
   conditions?: readonly string[],
 ): OutgoingRequest {
   const { upstream, account } = target
@@ -40,7 +40,7 @@ export function outgoingRequest(
     body: body?.content() ?? null,
     upgrade: call.upgrade === undefined ? null : ('websocket' as const),
   }
-  proof?.addTo(outgoing)
+  credential?.addTo(outgoing)
   return outgoing
 }
 

@@ -5,7 +5,7 @@ import type { BodyErrorKind } from '../upstream/body.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import { codeOf } from '../upstream/error-code.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
-import type { Lane } from './account.ts'
+import type { AdmissionPolicy } from './account.ts'
 import type { Ending } from './decide.ts'
 import type { Failure } from './failure.ts'
 import type { Upstream } from './snapshot.ts'
@@ -50,16 +50,16 @@ export const DRAINING: Failure = {
 /** The waiting room did not let the call through. */
 export function notAdmitted(
   admission: Exclude<Admission, { kind: 'admitted' | 'gone' }>,
-  lane: Lane,
+  policy: AdmissionPolicy,
   client: Client,
 ): Failure {
   switch (admission.kind) {
     case 'closed':
-      return roomClosed(admission.because, lane)
+      return roomClosed(admission.because, policy)
     case 'quota_exhausted':
-      return { kind: 'quota_exhausted', message: tooLate(lane, admission.because), retryAfterMs: admission.waitMs }
+      return { kind: 'quota_exhausted', message: tooLate(policy, admission.because), retryAfterMs: admission.waitMs }
     case 'share_exceeded': {
-      const quota = quotaOf(lane)
+      const quota = quotaOf(policy)
       const message = `other clients wait for ${quota} too, and the turn of ${client.name} would come later than the call may wait`
       return { kind: 'share_exceeded', message, retryAfterMs: admission.waitMs }
     }
@@ -70,10 +70,10 @@ export function notAdmitted(
   }
 }
 
-function roomClosed(because: Closing, lane: Lane): Failure {
+function roomClosed(because: Closing, policy: AdmissionPolicy): Failure {
   switch (because) {
     case 'removed': {
-      const message = `${nameOf(lane)} was taken out of the configuration while the call waited`
+      const message = `${nameOf(policy)} was taken out of the configuration while the call waited`
       return { kind: 'credential_unavailable', message }
     }
     case 'draining':
@@ -81,22 +81,22 @@ function roomClosed(because: Closing, lane: Lane): Failure {
   }
 }
 
-function tooLate(lane: Lane, because: Shortage): string {
+function tooLate(policy: AdmissionPolicy, because: Shortage): string {
   const late = 'and the call’s turn would come later than it may wait'
   switch (because) {
     case 'quota':
-      return `${quotaOf(lane)} is used up, ${late}`
+      return `${quotaOf(policy)} is used up, ${late}`
     case 'concurrency':
-      return `as many ${lane.labels.class} calls of ${nameOf(lane)} are in flight as may be at once, ${late}`
+      return `as many ${policy.labels.class} calls of ${nameOf(policy)} are in flight as may be at once, ${late}`
   }
 }
 
-function quotaOf(lane: Lane): string {
-  return `the ${lane.labels.class} quota of ${nameOf(lane)}`
+function quotaOf(policy: AdmissionPolicy): string {
+  return `the ${policy.labels.class} quota of ${nameOf(policy)}`
 }
 
 /** The account; the home of its meter may be the whole upstream. */
-function nameOf({ labels: { upstream, account } }: Lane): string {
+function nameOf({ labels: { upstream, account } }: AdmissionPolicy): string {
   return `${upstream}/${account}`
 }
 

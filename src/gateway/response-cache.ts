@@ -8,7 +8,7 @@ import { CachedRead } from './cached-read.ts'
 import type { Call, Target } from './call.ts'
 import type { FailureKind } from './failure.ts'
 import type { Forwarded } from './forwarded.ts'
-import type { Onlooker, Send } from './onlooker.ts'
+import type { ResponseObserver, Send } from './response-observer.ts'
 
 /**
  * The cache of an upstream (RFC 9111): answers reads of its cached routes from what is kept, asks upstream for the rest, and
@@ -38,7 +38,7 @@ const UNCERTAIN: ReadonlySet<string> = new Set<FailureKind>(['interrupted', 'tim
 const UNCERTAIN_STATUS = new Set([502, 504])
 
 /** A call that changes something, on its way. */
-class Write implements Onlooker {
+class Write implements ResponseObserver {
   readonly conditions = undefined
   readonly isAwaited = false
   readonly #call: Call
@@ -58,7 +58,7 @@ class Write implements Onlooker {
     return result
   }
 
-  takes(): boolean {
+  intercepts(): boolean {
     return false
   }
 
@@ -97,5 +97,5 @@ class Write implements Onlooker {
 
   slow(): void {}
 
-  whenForsaken(): void {}
+  onLastWaiterGone(): void {}
 }

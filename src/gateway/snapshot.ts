@@ -29,7 +29,7 @@ import { Transport } from '../upstream/transport.ts'
 import { Account, type AccountServices } from './account.ts'
 import { CallCount } from './call-count.ts'
 import { countingOf } from './charges.ts'
-import type { RepeatPolicy } from './decide.ts'
+import type { RetryPolicy } from './decide.ts'
 import { ResponseCache } from './response-cache.ts'
 
 /** Everything that one configuration means, built once and never changed: a call reads it once and keeps to it. */
@@ -63,11 +63,11 @@ export interface Upstream {
   /** How many are open, and may be. */
   readonly webSockets: { open: number; most: number }
   readonly breakers: Breakers
-  readonly repeats: RepeatPolicy
+  readonly retryPolicy: RetryPolicy
   readonly retryBudget: RetryBudget
   /** Undefined where no call is sent a second time beside the first. */
   readonly hedging: Hedging | undefined
-  /** Counts the repeats that the budget did not allow. */
+  /** Counts the retries that the budget did not allow. */
   readonly budgetExhausted: CounterSeries
   /** Counts what took longer than it may, by its phase. */
   readonly timeouts: Readonly<Record<TimeoutPhase, CounterSeries>>
@@ -175,7 +175,7 @@ function buildUpstream(
     transport: transportOf(config, access, url, services, previous),
     webSockets,
     breakers: breakersOf(name, config, services, previous),
-    repeats: {
+    retryPolicy: {
       throttled: config.throttle.retry,
       retries: config.retry.retries,
       statuses: new Set(config.retry.statuses),

@@ -1,5 +1,5 @@
 import type { CacheResult, Metrics } from './metrics.ts'
-import type { CounterSeries, HistogramSeries, LaneLabels } from './series.ts'
+import type { CounterSeries, HistogramSeries, ClassLabels } from './series.ts'
 
 /** The series of every call of one account and class, found once. */
 export class CallMetrics {
@@ -8,10 +8,10 @@ export class CallMetrics {
   readonly requestBytes: CounterSeries
   readonly responseBytes: CounterSeries
   protected readonly metrics: Metrics
-  protected readonly labels: LaneLabels
+  protected readonly labels: ClassLabels
   readonly #requests = new Map<string, CounterSeries>()
 
-  constructor(metrics: Metrics, labels: LaneLabels) {
+  constructor(metrics: Metrics, labels: ClassLabels) {
     this.metrics = metrics
     this.labels = labels
     this.requestDuration = metrics.requestDuration.of({ ...labels })
@@ -29,7 +29,7 @@ export class CallMetrics {
 }
 
 /** And those of calls that are let in. */
-export class LaneMetrics extends CallMetrics {
+export class ClassMetrics extends CallMetrics {
   readonly upstreamDuration: HistogramSeries
   readonly queueWait: HistogramSeries
   /** Responses 429, which our own count would have led to expect or not. */
@@ -37,7 +37,7 @@ export class LaneMetrics extends CallMetrics {
   readonly #attempts = new Map<string, CounterSeries>()
   readonly #cached = new Map<CacheResult, CounterSeries>()
 
-  constructor(metrics: Metrics, labels: LaneLabels) {
+  constructor(metrics: Metrics, labels: ClassLabels) {
     super(metrics, labels)
     this.upstreamDuration = metrics.upstreamDuration.of({ ...labels })
     this.queueWait = metrics.queueWait.of({ ...labels })
@@ -65,12 +65,12 @@ export class LaneMetrics extends CallMetrics {
 /** Counts what calls of one kind are charged, by their client. */
 export class Spending {
   readonly #metrics: Metrics
-  readonly #labels: LaneLabels
+  readonly #labels: ClassLabels
   readonly #units: ReadonlyMap<string, number>
   readonly #byClient = new Map<string, readonly { readonly series: CounterSeries; readonly units: number }[]>()
 
   /** `units` says how many one call is charged of each class. */
-  constructor(metrics: Metrics, labels: LaneLabels, units: ReadonlyMap<string, number>) {
+  constructor(metrics: Metrics, labels: ClassLabels, units: ReadonlyMap<string, number>) {
     this.#metrics = metrics
     this.#labels = labels
     this.#units = units

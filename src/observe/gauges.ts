@@ -1,10 +1,10 @@
 import { Gauge, type Registry } from '@prometheus-io/client'
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { BoundedLabels } from './bounded-labels.ts'
-import type { Labels, LaneLabels } from './series.ts'
+import type { Labels, ClassLabels } from './series.ts'
 
 export interface RoomOccupancy {
-  readonly labels: LaneLabels
+  readonly labels: ClassLabels
   readonly waiting: number
   readonly inFlight: number
 }
@@ -19,7 +19,7 @@ export interface CredentialState {
 
 /** How much of one limit of an account is used, in units; `effective` is what may be used now. */
 export interface ObservedUsage {
-  readonly labels: LaneLabels
+  readonly labels: ClassLabels
   readonly window: string
   readonly limit: number
   readonly effective: number
@@ -59,15 +59,15 @@ const COMBINE = {
   min: Math.min,
 }
 
-const LANE = ['upstream', 'account', 'class']
-const QUOTA = [...LANE, 'window']
+const CLASS_LABELS = ['upstream', 'account', 'class']
+const QUOTA = [...CLASS_LABELS, 'window']
 const STATE_VALUE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
 
 const GAUGES: readonly GaugeOf[] = [
   {
     name: 'queue_depth',
     help: 'Calls that wait now, for quota or for others in flight to end.',
-    labels: LANE,
+    labels: CLASS_LABELS,
     combine: 'sum',
     show(set, observed) {
       for (const { labels, waiting } of observed.rooms()) set({ ...labels }, waiting)
@@ -76,7 +76,7 @@ const GAUGES: readonly GaugeOf[] = [
   {
     name: 'in_flight',
     help: 'Calls that hold a permit: sent, and not answered to the end.',
-    labels: LANE,
+    labels: CLASS_LABELS,
     combine: 'sum',
     show(set, observed) {
       for (const { labels, inFlight } of observed.rooms()) set({ ...labels }, inFlight)

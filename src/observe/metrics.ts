@@ -2,7 +2,7 @@ import { collectDefaultMetrics, Registry } from '@prometheus-io/client'
 import { BoundedLabels, DEFAULT_BOUNDS, type LabelBounds } from './bounded-labels.ts'
 import { exposition } from './exposition.ts'
 import { type Observed, registerGauges } from './gauges.ts'
-import { counterFamily, type CounterSeries, Family, HistogramSeries, type Labels, type LaneLabels } from './series.ts'
+import { counterFamily, type CounterSeries, Family, HistogramSeries, type Labels, type ClassLabels } from './series.ts'
 
 /** What the cache did for a call: `collapsed` waited for another's answer, `unavailable` found no store to look into. */
 export type CacheResult = 'hit' | 'stale' | 'revalidated' | 'collapsed' | 'miss' | 'bypass' | 'unavailable'
@@ -120,12 +120,12 @@ export class Metrics {
     this.#observed = observed
   }
 
-  quotaDenied(labels: LaneLabels, client: string, id: string): void {
+  quotaDenied(labels: ClassLabels, client: string, id: string): void {
     this.#quotaDenied.of({ ...labels, client }).increment(id)
   }
 
   /** `labels` has the class of the limit. */
-  quotaWouldDeny(labels: LaneLabels, window: string, client: string, id: string): void {
+  quotaWouldDeny(labels: ClassLabels, window: string, client: string, id: string): void {
     this.#quotaWouldDeny.of({ ...labels, window, client }).increment(id)
   }
 

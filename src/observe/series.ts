@@ -8,7 +8,7 @@ import type { Metric, Registry } from '@prometheus-io/client'
 export type Labels = Readonly<Record<string, string>>
 
 /** Labels of one account and class. */
-export interface LaneLabels {
+export interface ClassLabels {
   readonly upstream: string
   readonly account: string
   readonly class: string

@@ -70,8 +70,8 @@ export function gatewayVitals({ clock, metrics, ledger, live, losses, isStopping
 function queueRows({ upstreams }: Snapshot): QueueRow[] {
   const rows: QueueRow[] = []
   for (const { accounts } of upstreams.values()) {
-    for (const { lanes } of accounts.values()) {
-      for (const { labels, view } of lanes.queued()) {
+    for (const { admissionPolicies } of accounts.values()) {
+      for (const { labels, view } of admissionPolicies.queued()) {
         const { client, waiting, nextInMs, lastInMs } = view
         rows.push({ ...labels, client, waiting, nextInMs: Math.round(nextInMs), lastInMs: Math.round(lastInMs) })
       }
@@ -128,7 +128,7 @@ function endOf(pem: string | undefined): number | undefined {
 
 function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {
   for (const upstream of snapshot.upstreams.values()) {
-    for (const { lanes } of upstream.accounts.values()) yield* lanes.waiting()
+    for (const { admissionPolicies } of upstream.accounts.values()) yield* admissionPolicies.waiting()
   }
 }
 
@@ -158,8 +158,8 @@ type Usage = ObservedUsage & { readonly resetMs: number }
 async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | undefined> {
   const asked: Promise<Usage[]>[] = []
   for (const { name: upstream, accounts } of snapshot.upstreams.values()) {
-    for (const { lanes } of accounts.values()) {
-      const { meter, shown } = lanes
+    for (const { admissionPolicies } of accounts.values()) {
+      const { meter, shown } = admissionPolicies
       if (shown.length === 0) continue
       const named = (usage: LimitUsage, i: number): Usage => {
         const { account, watch } = shown[i]!

@@ -14,18 +14,18 @@ export interface BackoffPolicy {
 }
 
 /**
- * How long to wait before the given repeat (1 for the first), after a delay of `previousMs` (0 for the first): up to a bound
- * that doubles with every repeat. Where the upstream said when to come back, that long, and a random part of the base delay
+ * How long to wait before the given retry (1 for the first), after a delay of `previousMs` (0 for the first): up to a bound
+ * that doubles with every retry. Where the upstream said when to come back, that long, and a random part of the base delay
  * more.
  */
 export function backoffMs(
   policy: BackoffPolicy,
-  { repeat, previousMs, retryAfterMs }: { repeat: number; previousMs: number; retryAfterMs: number | undefined },
+  { retry, previousMs, retryAfterMs }: { retry: number; previousMs: number; retryAfterMs: number | undefined },
   random: Random,
 ): number {
   const { baseDelayMs, maxDelayMs, jitter } = policy
   if (retryAfterMs !== undefined) return retryAfterMs + random() * Math.min(baseDelayMs, retryAfterMs)
-  const bound = Math.min(maxDelayMs, baseDelayMs * 2 ** (repeat - 1))
+  const bound = Math.min(maxDelayMs, baseDelayMs * 2 ** (retry - 1))
   switch (jitter) {
     case 'full':
       return random() * bound

@@ -47,7 +47,7 @@ export interface BreakerChange {
 }
 
 type State =
-  | { readonly kind: 'closed'; readonly first: BreakerPermit; readonly repeat: BreakerPermit }
+  | { readonly kind: 'closed'; readonly first: BreakerPermit; readonly retry: BreakerPermit }
   /** Until a time, or, by hand, until it is closed. */
   | { readonly kind: 'open'; readonly until: number }
   | { readonly kind: 'half-open'; probing: number; succeeded: number }
@@ -96,12 +96,12 @@ export class Breaker {
   }
 
   /**
-   * Leave to send a call, or undefined while the breaker refuses. Repeats of a call that failed don't count as failures:
+   * Leave to send a call, or undefined while the breaker refuses. Retries of a call that failed don't count as failures:
    * one client that asks for the one thing that fails must not close the upstream to all others.
    */
-  enter({ isRepeat }: { isRepeat: boolean }): BreakerPermit | undefined {
+  enter({ isRetry }: { isRetry: boolean }): BreakerPermit | undefined {
     const state = this.#state
-    if (state.kind === 'closed') return isRepeat ? state.repeat : state.first
+    if (state.kind === 'closed') return isRetry ? state.retry : state.first
     return this.#mayProbe() ? this.#probe() : undefined
   }
 
@@ -128,7 +128,7 @@ export class Breaker {
     return state.kind === 'half-open' && state.probing + state.succeeded < this.#options.probes
   }
 
-  /** One permit for all calls while it is closed, and one for their repeats. */
+  /** One permit for all calls while it is closed, and one for their retries. */
   #closed(): State {
     let inARow = 0
     const first: BreakerPermit = {
@@ -141,7 +141,7 @@ export class Breaker {
       abandoned: nothing,
       [Symbol.dispose]: nothing,
     }
-    const state: State = { kind: 'closed', first, repeat: { ...first, failed: nothing } }
+    const state: State = { kind: 'closed', first, retry: { ...first, failed: nothing } }
     return state
   }
 

@@ -1,14 +1,14 @@
 import type { Clock } from '../time/clock.ts'
 
-/** What may be repeated although there was little traffic: one a second, up to ten saved up. */
-const REPEATS_PER_SECOND = 1
+/** What may be retried although there was little traffic: one a second, up to ten saved up. */
+const RETRIES_PER_SECOND = 1
 const MOST_SAVED = 10
 /** What first attempts earned before the latest so many is forgotten: a quiet day must not pay for a storm. */
 const CALLS_REMEMBERED = 500
 
 /**
- * Keeps repeats from turning an upstream's trouble into a storm: every first attempt pays in a share of a repeat, every
- * repeat takes a whole one out. After Google SRE, "Handling Overload".
+ * Keeps retries from turning an upstream's trouble into a storm: every first attempt pays in a share of a retry, every
+ * retry takes a whole one out. After Google SRE, "Handling Overload".
  */
 export class RetryBudget {
   readonly #clock: Clock
@@ -17,7 +17,7 @@ export class RetryBudget {
   #balance = MOST_SAVED
   #countedAt: number
 
-  /** `share` is what repeats may add to the traffic, 0.2 for a fifth. */
+  /** `share` is what retries may add to the traffic, 0.2 for a fifth. */
   constructor(clock: Clock, share: number) {
     this.#clock = clock
     this.#share = share
@@ -30,11 +30,11 @@ export class RetryBudget {
     this.#balance = Math.min(this.#most, this.#balance + this.#share)
   }
 
-  /** Takes out one repeat, if there is one. */
+  /** Takes out one retry, if there is one. */
   withdraw(): boolean {
     const now = this.#clock.now()
     if (this.#balance < MOST_SAVED) {
-      const earned = ((now - this.#countedAt) / 1_000) * REPEATS_PER_SECOND
+      const earned = ((now - this.#countedAt) / 1_000) * RETRIES_PER_SECOND
       this.#balance = Math.min(MOST_SAVED, this.#balance + earned)
     }
     this.#countedAt = now

@@ -65,7 +65,7 @@ export function buildApp(
   boundConnections(app.server, {
     most: connectionsPerAddress,
     isExempt,
-    onSurplus: (address) => proxy.crowded(address),
+    onSurplus: (address) => proxy.noteSurplus(address),
   })
   takeUpgrades(app.server, proxy)
   if (http2) {
@@ -125,10 +125,10 @@ function toRoutable(request: IncomingMessage): string {
 /** For what the framework or the plugin does not let through, and for mistakes made on the way to the gateway. */
 function refuseRequest(proxy: Proxy, request: FastifyRequest, reply: FastifyReply, error: unknown): void {
   reply.hijack()
-  void proxy.serve(request.raw, reply.raw, obstacleOf(error))
+  void proxy.serve(request.raw, reply.raw, preRejectionOf(error))
 }
 
-function obstacleOf(error: unknown): Failure | Error {
+function preRejectionOf(error: unknown): Failure | Error {
   const { statusCode = 500, code = 'unknown' } = (error ?? {}) as { statusCode?: number; code?: string }
   if (statusCode >= 500)
     return error instanceof Error ? error : new Error('something other than an error was thrown', { cause: error })

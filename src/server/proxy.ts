@@ -68,7 +68,7 @@ export class Proxy {
   }
 
   /** Tells that connections of an address were closed, because there are too many. */
-  crowded(address: string): void {
+  noteSurplus(address: string): void {
     const message = 'more than server.connectionsPerAddress: further connections of this address are closed'
     this.#options.log.logger.warn({ address }, message)
   }
@@ -110,18 +110,18 @@ export class Proxy {
   refuseWaiting(): void {
     this.#options.lastCall.end()
     for (const { accounts } of this.#options.snapshot().upstreams.values()) {
-      for (const { lanes } of accounts.values()) lanes.close('draining')
+      for (const { admissionPolicies } of accounts.values()) admissionPolicies.close('draining')
     }
   }
 
   /**
-   * Serves one call. `obstacle` is given for a request that can't be served whatever it asks for: why, or the bug that is in
+   * Serves one call. `preRejection` is given for a request that can't be served whatever it asks for: why, or the bug that is in
    * its way. Never rejects.
    */
   async serve(
     request: IncomingMessage,
     response: ServerResponse,
-    obstacle?: Failure | Error,
+    preRejection?: Failure | Error,
     switching?: { readonly socket: Duplex; readonly head: Buffer },
   ): Promise<void> {
     // Its connection ends with the answer before, and is only read to its end.
@@ -137,17 +137,17 @@ export class Proxy {
     let result: Forwarded
     try {
       if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
-      if (obstacle instanceof Error) throw obstacle
+      if (preRejection instanceof Error) throw preRejection
       // Signed tokens are checked with keys that may have to be asked for.
       const tokens = snapshot.callers.check(request.headers, snapshot.keyHeaders)
       if (tokens !== undefined) await tokens
-      const found = obstacle ?? this.#identify(call)
+      const found = preRejection ?? this.#identify(call)
       const target = 'guess' in found ? await this.#count(call, found) : found
       result = isFailure(target) ? { kind: 'refused', failure: target } : await this.#forward(call, target)
       if (result.kind === 'refused') refuse(call, result.failure)
       else if (result.kind === 'delivered' && switching === undefined && !request.complete) closeAfter(call)
     } catch (error) {
-      result = this.#stumble(call, error)
+      result = this.#internalError(call, error)
     }
     try {
       this.#record(call, result)
@@ -192,7 +192,7 @@ export class Proxy {
   }
 
   /** A bug: the client learns no more than that; the log has the rest. */
-  #stumble(call: Call, error: unknown): Forwarded {
+  #internalError(call: Call, error: unknown): Forwarded {
     const failure: Failure = {
       kind: 'internal',
       message: 'the gateway made a mistake; its log knows more',
@@ -227,7 +227,8 @@ export class Proxy {
     const outcome = failure?.kind ?? result.kind
     const durationMs = clock.now() - call.startedAt
     const overheadMs = call.overheadMs ?? call.gatewayMs
-    const metrics = call.target?.lane.metrics ?? this.#metricsOfRefusal(call.upstream?.name, call.route?.class)
+    const metrics =
+      call.target?.admissionPolicy.metrics ?? this.#metricsOfRefusal(call.upstream?.name, call.route?.class)
     const client = call.client?.name ?? 'unknown'
     // A client that left before the response began got no status.
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)

@@ -21,7 +21,7 @@ export function takeUpgrades(server: Server, proxy: Proxy): void {
     if (request.headers.upgrade !== undefined && !isLastRead(request)) response.shouldKeepAlive = false
   })
   server.on('upgrade', (request, socket, head) => {
-    void proxy.serve(request, responseTo(request), obstacleOf(request), { socket, head })
+    void proxy.serve(request, responseTo(request), preRejectionOf(request), { socket, head })
   })
   server.on('connect', (request) => refuseConnect(proxy, request, responseTo(request)))
 }
@@ -57,7 +57,7 @@ function isLastRead({ headers, socket }: IncomingMessage): boolean {
 
 const HEAD_END = '\r\n\r\n'
 
-function obstacleOf(request: IncomingMessage): Failure | undefined {
+function preRejectionOf(request: IncomingMessage): Failure | undefined {
   // RFC 6455 §4.1
   if (request.method !== 'GET' || hasBody(request)) return invalid('a WebSocket begins with a GET without a body')
   if (request.headers['sec-websocket-key'] === undefined) return invalid('a WebSocket begins with a Sec-WebSocket-Key')

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Clock } from '../time/clock.ts'
 
-/** Up to this size a body is collected although it can't be repeated, because a whole one is cheaper to send. */
+/** Up to this size a body is collected although it can't be replayed, because a whole one is cheaper to send. */
 const CHEAP_BYTES = 16_384
 
 export type BodyErrorKind = 'too_large' | 'stalled' | 'slow' | 'gone'
@@ -20,7 +20,7 @@ export class BodyError extends Error {
 export interface BodyOptions {
   readonly clock: Clock
   /** Whether the call may have to be sent again. */
-  readonly mayRepeat: boolean
+  readonly mayRetry: boolean
   /** Largest body that is kept in memory for that. */
   readonly keepBytes: number
   readonly maxBytes: number
@@ -80,7 +80,7 @@ export class RequestBody {
   }
 
   /** Whether the body could be sent (again) from its beginning. */
-  get isRepeatable(): boolean {
+  get isReplayable(): boolean {
     return this.#isWhole || !this.#isStreaming
   }
 
@@ -91,10 +91,10 @@ export class RequestBody {
 
   /** Collects a body that is to be collected. Throws a `BodyError` if it is too large or does not come. */
   async prepare(): Promise<void> {
-    const { mayRepeat, keepBytes, maxBytes } = this.#options
+    const { mayRetry, keepBytes, maxBytes } = this.#options
     const bytes = this.#declaredBytes
     if (bytes !== undefined && bytes > maxBytes) throw new BodyError('too_large')
-    if (bytes !== undefined && bytes <= (mayRepeat ? keepBytes : Math.min(keepBytes, CHEAP_BYTES))) {
+    if (bytes !== undefined && bytes <= (mayRetry ? keepBytes : Math.min(keepBytes, CHEAP_BYTES))) {
       this.#invite()
       await this.#collect()
     }
@@ -168,10 +168,10 @@ export class RequestBody {
   }
 
   async *#stream(): AsyncGenerator<Buffer> {
-    const { clock, mayRepeat, keepBytes, maxBytes } = this.#options
+    const { clock, mayRetry, keepBytes, maxBytes } = this.#options
     this.#isStreaming = true
     this.#invite()
-    let isKept = mayRepeat && this.#declaredBytes === undefined
+    let isKept = mayRetry && this.#declaredBytes === undefined
     const chunks = this.#request.iterator({ destroyOnReturn: false })[Symbol.asyncIterator]()
     for (;;) {
       this.isAwaitingClient = true

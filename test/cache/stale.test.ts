@@ -17,7 +17,7 @@ const answering =
     response.writeHead(status, headers).end('error')
 
 describe('what is not fresh any more stands in', () => {
-  it.each([500, 502, 503, 504])('for a %i, once no repeat is left', async (status) => {
+  it.each([500, 502, 503, 504])('for a %i, once no retry is left', async (status) => {
     const gateway = await startCached(onceThen(answering(status)), {
       upstream: { retry: { retries: 1, baseDelay: '1ms', maxDelay: '1ms' } },
     })

@@ -101,7 +101,7 @@ async function startOrigin(): Promise<string> {
   return `http://127.0.0.1:${port}`
 }
 
-/** Errors are what many of the tests are about, and a repeat would spoil them. */
+/** Errors are what many of the tests are about, and a retry would spoil them. */
 function startGateway(cache: object, store: object) {
   const config = {
     server: { port: 0 },

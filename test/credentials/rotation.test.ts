@@ -89,7 +89,7 @@ describe('a new credential beside the old one', () => {
     expect(await rollbacksOf(gateway)).toBe(0)
   })
 
-  it('is rolled back by a call, too, that can not be repeated, which then has its answer', async () => {
+  it('is rolled back by a call, too, that can not be retried, which then has its answer', async () => {
     const upstream = await startJudging({ new: 401 })
     const gateway = await startGateway(configOf(upstream.url, rotating), { random: () => 0 })
     expect((await call(gateway.url, '/api/x', { headers: { 'x-sluice-retry': 'off' } })).status).toBe(401)

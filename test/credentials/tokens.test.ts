@@ -72,7 +72,7 @@ describe('client credentials', () => {
     expect(protectedHeader).toMatchObject({ alg: 'ES256', kid: 'key-1' })
   })
 
-  it('that the endpoint refuses make a call fail with 503, and no call is charged or repeated for it', async () => {
+  it('that the endpoint refuses make a call fail with 503, and no call is charged or retried for it', async () => {
     const tokens = await startTokenServer()
     const upstream = await startUpstream()
     tokens.isUp = false
@@ -198,7 +198,7 @@ describe('a 401', () => {
     return { clock, tokens, valid, upstream, gateway }
   }
 
-  it('renews the token once and repeats the call once, whatever its method, with its body', async () => {
+  it('renews the token once and retries the call once, whatever its method, with its body', async () => {
     const { tokens, valid, upstream, gateway } = await startRevocable()
     await call(gateway.url, '/api/x')
     valid.token = 'token-2-secret'
@@ -240,7 +240,7 @@ describe('a 401', () => {
   it.each([
     ['the client wants it sent once', { headers: { 'x-sluice-retry': 'off' } }],
     ['its body was streamed', { method: 'PUT', body: 'x'.repeat(2_000_000) }],
-  ])('is not repeated where %s', async (_, options) => {
+  ])('is not retried where %s', async (_, options) => {
     const { valid, upstream, gateway } = await startRevocable()
     await call(gateway.url, '/api/x')
     valid.token = 'token-2-secret'

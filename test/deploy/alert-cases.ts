@@ -10,7 +10,7 @@ export interface AlertCase {
 }
 
 const ACCOUNT = 'upstream="harness",account="prod",instance="a"'
-const LANE = 'upstream="harness",account="prod",class="read",instance="a"'
+const CLASS_LABELS = 'upstream="harness",account="prod",class="read",instance="a"'
 
 /** A counter that grows by so many a second. */
 function perSecond(rate: number): string {
@@ -18,11 +18,11 @@ function perSecond(rate: number): string {
 }
 
 function calls(outcome: string): string {
-  return `sluice_requests_total{${LANE},client="bot",status="200",outcome="${outcome}"}`
+  return `sluice_requests_total{${CLASS_LABELS},client="bot",status="200",outcome="${outcome}"}`
 }
 
 function delivered(status: string): string {
-  return `sluice_requests_total{${LANE},client="bot",status="${status}",outcome="delivered"}`
+  return `sluice_requests_total{${CLASS_LABELS},client="bot",status="${status}",outcome="delivered"}`
 }
 
 /** A histogram of one call a second, all of which took between 50 and 100 ms, or less than 1 ms. */
@@ -37,7 +37,7 @@ function overhead(isHigh: boolean): Record<string, string> {
 }
 
 function overheadBucket(le: string): string {
-  return `sluice_gateway_overhead_seconds_bucket{${LANE},le="${le}"}`
+  return `sluice_gateway_overhead_seconds_bucket{${CLASS_LABELS},le="${le}"}`
 }
 
 export const ALERT_CASES: readonly AlertCase[] = [
@@ -52,12 +52,12 @@ export const ALERT_CASES: readonly AlertCase[] = [
       [`sluice_store_degraded{instance="a"}`]: '0x240',
       [`sluice_workers_missing{instance="a"}`]: '0x240',
       [`sluice_log_dropped_total{instance="a"}`]: '7x240',
-      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
-      [`sluice_quota_effective_limit{${LANE},window="1m"}`]: '1000x240',
-      [`sluice_quota_low_total{${LANE},window="1m"}`]: '0x100 1x140',
-      [`sluice_quota_used{${LANE},window="1m"}`]: '850x240',
-      [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(10),
-      [`sluice_upstream_throttled_total{${LANE},explained="yes"}`]: perSecond(2),
+      [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
+      [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
+      [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x100 1x140',
+      [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '850x240',
+      [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(10),
+      [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="yes"}`]: perSecond(2),
       ...overhead(false),
     },
     at: '30m',
@@ -253,27 +253,27 @@ export const ALERT_CASES: readonly AlertCase[] = [
   },
   {
     name: 'SluiceUpstreamThrottledUnexplained for the first such 429, whose series did not exist before',
-    series: { [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: '_x80 1x160' },
+    series: { [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`]: '_x80 1x160' },
     at: '22m',
     firing: ['SluiceUpstreamThrottledUnexplained'],
   },
   {
     name: 'SluiceUpstreamThrottledUnexplained for the second one, an hour later',
-    series: { [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: '1x200 2x40' },
+    series: { [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`]: '1x200 2x40' },
     at: '52m',
     firing: ['SluiceUpstreamThrottledUnexplained'],
   },
   {
     name: 'nothing a quarter of an hour after it',
-    series: { [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: '_x80 1x160' },
+    series: { [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`]: '_x80 1x160' },
     at: '36m',
     firing: [],
   },
   {
     name: 'SluiceUpstreamThrottling too, when a tenth of the attempts is throttled without explanation',
     series: {
-      [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: perSecond(1),
-      [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(10),
+      [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`]: perSecond(1),
+      [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(10),
     },
     at: '20m',
     firing: ['SluiceUpstreamThrottledUnexplained', 'SluiceUpstreamThrottling'],
@@ -281,8 +281,8 @@ export const ALERT_CASES: readonly AlertCase[] = [
   {
     name: 'SluiceUpstreamThrottledUnexplained only, while that has lasted four minutes',
     series: {
-      [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: perSecond(1),
-      [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(10),
+      [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`]: perSecond(1),
+      [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(10),
     },
     at: '4m',
     firing: ['SluiceUpstreamThrottledUnexplained'],
@@ -290,9 +290,9 @@ export const ALERT_CASES: readonly AlertCase[] = [
   {
     name: 'SluiceUpstreamThrottling when nearly every attempt is throttled, though the smaller limit explains most of it',
     series: {
-      [`sluice_upstream_throttled_total{${LANE},explained="no"}`]: perSecond(0.02),
-      [`sluice_upstream_throttled_total{${LANE},explained="yes"}`]: perSecond(0.4),
-      [`sluice_attempts_total{${LANE},reason="first"}`]: perSecond(0.45),
+      [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="no"}`]: perSecond(0.02),
+      [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="yes"}`]: perSecond(0.4),
+      [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(0.45),
     },
     at: '20m',
     firing: ['SluiceUpstreamThrottledUnexplained', 'SluiceUpstreamThrottling'],
@@ -316,7 +316,7 @@ export const ALERT_CASES: readonly AlertCase[] = [
     firing: [],
   },
   {
-    name: 'SluiceRetryBudgetExhausted for the first repeat left out',
+    name: 'SluiceRetryBudgetExhausted for the first retry left out',
     series: { 'sluice_retry_budget_exhausted_total{upstream="harness",instance="a"}': '_x80 1x160' },
     at: '22m',
     firing: ['SluiceRetryBudgetExhausted'],
@@ -330,8 +330,8 @@ export const ALERT_CASES: readonly AlertCase[] = [
   {
     name: 'SluiceQuotaNearlyUsed after five minutes near the limit',
     series: {
-      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
-      [`sluice_quota_used{${LANE},window="1m"}`]: '100x20 950x40',
+      [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
+      [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x20 950x40',
     },
     at: '11m',
     firing: ['SluiceQuotaNearlyUsed'],
@@ -339,9 +339,9 @@ export const ALERT_CASES: readonly AlertCase[] = [
   {
     name: 'SluiceQuotaNearlyUsed for what is left of a limit that the upstream made smaller, and that it is',
     series: {
-      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
-      [`sluice_quota_effective_limit{${LANE},window="1m"}`]: '1000x20 600x200',
-      [`sluice_quota_used{${LANE},window="1m"}`]: '100x20 580x200',
+      [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
+      [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x20 600x200',
+      [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x20 580x200',
     },
     at: '20m',
     firing: ['SluiceQuotaNearlyUsed', 'SluiceQuotaReduced'],
@@ -349,30 +349,32 @@ export const ALERT_CASES: readonly AlertCase[] = [
   {
     name: 'nothing for a limit that was smaller for a few windows',
     series: {
-      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
-      [`sluice_quota_effective_limit{${LANE},window="1m"}`]: '1000x20 600x20 1000x200',
-      [`sluice_quota_used{${LANE},window="1m"}`]: '100x240',
+      [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
+      [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x20 600x20 1000x200',
+      [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x240',
     },
     at: '20m',
     firing: [],
   },
   {
     name: 'SluiceQuotaLow for a limit of which little was left again and again',
-    series: { [`sluice_quota_low_total{${LANE},window="1m"}`]: '0x20 1x20 2x20 3x20 4x20 5x20 6x20 7x20 8x100' },
+    series: {
+      [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x20 1x20 2x20 3x20 4x20 5x20 6x20 7x20 8x100',
+    },
     at: '45m',
     firing: ['SluiceQuotaLow'],
   },
   {
     name: 'nothing for one that ran low now and then',
-    series: { [`sluice_quota_low_total{${LANE},window="1m"}`]: '0x60 1x60 2x60 3x60' },
+    series: { [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x60 1x60 2x60 3x60' },
     at: '55m',
     firing: [],
   },
   {
     name: 'nothing for a limit that is not enforced',
     series: {
-      [`sluice_quota_limit{${LANE},window="1m shadow"}`]: '1000x240',
-      [`sluice_quota_used{${LANE},window="1m shadow"}`]: '100x20 1950x40',
+      [`sluice_quota_limit{${CLASS_LABELS},window="1m shadow"}`]: '1000x240',
+      [`sluice_quota_used{${CLASS_LABELS},window="1m shadow"}`]: '100x20 1950x40',
     },
     at: '11m',
     firing: [],
@@ -380,8 +382,8 @@ export const ALERT_CASES: readonly AlertCase[] = [
   {
     name: 'nothing for a burst of two minutes',
     series: {
-      [`sluice_quota_limit{${LANE},window="1m"}`]: '1000x240',
-      [`sluice_quota_used{${LANE},window="1m"}`]: '100x20 1000x8 100x40',
+      [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x240',
+      [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x20 1000x8 100x40',
     },
     at: '7m',
     firing: [],

@@ -73,7 +73,7 @@ describe('the minimal example', () => {
 })
 
 describe('the example of any API', () => {
-  it('charges and repeats its calls as its comments say', () => {
+  it('charges and retries its calls as its comments say', () => {
     const calls = [
       'GET /tickets/tickets/7',
       'POST /tickets/search',

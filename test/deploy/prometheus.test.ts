@@ -232,7 +232,7 @@ async function makeEverythingHappen(url: string, sandbox: Sandbox, store: string
   // 429s that our own count does not explain: these calls wait for their turn again.
   sandbox.setFaults({ status: 429, times: 4 })
   await times(4, '/harness/ng/api/projects')
-  // Ten repeats are saved up, and the calls pay for eight more.
+  // Ten retries are saved up, and the calls pay for eight more.
   sandbox.setFaults({ status: 425 })
   await times(40, '/harness/ng/api/projects')
   sandbox.setFaults({ status: 503 })

@@ -13,7 +13,7 @@ import { EchoGuard } from '../../src/credentials/scrub.ts'
 import { isFailure } from '../../src/gateway/failure.ts'
 import { identify, type Identity } from '../../src/gateway/identify.ts'
 import { buildSnapshot } from '../../src/gateway/snapshot.ts'
-import { readWishes } from '../../src/gateway/wishes.ts'
+import { readRequestOptions } from '../../src/gateway/request-options.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { readFeedback } from '../../src/ledger/feedback.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
@@ -218,7 +218,7 @@ export function headerTarget(): Target {
     }
     const wait = retryAfterOf(fields, now)
     if (wait !== undefined && !(wait >= 0 && Number.isFinite(wait))) return `waits for ${wait}`
-    const wishes = readWishes(fields, { maxWaitMs: 10_000, priority: 'normal' })
+    const wishes = readRequestOptions(fields, { maxWaitMs: 10_000, priority: 'normal' })
     if (!isFailure(wishes) && !(wishes.maxWaitMs >= 0 && wishes.maxWaitMs <= 10_000))
       return `may wait for ${wishes.maxWaitMs}`
     const seconds = secondsOf(parseDirectives(fields['cache-control']), 'max-age') ?? 0

@@ -10,14 +10,14 @@ const policy = {
   jitter: 'full',
   throttled: 'safe',
 } as const
-const first = { attempts: 1, isSafe: true, isRepeatable: true, previousMs: 0, leftMs: 120_000 }
+const first = { attempts: 1, isSafe: true, isReplayable: true, previousMs: 0, leftMs: 120_000 }
 const half = (): number => 0.5
 
 function response(status: number, retryAfterMs?: number): Ending {
   return { kind: 'response', status, retryAfterMs }
 }
 
-describe('whether an attempt is repeated', () => {
+describe('whether an attempt is retried', () => {
   it.each<[string, Ending, boolean, boolean]>([
     // ending, safe call, call that is not safe
     ['nothing was sent', { kind: 'unreachable' }, true, true],
@@ -48,22 +48,22 @@ describe('whether an attempt is repeated', () => {
     ['503', response(503), false],
     ['403', response(403), false],
     ['a broken connection', { kind: 'interrupted' }, false],
-  ])('of a call that is not safe, where the upstream refuses before it acts: %s', (_, ending, isRepeated) => {
+  ])('of a call that is not safe, where the upstream refuses before it acts: %s', (_, ending, isRetried) => {
     const unsafe = { ...first, isSafe: false }
-    expect(decide(ending, { ...policy, throttled: 'any' }, unsafe, half) !== undefined).toBe(isRepeated)
+    expect(decide(ending, { ...policy, throttled: 'any' }, unsafe, half) !== undefined).toBe(isRetried)
     expect(decide(ending, policy, unsafe, half)).toBeUndefined()
-    const withoutBody = { ...unsafe, isRepeatable: false }
+    const withoutBody = { ...unsafe, isReplayable: false }
     expect(decide(ending, { ...policy, throttled: 'any' }, withoutBody, half)).toBeUndefined()
   })
 
-  it('ends after the given number of repeats', () => {
+  it('ends after the given number of retries', () => {
     expect(decide(response(503), policy, { ...first, attempts: 5 }, half)).toBeDefined()
     expect(decide(response(503), policy, { ...first, attempts: 6 }, half)).toBeUndefined()
     expect(decide({ kind: 'unreachable' }, { ...policy, retries: 0 }, first, half)).toBeUndefined()
   })
 
-  it('never repeats a call whose body is gone', () => {
-    expect(decide({ kind: 'unreachable' }, policy, { ...first, isRepeatable: false }, half)).toBeUndefined()
+  it('never retries a call whose body is gone', () => {
+    expect(decide({ kind: 'unreachable' }, policy, { ...first, isReplayable: false }, half)).toBeUndefined()
   })
 
   it('waits as long as the upstream said', () => {

@@ -102,7 +102,7 @@ describe('a client that is slow to send its body', () => {
   })
 })
 
-it('a call waits in all no longer than it may, however often it is repeated', async () => {
+it('a call waits in all no longer than it may, however often it is retried', async () => {
   const clock = new SimulatedClock()
   let count = 0
   const upstream = await startUpstream((_, response) => response.writeHead(++count === 2 ? 503 : 200).end())
@@ -115,7 +115,7 @@ it('a call waits in all no longer than it may, however often it is repeated', as
   const answer = call(gateway.url, READ)
   await expect.poll(() => gateway.metrics()).toMatch(/sluice_queue_depth\{[^}]*class="read"\} 1/)
   await clock.advance(11 * SECOND)
-  // The repeat would have its turn ten seconds later: of the fifteen, ten are gone.
+  // The retry would have its turn ten seconds later: of the fifteen, ten are gone.
   await expect.poll(() => stepped(clock, () => gateway.lines.length)).toBe(2)
   expect((await answer).headers['x-sluice-error']).toBe('quota_exhausted')
   expect(upstream.seen).toHaveLength(2)

@@ -16,7 +16,7 @@ function upstream(limits: object, rest: object = {}): object {
 function charged(it: Admissions, method: string, path: string, options: object = {}): string[] {
   const target = it.target(method, path, options)
   if ('kind' in target) throw new Error(target.message)
-  const { limits, units } = target.lane.meter
+  const { limits, units } = target.admissionPolicy.meter
   return limits.map(({ id }, i) => `${id} ${units[i]}`)
 }
 
@@ -97,10 +97,10 @@ describe('a call', () => {
     expect(charged(shadow, 'PUT', '/x', { headers })).toEqual(['write.10000:by-10-bytes 6'])
   })
 
-  it('finds its lane by one look-up where limits depend on its kind alone', () => {
+  it('finds its admission policy by one look-up where limits depend on its kind alone', () => {
     const it = new Admissions(upstream({ read: [{ requests: 5, window: '60s', cost: 2 }] }))
-    const lanes = ['/a', '/b'].map((path) => it.send('GET', path).target!.lane)
-    expect(lanes[0]).toBe(lanes[1])
+    const admissionPolicies = ['/a', '/b'].map((path) => it.send('GET', path).target!.admissionPolicy)
+    expect(admissionPolicies[0]).toBe(admissionPolicies[1])
   })
 })
 
@@ -127,7 +127,7 @@ describe('a limit', () => {
   it('that is not enforced counts, but holds nothing back', async () => {
     const it = new Admissions(upstream({ read: [{ requests: 2, window: '60s', enforce: false }] }))
     expect(await it.countAdmitted(5, 'GET', '/x')).toBe(5)
-    const { meter } = it.send('GET', '/x').target!.lane
+    const { meter } = it.send('GET', '/x').target!.admissionPolicy
     expect(await it.ledger.usage(meter)).toMatchObject([{ used: 6, limit: { requests: 2 } }])
   })
 })
@@ -143,7 +143,7 @@ describe('a scope', () => {
     expect(await it.countAdmitted(3, 'GET', '/x', key('b'))).toBe(2)
     // What waits is shown by class.
     const [account] = it.snapshot.upstreams.get('it')!.accounts.values()
-    expect([...account!.lanes.waiting()]).toMatchObject([{ labels: { class: 'read' }, waiting: 2 }])
+    expect([...account!.admissionPolicies.waiting()]).toMatchObject([{ labels: { class: 'read' }, waiting: 2 }])
   })
 
   it('of routes counts each line of the table, and all other calls of a method together', async () => {
@@ -173,9 +173,9 @@ describe('a scope', () => {
       read: [{ requests: 2, window: '60s' }],
     }
     const it = new Admissions(upstream(limits, { accounts }))
-    const { lane } = it.send('GET', '/x', { account: 'a' }).target!
-    expect(lane.meter.home).toBe('it')
-    expect(lane.meter.limits.map(({ id }) => id)).toEqual(['read.60000:account=a', 'all.10000:upstream'])
+    const { admissionPolicy } = it.send('GET', '/x', { account: 'a' }).target!
+    expect(admissionPolicy.meter.home).toBe('it')
+    expect(admissionPolicy.meter.limits.map(({ id }) => id)).toEqual(['read.60000:account=a', 'all.10000:upstream'])
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(1)
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'b' })).toBe(1)
   })
@@ -183,10 +183,10 @@ describe('a scope', () => {
   it('of a credential spans the accounts that share it, and only then a home', async () => {
     const limits = { read: [{ requests: 3, window: '60s', scope: 'credential' }] }
     const alone = new Admissions(upstream(limits))
-    expect(alone.send('GET', '/x').target!.lane.meter.home).toBe('it/main')
+    expect(alone.send('GET', '/x').target!.admissionPolicy.meter.home).toBe('it/main')
     const [x, y] = [{ credential: { value: 'x' } }, { credential: { value: 'y' } }]
     const it = new Admissions(upstream(limits, { accounts: { a: x, b: y, c: x } }))
-    expect(it.send('GET', '/x', { account: 'c' }).target!.lane.meter).toMatchObject({ home: 'it' })
+    expect(it.send('GET', '/x', { account: 'c' }).target!.admissionPolicy.meter).toMatchObject({ home: 'it' })
     expect(charged(it, 'GET', '/x', { account: 'c' })).toEqual(['read.60000:credential=a 1'])
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(2)
     expect(await it.countAdmitted(4, 'GET', '/x', { account: 'b' })).toBe(3)
@@ -222,6 +222,6 @@ describe('a scope', () => {
     calls[1]!.permit!.leave()
     await it.clock.advance(0)
     expect(admitted().filter(Boolean)).toHaveLength(3)
-    expect([...it.snapshot.upstreams.get('it')!.accounts.get('main')!.lanes.waiting()][0]!.waiting).toBe(2)
+    expect([...it.snapshot.upstreams.get('it')!.accounts.get('main')!.admissionPolicies.waiting()][0]!.waiting).toBe(2)
   })
 })

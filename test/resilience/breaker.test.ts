@@ -30,12 +30,12 @@ beforeEach(() => {
 })
 
 function enter(): BreakerPermit {
-  const permit = breaker.enter({ isRepeat: false })
+  const permit = breaker.enter({ isRetry: false })
   if (permit === undefined) throw new Error('the breaker refuses')
   return permit
 }
 
-const refuses = (): boolean => breaker.isRefusing && breaker.enter({ isRepeat: false }) === undefined
+const refuses = (): boolean => breaker.isRefusing && breaker.enter({ isRetry: false }) === undefined
 
 function fail(times: number): void {
   for (let i = 0; i < times; i++) enter().failed(FAILURE)
@@ -201,13 +201,13 @@ describe('a breaker', () => {
     expect(breaker.state).toBe('open')
   })
 
-  it('does not count repeats of a call, but learns from their success', () => {
+  it('does not count retries of a call, but learns from their success', () => {
     for (let call = 0; call < 4; call++) {
       fail(1)
-      for (let i = 0; i < 5; i++) breaker.enter({ isRepeat: true })!.failed(FAILURE)
+      for (let i = 0; i < 5; i++) breaker.enter({ isRetry: true })!.failed(FAILURE)
     }
     expect(breaker.state).toBe('closed')
-    breaker.enter({ isRepeat: true })!.completed()
+    breaker.enter({ isRetry: true })!.completed()
     fail(4)
     expect(breaker.state).toBe('closed')
     fail(1)

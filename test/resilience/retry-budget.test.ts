@@ -10,7 +10,7 @@ function withdrawAll(budget: RetryBudget): number {
 }
 
 describe('a retry budget', () => {
-  it('lets repeats add their share to the traffic, and no more', () => {
+  it('lets retries add their share to the traffic, and no more', () => {
     const budget = new RetryBudget(new SimulatedClock(), 0.2)
     withdrawAll(budget)
     for (let i = 0; i < 200; i++) budget.deposit()
@@ -35,14 +35,14 @@ describe('a retry budget', () => {
 
   // What is spent here is known nowhere else, so this is what holds over all gateways together.
   it.each([1, 2, 3])(
-    'lets gateways together repeat no more than its share of all traffic, and a bucket for each: %i',
+    'lets gateways together retry no more than its share of all traffic, and a bucket for each: %i',
     async (seed) => {
       const random = seededRandom(seed)
       const clock = new SimulatedClock()
       const share = 0.2
       const gateways = Array.from({ length: 8 }, () => new RetryBudget(clock, share))
       let calls = 0
-      let repeats = 0
+      let retries = 0
       let refused = 0
       const startedAt = clock.now()
       for (let step = 0; step < 5_000; step++) {
@@ -51,12 +51,12 @@ describe('a retry budget', () => {
         gateway.deposit()
         calls++
         for (let i = 0; i < 5; i++) {
-          if (gateway.withdraw()) repeats++
+          if (gateway.withdraw()) retries++
           else refused++
         }
         if (random() < 0.1) await clock.advance(random() * 100)
         const seconds = (clock.now() - startedAt) / 1_000
-        expect(repeats).toBeLessThanOrEqual(share * calls + gateways.length * (10 + seconds))
+        expect(retries).toBeLessThanOrEqual(share * calls + gateways.length * (10 + seconds))
       }
       expect(refused).toBeGreaterThan(calls)
     },

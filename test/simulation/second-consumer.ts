@@ -1,5 +1,5 @@
 import type { Random } from '../../src/time/clock.ts'
-import { heed } from '../../src/gateway/heed.ts'
+import { applyFeedback } from '../../src/gateway/upstream-feedback.ts'
 import { CounterSeries } from '../../src/observe/series.ts'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
 import { type Ledger, type Meter, meterOf } from '../../src/ledger/ledger.ts'
@@ -178,7 +178,9 @@ class Gateway {
   readonly #target = {
     upstream: { config: { throttle: THROTTLE } },
     account: { throttledAt: -Infinity },
-    lane: { metrics: { throttled: { explained: new CounterSeries({}), unexplained: new CounterSeries({}) } } },
+    admissionPolicy: {
+      metrics: { throttled: { explained: new CounterSeries({}), unexplained: new CounterSeries({}) } },
+    },
   }
 
   constructor(telling: Telling, process: Process, ledger: Ledger) {
@@ -211,7 +213,7 @@ class Gateway {
     await this.#sleep(tookMs - wayMs)
     const call = { id: 'any', clock: this.#process.clock, snapshot: STORE }
     const head = { status: isAccepted ? 200 : 429, fields, tookMs, hasOthers: false }
-    const isRefused = heed(call, this.#target, permit, head) !== undefined
+    const isRefused = applyFeedback(call, this.#target, permit, head) !== undefined
     permit.settle()
     permit.leave()
     return isRefused

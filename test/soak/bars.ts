@@ -8,7 +8,7 @@ interface Bar {
   readonly most: Readonly<Record<string, number>>
 }
 
-/** What a fault in the middle of an answer leaves, or one of a call that can't be repeated. */
+/** What a fault in the middle of an answer leaves, or one of a call that can't be retried. */
 const BROKEN = { 'broken off': 0.15, closed: 0.06, interrupted: 0.12, timeout: 0.15, unreachable: 0.02 }
 const BARS: Readonly<Record<Sky, Bar>> = {
   quiet: { answered: 0.99, most: {} },

@@ -32,7 +32,7 @@ export interface SoakResult {
   /** Calls whose end may never be: a hang, or half an answer that looks whole. */
   readonly wrong: readonly string[]
   /** POSTs that reached the upstream more than once. */
-  readonly repeatedPosts: number
+  readonly retriedPosts: number
   readonly faults: { readonly upstream: number; readonly store: number }
   /** What is still held after the last call has ended, by the gateway's own metrics; each must be 0. */
   readonly left: Readonly<Record<string, number>>
@@ -72,7 +72,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
   const one = async (number: number): Promise<void> => {
     const kind = pick(KINDS, random)!
     const isLeaving = random() < LEAVING_SHARE
-    // What leaves is a GET, which may be repeated, whatever the kind would have been.
+    // What leaves is a GET, which may be retried, whatever the kind would have been.
     const path = `/x/${isLeaving ? 'left' : kind.replaceAll(' ', '-')}/${number}`
     const began = elapsed()
     const seen = isLeaving ? await leave(`${gateway.url}${path}`, random) : await makeCall(kind, gateway.url + path)
@@ -113,10 +113,10 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
   // What stalled is still open on our side of the line; the gateway must have let go of it by itself.
   const left = await gateway.rest(idleTimers)
   samples.push({ atMs: elapsed(), rssBytes: gateway.rss(), calls: number - 1 })
-  let repeatedPosts = 0
-  for (const [path, times] of upstream.arrivals) if (path.startsWith('/POST/') && times > 1) repeatedPosts++
+  let retriedPosts = 0
+  for (const [path, times] of upstream.arrivals) if (path.startsWith('/POST/') && times > 1) retriedPosts++
   const { exitCode, stderr } = gateway
-  return { samples, records, wrong, repeatedPosts, faults, left, stderr, exitCode }
+  return { samples, records, wrong, retriedPosts, faults, left, stderr, exitCode }
 }
 
 /** A client that goes away in the middle. */

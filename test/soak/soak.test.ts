@@ -5,16 +5,16 @@ import { type CallRecord, isAnswered } from './records.ts'
 import { runSoak } from './run-soak.ts'
 
 it('answers calls of all kinds while its lines fail by turns, and holds nothing any more after them', async () => {
-  const { records, wrong, repeatedPosts, faults, left, stderr, exitCode } = await runSoak({
+  const { records, wrong, retriedPosts, faults, left, stderr, exitCode } = await runSoak({
     // Three bad spells, and quiet after them.
     ms: 22_000,
     seed: 5,
     rate: 30,
     sampleMs: 1_000,
   })
-  expect({ wrong, repeatedPosts, stderr, exitCode }).toEqual({
+  expect({ wrong, retriedPosts, stderr, exitCode }).toEqual({
     wrong: [],
-    repeatedPosts: 0,
+    retriedPosts: 0,
     stderr: '',
     exitCode: null,
   })

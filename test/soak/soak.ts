@@ -4,7 +4,7 @@ import { tableOf } from './records.ts'
 import { runSoak } from './run-soak.ts'
 
 /**
- * `npm run soak -- --minutes 30 --seed 7`: ends with 1 if anything is left, was repeated, hung, or looked whole and was not, if
+ * `npm run soak -- --minutes 30 --seed 7`: ends with 1 if anything is left, was retried, hung, or looked whole and was not, if
  * too few calls were answered, or if the memory of a run of some minutes grew.
  */
 const { values } = parseArgs({
@@ -35,13 +35,13 @@ for (const one of shortcomings) console.log(`NOT GOOD ENOUGH: ${one}`)
 console.log('faults:', result.faults)
 console.log('left at the end:', result.left)
 console.log(`memory, median of the second and of the last fifth: ${megabytes(early)} and ${megabytes(late)} MiB`)
-console.log(`POSTs repeated: ${result.repeatedPosts}, wrong ends: ${result.wrong.length}`, result.wrong.slice(0, 10))
+console.log(`POSTs retried: ${result.retriedPosts}, wrong ends: ${result.wrong.length}`, result.wrong.slice(0, 10))
 if (result.stderr !== '') console.log('its error output:', result.stderr)
 const isClean =
   result.exitCode === null &&
   result.stderr === '' &&
   result.wrong.length === 0 &&
-  result.repeatedPosts === 0 &&
+  result.retriedPosts === 0 &&
   shortcomings.length === 0 &&
   (minutes < JUDGED_MINUTES || late < early * MOST_GROWTH) &&
   result.records.every(({ end }) => end !== 'internal') &&

@@ -58,12 +58,12 @@ export class Admissions {
     const target = this.target(method, path, options)
     if ('kind' in target) return { permit: undefined, refusal: target, target: undefined }
     const sent: Sent = { permit: undefined, refusal: undefined, target }
-    const { room, meter } = target.lane
+    const { room, meter } = target.admissionPolicy
     const entered = room.enter({
       meter,
-      maxWaitMs: target.wishes.maxWaitMs,
+      maxWaitMs: target.requestOptions.maxWaitMs,
       client: target.client,
-      priority: target.wishes.priority,
+      priority: target.requestOptions.priority,
       onLeaveable: () => undefined,
     })
     void Promise.resolve(entered).then((admission) => {

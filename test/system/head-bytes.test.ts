@@ -35,7 +35,7 @@ const ways: Readonly<Record<string, Way>> = {
   'of a 204': { status: 204 },
   'of a 304': { status: 304 },
   'of an error': { status: 404, body: 'hello' },
-  'of an error that is no longer repeated': { status: 503, rest: 'hello' },
+  'of an error that is no longer retried': { status: 503, rest: 'hello' },
   'with a disposition and a length': {
     fields: [`content-disposition: attachment; filename="${BYTES.slice(0, 4)}"`, 'content-length: 5'],
     body: 'hello',

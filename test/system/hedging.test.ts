@@ -136,7 +136,7 @@ describe('a call is not sent a second time', () => {
   it.each<[string, object, CallOptions, string?]>([
     ['changes something', {}, { method: 'PUT' }],
     ['only reads, but by a POST', {}, { method: 'POST', body: '{}' }, '/harness/ng/api/connectors/listV2'],
-    ['may not be repeated', {}, { headers: { 'x-sluice-retry': 'off' } }],
+    ['may not be retried', {}, { headers: { 'x-sluice-retry': 'off' } }],
     ['finds no quota for it', { limits: { read: [{ requests: 1, window: '1h' }] } }, {}],
     ['finds no place in flight for it', { concurrency: { read: 1 } }, {}],
     ['is one where that is not configured', { hedge: undefined }, {}],

@@ -10,7 +10,7 @@ import { EchoGuard } from '../../src/credentials/scrub.ts'
 import { dateOf } from '../../src/http/date.ts'
 import { membersOf } from '../../src/http/fields.ts'
 import { retryAfterOf } from '../../src/http/retry-after.ts'
-import { readWishes } from '../../src/gateway/wishes.ts'
+import { readRequestOptions } from '../../src/gateway/request-options.ts'
 import { type EpochMs, systemClock } from '../../src/time/clock.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { parseReset, readFeedback } from '../../src/ledger/feedback.ts'
@@ -134,7 +134,7 @@ const READERS: Record<string, (size: number) => () => unknown> = {
   },
   'X-Sluice headers': (size) => {
     const value = '1'.repeat(size)
-    return () => readWishes({ 'x-sluice-max-wait': value }, { maxWaitMs: 0, priority: ANONYMOUS.priority })
+    return () => readRequestOptions({ 'x-sluice-max-wait': value }, { maxWaitMs: 0, priority: ANONYMOUS.priority })
   },
   Via: (size) => {
     const raw = ['Via', `${'('.repeat(size)}${'(a'.repeat(size)}${' '.repeat(size)}${',1.1'.repeat(size)}`]

@@ -13,10 +13,10 @@ import { Secret } from '../../src/schema/secret.ts'
 import { CachePlace } from '../../src/gateway/cache-place.ts'
 import { Call } from '../../src/gateway/call.ts'
 import { LimitWatch } from '../../src/gateway/limit-watch.ts'
-import { Proof } from '../../src/gateway/proof.ts'
+import { RequestCredential } from '../../src/gateway/request-credential.ts'
 import { Tunnels } from '../../src/gateway/tunnel.ts'
 import { Upgrade } from '../../src/gateway/upgrade.ts'
-import { CallMetrics, LaneMetrics, Spending } from '../../src/observe/call-metrics.ts'
+import { CallMetrics, ClassMetrics, Spending } from '../../src/observe/call-metrics.ts'
 import { CounterSeries, HistogramSeries } from '../../src/observe/series.ts'
 import { Contention } from '../../src/queue/contention.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
@@ -47,7 +47,7 @@ function watchAll(hasQueue = false): Steps {
   steps.watch(Breakers)
   steps.watch(Hedging)
   steps.watch(RetryBudget)
-  steps.watch(Proof)
+  steps.watch(RequestCredential)
   steps.watch(CredentialPool)
   steps.watch(HeaderCredential)
   steps.watch(SigV4Credential)
@@ -56,7 +56,7 @@ function watchAll(hasQueue = false): Steps {
   steps.watch(Scrub)
   steps.watch(Transport, 'close')
   steps.watch(RequestBody)
-  steps.watch(LaneMetrics)
+  steps.watch(ClassMetrics)
   steps.watch(CallMetrics)
   steps.watch(Spending)
   steps.watch(CounterSeries)

@@ -43,7 +43,7 @@ async function setUp(answers: string[][], upstream: object = {}, rest: object = 
 const REFUSED = `403 ${HOST} has no address that the network access rules allow`
 
 describe('an upstream whose name stands for a private address', () => {
-  it('is not connected to, and that is neither repeated, nor charged, nor held against it', async () => {
+  it('is not connected to, and that is neither retried, nor charged, nor held against it', async () => {
     const { vendor, dns, gateway, ask } = await setUp([[FORBIDDEN]])
     expect(await ask()).toBe(REFUSED)
     expect(await ask()).toBe(REFUSED)

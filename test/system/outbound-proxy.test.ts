@@ -115,7 +115,7 @@ describe('an upstream behind an outbound proxy', () => {
 
 describe('upstreams.*.proxy', () => {
   it.each(['proxy.example:3128', 'socks5://proxy:1080', 'http://proxy/path', 'http://a%zz@proxy:1', 'nonsense'])(
-    'refuses %s, and does not repeat it',
+    'refuses %s, and does not retry it',
     (proxy) => {
       const check = (): unknown => checkConfig(harnessConfig('https://api.example', { proxy }), 'test')
       expect(check).toThrow('must be the URL of a proxy')

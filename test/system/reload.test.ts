@@ -75,7 +75,7 @@ describe('a reload', () => {
     await expect.poll(() => old.sockets.size).toBe(0)
   })
 
-  it('leaves a call that is repeated the connections that it began with, two reloads later', async () => {
+  it('leaves a call that is retried the connections that it began with, two reloads later', async () => {
     const clock = new SimulatedClock()
     let count = 0
     const upstream = await startUpstream((_, response) => response.writeHead(count++ === 0 ? 503 : 200).end('old'))

@@ -25,7 +25,7 @@ function statuses(...list: (number | [number, Record<string, string>])[]) {
 }
 
 describe('a call that fails', () => {
-  it.each([429, 500, 502, 503, 504])('with %i is repeated if it only reads, and tells how often', async (status) => {
+  it.each([429, 500, 502, 503, 504])('with %i is retried if it only reads, and tells how often', async (status) => {
     const upstream = await statuses(status, status, 200)
     const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
     const answer = await call(gateway.url, READ)
@@ -44,8 +44,8 @@ describe('a call that fails', () => {
     // Timers may be a millisecond early, and so one of less may take no time at all.
     const retry = { ...QUICK.retry, baseDelay: '10ms', maxDelay: '10ms' }
     const gateway = await startGateway(harnessConfig(upstream.url, { ...QUICK, retry }), { random: () => 0.5 })
-    const repeated = await call(gateway.url, READ)
-    const [, backoff] = /, backoff;dur=(\d+\.\d)$/.exec(repeated.headers['server-timing'] as string) ?? []
+    const retried = await call(gateway.url, READ)
+    const [, backoff] = /, backoff;dur=(\d+\.\d)$/.exec(retried.headers['server-timing'] as string) ?? []
     expect(Number(backoff)).toBeGreaterThan(0)
     expect(gateway.lines[0]!.backoffMs.toFixed(1)).toBe(backoff)
     const once = await call(gateway.url, READ)
@@ -69,7 +69,7 @@ describe('a call that fails', () => {
     expect(upstream.seen).toHaveLength(4)
   })
 
-  it('is repeated with its body, if that is small', async () => {
+  it('is retried with its body, if that is small', async () => {
     const upstream = await statuses(503, 200, 503, 200)
     const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
     const body = JSON.stringify({ filter: 'x'.repeat(200_000) })
@@ -82,7 +82,7 @@ describe('a call that fails', () => {
     expect(upstream.seen.map((one) => one.body)).toEqual([body, body, body, body])
   })
 
-  it('is not repeated with a body that was too large to keep', async () => {
+  it('is not retried with a body that was too large to keep', async () => {
     const upstream = await statuses(503, 200)
     const gateway = await startGateway(
       harnessConfig(upstream.url, { ...QUICK, retry: { ...QUICK.retry, bodyLimit: 1_000 } }),
@@ -96,7 +96,7 @@ describe('a call that fails', () => {
     expect(upstream.seen.map((one) => one.body)).toEqual([body, body])
   })
 
-  it('is not repeated if it creates something and was sent', async () => {
+  it('is not retried if it creates something and was sent', async () => {
     for (const status of [500, 502, 503]) {
       const upstream = await statuses(status, 200)
       const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
@@ -105,7 +105,7 @@ describe('a call that fails', () => {
     }
   })
 
-  it('is repeated after a reset, unless it creates something', async () => {
+  it('is retried after a reset, unless it creates something', async () => {
     let count = 0
     const url = await startServer((request, response) => {
       request.resume().on('end', () => (count++ % 2 === 0 ? request.socket.resetAndDestroy() : response.end('ok')))
@@ -118,7 +118,7 @@ describe('a call that fails', () => {
     expect(count).toBe(3)
   })
 
-  it('is repeated whatever it does, if nothing of it was sent', async () => {
+  it('is retried whatever it does, if nothing of it was sent', async () => {
     const port = await freePort()
     const gateway = await startGateway(
       harnessConfig(`http://127.0.0.1:${port}`, {
@@ -175,7 +175,7 @@ describe('a call that fails', () => {
     expect(upstream.seen).toHaveLength(1)
   })
 
-  it('is not repeated beyond the budget', async () => {
+  it('is not retried beyond the budget', async () => {
     const upstream = await statuses(503)
     const gateway = await startGateway(harnessConfig(upstream.url, { ...QUICK, breaker: { failures: 1_000 } }))
     for (let i = 0; i < 30; i++) expect((await call(gateway.url, READ)).status).toBe(503)
@@ -187,7 +187,7 @@ describe('a call that fails', () => {
     )
   })
 
-  it('is repeated by several gateways together within the budget of each, as the upstream counts', async () => {
+  it('is retried by several gateways together within the budget of each, as the upstream counts', async () => {
     const upstream = await statuses(503)
     const config = () => harnessConfig(upstream.url, { ...QUICK, breaker: { failures: 1_000 } })
     // A clock that stands: nothing is added but for traffic.
@@ -196,12 +196,12 @@ describe('a call that fails', () => {
     const send = (i: number) => answered(options.clock, call(gateways[i % 3]!.url, READ))
     for (let i = 0; i < 90; i++) await send(i)
     // Ten for each, and a fifth of ninety, of which each may have a part of one left.
-    const repeats = upstream.seen.length - 90
-    expect(repeats).toBeLessThanOrEqual(3 * 10 + 18)
-    expect(repeats).toBeGreaterThanOrEqual(3 * 10 + 15)
+    const retries = upstream.seen.length - 90
+    expect(retries).toBeLessThanOrEqual(3 * 10 + 18)
+    expect(retries).toBeGreaterThanOrEqual(3 * 10 + 15)
   })
 
-  it('is repeated after the statuses that are configured, and no others', async () => {
+  it('is retried after the statuses that are configured, and no others', async () => {
     const retry = { ...QUICK.retry, statuses: [408, 503] }
     const upstream = await statuses(408, 503, 200, 500, 200)
     const gateway = await startGateway(harnessConfig(upstream.url, { ...QUICK, retry }))
@@ -215,7 +215,7 @@ describe('a call that fails', () => {
     ['honoured', undefined, 503],
     ['forwarded', 'some-key', 503],
   ])(
-    'is repeated, if it creates something, only where the upstream honours its Idempotency-Key: %s, %s',
+    'is retried, if it creates something, only where the upstream honours its Idempotency-Key: %s, %s',
     async (idempotencyKey, key, status) => {
       const upstream = await statuses(503, 200)
       const gateway = await startGateway(
@@ -230,7 +230,7 @@ describe('a call that fails', () => {
     },
   )
 
-  it('is not repeated for a client that left meanwhile', async () => {
+  it('is not retried for a client that left meanwhile', async () => {
     const upstream = await statuses([503, { 'retry-after': '1' }], 200)
     const gateway = await startGateway(harnessConfig(upstream.url, QUICK))
     const client = await RawClient.connect(gateway.url)
@@ -263,7 +263,7 @@ describe('a breaker', () => {
     expect((await fetch(`${gateway.adminUrl}/readyz`)).status).toBe(200)
   })
 
-  it('ends the repeats of a call as soon as it opens, with the upstream’s own answer', async () => {
+  it('ends the retries of a call as soon as it opens, with the upstream’s own answer', async () => {
     const upstream = await statuses(503)
     const gateway = await startGateway(
       harnessConfig(upstream.url, { ...QUICK, retry: { ...QUICK.retry, retries: 10 }, breaker: { failures: 5 } }),
@@ -274,7 +274,7 @@ describe('a breaker', () => {
     expect(upstream.seen).toHaveLength(5)
   })
 
-  it('is not opened by the repeats of one call', async () => {
+  it('is not opened by the retries of one call', async () => {
     const upstream = await startUpstream((request, response) => {
       response.writeHead(request.url === '/ng/api/sick' ? 500 : 200).end()
     })

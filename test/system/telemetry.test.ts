@@ -238,7 +238,7 @@ describe('the metrics of a known sequence of calls', () => {
     expect(await values('sluice_quota_used', 'class')).toMatchObject({ template: 1, read: 3 })
   })
 
-  it('tell what the breakers do, and which repeats the budget did not allow', async () => {
+  it('tell what the breakers do, and which retries the budget did not allow', async () => {
     const { sandbox, ask, values } = await setUp(
       { retry: { retries: 0 }, breaker: { failures: 3, reset: '1h' } },
       (url) => ({
@@ -258,7 +258,7 @@ describe('the metrics of a known sequence of calls', () => {
       expect(await states()).toEqual({ harness: state, flaky: 0 })
     }
     expect((await ask(READ)).headers['x-sluice-error']).toBe('breaker_open')
-    // Ten repeats are saved up at the start, and no time passes in which there would be more.
+    // Ten retries are saved up at the start, and no time passes in which there would be more.
     await ask('/flaky/x')
     expect(await values('sluice_attempts_total', 'upstream', 'reason')).toEqual({
       'harness first': 3,

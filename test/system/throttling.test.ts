@@ -76,8 +76,8 @@ describe('a call that the upstream refuses for too many', () => {
     ['the configuration', { throttle: { retry: 'safe' } }, {}, 1],
     ['its client', {}, { headers: { 'x-sluice-retry': 'off' } }, 1],
     ['the size of its body', { retry: { bodyLimit: 10 } }, {}, 1],
-    ['the number of repeats', { retry: { retries: 2 } }, {}, 3],
-  ])('with POST is passed on if %s forbids a repeat', async (_, upstreamConfig, options, attempts) => {
+    ['the number of retries', { retry: { retries: 2 } }, {}, 3],
+  ])('with POST is passed on if %s forbids a retry', async (_, upstreamConfig, options, attempts) => {
     const upstream = await throttling({ 'retry-after': '0' })
     const gateway = await startGateway(harnessConfig(upstream.url, upstreamConfig))
     upstream.refuse(10)
@@ -109,7 +109,7 @@ describe('a call that the upstream refuses for too many', () => {
     expect(answer.headers['x-sluice-error']).toBeUndefined()
   })
 
-  it('takes nothing from the budget of repeats', async () => {
+  it('takes nothing from the budget of retries', async () => {
     const upstream = await throttling()
     // Without a limit that would be made smaller by that.
     const rest = { limits: { read: [] }, throttle: { pause: '0s' }, retry: { retries: 5, budget: '0%' } }

@@ -153,7 +153,7 @@ describe('X-Sluice-Timeout', () => {
     expect((await call(gateway.url, READ, within('5s'))).headers['x-sluice-error']).toBe('quota_exhausted')
   })
 
-  it('leaves repeats no more time, and is not passed on', async () => {
+  it('leaves retries no more time, and is not passed on', async () => {
     const clock = new SimulatedClock()
     const upstream = await startUpstream((_, response) => response.writeHead(429, { 'retry-after': '6' }).end('slowly'))
     const gateway = await startGateway(harnessConfig(upstream.url), { clock })

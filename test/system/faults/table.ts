@@ -9,7 +9,7 @@ export type Fate =
   /** A whole answer of the upstream, which was asked once. */
   | 'answered'
   /** The same, at the second attempt: the upstream may have seen the first one. */
-  | 'repeated'
+  | 'retried'
   /** A whole refusal of the gateway, of that kind. */
   | 'unreachable'
   | 'interrupted'
@@ -39,7 +39,7 @@ function all(fate: Fate): Fate[] {
 }
 
 // No answer was begun, so what may be sent twice is; the body of a streamed PUT is gone, and a POST may have been done.
-const REPEATED_IF_SAFE: Fate[] = ['repeated', 'interrupted', 'repeated', 'interrupted', 'repeated', 'repeated']
+const RETRIED_IF_SAFE: Fate[] = ['retried', 'interrupted', 'retried', 'interrupted', 'retried', 'retried']
 // To a WebSocket it can be said, behind a whole frame.
 const SILENT: Fate[] = ['broken off', 'broken off', 'broken off', 'broken off', 'broken off', 'closed']
 
@@ -47,11 +47,11 @@ const SILENT: Fate[] = ['broken off', 'broken off', 'broken off', 'broken off', 
 export const UPSTREAM_FAULTS: readonly Row[] = [
   row('nobody listens', undefined, all('unreachable'), false),
   row('latency and jitter', { kind: 'latency', ms: 20, jitterMs: 30 }, all('answered')),
-  row('reset before the request arrives', { kind: 'refuse' }, REPEATED_IF_SAFE, false),
-  row('reset before the headers', { kind: 'reset', at: 'before-headers' }, REPEATED_IF_SAFE),
+  row('reset before the request arrives', { kind: 'refuse' }, RETRIED_IF_SAFE, false),
+  row('reset before the headers', { kind: 'reset', at: 'before-headers' }, RETRIED_IF_SAFE),
   row('reset after the headers', { kind: 'reset', at: 'after-headers' }, all('broken off')),
   row('reset in mid-body', { kind: 'reset', at: 'mid-body' }, all('broken off')),
-  row('half-close before the headers', { kind: 'half-close', at: 'before-headers' }, REPEATED_IF_SAFE),
+  row('half-close before the headers', { kind: 'half-close', at: 'before-headers' }, RETRIED_IF_SAFE),
   row('half-close after the headers', { kind: 'half-close', at: 'after-headers' }, all('broken off')),
   row('half-close in mid-body', { kind: 'half-close', at: 'mid-body' }, all('broken off')),
   row('stall before the headers', { kind: 'stall', at: 'before-headers' }, all('timeout')),
@@ -67,9 +67,9 @@ export const UPSTREAM_FAULTS: readonly Row[] = [
     'closed',
   ]),
   row('slow drip', { kind: 'drip', bytes: 40, everyMs: 5 }, all('answered')),
-  row('garbage for an answer', { kind: 'garbage', at: 'before-headers' }, REPEATED_IF_SAFE),
+  row('garbage for an answer', { kind: 'garbage', at: 'before-headers' }, RETRIED_IF_SAFE),
   row('garbage in mid-body', { kind: 'garbage', at: 'mid-body' }, all('broken off')),
-  row('oversized headers', { kind: 'oversized-headers', bytes: 100_000 }, REPEATED_IF_SAFE),
+  row('oversized headers', { kind: 'oversized-headers', bytes: 100_000 }, RETRIED_IF_SAFE),
 ]
 
 export interface StoreRow {

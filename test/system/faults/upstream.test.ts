@@ -75,9 +75,9 @@ describe('the table of faults', () => {
     expect(documented).toEqual(UPSTREAM_FAULTS.map(({ name, fates }) => [name, ...KINDS.map((kind) => fates[kind])]))
   })
 
-  it('repeats no POST', () => {
-    const repeated = UPSTREAM_FAULTS.filter((row) => row.fates.POST === 'repeated')
-    expect(repeated).toEqual([])
+  it('retries no POST', () => {
+    const retried = UPSTREAM_FAULTS.filter((row) => row.fates.POST === 'retried')
+    expect(retried).toEqual([])
   })
 
   it('leaves no permit, place, or WebSocket behind', () => {
@@ -104,7 +104,7 @@ function upstreamAt(url: string): object {
 function fateOf(seen: Seen, { arrives }: Row, arrivals: number): Fate | Seen {
   switch (seen.kind) {
     case 'answered':
-      return arrivals > 1 || !arrives ? 'repeated' : 'answered'
+      return arrivals > 1 || !arrives ? 'retried' : 'answered'
     case 'refused':
       return seen.error as Fate
     case 'wrong':
@@ -116,5 +116,5 @@ function fateOf(seen: Seen, { arrives }: Row, arrivals: number): Fate | Seen {
 
 function arrivalsOf(fate: Fate, { arrives }: Row): number {
   const first = arrives ? 1 : 0
-  return fate === 'repeated' ? first + 1 : first
+  return fate === 'retried' ? first + 1 : first
 }

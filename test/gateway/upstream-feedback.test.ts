@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
-import { type Head, heed } from '../../src/gateway/heed.ts'
+import { type ResponseHead, applyFeedback } from '../../src/gateway/upstream-feedback.ts'
 import { CounterSeries } from '../../src/observe/series.ts'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
 import { meterOf } from '../../src/ledger/ledger.ts'
@@ -46,17 +46,17 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
   const target = {
     upstream: { config: config.upstreams['it']! },
     account: { throttledAt: -Infinity },
-    lane: { metrics: { throttled } },
+    admissionPolicy: { metrics: { throttled } },
   }
   /** So many calls are sent together; the head of each one's response, in turn. */
-  const answered = async (heads: readonly Partial<Head>[], tookMs = 100) => {
+  const answered = async (heads: readonly Partial<ResponseHead>[], tookMs = 100) => {
     const waiter = { ...ANYONE, meter, maxWaitMs: 0, onLeaveable: () => undefined }
     const admissions = await Promise.all(heads.map(async () => room.enter(waiter)))
     await clock.advance(tookMs)
     return admissions.map((admission, i) => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       const head = { status: 200, fields: {}, tookMs, hasOthers: false, ...heads[i] }
-      const pauseMs = heed({ id: 'x', clock, snapshot: { config } }, target, admission.permit, head)
+      const pauseMs = applyFeedback({ id: 'x', clock, snapshot: { config } }, target, admission.permit, head)
       admission.permit.settle()
       admission.permit.leave()
       return pauseMs

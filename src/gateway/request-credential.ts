@@ -5,7 +5,7 @@ import type { Call } from './call.ts'
 import type { Failure } from './failure.ts'
 
 /** The credential of one call, over all its attempts. */
-export class Proof {
+export class RequestCredential {
   #credential: Credential
   readonly #route: Route
   /** Of what the last attempt was sent with. */
@@ -44,9 +44,9 @@ export class Proof {
    * Whether a call that was answered so is to be sent once more, with another credential. The upstream has done nothing
    * of it (RFC 9110 §15.5.2, §15.5.4), so this is no matter of methods; but it happens once a call, and only if it can.
    */
-  isWorthAnother(status: number, isRepeatable: boolean, retryAfterMs: number | undefined): boolean {
-    const mayRepeat = isRepeatable && !this.#isRenewed
-    if (!this.#credential.refused(status, this.#version, mayRepeat, retryAfterMs) || !mayRepeat) return false
+  isWorthAnother(status: number, isReplayable: boolean, retryAfterMs: number | undefined): boolean {
+    const mayRetry = isReplayable && !this.#isRenewed
+    if (!this.#credential.refused(status, this.#version, mayRetry, retryAfterMs) || !mayRetry) return false
     this.#isRenewed = true
     return true
   }

@@ -1,6 +1,6 @@
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
-import { LaneMetrics, Spending } from '../observe/call-metrics.ts'
-import type { LaneLabels } from '../observe/series.ts'
+import { ClassMetrics, Spending } from '../observe/call-metrics.ts'
+import type { ClassLabels } from '../observe/series.ts'
 import { Capacity, Places } from '../queue/capacity.ts'
 import { type Meter, meterOf, unitsByClass } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
@@ -9,17 +9,17 @@ import { type RoomView, WaitingRoom } from '../queue/waiting-room.ts'
 import type { Route } from '../routing/route.ts'
 import { type Counting, homeOf, Rule, rulesFor, type Traits } from './charges.ts'
 import type { Failure } from './failure.ts'
-import type { AccountServices, Lane } from './account.ts'
+import type { AccountServices, AdmissionPolicy } from './account.ts'
 import { LimitWatch } from './limit-watch.ts'
 
 /** Meters of calls of one kind that are remembered; costs by bytes can make any number. */
-const LANES_KEPT = 1_024
+const POLICIES_KEPT = 1_024
 
-/** Calls of one kind: one lane, or one for each way in which what they are charged can vary. */
+/** Calls of one kind: one policy, or one for each way in which what they are charged can vary. */
 interface Kind {
   readonly rules: readonly Rule[]
-  readonly only: Lane | undefined
-  readonly varying: Map<string, Lane>
+  readonly only: AdmissionPolicy | undefined
+  readonly varying: Map<string, AdmissionPolicy>
 }
 
 interface Charge {
@@ -27,10 +27,10 @@ interface Charge {
   readonly units: number
 }
 
-/** What all lanes of a class have in common. */
+/** What all policies of a class have in common. */
 interface ClassParts {
-  readonly labels: LaneLabels
-  readonly metrics: LaneMetrics
+  readonly labels: ClassLabels
+  readonly metrics: ClassMetrics
   readonly capacity: Capacity
   /** By what is counted apart; calls that need different quotas don't wait for one another. */
   readonly rooms: Map<string, WaitingRoom>
@@ -43,7 +43,7 @@ export interface Shown {
   readonly watch: LimitWatch
 }
 
-export interface LanesOptions {
+export interface AdmissionPoliciesOptions {
   readonly upstream: string
   readonly account: string
   readonly config: UpstreamConfig
@@ -52,8 +52,8 @@ export interface LanesOptions {
 }
 
 /** Where the calls of one account are admitted. */
-export class Lanes {
-  readonly #options: LanesOptions
+export class AdmissionPolicies {
+  readonly #options: AdmissionPoliciesOptions
   readonly #home: string
   readonly #kinds = new Map<string, Kind>()
   readonly #classes = new Map<string, ClassParts>()
@@ -65,7 +65,7 @@ export class Lanes {
   #closing: Closing | undefined
 
   /** With those of before a reload, calls wait on in the order in which they came, and those in flight go on counting. */
-  constructor(options: LanesOptions, previous?: Lanes) {
+  constructor(options: AdmissionPoliciesOptions, previous?: AdmissionPolicies) {
     this.#options = options
     const { upstream, account, config } = options
     this.#places = previous !== undefined ? previous.#places : new Places(Infinity, `calls of ${upstream}/${account}`)
@@ -82,14 +82,14 @@ export class Lanes {
     if (previous !== undefined) this.#chargeAnew()
   }
 
-  /** The lane of a call, or why there is none. Where limits depend on nothing but the route's kind: one look-up. */
-  laneFor(route: Route, traits: Traits): Lane | Failure {
+  /** The admission policy of a call, or why there is none. Where limits depend on nothing but the route's kind: one look-up. */
+  policyFor(route: Route, traits: Traits): AdmissionPolicy | Failure {
     let kind = this.#kinds.get(route.kind)
     if (kind === undefined) this.#kinds.set(route.kind, (kind = this.#kindOf(route, traits)))
-    return kind.only ?? this.#varyingLane(kind, route, traits)
+    return kind.only ?? this.#varyingPolicy(kind, route, traits)
   }
 
-  #takeOver(previous: Lanes): void {
+  #takeOver(previous: AdmissionPolicies): void {
     const { queue, concurrency } = this.#options.config
     for (const [className, parts] of previous.#classes) {
       parts.capacity.change(queue, concurrency[className])
@@ -118,14 +118,14 @@ export class Lanes {
   }
 
   /** Calls that wait now, and those that are in flight, by class. */
-  *waiting(): Iterable<{ labels: LaneLabels; waiting: number; inFlight: number }> {
+  *waiting(): Iterable<{ labels: ClassLabels; waiting: number; inFlight: number }> {
     for (const { labels, capacity } of this.#classes.values()) {
       yield { labels, waiting: capacity.waiting, inFlight: capacity.inFlight }
     }
   }
 
   /** Who waits, by class and client. */
-  *queued(): Iterable<{ labels: LaneLabels; view: RoomView }> {
+  *queued(): Iterable<{ labels: ClassLabels; view: RoomView }> {
     for (const { labels, rooms } of this.#classes.values()) {
       for (const room of rooms.values()) for (const view of room.view()) yield { labels, view }
     }
@@ -146,9 +146,9 @@ export class Lanes {
 
   #kindOf(route: Route, traits: Traits): Kind {
     const rules = rulesFor(route, this.#options.config, (className, limit) => this.#ruleOf(className, limit))
-    const varying = new Map<string, Lane>()
+    const varying = new Map<string, AdmissionPolicy>()
     if (rules.some(({ isVarying }) => isVarying)) return { rules, only: undefined, varying }
-    const only = this.#varyingLane({ rules, only: undefined, varying }, route, traits)
+    const only = this.#varyingPolicy({ rules, only: undefined, varying }, route, traits)
     return { rules, only: 'kind' in only ? undefined : only, varying }
   }
 
@@ -157,7 +157,7 @@ export class Lanes {
     return this.#rules.getOrInsertComputed(limit, () => new Rule(className, limit, config, account, counting))
   }
 
-  #varyingLane({ rules, varying }: Kind, route: Route, traits: Traits): Lane | Failure {
+  #varyingPolicy({ rules, varying }: Kind, route: Route, traits: Traits): AdmissionPolicy | Failure {
     const charges: { rule: Rule; units: number; group: string }[] = []
     let key = ''
     for (const rule of rules) {
@@ -171,18 +171,18 @@ export class Lanes {
       key += `${units}${group}\n`
       charges.push({ rule, units, group })
     }
-    let lane = varying.get(key)
-    if (lane === undefined) {
-      if (varying.size >= LANES_KEPT) varying.clear()
+    let policy = varying.get(key)
+    if (policy === undefined) {
+      if (varying.size >= POLICIES_KEPT) varying.clear()
       const groups = charges.map(({ group }) => group).filter((group) => group !== '')
-      lane = this.#openLane(
+      policy = this.#buildPolicy(
         route.class,
         charges.flatMap(({ rule, units, group }) => this.#chargesOf(rule, units, group)),
         [...new Set(groups)].join(''),
       )
-      varying.set(key, lane)
+      varying.set(key, policy)
     }
-    return lane
+    return policy
   }
 
   /** What is charged to a limit, and to its pace, which no call can exceed by itself. */
@@ -206,7 +206,7 @@ export class Lanes {
     return new LimitWatch(limit, { upstream, account, services })
   }
 
-  #openLane(className: string, charges: readonly Charge[], group: string): Lane {
+  #buildPolicy(className: string, charges: readonly Charge[], group: string): AdmissionPolicy {
     const { labels, metrics, capacity, rooms } = this.#partsOf(className)
     const { upstream, account, services } = this.#options
     const { ledger, clock } = services
@@ -229,7 +229,7 @@ export class Lanes {
       const inProcess = services.places === undefined ? [] : [services.places]
       return {
         labels,
-        metrics: new LaneMetrics(services.metrics, labels),
+        metrics: new ClassMetrics(services.metrics, labels),
         capacity: new Capacity(
           [
             new Places(config.queue.maxWaiting, `${className} calls of ${upstream}/${account}`),

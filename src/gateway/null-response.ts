@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 import { Writable } from 'node:stream'
 
 /** In the place of a client's response, for a call that is made for no client: takes everything, and keeps nothing. */
-class Nobody extends Writable {
+class NullResponse extends Writable {
   statusCode = 0
   headersSent = false
 
@@ -21,6 +21,6 @@ class Nobody extends Writable {
   }
 }
 
-export function nobodysResponse(): ServerResponse {
-  return new Nobody() as unknown as ServerResponse
+export function nullResponse(): ServerResponse {
+  return new NullResponse() as unknown as ServerResponse
 }

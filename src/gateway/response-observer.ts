@@ -2,24 +2,28 @@ import type { Fields } from '../http/fields.ts'
 import type { Call, Target } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
 
-/** Sends a call upstream, and tells what became of it, or what its onlooker took. */
-export type Send = (call: Call, target: Target, onlooker: Onlooker | undefined) => Promise<Forwarded | Taken>
+/** Sends a call upstream, and tells what became of it, or what its observer took. */
+export type Send = (
+  call: Call,
+  target: Target,
+  observer: ResponseObserver | undefined,
+) => Promise<Forwarded | Intercepted>
 
 /** The response is not for the client, for which something else is at hand. */
-export interface Taken {
-  readonly kind: 'taken'
+export interface Intercepted {
+  readonly kind: 'intercepted'
   readonly status: number
   readonly fields: Fields
 }
 
 /** Sees every response that goes to the client, as it goes. */
-export interface Onlooker {
+export interface ResponseObserver {
   /** Names and values in turn that go upstream in the place of the client's own conditions. */
   readonly conditions: readonly string[] | undefined
   /** The request goes out. */
   sent(): void
   /** Whether it takes a response that would be delivered in the client's place. */
-  takes(status: number, fields: Fields): boolean
+  intercepts(status: number, fields: Fields): boolean
   /** A response begins; to its headers, those of the gateway itself not among them, it may add. */
   begin(status: number, reason: string, fields: Fields, headers: string[]): void
   piece(chunk: Buffer): void
@@ -30,5 +34,5 @@ export interface Onlooker {
   /** Whether others wait for it, so that it goes on without its client, and as fast as it can. */
   readonly isAwaited: boolean
   /** Calls `end` when nobody waits for it any more. */
-  whenForsaken(end: () => void): void
+  onLastWaiterGone(end: () => void): void
 }

@@ -5,9 +5,9 @@ import { PRIORITIES, type Priority } from '../ledger/demand.ts'
 import type { Failure } from './failure.ts'
 
 /** What a client asks for in `X-Sluice-*` headers, within what the configuration allows. */
-export interface Wishes {
+export interface RequestOptions {
   readonly maxWaitMs: number
-  readonly mayRepeat: boolean
+  readonly mayRetry: boolean
   /** Longest time from its arrival to the response headers, waiting included; Infinity if it does not say. */
   readonly timeoutMs: number
   readonly priority: Priority
@@ -19,14 +19,17 @@ interface Bounds {
   readonly priority: Priority
 }
 
-/** Reads the `X-Sluice-*` headers that wish for something; a value that can't be read is the client's error, not ignored. */
-export function readWishes(headers: IncomingHttpHeaders, { maxWaitMs, priority }: Bounds): Wishes | Failure {
-  const wait = wishIn(headers['x-sluice-max-wait'])
-  const retry = wishIn(headers['x-sluice-retry'])
-  const timeout = wishIn(headers['x-sluice-timeout'])
-  const urgency = wishIn(headers['x-sluice-priority'])
+/** Reads the `X-Sluice-*` headers that ask for something; a value that can't be read is the client's error, not ignored. */
+export function readRequestOptions(
+  headers: IncomingHttpHeaders,
+  { maxWaitMs, priority }: Bounds,
+): RequestOptions | Failure {
+  const wait = optionIn(headers['x-sluice-max-wait'])
+  const retry = optionIn(headers['x-sluice-retry'])
+  const timeout = optionIn(headers['x-sluice-timeout'])
+  const urgency = optionIn(headers['x-sluice-priority'])
   if (wait === undefined && retry === undefined && timeout === undefined && urgency === undefined) {
-    return { maxWaitMs, mayRepeat: true, timeoutMs: Infinity, priority }
+    return { maxWaitMs, mayRetry: true, timeoutMs: Infinity, priority }
   }
   if (wait !== undefined && !/^(0|\d{1,9}(ms|s|m|h))$/.test(wait)) {
     return { kind: 'invalid_request', message: 'X-Sluice-Max-Wait must be 0 or a duration such as 500ms, 5s or 1m' }
@@ -42,17 +45,17 @@ export function readWishes(headers: IncomingHttpHeaders, { maxWaitMs, priority }
     const message = `X-Sluice-Priority must be one of ${PRIORITIES.join(', ')}`
     return { kind: 'invalid_request', message }
   }
-  const wished = wait === undefined ? maxWaitMs : wait === '0' ? 0 : parseDuration(wait)
+  const askedMs = wait === undefined ? maxWaitMs : wait === '0' ? 0 : parseDuration(wait)
   return {
-    maxWaitMs: Math.min(wished, maxWaitMs),
-    mayRepeat: retry !== 'off',
+    maxWaitMs: Math.min(askedMs, maxWaitMs),
+    mayRetry: retry !== 'off',
     timeoutMs: timeout === undefined ? Infinity : parseDuration(timeout),
     // Never above the client's own.
     priority: PRIORITIES[Math.max(asked, PRIORITIES.indexOf(priority))]!,
   }
 }
 
-/** A wish on several lines is one if they are equal; if not, all of them, which is none that can be read. */
-function wishIn(field: Field): string | undefined {
+/** An option on several lines is one if they are equal; if not, all of them, which is none that can be read. */
+function optionIn(field: Field): string | undefined {
   return field === undefined ? undefined : (onlyMember(field) ?? joined(field))
 }

@@ -1,6 +1,6 @@
 import type { Fields } from '../http/fields.ts'
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
-import type { LaneMetrics } from '../observe/call-metrics.ts'
+import type { ClassMetrics } from '../observe/call-metrics.ts'
 import { limitSpokenOf, readFeedback, type Word } from '../ledger/feedback.ts'
 import type { LimitUsage } from '../ledger/ledger.ts'
 import type { Permit } from '../queue/permit.ts'
@@ -8,7 +8,7 @@ import { retryAfterOf } from '../http/retry-after.ts'
 import type { Call } from './call.ts'
 
 /** The head of a response, as it came. */
-export interface Head {
+export interface ResponseHead {
   readonly status: number
   readonly fields: Fields
   /** How long it took from the dispatch. */
@@ -18,12 +18,14 @@ export interface Head {
 }
 
 /** What it needs to know of the call. */
-export type Heeding = Pick<Call, 'id' | 'clock'> & { readonly snapshot: { readonly config: Pick<Config, 'store'> } }
+export type FeedbackCall = Pick<Call, 'id' | 'clock'> & {
+  readonly snapshot: { readonly config: Pick<Config, 'store'> }
+}
 /** And of where it went. */
-export interface Heeded {
+export interface FeedbackTarget {
   readonly upstream: { readonly config: Pick<UpstreamConfig, 'throttle'> }
   readonly account: { throttledAt: number }
-  readonly lane: { readonly metrics: Pick<LaneMetrics, 'throttled'> }
+  readonly admissionPolicy: { readonly metrics: Pick<ClassMetrics, 'throttled'> }
 }
 
 /** Where a response does not say when more comes back, one call finds out after so large a part of the window. */
@@ -35,7 +37,12 @@ const LOOK_AFTER = 20
  * all gateways; unless the refusal says itself until when nothing remains, which is believed in place of that. Returns in how many
  * milliseconds the account's calls may go on, or undefined if the call was not refused so, or because of one credential of several.
  */
-export function heed(call: Heeding, target: Heeded, permit: Permit, head: Head): number | undefined {
+export function applyFeedback(
+  call: FeedbackCall,
+  target: FeedbackTarget,
+  permit: Permit,
+  head: ResponseHead,
+): number | undefined {
   const words = readFeedback(head.fields, call.clock.wall())
   const isThrottled = head.status >= 400 && isThrottling(head, words, target.upstream.config.throttle.statuses)
   const retryAfterMs = isThrottled ? retryAfterOf(head.fields, call.clock.wall()) : undefined
@@ -46,7 +53,7 @@ export function heed(call: Heeding, target: Heeded, permit: Permit, head: Head):
     let untilMs = word.resetMs ?? retryAfterMs
     // One that is over already says nothing of when calls are accepted again: they would be refused one after the other.
     if (isRefusal && untilMs === 0) untilMs = target.upstream.config.throttle.pause
-    const windowMs = believe(word, words.length === 1, permit, head.tookMs, isRefusal, untilMs)
+    const windowMs = tellLedger(word, words.length === 1, permit, head.tookMs, isRefusal, untilMs)
     if (!isRefusal) continue
     end.isBelieved ||= windowMs !== undefined
     if (word.resetMs !== undefined && word.resetMs > 0)
@@ -64,13 +71,13 @@ interface End {
 }
 
 /** Many statuses can say it, but most of them also say other things. */
-function isThrottling({ status, fields }: Head, words: readonly Word[], statuses: readonly number[]): boolean {
+function isThrottling({ status, fields }: ResponseHead, words: readonly Word[], statuses: readonly number[]): boolean {
   if (!statuses.includes(status)) return false
   return status === 429 || fields['retry-after'] !== undefined || words.some(({ remaining }) => remaining === 0)
 }
 
 /** The window of the limit of which the ledger was told, and for which it believes it at most; undefined if it was not. */
-function believe(
+function tellLedger(
   word: Word,
   isOnlyWord: boolean,
   permit: Permit,
@@ -95,20 +102,20 @@ function believe(
 }
 
 function throttled(
-  call: Heeding,
-  target: Heeded,
+  call: FeedbackCall,
+  target: FeedbackTarget,
   permit: Permit,
-  head: Head,
+  head: ResponseHead,
   retryAfterMs: number | undefined,
   { isBelieved, resetMs }: End,
 ): number | undefined {
-  const { upstream, account, lane } = target
+  const { upstream, account, admissionPolicy } = target
   const { pause, maxPause } = upstream.config.throttle
   const now = call.clock.now()
   // On its way when another call was told: there is nothing new in it.
   const isKnown = now - head.tookMs < account.throttledAt
   const isOurs = isOurDoing(call, permit)
-  const { throttled } = lane.metrics
+  const { throttled } = admissionPolicy.metrics
   ;(isKnown || isOurs ? throttled.explained : throttled.unexplained).increment(call.id)
   if (head.hasOthers) return undefined
   if (!isOurs && !isBelieved && resetMs === undefined) {
@@ -124,7 +131,7 @@ function throttled(
 }
 
 /** Whether the gateway let through more than the limit knowingly. */
-function isOurDoing({ snapshot }: Heeding, permit: Permit): boolean {
+function isOurDoing({ snapshot }: FeedbackCall, permit: Permit): boolean {
   if (permit.isLocal && snapshot.config.store.onOutage === 'open') return true
   return permit.usage.some(({ limit, used }) => !limit.isEnforced && used > limit.requests)
 }
