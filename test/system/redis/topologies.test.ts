@@ -46,10 +46,7 @@ async function openThree(store: object): Promise<RedisLedger[]> {
 
 /** Charges, settles, refunds and leaves, through two gateways. */
 async function exercise(store: object): Promise<TestLedger> {
-  const [one, other] = [
-    await open({ commandTimeout: '300ms', ...store }),
-    await open({ commandTimeout: '300ms', ...store }),
-  ]
+  const [one, other] = [await open({ commandTimeout: '2s', ...store }), await open({ commandTimeout: '2s', ...store })]
   const meter = readsOf(`any/${made++}`)
   const first = await one.ledger.charge(meter, 60)
   const second = await other.ledger.charge(meter, 60)
