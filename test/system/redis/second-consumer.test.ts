@@ -40,7 +40,7 @@ it.each([
   const store =
     count === 1
       ? { kind: 'memory', dir: newFolder() }
-      : { kind: 'redis', url: inject('redisUrl'), prefix, commandTimeout: '300ms' }
+      : { kind: 'redis', url: inject('redisUrl'), prefix, commandTimeout: '2s' }
   const config = harnessConfig(sandbox.url, {
     limits: { read: [{ requests: REQUESTS, window: `${WINDOW_MS}ms` }] },
     queue: { maxWait: '30s', maxWaiting: CLIENTS * 2 },
@@ -60,7 +60,8 @@ it.each([
   const other = async (untilMs: number): Promise<void> => {
     const everyMs = WINDOW_MS / (REQUESTS * SHARE)
     const calls: Promise<void>[] = []
-    for (let at = performance.now(); at < untilMs; at += everyMs) {
+    // Not faster after it was late, on a busy machine: nobody could leave room for such a burst.
+    for (let at = performance.now(); at < untilMs; at = Math.max(at + everyMs, performance.now())) {
       await pause(Math.max(0, at - performance.now()))
       const call = get(`${sandbox.url}${PATH}?accountIdentifier=${ACCOUNT}`, { 'x-api-key': TOKEN })
       calls.push(call.then((status) => void others[status === '429' ? 'refused' : 'accepted']++))
