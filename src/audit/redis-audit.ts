@@ -1,14 +1,12 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock, Timer } from '../time/clock.ts'
-import { connectRedis, whenConnected } from '../redis/connection.ts'
+import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
 /** About so many entries are kept. */
 const MOST = '100000'
 const AT_ONCE = 500
-/** How long to wait for a connection. */
-const CONNECT_MS = 2_000
 /** Redis may lose what it has while the connection stays. */
 const LOOK_EVERY_MS = 10_000
 /** No other entry of a stream can have it once there is one. */
@@ -107,11 +105,7 @@ export class RedisAudit implements AuditStore {
 
   async #connected(): Promise<Redis | Cluster> {
     const redis = this.#open()
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error('Redis can not be reached')), CONNECT_MS)
-    })
-    await Promise.race([whenConnected(redis), late]).finally(() => clearTimeout(timer))
+    await connectedInTime(redis, this.#clock)
     return redis
   }
 }

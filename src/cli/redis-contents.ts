@@ -2,11 +2,9 @@ import type { Cluster, Redis } from 'ioredis'
 import type { AuditEntry } from '../audit/audit.ts'
 import type { StoredClient } from '../clients/managed.ts'
 import type { StoreConfig } from '../schema/schema.ts'
-import { connectRedis, whenConnected } from '../redis/connection.ts'
+import { connectedInTime, connectRedis } from '../redis/connection.ts'
+import { systemClock } from '../time/clock.ts'
 import { type Persistence, persistenceOf } from '../redis/persistence.ts'
-
-/** How long to wait for a connection. */
-const CONNECT_MS = 2_000
 
 /** What a Redis has of what it is to keep for good, and how well it keeps it. */
 export interface RedisContents {
@@ -23,15 +21,12 @@ export async function redisContents(store: StoreConfig): Promise<RedisContents> 
   const redis = connectRedis(store)
   let problem = 'it can not be reached'
   redis.on('error', (error: Error) => (problem = error.message))
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(problem)), CONNECT_MS)
-  })
   try {
-    await Promise.race([whenConnected(redis), late])
+    await connectedInTime(redis, systemClock).catch((cause: unknown) => {
+      throw new Error(problem, { cause })
+    })
     return await contentsOf(redis, store.prefix)
   } finally {
-    clearTimeout(timer)
     redis.disconnect()
   }
 }

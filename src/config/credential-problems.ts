@@ -1,3 +1,4 @@
+import { CONTROL, HEADER_VALUE } from '../http/fields.ts'
 import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from '../schema/credential-schema.ts'
 import type { Path } from './problem.ts'
 import type { Secret } from '../schema/secret.ts'
@@ -6,13 +7,6 @@ import { parseMasterKey } from '../secrets/master-keys.ts'
 import type { AccountConfig, CredentialConfig, SecretsConfig } from '../schema/schema.ts'
 
 type Report = (path: Path, message: string) => void
-
-/** Header values that every HTTP implementation sends and takes (RFC 9110 §5.5). */
-export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
-
-/** What a password for HTTP may not hold (RFC 7617 §2). */
-// oxlint-disable-next-line no-control-regex -- these are what is looked for
-export const CONTROL = /[\x00-\x1f\x7f]/
 
 /** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
 function checkCredential(path: Path, credential: CredentialConfig, report: Report): void {

@@ -1,14 +1,8 @@
+import { backoffOf } from '../resilience/backoff.ts'
 import type { Clock } from '../time/clock.ts'
 
-const FIRST_MS = 1_000
-const LONGEST_MS = 60_000
 /** Who was not refused for so long begins anew. */
 const FORGET_MS = 120_000
-
-/** Doubles with every failure in a row, from a second to a minute. */
-export function backoffOf(failures: number): number {
-  return Math.min(LONGEST_MS, FIRST_MS * 2 ** (failures - 1))
-}
 
 /**
  * Whether an upstream's 401 is a reason to look for another credential: at once the first time, and ever more rarely where

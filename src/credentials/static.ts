@@ -1,4 +1,4 @@
-import { CONTROL, HEADER_VALUE } from '../config/credential-problems.ts'
+import { CONTROL, HEADER_VALUE } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Route } from '../routing/route.ts'
 import type { Credential, Unproven } from './credential.ts'

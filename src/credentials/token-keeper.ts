@@ -1,5 +1,6 @@
 import type { Clock, Random } from '../time/clock.ts'
-import { backoffOf, Refusals } from './refusals.ts'
+import { backoffOf } from '../resilience/backoff.ts'
+import { Refusals } from './refusals.ts'
 
 /** Its times are those of `Clock.now`: however the wall clock is set, it lasts as long as was said when it was had. */
 export interface Token {

@@ -2,7 +2,7 @@ import { createHmac, hkdfSync, randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
-import { whenConnected } from '../redis/connection.ts'
+import { connectedOrLate } from '../redis/connection.ts'
 import { Secret } from '../schema/secret.ts'
 import { MasterKeys, type Sealed } from '../secrets/master-keys.ts'
 import type { Token } from './token-keeper.ts'
@@ -10,8 +10,6 @@ import type { Token } from './token-keeper.ts'
 /** Longer than any endpoint is waited for: after that, who has the lock has died. */
 const LOCK_MS = 15_000
 const LOOK_EVERY_MS = 50
-/** How long the first tokens wait for Redis. */
-const CONNECT_MS = 2_000
 
 /** A token as it is kept in Redis, where it ends by itself when it expires. */
 interface SharedToken {
@@ -79,7 +77,7 @@ export class TokenShare {
       // Each command fails with it, and then the instance gets a token of its own.
       this.#redis.on('error', () => undefined)
       // Later, a connection that is lost is not waited for.
-      await Promise.race([whenConnected(this.#redis), pause(CONNECT_MS, undefined, { ref: false })])
+      await connectedOrLate(this.#redis, this.#clock)
     }
     return this.#redis
   }

@@ -1,17 +1,18 @@
-import { type FSWatcher, realpathSync, statSync, watch } from 'node:fs'
+import { realpathSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { FolderWatch } from './folder-watch.ts'
 
-/** Who writes a file does so in several steps: it is only read when it has not changed for so long. */
+/** A file may be written in several steps, so it is read only once it has not changed for this long. */
 const QUIET_MS = 100
 
 /**
- * Tells when one of the files that a configuration was read from has become another: written, replaced, or its
- * symbolic link led elsewhere, as Kubernetes does with mounted ConfigMaps and Secrets. Folders are watched and not files,
- * because a file that is replaced takes its watcher with it. Some network file systems tell of no changes.
+ * Tells when one of the files that a configuration was read from has become another: it was written or replaced, or its
+ * symbolic link leads elsewhere, as Kubernetes does it with mounted ConfigMaps and Secrets. Some network file systems tell of
+ * no changes; a signal still reloads there.
  */
 export class FileWatch {
   #onChange: (() => void) | undefined
-  readonly #watchers = new Map<string, FSWatcher>()
+  readonly #folders = new FolderWatch(() => this.#lookLater(this.#stateThen))
   /** What each file was when it was read. */
   #read = new Map<string, string>()
   #timer: NodeJS.Timeout | undefined
@@ -34,8 +35,7 @@ export class FileWatch {
 
   close(): void {
     clearTimeout(this.#timer)
-    for (const watcher of this.#watchers.values()) watcher.close()
-    this.#watchers.clear()
+    this.#folders.close()
   }
 
   get #stateThen(): string {
@@ -47,25 +47,10 @@ export class FileWatch {
   }
 
   #watchFolders(): void {
-    const folders = new Set([...this.#read.keys()].flatMap((file) => [dirname(file), dirname(realPathOf(file))]))
-    for (const [folder, watcher] of this.#watchers) {
-      if (folders.has(folder)) continue
-      watcher.close()
-      this.#watchers.delete(folder)
-    }
-    for (const folder of folders) if (!this.#watchers.has(folder)) this.#open(folder)
+    const files = [...this.#read.keys()]
+    this.#folders.follow(new Set(files.flatMap((file) => [dirname(file), dirname(realPathOf(file))])))
     // A file may have changed before its folder was watched.
     this.#lookLater(this.#stateThen)
-  }
-
-  #open(folder: string): void {
-    try {
-      const watcher = watch(folder, { persistent: false }, () => this.#lookLater(this.#stateThen))
-      watcher.on('error', () => watcher.close())
-      this.#watchers.set(folder, watcher)
-    } catch {
-      // There is no such folder, or no watcher left for it: a signal still reloads.
-    }
   }
 
   /** Looks at the files in a moment, and again for as long as they go on changing. */

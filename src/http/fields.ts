@@ -37,3 +37,10 @@ export function onlyMember(field: Field): string | undefined {
   const members = membersOf(field)
   return members.length > 0 && members.every((member) => member === members[0]) ? members[0] : undefined
 }
+
+/** A value that every HTTP implementation sends and takes (RFC 9110 §5.5). */
+export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
+
+/** The characters that a password for HTTP may not hold (RFC 7617 §2). */
+// oxlint-disable-next-line no-control-regex -- these are what is looked for
+export const CONTROL = /[\x00-\x1f\x7f]/

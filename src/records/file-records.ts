@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock } from '../time/clock.ts'
-import { FileSource } from '../secrets/files.ts'
+import { watchContents } from '../files/watch-contents.ts'
 import type { Records } from './records.ts'
 import { replaceFile } from '../files/replace-file.ts'
 
@@ -18,12 +18,13 @@ export class FileRecords<Item> implements Records<Item> {
   readonly #path: string
   /** What the file says that it holds. */
   readonly #sort: string
-  readonly #watched: FileSource
+  readonly #clock: Clock
+  #stop: () => void = () => undefined
 
   constructor(path: string, sort: string, clock: Clock) {
     this.#path = path
     this.#sort = sort
-    this.#watched = new FileSource(clock)
+    this.#clock = clock
   }
 
   read(): Promise<ReadonlyMap<string, Item>> {
@@ -46,11 +47,12 @@ export class FileRecords<Item> implements Records<Item> {
   }
 
   watch(onChange: () => void): void {
-    this.#watched.watch([this.#path], onChange)
+    this.#stop = watchContents([this.#path], this.#clock, onChange)
   }
 
   close(): Promise<void> {
-    return this.#watched.close()
+    this.#stop()
+    return Promise.resolve()
   }
 
   #load(): Map<string, Item> {

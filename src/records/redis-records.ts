@@ -1,12 +1,10 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { Clock, Timer } from '../time/clock.ts'
 import type { StoreConfig } from '../schema/schema.ts'
-import { connectRedis, whenConnected } from '../redis/connection.ts'
+import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import type { Losses } from './losses.ts'
 import type { Records } from './records.ts'
 
-/** How long to wait for a connection. */
-const CONNECT_MS = 2_000
 /** A notice can be lost with its connection. */
 const LOOK_EVERY_MS = 10_000
 
@@ -111,11 +109,7 @@ export class RedisRecords<Item> implements Records<Item> {
 
   async #connected(): Promise<Redis | Cluster> {
     const redis = (this.#redis ??= this.#open())
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error('Redis can not be reached')), CONNECT_MS)
-    })
-    await Promise.race([whenConnected(redis), late]).finally(() => clearTimeout(timer))
+    await connectedInTime(redis, this.#clock)
     return redis
   }
 

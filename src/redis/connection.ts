@@ -2,6 +2,7 @@ import { connect } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
+import { inTime } from '../time/in-time.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import { keepHandshakeQuiet } from './handshake.ts'
 import { isNotTheOne } from './trouble.ts'
@@ -131,25 +132,26 @@ export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoExcepti
   })
 }
 
-/** Resolves once charges can be sent, to every master of a cluster. */
-export async function whenConnected(redis: Redis | Cluster): Promise<void> {
+async function whenConnected(redis: Redis | Cluster): Promise<void> {
   if (redis.status !== 'ready') await isReady(redis)
   if (!(redis instanceof Cluster)) return
   for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node)
 }
 
-/** How long the start waits for Redis. */
-const REDIS_START_MS = 2_000
+/** How long a connection is waited for. */
+const CONNECTED_WITHIN_MS = 2_000
 
-/** The same, or late. An error on the way does not end the wait: Redis may start together with the gateway, and a moment later. */
+/** Resolves once commands can be sent, to every master of a cluster. Rejects if that takes longer than two seconds. */
+export function connectedInTime(redis: Redis | Cluster, clock: Clock): Promise<void> {
+  return inTime(whenConnected(redis), CONNECTED_WITHIN_MS, clock, 'Redis can not be reached')
+}
+
+/**
+ * Resolves once commands can be sent, and after two seconds in any case. An error on the way does not end the wait: Redis may
+ * start together with the gateway, and a moment later.
+ */
 export function connectedOrLate(redis: Redis | Cluster, clock: Clock): Promise<void> {
-  return new Promise((resolve) => {
-    const late = clock.schedule(REDIS_START_MS, resolve)
-    void whenConnected(redis).then(() => {
-      late.cancel()
-      resolve()
-    })
-  })
+  return connectedInTime(redis, clock).catch(() => undefined)
 }
 
 /** For how long Redis, or the master of a cluster that began last, is up, in whole seconds. */

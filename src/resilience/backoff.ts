@@ -37,3 +37,11 @@ export function backoffMs(
     }
   }
 }
+
+const FIRST_MS = 1_000
+const LONGEST_MS = 60_000
+
+/** How long to wait after so many failures in a row, at least one: a second, doubled with each, and at most a minute. */
+export function backoffOf(failures: number): number {
+  return Math.min(LONGEST_MS, FIRST_MS * 2 ** (failures - 1))
+}

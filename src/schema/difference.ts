@@ -1,5 +1,4 @@
 import { Secret } from './secret.ts'
-import type { Path } from '../config/problem.ts'
 
 /** How deep a place is named that differs: `upstreams.harness.retry` tells enough. */
 const NAMED_DEPTH = 3
@@ -28,7 +27,7 @@ export function withKept<T>(inForce: unknown, wanted: T): T {
   return Object.fromEntries(Object.entries(wanted).map(([key, value]) => [key, withKept(inForce[key], value)])) as T
 }
 
-function* paths(a: unknown, b: unknown, path: Path): Generator<Path> {
+function* paths(a: unknown, b: unknown, path: readonly string[]): Generator<readonly string[]> {
   if (Object.is(a, b)) return
   if (!isPlain(a) || !isPlain(b) || Array.isArray(a) !== Array.isArray(b)) {
     if (!(a instanceof Secret && b instanceof Secret && isSameSecret(a, b))) yield path

@@ -2,7 +2,7 @@ import { METHODS } from 'node:http'
 import { isIP } from 'node:net'
 import Type, { type TProperties, type TSchema } from 'typebox'
 import { Secret } from './secret.ts'
-import { isMadeAnew } from '../upstream/headers.ts'
+import { isMadeAnew } from '../http/hop-by-hop.ts'
 import { formatDuration, parseDuration, parseMoment, parsePercent } from './units.ts'
 
 /** What the schema of the configuration is put together from. */
@@ -85,7 +85,7 @@ export const headerName = (description: string, options: object = {}) =>
 export const addedHeader = (description: string, options: object = {}) =>
   Type.Refine(
     headerName(description, options),
-    (name) => !isMadeAnew(name),
+    (name) => !isMadeAnew(name.toLowerCase()),
     () => 'must be the name of a header that can be added to a request',
   )
 

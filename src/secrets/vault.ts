@@ -2,7 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 import type { Clock, Timer } from '../time/clock.ts'
 import type { VaultConfig } from '../schema/schema.ts'
-import { backoffOf } from '../credentials/refusals.ts'
+import { backoffOf } from '../resilience/backoff.ts'
 import type { Answer, SecretSource } from './source.ts'
 
 const ANSWER_WITHIN_MS = 5_000

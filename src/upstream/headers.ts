@@ -1,19 +1,5 @@
 import { type Fields, joined } from '../http/fields.ts'
-
-/**
- * Header fields on their way through. Values stay as they were sent; what belongs to one connection only is dropped in
- * both directions (RFC 9110 §7.6.1).
- */
-const HOP_BY_HOP =
-  'connection keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer transfer-encoding upgrade http2-settings'.split(
-    ' ',
-  )
-
-/** Fields of a request that are not passed on as they are: made anew, or by the transport. */
-const REQUEST_FIELDS = new Set([
-  ...HOP_BY_HOP,
-  ...'host content-length expect via x-correlation-id x-forwarded-for x-forwarded-host x-forwarded-proto'.split(' '),
-])
+import { HOP_BY_HOP, isMadeAnew } from '../http/hop-by-hop.ts'
 
 /**
  * Fields that tell of traces inside of the house: those of W3C Trace Context and Baggage, and what tracers sent before there
@@ -50,7 +36,7 @@ export const CLIENT_FIELDS: readonly string[] = [
 type FieldKind = 'call' | 'made' | 'own' | 'cookie' | 'trace' | 'client'
 
 function kindOf(lower: string): FieldKind {
-  if (REQUEST_FIELDS.has(lower)) return 'made'
+  if (isMadeAnew(lower)) return 'made'
   if (lower.startsWith(OWN_PREFIX)) return 'own'
   if (lower === 'cookie') return 'cookie'
   if (isAmong(lower, TRACE_FIELDS)) return 'trace'
@@ -59,11 +45,6 @@ function kindOf(lower: string): FieldKind {
 
 function isAmong(lower: string, fields: readonly string[]): boolean {
   return fields.some((field) => (field.endsWith('-') ? lower.startsWith(field) : lower === field))
-}
-
-/** Whether a request goes upstream without that field of the client's, or with another in its place. */
-export function isMadeAnew(name: string): boolean {
-  return REQUEST_FIELDS.has(name.toLowerCase())
 }
 
 /** Fields of a response in whose place the gateway gives its own answer. */

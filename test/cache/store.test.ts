@@ -6,7 +6,7 @@ import { RedisStore } from '../../src/cache/redis-store.ts'
 import type { CacheStore } from '../../src/cache/store.ts'
 import { systemClock } from '../../src/time/clock.ts'
 import { checkConfig } from '../../src/config/load.ts'
-import { connectRedis, whenConnected } from '../../src/redis/connection.ts'
+import { connectedInTime, connectRedis } from '../../src/redis/connection.ts'
 import { startGateway, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { describeTopology, startStandalone } from '../support/redis-topologies.ts'
@@ -27,7 +27,7 @@ function redisConfig(url: string) {
 async function redisStore(url: string, prefix: string, onError: () => void = () => undefined): Promise<RedisStore> {
   const redis = connectRedis(redisConfig(url))
   redis.on('error', () => undefined)
-  await whenConnected(redis)
+  await connectedInTime(redis, systemClock)
   const store = new RedisStore({ redis, clock: systemClock, prefix, answerWithinMs: 2_000, onError })
   onTestFinished(() => store.close())
   return store

@@ -4,7 +4,7 @@ import { type Grant, type Ledger, type Meter, meterOf, StoreUnavailableError } f
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import type { ScriptRunner } from '../../src/ledger/redis/script-call.ts'
+import type { ScriptRunner } from '../../src/ledger/redis/script-runner.ts'
 import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'

@@ -1,5 +1,5 @@
 import type { Demand } from '../../src/ledger/demand.ts'
-import type { Argument } from '../../src/ledger/redis/script-call.ts'
+import type { Argument } from '../../src/ledger/redis/script-runner.ts'
 
 interface Told {
   readonly at: number

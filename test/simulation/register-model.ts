@@ -1,4 +1,4 @@
-import type { Argument } from '../../src/ledger/redis/script-call.ts'
+import type { Argument } from '../../src/ledger/redis/script-runner.ts'
 
 interface Register {
   readonly id: string

@@ -3,7 +3,7 @@ import { RegisterModel } from './register-model.ts'
 import { Counter } from '../../src/ledger/counter.ts'
 import { LONGEST_GROWTH_MS } from '../../src/ledger/learned.ts'
 import { BUCKETS, type Limit } from '../../src/ledger/limit.ts'
-import type { Argument, Reply } from '../../src/ledger/redis/script-call.ts'
+import type { Argument, Reply } from '../../src/ledger/redis/script-runner.ts'
 
 interface StoredCounter {
   readonly counter: Counter

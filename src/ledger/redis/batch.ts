@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../time/clock.ts'
 import type { Grant, Lesson, Meter, StoreUnavailableError, Turn } from '../ledger.ts'
-import type { Argument } from './script-call.ts'
+import type { Argument } from './script-runner.ts'
 import { type Ended, micros } from './settlements.ts'
 
 export interface Waiting {

@@ -13,18 +13,8 @@ import {
   StoreUnavailableError,
   type Turn,
 } from '../ledger.ts'
-import {
-  type Argument,
-  argumentsOf,
-  leaseOf,
-  pauseFieldOf,
-  type Reply,
-  scheduleOf,
-  type ScriptRunner,
-  tailOf,
-  taughtBy,
-  usageOf,
-} from './script-call.ts'
+import { argumentsOf, leaseOf, pauseFieldOf, scheduleOf, tailOf, taughtBy, usageOf } from './script-call.ts'
+import type { Argument, Reply, ScriptRunner } from './script-runner.ts'
 import { type Change, LEAST_WAIT_MS, MOST_UNTOLD, Settlements, settleWithinMs } from './settlements.ts'
 
 /** How often leases are renewed, or Redis is tried while it is away. */

@@ -21,7 +21,8 @@ import {
 import { RedisHome, RETURN_AFTER_MS, type Shared, TICK_MS } from './redis-home.ts'
 import { troubleOf } from '../../redis/trouble.ts'
 import { limitOf } from '../limit.ts'
-import { argumentsOf, type ScriptRunner } from './script-call.ts'
+import { argumentsOf } from './script-call.ts'
+import type { ScriptRunner } from './script-runner.ts'
 
 /** Part of every key: a release that keeps its counters otherwise counts beside this one instead of misreading it. */
 const FORMAT = 3

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { Cluster, Command, type Redis, ReplyError, type Result } from 'ioredis'
 import { isConnected } from '../../redis/connection.ts'
-import { type Argument, readReply, type Reply, type ScriptRunner } from './script-call.ts'
+import { readReply } from './script-call.ts'
+import type { Argument, Reply, ScriptRunner } from './script-runner.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
