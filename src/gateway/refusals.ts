@@ -1,3 +1,4 @@
+import type { StoreUnavailableError } from '../ledger/ledger.ts'
 import type { Client } from '../clients/client.ts'
 import type { Admission, Closing, Shortage } from '../queue/admission.ts'
 import type { Breaker } from '../resilience/breaker.ts'
@@ -100,8 +101,8 @@ function nameOf({ labels: { upstream, account } }: AdmissionPolicy): string {
   return `${upstream}/${account}`
 }
 
-export function storeUnavailable(cause: Error): Failure {
-  const message = 'the quota store can’t be reached, so the call can’t be kept inside the quota'
+export function storeUnavailable(cause: StoreUnavailableError): Failure {
+  const message = `${cause.held ?? 'the quota store can’t be reached'}, so the call can’t be kept inside the quota`
   return { kind: 'store_unavailable', message, retryAfterMs: 1_000, cause }
 }
 

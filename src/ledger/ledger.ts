@@ -195,8 +195,12 @@ export type OutagePolicy = 'lease' | 'closed' | 'open'
 
 /** The store could not be asked, or did not answer in time. Whether the charge was made is unknown. */
 export class StoreUnavailableError extends Error {
-  constructor(cause: unknown) {
-    super('the quota store did not answer', { cause })
+  /** Where the store answers, but calls may not be charged now: why, as a clause. */
+  readonly held: string | undefined
+
+  constructor(cause: unknown, held?: string) {
+    super(held ?? 'the quota store did not answer', { cause })
+    this.held = held
     this.name = 'StoreUnavailableError'
   }
 }

@@ -46,6 +46,10 @@ export async function openLedger(
     onAway: (trouble) => logger.warn(`Redis ${trouble}: ${ledger.without} until that has passed`),
     onBack: ({ homes: accounts, hadLost }) =>
       logger.warn({ accounts, hadLost }, 'Redis answers again, and quotas are shared'),
+    onOtherFormat: (format) => {
+      if (format === undefined) logger.info('the gateways with another ledger format have ended: calls are sent')
+      else logger.warn(`${ledger.problem}; see docs/upgrading.md`)
+    },
     onLoss: () =>
       logger.warn('Redis has lost quotas that were used: only leases are spent until all have told it again'),
   })

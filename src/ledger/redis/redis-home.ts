@@ -31,6 +31,16 @@ const FAREWELL_MS = 1
 /** A home that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
 
+interface HomeKeys {
+  readonly name: string
+  /** Tells this gateway's use of the home from others. */
+  readonly id: string
+  /** With which the keys of the home begin. */
+  readonly key: string
+  /** Where the format before this one kept what it charged to the limits of a meter. */
+  readonly olderKeys: (meter: Meter) => readonly string[]
+}
+
 /** What the homes of one ledger share. */
 export interface Shared {
   readonly runner: ScriptRunner
@@ -62,6 +72,9 @@ export class RedisHome {
   /** By which Redis tells its calls from those of other gateways, and of earlier times. */
   readonly #id: string
   readonly #key: string
+  readonly #olderKeys: HomeKeys['olderKeys']
+  /** Charges of an older release to their limits have been taken over. */
+  readonly #takenOver = new WeakSet<Meter>()
   readonly #keys: readonly string[]
   #usedAt: number
   #isClosed = false
@@ -82,11 +95,12 @@ export class RedisHome {
   #tickTimer: Timer | undefined
 
   /** With `key` all its keys begin. */
-  constructor(shared: Shared, { name, id, key }: { name: string; id: string; key: string }) {
+  constructor(shared: Shared, { name, id, key, olderKeys }: HomeKeys) {
     this.#shared = shared
     this.#home = new Home(name)
     this.#id = id
     this.#key = key
+    this.#olderKeys = olderKeys
     this.#keys = [`${key}:limits`, `${key}:leases`]
     this.#usedAt = shared.clock.now()
     this.#tickLater(LEAST_WAIT_MS)
@@ -343,7 +357,7 @@ export class RedisHome {
       leases: termMs > 0 ? home.sharesOf(meter).map(({ lease }) => lease) : [],
     })
     const sentAt = this.#shared.clock.now()
-    const keys = turn === undefined ? this.#keys : [...this.#keys, `${this.#key}:served:${turn.queue}`]
+    const keys = this.#keysFor(meter, turn)
     const reply = await this.#answer(meter, this.#shared.runner.run(keys, args))
     const isRight = reply[2] !== -1
     const now = this.#shared.clock.now()
@@ -361,6 +375,7 @@ export class RedisHome {
       this.depart(true, true)
       return undefined
     }
+    this.#takenOver.add(meter)
     const isOnly = this.#isUsed === false
     this.#isUsed = true
     this.#shared.register.note(home.name)
@@ -369,6 +384,14 @@ export class RedisHome {
     home.note(number, micros / 1_000)
     home.lease(meter, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
+  }
+
+  #keysFor(meter: Meter, turn: Turn | undefined): readonly string[] {
+    const isTakenOver = this.#takenOver.has(meter)
+    if (isTakenOver && turn === undefined) return this.#keys
+    const keys = [...this.#keys, turn === undefined ? this.#keys[0]! : `${this.#key}:served:${turn.queue}`]
+    if (!isTakenOver) keys.push(...this.#olderKeys(meter))
+    return keys
   }
 
   /** Of a home that others use, the script must find something. */

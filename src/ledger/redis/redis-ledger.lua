@@ -14,7 +14,8 @@
 -- Until when the upstream wants no calls of an account is in a field, too.
 --
 -- KEYS  1: the home; 2: the leases taken of its limits; 3, where calls are charged that have waited: what the clients that wait
---       have been served, and in the field without a name how many calls that were; all in one hash slot
+--       have been served, and in the field without a name how many calls that were, else any key; 4 on, in the first call that
+--       a gateway makes for a kind of call: where the format before this one kept the home, or each limit; all in one hash slot
 -- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing; 0: as 1, of a home that
 --       others use, so that it is lost if it is not there
 --       2: the time, empty for Redis's own (only tests step it)   3: calls wanted, of the last kind   4: kinds of call
@@ -100,6 +101,21 @@ local function readEarlier(c)
   return c.earlier or c.hasEarlier and call('HGET', home, c.name .. '|earlier') or ''
 end
 
+-- What gateways of an older release, which have ended, charged to a limit since the bucket `first`. It is not known here when
+-- each charge leaves, so all of them count as made now. Since format 2 a counter begins with the sum of its charges, its oldest
+-- bucket and its current one.
+local function chargedBefore(i, first)
+  local record
+  if call('TYPE', KEYS[4]).ok == 'hash' then
+    record = call('HGET', KEYS[4], ARGV[SCALARS + i])
+  elseif KEYS[3 + i] then
+    record = call('GET', KEYS[3 + i]) -- format 2 had a key for each limit
+  end
+  if not record then return 0 end
+  local sum, _, current = unpacked('>I4I6I6', record)
+  return current >= first and sum or 0
+end
+
 local counters, pauses = {}, nil
 
 -- What this gateway has in lease of a limit; noted as: units, milliseconds at which it ends, how long it lasts from when the
@@ -155,6 +171,10 @@ for i = 1, limits do
     end
     current = bucket
     live = max(live, ((kept + 3) * bucketMicros + ARGV[a + 4]) / 1000)
+  end
+  if KEYS[4] and not record then
+    local units = chargedBefore(i, bucket - (kind == CALENDAR and 0 or kept))
+    if units > 0 then sum, oldest, last, count = units, bucket, bucket, units end
   end
   local c = {
     name = ARGV[SCALARS + i], kind = kind, allowed = ARGV[a + 2] + 0, bucket = bucketMicros, hold = ARGV[a + 4] + 0,

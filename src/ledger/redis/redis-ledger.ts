@@ -4,6 +4,7 @@ import { inTime } from '../../time/in-time.ts'
 import { Batch, Postponed } from './batch.ts'
 import { boardOf } from './board-reply.ts'
 import type { Board, Demand } from '../demand.ts'
+import { FormatLease } from './format-lease.ts'
 import { HomeRegister } from './home-register.ts'
 import { InFlight } from '../in-flight.ts'
 import {
@@ -15,6 +16,7 @@ import {
   meterOf,
   type OutagePolicy,
   REPORT_TERM_MS,
+  StoreUnavailableError,
   type Turn,
   uncounted,
 } from '../ledger.ts'
@@ -24,8 +26,12 @@ import { limitOf } from '../limit.ts'
 import { argumentsOf } from './script-call.ts'
 import type { ScriptRunner } from './script-runner.ts'
 
-/** Part of every key: a release that keeps its counters otherwise counts beside this one instead of misreading it. */
+/**
+ * Part of every key: a release that keeps its counters otherwise must not misread these. What else to change with it, so that
+ * two releases never grant a quota twice, is in docs/upgrading.md.
+ */
 const FORMAT = 3
+const OF_KEYS_BY_LIMIT = 2
 /** No gateway ticks more often than this in all, however many accounts it has. */
 const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
@@ -51,6 +57,8 @@ export interface RedisLedgerOptions {
   /** Redis is of no use, and that is no single slow answer: why, as one clause. Then that it is again, for so many homes. */
   readonly onAway?: (trouble: string) => void
   readonly onBack?: (back: { readonly homes: number; readonly hadLost: boolean }) => void
+  /** Gateways of another ledger format run, and so this one may grant nothing; undefined: they have ended. */
+  readonly onOtherFormat?: (format: number | undefined) => void
   /** Redis has lost what it knew, and that not while it was away. */
   readonly onLoss?: () => void
   /** Told when a home begins or ends to be kept by leases. */
@@ -86,6 +94,7 @@ export class RedisLedger implements Ledger {
   readonly #clock: Clock
   readonly #options: RedisLedgerOptions
   readonly #shared: Shared
+  readonly #formats: FormatLease | undefined
   readonly #homes = new Map<string, RedisHome>()
   #leased = 0
   #made = 0
@@ -110,6 +119,15 @@ export class RedisLedger implements Ledger {
     this.#options = options
     this.#wasConnected = runner.isConnected
     this.#shared = this.#sharedBy({ runner, clock, answerWithinMs, onOutage, stepTime })
+    const { prefix } = options
+    if (runner.claimFormat !== undefined) {
+      this.#formats = new FormatLease({
+        clock,
+        format: FORMAT,
+        claim: (args) => inTime(runner.claimFormat!(`${prefix}:{register}:format`, args), answerWithinMs, clock),
+        onChange: (other) => this.#onOtherFormat(other),
+      })
+    }
     runner.onLost((isConcerned) => {
       if (this.#trustedAt < Infinity) this.#trustedBefore = this.#trustedAt
       this.#trustedAt = Infinity
@@ -129,8 +147,9 @@ export class RedisLedger implements Ledger {
    * to only just now, may have been flushed: then others need a moment to tell it what it lost.
    */
   async begin(): Promise<void> {
+    await this.#formats?.begin()
     const ageMs = await this.#shared.register.age().catch(() => undefined)
-    if (ageMs === undefined) {
+    if (ageMs === undefined || this.#formats?.isDenied === true) {
       this.#trustedAt = Infinity
       return
     }
@@ -214,6 +233,12 @@ export class RedisLedger implements Ledger {
     }
   }
 
+  /** Whoever may grant again begins as if Redis had come back: what it knows of this format's charges may be old. */
+  #onOtherFormat(other: number | undefined): void {
+    this.#trustedAt = other === undefined ? this.#clock.now() + RETURN_AFTER_MS : Infinity
+    this.#options.onOtherFormat?.(other)
+  }
+
   /** What was lost of one home, or of all, each gateway tells again. */
   #onLoss(name: string | undefined): void {
     if (name !== undefined) {
@@ -252,6 +277,7 @@ export class RedisLedger implements Ledger {
   }
 
   get problem(): string | undefined {
+    if (this.#formats?.isDenied === true) return this.#formats.problem
     if (!this.isDegraded && this.isReady) return undefined
     const isKnown = this.#runner.isConnected && this.#failure === undefined
     const trouble = this.#trouble ?? (isKnown ? 'lacks what gateways have still to tell it' : 'does not answer')
@@ -266,6 +292,7 @@ export class RedisLedger implements Ledger {
   }
 
   get isReady(): boolean {
+    if (this.#formats?.isDenied === true) return false
     this.#wasConnected ||= this.#runner.isConnected
     const { onOutage } = this.#shared
     if (onOutage === 'open') return true
@@ -277,7 +304,11 @@ export class RedisLedger implements Ledger {
   }
 
   charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant> {
-    if (meter.limits.length > 0) return this.#homeOf(meter).charge(meter, wanted, turn)
+    if (meter.limits.length > 0) {
+      const obstacle = wanted > 0 ? this.#formats?.obstacle(meter.limits) : undefined
+      if (obstacle !== undefined) return Promise.reject(new StoreUnavailableError(undefined, obstacle))
+      return this.#homeOf(meter).charge(meter, wanted, turn)
+    }
     const now = this.#clock.now()
     return uncounted(meter, wanted, now, this.#homes.get(meter.home)?.pausedUntil(meter, now) ?? 0)
   }
@@ -321,6 +352,7 @@ export class RedisLedger implements Ledger {
   }
 
   async close(): Promise<void> {
+    this.#formats?.close()
     this.#shared.inFlight.close()
     this.#shared.postponed.close()
     this.#shared.register.close()
@@ -334,7 +366,8 @@ export class RedisLedger implements Ledger {
     let home = this.#homes.get(name)
     if (home === undefined) {
       const id = `@${this.#options.gateway}-${++this.#made}`
-      home = new RedisHome(this.#shared, { name, id, key: this.#keyOf(name) })
+      const olderKeys = (meter: Meter): readonly string[] => this.#olderKeysOf(meter)
+      home = new RedisHome(this.#shared, { name, id, key: this.#keyOf(name), olderKeys })
       this.#homes.set(name, home)
       // Other gateways may still have to tell Redis what it lost.
       if (this.#clock.now() >= this.#trustedAt) home.begin()
@@ -344,8 +377,14 @@ export class RedisLedger implements Ledger {
     return home
   }
 
+  /** Format 2 had a key for each limit, those after it one for all. */
+  #olderKeysOf({ home, limits }: Meter): readonly string[] {
+    const base = this.#keyOf(home, FORMAT - 1)
+    return FORMAT - 1 === OF_KEYS_BY_LIMIT ? limits.map(({ id }) => `${base}:${id}`) : [`${base}:limits`]
+  }
+
   /** With which all keys of a home begin; the braces keep them in one hash slot. */
-  #keyOf(home: string): string {
-    return `${this.#options.prefix}:${FORMAT}:{${home}}`
+  #keyOf(home: string, format = FORMAT): string {
+    return `${this.#options.prefix}:${format}:{${home}}`
   }
 }

@@ -9,6 +9,7 @@ declare module 'ioredis' {
     sluiceChargeBuffer(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Buffer, Context>
     sluiceBoard(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<string, Context>
     sluiceRegister(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Argument[], Context>
+    sluiceFormat(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<number[], Context>
   }
 }
 
@@ -29,6 +30,7 @@ export class RedisScript implements ScriptRunner {
     redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
     redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
     redis.defineCommand('sluiceRegister', { lua: textOf('home-register.lua') })
+    redis.defineCommand('sluiceFormat', { lua: textOf('format-lease.lua') })
   }
 
   get isConnected(): boolean {
@@ -56,6 +58,10 @@ export class RedisScript implements ScriptRunner {
 
   runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]> {
     return this.#redis.sluiceRegister(keys.length, ...keys, ...args)
+  }
+
+  claimFormat(key: string, args: readonly Argument[]): Promise<readonly number[]> {
+    return this.#redis.sluiceFormat(1, key, ...args)
   }
 
   /** Also to masters of a cluster that nobody asks anything now. */

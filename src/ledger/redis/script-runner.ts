@@ -14,6 +14,8 @@ export interface ScriptRunner {
   onFound?(listener: (isSame: boolean) => void): void
   /** The same for the script of home-register.lua. */
   runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]>
+  /** The same for the script of format-lease.lua; without it, all gateways are taken to have one format. */
+  claimFormat?(key: string, args: readonly Argument[]): Promise<readonly number[]>
   /** Why there is no connection, as long as there is none, if that is known. */
   readonly trouble?: Error | undefined
   /** Calls `listener` whenever it becomes known. */
