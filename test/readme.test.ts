@@ -11,7 +11,7 @@ import { registerProcessInfo } from '../src/observe/process-info.ts'
 import { ReloadCounts } from '../src/observe/reload-counts.ts'
 import { adapt, readText } from './deploy/repository.ts'
 import { newFolder } from './support/gateway.ts'
-import { run } from './support/process.ts'
+import { runCommand } from './support/command-line.ts'
 import { README, README_FILES, readmeBlock, readmeTable } from './support/readme.ts'
 
 describe('the README’s table of refusals', () => {
@@ -181,7 +181,7 @@ function helpTexts(): Promise<Map<string, string>> {
 }
 
 async function readHelp(command: readonly string[]): Promise<[string, string][]> {
-  const { stdout } = await run([...command, '--help'])
+  const { stdout } = await runCommand([...command, '--help'])
   const [, list] = /^Commands:\n(.*)/ms.exec(stdout) ?? []
   if (list === undefined) return [[command.join(' '), stdout]]
   const names = [...list.matchAll(/^ {2}(\w+)/gm)].map(([, name = '']) => name).filter((name) => name !== 'help')

@@ -7,7 +7,7 @@ import { warningsOf } from '../../src/config/warnings.ts'
 import { counting, startCached } from '../support/cached-gateway.ts'
 import { newFolder, startGateway, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
-import { run } from '../support/process.ts'
+import { runCommand } from '../support/command-line.ts'
 
 const CREDENTIAL = { accounts: { main: { credential: { type: 'bearer', value: 'token-1' } } } }
 
@@ -142,7 +142,7 @@ describe('a cached route whose credential travels in Authorization', () => {
     const cwd = newFolder()
     const explained = async (method: string, upstream: object): Promise<string> => {
       writeFileSync(join(cwd, 'sluice.yaml'), withRoute({ ...MARKED, ...upstream }, HEADER))
-      const { stdout } = await run(['explain', method, '/api/items'], { cwd })
+      const { stdout } = await runCommand(['explain', method, '/api/items'], { cwd })
       return /^cache +(.*)$/m.exec(stdout)![1]!
     }
     expect(await explained('GET', {})).toBe(
@@ -152,7 +152,7 @@ describe('a cached route whose credential travels in Authorization', () => {
       'for all clients of the account, fresh 10s unless the answer says otherwise',
     )
     expect(await explained('POST', {})).toBe('no')
-    const { stdout } = await run(['explain', '--json', 'GET', '/api/items'], { cwd })
+    const { stdout } = await runCommand(['explain', '--json', 'GET', '/api/items'], { cwd })
     expect(JSON.parse(stdout)).toMatchObject({ cache: { scope: 'client', freshForMs: 0, keeps: 'only-public' } })
   })
 })

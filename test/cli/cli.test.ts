@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import {
   chmodSync,
   existsSync,
@@ -14,9 +15,10 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
 import { freePort } from '../support/find-redis.ts'
-import { ACCOUNT, harnessConfig, newFolder, startGateway, startUpstream, TOKEN } from '../support/gateway.ts'
+import { ACCOUNT, harnessConfig, newFolder, startGateway, startUpstream, stores, TOKEN } from '../support/gateway.ts'
 import { harnessRequests } from '../support/harness-requests.ts'
 import { call } from '../support/http.ts'
+import { runCommand } from '../support/command-line.ts'
 import { Program, run, startProcess } from '../support/process.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
@@ -52,7 +54,7 @@ function firstScreen(): string[] {
 describe('sluice check', () => {
   it('says that a configuration is right, and what is in it', async () => {
     const cwd = folderWith(stringify(harnessConfig('https://app.harness.io')))
-    expect(await run(['check'], { cwd })).toEqual({
+    expect(await runCommand(['check'], { cwd })).toEqual({
       code: 0,
       stdout: 'sluice.yaml: ok, with 1 upstream, 1 account, 0 clients\n',
       stderr: '',
@@ -61,7 +63,7 @@ describe('sluice check', () => {
 
   it('lists everything that is wrong, and ends with 1', async () => {
     const cwd = folderWith('upstreams:\n  harness: { preset: harnes, acounts: {} }\n')
-    const { code, stdout, stderr } = await run(['check'], { cwd })
+    const { code, stdout, stderr } = await runCommand(['check'], { cwd })
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
     expect(stderr.trim().split('\n')).toEqual([
       'sluice.yaml:2:3: upstreams.harness.accounts: the key "accounts" is missing',
@@ -74,7 +76,7 @@ describe('sluice check', () => {
     const cwd = folderWith(
       'upstreams:\n  x:\n    url: https://x.example\n    accounts:\n      a:\n        id: abc #def\n        credential: { header: a, value: $TOKEN }\n',
     )
-    expect(await run(['check'], { cwd })).toEqual({
+    expect(await runCommand(['check'], { cwd })).toEqual({
       code: 0,
       stdout: 'sluice.yaml: ok, with 1 upstream, 1 account, 0 clients\n',
       stderr:
@@ -85,18 +87,18 @@ describe('sluice check', () => {
 
   it('takes the file that is named, or that of SLUICE_CONFIG, and says if there is none', async () => {
     const file = join(folderWith(stringify(harnessConfig('https://app.harness.io'))), 'sluice.yaml')
-    expect((await run(['check', '--config', file])).stdout).toContain(`${file}: ok`)
-    expect((await run(['check', file])).stdout).toContain(`${file}: ok`)
-    expect((await run(['check'], { env: { SLUICE_CONFIG: file } })).stdout).toContain(`${file}: ok`)
-    expect(await run(['check'])).toMatchObject({
+    expect((await runCommand(['check', '--config', file])).stdout).toContain(`${file}: ok`)
+    expect((await runCommand(['check', file])).stdout).toContain(`${file}: ok`)
+    expect((await runCommand(['check'], { env: { SLUICE_CONFIG: file } })).stdout).toContain(`${file}: ok`)
+    expect(await runCommand(['check'])).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('there is no configuration'),
     })
-    expect(await run(['check', '-c', '/nope.yaml'])).toMatchObject({
+    expect(await runCommand(['check', '-c', '/nope.yaml'])).toMatchObject({
       code: 1,
       stderr: expect.stringContaining("/nope.yaml: can't be read"),
     })
-    expect((await run(['check'], { env: { HARNESS_ACCOUNT_ID: 'a', HARNESS_API_KEY: 'b' } })).stdout).toContain(
+    expect((await runCommand(['check'], { env: { HARNESS_ACCOUNT_ID: 'a', HARNESS_API_KEY: 'b' } })).stdout).toContain(
       'environment: ok',
     )
   })
@@ -129,7 +131,7 @@ describe('without the secrets that a configuration refers to', () => {
   writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
 
   it('check lists those alone', async () => {
-    const { code, stderr } = await run(['check'], { cwd })
+    const { code, stderr } = await runCommand(['check'], { cwd })
     expect(code).toBe(1)
     expect(stderr.trim().split('\n')).toHaveLength(8)
     expect(stderr).not.toMatch(/(?<!is not set|does not exist)\n/)
@@ -137,33 +139,33 @@ describe('without the secrets that a configuration refers to', () => {
 
   it('check --no-secrets checks all else', async () => {
     const ok = 'sluice.yaml: ok, with 2 upstreams, 3 accounts, 1 client\n'
-    expect(await run(['check', '--no-secrets'], { cwd })).toEqual({ code: 0, stdout: ok, stderr: '' })
+    expect(await runCommand(['check', '--no-secrets'], { cwd })).toEqual({ code: 0, stdout: ok, stderr: '' })
     const wrong = folderWith(stringify({ ...config, clients: { bot: { keys: [key], accounts: ['harness/prdo'] } } }))
-    const { code, stderr } = await run(['check', '--no-secrets'], { cwd: wrong })
+    const { code, stderr } = await runCommand(['check', '--no-secrets'], { cwd: wrong })
     expect(code).toBe(1)
     expect(stderr).toMatch(/^sluice\.yaml:\d+:\d+: clients\.bot\.accounts\[0\]: there is no such account.*\n$/)
   })
 
   it('keys list and keys revoke work', async () => {
-    expect((await run(['keys', 'list'], { cwd })).stdout).toBe(`bot\t${key}\n`)
-    expect((await run(['keys', 'revoke', key], { cwd })).stderr).toContain('only key of its client')
+    expect((await runCommand(['keys', 'list'], { cwd })).stdout).toBe(`bot\t${key}\n`)
+    expect((await runCommand(['keys', 'revoke', key], { cwd })).stderr).toContain('only key of its client')
   })
 
   it('explain needs what tells upstreams and accounts apart', async () => {
-    const { stderr } = await run(['explain', 'GET', '/harness/ng/api/projects?accountId=b'], { cwd })
+    const { stderr } = await runCommand(['explain', 'GET', '/harness/ng/api/projects?accountId=b'], { cwd })
     expect(stderr.trim().split('\n')).toEqual([
       expect.stringContaining('the environment variable OTHER_URL is not set'),
       expect.stringContaining('the environment variable OTHER_ID is not set'),
     ])
     const env = { OTHER_URL: 'http://x', OTHER_ID: 'c' }
-    const { stdout } = await run(['explain', 'GET', '/harness/ng/api/projects?accountId=b'], { cwd, env })
+    const { stdout } = await runCommand(['explain', 'GET', '/harness/ng/api/projects?accountId=b'], { cwd, env })
     expect(stdout).toContain('credential  harness/staging')
   })
 
   it('quota needs the token', async () => {
-    const { stderr } = await run(['quota'], { cwd })
+    const { stderr } = await runCommand(['quota'], { cwd })
     expect(stderr).toMatch(/^sluice\.yaml:\d+:\d+: admin\.token: the environment variable ADMIN_TOKEN is not set\n$/)
-    expect((await run(['quota'], { cwd, env: { ADMIN_TOKEN: 'x' } })).stderr).toContain('no gateway answers')
+    expect((await runCommand(['quota'], { cwd, env: { ADMIN_TOKEN: 'x' } })).stderr).toContain('no gateway answers')
   })
 
   it('start needs them all', async () => {
@@ -173,7 +175,7 @@ describe('without the secrets that a configuration refers to', () => {
 
 describe('sluice explain', () => {
   it('says what would become of a call', async () => {
-    const { code, stdout } = await run(['explain', 'GET', '/harness/template/api/templates/x'])
+    const { code, stdout } = await runCommand(['explain', 'GET', '/harness/template/api/templates/x'])
     expect(code).toBe(0)
     expect(stdout).toBe(`call        GET /harness/template/api/templates/x
 upstream    harness
@@ -191,7 +193,7 @@ cache       no
     const cwd = folderWith(
       stringify({ upstreams: { gh: { preset: 'github', accounts: { bot: { credential: { value: 'x' } } } } } }),
     )
-    const { stdout } = await run(['explain', 'DELETE', 'https://api.github.com/repos/o/r'], { cwd })
+    const { stdout } = await runCommand(['explain', 'DELETE', 'https://api.github.com/repos/o/r'], { cwd })
     expect(stdout).toContain(
       'charged to  rest 5000 per 1h per credential, rest 900 per 1m by method per credential (5 units), all 100 at once per credential\n',
     )
@@ -202,12 +204,12 @@ cache       no
     ['POST', '/harness/ng/api/brand-new', 'rule, as no route is known for it: POST changes something'],
     ['POST', '/harness/ng/api/brand-new/list', 'rule, as no route is known for it: by its path'],
   ])('says of %s %s how it knows', async (method, url, because) => {
-    const { stdout } = await run(['explain', '--json', method, url])
+    const { stdout } = await runCommand(['explain', '--json', method, url])
     expect(JSON.parse(stdout)).toMatchObject({ because })
   })
 
   it('tells the limits in JSON, too', async () => {
-    const { stdout } = await run(['explain', '--json', 'GET', '/harness/template/api/templates/x'])
+    const { stdout } = await runCommand(['explain', '--json', 'GET', '/harness/template/api/templates/x'])
     expect(JSON.parse(stdout).limits).toEqual([
       { class: 'template', requests: 100, window: '1m' },
       { class: 'read', requests: 1000, window: '1m' },
@@ -218,15 +220,15 @@ cache       no
     const warning =
       'warning: no upstream is at this URL of api.github.com, so it is taken for one of the gateway, for its default harness\n'
     const url = 'https://api.github.com/user'
-    expect(await run(['explain', 'GET', url])).toMatchObject({ code: 0, stderr: warning })
+    expect(await runCommand(['explain', 'GET', url])).toMatchObject({ code: 0, stderr: warning })
     const input = `GET ${url}\nGET ${url}\nGET http://127.0.0.1:8080/ng/api/projects\nGET http://gateway/harness/x\n`
-    expect(await run(['explain', '--batch'], { input })).toMatchObject({ code: 0, stderr: warning })
+    expect(await runCommand(['explain', '--batch'], { input })).toMatchObject({ code: 0, stderr: warning })
   })
 
   it('answers a batch line by line, in order, with JSON', async () => {
     const input = harnessRequests.map(({ method, url }) => `${method} ${url}`).join('\n')
     const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), defaultUpstream: 'harness' }))
-    const { code, stdout } = await run(['explain', '--batch'], { cwd, input })
+    const { code, stdout } = await runCommand(['explain', '--batch'], { cwd, input })
     expect(code).toBe(0)
     const answers = stdout
       .trim()
@@ -266,7 +268,7 @@ cache       no
     ]
     const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), defaultUpstream: 'harness' }))
     for (const url of urls) {
-      const { stdout } = await run(['explain', '--json', 'GET', url], { cwd })
+      const { stdout } = await runCommand(['explain', '--json', 'GET', url], { cwd })
       expect(JSON.parse(stdout), url).toMatchObject({ url, upstream: 'harness', class: 'read', retry: 'safe' })
     }
   })
@@ -293,7 +295,7 @@ cache       no
       ['GET https://other.example/x', null, null],
     ] as const
     const cwd = folderWith(stringify(config))
-    const { stdout } = await run(['explain', '--batch'], { cwd, input: cases.map(([line]) => line).join('\n') })
+    const { stdout } = await runCommand(['explain', '--batch'], { cwd, input: cases.map(([line]) => line).join('\n') })
     const answers = stdout
       .trim()
       .split('\n')
@@ -308,12 +310,12 @@ cache       no
     const cwd = folderWith(
       stringify({ ...harnessConfig('https://app.harness.io'), clients: { a: { keys: [hashKey('x')] } } }),
     )
-    const single = await run(['explain', 'GET', '/harness/ng/api/projects?accountId=other'], { cwd })
+    const single = await runCommand(['explain', 'GET', '/harness/ng/api/projects?accountId=other'], { cwd })
     expect(single).toMatchObject({ code: 1, stderr: expect.stringContaining('would be refused (account_mismatch)') })
-    const json = await run(['explain', '--json', 'GET', '/harness/ng/api/projects?accountId=other'], { cwd })
+    const json = await runCommand(['explain', '--json', 'GET', '/harness/ng/api/projects?accountId=other'], { cwd })
     expect(json.code).toBe(1)
     expect(JSON.parse(json.stdout)).toMatchObject({ error: { kind: 'account_mismatch' } })
-    const batch = await run(['explain', '--batch'], {
+    const batch = await runCommand(['explain', '--batch'], {
       cwd,
       input: 'GET /harness/ng/api/projects?accountId=other\nnonsense\n',
     })
@@ -329,7 +331,7 @@ cache       no
     const clients = { reader: { keys: [hashKey('x')], classes: ['read'] }, other: { keys: [hashKey('y')] } }
     const cwd = folderWith(stringify({ ...harnessConfig('https://app.harness.io'), clients }))
     const as = (name: string, method: string) =>
-      run(['explain', '--client', name, method, '/harness/ng/api/projects'], { cwd })
+      runCommand(['explain', '--client', name, method, '/harness/ng/api/projects'], { cwd })
     expect((await as('reader', 'GET')).code).toBe(0)
     expect(await as('reader', 'POST')).toMatchObject({
       code: 1,
@@ -344,7 +346,7 @@ cache       no
     const gateway = await startGateway(config)
     const paths = ['%zz', '%', '%ff', '%2', '..', '%2e%2e', '..;a', '#', 'x?a#b'].map((path) => `/harness/${path}/x`)
     const input = paths.map((path) => `GET ${path}`).join('\n')
-    const { stdout } = await run(['explain', '--batch'], { cwd: folderWith(stringify(config)), input })
+    const { stdout } = await runCommand(['explain', '--batch'], { cwd: folderWith(stringify(config)), input })
     const explained = stdout.trim().split('\n')
     expect(explained).toHaveLength(paths.length)
     for (const [i, path] of paths.entries()) {
@@ -356,7 +358,7 @@ cache       no
 
   it('never shows a credential', async () => {
     const cwd = folderWith(stringify(harnessConfig('https://app.harness.io')))
-    const { stdout, stderr } = await run(['explain', '--json', 'GET', '/harness/ng/api/projects'], { cwd })
+    const { stdout, stderr } = await runCommand(['explain', '--json', 'GET', '/harness/ng/api/projects'], { cwd })
     expect(stdout + stderr).not.toContain('topsecret')
     expect(stdout).toContain('harness/prod')
   })
@@ -364,7 +366,7 @@ cache       no
 
 describe('sluice keys', () => {
   it('create shows a key that the gateway then accepts', async () => {
-    const { stdout } = await run(['keys', 'create', '--client', 'deploy-bot'])
+    const { stdout } = await runCommand(['keys', 'create', '--client', 'deploy-bot'])
     const key = /slk_\S+/.exec(stdout)![0]
     const snippet = stdout.slice(stdout.indexOf('clients:'))
     expect(snippet).toBe(`clients:\n  deploy-bot:\n    keys: ["${hashKey(key)}"]\n`)
@@ -379,7 +381,7 @@ describe('sluice keys', () => {
   it('list says so if there are none', async () => {
     const cwd = folderWith(stringify(harnessConfig('https://app.harness.io')))
     const stderr = expect.stringContaining('no clients are configured')
-    expect(await run(['keys', 'list'], { cwd })).toMatchObject({ code: 0, stdout: '', stderr })
+    expect(await runCommand(['keys', 'list'], { cwd })).toMatchObject({ code: 0, stdout: '', stderr })
   })
 
   it('list and revoke know them by their hashes, and leave the rest of the file as it is', async () => {
@@ -388,14 +390,14 @@ describe('sluice keys', () => {
     const bot = (keys: string) => `  bot: # a bot\n    keys:\n${keys}`
     const tool = (keys: string) => `  tool: { keys: [ ${keys} ] } # a tool\n`
     const cwd = folderWith(before + bot(`      - ${one} # old\n      - ${two}\n`) + tool(`${three},"${four}"`))
-    const list = async () => (await run(['keys', 'list'], { cwd })).stdout
+    const list = async () => (await runCommand(['keys', 'list'], { cwd })).stdout
     expect(await list()).toBe(`bot\t${one}\nbot\t${two}\ntool\t${three}\ntool\t${four}\n`)
-    expect(await run(['keys', 'revoke', '1111'], { cwd })).toMatchObject({ code: 1 })
-    const unknown = await run(['keys', 'revoke', '9'.repeat(64)], { cwd })
+    expect(await runCommand(['keys', 'revoke', '1111'], { cwd })).toMatchObject({ code: 1 })
+    const unknown = await runCommand(['keys', 'revoke', '9'.repeat(64)], { cwd })
     expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining('no key begins with') })
-    expect((await run(['keys', 'revoke', '1'.repeat(12)], { cwd })).code).toBe(0)
-    expect((await run(['keys', 'revoke', four!], { cwd })).code).toBe(0)
-    const only = await run(['keys', 'revoke', three!], { cwd })
+    expect((await runCommand(['keys', 'revoke', '1'.repeat(12)], { cwd })).code).toBe(0)
+    expect((await runCommand(['keys', 'revoke', four!], { cwd })).code).toBe(0)
+    const only = await runCommand(['keys', 'revoke', three!], { cwd })
     expect(only).toMatchObject({ code: 1, stderr: expect.stringContaining('only key of its client') })
     const after = readFileSync(join(cwd, 'sluice.yaml'), 'utf8')
     expect(after).toBe(before + bot(`      - ${two}\n`) + tool(three!))
@@ -407,10 +409,10 @@ describe('sluice keys', () => {
     const first = `      - hash: ${one}\n        label: CI # where it is\n`
     const third = `      - { hash: ${three}, expires: 2027-01-31 }\n`
     const cwd = folderWith(`${before}${first}      - ${two}\n${third}    classes: [read]\n`)
-    const list = async () => (await run(['keys', 'list'], { cwd })).stdout
+    const list = async () => (await runCommand(['keys', 'list'], { cwd })).stdout
     const expires = 'expires 2027-02-01T00:00:00.000Z'
     expect(await list()).toBe(`bot\t${one}\tCI\nbot\t${two}\nbot\t${three}\t\t${expires}\n`)
-    for (const key of [one, three]) expect((await run(['keys', 'revoke', key!], { cwd })).code).toBe(0)
+    for (const key of [one, three]) expect((await runCommand(['keys', 'revoke', key!], { cwd })).code).toBe(0)
     const after = readFileSync(join(cwd, 'sluice.yaml'), 'utf8')
     expect(after).toBe(`${before}      - ${two}\n    classes: [read]\n`)
   })
@@ -426,7 +428,7 @@ describe('sluice keys revoke', () => {
     chmodSync(file, mode)
     const cwd = newFolder()
     symlinkSync(file, join(cwd, 'sluice.yaml'))
-    expect((await run(['keys', 'revoke', one!], { cwd })).code).toBe(0)
+    expect((await runCommand(['keys', 'revoke', one!], { cwd })).code).toBe(0)
     expect(statSync(file).mode & 0o777).toBe(mode)
     expect(lstatSync(join(cwd, 'sluice.yaml')).isSymbolicLink()).toBe(true)
     expect(readFileSync(file, 'utf8')).not.toContain(one)
@@ -443,7 +445,7 @@ describe('sluice quota', () => {
     await call(gateway.url, '/harness/template/api/templates/x')
     expect((await fetch(`${gateway.adminUrl}/v1/quota`)).status).toBe(401)
     const cwd = folderWith(stringify({ ...config, store: { dir: newFolder() } }))
-    expect(table((await run(['quota', '--once'], { cwd })).stdout)).toEqual([
+    expect(table((await runCommand(['quota', '--once'], { cwd })).stdout)).toEqual([
       ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'NOW', 'USED'],
       ['harness/prod', 'read', '1m', '1000', '1000', '1'],
       ['harness/prod', 'write', '1m', '300', '300', '0'],
@@ -451,7 +453,7 @@ describe('sluice quota', () => {
       ['harness/prod', 'webhook', '1m', '500', '500', '0'],
     ])
     const wrong = folderWith(stringify({ ...config, admin: { port, token: 'other' } }))
-    expect(await run(['quota'], { cwd: wrong })).toMatchObject({
+    expect(await runCommand(['quota'], { cwd: wrong })).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('answered 401: it wants its admin.token'),
     })
@@ -473,7 +475,7 @@ describe('sluice quota', () => {
     }
     const gateway = await startGateway(config)
     expect((await fetch(`${gateway.adminUrl}/v1/quota`)).status).toBe(401)
-    const { code, stdout } = await run(['quota', '--once'], {
+    const { code, stdout } = await runCommand(['quota', '--once'], {
       cwd: folderWith(stringify({ ...config, store: { dir: newFolder() } })),
     })
     expect(code).toBe(0)
@@ -485,7 +487,7 @@ describe('sluice quota', () => {
     const gateway = await startGateway(
       harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: 'admin-token' } }),
     )
-    const { code, stdout } = await run(['quota', '--url', `${gateway.adminUrl}/`, '--token', 'admin-token'])
+    const { code, stdout } = await runCommand(['quota', '--url', `${gateway.adminUrl}/`, '--token', 'admin-token'])
     expect(code).toBe(0)
     expect(table(stdout)).toHaveLength(5)
   })
@@ -497,7 +499,7 @@ describe('sluice quota', () => {
     await call(before.url, '/harness/ng/api/projects')
     await before.stop()
     const after = await startGateway(config)
-    const { stdout } = await run(['quota', '--url', after.adminUrl])
+    const { stdout } = await runCommand(['quota', '--url', after.adminUrl])
     expect(table(stdout)).toContainEqual(['harness/prod', 'read', '1m', '1000', '1000', '1'])
   })
 
@@ -505,7 +507,7 @@ describe('sluice quota', () => {
     const store = { kind: 'redis', url: `redis://127.0.0.1:${await freePort()}` }
     for (const workers of [1, 2]) {
       const gateway = await startProcess({ ...harnessConfig('http://x'), store, server: { port: 0, workers } })
-      expect(await run(['quota', '--url', gateway.adminUrl])).toMatchObject({
+      expect(await runCommand(['quota', '--url', gateway.adminUrl])).toMatchObject({
         code: 1,
         stderr: expect.stringContaining('store unreachable'),
       })
@@ -515,7 +517,7 @@ describe('sluice quota', () => {
 
   it('says so when no gateway answers', async () => {
     const cwd = folderWith(stringify({ ...harnessConfig('http://x'), admin: { port: await freePort() } }))
-    expect(await run(['quota', '--once'], { cwd })).toMatchObject({
+    expect(await runCommand(['quota', '--once'], { cwd })).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('no gateway answers'),
     })
@@ -524,7 +526,7 @@ describe('sluice quota', () => {
 
 describe('sluice schema', () => {
   it('is what stands in deploy for editors', async () => {
-    const { stdout } = await run(['schema'])
+    const { stdout } = await runCommand(['schema'])
     expect(readFileSync(new URL('../../deploy/sluice.schema.json', import.meta.url), 'utf8')).toBe(stdout)
     const schema = JSON.parse(stdout) as { properties: Record<string, unknown>; required: string[] }
     expect(schema.required).toEqual(['upstreams'])
@@ -666,7 +668,7 @@ describe('sluice start', () => {
       stderr: expect.stringMatching(/^process \d+ uses the store folder .*\n$/),
     })
     for (const port of ['abc', '', '-1', '65536', '80.5']) {
-      const { code, stderr } = await run(['start', '--port', port], { cwd: newFolder() })
+      const { code, stderr } = await runCommand(['start', '--port', port], { cwd: newFolder() })
       expect({ code, stderr }, port).toEqual({
         code: 1,
         stderr: expect.stringContaining('must be a whole number from 0'),
@@ -732,9 +734,51 @@ describe('sluice sandbox', () => {
   })
 })
 
+describe('as a process of its own', () => {
+  const folderFor = (store: object): string =>
+    folderWith(
+      stringify({
+        ...harnessConfig('https://app.harness.io'),
+        store,
+        secrets: { key: randomBytes(32).toString('base64') },
+        clients: { bot: { keys: [hashKey('x')] } },
+      }),
+    )
+
+  it.each([
+    [0, ['check', '--store'], 'sluice.yaml: ok'],
+    [1, ['check', '/nope.yaml'], "/nope.yaml: can't be read"],
+    [0, ['explain', 'GET', '/harness/ng/api/projects'], 'credential  harness/prod'],
+    [1, ['explain', '--json', 'GET', '/harness/ng/api/projects?accountId=other'], 'account_mismatch'],
+    [0, ['explain', '--batch'], '"class":"read"'],
+    [0, ['keys', 'list'], 'bot\tsha256:'],
+    [0, ['keys', 'create'], 'slk_'],
+    [0, ['credentials', 'set', 'one'], 'one is set'],
+    [1, ['credentials', 'remove', 'none'], 'there is no secret none'],
+    [1, ['quota', '--url', 'http://127.0.0.1:1'], 'no gateway answers'],
+    [0, ['schema'], '"$schema"'],
+    [0, ['--help'], 'Usage: sluice'],
+    [1, ['chekc'], "unknown command 'chekc'"],
+  ])('ends by itself, with %i for %j', async (code, args, printed) => {
+    const ended = await run(args, { cwd: folderFor({}), input: 'GET /harness/ng/api/projects' })
+    expect(ended.code).toBe(code)
+    expect(code === 0 ? ended.stdout : ended.stdout + ended.stderr).toContain(printed)
+  })
+
+  it('ends by itself where it has asked a Redis', async () => {
+    const cwd = folderFor(stores.Redis())
+    expect(await run(['check', '--store'], { cwd })).toMatchObject({ code: 0, stdout: expect.stringContaining('ok') })
+    expect(await run(['credentials', 'set', 'one'], { cwd, input: 'secret' })).toMatchObject({ code: 0 })
+    expect(await run(['credentials', 'list'], { cwd })).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^one/),
+    })
+  })
+})
+
 describe('the command line', () => {
   it('says which command was perhaps meant', async () => {
-    const { code, stderr } = await run(['chekc'])
+    const { code, stderr } = await runCommand(['chekc'])
     expect({ code, stderr }).toEqual({
       code: 1,
       stderr: expect.stringMatching(/^error: unknown command 'chekc'\n\(Did you mean check\?\)/),
@@ -743,7 +787,7 @@ describe('the command line', () => {
 
   it('knows its version', async () => {
     const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
-    expect(await run(['--version'])).toMatchObject({ code: 0, stdout: `${version}\n` })
+    expect(await runCommand(['--version'])).toMatchObject({ code: 0, stdout: `${version}\n` })
   })
 
   it('starts without a command, whatever the options', async () => {
@@ -752,7 +796,7 @@ describe('the command line', () => {
   })
 
   it.each(['--port', '--control-port'])('says of a %s of the sandbox that it is none', async (option) => {
-    const { code, stderr } = await run(['sandbox', option, 'foo'])
+    const { code, stderr } = await runCommand(['sandbox', option, 'foo'])
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining('must be a whole number from 0') })
     expect(stderr).not.toContain('    at ')
   })

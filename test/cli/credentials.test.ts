@@ -6,7 +6,8 @@ import { stringify } from 'yaml'
 import { newFolder, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { hasProgram } from '../support/packages.ts'
-import { Program, run } from '../support/process.ts'
+import { runCommand } from '../support/command-line.ts'
+import { Program } from '../support/process.ts'
 
 const KEY = randomBytes(32).toString('base64')
 const MAIN = new URL('../../src/main.ts', import.meta.url).pathname
@@ -27,19 +28,19 @@ function newConfig(url: string, change: object = {}): { cwd: string; env: NodeJS
 describe('sluice credentials', () => {
   it('stores what comes from stdin, lists names, and never shows a value', async () => {
     const place = newConfig('http://127.0.0.1:9')
-    const set = await run(['credentials', 'set', 'x/main', '--expires', '2030-01-31'], {
+    const set = await runCommand(['credentials', 'set', 'x/main', '--expires', '2030-01-31'], {
       ...place,
       input: 'one-secret\n',
     })
     expect(set).toMatchObject({ code: 0, stderr: '' })
-    const rotated = await run(['credentials', 'rotate', 'x/main'], { ...place, input: 'two-secret' })
-    const list = await run(['credentials', 'list'], place)
+    const rotated = await runCommand(['credentials', 'rotate', 'x/main'], { ...place, input: 'two-secret' })
+    const list = await runCommand(['credentials', 'list'], place)
     expect(list.stdout).toMatch(/^x\/main\tcurrent\tkey \w+\tset [\d-]+\texpires 2030-01-31\nx\/main\tnext\t.*never\n$/)
-    const finished = await run(['credentials', 'rotate', 'x/main', '--finish'], place)
-    const sealed = await run(['credentials', 'rotate', '--key'], place)
+    const finished = await runCommand(['credentials', 'rotate', 'x/main', '--finish'], place)
+    const sealed = await runCommand(['credentials', 'rotate', '--key'], place)
     expect(sealed.stdout).toContain('0 secrets')
-    const removed = await run(['credentials', 'remove', 'x/main'], place)
-    const again = await run(['credentials', 'remove', 'x/main'], place)
+    const removed = await runCommand(['credentials', 'remove', 'x/main'], place)
+    const again = await runCommand(['credentials', 'remove', 'x/main'], place)
     expect(again).toMatchObject({ code: 1, stderr: 'there is no secret x/main in the store\n' })
     for (const { code } of [rotated, finished, sealed, removed]) expect(code).toBe(0)
     const all = [set, rotated, list, finished, sealed, removed].map(({ stdout, stderr }) => stdout + stderr).join('')
@@ -67,42 +68,42 @@ describe('sluice credentials', () => {
       response.writeHead(headers['x-api-key'] === 'Key bad' || headers.authorization === 'Key bad' ? 401 : 200).end()
     })
     const place = newConfig(upstream.url, { server: { port: 0 }, admin: { port: 0 }, log: { format: 'json' } })
-    await run(['credentials', 'set', 'x/main'], { ...place, input: 'good' })
+    await runCommand(['credentials', 'set', 'x/main'], { ...place, input: 'good' })
     const gateway = new Program(['start'], place)
     const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
-    await run(['credentials', 'rotate', 'x/main'], { ...place, input: 'bad' })
+    await runCommand(['credentials', 'rotate', 'x/main'], { ...place, input: 'bad' })
     const stored = () => readFileSync(join(place.cwd, '.sluice/secrets.json'), 'utf8')
     await expect.poll(async () => (await call(url, '/x/y'), stored())).toContain('refusedAt')
-    expect((await run(['credentials', 'list'], place)).stdout).toMatch(/\tnext\t.*\trefused\n/)
-    const finished = await run(['credentials', 'rotate', 'x/main', '--finish'], place)
+    expect((await runCommand(['credentials', 'list'], place)).stdout).toMatch(/\tnext\t.*\trefused\n/)
+    const finished = await runCommand(['credentials', 'rotate', 'x/main', '--finish'], place)
     expect(finished).toMatchObject({ code: 1, stdout: '' })
     expect(finished.stderr).toMatch(
       /^nothing was changed: an upstream refused the new value at .*--cancel.*--finish --force\n$/,
     )
     expect((await call(url, '/x/y')).status).toBe(200)
-    expect((await run(['credentials', 'rotate', 'x/main', '--finish', '--force'], place)).code).toBe(0)
-    expect((await run(['credentials', 'list'], place)).stdout).not.toContain('refused')
+    expect((await runCommand(['credentials', 'rotate', 'x/main', '--finish', '--force'], place)).code).toBe(0)
+    expect((await runCommand(['credentials', 'list'], place)).stdout).not.toContain('refused')
   })
 
   it('takes no value as an argument, and does not repeat one that was put there', async () => {
     const place = newConfig('http://127.0.0.1:9')
-    const extra = await run(['credentials', 'set', 'x/main', 'one-secret'], place)
-    const misplaced = await run(['credentials', 'set', 'pässword-secret'], place)
+    const extra = await runCommand(['credentials', 'set', 'x/main', 'one-secret'], place)
+    const misplaced = await runCommand(['credentials', 'set', 'pässword-secret'], place)
     for (const { code, stdout, stderr } of [extra, misplaced]) {
       expect(code).toBe(1)
       expect(stdout + stderr).not.toContain('-secret')
     }
-    expect(await run(['credentials', 'set', 'x/main'], { ...place, input: '\n' })).toMatchObject({
+    expect(await runCommand(['credentials', 'set', 'x/main'], { ...place, input: '\n' })).toMatchObject({
       code: 1,
       stderr: 'the value is empty, so nothing was changed\n',
     })
   })
 
   it('says what to do without a master key, and with one that is none', async () => {
-    const without = await run(['credentials', 'list'], newConfig('http://127.0.0.1:9', { secrets: {} }))
+    const without = await runCommand(['credentials', 'list'], newConfig('http://127.0.0.1:9', { secrets: {} }))
     expect(without).toMatchObject({ code: 1, stderr: expect.stringContaining('set secrets.key') })
     const { cwd } = newConfig('http://127.0.0.1:9')
-    const wrong = await run(['credentials', 'list'], { cwd, env: { MASTER_KEY: 'short-secret' } })
+    const wrong = await runCommand(['credentials', 'list'], { cwd, env: { MASTER_KEY: 'short-secret' } })
     expect(wrong.stderr).toMatch(/^sluice\.yaml:\d+:\d+: secrets\.key: must be 32 bytes/)
     expect(wrong.stderr).not.toContain('short-secret')
   })
@@ -122,24 +123,24 @@ describe('sluice credentials', () => {
 describe('a reference to the store', () => {
   it('that does not resolve is an error at its line and column', async () => {
     const place = newConfig('http://127.0.0.1:9')
-    const { code, stderr } = await run(['check'], place)
+    const { code, stderr } = await runCommand(['check'], place)
     expect({ code, stderr }).toEqual({
       code: 1,
       stderr: 'sluice.yaml:13:18: upstreams.x.accounts.main.credential.value: there is no secret x/main in the store\n',
     })
-    const explained = await run(['explain', 'GET', '/x/y'], place)
+    const explained = await runCommand(['explain', 'GET', '/x/y'], place)
     expect(explained.stdout).toContain('credential  x/main')
   })
 
   it('is not mentioned where it was not looked up because of another mistake', async () => {
-    const { stderr } = await run(['check'], newConfig('http://127.0.0.1:9', { log: { level: 'loud' } }))
+    const { stderr } = await runCommand(['check'], newConfig('http://127.0.0.1:9', { log: { level: 'loud' } }))
     expect(stderr).toMatch(/^sluice\.yaml:\d+:\d+: log\.level: must be one of [^\n]*\n$/)
   })
 
   it('is replaced in a running gateway as soon as it is set', async () => {
     const upstream = await startUpstream()
     const place = newConfig(upstream.url)
-    await run(['credentials', 'set', 'x/main'], { ...place, input: 'one' })
+    await runCommand(['credentials', 'set', 'x/main'], { ...place, input: 'one' })
     const gateway = new Program(['start'], place)
     const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
     const sent = async () => {
@@ -147,7 +148,7 @@ describe('a reference to the store', () => {
       return upstream.seen.at(-1)!.headers.authorization
     }
     expect(await sent()).toBe('Key one')
-    await run(['credentials', 'set', 'x/main'], { ...place, input: 'two' })
+    await runCommand(['credentials', 'set', 'x/main'], { ...place, input: 'two' })
     await expect.poll(sent).toBe('Key two')
   })
 })

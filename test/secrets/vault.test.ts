@@ -7,7 +7,8 @@ import { checkConfig } from '../../src/config/load.ts'
 import { VaultSource } from '../../src/secrets/vault.ts'
 import { newFolder, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
-import { Program, run } from '../support/process.ts'
+import { runCommand } from '../support/command-line.ts'
+import { Program } from '../support/process.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 import { VaultServer } from '../support/vault-server.ts'
 
@@ -160,7 +161,7 @@ it('a gateway starts with what is in Vault, uses what comes there later, and rep
   await gateway.ended
   expect(gateway.stdout + gateway.stderr).not.toContain('-secret')
   vault.secrets.clear()
-  const { code, stderr } = await run(['check'], { cwd, env })
+  const { code, stderr } = await runCommand(['check'], { cwd, env })
   expect({ code, stderr }).toEqual({
     code: 1,
     stderr: expect.stringMatching(

@@ -7,7 +7,8 @@ import { stringify } from 'yaml'
 import { systemClock } from '../../src/time/clock.ts'
 import { newFolder, startUpstream, stores } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
-import { Program, run } from '../support/process.ts'
+import { runCommand } from '../support/command-line.ts'
+import { Program } from '../support/process.ts'
 import { bearerOf, startTokenServer } from '../support/token-server.ts'
 import { VaultServer } from '../support/vault-server.ts'
 
@@ -99,7 +100,7 @@ it.each(['file', 'redis'] as const)(
       upstreams,
     }
     writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
-    const commands = [await run(['credentials', 'set', 'api'], { cwd, env, input: value('store') })]
+    const commands = [await runCommand(['credentials', 'set', 'api'], { cwd, env, input: value('store') })]
     const gateway = new Program(['start'], { cwd, env })
     const { url, admin } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string; admin: string }
     const said: string[] = []
@@ -112,7 +113,7 @@ it.each(['file', 'redis'] as const)(
       }
     }
     await callAll()
-    commands.push(await run(['credentials', 'rotate', 'api'], { cwd, env, input: `bad-${value('next')}` }))
+    commands.push(await runCommand(['credentials', 'rotate', 'api'], { cwd, env, input: `bad-${value('next')}` }))
     await expect
       .poll(async () => {
         await call(url, '/rotating/x')
@@ -122,7 +123,7 @@ it.each(['file', 'redis'] as const)(
     await callAll()
     // The same whatever the store.
     const others = kind === 'file' ? [['credentials', 'list'], ['explain', 'GET', '/oauth/x'], ['check']] : []
-    commands.push(...(await Promise.all(others.map((args) => run(args, { cwd, env })))))
+    commands.push(...(await Promise.all(others.map((args) => runCommand(args, { cwd, env })))))
     writeFileSync(join(cwd, 'file-secret'), `${value('two')}\nlines`)
     await gateway.line(/can not be renewed/)
     for (const path of ['/metrics', '/v1/credentials', '/v1/accounts', '/v1/upstreams', '/v1/quota']) {

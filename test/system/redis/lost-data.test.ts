@@ -9,7 +9,8 @@ import { startRedisServer } from '../../support/find-redis.ts'
 import { harnessConfig, newFolder, startUpstream } from '../../support/gateway.ts'
 import { call } from '../../support/http.ts'
 import { hasProgram } from '../../support/packages.ts'
-import { Program, run } from '../../support/process.ts'
+import { runCommand } from '../../support/command-line.ts'
+import { Program } from '../../support/process.ts'
 
 const PATH = '/harness/ng/api/projects'
 const KEY = randomBytes(32).toString('base64')
@@ -54,7 +55,7 @@ const statusOf = async (gateway: { url: string }, key: string) =>
 describe.skipIf(!hasProgram('redis-server'))('a Redis that comes back empty', () => {
   it('gets clients and secrets back from gateways that run, and the log, /readyz, the audit trail and check say so', async () => {
     const { redis, place, start } = await setUp()
-    await run(['credentials', 'set', 'harness/prod'], { ...place, input: 'one' })
+    await runCommand(['credentials', 'set', 'harness/prod'], { ...place, input: 'one' })
     const gateways = [await start(), await start()]
     const made = await ask(gateways[0]!, 'POST', '/clients', { name: 'bot' })
     const { key } = made.json() as { key: string }
@@ -84,7 +85,7 @@ describe.skipIf(!hasProgram('redis-server'))('a Redis that comes back empty', ()
     expect(await statusOf(late, key)).toBe(200)
     const trail = (await ask(late, 'GET', '/audit')).json() as { data: { action: string }[] }
     expect(trail.data.map(({ action }) => action)).toEqual(['audit.lost'])
-    const { code, stdout, stderr } = await run(['check', '--store'], place)
+    const { code, stdout, stderr } = await runCommand(['check', '--store'], place)
     expect({ code, lines: stdout.split('\n').slice(1) }).toEqual({
       code: 0,
       lines: [
@@ -108,14 +109,14 @@ describe.skipIf(!hasProgram('redis-server'))('whether Redis keeps what it has', 
     ['neither, and says nothing', ['--rename-command', 'CONFIG', ''], 'it is unknown what it has after a restart'],
   ])('is told by check: %s', async (_, options, expected) => {
     const { place } = await setUp(options)
-    const { code, stdout, stderr } = await run(['check', '--store', '--no-secrets'], place)
+    const { code, stdout, stderr } = await runCommand(['check', '--store', '--no-secrets'], place)
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
     expect(stdout).toContain(expected)
   })
 
   it('is told at the start where there is something to lose', async () => {
     const { place, start } = await setUp()
-    await run(['credentials', 'set', 'harness/prod'], { ...place, input: 'one' })
+    await runCommand(['credentials', 'set', 'harness/prod'], { ...place, input: 'one' })
     const gateway = await start()
     expect(await gateway.line(/"level":40.*Redis has neither/)).toContain('0 clients of the admin API, 1 secret and')
   })
@@ -123,7 +124,7 @@ describe.skipIf(!hasProgram('redis-server'))('whether Redis keeps what it has', 
   it('is not told by check where Redis is away, which is an error', async () => {
     const { redis, place } = await setUp()
     await redis.stop()
-    const { code, stderr } = await run(['check', '--store', '--no-secrets'], place)
+    const { code, stderr } = await runCommand(['check', '--store', '--no-secrets'], place)
     expect({ code, stderr }).toEqual({
       code: 1,
       stderr: expect.stringMatching(/^the store can't be asked: .*ECONNREFUSED/),
