@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net'
 import { normalHost } from '../clients/network-access.ts'
 import { isLoopback } from '../net/loopback.ts'
-import type { Failure } from './failure.ts'
+import { Failure } from './failure.ts'
 
 /** A request target in absolute form, as clients send it to a proxy (RFC 9112 §3.2.2). */
 export interface AbsoluteTarget {
@@ -54,5 +54,5 @@ export function isOwnHost(
 }
 
 function invalid(message: string): Failure {
-  return { kind: 'invalid_request', message }
+  return new Failure('invalid_request', message)
 }

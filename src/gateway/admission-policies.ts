@@ -8,7 +8,7 @@ import type { Closing } from '../queue/admission.ts'
 import { type RoomView, WaitingRoom } from '../queue/waiting-room.ts'
 import type { Route } from '../routing/route.ts'
 import { type Counting, homeOf, Rule, rulesFor, type Traits } from './charges.ts'
-import type { Failure } from './failure.ts'
+import { type Failure, isFailure } from './failure.ts'
 import type { AccountServices, AdmissionPolicy } from './account.ts'
 import { LimitWatch } from './limit-watch.ts'
 
@@ -149,7 +149,7 @@ export class AdmissionPolicies {
     const varying = new Map<string, AdmissionPolicy>()
     if (rules.some(({ isVarying }) => isVarying)) return { rules, only: undefined, varying }
     const only = this.#varyingPolicy({ rules, only: undefined, varying }, route, traits)
-    return { rules, only: 'kind' in only ? undefined : only, varying }
+    return { rules, only: isFailure(only) ? undefined : only, varying }
   }
 
   #ruleOf(className: string, limit: LimitConfig): Rule {
@@ -162,7 +162,7 @@ export class AdmissionPolicies {
     let key = ''
     for (const rule of rules) {
       const units = rule.unitsOf(route, traits)
-      if (typeof units === 'object') return units
+      if (typeof units !== 'number') return units
       const group = units === 0 ? undefined : rule.groupOf(route, traits)
       if (group === undefined) {
         key += '-\n'

@@ -4,7 +4,7 @@ import { ANONYMOUS, type Client } from '../clients/client.ts'
 import type { TokenRefusal } from '../clients/callers.ts'
 import { hashKey } from '../clients/keys.ts'
 import { isKeyless, readKeys } from '../clients/presented-keys.ts'
-import type { Failure } from './failure.ts'
+import { Failure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 
 /** What of a request tells who sent it. */
@@ -69,12 +69,12 @@ export function authenticate(
   if (byCertificate !== undefined) return byCertificate
   if (isUnreadable) {
     const message = 'the clients of the admin API can’t be read, and the key may be one of theirs'
-    return { kind: 'store_unavailable', message }
+    return new Failure('store_unavailable', message)
   }
   if (unknown === undefined) return noKey(without)
   if (blockedMs > 0) return tooManyAttempts(blockedMs)
   const message = unknownKey(unknown, headers, names)
-  return { ...unauthenticated(message), guess: hashKey(tried.join('\n')) }
+  return new Failure('unauthenticated', message, { guess: hashKey(tried.join('\n')) })
 }
 
 /** Where something was presented, and behind which scheme. */
@@ -147,16 +147,16 @@ function tokenRefused(refusal: TokenRefusal): Failure {
       return unauthenticated(`the token of ${refusal.issuer} is valid, but no client has its claims`)
     case 'unavailable': {
       const message = `the keys of the token issuer ${refusal.issuer} can’t be had, so its tokens can’t be checked`
-      return { kind: 'credential_unavailable', message, retryAfterMs: 5_000 }
+      return new Failure('credential_unavailable', message, { retryAfterMs: 5_000 })
     }
   }
 }
 
 export function tooManyAttempts(retryAfterMs: number): Failure {
   const message = 'too many wrong client keys came from this address, so no other is tried for a while'
-  return { kind: 'too_many_attempts', message, retryAfterMs }
+  return new Failure('too_many_attempts', message, { retryAfterMs })
 }
 
 function unauthenticated(message: string): Failure {
-  return { kind: 'unauthenticated', message }
+  return new Failure('unauthenticated', message)
 }

@@ -1,6 +1,7 @@
 import { type Grant, type Meter, StoreUnavailableError } from '../ledger/ledger.ts'
 import type { Call, Target } from './call.ts'
 import { type Environment, forward } from './forward.ts'
+import { Failure } from './failure.ts'
 import type { Forwarded } from './forwarded.ts'
 
 /**
@@ -17,13 +18,13 @@ export async function forwardWithin(budget: Meter, call: Call, target: Target, e
     if (!(error instanceof StoreUnavailableError)) throw error
     env.metrics.storeFailed(call.id)
     const message = 'the quota store can’t be reached, so the call can’t be kept inside the budget of its client'
-    return { kind: 'refused', failure: { kind: 'store_unavailable', message, cause: error } }
+    return { kind: 'refused', failure: new Failure('store_unavailable', message, { cause: error }) }
   }
   if (grant.granted === 0) {
     const used = grant.usage.find(({ limit, used }) => used >= limit.requests)?.limit ?? budget.limits[0]!
     const message = `the client ${client.name} has used its budget of ${used.requests} requests in ${used.label}`
     const retryAfterMs = grant.schedule?.waitMs(1, call.clock.now()) ?? used.windowMs
-    return { kind: 'refused', failure: { kind: 'share_exceeded', message, retryAfterMs } }
+    return { kind: 'refused', failure: new Failure('share_exceeded', message, { retryAfterMs }) }
   }
   let isSettled = false
   const settle = (): void => {

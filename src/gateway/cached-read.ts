@@ -18,7 +18,7 @@ import { responseHeaders } from '../upstream/headers.ts'
 import type { Account } from './account.ts'
 import { CachePlace } from './cache-place.ts'
 import { Call, type Target } from './call.ts'
-import { type Failure, TROUBLE_OF } from './failure.ts'
+import { Failure, TROUBLE_OF } from './failure.ts'
 import { type Forwarded, GONE } from './forwarded.ts'
 import { nullResponse } from './null-response.ts'
 import type { ResponseObserver, Send, Intercepted } from './response-observer.ts'
@@ -353,10 +353,10 @@ export function isCredentialInAuthorization(route: Route, account: Account): boo
   return route.credential === 'bearer' || account.credential.headerNames.includes('authorization')
 }
 
-const NOT_CACHED: Failure = {
-  kind: 'not_cached',
-  message: 'the request wants an answer from the cache only, and there is none that may be given',
-}
+const NOT_CACHED: Failure = new Failure(
+  'not_cached',
+  'the request wants an answer from the cache only, and there is none that may be given',
+)
 
 const NOT_TO_BE_KEPT: Freshness = {
   bornAt: 0,

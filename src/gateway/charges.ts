@@ -5,7 +5,7 @@ import { identityOf } from '../credentials/build.ts'
 import { type Limit, limitOf } from '../ledger/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
-import type { Failure } from './failure.ts'
+import { Failure } from './failure.ts'
 
 /** What limits may depend on besides a call's route. */
 export interface Traits {
@@ -228,11 +228,11 @@ function bodyBytes(headers: IncomingHttpHeaders): number | undefined {
 
 function lengthMissing({ class: className, label }: Rule): Failure {
   const message = `the ${className} limit (${label}) depends on the size of the body, so the request needs a Content-Length`
-  return { kind: 'invalid_request', message }
+  return new Failure('invalid_request', message)
 }
 
 /** No 429, because waiting does not help. */
 function tooExpensive({ class: className, label, allowed }: Rule, units: number): Failure {
   const message = `the call costs ${units} units, and the ${className} limit (${label}) never allows more than ${allowed}`
-  return { kind: 'invalid_request', message }
+  return new Failure('invalid_request', message)
 }

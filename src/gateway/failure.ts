@@ -23,20 +23,37 @@ export type FailureKind =
   | 'not_cached'
   | 'internal'
 
-export interface Failure {
-  readonly kind: FailureKind
-  /** One sentence for the person who reads the response; never holds a secret or a part of the request's body. */
-  readonly message: string
-  /** How long the client should wait before it tries again. */
-  readonly retryAfterMs?: number
-  /** Hash of a wrong key that the client presented: it may have been a guess. */
-  readonly guess?: string
+interface Details {
+  readonly retryAfterMs?: number | undefined
+  readonly guess?: string | undefined
   readonly cause?: unknown
 }
 
-/** Tells a failure from what stands in its place when all is well, none of which has a `kind`. */
+/** An expected failure. It is returned, never thrown. `isFailure` tells it from what is returned when all is well. */
+export class Failure {
+  /** Other outcomes have a `kind`, too. Without a tag of its own the compiler would take a copy by spread for a failure. */
+  readonly tag = 'failure'
+  readonly kind: FailureKind
+  /** One sentence for the person who reads the response; never holds a secret or a part of the request's body. */
+  readonly message: string
+  /** How long the client should wait before it tries again, in milliseconds. */
+  readonly retryAfterMs: number | undefined
+  /** Hash of a wrong key that the client presented: it may have been a guess. */
+  readonly guess: string | undefined
+  /** The error behind it, for the log. */
+  readonly cause: unknown
+
+  constructor(kind: FailureKind, message: string, { retryAfterMs, guess, cause }: Details = {}) {
+    this.kind = kind
+    this.message = message
+    this.retryAfterMs = retryAfterMs
+    this.guess = guess
+    this.cause = cause
+  }
+}
+
 export function isFailure(value: object): value is Failure {
-  return 'kind' in value
+  return value instanceof Failure
 }
 
 export const STATUS_OF = {

@@ -9,7 +9,7 @@ import { isOwnHost, type LocalEnd, readAbsoluteTarget } from './absolute-target.
 import type { Account } from './account.ts'
 import { authenticate } from './authenticate.ts'
 import type { Target } from './call.ts'
-import { type Failure, isFailure } from './failure.ts'
+import { Failure, isFailure } from './failure.ts'
 import { bareHost } from '../net/host.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import { readRequestOptions } from './request-options.ts'
@@ -164,10 +164,10 @@ function findUpstream(snapshot: Snapshot, { url, headers, connection }: RequestH
   }
   if (snapshot.defaultUpstream !== undefined)
     return { upstream: snapshot.defaultUpstream, prefix: '', path, query, host }
-  return {
-    kind: 'unknown_upstream',
-    message: `the path must begin with the name of an upstream: ${[...snapshot.upstreams.keys()].join(', ')}`,
-  }
+  return new Failure(
+    'unknown_upstream',
+    `the path must begin with the name of an upstream: ${[...snapshot.upstreams.keys()].join(', ')}`,
+  )
 }
 
 /** The server's own router refuses such a path before it gets here; `explain` has no server. */
@@ -182,10 +182,10 @@ function isDecodable(path: string): boolean {
 
 /** A client that takes the gateway for a proxy to anywhere must not be answered by the vendor that is the default. */
 function foreign(authority: string): Failure {
-  return {
-    kind: 'unknown_upstream',
-    message: `this is no proxy to ${authority}, which is a name neither of an upstream (upstreams.*.hosts) nor of the gateway (server.hosts): send the request to the gateway itself`,
-  }
+  return new Failure(
+    'unknown_upstream',
+    `this is no proxy to ${authority}, which is a name neither of an upstream (upstreams.*.hosts) nor of the gateway (server.hosts): send the request to the gateway itself`,
+  )
 }
 
 function accountFor(
@@ -219,22 +219,22 @@ function accountFor(
       )
     case 'unknown_claim': {
       const { place, id } = choice.claim
-      return {
-        kind: 'account_mismatch',
-        message: `the ${place} names account ${id.slice(0, 64)}, which is none of ${usable()}`,
-      }
+      return new Failure(
+        'account_mismatch',
+        `the ${place} names account ${id.slice(0, 64)}, which is none of ${usable()}`,
+      )
     }
     case 'undecided': {
       const names = usable()
       if (names === '')
-        return { kind: 'forbidden', message: `the client ${client.name} may use no account of ${upstream.name}` }
+        return new Failure('forbidden', `the client ${client.name} may use no account of ${upstream.name}`)
       return invalid(`say which account is meant, with X-Sluice-Account: one of ${names}`)
     }
     case 'conflict':
-      return {
-        kind: 'account_mismatch',
-        message: `the ${choice.claim.place} names another account than ${choice.account.key} (${choice.account.id}), which this call would use: send ${choice.account.id} instead`,
-      }
+      return new Failure(
+        'account_mismatch',
+        `the ${choice.claim.place} names another account than ${choice.account.key} (${choice.account.id}), which this call would use: send ${choice.account.id} instead`,
+      )
   }
 }
 
@@ -244,9 +244,9 @@ function orRather(names: string): string {
 }
 
 function forbidden(message: string): Failure {
-  return { kind: 'forbidden', message }
+  return new Failure('forbidden', message)
 }
 
 function invalid(message: string): Failure {
-  return { kind: 'invalid_request', message }
+  return new Failure('invalid_request', message)
 }

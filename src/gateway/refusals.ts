@@ -8,45 +8,42 @@ import { codeOf } from '../upstream/error-code.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
 import type { AdmissionPolicy } from './account.ts'
 import type { Ending } from './decide.ts'
-import type { Failure } from './failure.ts'
+import { Failure } from './failure.ts'
 import type { Upstream } from './snapshot.ts'
 
 // What a client is told when its call is not forwarded, in the order in which it may happen to a call.
 
 export function tooManyWebSockets({ name, webSockets: { most } }: Upstream): Failure {
-  return { kind: 'quota_exhausted', message: `${most} WebSockets to ${name} are open, and no more may be` }
+  return new Failure('quota_exhausted', `${most} WebSockets to ${name} are open, and no more may be`)
 }
 
 export function breakerOpen({ name }: Upstream, breaker: Breaker): Failure {
   const message = breaker.isHeld
     ? `calls to ${name} are refused until an operator allows them again`
     : `${name} kept failing, so calls to it are refused for a while`
-  return { kind: 'breaker_open', message, retryAfterMs: breaker.retryAfterMs }
+  return new Failure('breaker_open', message, { retryAfterMs: breaker.retryAfterMs })
 }
 
 /** The client's body did not come as it must. */
 export function bodyFailed(kind: Exclude<BodyErrorKind, 'gone'>, { config }: Upstream): Failure {
   switch (kind) {
     case 'too_large':
-      return { kind: 'body_too_large', message: `the request body is larger than the ${config.maxBody} bytes allowed` }
+      return new Failure('body_too_large', `the request body is larger than the ${config.maxBody} bytes allowed`)
     case 'stalled':
-      return { kind: 'invalid_request', message: `no more of the request body came for ${config.timeouts.idle} ms` }
+      return new Failure('invalid_request', `no more of the request body came for ${config.timeouts.idle} ms`)
     case 'slow': {
       const message = `the request body came more slowly than ${config.minBodyRate} bytes a second`
-      return { kind: 'invalid_request', message }
+      return new Failure('invalid_request', message)
     }
   }
 }
 
-export const OUT_OF_TIME: Failure = {
-  kind: 'timeout',
-  message: 'the time that its X-Sluice-Timeout gives the call was over before it could be sent',
-}
+export const OUT_OF_TIME: Failure = new Failure(
+  'timeout',
+  'the time that its X-Sluice-Timeout gives the call was over before it could be sent',
+)
 
-export const DRAINING: Failure = {
-  kind: 'draining',
-  message: 'the gateway stops, and the call’s turn would come too late',
-}
+export const DRAINING: Failure = new Failure('draining', 'the gateway stops, and the call’s turn would come too late')
 
 /** The waiting room did not let the call through. */
 export function notAdmitted(
@@ -58,15 +55,15 @@ export function notAdmitted(
     case 'closed':
       return roomClosed(admission.because, policy)
     case 'quota_exhausted':
-      return { kind: 'quota_exhausted', message: tooLate(policy, admission.because), retryAfterMs: admission.waitMs }
+      return new Failure('quota_exhausted', tooLate(policy, admission.because), { retryAfterMs: admission.waitMs })
     case 'share_exceeded': {
       const quota = quotaOf(policy)
       const message = `other clients wait for ${quota} too, and the turn of ${client.name} would come later than the call may wait`
-      return { kind: 'share_exceeded', message, retryAfterMs: admission.waitMs }
+      return new Failure('share_exceeded', message, { retryAfterMs: admission.waitMs })
     }
     case 'queue_full': {
       const { most, of } = admission.full
-      return { kind: 'queue_full', message: `${most} ${of} are waiting already`, retryAfterMs: admission.waitMs }
+      return new Failure('queue_full', `${most} ${of} are waiting already`, { retryAfterMs: admission.waitMs })
     }
   }
 }
@@ -75,7 +72,7 @@ function roomClosed(because: Closing, policy: AdmissionPolicy): Failure {
   switch (because) {
     case 'removed': {
       const message = `${nameOf(policy)} was taken out of the configuration while the call waited`
-      return { kind: 'credential_unavailable', message }
+      return new Failure('credential_unavailable', message)
     }
     case 'draining':
       return DRAINING
@@ -103,13 +100,13 @@ function nameOf({ labels: { upstream, account } }: AdmissionPolicy): string {
 
 export function storeUnavailable(cause: StoreUnavailableError): Failure {
   const message = `${cause.held ?? 'the quota store can’t be reached'}, so the call can’t be kept inside the quota`
-  return { kind: 'store_unavailable', message, retryAfterMs: 1_000, cause }
+  return new Failure('store_unavailable', message, { retryAfterMs: 1_000, cause })
 }
 
 /** The transport does not take the request. */
 export function unsendable(cause: unknown): Failure {
-  if (cause instanceof AddressError) return { kind: 'forbidden', message: cause.message, cause }
-  return { kind: 'invalid_request', message: 'the request can’t be sent on as it is', cause }
+  if (cause instanceof AddressError) return new Failure('forbidden', cause.message, { cause })
+  return new Failure('invalid_request', 'the request can’t be sent on as it is', { cause })
 }
 
 /** The last attempt ended without a response. */
@@ -121,20 +118,20 @@ export function unanswered(ending: Ending, { name, config: { timeouts } }: Upstr
         ending.phase === 'headers'
           ? `${name} sent no response headers for ${timeouts.headers} ms`
           : `${name} did not answer in all the time that the call may take`
-      return { kind: 'timeout', message, cause }
+      return new Failure('timeout', message, { cause })
     }
     case 'unreachable':
       if (cause instanceof ConnectTimeout) {
         const { phase } = cause
         const what = phase === 'tls' ? 'a TLS handshake' : 'a connection'
         const message = `${what} with ${name} took longer than ${timeouts[phase]} ms; nothing was sent`
-        return { kind: 'unreachable', message, cause }
+        return new Failure('unreachable', message, { cause })
       }
-      return { kind: 'unreachable', message: `${name} could not be reached${why}; nothing was sent`, cause }
+      return new Failure('unreachable', `${name} could not be reached${why}; nothing was sent`, { cause })
     default: {
       const interim = ending.kind === 'interrupted' ? ending.interim : undefined
       const after = interim === undefined ? '' : ` after an interim response, ${interim},`
-      return { kind: 'interrupted', message: `${name} broke the connection${after} before it answered${why}`, cause }
+      return new Failure('interrupted', `${name} broke the connection${after} before it answered${why}`, { cause })
     }
   }
 }

@@ -2,7 +2,7 @@ import type { Credential, Unproven } from '../credentials/credential.ts'
 import { CredentialUnavailableError } from '../credentials/token-keeper.ts'
 import type { Route } from '../routing/route.ts'
 import type { Call } from './call.ts'
-import type { Failure } from './failure.ts'
+import { Failure } from './failure.ts'
 
 /** The credential of one call, over all its attempts. */
 export class RequestCredential {
@@ -85,12 +85,10 @@ async function waitFor(wait: Promise<void>, call: Call): Promise<Failure | undef
   } catch (error) {
     if (!(error instanceof CredentialUnavailableError)) throw error
     const { message, retryAfterMs, cause } = error
-    return {
-      kind: 'credential_unavailable',
-      message: `the account has no credential now: ${message}`,
+    return new Failure('credential_unavailable', `the account has no credential now: ${message}`, {
       retryAfterMs,
       cause,
-    }
+    })
   } finally {
     call.onGone(undefined)
     call.receivingMs += call.clock.now() - since

@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { parseDuration } from '../schema/units.ts'
 import { type Field, joined, onlyMember } from '../http/fields.ts'
 import { PRIORITIES, type Priority } from '../ledger/demand.ts'
-import type { Failure } from './failure.ts'
+import { Failure } from './failure.ts'
 
 /** What a client asks for in `X-Sluice-*` headers, within what the configuration allows. */
 export interface RequestOptions {
@@ -32,18 +32,18 @@ export function readRequestOptions(
     return { maxWaitMs, mayRetry: true, timeoutMs: Infinity, priority }
   }
   if (wait !== undefined && !/^(0|\d{1,9}(ms|s|m|h))$/.test(wait)) {
-    return { kind: 'invalid_request', message: 'X-Sluice-Max-Wait must be 0 or a duration such as 500ms, 5s or 1m' }
+    return new Failure('invalid_request', 'X-Sluice-Max-Wait must be 0 or a duration such as 500ms, 5s or 1m')
   }
   if (timeout !== undefined && !/^[1-9]\d{0,8}(ms|s|m|h)$/.test(timeout)) {
-    return { kind: 'invalid_request', message: 'X-Sluice-Timeout must be a duration such as 500ms, 5s or 1m' }
+    return new Failure('invalid_request', 'X-Sluice-Timeout must be a duration such as 500ms, 5s or 1m')
   }
   if (retry !== undefined && retry !== 'off' && retry !== 'on') {
-    return { kind: 'invalid_request', message: 'X-Sluice-Retry must be "on" or "off"' }
+    return new Failure('invalid_request', 'X-Sluice-Retry must be "on" or "off"')
   }
   const asked = PRIORITIES.indexOf((urgency ?? priority) as Priority)
   if (asked < 0) {
     const message = `X-Sluice-Priority must be one of ${PRIORITIES.join(', ')}`
-    return { kind: 'invalid_request', message }
+    return new Failure('invalid_request', message)
   }
   const askedMs = wait === undefined ? maxWaitMs : wait === '0' ? 0 : parseDuration(wait)
   return {

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { Server as TlsServer, type TlsOptions } from 'node:tls'
 import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
-import type { Failure } from '../gateway/failure.ts'
+import { Failure } from '../gateway/failure.ts'
 import type { Config, ListenerTls } from '../schema/schema.ts'
 import { takeProxyHeaders } from './balanced.ts'
 import { isTrusted } from './client-address.ts'
@@ -59,7 +59,7 @@ export function buildApp(
   app.server.on('checkContinue', (request, response) => app.server.emit('request', request, response))
   app.server.on('checkExpectation', (request, response) => {
     const message = 'of the values of Expect only 100-continue is understood'
-    void proxy.serve(request, response, { kind: 'invalid_request', message })
+    void proxy.serve(request, response, new Failure('invalid_request', message))
   })
   const isExempt = isTrusted(trustedProxies)
   boundConnections(app.server, {
@@ -134,7 +134,7 @@ function preRejectionOf(error: unknown): Failure | Error {
     return error instanceof Error ? error : new Error('something other than an error was thrown', { cause: error })
   // The framework's own words hold the path, and that may hold a secret.
   const message = NOT_ROUTABLE[code] ?? `the request can’t be taken as it is (${code})`
-  return { kind: 'invalid_request', message }
+  return new Failure('invalid_request', message)
 }
 
 const NO_ROUTE = 'the method is none of HTTP, or the request target is neither a path nor an http URL'
@@ -163,7 +163,7 @@ function refuseConnection(proxy: Proxy, error: ClientError, socket: Socket): voi
 
 function connectionFailure({ code = 'unknown', rawPacket }: ClientError): Failure {
   const message = Buffer.isBuffer(rawPacket) && isProxyHeader(rawPacket) ? UNWANTED_HEADER : NOT_READABLE[code]
-  return { kind: 'invalid_request', message: message ?? `this is not a well-formed HTTP/1.1 request (${code})` }
+  return new Failure('invalid_request', message ?? `this is not a well-formed HTTP/1.1 request (${code})`)
 }
 
 const UNWANTED_HEADER =

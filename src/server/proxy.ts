@@ -7,7 +7,7 @@ import type { GuessGuard } from '../clients/guess-guard.ts'
 import { tooManyAttempts } from '../gateway/authenticate.ts'
 import { forwardWithin } from '../gateway/budget.ts'
 import { Call, type Target } from '../gateway/call.ts'
-import { type Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
+import { Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
 import { forward } from '../gateway/forward.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
 import { identify } from '../gateway/identify.ts'
@@ -103,7 +103,7 @@ export class Proxy {
 
   /** Counts and logs a connection that ended before a request came on it, and that could not be answered. */
   noteLost(address: string | undefined, message: string): void {
-    this.#recordUnread(randomUUIDv7(), address, { kind: 'invalid_request', message }, UNANSWERED)
+    this.#recordUnread(randomUUIDv7(), address, new Failure('invalid_request', message), UNANSWERED)
   }
 
   /** Refuses the calls that wait for quota, or between their attempts, now and from now on. */
@@ -142,7 +142,7 @@ export class Proxy {
       const tokens = snapshot.callers.check(request.headers, snapshot.keyHeaders)
       if (tokens !== undefined) await tokens
       const found = preRejection ?? this.#identify(call)
-      const target = 'guess' in found ? await this.#count(call, found) : found
+      const target = isFailure(found) && found.guess !== undefined ? await this.#count(call, found) : found
       result = isFailure(target) ? { kind: 'refused', failure: target } : await this.#forward(call, target)
       if (result.kind === 'refused') refuse(call, result.failure)
       else if (result.kind === 'delivered' && switching === undefined && !request.complete) closeAfter(call)
@@ -174,7 +174,7 @@ export class Proxy {
     if (malformed !== undefined) {
       // Where the next request begins may be just as unclear.
       call.response.shouldKeepAlive = false
-      return { kind: 'invalid_request', message: malformed }
+      return new Failure('invalid_request', malformed)
     }
     const blockedMs = this.#options.guard?.blockedMs(call.address) ?? 0
     const head = { method, url: originalUrl(call.request), headers, connection: socket, blockedMs }
@@ -193,11 +193,7 @@ export class Proxy {
 
   /** A bug: the client learns no more than that; the log has the rest. */
   #internalError(call: Call, error: unknown): Forwarded {
-    const failure: Failure = {
-      kind: 'internal',
-      message: 'the gateway made a mistake; its log knows more',
-      cause: error,
-    }
+    const failure: Failure = new Failure('internal', 'the gateway made a mistake; its log knows more', { cause: error })
     this.#logMistake(call, error)
     try {
       refuse(call, failure)

@@ -1,5 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import type { Failure } from '../gateway/failure.ts'
+import { Failure } from '../gateway/failure.ts'
 import { hasBody } from '../upstream/body.ts'
 import type { Proxy } from './proxy.ts'
 import { ExactResponse } from './response.ts'
@@ -65,5 +65,5 @@ function preRejectionOf(request: IncomingMessage): Failure | undefined {
 }
 
 function invalid(message: string): Failure {
-  return { kind: 'invalid_request', message }
+  return new Failure('invalid_request', message)
 }

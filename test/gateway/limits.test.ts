@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
+import { isFailure } from '../../src/gateway/failure.ts'
 import { Admissions } from '../support/admissions.ts'
 
 const ROUTES = [
@@ -15,7 +16,7 @@ function upstream(limits: object, rest: object = {}): object {
 /** The ids of the limits that a call is charged to, each with its units. */
 function charged(it: Admissions, method: string, path: string, options: object = {}): string[] {
   const target = it.target(method, path, options)
-  if ('kind' in target) throw new Error(target.message)
+  if (isFailure(target)) throw new Error(target.message)
   const { limits, units } = target.admissionPolicy.meter
   return limits.map(({ id }, i) => `${id} ${units[i]}`)
 }

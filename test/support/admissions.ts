@@ -1,6 +1,6 @@
 import { onTestFinished } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
-import type { Failure } from '../../src/gateway/failure.ts'
+import { type Failure, isFailure } from '../../src/gateway/failure.ts'
 import { type Identity, identify } from '../../src/gateway/identify.ts'
 import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
 import type { Target } from '../../src/gateway/call.ts'
@@ -56,7 +56,7 @@ export class Admissions {
   /** Sends a call as soon as it may be, and has it answered at once. */
   send(method: string, path: string, options: SendOptions = {}): Sent {
     const target = this.target(method, path, options)
-    if ('kind' in target) return { permit: undefined, refusal: target, target: undefined }
+    if (isFailure(target)) return { permit: undefined, refusal: target, target: undefined }
     const sent: Sent = { permit: undefined, refusal: undefined, target }
     const { room, meter } = target.admissionPolicy
     const entered = room.enter({
