@@ -1,0 +1,122 @@
+import { relative } from 'node:path'
+import { defineConfig, type OxlintOverride } from 'oxlint'
+
+/**
+ * The folders of `src`, the highest first, each with all that it may import, types included. Imports point down: a folder
+ * stands above all that it names. To add an arrow is a decision about the design; to need one upwards means that a type or a
+ * function lies in the wrong folder.
+ */
+export const LAYERS: Readonly<Record<string, string>> = {
+  // The program.
+  '.': 'cli',
+  cli: 'process server/admin config gateway sandbox audit clients secrets ledger/embedded observe redis routing ledger schema files net time',
+  process:
+    'server/admin server config gateway credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',
+
+  // Its ports.
+  'server/admin': 'server config gateway audit clients config/presets records observe schema resilience http net time',
+  server: 'gateway clients observe routing schema upstream http time',
+
+  // A configuration as it is read, and a call from its start to its end.
+  config: 'credentials clients secrets config/presets schema http net time',
+  gateway:
+    'credentials clients cache config/presets observe queue routing ledger schema upstream resilience http net time',
+
+  // What a call needs.
+  credentials: 'secrets observe redis routing schema upstream resilience http time',
+  clients: 'records observe queue routing ledger schema net time',
+  sandbox: 'config/presets routing schema time',
+  'config/presets': 'routing schema',
+  cache: 'observe redis schema http time',
+  queue: 'ledger time',
+  'ledger/redis': 'ledger redis time',
+  'ledger/embedded': 'ledger files time',
+  ledger: 'http time',
+  routing: 'schema http',
+  upstream: 'http net time',
+
+  // What is kept, and where.
+  secrets: 'records observe schema files resilience time',
+  audit: 'records observe redis schema time',
+  records: 'observe redis schema files time',
+  redis: 'schema time',
+
+  // What everything may stand on.
+  observe: 'schema resilience',
+  schema: 'http',
+  resilience: 'time',
+  http: 'time',
+  files: 'time',
+  net: '',
+  time: '',
+}
+
+/** A folder may import its own files, those of the folders below that it names, and the version of the program. */
+function layerRule(folder: string, below: string): OxlintOverride {
+  const allowed = below.split(' ').filter((name) => name !== '')
+  const specifiers = allowed.map((name) => {
+    const path = relative(folder, name)
+    return `!${path.startsWith('.') ? path : `./${path}`}/*.ts`
+  })
+  return {
+    files: [folder === '.' ? 'src/*.ts' : `src/${folder}/*.ts`],
+    rules: {
+      'eslint/no-restricted-imports': [
+        'error',
+        {
+          patterns: [
+            {
+              group: ['../**', './*/**', ...specifiers, '!**/package.json'],
+              message: `src/${folder} may import only ${allowed.join(', ') || 'its own files'}: see LAYERS in .oxlintrc.ts`,
+            },
+          ],
+        },
+      ],
+    },
+  }
+}
+
+export default defineConfig({
+  plugins: ['typescript', 'unicorn', 'oxc', 'import', 'promise', 'node'],
+  categories: {
+    correctness: 'error',
+    suspicious: 'error',
+    perf: 'error',
+  },
+  options: {
+    typeAware: true,
+  },
+  env: {
+    node: true,
+    es2026: true,
+  },
+  rules: {
+    'typescript/no-floating-promises': 'error',
+    'typescript/no-misused-promises': 'error',
+    'typescript/no-explicit-any': 'error',
+    'typescript/consistent-type-imports': 'error',
+    'eslint/no-unused-vars': 'error',
+    'eslint/no-await-in-loop': 'off',
+    'eslint/no-shadow': 'off',
+    'unicorn/no-array-sort': 'off',
+    'import/no-cycle': 'error',
+    'typescript/no-unsafe-type-assertion': 'off',
+    'typescript/unbound-method': 'off',
+    'typescript/consistent-return': 'off',
+    'import/no-named-as-default': 'off',
+    'promise/always-return': 'off',
+    'eslint/no-new': 'off',
+    'eslint/no-unmodified-loop-condition': 'off',
+  },
+  overrides: [
+    {
+      files: ['test/**'],
+      rules: {
+        'unicorn/consistent-function-scoping': 'off',
+        'unicorn/no-useless-spread': 'off',
+        'eslint/no-unmodified-loop-condition': 'off',
+      },
+    },
+    ...Object.entries(LAYERS).map(([folder, below]) => layerRule(folder, below)),
+  ],
+})

@@ -1,0 +1,78 @@
+import { spawnSync } from 'node:child_process'
+import { cpSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { LAYERS } from '../.oxlintrc.ts'
+import { temporaryFolder } from './support/temporary-folder.ts'
+
+const ROOT = resolve(import.meta.dirname, '..')
+
+describe('the list of folders', () => {
+  const folders = Object.keys(LAYERS)
+
+  it('names every folder of the source', () => {
+    expect(folders.toSorted()).toEqual([...new Set(sources().map(dirname))].toSorted())
+  })
+
+  it('lets each folder import only those that stand below it', () => {
+    for (const [at, folder] of folders.entries()) {
+      for (const below of namesIn(folder)) expect(folders.indexOf(below), `${folder} -> ${below}`).toBeGreaterThan(at)
+    }
+  })
+
+  it('allows no import that nothing needs', () => {
+    const used = new Set<string>()
+    for (const file of sources()) {
+      for (const [, path] of readFileSync(join(ROOT, 'src', file), 'utf8').matchAll(/ from '(\.[^']+\.ts)'/g)) {
+        used.add(`${dirname(file)} -> ${dirname(join(dirname(file), path!))}`)
+      }
+    }
+    const allowed = folders.flatMap((folder) => namesIn(folder).map((below) => `${folder} -> ${below}`))
+    expect(allowed.filter((arrow) => !used.has(arrow))).toEqual([])
+  })
+})
+
+describe('the linter', () => {
+  const wrong = {
+    'a type from a folder above': [
+      'time/up.ts',
+      "import type { Config } from '../schema/schema.ts'\nexport type Up = Config\n",
+    ],
+    'a function from a folder above': ['ledger/up.ts', "export { Permit } from '../queue/permit.ts'\n"],
+    'a folder above, as it runs': ['http/up.ts', "export const up = import('../upstream/headers.ts')\n"],
+    'a folder inside of its own': ['server/in.ts', "export { buildAdmin } from './admin/admin.ts'\n"],
+    'a folder below that is not in its line': ['queue/side.ts', "export { dateOf } from '../http/date.ts'\n"],
+    'the folder around its own': ['config/presets/out.ts', "export { findConfig } from '../find.ts'\n"],
+  } as const
+  const reported = new Map<string, string>()
+
+  beforeAll(() => {
+    using folder = temporaryFolder('layers')
+    const copy = folder.path
+    for (const name of ['src', '.oxlintrc.ts', 'package.json', 'tsconfig.json']) {
+      cpSync(join(ROOT, name), join(copy, name), { recursive: true })
+    }
+    symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
+    for (const [file, text] of Object.values(wrong)) writeFileSync(join(copy, 'src', file), text)
+    const files = Object.values(wrong).map(([file]) => join('src', file))
+    const oxlint = join(ROOT, 'node_modules/oxlint/bin/oxlint')
+    const args = [oxlint, '-c', '.oxlintrc.ts', '--format=json', ...files]
+    const { stdout, status } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' })
+    const { diagnostics } = JSON.parse(stdout) as { diagnostics: { code: string; filename: string; help: string }[] }
+    for (const { code, filename, help } of diagnostics) reported.set(relative('src', filename), `${code}: ${help}`)
+    expect(status).toBe(1)
+  }, 60_000)
+
+  it.each(Object.entries(wrong))('refuses an import of %s', (_, [file]) => {
+    expect(reported.get(file)).toMatch(/no-restricted-imports.*may import only/)
+  })
+})
+
+function namesIn(folder: string): string[] {
+  return LAYERS[folder]!.split(' ').filter((name) => name !== '')
+}
+
+/** The TypeScript files below `src`. */
+function sources(): string[] {
+  return readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
+}
