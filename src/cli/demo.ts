@@ -47,7 +47,7 @@ Paste these into another terminal:
   # how much of each quota is used now, live
   ${quota}
 
-Clients: ${url}. Admin: ${adminUrl}, with the metrics on /metrics. Faults of the sandbox: ${controlUrl}, see README.md.
+Clients: ${url}. Admin: ${adminUrl}, with the metrics on /metrics. Faults of the sandbox: ${controlUrl}, see docs/sandbox.md.
 Quotas are remembered in ./.sluice. Ctrl-C stops everything.
 To serve the real API, set HARNESS_ACCOUNT_ID and HARNESS_API_KEY, or write a sluice.yaml (see README.md).
 
