@@ -47,13 +47,9 @@ async function runNow(args: readonly string[], { env = {}, cwd = newFolder(), in
   }
   process.exitCode = undefined
   Object.defineProperty(process, 'stdin', { configurable: true, value: Readable.from([Buffer.from(input)]) })
-  let code = 0
   try {
-    await main([process.execPath, 'sluice', ...args])
-    code = Number(process.exitCode ?? 0)
-  } catch (error) {
-    if (!(error instanceof Exit)) throw error
-    code = error.code
+    const code = await exitCodeOf(main([process.execPath, 'sluice', ...args]))
+    return { code, stdout: stdout.text(), stderr: stderr.text() }
   } finally {
     Object.defineProperty(process, 'stdin', stdin)
     process.exitCode = before.exitCode
@@ -63,13 +59,22 @@ async function runNow(args: readonly string[], { env = {}, cwd = newFolder(), in
     stdout.restore()
     stderr.restore()
   }
-  return { code, stdout: stdout.text(), stderr: stderr.text() }
+}
+
+async function exitCodeOf(command: Promise<void>): Promise<number> {
+  try {
+    await command
+    return Number(process.exitCode ?? 0)
+  } catch (error) {
+    if (error instanceof Exit) return error.code
+    throw error
+  }
 }
 
 /** Keeps what is written to a stream, instead of writing it, until it is restored. */
 function capture(stream: NodeJS.WriteStream): { text(): string; restore(): void } {
   const { write } = stream
-  const listeners = stream.listeners('error')
+  const listeners = stream.listeners('error') as ((error: Error) => void)[]
   let text = ''
   stream.write = (chunk: string | Uint8Array) => {
     text += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString()
@@ -77,9 +82,8 @@ function capture(stream: NodeJS.WriteStream): { text(): string; restore(): void 
   }
   const restore = (): void => {
     stream.write = write
-    for (const added of stream.listeners('error')) {
-      if (!listeners.includes(added)) stream.off('error', added as (error: Error) => void)
-    }
+    stream.removeAllListeners('error')
+    for (const listener of listeners) stream.on('error', listener)
   }
   return { text: () => text, restore }
 }
