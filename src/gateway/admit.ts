@@ -2,7 +2,7 @@ import type { Client } from '../clients/client.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../ledger/ledger.ts'
 import type { Permit } from '../queue/permit.ts'
-import type { Admission } from '../queue/admission.ts'
+import type { Admission, WaitRecord } from '../queue/admission.ts'
 import type { AdmissionPolicy } from './account.ts'
 import type { Call, Target } from './call.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
@@ -69,10 +69,11 @@ function toldOf(
   call.isStoreDegraded =
     admission.kind === 'admitted' ? admission.permit.isLocal : admissionPolicy.room.ledger.isDegraded
   if (because === 'quota') metrics.quotaDenied(admissionPolicy.labels, client.name, call.id)
+  if (admission.kind !== 'closed' && admission.wait !== undefined)
+    noteWait(call, admission.wait, waitedMs, admission.kind)
   switch (admission.kind) {
     case 'admitted':
       if (because !== undefined) admissionPolicy.metrics.queueWait.observeMs(waitedMs, call.id)
-      call.expectedMs ??= admission.expectedMs
       call.usage = admission.permit.usage
       noteWouldDeny(call, admissionPolicy, client, metrics)
       if (!admission.permit.isLocal) noteUsage(call, admissionPolicy)
@@ -87,6 +88,11 @@ function toldOf(
       call.usage = admission.usage
       return refused(notAdmitted(admission, admissionPolicy, client))
   }
+}
+
+/** A second wait in the same queue begins only after an attempt. */
+function noteWait(call: Call, record: WaitRecord, waitedMs: number, ended: Admission['kind']): void {
+  ;(call.waits ??= []).push({ record, waitedMs, ended, attempt: call.attempts + 1 })
 }
 
 function storeFailed(error: unknown, call: Call, enteredAt: number, metrics: Metrics): Refused {

@@ -5,6 +5,7 @@ import type { Clock } from '../time/clock.ts'
 import type { CacheResult } from '../observe/metrics.ts'
 import type { Credential } from '../credentials/credential.ts'
 import type { LimitUsage } from '../ledger/ledger.ts'
+import type { Admission, WaitRecord } from '../queue/admission.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account, AdmissionPolicy } from './account.ts'
@@ -30,6 +31,15 @@ export interface Target {
   /** The normal form of the path by which the route was found. */
   readonly normalPath: string
   readonly requestOptions: RequestOptions
+}
+
+/** One wait of a call in a queue. */
+export interface Wait {
+  readonly record: WaitRecord
+  readonly waitedMs: number
+  readonly ended: Admission['kind']
+  /** The number, from 1, of the attempt that it came before. */
+  readonly attempt: number
 }
 
 /** One client's call, from its arrival to its log line. */
@@ -59,8 +69,8 @@ export class Call {
   responseBytes = 0
   /** Time spent in waiting rooms. */
   waitedMs = 0
-  /** When its turn was expected, from when it began to wait; undefined if it did not wait. */
-  expectedMs: number | undefined
+  /** Why and how it waited, before which attempts; also where it was refused without waiting. */
+  waits: Wait[] | undefined
   /** Time in which the upstream had the call, over all attempts, to the headers of each response. */
   upstreamMs = 0
   /** Time spent on collecting the client's body, and asleep between attempts. */

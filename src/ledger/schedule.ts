@@ -40,6 +40,19 @@ export class Schedule {
     return Math.max(0, this.#takenAt + latest - now, this.#notBefore - now)
   }
 
+  /** What decides that time: the limit of which enough comes back last, or `pause` while the upstream wants no calls at all. */
+  heldBy(calls: number, now: number, latencyMs = 0): Limit | 'pause' | undefined {
+    let latest = Math.max(0, now - this.#takenAt)
+    let last: Limit | undefined
+    for (const limit of this.#limits) {
+      const inMs = waitForLimit(limit, calls, latencyMs)
+      if (inMs <= latest) continue
+      latest = inMs
+      last = limit.limit
+    }
+    return this.#notBefore > this.#takenAt + latest ? 'pause' : last
+  }
+
   /** Whether so many calls wait for nothing but what is charged already. */
   isWithinWindow(calls: number): boolean {
     for (const { limit, units } of this.#limits) if (calls * units > limit.requests) return false

@@ -1,7 +1,9 @@
 import type { Claimant } from './client-queue.ts'
 import type { Priority } from '../ledger/demand.ts'
 import type { LimitUsage, Meter } from '../ledger/ledger.ts'
+import type { Limit } from '../ledger/limit.ts'
 import type { Permit } from './permit.ts'
+import type { ServedBefore } from './recently-served.ts'
 
 /** Why nobody can wait any more: the account was taken out of the configuration, or the gateway stops. */
 export type Closing = 'removed' | 'draining'
@@ -9,11 +11,27 @@ export type Closing = 'removed' | 'draining'
 /** What there is too little of: calls that may be sent in the window, or places for calls in flight. */
 export type Shortage = 'quota' | 'concurrency'
 
+/** Why a call was not admitted at once, and how its wait went: for whoever asks later. */
+export interface WaitRecord {
+  readonly because: Shortage
+  /** The limit that decides when its turn is; `pause` while the upstream wants no calls; undefined if it is not known. */
+  readonly heldBy: Limit | 'pause' | undefined
+  /** The state of its limits when it came, as far as it was known without asking. */
+  readonly usage: readonly LimitUsage[]
+  /** Its place, from 1, among all calls that waited when it came, those at other gateways included. */
+  readonly position: number
+  readonly expectedMs: number
+  /** Calls of the same queue that this gateway served while it waited: how many before, and once its wait is over which. */
+  readonly servedCount: number
+  served: ServedBefore | undefined
+}
+
 interface Refusal {
   readonly because: Shortage
   /** From now on, when its turn could be. */
   readonly waitMs: number
   readonly usage: readonly LimitUsage[]
+  readonly wait: WaitRecord | undefined
 }
 
 /** Where as many calls wait as may. */
@@ -24,12 +42,12 @@ export interface Full {
 
 /** What a waiting room says to a call. */
 export type Admission =
-  /** `because` is why it had to wait; undefined if it did not. Its turn was expected `expectedMs` after it came. */
+  /** `because` is why it had to wait; undefined if it did not. */
   | {
       readonly kind: 'admitted'
       readonly permit: Permit
       readonly because: Shortage | undefined
-      readonly expectedMs?: number
+      readonly wait?: WaitRecord
     }
   /** Its turn would come later than it may wait. */
   | ({ readonly kind: 'quota_exhausted' } & Refusal)
@@ -39,7 +57,7 @@ export type Admission =
   /** It would have to wait, and nobody can any more. */
   | { readonly kind: 'closed'; readonly because: Closing }
   /** It left by itself: the client has gone. */
-  | { readonly kind: 'gone'; readonly because: Shortage }
+  | { readonly kind: 'gone'; readonly because: Shortage; readonly wait: WaitRecord | undefined }
 
 /** A call that wants to be admitted. */
 export interface Waiter {

@@ -123,7 +123,7 @@ export class Claims {
     claim.permit = undefined
     this.#remove(claim)
     try {
-      place?.end({ kind: 'gone', because: 'quota' })
+      place?.end({ kind: 'gone', because: 'quota', wait: undefined })
     } finally {
       permit?.[Symbol.dispose]()
     }

@@ -7,6 +7,8 @@ import type { Place } from './place.ts'
 const ROUNDS = 3
 
 export interface ExpectedTurn {
+  /** Its place, from 1, in the order of those that wait now. */
+  readonly position: number
   readonly waitMs: number
   readonly isTooLate: boolean
   /** Whether it would be in time if there were no other clients. */
@@ -19,7 +21,8 @@ export function expectTurn(
   outlook: Outlook,
   { client, priority, maxWaitMs }: Waiter,
 ): ExpectedTurn {
-  let place = contention.positionOfNext(client.name, priority, 0)
+  const now = contention.positionOfNext(client.name, priority, 0)
+  let place = now
   for (let round = 0; round < ROUNDS; round++) {
     place = contention.positionOfNext(client.name, priority, outlook.waitMs(place.position))
   }
@@ -27,5 +30,5 @@ export function expectTurn(
   const waitMs = outlook.waitMs(position)
   const isTooLate = outlook.isLate(waitMs, position, maxWaitMs)
   const isBecauseOfOthers = isTooLate && position > alone && !outlook.isLate(outlook.waitMs(alone), alone, maxWaitMs)
-  return { waitMs, isTooLate, isBecauseOfOthers }
+  return { position: now.position, waitMs, isTooLate, isBecauseOfOthers }
 }

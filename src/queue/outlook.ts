@@ -1,5 +1,6 @@
 import type { Clock } from '../time/clock.ts'
 import { allowedOf, type Grant, type LimitUsage, type Meter } from '../ledger/ledger.ts'
+import type { Limit } from '../ledger/limit.ts'
 import type { Schedule } from '../ledger/schedule.ts'
 
 /**
@@ -77,6 +78,11 @@ export class Outlook {
   /** Milliseconds until so many calls can have been admitted. */
   waitMs(calls: number, now = this.#clock.now()): number {
     return this.#schedule?.waitMs(calls, now, this.#latencyMs) ?? 0
+  }
+
+  /** What decides when so many calls can have been admitted; undefined if it is not known when more comes back. */
+  heldBy(calls: number): Limit | 'pause' | undefined {
+    return this.#schedule?.heldBy(calls, this.#clock.now(), this.#latencyMs)
   }
 
   /** Whoever would have its turn at the very end of its time may as well wait all of it in vain. */

@@ -1,12 +1,13 @@
 import type { Timer } from '../time/clock.ts'
-import type { Admission, Shortage, Waiter } from './admission.ts'
+import type { Admission, Shortage, Waiter, WaitRecord } from './admission.ts'
 import type { Claimant, Queued } from './client-queue.ts'
 import type { Priority } from '../ledger/demand.ts'
 import type { Meter } from '../ledger/ledger.ts'
 
 interface Taken {
   readonly because: Shortage
-  readonly expectedMs: number
+  /** Undefined of a claim. */
+  readonly wait?: WaitRecord
   readonly arrivedAt: number
   /** Called once, before whoever waits is told. */
   readonly onEnd: (place: Place) => void
@@ -20,7 +21,7 @@ export class Place implements Queued {
   readonly client: Claimant
   readonly priority: Priority
   readonly because: Shortage
-  readonly expectedMs: number
+  readonly wait: WaitRecord | undefined
   readonly arrivedAt: number
   readonly isClaim: boolean
   before: Queued | undefined
@@ -34,12 +35,12 @@ export class Place implements Queued {
   readonly #resolve: (admission: Admission) => void
   readonly #reject: (error: unknown) => void
 
-  constructor(waiter: Waiter, { because, expectedMs, arrivedAt, onEnd, isClaim = false }: Taken) {
+  constructor(waiter: Waiter, { because, wait, arrivedAt, onEnd, isClaim = false }: Taken) {
     this.meter = waiter.meter
     this.client = waiter.client
     this.priority = waiter.priority
     this.because = because
-    this.expectedMs = expectedMs
+    this.wait = wait
     this.arrivedAt = arrivedAt
     this.isClaim = isClaim
     this.#waiter = waiter

@@ -1,5 +1,5 @@
 import type { Clock } from '../time/clock.ts'
-import type { Admission, Closing, Full, Shortage, Waiter } from './admission.ts'
+import type { Admission, Closing, Full, Shortage, Waiter, WaitRecord } from './admission.ts'
 import type { Capacity } from './capacity.ts'
 import { choose } from './choose.ts'
 import { Claims } from './claims.ts'
@@ -13,6 +13,7 @@ import { Outlook } from './outlook.ts'
 import { Permit } from './permit.ts'
 import { Place } from './place.ts'
 import { Queues } from './queues.ts'
+import { RecentlyServed } from './recently-served.ts'
 import { Served } from './served.ts'
 import { WakeUp } from './wake-up.ts'
 
@@ -58,6 +59,7 @@ export class WaitingRoom {
   readonly #neighbours: Neighbours
   readonly #claims: Claims
   #served = new Served()
+  readonly #recentlyServed = new RecentlyServed()
   readonly #wakeUp: WakeUp
   #isServing = false
   #closing: Closing | undefined
@@ -202,18 +204,28 @@ export class WaitingRoom {
     if (this.#closing !== undefined) return { kind: 'closed', because: this.#closing }
     const { meter, maxWaitMs, client } = waiter
     const contention = this.#contention(waiter)
-    const { waitMs, isTooLate, isBecauseOfOthers } = expectTurn(contention, this.#outlook, waiter)
+    const { position, waitMs, isTooLate, isBecauseOfOthers } = expectTurn(contention, this.#outlook, waiter)
     const because = isTooLate ? 'quota' : this.#shortage
+    const heldBy = because === 'quota' ? this.#outlook.heldBy(position) : undefined
+    const servedCount = this.#recentlyServed.count
+    const wait = {
+      because,
+      heldBy,
+      usage: this.#outlook.usageOf(meter),
+      position,
+      expectedMs: waitMs,
+      servedCount,
+      served: undefined,
+    }
     if (isTooLate || maxWaitMs === 0) {
       const kind = isBecauseOfOthers ? 'share_exceeded' : 'quota_exhausted'
       const toldMs = this.#claim(waiter, because, waitMs)
-      return { kind, because, waitMs: toldMs, usage: this.#outlook.usageOf(meter, toldMs) }
+      return { kind, because, waitMs: toldMs, usage: this.#outlook.usageOf(meter, toldMs), wait }
     }
-    const usage = this.#outlook.usageOf(meter)
     const full = this.#makeRoom(client)
-    if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage }
+    if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage: wait.usage, wait }
     if (!this.#queues.has(client.name)) this.#served.begin(client.name, contention.leastServed, this.#queues.has)
-    return this.#takePlace(waiter, because, waitMs)
+    return this.#takePlace(waiter, wait)
   }
 
   /** Keeps the turn of a call that is refused while others wait; returns when it is to come back. */
@@ -232,7 +244,7 @@ export class WaitingRoom {
     if (!this.#queues.has(client.name)) {
       this.#served.begin(client.name, this.#contention().leastServed, this.#queues.has)
     }
-    const taken = { because, expectedMs: waitMs, arrivedAt: this.#clock.now(), onEnd: this.#onEnd, isClaim: true }
+    const taken = { because, arrivedAt: this.#clock.now(), onEnd: this.#onEnd, isClaim: true }
     const place = new Place({ ...waiter, onLeaveable: () => undefined }, taken)
     this.#queues.add(place)
     this.#neighbours.waitingHere(this.waiting)
@@ -246,8 +258,8 @@ export class WaitingRoom {
     const queue = this.#queues.byClient.get(client.name)
     for (let place = queue?.first; place !== undefined; place = queue?.after(place)) {
       if (place.isClaim || place.meter !== meter) continue
-      const { because, expectedMs } = place
-      if (!place.end({ kind: 'admitted', permit, because, expectedMs })) permit[Symbol.dispose]()
+      const { because, wait } = place
+      if (!place.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) permit[Symbol.dispose]()
       return true
     }
     return false
@@ -258,21 +270,22 @@ export class WaitingRoom {
     const fullFor = this.#queues.fullFor(client)
     if (fullFor?.outdone === undefined) return fullFor?.full
     const { full, outdone } = fullFor
-    const { because, meter } = outdone
+    const { because, meter, wait } = outdone
     const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(meter)]
-    outdone.end({ kind: 'queue_full', full, because, waitMs, usage })
+    outdone.end({ kind: 'queue_full', full, because, waitMs, usage, wait })
     return undefined
   }
 
-  #takePlace(waiter: Waiter, because: Shortage, expectedMs: number): Promise<Admission> {
-    const place = new Place(waiter, { because, expectedMs, arrivedAt: this.#clock.now(), onEnd: this.#onEnd })
+  #takePlace(waiter: Waiter, wait: WaitRecord): Promise<Admission> {
+    const { because } = wait
+    const place = new Place(waiter, { because, wait, arrivedAt: this.#clock.now(), onEnd: this.#onEnd })
     this.#queues.add(place)
     try {
       // Others may come first although it was computed that it will be in time, those with a better claim for instance.
       place.deadline = this.#clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(place))
       this.#neighbours.waitingHere(this.waiting)
       // Last, because a call that is gone already leaves at once.
-      waiter.onLeaveable(() => void place.end({ kind: 'gone', because }))
+      waiter.onLeaveable(() => void place.end({ kind: 'gone', because, wait }))
       const isFirst = this.#queues.byClient.get(waiter.client.name)?.first === place
       if (isFirst || !this.#wakeUp.isSet) this.#wakeLater()
     } catch (error) {
@@ -285,7 +298,7 @@ export class WaitingRoom {
     if (this.#storeError !== undefined) return place.fail(this.#storeError)
     try {
       const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(place.meter)]
-      place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage })
+      place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage, wait: place.wait })
     } catch (error) {
       place.fail(error)
     }
@@ -293,6 +306,7 @@ export class WaitingRoom {
 
   readonly #onEnd = (place: Place): void => {
     this.#queues.remove(place)
+    if (place.wait !== undefined) place.wait.served = this.#recentlyServed.since(place.wait.servedCount)
     this.#neighbours.waitingHere(this.waiting)
     if (this.waiting > 0) return
     this.#wakeUp.cancel()
@@ -347,10 +361,12 @@ export class WaitingRoom {
       this.#outlook.wasGranted(isAll, isTurnOfOthers)
       const now = this.#clock.now()
       for (const place of this.#receivers(grant, granted, chosen)) {
-        const { because, expectedMs, client } = place
+        const { because, wait, client } = place
         this.#served.add(client.name, contention.costOf(client.name))
+        const permit = new Permit(this, grant, now)
         // If so, it is for whoever waited to give it back.
-        if (place.end({ kind: 'admitted', permit: new Permit(this, grant, now), because, expectedMs })) admitted++
+        if (place.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
+        this.#recentlyServed.add(client.name)
       }
       return isAll
     } finally {

@@ -249,7 +249,7 @@ export class Proxy {
       requestBytes,
       responseBytes: call.responseBytes,
       waitMs: rounded(call.waitedMs),
-      expectedMs: call.expectedMs === undefined ? undefined : rounded(call.expectedMs),
+      expectedMs: expectedMsOf(call),
       upstreamMs: rounded(call.upstreamMs),
       backoffMs: rounded(call.sleptMs),
       gatewayMs: rounded(overheadMs),
@@ -329,6 +329,12 @@ function pathForLog({ request, upstream, route, prefix, path }: Call): string {
   if (known.secretSegments.length === 0) return prefix + path
   // In the form by which the route was found, since that is the one whose segments it numbers.
   return prefix + redactPath(normalPath, known.secretSegments)
+}
+
+/** Of its first wait, if that ended with its turn. */
+function expectedMsOf({ waits }: Call): number | undefined {
+  const first = waits?.find(({ ended }) => ended === 'admitted')
+  return first && rounded(first.record.expectedMs)
 }
 
 function rounded(ms: number): number {

@@ -14,7 +14,7 @@ import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import type { Priority } from '../../src/ledger/demand.ts'
 import type { Permit } from '../../src/queue/permit.ts'
-import type { Admission } from '../../src/queue/admission.ts'
+import type { Admission, WaitRecord } from '../../src/queue/admission.ts'
 import { type RoomView, WaitingRoom } from '../../src/queue/waiting-room.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -99,6 +99,42 @@ describe('a waiting room', () => {
     await clock.advance(700)
     expect(early.every(({ admission }) => admission?.kind === 'admitted')).toBe(true)
     expect(late.admission).toBeUndefined()
+  })
+
+  it('tells of a call that waited what held it back, its place, and who was served before it', async () => {
+    const { clock, room, enter } = setUp()
+    const noisy = claimant('noisy')
+    const from = async (client: Claimant): Promise<Admission> => {
+      const waiter = { ...anyone, client, meter: reads, maxWaitMs: 10 * MINUTE, onLeaveable: () => undefined }
+      const admission = await room.enter(waiter)
+      if (admission.kind === 'admitted') admission.permit.settle()
+      return admission
+    }
+    enter(0)
+    enter(0)
+    const before = [from(noisy), from(noisy)]
+    const own = from(noisy)
+    await clock.advance(3 * MINUTE)
+    for (const one of before) expect(await one).toMatchObject({ kind: 'admitted', wait: { heldBy: read } })
+    const { wait } = (await own) as { wait: WaitRecord }
+    expect(wait).toMatchObject({ because: 'quota', heldBy: read, position: 3, usage: [{ limit: read, used: 2 }] })
+    expect(wait.expectedMs).toBeGreaterThan(MINUTE)
+    expect(wait.served).toEqual({ calls: 2, byClient: [['noisy', 2]] })
+  })
+
+  it('tells of a call that is refused which of its limits it was', async () => {
+    const { enter, clock } = setUp()
+    const hour = limitOf({ id: 'read.3600000', class: 'read', requests: 3, windowMs: 60 * MINUTE })
+    const both = meterOf('harness/prod', [{ limit: read }, { limit: hour }])
+    enter(0, both)
+    enter(0, both)
+    const first = enter(0, both)
+    await clock.advance(2 * MINUTE)
+    enter(0, both)
+    const second = enter(0, both)
+    await clock.advance(0)
+    const held = [first, second].map(({ admission }) => (admission as { wait: WaitRecord }).wait.heldBy)
+    expect(held).toEqual([read, hour])
   })
 
   it('refuses at once what could not be admitted in time, with the time at which it could', async () => {

@@ -100,7 +100,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
     const { room, process } = gateways[gateway]!
     const cameMs = world.now - beginning
     const admission = await room.enter({ client, priority, meter, maxWaitMs, onLeaveable: () => undefined })
-    const expectedMs = admission.kind === 'admitted' ? admission.expectedMs : undefined
+    const expectedMs = admission.kind === 'admitted' ? admission.wait?.expectedMs : undefined
     visits.push({
       client: client.name,
       gateway,

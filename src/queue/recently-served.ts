@@ -1,0 +1,37 @@
+/** Who had their turns while a call waited. */
+export interface ServedBefore {
+  readonly calls: number
+  /** How many of the last of them, at most `REMEMBERED`, were of which client: the most first, at most `NAMED` clients. */
+  readonly byClient: readonly (readonly [client: string, calls: number])[]
+}
+
+/** Bounds what a call that waited long costs: each of these is looked at once when its wait is over. */
+const REMEMBERED = 256
+const NAMED = 5
+
+/** The clients whose calls were served last in one room, in that order. */
+export class RecentlyServed {
+  readonly #clients: string[] = []
+  #count = 0
+
+  /** How many calls were served so far. */
+  get count(): number {
+    return this.#count
+  }
+
+  add(client: string): void {
+    this.#clients[this.#count++ % REMEMBERED] = client
+  }
+
+  /** Since there were `count`. */
+  since(count: number): ServedBefore {
+    const calls = this.#count - count
+    const known = new Map<string, number>()
+    for (let i = this.#count - Math.min(calls, REMEMBERED); i < this.#count; i++) {
+      const client = this.#clients[i % REMEMBERED]!
+      known.set(client, (known.get(client) ?? 0) + 1)
+    }
+    const byClient = [...known].sort(([, a], [, b]) => b - a)
+    return { calls, byClient: byClient.slice(0, NAMED) }
+  }
+}
