@@ -105,13 +105,10 @@ end
 -- each charge leaves, so all of them count as made now. Since format 2 a counter begins with the sum of its charges, its oldest
 -- bucket and its current one.
 local function chargedBefore(i, first)
-  local record
-  if call('TYPE', KEYS[4]).ok == 'hash' then
-    record = call('HGET', KEYS[4], ARGV[SCALARS + i])
-  elseif KEYS[3 + i] then
-    record = call('GET', KEYS[3 + i]) -- format 2 had a key for each limit
-  end
-  if not record then return 0 end
+  -- Format 2 had a string for each limit. An error says that this is no string, or that the user of Redis may not read one.
+  local record = KEYS[3 + i] and redis.pcall('GET', KEYS[3 + i])
+  if type(record) ~= 'string' then record = redis.pcall('HGET', KEYS[4], ARGV[SCALARS + i]) end
+  if type(record) ~= 'string' then return 0 end
   local sum, _, current = unpacked('>I4I6I6', record)
   return current >= first and sum or 0
 end
