@@ -7,7 +7,7 @@ import type { Limit } from '../ledger/limit.ts'
 import type { Closing } from '../queue/admission.ts'
 import { type RoomView, WaitingRoom } from '../queue/waiting-room.ts'
 import type { Route } from '../routing/route.ts'
-import { type Counting, homeOf, Rule, rulesFor, type Traits } from './charges.ts'
+import { type Counting, partitionOf, Rule, rulesFor, type Traits } from './charges.ts'
 import { type Failure, isFailure } from './failure.ts'
 import type { AccountServices, AdmissionPolicy } from './account.ts'
 import { LimitWatch } from './limit-watch.ts'
@@ -54,7 +54,7 @@ export interface AdmissionPoliciesOptions {
 /** Where the calls of one account are admitted. */
 export class AdmissionPolicies {
   readonly #options: AdmissionPoliciesOptions
-  readonly #home: string
+  readonly #partition: string
   readonly #kinds = new Map<string, Kind>()
   readonly #classes = new Map<string, ClassParts>()
   readonly #rules = new Map<LimitConfig, Rule>()
@@ -71,7 +71,7 @@ export class AdmissionPolicies {
     this.#places = previous !== undefined ? previous.#places : new Places(Infinity, `calls of ${upstream}/${account}`)
     this.#places.most = config.queue.maxWaitingPerAccount ?? Infinity
     if (previous !== undefined) this.#takeOver(previous)
-    this.#home = homeOf(options.counting, options.upstream, options.account)
+    this.#partition = partitionOf(options.counting, options.upstream, options.account)
     // Shown before the first call; those that are counted apart only once there is something to count.
     for (const [className, limits] of Object.entries(options.config.limits)) {
       for (const limit of limits) {
@@ -101,12 +101,12 @@ export class AdmissionPolicies {
   #chargeAnew(): void {
     const meters = new Map<Meter, Meter>()
     const meterNow = (meter: Meter): Meter =>
-      meters.getOrInsertComputed(meter, ({ home, account, limits, units }) => {
+      meters.getOrInsertComputed(meter, ({ partition, account, limits, units }) => {
         const charges = limits.map((limit, i) => ({
           limit: this.#shown.get(limit.id)?.limit ?? limit,
           units: units[i]!,
         }))
-        return meterOf(home, charges, account)
+        return meterOf(partition, charges, account)
       })
     for (const { rooms } of this.#classes.values()) for (const room of rooms.values()) room.charge(meterNow)
   }
@@ -139,7 +139,7 @@ export class AdmissionPolicies {
   /** A meter of all of them, in that order, to ask for their usage. */
   get meter(): Meter {
     return (this.#meter ??= meterOf(
-      this.#home,
+      this.#partition,
       this.shown.map(({ limit }) => ({ limit })),
     ))
   }
@@ -214,10 +214,10 @@ export class AdmissionPolicies {
     const name = `${account}:${className}${group}`
     const room = rooms.getOrInsertComputed(
       group,
-      () => new WaitingRoom({ ledger, clock, name, home: this.#home, capacity }),
+      () => new WaitingRoom({ ledger, clock, name, partition: this.#partition, capacity }),
     )
     if (this.#closing !== undefined) room.close(this.#closing)
-    const meter = meterOf(this.#home, charges, `${upstream}/${account}`)
+    const meter = meterOf(this.#partition, charges, `${upstream}/${account}`)
     const spending = new Spending(services.metrics, labels, unitsByClass(meter))
     return { meter, room, labels, metrics, watches, spending }
   }

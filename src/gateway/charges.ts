@@ -20,7 +20,7 @@ export interface Traits {
 
 /** Who shares what at an upstream: where its limits are counted, and by which names. */
 export interface Counting {
-  /** One home for all accounts, because something is counted over several of them. */
+  /** One partition for all accounts, because something is counted over several of them. */
   readonly isShared: boolean
   /** Of each account, the first one that has the same credential. */
   readonly credentialOwner: ReadonlyMap<string, string>
@@ -29,9 +29,9 @@ export interface Counting {
 }
 
 /**
- * Charges are all or nothing only within one home, which is one hash slot. So where a limit spans accounts, the upstream
- * itself is the home of all of them: every call to it is counted by one Redis node, and an account that is busy takes
- * processor time of that node from the others. Without such a limit each account has a home of its own.
+ * Charges are all or nothing only within one partition, which is one hash slot. So where a limit spans accounts, the upstream
+ * itself is the partition of all of them: every call to it is counted by one Redis node, and an account that is busy takes
+ * processor time of that node from the others. Without such a limit each account has a partition of its own.
  */
 export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfig): Counting {
   const credentialOwner = new Map<string, string>()
@@ -49,7 +49,7 @@ export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfi
   return { isShared: bases.has('upstream') || (isCredentialShared && bases.has('credential')), credentialOwner, pools }
 }
 
-export function homeOf({ isShared }: Counting, upstream: string, account: string): string {
+export function partitionOf({ isShared }: Counting, upstream: string, account: string): string {
   return isShared ? upstream : `${upstream}/${account}`
 }
 

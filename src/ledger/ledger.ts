@@ -4,8 +4,8 @@ import { Schedule } from './schedule.ts'
 
 /** All limits that one kind of call is charged to, together or not at all, and how many units to each. */
 export interface Meter {
-  /** Where the limits are counted, usually `upstream/account`: one step can charge everything of one home. */
-  readonly home: string
+  /** Where the limits are counted, usually `upstream/account`: one step can charge everything of one partition. */
+  readonly partition: string
   /** Whose calls are held back together when the upstream wants none of them for a while. */
   readonly account: string
   readonly limits: readonly Limit[]
@@ -26,10 +26,14 @@ export function unitsByClass({ limits, units }: Meter): Map<string, number> {
   return spent
 }
 
-export function meterOf(home: string, charges: readonly { limit: Limit; units?: number }[], account = home): Meter {
+export function meterOf(
+  partition: string,
+  charges: readonly { limit: Limit; units?: number }[],
+  account = partition,
+): Meter {
   const limits = charges.map(({ limit }) => limit)
   return {
-    home,
+    partition,
     account,
     limits,
     units: charges.map(({ units = 1 }) => units),
@@ -164,7 +168,7 @@ export interface Ledger {
    * died is reckoned with no longer.
    */
   readonly exchange:
-    | ((home: string, queue: string, demands: readonly Demand[]) => Promise<Board | undefined>)
+    | ((partition: string, queue: string, demands: readonly Demand[]) => Promise<Board | undefined>)
     | undefined
   /** The response headers of one call are here: the upstream can't count it later than now. */
   settle(grant: Grant): void

@@ -6,7 +6,7 @@ import type { Logger } from '../observe/log.ts'
 import type { Ledger } from '../ledger/ledger.ts'
 import { LedgerFiles } from '../ledger/embedded/ledger-files.ts'
 import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
-import { RETURN_AFTER_MS } from '../ledger/redis/redis-home.ts'
+import { RETURN_AFTER_MS } from '../ledger/redis/partition.ts'
 import { RedisLedger } from '../ledger/redis/redis-ledger.ts'
 import { connectedOrLate, connectRedis, greetingOf, uptimeSeconds } from '../redis/connection.ts'
 import { RedisScript } from '../ledger/redis/redis-script.ts'
@@ -41,10 +41,10 @@ export async function openLedger(
     prefix: store.prefix,
     answerWithinMs: store.commandTimeout,
     onOutage: store.onOutage,
-    onChange: (home, mode) => logger.debug({ home, mode }, 'the quota of an account is kept otherwise'),
+    onChange: (partition, mode) => logger.debug({ home: partition, mode }, 'the quota of an account is kept otherwise'),
     // One line for all accounts: there may be very many.
     onAway: (trouble) => logger.warn(`Redis ${trouble}: ${ledger.without} until that has passed`),
-    onBack: ({ homes: accounts, hadLost }) =>
+    onBack: ({ partitions: accounts, hadLost }) =>
       logger.warn({ accounts, hadLost }, 'Redis answers again, and quotas are shared'),
     onOtherFormat: (format) => {
       if (format === undefined) logger.info('the gateways with another ledger format have ended: calls are sent')

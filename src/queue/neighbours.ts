@@ -13,7 +13,7 @@ const WORTH_TELLING = 0.02
 interface NeighboursOptions {
   readonly ledger: Ledger
   readonly clock: Clock
-  readonly home: string
+  readonly partition: string
   readonly queue: string
   /** Who waits here. */
   demands(): Demand[]
@@ -92,7 +92,7 @@ export class Neighbours {
 
   /** Tells who waits here, and hears who waits there. Never rejects. */
   async exchange(): Promise<void> {
-    const { home, queue, demands, onHeard } = this.#options
+    const { partition, queue, demands, onHeard } = this.#options
     const { exchange } = this.#ledger
     if (exchange === undefined) return
     this.#exchangedAt = this.#clock.now()
@@ -100,7 +100,7 @@ export class Neighbours {
     this.#toldWaiting = this.#waiting
     this.#exchangeIn(this.#waiting > 0 ? REPORT_EVERY_MS : undefined)
     const told = demands()
-    const board = await exchange.call(this.#ledger, home, queue, told)
+    const board = await exchange.call(this.#ledger, partition, queue, told)
     this.board = board
     this.told = told
     const turns = this.#turns

@@ -28,7 +28,7 @@ export interface RoomOptions {
   readonly clock: Clock
   /** Its name at all gateways, and what it is in front of. */
   readonly name: string
-  readonly home: string
+  readonly partition: string
   /** Of all rooms of the same account and class. */
   readonly capacity: Capacity
 }
@@ -51,7 +51,7 @@ export interface RoomView {
 export class WaitingRoom {
   readonly ledger: Ledger
   readonly name: string
-  readonly home: string
+  readonly partition: string
   readonly #clock: Clock
   readonly #capacity: Capacity
   readonly #queues: Queues
@@ -66,10 +66,10 @@ export class WaitingRoom {
   /** Why the ledger could not be asked for those that wait; undefined while it can. */
   #storeError: StoreUnavailableError | undefined
 
-  constructor({ ledger, clock, name, home, capacity }: RoomOptions) {
+  constructor({ ledger, clock, name, partition, capacity }: RoomOptions) {
     this.ledger = ledger
     this.name = name
-    this.home = home
+    this.partition = partition
     this.#clock = clock
     this.#capacity = capacity
     this.#queues = new Queues(clock, capacity)
@@ -79,7 +79,7 @@ export class WaitingRoom {
     this.#neighbours = new Neighbours({
       ledger,
       clock,
-      home,
+      partition,
       queue: name,
       demands: () => this.#queues.demands(),
       onHeard: (board, granted) => this.#heard(board, granted),

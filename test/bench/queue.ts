@@ -29,7 +29,7 @@ if (process.argv.includes('--processes')) {
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-const HOME = 'upstream/account'
+const PARTITION = 'upstream/account'
 const CLIENTS = 5
 const REQUESTS = 1_000
 const WINDOW_MS = 1_000
@@ -47,9 +47,9 @@ interface Row {
 /** So many calls wait at any time; whoever is answered comes again. */
 async function measure(ledger: Ledger, waiting: number, commandsSoFar: () => Promise<number>): Promise<Row> {
   const capacity = new Capacity([new Places(1_000_000, 'calls')])
-  const room = new WaitingRoom({ ledger, clock: systemClock, name: `room ${waiting}`, home: HOME, capacity })
+  const room = new WaitingRoom({ ledger, clock: systemClock, name: `room ${waiting}`, partition: PARTITION, capacity })
   const limit = limitOf({ id: `only.${waiting}`, class: 'any', requests: REQUESTS, windowMs: WINDOW_MS })
-  const meter = meterOf(HOME, [{ limit }])
+  const meter = meterOf(PARTITION, [{ limit }])
   let [admitted, isOver] = [0, false]
   const leaves = new Set<() => void>()
   const caller = async (name: string): Promise<void> => {

@@ -167,7 +167,7 @@ describe('a scope', () => {
     expect(charged(it, 'POST', '/reports/A%20b')).toEqual(charged(it, 'POST', '/reports/a%20B'))
   })
 
-  it('of the upstream counts all accounts together, and so makes it the home of all', async () => {
+  it('of the upstream counts all accounts together, and so makes it the partition of all', async () => {
     const accounts = { a: { credential: { value: 'x' } }, b: { credential: { value: 'y' } } }
     const limits = {
       all: [{ requests: 3, window: '10s', scope: 'upstream' }],
@@ -175,19 +175,19 @@ describe('a scope', () => {
     }
     const it = new Admissions(upstream(limits, { accounts }))
     const { admissionPolicy } = it.send('GET', '/x', { account: 'a' }).target!
-    expect(admissionPolicy.meter.home).toBe('it')
+    expect(admissionPolicy.meter.partition).toBe('it')
     expect(admissionPolicy.meter.limits.map(({ id }) => id)).toEqual(['read.60000:account=a', 'all.10000:upstream'])
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(1)
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'b' })).toBe(1)
   })
 
-  it('of a credential spans the accounts that share it, and only then a home', async () => {
+  it('of a credential spans the accounts that share it, and only then a partition', async () => {
     const limits = { read: [{ requests: 3, window: '60s', scope: 'credential' }] }
     const alone = new Admissions(upstream(limits))
-    expect(alone.send('GET', '/x').target!.admissionPolicy.meter.home).toBe('it/main')
+    expect(alone.send('GET', '/x').target!.admissionPolicy.meter.partition).toBe('it/main')
     const [x, y] = [{ credential: { value: 'x' } }, { credential: { value: 'y' } }]
     const it = new Admissions(upstream(limits, { accounts: { a: x, b: y, c: x } }))
-    expect(it.send('GET', '/x', { account: 'c' }).target!.admissionPolicy.meter).toMatchObject({ home: 'it' })
+    expect(it.send('GET', '/x', { account: 'c' }).target!.admissionPolicy.meter).toMatchObject({ partition: 'it' })
     expect(charged(it, 'GET', '/x', { account: 'c' })).toEqual(['read.60000:credential=a 1'])
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(2)
     expect(await it.countAdmitted(4, 'GET', '/x', { account: 'b' })).toBe(3)

@@ -36,7 +36,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
     ledger,
     clock,
     name: 'any',
-    home: 'it/main',
+    partition: 'it/main',
     capacity: new Capacity([new Places(10, 'calls')]),
   })
   const account = { credential: { value: 'x' }, id: 'abc' }

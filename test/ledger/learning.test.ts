@@ -273,7 +273,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     expect(await send(writes, 1, undefined, other)).toBe(1)
   })
 
-  it('of an account that shares its home with others holds for that account only', async () => {
+  it('of an account that shares its partition with others holds for that account only', async () => {
     const { send, pass, other } = setUp()
     const [prod, staging] = ['prod', 'staging'].map((name) => {
       return meterOf('harness', [{ limit: limit({ id: `read:account=${name}` }) }], `harness/${name}`)

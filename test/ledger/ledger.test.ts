@@ -25,9 +25,9 @@ function limit(className: string, requests: number, windowMs = 60_000): Limit {
   return limitOf({ id: `${className}.${windowMs}`, class: className, requests, windowMs })
 }
 
-function meter(home: string, ...limits: Limit[]): Meter {
+function meter(partition: string, ...limits: Limit[]): Meter {
   return meterOf(
-    home,
+    partition,
     limits.map((one) => ({ limit: one })),
   )
 }
@@ -234,7 +234,7 @@ describe('the ledger in Redis', () => {
     const ledger = redisLedger(new SimulatedClock(), prefix)
     const reads = meter('harness/prod', limit('read', 5))
     await spend(ledger, reads, 0) // loads the script
-    // That the home is used is told besides, once.
+    // That the partition is used is told besides, once.
     await expect.poll(() => redis.zscore(`${prefix}:3:{register}:homes`, '+harness/prod')).not.toBeNull()
     const before = await scriptCalls()
     const grants = await Promise.all(Array.from({ length: 8 }, async () => ledger.charge(reads, 1)))

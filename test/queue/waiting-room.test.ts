@@ -23,7 +23,7 @@ const MINUTE = 60_000
 const RENEWALS = 1
 const read = limitOf({ id: 'read.60000', class: 'read', requests: 2, windowMs: MINUTE })
 const reads: Meter = meterOf('harness/prod', [{ limit: read }])
-const named = { name: 'prod:read', home: 'harness/prod' }
+const named = { name: 'prod:read', partition: 'harness/prod' }
 const anyone = { client: claimant('anyone'), priority: 'normal' as const }
 
 function claimant(name: string, weight = 1, share = 0): Claimant {

@@ -51,16 +51,16 @@ export type Fault = { readonly atMs: number } & (
   | { readonly kind: 'lose'; readonly what: (typeof LOSSES)[number] }
 )
 
-/** Keys that are gone while every connection stays: all, those of the first home, or one of these. */
-export const LOSSES = ['everything', 'home', 'limits', 'leases'] as const
+/** Keys that are gone while every connection stays: all, those of the first partition, or one of these. */
+export const LOSSES = ['everything', 'partition', 'limits', 'leases'] as const
 
 /**
  * Within the assumptions that the ledger states. `random`: any; `saturated`: nothing goes wrong, and more is wanted than may be
  * had; `newcomer`: one more gateway begins when a replica has taken over that lacks what was written last; `closed`, `open`:
- * with that for `onOutage`; `shadow`: saturated, and a second limit is not enforced; `many homes`: so many that leases are
+ * with that for `onOutage`; `shadow`: saturated, and a second limit is not enforced; `many partitions`: so many that leases are
  * renewed more rarely; `set back`: the clock of a replica that takes over is behind; `clock set`: the wall clocks of the gateways'
  * machines are set, both ways, while they run and between two runs; `keys lost`: Redis is flushed, or evicts keys, and at that
- * moment gateways ask that have not used the home.
+ * moment gateways ask that have not used the partition.
  *
  * Outside of them, a gateway that alone is without Redis for longer than its patience; one that finds it again later than the
  * others after it lost what it knew; one that stands still for longer than a window; a replica's clock that is ahead.
@@ -72,7 +72,7 @@ const WITHIN = [
   'closed',
   'open',
   'shadow',
-  'many homes',
+  'many partitions',
   'set back',
   'clock set',
   'keys lost',
@@ -90,8 +90,8 @@ export interface Case {
   readonly onOutage: OutagePolicy
   /** Until then no client comes to the last gateway. */
   readonly idleUntilMs?: number
-  /** How many homes there are, each with these limits. */
-  readonly homes: number
+  /** How many partitions there are, each with these limits. */
+  readonly partitions: number
   readonly limits: readonly LimitSpec[]
   /** Per meter: the numbers of its limits, and the units of a call. */
   readonly meters: readonly { readonly limits: readonly number[]; readonly units: readonly number[] }[]
@@ -128,8 +128,8 @@ export function caseOf(kind: CaseKind, seed: number): Case {
       return { ...randomCase(4 * seed + 1, random), kind, seed, onOutage: kind }
     case 'shadow':
       return shadowCase(seed, random)
-    case 'many homes':
-      return manyHomesCase(seed, random)
+    case 'many partitions':
+      return manyPartitionsCase(seed, random)
     case 'clock set':
       return setClockCase(seed, random)
     case 'keys lost':
@@ -162,7 +162,7 @@ function randomCase(seed: number, random: Random): Case {
     // Without Redis the clock of the gateway is the one that counts.
     skewsMs: Array.from({ length: gateways }, () => (store === 'memory' ? 0 : Math.round((random() - 0.5) * 10_000))),
     onOutage: 'lease',
-    homes: 1,
+    partitions: 1,
     limits,
     meters: randomMeters(random, limits),
     network: { leastMs: random() < 0.5 ? 0.1 : 3, meanMs: [0.2, 1, 4][pick(random, 3)]! },
@@ -187,7 +187,7 @@ function saturatedCase(seed: number, random: Random): Case {
     store,
     skewsMs: Array.from({ length: gateways }, () => 0),
     onOutage: 'lease',
-    homes: 1,
+    partitions: 1,
     limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 20 + pick(random, 80) }],
     meters: [{ limits: [0], units: [1] }],
     network: { leastMs: 0.1, meanMs: 0.3 },
@@ -213,35 +213,45 @@ function shadowCase(seed: number, random: Random): Case {
   return { ...of, kind: 'shadow', seed, limits: [...of.limits, shadow], meters: [{ limits: [0, 1], units: [1, 1] }] }
 }
 
-function manyHomesCase(seed: number, random: Random): Case {
+function manyPartitionsCase(seed: number, random: Random): Case {
   const of = newcomerCase(seed, random)
   const gateways = of.skewsMs.slice(0, 2)
   const limits = of.limits.map((spec) => ({ ...spec, requests: 2 + pick(random, 3), windowMs: 2_000 }))
   const load = { ...of.load, kind: (['rush', 'stream', 'bursts'] as const)[pick(random, 3)]! }
-  return { ...of, kind: 'many homes', skewsMs: gateways, homes: 600, limits, load, faults: of.faults.slice(0, 1) }
+  return {
+    ...of,
+    kind: 'many partitions',
+    skewsMs: gateways,
+    partitions: 600,
+    limits,
+    load,
+    faults: of.faults.slice(0, 1),
+  }
 }
 
-/** Of many homes, so many that their leases are renewed more rarely than it takes to return from a loss. */
+/** Of many partitions, so many that their leases are renewed more rarely than it takes to return from a loss. */
 function keysLostCase(seed: number, random: Random): Case {
   const of = newcomerCase(seed, random)
   const { atMs } = of.faults[0]!
-  const homes = seed % 50 === 0 ? 600 : 1
-  const kind = homes > 1 ? 'stream' : (['saturated', 'bursts', 'stream'] as const)[pick(random, 3)]!
+  const partitions = seed % 50 === 0 ? 600 : 1
+  const kind = partitions > 1 ? 'stream' : (['saturated', 'bursts', 'stream'] as const)[pick(random, 3)]!
   const faults: Fault[] = [{ atMs, kind: 'lose', what: LOSSES[pick(random, LOSSES.length)]! }]
-  if (homes === 1 && random() < 0.3) faults.push({ atMs: atMs + random() * 300, kind: 'newcomer' })
-  if (homes === 1 && random() < 0.3) {
+  if (partitions === 1 && random() < 0.3) faults.push({ atMs: atMs + random() * 300, kind: 'newcomer' })
+  if (partitions === 1 && random() < 0.3) {
     faults.push({ atMs: atMs + random() * 3_000, kind: 'lose', what: LOSSES[pick(random, LOSSES.length)]! })
   }
   return {
     ...of,
     kind: 'keys lost',
-    homes,
+    partitions,
     limits:
-      homes === 1 ? of.limits : of.limits.map((spec) => ({ ...spec, requests: 2 + pick(random, 3), windowMs: 5_000 })),
+      partitions === 1
+        ? of.limits
+        : of.limits.map((spec) => ({ ...spec, requests: 2 + pick(random, 3), windowMs: 5_000 })),
     faults,
     idleUntilMs: atMs + (random() < 0.5 ? 0 : random() * 1_500),
     load: { ...of.load, kind },
-    durationMs: homes === 1 ? of.durationMs : atMs + 6_000,
+    durationMs: partitions === 1 ? of.durationMs : atMs + 6_000,
   }
 }
 
@@ -289,7 +299,7 @@ function outsideCase(kind: 'cut off' | 'late' | 'standing still', seed: number, 
     store: 'redis',
     skewsMs: Array.from({ length: gateways }, () => Math.round((random() - 0.5) * 10_000)),
     onOutage: 'lease',
-    homes: 1,
+    partitions: 1,
     limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 5 + pick(random, 40) }],
     meters: [{ limits: [0], units: [1] }],
     network: { leastMs: 0.1, meanMs: 1 },

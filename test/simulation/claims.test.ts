@@ -44,7 +44,7 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
         ? new MemoryLedger(clock)
         : new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'claims', answerWithinMs: 1e12 })
     const capacity = new Capacity([new Places(10_000, 'calls')])
-    const room = new WaitingRoom({ ledger, clock, name: 'read', home: meter.home, capacity })
+    const room = new WaitingRoom({ ledger, clock, name: 'read', partition: meter.partition, capacity })
     rooms.push(room)
     capacities.push(capacity)
     const sleep = (ms: number) => new Promise<void>((resolve) => void clock.schedule(ms, resolve))

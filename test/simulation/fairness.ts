@@ -56,7 +56,7 @@ export interface FairnessOutcome {
   readonly waitingAtEnd: number
 }
 
-const HOME = 'upstream/account'
+const PARTITION = 'upstream/account'
 
 /** Several gateways, and several clients that want more than there is. */
 export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcome> {
@@ -82,7 +82,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
     { leastMs: 0.1, meanMs: 0.4 },
   )
   const limit = limitOf({ id: 'only', class: 'any', requests: of.requests, windowMs: of.windowMs })
-  const meter = meterOf(HOME, [{ limit }])
+  const meter = meterOf(PARTITION, [{ limit }])
   const visits: Visit[] = []
   const gateways = Array.from({ length: of.gateways }, (_, i) => {
     const process = new Process(world, (random() - 0.5) * 2_000)
@@ -93,7 +93,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
       ledger = new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'fair', answerWithinMs: 50 })
     }
     const capacity = new Capacity([new Places(100_000, 'calls')], { concurrency: of.concurrency?.[i] })
-    return { process, room: new WaitingRoom({ ledger, clock, name: 'any', home: HOME, capacity }) }
+    return { process, room: new WaitingRoom({ ledger, clock, name: 'any', partition: PARTITION, capacity }) }
   })
 
   async function visit({ client, gateway, priority = 'normal', maxWaitMs = 1e9 }: Source): Promise<void> {

@@ -21,7 +21,7 @@ it.each([
   ['when a gateway begins just after a replica has taken over', 'newcomer', 200],
   ['when the clock of that replica is behind', 'set back', 60],
   ['when wall clocks are set, both ways, while gateways run and between two runs', 'clock set', 200],
-  ['when there are so many homes that leases are renewed more rarely', 'many homes', 1],
+  ['when there are so many partitions that leases are renewed more rarely', 'many partitions', 1],
   ['when keys are lost under connections that stay, and gateways ask that had not', 'keys lost', 100],
   ['with onOutage: closed, and nothing is sent without Redis', 'closed', 60],
   ['with onOutage: open, except for what is sent without Redis', 'open', 60],

@@ -71,7 +71,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     kind: 'random',
     edits: [
       {
-        file: 'ledger/redis/home.ts',
+        file: 'ledger/redis/partition-state.ts',
         from: 'return share.cap - share.used(this.time(now))',
         to: 'return share.limit.requests - share.used(this.time(now))',
       },
@@ -91,11 +91,11 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     kind: 'newcomer',
     edits: [{ file: 'simulation/script-model.ts', from: 'if (lasts > 1 &&', to: 'if (lasts > 1e9 &&' }],
   },
-  'a home that is not there is taken for a new one': {
+  'a partition that is not there is taken for a new one': {
     kind: 'keys lost',
     edits: [
       {
-        file: 'ledger/redis/redis-home.ts',
+        file: 'ledger/redis/partition.ts',
         from: 'return number === 1 && this.#isUsed === true ? 0 : number',
         to: 'return number',
       },

@@ -22,7 +22,7 @@ function caseOfWindow(windowMs: number, gateways: number): Case {
     store: 'redis',
     skewsMs: Array.from({ length: gateways }, () => 0),
     onOutage: 'lease',
-    homes: 1,
+    partitions: 1,
     limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 40 }],
     meters: [{ limits: [0], units: [1] }],
     network: { leastMs: 0.1, meanMs: 0.3 },

@@ -46,7 +46,7 @@ async function sentAt(
         ? new MemoryLedger(late)
         : new RedisLedger({ runner, clock: late, gateway: `${i}`, prefix: 'paced', answerWithinMs: 1e12 })
     const capacity = new Capacity([new Places(10_000, 'calls')])
-    const room = new WaitingRoom({ ledger, clock: late, name: 'read', home: meter.home, capacity })
+    const room = new WaitingRoom({ ledger, clock: late, name: 'read', partition: meter.partition, capacity })
     const loop = async (): Promise<never> => {
       for (;;) {
         const admission = await room.enter({ meter, ...ANYONE, maxWaitMs: 1e9, onLeaveable: () => undefined })

@@ -3,13 +3,13 @@ import type { Argument } from '../../src/ledger/redis/script-runner.ts'
 interface Register {
   readonly id: string
   readonly madeAt: number
-  /** By home: until when it is used. */
+  /** By partition: until when it is used. */
   readonly used: Map<string, number>
-  /** By home: when that was reported. */
+  /** By partition: when that was reported. */
   readonly lost: Map<string, number>
 }
 
-/** What home-register.lua does, in TypeScript; the test beside it shows that both answer the same. */
+/** What partition-register.lua does, in TypeScript; the test beside it shows that both answer the same. */
 export class RegisterModel {
   readonly #registers = new Map<string, Register>()
 
@@ -21,14 +21,14 @@ export class RegisterModel {
       return { id: String(args[0]), madeAt: now, used: new Map<string, number>(), lost: new Map<string, number>() }
     })
     const { id, madeAt, used, lost } = register
-    for (const [home, until] of used) if (until < now) used.delete(home)
-    for (const [home, at] of lost) if (at < now - toldMs) lost.delete(home)
-    for (const home of args.slice(7, 7 + count)) used.set(String(home), now + usedMs)
-    for (const home of args.slice(7 + count)) lost.set(String(home), now)
+    for (const [partition, until] of used) if (until < now) used.delete(partition)
+    for (const [partition, at] of lost) if (at < now - toldMs) lost.delete(partition)
+    for (const partition of args.slice(7, 7 + count)) used.set(String(partition), now + usedMs)
+    for (const partition of args.slice(7 + count)) lost.set(String(partition), now)
     const is = lost.has(asked) ? 'lost' : used.has(asked) ? 'used' : 'unknown'
     const told = args[4] === '' ? [] : [...lost].filter(([, at]) => at >= Number(args[4]))
     told.sort(([a, atA], [b, atB]) => atB - atA || (a < b ? -1 : 1))
-    return [id, now - madeAt, now, is, ...told.map(([home]) => home)]
+    return [id, now - madeAt, now, is, ...told.map(([partition]) => partition)]
   }
 
   lose(isLost: (key: string) => boolean): void {

@@ -20,7 +20,7 @@ interface Lease {
   lasts: number
 }
 
-interface StoredHome {
+interface StoredPartition {
   readonly numbers: Map<string, number>
   readonly counters: Map<string, StoredCounter>
   /** In milliseconds, by the field. */
@@ -71,7 +71,7 @@ const LEAST_LIFE_MS = 60_000
  * it shows that both give the same replies. The time must be given. With `expires`, keys end by that time as well.
  */
 export class ScriptModel {
-  readonly #homes = new Map<string, StoredHome>()
+  readonly #partitions = new Map<string, StoredPartition>()
   readonly #leases = new Map<string, StoredLeases>()
   #boards = new BoardModel()
   #registers = new RegisterModel()
@@ -91,12 +91,12 @@ export class ScriptModel {
     const names = args.slice(SCALARS, SCALARS + Number(args[7])).map(String)
     const nowMs = Math.floor(now / 1_000)
 
-    const home = this.#homeOf(keys[0]!, nowMs)
+    const partition = this.#partitionOf(keys[0]!, nowMs)
     const leases = this.#leasesOf(keys[1]!, nowMs)
-    const number = (home.numbers.get(gateway) ?? 0) + 1
-    const isLost = home.expiresAt === 0
+    const number = (partition.numbers.get(gateway) ?? 0) + 1
+    const isLost = partition.expiresAt === 0
     if (expected >= 0 && number !== expected) {
-      home.numbers.set(gateway, number)
+      partition.numbers.set(gateway, number)
       return [now, number, -1, Number(isLost)]
     }
     const areLeasesLost = leases.of.values().every(({ size }) => size === 0)
@@ -104,12 +104,12 @@ export class ScriptModel {
       return [now, number, -1, 1]
     }
     if (expected === 1 && isAnySilent(leases, nowMs)) return [now, number, -1, 0]
-    home.numbers.set(gateway, number)
+    partition.numbers.set(gateway, number)
 
     let a = SCALARS + names.length
     let live = Math.max(LEAST_LIFE_MS, term)
     const all = names.map((name) => {
-      const used = use(home, name, args.slice(a, a + FIELDS).map(Number))
+      const used = use(partition, name, args.slice(a, a + FIELDS).map(Number))
       if (number === 1 || expected < 0) {
         readLease(leases, gateway, used)
         if (used.leasedUntil < nowMs) used.lease = 0
@@ -130,8 +130,8 @@ export class ScriptModel {
       for (let changes = Number(args[a++]); changes > 0; changes--) {
         if (args[a] === 'pause') {
           const [field, until] = [String(args[a + 1]), nowMs + Number(args[a + 2])]
-          home.pauses.set(field, Math.max(home.pauses.get(field) ?? 0, until))
-          live = Math.max(live, home.pauses.get(field)! - nowMs)
+          partition.pauses.set(field, Math.max(partition.pauses.get(field) ?? 0, until))
+          live = Math.max(live, partition.pauses.get(field)! - nowMs)
           a += 3
         } else if (args[a] === 'refused' || args[a] === 'counted') a = learn(all, args, a, now)
         else a = change(all, args, a, now)
@@ -141,9 +141,9 @@ export class ScriptModel {
       all[Number(args[a]) - 1]!.counter.restore(now, Number(args[a + 1]), Number(args[a + 2]))
     }
     if (term > 0) {
-      renewLeases({ home, leases }, gateway, all, now, { term, isClaim, known: args.slice(a).map(Number) })
+      renewLeases({ partition, leases }, gateway, all, now, { term, isClaim, known: args.slice(a).map(Number) })
     }
-    const pauseMs = Math.max(0, (home.pauses.get(pauseField) ?? 0) - nowMs)
+    const pauseMs = Math.max(0, (partition.pauses.get(pauseField) ?? 0) - nowMs)
     const granted = grantable(leases, gateway, all, now, pauseMs > 0 ? 0 : wanted)
 
     const reply: number[] = [now, expected < 0 && isLost && number === 1 ? 0 : number, granted, all.length]
@@ -177,7 +177,7 @@ export class ScriptModel {
       stored.seen = Math.max(stored.seen, now)
     }
     const longer = Math.floor(1.25 * live)
-    if (nowMs + live > home.expiresAt) home.expiresAt = nowMs + longer
+    if (nowMs + live > partition.expiresAt) partition.expiresAt = nowMs + longer
     if (all.some(({ isRenewed }) => isRenewed)) leases.expiresAt = nowMs + longer
     if (granted < wanted || hasWaited) {
       for (const { counter, units } of all) {
@@ -206,7 +206,8 @@ export class ScriptModel {
 
   /** Keys are evicted, or flushed: those of which that is said. */
   lose(isLost: (key: string) => boolean): void {
-    for (const keyed of [this.#homes, this.#leases]) for (const key of keyed.keys()) if (isLost(key)) keyed.delete(key)
+    for (const keyed of [this.#partitions, this.#leases])
+      for (const key of keyed.keys()) if (isLost(key)) keyed.delete(key)
     this.#registers.lose(isLost)
   }
 
@@ -215,7 +216,7 @@ export class ScriptModel {
     const copy = new ScriptModel(this.#expires)
     copy.#boards = this.#boards.copy()
     copy.#registers = this.#registers.copy()
-    for (const [key, { numbers, counters, pauses, expiresAt }] of this.#homes) {
+    for (const [key, { numbers, counters, pauses, expiresAt }] of this.#partitions) {
       const copied = new Map<string, StoredCounter>()
       for (const [name, { counter: from, ...rest }] of counters) {
         const counter = new Counter(from.limit)
@@ -224,7 +225,7 @@ export class ScriptModel {
         counter.teach(from)
         copied.set(name, { ...rest, counter })
       }
-      copy.#homes.set(key, { numbers: new Map(numbers), counters: copied, pauses: new Map(pauses), expiresAt })
+      copy.#partitions.set(key, { numbers: new Map(numbers), counters: copied, pauses: new Map(pauses), expiresAt })
     }
     for (const [key, { of, expiresAt }] of this.#leases) {
       const copied = new Map([...of].map(([limit, by]) => [limit, new Map(structuredClone([...by]))]))
@@ -233,13 +234,13 @@ export class ScriptModel {
     return copy
   }
 
-  #homeOf(key: string, nowMs: number): StoredHome {
-    let home = this.#homes.get(key)
-    if (home === undefined || (this.#expires && home.expiresAt <= nowMs)) {
-      home = { numbers: new Map(), counters: new Map(), pauses: new Map(), expiresAt: 0 }
-      this.#homes.set(key, home)
+  #partitionOf(key: string, nowMs: number): StoredPartition {
+    let partition = this.#partitions.get(key)
+    if (partition === undefined || (this.#expires && partition.expiresAt <= nowMs)) {
+      partition = { numbers: new Map(), counters: new Map(), pauses: new Map(), expiresAt: 0 }
+      this.#partitions.set(key, partition)
     }
-    return home
+    return partition
   }
 
   #leasesOf(key: string, nowMs: number): StoredLeases {
@@ -252,14 +253,14 @@ export class ScriptModel {
   }
 }
 
-function use(home: StoredHome, name: string, fields: readonly number[]): Used {
+function use(partition: StoredPartition, name: string, fields: readonly number[]): Used {
   const [kind, requests, bucketMs, holdMs, slackMs] = fields as [...Tuple5]
   const kindName = KINDS[kind as 0 | 1 | 2 | 3]
   const kept = KEPT[kindName]
   const growthMs = Math.min(bucketMs * kept, LONGEST_GROWTH)
   // In microseconds, whatever their names say.
   const limit = { kind: kindName, requests, bucketMs, holdMs, slackMs, kept, growthMs } as Limit
-  const stored = home.counters.getOrInsertComputed(name, () => {
+  const stored = partition.counters.getOrInsertComputed(name, () => {
     return { counter: new Counter(limit), seen: 0, reserved: 0, pressure: 0 }
   })
   stored.counter.limit = limit
@@ -325,7 +326,7 @@ function learn(all: readonly Used[], args: readonly Argument[], a: number, now: 
 }
 
 function renewLeases(
-  { home, leases: stored }: { home: StoredHome; leases: StoredLeases },
+  { partition, leases: stored }: { partition: StoredPartition; leases: StoredLeases },
   gateway: string,
   all: readonly Used[],
   now: number,
@@ -349,7 +350,7 @@ function renewLeases(
       }
     }
   }
-  for (const holder of gone) if (!alive.has(holder)) home.numbers.delete(holder)
+  for (const holder of gone) if (!alive.has(holder)) partition.numbers.delete(holder)
   for (const [i, used] of all.entries()) {
     const others = leased.get(used.name) ?? 0
     const left = used.counter.free(now)

@@ -187,7 +187,13 @@ class Gateway {
     this.#telling = telling
     this.#process = process
     const capacity = new Capacity([new Places(100_000, 'calls')])
-    this.#room = new WaitingRoom({ ledger, clock: process.clock, name: 'any', home: telling.meter.home, capacity })
+    this.#room = new WaitingRoom({
+      ledger,
+      clock: process.clock,
+      name: 'any',
+      partition: telling.meter.partition,
+      capacity,
+    })
   }
 
   /** One client: calls, goes back to wait where that is refused, and calls again. */

@@ -83,7 +83,7 @@ it('keeps of few meters what Redis is not told, however many there are', async (
   expect(gateways.told.reduce((sum, kinds) => sum + kinds - 1, 0)).toBeGreaterThanOrEqual(199)
 })
 
-it('a home that was not used for long is not forgotten before Redis was told that its last call is over', async () => {
+it('a partition that was not used for long is not forgotten before Redis was told that its last call is over', async () => {
   const gateways = new Gateways()
   const { world } = gateways
   const { ledger } = gateways.start('a')

@@ -1,10 +1,10 @@
 import type { Random } from '../../src/time/clock.ts'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
 import { type Ledger, type Meter, meterOf } from '../../src/ledger/ledger.ts'
-import type { LedgerFiles, StoredHome } from '../../src/ledger/embedded/ledger-files.ts'
+import type { LedgerFiles, StoredPartition } from '../../src/ledger/embedded/ledger-files.ts'
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { RETURN_AFTER_MS } from '../../src/ledger/redis/redis-home.ts'
+import { RETURN_AFTER_MS } from '../../src/ledger/redis/partition.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import type { Permit } from '../../src/queue/permit.ts'
 import type { Admission } from '../../src/queue/admission.ts'
@@ -64,7 +64,7 @@ class Simulation {
   readonly store: Store
   readonly meters: readonly Meter[]
   /** What the embedded ledger's folder holds. */
-  readonly files = new Map<string, StoredHome>()
+  readonly files = new Map<string, StoredPartition>()
   readonly sentAt: number[] = []
   excess = 0
   sentWithout = 0
@@ -84,9 +84,12 @@ class Simulation {
     this.random = seededRandom(of.seed + 0x5eed)
     this.upstream = new Upstream(of.upstreamOffsetMs)
     this.store = new Store(this.world, this.random, host, of.network)
-    const homes = Array.from({ length: of.homes }, (_, i) => ({ name: `any/${i}`, limits: of.limits.map(limitOf) }))
-    this.#limits = homes.flatMap(({ limits }) => limits)
-    this.meters = homes.flatMap(({ name, limits: own }) =>
+    const partitions = Array.from({ length: of.partitions }, (_, i) => ({
+      name: `any/${i}`,
+      limits: of.limits.map(limitOf),
+    }))
+    this.#limits = partitions.flatMap(({ limits }) => limits)
+    this.meters = partitions.flatMap(({ name, limits: own }) =>
       of.meters.map(({ limits, units }) =>
         meterOf(
           name,
@@ -230,7 +233,7 @@ class Simulation {
 
 function isLostBy(what: (typeof LOSSES)[number]): (key: string) => boolean {
   if (what === 'everything') return () => true
-  return (key) => key.includes('{any/0}') && (what === 'home' || key.endsWith(`:${what}`))
+  return (key) => key.includes('{any/0}') && (what === 'partition' || key.endsWith(`:${what}`))
 }
 
 /** A gateway process, its clients, and the calls that it has under way. */
@@ -265,10 +268,10 @@ class Gateway {
         prefix: 'simulated',
         answerWithinMs: COMMAND_TIMEOUT_MS,
         onOutage: of.onOutage,
-        onChange: (home, mode) => {
+        onChange: (partition, mode) => {
           simulation.tell(() => `gateway ${name} is ${mode}`)
-          if (mode === 'leased') this.#leasedSince.set(home, world.now)
-          else this.#leasedSince.delete(home)
+          if (mode === 'leased') this.#leasedSince.set(partition, world.now)
+          else this.#leasedSince.delete(partition)
         },
       })
       this.#ledger = ledger
@@ -284,7 +287,13 @@ class Gateway {
       const capacity = new Capacity([new Places(10_000, 'calls')])
       this.#attract(
         meter,
-        new WaitingRoom({ ledger, clock, name: meter.limits.map(({ id }) => id).join(), home: meter.home, capacity }),
+        new WaitingRoom({
+          ledger,
+          clock,
+          name: meter.limits.map(({ id }) => id).join(),
+          partition: meter.partition,
+          capacity,
+        }),
       )
     }
   }
@@ -390,7 +399,7 @@ class Gateway {
     const beganAt = world.now
     sentAt.push(beganAt)
     this.sentAt.push(beganAt)
-    const since = this.#leasedSince.get(meter.home)
+    const since = this.#leasedSince.get(meter.partition)
     // With "open", what waits when an outage is noticed passes at once; with "closed", what Redis granted may still be on its way.
     const withoutMs = beganAt - (since ?? Infinity)
     if (withoutMs >= (of.onOutage === 'open' ? 0 : COMMAND_TIMEOUT_MS)) {
@@ -475,10 +484,10 @@ function placeOf(random: Random, counts: Case['load']['counts']): number {
 }
 
 /** A folder for the embedded ledger that is kept in memory: it outlives the process that writes it. */
-function filesIn(folder: Map<string, StoredHome>): LedgerFiles {
+function filesIn(folder: Map<string, StoredPartition>): LedgerFiles {
   return {
     load: () => new Map(structuredClone([...folder])),
-    save: (home: string, limits: StoredHome) => void folder.set(home, structuredClone(limits)),
+    save: (partition: string, limits: StoredPartition) => void folder.set(partition, structuredClone(limits)),
     unlock: () => undefined,
     unmark: () => undefined,
     isBehind: false,

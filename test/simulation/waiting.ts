@@ -49,7 +49,7 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
   const limits = [[], [window], [atOnce], [window, atOnce]][below(4)]!
   const meters = [1, 1, 1 + below(3)].map((units) =>
     meterOf(
-      'home',
+      'partition',
       limits.map((limit) => ({ limit, units: limit === window ? units : 1 })),
     ),
   )
@@ -70,7 +70,9 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
     }
     const places = [new Places(below(2) === 0 ? 1_000 : 10, 'calls')]
     const capacity = new Capacity(places, { concurrency, mostPerClient: below(2) === 0 ? 5 : undefined })
-    const rooms = ['one', 'one', 'two'].map((name) => new WaitingRoom({ ledger, clock, name, home: 'home', capacity }))
+    const rooms = ['one', 'one', 'two'].map(
+      (name) => new WaitingRoom({ ledger, clock, name, partition: 'partition', capacity }),
+    )
     return { process, rooms, capacity, ledger, lastAdmittedMs: 0, isClosed: false }
   })
   const ends: Record<string, number> = {}

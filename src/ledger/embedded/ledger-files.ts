@@ -44,16 +44,16 @@ const FirstSchema = Type.Object({
 export type Stamp = Static<typeof StampSchema>
 
 /**
- * What is kept of one limit of a home: when that was noted (where that is not known, it may have been just now); what was
+ * What is kept of one limit of a partition: when that was noted (where that is not known, it may have been just now); what was
  * charged at the latest so long before (after, where it is negative: of calls in flight); of a limit of the calendar also by
  * its windows; and what may have been charged after it was noted, which is 0 after an orderly stop.
  */
 export type StoredLimit = Static<typeof LimitSchema>
 
-export type StoredHome = Readonly<Record<string, StoredLimit>>
+export type StoredPartition = Readonly<Record<string, StoredLimit>>
 
 /**
- * The folder of the embedded ledger: one JSON file a home, each replaced as a whole, so that a crash in the middle of
+ * The folder of the embedded ledger: one JSON file a partition, each replaced as a whole, so that a crash in the middle of
  * a write leaves the file before it. Nothing is synced to disk: it is proof against the process dying, not the machine.
  *
  * When a file can't be written (the disk is full), `markBehind` renames the folder, for which no room is needed. So the next
@@ -100,28 +100,28 @@ export class LedgerFiles {
   }
 
   /**
-   * Everything stored, by home. What can't be read as ours is an error that says what to do: to ignore it would grant its
+   * Everything stored, by partition. What can't be read as ours is an error that says what to do: to ignore it would grant its
    * quota anew. The folder is free again then.
    */
-  load(): Map<string, StoredHome> {
-    const homes = new Map<string, StoredHome>()
+  load(): Map<string, StoredPartition> {
+    const partitions = new Map<string, StoredPartition>()
     try {
       for (const name of readdirSync(this.#folder)) {
         if (!name.endsWith('.json')) continue
-        const { home, limits } = readHome(join(this.#folder, name), name)
-        homes.set(home, limits)
+        const { home, limits } = readPartition(join(this.#folder, name), name)
+        partitions.set(home, limits)
       }
     } catch (error) {
       this.#unlock()
       throw error
     }
-    return homes
+    return partitions
   }
 
   /** Throws where it can't be written, and leaves the file before it then. */
-  save(home: string, limits: StoredHome): void {
-    const text = JSON.stringify({ version: VERSION, home, limits })
-    replaceFile(join(this.#folder, `${encodeURIComponent(home)}.json`), text)
+  save(partition: string, limits: StoredPartition): void {
+    const text = JSON.stringify({ version: VERSION, home: partition, limits })
+    replaceFile(join(this.#folder, `${encodeURIComponent(partition)}.json`), text)
   }
 
   /** Notes that more is charged than the files say. Throws if not even that can be done. */
@@ -143,7 +143,7 @@ export class LedgerFiles {
   }
 }
 
-function readHome(path: string, name: string): { home: string; limits: StoredHome } {
+function readPartition(path: string, name: string): { home: string; limits: StoredPartition } {
   let found: unknown
   try {
     found = JSON.parse(readFileSync(path, 'utf8'))
@@ -163,7 +163,7 @@ function readHome(path: string, name: string): { home: string; limits: StoredHom
 }
 
 /** When its charges were made is not known for sure: perhaps just now. */
-function upgraded({ home, limits }: Static<typeof FirstSchema>): { home: string; limits: StoredHome } {
+function upgraded({ home, limits }: Static<typeof FirstSchema>): { home: string; limits: StoredPartition } {
   const all: Record<string, StoredLimit> = {}
   for (const [id, { windowMs, charges, uncertain }] of Object.entries(limits)) {
     const units = charges.reduce((sum, charge) => sum + charge.units, 0)

@@ -12,11 +12,11 @@ import {
   type Turn,
   uncounted,
 } from '../ledger.ts'
-import type { LedgerFiles, Stamp, StoredHome, StoredLimit } from './ledger-files.ts'
+import type { LedgerFiles, Stamp, StoredPartition, StoredLimit } from './ledger-files.ts'
 import { BUCKETS, type Limit } from '../limit.ts'
 import { Schedule } from '../schedule.ts'
 
-/** Share of a limit that may be charged before the home's file is written again. */
+/** Share of a limit that may be charged before the partition's file is written again. */
 const RESERVE = 0.05
 /** A window so short that a restart takes as long: all of it may be charged between two writes. */
 const SHORT_WINDOW_MS = 5_000
@@ -36,7 +36,7 @@ const NOW_ERROR_MS = 20
  */
 const WALL_ERROR_MS = 15 * 60_000
 
-/** One limit of one home, counted. */
+/** One limit of one partition, counted. */
 interface Tally {
   readonly counter: Counter
   /** Of a limit of the calendar: the same charges by when they were made, in case the calendar is set. */
@@ -73,9 +73,9 @@ export class MemoryLedger implements Ledger {
   readonly #clock: Clock
   readonly #files: LedgerFiles | undefined
   readonly #options: MemoryLedgerOptions
-  readonly #homes = new Map<string, Map<string, Tally>>()
+  readonly #partitions = new Map<string, Map<string, Tally>>()
   readonly #tallies = new WeakMap<Meter, readonly Tally[]>()
-  readonly #stored: Map<string, StoredHome>
+  readonly #stored: Map<string, StoredPartition>
   readonly #loadedAt: number
   /** The files that were found lack charges: every limit may be used up. */
   readonly #wasBehind: boolean
@@ -99,7 +99,7 @@ export class MemoryLedger implements Ledger {
     this.#wallAheadMs = clock.wall() - this.#loadedAt
     this.#inFlight = new InFlight(clock, (grants) => this.#renew(grants))
     if (this.#wasBehind) {
-      for (const [home, limits] of this.#stored) this.#stored.set(home, usedUp(limits))
+      for (const [partition, limits] of this.#stored) this.#stored.set(partition, usedUp(limits))
       this.#retry()
     }
   }
@@ -259,7 +259,7 @@ export class MemoryLedger implements Ledger {
     const aheadMs = this.#clock.wall() - now
     if (Math.abs(aheadMs - this.#wallAheadMs) < WALL_STEP_MS) return
     this.#wallAheadMs = aheadMs
-    for (const tallies of this.#homes.values()) {
+    for (const tallies of this.#partitions.values()) {
       for (const { counter, record } of tallies.values()) {
         if (record !== undefined) counter.setCalendar(now, aheadMs, record)
       }
@@ -268,7 +268,7 @@ export class MemoryLedger implements Ledger {
 
   #renew(grants: ReadonlySet<Grant>): void {
     const now = this.#now()
-    const homes = new Set<string>()
+    const partitions = new Set<string>()
     for (const grant of grants) {
       const { meter, unsettled, open } = grant
       for (const [i, { counter, record }] of this.#talliesOf(meter).entries()) {
@@ -277,13 +277,13 @@ export class MemoryLedger implements Ledger {
         record?.renew(now, grant.at, now, calls * meter.units[i]!)
       }
       grant.at = now
-      homes.add(meter.home)
+      partitions.add(meter.partition)
     }
     if (this.#problem !== undefined) return
     // So that after a crash, too, what was in flight counts until it can't arrive any more.
-    for (const home of homes) {
+    for (const partition of partitions) {
       try {
-        this.#save(home, now)
+        this.#save(partition, now)
       } catch (error) {
         return this.#fallBehind(error as Error)
       }
@@ -293,9 +293,9 @@ export class MemoryLedger implements Ledger {
   #talliesOf(meter: Meter): readonly Tally[] {
     let tallies = this.#tallies.get(meter)
     if (tallies === undefined) {
-      const home = this.#homes.getOrInsertComputed(meter.home, () => new Map<string, Tally>())
+      const partition = this.#partitions.getOrInsertComputed(meter.partition, () => new Map<string, Tally>())
       tallies = meter.limits.map((limit) => {
-        const tally = home.getOrInsertComputed(limit.id, () => this.#restore(meter.home, limit))
+        const tally = partition.getOrInsertComputed(limit.id, () => this.#restore(meter.partition, limit))
         // A reload may have changed what is allowed; what was charged stays.
         if (limit.order > tally.counter.limit.order) tally.counter.limit = limit
         return tally
@@ -305,7 +305,7 @@ export class MemoryLedger implements Ledger {
     return tallies
   }
 
-  #restore(home: string, limit: Limit): Tally {
+  #restore(partition: string, limit: Limit): Tally {
     const now = this.#loadedAt
     const record = limit.kind === 'calendar' ? new Counter(rollingOf(limit)) : undefined
     if (record !== undefined) {
@@ -313,7 +313,7 @@ export class MemoryLedger implements Ledger {
       this.#followWall(this.#clock.now())
     }
     const counter = new Counter(limit, this.#wallAheadMs)
-    const stored = this.#stored.get(home)?.[limit.id]
+    const stored = this.#stored.get(partition)?.[limit.id]
     if (stored !== undefined) {
       const elapsed = elapsedSince(stored.at, this.#clock.boot, now, now + this.#wallAheadMs)
       const charged = record ?? counter
@@ -342,7 +342,7 @@ export class MemoryLedger implements Ledger {
     return { counter, record, reserved: 0 }
   }
 
-  #reserve({ home, units }: Meter, tallies: readonly Tally[], calls: number, now: number): void {
+  #reserve({ partition, units }: Meter, tallies: readonly Tally[], calls: number, now: number): void {
     if (this.#files === undefined) return
     if (this.#isRefusing) throw new StoreUnavailableError(this.#problem)
     if (this.#problem !== undefined) return
@@ -355,7 +355,7 @@ export class MemoryLedger implements Ledger {
         tally.reserved = Math.max(calls * units[i]!, share)
       }
       try {
-        this.#save(home, now)
+        this.#save(partition, now)
       } catch (error) {
         this.#fallBehind(error as Error)
         // What is neither in the file nor marked must not be charged.
@@ -395,21 +395,21 @@ export class MemoryLedger implements Ledger {
   /** Throws where not all of it can be written. */
   #saveAll(files: LedgerFiles): void {
     const now = this.#now()
-    for (const tallies of this.#homes.values()) for (const tally of tallies.values()) tally.reserved = 0
-    const homes = new Set([...this.#homes.keys(), ...(files.isBehind ? this.#stored.keys() : [])])
-    for (const home of homes) this.#save(home, now)
+    for (const tallies of this.#partitions.values()) for (const tally of tallies.values()) tally.reserved = 0
+    const partitions = new Set([...this.#partitions.keys(), ...(files.isBehind ? this.#stored.keys() : [])])
+    for (const partition of partitions) this.#save(partition, now)
     files.unmark()
   }
 
-  #save(home: string, now: number): void {
+  #save(partition: string, now: number): void {
     if (this.#files === undefined) return
     const limits: Record<string, StoredLimit> = {}
-    for (const [id, stored] of Object.entries(this.#stored.get(home) ?? {})) {
+    for (const [id, stored] of Object.entries(this.#stored.get(partition) ?? {})) {
       if (this.#loadedAt + 2 * stored.windowMs > now) limits[id] = stored
     }
     const { boot } = this.#clock
     const at = { ...(boot === undefined ? {} : { boot }), now, wall: this.#clock.wall() }
-    for (const [id, { counter, record, reserved }] of this.#homes.get(home) ?? []) {
+    for (const [id, { counter, record, reserved }] of this.#partitions.get(partition) ?? []) {
       // What was in flight has ended with the process, but the upstream may notice that a little later.
       const { windowMs, holdMs } = counter.limit
       const charged = record ?? counter
@@ -421,7 +421,7 @@ export class MemoryLedger implements Ledger {
         uncertain: reserved,
       }
     }
-    this.#files.save(home, limits)
+    this.#files.save(partition, limits)
   }
 
   #scheduleOf({ units }: Meter, tallies: readonly Tally[], now: number, pausedUntil: number): Schedule {
@@ -438,7 +438,7 @@ export class MemoryLedger implements Ledger {
   }
 }
 
-function usedUp(limits: StoredHome): StoredHome {
+function usedUp(limits: StoredPartition): StoredPartition {
   return Object.fromEntries(Object.entries(limits).map(([id, stored]) => [id, { ...stored, uncertain: ALL }]))
 }
 

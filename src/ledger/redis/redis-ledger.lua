@@ -1,5 +1,5 @@
--- Charges, settles and refunds calls of one home, in one step: the same as counter.ts, with times in microseconds of
--- Redis's own clock. A home is one hash: how often each gateway has called, until when the hash is kept (milliseconds), and
+-- Charges, settles and refunds calls of one partition, in one step: the same as counter.ts, with times in microseconds of
+-- Redis's own clock. A partition is one hash: how often each gateway has called, until when the hash is kept (milliseconds), and
 -- a counter for each limit. A counter is
 --   a header: the sum of all charges; the oldest bucket that holds some, and the current one; the units reserved for leases,
 --     and until when these are wanted back, in milliseconds; whether there are earlier entries (1), and something that the
@@ -13,10 +13,10 @@
 --
 -- Until when the upstream wants no calls of an account is in a field, too.
 --
--- KEYS  1: the home; 2: the leases taken of its limits; 3, where calls are charged that have waited: what the clients that wait
+-- KEYS  1: the partition; 2: the leases taken of its limits; 3, where calls are charged that have waited: what the clients that wait
 --       have been served, and in the field without a name how many calls that were, else any key; 4 on, in the first call that
---       a gateway makes for a kind of call: where the format before this one kept the home, or each limit; all in one hash slot
--- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing; 0: as 1, of a home that
+--       a gateway makes for a kind of call: where the format before this one kept the partition, or each limit; all in one hash slot
+-- ARGV  1: the number this call should have among the gateway's calls; -1: any, but charge nothing; 0: as 1, of a partition that
 --       others use, so that it is lost if it is not there
 --       2: the time, empty for Redis's own (only tests step it)   3: calls wanted, of the last kind   4: kinds of call
 --       5: additions
@@ -35,9 +35,9 @@
 --       then, if leases are taken, per limit the lease that the gateway knows it has
 --       then, if calls are charged that have waited: of each call, in the order in which they are to be granted, the number of
 --         its client and a blank; then by client its name, what a call costs it
--- Reply, as doubles: time, the number of this call (0: 1, with any allowed, and the home was not there), calls granted (-1: nothing was done, because the number was not
+-- Reply, as doubles: time, the number of this call (0: 1, with any allowed, and the partition was not there), calls granted (-1: nothing was done, because the number was not
 --        right, or it is the first and what is known here may lack charges of other gateways; the next number is then 1 if the
---        home was lost, or its leases, else 0), limits,
+--        partition was lost, or its leases, else 0), limits,
 --        then per limit: used, microseconds until the oldest charge leaves, free, this gateway's lease (-1: as before), units
 --        leased to others, as far as that was of interest; then, unless all were granted and none had waited, per limit how
 --        many numbers follow, and these: bucket, units of each charge; then, if calls were charged that have waited, how many of
@@ -63,7 +63,7 @@ local LEAST_LIFE_MS = 60000
 local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min, math.max
 local pack, unpacked = struct.pack, struct.unpack
 
-local home, leases, limits, gateway = KEYS[1], KEYS[2], ARGV[8] + 0, ARGV[SCALARS]
+local partition, leases, limits, gateway = KEYS[1], KEYS[2], ARGV[8] + 0, ARGV[SCALARS]
 local expected, wanted, term, hasWaited = ARGV[1] + 0, ARGV[3] + 0, ARGV[6] + 0, ARGV[7] == '2'
 local isUsed = expected == 0
 if isUsed then expected = 1 end
@@ -76,15 +76,15 @@ else
 end
 local nowMs = floor(now / 1000)
 
-local stored = call('HMGET', home, '@until', unpack(ARGV, SCALARS - 1, SCALARS + limits))
+local stored = call('HMGET', partition, '@until', unpack(ARGV, SCALARS - 1, SCALARS + limits))
 local pausedUntil = (stored[2] or 0) + 0
 local number = (stored[3] or 0) + 1
 if expected >= 0 and number ~= expected then
-  call('HSET', home, gateway, number)
+  call('HSET', partition, gateway, number)
   return pack('>dddd', now, number, -1, stored[1] and 0 or 1)
 end
 local noted = (isUsed or expected == 1 or term > 0) and call('HGETALL', leases)
--- Keys are lost one by one where they are evicted. Whoever uses a home has a lease of it, if one of nothing.
+-- Keys are lost one by one where they are evicted. Whoever uses a partition has a lease of it, if one of nothing.
 local mustHaveLeases = isUsed or expected > 1 and term > 0 and ARGV[7] ~= '1'
 if isUsed and not stored[1] or mustHaveLeases and #noted == 0 then return pack('>dddd', now, number, -1, 1) end
 if expected == 1 then
@@ -98,7 +98,7 @@ end
 if expected < 0 then wanted = 0 end
 
 local function readEarlier(c)
-  return c.earlier or c.hasEarlier and call('HGET', home, c.name .. '|earlier') or ''
+  return c.earlier or c.hasEarlier and call('HGET', partition, c.name .. '|earlier') or ''
 end
 
 -- What gateways of an older release, which have ended, charged to a limit since the bucket `first`. It is not known here when
@@ -161,7 +161,7 @@ for i = 1, limits do
         return ''
       end
       if flags == 1 then
-        earlier = rest(call('HGET', home, ARGV[SCALARS + i] .. '|earlier') or '')
+        earlier = rest(call('HGET', partition, ARGV[SCALARS + i] .. '|earlier') or '')
         if earlier == '' then flags = 0 end
       end
       if flags == 0 then entries = rest(entries) end
@@ -356,7 +356,7 @@ if isMore then
       local name = ARGV[at + 2]
       if what == 'pause' then
         pauses = pauses or {}
-        local known = name == ARGV[SCALARS - 1] and pausedUntil or (call('HGET', home, name) or 0) + 0
+        local known = name == ARGV[SCALARS - 1] and pausedUntil or (call('HGET', partition, name) or 0) + 0
         pauses[name] = max(known, pauses[name] or 0, nowMs + ARGV[at + 3])
         if name == ARGV[SCALARS - 1] then pausedUntil = pauses[name] end
         return at + 3
@@ -386,7 +386,7 @@ if isMore then
     local function recall(c)
       local l = {}
       l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt =
-        unpacked(LEARNED, call('HGET', home, c.name .. '|learned'))
+        unpacked(LEARNED, call('HGET', partition, c.name .. '|learned'))
       if now < wholeAt(c, l) then c.learned = l end
     end
 
@@ -485,7 +485,7 @@ if term > 0 then
   if #ended > 0 and not isClaim then
     call('HDEL', leases, unpack(ended))
     for holder in pairs(gone) do
-      if not alive[holder] then call('HDEL', home, holder) end
+      if not alive[holder] then call('HDEL', partition, holder) end
     end
   end
   for i = 1, limits do
@@ -615,8 +615,8 @@ local longer = floor(live * 1.25) -- so that this is not said with every call
 if isToLive then
   fields[n + 1], fields[n + 2], n = '@until', nowMs + longer, n + 2
 end
-call('HSET', home, unpack(fields))
-if isToLive then call('PEXPIRE', home, longer) end
+call('HSET', partition, unpack(fields))
+if isToLive then call('PEXPIRE', partition, longer) end
 if leased then
   call('HSET', leases, unpack(leased))
   call('PEXPIRE', leases, longer)

@@ -5,7 +5,7 @@ import { Batch, Postponed } from './batch.ts'
 import { boardOf } from './board-reply.ts'
 import type { Board, Demand } from '../demand.ts'
 import { FormatLease } from './format-lease.ts'
-import { HomeRegister } from './home-register.ts'
+import { PartitionRegister } from './partition-register.ts'
 import { InFlight } from '../in-flight.ts'
 import {
   type Grant,
@@ -20,7 +20,7 @@ import {
   type Turn,
   uncounted,
 } from '../ledger.ts'
-import { RedisHome, RETURN_AFTER_MS, type Shared, TICK_MS } from './redis-home.ts'
+import { Partition, RETURN_AFTER_MS, type Shared, TICK_MS } from './partition.ts'
 import { troubleOf } from '../../redis/trouble.ts'
 import { limitOf } from '../limit.ts'
 import { argumentsOf } from './script-call.ts'
@@ -35,7 +35,7 @@ const OF_KEYS_BY_LIMIT = 2
 /** No gateway ticks more often than this in all, however many accounts it has. */
 const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
-/** Of how many homes the leases are given back before a gateway ends; those of the others end by themselves. */
+/** Of how many partitions the leases are given back before a gateway ends; those of the others end by themselves. */
 const MOST_GOODBYES = 500
 /** After some, a call takes as long as ever. */
 const WARM_UP_CALLS = 20
@@ -54,15 +54,15 @@ export interface RedisLedgerOptions {
   /** Longest wait for an answer of Redis. */
   readonly answerWithinMs: number
   readonly onOutage?: OutagePolicy
-  /** Redis is of no use, and that is no single slow answer: why, as one clause. Then that it is again, for so many homes. */
+  /** Redis is of no use, and that is no single slow answer: why, as one clause. Then that it is again, for so many partitions. */
   readonly onAway?: (trouble: string) => void
-  readonly onBack?: (back: { readonly homes: number; readonly hadLost: boolean }) => void
+  readonly onBack?: (back: { readonly partitions: number; readonly hadLost: boolean }) => void
   /** Gateways of another ledger format run, and so this one may grant nothing; undefined: they have ended. */
   readonly onOtherFormat?: (format: number | undefined) => void
   /** Redis has lost what it knew, and that not while it was away. */
   readonly onLoss?: () => void
-  /** Told when a home begins or ends to be kept by leases. */
-  readonly onChange?: (home: string, mode: 'shared' | 'leased') => void
+  /** Told when a partition begins or ends to be kept by leases. */
+  readonly onChange?: (partition: string, mode: 'shared' | 'leased') => void
   /** Microseconds to take instead of Redis's time; only for tests. */
   readonly stepTime?: () => number
 }
@@ -71,7 +71,7 @@ export interface RedisLedgerOptions {
  * The ledger shared by all gateways of one Redis, whose clock is the only one that counts. Whatever is asked for one meter
  * in one turn of the event loop is one call of the script, and settlements ride along: a charge costs one round trip.
  *
- * When Redis goes away, each gateway goes on with what it holds in lease (see `Home`), and no call waits for Redis longer
+ * When Redis goes away, each gateway goes on with what it holds in lease (see `PartitionState`), and no call waits for Redis longer
  * than one command may take. When it is back, each tells it what it lacks before anybody charges to it again. So the
  * guarantee of `Ledger` also holds over outages, fail-overs that lose the last writes, and a Redis that comes back empty,
  * as long as all gateways find it again within RETURN_AFTER_MS of each other, none dies with what only it knows before it
@@ -80,7 +80,7 @@ export interface RedisLedgerOptions {
  * its calls take less than half of one).
  *
  * It holds as well where Redis loses keys while connections stay, because it is flushed or evicts them. Whoever asks first
- * notices: by the number of its call, or, where it had not used the account, by `HomeRegister`, and so nothing but leases is
+ * notices: by the number of its call, or, where it had not used the account, by `PartitionRegister`, and so nothing but leases is
  * spent until every gateway has told Redis what it lacks, however many accounts there are. What an account may be granted too
  * much is 0, unless its keys are lost within one round trip after its first call at the first gateway: then as much as was
  * granted by that. Charges of gateways that have ended by then are known to nobody, and forgotten.
@@ -95,11 +95,11 @@ export class RedisLedger implements Ledger {
   readonly #options: RedisLedgerOptions
   readonly #shared: Shared
   readonly #formats: FormatLease | undefined
-  readonly #homes = new Map<string, RedisHome>()
+  readonly #partitions = new Map<string, Partition>()
   #leased = 0
   #made = 0
   #wasConnected: boolean
-  /** From when on a home that is used for the first time may count on what Redis knows of it. */
+  /** From when on a partition that is used for the first time may count on what Redis knows of it. */
   #trustedAt = 0
   /** The same as before the connection was lost. */
   #trustedBefore = 0
@@ -107,7 +107,7 @@ export class RedisLedger implements Ledger {
   #failure: unknown
   #failingSince = Infinity
   #isAway = false
-  /** How many homes were kept by leases at the same time since Redis was there for all. */
+  /** How many partitions were kept by leases at the same time since Redis was there for all. */
   #mostLeased = 0
   #lossToldAt = -Infinity
   #hadLost = false
@@ -131,14 +131,14 @@ export class RedisLedger implements Ledger {
     runner.onLost((isConcerned) => {
       if (this.#trustedAt < Infinity) this.#trustedBefore = this.#trustedAt
       this.#trustedAt = Infinity
-      for (const [name, home] of this.#homes)
-        if (isConcerned === undefined || isConcerned(this.#keyOf(name))) home.disconnects()
+      for (const [name, partition] of this.#partitions)
+        if (isConcerned === undefined || isConcerned(this.#keyOf(name))) partition.disconnects()
     })
     runner.onTrouble?.(() => this.#judge())
     runner.onFound?.((isSame) => {
       if (isSame) this.#trustedAt = Math.min(this.#trustedAt, this.#trustedBefore)
       else this.#trustedBefore = Infinity
-      for (const home of this.#homes.values()) home.reconnects(isSame)
+      for (const partition of this.#partitions.values()) partition.reconnects(isSame)
     })
   }
 
@@ -165,7 +165,7 @@ export class RedisLedger implements Ledger {
    */
   async #warmUp(): Promise<void> {
     const meter = meterOf('warm-up', [{ limit: limitOf({ id: 'any', class: 'any', requests: 1, windowMs: 1_000 }) }])
-    const base = this.#keyOf(meter.home)
+    const base = this.#keyOf(meter.partition)
     const batch = new Batch(meter)
     for (let n = 0; n < WARM_UP_CALLS; n++) {
       const args = argumentsOf(meter, {
@@ -187,25 +187,25 @@ export class RedisLedger implements Ledger {
   #sharedBy(options: Pick<Shared, 'runner' | 'clock' | 'answerWithinMs' | 'onOutage' | 'stepTime'>): Shared {
     const wasConnected = () => this.#wasConnected
     const { gateway, prefix } = this.#options
-    const register = new HomeRegister({
+    const register = new PartitionRegister({
       ...options,
       gateway,
       key: `${prefix}:${FORMAT}:{register}:homes`,
-      onLoss: (home) => this.#onLoss(home),
+      onLoss: (partition) => this.#onLoss(partition),
     })
     return {
       ...options,
       register,
-      postponed: new Postponed(options.clock, (meter) => this.#homeOf(meter).send(meter)),
+      postponed: new Postponed(options.clock, (meter) => this.#partitionOf(meter).send(meter)),
       inFlight: new InFlight(options.clock, (grants) => {
-        for (const grant of grants) this.#homeOf(grant.meter).renew(grant)
+        for (const grant of grants) this.#partitionOf(grant.meter).renew(grant)
       }),
       get wasConnected() {
         return wasConnected()
       },
       tickEveryMs: (isShared) => {
         const perSecond = isShared ? TICKS_PER_SECOND : TICKS_PER_SECOND_AWAY
-        return Math.max(TICK_MS, Math.ceil((this.#homes.size / perSecond) * 1_000))
+        return Math.max(TICK_MS, Math.ceil((this.#partitions.size / perSecond) * 1_000))
       },
       onAnswer: (now, isRight) => {
         this.#wasConnected = true
@@ -219,17 +219,17 @@ export class RedisLedger implements Ledger {
         if (isAgain) this.#judge()
       },
       onMissing: () => this.#tellLoss(),
-      onChange: (home, mode) => {
+      onChange: (partition, mode) => {
         this.#leased += mode === 'leased' ? 1 : -1
         this.#mostLeased = Math.max(this.#mostLeased, this.#leased)
-        this.#options.onChange?.(home, mode)
+        this.#options.onChange?.(partition, mode)
         if (this.#leased > 0) return
-        if (this.#isAway) this.#options.onBack?.({ homes: this.#mostLeased, hadLost: this.#hadLost })
+        if (this.#isAway) this.#options.onBack?.({ partitions: this.#mostLeased, hadLost: this.#hadLost })
         this.#isAway = false
         this.#hadLost = false
         this.#mostLeased = 0
       },
-      onForgotten: (home) => void this.#homes.delete(home),
+      onForgotten: (partition) => void this.#partitions.delete(partition),
     }
   }
 
@@ -239,15 +239,15 @@ export class RedisLedger implements Ledger {
     this.#options.onOtherFormat?.(other)
   }
 
-  /** What was lost of one home, or of all, each gateway tells again. */
+  /** What was lost of one partition, or of all, each gateway tells again. */
   #onLoss(name: string | undefined): void {
     if (name !== undefined) {
-      this.#homes.get(name)?.loses()
+      this.#partitions.get(name)?.loses()
       return
     }
     this.#tellLoss()
     if (this.#trustedAt < Infinity) this.#trustedAt = this.#clock.now() + RETURN_AFTER_MS
-    for (const home of this.#homes.values()) home.loses()
+    for (const partition of this.#partitions.values()) partition.loses()
   }
 
   #tellLoss(): void {
@@ -307,40 +307,40 @@ export class RedisLedger implements Ledger {
     if (meter.limits.length > 0) {
       const obstacle = wanted > 0 ? this.#formats?.obstacle(meter.limits) : undefined
       if (obstacle !== undefined) return Promise.reject(new StoreUnavailableError(undefined, obstacle))
-      return this.#homeOf(meter).charge(meter, wanted, turn)
+      return this.#partitionOf(meter).charge(meter, wanted, turn)
     }
     const now = this.#clock.now()
-    return uncounted(meter, wanted, now, this.#homes.get(meter.home)?.pausedUntil(meter, now) ?? 0)
+    return uncounted(meter, wanted, now, this.#partitions.get(meter.partition)?.pausedUntil(meter, now) ?? 0)
   }
 
   settle(grant: Grant): void {
-    this.#homeOf(grant.meter).settle(grant, 'settle')
+    this.#partitionOf(grant.meter).settle(grant, 'settle')
   }
 
   abandon(grant: Grant): void {
-    this.#homeOf(grant.meter).settle(grant, 'abandon')
+    this.#partitionOf(grant.meter).settle(grant, 'abandon')
   }
 
   refund(grant: Grant): void {
-    this.#homeOf(grant.meter).refund(grant)
+    this.#partitionOf(grant.meter).refund(grant)
   }
 
   leave(grant: Grant): void {
     grant.open--
-    if (grant.meter.hasConcurrent) this.#homeOf(grant.meter).leave(grant)
+    if (grant.meter.hasConcurrent) this.#partitionOf(grant.meter).leave(grant)
   }
 
   learn(grant: Grant, lesson: Lesson): void {
-    this.#homeOf(grant.meter).learn(grant, lesson)
+    this.#partitionOf(grant.meter).learn(grant, lesson)
   }
 
   async usage(meter: Meter): Promise<readonly LimitUsage[]> {
     return (await this.charge(meter, 0)).usage
   }
 
-  async exchange(home: string, queue: string, demands: readonly Demand[]): Promise<Board | undefined> {
+  async exchange(partition: string, queue: string, demands: readonly Demand[]): Promise<Board | undefined> {
     const at = this.#clock.now()
-    const base = this.#keyOf(home)
+    const base = this.#keyOf(partition)
     const keys = [`${base}:waiting:${queue}`, `${base}:served:${queue}`]
     const { gateway, stepTime, answerWithinMs } = this.#options
     const args = [gateway, stepTime?.() ?? '', REPORT_TERM_MS, JSON.stringify(demands)]
@@ -356,35 +356,35 @@ export class RedisLedger implements Ledger {
     this.#shared.inFlight.close()
     this.#shared.postponed.close()
     this.#shared.register.close()
-    const homes = [...this.#homes.values()]
-    await Promise.all(homes.map((home) => home.close()))
-    await Promise.all(homes.slice(0, MOST_GOODBYES).map((home) => home.giveBackLeases()))
+    const partitions = [...this.#partitions.values()]
+    await Promise.all(partitions.map((partition) => partition.close()))
+    await Promise.all(partitions.slice(0, MOST_GOODBYES).map((partition) => partition.giveBackLeases()))
     this.#runner.close()
   }
 
-  #homeOf({ home: name }: Meter): RedisHome {
-    let home = this.#homes.get(name)
-    if (home === undefined) {
+  #partitionOf({ partition: name }: Meter): Partition {
+    let partition = this.#partitions.get(name)
+    if (partition === undefined) {
       const id = `@${this.#options.gateway}-${++this.#made}`
       const olderKeys = (meter: Meter): readonly string[] => this.#olderKeysOf(meter)
-      home = new RedisHome(this.#shared, { name, id, key: this.#keyOf(name), olderKeys })
-      this.#homes.set(name, home)
+      partition = new Partition(this.#shared, { name, id, key: this.#keyOf(name), olderKeys })
+      this.#partitions.set(name, partition)
       // Other gateways may still have to tell Redis what it lost.
-      if (this.#clock.now() >= this.#trustedAt) home.begin()
-      else if (this.#trustedAt < Infinity) home.depart(true, true)
-      else home.disconnects()
+      if (this.#clock.now() >= this.#trustedAt) partition.begin()
+      else if (this.#trustedAt < Infinity) partition.depart(true, true)
+      else partition.disconnects()
     }
-    return home
+    return partition
   }
 
   /** Format 2 had a key for each limit, those after it one for all. */
-  #olderKeysOf({ home, limits }: Meter): readonly string[] {
-    const base = this.#keyOf(home, FORMAT - 1)
+  #olderKeysOf({ partition, limits }: Meter): readonly string[] {
+    const base = this.#keyOf(partition, FORMAT - 1)
     return FORMAT - 1 === OF_KEYS_BY_LIMIT ? limits.map(({ id }) => `${base}:${id}`) : [`${base}:limits`]
   }
 
-  /** With which all keys of a home begin; the braces keep them in one hash slot. */
-  #keyOf(home: string, format = FORMAT): string {
-    return `${this.#options.prefix}:${format}:{${home}}`
+  /** With which all keys of a partition begin; the braces keep them in one hash slot. */
+  #keyOf(partition: string, format = FORMAT): string {
+    return `${this.#options.prefix}:${format}:{${partition}}`
   }
 }

@@ -29,7 +29,7 @@ export class RedisScript implements ScriptRunner {
     })
     redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
     redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
-    redis.defineCommand('sluiceRegister', { lua: textOf('home-register.lua') })
+    redis.defineCommand('sluiceRegister', { lua: textOf('partition-register.lua') })
     redis.defineCommand('sluiceFormat', { lua: textOf('format-lease.lua') })
   }
 

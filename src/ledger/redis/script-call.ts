@@ -11,7 +11,7 @@ export interface ScriptCall {
   readonly expected: number
   readonly time: Argument
   readonly wanted: number
-  /** Changes to calls of the meter, and of others of its home. */
+  /** Changes to calls of the meter, and of others of its partition. */
   readonly batches: readonly Batch[]
   /** Number of a limit (from 1), bucket, units. */
   readonly additions: readonly Argument[][]
@@ -68,8 +68,8 @@ function pushTurn(args: Argument[], { costs }: Turn): void {
 }
 
 /** Where the script notes until when the upstream wants no calls of the meter's account. */
-export function pauseFieldOf({ account, home }: Meter): string {
-  return account === home ? '=pause' : `=pause ${account}`
+export function pauseFieldOf({ account, partition }: Meter): string {
+  return account === partition ? '=pause' : `=pause ${account}`
 }
 
 function pushKind(args: Argument[], limits: readonly Limit[], meter: Meter, changes: readonly Argument[][]): void {

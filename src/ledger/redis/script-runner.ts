@@ -12,7 +12,7 @@ export interface ScriptRunner {
   onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
   /** Calls `listener` whenever there is a connection again, with whether the same server answers, which has lost nothing. */
   onFound?(listener: (isSame: boolean) => void): void
-  /** The same for the script of home-register.lua. */
+  /** The same for the script of partition-register.lua. */
   runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]>
   /** The same for the script of format-lease.lua; without it, all gateways are taken to have one format. */
   claimFormat?(key: string, args: readonly Argument[]): Promise<readonly number[]>

@@ -14,7 +14,7 @@ export const LEAST_WAIT_MS = 10
  */
 const LITTLE = 0.25
 const UNTOLD = 0.01
-/** No more of them, and of no more meters of a home, so that they need little memory. */
+/** No more of them, and of no more meters of a partition, so that they need little memory. */
 export const MOST_UNTOLD = 8
 
 /** What becomes of calls that were charged at `at`; the words are the script's. */

@@ -8,11 +8,13 @@ import { MemoryLedger, type MemoryLedgerOptions } from '../../../src/ledger/embe
 import { hasSmallDisks, SmallDisk } from '../../support/small-disk.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 
-function meterOfHome(home: string): Meter {
-  return meterOf(home, [{ limit: limitOf({ id: 'only', class: 'any', requests: 100, windowMs: 60_000, slackMs: 0 }) }])
+function meterOfPartition(partition: string): Meter {
+  return meterOf(partition, [
+    { limit: limitOf({ id: 'only', class: 'any', requests: 100, windowMs: 60_000, slackMs: 0 }) },
+  ])
 }
 
-const meter = meterOfHome('any/main')
+const meter = meterOfPartition('any/main')
 
 describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
   const opened: MemoryLedger[] = []
@@ -89,14 +91,14 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
       spend(ledger, 1)
       disk.fill()
       spend(ledger, 99)
-      expect(spend(ledger, 1, meterOfHome('any/new'))).toBe(1)
+      expect(spend(ledger, 1, meterOfPartition('any/new'))).toBe(1)
       if (how === 'stopped') await ledger.close()
       else files.unlock()
       expect(readdirSync(dir)).toEqual(['quota.behind'])
       disk.free()
       const after = start(disk)
       expect(spend(after.ledger, 1)).toBe(0)
-      expect(spend(after.ledger, 1, meterOfHome('any/new'))).toBe(0)
+      expect(spend(after.ledger, 1, meterOfPartition('any/new'))).toBe(0)
       expect(after.ledger.isDegraded).toBe(false)
       // Killed once more, before anything else was written.
       after.files.unlock()

@@ -24,11 +24,11 @@ const HUNG_MS = 1_500
 
 let made = 0
 
-function readsOf(home: string): Meter {
+function readsOf(partition: string): Meter {
   const limits = [limitOf({ id: 'read.1000', class: 'read', requests: REQUESTS, windowMs: WINDOW_MS })]
   limits.push(limitOf({ id: 'read.60000', class: 'read', requests: 60 * REQUESTS, windowMs: 60_000 }))
   return meterOf(
-    home,
+    partition,
     limits.map((limit) => ({ limit })),
   )
 }
@@ -258,13 +258,13 @@ describeTopology('a Redis Cluster', () => {
   afterAll(() => cluster.stop())
 
   const store = (): object => ({ cluster: cluster.nodes, prefix: 'sliced' })
-  const homeKey = (home: string): string => `sliced:3:{${home}}:limits`
+  const partitionKey = (partition: string): string => `sliced:3:{${partition}}:limits`
 
   /** An account whose slot is one of the first master's, which has a replica. */
-  async function homeOfFirst(): Promise<string> {
+  async function partitionOfFirst(): Promise<string> {
     for (;;) {
-      const home = `any/${made++}`
-      if ((await cluster.masterOf(homeKey(home))) === cluster.servers[0]) return home
+      const partition = `any/${made++}`
+      if ((await cluster.masterOf(partitionKey(partition))) === cluster.servers[0]) return partition
     }
   }
 
@@ -277,11 +277,11 @@ describeTopology('a Redis Cluster', () => {
 
   it('keeps it while the slot of the account moves under load', async () => {
     const ledgers = await openThree(store())
-    const home = await homeOfFirst()
-    const load = new Load(ledgers, readsOf(home))
+    const partition = await partitionOfFirst()
+    const load = new Load(ledgers, readsOf(partition))
     await pause(1_000)
     const movedAt = performance.now()
-    await cluster.migrate(homeKey(home), cluster.servers[1]!, () => pause(100))
+    await cluster.migrate(partitionKey(partition), cluster.servers[1]!, () => pause(100))
     const movedMs = Math.round(performance.now() - movedAt)
     const recoveredMs = await recovery(ledgers, movedAt)
     const recoveredAt = performance.now()
@@ -290,13 +290,13 @@ describeTopology('a Redis Cluster', () => {
     console.log(`Cluster: slot moved in ${movedMs} ms, the quota shared again after ${recoveredMs} ms`)
     expectKept(load)
     expect(load.arrivedSince(recoveredAt)).toBeGreaterThan(REQUESTS / 2)
-    expect(await cluster.masterOf(homeKey(home))).toBe(cluster.servers[1])
+    expect(await cluster.masterOf(partitionKey(partition))).toBe(cluster.servers[1])
     await expectKeysExpire(cluster.servers, 'sliced')
   })
 
   it('keeps it when a master dies under load and its replica takes over', async () => {
     const ledgers = await openThree(store())
-    const load = new Load(ledgers, readsOf(await homeOfFirst()))
+    const load = new Load(ledgers, readsOf(await partitionOfFirst()))
     await pause(1_500)
     const old = cluster.servers[0]!
     const diedAt = performance.now()

@@ -1,18 +1,18 @@
--- Which homes are counted in by gateways that are alive. So whoever finds nothing of a home can tell one that was never used
--- from one that Redis has lost, and whoever notices a loss can tell the others; see home-register.ts. It is one sorted set:
+-- Which partitions are counted in by gateways that are alive. So whoever finds nothing of a partition can tell one that was never used
+-- from one that Redis has lost, and whoever notices a loss can tell the others; see partition-register.ts. It is one sorted set:
 --   an id and when it was made, at +inf: another one, and everything was lost
---   "+" and a home that is used: until when, in milliseconds
---   "-" and a home that was lost: minus when that was reported
--- It ends when no gateway has looked for LIFE_MS: then none has anything to tell. That is longer than homes last, so that those
+--   "+" and a partition that is used: until when, in milliseconds
+--   "-" and a partition that was lost: minus when that was reported
+-- It ends when no gateway has looked for LIFE_MS: then none has anything to tell. That is longer than partitions last, so that those
 -- are evicted first where what ends first is.
 --
 -- KEYS  1: the register
 -- ARGV  1: the id that it gets if it has none   2: the time in microseconds, empty for Redis's own (only tests step it)
---       3: milliseconds for which homes are used   4: milliseconds for which losses are told
---       5: from when on losses are told, in milliseconds; empty: none   6: a home that is asked for, or empty
---       7: how many homes are used, then these, then those that were lost
--- Reply: the id, its age in milliseconds, the time in milliseconds, what the home is that was asked for (unknown, used, lost),
---        then the homes that were lost, at most MOST_TOLD
+--       3: milliseconds for which partitions are used   4: milliseconds for which losses are told
+--       5: from when on losses are told, in milliseconds; empty: none   6: a partition that is asked for, or empty
+--       7: how many partitions are used, then these, then those that were lost
+-- Reply: the id, its age in milliseconds, the time in milliseconds, what the partition is that was asked for (unknown, used, lost),
+--        then the partitions that were lost, at most MOST_TOLD
 local MOST_TOLD, LIFE_MS = 1000, 100000
 local call = redis.call
 local register, used = KEYS[1], ARGV[7] + 0

@@ -75,7 +75,7 @@ const RETURN_SOON_MS = 25
 const DRIFT = 1 / 1_000
 
 /**
- * What one gateway knows of the limits of one home: its own calls, by Redis's clock; its leases; and whether Redis knows
+ * What one gateway knows of the limits of one partition: its own calls, by Redis's clock; its leases; and whether Redis knows
  * what it should. Every call of the script is numbered. So when Redis has lost its latest writes, or everything, the next
  * answer tells, and so it tells which of the calls that were never answered it has run.
  *
@@ -84,7 +84,7 @@ const DRIFT = 1 / 1_000
  * all others are: then its calls may count as much as they did when it went, and its leases more, in sum over all gateways
  * still no more than the limit. When Redis answers, what is left of that becomes its lease.
  */
-export class Home {
+export class PartitionState {
   readonly name: string
   /** `shared` while charges are made in Redis. */
   mode: 'shared' | 'leased' = 'shared'

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../../time/clock.ts'
 import { Batch, type Postponed, type Waiting } from './batch.ts'
-import { Home } from './home.ts'
-import type { HomeRegister } from './home-register.ts'
+import { PartitionState } from './partition-state.ts'
+import type { PartitionRegister } from './partition-register.ts'
 import type { InFlight } from '../in-flight.ts'
 import {
   Grant,
@@ -28,20 +28,20 @@ const TERM_TICKS = 12
 export const RETURN_AFTER_MS = 4 * TICK_MS
 /** As long as leases last that are given back; by that the script knows them. */
 const FAREWELL_MS = 1
-/** A home that was not used for so long is forgotten. */
+/** A partition that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
 
-interface HomeKeys {
+interface PartitionKeys {
   readonly name: string
-  /** Tells this gateway's use of the home from others. */
+  /** Tells this gateway's use of the partition from others. */
   readonly id: string
-  /** With which the keys of the home begin. */
+  /** With which the keys of the partition begin. */
   readonly key: string
   /** Where the format before this one kept what it charged to the limits of a meter. */
   readonly olderKeys: (meter: Meter) => readonly string[]
 }
 
-/** What the homes of one ledger share. */
+/** What the partitions of one ledger share. */
 export interface Shared {
   readonly runner: ScriptRunner
   readonly clock: Clock
@@ -50,37 +50,37 @@ export interface Shared {
   readonly stepTime: (() => number) | undefined
   readonly postponed: Postponed
   readonly inFlight: InFlight
-  readonly register: HomeRegister
+  readonly register: PartitionRegister
   /** Whether Redis was there since the start, if only for a moment: then there are leases to go on with. */
   readonly wasConnected: boolean
-  /** By how much the ticks of a home are apart. */
+  /** By how much the ticks of a partition are apart. */
   tickEveryMs(isShared: boolean): number
   /** Redis answered at `now`; `isRight`: as was expected. */
   onAnswer(now: number, isRight: boolean): void
   /** A call failed, or its answer did not come in time; `isAgain`: as did the one before. */
   onFailure(error: unknown, isAgain: boolean): void
-  /** Redis has nothing of a home that was used. */
+  /** Redis has nothing of a partition that was used. */
   onMissing(): void
-  onChange(home: string, mode: 'shared' | 'leased'): void
-  onForgotten(home: string): void
+  onChange(partition: string, mode: 'shared' | 'leased'): void
+  onForgotten(partition: string): void
 }
 
-/** What one gateway asks and tells Redis of one home, what it does while Redis is away, and what it tells it afterwards. */
-export class RedisHome {
+/** What one gateway asks and tells Redis of one partition, what it does while Redis is away, and what it tells it afterwards. */
+export class Partition {
   readonly #shared: Shared
-  readonly #home: Home
+  readonly #state: PartitionState
   /** By which Redis tells its calls from those of other gateways, and of earlier times. */
   readonly #id: string
   readonly #key: string
-  readonly #olderKeys: HomeKeys['olderKeys']
+  readonly #olderKeys: PartitionKeys['olderKeys']
   /** Charges of an older release to their limits have been taken over. */
   readonly #takenOver = new WeakSet<Meter>()
   readonly #keys: readonly string[]
   #usedAt: number
   #isClosed = false
-  /** Until it is known whether other gateways use the home. */
+  /** Until it is known whether other gateways use the partition. */
   #beginning: Promise<void> | undefined
-  /** Whether any does, or this one has: then Redis has lost the home if it is not there. */
+  /** Whether any does, or this one has: then Redis has lost the partition if it is not there. */
   #isUsed: boolean | undefined
   /** Charges that wait for Redis to answer again. */
   readonly #held = new Set<Held>()
@@ -95,9 +95,9 @@ export class RedisHome {
   #tickTimer: Timer | undefined
 
   /** With `key` all its keys begin. */
-  constructor(shared: Shared, { name, id, key, olderKeys }: HomeKeys) {
+  constructor(shared: Shared, { name, id, key, olderKeys }: PartitionKeys) {
     this.#shared = shared
-    this.#home = new Home(name)
+    this.#state = new PartitionState(name)
     this.#id = id
     this.#key = key
     this.#olderKeys = olderKeys
@@ -107,10 +107,10 @@ export class RedisHome {
   }
 
   pausedUntil(meter: Meter, now: number): number {
-    return this.#home.pausedUntil(meter, now)
+    return this.#state.pausedUntil(meter, now)
   }
 
-  /** Learns whether other gateways use the home. Charges wait for that. */
+  /** Learns whether other gateways use the partition. Charges wait for that. */
   begin(): void {
     this.#beginning = this.#ask()
       .catch((error: unknown) => this.#fails(error))
@@ -120,7 +120,7 @@ export class RedisHome {
   }
 
   async #ask(): Promise<void> {
-    const is = await this.#shared.register.ask(this.#home.name)
+    const is = await this.#shared.register.ask(this.#state.name)
     this.#isUsed = this.#isUsed === true || is !== 'unknown'
     if (is === 'lost') this.loses()
   }
@@ -129,7 +129,7 @@ export class RedisHome {
     const now = this.#shared.clock.now()
     this.#usedAt = now
     const until = now + this.#shared.answerWithinMs
-    if (this.#home.mode === 'shared') {
+    if (this.#state.mode === 'shared') {
       return new Promise((resolve, reject) => this.#ride(meter, { wanted, turn, until, resolve, reject }))
     }
     if (!this.#isHeld(until)) return this.#spend(meter, wanted, undefined)
@@ -146,28 +146,28 @@ export class RedisHome {
   }
 
   settle(grant: Grant, what: 'settle' | 'abandon'): void {
-    this.#home.settle(grant, what === 'abandon', this.#shared.clock.now())
+    this.#state.settle(grant, what === 'abandon', this.#shared.clock.now())
     grant.unsettled--
     this.#change(grant, what)
   }
 
   refund(grant: Grant): void {
-    this.#home.refund(grant, this.#shared.clock.now())
+    this.#state.refund(grant, this.#shared.clock.now())
     grant.unsettled--
     this.#change(grant, 'refund')
   }
 
   leave(grant: Grant): void {
-    this.#home.leave(grant, this.#shared.clock.now())
+    this.#state.leave(grant, this.#shared.clock.now())
     this.#change(grant, 'leave')
   }
 
   /** Changes and charges are run in the order in which they are sent, so it holds for the next charge of every gateway. */
   learn({ meter, chargedAt }: Grant, lesson: Lesson): void {
-    const home = this.#home
-    if (lesson.kind === 'pause') home.pause(meter, this.#shared.clock.now(), lesson.ms)
+    const state = this.#state
+    if (lesson.kind === 'pause') state.pause(meter, this.#shared.clock.now(), lesson.ms)
     // What there is without Redis is spent with care anyway.
-    if (home.mode === 'leased') return
+    if (state.mode === 'leased') return
     const batch = this.#batchOf(meter)
     batch.teach(chargedAt, lesson, pauseFieldOf(meter))
     // There will be more answers that tell how much was counted.
@@ -178,12 +178,12 @@ export class RedisHome {
   /** The new time is ours to choose, so that what comes after need not wait for the answer. */
   renew(grant: Grant): void {
     const { meter, at, unsettled, open } = grant
-    const home = this.#home
+    const state = this.#state
     const now = this.#shared.clock.now()
-    const to = Math.round(home.time(now) * 1_000) / 1_000
-    home.renew(grant, to, now)
+    const to = Math.round(state.time(now) * 1_000) / 1_000
+    state.renew(grant, to, now)
     grant.at = to
-    if (home.mode === 'leased') return
+    if (state.mode === 'leased') return
     const batch = this.#batchOf(meter)
     batch.renewed.push({ at, calls: unsettled, to, open })
     this.#shared.postponed.add(batch, LEAST_WAIT_MS)
@@ -204,10 +204,10 @@ export class RedisHome {
 
   /** So that others have them at once, and nobody waits for what this gateway may have to tell. */
   async giveBackLeases(): Promise<void> {
-    const home = this.#home
-    if (home.mode === 'leased') return
+    const state = this.#state
+    if (state.mode === 'leased') return
     const all = this.#allOf()
-    for (const share of home.shares) share.lease = 0
+    for (const share of state.shares) share.lease = 0
     try {
       await this.#call(all, { termMs: FAREWELL_MS, isClaim: true })
     } catch {
@@ -217,7 +217,7 @@ export class RedisHome {
 
   /** The connection was lost. What answers next may be another Redis, unless it is found to be the same. */
   disconnects(): void {
-    this.#home.doubt()
+    this.#state.doubt()
     // As if Redis had lost it; see `depart`.
     this.#unsent = []
     this.depart(false, false)
@@ -225,24 +225,24 @@ export class RedisHome {
 
   /** It is there again: those who wait do so no longer than they have to. */
   reconnects(isSame: boolean): void {
-    this.#home.recognise(isSame)
+    this.#state.recognise(isSame)
     if (this.#held.size > 0) this.#tickLater(0)
   }
 
-  /** Redis has lost what it knew of this home. */
+  /** Redis has lost what it knew of this partition. */
   loses(): void {
-    if (!this.#home.hasLost) this.depart(true, true)
+    if (!this.#state.hasLost) this.depart(true, true)
   }
 
   depart(isLossPossible: boolean, isThere: boolean): void {
-    const home = this.#home
-    const wasShared = home.mode === 'shared'
-    home.depart(this.#shared.clock.now(), isLossPossible, isThere)
+    const state = this.#state
+    const wasShared = state.mode === 'shared'
+    state.depart(this.#shared.clock.now(), isLossPossible, isThere)
     // What Redis has lost it must not be told to take back: that would be the charge of another call.
     if (isLossPossible) this.#unsent = []
     void this.#sendAll()
     if (!wasShared) return
-    this.#shared.onChange(home.name, 'leased')
+    this.#shared.onChange(state.name, 'leased')
     this.#tickLater(LEAST_WAIT_MS)
   }
 
@@ -259,7 +259,7 @@ export class RedisHome {
 
   #change(grant: Grant, what: Change['what']): void {
     this.#shared.inFlight.update(grant)
-    if (this.#home.mode === 'leased') return
+    if (this.#state.mode === 'leased') return
     const { meter, at, usage } = grant
     this.#tellEnded(meter, { what, at, calls: 1 }, usage)
   }
@@ -267,14 +267,14 @@ export class RedisHome {
   #tellEnded(meter: Meter, ended: Change, usage: readonly LimitUsage[] = []): void {
     const settlements = this.#settlements.getOrInsertComputed(meter, () => new Settlements(meter))
     const now = this.#shared.clock.now()
-    const isWanted = settlements.add(ended, { now, time: this.#home.latestTime(now), usage })
+    const isWanted = settlements.add(ended, { now, time: this.#state.latestTime(now), usage })
     // What was granted too late, others wait for.
     if (isWanted) this.#shared.postponed.add(settlements, usage.length === 0 ? LEAST_WAIT_MS : settleWithinMs(meter))
   }
 
   async #send(batch: Batch): Promise<void> {
     const { meter } = batch
-    const home = this.#home
+    const state = this.#state
     // It may have been sent since, for another reason.
     if (this.#batches.get(meter) !== batch) return
     if (this.#beginning !== undefined) {
@@ -284,21 +284,21 @@ export class RedisHome {
     let wanted = 0
     for (const waiting of batch.waiting) wanted += waiting.wanted
     // Who charges nothing wants to know what is used.
-    const isAll = this.#isClosed || home.mode === 'leased' || (batch.waiting.length > 0 && wanted === 0)
+    const isAll = this.#isClosed || state.mode === 'leased' || (batch.waiting.length > 0 && wanted === 0)
     const batches = this.#takeWith(batch, isAll)
-    if (home.mode === 'leased') {
+    if (state.mode === 'leased') {
       for (const one of batches) this.#fail(one, undefined)
       return
     }
-    home.asks(meter, wanted)
+    state.asks(meter, wanted)
     try {
       const reply = await this.#call(meter, { wanted, batches, turn: batch.turn })
-      home.isAnswered(meter, wanted)
+      state.isAnswered(meter, wanted)
       if (reply !== undefined) return this.#handOut(batch, wanted, reply)
       for (const one of batches) this.#fail(one, undefined)
     } catch (error) {
       this.#fails(error)
-      home.isLost(meter, wanted)
+      state.isLost(meter, wanted)
       for (const one of batches) this.#fail(one, error)
     }
   }
@@ -343,7 +343,7 @@ export class RedisHome {
     meter: Meter,
     { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, turn, isProbe = false }: CallOptions,
   ): Promise<Reply | undefined> {
-    const home = this.#home
+    const state = this.#state
     const args = argumentsOf(meter, {
       gateway: this.#id,
       expected: isProbe ? -1 : this.#nextNumber(),
@@ -354,7 +354,7 @@ export class RedisHome {
       termMs,
       isClaim,
       turn,
-      leases: termMs > 0 ? home.sharesOf(meter).map(({ lease }) => lease) : [],
+      leases: termMs > 0 ? state.sharesOf(meter).map(({ lease }) => lease) : [],
     })
     const sentAt = this.#shared.clock.now()
     const keys = this.#keysFor(meter, turn)
@@ -365,24 +365,24 @@ export class RedisHome {
     const micros = reply[0]!
     const number = Math.max(1, reply[1]!)
     const isMissing = isRight ? reply[1] === 0 : reply[3] === 1
-    if (isMissing && this.#isUsed === true && !home.hasLost) {
-      this.#shared.register.report(home.name)
+    if (isMissing && this.#isUsed === true && !state.hasLost) {
+      this.#shared.register.report(state.name)
       this.#shared.onMissing()
       this.depart(true, true)
     }
     if (!isRight) {
-      home.misses(number - 1)
+      state.misses(number - 1)
       this.depart(true, true)
       return undefined
     }
     this.#takenOver.add(meter)
     const isOnly = this.#isUsed === false
     this.#isUsed = true
-    this.#shared.register.note(home.name)
-    home.setTime(micros / 1_000, sentAt, now)
-    if (isProbe) home.meet(number, now, RETURN_AFTER_MS, isOnly)
-    home.note(number, micros / 1_000)
-    home.lease(meter, (i) => leaseOf(reply, i), sentAt, termMs)
+    this.#shared.register.note(state.name)
+    state.setTime(micros / 1_000, sentAt, now)
+    if (isProbe) state.meet(number, now, RETURN_AFTER_MS, isOnly)
+    state.note(number, micros / 1_000)
+    state.lease(meter, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
   }
 
@@ -394,9 +394,9 @@ export class RedisHome {
     return keys
   }
 
-  /** Of a home that others use, the script must find something. */
+  /** Of a partition that others use, the script must find something. */
   #nextNumber(): number {
-    const number = ++this.#home.sent
+    const number = ++this.#state.sent
     return number === 1 && this.#isUsed === true ? 0 : number
   }
 
@@ -417,7 +417,7 @@ export class RedisHome {
           if (!isLate) resolve(reply)
           else if (granted > 0) {
             this.#unsent.push({ meter, at: reply[0]! / 1_000, calls: granted })
-            if (this.#home.mode === 'shared') this.#giveBackUnsent()
+            if (this.#state.mode === 'shared') this.#giveBackUnsent()
           }
         },
         (error: unknown) => {
@@ -446,11 +446,11 @@ export class RedisHome {
     const tail = tailOf(reply, hasSchedule)
     const turns = turn === undefined ? undefined : reply[tail]
     const taught = taughtBy(reply, turn === undefined ? tail : tail + 1)
-    if (taught?.pauseMs !== undefined) this.#home.pause(meter, now, taught.pauseMs)
+    if (taught?.pauseMs !== undefined) this.#state.pause(meter, now, taught.pauseMs)
     const usage = usageOf(meter, reply, taught)
     // What is leased to others comes back when they renew their leases.
     const schedule = hasSchedule ? scheduleOf(meter, reply, { now, leasedMs: TICK_MS, taught }) : undefined
-    if (left > 0) this.#home.granted(meter, at, left, now)
+    if (left > 0) this.#state.granted(meter, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)
       left -= granted
@@ -462,16 +462,16 @@ export class RedisHome {
 
   /** What could not be done in Redis is done without: charges are taken from the lease, changes are owed. */
   #fail(batch: Batch, cause: unknown): void {
-    const home = this.#home
+    const state = this.#state
     const { meter } = batch
     const now = this.#shared.clock.now()
-    for (const ended of batch.ended) home.oweSettled(meter, ended, now)
-    for (const { to, calls, open } of batch.renewed) home.oweRenewed(meter, to, calls, open, now)
+    for (const ended of batch.ended) state.oweSettled(meter, ended, now)
+    for (const { to, calls, open } of batch.renewed) state.oweRenewed(meter, to, calls, open, now)
     for (const waiting of batch.waiting) this.#spendOrHold(meter, waiting, cause)
   }
 
   #fails(error: unknown): void {
-    const wasShared = this.#home.mode === 'shared'
+    const wasShared = this.#state.mode === 'shared'
     this.depart(false, false)
     this.#shared.onFailure(error, !wasShared)
   }
@@ -479,7 +479,7 @@ export class RedisHome {
   /** Whether a charge that can't be made is held: Redis was lost only just now, and may answer in time. */
   #isHeld(until: number): boolean {
     const now = this.#shared.clock.now()
-    return now < until && this.#home.awayMs(now) < this.#shared.answerWithinMs
+    return now < until && this.#state.awayMs(now) < this.#shared.answerWithinMs
   }
 
   #spendOrHold(meter: Meter, waiting: Waiting, cause: unknown): void {
@@ -502,18 +502,18 @@ export class RedisHome {
     this.#held.clear()
     for (const held of all) {
       held.timer?.cancel()
-      if (this.#home.mode === 'shared') this.#ride(held.meter, held.waiting)
+      if (this.#state.mode === 'shared') this.#ride(held.meter, held.waiting)
       else this.#spendOrHold(held.meter, held.waiting, undefined)
     }
   }
 
   #spend(meter: Meter, wanted: number, cause: unknown): Grant {
-    const home = this.#home
+    const state = this.#state
     const now = this.#shared.clock.now()
     if (this.#shared.onOutage === 'closed' || (wanted === 0 && !this.#shared.wasConnected))
       throw new StoreUnavailableError(cause)
-    if (wanted === 0) return new Grant(meter, home.time(now), 0, home.usage(meter, now))
-    const spent = home.spend(meter, wanted, now, this.#shared.onOutage === 'open')
+    if (wanted === 0) return new Grant(meter, state.time(now), 0, state.usage(meter, now))
+    const spent = state.spend(meter, wanted, now, this.#shared.onOutage === 'open')
     if (spent === undefined) throw new StoreUnavailableError(cause)
     const { at, granted, usage, schedule } = spent
     const grant = new Grant(meter, at, granted, usage, { schedule, isLocal: true })
@@ -527,26 +527,26 @@ export class RedisHome {
     this.#tickTimer = this.#shared.clock.schedule(delayMs, () => void this.#tick())
   }
 
-  /** Renews the leases of a home; while Redis is away, tries it, tells it what it lacks, and returns to it. */
+  /** Renews the leases of a partition; while Redis is away, tries it, tells it what it lacks, and returns to it. */
   async #tick(): Promise<void> {
-    const home = this.#home
+    const state = this.#state
     const now = this.#shared.clock.now()
-    if (home.mode === 'shared' && now - this.#usedAt > FORGET_AFTER_MS && home.isIdle(now) && !this.#hasToTell()) {
-      this.#shared.onForgotten(home.name)
-      this.#shared.register.forget(home.name)
+    if (state.mode === 'shared' && now - this.#usedAt > FORGET_AFTER_MS && state.isIdle(now) && !this.#hasToTell()) {
+      this.#shared.onForgotten(state.name)
+      this.#shared.register.forget(state.name)
       return this.giveBackLeases()
     }
-    const isShared = home.mode === 'shared'
+    const isShared = state.mode === 'shared'
     const everyMs = this.#shared.tickEveryMs(isShared)
     const termMs = TERM_TICKS * everyMs
     this.#tickLater(everyMs)
-    if (!isShared) home.becomesAlone(now)
+    if (!isShared) state.becomesAlone(now)
     const all = this.#allOf()
     if (all.limits.length === 0) return
     try {
-      if (home.mode === 'shared') await this.#call(all, { termMs })
+      if (state.mode === 'shared') await this.#call(all, { termMs })
       else {
-        if (home.returnAt === undefined) {
+        if (state.returnAt === undefined) {
           if (this.#isUsed !== true) await this.#ask()
           await this.#call(all, { isProbe: true })
         }
@@ -560,14 +560,14 @@ export class RedisHome {
 
   /** Tells Redis what it lacks; at the end of the grace, returns to it. */
   async #reconcile(all: Meter, termMs: number): Promise<void> {
-    const home = this.#home
+    const state = this.#state
     const now = this.#shared.clock.now()
-    const owed = home.takeOwed(all, now)
-    const isReturning = now >= home.returnAt!
+    const owed = state.takeOwed(all, now)
+    const isReturning = now >= state.returnAt!
     if (isReturning) {
       // Calls are run in the order in which they are sent, so the next charge already finds what is told here.
-      home.return()
-      this.#shared.onChange(home.name, 'shared')
+      state.return()
+      this.#shared.onChange(state.name, 'shared')
       this.#giveBackUnsent()
     }
     const additions = owed.flatMap((charges, i) =>
@@ -575,18 +575,18 @@ export class RedisHome {
     )
     const leases = { termMs, isClaim: !isReturning }
     const reply = await this.#call(all, { additions, ...leases }).catch((error: unknown) => {
-      home.giveBackOwed(all, owed, this.#shared.clock.now())
+      state.giveBackOwed(all, owed, this.#shared.clock.now())
       throw error
     })
-    if (reply === undefined) home.giveBackOwed(all, owed, this.#shared.clock.now())
+    if (reply === undefined) state.giveBackOwed(all, owed, this.#shared.clock.now())
   }
 
-  /** A meter of all limits of a home that were used. */
+  /** A meter of all limits of a partition that were used. */
   #allOf(): Meter {
-    const limits = [...this.#home.shares].map(({ limit }) => limit)
+    const limits = [...this.#state.shares].map(({ limit }) => limit)
     if (this.#all === undefined || limits.some((limit, i) => limit !== this.#all?.limits[i])) {
       this.#all = meterOf(
-        this.#home.name,
+        this.#state.name,
         limits.map((limit) => ({ limit })),
       )
     }
