@@ -13,7 +13,7 @@ import { isFailure } from '../gateway/failure.ts'
 import { type Identity, identify } from '../gateway/identify.ts'
 import { buildSnapshot, closeSnapshot, type Snapshot, type Upstream } from '../gateway/snapshot.ts'
 import { Metrics } from '../observe/metrics.ts'
-import type { Meter } from '../ledger/ledger.ts'
+import type { ChargeSet } from '../ledger/ledger.ts'
 import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
 import { bareHost } from '../net/host.ts'
 import { classifyByMethod, type Route } from '../routing/route.ts'
@@ -149,7 +149,7 @@ function explainOne(snapshot: Snapshot, method: string, url: string, client: Cli
     credential: route?.credential === 'none' ? null : (account?.credential?.name ?? null),
     ...(isFailure(target) ? { error: { kind: target.kind, message: target.message } } : {}),
   }
-  const limits = isFailure(target) ? [] : limitsOf(target.admissionPolicy.meter)
+  const limits = isFailure(target) ? [] : limitsOf(target.admissionPolicy.chargeSet)
   const because = route === undefined ? null : reasonFor(route, head.method)
   const cache = route === undefined ? null : cacheOf(route, account, head.method)
   return { explanation, details: { because, limits, cache }, doubt: doubtAbout(meant, snapshot, identity) }
@@ -221,7 +221,7 @@ function withoutGateway({ hosts }: Snapshot, url: string): string {
 }
 
 /** Without the body, of which nothing is known here: what depends on its size is left out. */
-function limitsOf({ limits, units }: Meter): Details['limits'] {
+function limitsOf({ limits, units }: ChargeSet): Details['limits'] {
   return limits.map(({ class: className, requests, label }, i) => {
     const cost = units[i]!
     return { class: className, requests, window: label, ...(cost === 1 ? {} : { units: cost }) }

@@ -1,7 +1,7 @@
 import type { ClientScope } from '../schema/client-schema.ts'
 import type { Claimant } from '../queue/client-queue.ts'
 import { formatDuration } from '../schema/units.ts'
-import { type Meter, meterOf } from '../ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf } from '../ledger/ledger.ts'
 import { limitOf } from '../ledger/limit.ts'
 import { readingsOf } from '../routing/path.ts'
 import { PathPattern, segmentsOf } from '../routing/path-pattern.ts'
@@ -17,7 +17,7 @@ export interface Client extends Claimant {
   readonly paths: readonly AllowedPath[] | undefined
   readonly networkAccess: NetworkAccess | undefined
   /** What its calls to all upstreams together are charged to, each once. */
-  readonly budget: Meter | undefined
+  readonly budget: ChargeSet | undefined
 }
 
 export const ANONYMOUS: Client = {
@@ -50,13 +50,13 @@ export function clientOf(name: string, scope: ClientScope): Client {
   }
 }
 
-function budgetOf(name: string, limits: NonNullable<ClientScope['budget']>): Meter {
+function budgetOf(name: string, limits: NonNullable<ClientScope['budget']>): ChargeSet {
   const charges = limits.map(({ requests, window }) => {
     const label = formatDuration(window)
     return { limit: limitOf({ id: `budget.${label}`, class: 'budget', label, requests, windowMs: window }) }
   })
   // No upstream or account can have such a name.
-  return meterOf(`client:${name}`, charges)
+  return chargeSetOf(`client:${name}`, charges)
 }
 
 /** What of a call scopes are about. */

@@ -7,7 +7,7 @@ import { EchoGuard } from '../credentials/scrub.ts'
 import type { CredentialSet } from '../credentials/credential-set.ts'
 import type { ClassMetrics, Spending } from '../observe/call-metrics.ts'
 import type { ClassLabels } from '../observe/series.ts'
-import type { Ledger, Meter } from '../ledger/ledger.ts'
+import type { Ledger, ChargeSet } from '../ledger/ledger.ts'
 import type { Places } from '../queue/capacity.ts'
 import type { WaitingRoom } from '../queue/waiting-room.ts'
 import type { Counting } from './charges.ts'
@@ -84,11 +84,11 @@ export class Account {
 
 /** Where calls of one kind and account are admitted: what they are charged to, and where they wait. */
 export interface AdmissionPolicy {
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   readonly room: WaitingRoom
   readonly labels: ClassLabels
   readonly metrics: ClassMetrics
-  /** Of the meter's limits, in their order; of those that are the gateway's own there is none. */
+  /** Of the charge set's limits, in their order; of those that are the gateway's own there is none. */
   readonly watches: readonly (LimitWatch | undefined)[]
   readonly spending: Spending
 }

@@ -2,7 +2,7 @@ import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { ClassMetrics, Spending } from '../observe/call-metrics.ts'
 import type { ClassLabels } from '../observe/series.ts'
 import { Capacity, Places } from '../queue/capacity.ts'
-import { type Meter, meterOf, unitsByClass } from '../ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf, unitsByClass } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import type { Closing } from '../queue/admission.ts'
 import { type RoomView, WaitingRoom } from '../queue/waiting-room.ts'
@@ -12,7 +12,7 @@ import { type Failure, isFailure } from './failure.ts'
 import type { AccountServices, AdmissionPolicy } from './account.ts'
 import { LimitWatch } from './limit-watch.ts'
 
-/** Meters of calls of one kind that are remembered; costs by bytes can make any number. */
+/** Charge sets of calls of one kind that are remembered; costs by bytes can make any number. */
 const POLICIES_KEPT = 1_024
 
 /** Calls of one kind: one policy, or one for each way in which what they are charged can vary. */
@@ -61,7 +61,7 @@ export class AdmissionPolicies {
   readonly #shown = new Map<string, Shown>()
   /** Of all classes. */
   readonly #places: Places
-  #meter: Meter | undefined
+  #chargeSet: ChargeSet | undefined
   #closing: Closing | undefined
 
   /** With those of before a reload, calls wait on in the order in which they came, and those in flight go on counting. */
@@ -99,16 +99,16 @@ export class AdmissionPolicies {
 
   /** Calls that wait already are charged to the limits as they are now, but for those that are counted apart. */
   #chargeAnew(): void {
-    const meters = new Map<Meter, Meter>()
-    const meterNow = (meter: Meter): Meter =>
-      meters.getOrInsertComputed(meter, ({ partition, account, limits, units }) => {
+    const chargeSets = new Map<ChargeSet, ChargeSet>()
+    const chargeSetNow = (chargeSet: ChargeSet): ChargeSet =>
+      chargeSets.getOrInsertComputed(chargeSet, ({ partition, account, limits, units }) => {
         const charges = limits.map((limit, i) => ({
           limit: this.#shown.get(limit.id)?.limit ?? limit,
           units: units[i]!,
         }))
-        return meterOf(partition, charges, account)
+        return chargeSetOf(partition, charges, account)
       })
-    for (const { rooms } of this.#classes.values()) for (const room of rooms.values()) room.charge(meterNow)
+    for (const { rooms } of this.#classes.values()) for (const room of rooms.values()) room.charge(chargeSetNow)
   }
 
   /** Ends the wait of everyone here, now and from now on. */
@@ -136,9 +136,9 @@ export class AdmissionPolicies {
     return [...this.#shown.values()]
   }
 
-  /** A meter of all of them, in that order, to ask for their usage. */
-  get meter(): Meter {
-    return (this.#meter ??= meterOf(
+  /** A charge set of all of them, in that order, to ask for their usage. */
+  get chargeSet(): ChargeSet {
+    return (this.#chargeSet ??= chargeSetOf(
       this.#partition,
       this.shown.map(({ limit }) => ({ limit })),
     ))
@@ -196,7 +196,7 @@ export class AdmissionPolicies {
     const limit = rule.limitOf(group)
     if (!this.#shown.has(limit.id)) {
       this.#shown.set(limit.id, { limit, account: rule.account, watch: this.#watch(limit, rule) })
-      this.#meter = undefined
+      this.#chargeSet = undefined
     }
     return limit
   }
@@ -217,9 +217,9 @@ export class AdmissionPolicies {
       () => new WaitingRoom({ ledger, clock, name, partition: this.#partition, capacity }),
     )
     if (this.#closing !== undefined) room.close(this.#closing)
-    const meter = meterOf(this.#partition, charges, `${upstream}/${account}`)
-    const spending = new Spending(services.metrics, labels, unitsByClass(meter))
-    return { meter, room, labels, metrics, watches, spending }
+    const chargeSet = chargeSetOf(this.#partition, charges, `${upstream}/${account}`)
+    const spending = new Spending(services.metrics, labels, unitsByClass(chargeSet))
+    return { chargeSet, room, labels, metrics, watches, spending }
   }
 
   #partsOf(className: string): ClassParts {

@@ -29,10 +29,10 @@ export function admit(
     // What an attempt before has waited is gone.
     const leftMs = requestOptions.maxWaitMs + graceMs - call.waitedMs
     const maxWaitMs = Math.max(0, Math.min(leftMs, deadline - enteredAt))
-    const { meter } = admissionPolicy
+    const { chargeSet } = admissionPolicy
     const { priority } = requestOptions
     const onLeaveable = (leave: (() => void) | undefined): void => call.onGone(leave)
-    const entry = admissionPolicy.room.enter({ meter, maxWaitMs, client, priority, comesBack: true, onLeaveable })
+    const entry = admissionPolicy.room.enter({ chargeSet, maxWaitMs, client, priority, comesBack: true, onLeaveable })
     return entry instanceof Promise
       ? entry.then(entered, (error: unknown) => storeFailed(error, call, enteredAt, metrics))
       : entered(entry)
@@ -120,11 +120,11 @@ function noteWouldDeny(call: Call, { labels }: AdmissionPolicy, client: Client, 
 
 /** Charged like any attempt, but not waited for, and without a word of why not. */
 export async function admitNow({ client, admissionPolicy, requestOptions }: Target): Promise<Permit | undefined> {
-  const { meter } = admissionPolicy
+  const { chargeSet } = admissionPolicy
   const { priority } = requestOptions
   try {
     const admission = await admissionPolicy.room.enter({
-      meter,
+      chargeSet,
       maxWaitMs: 0,
       client,
       priority,

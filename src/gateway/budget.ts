@@ -1,4 +1,4 @@
-import { type Grant, type Meter, StoreUnavailableError } from '../ledger/ledger.ts'
+import { type Grant, type ChargeSet, StoreUnavailableError } from '../ledger/ledger.ts'
 import type { Call, Target } from './call.ts'
 import { type Environment, forward } from './forward.ts'
 import { Failure } from './failure.ts'
@@ -8,7 +8,12 @@ import type { Forwarded } from './forwarded.ts'
  * Forwards a call of a client that has a budget of its own. A call is charged once, however often it is sent; one that is
  * refused before it was sent is given back. The ledger counts, so the budget is one over all gateways.
  */
-export async function forwardWithin(budget: Meter, call: Call, target: Target, env: Environment): Promise<Forwarded> {
+export async function forwardWithin(
+  budget: ChargeSet,
+  call: Call,
+  target: Target,
+  env: Environment,
+): Promise<Forwarded> {
   const { client, admissionPolicy } = target
   const { ledger } = admissionPolicy.room
   let grant: Grant

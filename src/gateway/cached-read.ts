@@ -342,8 +342,8 @@ export class CachedRead implements ResponseObserver {
 
   /** The call would have been charged. */
   #countSaved(): void {
-    const { meter, metrics } = this.#target.admissionPolicy
-    for (const [className, units] of unitsByClass(meter)) metrics.quotaSaved(className, units, this.#call.id)
+    const { chargeSet, metrics } = this.#target.admissionPolicy
+    for (const [className, units] of unitsByClass(chargeSet)) metrics.quotaSaved(className, units, this.#call.id)
   }
 }
 

@@ -9,7 +9,7 @@ export function ownHeaders(call: Call, headers: string[]): void {
   if (call.attempts > 1) headers.push('X-Sluice-Attempts', String(call.attempts))
   if (call.breaker !== undefined) headers.push('X-Sluice-Breaker', call.breaker)
   if (call.isStoreDegraded) headers.push('X-Sluice-Store', 'degraded')
-  const tightest = tightestOf(call.usage, call.target?.admissionPolicy.meter.units ?? [])
+  const tightest = tightestOf(call.usage, call.target?.admissionPolicy.chargeSet.units ?? [])
   if (tightest !== undefined) quotaHeaders(tightest, call.clock.wall(), headers)
 }
 

@@ -93,7 +93,7 @@ function quotaOf(policy: AdmissionPolicy): string {
   return `the ${policy.labels.class} quota of ${nameOf(policy)}`
 }
 
-/** The account; the partition of its meter may be the whole upstream. */
+/** The account; the partition of its charge set may be the whole upstream. */
 function nameOf({ labels: { upstream, account } }: AdmissionPolicy): string {
   return `${upstream}/${account}`
 }

@@ -16,8 +16,8 @@ export class InFlight {
 
   add(grant: Grant): void {
     this.#grants.add(grant)
-    if (grant.meter.renewMs < this.#everyMs) {
-      this.#everyMs = grant.meter.renewMs
+    if (grant.chargeSet.renewMs < this.#everyMs) {
+      this.#everyMs = grant.chargeSet.renewMs
       this.#timer?.cancel()
       this.#timer = undefined
     }

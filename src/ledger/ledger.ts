@@ -3,7 +3,7 @@ import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
 
 /** All limits that one kind of call is charged to, together or not at all, and how many units to each. */
-export interface Meter {
+export interface ChargeSet {
   /** Where the limits are counted, usually `upstream/account`: one step can charge everything of one partition. */
   readonly partition: string
   /** Whose calls are held back together when the upstream wants none of them for a while. */
@@ -18,7 +18,7 @@ export interface Meter {
 }
 
 /** What one call spends of each class. A class may have several limits, which all count the same call. */
-export function unitsByClass({ limits, units }: Meter): Map<string, number> {
+export function unitsByClass({ limits, units }: ChargeSet): Map<string, number> {
   const spent = new Map<string, number>()
   for (const [i, limit] of limits.entries()) {
     if (limit.kind !== 'concurrent') spent.set(limit.class, Math.max(spent.get(limit.class) ?? 0, units[i]!))
@@ -26,11 +26,11 @@ export function unitsByClass({ limits, units }: Meter): Map<string, number> {
   return spent
 }
 
-export function meterOf(
+export function chargeSetOf(
   partition: string,
   charges: readonly { limit: Limit; units?: number }[],
   account = partition,
-): Meter {
+): ChargeSet {
   const limits = charges.map(({ limit }) => limit)
   return {
     partition,
@@ -57,7 +57,7 @@ export function allowedOf({ limit, effective }: LimitUsage): number {
   return effective === undefined ? limit.requests : effective
 }
 
-/** What the upstream's answer to one call teaches. `limit` is the number of a limit in the call's meter. */
+/** What the upstream's answer to one call teaches. `limit` is the number of a limit in the call's charge set. */
 export type Lesson =
   /** So many units it has counted; see `Learned`. It refused the call, maybe, because nothing remains until the reset. */
   | {
@@ -75,10 +75,10 @@ export type Lesson =
 
 /** The answer to a charge: calls that may be sent now, and what has become of them since. */
 export class Grant {
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   /** How many of the calls asked for may be sent; the others were not charged. */
   readonly granted: number
-  /** Usage of each limit, in the meter's order. */
+  /** Usage of each limit, in the charge set's order. */
   readonly usage: readonly LimitUsage[]
   /** When more will be free; undefined if everything asked for was granted to calls that had not waited. */
   readonly schedule: Schedule | undefined
@@ -95,13 +95,13 @@ export class Grant {
   readonly isLocal: boolean
 
   constructor(
-    meter: Meter,
+    chargeSet: ChargeSet,
     at: number,
     granted: number,
     usage: readonly LimitUsage[],
     { schedule, turns, isLocal = false }: GrantOptions = {},
   ) {
-    this.meter = meter
+    this.chargeSet = chargeSet
     this.chargedAt = at
     this.at = at
     this.granted = granted
@@ -115,7 +115,7 @@ export class Grant {
 
   /** Whether the ledger still has to renew it. */
   get isInFlight(): boolean {
-    return this.unsettled > 0 || (this.open > 0 && this.meter.hasConcurrent)
+    return this.unsettled > 0 || (this.open > 0 && this.chargeSet.hasConcurrent)
   }
 }
 
@@ -126,9 +126,9 @@ interface GrantOptions {
 }
 
 /** The grant of calls that are charged to nothing: all of them, or none while the upstream wants none. */
-export function uncounted(meter: Meter, wanted: number, now: number, pausedUntil: number): Grant {
-  if (pausedUntil <= now) return new Grant(meter, now, wanted, [])
-  return new Grant(meter, now, 0, [], { schedule: new Schedule(now, [], pausedUntil) })
+export function uncounted(chargeSet: ChargeSet, wanted: number, now: number, pausedUntil: number): Grant {
+  if (pausedUntil <= now) return new Grant(chargeSet, now, wanted, [])
+  return new Grant(chargeSet, now, 0, [], { schedule: new Schedule(now, [], pausedUntil) })
 }
 
 /** Calls that are charged after they have waited. */
@@ -157,11 +157,11 @@ export interface Turn {
  */
 export interface Ledger {
   /**
-   * Charges up to `wanted` calls; those that do not fit into every limit of the meter are refused and not charged. Throws,
+   * Charges up to `wanted` calls; those that do not fit into every limit of the charge set are refused and not charged. Throws,
    * or rejects with, `StoreUnavailableError` when the store can't be asked and there is no lease to spend. For calls that
    * have waited, which is what a `turn` says, the grant has a schedule in any case.
    */
-  charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant>
+  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant>
   /**
    * Tells other gateways who waits in a queue here (nobody, where `demands` are empty), and who waits there; undefined where
    * there are none, or where they can't be asked now. What was told is forgotten after REPORT_TERM_MS, so a gateway that has
@@ -181,7 +181,7 @@ export interface Ledger {
   /** What the answer to one call taught; holds for every call that is charged later, by whatever gateway. */
   learn(grant: Grant, lesson: Lesson): void
   /** What counts now, for metrics and the admin API. */
-  usage(meter: Meter): Promise<readonly LimitUsage[]>
+  usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]>
   /** Whether charges can be expected to work. */
   readonly isReady: boolean
   /** Whether quotas are kept otherwise than usual (such as by leases), because the store is away. */

@@ -2,7 +2,7 @@ import { LONGEST_GROWTH_MS } from './learned.ts'
 
 /** What a limit counts, as a configuration or a preset states it. */
 export interface LimitSpec {
-  /** Its identity within the partition of its meter, such as `read.60000`; two limits of a partition never share one. */
+  /** Its identity within the partition of its charge set, such as `read.60000`; two limits of a partition never share one. */
   readonly id: string
   readonly class: string
   /** Units allowed in a window; for `concurrent`, at once. */

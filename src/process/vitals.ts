@@ -159,7 +159,7 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | un
   const asked: Promise<Usage[]>[] = []
   for (const { name: upstream, accounts } of snapshot.upstreams.values()) {
     for (const { admissionPolicies } of accounts.values()) {
-      const { meter, shown } = admissionPolicies
+      const { chargeSet, shown } = admissionPolicies
       if (shown.length === 0) continue
       const named = (usage: LimitUsage, i: number): Usage => {
         const { account, watch } = shown[i]!
@@ -169,7 +169,7 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | un
         const labels = { upstream, account, class: limit.class }
         return { labels, window: limit.label, limit: limit.requests, effective: allowedOf(usage), used, resetMs }
       }
-      asked.push(ledger.usage(meter).then((usages) => usages.map(named)))
+      asked.push(ledger.usage(chargeSet).then((usages) => usages.map(named)))
     }
   }
   try {

@@ -1,6 +1,6 @@
 import type { Claimant } from './client-queue.ts'
 import type { Priority } from '../ledger/demand.ts'
-import type { LimitUsage, Meter } from '../ledger/ledger.ts'
+import type { LimitUsage, ChargeSet } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import type { Permit } from './permit.ts'
 import type { ServedBefore } from './recently-served.ts'
@@ -61,7 +61,7 @@ export type Admission =
 
 /** A call that wants to be admitted. */
 export interface Waiter {
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   readonly maxWaitMs: number
   readonly client: Claimant
   /** Not above the client's own. */

@@ -8,7 +8,7 @@ export interface Choice {
 }
 
 /**
- * Whose calls to charge together, of one meter and `most` at most: those that have their turn when `free` calls can be admitted,
+ * Whose calls to charge together, of one charge set and `most` at most: those that have their turn when `free` calls can be admitted,
  * and as many as nobody claims.
  */
 export function choose(contention: Contention<Place>, most: number, free: number, unclaimed: number): Choice {
@@ -16,7 +16,7 @@ export function choose(contention: Contention<Place>, most: number, free: number
   let isTurnOfOthers = false
   for (const { place, position } of contention.next(unclaimed > 0 ? Infinity : free)) {
     const isOurTurn = position <= free || chosen.length < unclaimed
-    if (!isOurTurn || chosen.length >= most || (chosen.length > 0 && place.meter !== chosen[0]!.meter)) break
+    if (!isOurTurn || chosen.length >= most || (chosen.length > 0 && place.chargeSet !== chosen[0]!.chargeSet)) break
     chosen.push(place)
     isTurnOfOthers = position > free
   }

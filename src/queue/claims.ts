@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../time/clock.ts'
-import type { Meter } from '../ledger/ledger.ts'
+import type { ChargeSet } from '../ledger/ledger.ts'
 import type { Permit } from './permit.ts'
 import type { Place } from './place.ts'
 
@@ -18,7 +18,7 @@ const SHORT_MS = 5_000
 /** A call that was refused while others waited, and told when to come back. */
 interface Claim {
   readonly client: string
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   /** When the client was told to come back. */
   toldAt: number
   /** It has this place in the queue, until its turn comes; */
@@ -49,8 +49,8 @@ export class Claims {
   }
 
   /** The permit that is held for a call like this. */
-  take(client: string, meter: Meter): Permit | undefined {
-    const claim = this.#byClient.get(client)?.find((one) => one.permit !== undefined && one.meter === meter)
+  take(client: string, chargeSet: ChargeSet): Permit | undefined {
+    const claim = this.#byClient.get(client)?.find((one) => one.permit !== undefined && one.chargeSet === chargeSet)
     if (claim === undefined) return undefined
     const { permit } = claim
     claim.permit = undefined
@@ -60,16 +60,16 @@ export class Claims {
   }
 
   /** Whether a call that comes now is one that was told to come about now: then it has this claim already. */
-  dueNow(client: string, meter: Meter): Claim | undefined {
+  dueNow(client: string, chargeSet: ChargeSet): Claim | undefined {
     const now = this.#clock.now()
-    return this.#byClient.get(client)?.find((claim) => claim.toldAt <= now && claim.meter === meter)
+    return this.#byClient.get(client)?.find((claim) => claim.toldAt <= now && claim.chargeSet === chargeSet)
   }
 
   /** Whether one more may be left. */
-  hasRoom(client: string, meter: Meter): boolean {
-    if (!meter.limits.every(({ kind }) => kind === 'rolling')) return false
-    const least = Math.min(...meter.limits.map(({ requests }) => requests))
-    const isShort = meter.limits.some(({ windowMs }) => windowMs < SHORT_MS)
+  hasRoom(client: string, chargeSet: ChargeSet): boolean {
+    if (!chargeSet.limits.every(({ kind }) => kind === 'rolling')) return false
+    const least = Math.min(...chargeSet.limits.map(({ requests }) => requests))
+    const isShort = chargeSet.limits.some(({ windowMs }) => windowMs < SHORT_MS)
     const few = isShort ? LEAST_OF_SHORT : LEAST_CLAIMS
     const most = Math.max(few, least * PART_OF_LIMIT)
     const ofClient = this.#byClient.get(client)?.length ?? 0
@@ -78,9 +78,9 @@ export class Claims {
 
   /** `place` is the one that was taken for it; `onPermit` says whether somebody else has use for a permit at once. */
   add(place: Place, waitMs: number, onPermit: (permit: Permit) => boolean): void {
-    const { client, meter } = place
+    const { client, chargeSet } = place
     const toldAt = this.#clock.now() + toldMs(waitMs)
-    const claim: Claim = { client: client.name, meter, toldAt, place, permit: undefined, timer: undefined }
+    const claim: Claim = { client: client.name, chargeSet, toldAt, place, permit: undefined, timer: undefined }
     this.#byClient.getOrInsertComputed(client.name, () => []).push(claim)
     this.#size++
     this.#await(claim)
@@ -113,7 +113,7 @@ export class Claims {
 
   #await(claim: Claim): void {
     claim.timer?.cancel()
-    const windowMs = Math.min(...claim.meter.limits.map((limit) => limit.windowMs))
+    const windowMs = Math.min(...claim.chargeSet.limits.map((limit) => limit.windowMs))
     const graceMs = Math.min(GRACE_MS, windowMs * GRACE_PART)
     claim.timer = this.#clock.schedule(claim.toldAt - this.#clock.now() + graceMs, () => this.#end(claim))
   }

@@ -1,5 +1,5 @@
 import type { Clock } from '../time/clock.ts'
-import { allowedOf, type Grant, type LimitUsage, type Meter } from '../ledger/ledger.ts'
+import { allowedOf, type Grant, type LimitUsage, type ChargeSet } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import type { Schedule } from '../ledger/schedule.ts'
 
@@ -22,7 +22,12 @@ export class Outlook {
   #left = 1
   /** The ledger's latest answer about calls that had to wait. */
   #told:
-    | { readonly meter: Meter; readonly usage: readonly LimitUsage[]; readonly at: number; readonly isLocal: boolean }
+    | {
+        readonly chargeSet: ChargeSet
+        readonly usage: readonly LimitUsage[]
+        readonly at: number
+        readonly isLocal: boolean
+      }
     | undefined
   /** Quota may have come back that the schedule does not know of. */
   #isMoreFree = false
@@ -46,9 +51,9 @@ export class Outlook {
   }
 
   learn(grant: Grant): void {
-    const { meter, schedule, usage, isLocal } = grant
+    const { chargeSet, schedule, usage, isLocal } = grant
     this.#schedule = schedule
-    this.#told = { meter, usage, at: this.#clock.now(), isLocal }
+    this.#told = { chargeSet, usage, at: this.#clock.now(), isLocal }
     this.#left = leftIn(grant)
   }
 
@@ -124,11 +129,11 @@ export class Outlook {
   }
 
   /**
-   * What is known of the meter's limits without asking again: until its oldest charge leaves, no less of one is used. Of a limit
+   * What is known of the charge set's limits without asking again: until its oldest charge leaves, no less of one is used. Of a limit
    * that is used up nothing comes back for a call before its turn, in `turnMs`.
    */
-  usageOf(meter: Meter, turnMs = 0): readonly LimitUsage[] {
-    if (this.#told?.meter !== meter) return []
+  usageOf(chargeSet: ChargeSet, turnMs = 0): readonly LimitUsage[] {
+    if (this.#told?.chargeSet !== chargeSet) return []
     const agoMs = this.#clock.now() - this.#told.at
     const stillTrue = this.#told.usage.filter(({ resetMs }) => resetMs >= agoMs)
     return stillTrue.map((one) => {
@@ -140,10 +145,10 @@ export class Outlook {
 }
 
 /** How many more calls fit into the limits, as far as the answer tells. */
-function leftIn({ meter, usage }: Grant): number {
+function leftIn({ chargeSet, usage }: Grant): number {
   let left = Infinity
   for (const [i, one] of usage.entries()) {
-    if (one.limit.isEnforced) left = Math.min(left, Math.floor((allowedOf(one) - one.used) / meter.units[i]!))
+    if (one.limit.isEnforced) left = Math.min(left, Math.floor((allowedOf(one) - one.used) / chargeSet.units[i]!))
   }
   return left
 }

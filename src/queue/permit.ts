@@ -28,7 +28,7 @@ export class Permit implements Disposable {
 
   /** The limits it was charged to, in the order of their usage. */
   get limits(): readonly Limit[] {
-    return this.#grant.meter.limits
+    return this.#grant.chargeSet.limits
   }
 
   /** Whether it was charged to a lease, because the store could not be asked. */
@@ -77,7 +77,7 @@ export class Permit implements Disposable {
     try {
       if (this.#isCounted) this.#room.ledger.leave(this.#grant)
     } finally {
-      this.#room.left(this.#grant.meter.hasConcurrent)
+      this.#room.left(this.#grant.chargeSet.hasConcurrent)
     }
   }
 
@@ -102,6 +102,6 @@ export class Permit implements Disposable {
   }
 
   get #isCounted(): boolean {
-    return this.#grant.meter.limits.length > 0
+    return this.#grant.chargeSet.limits.length > 0
   }
 }

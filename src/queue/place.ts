@@ -2,7 +2,7 @@ import type { Timer } from '../time/clock.ts'
 import type { Admission, Shortage, Waiter, WaitRecord } from './admission.ts'
 import type { Claimant, Queued } from './client-queue.ts'
 import type { Priority } from '../ledger/demand.ts'
-import type { Meter } from '../ledger/ledger.ts'
+import type { ChargeSet } from '../ledger/ledger.ts'
 
 interface Taken {
   readonly because: Shortage
@@ -17,7 +17,7 @@ interface Taken {
 
 /** A call that waits, until its wait ends in one way or another. */
 export class Place implements Queued {
-  meter: Meter
+  chargeSet: ChargeSet
   readonly client: Claimant
   readonly priority: Priority
   readonly because: Shortage
@@ -36,7 +36,7 @@ export class Place implements Queued {
   readonly #reject: (error: unknown) => void
 
   constructor(waiter: Waiter, { because, wait, arrivedAt, onEnd, isClaim = false }: Taken) {
-    this.meter = waiter.meter
+    this.chargeSet = waiter.chargeSet
     this.client = waiter.client
     this.priority = waiter.priority
     this.because = because

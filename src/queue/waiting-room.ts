@@ -7,7 +7,7 @@ import type { Claimant } from './client-queue.ts'
 import { Contention, type Known } from './contention.ts'
 import { expectTurn } from './expected-turn.ts'
 import type { Board, Priority } from '../ledger/demand.ts'
-import { type Grant, type Ledger, type Meter, StoreUnavailableError } from '../ledger/ledger.ts'
+import { type Grant, type Ledger, type ChargeSet, StoreUnavailableError } from '../ledger/ledger.ts'
 import { Neighbours } from './neighbours.ts'
 import { Outlook } from './outlook.ts'
 import { Permit } from './permit.ts'
@@ -106,11 +106,11 @@ export class WaitingRoom {
   /** Throws, or rejects with, `StoreUnavailableError` when the ledger can't be asked. */
   enter(waiter: Waiter): Admission | Promise<Admission> {
     if (!this.#claims.isEmpty) {
-      const permit = this.#claims.take(waiter.client.name, waiter.meter)
+      const permit = this.#claims.take(waiter.client.name, waiter.chargeSet)
       if (permit !== undefined) return { kind: 'admitted', permit, because: undefined }
     }
     if (this.waiting > 0 || this.#capacity.free <= 0 || this.#neighbours.areAhead) return this.#wait(waiter)
-    const grant = this.ledger.charge(waiter.meter, 1)
+    const grant = this.ledger.charge(waiter.chargeSet, 1)
     if (!(grant instanceof Promise)) return this.#enterWith(grant, waiter)
     // Taken before the answer, so that calls that enter meanwhile don't exceed the concurrency.
     this.#capacity.inFlight++
@@ -150,8 +150,8 @@ export class WaitingRoom {
   }
 
   /** Those that wait are charged otherwise now, and so may not have to wait as long any more. */
-  charge(meterNow: (meter: Meter) => Meter): void {
-    for (const place of this.#queues.all()) place.meter = meterNow(place.meter)
+  charge(chargeSetNow: (chargeSet: ChargeSet) => ChargeSet): void {
+    for (const place of this.#queues.all()) place.chargeSet = chargeSetNow(place.chargeSet)
     this.refunded()
   }
 
@@ -202,7 +202,7 @@ export class WaitingRoom {
 
   #wait(waiter: Waiter): Promise<Admission> | Admission {
     if (this.#closing !== undefined) return { kind: 'closed', because: this.#closing }
-    const { meter, maxWaitMs, client } = waiter
+    const { chargeSet, maxWaitMs, client } = waiter
     const contention = this.#contention(waiter)
     const { position, waitMs, isTooLate, isBecauseOfOthers } = expectTurn(contention, this.#outlook, waiter)
     const because = isTooLate ? 'quota' : this.#shortage
@@ -211,7 +211,7 @@ export class WaitingRoom {
     const wait = {
       because,
       heldBy,
-      usage: this.#outlook.usageOf(meter),
+      usage: this.#outlook.usageOf(chargeSet),
       position,
       expectedMs: waitMs,
       servedCount,
@@ -220,7 +220,7 @@ export class WaitingRoom {
     if (isTooLate || maxWaitMs === 0) {
       const kind = isBecauseOfOthers ? 'share_exceeded' : 'quota_exhausted'
       const toldMs = this.#claim(waiter, because, waitMs)
-      return { kind, because, waitMs: toldMs, usage: this.#outlook.usageOf(meter, toldMs), wait }
+      return { kind, because, waitMs: toldMs, usage: this.#outlook.usageOf(chargeSet, toldMs), wait }
     }
     const full = this.#makeRoom(client)
     if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage: wait.usage, wait }
@@ -230,17 +230,17 @@ export class WaitingRoom {
 
   /** Keeps the turn of a call that is refused while others wait; returns when it is to come back. */
   #claim(waiter: Waiter, because: Shortage, waitMs: number): number {
-    const { client, meter } = waiter
+    const { client, chargeSet } = waiter
     const haveOthers = this.#queues.size > this.#queues.claims || this.#neighbours.haveWaiting
     const isKept = waiter.comesBack === true && because === 'quota' && haveOthers && !this.#capacity.isBounded
     if (!isKept) return waitMs
-    const due = this.#claims.dueNow(client.name, meter)
+    const due = this.#claims.dueNow(client.name, chargeSet)
     if (due !== undefined) {
       const leftMs = this.#outlook.waitMs(this.#contention().positionOfFirst(client.name))
       this.#claims.tellAgain(due, leftMs)
       return leftMs
     }
-    if (!this.#claims.hasRoom(client.name, meter)) return waitMs
+    if (!this.#claims.hasRoom(client.name, chargeSet)) return waitMs
     if (!this.#queues.has(client.name)) {
       this.#served.begin(client.name, this.#contention().leastServed, this.#queues.has)
     }
@@ -254,10 +254,10 @@ export class WaitingRoom {
     return waitMs
   }
 
-  #giveTo({ client, meter }: Place, permit: Permit): boolean {
+  #giveTo({ client, chargeSet }: Place, permit: Permit): boolean {
     const queue = this.#queues.byClient.get(client.name)
     for (let place = queue?.first; place !== undefined; place = queue?.after(place)) {
-      if (place.isClaim || place.meter !== meter) continue
+      if (place.isClaim || place.chargeSet !== chargeSet) continue
       const { because, wait } = place
       if (!place.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) permit[Symbol.dispose]()
       return true
@@ -270,8 +270,8 @@ export class WaitingRoom {
     const fullFor = this.#queues.fullFor(client)
     if (fullFor?.outdone === undefined) return fullFor?.full
     const { full, outdone } = fullFor
-    const { because, meter, wait } = outdone
-    const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(meter)]
+    const { because, chargeSet, wait } = outdone
+    const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(chargeSet)]
     outdone.end({ kind: 'queue_full', full, because, waitMs, usage, wait })
     return undefined
   }
@@ -297,7 +297,7 @@ export class WaitingRoom {
   #timeIsUp(place: Place): void {
     if (this.#storeError !== undefined) return place.fail(this.#storeError)
     try {
-      const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(place.meter)]
+      const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(place.chargeSet)]
       place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage, wait: place.wait })
     } catch (error) {
       place.fail(error)
@@ -371,7 +371,7 @@ export class WaitingRoom {
       return isAll
     } finally {
       // Nobody was there to take them, or an exception came before.
-      for (let left = granted - admitted; left > 0 && grant.meter.limits.length > 0; left--) {
+      for (let left = granted - admitted; left > 0 && grant.chargeSet.limits.length > 0; left--) {
         this.ledger.refund(grant)
         this.ledger.leave(grant)
       }
@@ -382,7 +382,7 @@ export class WaitingRoom {
   /** Asks when quota comes back, for those that may not ask for any before others do. */
   async #look(): Promise<void> {
     const { any } = this.#queues
-    if (any !== undefined) this.#learn(await this.ledger.charge(any.meter, 0, { queue: this.name, costs: [] }))
+    if (any !== undefined) this.#learn(await this.ledger.charge(any.chargeSet, 0, { queue: this.name, costs: [] }))
   }
 
   /** They count as in flight before the answer, so that all rooms of a class together keep to the concurrency. */
@@ -390,7 +390,7 @@ export class WaitingRoom {
     this.#capacity.inFlight += chosen.length
     try {
       const costs = chosen.map(({ client }) => [client.name, contention.costOf(client.name)] as const)
-      return await this.ledger.charge(chosen[0]!.meter, chosen.length, { queue: this.name, costs })
+      return await this.ledger.charge(chosen[0]!.chargeSet, chosen.length, { queue: this.name, costs })
     } catch (error) {
       this.#capacity.release(chosen.length)
       throw error
@@ -398,7 +398,7 @@ export class WaitingRoom {
   }
 
   /** Who gets what was granted: those that were chosen, and in the place of those that left meanwhile whoever is next. */
-  *#receivers({ meter }: Grant, granted: number, chosen: readonly Place[]): Iterable<Place> {
+  *#receivers({ chargeSet }: Grant, granted: number, chosen: readonly Place[]): Iterable<Place> {
     let found = 0
     for (let i = 0; found < granted && i < chosen.length; i++) {
       if (!chosen[i]!.isTaken) continue
@@ -407,7 +407,7 @@ export class WaitingRoom {
     }
     while (found < granted && this.waiting > 0) {
       const { value: next } = this.#contention().next(Infinity).next()
-      if (next === undefined || next.place.meter !== meter) return
+      if (next === undefined || next.place.chargeSet !== chargeSet) return
       found++
       yield next.place
     }

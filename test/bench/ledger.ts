@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { Redis } from 'ioredis'
 import { RateLimiterRedis } from 'rate-limiter-flexible'
 import { systemClock } from '../../src/time/clock.ts'
-import { type Grant, type Meter, meterOf } from '../../src/ledger/ledger.ts'
+import { type Grant, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import type { Argument, Reply } from '../../src/ledger/redis/script-runner.ts'
@@ -231,11 +231,11 @@ async function sluice(allowed: number, isSettled: boolean): Promise<Subject> {
   const limits = ['read', 'template'].map((name) => ({
     limit: limitOf({ id: `${name}.60000`, class: name, requests: allowed, windowMs: WINDOW_MS }),
   }))
-  const meters = new Map<number, Meter>()
+  const chargeSets = new Map<number, ChargeSet>()
   return {
     async attempt(account) {
-      const meter = meters.getOrInsertComputed(account, () => meterOf(`any/${account}`, limits))
-      const grant: Grant = await ledger.charge(meter, 1)
+      const chargeSet = chargeSets.getOrInsertComputed(account, () => chargeSetOf(`any/${account}`, limits))
+      const grant: Grant = await ledger.charge(chargeSet, 1)
       if (grant.granted === 0 || !isSettled) return
       ledger.settle(grant)
       ledger.leave(grant)

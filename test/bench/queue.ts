@@ -6,7 +6,7 @@ import { runInNewContext } from 'node:vm'
 import { Redis } from 'ioredis'
 import { systemClock } from '../../src/time/clock.ts'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
-import { type Ledger, meterOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -49,7 +49,7 @@ async function measure(ledger: Ledger, waiting: number, commandsSoFar: () => Pro
   const capacity = new Capacity([new Places(1_000_000, 'calls')])
   const room = new WaitingRoom({ ledger, clock: systemClock, name: `room ${waiting}`, partition: PARTITION, capacity })
   const limit = limitOf({ id: `only.${waiting}`, class: 'any', requests: REQUESTS, windowMs: WINDOW_MS })
-  const meter = meterOf(PARTITION, [{ limit }])
+  const chargeSet = chargeSetOf(PARTITION, [{ limit }])
   let [admitted, isOver] = [0, false]
   const leaves = new Set<() => void>()
   const caller = async (name: string): Promise<void> => {
@@ -59,7 +59,7 @@ async function measure(ledger: Ledger, waiting: number, commandsSoFar: () => Pro
       const admission = await room.enter({
         client,
         priority: 'normal',
-        meter,
+        chargeSet,
         maxWaitMs: 3_600_000,
         onLeaveable: (own) => {
           if (leave !== undefined) leaves.delete(leave)

@@ -162,7 +162,7 @@ describe('the Jira preset', () => {
     ['POST', '/rest/api/3/issue', 1],
     ['PUT', issue, 1],
   ])('%s %s costs %d points', (method, path, points) => {
-    const { limits, units } = jira().send(method, path).target!.admissionPolicy.meter
+    const { limits, units } = jira().send(method, path).target!.admissionPolicy.chargeSet
     expect(units[limits.findIndex(({ kind }) => kind === 'calendar')]).toBe(points)
   })
 
@@ -194,7 +194,8 @@ describe('the Jira preset', () => {
   })
 
   it('leaves the points out for API tokens', () => {
-    const kinds = (it: Admissions) => it.send('GET', issue).target!.admissionPolicy.meter.limits.map(({ kind }) => kind)
+    const kinds = (it: Admissions) =>
+      it.send('GET', issue).target!.admissionPolicy.chargeSet.limits.map(({ kind }) => kind)
     expect(kinds(jira())).toEqual(['calendar', 'rolling'])
     expect(kinds(jira({ limitSet: 'api-token' }))).toEqual(['rolling'])
   })

@@ -17,7 +17,7 @@ function upstream(limits: object, rest: object = {}): object {
 function charged(it: Admissions, method: string, path: string, options: object = {}): string[] {
   const target = it.target(method, path, options)
   if (isFailure(target)) throw new Error(target.message)
-  const { limits, units } = target.admissionPolicy.meter
+  const { limits, units } = target.admissionPolicy.chargeSet
   return limits.map(({ id }, i) => `${id} ${units[i]}`)
 }
 
@@ -128,8 +128,8 @@ describe('a limit', () => {
   it('that is not enforced counts, but holds nothing back', async () => {
     const it = new Admissions(upstream({ read: [{ requests: 2, window: '60s', enforce: false }] }))
     expect(await it.countAdmitted(5, 'GET', '/x')).toBe(5)
-    const { meter } = it.send('GET', '/x').target!.admissionPolicy
-    expect(await it.ledger.usage(meter)).toMatchObject([{ used: 6, limit: { requests: 2 } }])
+    const { chargeSet } = it.send('GET', '/x').target!.admissionPolicy
+    expect(await it.ledger.usage(chargeSet)).toMatchObject([{ used: 6, limit: { requests: 2 } }])
   })
 })
 
@@ -175,8 +175,8 @@ describe('a scope', () => {
     }
     const it = new Admissions(upstream(limits, { accounts }))
     const { admissionPolicy } = it.send('GET', '/x', { account: 'a' }).target!
-    expect(admissionPolicy.meter.partition).toBe('it')
-    expect(admissionPolicy.meter.limits.map(({ id }) => id)).toEqual(['read.60000:account=a', 'all.10000:upstream'])
+    expect(admissionPolicy.chargeSet.partition).toBe('it')
+    expect(admissionPolicy.chargeSet.limits.map(({ id }) => id)).toEqual(['read.60000:account=a', 'all.10000:upstream'])
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(1)
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'b' })).toBe(1)
   })
@@ -184,10 +184,10 @@ describe('a scope', () => {
   it('of a credential spans the accounts that share it, and only then a partition', async () => {
     const limits = { read: [{ requests: 3, window: '60s', scope: 'credential' }] }
     const alone = new Admissions(upstream(limits))
-    expect(alone.send('GET', '/x').target!.admissionPolicy.meter.partition).toBe('it/main')
+    expect(alone.send('GET', '/x').target!.admissionPolicy.chargeSet.partition).toBe('it/main')
     const [x, y] = [{ credential: { value: 'x' } }, { credential: { value: 'y' } }]
     const it = new Admissions(upstream(limits, { accounts: { a: x, b: y, c: x } }))
-    expect(it.send('GET', '/x', { account: 'c' }).target!.admissionPolicy.meter).toMatchObject({ partition: 'it' })
+    expect(it.send('GET', '/x', { account: 'c' }).target!.admissionPolicy.chargeSet).toMatchObject({ partition: 'it' })
     expect(charged(it, 'GET', '/x', { account: 'c' })).toEqual(['read.60000:credential=a 1'])
     expect(await it.countAdmitted(3, 'GET', '/x', { account: 'a' })).toBe(2)
     expect(await it.countAdmitted(4, 'GET', '/x', { account: 'b' })).toBe(3)

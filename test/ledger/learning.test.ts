@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import { afterAll, describe, expect, inject, it } from 'vitest'
-import { type Ledger, type Lesson, type Meter, meterOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, type Lesson, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { type Limit, limitOf, type LimitSpec } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -39,7 +39,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     const clock = new SimulatedClock(1_700_000_000_000)
     const [ledger, other] = create(clock)
     /** So many calls are sent and answered at once, the last one with a lesson. */
-    const send = async (of: Meter, calls: number, lesson?: Lesson, by = ledger): Promise<number> => {
+    const send = async (of: ChargeSet, calls: number, lesson?: Lesson, by = ledger): Promise<number> => {
       const grant = await by.charge(of, calls)
       if (lesson !== undefined) by.learn(grant, lesson)
       for (let i = 0; i < grant.granted; i++) by.settle(grant)
@@ -51,7 +51,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     }
     return { clock, ledger, other, send, pass }
   }
-  const reads = meterOf('harness/prod', [{ limit: limit() }])
+  const reads = chargeSetOf('harness/prod', [{ limit: limit() }])
   const counted = (units: number, rest: object = {}): Lesson => {
     return { kind: 'counted', limit: 0, units, tolerance: 2, resetMs: 10_000, isRefused: false, ...rest }
   }
@@ -169,7 +169,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
 
   it('by a refusal of GitHub’s hour is over when it says so', async () => {
     const { clock, send, pass, ledger } = setUp()
-    const hour = meterOf('github/main', [{ limit: limit({ id: 'hour', requests: 5_000, windowMs: 3_600_000 }) }])
+    const hour = chargeSetOf('github/main', [{ limit: limit({ id: 'hour', requests: 5_000, windowMs: 3_600_000 }) }])
     await send(hour, 10, counted(5_000, { resetMs: 1_800_000, tolerance: 60, isRefused: true }))
     await pass(20)
     const { granted, schedule } = await ledger.charge(hour, 1)
@@ -228,7 +228,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
 
   it('by a refusal lets no call cost more than is left of the limit', async () => {
     const { ledger, pass } = setUp()
-    const fives = meterOf('harness/prod', [{ limit: limit(), units: 5 }])
+    const fives = chargeSetOf('harness/prod', [{ limit: limit(), units: 5 }])
     const grant = await ledger.charge(fives, 4)
     ledger.learn(grant, { kind: 'refused', limit: 0 })
     await pass(20)
@@ -256,8 +256,8 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
 
   it('that it wants no calls of an account holds for every class and gateway, for that long', async () => {
     const { clock, ledger, other, send, pass } = setUp()
-    const writes = meterOf('harness/prod', [{ limit: limit({ id: 'write.60000', class: 'write' }) }])
-    const staging = meterOf('harness/staging', [{ limit: limit() }])
+    const writes = chargeSetOf('harness/prod', [{ limit: limit({ id: 'write.60000', class: 'write' }) }])
+    const staging = chargeSetOf('harness/staging', [{ limit: limit() }])
     await send(reads, 1, { kind: 'pause', ms: 5_000 })
     await pass(20)
     const refused = await other.charge(writes, 1)
@@ -276,7 +276,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
   it('of an account that shares its partition with others holds for that account only', async () => {
     const { send, pass, other } = setUp()
     const [prod, staging] = ['prod', 'staging'].map((name) => {
-      return meterOf('harness', [{ limit: limit({ id: `read:account=${name}` }) }], `harness/${name}`)
+      return chargeSetOf('harness', [{ limit: limit({ id: `read:account=${name}` }) }], `harness/${name}`)
     })
     await send(prod!, 1, { kind: 'pause', ms: 5_000 })
     await pass(20)
@@ -286,7 +286,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
 
   it('keeps calls back that are charged to nothing, at the gateway that was told', async () => {
     const { ledger, send, pass } = setUp()
-    const free = meterOf('harness/prod', [])
+    const free = chargeSetOf('harness/prod', [])
     const grant = await ledger.charge(free, 1)
     expect(grant.granted).toBe(1)
     await send(reads, 1, { kind: 'pause', ms: 5_000 })
@@ -302,7 +302,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
   it('a limit that paces another lets so many through in its short window, whenever they are answered', async () => {
     const { clock, ledger, pass } = setUp()
     const pace = limitOf({ id: 'pace', class: 'read', kind: 'pace', requests: 2, windowMs: 1_000 })
-    const paced = meterOf('harness/prod', [{ limit: limit() }, { limit: pace }])
+    const paced = chargeSetOf('harness/prod', [{ limit: limit() }, { limit: pace }])
     const grant = await ledger.charge(paced, 5)
     expect(grant.granted).toBe(2)
     expect(Math.abs(grant.schedule!.waitMs(1, clock.now()) - 1_005)).toBeLessThanOrEqual(5)

@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import { afterAll, afterEach, describe, expect, inject, it } from 'vitest'
-import { type Grant, type Ledger, type Meter, meterOf, StoreUnavailableError } from '../../src/ledger/ledger.ts'
+import { type Grant, type Ledger, type ChargeSet, chargeSetOf, StoreUnavailableError } from '../../src/ledger/ledger.ts'
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -25,8 +25,8 @@ function limit(className: string, requests: number, windowMs = 60_000): Limit {
   return limitOf({ id: `${className}.${windowMs}`, class: className, requests, windowMs })
 }
 
-function meter(partition: string, ...limits: Limit[]): Meter {
-  return meterOf(
+function chargeSet(partition: string, ...limits: Limit[]): ChargeSet {
+  return chargeSetOf(
     partition,
     limits.map((one) => ({ limit: one })),
   )
@@ -56,7 +56,7 @@ const implementations = {
 }
 
 /** Calls that are sent and answered at once. */
-async function spend(ledger: Ledger, of: Meter, calls: number): Promise<Grant> {
+async function spend(ledger: Ledger, of: ChargeSet, calls: number): Promise<Grant> {
   const grant = await ledger.charge(of, calls)
   for (let i = 0; i < grant.granted; i++) {
     ledger.settle(grant)
@@ -75,7 +75,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
   it('grants up to the limit, then refuses and says when there will be more', async () => {
     const { clock, ledger } = setUp()
-    const reads = meter('harness/prod', limit('read', 3))
+    const reads = chargeSet('harness/prod', limit('read', 3))
     for (let used = 1; used <= 3; used++) {
       const { granted, usage } = await spend(ledger, reads, 1)
       expect(granted).toBe(1)
@@ -95,7 +95,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
   it('does not charge what it refuses', async () => {
     const { clock, ledger } = setUp()
-    const reads = meter('harness/prod', limit('read', 2))
+    const reads = chargeSet('harness/prod', limit('read', 2))
     await spend(ledger, reads, 2)
     for (let i = 0; i < 20; i++) expect((await spend(ledger, reads, 1)).granted).toBe(0)
     expect((await ledger.usage(reads))[0]!.used).toBe(2)
@@ -106,7 +106,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
   it('charges all limits of a call or none of them', async () => {
     const { ledger } = setUp()
     const [template, read] = [limit('template', 2), limit('read', 10)]
-    const templateReads = meter('harness/prod', template, read)
+    const templateReads = chargeSet('harness/prod', template, read)
     expect((await spend(ledger, templateReads, 1)).granted).toBe(1)
     expect((await spend(ledger, templateReads, 1)).granted).toBe(1)
     expect((await spend(ledger, templateReads, 1)).granted).toBe(0)
@@ -116,7 +116,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
   it('grants as many of several calls as fit into every limit', async () => {
     const { ledger } = setUp()
-    const both = meter('harness/prod', limit('write', 7), limit('write', 4, 1_000))
+    const both = chargeSet('harness/prod', limit('write', 7), limit('write', 4, 1_000))
     const grant = await spend(ledger, both, 10)
     expect(grant.granted).toBe(4)
     expect(grant.usage.map((one) => one.used)).toEqual([4, 4])
@@ -125,23 +125,23 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
   it('keeps accounts and classes apart', async () => {
     const { ledger } = setUp()
     const one = limit('read', 1)
-    expect((await spend(ledger, meter('harness/prod', one), 1)).granted).toBe(1)
-    expect((await spend(ledger, meter('harness/staging', one), 1)).granted).toBe(1)
-    expect((await spend(ledger, meter('harness/prod', limit('write', 1)), 1)).granted).toBe(1)
-    expect((await spend(ledger, meter('harness/prod', one), 1)).granted).toBe(0)
+    expect((await spend(ledger, chargeSet('harness/prod', one), 1)).granted).toBe(1)
+    expect((await spend(ledger, chargeSet('harness/staging', one), 1)).granted).toBe(1)
+    expect((await spend(ledger, chargeSet('harness/prod', limit('write', 1)), 1)).granted).toBe(1)
+    expect((await spend(ledger, chargeSet('harness/prod', one), 1)).granted).toBe(0)
   })
 
-  it('counts two meters of one account that share a limit together', async () => {
+  it('counts two charge sets of one account that share a limit together', async () => {
     const { ledger } = setUp()
     const read = limit('read', 3)
-    await spend(ledger, meter('harness/prod', read), 2)
-    await spend(ledger, meter('harness/prod', limit('template', 5), read), 1)
-    expect((await spend(ledger, meter('harness/prod', read), 1)).granted).toBe(0)
+    await spend(ledger, chargeSet('harness/prod', read), 2)
+    await spend(ledger, chargeSet('harness/prod', limit('template', 5), read), 1)
+    expect((await spend(ledger, chargeSet('harness/prod', read), 1)).granted).toBe(0)
   })
 
   it('counts a call from when it was settled, because the upstream may have counted it as late as that', async () => {
     const { clock, ledger } = setUp()
-    const reads = meter('harness/prod', limit('read', 1))
+    const reads = chargeSet('harness/prod', limit('read', 1))
     const grant = await ledger.charge(reads, 1)
     await clock.advance(20_000)
     ledger.settle(grant)
@@ -153,7 +153,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
   it('counts a call that is settled after its window once more', async () => {
     const { clock, ledger } = setUp()
-    const reads = meter('harness/prod', limit('read', 1))
+    const reads = chargeSet('harness/prod', limit('read', 1))
     const grant = await ledger.charge(reads, 1)
     await clock.advance(90_000)
     ledger.settle(grant)
@@ -162,7 +162,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
   it('takes a refunded charge back', async () => {
     const { clock, ledger } = setUp()
-    const reads = meter('harness/prod', limit('read', 1))
+    const reads = chargeSet('harness/prod', limit('read', 1))
     const grant = await ledger.charge(reads, 1)
     await clock.advance(100)
     ledger.refund(grant)
@@ -172,7 +172,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
   it('tells how much is used and when the oldest charge leaves', async () => {
     const { clock, ledger } = setUp()
-    const reads = meter('harness/prod', limit('read', 100))
+    const reads = chargeSet('harness/prod', limit('read', 100))
     await spend(ledger, reads, 5)
     await clock.advance(10_000)
     await spend(ledger, reads, 2)
@@ -184,7 +184,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
   it('shows in its schedule how long a whole queue will take', async () => {
     const { clock, ledger } = setUp()
-    const reads = meter('harness/prod', limit('read', 10))
+    const reads = chargeSet('harness/prod', limit('read', 10))
     await spend(ledger, reads, 4)
     await clock.advance(30_000)
     await spend(ledger, reads, 6)
@@ -198,7 +198,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
       const { clock, ledger } = setUp()
       const random = seededRandom(seed)
       const [requests, windowMs] = [5 + Math.floor(random() * 15), 10_000]
-      const reads = meter('harness/prod', limit('read', requests, windowMs))
+      const reads = chargeSet('harness/prod', limit('read', requests, windowMs))
       const arrivals: number[] = []
       const inFlight: { grant: Grant; respondsAt: number }[] = []
       for (let step = 0; step < 400; step++) {
@@ -229,10 +229,10 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 })
 
 describe('the ledger in Redis', () => {
-  it('makes one script call of everything that is asked for one meter in one turn of the event loop', async () => {
+  it('makes one script call of everything that is asked for one charge set in one turn of the event loop', async () => {
     const prefix = `test-${process.pid}-${made++}`
     const ledger = redisLedger(new SimulatedClock(), prefix)
-    const reads = meter('harness/prod', limit('read', 5))
+    const reads = chargeSet('harness/prod', limit('read', 5))
     await spend(ledger, reads, 0) // loads the script
     // That the partition is used is told besides, once.
     await expect.poll(() => redis.zscore(`${prefix}:3:{register}:homes`, '+harness/prod')).not.toBeNull()
@@ -280,7 +280,7 @@ describe('the ledger in Redis', () => {
     }
     const prefix = `test-${process.pid}-${made++}`
     const ledger = new RedisLedger({ runner, clock, gateway: 'late', prefix, answerWithinMs: 50 })
-    const reads = meter('harness/prod', limit('read', 5))
+    const reads = chargeSet('harness/prod', limit('read', 5))
     const other = redisLedger(new SimulatedClock(), prefix)
     await other.usage(reads)
     const charge = Promise.resolve(ledger.charge(reads, 5)).catch((error: unknown) => error)
@@ -298,7 +298,7 @@ describe('the ledger in Redis', () => {
 
   it('lets a gateway that begins wait while another that it should hear of is silent', async () => {
     const prefix = `test-${process.pid}-${made++}`
-    const reads = meter('harness/prod', limit('read', 100))
+    const reads = chargeSet('harness/prod', limit('read', 100))
     // As if it had been without Redis for two seconds: it may have spent what the newcomer would be granted.
     const silent = redisLedger(new SimulatedClock(), prefix, true)
     expect((await silent.charge(reads, 10)).granted).toBe(10)
@@ -317,14 +317,14 @@ describe('the ledger in Redis', () => {
 
   it('trusts Redis at once where others are heard of, or have said farewell', async () => {
     const prefix = `test-${process.pid}-${made++}`
-    const reads = meter('harness/prod', limit('read', 100))
+    const reads = chargeSet('harness/prod', limit('read', 100))
     const clock = new SimulatedClock()
     const first = redisLedger(clock, prefix, true, redis.duplicate())
     await first.charge(reads, 10)
     await clock.advance(500)
     expect((await redisLedger(clock, prefix, true).charge(reads, 10)).granted).toBe(10)
 
-    const other = meter('harness/other', limit('read', 100))
+    const other = chargeSet('harness/other', limit('read', 100))
     await first.charge(other, 10)
     await first.close()
     const later = new SimulatedClock()
@@ -335,7 +335,7 @@ describe('the ledger in Redis', () => {
   it('is shared by gateways: together they never get more than the limit', async () => {
     const prefix = `test-${process.pid}-${made++}`
     const gateways = Array.from({ length: 3 }, () => redisLedger(new SimulatedClock(), prefix))
-    const reads = meter('harness/prod', limit('read', 100))
+    const reads = chargeSet('harness/prod', limit('read', 100))
     const grants = await Promise.all(
       gateways.flatMap((ledger) => Array.from({ length: 100 }, async () => ledger.charge(reads, 1))),
     )
@@ -345,7 +345,7 @@ describe('the ledger in Redis', () => {
   it('keeps every key of an account in one hash slot, with a time to live a little above the window', async () => {
     const prefix = `test-${process.pid}-${made++}`
     const ledger = redisLedger(new SimulatedClock(), prefix)
-    await spend(ledger, meter('harness/prod', limit('template', 5), limit('read', 5)), 1)
+    await spend(ledger, chargeSet('harness/prod', limit('template', 5), limit('read', 5)), 1)
     const keys = await redis.keys(`${prefix}:*{harness/prod}*`)
     expect(keys.toSorted()).toEqual([`${prefix}:3:{harness/prod}:leases`, `${prefix}:3:{harness/prod}:limits`])
     for (const key of keys) {

@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
 import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
-import type { LimitUsage, Meter } from '../../src/ledger/ledger.ts'
+import type { LimitUsage, ChargeSet } from '../../src/ledger/ledger.ts'
 import { Losses } from '../../src/records/losses.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { gatewayVitals } from '../../src/process/vitals.ts'
@@ -17,10 +17,10 @@ class SlowLedger extends MemoryLedger {
   asked = 0
   readonly #allAsked = Promise.withResolvers<void>()
 
-  override async usage(meter: Meter): Promise<readonly LimitUsage[]> {
+  override async usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]> {
     if (++this.asked === 3) this.#allAsked.resolve()
     await this.#allAsked.promise
-    return super.usage(meter)
+    return super.usage(chargeSet)
   }
 }
 

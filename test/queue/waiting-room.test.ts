@@ -6,8 +6,8 @@ import {
   type Grant,
   type Ledger,
   type LimitUsage,
-  type Meter,
-  meterOf,
+  type ChargeSet,
+  chargeSetOf,
   StoreUnavailableError,
 } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
@@ -22,7 +22,7 @@ const MINUTE = 60_000
 /** The ledger's own timer, for calls that are in flight. */
 const RENEWALS = 1
 const read = limitOf({ id: 'read.60000', class: 'read', requests: 2, windowMs: MINUTE })
-const reads: Meter = meterOf('harness/prod', [{ limit: read }])
+const reads: ChargeSet = chargeSetOf('harness/prod', [{ limit: read }])
 const named = { name: 'prod:read', partition: 'harness/prod' }
 const anyone = { client: claimant('anyone'), priority: 'normal' as const }
 
@@ -36,9 +36,9 @@ function setUp(options: { maxWaiting?: number; concurrency?: number; ledger?: Le
   const capacity = new Capacity([new Places(maxWaiting, 'calls')], { concurrency })
   const room = new WaitingRoom({ ...named, ledger, clock, capacity })
   /** Enters a call; the entry tells what became of it so far. */
-  const enter = (maxWaitMs: number, meter = reads) => {
+  const enter = (maxWaitMs: number, chargeSet = reads) => {
     const entry: { admission?: Admission; error?: unknown; leave?: (() => void) | undefined; admittedAt?: number } = {}
-    const admitted = room.enter({ ...anyone, meter, maxWaitMs, onLeaveable: (leave) => void (entry.leave = leave) })
+    const admitted = room.enter({ ...anyone, chargeSet, maxWaitMs, onLeaveable: (leave) => void (entry.leave = leave) })
     void Promise.resolve(admitted).then(
       (admission) => {
         // Answered at once, so that quota comes back a window from now.
@@ -105,7 +105,7 @@ describe('a waiting room', () => {
     const { clock, room, enter } = setUp()
     const noisy = claimant('noisy')
     const from = async (client: Claimant): Promise<Admission> => {
-      const waiter = { ...anyone, client, meter: reads, maxWaitMs: 10 * MINUTE, onLeaveable: () => undefined }
+      const waiter = { ...anyone, client, chargeSet: reads, maxWaitMs: 10 * MINUTE, onLeaveable: () => undefined }
       const admission = await room.enter(waiter)
       if (admission.kind === 'admitted') admission.permit.settle()
       return admission
@@ -125,7 +125,7 @@ describe('a waiting room', () => {
   it('tells of a call that is refused which of its limits it was', async () => {
     const { enter, clock } = setUp()
     const hour = limitOf({ id: 'read.3600000', class: 'read', requests: 3, windowMs: 60 * MINUTE })
-    const both = meterOf('harness/prod', [{ limit: read }, { limit: hour }])
+    const both = chargeSetOf('harness/prod', [{ limit: read }, { limit: hour }])
     enter(0, both)
     enter(0, both)
     const first = enter(0, both)
@@ -187,7 +187,7 @@ describe('a waiting room', () => {
       clock: ticking,
       capacity: new Capacity([new Places(10, 'calls')]),
     })
-    void room.enter({ ...anyone, meter: reads, maxWaitMs: 5 * MINUTE, onLeaveable: () => undefined })
+    void room.enter({ ...anyone, chargeSet: reads, maxWaitMs: 5 * MINUTE, onLeaveable: () => undefined })
     await clock.advance(0)
     isTicking = true
     const [{ nextInMs, lastInMs }] = room.view() as [RoomView]
@@ -232,9 +232,9 @@ describe('a waiting room', () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
     const contested: Ledger = Object.assign(Object.create(inner) as Ledger, {
-      charge: (meter: Meter, wanted: number) => {
+      charge: (chargeSet: ChargeSet, wanted: number) => {
         spend(inner, 2) // another gateway is always a moment sooner
-        return inner.charge(meter, wanted)
+        return inner.charge(chargeSet, wanted)
       },
     })
     spend(inner, 2)
@@ -254,14 +254,15 @@ describe('a waiting room', () => {
     let answer: (() => void) | undefined
     const slow = withCharge(
       inner,
-      (meter, wanted) => new Promise<Grant>((resolve) => void (answer = () => resolve(inner.charge(meter, wanted)))),
+      (chargeSet, wanted) =>
+        new Promise<Grant>((resolve) => void (answer = () => resolve(inner.charge(chargeSet, wanted)))),
     )
     spend(inner, 2)
     const room = new WaitingRoom({ ...named, ledger: slow, clock, capacity: new Capacity([new Places(10, 'calls')]) })
     const entered: { leave?: (() => void) | undefined } = {}
     const admission = room.enter({
       ...anyone,
-      meter: reads,
+      chargeSet: reads,
       maxWaitMs: 5 * MINUTE,
       onLeaveable: (leave) => void (entered.leave = leave),
     })
@@ -278,24 +279,24 @@ describe('a waiting room', () => {
   it('keeps to the concurrency together with the other rooms of its class, while the ledger is asked too', async () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
-    const charge = async (meter: Meter, wanted: number): Promise<Grant> => {
+    const charge = async (chargeSet: ChargeSet, wanted: number): Promise<Grant> => {
       await new Promise<void>((resolve) => void clock.schedule(5, resolve))
-      return inner.charge(meter, wanted)
+      return inner.charge(chargeSet, wanted)
     }
     const slow = withCharge(inner, charge)
     const capacity = new Capacity([new Places(100, 'calls')], { concurrency: 3 })
     const rooms = [1, 2].map((i) => {
       const limit = limitOf({ id: `read.60000:client=${i}`, class: 'read', requests: 50, windowMs: MINUTE })
       return {
-        meter: meterOf('harness/prod', [{ limit }]),
+        chargeSet: chargeSetOf('harness/prod', [{ limit }]),
         room: new WaitingRoom({ ...named, ledger: slow, clock, capacity }),
       }
     })
     let most = 0
     let ended = 0
     for (let i = 0; i < 40; i++) {
-      const { meter, room } = rooms[i % 2]!
-      const entered = room.enter({ ...anyone, meter, maxWaitMs: MINUTE, onLeaveable: () => undefined })
+      const { chargeSet, room } = rooms[i % 2]!
+      const entered = room.enter({ ...anyone, chargeSet, maxWaitMs: MINUTE, onLeaveable: () => undefined })
       void Promise.resolve(entered).then((admission) => {
         if (admission.kind !== 'admitted') throw new Error(admission.kind)
         most = Math.max(most, capacity.inFlight)
@@ -313,7 +314,7 @@ describe('a waiting room', () => {
 
   it('keeps to the concurrency, and lets the next one in as soon as one is out', async () => {
     const { clock, enter, capacity } = setUp({ concurrency: 2 })
-    const unlimited = meterOf('harness/prod', [])
+    const unlimited = chargeSetOf('harness/prod', [])
     const calls = Array.from({ length: 5 }, () => enter(MINUTE, unlimited))
     await clock.advance(0)
     expect(calls.filter(({ admission }) => admission !== undefined)).toHaveLength(2)
@@ -350,7 +351,7 @@ describe('a waiting room', () => {
     for (let i = 0; i < 3; i++) enter(10 * MINUTE)
     await clock.advance(10_000)
     const [full, impatient] = [enter(10 * MINUTE), enter(1_000)]
-    const other = enter(1_000, meterOf('harness/prod', [{ limit: read }]))
+    const other = enter(1_000, chargeSetOf('harness/prod', [{ limit: read }]))
     await clock.advance(0)
     for (const { admission } of [full, impatient]) {
       const { usage } = admission as { usage: readonly LimitUsage[] }
@@ -369,7 +370,7 @@ describe('a waiting room', () => {
     for (const comesBack of [false, true]) {
       const refused = await room.enter({
         ...anyone,
-        meter: reads,
+        chargeSet: reads,
         maxWaitMs: 0,
         comesBack,
         onLeaveable: () => undefined,
@@ -385,8 +386,8 @@ describe('a waiting room', () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
     let isAway = false
-    const ledger = withCharge(inner, (meter, wanted) =>
-      isAway ? Promise.reject(new StoreUnavailableError('away')) : inner.charge(meter, wanted),
+    const ledger = withCharge(inner, (chargeSet, wanted) =>
+      isAway ? Promise.reject(new StoreUnavailableError('away')) : inner.charge(chargeSet, wanted),
     )
     const { enter, room } = setUp({ ledger, clock })
     enter(0)
@@ -409,7 +410,12 @@ describe('a waiting room', () => {
     spend(inner, 2)
     const capacity = new Capacity([new Places(10, 'calls')], { concurrency: 1 })
     const room = new WaitingRoom({ ...named, ledger: inner, clock, capacity })
-    const admission = room.enter({ ...anyone, meter: reads, maxWaitMs: 5 * MINUTE, onLeaveable: (leave) => leave?.() })
+    const admission = room.enter({
+      ...anyone,
+      chargeSet: reads,
+      maxWaitMs: 5 * MINUTE,
+      onLeaveable: (leave) => leave?.(),
+    })
     expect(await admission).toMatchObject({ kind: 'gone' })
     expect(room.waiting).toBe(0)
     await clock.advance(2 * MINUTE)
@@ -424,7 +430,8 @@ describe('a waiting room', () => {
     let answer: (() => void) | undefined
     const slow = withCharge(
       inner,
-      (meter, wanted) => new Promise<Grant>((resolve) => void (answer = () => resolve(inner.charge(meter, wanted)))),
+      (chargeSet, wanted) =>
+        new Promise<Grant>((resolve) => void (answer = () => resolve(inner.charge(chargeSet, wanted)))),
     )
     const { enter } = setUp({ ledger: slow, clock, concurrency: 1 })
     const refused = enter(0)
@@ -450,7 +457,7 @@ describe('a waiting room of several clients', () => {
     const admitted: string[] = []
     const kinds: string[] = []
     for (const [i, { client, priority = 'normal' }] of calls.entries()) {
-      const entered = room.enter({ client, priority, meter: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      const entered = room.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
       void Promise.resolve(entered).then((admission) => {
         kinds[i] = admission.kind
         if (admission.kind !== 'admitted') return
@@ -489,7 +496,7 @@ describe('a waiting room of several clients', () => {
     enter(0)
     const admitted: string[] = []
     for (const priority of ['batch', 'normal', 'interactive', 'normal'] as const) {
-      const entered = room.enter({ client, priority, meter: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      const entered = room.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
       void Promise.resolve(entered).then((admission) => {
         if (admission.kind === 'admitted') admission.permit.settle()
         admitted.push(priority)
@@ -517,7 +524,7 @@ describe('a waiting room of several clients', () => {
     enter(0)
     const [busy, idle] = [claimant('busy'), claimant('idle')]
     const visit = (client: Claimant, maxWaitMs: number) =>
-      room.enter({ client, priority: 'normal', meter: reads, maxWaitMs, onLeaveable: () => undefined })
+      room.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs, onLeaveable: () => undefined })
     for (let i = 0; i < 2; i++) void visit(busy, 1e9)
     for (let i = 0; i < 2; i++) void visit(idle, 1e9)
     await clock.advance(0)
@@ -535,7 +542,7 @@ describe('a waiting room of several clients', () => {
     const capacity = new Capacity([new Places(100, 'calls')], { mostPerClient: 1 })
     const room = new WaitingRoom({ ...named, ledger, clock, capacity })
     const visit = (client: Claimant) =>
-      room.enter({ client, priority: 'normal', meter: reads, maxWaitMs: MINUTE * 9, onLeaveable: () => undefined })
+      room.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9, onLeaveable: () => undefined })
     void visit(claimant('a'))
     void visit(claimant('b'))
     expect(await visit(claimant('a'))).toMatchObject({ kind: 'queue_full', full: { most: 1, of: 'calls of a' } })
@@ -555,7 +562,7 @@ describe('a waiting room of several clients', () => {
         const entered = room.enter({
           client,
           priority: 'normal',
-          meter: reads,
+          chargeSet: reads,
           maxWaitMs: 1e9,
           onLeaveable: () => undefined,
         })
@@ -585,6 +592,6 @@ function withCharge(inner: Ledger, charge: Ledger['charge']): Ledger {
     abandon: (grant: Grant) => inner.abandon(grant),
     refund: (grant: Grant) => inner.refund(grant),
     leave: (grant: Grant) => inner.leave(grant),
-    usage: (meter: Meter) => inner.usage(meter),
+    usage: (chargeSet: ChargeSet) => inner.usage(chargeSet),
   })
 }

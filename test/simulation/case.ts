@@ -93,8 +93,8 @@ export interface Case {
   /** How many partitions there are, each with these limits. */
   readonly partitions: number
   readonly limits: readonly LimitSpec[]
-  /** Per meter: the numbers of its limits, and the units of a call. */
-  readonly meters: readonly { readonly limits: readonly number[]; readonly units: readonly number[] }[]
+  /** Per charge set: the numbers of its limits, and the units of a call. */
+  readonly chargeSets: readonly { readonly limits: readonly number[]; readonly units: readonly number[] }[]
   readonly network: Network
   readonly load: Load
   readonly faults: readonly Fault[]
@@ -164,7 +164,7 @@ function randomCase(seed: number, random: Random): Case {
     onOutage: 'lease',
     partitions: 1,
     limits,
-    meters: randomMeters(random, limits),
+    chargeSets: randomChargeSets(random, limits),
     network: { leastMs: random() < 0.5 ? 0.1 : 3, meanMs: [0.2, 1, 4][pick(random, 3)]! },
     load: isRenewed ? load : { ...load, timeoutMs: 0.3 * windowMs },
     faults,
@@ -189,7 +189,7 @@ function saturatedCase(seed: number, random: Random): Case {
     onOutage: 'lease',
     partitions: 1,
     limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 20 + pick(random, 80) }],
-    meters: [{ limits: [0], units: [1] }],
+    chargeSets: [{ limits: [0], units: [1] }],
     network: { leastMs: 0.1, meanMs: 0.3 },
     load: { kind: 'saturated', rushAtMs: 0, latency: { kind, meanMs, longShare: 0, windowMs }, counts: 'any', ...CALM },
     faults: [],
@@ -210,7 +210,13 @@ function newcomerCase(seed: number, random: Random): Case {
 function shadowCase(seed: number, random: Random): Case {
   const of = saturatedCase(4 * seed + 1, random)
   const shadow: LimitSpec = { ...of.limits[0]!, id: 'shadow', requests: 5, isEnforced: false }
-  return { ...of, kind: 'shadow', seed, limits: [...of.limits, shadow], meters: [{ limits: [0, 1], units: [1, 1] }] }
+  return {
+    ...of,
+    kind: 'shadow',
+    seed,
+    limits: [...of.limits, shadow],
+    chargeSets: [{ limits: [0, 1], units: [1, 1] }],
+  }
 }
 
 function manyPartitionsCase(seed: number, random: Random): Case {
@@ -301,7 +307,7 @@ function outsideCase(kind: 'cut off' | 'late' | 'standing still', seed: number, 
     onOutage: 'lease',
     partitions: 1,
     limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 5 + pick(random, 40) }],
-    meters: [{ limits: [0], units: [1] }],
+    chargeSets: [{ limits: [0], units: [1] }],
     network: { leastMs: 0.1, meanMs: 1 },
     load: { ...load, latency: { ...load.latency, meanMs: windowMs * 0.05, longShare: 0 }, timeoutMs: windowMs / 4 },
     faults,
@@ -329,7 +335,7 @@ function randomLimit(random: Random, i: number): LimitSpec {
   }
 }
 
-function randomMeters(random: Random, limits: readonly LimitSpec[]): Case['meters'] {
+function randomChargeSets(random: Random, limits: readonly LimitSpec[]): Case['chargeSets'] {
   return Array.from({ length: 1 + pick(random, limits.length) }, () => {
     let used = limits.map((_, i) => i).filter(() => random() < 0.75)
     if (used.length === 0) used = [pick(random, limits.length)]

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
 import type { Claimant } from '../../src/queue/client-queue.ts'
-import { type Ledger, meterOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -31,7 +31,7 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
   const world = new World()
   const random = seededRandom(seed)
   const store = new Store(world, random, modelHost(), { leastMs: 0.1, meanMs: 0.3 })
-  const meter = meterOf('it/main', [{ limit: limitOf({ id: 'read', class: 'read', requests, windowMs }) }])
+  const chargeSet = chargeSetOf('it/main', [{ limit: limitOf({ id: 'read', class: 'read', requests, windowMs }) }])
   const sent: number[] = []
   const told = { back: 0, served: 0 }
   const rooms: WaitingRoom[] = []
@@ -44,12 +44,12 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
         ? new MemoryLedger(clock)
         : new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'claims', answerWithinMs: 1e12 })
     const capacity = new Capacity([new Places(10_000, 'calls')])
-    const room = new WaitingRoom({ ledger, clock, name: 'read', partition: meter.partition, capacity })
+    const room = new WaitingRoom({ ledger, clock, name: 'read', partition: chargeSet.partition, capacity })
     rooms.push(room)
     capacities.push(capacity)
     const sleep = (ms: number) => new Promise<void>((resolve) => void clock.schedule(ms, resolve))
     const enter = (client: Claimant, maxWaitMs: number) =>
-      room.enter({ meter, client, priority: 'normal', maxWaitMs, comesBack: true, onLeaveable: () => undefined })
+      room.enter({ chargeSet, client, priority: 'normal', maxWaitMs, comesBack: true, onLeaveable: () => undefined })
     const send = async (admission: Awaited<ReturnType<typeof enter>>): Promise<void> => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       sent.push(world.now)

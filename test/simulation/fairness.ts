@@ -1,7 +1,7 @@
 import { Capacity, Places } from '../../src/queue/capacity.ts'
 import type { Claimant } from '../../src/queue/client-queue.ts'
 import type { Priority } from '../../src/ledger/demand.ts'
-import { type Ledger, meterOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -82,7 +82,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
     { leastMs: 0.1, meanMs: 0.4 },
   )
   const limit = limitOf({ id: 'only', class: 'any', requests: of.requests, windowMs: of.windowMs })
-  const meter = meterOf(PARTITION, [{ limit }])
+  const chargeSet = chargeSetOf(PARTITION, [{ limit }])
   const visits: Visit[] = []
   const gateways = Array.from({ length: of.gateways }, (_, i) => {
     const process = new Process(world, (random() - 0.5) * 2_000)
@@ -99,7 +99,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
   async function visit({ client, gateway, priority = 'normal', maxWaitMs = 1e9 }: Source): Promise<void> {
     const { room, process } = gateways[gateway]!
     const cameMs = world.now - beginning
-    const admission = await room.enter({ client, priority, meter, maxWaitMs, onLeaveable: () => undefined })
+    const admission = await room.enter({ client, priority, chargeSet, maxWaitMs, onLeaveable: () => undefined })
     const expectedMs = admission.kind === 'admitted' ? admission.wait?.expectedMs : undefined
     visits.push({
       client: client.name,

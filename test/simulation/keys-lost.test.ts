@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { meterOf } from '../../src/ledger/ledger.ts'
+import { chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { seededRandom } from '../support/seeded-random.ts'
@@ -30,15 +30,17 @@ it.each(CASES)(
       return ledger
     }
     const [a, b, idle] = ['a', 'b', 'idle'].map(gatewayOf) as [RedisLedger, RedisLedger, RedisLedger]
-    const meters = Array.from({ length: accounts }, (_, i) => {
-      return meterOf(`any/${i}`, [{ limit: limitOf({ id: 'only', class: 'any', requests: 200, windowMs: 10_000 }) }])
+    const chargeSets = Array.from({ length: accounts }, (_, i) => {
+      return chargeSetOf(`any/${i}`, [
+        { limit: limitOf({ id: 'only', class: 'any', requests: 200, windowMs: 10_000 }) },
+      ])
     })
     const granted = async (ledger: RedisLedger): Promise<number> => {
-      const grant = Promise.resolve(ledger.charge(meters[0]!, 100))
+      const grant = Promise.resolve(ledger.charge(chargeSets[0]!, 100))
       await world.runUntil(world.now + 100)
       return (await grant).granted
     }
-    for (const meter of meters) for (const ledger of [a, b]) void Promise.resolve(ledger.charge(meter, 1))
+    for (const chargeSet of chargeSets) for (const ledger of [a, b]) void Promise.resolve(ledger.charge(chargeSet, 1))
     await world.runUntil(world.now + 1_000)
     // What leases of others keep of it is free as soon as somebody is refused because of them.
     let all = 2 + (await granted(a)) + (await granted(b))

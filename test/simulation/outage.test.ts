@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { meterOf } from '../../src/ledger/ledger.ts'
+import { chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { seededRandom } from '../support/seeded-random.ts'
@@ -24,7 +24,7 @@ function caseOfWindow(windowMs: number, gateways: number): Case {
     onOutage: 'lease',
     partitions: 1,
     limits: [{ id: 'only', class: 'any', kind: 'rolling', windowMs, requests: 40 }],
-    meters: [{ limits: [0], units: [1] }],
+    chargeSets: [{ limits: [0], units: [1] }],
     network: { leastMs: 0.1, meanMs: 0.3 },
     load: {
       kind: 'rush',
@@ -87,7 +87,7 @@ it('some slow answers are no outage that is told, however often there are, but a
     onBack: () => told.push('back'),
   })
   const limit = limitOf({ id: 'only', class: 'any', requests: 40, windowMs: 10_000 })
-  const first = Promise.resolve(ledger.charge(meterOf('any/main', [{ limit }]), 1))
+  const first = Promise.resolve(ledger.charge(chargeSetOf('any/main', [{ limit }]), 1))
   await world.runUntil(world.now + 1_000)
   expect((await first).granted).toBe(1)
   for (let i = 0; i < 20; i++) {
@@ -111,15 +111,15 @@ it.each(['rolling', 'concurrent'] as const)(
     const { clock } = process
     const ledger = new RedisLedger({ runner, clock, gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS })
     const limit = limitOf({ id: 'only', class: 'any', kind, requests: 40, windowMs: 10_000 })
-    const meter = meterOf('any/main', [{ limit }])
-    const first = Promise.resolve(ledger.charge(meter, 1))
+    const chargeSet = chargeSetOf('any/main', [{ limit }])
+    const first = Promise.resolve(ledger.charge(chargeSet, 1))
     await world.runUntil(world.now + 1_000)
     expect((await first).granted).toBe(1)
-    const asked = Promise.resolve(ledger.charge(meter, 12))
+    const asked = Promise.resolve(ledger.charge(chargeSet, 12))
     store.fail({ downMs: 60_000, isSilent: false, contents: 'kept' })
     await world.runUntil(world.now + 100)
     // A quarter of what was free.
     expect((await asked).granted).toBe(9)
-    expect(ledger.charge(meter, 1)).toMatchObject({ granted: 0 })
+    expect(ledger.charge(chargeSet, 1)).toMatchObject({ granted: 0 })
   },
 )

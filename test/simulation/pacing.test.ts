@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { paceOf } from '../../src/schema/limits.ts'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
-import { type Ledger, meterOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -33,7 +33,7 @@ async function sentAt(
   const store = new Store(world, random, modelHost(), { leastMs: 0.1, meanMs: 0.3 })
   const limit = limitOf({ id: 'read', class: 'read', requests: REQUESTS, windowMs: WINDOW_MS })
   const paced = pace === undefined ? [] : [{ limit: limitOf({ id: 'pace', class: 'read', kind: 'pace', ...pace }) }]
-  const meter = meterOf('it/main', [{ limit }, ...paced])
+  const chargeSet = chargeSetOf('it/main', [{ limit }, ...paced])
   const sent: number[] = []
   for (let i = 0; i < Math.max(1, gateways); i++) {
     const process = new Process(world, 0)
@@ -46,10 +46,10 @@ async function sentAt(
         ? new MemoryLedger(late)
         : new RedisLedger({ runner, clock: late, gateway: `${i}`, prefix: 'paced', answerWithinMs: 1e12 })
     const capacity = new Capacity([new Places(10_000, 'calls')])
-    const room = new WaitingRoom({ ledger, clock: late, name: 'read', partition: meter.partition, capacity })
+    const room = new WaitingRoom({ ledger, clock: late, name: 'read', partition: chargeSet.partition, capacity })
     const loop = async (): Promise<never> => {
       for (;;) {
-        const admission = await room.enter({ meter, ...ANYONE, maxWaitMs: 1e9, onLeaveable: () => undefined })
+        const admission = await room.enter({ chargeSet, ...ANYONE, maxWaitMs: 1e9, onLeaveable: () => undefined })
         if (admission.kind !== 'admitted') throw new Error(admission.kind)
         sent.push(world.now)
         const latencyMs = LATENCY_MS.min + random() * (LATENCY_MS.max - LATENCY_MS.min)

@@ -2,7 +2,7 @@ import type { Random } from '../../src/time/clock.ts'
 import { applyFeedback } from '../../src/gateway/upstream-feedback.ts'
 import { CounterSeries } from '../../src/observe/series.ts'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
-import { type Ledger, type Meter, meterOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -85,7 +85,7 @@ class Telling {
   readonly story: Story
   readonly world = new World()
   readonly random: Random
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   readonly #beginning = this.world.now
   readonly #arrivals: Arrivals
   readonly #chapters: Chapter[]
@@ -96,7 +96,7 @@ class Telling {
     const { requests, windowMs, windows, seed } = story
     this.story = story
     this.random = seededRandom(seed)
-    this.meter = meterOf('it/main', [{ limit: limitOf({ id: 'read', class: 'read', requests, windowMs }) }])
+    this.chargeSet = chargeSetOf('it/main', [{ limit: limitOf({ id: 'read', class: 'read', requests, windowMs }) }])
     this.#arrivals = new Arrivals(windowMs)
     this.#chapters = Array.from({ length: windows }, () => {
       return { accepted: 0, refused: 0, seen: 0, others: 0, othersRefused: 0 }
@@ -158,7 +158,7 @@ class Telling {
   #look(): void {
     const { until, windowMs } = this.story
     const { now } = this.world
-    void this.#ledgers[0]!.usage(this.meter).then(([usage]) => {
+    void this.#ledgers[0]!.usage(this.chargeSet).then(([usage]) => {
       if (usage!.effective === undefined) this.#wholeAfter = (now - this.#beginning) / windowMs - until
       else this.world.at(now + windowMs / 10, () => this.#look())
     })
@@ -191,7 +191,7 @@ class Gateway {
       ledger,
       clock: process.clock,
       name: 'any',
-      partition: telling.meter.partition,
+      partition: telling.chargeSet.partition,
       capacity,
     })
   }
@@ -199,8 +199,8 @@ class Gateway {
   /** One client: calls, goes back to wait where that is refused, and calls again. */
   async call(): Promise<never> {
     for (let repeats = 0; ;) {
-      const { meter } = this.#telling
-      const waiter = { ...ANYONE, meter, maxWaitMs: 86_400_000, onLeaveable: () => undefined }
+      const { chargeSet } = this.#telling
+      const waiter = { ...ANYONE, chargeSet, maxWaitMs: 86_400_000, onLeaveable: () => undefined }
       const admission = await this.#room.enter(waiter)
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       const isRefused = await this.#send(admission.permit)

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { type Meter, meterOf } from '../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { seededRandom } from '../support/seeded-random.ts'
@@ -13,7 +13,7 @@ const KINDS = 3
 /** Gateways of one simulated Redis. */
 class Gateways {
   readonly world = new World()
-  /** Of how many meters each call of the script told something. */
+  /** Of how many charge sets each call of the script told something. */
   readonly told: number[] = []
   readonly #store: Store
 
@@ -37,8 +37,8 @@ class Gateways {
     return { ledger: new RedisLedger(options), process }
   }
 
-  async charge(ledger: RedisLedger, meter: Meter, calls: number) {
-    const charged = Promise.resolve(ledger.charge(meter, calls))
+  async charge(ledger: RedisLedger, chargeSet: ChargeSet, calls: number) {
+    const charged = Promise.resolve(ledger.charge(chargeSet, calls))
     await this.pass(100)
     return charged
   }
@@ -48,8 +48,10 @@ class Gateways {
   }
 }
 
-function meterOfWindow(windowMs: number): Meter {
-  return meterOf('any/main', [{ limit: limitOf({ id: 'only', class: 'any', requests: 400, windowMs, slackMs: 0 }) }])
+function chargeSetOfWindow(windowMs: number): ChargeSet {
+  return chargeSetOf('any/main', [
+    { limit: limitOf({ id: 'only', class: 'any', requests: 400, windowMs, slackMs: 0 }) },
+  ])
 }
 
 it.each([
@@ -60,25 +62,25 @@ it.each([
   async (windowMs, pauseMs, laterMs) => {
     const gateways = new Gateways()
     const { ledger, process } = gateways.start('a')
-    const meter = meterOfWindow(windowMs)
-    const grant = await gateways.charge(ledger, meter, 1)
+    const chargeSet = chargeSetOfWindow(windowMs)
+    const grant = await gateways.charge(ledger, chargeSet, 1)
     expect(grant.granted).toBe(1)
     process.pause(pauseMs, false)
     // What came meanwhile is read before any timer is run.
     gateways.world.at(gateways.world.now + pauseMs - 1, () => ledger.settle(grant))
     await gateways.pass(pauseMs + laterMs)
-    expect((await gateways.charge(ledger, meter, 400)).granted).toBe(399)
+    expect((await gateways.charge(ledger, chargeSet, 400)).granted).toBe(399)
   },
 )
 
-it('keeps of few meters what Redis is not told, however many there are', async () => {
+it('keeps of few charge sets what Redis is not told, however many there are', async () => {
   const gateways = new Gateways()
   const { ledger } = gateways.start('a')
   const limit = limitOf({ id: 'only', class: 'any', requests: 1_000_000, windowMs: 60_000 })
-  const meters = Array.from({ length: 200 }, (_, i) => meterOf('any/main', [{ limit, units: 1 + i }]))
-  for (const meter of meters) ledger.settle(await gateways.charge(ledger, meter, 1))
+  const chargeSets = Array.from({ length: 200 }, (_, i) => chargeSetOf('any/main', [{ limit, units: 1 + i }]))
+  for (const chargeSet of chargeSets) ledger.settle(await gateways.charge(ledger, chargeSet, 1))
   // Whoever asks for the usage is to know all.
-  await gateways.charge(ledger, meters[0]!, 0)
+  await gateways.charge(ledger, chargeSets[0]!, 0)
   expect(Math.max(...gateways.told)).toBeLessThanOrEqual(10)
   expect(gateways.told.reduce((sum, kinds) => sum + kinds - 1, 0)).toBeGreaterThanOrEqual(199)
 })
@@ -88,7 +90,7 @@ it('a partition that was not used for long is not forgotten before Redis was tol
   const { world } = gateways
   const { ledger } = gateways.start('a')
   const limit = limitOf({ id: 'only', class: 'any', kind: 'concurrent', requests: 1 })
-  const streams = meterOf('any/main', [{ limit }])
+  const streams = chargeSetOf('any/main', [{ limit }])
   const began = world.now
   const grant = await gateways.charge(ledger, streams, 1)
   // It ticks every 250 ms, for the first time after ten; the call ends a little before that.

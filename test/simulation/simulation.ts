@@ -1,6 +1,6 @@
 import type { Random } from '../../src/time/clock.ts'
 import { Capacity, Places } from '../../src/queue/capacity.ts'
-import { type Ledger, type Meter, meterOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import type { LedgerFiles, StoredPartition } from '../../src/ledger/embedded/ledger-files.ts'
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
@@ -62,7 +62,7 @@ class Simulation {
   readonly world = new World()
   readonly upstream: Upstream
   readonly store: Store
-  readonly meters: readonly Meter[]
+  readonly chargeSets: readonly ChargeSet[]
   /** What the embedded ledger's folder holds. */
   readonly files = new Map<string, StoredPartition>()
   readonly sentAt: number[] = []
@@ -89,9 +89,9 @@ class Simulation {
       limits: of.limits.map(limitOf),
     }))
     this.#limits = partitions.flatMap(({ limits }) => limits)
-    this.meters = partitions.flatMap(({ name, limits: own }) =>
-      of.meters.map(({ limits, units }) =>
-        meterOf(
+    this.chargeSets = partitions.flatMap(({ name, limits: own }) =>
+      of.chargeSets.map(({ limits, units }) =>
+        chargeSetOf(
           name,
           limits.map((limit, i) => ({ limit: own[limit]!, units: units[i]! })),
         ),
@@ -283,15 +283,15 @@ class Gateway {
   open(): void {
     const ledger = this.#ledger
     const { clock } = this.process
-    for (const meter of this.#simulation.meters) {
+    for (const chargeSet of this.#simulation.chargeSets) {
       const capacity = new Capacity([new Places(10_000, 'calls')])
       this.#attract(
-        meter,
+        chargeSet,
         new WaitingRoom({
           ledger,
           clock,
-          name: meter.limits.map(({ id }) => id).join(),
-          partition: meter.partition,
+          name: chargeSet.limits.map(({ id }) => id).join(),
+          partition: chargeSet.partition,
           capacity,
         }),
       )
@@ -312,39 +312,41 @@ class Gateway {
     this.process.die()
     this.connection?.end()
     for (const arrival of this.#inFlight) {
-      const latest = world.now + lateness(random) * leastSlack(arrival.meter)
+      const latest = world.now + lateness(random) * leastSlack(arrival.chargeSet)
       arrival.at = Math.min(arrival.at, latest)
       arrival.until = Math.min(arrival.until, latest)
     }
   }
 
-  /** Clients that want calls of this meter. */
-  #attract(meter: Meter, room: WaitingRoom): void {
+  /** Clients that want calls of this charge set. */
+  #attract(chargeSet: ChargeSet, room: WaitingRoom): void {
     const { random, of } = this.#simulation
     const { load } = of
     const fitting = Math.min(
-      ...meter.limits.map(({ requests, isEnforced }, i) => (isEnforced ? Math.floor(requests / meter.units[i]!) : 1e9)),
+      ...chargeSet.limits.map(({ requests, isEnforced }, i) =>
+        isEnforced ? Math.floor(requests / chargeSet.units[i]!) : 1e9,
+      ),
     )
-    const paceMs = Math.max(...meter.limits.map(({ windowMs }) => windowMs), load.latency.meanMs) / fitting
+    const paceMs = Math.max(...chargeSet.limits.map(({ windowMs }) => windowMs), load.latency.meanMs) / fitting
     const gateways = of.skewsMs.length
     if (load.kind === 'saturated') {
-      for (let n = 0; n < fitting + 2; n++) void this.#loop(meter, room)
+      for (let n = 0; n < fitting + 2; n++) void this.#loop(chargeSet, room)
     } else if (load.kind === 'rush') {
-      void this.#visit(meter, room, paceMs)
+      void this.#visit(chargeSet, room, paceMs)
       this.process.clock.schedule(load.rushAtMs, () => {
-        for (let n = 0; n < fitting + 2; n++) void this.#loop(meter, room)
+        for (let n = 0; n < fitting + 2; n++) void this.#loop(chargeSet, room)
       })
     } else if (load.kind === 'bursts') {
       this.#repeat(
         () => (0.2 + random()) * paceMs * fitting,
         () => {
-          for (let n = pick(random, 2 * fitting); n >= 0; n--) void this.#visit(meter, room, fitting * paceMs)
+          for (let n = pick(random, 2 * fitting); n >= 0; n--) void this.#visit(chargeSet, room, fitting * paceMs)
         },
       )
     } else {
       this.#repeat(
         () => -Math.log(1 - random()) * paceMs * gateways * 0.8,
-        () => void this.#visit(meter, room, fitting * paceMs),
+        () => void this.#visit(chargeSet, room, fitting * paceMs),
       )
     }
   }
@@ -356,22 +358,22 @@ class Gateway {
     })
   }
 
-  async #loop(meter: Meter, room: WaitingRoom): Promise<void> {
+  async #loop(chargeSet: ChargeSet, room: WaitingRoom): Promise<void> {
     for (;;) {
-      const wasAdmitted = await this.#visit(meter, room, 600_000)
+      const wasAdmitted = await this.#visit(chargeSet, room, 600_000)
       if (!wasAdmitted) await this.#sleep(5 + 20 * this.#simulation.random())
     }
   }
 
   /** One client: enters the room, and if admitted makes its call to the end. */
-  async #visit(meter: Meter, room: WaitingRoom, patienceMs: number): Promise<boolean> {
+  async #visit(chargeSet: ChargeSet, room: WaitingRoom, patienceMs: number): Promise<boolean> {
     const { random, of } = this.#simulation
     let timer: { cancel(): void } | undefined
     const isLeaver = random() < of.load.leavers
     let admission: Admission
     try {
       admission = await room.enter({
-        meter,
+        chargeSet,
         ...ANYONE,
         maxWaitMs: patienceMs * (0.1 + random()),
         onLeaveable: (leave) => {
@@ -383,11 +385,11 @@ class Gateway {
       return false
     }
     if (admission.kind !== 'admitted') return false
-    await this.#call(meter, admission.permit)
+    await this.#call(chargeSet, admission.permit)
     return true
   }
 
-  async #call(meter: Meter, permit: Permit): Promise<void> {
+  async #call(chargeSet: ChargeSet, permit: Permit): Promise<void> {
     const { random, of, world, upstream, sentAt } = this.#simulation
     const { load } = of
     if (random() < load.refunds) {
@@ -399,27 +401,27 @@ class Gateway {
     const beganAt = world.now
     sentAt.push(beganAt)
     this.sentAt.push(beganAt)
-    const since = this.#leasedSince.get(meter.partition)
+    const since = this.#leasedSince.get(chargeSet.partition)
     // With "open", what waits when an outage is noticed passes at once; with "closed", what Redis granted may still be on its way.
     const withoutMs = beganAt - (since ?? Infinity)
     if (withoutMs >= (of.onOutage === 'open' ? 0 : COMMAND_TIMEOUT_MS)) {
-      this.#simulation.sentWithout += Math.max(...meter.units)
+      this.#simulation.sentWithout += Math.max(...chargeSet.units)
     }
     const latencyMs = latencyOf(random, load.latency)
     this.#simulation.occupy(latencyMs)
     const patienceMs = random() < load.aborts ? random() * latencyMs : load.timeoutMs
     const isGivenUp = latencyMs > patienceMs
     const bodyMs = random() < 0.5 ? 0 : (random() * latencyMs) / 2
-    const inFlightMs = isGivenUp ? patienceMs + lateness(random) * leastSlack(meter) : latencyMs
+    const inFlightMs = isGivenUp ? patienceMs + lateness(random) * leastSlack(chargeSet) : latencyMs
     const arrival: Arrival = {
-      meter,
+      chargeSet,
       at: isGivenUp && random() < 0.2 ? Infinity : beganAt + inFlightMs * placeOf(random, load.counts),
       until: beganAt + (isGivenUp ? patienceMs : latencyMs + bodyMs),
     }
     upstream.expect(arrival)
     this.#simulation.tell(() => {
       const counted = arrival.at === Infinity ? 'never' : `at ${(arrival.at - beganAt).toFixed(3)}`
-      return `gateway ${this.name} sends ${meter.limits.map(({ id }) => id).join('+')}, counted ${counted}`
+      return `gateway ${this.name} sends ${chargeSet.limits.map(({ id }) => id).join('+')}, counted ${counted}`
     })
     this.#inFlight.add(arrival)
     await this.#sleepAsInput(isGivenUp ? patienceMs : latencyMs)
@@ -446,8 +448,8 @@ class Gateway {
 }
 
 /** How long after a call was given up it may still be counted: what every limit of it allows for. */
-function leastSlack(meter: Meter): number {
-  return Math.min(...meter.limits.map(({ slackMs }) => slackMs))
+function leastSlack(chargeSet: ChargeSet): number {
+  return Math.min(...chargeSet.limits.map(({ slackMs }) => slackMs))
 }
 
 /** How much of that is used. */

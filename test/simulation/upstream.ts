@@ -1,9 +1,9 @@
 import type { Limit } from '../../src/ledger/limit.ts'
-import type { Meter } from '../../src/ledger/ledger.ts'
+import type { ChargeSet } from '../../src/ledger/ledger.ts'
 
 /** A call as the upstream sees it. */
 export interface Arrival {
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   /** When it is counted; Infinity if it never arrives. */
   at: number
   /** Until when it is one of those at once. */
@@ -27,8 +27,8 @@ export class Upstream {
   /** Most units of a limit in any of its windows, or at once. */
   worst(limit: Limit): Worst {
     const counted = this.#arrivals
-      .filter(({ meter, at }) => at < Infinity && meter.limits.includes(limit))
-      .map(({ meter, at, until }) => ({ at, until, units: meter.units[meter.limits.indexOf(limit)]! }))
+      .filter(({ chargeSet, at }) => at < Infinity && chargeSet.limits.includes(limit))
+      .map(({ chargeSet, at, until }) => ({ at, until, units: chargeSet.units[chargeSet.limits.indexOf(limit)]! }))
       .sort((a, b) => a.at - b.at)
     switch (limit.kind) {
       case 'rolling':

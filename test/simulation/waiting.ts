@@ -1,5 +1,5 @@
 import { Capacity, Places } from '../../src/queue/capacity.ts'
-import { type Ledger, meterOf, StoreUnavailableError } from '../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf, StoreUnavailableError } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -47,8 +47,8 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
   const window = limitOf({ id: 'window', class: 'any', requests: 3 + below(40), windowMs })
   const atOnce = limitOf({ id: 'at once', class: 'any', kind: 'concurrent', requests: 3 + below(8), windowMs: 0 })
   const limits = [[], [window], [atOnce], [window, atOnce]][below(4)]!
-  const meters = [1, 1, 1 + below(3)].map((units) =>
-    meterOf(
+  const chargeSets = [1, 1, 1 + below(3)].map((units) =>
+    chargeSetOf(
       'partition',
       limits.map((limit) => ({ limit, units: limit === window ? units : 1 })),
     ),
@@ -92,7 +92,7 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
       const admission = await room.enter({
         client: clients[below(clients.length)]!,
         priority: (['interactive', 'normal', 'batch'] as const)[below(3)]!,
-        meter: meters[below(meters.length)]!,
+        chargeSet: chargeSets[below(chargeSets.length)]!,
         maxWaitMs,
         onLeaveable: (leave) => {
           if (leave === undefined || leavesAt === Infinity) return
@@ -159,9 +159,9 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
   const living = gateways.filter(({ process }) => !process.isDead)
   const sum = (of: (gateway: (typeof gateways)[number]) => number): number =>
     living.reduce((total, gateway) => total + of(gateway), 0)
-  const meter = meters[0]!
+  const chargeSet = chargeSets[0]!
   let counted = 0
-  const read = living[0]!.ledger.usage(meter).then((usage) => {
+  const read = living[0]!.ledger.usage(chargeSet).then((usage) => {
     for (const { used } of usage) counted += used
   })
   await world.runUntil(world.now + 1_000)

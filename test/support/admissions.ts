@@ -58,9 +58,9 @@ export class Admissions {
     const target = this.target(method, path, options)
     if (isFailure(target)) return { permit: undefined, refusal: target, target: undefined }
     const sent: Sent = { permit: undefined, refusal: undefined, target }
-    const { room, meter } = target.admissionPolicy
+    const { room, chargeSet } = target.admissionPolicy
     const entered = room.enter({
-      meter,
+      chargeSet,
       maxWaitMs: target.requestOptions.maxWaitMs,
       client: target.client,
       priority: target.requestOptions.priority,

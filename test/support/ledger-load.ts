@@ -4,7 +4,7 @@ import type { Cluster, Redis } from 'ioredis'
 import { systemClock } from '../../src/time/clock.ts'
 import type { StoreConfig } from '../../src/schema/schema.ts'
 import { checkConfig } from '../../src/config/load.ts'
-import { type Grant, type Meter, StoreUnavailableError } from '../../src/ledger/ledger.ts'
+import { type Grant, type ChargeSet, StoreUnavailableError } from '../../src/ledger/ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { connectRedis } from '../../src/redis/connection.ts'
 import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
@@ -50,9 +50,9 @@ export class Load {
   readonly #clients: Promise<void>[]
   #isOver = false
 
-  constructor(ledgers: readonly RedisLedger[], meter: Meter, { clients = 8, latencyMs = 80 } = {}) {
+  constructor(ledgers: readonly RedisLedger[], chargeSet: ChargeSet, { clients = 8, latencyMs = 80 } = {}) {
     this.#clients = ledgers.flatMap((ledger) =>
-      Array.from({ length: clients }, () => this.#call(ledger, meter, latencyMs)),
+      Array.from({ length: clients }, () => this.#call(ledger, chargeSet, latencyMs)),
     )
   }
 
@@ -74,9 +74,9 @@ export class Load {
     return this.arrivals.filter((at) => at >= time).length
   }
 
-  async #call(ledger: RedisLedger, meter: Meter, mostMs: number): Promise<void> {
+  async #call(ledger: RedisLedger, chargeSet: ChargeSet, mostMs: number): Promise<void> {
     while (!this.#isOver) {
-      const grant = await this.#charge(ledger, meter)
+      const grant = await this.#charge(ledger, chargeSet)
       if (grant === undefined || grant.granted === 0) {
         await pause(Math.min(50, grant?.schedule?.waitMs(1, systemClock.now()) ?? 20))
         continue
@@ -92,10 +92,10 @@ export class Load {
     }
   }
 
-  async #charge(ledger: RedisLedger, meter: Meter): Promise<Grant | undefined> {
+  async #charge(ledger: RedisLedger, chargeSet: ChargeSet): Promise<Grant | undefined> {
     const before = performance.now()
     try {
-      return await ledger.charge(meter, 1)
+      return await ledger.charge(chargeSet, 1)
     } catch (error) {
       if (!(error instanceof StoreUnavailableError)) throw error
       this.unavailable++

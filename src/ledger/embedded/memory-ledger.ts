@@ -6,7 +6,7 @@ import {
   type Ledger,
   type Lesson,
   type LimitUsage,
-  type Meter,
+  type ChargeSet,
   type OutagePolicy,
   StoreUnavailableError,
   type Turn,
@@ -74,7 +74,7 @@ export class MemoryLedger implements Ledger {
   readonly #files: LedgerFiles | undefined
   readonly #options: MemoryLedgerOptions
   readonly #partitions = new Map<string, Map<string, Tally>>()
-  readonly #tallies = new WeakMap<Meter, readonly Tally[]>()
+  readonly #tallies = new WeakMap<ChargeSet, readonly Tally[]>()
   readonly #stored: Map<string, StoredPartition>
   readonly #loadedAt: number
   /** The files that were found lack charges: every limit may be used up. */
@@ -125,19 +125,19 @@ export class MemoryLedger implements Ledger {
     return this.#options.onOutage === 'closed' || this.#files?.isBehind !== true
   }
 
-  charge(meter: Meter, wanted: number, turn?: Turn): Grant {
+  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant {
     const now = this.#now()
-    const { units } = meter
-    const pausedUntil = this.#pauses.size === 0 ? 0 : this.#pausedUntil(meter, now)
-    if (units.length === 0) return uncounted(meter, wanted, now, pausedUntil)
-    const tallies = this.#talliesOf(meter)
+    const { units } = chargeSet
+    const pausedUntil = this.#pauses.size === 0 ? 0 : this.#pausedUntil(chargeSet, now)
+    if (units.length === 0) return uncounted(chargeSet, wanted, now, pausedUntil)
+    const tallies = this.#talliesOf(chargeSet)
     let granted = pausedUntil > 0 ? 0 : wanted
     for (let i = 0; i < tallies.length; i++) {
       const { counter } = tallies[i]!
       if (counter.limit.isEnforced) granted = Math.min(granted, Math.floor(counter.free(now, units[i]) / units[i]!))
     }
     if (granted > 0) {
-      this.#reserve(meter, tallies, granted, now)
+      this.#reserve(chargeSet, tallies, granted, now)
       for (let i = 0; i < tallies.length; i++) {
         tallies[i]!.counter.charge(now, now, granted * units[i]!)
         tallies[i]!.record?.charge(now, now, granted * units[i]!)
@@ -145,8 +145,8 @@ export class MemoryLedger implements Ledger {
     } else granted = 0
     const usage = usageOf(tallies, now)
     const isTold = granted < wanted || turn !== undefined
-    const schedule = isTold ? this.#scheduleOf(meter, tallies, now, pausedUntil) : undefined
-    const grant = new Grant(meter, now, granted, usage, { schedule })
+    const schedule = isTold ? this.#scheduleOf(chargeSet, tallies, now, pausedUntil) : undefined
+    const grant = new Grant(chargeSet, now, granted, usage, { schedule })
     if (granted > 0) this.#inFlight.add(grant)
     return grant
   }
@@ -161,14 +161,14 @@ export class MemoryLedger implements Ledger {
 
   #settle(grant: Grant, isAbandoned: boolean): void {
     const now = this.#now()
-    const { meter } = grant
-    const tallies = this.#talliesOf(meter)
+    const { chargeSet } = grant
+    const tallies = this.#talliesOf(chargeSet)
     for (let i = 0; i < tallies.length; i++) {
       const { counter, record } = tallies[i]!
       if (counter.limit.kind === 'concurrent') continue
       const laterMs = isAbandoned ? counter.limit.slackMs : 0
-      counter.settle(now, grant.at, meter.units[i]!, laterMs)
-      record?.settle(now, grant.at, meter.units[i]!, laterMs)
+      counter.settle(now, grant.at, chargeSet.units[i]!, laterMs)
+      record?.settle(now, grant.at, chargeSet.units[i]!, laterMs)
     }
     grant.unsettled--
     this.#inFlight.update(grant)
@@ -182,47 +182,47 @@ export class MemoryLedger implements Ledger {
 
   leave(grant: Grant): void {
     grant.open--
-    if (!grant.meter.hasConcurrent) return
+    if (!grant.chargeSet.hasConcurrent) return
     this.#takeBack(grant, 'concurrent')
     this.#inFlight.update(grant)
   }
 
-  #takeBack({ meter, at }: Grant, which: 'windowed' | 'concurrent'): void {
+  #takeBack({ chargeSet, at }: Grant, which: 'windowed' | 'concurrent'): void {
     const now = this.#now()
-    for (const [i, { counter, record }] of this.#talliesOf(meter).entries()) {
+    for (const [i, { counter, record }] of this.#talliesOf(chargeSet).entries()) {
       if ((counter.limit.kind === 'concurrent') !== (which === 'concurrent')) continue
-      counter.refund(now, at, meter.units[i]!)
-      record?.refund(now, at, meter.units[i]!)
+      counter.refund(now, at, chargeSet.units[i]!)
+      record?.refund(now, at, chargeSet.units[i]!)
     }
   }
 
-  learn({ meter, chargedAt }: Grant, lesson: Lesson): void {
+  learn({ chargeSet, chargedAt }: Grant, lesson: Lesson): void {
     const now = this.#now()
     switch (lesson.kind) {
       case 'pause':
-        this.#pauses.set(meter.account, Math.max(this.#pausedUntil(meter, now), now + lesson.ms))
+        this.#pauses.set(chargeSet.account, Math.max(this.#pausedUntil(chargeSet, now), now + lesson.ms))
         return
       case 'refused':
-        this.#talliesOf(meter)[lesson.limit]!.counter.refuse(now, chargedAt, meter.units[lesson.limit]!)
+        this.#talliesOf(chargeSet)[lesson.limit]!.counter.refuse(now, chargedAt, chargeSet.units[lesson.limit]!)
         return
       case 'counted': {
         const { limit, units: counted, tolerance, resetMs, isRefused } = lesson
-        const { counter } = this.#talliesOf(meter)[limit]!
-        counter.believe(now, chargedAt, meter.units[limit]!, { counted, tolerance, resetMs, isRefused })
+        const { counter } = this.#talliesOf(chargeSet)[limit]!
+        counter.believe(now, chargedAt, chargeSet.units[limit]!, { counted, tolerance, resetMs, isRefused })
       }
     }
   }
 
   /** 0 if it is not. */
-  #pausedUntil({ account }: Meter, now: number): number {
+  #pausedUntil({ account }: ChargeSet, now: number): number {
     const until = this.#pauses.get(account) ?? 0
     if (until > now) return until
     this.#pauses.delete(account)
     return 0
   }
 
-  usage(meter: Meter): Promise<readonly LimitUsage[]> {
-    const tallies = this.#talliesOf(meter)
+  usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]> {
+    const tallies = this.#talliesOf(chargeSet)
     return Promise.resolve(usageOf(tallies, this.#now()))
   }
 
@@ -270,14 +270,14 @@ export class MemoryLedger implements Ledger {
     const now = this.#now()
     const partitions = new Set<string>()
     for (const grant of grants) {
-      const { meter, unsettled, open } = grant
-      for (const [i, { counter, record }] of this.#talliesOf(meter).entries()) {
+      const { chargeSet, unsettled, open } = grant
+      for (const [i, { counter, record }] of this.#talliesOf(chargeSet).entries()) {
         const calls = counter.limit.kind === 'concurrent' ? open : unsettled
-        counter.renew(now, grant.at, now, calls * meter.units[i]!)
-        record?.renew(now, grant.at, now, calls * meter.units[i]!)
+        counter.renew(now, grant.at, now, calls * chargeSet.units[i]!)
+        record?.renew(now, grant.at, now, calls * chargeSet.units[i]!)
       }
       grant.at = now
-      partitions.add(meter.partition)
+      partitions.add(chargeSet.partition)
     }
     if (this.#problem !== undefined) return
     // So that after a crash, too, what was in flight counts until it can't arrive any more.
@@ -290,17 +290,17 @@ export class MemoryLedger implements Ledger {
     }
   }
 
-  #talliesOf(meter: Meter): readonly Tally[] {
-    let tallies = this.#tallies.get(meter)
+  #talliesOf(chargeSet: ChargeSet): readonly Tally[] {
+    let tallies = this.#tallies.get(chargeSet)
     if (tallies === undefined) {
-      const partition = this.#partitions.getOrInsertComputed(meter.partition, () => new Map<string, Tally>())
-      tallies = meter.limits.map((limit) => {
-        const tally = partition.getOrInsertComputed(limit.id, () => this.#restore(meter.partition, limit))
+      const partition = this.#partitions.getOrInsertComputed(chargeSet.partition, () => new Map<string, Tally>())
+      tallies = chargeSet.limits.map((limit) => {
+        const tally = partition.getOrInsertComputed(limit.id, () => this.#restore(chargeSet.partition, limit))
         // A reload may have changed what is allowed; what was charged stays.
         if (limit.order > tally.counter.limit.order) tally.counter.limit = limit
         return tally
       })
-      this.#tallies.set(meter, tallies)
+      this.#tallies.set(chargeSet, tallies)
     }
     return tallies
   }
@@ -342,7 +342,7 @@ export class MemoryLedger implements Ledger {
     return { counter, record, reserved: 0 }
   }
 
-  #reserve({ partition, units }: Meter, tallies: readonly Tally[], calls: number, now: number): void {
+  #reserve({ partition, units }: ChargeSet, tallies: readonly Tally[], calls: number, now: number): void {
     if (this.#files === undefined) return
     if (this.#isRefusing) throw new StoreUnavailableError(this.#problem)
     if (this.#problem !== undefined) return
@@ -424,7 +424,7 @@ export class MemoryLedger implements Ledger {
     this.#files.save(partition, limits)
   }
 
-  #scheduleOf({ units }: Meter, tallies: readonly Tally[], now: number, pausedUntil: number): Schedule {
+  #scheduleOf({ units }: ChargeSet, tallies: readonly Tally[], now: number, pausedUntil: number): Schedule {
     return new Schedule(
       now,
       tallies.map(({ counter }, i) => ({

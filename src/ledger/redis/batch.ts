@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../../time/clock.ts'
-import type { Grant, Lesson, Meter, StoreUnavailableError, Turn } from '../ledger.ts'
+import type { Grant, Lesson, ChargeSet, StoreUnavailableError, Turn } from '../ledger.ts'
 import type { Argument } from './script-runner.ts'
 import { type Ended, micros } from './settlements.ts'
 
@@ -12,10 +12,10 @@ export interface Waiting {
   reject(error: StoreUnavailableError): void
 }
 
-/** What is to be done for one meter in one call of the script. */
+/** What is to be done for one charge set in one call of the script. */
 export class Batch {
-  readonly meter: Meter
-  /** Of the calls among them that have waited: only one room asks for those of a meter, once at a time. */
+  readonly chargeSet: ChargeSet
+  /** Of the calls among them that have waited: only one room asks for those of a charge set, once at a time. */
   turn: Turn | undefined
   readonly waiting: Waiting[] = []
   readonly ended: Ended[] = []
@@ -26,8 +26,8 @@ export class Batch {
   /** By when it goes even if no charge does. */
   dueAt = Infinity
 
-  constructor(meter: Meter) {
-    this.meter = meter
+  constructor(chargeSet: ChargeSet) {
+    this.chargeSet = chargeSet
   }
 
   teach(chargedAt: number, lesson: Lesson, pauseField: string): void {
@@ -37,11 +37,11 @@ export class Batch {
         this.lessons.push(['pause', pauseField, Math.ceil(lesson.ms)])
         return
       case 'refused':
-        this.lessons.push(['refused', this.meter.limits[lesson.limit]!.id, at])
+        this.lessons.push(['refused', this.chargeSet.limits[lesson.limit]!.id, at])
         return
       case 'counted': {
         const { units, tolerance, resetMs, isRefused } = lesson
-        const { id } = this.meter.limits[lesson.limit]!
+        const { id } = this.chargeSet.limits[lesson.limit]!
         const change = ['counted', id, at, units, tolerance, micros(resetMs), isRefused ? 1 : 0]
         if (isRefused) this.lessons.push(change)
         else if (Number(this.counted.get(id)?.[2] ?? 0) <= at) this.counted.set(id, change)
@@ -60,18 +60,18 @@ export class Batch {
 }
 
 interface Due {
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   dueAt: number
 }
 
 /** What waits for a charge to ride on, each for one of a few durations; when its time is up it is sent. */
 export class Postponed {
   readonly #clock: Clock
-  readonly #send: (meter: Meter) => void
+  readonly #send: (chargeSet: ChargeSet) => void
   /** By how long is waited, in the order in which they came. */
   readonly #queues = new Map<number, { readonly waiting: Set<Due>; timer: Timer | undefined }>()
 
-  constructor(clock: Clock, send: (meter: Meter) => void) {
+  constructor(clock: Clock, send: (chargeSet: ChargeSet) => void) {
     this.#clock = clock
     this.#send = send
   }
@@ -108,7 +108,7 @@ export class Postponed {
         queue.timer = this.#clock.schedule(due.dueAt - now, () => this.#onDue(delayMs))
         return
       }
-      this.#send(due.meter)
+      this.#send(due.chargeSet)
     }
   }
 }

@@ -1,5 +1,5 @@
 import { type Charges, Counter } from '../counter.ts'
-import type { Grant, LimitUsage, Meter } from '../ledger.ts'
+import type { Grant, LimitUsage, ChargeSet } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 import { Schedule } from '../schedule.ts'
 import { type Ended, outlastsCharge } from './settlements.ts'
@@ -111,7 +111,7 @@ export class PartitionState {
   readonly #shares = new Map<string, Share>()
   /** Until when, by our clock, the upstream wants no calls of an account. */
   readonly #pauses = new Map<string, number>()
-  readonly #sharesOf = new WeakMap<Meter, readonly Share[]>()
+  readonly #sharesOf = new WeakMap<ChargeSet, readonly Share[]>()
   /** Redis's clock less ours lies between these two. */
   #leastOffset = 0
   #mostOffset = 0
@@ -124,21 +124,21 @@ export class PartitionState {
     this.name = name
   }
 
-  /** The upstream wants no calls of the meter's account for so long. */
-  pause(meter: Meter, now: number, ms: number): void {
-    this.#pauses.set(meter.account, Math.max(this.pausedUntil(meter, now), now + ms))
+  /** The upstream wants no calls of the charge set's account for so long. */
+  pause(chargeSet: ChargeSet, now: number, ms: number): void {
+    this.#pauses.set(chargeSet.account, Math.max(this.pausedUntil(chargeSet, now), now + ms))
   }
 
   /** 0 if it does. */
-  pausedUntil({ account }: Meter, now: number): number {
+  pausedUntil({ account }: ChargeSet, now: number): number {
     const until = this.#pauses.get(account) ?? 0
     return until > now ? until : 0
   }
 
-  sharesOf(meter: Meter): readonly Share[] {
-    let shares = this.#sharesOf.get(meter)
+  sharesOf(chargeSet: ChargeSet): readonly Share[] {
+    let shares = this.#sharesOf.get(chargeSet)
     if (shares === undefined) {
-      shares = meter.limits.map((limit) => {
+      shares = chargeSet.limits.map((limit) => {
         const share = this.#shares.getOrInsertComputed(limit.id, () => new Share(limit))
         if (limit.order > share.limit.order) {
           share.limit = limit
@@ -146,7 +146,7 @@ export class PartitionState {
         }
         return share
       })
-      this.#sharesOf.set(meter, shares)
+      this.#sharesOf.set(chargeSet, shares)
     }
     return shares
   }
@@ -166,29 +166,29 @@ export class PartitionState {
   }
 
   /** A call with these wishes goes out. */
-  asks(meter: Meter, wanted: number): void {
-    const shares = this.sharesOf(meter)
-    for (let i = 0; i < shares.length; i++) shares[i]!.asked += wanted * meter.units[i]!
+  asks(chargeSet: ChargeSet, wanted: number): void {
+    const shares = this.sharesOf(chargeSet)
+    for (let i = 0; i < shares.length; i++) shares[i]!.asked += wanted * chargeSet.units[i]!
   }
 
   /** Its answer came. */
-  isAnswered(meter: Meter, wanted: number): void {
-    this.asks(meter, -wanted)
-    const shares = this.sharesOf(meter)
+  isAnswered(chargeSet: ChargeSet, wanted: number): void {
+    this.asks(chargeSet, -wanted)
+    const shares = this.sharesOf(chargeSet)
     for (let i = 0; i < shares.length; i++)
-      shares[i]!.doubtful = Math.max(0, shares[i]!.doubtful - wanted * meter.units[i]!)
+      shares[i]!.doubtful = Math.max(0, shares[i]!.doubtful - wanted * chargeSet.units[i]!)
   }
 
   /**
    * Its answer will never be heeded. Either it has taken nothing of the lease, or what it took is charged to calls that were not
    * sent: so the lease may be spent after all, where such a charge lasts until this gateway knows whether it is alone.
    */
-  isLost(meter: Meter, wanted: number): void {
-    this.asks(meter, -wanted)
-    for (const [i, share] of this.sharesOf(meter).entries()) {
+  isLost(chargeSet: ChargeSet, wanted: number): void {
+    this.asks(chargeSet, -wanted)
+    for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       const { windowMs, holdMs } = share.limit
       if (windowMs + holdMs < 2 * PATIENCE_MS) continue
-      const units = Math.max(0, Math.min(share.doubtful - share.asked, wanted * meter.units[i]!))
+      const units = Math.max(0, Math.min(share.doubtful - share.asked, wanted * chargeSet.units[i]!))
       share.doubtful -= units
       share.lease += units
       share.reserve += units
@@ -223,8 +223,8 @@ export class PartitionState {
   }
 
   /** Notes the leases that an answer tells to what was sent at `sentAt`; a negative one is as it was. */
-  lease(meter: Meter, unitsOf: (limit: number) => number, sentAt: number, termMs: number): void {
-    for (const [i, share] of this.sharesOf(meter).entries()) {
+  lease(chargeSet: ChargeSet, unitsOf: (limit: number) => number, sentAt: number, termMs: number): void {
+    for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       const units = unitsOf(i)
       // What is spent without Redis is counted here, not there. And only the answer to a renewal can tell of more: until
       // then Redis may know more of it than we may spend.
@@ -354,96 +354,96 @@ export class PartitionState {
   }
 
   /** Everything owed, by limit; it is owed no more, unless the caller gives it back. */
-  takeOwed(meter: Meter, now: number): Charges[][] {
+  takeOwed(chargeSet: ChargeSet, now: number): Charges[][] {
     const time = this.time(now)
-    return this.sharesOf(meter).map((share) => {
+    return this.sharesOf(chargeSet).map((share) => {
       const charges = share.owed?.charges(time) ?? []
       share.owed = undefined
       return charges
     })
   }
 
-  giveBackOwed(meter: Meter, owed: readonly (readonly Charges[])[], now: number): void {
+  giveBackOwed(chargeSet: ChargeSet, owed: readonly (readonly Charges[])[], now: number): void {
     const time = this.time(now)
-    for (const [i, share] of this.sharesOf(meter).entries()) {
+    for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       for (const { bucket, units } of owed[i]!) share.owe().restore(time, bucket, units)
     }
   }
 
   /** Charges up to `wanted` calls to the leases; undefined if Redis is away and one of the limits has no lease at all. */
-  spend(meter: Meter, wanted: number, now: number, isOpen: boolean): Spent | undefined {
+  spend(chargeSet: ChargeSet, wanted: number, now: number, isOpen: boolean): Spent | undefined {
     const time = this.time(now)
-    const shares = this.sharesOf(meter)
-    const pausedUntil = this.pausedUntil(meter, now)
+    const shares = this.sharesOf(chargeSet)
+    const pausedUntil = this.pausedUntil(chargeSet, now)
     let granted = pausedUntil > 0 ? 0 : wanted
     for (const [i, share] of shares.entries()) {
       if (isOpen || !share.limit.isEnforced) continue
-      if (!this.#isThere && share.limit.kind !== 'pace' && Math.max(share.cap, share.lease) < meter.units[i]!)
+      if (!this.#isThere && share.limit.kind !== 'pace' && Math.max(share.cap, share.lease) < chargeSet.units[i]!)
         return undefined
-      granted = Math.min(granted, Math.floor(this.#left(share, now) / meter.units[i]!))
+      granted = Math.min(granted, Math.floor(this.#left(share, now) / chargeSet.units[i]!))
     }
     granted = Math.max(0, granted)
     if (granted > 0) {
       for (const [i, share] of shares.entries()) {
-        const units = granted * meter.units[i]!
+        const units = granted * chargeSet.units[i]!
         share.own.charge(time, time, units)
         share.owe().charge(time, time, units)
         share.lease = Math.max(0, share.lease - units)
       }
     }
-    const schedule = granted < wanted ? this.#schedule(meter, now, pausedUntil) : undefined
-    return { at: time, granted, usage: this.usage(meter, now), schedule }
+    const schedule = granted < wanted ? this.#schedule(chargeSet, now, pausedUntil) : undefined
+    return { at: time, granted, usage: this.usage(chargeSet, now), schedule }
   }
 
   /** As it stands without Redis: what this gateway may not spend counts as used. */
-  usage(meter: Meter, now: number): LimitUsage[] {
+  usage(chargeSet: ChargeSet, now: number): LimitUsage[] {
     const time = this.time(now)
-    return this.sharesOf(meter).map((share) => ({
+    return this.sharesOf(chargeSet).map((share) => ({
       limit: share.limit,
       used: Math.max(0, share.limit.requests - Math.max(0, this.#left(share, now))),
       resetMs: share.own.resetMs(time),
     }))
   }
 
-  #schedule(meter: Meter, now: number, pausedUntil: number): Schedule {
+  #schedule(chargeSet: ChargeSet, now: number, pausedUntil: number): Schedule {
     const time = this.time(now)
     // Until it is known whether Redis is away, or until all gateways have told it what it lacks, and the next tick returns to it.
     const waitMs =
       this.returnAt === undefined ? this.#departedAt + PATIENCE_MS - now : Math.max(this.returnAt - now, RETURN_SOON_MS)
     return new Schedule(
       now,
-      this.sharesOf(meter).map((share, i) => {
+      this.sharesOf(chargeSet).map((share, i) => {
         const free = this.#left(share, now)
         const own = share.own.releases(time)
         // What it will be granted then is not known; it asks again.
         const most = this.#isThere ? share.limit.requests : share.cap
         const soon = waitMs > 0 ? [{ inMs: waitMs, units: Math.max(0, most - share.used(time) - free) }] : []
         const releases = [...soon, ...own.map(({ inMs, units }) => ({ inMs: Math.max(inMs, waitMs), units }))]
-        return { limit: share.limit, units: meter.units[i]!, free, releases }
+        return { limit: share.limit, units: chargeSet.units[i]!, free, releases }
       }),
       pausedUntil,
     )
   }
 
   /** Notes calls that Redis granted. */
-  granted(meter: Meter, at: number, calls: number, now: number): void {
+  granted(chargeSet: ChargeSet, at: number, calls: number, now: number): void {
     const time = this.time(now)
-    const shares = this.sharesOf(meter)
+    const shares = this.sharesOf(chargeSet)
     for (let i = 0; i < shares.length; i++) {
-      const units = calls * meter.units[i]!
+      const units = calls * chargeSet.units[i]!
       shares[i]!.own.charge(time, at, units)
       // Granted before Redis went away, and answered after.
       if (this.mode === 'leased') shares[i]!.cap += units
     }
   }
 
-  settle({ meter, at, isLocal }: Grant, isAbandoned: boolean, now: number): void {
+  settle({ chargeSet, at, isLocal }: Grant, isAbandoned: boolean, now: number): void {
     const time = this.time(now)
-    const shares = this.sharesOf(meter)
+    const shares = this.sharesOf(chargeSet)
     for (let i = 0; i < shares.length; i++) {
       const share = shares[i]!
       if (share.limit.kind === 'concurrent') continue
-      const units = meter.units[i]!
+      const units = chargeSet.units[i]!
       const laterMs = this.#laterMs(share, isAbandoned)
       share.own.settle(time, at, units, laterMs)
       if (this.mode === 'shared') continue
@@ -454,14 +454,14 @@ export class PartitionState {
   }
 
   /** Redis may not have been told of these settlements: of calls that ended after their charge may leave its count. */
-  oweSettled(meter: Meter, ended: Ended, now: number): void {
+  oweSettled(chargeSet: ChargeSet, ended: Ended, now: number): void {
     const { what, at, calls, latest } = ended
     if (what === 'refund' || what === 'leave') return
     const time = this.time(now)
-    for (const [i, share] of this.sharesOf(meter).entries()) {
+    for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       const { kind, slackMs } = share.limit
       if (kind === 'concurrent' || !outlastsCharge(ended, share.limit)) continue
-      share.owe().addSettled(time, at, calls * meter.units[i]!, latest - time + (what === 'abandon' ? slackMs : 0))
+      share.owe().addSettled(time, at, calls * chargeSet.units[i]!, latest - time + (what === 'abandon' ? slackMs : 0))
     }
   }
 
@@ -478,20 +478,20 @@ export class PartitionState {
     this.#takeBack(grant, 'concurrent', now)
   }
 
-  #takeBack({ meter, at, isLocal }: Grant, which: 'windowed' | 'concurrent', now: number): void {
+  #takeBack({ chargeSet, at, isLocal }: Grant, which: 'windowed' | 'concurrent', now: number): void {
     const time = this.time(now)
-    for (const [i, share] of this.sharesOf(meter).entries()) {
+    for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       if ((share.limit.kind === 'concurrent') !== (which === 'concurrent')) continue
-      share.own.refund(time, at, meter.units[i]!)
-      if (isLocal && this.mode === 'leased') share.owed?.refund(time, at, meter.units[i]!)
+      share.own.refund(time, at, chargeSet.units[i]!)
+      if (isLocal && this.mode === 'leased') share.owed?.refund(time, at, chargeSet.units[i]!)
     }
   }
 
-  renew({ meter, at, unsettled, open, isLocal }: Grant, to: number, now: number): void {
+  renew({ chargeSet, at, unsettled, open, isLocal }: Grant, to: number, now: number): void {
     const time = this.time(now)
-    for (const [i, share] of this.sharesOf(meter).entries()) {
+    for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       if (share.limit.kind === 'pace') continue
-      const units = (share.limit.kind === 'concurrent' ? open : unsettled) * meter.units[i]!
+      const units = (share.limit.kind === 'concurrent' ? open : unsettled) * chargeSet.units[i]!
       share.own.renew(time, at, to, units)
       if (this.mode === 'shared') continue
       if (isLocal) share.owe().renew(time, at, to, units)
@@ -500,11 +500,11 @@ export class PartitionState {
   }
 
   /** Redis may not have been told of this renewal. */
-  oweRenewed(meter: Meter, to: number, calls: number, open: number, now: number): void {
+  oweRenewed(chargeSet: ChargeSet, to: number, calls: number, open: number, now: number): void {
     const time = this.time(now)
-    for (const [i, share] of this.sharesOf(meter).entries()) {
+    for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       if (share.limit.kind === 'pace') continue
-      share.owe().charge(time, to, (share.limit.kind === 'concurrent' ? open : calls) * meter.units[i]!)
+      share.owe().charge(time, to, (share.limit.kind === 'concurrent' ? open : calls) * chargeSet.units[i]!)
     }
   }
 

@@ -7,8 +7,8 @@ import {
   Grant,
   type Lesson,
   type LimitUsage,
-  type Meter,
-  meterOf,
+  type ChargeSet,
+  chargeSetOf,
   type OutagePolicy,
   StoreUnavailableError,
   type Turn,
@@ -37,8 +37,8 @@ interface PartitionKeys {
   readonly id: string
   /** With which the keys of the partition begin. */
   readonly key: string
-  /** Where the format before this one kept what it charged to the limits of a meter. */
-  readonly olderKeys: (meter: Meter) => readonly string[]
+  /** Where the format before this one kept what it charged to the limits of a charge set. */
+  readonly olderKeys: (chargeSet: ChargeSet) => readonly string[]
 }
 
 /** What the partitions of one ledger share. */
@@ -74,7 +74,7 @@ export class Partition {
   readonly #key: string
   readonly #olderKeys: PartitionKeys['olderKeys']
   /** Charges of an older release to their limits have been taken over. */
-  readonly #takenOver = new WeakSet<Meter>()
+  readonly #takenOver = new WeakSet<ChargeSet>()
   readonly #keys: readonly string[]
   #usedAt: number
   #isClosed = false
@@ -84,14 +84,14 @@ export class Partition {
   #isUsed: boolean | undefined
   /** Charges that wait for Redis to answer again. */
   readonly #held = new Set<Held>()
-  /** What is to be sent, by meter, and what may wait for more like it. */
-  readonly #batches = new Map<Meter, Batch>()
-  readonly #settlements = new Map<Meter, Settlements>()
+  /** What is to be sent, by charge set, and what may wait for more like it. */
+  readonly #batches = new Map<ChargeSet, Batch>()
+  readonly #settlements = new Map<ChargeSet, Settlements>()
   /** Batches that are sent at the end of this turn of the event loop. */
   readonly #charging = new Set<Batch>()
   /** Calls that Redis granted too late. */
-  #unsent: { meter: Meter; at: number; calls: number }[] = []
-  #all: Meter | undefined
+  #unsent: { chargeSet: ChargeSet; at: number; calls: number }[] = []
+  #all: ChargeSet | undefined
   #tickTimer: Timer | undefined
 
   /** With `key` all its keys begin. */
@@ -106,8 +106,8 @@ export class Partition {
     this.#tickLater(LEAST_WAIT_MS)
   }
 
-  pausedUntil(meter: Meter, now: number): number {
-    return this.#state.pausedUntil(meter, now)
+  pausedUntil(chargeSet: ChargeSet, now: number): number {
+    return this.#state.pausedUntil(chargeSet, now)
   }
 
   /** Learns whether other gateways use the partition. Charges wait for that. */
@@ -125,21 +125,21 @@ export class Partition {
     if (is === 'lost') this.loses()
   }
 
-  charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant> {
+  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant> {
     const now = this.#shared.clock.now()
     this.#usedAt = now
     const until = now + this.#shared.answerWithinMs
     if (this.#state.mode === 'shared') {
-      return new Promise((resolve, reject) => this.#ride(meter, { wanted, turn, until, resolve, reject }))
+      return new Promise((resolve, reject) => this.#ride(chargeSet, { wanted, turn, until, resolve, reject }))
     }
-    if (!this.#isHeld(until)) return this.#spend(meter, wanted, undefined)
+    if (!this.#isHeld(until)) return this.#spend(chargeSet, wanted, undefined)
     return new Promise((resolve, reject) =>
-      this.#spendOrHold(meter, { wanted, turn, until, resolve, reject }, undefined),
+      this.#spendOrHold(chargeSet, { wanted, turn, until, resolve, reject }, undefined),
     )
   }
 
-  #ride(meter: Meter, waiting: Waiting): void {
-    const batch = this.#batchOf(meter)
+  #ride(chargeSet: ChargeSet, waiting: Waiting): void {
+    const batch = this.#batchOf(chargeSet)
     batch.waiting.push(waiting)
     batch.turn ??= waiting.turn
     this.#sendAtTurnEnd(batch)
@@ -163,13 +163,13 @@ export class Partition {
   }
 
   /** Changes and charges are run in the order in which they are sent, so it holds for the next charge of every gateway. */
-  learn({ meter, chargedAt }: Grant, lesson: Lesson): void {
+  learn({ chargeSet, chargedAt }: Grant, lesson: Lesson): void {
     const state = this.#state
-    if (lesson.kind === 'pause') state.pause(meter, this.#shared.clock.now(), lesson.ms)
+    if (lesson.kind === 'pause') state.pause(chargeSet, this.#shared.clock.now(), lesson.ms)
     // What there is without Redis is spent with care anyway.
     if (state.mode === 'leased') return
-    const batch = this.#batchOf(meter)
-    batch.teach(chargedAt, lesson, pauseFieldOf(meter))
+    const batch = this.#batchOf(chargeSet)
+    batch.teach(chargedAt, lesson, pauseFieldOf(chargeSet))
     // There will be more answers that tell how much was counted.
     if (lesson.kind === 'counted' && !lesson.isRefused) this.#shared.postponed.add(batch, LEAST_WAIT_MS)
     else this.#sendAtTurnEnd(batch)
@@ -177,21 +177,21 @@ export class Partition {
 
   /** The new time is ours to choose, so that what comes after need not wait for the answer. */
   renew(grant: Grant): void {
-    const { meter, at, unsettled, open } = grant
+    const { chargeSet, at, unsettled, open } = grant
     const state = this.#state
     const now = this.#shared.clock.now()
     const to = Math.round(state.time(now) * 1_000) / 1_000
     state.renew(grant, to, now)
     grant.at = to
     if (state.mode === 'leased') return
-    const batch = this.#batchOf(meter)
+    const batch = this.#batchOf(chargeSet)
     batch.renewed.push({ at, calls: unsettled, to, open })
     this.#shared.postponed.add(batch, LEAST_WAIT_MS)
   }
 
-  /** Sends what is to be told of a meter. */
-  send(meter: Meter): void {
-    void this.#send(this.#batchOf(meter))
+  /** Sends what is to be told of a charge set. */
+  send(chargeSet: ChargeSet): void {
+    void this.#send(this.#batchOf(chargeSet))
   }
 
   /** Sends everything that waits to be sent, whatever becomes of it, and nothing after. */
@@ -260,26 +260,27 @@ export class Partition {
   #change(grant: Grant, what: Change['what']): void {
     this.#shared.inFlight.update(grant)
     if (this.#state.mode === 'leased') return
-    const { meter, at, usage } = grant
-    this.#tellEnded(meter, { what, at, calls: 1 }, usage)
+    const { chargeSet, at, usage } = grant
+    this.#tellEnded(chargeSet, { what, at, calls: 1 }, usage)
   }
 
-  #tellEnded(meter: Meter, ended: Change, usage: readonly LimitUsage[] = []): void {
-    const settlements = this.#settlements.getOrInsertComputed(meter, () => new Settlements(meter))
+  #tellEnded(chargeSet: ChargeSet, ended: Change, usage: readonly LimitUsage[] = []): void {
+    const settlements = this.#settlements.getOrInsertComputed(chargeSet, () => new Settlements(chargeSet))
     const now = this.#shared.clock.now()
     const isWanted = settlements.add(ended, { now, time: this.#state.latestTime(now), usage })
     // What was granted too late, others wait for.
-    if (isWanted) this.#shared.postponed.add(settlements, usage.length === 0 ? LEAST_WAIT_MS : settleWithinMs(meter))
+    if (isWanted)
+      this.#shared.postponed.add(settlements, usage.length === 0 ? LEAST_WAIT_MS : settleWithinMs(chargeSet))
   }
 
   async #send(batch: Batch): Promise<void> {
-    const { meter } = batch
+    const { chargeSet } = batch
     const state = this.#state
     // It may have been sent since, for another reason.
-    if (this.#batches.get(meter) !== batch) return
+    if (this.#batches.get(chargeSet) !== batch) return
     if (this.#beginning !== undefined) {
       await this.#beginning
-      if (this.#batches.get(meter) !== batch) return
+      if (this.#batches.get(chargeSet) !== batch) return
     }
     let wanted = 0
     for (const waiting of batch.waiting) wanted += waiting.wanted
@@ -290,15 +291,15 @@ export class Partition {
       for (const one of batches) this.#fail(one, undefined)
       return
     }
-    state.asks(meter, wanted)
+    state.asks(chargeSet, wanted)
     try {
-      const reply = await this.#call(meter, { wanted, batches, turn: batch.turn })
-      state.isAnswered(meter, wanted)
+      const reply = await this.#call(chargeSet, { wanted, batches, turn: batch.turn })
+      state.isAnswered(chargeSet, wanted)
       if (reply !== undefined) return this.#handOut(batch, wanted, reply)
       for (const one of batches) this.#fail(one, undefined)
     } catch (error) {
       this.#fails(error)
-      state.isLost(meter, wanted)
+      state.isLost(chargeSet, wanted)
       for (const one of batches) this.#fail(one, error)
     }
   }
@@ -309,7 +310,7 @@ export class Partition {
 
   #sendAll(): Promise<unknown> {
     // So that settlements have a batch to ride on, too.
-    for (const meter of this.#settlements.keys()) this.#batchOf(meter)
+    for (const chargeSet of this.#settlements.keys()) this.#batchOf(chargeSet)
     return Promise.all(Array.from(this.#batches.values(), (batch) => this.#send(batch)))
   }
 
@@ -317,21 +318,21 @@ export class Partition {
   #takeWith(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#shared.clock.now()
     let surplus = this.#settlements.size - MOST_UNTOLD
-    for (const [meter, one] of this.#settlements) {
+    for (const [chargeSet, one] of this.#settlements) {
       const isDue = isAll || one.ripeAt <= now || one.dueAt <= now
       if (!isDue) {
-        // Of those that are left untold, the oldest of too many: the calls of their meters may not come again.
+        // Of those that are left untold, the oldest of too many: the calls of their charge sets may not come again.
         if (one.dueAt < Infinity || surplus <= 0) continue
         surplus--
       }
-      this.#settlements.delete(meter)
+      this.#settlements.delete(chargeSet)
       this.#shared.postponed.remove(one)
-      this.#batchOf(meter).ended.push(...one.ended)
+      this.#batchOf(chargeSet).ended.push(...one.ended)
     }
     const taken: Batch[] = []
     for (const one of this.#batches.values()) {
       if (one !== batch && one.waiting.length > 0) continue
-      this.#batches.delete(one.meter)
+      this.#batches.delete(one.chargeSet)
       this.#shared.postponed.remove(one)
       taken.push(one)
     }
@@ -340,11 +341,11 @@ export class Partition {
 
   /** Calls the script; undefined if the answer's number was wrong, and nothing was done. */
   async #call(
-    meter: Meter,
+    chargeSet: ChargeSet,
     { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, turn, isProbe = false }: CallOptions,
   ): Promise<Reply | undefined> {
     const state = this.#state
-    const args = argumentsOf(meter, {
+    const args = argumentsOf(chargeSet, {
       gateway: this.#id,
       expected: isProbe ? -1 : this.#nextNumber(),
       time: this.#shared.stepTime?.() ?? '',
@@ -354,11 +355,11 @@ export class Partition {
       termMs,
       isClaim,
       turn,
-      leases: termMs > 0 ? state.sharesOf(meter).map(({ lease }) => lease) : [],
+      leases: termMs > 0 ? state.sharesOf(chargeSet).map(({ lease }) => lease) : [],
     })
     const sentAt = this.#shared.clock.now()
-    const keys = this.#keysFor(meter, turn)
-    const reply = await this.#answer(meter, this.#shared.runner.run(keys, args))
+    const keys = this.#keysFor(chargeSet, turn)
+    const reply = await this.#answer(chargeSet, this.#shared.runner.run(keys, args))
     const isRight = reply[2] !== -1
     const now = this.#shared.clock.now()
     this.#shared.onAnswer(now, isRight)
@@ -375,22 +376,22 @@ export class Partition {
       this.depart(true, true)
       return undefined
     }
-    this.#takenOver.add(meter)
+    this.#takenOver.add(chargeSet)
     const isOnly = this.#isUsed === false
     this.#isUsed = true
     this.#shared.register.note(state.name)
     state.setTime(micros / 1_000, sentAt, now)
     if (isProbe) state.meet(number, now, RETURN_AFTER_MS, isOnly)
     state.note(number, micros / 1_000)
-    state.lease(meter, (i) => leaseOf(reply, i), sentAt, termMs)
+    state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
   }
 
-  #keysFor(meter: Meter, turn: Turn | undefined): readonly string[] {
-    const isTakenOver = this.#takenOver.has(meter)
+  #keysFor(chargeSet: ChargeSet, turn: Turn | undefined): readonly string[] {
+    const isTakenOver = this.#takenOver.has(chargeSet)
     if (isTakenOver && turn === undefined) return this.#keys
     const keys = [...this.#keys, turn === undefined ? this.#keys[0]! : `${this.#key}:served:${turn.queue}`]
-    if (!isTakenOver) keys.push(...this.#olderKeys(meter))
+    if (!isTakenOver) keys.push(...this.#olderKeys(chargeSet))
     return keys
   }
 
@@ -401,7 +402,7 @@ export class Partition {
   }
 
   /** The answer, if it comes in time; calls that are granted later are given back, because they were not sent. */
-  #answer(meter: Meter, answer: Promise<Reply>): Promise<Reply> {
+  #answer(chargeSet: ChargeSet, answer: Promise<Reply>): Promise<Reply> {
     return new Promise((resolve, reject) => {
       let isLate = false
       const giveUp = (): void => {
@@ -416,7 +417,7 @@ export class Partition {
           const granted = reply[2]!
           if (!isLate) resolve(reply)
           else if (granted > 0) {
-            this.#unsent.push({ meter, at: reply[0]! / 1_000, calls: granted })
+            this.#unsent.push({ chargeSet, at: reply[0]! / 1_000, calls: granted })
             if (this.#state.mode === 'shared') this.#giveBackUnsent()
           }
         },
@@ -430,15 +431,15 @@ export class Partition {
 
   #giveBackUnsent(): void {
     if (this.#unsent.length === 0) return
-    for (const { meter, at, calls } of this.#unsent) {
-      this.#tellEnded(meter, { what: 'refund', at, calls })
-      if (meter.hasConcurrent) this.#tellEnded(meter, { what: 'leave', at, calls })
+    for (const { chargeSet, at, calls } of this.#unsent) {
+      this.#tellEnded(chargeSet, { what: 'refund', at, calls })
+      if (chargeSet.hasConcurrent) this.#tellEnded(chargeSet, { what: 'leave', at, calls })
     }
     this.#unsent = []
   }
 
   /** First come, first served: what was granted goes to those who asked first. */
-  #handOut({ meter, waiting, turn }: Batch, wanted: number, reply: Reply): void {
+  #handOut({ chargeSet, waiting, turn }: Batch, wanted: number, reply: Reply): void {
     const now = this.#shared.clock.now()
     const at = reply[0]! / 1_000
     let left = reply[2]!
@@ -446,15 +447,15 @@ export class Partition {
     const tail = tailOf(reply, hasSchedule)
     const turns = turn === undefined ? undefined : reply[tail]
     const taught = taughtBy(reply, turn === undefined ? tail : tail + 1)
-    if (taught?.pauseMs !== undefined) this.#state.pause(meter, now, taught.pauseMs)
-    const usage = usageOf(meter, reply, taught)
+    if (taught?.pauseMs !== undefined) this.#state.pause(chargeSet, now, taught.pauseMs)
+    const usage = usageOf(chargeSet, reply, taught)
     // What is leased to others comes back when they renew their leases.
-    const schedule = hasSchedule ? scheduleOf(meter, reply, { now, leasedMs: TICK_MS, taught }) : undefined
-    if (left > 0) this.#state.granted(meter, at, left, now)
+    const schedule = hasSchedule ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, taught }) : undefined
+    if (left > 0) this.#state.granted(chargeSet, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)
       left -= granted
-      const grant = new Grant(meter, at, granted, usage, { schedule, turns })
+      const grant = new Grant(chargeSet, at, granted, usage, { schedule, turns })
       if (granted > 0) this.#shared.inFlight.add(grant)
       resolve(grant)
     }
@@ -463,11 +464,11 @@ export class Partition {
   /** What could not be done in Redis is done without: charges are taken from the lease, changes are owed. */
   #fail(batch: Batch, cause: unknown): void {
     const state = this.#state
-    const { meter } = batch
+    const { chargeSet } = batch
     const now = this.#shared.clock.now()
-    for (const ended of batch.ended) state.oweSettled(meter, ended, now)
-    for (const { to, calls, open } of batch.renewed) state.oweRenewed(meter, to, calls, open, now)
-    for (const waiting of batch.waiting) this.#spendOrHold(meter, waiting, cause)
+    for (const ended of batch.ended) state.oweSettled(chargeSet, ended, now)
+    for (const { to, calls, open } of batch.renewed) state.oweRenewed(chargeSet, to, calls, open, now)
+    for (const waiting of batch.waiting) this.#spendOrHold(chargeSet, waiting, cause)
   }
 
   #fails(error: unknown): void {
@@ -482,15 +483,15 @@ export class Partition {
     return now < until && this.#state.awayMs(now) < this.#shared.answerWithinMs
   }
 
-  #spendOrHold(meter: Meter, waiting: Waiting, cause: unknown): void {
+  #spendOrHold(chargeSet: ChargeSet, waiting: Waiting, cause: unknown): void {
     try {
-      waiting.resolve(this.#spend(meter, waiting.wanted, cause))
+      waiting.resolve(this.#spend(chargeSet, waiting.wanted, cause))
     } catch (error) {
       if (this.#isClosed || !this.#isHeld(waiting.until)) return waiting.reject(error as StoreUnavailableError)
-      const held: Held = { meter, waiting, timer: undefined }
+      const held: Held = { chargeSet, waiting, timer: undefined }
       held.timer = this.#shared.clock.schedule(waiting.until - this.#shared.clock.now(), () => {
         this.#held.delete(held)
-        this.#spendOrHold(meter, waiting, cause)
+        this.#spendOrHold(chargeSet, waiting, cause)
       })
       this.#held.add(held)
     }
@@ -502,21 +503,21 @@ export class Partition {
     this.#held.clear()
     for (const held of all) {
       held.timer?.cancel()
-      if (this.#state.mode === 'shared') this.#ride(held.meter, held.waiting)
-      else this.#spendOrHold(held.meter, held.waiting, undefined)
+      if (this.#state.mode === 'shared') this.#ride(held.chargeSet, held.waiting)
+      else this.#spendOrHold(held.chargeSet, held.waiting, undefined)
     }
   }
 
-  #spend(meter: Meter, wanted: number, cause: unknown): Grant {
+  #spend(chargeSet: ChargeSet, wanted: number, cause: unknown): Grant {
     const state = this.#state
     const now = this.#shared.clock.now()
     if (this.#shared.onOutage === 'closed' || (wanted === 0 && !this.#shared.wasConnected))
       throw new StoreUnavailableError(cause)
-    if (wanted === 0) return new Grant(meter, state.time(now), 0, state.usage(meter, now))
-    const spent = state.spend(meter, wanted, now, this.#shared.onOutage === 'open')
+    if (wanted === 0) return new Grant(chargeSet, state.time(now), 0, state.usage(chargeSet, now))
+    const spent = state.spend(chargeSet, wanted, now, this.#shared.onOutage === 'open')
     if (spent === undefined) throw new StoreUnavailableError(cause)
     const { at, granted, usage, schedule } = spent
-    const grant = new Grant(meter, at, granted, usage, { schedule, isLocal: true })
+    const grant = new Grant(chargeSet, at, granted, usage, { schedule, isLocal: true })
     if (granted > 0) this.#shared.inFlight.add(grant)
     return grant
   }
@@ -559,7 +560,7 @@ export class Partition {
   }
 
   /** Tells Redis what it lacks; at the end of the grace, returns to it. */
-  async #reconcile(all: Meter, termMs: number): Promise<void> {
+  async #reconcile(all: ChargeSet, termMs: number): Promise<void> {
     const state = this.#state
     const now = this.#shared.clock.now()
     const owed = state.takeOwed(all, now)
@@ -581,11 +582,11 @@ export class Partition {
     if (reply === undefined) state.giveBackOwed(all, owed, this.#shared.clock.now())
   }
 
-  /** A meter of all limits of a partition that were used. */
-  #allOf(): Meter {
+  /** A charge set of all limits of a partition that were used. */
+  #allOf(): ChargeSet {
     const limits = [...this.#state.shares].map(({ limit }) => limit)
     if (this.#all === undefined || limits.some((limit, i) => limit !== this.#all?.limits[i])) {
-      this.#all = meterOf(
+      this.#all = chargeSetOf(
         this.#state.name,
         limits.map((limit) => ({ limit })),
       )
@@ -593,13 +594,13 @@ export class Partition {
     return this.#all
   }
 
-  #batchOf(meter: Meter): Batch {
-    return this.#batches.getOrInsertComputed(meter, () => new Batch(meter))
+  #batchOf(chargeSet: ChargeSet): Batch {
+    return this.#batches.getOrInsertComputed(chargeSet, () => new Batch(chargeSet))
   }
 }
 
 interface Held {
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   readonly waiting: Waiting
   timer: Timer | undefined
 }

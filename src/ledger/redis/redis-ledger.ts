@@ -12,8 +12,8 @@ import {
   type Ledger,
   type Lesson,
   type LimitUsage,
-  type Meter,
-  meterOf,
+  type ChargeSet,
+  chargeSetOf,
   type OutagePolicy,
   REPORT_TERM_MS,
   StoreUnavailableError,
@@ -68,7 +68,7 @@ export interface RedisLedgerOptions {
 }
 
 /**
- * The ledger shared by all gateways of one Redis, whose clock is the only one that counts. Whatever is asked for one meter
+ * The ledger shared by all gateways of one Redis, whose clock is the only one that counts. Whatever is asked for one charge set
  * in one turn of the event loop is one call of the script, and settlements ride along: a charge costs one round trip.
  *
  * When Redis goes away, each gateway goes on with what it holds in lease (see `PartitionState`), and no call waits for Redis longer
@@ -164,11 +164,13 @@ export class RedisLedger implements Ledger {
    * run what they have to. What they write is of no account, and ends like any.
    */
   async #warmUp(): Promise<void> {
-    const meter = meterOf('warm-up', [{ limit: limitOf({ id: 'any', class: 'any', requests: 1, windowMs: 1_000 }) }])
-    const base = this.#keyOf(meter.partition)
-    const batch = new Batch(meter)
+    const chargeSet = chargeSetOf('warm-up', [
+      { limit: limitOf({ id: 'any', class: 'any', requests: 1, windowMs: 1_000 }) },
+    ])
+    const base = this.#keyOf(chargeSet.partition)
+    const batch = new Batch(chargeSet)
     for (let n = 0; n < WARM_UP_CALLS; n++) {
-      const args = argumentsOf(meter, {
+      const args = argumentsOf(chargeSet, {
         gateway: this.#options.gateway,
         expected: -1,
         time: this.#shared.stepTime?.() ?? '',
@@ -196,9 +198,9 @@ export class RedisLedger implements Ledger {
     return {
       ...options,
       register,
-      postponed: new Postponed(options.clock, (meter) => this.#partitionOf(meter).send(meter)),
+      postponed: new Postponed(options.clock, (chargeSet) => this.#partitionOf(chargeSet).send(chargeSet)),
       inFlight: new InFlight(options.clock, (grants) => {
-        for (const grant of grants) this.#partitionOf(grant.meter).renew(grant)
+        for (const grant of grants) this.#partitionOf(grant.chargeSet).renew(grant)
       }),
       get wasConnected() {
         return wasConnected()
@@ -303,39 +305,44 @@ export class RedisLedger implements Ledger {
     return this.#leased > 0 || !this.#runner.isConnected
   }
 
-  charge(meter: Meter, wanted: number, turn?: Turn): Grant | Promise<Grant> {
-    if (meter.limits.length > 0) {
-      const obstacle = wanted > 0 ? this.#formats?.obstacle(meter.limits) : undefined
+  charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant> {
+    if (chargeSet.limits.length > 0) {
+      const obstacle = wanted > 0 ? this.#formats?.obstacle(chargeSet.limits) : undefined
       if (obstacle !== undefined) return Promise.reject(new StoreUnavailableError(undefined, obstacle))
-      return this.#partitionOf(meter).charge(meter, wanted, turn)
+      return this.#partitionOf(chargeSet).charge(chargeSet, wanted, turn)
     }
     const now = this.#clock.now()
-    return uncounted(meter, wanted, now, this.#partitions.get(meter.partition)?.pausedUntil(meter, now) ?? 0)
+    return uncounted(
+      chargeSet,
+      wanted,
+      now,
+      this.#partitions.get(chargeSet.partition)?.pausedUntil(chargeSet, now) ?? 0,
+    )
   }
 
   settle(grant: Grant): void {
-    this.#partitionOf(grant.meter).settle(grant, 'settle')
+    this.#partitionOf(grant.chargeSet).settle(grant, 'settle')
   }
 
   abandon(grant: Grant): void {
-    this.#partitionOf(grant.meter).settle(grant, 'abandon')
+    this.#partitionOf(grant.chargeSet).settle(grant, 'abandon')
   }
 
   refund(grant: Grant): void {
-    this.#partitionOf(grant.meter).refund(grant)
+    this.#partitionOf(grant.chargeSet).refund(grant)
   }
 
   leave(grant: Grant): void {
     grant.open--
-    if (grant.meter.hasConcurrent) this.#partitionOf(grant.meter).leave(grant)
+    if (grant.chargeSet.hasConcurrent) this.#partitionOf(grant.chargeSet).leave(grant)
   }
 
   learn(grant: Grant, lesson: Lesson): void {
-    this.#partitionOf(grant.meter).learn(grant, lesson)
+    this.#partitionOf(grant.chargeSet).learn(grant, lesson)
   }
 
-  async usage(meter: Meter): Promise<readonly LimitUsage[]> {
-    return (await this.charge(meter, 0)).usage
+  async usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]> {
+    return (await this.charge(chargeSet, 0)).usage
   }
 
   async exchange(partition: string, queue: string, demands: readonly Demand[]): Promise<Board | undefined> {
@@ -362,11 +369,11 @@ export class RedisLedger implements Ledger {
     this.#runner.close()
   }
 
-  #partitionOf({ partition: name }: Meter): Partition {
+  #partitionOf({ partition: name }: ChargeSet): Partition {
     let partition = this.#partitions.get(name)
     if (partition === undefined) {
       const id = `@${this.#options.gateway}-${++this.#made}`
-      const olderKeys = (meter: Meter): readonly string[] => this.#olderKeysOf(meter)
+      const olderKeys = (chargeSet: ChargeSet): readonly string[] => this.#olderKeysOf(chargeSet)
       partition = new Partition(this.#shared, { name, id, key: this.#keyOf(name), olderKeys })
       this.#partitions.set(name, partition)
       // Other gateways may still have to tell Redis what it lost.
@@ -378,7 +385,7 @@ export class RedisLedger implements Ledger {
   }
 
   /** Format 2 had a key for each limit, those after it one for all. */
-  #olderKeysOf({ partition, limits }: Meter): readonly string[] {
+  #olderKeysOf({ partition, limits }: ChargeSet): readonly string[] {
     const base = this.#keyOf(partition, FORMAT - 1)
     return FORMAT - 1 === OF_KEYS_BY_LIMIT ? limits.map(({ id }) => `${base}:${id}`) : [`${base}:limits`]
   }

@@ -1,17 +1,17 @@
 import type { Batch } from './batch.ts'
 import { Counter, type Others, type Release, withOthers } from '../counter.ts'
-import type { LimitUsage, Meter, Turn } from '../ledger.ts'
+import type { LimitUsage, ChargeSet, Turn } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 import { Schedule } from '../schedule.ts'
 import type { Argument, Reply } from './script-runner.ts'
 
-/** What a call of the script is to do for one meter; the arguments of redis-ledger.lua, by name. */
+/** What a call of the script is to do for one charge set; the arguments of redis-ledger.lua, by name. */
 export interface ScriptCall {
   readonly gateway: string
   readonly expected: number
   readonly time: Argument
   readonly wanted: number
-  /** Changes to calls of the meter, and of others of its partition. */
+  /** Changes to calls of the charge set, and of others of its partition. */
   readonly batches: readonly Batch[]
   /** Number of a limit (from 1), bucket, units. */
   readonly additions: readonly Argument[][]
@@ -25,9 +25,9 @@ const KINDS = { rolling: 0, calendar: 1, concurrent: 2, pace: 3 }
 /** Of a limit that is not enforced; more than fits a count. */
 const ANY_NUMBER = 2 ** 40
 
-export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
-  const { limits, told } = limitsOf(meter, call.batches)
-  const kinds = call.batches.filter((batch) => batch.meter !== meter)
+export function argumentsOf(chargeSet: ChargeSet, call: ScriptCall): Argument[] {
+  const { limits, told } = limitsOf(chargeSet, call.batches)
+  const kinds = call.batches.filter((batch) => batch.chargeSet !== chargeSet)
   const args: Argument[] = [
     call.expected,
     call.time,
@@ -37,14 +37,14 @@ export function argumentsOf(meter: Meter, call: ScriptCall): Argument[] {
     call.termMs,
     call.turn === undefined ? Number(call.isClaim) : 2,
     limits.length,
-    pauseFieldOf(meter),
+    pauseFieldOf(chargeSet),
     call.gateway,
   ]
   for (const { id } of limits) args.push(id)
   for (const argument of told) args.push(argument)
-  for (const batch of kinds) pushKind(args, limits, batch.meter, batch.changes())
-  const own = call.batches.find((batch) => batch.meter === meter)
-  pushKind(args, limits, meter, own?.changes() ?? [])
+  for (const batch of kinds) pushKind(args, limits, batch.chargeSet, batch.changes())
+  const own = call.batches.find((batch) => batch.chargeSet === chargeSet)
+  pushKind(args, limits, chargeSet, own?.changes() ?? [])
   for (const addition of call.additions) args.push(...addition)
   for (const lease of call.leases) args.push(lease)
   if (call.turn !== undefined) pushTurn(args, call.turn)
@@ -67,15 +67,20 @@ function pushTurn(args: Argument[], { costs }: Turn): void {
   args.push(order, ...clients)
 }
 
-/** Where the script notes until when the upstream wants no calls of the meter's account. */
-export function pauseFieldOf({ account, partition }: Meter): string {
+/** Where the script notes until when the upstream wants no calls of the charge set's account. */
+export function pauseFieldOf({ account, partition }: ChargeSet): string {
   return account === partition ? '=pause' : `=pause ${account}`
 }
 
-function pushKind(args: Argument[], limits: readonly Limit[], meter: Meter, changes: readonly Argument[][]): void {
+function pushKind(
+  args: Argument[],
+  limits: readonly Limit[],
+  chargeSet: ChargeSet,
+  changes: readonly Argument[][],
+): void {
   for (let i = 0; i < limits.length; i++) {
-    const own = limits === meter.limits ? i : meter.limits.findIndex(({ id }) => id === limits[i]!.id)
-    args.push(meter.units[own] ?? 0)
+    const own = limits === chargeSet.limits ? i : chargeSet.limits.findIndex(({ id }) => id === limits[i]!.id)
+    args.push(chargeSet.units[own] ?? 0)
   }
   args.push(changes.length)
   for (const change of changes) args.push(...change)
@@ -86,15 +91,18 @@ interface Limits {
   readonly told: readonly Argument[]
 }
 
-const ofMeters = new WeakMap<Meter, Limits>()
+const ofChargeSets = new WeakMap<ChargeSet, Limits>()
 
-/** Those of the meter first. */
-function limitsOf(meter: Meter, batches: readonly Batch[]): Limits {
-  const own = ofMeters.getOrInsertComputed(meter, () => ({ limits: meter.limits, told: meter.limits.flatMap(tell) }))
+/** Those of the charge set first. */
+function limitsOf(chargeSet: ChargeSet, batches: readonly Batch[]): Limits {
+  const own = ofChargeSets.getOrInsertComputed(chargeSet, () => ({
+    limits: chargeSet.limits,
+    told: chargeSet.limits.flatMap(tell),
+  }))
   const others = new Map<string, Limit>()
-  for (const { meter: other } of batches)
-    if (other !== meter) for (const limit of other.limits) others.set(limit.id, limit)
-  for (const { id } of meter.limits) others.delete(id)
+  for (const { chargeSet: other } of batches)
+    if (other !== chargeSet) for (const limit of other.limits) others.set(limit.id, limit)
+  for (const { id } of chargeSet.limits) others.delete(id)
   if (others.size === 0) return own
   const more = [...others.values()]
   return { limits: [...own.limits, ...more], told: [...own.told, ...more.flatMap(tell)] }
@@ -124,8 +132,8 @@ export function readReply(bytes: Buffer): Reply {
   return numbers
 }
 
-export function usageOf(meter: Meter, reply: Reply, taught: Taught | undefined): LimitUsage[] {
-  return meter.limits.map((limit, i) => ({
+export function usageOf(chargeSet: ChargeSet, reply: Reply, taught: Taught | undefined): LimitUsage[] {
+  return chargeSet.limits.map((limit, i) => ({
     limit,
     used: reply[FIRST + i * FIELDS]!,
     resetMs: reply[FIRST + i * FIELDS + 1]! / 1_000,
@@ -171,21 +179,21 @@ export function leaseOf(reply: Reply, i: number): number {
 
 /** When more will be free, as a reply tells that granted less than was wanted; `leasedMs` from now leases come back. */
 export function scheduleOf(
-  meter: Meter,
+  chargeSet: ChargeSet,
   reply: Reply,
   { now, leasedMs, taught }: { now: number; leasedMs: number; taught: Taught | undefined },
 ): Schedule {
   let list = FIRST + FIELDS * reply[3]!
   return new Schedule(
     now,
-    meter.limits.map((limit, i) => {
+    chargeSet.limits.map((limit, i) => {
       const others = reply[FIRST + i * FIELDS + 4]!
       const free = reply[FIRST + i * FIELDS + 2]! - others
       const leased = others > 0 ? [{ inMs: leasedMs, units: others }] : []
       const own = releasesOf(limit, reply, i, list)
-      const releases = [...leased, ...withOthers(own, taught?.limits.get(i)?.others, meter.units[i]! - free)]
+      const releases = [...leased, ...withOthers(own, taught?.limits.get(i)?.others, chargeSet.units[i]! - free)]
       list += 1 + reply[list]!
-      return { limit, units: meter.units[i]!, free, releases }
+      return { limit, units: chargeSet.units[i]!, free, releases }
     }),
     taught?.pauseMs === undefined ? 0 : now + taught.pauseMs,
   )

@@ -1,8 +1,8 @@
-import type { LimitUsage, Meter } from '../ledger.ts'
+import type { LimitUsage, ChargeSet } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 
 /**
- * Settlements ride on the next charge of their meter, but wait no longer than this, or than a twentieth of a window: until
+ * Settlements ride on the next charge of their charge set, but wait no longer than this, or than a twentieth of a window: until
  * then their calls count as if they were in flight. They say when they were made, so nothing else is lost by waiting.
  */
 const SETTLE_WITHIN_MS = 5_000
@@ -14,7 +14,7 @@ export const LEAST_WAIT_MS = 10
  */
 const LITTLE = 0.25
 const UNTOLD = 0.01
-/** No more of them, and of no more meters of a partition, so that they need little memory. */
+/** No more of them, and of no more charge sets of a partition, so that they need little memory. */
 export const MOST_UNTOLD = 8
 
 /** What becomes of calls that were charged at `at`; the words are the script's. */
@@ -31,11 +31,11 @@ export interface Ended extends Change {
 }
 
 /**
- * Calls of one meter that have ended and of which Redis was not told yet. Until it is, they count as if they were in flight;
+ * Calls of one charge set that have ended and of which Redis was not told yet. Until it is, they count as if they were in flight;
  * as it is told when they ended, nothing is lost by that, and what ended together is told as one.
  */
 export class Settlements {
-  readonly meter: Meter
+  readonly chargeSet: ChargeSet
   readonly ended: Ended[] = []
   /** From when on they ride on a charge, and by when they go even if none does. */
   ripeAt = Infinity
@@ -44,9 +44,9 @@ export class Settlements {
   readonly #bucketMs: number
   #calls = 0
 
-  constructor(meter: Meter) {
-    this.meter = meter
-    this.#bucketMs = Math.min(...meter.limits.map(({ bucketMs }) => bucketMs))
+  constructor(chargeSet: ChargeSet) {
+    this.chargeSet = chargeSet
+    this.#bucketMs = Math.min(...chargeSet.limits.map(({ bucketMs }) => bucketMs))
   }
 
   /**
@@ -59,7 +59,7 @@ export class Settlements {
   ): boolean {
     const isOver = what === 'settle' || what === 'abandon'
     const latest = isOver ? time : 0
-    const key = `${what} ${chargedFrom(this.meter, at)} ${endedFrom(this.meter, latest, what === 'abandon')}`
+    const key = `${what} ${chargedFrom(this.chargeSet, at)} ${endedFrom(this.chargeSet, latest, what === 'abandon')}`
     let ended = this.#alike.get(key)
     if (ended !== undefined) ended.calls += calls
     else {
@@ -80,7 +80,9 @@ export class Settlements {
       const { kind, requests } = limit
       if (kind === 'pace') return false
       if (outlastsCharge(ended, limit)) return true
-      return kind !== 'rolling' || used >= LITTLE * requests || this.#calls * this.meter.units[i]! >= UNTOLD * requests
+      return (
+        kind !== 'rolling' || used >= LITTLE * requests || this.#calls * this.chargeSet.units[i]! >= UNTOLD * requests
+      )
     })
   }
 }
@@ -91,7 +93,7 @@ export function outlastsCharge({ at, latest }: Ended, { holdMs, slackMs }: Limit
 }
 
 /** From when on a call in flight is in the same buckets of every limit as one charged at `at`, in microseconds. */
-function chargedFrom({ limits }: Meter, at: number): number {
+function chargedFrom({ limits }: ChargeSet, at: number): number {
   let from = 0
   for (const { kind, bucketMs, holdMs, slackMs } of limits) {
     from = Math.max(from, bucketFrom(at, bucketMs, holdMs))
@@ -101,7 +103,7 @@ function chargedFrom({ limits }: Meter, at: number): number {
 }
 
 /** The same of one that is over. */
-function endedFrom({ limits }: Meter, latest: number, isAbandoned: boolean): number {
+function endedFrom({ limits }: ChargeSet, latest: number, isAbandoned: boolean): number {
   let from = 0
   for (const { kind, bucketMs, slackMs } of limits) {
     const slacks = Number(isAbandoned) + Number(kind === 'calendar')
@@ -117,7 +119,7 @@ function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
   return Math.floor((micros(time) + ahead) / bucket) * bucket - ahead
 }
 
-export function settleWithinMs({ limits }: Meter): number {
+export function settleWithinMs({ limits }: ChargeSet): number {
   // A place among calls at once is wanted back soon.
   const waits = limits.map(({ kind, windowMs }) =>
     kind === 'concurrent' ? 0 : kind === 'pace' ? Infinity : windowMs / 20,

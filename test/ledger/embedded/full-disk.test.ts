@@ -1,20 +1,20 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { type Meter, meterOf } from '../../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { LedgerFiles } from '../../../src/ledger/embedded/ledger-files.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import { MemoryLedger, type MemoryLedgerOptions } from '../../../src/ledger/embedded/memory-ledger.ts'
 import { hasSmallDisks, SmallDisk } from '../../support/small-disk.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 
-function meterOfPartition(partition: string): Meter {
-  return meterOf(partition, [
+function chargeSetOfPartition(partition: string): ChargeSet {
+  return chargeSetOf(partition, [
     { limit: limitOf({ id: 'only', class: 'any', requests: 100, windowMs: 60_000, slackMs: 0 }) },
   ])
 }
 
-const meter = meterOfPartition('any/main')
+const chargeSet = chargeSetOfPartition('any/main')
 
 describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
   const opened: MemoryLedger[] = []
@@ -36,7 +36,7 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
   }
 
   /** Charges so many calls, one by one, and returns how many were granted. */
-  function spend(ledger: MemoryLedger, calls: number, of = meter): number {
+  function spend(ledger: MemoryLedger, calls: number, of = chargeSet): number {
     let granted = 0
     for (let i = 0; i < calls; i++) {
       const grant = ledger.charge(of, 1)
@@ -91,14 +91,14 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
       spend(ledger, 1)
       disk.fill()
       spend(ledger, 99)
-      expect(spend(ledger, 1, meterOfPartition('any/new'))).toBe(1)
+      expect(spend(ledger, 1, chargeSetOfPartition('any/new'))).toBe(1)
       if (how === 'stopped') await ledger.close()
       else files.unlock()
       expect(readdirSync(dir)).toEqual(['quota.behind'])
       disk.free()
       const after = start(disk)
       expect(spend(after.ledger, 1)).toBe(0)
-      expect(spend(after.ledger, 1, meterOfPartition('any/new'))).toBe(0)
+      expect(spend(after.ledger, 1, chargeSetOfPartition('any/new'))).toBe(0)
       expect(after.ledger.isDegraded).toBe(false)
       // Killed once more, before anything else was written.
       after.files.unlock()

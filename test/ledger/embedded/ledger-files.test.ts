@@ -3,14 +3,14 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { type Meter, meterOf } from '../../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { LedgerFiles } from '../../../src/ledger/embedded/ledger-files.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../../src/ledger/embedded/memory-ledger.ts'
 import { newFolder } from '../../support/gateway.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 
-const reads: Meter = meterOf('harness/prod', [
+const reads: ChargeSet = chargeSetOf('harness/prod', [
   { limit: limitOf({ id: 'read.60000', class: 'read', requests: 100, windowMs: 60_000 }) },
 ])
 
@@ -68,7 +68,7 @@ describe('the embedded ledger on disk', () => {
     const clock = new SimulatedClock()
     const files = new LedgerFiles(dir)
     const limit = limitOf({ id: 'write.1000', class: 'write', requests: 20, windowMs: 1_000, slackMs: 0 })
-    const burst = meterOf('a/b', [{ limit }])
+    const burst = chargeSetOf('a/b', [{ limit }])
     new MemoryLedger(clock, files).charge(burst, 1)
     files.unlock()
     const after = new MemoryLedger(clock, new LedgerFiles(dir))

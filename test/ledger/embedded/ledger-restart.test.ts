@@ -1,7 +1,7 @@
 import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { type Meter, meterOf } from '../../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { LedgerFiles } from '../../../src/ledger/embedded/ledger-files.ts'
 import { limitOf, type LimitSpec } from '../../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../../src/ledger/embedded/memory-ledger.ts'
@@ -13,19 +13,19 @@ const HOUR = 60 * MINUTE
 /** Of the wall clock, the begin of an hour. */
 const NOON = Date.UTC(2026, 10, 21, 12)
 
-function meterWith(spec: Partial<LimitSpec> & Pick<LimitSpec, 'requests'>): Meter {
-  return meterOf('any/main', [{ limit: limitOf({ id: 'only', class: 'any', slackMs: 0, ...spec }) }])
+function chargeSetWith(spec: Partial<LimitSpec> & Pick<LimitSpec, 'requests'>): ChargeSet {
+  return chargeSetOf('any/main', [{ limit: limitOf({ id: 'only', class: 'any', slackMs: 0, ...spec }) }])
 }
 
 /** Charges so many calls, all of which are over at once. */
-function spend(ledger: MemoryLedger, meter: Meter, calls: number): void {
-  const grant = ledger.charge(meter, calls)
+function spend(ledger: MemoryLedger, chargeSet: ChargeSet, calls: number): void {
+  const grant = ledger.charge(chargeSet, calls)
   expect(grant.granted).toBe(calls)
   for (let i = 0; i < calls; i++) ledger.settle(grant)
 }
 
-const rolling = meterWith({ requests: 200, windowMs: 20_000 })
-const hourly = meterWith({ id: 'hourly', requests: 100, windowMs: HOUR, kind: 'calendar' })
+const rolling = chargeSetWith({ requests: 200, windowMs: 20_000 })
+const hourly = chargeSetWith({ id: 'hourly', requests: 100, windowMs: HOUR, kind: 'calendar' })
 
 describe('the embedded ledger, after a restart', () => {
   it.each([
@@ -96,7 +96,7 @@ describe('the embedded ledger, after a restart', () => {
       const next = new MemoryLedger(clock, new LedgerFiles(dir))
       spend(
         next,
-        meterOf('any/main', [{ limit: limitOf({ id: 'other', class: 'any', requests: 10, windowMs: 1_000 }) }]),
+        chargeSetOf('any/main', [{ limit: limitOf({ id: 'other', class: 'any', requests: 10, windowMs: 1_000 }) }]),
         1,
       )
       await next.close()

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Redis } from 'ioredis'
 import { afterAll, describe, expect, inject, it, onTestFinished } from 'vitest'
-import { meterOf } from '../../../src/ledger/ledger.ts'
+import { chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { type LimitSpec, limitOf } from '../../../src/ledger/limit.ts'
 import { FormatLease } from '../../../src/ledger/redis/format-lease.ts'
 import { RedisLedger } from '../../../src/ledger/redis/redis-ledger.ts'
@@ -45,7 +45,7 @@ describe('what a release with the format before this one has charged', () => {
     }
     const spec = { class: 'any', windowMs: 60_000 }
     const limits = (...specs: (Partial<LimitSpec> & { id: string; requests: number })[]) =>
-      meterOf(
+      chargeSetOf(
         'harness acme',
         specs.map((one) => ({ limit: limitOf({ ...spec, ...one }) })),
       )

@@ -3,7 +3,7 @@ import type { Redis } from 'ioredis'
 import { pino } from 'pino'
 import { expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/time/clock.ts'
-import { type Ledger, meterOf } from '../../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import { openLedger } from '../../../src/process/open-ledger.ts'
 import { storeOf } from '../../support/ledger-load.ts'
@@ -187,7 +187,7 @@ describeTopology('while Redis is away', () => {
       return ledger
     }
     const limit = limitOf({ id: 'read.60000', class: 'read', requests: 100, windowMs: 60_000 })
-    const reads = meterOf('any/thing', [{ limit }])
+    const reads = chargeSetOf('any/thing', [{ limit }])
     const ledgers = await Promise.all([open(), open()])
     let granted = 0
     for (const ledger of ledgers) granted += (await ledger.charge(reads, 60)).granted
@@ -215,7 +215,7 @@ describeTopology('while Redis is away', () => {
       return ledger
     }
     const limit = limitOf({ id: 'read.60000', class: 'read', requests: 200, windowMs: 60_000 })
-    const reads = meterOf('any/thing', [{ limit }])
+    const reads = chargeSetOf('any/thing', [{ limit }])
     const [a, b, idle] = await Promise.all([open(), open(), open()])
     let granted = (await a.charge(reads, 100)).granted + (await b.charge(reads, 100)).granted
     expect(granted).toBeGreaterThan(150)

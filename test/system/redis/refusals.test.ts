@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { pino } from 'pino'
 import { expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/time/clock.ts'
-import { type Ledger, meterOf } from '../../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import { openLedger } from '../../../src/process/open-ledger.ts'
 import { harnessConfig } from '../../support/gateway.ts'
@@ -14,7 +14,7 @@ import { describeTopology, type RedisServer, startStandalone, until } from '../.
 import { startProcess } from '../../support/process.ts'
 
 const LIMIT = limitOf({ id: 'read.60000', class: 'read', requests: 1_000, windowMs: 60_000 })
-const READS = meterOf('any/thing', [{ limit: LIMIT }])
+const READS = chargeSetOf('any/thing', [{ limit: LIMIT }])
 
 async function start(args: readonly string[] = []): Promise<RedisServer> {
   const redis = await startStandalone(args)

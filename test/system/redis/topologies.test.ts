@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest'
-import { type Meter, meterOf } from '../../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import type { RedisLedger } from '../../../src/ledger/redis/redis-ledger.ts'
 import { Load, openTestLedger, type TestLedger } from '../../support/ledger-load.ts'
@@ -24,10 +24,10 @@ const HUNG_MS = 1_500
 
 let made = 0
 
-function readsOf(partition: string): Meter {
+function readsOf(partition: string): ChargeSet {
   const limits = [limitOf({ id: 'read.1000', class: 'read', requests: REQUESTS, windowMs: WINDOW_MS })]
   limits.push(limitOf({ id: 'read.60000', class: 'read', requests: 60 * REQUESTS, windowMs: 60_000 }))
-  return meterOf(
+  return chargeSetOf(
     partition,
     limits.map((limit) => ({ limit })),
   )
@@ -47,18 +47,18 @@ async function openThree(store: object): Promise<RedisLedger[]> {
 /** Charges, settles, refunds and leaves, through two gateways. */
 async function exercise(store: object): Promise<TestLedger> {
   const [one, other] = [await open({ commandTimeout: '2s', ...store }), await open({ commandTimeout: '2s', ...store })]
-  const meter = readsOf(`any/${made++}`)
-  const first = await one.ledger.charge(meter, 60)
-  const second = await other.ledger.charge(meter, 60)
+  const chargeSet = readsOf(`any/${made++}`)
+  const first = await one.ledger.charge(chargeSet, 60)
+  const second = await other.ledger.charge(chargeSet, 60)
   expect(first.granted).toBe(60)
   // Of the rest, the first gateway may hold a quarter in lease by now.
   expect(second.granted).toBeGreaterThanOrEqual(30)
   expect(second.granted).toBeLessThanOrEqual(40)
   for (let i = 0; i < first.granted; i++) one.ledger.settle(first)
   for (let i = 0; i < second.granted; i++) other.ledger.refund(second)
-  await until(async () => (await one.ledger.usage(meter))[0]!.used === 60)
-  expect((await other.ledger.charge(meter, 100)).granted).toBeGreaterThanOrEqual(20)
-  expect((await one.ledger.usage(meter))[0]!.used).toBeLessThanOrEqual(100)
+  await until(async () => (await one.ledger.usage(chargeSet))[0]!.used === 60)
+  expect((await other.ledger.charge(chargeSet, 100)).granted).toBeGreaterThanOrEqual(20)
+  expect((await one.ledger.usage(chargeSet))[0]!.used).toBeLessThanOrEqual(100)
   expect([one.ledger.isDegraded, other.ledger.isDegraded]).toEqual([false, false])
   return one
 }
@@ -107,25 +107,25 @@ describeTopology('a single Redis', () => {
   it('holds two releases side by side: counters of another key version are left alone', async () => {
     await redis.client.flushall()
     const { ledger } = await open({ url: `redis://127.0.0.1:${redis.port}`, prefix: 'versions' })
-    const meter = readsOf('any/main')
-    await ledger.charge(meter, 70)
+    const chargeSet = readsOf('any/main')
+    await ledger.charge(chargeSet, 70)
     const ours = await redis.client.keys('versions:*')
     const theirs = ours.map((key) =>
       key.replace(/^versions:(\d+):/, (_, version) => `versions:${Number(version) - 1}:`),
     )
     for (const key of theirs) await redis.client.set(key, 'of another release', 'PX', 60_000)
-    expect((await ledger.charge(meter, 70)).granted).toBe(30)
+    expect((await ledger.charge(chargeSet, 70)).granted).toBe(30)
     for (const key of theirs) expect(await redis.client.get(key)).toBe('of another release')
     expect(theirs.some((key) => ours.includes(key))).toBe(false)
   })
 
   it('is found again after it lost the script', async () => {
     const { ledger } = await open({ url: `redis://127.0.0.1:${redis.port}`, prefix: 'noscript' })
-    const meter = readsOf('any/main')
-    expect((await ledger.charge(meter, 10)).granted).toBe(10)
+    const chargeSet = readsOf('any/main')
+    expect((await ledger.charge(chargeSet, 10)).granted).toBe(10)
     await redis.client.script('FLUSH')
-    expect((await ledger.charge(meter, 10)).granted).toBe(10)
-    expect((await ledger.usage(meter))[0]!.used).toBe(20)
+    expect((await ledger.charge(chargeSet, 10)).granted).toBe(10)
+    expect((await ledger.usage(chargeSet))[0]!.used).toBe(20)
     expect(ledger.isDegraded).toBe(false)
   })
 })
@@ -138,9 +138,9 @@ describeTopology('a gateway whose process stood still', () => {
       onTestFinished(() => redis.stop())
       const { ledger } = await open({ url: `redis://127.0.0.1:${redis.port}`, prefix: 'busy', commandTimeout: '50ms' })
       await ledger.begin()
-      const meter = readsOf('any/main')
-      if (which === 'second') await ledger.charge(meter, 1)
-      const charge = ledger.charge(meter, 1)
+      const chargeSet = readsOf('any/main')
+      if (which === 'second') await ledger.charge(chargeSet, 1)
+      const charge = ledger.charge(chargeSet, 1)
       setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 200))
       expect((await charge).granted).toBe(1)
       expect(ledger.isDegraded).toBe(false)
