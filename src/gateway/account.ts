@@ -8,8 +8,8 @@ import type { CredentialSet } from '../credentials/credential-set.ts'
 import type { ClassMetrics, Spending } from '../observe/call-metrics.ts'
 import type { ClassLabels } from '../observe/series.ts'
 import type { Ledger, ChargeSet } from '../ledger/ledger.ts'
-import type { Places } from '../queue/capacity.ts'
-import type { WaitingRoom } from '../queue/waiting-room.ts'
+import type { QueueCapacity } from '../queue/capacity.ts'
+import type { AdmissionQueue } from '../queue/admission-queue.ts'
 import type { Counting } from './charges.ts'
 import { AdmissionPolicies } from './admission-policies.ts'
 import type { LimitWatch, QuotaNotice } from './limit-watch.ts'
@@ -19,8 +19,8 @@ export interface AccountServices extends CredentialServices {
   readonly ledger: Ledger
   /** Told what is worth a line in the log about a limit. */
   onQuotaNotice?(notice: QuotaNotice): void
-  /** Where all calls that wait in the process have their places. */
-  readonly places?: Places
+  /** How many calls may wait in the whole process. */
+  readonly queueCapacity?: QueueCapacity
 }
 
 export interface AccountOptions {
@@ -85,7 +85,7 @@ export class Account {
 /** Where calls of one kind and account are admitted: what they are charged to, and where they wait. */
 export interface AdmissionPolicy {
   readonly chargeSet: ChargeSet
-  readonly room: WaitingRoom
+  readonly queue: AdmissionQueue
   readonly labels: ClassLabels
   readonly metrics: ClassMetrics
   /** Of the charge set's limits, in their order; of those that are the gateway's own there is none. */

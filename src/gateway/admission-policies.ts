@@ -1,11 +1,11 @@
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { ClassMetrics, Spending } from '../observe/call-metrics.ts'
 import type { ClassLabels } from '../observe/series.ts'
-import { Capacity, Places } from '../queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../queue/capacity.ts'
 import { type ChargeSet, chargeSetOf, unitsByClass } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import type { Closing } from '../queue/admission.ts'
-import { type RoomView, WaitingRoom } from '../queue/waiting-room.ts'
+import { type QueueView, AdmissionQueue } from '../queue/admission-queue.ts'
 import type { Route } from '../routing/route.ts'
 import { type Counting, partitionOf, Rule, rulesFor, type Traits } from './charges.ts'
 import { type Failure, isFailure } from './failure.ts'
@@ -31,9 +31,9 @@ interface Charge {
 interface ClassParts {
   readonly labels: ClassLabels
   readonly metrics: ClassMetrics
-  readonly capacity: Capacity
+  readonly capacity: ClassCapacity
   /** By what is counted apart; calls that need different quotas don't wait for one another. */
-  readonly rooms: Map<string, WaitingRoom>
+  readonly queues: Map<string, AdmissionQueue>
 }
 
 /** A limit, and the account that metrics show it under: `*` for one of the whole upstream. */
@@ -60,7 +60,7 @@ export class AdmissionPolicies {
   readonly #rules = new Map<LimitConfig, Rule>()
   readonly #shown = new Map<string, Shown>()
   /** Of all classes. */
-  readonly #places: Places
+  readonly #queueCapacity: QueueCapacity
   #chargeSet: ChargeSet | undefined
   #closing: Closing | undefined
 
@@ -68,8 +68,9 @@ export class AdmissionPolicies {
   constructor(options: AdmissionPoliciesOptions, previous?: AdmissionPolicies) {
     this.#options = options
     const { upstream, account, config } = options
-    this.#places = previous !== undefined ? previous.#places : new Places(Infinity, `calls of ${upstream}/${account}`)
-    this.#places.most = config.queue.maxWaitingPerAccount ?? Infinity
+    this.#queueCapacity =
+      previous !== undefined ? previous.#queueCapacity : new QueueCapacity(Infinity, `calls of ${upstream}/${account}`)
+    this.#queueCapacity.most = config.queue.maxWaitingPerAccount ?? Infinity
     if (previous !== undefined) this.#takeOver(previous)
     this.#partition = partitionOf(options.counting, options.upstream, options.account)
     // Shown before the first call; those that are counted apart only once there is something to count.
@@ -108,13 +109,13 @@ export class AdmissionPolicies {
         }))
         return chargeSetOf(partition, charges, account)
       })
-    for (const { rooms } of this.#classes.values()) for (const room of rooms.values()) room.charge(chargeSetNow)
+    for (const { queues } of this.#classes.values()) for (const queue of queues.values()) queue.charge(chargeSetNow)
   }
 
   /** Ends the wait of everyone here, now and from now on. */
   close(because: Closing): void {
     this.#closing = because
-    for (const { rooms } of this.#classes.values()) for (const room of rooms.values()) room.close(because)
+    for (const { queues } of this.#classes.values()) for (const queue of queues.values()) queue.close(because)
   }
 
   /** Calls that wait now, and those that are in flight, by class. */
@@ -125,9 +126,9 @@ export class AdmissionPolicies {
   }
 
   /** Who waits, by class and client. */
-  *queued(): Iterable<{ labels: ClassLabels; view: RoomView }> {
-    for (const { labels, rooms } of this.#classes.values()) {
-      for (const room of rooms.values()) for (const view of room.view()) yield { labels, view }
+  *queued(): Iterable<{ labels: ClassLabels; view: QueueView }> {
+    for (const { labels, queues } of this.#classes.values()) {
+      for (const queue of queues.values()) for (const view of queue.view()) yield { labels, view }
     }
   }
 
@@ -207,38 +208,38 @@ export class AdmissionPolicies {
   }
 
   #buildPolicy(className: string, charges: readonly Charge[], group: string): AdmissionPolicy {
-    const { labels, metrics, capacity, rooms } = this.#partsOf(className)
+    const { labels, metrics, capacity, queues } = this.#partsOf(className)
     const { upstream, account, services } = this.#options
     const { ledger, clock } = services
     const watches = charges.map(({ limit }) => (limit.isEnforced ? this.#shown.get(limit.id)?.watch : undefined))
     const name = `${account}:${className}${group}`
-    const room = rooms.getOrInsertComputed(
+    const queue = queues.getOrInsertComputed(
       group,
-      () => new WaitingRoom({ ledger, clock, name, partition: this.#partition, capacity }),
+      () => new AdmissionQueue({ ledger, clock, name, partition: this.#partition, capacity }),
     )
-    if (this.#closing !== undefined) room.close(this.#closing)
+    if (this.#closing !== undefined) queue.close(this.#closing)
     const chargeSet = chargeSetOf(this.#partition, charges, `${upstream}/${account}`)
     const spending = new Spending(services.metrics, labels, unitsByClass(chargeSet))
-    return { chargeSet, room, labels, metrics, watches, spending }
+    return { chargeSet, queue, labels, metrics, watches, spending }
   }
 
   #partsOf(className: string): ClassParts {
     const { upstream, account, config, services } = this.#options
     return this.#classes.getOrInsertComputed(className, () => {
       const labels = { upstream, account, class: className }
-      const inProcess = services.places === undefined ? [] : [services.places]
+      const inProcess = services.queueCapacity === undefined ? [] : [services.queueCapacity]
       return {
         labels,
         metrics: new ClassMetrics(services.metrics, labels),
-        capacity: new Capacity(
+        capacity: new ClassCapacity(
           [
-            new Places(config.queue.maxWaiting, `${className} calls of ${upstream}/${account}`),
-            this.#places,
+            new QueueCapacity(config.queue.maxWaiting, `${className} calls of ${upstream}/${account}`),
+            this.#queueCapacity,
             ...inProcess,
           ],
           { concurrency: config.concurrency[className], mostPerClient: config.queue.maxWaitingPerClient },
         ),
-        rooms: new Map<string, WaitingRoom>(),
+        queues: new Map<string, AdmissionQueue>(),
       }
     })
   }

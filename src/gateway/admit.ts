@@ -32,7 +32,7 @@ export function admit(
     const { chargeSet } = admissionPolicy
     const { priority } = requestOptions
     const onLeaveable = (leave: (() => void) | undefined): void => call.onGone(leave)
-    const entry = admissionPolicy.room.enter({ chargeSet, maxWaitMs, client, priority, comesBack: true, onLeaveable })
+    const entry = admissionPolicy.queue.enter({ chargeSet, maxWaitMs, client, priority, comesBack: true, onLeaveable })
     return entry instanceof Promise
       ? entry.then(entered, (error: unknown) => storeFailed(error, call, enteredAt, metrics))
       : entered(entry)
@@ -67,7 +67,7 @@ function toldOf(
   call.waitedMs += waitedMs
   const { because } = admission
   call.isStoreDegraded =
-    admission.kind === 'admitted' ? admission.permit.isLocal : admissionPolicy.room.ledger.isDegraded
+    admission.kind === 'admitted' ? admission.permit.isLocal : admissionPolicy.queue.ledger.isDegraded
   if (because === 'quota') metrics.quotaDenied(admissionPolicy.labels, client.name, call.id)
   if (admission.kind !== 'closed' && admission.wait !== undefined)
     noteWait(call, admission.wait, waitedMs, admission.kind)
@@ -123,7 +123,7 @@ export async function admitNow({ client, admissionPolicy, requestOptions }: Targ
   const { chargeSet } = admissionPolicy
   const { priority } = requestOptions
   try {
-    const admission = await admissionPolicy.room.enter({
+    const admission = await admissionPolicy.queue.enter({
       chargeSet,
       maxWaitMs: 0,
       client,

@@ -15,7 +15,7 @@ export async function forwardWithin(
   env: Environment,
 ): Promise<Forwarded> {
   const { client, admissionPolicy } = target
-  const { ledger } = admissionPolicy.room
+  const { ledger } = admissionPolicy.queue
   let grant: Grant
   try {
     grant = await ledger.charge(budget, 1)

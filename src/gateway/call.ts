@@ -67,7 +67,7 @@ export class Call {
   /** What came of its body, and what of the response's body went out. */
   body: { readonly receivedBytes: number } | undefined
   responseBytes = 0
-  /** Time spent in waiting rooms. */
+  /** Time spent in admission queues. */
   waitedMs = 0
   /** Why and how it waited, before which attempts; also where it was refused without waiting. */
   waits: Wait[] | undefined

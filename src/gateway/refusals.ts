@@ -45,7 +45,7 @@ export const OUT_OF_TIME: Failure = new Failure(
 
 export const DRAINING: Failure = new Failure('draining', 'the gateway stops, and the call’s turn would come too late')
 
-/** The waiting room did not let the call through. */
+/** The admission queue did not let the call through. */
 export function notAdmitted(
   admission: Exclude<Admission, { kind: 'admitted' | 'gone' }>,
   policy: AdmissionPolicy,
@@ -53,7 +53,7 @@ export function notAdmitted(
 ): Failure {
   switch (admission.kind) {
     case 'closed':
-      return roomClosed(admission.because, policy)
+      return queueClosed(admission.because, policy)
     case 'quota_exhausted':
       return new Failure('quota_exhausted', tooLate(policy, admission.because), { retryAfterMs: admission.waitMs })
     case 'share_exceeded': {
@@ -68,7 +68,7 @@ export function notAdmitted(
   }
 }
 
-function roomClosed(because: Closing, policy: AdmissionPolicy): Failure {
+function queueClosed(because: Closing, policy: AdmissionPolicy): Failure {
   switch (because) {
     case 'removed': {
       const message = `${nameOf(policy)} was taken out of the configuration while the call waited`

@@ -14,7 +14,7 @@ interface LimitSchedule {
 /** Where it is not known when enough comes back, it is worth asking again after a window, and never sooner than this. */
 const ASK_AGAIN_MS = 100
 
-/** When how much of a charge set comes back, as known at one moment: what the waiting room computes its ETAs from. */
+/** When how much of a charge set comes back, as known at one moment: what the admission queue computes its ETAs from. */
 export class Schedule {
   readonly #takenAt: number
   readonly #limits: readonly LimitSchedule[]

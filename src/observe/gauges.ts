@@ -3,7 +3,7 @@ import type { BreakerState } from '../resilience/breaker.ts'
 import type { BoundedLabels } from './bounded-labels.ts'
 import type { Labels, ClassLabels } from './series.ts'
 
-export interface RoomOccupancy {
+export interface QueueOccupancy {
   readonly labels: ClassLabels
   readonly waiting: number
   readonly inFlight: number
@@ -28,7 +28,7 @@ export interface ObservedUsage {
 
 /** What the gauges show; asked for at every scrape. */
 export interface Observed {
-  rooms(): Iterable<RoomOccupancy>
+  queues(): Iterable<QueueOccupancy>
   connections(): Iterable<{ upstream: string; connections: number; waiting: number; webSockets: number }>
   clientConnections(): Promise<number>
   breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
@@ -70,7 +70,7 @@ const GAUGES: readonly GaugeOf[] = [
     labels: CLASS_LABELS,
     combine: 'sum',
     show(set, observed) {
-      for (const { labels, waiting } of observed.rooms()) set({ ...labels }, waiting)
+      for (const { labels, waiting } of observed.queues()) set({ ...labels }, waiting)
     },
   },
   {
@@ -79,7 +79,7 @@ const GAUGES: readonly GaugeOf[] = [
     labels: CLASS_LABELS,
     combine: 'sum',
     show(set, observed) {
-      for (const { labels, inFlight } of observed.rooms()) set({ ...labels }, inFlight)
+      for (const { labels, inFlight } of observed.queues()) set({ ...labels }, inFlight)
     },
   },
   {

@@ -16,7 +16,7 @@ import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
 import { TokenShare } from '../credentials/token-share.ts'
 import { openManaged, sharedBy } from './management.ts'
-import { Places } from '../queue/capacity.ts'
+import { QueueCapacity } from '../queue/capacity.ts'
 import { openLedger } from './open-ledger.ts'
 import { connectRedis } from '../redis/connection.ts'
 import { type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
@@ -131,7 +131,7 @@ export async function runWithoutAdmin(
     metrics,
     cache,
     managed: managed.clients,
-    places: new Places(config.server.maxWaiting, 'calls of this process'),
+    queueCapacity: new QueueCapacity(config.server.maxWaiting, 'calls of this process'),
     onBreakerChange: (name, state, { failure, ...change }) => {
       logger.warn({ ...name, state, ...change, ...failure }, 'the breaker changed its state')
     },

@@ -3,7 +3,7 @@ import type { StoreConfig } from '../schema/schema.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Losses } from '../records/losses.ts'
-import type { CredentialState, ObservedUsage, RoomOccupancy } from '../observe/gauges.ts'
+import type { CredentialState, ObservedUsage, QueueOccupancy } from '../observe/gauges.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { mergeQueues } from '../server/admin/queue.ts'
@@ -30,7 +30,7 @@ const DEGRADED = {
 /** What a gateway process tells of itself to operators and Prometheus. */
 export function gatewayVitals({ clock, metrics, ledger, live, losses, isStopping, clientConnections }: Parts): Vitals {
   metrics.observe({
-    rooms: () => roomsOf(live.current),
+    queues: () => queuesOf(live.current),
     breakers: () => breakerRows(live.current),
     connections: () =>
       [...live.current.upstreams.values()].map(({ name, transport, webSockets }) => ({
@@ -126,7 +126,7 @@ function endOf(pem: string | undefined): number | undefined {
   }
 }
 
-function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {
+function* queuesOf(snapshot: Snapshot): Iterable<QueueOccupancy> {
   for (const upstream of snapshot.upstreams.values()) {
     for (const { admissionPolicies } of upstream.accounts.values()) yield* admissionPolicies.waiting()
   }
@@ -134,7 +134,7 @@ function* roomsOf(snapshot: Snapshot): Iterable<RoomOccupancy> {
 
 async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
   const waiting = new Map<string, number>()
-  for (const { labels, waiting: count } of roomsOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
+  for (const { labels, waiting: count } of queuesOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
   return (await usageOf(snapshot, ledger))?.map(({ labels, window, limit, effective, used, resetMs }) => ({
     upstream: labels.upstream,
     account: labels.account,

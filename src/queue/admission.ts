@@ -8,7 +8,7 @@ import type { ServedBefore } from './recently-served.ts'
 /** Why nobody can wait any more: the account was taken out of the configuration, or the gateway stops. */
 export type Closing = 'removed' | 'draining'
 
-/** What there is too little of: calls that may be sent in the window, or places for calls in flight. */
+/** What there is too little of: calls that may be sent in the window, or slots for calls in flight. */
 export type Shortage = 'quota' | 'concurrency'
 
 /** Why a call was not admitted at once, and how its wait went: for whoever asks later. */
@@ -40,7 +40,7 @@ export interface Full {
   readonly of: string
 }
 
-/** What a waiting room says to a call. */
+/** What an admission queue says to a call. */
 export type Admission =
   /** `because` is why it had to wait; undefined if it did not. */
   | {
@@ -68,6 +68,6 @@ export interface Waiter {
   readonly priority: Priority
   /** Whether it will come back when it is told to, so that its turn is kept. */
   readonly comesBack?: boolean
-  /** Called with a function that makes the waiter leave the room, and with undefined once it need not any more. */
+  /** Called with a function that makes the waiter leave the queue, and with undefined once it need not any more. */
   onLeaveable(leave: (() => void) | undefined): void
 }

@@ -1,9 +1,9 @@
 /** How many calls may wait in one part of the program, and how many do. */
-export class Places {
+export class QueueCapacity {
   most: number
   /** What the calls have in common, such as `read calls of harness/prod`. */
   readonly of: string
-  taken = 0
+  waiting = 0
 
   constructor(most: number, of: string) {
     this.most = most
@@ -14,43 +14,46 @@ export class Places {
 interface CapacityOptions {
   /** Calls that may be in flight; undefined is any number. */
   readonly concurrency?: number | undefined
-  /** How many calls of one client may wait in one room. */
+  /** How many calls of one client may wait in one queue. */
   readonly mostPerClient?: number | undefined
 }
 
-/** What the waiting rooms of one account and class share: places to wait in, and how many calls be in flight. */
-export class Capacity {
+/** What the admission queues of one account and class share: how many calls may wait, and how many may be in flight. */
+export class ClassCapacity {
   /** Of the class, then of the wider circles that it is part of: its account, the process. */
-  readonly #places: readonly Places[]
+  readonly #capacities: readonly QueueCapacity[]
   #concurrency: number
   mostPerClient: number
   inFlight = 0
   /** Rooms in which calls wait for others to end. */
   readonly #blocked = new Set<() => void>()
 
-  constructor(places: readonly Places[], { concurrency = Infinity, mostPerClient = Infinity }: CapacityOptions = {}) {
-    this.#places = places
+  constructor(
+    capacities: readonly QueueCapacity[],
+    { concurrency = Infinity, mostPerClient = Infinity }: CapacityOptions = {},
+  ) {
+    this.#capacities = capacities
     this.#concurrency = concurrency
     this.mostPerClient = mostPerClient
   }
 
   get waiting(): number {
-    return this.#places[0]?.taken ?? 0
+    return this.#capacities[0]?.waiting ?? 0
   }
 
   /** The first of the circles in which nobody more may wait. */
-  get full(): Places | undefined {
-    return this.#places.find(({ taken, most }) => taken >= most)
+  get full(): QueueCapacity | undefined {
+    return this.#capacities.find(({ waiting, most }) => waiting >= most)
   }
 
   /** Somebody begins to wait (1) or does not wait any more (-1). */
   wait(change: 1 | -1): void {
-    for (const places of this.#places) places.taken += change
+    for (const capacity of this.#capacities) capacity.waiting += change
   }
 
   /** After a reload: those who wait and those in flight stay, even if they are more than there may be now. */
   change(queue: { maxWaiting: number; maxWaitingPerClient?: number | undefined }, concurrency = Infinity): void {
-    this.#places[0]!.most = queue.maxWaiting
+    this.#capacities[0]!.most = queue.maxWaiting
     this.mostPerClient = queue.maxWaitingPerClient ?? Infinity
     this.#concurrency = concurrency
     this.release(0)

@@ -1,8 +1,8 @@
 import type { Contention } from './contention.ts'
-import type { Place } from './place.ts'
+import type { QueuedCall } from './queued-call.ts'
 
 export interface Choice {
-  readonly chosen: readonly Place[]
+  readonly chosen: readonly QueuedCall[]
   /** Whether some of them take what it was the turn of others to take. */
   readonly isTurnOfOthers: boolean
 }
@@ -11,13 +11,14 @@ export interface Choice {
  * Whose calls to charge together, of one charge set and `most` at most: those that have their turn when `free` calls can be admitted,
  * and as many as nobody claims.
  */
-export function choose(contention: Contention<Place>, most: number, free: number, unclaimed: number): Choice {
-  const chosen: Place[] = []
+export function choose(contention: Contention<QueuedCall>, most: number, free: number, unclaimed: number): Choice {
+  const chosen: QueuedCall[] = []
   let isTurnOfOthers = false
-  for (const { place, position } of contention.next(unclaimed > 0 ? Infinity : free)) {
+  for (const { queuedCall, position } of contention.next(unclaimed > 0 ? Infinity : free)) {
     const isOurTurn = position <= free || chosen.length < unclaimed
-    if (!isOurTurn || chosen.length >= most || (chosen.length > 0 && place.chargeSet !== chosen[0]!.chargeSet)) break
-    chosen.push(place)
+    if (!isOurTurn || chosen.length >= most || (chosen.length > 0 && queuedCall.chargeSet !== chosen[0]!.chargeSet))
+      break
+    chosen.push(queuedCall)
     isTurnOfOthers = position > free
   }
   return { chosen, isTurnOfOthers }

@@ -1,14 +1,14 @@
 import type { Clock, Timer } from '../time/clock.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
 import type { Permit } from './permit.ts'
-import type { Place } from './place.ts'
+import type { QueuedCall } from './queued-call.ts'
 
 /** Clients are told whole seconds, and come back a little later than that. */
 const TOLD_IN_MS = 1_000
 const GRACE_MS = 1_000
 /** A permit that waits for its client is held for such a part of the window after the told time at most. */
 const GRACE_PART = 0.1
-/** At most this part of a limit is claimed in a room at once, and by each client half of that. */
+/** At most this part of a limit is claimed in a queue at once, and by each client half of that. */
 const PART_OF_LIMIT = 0.2
 /** But a few may always, and of windows that are not very short as many as callers commonly come at once. */
 const LEAST_CLAIMS = 16
@@ -22,7 +22,7 @@ interface Claim {
   /** When the client was told to come back. */
   toldAt: number
   /** It has this place in the queue, until its turn comes; */
-  place: Place | undefined
+  queuedCall: QueuedCall | undefined
   /** from then on this is held for whoever comes. */
   permit: Permit | undefined
   timer: Timer | undefined
@@ -66,7 +66,7 @@ export class Claims {
   }
 
   /** Whether one more may be left. */
-  hasRoom(client: string, chargeSet: ChargeSet): boolean {
+  mayAdd(client: string, chargeSet: ChargeSet): boolean {
     if (!chargeSet.limits.every(({ kind }) => kind === 'rolling')) return false
     const least = Math.min(...chargeSet.limits.map(({ requests }) => requests))
     const isShort = chargeSet.limits.some(({ windowMs }) => windowMs < SHORT_MS)
@@ -76,20 +76,20 @@ export class Claims {
     return this.#size < most && ofClient < Math.max(few, most / 2)
   }
 
-  /** `place` is the one that was taken for it; `onPermit` says whether somebody else has use for a permit at once. */
-  add(place: Place, waitMs: number, onPermit: (permit: Permit) => boolean): void {
-    const { client, chargeSet } = place
+  /** `queuedCall` is the one that was taken for it; `onPermit` says whether somebody else has use for a permit at once. */
+  add(queuedCall: QueuedCall, waitMs: number, onPermit: (permit: Permit) => boolean): void {
+    const { client, chargeSet } = queuedCall
     const toldAt = this.#clock.now() + toldMs(waitMs)
-    const claim: Claim = { client: client.name, chargeSet, toldAt, place, permit: undefined, timer: undefined }
+    const claim: Claim = { client: client.name, chargeSet, toldAt, queuedCall, permit: undefined, timer: undefined }
     this.#byClient.getOrInsertComputed(client.name, () => []).push(claim)
     this.#size++
     this.#await(claim)
-    place.ended.then(
+    queuedCall.ended.then(
       (admission) => {
-        claim.place = undefined
+        claim.queuedCall = undefined
         if (admission.kind !== 'admitted') return this.#remove(claim)
         const { permit } = admission
-        // Removed meanwhile: its room was closed, or its time is over.
+        // Removed meanwhile: its queue was closed, or its time is over.
         const isOver = this.#byClient.get(claim.client)?.includes(claim) !== true
         if (isOver || onPermit(permit)) {
           this.#remove(claim)
@@ -106,7 +106,7 @@ export class Claims {
     this.#await(claim)
   }
 
-  /** Gives back whatever is held, and leaves all places. */
+  /** Gives back whatever is held, and leaves the queue. */
   clear(): void {
     for (const claim of [...this.#byClient.values()].flat()) this.#end(claim)
   }
@@ -119,11 +119,11 @@ export class Claims {
   }
 
   #end(claim: Claim): void {
-    const { place, permit } = claim
+    const { queuedCall, permit } = claim
     claim.permit = undefined
     this.#remove(claim)
     try {
-      place?.end({ kind: 'gone', because: 'quota', wait: undefined })
+      queuedCall?.end({ kind: 'gone', because: 'quota', wait: undefined })
     } finally {
       permit?.[Symbol.dispose]()
     }

@@ -20,67 +20,67 @@ export interface Queued {
 }
 
 /** Those of one priority, linked, so that anyone leaves in one step, the last one too. */
-class Line<Place extends Queued> {
-  first: Place | undefined
-  last: Place | undefined
+class Line<Item extends Queued> {
+  first: Item | undefined
+  last: Item | undefined
   length = 0
 
-  add(place: Place): void {
-    place.before = this.last
-    if (this.last === undefined) this.first = place
-    else this.last.behind = place
-    this.last = place
+  add(item: Item): void {
+    item.before = this.last
+    if (this.last === undefined) this.first = item
+    else this.last.behind = item
+    this.last = item
     this.length++
   }
 
-  remove(place: Place): void {
-    if (place.before === undefined) this.first = place.behind as Place | undefined
-    else place.before.behind = place.behind
-    if (place.behind === undefined) this.last = place.before as Place | undefined
-    else place.behind.before = place.before
-    place.before = place.behind = undefined
+  remove(item: Item): void {
+    if (item.before === undefined) this.first = item.behind as Item | undefined
+    else item.before.behind = item.behind
+    if (item.behind === undefined) this.last = item.before as Item | undefined
+    else item.behind.before = item.before
+    item.before = item.behind = undefined
     this.length--
   }
 }
 
-/** The calls of one client that wait in one room: the more urgent first, and of these whoever came first. */
-export class ClientQueue<Place extends Queued> {
+/** The calls of one client that wait in one queue: the more urgent first, and of these whoever came first. */
+export class ClientQueue<Item extends Queued> {
   client: Claimant
   size = 0
   /** How many of these are turns that are kept, and not calls that wait. */
   claims = 0
-  readonly #lines = { interactive: new Line<Place>(), normal: new Line<Place>(), batch: new Line<Place>() }
+  readonly #lines = { interactive: new Line<Item>(), normal: new Line<Item>(), batch: new Line<Item>() }
 
   constructor(client: Claimant) {
     this.client = client
   }
 
-  add(place: Place): void {
-    this.#lines[place.priority].add(place)
+  add(item: Item): void {
+    this.#lines[item.priority].add(item)
     this.size++
   }
 
-  remove(place: Place): void {
-    this.#lines[place.priority].remove(place)
+  remove(item: Item): void {
+    this.#lines[item.priority].remove(item)
     this.size--
   }
 
-  get first(): Place | undefined {
+  get first(): Item | undefined {
     for (const priority of PRIORITIES) if (this.#lines[priority].first !== undefined) return this.#lines[priority].first
     return undefined
   }
 
-  get last(): Place | undefined {
+  get last(): Item | undefined {
     for (const priority of PRIORITIES.toReversed()) {
       if (this.#lines[priority].last !== undefined) return this.#lines[priority].last
     }
     return undefined
   }
 
-  /** Who comes after `place`, or undefined after the last. */
-  after(place: Place): Place | undefined {
-    if (place.behind !== undefined) return place.behind as Place
-    for (const priority of PRIORITIES.slice(PRIORITIES.indexOf(place.priority) + 1)) {
+  /** Who comes after `item`, or undefined after the last. */
+  after(item: Item): Item | undefined {
+    if (item.behind !== undefined) return item.behind as Item
+    for (const priority of PRIORITIES.slice(PRIORITIES.indexOf(item.priority) + 1)) {
       if (this.#lines[priority].first !== undefined) return this.#lines[priority].first
     }
     return undefined

@@ -2,8 +2,8 @@ import { type Board, type Demand, PRIORITIES, type Priority } from '../ledger/de
 import { type Claimant, type ClientQueue, type Queued, weightOf } from './client-queue.ts'
 import { callsAhead, costsOf, type Flow, servingOrder } from './fair-share.ts'
 
-interface Contender<Place extends Queued> extends Flow {
-  readonly queue: ClientQueue<Place> | undefined
+interface Contender<Item extends Queued> extends Flow {
+  readonly queue: ClientQueue<Item> | undefined
   /** What waits at other gateways; and of that, what may have its turn. */
   readonly elsewhere: readonly Demand[]
   readonly ready: readonly Demand[]
@@ -14,9 +14,9 @@ interface Contender<Place extends Queued> extends Flow {
 }
 
 /** What is known of those that wait for one quota at one moment. */
-export interface Known<Place extends Queued> {
+export interface Known<Item extends Queued> {
   readonly now: number
-  readonly queues: ReadonlyMap<string, ClientQueue<Place>>
+  readonly queues: ReadonlyMap<string, ClientQueue<Item>>
   /** By client, what its calls that were served have cost. */
   readonly served: ReadonlyMap<string, number>
   /** Calls that come to wait here. */
@@ -29,16 +29,16 @@ export interface Known<Place extends Queued> {
 }
 
 /** Who waits for one quota at one moment, at all gateways, and in which order they are served. */
-export class Contention<Place extends Queued> {
-  readonly #contenders: Contender<Place>[] = []
+export class Contention<Item extends Queued> {
+  readonly #contenders: Contender<Item>[] = []
   /** The same without those whose turn would be lost on them. */
   readonly #ready: readonly Flow[]
   readonly #numbers = new Map<string, number>()
   readonly #costs: readonly number[]
-  readonly #known: Known<Place>
+  readonly #known: Known<Item>
 
   /** `newcomer` is counted among them although none of its calls may wait yet. */
-  constructor(known: Known<Place>, newcomer?: { client: Claimant; priority: Priority }) {
+  constructor(known: Known<Item>, newcomer?: { client: Claimant; priority: Priority }) {
     const { queues, served, board, told } = known
     this.#known = known
     const elsewhere = Map.groupBy(board?.others ?? [], ({ client }) => client)
@@ -120,10 +120,10 @@ export class Contention<Place extends Queued> {
   #positionOf(client: string, which: 'first' | 'last'): number {
     const i = this.#numbers.get(client)!
     const contender = this.#contenders[i]!
-    const place = contender.queue?.[which]
-    if (place === undefined) return Infinity
+    const queuedCall = contender.queue?.[which]
+    if (queuedCall === undefined) return Infinity
     const ahead = which === 'first' ? 0 : contender.queue!.size - 1
-    const rank = ahead + 1 + this.#olderElsewhere(contender, place, ahead)
+    const rank = ahead + 1 + this.#olderElsewhere(contender, queuedCall, ahead)
     return callsAhead(this.#ready, this.#costs, i, rank) + rank
   }
 
@@ -137,21 +137,21 @@ export class Contention<Place extends Queued> {
   }
 
   /** Of the next `count` calls of all gateways those that wait at this one, with their places in the order of all. */
-  *next(count: number): Generator<{ place: Place; position: number }> {
+  *next(count: number): Generator<{ queuedCall: Item; position: number }> {
     const turns = this.#contenders.map(() => 0)
     const taken = this.#contenders.map(() => 0)
-    const places = this.#contenders.map(({ queue }) => queue?.first)
+    const queuedCalls = this.#contenders.map(({ queue }) => queue?.first)
     let position = 0
     for (const i of servingOrder(this.#ready, this.#costs, count)) {
       position++
-      const place = places[i]
+      const queuedCall = queuedCalls[i]
       turns[i]!++
-      if (place === undefined) continue
+      if (queuedCall === undefined) continue
       const contender = this.#contenders[i]!
-      if (taken[i]! + 1 + this.#olderElsewhere(contender, place, taken[i]!) > turns[i]!) continue
+      if (taken[i]! + 1 + this.#olderElsewhere(contender, queuedCall, taken[i]!) > turns[i]!) continue
       taken[i]!++
-      places[i] = contender.queue!.after(place)
-      yield { place, position }
+      queuedCalls[i] = contender.queue!.after(queuedCall)
+      yield { queuedCall, position }
     }
   }
 
@@ -159,7 +159,7 @@ export class Contention<Place extends Queued> {
    * How many calls of the client that wait elsewhere go before one that waits here, behind `ahead` others: the more urgent, and
    * about those that came before it. By what all gateways know, so that they agree whose turn it is.
    */
-  #olderElsewhere({ ready, told }: Contender<Place>, { priority, arrivedAt }: Place, ahead: number): number {
+  #olderElsewhere({ ready, told }: Contender<Item>, { priority, arrivedAt }: Item, ahead: number): number {
     if (ready.length === 0) return 0
     const { now, board } = this.#known
     const sinceMs = now - board!.at

@@ -24,7 +24,7 @@ interface NeighboursOptions {
   onHeard(board: Board | undefined, granted: number): void
 }
 
-/** The rooms of the same name at other gateways: tells them who waits here, and knows what was last heard of them. */
+/** The queues of the same name at other gateways: tells them who waits here, and knows what was last heard of them. */
 export class Neighbours {
   readonly #ledger: Ledger
   readonly #clock: Clock

@@ -14,7 +14,7 @@ const UNCERTAIN = 0.03
 /** How much the latest latency counts in the mean of all. */
 const LATEST = 1 / 32
 
-/** What a waiting room knows of its quota: how much is free, and when more comes back. */
+/** What an admission queue knows of its quota: how much is free, and when more comes back. */
 export class Outlook {
   readonly #clock: Clock
   /** The latest that is known of when quota comes back, or of how much was left then. */

@@ -1,6 +1,6 @@
 import type { Grant, Lesson, LimitUsage } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
-import type { WaitingRoom } from './waiting-room.ts'
+import type { AdmissionQueue } from './admission-queue.ts'
 
 /**
  * A call that may be sent now: it is charged, and in flight. Whoever has the permit declares it with `using`, so that both
@@ -8,15 +8,15 @@ import type { WaitingRoom } from './waiting-room.ts'
  * `abandon` and `refund`, and by `leave`; whatever is told a second time does not count.
  */
 export class Permit implements Disposable {
-  readonly #room: WaitingRoom
+  readonly #queue: AdmissionQueue
   readonly #grant: Grant
   #since: number
   #isCharged = true
   #isInFlight = true
   #isSent = false
 
-  constructor(room: WaitingRoom, grant: Grant, since: number) {
-    this.#room = room
+  constructor(queue: AdmissionQueue, grant: Grant, since: number) {
+    this.#queue = queue
     this.#grant = grant
     this.#since = since
   }
@@ -49,25 +49,25 @@ export class Permit implements Disposable {
   /** Its response headers are here: the upstream can't count it later than now. */
   settle(): void {
     if (!this.#takeCharge()) return
-    this.#room.ledger.settle(this.#grant)
-    this.#room.settled(this.#since)
+    this.#queue.ledger.settle(this.#grant)
+    this.#queue.settled(this.#since)
   }
 
   /** It was given up after it was sent: the upstream may count it a little later than now. */
   abandon(): void {
-    if (this.#takeCharge()) this.#room.ledger.abandon(this.#grant)
+    if (this.#takeCharge()) this.#queue.ledger.abandon(this.#grant)
   }
 
   /** No byte of it was sent. */
   refund(): void {
     if (!this.#takeCharge()) return
-    this.#room.ledger.refund(this.#grant)
-    this.#room.refunded()
+    this.#queue.ledger.refund(this.#grant)
+    this.#queue.refunded()
   }
 
   /** What its answer taught of the account or its limits. */
   learn(lesson: Lesson): void {
-    this.#room.ledger.learn(this.#grant, lesson)
+    this.#queue.ledger.learn(this.#grant, lesson)
   }
 
   /** It is not in flight any more. */
@@ -75,9 +75,9 @@ export class Permit implements Disposable {
     if (!this.#isInFlight) return
     this.#isInFlight = false
     try {
-      if (this.#isCounted) this.#room.ledger.leave(this.#grant)
+      if (this.#isCounted) this.#queue.ledger.leave(this.#grant)
     } finally {
-      this.#room.left(this.#grant.chargeSet.hasConcurrent)
+      this.#queue.left(this.#grant.chargeSet.hasConcurrent)
     }
   }
 

@@ -9,7 +9,7 @@ export interface ServedBefore {
 const REMEMBERED = 256
 const NAMED = 5
 
-/** The clients whose calls were served last in one room, in that order. */
+/** The clients whose calls were served last in one queue, in that order. */
 export class RecentlyServed {
   readonly #clients: string[] = []
   #count = 0

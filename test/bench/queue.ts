@@ -5,13 +5,13 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Redis } from 'ioredis'
 import { systemClock } from '../../src/time/clock.ts'
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
-import { WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { findRedis } from '../support/find-redis.ts'
 
 /**
@@ -46,8 +46,14 @@ interface Row {
 
 /** So many calls wait at any time; whoever is answered comes again. */
 async function measure(ledger: Ledger, waiting: number, commandsSoFar: () => Promise<number>): Promise<Row> {
-  const capacity = new Capacity([new Places(1_000_000, 'calls')])
-  const room = new WaitingRoom({ ledger, clock: systemClock, name: `room ${waiting}`, partition: PARTITION, capacity })
+  const capacity = new ClassCapacity([new QueueCapacity(1_000_000, 'calls')])
+  const queue = new AdmissionQueue({
+    ledger,
+    clock: systemClock,
+    name: `queue ${waiting}`,
+    partition: PARTITION,
+    capacity,
+  })
   const limit = limitOf({ id: `only.${waiting}`, class: 'any', requests: REQUESTS, windowMs: WINDOW_MS })
   const chargeSet = chargeSetOf(PARTITION, [{ limit }])
   let [admitted, isOver] = [0, false]
@@ -56,7 +62,7 @@ async function measure(ledger: Ledger, waiting: number, commandsSoFar: () => Pro
     const client = { name, weight: 1, share: 0, priority: 'normal' } as const
     while (!isOver) {
       let leave: (() => void) | undefined
-      const admission = await room.enter({
+      const admission = await queue.enter({
         client,
         priority: 'normal',
         chargeSet,

@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
 import { type ResponseHead, applyFeedback } from '../../src/gateway/upstream-feedback.ts'
 import { CounterSeries } from '../../src/observe/series.ts'
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import { chargeSetOf } from '../../src/ledger/ledger.ts'
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { ANYONE } from '../support/anyone.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -32,12 +32,12 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
     'it/main',
     limits.map((limit) => ({ limit })),
   )
-  const room = new WaitingRoom({
+  const queue = new AdmissionQueue({
     ledger,
     clock,
     name: 'any',
     partition: 'it/main',
-    capacity: new Capacity([new Places(10, 'calls')]),
+    capacity: new ClassCapacity([new QueueCapacity(10, 'calls')]),
   })
   const account = { credential: { value: 'x' }, id: 'abc' }
   const upstream = preset === undefined ? { url: 'http://127.0.0.1:1' } : { preset }
@@ -51,7 +51,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
   /** So many calls are sent together; the head of each one's response, in turn. */
   const answered = async (heads: readonly Partial<ResponseHead>[], tookMs = 100) => {
     const waiter = { ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined }
-    const admissions = await Promise.all(heads.map(async () => room.enter(waiter)))
+    const admissions = await Promise.all(heads.map(async () => queue.enter(waiter)))
     await clock.advance(tookMs)
     return admissions.map((admission, i) => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
@@ -64,7 +64,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
   }
   const effective = async () => (await ledger.usage(chargeSet)).map((usage) => usage.effective)
   const counts = () => [throttled.explained, throttled.unexplained].map((series) => series.values('n')[0]!.value)
-  return { clock, room, chargeSet, answered, effective, counts }
+  return { clock, queue, chargeSet, answered, effective, counts }
 }
 
 describe('a response', () => {
@@ -93,13 +93,13 @@ describe('a response', () => {
     ['503', undefined, 503, { 'retry-after': '7' }, undefined],
     ['200 that names a time', undefined, 200, { 'retry-after': '7' }, undefined],
   ])('%s', async (_, preset, status, fields, pauseMs) => {
-    const { answered, room, chargeSet, clock } = setUp([minute], preset)
+    const { answered, queue, chargeSet, clock } = setUp([minute], preset)
     expect(await answered([{ status, fields }])).toEqual([pauseMs])
-    const admission = await room.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })
+    const admission = await queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })
     expect(admission.kind).toBe(pauseMs === undefined ? 'admitted' : 'quota_exhausted')
     if (pauseMs === undefined || pauseMs === 0) return
     await clock.advance(pauseMs)
-    expect((await room.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })).kind).toBe(
+    expect((await queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })).kind).toBe(
       'admitted',
     )
   })
@@ -133,13 +133,13 @@ describe('a response', () => {
   })
 
   it('that was refused with a reset is believed once, and teaches nothing else of the limit', async () => {
-    const { answered, room, chargeSet, clock } = setUp([minute])
+    const { answered, queue, chargeSet, clock } = setUp([minute])
     // The first has its own clock of 5 s; the window of 60 s is not waited for, and then not half of it used.
     await answered([{}, { status: 429, fields: quota(100, 5) }])
     await clock.advance(5_000)
     await answered([{ fields: { ...quota(100, 60), 'x-ratelimit-remaining': '99' } }])
     await clock.advance(20)
-    const enter = () => room.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })
+    const enter = () => queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })
     const kinds = await Promise.all(Array.from({ length: 98 }, async () => (await enter()).kind))
     expect(kinds.filter((kind) => kind === 'admitted')).toHaveLength(97)
   })

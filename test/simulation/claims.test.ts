@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import type { Claimant } from '../../src/queue/client-queue.ts'
 import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { worstCount } from '../support/worst-count.ts'
 import { modelHost } from './simulation.ts'
@@ -34,8 +34,8 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
   const chargeSet = chargeSetOf('it/main', [{ limit: limitOf({ id: 'read', class: 'read', requests, windowMs }) }])
   const sent: number[] = []
   const told = { back: 0, served: 0 }
-  const rooms: WaitingRoom[] = []
-  const capacities: Capacity[] = []
+  const queues: AdmissionQueue[] = []
+  const capacities: ClassCapacity[] = []
   for (let i = 0; i < Math.max(1, gateways); i++) {
     const { clock } = new Process(world, 0)
     const runner = new Connection(store, new Process(world, 0), () => undefined)
@@ -43,13 +43,13 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
       gateways === 0
         ? new MemoryLedger(clock)
         : new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'claims', answerWithinMs: 1e12 })
-    const capacity = new Capacity([new Places(10_000, 'calls')])
-    const room = new WaitingRoom({ ledger, clock, name: 'read', partition: chargeSet.partition, capacity })
-    rooms.push(room)
+    const capacity = new ClassCapacity([new QueueCapacity(10_000, 'calls')])
+    const queue = new AdmissionQueue({ ledger, clock, name: 'read', partition: chargeSet.partition, capacity })
+    queues.push(queue)
     capacities.push(capacity)
     const sleep = (ms: number) => new Promise<void>((resolve) => void clock.schedule(ms, resolve))
     const enter = (client: Claimant, maxWaitMs: number) =>
-      room.enter({ chargeSet, client, priority: 'normal', maxWaitMs, comesBack: true, onLeaveable: () => undefined })
+      queue.enter({ chargeSet, client, priority: 'normal', maxWaitMs, comesBack: true, onLeaveable: () => undefined })
     const send = async (admission: Awaited<ReturnType<typeof enter>>): Promise<void> => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       sent.push(world.now)
@@ -89,7 +89,7 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
   await world.runUntil(world.now + 20 * windowMs)
   const meanMs = (LATENCY_MS.min + LATENCY_MS.max) / 2
   const used = (sent.length / (20 * requests)) * ((windowMs + meanMs) / windowMs)
-  return { told, used, worst: worstCount(sent, windowMs), rooms, capacities, world }
+  return { told, used, worst: worstCount(sent, windowMs), queues, capacities, world }
 }
 
 describe.each([
@@ -118,16 +118,16 @@ describe.each([
   })
 })
 
-it('a room that is closed keeps no turn, and gives back what it held', async () => {
-  const { rooms, capacities, world } = await tell({
+it('a queue that is closed keeps no turn, and gives back what it held', async () => {
+  const { queues, capacities, world } = await tell({
     gateways: 0,
     requests: 60,
     windowMs: 20_000,
     pollers: 6,
     lateMs: 300,
   })
-  for (const room of rooms) room.close('draining')
+  for (const queue of queues) queue.close('draining')
   await world.runUntil(world.now + 1_000)
-  expect(rooms.map(({ waiting }) => waiting)).toEqual([0])
+  expect(queues.map(({ waiting }) => waiting)).toEqual([0])
   expect(capacities.map(({ inFlight, waiting }) => ({ inFlight, waiting }))).toEqual([{ inFlight: 0, waiting: 0 }])
 })

@@ -182,7 +182,7 @@ function waiting(callers: number): Source[] {
   return [0, 1, 2].map((gateway) => ({ client: client('any'), gateway, load: { callers } }))
 }
 
-/** Those that came once the room had filled, had to wait, and had their turn. */
+/** Those that came once the queue had filled, had to wait, and had their turn. */
 function waitedOf(visits: readonly Visit[], fromMs: number): Visit[] {
   return visits.filter(
     ({ kind, expectedMs, cameMs }) => kind === 'admitted' && expectedMs !== undefined && cameMs > fromMs,

@@ -1,11 +1,11 @@
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import type { Claimant } from '../../src/queue/client-queue.ts'
 import type { Priority } from '../../src/ledger/demand.ts'
 import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { modelHost } from './simulation.ts'
 import { Connection, Store } from './store.ts'
@@ -92,14 +92,14 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
       const runner = new Connection(store, process, () => undefined)
       ledger = new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'fair', answerWithinMs: 50 })
     }
-    const capacity = new Capacity([new Places(100_000, 'calls')], { concurrency: of.concurrency?.[i] })
-    return { process, room: new WaitingRoom({ ledger, clock, name: 'any', partition: PARTITION, capacity }) }
+    const capacity = new ClassCapacity([new QueueCapacity(100_000, 'calls')], { concurrency: of.concurrency?.[i] })
+    return { process, queue: new AdmissionQueue({ ledger, clock, name: 'any', partition: PARTITION, capacity }) }
   })
 
   async function visit({ client, gateway, priority = 'normal', maxWaitMs = 1e9 }: Source): Promise<void> {
-    const { room, process } = gateways[gateway]!
+    const { queue, process } = gateways[gateway]!
     const cameMs = world.now - beginning
-    const admission = await room.enter({ client, priority, chargeSet, maxWaitMs, onLeaveable: () => undefined })
+    const admission = await queue.enter({ client, priority, chargeSet, maxWaitMs, onLeaveable: () => undefined })
     const expectedMs = admission.kind === 'admitted' ? admission.wait?.expectedMs : undefined
     visits.push({
       client: client.name,
@@ -140,7 +140,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
   }
   await world.runUntil(beginning + of.durationMs)
   const living = gateways.filter(({ process }) => !process.isDead)
-  return { visits, commands, waitingAtEnd: living.reduce((sum, { room }) => sum + room.waiting, 0) }
+  return { visits, commands, waitingAtEnd: living.reduce((sum, { queue }) => sum + queue.waiting, 0) }
 }
 
 /** By client, its part of what was admitted between two instants. */

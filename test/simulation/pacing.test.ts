@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { paceOf } from '../../src/schema/limits.ts'
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { ANYONE } from '../support/anyone.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { worstCount } from '../support/worst-count.ts'
@@ -45,11 +45,11 @@ async function sentAt(
       gateways === 0
         ? new MemoryLedger(late)
         : new RedisLedger({ runner, clock: late, gateway: `${i}`, prefix: 'paced', answerWithinMs: 1e12 })
-    const capacity = new Capacity([new Places(10_000, 'calls')])
-    const room = new WaitingRoom({ ledger, clock: late, name: 'read', partition: chargeSet.partition, capacity })
+    const capacity = new ClassCapacity([new QueueCapacity(10_000, 'calls')])
+    const queue = new AdmissionQueue({ ledger, clock: late, name: 'read', partition: chargeSet.partition, capacity })
     const loop = async (): Promise<never> => {
       for (;;) {
-        const admission = await room.enter({ chargeSet, ...ANYONE, maxWaitMs: 1e9, onLeaveable: () => undefined })
+        const admission = await queue.enter({ chargeSet, ...ANYONE, maxWaitMs: 1e9, onLeaveable: () => undefined })
         if (admission.kind !== 'admitted') throw new Error(admission.kind)
         sent.push(world.now)
         const latencyMs = LATENCY_MS.min + random() * (LATENCY_MS.max - LATENCY_MS.min)

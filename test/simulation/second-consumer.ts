@@ -1,13 +1,13 @@
 import type { Random } from '../../src/time/clock.ts'
 import { applyFeedback } from '../../src/gateway/upstream-feedback.ts'
 import { CounterSeries } from '../../src/observe/series.ts'
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import { type Ledger, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import type { Permit } from '../../src/queue/permit.ts'
-import { WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { Arrivals } from '../../src/sandbox/arrivals.ts'
 import { ANYONE } from '../support/anyone.ts'
 import { seededRandom } from '../support/seeded-random.ts'
@@ -174,7 +174,7 @@ function sharedLedger(store: Store, process: Process, gateway: string): RedisLed
 class Gateway {
   readonly #telling: Telling
   readonly #process: Process
-  readonly #room: WaitingRoom
+  readonly #queue: AdmissionQueue
   readonly #target = {
     upstream: { config: { throttle: THROTTLE } },
     account: { throttledAt: -Infinity },
@@ -186,8 +186,8 @@ class Gateway {
   constructor(telling: Telling, process: Process, ledger: Ledger) {
     this.#telling = telling
     this.#process = process
-    const capacity = new Capacity([new Places(100_000, 'calls')])
-    this.#room = new WaitingRoom({
+    const capacity = new ClassCapacity([new QueueCapacity(100_000, 'calls')])
+    this.#queue = new AdmissionQueue({
       ledger,
       clock: process.clock,
       name: 'any',
@@ -201,7 +201,7 @@ class Gateway {
     for (let repeats = 0; ;) {
       const { chargeSet } = this.#telling
       const waiter = { ...ANYONE, chargeSet, maxWaitMs: 86_400_000, onLeaveable: () => undefined }
-      const admission = await this.#room.enter(waiter)
+      const admission = await this.#queue.enter(waiter)
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       const isRefused = await this.#send(admission.permit)
       if (isRefused && repeats === RETRIES) this.#telling.chapter.seen++

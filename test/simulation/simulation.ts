@@ -1,5 +1,5 @@
 import type { Random } from '../../src/time/clock.ts'
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import { type Ledger, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import type { LedgerFiles, StoredPartition } from '../../src/ledger/embedded/ledger-files.ts'
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
@@ -8,7 +8,7 @@ import { RETURN_AFTER_MS } from '../../src/ledger/redis/partition.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import type { Permit } from '../../src/queue/permit.ts'
 import type { Admission } from '../../src/queue/admission.ts'
-import { WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { ANYONE } from '../support/anyone.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { type Case, type Fault, type Latency, type LOSSES, pick } from './case.ts'
@@ -284,10 +284,10 @@ class Gateway {
     const ledger = this.#ledger
     const { clock } = this.process
     for (const chargeSet of this.#simulation.chargeSets) {
-      const capacity = new Capacity([new Places(10_000, 'calls')])
+      const capacity = new ClassCapacity([new QueueCapacity(10_000, 'calls')])
       this.#attract(
         chargeSet,
-        new WaitingRoom({
+        new AdmissionQueue({
           ledger,
           clock,
           name: chargeSet.limits.map(({ id }) => id).join(),
@@ -319,7 +319,7 @@ class Gateway {
   }
 
   /** Clients that want calls of this charge set. */
-  #attract(chargeSet: ChargeSet, room: WaitingRoom): void {
+  #attract(chargeSet: ChargeSet, queue: AdmissionQueue): void {
     const { random, of } = this.#simulation
     const { load } = of
     const fitting = Math.min(
@@ -330,23 +330,23 @@ class Gateway {
     const paceMs = Math.max(...chargeSet.limits.map(({ windowMs }) => windowMs), load.latency.meanMs) / fitting
     const gateways = of.skewsMs.length
     if (load.kind === 'saturated') {
-      for (let n = 0; n < fitting + 2; n++) void this.#loop(chargeSet, room)
+      for (let n = 0; n < fitting + 2; n++) void this.#loop(chargeSet, queue)
     } else if (load.kind === 'rush') {
-      void this.#visit(chargeSet, room, paceMs)
+      void this.#visit(chargeSet, queue, paceMs)
       this.process.clock.schedule(load.rushAtMs, () => {
-        for (let n = 0; n < fitting + 2; n++) void this.#loop(chargeSet, room)
+        for (let n = 0; n < fitting + 2; n++) void this.#loop(chargeSet, queue)
       })
     } else if (load.kind === 'bursts') {
       this.#repeat(
         () => (0.2 + random()) * paceMs * fitting,
         () => {
-          for (let n = pick(random, 2 * fitting); n >= 0; n--) void this.#visit(chargeSet, room, fitting * paceMs)
+          for (let n = pick(random, 2 * fitting); n >= 0; n--) void this.#visit(chargeSet, queue, fitting * paceMs)
         },
       )
     } else {
       this.#repeat(
         () => -Math.log(1 - random()) * paceMs * gateways * 0.8,
-        () => void this.#visit(chargeSet, room, fitting * paceMs),
+        () => void this.#visit(chargeSet, queue, fitting * paceMs),
       )
     }
   }
@@ -358,21 +358,21 @@ class Gateway {
     })
   }
 
-  async #loop(chargeSet: ChargeSet, room: WaitingRoom): Promise<void> {
+  async #loop(chargeSet: ChargeSet, queue: AdmissionQueue): Promise<void> {
     for (;;) {
-      const wasAdmitted = await this.#visit(chargeSet, room, 600_000)
+      const wasAdmitted = await this.#visit(chargeSet, queue, 600_000)
       if (!wasAdmitted) await this.#sleep(5 + 20 * this.#simulation.random())
     }
   }
 
-  /** One client: enters the room, and if admitted makes its call to the end. */
-  async #visit(chargeSet: ChargeSet, room: WaitingRoom, patienceMs: number): Promise<boolean> {
+  /** One client: enters the queue, and if admitted makes its call to the end. */
+  async #visit(chargeSet: ChargeSet, queue: AdmissionQueue, patienceMs: number): Promise<boolean> {
     const { random, of } = this.#simulation
     let timer: { cancel(): void } | undefined
     const isLeaver = random() < of.load.leavers
     let admission: Admission
     try {
-      admission = await room.enter({
+      admission = await queue.enter({
         chargeSet,
         ...ANYONE,
         maxWaitMs: patienceMs * (0.1 + random()),

@@ -3,7 +3,7 @@ import { simulateWaiting } from './waiting.ts'
 
 const SEEDS = 80
 
-it('whoever waits is told in time, nothing leaks and no room stands still, whatever leaves, dies or fails', async () => {
+it('whoever waits is told in time, nothing leaks and no queue stands still, whatever leaves, dies or fails', async () => {
   const ends: Record<string, number> = {}
   for (let seed = 0; seed < SEEDS; seed++) {
     const outcome = await simulateWaiting(seed)

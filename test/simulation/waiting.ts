@@ -1,9 +1,9 @@
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import { type Ledger, chargeSetOf, StoreUnavailableError } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { modelHost } from './simulation.ts'
 import { COMMAND_TIMEOUT_MS, Connection, Store } from './store.ts'
@@ -32,8 +32,8 @@ const WELL_FROM_MS = 27_000
 const REST_MS = 30_000
 
 /**
- * A random case: one to four gateways, rooms that share a concurrency, calls of different units, clients that leave, a Redis
- * that fails, a gateway that dies and one whose rooms are closed.
+ * A random case: one to four gateways, queues that share a concurrency, calls of different units, clients that leave, a Redis
+ * that fails, a gateway that dies and one whose queues are closed.
  */
 export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
   const random = seededRandom(seed)
@@ -68,28 +68,28 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
       const runner = new Connection(store, process, () => undefined)
       ledger = new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'wait', answerWithinMs: COMMAND_TIMEOUT_MS })
     }
-    const places = [new Places(below(2) === 0 ? 1_000 : 10, 'calls')]
-    const capacity = new Capacity(places, { concurrency, mostPerClient: below(2) === 0 ? 5 : undefined })
-    const rooms = ['one', 'one', 'two'].map(
-      (name) => new WaitingRoom({ ledger, clock, name, partition: 'partition', capacity }),
+    const capacities = [new QueueCapacity(below(2) === 0 ? 1_000 : 10, 'calls')]
+    const capacity = new ClassCapacity(capacities, { concurrency, mostPerClient: below(2) === 0 ? 5 : undefined })
+    const queues = ['one', 'one', 'two'].map(
+      (name) => new AdmissionQueue({ ledger, clock, name, partition: 'partition', capacity }),
     )
-    return { process, rooms, capacity, ledger, lastAdmittedMs: 0, isClosed: false }
+    return { process, queues, capacity, ledger, lastAdmittedMs: 0, isClosed: false }
   })
   const ends: Record<string, number> = {}
   const open = new Set<{ process: Process }>()
   let latestMs = 0
 
   async function visit(gateway: (typeof gateways)[number]): Promise<void> {
-    const { process, rooms } = gateway
+    const { process, queues } = gateway
     const visitor = { process }
     open.add(visitor)
     const since = world.now
     const maxWaitMs = random() < 0.1 ? 0 : random() * 2 * windowMs
     const leavesAt = random() < 0.2 ? world.now + random() * windowMs : Infinity
-    const room = rooms[below(rooms.length)]!
+    const queue = queues[below(queues.length)]!
     let end: string
     try {
-      const admission = await room.enter({
+      const admission = await queue.enter({
         client: clients[below(clients.length)]!,
         priority: (['interactive', 'normal', 'batch'] as const)[below(3)]!,
         chargeSet: chargeSets[below(chargeSets.length)]!,
@@ -151,7 +151,7 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
   if (random() < 0.3) {
     closing.process.receive(beginning + random() * FAILING_MS, () => {
       closing.isClosed = true
-      for (const room of closing.rooms) room.close('draining')
+      for (const queue of closing.queues) queue.close('draining')
     })
   }
   await world.runUntil(beginning + LOAD_MS + REST_MS)
@@ -171,7 +171,7 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
     latestMs,
     unended: [...open].filter(({ process }) => !process.isDead).length,
     inFlight: sum(({ capacity }) => capacity.inFlight),
-    waiting: sum(({ capacity, rooms }) => capacity.waiting + rooms.reduce((all, room) => all + room.waiting, 0)),
+    waiting: sum(({ capacity, queues }) => capacity.waiting + queues.reduce((all, queue) => all + queue.waiting, 0)),
     counted,
     stuck: living.filter(({ isClosed, lastAdmittedMs }) => !isClosed && lastAdmittedMs < WELL_FROM_MS).length,
   }

@@ -39,7 +39,7 @@ const CALM: readonly CallRecord[] = Array.from({ length: 400 }, (_, i) => ({
 
 it.each<[string, (record: CallRecord, i: number) => boolean, Partial<CallRecord>, RegExp]>([
   [
-    'a room stands still for two seconds in quiet',
+    'a queue stands still for two seconds in quiet',
     (_, i) => i > 120 && i < 141,
     { end: 'quota_exhausted' },
     /stretch 1/,

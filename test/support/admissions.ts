@@ -58,8 +58,8 @@ export class Admissions {
     const target = this.target(method, path, options)
     if (isFailure(target)) return { permit: undefined, refusal: target, target: undefined }
     const sent: Sent = { permit: undefined, refusal: undefined, target }
-    const { room, chargeSet } = target.admissionPolicy
-    const entered = room.enter({
+    const { queue, chargeSet } = target.admissionPolicy
+    const entered = queue.enter({
       chargeSet,
       maxWaitMs: target.requestOptions.maxWaitMs,
       client: target.client,

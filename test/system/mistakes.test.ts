@@ -23,7 +23,7 @@ import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { Neighbours } from '../../src/queue/neighbours.ts'
 import { Outlook } from '../../src/queue/outlook.ts'
 import { Permit } from '../../src/queue/permit.ts'
-import { Queues } from '../../src/queue/queues.ts'
+import { ClientQueues } from '../../src/queue/client-queues.ts'
 import { Served } from '../../src/queue/served.ts'
 import { Breaker } from '../../src/resilience/breaker.ts'
 import { Breakers } from '../../src/resilience/breakers.ts'
@@ -76,7 +76,7 @@ function watchAll(hasQueue = false): Steps {
     steps.watch(Outlook)
     steps.watch(Served)
     steps.watch(Neighbours)
-    steps.watch(Queues, 'remove')
+    steps.watch(ClientQueues, 'remove')
   }
   return steps
 }

@@ -15,7 +15,7 @@ export interface Waiting {
 /** What is to be done for one charge set in one call of the script. */
 export class Batch {
   readonly chargeSet: ChargeSet
-  /** Of the calls among them that have waited: only one room asks for those of a charge set, once at a time. */
+  /** Of the calls among them that have waited: only one queue asks for those of a charge set, once at a time. */
   turn: Turn | undefined
   readonly waiting: Waiting[] = []
   readonly ended: Ended[] = []

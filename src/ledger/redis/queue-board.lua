@@ -1,4 +1,4 @@
--- Where gateways tell each other who waits for one quota; see waiting-room.ts. One hash has by gateway what it told last and
+-- Where gateways tell each other who waits for one quota; see admission-queue.ts. One hash has by gateway what it told last and
 -- until when that is to be believed, another by client the costs of its calls that were served, and in the field without a name
 -- how many calls that were (redis-ledger.lua adds both).
 --

@@ -1,35 +1,35 @@
 import type { Clock } from '../time/clock.ts'
 import type { Full } from './admission.ts'
 import { Arrivals } from './arrivals.ts'
-import type { Capacity } from './capacity.ts'
+import type { ClassCapacity } from './capacity.ts'
 import type { Demand } from '../ledger/demand.ts'
 import { type Claimant, ClientQueue } from './client-queue.ts'
-import type { Place } from './place.ts'
+import type { QueuedCall } from './queued-call.ts'
 
-/** Who waits in one room: a queue for each client. */
-export class Queues {
-  readonly byClient = new Map<string, ClientQueue<Place>>()
+/** Who waits in one admission queue: a queue for each client. */
+export class ClientQueues {
+  readonly byClient = new Map<string, ClientQueue<QueuedCall>>()
   /** Claims included, since they have to be served as well. */
   size = 0
   claims = 0
   readonly #clock: Clock
-  readonly #capacity: Capacity
+  readonly #capacity: ClassCapacity
   /** Of the calls that come to wait. */
   readonly #arrivals: Arrivals
 
-  constructor(clock: Clock, capacity: Capacity) {
+  constructor(clock: Clock, capacity: ClassCapacity) {
     this.#clock = clock
     this.#capacity = capacity
     this.#arrivals = new Arrivals(clock)
   }
 
-  add(place: Place): void {
-    const { client } = place
-    const queue = this.byClient.getOrInsertComputed(client.name, () => new ClientQueue<Place>(client))
+  add(queuedCall: QueuedCall): void {
+    const { client } = queuedCall
+    const queue = this.byClient.getOrInsertComputed(client.name, () => new ClientQueue<QueuedCall>(client))
     queue.client = client // a reload may have changed its weight
-    queue.add(place)
+    queue.add(queuedCall)
     this.size++
-    if (place.isClaim) {
+    if (queuedCall.isClaim) {
       this.claims++
       queue.claims++
       return
@@ -38,13 +38,13 @@ export class Queues {
     this.#arrivals.add(client.name)
   }
 
-  remove(place: Place): void {
-    const { name } = place.client
+  remove(queuedCall: QueuedCall): void {
+    const { name } = queuedCall.client
     const queue = this.byClient.get(name)!
-    queue.remove(place)
+    queue.remove(queuedCall)
     if (queue.size === 0) this.byClient.delete(name)
     this.size--
-    if (place.isClaim) {
+    if (queuedCall.isClaim) {
       this.claims--
       queue.claims--
     } else this.#capacity.wait(-1)
@@ -56,17 +56,17 @@ export class Queues {
   readonly perSecond = (client: string): number => this.#arrivals.perSecond(client)
 
   /** Any of those that wait. */
-  get any(): Place | undefined {
+  get any(): QueuedCall | undefined {
     return this.byClient.values().next().value?.first
   }
 
   /** Everyone; each may leave when it is its turn. */
-  *all(): Iterable<Place> {
+  *all(): Iterable<QueuedCall> {
     for (const queue of this.byClient.values()) {
-      for (let place = queue.first; place !== undefined;) {
-        const next = queue.after(place)
-        yield place
-        place = next
+      for (let queuedCall = queue.first; queuedCall !== undefined;) {
+        const next = queue.after(queuedCall)
+        yield queuedCall
+        queuedCall = next
       }
     }
   }
@@ -86,12 +86,12 @@ export class Queues {
    * that has many more of them waiting take up the places, that is the last of these: one noisy client must not keep the others
    * out.
    */
-  fullFor(client: Claimant): { full: Full; outdone?: Place | undefined } | undefined {
+  fullFor(client: Claimant): { full: Full; outdone?: QueuedCall | undefined } | undefined {
     const own = waitingIn(this.byClient.get(client.name))
     const { full, mostPerClient } = this.#capacity
     if (own >= mostPerClient) return { full: { most: mostPerClient, of: `calls of ${client.name}` } }
     if (full === undefined) return undefined
-    let longest: ClientQueue<Place> | undefined
+    let longest: ClientQueue<QueuedCall> | undefined
     for (const queue of this.byClient.values()) {
       if (longest === undefined || waitingIn(queue) / queue.client.weight > waitingIn(longest) / longest.client.weight)
         longest = queue
@@ -101,13 +101,14 @@ export class Queues {
   }
 }
 
-function waitingIn(queue: ClientQueue<Place> | undefined): number {
+function waitingIn(queue: ClientQueue<QueuedCall> | undefined): number {
   return queue === undefined ? 0 : queue.size - queue.claims
 }
 
-function lastWaitingIn(queue: ClientQueue<Place>): Place | undefined {
+function lastWaitingIn(queue: ClientQueue<QueuedCall>): QueuedCall | undefined {
   if (queue.claims === 0) return queue.last
-  let last: Place | undefined
-  for (let place = queue.first; place !== undefined; place = queue.after(place)) if (!place.isClaim) last = place
+  let last: QueuedCall | undefined
+  for (let queuedCall = queue.first; queuedCall !== undefined; queuedCall = queue.after(queuedCall))
+    if (!queuedCall.isClaim) last = queuedCall
   return last
 }

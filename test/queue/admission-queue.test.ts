@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Clock } from '../../src/time/clock.ts'
-import { Capacity, Places } from '../../src/queue/capacity.ts'
+import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import type { Claimant } from '../../src/queue/client-queue.ts'
 import {
   type Grant,
@@ -15,7 +15,7 @@ import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import type { Priority } from '../../src/ledger/demand.ts'
 import type { Permit } from '../../src/queue/permit.ts'
 import type { Admission, WaitRecord } from '../../src/queue/admission.ts'
-import { type RoomView, WaitingRoom } from '../../src/queue/waiting-room.ts'
+import { type QueueView, AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const MINUTE = 60_000
@@ -33,12 +33,17 @@ function claimant(name: string, weight = 1, share = 0): Claimant {
 function setUp(options: { maxWaiting?: number; concurrency?: number; ledger?: Ledger; clock?: SimulatedClock } = {}) {
   const { clock = new SimulatedClock() } = options
   const { ledger = new MemoryLedger(clock), maxWaiting = 100, concurrency } = options
-  const capacity = new Capacity([new Places(maxWaiting, 'calls')], { concurrency })
-  const room = new WaitingRoom({ ...named, ledger, clock, capacity })
+  const capacity = new ClassCapacity([new QueueCapacity(maxWaiting, 'calls')], { concurrency })
+  const queue = new AdmissionQueue({ ...named, ledger, clock, capacity })
   /** Enters a call; the entry tells what became of it so far. */
   const enter = (maxWaitMs: number, chargeSet = reads) => {
     const entry: { admission?: Admission; error?: unknown; leave?: (() => void) | undefined; admittedAt?: number } = {}
-    const admitted = room.enter({ ...anyone, chargeSet, maxWaitMs, onLeaveable: (leave) => void (entry.leave = leave) })
+    const admitted = queue.enter({
+      ...anyone,
+      chargeSet,
+      maxWaitMs,
+      onLeaveable: (leave) => void (entry.leave = leave),
+    })
     void Promise.resolve(admitted).then(
       (admission) => {
         // Answered at once, so that quota comes back a window from now.
@@ -50,7 +55,7 @@ function setUp(options: { maxWaiting?: number; concurrency?: number; ledger?: Le
     )
     return entry
   }
-  return { clock, ledger, room, capacity, enter }
+  return { clock, ledger, queue, capacity, enter }
 }
 
 /** Calls that are sent and answered at once. */
@@ -64,21 +69,21 @@ function permitOf(entry: { admission?: Admission }): Permit {
   return entry.admission.permit
 }
 
-describe('a waiting room', () => {
+describe('an admission queue', () => {
   it('lets a call pass for which there is quota', async () => {
-    const { clock, enter, room } = setUp()
+    const { clock, enter, queue } = setUp()
     const call = enter(0)
     await clock.advance(0)
     expect(call.admission).toMatchObject({ kind: 'admitted', because: undefined })
-    expect(room.waiting).toBe(0)
+    expect(queue.waiting).toBe(0)
   })
 
   it('makes calls wait and serves them in the order in which they came', async () => {
-    const { clock, enter, room } = setUp()
+    const { clock, enter, queue } = setUp()
     const calls = Array.from({ length: 6 }, () => enter(10 * MINUTE))
     await clock.advance(1)
     expect(calls.map(({ admission }) => admission?.kind)).toEqual(['admitted', 'admitted', ...Array<undefined>(4)])
-    expect(room.waiting).toBe(4)
+    expect(queue.waiting).toBe(4)
     await clock.advance(61_000)
     expect(calls.map(({ admission }) => admission?.kind)).toEqual([
       ...Array<string>(4).fill('admitted'),
@@ -87,7 +92,7 @@ describe('a waiting room', () => {
     ])
     await clock.advance(61_000)
     expect(calls.every(({ admission }) => admission?.kind === 'admitted')).toBe(true)
-    expect(room.waiting).toBe(0)
+    expect(queue.waiting).toBe(0)
     expect(clock.timers).toBeLessThanOrEqual(RENEWALS)
   })
 
@@ -102,11 +107,11 @@ describe('a waiting room', () => {
   })
 
   it('tells of a call that waited what held it back, its place, and who was served before it', async () => {
-    const { clock, room, enter } = setUp()
+    const { clock, queue, enter } = setUp()
     const noisy = claimant('noisy')
     const from = async (client: Claimant): Promise<Admission> => {
       const waiter = { ...anyone, client, chargeSet: reads, maxWaitMs: 10 * MINUTE, onLeaveable: () => undefined }
-      const admission = await room.enter(waiter)
+      const admission = await queue.enter(waiter)
       if (admission.kind === 'admitted') admission.permit.settle()
       return admission
     }
@@ -181,16 +186,16 @@ describe('a waiting room', () => {
     }
     const ledger = new MemoryLedger(clock)
     spend(ledger, 2)
-    const room = new WaitingRoom({
+    const queue = new AdmissionQueue({
       ...named,
       ledger,
       clock: ticking,
-      capacity: new Capacity([new Places(10, 'calls')]),
+      capacity: new ClassCapacity([new QueueCapacity(10, 'calls')]),
     })
-    void room.enter({ ...anyone, chargeSet: reads, maxWaitMs: 5 * MINUTE, onLeaveable: () => undefined })
+    void queue.enter({ ...anyone, chargeSet: reads, maxWaitMs: 5 * MINUTE, onLeaveable: () => undefined })
     await clock.advance(0)
     isTicking = true
-    const [{ nextInMs, lastInMs }] = room.view() as [RoomView]
+    const [{ nextInMs, lastInMs }] = queue.view() as [QueueView]
     expect(lastInMs).toBe(nextInMs)
   })
 
@@ -212,7 +217,7 @@ describe('a waiting room', () => {
   })
 
   it('frees the place of a call whose client left', async () => {
-    const { clock, enter, room } = setUp()
+    const { clock, enter, queue } = setUp()
     enter(0)
     enter(0)
     const [first, second] = [enter(10 * MINUTE), enter(10 * MINUTE)]
@@ -222,7 +227,7 @@ describe('a waiting room', () => {
     second.leave!()
     await clock.advance(0)
     expect(first.admission?.kind).toBe('gone')
-    expect(room.waiting).toBe(1)
+    expect(queue.waiting).toBe(1)
     await clock.advance(60_000)
     expect(third.admission?.kind).toBe('admitted')
     expect(clock.timers).toBeLessThanOrEqual(RENEWALS)
@@ -238,10 +243,10 @@ describe('a waiting room', () => {
       },
     })
     spend(inner, 2)
-    const { enter, room } = setUp({ ledger: contested, clock })
+    const { enter, queue } = setUp({ ledger: contested, clock })
     const waiting = enter(61_000)
     await clock.advance(60_999)
-    expect(room.waiting).toBe(1)
+    expect(queue.waiting).toBe(1)
     await clock.advance(1)
     expect(waiting.admission).toMatchObject({ kind: 'quota_exhausted' })
     expect((waiting.admission as { waitMs: number }).waitMs).toBeGreaterThan(58_000)
@@ -258,9 +263,14 @@ describe('a waiting room', () => {
         new Promise<Grant>((resolve) => void (answer = () => resolve(inner.charge(chargeSet, wanted)))),
     )
     spend(inner, 2)
-    const room = new WaitingRoom({ ...named, ledger: slow, clock, capacity: new Capacity([new Places(10, 'calls')]) })
+    const queue = new AdmissionQueue({
+      ...named,
+      ledger: slow,
+      clock,
+      capacity: new ClassCapacity([new QueueCapacity(10, 'calls')]),
+    })
     const entered: { leave?: (() => void) | undefined } = {}
-    const admission = room.enter({
+    const admission = queue.enter({
       ...anyone,
       chargeSet: reads,
       maxWaitMs: 5 * MINUTE,
@@ -276,7 +286,7 @@ describe('a waiting room', () => {
     expect((await inner.usage(reads))[0]!.used).toBe(0)
   })
 
-  it('keeps to the concurrency together with the other rooms of its class, while the ledger is asked too', async () => {
+  it('keeps to the concurrency together with the other queues of its class, while the ledger is asked too', async () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
     const charge = async (chargeSet: ChargeSet, wanted: number): Promise<Grant> => {
@@ -284,19 +294,19 @@ describe('a waiting room', () => {
       return inner.charge(chargeSet, wanted)
     }
     const slow = withCharge(inner, charge)
-    const capacity = new Capacity([new Places(100, 'calls')], { concurrency: 3 })
-    const rooms = [1, 2].map((i) => {
+    const capacity = new ClassCapacity([new QueueCapacity(100, 'calls')], { concurrency: 3 })
+    const queues = [1, 2].map((i) => {
       const limit = limitOf({ id: `read.60000:client=${i}`, class: 'read', requests: 50, windowMs: MINUTE })
       return {
         chargeSet: chargeSetOf('harness/prod', [{ limit }]),
-        room: new WaitingRoom({ ...named, ledger: slow, clock, capacity }),
+        queue: new AdmissionQueue({ ...named, ledger: slow, clock, capacity }),
       }
     })
     let most = 0
     let ended = 0
     for (let i = 0; i < 40; i++) {
-      const { chargeSet, room } = rooms[i % 2]!
-      const entered = room.enter({ ...anyone, chargeSet, maxWaitMs: MINUTE, onLeaveable: () => undefined })
+      const { chargeSet, queue } = queues[i % 2]!
+      const entered = queue.enter({ ...anyone, chargeSet, maxWaitMs: MINUTE, onLeaveable: () => undefined })
       void Promise.resolve(entered).then((admission) => {
         if (admission.kind !== 'admitted') throw new Error(admission.kind)
         most = Math.max(most, capacity.inFlight)
@@ -364,11 +374,11 @@ describe('a waiting room', () => {
   })
 
   it('tells a call that others go before the time of its turn as the reset of the limit that is used up', async () => {
-    const { clock, room, enter } = setUp()
+    const { clock, queue, enter } = setUp()
     for (let i = 0; i < 5; i++) enter(10 * MINUTE)
     await clock.advance(10_000)
     for (const comesBack of [false, true]) {
-      const refused = await room.enter({
+      const refused = await queue.enter({
         ...anyone,
         chargeSet: reads,
         maxWaitMs: 0,
@@ -389,7 +399,7 @@ describe('a waiting room', () => {
     const ledger = withCharge(inner, (chargeSet, wanted) =>
       isAway ? Promise.reject(new StoreUnavailableError('away')) : inner.charge(chargeSet, wanted),
     )
-    const { enter, room } = setUp({ ledger, clock })
+    const { enter, queue } = setUp({ ledger, clock })
     enter(0)
     enter(0)
     const [patient, impatient] = [enter(5 * MINUTE), enter(62_000)]
@@ -397,7 +407,7 @@ describe('a waiting room', () => {
     isAway = true
     await clock.advance(63_000)
     expect(impatient.error).toBeInstanceOf(StoreUnavailableError)
-    expect(room.waiting).toBe(1)
+    expect(queue.waiting).toBe(1)
     isAway = false
     await clock.advance(200)
     expect(patient.admission?.kind).toBe('admitted')
@@ -408,16 +418,16 @@ describe('a waiting room', () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
     spend(inner, 2)
-    const capacity = new Capacity([new Places(10, 'calls')], { concurrency: 1 })
-    const room = new WaitingRoom({ ...named, ledger: inner, clock, capacity })
-    const admission = room.enter({
+    const capacity = new ClassCapacity([new QueueCapacity(10, 'calls')], { concurrency: 1 })
+    const queue = new AdmissionQueue({ ...named, ledger: inner, clock, capacity })
+    const admission = queue.enter({
       ...anyone,
       chargeSet: reads,
       maxWaitMs: 5 * MINUTE,
       onLeaveable: (leave) => leave?.(),
     })
     expect(await admission).toMatchObject({ kind: 'gone' })
-    expect(room.waiting).toBe(0)
+    expect(queue.waiting).toBe(0)
     await clock.advance(2 * MINUTE)
     expect(capacity.inFlight).toBe(0)
     expect((await inner.usage(reads))[0]!.used).toBe(0)
@@ -445,19 +455,19 @@ describe('a waiting room', () => {
   })
 })
 
-describe('a waiting room of several clients', () => {
+describe('an admission queue of several clients', () => {
   /** Takes all quota, then lets calls of clients wait; tells in which order they were admitted. */
   async function order(
     calls: readonly { client: Claimant; priority?: Priority }[],
     options: { maxWaiting?: number } = {},
   ) {
-    const { clock, room, enter } = setUp(options)
+    const { clock, queue, enter } = setUp(options)
     enter(0)
     enter(0)
     const admitted: string[] = []
     const kinds: string[] = []
     for (const [i, { client, priority = 'normal' }] of calls.entries()) {
-      const entered = room.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      const entered = queue.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
       void Promise.resolve(entered).then((admission) => {
         kinds[i] = admission.kind
         if (admission.kind !== 'admitted') return
@@ -491,12 +501,12 @@ describe('a waiting room of several clients', () => {
 
   it('serves the more urgent calls of a client first', async () => {
     const client = claimant('a')
-    const { clock, room, enter } = setUp()
+    const { clock, queue, enter } = setUp()
     enter(0)
     enter(0)
     const admitted: string[] = []
     for (const priority of ['batch', 'normal', 'interactive', 'normal'] as const) {
-      const entered = room.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      const entered = queue.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
       void Promise.resolve(entered).then((admission) => {
         if (admission.kind === 'admitted') admission.permit.settle()
         admitted.push(priority)
@@ -519,12 +529,12 @@ describe('a waiting room of several clients', () => {
   })
 
   it('says whether it is the quota or the others that a call would wait for too long', async () => {
-    const { clock, room, enter } = setUp()
+    const { clock, queue, enter } = setUp()
     enter(0)
     enter(0)
     const [busy, idle] = [claimant('busy'), claimant('idle')]
     const visit = (client: Claimant, maxWaitMs: number) =>
-      room.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs, onLeaveable: () => undefined })
+      queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs, onLeaveable: () => undefined })
     for (let i = 0; i < 2; i++) void visit(busy, 1e9)
     for (let i = 0; i < 2; i++) void visit(idle, 1e9)
     await clock.advance(0)
@@ -539,17 +549,17 @@ describe('a waiting room of several clients', () => {
     const clock = new SimulatedClock()
     const ledger = new MemoryLedger(clock)
     spend(ledger, 2)
-    const capacity = new Capacity([new Places(100, 'calls')], { mostPerClient: 1 })
-    const room = new WaitingRoom({ ...named, ledger, clock, capacity })
+    const capacity = new ClassCapacity([new QueueCapacity(100, 'calls')], { mostPerClient: 1 })
+    const queue = new AdmissionQueue({ ...named, ledger, clock, capacity })
     const visit = (client: Claimant) =>
-      room.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9, onLeaveable: () => undefined })
+      queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9, onLeaveable: () => undefined })
     void visit(claimant('a'))
     void visit(claimant('b'))
     expect(await visit(claimant('a'))).toMatchObject({ kind: 'queue_full', full: { most: 1, of: 'calls of a' } })
   })
 
   it('tells when the calls of each are expected to be served, and they are', async () => {
-    const { clock, room, enter } = setUp()
+    const { clock, queue, enter } = setUp()
     enter(0)
     enter(0)
     const ended = new Map<string, number[]>()
@@ -559,7 +569,7 @@ describe('a waiting room of several clients', () => {
     ] as const) {
       for (let i = 0; i < count; i++) {
         const client = claimant(name)
-        const entered = room.enter({
+        const entered = queue.enter({
           client,
           priority: 'normal',
           chargeSet: reads,
@@ -573,7 +583,7 @@ describe('a waiting room of several clients', () => {
       }
     }
     await clock.advance(1)
-    const [view, now] = [room.view(), clock.now()]
+    const [view, now] = [queue.view(), clock.now()]
     await clock.advance(10 * MINUTE)
     for (const { client, waiting, nextInMs, lastInMs } of view) {
       const times = ended.get(client)!

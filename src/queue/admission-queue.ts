@@ -1,6 +1,6 @@
 import type { Clock } from '../time/clock.ts'
 import type { Admission, Closing, Full, Shortage, Waiter, WaitRecord } from './admission.ts'
-import type { Capacity } from './capacity.ts'
+import type { ClassCapacity } from './capacity.ts'
 import { choose } from './choose.ts'
 import { Claims } from './claims.ts'
 import type { Claimant } from './client-queue.ts'
@@ -11,8 +11,8 @@ import { type Grant, type Ledger, type ChargeSet, StoreUnavailableError } from '
 import { Neighbours } from './neighbours.ts'
 import { Outlook } from './outlook.ts'
 import { Permit } from './permit.ts'
-import { Place } from './place.ts'
-import { Queues } from './queues.ts'
+import { QueuedCall } from './queued-call.ts'
+import { ClientQueues } from './client-queues.ts'
 import { RecentlyServed } from './recently-served.ts'
 import { Served } from './served.ts'
 import { WakeUp } from './wake-up.ts'
@@ -23,18 +23,18 @@ const LOOK_NO_SOONER_MS = 10
 /** How soon it is asked again while the ledger does without its store, which may be back long before any quota. */
 const LOOK_FOR_STORE_MS = 250
 
-export interface RoomOptions {
+export interface AdmissionQueueOptions {
   readonly ledger: Ledger
   readonly clock: Clock
   /** Its name at all gateways, and what it is in front of. */
   readonly name: string
   readonly partition: string
-  /** Of all rooms of the same account and class. */
-  readonly capacity: Capacity
+  /** Of all queues of the same account and class. */
+  readonly capacity: ClassCapacity
 }
 
-/** Who waits in a room, for the admin API. */
-export interface RoomView {
+/** Who waits in a queue, for the admin API. */
+export interface QueueView {
   readonly client: string
   readonly waiting: number
   /** When the first of them will be admitted, as far as is known now. */
@@ -48,13 +48,13 @@ export interface RoomView {
  * there is quota, and nobody who waits for it, passes without waiting; one that can't be admitted in the time it may wait is
  * refused at once.
  */
-export class WaitingRoom {
+export class AdmissionQueue {
   readonly ledger: Ledger
   readonly name: string
   readonly partition: string
   readonly #clock: Clock
-  readonly #capacity: Capacity
-  readonly #queues: Queues
+  readonly #capacity: ClassCapacity
+  readonly #clientQueues: ClientQueues
   readonly #outlook: Outlook
   readonly #neighbours: Neighbours
   readonly #claims: Claims
@@ -66,13 +66,13 @@ export class WaitingRoom {
   /** Why the ledger could not be asked for those that wait; undefined while it can. */
   #storeError: StoreUnavailableError | undefined
 
-  constructor({ ledger, clock, name, partition, capacity }: RoomOptions) {
+  constructor({ ledger, clock, name, partition, capacity }: AdmissionQueueOptions) {
     this.ledger = ledger
     this.name = name
     this.partition = partition
     this.#clock = clock
     this.#capacity = capacity
-    this.#queues = new Queues(clock, capacity)
+    this.#clientQueues = new ClientQueues(clock, capacity)
     this.#claims = new Claims(clock)
     this.#outlook = new Outlook(clock)
     this.#wakeUp = new WakeUp(clock, () => void this.#serve(true))
@@ -81,20 +81,20 @@ export class WaitingRoom {
       clock,
       partition,
       queue: name,
-      demands: () => this.#queues.demands(),
+      demands: () => this.#clientQueues.demands(),
       onHeard: (board, granted) => this.#heard(board, granted),
     })
   }
 
   get waiting(): number {
-    return this.#queues.size
+    return this.#clientQueues.size
   }
 
   /** Who waits here, and for how long still. */
-  view(): RoomView[] {
+  view(): QueueView[] {
     const contention = this.#contention()
     const now = this.#clock.now() // the same for both, else the last one would come before the first if time passed between
-    const waiting = [...this.#queues.byClient.values()].filter((queue) => queue.size > queue.claims)
+    const waiting = [...this.#clientQueues.byClient.values()].filter((queue) => queue.size > queue.claims)
     return waiting.map(({ client, size, claims }) => ({
       client: client.name,
       waiting: size - claims,
@@ -120,7 +120,7 @@ export class WaitingRoom {
         try {
           return this.#enterWith(granted, waiter)
         } finally {
-          // Others may have come to wait for the place that was kept.
+          // Others may have come to wait for the slot that was kept.
           this.#capacity.release(0)
           this.#wakeLater()
         }
@@ -146,12 +146,12 @@ export class WaitingRoom {
   close(because: Closing): void {
     this.#closing = because
     this.#claims.clear()
-    for (const place of this.#queues.all()) place.end({ kind: 'closed', because })
+    for (const queuedCall of this.#clientQueues.all()) queuedCall.end({ kind: 'closed', because })
   }
 
   /** Those that wait are charged otherwise now, and so may not have to wait as long any more. */
   charge(chargeSetNow: (chargeSet: ChargeSet) => ChargeSet): void {
-    for (const place of this.#queues.all()) place.chargeSet = chargeSetNow(place.chargeSet)
+    for (const queuedCall of this.#clientQueues.all()) queuedCall.chargeSet = chargeSetNow(queuedCall.chargeSet)
     this.refunded()
   }
 
@@ -183,12 +183,12 @@ export class WaitingRoom {
     this.#wakeLater()
   }
 
-  #contention(newcomer?: { client: Claimant; priority: Priority }): Contention<Place> {
-    const known: Known<Place> = {
+  #contention(newcomer?: { client: Claimant; priority: Priority }): Contention<QueuedCall> {
+    const known: Known<QueuedCall> = {
       now: this.#clock.now(),
-      queues: this.#queues.byClient,
+      queues: this.#clientQueues.byClient,
       served: this.#served.costs,
-      perSecond: this.#queues.perSecond,
+      perSecond: this.#clientQueues.perSecond,
       board: this.#neighbours.board,
       told: this.#neighbours.told,
       admittedElsewhere: this.#neighbours.admitted,
@@ -222,16 +222,17 @@ export class WaitingRoom {
       const toldMs = this.#claim(waiter, because, waitMs)
       return { kind, because, waitMs: toldMs, usage: this.#outlook.usageOf(chargeSet, toldMs), wait }
     }
-    const full = this.#makeRoom(client)
+    const full = this.#makeSpace(client)
     if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage: wait.usage, wait }
-    if (!this.#queues.has(client.name)) this.#served.begin(client.name, contention.leastServed, this.#queues.has)
+    if (!this.#clientQueues.has(client.name))
+      this.#served.begin(client.name, contention.leastServed, this.#clientQueues.has)
     return this.#takePlace(waiter, wait)
   }
 
   /** Keeps the turn of a call that is refused while others wait; returns when it is to come back. */
   #claim(waiter: Waiter, because: Shortage, waitMs: number): number {
     const { client, chargeSet } = waiter
-    const haveOthers = this.#queues.size > this.#queues.claims || this.#neighbours.haveWaiting
+    const haveOthers = this.#clientQueues.size > this.#clientQueues.claims || this.#neighbours.haveWaiting
     const isKept = waiter.comesBack === true && because === 'quota' && haveOthers && !this.#capacity.isBounded
     if (!isKept) return waitMs
     const due = this.#claims.dueNow(client.name, chargeSet)
@@ -240,34 +241,34 @@ export class WaitingRoom {
       this.#claims.tellAgain(due, leftMs)
       return leftMs
     }
-    if (!this.#claims.hasRoom(client.name, chargeSet)) return waitMs
-    if (!this.#queues.has(client.name)) {
-      this.#served.begin(client.name, this.#contention().leastServed, this.#queues.has)
+    if (!this.#claims.mayAdd(client.name, chargeSet)) return waitMs
+    if (!this.#clientQueues.has(client.name)) {
+      this.#served.begin(client.name, this.#contention().leastServed, this.#clientQueues.has)
     }
     const taken = { because, arrivedAt: this.#clock.now(), onEnd: this.#onEnd, isClaim: true }
-    const place = new Place({ ...waiter, onLeaveable: () => undefined }, taken)
-    this.#queues.add(place)
+    const queuedCall = new QueuedCall({ ...waiter, onLeaveable: () => undefined }, taken)
+    this.#clientQueues.add(queuedCall)
     this.#neighbours.waitingHere(this.waiting)
     // A call of the client that does wait has use for it at once.
-    this.#claims.add(place, waitMs, (permit) => this.#giveTo(place, permit))
+    this.#claims.add(queuedCall, waitMs, (permit) => this.#giveTo(queuedCall, permit))
     this.#wakeLater()
     return waitMs
   }
 
-  #giveTo({ client, chargeSet }: Place, permit: Permit): boolean {
-    const queue = this.#queues.byClient.get(client.name)
-    for (let place = queue?.first; place !== undefined; place = queue?.after(place)) {
-      if (place.isClaim || place.chargeSet !== chargeSet) continue
-      const { because, wait } = place
-      if (!place.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) permit[Symbol.dispose]()
+  #giveTo({ client, chargeSet }: QueuedCall, permit: Permit): boolean {
+    const queue = this.#clientQueues.byClient.get(client.name)
+    for (let queuedCall = queue?.first; queuedCall !== undefined; queuedCall = queue?.after(queuedCall)) {
+      if (queuedCall.isClaim || queuedCall.chargeSet !== chargeSet) continue
+      const { because, wait } = queuedCall
+      if (!queuedCall.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) permit[Symbol.dispose]()
       return true
     }
     return false
   }
 
   /** Undefined if one more call of the client may wait; else what is full. */
-  #makeRoom(client: Claimant): Full | undefined {
-    const fullFor = this.#queues.fullFor(client)
+  #makeSpace(client: Claimant): Full | undefined {
+    const fullFor = this.#clientQueues.fullFor(client)
     if (fullFor?.outdone === undefined) return fullFor?.full
     const { full, outdone } = fullFor
     const { because, chargeSet, wait } = outdone
@@ -278,35 +279,35 @@ export class WaitingRoom {
 
   #takePlace(waiter: Waiter, wait: WaitRecord): Promise<Admission> {
     const { because } = wait
-    const place = new Place(waiter, { because, wait, arrivedAt: this.#clock.now(), onEnd: this.#onEnd })
-    this.#queues.add(place)
+    const queuedCall = new QueuedCall(waiter, { because, wait, arrivedAt: this.#clock.now(), onEnd: this.#onEnd })
+    this.#clientQueues.add(queuedCall)
     try {
       // Others may come first although it was computed that it will be in time, those with a better claim for instance.
-      place.deadline = this.#clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(place))
+      queuedCall.deadline = this.#clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(queuedCall))
       this.#neighbours.waitingHere(this.waiting)
       // Last, because a call that is gone already leaves at once.
-      waiter.onLeaveable(() => void place.end({ kind: 'gone', because, wait }))
-      const isFirst = this.#queues.byClient.get(waiter.client.name)?.first === place
+      waiter.onLeaveable(() => void queuedCall.end({ kind: 'gone', because, wait }))
+      const isFirst = this.#clientQueues.byClient.get(waiter.client.name)?.first === queuedCall
       if (isFirst || !this.#wakeUp.isSet) this.#wakeLater()
     } catch (error) {
-      place.fail(error)
+      queuedCall.fail(error)
     }
-    return place.ended
+    return queuedCall.ended
   }
 
-  #timeIsUp(place: Place): void {
-    if (this.#storeError !== undefined) return place.fail(this.#storeError)
+  #timeIsUp(queuedCall: QueuedCall): void {
+    if (this.#storeError !== undefined) return queuedCall.fail(this.#storeError)
     try {
-      const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(place.chargeSet)]
-      place.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage, wait: place.wait })
+      const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(queuedCall.chargeSet)]
+      queuedCall.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage, wait: queuedCall.wait })
     } catch (error) {
-      place.fail(error)
+      queuedCall.fail(error)
     }
   }
 
-  readonly #onEnd = (place: Place): void => {
-    this.#queues.remove(place)
-    if (place.wait !== undefined) place.wait.served = this.#recentlyServed.since(place.wait.servedCount)
+  readonly #onEnd = (queuedCall: QueuedCall): void => {
+    this.#clientQueues.remove(queuedCall)
+    if (queuedCall.wait !== undefined) queuedCall.wait.served = this.#recentlyServed.since(queuedCall.wait.servedCount)
     this.#neighbours.waitingHere(this.waiting)
     if (this.waiting > 0) return
     this.#wakeUp.cancel()
@@ -360,12 +361,12 @@ export class WaitingRoom {
       const isAll = grant.granted >= chosen.length
       this.#outlook.wasGranted(isAll, isTurnOfOthers)
       const now = this.#clock.now()
-      for (const place of this.#receivers(grant, granted, chosen)) {
-        const { because, wait, client } = place
+      for (const queuedCall of this.#receivers(grant, granted, chosen)) {
+        const { because, wait, client } = queuedCall
         this.#served.add(client.name, contention.costOf(client.name))
         const permit = new Permit(this, grant, now)
         // If so, it is for whoever waited to give it back.
-        if (place.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
+        if (queuedCall.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
         this.#recentlyServed.add(client.name)
       }
       return isAll
@@ -381,12 +382,12 @@ export class WaitingRoom {
 
   /** Asks when quota comes back, for those that may not ask for any before others do. */
   async #look(): Promise<void> {
-    const { any } = this.#queues
+    const { any } = this.#clientQueues
     if (any !== undefined) this.#learn(await this.ledger.charge(any.chargeSet, 0, { queue: this.name, costs: [] }))
   }
 
-  /** They count as in flight before the answer, so that all rooms of a class together keep to the concurrency. */
-  async #chargeInFlight(chosen: readonly Place[], contention: Contention<Place>): Promise<Grant> {
+  /** They count as in flight before the answer, so that all queues of a class together keep to the concurrency. */
+  async #chargeInFlight(chosen: readonly QueuedCall[], contention: Contention<QueuedCall>): Promise<Grant> {
     this.#capacity.inFlight += chosen.length
     try {
       const costs = chosen.map(({ client }) => [client.name, contention.costOf(client.name)] as const)
@@ -398,18 +399,18 @@ export class WaitingRoom {
   }
 
   /** Who gets what was granted: those that were chosen, and in the place of those that left meanwhile whoever is next. */
-  *#receivers({ chargeSet }: Grant, granted: number, chosen: readonly Place[]): Iterable<Place> {
+  *#receivers({ chargeSet }: Grant, granted: number, chosen: readonly QueuedCall[]): Iterable<QueuedCall> {
     let found = 0
     for (let i = 0; found < granted && i < chosen.length; i++) {
-      if (!chosen[i]!.isTaken) continue
+      if (!chosen[i]!.isWaiting) continue
       found++
       yield chosen[i]!
     }
     while (found < granted && this.waiting > 0) {
       const { value: next } = this.#contention().next(Infinity).next()
-      if (next === undefined || next.place.chargeSet !== chargeSet) return
+      if (next === undefined || next.queuedCall.chargeSet !== chargeSet) return
       found++
-      yield next.place
+      yield next.queuedCall
     }
   }
 
@@ -421,7 +422,7 @@ export class WaitingRoom {
 
   /** A mistake of the gateway: without this those that wait here would not hear of it before their time is up. */
   #failAll(error: unknown): void {
-    for (const place of this.#queues.all()) place.fail(error)
+    for (const queuedCall of this.#clientQueues.all()) queuedCall.fail(error)
   }
 
   /** Wakes when the first of those that wait here has its turn. */

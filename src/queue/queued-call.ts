@@ -10,13 +10,13 @@ interface Taken {
   readonly wait?: WaitRecord
   readonly arrivedAt: number
   /** Called once, before whoever waits is told. */
-  readonly onEnd: (place: Place) => void
+  readonly onEnd: (queuedCall: QueuedCall) => void
   /** There is no call that waits, but one that was told to come back. */
   readonly isClaim?: boolean
 }
 
 /** A call that waits, until its wait ends in one way or another. */
-export class Place implements Queued {
+export class QueuedCall implements Queued {
   chargeSet: ChargeSet
   readonly client: Claimant
   readonly priority: Priority
@@ -28,10 +28,10 @@ export class Place implements Queued {
   behind: Queued | undefined
   /** Ends the wait when its time is up. */
   deadline: Timer | undefined
-  isTaken = true
+  isWaiting = true
   readonly ended: Promise<Admission>
   readonly #waiter: Waiter
-  readonly #onEnd: (place: Place) => void
+  readonly #onEnd: (queuedCall: QueuedCall) => void
   readonly #resolve: (admission: Admission) => void
   readonly #reject: (error: unknown) => void
 
@@ -73,8 +73,8 @@ export class Place implements Queued {
   }
 
   #leave(): void {
-    if (!this.isTaken) return
-    this.isTaken = false
+    if (!this.isWaiting) return
+    this.isWaiting = false
     this.#onEnd(this)
     this.deadline?.cancel()
     this.#waiter.onLeaveable(undefined)
