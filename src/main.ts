@@ -1,4 +1,5 @@
 #!/usr/bin/env node
 import { main } from './cli/main.ts'
 
-await main(process.argv)
+// Not awaited: bin/sluice.cjs requires this file, and `require` takes no module that awaits.
+void main(process.argv)

@@ -17,19 +17,21 @@ export function demoConfig(sandboxUrl: string): Config {
   return checkConfig({ defaultUpstream: 'harness', upstreams: { harness } }, 'demo')
 }
 
-interface Addresses {
+interface Demo {
   readonly url: string
   readonly adminUrl: string
   readonly controlUrl: string
+  /** Whether it was asked for, rather than run because nothing is configured. */
+  readonly isWanted: boolean
 }
 
 /** Requests that show what the gateway does, ready to be pasted, and where to go on from there. */
-export function demoNotice({ url, adminUrl, controlUrl }: Addresses): string {
+export function demoNotice({ url, adminUrl, controlUrl, isWanted }: Demo): string {
   const api = `${url}/harness`
   const account = `accountIdentifier=${DEMO_ACCOUNT}`
   const quota = adminUrl === 'http://127.0.0.1:9090' ? 'npx sluice quota' : `npx sluice quota --url ${adminUrl}`
   return `
-Nothing is configured, so this is a demo: the gateway, in front of a sandbox that behaves like the Harness API.
+${isWanted ? 'This' : 'Nothing is configured, so this'} is a demo: the gateway, in front of a sandbox that behaves like the Harness API.
 Paste these into another terminal:
 
   # a read, with its quota in the response headers

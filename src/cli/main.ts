@@ -1,15 +1,6 @@
 import { Command, InvalidArgumentError } from 'commander'
-import manifest from '../../package.json' with { type: 'json' }
-import { ConfigError } from '../config/problem.ts'
+import { manifest } from '../manifest.ts'
 import { CommandError } from './command-error.ts'
-import { check } from './check.ts'
-import { listCredentials, removeCredential, rotateCredential, setCredential } from './credentials.ts'
-import { explain } from './explain.ts'
-import { createKeyCommand, listKeys, revokeKey } from './keys.ts'
-import { quota } from './quota.ts'
-import { sandbox } from './sandbox.ts'
-import { schema } from './schema.ts'
-import { start } from './start.ts'
 
 const CONFIG: [string, string] = [
   '-c, --config <file>',
@@ -21,6 +12,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   try {
     await buildProgram().parseAsync(withCommand(argv))
   } catch (error) {
+    const { ConfigError } = await import('../config/problem.ts')
     if (!(error instanceof ConfigError || error instanceof CommandError)) throw error
     process.stderr.write(`${error.message}\n`)
     // At once: of a start that failed half-way, something may still be running.
@@ -56,7 +48,13 @@ function buildProgram(): Command {
     .option(...CONFIG)
     .option('-p, --port <port>', 'port for clients, instead of the configured one', toPort)
     .option('--admin-port <port>', 'admin port, instead of the configured one', toPort)
-    .action(start)
+    .action(lazy(async () => (await import('./start.ts')).start))
+  program
+    .command('demo')
+    .description('run the gateway in front of a sandbox, whatever is configured')
+    .option('-p, --port <port>', 'port for clients', toPort)
+    .option('--admin-port <port>', 'admin port', toPort)
+    .action(lazy(async () => (await import('./start.ts')).startDemo))
   program
     .command('check')
     .description('validate a configuration')
@@ -64,7 +62,7 @@ function buildProgram(): Command {
     .option(...CONFIG)
     .option('--store', 'ask the store, too: what it has, and whether that survives a restart')
     .option('--no-secrets', 'leave out references that do not resolve here, and what they stand for')
-    .action(check)
+    .action(lazy(async () => (await import('./check.ts')).check))
   program
     .command('explain')
     .description('say what the gateway would do with a call')
@@ -74,24 +72,24 @@ function buildProgram(): Command {
     .option('--json', 'one JSON object instead of text')
     .option('--client <name>', 'as a call of this client of the configuration, with what it may do')
     .option('--batch', 'read "METHOD URL" lines from stdin and answer each with one JSON object')
-    .action(explain)
+    .action(lazy(async () => (await import('./explain.ts')).explain))
   const keys = program.command('keys').description('keys of clients')
   keys
     .command('create')
     .description('make a new key and show it, once, with the line for the configuration')
     .option('--client <name>', 'the client it is for')
-    .action(createKeyCommand)
+    .action(lazy(async () => (await import('./keys.ts')).createKeyCommand))
   keys
     .command('list')
     .description('the clients and the hashes of their keys')
     .option(...CONFIG)
-    .action(listKeys)
+    .action(lazy(async () => (await import('./keys.ts')).listKeys))
   keys
     .command('revoke')
     .description('take a key out of the configuration file')
     .argument('<hash>', 'the hash, or enough of its beginning')
     .option(...CONFIG)
-    .action(revokeKey)
+    .action(lazy(async () => (await import('./keys.ts')).revokeKey))
   const credentials = program.command('credentials').description('secrets in the store, for ${secret:NAME}')
   credentials
     .command('set')
@@ -100,7 +98,7 @@ function buildProgram(): Command {
     .allowExcessArguments()
     .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
     .option(...CONFIG)
-    .action(setCredential)
+    .action(lazy(async () => (await import('./credentials.ts')).setCredential))
   credentials
     .command('rotate')
     .description('put a new value beside the one in force, read from a prompt or from stdin')
@@ -112,18 +110,18 @@ function buildProgram(): Command {
     .option('--cancel', 'forget the new value')
     .option('--key', 'seal every secret with the first master key, after secrets.key was changed')
     .option(...CONFIG)
-    .action(rotateCredential)
+    .action(lazy(async () => (await import('./credentials.ts')).rotateCredential))
   credentials
     .command('list')
     .description('the names of the secrets, without values')
     .option(...CONFIG)
-    .action(listCredentials)
+    .action(lazy(async () => (await import('./credentials.ts')).listCredentials))
   credentials
     .command('remove')
     .description('take a secret out of the store')
     .argument('<name>')
     .option(...CONFIG)
-    .action(removeCredential)
+    .action(lazy(async () => (await import('./credentials.ts')).removeCredential))
   program
     .command('quota')
     .description('show how much of each quota is used, live at a terminal')
@@ -131,16 +129,24 @@ function buildProgram(): Command {
     .option('--url <url>', 'admin port of the gateway, such as http://127.0.0.1:9090, instead of the configured one')
     .option('--token <token>', 'its admin.token, instead of the configured one')
     .option('--once', 'print the table once')
-    .action(quota)
-  program.command('schema').description('print the JSON Schema of the configuration, for editors').action(schema)
+    .action(lazy(async () => (await import('./quota.ts')).quota))
+  program
+    .command('schema')
+    .description('print the JSON Schema of the configuration, for editors')
+    .action(lazy(async () => (await import('./schema.ts')).schema))
   program
     .command('sandbox')
     .description('run the stand-in for the Harness API by itself')
     .option('--host <host>', 'address to listen on', '127.0.0.1')
     .option('--port <port>', 'port of the API', toPort, 8090)
     .option('--control-port <port>', 'port of its controls', toPort, 8091)
-    .action(sandbox)
+    .action(lazy(async () => (await import('./sandbox.ts')).sandbox))
   return program
+}
+
+/** A command whose code is loaded when it runs: `--help` and `--version` need none of it, and must not wait for it. */
+function lazy<Args extends unknown[]>(load: () => Promise<(...args: Args) => void | Promise<void>>) {
+  return async (...args: Args): Promise<void> => (await load())(...args)
 }
 
 function toPort(text: string): number {

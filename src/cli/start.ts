@@ -20,6 +20,7 @@ interface Options {
   readonly config?: string
   readonly port?: number
   readonly adminPort?: number
+  readonly isDemo?: boolean
 }
 
 /** Runs the gateway until it is told to stop: as configured, or as a demo where nothing is. */
@@ -28,13 +29,16 @@ export async function start(options: Options): Promise<void> {
   // Would end the process until it is heeded; what has changed by then, the watch sees.
   process.on('SIGHUP', () => undefined)
   const watch = new FileWatch()
-  const found = await watch.follow((onFile) => findConfig(options.config, { onFile }))
+  const { config: file, isDemo = false } = options
+  const find = async (): Promise<FoundConfig | undefined> =>
+    isDemo ? undefined : watch.follow((onFile) => findConfig(file, { onFile }))
+  const found = await find()
   const sandbox = found === undefined ? await startSandbox() : undefined
   const first = withPorts(found ?? { config: demoConfig(sandbox!.url), source: 'demo' }, options)
   const { config, source } = first
   const log = createLog(config.log)
   const load = async (): Promise<FoundConfig> => {
-    const again = await watch.follow((onFile) => findConfig(options.config, { onFile }))
+    const again = await find()
     return again === undefined ? first : withPorts(again, options)
   }
   const run = config.server.workers > 1 ? runWorkers : runGateway
@@ -61,7 +65,13 @@ export async function start(options: Options): Promise<void> {
   if (config.store.kind === 'redis') warnIfVolatile(config.store, log.logger)
   if (config.server.watch) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
   // Not among the log lines on stdout, which a program may read.
-  if (sandbox !== undefined) process.stderr.write(demoNotice({ ...gateway, controlUrl: sandbox.controlUrl }))
+  if (sandbox !== undefined)
+    process.stderr.write(demoNotice({ ...gateway, controlUrl: sandbox.controlUrl, isWanted: isDemo }))
+}
+
+/** Runs the gateway in front of a sandbox, whatever is configured. */
+export function startDemo(options: Omit<Options, 'isDemo'>): Promise<void> {
+  return start({ ...options, isDemo: true })
 }
 
 /** Where Redis is away, that is said by others. */

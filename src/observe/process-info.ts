@@ -1,6 +1,6 @@
 import { totalmem } from 'node:os'
 import { Gauge, type Registry } from '@prometheus-io/client'
-import manifest from '../../package.json' with { type: 'json' }
+import { manifest } from '../manifest.ts'
 
 /**
  * What is true of a gateway as a whole: of several workers the first process says it, for all of them. Returns what to set if

