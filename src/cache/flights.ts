@@ -1,3 +1,4 @@
+import { Cancellation } from '../time/cancellation.ts'
 import type { Entry } from './entry.ts'
 
 /** An answer that came for another call, and whose request it answers. */
@@ -24,7 +25,7 @@ export class Flight {
   isSent = false
   #isOpen = true
   readonly #onOver: () => void
-  #onLastWaiterGone: (() => void) | undefined
+  #lastWaiterGone: Cancellation | undefined
   readonly #waiting = new Set<(landed: Landed | undefined) => void>()
 
   constructor(generation: string, onOver: () => void) {
@@ -36,17 +37,17 @@ export class Flight {
     return this.#waiting.size > 0
   }
 
-  /** Calls `land` once it is over. Returns how to stop waiting. */
+  /** Calls `land`, which must not throw, once it is over. Returns how to stop waiting. */
   join(land: (landed: Landed | undefined) => void): () => void {
     this.#waiting.add(land)
     return () => {
-      if (this.#waiting.delete(land) && this.#waiting.size === 0) this.#onLastWaiterGone?.()
+      if (this.#waiting.delete(land) && this.#waiting.size === 0) this.#lastWaiterGone?.cancel()
     }
   }
 
-  /** Calls `end` when the last of those that wait leaves. */
-  onLastWaiterGone(end: () => void): void {
-    this.#onLastWaiterGone = end
+  /** Cancelled when, from now on, the last of those that wait leaves. */
+  lastWaiterGone(): Cancellation {
+    return (this.#lastWaiterGone ??= new Cancellation())
   }
 
   /** From now on nobody can join it. */
@@ -59,16 +60,7 @@ export class Flight {
     this.close()
     const waiting = [...this.#waiting]
     this.#waiting.clear()
-    let mistakes: unknown[] | undefined
-    for (const land of waiting) {
-      try {
-        land(landed)
-      } catch (error) {
-        ;(mistakes ??= []).push(error)
-      }
-    }
-    // None keeps the others from hearing of it.
-    if (mistakes !== undefined) throw mistakes[0]
+    for (const land of waiting) land(landed)
   }
 }
 

@@ -31,8 +31,14 @@ export function admit(
     const maxWaitMs = Math.max(0, Math.min(leftMs, deadline - enteredAt))
     const { chargeSet } = admissionPolicy
     const { priority } = requestOptions
-    const onLeaveable = (leave: (() => void) | undefined): void => call.onGone(leave)
-    const entry = admissionPolicy.queue.enter({ chargeSet, maxWaitMs, client, priority, comesBack: true, onLeaveable })
+    const entry = admissionPolicy.queue.enter({
+      chargeSet,
+      maxWaitMs,
+      client,
+      priority,
+      comesBack: true,
+      cancellation: call.gone,
+    })
     return entry instanceof Promise
       ? entry.then(entered, (error: unknown) => storeFailed(error, call, enteredAt, metrics))
       : entered(entry)
@@ -128,7 +134,6 @@ export async function admitNow({ client, admissionPolicy, requestOptions }: Targ
       maxWaitMs: 0,
       client,
       priority,
-      onLeaveable: () => undefined,
     })
     return admission.kind === 'admitted' ? admission.permit : undefined
   } catch (error) {

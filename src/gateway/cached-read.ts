@@ -11,6 +11,7 @@ import type { SharedCache } from '../cache/open-cache.ts'
 import type { CachePolicy } from '../schema/cache-policy.ts'
 import { keepMsOf } from '../cache/store.ts'
 import { isContent, mayStandIn, bypassReasonOf, useOf } from '../cache/use.ts'
+import type { Cancellation } from '../time/cancellation.ts'
 import type { CacheResult } from '../observe/metrics.ts'
 import type { Route } from '../routing/route.ts'
 import { hasBody } from '../upstream/body.ts'
@@ -195,8 +196,8 @@ export class CachedRead implements ResponseObserver {
     return this.#flight?.isAwaited ?? false
   }
 
-  onLastWaiterGone(end: () => void): void {
-    this.#flight?.onLastWaiterGone(end)
+  lastWaiterGone(): Cancellation | undefined {
+    return this.#flight?.lastWaiterGone()
   }
 
   /** Asks for an entry anew that was given already; only where there is quota to spare, and once. */
@@ -234,24 +235,20 @@ export class CachedRead implements ResponseObserver {
   }
 
   /** Waits for another call's answer; in vain where that is not sent in the time that this one may wait. */
-  #await(flight: Flight): Promise<Landed | undefined> {
+  async #await(flight: Flight): Promise<Landed | undefined> {
     const call = this.#call
     const since = call.clock.now()
-    return new Promise((resolve) => {
-      const end = (landed: Landed | undefined): void => {
-        // First, so that it ends whatever happens behind this.
-        resolve(landed)
-        leave()
-        timer.cancel()
-        call.onGone(undefined)
-        call.waitedMs += call.clock.now() - since
-      }
-      const leave = flight.join(end)
-      const timer = call.clock.schedule(this.#target.requestOptions.maxWaitMs, () => {
-        if (!flight.isSent) end(undefined)
-      })
-      call.onGone(() => end(undefined))
+    const { promise, resolve } = Promise.withResolvers<Landed | undefined>()
+    using waits = new DisposableStack()
+    waits.defer(flight.join(resolve))
+    waits.use(call.gone.subscribe(() => resolve(undefined)))
+    const timer = call.clock.schedule(this.#target.requestOptions.maxWaitMs, () => {
+      if (!flight.isSent) resolve(undefined)
     })
+    waits.defer(() => timer.cancel())
+    const landed = await promise
+    call.waitedMs += call.clock.now() - since
+    return landed
   }
 
   /** Those that wait go on by themselves, and those that come next do not wait. */

@@ -1,6 +1,7 @@
 import type { Try } from '../observe/log.ts'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Client } from '../clients/client.ts'
+import { Cancellation } from '../time/cancellation.ts'
 import type { Clock } from '../time/clock.ts'
 import type { CacheResult } from '../observe/metrics.ts'
 import type { Credential } from '../credentials/credential.ts'
@@ -87,13 +88,12 @@ export class Call {
   cached: CacheResult | undefined
   /** Its quota was judged without the store. */
   isStoreDegraded = false
-  /** The client closed its connection before the response was complete. */
-  isGone = false
+  /** Cancelled when the client has gone: it closed its connection before the response was complete. */
+  readonly gone = new Cancellation()
   /** What the rest of it turned out to be instead of HTTP, for which its client was refused. */
   malformed: Failure | undefined
   /** Called when the upstream's answer begins to go to the client. */
   onHead: (() => void) | undefined
-  #cancel: (() => void) | undefined
 
   constructor(
     id: string,
@@ -112,45 +112,17 @@ export class Call {
     // Not the request's signal: that one aborts as soon as the body has been read.
     response.on('close', () => {
       onClosed(this)
-      if (!response.writableFinished) this.abandon()
+      if (!response.writableFinished) this.gone.cancel()
     })
   }
 
-  /** Ends whatever is under way for it: nobody waits for its answer any more. */
-  abandon(): void {
-    this.isGone = true
-    this.#cancel?.()
+  get isGone(): boolean {
+    return this.gone.isCancelled
   }
 
   /** Of the time since the call came, what was spent neither upstream nor waiting for anybody. */
   get gatewayMs(): number {
     const elapsedMs = this.clock.now() - this.startedAt
     return Math.max(0, elapsedMs - this.waitedMs - this.upstreamMs - this.receivingMs - this.sleptMs)
-  }
-
-  /** What to do at once if the client goes; one thing at a time waits for a call. */
-  onGone(cancel: (() => void) | undefined): void {
-    this.#cancel = cancel
-    if (this.isGone) cancel?.()
-  }
-
-  /** Waits, but no longer than the client, nor after `wake`. */
-  sleep(delayMs: number): Promise<void> {
-    const since = this.clock.now()
-    return new Promise((resolve) => {
-      const end = (): void => {
-        this.sleptMs += this.clock.now() - since
-        timer.cancel()
-        this.onGone(undefined)
-        resolve()
-      }
-      const timer = this.clock.schedule(delayMs, end)
-      this.onGone(end)
-    })
-  }
-
-  /** Ends its sleep. */
-  wake(): void {
-    this.#cancel?.()
   }
 }

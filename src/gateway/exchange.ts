@@ -1,5 +1,6 @@
 import { type Fields, onlyValue } from '../http/fields.ts'
 import type { Duplex } from 'node:stream'
+import type { Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import type { Scrub } from '../credentials/scrub.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
@@ -39,6 +40,8 @@ export class Exchange implements ResponseHandler, Runner {
   readonly #reject: (error: unknown) => void
   readonly #startedAt: number
   #controller: ResponseControl | undefined
+  /** Ends the attempt when its client has gone, or, where others wait for the response, the last of those. */
+  #cancellation: Subscription | undefined
   #phase: 'unsent' | 'sent' | 'delivering' | 'draining' | 'over' = 'unsent'
   /** Of the time to the response's headers, then of the time that a client takes none of the body. */
   #timer: Timer | undefined
@@ -74,8 +77,8 @@ export class Exchange implements ResponseHandler, Runner {
 
   start(request: OutgoingRequest): void {
     try {
-      if (this.#race === undefined) this.#call.onGone(() => this.cancel())
-      else this.#race.join(this)
+      this.#race?.join(this)
+      this.#cancellation = this.#call.gone.subscribe(() => this.#cancelSafely())
       if (!this.#call.isGone) this.#target.upstream.transport.dispatch(request, this)
     } catch (error) {
       this.#crash(error)
@@ -86,8 +89,7 @@ export class Exchange implements ResponseHandler, Runner {
     return this.#call.clock.now() - this.#startedAt
   }
 
-  /** The client has gone: nothing of this call is of use to anyone. */
-  cancel(): void {
+  #cancelSafely(): void {
     try {
       this.#cancel()
     } catch (error) {
@@ -95,11 +97,12 @@ export class Exchange implements ResponseHandler, Runner {
     }
   }
 
+  /** The client has gone: nothing of this call is of use to anyone. */
   #cancel(): void {
     const { permit, breakerPermit, observer } = this.#options
     if (observer?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'delivering')) {
       this.#isWithoutClient = true
-      observer.onLastWaiterGone(() => this.cancel())
+      this.#cancellation = observer.lastWaiterGone()?.subscribe(() => this.#cancelSafely())
       return
     }
     if (this.#phase === 'unsent' || this.#phase === 'sent') {
@@ -219,7 +222,7 @@ export class Exchange implements ResponseHandler, Runner {
     this.#options.scrub?.head(fields)
     this.#note({ status, requestId: this.#requestIdIn(fields) })
     call.upstreamMs += this.#elapsedMs
-    call.onGone(undefined)
+    this.#cancellation?.[Symbol.dispose]()
     const headers = responseHeaders(fields, call.usage.length > 0)
     headers.push('Connection', 'Upgrade', 'Upgrade', 'websocket')
     ownHeaders(call, headers)
@@ -413,8 +416,8 @@ export class Exchange implements ResponseHandler, Runner {
   #conclude(result: AttemptResult): void {
     this.#timer?.cancel()
     this.#options.permit.leave()
-    const isLast = this.#race?.leaves(this) !== false
-    if (isLast) this.#call.onGone(undefined)
+    this.#cancellation?.[Symbol.dispose]()
+    this.#race?.leaves(this)
     this.#resolve(result)
   }
 
@@ -424,7 +427,7 @@ export class Exchange implements ResponseHandler, Runner {
     this.#phase = 'over'
     this.#timer?.cancel()
     this.#controller?.abort(ENDED)
-    this.#call.onGone(undefined)
+    this.#cancellation?.[Symbol.dispose]()
     this.#race?.crash(this)
   }
 

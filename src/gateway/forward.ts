@@ -1,3 +1,4 @@
+import type { Cancellation } from '../time/cancellation.ts'
 import type { Random } from '../time/clock.ts'
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -14,7 +15,6 @@ import { countTimeout } from './count-timeout.ts'
 import { type Answered, decide, type Ending, type RetryPolicy } from './decide.ts'
 import { isFailure } from './failure.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
-import type { LastCall } from './last-call.ts'
 import type { ResponseObserver, Intercepted } from './response-observer.ts'
 import { outgoingRequest } from './outgoing.ts'
 import { RequestCredential } from './request-credential.ts'
@@ -33,7 +33,8 @@ import type { Upstream } from './snapshot.ts'
 export interface Environment {
   readonly random: Random
   readonly metrics: Metrics
-  readonly lastCall: LastCall
+  /** Cancelled when the gateway stops and no call may sleep between its attempts any more. */
+  readonly drain: Cancellation
   readonly log: Pick<Log, 'logger'>
 }
 
@@ -132,11 +133,26 @@ class Forwarding {
       if (admission.kind !== 'admitted') return admission
       const end = await this.#attempt(admission.permit)
       if (end.kind !== 'retry') return end
-      if (end.delayMs > 0) await this.#env.lastCall.sleep(this.#call, end.delayMs)
+      if (end.delayMs > 0) await this.#sleep(end.delayMs)
       if (this.#call.isGone) return GONE
-      if (this.#env.lastCall.isOver) return refused(DRAINING)
+      if (this.#env.drain.isCancelled) return refused(DRAINING)
       if (this.#credential?.isOfPool === true) this.#chooseAgain(this.#credential)
     }
+  }
+
+  /** Sleeps between two attempts, no longer than the client waits, and not while the gateway stops. */
+  async #sleep(delayMs: number): Promise<void> {
+    const call = this.#call
+    const { clock, gone } = call
+    const since = clock.now()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    using waits = new DisposableStack()
+    waits.use(gone.subscribe(resolve))
+    waits.use(this.#env.drain.subscribe(resolve))
+    const timer = clock.schedule(delayMs, resolve)
+    waits.defer(() => timer.cancel())
+    await promise
+    call.sleptMs += clock.now() - since
   }
 
   /** Takes in what of the body is collected; or how the call ends without it. */

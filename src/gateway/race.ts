@@ -2,8 +2,6 @@ import type { Call } from './call.ts'
 
 /** One of two attempts of one call that are under way at once. */
 export interface Runner {
-  /** The client has gone. */
-  cancel(): void
   /** Another was first: gives up without a word. */
   lose(): void
 }
@@ -37,7 +35,6 @@ export class Race {
 
   join(runner: Runner): void {
     this.#runners.add(runner)
-    this.#watchClient()
   }
 
   /** Whether the runner, which has response headers, may go on with them; the others have lost then. */
@@ -58,12 +55,9 @@ export class Race {
   /** The runner has ended. Returns whether it was the last, whose end is that of the attempt. */
   leaves(runner: Runner): boolean {
     this.#runners.delete(runner)
-    if (this.#runners.size === 0) {
-      this.close()
-      return true
-    }
-    this.#watchClient()
-    return false
+    if (this.#runners.size > 0) return false
+    this.close()
+    return true
   }
 
   /** No other attempt is of use any more. */
@@ -71,11 +65,5 @@ export class Race {
     if (this.#isOver) return
     this.#isOver = true
     this.onOver()
-  }
-
-  #watchClient(): void {
-    this.#call.onGone(() => {
-      for (const runner of this.#runners) runner.cancel()
-    })
   }
 }

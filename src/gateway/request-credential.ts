@@ -79,8 +79,10 @@ export class RequestCredential {
 
 async function waitFor(wait: Promise<void>, call: Call): Promise<Failure | undefined> {
   const since = call.clock.now()
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const gone = call.gone.subscribe(resolve)
   try {
-    await Promise.race([wait, new Promise<void>((resolve) => call.onGone(resolve))])
+    await Promise.race([wait, promise])
     return undefined
   } catch (error) {
     if (!(error instanceof CredentialUnavailableError)) throw error
@@ -90,7 +92,7 @@ async function waitFor(wait: Promise<void>, call: Call): Promise<Failure | undef
       cause,
     })
   } finally {
-    call.onGone(undefined)
+    gone[Symbol.dispose]()
     call.receivingMs += call.clock.now() - since
   }
 }

@@ -97,5 +97,5 @@ class Write implements ResponseObserver {
 
   slow(): void {}
 
-  onLastWaiterGone(): void {}
+  lastWaiterGone(): undefined {}
 }

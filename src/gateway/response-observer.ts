@@ -1,3 +1,4 @@
+import type { Cancellation } from '../time/cancellation.ts'
 import type { Fields } from '../http/fields.ts'
 import type { Call, Target } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
@@ -33,6 +34,6 @@ export interface ResponseObserver {
   slow(): void
   /** Whether others wait for it, so that it goes on without its client, and as fast as it can. */
   readonly isAwaited: boolean
-  /** Calls `end` when nobody waits for it any more. */
-  onLastWaiterGone(end: () => void): void
+  /** Cancelled when, from now on, the last of them leaves. */
+  lastWaiterGone(): Cancellation | undefined
 }

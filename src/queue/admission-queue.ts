@@ -246,7 +246,7 @@ export class AdmissionQueue {
       this.#served.begin(client.name, this.#contention().leastServed, this.#clientQueues.has)
     }
     const taken = { because, arrivedAt: this.#clock.now(), onEnd: this.#onEnd, isClaim: true }
-    const queuedCall = new QueuedCall({ ...waiter, onLeaveable: () => undefined }, taken)
+    const queuedCall = new QueuedCall(waiter, taken)
     this.#clientQueues.add(queuedCall)
     this.#neighbours.waitingHere(this.waiting)
     // A call of the client that does wait has use for it at once.
@@ -286,7 +286,8 @@ export class AdmissionQueue {
       queuedCall.deadline = this.#clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(queuedCall))
       this.#neighbours.waitingHere(this.waiting)
       // Last, because a call that is gone already leaves at once.
-      waiter.onLeaveable(() => void queuedCall.end({ kind: 'gone', because, wait }))
+      const leave = (): void => void queuedCall.end({ kind: 'gone', because, wait })
+      queuedCall.cancellation = waiter.cancellation?.subscribe(leave)
       const isFirst = this.#clientQueues.byClient.get(waiter.client.name)?.first === queuedCall
       if (isFirst || !this.#wakeUp.isSet) this.#wakeLater()
     } catch (error) {

@@ -1,3 +1,4 @@
+import type { Cancellation } from '../time/cancellation.ts'
 import type { Claimant } from './client-queue.ts'
 import type { Priority } from '../ledger/demand.ts'
 import type { LimitUsage, ChargeSet } from '../ledger/ledger.ts'
@@ -68,6 +69,6 @@ export interface Waiter {
   readonly priority: Priority
   /** Whether it will come back when it is told to, so that its turn is kept. */
   readonly comesBack?: boolean
-  /** Called with a function that makes the waiter leave the queue, and with undefined once it need not any more. */
-  onLeaveable(leave: (() => void) | undefined): void
+  /** Ends its wait: its client has gone. */
+  readonly cancellation?: Cancellation
 }

@@ -1,3 +1,4 @@
+import type { Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import type { Admission, Shortage, Waiter, WaitRecord } from './admission.ts'
 import type { Claimant, Queued } from './client-queue.ts'
@@ -28,9 +29,10 @@ export class QueuedCall implements Queued {
   behind: Queued | undefined
   /** Ends the wait when its time is up. */
   deadline: Timer | undefined
+  /** Ends it when its client has gone. */
+  cancellation: Subscription | undefined
   isWaiting = true
   readonly ended: Promise<Admission>
-  readonly #waiter: Waiter
   readonly #onEnd: (queuedCall: QueuedCall) => void
   readonly #resolve: (admission: Admission) => void
   readonly #reject: (error: unknown) => void
@@ -43,7 +45,6 @@ export class QueuedCall implements Queued {
     this.wait = wait
     this.arrivedAt = arrivedAt
     this.isClaim = isClaim
-    this.#waiter = waiter
     this.#onEnd = onEnd
     const { promise, resolve, reject } = Promise.withResolvers<Admission>()
     this.ended = promise
@@ -77,6 +78,6 @@ export class QueuedCall implements Queued {
     this.isWaiting = false
     this.#onEnd(this)
     this.deadline?.cancel()
-    this.#waiter.onLeaveable(undefined)
+    this.cancellation?.[Symbol.dispose]()
   }
 }

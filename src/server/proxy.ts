@@ -13,7 +13,7 @@ import type { Forwarded } from '../gateway/forwarded.ts'
 import { identify } from '../gateway/identify.ts'
 import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
-import { LastCall } from '../gateway/last-call.ts'
+import { Cancellation } from '../time/cancellation.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { onlyMember } from '../http/fields.ts'
 import type { Log } from '../observe/log.ts'
@@ -44,7 +44,7 @@ const UNANSWERED = 'none'
 
 /** Takes the calls off the server's hands: identifies and forwards or refuses each, then counts and logs it. */
 export class Proxy {
-  readonly #options: ProxyOptions & { readonly lastCall: LastCall }
+  readonly #options: ProxyOptions & { readonly drain: Cancellation }
   /** Metrics of calls that were refused before it was known where they go, by upstream and class. */
   readonly #refused = new Map<string, CallMetrics>()
   /** Calls whose response is not finished, in the order in which they came. */
@@ -54,7 +54,7 @@ export class Proxy {
   #onIdle: (() => void) | undefined
 
   constructor(options: ProxyOptions) {
-    this.#options = { ...options, lastCall: new LastCall() }
+    this.#options = { ...options, drain: new Cancellation() }
   }
 
   /** From now on every response closes its connection. Resolves when no call is active any more. */
@@ -98,7 +98,7 @@ export class Proxy {
     // In the middle of a response, or before one that is due, ours would be taken for something else.
     if (call !== calls[0] || call.response.headersSent) socket.destroy()
     else endWith(socket, rawRefusal(call.id, failure, call))
-    call.abandon()
+    call.gone.cancel()
   }
 
   /** Counts and logs a connection that ended before a request came on it, and that could not be answered. */
@@ -108,7 +108,7 @@ export class Proxy {
 
   /** Refuses the calls that wait for quota, or between their attempts, now and from now on. */
   refuseWaiting(): void {
-    this.#options.lastCall.end()
+    this.#options.drain.cancel()
     for (const { accounts } of this.#options.snapshot().upstreams.values()) {
       for (const { admissionPolicies } of accounts.values()) admissionPolicies.close('draining')
     }

@@ -13,6 +13,7 @@ import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
 import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { findRedis } from '../support/find-redis.ts'
+import { Leaving } from '../support/leaving.ts'
 
 /**
  * `npm run bench:queue`: what waiting costs one gateway, with few calls that wait and with very many: memory, processor time
@@ -61,17 +62,15 @@ async function measure(ledger: Ledger, waiting: number, commandsSoFar: () => Pro
   const caller = async (name: string): Promise<void> => {
     const client = { name, weight: 1, share: 0, priority: 'normal' } as const
     while (!isOver) {
-      let leave: (() => void) | undefined
       const admission = await queue.enter({
         client,
         priority: 'normal',
         chargeSet,
         maxWaitMs: 3_600_000,
-        onLeaveable: (own) => {
-          if (leave !== undefined) leaves.delete(leave)
-          leave = own
-          if (own !== undefined) leaves.add(own)
-        },
+        cancellation: new Leaving((leave) => {
+          leaves.add(leave)
+          return () => void leaves.delete(leave)
+        }),
       })
       if (admission.kind !== 'admitted') continue
       admitted++

@@ -50,7 +50,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
   }
   /** So many calls are sent together; the head of each one's response, in turn. */
   const answered = async (heads: readonly Partial<ResponseHead>[], tookMs = 100) => {
-    const waiter = { ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined }
+    const waiter = { ...ANYONE, chargeSet, maxWaitMs: 0 }
     const admissions = await Promise.all(heads.map(async () => queue.enter(waiter)))
     await clock.advance(tookMs)
     return admissions.map((admission, i) => {
@@ -95,13 +95,11 @@ describe('a response', () => {
   ])('%s', async (_, preset, status, fields, pauseMs) => {
     const { answered, queue, chargeSet, clock } = setUp([minute], preset)
     expect(await answered([{ status, fields }])).toEqual([pauseMs])
-    const admission = await queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })
+    const admission = await queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0 })
     expect(admission.kind).toBe(pauseMs === undefined ? 'admitted' : 'quota_exhausted')
     if (pauseMs === undefined || pauseMs === 0) return
     await clock.advance(pauseMs)
-    expect((await queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })).kind).toBe(
-      'admitted',
-    )
+    expect((await queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0 })).kind).toBe('admitted')
   })
 
   it('that says less remains than was thought is believed, of the limit that it means', async () => {
@@ -139,7 +137,7 @@ describe('a response', () => {
     await clock.advance(5_000)
     await answered([{ fields: { ...quota(100, 60), 'x-ratelimit-remaining': '99' } }])
     await clock.advance(20)
-    const enter = () => queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0, onLeaveable: () => undefined })
+    const enter = () => queue.enter({ ...ANYONE, chargeSet, maxWaitMs: 0 })
     const kinds = await Promise.all(Array.from({ length: 98 }, async () => (await enter()).kind))
     expect(kinds.filter((kind) => kind === 'admitted')).toHaveLength(97)
   })

@@ -17,6 +17,7 @@ import type { Permit } from '../../src/queue/permit.ts'
 import type { Admission, WaitRecord } from '../../src/queue/admission.ts'
 import { type QueueView, AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { Cancellation } from '../../src/time/cancellation.ts'
 
 const MINUTE = 60_000
 /** The ledger's own timer, for calls that are in flight. */
@@ -37,12 +38,15 @@ function setUp(options: { maxWaiting?: number; concurrency?: number; ledger?: Le
   const queue = new AdmissionQueue({ ...named, ledger, clock, capacity })
   /** Enters a call; the entry tells what became of it so far. */
   const enter = (maxWaitMs: number, chargeSet = reads) => {
-    const entry: { admission?: Admission; error?: unknown; leave?: (() => void) | undefined; admittedAt?: number } = {}
+    const cancellation = new Cancellation()
+    const entry: { admission?: Admission; error?: unknown; leave: () => void; admittedAt?: number } = {
+      leave: () => cancellation.cancel(),
+    }
     const admitted = queue.enter({
       ...anyone,
       chargeSet,
       maxWaitMs,
-      onLeaveable: (leave) => void (entry.leave = leave),
+      cancellation,
     })
     void Promise.resolve(admitted).then(
       (admission) => {
@@ -110,7 +114,7 @@ describe('an admission queue', () => {
     const { clock, queue, enter } = setUp()
     const noisy = claimant('noisy')
     const from = async (client: Claimant): Promise<Admission> => {
-      const waiter = { ...anyone, client, chargeSet: reads, maxWaitMs: 10 * MINUTE, onLeaveable: () => undefined }
+      const waiter = { ...anyone, client, chargeSet: reads, maxWaitMs: 10 * MINUTE }
       const admission = await queue.enter(waiter)
       if (admission.kind === 'admitted') admission.permit.settle()
       return admission
@@ -192,7 +196,7 @@ describe('an admission queue', () => {
       clock: ticking,
       capacity: new ClassCapacity([new QueueCapacity(10, 'calls')]),
     })
-    void queue.enter({ ...anyone, chargeSet: reads, maxWaitMs: 5 * MINUTE, onLeaveable: () => undefined })
+    void queue.enter({ ...anyone, chargeSet: reads, maxWaitMs: 5 * MINUTE })
     await clock.advance(0)
     isTicking = true
     const [{ nextInMs, lastInMs }] = queue.view() as [QueueView]
@@ -223,8 +227,8 @@ describe('an admission queue', () => {
     const [first, second] = [enter(10 * MINUTE), enter(10 * MINUTE)]
     const third = enter(10 * MINUTE)
     await clock.advance(1_000)
-    first.leave!()
-    second.leave!()
+    first.leave()
+    second.leave()
     await clock.advance(0)
     expect(first.admission?.kind).toBe('gone')
     expect(queue.waiting).toBe(1)
@@ -269,17 +273,17 @@ describe('an admission queue', () => {
       clock,
       capacity: new ClassCapacity([new QueueCapacity(10, 'calls')]),
     })
-    const entered: { leave?: (() => void) | undefined } = {}
+    const cancellation = new Cancellation()
     const admission = queue.enter({
       ...anyone,
       chargeSet: reads,
       maxWaitMs: 5 * MINUTE,
-      onLeaveable: (leave) => void (entered.leave = leave),
+      cancellation,
     })
     await clock.advance(0)
     answer!()
     await clock.advance(60_700)
-    entered.leave!()
+    cancellation.cancel()
     answer!()
     await clock.advance(0)
     expect(await admission).toMatchObject({ kind: 'gone' })
@@ -306,7 +310,7 @@ describe('an admission queue', () => {
     let ended = 0
     for (let i = 0; i < 40; i++) {
       const { chargeSet, queue } = queues[i % 2]!
-      const entered = queue.enter({ ...anyone, chargeSet, maxWaitMs: MINUTE, onLeaveable: () => undefined })
+      const entered = queue.enter({ ...anyone, chargeSet, maxWaitMs: MINUTE })
       void Promise.resolve(entered).then((admission) => {
         if (admission.kind !== 'admitted') throw new Error(admission.kind)
         most = Math.max(most, capacity.inFlight)
@@ -383,7 +387,6 @@ describe('an admission queue', () => {
         chargeSet: reads,
         maxWaitMs: 0,
         comesBack,
-        onLeaveable: () => undefined,
       })
       const { kind, waitMs, usage } = refused as { kind: string; waitMs: number; usage: readonly LimitUsage[] }
       expect(kind).toBe('quota_exhausted')
@@ -420,11 +423,13 @@ describe('an admission queue', () => {
     spend(inner, 2)
     const capacity = new ClassCapacity([new QueueCapacity(10, 'calls')], { concurrency: 1 })
     const queue = new AdmissionQueue({ ...named, ledger: inner, clock, capacity })
+    const cancellation = new Cancellation()
+    cancellation.cancel()
     const admission = queue.enter({
       ...anyone,
       chargeSet: reads,
       maxWaitMs: 5 * MINUTE,
-      onLeaveable: (leave) => leave?.(),
+      cancellation,
     })
     expect(await admission).toMatchObject({ kind: 'gone' })
     expect(queue.waiting).toBe(0)
@@ -467,7 +472,7 @@ describe('an admission queue of several clients', () => {
     const admitted: string[] = []
     const kinds: string[] = []
     for (const [i, { client, priority = 'normal' }] of calls.entries()) {
-      const entered = queue.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      const entered = queue.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9 })
       void Promise.resolve(entered).then((admission) => {
         kinds[i] = admission.kind
         if (admission.kind !== 'admitted') return
@@ -506,7 +511,7 @@ describe('an admission queue of several clients', () => {
     enter(0)
     const admitted: string[] = []
     for (const priority of ['batch', 'normal', 'interactive', 'normal'] as const) {
-      const entered = queue.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9, onLeaveable: () => undefined })
+      const entered = queue.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9 })
       void Promise.resolve(entered).then((admission) => {
         if (admission.kind === 'admitted') admission.permit.settle()
         admitted.push(priority)
@@ -534,7 +539,7 @@ describe('an admission queue of several clients', () => {
     enter(0)
     const [busy, idle] = [claimant('busy'), claimant('idle')]
     const visit = (client: Claimant, maxWaitMs: number) =>
-      queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs, onLeaveable: () => undefined })
+      queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs })
     for (let i = 0; i < 2; i++) void visit(busy, 1e9)
     for (let i = 0; i < 2; i++) void visit(idle, 1e9)
     await clock.advance(0)
@@ -552,7 +557,7 @@ describe('an admission queue of several clients', () => {
     const capacity = new ClassCapacity([new QueueCapacity(100, 'calls')], { mostPerClient: 1 })
     const queue = new AdmissionQueue({ ...named, ledger, clock, capacity })
     const visit = (client: Claimant) =>
-      queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9, onLeaveable: () => undefined })
+      queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9 })
     void visit(claimant('a'))
     void visit(claimant('b'))
     expect(await visit(claimant('a'))).toMatchObject({ kind: 'queue_full', full: { most: 1, of: 'calls of a' } })
@@ -574,7 +579,6 @@ describe('an admission queue of several clients', () => {
           priority: 'normal',
           chargeSet: reads,
           maxWaitMs: 1e9,
-          onLeaveable: () => undefined,
         })
         void Promise.resolve(entered).then((admission) => {
           if (admission.kind === 'admitted') admission.permit.settle()

@@ -49,7 +49,7 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
     capacities.push(capacity)
     const sleep = (ms: number) => new Promise<void>((resolve) => void clock.schedule(ms, resolve))
     const enter = (client: Claimant, maxWaitMs: number) =>
-      queue.enter({ chargeSet, client, priority: 'normal', maxWaitMs, comesBack: true, onLeaveable: () => undefined })
+      queue.enter({ chargeSet, client, priority: 'normal', maxWaitMs, comesBack: true })
     const send = async (admission: Awaited<ReturnType<typeof enter>>): Promise<void> => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       sent.push(world.now)

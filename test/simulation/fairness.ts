@@ -99,7 +99,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
   async function visit({ client, gateway, priority = 'normal', maxWaitMs = 1e9 }: Source): Promise<void> {
     const { queue, process } = gateways[gateway]!
     const cameMs = world.now - beginning
-    const admission = await queue.enter({ client, priority, chargeSet, maxWaitMs, onLeaveable: () => undefined })
+    const admission = await queue.enter({ client, priority, chargeSet, maxWaitMs })
     const expectedMs = admission.kind === 'admitted' ? admission.wait?.expectedMs : undefined
     visits.push({
       client: client.name,

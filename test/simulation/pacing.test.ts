@@ -49,7 +49,7 @@ async function sentAt(
     const queue = new AdmissionQueue({ ledger, clock: late, name: 'read', partition: chargeSet.partition, capacity })
     const loop = async (): Promise<never> => {
       for (;;) {
-        const admission = await queue.enter({ chargeSet, ...ANYONE, maxWaitMs: 1e9, onLeaveable: () => undefined })
+        const admission = await queue.enter({ chargeSet, ...ANYONE, maxWaitMs: 1e9 })
         if (admission.kind !== 'admitted') throw new Error(admission.kind)
         sent.push(world.now)
         const latencyMs = LATENCY_MS.min + random() * (LATENCY_MS.max - LATENCY_MS.min)

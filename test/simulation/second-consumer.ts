@@ -200,7 +200,7 @@ class Gateway {
   async call(): Promise<never> {
     for (let repeats = 0; ;) {
       const { chargeSet } = this.#telling
-      const waiter = { ...ANYONE, chargeSet, maxWaitMs: 86_400_000, onLeaveable: () => undefined }
+      const waiter = { ...ANYONE, chargeSet, maxWaitMs: 86_400_000 }
       const admission = await this.#queue.enter(waiter)
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       const isRefused = await this.#send(admission.permit)

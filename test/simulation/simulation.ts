@@ -16,6 +16,7 @@ import { ScriptModel } from './script-model.ts'
 import { COMMAND_TIMEOUT_MS, Connection, type ScriptHost, Store } from './store.ts'
 import { type Arrival, Upstream } from './upstream.ts'
 import { type Machine, Process, World } from './world.ts'
+import { Leaving } from '../support/leaving.ts'
 
 export interface Outcome {
   readonly limits: readonly { readonly limit: Limit; readonly worst: number; readonly atMs: number }[]
@@ -368,7 +369,6 @@ class Gateway {
   /** One client: enters the queue, and if admitted makes its call to the end. */
   async #visit(chargeSet: ChargeSet, queue: AdmissionQueue, patienceMs: number): Promise<boolean> {
     const { random, of } = this.#simulation
-    let timer: { cancel(): void } | undefined
     const isLeaver = random() < of.load.leavers
     let admission: Admission
     try {
@@ -376,10 +376,11 @@ class Gateway {
         chargeSet,
         ...ANYONE,
         maxWaitMs: patienceMs * (0.1 + random()),
-        onLeaveable: (leave) => {
-          timer?.cancel()
-          if (leave !== undefined && isLeaver) timer = this.process.clock.schedule(random() * patienceMs, leave)
-        },
+        cancellation: new Leaving((leave) => {
+          if (!isLeaver) return undefined
+          const timer = this.process.clock.schedule(random() * patienceMs, leave)
+          return () => timer.cancel()
+        }),
       })
     } catch {
       return false

@@ -8,6 +8,7 @@ import { seededRandom } from '../support/seeded-random.ts'
 import { modelHost } from './simulation.ts'
 import { COMMAND_TIMEOUT_MS, Connection, Store } from './store.ts'
 import { Process, World } from './world.ts'
+import { Leaving } from '../support/leaving.ts'
 
 export interface WaitingOutcome {
   /** By how a wait ended, how many did. */
@@ -94,10 +95,10 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
         priority: (['interactive', 'normal', 'batch'] as const)[below(3)]!,
         chargeSet: chargeSets[below(chargeSets.length)]!,
         maxWaitMs,
-        onLeaveable: (leave) => {
-          if (leave === undefined || leavesAt === Infinity) return
-          process.receive(leavesAt, leave)
-        },
+        cancellation: new Leaving((leave) => {
+          if (leavesAt < Infinity) process.receive(leavesAt, leave)
+          return undefined
+        }),
       })
       end = admission.kind
       if (admission.kind === 'admitted') {

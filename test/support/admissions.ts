@@ -64,7 +64,6 @@ export class Admissions {
       maxWaitMs: target.requestOptions.maxWaitMs,
       client: target.client,
       priority: target.requestOptions.priority,
-      onLeaveable: () => undefined,
     })
     void Promise.resolve(entered).then((admission) => {
       if (admission.kind !== 'admitted') throw new Error(`not admitted but ${admission.kind}`)

@@ -14,6 +14,7 @@ import { CachePlace } from '../../src/gateway/cache-place.ts'
 import { Call } from '../../src/gateway/call.ts'
 import { LimitWatch } from '../../src/gateway/limit-watch.ts'
 import { RequestCredential } from '../../src/gateway/request-credential.ts'
+import { Cancellation } from '../../src/time/cancellation.ts'
 import { Tunnels } from '../../src/gateway/tunnel.ts'
 import { Upgrade } from '../../src/gateway/upgrade.ts'
 import { CallMetrics, ClassMetrics, Spending } from '../../src/observe/call-metrics.ts'
@@ -41,7 +42,8 @@ import { Mistake, Steps } from '../support/throwing.ts'
 /** Where a call passes from its admission to its end. Not what gives back: that can't be given back. */
 function watchAll(hasQueue = false): Steps {
   const steps = new Steps()
-  steps.watch(Call, 'abandon')
+  steps.watch(Call)
+  steps.watch(Cancellation, 'cancel')
   steps.watch(Permit, 'leave', 'abandon', 'refund', 'giveUp')
   steps.watch(Breaker)
   steps.watch(Breakers)
