@@ -5,11 +5,11 @@ import { choose } from './choose.ts'
 import { Claims } from './claims.ts'
 import type { Claimant } from './client-queue.ts'
 import { Contention, type Known } from './contention.ts'
-import { expectTurn } from './expected-turn.ts'
+import { estimateEta } from './eta.ts'
 import type { Board, Priority } from '../ledger/demand.ts'
 import { type Grant, type Ledger, type ChargeSet, StoreUnavailableError } from '../ledger/ledger.ts'
 import { Neighbours } from './neighbours.ts'
-import { Outlook } from './outlook.ts'
+import { AvailabilityForecast } from './forecast.ts'
 import { Permit } from './permit.ts'
 import { QueuedCall } from './queued-call.ts'
 import { ClientQueues } from './client-queues.ts'
@@ -55,7 +55,7 @@ export class AdmissionQueue {
   readonly #clock: Clock
   readonly #capacity: ClassCapacity
   readonly #clientQueues: ClientQueues
-  readonly #outlook: Outlook
+  readonly #forecast: AvailabilityForecast
   readonly #neighbours: Neighbours
   readonly #claims: Claims
   #served = new Served()
@@ -74,7 +74,7 @@ export class AdmissionQueue {
     this.#capacity = capacity
     this.#clientQueues = new ClientQueues(clock, capacity)
     this.#claims = new Claims(clock)
-    this.#outlook = new Outlook(clock)
+    this.#forecast = new AvailabilityForecast(clock)
     this.#wakeUp = new WakeUp(clock, () => void this.#serve(true))
     this.#neighbours = new Neighbours({
       ledger,
@@ -98,8 +98,8 @@ export class AdmissionQueue {
     return waiting.map(({ client, size, claims }) => ({
       client: client.name,
       waiting: size - claims,
-      nextInMs: this.#outlook.waitMs(contention.positionOfFirst(client.name), now),
-      lastInMs: this.#outlook.waitMs(contention.positionOfLast(client.name), now),
+      nextInMs: this.#forecast.waitMs(contention.positionOfFirst(client.name), now),
+      lastInMs: this.#forecast.waitMs(contention.positionOfLast(client.name), now),
     }))
   }
 
@@ -157,12 +157,12 @@ export class AdmissionQueue {
 
   /** Of a call that was sent at `since` the response headers are here. */
   settled(since: number): void {
-    this.#outlook.settled(since)
+    this.#forecast.settled(since)
   }
 
   /** Quota came back sooner than was known. */
   refunded(): void {
-    this.#outlook.expectMore()
+    this.#forecast.expectMore()
     if (this.waiting > 0) void this.#serve()
   }
 
@@ -174,11 +174,11 @@ export class AdmissionQueue {
 
   #learn(grant: Grant): void {
     this.#neighbours.charged(grant)
-    this.#outlook.learn(grant)
+    this.#forecast.learn(grant)
   }
 
   #heard(board: Board | undefined, granted: number): void {
-    this.#outlook.others(granted)
+    this.#forecast.others(granted)
     if (board !== undefined) this.#served = new Served(board.served)
     this.#wakeLater()
   }
@@ -204,14 +204,14 @@ export class AdmissionQueue {
     if (this.#closing !== undefined) return { kind: 'closed', because: this.#closing }
     const { chargeSet, maxWaitMs, client } = waiter
     const contention = this.#contention(waiter)
-    const { position, waitMs, isTooLate, isBecauseOfOthers } = expectTurn(contention, this.#outlook, waiter)
+    const { position, waitMs, isTooLate, isBecauseOfOthers } = estimateEta(contention, this.#forecast, waiter)
     const because = isTooLate ? 'quota' : this.#shortage
-    const heldBy = because === 'quota' ? this.#outlook.heldBy(position) : undefined
+    const heldBy = because === 'quota' ? this.#forecast.heldBy(position) : undefined
     const servedCount = this.#recentlyServed.count
     const wait = {
       because,
       heldBy,
-      usage: this.#outlook.usageOf(chargeSet),
+      usage: this.#forecast.usageOf(chargeSet),
       position,
       expectedMs: waitMs,
       servedCount,
@@ -220,7 +220,7 @@ export class AdmissionQueue {
     if (isTooLate || maxWaitMs === 0) {
       const kind = isBecauseOfOthers ? 'share_exceeded' : 'quota_exhausted'
       const toldMs = this.#claim(waiter, because, waitMs)
-      return { kind, because, waitMs: toldMs, usage: this.#outlook.usageOf(chargeSet, toldMs), wait }
+      return { kind, because, waitMs: toldMs, usage: this.#forecast.usageOf(chargeSet, toldMs), wait }
     }
     const full = this.#makeSpace(client)
     if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage: wait.usage, wait }
@@ -237,7 +237,7 @@ export class AdmissionQueue {
     if (!isKept) return waitMs
     const due = this.#claims.dueNow(client.name, chargeSet)
     if (due !== undefined) {
-      const leftMs = this.#outlook.waitMs(this.#contention().positionOfFirst(client.name))
+      const leftMs = this.#forecast.waitMs(this.#contention().positionOfFirst(client.name))
       this.#claims.tellAgain(due, leftMs)
       return leftMs
     }
@@ -272,7 +272,7 @@ export class AdmissionQueue {
     if (fullFor?.outdone === undefined) return fullFor?.full
     const { full, outdone } = fullFor
     const { because, chargeSet, wait } = outdone
-    const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(chargeSet)]
+    const [waitMs, usage] = [this.#forecast.waitMs(1), this.#forecast.usageOf(chargeSet)]
     outdone.end({ kind: 'queue_full', full, because, waitMs, usage, wait })
     return undefined
   }
@@ -299,7 +299,7 @@ export class AdmissionQueue {
   #timeIsUp(queuedCall: QueuedCall): void {
     if (this.#storeError !== undefined) return queuedCall.fail(this.#storeError)
     try {
-      const [waitMs, usage] = [this.#outlook.waitMs(1), this.#outlook.usageOf(queuedCall.chargeSet)]
+      const [waitMs, usage] = [this.#forecast.waitMs(1), this.#forecast.usageOf(queuedCall.chargeSet)]
       queuedCall.end({ kind: 'quota_exhausted', because: this.#shortage, waitMs, usage, wait: queuedCall.wait })
     } catch (error) {
       queuedCall.fail(error)
@@ -324,11 +324,11 @@ export class AdmissionQueue {
     this.#isServing = true
     this.#wakeUp.cancel()
     try {
-      if (isTime && this.#isStoreAway) this.#outlook.expectMore()
+      if (isTime && this.#isStoreAway) this.#forecast.expectMore()
       // What the others know is what decides between us; if there are none, it is enough to hear of them now and then.
       if (this.#neighbours.haveWaiting) {
         await this.#neighbours.exchange()
-        if (!this.#outlook.isKnown) await this.#look()
+        if (!this.#forecast.isKnown) await this.#look()
       }
       while (await this.#serveOnce());
     } catch (error) {
@@ -347,10 +347,10 @@ export class AdmissionQueue {
     if (most <= 0) return false
     const { haveWaiting } = this.#neighbours
     const contention = this.#contention()
-    const unclaimed = haveWaiting ? this.#outlook.unclaimed : 0
-    const { chosen, isTurnOfOthers } = choose(contention, most, this.#outlook.free(), unclaimed)
+    const unclaimed = haveWaiting ? this.#forecast.unclaimed : 0
+    const { chosen, isTurnOfOthers } = choose(contention, most, this.#forecast.free(), unclaimed)
     if (chosen.length === 0) {
-      if (haveWaiting && this.#outlook.isUnclaimedUnsure) await this.#look()
+      if (haveWaiting && this.#forecast.isUnclaimedUnsure) await this.#look()
       return false
     }
     const grant = await this.#chargeInFlight(chosen, contention)
@@ -360,7 +360,7 @@ export class AdmissionQueue {
       this.#storeError = undefined
       this.#learn(grant)
       const isAll = grant.granted >= chosen.length
-      this.#outlook.wasGranted(isAll, isTurnOfOthers)
+      this.#forecast.wasGranted(isAll, isTurnOfOthers)
       const now = this.#clock.now()
       for (const queuedCall of this.#receivers(grant, granted, chosen)) {
         const { because, wait, client } = queuedCall
@@ -418,7 +418,7 @@ export class AdmissionQueue {
   readonly #onRelease = (): void => void this.#serve()
 
   get #isStoreAway(): boolean {
-    return this.#storeError !== undefined || this.#outlook.isLocal
+    return this.#storeError !== undefined || this.#forecast.isLocal
   }
 
   /** A mistake of the gateway: without this those that wait here would not hear of it before their time is up. */
@@ -445,7 +445,7 @@ export class AdmissionQueue {
     // At least a millisecond, because timers may be early by a part of one.
     const leastMs =
       this.#storeError !== undefined ? STORE_RETRY_MS : this.#neighbours.haveWaiting ? LOOK_NO_SOONER_MS : 1
-    const turnMs = this.#outlook.turnMs(this.#contention().firstPosition)
+    const turnMs = this.#forecast.turnMs(this.#contention().firstPosition)
     this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
   }
 }

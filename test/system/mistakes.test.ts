@@ -22,7 +22,7 @@ import { CounterSeries, HistogramSeries } from '../../src/observe/series.ts'
 import { Contention } from '../../src/queue/contention.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { Neighbours } from '../../src/queue/neighbours.ts'
-import { Outlook } from '../../src/queue/outlook.ts'
+import { AvailabilityForecast } from '../../src/queue/forecast.ts'
 import { Permit } from '../../src/queue/permit.ts'
 import { ClientQueues } from '../../src/queue/client-queues.ts'
 import { Served } from '../../src/queue/served.ts'
@@ -75,7 +75,7 @@ function watchAll(hasQueue = false): Steps {
   steps.watchObject(ServerResponse.prototype, 'ServerResponse', ['writeHead', 'write', 'end', 'flushHeaders'])
   if (hasQueue) {
     steps.watch(Contention)
-    steps.watch(Outlook)
+    steps.watch(AvailabilityForecast)
     steps.watch(Served)
     steps.watch(Neighbours)
     steps.watch(ClientQueues, 'remove')

@@ -15,7 +15,7 @@ const UNCERTAIN = 0.03
 const LATEST = 1 / 32
 
 /** What an admission queue knows of its quota: how much is free, and when more comes back. */
-export class Outlook {
+export class AvailabilityForecast {
   readonly #clock: Clock
   /** The latest that is known of when quota comes back, or of how much was left then. */
   #schedule: Schedule | undefined

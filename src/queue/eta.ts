@@ -1,12 +1,12 @@
 import type { Waiter } from './admission.ts'
 import type { Contention } from './contention.ts'
-import type { Outlook } from './outlook.ts'
+import type { AvailabilityForecast } from './forecast.ts'
 import type { QueuedCall } from './queued-call.ts'
 
 /** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
 const ROUNDS = 3
 
-export interface ExpectedTurn {
+export interface Eta {
   /** Its turn, from 1, in the order of those that wait now. */
   readonly position: number
   readonly waitMs: number
@@ -16,19 +16,19 @@ export interface ExpectedTurn {
 }
 
 /** When a call that comes now will have its turn, by those that wait and those that will come and go first. */
-export function expectTurn(
+export function estimateEta(
   contention: Contention<QueuedCall>,
-  outlook: Outlook,
+  forecast: AvailabilityForecast,
   { client, priority, maxWaitMs }: Waiter,
-): ExpectedTurn {
+): Eta {
   const now = contention.positionOfNext(client.name, priority, 0)
   let turn = now
   for (let round = 0; round < ROUNDS; round++) {
-    turn = contention.positionOfNext(client.name, priority, outlook.waitMs(turn.position))
+    turn = contention.positionOfNext(client.name, priority, forecast.waitMs(turn.position))
   }
   const { position, alone } = turn
-  const waitMs = outlook.waitMs(position)
-  const isTooLate = outlook.isLate(waitMs, position, maxWaitMs)
-  const isBecauseOfOthers = isTooLate && position > alone && !outlook.isLate(outlook.waitMs(alone), alone, maxWaitMs)
+  const waitMs = forecast.waitMs(position)
+  const isTooLate = forecast.isLate(waitMs, position, maxWaitMs)
+  const isBecauseOfOthers = isTooLate && position > alone && !forecast.isLate(forecast.waitMs(alone), alone, maxWaitMs)
   return { position: now.position, waitMs, isTooLate, isBecauseOfOthers }
 }
