@@ -16,7 +16,7 @@ export interface Demand {
 }
 
 /** What other gateways have told of their calls that wait for the same quota, and what each client was served. */
-export interface Board {
+export interface PeerDemand {
   readonly served: ReadonlyMap<string, number>
   /** How many calls that had waited all gateways were granted by then. */
   readonly turns: number

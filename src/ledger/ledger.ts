@@ -1,4 +1,4 @@
-import type { Board, Demand } from './demand.ts'
+import type { PeerDemand, Demand } from './demand.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
 
@@ -168,7 +168,7 @@ export interface Ledger {
    * died is reckoned with no longer.
    */
   readonly exchange:
-    | ((partition: string, queue: string, demands: readonly Demand[]) => Promise<Board | undefined>)
+    | ((partition: string, queue: string, demands: readonly Demand[]) => Promise<PeerDemand | undefined>)
     | undefined
   /** The response headers of one call are here: the upstream can't count it later than now. */
   settle(grant: Grant): void

@@ -6,9 +6,9 @@ import { Claims } from './claims.ts'
 import type { Claimant } from './client-queue.ts'
 import { Contention, type Known } from './contention.ts'
 import { estimateEta } from './eta.ts'
-import type { Board, Priority } from '../ledger/demand.ts'
+import type { PeerDemand, Priority } from '../ledger/demand.ts'
 import { type Grant, type Ledger, type ChargeSet, StoreUnavailableError } from '../ledger/ledger.ts'
-import { Neighbours } from './neighbours.ts'
+import { Peers } from './peers.ts'
 import { AvailabilityForecast } from './forecast.ts'
 import { Permit } from './permit.ts'
 import { QueuedCall } from './queued-call.ts'
@@ -56,7 +56,7 @@ export class AdmissionQueue {
   readonly #capacity: ClassCapacity
   readonly #clientQueues: ClientQueues
   readonly #forecast: AvailabilityForecast
-  readonly #neighbours: Neighbours
+  readonly #peers: Peers
   readonly #claims: Claims
   #served = new Served()
   readonly #recentlyServed = new RecentlyServed()
@@ -76,13 +76,13 @@ export class AdmissionQueue {
     this.#claims = new Claims(clock)
     this.#forecast = new AvailabilityForecast(clock)
     this.#wakeUp = new WakeUp(clock, () => void this.#serve(true))
-    this.#neighbours = new Neighbours({
+    this.#peers = new Peers({
       ledger,
       clock,
       partition,
       queue: name,
       demands: () => this.#clientQueues.demands(),
-      onHeard: (board, granted) => this.#heard(board, granted),
+      onHeard: (peerDemand, granted) => this.#heard(peerDemand, granted),
     })
   }
 
@@ -109,7 +109,7 @@ export class AdmissionQueue {
       const permit = this.#claims.take(waiter.client.name, waiter.chargeSet)
       if (permit !== undefined) return { kind: 'admitted', permit, because: undefined }
     }
-    if (this.waiting > 0 || this.#capacity.free <= 0 || this.#neighbours.areAhead) return this.#wait(waiter)
+    if (this.waiting > 0 || this.#capacity.free <= 0 || this.#peers.areAhead) return this.#wait(waiter)
     const grant = this.ledger.charge(waiter.chargeSet, 1)
     if (!(grant instanceof Promise)) return this.#enterWith(grant, waiter)
     // Taken before the answer, so that calls that enter meanwhile don't exceed the concurrency.
@@ -173,13 +173,13 @@ export class AdmissionQueue {
   }
 
   #learn(grant: Grant): void {
-    this.#neighbours.charged(grant)
+    this.#peers.charged(grant)
     this.#forecast.learn(grant)
   }
 
-  #heard(board: Board | undefined, granted: number): void {
+  #heard(peerDemand: PeerDemand | undefined, granted: number): void {
     this.#forecast.others(granted)
-    if (board !== undefined) this.#served = new Served(board.served)
+    if (peerDemand !== undefined) this.#served = new Served(peerDemand.served)
     this.#wakeLater()
   }
 
@@ -189,9 +189,9 @@ export class AdmissionQueue {
       queues: this.#clientQueues.byClient,
       served: this.#served.costs,
       perSecond: this.#clientQueues.perSecond,
-      board: this.#neighbours.board,
-      told: this.#neighbours.told,
-      admittedElsewhere: this.#neighbours.admitted,
+      peerDemand: this.#peers.peerDemand,
+      told: this.#peers.told,
+      admittedElsewhere: this.#peers.admitted,
     }
     return new Contention(known, newcomer)
   }
@@ -232,7 +232,7 @@ export class AdmissionQueue {
   /** Keeps the turn of a call that is refused while others wait; returns when it is to come back. */
   #claim(waiter: Waiter, because: Shortage, waitMs: number): number {
     const { client, chargeSet } = waiter
-    const haveOthers = this.#clientQueues.size > this.#clientQueues.claims || this.#neighbours.haveWaiting
+    const haveOthers = this.#clientQueues.size > this.#clientQueues.claims || this.#peers.haveWaiting
     const isKept = waiter.comesBack === true && because === 'quota' && haveOthers && !this.#capacity.isBounded
     if (!isKept) return waitMs
     const due = this.#claims.dueNow(client.name, chargeSet)
@@ -248,7 +248,7 @@ export class AdmissionQueue {
     const taken = { because, arrivedAt: this.#clock.now(), onEnd: this.#onEnd, isClaim: true }
     const queuedCall = new QueuedCall(waiter, taken)
     this.#clientQueues.add(queuedCall)
-    this.#neighbours.waitingHere(this.waiting)
+    this.#peers.waitingHere(this.waiting)
     // A call of the client that does wait has use for it at once.
     this.#claims.add(queuedCall, waitMs, (permit) => this.#giveTo(queuedCall, permit))
     this.#wakeLater()
@@ -284,7 +284,7 @@ export class AdmissionQueue {
     try {
       // Others may come first although it was computed that it will be in time, those with a better claim for instance.
       queuedCall.deadline = this.#clock.schedule(waiter.maxWaitMs, () => this.#timeIsUp(queuedCall))
-      this.#neighbours.waitingHere(this.waiting)
+      this.#peers.waitingHere(this.waiting)
       // Last, because a call that is gone already leaves at once.
       const leave = (): void => void queuedCall.end({ kind: 'gone', because, wait })
       queuedCall.cancellation = waiter.cancellation?.subscribe(leave)
@@ -309,7 +309,7 @@ export class AdmissionQueue {
   readonly #onEnd = (queuedCall: QueuedCall): void => {
     this.#clientQueues.remove(queuedCall)
     if (queuedCall.wait !== undefined) queuedCall.wait.served = this.#recentlyServed.since(queuedCall.wait.servedCount)
-    this.#neighbours.waitingHere(this.waiting)
+    this.#peers.waitingHere(this.waiting)
     if (this.waiting > 0) return
     this.#wakeUp.cancel()
     if (this.ledger.exchange === undefined) this.#served.clear()
@@ -326,8 +326,8 @@ export class AdmissionQueue {
     try {
       if (isTime && this.#isStoreAway) this.#forecast.expectMore()
       // What the others know is what decides between us; if there are none, it is enough to hear of them now and then.
-      if (this.#neighbours.haveWaiting) {
-        await this.#neighbours.exchange()
+      if (this.#peers.haveWaiting) {
+        await this.#peers.exchange()
         if (!this.#forecast.isKnown) await this.#look()
       }
       while (await this.#serveOnce());
@@ -345,7 +345,7 @@ export class AdmissionQueue {
   async #serveOnce(): Promise<boolean> {
     const most = Math.min(this.#capacity.free, this.waiting)
     if (most <= 0) return false
-    const { haveWaiting } = this.#neighbours
+    const { haveWaiting } = this.#peers
     const contention = this.#contention()
     const unclaimed = haveWaiting ? this.#forecast.unclaimed : 0
     const { chosen, isTurnOfOthers } = choose(contention, most, this.#forecast.free(), unclaimed)
@@ -439,12 +439,11 @@ export class AdmissionQueue {
     if (this.waiting === 0 || this.#isServing) return
     // Full concurrency is no matter of time: whoever leaves calls.
     if (this.#capacity.free <= 0) {
-      this.#neighbours.blocked()
+      this.#peers.blocked()
       return this.#capacity.onRelease(this.#onRelease)
     }
     // At least a millisecond, because timers may be early by a part of one.
-    const leastMs =
-      this.#storeError !== undefined ? STORE_RETRY_MS : this.#neighbours.haveWaiting ? LOOK_NO_SOONER_MS : 1
+    const leastMs = this.#storeError !== undefined ? STORE_RETRY_MS : this.#peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
     const turnMs = this.#forecast.turnMs(this.#contention().firstPosition)
     this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
   }

@@ -1,4 +1,4 @@
-import { type Board, type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
+import { type PeerDemand, type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
 import { type Claimant, type ClientQueue, type Queued, weightOf } from './client-queue.ts'
 import { callsAhead, costsOf, type Flow, servingOrder } from './fair-share.ts'
 
@@ -21,10 +21,10 @@ export interface Known<Item extends Queued> {
   readonly served: ReadonlyMap<string, number>
   /** Calls that come to wait here. */
   perSecond(client: string): number
-  readonly board: Board | undefined
-  /** What was told the other gateways when the board was read. */
+  readonly peerDemand: PeerDemand | undefined
+  /** What was told the other gateways when the demand exchange was read. */
   readonly told: readonly Demand[]
-  /** So many calls the others were granted since the board was read. */
+  /** So many calls the others were granted since the demand exchange was read. */
   readonly admittedElsewhere: number
 }
 
@@ -39,9 +39,9 @@ export class Contention<Item extends Queued> {
 
   /** `newcomer` is counted among them although none of its calls may wait yet. */
   constructor(known: Known<Item>, newcomer?: { client: Claimant; priority: Priority }) {
-    const { queues, served, board, told } = known
+    const { queues, served, peerDemand, told } = known
     this.#known = known
-    const elsewhere = Map.groupBy(board?.others ?? [], ({ client }) => client)
+    const elsewhere = Map.groupBy(peerDemand?.others ?? [], ({ client }) => client)
     const ownTold = Map.groupBy(elsewhere.size === 0 ? [] : told, ({ client }) => client)
     const names = new Set([...queues.keys(), ...elsewhere.keys()])
     if (newcomer !== undefined) names.add(newcomer.client.name)
@@ -74,7 +74,9 @@ export class Contention<Item extends Queued> {
       })
     }
     this.#costs = costsOf(this.#contenders)
-    this.#ready = board?.others.some(({ isBlocked }) => isBlocked) ? this.#contenders.map(readyOf) : this.#contenders
+    this.#ready = peerDemand?.others.some(({ isBlocked }) => isBlocked)
+      ? this.#contenders.map(readyOf)
+      : this.#contenders
   }
 
   /** What one more call of the client costs it. */
@@ -129,8 +131,8 @@ export class Contention<Item extends Queued> {
 
   /** The place in the order of all of whichever call that waits here comes first; 1 where nobody waits elsewhere. */
   get firstPosition(): number {
-    const { board } = this.#known
-    if (board === undefined || board.others.length === 0) return 1
+    const { peerDemand } = this.#known
+    if (peerDemand === undefined || peerDemand.others.length === 0) return 1
     let first = Infinity
     for (const client of this.#numbers.keys()) first = Math.min(first, this.positionOfFirst(client))
     return first
@@ -161,8 +163,8 @@ export class Contention<Item extends Queued> {
    */
   #olderElsewhere({ ready, told }: Contender<Item>, { priority, arrivedAt }: Item, ahead: number): number {
     if (ready.length === 0) return 0
-    const { now, board } = this.#known
-    const sinceMs = now - board!.at
+    const { now, peerDemand } = this.#known
+    const sinceMs = now - peerDemand!.at
     let ageMs = now - arrivedAt
     let moreUrgent = 0
     for (const demand of told) {

@@ -245,7 +245,7 @@ describe('the ledger in Redis', () => {
   it('is ready by leases if Redis was there at the start, although nobody has asked since', () => {
     const runner = (isConnected: boolean) => ({
       run: () => Promise.reject(new Error('away')),
-      runBoard: () => Promise.reject(new Error('away')),
+      runExchange: () => Promise.reject(new Error('away')),
       runRegister: () => Promise.reject(new Error('away')),
       onLost: () => undefined,
       isConnected,
@@ -272,7 +272,7 @@ describe('the ledger in Redis', () => {
         if (isCharge) await isHeld
         return reply
       },
-      runBoard: (keys, args) => script.runBoard(keys, args),
+      runExchange: (keys, args) => script.runExchange(keys, args),
       runRegister: (keys, args) => script.runRegister(keys, args),
       onLost: () => undefined,
       isConnected: true,

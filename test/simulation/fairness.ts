@@ -74,9 +74,9 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
         commands[Number(args[5]) > 0 ? 'renewals' : Number(args[2]) > 0 ? 'charges' : 'settlements']++
         return host.run(keys, args)
       },
-      runBoard(keys, args) {
+      runExchange(keys, args) {
         commands.exchanges++
-        return host.runBoard(keys, args)
+        return host.runExchange(keys, args)
       },
     },
     { leastMs: 0.1, meanMs: 0.4 },

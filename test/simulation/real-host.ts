@@ -16,10 +16,10 @@ export function realHost(redis: Redis, prefix: string): ScriptHost {
       for (const key of own) all.add(key)
       return script.run(own, args)
     },
-    runBoard(keys, args) {
+    runExchange(keys, args) {
       const own = keys.map((key) => `${prefix}:${key}`)
       for (const key of own) all.add(key)
-      return script.runBoard(own, args)
+      return script.runExchange(own, args)
     },
     runRegister(keys, args) {
       const own = keys.map((key) => `${prefix}:${key}`)

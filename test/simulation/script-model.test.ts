@@ -102,7 +102,7 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
     calls.push(call)
     replies.push(reply)
   }
-  const { served } = JSON.parse(model.runBoard([`${prefix}:waiting`, `${prefix}:served`], ['a', now, 1, '[]'])) as {
+  const { served } = JSON.parse(model.runExchange([`${prefix}:waiting`, `${prefix}:served`], ['a', now, 1, '[]'])) as {
     served: Record<string, number>
   }
   return { calls, replies, served }

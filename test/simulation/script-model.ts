@@ -1,4 +1,4 @@
-import { BoardModel } from './board-model.ts'
+import { ExchangeModel } from './exchange-model.ts'
 import { RegisterModel } from './register-model.ts'
 import { Counter } from '../../src/ledger/counter.ts'
 import { LONGEST_GROWTH_MS } from '../../src/ledger/learned.ts'
@@ -73,7 +73,7 @@ const LEAST_LIFE_MS = 60_000
 export class ScriptModel {
   readonly #partitions = new Map<string, StoredPartition>()
   readonly #leases = new Map<string, StoredLeases>()
-  #boards = new BoardModel()
+  #exchanges = new ExchangeModel()
   #registers = new RegisterModel()
   readonly #expires: boolean
 
@@ -185,7 +185,7 @@ export class ScriptModel {
         reply.push(2 * charges.length, ...charges.flatMap(({ bucket, units }) => [bucket, units]))
       }
     }
-    if (hasWaited) reply.push(this.#boards.serve(keys[2]!, turnsOf(args, a).slice(0, granted), granted))
+    if (hasWaited) reply.push(this.#exchanges.serve(keys[2]!, turnsOf(args, a).slice(0, granted), granted))
     if (pauseMs > 0) reply.push(0, pauseMs, 0, 0, 0)
     for (const [i, { counter }] of all.entries()) {
       const [effective, { taught }] = [counter.effective(now), counter]
@@ -196,8 +196,8 @@ export class ScriptModel {
     return reply
   }
 
-  runBoard(keys: readonly string[], args: readonly Argument[]): string {
-    return this.#boards.run(keys, args)
+  runExchange(keys: readonly string[], args: readonly Argument[]): string {
+    return this.#exchanges.run(keys, args)
   }
 
   runRegister(keys: readonly string[], args: readonly Argument[]): Argument[] {
@@ -214,7 +214,7 @@ export class ScriptModel {
   /** A Redis that holds the same, for a replica that takes over. */
   copy(): ScriptModel {
     const copy = new ScriptModel(this.#expires)
-    copy.#boards = this.#boards.copy()
+    copy.#exchanges = this.#exchanges.copy()
     copy.#registers = this.#registers.copy()
     for (const [key, { numbers, counters, pauses, expiresAt }] of this.#partitions) {
       const copied = new Map<string, StoredCounter>()

@@ -46,7 +46,7 @@ export function modelHost(expires = true): ScriptHost {
   let kept: ScriptModel | undefined
   return {
     run: (keys, args) => model.run(keys, args),
-    runBoard: (keys, args) => model.runBoard(keys, args),
+    runExchange: (keys, args) => model.runExchange(keys, args),
     runRegister: (keys, args) => model.runRegister(keys, args),
     lose: (isLost) => model.lose(isLost),
     keep: () => void (kept = model.copy()),

@@ -6,7 +6,7 @@ import type { Process, World } from './world.ts'
 /** What runs the script: the model, or a real Redis. The time of the call is in its arguments. */
 export interface ScriptHost {
   run(keys: readonly string[], args: readonly Argument[]): Reply | Promise<Reply>
-  runBoard(keys: readonly string[], args: readonly Argument[]): string | Promise<string>
+  runExchange(keys: readonly string[], args: readonly Argument[]): string | Promise<string>
   runRegister(keys: readonly string[], args: readonly Argument[]): readonly Argument[] | Promise<readonly Argument[]>
   /** Loses the keys of which that is said, while connections stay. */
   lose(isLost: (key: string) => boolean): void | Promise<void>
@@ -80,7 +80,7 @@ export class Store {
 type Answer = Reply | string | readonly Argument[]
 
 interface Pending {
-  readonly script: 'run' | 'runBoard' | 'runRegister'
+  readonly script: 'run' | 'runExchange' | 'runRegister'
   resolve(reply: Answer): void
   reject(error: Error): void
 }
@@ -112,8 +112,8 @@ export class Connection implements ScriptRunner {
     return this.#send('run', keys, args) as Promise<Reply>
   }
 
-  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string> {
-    return this.#send('runBoard', keys, args) as Promise<string>
+  runExchange(keys: readonly string[], args: readonly Argument[]): Promise<string> {
+    return this.#send('runExchange', keys, args) as Promise<string>
   }
 
   runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]> {

@@ -21,7 +21,7 @@ import { CallMetrics, ClassMetrics, Spending } from '../../src/observe/call-metr
 import { CounterSeries, HistogramSeries } from '../../src/observe/series.ts'
 import { Contention } from '../../src/queue/contention.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { Neighbours } from '../../src/queue/neighbours.ts'
+import { Peers } from '../../src/queue/peers.ts'
 import { AvailabilityForecast } from '../../src/queue/forecast.ts'
 import { Permit } from '../../src/queue/permit.ts'
 import { ClientQueues } from '../../src/queue/client-queues.ts'
@@ -77,7 +77,7 @@ function watchAll(hasQueue = false): Steps {
     steps.watch(Contention)
     steps.watch(AvailabilityForecast)
     steps.watch(Served)
-    steps.watch(Neighbours)
+    steps.watch(Peers)
     steps.watch(ClientQueues, 'remove')
   }
   return steps

@@ -2,8 +2,8 @@ import { ReplyError } from 'ioredis'
 import type { Clock } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
 import { Batch, Postponed } from './batch.ts'
-import { boardOf } from './board-reply.ts'
-import type { Board, Demand } from '../demand.ts'
+import { peerDemandOf } from './demand-exchange.ts'
+import type { PeerDemand, Demand } from '../demand.ts'
 import { FormatLease } from './format-lease.ts'
 import { PartitionRegister } from './partition-register.ts'
 import { InFlight } from '../in-flight.ts'
@@ -345,14 +345,14 @@ export class RedisLedger implements Ledger {
     return (await this.charge(chargeSet, 0)).usage
   }
 
-  async exchange(partition: string, queue: string, demands: readonly Demand[]): Promise<Board | undefined> {
+  async exchange(partition: string, queue: string, demands: readonly Demand[]): Promise<PeerDemand | undefined> {
     const at = this.#clock.now()
     const base = this.#keyOf(partition)
     const keys = [`${base}:waiting:${queue}`, `${base}:served:${queue}`]
     const { gateway, stepTime, answerWithinMs } = this.#options
     const args = [gateway, stepTime?.() ?? '', REPORT_TERM_MS, JSON.stringify(demands)]
     try {
-      return boardOf(await inTime(this.#runner.runBoard(keys, args), answerWithinMs, this.#clock), at)
+      return peerDemandOf(await inTime(this.#runner.runExchange(keys, args), answerWithinMs, this.#clock), at)
     } catch {
       return undefined // charges find out what is wrong, and say so
     }

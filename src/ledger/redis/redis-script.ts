@@ -7,7 +7,7 @@ import type { Argument, Reply, ScriptRunner } from './script-runner.ts'
 declare module 'ioredis' {
   interface RedisCommander<Context> {
     sluiceChargeBuffer(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Buffer, Context>
-    sluiceBoard(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<string, Context>
+    sluiceExchange(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<string, Context>
     sluiceRegister(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<Argument[], Context>
     sluiceFormat(numberOfKeys: number, ...keysAndArguments: Argument[]): Result<number[], Context>
   }
@@ -28,7 +28,7 @@ export class RedisScript implements ScriptRunner {
       if (redis.status !== 'ready') this.#trouble = error
     })
     redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
-    redis.defineCommand('sluiceBoard', { lua: textOf('queue-board.lua') })
+    redis.defineCommand('sluiceExchange', { lua: textOf('demand-exchange.lua') })
     redis.defineCommand('sluiceRegister', { lua: textOf('partition-register.lua') })
     redis.defineCommand('sluiceFormat', { lua: textOf('format-lease.lua') })
   }
@@ -52,8 +52,8 @@ export class RedisScript implements ScriptRunner {
     return readReply(answer)
   }
 
-  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string> {
-    return this.#redis.sluiceBoard(keys.length, ...keys, ...args)
+  runExchange(keys: readonly string[], args: readonly Argument[]): Promise<string> {
+    return this.#redis.sluiceExchange(keys.length, ...keys, ...args)
   }
 
   runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]> {

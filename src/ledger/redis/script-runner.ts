@@ -6,8 +6,8 @@ export type Reply = ArrayLike<number>
 export interface ScriptRunner {
   /** Rejects when there can be no answer any more; whether the script ran is unknown then. Never sends anything twice. */
   run(keys: readonly string[], args: readonly Argument[]): Promise<Reply>
-  /** The same for the script of queue-board.lua. */
-  runBoard(keys: readonly string[], args: readonly Argument[]): Promise<string>
+  /** The same for the script of demand-exchange.lua. */
+  runExchange(keys: readonly string[], args: readonly Argument[]): Promise<string>
   /** Calls `listener` whenever a connection was lost: what was written last may be, too. Unless told, of every key. */
   onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
   /** Calls `listener` whenever there is a connection again, with whether the same server answers, which has lost nothing. */

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { boardOf } from '../../../src/ledger/redis/board-reply.ts'
+import { peerDemandOf } from '../../../src/ledger/redis/demand-exchange.ts'
 
 const demand = {
   client: 'a',
@@ -16,13 +16,13 @@ function replyWith(changes: object, served: object = { a: 2 }): string {
 }
 
 it('tells who waits elsewhere, as of now', () => {
-  expect(boardOf(replyWith({}), 1_000)).toEqual({
+  expect(peerDemandOf(replyWith({}), 1_000)).toEqual({
     at: 1_000,
     turns: 4,
     served: new Map([['a', 2]]),
     others: [{ ...demand, waitedMs: 50 }],
   })
-  expect(boardOf('{"served":{},"turns":0,"others":{}}', 1_000).others).toEqual([])
+  expect(peerDemandOf('{"served":{},"turns":0,"others":{}}', 1_000).others).toEqual([])
 })
 
 it.each([
@@ -50,5 +50,5 @@ it.each([
   'garbage',
   '',
 ])('never computes from what no gateway tells: %s', (reply) => {
-  expect(() => boardOf(reply, 1_000)).toThrow(Error)
+  expect(() => peerDemandOf(reply, 1_000)).toThrow(Error)
 })

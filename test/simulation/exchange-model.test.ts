@@ -3,7 +3,7 @@ import { afterAll, expect, inject, it } from 'vitest'
 import type { Demand } from '../../src/ledger/demand.ts'
 import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
-import { BoardModel } from './board-model.ts'
+import { ExchangeModel } from './exchange-model.ts'
 
 const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
@@ -14,12 +14,12 @@ interface Answer {
   readonly others: { readonly agoMs: number; readonly demands: readonly Demand[] }[]
 }
 
-it('the model of the board gives the same answers as the script in Redis, whoever comes, leaves or dies', async () => {
+it('the model of the demand exchange gives the same answers as the script in Redis, whoever comes, leaves or dies', async () => {
   const script = new RedisScript(redis)
   for (let seed = 1; seed <= 10; seed++) {
     const random = seededRandom(seed)
-    const model = new BoardModel()
-    const keys = [`board-${process.pid}-${seed}:{x}:waiting`, `board-${process.pid}-${seed}:{x}:served`]
+    const model = new ExchangeModel()
+    const keys = [`exchange-${process.pid}-${seed}:{x}:waiting`, `exchange-${process.pid}-${seed}:{x}:served`]
     let micros = 1_700_000_000_000_000
     for (let step = 0; step < 120; step++) {
       micros += Math.floor(random() * 1_500_000)
@@ -34,7 +34,7 @@ it('the model of the board gives the same answers as the script in Redis, whoeve
         await redis.hincrby(keys[1]!, '', 1)
       }
       const expected = answerOf(model.run(keys, args))
-      expect(answerOf(await script.runBoard(keys, args)), `seed ${seed}, step ${step}`).toEqual(expected)
+      expect(answerOf(await script.runExchange(keys, args)), `seed ${seed}, step ${step}`).toEqual(expected)
     }
     await redis.del(keys)
   }
@@ -49,12 +49,12 @@ function answerOf(text: string): Answer {
 
 it('forgets what is nothing that a gateway tells, and goes on with the rest', async () => {
   const script = new RedisScript(redis)
-  const keys = [`board-${process.pid}-garbled:{x}:waiting`, `board-${process.pid}-garbled:{x}:served`]
+  const keys = [`exchange-${process.pid}-garbled:{x}:waiting`, `exchange-${process.pid}-garbled:{x}:served`]
   const demand = { client: 'a', weight: 1, share: 0, priority: 'normal', calls: 3, waitedMs: 10, perSecond: 1 }
   const garbled = ['', 'x', 'null', '7', '[]', '{"at":1}', '{"at":1,"ends":9e99,"demands":[{}]}', '{"at":{},"ends":{}}']
   for (const [i, text] of garbled.entries()) await redis.hset(keys[0]!, `garbled ${i}`, text)
-  await script.runBoard(keys, ['one', 1e15, 3_500, JSON.stringify([demand])])
-  const { others } = answerOf(await script.runBoard(keys, ['two', 1e15, 3_500, '[]']))
+  await script.runExchange(keys, ['one', 1e15, 3_500, JSON.stringify([demand])])
+  const { others } = answerOf(await script.runExchange(keys, ['two', 1e15, 3_500, '[]']))
   expect(others).toEqual([{ agoMs: 0, demands: [demand] }])
   expect(await redis.hkeys(keys[0]!)).toEqual(['one'])
   await redis.del(keys)

@@ -1,7 +1,7 @@
-import { type Board, type Demand, PRIORITIES } from '../demand.ts'
+import { type PeerDemand, type Demand, PRIORITIES } from '../demand.ts'
 
-/** As queue-board.lua answers. */
-interface BoardReply {
+/** As demand-exchange.lua answers. */
+interface ExchangeReply {
   readonly served: Readonly<Record<string, number>>
   readonly turns: number
   /** An empty list comes as an empty object. */
@@ -12,8 +12,8 @@ interface BoardReply {
 const MOST_CALLS = 1e6
 
 /** Throws where it is nothing that gateways tell: whose turn it is must never be computed from that. */
-export function boardOf(reply: string, at: number): Board {
-  const { served, turns, others } = JSON.parse(reply) as BoardReply
+export function peerDemandOf(reply: string, at: number): PeerDemand {
+  const { served, turns, others } = JSON.parse(reply) as ExchangeReply
   const reports = Object.values(others)
   const sums = Object.entries(served)
   const areDemands = reports.every(({ agoMs, demands }) => Number.isFinite(agoMs) && demands.every(isDemand))

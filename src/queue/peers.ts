@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../time/clock.ts'
-import type { Board, Demand } from '../ledger/demand.ts'
+import type { PeerDemand, Demand } from '../ledger/demand.ts'
 import type { Grant, Ledger } from '../ledger/ledger.ts'
 
 /** How often other gateways are told who waits here, at least: several times before they would forget it. */
@@ -10,7 +10,7 @@ const BLOCKED_NO_SOONER_MS = 25
 /** A change of how many wait here by such a part is told as soon as may be. */
 const WORTH_TELLING = 0.02
 
-interface NeighboursOptions {
+interface PeersOptions {
   readonly ledger: Ledger
   readonly clock: Clock
   readonly partition: string
@@ -19,23 +19,23 @@ interface NeighboursOptions {
   demands(): Demand[]
   /**
    * Told what was heard, each time; undefined where nothing can be. And how many calls the others were granted since a charge or
-   * the board told last.
+   * the demand exchange told last.
    */
-  onHeard(board: Board | undefined, granted: number): void
+  onHeard(peerDemand: PeerDemand | undefined, granted: number): void
 }
 
 /** The queues of the same name at other gateways: tells them who waits here, and knows what was last heard of them. */
-export class Neighbours {
+export class Peers {
   readonly #ledger: Ledger
   readonly #clock: Clock
-  readonly #options: NeighboursOptions
+  readonly #options: PeersOptions
   /** What was last heard. */
-  board: Board | undefined
+  peerDemand: PeerDemand | undefined
   /** What they had been told of this one by then. */
   told: readonly Demand[] = []
   /** How many calls that had waited all gateways were granted, as far as it is known; undefined if a charge did not tell. */
   #turns: number | undefined
-  /** Of these, those that were granted here since the board was read. */
+  /** Of these, those that were granted here since the demand exchange was read. */
   #own = 0
   #timer: Timer | undefined
   #exchangedAt = -Infinity
@@ -43,7 +43,7 @@ export class Neighbours {
   #toldWaiting = 0
   #isTelling = false
 
-  constructor(options: NeighboursOptions) {
+  constructor(options: PeersOptions) {
     this.#options = options
     this.#ledger = options.ledger
     this.#clock = options.clock
@@ -51,18 +51,18 @@ export class Neighbours {
 
   /** Whether calls wait at other gateways. */
   get haveWaiting(): boolean {
-    return this.board !== undefined && this.board.others.length > 0
+    return this.peerDemand !== undefined && this.peerDemand.others.length > 0
   }
 
   /** The same, so surely that a call that comes now is behind them. */
   get areAhead(): boolean {
-    return this.haveWaiting && this.#clock.now() - this.board!.at < REPORT_EVERY_MS
+    return this.haveWaiting && this.#clock.now() - this.peerDemand!.at < REPORT_EVERY_MS
   }
 
-  /** So many calls they were granted since the board was read. */
+  /** So many calls they were granted since the demand exchange was read. */
   get admitted(): number {
-    if (this.board === undefined || this.#turns === undefined) return 0
-    return Math.max(0, this.#turns - this.board.turns - this.#own)
+    if (this.peerDemand === undefined || this.#turns === undefined) return 0
+    return Math.max(0, this.#turns - this.peerDemand.turns - this.#own)
   }
 
   charged({ granted, turns }: Grant): void {
@@ -100,13 +100,13 @@ export class Neighbours {
     this.#toldWaiting = this.#waiting
     this.#exchangeIn(this.#waiting > 0 ? REPORT_EVERY_MS : undefined)
     const told = demands()
-    const board = await exchange.call(this.#ledger, partition, queue, told)
-    this.board = board
+    const peerDemand = await exchange.call(this.#ledger, partition, queue, told)
+    this.peerDemand = peerDemand
     this.told = told
     const turns = this.#turns
-    this.#turns = board?.turns
+    this.#turns = peerDemand?.turns
     this.#own = 0
-    onHeard(board, turns === undefined || board === undefined ? 0 : Math.max(0, board.turns - turns))
+    onHeard(peerDemand, turns === undefined || peerDemand === undefined ? 0 : Math.max(0, peerDemand.turns - turns))
   }
 
   #exchangeIn(delayMs: number | undefined): void {

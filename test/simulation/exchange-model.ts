@@ -7,8 +7,8 @@ interface Told {
   readonly demands: readonly Demand[]
 }
 
-/** What queue-board.lua does, in TypeScript; the test beside it shows that both answer the same. */
-export class BoardModel {
+/** What demand-exchange.lua does, in TypeScript; the test beside it shows that both answer the same. */
+export class ExchangeModel {
   readonly #told = new Map<string, Map<string, Told>>()
   readonly #served = new Map<string, Map<string, number>>()
   readonly #turns = new Map<string, number>()
@@ -64,8 +64,8 @@ export class BoardModel {
     return turns
   }
 
-  copy(): BoardModel {
-    const copy = new BoardModel()
+  copy(): ExchangeModel {
+    const copy = new ExchangeModel()
     for (const [key, told] of this.#told) copy.#told.set(key, new Map(told))
     for (const [key, served] of this.#served) copy.#served.set(key, new Map(served))
     for (const [key, turns] of this.#turns) copy.#turns.set(key, turns)
