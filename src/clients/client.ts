@@ -1,5 +1,5 @@
 import type { ClientScope } from '../schema/client-schema.ts'
-import type { Claimant } from '../queue/client-queue.ts'
+import type { QueuedClient } from '../queue/client-queue.ts'
 import { formatDuration } from '../schema/units.ts'
 import { type ChargeSet, chargeSetOf } from '../ledger/ledger.ts'
 import { limitOf } from '../ledger/limit.ts'
@@ -8,7 +8,7 @@ import { PathPattern, segmentsOf } from '../routing/path-pattern.ts'
 import { accessOf, type NetworkAccess } from './network-access.ts'
 
 /** Who calls, and what it may do. What is undefined is not restricted. */
-export interface Client extends Claimant {
+export interface Client extends QueuedClient {
   readonly upstreams: ReadonlySet<string> | undefined
   /** As `upstream/account`. */
   readonly accounts: ReadonlySet<string> | undefined

@@ -17,7 +17,7 @@ export interface Demand {
 
 /** What other gateways have told of their calls that wait for the same quota, and what each client was served. */
 export interface PeerDemand {
-  readonly served: ReadonlyMap<string, number>
+  readonly virtualService: ReadonlyMap<string, number>
   /** How many calls that had waited all gateways were granted by then. */
   readonly turns: number
   readonly others: readonly Demand[]

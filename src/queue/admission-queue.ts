@@ -3,8 +3,8 @@ import type { Admission, Closing, Full, Shortage, Waiter, WaitRecord } from './a
 import type { ClassCapacity } from './capacity.ts'
 import { choose } from './choose.ts'
 import { Claims } from './claims.ts'
-import type { Claimant } from './client-queue.ts'
-import { Contention, type Known } from './contention.ts'
+import type { QueuedClient } from './client-queue.ts'
+import { FairScheduler, type Known } from './fair-scheduler.ts'
 import { estimateEta } from './eta.ts'
 import type { PeerDemand, Priority } from '../ledger/demand.ts'
 import { type Grant, type Ledger, type ChargeSet, StoreUnavailableError } from '../ledger/ledger.ts'
@@ -14,7 +14,7 @@ import { Permit } from './permit.ts'
 import { QueuedCall } from './queued-call.ts'
 import { ClientQueues } from './client-queues.ts'
 import { RecentlyServed } from './recently-served.ts'
-import { Served } from './served.ts'
+import { VirtualService } from './virtual-service.ts'
 import { WakeUp } from './wake-up.ts'
 
 /** How soon the ledger is asked again for those that wait, after it could not be. */
@@ -58,7 +58,7 @@ export class AdmissionQueue {
   readonly #forecast: AvailabilityForecast
   readonly #peers: Peers
   readonly #claims: Claims
-  #served = new Served()
+  #virtualService = new VirtualService()
   readonly #recentlyServed = new RecentlyServed()
   readonly #wakeUp: WakeUp
   #isServing = false
@@ -92,14 +92,14 @@ export class AdmissionQueue {
 
   /** Who waits here, and for how long still. */
   view(): QueueView[] {
-    const contention = this.#contention()
+    const scheduler = this.#scheduler()
     const now = this.#clock.now() // the same for both, else the last one would come before the first if time passed between
     const waiting = [...this.#clientQueues.byClient.values()].filter((queue) => queue.size > queue.claims)
     return waiting.map(({ client, size, claims }) => ({
       client: client.name,
       waiting: size - claims,
-      nextInMs: this.#forecast.waitMs(contention.positionOfFirst(client.name), now),
-      lastInMs: this.#forecast.waitMs(contention.positionOfLast(client.name), now),
+      nextInMs: this.#forecast.waitMs(scheduler.positionOfFirst(client.name), now),
+      lastInMs: this.#forecast.waitMs(scheduler.positionOfLast(client.name), now),
     }))
   }
 
@@ -179,21 +179,21 @@ export class AdmissionQueue {
 
   #heard(peerDemand: PeerDemand | undefined, granted: number): void {
     this.#forecast.others(granted)
-    if (peerDemand !== undefined) this.#served = new Served(peerDemand.served)
+    if (peerDemand !== undefined) this.#virtualService = new VirtualService(peerDemand.virtualService)
     this.#wakeLater()
   }
 
-  #contention(newcomer?: { client: Claimant; priority: Priority }): Contention<QueuedCall> {
+  #scheduler(newcomer?: { client: QueuedClient; priority: Priority }): FairScheduler<QueuedCall> {
     const known: Known<QueuedCall> = {
       now: this.#clock.now(),
       queues: this.#clientQueues.byClient,
-      served: this.#served.costs,
+      virtualService: this.#virtualService.costs,
       perSecond: this.#clientQueues.perSecond,
       peerDemand: this.#peers.peerDemand,
       told: this.#peers.told,
       admittedElsewhere: this.#peers.admitted,
     }
-    return new Contention(known, newcomer)
+    return new FairScheduler(known, newcomer)
   }
 
   get #shortage(): Shortage {
@@ -203,8 +203,8 @@ export class AdmissionQueue {
   #wait(waiter: Waiter): Promise<Admission> | Admission {
     if (this.#closing !== undefined) return { kind: 'closed', because: this.#closing }
     const { chargeSet, maxWaitMs, client } = waiter
-    const contention = this.#contention(waiter)
-    const { position, waitMs, isTooLate, isBecauseOfOthers } = estimateEta(contention, this.#forecast, waiter)
+    const scheduler = this.#scheduler(waiter)
+    const { position, waitMs, isTooLate, isBecauseOfOthers } = estimateEta(scheduler, this.#forecast, waiter)
     const because = isTooLate ? 'quota' : this.#shortage
     const heldBy = because === 'quota' ? this.#forecast.heldBy(position) : undefined
     const servedCount = this.#recentlyServed.count
@@ -225,7 +225,7 @@ export class AdmissionQueue {
     const full = this.#makeSpace(client)
     if (full !== undefined) return { kind: 'queue_full', full, because, waitMs, usage: wait.usage, wait }
     if (!this.#clientQueues.has(client.name))
-      this.#served.begin(client.name, contention.leastServed, this.#clientQueues.has)
+      this.#virtualService.begin(client.name, scheduler.leastService, this.#clientQueues.has)
     return this.#takePlace(waiter, wait)
   }
 
@@ -237,13 +237,13 @@ export class AdmissionQueue {
     if (!isKept) return waitMs
     const due = this.#claims.dueNow(client.name, chargeSet)
     if (due !== undefined) {
-      const leftMs = this.#forecast.waitMs(this.#contention().positionOfFirst(client.name))
+      const leftMs = this.#forecast.waitMs(this.#scheduler().positionOfFirst(client.name))
       this.#claims.tellAgain(due, leftMs)
       return leftMs
     }
     if (!this.#claims.mayAdd(client.name, chargeSet)) return waitMs
     if (!this.#clientQueues.has(client.name)) {
-      this.#served.begin(client.name, this.#contention().leastServed, this.#clientQueues.has)
+      this.#virtualService.begin(client.name, this.#scheduler().leastService, this.#clientQueues.has)
     }
     const taken = { because, arrivedAt: this.#clock.now(), onEnd: this.#onEnd, isClaim: true }
     const queuedCall = new QueuedCall(waiter, taken)
@@ -267,7 +267,7 @@ export class AdmissionQueue {
   }
 
   /** Undefined if one more call of the client may wait; else what is full. */
-  #makeSpace(client: Claimant): Full | undefined {
+  #makeSpace(client: QueuedClient): Full | undefined {
     const fullFor = this.#clientQueues.fullFor(client)
     if (fullFor?.outdone === undefined) return fullFor?.full
     const { full, outdone } = fullFor
@@ -312,7 +312,7 @@ export class AdmissionQueue {
     this.#peers.waitingHere(this.waiting)
     if (this.waiting > 0) return
     this.#wakeUp.cancel()
-    if (this.ledger.exchange === undefined) this.#served.clear()
+    if (this.ledger.exchange === undefined) this.#virtualService.clear()
   }
 
   /**
@@ -346,14 +346,14 @@ export class AdmissionQueue {
     const most = Math.min(this.#capacity.free, this.waiting)
     if (most <= 0) return false
     const { haveWaiting } = this.#peers
-    const contention = this.#contention()
+    const scheduler = this.#scheduler()
     const unclaimed = haveWaiting ? this.#forecast.unclaimed : 0
-    const { chosen, isTurnOfOthers } = choose(contention, most, this.#forecast.free(), unclaimed)
+    const { chosen, isTurnOfOthers } = choose(scheduler, most, this.#forecast.free(), unclaimed)
     if (chosen.length === 0) {
       if (haveWaiting && this.#forecast.isUnclaimedUnsure) await this.#look()
       return false
     }
-    const grant = await this.#chargeInFlight(chosen, contention)
+    const grant = await this.#chargeInFlight(chosen, scheduler)
     const granted = Math.min(grant.granted, chosen.length)
     let admitted = 0
     try {
@@ -364,7 +364,7 @@ export class AdmissionQueue {
       const now = this.#clock.now()
       for (const queuedCall of this.#receivers(grant, granted, chosen)) {
         const { because, wait, client } = queuedCall
-        this.#served.add(client.name, contention.costOf(client.name))
+        this.#virtualService.add(client.name, scheduler.costOf(client.name))
         const permit = new Permit(this, grant, now)
         // If so, it is for whoever waited to give it back.
         if (queuedCall.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
@@ -388,10 +388,10 @@ export class AdmissionQueue {
   }
 
   /** They count as in flight before the answer, so that all queues of a class together keep to the concurrency. */
-  async #chargeInFlight(chosen: readonly QueuedCall[], contention: Contention<QueuedCall>): Promise<Grant> {
+  async #chargeInFlight(chosen: readonly QueuedCall[], scheduler: FairScheduler<QueuedCall>): Promise<Grant> {
     this.#capacity.inFlight += chosen.length
     try {
-      const costs = chosen.map(({ client }) => [client.name, contention.costOf(client.name)] as const)
+      const costs = chosen.map(({ client }) => [client.name, scheduler.costOf(client.name)] as const)
       return await this.ledger.charge(chosen[0]!.chargeSet, chosen.length, { queue: this.name, costs })
     } catch (error) {
       this.#capacity.release(chosen.length)
@@ -408,7 +408,7 @@ export class AdmissionQueue {
       yield chosen[i]!
     }
     while (found < granted && this.waiting > 0) {
-      const { value: next } = this.#contention().next(Infinity).next()
+      const { value: next } = this.#scheduler().next(Infinity).next()
       if (next === undefined || next.queuedCall.chargeSet !== chargeSet) return
       found++
       yield next.queuedCall
@@ -444,7 +444,7 @@ export class AdmissionQueue {
     }
     // At least a millisecond, because timers may be early by a part of one.
     const leastMs = this.#storeError !== undefined ? STORE_RETRY_MS : this.#peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
-    const turnMs = this.#forecast.turnMs(this.#contention().firstPosition)
+    const turnMs = this.#forecast.turnMs(this.#scheduler().firstPosition)
     this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
   }
 }

@@ -1,5 +1,5 @@
 import type { Cancellation } from '../time/cancellation.ts'
-import type { Claimant } from './client-queue.ts'
+import type { QueuedClient } from './client-queue.ts'
 import type { Priority } from '../ledger/demand.ts'
 import type { LimitUsage, ChargeSet } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
@@ -64,7 +64,7 @@ export type Admission =
 export interface Waiter {
   readonly chargeSet: ChargeSet
   readonly maxWaitMs: number
-  readonly client: Claimant
+  readonly client: QueuedClient
   /** Not above the client's own. */
   readonly priority: Priority
   /** Whether it will come back when it is told to, so that its turn is kept. */

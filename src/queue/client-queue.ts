@@ -2,7 +2,7 @@ import { type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
 import { URGENCY } from './fair-share.ts'
 
 /** A client, as far as it matters when its calls have to wait. */
-export interface Claimant {
+export interface QueuedClient {
   readonly name: string
   readonly weight: number
   /** Part of each quota (0 to 1) that it gets at least, while it wants it. */
@@ -45,13 +45,13 @@ class Line<Item extends Queued> {
 
 /** The calls of one client that wait in one queue: the more urgent first, and of these whoever came first. */
 export class ClientQueue<Item extends Queued> {
-  client: Claimant
+  client: QueuedClient
   size = 0
   /** How many of these are turns that are kept, and not calls that wait. */
   claims = 0
   readonly #lines = { interactive: new Line<Item>(), normal: new Line<Item>(), batch: new Line<Item>() }
 
-  constructor(client: Claimant) {
+  constructor(client: QueuedClient) {
     this.client = client
   }
 

@@ -3,7 +3,7 @@ import type { Full } from './admission.ts'
 import { Arrivals } from './arrivals.ts'
 import type { ClassCapacity } from './capacity.ts'
 import type { Demand } from '../ledger/demand.ts'
-import { type Claimant, ClientQueue } from './client-queue.ts'
+import { type QueuedClient, ClientQueue } from './client-queue.ts'
 import type { QueuedCall } from './queued-call.ts'
 
 /** Who waits in one admission queue: a queue for each client. */
@@ -86,7 +86,7 @@ export class ClientQueues {
    * that has many more of them waiting take up the places, that is the last of these: one noisy client must not keep the others
    * out.
    */
-  fullFor(client: Claimant): { full: Full; outdone?: QueuedCall | undefined } | undefined {
+  fullFor(client: QueuedClient): { full: Full; outdone?: QueuedCall | undefined } | undefined {
     const own = waitingIn(this.byClient.get(client.name))
     const { full, mostPerClient } = this.#capacity
     if (own >= mostPerClient) return { full: { most: mostPerClient, of: `calls of ${client.name}` } }

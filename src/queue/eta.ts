@@ -1,5 +1,5 @@
 import type { Waiter } from './admission.ts'
-import type { Contention } from './contention.ts'
+import type { FairScheduler } from './fair-scheduler.ts'
 import type { AvailabilityForecast } from './forecast.ts'
 import type { QueuedCall } from './queued-call.ts'
 
@@ -17,14 +17,14 @@ export interface Eta {
 
 /** When a call that comes now will have its turn, by those that wait and those that will come and go first. */
 export function estimateEta(
-  contention: Contention<QueuedCall>,
+  scheduler: FairScheduler<QueuedCall>,
   forecast: AvailabilityForecast,
   { client, priority, maxWaitMs }: Waiter,
 ): Eta {
-  const now = contention.positionOfNext(client.name, priority, 0)
+  const now = scheduler.positionOfNext(client.name, priority, 0)
   let turn = now
   for (let round = 0; round < ROUNDS; round++) {
-    turn = contention.positionOfNext(client.name, priority, forecast.waitMs(turn.position))
+    turn = scheduler.positionOfNext(client.name, priority, forecast.waitMs(turn.position))
   }
   const { position, alone } = turn
   const waitMs = forecast.waitMs(position)

@@ -13,7 +13,7 @@ export interface Flow {
   readonly share: number
   readonly calls: number
   /** Sum of the costs of its calls that were served; who has least is next. */
-  readonly served: number
+  readonly virtualService: number
 }
 
 /** What is left to the others where guaranteed shares add up to everything. */
@@ -45,12 +45,12 @@ export function costsOf(flows: readonly Flow[]): number[] {
 
 /** How many calls of other flows are served before the `n`-th call (from 1) of flow `i`. */
 export function callsAhead(flows: readonly Flow[], costs: readonly number[], i: number, n: number): number {
-  const start = flows[i]!.served + (n - 1) * costs[i]!
+  const start = flows[i]!.virtualService + (n - 1) * costs[i]!
   let ahead = 0
   for (let j = 0; j < flows.length; j++) {
     if (j === i) continue
-    const { served, calls } = flows[j]!
-    const earlier = (start - served) / costs[j]!
+    const { virtualService, calls } = flows[j]!
+    const earlier = (start - virtualService) / costs[j]!
     // Of two that start at the same time, the one that stands first.
     const count = j < i ? Math.floor(earlier + SAME) + 1 : Math.ceil(earlier - SAME)
     ahead += Math.min(calls, Math.max(0, count))
@@ -60,7 +60,7 @@ export function callsAhead(flows: readonly Flow[], costs: readonly number[], i: 
 
 /** Whose calls are served next, in order: the number of a flow for each of the first `count` calls. */
 export function* servingOrder(flows: readonly Flow[], costs: readonly number[], count: number): Generator<number> {
-  const starts = flows.map(({ served }) => served)
+  const starts = flows.map(({ virtualService }) => virtualService)
   const left = flows.map(({ calls }) => calls)
   for (let n = 0; n < count; n++) {
     let next = -1

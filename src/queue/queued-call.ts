@@ -1,7 +1,7 @@
 import type { Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import type { Admission, Shortage, Waiter, WaitRecord } from './admission.ts'
-import type { Claimant, Queued } from './client-queue.ts'
+import type { QueuedClient, Queued } from './client-queue.ts'
 import type { Priority } from '../ledger/demand.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
 
@@ -19,7 +19,7 @@ interface Taken {
 /** A call that waits, until its wait ends in one way or another. */
 export class QueuedCall implements Queued {
   chargeSet: ChargeSet
-  readonly client: Claimant
+  readonly client: QueuedClient
   readonly priority: Priority
   readonly because: Shortage
   readonly wait: WaitRecord | undefined

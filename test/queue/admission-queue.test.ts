@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Clock } from '../../src/time/clock.ts'
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
-import type { Claimant } from '../../src/queue/client-queue.ts'
+import type { QueuedClient } from '../../src/queue/client-queue.ts'
 import {
   type Grant,
   type Ledger,
@@ -25,9 +25,9 @@ const RENEWALS = 1
 const read = limitOf({ id: 'read.60000', class: 'read', requests: 2, windowMs: MINUTE })
 const reads: ChargeSet = chargeSetOf('harness/prod', [{ limit: read }])
 const named = { name: 'prod:read', partition: 'harness/prod' }
-const anyone = { client: claimant('anyone'), priority: 'normal' as const }
+const anyone = { client: queuedClient('anyone'), priority: 'normal' as const }
 
-function claimant(name: string, weight = 1, share = 0): Claimant {
+function queuedClient(name: string, weight = 1, share = 0): QueuedClient {
   return { name, weight, share, priority: 'interactive' }
 }
 
@@ -112,8 +112,8 @@ describe('an admission queue', () => {
 
   it('tells of a call that waited what held it back, its place, and who was served before it', async () => {
     const { clock, queue, enter } = setUp()
-    const noisy = claimant('noisy')
-    const from = async (client: Claimant): Promise<Admission> => {
+    const noisy = queuedClient('noisy')
+    const from = async (client: QueuedClient): Promise<Admission> => {
       const waiter = { ...anyone, client, chargeSet: reads, maxWaitMs: 10 * MINUTE }
       const admission = await queue.enter(waiter)
       if (admission.kind === 'admitted') admission.permit.settle()
@@ -463,7 +463,7 @@ describe('an admission queue', () => {
 describe('an admission queue of several clients', () => {
   /** Takes all quota, then lets calls of clients wait; tells in which order they were admitted. */
   async function order(
-    calls: readonly { client: Claimant; priority?: Priority }[],
+    calls: readonly { client: QueuedClient; priority?: Priority }[],
     options: { maxWaiting?: number } = {},
   ) {
     const { clock, queue, enter } = setUp(options)
@@ -484,28 +484,28 @@ describe('an admission queue of several clients', () => {
     return { admitted: admitted.join(''), kinds }
   }
 
-  function calls(client: Claimant, count: number, priority?: Priority) {
+  function calls(client: QueuedClient, count: number, priority?: Priority) {
     return Array.from({ length: count }, () => (priority === undefined ? { client } : { client, priority }))
   }
 
   it('serves them in turn, however many calls of one came first', async () => {
-    const { admitted } = await order([...calls(claimant('a'), 8), ...calls(claimant('b'), 3)])
+    const { admitted } = await order([...calls(queuedClient('a'), 8), ...calls(queuedClient('b'), 3)])
     expect(admitted).toBe('abababaaaaa')
   })
 
   it('serves them by weight', async () => {
-    const { admitted } = await order([...calls(claimant('a'), 9), ...calls(claimant('b', 2), 6)])
+    const { admitted } = await order([...calls(queuedClient('a'), 9), ...calls(queuedClient('b', 2), 6)])
     expect(admitted.slice(0, 9).replaceAll('a', '')).toBe('bbbbbb')
     expect(admitted.slice(0, 3)).toContain('a')
   })
 
   it('gives nobody less than its share', async () => {
-    const { admitted } = await order([...calls(claimant('a', 4), 12), ...calls(claimant('b', 1, 0.5), 6)])
+    const { admitted } = await order([...calls(queuedClient('a', 4), 12), ...calls(queuedClient('b', 1, 0.5), 6)])
     expect(admitted.slice(0, 12).replaceAll('a', '')).toBe('bbbbbb')
   })
 
   it('serves the more urgent calls of a client first', async () => {
-    const client = claimant('a')
+    const client = queuedClient('a')
     const { clock, queue, enter } = setUp()
     enter(0)
     enter(0)
@@ -522,13 +522,15 @@ describe('an admission queue of several clients', () => {
   })
 
   it('serves urgent calls more often, but not only them', async () => {
-    const urgent = calls(claimant('u'), 8, 'interactive')
-    const { admitted } = await order([...calls(claimant('n'), 8), ...urgent])
+    const urgent = calls(queuedClient('u'), 8, 'interactive')
+    const { admitted } = await order([...calls(queuedClient('n'), 8), ...urgent])
     expect(admitted.slice(0, 10).replaceAll('n', '')).toBe('uuuuuuuu')
   })
 
   it('makes room for a client that has few calls waiting at the expense of the one that has most', async () => {
-    const { kinds } = await order([...calls(claimant('noisy'), 5), ...calls(claimant('quiet'), 2)], { maxWaiting: 4 })
+    const { kinds } = await order([...calls(queuedClient('noisy'), 5), ...calls(queuedClient('quiet'), 2)], {
+      maxWaiting: 4,
+    })
     const [kept, full] = ['admitted', 'queue_full']
     expect(kinds).toEqual([kept, kept, full, full, full, kept, kept])
   })
@@ -537,14 +539,14 @@ describe('an admission queue of several clients', () => {
     const { clock, queue, enter } = setUp()
     enter(0)
     enter(0)
-    const [busy, idle] = [claimant('busy'), claimant('idle')]
-    const visit = (client: Claimant, maxWaitMs: number) =>
+    const [busy, idle] = [queuedClient('busy'), queuedClient('idle')]
+    const visit = (client: QueuedClient, maxWaitMs: number) =>
       queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs })
     for (let i = 0; i < 2; i++) void visit(busy, 1e9)
     for (let i = 0; i < 2; i++) void visit(idle, 1e9)
     await clock.advance(0)
     expect(await visit(busy, 61_000)).toMatchObject({ kind: 'quota_exhausted' })
-    const third = claimant('third')
+    const third = queuedClient('third')
     void visit(third, 1e9)
     await clock.advance(0)
     expect(await visit(third, 61_000)).toMatchObject({ kind: 'share_exceeded' })
@@ -556,11 +558,11 @@ describe('an admission queue of several clients', () => {
     spend(ledger, 2)
     const capacity = new ClassCapacity([new QueueCapacity(100, 'calls')], { mostPerClient: 1 })
     const queue = new AdmissionQueue({ ...named, ledger, clock, capacity })
-    const visit = (client: Claimant) =>
+    const visit = (client: QueuedClient) =>
       queue.enter({ client, priority: 'normal', chargeSet: reads, maxWaitMs: MINUTE * 9 })
-    void visit(claimant('a'))
-    void visit(claimant('b'))
-    expect(await visit(claimant('a'))).toMatchObject({ kind: 'queue_full', full: { most: 1, of: 'calls of a' } })
+    void visit(queuedClient('a'))
+    void visit(queuedClient('b'))
+    expect(await visit(queuedClient('a'))).toMatchObject({ kind: 'queue_full', full: { most: 1, of: 'calls of a' } })
   })
 
   it('tells when the calls of each are expected to be served, and they are', async () => {
@@ -573,7 +575,7 @@ describe('an admission queue of several clients', () => {
       ['b', 2],
     ] as const) {
       for (let i = 0; i < count; i++) {
-        const client = claimant(name)
+        const client = queuedClient(name)
         const entered = queue.enter({
           client,
           priority: 'normal',

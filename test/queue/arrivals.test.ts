@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { Arrivals } from '../../src/queue/arrivals.ts'
-import { Served } from '../../src/queue/served.ts'
+import { VirtualService } from '../../src/queue/virtual-service.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 it('keeps nothing of clients that have stopped coming, however many have come', async () => {
@@ -17,18 +17,18 @@ it('keeps nothing of clients that have stopped coming, however many have come', 
 })
 
 it('remembers what was served to those that wait, and of the others only who has had more', () => {
-  const served = new Served()
+  const virtualService = new VirtualService()
   const waiting = new Set(['first'])
   for (let n = 0; n < 10_000; n++) {
     const client = `client ${n}`
-    served.begin(client, n, (name) => waiting.has(name))
-    served.add(client, 1)
-    served.add('greedy', 2)
-    served.add('first', 1)
+    virtualService.begin(client, n, (name) => waiting.has(name))
+    virtualService.add(client, 1)
+    virtualService.add('greedy', 2)
+    virtualService.add('first', 1)
   }
-  expect(served.costs.size).toBeLessThanOrEqual(200)
-  expect([served.costs.get('greedy'), served.costs.get('first')]).toEqual([20_000, 10_000])
-  served.begin('greedy', 10_000, () => true)
-  served.begin('late', 10_000, () => true)
-  expect([served.costs.get('greedy'), served.costs.get('late')]).toEqual([20_000, 10_000])
+  expect(virtualService.costs.size).toBeLessThanOrEqual(200)
+  expect([virtualService.costs.get('greedy'), virtualService.costs.get('first')]).toEqual([20_000, 10_000])
+  virtualService.begin('greedy', 10_000, () => true)
+  virtualService.begin('late', 10_000, () => true)
+  expect([virtualService.costs.get('greedy'), virtualService.costs.get('late')]).toEqual([20_000, 10_000])
 })

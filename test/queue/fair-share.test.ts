@@ -2,8 +2,8 @@ import { describe, expect, it } from 'vitest'
 import { callsAhead, costsOf, type Flow, servingOrder } from '../../src/queue/fair-share.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 
-function flow(weight: number, share = 0, { calls = Infinity, served = 0 } = {}): Flow {
-  return { weight, share, calls, served }
+function flow(weight: number, share = 0, { calls = Infinity, virtualService = 0 } = {}): Flow {
+  return { weight, share, calls, virtualService }
 }
 
 /** What part of a long run each flow gets, in per cent. */
@@ -40,7 +40,7 @@ describe('fair shares', () => {
   })
 
   it('serve whoever was served least until all are even', () => {
-    const flows = [flow(1, 0, { served: 5 }), flow(1)]
+    const flows = [flow(1, 0, { virtualService: 5 }), flow(1)]
     expect([...servingOrder(flows, costsOf(flows), 7)]).toEqual([1, 1, 1, 1, 1, 0, 1])
   })
 
@@ -50,7 +50,7 @@ describe('fair shares', () => {
       const flows = Array.from({ length: 1 + Math.floor(random() * 6) }, () =>
         flow([1, 1, 2, 0.25, 8][Math.floor(random() * 5)]!, random() < 0.3 ? 0.15 : 0, {
           calls: 1 + Math.floor(random() * 20),
-          served: Math.floor(random() * 10),
+          virtualService: Math.floor(random() * 10),
         }),
       )
       const costs = costsOf(flows)

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
-import type { Claimant } from '../../src/queue/client-queue.ts'
+import type { QueuedClient } from '../../src/queue/client-queue.ts'
 import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
@@ -13,7 +13,7 @@ import { Connection, Store } from './store.ts'
 import { Process, World } from './world.ts'
 
 const LATENCY_MS = { min: 20, max: 180 }
-const claimant = (name: string): Claimant => ({ name, weight: 1, share: 0, priority: 'normal' })
+const queuedClient = (name: string): QueuedClient => ({ name, weight: 1, share: 0, priority: 'normal' })
 
 interface Story {
   readonly gateways: number
@@ -48,7 +48,7 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
     queues.push(queue)
     capacities.push(capacity)
     const sleep = (ms: number) => new Promise<void>((resolve) => void clock.schedule(ms, resolve))
-    const enter = (client: Claimant, maxWaitMs: number) =>
+    const enter = (client: QueuedClient, maxWaitMs: number) =>
       queue.enter({ chargeSet, client, priority: 'normal', maxWaitMs, comesBack: true })
     const send = async (admission: Awaited<ReturnType<typeof enter>>): Promise<void> => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
@@ -57,15 +57,15 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
       admission.permit.settle()
       admission.permit.leave()
     }
-    const wait = async (client: Claimant): Promise<void> => {
+    const wait = async (client: QueuedClient): Promise<void> => {
       for (;;) {
         const admission = await enter(client, 1e9)
         if (admission.kind === 'closed') return
         await send(admission)
       }
     }
-    for (let n = 0; n < 60; n++) void wait(claimant(`waiter-${n % 3}`))
-    const poll = async (client: Claimant): Promise<void> => {
+    for (let n = 0; n < 60; n++) void wait(queuedClient(`waiter-${n % 3}`))
+    const poll = async (client: QueuedClient): Promise<void> => {
       await sleep(windowMs * (2 + random()))
       let wasTold = false
       for (;;) {
@@ -84,7 +84,7 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
         } else await sleep(windowMs * (2 + random()))
       }
     }
-    for (let n = 0; n < pollers; n++) if (n % Math.max(1, gateways) === i) void poll(claimant('poller'))
+    for (let n = 0; n < pollers; n++) if (n % Math.max(1, gateways) === i) void poll(queuedClient('poller'))
   }
   await world.runUntil(world.now + 20 * windowMs)
   const meanMs = (LATENCY_MS.min + LATENCY_MS.max) / 2

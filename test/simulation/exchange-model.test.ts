@@ -9,7 +9,7 @@ const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
 
 interface Answer {
-  readonly served: Record<string, number>
+  readonly virtualService: Record<string, number>
   readonly turns: number
   readonly others: { readonly agoMs: number; readonly demands: readonly Demand[] }[]
 }
@@ -42,9 +42,9 @@ it('the model of the demand exchange gives the same answers as the script in Red
 
 /** What was told in no particular order, and Redis writes an empty list as an empty object. */
 function answerOf(text: string): Answer {
-  const { served, turns, others } = JSON.parse(text) as Answer
+  const { virtualService, turns, others } = JSON.parse(text) as Answer
   const inOrder = Object.values(others).sort((a, b) => JSON.stringify(a).localeCompare(JSON.stringify(b)))
-  return { served, turns, others: inOrder }
+  return { virtualService, turns, others: inOrder }
 }
 
 it('forgets what is nothing that a gateway tells, and goes on with the rest', async () => {

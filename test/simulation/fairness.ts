@@ -1,5 +1,5 @@
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
-import type { Claimant } from '../../src/queue/client-queue.ts'
+import type { QueuedClient } from '../../src/queue/client-queue.ts'
 import type { Priority } from '../../src/ledger/demand.ts'
 import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
@@ -13,7 +13,7 @@ import { Process, World } from './world.ts'
 
 /** Calls of one client that one gateway gets. */
 export interface Source {
-  readonly client: Claimant
+  readonly client: QueuedClient
   readonly gateway: number
   /** On average, at random instants; or so many callers each of whom comes again as soon as its call is answered. */
   readonly load: { readonly callsPerSecond: number } | { readonly callers: number }

@@ -102,8 +102,10 @@ function modelled(seed: number, prefix: string): { calls: Call[]; replies: Reply
     calls.push(call)
     replies.push(reply)
   }
-  const { served } = JSON.parse(model.runExchange([`${prefix}:waiting`, `${prefix}:served`], ['a', now, 1, '[]'])) as {
-    served: Record<string, number>
+  const { virtualService: served } = JSON.parse(
+    model.runExchange([`${prefix}:waiting`, `${prefix}:served`], ['a', now, 1, '[]']),
+  ) as {
+    virtualService: Record<string, number>
   }
   return { calls, replies, served }
 }

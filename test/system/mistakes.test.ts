@@ -19,13 +19,13 @@ import { Tunnels } from '../../src/gateway/tunnel.ts'
 import { Upgrade } from '../../src/gateway/upgrade.ts'
 import { CallMetrics, ClassMetrics, Spending } from '../../src/observe/call-metrics.ts'
 import { CounterSeries, HistogramSeries } from '../../src/observe/series.ts'
-import { Contention } from '../../src/queue/contention.ts'
+import { FairScheduler } from '../../src/queue/fair-scheduler.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { Peers } from '../../src/queue/peers.ts'
 import { AvailabilityForecast } from '../../src/queue/forecast.ts'
 import { Permit } from '../../src/queue/permit.ts'
 import { ClientQueues } from '../../src/queue/client-queues.ts'
-import { Served } from '../../src/queue/served.ts'
+import { VirtualService } from '../../src/queue/virtual-service.ts'
 import { Breaker } from '../../src/resilience/breaker.ts'
 import { Breakers } from '../../src/resilience/breakers.ts'
 import { Hedging } from '../../src/resilience/hedging.ts'
@@ -74,9 +74,9 @@ function watchAll(hasQueue = false): Steps {
   steps.watch(Frames)
   steps.watchObject(ServerResponse.prototype, 'ServerResponse', ['writeHead', 'write', 'end', 'flushHeaders'])
   if (hasQueue) {
-    steps.watch(Contention)
+    steps.watch(FairScheduler)
     steps.watch(AvailabilityForecast)
-    steps.watch(Served)
+    steps.watch(VirtualService)
     steps.watch(Peers)
     steps.watch(ClientQueues, 'remove')
   }

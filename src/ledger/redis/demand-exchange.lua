@@ -41,27 +41,27 @@ for i = 1, #told, 2 do
   end
 end
 
-local served = {}
+local virtualService = {}
 local sums = call('HGETALL', KEYS[2])
-for i = 1, #sums, 2 do served[sums[i]] = tonumber(sums[i + 1]) end
-local turns = served[''] or 0
-served[''] = nil
+for i = 1, #sums, 2 do virtualService[sums[i]] = tonumber(sums[i + 1]) end
+local turns = virtualService[''] or 0
+virtualService[''] = nil
 local least = math.huge
-for client in pairs(wasWaiting) do least = math.min(least, served[client] or 0) end
+for client in pairs(wasWaiting) do least = math.min(least, virtualService[client] or 0) end
 if least == math.huge then least = 0 end
 
 for _, demand in ipairs(demands) do
   local client = demand.client
   waiting[client] = true
   -- Who comes anew begins where the others are: what was not wanted earlier can't be made up for.
-  if not wasWaiting[client] and (served[client] or -1) < least then
-    served[client] = least
+  if not wasWaiting[client] and (virtualService[client] or -1) < least then
+    virtualService[client] = least
     call('HSET', KEYS[2], client, string.format('%.17g', least))
   end
 end
-for client, sum in pairs(served) do
+for client, sum in pairs(virtualService) do
   if not waiting[client] and sum <= least then
-    served[client] = nil
+    virtualService[client] = nil
     call('HDEL', KEYS[2], client)
   end
 end
@@ -77,4 +77,4 @@ if next(waiting) then
 else
   call('DEL', KEYS[2])
 end
-return cjson.encode({ served = served, turns = turns, others = others })
+return cjson.encode({ virtualService = virtualService, turns = turns, others = others })

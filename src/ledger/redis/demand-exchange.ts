@@ -2,7 +2,7 @@ import { type PeerDemand, type Demand, PRIORITIES } from '../demand.ts'
 
 /** As demand-exchange.lua answers. */
 interface ExchangeReply {
-  readonly served: Readonly<Record<string, number>>
+  readonly virtualService: Readonly<Record<string, number>>
   readonly turns: number
   /** An empty list comes as an empty object. */
   readonly others: readonly { readonly agoMs: number; readonly demands: readonly Demand[] }[]
@@ -13,15 +13,15 @@ const MOST_CALLS = 1e6
 
 /** Throws where it is nothing that gateways tell: whose turn it is must never be computed from that. */
 export function peerDemandOf(reply: string, at: number): PeerDemand {
-  const { served, turns, others } = JSON.parse(reply) as ExchangeReply
+  const { virtualService, turns, others } = JSON.parse(reply) as ExchangeReply
   const reports = Object.values(others)
-  const sums = Object.entries(served)
+  const sums = Object.entries(virtualService)
   const areDemands = reports.every(({ agoMs, demands }) => Number.isFinite(agoMs) && demands.every(isDemand))
   if (!areDemands || !isAmount(turns) || !sums.every(([, sum]) => isAmount(sum)))
     throw new TypeError('what gateways told is garbled')
   return {
     at,
-    served: new Map(sums),
+    virtualService: new Map(sums),
     turns,
     others: reports.flatMap(({ agoMs, demands }) =>
       demands.map((demand) => ({ ...demand, waitedMs: demand.waitedMs + agoMs })),

@@ -11,18 +11,18 @@ const demand = {
   perSecond: 0.5,
 }
 
-function replyWith(changes: object, served: object = { a: 2 }): string {
-  return JSON.stringify({ served, turns: 4, others: [{ agoMs: 10, demands: [{ ...demand, ...changes }] }] })
+function replyWith(changes: object, virtualService: object = { a: 2 }): string {
+  return JSON.stringify({ virtualService, turns: 4, others: [{ agoMs: 10, demands: [{ ...demand, ...changes }] }] })
 }
 
 it('tells who waits elsewhere, as of now', () => {
   expect(peerDemandOf(replyWith({}), 1_000)).toEqual({
     at: 1_000,
     turns: 4,
-    served: new Map([['a', 2]]),
+    virtualService: new Map([['a', 2]]),
     others: [{ ...demand, waitedMs: 50 }],
   })
-  expect(peerDemandOf('{"served":{},"turns":0,"others":{}}', 1_000).others).toEqual([])
+  expect(peerDemandOf('{"virtualService":{},"turns":0,"others":{}}', 1_000).others).toEqual([])
 })
 
 it.each([
@@ -40,12 +40,12 @@ it.each([
   replyWith({ isBlocked: 1 }),
   replyWith({}, { a: 'x' }),
   replyWith({}, { a: null }),
-  '{"served":{},"turns":0,"others":[{"agoMs":"x","demands":[]}]}',
-  '{"served":{},"turns":0,"others":[{"agoMs":1}]}',
-  '{"served":{},"turns":0,"others":[null]}',
-  '{"served":{},"others":[]}',
-  '{"served":{},"turns":"x","others":[]}',
-  '{"served":{},"turns":0}',
+  '{"virtualService":{},"turns":0,"others":[{"agoMs":"x","demands":[]}]}',
+  '{"virtualService":{},"turns":0,"others":[{"agoMs":1}]}',
+  '{"virtualService":{},"turns":0,"others":[null]}',
+  '{"virtualService":{},"others":[]}',
+  '{"virtualService":{},"turns":"x","others":[]}',
+  '{"virtualService":{},"turns":0}',
   'null',
   'garbage',
   '',

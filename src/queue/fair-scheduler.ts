@@ -1,8 +1,8 @@
 import { type PeerDemand, type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
-import { type Claimant, type ClientQueue, type Queued, weightOf } from './client-queue.ts'
+import { type QueuedClient, type ClientQueue, type Queued, weightOf } from './client-queue.ts'
 import { callsAhead, costsOf, type Flow, servingOrder } from './fair-share.ts'
 
-interface Contender<Item extends Queued> extends Flow {
+interface SchedulerEntry<Item extends Queued> extends Flow {
   readonly queue: ClientQueue<Item> | undefined
   /** What waits at other gateways; and of that, what may have its turn. */
   readonly elsewhere: readonly Demand[]
@@ -18,7 +18,7 @@ export interface Known<Item extends Queued> {
   readonly now: number
   readonly queues: ReadonlyMap<string, ClientQueue<Item>>
   /** By client, what its calls that were served have cost. */
-  readonly served: ReadonlyMap<string, number>
+  readonly virtualService: ReadonlyMap<string, number>
   /** Calls that come to wait here. */
   perSecond(client: string): number
   readonly peerDemand: PeerDemand | undefined
@@ -29,8 +29,8 @@ export interface Known<Item extends Queued> {
 }
 
 /** Who waits for one quota at one moment, at all gateways, and in which order they are served. */
-export class Contention<Item extends Queued> {
-  readonly #contenders: Contender<Item>[] = []
+export class FairScheduler<Item extends Queued> {
+  readonly #entries: SchedulerEntry<Item>[] = []
   /** The same without those whose turn would be lost on them. */
   readonly #ready: readonly Flow[]
   readonly #numbers = new Map<string, number>()
@@ -38,15 +38,15 @@ export class Contention<Item extends Queued> {
   readonly #known: Known<Item>
 
   /** `newcomer` is counted among them although none of its calls may wait yet. */
-  constructor(known: Known<Item>, newcomer?: { client: Claimant; priority: Priority }) {
-    const { queues, served, peerDemand, told } = known
+  constructor(known: Known<Item>, newcomer?: { client: QueuedClient; priority: Priority }) {
+    const { queues, virtualService, peerDemand, told } = known
     this.#known = known
     const elsewhere = Map.groupBy(peerDemand?.others ?? [], ({ client }) => client)
     const ownTold = Map.groupBy(elsewhere.size === 0 ? [] : told, ({ client }) => client)
     const names = new Set([...queues.keys(), ...elsewhere.keys()])
     if (newcomer !== undefined) names.add(newcomer.client.name)
     let least = Infinity
-    for (const name of names) least = Math.min(least, served.get(name) ?? Infinity)
+    for (const name of names) least = Math.min(least, virtualService.get(name) ?? Infinity)
     // In the same order at all gateways, since it decides between equals.
     for (const name of elsewhere.size === 0 ? names : [...names].sort()) {
       const queue = queues.get(name)
@@ -60,8 +60,8 @@ export class Contention<Item extends Queued> {
         calls += other.calls
         perSecond += other.perSecond
       }
-      this.#numbers.set(name, this.#contenders.length)
-      this.#contenders.push({
+      this.#numbers.set(name, this.#entries.length)
+      this.#entries.push({
         queue,
         elsewhere: others,
         ready: others.filter(({ isBlocked }) => isBlocked !== true),
@@ -70,13 +70,11 @@ export class Contention<Item extends Queued> {
         perSecond,
         share: client.share,
         weight: weightOf(client.weight, priorities),
-        served: served.get(name) ?? (least === Infinity ? 0 : least),
+        virtualService: virtualService.get(name) ?? (least === Infinity ? 0 : least),
       })
     }
-    this.#costs = costsOf(this.#contenders)
-    this.#ready = peerDemand?.others.some(({ isBlocked }) => isBlocked)
-      ? this.#contenders.map(readyOf)
-      : this.#contenders
+    this.#costs = costsOf(this.#entries)
+    this.#ready = peerDemand?.others.some(({ isBlocked }) => isBlocked) ? this.#entries.map(readyOf) : this.#entries
   }
 
   /** What one more call of the client costs it. */
@@ -85,9 +83,9 @@ export class Contention<Item extends Queued> {
   }
 
   /** What is served to those that have been served least: what one begins with who comes now. */
-  get leastServed(): number {
+  get leastService(): number {
     let least = Infinity
-    for (const { served, calls } of this.#contenders) if (calls > 0) least = Math.min(least, served)
+    for (const { virtualService, calls } of this.#entries) if (calls > 0) least = Math.min(least, virtualService)
     return least === Infinity ? 0 : least
   }
 
@@ -97,14 +95,14 @@ export class Contention<Item extends Queued> {
    */
   positionOfNext(client: string, priority: Priority, waitMs: number): { position: number; alone: number } {
     const i = this.#numbers.get(client)!
-    const { queue, elsewhere } = this.#contenders[i]!
+    const { queue, elsewhere } = this.#entries[i]!
     let rank = (queue?.aheadOf(priority) ?? 0) + 1
     for (const demand of elsewhere) if (!isLessUrgent(demand.priority, priority)) rank += demand.calls
     const flows =
       waitMs === 0
-        ? this.#contenders
-        : this.#contenders.map(({ calls, perSecond, weight, share, served }) => {
-            return { weight, share, served, calls: calls + Math.floor((perSecond * waitMs) / 1_000) }
+        ? this.#entries
+        : this.#entries.map(({ calls, perSecond, weight, share, virtualService }) => {
+            return { weight, share, virtualService, calls: calls + Math.floor((perSecond * waitMs) / 1_000) }
           })
     const ahead = callsAhead(flows, this.#costs, i, rank)
     return { position: Math.max(0, ahead - this.#known.admittedElsewhere) + rank, alone: rank }
@@ -121,11 +119,11 @@ export class Contention<Item extends Queued> {
 
   #positionOf(client: string, which: 'first' | 'last'): number {
     const i = this.#numbers.get(client)!
-    const contender = this.#contenders[i]!
-    const queuedCall = contender.queue?.[which]
+    const entry = this.#entries[i]!
+    const queuedCall = entry.queue?.[which]
     if (queuedCall === undefined) return Infinity
-    const ahead = which === 'first' ? 0 : contender.queue!.size - 1
-    const rank = ahead + 1 + this.#olderElsewhere(contender, queuedCall, ahead)
+    const ahead = which === 'first' ? 0 : entry.queue!.size - 1
+    const rank = ahead + 1 + this.#olderElsewhere(entry, queuedCall, ahead)
     return callsAhead(this.#ready, this.#costs, i, rank) + rank
   }
 
@@ -140,19 +138,19 @@ export class Contention<Item extends Queued> {
 
   /** Of the next `count` calls of all gateways those that wait at this one, with their places in the order of all. */
   *next(count: number): Generator<{ queuedCall: Item; position: number }> {
-    const turns = this.#contenders.map(() => 0)
-    const taken = this.#contenders.map(() => 0)
-    const queuedCalls = this.#contenders.map(({ queue }) => queue?.first)
+    const turns = this.#entries.map(() => 0)
+    const taken = this.#entries.map(() => 0)
+    const queuedCalls = this.#entries.map(({ queue }) => queue?.first)
     let position = 0
     for (const i of servingOrder(this.#ready, this.#costs, count)) {
       position++
       const queuedCall = queuedCalls[i]
       turns[i]!++
       if (queuedCall === undefined) continue
-      const contender = this.#contenders[i]!
-      if (taken[i]! + 1 + this.#olderElsewhere(contender, queuedCall, taken[i]!) > turns[i]!) continue
+      const entry = this.#entries[i]!
+      if (taken[i]! + 1 + this.#olderElsewhere(entry, queuedCall, taken[i]!) > turns[i]!) continue
       taken[i]!++
-      queuedCalls[i] = contender.queue!.after(queuedCall)
+      queuedCalls[i] = entry.queue!.after(queuedCall)
       yield { queuedCall, position }
     }
   }
@@ -161,7 +159,7 @@ export class Contention<Item extends Queued> {
    * How many calls of the client that wait elsewhere go before one that waits here, behind `ahead` others: the more urgent, and
    * about those that came before it. By what all gateways know, so that they agree whose turn it is.
    */
-  #olderElsewhere({ ready, told }: Contender<Item>, { priority, arrivedAt }: Item, ahead: number): number {
+  #olderElsewhere({ ready, told }: SchedulerEntry<Item>, { priority, arrivedAt }: Item, ahead: number): number {
     if (ready.length === 0) return 0
     const { now, peerDemand } = this.#known
     const sinceMs = now - peerDemand!.at
@@ -183,10 +181,10 @@ export class Contention<Item extends Queued> {
   }
 }
 
-function readyOf({ weight, share, served, queue, ready }: Contender<Queued>): Flow {
+function readyOf({ weight, share, virtualService, queue, ready }: SchedulerEntry<Queued>): Flow {
   let calls = queue?.size ?? 0
   for (const demand of ready) calls += demand.calls
-  return { weight, share, served, calls }
+  return { weight, share, virtualService, calls }
 }
 
 /** As if they had come one after the other at even distances. */

@@ -2,7 +2,7 @@
 const FEW = 100
 
 /** By client, what its calls that were served have cost, while anybody waits for the same quota. */
-export class Served {
+export class VirtualService {
   #costs: Map<string, number>
   /** Looked through when it has become twice as many as needed to be remembered, so that it costs little for each. */
   #most = FEW
