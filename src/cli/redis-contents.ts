@@ -2,6 +2,7 @@ import type { Cluster, Redis } from 'ioredis'
 import type { AuditEntry } from '../audit/audit.ts'
 import type { StoredClient } from '../clients/managed.ts'
 import type { StoreConfig } from '../schema/schema.ts'
+import { isRemoved } from '../records/redis-records.ts'
 import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import { systemClock } from '../time/clock.ts'
 import { type Persistence, persistenceOf } from '../redis/persistence.ts'
@@ -42,14 +43,13 @@ async function contentsOf(redis: Redis | Cluster, prefix: string): Promise<Redis
   return {
     persistence,
     clients: clients.filter(isClient).length,
-    secrets: secrets.filter((json) => json !== '').length,
+    secrets: secrets.filter((json) => !isRemoved(json)).length,
     firstAudit: first === undefined ? undefined : (JSON.parse(first) as AuditEntry),
   }
 }
 
-/** A record that is not there any more has left its name. */
 function isClient(json: string): boolean {
-  return json !== '' && (JSON.parse(json) as StoredClient).deletedAt === undefined
+  return !isRemoved(json) && (JSON.parse(json) as StoredClient).deletedAt === undefined
 }
 
 /** What is lost, and how to keep it; undefined where there is nothing to lose, or it is kept, or not known to be lost. */

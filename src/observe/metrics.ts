@@ -101,6 +101,7 @@ export class Metrics {
     OVERHEADS,
   )
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
+  readonly storeLosses = this.#counter('store_losses', 'How often Redis was found to have lost what it keeps for good.')
   readonly logDropped = droppedLines(this.registry)
   /** Found once: every answer of Redis is observed. */
   readonly #storeDuration: HistogramSeries

@@ -57,7 +57,7 @@ export function sharedBy(store: StoreConfig): Pick<GuessGuardOptions, 'redis'> {
   return store.kind === 'redis' ? { redis: { connect: () => connectRedis(store), prefix: store.prefix } } : {}
 }
 
-function recordsOf<Item>(store: StoreConfig, sort: string, clock: Clock, losses: Losses): Records<Item> {
+function recordsOf<Item>(store: StoreConfig, sort: 'clients' | 'presets', clock: Clock, losses: Losses): Records<Item> {
   if (store.kind === 'redis') return new RedisRecords<Item>(store, sort, clock, losses)
   return new FileRecords<Item>(fileOf(store, `${sort}.json`), sort, clock)
 }

@@ -14,6 +14,7 @@ import type { Log } from '../observe/log.ts'
 import { Metrics } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
+import { LOSABLE } from '../records/losses.ts'
 import { TokenShare } from '../credentials/token-share.ts'
 import { openManaged, sharedBy } from './management.ts'
 import { QueueCapacity } from '../queue/capacity.ts'
@@ -121,6 +122,9 @@ export async function runWithoutAdmin(
   const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
   const cache = new SharedCache(config, { clock, metrics, logger })
   const managed = await openManaged(config.store, { clock, logger })
+  // From zero on, so that the first loss is seen as an increase.
+  for (const records of LOSABLE) metrics.storeLosses.of({ records })
+  managed.losses.onLoss((records) => metrics.storeLosses.of({ records }).increment())
   const live = new LiveSnapshot(config, {
     clock,
     logger,

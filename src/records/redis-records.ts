@@ -2,11 +2,14 @@ import type { Cluster, Redis } from 'ioredis'
 import type { Clock, Timer } from '../time/clock.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import { connectedInTime, connectRedis } from '../redis/connection.ts'
-import type { Losses } from './losses.ts'
+import type { Losses, LostRecords } from './losses.ts'
 import type { Records } from './records.ts'
 
 /** A notice can be lost with its connection. */
 const LOOK_EVERY_MS = 10_000
+
+/** What a field of a hash is, and the time of Redis in seconds and microseconds. */
+const LOOK = `return { redis.call('HGET', KEYS[1], ARGV[1]) or '', redis.call('TIME') }`
 
 /** Sets a field of a hash if it is still what it was, and tells everyone. Nothing and the empty text are the same. */
 const CHANGE = `
@@ -17,12 +20,17 @@ const CHANGE = `
 
 /**
  * All records in one hash of Redis, for every instance; each change is announced at once. A record that is removed leaves its
- * name with an empty text. So a name that was there and is not any more was lost by Redis: it was restarted without its data,
- * flushed, evicted it, or failed over to a replica that had it not yet. Whoever reads then puts back what it knew.
+ * name. So a name that was there and is not any more was lost by Redis: it was restarted without its data, flushed, evicted
+ * it, or failed over to a replica that had it not yet. Whoever reads then puts back what it knew.
+ *
+ * Each state of a name has a revision, which orders it among all states that the name ever had: also after a removal, and
+ * after a loss, because it is at least the time of Redis in microseconds. So a gateway that is behind may put back an old
+ * state first, and whoever knows a later one, or that the record was removed, replaces it. If no gateway that runs knows of
+ * the removal, the record comes back.
  */
 export class RedisRecords<Item> implements Records<Item> {
   readonly #store: StoreConfig
-  readonly #sort: string
+  readonly #sort: LostRecords
   readonly #clock: Clock
   readonly #key: string
   readonly #losses: Losses | undefined
@@ -36,7 +44,7 @@ export class RedisRecords<Item> implements Records<Item> {
   #isClosed = false
 
   /** `losses` hears of what Redis has lost. */
-  constructor(store: StoreConfig, sort: string, clock: Clock, losses?: Losses) {
+  constructor(store: StoreConfig, sort: LostRecords, clock: Clock, losses?: Losses) {
     this.#store = store
     this.#sort = sort
     this.#clock = clock
@@ -51,11 +59,15 @@ export class RedisRecords<Item> implements Records<Item> {
   }
 
   async change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void> {
+    // First, what Redis lost: else the record would seem to be missing, and its name to be free.
+    await this.read()
     const redis = await this.#connected()
     for (;;) {
-      const before = (await redis.hget(this.#key, name)) ?? ''
-      const changed = change(before === '' ? undefined : (JSON.parse(before) as Item))
-      const after = changed === undefined ? '' : JSON.stringify(changed)
+      const [before, [seconds, microseconds]] = (await redis.eval(LOOK, 1, this.#key, name)) as Look
+      const now = Number(seconds) * 1_000_000 + Number(microseconds)
+      const revision = Math.max(now, (parse(before).revision ?? 0) + 1)
+      const changed = change(itemOf(before) as Item | undefined)
+      const after = JSON.stringify(changed === undefined ? { removed: true, revision } : { ...changed, revision })
       if ((await redis.eval(CHANGE, 1, this.#key, name, before, after)) === 1) return
     }
   }
@@ -88,7 +100,7 @@ export class RedisRecords<Item> implements Records<Item> {
     const lost = lostFrom(fields, this.#known)
     if (lost.size > 0) {
       // Names of what was removed are put back as well, but nobody misses them.
-      const missed = [...lost.values()].filter((json) => json !== '').length
+      const missed = [...lost.values()].filter((json) => !isRemoved(json)).length
       try {
         for (const [name, json] of lost) await redis.eval(CHANGE, 1, this.#key, name, fields.get(name) ?? '', json)
         fields = await this.#fields(redis)
@@ -99,8 +111,12 @@ export class RedisRecords<Item> implements Records<Item> {
       if (missed > 0) this.#losses?.noteLost(this.#sort, missed)
     }
     this.#known = fields
-    const records = [...fields].filter(([, json]) => json !== '')
-    return new Map(records.map(([name, json]) => [name, JSON.parse(json) as Item]))
+    const records = new Map<string, Item>()
+    for (const [name, json] of fields) {
+      const item = itemOf(json)
+      if (item !== undefined) records.set(name, item as Item)
+    }
+    return records
   }
 
   async #fields(redis: Redis | Cluster): Promise<ReadonlyMap<string, string>> {
@@ -121,6 +137,31 @@ export class RedisRecords<Item> implements Records<Item> {
   }
 }
 
+type Look = [before: string, time: [seconds: string, microseconds: string]]
+
+/** What a field says besides the record itself. Versions before this one wrote no revision, and an empty text for a removal. */
+interface Stored {
+  readonly removed?: true
+  readonly revision?: number
+  readonly id?: string
+  readonly version?: number
+}
+
+/** Whether a field is only the name of a record that was removed. */
+export function isRemoved(json: string): boolean {
+  return parse(json).removed === true
+}
+
+/** The record as whoever keeps it knows it; undefined if it was removed. */
+function itemOf(json: string): object | undefined {
+  const { removed, revision: _, ...item } = parse(json)
+  return removed === true ? undefined : item
+}
+
+function parse(json: string): Stored {
+  return json === '' ? { removed: true } : (JSON.parse(json) as Stored)
+}
+
 /**
  * What is known and not there, or there as it was before a change: Redis has lost it. Also the name of what was removed: else
  * a gateway that has not heard of the removal would put back the client, whose key was revoked.
@@ -132,14 +173,17 @@ function lostFrom(
   const lost = new Map<string, string>()
   for (const [name, json] of known) {
     const stored = fields.get(name)
-    if (stored === undefined || (stored !== json && isOlder(stored, json))) lost.set(name, json)
+    if (stored === undefined || (stored !== json && isOlder(parse(stored), parse(json)))) lost.set(name, json)
   }
   return lost
 }
 
-/** Of two states of one record that counts its changes. */
-function isOlder(stored: string, known: string): boolean {
-  if (stored === '' || known === '') return false
-  const [a, b] = [stored, known].map((json) => JSON.parse(json) as { id?: string; version?: number })
-  return a!.id !== undefined && a!.id === b!.id && (a!.version ?? 0) < (b!.version ?? 0)
+function isOlder(stored: Stored, known: Stored): boolean {
+  if (stored.revision !== undefined && known.revision !== undefined && stored.revision !== known.revision) {
+    return stored.revision < known.revision
+  }
+  // A record without a revision is older than a removal with one.
+  if (known.removed === true) return known.revision !== undefined && stored.revision === undefined
+  if (stored.removed === true) return false
+  return known.id !== undefined && stored.id === known.id && (stored.version ?? 0) < (known.version ?? 0)
 }

@@ -216,6 +216,25 @@ export const ALERT_CASES: readonly AlertCase[] = [
     firing: ['SluiceStoreDegraded'],
   },
   {
+    name: 'SluiceStoreLostData when one of two gateways found that clients were lost',
+    series: {
+      'sluice_store_losses_total{instance="a",records="clients"}': '0x20 1x40',
+      'sluice_store_losses_total{instance="b",records="clients"}': '0x60',
+      'sluice_store_losses_total{instance="a",records="secrets"}': '0x60',
+    },
+    at: '6m',
+    firing: ['SluiceStoreLostData'],
+  },
+  {
+    name: 'nothing for what was lost before',
+    series: {
+      'sluice_store_losses_total{instance="a",records="clients"}': '3x240',
+      'sluice_store_losses_total{instance="a",records="secrets"}': '0x240',
+    },
+    at: '30m',
+    firing: [],
+  },
+  {
     name: 'SluiceHighRefusals when a fifth of the calls finds no quota',
     series: { [calls('delivered')]: perSecond(8), [calls('quota_exhausted')]: perSecond(2) },
     at: '15m',

@@ -2,9 +2,11 @@ import { execFileSync } from 'node:child_process'
 import { closeSync, constants, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { Redis } from 'ioredis'
 import { expect, it, onTestFinished } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
+import { ADMIN_TOKEN, ask } from '../support/admin.ts'
 import { makeCertificates } from '../support/certificates.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
 import { freePort, startRedisServer } from '../support/find-redis.ts'
@@ -165,6 +167,21 @@ async function startStoreless(faults: Faults): Promise<TestGateway> {
   await send(gateway, '/u/x', KEY)
   await redis.stop()
   faults.keepDoing(() => send(gateway, '/u/x', KEY), 100)
+  return gateway
+}
+
+/** A gateway whose Redis is flushed again and again, and so loses the clients that were made by the API. */
+async function startFlushed(faults: Faults): Promise<TestGateway> {
+  const redis = await startRedisServer()
+  const client = new Redis(redis.url)
+  onTestFinished(async () => {
+    client.disconnect()
+    await redis.stop()
+  })
+  const admin = { port: 0, token: ADMIN_TOKEN }
+  const gateway = await startGateway(base(ANY, { admin, store: { kind: 'redis', url: redis.url } }))
+  await ask(gateway, 'POST', '/clients', { name: 'made' })
+  faults.keepDoing(async () => client.flushall(), 5_000)
   return gateway
 }
 
@@ -341,6 +358,7 @@ it.skipIf(!hasPrometheus() || !hasProgram('openssl'))(
       troubled,
       leaving,
       await startStoreless(faults),
+      await startFlushed(faults),
       await startMistaken(faults),
       await startBursty(faults),
       await startHeldUp(faults),

@@ -116,6 +116,64 @@ describe('records that Redis has lost', () => {
     expect(up.losses.text).toContain('1 of its clients')
   })
 
+  it('do not come back after their removal, though a gateway that has not heard of it reads first', async () => {
+    const { open, redis, key } = setUp()
+    const [up, old] = [open(), open()]
+    for (const item of [a1, b1]) await up.records.change(item.id, () => item)
+    await Promise.all([up.read(), old.read()])
+    await up.records.change('a', () => undefined)
+    await up.read()
+    await redis.del(key)
+    expect(await old.read()).toEqual(both)
+    for (const { read } of [up, old]) expect(await read()).toEqual({ b: b1 })
+  })
+
+  it('do not come back after another took their name, though a gateway that has not heard of it reads first', async () => {
+    const { open, redis, key } = setUp()
+    const [up, old] = [open(), open()]
+    await up.records.change('a', () => ({ ...a1, version: 7 }))
+    await Promise.all([up.read(), old.read()])
+    await up.records.change('a', () => undefined)
+    const other: Item = { id: 'c', version: 1 }
+    await up.records.change('a', () => other)
+    await up.read()
+    await redis.del(key)
+    expect(await old.read()).toEqual({ a: { ...a1, version: 7 } })
+    for (const { read } of [up, old]) expect(await read()).toEqual({ a: other })
+  })
+
+  it('do not come back after their removal where they have no version, nor were written by this one', async () => {
+    const { open, redis, key } = setUp()
+    const [up, old] = [open(), open()]
+    await redis.hset(key, 'a', JSON.stringify({ text: 'sealed' }))
+    await Promise.all([up.read(), old.read()])
+    await up.records.change('a', () => undefined)
+    await up.read()
+    await redis.del(key)
+    expect(await old.read()).toEqual({ a: { text: 'sealed' } })
+    for (const { read } of [up, old]) expect(await read()).toEqual({})
+  })
+
+  it('are there for a change that comes before anybody has read', async () => {
+    const { open, redis, key } = setUp()
+    const { records, read } = open()
+    await records.change('a', () => a1)
+    await read()
+    await redis.del(key)
+    await records.change('a', (before) => {
+      expect(before).toEqual(a1)
+      return a2
+    })
+    expect(await read()).toEqual({ a: a2 })
+  })
+
+  it('and that were removed by an older version, whose names have an empty text, are not there', async () => {
+    const { open, redis, key } = setUp()
+    const { read } = open()
+    await redis.hset(key, 'a', '', 'b', JSON.stringify(b1))
+    expect(await read()).toEqual({ b: b1 })
+  })
+
   it('and that Redis does not take back are said once to be missing, and put back when it does', async () => {
     const { open, redis, key, store, logged } = setUp()
     const user = `u${store.prefix}`
