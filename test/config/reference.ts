@@ -13,7 +13,6 @@ export interface Schema {
   readonly additionalProperties?: Schema | boolean
   readonly items?: Schema
   readonly anyOf?: readonly Schema[]
-  readonly const?: unknown
 }
 
 const HEAD = `# Configuration reference
@@ -71,7 +70,6 @@ function alternativesOf({ anyOf }: Schema): readonly Schema[] {
 function typeOf(field: Schema): string {
   const alternatives = alternativesOf(field)
   if (alternatives.length > 0) return [...new Set(alternatives.map(typeOf))].join(' or ')
-  if (field.const !== undefined) return `\`${String(field.const)}\``
   if (field.enum !== undefined) return field.enum.map((one) => `\`${String(one)}\``).join(', ')
   switch (field.type) {
     case 'array':

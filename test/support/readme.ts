@@ -9,7 +9,7 @@ export const README = README_FILES.map((file) => readText(file)).join('\n')
 /** The rows of the table whose first column is headed so; each has the text of its cells by their headings. */
 export function readmeTable(firstHeading: string): Record<string, string>[] {
   const lines = README.split('\n')
-  const start = lines.findIndex((line, i) => cellsOf(line)[0] === firstHeading && /^\| -/.test(lines[i + 1] ?? ''))
+  const start = lines.findIndex((line, i) => cellsOf(line)[0] === firstHeading && lines[i + 1]?.startsWith('| -'))
   if (start < 0) throw new Error(`the README has no table whose first column is headed "${firstHeading}"`)
   const headings = cellsOf(lines[start]!)
   const end = lines.findIndex((line, i) => i > start && !line.startsWith('|'))
