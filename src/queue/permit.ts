@@ -1,6 +1,16 @@
-import type { Grant, Lesson, LimitUsage } from '../ledger/ledger.ts'
+import type { Grant, Ledger, Lesson, LimitUsage } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
-import type { AdmissionQueue } from './admission-queue.ts'
+
+/** Who gives permits, and is told what becomes of them. */
+export interface Issuer {
+  readonly ledger: Ledger
+  /** The response headers of a call are here that was admitted at `since`. */
+  settled(since: number): void
+  /** The charge of a call was taken back. */
+  refunded(): void
+  /** A call is not in flight any more; `isCounted`: its limits count calls in flight. */
+  left(isCounted: boolean): void
+}
 
 /**
  * A call that may be sent now: it is charged, and in flight. Whoever has the permit declares it with `using`, so that both
@@ -8,15 +18,15 @@ import type { AdmissionQueue } from './admission-queue.ts'
  * `abandon` and `refund`, and by `leave`; whatever is told a second time does not count.
  */
 export class Permit implements Disposable {
-  readonly #queue: AdmissionQueue
+  readonly #issuer: Issuer
   readonly #grant: Grant
   #since: number
   #isCharged = true
   #isInFlight = true
   #isSent = false
 
-  constructor(queue: AdmissionQueue, grant: Grant, since: number) {
-    this.#queue = queue
+  constructor(issuer: Issuer, grant: Grant, since: number) {
+    this.#issuer = issuer
     this.#grant = grant
     this.#since = since
   }
@@ -49,25 +59,25 @@ export class Permit implements Disposable {
   /** Its response headers are here: the upstream can't count it later than now. */
   settle(): void {
     if (!this.#takeCharge()) return
-    this.#queue.ledger.settle(this.#grant)
-    this.#queue.settled(this.#since)
+    this.#issuer.ledger.settle(this.#grant)
+    this.#issuer.settled(this.#since)
   }
 
   /** It was given up after it was sent: the upstream may count it a little later than now. */
   abandon(): void {
-    if (this.#takeCharge()) this.#queue.ledger.abandon(this.#grant)
+    if (this.#takeCharge()) this.#issuer.ledger.abandon(this.#grant)
   }
 
   /** No byte of it was sent. */
   refund(): void {
     if (!this.#takeCharge()) return
-    this.#queue.ledger.refund(this.#grant)
-    this.#queue.refunded()
+    this.#issuer.ledger.refund(this.#grant)
+    this.#issuer.refunded()
   }
 
   /** What its answer taught of the account or its limits. */
   learn(lesson: Lesson): void {
-    this.#queue.ledger.learn(this.#grant, lesson)
+    this.#issuer.ledger.learn(this.#grant, lesson)
   }
 
   /** It is not in flight any more. */
@@ -75,9 +85,9 @@ export class Permit implements Disposable {
     if (!this.#isInFlight) return
     this.#isInFlight = false
     try {
-      if (this.#isCounted) this.#queue.ledger.leave(this.#grant)
+      if (this.#isCounted) this.#issuer.ledger.leave(this.#grant)
     } finally {
-      this.#queue.left(this.#grant.chargeSet.hasConcurrent)
+      this.#issuer.left(this.#grant.chargeSet.hasConcurrent)
     }
   }
 

@@ -3,11 +3,23 @@ import type { Dialect } from './answers.ts'
 import { readBody } from './body.ts'
 import type { Fault } from './faults.ts'
 import { FieldError } from './fields.ts'
-import type { Sandbox } from './sandbox.ts'
+import type { Counts, LimitsGiven } from './limits.ts'
+import type { SeenRequest } from './seen.ts'
+
+/** What the control port shows and changes; it throws a `FieldError` for what makes no sense. */
+export interface Controlled {
+  seen(limit?: number): readonly SeenRequest[]
+  counts(): Counts
+  reset(): void
+  setFaults(fault: Fault): void
+  clearFaults(): void
+  setLimits(limits: LimitsGiven): void
+  setRetryAfter(dialect: Dialect): void
+}
 
 /** The control port: JSON in and out, and a 400 that names the field for what makes no sense. */
 export async function serveControl(
-  sandbox: Sandbox,
+  sandbox: Controlled,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
@@ -31,7 +43,7 @@ interface Order {
   readonly query: URLSearchParams
   readonly body: string
 }
-type Operation = (sandbox: Sandbox, order: Order) => unknown
+type Operation = (sandbox: Controlled, order: Order) => unknown
 
 const DONE = { status: 'ok' }
 
