@@ -15,7 +15,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
 
   // Its ports.
   'server/admin': 'server config gateway audit clients config/presets records observe schema resilience http net time',
-  server: 'gateway clients observe routing schema upstream http time',
+  server: 'gateway clients observe routing schema upstream http net time',
 
   // A configuration as it is read, and a call from its start to its end.
   config: 'credentials clients secrets config/presets schema http net time',
@@ -25,10 +25,10 @@ export const LAYERS: Readonly<Record<string, string>> = {
   // What a call needs.
   credentials: 'secrets observe redis routing schema upstream resilience http time',
   clients: 'records observe queue routing ledger schema net time',
-  sandbox: 'config/presets routing schema time',
+  sandbox: 'config/presets routing schema http time',
   'config/presets': 'routing schema',
   cache: 'observe redis schema http time',
-  queue: 'ledger time',
+  queue: 'ledger http time',
   'ledger/redis': 'ledger redis time',
   'ledger/embedded': 'ledger files time',
   ledger: 'http time',

@@ -41,7 +41,7 @@ describe('the linter', () => {
     'a function from a folder above': ['ledger/up.ts', "export { Permit } from '../queue/permit.ts'\n"],
     'a folder above, as it runs': ['http/up.ts', "export const up = import('../upstream/headers.ts')\n"],
     'a folder inside of its own': ['server/in.ts', "export { buildAdmin } from './admin/admin.ts'\n"],
-    'a folder below that is not in its line': ['queue/side.ts', "export { dateOf } from '../http/date.ts'\n"],
+    'a folder below that is not in its line': ['records/side.ts', "export { dateOf } from '../http/date.ts'\n"],
     'the folder around its own': ['config/presets/out.ts', "export { findConfig } from '../find.ts'\n"],
   } as const
   const reported = new Map<string, string>()

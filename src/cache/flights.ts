@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import { Cancellation } from '../time/cancellation.ts'
 import type { Entry } from './entry.ts'
 
@@ -68,7 +69,7 @@ export class Flight {
 export class Flights {
   readonly #flights = new Map<string, Flight>()
   /** Until when reads of a place go alone. */
-  readonly #alone = new Map<string, number>()
+  readonly #alone = new LRUCache<string, number>({ max: ALONE_KEPT })
 
   /** The flight that a read may wait for. */
   find(key: string, generation: string): Flight | undefined {
@@ -95,7 +96,6 @@ export class Flights {
 
   /** The answer is not for others, and the next ones will probably not be either. */
   goAlone(key: string, now: number): void {
-    if (this.#alone.size >= ALONE_KEPT) this.#alone.clear()
     this.#alone.set(key, now + ALONE_MS)
   }
 }

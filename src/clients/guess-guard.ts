@@ -1,9 +1,9 @@
-import { isIPv4 } from 'node:net'
 import type { Cluster, Redis } from 'ioredis'
+import { LRUCache } from 'lru-cache'
 import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
-import { isMapped, lastFourBytes } from '../net/public-address.ts'
+import { networkOf } from '../net/address.ts'
 
 export interface GuessLimits {
   /** Different wrong keys, or tokens, in `windowMs`: of one address, and of all together. */
@@ -22,7 +22,7 @@ export interface GuessGuardOptions {
   readonly redis?: { connect(): Redis | Cluster; readonly prefix: string }
 }
 
-/** Wrong keys and blocked addresses that are remembered. */
+/** How many wrong keys, and how many blocked addresses, are remembered. Those that nobody came with for longest are forgotten. */
 const MOST_KEPT = 10_000
 const EVERYONE = 'everyone'
 
@@ -32,10 +32,10 @@ const EVERYONE = 'everyone'
  */
 export class GuessGuard {
   readonly #options: GuessGuardOptions
-  /** Until when; by address, or everyone. */
-  readonly #blocked = new Map<string, number>()
-  /** Until when a wrong key that comes again is none of its own. */
-  readonly #known = new Map<string, number>()
+  /** Until when nothing more is tried, by address, or for everyone. */
+  readonly #blocked = new LRUCache<string, number>({ max: MOST_KEPT })
+  /** Until when a wrong key that comes again from the same address does not count again. */
+  readonly #known = new LRUCache<string, number>({ max: MOST_KEPT })
   #limiters: Record<'perAddress' | 'overall', RateLimiterMemory | RateLimiterRedis> | undefined
   #redis: Redis | Cluster | undefined
 
@@ -58,7 +58,7 @@ export class GuessGuard {
     const now = clock.now()
     const guess = `${group} ${keyHash}`
     if ((this.#known.get(guess) ?? 0) > now) return 0
-    keep(this.#known, guess, now + limits.windowMs, now)
+    this.#known.set(guess, now + limits.windowMs)
     const { perAddress, overall } = (this.#limiters ??= this.#open())
     await Promise.all([this.#consume(perAddress, group), this.#consume(overall, EVERYONE)])
     return this.blockedMs(address)
@@ -79,7 +79,7 @@ export class GuessGuard {
       if ((this.#blocked.get(group) ?? 0) <= now) {
         logger.warn({ address: group, forMs }, `too many wrong ${what}: nothing more is tried for a while`)
       }
-      keep(this.#blocked, group, now + forMs, now)
+      this.#blocked.set(group, now + forMs)
     }
   }
 
@@ -102,28 +102,4 @@ export class GuessGuard {
     }
     return { perAddress: limiterFor(limits.perAddress, 'address'), overall: limiterFor(limits.overall, 'all') }
   }
-}
-
-/** What stands for an address: an IPv6 client can have any address of its /64; an IPv4 one may be written as IPv6. */
-export function networkOf(address = ''): string {
-  const [bare = ''] = address.split('%')
-  if (bare === '' || isIPv4(bare)) return bare
-  if (isMapped(bare)) return lastFourBytes(bare)
-  const [head = '', tail] = bare.split('::')
-  const [first, last] = [head.split(':'), tail === undefined || tail === '' ? [] : tail.split(':')]
-  // "::" stands for as many zeros as there are groups left out.
-  const zeros = tail === undefined ? 0 : 8 - first.length - last.length
-  const groups = [...first, ...Array<string>(Math.max(0, zeros)).fill('0'), ...last]
-  return groups
-    .slice(0, 4)
-    .map((group) => group || '0')
-    .join(':')
-}
-
-function keep(map: Map<string, number>, key: string, until: number, now: number): void {
-  if (map.size >= MOST_KEPT) for (const [old, end] of map) if (end <= now) map.delete(old)
-  // Where none of them has ended, the oldest gives way.
-  if (map.size >= MOST_KEPT) map.delete(map.keys().next().value!)
-  map.delete(key)
-  map.set(key, until)
 }

@@ -1,7 +1,7 @@
-import { isIPv4 } from 'node:net'
+import { isIPv6 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { decodePath, type PathReadings, readingsOf, simplifyPath, withoutAlias } from '../routing/path.ts'
-import { isMapped, isPublicAddress, lastFourBytes } from '../net/public-address.ts'
+import { isPublicAddress, parseAddress } from '../net/address.ts'
 
 /** Which upstream addresses may be reached. Entries are an exact host, `*.host`, or a URL prefix. */
 export interface NetworkAccess {
@@ -58,17 +58,13 @@ export function isAddressAllowed(
   layers: readonly NetworkAccess[],
   arePrivateAllowed: boolean,
 ): boolean {
-  const target = new URL(`http://${bareAddress(address)}`)
+  const parsed = parseAddress(address)
+  if (parsed === undefined) return false
+  const host = parsed.toString()
+  const target = new URL(`http://${isIPv6(host) ? `[${host}]` : host}`)
   const isNamed = (entry: string): boolean => matchesHost(target, entry)
   if (layers.some(({ blocked }) => blocked.some(isNamed))) return false
   return arePrivateAllowed || isPublicAddress(address) || layers.some(({ allowed }) => allowed.some(isNamed))
-}
-
-/** As a URL has it: without a zone, and an IPv4 address that is written as an IPv6 one as itself. */
-function bareAddress(address: string): string {
-  const [bare = ''] = address.split('%')
-  if (isIPv4(bare)) return bare
-  return isMapped(bare) ? lastFourBytes(bare) : `[${bare}]`
 }
 
 const NO_ALIAS: Alias = { base: '', prefix: '' }

@@ -1,9 +1,10 @@
 import { hash } from 'node:crypto'
 import type { LookupFunction } from 'node:net'
 import { decodeJwt, errors, type JWTPayload, jwtVerify } from 'jose'
+import { LRUCache } from 'lru-cache'
 import type { Clock } from '../time/clock.ts'
 import type { IssuerConfig } from '../schema/issuer-schema.ts'
-import { isLocalhost } from '../net/loopback.ts'
+import { isLocalhost } from '../net/address.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
 import { IssuerKeys, KeysUnavailableError } from './issuer-keys.ts'
 import { isAddressAllowed, type NetworkAccess } from './network-access.ts'
@@ -39,10 +40,10 @@ export class TokenIssuers {
   readonly #clock: Clock
   readonly #issuers = new Map<string, Issuer>()
   /** By the hash of the token. */
-  readonly #verdicts = new Map<
+  readonly #verdicts = new LRUCache<
     string,
     { readonly verdict: Verdict; readonly until: number; readonly expires: number }
-  >()
+  >({ max: MOST_KEPT })
 
   constructor({ configs, access, clock, lookup }: TokenIssuersOptions) {
     this.#clock = clock
@@ -78,8 +79,6 @@ export class TokenIssuers {
     const isValid = verdict.kind === 'valid'
     const until = this.#clock.now() + (isValid ? BELIEVED_MS : DISBELIEVED_MS)
     const expires = isValid ? verdict.claims.exp! * 1_000 + issuer.config.clockTolerance : Infinity
-    // Oldest first.
-    if (this.#verdicts.size >= MOST_KEPT) this.#verdicts.delete(this.#verdicts.keys().next().value!)
     this.#verdicts.set(hash('sha256', token), { verdict, until, expires })
   }
 

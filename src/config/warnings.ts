@@ -1,6 +1,6 @@
 import { keyOf } from '../clients/keys.ts'
 import { cacheWarnings } from './cache-warnings.ts'
-import { isLoopback } from '../net/loopback.ts'
+import { isLoopback } from '../net/address.ts'
 import type { FoundConfig } from './find.ts'
 import type { Config } from '../schema/schema.ts'
 import { textWarnings } from './text-warnings.ts'

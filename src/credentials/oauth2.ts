@@ -1,6 +1,7 @@
 import * as oauth from 'oauth4webapi'
 import type { Clock } from '../time/clock.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
+import { codeOf } from '../upstream/error-code.ts'
 import { importSigningKey } from './signing-key.ts'
 import type { Token } from './token-keeper.ts'
 
@@ -144,6 +145,6 @@ function whatFailed(error: unknown): string {
   if (error instanceof NoTokenError) return error.message
   const { name, cause } = error as Error
   if (name === 'TimeoutError') return `did not answer within ${ANSWER_WITHIN_MS} ms`
-  const code = (cause as { code?: unknown } | undefined)?.code
-  return typeof code === 'string' ? `could not be reached (${code})` : 'gave no answer that is a token'
+  const code = codeOf(cause)
+  return code === '' ? 'gave no answer that is a token' : `could not be reached${code}`
 }

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import type { Fields } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
@@ -24,7 +25,7 @@ type Place = 'header' | 'body' | 'trailer'
 export class EchoGuard {
   readonly #options: EchoOptions
   readonly #count: ReturnType<Metrics['credentialsScrubbed']['of']>
-  readonly #needles = new Map<string, Needles | undefined>()
+  readonly #needles = new LRUCache<string, Needles>({ max: MOST_KEPT, memoMethod: needlesOf })
   #foundAt = -Infinity
 
   constructor(options: EchoOptions) {
@@ -35,13 +36,8 @@ export class EchoGuard {
 
   /** For the response to one request that showed this text to the upstream; undefined where there is nothing to look for. */
   against(exposed: string, correlationId: string): Scrub | undefined {
-    let needles = this.#needles.get(exposed)
-    if (needles === undefined && !this.#needles.has(exposed)) {
-      if (this.#needles.size >= MOST_KEPT) this.#needles.clear()
-      needles = needlesOf(exposed)
-      this.#needles.set(exposed, needles)
-    }
-    return needles && new Scrub(needles, (place) => this.#found(place, correlationId))
+    const needles = this.#needles.memo(exposed)
+    return needles.texts.length === 0 ? undefined : new Scrub(needles, (place) => this.#found(place, correlationId))
   }
 
   #found(place: Place, correlationId: string): void {
@@ -64,9 +60,8 @@ interface Needles {
   readonly bytes: Uint8Array
 }
 
-function needlesOf(exposed: string): Needles | undefined {
+function needlesOf(exposed: string): Needles {
   const texts = formsOf(exposed)
-  if (texts.length === 0) return undefined
   const buffers = texts.map((text) => Buffer.from(text))
   const bytes = new Uint8Array(256)
   for (const buffer of buffers) for (const byte of buffer) bytes[byte] = 1

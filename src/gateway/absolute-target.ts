@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { normalHost } from '../clients/network-access.ts'
-import { isLoopback } from '../net/loopback.ts'
+import { isLoopback } from '../net/address.ts'
 import { Failure } from './failure.ts'
 
 /** A request target in absolute form, as clients send it to a proxy (RFC 9112 §3.2.2). */

@@ -10,7 +10,7 @@ import type { Account } from './account.ts'
 import { authenticate } from './authenticate.ts'
 import type { Target } from './call.ts'
 import { Failure, isFailure } from './failure.ts'
-import { bareHost } from '../net/host.ts'
+import { bareHost } from '../net/address.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import { readRequestOptions } from './request-options.ts'
 

@@ -28,3 +28,11 @@ function parseRetryAfter(text: string, now: EpochMs, fields: Fields): number | u
   if (until === undefined) return undefined
   return Math.min(Math.max(0, until - senderNow(fields, now)), MOST_SECONDS * 1_000)
 }
+
+/**
+ * What Retry-After says to a client that is to wait so many milliseconds: whole seconds, at least one (RFC 9110 §10.2.3). They
+ * are rounded up, because a client that comes back a moment too soon is refused again.
+ */
+export function retryAfterSeconds(ms: number): number {
+  return Math.max(1, Math.ceil(ms / 1_000))
+}

@@ -1,10 +1,10 @@
+import { retryAfterSeconds } from '../http/retry-after.ts'
 import type { Clock, Timer } from '../time/clock.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
 import type { Permit } from './permit.ts'
 import type { QueuedCall } from './queued-call.ts'
 
-/** Clients are told whole seconds, and come back a little later than that. */
-const TOLD_IN_MS = 1_000
+/** Clients come back a little later than they are told. */
 const GRACE_MS = 1_000
 /** A permit that waits for its client is held for such a part of the window after the told time at most. */
 const GRACE_PART = 0.1
@@ -142,5 +142,5 @@ export class Claims {
 
 /** What a client is told that has to wait so long. */
 function toldMs(waitMs: number): number {
-  return Math.max(1, Math.ceil(waitMs / TOLD_IN_MS)) * TOLD_IN_MS
+  return retryAfterSeconds(waitMs) * 1_000
 }

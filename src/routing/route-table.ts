@@ -1,4 +1,5 @@
 import { METHODS } from 'node:http'
+import { LRUCache } from 'lru-cache'
 import type { CachePolicy } from '../schema/cache-policy.ts'
 import { normalizeDecoded, normalizePath } from './path.ts'
 import { beginsWith, fits, isAnything, isStatic, PathPattern, type SegmentPattern, segmentsOf } from './path-pattern.ts'
@@ -41,7 +42,7 @@ export class RouteTable {
   readonly #classify: Classify
   readonly #cacheOf: RouteTableOptions['cacheOf']
   /** Routes found lately: half the cost of a call's identification is here otherwise. */
-  readonly #found = new Map<string, Match>()
+  readonly #found = new LRUCache<string, Match>({ max: FOUND_KEPT })
 
   constructor({ layers, classify, cacheOf }: RouteTableOptions) {
     this.#cacheOf = cacheOf
@@ -79,7 +80,6 @@ export class RouteTable {
     if (known !== undefined) return known
     const match = this.#withCache(method, path, this.#look(method, path))
     if (key.length > FOUND_LENGTH) return match
-    if (this.#found.size >= FOUND_KEPT) this.#found.clear()
     this.#found.set(key, match)
     return match
   }

@@ -1,3 +1,4 @@
+import { retryAfterSeconds } from '../http/retry-after.ts'
 import type { EpochMs } from '../time/clock.ts'
 import { randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
@@ -59,7 +60,7 @@ export function retryAfterOf(dialect: Dialect | number, waitMs: number, now: Epo
     case 'none':
       return undefined
     case 'seconds':
-      return String(Math.max(1, Math.ceil(waitMs / 1_000)))
+      return String(retryAfterSeconds(waitMs))
     case 'date':
       return new Date(Math.ceil((now + waitMs) / 1_000) * 1_000).toUTCString()
     default:

@@ -1,6 +1,6 @@
 import type { Server as HttpServer } from 'node:http'
 import type { Server, Socket } from 'node:net'
-import { networkOf } from '../clients/guess-guard.ts'
+import { networkOf } from '../net/address.ts'
 
 /** How long nothing more is said of an address. */
 const SAY_EVERY_MS = 60_000

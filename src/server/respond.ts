@@ -4,13 +4,14 @@ import type { Socket } from 'node:net'
 import Negotiator from 'negotiator'
 import type { Call } from '../gateway/call.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
+import { PROBLEM_TYPE, problemDetails } from '../http/problem.ts'
+import { retryAfterSeconds } from '../http/retry-after.ts'
 import type { UpstreamConfig } from '../schema/schema.ts'
 import { ownHeaders } from '../gateway/own-headers.ts'
 import { errorBody } from './dialects.ts'
 import { isHttp2 } from './well-formed.ts'
 
 const JSON_TYPE = 'application/json'
-const PROBLEM_TYPE = 'application/problem+json'
 /** A rest of a body that is no larger is read, so that the connection can go on; for a larger one it is closed. */
 const READ_OFF_BYTES = 65_536
 /** How long a client may take to read the refusal before its connection is cut off in the middle of its body. */
@@ -67,9 +68,7 @@ function refusalHeaders({ kind, retryAfterMs }: Failure): string[] {
   const status = STATUS_OF[kind]
   const headers = ['X-Sluice-Error', kind]
   if (status === 401) headers.push('WWW-Authenticate', 'Bearer realm="sluice"')
-  // Rounded up, because a client that comes back a moment too soon is refused again.
-  if (status === 429 || status === 503)
-    headers.push('Retry-After', String(Math.max(1, Math.ceil((retryAfterMs ?? 1_000) / 1_000))))
+  if (status === 429 || status === 503) headers.push('Retry-After', String(retryAfterSeconds(retryAfterMs ?? 1_000)))
   return headers
 }
 
@@ -93,17 +92,8 @@ function refusalBody(
     return { contentType: `${JSON_TYPE}; charset=utf-8`, body: JSON.stringify(errorBody(dialect, failure, id)) }
   }
   const { kind, message } = failure
-  const status = STATUS_OF[kind]
-  const body = {
-    type: 'about:blank',
-    title: STATUS_CODES[status],
-    status,
-    detail: message,
-    code: CODE_OF[kind],
-    kind,
-    correlationId: id,
-  }
-  return { contentType, body: JSON.stringify(body) }
+  const problem = problemDetails(STATUS_OF[kind], CODE_OF[kind], message)
+  return { contentType, body: JSON.stringify({ ...problem, kind, correlationId: id }) }
 }
 
 function isLong(headers: Record<string, unknown>): boolean {

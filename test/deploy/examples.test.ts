@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/load.ts'
-import { isLoopback } from '../../src/net/loopback.ts'
+import { isLoopback } from '../../src/net/address.ts'
 import { ConfigError } from '../../src/config/problem.ts'
 import { readText, ROOT } from './repository.ts'
 

@@ -3,7 +3,8 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Actor } from '../../audit/audit.ts'
 import type { GuessGuard } from '../../clients/guess-guard.ts'
 import { hashKey } from '../../clients/keys.ts'
-import { isLoopback } from '../../net/loopback.ts'
+import { isLoopback } from '../../net/address.ts'
+import { retryAfterSeconds } from '../../http/retry-after.ts'
 import type { Config } from '../../schema/schema.ts'
 import type { Secret } from '../../schema/secret.ts'
 import type { AddressOf } from '../client-address.ts'
@@ -35,7 +36,7 @@ export function wantLogIn(
     const actor = blockedMs > 0 ? undefined : ownerOf(token, tokens)
     if (actor === undefined && blockedMs === 0 && token !== '') blockedMs = await guard.count(address, hashKey(token))
     if (blockedMs > 0) {
-      reply.header('Retry-After', Math.ceil(blockedMs / 1_000))
+      reply.header('Retry-After', retryAfterSeconds(blockedMs))
       throw new AdminProblem(429, 'TOO_MANY_ATTEMPTS', 'too many wrong tokens came from this address')
     }
     if (actor === undefined) {

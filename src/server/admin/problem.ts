@@ -1,9 +1,7 @@
-import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyInstance } from 'fastify'
 import { formatPath, type Problem } from '../../config/problem.ts'
+import { PROBLEM_TYPE, problemDetails } from '../../http/problem.ts'
 import type { Logger } from '../../observe/log.ts'
-
-export const PROBLEM_TYPE = 'application/problem+json'
 
 /** What is wrong with a request to the admin API, as RFC 9457 has it. Its texts repeat no secret. */
 export class AdminProblem extends Error {
@@ -33,19 +31,11 @@ export function invalid(detail: string, errors: readonly Problem[] = []): AdminP
 
 /** The body of the answer. `errors` says what is wrong where, all of it at once. */
 function problemBody({ status, code, message, errors }: AdminProblem): object {
+  const problem = problemDetails(status, code, message)
+  if (errors.length === 0) return problem
   return {
-    type: 'about:blank',
-    title: STATUS_CODES[status],
-    status,
-    code,
-    detail: message,
-    ...(errors.length === 0
-      ? {}
-      : {
-          errors: errors.map(({ path, message }) =>
-            path.length === 0 ? { message } : { path: formatPath(path), message },
-          ),
-        }),
+    ...problem,
+    errors: errors.map(({ path, message }) => (path.length === 0 ? { message } : { path: formatPath(path), message })),
   }
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { isAddressAllowed } from '../../src/clients/network-access.ts'
-import { isPublicAddress } from '../../src/net/public-address.ts'
+import { isPublicAddress } from '../../src/net/address.ts'
 
 const PUBLIC = [
   '1.1.1.1',
