@@ -1,7 +1,7 @@
 import type { Fields } from '../http/fields.ts'
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import type { ClassMetrics } from '../observe/call-metrics.ts'
-import { limitSpokenOf, readFeedback, type Word } from '../ledger/feedback.ts'
+import { reportedLimit, readFeedback, type LimitReport } from '../ledger/feedback.ts'
 import type { LimitUsage } from '../ledger/ledger.ts'
 import type { Permit } from '../queue/permit.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
@@ -43,21 +43,21 @@ export function applyFeedback(
   permit: Permit,
   head: ResponseHead,
 ): number | undefined {
-  const words = readFeedback(head.fields, call.clock.wall())
-  const isThrottled = head.status >= 400 && isThrottling(head, words, target.upstream.config.throttle.statuses)
+  const reports = readFeedback(head.fields, call.clock.wall())
+  const isThrottled = head.status >= 400 && isThrottling(head, reports, target.upstream.config.throttle.statuses)
   const retryAfterMs = isThrottled ? retryAfterOf(head.fields, call.clock.wall()) : undefined
-  const end: End = { isBelieved: false, resetMs: undefined }
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i]!
-    const isRefusal = isThrottled && word.remaining === 0
-    let untilMs = word.resetMs ?? retryAfterMs
+  const end: End = { isApplied: false, resetMs: undefined }
+  for (let i = 0; i < reports.length; i++) {
+    const report = reports[i]!
+    const isRefusal = isThrottled && report.remaining === 0
+    let untilMs = report.resetMs ?? retryAfterMs
     // One that is over already says nothing of when calls are accepted again: they would be refused one after the other.
     if (isRefusal && untilMs === 0) untilMs = target.upstream.config.throttle.pause
-    const windowMs = tellLedger(word, words.length === 1, permit, head.tookMs, isRefusal, untilMs)
+    const windowMs = tellLedger(report, reports.length === 1, permit, head.tookMs, isRefusal, untilMs)
     if (!isRefusal) continue
-    end.isBelieved ||= windowMs !== undefined
-    if (word.resetMs !== undefined && word.resetMs > 0)
-      end.resetMs = Math.max(end.resetMs ?? 0, Math.min(word.resetMs, windowMs ?? Infinity))
+    end.isApplied ||= windowMs !== undefined
+    if (report.resetMs !== undefined && report.resetMs > 0)
+      end.resetMs = Math.max(end.resetMs ?? 0, Math.min(report.resetMs, windowMs ?? Infinity))
   }
   return isThrottled ? throttled(call, target, permit, head, retryAfterMs, end) : undefined
 }
@@ -65,21 +65,25 @@ export function applyFeedback(
 /** What a refusal says of its end, beside a Retry-After. */
 interface End {
   /** It is about one of the call's limits, and the ledger was told. */
-  isBelieved: boolean
+  isApplied: boolean
   /** Until a limit by which nothing remains has some again. */
   resetMs: number | undefined
 }
 
 /** Many statuses can say it, but most of them also say other things. */
-function isThrottling({ status, fields }: ResponseHead, words: readonly Word[], statuses: readonly number[]): boolean {
+function isThrottling(
+  { status, fields }: ResponseHead,
+  reports: readonly LimitReport[],
+  statuses: readonly number[],
+): boolean {
   if (!statuses.includes(status)) return false
-  return status === 429 || fields['retry-after'] !== undefined || words.some(({ remaining }) => remaining === 0)
+  return status === 429 || fields['retry-after'] !== undefined || reports.some(({ remaining }) => remaining === 0)
 }
 
 /** The window of the limit of which the ledger was told, and for which it believes it at most; undefined if it was not. */
 function tellLedger(
-  word: Word,
-  isOnlyWord: boolean,
+  report: LimitReport,
+  isOnlyReport: boolean,
   permit: Permit,
   tookMs: number,
   isRefused: boolean,
@@ -87,17 +91,17 @@ function tellLedger(
 ): number | undefined {
   // While quotas are kept without the store nobody knows what all gateways have used.
   if (permit.isLocal) return undefined
-  const number = limitSpokenOf(word, permit.limits, isOnlyWord)
+  const number = reportedLimit(report, permit.limits, isOnlyReport)
   const usage = permit.usage[number]
   if (usage === undefined) return undefined
   const { requests, windowMs, bucketMs } = usage.limit
-  const units = requests - Math.min(word.remaining, requests)
+  const units = requests - Math.min(report.remaining, requests)
   // As of the charge: what the ledger knows by now decides. Where there is nothing to say it is not asked.
   const isKnown = usage.effective !== undefined
   if (!isRefused && !isKnown && units <= usage.used) return undefined
   const tolerance = Math.ceil((requests * (tookMs + bucketMs)) / windowMs)
   const resetMs = untilMs ?? windowMs / LOOK_AFTER
-  permit.learn({ kind: 'counted', limit: number, units, tolerance, resetMs, isRefused })
+  permit.applyFeedback({ kind: 'counted', limit: number, units, tolerance, resetMs, isRefused })
   return windowMs
 }
 
@@ -107,7 +111,7 @@ function throttled(
   permit: Permit,
   head: ResponseHead,
   retryAfterMs: number | undefined,
-  { isBelieved, resetMs }: End,
+  { isApplied, resetMs }: End,
 ): number | undefined {
   const { upstream, account, admissionPolicy } = target
   const { pause, maxPause } = upstream.config.throttle
@@ -118,16 +122,16 @@ function throttled(
   const { throttled } = admissionPolicy.metrics
   ;(isKnown || isOurs ? throttled.explained : throttled.unexplained).increment(call.id)
   if (head.hasOthers) return undefined
-  if (!isOurs && !isBelieved && resetMs === undefined) {
+  if (!isOurs && !isApplied && resetMs === undefined) {
     const limit = fullestOf(permit.usage)
-    if (limit !== undefined) permit.learn({ kind: 'refused', limit })
+    if (limit !== undefined) permit.applyFeedback({ kind: 'refused', limit })
   }
   if (!isKnown) account.throttledAt = now
   // A limit that is known holds calls back by itself; for one that is not, all of the account's have to wait.
-  const wantedMs = retryAfterMs ?? (isBelieved ? 0 : resetMs)
+  const wantedMs = retryAfterMs ?? (isApplied ? 0 : resetMs)
   const pauseMs = Math.min(wantedMs ?? (isKnown ? 0 : pause), maxPause)
-  if (pauseMs > 0) permit.learn({ kind: 'pause', ms: pauseMs })
-  return isBelieved ? Math.max(pauseMs, resetMs ?? 0) : pauseMs
+  if (pauseMs > 0) permit.applyFeedback({ kind: 'pause', ms: pauseMs })
+  return isApplied ? Math.max(pauseMs, resetMs ?? 0) : pauseMs
 }
 
 /** Whether the gateway let through more than the limit knowingly. */

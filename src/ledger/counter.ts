@@ -1,4 +1,4 @@
-import { Learned } from './learned.ts'
+import { AdaptiveLimit } from './adaptive-limit.ts'
 import { type Limit, SLOTS } from './limit.ts'
 
 /** A part of the quota that comes back: `units` of it, `inMs` from now. */
@@ -39,7 +39,7 @@ export class Counter {
   /** The bucket of the latest time seen. */
   #current = 0
   #sum = 0
-  #learned: Learned | undefined
+  #adaptiveLimit: AdaptiveLimit | undefined
   /** How far the calendar is ahead of the clock: windows of a calendar begin at multiples of their length by the calendar. */
   #aheadMs: number
 
@@ -57,44 +57,51 @@ export class Counter {
   /** What a call of so many units that is sent now can be charged; negative where more is charged than allowed. */
   free(now: number, units = 0): number {
     const used = this.#most(now)
-    const learned = this.#learnedAt(now)
+    const adaptive = this.#adaptiveLimitAt(now)
     const { requests, growthMs } = this.limit
-    return (learned === undefined ? requests : learned.allowed(requests, used + units, growthMs, now)) - used
+    return (adaptive === undefined ? requests : adaptive.allowed(requests, used + units, growthMs, now)) - used
   }
 
   /** Units that may be used now; undefined while they are as many as configured. */
   effective(now: number): number | undefined {
     const { requests, growthMs } = this.limit
-    const effective = this.#learnedAt(now)?.effective(requests, growthMs, now) ?? requests
+    const effective = this.#adaptiveLimitAt(now)?.effective(requests, growthMs, now) ?? requests
     return effective < requests ? effective : undefined
   }
 
   /** The upstream refused a call charged at `at`, though there should be quota. */
   refuse(now: number, at: number, units: number): void {
     const { requests, growthMs: growth } = this.limit
-    this.#learned = this.#learnedAt(now) ?? new Learned()
-    this.#learned.refuse(now, at, { units, used: this.#most(now), requests, growth })
+    this.#adaptiveLimit = this.#adaptiveLimitAt(now) ?? new AdaptiveLimit()
+    this.#adaptiveLimit.refuse(now, at, { units, used: this.#most(now), requests, growth })
   }
 
   /**
-   * The upstream had counted so many units when it answered a call of `units` charged at `at`, or refused it; see `Learned`. A
+   * The upstream had counted so many units when it answered a call of `units` charged at `at`, or refused it; see `AdaptiveLimit`. A
    * refusal that others explain until a reset is no reason to use less of the limit after it.
    */
-  believe(now: number, at: number, units: number, { counted, tolerance, resetMs, isRefused }: Counted): void {
+  observeCount(now: number, at: number, units: number, { counted, tolerance, resetMs, isRefused }: Counted): void {
     const used = this.#most(now)
-    this.#learned = this.#learnedAt(now) ?? new Learned()
+    this.#adaptiveLimit = this.#adaptiveLimitAt(now) ?? new AdaptiveLimit()
     const { kind, bucketMs, kept, slackMs, requests, growthMs: growth } = this.limit
     const window = kind === 'calendar' ? this.startOf(this.#current + 1) + slackMs - now : bucketMs * kept
-    const isOfOthers = this.#learned.believe(now, at, { counted, used, tolerance, reset: resetMs, window, requests })
+    const isOfOthers = this.#adaptiveLimit.observe(now, at, {
+      counted,
+      used,
+      tolerance,
+      reset: resetMs,
+      window,
+      requests,
+    })
     if (!isRefused) return
-    const isExcused = isOfOthers && this.#learned.excuse(now, at, { requests, reset: resetMs, growth })
+    const isExcused = isOfOthers && this.#adaptiveLimit.excuse(now, at, { requests, reset: resetMs, growth })
     if (!isExcused) this.refuse(now, at, units)
   }
 
-  #learnedAt(now: number): Learned | undefined {
-    const learned = this.#learned
-    if (learned !== undefined && now >= learned.wholeAt(this.limit.growthMs)) this.#learned = undefined
-    return this.#learned
+  #adaptiveLimitAt(now: number): AdaptiveLimit | undefined {
+    const adaptive = this.#adaptiveLimit
+    if (adaptive !== undefined && now >= adaptive.wholeAt(this.limit.growthMs)) this.#adaptiveLimit = undefined
+    return this.#adaptiveLimit
   }
 
   /** The most that is charged in one of the windows in which a call that is sent now may be counted. */
@@ -115,7 +122,7 @@ export class Counter {
     this.#advance(now)
     const { requests, slackMs, holdMs, growthMs } = this.limit
     this.#add(now, at - slackMs, at + holdMs, units)
-    this.#learned?.charged(now, requests, this.#most(now), growthMs)
+    this.#adaptiveLimit?.charged(now, requests, this.#most(now), growthMs)
   }
 
   /**
@@ -177,22 +184,22 @@ export class Counter {
 
   /** Units of which it is not known whether others use them; undefined where that is none. */
   others(now: number): Others | undefined {
-    const learned = this.#learned
-    if (learned === undefined) return undefined
+    const adaptive = this.#adaptiveLimit
+    if (adaptive === undefined) return undefined
     const { requests, growthMs } = this.limit
-    const units = learned.cap(requests, growthMs, now) - learned.sure(requests, growthMs, now)
+    const units = adaptive.cap(requests, growthMs, now) - adaptive.sure(requests, growthMs, now)
     if (units === 0) return undefined
-    return { units, lookInMs: learned.lookAt - now, untilInMs: learned.wholeAt(growthMs) - now }
+    return { units, lookInMs: adaptive.lookAt - now, untilInMs: adaptive.wholeAt(growthMs) - now }
   }
 
   /** What the upstream's answers have taught, if anything. */
-  get taught(): Readonly<Learned> | undefined {
-    return this.#learned
+  get adaptiveLimit(): Readonly<AdaptiveLimit> | undefined {
+    return this.#adaptiveLimit
   }
 
   /** Knows from now on what that one knows of the same limit. */
-  teach({ taught }: Counter): void {
-    this.#learned = taught && Object.assign(new Learned(), taught)
+  copyAdaptiveLimit({ adaptiveLimit }: Counter): void {
+    this.#adaptiveLimit = adaptiveLimit && Object.assign(new AdaptiveLimit(), adaptiveLimit)
   }
 
   /** What counts now, by bucket, oldest first. */

@@ -4,7 +4,7 @@ import { type Field, type Fields, joined, membersOf } from '../http/fields.ts'
 import type { Limit } from './limit.ts'
 
 /** What an upstream says in a response of one of its limits, in requests and milliseconds. */
-export interface Word {
+export interface LimitReport {
   readonly remaining: number
   readonly limit: number | undefined
   readonly windowMs: number | undefined
@@ -12,7 +12,7 @@ export interface Word {
   readonly resetMs: number | undefined
 }
 
-const NONE: readonly Word[] = []
+const NONE: readonly LimitReport[] = []
 
 interface Dialect {
   readonly limit: string
@@ -36,17 +36,17 @@ const DIALECTS: readonly Dialect[] = ['x-ratelimit-@', 'ratelimit-@', 'x-rate-li
  * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10); each as one value,
  * as a list, or on several lines. What makes no sense is left out. Without such headers it costs five look-ups.
  */
-export function readFeedback(fields: Fields, now: EpochMs): readonly Word[] {
+export function readFeedback(fields: Fields, now: EpochMs): readonly LimitReport[] {
   const structured = fields['ratelimit']
   if (structured !== undefined) {
-    const words = readStructured(joined(structured), joined(fields['ratelimit-policy']))
-    if (words.length > 0) return words
+    const reports = readStructured(joined(structured), joined(fields['ratelimit-policy']))
+    if (reports.length > 0) return reports
   }
   for (let i = 0; i < DIALECTS.length; i++) {
     const dialect = DIALECTS[i]!
     if (fields[dialect.remaining] === undefined) continue
-    const words = readNumbers(fields, dialect, now)
-    if (words.length > 0) return words
+    const reports = readNumbers(fields, dialect, now)
+    if (reports.length > 0) return reports
   }
   return NONE
 }
@@ -55,7 +55,7 @@ export function readFeedback(fields: Fields, now: EpochMs): readonly Word[] {
  * Lists of as many numbers as there are of what remains belong together, member by member, as Brave's `1, 15000` of a second and a
  * month do: https://api-dashboard.search.brave.com/documentation/guides/rate-limiting
  */
-function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly Word[] {
+function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly LimitReport[] {
   const only = readPlain(fields, dialect, now)
   if (only !== undefined) return [only]
   const remaining = numbersIn(fields[dialect.remaining])
@@ -66,23 +66,23 @@ function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly W
   const policies = [...told, ...numbersIn(fields[dialect.policy])].filter(({ windowMs }) => windowMs !== undefined)
   const bare = told.filter(({ windowMs }) => windowMs === undefined)
   const limits = bare.length > 0 ? bare : told
-  const words = new Words()
+  const reports = new LimitReports()
   for (const [i, { count, windowMs }] of remaining.entries()) {
     const limit = memberFor(limits, i, remaining.length)?.count
     const policy = policies.length === remaining.length && policies[i]!.count === limit ? policies[i] : undefined
-    const word = {
+    const report = {
       remaining: count,
       limit,
       windowMs: windowMs ?? (policy ?? policies.find((one) => one.count === limit))?.windowMs,
       resetMs: resets.length === remaining.length ? resets[i] : latestOf(resets),
     }
-    words.add(`${word.limit} ${word.windowMs}`, word)
+    reports.add(`${report.limit} ${report.windowMs}`, report)
   }
-  return words.all
+  return reports.all
 }
 
 /** One number in each field, as in nearly every response; undefined for anything else. It takes 0.5 µs instead of 2.7. */
-function readPlain(fields: Fields, dialect: Dialect, now: EpochMs): Word | undefined {
+function readPlain(fields: Fields, dialect: Dialect, now: EpochMs): LimitReport | undefined {
   const [remaining, limit, reset] = [fields[dialect.remaining], fields[dialect.limit], fields[dialect.reset]]
   if (typeof remaining !== 'string' || typeof limit !== 'string' || typeof reset !== 'string') return undefined
   if (fields[dialect.policy] !== undefined) return undefined
@@ -107,36 +107,36 @@ function latestOf(resets: readonly number[]): number | undefined {
 }
 
 /** What is said of several limits. Of what is said of one limit several times the most careful counts. */
-class Words {
-  readonly #byLimit = new Map<string, Word>()
+class LimitReports {
+  readonly #byLimit = new Map<string, LimitReport>()
 
-  add(limit: string, word: Word): void {
+  add(limit: string, report: LimitReport): void {
     const known = this.#byLimit.get(limit)
-    if (known === undefined || isMoreCareful(word, known)) this.#byLimit.set(limit, word)
+    if (known === undefined || isMoreCareful(report, known)) this.#byLimit.set(limit, report)
   }
 
-  get all(): readonly Word[] {
+  get all(): readonly LimitReport[] {
     return [...this.#byLimit.values()]
   }
 }
 
-function isMoreCareful(word: Word, known: Word): boolean {
-  if (word.remaining !== known.remaining) return word.remaining < known.remaining
-  return (word.resetMs ?? 0) > (known.resetMs ?? 0)
+function isMoreCareful(report: LimitReport, known: LimitReport): boolean {
+  if (report.remaining !== known.remaining) return report.remaining < known.remaining
+  return (report.resetMs ?? 0) > (known.resetMs ?? 0)
 }
 
 /** Which of a call's limits the upstream speaks of, by its number among them; -1 if that can't be told. */
-export function limitSpokenOf(
-  { limit, windowMs, resetMs }: Word,
+export function reportedLimit(
+  { limit, windowMs, resetMs }: LimitReport,
   limits: readonly Limit[],
-  isOnlyWord: boolean,
+  isOnlyReport: boolean,
 ): number {
   let only = -1
   let count = 0
   let covering = -1
   for (let i = 0; i < limits.length; i++) {
     const one = limits[i]!
-    if (!isSpokenOf(one)) continue
+    if (!isReportable(one)) continue
     const isSameWindow = windowMs === undefined || Math.abs(windowMs - one.windowMs) < 1_000
     if (limit === one.published && isSameWindow) return i
     only = i
@@ -144,12 +144,12 @@ export function limitSpokenOf(
     const isCovering = resetMs !== undefined && one.windowMs >= resetMs
     if (isCovering && (covering === -1 || one.windowMs < limits[covering]!.windowMs)) covering = i
   }
-  if (!isOnlyWord) return -1
+  if (!isOnlyReport) return -1
   return count === 1 ? only : covering
 }
 
 /** Whether it is the vendor's and has a window. */
-function isSpokenOf({ kind, isEnforced }: Limit): boolean {
+function isReportable({ kind, isEnforced }: Limit): boolean {
   return isEnforced && (kind === 'rolling' || kind === 'calendar')
 }
 
@@ -210,29 +210,29 @@ interface Item {
   readonly parameters: ReadonlyMap<string, number>
 }
 
-function readStructured(values: string, policies: string): readonly Word[] {
+function readStructured(values: string, policies: string): readonly LimitReport[] {
   const items = itemsOf(values)
-  const words = readPairs(items)
-  if (words.all.length > 0) return words.all
+  const reports = readPairs(items)
+  if (reports.all.length > 0) return reports.all
   const policyOf = new Map(itemsOf(policies).map(({ name, parameters }) => [name, parameters]))
   for (const { name, parameters } of items) {
     const left = parameters.get('r')
     if (left === undefined) continue
     const policy = policyOf.get(name)
     const [t, w] = [parameters.get('t'), policy?.get('w')]
-    words.add(name, { remaining: left, limit: policy?.get('q'), windowMs: msOf(w), resetMs: msOf(t) })
+    reports.add(name, { remaining: left, limit: policy?.get('q'), windowMs: msOf(w), resetMs: msOf(t) })
   }
-  return words.all
+  return reports.all
 }
 
 /** As in the draft's versions 7 and 8: limit=100, remaining=50, reset=30. A name that comes again begins the next limit. */
-function readPairs(items: readonly Item[]): Words {
-  const words = new Words()
+function readPairs(items: readonly Item[]): LimitReports {
+  const reports = new LimitReports()
   let pairs = new Map<string, number>()
   const end = (): void => {
     const [remaining, limit] = [pairs.get('remaining'), pairs.get('limit')]
     if (remaining !== undefined)
-      words.add(`${limit}`, { remaining, limit, windowMs: undefined, resetMs: msOf(pairs.get('reset')) })
+      reports.add(`${limit}`, { remaining, limit, windowMs: undefined, resetMs: msOf(pairs.get('reset')) })
     pairs = new Map()
   }
   for (const { name } of items) {
@@ -242,7 +242,7 @@ function readPairs(items: readonly Item[]): Words {
     }
   }
   end()
-  return words
+  return reports
 }
 
 /** More of it than any upstream has policies is not read. */

@@ -58,8 +58,8 @@ export function allowedOf({ limit, effective }: LimitUsage): number {
 }
 
 /** What the upstream's answer to one call teaches. `limit` is the number of a limit in the call's charge set. */
-export type Lesson =
-  /** So many units it has counted; see `Learned`. It refused the call, maybe, because nothing remains until the reset. */
+export type UpstreamFeedback =
+  /** So many units it has counted; see `AdaptiveLimit`. It refused the call, maybe, because nothing remains until the reset. */
   | {
       readonly kind: 'counted'
       readonly limit: number
@@ -179,7 +179,7 @@ export interface Ledger {
   /** One call is not in flight any more, whatever became of it: it does not count any more among those at once. */
   leave(grant: Grant): void
   /** What the answer to one call taught; holds for every call that is charged later, by whatever gateway. */
-  learn(grant: Grant, lesson: Lesson): void
+  applyFeedback(grant: Grant, feedback: UpstreamFeedback): void
   /** What counts now, for metrics and the admin API. */
   usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]>
   /** Whether charges can be expected to work. */

@@ -1,4 +1,4 @@
-import { LONGEST_GROWTH_MS } from './learned.ts'
+import { LONGEST_GROWTH_MS } from './adaptive-limit.ts'
 
 /** What a limit counts, as a configuration or a preset states it. */
 export interface LimitSpec {
@@ -35,7 +35,7 @@ export interface Limit extends Required<LimitSpec> {
   readonly kept: number
   /** How often the charge of a call that is in flight is renewed. */
   readonly renewMs: number
-  /** The time in which a limit that the upstream made smaller grows back by a step; see `Learned`. */
+  /** The time in which a limit that the upstream made smaller grows back by a step; see `AdaptiveLimit`. */
   readonly growthMs: number
   /** A call in flight is charged as if it came this much later, so that its charge outlives a gateway that dies. */
   readonly holdMs: number

@@ -135,7 +135,7 @@ export class AdmissionQueue {
   #enterWith(grant: Grant, waiter: Waiter): Admission | Promise<Admission> {
     this.#storeError = undefined
     if (grant.granted === 0) {
-      this.#learn(grant)
+      this.#noteGrant(grant)
       return this.#wait(waiter)
     }
     this.#capacity.inFlight++
@@ -172,9 +172,9 @@ export class AdmissionQueue {
     if (wasCountedUntilNow) this.refunded()
   }
 
-  #learn(grant: Grant): void {
+  #noteGrant(grant: Grant): void {
     this.#peers.charged(grant)
-    this.#forecast.learn(grant)
+    this.#forecast.update(grant)
   }
 
   #heard(peerDemand: PeerDemand | undefined, granted: number): void {
@@ -358,7 +358,7 @@ export class AdmissionQueue {
     let admitted = 0
     try {
       this.#storeError = undefined
-      this.#learn(grant)
+      this.#noteGrant(grant)
       const isAll = grant.granted >= chosen.length
       this.#forecast.wasGranted(isAll, isTurnOfOthers)
       const now = this.#clock.now()
@@ -384,7 +384,7 @@ export class AdmissionQueue {
   /** Asks when quota comes back, for those that may not ask for any before others do. */
   async #look(): Promise<void> {
     const { any } = this.#clientQueues
-    if (any !== undefined) this.#learn(await this.ledger.charge(any.chargeSet, 0, { queue: this.name, costs: [] }))
+    if (any !== undefined) this.#noteGrant(await this.ledger.charge(any.chargeSet, 0, { queue: this.name, costs: [] }))
   }
 
   /** They count as in flight before the answer, so that all queues of a class together keep to the concurrency. */

@@ -50,7 +50,7 @@ export class AvailabilityForecast {
     return this.#told?.isLocal === true
   }
 
-  learn(grant: Grant): void {
+  update(grant: Grant): void {
     const { chargeSet, schedule, usage, isLocal } = grant
     this.#schedule = schedule
     this.#told = { chargeSet, usage, at: this.#clock.now(), isLocal }

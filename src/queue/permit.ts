@@ -1,4 +1,4 @@
-import type { Grant, Ledger, Lesson, LimitUsage } from '../ledger/ledger.ts'
+import type { Grant, Ledger, UpstreamFeedback, LimitUsage } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 
 /** Who gives permits, and is told what becomes of them. */
@@ -76,8 +76,8 @@ export class Permit implements Disposable {
   }
 
   /** What its answer taught of the account or its limits. */
-  learn(lesson: Lesson): void {
-    this.#issuer.ledger.learn(this.#grant, lesson)
+  applyFeedback(feedback: UpstreamFeedback): void {
+    this.#issuer.ledger.applyFeedback(this.#grant, feedback)
   }
 
   /** It is not in flight any more. */

@@ -1,13 +1,13 @@
 import { describe, expect, it } from 'vitest'
 import type { EpochMs } from '../../src/time/clock.ts'
-import { limitSpokenOf, parseReset, readFeedback, type Word } from '../../src/ledger/feedback.ts'
+import { reportedLimit, parseReset, readFeedback, type LimitReport } from '../../src/ledger/feedback.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 
 const NOW = Date.parse('2026-11-21T10:00:00Z') as EpochMs
 const SECONDS = NOW / 1_000
 
-function word(remaining: number, limit?: number, resetMs?: number, windowMs?: number): Word {
+function word(remaining: number, limit?: number, resetMs?: number, windowMs?: number): LimitReport {
   return { remaining, limit, resetMs, windowMs }
 }
 
@@ -215,7 +215,7 @@ describe('the limit that is spoken of', () => {
     ['is none for one of several words that no limit fits', word(5, 333), [minute], false, -1],
     ['is none with the same number of another window', word(5, 20, undefined, 60_000), [second, hour], true, -1],
     ['is none where there is none', word(5), [atOnce], true, -1],
-  ])('%s', (_, said, limits, isOnlyWord, index) => {
-    expect(limitSpokenOf(said, limits, isOnlyWord)).toBe(index)
+  ])('%s', (_, said, limits, isOnlyReport, index) => {
+    expect(reportedLimit(said, limits, isOnlyReport)).toBe(index)
   })
 })

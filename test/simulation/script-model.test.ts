@@ -121,10 +121,10 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
   if (used.length === 0) used.push(0)
   const next = gateway.sent === 0 && random() < 0.5 ? 0 : gateway.sent + 1
   const expected = random() < 0.05 ? -1 : random() < 0.03 ? next + 1 : next
-  const taught = used.map((i) => limits[i]!).filter(canBeTaught)
+  const adaptive = used.map((i) => limits[i]!).filter(isAdaptive)
   const kinds = Array.from({ length: random() < 0.3 ? 2 : 1 }, (): Argument[] => {
     const changes = Array.from({ length: pick(random, 4) }, () => {
-      return random() < 0.9 ? randomChange(random, gateway, now) : randomLesson(random, gateway, taught)
+      return random() < 0.9 ? randomChange(random, gateway, now) : randomFeedback(random, gateway, adaptive)
     })
     const units = used.map(() => (random() < 0.1 ? 0 : 1 + pick(random, 2)))
     return [...units, changes.length, ...changes.flat()]
@@ -173,11 +173,11 @@ function randomChange(random: Random, { charged }: Gateway, now: number): Argume
   return [...change, to, pick(random, 4)]
 }
 
-function canBeTaught({ kind, isEnforced }: Limit): boolean {
+function isAdaptive({ kind, isEnforced }: Limit): boolean {
   return isEnforced && (kind === 'rolling' || kind === 'calendar')
 }
 
-function randomLesson(random: Random, { charged }: Gateway, limits: readonly Limit[]): Argument[] {
+function randomFeedback(random: Random, { charged }: Gateway, limits: readonly Limit[]): Argument[] {
   const at = charged[Math.max(0, charged.length - 1 - pick(random, 6))]!
   const limit = limits[pick(random, limits.length)]
   if (limit === undefined || random() < 0.2) {

@@ -1,7 +1,7 @@
 import { ExchangeModel } from './exchange-model.ts'
 import { RegisterModel } from './register-model.ts'
 import { Counter } from '../../src/ledger/counter.ts'
-import { LONGEST_GROWTH_MS } from '../../src/ledger/learned.ts'
+import { LONGEST_GROWTH_MS } from '../../src/ledger/adaptive-limit.ts'
 import { BUCKETS, type Limit } from '../../src/ledger/limit.ts'
 import type { Argument, Reply } from '../../src/ledger/redis/script-runner.ts'
 
@@ -40,7 +40,7 @@ interface Used {
   readonly stored: StoredCounter
   readonly counter: Counter
   readonly isConcurrent: boolean
-  isTaught: boolean
+  isAdapted: boolean
   readonly slack: number
   units: number
   lease: number | undefined
@@ -58,7 +58,7 @@ const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0, pace: BUCKETS }
 const SCALARS = 10
 const LONGEST_GROWTH = 1_000 * LONGEST_GROWTH_MS
 /** Of what was taught, so many windows. */
-const TAUGHT_FOR = 4
+const ADAPTED_FOR = 4
 const FIELDS = 5
 const PRESSURE_MS = 2_000
 const SCARCE = 0.1
@@ -133,7 +133,7 @@ export class ScriptModel {
           partition.pauses.set(field, Math.max(partition.pauses.get(field) ?? 0, until))
           live = Math.max(live, partition.pauses.get(field)! - nowMs)
           a += 3
-        } else if (args[a] === 'refused' || args[a] === 'counted') a = learn(all, args, a, now)
+        } else if (args[a] === 'refused' || args[a] === 'counted') a = applyFeedback(all, args, a, now)
         else a = change(all, args, a, now)
       }
     }
@@ -173,7 +173,7 @@ export class ScriptModel {
         Math.min(used.told ?? Infinity, used.lease ?? -1),
         used.others,
       )
-      if (used.isTaught) live = Math.max(live, (TAUGHT_FOR * counter.limit.growthMs) / 1_000)
+      if (used.isAdapted) live = Math.max(live, (ADAPTED_FOR * counter.limit.growthMs) / 1_000)
       stored.seen = Math.max(stored.seen, now)
     }
     const longer = Math.floor(1.25 * live)
@@ -188,10 +188,10 @@ export class ScriptModel {
     if (hasWaited) reply.push(this.#exchanges.serve(keys[2]!, turnsOf(args, a).slice(0, granted), granted))
     if (pauseMs > 0) reply.push(0, pauseMs, 0, 0, 0)
     for (const [i, { counter }] of all.entries()) {
-      const [effective, { taught }] = [counter.effective(now), counter]
-      if (effective === undefined || taught === undefined) continue
-      const [units, whole] = [counter.others(now)?.units ?? 0, taught.wholeAt(counter.limit.growthMs)]
-      reply.push(i + 1, effective, units, taught.lookAt - now, whole - now)
+      const [effective, { adaptiveLimit }] = [counter.effective(now), counter]
+      if (effective === undefined || adaptiveLimit === undefined) continue
+      const [units, whole] = [counter.others(now)?.units ?? 0, adaptiveLimit.wholeAt(counter.limit.growthMs)]
+      reply.push(i + 1, effective, units, adaptiveLimit.lookAt - now, whole - now)
     }
     return reply
   }
@@ -222,7 +222,7 @@ export class ScriptModel {
         const counter = new Counter(from.limit)
         counter.used(rest.seen)
         for (const { bucket, units } of from.charges(rest.seen)) counter.restore(rest.seen, bucket, units)
-        counter.teach(from)
+        counter.copyAdaptiveLimit(from)
         copied.set(name, { ...rest, counter })
       }
       copy.#partitions.set(key, { numbers: new Map(numbers), counters: copied, pauses: new Map(pauses), expiresAt })
@@ -269,7 +269,7 @@ function use(partition: StoredPartition, name: string, fields: readonly number[]
     stored,
     counter: stored.counter,
     isConcurrent: kindName === 'concurrent',
-    isTaught: false,
+    isAdapted: false,
     slack: slackMs,
     units: 0,
     lease: undefined,
@@ -314,13 +314,13 @@ function change(all: readonly Used[], args: readonly Argument[], a: number, now:
   return a + 4
 }
 
-/** Something is taught of one counter; returns where the next change begins. */
-function learn(all: readonly Used[], args: readonly Argument[], a: number, now: number): number {
+/** One counter is adapted; returns where the next change begins. */
+function applyFeedback(all: readonly Used[], args: readonly Argument[], a: number, now: number): number {
   const [at, counted, tolerance, resetMs] = args.slice(a + 2, a + 6).map(Number) as [number, number, number, number]
   const used = all.find(({ name }) => name === args[a + 1])!
-  used.isTaught = true
+  used.isAdapted = true
   const isRefused = Number(args[a + 6]) === 1
-  if (args[a] === 'counted') used.counter.believe(now, at, used.units, { counted, tolerance, resetMs, isRefused })
+  if (args[a] === 'counted') used.counter.observeCount(now, at, used.units, { counted, tolerance, resetMs, isRefused })
   else used.counter.refuse(now, at, used.units)
   return a + (args[a] === 'refused' ? 3 : 7)
 }

@@ -4,7 +4,7 @@ import { InFlight } from '../in-flight.ts'
 import {
   Grant,
   type Ledger,
-  type Lesson,
+  type UpstreamFeedback,
   type LimitUsage,
   type ChargeSet,
   type OutagePolicy,
@@ -196,19 +196,19 @@ export class MemoryLedger implements Ledger {
     }
   }
 
-  learn({ chargeSet, chargedAt }: Grant, lesson: Lesson): void {
+  applyFeedback({ chargeSet, chargedAt }: Grant, feedback: UpstreamFeedback): void {
     const now = this.#now()
-    switch (lesson.kind) {
+    switch (feedback.kind) {
       case 'pause':
-        this.#pauses.set(chargeSet.account, Math.max(this.#pausedUntil(chargeSet, now), now + lesson.ms))
+        this.#pauses.set(chargeSet.account, Math.max(this.#pausedUntil(chargeSet, now), now + feedback.ms))
         return
       case 'refused':
-        this.#talliesOf(chargeSet)[lesson.limit]!.counter.refuse(now, chargedAt, chargeSet.units[lesson.limit]!)
+        this.#talliesOf(chargeSet)[feedback.limit]!.counter.refuse(now, chargedAt, chargeSet.units[feedback.limit]!)
         return
       case 'counted': {
-        const { limit, units: counted, tolerance, resetMs, isRefused } = lesson
+        const { limit, units: counted, tolerance, resetMs, isRefused } = feedback
         const { counter } = this.#talliesOf(chargeSet)[limit]!
-        counter.believe(now, chargedAt, chargeSet.units[limit]!, { counted, tolerance, resetMs, isRefused })
+        counter.observeCount(now, chargedAt, chargeSet.units[limit]!, { counted, tolerance, resetMs, isRefused })
       }
     }
   }

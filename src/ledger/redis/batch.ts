@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../../time/clock.ts'
-import type { Grant, Lesson, ChargeSet, StoreUnavailableError, Turn } from '../ledger.ts'
+import type { Grant, UpstreamFeedback, ChargeSet, StoreUnavailableError, Turn } from '../ledger.ts'
 import type { Argument } from './script-runner.ts'
 import { type Ended, micros } from './settlements.ts'
 
@@ -21,7 +21,7 @@ export class Batch {
   readonly ended: Ended[] = []
   readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
   /** What answers have taught; of what the upstream had counted only the latest, by limit. */
-  readonly lessons: Argument[][] = []
+  readonly feedback: Argument[][] = []
   readonly counted = new Map<string, Argument[]>()
   /** By when it goes even if no charge does. */
   dueAt = Infinity
@@ -30,20 +30,20 @@ export class Batch {
     this.chargeSet = chargeSet
   }
 
-  teach(chargedAt: number, lesson: Lesson, pauseField: string): void {
+  addFeedback(chargedAt: number, feedback: UpstreamFeedback, pauseField: string): void {
     const at = micros(chargedAt)
-    switch (lesson.kind) {
+    switch (feedback.kind) {
       case 'pause':
-        this.lessons.push(['pause', pauseField, Math.ceil(lesson.ms)])
+        this.feedback.push(['pause', pauseField, Math.ceil(feedback.ms)])
         return
       case 'refused':
-        this.lessons.push(['refused', this.chargeSet.limits[lesson.limit]!.id, at])
+        this.feedback.push(['refused', this.chargeSet.limits[feedback.limit]!.id, at])
         return
       case 'counted': {
-        const { units, tolerance, resetMs, isRefused } = lesson
-        const { id } = this.chargeSet.limits[lesson.limit]!
+        const { units, tolerance, resetMs, isRefused } = feedback
+        const { id } = this.chargeSet.limits[feedback.limit]!
         const change = ['counted', id, at, units, tolerance, micros(resetMs), isRefused ? 1 : 0]
-        if (isRefused) this.lessons.push(change)
+        if (isRefused) this.feedback.push(change)
         else if (Number(this.counted.get(id)?.[2] ?? 0) <= at) this.counted.set(id, change)
       }
     }
@@ -54,7 +54,7 @@ export class Batch {
     const changes: Argument[][] = []
     for (const { at, calls, to, open } of this.renewed) changes.push(['renew', micros(at), calls, micros(to), open])
     for (const { what, at, calls, latest } of this.ended) changes.push([what, micros(at), calls, micros(latest)])
-    changes.push(...this.lessons, ...this.counted.values())
+    changes.push(...this.feedback, ...this.counted.values())
     return changes
   }
 }

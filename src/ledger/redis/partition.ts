@@ -5,7 +5,7 @@ import type { PartitionRegister } from './partition-register.ts'
 import type { InFlight } from '../in-flight.ts'
 import {
   Grant,
-  type Lesson,
+  type UpstreamFeedback,
   type LimitUsage,
   type ChargeSet,
   chargeSetOf,
@@ -13,7 +13,7 @@ import {
   StoreUnavailableError,
   type Turn,
 } from '../ledger.ts'
-import { argumentsOf, leaseOf, pauseFieldOf, scheduleOf, tailOf, taughtBy, usageOf } from './script-call.ts'
+import { argumentsOf, leaseOf, pauseFieldOf, scheduleOf, tailOf, adaptiveLimitsOf, usageOf } from './script-call.ts'
 import type { Argument, Reply, ScriptRunner } from './script-runner.ts'
 import { type Change, LEAST_WAIT_MS, MOST_UNTOLD, Settlements, settleWithinMs } from './settlements.ts'
 
@@ -163,15 +163,15 @@ export class Partition {
   }
 
   /** Changes and charges are run in the order in which they are sent, so it holds for the next charge of every gateway. */
-  learn({ chargeSet, chargedAt }: Grant, lesson: Lesson): void {
+  applyFeedback({ chargeSet, chargedAt }: Grant, feedback: UpstreamFeedback): void {
     const state = this.#state
-    if (lesson.kind === 'pause') state.pause(chargeSet, this.#shared.clock.now(), lesson.ms)
+    if (feedback.kind === 'pause') state.pause(chargeSet, this.#shared.clock.now(), feedback.ms)
     // What there is without Redis is spent with care anyway.
     if (state.mode === 'leased') return
     const batch = this.#batchOf(chargeSet)
-    batch.teach(chargedAt, lesson, pauseFieldOf(chargeSet))
+    batch.addFeedback(chargedAt, feedback, pauseFieldOf(chargeSet))
     // There will be more answers that tell how much was counted.
-    if (lesson.kind === 'counted' && !lesson.isRefused) this.#shared.postponed.add(batch, LEAST_WAIT_MS)
+    if (feedback.kind === 'counted' && !feedback.isRefused) this.#shared.postponed.add(batch, LEAST_WAIT_MS)
     else this.#sendAtTurnEnd(batch)
   }
 
@@ -446,11 +446,11 @@ export class Partition {
     const hasSchedule = left < wanted || turn !== undefined
     const tail = tailOf(reply, hasSchedule)
     const turns = turn === undefined ? undefined : reply[tail]
-    const taught = taughtBy(reply, turn === undefined ? tail : tail + 1)
-    if (taught?.pauseMs !== undefined) this.#state.pause(chargeSet, now, taught.pauseMs)
-    const usage = usageOf(chargeSet, reply, taught)
+    const adaptive = adaptiveLimitsOf(reply, turn === undefined ? tail : tail + 1)
+    if (adaptive?.pauseMs !== undefined) this.#state.pause(chargeSet, now, adaptive.pauseMs)
+    const usage = usageOf(chargeSet, reply, adaptive)
     // What is leased to others comes back when they renew their leases.
-    const schedule = hasSchedule ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, taught }) : undefined
+    const schedule = hasSchedule ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, adaptive }) : undefined
     if (left > 0) this.#state.granted(chargeSet, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)

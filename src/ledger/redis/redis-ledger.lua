@@ -3,7 +3,7 @@
 -- a counter for each limit. A counter is
 --   a header: the sum of all charges; the oldest bucket that holds some, and the current one; the units reserved for leases,
 --     and until when these are wanted back, in milliseconds; whether there are earlier entries (1), and something that the
---     upstream's answers taught (2), which is in a field of its own, as learned.ts has it;
+--     upstream's answers taught (2), which is in a field of its own, as adaptive-limit.ts has it;
 --   an entry for each bucket that holds charges: its number modulo SLOTS, its count. The last bucket comes first, then the
 --     others in their order. Of many the early ones, which change no more, are in a field of their own.
 --
@@ -134,13 +134,13 @@ for i = 1, limits do
   local kind, bucketMicros = ARGV[a + 1], ARGV[a + 3] + 0
   local kept = KEPT[kind]
   local sum, oldest, current, reserved, pressure, flags, slot, count = 0, 0, 0, 0, 0, 0, 0, 0
-  local entries, earlier, isTaught, last = '', nil, false, 0
+  local entries, earlier, isAdapted, last = '', nil, false, 0
   local record = stored[i + 3]
   if record then
     sum, oldest, current, reserved, pressure, flags, slot, count = unpacked(HEADER, record)
     if #record > HEADER_BYTES then entries = record:sub(HEADER_BYTES + 1) end
     last = current - kept + (slot - current + kept) % SLOTS
-    if flags >= 2 then flags, isTaught = flags - 2, true end
+    if flags >= 2 then flags, isAdapted = flags - 2, true end
   end
   local bucket = floor(now / bucketMicros)
   local behind = current > bucket and current - bucket or 0 -- a clock that was set back stands still
@@ -177,7 +177,7 @@ for i = 1, limits do
     name = ARGV[SCALARS + i], kind = kind, allowed = ARGV[a + 2] + 0, bucket = bucketMicros, hold = ARGV[a + 4] + 0,
     slack = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1, behind = behind,
     sum = sum, oldest = oldest, current = current, reserved = reserved, pressure = pressure, hasEarlier = flags == 1,
-    last = last, count = count, entries = entries, earlier = earlier, hasLearned = isTaught, left = 0, others = 0,
+    last = last, count = count, entries = entries, earlier = earlier, wasAdapted = isAdapted, left = 0, others = 0,
   }
   if number == 1 or expected < 0 then -- so that the gateway counts as alive until its leases are renewed
     readLease(c)
@@ -186,11 +186,11 @@ for i = 1, limits do
     c.lasts = expected < 0 and UNHEARD_MS or FIRST_TERM_MS
   end
   counters[i] = c
-  isMore = isMore or isTaught or kind == CALENDAR or last > floor((now + c.hold) / bucketMicros)
+  isMore = isMore or isAdapted or kind == CALENDAR or last > floor((now + c.hold) / bucketMicros)
   a = a + FIELDS
 end
 
-local learning, find, charge, read, free
+local adaptiveLimits, find, charge, read, free
 if isMore then
   -- Where the entry of a bucket that is not the last is or belongs, and its bytes. Looked for from the end, where it mostly is.
   function find(c, bucket)
@@ -264,10 +264,10 @@ if isMore then
   end
 
   -- Little is learned mostly, so what it takes is made where there is something.
-  local function withLearning()
-    if learning then return learning end
-    -- Level, least, since, others, until, lookAt, toldAt.
-    local LEARNED = '>ddddddd'
+  local function withAdaptiveLimits()
+    if adaptiveLimits then return adaptiveLimits end
+    -- Level, least, since, others, until, lookAt, observedAt.
+    local ADAPTIVE = '>ddddddd'
     local MARGIN, CALM_UNTIL, GROWN_AT, LOOKS, LOOKS_PER_UNIT = 0.05, 1, 4, 20, 5
     local LONGEST_GROWTH = 600000000
 
@@ -301,7 +301,7 @@ if isMore then
 
     -- Units that may be used now, if our own are to be `units` with the next call.
     local function allowedOf(c, units)
-      local l = c.learned
+      local l = c.adaptive
       local sure = sureOf(c, l)
       if sure >= units or now < l.lookAt then return sure end
       return min(capOf(c, l, now), units)
@@ -311,16 +311,16 @@ if isMore then
       return l.since == 0 and l.untilTime or max(l.untilTime, l.since + GROWN_AT * growthOf(c))
     end
 
-    local function learnedOf(c)
-      if not c.learned or now >= wholeAt(c, c.learned) then
-        c.learned = { level = 0, least = 0, since = 0, others = 0, untilTime = 0, lookAt = 0, toldAt = 0 }
+    local function adaptiveOf(c)
+      if not c.adaptive or now >= wholeAt(c, c.adaptive) then
+        c.adaptive = { level = 0, least = 0, since = 0, others = 0, untilTime = 0, lookAt = 0, observedAt = 0 }
       end
-      c.isTaught = true
-      return c.learned
+      c.isAdapted = true
+      return c.adaptive
     end
 
     local function refuse(c, at)
-      local l, used = learnedOf(c), mostUsed(c)
+      local l, used = adaptiveOf(c), mostUsed(c)
       if at > l.since then
         local cap = capOf(c, l, now)
         local through = min(cap, used)
@@ -330,11 +330,11 @@ if isMore then
       l.level = l.level - c.units
     end
 
-    local function believe(c, at, counted, tolerance, reset)
-      local l, used = learnedOf(c), mostUsed(c)
+    local function observe(c, at, counted, tolerance, reset)
+      local l, used = adaptiveOf(c), mostUsed(c)
       local excess = counted - used
-      if at < l.toldAt then return excess > tolerance end
-      l.toldAt = at
+      if at < l.observedAt then return excess > tolerance end
+      l.observedAt = at
       if excess <= (othersAt(l) > 0 and 0 or tolerance) then
         l.others = 0
         if l.level > c.allowed then l.since = 0 end
@@ -346,13 +346,13 @@ if isMore then
     end
 
     local function excuse(c, at, reset)
-      local l = c.learned
+      local l = c.adaptive
       if l.since > 0 then return l.level > c.allowed and at <= l.since end
       l.since, l.level, l.least = now + min(reset, growthOf(c)) + growthOf(c) / LOOKS, 2 * c.allowed, 0
       return true
     end
 
-    local function learn(what, at)
+    local function applyFeedback(what, at)
       local name = ARGV[at + 2]
       if what == 'pause' then
         pauses = pauses or {}
@@ -369,7 +369,7 @@ if isMore then
         refuse(c, ARGV[at + 3] + 0)
         return at + 3
       end
-      local isOfOthers = believe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
+      local isOfOthers = observe(c, ARGV[at + 3] + 0, ARGV[at + 4] + 0, ARGV[at + 5] + 0, ARGV[at + 6] + 0)
       if ARGV[at + 7] == '1' and not (isOfOthers and excuse(c, ARGV[at + 3] + 0, ARGV[at + 6] + 0)) then
         refuse(c, ARGV[at + 3] + 0)
       end
@@ -380,19 +380,19 @@ if isMore then
       local sure = sureOf(c, l)
       if now < l.lookAt or mostUsed(c) <= sure then return end
       local grown = othersAt(l) > 0 and 0 or capOf(c, l, now) - sure
-      l.lookAt, c.isTaught = now + growthOf(c) / (LOOKS + LOOKS_PER_UNIT * grown), true
+      l.lookAt, c.isAdapted = now + growthOf(c) / (LOOKS + LOOKS_PER_UNIT * grown), true
     end
 
     local function recall(c)
       local l = {}
-      l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt =
-        unpacked(LEARNED, call('HGET', partition, c.name .. '|learned'))
-      if now < wholeAt(c, l) then c.learned = l end
+      l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.observedAt =
+        unpacked(ADAPTIVE, call('HGET', partition, c.name .. '|learned'))
+      if now < wholeAt(c, l) then c.adaptive = l end
     end
 
     -- What is noted, and for how long in microseconds.
     local function noted(c, l)
-      return pack(LEARNED, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.toldAt), GROWN_AT * growthOf(c)
+      return pack(ADAPTIVE, l.level, l.least, l.since, l.others, l.untilTime, l.lookAt, l.observedAt), GROWN_AT * growthOf(c)
     end
 
     -- What of it may be used; of how much it is not known whether others use it; from when a call may find out; when it is whole.
@@ -400,17 +400,17 @@ if isMore then
       return leftOf(c, l, now), capOf(c, l, now) - sureOf(c, l), l.lookAt - now, wholeAt(c, l) - now
     end
 
-    learning = { allowedOf = allowedOf, learn = learn, look = look, recall = recall, noted = noted, told = told }
-    return learning
+    adaptiveLimits = { allowedOf = allowedOf, applyFeedback = applyFeedback, look = look, recall = recall, noted = noted, told = told }
+    return adaptiveLimits
   end
 
   function free(c, units)
     local used = c.kind == CALENDAR and mostUsed(c) or c.sum
-    return (c.learned and withLearning().allowedOf(c, used + units) or c.allowed) - used
+    return (c.adaptive and withAdaptiveLimits().allowedOf(c, used + units) or c.allowed) - used
   end
 
   for i = 1, limits do
-    if counters[i].hasLearned then withLearning().recall(counters[i]) end
+    if counters[i].wasAdapted then withAdaptiveLimits().recall(counters[i]) end
   end
   for _ = 1, ARGV[4] + 0 do
     for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
@@ -418,7 +418,7 @@ if isMore then
     for _ = 1, ARGV[a] + 0 do
       local what = ARGV[a + 1]
       if what == 'pause' or what == 'refused' or what == 'counted' then
-        a = withLearning().learn(what, a)
+        a = withAdaptiveLimits().applyFeedback(what, a)
       else
         local at, calls, to = ARGV[a + 2] + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
         a = a + 4
@@ -522,8 +522,8 @@ end
 granted = max(granted, 0)
 
 local answered = expected < 0 and not stored[1] and number == 1 and 0 or number
-local reply, charges, taught = pack('>dddd', now, answered, granted, limits), '', ''
-if pausedUntil > nowMs then taught = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
+local reply, charges, adapted = pack('>dddd', now, answered, granted, limits), '', ''
+if pausedUntil > nowMs then adapted = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
 local fields, n, leased = { gateway, (expected < 0 or isUsed) and number or ARGV[1], nil, nil, nil, nil }, 2, nil
 for i = 1, limits do
   local c = counters[i]
@@ -540,7 +540,7 @@ for i = 1, limits do
       if c.sum == 0 then c.oldest = bucket end
       c.count, c.sum = c.count + units, c.sum + units
     end
-    if c.learned then learning.look(c, c.learned) end
+    if c.adaptive then adaptiveLimits.look(c, c.adaptive) end
     -- What the pool has no room for comes out of the lease.
     local taken = c.lease and min(c.lease, units - max(0, c.left - c.reserved)) or 0
     if taken > 0 then
@@ -587,12 +587,12 @@ for i = 1, limits do
   if c.earlier then
     fields[n + 1], fields[n + 2], n = c.name .. '|earlier', c.earlier, n + 2
   end
-  local l = c.learned
+  local l = c.adaptive
   if l then
-    local effective, more, lookIn, wholeIn = learning.told(c, l)
-    if effective < c.allowed then taught = taught .. pack('>ddddd', i, effective, more, lookIn, wholeIn) end
-    if c.isTaught then
-      local record, lasts = learning.noted(c, l)
+    local effective, more, lookIn, wholeIn = adaptiveLimits.told(c, l)
+    if effective < c.allowed then adapted = adapted .. pack('>ddddd', i, effective, more, lookIn, wholeIn) end
+    if c.isAdapted then
+      local record, lasts = adaptiveLimits.noted(c, l)
       live = max(live, lasts / 1000)
       fields[n + 1], fields[n + 2], n = c.name .. '|learned', record, n + 2
     end
@@ -640,4 +640,4 @@ if hasWaited then
   end
   charges = charges .. pack('>d', turns)
 end
-return reply .. charges .. taught
+return reply .. charges .. adapted

@@ -10,7 +10,7 @@ import { InFlight } from '../in-flight.ts'
 import {
   type Grant,
   type Ledger,
-  type Lesson,
+  type UpstreamFeedback,
   type LimitUsage,
   type ChargeSet,
   chargeSetOf,
@@ -337,8 +337,8 @@ export class RedisLedger implements Ledger {
     if (grant.chargeSet.hasConcurrent) this.#partitionOf(grant.chargeSet).leave(grant)
   }
 
-  learn(grant: Grant, lesson: Lesson): void {
-    this.#partitionOf(grant.chargeSet).learn(grant, lesson)
+  applyFeedback(grant: Grant, feedback: UpstreamFeedback): void {
+    this.#partitionOf(grant.chargeSet).applyFeedback(grant, feedback)
   }
 
   async usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]> {

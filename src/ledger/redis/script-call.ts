@@ -132,17 +132,17 @@ export function readReply(bytes: Buffer): Reply {
   return numbers
 }
 
-export function usageOf(chargeSet: ChargeSet, reply: Reply, taught: Taught | undefined): LimitUsage[] {
+export function usageOf(chargeSet: ChargeSet, reply: Reply, adaptive: AdaptiveLimits | undefined): LimitUsage[] {
   return chargeSet.limits.map((limit, i) => ({
     limit,
     used: reply[FIRST + i * FIELDS]!,
     resetMs: reply[FIRST + i * FIELDS + 1]! / 1_000,
-    effective: taught?.limits.get(i)?.effective,
+    effective: adaptive?.limits.get(i)?.effective,
   }))
 }
 
 /** What the upstream's answers have taught. */
-export interface Taught {
+export interface AdaptiveLimits {
   /** The upstream wants no calls of the account for so long. */
   readonly pauseMs: number | undefined
   /** By the number of the limit: what of it may be used, and of how much it is not known whether others use it. */
@@ -157,7 +157,7 @@ export function tailOf(reply: Reply, hasSchedule: boolean): number {
 }
 
 /** What a reply tells from `at` on; undefined if nothing. */
-export function taughtBy(reply: Reply, at: number): Taught | undefined {
+export function adaptiveLimitsOf(reply: Reply, at: number): AdaptiveLimits | undefined {
   if (at >= reply.length) return undefined
   let pauseMs: number | undefined
   const limits = new Map<number, { effective: number; others: Others | undefined }>()
@@ -181,7 +181,7 @@ export function leaseOf(reply: Reply, i: number): number {
 export function scheduleOf(
   chargeSet: ChargeSet,
   reply: Reply,
-  { now, leasedMs, taught }: { now: number; leasedMs: number; taught: Taught | undefined },
+  { now, leasedMs, adaptive }: { now: number; leasedMs: number; adaptive: AdaptiveLimits | undefined },
 ): Schedule {
   let list = FIRST + FIELDS * reply[3]!
   return new Schedule(
@@ -191,11 +191,11 @@ export function scheduleOf(
       const free = reply[FIRST + i * FIELDS + 2]! - others
       const leased = others > 0 ? [{ inMs: leasedMs, units: others }] : []
       const own = releasesOf(limit, reply, i, list)
-      const releases = [...leased, ...withOthers(own, taught?.limits.get(i)?.others, chargeSet.units[i]! - free)]
+      const releases = [...leased, ...withOthers(own, adaptive?.limits.get(i)?.others, chargeSet.units[i]! - free)]
       list += 1 + reply[list]!
       return { limit, units: chargeSet.units[i]!, free, releases }
     }),
-    taught?.pauseMs === undefined ? 0 : now + taught.pauseMs,
+    adaptive?.pauseMs === undefined ? 0 : now + adaptive.pauseMs,
   )
 }
 

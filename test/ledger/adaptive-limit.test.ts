@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import { afterAll, describe, expect, inject, it } from 'vitest'
-import { type Ledger, type Lesson, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, type UpstreamFeedback, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { type Limit, limitOf, type LimitSpec } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
@@ -38,10 +38,10 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
   function setUp() {
     const clock = new SimulatedClock(1_700_000_000_000)
     const [ledger, other] = create(clock)
-    /** So many calls are sent and answered at once, the last one with a lesson. */
-    const send = async (of: ChargeSet, calls: number, lesson?: Lesson, by = ledger): Promise<number> => {
+    /** So many calls are sent and answered at once, the last one with feedback. */
+    const send = async (of: ChargeSet, calls: number, feedback?: UpstreamFeedback, by = ledger): Promise<number> => {
       const grant = await by.charge(of, calls)
-      if (lesson !== undefined) by.learn(grant, lesson)
+      if (feedback !== undefined) by.applyFeedback(grant, feedback)
       for (let i = 0; i < grant.granted; i++) by.settle(grant)
       for (let i = 0; i < grant.granted; i++) by.leave(grant)
       return grant.granted
@@ -52,7 +52,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     return { clock, ledger, other, send, pass }
   }
   const reads = chargeSetOf('harness/prod', [{ limit: limit() }])
-  const counted = (units: number, rest: object = {}): Lesson => {
+  const counted = (units: number, rest: object = {}): UpstreamFeedback => {
     return { kind: 'counted', limit: 0, units, tolerance: 2, resetMs: 10_000, isRefused: false, ...rest }
   }
 
@@ -104,7 +104,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     await pass(1_000)
     await send(reads, 1, counted(61))
     await pass(20)
-    ledger.learn(early, counted(1))
+    ledger.applyFeedback(early, counted(1))
     await pass(20)
     expect(await ledger.usage(reads)).toMatchObject([{ effective: 39 }])
   })
@@ -157,7 +157,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     await send(reads, 50, refused)
     await pass(5_500)
     // A little early, because resets are told in whole seconds: still the same refusal.
-    await send(reads, 1, { ...refused, resetMs: 500 } as Lesson)
+    await send(reads, 1, { ...refused, resetMs: 500 } as UpstreamFeedback)
     await pass(20)
     expect((await ledger.usage(reads))[0]!.effective).toBe(49)
     await pass(10_000)
@@ -194,7 +194,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
   it('by a refusal makes a limit as small as what got through, less a twentieth, for every gateway', async () => {
     const { ledger, other, send, pass } = setUp()
     const grant = await ledger.charge(reads, 80)
-    for (let i = 0; i < 5; i++) ledger.learn(grant, { kind: 'refused', limit: 0 })
+    for (let i = 0; i < 5; i++) ledger.applyFeedback(grant, { kind: 'refused', limit: 0 })
     await pass(20)
     expect((await other.usage(reads))[0]).toMatchObject({ used: 80, effective: 71 })
     expect(await send(reads, 1, undefined, other)).toBe(0)
@@ -230,7 +230,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     const { ledger, pass } = setUp()
     const fives = chargeSetOf('harness/prod', [{ limit: limit(), units: 5 }])
     const grant = await ledger.charge(fives, 4)
-    ledger.learn(grant, { kind: 'refused', limit: 0 })
+    ledger.applyFeedback(grant, { kind: 'refused', limit: 0 })
     await pass(20)
     // Of 20 units 15 got through, but half is the least.
     expect((await ledger.usage(fives))[0]).toMatchObject({ used: 20, effective: 47 })
@@ -266,7 +266,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     expect(refused.schedule!.freeAt(clock.now())).toBe(0)
     expect(await send(staging, 1, undefined, other)).toBe(1)
     // A shorter one does not shorten it.
-    ledger.learn(await ledger.charge(staging, 1), { kind: 'pause', ms: 1 })
+    ledger.applyFeedback(await ledger.charge(staging, 1), { kind: 'pause', ms: 1 })
     await pass(4_970)
     expect(await send(reads, 1, undefined, other)).toBe(0)
     await pass(20)

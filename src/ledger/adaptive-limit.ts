@@ -18,7 +18,7 @@ const LOOKS_PER_UNIT = 5
  * it. Into what it has grown by within a window calls go one at a time: clients that wait send all they may at once, when
  * the last window's calls leave the count, and where others use it all of these would be refused instead of the first.
  */
-export class Learned {
+export class AdaptiveLimit {
   /** Units that got through when the upstream began to refuse calls, and that it is taken to let through at least. */
   level = 0
   least = 0
@@ -29,7 +29,7 @@ export class Learned {
   until = 0
   lookAt = 0
   /** Time of the charge of the call whose answer told it. */
-  toldAt = 0
+  observedAt = 0
 
   /** Units that may be used now, of so many, if our own are to be `wanted` with the next call. */
   allowed(requests: number, wanted: number, growth: number, now: number): number {
@@ -81,10 +81,10 @@ export class Learned {
    * `tolerance` of them may have left the count while the answer travelled. Once others are known to be there, that much is
    * added instead: of what we count, some had not arrived yet. Returns whether that tells anything of others.
    */
-  believe(now: number, at: number, { counted, used, tolerance, reset, window, requests }: Told): boolean {
+  observe(now: number, at: number, { counted, used, tolerance, reset, window, requests }: Observation): boolean {
     const excess = counted - used
-    if (at < this.toldAt) return excess > tolerance // an answer that came late knows less
-    this.toldAt = at
+    if (at < this.observedAt) return excess > tolerance // an answer that came late knows less
+    this.observedAt = at
     if (excess <= (this.othersAt(now) > 0 ? 0 : tolerance)) {
       this.others = 0
       if (this.level > requests) this.since = 0 // what was excused is over
@@ -139,7 +139,7 @@ export interface Refused {
   readonly growth: number
 }
 
-export interface Told {
+export interface Observation {
   readonly counted: number
   readonly used: number
   readonly tolerance: number
