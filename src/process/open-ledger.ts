@@ -6,7 +6,7 @@ import type { Logger } from '../observe/log.ts'
 import type { Ledger } from '../ledger/ledger.ts'
 import { LedgerFiles } from '../ledger/embedded/ledger-files.ts'
 import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
-import { RETURN_AFTER_MS } from '../ledger/redis/partition.ts'
+import { RESUME_AFTER_MS } from '../ledger/redis/partition.ts'
 import { RedisLedger } from '../ledger/redis/redis-ledger.ts'
 import { connectedOrLate, connectRedis, greetingOf, uptimeSeconds } from '../redis/connection.ts'
 import { RedisScript } from '../ledger/redis/redis-script.ts'
@@ -105,5 +105,5 @@ const SETTLED_S = 2
 async function untilSettled(redis: Redis | Cluster, clock: Clock): Promise<void> {
   // One that can't be asked is met when it is back, with the same care.
   const upS = await uptimeSeconds(redis).catch(() => Infinity)
-  if (upS < SETTLED_S) await new Promise<void>((resolve) => void clock.schedule(RETURN_AFTER_MS, resolve))
+  if (upS < SETTLED_S) await new Promise<void>((resolve) => void clock.schedule(RESUME_AFTER_MS, resolve))
 }

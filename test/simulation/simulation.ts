@@ -4,7 +4,7 @@ import { type Ledger, type ChargeSet, chargeSetOf } from '../../src/ledger/ledge
 import type { LedgerFiles, StoredPartition } from '../../src/ledger/embedded/ledger-files.ts'
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { RETURN_AFTER_MS } from '../../src/ledger/redis/partition.ts'
+import { RESUME_AFTER_MS } from '../../src/ledger/redis/partition.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import type { Permit } from '../../src/queue/permit.ts'
 import type { Admission } from '../../src/queue/admission.ts'
@@ -180,7 +180,7 @@ class Simulation {
 
   /** A process waits at its start when Redis has begun just before. */
   #start(): void {
-    const waitMs = this.world.now - this.store.upSince < 2_000 ? RETURN_AFTER_MS : 0
+    const waitMs = this.world.now - this.store.upSince < 2_000 ? RESUME_AFTER_MS : 0
     this.world.at(this.world.now + waitMs, () => {
       const gateway = new Gateway(this, `${this.#gateways.length}`, 0)
       this.#gateways.push(gateway)
@@ -205,7 +205,7 @@ class Simulation {
       this.excess += recent + this.#gateways.reduce((sum, { inFlight }) => sum + inFlight, 0)
       // Of leases, until all are back.
       const before = this.sentWithout
-      this.world.at(this.world.now + 3 * RETURN_AFTER_MS, () => void (this.excess += this.sentWithout - before))
+      this.world.at(this.world.now + 3 * RESUME_AFTER_MS, () => void (this.excess += this.sentWithout - before))
     })
   }
 

@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 import { type Answer, call, type CallOptions } from './http.ts'
 import { type Seen, startGateway, startUpstream, stores, type TestGateway, type TestUpstream } from './gateway.ts'
 import { LOOK_EVERY_MS } from '../../src/ledger/redis/partition-register.ts'
-import { RETURN_AFTER_MS } from '../../src/ledger/redis/partition.ts'
+import { RESUME_AFTER_MS } from '../../src/ledger/redis/partition.ts'
 import { SimulatedClock } from './simulated-clock.ts'
 
 /** Configurations of the store and the cache: the cache in the process, and in a Redis. */
@@ -69,7 +69,7 @@ async function started<T>(starting: Promise<T>, clock: SimulatedClock): Promise<
   while (!isOver) {
     await new Promise(setImmediate)
     // Not while Redis is asked: the time that it may take would be over before it could answer.
-    if (clock.waits.some((ms) => ms > LOOK_EVERY_MS && ms <= RETURN_AFTER_MS)) await clock.advance(RETURN_AFTER_MS)
+    if (clock.waits.some((ms) => ms > LOOK_EVERY_MS && ms <= RESUME_AFTER_MS)) await clock.advance(RESUME_AFTER_MS)
   }
   return starting
 }

@@ -126,12 +126,12 @@ export class PartitionRegister {
       for (const partition of used) if (this.#notedAt.has(partition)) this.#notedAt.set(partition, -Infinity)
       throw error
     }
-    this.#meet(String(reply[0]))
+    this.#checkId(String(reply[0]))
     return reply
   }
 
   /** Another register than before: what was noted is lost, too. */
-  #meet(id: string): void {
+  #checkId(id: string): void {
     if (this.#id === id) return
     const isLoss = this.#id !== undefined
     this.#id = id

@@ -10,7 +10,7 @@ class Share {
   /** The calls of this gateway alone. */
   own: Counter
   /** Of these, what Redis has not been told, or has forgotten. */
-  owed: Counter | undefined
+  unreplicated: Counter | undefined
   /** Units set aside for this gateway in Redis, for when it can't be asked. */
   lease = 0
   /** The lease as it was when Redis was lost: it stays set aside there while the lease lasts, whatever is spent of it. */
@@ -34,18 +34,18 @@ class Share {
 
   /** What Redis keeps for own calls: those that it knows of, and the lease, of which what was spent comes back by itself. */
   reserved(time: number): number {
-    const known = this.used(time) - (this.owed?.used(time) ?? 0)
+    const known = this.used(time) - (this.unreplicated?.used(time) ?? 0)
     return Math.max(0, known) + this.reserve
   }
 
-  owe(): Counter {
-    return (this.owed ??= new Counter(this.limit))
+  unreplicatedCounter(): Counter {
+    return (this.unreplicated ??= new Counter(this.limit))
   }
 
   /** What is counted was counted by another clock: from now on it is as if all of it was charged at `time`. */
-  beginAgain(time: number): void {
+  rebase(time: number): void {
     this.own = movedTo(time, this.own)
-    if (this.owed !== undefined) this.owed = movedTo(time, this.owed)
+    if (this.unreplicated !== undefined) this.unreplicated = movedTo(time, this.unreplicated)
   }
 }
 
@@ -69,7 +69,7 @@ const PATIENCE_MS = 1_000
 const BRIEF_MS = PATIENCE_MS - 650
 
 /** How soon to ask again for what Redis has, when a gateway is about to return to it. */
-const RETURN_SOON_MS = 25
+const RESUME_SOON_MS = 25
 
 /** By how much the clocks of two machines may go apart; ten times what they do. */
 const DRIFT = 1 / 1_000
@@ -89,8 +89,8 @@ export class PartitionState {
   /** `shared` while charges are made in Redis. */
   mode: 'shared' | 'leased' = 'shared'
   /** While leased: when charges may go to Redis again; undefined until it answers. */
-  returnAt: number | undefined
-  #departedAt = 0
+  resumeAt: number | undefined
+  #offlineSince = 0
   /** Taken to be without Redis, as all others are. */
   #isAlone = false
   /** Redis answered last. */
@@ -205,7 +205,7 @@ export class PartitionState {
     if (this.#isTimeKnown) return
     this.#isTimeKnown = true
     // By our clock, which may be ahead: the counters would stand still until Redis's comes after.
-    for (const share of this.#shares.values()) share.beginAgain(at)
+    for (const share of this.#shares.values()) share.rebase(at)
   }
 
   /** Redis answered the call of that number at its time `at`. */
@@ -237,14 +237,14 @@ export class PartitionState {
    * Redis gave no answer, or the connection to it was lost, and with it perhaps what was written last. Or it `isThere`, but may
    * not know what it should.
    */
-  depart(now: number, isLossPossible: boolean, isThere: boolean): void {
+  goOffline(now: number, isLossPossible: boolean, isThere: boolean): void {
     this.#needsGrace ||= isLossPossible
     this.#isThere = isThere
-    if (this.mode === 'leased' && this.returnAt === undefined) return
+    if (this.mode === 'leased' && this.resumeAt === undefined) return
     this.mode = 'leased'
-    this.returnAt = undefined
+    this.resumeAt = undefined
     this.#isAlone = false
-    this.#departedAt = now
+    this.#offlineSince = now
     for (const share of this.#shares.values()) {
       const lease = now < this.#leasedUntil ? share.lease : 0
       share.doubtful = Math.min(lease, share.asked)
@@ -273,7 +273,7 @@ export class PartitionState {
 
   /** For how long Redis has not been asked. */
   awayMs(now: number): number {
-    return now - this.#departedAt
+    return now - this.#offlineSince
   }
 
   #lowerCaps(now: number): void {
@@ -286,14 +286,14 @@ export class PartitionState {
   }
 
   /**
-   * Redis answers again; `number` is that of the call that it answered. What it lacks of ours is owed to it from now on.
+   * Redis answers again; `number` is that of the call that it answered. What it lacks of ours is unreplicated from now on.
    * If others may have something to tell it too, charges have to wait until they can have done so; `isOnly`: no other uses it.
    */
-  meet(number: number, now: number, graceMs: number, isOnly = false): void {
+  reconnect(number: number, now: number, graceMs: number, isOnly = false): void {
     const remembered = this.#remembered ?? number - 1
     if (remembered < this.#answered) {
       this.#needsGrace = true
-      this.#oweSince(this.#timeOf(remembered), now)
+      this.#markUnreplicatedSince(this.#timeOf(remembered), now)
     }
     this.#remembered = undefined
     this.#notes = this.#notes.filter((note) => note.number <= remembered)
@@ -306,14 +306,14 @@ export class PartitionState {
     } else if (now >= this.#leasedUntil) {
       for (const share of this.#shares.values()) share.lease = 0
     }
-    const wasBrief = !this.#isAlone && now - this.#departedAt < BRIEF_MS
-    this.returnAt = (wasBrief || isOnly) && !this.#needsGrace && !this.#isInDoubt ? now : now + graceMs
+    const wasBrief = !this.#isAlone && now - this.#offlineSince < BRIEF_MS
+    this.resumeAt = (wasBrief || isOnly) && !this.#needsGrace && !this.#isInDoubt ? now : now + graceMs
   }
 
   /** Charges are made in Redis again. */
-  return(): void {
+  resume(): void {
     this.mode = 'shared'
-    this.returnAt = undefined
+    this.resumeAt = undefined
     this.#isAlone = false
     this.#needsGrace = false
     this.#isInDoubt = false
@@ -321,7 +321,7 @@ export class PartitionState {
 
   /** Whether by now it is to be taken to be without Redis, as all others are. */
   becomesAlone(now: number): boolean {
-    if (!this.#isAlone && this.returnAt === undefined && now - this.#departedAt >= PATIENCE_MS) {
+    if (!this.#isAlone && this.resumeAt === undefined && now - this.#offlineSince >= PATIENCE_MS) {
       this.#isAlone = true
       this.#needsGrace = true
       // Until now, others may have been granted what left our count.
@@ -334,39 +334,39 @@ export class PartitionState {
   #left(share: Share, now: number): number {
     // Each gateway paces its own: together they send no more than their leases anyway.
     if (share.limit.kind === 'pace') return share.own.free(this.time(now))
-    if (this.returnAt === undefined && this.becomesAlone(now)) return share.cap - share.used(this.time(now))
-    return this.returnAt === undefined && now >= this.#leasedUntil ? 0 : share.lease
+    if (this.resumeAt === undefined && this.becomesAlone(now)) return share.cap - share.used(this.time(now))
+    return this.resumeAt === undefined && now >= this.#leasedUntil ? 0 : share.lease
   }
 
   #timeOf(number: number): number {
     return this.#notes.findLast((note) => note.number <= number)?.at ?? -Infinity
   }
 
-  #oweSince(since: number, now: number): void {
+  #markUnreplicatedSince(since: number, now: number): void {
     const time = this.time(now)
     for (const share of this.#shares.values()) {
       // A bucket more, because ours begin a rounding error before or after those of Redis.
       const first = share.own.bucketOf(since) - 1
-      share.owed = new Counter(share.limit)
+      share.unreplicated = new Counter(share.limit)
       for (const { bucket, units } of share.own.charges(time))
-        if (bucket >= first) share.owed.restore(time, bucket, units)
+        if (bucket >= first) share.unreplicated.restore(time, bucket, units)
     }
   }
 
-  /** Everything owed, by limit; it is owed no more, unless the caller gives it back. */
-  takeOwed(chargeSet: ChargeSet, now: number): Charges[][] {
+  /** Everything unreplicated, by limit; it is no more, unless the caller restores it. */
+  takeUnreplicated(chargeSet: ChargeSet, now: number): Charges[][] {
     const time = this.time(now)
     return this.sharesOf(chargeSet).map((share) => {
-      const charges = share.owed?.charges(time) ?? []
-      share.owed = undefined
+      const charges = share.unreplicated?.charges(time) ?? []
+      share.unreplicated = undefined
       return charges
     })
   }
 
-  giveBackOwed(chargeSet: ChargeSet, owed: readonly (readonly Charges[])[], now: number): void {
+  restoreUnreplicated(chargeSet: ChargeSet, unreplicated: readonly (readonly Charges[])[], now: number): void {
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
-      for (const { bucket, units } of owed[i]!) share.owe().restore(time, bucket, units)
+      for (const { bucket, units } of unreplicated[i]!) share.unreplicatedCounter().restore(time, bucket, units)
     }
   }
 
@@ -387,7 +387,7 @@ export class PartitionState {
       for (const [i, share] of shares.entries()) {
         const units = granted * chargeSet.units[i]!
         share.own.charge(time, time, units)
-        share.owe().charge(time, time, units)
+        share.unreplicatedCounter().charge(time, time, units)
         share.lease = Math.max(0, share.lease - units)
       }
     }
@@ -409,7 +409,9 @@ export class PartitionState {
     const time = this.time(now)
     // Until it is known whether Redis is away, or until all gateways have told it what it lacks, and the next tick returns to it.
     const waitMs =
-      this.returnAt === undefined ? this.#departedAt + PATIENCE_MS - now : Math.max(this.returnAt - now, RETURN_SOON_MS)
+      this.resumeAt === undefined
+        ? this.#offlineSince + PATIENCE_MS - now
+        : Math.max(this.resumeAt - now, RESUME_SOON_MS)
     return new Schedule(
       now,
       this.sharesOf(chargeSet).map((share, i) => {
@@ -448,20 +450,22 @@ export class PartitionState {
       share.own.settle(time, at, units, laterMs)
       if (this.mode === 'shared') continue
       // Where Redis counts the call already it will count it twice for a while: more than there was, never less.
-      if (isLocal) share.owe().settle(time, at, units, laterMs)
-      else share.owe().addSettled(time, at, units, laterMs)
+      if (isLocal) share.unreplicatedCounter().settle(time, at, units, laterMs)
+      else share.unreplicatedCounter().addSettled(time, at, units, laterMs)
     }
   }
 
   /** Redis may not have been told of these settlements: of calls that ended after their charge may leave its count. */
-  oweSettled(chargeSet: ChargeSet, ended: Ended, now: number): void {
+  addUnreplicatedCommit(chargeSet: ChargeSet, ended: Ended, now: number): void {
     const { what, at, calls, latest } = ended
     if (what === 'refund' || what === 'leave') return
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       const { kind, slackMs } = share.limit
       if (kind === 'concurrent' || !outlastsCharge(ended, share.limit)) continue
-      share.owe().addSettled(time, at, calls * chargeSet.units[i]!, latest - time + (what === 'abandon' ? slackMs : 0))
+      share
+        .unreplicatedCounter()
+        .addSettled(time, at, calls * chargeSet.units[i]!, latest - time + (what === 'abandon' ? slackMs : 0))
     }
   }
 
@@ -483,7 +487,7 @@ export class PartitionState {
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       if ((share.limit.kind === 'concurrent') !== (which === 'concurrent')) continue
       share.own.refund(time, at, chargeSet.units[i]!)
-      if (isLocal && this.mode === 'leased') share.owed?.refund(time, at, chargeSet.units[i]!)
+      if (isLocal && this.mode === 'leased') share.unreplicated?.refund(time, at, chargeSet.units[i]!)
     }
   }
 
@@ -494,17 +498,19 @@ export class PartitionState {
       const units = (share.limit.kind === 'concurrent' ? open : unsettled) * chargeSet.units[i]!
       share.own.renew(time, at, to, units)
       if (this.mode === 'shared') continue
-      if (isLocal) share.owe().renew(time, at, to, units)
-      else share.owe().charge(time, to, units)
+      if (isLocal) share.unreplicatedCounter().renew(time, at, to, units)
+      else share.unreplicatedCounter().charge(time, to, units)
     }
   }
 
   /** Redis may not have been told of this renewal. */
-  oweRenewed(chargeSet: ChargeSet, to: number, calls: number, open: number, now: number): void {
+  addUnreplicatedRenewal(chargeSet: ChargeSet, to: number, calls: number, open: number, now: number): void {
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       if (share.limit.kind === 'pace') continue
-      share.owe().charge(time, to, (share.limit.kind === 'concurrent' ? open : calls) * chargeSet.units[i]!)
+      share
+        .unreplicatedCounter()
+        .charge(time, to, (share.limit.kind === 'concurrent' ? open : calls) * chargeSet.units[i]!)
     }
   }
 

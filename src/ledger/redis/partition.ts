@@ -25,7 +25,7 @@ const TERM_TICKS = 12
  * When Redis is back, how long nothing but leases is spent, so that every gateway can tell it what it lacks before any
  * charge is made to what it knows. Longer than a tick and than it takes to connect again.
  */
-export const RETURN_AFTER_MS = 4 * TICK_MS
+export const RESUME_AFTER_MS = 4 * TICK_MS
 /** As long as leases last that are given back; by that the script knows them. */
 const FAREWELL_MS = 1
 /** A partition that was not used for so long is forgotten. */
@@ -122,7 +122,7 @@ export class Partition {
   async #ask(): Promise<void> {
     const is = await this.#shared.register.ask(this.#state.name)
     this.#isUsed = this.#isUsed === true || is !== 'unknown'
-    if (is === 'lost') this.loses()
+    if (is === 'lost') this.onLoss()
   }
 
   charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant> {
@@ -216,28 +216,28 @@ export class Partition {
   }
 
   /** The connection was lost. What answers next may be another Redis, unless it is found to be the same. */
-  disconnects(): void {
+  onDisconnect(): void {
     this.#state.doubt()
-    // As if Redis had lost it; see `depart`.
+    // As if Redis had lost it; see `goOffline`.
     this.#unsent = []
-    this.depart(false, false)
+    this.goOffline(false, false)
   }
 
   /** It is there again: those who wait do so no longer than they have to. */
-  reconnects(isSame: boolean): void {
+  onReconnect(isSame: boolean): void {
     this.#state.recognise(isSame)
     if (this.#held.size > 0) this.#tickLater(0)
   }
 
   /** Redis has lost what it knew of this partition. */
-  loses(): void {
-    if (!this.#state.hasLost) this.depart(true, true)
+  onLoss(): void {
+    if (!this.#state.hasLost) this.goOffline(true, true)
   }
 
-  depart(isLossPossible: boolean, isThere: boolean): void {
+  goOffline(isLossPossible: boolean, isThere: boolean): void {
     const state = this.#state
     const wasShared = state.mode === 'shared'
-    state.depart(this.#shared.clock.now(), isLossPossible, isThere)
+    state.goOffline(this.#shared.clock.now(), isLossPossible, isThere)
     // What Redis has lost it must not be told to take back: that would be the charge of another call.
     if (isLossPossible) this.#unsent = []
     void this.#sendAll()
@@ -369,11 +369,11 @@ export class Partition {
     if (isMissing && this.#isUsed === true && !state.hasLost) {
       this.#shared.register.report(state.name)
       this.#shared.onMissing()
-      this.depart(true, true)
+      this.goOffline(true, true)
     }
     if (!isRight) {
       state.misses(number - 1)
-      this.depart(true, true)
+      this.goOffline(true, true)
       return undefined
     }
     this.#takenOver.add(chargeSet)
@@ -381,7 +381,7 @@ export class Partition {
     this.#isUsed = true
     this.#shared.register.note(state.name)
     state.setTime(micros / 1_000, sentAt, now)
-    if (isProbe) state.meet(number, now, RETURN_AFTER_MS, isOnly)
+    if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
     state.note(number, micros / 1_000)
     state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
@@ -461,19 +461,19 @@ export class Partition {
     }
   }
 
-  /** What could not be done in Redis is done without: charges are taken from the lease, changes are owed. */
+  /** What could not be done in Redis is done without: charges are taken from the lease, changes are unreplicated. */
   #fail(batch: Batch, cause: unknown): void {
     const state = this.#state
     const { chargeSet } = batch
     const now = this.#shared.clock.now()
-    for (const ended of batch.ended) state.oweSettled(chargeSet, ended, now)
-    for (const { to, calls, open } of batch.renewed) state.oweRenewed(chargeSet, to, calls, open, now)
+    for (const ended of batch.ended) state.addUnreplicatedCommit(chargeSet, ended, now)
+    for (const { to, calls, open } of batch.renewed) state.addUnreplicatedRenewal(chargeSet, to, calls, open, now)
     for (const waiting of batch.waiting) this.#spendOrHold(chargeSet, waiting, cause)
   }
 
   #fails(error: unknown): void {
     const wasShared = this.#state.mode === 'shared'
-    this.depart(false, false)
+    this.goOffline(false, false)
     this.#shared.onFailure(error, !wasShared)
   }
 
@@ -547,7 +547,7 @@ export class Partition {
     try {
       if (state.mode === 'shared') await this.#call(all, { termMs })
       else {
-        if (state.returnAt === undefined) {
+        if (state.resumeAt === undefined) {
           if (this.#isUsed !== true) await this.#ask()
           await this.#call(all, { isProbe: true })
         }
@@ -563,23 +563,23 @@ export class Partition {
   async #reconcile(all: ChargeSet, termMs: number): Promise<void> {
     const state = this.#state
     const now = this.#shared.clock.now()
-    const owed = state.takeOwed(all, now)
-    const isReturning = now >= state.returnAt!
-    if (isReturning) {
+    const unreplicated = state.takeUnreplicated(all, now)
+    const isResuming = now >= state.resumeAt!
+    if (isResuming) {
       // Calls are run in the order in which they are sent, so the next charge already finds what is told here.
-      state.return()
+      state.resume()
       this.#shared.onChange(state.name, 'shared')
       this.#giveBackUnsent()
     }
-    const additions = owed.flatMap((charges, i) =>
+    const additions = unreplicated.flatMap((charges, i) =>
       charges.map(({ bucket, units }): Argument[] => [i + 1, bucket, units]),
     )
-    const leases = { termMs, isClaim: !isReturning }
+    const leases = { termMs, isClaim: !isResuming }
     const reply = await this.#call(all, { additions, ...leases }).catch((error: unknown) => {
-      state.giveBackOwed(all, owed, this.#shared.clock.now())
+      state.restoreUnreplicated(all, unreplicated, this.#shared.clock.now())
       throw error
     })
-    if (reply === undefined) state.giveBackOwed(all, owed, this.#shared.clock.now())
+    if (reply === undefined) state.restoreUnreplicated(all, unreplicated, this.#shared.clock.now())
   }
 
   /** A charge set of all limits of a partition that were used. */

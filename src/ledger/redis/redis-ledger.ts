@@ -20,7 +20,7 @@ import {
   type Turn,
   uncounted,
 } from '../ledger.ts'
-import { Partition, RETURN_AFTER_MS, type Shared, TICK_MS } from './partition.ts'
+import { Partition, RESUME_AFTER_MS, type Shared, TICK_MS } from './partition.ts'
 import { troubleOf } from '../../redis/trouble.ts'
 import { limitOf } from '../limit.ts'
 import { argumentsOf } from './script-call.ts'
@@ -74,7 +74,7 @@ export interface RedisLedgerOptions {
  * When Redis goes away, each gateway goes on with what it holds in lease (see `PartitionState`), and no call waits for Redis longer
  * than one command may take. When it is back, each tells it what it lacks before anybody charges to it again. So the
  * guarantee of `Ledger` also holds over outages, fail-overs that lose the last writes, and a Redis that comes back empty,
- * as long as all gateways find it again within RETURN_AFTER_MS of each other, none dies with what only it knows before it
+ * as long as all gateways find it again within RESUME_AFTER_MS of each other, none dies with what only it knows before it
  * has told it, and the clock of what comes back is not ahead. One that starts waits where others may have to tell. It also
  * holds when a single gateway gets no answer for less than PATIENCE_MS and less than a window (of shorter windows: as long as
  * its calls take less than half of one).
@@ -132,13 +132,13 @@ export class RedisLedger implements Ledger {
       if (this.#trustedAt < Infinity) this.#trustedBefore = this.#trustedAt
       this.#trustedAt = Infinity
       for (const [name, partition] of this.#partitions)
-        if (isConcerned === undefined || isConcerned(this.#keyOf(name))) partition.disconnects()
+        if (isConcerned === undefined || isConcerned(this.#keyOf(name))) partition.onDisconnect()
     })
     runner.onTrouble?.(() => this.#judge())
     runner.onFound?.((isSame) => {
       if (isSame) this.#trustedAt = Math.min(this.#trustedAt, this.#trustedBefore)
       else this.#trustedBefore = Infinity
-      for (const partition of this.#partitions.values()) partition.reconnects(isSame)
+      for (const partition of this.#partitions.values()) partition.onReconnect(isSame)
     })
   }
 
@@ -155,7 +155,7 @@ export class RedisLedger implements Ledger {
     }
     await this.#warmUp()
     const { clock } = this.#shared
-    const waitMs = RETURN_AFTER_MS - ageMs
+    const waitMs = RESUME_AFTER_MS - ageMs
     if (waitMs > 0) await new Promise<void>((resolve) => void clock.schedule(waitMs, resolve))
   }
 
@@ -213,7 +213,7 @@ export class RedisLedger implements Ledger {
         this.#wasConnected = true
         this.#failure = undefined
         this.#failingSince = Infinity
-        if (isRight && this.#trustedAt === Infinity) this.#trustedAt = now + RETURN_AFTER_MS
+        if (isRight && this.#trustedAt === Infinity) this.#trustedAt = now + RESUME_AFTER_MS
       },
       onFailure: (error, isAgain) => {
         this.#failure = error
@@ -237,19 +237,19 @@ export class RedisLedger implements Ledger {
 
   /** Whoever may grant again begins as if Redis had come back: what it knows of this format's charges may be old. */
   #onOtherFormat(other: number | undefined): void {
-    this.#trustedAt = other === undefined ? this.#clock.now() + RETURN_AFTER_MS : Infinity
+    this.#trustedAt = other === undefined ? this.#clock.now() + RESUME_AFTER_MS : Infinity
     this.#options.onOtherFormat?.(other)
   }
 
   /** What was lost of one partition, or of all, each gateway tells again. */
   #onLoss(name: string | undefined): void {
     if (name !== undefined) {
-      this.#partitions.get(name)?.loses()
+      this.#partitions.get(name)?.onLoss()
       return
     }
     this.#tellLoss()
-    if (this.#trustedAt < Infinity) this.#trustedAt = this.#clock.now() + RETURN_AFTER_MS
-    for (const partition of this.#partitions.values()) partition.loses()
+    if (this.#trustedAt < Infinity) this.#trustedAt = this.#clock.now() + RESUME_AFTER_MS
+    for (const partition of this.#partitions.values()) partition.onLoss()
   }
 
   #tellLoss(): void {
@@ -378,8 +378,8 @@ export class RedisLedger implements Ledger {
       this.#partitions.set(name, partition)
       // Other gateways may still have to tell Redis what it lost.
       if (this.#clock.now() >= this.#trustedAt) partition.begin()
-      else if (this.#trustedAt < Infinity) partition.depart(true, true)
-      else partition.disconnects()
+      else if (this.#trustedAt < Infinity) partition.goOffline(true, true)
+      else partition.onDisconnect()
     }
     return partition
   }
