@@ -68,7 +68,7 @@ export class Rule {
   readonly allowed: number
   readonly label: string
   readonly #config: LimitConfig
-  readonly #slackMs: number
+  readonly #countingToleranceMs: number
   readonly #base: Base
   readonly #splits: readonly Split[]
   readonly #isOfPool: boolean
@@ -86,7 +86,7 @@ export class Rule {
     // So that alerts can leave it out; its count goes on under the same id when it is enforced.
     this.label = labelOf(config) + (this.isEnforced ? '' : ' shadow')
     this.#config = config
-    this.#slackMs = upstream.slack
+    this.#countingToleranceMs = upstream.slack
     this.#base = base
     this.#splits = splits
     this.#isOfPool = base === 'credential' && counting.pools.has(account)
@@ -141,7 +141,7 @@ export class Rule {
         requests: this.allowed,
         published: requests ?? this.allowed,
         ...(concurrent === undefined ? { windowMs: window!, kind: kind ?? 'rolling' } : { kind: 'concurrent' }),
-        slackMs: this.#slackMs,
+        countingToleranceMs: this.#countingToleranceMs,
         isEnforced: this.isEnforced,
       })
     })
@@ -155,7 +155,7 @@ export class Rule {
       limitOf({
         id: `${this.#id}${group}:pace.${Math.round(pace.windowMs)}`,
         class: this.class,
-        kind: 'pace',
+        kind: 'smoothing',
         ...pace,
       }),
     )

@@ -25,7 +25,7 @@ function tightestOf(usage: readonly LimitUsage[], units: readonly number[]): Lim
   for (let i = 0; i < usage.length; i++) {
     const one = usage[i]!
     // The fields are about requests in a window of the vendor's, of limits that are kept.
-    if (!one.limit.isEnforced || one.limit.kind === 'concurrent' || one.limit.kind === 'pace') continue
+    if (!one.limit.isEnforced || one.limit.kind === 'concurrent' || one.limit.kind === 'smoothing') continue
     const calls = remainingOf(one) / (units[i] ?? 1)
     if (calls >= fewest) continue
     tightest = one

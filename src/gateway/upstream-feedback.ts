@@ -145,7 +145,7 @@ function fullestOf(usage: readonly LimitUsage[]): number | undefined {
   let fullest: number | undefined
   let most = -1
   for (const [i, { limit, used }] of usage.entries()) {
-    if (!limit.isEnforced || limit.kind === 'concurrent' || limit.kind === 'pace') continue
+    if (!limit.isEnforced || limit.kind === 'concurrent' || limit.kind === 'smoothing') continue
     const share = used / limit.requests
     if (share <= most) continue
     fullest = i

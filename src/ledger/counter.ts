@@ -83,8 +83,8 @@ export class Counter {
   observeCount(now: number, at: number, units: number, { counted, tolerance, resetMs, isRefused }: Counted): void {
     const used = this.#most(now)
     this.#adaptiveLimit = this.#adaptiveLimitAt(now) ?? new AdaptiveLimit()
-    const { kind, bucketMs, kept, slackMs, requests, growthMs: growth } = this.limit
-    const window = kind === 'calendar' ? this.startOf(this.#current + 1) + slackMs - now : bucketMs * kept
+    const { kind, bucketMs, kept, countingToleranceMs, requests, growthMs: growth } = this.limit
+    const window = kind === 'calendar' ? this.startOf(this.#current + 1) + countingToleranceMs - now : bucketMs * kept
     const isOfOthers = this.#adaptiveLimit.observe(now, at, {
       counted,
       used,
@@ -107,11 +107,11 @@ export class Counter {
   /** The most that is charged in one of the windows in which a call that is sent now may be counted. */
   #most(now: number): number {
     this.#advance(now)
-    const { kind, slackMs, holdMs } = this.limit
+    const { kind, countingToleranceMs, inFlightLeaseMs } = this.limit
     if (kind !== 'calendar') return this.#sum
     let most = 0
-    const first = Math.max(this.bucketOf(now - slackMs), this.#current - this.limit.kept)
-    for (let bucket = first; bucket <= this.bucketOf(now + holdMs); bucket++) {
+    const first = Math.max(this.bucketOf(now - countingToleranceMs), this.#current - this.limit.kept)
+    for (let bucket = first; bucket <= this.bucketOf(now + inFlightLeaseMs); bucket++) {
       most = Math.max(most, this.#counts[bucket % SLOTS]!)
     }
     return most
@@ -120,17 +120,17 @@ export class Counter {
   /** Charges calls that are sent at `at`, whatever is used already. */
   charge(now: number, at: number, units: number): void {
     this.#advance(now)
-    const { requests, slackMs, holdMs, growthMs } = this.limit
-    this.#add(now, at - slackMs, at + holdMs, units)
+    const { requests, countingToleranceMs, inFlightLeaseMs, growthMs } = this.limit
+    this.#add(now, at - countingToleranceMs, at + inFlightLeaseMs, units)
     this.#adaptiveLimit?.charged(now, requests, this.#most(now), growthMs)
   }
 
   /**
    * Calls charged at `at` can't be counted by the upstream later than `now + laterMs`, which may be past. Not for
-   * `concurrent`; to a `pace` it makes no difference.
+   * `concurrent`; to a `smoothing` it makes no difference.
    */
   settle(now: number, at: number, units: number, laterMs: number): void {
-    if (this.limit.kind === 'pace') return
+    if (this.limit.kind === 'smoothing') return
     this.#advance(now)
     this.#takeBack(at, units)
     this.addSettled(now, at, units, laterMs)
@@ -138,19 +138,19 @@ export class Counter {
 
   /** What `settle` adds, of a charge that is not to be found here. */
   addSettled(now: number, at: number, units: number, laterMs: number): void {
-    const { kind, slackMs } = this.limit
-    if (kind === 'pace') return
+    const { kind, countingToleranceMs } = this.limit
+    if (kind === 'smoothing') return
     this.#advance(now)
-    this.#add(now, at - slackMs, now + laterMs + (kind === 'calendar' ? slackMs : 0), units)
+    this.#add(now, at - countingToleranceMs, now + laterMs + (kind === 'calendar' ? countingToleranceMs : 0), units)
   }
 
   /** Moves the charge of calls in flight from `at` to `to`. */
   renew(now: number, at: number, to: number, units: number): void {
-    if (this.limit.kind === 'pace') return
+    if (this.limit.kind === 'smoothing') return
     this.#advance(now)
     this.#takeBack(at, units)
-    const { slackMs, holdMs } = this.limit
-    this.#add(now, to - slackMs, to + holdMs, units)
+    const { countingToleranceMs, inFlightLeaseMs } = this.limit
+    this.#add(now, to - countingToleranceMs, to + inFlightLeaseMs, units)
   }
 
   /** Takes back what was charged at `at`, as far as it still counts. */
@@ -169,10 +169,10 @@ export class Counter {
 
   /** What comes back when, soonest first. */
   releases(now: number): Release[] {
-    const { kind, slackMs } = this.limit
+    const { kind, countingToleranceMs } = this.limit
     const used = this.used(now)
     // Not before the call can't be counted in this window any more, whichever clock is behind.
-    if (kind === 'calendar') return [{ inMs: this.startOf(this.#current + 1) + slackMs - now, units: used }]
+    if (kind === 'calendar') return [{ inMs: this.startOf(this.#current + 1) + countingToleranceMs - now, units: used }]
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
     const releases = this.charges(now).map(({ bucket, units }) => ({
       inMs: this.#leavesAt(bucket) - now,
@@ -235,7 +235,7 @@ export class Counter {
    * `record` of the same charges in a rolling window; what is in flight may be counted in any window since it was renewed.
    */
   setCalendar(now: number, aheadMs: number, record: Counter): void {
-    const { slackMs, holdMs } = this.limit
+    const { countingToleranceMs, inFlightLeaseMs } = this.limit
     this.#aheadMs = aheadMs
     this.#counts.fill(0)
     this.#sum = 0
@@ -243,7 +243,12 @@ export class Counter {
     for (const { bucket, units } of record.charges(now)) {
       const from = Math.min(record.startOf(bucket), now)
       const isInFlight = bucket > record.bucketOf(now)
-      this.#add(now, from - slackMs - (isInFlight ? holdMs : 0), record.startOf(bucket + 1) + slackMs, units)
+      this.#add(
+        now,
+        from - countingToleranceMs - (isInFlight ? inFlightLeaseMs : 0),
+        record.startOf(bucket + 1) + countingToleranceMs,
+        units,
+      )
     }
   }
 
@@ -255,9 +260,10 @@ export class Counter {
   }
 
   #takeBack(at: number, units: number): void {
-    const { kind, slackMs, holdMs } = this.limit
-    const last = this.bucketOf(at + holdMs)
-    for (let b = kind === 'calendar' ? this.bucketOf(at - slackMs) : last; b <= last; b++) this.#take(b, units)
+    const { kind, countingToleranceMs, inFlightLeaseMs } = this.limit
+    const last = this.bucketOf(at + inFlightLeaseMs)
+    for (let b = kind === 'calendar' ? this.bucketOf(at - countingToleranceMs) : last; b <= last; b++)
+      this.#take(b, units)
   }
 
   #put(wanted: number, units: number): void {

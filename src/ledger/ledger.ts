@@ -144,13 +144,13 @@ export interface Turn {
  * and its response headers, never counts more than the limit in any window of that length, whatever the latencies.
  *
  * A call is charged when it is dispatched and charged anew, at the later time, when its response headers arrive. While it
- * is in flight its charge is renewed, and stands a little ahead (`holdMs`), so that it also outlives a gateway that dies.
- * A call that was given up counts for `slackMs` longer; one of which no byte was sent is taken back.
+ * is in flight its charge is renewed, and stands a little ahead (`inFlightLeaseMs`), so that it also outlives a gateway that dies.
+ * A call that was given up counts for `countingToleranceMs` longer; one of which no byte was sent is taken back.
  *
  * It holds as long as: no gateway stands still for longer than a window (than half of a calendar window, or ten seconds, with
  * a call granted and not sent: that is charged to the window in which it was granted); the upstream counts nothing later than
- * `slackMs` (at most a window) after a call was given up or its gateway died; calendar windows of both sides begin within
- * `slackMs` of each other. A gateway that stands still for longer adds what it had in flight, and what was granted it and not
+ * `countingToleranceMs` (at most a window) after a call was given up or its gateway died; calendar windows of both sides begin within
+ * `countingToleranceMs` of each other. A gateway that stands still for longer adds what it had in flight, and what was granted it and not
  * sent.
  * Its price: a saturated account is used to `window / (window + mean latency)`, less at most one in a hundred for counting in
  * buckets.

@@ -13,12 +13,12 @@ export interface LimitSpec {
   readonly windowMs?: number
   /**
    * `rolling`: in any window. `calendar`: in each window that begins at a multiple of its length since 1970, UTC.
-   * `concurrent`: in flight at once, from dispatch to the end of the response. `pace`: in any window, by the gateway's own
+   * `concurrent`: in flight at once, from dispatch to the end of the response. `smoothing`: in any window, by the gateway's own
    * wish: calls count when they are sent, and never again.
    */
-  readonly kind?: 'rolling' | 'calendar' | 'concurrent' | 'pace'
+  readonly kind?: 'rolling' | 'calendar' | 'concurrent' | 'smoothing'
   /** How long after a call was given up (timeout, broken connection, dead gateway) the upstream may still count it. */
-  readonly slackMs?: number
+  readonly countingToleranceMs?: number
   /** False: counted and shown, but nothing is refused because of it. */
   readonly isEnforced?: boolean
   /** How people tell it from other limits of its class, such as `60s`. */
@@ -38,7 +38,7 @@ export interface Limit extends Required<LimitSpec> {
   /** The time in which a limit that the upstream made smaller grows back by a step; see `AdaptiveLimit`. */
   readonly growthMs: number
   /** A call in flight is charged as if it came this much later, so that its charge outlives a gateway that dies. */
-  readonly holdMs: number
+  readonly inFlightLeaseMs: number
 }
 
 /**
@@ -53,22 +53,22 @@ export const SLOTS = 256
 const CONCURRENT_BUCKETS = 20
 const LONGEST_RENEWAL_MS = 5_000
 const CONCURRENT_RENEWAL_MS = 1_000
-const DEFAULT_SLACK_MS = 1_000
+const DEFAULT_COUNTING_TOLERANCE_MS = 1_000
 
 let made = 0
 
 export function limitOf(spec: LimitSpec): Limit {
   const { kind = 'rolling', windowMs = 0, isEnforced = true, published = spec.requests } = spec
-  if (kind === 'pace') return paceOf({ ...spec, published, isEnforced, windowMs })
+  if (kind === 'smoothing') return smoothingOf({ ...spec, published, isEnforced, windowMs })
   const renewMs = kind === 'concurrent' ? CONCURRENT_RENEWAL_MS : Math.min(windowMs / 4, LONGEST_RENEWAL_MS)
-  const wanted = spec.slackMs ?? DEFAULT_SLACK_MS
+  const wanted = spec.countingToleranceMs ?? DEFAULT_COUNTING_TOLERANCE_MS
   // What is in flight must fit into the buckets ahead, so for windows shorter than that the slack is one window.
-  const slackMs = kind === 'concurrent' ? wanted : Math.min(wanted, windowMs)
+  const countingToleranceMs = kind === 'concurrent' ? wanted : Math.min(wanted, windowMs)
   // Twice, because one renewal may be late.
-  const holdMs = 2 * renewMs + slackMs
+  const inFlightLeaseMs = 2 * renewMs + countingToleranceMs
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
   const growthMs = Math.min(windowMs, LONGEST_GROWTH_MS)
-  const counted = { isEnforced, slackMs, renewMs, holdMs, order: made++ }
+  const counted = { isEnforced, countingToleranceMs, renewMs, inFlightLeaseMs, order: made++ }
   const common = { ...spec, published, growthMs, kind, windowMs, label, ...counted }
   switch (kind) {
     case 'rolling':
@@ -77,20 +77,20 @@ export function limitOf(spec: LimitSpec): Limit {
       // The window before the current one is still needed: a call near the border may be counted in either.
       return { ...common, bucketMs: windowMs, kept: 1 }
     case 'concurrent':
-      return { ...common, bucketMs: holdMs / CONCURRENT_BUCKETS, kept: 0 }
+      return { ...common, bucketMs: inFlightLeaseMs / CONCURRENT_BUCKETS, kept: 0 }
   }
 }
 
 /** The upstream does not count it, so nothing of it has to outlast a call in flight, or to be renewed. */
-function paceOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 'windowMs'>): Limit {
+function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 'windowMs'>): Limit {
   const counted = {
     growthMs: spec.windowMs,
-    slackMs: 0,
+    countingToleranceMs: 0,
     renewMs: Infinity,
-    holdMs: 0,
+    inFlightLeaseMs: 0,
     bucketMs: spec.windowMs / BUCKETS,
     kept: BUCKETS,
     order: made++,
   }
-  return { ...spec, kind: 'pace', label: 'pace', ...counted }
+  return { ...spec, kind: 'smoothing', label: 'pace', ...counted }
 }

@@ -301,7 +301,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
 
   it('a limit that paces another lets so many through in its short window, whenever they are answered', async () => {
     const { clock, ledger, pass } = setUp()
-    const pace = limitOf({ id: 'pace', class: 'read', kind: 'pace', requests: 2, windowMs: 1_000 })
+    const pace = limitOf({ id: 'pace', class: 'read', kind: 'smoothing', requests: 2, windowMs: 1_000 })
     const paced = chargeSetOf('harness/prod', [{ limit: limit() }, { limit: pace }])
     const grant = await ledger.charge(paced, 5)
     expect(grant.granted).toBe(2)

@@ -55,12 +55,12 @@ describe('a counter', () => {
   it('takes back what still counts, and nothing of what does not', () => {
     const counter = counterOf(1_000)
     addTo(counter, 50_000, 2)
-    counter.refund(50_100, 50_000 - counter.limit.holdMs, 1)
+    counter.refund(50_100, 50_000 - counter.limit.inFlightLeaseMs, 1)
     expect(counter.used(50_100)).toBe(1)
-    counter.refund(52_000, 50_000 - counter.limit.holdMs, 1)
+    counter.refund(52_000, 50_000 - counter.limit.inFlightLeaseMs, 1)
     expect(counter.used(52_000)).toBe(0)
     addTo(counter, 52_000, 1)
-    counter.refund(52_000, 50_000 - counter.limit.holdMs, 1)
+    counter.refund(52_000, 50_000 - counter.limit.inFlightLeaseMs, 1)
     expect(counter.used(52_000)).toBe(1)
   })
 

@@ -149,7 +149,7 @@ function randomCase(seed: number, random: Random): Case {
   const windows = limits.map(({ windowMs }) => windowMs).filter((ms): ms is number => ms !== undefined)
   const windowMs = windows.length === 0 ? 10_000 : Math.min(...windows)
   const longestMs = windows.length === 0 ? 3_000 : Math.max(...windows)
-  const slackMs = Math.min(...limits.map((spec) => limitOf(spec).slackMs))
+  const countingToleranceMs = Math.min(...limits.map((spec) => limitOf(spec).countingToleranceMs))
   const faults = randomFaults(random, { store, gateways, limits: limits.map(limitOf), longestMs })
   const lastMs = faults.at(-1)?.atMs ?? 0
   const load = randomLoad(random, windowMs, faults[0])
@@ -168,7 +168,7 @@ function randomCase(seed: number, random: Random): Case {
     network: { leastMs: random() < 0.5 ? 0.1 : 3, meanMs: [0.2, 1, 4][pick(random, 3)]! },
     load: isRenewed ? load : { ...load, timeoutMs: 0.3 * windowMs },
     faults,
-    upstreamOffsetMs: slackMs * (random() < 0.5 ? 0.999 : random()) * (random() < 0.5 ? 1 : -1),
+    upstreamOffsetMs: countingToleranceMs * (random() < 0.5 ? 0.999 : random()) * (random() < 0.5 ? 1 : -1),
     durationMs: Math.max(4 * longestMs, lastMs + Math.min(2.5 * longestMs + RECOVERY_MS, 12_000)),
   }
 }
@@ -331,7 +331,7 @@ function randomLimit(random: Random, i: number): LimitSpec {
     kind,
     requests: 2 + Math.floor(random() ** 2 * most),
     ...(kind === 'concurrent' ? {} : { windowMs }),
-    slackMs: [0, 100, 1_000][pick(random, 3)]!,
+    countingToleranceMs: [0, 100, 1_000][pick(random, 3)]!,
   }
 }
 
@@ -382,7 +382,7 @@ function randomFaults(random: Random, { store, gateways, limits, longestMs }: Se
     4_000,
     ...limits.map(({ kind, windowMs, renewMs }) => 0.9 * (kind === 'concurrent' ? renewMs : windowMs)),
   )
-  const holdMs = Math.max(...limits.map((limit) => limit.holdMs))
+  const inFlightLeaseMs = Math.max(...limits.map((limit) => limit.inFlightLeaseMs))
   let atMs = random() * Math.min(longestMs, 3_000)
   let lastCrashMs = -Infinity
   for (let n = 0; n < count; n++) {
@@ -393,7 +393,7 @@ function randomFaults(random: Random, { store, gateways, limits, longestMs }: Se
         : (['pause', 'crash', 'disconnect', 'cut', 'stall', 'fail-over', 'restart'] as const)
     let kind: Fault['kind'] = kinds[pick(random, kinds.length)]!
     // What a dead gateway had charged is known to nobody but Redis.
-    if (kind === 'restart' && atMs - lastCrashMs < longestMs + holdMs) kind = 'stall'
+    if (kind === 'restart' && atMs - lastCrashMs < longestMs + inFlightLeaseMs) kind = 'stall'
     const ms = 20 + random() ** 2 * 4_000
     if (kind === 'pause') {
       faults.push({ atMs, kind, gateway, ms: random() * pauseMs, areTimersFirst: random() < 0.7 })

@@ -32,7 +32,8 @@ async function sentAt(
   const random = seededRandom(seed)
   const store = new Store(world, random, modelHost(), { leastMs: 0.1, meanMs: 0.3 })
   const limit = limitOf({ id: 'read', class: 'read', requests: REQUESTS, windowMs: WINDOW_MS })
-  const paced = pace === undefined ? [] : [{ limit: limitOf({ id: 'pace', class: 'read', kind: 'pace', ...pace }) }]
+  const paced =
+    pace === undefined ? [] : [{ limit: limitOf({ id: 'pace', class: 'read', kind: 'smoothing', ...pace }) }]
   const chargeSet = chargeSetOf('it/main', [{ limit }, ...paced])
   const sent: number[] = []
   for (let i = 0; i < Math.max(1, gateways); i++) {

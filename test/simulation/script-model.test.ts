@@ -12,7 +12,7 @@ import { ScriptModel } from './script-model.ts'
 const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
 
-const KINDS = ['rolling', 'calendar', 'concurrent', 'pace'] as const
+const KINDS = ['rolling', 'calendar', 'concurrent', 'smoothing'] as const
 let made = 0
 const START = 1_700_000_000_000_000
 
@@ -32,7 +32,11 @@ it.each([
     'if sure >= units then',
   ],
   ['a refusal of what should have got through counts like any other', 'used <= sureOf(c, l) and', 'false and'],
-  ['calls in flight are not charged ahead', 'charge(c, now, now + c.hold, units)', 'charge(c, now, now, units)'],
+  [
+    'calls in flight are not charged ahead',
+    'charge(c, now, now + c.inFlightLease, units)',
+    'charge(c, now, now, units)',
+  ],
 ])('the replies differ if in the script %s', async (_, from, to) => {
   const lua = readFileSync(new URL('../../src/ledger/redis/redis-ledger.lua', import.meta.url), 'utf8')
   expect(lua).toContain(from)
@@ -152,9 +156,9 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
     ...used.map((i) => limits[i]!.id),
   ]
   for (const i of used) {
-    const { kind, requests, bucketMs, holdMs, slackMs, isEnforced } = limits[i]!
+    const { kind, requests, bucketMs, inFlightLeaseMs, countingToleranceMs, isEnforced } = limits[i]!
     const allowed = isEnforced ? requests : 2 ** 40
-    args.push(KINDS.indexOf(kind), allowed, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000)
+    args.push(KINDS.indexOf(kind), allowed, bucketMs * 1_000, inFlightLeaseMs * 1_000, countingToleranceMs * 1_000)
   }
   args.push(...kinds.flat(), ...additions.flat())
   if (isRenewal) args.push(...used.map(() => pick(random, 4)))
@@ -197,7 +201,7 @@ function randomLimit(random: Random, i: number): Limit {
     requests: [1, 4, 20, BUCKETS][pick(random, 4)]!,
     windowMs,
     kind,
-    slackMs: [1, 333, 1_000][pick(random, 3)]!,
+    countingToleranceMs: [1, 333, 1_000][pick(random, 3)]!,
     isEnforced: random() < 0.9,
   })
 }

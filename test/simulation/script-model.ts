@@ -41,7 +41,7 @@ interface Used {
   readonly counter: Counter
   readonly isConcurrent: boolean
   isAdapted: boolean
-  readonly slack: number
+  readonly countingTolerance: number
   units: number
   lease: number | undefined
   /** What the gateway is told of it, where that is less. */
@@ -53,8 +53,8 @@ interface Used {
   others: number
 }
 
-const KINDS = ['rolling', 'calendar', 'concurrent', 'pace'] as const
-const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0, pace: BUCKETS }
+const KINDS = ['rolling', 'calendar', 'concurrent', 'smoothing'] as const
+const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0, smoothing: BUCKETS }
 const SCALARS = 10
 const LONGEST_GROWTH = 1_000 * LONGEST_GROWTH_MS
 /** Of what was taught, so many windows. */
@@ -118,9 +118,9 @@ export class ScriptModel {
         used.isRenewed = true
       }
       const { counter, stored } = used
-      const { kept, bucketMs, holdMs } = counter.limit
+      const { kept, bucketMs, inFlightLeaseMs } = counter.limit
       if (counter.bucketOf(now) > counter.bucketOf(stored.seen)) {
-        live = Math.max(live, ((kept + 3) * bucketMs + holdMs) / 1_000)
+        live = Math.max(live, ((kept + 3) * bucketMs + inFlightLeaseMs) / 1_000)
       }
       a += FIELDS
       return used
@@ -254,12 +254,12 @@ export class ScriptModel {
 }
 
 function use(partition: StoredPartition, name: string, fields: readonly number[]): Used {
-  const [kind, requests, bucketMs, holdMs, slackMs] = fields as [...Tuple5]
+  const [kind, requests, bucketMs, inFlightLeaseMs, countingToleranceMs] = fields as [...Tuple5]
   const kindName = KINDS[kind as 0 | 1 | 2 | 3]
   const kept = KEPT[kindName]
   const growthMs = Math.min(bucketMs * kept, LONGEST_GROWTH)
   // In microseconds, whatever their names say.
-  const limit = { kind: kindName, requests, bucketMs, holdMs, slackMs, kept, growthMs } as Limit
+  const limit = { kind: kindName, requests, bucketMs, inFlightLeaseMs, countingToleranceMs, kept, growthMs } as Limit
   const stored = partition.counters.getOrInsertComputed(name, () => {
     return { counter: new Counter(limit), seen: 0, reserved: 0, pressure: 0 }
   })
@@ -270,7 +270,7 @@ function use(partition: StoredPartition, name: string, fields: readonly number[]
     counter: stored.counter,
     isConcurrent: kindName === 'concurrent',
     isAdapted: false,
-    slack: slackMs,
+    countingTolerance: countingToleranceMs,
     units: 0,
     lease: undefined,
     told: undefined,
@@ -305,10 +305,10 @@ function change(all: readonly Used[], args: readonly Argument[], a: number, now:
     return a + 5
   }
   const later = Math.min(to, now) - now
-  for (const { counter, isConcurrent, slack, units } of all) {
+  for (const { counter, isConcurrent, countingTolerance, units } of all) {
     if (isConcurrent !== (what === 'leave')) continue
     if (what === 'settle') counter.settle(now, at, calls * units, later)
-    else if (what === 'abandon') counter.settle(now, at, calls * units, later + slack)
+    else if (what === 'abandon') counter.settle(now, at, calls * units, later + countingTolerance)
     else counter.refund(now, at, calls * units)
   }
   return a + 4
@@ -355,7 +355,7 @@ function renewLeases(
     const others = leased.get(used.name) ?? 0
     const left = used.counter.free(now)
     let share = 0
-    if (nowMs >= used.stored.pressure && used.counter.limit.kind !== 'pace') {
+    if (nowMs >= used.stored.pressure && used.counter.limit.kind !== 'smoothing') {
       share = Math.floor(left / (4 * alive.size))
       if (share < 1 && others + 1 <= left / 2) share = 1
     }

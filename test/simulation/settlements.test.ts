@@ -50,7 +50,7 @@ class Gateways {
 
 function chargeSetOfWindow(windowMs: number): ChargeSet {
   return chargeSetOf('any/main', [
-    { limit: limitOf({ id: 'only', class: 'any', requests: 400, windowMs, slackMs: 0 }) },
+    { limit: limitOf({ id: 'only', class: 'any', requests: 400, windowMs, countingToleranceMs: 0 }) },
   ])
 }
 

@@ -450,7 +450,7 @@ class Gateway {
 
 /** How long after a call was given up it may still be counted: what every limit of it allows for. */
 function leastSlack(chargeSet: ChargeSet): number {
-  return Math.min(...chargeSet.limits.map(({ slackMs }) => slackMs))
+  return Math.min(...chargeSet.limits.map(({ countingToleranceMs }) => countingToleranceMs))
 }
 
 /** How much of that is used. */

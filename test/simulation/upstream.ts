@@ -37,7 +37,7 @@ export class Upstream {
         return worstCalendar(counted, limit.windowMs, this.#offsetMs)
       case 'concurrent':
         return worstAtOnce(counted)
-      case 'pace':
+      case 'smoothing':
         return { units: 0, at: 0 } // of which the upstream knows nothing
     }
   }

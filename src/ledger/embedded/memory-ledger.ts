@@ -166,7 +166,7 @@ export class MemoryLedger implements Ledger {
     for (let i = 0; i < tallies.length; i++) {
       const { counter, record } = tallies[i]!
       if (counter.limit.kind === 'concurrent') continue
-      const laterMs = isAbandoned ? counter.limit.slackMs : 0
+      const laterMs = isAbandoned ? counter.limit.countingToleranceMs : 0
       counter.settle(now, grant.at, chargeSet.units[i]!, laterMs)
       record?.settle(now, grant.at, chargeSet.units[i]!, laterMs)
     }
@@ -317,7 +317,7 @@ export class MemoryLedger implements Ledger {
     if (stored !== undefined) {
       const elapsed = elapsedSince(stored.at, this.#clock.boot, now, now + this.#wallAheadMs)
       const charged = record ?? counter
-      const latest = charged.bucketOf(now + limit.holdMs)
+      const latest = charged.bucketOf(now + limit.inFlightLeaseMs)
       for (const { agoMs, units } of stored.charges) {
         const at = now - elapsed.leastMs - agoMs - INSIDE_MS
         charged.restore(now, Math.min(charged.bucketOf(at), latest), units)
@@ -325,7 +325,7 @@ export class MemoryLedger implements Ledger {
       if (record !== undefined) {
         if (stored.windows === undefined || elapsed.isWallSet) counter.setCalendar(now, this.#wallAheadMs, record)
         else {
-          const last = counter.bucketOf(now + limit.holdMs)
+          const last = counter.bucketOf(now + limit.inFlightLeaseMs)
           for (const { startsAt, units } of stored.windows) {
             const bucket = Math.round(startsAt / limit.bucketMs)
             if (bucket <= last) counter.restore(now, bucket, units)
@@ -336,8 +336,8 @@ export class MemoryLedger implements Ledger {
     // Whether, and when before the crash, these were charged is unknown: at worst all of them just before we started.
     const uncertain = Math.min(this.#wasBehind ? ALL : (stored?.uncertain ?? 0), limit.requests)
     if (uncertain > 0) {
-      counter.addSettled(now, now, uncertain, limit.slackMs)
-      record?.addSettled(now, now, uncertain, limit.slackMs)
+      counter.addSettled(now, now, uncertain, limit.countingToleranceMs)
+      record?.addSettled(now, now, uncertain, limit.countingToleranceMs)
     }
     return { counter, record, reserved: 0 }
   }
@@ -411,11 +411,11 @@ export class MemoryLedger implements Ledger {
     const at = { ...(boot === undefined ? {} : { boot }), now, wall: this.#clock.wall() }
     for (const [id, { counter, record, reserved }] of this.#partitions.get(partition) ?? []) {
       // What was in flight has ended with the process, but the upstream may notice that a little later.
-      const { windowMs, holdMs } = counter.limit
+      const { windowMs, inFlightLeaseMs } = counter.limit
       const charged = record ?? counter
       limits[id] = {
         at,
-        windowMs: Math.max(windowMs, holdMs),
+        windowMs: Math.max(windowMs, inFlightLeaseMs),
         charges: charged.charges(now).map(({ bucket, units }) => ({ agoMs: now - charged.startOf(bucket + 1), units })),
         ...(record === undefined ? {} : { windows: windowsOf(counter, now) }),
         uncertain: reserved,

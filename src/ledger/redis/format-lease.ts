@@ -52,8 +52,8 @@ export class FormatLease {
     if (this.#unreadable === undefined) return undefined
     const { format, until } = this.#unreadable
     const now = this.#options.clock.now()
-    for (const { windowMs, holdMs } of limits) {
-      if (until + windowMs + holdMs > now)
+    for (const { windowMs, inFlightLeaseMs } of limits) {
+      if (until + windowMs + inFlightLeaseMs > now)
         return `calls that a release with ledger format ${format} has granted may still be counted`
     }
     return undefined

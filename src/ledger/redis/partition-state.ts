@@ -186,8 +186,8 @@ export class PartitionState {
   isLost(chargeSet: ChargeSet, wanted: number): void {
     this.asks(chargeSet, -wanted)
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
-      const { windowMs, holdMs } = share.limit
-      if (windowMs + holdMs < 2 * PATIENCE_MS) continue
+      const { windowMs, inFlightLeaseMs } = share.limit
+      if (windowMs + inFlightLeaseMs < 2 * PATIENCE_MS) continue
       const units = Math.max(0, Math.min(share.doubtful - share.asked, wanted * chargeSet.units[i]!))
       share.doubtful -= units
       share.lease += units
@@ -333,7 +333,7 @@ export class PartitionState {
   /** Units that may be charged without Redis now. */
   #left(share: Share, now: number): number {
     // Each gateway paces its own: together they send no more than their leases anyway.
-    if (share.limit.kind === 'pace') return share.own.free(this.time(now))
+    if (share.limit.kind === 'smoothing') return share.own.free(this.time(now))
     if (this.resumeAt === undefined && this.becomesAlone(now)) return share.cap - share.used(this.time(now))
     return this.resumeAt === undefined && now >= this.#leasedUntil ? 0 : share.lease
   }
@@ -378,7 +378,7 @@ export class PartitionState {
     let granted = pausedUntil > 0 ? 0 : wanted
     for (const [i, share] of shares.entries()) {
       if (isOpen || !share.limit.isEnforced) continue
-      if (!this.#isThere && share.limit.kind !== 'pace' && Math.max(share.cap, share.lease) < chargeSet.units[i]!)
+      if (!this.#isThere && share.limit.kind !== 'smoothing' && Math.max(share.cap, share.lease) < chargeSet.units[i]!)
         return undefined
       granted = Math.min(granted, Math.floor(this.#left(share, now) / chargeSet.units[i]!))
     }
@@ -461,17 +461,22 @@ export class PartitionState {
     if (what === 'refund' || what === 'leave') return
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
-      const { kind, slackMs } = share.limit
+      const { kind, countingToleranceMs } = share.limit
       if (kind === 'concurrent' || !outlastsCharge(ended, share.limit)) continue
       share
         .unreplicatedCounter()
-        .addSettled(time, at, calls * chargeSet.units[i]!, latest - time + (what === 'abandon' ? slackMs : 0))
+        .addSettled(
+          time,
+          at,
+          calls * chargeSet.units[i]!,
+          latest - time + (what === 'abandon' ? countingToleranceMs : 0),
+        )
     }
   }
 
   /** How much later than `time` the upstream may have counted a call that is settled now. */
   #laterMs({ limit }: Share, isAbandoned: boolean): number {
-    return this.#mostOffset - this.#leastOffset + (isAbandoned ? limit.slackMs : 0)
+    return this.#mostOffset - this.#leastOffset + (isAbandoned ? limit.countingToleranceMs : 0)
   }
 
   refund(grant: Grant, now: number): void {
@@ -494,7 +499,7 @@ export class PartitionState {
   renew({ chargeSet, at, unsettled, open, isLocal }: Grant, to: number, now: number): void {
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
-      if (share.limit.kind === 'pace') continue
+      if (share.limit.kind === 'smoothing') continue
       const units = (share.limit.kind === 'concurrent' ? open : unsettled) * chargeSet.units[i]!
       share.own.renew(time, at, to, units)
       if (this.mode === 'shared') continue
@@ -507,7 +512,7 @@ export class PartitionState {
   addUnreplicatedRenewal(chargeSet: ChargeSet, to: number, calls: number, open: number, now: number): void {
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
-      if (share.limit.kind === 'pace') continue
+      if (share.limit.kind === 'smoothing') continue
       share
         .unreplicatedCounter()
         .charge(time, to, (share.limit.kind === 'concurrent' ? open : calls) * chargeSet.units[i]!)

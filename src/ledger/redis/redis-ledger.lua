@@ -23,8 +23,8 @@
 --       6: milliseconds for which leases are taken, 0: not now   7: 1 if these are to be just those that are given;
 --       2 if calls are charged that have waited
 --       8: limits   9: the field of the account's pause   10: the gateway, then the name of each limit
---       then per limit: kind (0 rolling, 1 calendar, 2 concurrent, 3 pace), allowed units, and in microseconds: bucket, hold,
---         slack
+--       then per limit: kind (0 rolling, 1 calendar, 2 concurrent, 3 smoothing), allowed units, and in microseconds: bucket, in-flight lease,
+--         counting tolerance
 --       then per kind of call: its units of each limit, 0 where it is not charged to it; how many changes, and these: what
 --         (settle, abandon, refund: of limits with a window; leave: of calls at once; renew: of both), time of the charge, its
 --         calls, and for "settle" and "abandon" when they were over at the latest, for "renew" the new time, for the others 0;
@@ -51,8 +51,8 @@ local ENTRY, ENTRY_BYTES = '>BI4', 5
 local MOST_BYTES = 16 * ENTRY_BYTES
 local STIRRING = 6
 local SCALARS, FIELDS = 10, 5
-local CALENDAR, CONCURRENT, PACE = '1', '2', '3'
-local KEPT = { ['0'] = 100, [CALENDAR] = 1, [CONCURRENT] = 0, [PACE] = 100 }
+local CALENDAR, CONCURRENT, SMOOTHING = '1', '2', '3'
+local KEPT = { ['0'] = 100, [CALENDAR] = 1, [CONCURRENT] = 0, [SMOOTHING] = 100 }
 -- How long leases stay given back after a call was refused because of them, or had waited while less than such a part was free:
 -- what is free then is somebody's turn, who would have to wait until it is given back.
 local PRESSURE_MS, SCARCE = 2000, 0.1
@@ -174,8 +174,8 @@ for i = 1, limits do
     if units > 0 then sum, oldest, last, count = units, bucket, bucket, units end
   end
   local c = {
-    name = ARGV[SCALARS + i], kind = kind, allowed = ARGV[a + 2] + 0, bucket = bucketMicros, hold = ARGV[a + 4] + 0,
-    slack = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1, behind = behind,
+    name = ARGV[SCALARS + i], kind = kind, allowed = ARGV[a + 2] + 0, bucket = bucketMicros, inFlightLease = ARGV[a + 4] + 0,
+    countingTolerance = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1, behind = behind,
     sum = sum, oldest = oldest, current = current, reserved = reserved, pressure = pressure, hasEarlier = flags == 1,
     last = last, count = count, entries = entries, earlier = earlier, wasAdapted = isAdapted, left = 0, others = 0,
   }
@@ -186,7 +186,7 @@ for i = 1, limits do
     c.lasts = expected < 0 and UNHEARD_MS or FIRST_TERM_MS
   end
   counters[i] = c
-  isMore = isMore or isAdapted or kind == CALENDAR or last > floor((now + c.hold) / bucketMicros)
+  isMore = isMore or isAdapted or kind == CALENDAR or last > floor((now + c.inFlightLease) / bucketMicros)
   a = a + FIELDS
 end
 
@@ -247,7 +247,7 @@ if isMore then
   function charge(c, at, to, units)
     local last = floor(to / c.bucket)
     if units > 0 then last = to < now and last + c.behind or max(last, c.current) end
-    for bucket = c.kind == CALENDAR and floor((at - c.slack) / c.bucket) or last, last do
+    for bucket = c.kind == CALENDAR and floor((at - c.countingTolerance) / c.bucket) or last, last do
       if bucket <= c.furthest then
         change(c, bucket, units)
       elseif units > 0 then
@@ -259,7 +259,7 @@ if isMore then
   local function mostUsed(c)
     if c.kind ~= CALENDAR then return c.sum end
     local most = 0
-    for bucket = floor((now - c.slack) / c.bucket), floor((now + c.hold) / c.bucket) do most = max(most, read(c, bucket)) end
+    for bucket = floor((now - c.countingTolerance) / c.bucket), floor((now + c.inFlightLease) / c.bucket) do most = max(most, read(c, bucket)) end
     return most
   end
 
@@ -340,7 +340,7 @@ if isMore then
         if l.level > c.allowed then l.since = 0 end
         return false
       end
-      local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.slack - now or c.bucket * c.kept
+      local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.countingTolerance - now or c.bucket * c.kept
       l.others, l.untilTime, l.lookAt = excess + tolerance, now + window, now + min(reset, window)
       return true
     end
@@ -430,19 +430,19 @@ if isMore then
         for i = 1, limits do
           local c = counters[i]
           local isConcurrent = c.kind == CONCURRENT
-          if c.kind == PACE and what ~= 'refund' then
+          if c.kind == SMOOTHING and what ~= 'refund' then
             -- it counts when it was sent
           elseif open then
             local units = (isConcurrent and open or calls) * c.units
-            charge(c, at, at + c.hold, -units)
-            charge(c, to, to + c.hold, units)
+            charge(c, at, at + c.inFlightLease, -units)
+            charge(c, to, to + c.inFlightLease, units)
           elseif isConcurrent == (what == 'leave') then
             local units = calls * c.units
-            charge(c, at, at + c.hold, -units)
+            charge(c, at, at + c.inFlightLease, -units)
             if to > 0 then
               local latest = min(to, now)
-              if what == 'abandon' then latest = latest + c.slack end
-              charge(c, at, c.kind == CALENDAR and latest + c.slack or latest, units)
+              if what == 'abandon' then latest = latest + c.countingTolerance end
+              charge(c, at, c.kind == CALENDAR and latest + c.countingTolerance or latest, units)
             end
           end
         end
@@ -493,7 +493,7 @@ if term > 0 then
     local others = leased[c.name] or 0
     local left = free(c, 0)
     local share = 0
-    if nowMs >= c.pressure and c.kind ~= PACE then
+    if nowMs >= c.pressure and c.kind ~= SMOOTHING then
       share = floor(left / (4 * gateways))
       -- Of small limits a lease of one, as long as that leaves half of what is free to whoever comes first.
       if share < 1 and others + 1 <= left / 2 then share = 1 end
@@ -530,9 +530,9 @@ for i = 1, limits do
   if granted > 0 then
     local units = granted * c.units
     if isMore then
-      charge(c, now, now + c.hold, units)
+      charge(c, now, now + c.inFlightLease, units)
     elseif units > 0 then
-      local bucket = max(floor((now + c.hold) / c.bucket), c.current)
+      local bucket = max(floor((now + c.inFlightLease) / c.bucket), c.current)
       if bucket > c.last then
         if c.count > 0 then c.entries = c.entries .. pack(ENTRY, c.last % SLOTS, c.count) end
         c.last, c.count = bucket, 0

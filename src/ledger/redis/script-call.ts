@@ -21,7 +21,7 @@ export interface ScriptCall {
   readonly turn?: Turn | undefined
 }
 
-const KINDS = { rolling: 0, calendar: 1, concurrent: 2, pace: 3 }
+const KINDS = { rolling: 0, calendar: 1, concurrent: 2, smoothing: 3 }
 /** Of a limit that is not enforced; more than fits a count. */
 const ANY_NUMBER = 2 ** 40
 
@@ -108,8 +108,14 @@ function limitsOf(chargeSet: ChargeSet, batches: readonly Batch[]): Limits {
   return { limits: [...own.limits, ...more], told: [...own.told, ...more.flatMap(tell)] }
 }
 
-function tell({ kind, requests, isEnforced, bucketMs, holdMs, slackMs }: Limit): Argument[] {
-  return [KINDS[kind], isEnforced ? requests : ANY_NUMBER, bucketMs * 1_000, holdMs * 1_000, slackMs * 1_000]
+function tell({ kind, requests, isEnforced, bucketMs, inFlightLeaseMs, countingToleranceMs }: Limit): Argument[] {
+  return [
+    KINDS[kind],
+    isEnforced ? requests : ANY_NUMBER,
+    bucketMs * 1_000,
+    inFlightLeaseMs * 1_000,
+    countingToleranceMs * 1_000,
+  ]
 }
 
 /** Where in a reply that of the first limit begins, and how much there is of each. */

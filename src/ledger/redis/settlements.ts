@@ -10,7 +10,7 @@ const SETTLE_WITHIN_MS = 5_000
 export const LEAST_WAIT_MS = 10
 /**
  * While less than this part of a limit is used, so few calls may go untold that together they take less than that part of it:
- * nobody misses what they take for `holdMs` more than a window. One that took longer than that is told: it would leave too soon.
+ * nobody misses what they take for `inFlightLeaseMs` more than a window. One that took longer than that is told: it would leave too soon.
  */
 const LITTLE = 0.25
 const UNTOLD = 0.01
@@ -78,7 +78,7 @@ export class Settlements {
     if (this.ended.length > MOST_UNTOLD) return true
     return usage.some(({ limit, used }, i) => {
       const { kind, requests } = limit
-      if (kind === 'pace') return false
+      if (kind === 'smoothing') return false
       if (outlastsCharge(ended, limit)) return true
       return (
         kind !== 'rolling' || used >= LITTLE * requests || this.#calls * this.chargeSet.units[i]! >= UNTOLD * requests
@@ -88,16 +88,16 @@ export class Settlements {
 }
 
 /** Whether the upstream may have counted these later than the charge says that they had when they were sent. */
-export function outlastsCharge({ at, latest }: Ended, { holdMs, slackMs }: Limit): boolean {
-  return latest + slackMs > at + holdMs
+export function outlastsCharge({ at, latest }: Ended, { inFlightLeaseMs, countingToleranceMs }: Limit): boolean {
+  return latest + countingToleranceMs > at + inFlightLeaseMs
 }
 
 /** From when on a call in flight is in the same buckets of every limit as one charged at `at`, in microseconds. */
 function chargedFrom({ limits }: ChargeSet, at: number): number {
   let from = 0
-  for (const { kind, bucketMs, holdMs, slackMs } of limits) {
-    from = Math.max(from, bucketFrom(at, bucketMs, holdMs))
-    if (kind === 'calendar') from = Math.max(from, bucketFrom(at, bucketMs, -slackMs))
+  for (const { kind, bucketMs, inFlightLeaseMs, countingToleranceMs } of limits) {
+    from = Math.max(from, bucketFrom(at, bucketMs, inFlightLeaseMs))
+    if (kind === 'calendar') from = Math.max(from, bucketFrom(at, bucketMs, -countingToleranceMs))
   }
   return from
 }
@@ -105,9 +105,9 @@ function chargedFrom({ limits }: ChargeSet, at: number): number {
 /** The same of one that is over. */
 function endedFrom({ limits }: ChargeSet, latest: number, isAbandoned: boolean): number {
   let from = 0
-  for (const { kind, bucketMs, slackMs } of limits) {
+  for (const { kind, bucketMs, countingToleranceMs } of limits) {
     const slacks = Number(isAbandoned) + Number(kind === 'calendar')
-    from = Math.max(from, bucketFrom(latest, bucketMs, slacks * slackMs))
+    from = Math.max(from, bucketFrom(latest, bucketMs, slacks * countingToleranceMs))
   }
   return from
 }
@@ -122,7 +122,7 @@ function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
 export function settleWithinMs({ limits }: ChargeSet): number {
   // A place among calls at once is wanted back soon.
   const waits = limits.map(({ kind, windowMs }) =>
-    kind === 'concurrent' ? 0 : kind === 'pace' ? Infinity : windowMs / 20,
+    kind === 'concurrent' ? 0 : kind === 'smoothing' ? Infinity : windowMs / 20,
   )
   return Math.max(LEAST_WAIT_MS, Math.min(SETTLE_WITHIN_MS, ...waits))
 }

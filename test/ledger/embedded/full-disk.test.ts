@@ -10,7 +10,7 @@ import { SimulatedClock } from '../../support/simulated-clock.ts'
 
 function chargeSetOfPartition(partition: string): ChargeSet {
   return chargeSetOf(partition, [
-    { limit: limitOf({ id: 'only', class: 'any', requests: 100, windowMs: 60_000, slackMs: 0 }) },
+    { limit: limitOf({ id: 'only', class: 'any', requests: 100, windowMs: 60_000, countingToleranceMs: 0 }) },
   ])
 }
 

@@ -67,7 +67,7 @@ describe('the embedded ledger on disk', () => {
     const dir = newFolder()
     const clock = new SimulatedClock()
     const files = new LedgerFiles(dir)
-    const limit = limitOf({ id: 'write.1000', class: 'write', requests: 20, windowMs: 1_000, slackMs: 0 })
+    const limit = limitOf({ id: 'write.1000', class: 'write', requests: 20, windowMs: 1_000, countingToleranceMs: 0 })
     const burst = chargeSetOf('a/b', [{ limit }])
     new MemoryLedger(clock, files).charge(burst, 1)
     files.unlock()

@@ -14,7 +14,7 @@ const HOUR = 60 * MINUTE
 const NOON = Date.UTC(2026, 10, 21, 12)
 
 function chargeSetWith(spec: Partial<LimitSpec> & Pick<LimitSpec, 'requests'>): ChargeSet {
-  return chargeSetOf('any/main', [{ limit: limitOf({ id: 'only', class: 'any', slackMs: 0, ...spec }) }])
+  return chargeSetOf('any/main', [{ limit: limitOf({ id: 'only', class: 'any', countingToleranceMs: 0, ...spec }) }])
 }
 
 /** Charges so many calls, all of which are over at once. */
@@ -263,7 +263,7 @@ describe('a quota file', () => {
     const clock = new SimulatedClock()
     const ledger = new MemoryLedger(clock, new LedgerFiles(dir))
     expect((await ledger.usage(rolling))[0]!.used).toBe(100)
-    await clock.advance(20_000 + rolling.limits[0]!.holdMs + 200)
+    await clock.advance(20_000 + rolling.limits[0]!.inFlightLeaseMs + 200)
     expect(ledger.charge(rolling, 200).granted).toBe(200)
   })
 })

@@ -98,7 +98,7 @@ describe('the lease of a ledger format', () => {
     return { gatewayOf }
   }
   const minute = [limitOf({ id: 'read.60000', class: 'read', requests: 1, windowMs: 60_000 })]
-  const short = [limitOf({ id: 'read.100', class: 'read', requests: 1, windowMs: 100, slackMs: 0 })]
+  const short = [limitOf({ id: 'read.100', class: 'read', requests: 1, windowMs: 100, countingToleranceMs: 0 })]
 
   it('is had by all gateways of the format that was there first, and by no other as long as one of these is alive', async () => {
     const { gatewayOf } = setUp()
