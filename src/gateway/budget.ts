@@ -31,21 +31,21 @@ export async function forwardWithin(
     const retryAfterMs = grant.schedule?.waitMs(1, call.clock.now()) ?? used.windowMs
     return { kind: 'refused', failure: new Failure('share_exceeded', message, { retryAfterMs }) }
   }
-  let isSettled = false
-  const settle = (): void => {
-    if (!isSettled) ledger.settle(grant)
-    isSettled = true
+  let isCommitted = false
+  const commit = (): void => {
+    if (!isCommitted) ledger.commit(grant)
+    isCommitted = true
   }
   let isDelivered = false
   try {
     // From then on it counts as of now, however long its response lasts.
-    call.onHead = settle
+    call.onHead = commit
     const result = await forward(call, target, env)
     isDelivered = result.kind === 'delivered'
     return result
   } finally {
-    if (call.attempts === 0 && !isDelivered && !isSettled) ledger.refund(grant)
-    else settle()
+    if (call.attempts === 0 && !isDelivered && !isCommitted) ledger.refund(grant)
+    else commit()
     ledger.leave(grant)
   }
 }

@@ -160,7 +160,7 @@ export class Exchange implements ResponseHandler, Runner {
     const { permit, judge, observer, hasOthers } = this.#options
     const tookMs = this.#elapsedMs
     const pauseMs = applyFeedback(this.#call, this.#target, permit, { status, fields, tookMs, hasOthers })
-    permit.settle()
+    permit.commit()
     this.#note({ status, requestId: this.#requestIdIn(fields) })
     const call = this.#call
     const now = call.clock.now()
@@ -214,7 +214,7 @@ export class Exchange implements ResponseHandler, Runner {
     this.#phase = 'over'
     this.#timer?.cancel()
     const { permit, breakerPermit } = this.#options
-    permit.settle()
+    permit.commit()
     permit.leave()
     call.onHead?.()
     breakerPermit.answered()

@@ -129,15 +129,15 @@ export class Counter {
    * Calls charged at `at` can't be counted by the upstream later than `now + laterMs`, which may be past. Not for
    * `concurrent`; to a `smoothing` it makes no difference.
    */
-  settle(now: number, at: number, units: number, laterMs: number): void {
+  commit(now: number, at: number, units: number, laterMs: number): void {
     if (this.limit.kind === 'smoothing') return
     this.#advance(now)
     this.#takeBack(at, units)
-    this.addSettled(now, at, units, laterMs)
+    this.addCommitted(now, at, units, laterMs)
   }
 
-  /** What `settle` adds, of a charge that is not to be found here. */
-  addSettled(now: number, at: number, units: number, laterMs: number): void {
+  /** What `commit` adds, of a charge that is not to be found here. */
+  addCommitted(now: number, at: number, units: number, laterMs: number): void {
     const { kind, countingToleranceMs } = this.limit
     if (kind === 'smoothing') return
     this.#advance(now)

@@ -89,7 +89,7 @@ export class Grant {
   /** The ledger's time of the charge, or of its last renewal. */
   at: number
   /** Calls of which no response headers are here yet, and calls that are not over. */
-  unsettled: number
+  uncommitted: number
   open: number
   /** Whether it was charged to a lease, without asking the store. */
   readonly isLocal: boolean
@@ -109,13 +109,13 @@ export class Grant {
     this.schedule = schedule
     this.turns = turns
     this.isLocal = isLocal
-    this.unsettled = granted
+    this.uncommitted = granted
     this.open = granted
   }
 
   /** Whether the ledger still has to renew it. */
   get isInFlight(): boolean {
-    return this.unsettled > 0 || (this.open > 0 && this.chargeSet.hasConcurrent)
+    return this.uncommitted > 0 || (this.open > 0 && this.chargeSet.hasConcurrent)
   }
 }
 
@@ -171,7 +171,7 @@ export interface Ledger {
     | ((partition: string, queue: string, demands: readonly Demand[]) => Promise<PeerDemand | undefined>)
     | undefined
   /** The response headers of one call are here: the upstream can't count it later than now. */
-  settle(grant: Grant): void
+  commit(grant: Grant): void
   /** One call was given up after it was sent: the upstream may count it a little later than now. */
   abandon(grant: Grant): void
   /** No byte of one call was sent: its charge is taken back. */

@@ -156,8 +156,8 @@ export class AdmissionQueue {
   }
 
   /** Of a call that was sent at `since` the response headers are here. */
-  settled(since: number): void {
-    this.#forecast.settled(since)
+  committed(since: number): void {
+    this.#forecast.committed(since)
   }
 
   /** Quota came back sooner than was known. */

@@ -63,7 +63,7 @@ export class AvailabilityForecast {
   }
 
   /** Of a call that was sent at `since` the response headers are here. */
-  settled(since: number): void {
+  committed(since: number): void {
     this.#latencyMs += (this.#clock.now() - since - this.#latencyMs) * LATEST
   }
 

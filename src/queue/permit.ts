@@ -5,7 +5,7 @@ import type { Limit } from '../ledger/limit.ts'
 export interface Issuer {
   readonly ledger: Ledger
   /** The response headers of a call are here that was admitted at `since`. */
-  settled(since: number): void
+  committed(since: number): void
   /** The charge of a call was taken back. */
   refunded(): void
   /** A call is not in flight any more; `isCounted`: its limits count calls in flight. */
@@ -14,7 +14,7 @@ export interface Issuer {
 
 /**
  * A call that may be sent now: it is charged, and in flight. Whoever has the permit declares it with `using`, so that both
- * come back at the end of its scope, also after an exception. What is known sooner is told sooner, by one of `settle`,
+ * come back at the end of its scope, also after an exception. What is known sooner is told sooner, by one of `commit`,
  * `abandon` and `refund`, and by `leave`; whatever is told a second time does not count.
  */
 export class Permit implements Disposable {
@@ -57,10 +57,10 @@ export class Permit implements Disposable {
   }
 
   /** Its response headers are here: the upstream can't count it later than now. */
-  settle(): void {
+  commit(): void {
     if (!this.#takeCharge()) return
-    this.#issuer.ledger.settle(this.#grant)
-    this.#issuer.settled(this.#since)
+    this.#issuer.ledger.commit(this.#grant)
+    this.#issuer.committed(this.#since)
   }
 
   /** It was given up after it was sent: the upstream may count it a little later than now. */

@@ -30,7 +30,7 @@ if (!hasProgram('redis-server')) {
 
 const WINDOW_MS = 60_000
 /** Of a window of a minute. */
-const SETTLE_WITHIN_MS = 3_100
+const COMMIT_WITHIN_MS = 3_100
 const ROUND_MS = Number(process.env['BENCH_ROUND_MS'] ?? 300)
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 3)
 /** Later rows are left out: a busy machine must not make it endless. */
@@ -63,7 +63,7 @@ interface Subject {
   stop(): Promise<void>
 }
 
-/** Settlements that go alone, and the renewal of leases, are waited for by nobody. */
+/** Commits that go alone, and the renewal of leases, are waited for by nobody. */
 class CountedScript extends RedisScript {
   charges = 0
 
@@ -84,7 +84,7 @@ const redis = new Redis(server.url)
 
 const makers: Record<string, Make> = {
   Sluice: (allowed) => sluice(allowed, true),
-  'Sluice, charges alone': unsettled,
+  'Sluice, charges alone': uncommitted,
   'rate-limiter-flexible, fixed windows': flexible,
   'log in a sorted set': sortedSet,
 }
@@ -97,7 +97,7 @@ for (const accounts of ACCOUNTS) {
   for (const [name, make] of Object.entries(makers)) {
     if (performance.now() > DEADLINE) continue
     // Calls that are never over are renewed, and with so many accounts by a call each.
-    if (accounts > MOST_FILLED && make === unsettled) continue
+    if (accounts > MOST_FILLED && make === uncommitted) continue
     for (const [i, limit] of ALLOWED.entries()) {
       // Which limit it is shows nowhere but in a log, and there it would take too long.
       if (accounts > MOST_FILLED && i < ALLOWED.length - 1) continue
@@ -172,7 +172,7 @@ async function cost(subject: Subject, accounts: number, concurrency: number): Pr
   await Promise.all(range(0, concurrency).map(worker))
   const tookMs = performance.now() - startedAt
   // With fewer accounts, those left over from before are among these; with more, none finds a charge to ride on.
-  if (accounts > MOST_FILLED) await pause(SETTLE_WITHIN_MS)
+  if (accounts > MOST_FILLED) await pause(COMMIT_WITHIN_MS)
   const after = await snapshot()
   return {
     commandMicros: (after.commandMicros - before.commandMicros) / attempts,
@@ -215,11 +215,11 @@ async function attemptEach(subject: Subject, accounts: number): Promise<void> {
   await pause(accounts > 1 ? 30 : 0)
 }
 
-function unsettled(allowed: number): Promise<Subject> {
+function uncommitted(allowed: number): Promise<Subject> {
   return sluice(allowed, false)
 }
 
-async function sluice(allowed: number, isSettled: boolean): Promise<Subject> {
+async function sluice(allowed: number, isCommitted: boolean): Promise<Subject> {
   const runner = new CountedScript(new Redis(server.url))
   const ledger = new RedisLedger({
     runner,
@@ -236,8 +236,8 @@ async function sluice(allowed: number, isSettled: boolean): Promise<Subject> {
     async attempt(account) {
       const chargeSet = chargeSets.getOrInsertComputed(account, () => chargeSetOf(`any/${account}`, limits))
       const grant: Grant = await ledger.charge(chargeSet, 1)
-      if (grant.granted === 0 || !isSettled) return
-      ledger.settle(grant)
+      if (grant.granted === 0 || !isCommitted) return
+      ledger.commit(grant)
       ledger.leave(grant)
     },
     waitedFor: () => runner.charges,

@@ -75,7 +75,7 @@ async function measure(ledger: Ledger, waiting: number, commandsSoFar: () => Pro
       if (admission.kind !== 'admitted') continue
       admitted++
       await pause(LATENCY_MS)
-      admission.permit.settle()
+      admission.permit.commit()
       admission.permit.leave()
     }
   }

@@ -48,7 +48,7 @@ describe('the GitHub preset', () => {
     const late = it.send('POST', '/graphql')
     await it.clock.advance(10_000)
     expect(late.permit).toBeUndefined()
-    calls[0]!.permit!.settle()
+    calls[0]!.permit!.commit()
     calls[0]!.permit!.leave()
     await it.clock.advance(1_000)
     expect(late.permit).toBeDefined()

@@ -219,7 +219,7 @@ describe('a scope', () => {
     await it.clock.advance(0)
     const admitted = () => calls.map(({ permit }) => permit !== undefined)
     expect(admitted()).toEqual([true, true, false, false, false])
-    calls[1]!.permit!.settle()
+    calls[1]!.permit!.commit()
     calls[1]!.permit!.leave()
     await it.clock.advance(0)
     expect(admitted().filter(Boolean)).toHaveLength(3)

@@ -57,7 +57,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       const head = { status: 200, fields: {}, tookMs, hasOthers: false, ...heads[i] }
       const pauseMs = applyFeedback({ id: 'x', clock, snapshot: { config } }, target, admission.permit, head)
-      admission.permit.settle()
+      admission.permit.commit()
       admission.permit.leave()
       return pauseMs
     })

@@ -42,7 +42,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     const send = async (of: ChargeSet, calls: number, feedback?: UpstreamFeedback, by = ledger): Promise<number> => {
       const grant = await by.charge(of, calls)
       if (feedback !== undefined) by.applyFeedback(grant, feedback)
-      for (let i = 0; i < grant.granted; i++) by.settle(grant)
+      for (let i = 0; i < grant.granted; i++) by.commit(grant)
       for (let i = 0; i < grant.granted; i++) by.leave(grant)
       return grant.granted
     }
@@ -307,7 +307,7 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     expect(grant.granted).toBe(2)
     expect(Math.abs(grant.schedule!.waitMs(1, clock.now()) - 1_005)).toBeLessThanOrEqual(5)
     await pass(900)
-    ledger.settle(grant)
+    ledger.commit(grant)
     ledger.abandon(grant)
     await pass(120)
     const next = await ledger.charge(paced, 5)

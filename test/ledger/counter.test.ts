@@ -10,7 +10,7 @@ function counterOf(windowMs: number, requests = 1_000): Counter {
 
 /** As if a call was sent and answered at once. */
 function addTo(counter: Counter, at: number, units: number): void {
-  counter.addSettled(at, at, units, 0)
+  counter.addCommitted(at, at, units, 0)
 }
 
 describe('a counter', () => {

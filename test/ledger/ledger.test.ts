@@ -59,7 +59,7 @@ const implementations = {
 async function spend(ledger: Ledger, of: ChargeSet, calls: number): Promise<Grant> {
   const grant = await ledger.charge(of, calls)
   for (let i = 0; i < grant.granted; i++) {
-    ledger.settle(grant)
+    ledger.commit(grant)
     ledger.leave(grant)
   }
   return grant
@@ -139,24 +139,24 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
     expect((await spend(ledger, chargeSet('harness/prod', read), 1)).granted).toBe(0)
   })
 
-  it('counts a call from when it was settled, because the upstream may have counted it as late as that', async () => {
+  it('counts a call from when it was committed, because the upstream may have counted it as late as that', async () => {
     const { clock, ledger } = setUp()
     const reads = chargeSet('harness/prod', limit('read', 1))
     const grant = await ledger.charge(reads, 1)
     await clock.advance(20_000)
-    ledger.settle(grant)
+    ledger.commit(grant)
     await clock.advance(50_000)
     expect((await spend(ledger, reads, 1)).granted).toBe(0)
     await clock.advance(10_600)
     expect((await spend(ledger, reads, 1)).granted).toBe(1)
   })
 
-  it('counts a call that is settled after its window once more', async () => {
+  it('counts a call that is committed after its window once more', async () => {
     const { clock, ledger } = setUp()
     const reads = chargeSet('harness/prod', limit('read', 1))
     const grant = await ledger.charge(reads, 1)
     await clock.advance(90_000)
-    ledger.settle(grant)
+    ledger.commit(grant)
     expect((await spend(ledger, reads, 1)).granted).toBe(0)
   })
 
@@ -203,7 +203,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
       const inFlight: { grant: Grant; respondsAt: number }[] = []
       for (let step = 0; step < 400; step++) {
         await clock.advance(random() * 150)
-        for (const call of inFlight.splice(0).filter((one) => one.respondsAt > clock.now() || settle(one)))
+        for (const call of inFlight.splice(0).filter((one) => one.respondsAt > clock.now() || commit(one)))
           inFlight.push(call)
         const grant = await ledger.charge(reads, 1 + Math.floor(random() * 3))
         for (let i = 0; i < grant.granted; i++) {
@@ -212,8 +212,8 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
           inFlight.push({ grant, respondsAt: clock.now() + latencyMs })
         }
       }
-      function settle({ grant }: { grant: Grant }): boolean {
-        ledger.settle(grant)
+      function commit({ grant }: { grant: Grant }): boolean {
+        ledger.commit(grant)
         return false
       }
       expect(

@@ -51,7 +51,7 @@ function setUp(options: { maxWaiting?: number; concurrency?: number; ledger?: Le
     void Promise.resolve(admitted).then(
       (admission) => {
         // Answered at once, so that quota comes back a window from now.
-        if (admission.kind === 'admitted') admission.permit.settle()
+        if (admission.kind === 'admitted') admission.permit.commit()
         entry.admission = admission
         entry.admittedAt = clock.now()
       },
@@ -65,7 +65,7 @@ function setUp(options: { maxWaiting?: number; concurrency?: number; ledger?: Le
 /** Calls that are sent and answered at once. */
 function spend(ledger: MemoryLedger, calls: number): void {
   const grant = ledger.charge(reads, calls)
-  for (let i = 0; i < grant.granted; i++) ledger.settle(grant)
+  for (let i = 0; i < grant.granted; i++) ledger.commit(grant)
 }
 
 function permitOf(entry: { admission?: Admission }): Permit {
@@ -116,7 +116,7 @@ describe('an admission queue', () => {
     const from = async (client: QueuedClient): Promise<Admission> => {
       const waiter = { ...anyone, client, chargeSet: reads, maxWaitMs: 10 * MINUTE }
       const admission = await queue.enter(waiter)
-      if (admission.kind === 'admitted') admission.permit.settle()
+      if (admission.kind === 'admitted') admission.permit.commit()
       return admission
     }
     enter(0)
@@ -315,7 +315,7 @@ describe('an admission queue', () => {
         if (admission.kind !== 'admitted') throw new Error(admission.kind)
         most = Math.max(most, capacity.inFlight)
         clock.schedule(10 + (i % 7), () => {
-          admission.permit.settle()
+          admission.permit.commit()
           admission.permit.leave()
           ended++
         })
@@ -476,7 +476,7 @@ describe('an admission queue of several clients', () => {
       void Promise.resolve(entered).then((admission) => {
         kinds[i] = admission.kind
         if (admission.kind !== 'admitted') return
-        admission.permit.settle()
+        admission.permit.commit()
         admitted.push(client.name)
       })
     }
@@ -513,7 +513,7 @@ describe('an admission queue of several clients', () => {
     for (const priority of ['batch', 'normal', 'interactive', 'normal'] as const) {
       const entered = queue.enter({ client, priority, chargeSet: reads, maxWaitMs: 1e9 })
       void Promise.resolve(entered).then((admission) => {
-        if (admission.kind === 'admitted') admission.permit.settle()
+        if (admission.kind === 'admitted') admission.permit.commit()
         admitted.push(priority)
       })
     }
@@ -583,7 +583,7 @@ describe('an admission queue of several clients', () => {
           maxWaitMs: 1e9,
         })
         void Promise.resolve(entered).then((admission) => {
-          if (admission.kind === 'admitted') admission.permit.settle()
+          if (admission.kind === 'admitted') admission.permit.commit()
           ended.set(name, [...(ended.get(name) ?? []), clock.now()])
         })
       }
@@ -604,7 +604,7 @@ describe('an admission queue of several clients', () => {
 function withCharge(inner: Ledger, charge: Ledger['charge']): Ledger {
   return Object.assign(Object.create(inner) as Ledger, {
     charge,
-    settle: (grant: Grant) => inner.settle(grant),
+    commit: (grant: Grant) => inner.commit(grant),
     abandon: (grant: Grant) => inner.abandon(grant),
     refund: (grant: Grant) => inner.refund(grant),
     leave: (grant: Grant) => inner.leave(grant),

@@ -54,7 +54,7 @@ async function tell({ gateways, requests, windowMs, pollers, lateMs, seed = 1 }:
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
       sent.push(world.now)
       await sleep(LATENCY_MS.min + random() * (LATENCY_MS.max - LATENCY_MS.min))
-      admission.permit.settle()
+      admission.permit.commit()
       admission.permit.leave()
     }
     const wait = async (client: QueuedClient): Promise<void> => {

@@ -168,8 +168,8 @@ it('Redis runs at most three commands for each call that is admitted from a long
   const many = await simulateFairness({ ...saturated, requests: 300, gateways: 3, sources: waiting(1_000) })
   for (const { commands, visits } of [few, many]) {
     // Leases are renewed whether anybody waits or not.
-    const { charges, settlements, exchanges } = commands
-    expect((charges + settlements + exchanges) / visits.length).toBeLessThan(3)
+    const { charges, commits, exchanges } = commands
+    expect((charges + commits + exchanges) / visits.length).toBeLessThan(3)
   }
 })
 

@@ -51,8 +51,8 @@ export interface Visit {
 
 export interface FairnessOutcome {
   readonly visits: readonly Visit[]
-  /** Commands that Redis ran: charges, settlements alone, renewals of leases, and exchanges of who waits where. */
-  readonly commands: { charges: number; settlements: number; renewals: number; exchanges: number }
+  /** Commands that Redis ran: charges, commits alone, renewals of leases, and exchanges of who waits where. */
+  readonly commands: { charges: number; commits: number; renewals: number; exchanges: number }
   readonly waitingAtEnd: number
 }
 
@@ -64,14 +64,14 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
   const beginning = world.now
   const random = seededRandom(of.seed)
   const host = modelHost()
-  const commands = { charges: 0, settlements: 0, renewals: 0, exchanges: 0 }
+  const commands = { charges: 0, commits: 0, renewals: 0, exchanges: 0 }
   const store = new Store(
     world,
     random,
     {
       ...host,
       run(keys, args) {
-        commands[Number(args[5]) > 0 ? 'renewals' : Number(args[2]) > 0 ? 'charges' : 'settlements']++
+        commands[Number(args[5]) > 0 ? 'renewals' : Number(args[2]) > 0 ? 'charges' : 'commits']++
         return host.run(keys, args)
       },
       runExchange(keys, args) {
@@ -113,7 +113,7 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
     await new Promise<void>((resolve) => {
       process.receive(world.now - Math.log(1 - random()) * of.meanLatencyMs, resolve)
     })
-    admission.permit.settle()
+    admission.permit.commit()
     admission.permit.leave()
   }
 

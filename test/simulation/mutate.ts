@@ -13,7 +13,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     edits: [
       {
         file: 'ledger/counter.ts',
-        from: 'this.addSettled(now, at, units, laterMs)',
+        from: 'this.addCommitted(now, at, units, laterMs)',
         to: 'this.restore(now, this.bucketOf(at), units)',
       },
     ],

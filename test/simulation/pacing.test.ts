@@ -55,7 +55,7 @@ async function sentAt(
         sent.push(world.now)
         const latencyMs = LATENCY_MS.min + random() * (LATENCY_MS.max - LATENCY_MS.min)
         await new Promise<void>((resolve) => void clock.schedule(latencyMs, resolve))
-        admission.permit.settle()
+        admission.permit.commit()
         admission.permit.leave()
       }
     }

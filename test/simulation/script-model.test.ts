@@ -167,7 +167,7 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
 }
 
 function randomChange(random: Random, { charged }: Gateway, now: number): Argument[] {
-  const what = ['settle', 'settle', 'abandon', 'refund', 'leave', 'renew'][pick(random, 6)]!
+  const what = ['commit', 'commit', 'abandon', 'refund', 'leave', 'renew'][pick(random, 6)]!
   const at = charged[Math.max(0, charged.length - 1 - pick(random, 6))]!
   const change: Argument[] = [what, at, 1 + pick(random, 3)]
   if (what === 'refund' || what === 'leave') return [...change, 0]

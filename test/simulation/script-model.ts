@@ -307,8 +307,8 @@ function change(all: readonly Used[], args: readonly Argument[], a: number, now:
   const later = Math.min(to, now) - now
   for (const { counter, isConcurrent, countingTolerance, units } of all) {
     if (isConcurrent !== (what === 'leave')) continue
-    if (what === 'settle') counter.settle(now, at, calls * units, later)
-    else if (what === 'abandon') counter.settle(now, at, calls * units, later + countingTolerance)
+    if (what === 'commit') counter.commit(now, at, calls * units, later)
+    else if (what === 'abandon') counter.commit(now, at, calls * units, later + countingTolerance)
     else counter.refund(now, at, calls * units)
   }
   return a + 4

@@ -220,7 +220,7 @@ class Gateway {
     const call = { id: 'any', clock: this.#process.clock, snapshot: STORE }
     const head = { status: isAccepted ? 200 : 429, fields, tookMs, hasOthers: false }
     const isRefused = applyFeedback(call, this.#target, permit, head) !== undefined
-    permit.settle()
+    permit.commit()
     permit.leave()
     return isRefused
   }

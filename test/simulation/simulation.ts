@@ -71,7 +71,7 @@ class Simulation {
   sentWithout = 0
   busyMs = 0
   latencySum = 0
-  settled = 0
+  committed = 0
   readonly #limits: readonly Limit[]
   readonly #machines: Machine[]
   readonly #gateways: Gateway[]
@@ -121,7 +121,7 @@ class Simulation {
       excess: this.excess + (of.onOutage === 'open' ? this.sentWithout : 0),
       sentWithout: this.sentWithout,
       busyMs: this.busyMs,
-      meanLatencyMs: this.latencySum / this.settled,
+      meanLatencyMs: this.latencySum / this.committed,
       sentAt: this.sentAt.map((at) => at - beginning),
     }
   }
@@ -428,10 +428,10 @@ class Gateway {
     await this.#sleepAsInput(isGivenUp ? patienceMs : latencyMs)
     if (isGivenUp) permit.abandon()
     else {
-      permit.settle()
+      permit.commit()
       arrival.at = Math.min(arrival.at, world.now)
       this.#simulation.latencySum += latencyMs
-      this.#simulation.settled++
+      this.#simulation.committed++
       if (bodyMs > 0) await this.#sleepAsInput(bodyMs)
     }
     this.#inFlight.delete(arrival)

@@ -110,7 +110,7 @@ export async function simulateWaiting(seed: number): Promise<WaitingOutcome> {
           else {
             await at(process, -Math.log(1 - random()) * 200)
             if (how === 1) permit.abandon()
-            else permit.settle()
+            else permit.commit()
             await at(process, random() * 50)
           }
           permit.leave()

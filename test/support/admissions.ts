@@ -69,7 +69,7 @@ export class Admissions {
       if (admission.kind !== 'admitted') throw new Error(`not admitted but ${admission.kind}`)
       sent.permit = admission.permit
       if (options.isOpen === true) return
-      admission.permit.settle()
+      admission.permit.commit()
       admission.permit.leave()
     })
     return sent

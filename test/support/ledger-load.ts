@@ -87,7 +87,7 @@ export class Load {
       await pause(arrivesAfterMs)
       this.arrivals.push(performance.now())
       await pause(latencyMs - arrivesAfterMs)
-      ledger.settle(grant)
+      ledger.commit(grant)
       ledger.leave(grant)
     }
   }

@@ -64,7 +64,7 @@ function watchAll(hasQueue = false): Steps {
   steps.watch(CounterSeries)
   steps.watch(HistogramSeries)
   steps.watch(LimitWatch)
-  steps.watch(MemoryLedger, 'leave', 'refund', 'abandon', 'settle')
+  steps.watch(MemoryLedger, 'leave', 'refund', 'abandon', 'commit')
   steps.watch(MemoryStore)
   steps.watch(Flights)
   steps.watch(Capture)

@@ -151,15 +151,15 @@ export class MemoryLedger implements Ledger {
     return grant
   }
 
-  settle(grant: Grant): void {
-    this.#settle(grant, false)
+  commit(grant: Grant): void {
+    this.#commit(grant, false)
   }
 
   abandon(grant: Grant): void {
-    this.#settle(grant, true)
+    this.#commit(grant, true)
   }
 
-  #settle(grant: Grant, isAbandoned: boolean): void {
+  #commit(grant: Grant, isAbandoned: boolean): void {
     const now = this.#now()
     const { chargeSet } = grant
     const tallies = this.#talliesOf(chargeSet)
@@ -167,16 +167,16 @@ export class MemoryLedger implements Ledger {
       const { counter, record } = tallies[i]!
       if (counter.limit.kind === 'concurrent') continue
       const laterMs = isAbandoned ? counter.limit.countingToleranceMs : 0
-      counter.settle(now, grant.at, chargeSet.units[i]!, laterMs)
-      record?.settle(now, grant.at, chargeSet.units[i]!, laterMs)
+      counter.commit(now, grant.at, chargeSet.units[i]!, laterMs)
+      record?.commit(now, grant.at, chargeSet.units[i]!, laterMs)
     }
-    grant.unsettled--
+    grant.uncommitted--
     this.#inFlight.update(grant)
   }
 
   refund(grant: Grant): void {
     this.#takeBack(grant, 'windowed')
-    grant.unsettled--
+    grant.uncommitted--
     this.#inFlight.update(grant)
   }
 
@@ -270,9 +270,9 @@ export class MemoryLedger implements Ledger {
     const now = this.#now()
     const partitions = new Set<string>()
     for (const grant of grants) {
-      const { chargeSet, unsettled, open } = grant
+      const { chargeSet, uncommitted, open } = grant
       for (const [i, { counter, record }] of this.#talliesOf(chargeSet).entries()) {
-        const calls = counter.limit.kind === 'concurrent' ? open : unsettled
+        const calls = counter.limit.kind === 'concurrent' ? open : uncommitted
         counter.renew(now, grant.at, now, calls * chargeSet.units[i]!)
         record?.renew(now, grant.at, now, calls * chargeSet.units[i]!)
       }
@@ -336,8 +336,8 @@ export class MemoryLedger implements Ledger {
     // Whether, and when before the crash, these were charged is unknown: at worst all of them just before we started.
     const uncertain = Math.min(this.#wasBehind ? ALL : (stored?.uncertain ?? 0), limit.requests)
     if (uncertain > 0) {
-      counter.addSettled(now, now, uncertain, limit.countingToleranceMs)
-      record?.addSettled(now, now, uncertain, limit.countingToleranceMs)
+      counter.addCommitted(now, now, uncertain, limit.countingToleranceMs)
+      record?.addCommitted(now, now, uncertain, limit.countingToleranceMs)
     }
     return { counter, record, reserved: 0 }
   }

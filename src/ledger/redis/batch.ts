@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../../time/clock.ts'
 import type { Grant, UpstreamFeedback, ChargeSet, StoreUnavailableError, Turn } from '../ledger.ts'
 import type { Argument } from './script-runner.ts'
-import { type Ended, micros } from './settlements.ts'
+import { type Ended, micros } from './outbox.ts'
 
 export interface Waiting {
   readonly wanted: number

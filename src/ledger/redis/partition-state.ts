@@ -2,7 +2,7 @@ import { type Charges, Counter } from '../counter.ts'
 import type { Grant, LimitUsage, ChargeSet } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 import { Schedule } from '../schedule.ts'
-import { type Ended, outlastsCharge } from './settlements.ts'
+import { type Ended, outlastsCharge } from './outbox.ts'
 
 /** What one gateway knows of one limit that it shares with others through Redis. */
 class Share {
@@ -439,7 +439,7 @@ export class PartitionState {
     }
   }
 
-  settle({ chargeSet, at, isLocal }: Grant, isAbandoned: boolean, now: number): void {
+  commit({ chargeSet, at, isLocal }: Grant, isAbandoned: boolean, now: number): void {
     const time = this.time(now)
     const shares = this.sharesOf(chargeSet)
     for (let i = 0; i < shares.length; i++) {
@@ -447,15 +447,15 @@ export class PartitionState {
       if (share.limit.kind === 'concurrent') continue
       const units = chargeSet.units[i]!
       const laterMs = this.#laterMs(share, isAbandoned)
-      share.own.settle(time, at, units, laterMs)
+      share.own.commit(time, at, units, laterMs)
       if (this.mode === 'shared') continue
       // Where Redis counts the call already it will count it twice for a while: more than there was, never less.
-      if (isLocal) share.unreplicatedCounter().settle(time, at, units, laterMs)
-      else share.unreplicatedCounter().addSettled(time, at, units, laterMs)
+      if (isLocal) share.unreplicatedCounter().commit(time, at, units, laterMs)
+      else share.unreplicatedCounter().addCommitted(time, at, units, laterMs)
     }
   }
 
-  /** Redis may not have been told of these settlements: of calls that ended after their charge may leave its count. */
+  /** Redis may not have been told of these commits: of calls that ended after their charge may leave its count. */
   addUnreplicatedCommit(chargeSet: ChargeSet, ended: Ended, now: number): void {
     const { what, at, calls, latest } = ended
     if (what === 'refund' || what === 'leave') return
@@ -465,7 +465,7 @@ export class PartitionState {
       if (kind === 'concurrent' || !outlastsCharge(ended, share.limit)) continue
       share
         .unreplicatedCounter()
-        .addSettled(
+        .addCommitted(
           time,
           at,
           calls * chargeSet.units[i]!,
@@ -474,7 +474,7 @@ export class PartitionState {
     }
   }
 
-  /** How much later than `time` the upstream may have counted a call that is settled now. */
+  /** How much later than `time` the upstream may have counted a call that is committed now. */
   #laterMs({ limit }: Share, isAbandoned: boolean): number {
     return this.#mostOffset - this.#leastOffset + (isAbandoned ? limit.countingToleranceMs : 0)
   }
@@ -496,11 +496,11 @@ export class PartitionState {
     }
   }
 
-  renew({ chargeSet, at, unsettled, open, isLocal }: Grant, to: number, now: number): void {
+  renew({ chargeSet, at, uncommitted, open, isLocal }: Grant, to: number, now: number): void {
     const time = this.time(now)
     for (const [i, share] of this.sharesOf(chargeSet).entries()) {
       if (share.limit.kind === 'smoothing') continue
-      const units = (share.limit.kind === 'concurrent' ? open : unsettled) * chargeSet.units[i]!
+      const units = (share.limit.kind === 'concurrent' ? open : uncommitted) * chargeSet.units[i]!
       share.own.renew(time, at, to, units)
       if (this.mode === 'shared') continue
       if (isLocal) share.unreplicatedCounter().renew(time, at, to, units)

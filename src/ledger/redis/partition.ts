@@ -15,7 +15,7 @@ import {
 } from '../ledger.ts'
 import { argumentsOf, leaseOf, pauseFieldOf, scheduleOf, tailOf, adaptiveLimitsOf, usageOf } from './script-call.ts'
 import type { Argument, Reply, ScriptRunner } from './script-runner.ts'
-import { type Change, LEAST_WAIT_MS, MOST_UNTOLD, Settlements, settleWithinMs } from './settlements.ts'
+import { type Change, LEAST_WAIT_MS, MOST_DEFERRED, Outbox, commitWithinMs } from './outbox.ts'
 
 /** How often leases are renewed, or Redis is tried while it is away. */
 export const TICK_MS = 250
@@ -86,7 +86,7 @@ export class Partition {
   readonly #held = new Set<Held>()
   /** What is to be sent, by charge set, and what may wait for more like it. */
   readonly #batches = new Map<ChargeSet, Batch>()
-  readonly #settlements = new Map<ChargeSet, Settlements>()
+  readonly #outboxes = new Map<ChargeSet, Outbox>()
   /** Batches that are sent at the end of this turn of the event loop. */
   readonly #charging = new Set<Batch>()
   /** Calls that Redis granted too late. */
@@ -145,15 +145,15 @@ export class Partition {
     this.#sendAtTurnEnd(batch)
   }
 
-  settle(grant: Grant, what: 'settle' | 'abandon'): void {
-    this.#state.settle(grant, what === 'abandon', this.#shared.clock.now())
-    grant.unsettled--
+  commit(grant: Grant, what: 'commit' | 'abandon'): void {
+    this.#state.commit(grant, what === 'abandon', this.#shared.clock.now())
+    grant.uncommitted--
     this.#change(grant, what)
   }
 
   refund(grant: Grant): void {
     this.#state.refund(grant, this.#shared.clock.now())
-    grant.unsettled--
+    grant.uncommitted--
     this.#change(grant, 'refund')
   }
 
@@ -177,7 +177,7 @@ export class Partition {
 
   /** The new time is ours to choose, so that what comes after need not wait for the answer. */
   renew(grant: Grant): void {
-    const { chargeSet, at, unsettled, open } = grant
+    const { chargeSet, at, uncommitted, open } = grant
     const state = this.#state
     const now = this.#shared.clock.now()
     const to = Math.round(state.time(now) * 1_000) / 1_000
@@ -185,7 +185,7 @@ export class Partition {
     grant.at = to
     if (state.mode === 'leased') return
     const batch = this.#batchOf(chargeSet)
-    batch.renewed.push({ at, calls: unsettled, to, open })
+    batch.renewed.push({ at, calls: uncommitted, to, open })
     this.#shared.postponed.add(batch, LEAST_WAIT_MS)
   }
 
@@ -265,12 +265,11 @@ export class Partition {
   }
 
   #tellEnded(chargeSet: ChargeSet, ended: Change, usage: readonly LimitUsage[] = []): void {
-    const settlements = this.#settlements.getOrInsertComputed(chargeSet, () => new Settlements(chargeSet))
+    const outbox = this.#outboxes.getOrInsertComputed(chargeSet, () => new Outbox(chargeSet))
     const now = this.#shared.clock.now()
-    const isWanted = settlements.add(ended, { now, time: this.#state.latestTime(now), usage })
+    const isWanted = outbox.add(ended, { now, time: this.#state.latestTime(now), usage })
     // What was granted too late, others wait for.
-    if (isWanted)
-      this.#shared.postponed.add(settlements, usage.length === 0 ? LEAST_WAIT_MS : settleWithinMs(chargeSet))
+    if (isWanted) this.#shared.postponed.add(outbox, usage.length === 0 ? LEAST_WAIT_MS : commitWithinMs(chargeSet))
   }
 
   async #send(batch: Batch): Promise<void> {
@@ -305,27 +304,27 @@ export class Partition {
   }
 
   #hasToTell(): boolean {
-    return this.#batches.size > 0 || this.#settlements.values().some(({ dueAt }) => dueAt < Infinity)
+    return this.#batches.size > 0 || this.#outboxes.values().some(({ dueAt }) => dueAt < Infinity)
   }
 
   #sendAll(): Promise<unknown> {
-    // So that settlements have a batch to ride on, too.
-    for (const chargeSet of this.#settlements.keys()) this.#batchOf(chargeSet)
+    // So that commits have a batch to ride on, too.
+    for (const chargeSet of this.#outboxes.keys()) this.#batchOf(chargeSet)
     return Promise.all(Array.from(this.#batches.values(), (batch) => this.#send(batch)))
   }
 
-  /** A batch that is sent now, and what rides on it: those without a charge, and settlements that are ripe, or all. */
+  /** A batch that is sent now, and what rides on it: those without a charge, and commits that are eligible, or all. */
   #takeWith(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#shared.clock.now()
-    let surplus = this.#settlements.size - MOST_UNTOLD
-    for (const [chargeSet, one] of this.#settlements) {
-      const isDue = isAll || one.ripeAt <= now || one.dueAt <= now
+    let surplus = this.#outboxes.size - MOST_DEFERRED
+    for (const [chargeSet, one] of this.#outboxes) {
+      const isDue = isAll || one.eligibleAt <= now || one.dueAt <= now
       if (!isDue) {
-        // Of those that are left untold, the oldest of too many: the calls of their charge sets may not come again.
+        // Of those that are left deferred, the oldest of too many: the calls of their charge sets may not come again.
         if (one.dueAt < Infinity || surplus <= 0) continue
         surplus--
       }
-      this.#settlements.delete(chargeSet)
+      this.#outboxes.delete(chargeSet)
       this.#shared.postponed.remove(one)
       this.#batchOf(chargeSet).ended.push(...one.ended)
     }

@@ -1,4 +1,4 @@
--- Charges, settles and refunds calls of one partition, in one step: the same as counter.ts, with times in microseconds of
+-- Charges, commits and refunds calls of one partition, in one step: the same as counter.ts, with times in microseconds of
 -- Redis's own clock. A partition is one hash: how often each gateway has called, until when the hash is kept (milliseconds), and
 -- a counter for each limit. A counter is
 --   a header: the sum of all charges; the oldest bucket that holds some, and the current one; the units reserved for leases,
@@ -26,8 +26,8 @@
 --       then per limit: kind (0 rolling, 1 calendar, 2 concurrent, 3 smoothing), allowed units, and in microseconds: bucket, in-flight lease,
 --         counting tolerance
 --       then per kind of call: its units of each limit, 0 where it is not charged to it; how many changes, and these: what
---         (settle, abandon, refund: of limits with a window; leave: of calls at once; renew: of both), time of the charge, its
---         calls, and for "settle" and "abandon" when they were over at the latest, for "renew" the new time, for the others 0;
+--         (commit, abandon, refund: of limits with a window; leave: of calls at once; renew: of both), time of the charge, its
+--         calls, and for "commit" and "abandon" when they were over at the latest, for "renew" the new time, for the others 0;
 --         for "renew" also its calls that are not over; or what was taught: "pause", its field, its milliseconds; "refused", the
 --         name of a limit, time of the charge; "counted", the same, the units, the tolerance, microseconds until more comes
 --         back, 1 if the call was refused

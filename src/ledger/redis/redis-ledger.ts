@@ -69,7 +69,7 @@ export interface RedisLedgerOptions {
 
 /**
  * The ledger shared by all gateways of one Redis, whose clock is the only one that counts. Whatever is asked for one charge set
- * in one turn of the event loop is one call of the script, and settlements ride along: a charge costs one round trip.
+ * in one turn of the event loop is one call of the script, and commits ride along: a charge costs one round trip.
  *
  * When Redis goes away, each gateway goes on with what it holds in lease (see `PartitionState`), and no call waits for Redis longer
  * than one command may take. When it is back, each tells it what it lacks before anybody charges to it again. So the
@@ -320,12 +320,12 @@ export class RedisLedger implements Ledger {
     )
   }
 
-  settle(grant: Grant): void {
-    this.#partitionOf(grant.chargeSet).settle(grant, 'settle')
+  commit(grant: Grant): void {
+    this.#partitionOf(grant.chargeSet).commit(grant, 'commit')
   }
 
   abandon(grant: Grant): void {
-    this.#partitionOf(grant.chargeSet).settle(grant, 'abandon')
+    this.#partitionOf(grant.chargeSet).commit(grant, 'abandon')
   }
 
   refund(grant: Grant): void {

@@ -40,7 +40,7 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
     let granted = 0
     for (let i = 0; i < calls; i++) {
       const grant = ledger.charge(of, 1)
-      if (grant.granted === 1) ledger.settle(grant)
+      if (grant.granted === 1) ledger.commit(grant)
       granted += grant.granted
     }
     return granted

@@ -21,7 +21,7 @@ function chargeSetWith(spec: Partial<LimitSpec> & Pick<LimitSpec, 'requests'>): 
 function spend(ledger: MemoryLedger, chargeSet: ChargeSet, calls: number): void {
   const grant = ledger.charge(chargeSet, calls)
   expect(grant.granted).toBe(calls)
-  for (let i = 0; i < calls; i++) ledger.settle(grant)
+  for (let i = 0; i < calls; i++) ledger.commit(grant)
 }
 
 const rolling = chargeSetWith({ requests: 200, windowMs: 20_000 })

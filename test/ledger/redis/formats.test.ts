@@ -65,7 +65,7 @@ describe('what a release with the format before this one has charged', () => {
     expect((await one.charge(writes, 1_000)).granted).toBe(0)
     const [, day] = await one.usage(reads)
     expect(day?.used).toBe(100)
-    for (let i = 0; i < sent.granted; i++) other.settle(sent)
+    for (let i = 0; i < sent.granted; i++) other.commit(sent)
     await clock.advance(61_000)
     expect((await one.usage(writes)).map(({ used }) => used)).toEqual([0])
   })

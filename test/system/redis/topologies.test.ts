@@ -44,7 +44,7 @@ async function openThree(store: object): Promise<RedisLedger[]> {
   return opened.map(({ ledger }) => ledger)
 }
 
-/** Charges, settles, refunds and leaves, through two gateways. */
+/** Charges, commits, refunds and leaves, through two gateways. */
 async function exercise(store: object): Promise<TestLedger> {
   const [one, other] = [await open({ commandTimeout: '2s', ...store }), await open({ commandTimeout: '2s', ...store })]
   const chargeSet = readsOf(`any/${made++}`)
@@ -54,7 +54,7 @@ async function exercise(store: object): Promise<TestLedger> {
   // Of the rest, the first gateway may hold a quarter in lease by now.
   expect(second.granted).toBeGreaterThanOrEqual(30)
   expect(second.granted).toBeLessThanOrEqual(40)
-  for (let i = 0; i < first.granted; i++) one.ledger.settle(first)
+  for (let i = 0; i < first.granted; i++) one.ledger.commit(first)
   for (let i = 0; i < second.granted; i++) other.ledger.refund(second)
   await until(async () => (await one.ledger.usage(chargeSet))[0]!.used === 60)
   expect((await other.ledger.charge(chargeSet, 100)).granted).toBeGreaterThanOrEqual(20)

@@ -2,24 +2,24 @@ import type { LimitUsage, ChargeSet } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 
 /**
- * Settlements ride on the next charge of their charge set, but wait no longer than this, or than a twentieth of a window: until
+ * Commits ride on the next charge of their charge set, but wait no longer than this, or than a twentieth of a window: until
  * then their calls count as if they were in flight. They say when they were made, so nothing else is lost by waiting.
  */
-const SETTLE_WITHIN_MS = 5_000
+const COMMIT_WITHIN_MS = 5_000
 /** Of what others wait for it is told as soon as this. */
 export const LEAST_WAIT_MS = 10
 /**
- * While less than this part of a limit is used, so few calls may go untold that together they take less than that part of it:
+ * While less than this part of a limit is used, so few calls may be deferred that together they take less than that part of it:
  * nobody misses what they take for `inFlightLeaseMs` more than a window. One that took longer than that is told: it would leave too soon.
  */
 const LITTLE = 0.25
-const UNTOLD = 0.01
+const DEFERRED = 0.01
 /** No more of them, and of no more charge sets of a partition, so that they need little memory. */
-export const MOST_UNTOLD = 8
+export const MOST_DEFERRED = 8
 
 /** What becomes of calls that were charged at `at`; the words are the script's. */
 export interface Change {
-  readonly what: 'settle' | 'abandon' | 'refund' | 'leave'
+  readonly what: 'commit' | 'abandon' | 'refund' | 'leave'
   readonly at: number
   readonly calls: number
 }
@@ -34,11 +34,11 @@ export interface Ended extends Change {
  * Calls of one charge set that have ended and of which Redis was not told yet. Until it is, they count as if they were in flight;
  * as it is told when they ended, nothing is lost by that, and what ended together is told as one.
  */
-export class Settlements {
+export class Outbox {
   readonly chargeSet: ChargeSet
   readonly ended: Ended[] = []
   /** From when on they ride on a charge, and by when they go even if none does. */
-  ripeAt = Infinity
+  eligibleAt = Infinity
   dueAt = Infinity
   readonly #alike = new Map<string, Ended>()
   readonly #bucketMs: number
@@ -57,7 +57,7 @@ export class Settlements {
     { what, at, calls }: Change,
     { now, time, usage }: { now: number; time: number; usage: readonly LimitUsage[] },
   ): boolean {
-    const isOver = what === 'settle' || what === 'abandon'
+    const isOver = what === 'commit' || what === 'abandon'
     const latest = isOver ? time : 0
     const key = `${what} ${chargedFrom(this.chargeSet, at)} ${endedFrom(this.chargeSet, latest, what === 'abandon')}`
     let ended = this.#alike.get(key)
@@ -69,19 +69,19 @@ export class Settlements {
     }
     this.#calls += calls
     // What was not sent, or is no more among the calls at once, others may have now.
-    if (!isOver) this.ripeAt = now
-    else if (this.ripeAt === Infinity && this.#isMissed(ended, usage)) this.ripeAt = now + this.#bucketMs
-    return this.ripeAt < Infinity
+    if (!isOver) this.eligibleAt = now
+    else if (this.eligibleAt === Infinity && this.#isMissed(ended, usage)) this.eligibleAt = now + this.#bucketMs
+    return this.eligibleAt < Infinity
   }
 
   #isMissed(ended: Ended, usage: readonly LimitUsage[]): boolean {
-    if (this.ended.length > MOST_UNTOLD) return true
+    if (this.ended.length > MOST_DEFERRED) return true
     return usage.some(({ limit, used }, i) => {
       const { kind, requests } = limit
       if (kind === 'smoothing') return false
       if (outlastsCharge(ended, limit)) return true
       return (
-        kind !== 'rolling' || used >= LITTLE * requests || this.#calls * this.chargeSet.units[i]! >= UNTOLD * requests
+        kind !== 'rolling' || used >= LITTLE * requests || this.#calls * this.chargeSet.units[i]! >= DEFERRED * requests
       )
     })
   }
@@ -119,12 +119,12 @@ function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
   return Math.floor((micros(time) + ahead) / bucket) * bucket - ahead
 }
 
-export function settleWithinMs({ limits }: ChargeSet): number {
+export function commitWithinMs({ limits }: ChargeSet): number {
   // A place among calls at once is wanted back soon.
   const waits = limits.map(({ kind, windowMs }) =>
     kind === 'concurrent' ? 0 : kind === 'smoothing' ? Infinity : windowMs / 20,
   )
-  return Math.max(LEAST_WAIT_MS, Math.min(SETTLE_WITHIN_MS, ...waits))
+  return Math.max(LEAST_WAIT_MS, Math.min(COMMIT_WITHIN_MS, ...waits))
 }
 
 export function micros(ms: number): number {

@@ -67,7 +67,7 @@ it.each([
     expect(grant.granted).toBe(1)
     process.pause(pauseMs, false)
     // What came meanwhile is read before any timer is run.
-    gateways.world.at(gateways.world.now + pauseMs - 1, () => ledger.settle(grant))
+    gateways.world.at(gateways.world.now + pauseMs - 1, () => ledger.commit(grant))
     await gateways.pass(pauseMs + laterMs)
     expect((await gateways.charge(ledger, chargeSet, 400)).granted).toBe(399)
   },
@@ -78,7 +78,7 @@ it('keeps of few charge sets what Redis is not told, however many there are', as
   const { ledger } = gateways.start('a')
   const limit = limitOf({ id: 'only', class: 'any', requests: 1_000_000, windowMs: 60_000 })
   const chargeSets = Array.from({ length: 200 }, (_, i) => chargeSetOf('any/main', [{ limit, units: 1 + i }]))
-  for (const chargeSet of chargeSets) ledger.settle(await gateways.charge(ledger, chargeSet, 1))
+  for (const chargeSet of chargeSets) ledger.commit(await gateways.charge(ledger, chargeSet, 1))
   // Whoever asks for the usage is to know all.
   await gateways.charge(ledger, chargeSets[0]!, 0)
   expect(Math.max(...gateways.told)).toBeLessThanOrEqual(10)
@@ -95,7 +95,7 @@ it('a partition that was not used for long is not forgotten before Redis was tol
   const grant = await gateways.charge(ledger, streams, 1)
   // It ticks every 250 ms, for the first time after ten; the call ends a little before that.
   await world.runUntil(began + 2_500 * 250 + 10 - 5)
-  ledger.settle(grant)
+  ledger.commit(grant)
   ledger.leave(grant)
   await gateways.pass(50)
   const other = gateways.start('b')
