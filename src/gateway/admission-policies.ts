@@ -109,7 +109,8 @@ export class AdmissionPolicies {
         }))
         return chargeSetOf(partition, charges, account)
       })
-    for (const { queues } of this.#classes.values()) for (const queue of queues.values()) queue.charge(chargeSetNow)
+    for (const { queues } of this.#classes.values())
+      for (const queue of queues.values()) queue.replaceChargeSets(chargeSetNow)
   }
 
   /** Ends the wait of everyone here, now and from now on. */

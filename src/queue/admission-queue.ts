@@ -150,7 +150,7 @@ export class AdmissionQueue {
   }
 
   /** Those that wait are charged otherwise now, and so may not have to wait as long any more. */
-  charge(chargeSetNow: (chargeSet: ChargeSet) => ChargeSet): void {
+  replaceChargeSets(chargeSetNow: (chargeSet: ChargeSet) => ChargeSet): void {
     for (const queuedCall of this.#clientQueues.all()) queuedCall.chargeSet = chargeSetNow(queuedCall.chargeSet)
     this.refunded()
   }
