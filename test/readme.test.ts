@@ -93,6 +93,26 @@ function headingsOf(text: string): Set<string> {
   )
 }
 
+describe('the runbook', () => {
+  const text = readText('docs/runbook.md')
+  const alerts = [...readText('deploy/prometheus/alerts.yml').matchAll(/- alert: (\w+)$[^]*?severity: (\w+)/gm)]
+
+  it('has every alert once, and says whether it is a page or a ticket', () => {
+    const described = [...text.matchAll(/^### (\w+)\n\nA (page|ticket)[.,]/gm)].map(
+      ([, name, severity]) => `${name} ${severity}`,
+    )
+    expect(described.toSorted()).toEqual(alerts.map(([, name, severity]) => `${name} ${severity}`).toSorted())
+  })
+
+  it('says for each what to check first, second and third', () => {
+    const steps = text
+      .split(/^### /m)
+      .slice(1)
+      .map((part) => [...part.matchAll(/^(\d)\. /gm)].map(([, number]) => number).join(''))
+    expect(new Set(steps)).toEqual(new Set(['123']))
+  })
+})
+
 describe('the README’s table of threats', () => {
   it('names a defence for each, and a test that there is', () => {
     const rows = readmeTable('asset')
