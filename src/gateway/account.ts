@@ -1,27 +1,11 @@
 import type { Preset } from '../config/presets/preset.ts'
 import { isSame } from '../schema/difference.ts'
 import type { UpstreamConfig } from '../schema/schema.ts'
-import type { CredentialServices } from '../credentials/build.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'
 import { EchoGuard } from '../credentials/scrub.ts'
 import type { CredentialSet } from '../credentials/credential-set.ts'
-import type { ClassMetrics, Spending } from '../observe/call-metrics.ts'
-import type { ClassLabels } from '../observe/series.ts'
-import type { Ledger, ChargeSet } from '../ledger/ledger.ts'
-import type { QueueCapacity } from '../queue/capacity.ts'
-import type { AdmissionQueue } from '../queue/admission-queue.ts'
 import type { Counting } from './charges.ts'
-import { AdmissionPolicies } from './admission-policies.ts'
-import type { LimitWatch, QuotaNotice } from './limit-watch.ts'
-
-/** What the program provides to every account. */
-export interface AccountServices extends CredentialServices {
-  readonly ledger: Ledger
-  /** Told what is worth a line in the log about a limit. */
-  onQuotaNotice?(notice: QuotaNotice): void
-  /** How many calls may wait in the whole process. */
-  readonly queueCapacity?: QueueCapacity
-}
+import { type AccountServices, AdmissionPolicies } from './admission-policies.ts'
 
 export interface AccountOptions {
   /** Of its upstream. */
@@ -80,15 +64,4 @@ export class Account {
       previous?.admissionPolicies,
     )
   }
-}
-
-/** Where calls of one kind and account are admitted: what they are charged to, and where they wait. */
-export interface AdmissionPolicy {
-  readonly chargeSet: ChargeSet
-  readonly queue: AdmissionQueue
-  readonly labels: ClassLabels
-  readonly metrics: ClassMetrics
-  /** Of the charge set's limits, in their order; of those that are the gateway's own there is none. */
-  readonly watches: readonly (LimitWatch | undefined)[]
-  readonly spending: Spending
 }

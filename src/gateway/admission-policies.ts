@@ -1,19 +1,37 @@
+import type { CredentialServices } from '../credentials/build.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { ClassMetrics, Spending } from '../observe/call-metrics.ts'
 import type { ClassLabels } from '../observe/series.ts'
 import { ClassCapacity, QueueCapacity } from '../queue/capacity.ts'
-import { type ChargeSet, chargeSetOf, unitsByClass } from '../ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf, type Ledger, unitsByClass } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import type { Closing } from '../queue/admission.ts'
 import { type QueueView, AdmissionQueue } from '../queue/admission-queue.ts'
 import type { Route } from '../routing/route.ts'
 import { type Counting, partitionOf, Rule, rulesFor, type Traits } from './charges.ts'
 import { type Failure, isFailure } from './failure.ts'
-import type { AccountServices, AdmissionPolicy } from './account.ts'
-import { LimitWatch } from './limit-watch.ts'
+import { LimitWatch, type WatchServices } from './limit-watch.ts'
 
 /** Charge sets of calls of one kind that are remembered; costs by bytes can make any number. */
 const POLICIES_KEPT = 1_024
+
+/** What the program provides to every account. */
+export interface AccountServices extends CredentialServices, WatchServices {
+  readonly ledger: Ledger
+  /** How many calls may wait in the whole process. */
+  readonly queueCapacity?: QueueCapacity
+}
+
+/** Where calls of one kind and account are admitted: what they are charged to, and where they wait. */
+export interface AdmissionPolicy {
+  readonly chargeSet: ChargeSet
+  readonly queue: AdmissionQueue
+  readonly labels: ClassLabels
+  readonly metrics: ClassMetrics
+  /** Of the charge set's limits, in their order; of those that are the gateway's own there is none. */
+  readonly watches: readonly (LimitWatch | undefined)[]
+  readonly spending: Spending
+}
 
 /** Calls of one kind: one policy, or one for each way in which what they are charged can vary. */
 interface Kind {

@@ -1,8 +1,8 @@
 import type { Clock } from '../time/clock.ts'
+import type { Metrics } from '../observe/metrics.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
-import type { AccountServices } from './account.ts'
 
 /** What is worth a line in the log about one limit. */
 export interface QuotaNotice {
@@ -24,11 +24,18 @@ const RECOVERED_SHARE = 0.2
 /** Episodes of short windows that follow one another this closely are one. */
 const LEAST_CALM_MS = 60_000
 
+export interface WatchServices {
+  readonly clock: Clock
+  readonly metrics: Metrics
+  /** Told what is worth a line in the log about a limit. */
+  onQuotaNotice?(notice: QuotaNotice): void
+}
+
 export interface WatchOptions {
   readonly upstream: string
   /** As metrics name it. */
   readonly account: string
-  readonly services: AccountServices
+  readonly services: WatchServices
 }
 
 /** Tells once an episode that little is left of a limit, or that the upstream lets through less of it than is configured. */

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest'
-import type { AccountServices } from '../../src/gateway/account.ts'
 import { LimitWatch, type QuotaNotice, sentenceOf } from '../../src/gateway/limit-watch.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
@@ -15,7 +14,7 @@ function setUp() {
   const watch = new LimitWatch(limit, {
     upstream: 'it',
     account: 'main',
-    services: services as unknown as AccountServices,
+    services,
   })
   const note = async (used: number, effective?: number) => {
     watch.note({ limit, used, resetMs: 0, effective })
