@@ -8,7 +8,8 @@ import { runGateway } from '../process/run.ts'
 import { startSandbox } from '../sandbox/sandbox.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { explainFailure } from './start-failure.ts'
-import { type ConfigText, isWorker, runWorker, runWorkers, textFromFirstProcess, textOf } from '../process/workers.ts'
+import type { ConfigText } from '../process/common-config.ts'
+import { isWorker, runWorker, runWorkers, textFromFirstProcess, textOf } from '../process/workers.ts'
 import { onStopSignal } from './stop-signal.ts'
 
 /** A reader that takes nothing for so long has stalled. */

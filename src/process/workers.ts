@@ -7,6 +7,7 @@ import { systemClock } from '../time/clock.ts'
 import type { FoundConfig } from '../config/find.ts'
 import type { Config } from '../schema/schema.ts'
 import type { Log } from '../observe/log.ts'
+import { CommonConfig, type ConfigText } from './common-config.ts'
 import { openManaged } from './management.ts'
 import { metricsOfAll, type ProcessMetrics } from '../observe/metrics-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
@@ -63,11 +64,6 @@ interface Ask {
   /** What is to be put in force, or done. */
   readonly input?: ConfigText | BreakerOrder
 }
-/** The configuration as the first process read it: what the others run does not depend on when they look. */
-export interface ConfigText {
-  readonly source: string
-  readonly text: string
-}
 /** What a worker that begins asks for, and gets. */
 interface Begun {
   readonly begun: true
@@ -98,7 +94,8 @@ export async function runWorkers(
   // each, and one on its way to a worker that is killed is neither answered nor closed, ever.
   cluster.schedulingPolicy = cluster.SCHED_NONE
   let phase: 'starting' | 'serving' | 'stopping' = 'starting'
-  let inForce = { config, text }
+  let inForce = config
+  const common = new CommonConfig(text)
   const counts = new WorkerCounts()
   const links = new Set<WorkerLink>()
   const fork = async (): Promise<string> => {
@@ -125,16 +122,16 @@ export async function runWorkers(
     links.add(link)
     worker.once('exit', (code, signal) => {
       links.delete(link)
+      common.leave(link)
       counts.end(worker.id)
       if (phase !== 'serving') return
       log.logger.error({ worker: pid, code, signal }, 'a worker died and will be replaced')
       void pause(isHung ? 0 : REPLACE_AFTER_MS).then(replace)
     })
-    const given = inForce.text
+    const given = common.inForce
     const url = await urlOf(worker, given)
     link.listens()
-    // While it started it could not hear of a reload.
-    if (given !== inForce.text) await link.ask({ ask: 'reload', input: inForce.text }, ANSWER_WITHIN_MS)
+    await common.join(link, given)
     return url
   }
   const replace = async (): Promise<void> => {
@@ -157,7 +154,10 @@ export async function runWorkers(
   const endWorkers = async (): Promise<void> => {
     phase = 'stopping'
     const ended = [...links].map(({ worker }) => once(worker, 'exit'))
-    for (const { worker } of links) worker.process.kill('SIGTERM')
+    for (const link of links) {
+      common.leave(link)
+      link.worker.process.kill('SIGTERM')
+    }
     await Promise.all(ended)
   }
   const managed = await openManaged(config.store, { clock: systemClock, logger: log.logger })
@@ -166,14 +166,11 @@ export async function runWorkers(
   log.onDropped(() => dropped.increment())
   const missingWorkers = registerProcessInfo(own)
   const apply = async (found: FoundConfig): Promise<Reloaded> => {
-    const { config: next, changed, needRestart } = reloadable(found, inForce.config)
+    const { config: next, changed, needRestart } = reloadable(found, inForce)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
-    const nextText = textOf(found)
-    const answers = await askEach<Reloaded>('reload', nextText)
-    const refusal = answers.find((answer) => answer?.result === 'rejected')
-    if (refusal !== undefined) return refusal
-    if (answers.includes(undefined)) return { result: 'rejected', problems: ['a worker did not answer in time'] }
-    inForce = { config: next, text: nextText }
+    const problems = await common.offer(textOf(found))
+    if (problems !== undefined) return { result: 'rejected', problems }
+    inForce = next
     return { result: 'applied', changed, needRestart }
   }
   const reloader = new Reloader({ load, apply, counts: new ReloadCounts(own), logger: log.logger })
@@ -221,7 +218,7 @@ export async function runWorkers(
     const { adminUrl, close } = await runAdmin(config, {
       vitals,
       controls,
-      management: { ...managed, config: () => inForce.config },
+      management: { ...managed, config: () => inForce },
     })
     phase = 'serving'
     const stop = async (): Promise<void> => {

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, inject, it } from 'vitest'
@@ -123,6 +124,39 @@ describe('the configuration file', () => {
   })
 })
 
+/** A gateway of two workers with a key in a file, and the worker that served a call. */
+async function startWorkers() {
+  const upstream = await startUpstream()
+  const cwd = newFolder()
+  writeFileSync(join(cwd, 'key'), 'second')
+  const store = { kind: 'redis', url: inject('redisUrl'), prefix: `reload-${randomUUID()}`, commandTimeout: '2s' }
+  // The key is read again only with the configuration.
+  const rest = { server: { port: 0, workers: 2, watch: false }, store }
+  const configure = (key: string): void => writeFileSync(join(cwd, 'sluice.yaml'), configWith(upstream.url, key, rest))
+  configure('first')
+  const gateway = await startProcessIn(cwd)
+  const hang = async (): Promise<number> => {
+    await call(gateway.url, READ)
+    const pid = Number(/"pid":(\d+)/.exec(await gateway.line(/"msg":"call"/))![1])
+    process.kill(pid, 'SIGSTOP')
+    return pid
+  }
+  /** Which keys go upstream, when both workers serve. */
+  const keysSent = async (): Promise<unknown[]> => {
+    const workers = new Set<string>()
+    const { length } = upstream.seen
+    const read = async (): Promise<number> => {
+      const from = gateway.stdout.length
+      await Promise.all(Array.from({ length: 20 }, () => call(gateway.url, READ)))
+      for (const [, pid] of gateway.stdout.slice(from).matchAll(/"pid":(\d+),"msg":"call"/g)) workers.add(pid!)
+      return workers.size
+    }
+    await expect.poll(read).toBe(2)
+    return [...new Set(upstream.seen.slice(length).map(({ headers }) => headers['x-api-key']))]
+  }
+  return { upstream, gateway, cwd, configure, hang, keysSent }
+}
+
 describe('a gateway of several workers', () => {
   it('reloads all of them, and replaces one that dies by one that runs what is in force, not what is in the file', async () => {
     const upstream = await startUpstream()
@@ -154,5 +188,30 @@ describe('a gateway of several workers', () => {
     expect(await keysSent()).toEqual(['second'])
     const metrics = parseMetrics(await (await fetch(`${gateway.adminUrl}/metrics`)).text())
     expect(valuesOf(metrics, 'sluice_config_reload_total', 'result')).toEqual({ applied: 1, unchanged: 0, rejected: 1 })
+  })
+
+  it('puts a configuration in force although one of them hangs, and so does the one in its place', async () => {
+    const { gateway, configure, hang, keysSent } = await startWorkers()
+    const pid = await hang()
+    configure('second')
+    gateway.kill('SIGHUP')
+    await gateway.line(RELOADED)
+    await gateway.line(new RegExp(`"worker":${pid},.*"msg":"a worker died and will be replaced"`))
+    expect(await keysSent()).toEqual(['second'])
+    const metrics = parseMetrics(await (await fetch(`${gateway.adminUrl}/metrics`)).text())
+    expect(valuesOf(metrics, 'sluice_config_reload_total', 'result')).toEqual({ applied: 1, unchanged: 0, rejected: 0 })
+  })
+
+  it('goes back to the one before everywhere if one of them refuses what the others took', async () => {
+    const { upstream, gateway, cwd, configure, hang, keysSent } = await startWorkers()
+    const pid = await hang()
+    configure('${file:key}')
+    gateway.kill('SIGHUP')
+    // The other one took it.
+    await expect.poll(() => keySent(gateway, upstream.seen)).toBe('second')
+    writeFileSync(join(cwd, 'key'), '')
+    process.kill(pid, 'SIGCONT')
+    expect(await gateway.line(REJECTED)).toContain('the file key is empty')
+    expect(await keysSent()).toEqual(['first'])
   })
 })
