@@ -1,4 +1,16 @@
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
+import { LONGEST } from './tiers.ts'
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification): number => {
+      const found = LONGEST.findIndex((file) => moduleId.endsWith(`/${file}`))
+      return found < 0 ? LONGEST.length : found
+    }
+    return (await super.sort(files)).toSorted((a, b) => rank(a) - rank(b))
+  }
+}
 
 export default defineConfig({
   test: {
@@ -9,8 +21,9 @@ export default defineConfig({
     testTimeout: 180_000,
     hookTimeout: 180_000,
     expect: { poll: { timeout: 60_000 } },
-    // Two cores: more files at once would only make each other's waits longer.
-    maxWorkers: 2,
+    // For two cores: two files in three mostly wait, for a window to pass or a process to start.
+    maxWorkers: 4,
+    sequence: { sequencer: LongestFirst },
     reporters: ['default', new URL('support/summary-reporter.ts', import.meta.url).pathname],
   },
 })
