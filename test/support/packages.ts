@@ -1,5 +1,19 @@
 import { spawnSync } from 'node:child_process'
 
+/** Programs without which some tests are skipped, and how a machine comes by them. The end of a run says which are missing. */
+export const PROGRAMS: Readonly<Record<string, string>> = {
+  'redis-server': 'for Redis topologies, outages and refusals, which REDIS_URL can not give: install redis-server',
+  prometheus: 'install prometheus',
+  promtool: 'install prometheus',
+  openssl: 'install openssl',
+  haproxy: 'install haproxy',
+  curl: 'install curl',
+  wget: 'install wget',
+  script: 'install bsdutils or util-linux',
+  javac: 'install a JDK, such as default-jdk-headless',
+  'docker-compose': 'install docker-compose',
+}
+
 export function hasProgram(name: string): boolean {
   return spawnSync('sh', ['-c', `command -v ${name}`], { stdio: 'ignore' }).status === 0
 }

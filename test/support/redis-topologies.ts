@@ -9,7 +9,7 @@ import { freePort } from './find-redis.ts'
 import { hasProgram } from './packages.ts'
 import { temporaryFolder } from './temporary-folder.ts'
 
-/** For tests that start, stop and kill servers of their own: where Redis is only a URL or a container they are skipped. */
+/** For tests that start, stop and kill servers of their own. Where Redis is only a URL or a container, a run says that they are missing. */
 export function describeTopology(name: string, tests: () => void): void {
   if (hasProgram('redis-server')) describe(name, tests)
   else describe.skip(`${name} (skipped: needs redis-server on PATH)`, tests)

@@ -224,8 +224,6 @@ describe('server.proxyProtocol', () => {
   }, 120_000)
 })
 
-if (!hasProgram('haproxy')) console.error('HAProxy is not installed: what it sends is NOT tested')
-
 describe.skipIf(!hasProgram('haproxy'))('behind HAProxy', () => {
   it.each(['send-proxy', 'send-proxy-v2', 'send-proxy-v2-ssl'])('%s names its client', async (option) => {
     const { gateway } = await startBehind()
