@@ -1,5 +1,5 @@
 import type { ClientScope } from '../schema/client-schema.ts'
-import type { QueuedClient } from '../queue/client-queue.ts'
+import type { QueuedClient } from '../queue/admission.ts'
 import { formatDuration } from '../schema/units.ts'
 import { type ChargeSet, chargeSetOf } from '../ledger/ledger.ts'
 import { limitOf } from '../ledger/limit.ts'

@@ -1,5 +1,4 @@
 import type { Cancellation } from '../time/cancellation.ts'
-import type { QueuedClient } from './client-queue.ts'
 import type { Priority } from '../ledger/demand.ts'
 import type { LimitUsage, ChargeSet } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
@@ -59,6 +58,16 @@ export type Admission =
   | { readonly kind: 'closed'; readonly because: Closing }
   /** It left by itself: the client has gone. */
   | { readonly kind: 'gone'; readonly because: Shortage; readonly wait: WaitRecord | undefined }
+
+/** What fair queueing needs to know of a client. */
+export interface QueuedClient {
+  readonly name: string
+  readonly weight: number
+  /** The part of each quota (0 to 1) that the client gets at least while it wants it. */
+  readonly share: number
+  /** The most urgent priority that its calls may have. */
+  readonly priority: Priority
+}
 
 /** A call that wants to be admitted. */
 export interface Waiter {

@@ -1,5 +1,4 @@
 import type { Clock } from '../time/clock.ts'
-import { Rate } from './rate.ts'
 
 /** So many clients are remembered without looking whether they still come. */
 const FEW = 100
@@ -30,5 +29,29 @@ export class Arrivals {
 
   perSecond(client: string): number {
     return this.#rates.get(client)?.perSecond ?? 0
+  }
+}
+
+/** The time over which it is a mean: what was longer ago counts less and less. */
+const OVER_MS = 10_000
+
+/** How often something happens lately. */
+class Rate {
+  readonly #clock: Clock
+  #perSecond = 0
+  #at: number
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+    this.#at = clock.now()
+  }
+
+  add(): void {
+    this.#perSecond = this.perSecond + 1_000 / OVER_MS
+    this.#at = this.#clock.now()
+  }
+
+  get perSecond(): number {
+    return this.#perSecond * Math.exp((this.#at - this.#clock.now()) / OVER_MS)
   }
 }

@@ -1,14 +1,113 @@
 import type { Clock } from '../time/clock.ts'
-import type { Full } from './admission.ts'
+import { type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
+import type { Full, QueuedClient } from './admission.ts'
 import { Arrivals } from './arrivals.ts'
 import type { ClassCapacity } from './capacity.ts'
-import type { Demand } from '../ledger/demand.ts'
-import { type QueuedClient, ClientQueue } from './client-queue.ts'
+import { URGENCY } from './fair-share.ts'
 import type { QueuedCall } from './queued-call.ts'
+
+/** Those of one priority, linked, so that anyone leaves in one step, the last one too. */
+class Line {
+  first: QueuedCall | undefined
+  last: QueuedCall | undefined
+  length = 0
+
+  add(call: QueuedCall): void {
+    call.before = this.last
+    if (this.last === undefined) this.first = call
+    else this.last.behind = call
+    this.last = call
+    this.length++
+  }
+
+  remove(call: QueuedCall): void {
+    if (call.before === undefined) this.first = call.behind
+    else call.before.behind = call.behind
+    if (call.behind === undefined) this.last = call.before
+    else call.behind.before = call.before
+    call.before = call.behind = undefined
+    this.length--
+  }
+}
+
+/** The calls of one client that wait in one queue: the more urgent first, and of these whoever came first. */
+export class ClientQueue {
+  client: QueuedClient
+  size = 0
+  /** How many of these are turns that are kept, and not calls that wait. */
+  claims = 0
+  readonly #lines = { interactive: new Line(), normal: new Line(), batch: new Line() }
+
+  constructor(client: QueuedClient) {
+    this.client = client
+  }
+
+  add(call: QueuedCall): void {
+    this.#lines[call.priority].add(call)
+    this.size++
+  }
+
+  remove(call: QueuedCall): void {
+    this.#lines[call.priority].remove(call)
+    this.size--
+  }
+
+  get first(): QueuedCall | undefined {
+    for (const priority of PRIORITIES) if (this.#lines[priority].first !== undefined) return this.#lines[priority].first
+    return undefined
+  }
+
+  get last(): QueuedCall | undefined {
+    for (const priority of PRIORITIES.toReversed()) {
+      if (this.#lines[priority].last !== undefined) return this.#lines[priority].last
+    }
+    return undefined
+  }
+
+  /** Who comes after `call`, or undefined after the last. */
+  after(call: QueuedCall): QueuedCall | undefined {
+    if (call.behind !== undefined) return call.behind
+    for (const priority of PRIORITIES.slice(PRIORITIES.indexOf(call.priority) + 1)) {
+      if (this.#lines[priority].first !== undefined) return this.#lines[priority].first
+    }
+    return undefined
+  }
+
+  /** How many are at least as urgent. */
+  aheadOf(priority: Priority): number {
+    let ahead = 0
+    for (const each of PRIORITIES) {
+      ahead += this.#lines[each].length
+      if (each === priority) break
+    }
+    return ahead
+  }
+
+  /** What other gateways need to know of it. Of a client, what comes is told once. */
+  *demands(now: number, arrivals: number, isBlocked: boolean): Iterable<Demand> {
+    const { name, weight, share } = this.client
+    let perSecond = Math.round(arrivals * 1_000) / 1_000
+    for (const priority of PRIORITIES) {
+      const { length, first } = this.#lines[priority]
+      if (first === undefined) continue
+      const waitedMs = Math.round(now - first.arrivedAt)
+      const demand = { client: name, weight, share, priority, calls: length, waitedMs, perSecond }
+      yield isBlocked ? { ...demand, isBlocked } : demand
+      perSecond = 0
+    }
+  }
+}
+
+/** The weight of a client of which calls of these priorities wait. */
+export function weightOf(weight: number, priorities: Iterable<Priority>): number {
+  let most = 0
+  for (const priority of priorities) most = Math.max(most, URGENCY[priority])
+  return weight * most
+}
 
 /** Who waits in one admission queue: a queue for each client. */
 export class ClientQueues {
-  readonly byClient = new Map<string, ClientQueue<QueuedCall>>()
+  readonly byClient = new Map<string, ClientQueue>()
   /** Claims included, since they have to be served as well. */
   size = 0
   claims = 0
@@ -25,7 +124,7 @@ export class ClientQueues {
 
   add(queuedCall: QueuedCall): void {
     const { client } = queuedCall
-    const queue = this.byClient.getOrInsertComputed(client.name, () => new ClientQueue<QueuedCall>(client))
+    const queue = this.byClient.getOrInsertComputed(client.name, () => new ClientQueue(client))
     queue.client = client // a reload may have changed its weight
     queue.add(queuedCall)
     this.size++
@@ -91,7 +190,7 @@ export class ClientQueues {
     const { full, mostPerClient } = this.#capacity
     if (own >= mostPerClient) return { full: { most: mostPerClient, of: `calls of ${client.name}` } }
     if (full === undefined) return undefined
-    let longest: ClientQueue<QueuedCall> | undefined
+    let longest: ClientQueue | undefined
     for (const queue of this.byClient.values()) {
       if (longest === undefined || waitingIn(queue) / queue.client.weight > waitingIn(longest) / longest.client.weight)
         longest = queue
@@ -101,11 +200,11 @@ export class ClientQueues {
   }
 }
 
-function waitingIn(queue: ClientQueue<QueuedCall> | undefined): number {
+function waitingIn(queue: ClientQueue | undefined): number {
   return queue === undefined ? 0 : queue.size - queue.claims
 }
 
-function lastWaitingIn(queue: ClientQueue<QueuedCall>): QueuedCall | undefined {
+function lastWaitingIn(queue: ClientQueue): QueuedCall | undefined {
   if (queue.claims === 0) return queue.last
   let last: QueuedCall | undefined
   for (let queuedCall = queue.first; queuedCall !== undefined; queuedCall = queue.after(queuedCall))

@@ -1,9 +1,17 @@
 import { type PeerDemand, type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
-import { type QueuedClient, type ClientQueue, type Queued, weightOf } from './client-queue.ts'
+import type { QueuedClient } from './admission.ts'
+import { type ClientQueue, weightOf } from './client-queues.ts'
 import { callsAhead, costsOf, type Flow, servingOrder } from './fair-share.ts'
+import type { QueuedCall } from './queued-call.ts'
 
-interface SchedulerEntry<Item extends Queued> extends Flow {
-  readonly queue: ClientQueue<Item> | undefined
+export interface Choice {
+  readonly chosen: readonly QueuedCall[]
+  /** Whether some of the chosen calls take a turn that belongs to calls at other gateways. */
+  readonly isTurnOfOthers: boolean
+}
+
+interface SchedulerEntry extends Flow {
+  readonly queue: ClientQueue | undefined
   /** What waits at other gateways; and of that, what may have its turn. */
   readonly elsewhere: readonly Demand[]
   readonly ready: readonly Demand[]
@@ -14,9 +22,9 @@ interface SchedulerEntry<Item extends Queued> extends Flow {
 }
 
 /** What is known of those that wait for one quota at one moment. */
-export interface Known<Item extends Queued> {
+export interface SchedulerInput {
   readonly now: number
-  readonly queues: ReadonlyMap<string, ClientQueue<Item>>
+  readonly queues: ReadonlyMap<string, ClientQueue>
   /** By client, what its calls that were served have cost. */
   readonly virtualService: ReadonlyMap<string, number>
   /** Calls that come to wait here. */
@@ -29,16 +37,16 @@ export interface Known<Item extends Queued> {
 }
 
 /** Who waits for one quota at one moment, at all gateways, and in which order they are served. */
-export class FairScheduler<Item extends Queued> {
-  readonly #entries: SchedulerEntry<Item>[] = []
+export class FairScheduler {
+  readonly #entries: SchedulerEntry[] = []
   /** The same without those whose turn would be lost on them. */
   readonly #ready: readonly Flow[]
   readonly #numbers = new Map<string, number>()
   readonly #costs: readonly number[]
-  readonly #known: Known<Item>
+  readonly #known: SchedulerInput
 
   /** `newcomer` is counted among them although none of its calls may wait yet. */
-  constructor(known: Known<Item>, newcomer?: { client: QueuedClient; priority: Priority }) {
+  constructor(known: SchedulerInput, newcomer?: { client: QueuedClient; priority: Priority }) {
     const { queues, virtualService, peerDemand, told } = known
     this.#known = known
     const elsewhere = Map.groupBy(peerDemand?.others ?? [], ({ client }) => client)
@@ -136,8 +144,25 @@ export class FairScheduler<Item extends Queued> {
     return first
   }
 
+  /**
+   * Chooses the calls to charge together: all of one charge set, and `most` at most. They are the calls whose turn comes while
+   * `free` calls can be admitted, and `unclaimed` more whose turn belongs to other gateways that do not take it.
+   */
+  choose(most: number, free: number, unclaimed: number): Choice {
+    const chosen: QueuedCall[] = []
+    let isTurnOfOthers = false
+    for (const { queuedCall, position } of this.next(unclaimed > 0 ? Infinity : free)) {
+      const isOurTurn = position <= free || chosen.length < unclaimed
+      const isSameChargeSet = chosen.length === 0 || queuedCall.chargeSet === chosen[0]!.chargeSet
+      if (!isOurTurn || chosen.length >= most || !isSameChargeSet) break
+      chosen.push(queuedCall)
+      isTurnOfOthers = position > free
+    }
+    return { chosen, isTurnOfOthers }
+  }
+
   /** Of the next `count` calls of all gateways those that wait at this one, with their places in the order of all. */
-  *next(count: number): Generator<{ queuedCall: Item; position: number }> {
+  *next(count: number): Generator<{ queuedCall: QueuedCall; position: number }> {
     const turns = this.#entries.map(() => 0)
     const taken = this.#entries.map(() => 0)
     const queuedCalls = this.#entries.map(({ queue }) => queue?.first)
@@ -159,7 +184,7 @@ export class FairScheduler<Item extends Queued> {
    * How many calls of the client that wait elsewhere go before one that waits here, behind `ahead` others: the more urgent, and
    * about those that came before it. By what all gateways know, so that they agree whose turn it is.
    */
-  #olderElsewhere({ ready, told }: SchedulerEntry<Item>, { priority, arrivedAt }: Item, ahead: number): number {
+  #olderElsewhere({ ready, told }: SchedulerEntry, { priority, arrivedAt }: QueuedCall, ahead: number): number {
     if (ready.length === 0) return 0
     const { now, peerDemand } = this.#known
     const sinceMs = now - peerDemand!.at
@@ -181,7 +206,7 @@ export class FairScheduler<Item extends Queued> {
   }
 }
 
-function readyOf({ weight, share, virtualService, queue, ready }: SchedulerEntry<Queued>): Flow {
+function readyOf({ weight, share, virtualService, queue, ready }: SchedulerEntry): Flow {
   let calls = queue?.size ?? 0
   for (const demand of ready) calls += demand.calls
   return { weight, share, virtualService, calls }

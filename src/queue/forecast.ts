@@ -1,4 +1,6 @@
 import type { Clock } from '../time/clock.ts'
+import type { Waiter } from './admission.ts'
+import type { FairScheduler } from './fair-scheduler.ts'
 import { allowedOf, type Grant, type LimitUsage, type ChargeSet } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import type { Schedule } from '../ledger/schedule.ts'
@@ -151,4 +153,34 @@ function leftIn({ chargeSet, usage }: Grant): number {
     if (one.limit.isEnforced) left = Math.min(left, Math.floor((allowedOf(one) - one.used) / chargeSet.units[i]!))
   }
   return left
+}
+
+/** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
+const ROUNDS = 3
+
+export interface Eta {
+  /** Its turn, from 1, in the order of those that wait now. */
+  readonly position: number
+  readonly waitMs: number
+  readonly isTooLate: boolean
+  /** Whether it would be in time if there were no other clients. */
+  readonly isBecauseOfOthers: boolean
+}
+
+/** When a call that comes now will have its turn, by those that wait and those that will come and go first. */
+export function estimateEta(
+  scheduler: FairScheduler,
+  forecast: AvailabilityForecast,
+  { client, priority, maxWaitMs }: Waiter,
+): Eta {
+  const now = scheduler.positionOfNext(client.name, priority, 0)
+  let turn = now
+  for (let round = 0; round < ROUNDS; round++) {
+    turn = scheduler.positionOfNext(client.name, priority, forecast.waitMs(turn.position))
+  }
+  const { position, alone } = turn
+  const waitMs = forecast.waitMs(position)
+  const isTooLate = forecast.isLate(waitMs, position, maxWaitMs)
+  const isBecauseOfOthers = isTooLate && position > alone && !forecast.isLate(forecast.waitMs(alone), alone, maxWaitMs)
+  return { position: now.position, waitMs, isTooLate, isBecauseOfOthers }
 }

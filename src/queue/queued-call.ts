@@ -1,7 +1,6 @@
 import type { Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
-import type { Admission, Shortage, Waiter, WaitRecord } from './admission.ts'
-import type { QueuedClient, Queued } from './client-queue.ts'
+import type { Admission, QueuedClient, Shortage, Waiter, WaitRecord } from './admission.ts'
 import type { Priority } from '../ledger/demand.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
 
@@ -17,7 +16,7 @@ interface Taken {
 }
 
 /** A call that waits, until its wait ends in one way or another. */
-export class QueuedCall implements Queued {
+export class QueuedCall {
   chargeSet: ChargeSet
   readonly client: QueuedClient
   readonly priority: Priority
@@ -25,8 +24,8 @@ export class QueuedCall implements Queued {
   readonly wait: WaitRecord | undefined
   readonly arrivedAt: number
   readonly isClaim: boolean
-  before: Queued | undefined
-  behind: Queued | undefined
+  before: QueuedCall | undefined
+  behind: QueuedCall | undefined
   /** Ends the wait when its time is up. */
   deadline: Timer | undefined
   /** Ends it when its client has gone. */

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Clock } from '../../src/time/clock.ts'
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
-import type { QueuedClient } from '../../src/queue/client-queue.ts'
+import type { QueuedClient } from '../../src/queue/admission.ts'
 import {
   type Grant,
   type Ledger,

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { Arrivals } from '../../src/queue/arrivals.ts'
-import { VirtualService } from '../../src/queue/virtual-service.ts'
+import { VirtualService } from '../../src/queue/fair-share.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 it('keeps nothing of clients that have stopped coming, however many have come', async () => {

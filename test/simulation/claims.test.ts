@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
-import type { QueuedClient } from '../../src/queue/client-queue.ts'
+import type { QueuedClient } from '../../src/queue/admission.ts'
 import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'

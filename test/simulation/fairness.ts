@@ -1,5 +1,5 @@
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
-import type { QueuedClient } from '../../src/queue/client-queue.ts'
+import type { QueuedClient } from '../../src/queue/admission.ts'
 import type { Priority } from '../../src/ledger/demand.ts'
 import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'

@@ -1,0 +1,191 @@
+import { type Grant, StoreUnavailableError } from '../ledger/ledger.ts'
+import type { FairScheduler } from './fair-scheduler.ts'
+import { type Issuer, Permit } from './permit.ts'
+import type { QueuedCall } from './queued-call.ts'
+import type { QueueState } from './queue-state.ts'
+import { WakeUp } from './wake-up.ts'
+
+/** How soon the ledger is asked again for calls that wait, after it could not be asked. */
+const STORE_RETRY_MS = 100
+/** The shortest time between two charges while calls wait at other gateways, too. */
+const LOOK_NO_SOONER_MS = 10
+/** How soon the ledger is asked again while it works without its store, which may be back long before any quota is. */
+const LOOK_FOR_STORE_MS = 250
+
+/**
+ * Admits the calls that wait in one queue. It wakes when the first of them has its turn, when quota comes back early, when a call
+ * leaves that held a slot, and when other gateways report.
+ */
+export class Dispatcher {
+  readonly #state: QueueState
+  readonly #issuer: Issuer
+  readonly #wakeUp: WakeUp
+  #isServing = false
+  /** Why the ledger could not be asked for those that wait; undefined while it can. */
+  #storeError: StoreUnavailableError | undefined
+
+  constructor(state: QueueState, issuer: Issuer) {
+    this.#state = state
+    this.#issuer = issuer
+    this.#wakeUp = new WakeUp(state.clock, () => void this.serve(true))
+  }
+
+  get storeError(): StoreUnavailableError | undefined {
+    return this.#storeError
+  }
+
+  /** The ledger answered a charge. */
+  storeAnswered(): void {
+    this.#storeError = undefined
+  }
+
+  get isWakeUpSet(): boolean {
+    return this.#wakeUp.isSet
+  }
+
+  /** The last call has left: there is nobody to wake up for. */
+  rest(): void {
+    this.#wakeUp.cancel()
+  }
+
+  /**
+   * Admits as many calls as there is quota and concurrency for, in the order of the fair scheduler. Quota that stays free for a
+   * while is given to the calls that wait here, whosever turn it is: then a gateway has died, or clients have left.
+   */
+  async serve(isTime = false): Promise<void> {
+    const { forecast, peers } = this.#state
+    if (this.#isServing || this.#state.waiting === 0) return
+    this.#isServing = true
+    this.#wakeUp.cancel()
+    try {
+      if (isTime && this.#isStoreAway) forecast.expectMore()
+      // Where calls wait at several gateways, what the others know decides whose turn it is. Where they wait at this one only, it
+      // is enough to hear of the others now and then.
+      if (peers.haveWaiting) {
+        await peers.exchange()
+        if (!forecast.isKnown) await this.#look()
+      }
+      while (await this.#serveOnce());
+    } catch (error) {
+      // The store may come back while calls still have time to wait. A call whose time is up is told of the error.
+      if (error instanceof StoreUnavailableError) this.#storeError = error
+      else this.#failAll(error)
+    } finally {
+      this.#isServing = false
+      this.wakeLater()
+    }
+  }
+
+  /** Plans to wake up when the first call that waits here has its turn. */
+  wakeLater(): void {
+    try {
+      this.#planWakeUp()
+    } catch (error) {
+      this.#failAll(error)
+    }
+  }
+
+  /** Returns whether all chosen calls were admitted, so that there may be quota for more. */
+  async #serveOnce(): Promise<boolean> {
+    const state = this.#state
+    const { forecast, capacity, ledger, peers } = state
+    const most = Math.min(capacity.free, state.waiting)
+    if (most <= 0) return false
+    const { haveWaiting } = peers
+    const scheduler = state.scheduler()
+    const unclaimed = haveWaiting ? forecast.unclaimed : 0
+    const { chosen, isTurnOfOthers } = scheduler.choose(most, forecast.free(), unclaimed)
+    if (chosen.length === 0) {
+      if (haveWaiting && forecast.isUnclaimedUnsure) await this.#look()
+      return false
+    }
+    const grant = await this.#chargeInFlight(chosen, scheduler)
+    const granted = Math.min(grant.granted, chosen.length)
+    let admitted = 0
+    try {
+      this.#storeError = undefined
+      state.noteGrant(grant)
+      const isAll = grant.granted >= chosen.length
+      forecast.wasGranted(isAll, isTurnOfOthers)
+      const now = state.clock.now()
+      for (const queuedCall of this.#receivers(grant, granted, chosen)) {
+        const { because, wait, client } = queuedCall
+        state.virtualService.add(client.name, scheduler.costOf(client.name))
+        const permit = new Permit(this.#issuer, grant, now)
+        // From here on it is for the call that waited to give the permit back.
+        if (queuedCall.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
+        state.recentlyServed.add(client.name)
+      }
+      return isAll
+    } finally {
+      // What nobody took goes back: calls left meanwhile, or an exception came before they were told.
+      for (let left = granted - admitted; left > 0 && grant.chargeSet.limits.length > 0; left--) {
+        ledger.refund(grant)
+        ledger.leave(grant)
+      }
+      capacity.release(chosen.length - admitted)
+    }
+  }
+
+  /** Asks when quota comes back, without a charge: it is the turn of calls at other gateways. */
+  async #look(): Promise<void> {
+    const { clientQueues, ledger, name } = this.#state
+    const { any } = clientQueues
+    if (any !== undefined) this.#state.noteGrant(await ledger.charge(any.chargeSet, 0, { queue: name, costs: [] }))
+  }
+
+  /** The calls count as in flight before the ledger answers. Else queues of one class could together exceed its concurrency. */
+  async #chargeInFlight(chosen: readonly QueuedCall[], scheduler: FairScheduler): Promise<Grant> {
+    const { capacity, ledger, name } = this.#state
+    capacity.inFlight += chosen.length
+    try {
+      const costs = chosen.map(({ client }) => [client.name, scheduler.costOf(client.name)] as const)
+      return await ledger.charge(chosen[0]!.chargeSet, chosen.length, { queue: name, costs })
+    } catch (error) {
+      capacity.release(chosen.length)
+      throw error
+    }
+  }
+
+  /** Who gets what was granted: the chosen calls, and instead of those that left meanwhile whoever is next. */
+  *#receivers({ chargeSet }: Grant, granted: number, chosen: readonly QueuedCall[]): Iterable<QueuedCall> {
+    let found = 0
+    for (let i = 0; found < granted && i < chosen.length; i++) {
+      if (!chosen[i]!.isWaiting) continue
+      found++
+      yield chosen[i]!
+    }
+    while (found < granted && this.#state.waiting > 0) {
+      const { value: next } = this.#state.scheduler().next(Infinity).next()
+      if (next === undefined || next.queuedCall.chargeSet !== chargeSet) return
+      found++
+      yield next.queuedCall
+    }
+  }
+
+  readonly #onRelease = (): void => void this.serve()
+
+  get #isStoreAway(): boolean {
+    return this.#storeError !== undefined || this.#state.forecast.isLocal
+  }
+
+  /** The gateway has a bug. Without this, the calls that wait would hear of it only when their time is up. */
+  #failAll(error: unknown): void {
+    for (const queuedCall of this.#state.clientQueues.all()) queuedCall.fail(error)
+  }
+
+  #planWakeUp(): void {
+    const state = this.#state
+    const { capacity, peers, forecast } = state
+    if (state.waiting === 0 || this.#isServing) return
+    // No timer tells when a slot for a call in flight comes free. The call that leaves it does.
+    if (capacity.free <= 0) {
+      peers.blocked()
+      return capacity.onRelease(this.#onRelease)
+    }
+    // A millisecond at least: a timer may go off a fraction of one too early, and would then find nothing free.
+    const leastMs = this.#storeError !== undefined ? STORE_RETRY_MS : peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
+    const turnMs = forecast.turnMs(state.scheduler().firstPosition)
+    this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
+  }
+}
