@@ -1,3 +1,4 @@
+import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock, EpochMs, Timer } from '../../src/time/clock.ts'
 
 interface Pending {
@@ -80,4 +81,15 @@ export class SimulatedClock implements Clock {
 /** Until everything that is ready to run has run. */
 function settled(): Promise<void> {
   return new Promise((resolve) => void setImmediate(resolve))
+}
+
+/** Lets time pass little by little until that is done: `stepMs` every few milliseconds of the machine, so that it may be slow. */
+export async function stepUntilDone<T>(clock: SimulatedClock, what: Promise<T>, stepMs = 5): Promise<T> {
+  let isDone = false
+  void what.finally(() => (isDone = true)).catch(() => undefined)
+  while (!isDone) {
+    await clock.advance(stepMs)
+    await pause(10)
+  }
+  return what
 }

@@ -1,4 +1,3 @@
-import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { checkConfig } from '../../../src/config/load.ts'
 import { createLog } from '../../../src/observe/log.ts'
@@ -6,7 +5,7 @@ import { runGateway } from '../../../src/process/run.ts'
 import { FaultProxy } from '../../support/fault-proxy.ts'
 import { until } from '../../support/redis-topologies.ts'
 import { readmeTable } from '../../support/readme.ts'
-import { SimulatedClock } from '../../support/simulated-clock.ts'
+import { SimulatedClock, stepUntilDone } from '../../support/simulated-clock.ts'
 import { makeCall, type Seen, startFaultUpstream } from './calls.ts'
 import { type Kind, KINDS, STORE_FAULTS, type StoreRow } from './table.ts'
 
@@ -119,15 +118,4 @@ async function startCell(row: StoreRow, mode: Mode, upstream: Awaited<ReturnType
       await proxy.stop()
     },
   }
-}
-
-/** Lets so little time pass every ten milliseconds, until that is done, that what a busy machine does late is no outage. */
-async function stepUntilDone<T>(clock: SimulatedClock, what: Promise<T>, stepMs = 5): Promise<T> {
-  let isDone = false
-  void what.finally(() => (isDone = true)).catch(() => undefined)
-  while (!isDone) {
-    await clock.advance(stepMs)
-    await pause(10)
-  }
-  return what
 }
