@@ -2,14 +2,14 @@ import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import { newId } from '../records/ids.ts'
 
-/** Who did it. */
+/** Who made a change. */
 export interface Actor {
-  /** Label of the token that was shown; `anonymous` where none is wanted. */
+  /** The label of the admin token; `anonymous` where none is required. */
   readonly actor: string
   readonly address: string
 }
 
-/** One change, as it is kept. It never holds a secret. */
+/** An entry of the audit trail. It never contains a secret. */
 export interface AuditEntry extends Actor {
   /** `audit_` and 32 hex digits. */
   readonly id: string
@@ -17,24 +17,26 @@ export interface AuditEntry extends Actor {
   readonly at: string
   /** Such as `client.create`. */
   readonly action: string
-  /** Id of what was changed, and its name. */
+  /** The id of the changed thing, and its name. */
   readonly target: string
   readonly name: string
-  /** What is shown of it; null where there was or is nothing. */
+  /** The thing before and after the change, as the API shows it; null where there is none. */
   readonly before: object | null
   readonly after: object | null
 }
 
 export type Change = Pick<AuditEntry, 'action' | 'target' | 'name' | 'before' | 'after'>
 
-/** Where entries are kept, in the order in which they came. Nothing in it is ever changed. */
+/** Stores entries in the order in which they came, and never changes one. */
 export interface AuditStore {
   append(entry: AuditEntry): Promise<void>
   /** Newest first. */
   read(): AsyncIterable<AuditEntry>
-  /** Calls back when entries that were there are gone, until it is closed, and appends nothing until that has ended. */
+  /**
+   * Calls `onLost` when entries have disappeared, until it is closed. Appends nothing until its promise has resolved.
+   */
   watch?(onLost: () => Promise<void>): void
-  /** Appends an entry if there is none. */
+  /** Appends an entry if there is none yet. */
   begin?(entry: AuditEntry): Promise<void>
   close(): Promise<void>
 }
@@ -43,14 +45,14 @@ export interface AuditFilter {
   readonly actor?: string
   readonly action?: string
   readonly target?: string
-  /** Substring of anything in the entry, in any case. */
+  /** A part of any text in the entry, in any case. */
   readonly search?: string
-  /** ISO 8601: not before, and before. */
+  /** ISO 8601: from `since`, and before `until`. */
   readonly since?: string
   readonly until?: string
 }
 
-/** What was changed, when and by whom. Kept over restarts, and written to the log, for whoever ships that. */
+/** The trail of changes: what, when and by whom. It survives restarts, and is also written to the log. */
 export class AuditTrail {
   readonly #store: AuditStore
   readonly #clock: Clock
@@ -62,14 +64,14 @@ export class AuditTrail {
     this.#logger = logger
   }
 
-  /** Rejects if it can't be kept; the log has it all the same. */
+  /** Records a change. Rejects if it can't be stored; the log has it in any case. */
   async record({ actor, address }: Actor, change: Change): Promise<void> {
     const entry = this.#entry({ actor, address }, change)
     this.#logger.info({ audit: entry }, 'audit')
     await this.#store.append(entry)
   }
 
-  /** Calls back when the store has lost entries; the new trail begins with an entry that says so. */
+  /** Calls `onLost` when the store has lost entries. The new trail begins with an entry that says so. */
   watch(onLost: () => void): void {
     this.#store.watch?.(async () => {
       onLost()
@@ -98,7 +100,7 @@ export class AuditTrail {
   }
 }
 
-/** What the trail begins with where Redis had lost the one before. */
+/** The first entry of a trail after Redis has lost the one before. */
 const LOST: Change = { action: 'audit.lost', target: 'audit', name: 'audit', before: null, after: null }
 const GATEWAY: Actor = { actor: 'gateway', address: 'local' }
 

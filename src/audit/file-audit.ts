@@ -7,8 +7,9 @@ const LINE_END = 10
 const BLOCK_BYTES = 65_536
 
 /**
- * One line of JSON an entry, in a file that only grows and only its owner can read. An entry is on disk when it returns. One
- * that could not be written (the disk is full) leaves nothing behind, and does not stand in the way of the next.
+ * Stores entries as lines of JSON in a file that only grows and that only its owner can read. `append` resolves once
+ * the entry is on disk. An entry that could not be written, because the disk is full, leaves no part behind and does
+ * not block the next.
  */
 export class FileAudit implements AuditStore {
   readonly #path: string
@@ -56,7 +57,7 @@ export class FileAudit implements AuditStore {
     await this.#reopen()
   }
 
-  /** The next entry opens the file anew. */
+  /** Closes the file. The next entry opens it again. */
   async #reopen(): Promise<void> {
     const file = this.#file
     this.#file = undefined
@@ -75,14 +76,14 @@ export class FileAudit implements AuditStore {
         throw error
       }
     } catch (error) {
-      // Else no entry would ever be written again.
+      // Otherwise no entry would ever be written again.
       this.#file = undefined
       throw error
     }
   }
 }
 
-/** A crash may have left a part of a line: the next entry begins a new one. */
+/** Ends a line of which a crash left only a part, so that the next entry begins a new one. */
 async function endLine(file: FileHandle): Promise<void> {
   const { size } = await file.stat()
   if (size === 0) return
@@ -90,7 +91,7 @@ async function endLine(file: FileHandle): Promise<void> {
   if (buffer[0] !== LINE_END) await file.appendFile('\n')
 }
 
-/** Takes away the part of a line for which there was room. */
+/** Removes the part of a line that still fitted on the disk. */
 async function cutUnfinished(file: FileHandle): Promise<void> {
   const { size } = await file.stat()
   const block = Buffer.alloc(BLOCK_BYTES)
@@ -107,7 +108,7 @@ async function cutUnfinished(file: FileHandle): Promise<void> {
   }
 }
 
-/** Undefined for what is no entry. */
+/** The entry in a line; undefined if there is none. */
 function parse(line: string): AuditEntry | undefined {
   try {
     return JSON.parse(line) as AuditEntry

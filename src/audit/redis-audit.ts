@@ -4,23 +4,26 @@ import type { Clock, Timer } from '../time/clock.ts'
 import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
-/** About so many entries are kept. */
+/** About how many entries are kept. */
 const MOST = '100000'
 const AT_ONCE = 500
-/** Redis may lose what it has while the connection stays. */
+/** Redis may lose its data while the connection stays. */
 const LOOK_EVERY_MS = 10_000
-/** No other entry of a stream can have it once there is one. */
+/** The smallest id. Redis refuses it once the stream has an entry. */
 const FIRST_ID = '0-1'
 
 type Entry = [id: string, fields: string[]]
 
-/** A stream in Redis, which all instances write to and read from. The newest of its entries is never taken away on purpose. */
+/**
+ * Stores entries in a stream in Redis that all instances write and read. Its newest entry is never removed on purpose,
+ * so if it is missing, Redis has lost it.
+ */
 export class RedisAudit implements AuditStore {
   readonly #store: StoreConfig
   readonly #key: string
   readonly #clock: Clock
   #redis: Redis | Cluster | undefined
-  /** Id of the newest entry that was seen. */
+  /** The id of the newest entry that was seen. */
   #newest: string | undefined
   #onLost: (() => Promise<void>) | undefined
   #timer: Timer | undefined
@@ -34,7 +37,7 @@ export class RedisAudit implements AuditStore {
 
   async append(entry: AuditEntry): Promise<void> {
     const redis = await this.#connected()
-    // First, because behind the new entry nobody would know that older ones were there.
+    // First looks for a loss: behind the new entry nobody would know that older ones were there.
     await this.#look(redis)
     const id = await redis.xadd(this.#key, 'MAXLEN', '~', MOST, '*', 'entry', JSON.stringify(entry))
     this.#newest = id ?? undefined
@@ -42,7 +45,7 @@ export class RedisAudit implements AuditStore {
 
   async begin(entry: AuditEntry): Promise<void> {
     const redis = await this.#connected()
-    // Refused unless the stream is empty: one of all gateways says it.
+    // Redis refuses it unless the stream is empty, so only one gateway writes it.
     await redis.xadd(this.#key, FIRST_ID, 'entry', JSON.stringify(entry)).catch(() => undefined)
   }
 
@@ -77,10 +80,10 @@ export class RedisAudit implements AuditStore {
     return Promise.resolve()
   }
 
-  /** Whether the newest entry that was seen is still there; then another may be the newest. */
+  /** Looks whether the newest entry that was seen still exists, and which one is the newest now. */
   async #look(redis: Redis | Cluster): Promise<void> {
     const known = this.#newest
-    // At once: of a trail that is lost between the two answers the loss would never be noticed.
+    // In one transaction: a trail that is lost between the two answers would never be noticed.
     const looks = redis.multi().xrevrange(this.#key, '+', '-', 'COUNT', 1)
     if (known !== undefined) looks.xrange(this.#key, known, known)
     const answers = ((await looks.exec()) ?? []) as [Error | null, Entry[]][]
@@ -88,7 +91,7 @@ export class RedisAudit implements AuditStore {
     if (answers.length === 0) throw new Error('Redis did not answer')
     const newest = answers[0]![1][0]
     const found = answers[1]?.[1] ?? []
-    // Meanwhile another look, or an entry of our own, may have come to an end.
+    // Another look, or an entry of our own, may have ended meanwhile.
     if (this.#newest !== known) return
     this.#newest = newest?.[0]
     if (known !== undefined && found.length === 0) await this.#onLost?.()
@@ -97,7 +100,7 @@ export class RedisAudit implements AuditStore {
   #open(): Redis | Cluster {
     if (this.#redis === undefined) {
       this.#redis = connectRedis(this.#store)
-      // Each command fails with it, and says so.
+      // An error fails each command.
       this.#redis.on('error', () => undefined)
     }
     return this.#redis

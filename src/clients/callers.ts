@@ -17,7 +17,7 @@ export interface CallersOptions {
   readonly clock: Clock
 }
 
-/** Why a token is not let in. */
+/** Why a token identifies no client. */
 export type TokenRefusal = Exclude<Verdict, { kind: 'valid' }> | { readonly kind: 'nobody'; readonly issuer: string }
 
 interface Index {
@@ -27,11 +27,16 @@ interface Index {
     readonly client: Client
     readonly rules: NonNullable<ClientScope['certificates']>
   }[]
-  /** By claims that were looked at, and by connections whose certificate was. */
+  /**
+   * The client found before, by the claims of a token or by the connection of a certificate; null if there was none.
+   */
   readonly found: WeakMap<object, Client | null>
 }
 
-/** Everyone who may call: the clients of the configuration, and those of the admin API as they are now. */
+/**
+ * Everyone who may call: the clients of the configuration, and those of the admin API as they are now. An index of both
+ * is kept and built again when a client of the admin API changes.
+ */
 export class Callers {
   readonly #options: CallersOptions
   readonly #configured: readonly { config: ClientConfig; client: Client }[]
@@ -47,27 +52,30 @@ export class Callers {
     this.#index = this.#build()
   }
 
-  /** Whether anyone who can connect may call, because no client was ever described: only on loopback. */
+  /**
+   * Whether no client was ever described, so that everyone who can connect may call. The configuration allows that on
+   * loopback only.
+   */
   get isOpen(): boolean {
     const { configured, managed } = this.#options
     return configured === undefined && managed?.isUsed !== true
   }
 
   /**
-   * Whose key it is. `unknown` while it may be one of a client that could not be read yet. A connection that presents the
-   * key again that it was let in with is not asked twice.
+   * The client whose key it is. `unknown`: it may belong to a client of the admin API, and those could not be read yet.
+   * A key that a connection presents again is not looked up again.
    */
   find(key: string, connection: object): Client | 'expired' | 'unknown' | undefined {
     const { managed } = this.#options
     return this.#current.keys.find(key, connection) ?? (managed?.isKnown === false ? 'unknown' : undefined)
   }
 
-  /** Whose key it is, if it is the one that the connection was let in with; no other is looked at. */
+  /** The client whose key it is, if this connection was let in with that key before. Looks up no other key. */
   recall(key: string, connection: object): Client | 'expired' | undefined {
     return this.#current.keys.recall(key, connection)
   }
 
-  /** Every key that is in force, with whose it is. */
+  /** Every key that is in force, and the name of its client. */
   *keys(): Generator<Key & { readonly client: string }> {
     for (const { config, client } of this.#configured) {
       for (const key of config.keys) yield { ...keyOf(key), client: client.name }
@@ -84,7 +92,7 @@ export class Callers {
     }
   }
 
-  /** Finds out about the tokens among these what is not known yet; undefined if there is nothing to wait for. */
+  /** Verifies the tokens in these headers that were not verified yet. Undefined if there is nothing to wait for. */
   check(headers: IncomingHttpHeaders, names: readonly string[]): Promise<unknown> | undefined {
     const { issuers } = this.#options
     if (issuers === undefined) return undefined
@@ -99,7 +107,10 @@ export class Callers {
     return checks && Promise.all(checks)
   }
 
-  /** Whose token it is, or why nobody's; undefined for what is no token of an issuer. Call `check` before. */
+  /**
+   * The client whose token it is, or why it is nobody's; undefined for what is no token of a known issuer. `check` must
+   * have ended before.
+   */
   findByToken(token: string): Client | TokenRefusal | undefined {
     const verdict = this.#options.issuers?.verdictOf(token)
     if (verdict?.kind !== 'valid') return verdict
@@ -115,7 +126,7 @@ export class Callers {
     return client
   }
 
-  /** Whose certificate the connection was made with. */
+  /** The client whose certificate the connection was made with. */
   findByCertificate(connection: object): Client | undefined {
     const { byCertificate, found } = this.#current
     if (byCertificate.length === 0) return undefined
@@ -128,7 +139,9 @@ export class Callers {
     return client
   }
 
-  /** Whether a header holds a key or token of a client, or what was or may be one: what must go nowhere else. */
+  /**
+   * Whether a header holds a key or token of a client, or what was or may be one. Such a value must never go upstream.
+   */
   isKnown(value: string, connection: object): boolean {
     const { keys } = readKeys(value)
     return [...keys, value.trim()].some(

@@ -1,21 +1,21 @@
 import type { X509Certificate } from 'node:crypto'
 import type { PeerCertificate } from 'node:tls'
 
-/** What a certificate must say, all of it. */
+/** What a certificate must contain: all of it. */
 export interface CertificateRule {
   readonly subject?: Readonly<Record<string, string>>
   /** Such as `URI:spiffe://example/bot`. */
   readonly san?: string
 }
 
-/** What of a TLS connection tells who is at its other end. */
+/** The part of a TLS socket that identifies the peer. */
 interface Secured {
   readonly authorized: boolean
   getPeerX509Certificate(): X509Certificate | undefined
   getPeerCertificate(): PeerCertificate
 }
 
-/** What the certificate of a connection says, if it is of an authority that is believed. */
+/** The contents of a certificate, which an authority that is trusted has issued. */
 export interface Presented {
   readonly subject: Readonly<Record<string, string | readonly string[]>>
   readonly names: readonly string[]
@@ -35,7 +35,10 @@ export function fitsCertificate({ subject = {}, san }: CertificateRule, presente
   return Object.entries(subject).every(([field, value]) => [presented.subject[field]].flat().includes(value))
 }
 
-/** Node puts quotes around a name that has a comma or quotes in it, so that it can't pass for two. */
+/**
+ * Splits a list of alternative names. Node quotes a name that contains a comma or a quote, so that one name can't pass
+ * for two.
+ */
 function namesIn(text: string): string[] {
   return (text.match(/(?:[^",]|"(?:[^"\\]|\\.)*")+/g) ?? []).map((name) => name.trim())
 }

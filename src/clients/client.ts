@@ -7,7 +7,7 @@ import { readingsOf } from '../routing/path.ts'
 import { PathPattern, segmentsOf } from '../routing/path-pattern.ts'
 import { accessOf, type NetworkAccess } from './network-access.ts'
 
-/** Who calls, and what it may do. What is undefined is not restricted. */
+/** A client and what it may do. A field that is undefined restricts nothing. */
 export interface Client extends QueuedClient {
   readonly upstreams: ReadonlySet<string> | undefined
   /** As `upstream/account`. */
@@ -16,7 +16,7 @@ export interface Client extends QueuedClient {
   readonly methods: ReadonlySet<string> | undefined
   readonly paths: readonly AllowedPath[] | undefined
   readonly networkAccess: NetworkAccess | undefined
-  /** What its calls to all upstreams together are charged to, each once. */
+  /** Limits that all its calls are charged to, each call once, whatever its upstream. */
   readonly budget: ChargeSet | undefined
 }
 
@@ -59,11 +59,11 @@ function budgetOf(name: string, limits: NonNullable<ClientScope['budget']>): Cha
   return chargeSetOf(`client:${name}`, charges)
 }
 
-/** What of a call scopes are about. */
+/** The properties of a call that a client's scope is checked against. */
 export interface ScopedCall {
   readonly upstream: string
   readonly class: string
-  /** That a server may see which reads its path in another way; undefined if it is the same. */
+  /** The class of the call for a server that decodes escaped slashes in its path; undefined if it is the same. */
   readonly otherClass?: string | undefined
   readonly method: string
   /** Below the upstream's URL, as it was sent. */
@@ -71,7 +71,7 @@ export interface ScopedCall {
   readonly aliasPrefix: string
 }
 
-/** What of a call is outside of its client's scope, as it would be told the client; undefined if nothing is. */
+/** Why a call is outside of its client's scope, in words for the client; undefined if it is inside. */
 export function outOfScope({ upstreams, classes, methods, paths }: Client, call: ScopedCall): string | undefined {
   if (upstreams !== undefined && !upstreams.has(call.upstream)) return `may not use ${call.upstream}${only(upstreams)}`
   for (const name of [call.class, call.otherClass]) {
@@ -93,7 +93,10 @@ function only(allowed: ReadonlySet<string>): string {
   return `, only ${[...allowed].join(', ')}`
 }
 
-/** A pattern as it is, for paths as they are, and with its escaped slashes decoded, for paths of which they are, too. */
+/**
+ * An allowed path in two forms: literal, and with its escaped slashes decoded. Each is compared with paths of its own
+ * form.
+ */
 interface AllowedPath {
   readonly literal: PathPattern
   readonly decoded: PathPattern
@@ -103,7 +106,7 @@ function allowedPath(path: string): AllowedPath {
   return { literal: new PathPattern(path), decoded: new PathPattern(path, true) }
 }
 
-/** Servers do not read a path in one way only, so every reading must be allowed. */
+/** Servers read one path in different ways, so every reading must be allowed. */
 function isEachIn(allowed: readonly AllowedPath[], readings: readonly string[], form: keyof AllowedPath): boolean {
   return readings.every((reading) => {
     const segments = segmentsOf(reading)

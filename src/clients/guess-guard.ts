@@ -6,7 +6,9 @@ import type { Logger } from '../observe/log.ts'
 import { networkOf } from '../net/address.ts'
 
 export interface GuessLimits {
-  /** Different wrong keys, or tokens, in `windowMs`: of one address, and of all together. */
+  /**
+   * How many different wrong keys, or tokens, are tolerated within `windowMs`: from one address, and from all together.
+   */
   readonly perAddress: number
   readonly overall: number
   readonly windowMs: number
@@ -14,11 +16,14 @@ export interface GuessLimits {
 
 export interface GuessGuardOptions {
   readonly limits: GuessLimits
-  /** What is guessed, such as `keys`. */
+  /** What is guessed, in the plural, such as `keys`; for the log. */
   readonly what: string
   readonly clock: Clock
   readonly logger: Logger
-  /** Connects to where all instances count together; only from the first wrong key on. Without it each counts for itself. */
+  /**
+   * The Redis in which all instances count together. It is connected to with the first wrong key. Without it each
+   * instance counts alone.
+   */
   readonly redis?: { connect(): Redis | Cluster; readonly prefix: string }
 }
 
@@ -27,8 +32,8 @@ const MOST_KEPT = 10_000
 const EVERYONE = 'everyone'
 
 /**
- * Keeps those who try many keys from going on. One wrong key that comes again and again is a mistake and no guess, so only
- * different ones count. Instances count in Redis together, and each for itself while that is away.
+ * Stops those who guess keys. Only different wrong keys count: one that comes again and again is a mistake in some
+ * configuration and no guess. While Redis is away, each instance counts alone.
  */
 export class GuessGuard {
   readonly #options: GuessGuardOptions
@@ -43,7 +48,7 @@ export class GuessGuard {
     this.#options = options
   }
 
-  /** For how long nothing more is tried for that address, in milliseconds; 0 if it may. */
+  /** How many milliseconds this address is still blocked; 0 if it is not. */
   blockedMs(address: string | undefined): number {
     if (this.#blocked.size === 0) return 0
     const now = this.#options.clock.now()
@@ -51,7 +56,7 @@ export class GuessGuard {
     return Math.max(0, until - now)
   }
 
-  /** Counts a wrong key, told by its hash. Resolves with for how long nothing more is tried for that address. */
+  /** Counts a wrong key, given by its hash. Resolves with the milliseconds for which this address is blocked then. */
   async count(address: string | undefined, keyHash: string): Promise<number> {
     const { clock, limits } = this.#options
     const group = networkOf(address)
@@ -86,7 +91,7 @@ export class GuessGuard {
   #open(): Record<'perAddress' | 'overall', RateLimiterMemory | RateLimiterRedis> {
     const { limits, what, redis } = this.#options
     this.#redis = redis?.connect()
-    // Each command fails with it, and the limiter counts here instead.
+    // An error fails each command, and the limiter counts in memory instead.
     this.#redis?.on('error', () => undefined)
     const limiterFor = (points: number, sort: string): RateLimiterMemory | RateLimiterRedis => {
       const common = { points, duration: limits.windowMs / 1_000, keyPrefix: `guess:${what}:${sort}` }

@@ -7,12 +7,12 @@ import type { Clock } from '../time/clock.ts'
 const TIMEOUT_MS = 5_000
 const LARGEST_ANSWER = 262_144
 
-/** Nobody can say whether a token is right: its issuer's keys were never had. */
+/** A token can't be verified, because the keys of its issuer could never be fetched. */
 export class KeysUnavailableError extends Error {}
 
 /**
- * The public keys of one issuer: kept, asked for again when they are old, and when a token names one that is not among
- * them, though not more often than the cooldown lets. While the issuer can't be asked, those that are known go on.
+ * The public keys of one issuer. They are cached, and fetched again when they are old or when a token names an unknown
+ * key, though at most once per cooldown. While the issuer can't be reached, the cached ones stay in use.
  */
 export class IssuerKeys {
   readonly #remote: ReturnType<typeof createRemoteJWKSet>
@@ -34,14 +34,14 @@ export class IssuerKeys {
     })
   }
 
-  /** The key of a token, for `jwtVerify`. Throws a `KeysUnavailableError` if there are none at all. */
+  /** Finds the key of a token, for `jwtVerify`. Throws a `KeysUnavailableError` if no keys were ever fetched. */
   readonly find: JWTVerifyGetKey = async (header, token) => {
     const isFailing = this.#clock.now() - this.#failedAt < this.#cooldownMs
     if (!isFailing) {
       try {
         return await this.#remote(header, token)
       } catch (error) {
-        // It answered, and has no such key.
+        // The issuer answered, and it has no such key.
         if (error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWKSMultipleMatchingKeys) throw error
         if (error instanceof errors.JOSENotSupported) throw error
         this.#failedAt = this.#clock.now()

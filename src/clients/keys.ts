@@ -2,7 +2,7 @@ import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../time/clock.ts'
 import type { KeyConfig } from '../schema/client-schema.ts'
 
-/** A key as it is stored. */
+/** What is stored of a key. */
 export interface Key {
   /** `sha256:` and 64 hex digits. */
   readonly hash: string
@@ -22,8 +22,8 @@ interface Entry<Client> {
 }
 
 /**
- * Finds the client that presented a key, by the key's SHA-256: that is all that is stored of it. Of a key that was let in a
- * copy stays in memory for as long as its connection.
+ * Finds the client of a key by the key's SHA-256, which is all that is stored. A key that was accepted also stays in
+ * memory for as long as its connection, so that it is not hashed again.
  */
 export class ClientKeys<Client> {
   readonly #clock: Clock
@@ -39,16 +39,13 @@ export class ClientKeys<Client> {
     this.#byPrefix.getOrInsertComputed(digest.readUInt32BE(), () => []).push({ digest, client, expires })
   }
 
-  /**
-   * Whose key it is. A connection that presents the key again that it was let in with is not asked twice; it is known there
-   * only for as long as the connection lasts.
-   */
+  /** The client whose key it is. A key that the connection was accepted with before is not hashed again. */
   find(key: string, connection: object): Client | 'expired' | undefined {
     const known = this.#byConnection.get(connection)
     return this.#judge(key, connection, known?.key === key ? known.entry : this.#look(key))
   }
 
-  /** Whose key it is, if it is the one that the connection was let in with; no other is looked at. */
+  /** The client whose key it is, if this connection was accepted with that key before. Looks up no other key. */
   recall(key: string, connection: object): Client | 'expired' | undefined {
     const known = this.#byConnection.get(connection)
     return known?.key === key ? this.#judge(key, connection, known.entry) : undefined
@@ -62,8 +59,8 @@ export class ClientKeys<Client> {
   }
 
   /**
-   * The time this takes tells nothing useful: only four bytes of the hash are looked up, and an attacker can't steer a
-   * hash; the rest is compared in constant time.
+   * Takes a time that tells an attacker nothing useful: only four bytes of the hash are looked up, and nobody can
+   * choose a hash. The rest is compared in constant time.
    */
   #look(key: string): Entry<Client> | undefined {
     const digest = hash('sha256', key, 'buffer')
@@ -75,7 +72,7 @@ export class ClientKeys<Client> {
   }
 }
 
-/** A new key of 256 random bits, and its hash for the configuration. */
+/** Makes a key of 256 random bits, and its hash for the configuration. */
 export function createKey(): { key: string; keyHash: string } {
   const key = `slk_${randomBytes(32).toString('base64url')}`
   return { key, keyHash: hashKey(key) }

@@ -4,7 +4,7 @@ import type { Records } from '../records/records.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Key } from './keys.ts'
 
-/** A key of a client that is kept by the gateway. Times are in milliseconds since 1970. */
+/** A key of a client of the admin API. Times are in milliseconds since 1970. */
 export interface StoredKey extends Key {
   /** `key_` and 32 hex digits. */
   readonly id: string
@@ -21,9 +21,9 @@ export interface StoredClient {
   readonly scope: object
   readonly createdAt: number
   readonly updatedAt: number
-  /** From then on its keys are refused. */
+  /** Since when its keys are refused. */
   readonly archivedAt?: number
-  /** It is not shown any more, and its name is free. */
+  /** Since when it is not listed any more, and its name is free. */
   readonly deletedAt?: number
   /** Grows with every change. */
   readonly version: number
@@ -36,7 +36,10 @@ export interface ActiveClient {
   readonly scope: ClientScope
 }
 
-/** The clients that were made through the admin API, of this instance or another. Notices what others change. */
+/**
+ * The clients that were made through the admin API, here or at another instance. It notices what other instances
+ * change.
+ */
 export class ManagedClients {
   readonly #records: Records<StoredClient>
   readonly #logger: Logger
@@ -44,7 +47,7 @@ export class ManagedClients {
   #reading: Promise<void> | undefined
   #isStale = false
   #wasUsed = false
-  /** Whether it was said that they can't be read. */
+  /** Whether the log already says that they can't be read. */
   #isUnread = false
   /** Grows whenever something changed. */
   revision = 0
@@ -54,17 +57,20 @@ export class ManagedClients {
     this.#logger = logger
   }
 
-  /** Whether they could be read since the start: while they could not, an unknown key may be one of theirs. */
+  /** Whether they have been read since the start. Until then an unknown key may be one of theirs. */
   get isKnown(): boolean {
     return this.#stored !== undefined
   }
 
-  /** Whether there ever was one, so that nobody may call without a key: not even if the store has lost it. */
+  /** Whether there ever was one. Then nobody may call without a key, even if the store has lost them all. */
   get isUsed(): boolean {
     return this.#wasUsed
   }
 
-  /** Reads them; where others change them, too, with every change again. Never rejects: what can't be read is read later. */
+  /**
+   * Reads them, and where other instances share them, again with every change. Never rejects: what can't be read now is
+   * read later.
+   */
   async start({ isShared }: { isShared: boolean }): Promise<void> {
     if (isShared) this.#records.watch(() => void this.refresh())
     await this.refresh()
@@ -83,20 +89,21 @@ export class ManagedClients {
       try {
         active.push({ name, keys, scope: Value.Decode(ClientScopeSchema, scope) })
       } catch {
-        // Of another version of this program; to let it call without its limits would be worse than to refuse it.
+        // It was written by another version of this program. To let it call without its limits would be worse than to
+        // refuse it.
         this.#logger.error({ client: name }, 'a client of the admin API is not understood and refused')
       }
     }
     return active
   }
 
-  /** Changes one, as `Records` do; in force here when it returns. */
+  /** Changes one, as `Records` do. The change is in force at this instance when it returns. */
   async change(name: string, change: (stored: StoredClient | undefined) => StoredClient): Promise<void> {
     await this.#records.change(name, change)
     await this.refresh()
   }
 
-  /** Sees what was changed before this was called. */
+  /** Reads everything that was changed before this call. */
   refresh(): Promise<void> {
     this.#isStale = true
     return (this.#reading ??= this.#read().finally(() => {
@@ -119,7 +126,7 @@ export class ManagedClients {
         this.#wasUsed ||= stored.size > 0
         this.revision++
       } catch (error) {
-        // Those that are known stay in force.
+        // The clients that were read before stay in force.
         if (this.isKnown || this.#isUnread) continue
         this.#isUnread = true
         const { message } = error as Error

@@ -9,22 +9,24 @@ export interface NetworkAccess {
   readonly blocked: readonly string[]
 }
 
-/** Lists as a configuration has them: those that are left out are empty. */
+/** Fills in the lists that a configuration leaves out: they are empty. */
 export function accessOf({ allowed = [], blocked = [] }: Partial<NetworkAccess>): NetworkAccess {
   return { allowed, blocked }
 }
 
-/** Where a vendor serves the paths below `base` again: below `base + prefix`. */
+/** A vendor serves the paths below `base` a second time, below `base + prefix`. */
 export interface Alias {
   readonly base: string
   readonly prefix: string
 }
 
 /**
- * Whether every layer lets the URL through: blocked wins, in any layer; each layer that has an allow list must allow it; an
- * empty allow list restricts nothing; what does not parse as a URL is denied. Paths are the same if a server takes them for
- * the same: however they are escaped, with empty segments, or by the vendor's alias. Servers read parameters, escaped slashes
- * and backslashes in different ways: what is blocked in one reading is blocked, and what is allowed is so in each of them.
+ * Whether every layer allows the URL. A layer allows it if none of its blocked entries matches, and if one of its
+ * allowed entries does or it has none. What does not parse as a URL is denied.
+ *
+ * Paths match whichever way they are escaped, with empty segments, and by the vendor's alias. Servers read parameters,
+ * escaped slashes and backslashes in different ways: an entry blocks if it matches any reading, and allows only if it
+ * matches each of them.
  */
 export function isAccessAllowed(url: string, layers: readonly NetworkAccess[], alias = NO_ALIAS): boolean {
   if (!URL.canParse(url)) return false
@@ -42,7 +44,7 @@ export function isAccessAllowed(url: string, layers: readonly NetworkAccess[], a
 
 const FORMS: readonly (keyof PathReadings)[] = ['literal', 'decoded']
 
-/** A URL, with its path in one of the ways in which it may be read. */
+/** A URL whose path is taken in one of the ways in which servers read it. */
 interface Reading {
   readonly url: URL
   readonly path: string
@@ -50,8 +52,8 @@ interface Reading {
 }
 
 /**
- * Whether an address that an upstream's name stands for may be connected to: one that is not blocked, and one of the public
- * Internet, unless others are allowed, or this very one is.
+ * Whether a connection may be made to an address of an upstream. It must not be blocked. It must be public, unless
+ * private ones are allowed or this very address is.
  */
 export function isAddressAllowed(
   address: string,
@@ -80,7 +82,10 @@ function matchesHost(target: URL, entry: string): boolean {
   return apex !== '' && (host === apex || host.endsWith(`.${apex}`))
 }
 
-/** Same origin, and below the prefix's path at a segment's border, so that `/api` does not let `/apis` through. */
+/**
+ * Whether a URL has the origin of the prefix and lies below its path. A path ends at a segment, so that `/api` does not
+ * allow `/apis`.
+ */
 function matchesPrefix({ url, path, form }: Reading, entry: string, alias: Alias): boolean {
   if (!URL.canParse(entry)) return false
   const prefix = new URL(entry)
@@ -99,7 +104,10 @@ function unaliased(path: string, { base, prefix }: Alias): string {
   return path.startsWith(`${base}/`) ? base + withoutAlias(path.slice(base.length), prefix) : path
 }
 
-/** Lower-case, without trailing dot, in punycode, an IPv6 address in its shortest form; empty for what is no host. */
+/**
+ * A host in lower case and punycode, without a trailing dot; an IPv6 address in its shortest form. Empty for what is no
+ * host.
+ */
 export function normalHost(host: string): string {
   const bare = host.toLowerCase().replace(/\.$/, '')
   if (!bare.startsWith('[')) return domainToASCII(bare)

@@ -1,14 +1,19 @@
-/** What a header with a key holds. */
+/** What a header may present as a key. */
 export interface Presented {
-  /** The scheme in front of it, if it is a known one: any other word may be a part of a secret. */
+  /**
+   * The scheme in front of the key, if it is a known one. Any other word may be a part of a secret and must not be
+   * repeated.
+   */
   readonly scheme: string | undefined
-  /** Everything that may be a key; none if the header is empty but for a scheme, or if its scheme carries no key. */
+  /**
+   * Every text that may be the key. Empty if the header holds nothing but a scheme, or a scheme that carries no key.
+   */
   readonly keys: readonly string[]
 }
 
-/** By their names in lower case: how they are written in messages. */
+/** Schemes by their lower-case names, as messages write them. */
 const SCHEMES = namesOf('Bearer Basic Token ApiKey Api-Key Api-Token Key GenieKey Bot SSWS OAuth PRIVATE-TOKEN')
-/** They prove that somebody has a secret, and do not show it. */
+/** Schemes that prove the possession of a secret without sending it. */
 const KEYLESS = namesOf('Digest Negotiate NTLM Kerberos Hawk Signature HOBA Mutual AWS4-HMAC-SHA256')
 
 function namesOf(names: string): ReadonlyMap<string, string> {
@@ -35,7 +40,7 @@ export function readKeys(value: string): Presented {
     case 'token':
       return { scheme, keys: [unquoted(tokenIn(rest))].filter((key) => key !== '') }
     default:
-      // A key may have a space in it.
+      // The whole text, too: a key may contain a space.
       return { scheme, keys: scheme === undefined ? [rest, text] : [rest] }
   }
 }
@@ -45,7 +50,7 @@ export function isKeyless(scheme: string): boolean {
   return KEYLESS.has(scheme.toLowerCase())
 }
 
-/** The password first, then the user: whichever of them is a key. */
+/** The password and the user, of which either may be the key. */
 function pairIn(base64: string): string[] {
   const pair = Buffer.from(base64, 'base64').toString()
   const colon = pair.indexOf(':')
@@ -53,7 +58,7 @@ function pairIn(base64: string): string[] {
   return [password, user].filter((key) => key !== '')
 }
 
-/** As Rails has it, and after it PagerDuty and others: `token="K", nonce="…"`. */
+/** The value of `token="K", nonce="…"`, the form of Rails that PagerDuty and others use. */
 function tokenIn(text: string): string {
   if (!text.toLowerCase().startsWith('token=')) return text
   const comma = text.indexOf(',')

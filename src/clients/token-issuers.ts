@@ -9,7 +9,7 @@ import { guardedLookup } from '../net/guarded-lookup.ts'
 import { IssuerKeys, KeysUnavailableError } from './issuer-keys.ts'
 import { isAddressAllowed, type NetworkAccess } from './network-access.ts'
 
-/** What is known of a token: what it says, or why it is not believed. */
+/** The outcome of a verification: the claims of a token, or why it was not accepted. */
 export type Verdict =
   | { readonly kind: 'valid'; readonly issuer: string; readonly claims: JWTPayload }
   | { readonly kind: 'invalid'; readonly why: string }
@@ -28,14 +28,17 @@ interface Issuer {
   readonly keys: IssuerKeys
 }
 
-/** How long a token is believed without another look at its issuer's keys, which may have been taken back. */
+/**
+ * How long an accepted token is not verified again. For that long a key that its issuer has withdrawn is still
+ * accepted.
+ */
 const BELIEVED_MS = 60_000
-/** How long it is not looked at again that was not: a key may become known. */
+/** How long a rejected token is not verified again. It is short, because its key may be published meanwhile. */
 const DISBELIEVED_MS = 1_000
 const MOST_KEPT = 10_000
 const LONGEST_TOKEN = 16_384
 
-/** Checks the tokens of issuers, each with its own keys and by its own rules; which issuer it is, the token says. */
+/** Verifies the tokens of several issuers, each with its own keys and rules. The token says which issuer it is from. */
 export class TokenIssuers {
   readonly #clock: Clock
   readonly #issuers = new Map<string, Issuer>()
@@ -55,7 +58,7 @@ export class TokenIssuers {
     }
   }
 
-  /** What was found out about a token; undefined for what is none of these issuers’. Call `check` before. */
+  /** The outcome for a token; undefined for what is no token of these issuers. `check` must have ended before. */
   verdictOf(token: string): Verdict | undefined {
     if (!isTokenLike(token)) return undefined
     const known = this.#verdicts.get(hash('sha256', token))
@@ -63,7 +66,7 @@ export class TokenIssuers {
     return known.expires === Infinity || known.expires > this.#clock.wall() ? known.verdict : undefined
   }
 
-  /** Finds out about a token what is not known of it yet; undefined if there is nothing to wait for. */
+  /** Verifies a token that was not verified yet. Undefined if there is nothing to wait for. */
   check(token: string): Promise<void> | undefined {
     if (!isTokenLike(token) || this.verdictOf(token) !== undefined) return undefined
     const issuer = this.#issuerOf(token)
@@ -101,7 +104,7 @@ export class TokenIssuers {
     }
   }
 
-  /** Whose it says that it is. That proves nothing yet. */
+  /** The issuer that a token claims to be from, which proves nothing yet. */
   #issuerOf(token: string): Issuer | undefined {
     try {
       return this.#issuers.get(decodeJwt(token).iss ?? '')
@@ -115,7 +118,7 @@ function isTokenLike(text: string): boolean {
   return text.startsWith('eyJ') && text.length <= LONGEST_TOKEN && /^[\w-]+\.[\w-]+\.[\w-]+$/.test(text)
 }
 
-/** In words that repeat nothing of the token. */
+/** Why a token is rejected, in words that repeat nothing of it. */
 function reasonOf(error: errors.JOSEError): string {
   if (error instanceof errors.JWTExpired) return 'it has expired'
   if (error instanceof errors.JWTClaimValidationFailed) return `its claim ${error.claim} is not what it must be`

@@ -2,8 +2,9 @@ import { presets } from './presets/index.ts'
 import type { CredentialConfig, UpstreamConfig } from '../schema/schema.ts'
 
 /**
- * Routes of an upstream that are marked as cached, but of which next to nothing can be kept: their credential travels in
- * Authorization, which a shared cache must not look past (RFC 9111 §3.5). Not where the configuration says that this is meant.
+ * Warns of routes that are marked as cached although almost nothing of them can be: their credential is sent in
+ * Authorization, and a shared cache must not store such answers (RFC 9111 §3.5). No warning where the configuration
+ * says that this is intended.
  */
 export function cacheWarnings(name: string, upstream: UpstreamConfig): string[] {
   const isInAuthorization = Object.values(upstream.accounts).some((account) =>

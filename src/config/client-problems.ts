@@ -30,7 +30,7 @@ export function checkClients(config: Config, report: Report): void {
   checkShares(config, report)
 }
 
-/** What is guaranteed must be there: of no account more than all of it. */
+/** The guaranteed shares of one account must not add up to more than all of it. */
 function checkShares({ clients = {}, upstreams }: Config, report: Report): void {
   for (const [upstream, config] of Object.entries(upstreams)) {
     for (const account of Object.keys(config.accounts)) {
@@ -47,7 +47,7 @@ function checkShares({ clients = {}, upstreams }: Config, report: Report): void 
   }
 }
 
-/** Of one client: what it names that there is not, and settings that exclude one another. */
+/** Finds names that do not exist in the scope of a client, and settings that exclude one another. */
 export function checkScope(
   path: Path,
   client: ClientScope,

@@ -1,21 +1,19 @@
 import { createSecureContext } from 'node:tls'
 import { isIP } from 'node:net'
-import { isPublicAddress } from '../net/address.ts'
-import { bareHost } from '../net/address.ts'
+import { bareHost, isLocalhost, isLoopback, isPublicAddress } from '../net/address.ts'
 import { checkClients } from './client-problems.ts'
 import { HEADER_VALUE } from '../http/fields.ts'
 import { checkCredentials, checkSecrets } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { classesOf, EVERY_CALL } from '../schema/limits.ts'
-import { isLocalhost, isLoopback } from '../net/address.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
 import { didYouMean, type Path, type Problem } from './problem.ts'
 import type { Config, ListenerTls, UpstreamConfig } from '../schema/schema.ts'
 
 /**
- * What each value alone can't show: settings that exclude, or refer to, one another. Messages name keys, which stand in the
- * file, but repeat no text that was given as a value, which may have come from a reference.
+ * Finds settings that exclude one another, or refer to what does not exist. Messages name keys, which are in the file.
+ * They repeat no value, which may have come from a reference.
  */
 export function findContradictions(config: Config): Problem[] {
   const problems: Problem[] = []

@@ -8,10 +8,10 @@ const ID = 'HARNESS_ACCOUNT_ID'
 const KEY = 'HARNESS_API_KEY'
 const FIRST_ACCOUNT = 'prod'
 
-/** The name of the environment as a source of configuration. */
+/** The name of the environment in messages. */
 export const SOURCE = 'environment'
 
-/** Checks what the environment describes, like a file; a mistake is told of the variable that it is in. */
+/** Reads and checks the configuration that the environment describes. A problem names the variable that it is in. */
 export function loadEnvironment(env: NodeJS.ProcessEnv): Config | undefined {
   const described = configFromEnvironment(env)
   try {
@@ -36,9 +36,9 @@ function variableOf(path: Path, env: NodeJS.ProcessEnv): Path {
 }
 
 /**
- * The configuration that the environment alone describes: Harness, with the account of `HARNESS_ACCOUNT_ID` and
- * `HARNESS_API_KEY`, and one more for every suffix, `HARNESS_API_KEY_STAGING` and so on. Undefined if no such variable is
- * set; a `ConfigError` if they are incomplete.
+ * The configuration of Harness from the environment: the account of `HARNESS_ACCOUNT_ID` and `HARNESS_API_KEY`, and one
+ * more for each suffix, as in `HARNESS_API_KEY_STAGING`. Undefined if no such variable is set. Throws a `ConfigError`
+ * if they are incomplete.
  */
 function configFromEnvironment(env: NodeJS.ProcessEnv): object | undefined {
   const accounts: Record<string, object> = {}

@@ -10,8 +10,8 @@ import type { Config } from '../schema/schema.ts'
 import { pathOf, readYaml } from './yaml.ts'
 
 /**
- * Looks up what the text of a configuration file refers to that is not at hand: secrets of the store, whose place the same file says.
- * By the key of the reference; to be given to `parseConfigOf`, which reports what is wrong at line and column.
+ * Fetches the values of references that take time: secrets of the store and of Vault, whose places the same file names.
+ * Returns them by the key of the reference, for `parseConfigOf`, which reports problems with line and column.
  */
 export async function fetchReferences(
   file: string,
@@ -45,7 +45,10 @@ export async function fetchReferences(
   return fetched
 }
 
-/** Where secrets are; undefined where the configuration is wrong in a way that it will be refused for anyway. */
+/**
+ * The part of the configuration that says where secrets are. Undefined if it is wrong: then the configuration is
+ * refused anyway.
+ */
 function placesOf(text: string, file: string, { env }: LoadOptions): Config | undefined {
   try {
     return parseConfig(text, {

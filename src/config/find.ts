@@ -9,21 +9,21 @@ export interface FoundConfig {
   readonly config: Config
   /** The file, or `environment`. */
   readonly source: string
-  /** What stood in the file. */
+  /** The text of the file. */
   readonly text?: string
 }
 
 interface FindOptions {
   readonly env?: NodeJS.ProcessEnv
-  /** Where a reference may stay unresolved, and so stand for nothing, because nobody will look there. */
+  /** Says where a reference may stay unresolved, because nobody will use its value. */
   readonly ignores?: (path: Path) => boolean
-  /** Called with the path of every file that is read for it, also of one that can't be. */
+  /** Called with the path of every file before it is read, even if it can't be. */
   readonly onFile?: (path: string) => void
 }
 
 /**
- * The configuration to use: the file that is named, else that of `SLUICE_CONFIG`, else `./sluice.yaml`, else what the
- * environment describes. Undefined if there is none of them; a `ConfigError` if it is wrong.
+ * Finds and reads the configuration: the given file, else that of `SLUICE_CONFIG`, else `./sluice.yaml`, else what the
+ * environment describes. Undefined if there is none of them. Throws a `ConfigError` if it is wrong.
  */
 export async function findConfig(
   file: string | undefined,
@@ -38,7 +38,7 @@ export async function findConfig(
   return config && { config, source: SOURCE }
 }
 
-/** The configuration that `text` is, as if it stood in that file. */
+/** Reads a configuration as if `text` were the content of that file. */
 export async function configOf(file: string, text: string, options: FindOptions = {}): Promise<Config> {
   const fetched = await fetchReferences(file, text, options)
   return parseConfigOf(file, text, { ...options, fetched })

@@ -6,7 +6,7 @@ import { formatDuration } from '../schema/units.ts'
 
 type Report = (path: Path, message: string) => void
 
-/** What is wrong with the limits of an upstream: what excludes each other, is never reached, or never lets a call through. */
+/** Finds limits that contradict each other, that are never reached, or that never let a call through. */
 export function checkLimits(path: Path, upstream: UpstreamConfig, preset: Preset | undefined, report: Report): void {
   for (const [className, limits] of Object.entries(upstream.limits)) {
     for (const [index, limit] of limits.entries()) {
@@ -29,7 +29,7 @@ function isStated({ requests, window, concurrent }: LimitConfig): boolean {
   return concurrent !== undefined || (requests !== undefined && window !== undefined)
 }
 
-/** Whether it says what it is a limit of, and nothing that belongs to the other sort of limit. */
+/** Whether a limit is complete, and mixes nothing of the two sorts of limits (per window, and in flight). */
 function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
   const { requests, window, concurrent } = limit
   if (concurrent !== undefined) {
@@ -69,7 +69,7 @@ function checkBody(at: Path, { when }: LimitConfig, { maxBody }: UpstreamConfig,
   report([...at, 'when', 'bodyOver'], `is never reached: maxBody lets no more than ${maxBody} bytes through`)
 }
 
-/** A limit that is not enforced refuses nothing, whatever calls cost. */
+/** Finds costs above the limit, which would refuse every such call. A limit that is not enforced refuses nothing. */
 function checkCost(at: Path, className: string, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {
   const { cost, enforce = true } = limit
   const allowed = allowedBy(limit, upstream.headroom)

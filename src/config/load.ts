@@ -27,28 +27,28 @@ import { UpstreamSchema } from '../schema/upstream-schema.ts'
 import { type LookUp, lookUpWith, resolveReferences } from '../secrets/references.ts'
 import { pathOf, readYaml } from './yaml.ts'
 
-// Eight would hide the rest of a badly broken file, and the promise is to report everything at once.
+// The default of eight errors would hide the rest of a badly broken file, and we promise to report everything at once.
 Settings.Set({ maxErrors: 1000 })
 
 export interface LoadOptions {
   readonly env?: NodeJS.ProcessEnv
-  /** Where a reference that does not resolve is no problem: nobody may use what is there. */
+  /** Says where a reference may stay unresolved, because nobody will use its value. */
   readonly ignores?: (path: Path) => boolean
-  /** What references to other sources than the environment and files stand for, by `kind:name`. */
+  /** The values that were fetched beforehand, by `kind:name`. */
   readonly fetched?: ReadonlyMap<string, Answer>
-  /** Called with the path of every file that is read for it, also of one that can't be. */
+  /** Called with the path of every file before it is read, even if it can't be. */
   readonly onFile?: (path: string) => void
 }
 
 /**
- * Reads a YAML file, or throws a `ConfigError` that lists everything wrong with it. Relative paths in references are
- * looked up from the file's folder. Values that came from references are never part of an error.
+ * Reads a YAML file, or throws a `ConfigError` that lists everything that is wrong with it. Relative paths in
+ * references start at the file's folder. An error never contains a value that came from a reference.
  */
 export function loadConfigFile(file: string, options: LoadOptions = {}): Config {
   return parseConfigOf(file, readConfigFile(file, options), options)
 }
 
-/** The configuration that `text` is, as if it stood in that file. */
+/** Reads a configuration as if `text` were the content of that file. */
 export function parseConfigOf(file: string, text: string, options: LoadOptions = {}): Config {
   return parseConfig(text, { ...options, source: file, folder: dirname(resolve(file)) })
 }
@@ -61,7 +61,7 @@ export function readConfigFile(file: string, { onFile }: LoadOptions = {}): stri
   } catch (error) {
     throw new ConfigError(file, [{ path: [], message: `can't be read: ${(error as Error).message}` }])
   }
-  // Would be read with other characters in place of some, also in secrets.
+  // Other encodings would be read with wrong characters, also in secrets.
   if (!isUtf8(bytes)) throw new ConfigError(file, [{ path: [], message: 'is not in UTF-8: save it in this encoding' }])
   return bytes.toString('utf8')
 }
@@ -84,7 +84,7 @@ export function parseConfig(
   const { config, problems } = validate(toPlain(document, source) ?? {}, references)
   const isIgnored = (problem: Problem): boolean => references.problems.includes(problem) && ignores(problem.path)
   const found = problems.filter((problem) => !isIgnored(problem))
-  // Nothing was looked up because of the others: to say so of each would only hide them.
+  // References were not fetched because of the other problems. To report each of them would only hide those.
   const others = found.filter((problem) => !references.unasked.has(problem))
   const wrong = others.length > 0 ? others : found
   if (config === undefined || wrong.length > 0) {
@@ -94,7 +94,7 @@ export function parseConfig(
   return config
 }
 
-/** The document as plain values, of which aliases of aliases must not make too many. */
+/** The document as plain values. Aliases of aliases must not make too many of them. */
 function toPlain(document: Document, source: string): unknown {
   try {
     return unshared(document.toJS())
@@ -104,14 +104,14 @@ function toPlain(document: Document, source: string): unknown {
   }
 }
 
-/** With a copy for every alias: else the defaults of one place would get into another that an alias makes the same. */
+/** Copies what aliases share. Otherwise a default that is filled in at one place would also appear at the other. */
 function unshared(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(unshared)
   if (!isObject(value)) return value
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, unshared(inner)]))
 }
 
-/** Checks a configuration that was put together in code (zero configuration, the demo) the way a file is checked. */
+/** Checks a configuration that was made in code (by the environment or the demo) as a file is checked. */
 export function checkConfig(raw: unknown, source: string): Config {
   const { config, problems } = validate(raw, { problems: [], unasked: new Set(), whole: new Set(), origins: new Map() })
   if (config === undefined || problems.length > 0) throw new ConfigError(source, problems)
@@ -120,11 +120,11 @@ export function checkConfig(raw: unknown, source: string): Config {
 
 interface References {
   problems: Problem[]
-  /** Those of what would have been fetched, if nothing else were wrong. */
+  /** The problems of references that would have been fetched if nothing else were wrong. */
   unasked: Set<Problem>
-  /** Paths of scalars that are one reference and nothing else: such text may stand for a number. */
+  /** Paths of scalars that consist of one reference: their text may stand for a number. */
   whole: Set<string>
-  /** What stood in the file where now a resolved text is, and what that is. */
+  /** The text in the file of each scalar that contained references, and what it resolved to. */
   origins: Map<Scalar, { text: string; found: Found }>
 }
 
@@ -154,7 +154,7 @@ function replaceReferences(document: Document, lookUp: LookUp): References {
   return references
 }
 
-/** Tells each secret the text with references that it came from, so that it can follow them. */
+/** Tells each secret the text with references that it came from, so that it can be followed. */
 function rememberOrigins(
   document: Document,
   config: Config,
@@ -180,7 +180,7 @@ function rememberOrigins(
   walk(document.contents, config)
 }
 
-/** What has one of the names that the schema library leaves out without a word. */
+/** Finds keys that the schema library drops without a word. */
 function lostNames(document: Document): Problem[] {
   const problems: Problem[] = []
   visit(document, {
@@ -199,7 +199,7 @@ function validate(raw: unknown, references: References): { config?: Config; prob
   let candidate = withDefaults(raw)
   convertReferenced(candidate, references.whole)
   let isWhole = true
-  // What is wrong is reported and cut out, so that the rest can still be checked for contradictions in the same run.
+  // Cuts out what is wrong, so that the same run can look for contradictions in the rest.
   for (let errors = errorsIn(candidate); errors.length > 0; errors = errorsIn(candidate)) {
     const problems = errors.flatMap((error) => explain(error, candidate))
     for (const problem of problems) {
@@ -207,11 +207,12 @@ function validate(raw: unknown, references: References): { config?: Config; prob
       else found.addUnlessCausedByOthers(problem)
     }
     isWhole = false
-    // Not by structuredClone: on a list where there should be a client, the defaults have left the list's own method `keys`.
+    // structuredClone would throw: where a list stands instead of a client, the defaults have kept the list's own
+    // method `keys`.
     const cut = JSON.parse(JSON.stringify(candidate)) as unknown
     for (const error of errors) {
       const path = parsePointer(error.instancePath)
-      // Nothing can be cut out of the root, and what lacks something is cut out as a whole.
+      // The root can't be cut out. An object that lacks a key is cut out as a whole.
       if (path.length === 0 && error.keyword !== 'additionalProperties' && error.keyword !== 'propertyNames') {
         return { problems: found.all }
       }
@@ -228,7 +229,7 @@ function errorsIn(candidate: unknown): SchemaError[] {
   return [...Value.Errors(ConfigSchema, candidate)]
 }
 
-/** Problems, each place blamed once. */
+/** Problems, at most one for each place. */
 class Problems {
   readonly all: Problem[]
   readonly #places: Set<string>
@@ -245,7 +246,7 @@ class Problems {
     this.all.push(problem)
   }
 
-  /** For what is only wrong in a configuration from which something was cut out. */
+  /** Adds a problem of a configuration from which something was cut out, unless the cut has caused it. */
   addUnlessCausedByOthers(problem: Problem): void {
     const place = pointer(problem.path)
     for (const blamed of this.#places) if (blamed.startsWith(`${place}/`)) return
@@ -255,7 +256,7 @@ class Problems {
   }
 }
 
-/** Lays each upstream over its preset, and everything over the schema's defaults. */
+/** Merges each upstream into its preset, and fills in the defaults of the schema. */
 function withDefaults(raw: unknown): unknown {
   if (!isObject(raw)) return raw
   const config = structuredClone(raw)
@@ -289,7 +290,10 @@ function overlay(preset: object, upstream: Record<string, unknown>): Record<stri
   return merged
 }
 
-/** Lets `port: ${env:PORT}` be a number: only where the schema wants one, and only for a scalar that is one reference. */
+/**
+ * Converts text to numbers for `port: ${env:PORT}`: only where the schema wants a number, and only for a scalar that is
+ * one reference.
+ */
 function convertReferenced(candidate: unknown, whole: ReadonlySet<string>): void {
   if (whole.size === 0) return
   for (const error of Value.Errors(ConfigSchema, candidate)) {

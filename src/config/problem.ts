@@ -5,7 +5,7 @@ import { ConfigSchema } from '../schema/schema.ts'
 
 export type Path = (string | number)[]
 
-/** One thing that is wrong with a configuration, and where. Lines and columns count from 1. */
+/** One problem of a configuration, and its place. Lines and columns count from 1. */
 export interface Problem {
   readonly path: Path
   readonly message: string
@@ -27,9 +27,12 @@ export class ConfigError extends Error {
 
 export type SchemaError = ReturnType<typeof Value.Errors>[number]
 
-/** Turns an error of the schema into what a person needs: which key, what is expected there, and what was perhaps meant. */
+/**
+ * Turns an error of the schema library into a problem for people: which key, what is expected, and what was perhaps
+ * meant.
+ */
 export function explain(error: SchemaError, config: unknown, root: object = ConfigSchema): Problem[] {
-  // One alternative’s complaint; the whole of them is reported by what it expects.
+  // This is the error of one alternative. The union reports its own, with what it expects.
   if (/\/anyOf\/\d+/.test(error.schemaPath)) return []
   const path = parsePointer(error.instancePath)
   const schema = Value.Pointer.Get(root, error.schemaPath.slice(1)) as Record<string, unknown> | undefined
@@ -65,11 +68,11 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
       ]
     case 'boolean':
     case 'not':
-      return [] // the shadow of an unknown key, which is reported by its own name
+      return [] // follows from an unknown key, which is reported itself
     case '~refine':
       return [{ path, message: error.message }]
     case 'pattern':
-      // Under propertyNames the same key is reported again, by its name.
+      // Under propertyNames the same key is reported a second time, by its name.
       if (error.schemaPath.endsWith('/propertyNames')) return []
       return [{ path, message: `must be ${expectation(schema, error)}` }]
     default:
@@ -77,7 +80,7 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
   }
 }
 
-/** YAML takes an id such as 0123 for a number, and a password such as #123 for a comment. */
+/** Suggests quotes: YAML reads an id such as 0123 as a number, and a password such as #123 as a comment. */
 function quotesFor(error: SchemaError, schema: Record<string, unknown> | undefined, config: unknown): string {
   const isText = error.keyword === 'type' && error.params.type === 'string' && schema?.['pattern'] === undefined
   if (!isText) return ''
@@ -100,7 +103,10 @@ function expectation(schema: Record<string, unknown> | undefined, error: SchemaE
   return names[type] ?? `of type ${type}`
 }
 
-/** The known word that was perhaps meant, or the few that there are. Never repeats the word itself, which may be secret. */
+/**
+ * Suggests the known word that was perhaps meant, or lists them if they are few. Never repeats the word itself, which
+ * may be a secret.
+ */
 export function didYouMean(word: string, known: readonly string[]): string {
   const few = known.length > 0 && known.length <= 12 ? `; known here: ${known.join(', ')}` : ''
   return closest(word, known) || few

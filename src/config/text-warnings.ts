@@ -3,8 +3,8 @@ import { formatPath, type Path } from './problem.ts'
 import { pathOf, readYaml } from './yaml.ts'
 
 /**
- * What in the text of a configuration file is allowed, but probably means something else than was meant; with its line, and
- * without the text itself, which may be a secret.
+ * Warns of text in a configuration file that is valid but probably means something else than intended. Names the line,
+ * and does not repeat the text, which may be a secret.
  */
 export function textWarnings(text: string): string[] {
   const { document, lines, problems } = readYaml(text)
@@ -37,10 +37,13 @@ export function textWarnings(text: string): string[] {
 const CUT = 'ends before " #", which begins a comment: put quotes around the text, or a space behind the "#"'
 const LITERAL = 'is taken literally, "$" and all: write ${env:NAME} for an environment variable'
 
-/** `$NAME` and `$(NAME)`; `$name` only as a word, since paths of APIs have such parts: `/v1/$metadata`. */
+/**
+ * Matches `$NAME` and `$(NAME)`. Matches `$name` only as a whole word, because paths of APIs have parts such as
+ * `/v1/$metadata`.
+ */
 const VARIABLE = /(?<![\w$])\$(?:[A-Z_][A-Z0-9_]*(?!\w)|\([A-Za-z_]\w*\))|(?<!\S)\$[A-Za-z_]\w*(?!\S)/
 
-/** Whether a "#" ends the text to which it may belong. Who means a comment mostly writes a space behind it. */
+/** Whether a "#" that was probably meant as text begins a comment. A real comment mostly has a space behind the "#". */
 function isCut({ type, range, value }: Scalar, text: string): boolean {
   if (type !== 'PLAIN' || range == null || value === null) return false
   return /^[ \t]+#[^\s#]/.test(text.slice(range[1], range[1] + 100))

@@ -5,15 +5,15 @@ import type { FoundConfig } from './find.ts'
 import type { Config } from '../schema/schema.ts'
 import { textWarnings } from './text-warnings.ts'
 
-/** Time enough to bring a new key to where the old one is used. */
+/** Enough time to bring a new key to where the old one is used. */
 const EXPIRES_SOON_MS = 7 * 86_400_000
 
-/** What is allowed but may not do what was meant, in a configuration and in the text that it was read from. */
+/** Everything in a configuration, and in its text, that is allowed but probably does not do what was intended. */
 export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text'>): string[] {
   return [...(text === undefined ? [] : textWarnings(text)), ...warningsOf(config)]
 }
 
-/** What of it a configuration shows by itself. */
+/** The warnings that need only the configuration itself. */
 export function warningsOf(config: Config, now = Date.now()): string[] {
   const warnings: string[] = []
   for (const [name, client] of Object.entries(config.clients ?? {})) {
@@ -31,7 +31,7 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   for (const [name, upstream] of Object.entries(config.upstreams)) {
     const { url, accounts } = upstream
     warnings.push(...cacheWarnings(name, upstream))
-    // One that is missing comes from a reference that was left out.
+    // A URL is missing if it was a reference that may stay unresolved.
     if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
     for (const [account, { credential }] of Object.entries(accounts)) {
       if (!isPlain(credential?.tokenUrl)) continue

@@ -11,11 +11,11 @@ import {
 } from 'yaml'
 import type { Path, Problem } from './problem.ts'
 
-/** A YAML file as it was read. Its document is whole only where there are no problems. */
+/** A YAML file as it was read. The document is complete only if there are no problems. */
 export interface YamlText {
   readonly document: Document
   readonly lines: LineCounter
-  /** What makes it unreadable, in the order of the file, each with line, column and what to do. */
+  /** Why it can't be read: in the order of the file, each with line, column and what to do. */
   readonly problems: readonly Problem[]
 }
 
@@ -23,13 +23,13 @@ interface Fault {
   readonly offset: number
   readonly message: string
   readonly path?: Path
-  /** The parser lost its place here: what it says of the rest of the file is mostly no fault of the file. */
+  /** The parser lost its place here. Its errors behind this one are mostly wrong. */
   readonly isLast?: boolean
 }
 
 /**
- * Reads YAML 1.2. One mistake makes one problem, though a parser stumbles over all that follows. Of the text, a problem shows
- * no more than the names of keys: anything else may be a part of a secret.
+ * Reads YAML 1.2. One mistake makes one problem, even if the parser reports several errors behind it. A problem repeats
+ * only names of keys, because any other text may be a part of a secret.
  */
 export function readYaml(text: string): YamlText {
   const { document, lines, unquoted } = parse(text)
@@ -47,7 +47,7 @@ export function readYaml(text: string): YamlText {
   return { document, lines, problems }
 }
 
-/** Where a node is, as the keys and indices that lead to it. */
+/** The keys and indices that lead to a node. */
 export function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
   const path: Path = []
   const chain = [...ancestors, node]
@@ -65,14 +65,15 @@ function keyText(key: unknown): string {
 }
 
 const UNQUOTED = 'between { } or [ ] a text with ${ in it needs quotes: write "${env:NAME}"'
-/** With those that follow in the same text. */
+/** A reference, and those that follow it in the same text. */
 const REFERENCES = /^\$\{[^}\r\n]*\}?(?:[^\s,#$[\]{}]*\$\{[^}\r\n]*\})*/
-/** Each costs a reading of the whole file. */
+/** Each of them costs another parse of the whole file. */
 const MOST_UNQUOTED = 100
 
 /**
- * Between brackets a brace ends a text, so a `${` without quotes breaks everything behind it. Each is covered by as many letters
- * and the file read again, until the parser stumbles first over something else.
+ * Parses a file in spite of unquoted references. Between brackets, the brace of an unquoted `${` breaks everything
+ * behind it. So each such reference is replaced by letters and the file parsed again, until the first error is another
+ * one.
  */
 function parse(text: string): { document: Document; lines: LineCounter; unquoted: number[] } {
   const unquoted: number[] = []
@@ -93,7 +94,7 @@ function firstStumble({ errors }: Document): number {
   return first
 }
 
-/** Without what the parser quotes from the file. */
+/** Turns an error of the parser into a problem, without what the parser quotes from the file. */
 function faultOf({ code, message, pos }: YAMLError): Fault {
   const [offset] = pos
   switch (code) {
@@ -136,7 +137,7 @@ function faultOf({ code, message, pos }: YAMLError): Fault {
 const COLON = 'write "key: value", indent alike, and put quotes around a text with ": " in it'
 const STRAY = 'a bracket or quote is missing or too many, or a text with special characters needs quotes'
 
-/** Keys that stand twice in a mapping, of which all but the last would do nothing, and keys that are none. */
+/** Finds keys that occur twice in a mapping, of which only the last would count, and keys that are no scalars. */
 function keyFaults(document: Document, lines: LineCounter): Fault[] {
   const faults: Fault[] = []
   visit(document, {
@@ -165,7 +166,10 @@ function keyFaults(document: Document, lines: LineCounter): Fault[] {
   return faults
 }
 
-/** An alias that leads nowhere is mostly a text that begins with "*", perhaps a secret: its name is not shown. */
+/**
+ * Finds aliases without an anchor. Such an alias is mostly a text that begins with "*", perhaps a secret, so it is not
+ * repeated.
+ */
 function aliasFaults(document: Document): Fault[] {
   const faults: Fault[] = []
   visit(document, {

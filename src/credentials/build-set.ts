@@ -5,7 +5,7 @@ import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
 import { CredentialPool } from './pool.ts'
 import { isRotating, Rotation } from './rotation.ts'
 
-/** Undefined for an account that has none. */
+/** Makes the credentials of an account; undefined if it has none. */
 export function buildCredentialSet(
   place: CredentialPlace,
   account: Pick<AccountConfig, 'credential' | 'credentials' | 'pool'>,

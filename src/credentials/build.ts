@@ -20,21 +20,21 @@ export interface CredentialServices {
   readonly random: Random
   readonly metrics: Metrics
   readonly logger?: Logger
-  /** Where tokens are shared with other instances. */
+  /** Where instances share tokens; undefined if each gets its own. */
   readonly tokens?: TokenShare | undefined
 }
 
-/** Whose credential it is. */
+/** The account that a credential belongs to. */
 export interface CredentialPlace {
   readonly upstream: string
   readonly account: string
   /** The header in which the upstream takes its credential. */
   readonly header: string
-  /** Of its URL, with the port unless that is the usual one. */
+  /** The host of its URL, with the port unless that is the default. */
   readonly host: string
 }
 
-/** Makes what a configuration describes. */
+/** Makes the credential that a configuration describes, which must have passed `checkCredentials`. */
 export function buildCredential(
   place: CredentialPlace,
   config: CredentialConfig,
@@ -75,7 +75,9 @@ export function buildCredential(
   }
 }
 
-/** The same for credentials that are one to the vendor; nothing can be told from it. */
+/**
+ * A hash that is the same for configurations that are one credential to the vendor. It reveals nothing of the secret.
+ */
 export function identityOf(config: CredentialConfig, defaultHeader: string): string {
   const { type = 'header', header = defaultHeader, expires: _, next: _next, canary: _share, ...rest } = config
   const fields: Record<string, unknown> = { ...rest, type, header: header.toLowerCase() }

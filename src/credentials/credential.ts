@@ -2,45 +2,51 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Route } from '../routing/route.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 
-/** A request that is complete but for its credential. */
+/** A request that is complete except for its credential. */
 export type Unproven = { -readonly [Field in keyof OutgoingRequest]: OutgoingRequest[Field] }
 
-/** What a client asks for, as it sent it: the query with its `?`, or empty. */
+/** The head of a client's request as it was sent. The query begins with its `?`, or is empty. */
 export interface RequestHead {
   readonly path: string
   readonly query: string
   readonly headers: IncomingHttpHeaders
 }
 
-/** How an account is proven to its upstream. It never leaves the gateway but on a request to that upstream. */
+/** Proves an account to its upstream. It leaves the gateway only in requests to that upstream. */
 export interface Credential {
-  /** Under which it appears in `explain`, logs and metrics: `upstream/account`. */
+  /** The name under which it appears in `explain`, logs and metrics: `upstream/account`. */
   readonly name: string
-  /** Lower-case names of the headers that it sets, which no client's request brings along. */
+  /** Lower-case names of the headers that it sets. They are removed from clients' requests. */
   readonly headerNames: readonly string[]
-  /** Whether a body is worth keeping so that a call that is refused can be sent again with another. */
+  /** Whether a refused call may be sent again with another value, so that its body is worth keeping. */
   readonly isRenewable: boolean
-  /** Grows whenever another value is added than before. */
+  /** Increases whenever the value changes that `addTo` adds. */
   readonly version: number
-  /** What a request with it shows to the upstream, which may repeat it; the empty text if that is no secret. */
+  /**
+   * The secret text that a request with it contains, and that the upstream may repeat in its answer; empty if it
+   * contains none.
+   */
   readonly exposed: string
-  /** Why a request can't be sent with it, for the client to mend. Asked before the request is charged. */
+  /** Why a request can't be sent with it, in words for the client. Asked before the request is charged. */
   whyNot?(request: RequestHead): string | undefined
-  /** Undefined if it can be added now; else when it can. Rejects with a `CredentialUnavailableError`. */
+  /**
+   * Resolves once it can be added to a request; undefined if it can be now. Rejects with a
+   * `CredentialUnavailableError`.
+   */
   ready?(): Promise<void> | undefined
   /**
-   * The upstream answered a call, to which it was added in that version, with 401, 403 or 429. Whether the call, sent
-   * again once, would carry another. `isRepeatable` is whether it can be.
+   * The upstream answered 401, 403 or 429 to a call with that version of it. Returns whether the call should be sent
+   * again, because it would carry another value. `isRetryable`: whether the call can be sent again at all.
    */
   refused(status: number, version: number, isRepeatable: boolean, retryAfterMs?: number): boolean
-  /** How a call was answered that had been sent again because of a refusal. */
+  /** The status that answered a call which had been sent again after a refusal. */
   settled?(status: number): void
-  /** It is in use from now on, until that is disposed of. Asked before it is added to a request. */
+  /** Marks it as in use until the result is disposed of. Called before it is added to a request. */
   take?(): Disposable
-  /** Its name in the pool that it is of. */
+  /** Its name within its pool. */
   readonly member?: string
-  /** Whether another of that pool is not left out. */
+  /** Whether its pool has another member that is not quarantined. */
   readonly hasOthers?: boolean
-  /** Adds it to a request, in the way that the route wants. */
+  /** Adds it to a request in the way that the route asks for. */
   addTo(request: Unproven, route: Route): void
 }

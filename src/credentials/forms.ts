@@ -1,9 +1,10 @@
-/** A shorter one is no credential, but might be a word of any text. */
+/** A shorter text is no credential, and may be a word of any answer. */
 const SHORTEST = 8
 
 /**
- * The forms in which a text that an upstream was sent may come back: as it is, in Base64 wherever in it the text begins, and
- * as it is written in URLs, JSON and HTML. Of a value with a scheme it is what comes behind that.
+ * The forms in which an upstream may repeat a text that it was sent: literally, in Base64 at each of the three
+ * alignments, and escaped for URLs, JSON and HTML. If the value begins with a scheme, such as `Bearer`, only the rest
+ * is looked for.
  */
 export function formsOf(exposed: string): string[] {
   const [, scheme = '', value = exposed] = /^([A-Za-z][\w-]*) +(\S.*)$/.exec(exposed) ?? []
@@ -12,7 +13,7 @@ export function formsOf(exposed: string): string[] {
     const [, password] = /^[^:]*:(.*)$/.exec(Buffer.from(value, 'base64').toString()) ?? []
     if (password !== undefined) secrets.push(password)
   }
-  // One in the query was sent in that form, and may be encoded once more.
+  // A value in the query was sent URL-encoded, and may be encoded once more.
   secrets.push(...secrets.map(encodeURIComponent))
   const forms = secrets.filter(({ length }) => length >= SHORTEST).flatMap(encodingsOf)
   return [...new Set(forms)].filter(({ length }) => length >= SHORTEST)
@@ -35,7 +36,7 @@ function encodingsOf(text: string): string[] {
   ]
 }
 
-/** What Base64 makes of the text alone, when so many bytes more than a multiple of three stand before it. */
+/** The Base64 characters that encode nothing but this text, if `offset` bytes stand before it (modulo three). */
 function base64At(text: string, offset: number): string {
   const bytes = Buffer.concat([Buffer.alloc(offset), Buffer.from(text)])
   const from = Math.ceil((offset * 8) / 6)

@@ -7,18 +7,18 @@ import { algorithmOf, importSigningKey, parsePrivateKey } from './signing-key.ts
 import type { Token } from './token-keeper.ts'
 
 const USUAL_LIFETIME_MS = 300_000
-/** The vendor's clock may be behind ours. Never more than half of the lifetime. */
+/** The vendor's clock may be behind ours. At most half of the lifetime is used for that. */
 const BACKDATED_S = 30
 
 /**
- * Signs a JWT (RFC 7519) by which the upstream itself knows the account. Its dates are those of the wall clock, and `exp` is
- * exactly `lifetime` after `iat` (whole seconds), which lies up to 30 s in the past.
+ * Signs a JWT (RFC 7519) that the upstream itself accepts. Its dates are those of the wall clock, in whole seconds.
+ * `iat` lies up to 30 s in the past, and `exp` is exactly `lifetime` after `iat`.
  */
 export async function signToken(config: CredentialConfig, clock: Clock): Promise<Token> {
   const { lifetime = USUAL_LIFETIME_MS, claims = {}, issuer, subject, audience, keyId } = config
   const [now, wall] = [clock.now(), clock.wall()]
   const lifetimeS = Math.floor(lifetime / 1_000)
-  // Vendors bound the span from `iat` to `exp`, so what the token begins earlier it ends earlier.
+  // Vendors limit the span from `iat` to `exp`, so a token that begins earlier must also end earlier.
   const backdatedS = Math.min(BACKDATED_S, Math.floor(lifetimeS / 2))
   const issuedAtS = Math.floor(wall / 1_000) - backdatedS
   const alg = config.algorithm ?? algorithmOf(parsePrivateKey(config.key!.reveal()))

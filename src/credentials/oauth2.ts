@@ -5,16 +5,20 @@ import { codeOf } from '../upstream/error-code.ts'
 import { importSigningKey } from './signing-key.ts'
 import type { Token } from './token-keeper.ts'
 
-/** How long to wait for the token endpoint. */
+/** How long the token endpoint may take to answer. */
 const ANSWER_WITHIN_MS = 10_000
-/** The form of an error code (RFC 6749 §5.2). An endpoint may repeat what it was sent, so nothing else is passed on. */
+/**
+ * The form of an error code (RFC 6749 §5.2). Nothing else of an answer is repeated, because it may contain what was
+ * sent.
+ */
 const ERROR_CODE = /^[a-z_]{1,64}$/
-/** Of a token whose end the endpoint does not tell. */
+/** The lifetime of a token whose answer does not state one. */
 const USUAL_LIFETIME_MS = 300_000
 
 /**
- * Gets a token by the client credentials grant (RFC 6749 §4.4), where the client is proven by its secret or by a JWT that
- * it signs (RFC 7523). Redirects are not followed. Errors hold the endpoint's code, and nothing that it says besides.
+ * Gets a token by the client credentials grant (RFC 6749 §4.4). The client authenticates by its secret, or by a JWT
+ * that it signs (RFC 7523). Redirects are not followed. Errors contain the endpoint's error code and nothing else of
+ * its answer.
  */
 export async function requestToken(config: CredentialConfig, clock: Clock): Promise<Token> {
   const tokenUrl = new URL(config.tokenUrl!)
@@ -25,11 +29,12 @@ export async function requestToken(config: CredentialConfig, clock: Clock): Prom
   try {
     const response = await oauth.clientCredentialsGrantRequest(server, client, authentication, parametersOf(config), {
       signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
-      // The configuration says where; `check` warns of a plain one.
+      // The configuration chose the URL; `check` warns of http.
       [oauth.allowInsecureRequests]: tokenUrl.protocol === 'http:',
     })
     const { text, lifetimeMs } = await readToken(response)
-    // An endpoint that repeats its token until the end says 0 in the last second of it, and it is still good.
+    // Some endpoints return the same token until it expires, and state a lifetime of 0 in its last second. It still
+    // works then.
     const leastMs = clock.now() - requestedAt + LEAST_LIFETIME_MS
     return tokenOf(text, requestedAt, Math.max(lifetimeMs, leastMs), config.skew)
   } catch (error) {
@@ -38,7 +43,7 @@ export async function requestToken(config: CredentialConfig, clock: Clock): Prom
   }
 }
 
-/** An answer that is no token; its message holds nothing that the endpoint says in its own words. */
+/** The endpoint's answer is no token. The message contains none of the endpoint's own words. */
 class NoTokenError extends Error {
   readonly status: number
 
@@ -48,10 +53,10 @@ class NoTokenError extends Error {
   }
 }
 
-/** The endpoint gave no token, and that is not for what proves the client: it is away, ails, or is asked too often. */
+/** The endpoint is down, failing, or asked too often. The credential that asked is not to blame. */
 export class TokenEndpointAwayError extends Error {}
 
-/** Of 4xx, what says nothing of the request. */
+/** The 4xx statuses that say nothing about the request itself. */
 const PASSING = new Set([408, 425, 429])
 
 function isAway(error: unknown): boolean {
@@ -59,9 +64,9 @@ function isAway(error: unknown): boolean {
 }
 
 /**
- * The token in an answer (RFC 6749 §5.1), taken leniently: any 2xx will do, `token_type` may be missing, and fields of which
- * nothing is needed here (`scope`, `refresh_token`, `id_token`) may hold anything. Not by the library, which is strict, and of
- * a 401 with a challenge, as every refused client gets it (§5.2), tells the challenge instead of the error.
+ * Reads the token in an answer (RFC 6749 §5.1) leniently: any 2xx is accepted, `token_type` may be missing, and
+ * `scope`, `refresh_token` and `id_token` may hold anything. The library is too strict for that. For a 401 with a
+ * challenge, which every refused client gets (§5.2), it would also report the challenge instead of the error.
  */
 async function readToken(response: Response): Promise<{ text: string; lifetimeMs: number }> {
   const { access_token: text, token_type: type, expires_in: expiresIn, error } = fieldsIn(await response.text())
@@ -69,14 +74,14 @@ async function readToken(response: Response): Promise<{ text: string; lifetimeMs
     const code = typeof error === 'string' && ERROR_CODE.test(error) ? error : 'and no token'
     throw new NoTokenError(response.status, `answered ${response.status} ${code}`)
   }
-  // Sent as a bearer, a token of another type would be refused, or believed without its proof.
+  // A token of another type, sent as a bearer token, would be refused, or accepted without its proof.
   if (typeof type === 'string' && !/^\s*(?:bearer(?:token)?\s*)?$/i.test(type)) {
     throw new NoTokenError(response.status, 'answered with a token of another type than Bearer')
   }
   return { text, lifetimeMs: lifetimeOf(expiresIn) }
 }
 
-/** None where it is no JSON object. */
+/** The fields of a JSON object; none if it is no object. */
 function fieldsIn(json: string): Record<string, unknown> {
   try {
     return (JSON.parse(json) ?? {}) as Record<string, unknown>
@@ -85,21 +90,21 @@ function fieldsIn(json: string): Record<string, unknown> {
   }
 }
 
-/** Of a number, or a text that is one; anything else tells nothing. */
+/** Reads a lifetime, which may be a number or a text. Anything else counts as not stated. */
 function lifetimeOf(expiresIn: unknown): number {
   const seconds = typeof expiresIn === 'string' && expiresIn.trim() !== '' ? Number(expiresIn) : expiresIn
   if (typeof seconds !== 'number' || !Number.isFinite(seconds) || seconds < 0) return USUAL_LIFETIME_MS
   return Math.min(seconds * 1_000, MOST_LIFETIME_MS)
 }
 
-/** How long a token that was just given is good for at least. */
+/** The shortest lifetime that a new token is assumed to have. */
 const LEAST_LIFETIME_MS = 1_000
-/** An end that is further away than a year is not meant. */
+/** A lifetime above a year is a mistake of the endpoint. */
 const MOST_LIFETIME_MS = 365 * 86_400_000
 
 const USUAL_SKEW_MS = 30_000
 
-/** Renewed that much earlier than it expires, but not before half of its life. */
+/** A token that is renewed `skewMs` before it expires, but not before half of its lifetime. */
 export function tokenOf(
   text: string,
   issuedAt: number,
@@ -120,8 +125,8 @@ async function authenticationOf(config: CredentialConfig): Promise<oauth.ClientA
 }
 
 /**
- * Encoded like a form (RFC 6749 §2.3.1), but only what must be: many endpoints do not decode, and for them the library's own,
- * which also encodes "-", "." and "_", would be another secret.
+ * Encodes the client's id and secret like a form (RFC 6749 §2.3.1), but only the characters that need it. Many
+ * endpoints do not decode them. The library also encodes "-", "." and "_", which would be another secret for those.
  */
 function clientSecretBasic(secret: string): oauth.ClientAuth {
   return (_server, client, _body, headers) => {

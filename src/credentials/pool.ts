@@ -8,8 +8,8 @@ import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
 const USUAL_QUARANTINE_MS = 60_000
 
 /**
- * Several credentials of one account, used in turn, or each time the one with the fewest calls in flight. One that the
- * upstream refuses is left out for a while; if all are, the one that was refused first is used.
+ * Several credentials of one account. They are used in turn, or each time the one with the fewest calls in flight. One
+ * that the upstream refuses is quarantined. If all are, the one whose quarantine ends first is used.
  */
 export class CredentialPool implements CredentialSet {
   readonly name: string
@@ -79,7 +79,7 @@ class Member implements Credential {
   readonly name: string
   readonly headerNames: readonly string[]
   readonly isRenewable = true
-  /** By which limits that are counted by credential tell it from others of its account. */
+  /** Its name within the pool, by which limits with `scope: credential` tell it from the other members. */
   readonly member: string
   inFlight = 0
   quarantinedUntil = -Infinity
@@ -110,7 +110,7 @@ class Member implements Credential {
     return this.#inner.ready?.()
   }
 
-  /** Asked once it is left out itself. */
+  /** Asked once this member is quarantined itself. */
   get hasOthers(): boolean {
     return this.#options.hasOthers()
   }
@@ -124,9 +124,9 @@ class Member implements Credential {
     this.#inner.addTo(request, route)
   }
 
-  /** With 401 or 403 the call is worth another member; when to repeat after a 429 is for the call's own policy to say. */
+  /** After 401 or 403 the call is sent again with another member. After 429 the call's own retry policy decides. */
   refused(status: number, version: number, isRepeatable: boolean, retryAfterMs = 0): boolean {
-    // A token that was revoked is no fault of the credential it is had with.
+    // The upstream may have revoked the token. The credential that it was issued to may be good.
     if (status === 401 && this.#inner.isRenewable && this.#inner.refused(status, version, isRepeatable)) return true
     const { quarantine, clock, onQuarantine } = this.#options
     const now = clock.now()

@@ -1,12 +1,12 @@
 import { backoffOf } from '../resilience/backoff.ts'
 import type { Clock } from '../time/clock.ts'
 
-/** Who was not refused for so long begins anew. */
+/** After this long without a refusal, the count begins again. */
 const FORGET_MS = 120_000
 
 /**
- * Whether an upstream's 401 is a reason to look for another credential: at once the first time, and ever more rarely where
- * that did not help, so that calls that are refused for other reasons are not sent twice, nor sources asked for each.
+ * Decides whether an upstream's 401 is a reason to fetch another credential. The first is. If that did not help, the
+ * next ones are so ever more rarely. Otherwise every call that is refused for some other reason would be sent twice.
  */
 export class Refusals {
   readonly #clock: Clock

@@ -7,19 +7,20 @@ import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
 import { TokenEndpointAwayError } from './oauth2.ts'
 import { Secret, secretsIn } from '../schema/secret.ts'
 
-/** Part of the calls that a new credential gets, if nothing else is configured. */
+/** Share of the calls that a new credential gets by default. */
 const USUAL_CANARY = 0.05
-/** How long a new credential is left alone at most because one call was forbidden. */
+/** How long a new credential is not used at most, because one call with it was answered 403. */
 const SUSPICION_MS = 60_000
 
-/** Whether a second version may stand beside it: one that is configured, or one that the store gets. */
+/** Whether a second value may exist beside the current one: a configured one, or one that the secret store may get. */
 export function isRotating(config: CredentialConfig): boolean {
   return config.next !== undefined || secretsIn(config).some(({ template }) => template?.text.includes('${secret:'))
 }
 
 /**
- * The credential in force, and while there is one, the one that is to follow: it gets its share of the calls until it takes
- * the other's place, or the upstream refuses it. Then the calls that it had are sent again with the old one.
+ * The current credential and, during a rotation, the next one. The next one gets its share of the calls until it
+ * replaces the current one, or until the upstream refuses it. A call that was refused with the next one is sent again
+ * with the current one.
  */
 export class Rotation implements CredentialSet {
   readonly name: string
@@ -57,7 +58,7 @@ export class Rotation implements CredentialSet {
     ]
   }
 
-  /** Begins anew with another value to follow; one that was refused stays refused for as long as it is the same. */
+  /** Puts another next value on trial. A value that was refused stays refused for as long as it does not change. */
   #renew(): void {
     const next = nextOf(this.#config)
     const identity = next && identityOf(next, this.#place.header)
@@ -85,7 +86,7 @@ export class Rotation implements CredentialSet {
   }
 }
 
-/** A new credential on trial: from its rollback on it is the old one. */
+/** The next credential on trial. Once it is rolled back, it behaves like the current one. */
 class Canary implements Credential {
   readonly name: string
   readonly headerNames: readonly string[]
@@ -94,10 +95,13 @@ class Canary implements Credential {
   readonly #new: Credential
   readonly #clock: Clock
   readonly #onRollback: (reason: string) => void
-  /** `suspected`: until it is known what the old one is answered to the same call. */
+  /**
+   * `suspected`: a call with it was answered 403, and it is not known yet how the same call with the old one is
+   * answered.
+   */
   #state: 'trusted' | 'suspected' | 'rolled back' = 'trusted'
   #suspectedAt = -Infinity
-  /** When no token could be had for it, since the endpoint was away. */
+  /** When its token endpoint was last down. */
   #awayAt = -Infinity
 
   constructor(old: Credential, next: Credential, clock: Clock, onRollback: (reason: string) => void) {
@@ -111,12 +115,12 @@ class Canary implements Credential {
 
   get isRolledBack(): boolean {
     if (this.#state === 'rolled back') return true
-    // Of a suspicion it may never come out whether it is right, if that call was given up.
+    // If the call that caused the suspicion was given up, nobody will resolve it. So a suspicion ends by itself.
     const since = this.#state === 'suspected' ? Math.max(this.#suspectedAt, this.#awayAt) : this.#awayAt
     return this.#clock.now() - since < SUSPICION_MS
   }
 
-  /** Odd for the old one. */
+  /** Even versions are those of the new credential, odd ones those of the old. */
   get version(): number {
     return this.isRolledBack ? 2 * this.#old.version + 1 : 2 * this.#new.version
   }
@@ -132,7 +136,7 @@ class Canary implements Credential {
   ready(): Promise<void> | undefined {
     if (this.isRolledBack) return this.#old.ready?.()
     return this.#new.ready?.()?.catch((error: unknown) => {
-      // Of an endpoint that is away it is not to blame: it is tried again later.
+      // A token endpoint that is down does not speak against the credential, which is tried again later.
       if (error instanceof Error && error.cause instanceof TokenEndpointAwayError) this.#awayAt = this.#clock.now()
       else this.#rollBack(error instanceof Error ? error.message : 'no token can be had')
       return this.#old.ready?.()
@@ -144,7 +148,8 @@ class Canary implements Credential {
   }
 
   /**
-   * A 401 is about the credential alone. A 403 may be about the call: then the old one is answered the same.
+   * A 401 is about the credential. A 403 may be about the call: then the same call with the old credential is answered
+   * 403, too.
    */
   refused(status: number, version: number, isRepeatable: boolean): boolean {
     if (version % 2 === 1) return this.#old.refused(status, (version - 1) / 2, isRepeatable)

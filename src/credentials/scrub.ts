@@ -5,9 +5,12 @@ import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { formsOf } from './forms.ts'
 
-/** How long no response may have repeated a credential before it is worth a line in the log again. */
+/** A credential that is found again after this long is logged again. */
 const EPISODE_MS = 60_000
-/** Of rotations and pools; a token that was renewed long ago is in no request any more. */
+/**
+ * How many credentials are remembered: those of rotations and pools. Requests do not contain a token that was renewed
+ * long ago.
+ */
 const MOST_KEPT = 32
 
 interface EchoOptions {
@@ -18,10 +21,12 @@ interface EchoOptions {
   readonly logger?: Logger | undefined
 }
 
-/** Where in a response a credential was. */
+/** The part of a response that contained a credential. */
 type Place = 'header' | 'body' | 'trailer'
 
-/** Looks for the credentials of one account in what its upstream answers, counts what it finds, and tells the log once an episode. */
+/**
+ * Finds the credentials of one account in the answers of its upstream. Counts them, and logs the first of an episode.
+ */
 export class EchoGuard {
   readonly #options: EchoOptions
   readonly #count: ReturnType<Metrics['credentialsScrubbed']['of']>
@@ -34,7 +39,7 @@ export class EchoGuard {
     this.#count = metrics.credentialsScrubbed.of({ upstream, account })
   }
 
-  /** For the response to one request that showed this text to the upstream; undefined where there is nothing to look for. */
+  /** What scrubs the response to a request that contained `exposed`; undefined if there is nothing to look for. */
   against(exposed: string, correlationId: string): Scrub | undefined {
     const needles = this.#needles.memo(exposed)
     return needles.texts.length === 0 ? undefined : new Scrub(needles, (place) => this.#found(place, correlationId))
@@ -51,12 +56,12 @@ export class EchoGuard {
   }
 }
 
-/** What to look for, made once a credential. */
+/** The byte patterns of one credential. */
 interface Needles {
   readonly texts: readonly string[]
   readonly buffers: readonly Buffer[]
   readonly shortest: number
-  /** 1 for each byte that is in any of them. */
+  /** 1 for each byte that occurs in any of them. */
   readonly bytes: Uint8Array
 }
 
@@ -72,15 +77,15 @@ const TEXT =
   /^\s*(?:text\/|application\/(?:[\w.+-]*(?:json|xml|javascript|yaml|ndjson)|x-www-form-urlencoded|graphql))/i
 
 /**
- * Puts asterisks in the place of a credential, as many as it had bytes, so that lengths stay true. Headers and trailers are
- * looked into always, bodies if they are text that is not compressed.
+ * Replaces a credential by asterisks, one for each byte, so that `Content-Length` stays true. It looks into headers and
+ * trailers always, and into bodies if they are uncompressed text.
  */
 export class Scrub {
   readonly #needles: Needles
   readonly #onFound: (place: Place) => void
   #isFound = false
   #looksIntoBody = false
-  /** The end of what came last, where a needle may begin. */
+  /** The end of the last piece, where a credential may begin. */
   #tail: Buffer | undefined
 
   constructor(needles: Needles, onFound: (place: Place) => void) {
@@ -88,12 +93,12 @@ export class Scrub {
     this.#onFound = onFound
   }
 
-  /** Scrubs the headers in place, and learns from them what the body is. */
+  /** Scrubs the headers in place, and reads from them whether the body is to be scrubbed. */
   head(fields: Fields): void {
     this.#fields(fields, 'header')
     const { 'content-type': type, 'content-encoding': coding } = fields
     const isPlain = coding === undefined || String(coding).trim().toLowerCase() === 'identity'
-    // A page of an error may come without a type.
+    // Error pages may lack a type.
     this.#looksIntoBody = isPlain && (type === undefined || TEXT.test(String(type)))
   }
 
@@ -105,7 +110,7 @@ export class Scrub {
     for (const name in fields) {
       const value = fields[name]
       if (typeof value === 'string') {
-        // Most are shorter than any credential.
+        // Most values are shorter than any credential.
         if (value.length >= this.#needles.shortest) fields[name] = this.text(value, place)
       } else if (value !== undefined) fields[name] = value.map((one) => this.text(one, place))
     }
@@ -121,8 +126,8 @@ export class Scrub {
   }
 
   /**
-   * The next piece of the body, scrubbed; undefined if all of it has to wait for the piece after it. No more waits than what
-   * may be the beginning of a credential.
+   * Scrubs the next piece of the body. Returns undefined if all of it must wait for the next piece. No more is held
+   * back than what may be the beginning of a credential.
    */
   piece(chunk: Buffer): Buffer | undefined {
     if (!this.#looksIntoBody) return chunk
@@ -137,7 +142,7 @@ export class Scrub {
     return tailAt === 0 ? undefined : scrubbed.subarray(0, tailAt)
   }
 
-  /** What was held back and is no credential after all. */
+  /** What was held back, at the end of the body. */
   rest(): Buffer | undefined {
     const tail = this.#tail
     this.#tail = undefined
@@ -150,7 +155,7 @@ export class Scrub {
     let scrubbed = chunk
     for (const needle of buffers) {
       for (let at = scrubbed.indexOf(needle); at >= 0; at = scrubbed.indexOf(needle, at + needle.length)) {
-        // The memory is the transport's.
+        // The transport owns the memory of the chunk.
         if (scrubbed === chunk) scrubbed = Buffer.from(chunk)
         scrubbed.fill('*', at, at + needle.length)
       }
@@ -159,11 +164,11 @@ export class Scrub {
     return scrubbed
   }
 
-  /** Where the first needle begins that could go on behind the end; the length if none does. */
+  /** The index at which a credential may begin that goes on in the next piece; the length if there is none. */
   #beginningAt(chunk: Buffer): number {
     const { buffers, bytes } = this.#needles
     const { length } = chunk
-    // Lines, events and JSON end with what is in no credential.
+    // Lines, events and JSON end with a byte that no credential contains.
     if (length === 0 || bytes[chunk[length - 1]!] === 0) return length
     let first = length
     for (const needle of buffers) {

@@ -2,14 +2,14 @@ import { createPrivateKey, type KeyObject } from 'node:crypto'
 import { importPKCS8 } from 'jose'
 import type { Secret } from '../schema/secret.ts'
 
-/** Imports a private key in any PEM form, for the algorithm that is named, or else the usual one of its type. */
+/** Imports a private key in any PEM form, for the given algorithm or the usual one of its type. */
 export function importSigningKey(pem: Secret, algorithm: string | undefined): Promise<CryptoKey> {
   const key = parsePrivateKey(pem.reveal())
   const pkcs8 = key.export({ type: 'pkcs8', format: 'pem' })
   return importPKCS8(pkcs8, algorithm ?? algorithmOf(key))
 }
 
-/** Throws, and does not say what the text was, if it is none. */
+/** Parses a private key. Throws an error that does not repeat the text. */
 export function parsePrivateKey(pem: string): KeyObject {
   try {
     return createPrivateKey(pem)
@@ -18,7 +18,7 @@ export function parsePrivateKey(pem: string): KeyObject {
   }
 }
 
-/** What is wrong with a private key, or with the algorithm that it is to sign by. Never shows the key. */
+/** What is wrong with a private key, or with the algorithm that it is to sign with. Never shows the key. */
 export function faultOfKey(
   pem: string,
   algorithm: string | undefined,
@@ -35,7 +35,7 @@ export function faultOfKey(
   return { field: 'algorithm', message: `a key of this type signs with ${usual}` }
 }
 
-/** By RFC 7518 §3.1 and RFC 8037. */
+/** The usual algorithm of a key (RFC 7518 §3.1, RFC 8037). */
 export function algorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string {
   switch (asymmetricKeyType) {
     case 'rsa':

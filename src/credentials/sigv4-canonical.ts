@@ -8,7 +8,7 @@ const ENCODED = Array.from({ length: 256 }, (_, byte) => {
   return /[\w.~-]/.test(char) ? char : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
 })
 
-/** Every byte but the unreserved ones as `%XY`. */
+/** Encodes every byte except the unreserved ones as `%XY`. */
 function encoded(bytes: string): string {
   let text = ''
   for (let i = 0; i < bytes.length; i++) text += ENCODED[bytes.charCodeAt(i)] ?? ''
@@ -21,8 +21,8 @@ function decoded(text: string): string {
 }
 
 /**
- * S3 takes the path for the name of an object, whatever its segments, and encodes it once, however the client did. All other
- * services resolve it (RFC 3986 §6.2.2.3), and encode once more what is encoded.
+ * The path as it is signed. S3 takes it for the name of an object, whatever its segments, and encodes it once, however
+ * the client encoded it. All other services resolve it (RFC 3986 §6.2.2.3) and encode it a second time.
  */
 export function canonicalPath(path: string, service: string): string {
   const bytes = service === 's3' ? decoded(path) : resolved(path)
@@ -39,7 +39,7 @@ function resolved(path: string): string {
   return `/${segments.join('/')}${isFolder ? '/' : ''}`
 }
 
-/** The query, given without its `?`: sorted by encoded names, and then by values. */
+/** The query, given without its `?`, as it is signed: sorted by encoded names, then by encoded values. */
 export function canonicalQuery(query: string): string {
   return parametersOf(query)
     .map(([name, value]) => [encoded(name), encoded(value)] as const)
@@ -48,7 +48,7 @@ export function canonicalQuery(query: string): string {
     .join('&')
 }
 
-/** Names and values as AWS reads them: `+` is a space. */
+/** The parameters as AWS reads them: `+` is a space. */
 export function parametersOf(query: string): [name: string, value: string][] {
   const pairs = query.split('&').filter((pair) => pair !== '')
   return pairs.map((pair) => {
@@ -58,7 +58,10 @@ export function parametersOf(query: string): [name: string, value: string][] {
   })
 }
 
-/** The value of a header field. Not `trim` and `\s`, for which the byte A0 is white space, of which "à" ends. */
+/**
+ * The value of a header field as it is signed. `trim` and `\s` would also remove the byte A0, with which "à" ends in
+ * UTF-8.
+ */
 export function canonicalValue(value: string): string {
   return value.replaceAll(/[ \t]+/g, ' ').replace(/^ | $/g, '')
 }

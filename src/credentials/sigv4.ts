@@ -11,20 +11,20 @@ export interface SigV4Options {
   readonly sessionToken: Secret | undefined
   readonly region: string
   readonly service: string
-  /** Of the upstream, with its port unless that is the usual one: the signature is good for no other. */
+  /** The host of the upstream, with its port unless that is the default. A signature is valid for this host only. */
   readonly host: string
   readonly clock: Clock
 }
 
 const PAYLOAD = 'x-amz-content-sha256'
-/** The body comes in frames with a checksum behind them, and is not signed. */
+/** The client sends the body in frames that end with a checksum, and the body is not signed. */
 const UNSIGNED_FRAMES = 'STREAMING-UNSIGNED-PAYLOAD-TRAILER'
 
 /**
- * Signs each request with AWS Signature Version 4: method, path, query, host, every `x-amz-*` header, and the body. What a
- * client says of its body in `x-amz-content-sha256` is kept: the hash, UNSIGNED-PAYLOAD, or that it comes in unsigned frames
- * (`aws-chunked`). Where it says nothing the hash is made here if the body is at hand; one that streams is UNSIGNED-PAYLOAD,
- * which S3 takes over TLS, and few other services.
+ * Signs each request with AWS Signature Version 4: its method, path, query, host, every `x-amz-*` header, and the body.
+ * If the client describes its body in `x-amz-content-sha256` (a hash, UNSIGNED-PAYLOAD, or unsigned `aws-chunked`
+ * frames), that is kept. Otherwise the hash is computed if the body is in memory, and a body that streams is
+ * UNSIGNED-PAYLOAD, which S3 accepts over TLS, and few other services do.
  * https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
  */
 export class SigV4Credential implements Credential {
@@ -32,7 +32,7 @@ export class SigV4Credential implements Credential {
   readonly headerNames = ['authorization', 'x-amz-date', 'x-amz-security-token']
   readonly isRenewable = false
   readonly #options: SigV4Options
-  /** Good for one day. */
+  /** The signing key of one day. */
   #key: { readonly day: string; readonly secret: string; readonly bytes: Buffer } | undefined
 
   constructor(name: string, options: SigV4Options) {
@@ -46,17 +46,17 @@ export class SigV4Credential implements Credential {
     return secretAccessKey.version + (sessionToken?.version ?? 0)
   }
 
-  /** The key itself is not sent, and a signature is good for one request only. */
+  /** The key itself is never sent, and a signature is valid for one request only. */
   get exposed(): string {
     return this.#options.sessionToken?.reveal() ?? ''
   }
 
   refused(status: number, version: number): boolean {
-    // AWS answers 403 where others answer 401.
+    // AWS answers 403 where other vendors answer 401.
     return (status === 401 || status === 403) && version !== this.version
   }
 
-  /** What was signed with a key of the client's own, and what services do not agree how to read. */
+  /** Refuses what the client signed with a key of its own, and what services read in different ways. */
   whyNot({ path, query, headers }: RequestHead): string | undefined {
     return whyNotBody(headers[PAYLOAD]) ?? whyNotTarget(path, query.slice(1), this.#options.service === 's3')
   }

@@ -5,7 +5,7 @@ import type { Credential, Unproven } from './credential.ts'
 import { Refusals } from './refusals.ts'
 import type { Secret } from '../schema/secret.ts'
 
-/** A secret that is sent as it is: another value can only come from where it came from. */
+/** A secret that is sent unchanged. A new value can only come from its source. */
 abstract class StaticCredential implements Credential {
   readonly name: string
   readonly isRenewable = false
@@ -44,7 +44,7 @@ abstract class StaticCredential implements Credential {
   abstract addTo(request: Unproven, route: Route): void
 }
 
-/** In a header. */
+/** A secret in a header, perhaps behind a scheme. */
 export class HeaderCredential extends StaticCredential {
   readonly headerNames: readonly string[]
   readonly #header: string
@@ -82,7 +82,7 @@ export class BasicCredential extends StaticCredential {
   }
 }
 
-/** A parameter of the URL, which the gateway never logs. One that the client sent under that name is left out. */
+/** A secret in a parameter of the URL, which is never logged. A parameter of that name from the client is removed. */
 export class QueryCredential extends StaticCredential {
   readonly headerNames = []
   readonly #parameter: string
@@ -106,7 +106,7 @@ export class QueryCredential extends StaticCredential {
     request.path = `${request.path.slice(0, queryAt)}?${[...kept, own].join('&')}`
   }
 
-  /** However it is encoded: servers decode names, too. */
+  /** Whether a pair has the name of the parameter, in any encoding: servers decode names, too. */
   #isOwn(pair: string): boolean {
     const [name = ''] = pair.split('=', 1)
     try {

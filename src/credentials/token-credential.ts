@@ -1,7 +1,7 @@
 import type { Credential, Unproven } from './credential.ts'
 import type { TokenKeeper } from './token-keeper.ts'
 
-/** A token that is had from somewhere and expires, sent as `Authorization: Bearer` (RFC 6750 §2.1). */
+/** A token that expires and is renewed, sent as `Authorization: Bearer` (RFC 6750 §2.1). */
 export class TokenCredential implements Credential {
   readonly name: string
   readonly headerNames = ['authorization']

@@ -2,25 +2,30 @@ import type { Clock, Random } from '../time/clock.ts'
 import { backoffOf } from '../resilience/backoff.ts'
 import { Refusals } from './refusals.ts'
 
-/** Its times are those of `Clock.now`: however the wall clock is set, it lasts as long as was said when it was had. */
+/**
+ * An access token. Its times are those of `Clock.now`, so that its lifetime does not change when the wall clock is set.
+ */
 export interface Token {
   readonly text: string
   readonly expiresAt: number
-  /** When to get another one, before this one expires. */
+  /** When it is to be renewed, before it expires. */
   readonly renewAt: number
-  /** For one with dates of our own making in it: how far the wall clock was ahead of `Clock.now` then. */
+  /**
+   * For a token with dates of our own clock in it: by how much the wall clock was ahead of `Clock.now` when it was
+   * made.
+   */
   readonly wallAheadMs?: number
 }
 
-/** Dates in a token that are off by more than this may be refused; vendors allow for a few seconds. */
+/** Vendors tolerate dates that are off by a few seconds, but may refuse more than this. */
 const MOST_OFF_MS = 2_000
 
-/** Whether it bears dates of a wall clock that has been set since. */
+/** Whether the wall clock was set since the token was dated. */
 function isMisdated({ wallAheadMs }: Token, clock: Clock): boolean {
   return wallAheadMs !== undefined && Math.abs(clock.wall() - clock.now() - wallAheadMs) > MOST_OFF_MS
 }
 
-/** Why no token can be had now, and when it makes sense to ask again. */
+/** No token is available now. Says why, and when it makes sense to ask again. */
 export class CredentialUnavailableError extends Error {
   readonly retryAfterMs: number
 
@@ -33,25 +38,26 @@ export class CredentialUnavailableError extends Error {
 export interface TokenKeeperOptions {
   readonly clock: Clock
   readonly random: Random
-  /** Gets a token of its own, or one that another instance got meanwhile: one that `isWanted`. */
+  /** Gets a new token, or one that another instance got meanwhile and that `isWanted` accepts. */
   obtain(isWanted: (token: Token) => boolean): Promise<Token>
   onRenewal(error: unknown): void
 }
 
 /**
- * Holds a token that expires. It is renewed once however many wait for it; while the old one is valid nobody waits. If it
- * can't be renewed, that is tried again with exponential back-off, and the old one serves for as long as it is valid.
+ * Holds a token that expires. It is renewed once, however many calls wait for it, and nobody waits while the old one is
+ * valid. If a renewal fails, it is tried again with exponential backoff, and the old token is used for as long as it is
+ * valid.
  */
 export class TokenKeeper {
   readonly #options: TokenKeeperOptions
   #token: Token | undefined
-  /** The upstream does not take the token, though it has not expired. */
+  /** The upstream refuses the token, though it has not expired. */
   #isRefused = false
   #version = 0
   #renewal: Promise<void> | undefined
   #failures = 0
   #error: unknown
-  /** Not before, after a failure. */
+  /** After a failed renewal, when the next one may be tried. */
   #renewAgainAt = -Infinity
   readonly #refusals: Refusals
 
@@ -60,17 +66,19 @@ export class TokenKeeper {
     this.#refusals = new Refusals(options.clock)
   }
 
-  /** How often there was another token. */
+  /** How many tokens there were. */
   get version(): number {
     return this.#version
   }
 
-  /** The token, valid or not; undefined before the first. */
+  /** The token, which may have expired; undefined before the first. */
   get text(): string | undefined {
     return this.#token?.text
   }
 
-  /** Undefined while there is a token to be used; else when there is one. Rejects with a `CredentialUnavailableError`. */
+  /**
+   * Resolves once there is a valid token; undefined if there is one now. Rejects with a `CredentialUnavailableError`.
+   */
   ready(): Promise<void> | undefined {
     const { clock } = this.#options
     const now = clock.now()
@@ -84,21 +92,21 @@ export class TokenKeeper {
     const renewal = this.#renew()
     if (isValid && !this.#isRefused) return undefined
     return renewal.then(() => {
-      // A refused one that is still valid may serve yet, if there is no other.
+      // A refused token that has not expired is used if there is no other.
       if (this.#token === undefined || clock.now() >= this.#token.expiresAt) throw this.#unavailable()
     })
   }
 
   /**
-   * The upstream answered 401 to a call with the token of that version. Whether it makes sense to send the call again,
-   * once `ready`: not if it was refused a moment ago and a new token has not helped.
+   * The upstream answered 401 to a call with the token of that version. Returns whether the call should be sent again,
+   * after `ready`. It should not if the token before was refused a moment ago, too: then a new one does not help.
    */
   refused(version: number): boolean {
     if (version !== this.#version || this.#isRefused) return true
     return (this.#isRefused = this.#refusals.isReason())
   }
 
-  /** What the token is made of has changed: the one there is will be replaced. */
+  /** What the token is made from has changed: it is renewed with the next call. */
   renewSoon(): void {
     if (this.#token !== undefined) this.#token = { ...this.#token, renewAt: -Infinity }
     this.#renewAgainAt = -Infinity
@@ -119,7 +127,8 @@ export class TokenKeeper {
       onRenewal(undefined)
     } catch (error) {
       this.#error = error
-      // At least half of it, so that those who failed together do not come back together, nor at once.
+      // Spreads the delay, so that those who failed together do not come back together; at least half of it, so that
+      // nobody comes back at once.
       this.#renewAgainAt = clock.now() + backoffOf(++this.#failures) * (0.5 + random() / 2)
       onRenewal(error)
     }

@@ -7,22 +7,22 @@ import { Secret } from '../schema/secret.ts'
 import { MasterKeys, type Sealed } from '../secrets/master-keys.ts'
 import type { Token } from './token-keeper.ts'
 
-/** Longer than any endpoint is waited for: after that, who has the lock has died. */
+/** Longer than any endpoint may take. A lock that lasts longer belonged to an instance that died. */
 const LOCK_MS = 15_000
 const LOOK_EVERY_MS = 50
 
-/** A token as it is kept in Redis, where it ends by itself when it expires. */
+/** A token as it is stored, encrypted, in Redis. The key expires together with the token. */
 interface SharedToken {
   readonly text: string
   readonly renewEarlierMs: number
 }
 
-/** Removes a lock that is still ours. */
+/** Removes a lock if it is still ours. */
 const UNLOCK = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`
 
 /**
- * Tokens that all instances with the same Redis share: one of them gets a token, the others take it from Redis, where it is
- * encrypted. While Redis is away each gets its own.
+ * Tokens that all instances with the same Redis share. One instance gets a token, and the others take it from Redis,
+ * where it is encrypted. While Redis is away, each instance gets its own.
  */
 export class TokenShare {
   readonly #connect: () => Redis | Cluster
@@ -30,7 +30,7 @@ export class TokenShare {
   readonly #prefix: string
   readonly #clock: Clock
 
-  /** Connects with the first token that is wanted. */
+  /** Connects when the first token is wanted. */
   constructor(connect: () => Redis | Cluster, prefix: string, clock: Clock) {
     this.#connect = connect
     this.#prefix = prefix
@@ -38,8 +38,9 @@ export class TokenShare {
   }
 
   /**
-   * A token that `isWanted`: the one in Redis, else one by `issue`, which no other instance runs at the same time. `identity`
-   * says what for, and `key` is what only those know who may have the token: it is encrypted with a key made of that.
+   * Returns a token that `isWanted`: the one in Redis, or one by `issue`, which no other instance runs at the same
+   * time. `identity` says what the token is for. `key` is known only to those who may have it: the token is encrypted
+   * with a key derived from it.
    */
   async obtain(
     { identity, key }: { identity: string; key: string },
@@ -59,7 +60,7 @@ export class TokenShare {
         if (shared !== undefined && isWanted(shared)) return shared
         isOurs = (await redis.set(`${name}:lock`, owner, 'PX', LOCK_MS, 'NX')) === 'OK'
       } catch {
-        return issue() // without Redis, for this instance alone
+        return issue() // without Redis, each instance gets its own
       }
       if (isOurs) return this.#issueLocked(redis, name, keys, owner, isWanted, issue)
       await pause(LOOK_EVERY_MS * (1 + Math.random()))
@@ -74,9 +75,9 @@ export class TokenShare {
   async #connected(): Promise<Redis | Cluster> {
     if (this.#redis === undefined) {
       this.#redis = this.#connect()
-      // Each command fails with it, and then the instance gets a token of its own.
+      // An error fails each command, and then the instance gets a token of its own.
       this.#redis.on('error', () => undefined)
-      // Later, a connection that is lost is not waited for.
+      // Only the first connection is waited for.
       await connectedOrLate(this.#redis, this.#clock)
     }
     return this.#redis
@@ -91,7 +92,7 @@ export class TokenShare {
     issue: () => Promise<Token>,
   ): Promise<Token> {
     try {
-      // It may have come between the look and the lock.
+      // Another instance may have stored one between our read and our lock.
       const shared = await this.#get(redis, name, keys).catch(() => undefined)
       if (shared !== undefined && isWanted(shared)) return shared
       const token = await issue()
@@ -105,7 +106,7 @@ export class TokenShare {
     }
   }
 
-  /** How long it lasts yet is for Redis to say: clocks of gateways may differ, or be set. */
+  /** Redis says how long it is still valid: the clocks of gateways may differ. */
   async #get(redis: Redis | Cluster, name: string, keys: MasterKeys): Promise<Token | undefined> {
     const askedAt = this.#clock.now()
     const [stored, leftMs] = await Promise.all([redis.get(name), redis.pttl(name)])
@@ -115,7 +116,7 @@ export class TokenShare {
       const expiresAt = askedAt + leftMs
       return { text, expiresAt, renewAt: expiresAt - renewEarlierMs }
     } catch {
-      return undefined // it is replaced
+      return undefined // unreadable: it will be replaced
     }
   }
 }

@@ -2,15 +2,18 @@ import { randomUUID } from 'node:crypto'
 import { linkSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-/** A lock that is being made is empty for a moment; one that stays so was left by a process that had no room to write it. */
+/**
+ * A lock file is empty for a moment while it is made. One that stays empty was left by a process whose disk was full.
+ */
 const EMPTY_MS = 60_000
 
 /**
- * Locks a folder for this process, and returns what unlocks it. Throws if another running process has it.
+ * Locks a folder for this process. Returns a function that unlocks it. Throws if another running process has the lock.
  *
- * A lock is a file with the number of the process that has it, and when that began, as numbers are used again. It is written
- * aside and linked into place, so that it is never seen empty. What a dead process left is removed only under a second lock,
- * and only if it is still that: else two that found it at once would each remove what the other had just put there.
+ * The lock is a file with the process id of its owner and the start time of that process, since ids are reused. It is
+ * written under another name and then linked, so that it is never seen empty. A lock of a dead process is removed under
+ * a second lock, and only if it still is that of the dead process: otherwise two processes that find it at once would
+ * each remove the lock that the other has just made.
  */
 export function lockFolder(dir: string): () => void {
   const lock = join(dir, 'lock')
@@ -45,12 +48,15 @@ function isLinked(from: string, to: string): boolean {
   }
 }
 
-/** Whether the lock is there and its process is not. Throws if that is running; who is to remove a lock will have it next. */
+/**
+ * Whether the lock exists and its process does not. Throws if the process is running. Whoever removes the lock tries to
+ * take it next.
+ */
 function isLeftBehind(lock: string, dir: string): boolean {
   const text = readIfThere(lock)
   if (text === undefined) return false
   const holder = holderOf(text)
-  // Our own number in it was left by a process of the same number, as every container has.
+  // Our own process id in it is that of an earlier process: every container begins with the same ids.
   if (holder === undefined || holder === process.pid) return true
   throw new Error(
     `process ${holder} uses the store folder ${dir}; give every gateway its own store.dir, or share Redis. If process ` +
@@ -67,7 +73,7 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
-/** The number of the process that wrote it, if that is still running. */
+/** The id of the process that wrote the lock, if it is still running. */
 function holderOf(text: string): number | undefined {
   const [pid, begin] = text.split(' ')
   const holder = Number(pid)
@@ -86,11 +92,11 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** When a process began, in ticks since the machine did (proc_pid_stat(5)); undefined where that can't be known. */
+/** When a process began, in clock ticks since boot (proc_pid_stat(5)); undefined where that can't be read. */
 function beginOf(pid: number): string | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    // The second field is a name in parentheses, which may hold anything.
+    // The second field is a name in parentheses, which may contain anything.
     return stat
       .slice(stat.lastIndexOf(')') + 2)
       .split(' ')
@@ -100,7 +106,7 @@ function beginOf(pid: number): string | undefined {
   }
 }
 
-/** What processes that were killed, or had no room, have left of their attempts to lock the folder. */
+/** Removes the files of processes that were killed, or whose disk was full, while they tried to lock the folder. */
 function removeRemains(dir: string): void {
   for (const name of readdirSync(dir)) {
     if (!/^lock\.[\da-f]{8}-[\da-f-]{27}$/.test(name)) continue

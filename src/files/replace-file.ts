@@ -12,10 +12,10 @@ import {
 import { dirname } from 'node:path'
 
 /**
- * Replaces a file that only its owner can read as a whole: a crash at any moment leaves the file before it or the one
- * after. Throws, with nothing changed and nothing left behind, where there is no room. `isSynced`: it is on disk when this
- * returns, so that this holds for a crash of the machine, too. `like`: it is for whoever may read that file, instead. Whoever
- * calls sees to it that nobody else does at once.
+ * Replaces a file as a whole: a crash of the process leaves the old file or the new one. Throws, and changes nothing
+ * and leaves nothing behind, if the disk is full. Only its owner can read the file; with `like`, whoever may read that
+ * file. With `isSynced` it is on disk when this returns, so that the guarantee also holds for a crash of the machine.
+ * The caller prevents concurrent calls for one file.
  */
 export function replaceFile(
   path: string,
@@ -26,10 +26,10 @@ export function replaceFile(
   try {
     const file = openSync(next, 'w', 0o600)
     try {
-      // Not `writeSync`: on a disk that is nearly full that may write a part, and say so in its result only.
+      // `writeSync` may write only a part on a nearly full disk, and says so only in its result.
       writeFileSync(file, text)
       if (like !== undefined) {
-        // Root would take the file away from the user that the gateway runs as.
+        // If we are root, the gateway's user would lose the file.
         if (process.getuid?.() === 0) fchownSync(file, like.uid, like.gid)
         fchmodSync(file, like.mode & 0o777)
       }

@@ -13,7 +13,7 @@ const QUIET_MS = 100
 export class FileWatch {
   #onChange: (() => void) | undefined
   readonly #folders = new FolderWatch(() => this.#lookLater(this.#stateThen))
-  /** What each file was when it was read. */
+  /** The version of each file when it was read. */
   #read = new Map<string, string>()
   #timer: NodeJS.Timeout | undefined
 
@@ -22,7 +22,9 @@ export class FileWatch {
     this.#watchFolders()
   }
 
-  /** Runs `load`; the files that it names before it reads them are watched from the start on, and no others. */
+  /**
+   * Runs `load`, which names each file before it reads it. Exactly these files are watched, from before they are read.
+   */
   async follow<T>(load: (onFile: (file: string) => void) => T | Promise<T>): Promise<T> {
     const read = new Map<string, string>()
     try {
@@ -53,7 +55,7 @@ export class FileWatch {
     this.#lookLater(this.#stateThen)
   }
 
-  /** Looks at the files in a moment, and again for as long as they go on changing. */
+  /** Looks at the files after a moment, and again as long as they keep changing. */
   #lookLater(before: string): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
@@ -64,7 +66,7 @@ export class FileWatch {
   }
 }
 
-/** What tells one version of a file from another. */
+/** Identifies a version of a file. */
 function stateOf(file: string): string {
   try {
     const { dev, ino, mtimeNs, size } = statSync(file, { bigint: true })

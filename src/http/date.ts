@@ -10,8 +10,8 @@ const FORMS = [
 ].map((form) => new RegExp(`^${form}$`))
 
 /**
- * Milliseconds of an HTTP date in one of its three forms (RFC 9110 §5.6.7), whatever their case; undefined for all else. Each of
- * them is in GMT, also the one of asctime, which does not say so.
+ * Parses an HTTP date in any of its three forms (RFC 9110 §5.6.7), in any case, to milliseconds since 1970; undefined
+ * for all else. All forms are in GMT, also that of asctime, which does not say so.
  */
 export function parseHttpDate(field: Field, now: EpochMs): number | undefined {
   if (typeof field !== 'string') return undefined
@@ -33,8 +33,8 @@ const ZONE = /(?:[ \d](?:gmt|utc|ut|z)|[+-]\d\d:?\d\d)$/i
 const ISO_WITHOUT_ZONE = /^\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?$/i
 
 /**
- * The same, and beside it what vendors write where a date belongs: ISO 8601, and forms that end with their zone. What has no zone
- * is in UTC, as `Date.parse` would not take it.
+ * Parses an HTTP date, and what vendors write in its place: ISO 8601, and forms that end with their zone. A time
+ * without a zone is in UTC, where `Date.parse` would take the local zone.
  */
 export function parseDate(text: string, now: EpochMs): number | undefined {
   const date = parseHttpDate(text, now)
@@ -48,10 +48,13 @@ export function parseDate(text: string, now: EpochMs): number | undefined {
 const LONGEST = 50
 const DAY_LENGTH = '2026-11-21'.length
 
-/** When a message was made, by its `Date`: of several lines the first that can be read. Undefined where none can be. */
+/**
+ * When a message was sent, by its `Date`. Of several lines the first that can be read counts. Undefined if there is
+ * none.
+ */
 export function dateOf({ date }: Fields, now: EpochMs): number | undefined {
   if (date === undefined) return undefined
-  // The form that nearly all have, which the engine reads ten times as fast.
+  // Nearly all dates have this form, which the engine parses ten times as fast.
   const usual = typeof date === 'string' && date.length === 29 && date.endsWith(' GMT') ? Date.parse(date) : NaN
   if (!Number.isNaN(usual)) return usual
   for (const one of membersOf(date)) {
@@ -62,15 +65,15 @@ export function dateOf({ date }: Fields, now: EpochMs): number | undefined {
 }
 
 /**
- * What time it is for the sender of a message: dates and moments in it relate to that clock, which may be another than ours. It is
- * ours where its `Date` differs by no more than the second that it is told in.
+ * The time of day for the sender of a message, by which other dates and moments in it are read. It is our own time if
+ * its `Date` differs by no more than the second that it is rounded to.
  */
 export function senderNow(fields: Fields, now: EpochMs): EpochMs {
   const told = dateOf(fields, now)
   return told === undefined || Math.abs(told - now) < 2_000 ? now : (told as EpochMs)
 }
 
-/** Two digits that seem to be more than 50 years ahead are of the century before (RFC 9110 §5.6.7). */
+/** A year of two digits that would be more than 50 years ahead is of the century before (RFC 9110 §5.6.7). */
 function fullYear(digits: string, now: EpochMs): number {
   if (digits.length === 4) return Number(digits)
   const thisYear = new Date(now).getUTCFullYear()

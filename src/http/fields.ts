@@ -1,20 +1,23 @@
 /**
- * Header fields by lower-case name. A field that came on several lines is a list of them, whatever the type of Node says, which
- * promises a text for most: whoever takes such a list for a text throws while a response is on its way.
+ * Header fields by lower-case name. A field on several lines is a list. Node's type promises a string for most fields,
+ * but a list can come for any: code that takes it for a string throws in the middle of a response.
  */
 export type Fields = Record<string, string | string[] | undefined>
 export type Field = string | readonly string[] | undefined
 
-/** All lines of a field as one: a field that came on several lines is one list (RFC 9110 §5.3). Empty if it is missing. */
+/** All lines of a field joined to one list (RFC 9110 §5.3); empty if it is missing. */
 export function joined(field: Field): string {
   return typeof field === 'string' ? field : (field ?? []).join(', ')
 }
 
-/** A comma inside of quotes divides nothing, nor does the one behind the weekday of a date. A quote without end ends with the text. */
+/**
+ * Matches one member of a list. A comma inside of quotes, or behind the weekday of a date, separates nothing. A quote
+ * without an end reaches to the end of the text.
+ */
 const MEMBER =
   /(?:(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?,[ \t]|"(?:[^"\\]|\\[^])*(?:"|\\?$)|[^,])+/gi
 
-/** The members of a list, on however many lines it came. Empty ones do not count (RFC 9110 §5.6.1.2). */
+/** The members of a list on any number of lines. Empty members do not count (RFC 9110 §5.6.1.2). */
 export function membersOf(field: Field): readonly string[] {
   const text = joined(field)
   if (text === '') return NONE
@@ -24,14 +27,19 @@ export function membersOf(field: Field): readonly string[] {
 
 const NONE: readonly string[] = []
 
-/** The value of a field that may come once. Lines that repeat it are one; of lines that differ none can be trusted: undefined. */
+/**
+ * The value of a field that may occur once. Equal lines count as one; if lines differ, none can be trusted: undefined.
+ */
 export function onlyValue(field: Field): string | undefined {
   if (typeof field !== 'object') return field?.trim()
   const first = field[0]?.trim()
   return field.every((line) => line.trim() === first) ? first : undefined
 }
 
-/** The same of a field whose value has no commas: Node has joined a request's lines by them, and HTTP/2 those of a response. */
+/**
+ * The value of a field that may occur once and whose value has no commas. Node joins the lines of a request by commas,
+ * and HTTP/2 those of a response.
+ */
 export function onlyMember(field: Field): string | undefined {
   if (typeof field === 'string' && !field.includes(',')) return field
   const members = membersOf(field)

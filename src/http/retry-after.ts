@@ -2,14 +2,14 @@ import type { EpochMs } from '../time/clock.ts'
 import { parseDate, senderNow } from './date.ts'
 import { type Fields, membersOf } from './fields.ts'
 
-/** RFC 9111 §1.2.2 has no longer time either; and what is reckoned with it stays a number. */
+/** The longest time of RFC 9111 §1.2.2. With this bound, sums stay exact. */
 const MOST_SECONDS = 2 ** 31
 const SECONDS = /^\d+(?:\.\d*)?$/
 
 /**
- * Milliseconds from now until a response wants the client back (RFC 9110 §10.2.3): seconds, also with a fraction; or a date in any
- * form, by the clock of whoever sent it. Of several the latest: who comes too late is served all the same. Undefined where there
- * is none that can be read.
+ * Milliseconds until a response asks the client to come back (RFC 9110 §10.2.3). It may be in seconds, also with a
+ * fraction, or a date in any form, which is read by the sender's clock. Of several the latest counts, because a client
+ * that comes later than needed is served, too. Undefined if none can be read.
  */
 export function retryAfterOf(fields: Fields, now: EpochMs): number | undefined {
   const field = fields['retry-after']

@@ -1,24 +1,27 @@
 import type { Labels } from './series.ts'
 
-/** How many names metrics tell apart. */
+/** How many different names the labels of metrics may have. */
 export interface LabelBounds {
-  /** With 0 there is no label `client`. */
+  /** With 0 the label `client` is left out. */
   readonly maxClients: number
-  /** Of all upstreams together. */
+  /** For all upstreams together. */
   readonly maxAccounts: number
 }
 
 export const DEFAULT_BOUNDS: LabelBounds = { maxClients: 100, maxAccounts: 100 }
 
-/** What clients and accounts are called that come when the names are used up. */
+/** The name of all clients, and of all accounts, beyond the bound. */
 const OTHER = 'other'
 
-/** Not the names of anybody, so they take no place: who had no valid key, and what belongs to all accounts. */
+/**
+ * Names that stand for nobody in particular, so they do not count: a call without a valid key, and all accounts
+ * together.
+ */
 const NO_NAMES = new Set(['unknown', 'anonymous', '*', 'all'])
 
 /**
- * Keeps the number of series bounded. The first clients and accounts that are counted keep their names until the process
- * ends, so that no counter ever goes back; the later ones share the name `other`, and sums stay true.
+ * Bounds the number of series. The first clients and accounts that are counted keep their names until the process ends,
+ * so that no counter ever decreases. Later ones share the name `other`, so that sums stay true.
  */
 export class BoundedLabels {
   readonly #bounds: LabelBounds
@@ -29,7 +32,7 @@ export class BoundedLabels {
     this.#bounds = bounds
   }
 
-  /** The labels under which a series of these appears. */
+  /** The labels under which a series with these labels appears. */
   of(labels: Labels): Labels {
     return this.#withClient(this.#withAccount(labels))
   }
@@ -38,7 +41,7 @@ export class BoundedLabels {
     const { account, upstream } = labels
     if (account === undefined) return labels
     if (isNamed(this.#accounts, account, `${upstream}/${account}`, this.#bounds.maxAccounts)) return labels
-    // A credential has its account in its name.
+    // The name of a credential contains that of its account.
     const credential = labels['credential'] === undefined ? {} : { credential: OTHER }
     return { ...labels, ...credential, account: OTHER }
   }

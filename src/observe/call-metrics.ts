@@ -1,7 +1,7 @@
 import type { CacheResult, Metrics } from './metrics.ts'
 import type { CounterSeries, HistogramSeries, ClassLabels } from './series.ts'
 
-/** The series of every call of one account and class, found once. */
+/** The series of all calls of one account and class. They are looked up once, not for each call. */
 export class CallMetrics {
   readonly requestDuration: HistogramSeries
   readonly gatewayOverhead: HistogramSeries
@@ -28,11 +28,11 @@ export class CallMetrics {
   }
 }
 
-/** And those of calls that are let in. */
+/** The same, and the series of admitted calls. */
 export class ClassMetrics extends CallMetrics {
   readonly upstreamDuration: HistogramSeries
   readonly queueWait: HistogramSeries
-  /** Responses 429, which our own count would have led to expect or not. */
+  /** Responses 429. Explained: our own count said that the quota was used up. */
   readonly throttled: { readonly explained: CounterSeries; readonly unexplained: CounterSeries }
   readonly #attempts = new Map<string, CounterSeries>()
   readonly #cached = new Map<CacheResult, CounterSeries>()
@@ -41,7 +41,7 @@ export class ClassMetrics extends CallMetrics {
     super(metrics, labels)
     this.upstreamDuration = metrics.upstreamDuration.of({ ...labels })
     this.queueWait = metrics.queueWait.of({ ...labels })
-    // There from the start, because the first event of a series that appears with it can't be seen as an increase.
+    // They exist from the start: Prometheus sees no increase in the first event of a series that appears with it.
     this.throttled = {
       explained: metrics.throttled.of({ ...labels, explained: 'yes' }),
       unexplained: metrics.throttled.of({ ...labels, explained: 'no' }),
@@ -62,14 +62,14 @@ export class ClassMetrics extends CallMetrics {
   }
 }
 
-/** Counts what calls of one kind are charged, by their client. */
+/** Counts, for each client, the units that calls of one kind are charged. */
 export class Spending {
   readonly #metrics: Metrics
   readonly #labels: ClassLabels
   readonly #units: ReadonlyMap<string, number>
   readonly #byClient = new Map<string, readonly { readonly series: CounterSeries; readonly units: number }[]>()
 
-  /** `units` says how many one call is charged of each class. */
+  /** `units`: what one call is charged, by class. */
   constructor(metrics: Metrics, labels: ClassLabels, units: ReadonlyMap<string, number>) {
     this.#metrics = metrics
     this.#labels = labels

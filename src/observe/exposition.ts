@@ -3,12 +3,13 @@ import type { Metric, Registry } from '@prometheus-io/client'
 import { Family } from './series.ts'
 
 /**
- * Everything in a registry in the OpenMetrics format, in pieces. Between two pieces the event loop turns, so a scrape of
- * many series holds up no call. A series is written in one piece: its buckets, sum and count belong together.
+ * The content of a registry in the OpenMetrics format, in pieces. The event loop turns between two pieces, so that a
+ * large scrape delays no call. The lines of a series are in one piece, because its buckets, sum and count belong
+ * together.
  */
 export async function* exposition(registry: Registry): AsyncGenerator<string, void, void> {
   const metrics = registry.getMetricsAsArray() as unknown[]
-  // All gauges at once, because those of one scrape ask the quota store together.
+  // All gauges at once: those of one scrape share one question to the quota store.
   const gauges = metrics
     .filter((metric) => !(metric instanceof Family))
     .map((metric) => textOf(registry, metric as LibraryMetric))

@@ -9,7 +9,7 @@ export interface QueueOccupancy {
   readonly inFlight: number
 }
 
-/** How the credentials of an account are. */
+/** The state of the credentials of an account. */
 export interface CredentialState {
   readonly upstream: string
   readonly account: string
@@ -26,7 +26,7 @@ export interface ObservedUsage {
   readonly used: number
 }
 
-/** What the gauges show; asked for at every scrape. */
+/** What the gauges show. It is asked for at every scrape. */
 export interface Observed {
   queues(): Iterable<QueueOccupancy>
   connections(): Iterable<{ upstream: string; connections: number; waiting: number; webSockets: number }>
@@ -37,7 +37,7 @@ export interface Observed {
   credentials(): Iterable<CredentialState>
   /** Keys of clients that expire, in milliseconds from now. */
   clientKeys(): Iterable<{ client: string; key: string; inMs: number }>
-  /** How long the certificate of the port for clients is still valid, in milliseconds; undefined without one. */
+  /** Milliseconds until the certificate of the clients' port expires; undefined without one. */
   readonly certificateInMs: number | undefined
   readonly isStoreDegraded: boolean
 }
@@ -48,7 +48,10 @@ interface GaugeOf {
   readonly name: string
   readonly help: string
   readonly labels: readonly string[]
-  /** What is shown where several values have one name: of workers, or of accounts that share a name. Default: max. */
+  /**
+   * How values with the same labels are combined: those of several workers, or of accounts that share a name. Default:
+   * max.
+   */
   readonly combine?: keyof typeof COMBINE
   show(set: Show, observed: Observed, usage: () => Promise<Iterable<ObservedUsage>>): void | Promise<void>
 }
@@ -201,7 +204,7 @@ const GAUGES: readonly GaugeOf[] = [
   },
 ]
 
-/** Registers what is looked at when metrics are asked for. Shows nothing while `observed` is undefined. */
+/** Registers the gauges. They show nothing while `observed` returns undefined. */
 export function registerGauges(registry: Registry, bounded: BoundedLabels, observed: () => Observed | undefined): void {
   for (const { name, help, labels: labelNames, combine = 'max', show } of GAUGES) {
     new Gauge({
@@ -212,7 +215,7 @@ export function registerGauges(registry: Registry, bounded: BoundedLabels, obser
       registers: [registry],
       async collect() {
         const now = observed()
-        // What is gone since the last scrape must not stay behind.
+        // Series that no longer exist must not stay behind.
         this.reset()
         if (now === undefined) return
         const values = new Map<string, { labels: Labels; value: number }>()
@@ -229,7 +232,7 @@ export function registerGauges(registry: Registry, bounded: BoundedLabels, obser
   }
 }
 
-/** Limits under the labels that they appear with; of those that share them, the fullest. */
+/** The limits under the labels that they appear with. If several share the labels, the fullest counts. */
 async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Iterable<ObservedUsage>> {
   const fullest = new Map<string, ObservedUsage>()
   for (const usage of await observed.usage()) {

@@ -6,72 +6,72 @@ import { LineOutput } from './output.ts'
 
 export type { Logger } from 'pino'
 
-/** One attempt, as the log line of its call shows it: the status of its response, or why there was none. */
+/** An attempt as the access log shows it: the status of its response, or why there was none. */
 export interface Try {
   readonly status?: number | undefined
-  /** How it failed, and the code of the error, as in `unreachable (ECONNREFUSED)`. */
+  /** How it failed, with the code of the error, as in `unreachable (ECONNREFUSED)`. */
   readonly error?: string | undefined
   /** From the dispatch to the response's headers, or to the failure. */
   readonly ms: number
   /** The name of the credential with which it was sent. */
   readonly credential: string | undefined
-  /** By what the vendor finds it. */
+  /** The vendor's id of the request. */
   readonly requestId: string | undefined
 }
 
-/** What is logged of a call; the names are those of the JSON line. */
+/** The line that the access log gets for a call. The names are those of the JSON. */
 export interface AccessLine {
   readonly correlationId: string
   readonly client: string | undefined
-  /** Where the connection came from; unknown once it is closed. */
+  /** The address of the client; undefined if the connection is closed. */
   readonly address: string | undefined
   readonly upstream: string | undefined
   readonly account: string | undefined
   readonly class: string | undefined
-  /** The path in the table of routes that decided the class; undefined where a rule did. */
+  /** The path in the route table that decided the class; undefined if a rule did. */
   readonly route: string | undefined
   readonly method: string | undefined
   readonly path: string
   readonly status: string
   readonly outcome: string
   readonly attempts: number
-  /** How each of them was answered; those that nobody waited for any more are left out. */
+  /** How each attempt was answered. Attempts that nobody waited for any more are left out. */
   readonly tries: readonly Try[] | undefined
-  /** Of the last of them: the name of its credential, and by what the vendor finds it. */
+  /** The credential of the last attempt, and the vendor's id of it. */
   readonly credential: string | undefined
   readonly upstreamRequestId: string | undefined
-  /** Of the bodies. */
+  /** Bytes of the bodies. */
   readonly requestBytes: number
   readonly responseBytes: number
   readonly waitMs: number
-  /** When its turn was expected as it began to wait, if it waited. */
+  /** The wait that was forecast when it began to wait; undefined if it did not. */
   readonly expectedMs: number | undefined
   readonly upstreamMs: number
-  /** Asleep between attempts. */
+  /** Time between attempts. */
   readonly backoffMs: number
   readonly gatewayMs: number
   readonly durationMs: number
   /** Why the gateway refused it. */
   readonly reason: string | undefined
-  /** Limits with `enforce: false` that would have held it back. */
+  /** Limits with `enforce: false` that would have delayed or refused it. */
   readonly wouldDeny: readonly string[] | undefined
-  /** What the cache did for it, where it took part. */
+  /** What the cache did; undefined for a call that is not cached. */
   readonly cache: string | undefined
 }
 
 export interface Log {
   readonly logger: Logger
-  /** Writes the one line that every call gets. */
+  /** Writes the line that every call gets. */
   access(line: AccessLine): void
-  /** Has it told of every line that is dropped because nobody reads the log. */
+  /** Calls `listener` for every line that is dropped because nobody reads the log. */
   onDropped(listener: () => void): void
-  /** Writes out what is still held back, as far as the reader takes it now. */
+  /** Writes what is buffered, as far as the reader takes it now. */
   flush(): void
-  /** Gives a reader that is slow so long to take the rest. */
+  /** Writes the rest, and waits at most this long for a slow reader. */
   close(withinMs: number): Promise<void>
 }
 
-/** The program's log: readable lines for a human at a terminal, JSON for everything else. Never waits for its reader. */
+/** Makes the program's log: readable lines for a terminal, JSON for everything else. It never waits for its reader. */
 export function createLog({ level, format, instance }: Config['log'], isTerminal = process.stdout.isTTY): Log {
   const output = new LineOutput((dropped) => {
     logger.warn({ dropped }, 'lines of the log were dropped, because nobody read standard output')
@@ -104,13 +104,13 @@ function readableAccess(logger: Logger): Log['access'] {
   }
 }
 
-/** What the gateway refused or broke off, and what the upstream failed at, is worth a warning. */
+/** A call that the gateway refused or broke off, or that the upstream failed, is worth a warning. */
 function levelOf({ outcome, status }: AccessLine): 'info' | 'warn' {
   const isQuiet = outcome === 'client_gone' || (outcome === 'delivered' && !status.startsWith('5'))
   return isQuiet ? 'info' : 'warn'
 }
 
-/** `GET /ng/api/projects 200 harness/prod read 11ms`, and what else was out of the ordinary. */
+/** Such as `GET /ng/api/projects 200 harness/prod read 11ms`, and whatever was unusual. */
 function readable(line: AccessLine): string {
   const { method, path, status, upstream, account, class: name, outcome, reason, attempts, waitMs } = line
   const words = method === undefined ? ['(no request)', status] : [method, path, status]
@@ -123,7 +123,9 @@ function readable(line: AccessLine): string {
   return words.join(' ')
 }
 
-/** The same lines as the logger's, at a third of the cost: a fixed shape for JSON.stringify, and many in one write. */
+/**
+ * Writes the same lines as pino at a third of the cost: a fixed shape for JSON.stringify, and many lines in one write.
+ */
 function jsonAccess(logger: Logger, output: LineOutput, base: object): Log['access'] {
   const starts = { info: startOf('info'), warn: startOf('warn') }
   const isEnabled = { info: logger.isLevelEnabled('info'), warn: logger.isLevelEnabled('warn') }
@@ -144,8 +146,8 @@ function build(level: string, base: object, stream: DestinationStream): Logger {
 }
 
 /**
- * What a line says of an error: not everything that a library attached to it. ioredis attaches the command that failed,
- * and that may be the AUTH with the password.
+ * The parts of an error that may be logged. ioredis attaches the command that failed, which may be an AUTH with the
+ * password.
  */
 function describeError(error: unknown): unknown {
   if (!(error instanceof Error)) return error

@@ -4,7 +4,7 @@ import { OPENMETRICS } from './metrics.ts'
 /** The metrics of one process, as `registry.getMetricsAsJSON()` gives them. */
 export type ProcessMetrics = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
 
-/** What of them matters here; the library's types know no exemplars. */
+/** The parts of a metric that are used here. The library's types lack exemplars. */
 interface Exemplar {
   readonly timestamp: number
 }
@@ -18,8 +18,8 @@ interface Metric {
 }
 
 /**
- * The metrics of several processes as if they were one, in the OpenMetrics format. The library adds the values up but
- * drops the exemplars: each series gets its latest back.
+ * Merges the metrics of several processes, in the OpenMetrics format. The library adds the values but drops the
+ * exemplars, so each series gets its latest one back.
  */
 export function metricsOfAll(processes: readonly ProcessMetrics[]): Promise<string> {
   const named = processes.map((metrics) => metrics.map(withoutTotal))
@@ -32,7 +32,7 @@ export function metricsOfAll(processes: readonly ProcessMetrics[]): Promise<stri
   return registry.metrics()
 }
 
-/** The library adds `_total` to the name of a counter's values; here, other than for one process, even if it ends so. */
+/** Removes `_total`, which the library appends when it aggregates, even to a name that ends with it. */
 function withoutTotal(metric: ProcessMetrics[number]): ProcessMetrics[number] {
   return metric.type === 'counter' ? { ...metric, name: metric.name.replace(/_total$/, '') } : metric
 }

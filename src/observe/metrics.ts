@@ -4,16 +4,19 @@ import { exposition } from './exposition.ts'
 import { type Observed, registerGauges } from './gauges.ts'
 import { counterFamily, type CounterSeries, Family, HistogramSeries, type Labels, type ClassLabels } from './series.ts'
 
-/** What the cache did for a call: `collapsed` waited for another's answer, `unavailable` found no store to look into. */
+/**
+ * What the cache did for a call. `collapsed`: it waited for another call's answer. `unavailable`: the store could not
+ * be read.
+ */
 export type CacheResult = 'hit' | 'stale' | 'revalidated' | 'collapsed' | 'miss' | 'bypass' | 'unavailable'
 
 /**
- * How often it is looked how late timers run, and how busy the event loop is, in ms. At the library's 10 and 100 that alone took
- * 0.5 % of a core while nothing happened.
+ * How often the library measures the delay of timers and the load of the event loop, in ms. Its defaults, 10 and 100,
+ * take 0.5 % of a core while nothing happens.
  */
 const SELDOM = { eventLoopMonitoringPrecision: 50, eventLoopUtilizationTimeout: 1_000 }
 
-/** What can take longer than it may: a part of the way upstream, all of it, or a client's sending of its body. */
+/** What a timeout ended: a phase of the way upstream, all of it, or the client's sending of its body. */
 export type TimeoutPhase = 'connect' | 'tls' | 'headers' | 'idle' | 'total' | 'client'
 
 export const OPENMETRICS = Registry.OPENMETRICS_CONTENT_TYPE
@@ -22,8 +25,8 @@ const DURATIONS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 const OVERHEADS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1]
 
 /**
- * Every metric of the gateway, under the names of its contract. Always in the OpenMetrics format, because only that has
- * exemplars; the correlation id is one, never a label.
+ * Every metric of the gateway, under its documented name. The format is always OpenMetrics, because only that has
+ * exemplars. The correlation id is an exemplar and never a label.
  */
 export class Metrics {
   readonly registry = new Registry(OPENMETRICS)
@@ -103,7 +106,7 @@ export class Metrics {
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
   readonly storeLosses = this.#counter('store_losses', 'How often Redis was found to have lost what it keeps for good.')
   readonly logDropped = droppedLines(this.registry)
-  /** Found once: every answer of Redis is observed. */
+  /** Looked up once, because every answer of Redis is observed. */
   readonly #storeDuration: HistogramSeries
   #observed: Observed | undefined
 
@@ -116,7 +119,7 @@ export class Metrics {
     registerGauges(this.registry, this.#labels, () => this.#observed)
   }
 
-  /** Names what the gauges show; until then they show nothing. */
+  /** Sets what the gauges show. Until then they show nothing. */
   observe(observed: Observed): void {
     this.#observed = observed
   }
@@ -125,7 +128,7 @@ export class Metrics {
     this.#quotaDenied.of({ ...labels, client }).increment(id)
   }
 
-  /** `labels` has the class of the limit. */
+  /** `labels` contains the class of the limit. */
   quotaWouldDeny(labels: ClassLabels, window: string, client: string, id: string): void {
     this.#quotaWouldDeny.of({ ...labels, window, client }).increment(id)
   }
@@ -169,7 +172,7 @@ export class Metrics {
   }
 }
 
-/** Counts lines of the log that nobody read, in a registry: each process has its own, as it has its own log. */
+/** Counts dropped lines of the log. Each process has its own counter, as it has its own log. */
 export function droppedLines(registry: Registry): CounterSeries {
   return counterFamily(registry, 'log_dropped', 'Lines of the log that were dropped, because nobody read them.').of({})
 }

@@ -1,26 +1,28 @@
 import { write, writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 
-/** A pipe takes so many bytes whole or not at all (POSIX: PIPE_BUF): lines of several processes don't cut each other up. */
+/**
+ * A pipe takes this many bytes whole or not at all (POSIX: PIPE_BUF), so that lines of several processes are not mixed.
+ */
 const WHOLE_BYTES = 4_096
-/** Most bytes that are held while nobody reads: about 8,000 lines of calls. */
+/** The most bytes that are buffered while nobody reads: about 8,000 lines of calls. */
 const MOST_HELD = 4 * 1024 * 1024
 /**
- * Lines of calls are written together: 64 of them are a few system calls. No line is held longer than a person who follows the
- * log would notice. A crash loses those that are held.
+ * Lines of calls are written together: 64 of them need a few system calls. No line waits longer than a person would
+ * notice. A crash loses the lines that wait.
  */
 const LINES_TOGETHER = 64
 const TOGETHER_MS = 100
-/** When to try again: if the reader has no room now, and if there is no reader or no room on the disk. */
+/** When to try again: if the reader is slow, and if there is no reader or the disk is full. */
 const SLOW_MS = 20
 const GONE_MS = 1_000
 
 /**
- * Standard output, for whole lines. Never waits for the reader, so a reader that has stalled can't stall the process. Holds a
- * bounded amount of what is not read; further lines are dropped and counted. Never throws.
+ * Writes whole lines to standard output. It never waits for the reader, so a stalled reader can't stall the process. It
+ * buffers a bounded amount; further lines are dropped and counted. Never throws.
  */
 export class LineOutput {
-  /** Is told of every line that is dropped. */
+  /** Called for every line that is dropped. */
   onDropped: () => void = () => undefined
   readonly #onBack: (dropped: number) => void
   readonly #isFile = !(process.stdout instanceof Socket)
@@ -30,32 +32,32 @@ export class LineOutput {
   #heldBytes = 0
   #heldLines = 0
   #dropped = 0
-  /** What of a piece is to be written next. */
+  /** The rest of the piece that is being written. */
   #current: Buffer | undefined
   #isWriting = false
   #together: NodeJS.Timeout | undefined
   #retry: NodeJS.Timeout | undefined
   #onSettled: () => void = () => undefined
 
-  /** `onBack` is told how many lines were dropped, once the reader takes lines again. */
+  /** Once the reader takes lines again, `onBack` is called with the number of lines that were dropped. */
   constructor(onBack: (dropped: number) => void) {
     this.#onBack = onBack
   }
 
-  /** Writes a line, and those that are held, as soon as the reader takes them. */
+  /** Writes a line, and those that are buffered, as soon as the reader takes them. */
   write(line: string): void {
     this.#take(line)
     this.flush()
   }
 
-  /** The same a moment later, together with other lines. */
+  /** Writes a line a moment later, together with others. */
   hold(line: string): void {
     this.#take(line)
     if (++this.#heldLines >= LINES_TOGETHER) this.flush()
     else this.#together ??= setTimeout(() => this.flush(), TOGETHER_MS).unref()
   }
 
-  /** Writes what the reader takes now. */
+  /** Writes what is buffered, as far as the reader takes it now. */
   flush(): void {
     clearTimeout(this.#together)
     this.#together = undefined
@@ -63,7 +65,7 @@ export class LineOutput {
     if (!this.#isWriting && this.#retry === undefined) this.#send()
   }
 
-  /** Resolves when everything is written, at once if there is no reader, and after `withinMs` anyway. */
+  /** Resolves when everything is written; at once if there is no reader; after `withinMs` at the latest. */
   close(withinMs: number): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(resolve, withinMs)
@@ -97,10 +99,10 @@ export class LineOutput {
     for (;;) {
       this.#current ??= this.#next()
       if (this.#current === undefined) return this.#onSettled()
-      // A disk can be slow, and there is no way to write to a file without waiting for it, but on another thread.
+      // A disk can be slow, and only another thread can write to a file without blocking.
       if (this.#isFile) return this.#writeToFile(this.#current)
       try {
-        // A process that shares the pipe sets this back when it ends; a write would wait for the reader from then on.
+        // Another process that shares the pipe makes it blocking when it ends. Then a write would wait for the reader.
         handleOf(process.stdout)?.setBlocking(false)
         this.#written(writeSync(1, this.#current))
       } catch (error) {
@@ -147,7 +149,7 @@ export class LineOutput {
   }
 }
 
-/** Node tells nowhere else how to write to a pipe or a terminal without waiting. */
+/** Node has no public way to make a pipe or a terminal non-blocking. */
 function handleOf(stream: object): { setBlocking(isBlocking: boolean): void } | undefined {
   // oxlint-disable-next-line no-underscore-dangle
   return (stream as { _handle?: { setBlocking(isBlocking: boolean): void } })._handle

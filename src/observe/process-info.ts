@@ -3,8 +3,8 @@ import { Gauge, type Registry } from '@prometheus-io/client'
 import { manifest } from '../manifest.ts'
 
 /**
- * What is true of a gateway as a whole: of several workers the first process says it, for all of them. Returns what to set if
- * workers are missing.
+ * Registers what is true of the gateway as a whole. With several workers, the first process registers it for all.
+ * Returns the gauge of missing workers.
  */
 export function registerProcessInfo(registry: Registry): Gauge {
   const registers = [registry]
@@ -23,7 +23,7 @@ export function registerProcessInfo(registry: Registry): Gauge {
     name: 'sluice_memory_limit_bytes',
     help: 'The memory that the gateway may use: the limit of its container, or what the machine has.',
     registers,
-    // The limit of a container can be changed while it runs.
+    // The limit of a container may change while it runs.
     collect() {
       this.set(memoryLimit())
     },
@@ -35,7 +35,7 @@ export function registerProcessInfo(registry: Registry): Gauge {
   })
 }
 
-/** A container without a limit says 0, or a number above all memory there is. */
+/** A container without a limit reports 0, or more than there is memory. */
 function memoryLimit(): number {
   const constrained = process.constrainedMemory()
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem()

@@ -1,10 +1,10 @@
 import { Gauge, type Registry } from '@prometheus-io/client'
 import { counterFamily, type CounterSeries } from './series.ts'
 
-/** What became of a reload of the configuration. */
+/** The outcome of a reload of the configuration. */
 export type ReloadResult = 'applied' | 'unchanged' | 'rejected'
 
-/** Counts reloads in a registry: of several workers the first process alone, for all of them. */
+/** Counts reloads. With several workers, the first process counts them for all. */
 export class ReloadCounts {
   readonly #counts: Readonly<Record<ReloadResult, CounterSeries>>
   readonly #succeeded: Gauge

@@ -1,9 +1,9 @@
 import type { Metric, Registry } from '@prometheus-io/client'
 
 /**
- * Counters and histograms for the request path. The client library looks labels up by their values at every observation,
- * three times with an exemplar; four observations a call are a tenth of a call's cost. Here a series is looked up once,
- * by whoever will use it, and the library asks for the values when it is scraped.
+ * Counters and histograms for the request path. The client library looks up labels by their values at every
+ * observation, three times with an exemplar; at four observations that is a tenth of the cost of a call. Here the user
+ * of a series looks it up once, and the library reads the values when it is scraped.
  */
 export type Labels = Readonly<Record<string, string>>
 
@@ -21,10 +21,10 @@ interface Value {
   readonly exemplar?: { readonly labelSet: Labels; readonly value: number; readonly timestamp: number } | undefined
 }
 
-/** OpenMetrics allows this many characters for the label and the value of an exemplar together. */
+/** The length that OpenMetrics allows for the label and the value of an exemplar together. */
 const EXEMPLAR_CHARACTERS = 128 - 'correlation_id'.length
 
-/** The last observation that a correlation id is known of. */
+/** The last observation with a correlation id. */
 class Exemplar {
   #id = ''
   #value = 0
@@ -42,7 +42,7 @@ class Exemplar {
     return { labelSet, value: this.#value, timestamp: this.#at / 1_000 }
   }
 
-  /** As it stands behind a value: a blank, `#`, and the rest; or nothing. */
+  /** The text of the exemplar behind a value: a blank, `#` and the rest; empty if there is none. */
   text(): string {
     if (this.#id === '') return ''
     const id = escape(this.#id.slice(0, EXEMPLAR_CHARACTERS))
@@ -91,7 +91,7 @@ export class HistogramSeries {
     this.#exemplars = this.#counts.map(() => new Exemplar())
   }
 
-  /** Takes milliseconds; the series is in seconds. */
+  /** Observes milliseconds. The series is in seconds. */
   observeMs(ms: number, id?: string): void {
     const seconds = ms / 1_000
     let bucket = 0
@@ -131,15 +131,15 @@ export class HistogramSeries {
   }
 }
 
-/** What one metric has of series, registered with the library under its name. */
+/** One series of a metric. */
 interface Series {
-  /** For another process, which adds them up. */
+  /** Its values, for another process that adds them up. */
   values(name: string): Value[]
   /** Its lines in the OpenMetrics format. */
   write(name: string): string
 }
 
-/** So many lines are written in one turn of the event loop: well under a millisecond. */
+/** How many lines are written in one turn of the event loop, which takes well under a millisecond. */
 const LINES_A_TURN = 400
 
 export class Family<S extends Series = Series> {
@@ -151,7 +151,7 @@ export class Family<S extends Series = Series> {
   readonly #create: (labels: Labels) => S
   readonly #shown: (labels: Labels) => Labels
 
-  /** `shown` says under which labels a series appears: other ones where there are too many. */
+  /** `shown` returns the labels under which a series appears, which bounds their number. */
   constructor(
     registry: Registry,
     { name, help, type }: { name: string; help: string; type: 'counter' | 'histogram' },
@@ -166,19 +166,19 @@ export class Family<S extends Series = Series> {
     registry.registerMetric(this as unknown as Metric<string>)
   }
 
-  /** The series of these labels; made if need be. Keep it where it is used often. */
+  /** The series of these labels, made if there is none. Whoever uses it often keeps it. */
   of(labels: Labels): S {
     const shown = this.#shown(labels)
     return this.#series.getOrInsertComputed(Object.values(shown).join('\n'), () => this.#create(shown))
   }
 
-  /** What the library asks for; it has a type of its own for each kind of metric. */
+  /** What the library reads. It has a different type for each kind of metric. */
   get(): object {
     const { name, help, type, aggregator } = this
     return { name, help, type, aggregator, values: [...this.#series.values()].flatMap((series) => series.values(name)) }
   }
 
-  /** The text of all series, in pieces that are small enough for one turn of the event loop each. */
+  /** The text of all series, in pieces that are each small enough for one turn of the event loop. */
   *pieces(): Generator<string> {
     let text = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} ${this.type}\n`
     let lines = 0

@@ -6,7 +6,7 @@ interface Value {
   readonly metricName?: string
   readonly value: number
 }
-/** One metric of a process, or of several: its values by their series. */
+/** One metric of a process, or of several, with its values by series. */
 interface Counted {
   readonly metric: Metric
   readonly values: Map<string, Value>
@@ -14,14 +14,14 @@ interface Counted {
 type Counts = Map<string, Counted>
 
 /**
- * What workers have counted: the latest that is known of each, and the sums of those that have ended. So counters and
- * histograms of the gateway never go backwards, whatever happens to a worker.
+ * What workers have counted: the latest values of each that runs, and the sums of those that have ended. So counters
+ * and histograms never decrease, whatever happens to a worker.
  */
 export class WorkerCounts {
   readonly #running = new Map<number, Counts>()
   readonly #ended: Counts = new Map()
 
-  /** Takes what a worker tells; of what it has told in the meantime, the greater value counts. */
+  /** Takes the metrics of a worker. If messages arrive out of order, the greater value counts. */
   note(worker: number, metrics: ProcessMetrics): void {
     const known = this.#running.getOrInsertComputed(worker, () => new Map())
     combine(known, metrics, (before, now) => (now.value >= before.value ? now : before))
@@ -42,7 +42,7 @@ export class WorkerCounts {
   }
 }
 
-/** Counters and histograms only grow; everything else says how it is now. */
+/** Whether a metric only grows: a counter or a histogram. */
 export function isCount({ type }: { readonly type?: unknown }): boolean {
   return type === 'counter' || type === 'histogram'
 }

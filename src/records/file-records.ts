@@ -6,17 +6,17 @@ import { watchContents } from '../files/watch-contents.ts'
 import type { Records } from './records.ts'
 import { replaceFile } from '../files/replace-file.ts'
 
-/** A change takes milliseconds: a lock that stays for longer was left behind by one that died. */
+/** A change takes milliseconds. A lock that is older was left behind by a process that died. */
 const LOCK_STALE_MS = 5_000
 const LOCK_LOOK_MS = 20
 
 /**
- * All records in one file that only its owner can read. It is replaced as a whole, once the new one is on disk: a crash at
- * any moment leaves the file before it or the one after.
+ * Keeps all records in one file that only its owner can read. The file is replaced as a whole, once the new one is on
+ * disk: a crash at any moment leaves the old file or the new one.
  */
 export class FileRecords<Item> implements Records<Item> {
   readonly #path: string
-  /** What the file says that it holds. */
+  /** The key in the file under which the records are. */
   readonly #sort: string
   readonly #clock: Clock
   #stop: () => void = () => undefined
@@ -75,7 +75,7 @@ export class FileRecords<Item> implements Records<Item> {
   }
 }
 
-/** Undefined if there are none: the file is cut short, or of another shape. What is in it is not told, as it may be secret. */
+/** The records in a text; undefined if the file is damaged. Says nothing of its content, which may be secret. */
 function recordsIn(text: string, sort: string): Record<string, object> | undefined {
   try {
     const records: unknown = (JSON.parse(text) as Record<string, unknown> | null)?.[sort]
@@ -90,8 +90,9 @@ function isRecord(value: unknown): value is object {
 }
 
 /**
- * A folder, because to make one either succeeds for one of all who try, or fails. One that stays the same for long was left
- * behind: how long is told by a clock that nobody sets, for else a clock that is set would end locks that are held.
+ * Takes a lock that several processes may want, even in different containers. The lock is a folder, because only one of
+ * all who try to make it succeeds. One that stays unchanged for long was left behind. How long is measured by a clock
+ * that nobody sets: otherwise setting the clock would end locks that are held.
  */
 async function takeLock(lock: string): Promise<void> {
   let seen: string | undefined

@@ -1,7 +1,7 @@
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 
-/** For so long `/readyz` tells of a loss, so that whoever looks after the night sees it. */
+/** How long `/readyz` reports a loss, so that somebody who looks in the morning sees it. */
 const TOLD_MS = 12 * 3_600_000
 
 /** What Redis keeps for good, and can lose. */
@@ -13,11 +13,11 @@ interface Loss {
   readonly text: string
 }
 
-/** What Redis has lost of what it is to keep for good, for the log and for `/readyz`. */
+/** Reports in the log, and at `/readyz`, what Redis has lost that it should keep for good. */
 export class Losses {
   readonly #clock: Clock
   readonly #logger: Logger
-  /** The last of each sort of things. */
+  /** The last loss of each kind. */
   readonly #told = new Map<LostRecords, Loss>()
   readonly #listeners: ((records: LostRecords) => void)[] = []
 
@@ -26,30 +26,30 @@ export class Losses {
     this.#logger = logger
   }
 
-  /** So many `records` (such as `clients`) were put back, or could not be, and why. */
+  /** That many `records` (such as `clients`) were restored, or could not be because of `problem`. */
   noteLost(records: LostRecords, count: number, problem?: string): void {
     const outcome = problem === undefined ? 'put back from what this gateway knew' : `can not be put back: ${problem}`
     this.#note(records, `${count} of its ${records}, ${outcome}`, problem === undefined)
   }
 
-  /** No gateway has all of the trail. */
+  /** The audit trail was lost. No gateway has all of it to restore. */
   noteTrailLost(): void {
     this.#note('audit', 'the older entries of the audit trail, which the log still has', true)
   }
 
-  /** Calls back with each loss that is said in the log. */
+  /** Calls `listener` with each loss that is logged. */
   onLoss(listener: (records: LostRecords) => void): void {
     this.#listeners.push(listener)
   }
 
-  /** Undefined if there is nothing to tell. */
+  /** The losses in words; undefined if there are none. */
   get text(): string | undefined {
     const since = this.#clock.now() - TOLD_MS
     const told = [...this.#told.values()].filter(({ at }) => at > since)
     return told.length === 0 ? undefined : `Redis has lost ${told.map(({ text }) => text).join('; ')}`
   }
 
-  /** What goes on failing is said once. */
+  /** A failure that repeats is logged once. */
   #note(sort: LostRecords, what: string, isOver: boolean): void {
     const before = this.#told.get(sort)?.text
     const at = new Date(this.#clock.wall()).toISOString()

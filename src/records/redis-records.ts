@@ -5,13 +5,13 @@ import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import type { Losses, LostRecords } from './losses.ts'
 import type { Records } from './records.ts'
 
-/** A notice can be lost with its connection. */
+/** A notice of a change can be lost together with its connection. */
 const LOOK_EVERY_MS = 10_000
 
-/** What a field of a hash is, and the time of Redis in seconds and microseconds. */
+/** Reads a field of a hash, and the time of Redis in seconds and microseconds. */
 const LOOK = `return { redis.call('HGET', KEYS[1], ARGV[1]) or '', redis.call('TIME') }`
 
-/** Sets a field of a hash if it is still what it was, and tells everyone. Nothing and the empty text are the same. */
+/** Sets a field of a hash if it has not changed, and notifies everyone. No field is the same as an empty one. */
 const CHANGE = `
   if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
@@ -19,14 +19,15 @@ const CHANGE = `
   return 1`
 
 /**
- * All records in one hash of Redis, for every instance; each change is announced at once. A record that is removed leaves its
- * name. So a name that was there and is not any more was lost by Redis: it was restarted without its data, flushed, evicted
- * it, or failed over to a replica that had it not yet. Whoever reads then puts back what it knew.
+ * Keeps all records in one hash of Redis, for every instance, and announces each change. A removed record leaves its
+ * name behind. So if a name is missing that was there before, Redis has lost it: it was restarted without its data,
+ * flushed, or evicted it, or failed over to a replica that did not have it yet. Whoever reads then puts back what it
+ * knew.
  *
- * Each state of a name has a revision, which orders it among all states that the name ever had: also after a removal, and
- * after a loss, because it is at least the time of Redis in microseconds. So a gateway that is behind may put back an old
- * state first, and whoever knows a later one, or that the record was removed, replaces it. If no gateway that runs knows of
- * the removal, the record comes back.
+ * Each state of a name has a revision, which orders it among all states that the name ever had, also after a removal or
+ * a loss: it is at least the time of Redis in microseconds. So a gateway that is behind may put back an old state
+ * first, and whoever knows a later state, or of the removal, replaces it. If no running gateway knows of the removal,
+ * the record comes back.
  */
 export class RedisRecords<Item> implements Records<Item> {
   readonly #store: StoreConfig
@@ -34,9 +35,9 @@ export class RedisRecords<Item> implements Records<Item> {
   readonly #clock: Clock
   readonly #key: string
   readonly #losses: Losses | undefined
-  /** The fields as they were read last: no more secret than they are in Redis, where secrets are sealed. */
+  /** The fields as they were last read. They are no more secret here than in Redis, where secrets are encrypted. */
   #known: ReadonlyMap<string, string> = new Map()
-  /** One read after the other: else one that began earlier would miss what a later one has seen. */
+  /** Reads run one after the other. Otherwise a read that began earlier could overwrite what a later one has found. */
   #lastRead: Promise<unknown> = Promise.resolve()
   #redis: Redis | Cluster | undefined
   #subscriber: Redis | Cluster | undefined
@@ -59,7 +60,7 @@ export class RedisRecords<Item> implements Records<Item> {
   }
 
   async change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void> {
-    // First, what Redis lost: else the record would seem to be missing, and its name to be free.
+    // First puts back what Redis lost. Otherwise the record would seem to be missing, and its name to be free.
     await this.read()
     const redis = await this.#connected()
     for (;;) {
@@ -76,7 +77,7 @@ export class RedisRecords<Item> implements Records<Item> {
     const subscriber = this.#open()
     this.#subscriber = subscriber
     subscriber.on('message', onChange)
-    // With every connection anew, and then what was announced meanwhile is looked for.
+    // Subscribes with every new connection, and then looks for what was announced meanwhile.
     const subscribe = (): void => void subscriber.subscribe(this.#key).then(onChange, () => undefined)
     subscriber.on('ready', subscribe)
     const look = (): void => {
@@ -99,7 +100,7 @@ export class RedisRecords<Item> implements Records<Item> {
     let fields = await this.#fields(redis)
     const lost = lostFrom(fields, this.#known)
     if (lost.size > 0) {
-      // Names of what was removed are put back as well, but nobody misses them.
+      // Removals are put back, too, but they are no losses to report.
       const missed = [...lost.values()].filter((json) => !isRemoved(json)).length
       try {
         for (const [name, json] of lost) await redis.eval(CHANGE, 1, this.#key, name, fields.get(name) ?? '', json)
@@ -131,7 +132,7 @@ export class RedisRecords<Item> implements Records<Item> {
 
   #open(): Redis | Cluster {
     const redis = connectRedis(this.#store)
-    // Each command fails with it, and says so.
+    // An error fails each command.
     redis.on('error', () => undefined)
     return redis
   }
@@ -139,7 +140,7 @@ export class RedisRecords<Item> implements Records<Item> {
 
 type Look = [before: string, time: [seconds: string, microseconds: string]]
 
-/** What a field says besides the record itself. Versions before this one wrote no revision, and an empty text for a removal. */
+/** What a field contains besides the record. Earlier versions wrote no revision, and an empty text for a removal. */
 interface Stored {
   readonly removed?: true
   readonly revision?: number
@@ -147,12 +148,12 @@ interface Stored {
   readonly version?: number
 }
 
-/** Whether a field is only the name of a record that was removed. */
+/** Whether a field stands for a removed record. */
 export function isRemoved(json: string): boolean {
   return parse(json).removed === true
 }
 
-/** The record as whoever keeps it knows it; undefined if it was removed. */
+/** The record in a field, without our own fields; undefined if it was removed. */
 function itemOf(json: string): object | undefined {
   const { removed, revision: _, ...item } = parse(json)
   return removed === true ? undefined : item
@@ -163,8 +164,8 @@ function parse(json: string): Stored {
 }
 
 /**
- * What is known and not there, or there as it was before a change: Redis has lost it. Also the name of what was removed: else
- * a gateway that has not heard of the removal would put back the client, whose key was revoked.
+ * The fields that Redis has lost: known ones that are missing, or that are older than known. Removals count, too:
+ * otherwise a gateway that has not heard of a removal would put back the client, whose key was revoked.
  */
 function lostFrom(
   fields: ReadonlyMap<string, string>,

@@ -2,16 +2,16 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { membersOf } from '../http/fields.ts'
 import { type PathPattern, segmentsOf } from './path-pattern.ts'
 
-/** Where calls to an upstream may name the account they mean. */
+/** Where calls to an upstream may name their account. */
 export interface ClaimRules {
   /** Lower-case header names. */
   readonly headers: readonly string[]
   readonly query: ReadonlySet<string>
-  /** The ids that a normalized path names, percent-encoded. */
+  /** The account ids that a normalized path names, percent-encoded. */
   inPath(path: string): readonly string[]
 }
 
-/** One place of a call that names an account. */
+/** An account id that a call contains, and where. */
 export interface Claim {
   /** For messages: `query parameter accountIdentifier`. */
   readonly place: string
@@ -19,8 +19,8 @@ export interface Claim {
 }
 
 /**
- * Every account claim of a call, whose path is given in each way in which a server may read it. Empty ones do not count; a
- * parameter given twice counts twice.
+ * Collects every account claim of a call. Its path is given in every way in which a server may read it. Empty claims do
+ * not count, and a parameter that is given twice counts twice.
  */
 export function collectClaims(
   rules: ClaimRules,
@@ -32,7 +32,7 @@ export function collectClaims(
   for (const name of rules.headers) {
     const value = headers[name]
     if (value === undefined) continue
-    // Nobody knows which of several lines the upstream believes, so each is a claim.
+    // Nobody knows which of several values the upstream uses, so each is a claim.
     for (const id of membersOf(value)) if (id !== '') claims.push({ place: `header ${name}`, id })
   }
   for (const path of paths) for (const id of rules.inPath(path)) claims.push({ place: 'path', id: decode(id) })
@@ -46,7 +46,7 @@ function collectFromQuery(names: ReadonlySet<string>, query: string, claims: Cla
   for (let start = 0; start < query.length;) {
     const ampersand = query.indexOf('&', start)
     const end = ampersand < 0 ? query.length : ampersand
-    // Looked for once, however many parameters there are without one.
+    // Searched once for all parameters: otherwise many parameters without "=" would take quadratic time.
     if (equals < start) equals = query.indexOf('=', start)
     if (equals < 0) return
     if (equals > start && equals < end - 1) {
@@ -71,7 +71,9 @@ function decode(text: string): string {
   }
 }
 
-/** Finds the id in paths of a form such as `/repos/{account}/*`: at `{account}`, any other `{…}` standing for one segment. */
+/**
+ * Finds the account id in a path, by a pattern such as `/repos/{account}/*`. Any other `{…}` stands for one segment.
+ */
 export function accountInPath(pattern: PathPattern, path: string): string | undefined {
   return pattern.textOf('account', segmentsOf(path))
 }
@@ -79,7 +81,7 @@ export function accountInPath(pattern: PathPattern, path: string): string | unde
 /** An account that a call may turn out to mean. */
 export interface Candidate {
   readonly name: string
-  /** The vendor's id, where it is known. */
+  /** The vendor's id of it; undefined if it is not known. */
   readonly id: string | undefined
 }
 
@@ -87,14 +89,15 @@ export type AccountChoice<A extends Candidate> =
   | { readonly kind: 'chosen'; readonly account: A }
   | { readonly kind: 'unknown'; readonly wanted: string }
   | { readonly kind: 'forbidden'; readonly wanted: string }
-  /** The call names an account that is none of those it may use. */
+  /** The call names an account that the client may not use or that does not exist. */
   | { readonly kind: 'unknown_claim'; readonly claim: Claim }
   | { readonly kind: 'undecided' }
   | { readonly kind: 'conflict'; readonly claim: Claim; readonly account: A }
 
 /**
- * The account of a call: the one it asks for by name, else the only one the client may use, else the one that its claims
- * name. Whichever it is, every claim must agree with it, so that no call reaches one account with another's credential.
+ * Chooses the account of a call: the one that it asks for by name, else the only one that its client may use, else the
+ * one that its claims name. In each case all claims must agree with it, so that no call reaches one account with the
+ * credential of another.
  */
 export function chooseAccount<A extends Candidate>(
   accounts: ReadonlyMap<string, A>,
@@ -106,7 +109,7 @@ export function chooseAccount<A extends Candidate>(
   if (account === undefined) {
     if (wanted !== undefined) return { kind: 'unknown', wanted }
     const usable = [...accounts.values()].filter(isAllowed)
-    // One whose id is not known might be the one that is meant.
+    // An account whose id is not known may be the one that is meant.
     const isNobodys = usable.length > 0 && usable.every(({ id }) => id !== undefined)
     return isNobodys && claims.length > 0 ? { kind: 'unknown_claim', claim: claims[0]! } : { kind: 'undecided' }
   }

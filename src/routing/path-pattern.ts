@@ -1,23 +1,23 @@
 import { decodePath, simplifyPath } from './path.ts'
 
-/** A segment of a pattern: texts, with something that is not empty between each two of them. */
+/** A segment of a pattern: literal texts, and between each two of them a part that is not empty. */
 export interface SegmentPattern {
   readonly texts: readonly string[]
-  /** Names of what is between them. */
+  /** The names of those parts. */
   readonly names: readonly string[]
 }
 
 /**
- * A path as configurations write it: `{name}` stands for one segment or a part of it that is not empty, a final `*` for the
- * rest. Names take as little as they can and give nothing back, so that no path costs more than its length: as a regular
- * expression, `{a}-{b}-{c}` would try every way to share many dashes.
+ * A path pattern of the configuration: `{name}` stands for one segment or a non-empty part of it, a final `*` for the
+ * rest. Names match as little as they can and are never tried again, so that matching takes linear time. A regular
+ * expression for `{a}-{b}-{c}` would try every way to distribute many dashes.
  */
 export class PathPattern {
   readonly segments: readonly SegmentPattern[]
-  /** What the rest begins with; undefined if the pattern has no `*`. */
+  /** The beginning of the rest; undefined if the pattern has no `*`. */
   readonly rest: SegmentPattern | undefined
 
-  /** With `isDecoded` an escaped slash of the pattern separates segments, as it does in decoded paths. */
+  /** `isDecoded`: an escaped slash of the pattern separates segments, as in decoded paths. */
   constructor(path: string, isDecoded = false) {
     const names: string[] = []
     const marked = path.replaceAll(/\{([^{}/]*)\}/g, (_, name: string) => {
@@ -37,7 +37,7 @@ export class PathPattern {
     this.segments = patterns
   }
 
-  /** Whether the path is the pattern's, or one below it where it ends with `/*`. A slash at the end makes no difference. */
+  /** Whether the pattern matches a path, given by its segments. A slash at the end of the path makes no difference. */
   matches(segments: readonly string[]): boolean {
     const { segments: patterns, rest } = this
     const { length } = patterns
@@ -48,7 +48,7 @@ export class PathPattern {
     return next === undefined ? isAnything(rest) : beginsWith(rest, next)
   }
 
-  /** What stands in a path for the first `{name}` of that name; undefined if the path is not the pattern's. */
+  /** The text that the first `{name}` of that name matches; undefined if the pattern does not match. */
   textOf(name: string, segments: readonly string[]): string | undefined {
     if (!this.matches(segments)) return undefined
     const patterns = this.rest === undefined ? this.segments : [...this.segments, this.rest]
@@ -59,10 +59,10 @@ export class PathPattern {
   }
 }
 
-/** Stands for a name until the pattern has been taken apart; no path has it. */
+/** Replaces names while the pattern is parsed. No path contains it. */
 const MARK = '\0'
 
-/** The segments of a simplified path, in the form in which patterns are compared with them. */
+/** The segments of a simplified path in the form that patterns are compared with. */
 export function segmentsOf(path: string): string[] {
   const segments = path.split('/')
   if (segments.at(-1) === '') segments.pop()
@@ -71,7 +71,7 @@ export function segmentsOf(path: string): string[] {
   return segments
 }
 
-/** With all escapes decoded but those of what means something else where it is not escaped: "/", "\", "%" and ";". */
+/** Decodes all escapes except those of "/", "\", "%" and ";", which mean something else when they are not escaped. */
 function comparable(text: string): string {
   return text.includes('%') ? text.replaceAll(/%(?!2F|5C|25|3B)[0-9A-F]{2}/g, decodeByte) : text
 }
@@ -84,12 +84,12 @@ export function isStatic({ texts }: SegmentPattern): boolean {
   return texts.length === 1
 }
 
-/** Whether it is one name, or the rest of a path whatever it is. */
+/** Whether it matches every segment. */
 export function isAnything({ texts }: SegmentPattern): boolean {
   return texts.every((text) => text === '')
 }
 
-/** Whether a whole segment is as the pattern says. */
+/** Whether the pattern matches a whole segment. */
 export function fits(pattern: SegmentPattern, segment: string): boolean {
   const { texts } = pattern
   const last = texts.length - 1
@@ -99,12 +99,12 @@ export function fits(pattern: SegmentPattern, segment: string): boolean {
   return from >= 0 && segment.length - text.length > from && segment.endsWith(text)
 }
 
-/** Whether a segment begins as the pattern says. */
+/** Whether the pattern matches the beginning of a segment. */
 export function beginsWith({ texts }: SegmentPattern, segment: string): boolean {
   return endOf(texts, segment, texts.length) >= 0
 }
 
-/** Where the first `count` texts end, each found as early as can be; -1 if one of them is missing. */
+/** The index behind the first `count` texts, each found as early as possible; -1 if one of them is missing. */
 function endOf(texts: readonly string[], segment: string, count: number): number {
   if (!segment.startsWith(texts[0]!)) return -1
   let end = texts[0]!.length

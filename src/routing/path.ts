@@ -1,37 +1,45 @@
 /**
- * The form of a path by which calls are classified, as most servers see it: without the prefix under which the vendor
- * serves the same paths again, without parameters, and simplified. Only for looking at; what is forwarded stays as it is.
+ * The path by which a call is classified, as most servers see it: without the vendor's alias prefix, without
+ * parameters, and simplified. The forwarded path stays as it is.
  */
 export function normalizePath(path: string, aliasPrefix: string): string {
   return withoutAlias(simplifyPath(withoutParameters(path)), aliasPrefix)
 }
 
-/** The ways in which servers read one path. Rules that refuse hold in any of them, rules that allow in all of them. */
+/**
+ * The ways in which servers read one path. A rule that refuses applies to any of them; a rule that allows must match
+ * all of them.
+ */
 export interface PathReadings {
-  /** An escaped slash is a character of its segment: with the parameters of segments, and without. */
+  /** Readings in which an escaped slash is a character of its segment: with the parameters of segments, and without. */
   readonly literal: readonly string[]
-  /** It separates segments, as a backslash does, and escapes of escapes are read as what they stand for in the end. */
+  /**
+   * Readings in which an escaped slash or a backslash separates segments, and nested escapes are decoded completely.
+   */
   readonly decoded: readonly string[]
 }
 
-/** Every reading of a path that is not the same as another. For a path without escapes and backslashes both lists are one. */
+/** The different readings of a path. For a path without escapes and backslashes both lists are the same. */
 export function readingsOf(path: string, aliasPrefix = ''): PathReadings {
   const literal = distinct([path, withoutParameters(path)], aliasPrefix)
   if (!isEncoded(path)) return { literal, decoded: literal }
   const decoded = decodePath(path)
-  // Some servers cut parameters off before they decode a path, some behind it.
+  // Some servers remove parameters before they decode a path, others afterwards.
   const decodedAfter = decodePath(withoutParameters(path))
   const forms = [decoded, withoutParameters(decoded), withoutParameters(decodedAfter)]
   return { literal, decoded: distinct([...forms, ...forms.map(upToEnd)], aliasPrefix) }
 }
 
-/** The normal form of the path as a server sees it that decodes it first; undefined where that is the usual one. */
+/** The path by which a call is classified for a server that decodes it first; undefined where that is the usual one. */
 export function normalizeDecoded(path: string, aliasPrefix: string): string | undefined {
   if (!isEncoded(path)) return undefined
   return withoutAlias(resolveDots(simplifyPath(withoutParameters(decodePath(path)))), aliasPrefix)
 }
 
-/** A decoded path as far as some servers read it: to a NUL; and where one passes it on decoded, the next to "?" or "#". */
+/**
+ * A decoded path up to a NUL, where some servers end it, and up to "?" or "#", where the next server ends it if one
+ * passes it on decoded.
+ */
 function upToEnd(decoded: string): string {
   return decoded.replace(/[\0?#].*$/s, '')
 }
@@ -40,7 +48,7 @@ function distinct(paths: readonly string[], aliasPrefix: string): string[] {
   return [...new Set(paths.map((path) => withoutAlias(resolveDots(simplifyPath(path)), aliasPrefix)))]
 }
 
-/** A path below ".." as what it leads to (RFC 3986 §5.2.4). Most calls with one are refused; not those with "..;" or "%252e". */
+/** Resolves ".." segments (RFC 3986 §5.2.4). Most calls with one are refused, but not those with "..;" or "%252e". */
 function resolveDots(path: string): string {
   if (!path.includes('/..')) return path
   const resolved: string[] = []
@@ -56,9 +64,8 @@ function isEncoded(path: string): boolean {
 }
 
 /**
- * The path with all escapes decoded to bytes, one character for each, also those that only appear when others are: `%252F`
- * is "/". Backslashes become slashes, and so do overlong forms of both. Takes time in proportion to the length, however
- * deep escapes are nested.
+ * Decodes all escapes to bytes, one character for each byte, also nested ones: `%252F` is "/". Backslashes, and
+ * overlong forms of both, become slashes. Takes linear time, however deep escapes are nested.
  */
 export function decodePath(path: string): string {
   if (!isEncoded(path)) return path
@@ -77,7 +84,7 @@ export function decodePath(path: string): string {
 
 const PERCENT = 37
 
-/** A hex digit; or what makes no number. */
+/** The hex digit at an index; for anything else a character that makes the number invalid. */
 function hexAt(codes: readonly number[], index: number): string {
   const character = String.fromCharCode(codes[index]!)
   return HEX_DIGIT.test(character) ? character : 'x'
@@ -85,11 +92,11 @@ function hexAt(codes: readonly number[], index: number): string {
 
 const HEX_DIGIT = /^[0-9a-f]$/i
 
-/** ASCII characters in more bytes than they need (RFC 3629 §3), which lenient decoders take. */
+/** ASCII characters in more bytes than they need (RFC 3629 §3), which lenient decoders accept. */
 // oxlint-disable-next-line no-control-regex -- these are bytes
 const OVERLONG = /[\xc0\xc1][\x80-\xbf]|\xe0[\x80\x81][\x80-\xbf]|\xf0\x80[\x80\x81][\x80-\xbf]/g
 
-/** Whether ASCII characters are in it that are written so, and not escaped. */
+/** Whether a path contains overlong characters that are not escaped. */
 export function isOverlong(path: string): boolean {
   return path.search(OVERLONG) >= 0
 }
@@ -99,7 +106,10 @@ function shortest(bytes: string): string {
   return String.fromCharCode(((high & 1) << 6) | (low & 63))
 }
 
-/** The path without empty and "." segments, and without escapes that are none (RFC 3986 §6.2.2), the others in capitals. */
+/**
+ * Removes empty and "." segments, and escapes of characters that need none (RFC 3986 §6.2.2). Other escapes are in
+ * capitals.
+ */
 export function simplifyPath(path: string): string {
   let simple = path
   if (simple.includes('%')) simple = simple.replace(/%[0-9a-f]{2}/gi, decodeUnreserved)
@@ -108,17 +118,17 @@ export function simplifyPath(path: string): string {
   return simple
 }
 
-/** The path without the parameters of its segments, such as ";v=1" (RFC 3986 §3.3), at which Java servers do not look. */
+/** Removes the parameters of segments, such as ";v=1" (RFC 3986 §3.3), which Java servers ignore. */
 export function withoutParameters(path: string): string {
   return path.includes(';') ? path.replace(/;[^/]*/g, '') : path
 }
 
-/** The path below the prefix under which the vendor serves the same paths again, if it is given there. */
+/** Removes the prefix under which the vendor serves the same paths again. */
 export function withoutAlias(path: string, aliasPrefix: string): string {
   return aliasPrefix !== '' && path.startsWith(`${aliasPrefix}/`) ? path.slice(aliasPrefix.length) : path
 }
 
-/** A normalized path as it may be logged: without the segments that hold a secret, which are numbered from 0. */
+/** A normalized path for the log: without the segments that hold a secret, which are numbered from 0. */
 export function redactPath(normalPath: string, secretSegments: readonly number[]): string {
   let number = 0
   return normalPath
@@ -127,7 +137,7 @@ export function redactPath(normalPath: string, secretSegments: readonly number[]
     .join('/')
 }
 
-/** Letters, digits and "-._~" mean the same with and without an escape; every other character may not. */
+/** Letters, digits and "-._~" mean the same with and without an escape. Other characters may not. */
 function decodeUnreserved(escape: string): string {
   const character = String.fromCharCode(Number.parseInt(escape.slice(1), 16))
   return /[\w.~-]/.test(character) ? character : escape.toUpperCase()

@@ -2,8 +2,8 @@ import type { RouteRule } from './route.ts'
 import type { RouteEntry } from './route-table.ts'
 
 /**
- * Reads a route file: a path, then `METHOD:class` for each method, `class` being `a` or `a+b` (class a, charged to both),
- * with "+" behind it where the vendor calls a repeat safe and "-" where it does not.
+ * Reads a route file. A line is a path and then `METHOD:class` for each method. `class` is `a`, or `a+b` for class a
+ * that is charged to both. A "+" behind it says that the vendor calls a retry safe, a "-" that it does not.
  */
 export function parseRouteFile(
   text: string,
@@ -28,7 +28,7 @@ export function parseRouteFile(
   return entries
 }
 
-/** Numbers of the segments of a pattern that are one of the named parameters. */
+/** The numbers of the segments of a pattern that contain one of these parameters. */
 export function segmentsNamed(path: string, names: readonly string[]): number[] {
   const segments = path.split('/').filter((segment) => segment !== '')
   return segments.flatMap((segment, index) => (names.some((name) => segment.includes(`{${name}}`)) ? [index] : []))

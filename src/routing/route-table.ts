@@ -5,43 +5,46 @@ import { normalizeDecoded, normalizePath } from './path.ts'
 import { beginsWith, fits, isAnything, isStatic, PathPattern, type SegmentPattern, segmentsOf } from './path-pattern.ts'
 import { completeRoute, type Guess, guessedRoute, type Route, type RouteRule } from './route.ts'
 
-/** A line of the table: one path, for the methods given or for all. */
+/** An entry of the table: one path, for the given methods or for all. */
 export interface RouteEntry {
   readonly methods?: readonly string[]
   readonly path: string
   readonly rule: RouteRule
 }
 
-/** Decides what no line of the table covers. */
+/** Classifies a call that no entry matches. */
 export type Classify = (method: string, path: string) => Guess
 
 export interface RouteTableOptions {
-  /** Layers of entries; within the same path and method, an earlier layer wins. Across paths the most specific wins. */
+  /**
+   * Layers of entries. For the same path and method an earlier layer takes precedence; otherwise the most specific path
+   * does.
+   */
   readonly layers: readonly (readonly RouteEntry[])[]
   readonly classify: Classify
-  /** How answers of a path are cached whose route says nothing about it. */
+  /** How the answers of a path are cached if its route does not say so. */
   readonly cacheOf?: ((path: string) => CachePolicy | undefined) | undefined
 }
 
-/** The route of a call, and what was found out on the way to it. */
+/** The route of a call, and how it was found. */
 export interface Located {
   readonly route: Route
-  /** The normal form of the path by which it was found. */
+  /** The normalized path by which it was found. */
   readonly path: string
-  /** The class that the call has for a server that reads an escaped slash in the other way, if it is another. */
+  /** The class of the call for a server that reads escaped slashes in the other way, if it is another one. */
   readonly otherClass: string | undefined
 }
 
-/** How many routes are remembered by their path, and how long such a path may be. */
+/** How many routes are cached by their path, and how long such a path may be. */
 const FOUND_KEPT = 4_096
 const FOUND_LENGTH = 256
 
-/** Finds the route of a call by its method and path, in time proportional to the path. */
+/** Finds the route of a call by its method and path. Takes time in proportion to the length of the path. */
 export class RouteTable {
   readonly #roots = new Map<string, Branch>()
   readonly #classify: Classify
   readonly #cacheOf: RouteTableOptions['cacheOf']
-  /** Routes found lately: half the cost of a call's identification is here otherwise. */
+  /** Recent routes. Without this cache the look-up is half the cost of identifying a call. */
   readonly #found = new LRUCache<string, Match>({ max: FOUND_KEPT })
 
   constructor({ layers, classify, cacheOf }: RouteTableOptions) {
@@ -54,8 +57,8 @@ export class RouteTable {
   }
 
   /**
-   * The route of a path as a client sent it. An escaped slash may be read in two ways: the more specific line counts, as it
-   * does everywhere in the table, and where there is no line at all the path is classified with its slashes decoded.
+   * Finds the route of a path as the client sent it. An escaped slash can be read in two ways: the reading with the
+   * more specific entry counts. If neither has an entry, the path is classified with its slashes decoded.
    */
   locate(method: string, sent: string, aliasPrefix: string): Located {
     const path = normalizePath(sent, aliasPrefix)
@@ -69,7 +72,7 @@ export class RouteTable {
     return { route: found.route, path: isUsual ? path : decodedPath, otherClass }
   }
 
-  /** The path must come from `normalizePath`; percent-encoding and a slash at its end make no difference. */
+  /** Finds the route of a path that `normalizePath` returned. Escapes, and a slash at the end, make no difference. */
   find(method: string, path: string): Route {
     return this.#match(method, path).route
   }
@@ -86,7 +89,7 @@ export class RouteTable {
 
   #withCache(method: string, path: string, match: Match): Match {
     const { route, rank } = match
-    // A read that changes something must not be left out.
+    // A read that changes something must not be answered from the cache.
     const isRead = (method === 'GET' || method === 'HEAD') && route.retry === 'safe'
     if (route.cache !== undefined || this.#cacheOf === undefined || !isRead) return match
     return { rank, route: { ...route, cache: this.#cacheOf(path) } }
@@ -111,24 +114,27 @@ export class RouteTable {
   }
 }
 
-/** A line of the table that takes a path. */
+/** An entry of the table that matches a path. */
 interface Match {
-  /** How specific it is: the greater text is the more specific line; empty if there is none. */
+  /** How specific it is: a greater text is more specific; empty if no entry matched. */
   readonly rank: string
   readonly route: Route
 }
 
-/** What may follow in paths that begin alike. Each branch is looked at once at most for a path, since its depth is fixed. */
+/**
+ * The possible continuations of paths that begin alike. Each branch is visited at most once for a path, since its depth
+ * is fixed.
+ */
 class Branch {
   readonly #statics = new Map<string, Branch>()
-  /** By segments of which a part is given; the more is given, the earlier. */
+  /** Segments of which a part is literal, those with the longest literal parts first. */
   readonly #parts: { readonly pattern: SegmentPattern; readonly branch: Branch }[] = []
   #any: Branch | undefined
-  /** Where the path may go on in any way. */
+  /** Patterns that end with `*` here. */
   readonly #rests: { readonly pattern: SegmentPattern; readonly match: Match }[] = []
   #end: Match | undefined
 
-  /** Adds a line, unless there is one of that shape already. */
+  /** Adds an entry, unless there is one of that shape. */
   add(pattern: PathPattern, depth: number, make: () => Match): void {
     const { segments, rest } = pattern
     const next = segments[depth]
@@ -153,7 +159,7 @@ class Branch {
 
   find(segments: readonly string[], depth: number): Match | undefined {
     const segment = segments[depth]
-    // Of "/" itself nothing is left that a rest could begin with.
+    // The path "/" has no segment that could begin a rest.
     if (segment === undefined) return this.#end ?? (depth === 0 ? this.#restFor('')?.match : undefined)
     const exact = this.#statics.get(segment)?.find(segments, depth + 1)
     if (exact !== undefined) return exact
@@ -179,20 +185,20 @@ function isSame(a: SegmentPattern, b: SegmentPattern): boolean {
   return a.texts.length === b.texts.length && a.texts.every((text, i) => text === b.texts[i])
 }
 
-/** First what begins with the longer text, then what has more text at all. */
+/** Orders patterns: first by the length of the leading text, then by that of all text. */
 function byGivenText(a: { pattern: SegmentPattern }, b: { pattern: SegmentPattern }): number {
   const [first, second] = [a.pattern.texts, b.pattern.texts]
   return second[0]!.length - first[0]!.length || second.join('').length - first.join('').length
 }
 
-/** In the order in which `Branch` looks. */
+/** Ranks patterns in the order in which `Branch` tries them. */
 function rankOf({ segments, rest }: PathPattern): string {
   const ranks = segments.map((pattern) => (isStatic(pattern) ? '4' : isName(pattern) ? '1' : '3')).join('')
   if (rest === undefined) return ranks
   return ranks + (isAnything(rest) ? '0' : '2')
 }
 
-/** How a line of the table is named where its calls are counted apart from others. */
+/** The name of an entry whose calls are counted separately. */
 function nameOf({ methods, path }: RouteEntry): string {
   return methods === undefined ? path : `${methods.join(',')} ${path}`
 }

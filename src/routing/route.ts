@@ -2,34 +2,34 @@ import type { CachePolicy } from '../schema/cache-policy.ts'
 
 /** What the gateway knows about a call from its method and path alone. */
 export interface Route {
-  /** The class in which it waits, is counted and shown. */
+  /** The class in which it waits, is counted and is reported. */
   readonly class: string
   /** The classes whose limits it is charged to; usually just its own. */
   readonly charges: readonly string[]
-  /** Class, charges and whether a credential is added, as one text by which calls of one kind are told from others. */
+  /** Class, charges and whether a credential is added, in one text, which is the same for calls of one kind. */
   readonly kind: string
   /**
-   * By what its calls are counted apart from others, where a limit wants that: the line of the table, as `GET,HEAD /x/{id}`,
-   * without methods if it takes all of them.
+   * The name under which its calls are counted by limits with `scope: route`: the entry of the table, as `GET,HEAD
+   * /x/{id}`, without methods if it has all of them.
    */
   readonly countedAs: string
-  /** What it is charged where a limit leaves that to the route. */
+  /** What it is charged by limits with `cost: route`. */
   readonly cost: number
-  /** Whether it may be repeated after it reached the upstream. */
+  /** Whether it may be sent again after it has reached the upstream. */
   readonly retry: 'safe' | 'unsafe'
-  /** The breaker that it shares with others, in place of that of the upstream. */
+  /** The group of its breaker; undefined for the breaker of the upstream. */
   readonly breaker: string | undefined
-  /** How the account's credential travels: in its own header, as an `Authorization: Bearer`, or not at all. */
+  /** How the credential is sent: in its own header, as an `Authorization: Bearer`, or not at all. */
   readonly credential: 'inject' | 'bearer' | 'none'
   /** Numbers (from 0) of the non-empty path segments that hold a secret. */
   readonly secretSegments: readonly number[]
-  /** The path in the table that decided, as it is written there; undefined where a rule did. */
+  /** The path of the entry that decided, as it is written there; undefined if a rule did. */
   readonly pattern: string | undefined
-  /** How its answers are cached; false where they are not, whatever is proposed; undefined where nothing is said. */
+  /** How its answers are cached. False: never. Undefined: nothing is said. */
   readonly cache: CachePolicy | false | undefined
 }
 
-/** A route of which only the deviations from the defaults are given. */
+/** The fields of a route that differ from the defaults. */
 export type RouteRule = Pick<Route, 'class'> & Partial<Route>
 
 // IANA HTTP Method Registry, columns "safe" and "idempotent".
@@ -44,32 +44,35 @@ export function isSafeMethod(method: string): boolean {
   return SAFE_METHODS.has(method)
 }
 
-/** What is guessed of an endpoint that is not known. A guess may decide the class, but can't say that a repeat is safe. */
+/** A guess about an unknown endpoint. It may decide the class, but can't say that a retry is safe. */
 export type Guess = RouteRule & { readonly retry?: 'unsafe' }
 
-/** The class of a call about which only its method is known. */
+/** Classifies a call by its method alone. */
 export function classifyByMethod(method: string): Guess {
   return { class: isSafeMethod(method) ? 'read' : 'write' }
 }
 
-/** Last segments by which a POST only ever reads. What may also name a thing that is created, such as `logs` or `preview`, is none. */
+/**
+ * Last segments of POSTs that only read. Words that may also name a thing that is created, such as `logs` or `preview`,
+ * are not among them.
+ */
 const ONLY_READS = /\/(?:count|describe|explain|filter|find|grep|list|lookup|query|search|validate)(?:[-_]?v\d+)?\/?$/i
 
-/** The route of an endpoint that is not known: a POST that is guessed to read may be repeated only if its path leaves no doubt. */
+/** The route of an unknown endpoint. A POST that is guessed to read may be retried only if its path leaves no doubt. */
 export function guessedRoute(method: string, path: string, guess: Guess): Route {
   const isSure = method === 'POST' && (guess.charges ?? [guess.class]).includes('read') && ONLY_READS.test(path)
   return completeRoute(method, { countedAs: `${method} *`, ...(isSure ? { retry: 'safe' } : {}), ...guess })
 }
 
-/** A known POST that only reads is safe to repeat, unless the rule says otherwise. */
+/** Marks a known POST that only reads as safe to retry, unless the rule says otherwise. */
 export function withSafeReadingPosts(rule: RouteRule, method: string): RouteRule {
   if (rule.retry !== undefined || method !== 'POST') return rule
   return (rule.charges ?? [rule.class]).includes('read') ? { ...rule, retry: 'safe' } : rule
 }
 
 /**
- * Fills a rule up. Without a mark a call is safe to repeat if its method is idempotent (RFC 9110 §9.2.2) and it does not
- * change state in spite of a safe method; a POST is safe only where a rule says so.
+ * Completes a rule with the defaults. A call is safe to retry if its method is idempotent (RFC 9110 §9.2.2) and it does
+ * not change state in spite of a safe method. A POST is safe only where a rule says so.
  */
 export function completeRoute(method: string, rule: RouteRule): Route {
   const charges = rule.charges ?? [rule.class]

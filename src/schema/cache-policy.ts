@@ -4,21 +4,21 @@ import type { CacheRule } from './cache-schema.ts'
 export interface CachePolicy {
   /** For whom an answer is stored: the client that asked, or every client that may use the account. */
   readonly scope: 'client' | 'account'
-  /** Whether answers are stored that are for one user only, as the cache of a browser would (RFC 9111 §3). */
+  /** Whether answers for one user only are stored, as a browser's cache does (RFC 9111 §3). */
   readonly isPrivate: boolean
-  /** How long an answer is fresh that does not say so itself; 0 for not at all. */
+  /** How long an answer without a freshness of its own is fresh; 0 for not at all. */
   readonly freshForMs: number
-  /** How long behind its freshness it may stand in for an error; the answer's own stale-if-error wins. */
+  /** How long a stale answer may replace an error; the answer's own stale-if-error takes precedence. */
   readonly staleIfErrorMs: number
-  /** How long behind its freshness it may be given while it is asked for anew; the answer's own word wins. */
+  /** How long a stale answer may be served while it is revalidated; the answer's own value takes precedence. */
   readonly staleWhileRevalidateMs: number
-  /** Whether it may also stand in where the quota is used up. */
+  /** Whether a stale answer may also replace a refusal because the quota is used up. */
   readonly staleOnThrottled: boolean
 }
 
 const STALE_IF_ERROR_MS = 5 * 60_000
 
-/** The later of the rules win, field by field. */
+/** Merges rules field by field; later rules take precedence. */
 export function cachePolicy(...rules: readonly (CacheRule | undefined)[]): CachePolicy {
   const rule: CacheRule = Object.assign({}, ...rules)
   return {

@@ -39,14 +39,14 @@ const rule = {
 
 export const CacheRuleSchema = object(rule)
 
-/** Of a route. */
+/** The `cache` of a route. */
 export const RouteCacheSchema = Type.Union([Type.Boolean(), CacheRuleSchema], {
   description:
     'Whether answers to GET are cached (RFC 9111), and how where that differs from the upstream’s `cache`. Default: what the upstream’s `cache.routes` says.',
   expected: 'true, false, or settings such as { scope: account }',
 })
 
-/** Of an upstream: for all its cached routes. */
+/** The `cache` of an upstream, for all its cached routes. */
 export const UpstreamCacheSchema = object(
   {
     routes: Type.Enum(['marked', 'proposed'], {

@@ -125,7 +125,7 @@ export const ClientSchema = object({
 })
 
 const { keys: _, ...scope } = ClientSchema.properties
-/** The same without how it proves itself. */
+/** A client without its keys, as the admin API stores it. */
 export const ClientScopeSchema = object(scope)
 
 export type KeyConfig = StaticDecode<typeof KeySchema>

@@ -1,7 +1,7 @@
 import Type from 'typebox'
 import { addedHeader, duration, NAME_PATTERN, object, percent, secret, url } from './schema-parts.ts'
 
-/** Which fields a type of credential needs, and which it may have besides; all others belong to other types. */
+/** The fields that each type of credential needs, and those that it may have. All others belong to other types. */
 export const CREDENTIAL_TYPES = {
   header: { needs: ['value'], takes: ['header'] },
   bearer: { needs: ['value'], takes: [] },
@@ -20,7 +20,7 @@ export const CREDENTIAL_TYPES = {
 
 export type CredentialType = keyof typeof CREDENTIAL_TYPES
 
-/** What every type may have. */
+/** Fields that every type may have. */
 export const COMMON_CREDENTIAL_FIELDS = ['type', 'expires', 'next', 'canary', 'name'] as const
 
 const FIELDS = {
@@ -136,7 +136,7 @@ export const CredentialSchema = object({
   ),
 })
 
-/** Of a pool, which does not rotate: a member is added and another taken out. */
+/** A member of a pool. It has no `next`: to rotate, a member is added and another removed. */
 export const PoolMemberSchema = object({
   name: Type.String({
     pattern: NAME_PATTERN,

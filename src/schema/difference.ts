@@ -1,11 +1,10 @@
 import { Secret } from './secret.ts'
 
-/** How deep a place is named that differs: `upstreams.harness.retry` tells enough. */
+/** The depth to which a difference is named: `upstreams.harness.retry` is precise enough. */
 const NAMED_DEPTH = 3
 
 /**
- * Where two configurations differ, as paths of keys that name no value. Secrets are compared by what they hold, which
- * a comparison of their fields can't see.
+ * The places where two configurations differ, as paths of keys without values. Secrets are compared by their values.
  */
 export function differences(a: unknown, b: unknown): string[] {
   const places = new Set<string>()
@@ -18,8 +17,8 @@ export function isSame(a: unknown, b: unknown): boolean {
 }
 
 /**
- * `wanted`, with everything in it that `inForce` has the same replaced by that: what hangs on it, such as a secret that
- * follows its file, stays what it is.
+ * Returns `wanted`, in which every part that equals that of `inForce` is replaced by it. So a secret that follows its
+ * source stays the same object.
  */
 export function withKept<T>(inForce: unknown, wanted: T): T {
   if (isSame(inForce, wanted)) return inForce as T
@@ -42,7 +41,7 @@ function isSameSecret(a: Secret, b: Secret): boolean {
 }
 
 function isPlain(value: unknown): value is Record<string, unknown> {
-  // What else there is can hold more than its keys show.
+  // Objects of other classes can hold more than their keys show.
   if (typeof value !== 'object' || value === null) return false
   const prototype: unknown = Object.getPrototypeOf(value)
   return prototype === Object.prototype || prototype === Array.prototype || prototype === null

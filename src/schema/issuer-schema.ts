@@ -1,7 +1,7 @@
 import Type, { type StaticDecode } from 'typebox'
 import { duration, object, url } from './schema-parts.ts'
 
-/** Whose signed tokens (RFC 7519) clients may present: an entry of `tokenIssuers`. */
+/** An entry of `tokenIssuers`: an issuer whose signed tokens (RFC 7519) clients may present. */
 export const IssuerSchema = object({
   issuer: Type.String({ minLength: 1, description: 'What `iss` of its tokens must be, exactly.' }),
   audience: Type.String({ minLength: 1, description: 'What `aud` of its tokens must be or contain: this gateway.' }),

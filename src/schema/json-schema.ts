@@ -6,7 +6,7 @@ export function jsonSchema(): object {
   return { $schema: 'https://json-schema.org/draft/2020-12/schema', title: 'Sluice configuration', ...schema }
 }
 
-/** What has a default need not be written, and our own notes are no keywords. */
+/** Removes keys with a default from the required ones, and removes our own annotations, which are no keywords. */
 function forEditors(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(forEditors)
   if (typeof value !== 'object' || value === null) return value
@@ -18,7 +18,7 @@ function forEditors(value: unknown): unknown {
     if (needed.length > 0) schema['required'] = needed
     else delete schema['required']
   }
-  // Scalars may come from a reference, which is a text until it is resolved.
+  // A scalar may be a reference, which is a text until it is resolved.
   if (schema['type'] === 'integer') return { anyOf: [schema, { type: 'string', pattern: '^\\$\\{[^}]+\\}$' }] }
   return Object.fromEntries(Object.entries(schema).map(([key, inner]) => [key, forEditors(inner)]))
 }

@@ -1,12 +1,12 @@
 import type { LimitConfig } from './schema.ts'
 import { formatDuration } from './units.ts'
 
-/** The class to whose limits every call is charged; no route is of this class. */
+/** The class whose limits every call is charged to. No route is of this class. */
 export const EVERY_CALL = 'all'
 
-/** Whose calls are counted together: all of an account, of a credential, or of the upstream. */
+/** The scope of a limit: its calls are counted together for an account, a credential or the upstream. */
 export type Base = 'account' | 'credential' | 'upstream'
-/** What is counted apart within that; `{name}` is a segment of the path. */
+/** What is counted separately within that scope; `{name}` is a segment of the path. */
 export type Split = 'route' | 'client' | `{${string}}`
 
 export interface Scope {
@@ -34,22 +34,25 @@ export function scopeOf({ scope = [] }: LimitConfig): Scope {
 }
 
 /**
- * Units, or calls at once, that the headroom leaves of a limit. The upstream's leaves at least one; a limit's own can leave
- * nothing, which is an error of the configuration.
+ * The units, or calls in flight, that remain of a limit after the headroom. The headroom of the upstream leaves at
+ * least one. That of the limit itself may leave none, which is an error of the configuration.
  */
 export function allowedBy({ requests, concurrent, headroom }: LimitConfig, upstreamHeadroom: number): number {
   const share = 1 - (headroom ?? upstreamHeadroom)
-  // Not a unit less for 0.9 × 1000 being 899.9…
+  // The addend prevents that 0.9 × 1000 = 899.9… loses a unit.
   const left = Math.floor((concurrent ?? requests ?? 0) * share + 1e-6)
   return headroom === undefined ? Math.max(1, left) : left
 }
 
-/** So much faster than even, because a call is never sent at the very moment at which it may be. */
+/**
+ * A paced limit lets calls go this much faster than evenly, because no call is sent at the very moment at which it may
+ * be.
+ */
 const PACE_AHEAD = 0.03
-/** What a limit has in so long may go at once: timers do not count less than milliseconds. */
+/** The units of this long may go at once, because timers do not count less than milliseconds. */
 const SHORTEST_PACE_MS = 100
 
-/** The limit that paces another: so many of its units in so long a window. Undefined where it is not paced. */
+/** The additional limit that spreads the calls of a paced limit; undefined if it is not paced. */
 export function paceOf(limit: LimitConfig, allowed: number): { requests: number; windowMs: number } | undefined {
   const { pace, burst, window = 0, enforce = true } = limit
   if (pace === undefined || !enforce) return undefined
@@ -58,14 +61,14 @@ export function paceOf(limit: LimitConfig, allowed: number): { requests: number;
   return { requests, windowMs: ((requests * window) / allowed) * (1 - PACE_AHEAD) }
 }
 
-/** How people tell a limit from others of its class, such as `1m`; two of one label would be one limit. */
+/** The name of a limit within its class, such as `1m`. Two limits with one label would be the same limit. */
 export function labelOf(limit: LimitConfig): string {
   const { base, splits } = scopeOf(limit)
   const scopes = base === 'account' ? splits : [base, ...splits]
   return [lengthOf(limit), ...qualifiersOf(limit), ...scopes.map((name) => `per ${name}`)].join(' ')
 }
 
-/** The first part of its identity in the ledger; for a plain limit of an account, all of it. */
+/** The first part of a limit's identity in the ledger. For a plain limit of an account it is all of it. */
 export function idOf(className: string, limit: LimitConfig): string {
   return [`${className}.${limit.window ?? 'concurrent'}`, ...qualifiersOf(limit)].join(':').replaceAll(' ', '-')
 }

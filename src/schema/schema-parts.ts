@@ -5,7 +5,7 @@ import { Secret } from './secret.ts'
 import { isMadeAnew } from '../http/hop-by-hop.ts'
 import { formatDuration, parseDuration, parseMoment, parsePercent } from './units.ts'
 
-/** What the schema of the configuration is put together from. */
+/** The parts that the schemas of the configuration are made of. */
 
 // A misspelt key must be an error, not a setting that silently does nothing.
 export const object = <P extends TProperties>(properties: P, options: object = {}) =>
@@ -16,7 +16,7 @@ export const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
 export const record = <T extends TSchema>(value: T, description: string, options: object = {}) =>
   Type.Record(Type.String(), value, { description, propertyNames: { pattern: NAME_PATTERN }, ...options })
 
-/** A whole number of what a limit counts. */
+/** A whole number of units of a limit. */
 export const units = (description: string, minimum = 1) =>
   Type.Integer({ minimum, maximum: 0xffff_ffff, expected: `a whole number, at least ${minimum}`, description })
 
@@ -26,7 +26,7 @@ interface DurationOptions {
   readonly max?: string
 }
 
-/** By default from the shortest time that means something to one that every timer can take. */
+/** A duration. By default from 1 ms to 24 h, which every timer can take. */
 export const duration = (description: string, { min = '1ms', max = '24h', ...options }: DurationOptions = {}) =>
   Type.Codec(
     Type.Refine(
@@ -81,7 +81,10 @@ export const secret = (description: string) =>
 export const headerName = (description: string, options: object = {}) =>
   Type.String({ pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", expected: 'a header name', description, ...options })
 
-/** A header that the gateway adds, so none that frames the message or belongs to the connection: every call would fail. */
+/**
+ * The name of a header that the gateway adds. It must not frame the message or belong to the connection, or every call
+ * would fail.
+ */
 export const addedHeader = (description: string, options: object = {}) =>
   Type.Refine(
     headerName(description, options),
@@ -89,7 +92,10 @@ export const addedHeader = (description: string, options: object = {}) =>
     () => 'must be the name of a header that can be added to a request',
   )
 
-/** What looks like a URL and is none, such as one with port 99999 or a stray "%", would fail only when it is used. */
+/**
+ * A URL. One that the pattern accepts and `URL` does not, such as one with port 99999 or a stray "%", would fail only
+ * when it is used.
+ */
 export const url = (expected: string, options: object) =>
   Type.Refine(
     Type.String({ ...options, expected }),

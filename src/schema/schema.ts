@@ -19,8 +19,8 @@ import {
 import { type AccountSchema, TlsSchema, UpstreamSchema } from './upstream-schema.ts'
 
 /**
- * The whole configuration file, described once, here and in the schemas of its parts: the types below, the checks at load, the
- * defaults, the JSON Schema for editors and the reference documentation all come from there.
+ * The configuration file. This schema, and those of its parts, are the only description of it: the types, the checks at
+ * load, the defaults, the JSON Schema for editors and the reference documentation come from here.
  */
 
 const ListenerTlsSchema = object(
@@ -145,7 +145,7 @@ export const ConfigSchema = object({
       url: Type.Optional(
         hidden(
           url('a redis:// or rediss:// URL; percent-encode "%", "/", "?" and "#" in its password', {
-            // With one of these in the password, what is before it would be taken for host and port.
+            // With one of these characters in the password, the part before it would be read as host and port.
             pattern: '^rediss?://[^\\s/?#]+(/\\d*)?(\\?[^#@]*)?$',
             description: 'One Redis server. Special characters in its password must be percent-encoded.',
           }),
@@ -160,7 +160,7 @@ export const ConfigSchema = object({
       password: Type.Optional(secret('Redis password, unless the url has one.')),
       sentinelUsername: Type.Optional(Type.String({ description: 'ACL user of the sentinels.' })),
       sentinelPassword: Type.Optional(secret('Password of the sentinels.')),
-      // Without it, a rediss:// URL trusts the system's authorities.
+      // Without it, a rediss:// URL trusts the authorities of the system.
       tls: Type.Optional(TlsSchema),
       prefix: Type.String({ default: 'sluice', description: 'Beginning of every key in Redis.' }),
       commandTimeout: duration('Longest wait for an answer of Redis.', { default: '50ms' }),

@@ -1,29 +1,29 @@
 import { inspect } from 'node:util'
 
-/** A text with references in it, as a configuration has it; relative paths in it are looked up from `folder`. */
+/** A text of the configuration that contains references. Relative paths in it start at `folder`. */
 export interface Template {
   readonly text: string
   readonly folder: string
 }
 
 /**
- * A value that prints as `[redacted]` wherever it is printed: only `reveal()` gives it away, and only to the wire. One that
- * came from a reference can be replaced while the program runs, so whoever needs it asks for it each time.
+ * A secret value. It prints as `[redacted]` everywhere; only `reveal()` returns it, and only for the wire. A secret
+ * that came from a reference can change while the program runs, so it must be revealed anew for each use.
  */
 export class Secret {
   #value: string
   #next: Secret | undefined
   #version = 0
   #listeners: (() => void)[] | undefined
-  /** Where it came from, if not from the configuration itself. */
+  /** The text with the references that it came from; undefined if the configuration contains it literally. */
   template: Template | undefined
-  /** When it stops being valid, in milliseconds since 1970, if that is known. */
+  /** When it expires, in milliseconds since 1970, if that is known. */
   expiresAt: number | undefined
-  /** Why a text can't be its value; whoever uses it knows. Never shows the text. */
+  /** Says why a text can't be its value, without showing the text. Whoever uses the secret sets it. */
   whyNot: (text: string) => string | undefined = () => undefined
-  /** Tells where it came from that an upstream refused the value that is to follow, if anybody wants to know. */
+  /** Tells the source that an upstream refused the next value; undefined if the source does not care. */
   nextRefused: (() => void) | undefined
-  /** Looks up anew what it came from, if that can be done. */
+  /** Reads its source again; undefined if it has none that can change. */
   lookAgain: (() => Promise<void>) | undefined
 
   constructor(value: string) {
@@ -34,7 +34,7 @@ export class Secret {
     return this.#value
   }
 
-  /** The value that is to follow, while two are alive. */
+  /** The next value, during a rotation. */
   get next(): Secret | undefined {
     return this.#next
   }
@@ -44,7 +44,7 @@ export class Secret {
     return this.#version
   }
 
-  /** Takes new values; returns whether that changed anything. */
+  /** Sets the value, and the next one. Returns whether either has changed. */
   replace(value: string, next?: string): boolean {
     const isSame = value === this.#value && next === this.#next?.reveal()
     if (isSame) return false
@@ -72,7 +72,7 @@ export class Secret {
   }
 }
 
-/** Every secret in a value, however deep. */
+/** All secrets in a value, at any depth. */
 export function secretsIn(value: unknown): Secret[] {
   if (value instanceof Secret) return [value]
   if (typeof value !== 'object' || value === null) return []

@@ -20,11 +20,14 @@ export function parsePercent(text: string): number {
   return Number(text.slice(0, -1)) / 100
 }
 
-/** Reads a time as milliseconds since 1970, a day as those to its end in UTC; NaN for one that does not exist. */
+/**
+ * Reads a time as milliseconds since 1970, and a day as the end of that day in UTC. NaN for a day or time that does not
+ * exist.
+ */
 export function parseMoment(text: string): number {
   const [day = '', time] = text.split('T')
   const midnight = Date.parse(`${day}T00:00Z`)
-  // 2027-02-30 would be taken for the 2nd of March.
+  // `Date` would read 2027-02-30 as the 2nd of March.
   if (Number.isNaN(midnight) || !new Date(midnight).toISOString().startsWith(day)) return Number.NaN
   return Date.parse(time === undefined ? `${day}T24:00Z` : text)
 }

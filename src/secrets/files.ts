@@ -3,7 +3,7 @@ import { watchContents } from '../files/watch-contents.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Answer, SecretSource } from './source.ts'
 
-/** Files, named by their absolute paths, such as those of a mounted secret; each holds one value. */
+/** Files that hold one value each, such as those of a mounted Kubernetes secret. They are named by absolute paths. */
 export class FileSource implements SecretSource {
   readonly #clock: Clock
   #stop: () => void = () => undefined
@@ -26,7 +26,7 @@ export class FileSource implements SecretSource {
   }
 }
 
-/** One trailing line end is dropped. Messages call the file `name`. */
+/** Reads a value without its last line end. Messages call the file `name`. */
 export function readSecretFile(path: string, name: string): Answer {
   let text: string
   try {

@@ -4,10 +4,10 @@ import type { Logger } from '../observe/log.ts'
 import type { Secret } from '../schema/secret.ts'
 import type { Answer, SecretSource } from './source.ts'
 
-/** The kinds of references whose values can change while the program runs. */
+/** The sources of values that can change while the program runs, by the kind of their references. */
 export type Sources = ReadonlyMap<string, SecretSource>
 
-/** How often at most an upstream's refusals can make a source be asked again. */
+/** A source is asked again at most this often because an upstream refused its value. */
 const LOOK_AGAIN_MS = 1_000
 
 interface Followed {
@@ -16,8 +16,8 @@ interface Followed {
 }
 
 /**
- * Keeps secrets as their sources have them: what changes there is in force with the next call. A value that is gone, or
- * can't be used, leaves the secret as it was.
+ * Keeps secrets up to date with their sources. A new value is in force with the next call. If a value is gone or
+ * unusable, the secret keeps the one it has.
  */
 export class SecretFollower {
   readonly #sources: Sources
@@ -25,7 +25,7 @@ export class SecretFollower {
   readonly #followed: Followed[] = []
   readonly #known = new Map<string, Answer>()
   readonly #reading = new Map<string, Promise<void>>()
-  /** What was told to be wrong, by reference; told once. */
+  /** The problem that was last logged, by reference. */
   readonly #problems = new Map<string, string>()
 
   constructor(secrets: readonly Secret[], sources: Sources, logger: Logger) {
@@ -38,7 +38,7 @@ export class SecretFollower {
     }
   }
 
-  /** Looks everything up once: what has changed since the configuration was read. */
+  /** Reads every source once, for what changed since the configuration was read. */
   async start(): Promise<void> {
     await Promise.all([...this.#sources.keys()].map((kind) => this.#read(kind)))
   }
@@ -75,7 +75,7 @@ export class SecretFollower {
     return [...new Set(all.filter((reference) => reference.kind === kind).map(({ name }) => name))]
   }
 
-  /** One look at a time; who comes while one is made gets its outcome. */
+  /** Reads a source, once at a time: who comes meanwhile gets the outcome of that read. */
   #read(kind: string): Promise<void> {
     const reading = this.#reading.get(kind) ?? this.#readNow(kind).finally(() => this.#reading.delete(kind))
     this.#reading.set(kind, reading)

@@ -1,16 +1,16 @@
 import { createCipheriv, createDecipheriv, hash, randomBytes } from 'node:crypto'
 import type { Secret } from '../schema/secret.ts'
 
-/** A text that only who has the master key can read. */
+/** A text that is encrypted with a master key. */
 export interface Sealed {
-  /** Which key it was sealed with. */
+  /** The id of the key that encrypted it. */
   readonly key: string
   readonly nonce: string
-  /** Ciphertext and authentication tag. */
+  /** Ciphertext and authentication tag, in Base64. */
   readonly text: string
 }
 
-/** What a sealed text does not open with: another key, or because it was changed, or put under another name. */
+/** A sealed text can't be opened: it needs another key, or it was changed, or it was moved to another name. */
 export class SealError extends Error {}
 
 const ALGORITHM = 'aes-256-gcm'
@@ -18,19 +18,19 @@ const KEY_BYTES = 32
 const NONCE_BYTES = 12
 const TAG_BYTES = 16
 
-/** 32 bytes from Base64 (also of URLs) or hex; undefined if they are not that many. */
+/** Reads 32 bytes from Base64, URL-safe or not, or from hex; undefined if they are not that many. */
 export function parseMasterKey(text: string): Buffer | undefined {
   const bytes = Buffer.from(text, /^[0-9a-fA-F]{64}$/.test(text) ? 'hex' : 'base64')
   return bytes.length === KEY_BYTES ? bytes : undefined
 }
 
 /**
- * Seals with the first of its keys by AES-256-GCM, a random nonce each time, with key id and name as associated data: a
- * sealed text opens under its own name only. Opens what was sealed with any of the keys.
+ * Encrypts with the first of its keys, and decrypts with any of them: AES-256-GCM, with a random nonce each time. Key
+ * id and name are associated data, so that a sealed text opens under its own name only.
  */
 export class MasterKeys {
   readonly #keys = new Map<string, Buffer>()
-  /** Id of the key that seals. */
+  /** The id of the key that encrypts. */
   readonly first: string
 
   constructor(keys: readonly Secret[]) {
@@ -66,7 +66,7 @@ export class MasterKeys {
   }
 }
 
-/** Tells keys apart, and nothing of them: they are 256 random bits. */
+/** Tells keys apart and reveals nothing of them, because a key is 256 random bits. */
 function idOf(key: Buffer): string {
   return hash('sha256', Buffer.concat([Buffer.from('sluice master key\n'), key]), 'hex').slice(0, 12)
 }

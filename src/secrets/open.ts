@@ -14,7 +14,7 @@ import { VaultSource } from './vault.ts'
 
 type SourceConfig = Pick<Config, 'secrets' | 'store'>
 
-/** The sources whose values can change while the program runs. What is not used connects to nothing. */
+/** Opens the sources whose values can change while the program runs. One that nothing refers to makes no connection. */
 export function openSources(config: SourceConfig, clock: Clock, losses?: Losses): Sources {
   const { vault } = config.secrets
   return new Map<string, SecretSource>([
@@ -24,7 +24,7 @@ export function openSources(config: SourceConfig, clock: Clock, losses?: Losses)
   ])
 }
 
-/** The store of secrets; undefined without a master key. */
+/** Opens the secret store; undefined without a master key. */
 export function openStore({ secrets, store }: SourceConfig, clock: Clock, losses?: Losses): SecretStore | undefined {
   const { key, oldKeys = [], file } = secrets
   if (key === undefined) return undefined

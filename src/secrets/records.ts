@@ -6,11 +6,11 @@ export interface SecretVersion {
   /** Times are in milliseconds since 1970. */
   readonly createdAt: number
   readonly expiresAt?: number
-  /** When an upstream refused it, if it was to follow another. */
+  /** When an upstream refused it, while it was the next value. */
   readonly refusedAt?: number
 }
 
-/** One stored secret, and while it is rotated, what is to follow. */
+/** A stored secret and, during a rotation, its next value. */
 export interface SecretRecord {
   readonly current: SecretVersion
   readonly next?: SecretVersion

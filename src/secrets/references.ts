@@ -2,10 +2,10 @@ import { resolve } from 'node:path'
 import { readSecretFile } from './files.ts'
 import type { Answer, Found } from './source.ts'
 
-/** What a scalar became: its text with every reference replaced, or what is wrong with one of them. */
+/** A scalar with every reference replaced, or what is wrong with one of them. */
 export type Resolution = (Found & { readonly referenced: boolean }) | { readonly problem: string } | Unasked
 
-/** What would have to be fetched, and was not. */
+/** A reference whose value had to be fetched beforehand, and was not. */
 export interface Unasked {
   readonly problem: string
   readonly isUnasked: true
@@ -22,12 +22,12 @@ export type LookUp = (reference: Reference) => Answer | Unasked
 // `$${` writes a literal `${`.
 const REFERENCE = /\$\$\{|\$\{([^}]*)\}?/g
 
-/** Kinds of references whose values must be fetched before a configuration is read: that takes its time. */
+/** Kinds of references whose values are fetched before the configuration is read, because that takes time. */
 const FETCHED_KINDS = new Set(['secret', 'vault'])
 
 /**
- * Replaces every reference in one parsed scalar. The result is never parsed again, so a value can hold any character; a
- * reference that does not resolve is a problem, never a literal.
+ * Replaces every reference in one parsed scalar. The result is never parsed again, so a value may contain any
+ * character. A reference that does not resolve is a problem and never stays as literal text.
  */
 export function resolveReferences(text: string, lookUp: LookUp): Resolution {
   const found = new Map<string, Found>()
@@ -54,8 +54,8 @@ export function resolveReferences(text: string, lookUp: LookUp): Resolution {
 }
 
 /**
- * What is wrong with a value, or the one to follow it, that is empty or blank. With text around it such as `Bearer ${file:x}`
- * nothing else would notice. A file that is being written anew is empty for a moment.
+ * What is wrong with a value, or its next value, if it is blank. Otherwise `Bearer ${file:x}` would be sent without a
+ * credential: a file is empty for a moment while it is written.
  */
 export function whyEmpty({ kind, name }: Reference, { text, next }: Found): string | undefined {
   if (!isBlank(text) && (next === undefined || !isBlank(next))) return undefined
@@ -63,12 +63,12 @@ export function whyEmpty({ kind, name }: Reference, { text, next }: Found): stri
   return `${what[kind as keyof typeof what] ?? kind} ${name} is empty`
 }
 
-/** Zeros are what a crash leaves of a file that was being written. */
+/** Whether a text is blank. A crash may leave zero bytes of a file that was being written. */
 export function isBlank(text: string): boolean {
   return /^[\s\0]*$/.test(text)
 }
 
-/** The references in a text, as far as they are well-formed. */
+/** The well-formed references in a text. */
 export function referencesIn(text: string): Reference[] {
   return wholesIn(text)
     .filter((whole) => whole.endsWith('}'))
@@ -94,8 +94,8 @@ function toReference(whole: string): Reference {
 }
 
 /**
- * Looks up the environment, files (from `folder`), and what was fetched beforehand, by the key of its reference. `onFile` is
- * called with every file before it is read.
+ * Returns a function that looks up references: in the environment, in files (relative to `folder`), and among the
+ * values fetched beforehand. It calls `onFile` with every file before it reads it.
  */
 export function lookUpWith(
   env: NodeJS.ProcessEnv,

@@ -2,19 +2,19 @@ import type { Answer, Found, SecretSource } from './source.ts'
 import { type MasterKeys, SealError } from './master-keys.ts'
 import type { SecretRecord, SecretRecords, SecretVersion } from './records.ts'
 
-/** What is known of a stored secret but its value. */
+/** All that is known of a stored secret except its value. */
 export interface ListedSecret {
   readonly name: string
-  /** The newer of two has no calls but its share of them, until the rotation is finished. */
+  /** During a rotation the next version gets only its share of the calls. */
   readonly version: 'current' | 'next'
-  /** Id of the master key that it was sealed with. */
+  /** The id of the master key that encrypts it. */
   readonly key: string
   readonly createdAt: number
   readonly expiresAt: number | undefined
   readonly isRefused: boolean
 }
 
-/** An upstream refused the value that was to be put in force. */
+/** An upstream refused the next value. */
 export class RefusedSecretError extends Error {
   readonly refusedAt: number
 
@@ -24,10 +24,10 @@ export class RefusedSecretError extends Error {
   }
 }
 
-/** There is no such secret, or it is not being rotated. */
+/** There is no such secret, or no rotation of it. */
 export class NoSuchSecretError extends Error {}
 
-/** Secrets that are encrypted where they are kept: what `${secret:name}` stands for, and what changes them. */
+/** The store of encrypted secrets: the source of `${secret:name}`, and what `sluice credentials` changes. */
 export class SecretStore implements SecretSource {
   readonly #records: SecretRecords
   readonly #keys: MasterKeys
@@ -68,21 +68,21 @@ export class SecretStore implements SecretSource {
     return listed.toSorted((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
   }
 
-  /** From now on that is the value, of all calls. */
+  /** Sets the value for all calls. */
   set(name: string, value: string, expiresAt: number | undefined): Promise<void> {
     const current = this.#seal(name, value, expiresAt)
     return this.#records.change(name, () => ({ current }))
   }
 
-  /** Puts a value beside the one in force, to follow it. */
+  /** Begins a rotation to this value. */
   rotate(name: string, value: string, expiresAt: number | undefined): Promise<void> {
     const next = this.#seal(name, value, expiresAt)
     return this.#change(name, ({ current }) => ({ current, next }))
   }
 
   /**
-   * Lets the value that was to follow take the place of the other, which is forgotten. Throws a `RefusedSecretError`, and
-   * changes nothing, if an upstream has refused it, unless that is forced.
+   * Ends a rotation: the next value replaces the current one. Throws a `RefusedSecretError`, and changes nothing, if an
+   * upstream has refused the next value, unless `isForced`.
    */
   finish(name: string, { isForced = false } = {}): Promise<void> {
     return this.#change(name, ({ next }) => {
@@ -101,11 +101,11 @@ export class SecretStore implements SecretSource {
         return { ...record, next: { ...next, refusedAt: Date.now() } }
       })
     } catch {
-      // The gateway has it in its log and metrics, whatever becomes of the store.
+      // The refusal is in the log and the metrics, even if it can't be stored.
     }
   }
 
-  /** Forgets the value that was to follow. */
+  /** Ends a rotation: the next value is forgotten. */
   cancel(name: string): Promise<void> {
     return this.#change(name, ({ current, next }) => {
       rotating(name, next)
@@ -117,7 +117,7 @@ export class SecretStore implements SecretSource {
     return this.#change(name, () => undefined)
   }
 
-  /** Seals everything with the first master key; returns of how many secrets something had been sealed with another. */
+  /** Encrypts everything with the first master key. Returns how many secrets were encrypted with another one. */
   async rekey(): Promise<number> {
     let count = 0
     for (const [name, { current, next }] of await this.#records.read()) {

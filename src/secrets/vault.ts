@@ -6,10 +6,10 @@ import { backoffOf } from '../resilience/backoff.ts'
 import type { Answer, SecretSource } from './source.ts'
 
 const ANSWER_WITHIN_MS = 5_000
-/** Of a read; in between it waits a little, then longer. */
+/** How often a read is tried, with a pause between that doubles. */
 const TRIES = 3
 const FIRST_PAUSE_MS = 200
-/** Part of a token's life after which it is renewed. */
+/** The part of a token's lifetime after which it is renewed. */
 const RENEW_AFTER = 2 / 3
 
 interface Reply {
@@ -24,13 +24,13 @@ interface Lease {
   readonly renewable?: boolean
 }
 
-/** A failure of which the message says it all, without a value. */
+/** A failure that a retry would not mend. Its message is complete, and shows no value. */
 class VaultError extends Error {}
 
 /**
- * The key/value engine (version 2) of HashiCorp Vault, over its HTTP API: names are `mount/path#field`. It logs in by a token
- * or an AppRole, renews the token's lease while it runs, and logs in anew when that ends; static secrets have no lease and are
- * asked for again every `refresh`. No redirect is followed, because the token would go along.
+ * The key/value engine (version 2) of HashiCorp Vault, over its HTTP API. References are `mount/path#field`. It logs in
+ * with a token or an AppRole, renews the lease of its token, and logs in again when the lease ends. Static secrets have
+ * no lease and are read again every `refresh`. Redirects are not followed, because the token would be sent along.
  * https://developer.hashicorp.com/vault/api-docs/secret/kv/kv-v2
  */
 export class VaultSource implements SecretSource {
@@ -69,7 +69,7 @@ export class VaultSource implements SecretSource {
     const wait = (): void => {
       if (this.#isClosed) return
       const { refresh } = this.#config
-      // Who is down is asked more often at first, and then ever less.
+      // A Vault that is down is asked more often at first, and then ever less.
       const delayMs = this.#failures === 0 ? refresh : Math.min(refresh, backoffOf(this.#failures))
       this.#look = this.#clock.schedule(delayMs, () => {
         onChange()
@@ -85,12 +85,12 @@ export class VaultSource implements SecretSource {
     this.#look?.cancel()
     this.#renewal?.cancel()
     const isOwn = this.#config.token === undefined && this.#token !== undefined
-    // One that was had by logging in is of no use to anybody now.
+    // A token from a log-in is of no more use to anybody.
     if (isOwn) await this.#send('POST', 'auth/token/revoke-self').catch(() => undefined)
     await this.#agent.close()
   }
 
-  /** The fields at a path, with the end of the secret's life if it has one. */
+  /** Reads the fields at a path, and when they expire if they do. */
   async #readPath(path: string): Promise<Answer | Record<string, unknown>> {
     const slash = path.indexOf('/')
     const url = `${path.slice(0, slash)}/data${path.slice(slash)}`
@@ -108,7 +108,7 @@ export class VaultSource implements SecretSource {
   async #sendWithToken(path: string): Promise<Reply> {
     await this.#logIn()
     const reply = await this.#send('GET', path)
-    // The token may have ended: of an AppRole there is another one.
+    // The token may have expired. With an AppRole, another log-in gets a new one.
     if (reply.status !== 403 || this.#config.token !== undefined) return reply
     this.#token = undefined
     await this.#logIn()
@@ -117,7 +117,7 @@ export class VaultSource implements SecretSource {
 
   #loggingIn: Promise<void> | undefined
 
-  /** Once, however many want it. */
+  /** Logs in once, however many reads wait for it. */
   #logIn(): Promise<void> {
     if (this.#token !== undefined) return Promise.resolve()
     return (this.#loggingIn ??= this.#logInNow().finally(() => (this.#loggingIn = undefined)))
@@ -150,10 +150,10 @@ export class VaultSource implements SecretSource {
     try {
       const { status, body } = await this.#send('POST', 'auth/token/renew-self', {})
       if (status === 200) return this.#renewLater(body['auth'] as Lease)
-      // It can live no longer; the next read logs in.
+      // It can't be renewed any more. The next read logs in.
       if (this.#config.token === undefined) this.#token = undefined
     } catch {
-      // A third of its life is left to try again.
+      // A third of its lifetime is left for further tries.
       this.#renewLater({ ttl: seconds / 4, renewable: true })
     }
   }
@@ -176,7 +176,7 @@ export class VaultSource implements SecretSource {
       throw new Error(`could not be reached (${why})`, { cause: error })
     })
     const text = await reply.body.text()
-    // 429 and 5xx (sealed, standby, not initialised) pass.
+    // 429 and 5xx (sealed, standby, not initialised) are worth a retry.
     if (reply.statusCode === 429 || reply.statusCode >= 500) throw new Error(`answered ${reply.statusCode}`)
     return { status: reply.statusCode, body: parsed(text) }
   }

@@ -4,29 +4,29 @@ import { uptime } from 'node:os'
 declare const epoch: unique symbol
 
 /**
- * A moment: milliseconds since 1970, UTC, by the wall clock. That clock may be wrong, and is set forward or back at any
- * time (NTP after boot, an administrator), so a moment is for what others read or wrote (dates, expiries, windows of the
- * calendar), and never for how long something took. The compiler refuses `Clock.now()` where a moment is asked for.
+ * A moment: milliseconds since 1970, UTC, by the wall clock. That clock may be wrong, and may be set forward or back at
+ * any time, by NTP or an administrator. So a moment is for what others read or wrote (dates, expiries, calendar
+ * windows), and never for how long something took. The compiler refuses `Clock.now()` where a moment is expected.
  */
 export type EpochMs = number & { readonly [epoch]: true }
 
-/** The source of time for everything that waits or counts, so that tests can step it. */
+/** The source of time for everything that waits or counts. Tests can step it. */
 export interface Clock {
   /**
-   * Milliseconds of a clock that nobody sets: for durations and deadlines. Its zero means nothing. It goes on while the
+   * Milliseconds of a clock that nobody sets, for durations and deadlines. Its zero means nothing. It runs on while the
    * machine is suspended, and never goes back.
    */
   now(): number
-  /** The time of day. It may jump, both ways. */
+  /** The time of day. It may jump in both directions. */
   wall(): EpochMs
   /**
-   * Names the start of the machine. If two processes name the same, their `now` is the same. Undefined where that is not
-   * known for sure.
+   * The id of this start of the machine. If two processes have the same, their `now` is the same. Undefined where that
+   * is not certain.
    */
   readonly boot: string | undefined
   /** Calls `wake` once after `delayMs`, unless the returned timer is cancelled first. */
   schedule(delayMs: number, wake: () => void): Timer
-  /** Calls `run` once what is ready to run now has run. */
+  /** Calls `run` after everything that is ready to run now. */
   soon(run: () => void): void
 }
 
@@ -38,30 +38,31 @@ export interface Timer {
 export type Random = () => number
 
 /**
- * Added to the time since the machine began, so that a time shortly before another is not negative. And so that a use of it
- * as a time of day is wrong at once, in 1973, and not only on a machine whose clock was set.
+ * Added to the time since boot, so that times shortly before boot are not negative. It also makes a use as a time of
+ * day wrong at once (1973), and not only on a machine whose clock was set.
  */
 const BASE_MS = 1e11
-/** A suspend takes longer. The uptime is told in hundredths of a second, and the wall clock goes in milliseconds. */
+/** A suspend is longer than this. The uptime has a resolution of 10 ms, and the wall clock one of 1 ms. */
 const SUSPEND_MS = 500
 
-/** What a machine tells of time, in milliseconds. */
+/** The clocks of a machine, in milliseconds. */
 export interface Machine {
-  /** Since some instant; stands still while the machine is suspended (CLOCK_MONOTONIC). */
+  /** Since some instant, without suspends (CLOCK_MONOTONIC). */
   awakeMs(): number
   /** The time of day. */
   wallMs(): number
-  /** Since the machine began, suspends included (CLOCK_BOOTTIME); less where a container is told its own. */
+  /** Since boot, including suspends (CLOCK_BOOTTIME). A container may have its own, smaller value. */
   uptimeMs(): number
-  /** The same, without the time in which it was suspended. */
+  /** Since boot, without suspends. */
   uptimeAwakeMs(): number
-  /** Names this start of it. */
+  /** The id of this boot. */
   readonly boot: string | undefined
 }
 
 /**
- * The clock of a machine. After a suspend the wall clock has moved against the one that stood still, as it has after it was set;
- * then the uptime tells which of the two it was. To ask it each time would cost more than all the rest.
+ * Makes a clock from those of a machine. If the wall clock has moved against the monotonic one, the machine was
+ * suspended or its clock was set. Only then the uptime is read, which tells which of the two it was: to read it each
+ * time would cost more than all the rest.
  */
 export function clockOf(machine: Machine): Clock {
   const asleepMs = (): number => machine.uptimeMs() - machine.uptimeAwakeMs()
@@ -69,7 +70,7 @@ export function clockOf(machine: Machine): Clock {
   let wallAheadMs = machine.wallMs() - machine.awakeMs()
   let offsetMs = BASE_MS + machine.uptimeAwakeMs() - machine.awakeMs() + Math.max(0, asleepBeforeMs)
   return {
-    // How long the machine was suspended before is known to a hundredth of a second only.
+    // The time of suspends before the start is known to 10 ms only.
     boot: asleepBeforeMs < SUSPEND_MS ? machine.boot : undefined,
     now() {
       const awakeMs = machine.awakeMs()
@@ -86,7 +87,7 @@ export function clockOf(machine: Machine): Clock {
     },
     wall: () => machine.wallMs() as EpochMs,
     schedule(delayMs, wake) {
-      // Node fires a delay above 2^31-1 ms at once; whoever waits longer than 24 days may look again by then.
+      // Node fires a delay above 2^31-1 ms at once. Whoever waits longer than 24 days looks again then.
       const timer = setTimeout(wake, Math.min(delayMs, 0x7fff_ffff))
       return { cancel: () => clearTimeout(timer) }
     },
@@ -94,7 +95,7 @@ export function clockOf(machine: Machine): Clock {
   }
 }
 
-/** Linux tells it; elsewhere less is known of the time between two processes, see `MemoryLedger`. */
+/** Linux has a boot id. Elsewhere less is known of the time between two processes; see `MemoryLedger`. */
 function bootId(): string | undefined {
   try {
     return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
