@@ -1,18 +1,21 @@
 /** A limit grows back by steps of no window longer than this. */
 export const LONGEST_GROWTH_MS = 600_000
-/** So large a part of what got through stays unused. */
-const MARGIN = 0.05
-/** Windows after a refusal from which on a limit grows back, and after which it is whole. */
-const CALM_UNTIL = 1
-const GROWN_AT = 4
-/** Calls that find out whether there is more go one after the other: so many a window, and for each unit that it has grown by. */
-const LOOKS = 20
-const LOOKS_PER_UNIT = 5
+/** How an adaptive limit moves. The script in Redis gets these from here. */
+export const GROWTH = {
+  /** The part of what got through that stays unused. */
+  MARGIN: 0.05,
+  /** So many windows after a refusal a limit begins to grow back, and after so many it is whole. */
+  CALM_UNTIL: 1,
+  GROWN_AT: 4,
+  /** Calls that find out whether more gets through go one after the other: so many a window, and more for each unit of growth. */
+  LOOKS: 20,
+  LOOKS_PER_UNIT: 5,
+} as const
+const { MARGIN, CALM_UNTIL, GROWN_AT, LOOKS, LOOKS_PER_UNIT } = GROWTH
 
 /**
  * What an upstream's answers have taught of one limit: that it refuses calls for which there should be quota, so that less
- * of it is used for a while; and how much of it others use, as it says itself. Times are of any one unit. The script in
- * redis-ledger.lua does the same.
+ * of it is used for a while; and how much of it others use, as it says itself. Times are of any one unit.  * charge/adaptive-limit.lua does the same.
  *
  * After a refusal it allows what had got through, less a margin; after a window it grows, faster and faster, up to all of
  * it. Into what it has grown by within a window calls go one at a time: clients that wait send all they may at once, when

@@ -28,7 +28,7 @@ const CONCURRENT_POLL_MS = 25
 
 /**
  * The charges of one limit that count now. Never counts less than what the upstream may have counted, as `Ledger` states
- * it. All times are milliseconds of one clock; one that goes back stands still here. The script in redis-ledger.lua is
+ * it. All times are milliseconds of one clock; one that goes back stands still here. The script in redis/charge is
  * this same structure.
  */
 export class Counter {

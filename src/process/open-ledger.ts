@@ -9,7 +9,7 @@ import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
 import { RESUME_AFTER_MS } from '../ledger/redis/partition.ts'
 import { RedisLedger } from '../ledger/redis/redis-ledger.ts'
 import { connectedOrLate, connectRedis, greetingOf, uptimeSeconds } from '../redis/connection.ts'
-import { RedisScript } from '../ledger/redis/redis-script.ts'
+import { RedisScript } from '../ledger/redis/script.ts'
 import { NEEDLESS_PASSWORD } from '../redis/handshake.ts'
 import { saidIn, troubleOf } from '../redis/trouble.ts'
 

@@ -4,7 +4,7 @@ import { type Ledger, type UpstreamFeedback, type ChargeSet, chargeSetOf } from 
 import { type Limit, limitOf, type LimitSpec } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
+import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const redis = new Redis(inject('redisUrl'))

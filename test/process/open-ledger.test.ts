@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer } from 'node:net'
 import { inspect } from 'node:util'
 import { Redis } from 'ioredis'
@@ -9,6 +8,7 @@ import { expect, inject, it, onTestFinished, vi } from 'vitest'
 import { systemClock } from '../../src/time/clock.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { createLog } from '../../src/observe/log.ts'
+import { chargeScript } from '../../src/ledger/redis/script.ts'
 import { openLedger } from '../../src/process/open-ledger.ts'
 import { freePort } from '../support/find-redis.ts'
 import { harnessConfig } from '../support/gateway.ts'
@@ -93,7 +93,7 @@ it('has sent Redis the script, and run it, before it is opened: the first charge
   const { logger } = createLog({ level: 'silent', format: 'json' })
   const ledger = await openLedger(store, { clock: systemClock, logger })
   onTestFinished(() => ledger.close())
-  const script = readFileSync(new URL('../../src/ledger/redis/redis-ledger.lua', import.meta.url))
+  const script = chargeScript()
   expect(await redis.script('EXISTS', createHash('sha1').update(script).digest('hex'))).toEqual([1])
   expect(await redis.exists(`${store.prefix}:3:{warm-up}:limits`)).toBe(1)
 })

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import { afterAll, expect, inject, it } from 'vitest'
 import type { Demand } from '../../src/ledger/demand.ts'
-import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
+import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { ExchangeModel } from './exchange-model.ts'
 

@@ -1,5 +1,5 @@
 import type { Demand } from '../../src/ledger/demand.ts'
-import type { Argument } from '../../src/ledger/redis/script-runner.ts'
+import type { Argument } from '../../src/ledger/redis/protocol.ts'
 
 interface Told {
   readonly at: number
@@ -52,7 +52,7 @@ export class ExchangeModel {
     return reply
   }
 
-  /** What redis-ledger.lua adds to it; returns how many calls were served so far. */
+  /** What charge/charge.lua adds to it; returns how many calls were served so far. */
   serve(
     servedKey: string,
     calls: readonly (readonly [client: string, cost: number])[],

@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
+import { RedisScript } from '../../src/ledger/redis/script.ts'
 import type { ScriptHost } from './store.ts'
 
 /** By the clock of the machine, so long that no key ends within a case. */

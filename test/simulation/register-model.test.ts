@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import { afterAll, expect, inject, it } from 'vitest'
-import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
+import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { RegisterModel } from './register-model.ts'
 

@@ -1,4 +1,4 @@
-import type { Argument } from '../../src/ledger/redis/script-runner.ts'
+import type { Argument } from '../../src/ledger/redis/protocol.ts'
 
 interface Register {
   readonly id: string

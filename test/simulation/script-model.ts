@@ -3,7 +3,7 @@ import { RegisterModel } from './register-model.ts'
 import { Counter } from '../../src/ledger/counter.ts'
 import { LONGEST_GROWTH_MS } from '../../src/ledger/adaptive-limit.ts'
 import { BUCKETS, type Limit } from '../../src/ledger/limit.ts'
-import type { Argument, Reply } from '../../src/ledger/redis/script-runner.ts'
+import type { Argument, Reply } from '../../src/ledger/redis/protocol.ts'
 
 interface StoredCounter {
   readonly counter: Counter
@@ -67,7 +67,7 @@ const UNHEARD_MS = 12_000
 const LEAST_LIFE_MS = 60_000
 
 /**
- * What redis-ledger.lua does, in TypeScript, so that thousands of cases can be simulated without a Redis; the test beside
+ * What the script in src/ledger/redis/charge does, in TypeScript, so that thousands of cases can be simulated without a Redis; the test beside
  * it shows that both give the same replies. The time must be given. With `expires`, keys end by that time as well.
  */
 export class ScriptModel {

@@ -1,6 +1,6 @@
 import type { Random } from '../../src/time/clock.ts'
-import type { ScriptRunner } from '../../src/ledger/redis/script-runner.ts'
-import type { Argument, Reply } from '../../src/ledger/redis/script-runner.ts'
+import type { ScriptRunner } from '../../src/ledger/redis/protocol.ts'
+import type { Argument, Reply } from '../../src/ledger/redis/protocol.ts'
 import type { Process, World } from './world.ts'
 
 /** What runs the script: the model, or a real Redis. The time of the call is in its arguments. */

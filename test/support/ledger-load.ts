@@ -7,7 +7,7 @@ import { checkConfig } from '../../src/config/load.ts'
 import { type Grant, type ChargeSet, StoreUnavailableError } from '../../src/ledger/ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { connectRedis } from '../../src/redis/connection.ts'
-import { RedisScript } from '../../src/ledger/redis/redis-script.ts'
+import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { seededRandom } from './seeded-random.ts'
 import { worstCount } from './worst-count.ts'
 

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../time/clock.ts'
 import type { Grant, UpstreamFeedback, ChargeSet, StoreUnavailableError, Turn } from '../ledger.ts'
-import type { Argument } from './script-runner.ts'
+import type { Argument } from './protocol.ts'
 import { type Ended, micros } from './outbox.ts'
 
 export interface Waiting {

@@ -1,6 +1,6 @@
 -- Where gateways tell each other who waits for one quota; see admission-queue.ts. One hash has by gateway what it told last and
 -- until when that is to be believed, another by client the costs of its calls that were served, and in the field without a name
--- how many calls that were (redis-ledger.lua adds both).
+-- how many calls that were (charge/charge.lua adds both).
 --
 -- KEYS  1: what was told; 2: what was served; both in one hash slot
 -- ARGV  1: the gateway   2: the time in microseconds, empty for Redis's own (only tests step it)

@@ -21,7 +21,7 @@ export interface FormatLeaseOptions {
  * side by side would grant every quota twice. The format whose gateways were there first keeps the lease as long as one of
  * them is alive. Gateways of another format grant nothing until TERM_MS after the last of these was heard of.
  *
- * What the format before this one counted is read by the script (KEYS 4 on in redis-ledger.lua). Of any other format nothing can be read, so
+ * What the format before this one counted is read by the script (`chargedBefore` in charge/counters.lua). Of any other format nothing can be read, so
  * limits are not charged until all calls that it may have granted have left their windows.
  */
 export class FormatLease {

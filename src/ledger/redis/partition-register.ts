@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
-import type { Argument, ScriptRunner } from './script-runner.ts'
+import type { Argument, ScriptRunner } from './protocol.ts'
 
 /** How often a gateway looks for what others have noticed; by that its connection is never idle, either. */
 export const LOOK_EVERY_MS = 250

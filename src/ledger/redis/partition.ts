@@ -13,8 +13,19 @@ import {
   StoreUnavailableError,
   type Turn,
 } from '../ledger.ts'
-import { argumentsOf, leaseOf, pauseFieldOf, scheduleOf, tailOf, adaptiveLimitsOf, usageOf } from './script-call.ts'
-import type { Argument, Reply, ScriptRunner } from './script-runner.ts'
+import {
+  adaptiveLimitsOf,
+  type Argument,
+  argumentsOf,
+  FAREWELL_MS,
+  leaseOf,
+  pauseFieldOf,
+  type Reply,
+  scheduleOf,
+  type ScriptRunner,
+  tailOf,
+  usageOf,
+} from './protocol.ts'
 import { type Change, LEAST_WAIT_MS, MOST_DEFERRED, Outbox, commitWithinMs } from './outbox.ts'
 
 /** How often leases are renewed, or Redis is tried while it is away. */
@@ -26,8 +37,6 @@ const TERM_TICKS = 12
  * charge is made to what it knows. Longer than a tick and than it takes to connect again.
  */
 export const RESUME_AFTER_MS = 4 * TICK_MS
-/** As long as leases last that are given back; by that the script knows them. */
-const FAREWELL_MS = 1
 /** A partition that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
 

@@ -23,8 +23,8 @@ import {
 import { Partition, RESUME_AFTER_MS, type Shared, TICK_MS } from './partition.ts'
 import { troubleOf } from '../../redis/trouble.ts'
 import { limitOf } from '../limit.ts'
-import { argumentsOf } from './script-call.ts'
-import type { ScriptRunner } from './script-runner.ts'
+import { argumentsOf } from './protocol.ts'
+import type { ScriptRunner } from './protocol.ts'
 
 /**
  * Part of every key: a release that keeps its counters otherwise must not misread these. What else to change with it, so that

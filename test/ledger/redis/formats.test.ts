@@ -5,7 +5,7 @@ import { chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { type LimitSpec, limitOf } from '../../../src/ledger/limit.ts'
 import { FormatLease } from '../../../src/ledger/redis/format-lease.ts'
 import { RedisLedger } from '../../../src/ledger/redis/redis-ledger.ts'
-import { RedisScript } from '../../../src/ledger/redis/redis-script.ts'
+import { RedisScript } from '../../../src/ledger/redis/script.ts'
 import { systemClock } from '../../../src/time/clock.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 

@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Cluster, Command, type Redis, ReplyError, type Result } from 'ioredis'
 import { isConnected } from '../../redis/connection.ts'
-import { readReply } from './script-call.ts'
-import type { Argument, Reply, ScriptRunner } from './script-runner.ts'
+import { type Argument, preamble, readReply, type Reply, type ScriptRunner } from './protocol.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
@@ -27,7 +26,7 @@ export class RedisScript implements ScriptRunner {
     redis.on('error', (error: Error) => {
       if (redis.status !== 'ready') this.#trouble = error
     })
-    redis.defineCommand('sluiceCharge', { lua: textOf('redis-ledger.lua') })
+    redis.defineCommand('sluiceCharge', { lua: chargeScript() })
     redis.defineCommand('sluiceExchange', { lua: textOf('demand-exchange.lua') })
     redis.defineCommand('sluiceRegister', { lua: textOf('partition-register.lua') })
     redis.defineCommand('sluiceFormat', { lua: textOf('format-lease.lua') })
@@ -96,6 +95,14 @@ export class RedisScript implements ScriptRunner {
   close(): void {
     this.#redis.disconnect()
   }
+}
+
+/** The parts of the script that charges, in order: each uses the local names of those before it. */
+const CHARGE = ['arguments', 'counters', 'adaptive-limit', 'charge']
+
+/** The script that charges calls, which is described in charge/arguments.lua. */
+export function chargeScript(): string {
+  return preamble() + CHARGE.map((part) => textOf(`charge/${part}.lua`)).join('')
 }
 
 function textOf(script: string): string {

@@ -1,19 +1,47 @@
-import type { Batch } from './batch.ts'
+import { BUCKETS, type Limit, SLOTS } from '../limit.ts'
+import { GROWTH, LONGEST_GROWTH_MS } from '../adaptive-limit.ts'
 import { Counter, type Others, type Release, withOthers } from '../counter.ts'
-import type { LimitUsage, ChargeSet, Turn } from '../ledger.ts'
-import type { Limit } from '../limit.ts'
+import type { ChargeSet, LimitUsage, Turn } from '../ledger.ts'
 import { Schedule } from '../schedule.ts'
-import type { Argument, Reply } from './script-runner.ts'
+import type { Batch } from './batch.ts'
 
-/** What a call of the script is to do for one charge set; the arguments of redis-ledger.lua, by name. */
+export type Argument = string | number
+/** The numbers that the script replies, as charge/arguments.lua describes them. */
+export type Reply = ArrayLike<number>
+
+/** Runs the ledger's scripts. Redis, and in the simulations a model of it. */
+export interface ScriptRunner {
+  /** Rejects when there can be no answer any more; whether the script ran is unknown then. Never sends anything twice. */
+  run(keys: readonly string[], args: readonly Argument[]): Promise<Reply>
+  /** The same for the script of demand-exchange.lua. */
+  runExchange(keys: readonly string[], args: readonly Argument[]): Promise<string>
+  /** Calls `listener` whenever a connection was lost: what was written last may be, too. Unless told, of every key. */
+  onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
+  /** Calls `listener` whenever there is a connection again, with whether the same server answers, which has lost nothing. */
+  onFound?(listener: (isSame: boolean) => void): void
+  /** The same for the script of partition-register.lua. */
+  runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]>
+  /** The same for the script of format-lease.lua; without it, all gateways are taken to have one format. */
+  claimFormat?(key: string, args: readonly Argument[]): Promise<readonly number[]>
+  /** Why there is no connection, as long as there is none, if that is known. */
+  readonly trouble?: Error | undefined
+  /** Calls `listener` whenever it becomes known. */
+  onTrouble?(listener: () => void): void
+  /** Sends something on every connection, so that none of them is idle. */
+  keepAlive?(): void
+  readonly isConnected: boolean
+  close(): void
+}
+
+/** What a call of the script is to do for one charge set: the arguments that charge/arguments.lua describes, by name. */
 export interface ScriptCall {
   readonly gateway: string
   readonly expected: number
   readonly time: Argument
   readonly wanted: number
-  /** Changes to calls of the charge set, and of others of its partition. */
+  /** Changes to calls of the charge set, and of other charge sets of its partition. */
   readonly batches: readonly Batch[]
-  /** Number of a limit (from 1), bucket, units. */
+  /** For each: the number of a limit (from 1), bucket, units. */
   readonly additions: readonly Argument[][]
   readonly termMs: number
   readonly isClaim: boolean
@@ -21,30 +49,70 @@ export interface ScriptCall {
   readonly turn?: Turn | undefined
 }
 
-const KINDS = { rolling: 0, calendar: 1, concurrent: 2, smoothing: 3 }
-/** Of a limit that is not enforced; more than fits a count. */
+/** A limit that is not enforced allows so many units: more than a counter can hold. */
 const ANY_NUMBER = 2 ** 40
+const KINDS = { rolling: 0, calendar: 1, concurrent: 2, smoothing: 3 } as const satisfies Record<Limit['kind'], number>
+/** The lease of a gateway that has ended lasts so long, by which the script tells it from one that is overdue. */
+export const FAREWELL_MS = 1
+
+/** The first arguments of the script, in their order. */
+type Scalars = Record<(typeof SCALARS)[number], Argument>
+const SCALARS = [
+  'expected',
+  'time',
+  'wanted',
+  'chargeSets',
+  'additions',
+  'term',
+  'mode',
+  'limits',
+  'pauseField',
+  'gateway',
+] as const
+/** How many arguments there are for each limit, and numbers of it in a reply. */
+const FIELDS = 5
+
+/** What the script and this program must agree on, as Lua: it stands before the script. */
+export function preamble(): string {
+  const constants = {
+    SLOTS,
+    BUCKETS,
+    ROLLING: `'${KINDS.rolling}'`,
+    CALENDAR: `'${KINDS.calendar}'`,
+    CONCURRENT: `'${KINDS.concurrent}'`,
+    SMOOTHING: `'${KINDS.smoothing}'`,
+    SCALARS: SCALARS.length,
+    FIELDS,
+    FAREWELL_MS,
+    LONGEST_GROWTH: LONGEST_GROWTH_MS * 1_000,
+    ...GROWTH,
+  }
+  const names = Object.keys(constants).join(', ')
+  const values = Object.values(constants).join(', ')
+  return `local ${names} = ${values}\nlocal ${SCALARS.join(', ')} = unpack(ARGV, 1, ${SCALARS.length})\n`
+}
 
 export function argumentsOf(chargeSet: ChargeSet, call: ScriptCall): Argument[] {
   const { limits, told } = limitsOf(chargeSet, call.batches)
-  const kinds = call.batches.filter((batch) => batch.chargeSet !== chargeSet)
-  const args: Argument[] = [
-    call.expected,
-    call.time,
-    call.wanted,
-    kinds.length + 1,
-    call.additions.length,
-    call.termMs,
-    call.turn === undefined ? Number(call.isClaim) : 2,
-    limits.length,
-    pauseFieldOf(chargeSet),
-    call.gateway,
-  ]
+  const others = call.batches.filter((batch) => batch.chargeSet !== chargeSet)
+  const scalars: Scalars = {
+    expected: call.expected,
+    time: call.time,
+    wanted: call.wanted,
+    chargeSets: others.length + 1,
+    additions: call.additions.length,
+    term: call.termMs,
+    mode: call.turn === undefined ? Number(call.isClaim) : 2,
+    limits: limits.length,
+    pauseField: pauseFieldOf(chargeSet),
+    gateway: call.gateway,
+  }
+  const args = SCALARS.map((name) => scalars[name])
   for (const { id } of limits) args.push(id)
   for (const argument of told) args.push(argument)
-  for (const batch of kinds) pushKind(args, limits, batch.chargeSet, batch.changes())
+  for (const batch of others) pushChargeSet(args, limits, batch.chargeSet, batch.changes())
   const own = call.batches.find((batch) => batch.chargeSet === chargeSet)
-  pushKind(args, limits, chargeSet, own?.changes() ?? [])
+  pushChargeSet(args, limits, chargeSet, own?.changes() ?? [])
   for (const addition of call.additions) args.push(...addition)
   for (const lease of call.leases) args.push(lease)
   if (call.turn !== undefined) pushTurn(args, call.turn)
@@ -72,7 +140,7 @@ export function pauseFieldOf({ account, partition }: ChargeSet): string {
   return account === partition ? '=pause' : `=pause ${account}`
 }
 
-function pushKind(
+function pushChargeSet(
   args: Argument[],
   limits: readonly Limit[],
   chargeSet: ChargeSet,
@@ -118,9 +186,8 @@ function tell({ kind, requests, isEnforced, bucketMs, inFlightLeaseMs, countingT
   ]
 }
 
-/** Where in a reply that of the first limit begins, and how much there is of each. */
+/** How many numbers of a reply come before those of the first limit. */
 const FIRST = 4
-const FIELDS = 5
 
 /**
  * The numbers of a reply. Throws if it is none: what a broken line made of it could otherwise count as a quota, or as the length

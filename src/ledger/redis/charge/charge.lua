@@ -1,0 +1,241 @@
+-- Part 4 of 4: changes are applied, leases are taken, calls are charged; then everything is written, and answered.
+
+-- A call was refused because of leases, or had waited while less than this part of the limit was free. For so long no leases are
+-- taken then: what is free is somebody's turn, who would have to wait until the leases are given back.
+local PRESSURE_MS, SCARCE = 2000, 0.1
+
+if isMore then
+  for i = 1, limits do
+    if counters[i].wasAdapted then withAdaptiveLimits().recall(counters[i]) end
+  end
+  for _ = 1, chargeSets + 0 do
+    for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
+    a = a + limits + 1
+    for _ = 1, ARGV[a] + 0 do
+      local what = ARGV[a + 1]
+      if what == 'pause' or what == 'refused' or what == 'counted' then
+        a = withAdaptiveLimits().applyFeedback(what, a)
+      else
+        local at, calls, to = ARGV[a + 2] + 0, ARGV[a + 3] + 0, ARGV[a + 4] + 0
+        a = a + 4
+        local open
+        if what == 'renew' then
+          a = a + 1
+          open = ARGV[a] + 0
+        end
+        for i = 1, limits do
+          local c = counters[i]
+          local isConcurrent = c.kind == CONCURRENT
+          if c.kind == SMOOTHING and what ~= 'refund' then
+            -- such a limit counts calls when they are sent, and never again
+          elseif open then
+            local units = (isConcurrent and open or calls) * c.units
+            charge(c, at, at + c.inFlightLease, -units)
+            charge(c, to, to + c.inFlightLease, units)
+          elseif isConcurrent == (what == 'leave') then
+            local units = calls * c.units
+            charge(c, at, at + c.inFlightLease, -units)
+            if to > 0 then
+              local latest = min(to, now)
+              if what == 'abandon' then latest = latest + c.countingTolerance end
+              charge(c, at, c.kind == CALENDAR and latest + c.countingTolerance or latest, units)
+            end
+          end
+        end
+      end
+    end
+  end
+  for _ = 1, additions + 0 do
+    local c = counters[ARGV[a + 1] + 0]
+    change(c, min(ARGV[a + 2] + 0, c.furthest), ARGV[a + 3] + 0)
+    a = a + 3
+  end
+else
+  for i = 1, limits do counters[i].units = ARGV[a + i] + 0 end
+  a = a + limits + 1
+end
+
+-- Leases. A gateway gets a share of what is free, and nothing while calls are refused because of leases.
+if term > 0 then
+  local gateways, leased, own, ended, gone = 1, {}, {}, {}, {}
+  local alive = { [gateway] = true }
+  for f = 1, #noted, 2 do
+    local limit, holder = noted[f]:match('^(.+)|([^|]+)$')
+    local units, ends = noted[f + 1]:match('^(%d+) (%d+)')
+    if holder == gateway then
+      own[limit] = units + 0
+    elseif ends + 0 < nowMs then
+      ended[#ended + 1] = noted[f]
+      gone[holder] = true
+    else
+      leased[limit] = (leased[limit] or 0) + units
+      if not alive[holder] then
+        alive[holder] = true
+        gateways = gateways + 1
+      end
+    end
+  end
+  -- Leases that have ended are removed, but not while this gateway itself waits for the others to tell what Redis has lost: a gateway
+  -- that begins meanwhile must see that they were there.
+  if #ended > 0 and not isClaim then
+    call('HDEL', leases, unpack(ended))
+    for holder in pairs(gone) do
+      if not alive[holder] then call('HDEL', partition, holder) end
+    end
+  end
+  for i = 1, limits do
+    local c = counters[i]
+    local others = leased[c.name] or 0
+    local left = free(c, 0)
+    local share = 0
+    if nowMs >= c.pressure and c.kind ~= SMOOTHING then
+      share = floor(left / (4 * gateways))
+      -- Of a small limit the lease is one unit, as long as half of what is free is left to whoever comes first.
+      if share < 1 and others + 1 <= left / 2 then share = 1 end
+    end
+    local known = ARGV[a + i] + 0
+    c.told = isClaim and known or max(0, min(share, left - others))
+    -- If the gateway's lease shrinks, the larger one stays reserved until the gateway knows: should this reply get lost, it goes on
+    -- to spend the larger one.
+    c.lease = max(c.told, min(known, own[c.name] or 0))
+    c.leasedUntil, c.lasts = nowMs + term, term
+    c.reserved = others + c.lease
+    c.isRenewed = true
+  end
+end
+
+-- How many calls fit into every limit.
+local asked = pausedUntil > nowMs and 0 or wanted
+local granted = asked
+for i = 1, limits do
+  local c = counters[i]
+  c.left = isMore and free(c, c.units) or c.allowed - c.sum
+  if c.reserved > 0 and c.left - c.reserved < asked * c.units then
+    if not c.lease then readLease(c) end
+    c.others = max(0, c.reserved - c.lease)
+  end
+  if c.units > 0 then granted = min(granted, floor((c.left - c.others) / c.units)) end
+end
+granted = max(granted, 0)
+
+-- The calls are charged. What changed is collected to be written, and the reply is made.
+local answered = expected < 0 and not stored[1] and number == 1 and 0 or number
+local reply, charges, adapted = pack('>dddd', now, answered, granted, limits), '', ''
+if pausedUntil > nowMs then adapted = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
+local fields, n, leased = { gateway, number, nil, nil, nil, nil }, 2, nil
+for i = 1, limits do
+  local c = counters[i]
+  if granted > 0 then
+    local units = granted * c.units
+    if isMore then
+      charge(c, now, now + c.inFlightLease, units)
+    elseif units > 0 then
+      local bucket = max(floor((now + c.inFlightLease) / c.bucket), c.current)
+      if bucket > c.last then
+        if c.count > 0 then c.entries = c.entries .. pack(ENTRY, c.last % SLOTS, c.count) end
+        c.last, c.count = bucket, 0
+      end
+      if c.sum == 0 then c.oldest = bucket end
+      c.count, c.sum = c.count + units, c.sum + units
+    end
+    if c.adaptive then adaptiveLimits.look(c, c.adaptive) end
+    -- What does not fit into the units that are leased to nobody comes out of this gateway's lease.
+    local taken = c.lease and min(c.lease, units - max(0, c.left - c.reserved)) or 0
+    if taken > 0 then
+      c.lease, c.reserved, c.isRenewed = c.lease - taken, c.reserved - taken, true
+    end
+  end
+  if c.isRenewed then
+    leased = leased or {}
+    leased[#leased + 1] = c.name .. '|' .. gateway
+    leased[#leased + 1] = string.format('%d %d %d', c.lease, c.leasedUntil, c.lasts)
+  end
+
+  local used, leaves = c.sum, 0
+  if c.kind == CALENDAR then
+    used, leaves = read(c, c.current), (c.current + 1) * c.bucket - now
+  elseif used > 0 then
+    leaves = (min(c.oldest, c.current) + c.kept + 1) * c.bucket - now
+  end
+  local lease = c.lease or -1
+  reply = reply .. pack('>ddddd', used, leaves, isMore and free(c, 0) or c.allowed - used, min(c.told or lease, lease), c.others)
+  if granted < wanted or hasWaited then
+    local isRefused = granted < wanted and c.others > 0 and c.left - c.others < (granted + 1) * c.units
+    local isScarce = hasWaited and c.left < c.allowed * SCARCE
+    if c.units > 0 and (isRefused or isScarce) then c.pressure = nowMs + PRESSURE_MS end
+    local list = {}
+    if c.kept > 1 and c.units > 0 then
+      local entries = readEarlier(c) .. c.entries .. (c.count > 0 and pack(ENTRY, c.last % SLOTS, c.count) or '')
+      for at = 1, #entries, ENTRY_BYTES do
+        local slot, count = unpacked(ENTRY, entries, at)
+        list[#list + 1] = pack('>dd', c.first + (slot - c.first) % SLOTS, count)
+      end
+    end
+    charges = charges .. pack('>d', 2 * #list) .. table.concat(list)
+  end
+
+  if isMore and #c.entries > MOST_BYTES then
+    -- Entries that may still change stay: those of calls in flight, and of calls that ended a little before their gateway said so.
+    local bytes = find(c, c.current - STIRRING) - 1 - ENTRY_BYTES
+    if bytes > MOST_BYTES then
+      c.earlier, c.hasEarlier = readEarlier(c) .. c.entries:sub(1, bytes), true
+      c.entries = c.entries:sub(bytes + 1)
+    end
+  end
+  if c.earlier then
+    fields[n + 1], fields[n + 2], n = c.name .. '|earlier', c.earlier, n + 2
+  end
+  local l = c.adaptive
+  if l then
+    local effective, more, lookIn, wholeIn = adaptiveLimits.told(c, l)
+    if effective < c.allowed then adapted = adapted .. pack('>ddddd', i, effective, more, lookIn, wholeIn) end
+    if c.isAdapted then
+      local record, lasts = adaptiveLimits.noted(c, l)
+      live = max(live, lasts / 1000)
+      fields[n + 1], fields[n + 2], n = c.name .. '|learned', record, n + 2
+    end
+  end
+  fields[n + 1] = c.name
+  fields[n + 2] = pack(
+    HEADER, c.sum, c.oldest, c.current, c.reserved, c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
+  ) .. c.entries
+  n = n + 2
+end
+
+if pauses then
+  for name, ends in pairs(pauses) do
+    live = max(live, ends - nowMs)
+    fields[n + 1], fields[n + 2], n = name, ends, n + 2
+  end
+end
+local isToLive = nowMs + live > keptUntil
+local longer = floor(live * 1.25) -- more than is needed, so that not every call has to write it
+if isToLive then
+  fields[n + 1], fields[n + 2], n = '@until', nowMs + longer, n + 2
+end
+call('HSET', partition, unpack(fields))
+if isToLive then call('PEXPIRE', partition, longer) end
+if leased then
+  call('HSET', leases, unpack(leased))
+  call('PEXPIRE', leases, longer)
+end
+if hasWaited then
+  local turns
+  if granted > 0 then
+    local calls, left = {}, granted
+    for client in ARGV[a + 1]:gmatch('%d+') do
+      if left == 0 then break end
+      calls[client], left = (calls[client] or 0) + 1, left - 1
+    end
+    for client, n in pairs(calls) do
+      local i = a + 2 * client
+      call('HINCRBYFLOAT', service, ARGV[i], ARGV[i + 1] * n)
+    end
+    turns = call('HINCRBY', service, '', granted)
+    call('PEXPIRE', service, LEAST_LIFE_MS)
+  else
+    turns = (call('HGET', service, '') or 0) + 0
+  end
+  charges = charges .. pack('>d', turns)
+end
+return reply .. charges .. adapted

@@ -1,0 +1,186 @@
+-- Part 2 of 4: counters are read, and brought up to now. A counter is one string:
+--   a header: the sum of all charges; the oldest bucket with charges; the current bucket; the units reserved for leases, and until
+--     when these are wanted back (ms); a flag of 1 for earlier entries, and one of 2 for an adaptive limit, which has its own field;
+--     the last bucket with charges, modulo SLOTS; its count
+--   an entry for each other bucket with charges, oldest first: its number modulo SLOTS, its count
+-- Where there are many entries, the early ones, which do not change any more, are in the field `…|earlier`.
+local HEADER, HEADER_BYTES = '>I4I6I6I4I6BBI4', 32
+local ENTRY, ENTRY_BYTES = '>BI4', 5
+-- So many bytes of entries stay in the counter, where every call reads them.
+local MOST_BYTES = 16 * ENTRY_BYTES
+-- So many buckets before the current one may still change: calls end a little before their gateway says so.
+local STIRRING = 6
+local KEPT = { [ROLLING] = BUCKETS, [CALENDAR] = 1, [CONCURRENT] = 0, [SMOOTHING] = BUCKETS }
+
+local counters = {}
+
+local function readEarlier(c)
+  return c.earlier or c.hasEarlier and call('HGET', partition, c.name .. '|earlier') or ''
+end
+
+-- What gateways of an older release, which have ended, charged to a limit since the bucket `first`. It is not known here when
+-- each charge leaves, so all of them count as made now. Since format 2 a counter begins with the sum of its charges, its oldest
+-- bucket and its current one.
+local function chargedBefore(i, first)
+  -- Format 2 had a string for each limit. An error says that this is no string, or that the user of Redis may not read one.
+  local record = KEYS[3 + i] and redis.pcall('GET', KEYS[3 + i])
+  if type(record) ~= 'string' then record = redis.pcall('HGET', older, ARGV[SCALARS + i]) end
+  if type(record) ~= 'string' then return 0 end
+  local sum, _, current = unpacked('>I4I6I6', record)
+  return current >= first and sum or 0
+end
+
+local function readLease(c)
+  c.lease, c.leasedUntil, c.lasts = 0, 0, 0
+  local lease = call('HGET', leases, c.name .. '|' .. gateway)
+  if lease then
+    local units, ends, lasts = lease:match('^(%d+) (%d+) (%d+)$')
+    c.lease, c.leasedUntil, c.lasts = units + 0, ends + 0, lasts + 0
+  end
+end
+
+-- Most calls only charge to the last bucket of rolling windows, or to a new one. `isMore` says that this call does something else,
+-- and the functions for that are made only then.
+local isMore = term > 0 or chargeSets ~= '1' or additions ~= '0' or ARGV[SCALARS + (FIELDS + 2) * limits + 1] ~= '0'
+-- For how long the partition is kept from now on, in milliseconds.
+local live = max(LEAST_LIFE_MS, term)
+-- How many arguments have been read.
+local a = SCALARS + limits
+for i = 1, limits do
+  local name, kind, bucketLength = ARGV[SCALARS + i], ARGV[a + 1], ARGV[a + 3] + 0
+  local kept = KEPT[kind]
+  local sum, oldest, current, reserved, pressure, flags, slot, count = 0, 0, 0, 0, 0, 0, 0, 0
+  local entries, earlier, isAdapted, last = '', nil, false, 0
+  local record = stored[i + 3]
+  if record then
+    sum, oldest, current, reserved, pressure, flags, slot, count = unpacked(HEADER, record)
+    if #record > HEADER_BYTES then entries = record:sub(HEADER_BYTES + 1) end
+    last = current - kept + (slot - current + kept) % SLOTS
+    if flags >= 2 then flags, isAdapted = flags - 2, true end
+  end
+  local bucket = floor(now / bucketLength)
+  local behind = current > bucket and current - bucket or 0 -- a clock that was set back stands still
+  if bucket > current then
+    local first, before = bucket - kept, current - kept
+    if sum == 0 or last < first then
+      if flags == 1 then earlier, flags = '', 0 end
+      sum, entries, last, count = 0, '', bucket, 0
+    elseif oldest < first then
+      -- The entries that still count; the others are taken from the sum.
+      local function rest(some)
+        for at = 1, #some, ENTRY_BYTES do
+          local one, units = unpacked(ENTRY, some, at)
+          oldest = before + (one - before) % SLOTS
+          if oldest >= first then return some:sub(at) end
+          sum = sum - units
+        end
+        oldest = last
+        return ''
+      end
+      if flags == 1 then
+        earlier = rest(call('HGET', partition, name .. '|earlier') or '')
+        if earlier == '' then flags = 0 end
+      end
+      if flags == 0 then entries = rest(entries) end
+    end
+    current = bucket
+    live = max(live, ((kept + 3) * bucketLength + ARGV[a + 4]) / 1000)
+  end
+  if older and not record then
+    local units = chargedBefore(i, bucket - (kind == CALENDAR and 0 or kept))
+    if units > 0 then sum, oldest, last, count = units, bucket, bucket, units end
+  end
+  local c = {
+    name = name, kind = kind, allowed = ARGV[a + 2] + 0, bucket = bucketLength, inFlightLease = ARGV[a + 4] + 0,
+    countingTolerance = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1,
+    behind = behind, sum = sum, oldest = oldest, current = current, reserved = reserved, pressure = pressure,
+    hasEarlier = flags == 1, last = last, count = count, entries = entries, earlier = earlier, wasAdapted = isAdapted,
+    left = 0, others = 0,
+  }
+  if number == 1 or expected < 0 then -- so that the gateway counts as alive until it renews its leases
+    readLease(c)
+    if c.leasedUntil < nowMs then c.lease = 0 end
+    c.leasedUntil, c.isRenewed = nowMs + FIRST_TERM_MS, true
+    c.lasts = expected < 0 and UNHEARD_MS or FIRST_TERM_MS
+  end
+  counters[i] = c
+  isMore = isMore or isAdapted or kind == CALENDAR or last > floor((now + c.inFlightLease) / bucketLength)
+  a = a + FIELDS
+end
+
+local find, read, change, charge, mostUsed
+if isMore then
+  -- Where the entry of a bucket that is not the last one is or belongs, and how many bytes it has. Entries are searched from the
+  -- end, where the wanted one mostly is.
+  function find(c, bucket)
+    local entries, first = c.entries, c.first
+    for at = #entries - ENTRY_BYTES + 1, 1, -ENTRY_BYTES do
+      local ahead = first + (entries:byte(at) - first) % SLOTS - bucket
+      if ahead == 0 then return at, ENTRY_BYTES end
+      if ahead < 0 then return at + ENTRY_BYTES, 0 end
+    end
+    if not c.hasEarlier then return 1, 0 end
+    c.entries, c.earlier, c.hasEarlier = readEarlier(c) .. entries, '', false
+    return find(c, bucket)
+  end
+
+  -- The units that are charged to a bucket.
+  function read(c, bucket)
+    if bucket >= c.last then return bucket == c.last and c.count or 0 end
+    local at, bytes = find(c, bucket)
+    if bytes == 0 then return 0 end
+    local _, count = unpacked(ENTRY, c.entries, at)
+    return count
+  end
+
+  -- Adds units to a bucket, or takes them back, but no more than there are.
+  function change(c, bucket, units)
+    if bucket < c.first or units == 0 then return end
+    if bucket > c.last then
+      if units < 0 then return end
+      if c.count > 0 then c.entries = c.entries .. pack(ENTRY, c.last % SLOTS, c.count) end
+      c.last, c.count = bucket, 0
+    end
+    if bucket == c.last then
+      units = max(units, -c.count)
+      c.count = c.count + units
+    else
+      local at, bytes = find(c, bucket)
+      local entries, count = c.entries, 0
+      if bytes > 0 then
+        local _
+        _, count = unpacked(ENTRY, entries, at)
+      end
+      units = max(units, -count)
+      local entry = count + units > 0 and pack(ENTRY, bucket % SLOTS, count + units) or ''
+      c.entries = entries:sub(1, at - 1) .. entry .. entries:sub(at + bytes)
+    end
+    if units > 0 and (c.sum == 0 or bucket < c.oldest) then c.oldest = bucket end
+    c.sum = c.sum + units
+    if units < 0 and bucket == c.oldest and read(c, bucket) == 0 then -- so there are no earlier entries
+      c.oldest = c.entries ~= '' and c.first + (c.entries:byte() - c.first) % SLOTS or c.last
+    end
+  end
+
+  -- Adds units, or takes them back, of calls sent at `at` that the upstream may count until `to`. They leave a rolling window one
+  -- window after the latest of these times. Of a calendar they count in every window in which they may be counted.
+  function charge(c, at, to, units)
+    local last = floor(to / c.bucket)
+    if units > 0 then last = to < now and last + c.behind or max(last, c.current) end
+    for bucket = c.kind == CALENDAR and floor((at - c.countingTolerance) / c.bucket) or last, last do
+      if bucket <= c.furthest then
+        change(c, bucket, units)
+      elseif units > 0 then
+        change(c, c.furthest, units)
+      end
+    end
+  end
+
+  -- The most units in one of the windows in which a call that is sent now may be counted.
+  function mostUsed(c)
+    if c.kind ~= CALENDAR then return c.sum end
+    local most, last = 0, floor((now + c.inFlightLease) / c.bucket)
+    for bucket = floor((now - c.countingTolerance) / c.bucket), last do most = max(most, read(c, bucket)) end
+    return most
+  end
+end
