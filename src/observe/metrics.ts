@@ -110,9 +110,10 @@ export class Metrics {
   readonly #storeDuration: HistogramSeries
   #observed: Observed | undefined
 
-  constructor(bounds: LabelBounds = DEFAULT_BOUNDS) {
+  /** Those of the process, such as its memory, are had once a process. */
+  constructor(bounds: LabelBounds = DEFAULT_BOUNDS, { hasProcess = true } = {}) {
     this.#labels = new BoundedLabels(bounds)
-    collectDefaultMetrics({ register: this.registry, ...SELDOM })
+    if (hasProcess) collectDefaultMetrics({ register: this.registry, ...SELDOM })
     this.#storeErrors.of({})
     this.#storeDuration = this.#storeDurations.of({})
     this.#cacheErrors.of({})

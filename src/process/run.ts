@@ -28,6 +28,7 @@ import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/a
 import { clientAddress } from '../server/client-address.ts'
 import { Proxy } from '../server/proxy.ts'
 import { breakerRows, gatewayVitals } from './vitals.ts'
+import { warmUp } from './warm-up.ts'
 
 /** A process that is listening for clients. */
 export interface GatewayProcess {
@@ -191,6 +192,7 @@ export async function runWithoutAdmin(
     clientConnections: () => connectionsOf(app),
   })
   try {
+    await warmUp(config)
     const url = await app.listen({ host: config.server.host, port: config.server.port })
     const drain = (): Promise<void> => drainApp(app, proxy, live.current.config.server.drain)
     const stop = (): Promise<void> => (stopping ??= drain().then(shutDown))
