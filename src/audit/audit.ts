@@ -1,3 +1,10 @@
+/*
+ * src/audit: the trail of what was changed, when and by whom, in a file or in Redis.
+ * It imports records, redis, observe, schema and time.
+ * A change here must prove that no entry is lost without notice, and that none contains a secret
+ * (test/records/redis-audit.test.ts, test/server/admin).
+ */
+
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import { newId } from '../records/ids.ts'

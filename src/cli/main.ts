@@ -1,3 +1,9 @@
+/*
+ * src/cli: the commands, one file each.
+ * It may import everything, and nothing imports it.
+ * A change here must be in docs/run.md, and prove exit code and output (test/cli).
+ */
+
 import { Command, InvalidArgumentError } from 'commander'
 import { manifest } from '../manifest.ts'
 import { CommandError } from './command-error.ts'

@@ -1,3 +1,10 @@
+/*
+ * src/clients: who calls (keys, tokens, certificates), and what each may do (scopes, budgets, network access).
+ * It imports what .oxlintrc.ts lists, and knows nothing of a call beyond its head.
+ * A change here must prove that a wrong, expired or guessed key gets in nowhere (test/clients,
+ * test/system/guesses.test.ts).
+ */
+
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Clock } from '../time/clock.ts'
 import type { ClientConfig, ClientScope } from '../schema/client-schema.ts'

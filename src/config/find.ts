@@ -1,3 +1,10 @@
+/*
+ * src/config: finds, reads and checks the configuration, and says everything that is wrong with it at once.
+ * It imports what .oxlintrc.ts lists; the shape of a configuration is in schema, and only the program stands above.
+ * A change here must prove that each mistake gets one message with its line, and that no message repeats a value
+ * (test/config).
+ */
+
 import { existsSync } from 'node:fs'
 import { loadEnvironment, SOURCE } from './environment.ts'
 import { fetchReferences } from './fetch.ts'

@@ -1,3 +1,11 @@
+/*
+ * src/credentials: how an account is proven to its upstream, how its credentials rotate, and how they are scrubbed from
+ * answers.
+ * It imports what .oxlintrc.ts lists; where a secret comes from is the job of secrets.
+ * A change here must prove that a credential goes to its upstream only, and that a rotation loses no call
+ * (test/credentials, test/system/echo.test.ts).
+ */
+
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Route } from '../routing/route.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
@@ -38,7 +46,7 @@ export interface Credential {
    * The upstream answered 401, 403 or 429 to a call with that version of it. Returns whether the call should be sent
    * again, because it would carry another value. `isRetryable`: whether the call can be sent again at all.
    */
-  refused(status: number, version: number, isRepeatable: boolean, retryAfterMs?: number): boolean
+  refused(status: number, version: number, isRetryable: boolean, retryAfterMs?: number): boolean
   /** The status that answered a call which had been sent again after a refusal. */
   settled?(status: number): void
   /** Marks it as in use until the result is disposed of. Called before it is added to a request. */

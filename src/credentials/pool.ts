@@ -125,9 +125,9 @@ class Member implements Credential {
   }
 
   /** After 401 or 403 the call is sent again with another member. After 429 the call's own retry policy decides. */
-  refused(status: number, version: number, isRepeatable: boolean, retryAfterMs = 0): boolean {
+  refused(status: number, version: number, isRetryable: boolean, retryAfterMs = 0): boolean {
     // The upstream may have revoked the token. The credential that it was issued to may be good.
-    if (status === 401 && this.#inner.isRenewable && this.#inner.refused(status, version, isRepeatable)) return true
+    if (status === 401 && this.#inner.isRenewable && this.#inner.refused(status, version, isRetryable)) return true
     const { quarantine, clock, onQuarantine } = this.#options
     const now = clock.now()
     if (this.quarantinedUntil <= now) onQuarantine(status)

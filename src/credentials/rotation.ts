@@ -151,10 +151,10 @@ class Canary implements Credential {
    * A 401 is about the credential. A 403 may be about the call: then the same call with the old credential is answered
    * 403, too.
    */
-  refused(status: number, version: number, isRepeatable: boolean): boolean {
-    if (version % 2 === 1) return this.#old.refused(status, (version - 1) / 2, isRepeatable)
+  refused(status: number, version: number, isRetryable: boolean): boolean {
+    if (version % 2 === 1) return this.#old.refused(status, (version - 1) / 2, isRetryable)
     if (status !== 401 && status !== 403) return false
-    if (status === 403 && isRepeatable) {
+    if (status === 403 && isRetryable) {
       if (this.#state !== 'rolled back') this.#state = 'suspected'
       this.#suspectedAt = this.#clock.now()
     } else this.#rollBack(`the upstream answered ${status}`)

@@ -1,3 +1,10 @@
+/*
+ * src/files: files that are replaced as a whole, locked or watched.
+ * It imports only time.
+ * A change here must prove that a crash, or a full disk, at any moment loses nothing (test/records/full-disk.test.ts,
+ * test/secrets/store.test.ts).
+ */
+
 import {
   closeSync,
   fchmodSync,

@@ -1,3 +1,9 @@
+/*
+ * src/http: facts of HTTP messages that no call needs to know: fields, dates, Retry-After, problem details.
+ * It imports only time.
+ * A change here must prove itself on what real servers send: several lines, odd dates, quotes (test/http).
+ */
+
 /**
  * Header fields by lower-case name. A field on several lines is a list. Node's type promises a string for most fields,
  * but a list can come for any: code that takes it for a string throws in the middle of a response.

@@ -1,3 +1,9 @@
+/*
+ * src/net: which IP addresses and host names are public, private or local, and look-ups that obey that.
+ * It imports no other folder.
+ * A change here must prove that no form of a private address passes for a public one (test/net).
+ */
+
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 

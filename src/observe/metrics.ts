@@ -1,3 +1,10 @@
+/*
+ * src/observe: metrics and the log.
+ * It imports only schema and resilience, and takes figures from those who have them.
+ * A change here must keep the names of docs/metrics.md and docs/logs.md, bound the number of series, and leak no secret
+ * (test/observe, test/system/leaks.test.ts).
+ */
+
 import { collectDefaultMetrics, Registry } from '@prometheus-io/client'
 import { BoundedLabels, DEFAULT_BOUNDS, type LabelBounds } from './bounded-labels.ts'
 import { exposition } from './exposition.ts'
@@ -74,7 +81,7 @@ export class Metrics {
   readonly #timeouts = this.#counter('timeouts', 'What took longer than it may, by its phase.')
   readonly budgetExhausted = this.#counter(
     'retry_budget_exhausted',
-    'Repeats left out because the retry budget was spent.',
+    'Retries left out because the retry budget was spent.',
   )
   readonly throttled = this.#counter(
     'upstream_throttled',

@@ -1,3 +1,10 @@
+/*
+ * src/process: puts everything together, as one process or as several workers, and reloads and stops it.
+ * It may import nearly everything; only cli stands above.
+ * A change here must prove that a reload or a stop breaks off no call (test/system/reload.test.ts, drain.test.ts,
+ * workers.test.ts).
+ */
+
 import type { LookupFunction } from 'node:net'
 import type { Actor } from '../audit/audit.ts'
 import { type Clock, type Random, systemClock } from '../time/clock.ts'

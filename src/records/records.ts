@@ -1,3 +1,10 @@
+/*
+ * src/records: things that are kept by name over restarts, in a file or in Redis, whatever they are.
+ * It imports files, redis, observe, schema and time; who keeps something stands above.
+ * A change here must prove that no crash, race or loss of Redis loses a change or brings back what was removed
+ * (test/records).
+ */
+
 /** Records of one kind, by name, which survive the process. */
 export interface Records<Item> {
   /** Reads all of them. Rejects if they can't be read. */

@@ -1,25 +1,32 @@
+/*
+ * src/resilience: when to retry, when to hedge, and when to stop calling an upstream at all.
+ * It imports only time, and decides: it never sends anything.
+ * A change here must prove its states under a stepped clock (test/resilience).
+ */
+
 import type { Clock } from '../time/clock.ts'
 
 export type BreakerState = 'closed' | 'half-open' | 'open'
 
 /**
- * Leave to send one call. What it tells counts only if the breaker has not changed its state meanwhile: what began before an
- * opening says nothing about after it. Declared with `using`, it is `abandoned` at the end of its scope unless it told more.
+ * The permission to send one call. What it reports counts only if the breaker has not changed its state meanwhile: a
+ * call that began before an opening says nothing about the time after it. Declared with `using`, it counts as
+ * `abandoned` at the end of its scope unless it has reported more.
  */
 export interface BreakerPermit extends Disposable {
-  /** It is one of the few by which it is found out whether the upstream is well again. */
+  /** Whether the call probes if the upstream works again. */
   readonly isProbe: boolean
-  /** The response's headers are here, in time, and are no failure. Its body may still break off. */
+  /** The response headers arrived in time and are no failure. The body may still break off. */
   answered(): void
-  /** The whole response is here, after `answered`. */
+  /** The whole response arrived, after `answered`. */
   completed(): void
-  /** Instead of `answered`, or of `completed` where the body broke off. */
+  /** The call failed: instead of `answered`, or instead of `completed` if the body broke off. */
   failed(failure: BreakerFailure): void
-  /** Nothing was learnt about the upstream: the client left, or the gateway itself refused the call. */
+  /** The call says nothing about the upstream: the client left, or the gateway refused it. */
   abandoned(): void
 }
 
-/** How a call failed, for the log line of the opening that it led to. */
+/** How a call failed, for the log line of an opening. */
 export interface BreakerFailure {
   /** Such as "status 503". */
   readonly because: string
@@ -33,7 +40,7 @@ export interface BreakerOptions {
   /** How long it stays open; twice as long each time it opens again soon, up to `maxResetMs`. */
   readonly resetMs: number
   readonly maxResetMs: number
-  /** Calls that may probe the upstream at once, and of which all must succeed. */
+  /** How many calls may probe the upstream at once. All of them must succeed. */
   readonly probes: number
   onChange(state: BreakerState, change: BreakerChange): void
 }
@@ -56,14 +63,15 @@ type State =
 const PROBE_SOON_MS = 1_000
 
 /**
- * Stops calls to an upstream that keeps failing: after `failures` in a row none for a while, then a few that probe. All by
- * the clock's time, without timers: an opening ends when somebody looks. No library, because each we know opens by a rate
- * over time, counts what began before an opening, or can't have several probes, growing pauses and its own clock.
+ * Stops calls to an upstream that keeps failing. After `failures` in a row it opens for a while, and then lets a few
+ * calls probe. It needs no timers: an opening ends when somebody asks. No library that we know fits: each opens by a
+ * rate over time, counts calls that began before an opening, or lacks several probes, growing pauses and a clock that
+ * can be stepped.
  */
 export class Breaker {
   readonly #options: BreakerOptions
   #state: State = this.#closed()
-  /** How often it opened soon after it had been open, and for how long the last time. */
+  /** How often it opened again soon after an opening, and how long the last opening was. */
   #again = 0
   #lastMs = 0
   #closedAt = -Infinity
@@ -96,8 +104,8 @@ export class Breaker {
   }
 
   /**
-   * Leave to send a call, or undefined while the breaker refuses. Retries of a call that failed don't count as failures:
-   * one client that asks for the one thing that fails must not close the upstream to all others.
+   * Returns a permit to send a call; undefined if the breaker refuses it. Retries do not count as failures: one client
+   * that keeps requesting the one thing that fails must not block the upstream for all others.
    */
   enter({ isRetry }: { isRetry: boolean }): BreakerPermit | undefined {
     const state = this.#state
@@ -110,7 +118,7 @@ export class Breaker {
     this.#change({ kind: 'open', until: Infinity }, { isByHand: true })
   }
 
-  /** Closes it now; from then on it goes by what calls tell again. */
+  /** Closes it now. From then on calls decide again. */
   close(): void {
     this.#again = 0
     this.#change(this.#closed(), { isByHand: true })

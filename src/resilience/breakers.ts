@@ -3,7 +3,7 @@ import { Breaker, type BreakerChange, type BreakerOptions, type BreakerState } f
 export interface BreakersOptions extends Omit<BreakerOptions, 'onChange'> {
   /** Whether each class of calls has a breaker of its own, unless its route names one. */
   readonly isPerClass: boolean
-  /** Those that there are from the start. */
+  /** The groups that exist from the start. */
   readonly groups: readonly string[]
   onChange(group: string | undefined, state: BreakerState, change: BreakerChange): void
 }
@@ -26,18 +26,18 @@ export class Breakers {
     for (const group of options.groups) this.#group(group)
   }
 
-  /** Those that there were from the start. */
+  /** The groups that existed from the start. */
   get groups(): readonly string[] {
     return this.#options.groups
   }
 
-  /** The one that a call of that route has to pass. */
+  /** The breaker of the calls of a route. */
   of({ class: className, breaker }: Grouped): Breaker {
     const group = breaker ?? (this.#options.isPerClass ? className : undefined)
     return group === undefined ? this.#whole : this.#group(group)
   }
 
-  /** The one of a group, or of all calls that are of none; undefined if there is no such group. */
+  /** The breaker of a group, or that of all calls without a group; undefined if there is no such group. */
   named(group: string | undefined): Breaker | undefined {
     return group === undefined ? this.#whole : this.#groups.get(group)
   }
@@ -47,7 +47,7 @@ export class Breakers {
     for (const [group, breaker] of this.#groups) yield { group, breaker }
   }
 
-  /** What was opened by hand before a reload stays open. */
+  /** Keeps open what was opened by hand before a reload. */
   holdAs(previous: Breakers): void {
     for (const { group, breaker } of previous.all()) if (breaker.isHeld) this.named(group)?.hold()
   }

@@ -1,12 +1,12 @@
-/** After a time, or after that in which a part of the calls lately had their response headers. */
+/** After a fixed time, or after the time within which that share of recent calls had their response headers. */
 export type HedgeAfter = { readonly ms: number } | { readonly quantile: number }
 
-/** How many calls of a class are remembered, how many there must be, and how often they are put in order. */
+/** How many calls of a class are remembered, how many are needed, and after how many they are sorted again. */
 const REMEMBERED = 256
 const AT_LEAST = 20
 const EVERY = 32
 
-/** Says when a call is so late that it is worth sending once more beside the first. */
+/** Says after which time a call is so late that it is worth sending a second one beside it. */
 export class Hedging {
   readonly #after: HedgeAfter
   readonly #classes = new Map<string, Latencies>()
@@ -15,7 +15,7 @@ export class Hedging {
     this.#after = after
   }
 
-  /** Undefined while too little is known of that class of calls. */
+  /** Undefined while too few calls of the class are known. */
   afterMs(className: string): number | undefined {
     return 'ms' in this.#after ? this.#after.ms : this.#classes.get(className)?.quantileMs
   }

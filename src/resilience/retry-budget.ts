@@ -1,14 +1,14 @@
 import type { Clock } from '../time/clock.ts'
 
-/** What may be retried although there was little traffic: one a second, up to ten saved up. */
+/** Retries that are allowed even without traffic: one a second, up to ten saved up. */
 const RETRIES_PER_SECOND = 1
 const MOST_SAVED = 10
-/** What first attempts earned before the latest so many is forgotten: a quiet day must not pay for a storm. */
+/** Only this many recent calls count: a quiet day must not pay for a storm. */
 const CALLS_REMEMBERED = 500
 
 /**
- * Keeps retries from turning an upstream's trouble into a storm: every first attempt pays in a share of a retry, every
- * retry takes a whole one out. After Google SRE, "Handling Overload".
+ * Keeps retries from turning an upstream's trouble into a storm. Every first attempt pays in a share of a retry, and
+ * every retry takes out a whole one. After Google SRE, "Handling Overload".
  */
 export class RetryBudget {
   readonly #clock: Clock

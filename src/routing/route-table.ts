@@ -1,3 +1,10 @@
+/*
+ * src/routing: from method and path to class, charges and account.
+ * It imports only http and schema.
+ * A change here must prove that no way to write a path leads around a class, a limit or an account (test/routing, npm
+ * run fuzz).
+ */
+
 import { METHODS } from 'node:http'
 import { LRUCache } from 'lru-cache'
 import type { CachePolicy } from '../schema/cache-policy.ts'

@@ -1,3 +1,9 @@
+/*
+ * src/sandbox: a stand-in for an upstream, with its limits and faults, for demos and tests.
+ * It imports presets, routing, schema, http and time, and nothing of the gateway.
+ * A change here must prove that it counts exactly as the vendor would (test/sandbox).
+ */
+
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { type Clock, type Random, systemClock, type Timer } from '../time/clock.ts'

@@ -20,8 +20,7 @@ export const RouteSchema = object({
   cost: Type.Optional(units('Units charged to limits with `cost: route`; 0 for none. Default: 1.', 0)),
   retry: Type.Optional(
     Type.Enum(['safe', 'unsafe'], {
-      description:
-        'Whether a call may be repeated after it reached the upstream. Default: by method (RFC 9110 §9.2.2).',
+      description: 'Whether a call may be retried after it reached the upstream. Default: by method (RFC 9110 §9.2.2).',
     }),
   ),
   breaker: Type.Optional(

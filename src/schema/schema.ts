@@ -1,3 +1,10 @@
+/*
+ * src/schema: the TypeBox schemas of the configuration, and what their values mean: units, limits, secrets,
+ * differences.
+ * It imports only http. Reading and checking a file is the job of config, far above.
+ * A change here must be in deploy/sluice.schema.json and docs/reference.md, which are generated (docs/contributing.md).
+ */
+
 import Type, { type StaticDecode } from 'typebox'
 import { CacheSchema } from './cache-schema.ts'
 import { ClientSchema } from './client-schema.ts'

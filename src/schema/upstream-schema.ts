@@ -19,8 +19,8 @@ import {
 const pathPattern = (description: string) =>
   Type.String({ pattern: '^/', description, expected: 'a path that begins with "/"' })
 
-// Of 501 and 505 a repeat would bring more; 401 is for credentials.
-const repeatableStatus = Type.Refine(
+// A retry would be answered 501 or 505 again; 401 is for credentials.
+const retryableStatus = Type.Refine(
   Type.Integer({ minimum: 400, maximum: 599 }),
   (status) => ![401, 501, 505].includes(status),
   () => 'must be the status of an error that may pass by itself: from 400 to 599, but not 401, 501 or 505',
@@ -151,15 +151,15 @@ export const UpstreamSchema = object({
       retry: Type.Enum(['any', 'safe'], {
         default: 'safe',
         description:
-          'Which calls go back into their queue after such an answer, if it is a 4xx and their body was kept: safe, those that are safe to repeat; any, all of them, because the upstream refuses before it acts. Presets of vendors that say so have any.',
+          'Which calls go back into their queue after such an answer, if it is a 4xx and their body was kept: safe, those that are safe to retry; any, all of them, because the upstream refuses before it acts. Presets of vendors that say so have any.',
       }),
     },
     { default: {}, description: 'What is done when the upstream refuses calls because there were too many.' },
   ),
   retry: object(
     {
-      retries: Type.Integer({ minimum: 0, maximum: 20, default: 5, description: 'Most repeats of one call.' }),
-      baseDelay: duration('Upper bound of the first random delay; it doubles with every repeat.', { default: '1s' }),
+      retries: Type.Integer({ minimum: 0, maximum: 20, default: 5, description: 'Most retries of one call.' }),
+      baseDelay: duration('Upper bound of the first random delay; it doubles with every retry.', { default: '1s' }),
       maxDelay: duration('Upper bound of every random delay; a Retry-After of the upstream may be longer.', {
         default: '60s',
       }),
@@ -168,23 +168,23 @@ export const UpstreamSchema = object({
         description:
           'How much of a delay is random: all of it, half of it, or from baseDelay to three times the delay before.',
       }),
-      statuses: Type.Array(repeatableStatus, {
+      statuses: Type.Array(retryableStatus, {
         default: [429, 500, 502, 503, 504],
-        description: 'Statuses of responses after which a call that is safe to repeat is repeated; never 501 and 505.',
+        description: 'Statuses of responses after which a call that is safe to retry is retried; never 501 and 505.',
       }),
       idempotencyKey: Type.Enum(['forwarded', 'honoured'], {
         default: 'forwarded',
         description:
-          'honoured: the upstream does a call with the same Idempotency-Key once, so a call that has one is safe to repeat.',
+          'honoured: the upstream does a call with the same Idempotency-Key once, so a call that has one is safe to retry.',
       }),
-      budget: percent('Share of the traffic that repeats may add, besides ten at once and one a second.', '20%'),
+      budget: percent('Share of the traffic that retries may add, besides ten at once and one a second.', '20%'),
       bodyLimit: Type.Integer({
         minimum: 0,
         default: 1_048_576,
         description: 'Largest request body in bytes that is kept in memory so that it can be sent again.',
       }),
     },
-    { default: {}, description: 'Repeating calls that failed and are safe to repeat.' },
+    { default: {}, description: 'Retrying calls that failed and are safe to retry.' },
   ),
   hedge: Type.Optional(
     object(

@@ -1,3 +1,11 @@
+/*
+ * src/secrets: where the values of references come from (files, the encrypted store, Vault), and how they follow
+ * changes.
+ * It imports records, files, observe, resilience, schema and time, and knows nothing of requests.
+ * A change here must prove that a bad, blank or missing value never replaces a good one, and that no message shows a
+ * value (test/secrets).
+ */
+
 /** The value of a reference and, during a rotation, its next value. */
 export interface Found {
   readonly text: string

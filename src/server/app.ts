@@ -1,3 +1,9 @@
+/*
+ * src/server: the port for clients: listeners, TLS, HTTP/2, upgrades and refusals.
+ * It imports what .oxlintrc.ts lists, and hands each call to gateway.
+ * A change here must prove itself with real sockets: broken, slow and hostile ones (test/server, test/system).
+ */
+
 import { type IncomingMessage, METHODS } from 'node:http'
 import type { Socket } from 'node:net'
 import { Server as TlsServer, type TlsOptions } from 'node:tls'

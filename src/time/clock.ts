@@ -1,3 +1,9 @@
+/*
+ * src/time: clocks that tests can step, timeouts, cancellation.
+ * It imports no other folder, and everything that waits or measures uses it.
+ * A change here must prove that durations survive suspends and clocks that are set (test/time).
+ */
+
 import { readFileSync } from 'node:fs'
 import { uptime } from 'node:os'
 

@@ -1,3 +1,10 @@
+/*
+ * src/upstream: connections to upstreams, and what goes over them: headers, bodies, upgrades.
+ * It imports only http, net and time; what to send, and when, is decided in gateway.
+ * A change here must prove that no message can be smuggled, and that no connection outlives its call (test/upstream,
+ * test/system/hostile.test.ts).
+ */
+
 import type { LookupFunction } from 'node:net'
 import { type Dispatcher, Pool } from 'undici'
 import { connectorOf } from './connect.ts'

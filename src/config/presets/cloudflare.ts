@@ -2,10 +2,10 @@ import { classifyByMethod } from '../../routing/route.ts'
 import type { Preset } from './preset.ts'
 
 /**
- * The Cloudflare API: 1,200 requests in five minutes of each user or account token, whatever they are made with, and 200 a
- * second from one address; GraphQL at most 320 in five minutes besides:
- * https://developers.cloudflare.com/fundamentals/api/reference/limits/. Who exceeds the first is shut out for five minutes.
- * Tokens of one user are one to Cloudflare but several here: use one of them.
+ * The Cloudflare API: 1,200 requests in five minutes for each user or account token, and 200 a second from one address;
+ * GraphQL in addition at most 320 in five minutes:
+ * https://developers.cloudflare.com/fundamentals/api/reference/limits/. Whoever exceeds the first is blocked for five
+ * minutes. All tokens of one user are one credential to Cloudflare but several here, so use only one of them.
  */
 export const cloudflare: Preset = {
   config: {
@@ -23,12 +23,13 @@ export const cloudflare: Preset = {
     // The limiter refuses requests before they are carried out: https://developers.cloudflare.com/fundamentals/api/reference/limits/
     throttle: { retry: 'any' },
     credentialHeader: 'authorization',
-    // Those above 504 are its own: https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
+    // Statuses above 504 are Cloudflare's own:
+    // https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-5xx-errors/
     retry: { statuses: [429, 500, 502, 503, 504, 520, 521, 522, 523, 524] },
     errors: 'cloudflare',
   },
   proposedCache: [{ paths: /^\/(?:accounts|user|zones)(?:\/[^/]+)?$/, rule: { private: true, freshFor: 30_000 } }],
-  // GraphQL has no mutations there: https://developers.cloudflare.com/analytics/graphql-api/
+  // Cloudflare's GraphQL has no mutations: https://developers.cloudflare.com/analytics/graphql-api/
   routes: () => [{ path: '/graphql', rule: { class: 'graphql', retry: 'safe' } }],
   classify: classifyByMethod,
 }

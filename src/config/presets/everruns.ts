@@ -5,8 +5,9 @@ import type { Preset } from './preset.ts'
 import { soundsLikeReading } from './words.ts'
 
 /**
- * The agent-harness API of Everruns. The vendor publishes no quotas: set `limits` to what was agreed. Nor does it say whether it
- * answers 429 before it acts, so that only safe calls are sent again then, unless `throttle.retry: any` is set.
+ * The agent-harness API of Everruns. The vendor publishes no quotas: set `limits` to what was agreed. It does not say
+ * either whether it answers 429 before it acts. So after a 429 only safe calls are sent again, unless `throttle.retry:
+ * any` is set.
  */
 export const everruns: Preset = {
   config: {

@@ -2,19 +2,20 @@ import { isSafeMethod } from '../../routing/route.ts'
 import type { Preset } from './preset.ts'
 
 /**
- * The GitHub REST API, and GraphQL beside it. Limits are those of a user or app, so of a credential, as published:
+ * The GitHub REST API, and GraphQL. Limits apply to a user or app, which is a credential here:
  * https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api, and for searches
- * https://docs.github.com/en/rest/search/search#rate-limit. The points of a minute are "of a single endpoint"; counted
- * over all of them here, because the page does not say what one endpoint is.
+ * https://docs.github.com/en/rest/search/search#rate-limit. The points of a minute are "of a single endpoint", but the
+ * page does not say what one endpoint is, so they are counted over all endpoints here.
  *
- * What GraphQL queries cost only their answers say: each is charged as a mutation by the minute, and 1 by the hour.
+ * Only the answer to a GraphQL query says what it costs: each is charged as a mutation by the minute, and 1 by the
+ * hour.
  */
 export const github: Preset = {
   config: {
     requestIdHeaders: ['x-github-request-id'],
     url: 'https://api.github.com',
     limits: {
-      // Shared by REST and GraphQL.
+      // REST and GraphQL share it.
       all: [{ concurrent: 100, scope: 'credential' }],
       rest: [
         { requests: 5000, window: '1h', scope: 'credential' },
@@ -33,13 +34,14 @@ export const github: Preset = {
         { requests: 2000, window: '60s', scope: 'credential', cost: 5 },
       ],
     },
-    // A secondary limit that names no time wants a minute at least. Both refuse requests, which are to be made again later:
+    // A secondary limit that states no time wants a pause of at least a minute. Both limits refuse a request before it
+    // is carried out:
     // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
     throttle: { statuses: [403, 429], pause: '60s', retry: 'any' },
     credentialHeader: 'authorization',
     errors: 'github',
   },
-  // It says itself how long its answers are fresh, for one user, and has an ETag for nearly all of them.
+  // GitHub states how long its answers are fresh, for one user, and has an ETag for nearly all of them.
   proposedCache: [{ paths: /^\/(?!rate_limit$)/, rule: { private: true } }],
   routes: () =>
     ['/markdown', '/markdown/raw'].map((path) => {
@@ -53,7 +55,7 @@ export const github: Preset = {
   },
 }
 
-/** POSTs that start, stop or hand out something, but write nothing that anybody reads. */
+/** POSTs that start, stop or hand out something, but write nothing that can be read. */
 const ACTIONS =
   /^\/(?:app|applications)\/|\/(?:access_tokens|cancel|dispatches|force-cancel|generate-jitconfig|pings|registration-token|remove-token|rerun|rerun-failed-jobs|tests)$/
 

@@ -19,10 +19,10 @@ const LIMITS = {
 }
 
 /**
- * As https://developer.harness.io/docs/platform/rate-limits has it: so much per address of the caller, per API key, and of
- * the external API per key. Which calls are of the external API the page does not say: here all that carry the key are, so
- * that no more than 400 a minute pass. Nor does it say by what requests of more than 500,000 characters are counted: here
- * by address, and in bytes, of which there are never fewer than characters. Its 429s have no Retry-After.
+ * The limits of https://developer.harness.io/docs/platform/rate-limits: per address of the caller, per API key, and per
+ * key for the external API. The page does not say which calls are of the external API: here all calls with the key are,
+ * so that no more than 400 a minute pass. It does not say either by what requests of more than 500,000 characters are
+ * counted: here by address and in bytes, of which there are never fewer than characters. Its 429s have no Retry-After.
  */
 const PUBLISHED_LIMITS = {
   all: [
@@ -49,12 +49,12 @@ export const harness: Preset = {
       query: ['accountIdentifier', 'accountId', 'accountID', 'account_id', 'account', 'routingId'],
     },
     accountHeader: 'Harness-Account',
-    // The families in which every call that generated clients send has it, so that its absence is an omission.
+    // The families of paths in which generated clients always send it, so that its absence is a mistake.
     accountQuery: {
       name: 'accountIdentifier',
       paths: ['/audit/api', '/cf/admin', '/lw/api', '/pipeline/api', '/template/api'],
     },
-    // Its 429s say nothing of when to come back. The limiter refuses requests before they are carried out:
+    // Its 429s do not say when to come back. The limiter refuses requests before they are carried out:
     // https://developer.harness.io/docs/platform/rate-limits
     throttle: { statuses: [429], pause: '1s', retry: 'any' },
     errors: 'harness',
@@ -62,7 +62,8 @@ export const harness: Preset = {
   limitSets: { default: LIMITS, published: PUBLISHED_LIMITS },
   aliasPrefix: '/gateway',
   needsAccountId: true,
-  // Without a word of the vendor on freshness: what people seldom change, and many tools ask for again and again.
+  // The vendor says nothing of freshness. These are things that people seldom change and that many tools request again
+  // and again.
   proposedCache: [
     {
       paths: /^\/(?:template\/api|v1(?:\/orgs\/[^/]+(?:\/projects\/[^/]+)?)?)\/templates(?:\/|$)/,
@@ -86,7 +87,7 @@ export const harness: Preset = {
     })),
   classify(method, path) {
     const isWebhook = WEBHOOK.test(path)
-    // Whatever the method: who calls with a wrong one has written the token into the path all the same.
+    // For any method: a call with a wrong one contains the token, too.
     const secretSegments = isWebhook ? afterWebhookKind(path) : []
     if (isWebhook && method === 'POST') return { class: 'webhook', ...credentialOf('webhook', path), secretSegments }
     const access = accessOf(method, path)
@@ -104,7 +105,7 @@ const TEMPLATE_SERVICE =
   /^\/(?:template\/api|v1\/template-schema|v1\/(?:orgs\/[^/]+\/(?:projects\/[^/]+\/)?)?templates)(?:\/|$)/
 // An artifact's parts are listed by POST.
 const ARTIFACT_LISTS = /^\/ssca-manager\/.*\/(?:[a-z-]*artifacts|artifact-sources|attestations|components|deployments)$/
-// Services in which a POST carries the question, not a change.
+// Services whose POSTs contain a question and change nothing.
 const ASKED_BY_POST =
   /^\/(?:query-service|schema-service|sei|gratis\/sei|ccm\/api\/(?:anomaly|costdetails)|gitops\/api\/v1\/(?:applications|applicationsets|clusters|dashboard|repocreds|repositories)$)(?:\/|$)/
 const SCIM = /^\/ng\/api\/scim\//
@@ -117,15 +118,15 @@ function accessOf(method: string, path: string): 'read' | 'write' {
 }
 
 /**
- * Webhook routes take no key: on some, one changes what the server checks, and is stored with the event. SCIM takes the
- * key as a bearer token.
+ * Webhook routes take no key: on some of them a key changes what the server checks, and is stored with the event. SCIM
+ * takes the key as a bearer token.
  */
 function credentialOf(className: string, path: string): Pick<RouteRule, 'credential'> {
   if (className === 'webhook') return { credential: 'none' }
   return SCIM.test(path) ? { credential: 'bearer' } : {}
 }
 
-/** In `/pipeline/api/webhook/custom/{token}/v3`, everything behind the kind of webhook may be its token. */
+/** In `/pipeline/api/webhook/custom/{token}/v3`, any segment behind the kind of webhook may be its token. */
 function afterWebhookKind(path: string): number[] {
   const segments = path.split('/').filter((segment) => segment !== '')
   const kind = segments.indexOf('webhook') + 1
@@ -148,7 +149,7 @@ function accountsInPath(path: string): string[] {
   const accounts = ACCOUNT_PATHS.flatMap((pattern) => pattern.exec(path)?.[1] ?? [])
   const [, repository, next] = REPOSITORY.exec(path) ?? []
   if (repository !== undefined) {
-    // A repository is named by its whole path, which begins with the account, or by its own identifier alone.
+    // A repository is named by its whole path, which begins with the account, or by its identifier alone.
     const [account = '', ...rest] = repository.split(/%2f/i)
     const isWholePath = rest.length > 0 || (next !== undefined && next !== '' && !REPOSITORY_RESOURCES.has(next))
     if (isWholePath) accounts.push(account)

@@ -2,7 +2,7 @@ import { type Guess, isSafeMethod, type RouteRule, withSafeReadingPosts } from '
 import type { RouteEntry } from '../../routing/route-table.ts'
 import type { Preset } from './preset.ts'
 
-/** As each endpoint has it by default, by method: GET and POST 100, all others 50. */
+/** The default of each endpoint, by method: 100 for GET and POST, 50 for all others. */
 const BURSTS = {
   requests: 100,
   window: '1s',
@@ -62,15 +62,15 @@ export const jira: Preset = {
 const ISSUE = /^\/rest\/api\/[^/]+\/issue\/[^/]+(?:\/|$)/
 const ANY_OF_ISSUE = '/rest/api/{version}/issue/{issueIdOrKey}/*'
 
-/** Points of a GET: for itself and one thing, or a page of them. */
+/** Points of a GET: 1 for itself, and those of one thing, or of a page of things. */
 const ONE = 2
 const PAGE = 51
 const USER = 3
 const USERS = 101
 
 /**
- * A path below /rest, and the methods that it has. Behind a GET, or a POST that reads, what it reads, if not one thing:
- * a page, a user, or users.
+ * A path below /rest, and its methods. Behind a GET, or a POST that reads, stands what it reads unless that is one
+ * thing: a page, a user, or users.
  */
 const ENDPOINTS = `
 /api/{version}/issue POST

@@ -2,9 +2,9 @@ import { classifyByMethod } from '../../routing/route.ts'
 import type { Preset } from './preset.ts'
 
 /**
- * The PagerDuty REST API: 960 requests a minute of each account key, of each user whatever the key, or of each app and
- * account, https://support.pagerduty.com/main/docs/rest-api-rate-limits. Keys of one user are one credential to PagerDuty
- * but several here: use one of them. The Events API is another host, with other limits.
+ * The PagerDuty REST API: 960 requests a minute for each account key, for each user with all keys together, or for each
+ * app and account: https://support.pagerduty.com/main/docs/rest-api-rate-limits. All keys of one user are one
+ * credential to PagerDuty but several here, so use only one of them. The Events API is another host with other limits.
  */
 export const pagerduty: Preset = {
   config: {
@@ -34,7 +34,7 @@ export const pagerduty: Preset = {
   },
 }
 
-/** They are asked for by POST: https://developer.pagerduty.com/api-reference/, Analytics. */
+/** They are requested by POST: https://developer.pagerduty.com/api-reference/, Analytics. */
 const ANALYTICS = [
   'metrics/incidents/all',
   'metrics/incidents/escalation_policies',

@@ -1,3 +1,10 @@
+/*
+ * src/presets: what is known of each vendor: routes, limits, and how to read its answers.
+ * It imports only routing and schema: a preset is data, and a configuration can override it.
+ * A change here must cite the vendor's page, and hold against its published limits (test/config/presets.test.ts,
+ * vendor-limits.test.ts).
+ */
+
 import type { CacheRule } from '../../schema/cache-schema.ts'
 import type { Classify, RouteEntry } from '../../routing/route-table.ts'
 
@@ -18,16 +25,16 @@ export interface Preset {
   readonly limitSets?: Readonly<Record<string, Limits>>
   /** The operations that are known one by one. */
   routes(): readonly RouteEntry[]
-  /** What is worth caching; the first that fits a path counts. */
+  /** What is worth caching. The first entry that matches a path counts. */
   readonly proposedCache?: readonly CacheProposal[]
-  /** The rule for all others. */
+  /** Classifies all other operations. */
   readonly classify: Classify
   /** A prefix under which the vendor serves every path again. */
   readonly aliasPrefix?: string
-  /** The account ids that a path (without query, alias prefix removed) names, percent-encoded as they stand in it. */
+  /** The account ids in a path (without query and alias prefix), percent-encoded as they are there. */
   accountsInPath?(path: string): readonly string[]
   /** Whether calls can only be checked against an account whose id is known. */
   readonly needsAccountId?: boolean
-  /** The account id that a credential carries inside, if it is of such a form. */
+  /** The account id that a credential contains; undefined if it contains none. */
   accountInCredential?(credential: string): string | undefined
 }

@@ -2,20 +2,24 @@ import type { RouteRule } from '../../routing/route.ts'
 import type { RouteEntry } from '../../routing/route-table.ts'
 import type { Preset } from './preset.ts'
 
-/** So many calls a minute of each method, by tier. The page says "1+" and so on: bursts above that are at Slack's mercy. */
+/**
+ * Calls a minute for each method, by tier. The page says "1+" and so on: Slack may or may not tolerate bursts above
+ * that.
+ */
 const PER_MINUTE = { tier1: 1, tier2: 20, tier3: 50, tier4: 100 }
 type Tier = keyof typeof PER_MINUTE
 
 /**
- * The Slack Web API: limits of each method, app and workspace, so an account is one token of one app in one workspace.
- * https://docs.slack.dev/apis/web-api/rate-limits; the tier of a method is on its own page under
- * https://docs.slack.dev/reference/methods. Methods that are not listed share one allowance of tier 2, which most have.
+ * The Slack Web API. Limits apply to each method, app and workspace, so an account is one token of one app in one
+ * workspace: https://docs.slack.dev/apis/web-api/rate-limits. The tier of a method is on its page under
+ * https://docs.slack.dev/reference/methods. Methods that are not listed share one allowance of tier 2, which most
+ * methods have.
  *
  * `chat.postMessage` allows about one message a second and channel, and some hundreds a minute in the workspace. The
- * channel is in the body, which is not read here, so it is one a second in all: give it more where many channels are
- * written to. An app that is sold outside the Slack Marketplace has tier 1 for `conversations.history` and `.replies`.
+ * channel is in the body, which is not read here, so the limit is one a second in all: raise it if you write to many
+ * channels. An app that is sold outside the Slack Marketplace has tier 1 for `conversations.history` and `.replies`.
  *
- * Every method can be called by GET as well as by POST, so its name says whether a call may be repeated.
+ * Every method can be called by GET and by POST, so its name decides whether a call may be retried.
  */
 export const slack: Preset = {
   config: {
@@ -36,7 +40,7 @@ export const slack: Preset = {
     ...Object.entries(METHODS).flatMap(([tier, names]) => namesIn(names).map((name) => entryOf(name, tier))),
     entryOf('chat.postMessage', 'message'),
   ],
-  // A method that is not listed may change something whatever it is called, and with GET as well.
+  // A method that is not listed may change something, whatever its name, and by GET, too.
   classify: () => ({ class: 'tier2', retry: 'unsafe', countedAs: '*' }),
 }
 

@@ -18,7 +18,8 @@ const MADE_LISTS = new Set(['allow', 'block', 'deny', 'ignore', 'ip', 'white', '
 
 /**
  * Whether the end of a path says that a POST only reads, as in `/projects/list`, `/costs/filter-values` or
- * `/rule-sets/list/my-set`. Made from how vendors name such operations; it errs towards "changes something".
+ * `/rule-sets/list/my-set`. It knows how vendors name such operations, and in doubt says that the call changes
+ * something.
  */
 export function soundsLikeReading(path: string): boolean {
   const [last = '', previous = ''] = namedSegments(path).toReversed()
@@ -39,7 +40,7 @@ export function soundsLikeChanging(path: string): boolean {
   const [last = '', previous = ''] = namedSegments(path).toReversed()
   const [verb = ''] = words(last)
   if (CHANGING_VERBS.has(verb)) return true
-  // "reset-password/{user}": a verb with its object may be followed by an id; a lone verb there is an id's neighbour.
+  // In "reset-password/{user}" an id follows a verb with its object. A lone verb in that place belongs to an id.
   const [earlierVerb = '', object] = words(previous)
   return CHANGING_VERBS.has(earlierVerb) && object !== undefined && !READING_VERBS.has(verb)
 }

@@ -1,3 +1,10 @@
+/*
+ * src/server/admin: the port for operators: health, metrics, and the admin API.
+ * It imports what .oxlintrc.ts lists; what it shows and does is typed in status.ts and provided by process.
+ * A change here must prove that nothing works without the token, and that each change is in the audit trail
+ * (test/server/admin).
+ */
+
 import { pipeline, Readable } from 'node:stream'
 import { createGzip } from 'node:zlib'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
