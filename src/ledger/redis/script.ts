@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Cluster, Command, type Redis, ReplyError, type Result } from 'ioredis'
 import { isConnected } from '../../redis/connection.ts'
-import { type Argument, preamble, readReply, type Reply, type ScriptRunner } from './protocol.ts'
+import { type Argument, linkScript, readReply, type Reply, type ScriptRunner } from './protocol.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
@@ -102,7 +102,7 @@ const CHARGE = ['arguments', 'counters', 'adaptive-limit', 'charge']
 
 /** The script that charges calls, which is described in charge/arguments.lua. */
 export function chargeScript(): string {
-  return preamble() + CHARGE.map((part) => textOf(`charge/${part}.lua`)).join('')
+  return linkScript(CHARGE.map((part) => textOf(`charge/${part}.lua`)).join(''))
 }
 
 function textOf(script: string): string {

@@ -1,9 +1,8 @@
 -- Part 1 of 4 of the script that charges calls: what it is given, and whether this call of it may do anything.
 --
 -- The script charges, commits, refunds and renews calls of one partition, in one step. It does the same as counter.ts and
--- adaptive-limit.ts. Its times are microseconds of Redis's own clock, unless a name ends with Ms. protocol.ts joins the parts, puts
--- the constants that both languages share before them, and names the first arguments. So the names of ARGV and KEYS stand in one
--- place.
+-- adaptive-limit.ts. Its times are microseconds of Redis's own clock, unless a name ends with Ms. protocol.ts links the parts: it
+-- names the first arguments, and puts the constants that both languages share in their places. So these stand in one place only.
 --
 -- What takes the time here is the number of calls, and of tables, functions and strings that are made. Therefore everything is read
 -- by one call of Redis and written by another, code that is rarely needed is in functions that are made only then, and the reply is
@@ -63,6 +62,7 @@ local UNHEARD_MS = 12000
 local LEAST_LIFE_MS = 60000
 
 local partition, leases, service, older = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local expectedText = expected
 expected, wanted, term, limits = expected + 0, wanted + 0, term + 0, limits + 0
 local isClaim, hasWaited = mode == '1', mode == '2'
 local isUsed = expected == 0
