@@ -1,7 +1,9 @@
 import type { Clock, Timer } from '../../time/clock.ts'
 import type { Grant, UpstreamFeedback, ChargeSet, StoreUnavailableError, Turn } from '../ledger.ts'
-import type { Argument } from './protocol.ts'
 import { type Ended, micros } from './outbox.ts'
+
+/** An argument of a script. */
+export type Argument = string | number
 
 export interface Waiting {
   readonly wanted: number
