@@ -180,12 +180,7 @@ describeTopology('while Redis is away', () => {
   it('a gateway that starts right after Redis came back empty does not hand out a second quota', async () => {
     const redis = await startStandalone()
     onTestFinished(() => redis.stop())
-    const store = storeOf({ url: `redis://127.0.0.1:${redis.port}`, commandTimeout: COMMAND_TIMEOUT })
-    const open = async (): Promise<Ledger> => {
-      const ledger = await openLedger(store, { clock: systemClock, logger: pino({ level: 'silent' }) })
-      onTestFinished(() => ledger.close())
-      return ledger
-    }
+    const open = () => openLedgerOf(redis)
     const limit = limitOf({ id: 'read.60000', class: 'read', requests: 100, windowMs: 60_000 })
     const reads = chargeSetOf('any/thing', [{ limit }])
     const ledgers = await Promise.all([open(), open()])
@@ -208,12 +203,7 @@ describeTopology('while Redis is away', () => {
   ])('%s while connections stay, and a gateway that first asks then gets no second quota', async (_, lose) => {
     const redis = await startStandalone()
     onTestFinished(() => redis.stop())
-    const store = storeOf({ url: `redis://127.0.0.1:${redis.port}`, commandTimeout: COMMAND_TIMEOUT })
-    const open = async (): Promise<Ledger> => {
-      const ledger = await openLedger(store, { clock: systemClock, logger: pino({ level: 'silent' }) })
-      onTestFinished(() => ledger.close())
-      return ledger
-    }
+    const open = () => openLedgerOf(redis)
     const limit = limitOf({ id: 'read.60000', class: 'read', requests: 200, windowMs: 60_000 })
     const reads = chargeSetOf('any/thing', [{ limit }])
     const [a, b, idle] = await Promise.all([open(), open(), open()])
@@ -311,3 +301,11 @@ describeTopology('while Redis is away', () => {
     expect(linesOf(gateway, /Redis does not answer/)).toEqual([])
   })
 })
+
+/** A ledger of its own at that Redis, as another gateway would open it. */
+async function openLedgerOf({ port }: { readonly port: number }): Promise<Ledger> {
+  const store = storeOf({ url: `redis://127.0.0.1:${port}`, commandTimeout: COMMAND_TIMEOUT })
+  const ledger = await openLedger(store, { clock: systemClock, logger: pino({ level: 'silent' }) })
+  onTestFinished(() => ledger.close())
+  return ledger
+}
