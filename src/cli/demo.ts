@@ -44,7 +44,7 @@ Paste these into another terminal:
   curl -s -o /dev/null -w '%{http_code}\\n' -H 'X-Sluice-Max-Wait: 0' '${api}/template/api/templates/t[1-120]?${account}' | sort | uniq -c
 
   # 60 webhooks at once that may wait, of which a second has room for 20: 60 times 200, after two seconds
-  curl -Z --parallel-max 60 --no-progress-chargeSet -o /dev/null -w '%{http_code}\\n' -X POST '${api}/ng/api/webhook?n=[1-60]&${account}' | sort | uniq -c
+  curl -Z --parallel-max 60 --no-progress-meter -o /dev/null -w '%{http_code}\\n' -X POST '${api}/ng/api/webhook?n=[1-60]&${account}' | sort | uniq -c
 
   # how much of each quota is used now, live
   ${quota}
