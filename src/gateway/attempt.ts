@@ -33,6 +33,8 @@ export interface AttemptOptions {
   /** A response whose headers take longer is a failure to the breaker. */
   readonly slowMs: number
   readonly body: RequestBody | undefined
+  /** Of the credential that it is sent with, if any. */
+  readonly credentialVersion: number | undefined
   /** The account has other credentials than the call's. */
   readonly hasOthers: boolean
   /** Longest time to the response's headers, from the dispatch or from the client's last piece of a streamed body. */

@@ -152,9 +152,10 @@ function tokenRefused(refusal: TokenRefusal): Failure {
   }
 }
 
-export function tooManyAttempts(retryAfterMs: number): Failure {
+/** `guess` is the hash of the wrong key that was one too many. */
+export function tooManyAttempts(retryAfterMs: number, guess?: string): Failure {
   const message = 'too many wrong client keys came from this address, so no other is tried for a while'
-  return new Failure('too_many_attempts', message, { retryAfterMs })
+  return new Failure('too_many_attempts', message, { retryAfterMs, guess })
 }
 
 function unauthenticated(message: string): Failure {

@@ -171,7 +171,8 @@ export class CachedRead implements ResponseObserver {
       }
     }
     const isStored = this.#capture !== undefined
-    headers.push('Cache-Status', cacheStatus({ forwarded: this.#reason, isStored, detail: this.#detail }))
+    this.#call.cacheStatus = cacheStatus({ forwarded: this.#reason, isStored, detail: this.#detail })
+    headers.push('Cache-Status', this.#call.cacheStatus)
   }
 
   piece(chunk: Buffer): void {
@@ -319,7 +320,8 @@ export class CachedRead implements ResponseObserver {
     const isKnown = entry.status === 200 && isNotModified(entry, request.headers, call.clock.wall())
     const headers = isKnown ? headersOf304(entry.headers) : [...entry.headers]
     headers.push('Age', String(Math.floor(ageMs / 1_000)))
-    headers.push('Cache-Status', cacheStatus({ ...status, ttlMs: entry.lifetimeMs - ageMs }))
+    call.cacheStatus = cacheStatus({ ...status, ttlMs: entry.lifetimeMs - ageMs })
+    headers.push('Cache-Status', call.cacheStatus)
     if (!isKnown && entry.status !== 204) headers.push('Content-Length', String(entry.body.length))
     this.#count(result)
     ownHeaders(call, headers)

@@ -87,6 +87,8 @@ export class Call {
   breaker: BreakerState | undefined
   /** What the cache did for it; undefined where it took no part. */
   cached: CacheResult | undefined
+  /** The value of Cache-Status that its client got. */
+  cacheStatus: string | undefined
   /** Its quota was judged without the store. */
   isStoreDegraded = false
   /** Cancelled when the client has gone: it closed its connection before the response was complete. */

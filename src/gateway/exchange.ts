@@ -12,7 +12,7 @@ import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
 import type { AttemptOptions, AttemptResult } from './attempt.ts'
-import type { Try } from '../observe/log.ts'
+import type { Try, TryEnd } from '../observe/log.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending } from './decide.ts'
 import { applyFeedback } from './upstream-feedback.ts'
@@ -56,6 +56,10 @@ export class Exchange implements ResponseHandler, Runner {
   /** The client has gone, and the response goes on for others. */
   #isWithoutClient = false
   readonly #race: Race | undefined
+  /** What the log line of the call says of it. */
+  #try: Try | undefined
+  /** Another attempt of the call goes on in its place. */
+  #isSuperseded = false
 
   constructor(
     call: Call,
@@ -114,6 +118,7 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   lose(): void {
+    this.#isSuperseded = true
     const { permit, breakerPermit } = this.#options
     permit.giveUp()
     breakerPermit.abandoned()
@@ -167,6 +172,7 @@ export class Exchange implements ResponseHandler, Runner {
     this.#tellBreaker(status, now)
     if (this.#race?.claims(this, status === 429 || status >= 500) === false) {
       this.#phase = 'draining'
+      this.#isSuperseded = true
       this.#conclude({ kind: 'retry', delayMs: 0 })
       return
     }
@@ -230,7 +236,11 @@ export class Exchange implements ResponseHandler, Runner {
     call.response.flushHeaders()
     upgrade.tunnelTo(socket, call.clock, call.target!.upstream.config.timeouts.idle, (end, error) => {
       if (error !== undefined) this.#reject(error)
-      else this.#resolve(end === 'client_gone' ? { kind: 'gone' } : { kind: end, cause: undefined })
+      else {
+        const result: AttemptResult = end === 'client_gone' ? { kind: 'gone' } : { kind: end, cause: undefined }
+        this.#noteEnd(result)
+        this.#resolve(result)
+      }
     })
   }
 
@@ -360,8 +370,18 @@ export class Exchange implements ResponseHandler, Runner {
 
   #note(result: Pick<Try, 'status' | 'error'> & { readonly requestId?: string | undefined }): void {
     const { status, error, requestId } = result
-    const ms = Math.round(this.#elapsedMs * 100) / 100
-    this.#call.tries.push({ status, error, ms, credential: this.#target.credential?.name, requestId })
+    const startedMs = rounded(this.#startedAt - this.#call.startedAt)
+    const credential = this.#target.credential?.name
+    const { credentialVersion } = this.#options
+    const ms = rounded(this.#elapsedMs)
+    this.#try = { status, error, startedMs, ms, end: undefined, credential, credentialVersion, requestId }
+    this.#call.tries.push(this.#try)
+  }
+
+  /** An attempt that had neither response nor failure is known only by its end. */
+  #noteEnd({ kind }: AttemptResult): void {
+    if (this.#try === undefined) this.#note(kind === 'gone' ? {} : { error: kind })
+    this.#try!.end ??= this.#isSuperseded ? 'superseded' : END_OF[kind]
   }
 
   #requestIdIn(fields: Fields): string | undefined {
@@ -414,6 +434,7 @@ export class Exchange implements ResponseHandler, Runner {
   }
 
   #conclude(result: AttemptResult): void {
+    this.#noteEnd(result)
     this.#timer?.cancel()
     this.#options.permit.leave()
     this.#cancellation?.[Symbol.dispose]()
@@ -499,6 +520,21 @@ function isChunkedOnly(coding: string | string[]): boolean {
 function reasonOf(phrase = '', scrub?: Scrub): string {
   if (/[^\t -~]/.test(phrase)) return ''
   return scrub === undefined ? phrase : scrub.text(phrase, 'header')
+}
+
+const END_OF = {
+  delivered: 'delivered',
+  retry: 'retried',
+  failed: 'failed',
+  body_failed: 'failed',
+  unsendable: 'failed',
+  broken_off: 'broken_off',
+  gone: 'client_gone',
+  intercepted: 'from_cache',
+} satisfies Record<AttemptResult['kind'], TryEnd>
+
+function rounded(ms: number): number {
+  return Math.round(ms * 100) / 100
 }
 
 const ENDED = new Error('the attempt is over')

@@ -1,3 +1,5 @@
+import type { BreakerFailure } from '../resilience/breaker.ts'
+
 /**
  * Why the gateway answers a call itself instead of the upstream. The `kind` is the metric label, the `X-Sluice-Error`
  * header and the README's heading; anything else that goes wrong is a bug and throws.
@@ -26,6 +28,7 @@ export type FailureKind =
 interface Details {
   readonly retryAfterMs?: number | undefined
   readonly guess?: string | undefined
+  readonly openedBy?: BreakerFailure | undefined
   readonly cause?: unknown
 }
 
@@ -40,14 +43,17 @@ export class Failure {
   readonly retryAfterMs: number | undefined
   /** Hash of a wrong key that the client presented: it may have been a guess. */
   readonly guess: string | undefined
+  /** The failure that opened the breaker because of which it is refused. */
+  readonly openedBy: BreakerFailure | undefined
   /** The error behind it, for the log. */
   readonly cause: unknown
 
-  constructor(kind: FailureKind, message: string, { retryAfterMs, guess, cause }: Details = {}) {
+  constructor(kind: FailureKind, message: string, { retryAfterMs, guess, openedBy, cause }: Details = {}) {
     this.kind = kind
     this.message = message
     this.retryAfterMs = retryAfterMs
     this.guess = guess
+    this.openedBy = openedBy
     this.cause = cause
   }
 }
@@ -122,3 +128,29 @@ export const TROUBLE_OF = {
   timeout: 'upstream',
   not_cached: undefined,
 } satisfies Record<FailureKind, 'upstream' | 'quota' | undefined>
+
+/** What whoever reads of a refusal can do about it: the words of the table in docs/refusals.md. */
+export const ADVICE_OF = {
+  invalid_request: 'read the message: what is malformed, missing or too much, or which account to name',
+  unauthenticated:
+    'send the key of a client; the message says what came instead: none, an empty one, an unknown one, keys of two clients',
+  forbidden: 'the client may not use that account, class or address: see its entry in clients',
+  account_mismatch: 'the call names another account than it would use: correct it, or X-Sluice-Account',
+  unknown_upstream: 'begin the path with the name of an upstream',
+  body_too_large: 'send less, or raise maxBody',
+  too_many_attempts: 'the address tried more wrong keys than server.wrongKeys allows: come back after Retry-After',
+  quota_exhausted: 'come back after Retry-After, or allow a longer queue.maxWait',
+  queue_full: 'more calls wait than may: see who sends them, or raise queue.maxWaiting',
+  share_exceeded:
+    'the client has used its budget, or others wait for the quota too: come back after Retry-After, or raise its budget, weight or share',
+  internal: 'a mistake of the gateway: the log has its stack under the correlation id',
+  unreachable: 'no connection, nothing was sent: look at DNS, firewall, TLS, url',
+  interrupted: 'the upstream broke the connection before it answered; a write may have been done',
+  breaker_open: 'the upstream kept failing: look there; a probe is made after Retry-After',
+  store_unavailable: "Redis can't be reached from this gateway",
+  credential_unavailable:
+    'no token can be had for the account (the log says why), it was removed meanwhile, or no keys of a token issuer',
+  draining: "the gateway stops before the call's turn would come; go to another",
+  timeout: 'no response headers in timeouts.headers, or within timeouts.total',
+  not_cached: 'the call says only-if-cached, and nothing that is kept may be given',
+} satisfies Record<FailureKind, string>

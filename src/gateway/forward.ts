@@ -232,6 +232,7 @@ class Forwarding {
       slowMs: breaker.slow ?? Infinity,
       body: this.#body,
       headersMs: Math.min(timeouts.headers, leftMs),
+      credentialVersion: this.#credential?.version,
       hasOthers: this.#credential?.hasOthers === true,
       until: this.#until,
       limitedBy: timeouts.headers <= leftMs ? 'headers' : 'total',

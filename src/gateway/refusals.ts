@@ -21,7 +21,8 @@ export function breakerOpen({ name }: Upstream, breaker: Breaker): Failure {
   const message = breaker.isHeld
     ? `calls to ${name} are refused until an operator allows them again`
     : `${name} kept failing, so calls to it are refused for a while`
-  return new Failure('breaker_open', message, { retryAfterMs: breaker.retryAfterMs })
+  const { retryAfterMs, openedBy } = breaker
+  return new Failure('breaker_open', message, { retryAfterMs, openedBy })
 }
 
 /** The client's body did not come as it must. */

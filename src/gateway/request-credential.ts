@@ -36,6 +36,11 @@ export class RequestCredential {
     this.#exposed = this.#credential.exposed
   }
 
+  /** Of what the latest attempt is sent with. */
+  get version(): number {
+    return this.#version
+  }
+
   get exposed(): string {
     return this.#exposed
   }

@@ -6,15 +6,27 @@ import { LineOutput } from './output.ts'
 
 export type { Logger } from 'pino'
 
+/**
+ * How an attempt ended. `retried`: its response was left, and the call sent once more. `failed`: there was no response, and `error`
+ * says why. `from_cache`: the cache answered in its place. `superseded`: another attempt of the same call went on in its place.
+ */
+export type TryEnd = 'delivered' | 'retried' | 'failed' | 'broken_off' | 'client_gone' | 'from_cache' | 'superseded'
+
 /** An attempt as the access log shows it: the status of its response, or why there was none. */
 export interface Try {
   readonly status?: number | undefined
   /** How it failed, with the code of the error, as in `unreachable (ECONNREFUSED)`. */
   readonly error?: string | undefined
+  /** From the call's arrival to the dispatch. */
+  readonly startedMs: number
   /** From the dispatch to the response's headers, or to the failure. */
   readonly ms: number
+  /** What became of it then; undefined while that is not known. */
+  end: TryEnd | undefined
   /** The name of the credential with which it was sent. */
   readonly credential: string | undefined
+  /** Grows whenever another value of that credential is used than before. */
+  readonly credentialVersion: number | undefined
   /** The vendor's id of the request. */
   readonly requestId: string | undefined
 }
@@ -35,7 +47,7 @@ export interface AccessLine {
   readonly status: string
   readonly outcome: string
   readonly attempts: number
-  /** How each attempt was answered. Attempts that nobody waited for any more are left out. */
+  /** How each attempt was answered, and ended. */
   readonly tries: readonly Try[] | undefined
   /** The credential of the last attempt, and the vendor's id of it. */
   readonly credential: string | undefined
@@ -51,12 +63,17 @@ export interface AccessLine {
   readonly backoffMs: number
   readonly gatewayMs: number
   readonly durationMs: number
+  /** What held it back first, if anything did: a limit, such as `read 1m`, `pause` or `concurrency`. */
+  readonly heldBy: string | undefined
   /** Why the gateway refused it. */
   readonly reason: string | undefined
   /** Limits with `enforce: false` that would have delayed or refused it. */
   readonly wouldDeny: readonly string[] | undefined
   /** What the cache did; undefined for a call that is not cached. */
   readonly cache: string | undefined
+  /** Of a wrong key: the beginning of its hash, as lists of keys show it, and what sent it. */
+  readonly keyHash: string | undefined
+  readonly userAgent: string | undefined
 }
 
 export interface Log {
@@ -71,20 +88,39 @@ export interface Log {
   close(withinMs: number): Promise<void>
 }
 
+export type LogOptions = Omit<Config['log'], 'sample'> & Partial<Pick<Config['log'], 'sample'>>
+
 /** Makes the program's log: readable lines for a terminal, JSON for everything else. It never waits for its reader. */
-export function createLog({ level, format, instance }: Config['log'], isTerminal = process.stdout.isTTY): Log {
+export function createLog(
+  { level, format, instance, sample = 1 }: LogOptions,
+  { isTerminal = process.stdout.isTTY, random = Math.random }: { isTerminal?: boolean; random?: () => number } = {},
+): Log {
   const output = new LineOutput((dropped) => {
     logger.warn({ dropped }, 'lines of the log were dropped, because nobody read standard output')
   })
   const isPretty = format === 'pretty' || (format === 'auto' && isTerminal)
-  const base = { instance: instance ?? `${hostname()}:${process.pid}`, pid: process.pid }
+  const base = { instance: instanceName(instance), pid: process.pid }
   const logger = build(level, base, isPretty ? readableStream(output) : output)
+  const access = isPretty ? readableAccess(logger) : jsonAccess(logger, output, base)
   return {
     logger,
-    access: isPretty ? readableAccess(logger) : jsonAccess(logger, output, base),
+    access: sample < 1 ? sampled(access, sample, random) : access,
     onDropped: (listener) => void (output.onDropped = listener),
     flush: () => output.flush(),
     close: (withinMs) => output.close(withinMs),
+  }
+}
+
+/** How this process is told from others, in logs and wherever it is named. */
+export function instanceName(configured: string | undefined): string {
+  return configured ?? `${hostname()}:${process.pid}`
+}
+
+/** Leaves out lines of calls that went well: the upstream, or the cache, answered, and it was no error. */
+function sampled(access: Log['access'], part: number, random: () => number): Log['access'] {
+  return (line) => {
+    if (line.outcome === 'delivered' && line.status < '400' && random() >= part) return
+    access(line)
   }
 }
 
@@ -112,12 +148,13 @@ function levelOf({ outcome, status }: AccessLine): 'info' | 'warn' {
 
 /** Such as `GET /ng/api/projects 200 harness/prod read 11ms`, and whatever was unusual. */
 function readable(line: AccessLine): string {
-  const { method, path, status, upstream, account, class: name, outcome, reason, attempts, waitMs } = line
+  const { method, path, status, upstream, account, class: name, outcome, reason, attempts, waitMs, heldBy } = line
   const words = method === undefined ? ['(no request)', status] : [method, path, status]
   if (upstream !== undefined) words.push(account === undefined ? upstream : `${upstream}/${account}`)
   if (name !== undefined) words.push(name)
   words.push(`${Math.round(line.durationMs)}ms`)
-  if (waitMs >= 1) words.push(`(waited ${Math.round(waitMs)}ms)`)
+  const held = heldBy === undefined ? '' : ` for ${heldBy}`
+  if (waitMs >= 1) words.push(`(waited ${Math.round(waitMs)}ms${held})`)
   if (attempts > 1) words.push(`(${attempts} attempts)`)
   if (outcome !== 'delivered') words.push(reason === undefined ? outcome : `${outcome}: ${reason}`)
   return words.join(' ')

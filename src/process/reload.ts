@@ -101,7 +101,7 @@ export function reloadable(
   { config: wanted, source }: FoundConfig,
   inForce: Config,
 ): { config: Config; changed: string[]; needRestart: string[] } {
-  const { admin, store, cache, log, metrics } = inForce
+  const { admin, store, cache, log, metrics, requests } = inForce
   const config = withKept(inForce, {
     ...wanted,
     admin,
@@ -109,6 +109,7 @@ export function reloadable(
     cache,
     log,
     metrics,
+    requests,
     server: { ...inForce.server, drain: wanted.server.drain, ...renewed(inForce.server.tls, wanted.server.tls) },
   })
   const needRestart = differences(wanted, config)

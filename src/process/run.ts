@@ -17,7 +17,7 @@ import { GuessGuard } from '../clients/guess-guard.ts'
 import { openSources } from '../secrets/open.ts'
 import { LiveSnapshot } from '../gateway/live.ts'
 import { sentenceOf } from '../gateway/limit-watch.ts'
-import type { Log } from '../observe/log.ts'
+import { instanceName, type Log } from '../observe/log.ts'
 import { Metrics } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
@@ -34,6 +34,9 @@ import type { Management } from '../server/admin/management.ts'
 import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/app.ts'
 import { clientAddress } from '../server/client-address.ts'
 import { Proxy } from '../server/proxy.ts'
+import { openAllRequests } from '../requests/ask-all.ts'
+import { RequestHistory } from '../requests/history.ts'
+import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
 import { breakerRows, gatewayVitals } from './vitals.ts'
 import { warmUp } from './warm-up.ts'
 
@@ -105,12 +108,23 @@ export async function runGateway(
 }
 
 export async function runAdmin(
-  { admin, server }: Config,
-  parts: Omit<AdminParts, 'addressOf'>,
+  { admin, server, store, log }: Config,
+  parts: Omit<AdminParts, 'addressOf' | 'requests'>,
 ): Promise<{ adminUrl: string; close(): Promise<void> }> {
-  const app = buildAdmin(admin, { ...parts, addressOf: clientAddress(server.trustedProxies) })
-  const adminUrl = await app.listen({ host: admin.host, port: admin.port })
-  return { adminUrl, close: () => app.close() }
+  const { clock } = parts.management
+  const answer = (question: RequestQuestion): Promise<RequestAnswers> => parts.vitals.requests(question)
+  const requests = openAllRequests({ store, clock, name: instanceName(log.instance), answer })
+  const app = buildAdmin(admin, { ...parts, requests, addressOf: clientAddress(server.trustedProxies) })
+  const close = async (): Promise<void> => {
+    await app.close()
+    await requests.close()
+  }
+  try {
+    return { adminUrl: await app.listen({ host: admin.host, port: admin.port }), close }
+  } catch (error) {
+    await close()
+    throw error
+  }
 }
 
 /** The port for clients only, as the workers of a cluster have it. */
@@ -171,6 +185,7 @@ export async function runWithoutAdmin(
     metrics,
     log,
     guard,
+    history: new RequestHistory(config.requests),
     addressOf: clientAddress(config.server.trustedProxies),
   })
   const app = buildApp(proxy, config.server)
@@ -197,6 +212,7 @@ export async function runWithoutAdmin(
     losses: managed.losses,
     isStopping: () => stopping !== undefined,
     clientConnections: () => connectionsOf(app),
+    requests: (question) => answerHere(question, proxy.requests(), instanceName(config.log.instance)),
   })
   try {
     await warmUp(config)

@@ -5,6 +5,7 @@ import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Losses } from '../records/losses.ts'
 import type { CredentialState, ObservedUsage, QueueOccupancy } from '../observe/gauges.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { mergeQueues } from '../server/admin/queue.ts'
 import type { BreakerRow, QueueRow, QuotaRow, Vitals } from '../server/admin/status.ts'
@@ -19,6 +20,8 @@ interface Parts {
   isStopping(): boolean
   /** Connections of clients that are open. */
   clientConnections(): Promise<number>
+  /** What this process knows of its latest calls. */
+  requests(question: RequestQuestion): RequestAnswers['found']
 }
 
 const DEGRADED = {
@@ -28,7 +31,16 @@ const DEGRADED = {
 } satisfies Record<StoreConfig['onOutage'], string>
 
 /** What a gateway process tells of itself to operators and Prometheus. */
-export function gatewayVitals({ clock, metrics, ledger, live, losses, isStopping, clientConnections }: Parts): Vitals {
+export function gatewayVitals({
+  clock,
+  metrics,
+  ledger,
+  live,
+  losses,
+  isStopping,
+  clientConnections,
+  requests,
+}: Parts): Vitals {
   metrics.observe({
     queues: () => queuesOf(live.current),
     breakers: () => breakerRows(live.current),
@@ -56,6 +68,7 @@ export function gatewayVitals({ clock, metrics, ledger, live, losses, isStopping
     metrics: () => metrics.exposition(),
     quota: () => quotaRows(live.current, ledger),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
+    requests: (question) => Promise.resolve({ found: requests(question), away: [] }),
     notReady() {
       if (isStopping()) return Promise.resolve('draining')
       return Promise.resolve(ledger.isReady ? undefined : (ledger.problem ?? 'the quota store can not be reached'))

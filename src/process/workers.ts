@@ -6,7 +6,7 @@ import { Registry } from '@prometheus-io/client'
 import { systemClock } from '../time/clock.ts'
 import type { FoundConfig } from '../config/find.ts'
 import type { Config } from '../schema/schema.ts'
-import type { Log } from '../observe/log.ts'
+import { instanceName, type Log } from '../observe/log.ts'
 import { CommonConfig, type ConfigText } from './common-config.ts'
 import { openManaged } from './management.ts'
 import { metricsOfAll, type ProcessMetrics } from '../observe/metrics-of-all.ts'
@@ -16,6 +16,7 @@ import { ReloadCounts } from '../observe/reload-counts.ts'
 import { applied, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
 import { isCount, WorkerCounts } from '../observe/worker-counts.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
+import { mergeAnswers, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
 import { mergeQueues } from '../server/admin/queue.ts'
 import type {
@@ -49,6 +50,7 @@ type Question =
   | 'degraded'
   | 'quota'
   | 'queue'
+  | 'requests'
   | 'metrics'
   | 'reload'
   | 'breakers'
@@ -62,7 +64,7 @@ interface Ask {
   readonly ask: Question
   readonly number: number
   /** What is to be put in force, or done. */
-  readonly input?: ConfigText | BreakerOrder
+  readonly input?: ConfigText | BreakerOrder | RequestQuestion
 }
 /** What a worker that begins asks for, and gets. */
 interface Begun {
@@ -96,6 +98,7 @@ export async function runWorkers(
   let phase: 'starting' | 'serving' | 'stopping' = 'starting'
   let inForce = config
   const common = new CommonConfig(text)
+  const name = instanceName(config.log.instance)
   const counts = new WorkerCounts()
   const links = new Set<WorkerLink>()
   const fork = async (): Promise<string> => {
@@ -193,6 +196,18 @@ export async function runWorkers(
     },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
     queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),
+    async requests(question) {
+      const asked = [...links].filter((link) => link.isListening)
+      const answers = await Promise.all(
+        asked.map(async (link): Promise<RequestAnswers> => {
+          const ask = { ask: 'requests', input: question } satisfies Pick<Ask, 'ask' | 'input'>
+          const found = await link.ask<RequestAnswers['found']>(ask, link.isAlive ? ANSWER_SOON_MS : 0)
+          const away = { instance: `${name} worker ${link.worker.process.pid}`, why: 'it does not answer' }
+          return found === undefined ? { found: [], away: [away] } : { found, away: [] }
+        }),
+      )
+      return mergeAnswers(answers, question)
+    },
     async notReady() {
       if (phase === 'stopping') return 'draining'
       const asked = [...links].filter((link) => link.isAlive)
@@ -262,6 +277,7 @@ export async function runWorker(
     degraded: () => gateway.vitals.degraded(),
     quota: () => gateway.vitals.quota(),
     queue: () => gateway.vitals.queue(),
+    requests: async (question) => (await gateway.vitals.requests(question as RequestQuestion)).found,
     metrics: () => gateway.metrics.registry.getMetricsAsJSON(),
     alive: () => Promise.resolve('alive'),
     counts: () => countsOf(gateway.metrics.registry),

@@ -75,6 +75,7 @@ export class Breaker {
   #again = 0
   #lastMs = 0
   #closedAt = -Infinity
+  #openedBy: BreakerFailure | undefined
 
   constructor(options: BreakerOptions) {
     this.#options = options
@@ -93,6 +94,11 @@ export class Breaker {
   /** Whether only a hand can close it. */
   get isHeld(): boolean {
     return this.#state.kind === 'open' && this.#state.until === Infinity
+  }
+
+  /** The failure that opened it; undefined while it is closed, and if it was opened by hand. */
+  get openedBy(): BreakerFailure | undefined {
+    return this.#openedBy
   }
 
   /** Milliseconds until a call may probe the upstream again, as far as that is known. */
@@ -191,6 +197,7 @@ export class Breaker {
 
   #change(state: State, { isByHand = false, failure }: { isByHand?: boolean; failure?: BreakerFailure } = {}): void {
     this.#state = state
+    if (state.kind !== 'half-open') this.#openedBy = failure
     const forMs = state.kind === 'open' && state.until !== Infinity ? this.#lastMs : undefined
     this.#options.onChange(state.kind, { forMs, isByHand, failure })
   }

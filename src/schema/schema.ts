@@ -18,6 +18,7 @@ import {
   hostAndPort,
   networkAccess,
   object,
+  percent,
   port,
   record,
   secret,
@@ -193,12 +194,33 @@ export const ConfigSchema = object({
           description: 'Name of this gateway on every line. Default: the host’s name and the number of the process.',
         }),
       ),
+      sample: percent(
+        'Part of the calls that went well whose lines are written; those of all others always are.',
+        '100%',
+      ),
       format: Type.Enum(['auto', 'json', 'pretty'], {
         default: 'auto',
         description: 'auto is pretty at a terminal and JSON elsewhere.',
       }),
     },
     { default: {}, description: 'The log on standard output.' },
+  ),
+  requests: object(
+    {
+      keep: Type.Integer({
+        minimum: 0,
+        maximum: 1_000_000,
+        default: 10_000,
+        description:
+          'Most calls of each gateway process of which it keeps in memory what became of them, for `sluice request` and /v1/requests. 0 keeps none.',
+      }),
+      maxBytes: Type.Integer({
+        minimum: 65_536,
+        default: 33_554_432,
+        description: 'About so much memory they take at most; the oldest make way.',
+      }),
+    },
+    { default: {}, description: 'What is kept of the latest calls.' },
   ),
   metrics: object(
     {

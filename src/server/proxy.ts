@@ -16,9 +16,12 @@ import { Upgrade } from '../gateway/upgrade.ts'
 import { Cancellation } from '../time/cancellation.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { onlyMember } from '../http/fields.ts'
-import type { Log } from '../observe/log.ts'
+import type { AccessLine, Log, Try } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import type { RequestHistory } from '../requests/history.ts'
+import { recordOf, type RequestRecord, unreadRecord } from '../requests/record.ts'
+import { heldByOf } from '../requests/story.ts'
 import { redactPath } from '../routing/path.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
@@ -31,6 +34,8 @@ export interface ProxyOptions {
   readonly random: Random
   readonly metrics: Metrics
   readonly log: Log
+  /** Where calls are kept for whoever asks what became of them; nowhere without it. */
+  readonly history?: RequestHistory
   /** Against those who try many keys. */
   readonly guard?: GuessGuard
   /** Default: the address of the connection. */
@@ -188,7 +193,7 @@ export class Proxy {
     const { guard } = this.#options
     if (guard === undefined || failure.guess === undefined) return failure
     const blockedMs = await guard.count(address, failure.guess)
-    return blockedMs > 0 ? tooManyAttempts(blockedMs) : failure
+    return blockedMs > 0 ? tooManyAttempts(blockedMs, failure.guess) : failure
   }
 
   /** A bug: the client learns no more than that; the log has the rest. */
@@ -217,53 +222,39 @@ export class Proxy {
   }
 
   #record(call: Call, result: Forwarded): void {
-    const { log, clock } = this.#options
+    const { log, clock, history } = this.#options
     const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
     const status = failure === undefined ? call.response.statusCode : STATUS_OF[failure.kind]
     const outcome = failure?.kind ?? result.kind
-    const durationMs = clock.now() - call.startedAt
-    const overheadMs = call.overheadMs ?? call.gatewayMs
     const metrics =
       call.target?.admissionPolicy.metrics ?? this.#metricsOfRefusal(call.upstream?.name, call.route?.class)
     const client = call.client?.name ?? 'unknown'
     // A client that left before the response began got no status.
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
-    const last = call.tries.at(-1)
-    const requestBytes = call.body?.receivedBytes ?? 0
-    log.access({
-      correlationId: call.id,
-      client,
-      address: call.address,
-      upstream: call.upstream?.name,
-      account: call.target?.account.name,
-      class: call.route?.class,
-      route: call.route?.pattern,
-      method: call.request.method,
-      path: pathForLog(call),
-      status: seen,
-      outcome,
-      attempts: call.attempts,
-      tries: call.tries.length === 0 ? undefined : call.tries,
-      credential: last?.credential,
-      upstreamRequestId: last?.requestId,
-      requestBytes,
-      responseBytes: call.responseBytes,
-      waitMs: rounded(call.waitedMs),
-      expectedMs: expectedMsOf(call),
-      upstreamMs: rounded(call.upstreamMs),
-      backoffMs: rounded(call.sleptMs),
-      gatewayMs: rounded(overheadMs),
-      durationMs: rounded(durationMs),
-      reason: failure?.message,
-      wouldDeny: call.wouldDeny,
-      cache: call.cached,
-    })
+    const durationMs = clock.now() - call.startedAt
+    const overheadMs = call.overheadMs ?? call.gatewayMs
+    const line = lineOf(call, { client, status: seen, outcome, failure, durationMs, overheadMs })
+    log.access(line)
+    history?.add(recordOf(call, line, { at: clock.wall(), failure }))
     metrics.requests(client, seen, outcome).increment(call.id)
     // How long a WebSocket stayed open is no latency.
     if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id)
     metrics.gatewayOverhead.observeMs(overheadMs, call.id)
-    if (requestBytes > 0) metrics.requestBytes.increment(call.id, requestBytes)
+    if (line.requestBytes > 0) metrics.requestBytes.increment(call.id, line.requestBytes)
     if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes)
+  }
+
+  /** What is known of the calls of this process: of those under way, then of those that ended, the newest first. */
+  *requests(): Iterable<RequestRecord> {
+    const { clock, history } = this.#options
+    for (const call of this.#active) {
+      const client = call.client?.name ?? 'unknown'
+      const durationMs = clock.now() - call.startedAt
+      const ended = { client, status: UNANSWERED, outcome: 'running', failure: undefined, durationMs }
+      const line = lineOf(call, { ...ended, overheadMs: call.overheadMs ?? call.gatewayMs })
+      yield recordOf(call, line, { at: clock.wall(), failure: undefined, isRunning: true })
+    }
+    if (history !== undefined) yield* history.newest()
   }
 
   #recordUnread(
@@ -272,8 +263,9 @@ export class Proxy {
     { kind, message }: Failure,
     status = String(STATUS_OF[kind]),
   ): void {
+    const { log, clock, history } = this.#options
     this.#metricsOfRefusal().requests('unknown', status, kind).increment(id)
-    this.#options.log.access({
+    const line: AccessLine = {
       correlationId: id,
       client: 'unknown',
       address,
@@ -297,10 +289,59 @@ export class Proxy {
       backoffMs: 0,
       gatewayMs: 0,
       durationMs: 0,
+      heldBy: undefined,
       reason: message,
       wouldDeny: undefined,
       cache: undefined,
-    })
+      keyHash: undefined,
+      userAgent: undefined,
+    }
+    log.access(line)
+    history?.add(unreadRecord(line, clock.wall()))
+  }
+}
+
+interface Ended {
+  readonly client: string
+  readonly status: string
+  readonly outcome: string
+  readonly failure: Failure | undefined
+  readonly durationMs: number
+  readonly overheadMs: number
+}
+
+function lineOf(call: Call, { client, status, outcome, failure, durationMs, overheadMs }: Ended): AccessLine {
+  const last = lastTry(call.tries)
+  return {
+    correlationId: call.id,
+    client,
+    address: call.address,
+    upstream: call.upstream?.name,
+    account: call.target?.account.name,
+    class: call.route?.class,
+    route: call.route?.pattern,
+    method: call.request.method,
+    path: pathForLog(call),
+    status,
+    outcome,
+    attempts: call.attempts,
+    tries: call.tries.length === 0 ? undefined : call.tries,
+    credential: last?.credential,
+    upstreamRequestId: last?.requestId,
+    requestBytes: call.body?.receivedBytes ?? 0,
+    responseBytes: call.responseBytes,
+    waitMs: rounded(call.waitedMs),
+    expectedMs: expectedMsOf(call),
+    upstreamMs: rounded(call.upstreamMs),
+    backoffMs: rounded(call.sleptMs),
+    gatewayMs: rounded(overheadMs),
+    durationMs: rounded(durationMs),
+    heldBy: heldByOf(call.waits),
+    reason: failure?.message,
+    wouldDeny: call.wouldDeny,
+    cache: call.cached,
+    keyHash: failure?.guess?.slice(0, HASH_PREFIX),
+    userAgent: isAboutKey(failure) ? call.request.headers['user-agent']?.slice(0, 200) : undefined,
   }
 }
 
@@ -335,6 +376,19 @@ function pathForLog({ request, upstream, route, prefix, path }: Call): string {
 function expectedMsOf({ waits }: Call): number | undefined {
   const first = waits?.find(({ ended }) => ended === 'admitted')
   return first && rounded(first.record.expectedMs)
+}
+
+/** As lists of keys and metrics show a hash. */
+const HASH_PREFIX = 'sha256:'.length + 8
+
+/** Whoever has to find out who sent it has nothing else to go by than what sent it. */
+function isAboutKey(failure: Failure | undefined): boolean {
+  return failure?.kind === 'unauthenticated' || failure?.kind === 'too_many_attempts'
+}
+
+/** The one whose answer counts. */
+function lastTry(tries: readonly Try[]): Try | undefined {
+  return tries.findLast(({ end }) => end !== 'superseded') ?? tries.at(-1)
 }
 
 function rounded(ms: number): number {

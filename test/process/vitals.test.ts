@@ -41,6 +41,7 @@ describe('a scrape', () => {
       losses: new Losses(clock, pino({ level: 'silent' })),
       isStopping: () => false,
       clientConnections: () => Promise.resolve(0),
+      requests: () => [],
     })
     const shown = await textOf(Readable.from(vitals.metrics()))
     expect(ledger.asked).toBe(3)

@@ -40,7 +40,7 @@ describe('a gateway whose calls end in every way', () => {
       if (isRefused) expect(['upstream', 'account', 'class']).toEqual(expect.arrayContaining(missing))
       else expect(missing).toEqual([])
       const others = Object.keys(line).filter(
-        (field) => ![...shown, 'wouldDeny', 'cache', 'expectedMs'].includes(field),
+        (field) => ![...shown, 'wouldDeny', 'cache', 'expectedMs', 'heldBy', 'keyHash', 'userAgent'].includes(field),
       )
       expect(others).toEqual(isRefused ? ['reason'] : [])
     }

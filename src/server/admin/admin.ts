@@ -20,6 +20,8 @@ import type { Management } from './management.ts'
 import { presetRoutes } from './presets.ts'
 import { AdminProblem, answerNotFound, answerProblems } from './problem.ts'
 import { reloadRoute } from './reload.ts'
+import { requestRoutes } from './requests.ts'
+import type { AllRequests } from '../../requests/ask-all.ts'
 import { queueRoute } from './queue.ts'
 import type { Controls, Vitals } from './status.ts'
 import type { AddressOf } from '../client-address.ts'
@@ -29,16 +31,24 @@ export interface AdminParts {
   readonly vitals: Vitals
   readonly controls: Controls
   readonly management: Management
+  readonly requests: Pick<AllRequests, 'ask'>
   readonly addressOf: AddressOf
 }
 
 const LARGEST_BODY = 65_536
+/** A correlation id of 128 characters, each of which may be escaped. */
+const LONGEST_PARAMETER = 3 * 128
 
 /** The server for operators and Prometheus, on a port of its own. Everything below /v1 wants the token, if there is one. */
 export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyInstance {
-  const { vitals, controls, management, addressOf } = parts
+  const { vitals, controls, management, requests, addressOf } = parts
   const { guard } = management
-  const app = Fastify({ logger: false, forceCloseConnections: true, bodyLimit: LARGEST_BODY })
+  const app = Fastify({
+    logger: false,
+    forceCloseConnections: true,
+    bodyLimit: LARGEST_BODY,
+    routerOptions: { maxParamLength: LONGEST_PARAMETER },
+  })
   // Text would be a body like any other, and refused for what it is not.
   app.removeContentTypeParser('text/plain')
   answerNotFound(app)
@@ -71,6 +81,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
         return { data }
       })
       queueRoute(api, vitals)
+      requestRoutes(api, { requests, clock: management.clock })
       reloadRoute(api, controls, management)
       clientRoutes(api, management)
       inventoryRoutes(api, management)

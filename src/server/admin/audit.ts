@@ -1,8 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { AuditFilter } from '../../audit/audit.ts'
-import { readListQuery, textOf } from './list.ts'
+import { readListQuery, textOf, timeOf } from './list.ts'
 import type { Management } from './management.ts'
-import { invalid } from './problem.ts'
 
 const FILTERS = ['actor', 'action', 'target', 'since', 'until'] as const
 
@@ -21,11 +20,4 @@ function readFilter(query: Record<string, unknown>, search: string | undefined):
     if (text !== undefined) filter[name] = name === 'since' || name === 'until' ? timeOf(name, text) : text
   }
   return filter
-}
-
-function timeOf(name: string, text: string): string {
-  const ms = Date.parse(text)
-  if (!/^\d{4}-\d{2}-\d{2}/.test(text) || Number.isNaN(ms))
-    throw invalid(`${name} must be a time such as 2027-01-31T18:00Z`)
-  return new Date(ms).toISOString()
 }

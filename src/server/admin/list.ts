@@ -38,6 +38,14 @@ export function textOf(query: Query, name: string): string | undefined {
   return value
 }
 
+/** A time of a query parameter, as ISO 8601 has it in UTC; `orElse` is what else it may be. */
+export function timeOf(name: string, text: string, orElse = ''): string {
+  const ms = Date.parse(text)
+  if (!/^\d{4}-\d{2}-\d{2}/.test(text) || Number.isNaN(ms))
+    throw invalid(`${name} must be a time such as 2027-01-31T18:00Z${orElse}`)
+  return new Date(ms).toISOString()
+}
+
 /** What of a resource lists look at. */
 export interface Listed {
   readonly name: string

@@ -1,3 +1,4 @@
+import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
 import type { BreakerState } from '../../resilience/breaker.ts'
 
 /** What the admin port shows: of one process, or of all workers together. */
@@ -11,6 +12,8 @@ export interface Vitals {
   /** Undefined while the quota store can't be asked. */
   quota(): Promise<QuotaRow[] | undefined>
   queue(): Promise<QueueRow[]>
+  /** What became of calls of this gateway. */
+  requests(question: RequestQuestion): Promise<RequestAnswers>
 }
 
 /** What operators can have done. */

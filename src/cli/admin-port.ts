@@ -1,0 +1,43 @@
+import { findConfig } from '../config/find.ts'
+import { CommandError } from './command-error.ts'
+
+/** The options by which commands find the admin port of a running gateway. */
+export interface AdminOptions {
+  readonly config?: string
+  readonly url?: string
+  readonly token?: string
+}
+
+export interface AdminPort {
+  readonly url: string
+  readonly token: string | undefined
+}
+
+/** The admin port that is named, for which no configuration is needed; else that of the configuration. */
+export async function adminPortOf({ config, url, token }: AdminOptions): Promise<AdminPort> {
+  if (url !== undefined) return { url: url.replace(/\/$/, ''), token }
+  const found = await findConfig(config, { ignores: ([first]) => first !== 'admin' })
+  const admin = found?.config.admin
+  const { host, port } = admin ?? { host: '127.0.0.1', port: 9090 }
+  // Any of them may read.
+  const configured = admin?.token ?? Object.values(admin?.tokens ?? {})[0]
+  return { url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`, token: token ?? configured?.reveal() }
+}
+
+/** What the admin port answers to a GET. Throws a `CommandError` if it can't be asked, or says no. */
+export async function askAdmin<Answer>({ url, token }: AdminPort, path: string): Promise<Answer> {
+  const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
+  const response = await fetch(url + path, { headers }).catch((error: Error) => {
+    const why = error.cause instanceof Error ? error.cause.message : error.message
+    throw new CommandError(`no gateway answers on ${url}: ${why}; name its admin port with --url, or its --config`)
+  })
+  if (response.status === 401)
+    throw new CommandError(
+      `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config or with --token`,
+    )
+  if (response.status === 503)
+    throw new CommandError('store unreachable: the gateway can’t ask its quota store, and refuses calls')
+  if (response.ok) return (await response.json()) as Answer
+  const { detail } = (await response.json().catch(() => ({}))) as { detail?: string }
+  throw new CommandError(detail ?? `${url}${path} answered ${response.status}`)
+}

@@ -1,0 +1,146 @@
+import type { AwayInstance } from '../requests/question.ts'
+import type { LimitState, RequestRow, RequestStory, TryStory, WaitStory } from '../requests/story.ts'
+import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
+
+interface Options extends AdminOptions {
+  readonly json?: boolean
+  readonly client?: string
+  readonly account?: string
+  readonly class?: string
+  readonly status?: string
+  readonly since?: string
+  readonly limit?: string
+}
+
+interface Answers<Row> {
+  readonly data: readonly Row[]
+  readonly away: readonly AwayInstance[]
+}
+
+/** Tells the whole story of a request, from whichever instance served it; without an id, lists the latest. */
+export async function request(id: string | undefined, options: Options): Promise<void> {
+  const admin = await adminPortOf(options)
+  const path = id === undefined ? `/v1/requests?${queryOf(options)}` : `/v1/requests/${encodeURIComponent(id)}`
+  const answers = await askAdmin<Answers<RequestRow>>(admin, path)
+  if (options.json === true) return void process.stdout.write(`${JSON.stringify(answers, undefined, 2)}\n`)
+  const texts =
+    id === undefined
+      ? answers.data.map((row) => printable(line(row)))
+      : answers.data.map(
+          (story) =>
+            `${tell(story as RequestStory)
+              .map(printable)
+              .join('\n')}\n`,
+        )
+  const away = answers.away.map(({ instance, why }) => printable(`not heard of: ${instance}: ${why}`))
+  process.stdout.write([...texts, ...away].map((text) => `${text}\n`).join(''))
+}
+
+function queryOf({ client, account, class: className, status, since, limit = '20' }: Options): string {
+  const given = { client, account, class: className, status, since, limit }
+  return new URLSearchParams(
+    Object.entries(given).filter((one): one is [string, string] => one[1] !== undefined),
+  ).toString()
+}
+
+/** A path may hold bytes that a terminal would obey. */
+function printable(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, '\uFFFD')
+}
+
+/** `2026-11-28T16:00:00.123Z 429 GET /ng/api/projects harness/prod read deploy-bot 1250ms quota_exhausted abc` */
+function line(row: RequestRow): string {
+  const { time, status, method, path, client, outcome, durationMs, correlationId, isRunning } = row
+  const ended = outcome === 'delivered' ? [] : [outcome]
+  const what = [time, status, method ?? '(no request)', path, accountOf(row), row.class, client]
+  return [...what, `${Math.round(durationMs)}ms`, ...(isRunning ? ['running'] : ended), correlationId]
+    .filter((word) => word !== null && word !== '')
+    .join(' ')
+}
+
+function accountOf({ upstream, account }: RequestRow): string | null {
+  return upstream === null ? null : account === null ? upstream : `${upstream}/${account}`
+}
+
+/** A line for each thing that is known, in the order in which it happened. */
+function tell(story: RequestStory): string[] {
+  const { refusal, cache, breaker, route } = story
+  const lines = [
+    `request   ${story.correlationId}`,
+    `when      ${story.cameAt}, ${story.isRunning ? 'under way for' : 'took'} ${ms(story.durationMs)}, at ${story.instance}`,
+    `from      ${story.client ?? 'an unknown client'}${story.address === null ? '' : `, ${story.address}`}`,
+    `call      ${story.method ?? '(no request)'} ${story.path}`,
+  ]
+  if (story.upstream !== null) {
+    const rule =
+      route === null
+        ? ''
+        : `, ${route.pattern === null ? 'which no line of the table of routes names' : `by ${route.line}`}`
+    lines.push(`to        ${accountOf(story)}${story.class === null ? '' : `, class ${story.class}`}${rule}`)
+  }
+  lines.push(...story.limits.map((limit, i) => `${i === 0 ? 'limits    ' : INDENT}${limitLine(limit)}`))
+  if (story.storeDegraded) lines.push(`${INDENT}judged without the store, which was away`)
+  for (const name of story.wouldDeny) lines.push(`${INDENT}${name} would have held it back, if it were enforced`)
+  for (const wait of story.waits) lines.push(...waitLines(wait, story))
+  if (breaker !== null) lines.push(`breaker   ${breaker.state}${openedBy(breaker)}`)
+  lines.push(...story.tries.map((one, i) => `${i === 0 ? 'attempts  ' : INDENT}${tryLine(one)}`))
+  if (cache !== null)
+    lines.push(`cache     ${[cache.result, cache.status && `(${cache.status})`].filter(Boolean).join(' ')}`)
+  lines.push(`result    ${resultOf(story)}`)
+  if (refusal !== null) lines.push(`${INDENT}what to do: ${refusal.whatToDo}`)
+  if (refusal !== null && refusal.retryAfterMs !== null)
+    lines.push(`${INDENT}it was told to come back in ${ms(refusal.retryAfterMs)}`)
+  const parts = `queue ${ms(story.waitMs)}, upstream ${ms(story.upstreamMs)}, between attempts ${ms(story.backoffMs)}, gateway ${ms(story.gatewayMs)}`
+  return [...lines, `time      ${parts}`, `bytes     ${story.requestBytes} in, ${story.responseBytes} out`]
+}
+
+const INDENT = ' '.repeat(10)
+
+function limitLine({ limit, requests, effective, used, remaining, units, resetMs, enforced }: LimitState): string {
+  const now = effective === requests ? '' : ` (${effective} can be used now)`
+  const cost = units === null || units === 1 ? '' : `, this call costs ${units}`
+  const shadow = enforced ? '' : ', not enforced'
+  return `${limit}: ${used} of ${requests} used${now}, ${remaining} left, the first comes back in ${ms(resetMs)}${cost}${shadow}`
+}
+
+function waitLines(wait: WaitStory, { asked }: RequestStory): string[] {
+  const { beforeAttempt, because, heldBy, place, promisedMs, waitedMs, ended, servedBefore } = wait
+  const held = because === 'concurrency' ? 'concurrency' : (heldBy ?? 'an unknown limit')
+  const most = asked === null ? '' : `, could wait ${ms(asked.maxWaitMs)}`
+  const before = beforeAttempt > 1 ? ` (before attempt ${beforeAttempt})` : ''
+  const isRefused = ended !== 'admitted' && ended !== 'gone' && servedBefore === null
+  const lines = [
+    `held by   ${held}${before}: place ${place} in the queue, its turn in ${ms(promisedMs)}${most}`,
+    `${INDENT}${isRefused ? 'refused at once' : `waited ${ms(waitedMs)}`}: ${ended}`,
+  ]
+  if (servedBefore === null || servedBefore.calls === 0) return lines
+  const clients = Object.entries(servedBefore.byClient).map(([client, calls]) => `${client} ${calls}`)
+  return [...lines, `${INDENT}served here before it: ${servedBefore.calls} calls (${clients.join(', ')})`]
+}
+
+function tryLine(one: TryStory): string {
+  const { number, startedMs, delayMs, status, error, credential, credentialVersion, requestId } = one
+  const delay = number > 1 ? `, ${ms(delayMs)} later` : ''
+  const answer = status ?? error ?? 'no answer'
+  const version = credentialVersion === null ? '' : ` version ${credentialVersion}`
+  const words = [
+    `${number}. after ${ms(startedMs)}${delay}: ${answer} in ${ms(one.ms)}${one.end === null ? '' : `, ${one.end}`}`,
+    ...(credential === null ? [] : [`credential ${credential}${version}`]),
+    ...(requestId === null ? [] : [`the vendor's id ${requestId}`]),
+  ]
+  return words.join('; ')
+}
+
+function openedBy({ openedBy: failure }: NonNullable<RequestStory['breaker']>): string {
+  return failure === null ? '' : `, opened by ${failure.because} of the call ${failure.correlationId}`
+}
+
+function resultOf({ isRunning, status, outcome, refusal }: RequestStory): string {
+  if (isRunning) return 'it is under way'
+  if (refusal !== null) return `${status} ${refusal.kind}: ${refusal.message}`
+  return outcome === 'delivered' ? `${status}, delivered` : `${status === 'none' ? 'no answer' : status}, ${outcome}`
+}
+
+function ms(time: number): string {
+  return time < 10_000 ? `${Math.round(time)} ms` : `${(time / 1_000).toFixed(1)} s`
+}

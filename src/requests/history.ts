@@ -1,0 +1,55 @@
+import type { RequestRecord } from './record.ts'
+
+export interface HistoryBounds {
+  /** Most calls that are kept; 0 for none. */
+  readonly keep: number
+  /** About so much memory they take together at most. */
+  readonly maxBytes: number
+}
+
+/** The latest calls of one process, a bounded number of bounded size: the oldest make way for the newest. */
+export class RequestHistory {
+  readonly #bounds: HistoryBounds
+  /** A ring: it grows to `keep` places, and then each is used again. */
+  readonly #records: (RequestRecord | undefined)[] = []
+  /** Where the oldest is, and how many there are. */
+  #first = 0
+  #size = 0
+  #bytes = 0
+
+  constructor(bounds: HistoryBounds) {
+    this.#bounds = bounds
+  }
+
+  get size(): number {
+    return this.#size
+  }
+
+  /** As their own estimates have it. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  add(record: RequestRecord): void {
+    const { keep, maxBytes } = this.#bounds
+    if (record.bytes > maxBytes) return
+    while (this.#size > 0 && (this.#size >= keep || this.#bytes + record.bytes > maxBytes)) this.#dropOldest()
+    if (keep === 0) return
+    this.#records[(this.#first + this.#size) % keep] = record
+    this.#size++
+    this.#bytes += record.bytes
+  }
+
+  /** The newest first. */
+  *newest(): Iterable<RequestRecord> {
+    for (let i = this.#size - 1; i >= 0; i--) yield this.#records[(this.#first + i) % this.#bounds.keep]!
+  }
+
+  #dropOldest(): void {
+    const { bytes } = this.#records[this.#first]!
+    this.#records[this.#first] = undefined
+    this.#first = (this.#first + 1) % this.#bounds.keep
+    this.#size--
+    this.#bytes -= bytes
+  }
+}

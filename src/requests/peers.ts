@@ -1,0 +1,185 @@
+import { randomBytes } from 'node:crypto'
+import type { Cluster, Redis } from 'ioredis'
+import { connectedInTime, connectRedis } from '../redis/connection.ts'
+import { troubleOf } from '../redis/trouble.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import type { Clock, Timer } from '../time/clock.ts'
+import type { AwayInstance, RequestAnswers, RequestQuestion } from './question.ts'
+
+/** How often an instance says that it is there. */
+const BEAT_S = 5
+/** One that has not said so for longer is not waited for, but named; and after this it is forgotten. */
+const LATE_S = 3 * BEAT_S
+const FORGOTTEN_S = 600
+/** Longer than an instance waits for a worker of its own that hangs. */
+const ANSWER_WITHIN_MS = 1_500
+
+/**
+ * Says that an instance is there (or was so many seconds ago), forgets those that were not for long, and lists all: their names, and how many seconds ago they
+ * said so. By the clock of Redis, because those of instances may differ.
+ */
+const BEAT = `
+  local now = tonumber(redis.call('TIME')[1])
+  redis.call('ZADD', KEYS[1], now - tonumber(ARGV[3]), ARGV[1])
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+  redis.call('PEXPIRE', KEYS[1], 1000 * tonumber(ARGV[2]))
+  local listed = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '+inf', 'WITHSCORES')
+  for i = 2, #listed, 2 do listed[i] = tostring(now - tonumber(listed[i])) end
+  return listed`
+
+interface Peer {
+  readonly id: string
+  readonly name: string
+  readonly silentS: number
+}
+
+interface Asked {
+  readonly from: string
+  readonly number: number
+  readonly question: RequestQuestion
+}
+
+interface Answered extends RequestAnswers {
+  readonly by: string
+  readonly number: number
+}
+
+export interface PeersOptions {
+  readonly store: StoreConfig
+  readonly clock: Clock
+  /** The name under which this instance is told from others. */
+  readonly name: string
+  /** What this instance, with all of its workers, knows. */
+  answer(question: RequestQuestion): Promise<RequestAnswers>
+}
+
+/**
+ * The other instances that share a Redis. Each subscribes to one channel for questions and to one for its own answers, and keeps
+ * its name in a sorted set, so that one that has died is known to be missing. Questions and answers hold no secrets: Redis has
+ * only what `GET /v1/requests` shows.
+ */
+export class RequestPeers {
+  readonly #options: PeersOptions
+  readonly #id = randomBytes(6).toString('hex')
+  readonly #key: string
+  readonly #redis: Redis | Cluster
+  readonly #subscriber: Redis | Cluster
+  /** Questions of this instance that wait for answers. */
+  readonly #open = new Map<number, (answer: Answered) => void>()
+  #numbers = 0
+  #timer: Timer | undefined
+  #isClosed = false
+
+  constructor(options: PeersOptions) {
+    this.#options = options
+    this.#key = `${options.store.prefix}:requests`
+    this.#redis = connectRedis(options.store)
+    this.#subscriber = connectRedis(options.store)
+    // Each command fails with it, and whoever asks is told so.
+    this.#redis.on('error', () => undefined)
+    this.#subscriber.on('error', () => undefined)
+    this.#subscriber.on('message', (channel: string, text: string) => this.#hear(channel, text))
+    // With every connection anew.
+    this.#subscriber.on('ready', () => {
+      this.#subscriber.subscribe(this.#key, this.#channelOf(this.#id)).catch(() => undefined)
+    })
+    this.#redis.on('ready', () => void this.#beat().catch(() => undefined))
+    this.#beatLater()
+  }
+
+  /** What the others know. Never rejects: whoever does not answer in time, or can't be asked, is away. */
+  async ask(question: RequestQuestion): Promise<RequestAnswers> {
+    const { clock } = this.#options
+    try {
+      await Promise.all([connectedInTime(this.#redis, clock), connectedInTime(this.#subscriber, clock)])
+      const others = (await this.#beat()).filter(({ id }) => id !== this.#id)
+      return await this.#askEach(others, question)
+    } catch (error) {
+      return { found: [], away: [{ instance: '*', why: `no other instance was asked: Redis ${troubleOf(error)}` }] }
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true
+    this.#timer?.cancel()
+    // What it knew goes with it, so its name stays for a while; but nobody is to wait for its answers.
+    await this.#beat(LATE_S + 1).catch(() => undefined)
+    this.#redis.disconnect()
+    this.#subscriber.disconnect()
+  }
+
+  async #askEach(others: readonly Peer[], question: RequestQuestion): Promise<RequestAnswers> {
+    const awaited = new Set(others.filter(({ silentS }) => silentS <= LATE_S).map(({ id }) => id))
+    const answers = new Map<string, RequestAnswers>()
+    const number = this.#numbers++
+    const { promise: isOver, resolve: end } = Promise.withResolvers<void>()
+    const timer = this.#options.clock.schedule(ANSWER_WITHIN_MS, end)
+    this.#open.set(number, (answer) => {
+      answers.set(answer.by, answer)
+      awaited.delete(answer.by)
+      if (awaited.size === 0) end()
+    })
+    try {
+      const asked: Asked = { from: this.#id, number, question }
+      await this.#redis.publish(this.#key, JSON.stringify(asked))
+      if (awaited.size > 0) await isOver
+    } finally {
+      this.#open.delete(number)
+      timer.cancel()
+    }
+    const known = [...answers.values()]
+    const silent = others.filter(({ id }) => !answers.has(id)).map(awayOf)
+    return { found: known.flatMap(({ found }) => found), away: [...known.flatMap(({ away }) => away), ...silent] }
+  }
+
+  #hear(channel: string, text: string): void {
+    let message: Asked | Answered
+    try {
+      message = JSON.parse(text) as Asked | Answered
+    } catch {
+      return // it is none of ours
+    }
+    if (channel !== this.#key) this.#open.get(message.number)?.(message as Answered)
+    else if ((message as Asked).from !== this.#id) void this.#answer(message as Asked).catch(() => undefined)
+  }
+
+  async #answer({ from, number, question }: Asked): Promise<void> {
+    const answers = await this.#options.answer(question)
+    const answered: Answered = { by: this.#id, number, ...answers }
+    await this.#redis.publish(this.#channelOf(from), JSON.stringify(answered))
+  }
+
+  get #member(): string {
+    return `${this.#id} ${this.#options.name}`
+  }
+
+  #channelOf(id: string): string {
+    return `${this.#key}:${id}`
+  }
+
+  async #beat(agoS = 0): Promise<Peer[]> {
+    const listed = (await this.#redis.eval(BEAT, 1, this.#key, this.#member, FORGOTTEN_S, agoS)) as string[]
+    const peers: Peer[] = []
+    for (let i = 0; i < listed.length; i += 2) {
+      const [id = '', ...words] = listed[i]!.split(' ')
+      peers.push({ id, name: words.join(' '), silentS: Number(listed[i + 1]) })
+    }
+    return peers
+  }
+
+  #beatLater(): void {
+    if (this.#isClosed) return
+    this.#timer = this.#options.clock.schedule(BEAT_S * 1_000, () => {
+      if (this.#redis.status === 'ready') void this.#beat().catch(() => undefined)
+      this.#beatLater()
+    })
+  }
+}
+
+function awayOf({ name, silentS }: Peer): AwayInstance {
+  const why =
+    silentS > LATE_S
+      ? `it has said nothing for ${silentS} s: it has stopped, with what it knew, or is cut off from Redis`
+      : `it did not answer within ${ANSWER_WITHIN_MS} ms`
+  return { instance: name, why }
+}

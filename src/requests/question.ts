@@ -1,0 +1,90 @@
+import type { RequestRecord } from './record.ts'
+import { type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
+
+/** What is asked of the calls that gateways keep. It goes to other processes as JSON. */
+export type RequestQuestion =
+  /** All that is known of the calls with this correlation id, which its client may have used for several. */
+  | { readonly kind: 'find'; readonly id: string }
+  | { readonly kind: 'list'; readonly filter: RequestFilter; readonly most: number }
+
+export interface RequestFilter {
+  readonly client?: string
+  readonly upstream?: string
+  /** By its name, or with that of its upstream: `harness/prod`. */
+  readonly account?: string
+  readonly class?: string
+  /** Such as `429`, `4xx` or `none`. */
+  readonly status?: string
+  readonly outcome?: string
+  /** When it ended, in milliseconds since 1970: not before the one, and before the other. */
+  readonly since?: number
+  readonly until?: number
+  /** Any text, in any case, of what a list shows of it. */
+  readonly search?: string
+}
+
+/** What some processes know, and which others could not be asked. */
+export interface RequestAnswers<Found = RequestRow | RequestStory> {
+  readonly found: readonly Found[]
+  readonly away: readonly AwayInstance[]
+}
+
+/** An instance, or a worker of one, that did not answer. What it knows is missing. */
+export interface AwayInstance {
+  readonly instance: string
+  readonly why: string
+}
+
+/** Of one id that is used again and again no more is told. */
+export const MOST_STORIES = 100
+
+/** What one process knows; `records` has the newest first. */
+export function answerHere(
+  question: RequestQuestion,
+  records: Iterable<RequestRecord>,
+  instance: string,
+): (RequestRow | RequestStory)[] {
+  const found: (RequestRow | RequestStory)[] = []
+  const most = question.kind === 'find' ? MOST_STORIES : question.most
+  const matches = question.kind === 'find' ? hasId(question.id) : matcherOf(question.filter)
+  for (const record of records) {
+    if (!matches(record)) continue
+    found.push(question.kind === 'find' ? storyOf(record, instance) : rowOf(record, instance))
+    if (found.length >= most) break
+  }
+  return found
+}
+
+/** What several know is one list, the newest first, of no more than was asked for. */
+export function mergeAnswers(answers: readonly RequestAnswers[], question: RequestQuestion): RequestAnswers {
+  const most = question.kind === 'find' ? MOST_STORIES : question.most
+  const found = answers.flatMap((answer) => answer.found)
+  found.sort((a, b) => (a.time < b.time ? 1 : a.time > b.time ? -1 : 0))
+  return { found: found.slice(0, most), away: answers.flatMap(({ away }) => away) }
+}
+
+type Matcher = (record: RequestRecord) => boolean
+
+function hasId(id: string): Matcher {
+  return ({ line }) => line.correlationId === id
+}
+
+function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
+  const hundred = status?.endsWith('xx') === true ? status[0] : undefined
+  const text = search?.toLowerCase()
+  return (record) => {
+    const { line, at } = record
+    if (filter.since !== undefined && at < filter.since) return false
+    if (filter.until !== undefined && at >= filter.until) return false
+    if (filter.client !== undefined && line.client !== filter.client) return false
+    if (filter.upstream !== undefined && line.upstream !== filter.upstream) return false
+    if (filter.class !== undefined && line.class !== filter.class) return false
+    if (filter.outcome !== undefined && line.outcome !== filter.outcome) return false
+    const { account } = filter
+    if (account !== undefined && line.account !== account && `${line.upstream}/${line.account}` !== account)
+      return false
+    if (hundred !== undefined ? line.status[0] !== hundred : status !== undefined && line.status !== status)
+      return false
+    return text === undefined || JSON.stringify(rowOf(record, '')).toLowerCase().includes(text)
+  }
+}

@@ -1,0 +1,66 @@
+import type { FastifyInstance } from 'fastify'
+import type { AllRequests } from '../../requests/ask-all.ts'
+import type { AwayInstance, RequestFilter } from '../../requests/question.ts'
+import { parseDuration } from '../../schema/units.ts'
+import type { Clock } from '../../time/clock.ts'
+import { readListQuery, textOf, timeOf } from './list.ts'
+import { AdminProblem, invalid } from './problem.ts'
+
+const TEXTS = ['client', 'upstream', 'account', 'class', 'outcome'] as const
+const FILTERS = [...TEXTS, 'status', 'since', 'until']
+/** Of each instance so many come over Redis at once. */
+const MOST_LISTED = 1_000
+
+/** `/v1/requests`: the latest calls of all instances; `/v1/requests/{correlationId}`: the whole story of one. */
+export function requestRoutes(
+  api: FastifyInstance,
+  { requests, clock }: { requests: Pick<AllRequests, 'ask'>; clock: Clock },
+): void {
+  api.get('/requests', async ({ query }) => {
+    const { search, limit, offset } = readListQuery(query, FILTERS)
+    if (offset + limit > MOST_LISTED)
+      throw invalid(`offset and limit together must be at most ${MOST_LISTED}: ask for older calls with until`)
+    const filter = readFilter(query as Record<string, unknown>, clock, search)
+    const { found, away } = await requests.ask({ kind: 'list', filter, most: offset + limit })
+    return { data: found.slice(offset), away }
+  })
+  api.get<{ Params: { id: string } }>('/requests/:id', async ({ params: { id } }) => {
+    if (!/^[\x21-\x7e]{1,128}$/.test(id)) throw invalid('a correlation id is 1 to 128 visible ASCII characters')
+    const { found, away } = await requests.ask({ kind: 'find', id })
+    if (found.length === 0) throw unknownRequest(id, away)
+    return { data: found, away }
+  })
+}
+
+/** So that nobody takes an id for wrong whose instance is away. */
+function unknownRequest(id: string, away: readonly AwayInstance[]): AdminProblem {
+  const kept =
+    'each gateway process keeps its latest calls only (requests.keep, requests.maxBytes): the log may have it'
+  const missing = away.map(({ instance, why }) => `; not heard of: ${instance} (${why})`).join('')
+  return new AdminProblem(404, 'NOT_FOUND', `no call with the correlation id "${id}" is known; ${kept}${missing}`)
+}
+
+function readFilter(query: Record<string, unknown>, clock: Clock, search: string | undefined): RequestFilter {
+  const filter: { -readonly [Key in keyof RequestFilter]: RequestFilter[Key] } = {}
+  if (search !== undefined) filter.search = search
+  for (const name of TEXTS) {
+    const text = textOf(query, name)
+    if (text === '') throw invalid(`${name} must not be empty`)
+    if (text !== undefined) filter[name] = text
+  }
+  const status = textOf(query, 'status')
+  if (status !== undefined && !/^([1-5]\d\d|[1-5]xx|none)$/.test(status))
+    throw invalid('status must be a status such as 429, a range such as 5xx, or none')
+  if (status !== undefined) filter.status = status
+  for (const name of ['since', 'until'] as const) {
+    const text = textOf(query, name)
+    if (text !== undefined) filter[name] = momentOf(name, text, clock)
+  }
+  return filter
+}
+
+/** A time, or how long ago. */
+function momentOf(name: string, text: string, clock: Clock): number {
+  if (/^\d{1,6}(ms|s|m|h)$/.test(text)) return clock.wall() - parseDuration(text)
+  return Date.parse(timeOf(name, text, ', or a duration such as 15m'))
+}

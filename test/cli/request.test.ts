@@ -1,0 +1,97 @@
+import { describe, expect, it } from 'vitest'
+import { ADVICE_OF } from '../../src/gateway/failure.ts'
+import { hashKey } from '../../src/clients/keys.ts'
+import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+import { runCommand } from '../support/command-line.ts'
+import { storyOf } from '../support/requests.ts'
+
+const READ = '/harness/ng/api/projects/list'
+
+async function setUp() {
+  let count = 0
+  const upstream = await startUpstream((_, response) => response.writeHead(++count === 1 ? 503 : 200).end())
+  const clients = { bot: { keys: [hashKey('slk_bot')] } }
+  const upstreamConfig = { limits: { read: [{ requests: 2, window: '1h' }] }, retry: { baseDelay: '1ms' } }
+  const gateway = await startGateway(harnessConfig(upstream.url, upstreamConfig, { clients }))
+  const send = async (id: string, headers: Record<string, string> = { 'x-sluice-key': 'slk_bot' }, path = READ) => {
+    await call(gateway.url, path, { headers: { 'x-correlation-id': id, ...headers } }).catch(() => undefined)
+    await storyOf(gateway.adminUrl, id)
+  }
+  const tell = (...args: string[]) => runCommand(['request', ...args, '--url', gateway.adminUrl])
+  return { gateway, send, tell }
+}
+
+describe('sluice request', () => {
+  it('tells what became of a request, from its client to its last attempt', async () => {
+    const { send, tell } = await setUp()
+    await send('retried')
+    const { code, stdout } = await tell('retried')
+    expect(code).toBe(0)
+    for (const words of [
+      /^request {3}retried$/m,
+      /^from {6}bot, .*127\.0\.0\.1$/m,
+      /^call {6}GET \/harness\/ng\/api\/projects\/list$/m,
+      /^to {8}harness\/prod, class read, by GET \/ng\/api\/projects\/list$/m,
+      /^limits {4}read 1h: 2 of 2 used, 0 left, the first comes back in /m,
+      /^attempts {2}1\. after \d+ ms: 503 in .* ms, retried; credential harness\/prod version \d+$/m,
+      /^ {10}2\. after \d+ ms, \d+ ms later: 200 in .* ms, delivered;/m,
+      /^breaker {3}closed$/m,
+      /^result {4}200, delivered$/m,
+    ]) {
+      expect(stdout).toMatch(words)
+    }
+  })
+
+  it('tells of a refusal what held it back, and what to do', async () => {
+    const { send, tell } = await setUp()
+    await send('first')
+    await send('refused')
+    const { stdout } = await tell('refused')
+    expect(stdout).toMatch(/^held by {3}read 1h: place 1 in the queue, its turn in .*, could wait 10\.0 s$/m)
+    expect(stdout).toMatch(/^ {10}refused at once: quota_exhausted$/m)
+    expect(stdout).toMatch(/^result {4}429 quota_exhausted: the read quota of harness\/prod is used up/m)
+    expect(stdout).toContain(`what to do: ${ADVICE_OF.quota_exhausted}\n`)
+    const { data } = JSON.parse((await tell('refused', '--json')).stdout) as { data: { heldBy: string }[] }
+    expect(data).toMatchObject([{ heldBy: 'read 1h' }])
+  })
+
+  it('lists the latest, those that are asked for', async () => {
+    const { send, tell } = await setUp()
+    await send('one')
+    await send('two')
+    await send('three', {})
+    const ids = async (...args: string[]) =>
+      (await tell(...args)).stdout.split('\n').flatMap((line) => (line === '' ? [] : [line.split(' ').at(-1)]))
+    expect(await ids()).toEqual(['three', 'two', 'one'])
+    expect(await ids('--client', 'bot')).toEqual(['two', 'one'])
+    expect(await ids('--status', '4xx', '--limit', '1')).toEqual(['three'])
+    expect((await tell('--since', '1h', '--account', 'harness/prod', '--class', 'read')).stdout.trim()).toMatch(
+      /Z 429 GET \/harness\/ng\/api\/projects\/list harness\/prod read bot \d+ms quota_exhausted two\n.*Z 200 GET /,
+    )
+  })
+
+  it('says what is wrong with a question, and where else to look for an id that nobody knows', async () => {
+    const { tell } = await setUp()
+    expect(await tell('nobody')).toMatchObject({ code: 1, stderr: expect.stringMatching(/"nobody".*requests\.keep/) })
+    expect(await tell('--status', 'red')).toMatchObject({ code: 1, stderr: expect.stringContaining('status must be') })
+    expect(await tell('a b')).toMatchObject({ code: 1, stderr: expect.stringContaining('visible ASCII') })
+  })
+
+  it('prints nothing that a terminal would obey', async () => {
+    const row = {
+      time: 'now',
+      status: '400',
+      method: 'GET',
+      path: '/\u009b2J\u001b[2J',
+      durationMs: 1,
+      outcome: 'delivered',
+    }
+    const url = await startServer((_, response) =>
+      response.end(
+        JSON.stringify({ data: [{ ...row, upstream: null, class: null, client: null, correlationId: 'x' }], away: [] }),
+      ),
+    )
+    expect((await runCommand(['request', '--url', url])).stdout).toBe('now 400 GET /\uFFFD2J\uFFFD[2J 1ms x\n')
+  })
+})
