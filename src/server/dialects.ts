@@ -46,6 +46,15 @@ const SLACK_ERRORS: Partial<Record<Failure['kind'], string>> = {
   share_exceeded: 'ratelimited',
 }
 
+/**
+ * The status of a refusal in the vendor's shape. Slack's own refusals have 200, except for 429: its SDK repeats a call with any other
+ * status for half an hour, without a word to its user. So only what may pass keeps its status for Slack's clients.
+ */
+export function errorStatus(dialect: UpstreamConfig['errors'] | undefined, { kind }: Failure): number {
+  const status = STATUS_OF[kind]
+  return dialect === 'slack' && status < 500 && status !== 429 ? 200 : status
+}
+
 /** The body of a refusal in JSON that is no problem of RFC 9457: in Harness's shape where no other is wanted. */
 export function errorBody(
   dialect: UpstreamConfig['errors'] | undefined,

@@ -8,7 +8,7 @@ import { PROBLEM_TYPE, problemDetails } from '../http/problem.ts'
 import { retryAfterSeconds } from '../http/retry-after.ts'
 import type { UpstreamConfig } from '../schema/schema.ts'
 import { ownHeaders } from '../gateway/own-headers.ts'
-import { errorBody } from './dialects.ts'
+import { errorBody, errorStatus } from './dialects.ts'
 import { isHttp2 } from './well-formed.ts'
 
 const JSON_TYPE = 'application/json'
@@ -24,9 +24,9 @@ export function refuse(call: Call, failure: Failure): void {
     response.destroy()
     return
   }
-  const { contentType, body } = refusalBody(call.id, failure, chooseType(call), call.upstream?.config.errors)
+  const { status, contentType, body } = refusalBody(call.id, failure, chooseType(call), call.upstream?.config.errors)
   const headers = [
-    ...refusalHeaders(failure),
+    ...refusalHeaders(failure, status),
     'Content-Type',
     contentType,
     'Content-Length',
@@ -37,7 +37,7 @@ export function refuse(call: Call, failure: Failure): void {
     headers.push('Connection', 'close')
     closeAfter(call)
   }
-  response.writeHead(STATUS_OF[failure.kind], headers)
+  response.writeHead(status, headers)
   // As text, Node would send the head with it in the encoding of the body.
   const bytes = request.method === 'HEAD' ? undefined : Buffer.from(body)
   call.responseBytes = bytes?.length ?? 0
@@ -49,23 +49,21 @@ export function refuse(call: Call, failure: Failure): void {
  * be read to its end.
  */
 export function rawRefusal(id: string, failure: Failure, call?: Call): string {
-  const status = STATUS_OF[failure.kind]
-  const { contentType, body } = refusalBody(
+  const { status, contentType, body } = refusalBody(
     id,
     failure,
     call === undefined ? JSON_TYPE : chooseType(call),
     call?.upstream?.config.errors,
   )
   const length = String(Buffer.byteLength(body))
-  const headers = refusalHeaders(failure)
+  const headers = refusalHeaders(failure, status)
   headers.push('Content-Type', contentType, 'Content-Length', length, 'X-Correlation-Id', id, 'Connection', 'close')
   let head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n`
   for (let i = 0; i < headers.length; i += 2) head += `${headers[i]}: ${headers[i + 1]}\r\n`
   return `${head}\r\n${body}`
 }
 
-function refusalHeaders({ kind, retryAfterMs }: Failure): string[] {
-  const status = STATUS_OF[kind]
+function refusalHeaders({ kind, retryAfterMs }: Failure, status: number): string[] {
   const headers = ['X-Sluice-Error', kind]
   if (status === 401) headers.push('WWW-Authenticate', 'Bearer realm="sluice"')
   if (status === 429 || status === 503) headers.push('Retry-After', String(retryAfterSeconds(retryAfterMs ?? 1_000)))
@@ -87,13 +85,15 @@ function refusalBody(
   failure: Failure,
   contentType: string,
   dialect: UpstreamConfig['errors'] | undefined,
-): { contentType: string; body: string } {
+): { status: number; contentType: string; body: string } {
   if (contentType !== PROBLEM_TYPE) {
-    return { contentType: `${JSON_TYPE}; charset=utf-8`, body: JSON.stringify(errorBody(dialect, failure, id)) }
+    const body = JSON.stringify(errorBody(dialect, failure, id))
+    return { status: errorStatus(dialect, failure), contentType: `${JSON_TYPE}; charset=utf-8`, body }
   }
   const { kind, message } = failure
-  const problem = problemDetails(STATUS_OF[kind], CODE_OF[kind], message)
-  return { contentType, body: JSON.stringify({ ...problem, kind, correlationId: id }) }
+  const status = STATUS_OF[kind]
+  const problem = problemDetails(status, CODE_OF[kind], message)
+  return { status, contentType, body: JSON.stringify({ ...problem, kind, correlationId: id }) }
 }
 
 function isLong(headers: Record<string, unknown>): boolean {

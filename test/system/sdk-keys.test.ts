@@ -167,7 +167,49 @@ describe('a refusal has what the SDK of the vendor prints', () => {
     const body = answer.json() as Record<string, unknown>
     expect(body).toMatchObject(expected)
     expect(body['correlationId']).toBe(answer.headers['x-correlation-id'])
+    // Slack's SDK would try again for half an hour, without a word, at any other status than Slack's own.
+    expect(answer.status).toBe(preset === 'slack' ? 200 : 401)
+    expect(answer.headers['x-sluice-error']).toBe('unauthenticated')
+    expect(answer.headers['www-authenticate'] === undefined).toBe(answer.status === 200)
     const problem = await get('/vendor/x', { accept: 'application/problem+json' })
+    expect(problem.status).toBe(401)
     expect(problem.json()).toMatchObject({ status: 401, detail: message, kind: 'unauthenticated' })
+  })
+})
+
+describe('what Slack’s SDK would take for a passing trouble', () => {
+  it.each([
+    ['a method that the client may not use', 'GET', '/vendor/x', {}, 200, 'forbidden'],
+    [
+      'more calls than its quota has',
+      'POST',
+      '/vendor/chat.postMessage',
+      { 'x-sluice-max-wait': '0' },
+      429,
+      'quota_exhausted',
+    ],
+  ])('keeps its status only if it may pass: %s', async (_, method, path, headers, status, kind) => {
+    const vendor = await startUpstream()
+    const gateway = await startGateway({
+      server: { port: 0 },
+      admin: { port: 0 },
+      store: { dir: newFolder() },
+      upstreams: {
+        vendor: {
+          preset: 'slack',
+          url: vendor.url,
+          accounts: { main: { credential: { type: 'bearer', value: SECRET } } },
+        },
+      },
+      clients: { bot: { keys: [hashKey(KEY)], methods: ['POST'] } },
+    })
+    const ask = () => call(gateway.url, path, { method, headers: { authorization: `Bearer ${KEY}`, ...headers } })
+    await ask()
+    const answer = await ask()
+    expect(answer.status).toBe(status)
+    expect(answer.headers['x-sluice-error']).toBe(kind)
+    expect(answer.json()).toMatchObject({ ok: false })
+    // The log and the metrics say what it means.
+    expect(gateway.lines.at(-1)?.outcome).toBe(kind)
   })
 })
