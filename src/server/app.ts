@@ -26,11 +26,40 @@ const LOOK_AT_HEADS_MS = 5_000
 /** Longer than load balancers usually keep an idle connection, so that they close it first and never use a closed one. */
 const KEEP_ALIVE_MS = 75_000
 
-/** The server for clients: everything on it is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
-export function buildApp(
-  proxy: Proxy,
-  { maxHeaderBytes, headTimeout, tls, http2, connectionsPerAddress, trustedProxies, proxyProtocol }: Config['server'],
-): FastifyInstance {
+/** Makes the server for clients. All that comes there is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
+export function buildApp(proxy: Proxy, server: Config['server']): FastifyInstance {
+  const app = fastifyFor(proxy, server)
+  const methods = METHODS.filter((method) => method !== 'CONNECT')
+  // Fastify must take no method for one with a body: it would judge the content type.
+  for (const method of methods) app.addHttpMethod(method, { hasBody: false, overrideExisting: true })
+  app.setErrorHandler((error, request, reply) => refuseRequest(proxy, request, reply, error))
+  app.setNotFoundHandler((request, reply) =>
+    refuseRequest(proxy, request, reply, { statusCode: 404, code: 'NO_ROUTE' }),
+  )
+  // A client that waits for 100 Continue gets it when its body is wanted, and not before it was let in.
+  app.server.on('checkContinue', (request, response) => app.server.emit('request', request, response))
+  app.server.on('checkExpectation', (request, response) => {
+    const message = 'of the values of Expect only 100-continue is understood'
+    void proxy.serve(request, response, new Failure('invalid_request', message))
+  })
+  takeUpgrades(app.server, proxy)
+  addConnectionLayers(app, proxy, server)
+  closeWithServer(app.server)
+  app.register(httpProxy, {
+    // The plugin wants a URL, and never uses it: it is kept for its routes, and the gateway finds out where a call goes.
+    upstream: 'http://upstream.invalid',
+    preRewrite: () => '/',
+    httpMethods: methods,
+    proxyPayloads: false,
+    handler(request, reply) {
+      reply.hijack()
+      void proxy.serve(request.raw, reply.raw)
+    },
+  })
+  return app
+}
+
+function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: Config['server']): FastifyInstance {
   const http = {
     maxHeaderSize: maxHeaderBytes,
     requireHostHeader: false, // refused in our own words
@@ -41,7 +70,7 @@ export function buildApp(
     // Node looks every half a minute otherwise.
     connectionsCheckingInterval: Math.min(headTimeout / 2, LOOK_AT_HEADS_MS),
   }
-  const app = Fastify({
+  return Fastify({
     logger: false,
     return503OnClosing: false, // a drain serves what is accepted
     forceCloseConnections: false,
@@ -54,27 +83,18 @@ export function buildApp(
     frameworkErrors: (error, request, reply) => refuseRequest(proxy, request, reply as FastifyReply, error),
     clientErrorHandler: (error, socket) => refuseConnection(proxy, error, socket),
   })
-  const methods = METHODS.filter((method) => method !== 'CONNECT')
-  // Without a body as far as Fastify is concerned, whatever the method: it would judge the content type.
-  for (const method of methods) app.addHttpMethod(method, { hasBody: false, overrideExisting: true })
-  app.setErrorHandler((error, request, reply) => refuseRequest(proxy, request, reply, error))
-  app.setNotFoundHandler((request, reply) =>
-    refuseRequest(proxy, request, reply, { statusCode: 404, code: 'NO_ROUTE' }),
-  )
-  // A client that waits for 100 Continue gets it when its body is wanted, not before it was let in.
-  app.server.on('checkContinue', (request, response) => app.server.emit('request', request, response))
-  app.server.on('checkExpectation', (request, response) => {
-    const message = 'of the values of Expect only 100-continue is understood'
-    void proxy.serve(request, response, new Failure('invalid_request', message))
-  })
+}
+
+/** What stands between a connection and HTTP/1.1: the bound for each address, HTTP/2, and the PROXY protocol. */
+function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config['server']): void {
+  const { maxHeaderBytes, headTimeout, connectionsPerAddress, trustedProxies } = server
   const isExempt = isTrusted(trustedProxies)
   boundConnections(app.server, {
     most: connectionsPerAddress,
     isExempt,
     onSurplus: (address) => proxy.noteSurplus(address),
   })
-  takeUpgrades(app.server, proxy)
-  if (http2) {
+  if (server.http2) {
     const sessions = addHttp2(app.server, {
       maxHeaderBytes,
       idleMs: KEEP_ALIVE_MS,
@@ -84,7 +104,7 @@ export function buildApp(
     })
     app.addHook('preClose', async () => sessions.close())
   }
-  if (proxyProtocol) {
+  if (server.proxyProtocol) {
     takeProxyHeaders(app.server, {
       isTrusted: isExempt,
       maxHeaderBytes,
@@ -92,19 +112,6 @@ export function buildApp(
       onInvalid: (address, why) => proxy.noteLost(address, `no header of the PROXY protocol came: ${why}`),
     })
   }
-  closeWithServer(app.server)
-  app.register(httpProxy, {
-    // Unused: where a call goes is for the gateway to find out, path and query included, which it reads as they were sent.
-    upstream: 'http://upstream.invalid',
-    preRewrite: () => '/',
-    httpMethods: methods,
-    proxyPayloads: false,
-    handler(request, reply) {
-      reply.hijack()
-      void proxy.serve(request.raw, reply.raw)
-    },
-  })
-  return app
 }
 
 /** TLS 1.2 and 1.3, as Node has it by default. */
