@@ -39,6 +39,7 @@ function endWithReader(error: NodeJS.ErrnoException): void {
   process.exit(0)
 }
 
+// As long as there are commands: one statement each.
 function buildProgram(): Command {
   const program = new Command('sluice')
     .description('An egress gateway for rate-limited APIs. Without a command it starts.')
@@ -79,55 +80,8 @@ function buildProgram(): Command {
     .option('--client <name>', 'as a call of this client of the configuration, with what it may do')
     .option('--batch', 'read "METHOD URL" lines from stdin and answer each with one JSON object')
     .action(lazy(async () => (await import('./explain.ts')).explain))
-  const keys = program.command('keys').description('keys of clients')
-  keys
-    .command('create')
-    .description('make a new key and show it, once, with the line for the configuration')
-    .option('--client <name>', 'the client it is for')
-    .action(lazy(async () => (await import('./keys.ts')).createKeyCommand))
-  keys
-    .command('list')
-    .description('the clients and the hashes of their keys')
-    .option(...CONFIG)
-    .action(lazy(async () => (await import('./keys.ts')).listKeys))
-  keys
-    .command('revoke')
-    .description('take a key out of the configuration file')
-    .argument('<hash>', 'the hash, or enough of its beginning')
-    .option(...CONFIG)
-    .action(lazy(async () => (await import('./keys.ts')).revokeKey))
-  const credentials = program.command('credentials').description('secrets in the store, for ${secret:NAME}')
-  credentials
-    .command('set')
-    .description('store a secret, read from a prompt or from stdin')
-    .argument('<name>')
-    .allowExcessArguments()
-    .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
-    .option(...CONFIG)
-    .action(lazy(async () => (await import('./credentials.ts')).setCredential))
-  credentials
-    .command('rotate')
-    .description('put a new value beside the one in force, read from a prompt or from stdin')
-    .argument('[name]')
-    .allowExcessArguments()
-    .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
-    .option('--finish', 'let the new value take the place of the old one')
-    .option('--force', 'with --finish: also one that an upstream has refused')
-    .option('--cancel', 'forget the new value')
-    .option('--key', 'seal every secret with the first master key, after secrets.key was changed')
-    .option(...CONFIG)
-    .action(lazy(async () => (await import('./credentials.ts')).rotateCredential))
-  credentials
-    .command('list')
-    .description('the names of the secrets, without values')
-    .option(...CONFIG)
-    .action(lazy(async () => (await import('./credentials.ts')).listCredentials))
-  credentials
-    .command('remove')
-    .description('take a secret out of the store')
-    .argument('<name>')
-    .option(...CONFIG)
-    .action(lazy(async () => (await import('./credentials.ts')).removeCredential))
+  addKeyCommands(program)
+  addCredentialCommands(program)
   program
     .command('quota')
     .description('show how much of each quota is used, live at a terminal')
@@ -163,6 +117,61 @@ function buildProgram(): Command {
     .option('--control-port <port>', 'port of its controls', toPort, 8091)
     .action(lazy(async () => (await import('./sandbox.ts')).sandbox))
   return program
+}
+
+function addKeyCommands(program: Command): void {
+  const keys = program.command('keys').description('keys of clients')
+  keys
+    .command('create')
+    .description('make a new key and show it, once, with the line for the configuration')
+    .option('--client <name>', 'the client it is for')
+    .action(lazy(async () => (await import('./keys.ts')).createKeyCommand))
+  keys
+    .command('list')
+    .description('the clients and the hashes of their keys')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./keys.ts')).listKeys))
+  keys
+    .command('revoke')
+    .description('take a key out of the configuration file')
+    .argument('<hash>', 'the hash, or enough of its beginning')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./keys.ts')).revokeKey))
+}
+
+function addCredentialCommands(program: Command): void {
+  const credentials = program.command('credentials').description('secrets in the store, for ${secret:NAME}')
+  credentials
+    .command('set')
+    .description('store a secret, read from a prompt or from stdin')
+    .argument('<name>')
+    .allowExcessArguments()
+    .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./credentials.ts')).setCredential))
+  credentials
+    .command('rotate')
+    .description('put a new value beside the one in force, read from a prompt or from stdin')
+    .argument('[name]')
+    .allowExcessArguments()
+    .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
+    .option('--finish', 'let the new value take the place of the old one')
+    .option('--force', 'with --finish: also one that an upstream has refused')
+    .option('--cancel', 'forget the new value')
+    .option('--key', 'seal every secret with the first master key, after secrets.key was changed')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./credentials.ts')).rotateCredential))
+  credentials
+    .command('list')
+    .description('the names of the secrets, without values')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./credentials.ts')).listCredentials))
+  credentials
+    .command('remove')
+    .description('take a secret out of the store')
+    .argument('<name>')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./credentials.ts')).removeCredential))
 }
 
 /** A command whose code is loaded when it runs: `--help` and `--version` need none of it, and must not wait for it. */
