@@ -1,105 +1,400 @@
-import type { Permit } from '../queue/permit.ts'
+import type { Duplex } from 'node:stream'
 import type { Scrub } from '../credentials/scrub.ts'
-import type { BreakerPermit } from '../resilience/breaker.ts'
-import type { BodyError, RequestBody } from '../upstream/body.ts'
-import type { OutgoingRequest } from '../upstream/transport.ts'
+import { type Fields, onlyValue } from '../http/fields.ts'
+import { retryAfterOf } from '../http/retry-after.ts'
+import type { Try, TryEnd } from '../observe/log.ts'
+import type { Permit } from '../queue/permit.ts'
+import type { Breaker, BreakerFailure, BreakerPermit } from '../resilience/breaker.ts'
+import type { Subscription } from '../time/cancellation.ts'
+import type { Timer } from '../time/clock.ts'
+import { BodyError, type RequestBody } from '../upstream/body.ts'
+import { codeOf } from '../upstream/error-code.ts'
+import { responseHeaders } from '../upstream/headers.ts'
+import { CONTINUE } from '../upstream/interim.ts'
+import { isMisuse } from '../upstream/misuse.ts'
+import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
 import type { Call, Target } from './call.ts'
-import type { Ending } from './decide.ts'
-import { Exchange } from './exchange.ts'
-import type { ResponseObserver, Intercepted } from './response-observer.ts'
-import { Race } from './race.ts'
+import type { Ending, Unanswered } from './decide.ts'
+import type { RequestCredential } from './request-credential.ts'
+import type { ResponseObserver } from './response-observer.ts'
+import { applyFeedback } from './upstream-feedback.ts'
+import { UpstreamResponse } from './upstream-response.ts'
 
-/** The response is not for the client; the call is to be sent once more. */
-export type Retry = { readonly kind: 'retry'; readonly delayMs: number }
+/** The headers of a response are here, and nobody has decided yet what becomes of it. `tookMs` is the time since the dispatch. */
+export interface Answered {
+  readonly kind: 'response'
+  readonly ending: Ending
+  readonly response: UpstreamResponse
+  /** Removes from the response what the upstream echoes of the request's credential. */
+  readonly scrub: Scrub | undefined
+  /** For the log; its end is written by who decides about the response. */
+  readonly record: Try
+  readonly tookMs: number
+}
 
-/** How an attempt ended, for the loop that made it. */
-export type AttemptResult =
-  /** The whole response was passed to the client. */
-  | { readonly kind: 'delivered' }
-  | Retry
-  | { readonly kind: 'failed'; readonly ending: Ending; readonly cause: unknown }
+/** The upstream agreed to a WebSocket, for which the connection is the client's from now on. */
+export interface Switched {
+  readonly kind: 'switched'
+  readonly status: number
+  readonly fields: Fields
+  readonly socket: Duplex
+  readonly record: Try
+  readonly tookMs: number
+}
+
+/** How an attempt ended: at the headers of its response, or without one. */
+export type Outcome =
+  | Answered
+  | Switched
+  | { readonly kind: 'failed'; readonly ending: Unanswered; readonly cause: unknown; readonly tookMs: number }
   /** The client's own body ended the attempt. */
-  | { readonly kind: 'body_failed'; readonly error: BodyError }
-  /** The response broke off after its headers had been passed on, and with it the client's connection. */
-  | { readonly kind: 'broken_off'; readonly cause: unknown }
-  | { readonly kind: 'gone' }
-  | Intercepted
+  | { readonly kind: 'body_failed'; readonly error: BodyError; readonly tookMs: number }
+  | { readonly kind: 'gone'; readonly tookMs: number }
   /** The transport does not take the request. */
-  | { readonly kind: 'unsendable'; readonly cause: unknown }
+  | { readonly kind: 'unsendable'; readonly cause: unknown; readonly tookMs: number }
 
 export interface AttemptOptions {
-  readonly permit: Permit
-  readonly breakerPermit: BreakerPermit
-  /** A response whose headers take longer is a failure to the breaker. */
-  readonly slowMs: number
   readonly body: RequestBody | undefined
-  /** Of the credential that it is sent with, if any. */
-  readonly credentialVersion: number | undefined
-  /** The account has other credentials than the call's. */
-  readonly hasOthers: boolean
-  /** Longest time to the response's headers, from the dispatch or from the client's last piece of a streamed body. */
-  readonly headersMs: number
+  readonly credential: RequestCredential | undefined
+  /** When the attempt must have response headers, unless its client is late with its body. */
+  readonly deadline: number
   /** When the whole call must have response headers, whatever its client still sends; Infinity if it did not say so. */
   readonly until: number
-  /** What it is that is over after `headersMs`. */
-  readonly limitedBy: 'headers' | 'total'
-  /** Decides at the response's headers: a delay to retry the call after, or undefined to deliver the response. */
-  judge(ending: Ending): number | undefined
   readonly observer: ResponseObserver | undefined
   /** Removes from the response what the upstream echoes of the request's credential. */
   readonly scrub: Scrub | undefined
 }
 
+/** How long to wait at least before looking again whether a client has sent more: of the call's own time next to nothing may be left. */
+const LOOK_AGAIN_MS = 1_000
+/** What of a vendor's id goes into the log as it is. */
+const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
+const OVER = new Error('the attempt is over')
+
 /**
- * Sends a call once and passes the response on as it comes. Rejects where the gateway made a mistake, and has broken off by then
- * what was under way.
+ * One request, up to the headers of its response. It holds a permit of the quota, one of the breaker and the use of a credential;
+ * disposed of, it gives back all three and ends whatever the upstream still does for it, unless its response is being drained.
+ * What it learns it tells the permit and the breaker as soon as it knows.
+ *
+ * undici and timers call its methods, and neither can be told of a mistake of the gateway: undici would take an exception for
+ * a failure of the upstream, after which the call might be sent again, and in a timer it would end the process. So each of
+ * these methods runs safely: what is thrown behind it rejects the promise that the call waits for.
  */
-export function attempt(
-  call: Call,
-  target: Target,
-  request: OutgoingRequest,
-  options: AttemptOptions,
-  hedge?: Hedge,
-): Promise<AttemptResult> {
-  if (hedge !== undefined) return raced(call, target, { request, options }, hedge)
-  return new Promise((resolve, reject) => new Exchange(call, target, options, resolve, reject).start(request))
-}
+export class Attempt implements ResponseHandler, Disposable {
+  readonly permit: Permit
+  readonly #call: Call
+  readonly #target: Target
+  #breakerPermit: BreakerPermit | undefined
+  #credentialUse: Disposable | undefined
+  #options!: AttemptOptions
+  #startedAt = 0
+  #phase: 'unsent' | 'sent' | 'answered' | 'over' = 'unsent'
+  #control: ResponseControl | undefined
+  #response: UpstreamResponse | undefined
+  /** The connection of a WebSocket that is the call's. */
+  #socket: Duplex | undefined
+  /** The status of the interim response that came last. */
+  #interim: number | undefined
+  /** Whether the breaker takes the headers of the response for no failure. */
+  #isGood = false
+  /** Ends the attempt when its client has gone, or, where others wait for the response, the last of those. */
+  #cancellation: Subscription | undefined
+  #timer: Timer | undefined
+  /** What the log line of the call says of it. */
+  #try: Try | undefined
+  #resolve: ((outcome: Outcome) => void) | undefined
+  #reject: ((mistake: unknown) => void) | undefined
 
-export interface Sending {
-  readonly request: OutgoingRequest
-  readonly options: AttemptOptions
-}
+  constructor(call: Call, target: Target, permit: Permit) {
+    this.#call = call
+    this.#target = target
+    this.permit = permit
+  }
 
-/** A second attempt beside the first. */
-export interface Hedge {
-  /** How long after the first, unless that has response headers by then. */
-  readonly afterMs: number
-  /** Sends it, if it may be sent, and is done when it has ended. Never rejects. */
-  run(race: Race, send: (sending: Sending) => Promise<void>): Promise<void>
-}
+  /** False if the breaker does not let it pass. */
+  enter(breaker: Breaker, isRetry: boolean): boolean {
+    this.#breakerPermit = breaker.enter({ isRetry })
+    return this.#breakerPermit !== undefined
+  }
 
-/** The same with a second attempt beside it, if the first is late. */
-function raced(call: Call, target: Target, first: Sending, hedge: Hedge): Promise<AttemptResult> {
-  const race = new Race(call)
-  return new Promise((resolve, reject) => {
-    const send = ({ request, options }: Sending): Promise<void> =>
-      new Promise((end) => {
-        const ended = (result: AttemptResult): void => {
-          // What the last one comes to is what the call does.
-          if (race.runners === 0) resolve(result)
-          end()
-        }
-        const crashed = (error: unknown): void => {
-          reject(error)
-          end()
-        }
-        new Exchange(call, target, options, ended, crashed, race).start(request)
-      })
-    const timer = call.clock.schedule(hedge.afterMs, () => void hedge.run(race, send))
-    race.onOver = () => timer.cancel()
-    send(first).catch((error: unknown) => {
-      race.close()
-      reject(error)
+  /** Whether the breaker lets it pass to find out how the upstream is. */
+  get isProbe(): boolean {
+    return this.#breakerPermit?.isProbe === true
+  }
+
+  use(credential: RequestCredential): void {
+    this.#credentialUse = credential.take()
+  }
+
+  /** Rejects where the gateway made a mistake. */
+  send(request: OutgoingRequest, options: AttemptOptions): Promise<Outcome> {
+    const { clock, gone } = this.#call
+    const { timeouts } = this.#target.upstream.config
+    this.#options = options
+    this.#startedAt = clock.now()
+    return new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#reject = reject
+      this.#timer = clock.schedule(Math.min(timeouts.headers, options.deadline - this.#startedAt), this.#onTimeout)
+      if (gone.isCancelled) return this.#onGone()
+      this.#cancellation = gone.subscribe(this.#onGone)
+      this.#target.upstream.transport.dispatch(request, this)
     })
-  })
+  }
+
+  /** Gives it up, because another attempt of the call goes on in its place. */
+  supersede(): void {
+    const record = this.#try ?? this.#note(undefined, undefined, undefined)
+    record.end ??= 'superseded'
+    this[Symbol.dispose]()
+  }
+
+  [Symbol.dispose](): void {
+    this.#stop()
+    this.#socket?.destroy()
+    if (this.#response === undefined) this.#control?.abort(OVER)
+    else this.#response.abort()
+    this.#resolve?.({ kind: 'gone', tookMs: this.#elapsedMs })
+    try {
+      this.#credentialUse?.[Symbol.dispose]()
+      this.#credentialUse = undefined
+    } finally {
+      try {
+        this.#breakerPermit?.[Symbol.dispose]()
+      } finally {
+        this.permit[Symbol.dispose]()
+      }
+    }
+  }
+
+  onRequestStart(control: ResponseControl): void {
+    this.#control = control
+    if (this.#phase === 'over') return control.abort(OVER)
+    this.#safely(() => {
+      this.permit.sent()
+      this.#phase = 'sent'
+    })
+  }
+
+  onResponseStart(control: ResponseControl, status: number, fields: Fields, phrase?: string): void {
+    if (this.#phase === 'sent') this.#safely(() => this.#start(control, status, fields, phrase))
+  }
+
+  onRequestUpgrade(_: unknown, status: number, fields: Fields, socket: Duplex): void {
+    if (this.#phase === 'sent') this.#safely(() => this.#switch(status, fields, socket))
+    if (this.#socket !== socket) socket.destroy()
+  }
+
+  onResponseData(_: unknown, chunk: Buffer): void {
+    this.#safely(() => this.#response?.onData(chunk))
+  }
+
+  onResponseEnd(_: unknown, trailers: Fields): void {
+    this.#safely(() => {
+      if (this.#isGood) this.#breakerPermit?.completed()
+      this.#response?.onEnd(trailers)
+    })
+  }
+
+  onResponseError(_: unknown, error: Error): void {
+    this.#safely(() => this.#break(error))
+  }
+
+  readonly #onGone = (): void => this.#safely(() => this.#leave())
+
+  readonly #onTimeout = (): void => this.#safely(() => this.#endInTime())
+
+  #safely(run: () => void): void {
+    try {
+      run()
+    } catch (mistake) {
+      this.#crash(mistake)
+    }
+  }
+
+  get #elapsedMs(): number {
+    return this.#call.clock.now() - this.#startedAt
+  }
+
+  #start(control: ResponseControl, status: number, fields: Fields, phrase: string | undefined): void {
+    const { scrub, credential } = this.#options
+    scrub?.head(fields)
+    if (status < 100) return this.#break(new StatusError())
+    if (status < 200) return this.#inform(status, fields)
+    const coding = fields['transfer-encoding']
+    if (coding !== undefined && coding !== 'chunked' && !isChunkedOnly(coding))
+      return this.#break(new TransferCodingError())
+    // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
+    if (status === 204) delete fields['content-length']
+    const call = this.#call
+    const tookMs = this.#elapsedMs
+    const hasOthers = credential?.hasOthers === true
+    const pauseMs = applyFeedback(call, this.#target, this.permit, { status, fields, tookMs, hasOthers })
+    this.permit.commit()
+    const record = this.#note(status, undefined, undefined, this.#requestIdIn(fields))
+    this.#tellBreaker(status)
+    this.#response = new UpstreamResponse(control, status, fields, phrase)
+    const retryAfterMs = status === 429 || status >= 500 ? retryAfterOf(fields, call.clock.wall()) : undefined
+    const ending: Ending =
+      pauseMs === undefined ? { kind: 'response', status, retryAfterMs } : { kind: 'throttled', status, pauseMs }
+    this.#conclude({ kind: 'response', ending, response: this.#response, scrub, record, tookMs })
+  }
+
+  /** The call has been answered, and what follows is in flight for no limit. */
+  #switch(status: number, fields: Fields, socket: Duplex): void {
+    if (this.#call.upgrade === undefined) return
+    this.permit.commit()
+    this.permit.leave()
+    this.#breakerPermit?.answered()
+    this.#breakerPermit?.completed()
+    this.#options.scrub?.head(fields)
+    const record = this.#note(status, undefined, undefined, this.#requestIdIn(fields))
+    this.#socket = socket
+    this.#conclude({ kind: 'switched', status, fields, socket, record, tookMs: this.#elapsedMs })
+  }
+
+  /** Interim responses are passed on (RFC 9110 §15.2), to clients that know them. */
+  #inform(status: number, fields: Fields): void {
+    const { request, response, isGone } = this.#call
+    this.#interim = status === CONTINUE ? 100 : status
+    // Whoever waits for 100 Continue got it when the body was asked for, and nobody else wants it; 101 says nothing to a
+    // client that did not ask for another protocol.
+    if (status === 100 || status === CONTINUE || status === 101) return
+    if (request.httpVersion === '1.0' || isGone) return
+    response.writeInformation(status, responseHeaders(fields, false))
+  }
+
+  #break(error: Error): void {
+    const { body } = this.#options
+    // Not the upstream's, nor the client's: what reads the body threw.
+    if (body?.mistake !== undefined) throw body.mistake
+    if (this.#phase === 'unsent') {
+      this.permit.giveUp()
+      if (!isMisuse(error)) return this.#fail({ kind: 'unreachable' }, error)
+      this.#breakerPermit?.abandoned()
+      this.#note(undefined, 'unsendable', 'failed')
+      this.#conclude({ kind: 'unsendable', cause: error, tookMs: 0 })
+    } else if (this.#phase === 'sent') {
+      this.permit.giveUp()
+      if (!(error instanceof BodyError)) return this.#fail({ kind: 'interrupted', interim: this.#interim }, error)
+      this.#breakerPermit?.abandoned()
+      this.#note(undefined, 'body_failed', 'failed')
+      this.#conclude({ kind: 'body_failed', error, tookMs: this.#elapsedMs })
+    } else {
+      if (this.#isGood && this.#response?.isPassed === true)
+        this.#breakerPermit?.failed(this.#failure(`the body broke off${codeOf(error)}`))
+      this.#response?.onError(error)
+    }
+  }
+
+  /** The client has gone: nothing of this attempt is of use to anyone, unless others wait for the same. */
+  #leave(): void {
+    const { observer } = this.#options
+    if (observer?.isAwaited === true && this.#phase === 'sent') {
+      this.#cancellation = observer.lastWaiterGone()?.subscribe(this.#onGone)
+      return
+    }
+    this.permit.giveUp()
+    this.#breakerPermit?.abandoned()
+    this.#note(undefined, undefined, 'client_gone')
+    this.#conclude({ kind: 'gone', tookMs: this.#elapsedMs })
+  }
+
+  #endInTime(): void {
+    const { body, deadline, until } = this.#options
+    const { clock } = this.#call
+    const { headers } = this.#target.upstream.config.timeouts
+    const now = clock.now()
+    const leftAtStartMs = deadline - this.#startedAt
+    const headersMs = Math.min(headers, leftAtStartMs)
+    // While the upstream, too, waits for more of the body, the time is the client's, and the body keeps it.
+    const ownMs =
+      body?.isAwaitingClient === true ? Math.max(headersMs, LOOK_AGAIN_MS) : (body?.progressAt ?? 0) + headersMs - now
+    const leftMs = Math.min(ownMs, until - now)
+    if (leftMs > 0) {
+      this.#timer = clock.schedule(leftMs, this.#onTimeout)
+      return
+    }
+    const phase = until <= now || headers > leftAtStartMs ? 'total' : 'headers'
+    this.permit.giveUp()
+    this.#fail({ kind: 'timeout', phase }, undefined)
+  }
+
+  #fail(ending: Unanswered, cause: unknown): void {
+    const why = `${ending.kind}${ending.kind === 'timeout' ? ` (${ending.phase})` : codeOf(cause)}`
+    this.#breakerPermit?.failed(this.#failure(why))
+    this.#note(undefined, why, 'failed')
+    this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs })
+  }
+
+  /** Of a call with a body the upstream's time begins when it has all of it. */
+  #tellBreaker(status: number): void {
+    const { slow = Infinity } = this.#target.upstream.config.breaker
+    const tookMs = this.#call.clock.now() - Math.max(this.#startedAt, this.#options.body?.progressAt ?? 0)
+    this.#isGood = status < 500 && tookMs <= slow
+    if (this.#isGood) return this.#breakerPermit?.answered()
+    const late = tookMs > slow ? ` after ${Math.round(tookMs)} ms, which is longer than breaker.slow` : ''
+    this.#breakerPermit?.failed(this.#failure(`status ${status}${late}`))
+  }
+
+  #failure(because: string): BreakerFailure {
+    return { because, correlationId: this.#call.id }
+  }
+
+  #note(status: number | undefined, error: string | undefined, end: TryEnd | undefined, requestId?: string): Try {
+    const startedMs = rounded(this.#startedAt - this.#call.startedAt)
+    const credential = this.#target.credential?.name
+    const credentialVersion = this.#options.credential?.version
+    const ms = rounded(this.#elapsedMs)
+    this.#try = { status, error, startedMs, ms, end, credential, credentialVersion, requestId }
+    this.#call.tries.push(this.#try)
+    return this.#try
+  }
+
+  #requestIdIn(fields: Fields): string | undefined {
+    for (const name of this.#target.upstream.requestIdHeaders) {
+      const value = onlyValue(fields[name])
+      if (value !== undefined && REQUEST_ID.test(value)) return value
+    }
+    return undefined
+  }
+
+  #conclude(outcome: Outcome): void {
+    this.#stop()
+    if (outcome.kind === 'response') this.#phase = 'answered'
+    else if (outcome.kind !== 'switched') this.#control?.abort(OVER)
+    this.#resolve?.(outcome)
+  }
+
+  #stop(): void {
+    this.#phase = 'over'
+    this.#timer?.cancel()
+    this.#cancellation?.[Symbol.dispose]()
+  }
+
+  #crash(mistake: unknown): void {
+    this.#stop()
+    this.#reject?.(mistake)
+    this.#response?.onMistake(mistake)
+    // Last, because undici reports the abort at once, like a connection that broke.
+    this.#control?.abort(OVER)
+  }
+}
+
+/** A body that was coded for the transfer as nobody asked for: only the chunks are undone, and the rest would be no body. */
+class TransferCodingError extends Error {
+  readonly code = 'UNASKED_TRANSFER_CODING'
+}
+
+/** Three digits that are no status (RFC 9110 §15), and that Node would not send. */
+class StatusError extends Error {
+  readonly code = 'INVALID_STATUS'
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 100) / 100
+}
+
+function isChunkedOnly(coding: string | string[]): boolean {
+  return coding.toString().trim().toLowerCase() === 'chunked'
 }

@@ -2,7 +2,7 @@ import { unitsByClass } from '../ledger/ledger.ts'
 import { type Fields, onlyValue } from '../http/fields.ts'
 import { cacheStatus, type CacheStatus, type ForwardReason } from '../cache/cache-status.ts'
 import { Capture } from '../cache/capture.ts'
-import { headersOf304, isAbout, isNotModified, validatorsOf } from '../cache/conditional.ts'
+import { isAbout, validatorsOf } from '../cache/conditional.ts'
 import { type Entry, keptHeaders, toFields, updatedHeaders } from '../cache/entry.ts'
 import { type Directives, parseDirectives } from '../cache/fields.ts'
 import type { Flight, Landed } from '../cache/flights.ts'
@@ -20,14 +20,31 @@ import type { Account } from './account.ts'
 import { CachePlace } from './cache-place.ts'
 import { Call, type Target } from './call.ts'
 import { Failure, TROUBLE_OF } from './failure.ts'
-import { type Forwarded, GONE } from './forwarded.ts'
+import { type Forwarded, GONE, refused } from './forwarded.ts'
 import { nullResponse } from './null-response.ts'
-import type { ResponseObserver, Send, Intercepted } from './response-observer.ts'
-import { ownHeaders } from './own-headers.ts'
+import type { ResponseObserver } from './response-observer.ts'
+import { countInCache, type StoredAnswer } from './stored-answer.ts'
 
-const DELIVERED: Forwarded = { kind: 'delivered' }
 /** RFC 5861 §4. */
 const ERRORS = new Set([500, 502, 503, 504])
+
+/** What the cache says of a call. */
+export type CacheAnswer =
+  /** It is answered by what is kept; with `refresh`, that is to be asked for anew meanwhile. */
+  | { readonly kind: 'hit'; readonly answer: StoredAnswer; readonly refresh: Refresh | undefined }
+  /** The upstream has to be asked; the observer, if there is one, keeps what may be kept of its response. */
+  | { readonly kind: 'miss'; readonly observer: ResponseObserver | undefined }
+  /** The upstream has to be asked whether what is kept is still right, which may also stand in for an error. */
+  | { readonly kind: 'revalidate'; readonly observer: ResponseObserver }
+  /** The client has gone, or wants an answer from the cache only. */
+  | Forwarded
+
+/** A call that nobody waits for, by which an entry is asked for anew. */
+export interface Refresh {
+  readonly call: Call
+  readonly target: Target
+  readonly observer: ResponseObserver
+}
 
 /** A read of a cached route: answered from what is kept, or forwarded, and then its answer is kept if it may be. */
 export class CachedRead implements ResponseObserver {
@@ -66,14 +83,14 @@ export class CachedRead implements ResponseObserver {
     this.#place = place
   }
 
-  async run(send: Send): Promise<Forwarded> {
+  async lookUp(): Promise<CacheAnswer> {
     const call = this.#call
     const { headers } = call.request
     this.#detail = bypassReasonOf(headers, this.#wanted) ?? (hasBody(call.request) ? 'body' : undefined)
     if (this.#detail !== undefined) {
       this.#reason = 'bypass'
       this.#count('bypass')
-      return this.#forward(send)
+      return { kind: 'miss', observer: this }
     }
     const entry = await this.#place.find()
     if (this.#place.isVarying) this.#reason = 'vary-miss'
@@ -81,19 +98,23 @@ export class CachedRead implements ResponseObserver {
     if (entry !== undefined) {
       const use = useOf(entry, headers, this.#wanted, call.clock.now())
       if (use === 'fresh' || use === 'while-revalidate') {
-        if (use === 'while-revalidate') void this.#refresh(entry, send)
+        const refresh = use === 'while-revalidate' ? this.#refreshOf(entry) : undefined
         this.#countSaved()
-        return this.#give(entry, use === 'fresh' ? 'hit' : 'stale', { forwarded: undefined })
+        return {
+          kind: 'hit',
+          answer: this.#stored(entry, use === 'fresh' ? 'hit' : 'stale', { forwarded: undefined }),
+          refresh,
+        }
       }
       this.#entry = entry
       this.#reason = use
     }
-    if (this.#wanted.has('only-if-cached')) return { kind: 'refused', failure: NOT_CACHED }
-    return this.#fetch(send)
+    if (this.#wanted.has('only-if-cached')) return refused(NOT_CACHED)
+    return this.#joinOrAsk()
   }
 
-  /** Waits for another call's answer to the same, or asks for it. */
-  async #fetch(send: Send): Promise<Forwarded> {
+  /** Waits for another call's answer to the same, or is the one that asks for it. */
+  async #joinOrAsk(): Promise<CacheAnswer> {
     const call = this.#call
     const { generation, key } = this.#place
     const { flights } = this.#shared
@@ -103,56 +124,57 @@ export class CachedRead implements ResponseObserver {
       if (call.isGone) return GONE
       if (landed !== undefined && this.#place.isAnswer(landed)) {
         this.#countSaved()
-        return this.#give(landed.entry, 'collapsed', { forwarded: this.#reason, isCollapsed: true })
+        const status = { forwarded: this.#reason, isCollapsed: true }
+        return { kind: 'hit', answer: this.#stored(landed.entry, 'collapsed', status), refresh: undefined }
       }
       if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
     }
-    // Those that wait for it must hear of its end, whatever that is.
-    try {
-      if (this.#entry !== undefined) this.conditions = validatorsOf(this.#entry)
-      return await this.#forward(send)
-    } finally {
-      this.#flight?.end(this.#landed)
-    }
+    if (this.#entry === undefined) return { kind: 'miss', observer: this }
+    this.conditions = validatorsOf(this.#entry)
+    return { kind: 'revalidate', observer: this }
   }
 
-  async #forward(send: Send): Promise<Forwarded> {
-    const call = this.#call
-    const result = await send(call, this.#target, this)
-    if (call.isGone) return GONE
-    if (result.kind === 'intercepted') return this.#replace(result, send)
+  /** Those that wait for it hear of its end, whatever that is. */
+  [Symbol.dispose](): void {
+    this.#flight?.end(this.#landed)
+  }
+
+  conclude(end: Forwarded): Forwarded | StoredAnswer {
+    if (this.#call.isGone) return GONE
     const entry = this.#entry
-    if (result.kind !== 'refused' || entry === undefined || !this.#standsInFor(result.failure, entry)) return result
-    const { kind } = result.failure
+    if (end.kind !== 'refused' || entry === undefined || !this.#standsInFor(end.failure, entry)) return end
     this.#landed = this.#place.landing(entry)
-    return this.#give(entry, 'stale', { forwarded: call.attempts > 0 ? this.#reason : undefined, detail: kind })
+    const forwarded = this.#call.attempts > 0 ? this.#reason : undefined
+    return this.#stored(entry, 'stale', { forwarded, detail: end.failure.kind })
   }
 
-  /** Answers with what is kept in the place of what came. */
-  #replace({ status, fields }: Intercepted, send: Send): Promise<Forwarded> | Forwarded {
-    const entry = this.#entry!
-    if (status !== 304) {
-      this.#landed = this.#place.landing(entry)
-      return this.#give(entry, 'stale', { forwarded: this.#reason, forwardedStatus: status, detail: 'stale-if-error' })
-    }
+  replace(status: number, fields: Fields): StoredAnswer | { readonly kind: 'ask-again' } | undefined {
+    const entry = this.#entry
+    if (entry === undefined) return undefined
+    if (status === 304) return this.conditions === undefined ? undefined : this.#confirmed(entry, fields)
+    const isBad = ERRORS.has(status) || (status === 429 && this.#policy.staleOnThrottled)
+    if (!isBad || !mayStandIn(entry, this.#call.clock.now())) return undefined
+    this.#landed = this.#place.landing(entry)
+    return this.#stored(entry, 'stale', { forwardedStatus: status, detail: 'stale-if-error' })
+  }
+
+  /** What is kept, after a 304. */
+  #confirmed(entry: Entry, fields: Fields): StoredAnswer | { readonly kind: 'ask-again' } {
     if (!isAbout(entry, fields)) {
       // What it is about is not here, and so it has to be asked for as a whole.
       this.conditions = undefined
       this.#entry = undefined
-      return this.#forward(send)
+      return { kind: 'ask-again' }
     }
     const updated = this.#updated(entry, fields)
     const isStored = this.#place.keep(updated)
     this.#landed = this.#place.landing(updated)
-    return this.#give(updated, 'revalidated', { forwarded: this.#reason, forwardedStatus: 304, isStored })
+    return this.#stored(updated, 'revalidated', { forwardedStatus: 304, isStored })
   }
 
-  intercepts(status: number): boolean {
-    const entry = this.#entry
-    if (entry === undefined) return false
-    if (status === 304) return this.conditions !== undefined
-    const isBad = ERRORS.has(status) || (status === 429 && this.#policy.staleOnThrottled)
-    return isBad && mayStandIn(entry, this.#call.clock.now())
+  #stored(entry: Entry, result: CacheResult, status: Partial<CacheStatus>): StoredAnswer {
+    const counted = this.#isBackground ? undefined : result
+    return { kind: 'stored', entry, result: counted, status: { forwarded: this.#reason, ...status } }
   }
 
   sent(): void {
@@ -201,38 +223,24 @@ export class CachedRead implements ResponseObserver {
     return this.#flight?.lastWaiterGone()
   }
 
-  /** Asks for an entry anew that was given already; only where there is quota to spare, and once. */
-  async #refresh(entry: Entry, send: Send): Promise<void> {
+  /** A call that asks for an entry anew that is given already: only where there is quota to spare, and one at a time. */
+  #refreshOf(entry: Entry): Refresh | undefined {
     const { generation, key } = this.#place
-    if (generation === undefined) return
-    const flight = this.#shared.flights.begin(key, generation, this.#call.clock.now())
-    if (flight === undefined) return
-    let read: CachedRead | undefined
-    try {
-      read = this.#refreshing(entry, flight)
-      await read.#forward(send)
-    } catch (error) {
-      this.#shared.report(error)
-    } finally {
-      flight.end(read === undefined ? undefined : read.#landed)
-    }
-  }
-
-  #refreshing(entry: Entry, flight: Flight): CachedRead {
     const { id, request, snapshot, clock } = this.#call
+    if (generation === undefined) return undefined
+    const flight = this.#shared.flights.begin(key, generation, clock.now())
+    if (flight === undefined) return undefined
     const call = new Call(id, request, nullResponse(), snapshot, clock, () => undefined)
-    const target: Target = {
-      ...this.#target,
-      requestOptions: { ...this.#target.requestOptions, maxWaitMs: 0, mayRetry: false },
-    }
+    const requestOptions = { ...this.#target.requestOptions, maxWaitMs: 0, mayRetry: false }
+    const target: Target = { ...this.#target, requestOptions }
     call.target = target
-    const read = new CachedRead(call, target, this.#policy, this.#shared, this.#place)
-    read.#isBackground = true
-    read.#reason = 'stale'
-    read.#entry = entry
-    read.#flight = flight
-    read.conditions = validatorsOf(entry)
-    return read
+    const observer = new CachedRead(call, target, this.#policy, this.#shared, this.#place)
+    observer.#isBackground = true
+    observer.#reason = 'stale'
+    observer.#entry = entry
+    observer.#flight = flight
+    observer.conditions = validatorsOf(entry)
+    return { call, target, observer }
   }
 
   /** Waits for another call's answer; in vain where that is not sent in the time that this one may wait. */
@@ -312,31 +320,8 @@ export class CachedRead implements ResponseObserver {
     return mayStandIn(entry, this.#call.clock.now())
   }
 
-  /** Answers with what is kept; with a 304 where that is what the client has. */
-  #give(entry: Entry, result: CacheResult, status: CacheStatus): Forwarded {
-    const call = this.#call
-    const { request, response } = call
-    const ageMs = Math.max(0, call.clock.now() - entry.bornAt)
-    const isKnown = entry.status === 200 && isNotModified(entry, request.headers, call.clock.wall())
-    const headers = isKnown ? headersOf304(entry.headers) : [...entry.headers]
-    headers.push('Age', String(Math.floor(ageMs / 1_000)))
-    call.cacheStatus = cacheStatus({ ...status, ttlMs: entry.lifetimeMs - ageMs })
-    headers.push('Cache-Status', call.cacheStatus)
-    if (!isKnown && entry.status !== 204) headers.push('Content-Length', String(entry.body.length))
-    this.#count(result)
-    ownHeaders(call, headers)
-    if (isKnown) response.writeHead(304, headers)
-    else response.writeHead(entry.status, entry.reason, headers)
-    const body = isKnown || request.method === 'HEAD' ? undefined : entry.body
-    call.responseBytes = body?.length ?? 0
-    response.end(body)
-    return DELIVERED
-  }
-
   #count(result: CacheResult): void {
-    if (this.#isBackground) return
-    this.#call.cached = result
-    this.#target.admissionPolicy.metrics.cached(result).increment(this.#call.id)
+    if (!this.#isBackground) countInCache(result, this.#call, this.#target)
   }
 
   /** The call would have been charged. */

@@ -1,10 +1,15 @@
 import { ConnectTimeout } from '../upstream/connect.ts'
-import type { AttemptResult } from './attempt.ts'
+import type { Outcome } from './attempt.ts'
 import type { Call } from './call.ts'
+import type { Forwarded } from './forwarded.ts'
 import type { Upstream } from './snapshot.ts'
 
 /** By what took too long; after the headers, too, where no refusal can say it any more. */
-export function countTimeout({ id }: Call, { timeouts }: Upstream, result: AttemptResult): void {
+export function countTimeout(
+  { id }: Call,
+  { timeouts }: Upstream,
+  result: Outcome | Forwarded | Pick<Outcome & { kind: 'body_failed' }, 'kind' | 'error'>,
+): void {
   switch (result.kind) {
     case 'failed':
       if (result.ending.kind === 'timeout') timeouts[result.ending.phase].increment(id)

@@ -12,6 +12,10 @@ export type Ending =
   | Answered
   /** The upstream refused the call because there were too many, and wants none for so long. */
   | { readonly kind: 'throttled'; readonly status: number; readonly pauseMs: number }
+  | Unanswered
+
+/** How an attempt ended that has no response. */
+export type Unanswered =
   /** No byte was sent. */
   | { readonly kind: 'unreachable' }
   /** The connection broke after the first byte was sent and before the response's headers. */

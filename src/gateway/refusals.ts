@@ -7,7 +7,7 @@ import { ConnectTimeout } from '../upstream/connect.ts'
 import { codeOf } from '../upstream/error-code.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
-import type { Ending } from './decide.ts'
+import type { Unanswered } from './decide.ts'
 import { Failure } from './failure.ts'
 import type { Upstream } from './snapshot.ts'
 
@@ -111,7 +111,7 @@ export function unsendable(cause: unknown): Failure {
 }
 
 /** The last attempt ended without a response. */
-export function unanswered(ending: Ending, { name, config: { timeouts } }: Upstream, cause: unknown): Failure {
+export function unanswered(ending: Unanswered, { name, config: { timeouts } }: Upstream, cause: unknown): Failure {
   const why = codeOf(cause)
   switch (ending.kind) {
     case 'timeout': {

@@ -4,11 +4,11 @@ import type { CacheStore } from '../cache/store.ts'
 import type { Fields } from '../http/fields.ts'
 import { normalizePath } from '../routing/path.ts'
 import { isSafeMethod } from '../routing/route.ts'
-import { CachedRead } from './cached-read.ts'
+import { type CacheAnswer, CachedRead } from './cached-read.ts'
 import type { Call, Target } from './call.ts'
 import type { FailureKind } from './failure.ts'
 import type { Forwarded } from './forwarded.ts'
-import type { ResponseObserver, Send } from './response-observer.ts'
+import type { ResponseObserver } from './response-observer.ts'
 
 /**
  * The cache of an upstream (RFC 9111): answers reads of its cached routes from what is kept, asks upstream for the rest, and
@@ -23,13 +23,14 @@ export class ResponseCache {
     this.#store = shared.store
   }
 
-  async serve(call: Call, target: Target, send: Send): Promise<Forwarded> {
+  /** What it says of a call. A write is a miss, whose observer ends what is kept. */
+  lookUp(call: Call, target: Target): CacheAnswer | Promise<CacheAnswer> {
     const { method = '' } = call.request
-    if (!isSafeMethod(method)) return new Write(call, target, this.#store).run(send)
+    if (!isSafeMethod(method)) return { kind: 'miss', observer: new Write(call, target, this.#store) }
     const { cache } = target.route
     const isCached = cache !== undefined && cache !== false && (method === 'GET' || method === 'HEAD')
-    if (isCached) return new CachedRead(call, target, cache, this.#shared).run(send)
-    return (await send(call, target, undefined)) as Forwarded
+    if (isCached) return new CachedRead(call, target, cache, this.#shared).lookUp()
+    return { kind: 'miss', observer: undefined }
   }
 }
 
@@ -51,16 +52,13 @@ class Write implements ResponseObserver {
     this.#store = store
   }
 
-  async run(send: Send): Promise<Forwarded> {
-    const result = (await send(this.#call, this.#target, this)) as Forwarded
-    const outcome = result.kind === 'refused' ? result.failure.kind : result.kind
+  conclude(end: Forwarded): Forwarded {
+    const outcome = end.kind === 'refused' ? end.failure.kind : end.kind
     if (UNCERTAIN.has(outcome) || (outcome === 'client_gone' && this.#call.attempts > 0)) this.#invalidate()
-    return result
+    return end
   }
 
-  intercepts(): boolean {
-    return false
-  }
+  replace(): undefined {}
 
   /** RFC 9111 §4.4: before the client learns of it, so that its next read can't be older. */
   begin(status: number, _: string, fields: Fields): void {
@@ -98,4 +96,6 @@ class Write implements ResponseObserver {
   slow(): void {}
 
   lastWaiterGone(): undefined {}
+
+  [Symbol.dispose](): void {}
 }

@@ -1,30 +1,16 @@
-import type { Cancellation } from '../time/cancellation.ts'
 import type { Fields } from '../http/fields.ts'
-import type { Call, Target } from './call.ts'
+import type { Cancellation } from '../time/cancellation.ts'
 import type { Forwarded } from './forwarded.ts'
+import type { StoredAnswer } from './stored-answer.ts'
 
-/** Sends a call upstream, and tells what became of it, or what its observer took. */
-export type Send = (
-  call: Call,
-  target: Target,
-  observer: ResponseObserver | undefined,
-) => Promise<Forwarded | Intercepted>
-
-/** The response is not for the client, for which something else is at hand. */
-export interface Intercepted {
-  readonly kind: 'intercepted'
-  readonly status: number
-  readonly fields: Fields
-}
-
-/** Sees every response that goes to the client, as it goes. */
-export interface ResponseObserver {
+/** Sees the responses to a call on their way, and decides whether something else answers it. Disposed of at the end of the call. */
+export interface ResponseObserver extends Disposable {
   /** Names and values in turn that go upstream in the place of the client's own conditions. */
   readonly conditions: readonly string[] | undefined
   /** The request goes out. */
   sent(): void
-  /** Whether it takes a response that would be delivered in the client's place. */
-  intercepts(status: number, fields: Fields): boolean
+  /** What takes the place of a response that would be delivered: a stored answer, or a request without the conditions. */
+  replace(status: number, fields: Fields): StoredAnswer | { readonly kind: 'ask-again' } | undefined
   /** A response begins; to its headers, those of the gateway itself not among them, it may add. */
   begin(status: number, reason: string, fields: Fields, headers: string[]): void
   piece(chunk: Buffer): void
@@ -36,4 +22,6 @@ export interface ResponseObserver {
   readonly isAwaited: boolean
   /** Cancelled when, from now on, the last of them leaves. */
   lastWaiterGone(): Cancellation | undefined
+  /** What becomes of a call that ended so: that, or a stored answer in the place of a refusal. */
+  conclude(end: Forwarded): Forwarded | StoredAnswer
 }

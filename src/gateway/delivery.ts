@@ -1,0 +1,193 @@
+import type { Scrub } from '../credentials/scrub.ts'
+import type { Fields } from '../http/fields.ts'
+import type { Subscription } from '../time/cancellation.ts'
+import type { Timer } from '../time/clock.ts'
+import { responseHeaders, responseTrailers } from '../upstream/headers.ts'
+import type { Call } from './call.ts'
+import { type Delivered, DELIVERED, GONE } from './forwarded.ts'
+import { ownHeaders } from './own-headers.ts'
+import type { ResponseObserver } from './response-observer.ts'
+import type { BodyReceiver, UpstreamResponse } from './upstream-response.ts'
+
+export interface DeliveryOptions {
+  /** Longest time in which the client takes nothing of what is there, in milliseconds. */
+  readonly idleMs: number
+  /** Removes from the response what the upstream echoes of the request's credential. */
+  readonly scrub: Scrub | undefined
+  /** Sees all of the response as it goes to the client. Where others wait for it, it goes on without its client. */
+  readonly observer: ResponseObserver | undefined
+}
+
+/** Passes a response on as it comes, no faster than the client takes it. Rejects where the gateway made a mistake. */
+export function deliver(call: Call, response: UpstreamResponse, options: DeliveryOptions): Promise<Delivered> {
+  return new Promise((resolve, reject) => {
+    const delivery = new Delivery(call, response, options, resolve, reject)
+    try {
+      delivery.begin()
+    } catch (mistake) {
+      delivery.fail(mistake)
+    }
+  })
+}
+
+class Delivery implements BodyReceiver {
+  readonly #call: Call
+  readonly #response: UpstreamResponse
+  readonly #options: DeliveryOptions
+  readonly #resolve: (end: Delivered) => void
+  readonly #reject: (mistake: unknown) => void
+  /** The client has gone, and the response goes on for others. */
+  #isWithoutClient = false
+  #isOver = false
+  /** Until all is written that came with the headers: then the last piece of it may be the last of all. */
+  #isBeginning = true
+  #heldPiece: Buffer | undefined
+  #cancellation: Subscription | undefined
+  /** Of the time in which the client takes nothing. */
+  #idle: Timer | undefined
+
+  constructor(
+    call: Call,
+    response: UpstreamResponse,
+    options: DeliveryOptions,
+    resolve: (end: Delivered) => void,
+    reject: (mistake: unknown) => void,
+  ) {
+    this.#call = call
+    this.#response = response
+    this.#options = options
+    this.#resolve = resolve
+    this.#reject = reject
+  }
+
+  begin(): void {
+    const { scrub, observer } = this.#options
+    const call = this.#call
+    const { status, fields, phrase } = this.#response
+    if (call.isGone) this.#onGone()
+    else this.#cancellation = call.gone.subscribe(this.#onGone)
+    if (this.#isOver) return
+    call.onHead?.()
+    const headers = responseHeaders(fields, call.usage.length > 0)
+    const reason = reasonOf(phrase, scrub)
+    observer?.begin(status, reason, fields, headers)
+    if (!this.#isWithoutClient) {
+      ownHeaders(call, headers)
+      call.response.writeHead(status, reason, headers)
+    }
+    this.#response.passTo(this)
+    this.#isBeginning = false
+    if (this.#isOver || this.#isWithoutClient) return
+    // What is here already goes out with the head; what is not may be long in coming, and the head must not wait for it.
+    if (this.#heldPiece === undefined) call.response.flushHeaders()
+    // What is more of it than the client takes now waits in the response's buffer until the next piece.
+    else this.#write(this.#heldPiece)
+  }
+
+  piece(chunk: Buffer): void {
+    const { observer, scrub } = this.#options
+    const piece = scrub === undefined ? chunk : scrub.piece(chunk)
+    if (piece !== undefined && !this.#pass(piece) && observer?.isAwaited !== true) this.#awaitClient()
+  }
+
+  end(trailers: Fields): void {
+    const { observer, scrub } = this.#options
+    const { response, usage } = this.#call
+    const rest = scrub?.rest()
+    if (rest !== undefined) this.#pass(rest)
+    observer?.end()
+    scrub?.trailers(trailers)
+    if (this.#isWithoutClient) return this.#finish(GONE)
+    const passedOn = responseTrailers(trailers, usage.length > 0)
+    // Node leaves them out where the client's response is not chunked.
+    if (passedOn.length > 0) response.addTrailers(passedOn)
+    response.end(this.#heldPiece)
+    this.#finish(DELIVERED)
+  }
+
+  breakOff(cause: Error): void {
+    // An end here would look like the whole body.
+    this.#call.response.destroy()
+    this.#finish({ kind: 'broken_off', cause })
+  }
+
+  fail(mistake: unknown): void {
+    this.#stop()
+    this.#reject(mistake)
+  }
+
+  /** Gives a piece to whoever wants it; returns whether the client takes more. */
+  #pass(piece: Buffer): boolean {
+    const { observer } = this.#options
+    observer?.piece(piece)
+    if (this.#isWithoutClient) {
+      if (observer?.isAwaited !== true) this.#abort()
+      return true
+    }
+    this.#call.responseBytes += piece.length
+    if (!this.#isBeginning) return this.#write(piece)
+    if (this.#heldPiece !== undefined) this.#write(this.#heldPiece)
+    this.#heldPiece = piece
+    return true
+  }
+
+  #write(piece: Buffer): boolean {
+    this.#heldPiece = undefined
+    return this.#call.response.write(piece)
+  }
+
+  /** Stops reading until the client has taken what was written; for as long as it may be idle. */
+  #awaitClient(): void {
+    const { response, clock } = this.#call
+    const { observer, idleMs } = this.#options
+    observer?.slow()
+    this.#response.pause()
+    this.#idle = clock.schedule(idleMs, () => response.destroy())
+    response.once('drain', this.#onDrain)
+  }
+
+  readonly #onDrain = (): void => {
+    try {
+      this.#idle?.cancel()
+      if (!this.#isOver) this.#response.resume()
+    } catch (mistake) {
+      this.#abort(mistake)
+    }
+  }
+
+  readonly #onGone = (): void => {
+    try {
+      const { observer } = this.#options
+      const lastWaiterGone = observer?.isAwaited === true ? observer.lastWaiterGone() : undefined
+      if (lastWaiterGone === undefined) return this.#abort()
+      this.#isWithoutClient = true
+      this.#cancellation = lastWaiterGone.subscribe(this.#onGone)
+    } catch (mistake) {
+      this.#abort(mistake)
+    }
+  }
+
+  /** Nobody wants the rest. */
+  #abort(mistake?: unknown): void {
+    this.#response.abort()
+    if (mistake === undefined) this.#finish(GONE)
+    else this.fail(mistake)
+  }
+
+  #finish(end: Delivered): void {
+    this.#stop()
+    this.#resolve(end)
+  }
+
+  #stop(): void {
+    this.#isOver = true
+    this.#idle?.cancel()
+    this.#cancellation?.[Symbol.dispose]()
+  }
+}
+
+/** A reason phrase may hold bytes that Node does not send; nobody needs it (RFC 9112 §4). */
+function reasonOf(phrase: string, scrub: Scrub | undefined): string {
+  if (/[^\t -~]/.test(phrase)) return ''
+  return scrub === undefined ? phrase : scrub.text(phrase, 'header')
+}

@@ -1,0 +1,104 @@
+import type { Timer } from '../time/clock.ts'
+import type { OutgoingRequest } from '../upstream/transport.ts'
+import type { Attempt, AttemptOptions, Outcome } from './attempt.ts'
+import type { Call } from './call.ts'
+
+export interface HedgeOptions {
+  /**
+   * How long after the first the second attempt begins, unless the first has response headers by then, in milliseconds; undefined
+   * for none.
+   */
+  afterMs(): number | undefined
+  /** Admits a second attempt without waiting, and says what to send; undefined if there may be none. */
+  begin(isStillWanted: () => boolean): Promise<Beginning | undefined>
+  /** Is told of a mistake of the gateway in the second attempt, while the first goes on and may well answer the call. */
+  onMistake(mistake: unknown): void
+}
+
+export interface Beginning {
+  readonly attempt: Attempt
+  readonly request: OutgoingRequest
+  readonly options: AttemptOptions
+}
+
+/**
+ * An attempt with a second one beside it if it is late. Its outcome is that of the first of the two with response headers that are
+ * no failure, or of the one that is left; the other is given up without a word. Its time counts once, from the first dispatch.
+ */
+export class HedgedAttempt implements Disposable {
+  readonly #call: Call
+  readonly #first: Attempt
+  readonly #hedge: HedgeOptions
+  readonly #running = new Set<Attempt>()
+  #second: Attempt | undefined
+  #startedAt = 0
+  #timer: Timer | undefined
+  #isOver = false
+  #resolve!: (outcome: Outcome) => void
+
+  constructor(call: Call, first: Attempt, hedge: HedgeOptions) {
+    this.#call = call
+    this.#first = first
+    this.#hedge = hedge
+  }
+
+  /** Rejects where the gateway made a mistake with the first attempt. */
+  send(request: OutgoingRequest, options: AttemptOptions): Promise<Outcome> {
+    const { clock } = this.#call
+    const afterMs = this.#hedge.afterMs()
+    if (afterMs === undefined) return this.#first.send(request, options)
+    this.#startedAt = clock.now()
+    return new Promise((resolve, reject) => {
+      this.#resolve = resolve
+      this.#timer = clock.schedule(afterMs, () => void this.#runSecond())
+      this.#run({ attempt: this.#first, request, options }).catch(reject)
+    })
+  }
+
+  [Symbol.dispose](): void {
+    this.#end()
+    try {
+      this.#second?.[Symbol.dispose]()
+    } finally {
+      this.#first[Symbol.dispose]()
+    }
+  }
+
+  async #runSecond(): Promise<void> {
+    try {
+      const beginning = await this.#hedge.begin(() => !this.#isOver && !this.#call.isGone)
+      if (beginning === undefined) return
+      if (this.#isOver) return beginning.attempt[Symbol.dispose]()
+      this.#second = beginning.attempt
+      await this.#run(beginning)
+    } catch (mistake) {
+      this.#hedge.onMistake(mistake)
+      if (this.#second === undefined) return
+      this.#running.delete(this.#second)
+      this.#second[Symbol.dispose]()
+    }
+  }
+
+  async #run({ attempt, request, options }: Beginning): Promise<void> {
+    this.#running.add(attempt)
+    const outcome = await attempt.send(request, options)
+    if (this.#isOver) return
+    if (isFailed(outcome) && this.#running.size > 1) {
+      if (outcome.kind === 'response') outcome.response.drain()
+      this.#running.delete(attempt)
+      return attempt.supersede()
+    }
+    this.#end()
+    for (const other of this.#running) if (other !== attempt) other.supersede()
+    this.#resolve({ ...outcome, tookMs: this.#call.clock.now() - this.#startedAt })
+  }
+
+  #end(): void {
+    this.#isOver = true
+    this.#timer?.cancel()
+  }
+}
+
+function isFailed(outcome: Outcome): boolean {
+  return outcome.kind !== 'response' || outcome.response.status === 429 || outcome.response.status >= 500
+}

@@ -1,0 +1,115 @@
+import type { Fields } from '../http/fields.ts'
+import type { ResponseControl } from '../upstream/transport.ts'
+
+/** Takes the body of a response as it comes. Ends with exactly one of `end`, `breakOff` and `fail`. */
+export interface BodyReceiver {
+  piece(chunk: Buffer): void
+  /** The body was whole. */
+  end(trailers: Fields): void
+  /** The connection broke before that. */
+  breakOff(error: Error): void
+  /** The gateway made a mistake. */
+  fail(mistake: unknown): void
+}
+
+/** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer. */
+const DRAIN_BYTES = 65_536
+const NOT_WANTED = new Error('the response is not wanted')
+
+type Ending = (receiver: BodyReceiver) => void
+
+/**
+ * A response whose headers are here and of which nobody has decided yet what becomes of it: it is passed to a receiver, drained
+ * or aborted. What comes of its body before that is kept, which is no more than what was read together with the headers,
+ * because the decision falls in the same turn of the event loop.
+ */
+export class UpstreamResponse {
+  readonly status: number
+  readonly fields: Fields
+  /** The reason phrase, which HTTP/2 has none of. */
+  readonly phrase: string
+  readonly #control: ResponseControl
+  #state: 'undecided' | 'passed' | 'draining' | 'over' = 'undecided'
+  #receiver: BodyReceiver | undefined
+  #early: Buffer[] | undefined
+  #ending: Ending | undefined
+  #drainedBytes = 0
+
+  constructor(control: ResponseControl, status: number, fields: Fields, phrase = '') {
+    this.#control = control
+    this.status = status
+    this.fields = fields
+    this.phrase = phrase
+  }
+
+  /** Whether somebody has it, so that it matters to the client how it ends. */
+  get isPassed(): boolean {
+    return this.#state === 'passed'
+  }
+
+  passTo(receiver: BodyReceiver): void {
+    this.#state = 'passed'
+    this.#receiver = receiver
+    for (const chunk of this.#early ?? []) receiver.piece(chunk)
+    this.#early = undefined
+    if (this.#ending !== undefined) this.#end(this.#ending)
+  }
+
+  /** Reads the rest, up to a bound, and throws it away. */
+  drain(): void {
+    if (this.#ending !== undefined) return
+    this.#state = 'draining'
+    for (const chunk of this.#early ?? []) this.#throwAway(chunk)
+    this.#early = undefined
+  }
+
+  /** Breaks it off, unless it is being drained or has ended: its connection is closed, or its stream of HTTP/2. */
+  abort(): void {
+    if (this.#state === 'draining' || this.#state === 'over') return
+    this.#state = 'over'
+    if (this.#ending === undefined) this.#control.abort(NOT_WANTED)
+  }
+
+  pause(): void {
+    this.#control.pause()
+  }
+
+  resume(): void {
+    this.#control.resume()
+  }
+
+  onData(chunk: Buffer): void {
+    if (this.#state === 'passed') this.#receiver!.piece(chunk)
+    else if (this.#state === 'draining') this.#throwAway(chunk)
+    else if (this.#state === 'undecided') (this.#early ??= []).push(chunk)
+  }
+
+  onEnd(trailers: Fields): void {
+    this.#end((receiver) => receiver.end(trailers))
+  }
+
+  onError(error: Error): void {
+    this.#end((receiver) => receiver.breakOff(error))
+  }
+
+  /** Also if what threw is the receiver itself, at the end of the body. */
+  onMistake(mistake: unknown): void {
+    if (this.#receiver === undefined) return this.#end((receiver) => receiver.fail(mistake))
+    this.#state = 'over'
+    this.#receiver.fail(mistake)
+  }
+
+  #end(ending: Ending): void {
+    this.#ending ??= ending
+    if (this.#state !== 'passed') return
+    this.#state = 'over'
+    ending(this.#receiver!)
+  }
+
+  #throwAway(chunk: Buffer): void {
+    this.#drainedBytes += chunk.length
+    if (this.#drainedBytes <= DRAIN_BYTES) return
+    this.#state = 'over'
+    this.#control.abort(NOT_WANTED)
+  }
+}
