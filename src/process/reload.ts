@@ -23,6 +23,8 @@ export interface ReloadParts {
 export class Reloader {
   readonly #parts: ReloadParts
   #last: Promise<unknown> = Promise.resolve()
+  /** What became of the latest one. */
+  latest: Reloaded | undefined
 
   constructor(parts: ReloadParts) {
     this.#parts = parts
@@ -43,6 +45,7 @@ export class Reloader {
       warnings = allWarnings(found)
       return apply(found)
     })
+    this.latest = reloaded
     counts.count(reloaded.result)
     switch (reloaded.result) {
       case 'applied':

@@ -88,6 +88,7 @@ export async function runGateway(
   try {
     const controls = {
       reload,
+      lastReload: () => reloader.latest,
       breakers: () => Promise.resolve(gateway.breakers()),
       setBreaker: (order: BreakerOrder) => Promise.resolve(gateway.setBreaker(order)),
     }

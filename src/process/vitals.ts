@@ -8,7 +8,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { mergeQueues } from '../server/admin/queue.ts'
-import type { BreakerRow, QueueRow, QuotaRow, Vitals } from '../server/admin/status.ts'
+import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Vitals } from '../server/admin/status.ts'
 
 interface Parts {
   readonly clock: Clock
@@ -68,6 +68,7 @@ export function gatewayVitals({
     metrics: () => metrics.exposition(),
     quota: () => quotaRows(live.current, ledger),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
+    credentials: () => Promise.resolve(credentialRows(live.current, clock.wall())),
     requests: (question) => Promise.resolve({ found: requests(question), away: [] }),
     notReady() {
       if (isStopping()) return Promise.resolve('draining')
@@ -120,6 +121,16 @@ function* credentialsOf({ upstreams }: Snapshot, now: EpochMs): Iterable<Credent
       yield { upstream, account, quarantined, expiries: inTime }
     }
   }
+}
+
+function credentialRows(snapshot: Snapshot, now: EpochMs): CredentialRow[] {
+  const rows: CredentialRow[] = []
+  for (const { upstream, account, quarantined = 0, expiries } of credentialsOf(snapshot, now)) {
+    if (expiries.length === 0) rows.push({ upstream, account, credential: null, expiresInMs: null, quarantined })
+    for (const { credential, inMs } of expiries)
+      rows.push({ upstream, account, credential, expiresInMs: Math.round(inMs), quarantined })
+  }
+  return rows
 }
 
 function* clientKeysOf({ callers }: Snapshot, now: EpochMs): Iterable<{ client: string; key: string; inMs: number }> {

@@ -22,6 +22,7 @@ import { mergeQueues } from '../server/admin/queue.ts'
 import type {
   BreakerOrder,
   BreakerRow,
+  CredentialRow,
   Controls,
   QueueRow,
   QuotaRow,
@@ -50,6 +51,7 @@ type Question =
   | 'degraded'
   | 'quota'
   | 'queue'
+  | 'credentials'
   | 'requests'
   | 'metrics'
   | 'reload'
@@ -196,6 +198,9 @@ export async function runWorkers(
     },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
     queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),
+    // Each has the same credentials, and leaves them out by itself: the one that does so most is shown.
+    credentials: async () =>
+      mergeCredentials((await askEach<CredentialRow[]>('credentials')).flatMap((rows) => rows ?? [])),
     async requests(question) {
       const asked = [...links].filter((link) => link.isListening)
       const answers = await Promise.all(
@@ -227,6 +232,7 @@ export async function runWorkers(
     const urls = await Promise.all(Array.from({ length: config.server.workers }, fork))
     const controls: Controls = {
       reload,
+      lastReload: () => reloader.latest,
       breakers: async () => mergeBreakers(await askEach<BreakerRow[]>('breakers')),
       setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
     }
@@ -277,6 +283,7 @@ export async function runWorker(
     degraded: () => gateway.vitals.degraded(),
     quota: () => gateway.vitals.quota(),
     queue: () => gateway.vitals.queue(),
+    credentials: () => gateway.vitals.credentials(),
     requests: async (question) => (await gateway.vitals.requests(question as RequestQuestion)).found,
     metrics: () => gateway.metrics.registry.getMetricsAsJSON(),
     alive: () => Promise.resolve('alive'),
@@ -353,6 +360,16 @@ function mergeBreakers(answers: readonly (readonly BreakerRow[] | undefined)[]):
     if (known === undefined || WORSE[row.state] > WORSE[known.state]) worst.set(key, row)
   }
   return [...worst.values()]
+}
+
+function mergeCredentials(rows: readonly CredentialRow[]): CredentialRow[] {
+  const merged = new Map<string, CredentialRow>()
+  for (const row of rows) {
+    const key = JSON.stringify([row.upstream, row.account, row.credential])
+    const known = merged.get(key)
+    if (known === undefined || known.quarantined < row.quarantined) merged.set(key, row)
+  }
+  return [...merged.values()]
 }
 
 /** Workers count in one store, but each has its own queues. Undefined if none of them could ask the store. */

@@ -17,6 +17,7 @@ import { clientRoutes } from './clients.ts'
 import { inventoryRoutes } from './inventory.ts'
 import { adminTokens, metricsTokens, wantLogIn } from './log-in.ts'
 import type { Management } from './management.ts'
+import { pageRoutes } from './page.ts'
 import { presetRoutes } from './presets.ts'
 import { AdminProblem, answerNotFound, answerProblems } from './problem.ts'
 import { reloadRoute } from './reload.ts'
@@ -67,6 +68,10 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
       wantLogIn(open, tokens, { guard, addressOf })
     }
     open.get('/metrics', (request, reply) => sendMetrics(request, reply, vitals.metrics()))
+  })
+  app.register(async (page) => {
+    answerProblems(page, management.logger)
+    pageRoutes(page, admin, parts)
   })
   // The token belongs to the routes, not to a look at the URL: the router decodes `/%761/quota` to the same route.
   app.register(

@@ -27,14 +27,13 @@ export function wantLogIn(
   api.addHook('onRequest', async (request, reply) => {
     const address = addressOf(request.raw) ?? 'unknown'
     if (tokens.length === 0) {
-      request.actor = { actor: withoutToken(request), address }
+      request.actor = { actor: programOfThisMachine(request), address }
       return
     }
-    // Nothing is compared as long as that lasts: not even the right token is told from others.
-    let blockedMs = guard.blockedMs(address)
-    const token = tokenIn(request.headers.authorization)
-    const actor = blockedMs > 0 ? undefined : ownerOf(token, tokens)
-    if (actor === undefined && blockedMs === 0 && token !== '') blockedMs = await guard.count(address, hashKey(token))
+    const { owner: actor, blockedMs } = await ownerOfToken(tokenIn(request.headers.authorization), tokens, {
+      guard,
+      address,
+    })
     if (blockedMs > 0) {
       reply.header('Retry-After', retryAfterSeconds(blockedMs))
       throw new AdminProblem(429, 'TOO_MANY_ATTEMPTS', 'too many wrong tokens came from this address')
@@ -45,6 +44,20 @@ export function wantLogIn(
     }
     request.actor = { actor, address }
   })
+}
+
+/** Whose token it is, and for how long its address may try no other. */
+export async function ownerOfToken(
+  token: string,
+  tokens: readonly Token[],
+  { guard, address }: { guard: GuessGuard; address: string },
+): Promise<{ owner: string | undefined; blockedMs: number }> {
+  const blockedMs = guard.blockedMs(address)
+  // Nothing is compared as long as that lasts: not even the right token is told from others.
+  if (blockedMs > 0) return { owner: undefined, blockedMs }
+  const owner = ownerOf(token, tokens)
+  if (owner !== undefined || token === '') return { owner, blockedMs: 0 }
+  return { owner: undefined, blockedMs: await guard.count(address, hashKey(token)) }
 }
 
 export interface Token {
@@ -87,7 +100,7 @@ function ownerOf(token: string, tokens: readonly Token[]): string | undefined {
  * A web page may let a browser of this machine send requests here, under a name of its own that stands for 127.0.0.1 or
  * with its Origin: those are no programs of this machine.
  */
-function withoutToken({ headers }: FastifyRequest): string {
+export function programOfThisMachine({ headers }: FastifyRequest): string {
   const host = headers.host?.replace(/:\d+$/, '') ?? ''
   if (headers.origin !== undefined || !isLoopback(host)) {
     throw new AdminProblem(

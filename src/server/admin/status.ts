@@ -12,6 +12,8 @@ export interface Vitals {
   /** Undefined while the quota store can't be asked. */
   quota(): Promise<QuotaRow[] | undefined>
   queue(): Promise<QueueRow[]>
+  /** How long the credentials of each account are good, as far as that is known. */
+  credentials(): Promise<CredentialRow[]>
   /** What became of calls of this gateway. */
   requests(question: RequestQuestion): Promise<RequestAnswers>
 }
@@ -19,6 +21,8 @@ export interface Vitals {
 /** What operators can have done. */
 export interface Controls {
   reload(): Promise<Reloaded>
+  /** What became of the latest reload, whoever asked for it. */
+  lastReload(): Reloaded | undefined
   breakers(): Promise<BreakerRow[]>
   /** Whether there is such a breaker. */
   setBreaker(order: BreakerOrder): Promise<boolean>
@@ -49,6 +53,17 @@ export interface QueueRow {
   /** From now on, when the first of them will have its turn, and when the last, as far as is known. */
   readonly nextInMs: number
   readonly lastInMs: number
+}
+
+/** One credential of an account, or the account where nothing is known of its end. */
+export interface CredentialRow {
+  readonly upstream: string
+  readonly account: string
+  readonly credential: string | null
+  /** Null where that is not known; 0 and less where it is over. */
+  readonly expiresInMs: number | null
+  /** Credentials of the account's pool that are left out for a while. */
+  readonly quarantined: number
 }
 
 /** One breaker, as `GET /v1/breakers` lists it. */

@@ -1,0 +1,150 @@
+import { readFileSync } from 'node:fs'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Config } from '../../schema/schema.ts'
+import type { RequestStory } from '../../requests/story.ts'
+import type { AdminParts } from './admin.ts'
+import { adminTokens, ownerOfToken, programOfThisMachine } from './log-in.ts'
+import { livePage, liveParts, signInPage, storyPage } from './page-view.ts'
+import { type PageState, pageState } from './page-state.ts'
+import { AdminProblem } from './problem.ts'
+import { Sessions } from './sessions.ts'
+
+const EVENT_EVERY_MS = 1_000
+/** Pages that are open at once; each costs a look at everything, once a second for all of them together. */
+const MOST_OPEN = 100
+/** No script but ours, no style in the markup, nothing from elsewhere, in nobody's frame. */
+const POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+const HEADERS = {
+  'content-security-policy': POLICY,
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+  'cache-control': 'no-store',
+}
+
+/**
+ * The live page on the admin port: what is wrong now, limits, who waits, breakers, credentials, failed calls, and the story of a call.
+ * It only shows. Whoever has an admin token signs in with it; without any token it is for browsers of this machine, as the API is.
+ */
+export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: AdminParts): void {
+  const { management, requests, addressOf } = parts
+  const { clock, guard } = management
+  const tokens = adminTokens(admin)
+  const sessions = new Sessions(tokens, clock)
+  const state = sharedFor(EVENT_EVERY_MS, clock, () => pageState(parts))
+  let open = 0
+
+  app.addHook('onRequest', async (_, reply) => void reply.headers(HEADERS))
+  app.addContentTypeParser('application/x-www-form-urlencoded', { parseAs: 'string' }, (_, body, done) => {
+    done(null, new URLSearchParams(String(body)))
+  })
+  /** Undefined where nobody has to sign in; false after it was answered that somebody has to. */
+  const signedIn = (request: FastifyRequest, reply: FastifyReply): string | undefined | false => {
+    if (tokens.length === 0) {
+      programOfThisMachine(request)
+      return undefined
+    }
+    const owner = sessions.ownerIn(request.headers.cookie)
+    if (owner !== undefined) return owner
+    void reply.redirect('/sign-in', 303)
+    return false
+  }
+
+  asset(app, '/page.css', 'page.css', 'text/css')
+  asset(app, '/page-live.js', 'page-live.js', 'text/javascript')
+  app.get('/', async (request, reply) => {
+    const owner = signedIn(request, reply)
+    if (owner === false) return reply
+    return reply.type('text/html').send(livePage(await state(), owner))
+  })
+  app.get<{ Querystring: { id?: unknown } }>('/requests', (request, reply) => {
+    const { id } = request.query
+    const isId = typeof id === 'string' && id.trim() !== ''
+    return reply.redirect(isId ? `/requests/${encodeURIComponent(id.trim())}` : '/', 303)
+  })
+  app.get<{ Params: { id: string } }>('/requests/:id', async (request, reply) => {
+    const owner = signedIn(request, reply)
+    if (owner === false) return reply
+    const { id } = request.params
+    const isId = /^[\x21-\x7e]{1,128}$/.test(id)
+    const { found, away } = isId ? await requests.ask({ kind: 'find', id }) : { found: [], away: [] }
+    const stories = found as readonly RequestStory[]
+    return reply
+      .code(stories.length === 0 ? 404 : 200)
+      .type('text/html')
+      .send(storyPage(id, stories, away, owner))
+  })
+  app.get('/events', (request, reply) => {
+    const owner = signedIn(request, reply)
+    if (owner === false) return reply
+    if (open >= MOST_OPEN) throw new AdminProblem(503, 'BUSY', 'too many live pages are open: close some')
+    open++
+    const isSignedIn = (): boolean => tokens.length === 0 || sessions.ownerIn(request.headers.cookie) !== undefined
+    streamEvents(reply, { state, isSignedIn, onEnd: () => void open-- })
+    return reply
+  })
+
+  app.get('/sign-in', (_, reply) => reply.type('text/html').send(signInPage(undefined)))
+  app.post('/sign-in', async (request, reply) => {
+    const token = request.body instanceof URLSearchParams ? (request.body.get('token') ?? '') : ''
+    const address = addressOf(request.raw) ?? 'unknown'
+    const { owner, blockedMs } = await ownerOfToken(token.trim(), tokens, { guard, address })
+    if (owner !== undefined) return reply.header('set-cookie', sessions.begin(owner)).redirect('/', 303)
+    const problem =
+      blockedMs > 0
+        ? 'Too many wrong tokens came from this address. Try again in a minute.'
+        : tokens.length === 0
+          ? 'No admin.token is configured: nobody has to sign in.'
+          : 'This is no admin token.'
+    return reply
+      .code(blockedMs > 0 ? 429 : 401)
+      .type('text/html')
+      .send(signInPage(problem))
+  })
+  app.post('/sign-out', (_, reply) => reply.header('set-cookie', sessions.end()).redirect('/sign-in', 303))
+}
+
+/** Sends what changes, once a second, until the page is closed or signed out. What can't be told now is told the next time. */
+function streamEvents(
+  reply: FastifyReply,
+  { state, isSignedIn, onEnd }: { state: () => Promise<PageState>; isSignedIn: () => boolean; onEnd: () => void },
+): void {
+  const { raw } = reply.hijack()
+  for (const [name, value] of Object.entries(HEADERS)) raw.setHeader(name, value)
+  raw.writeHead(200, { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' })
+  let last = ''
+  const send = async (): Promise<void> => {
+    if (!isSignedIn()) {
+      raw.end('event: signed-out\ndata: {}\n\n')
+      return
+    }
+    // A reader that is slower than this gets the next state, and not all of them.
+    if (raw.writableNeedDrain) return
+    const data = JSON.stringify(liveParts(await state()).text)
+    raw.write(data === last ? ': nothing new\n\n' : `event: state\ndata: ${data}\n\n`)
+    last = data
+  }
+  const timer = setInterval(() => void send().catch(() => undefined), EVENT_EVERY_MS)
+  raw.once('close', () => {
+    clearInterval(timer)
+    onEnd()
+  })
+}
+
+function asset(app: FastifyInstance, path: string, file: string, type: string): void {
+  const text = readFileSync(new URL(file, import.meta.url), 'utf8')
+  app.get(path, (_, reply) => reply.type(type).header('cache-control', 'no-cache').send(text))
+}
+
+/** All who ask within that time get one answer. */
+function sharedFor<T>(ms: number, clock: AdminParts['management']['clock'], ask: () => Promise<T>): () => Promise<T> {
+  let asked: Promise<T> | undefined
+  let askedAt = -Infinity
+  return () => {
+    if (asked !== undefined && clock.now() - askedAt < ms) return asked
+    askedAt = clock.now()
+    asked = ask()
+    asked.catch(() => (asked = undefined))
+    return asked
+  }
+}

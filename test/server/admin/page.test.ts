@@ -1,0 +1,300 @@
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { setTimeout as pause } from 'node:timers/promises'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { hashKey } from '../../../src/clients/keys.ts'
+import { openBrowser } from '../../support/browser.ts'
+import { startRedisServer } from '../../support/find-redis.ts'
+import { harnessConfig, startGateway, startUpstream, type TestGateway } from '../../support/gateway.ts'
+import { call } from '../../support/http.ts'
+import { hasProgram } from '../../support/packages.ts'
+
+const READ = '/harness/ng/api/projects'
+const TOKEN = 'the admin token'
+const SIGNED_IN = { admin: { port: 0, token: TOKEN, tokens: { alice: 'the token of alice' } } }
+/** Calls still wait when these tests end. */
+const AT_ONCE = { server: { port: 0, drain: '0s' } }
+const HOG = { hog: { keys: [hashKey('hog')] }, other: { keys: [hashKey('other')] } }
+
+const getPage = async (gateway: TestGateway, path = '/'): Promise<string> => (await call(gateway.adminUrl, path)).body
+/** What a reader of the page sees, without markup. */
+const wordsOf = (page: string): string => page.replaceAll(/<[^>]*>/g, ' ').replaceAll(/\s+/g, ' ')
+const send = (gateway: TestGateway, times: number, headers: Record<string, string> = {}) =>
+  Array.from({ length: times }, () => call(gateway.url, READ, { headers }).catch(() => undefined))
+
+function signIn(gateway: TestGateway, token: string) {
+  return call(gateway.adminUrl, '/sign-in', {
+    method: 'POST',
+    headers: { 'content-type': 'application/x-www-form-urlencoded' },
+    body: new URLSearchParams({ token }).toString(),
+  })
+}
+
+describe('the live page', () => {
+  it('says that nothing is wrong where nothing is', async () => {
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url))
+    await Promise.all(send(gateway, 3))
+    const words = wordsOf(await getPage(gateway))
+    expect(words).toContain('What is wrong now Nothing. Calls are served.')
+    expect(words).toContain('harness/prod read 1m 3 of 1000')
+  })
+
+  it('names who spends a quota of which nothing is left', async () => {
+    const limits = { read: [{ requests: 5, window: '60s' }] }
+    const gateway = await startGateway(
+      harnessConfig((await startUpstream()).url, { limits, queue: { maxWait: '10m' } }, { ...AT_ONCE, clients: HOG }),
+    )
+    void send(gateway, 12, { 'x-sluice-key': 'hog' })
+    void send(gateway, 1, { 'x-sluice-key': 'other' })
+    await expect
+      .poll(async () => wordsOf(await getPage(gateway)))
+      .toMatch(/harness\/prod read per 1m is used up, and 8 calls wait, [78] of the client hog/)
+  })
+
+  it.each([
+    [
+      'somebody else uses the account',
+      { 'x-ratelimit-limit': '1000', 'x-ratelimit-remaining': '200', 'x-ratelimit-reset': '30' },
+      200,
+    ],
+    ['the vendor answers 429 and does not say until when', {}, 429],
+  ])('says that %s', async (_, headers, status) => {
+    const upstream = await startUpstream((_, response) => void response.writeHead(status, headers).end())
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, { retry: { retries: 0 }, throttle: { pause: '1ms', retry: 'safe' } }),
+    )
+    await Promise.all(send(gateway, 6))
+    await expect
+      .poll(async () => wordsOf(await getPage(gateway)))
+      .toMatch(/Only \d+ of 1000 of harness\/prod read per 1m can be used: the vendor lets less through/)
+  })
+
+  it('says that the vendor is slow', { timeout: 60_000 }, async () => {
+    const upstream = await startUpstream((_, response) => void setTimeout(() => response.end(), 5_100))
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    await Promise.all(send(gateway, 5))
+    expect(wordsOf(await getPage(gateway))).toMatch(/harness is slow: half of its calls take more than \d+ s/)
+  })
+
+  it.each([
+    [401, 'The vendor refuses the credential'],
+    [500, 'vendor’s status page'],
+  ])('says that the vendor answers %i, and what to do', async (status, todo) => {
+    const upstream = await startUpstream((_, response) => void response.writeHead(status).end())
+    const gateway = await startGateway(
+      harnessConfig(upstream.url, { retry: { retries: 0 }, breaker: { failures: 100 } }),
+    )
+    await Promise.all(send(gateway, 6))
+    const words = wordsOf(await getPage(gateway))
+    expect(words).toMatch(new RegExp(`harness answered 6 of 6 calls with ${status === 500 ? '5xx' : status}`))
+    expect(words).toContain(todo)
+  })
+
+  it('says which breaker is open, and when it probes', async () => {
+    const gateway = await startGateway(
+      harnessConfig('http://127.0.0.1:1', { retry: { retries: 0 }, breaker: { failures: 2 } }),
+    )
+    for (let i = 0; i < 3; i++) await call(gateway.url, READ)
+    const words = wordsOf(await getPage(gateway))
+    expect(words).toMatch(/Failing: The breaker of harness is open, the next probe is in \d+ s/)
+    expect(words).not.toContain('ended as breaker_open')
+  })
+
+  it('says that Redis is away', async () => {
+    const redis = await startRedisServer([])
+    onTestFinished(() => redis.stop())
+    const store = { kind: 'redis', url: redis.url }
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url, {}, { store }))
+    await Promise.all(send(gateway, 1))
+    await redis.stop()
+    await Promise.all(send(gateway, 1))
+    await expect
+      .poll(async () => wordsOf(await getPage(gateway)), { timeout: 30_000 })
+      .toMatch(/Warning: Degraded: the quota store/)
+  })
+
+  it('says that a queue is full', async () => {
+    const limits = { read: [{ requests: 1, window: '60s' }] }
+    const queue = { maxWait: '10m', maxWaiting: 1 }
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url, { limits, queue }, AT_ONCE))
+    await call(gateway.url, READ)
+    void send(gateway, 4)
+    await expect.poll(async () => wordsOf(await getPage(gateway))).toMatch(/\d calls? to harness ended as queue_full/)
+  })
+
+  it('says that a reload was rejected, until one is taken', async () => {
+    const { url } = await startUpstream()
+    const config = harnessConfig(url)
+    const gateway = await startGateway(config)
+    await gateway.reloadWith({
+      ...config,
+      upstreams: { harness: { preset: 'harness', accounts: {} } },
+      server: { port: 0, workers: 2 },
+    })
+    expect(wordsOf(await getPage(gateway))).toContain('The last reload was rejected')
+    await pause(0)
+    await gateway.reloadWith(config)
+    await expect.poll(async () => wordsOf(await getPage(gateway))).not.toContain('The last reload was rejected')
+  })
+
+  it('says that a key is wrong, and leads to the call', async () => {
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url, {}, { clients: HOG }))
+    await Promise.all(send(gateway, 1, { 'x-sluice-key': 'wrong', 'x-correlation-id': 'of-the-wrong-key' }))
+    const page = await getPage(gateway)
+    expect(wordsOf(page)).toContain('1 call to harness ended as unauthenticated')
+    expect(page).toContain('href="/requests/of-the-wrong-key"')
+    expect(wordsOf(await getPage(gateway, '/requests/of-the-wrong-key'))).toMatch(/unauthenticated: unknown client key/)
+  })
+
+  it('shows of a call why the cache did not keep its answer', async () => {
+    const upstream = await startUpstream((_, response) => void response.writeHead(200, { etag: '"1"' }).end('{}'))
+    const accounts = { main: { credential: { header: 'authorization', value: 'Bearer x' } } }
+    const routes = [{ path: '/*', class: 'read', cache: true }]
+    const limits = { read: [{ requests: 10, window: '60s' }] }
+    const gateway = await startGateway({
+      ...harnessConfig(upstream.url),
+      upstreams: { tickets: { url: upstream.url, accounts, routes, limits } },
+    })
+    await call(gateway.url, '/tickets/a', { headers: { 'x-correlation-id': 'not-kept' } })
+    expect(wordsOf(await getPage(gateway, '/requests/not-kept'))).toMatch(/Cache .*detail=authorization/)
+  })
+
+  it('shows text of strangers as text', async () => {
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url, {}, { clients: HOG }))
+    const id = `"><img/src=x>`
+    await call(gateway.url, `${READ}/<script>alert(1)</script>`, {
+      headers: { 'x-correlation-id': id, 'x-sluice-key': 'wrong' },
+    })
+    for (const path of ['/', `/requests/${encodeURIComponent(id)}`, '/requests/%3Cscript%3E']) {
+      const page = await getPage(gateway, path)
+      expect(page).not.toMatch(/<script>|<img/)
+    }
+  })
+})
+
+describe('signing in to the live page', () => {
+  const start = async () => startGateway(harnessConfig((await startUpstream()).url, {}, { ...SIGNED_IN, clients: {} }))
+
+  it('takes an admin token, and gives a cookie that no script and no other site can use', async () => {
+    const gateway = await start()
+    const before = await call(gateway.adminUrl, '/')
+    expect([before.status, before.headers['location']]).toEqual([303, '/sign-in'])
+    const answer = await signIn(gateway, 'the token of alice')
+    expect([answer.status, answer.headers['location']]).toEqual([303, '/'])
+    const [cookie = ''] = answer.headers['set-cookie'] ?? []
+    expect(cookie).toMatch(/^sluice_session=[\w.-]+; Path=\/; Max-Age=43200; HttpOnly; SameSite=Strict$/)
+    expect(cookie).not.toContain('token')
+    const page = await call(gateway.adminUrl, '/', { headers: { cookie: cookie.split(';')[0]! } })
+    expect(page.status).toBe(200)
+    expect(wordsOf(page.body)).toContain('alice')
+    expect(page.headers['content-security-policy']).toBe(
+      "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    )
+    expect(page.headers['cache-control']).toBe('no-store')
+    const out = await call(gateway.adminUrl, '/sign-out', { method: 'POST' })
+    expect(out.headers['set-cookie']).toEqual(['sluice_session=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict'])
+  })
+
+  it.each(['/', '/events', '/requests/any'])('guards %s', async (path) => {
+    const gateway = await start()
+    const value = (await signIn(gateway, TOKEN)).headers['set-cookie']![0]!.split(';')[0]!
+    const [label, until, signature] = value.replace('sluice_session=', '').split('.')
+    const forged = [
+      '',
+      'sluice_session=',
+      `sluice_session=${label}.${Number(until) + 1}.${signature}`,
+      `sluice_session=${Buffer.from('alice').toString('base64url')}.${until}.${signature}`,
+      `sluice_session=${label}.1.${signature}`,
+      `sluice_session=${label}.${until}.`,
+    ]
+    for (const cookie of forged) {
+      const { status, headers } = await call(gateway.adminUrl, path, { headers: { cookie } })
+      expect([status, headers['location']]).toEqual([303, '/sign-in'])
+    }
+  })
+
+  it('refuses a wrong token, and after ten of them any', async () => {
+    const gateway = await start()
+    for (let i = 0; i < 10; i++) expect((await signIn(gateway, `wrong ${i}`)).status).toBe(401)
+    await signIn(gateway, 'wrong again')
+    const blocked = await signIn(gateway, TOKEN)
+    expect(blocked.status).toBe(429)
+    expect(blocked.headers['set-cookie']).toBeUndefined()
+  })
+
+  it('is for browsers of this machine only where there is no token', async () => {
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url))
+    expect((await call(gateway.adminUrl, '/', { headers: { host: 'evil.example' } })).status).toBe(403)
+    expect((await call(gateway.adminUrl, '/events', { headers: { origin: 'https://evil.example' } })).status).toBe(403)
+  })
+})
+
+/** Set to a folder, it gets what the browser shows. */
+const PICTURES = process.env['SLUICE_PICTURES']
+
+describe.skipIf(!hasProgram('chromium'))('the live page in a browser', { timeout: 120_000 }, () => {
+  async function setUp() {
+    const limits = { read: [{ requests: 20, window: '60s' }], write: [{ requests: 300, window: '60s' }] }
+    const sick = {
+      url: 'http://127.0.0.1:1',
+      accounts: { main: {} },
+      retry: { retries: 0 },
+      breaker: { failures: 2 },
+      limits: { read: [] },
+    }
+    const routes = [{ path: '/*', class: 'read' }]
+    const config = harnessConfig(
+      (await startUpstream()).url,
+      { limits, queue: { maxWait: '10m' } },
+      { ...SIGNED_IN, clients: HOG },
+    ) as {
+      upstreams: object
+    }
+    const gateway = await startGateway({ ...config, upstreams: { ...config.upstreams, sick: { ...sick, routes } } })
+    const tab = await openBrowser()
+    const picture = async (name: string): Promise<void> => {
+      const shown = await tab.screenshot()
+      if (PICTURES === undefined) return
+      if (!existsSync(PICTURES)) mkdirSync(PICTURES)
+      writeFileSync(`${PICTURES}/${name}.png`, shown)
+    }
+    const enter = async (): Promise<void> => {
+      await tab.open(gateway.adminUrl)
+      await tab.eval(
+        `document.querySelector('#token').value = ${JSON.stringify(TOKEN)}; document.querySelector('main form').submit()`,
+      )
+      await expect.poll(() => tab.text(), { timeout: 30_000 }).toContain('What is wrong now')
+    }
+    return { gateway, tab, picture, enter }
+  }
+
+  it('shows by itself what begins to be wrong, on a phone too, and leads to the call', async () => {
+    const { gateway, tab, picture, enter } = await setUp()
+    await tab.size(1200, 900)
+    await enter()
+    expect(await tab.text()).toContain('Nothing. Calls are served.')
+    await picture('empty')
+    void send(gateway, 40, { 'x-sluice-key': 'hog' })
+    for (let i = 0; i < 3; i++)
+      await call(gateway.url, '/sick/x', { headers: { 'x-sluice-key': 'other', 'x-correlation-id': `sick-${i}` } })
+    await expect.poll(() => tab.text(), { timeout: 30_000 }).toMatch(/The breaker of sick is open[^]*of the client hog/)
+    await picture('load')
+    await tab.size(390, 844, 'dark')
+    await picture('phone')
+    // Tables scroll in themselves, the page does not.
+    expect(await tab.eval<number>('document.documentElement.scrollWidth')).toBeLessThanOrEqual(390)
+    await tab.eval(`document.querySelector('#id').value = 'sick-2'; document.querySelector('.search').submit()`)
+    await expect.poll(() => tab.text(), { timeout: 30_000 }).toMatch(/Call sick-2[^]*breaker_open/)
+    await tab.size(1200, 900)
+    await picture('call')
+    expect(tab.errors).toEqual([])
+  })
+
+  it('is of use without scripts', async () => {
+    const { tab, enter } = await setUp()
+    await enter()
+    await tab.withoutScripts()
+    await tab.eval('location.reload()')
+    await expect.poll(() => tab.text(), { timeout: 30_000 }).toContain('Nothing. Calls are served.')
+    expect(await tab.eval<string>(`document.querySelector('main').innerText`)).toContain('harness/prod')
+  })
+})
