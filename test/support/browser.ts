@@ -67,7 +67,7 @@ async function tabOf(socket: WebSocket): Promise<Tab> {
   const errors: string[] = []
   let onLoad: () => void = () => undefined
   socket.on('message', (data) => {
-    const message = JSON.parse(String(data)) as Message
+    const message = JSON.parse((data as Buffer).toString()) as Message
     if (message.id !== undefined) waiting.get(message.id)?.(message)
     else if (message.method === 'Page.loadEventFired') onLoad()
     else if (message.method === 'Log.entryAdded') {

@@ -2,7 +2,12 @@ import { readdirSync } from 'node:fs'
 import { readText, ROOT } from '../deploy/repository.ts'
 
 /** What is told in files of its own is part of it. */
-export const README_FILES = ['README.md', ...readdirSync(`${ROOT}/docs`).map((name) => `docs/${name}`)]
+export const README_FILES = [
+  'README.md',
+  ...readdirSync(`${ROOT}/docs`)
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`),
+]
 
 export const README = README_FILES.map((file) => readText(file)).join('\n')
 

@@ -52,7 +52,7 @@ export async function pageState({ vitals, controls, requests, management }: Admi
     ...reloadCauses(controls.lastReload()),
     ...breakerCauses(breakers),
     ...credentialCauses(credentials),
-    ...(limits ?? []).flatMap((limit) => [...limitCauses(limit, queue)]),
+    ...limitCauses(limits ?? [], queue),
     ...refusalCauses(failed, breakers),
     ...upstreamCauses(rows),
   ]
@@ -107,7 +107,11 @@ function* credentialCauses(credentials: readonly CredentialRow[]): Iterable<Caus
   }
 }
 
-function* limitCauses(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cause> {
+function* limitCauses(limits: readonly QuotaRow[], queue: readonly QueueRow[]): Iterable<Cause> {
+  for (const limit of limits) yield* causesOfLimit(limit, queue)
+}
+
+function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cause> {
   const { upstream, account, window, limit, effective, used, waiting } = row
   const name = `${upstream}/${account} ${row.class} per ${window}`
   if (window.endsWith(' shadow')) return
