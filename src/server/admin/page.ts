@@ -15,6 +15,7 @@ const MOST_OPEN = 100
 /** No script but ours, no style in the markup, nothing from elsewhere, in nobody's frame. */
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+const HTML = 'text/html; charset=utf-8'
 const HEADERS = {
   'content-security-policy': POLICY,
   'x-content-type-options': 'nosniff',
@@ -55,7 +56,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   app.get('/', async (request, reply) => {
     const owner = signedIn(request, reply)
     if (owner === false) return reply
-    return reply.type('text/html').send(livePage(await state(), owner))
+    return reply.type(HTML).send(livePage(await state(), owner))
   })
   app.get<{ Querystring: { id?: unknown } }>('/requests', (request, reply) => {
     const { id } = request.query
@@ -71,7 +72,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     const stories = found as readonly RequestStory[]
     return reply
       .code(stories.length === 0 ? 404 : 200)
-      .type('text/html')
+      .type(HTML)
       .send(storyPage(id, stories, away, owner))
   })
   app.get('/events', (request, reply) => {
@@ -84,7 +85,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     return reply
   })
 
-  app.get('/sign-in', (_, reply) => reply.type('text/html').send(signInPage(undefined)))
+  app.get('/sign-in', (_, reply) => reply.type(HTML).send(signInPage(undefined)))
   app.post('/sign-in', async (request, reply) => {
     const token = request.body instanceof URLSearchParams ? (request.body.get('token') ?? '') : ''
     const address = addressOf(request.raw) ?? 'unknown'
@@ -98,7 +99,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
           : 'This is no admin token.'
     return reply
       .code(blockedMs > 0 ? 429 : 401)
-      .type('text/html')
+      .type(HTML)
       .send(signInPage(problem))
   })
   app.post('/sign-out', (_, reply) => reply.header('set-cookie', sessions.end()).redirect('/sign-in', 303))

@@ -18,7 +18,7 @@ export class AdminProblem extends Error {
 }
 
 const SERVED =
-  'it has GET /healthz, /readyz and /metrics, and below /v1 what docs/admin-api.md lists; clients call the other port'
+  'it has the live page at /, GET /healthz, /readyz and /metrics, and below /v1 what docs/admin-api.md lists; clients call the other port'
 
 /** By the kind of thing, and the id or name under which it was looked for. */
 export function notFound(what: string, name: string): AdminProblem {
