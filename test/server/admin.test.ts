@@ -22,7 +22,11 @@ describe('the admin API', () => {
   )
 
   it.each<[method: string, path: string, detail: RegExp]>([
-    ['GET', '/ng/api', /^there is no GET \/ng\/api on the admin port; it has the live page .*clients call the other port$/],
+    [
+      'GET',
+      '/ng/api',
+      /^there is no GET \/ng\/api on the admin port; it has the live page .*clients call the other port$/,
+    ],
     ['POST', '/metrics', /^there is no POST \/metrics on the admin port/],
     ['PUT', '/v1/clients/x?y=1', /^there is no PUT \/v1\/clients\/x on the admin port/],
     ['PATCH', '/v1/clients/nobody', /^there is no client "nobody"$/],
