@@ -179,7 +179,9 @@ async function startFlushed(faults: Faults): Promise<TestGateway> {
     await redis.stop()
   })
   const admin = { port: 0, token: ADMIN_TOKEN }
-  const gateway = await startGateway(base(ANY, { admin, store: { kind: 'redis', url: redis.url } }))
+  const gateway = await startGateway(
+    base(ANY, { admin, store: { kind: 'redis', url: redis.url, commandTimeout: '2s' } }),
+  )
   await ask(gateway, 'POST', '/clients', { name: 'made' })
   faults.keepDoing(async () => client.flushall(), 5_000)
   return gateway

@@ -28,6 +28,7 @@ export class PrometheusServer {
   readonly port: number
   readonly #process: Started
   readonly #cleanUp: () => void
+  readonly #startedAtS = Date.now() / 1_000
 
   private constructor(port: number, process: Started, cleanUp: () => void) {
     this.port = port
@@ -63,13 +64,13 @@ export class PrometheusServer {
     return this.#series('query', { query: expr })
   }
 
-  /** What a graph of the last minute gets. */
+  /** What a graph of the time since the start gets: on a busy machine that may be minutes. */
   queryRange(expr: string): Promise<Series[]> {
-    return this.#series('query_range', { query: expr, ...lastMinute(), step: '1' })
+    return this.#series('query_range', { query: expr, ...this.#sinceStart(), step: '1' })
   }
 
   exemplars(expr: string): Promise<ExemplarSeries[]> {
-    return this.#get<ExemplarSeries[]>('query_exemplars', { query: expr, ...lastMinute() })
+    return this.#get<ExemplarSeries[]>('query_exemplars', { query: expr, ...this.#sinceStart() })
   }
 
   labelValues(label: string, series: string): Promise<string[]> {
@@ -103,6 +104,10 @@ export class PrometheusServer {
     this.#cleanUp()
   }
 
+  #sinceStart(): { start: string; end: string } {
+    return { start: String(this.#startedAtS), end: String(Date.now() / 1_000) }
+  }
+
   async #series(endpoint: string, parameters: Record<string, string>): Promise<Series[]> {
     const { result } = await this.#get<{ result: Series[] }>(endpoint, parameters)
     return result
@@ -115,9 +120,4 @@ export class PrometheusServer {
     if (status !== 'success') throw new Error(`${decodeURIComponent(url)}: ${error}`)
     return data
   }
-}
-
-function lastMinute(): { start: string; end: string } {
-  const now = Date.now() / 1_000
-  return { start: String(now - 60), end: String(now) }
 }

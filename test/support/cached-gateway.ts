@@ -11,6 +11,9 @@ export const caches = {
   Redis: () => ({ store: stores.Redis(), cache: { store: 'redis' } }),
 }
 
+/** For a connection to Redis and for its answers, as `stores.Redis` has it. */
+const ANSWER_WITHIN_MS = 2_000
+
 /** Of calls, and of nothing else that waits. */
 export const MAX_WAIT_MS = 12_345
 
@@ -68,8 +71,10 @@ async function started<T>(starting: Promise<T>, clock: SimulatedClock): Promise<
   starting.then(over, over)
   while (!isOver) {
     await new Promise(setImmediate)
-    // Not while Redis is asked: the time that it may take would be over before it could answer.
-    if (clock.waits.some((ms) => ms > LOOK_EVERY_MS && ms <= RESUME_AFTER_MS)) await clock.advance(RESUME_AFTER_MS)
+    // Not while Redis is connected to or asked: the time that it may take would be over before it could answer.
+    const isAsked = clock.waits.some((ms) => ms > RESUME_AFTER_MS && ms <= ANSWER_WITHIN_MS)
+    const isWaiting = clock.waits.some((ms) => ms > LOOK_EVERY_MS && ms <= RESUME_AFTER_MS)
+    if (isWaiting && !isAsked) await clock.advance(RESUME_AFTER_MS)
   }
   return starting
 }

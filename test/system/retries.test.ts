@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { call, RawClient } from '../support/http.ts'
 import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { freePort } from '../support/find-redis.ts'
-import { SimulatedClock } from '../support/simulated-clock.ts'
+import { SimulatedClock, stepUntilDone } from '../support/simulated-clock.ts'
 
 const QUICK = {
   retry: { retries: 3, baseDelay: '1ms', maxDelay: '5ms' },
@@ -120,22 +120,27 @@ describe('a call that fails', () => {
 
   it('is retried whatever it does, if nothing of it was sent', async () => {
     const port = await freePort()
+    const clock = new SimulatedClock()
     const gateway = await startGateway(
       harnessConfig(`http://127.0.0.1:${port}`, {
         retry: { retries: 20, baseDelay: '20ms', maxDelay: '20ms', budget: '100%' },
         breaker: { failures: 100 },
       }),
+      { clock },
     )
     const calling = call(gateway.url, CREATE, { method: 'POST', body: 'x'.repeat(100_000) })
-    await expect
-      .poll(async () => Number(/reason="unreachable"} (\d+)/.exec(await gateway.metrics())?.[1] ?? 0))
-      .toBeGreaterThan(1)
+    const failed = async () => Number(/reason="unreachable"} (\d+)/.exec(await gateway.metrics())?.[1] ?? 0)
+    while ((await failed()) < 2) {
+      // For the next attempt.
+      await expect.poll(() => clock.waits.some((ms) => ms <= 20)).toBe(true)
+      await clock.advance(20)
+    }
     let received = 0
     const server = createServer((request, response) =>
       request.on('data', (chunk: Buffer) => void (received += chunk.length)).on('end', () => response.end()),
     )
     server.listen(port, '127.0.0.1')
-    expect((await calling).status).toBe(200)
+    expect((await stepUntilDone(clock, calling)).status).toBe(200)
     expect(received).toBe(100_000)
     server.close()
     // Not one of the attempts before was charged.
