@@ -7,7 +7,9 @@ import { ConfigError } from '../../src/config/problem.ts'
 import { readText, ROOT } from './repository.ts'
 
 const EXAMPLES = 'deploy/examples'
-const examples = readdirSync(`${ROOT}/${EXAMPLES}`).map((name) => ({ name, text: readText(`${EXAMPLES}/${name}`) }))
+const examples = readdirSync(`${ROOT}/${EXAMPLES}`)
+  .filter((name) => name.endsWith('.yaml'))
+  .map((name) => ({ name, text: readText(`${EXAMPLES}/${name}`) }))
 
 /** The variables that a configuration names, each with a value of the kind that is wanted there. */
 function environmentFor(text: string): Record<string, string> {
@@ -15,7 +17,7 @@ function environmentFor(text: string): Record<string, string> {
   return Object.fromEntries(names.map((name) => [name, name === 'REDIS_URL' ? 'redis://127.0.0.1:6379' : `of ${name}`]))
 }
 
-describe('every example', () => {
+describe('every example of a configuration', () => {
   it('is the smallest, the one of a whole company, the one for any API, or the one of many limits', () => {
     expect(examples.map(({ name }) => name)).toEqual([
       'any-api.yaml',

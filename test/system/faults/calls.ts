@@ -43,6 +43,8 @@ export async function startFaultUpstream() {
       void tell(response)
     })
   })
+  // It closes no connection by itself: whoever stalls long enough would be taken for one that is idle.
+  server.keepAliveTimeout = 0
   const sockets = new WebSocketServer({ noServer: true })
   server.on('upgrade', (request, socket, head) => {
     note(request)

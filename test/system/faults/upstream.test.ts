@@ -5,6 +5,7 @@ import { createLog } from '../../../src/observe/log.ts'
 import { runGateway } from '../../../src/process/run.ts'
 import { FaultProxy } from '../../support/fault-proxy.ts'
 import { readmeTable } from '../../support/readme.ts'
+import { SimulatedClock, stepUntilDone } from '../../support/simulated-clock.ts'
 import { temporaryFolder } from '../../support/temporary-folder.ts'
 import { makeCall, type Seen, startFaultUpstream } from './calls.ts'
 import { type Fate, KINDS, type Row, UPSTREAM_FAULTS } from './table.ts'
@@ -33,7 +34,9 @@ beforeAll(async () => {
     }
   }
   const config = { server: { port: 0, drain: '0s' }, admin: { port: 0 }, store: { dir: folder.path }, upstreams }
-  const gateway = await runGateway(checkConfig(config, 'test'), { log: createLog({ level: 'silent', format: 'json' }) })
+  const clock = new SimulatedClock()
+  const log = createLog({ level: 'silent', format: 'json' })
+  const gateway = await runGateway(checkConfig(config, 'test'), { log, clock })
   const cells = UPSTREAM_FAULTS.flatMap((row, i) =>
     KINDS.map(async (kind, j) => {
       const path = `/${row.name}/${kind}`.replaceAll(' ', '-')
@@ -41,7 +44,7 @@ beforeAll(async () => {
       results.set(path, { seen, arrivals: upstream.arrivals.get(path) ?? 0, metrics: '' })
     }),
   )
-  await Promise.all(cells)
+  await stepUntilDone(clock, Promise.all(cells))
   // What a call holds is given back a moment after its client has seen its end.
   const held = /^sluice_(?:in_flight|queue_depth|connection_waiting|websockets)\{.*\} [1-9]/m
   for (let i = 0; i < 300; i++) {
@@ -52,7 +55,7 @@ beforeAll(async () => {
   for (const [path, result] of results) {
     results.set(path, { ...result, arrivals: upstream.arrivals.get(path) ?? 0 })
   }
-  await gateway.stop()
+  await stepUntilDone(clock, gateway.stop())
   await Promise.all(proxies.map((proxy) => proxy.stop()))
   upstream.stop()
   folder.remove()
@@ -96,7 +99,7 @@ function upstreamAt(url: string): object {
     accounts: { main: {} },
     limits: { read: [{ requests: 100, window: '60s' }], write: [{ requests: 100, window: '60s' }] },
     retry: { retries: 1, baseDelay: '1ms', maxDelay: '1ms' },
-    // Long enough for a busy machine, where nothing is wrong.
+    // The clock is stepped so slowly that a busy machine needs less, where nothing is wrong.
     timeouts: { headers: '4s', idle: '4s', total: '60s' },
   }
 }
