@@ -44,6 +44,10 @@ describe('the linter', () => {
     'a folder below that is not in its line': ['records/side.ts', "export { dateOf } from '../http/date.ts'\n"],
     'the folder around its own': ['config/presets/out.ts', "export { findConfig } from '../find.ts'\n"],
   } as const
+  const circle = {
+    'queue/one.ts': "import type { Two } from './two.ts'\nexport type One = Two | 1\n",
+    'queue/two.ts': "import type { One } from './one.ts'\nexport type Two = One[]\n",
+  }
   const reported = new Map<string, string>()
 
   beforeAll(() => {
@@ -53,8 +57,9 @@ describe('the linter', () => {
       cpSync(join(ROOT, name), join(copy, name), { recursive: true })
     }
     symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
-    for (const [file, text] of Object.values(wrong)) writeFileSync(join(copy, 'src', file), text)
-    const files = Object.values(wrong).map(([file]) => join('src', file))
+    const written = [...Object.values(wrong), ...Object.entries(circle)]
+    for (const [file, text] of written) writeFileSync(join(copy, 'src', file), text)
+    const files = written.map(([file]) => join('src', file))
     const oxlint = join(ROOT, 'node_modules/oxlint/bin/oxlint')
     const args = [oxlint, '-c', '.oxlintrc.ts', '--format=json', ...files]
     const { stdout, status } = spawnSync(process.execPath, args, { cwd: copy, encoding: 'utf8' })
@@ -65,6 +70,10 @@ describe('the linter', () => {
 
   it.each(Object.entries(wrong))('refuses an import of %s', (_, [file]) => {
     expect(reported.get(file)).toMatch(/no-restricted-imports.*may import only/)
+  })
+
+  it.each(Object.keys(circle))('refuses a circle of files, if only by types: %s', (file) => {
+    expect(reported.get(file)).toMatch(/no-cycle/)
   })
 })
 

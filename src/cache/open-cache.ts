@@ -34,6 +34,12 @@ export class SharedCache {
     return (this.#store ??= this.#open())
   }
 
+  /** Opens the store, if it is not open yet. */
+  inUse(): this {
+    this.#store ??= this.#open()
+    return this
+  }
+
   /** Once the store can be used that something has asked for; or late, because the gateway does not depend on it. */
   get opened(): Promise<void> {
     return this.#opened

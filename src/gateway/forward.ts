@@ -24,11 +24,12 @@ import {
   unsendable,
 } from './refusals.ts'
 import type { Refresh } from './cached-read.ts'
+import { lookUpInCache } from './response-cache.ts'
 import type { ResponseObserver } from './response-observer.ts'
 import { RetryPlan } from './retry-plan.ts'
 import type { Upstream } from './snapshot.ts'
 import { answerFromCache, type StoredAnswer } from './stored-answer.ts'
-import { openTunnel } from './upgrade.ts'
+import { openTunnel } from './open-tunnel.ts'
 
 export interface Environment {
   readonly random: Random
@@ -46,7 +47,7 @@ export function forward(call: Call, target: Target, env: Environment): Promise<F
 }
 
 async function forwardThroughCache(call: Call, target: Target, env: Environment): Promise<Forwarded> {
-  const found = await target.upstream.cache!.lookUp(call, target)
+  const found = await lookUpInCache(call, target, target.upstream.cache!)
   switch (found.kind) {
     case 'hit':
       if (found.refresh !== undefined) void refreshCache(found.refresh, env)

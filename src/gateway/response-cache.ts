@@ -11,27 +11,17 @@ import type { Forwarded } from './forwarded.ts'
 import type { ResponseObserver } from './response-observer.ts'
 
 /**
- * The cache of an upstream (RFC 9111): answers reads of its cached routes from what is kept, asks upstream for the rest, and
- * keeps what may be kept. A write ends what is kept of its path, also where no route of that path is cached.
+ * What the cache of an upstream (RFC 9111) says of a call: it answers reads of cached routes from what is kept, or sees what
+ * comes from upstream and keeps what may be kept. A write is a miss, whose observer ends what is kept of its path, also where
+ * no route of that path is cached.
  */
-export class ResponseCache {
-  readonly #shared: SharedCache
-  readonly #store: CacheStore
-
-  constructor(shared: SharedCache) {
-    this.#shared = shared
-    this.#store = shared.store
-  }
-
-  /** What it says of a call. A write is a miss, whose observer ends what is kept. */
-  lookUp(call: Call, target: Target): CacheAnswer | Promise<CacheAnswer> {
-    const { method = '' } = call.request
-    if (!isSafeMethod(method)) return { kind: 'miss', observer: new Write(call, target, this.#store) }
-    const { cache } = target.route
-    const isCached = cache !== undefined && cache !== false && (method === 'GET' || method === 'HEAD')
-    if (isCached) return new CachedRead(call, target, cache, this.#shared).lookUp()
-    return { kind: 'miss', observer: undefined }
-  }
+export function lookUpInCache(call: Call, target: Target, shared: SharedCache): CacheAnswer | Promise<CacheAnswer> {
+  const { method = '' } = call.request
+  if (!isSafeMethod(method)) return { kind: 'miss', observer: new Write(call, target, shared.store) }
+  const { cache } = target.route
+  const isCached = cache !== undefined && cache !== false && (method === 'GET' || method === 'HEAD')
+  if (isCached) return new CachedRead(call, target, cache, shared).lookUp()
+  return { kind: 'miss', observer: undefined }
 }
 
 /** Ways to end of which nobody knows whether the upstream has done what it was asked for. */

@@ -31,7 +31,6 @@ import type { AccountServices } from './admission-policies.ts'
 import { CallCount } from './call-count.ts'
 import { countingOf } from './charges.ts'
 import type { RetryPolicy } from './decide.ts'
-import { ResponseCache } from './response-cache.ts'
 
 /** Everything that one configuration means, built once and never changed: a call reads it once and keeps to it. */
 export interface Snapshot {
@@ -73,7 +72,7 @@ export interface Upstream {
   /** Counts what took longer than it may, by its phase. */
   readonly timeouts: Readonly<Record<TimeoutPhase, CounterSeries>>
   /** Undefined where nothing of it is cached. */
-  readonly cache: ResponseCache | undefined
+  readonly cache: SharedCache | undefined
   /** Prefix under which the vendor serves the same paths again; empty if there is none. */
   readonly aliasPrefix: string
   /** Lower-case names of the response headers in which the vendor may put its own id of a request. */
@@ -191,7 +190,7 @@ function buildUpstream(
     hedging: hedgingOf(config, previous),
     budgetExhausted: services.metrics.budgetExhausted.of({ upstream: name }),
     timeouts: services.metrics.timeoutsOf(name),
-    cache: services.cache && isCached(config) ? new ResponseCache(services.cache) : undefined,
+    cache: isCached(config) ? services.cache?.inUse() : undefined,
     aliasPrefix: preset?.aliasPrefix ?? '',
     requestIdHeaders: config.requestIdHeaders.map((name) => name.toLowerCase()),
     keyHeaders,

@@ -1,33 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { Clock } from '../time/clock.ts'
-import { responseHeaders } from '../upstream/headers.ts'
-import type { Switched } from './attempt.ts'
-import type { Call } from './call.ts'
-import type { Delivered } from './forwarded.ts'
-import { ownHeaders } from './own-headers.ts'
-import type { Upstream } from './snapshot.ts'
 import { Tunnel, type TunnelOptions, type Tunnels } from './tunnel.ts'
-
-/** Answers a client whose upstream agreed to a WebSocket, and passes on what either side sends until the end of both. */
-export function openTunnel(call: Call, { config }: Upstream, { status, fields, socket }: Switched): Promise<Delivered> {
-  return new Promise((resolve, reject) => {
-    try {
-      call.onHead?.()
-      const headers = responseHeaders(fields, call.usage.length > 0)
-      headers.push('Connection', 'Upgrade', 'Upgrade', 'websocket')
-      ownHeaders(call, headers)
-      call.response.writeHead(status, headers)
-      call.response.flushHeaders()
-      call.upgrade!.tunnelTo(socket, call.clock, config.timeouts.idle, (end, error) => {
-        if (error !== undefined) reject(error)
-        else resolve(end === 'broken_off' ? { kind: end, cause: undefined } : { kind: end })
-      })
-    } catch (mistake) {
-      socket.destroy()
-      reject(mistake)
-    }
-  })
-}
 
 /** A client that sends more than this before it knows that it may is not read from until then. */
 const EARLY_BYTES = 65_536

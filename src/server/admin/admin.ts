@@ -16,25 +16,14 @@ import { auditRoutes } from './audit.ts'
 import { clientRoutes } from './clients.ts'
 import { inventoryRoutes } from './inventory.ts'
 import { adminTokens, metricsTokens, wantLogIn } from './log-in.ts'
-import type { Management } from './management.ts'
+import type { AdminParts } from './management.ts'
 import { pageRoutes } from './page.ts'
 import { presetRoutes } from './presets.ts'
 import { AdminProblem, answerNotFound, answerProblems } from './problem.ts'
 import { reloadRoute } from './reload.ts'
 import { requestRoutes } from './requests.ts'
-import type { AllRequests } from '../../requests/ask-all.ts'
 import { queueRoute } from './queue.ts'
-import type { Controls, Vitals } from './status.ts'
-import type { AddressOf } from '../client-address.ts'
 import { breakerRoutes } from './breakers.ts'
-
-export interface AdminParts {
-  readonly vitals: Vitals
-  readonly controls: Controls
-  readonly management: Management
-  readonly requests: Pick<AllRequests, 'ask'>
-  readonly addressOf: AddressOf
-}
 
 const LARGEST_BODY = 65_536
 /** A correlation id of 128 characters, each of which may be escaped. */

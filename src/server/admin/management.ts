@@ -1,3 +1,6 @@
+import type { AllRequests } from '../../requests/ask-all.ts'
+import type { AddressOf } from '../client-address.ts'
+import type { Controls, Vitals } from './status.ts'
 import type { AuditTrail } from '../../audit/audit.ts'
 import type { Clock } from '../../time/clock.ts'
 import type { GuessGuard } from '../../clients/guess-guard.ts'
@@ -5,6 +8,15 @@ import type { ManagedClients } from '../../clients/managed.ts'
 import type { Config } from '../../schema/schema.ts'
 import type { Logger } from '../../observe/log.ts'
 import type { Records } from '../../records/records.ts'
+
+/** All that the admin port needs. */
+export interface AdminParts {
+  readonly vitals: Vitals
+  readonly controls: Controls
+  readonly management: Management
+  readonly requests: Pick<AllRequests, 'ask'>
+  readonly addressOf: AddressOf
+}
 
 /** What the admin API shows and changes. */
 export interface Management {

@@ -1,6 +1,6 @@
 import type { RequestRow } from '../../requests/story.ts'
 import { ADVICE_OF, type FailureKind } from '../../gateway/failure.ts'
-import type { AdminParts } from './admin.ts'
+import type { AdminParts } from './management.ts'
 import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
 /** What the live page shows. */
