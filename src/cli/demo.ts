@@ -41,7 +41,7 @@ Paste these into another terminal:
   curl -i -X POST '${api}/ng/api/projects?${account}' -H 'content-type: application/json' -d '{"project":{"identifier":"demo","name":"Demo"}}'
 
   # 120 reads of templates that may not wait, of which a minute has room for 100: 100 times 200, 20 times 429
-  curl -s -o /dev/null -w '%{http_code}\\n' -H 'X-Sluice-Max-Wait: 0' '${api}/template/api/templates/t[1-120]?${account}' | sort | uniq -c
+  curl -s -o /dev/null -w '%{http_code}\\n' -H 'X-Sluice-Max-Wait: 0' '${api}/template/api/templates/template_1?n=[1-120]&${account}' | sort | uniq -c
 
   # 60 webhooks at once that may wait, of which a second has room for 20: 60 times 200, after two seconds
   curl -Z --parallel-max 60 --no-progress-meter -o /dev/null -w '%{http_code}\\n' -X POST '${api}/ng/api/webhook?n=[1-60]&${account}' | sort | uniq -c

@@ -1,11 +1,15 @@
 import { retryAfterSeconds } from '../http/retry-after.ts'
 import type { EpochMs } from '../time/clock.ts'
-import { randomUUID } from 'node:crypto'
+import { hash, randomUUID } from 'node:crypto'
 import { STATUS_CODES } from 'node:http'
 import Type, { type Static } from 'typebox'
 import { words } from '../config/presets/words.ts'
-import { EXECUTIONS, fieldsOf, isPlural, isV1, kindOf, sentFields, shown, shownAlone } from './entities.ts'
+import { fieldsOf, isPlural, isV1, isWorkspaces, kindOf, SEEDED, sentFields, shown, shownAlone } from './entities.ts'
 import type { Question } from './identify.ts'
+import { type Outcome, type Page, pageOf, VendorError } from './outcome.ts'
+import { wantedOf } from './resources.ts'
+import { SEED_COUNT, type Store } from './store.ts'
+import { started, storedOutcome } from './stored.ts'
 
 export interface Answer {
   readonly status: number
@@ -18,25 +22,97 @@ export interface Answer {
 export type Dialect = Static<typeof DialectSchema>
 export const DialectSchema = Type.Enum(['seconds', 'date', 'none'], { expected: 'one of seconds, date, none' })
 
-/** What Harness would answer, in shape: which shape is told by the path, and nothing is stored. */
-export function successAnswer(question: Question, body: string): Answer {
-  const { method, path, correlationId } = question
+/**
+ * What Harness would answer: from the store for the kinds that hold state, else a shape that the path alone tells. `now` is in
+ * milliseconds since 1970.
+ */
+export function successAnswer(question: Question, body: string, store: Store, now: EpochMs): Answer {
+  const { method, path } = question
   const segments = path.split('/').filter((segment) => segment !== '')
-  const kind = kindOf(segments)
-  const asked: Asked = { question, segments, kind, last: segments.at(-1) ?? '' }
+  const asked: Asked = { question, segments, kind: kindOf(segments), last: segments.at(-1) ?? '' }
   try {
-    if (isV1(path)) return v1Answer(asked, body)
-    const data = dataOf(asked, body)
-    return answer(200, { status: 'SUCCESS', data, metaData: null, correlationId }, correlationId)
+    const wanted = wantedOf(question)
+    const outcome = wanted === undefined ? outcomeOf(asked, body) : storedOutcome(wanted, question, body, store, now)
+    return outcomeAnswer(question, outcome)
   } catch (error) {
+    if (error instanceof VendorError) return errorAnswer(question, error.status, error.message, undefined, error.code)
     if (!(error instanceof SyntaxError)) throw error
     return errorAnswer(question, 400, `Unable to read the body of the ${method} as JSON: ${error.message}`)
   }
 }
 
-/** An error in Harness's shape. A `Retry-After` is said on 429 and 503 only. */
-export function errorAnswer({ correlationId }: Question, status: number, message: string, retryAfter?: string): Answer {
-  const code = CODES[status] ?? (STATUS_CODES[status] ?? 'Unknown error').toUpperCase().replaceAll(/[^A-Z]+/g, '_')
+/** The envelope of the older API; or none, a length that header fields tell, and 201 for what is new. */
+function outcomeAnswer(question: Question, outcome: Outcome): Answer {
+  const { path, correlationId, ifNoneMatch } = question
+  const content = outcome.page === undefined ? outcome.data : outcome.page.content
+  let answered: Answer
+  if (!isV1(path)) {
+    const data = outcome.page === undefined ? outcome.data : enveloped(outcome.page)
+    answered = answer(200, { status: 'SUCCESS', data, metaData: null, correlationId }, correlationId)
+  } else if (outcome.isSilent) {
+    answered = answer(204, undefined, correlationId)
+  } else {
+    answered = answer(outcome.isNew && !isWorkspaces(path) ? 201 : 200, content, correlationId)
+  }
+  if (isV1(path) && outcome.page !== undefined) {
+    const { total, index, size } = outcome.page
+    answered.headers.push(
+      'X-Total-Elements',
+      String(total),
+      'X-Page-Number',
+      String(index),
+      'X-Page-Size',
+      String(size),
+    )
+  }
+  if (!outcome.isTagged) return answered
+  const tag = tagOf(outcome)
+  if (matches(ifNoneMatch, tag)) return notModified(tag, correlationId)
+  answered.headers.push('ETag', tag)
+  return answered
+}
+
+function enveloped({ total, index, size, content }: Page): object {
+  const { length: pageItemCount } = content
+  return {
+    totalPages: Math.ceil(total / size),
+    totalItems: total,
+    pageItemCount,
+    pageSize: size,
+    content,
+    pageIndex: index,
+    empty: pageItemCount === 0,
+  }
+}
+
+/** Weak, because the correlation id in the body is another one each time (RFC 9110 §8.8.1). */
+function tagOf({ data, page }: Outcome): string {
+  return `W/"${hash('sha256', JSON.stringify([data, page]), 'base64url').slice(0, 22)}"`
+}
+
+/** RFC 9110 §13.1.2: a list of tags, compared weakly, or `*` for any. */
+function matches(ifNoneMatch: string | undefined, tag: string): boolean {
+  if (ifNoneMatch === undefined) return false
+  return (
+    ifNoneMatch.trim() === '*' || ifNoneMatch.split(',').some((one) => `W/${one.trim().replace(/^W\//, '')}` === tag)
+  )
+}
+
+/** RFC 9110 §15.4.5: the fields that a cache needs, and no content. */
+function notModified(tag: string, correlationId: string): Answer {
+  return { status: 304, headers: ['ETag', tag, 'X-Request-Id', correlationId, ...SECURITY_FIELDS], body: '' }
+}
+
+/** An error in Harness's shape, with the code `named` or the one of its status. A `Retry-After` is said on 429 and 503 only. */
+export function errorAnswer(
+  { correlationId }: Question,
+  status: number,
+  message: string,
+  retryAfter?: string,
+  named?: string,
+): Answer {
+  const code =
+    named ?? CODES[status] ?? (STATUS_CODES[status] ?? 'Unknown error').toUpperCase().replaceAll(/[^A-Z]+/g, '_')
   const content = {
     status: 'ERROR',
     code,
@@ -87,44 +163,21 @@ interface Asked {
   readonly last: string
 }
 
-/** What stands in the envelope. */
-function dataOf(asked: Asked, body: string): unknown {
+/** The answer of a path that holds no state. */
+function outcomeOf(asked: Asked, body: string): Outcome {
   const { question, segments, kind, last } = asked
   const { method, path, query, route } = question
-  if (route.class === 'webhook') return { eventCorrelationId: randomUUID() }
-  if (method === 'DELETE') return true
-  if (isExecution(asked)) return { planExecution: { uuid: randomUUID(), status: 'RUNNING' } }
-  if (!isReading(question)) return changed(asked, body)
-  if (!isList(method, segments) && path !== EXECUTIONS) return shownAlone(path, kind, fieldsOf(last))
-  const [pageIndex, content] = page(asked, query)
-  const { length: pageItemCount } = content
-  const empty = pageItemCount === 0
-  return { totalPages: 1, totalItems: TOTAL, pageItemCount, pageSize: 50, content, pageIndex, empty }
-}
-
-/** As the newer API answers: no envelope, lists whose length and page are told by header fields, 201 for what is new. */
-function v1Answer(asked: Asked, body: string): Answer {
-  const { question, segments, kind, last } = asked
-  const { method, path, query, correlationId } = question
-  if (isExecution(asked)) {
-    const started = { execution_details: { execution_id: randomUUID(), status: 'RUNNING' } }
-    return answer(200, started, correlationId)
-  }
+  const v1 = isV1(path)
+  if (route.class === 'webhook' && !v1) return { data: { eventCorrelationId: randomUUID() } }
   if (method === 'DELETE') {
-    const isSilent = /\/(?:pipelines|input-sets|triggers)\/[^/]+$/.test(path)
-    if (isSilent) return answer(204, undefined, correlationId)
-    return answer(200, shown(path, kind, fieldsOf(last)), correlationId)
+    const data = v1 ? shown(path, kind, fieldsOf(last)) : true
+    return { data, isSilent: /\/(?:input-sets|triggers)\/[^/]+$/.test(path) }
   }
-  if (!isReading(question)) return answer(method === 'POST' ? 201 : 200, changed(asked, body), correlationId)
-  if (!isList(method, segments)) return answer(200, shownAlone(path, kind, fieldsOf(last)), correlationId)
-  const [pageIndex, content] = page(asked, query)
-  const listed = answer(200, content, correlationId)
-  listed.headers.push('X-Total-Elements', String(TOTAL), 'X-Page-Number', String(pageIndex), 'X-Page-Size', '30')
-  return listed
-}
-
-function isExecution({ question: { method }, segments }: Asked): boolean {
-  return method === 'POST' && segments.includes('execute')
+  if (method === 'POST' && segments.includes('execute')) return { data: started(v1, randomUUID()) }
+  if (!isReading(question)) return { data: changed(asked, body), isNew: method === 'POST' }
+  if (!isList(method, segments)) return { data: shownAlone(path, kind, { fields: fieldsOf(last), ...SEEDED }) }
+  const all = Array.from({ length: SEED_COUNT }, (_, index) => shown(path, kind, fieldsOf(`${kind}_${index + 1}`)))
+  return { page: pageOf(all, query, v1) }
 }
 
 function isReading({ route }: Question): boolean {
@@ -135,17 +188,6 @@ function isReading({ route }: Question): boolean {
 function isList(method: string, segments: readonly string[]): boolean {
   const [last = '', previous = ''] = segments.toReversed()
   return method === 'POST' || words(last).includes('list') || (isPlural(last) && !isPlural(previous))
-}
-
-const TOTAL = 3
-
-/** All on the first page, so that a client that reads on until a page is empty comes to an end. */
-function page({ question: { path }, kind }: Asked, query: string): [pageIndex: number, content: object[]] {
-  const pageIndex = Number(/(?:^|&)page(?:Index)?=(\d{1,9})(?:&|$)/.exec(query)?.[1] ?? 0)
-  const content: object[] = []
-  if (pageIndex > 0) return [pageIndex, content]
-  for (let number = 1; number <= TOTAL; number++) content.push(shown(path, kind, fieldsOf(`${kind}_${number}`)))
-  return [pageIndex, content]
 }
 
 /** What was sent, as if it had been stored; null for a body that is no entity. */

@@ -9,24 +9,35 @@ export interface Fields {
   readonly [field: string]: unknown
 }
 
+/** What the sandbox stores; every other kind is answered from the shape of its path. */
+export type Kind = 'pipeline' | 'template' | 'service' | 'environment' | 'connector' | 'workspace' | 'execution'
+
+/** An entity as it is stored. Times are in milliseconds since 1970. */
+export interface Stored {
+  readonly fields: Fields
+  /** The YAML with which a pipeline or template was sent. */
+  readonly yaml?: string | undefined
+  readonly createdAt: number
+  readonly changedAt: number
+}
+
 /**
  * How one entity is shown, alone and in lists: as in the models of the vendor's SDKs, nextgen/docs of
  * https://github.com/harness/harness-go-sdk (PageResponsePmsPipelineSummaryResponse, PipelineExecutionDetail,
  * PipelineExecutionSummary, ProjectResponse, TemplateResponse) and, for `/v1`, of
  * https://github.com/harness/harness-openapi-go-client (OrganizationResponse, PipelineGetResponseBody, RolesResponse).
  */
-export function shown(path: string, kind: string, fields: Fields): object {
-  if (path === EXECUTIONS || EXECUTION.test(path)) return execution(fields.identifier)
-  const times = isV1(path) ? V1_TIMES : TIMES
+export function shown(path: string, kind: string, fields: Fields, stored: Times = SEEDED): object {
+  const { createdAt, changedAt } = stored
+  const times = isV1(path) ? { created: createdAt, updated: changedAt } : { createdAt, lastModifiedAt: changedAt }
   return BARE.test(`${path}/`) ? { ...fields, ...times } : { [kind]: fields, ...times }
 }
 
 /** What `GET` of a path that names one entity says of it. */
-export function shownAlone(path: string, kind: string, fields: Fields): object {
+export function shownAlone(path: string, kind: string, { fields, yaml: sent, ...times }: Stored): object {
   const { identifier, name } = fields
-  const entity = shown(path, kind, fields)
-  if (EXECUTION.test(path)) return { pipelineExecutionSummary: entity, executionGraph: null }
-  const yaml = `pipeline:\n  identifier: ${JSON.stringify(identifier)}\n  name: ${JSON.stringify(name)}\n`
+  const entity = shown(path, kind, fields, times)
+  const yaml = sent ?? `pipeline:\n  identifier: ${JSON.stringify(identifier)}\n  name: ${JSON.stringify(name)}\n`
   // Beside its YAML, which is all that the vendor documents, the pipeline as an object: there are clients that read it.
   if (PIPELINE.test(path)) return { yamlPipeline: yaml, pipeline: entity }
   if (V1_PIPELINE.test(path)) return { pipeline_yaml: yaml, ...entity }
@@ -43,7 +54,7 @@ export function fieldsOf(identifier: string): Fields {
  * `SyntaxError` for JSON that is broken.
  */
 export function sentFields(body: string, kind: string, fallback: string): Fields | null {
-  const sent = read(body)
+  const sent = readEntity(body)
   if (!isObject(sent)) return null
   const inner = sent[kind]
   const fields = isObject(inner) ? inner : sent
@@ -52,9 +63,14 @@ export function sentFields(body: string, kind: string, fallback: string): Fields
   return { ...fields, identifier, name }
 }
 
-/** Whether the path is of the newer API, which answers without an envelope. */
+/** Whether the path is of an API that answers without an envelope: the newer one, and that of workspaces. */
 export function isV1(path: string): boolean {
-  return path.startsWith('/v1/')
+  return path.startsWith('/v1/') || isWorkspaces(path)
+}
+
+/** The API of workspaces: bare as the newer one, but 200 for what is new and 409 for what is there already. */
+export function isWorkspaces(path: string): boolean {
+  return path.startsWith('/iacm/')
 }
 
 /** `project` in `/ng/api/projects/my-project`, `userGroup` in `/ng/api/user-groups`. */
@@ -68,35 +84,45 @@ export function isPlural(segment: string): boolean {
   return /[^sui]s$/.test(words(segment).at(-1) ?? '')
 }
 
-export const EXECUTIONS = '/pipeline/api/pipelines/execution/summary'
-const EXECUTION = /^\/pipeline\/api\/pipelines\/execution\/(?:v2\/)?[^/]+$/
 const PIPELINE = /^\/pipeline\/api\/pipelines\/(?:v2\/)?[^/]+$/
 const V1_PIPELINE = /^\/v1\/.*\/pipelines\/[^/]+$/
 /** Entities that stand there as they are; others stand under the name of what they are. */
 const BARE =
-  /^\/(?:(?:pipeline|template)\/api|ng\/api\/user-groups|v1\/(?:.*\/)?(?:pipelines|input-sets|triggers|templates|roles|resource-groups))\//
+  /^\/(?:(?:pipeline|template|iacm)\/api|ng\/api\/user-groups|v1\/(?:.*\/)?(?:pipelines|input-sets|triggers|templates|roles|resource-groups))\//
 
 // One moment for all, so that a question asked twice gets the same data.
-const AT = Date.UTC(2026, 0)
-const TIMES = { createdAt: AT, lastModifiedAt: AT }
-const V1_TIMES = { created: AT, updated: AT }
+const SEEDED_AT = Date.UTC(2026, 0)
+type Times = Pick<Stored, 'createdAt' | 'changedAt'>
+/** The times of everything that no client created. */
+export const SEEDED: Times = { createdAt: SEEDED_AT, changedAt: SEEDED_AT }
 
-function execution(planExecutionId: string): object {
-  const pipeline = { pipelineIdentifier: 'pipeline_1', name: 'pipeline_1', tags: [] }
+/** An execution succeeds this many milliseconds after its start. */
+export const RUNNING_MS = 1_000
+
+/** An execution as the vendor's PipelineExecutionSummary has it. `now` is in milliseconds since 1970. */
+export function executionSummary({ fields, createdAt }: Stored, now: number): object {
+  const isRunning = now < createdAt + RUNNING_MS
   return {
-    ...pipeline,
-    planExecutionId,
-    status: 'Success',
-    startTs: AT,
-    endTs: AT + 60_000,
-    createdAt: AT,
-    runSequence: 1,
+    pipelineIdentifier: fields['pipelineIdentifier'],
+    name: fields['pipelineName'] ?? fields['pipelineIdentifier'],
+    tags: [],
+    planExecutionId: fields.identifier,
+    status: isRunning ? 'Running' : 'Success',
+    startTs: createdAt,
+    ...(isRunning ? {} : { endTs: createdAt + RUNNING_MS }),
+    createdAt,
+    runSequence: fields['runSequence'] ?? 1,
   }
 }
 
+/** Whether a body is YAML, as those of pipelines and templates are, and not JSON. */
+export function isYaml(body: string): boolean {
+  return !/^\s*[[{]/.test(body)
+}
+
 /** YAML is told by a key at its beginning: most bodies that are no JSON are no YAML either. */
-function read(body: string): unknown {
-  if (/^\s*[[{]/.test(body)) return readJson(body)
+function readEntity(body: string): unknown {
+  if (!isYaml(body)) return readJson(body)
   if (!/^(?:---\s*\n|#.*\n|\s*\n)*[\w-]+:(?:\s|$)/.test(body)) return null
   try {
     return parse(body, { logLevel: 'silent' })

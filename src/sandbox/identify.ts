@@ -17,6 +17,7 @@ export interface Question {
   readonly isProven: boolean
   /** The one that the request came with, else a new one; in the body of the answer. */
   readonly correlationId: string
+  readonly ifNoneMatch: string | undefined
 }
 
 export function identify({ method = '', url = '', headers }: IncomingMessage, routes: RouteTable): Question {
@@ -29,7 +30,7 @@ export function identify({ method = '', url = '', headers }: IncomingMessage, ro
   const given = headers['x-correlation-id']
   const correlationId = typeof given === 'string' ? given : randomUUID()
   const isProven = proven !== undefined || route.credential === 'none'
-  return { method, path, query, route, account, isProven, correlationId }
+  return { method, path, query, route, account, isProven, correlationId, ifNoneMatch: headers['if-none-match'] }
 }
 
 const CLAIMS: ClaimRules = { headers: ['harness-account'], query: new Set(['accountIdentifier']), inPath: () => [] }

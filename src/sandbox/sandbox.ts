@@ -15,6 +15,7 @@ import { checkFields } from './fields.ts'
 import { identify, type Question, routeTable } from './identify.ts'
 import { type Counts, Limits, type LimitsGiven, type Verdict } from './limits.ts'
 import { receive, SeenLog, type SeenRequest } from './seen.ts'
+import { Store } from './store.ts'
 
 export interface SandboxOptions {
   /** Address of both ports, 127.0.0.1 by default. The control port asks for no credential and shows tokens as received. */
@@ -65,6 +66,7 @@ export class Sandbox {
   readonly #limits: Limits
   readonly #faults: Faults
   readonly #seen = new SeenLog()
+  readonly #store = new Store()
   readonly #timers = new Set<Timer>()
   #retryAfter: Dialect = 'none'
 
@@ -105,10 +107,11 @@ export class Sandbox {
     return this.#limits.counts()
   }
 
-  /** Forgets what was seen and counted, the windows too. Faults and limits stay. */
+  /** Forgets what was seen, counted (the windows too) and stored. Faults and limits stay. */
   reset(): void {
     this.#seen.clear()
     this.#limits.reset()
+    this.#store.clear()
   }
 
   /** Takes the place of the fault before. */
@@ -162,7 +165,7 @@ export class Sandbox {
           retryAfterOf(dialect, verdict.waitMs, this.#clock.wall()),
         )
       case 'accepted': {
-        if (fault?.status === undefined) return successAnswer(question, body)
+        if (fault?.status === undefined) return successAnswer(question, body, this.#store, this.#clock.wall())
         const retryAfter = retryAfterOf(dialect, FAULT_RETRY_MS, this.#clock.wall())
         return errorAnswer(question, fault.status, 'the sandbox was told to answer so', retryAfter)
       }

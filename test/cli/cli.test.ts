@@ -442,7 +442,7 @@ describe('sluice quota', () => {
     const port = await freePort()
     const config = { ...harnessConfig(upstream.url), admin: { port, token: 'admin-token' } }
     const gateway = await startGateway(config)
-    await call(gateway.url, '/harness/template/api/templates/x')
+    await call(gateway.url, '/harness/template/api/templates/template_1')
     expect((await fetch(`${gateway.adminUrl}/v1/quota`)).status).toBe(401)
     const cwd = folderWith(stringify({ ...config, store: { dir: newFolder() } }))
     expect(table((await runCommand(['quota', '--once'], { cwd })).stdout)).toEqual([

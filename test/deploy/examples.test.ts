@@ -1,9 +1,12 @@
-import { spawnSync } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
-import { describe, expect, it } from 'vitest'
+import { promisify } from 'node:util'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { parseConfig } from '../../src/config/load.ts'
 import { isLoopback } from '../../src/net/address.ts'
 import { ConfigError } from '../../src/config/problem.ts'
+import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox.ts'
+import { ACCOUNT, harnessConfig, startGateway, TOKEN } from '../support/gateway.ts'
 import { readText, ROOT } from './repository.ts'
 
 const EXAMPLES = 'deploy/examples'
@@ -101,5 +104,56 @@ describe('the example of any API', () => {
       'write unsafe',
       'write safe',
     ])
+  })
+})
+
+const hasRequests = spawnSync('python3', ['-c', 'import requests']).status === 0
+
+describe.each([
+  {
+    client: 'harness_client.py',
+    program: 'python3',
+    pipeline: 'example_py',
+    name: 'Example in Python',
+    runs: hasRequests,
+  },
+  { client: 'harness-client.mjs', program: 'node', pipeline: 'example_js', name: 'Example in JavaScript', runs: true },
+])('the example client $client', ({ client, program, pipeline, name, runs }) => {
+  const needs = runs ? '' : ' (needs the Python package requests)'
+
+  async function run(sandbox: Sandbox, url: string, env: Record<string, string> = {}): Promise<string> {
+    onTestFinished(() => sandbox.stop())
+    const options = { env: { PATH: process.env['PATH'], HARNESS_BASE_URL: url, HARNESS_ACCOUNT_ID: ACCOUNT, ...env } }
+    const { stdout } = await promisify(execFile)(program, [`${ROOT}/${EXAMPLES}/${client}`], options)
+    return stdout
+  }
+
+  const expected = `pipeline: ${name}
+pipelines: pipeline_1, pipeline_2, pipeline_3, ${pipeline}
+execution: Success
+`
+
+  it.skipIf(!runs)(
+    `makes a pipeline, reads all pages and waits for a run, with no key of its own${needs}`,
+    async () => {
+      const sandbox = await startSandbox()
+      const gateway = await startGateway({ ...harnessConfig(sandbox.url), defaultUpstream: 'harness' })
+      expect(await run(sandbox, gateway.url)).toBe(expected)
+      const statuses = new Set(sandbox.seen().map(({ status }) => status))
+      expect(statuses).toEqual(new Set([200, 404]))
+    },
+  )
+
+  it.skipIf(!runs)(`need not know that the upstream failed twice in between${needs}`, async () => {
+    const sandbox = await startSandbox()
+    sandbox.setFaults({ status: 503, times: 2, retryAfter: 0, match: { method: 'GET' } })
+    const gateway = await startGateway({ ...harnessConfig(sandbox.url), defaultUpstream: 'harness' })
+    expect(await run(sandbox, gateway.url)).toBe(expected)
+    expect(sandbox.seen().filter(({ status }) => status === 503)).toHaveLength(2)
+  })
+
+  it.skipIf(!runs)(`works without a gateway, too, with the key that it is given${needs}`, async () => {
+    const sandbox = await startSandbox()
+    expect(await run(sandbox, sandbox.url, { HARNESS_API_KEY: TOKEN })).toBe(expected)
   })
 })

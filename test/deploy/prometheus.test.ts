@@ -227,8 +227,8 @@ async function makeEverythingHappen(url: string, sandbox: Sandbox, store: string
   await call('/harness/ng/api/projects', { headers: { 'x-sluice-key': 'slk_unknown', 'x-correlation-id': '"\\{}#,=' } })
   await call('/nowhere', { headers: { 'x-correlation-id': 'x'.repeat(128) } })
   // Five find quota, five wait for it; and of the next ten, who would not wait, half are refused.
-  await times(10, '/harness/template/api/templates/one')
-  await times(10, '/harness/template/api/templates/one', { headers: { 'x-sluice-max-wait': '0' } })
+  await times(10, '/harness/template/api/templates/template_1')
+  await times(10, '/harness/template/api/templates/template_1', { headers: { 'x-sluice-max-wait': '0' } })
   // 429s that our own count does not explain: these calls wait for their turn again.
   sandbox.setFaults({ status: 429, times: 4 })
   await times(4, '/harness/ng/api/projects')
@@ -240,7 +240,7 @@ async function makeEverythingHappen(url: string, sandbox: Sandbox, store: string
   sandbox.clearFaults()
   // Before some of these calls the store must be written, and can't be.
   rmSync(join(store, 'quota'), { recursive: true })
-  await times(20, '/harness/ng/api/connectors', { method: 'POST' })
+  await times(20, '/harness/ng/api/projects', { method: 'POST' })
   mkdirSync(join(store, 'quota'))
   return calls
 }

@@ -150,15 +150,15 @@ describe('answers', () => {
         content: expect.arrayContaining([expect.objectContaining({ identifier: 'pipeline_1', name: 'pipeline_1' })]),
       }),
     ],
-    ['GET', '/pipeline/api/pipelines/summary/build', '', 200, expect.objectContaining({ name: 'build' })],
+    ['GET', '/pipeline/api/pipelines/summary/pipeline_1', '', 200, expect.objectContaining({ name: 'pipeline_1' })],
     ...['/', '/v2/'].map((infix): [string, string, string, number, unknown] => [
       'GET',
-      `/pipeline/api/pipelines${infix}build`,
+      `/pipeline/api/pipelines${infix}pipeline_1`,
       '',
       200,
       {
-        yamlPipeline: expect.stringContaining('identifier: "build"'),
-        pipeline: expect.objectContaining({ identifier: 'build', name: 'build' }),
+        yamlPipeline: expect.stringContaining('identifier: "pipeline_1"'),
+        pipeline: expect.objectContaining({ identifier: 'pipeline_1', name: 'pipeline_1' }),
       },
     ]),
     [
@@ -177,20 +177,20 @@ describe('answers', () => {
     ],
     ...['/v2/', '/'].map((infix): [string, string, string, number, unknown] => [
       'GET',
-      `/pipeline/api/pipelines/execution${infix}e1`,
+      `/pipeline/api/pipelines/execution${infix}execution_1`,
       '',
       200,
       expect.objectContaining({
-        pipelineExecutionSummary: expect.objectContaining({ planExecutionId: 'e1', status: 'Success' }),
+        pipelineExecutionSummary: expect.objectContaining({ planExecutionId: 'execution_1', status: 'Success' }),
       }),
     ]),
-    ['GET', '/template/api/templates/t1', '', 200, expect.objectContaining({ identifier: 't1', name: 't1' })],
+    ['GET', '/template/api/templates/template_1', '', 200, expect.objectContaining({ identifier: 'template_1' })],
     [
       'GET',
-      '/ng/api/servicesV2/s1',
+      '/ng/api/servicesV2/service_1',
       '',
       200,
-      expect.objectContaining({ service: expect.objectContaining({ name: 's1' }) }),
+      expect.objectContaining({ service: expect.objectContaining({ name: 'service_1' }) }),
     ],
     [
       'GET',
@@ -224,7 +224,7 @@ describe('answers', () => {
     ['DELETE', '/ng/api/projects/p2', '', 200, true],
     [
       'POST',
-      '/pipeline/api/pipeline/execute/x',
+      '/pipeline/api/pipeline/execute/pipeline_1',
       'a: 1',
       200,
       { planExecution: expect.objectContaining({ uuid: expect.any(String) }) },
@@ -257,13 +257,13 @@ describe('answers', () => {
     ['GET', PIPELINES, '', 200, expect.arrayContaining([expect.objectContaining({ identifier: 'pipeline_1' })])],
     [
       'GET',
-      `${PIPELINES}/b`,
+      `${PIPELINES}/pipeline_1`,
       '',
       200,
       expect.objectContaining({
-        identifier: 'b',
-        name: 'b',
-        pipeline_yaml: expect.stringContaining('identifier: "b"'),
+        identifier: 'pipeline_1',
+        name: 'pipeline_1',
+        pipeline_yaml: expect.stringContaining('identifier: "pipeline_1"'),
       }),
     ],
     [
@@ -273,10 +273,10 @@ describe('answers', () => {
       201,
       expect.objectContaining({ identifier: 'b', name: 'B' }),
     ],
-    ['DELETE', `${PIPELINES}/b`, '', 204, undefined],
+    ['DELETE', `${PIPELINES}/pipeline_1`, '', 204, undefined],
     [
       'POST',
-      `${PIPELINES}/b/execute`,
+      `${PIPELINES}/pipeline_1/execute`,
       '{}',
       200,
       { execution_details: { execution_id: expect.any(String), status: 'RUNNING' } },

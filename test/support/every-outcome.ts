@@ -16,7 +16,7 @@ const KEYS = { tool: 'slk_tool-secret', reader: 'slk_reader-secret' }
 const ADMIN_TOKEN = 'admin-secret'
 const PATH = '/harness/ng/api/projects'
 /** One that is charged to a small quota. */
-const SCARCE_PATH = '/harness/template/api/templates/one'
+const SCARCE_PATH = '/harness/template/api/templates/template_1'
 
 export interface EveryOutcome {
   /** The outcome that each call was made for, by its correlation id. */

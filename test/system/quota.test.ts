@@ -25,10 +25,11 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
     const agent = new Agent({ keepAlive: true, maxSockets: 16 })
     const statuses = await Promise.all(harnessRequests.map((_, i) => send(agent, gateway.url, i)))
     agent.destroy()
-    expect(statuses.filter((status) => status >= 400)).toEqual([])
-
     const seen = new Map(sandbox.seen().map((one) => [one.headers['x-test-number'], one]))
     expect(seen.size).toBe(400)
+    // The sandbox has none of the entities that some ask for, and says so as the vendor does. The gateway refuses none.
+    expect(statuses).toEqual(statuses.map((_, i) => seen.get(String(i))?.status))
+    expect(statuses.filter((status) => status >= 400 && status !== 404 && status !== 400)).toEqual([])
     for (const [i, sent] of harnessRequests.entries()) {
       const arrived = seen.get(String(i))!
       expect(arrived).toMatchObject({
@@ -70,7 +71,7 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
     const sandbox = await startSandboxForTest()
     const gateway = await startGateway({ ...harnessConfig(sandbox.url), store: store() })
     await call(gateway.url, READ)
-    const { headers } = await call(gateway.url, '/harness/template/api/templates/x')
+    const { headers } = await call(gateway.url, '/harness/template/api/templates/template_1')
     expect(headers['ratelimit-policy']).toBe('"template";q=100;w=60')
     const metrics = await gateway.metrics()
     const used = (name: string) =>

@@ -14,7 +14,7 @@ import { readmeBlock, readmeTable } from '../support/readme.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const READ = '/harness/ng/api/projects'
-const TEMPLATE = '/harness/template/api/templates/one'
+const TEMPLATE = '/harness/template/api/templates/template_1'
 
 describe('a gateway whose calls end in every way', () => {
   it('writes one line a call, with the fields that the README shows', async () => {

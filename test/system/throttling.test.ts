@@ -5,7 +5,7 @@ import { harnessConfig, startGateway, startUpstream, stores } from '../support/g
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const READ = '/harness/ng/api/projects'
-const TEMPLATE = '/harness/template/api/templates/one'
+const TEMPLATE = '/harness/template/api/templates/template_1'
 
 const NOW = { headers: { 'x-sluice-max-wait': '0' } }
 

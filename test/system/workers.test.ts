@@ -188,7 +188,7 @@ describe('a gateway of several workers', () => {
     const limits = { read: [{ requests: 1, window: '1h' }], template: [{ requests: 9, window: '1h' }] }
     const gateway = await startProcess(workersConfig(upstream.url, { limits, queue: { maxWait: '24h' } }))
     await call(gateway.url, READ)
-    await call(gateway.url, '/harness/template/api/templates/x', { method: 'DELETE' })
+    await call(gateway.url, '/harness/template/api/templates/template_1', { method: 'DELETE' })
     const waiting = Array.from({ length: 4 }, () => call(gateway.url, READ).catch(() => 'broken off'))
     const rows = async () => (await call(gateway.adminUrl, '/v1/quota')).json().data as QuotaRow[]
     const waitingReads = async () => (await rows()).find((row) => row.class === 'read')?.waiting
