@@ -24,6 +24,12 @@ interface Value {
 /** The length that OpenMetrics allows for the label and the value of an exemplar together. */
 const EXEMPLAR_CHARACTERS = 128 - 'correlation_id'.length
 
+/** As it stands behind a value: a blank, `#`, and the rest; or nothing. */
+export function exemplarText(exemplar: Value['exemplar'] | null): string {
+  if (exemplar === undefined || exemplar === null) return ''
+  return ` # {${textOf(exemplar.labelSet)}} ${exemplar.value} ${exemplar.timestamp}`
+}
+
 /** The last observation with a correlation id. */
 class Exemplar {
   #id = ''
@@ -51,6 +57,8 @@ class Exemplar {
 }
 
 export class CounterSeries {
+  /** Changed since it was last told to another process. */
+  isUntold = true
   readonly #labels: Labels
   #text: string | undefined
   readonly #exemplar = new Exemplar()
@@ -62,6 +70,7 @@ export class CounterSeries {
 
   increment(id?: string, by = 1): void {
     this.#count += by
+    this.isUntold = true
     if (id !== undefined) this.#exemplar.set(id, by)
   }
 
@@ -77,6 +86,8 @@ export class CounterSeries {
 }
 
 export class HistogramSeries {
+  /** Changed since it was last told to another process. */
+  isUntold = true
   readonly #labels: Labels
   #text: string | undefined
   readonly #bounds: readonly number[]
@@ -98,6 +109,7 @@ export class HistogramSeries {
     while (bucket < this.#bounds.length && seconds > this.#bounds[bucket]!) bucket++
     this.#counts[bucket]!++
     this.#sum += seconds
+    this.isUntold = true
     if (id !== undefined) this.#exemplars[bucket]!.set(id, seconds)
   }
 
@@ -133,6 +145,7 @@ export class HistogramSeries {
 
 /** One series of a metric. */
 interface Series {
+  isUntold: boolean
   /** Its values, for another process that adds them up. */
   values(name: string): Value[]
   /** Its lines in the OpenMetrics format. */
@@ -178,6 +191,25 @@ export class Family<S extends Series = Series> {
     return { name, help, type, aggregator, values: [...this.#series.values()].flatMap((series) => series.values(name)) }
   }
 
+  /** What changed since it was last asked for, in pieces that are small enough for one turn of the event loop each. */
+  *untold(): Generator<CountPiece> {
+    const { name, help, type } = this
+    let values: Value[] = []
+    let looked = 0
+    for (const series of this.#series.values()) {
+      looked++
+      if (series.isUntold) {
+        series.isUntold = false
+        values.push(...series.values(name))
+      }
+      if (values.length < LINES_A_TURN && looked < LOOKED_AT_A_TURN) continue
+      yield { name, help, type, values }
+      values = []
+      looked = 0
+    }
+    yield { name, help, type, values }
+  }
+
   /** The text of all series, in pieces that are each small enough for one turn of the event loop. */
   *pieces(): Generator<string> {
     let text = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} ${this.type}\n`
@@ -196,10 +228,29 @@ export class Family<S extends Series = Series> {
 }
 
 const LINES_OF_A_HISTOGRAM = 20
+const LOOKED_AT_A_TURN = 10_000
 
-function textOf(labels: Labels): string {
+/** Some values of a counter or a histogram, as they are told to another process. */
+export interface CountPiece {
+  readonly name: string
+  readonly help: string
+  readonly type: 'counter' | 'histogram'
+  readonly values: readonly CountValue[]
+}
+
+export interface CountValue {
+  readonly labels?: Labels | undefined
+  /** Labels that the library keeps apart, since all values of a histogram have them. */
+  readonly sharedLabels?: Labels | undefined
+  readonly metricName?: string | undefined
+  readonly value: number
+  readonly exemplar?: Value['exemplar'] | null
+}
+
+/** Labels as they stand between braces. Some of the library are numbers. */
+export function textOf(labels: Readonly<Record<string, string | number>>): string {
   return Object.entries(labels)
-    .map(([name, value]) => `${name}="${escape(value)}"`)
+    .map(([name, value]) => `${name}="${escape(String(value))}"`)
     .join(',')
 }
 

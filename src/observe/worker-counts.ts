@@ -1,64 +1,120 @@
-import type { ProcessMetrics } from './metrics-of-all.ts'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Registry } from '@prometheus-io/client'
+import { type CountPiece, type CountValue, exemplarText, Family, textOf } from './series.ts'
 
-type Metric = ProcessMetrics[number]
-interface Value {
-  readonly labels: object
-  readonly metricName?: string
-  readonly value: number
+/** So many values are merged or written in one turn of the event loop: about a millisecond. */
+const VALUES_A_TURN = 1_000
+
+interface Metric {
+  readonly help: string
+  readonly type: CountPiece['type']
+  /** By their lines, up to the value. */
+  readonly values: Map<string, CountValue>
 }
-/** One metric of a process, or of several, with its values by series. */
-interface Counted {
-  readonly metric: Metric
-  readonly values: Map<string, Value>
-}
-type Counts = Map<string, Counted>
+/** Metrics by their names. */
+type Counts = Map<string, Metric>
 
 /**
- * What workers have counted: the latest values of each that runs, and the sums of those that have ended. So counters
- * and histograms never decrease, whatever happens to a worker.
+ * What workers have counted: the latest that is known of each, and the sums of those that have ended. So counters and
+ * histograms of the gateway never go backwards, whatever happens to a worker. Nothing here holds the event loop for long,
+ * however many series there are.
  */
 export class WorkerCounts {
   readonly #running = new Map<number, Counts>()
+  /** Of workers that have ended, and whose counts are not all in the sums yet. */
+  readonly #ending = new Set<Counts>()
   readonly #ended: Counts = new Map()
 
-  /** Takes the metrics of a worker. If messages arrive out of order, the greater value counts. */
-  note(worker: number, metrics: ProcessMetrics): void {
+  /** Takes what a worker tells; of what it has told in the meantime, the greater value counts. */
+  note(worker: number, { name, help, type, values }: CountPiece): void {
     const known = this.#running.getOrInsertComputed(worker, () => new Map())
-    combine(known, metrics, (before, now) => (now.value >= before.value ? now : before))
+    const base = type === 'counter' ? name.replace(/_total$/, '') : name
+    const metric = known.getOrInsertComputed(base, () => ({ help, type, values: new Map<string, CountValue>() }))
+    for (const value of values) {
+      const line = lineOf(base, type, value)
+      const before = metric.values.get(line)
+      if (before === undefined || value.value >= before.value) metric.values.set(line, value)
+    }
   }
 
-  /** The worker has ended: what it counted stays. */
-  end(worker: number): void {
+  /** The worker has ended: what it counted stays. Resolves when it is in the sums. */
+  async end(worker: number): Promise<void> {
     const counts = this.#running.get(worker)
     if (counts === undefined) return
     this.#running.delete(worker)
-    combine(this.#ended, metricsOf(counts), (before, now) => ({ ...now, value: before.value + now.value }))
+    this.#ending.add(counts)
+    let merged = 0
+    for (const [name, { help, type, values }] of counts) {
+      const sums = this.#ended.getOrInsertComputed(name, () => ({ help, type, values: new Map() })).values
+      for (const [line, value] of values) {
+        const before = sums.get(line)
+        sums.set(line, before === undefined ? value : { ...value, value: before.value + value.value })
+        values.delete(line)
+        if (++merged % VALUES_A_TURN === 0) await nextTurn()
+      }
+    }
+    this.#ending.delete(counts)
   }
 
-  /** Of every worker that runs, and of all that ended together. */
-  *all(): Generator<ProcessMetrics> {
-    yield metricsOf(this.#ended)
-    for (const counts of this.#running.values()) yield metricsOf(counts)
-  }
-}
-
-/** Whether a metric only grows: a counter or a histogram. */
-export function isCount({ type }: { readonly type?: unknown }): boolean {
-  return type === 'counter' || type === 'histogram'
-}
-
-function combine(counts: Counts, metrics: ProcessMetrics, merge: (before: Value, now: Value) => Value): void {
-  for (const metric of metrics) {
-    if (!isCount(metric)) continue
-    const { values } = counts.getOrInsertComputed(metric.name, () => ({ metric, values: new Map<string, Value>() }))
-    for (const value of metric.values as Value[]) {
-      const series = `${value.metricName} ${JSON.stringify(value.labels)}`
-      const before = values.get(series)
-      values.set(series, before === undefined ? value : merge(before, value))
+  /** All of it in the OpenMetrics format, added up, in pieces; each series with its latest exemplar. */
+  async *exposition(): AsyncGenerator<string, void, void> {
+    // The sums last: a value that moves there in the meantime is found there.
+    const sources = [...this.#running.values(), ...this.#ending, this.#ended]
+    const names = new Set(sources.flatMap((counts) => [...counts.keys()]))
+    for (const name of names) {
+      const { help, type } = sources.find((counts) => counts.has(name))!.get(name)!
+      let text = `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n`
+      const written = new Set<string>()
+      let lines = 0
+      for (const counts of sources) {
+        for (const line of counts.get(name)?.values.keys() ?? []) {
+          if (written.has(line)) continue
+          written.add(line)
+          text += lineWithSum(line, name, sources)
+          // The lines of a histogram belong together; this is the last of them.
+          if (++lines < VALUES_A_TURN || (type === 'histogram' && !line.startsWith(`${name}_count`))) continue
+          yield text
+          text = ''
+          lines = 0
+          await nextTurn()
+        }
+      }
+      yield text
     }
   }
 }
 
-function metricsOf(counts: Counts): ProcessMetrics {
-  return [...counts.values()].map(({ metric, values }) => Object.assign({}, metric, { values: [...values.values()] }))
+/** Counters and histograms only grow; everything else says how it is now. */
+export function isCount({ type }: { readonly type?: unknown }): boolean {
+  return type === 'counter' || type === 'histogram'
+}
+
+/** What changed of the counters and histograms of a registry since it was last asked for, in pieces. */
+export async function* untoldCounts(registry: Registry): AsyncGenerator<CountPiece, void, void> {
+  for (const metric of registry.getMetricsAsArray() as unknown as ({ type?: unknown; get(): unknown } | Family)[]) {
+    if (metric instanceof Family) yield* metric.untold()
+    else if (isCount(metric)) yield (await metric.get()) as CountPiece
+  }
+}
+
+function lineOf(
+  name: string,
+  type: CountPiece['type'],
+  { metricName = name, labels, sharedLabels }: CountValue,
+): string {
+  const series = type === 'counter' ? `${name}_total` : metricName
+  const text = textOf({ ...sharedLabels, ...labels })
+  return text === '' ? series : `${series}{${text}}`
+}
+
+function lineWithSum(line: string, name: string, sources: readonly Counts[]): string {
+  let sum = 0
+  let exemplar: CountValue['exemplar']
+  for (const counts of sources) {
+    const value = counts.get(name)?.values.get(line)
+    if (value === undefined) continue
+    sum += value.value
+    if (value.exemplar && value.exemplar.timestamp > (exemplar?.timestamp ?? 0)) exemplar = value.exemplar
+  }
+  return `${line} ${sum}${exemplarText(exemplar)}\n`
 }

@@ -19,6 +19,8 @@ import { systemClock } from '../time/clock.ts'
 const CALLS = 20
 /** A gateway that starts late would be worse than one whose first call is slow. */
 const WITHIN_MS = 2_000
+/** Exclusive, because the workers of a cluster would share such a port with one another, and with what really listens. */
+const PRIVATE = { host: '127.0.0.1', port: 0, exclusive: true }
 const KEY = 'warm-up'
 const BODY = '{"data":["any"]}'
 
@@ -45,7 +47,7 @@ async function warmUpNow({ upstreams }: Config): Promise<void> {
   const deadline = new AbortController()
   const timer = setTimeout(() => deadline.abort(), WITHIN_MS)
   try {
-    upstream.listen(0, '127.0.0.1')
+    upstream.listen(PRIVATE)
     await once(upstream, 'listening', { signal: deadline.signal })
     await callGateway(`http://127.0.0.1:${(upstream.address() as AddressInfo).port}`, deadline.signal)
   } catch {
@@ -88,7 +90,7 @@ async function callGateway(upstreamUrl: string, signal: AbortSignal): Promise<vo
   const live = new LiveSnapshot(config, { clock, random, logger, metrics, ledger, onBreakerChange: () => undefined })
   const app = buildApp(new Proxy({ snapshot: () => live.current, clock, random, metrics, log }), config.server)
   try {
-    const client = new Pool(await app.listen({ host: '127.0.0.1', port: 0 }))
+    const client = new Pool(await app.listen(PRIVATE))
     try {
       const headers = { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' }
       for (let n = 0; n < CALLS; n++) {

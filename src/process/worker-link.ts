@@ -13,11 +13,18 @@ export interface Reply {
   readonly answer: unknown
 }
 
+/** A part of what the worker tells besides an answer, or before it. */
+export interface Told {
+  readonly told: unknown
+}
+
 interface LinkOptions {
   /** What a worker answers to give a sign of life. */
   beat(): object
   /** Is told each answer to it. */
   onBeat(answer: unknown): void
+  /** Is told each part of what the worker tells by itself. */
+  onTold(part: unknown): void
   /** The worker hangs: it is running, but has answered nothing for `MISSING_BEATS`. */
   onHung(): void
 }
@@ -26,7 +33,7 @@ interface LinkOptions {
 export class WorkerLink {
   readonly worker: Worker
   readonly #options: LinkOptions
-  readonly #open = new Map<number, (answer: unknown) => void>()
+  readonly #open = new Map<number, { resolve(answer: unknown): void; readonly timer: NodeJS.Timeout | undefined }>()
   readonly #beats: NodeJS.Timeout
   #isListening = false
   #questions = 0
@@ -37,8 +44,9 @@ export class WorkerLink {
   constructor(worker: Worker, options: LinkOptions) {
     this.worker = worker
     this.#options = options
-    worker.on('message', ({ reply, answer }: Partial<Reply>) => {
+    worker.on('message', ({ reply, answer, told }: Partial<Reply & Told>) => {
       if (reply !== undefined) this.#answered(reply, answer)
+      if (told !== undefined) this.#told(told)
     })
     worker.once('exit', () => {
       clearInterval(this.#beats)
@@ -63,15 +71,12 @@ export class WorkerLink {
     return this.#isListening && this.#missing < LATE_BEATS
   }
 
-  /** The worker's answer; undefined if it ends before, or does not answer in time. */
+  /** The worker's answer; undefined if it ends before, or neither answers nor tells anything in that time. */
   ask<Answer>(question: object, withinMs: number): Promise<Answer | undefined> {
     const number = this.#questions++
     return new Promise((resolve) => {
       const timer = withinMs === Infinity ? undefined : setTimeout(() => this.#answered(number, undefined), withinMs)
-      this.#open.set(number, (answer) => {
-        clearTimeout(timer)
-        resolve(answer as Answer | undefined)
-      })
+      this.#open.set(number, { timer, resolve: (answer) => resolve(answer as Answer | undefined) })
       // With nobody to tell, an error of a channel that is closed would end the first process.
       this.worker.send({ ...question, number }, (error: Error | null) => {
         if (error !== null) this.#answered(number, undefined)
@@ -80,9 +85,17 @@ export class WorkerLink {
   }
 
   #answered(number: number, answer: unknown): void {
-    const resolve = this.#open.get(number)
+    const question = this.#open.get(number)
     this.#open.delete(number)
-    resolve?.(answer)
+    clearTimeout(question?.timer)
+    question?.resolve(answer)
+  }
+
+  /** One that tells much is alive, and answers later. */
+  #told(part: unknown): void {
+    if (this.#isListening) this.#missing = 0
+    for (const { timer } of this.#open.values()) timer?.refresh()
+    this.#options.onTold(part)
   }
 
   #beat(): void {

@@ -1,7 +1,7 @@
 import type { Actor } from '../audit/audit.ts'
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
-import { setTimeout as pause } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises'
 import { Registry } from '@prometheus-io/client'
 import { systemClock } from '../time/clock.ts'
 import type { FoundConfig } from '../config/find.ts'
@@ -9,12 +9,13 @@ import type { Config } from '../schema/schema.ts'
 import { instanceName, type Log } from '../observe/log.ts'
 import { CommonConfig, type ConfigText } from './common-config.ts'
 import { openManaged } from './management.ts'
-import { metricsOfAll, type ProcessMetrics } from '../observe/metrics-of-all.ts'
+import { gaugesOfAll, type ProcessGauges } from '../observe/gauges-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
 import { applied, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
-import { isCount, WorkerCounts } from '../observe/worker-counts.ts'
+import type { CountPiece } from '../observe/series.ts'
+import { isCount, untoldCounts, WorkerCounts } from '../observe/worker-counts.ts'
 import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
 import { mergeAnswers, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
@@ -29,7 +30,7 @@ import type {
   Reloaded,
   Vitals,
 } from '../server/admin/status.ts'
-import { type Reply, WorkerLink } from './worker-link.ts'
+import { type Reply, type Told, WorkerLink } from './worker-link.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
 const REPLACE_AFTER_MS = 1_000
@@ -44,6 +45,9 @@ const ANSWER_SOON_MS = 500
 const COUNTS_EVERY_MS = 1_000
 const COUNTS_PART = 1 / 100
 
+/** Under which the first process keeps its own counts; workers are numbered from 1. */
+const OWN = 0
+
 type Question =
   | 'alive'
   | 'counts'
@@ -57,11 +61,6 @@ type Question =
   | 'reload'
   | 'breakers'
   | 'setBreaker'
-/** What a worker has counted, and for how long it was busy with telling it. */
-interface Counts {
-  readonly metrics: ProcessMetrics
-  readonly tookMs: number
-}
 interface Ask {
   readonly ask: Question
   readonly number: number
@@ -114,9 +113,11 @@ export async function runWorkers(
       },
       onBeat(answer) {
         if (answer === 'alive') return
-        const { metrics, tookMs } = answer as Counts
-        countAt = performance.now() + Math.max(COUNTS_EVERY_MS / 2, tookMs / COUNTS_PART)
-        counts.note(worker.id, metrics)
+        countAt = performance.now() + Math.max(COUNTS_EVERY_MS / 2, (answer as number) / COUNTS_PART)
+      },
+      onTold(part) {
+        // What comes after its end has been counted.
+        if (links.has(link)) counts.note(worker.id, part as CountPiece)
       },
       onHung() {
         isHung = true
@@ -128,7 +129,7 @@ export async function runWorkers(
     worker.once('exit', (code, signal) => {
       links.delete(link)
       common.leave(link)
-      counts.end(worker.id)
+      void counts.end(worker.id)
       if (phase !== 'serving') return
       log.logger.error({ worker: pid, code, signal }, 'a worker died and will be replaced')
       void pause(isHung ? 0 : REPLACE_AFTER_MS).then(replace)
@@ -182,19 +183,12 @@ export async function runWorkers(
   const reload = (): Promise<Reloaded> => reloader.reload()
   const vitals: Vitals = {
     async *metrics() {
-      const asked = [...links].filter((link) => link.isListening)
-      const answers = await Promise.all(
-        asked.map(async (link) => {
-          const answer = await link.ask<ProcessMetrics>({ ask: 'metrics' }, link.isAlive ? ANSWER_WITHIN_MS : 0)
-          // What comes after its end has been counted.
-          if (answer !== undefined && links.has(link)) counts.note(link.worker.id, answer)
-          return answer
-        }),
-      )
-      const known = answers.filter((answer) => answer !== undefined)
+      const known = (await askEach<ProcessGauges>('metrics')).filter((gauges) => gauges !== undefined)
       missingWorkers.set(config.server.workers - known.length)
-      const gauges = known.map((metrics) => metrics.filter((metric) => !isCount(metric)))
-      yield await metricsOfAll([...counts.all(), ...gauges, await own.getMetricsAsJSON()])
+      for await (const piece of untoldCounts(own)) counts.note(OWN, piece)
+      yield await gaugesOfAll([...known, await gaugesOf(own)])
+      yield* counts.exposition()
+      yield '# EOF\n'
     },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
     queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),
@@ -278,6 +272,7 @@ export async function runWorker(
   { log, parse }: { log: Log; parse: (text: ConfigText) => Promise<FoundConfig> },
 ): Promise<GatewayProcess> {
   const gateway = await runWithoutAdmin(config, { log }).catch(failed)
+  const { registry } = gateway.metrics
   const answers = {
     notReady: () => gateway.vitals.notReady(),
     degraded: () => gateway.vitals.degraded(),
@@ -285,9 +280,12 @@ export async function runWorker(
     queue: () => gateway.vitals.queue(),
     credentials: () => gateway.vitals.credentials(),
     requests: async (question) => (await gateway.vitals.requests(question as RequestQuestion)).found,
-    metrics: () => gateway.metrics.registry.getMetricsAsJSON(),
+    metrics: async () => {
+      await tellCounts(registry)
+      return gaugesOf(registry)
+    },
     alive: () => Promise.resolve('alive'),
-    counts: () => countsOf(gateway.metrics.registry),
+    counts: () => tellCounts(registry),
     reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
     breakers: () => Promise.resolve(gateway.breakers()),
     setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
@@ -302,14 +300,33 @@ export async function runWorker(
   return gateway
 }
 
-async function countsOf(registry: Registry): Promise<Counts> {
-  const before = performance.now()
+/**
+ * Tells the first process what changed since it was last told, in pieces, between which calls are served. For how many
+ * milliseconds this process was busy with it.
+ */
+async function tellCounts(registry: Registry): Promise<number> {
+  let busyMs = 0
+  const pieces = untoldCounts(registry)
+  for (;;) {
+    const before = performance.now()
+    const { value: piece, done } = await pieces.next()
+    if (done === true) return busyMs
+    if (piece.values.length > 0) {
+      const sent = new Promise((resolve) => process.send?.({ told: piece } satisfies Told, resolve))
+      busyMs += performance.now() - before
+      await sent
+    }
+    await nextTurn()
+  }
+}
+
+/** What says how it is now: everything but counters and histograms. */
+async function gaugesOf(registry: Registry): Promise<ProcessGauges> {
   const all = registry.getMetricsAsArray() as unknown as {
     readonly type?: string
-    get(): Promise<ProcessMetrics[number]>
+    get(): Promise<ProcessGauges[number]>
   }[]
-  const metrics = await Promise.all(all.filter(isCount).map((metric) => metric.get()))
-  return { metrics, tookMs: performance.now() - before }
+  return Promise.all(all.filter((metric) => !isCount(metric)).map((metric) => metric.get()))
 }
 
 /** Only a file can ask for workers. */

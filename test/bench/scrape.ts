@@ -12,12 +12,14 @@ import { gunzipSync } from 'node:zlib'
 import { Agent, request } from 'undici'
 import { stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
-import { freePort } from '../support/find-redis.ts'
+import { findRedis, freePort } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
+import { treeOf } from './process-tree.ts'
 
 /**
  * `npm run bench:scrape`: what a scrape of many series costs the calls that go on meanwhile. Every client calls every account
- * once; then calls are made at a steady rate, at first without scrapes and then while one follows the other.
+ * once; then calls are made at a steady rate, at first without scrapes and then while one follows the other. With more
+ * `--workers` they share a Redis, and the first process adds up what they have counted.
  */
 const { values } = parseArgs({
   options: {
@@ -26,6 +28,7 @@ const { values } = parseArgs({
     named: { type: 'string', default: '1000' },
     rate: { type: 'string', default: '100' },
     seconds: { type: 'string', default: '15' },
+    workers: { type: 'string', default: '1' },
   },
 })
 const clients = Number(values.clients)
@@ -40,13 +43,16 @@ const names = (count: number, name: string): string[] => Array.from({ length: co
 const adminPort = await freePort()
 const folder = temporaryFolder('scrape')
 const file = join(folder.path, 'sluice.yaml')
+const workers = Number(values.workers)
+const redis = workers > 1 ? await findRedis() : undefined
 writeFileSync(
   file,
   stringify({
-    server: { port: 0 },
+    server: { port: 0, workers },
     admin: { port: adminPort },
     log: { level: 'info' },
-    store: { dir: folder.path },
+    store:
+      redis === undefined ? { dir: folder.path } : { kind: 'redis', url: redis.url, prefix: `scrape-${process.pid}` },
     metrics: { maxClients: Number(values.named), maxAccounts: accounts },
     upstreams: {
       x: {
@@ -65,8 +71,10 @@ const child = spawn(process.execPath, [main, 'start', '--config', file], {
 })
 const agent = new Agent({ connections: 64 })
 try {
-  const [line] = (await once(createInterface({ input: child.stdout }), 'line')) as [string]
-  const gateway = JSON.parse(line) as { url: string }
+  const url = await listening(createInterface({ input: child.stdout }))
+  // Its log is read on, as by an agent.
+  child.stdout.resume()
+  const gateway = { url }
   await everyoneCallsEverywhere(gateway.url)
   const alone = await latencies(gateway.url)
   let isOver = false
@@ -82,13 +90,15 @@ try {
   await scraping
   const last = scrapes.at(-1)!.zipped
   const text = gunzipSync(last)
-  const [, resident = '?'] = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8')) ?? []
-  console.log(`${clients} clients, ${accounts} accounts, ${values.named} clients by name, ${perSecond} calls a second`)
+  const resident = treeOf(child.pid!).map(residentKb)
+  console.log(
+    `${workers} workers, ${clients} clients, ${accounts} accounts, ${values.named} clients by name, ${perSecond} calls a second`,
+  )
   const lines = text.toString('latin1').split('\n').length
   const sizes = `${(text.length / 1e6).toFixed(1)} MB, ${(last.length / 1e6).toFixed(1)} MB compressed`
   const ms = median(scrapes.map((one) => one.ms)).toFixed(0)
   console.log(`a scrape: ${lines} lines, ${sizes}, median ${ms} ms of ${scrapes.length}`)
-  console.log(`resident memory: ${(Number(resident) / 1_024).toFixed(0)} MiB`)
+  console.log(`resident memory: ${resident.map((kb) => (kb / 1_024).toFixed(0)).join(' + ')} MiB`)
   for (const [name, all] of [
     ['without scrapes', alone],
     ['during scrapes', during],
@@ -103,6 +113,19 @@ try {
   upstream.closeAllConnections()
   upstream.close()
   folder.remove()
+  await redis?.stop()
+}
+
+async function listening(lines: AsyncIterable<string>): Promise<string> {
+  for await (const line of lines) {
+    if (line.includes('"msg":"listening"')) return (JSON.parse(line) as { url: string }).url
+  }
+  throw new Error('the gateway did not start')
+}
+
+function residentKb(pid: number): number {
+  const [, kb = 0] = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+  return Number(kb)
 }
 
 async function get(base: string, client: string, account: string): Promise<void> {

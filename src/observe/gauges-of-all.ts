@@ -1,0 +1,12 @@
+import { Registry } from '@prometheus-io/client'
+import { OPENMETRICS } from './metrics.ts'
+
+/** The gauges of one process, as the library gives them. */
+export type ProcessGauges = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+
+/** The gauges of several processes as if they were one, in the OpenMetrics format, without its end. */
+export async function gaugesOfAll(processes: readonly ProcessGauges[]): Promise<string> {
+  const registry = Registry.aggregate([...processes])
+  registry.setContentType(OPENMETRICS)
+  return (await registry.metrics()).replace(/# EOF\n$/, '')
+}
