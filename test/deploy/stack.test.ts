@@ -68,7 +68,8 @@ describe('the image’s command', () => {
         body: JSON.stringify({ latencyMs: 1_000 }),
       })
       const call = fetch(`${own.url}/harness/ng/api/projects`, { headers: { 'X-Sluice-Key': demoKey() } })
-      await seenBySandbox(own)
+      // A call that ends before it was seen would never be.
+      await Promise.race([seenBySandbox(own), call.then(({ status }) => expect(status).toBe('in flight'))])
       expect(await own.gateway.stop('SIGTERM')).toBe(0)
       expect((await call).status).toBe(200)
       expect(own.gateway.output).toMatch(/drain/)

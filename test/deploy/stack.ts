@@ -32,8 +32,8 @@ export async function startStack(): Promise<Stack> {
       'host: 0.0.0.0': 'host: 127.0.0.1',
       'port: 8080': `port: ${port}`,
       'port: 9090': `port: ${adminPort}`,
-      // A Redis that others use too may be the one that was found.
-      'redis://redis:6379': `${redis.url}\n  prefix: sluice-compose-${process.pid}`,
+      // A Redis that others use too may be the one that was found; on a busy machine it may be late.
+      'redis://redis:6379': `${redis.url}\n  commandTimeout: 2s\n  prefix: sluice-compose-${process.pid}`,
       'http://sandbox:8090': `http://127.0.0.1:${sandboxPort}`,
     }),
   )

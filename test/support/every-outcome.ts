@@ -152,8 +152,8 @@ async function upstreamsFor(url: string): Promise<{ passing: object } & Record<s
   const once = { retries: 1, baseDelay: '1ms', maxDelay: '1ms' }
   const { upstreams } = harnessConfig(url, {
     accounts,
-    limits: { template: [{ requests: 1, window: '3s' }] },
-    queue: { maxWait: '8s', maxWaiting: 1 },
+    limits: { template: [{ requests: 1, window: '10s' }] },
+    queue: { maxWait: '30s', maxWaiting: 1 },
     retry: once,
   }) as { upstreams: Record<string, object> }
   const dead = { url: `http://127.0.0.1:${await freePort()}`, retry: { retries: 0 }, breaker: { failures: 1 } }

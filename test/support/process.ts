@@ -69,6 +69,18 @@ export class Program {
   }
 }
 
+/** Stops a process of the program where it is, as a hang would. It ends with the test, which it could not notice itself. */
+export function freeze(pid: number): void {
+  process.kill(pid, 'SIGSTOP')
+  onTestFinished(() => {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch {
+      // it has ended
+    }
+  })
+}
+
 /** Runs one command to its end. */
 export async function run(
   args: readonly string[],

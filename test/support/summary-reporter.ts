@@ -1,8 +1,15 @@
-import type { Reporter, TestModule } from 'vitest/node'
+import type { Reporter, TestModule, Vitest } from 'vitest/node'
 import { hasProgram, PROGRAMS } from './packages.ts'
 
 /** Ends a run with one plain line: how many tests passed, failed and were skipped. Of those it says where, and what is missing. */
 export default class SummaryReporter implements Reporter {
+  #isOfSome = false
+
+  onInit(vitest: Vitest): void {
+    // Who names tests has left out the others.
+    this.#isOfSome = vitest.config.testNamePattern !== undefined
+  }
+
   onTestRunEnd(modules: readonly TestModule[]): void {
     const counts = { passed: 0, failed: 0, skipped: 0, pending: 0 }
     const skipped = new Map<string, number>()
@@ -15,8 +22,9 @@ export default class SummaryReporter implements Reporter {
       // A file that can't even be loaded has no tests to count.
       if (module.state() === 'failed' && module.children.size === 0) counts.failed++
     }
-    if (skipped.size > 0) console.log(describeSkipped(skipped))
-    const rest = counts.skipped > 0 ? `, ${counts.skipped} SKIPPED, see above` : ''
+    const isTold = skipped.size > 0 && !this.#isOfSome
+    if (isTold) console.log(describeSkipped(skipped))
+    const rest = counts.skipped > 0 ? `, ${counts.skipped} ${isTold ? 'SKIPPED, see above' : 'skipped'}` : ''
     console.log(`${counts.passed} passed, ${counts.failed} failed${rest}`)
   }
 }

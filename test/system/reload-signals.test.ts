@@ -6,7 +6,7 @@ import { stringify } from 'yaml'
 import { ACCOUNT, harnessConfig, newFolder, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
-import { type Program, startProcessIn } from '../support/process.ts'
+import { freeze, type Program, startProcessIn } from '../support/process.ts'
 
 const READ = '/harness/ng/api/projects'
 const RELOADED = /the configuration was reloaded/
@@ -138,7 +138,7 @@ async function startWorkers() {
   const hang = async (): Promise<number> => {
     await call(gateway.url, READ)
     const pid = Number(/"pid":(\d+)/.exec(await gateway.line(/"msg":"call"/))![1])
-    process.kill(pid, 'SIGSTOP')
+    freeze(pid)
     return pid
   }
   /** Which keys go upstream, when both workers serve. */

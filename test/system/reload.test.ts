@@ -6,7 +6,7 @@ import { hashKey } from '../../src/clients/keys.ts'
 import { ACCOUNT, harnessConfig, startGateway, startServer, startUpstream, stores, TOKEN } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
-import { SimulatedClock } from '../support/simulated-clock.ts'
+import { SimulatedClock, stepUntilDone } from '../support/simulated-clock.ts'
 
 const READ = '/harness/ng/api/projects'
 const SECOND = 1_000
@@ -258,19 +258,25 @@ describe('what calls have left behind survives a reload', () => {
 
   it.each(Object.entries(stores))(
     'those who wait, whom a smaller quota lets wait longer, with %s',
-    async (_, store) => {
+    async (name, store) => {
       const upstream = await startUpstream()
       const version = versions(upstream.url, { store: store() })
-      const limits = (requests: number, window: string) => ({
-        limits: { read: [{ requests, window }] },
-        queue: { maxWait: '1m' },
+      const limits = (requests: number) => ({
+        limits: { read: [{ requests, window: '10s' }] },
+        queue: { maxWait: '2m' },
       })
-      const gateway = await startGateway(version(limits(4, '1s')))
+      // Redis counts by its own clock, which can not be stepped.
+      const clock = name === 'Redis' ? undefined : new SimulatedClock()
+      const gateway = await startGateway(version(limits(4)), clock && { clock })
       const calls = Array.from({ length: 8 }, (_, i) => call(gateway.url, `${READ}/${i}`))
       await expect.poll(() => upstream.seen.length).toBe(4)
-      await gateway.reloadWith(version(limits(1, '1s')))
-      await expect.poll(() => upstream.seen.length).toBe(5)
-      expect(WAITS.exec(await gateway.metrics())?.[1]).toBe('3')
+      await expect.poll(async () => WAITS.exec(await gateway.metrics())?.[1]).toBe('4')
+      await gateway.reloadWith(version(limits(1)))
+      const served = expect.poll(() => upstream.seen.length).toBe(5)
+      await (clock === undefined ? served : stepUntilDone(clock, served, 50))
+      await expect.poll(async () => WAITS.exec(await gateway.metrics())?.[1]).toBe('3')
+      // And they need not wait for long if the quota is larger again.
+      await gateway.reloadWith(version(limits(100)))
       expect((await Promise.all(calls)).map(({ status }) => status)).toEqual(Array.from(calls, () => 200))
     },
   )

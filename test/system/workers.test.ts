@@ -10,7 +10,7 @@ import { ACCOUNT, harnessConfig, newFolder, startUpstream } from '../support/gat
 import { call } from '../support/http.ts'
 import { hasPrometheus } from '../support/find-prometheus.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
-import { Program, startProcess } from '../support/process.ts'
+import { freeze, Program, startProcess } from '../support/process.ts'
 import { PrometheusServer } from '../deploy/prometheus-server.ts'
 
 const READ = '/harness/ng/api/projects'
@@ -122,7 +122,9 @@ describe('a gateway of several workers', () => {
       const counted = () => valueOf('sum(sluice_requests_total)')
       const patient = { interval: 500 }
       await expect.poll(counted, patient).toBeGreaterThan(0)
-      process.kill(Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1]), signal)
+      const pid = Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1])
+      if (signal === 'SIGSTOP') freeze(pid)
+      else process.kill(pid, signal)
       if (signal === 'SIGSTOP') {
         await expect.poll(() => valueOf('sluice_workers_missing'), patient).toBeGreaterThan(0)
         await gateway.line(/does not answer any more and is killed/)
@@ -151,7 +153,7 @@ describe('a gateway of several workers', () => {
     const requests = async () => valuesOf(parseMetrics(await metrics()), 'sluice_requests_total', 'status')
     await expect.poll(requests).toEqual({ 200: 12 })
     const pid = Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1])
-    process.kill(pid, 'SIGSTOP')
+    freeze(pid)
     const missing = async () => valuesOf(parseMetrics(await metrics()), 'sluice_workers_missing')
     expect(await missing()).toEqual({ '': 1 })
     expect(await requests()).toEqual({ 200: 12 })
@@ -166,7 +168,7 @@ describe('a gateway of several workers', () => {
     const { gateway } = await setUp()
     await call(gateway.url, READ)
     await gateway.line(/"msg":"call"/)
-    process.kill(Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1]), 'SIGSTOP')
+    freeze(Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1]))
     gateway.kill('SIGTERM')
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
   })
@@ -175,7 +177,7 @@ describe('a gateway of several workers', () => {
     const { gateway } = await setUp()
     await call(gateway.url, READ)
     await gateway.line(/"msg":"call"/)
-    process.kill(Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1]), 'SIGSTOP')
+    freeze(Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1]))
     gateway.kill('SIGTERM')
     await gateway.line(/"msg":"draining/)
     gateway.kill('SIGTERM')

@@ -27,7 +27,7 @@ async function setUp(options: readonly string[] = []) {
     {
       server: { port: 0 },
       admin: { port: 0, token: ADMIN_TOKEN },
-      store: { kind: 'redis', url: redis.url },
+      store: { kind: 'redis', url: redis.url, commandTimeout: '2s' },
       secrets: { key: '${env:MASTER_KEY}' },
     },
   )
