@@ -4,7 +4,7 @@ import { StoreUnavailableError } from '../ledger/ledger.ts'
 import type { Permit } from '../queue/permit.ts'
 import type { Admission, WaitRecord } from '../queue/admission.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
-import type { Call, Target } from './call.ts'
+import type { Admitting, Target } from './call.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
 import { notAdmitted, storeUnavailable } from './refusals.ts'
 
@@ -15,7 +15,7 @@ type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
  * promise where it enters at once.
  */
 export function admit(
-  call: Call,
+  call: Admitting,
   target: Target,
   graceMs: number,
   deadline: number,
@@ -49,7 +49,7 @@ export function admit(
 
 function admitted(
   admission: Admission,
-  call: Call,
+  call: Admitting,
   { client, admissionPolicy }: Target,
   waitedMs: number,
   metrics: Metrics,
@@ -65,7 +65,7 @@ function admitted(
 
 function toldOf(
   admission: Admission,
-  call: Call,
+  call: Admitting,
   { client, admissionPolicy }: Pick<Target, 'client' | 'admissionPolicy'>,
   waitedMs: number,
   metrics: Metrics,
@@ -97,11 +97,11 @@ function toldOf(
 }
 
 /** A second wait in the same queue begins only after an attempt. */
-function noteWait(call: Call, record: WaitRecord, waitedMs: number, ended: Admission['kind']): void {
+function noteWait(call: Admitting, record: WaitRecord, waitedMs: number, ended: Admission['kind']): void {
   ;(call.waits ??= []).push({ record, waitedMs, ended, attempt: call.attempts + 1 })
 }
 
-function storeFailed(error: unknown, call: Call, enteredAt: number, metrics: Metrics): Refused {
+function storeFailed(error: unknown, call: Admitting, enteredAt: number, metrics: Metrics): Refused {
   if (!(error instanceof StoreUnavailableError)) throw error
   call.waitedMs += call.clock.now() - enteredAt
   call.isStoreDegraded = true
@@ -109,12 +109,12 @@ function storeFailed(error: unknown, call: Call, enteredAt: number, metrics: Met
   return refused(storeUnavailable(error))
 }
 
-function noteUsage({ usage, id }: Call, { watches }: AdmissionPolicy): void {
+function noteUsage({ usage, id }: Admitting, { watches }: AdmissionPolicy): void {
   for (let i = 0; i < usage.length; i++) watches[i]?.note(usage[i]!, id)
 }
 
 /** Limits that are not enforced say what they would have done. As of the charge, those made in one step with it included. */
-function noteWouldDeny(call: Call, { labels }: AdmissionPolicy, client: Client, metrics: Metrics): void {
+function noteWouldDeny(call: Admitting, { labels }: AdmissionPolicy, client: Client, metrics: Metrics): void {
   for (const { limit, used } of call.usage) {
     if (limit.isEnforced || used <= limit.requests) continue
     const name = `${limit.class} ${limit.label}`

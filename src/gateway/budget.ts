@@ -1,5 +1,5 @@
 import { type Grant, type ChargeSet, StoreUnavailableError } from '../ledger/ledger.ts'
-import type { Call, Target } from './call.ts'
+import type { Answering, Target } from './call.ts'
 import { type Environment, forward } from './forward.ts'
 import { Failure } from './failure.ts'
 import type { Forwarded } from './forwarded.ts'
@@ -10,7 +10,7 @@ import type { Forwarded } from './forwarded.ts'
  */
 export async function forwardWithin(
   budget: ChargeSet,
-  call: Call,
+  call: Answering,
   target: Target,
   env: Environment,
 ): Promise<Forwarded> {

@@ -18,7 +18,7 @@ import { hasBody } from '../upstream/body.ts'
 import { responseHeaders } from '../upstream/headers.ts'
 import type { Account } from './account.ts'
 import { CachePlace } from './cache-place.ts'
-import { Call, type Target } from './call.ts'
+import { type Admitting, type Answering, Call, type Identifying, type Target } from './call.ts'
 import { Failure, TROUBLE_OF } from './failure.ts'
 import { type Forwarded, GONE, refused } from './forwarded.ts'
 import { nullResponse } from './null-response.ts'
@@ -50,7 +50,7 @@ export interface Refresh {
 export class CachedRead implements ResponseObserver {
   /** Set while an entry is asked about. */
   conditions: readonly string[] | undefined
-  readonly #call: Call
+  readonly #call: Admitting & Answering
   readonly #target: Target
   readonly #policy: CachePolicy
   readonly #shared: SharedCache
@@ -69,7 +69,7 @@ export class CachedRead implements ResponseObserver {
   #isBackground = false
 
   constructor(
-    call: Call,
+    call: Admitting & Answering,
     target: Target,
     policy: CachePolicy,
     shared: SharedCache,
@@ -230,7 +230,7 @@ export class CachedRead implements ResponseObserver {
     if (generation === undefined) return undefined
     const flight = this.#shared.flights.begin(key, generation, clock.now())
     if (flight === undefined) return undefined
-    const call = new Call(id, request, nullResponse(), snapshot, clock, () => undefined)
+    const call: Identifying = new Call(id, request, nullResponse(), snapshot, clock, () => undefined)
     const requestOptions = { ...this.#target.requestOptions, maxWaitMs: 0, mayRetry: false }
     const target: Target = { ...this.#target, requestOptions }
     call.target = target

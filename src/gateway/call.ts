@@ -44,7 +44,10 @@ export interface Wait {
   readonly attempt: number
 }
 
-/** One client's call, from its arrival to its log line. */
+/**
+ * One client's call, from its arrival to its log line. All may read it. Each stage of its way writes what it finds out, and says so
+ * by the type by which its functions take the call: see `Arriving`, `Identifying`, `Admitting`, `Sending` and `Answering`.
+ */
 export class Call {
   readonly id: string
   readonly request: IncomingMessage
@@ -52,51 +55,65 @@ export class Call {
   readonly snapshot: Snapshot
   readonly clock: Clock
   readonly startedAt: number
-  /** Given where the client asks for a WebSocket. */
-  upgrade: Upgrade | undefined
-  target: Target | undefined
-  /** Where it comes from: its connection, or what a load balancer that is trusted says. */
-  address: string | undefined
-  client: Client | undefined
-  upstream: Upstream | undefined
-  route: Route | undefined
-  /** What of the path named the upstream, and the rest of it, as it was sent. */
-  prefix = ''
-  path = ''
-  attempts = 0
-  /** How each attempt was answered. */
-  readonly tries: Try[] = []
-  /** What came of its body, and what of the response's body went out. */
-  body: { readonly receivedBytes: number } | undefined
-  responseBytes = 0
-  /** Time spent in admission queues. */
-  waitedMs = 0
-  /** Why and how it waited, before which attempts; also where it was refused without waiting. */
-  waits: Wait[] | undefined
-  /** Time in which the upstream had the call, over all attempts, to the headers of each response. */
-  upstreamMs = 0
-  /** Time spent on collecting the client's body, and asleep between attempts. */
-  receivingMs = 0
-  sleptMs = 0
-  /** The gateway's own time to the response's head; known once that is made. */
-  overheadMs: number | undefined
-  usage: readonly LimitUsage[] = []
-  /** Limits that are not enforced, and would have refused it. */
-  wouldDeny: string[] | undefined
-  /** The state of the breaker that refused it, or for which its latest attempt is a probe. */
-  breaker: BreakerState | undefined
-  /** What the cache did for it; undefined where it took no part. */
-  cached: CacheResult | undefined
-  /** The value of Cache-Status that its client got. */
-  cacheStatus: string | undefined
-  /** Its quota was judged without the store. */
-  isStoreDegraded = false
   /** Cancelled when the client has gone: it closed its connection before the response was complete. */
   readonly gone = new Cancellation()
-  /** What the rest of it turned out to be instead of HTTP, for which its client was refused. */
-  malformed: Failure | undefined
+
+  // Arriving
+  /** Where it comes from: its connection, or what a load balancer that is trusted says. */
+  readonly address: string | undefined
+  /** Given if the client asks for a WebSocket. */
+  readonly upgrade: Upgrade | undefined
+  /** Why the client was refused in the middle of the call: the rest of it is not HTTP. */
+  readonly malformed: Failure | undefined
+
+  // Identifying
+  readonly client: Client | undefined
+  readonly upstream: Upstream | undefined
+  readonly route: Route | undefined
+  /** The part of the path that named the upstream, as it was sent. */
+  readonly prefix: string = ''
+  /** The rest of the path, as it was sent. */
+  readonly path: string = ''
+  readonly target: Target | undefined
+
+  // Admitting
+  /** Time in admission queues, and behind another call that asks for the same, in milliseconds. */
+  readonly waitedMs: number = 0
+  /** Each wait in a queue, and each refusal to wait. */
+  readonly waits: Wait[] | undefined
+  /** The limits that it was charged to, or for which it was refused, as of then. */
+  readonly usage: readonly LimitUsage[] = []
+  /** Limits that would have refused it if they were enforced. */
+  readonly wouldDeny: string[] | undefined
+  /** Whether its quota was decided without the store. */
+  readonly isStoreDegraded: boolean = false
+
+  // Sending
+  readonly attempts: number = 0
+  /** How each attempt was answered. */
+  readonly tries: Try[] = []
+  /** The request's body, if it has one. */
+  readonly body: { readonly receivedBytes: number } | undefined
+  /** Time from each dispatch to the headers of its response, in milliseconds, over all attempts. */
+  readonly upstreamMs: number = 0
+  /** Time spent on receiving the request's body and on getting a credential, in milliseconds. */
+  readonly receivingMs: number = 0
+  /** Time asleep between attempts, in milliseconds. */
+  readonly sleptMs: number = 0
+  /** The state of the breaker that refused the call, or for which its latest attempt is a probe. */
+  readonly breaker: BreakerState | undefined
+
+  // Answering
+  /** Bytes of the response's body that went out. */
+  readonly responseBytes: number = 0
+  /** The gateway's own time until the response's head was made, in milliseconds. */
+  readonly overheadMs: number | undefined
+  /** What the cache did for the call; undefined if it took no part. */
+  readonly cached: CacheResult | undefined
+  /** The value of Cache-Status in the response. */
+  readonly cacheStatus: string | undefined
   /** Called when the upstream's answer begins to go to the client. */
-  onHead: (() => void) | undefined
+  readonly onHead: (() => void) | undefined
 
   constructor(
     id: string,
@@ -129,3 +146,17 @@ export class Call {
     return Math.max(0, elapsedMs - this.waitedMs - this.upstreamMs - this.receivingMs - this.sleptMs)
   }
 }
+
+/** The call for functions that write some of its fields. */
+type Writing<Field extends keyof Call> = Omit<Call, Field> & { -readonly [Name in Field]: Call[Name] }
+
+/** The server, which takes the call from a connection. */
+export type Arriving = Writing<'address' | 'upgrade' | 'malformed'>
+/** identify.ts; another credential of a pool changes the target. */
+export type Identifying = Writing<'client' | 'upstream' | 'route' | 'prefix' | 'path' | 'target'>
+/** admit.ts; the cache while it waits for another call. */
+export type Admitting = Writing<'waitedMs' | 'waits' | 'usage' | 'wouldDeny' | 'isStoreDegraded'>
+/** forward.ts and its attempts. */
+export type Sending = Writing<'attempts' | 'body' | 'upstreamMs' | 'receivingMs' | 'sleptMs' | 'breaker'>
+/** Whoever writes the response: a delivery, a stored answer, a refusal. */
+export type Answering = Writing<'responseBytes' | 'overheadMs' | 'cached' | 'cacheStatus' | 'onHead'>

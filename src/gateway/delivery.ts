@@ -3,7 +3,7 @@ import type { Fields } from '../http/fields.ts'
 import type { Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import { responseHeaders, responseTrailers } from '../upstream/headers.ts'
-import type { Call } from './call.ts'
+import type { Answering } from './call.ts'
 import { type Delivered, DELIVERED, GONE } from './forwarded.ts'
 import { ownHeaders } from './own-headers.ts'
 import type { ResponseObserver } from './response-observer.ts'
@@ -19,7 +19,7 @@ export interface DeliveryOptions {
 }
 
 /** Passes a response on as it comes, no faster than the client takes it. Rejects where the gateway made a mistake. */
-export function deliver(call: Call, response: UpstreamResponse, options: DeliveryOptions): Promise<Delivered> {
+export function deliver(call: Answering, response: UpstreamResponse, options: DeliveryOptions): Promise<Delivered> {
   return new Promise((resolve, reject) => {
     const delivery = new Delivery(call, response, options, resolve, reject)
     try {
@@ -31,7 +31,7 @@ export function deliver(call: Call, response: UpstreamResponse, options: Deliver
 }
 
 class Delivery implements BodyReceiver {
-  readonly #call: Call
+  readonly #call: Answering
   readonly #response: UpstreamResponse
   readonly #options: DeliveryOptions
   readonly #resolve: (end: Delivered) => void
@@ -47,7 +47,7 @@ class Delivery implements BodyReceiver {
   #idle: Timer | undefined
 
   constructor(
-    call: Call,
+    call: Answering,
     response: UpstreamResponse,
     options: DeliveryOptions,
     resolve: (end: Delivered) => void,

@@ -8,7 +8,7 @@ import { BodyError, type RequestBody } from '../upstream/body.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 import { admit, admitNow } from './admit.ts'
 import { type Answered, Attempt, type AttemptOptions, type Outcome, type Switched } from './attempt.ts'
-import type { Call, Target } from './call.ts'
+import type { Call, Sending, Target } from './call.ts'
 import { countTimeout } from './count-timeout.ts'
 import { deliver } from './delivery.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
@@ -190,7 +190,7 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
 }
 
 /** Sleeps between two attempts, no longer than the client waits, and not while the gateway stops. */
-async function sleep(delayMs: number, call: Call, drain: Cancellation): Promise<void> {
+async function sleep(delayMs: number, call: Sending, drain: Cancellation): Promise<void> {
   const { clock, gone } = call
   const since = clock.now()
   const { promise, resolve } = Promise.withResolvers<void>()
@@ -204,7 +204,7 @@ async function sleep(delayMs: number, call: Call, drain: Cancellation): Promise<
 }
 
 /** Takes in what of the body is collected; or how the call ends without it. */
-async function receive(body: RequestBody, call: Call, { upstream }: Target): Promise<Forwarded | undefined> {
+async function receive(body: RequestBody, call: Sending, { upstream }: Target): Promise<Forwarded | undefined> {
   const since = call.clock.now()
   try {
     await body.prepare()
@@ -219,7 +219,12 @@ async function receive(body: RequestBody, call: Call, { upstream }: Target): Pro
 }
 
 /** Counts the attempt, and makes its request. */
-function begin(attempt: Attempt, call: Call, plan: RetryPlan, observer: ResponseObserver | undefined): OutgoingRequest {
+function begin(
+  attempt: Attempt,
+  call: Sending,
+  plan: RetryPlan,
+  observer: ResponseObserver | undefined,
+): OutgoingRequest {
   const { credential, body, target } = plan
   if (credential !== undefined) attempt.use(credential)
   call.breaker = attempt.isProbe ? 'half-open' : undefined
@@ -253,7 +258,7 @@ async function answer(
 }
 
 /** The time of an attempt is the upstream's, but for one in which the client was late with its body. */
-function count(outcome: Outcome, call: Call, { upstream, admissionPolicy }: Target): void {
+function count(outcome: Outcome, call: Sending, { upstream, admissionPolicy }: Target): void {
   const { kind, tookMs } = outcome
   if (kind === 'body_failed') call.receivingMs += tookMs
   else if (kind !== 'unsendable') call.upstreamMs += tookMs
@@ -306,7 +311,7 @@ async function beginSecond(call: Call, plan: RetryPlan, isStillWanted: () => boo
   return beginning
 }
 
-function refusedBy(breaker: Breaker, call: Call, { upstream }: Target): Refused {
+function refusedBy(breaker: Breaker, call: Sending, { upstream }: Target): Refused {
   call.breaker = breaker.state
   return refused(breakerOpen(upstream, breaker))
 }

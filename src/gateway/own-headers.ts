@@ -1,9 +1,9 @@
 import type { EpochMs } from '../time/clock.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
-import type { Call } from './call.ts'
+import type { Answering, Call } from './call.ts'
 
 /** Adds what the gateway says in every response to a call: names and values in turn. */
-export function ownHeaders(call: Call, headers: string[]): void {
+export function ownHeaders(call: Answering, headers: string[]): void {
   call.overheadMs = call.gatewayMs
   headers.push('X-Correlation-Id', call.id, 'Server-Timing', serverTiming(call))
   if (call.attempts > 1) headers.push('X-Sluice-Attempts', String(call.attempts))

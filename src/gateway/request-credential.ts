@@ -1,7 +1,7 @@
 import type { Credential, Unproven } from '../credentials/credential.ts'
 import { CredentialUnavailableError } from '../credentials/token-keeper.ts'
 import type { Route } from '../routing/route.ts'
-import type { Call } from './call.ts'
+import type { Sending } from './call.ts'
 import { Failure } from './failure.ts'
 
 /** The credential of one call, over all its attempts. */
@@ -25,7 +25,7 @@ export class RequestCredential {
   }
 
   /** Undefined if it can be added at once; else the wait for that, or for the client's leaving, with why it was in vain. */
-  prepare(call: Call): Promise<Failure | undefined> | undefined {
+  prepare(call: Sending): Promise<Failure | undefined> | undefined {
     const wait = this.#credential.ready?.()
     return wait && waitFor(wait, call)
   }
@@ -82,7 +82,7 @@ export class RequestCredential {
   }
 }
 
-async function waitFor(wait: Promise<void>, call: Call): Promise<Failure | undefined> {
+async function waitFor(wait: Promise<void>, call: Sending): Promise<Failure | undefined> {
   const since = call.clock.now()
   const { promise, resolve } = Promise.withResolvers<void>()
   const gone = call.gone.subscribe(resolve)

@@ -3,7 +3,7 @@ import { onlyMember } from '../http/fields.ts'
 import type { Breaker } from '../resilience/breaker.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import { hasBody, RequestBody } from '../upstream/body.ts'
-import type { Call, Target } from './call.ts'
+import type { Call, Identifying, Sending, Target } from './call.ts'
 import { type Answered, decide, type Ending, type RetryPolicy } from './decide.ts'
 import { isFailure } from './failure.ts'
 import { RequestCredential } from './request-credential.ts'
@@ -30,13 +30,13 @@ export class RetryPlan {
   delayMs: number | undefined
   /** Why the next attempt is made, as the metric of attempts says it. */
   reason = 'first'
-  readonly #call: Call
+  readonly #call: Sending & Identifying
   readonly #random: Random
   readonly #policy: RetryPolicy
   /** How long the retry policy made the call wait before its latest attempt. */
   #previousMs = 0
 
-  constructor(call: Call, target: Target, random: Random) {
+  constructor(call: Sending & Identifying, target: Target, random: Random) {
     const { upstream, credential, route, requestOptions } = target
     const { mayRetry, timeoutMs } = requestOptions
     const { retryPolicy } = upstream

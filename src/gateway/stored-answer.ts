@@ -2,7 +2,7 @@ import { cacheStatus, type CacheStatus } from '../cache/cache-status.ts'
 import { headersOf304, isNotModified } from '../cache/conditional.ts'
 import type { Entry } from '../cache/entry.ts'
 import type { CacheResult } from '../observe/metrics.ts'
-import type { Call, Target } from './call.ts'
+import type { Answering, Target } from './call.ts'
 import { DELIVERED, type Forwarded } from './forwarded.ts'
 import { ownHeaders } from './own-headers.ts'
 
@@ -16,7 +16,7 @@ export interface StoredAnswer {
 }
 
 /** Answers with what is kept; with a 304 where that is what the client has (RFC 9110 §13.2.2). */
-export function answerFromCache(call: Call, target: Target, { entry, result, status }: StoredAnswer): Forwarded {
+export function answerFromCache(call: Answering, target: Target, { entry, result, status }: StoredAnswer): Forwarded {
   const { request, response } = call
   const ageMs = Math.max(0, call.clock.now() - entry.bornAt)
   const isKnown = entry.status === 200 && isNotModified(entry, request.headers, call.clock.wall())
@@ -35,7 +35,7 @@ export function answerFromCache(call: Call, target: Target, { entry, result, sta
   return DELIVERED
 }
 
-export function countInCache(result: CacheResult, call: Call, { admissionPolicy }: Target): void {
+export function countInCache(result: CacheResult, call: Answering, { admissionPolicy }: Target): void {
   call.cached = result
   admissionPolicy.metrics.cached(result).increment(call.id)
 }

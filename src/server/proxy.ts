@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream'
 import type { GuessGuard } from '../clients/guess-guard.ts'
 import { tooManyAttempts } from '../gateway/authenticate.ts'
 import { forwardWithin } from '../gateway/budget.ts'
-import { Call, type Target } from '../gateway/call.ts'
+import { type Arriving, Call, type Identifying, type Target } from '../gateway/call.ts'
 import { Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
 import { forward } from '../gateway/forward.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
@@ -53,7 +53,7 @@ export class Proxy {
   /** Metrics of calls that were refused before it was known where they go, by upstream and class. */
   readonly #refused = new Map<string, CallMetrics>()
   /** Calls whose response is not finished, in the order in which they came. */
-  readonly #active = new Set<Call>()
+  readonly #active = new Set<Arriving>()
   #isDraining = false
   readonly #tunnels = new Tunnels()
   #onIdle: (() => void) | undefined
@@ -135,7 +135,7 @@ export class Proxy {
     const snapshot = this.#options.snapshot()
     // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
     if (this.#isDraining) response.shouldKeepAlive = false
-    const call = new Call(correlationId(request), request, response, snapshot, clock, this.#closed)
+    const call: Arriving = new Call(correlationId(request), request, response, snapshot, clock, this.#closed)
     call.address = (this.#options.addressOf ?? OF_CONNECTION)(request)
     snapshot.calls.begin()
     this.#active.add(call)
@@ -173,7 +173,7 @@ export class Proxy {
     if (this.#active.size === 0) this.#onIdle?.()
   }
 
-  #identify(call: Call): Target | Failure {
+  #identify(call: Identifying): Target | Failure {
     const { method = '', headers, socket } = call.request
     const malformed = whyMalformed(call.request, call.snapshot.config.server.maxHeaderBytes)
     if (malformed !== undefined) {

@@ -2,7 +2,7 @@ import { STATUS_CODES } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import type { Socket } from 'node:net'
 import Negotiator from 'negotiator'
-import type { Call } from '../gateway/call.ts'
+import type { Answering, Call } from '../gateway/call.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
 import { PROBLEM_TYPE, problemDetails } from '../http/problem.ts'
 import { retryAfterSeconds } from '../http/retry-after.ts'
@@ -18,7 +18,7 @@ const READ_OFF_BYTES = 65_536
 const LINGER_MS = 1_000
 
 /** Answers a call with the gateway's own refusal. Once a response has begun, all that is left is to break it off. */
-export function refuse(call: Call, failure: Failure): void {
+export function refuse(call: Answering, failure: Failure): void {
   const { request, response } = call
   if (response.headersSent) {
     response.destroy()
