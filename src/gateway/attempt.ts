@@ -144,9 +144,12 @@ export class Attempt implements ResponseHandler, Disposable {
 
   /** Gives it up, because another attempt of the call goes on in its place. */
   supersede(): void {
-    const record = this.#try ?? this.#note(undefined, undefined, undefined)
-    record.end ??= 'superseded'
-    this[Symbol.dispose]()
+    try {
+      const record = this.#try ?? this.#note(undefined, undefined, undefined)
+      record.end ??= 'superseded'
+    } finally {
+      this[Symbol.dispose]()
+    }
   }
 
   [Symbol.dispose](): void {

@@ -35,6 +35,7 @@ export class HedgedAttempt implements Disposable {
   #timer: Timer | undefined
   #isOver = false
   #resolve!: (outcome: Outcome) => void
+  #reject!: (mistake: unknown) => void
 
   constructor(call: Call, first: Attempt, hedge: HedgeOptions) {
     this.#call = call
@@ -42,7 +43,7 @@ export class HedgedAttempt implements Disposable {
     this.#hedge = hedge
   }
 
-  /** Rejects where the gateway made a mistake with the first attempt. */
+  /** Rejects where the gateway made a mistake with the attempt that is left. */
   send(request: OutgoingRequest, options: AttemptOptions): Promise<Outcome> {
     const { clock } = this.#call
     const afterMs = this.#hedge.afterMs()
@@ -50,6 +51,7 @@ export class HedgedAttempt implements Disposable {
     this.#startedAt = clock.now()
     return new Promise((resolve, reject) => {
       this.#resolve = resolve
+      this.#reject = reject
       this.#timer = clock.schedule(afterMs, () => void this.#runSecond())
       this.#run({ attempt: this.#first, request, options }).catch(reject)
     })
@@ -72,10 +74,11 @@ export class HedgedAttempt implements Disposable {
       this.#second = beginning.attempt
       await this.#run(beginning)
     } catch (mistake) {
-      this.#hedge.onMistake(mistake)
-      if (this.#second === undefined) return
-      this.#running.delete(this.#second)
-      this.#second[Symbol.dispose]()
+      if (this.#second !== undefined) this.#running.delete(this.#second)
+      this.#second?.[Symbol.dispose]()
+      // Where the first has failed already the call would wait for ever.
+      if (this.#running.size === 0 && !this.#isOver) this.#reject(mistake)
+      else this.#hedge.onMistake(mistake)
     }
   }
 
@@ -85,12 +88,21 @@ export class HedgedAttempt implements Disposable {
     if (this.#isOver) return
     if (isFailed(outcome) && this.#running.size > 1) {
       if (outcome.kind === 'response') outcome.response.drain()
-      this.#running.delete(attempt)
-      return attempt.supersede()
+      return this.#supersede(attempt)
     }
     this.#end()
-    for (const other of this.#running) if (other !== attempt) other.supersede()
+    for (const other of this.#running) if (other !== attempt) this.#supersede(other)
     this.#resolve({ ...outcome, tookMs: this.#call.clock.now() - this.#startedAt })
+  }
+
+  /** A mistake of the gateway is told, and keeps the other attempt from nothing. */
+  #supersede(attempt: Attempt): void {
+    this.#running.delete(attempt)
+    try {
+      attempt.supersede()
+    } catch (mistake) {
+      this.#hedge.onMistake(mistake)
+    }
   }
 
   #end(): void {
