@@ -205,13 +205,15 @@ describe('Prometheus and Grafana', () => {
     })
   })
 
-  it('leads from an exemplar to the dashboard with its correlation id filled in', () => {
-    const { uid, templating } = JSON.parse(readText('deploy/grafana/sluice.json')) as {
-      uid: string
+  it('leads from an exemplar to the story of its call, on the admin port of Compose', () => {
+    const { templating } = JSON.parse(readText('deploy/grafana/sluice.json')) as {
       templating: { list: { name: string; type: string }[] }
     }
     expect(datasource?.jsonData['exemplarTraceIdDestinations']).toEqual([
-      expect.objectContaining({ name: 'correlation_id', url: `/d/${uid}?var-call=$\${__value.raw}` }),
+      expect.objectContaining({
+        name: 'correlation_id',
+        url: 'http://127.0.0.1:9090/requests/$${__value.raw:percentencode}',
+      }),
     ])
     expect(templating.list).toContainEqual(expect.objectContaining({ name: 'call', type: 'textbox' }))
   })

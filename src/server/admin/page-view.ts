@@ -157,6 +157,27 @@ function callRow({
   </tr>`
 }
 
+/** The calls that a list was asked for. */
+export function listPage(
+  query: Readonly<Record<string, unknown>>,
+  rows: readonly RequestRow[],
+  away: readonly AwayInstance[],
+  owner: string | undefined,
+): string {
+  const asked = Object.entries(query).map(([name, value]) => `${name} ${String(value)}`)
+  return page(
+    'Calls',
+    undefined,
+    html`<main>
+      <p><a href="/">All that happens now</a></p>
+      <h2>Calls: ${asked.join(', ')}</h2>
+      ${table('Calls', CALL_COLUMNS, rows.map(callRow), 'None is kept. Each gateway process keeps its latest calls only.')}
+      ${away.map(({ instance, why }) => html`<p class="away">Not heard of: ${instance}. ${why}.</p>`)}
+    </main>`,
+    owner,
+  )
+}
+
 /** The stories of the calls with one correlation id. */
 export function storyPage(
   id: string,

@@ -4,9 +4,10 @@ import type { Config } from '../../schema/schema.ts'
 import type { RequestStory } from '../../requests/story.ts'
 import type { AdminParts } from './management.ts'
 import { adminTokens, ownerOfToken, programOfThisMachine } from './log-in.ts'
-import { livePage, liveParts, signInPage, storyPage } from './page-view.ts'
+import { listPage, livePage, liveParts, signInPage, storyPage } from './page-view.ts'
 import { type PageState, pageState } from './page-state.ts'
 import { AdminProblem } from './problem.ts'
+import { readRequestList } from './requests.ts'
 import { Sessions } from './sessions.ts'
 
 const EVENT_EVERY_MS = 1_000
@@ -58,10 +59,18 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     if (owner === false) return reply
     return reply.type(HTML).send(livePage(await state(), owner))
   })
-  app.get<{ Querystring: { id?: unknown } }>('/requests', (request, reply) => {
-    const { id } = request.query
-    const isId = typeof id === 'string' && id.trim() !== ''
-    return reply.redirect(isId ? `/requests/${encodeURIComponent(id.trim())}` : '/', 303)
+  app.get<{ Querystring: Record<string, unknown> }>('/requests', async (request, reply) => {
+    const { id, ...rest } = request.query
+    if (typeof id === 'string' && id.trim() !== '')
+      return reply.redirect(`/requests/${encodeURIComponent(id.trim())}`, 303)
+    const owner = signedIn(request, reply)
+    if (owner === false) return reply
+    // Links of a dashboard have all their parameters, those too of which a series has no label.
+    const query = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== '' && value !== '*'))
+    if (Object.keys(query).length === 0) return reply.redirect('/', 303)
+    const { filter, most, offset } = readRequestList(query, clock)
+    const { found, away } = await requests.ask({ kind: 'list', filter, most })
+    return reply.type(HTML).send(listPage(query, found.slice(offset), away, owner))
   })
   app.get<{ Params: { id: string } }>('/requests/:id', async (request, reply) => {
     const owner = signedIn(request, reply)

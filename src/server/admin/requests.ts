@@ -17,11 +17,8 @@ export function requestRoutes(
   { requests, clock }: { requests: Pick<AllRequests, 'ask'>; clock: Clock },
 ): void {
   api.get('/requests', async ({ query }) => {
-    const { search, limit, offset } = readListQuery(query, FILTERS)
-    if (offset + limit > MOST_LISTED)
-      throw invalid(`offset and limit together must be at most ${MOST_LISTED}: ask for older calls with until`)
-    const filter = readFilter(query as Record<string, unknown>, clock, search)
-    const { found, away } = await requests.ask({ kind: 'list', filter, most: offset + limit })
+    const { filter, most, offset } = readRequestList(query as Record<string, unknown>, clock)
+    const { found, away } = await requests.ask({ kind: 'list', filter, most })
     return { data: found.slice(offset), away }
   })
   api.get<{ Params: { id: string } }>('/requests/:id', async ({ params: { id } }) => {
@@ -30,6 +27,18 @@ export function requestRoutes(
     if (found.length === 0) throw unknownRequest(id, away)
     return { data: found, away }
   })
+}
+
+/** What a list of requests is asked for; the first `offset` of `most` are of an earlier page. */
+export function readRequestList(
+  query: Record<string, unknown>,
+  clock: Clock,
+): { filter: RequestFilter; most: number; offset: number } {
+  const { search, limit, offset } = readListQuery(query, FILTERS)
+  const most = offset + limit
+  if (most > MOST_LISTED)
+    throw invalid(`offset and limit together must be at most ${MOST_LISTED}: ask for older calls with until`)
+  return { filter: readFilter(query, clock, search), most, offset }
 }
 
 /** So that nobody takes an id for wrong whose instance is away. */
