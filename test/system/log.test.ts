@@ -111,6 +111,32 @@ describe('the line of a call', () => {
     expect(line!.responseBytes).toBeGreaterThan(0)
   })
 
+  it('says of a wrong key the beginning of its hash, and what sent it, but not the key', async () => {
+    const clients = { bot: { keys: [hashKey('slk_right')] } }
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { clients }))
+    const headers = { 'x-sluice-key': 'slk_wrong-secret', 'user-agent': `curl/8 ${'x'.repeat(500)}` }
+    expect((await call(gateway.url, '/harness/ng/api/projects', { headers })).status).toBe(401)
+    const [line] = gateway.lines
+    expect(line).toMatchObject({ keyHash: hashKey('slk_wrong-secret').slice(0, 'sha256:'.length + 8) })
+    expect(line!.userAgent).toMatch(/^curl\/8 x+$/)
+    expect(line!.userAgent!.length).toBeLessThanOrEqual(200)
+    expect(JSON.stringify(gateway.lines)).not.toContain('wrong-secret')
+    await call(gateway.url, '/harness/ng/api/projects', { headers: { 'x-sluice-key': 'slk_right' } })
+    expect(gateway.lines[1]).toMatchObject({ keyHash: undefined, userAgent: undefined })
+  })
+
+  it('is left out of a call that went well where log.sample says so, and never of another', async () => {
+    const upstream = await startUpstream(({ url }, response) => response.writeHead(Number(url.slice(-3))).end())
+    const config = harnessConfig(upstream.url, { retry: { retries: 0 } }, { log: { sample: '0%' } })
+    const gateway = await startProcess(config)
+    for (const status of ['200', '404', '304', '500', '204', '429'])
+      await call(gateway.url, `/harness/ng/api/projects/${status}`)
+    gateway.kill('SIGTERM')
+    await gateway.ended
+    const statuses = [...gateway.stdout.matchAll(/"status":"(\d+)".*"msg":"call"/g)].map(([, status]) => status)
+    expect(statuses).toEqual(['404', '500', '429'])
+  })
+
   it('has no vendor’s id in it that is no plain text', async () => {
     const url = await startServer((_, response) => response.setHeader('X-Request-Id', 'a b\tc').end())
     const gateway = await startGateway(harnessConfig(url))
