@@ -29,7 +29,7 @@ import { openLedger } from './open-ledger.ts'
 import { connectRedis } from '../redis/connection.ts'
 import { type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
 import { buildAdmin } from '../server/admin/admin.ts'
-import type { BreakerOrder, BreakerRow, Reloaded, Vitals } from '../server/admin/status.ts'
+import type { BreakerOrder, BreakerRow, Reloaded, Status } from '../server/admin/status.ts'
 import type { AdminParts, Management } from '../server/admin/management.ts'
 import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/app.ts'
 import { clientAddress } from '../server/client-address.ts'
@@ -37,14 +37,14 @@ import { Proxy } from '../server/proxy.ts'
 import { openAllRequests } from '../requests/ask-all.ts'
 import { RequestHistory } from '../requests/history.ts'
 import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
-import { breakerRows, gatewayVitals } from './vitals.ts'
+import { breakerRows, gatewayStatus } from './status.ts'
 import { warmUp } from './warm-up.ts'
 
 /** A process that is listening for clients. */
 export interface GatewayProcess {
   /** Base URL of the port for clients. */
   readonly url: string
-  readonly vitals: Vitals
+  readonly status: Status
   readonly metrics: Metrics
   readonly management: Management
   /** Puts another configuration in force; throws a `ConfigError`, and changes nothing, if it can't. */
@@ -57,7 +57,7 @@ export interface GatewayProcess {
 }
 
 /** A gateway with its admin port. */
-export interface Running extends Pick<GatewayProcess, 'url' | 'vitals' | 'stop'> {
+export interface Running extends Pick<GatewayProcess, 'url' | 'status' | 'stop'> {
   readonly adminUrl: string
   /** Reads the configuration anew and puts it in force. */
   reload(by?: Actor): Promise<Reloaded>
@@ -80,7 +80,7 @@ export async function runGateway(
   { load = () => ({ config, source: 'start' }), ...options }: RunOptions & { load?: ReloadParts['load'] },
 ): Promise<Running> {
   const gateway = await runWithoutAdmin(config, options)
-  const { vitals, apply, url, metrics, management } = gateway
+  const { status, apply, url, metrics, management } = gateway
   const counts = new ReloadCounts(metrics.registry)
   registerProcessInfo(metrics.registry)
   const reloader = new Reloader({ load, apply, counts, logger: options.log.logger })
@@ -92,7 +92,7 @@ export async function runGateway(
       breakers: () => Promise.resolve(gateway.breakers()),
       setBreaker: (order: BreakerOrder) => Promise.resolve(gateway.setBreaker(order)),
     }
-    const { adminUrl, close } = await runAdmin(config, { vitals, controls, management })
+    const { adminUrl, close } = await runAdmin(config, { status, controls, management })
     const stop = async (): Promise<void> => {
       await gateway.stop()
       await close()
@@ -101,7 +101,7 @@ export async function runGateway(
     const reloadBy = (by: Actor = SELF): Promise<Reloaded> => {
       return reloadFor(by, reloader, management.audit, options.log.logger)
     }
-    return { url, vitals, adminUrl, reload: reloadBy, stop: () => (stopping ??= stop()) }
+    return { url, status, adminUrl, reload: reloadBy, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await gateway.stop()
     throw error
@@ -113,7 +113,7 @@ export async function runAdmin(
   parts: Omit<AdminParts, 'addressOf' | 'requests'>,
 ): Promise<{ adminUrl: string; close(): Promise<void> }> {
   const { clock } = parts.management
-  const answer = (question: RequestQuestion): Promise<RequestAnswers> => parts.vitals.requests(question)
+  const answer = (question: RequestQuestion): Promise<RequestAnswers> => parts.status.requests(question)
   const requests = openAllRequests({ store, clock, name: instanceName(log.instance), answer })
   const app = buildAdmin(admin, { ...parts, requests, addressOf: clientAddress(server.trustedProxies) })
   const close = async (): Promise<void> => {
@@ -205,7 +205,7 @@ export async function runWithoutAdmin(
     }
   }
   let stopping: Promise<void> | undefined
-  const vitals = gatewayVitals({
+  const status = gatewayStatus({
     clock,
     metrics,
     ledger,
@@ -239,7 +239,7 @@ export async function runWithoutAdmin(
     }
     const breakers = (): BreakerRow[] => breakerRows(live.current)
     const management = { ...managed, config: () => live.current.config }
-    return { url, vitals, metrics, management, apply, breakers, setBreaker, stop }
+    return { url, status, metrics, management, apply, breakers, setBreaker, stop }
   } catch (error) {
     await Promise.allSettled([app.close(), shutDown()])
     throw error

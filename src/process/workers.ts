@@ -28,7 +28,7 @@ import type {
   QueueRow,
   QuotaRow,
   Reloaded,
-  Vitals,
+  Status,
 } from '../server/admin/status.ts'
 import { type Reply, type Told, WorkerLink } from './worker-link.ts'
 
@@ -181,7 +181,7 @@ export async function runWorkers(
   }
   const reloader = new Reloader({ load, apply, counts: new ReloadCounts(own), logger: log.logger })
   const reload = (): Promise<Reloaded> => reloader.reload()
-  const vitals: Vitals = {
+  const status: Status = {
     async *metrics() {
       const known = (await askEach<ProcessGauges>('metrics')).filter((gauges) => gauges !== undefined)
       missingWorkers.set(config.server.workers - known.length)
@@ -231,7 +231,7 @@ export async function runWorkers(
       setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
     }
     const { adminUrl, close } = await runAdmin(config, {
-      vitals,
+      status,
       controls,
       management: { ...managed, config: () => inForce },
     })
@@ -244,7 +244,7 @@ export async function runWorkers(
     }
     let stopping: Promise<void> | undefined
     const reloadBy = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, managed.audit, log.logger)
-    return { url: urls[0]!, adminUrl, vitals, reload: reloadBy, stop: () => (stopping ??= stop()) }
+    return { url: urls[0]!, adminUrl, status, reload: reloadBy, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await endWorkers()
     await managed.close()
@@ -274,12 +274,12 @@ export async function runWorker(
   const gateway = await runWithoutAdmin(config, { log }).catch(failed)
   const { registry } = gateway.metrics
   const answers = {
-    notReady: () => gateway.vitals.notReady(),
-    degraded: () => gateway.vitals.degraded(),
-    quota: () => gateway.vitals.quota(),
-    queue: () => gateway.vitals.queue(),
-    credentials: () => gateway.vitals.credentials(),
-    requests: async (question) => (await gateway.vitals.requests(question as RequestQuestion)).found,
+    notReady: () => gateway.status.notReady(),
+    degraded: () => gateway.status.degraded(),
+    quota: () => gateway.status.quota(),
+    queue: () => gateway.status.queue(),
+    credentials: () => gateway.status.credentials(),
+    requests: async (question) => (await gateway.status.requests(question as RequestQuestion)).found,
     metrics: async () => {
       await tellCounts(registry)
       return gaugesOf(registry)

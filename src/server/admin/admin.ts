@@ -31,7 +31,7 @@ const LONGEST_PARAMETER = 3 * 128
 
 /** The server for operators and Prometheus, on a port of its own. Everything below /v1 wants the token, if there is one. */
 export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyInstance {
-  const { vitals, controls, management, requests, addressOf } = parts
+  const { status, controls, management, requests, addressOf } = parts
   const { guard } = management
   const app = Fastify({
     logger: false,
@@ -44,10 +44,10 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
   answerNotFound(app)
   app.get('/healthz', () => ({ status: 'ok' }))
   app.get('/readyz', async (_, reply) => {
-    const reason = await vitals.notReady()
+    const reason = await status.notReady()
     if (reason !== undefined) return reply.code(503).send({ status: 'not ready', reason })
     // Still 200: taking all gateways out of service because Redis is away would be the greater outage.
-    const degraded = await vitals.degraded()
+    const degraded = await status.degraded()
     return { status: 'ready', ...(degraded === undefined ? {} : { degraded }) }
   })
   app.register(async (open) => {
@@ -56,7 +56,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
       answerProblems(open, management.logger)
       wantLogIn(open, tokens, { guard, addressOf })
     }
-    open.get('/metrics', (request, reply) => sendMetrics(request, reply, vitals.metrics()))
+    open.get('/metrics', (request, reply) => sendMetrics(request, reply, status.metrics()))
   })
   app.register(async (page) => {
     answerProblems(page, management.logger)
@@ -69,12 +69,12 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
       answerNotFound(api)
       wantLogIn(api, adminTokens(admin), { guard, addressOf })
       api.get('/quota', async () => {
-        const data = await vitals.quota()
+        const data = await status.quota()
         if (data === undefined)
           throw new AdminProblem(503, CODE_OF.store_unavailable, 'the quota store does not answer')
         return { data }
       })
-      queueRoute(api, vitals)
+      queueRoute(api, status)
       requestRoutes(api, { requests, clock: management.clock })
       reloadRoute(api, controls, management)
       clientRoutes(api, management)

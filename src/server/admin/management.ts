@@ -1,6 +1,6 @@
 import type { AllRequests } from '../../requests/ask-all.ts'
 import type { AddressOf } from '../client-address.ts'
-import type { Controls, Vitals } from './status.ts'
+import type { Controls, Status } from './status.ts'
 import type { AuditTrail } from '../../audit/audit.ts'
 import type { Clock } from '../../time/clock.ts'
 import type { GuessGuard } from '../../clients/guess-guard.ts'
@@ -11,7 +11,7 @@ import type { Records } from '../../records/records.ts'
 
 /** All that the admin port needs. */
 export interface AdminParts {
-  readonly vitals: Vitals
+  readonly status: Status
   readonly controls: Controls
   readonly management: Management
   readonly requests: Pick<AllRequests, 'ask'>

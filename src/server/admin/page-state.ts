@@ -34,15 +34,15 @@ const ENOUGH_CALLS = 5
 const SLOW_MS = 5_000
 
 /** Asks for everything at once; what can't be had is missing, and said to be. */
-export async function pageState({ vitals, controls, requests, management }: AdminParts): Promise<PageState> {
+export async function pageState({ status, controls, requests, management }: AdminParts): Promise<PageState> {
   const since = management.clock.wall() - LATELY_MS
   const [notReady, degraded, limits, queue, breakers, credentials, calls] = await Promise.all([
-    vitals.notReady(),
-    vitals.degraded(),
-    vitals.quota(),
-    vitals.queue(),
+    status.notReady(),
+    status.degraded(),
+    status.quota(),
+    status.queue(),
     controls.breakers(),
-    vitals.credentials(),
+    status.credentials(),
     requests.ask({ kind: 'list', filter: { since }, most: MOST_CALLS }),
   ])
   const rows = calls.found as readonly RequestRow[]

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
-import type { QueueRow, Vitals } from './status.ts'
+import type { QueueRow, Status } from './status.ts'
 
-export function queueRoute(api: FastifyInstance, { queue }: Pick<Vitals, 'queue'>): void {
+export function queueRoute(api: FastifyInstance, { queue }: Pick<Status, 'queue'>): void {
   api.get('/queue', async () => ({ data: await queue() }))
 }
 

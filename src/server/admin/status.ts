@@ -2,7 +2,7 @@ import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts
 import type { BreakerState } from '../../resilience/breaker.ts'
 
 /** What the admin port shows: of one process, or of all workers together. */
-export interface Vitals {
+export interface Status {
   /** In the OpenMetrics format, in pieces. */
   metrics(): AsyncIterable<string>
   /** Undefined while calls can be served, else why not. */

@@ -8,7 +8,7 @@ import type { Metrics } from '../observe/metrics.ts'
 import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { mergeQueues } from '../server/admin/queue.ts'
-import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Vitals } from '../server/admin/status.ts'
+import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Status } from '../server/admin/status.ts'
 
 interface Parts {
   readonly clock: Clock
@@ -31,7 +31,7 @@ const DEGRADED = {
 } satisfies Record<StoreConfig['onOutage'], string>
 
 /** What a gateway process tells of itself to operators and Prometheus. */
-export function gatewayVitals({
+export function gatewayStatus({
   clock,
   metrics,
   ledger,
@@ -40,7 +40,7 @@ export function gatewayVitals({
   isStopping,
   clientConnections,
   requests,
-}: Parts): Vitals {
+}: Parts): Status {
   metrics.observe({
     queues: () => queuesOf(live.current),
     breakers: () => breakerRows(live.current),

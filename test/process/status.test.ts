@@ -8,7 +8,7 @@ import { Metrics } from '../../src/observe/metrics.ts'
 import type { LimitUsage, ChargeSet } from '../../src/ledger/ledger.ts'
 import { Losses } from '../../src/records/losses.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { gatewayVitals } from '../../src/process/vitals.ts'
+import { gatewayStatus } from '../../src/process/status.ts'
 import { harnessConfig } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -33,7 +33,7 @@ describe('a scrape', () => {
     const accounts = Object.fromEntries(['a', 'b', 'c'].map((id) => [id, { id }]))
     const snapshot = buildSnapshot(checkConfig(harnessConfig('http://x', { accounts }), 'test'), services)
     onTestFinished(() => closeSnapshot(snapshot))
-    const vitals = gatewayVitals({
+    const status = gatewayStatus({
       clock,
       metrics,
       ledger,
@@ -43,16 +43,16 @@ describe('a scrape', () => {
       clientConnections: () => Promise.resolve(0),
       requests: () => [],
     })
-    const shown = await textOf(Readable.from(vitals.metrics()))
+    const shown = await textOf(Readable.from(status.metrics()))
     expect(ledger.asked).toBe(3)
     for (const gauge of ['quota_limit', 'quota_used']) {
       expect(shown.match(new RegExp(`^sluice_${gauge}\\{.*class="(read|write|template|webhook)"`, 'gm'))).toHaveLength(
         12,
       )
     }
-    await textOf(Readable.from(vitals.metrics()))
+    await textOf(Readable.from(status.metrics()))
     expect(ledger.asked).toBe(6)
-    const rows = await vitals.quota()
+    const rows = await status.quota()
     expect(rows?.map((row) => row.account + row.class).slice(0, 5)).toEqual([
       'aread',
       'awrite',
