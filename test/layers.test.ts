@@ -14,6 +14,11 @@ describe('the list of folders', () => {
     expect(folders.toSorted()).toEqual([...new Set(sources().map(dirname))].toSorted())
   })
 
+  it('has folders that each say at the top of one file what they do, import and must prove', () => {
+    const told = sources().flatMap((file) => /^\/\*\n \* src\/([a-z/-]+): /.exec(textOf(file))?.[1] ?? [])
+    expect(told.toSorted()).toEqual(folders.filter((folder) => folder !== '.').toSorted())
+  })
+
   it('lets each folder import only those that stand below it', () => {
     for (const [at, folder] of folders.entries()) {
       for (const below of namesIn(folder)) expect(folders.indexOf(below), `${folder} -> ${below}`).toBeGreaterThan(at)
@@ -23,7 +28,7 @@ describe('the list of folders', () => {
   it('allows no import that nothing needs', () => {
     const used = new Set<string>()
     for (const file of sources()) {
-      for (const [, path] of readFileSync(join(ROOT, 'src', file), 'utf8').matchAll(/ from '(\.[^']+\.ts)'/g)) {
+      for (const [, path] of textOf(file).matchAll(/ from '(\.[^']+\.ts)'/g)) {
         used.add(`${dirname(file)} -> ${dirname(join(dirname(file), path!))}`)
       }
     }
@@ -84,4 +89,8 @@ function namesIn(folder: string): string[] {
 /** The TypeScript files below `src`. */
 function sources(): string[] {
   return readdirSync(join(ROOT, 'src'), { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
+}
+
+function textOf(file: string): string {
+  return readFileSync(join(ROOT, 'src', file), 'utf8')
 }

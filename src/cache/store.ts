@@ -1,3 +1,9 @@
+/*
+ * src/cache: what RFC 9111 allows to keep and to answer, and the two stores of answers.
+ * It imports only http, schema, observe, redis and time; the calls are in gateway.
+ * A change here must prove that no answer reaches whom it is not for (test/cache, npm run cache-suite).
+ */
+
 import { type Entry, fieldOf, type Stored } from './entry.ts'
 
 /** What a store knows of a place. */

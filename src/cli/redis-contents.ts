@@ -7,17 +7,17 @@ import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import { systemClock } from '../time/clock.ts'
 import { type Persistence, persistenceOf } from '../redis/persistence.ts'
 
-/** What a Redis has of what it is to keep for good, and how well it keeps it. */
+/** What a Redis holds that it should keep for good, and how well it keeps it. */
 export interface RedisContents {
   readonly persistence: Persistence
-  /** Those of the admin API that were not deleted. */
+  /** The clients of the admin API that were not deleted. */
   readonly clients: number
   readonly secrets: number
   /** Undefined if there is none. */
   readonly firstAudit: AuditEntry | undefined
 }
 
-/** Rejects if it can't be asked. */
+/** Asks a Redis. Rejects if it can't be reached or refuses. */
 export async function redisContents(store: StoreConfig): Promise<RedisContents> {
   const redis = connectRedis(store)
   let problem = 'it can not be reached'
@@ -52,7 +52,10 @@ function isClient(json: string): boolean {
   return !isRemoved(json) && (JSON.parse(json) as StoredClient).deletedAt === undefined
 }
 
-/** What is lost, and how to keep it; undefined where there is nothing to lose, or it is kept, or not known to be lost. */
+/**
+ * What would be lost at a restart of Redis, and how to keep it; undefined if there is nothing to lose, or it is kept,
+ * or nobody knows.
+ */
 export function whyVolatile({ persistence, clients, secrets }: RedisContents): string | undefined {
   if (persistence !== 'nothing' || clients + secrets === 0) return undefined
   return (

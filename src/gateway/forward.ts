@@ -1,3 +1,10 @@
+/*
+ * src/gateway: a call from its start to its end; forward.ts has the loop, and is the place to begin to read.
+ * It imports what .oxlintrc.ts lists; only server and process stand above.
+ * A change here must prove that every way to end gives back the permit, the place and the connection (test/gateway,
+ * test/system), and cost nothing in npm run bench.
+ */
+
 import type { Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Breaker } from '../resilience/breaker.ts'

@@ -1,3 +1,11 @@
+/*
+ * src/ledger: who has used what of which limit: limits, rolling windows, adaptive limits, and the interface of both
+ * stores.
+ * It imports only http and time. Its two stores are folders of their own.
+ * A change here must prove that no window is ever exceeded (npm run simulate, test/ledger, the mutation tests of
+ * test/simulation).
+ */
+
 import type { PeerDemand, Demand } from './demand.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'

@@ -8,8 +8,8 @@ import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
 
 /**
- * An IP address without its zone, and an IPv4 one that is written as an IPv6 one (mapped, RFC 4291 §2.5.5.2) as itself.
- * Undefined for what is none.
+ * Parses an IP address, without its zone. An IPv4 address that is written as an IPv6 one (mapped, RFC 4291 §2.5.5.2) is
+ * that IPv4 address. Undefined for what is no address.
  */
 export function parseAddress(text: string): ipaddr.IPv4 | ipaddr.IPv6 | undefined {
   const [bare = ''] = text.split('%')
@@ -17,15 +17,15 @@ export function parseAddress(text: string): ipaddr.IPv4 | ipaddr.IPv6 | undefine
   return isIP(bare) === 0 ? undefined : ipaddr.process(bare)
 }
 
-// All that is given out of IPv6.
+// All IPv6 addresses of the public Internet are assigned from this block.
 const GLOBAL_UNICAST = ipaddr.IPv6.parseCIDR('2000::/3')
-// IPv4 addresses that are translated (RFC 6052).
+// The prefix of IPv4 addresses that are translated to IPv6 (RFC 6052).
 const TRANSLATED = ipaddr.IPv6.parseCIDR('64:ff9b::/96')
 
 /**
- * Whether an IP address is one of the public Internet: none of private networks, this machine, the link, carriers, cloud
- * metadata, documentation or multicast (the IANA Special-Purpose Address Registries). One that holds an IPv4 address, mapped or
- * translated, is what that is; tunnels to one (6to4, Teredo) are never public.
+ * Whether an IP address is public: not of a private network, this machine, the link, a carrier, cloud metadata,
+ * documentation or multicast (IANA Special-Purpose Address Registries). An address that contains an IPv4 one, mapped or
+ * translated, is judged by that. Tunnels to one (6to4, Teredo) are never public.
  */
 export function isPublicAddress(text: string): boolean {
   const address = parseAddress(text)
@@ -40,7 +40,7 @@ function isPublic(address: ipaddr.IPv4 | ipaddr.IPv6): boolean {
   return address.range() === 'unicast'
 }
 
-/** What stands for an address: an IPv6 client can have any address of its /64. */
+/** The address, or the network, that stands for one client: one IPv6 client can use any address of its /64. */
 export function networkOf(text = ''): string {
   const address = parseAddress(text)
   if (!(address instanceof ipaddr.IPv6)) return address?.toString() ?? ''
@@ -48,7 +48,7 @@ export function networkOf(text = ''): string {
   return network.map((group) => group.toString(16)).join(':')
 }
 
-/** Whether a listen address can only be reached from this machine. A host name other than localhost counts as not. */
+/** Whether only this machine can reach a listen address. Of host names only localhost is. */
 export function isLoopback(host: string): boolean {
   const bare = host.replace(/^\[(.*)\]$/, '$1')
   const address = parseAddress(bare)

@@ -128,7 +128,10 @@ export async function runAdmin(
   }
 }
 
-/** The port for clients only, as the workers of a cluster have it. */
+/**
+ * The port for clients only, as each worker of a cluster has it. Longer than a screen, because it is a list: each part
+ * is made of those before it, and `shutDown` ends them in turn.
+ */
 export async function runWithoutAdmin(
   config: Config,
   { log, clock = systemClock, random = Math.random, lookup }: RunOptions,

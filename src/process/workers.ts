@@ -85,9 +85,9 @@ interface Failed {
 export const isWorker = cluster.isWorker
 
 /**
- * Runs as many processes as are configured on one port, and itself the admin port for all of them: metrics are added up; a
- * worker that dies, or hangs, is replaced. Throws, and leaves no worker behind, if one of them can't start or the admin port be
- * had.
+ * Runs as many processes as are configured on one port, and itself the admin port for all of them: metrics are added
+ * up, and a worker that dies or hangs is replaced. Throws, and leaves no worker behind, if a worker can't start or the
+ * admin port is taken. Longer than a screen, because all of it shares the list of workers and the phase.
  */
 export async function runWorkers(
   config: Config,

@@ -1,3 +1,10 @@
+/*
+ * src/queue: calls that wait for quota, whose turn it is, and when that will be, over all gateways.
+ * It imports only ledger, http and time.
+ * A change here must prove that nobody starves, and that whoever leaves gives back all that it held (test/queue,
+ * test/simulation).
+ */
+
 import type { ChargeSet, Grant, Ledger } from '../ledger/ledger.ts'
 import type { Admission, Closing, Full, QueuedClient, Shortage, Waiter, WaitRecord } from './admission.ts'
 import { Claims } from './claims.ts'

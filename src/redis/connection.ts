@@ -1,3 +1,10 @@
+/*
+ * src/redis: connections to Redis: one server, sentinels or a cluster; what its errors mean, and how well it keeps
+ * data.
+ * It imports only schema and time, and runs nobody's scripts.
+ * A change here must prove that nothing is ever sent twice, and that each failure is named (test/system/redis).
+ */
+
 import { connect } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis'

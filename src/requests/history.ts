@@ -1,16 +1,22 @@
+/*
+ * src/requests: the story of each recent call, by its correlation id, at all instances.
+ * It imports what .oxlintrc.ts lists.
+ * A change here must prove that its memory is bounded, and that no story contains a secret (test/requests).
+ */
+
 import type { RequestRecord } from './record.ts'
 
 export interface HistoryBounds {
-  /** Most calls that are kept; 0 for none. */
+  /** How many calls are kept at most; 0 for none. */
   readonly keep: number
-  /** About so much memory they take together at most. */
+  /** About how much memory they may take together. */
   readonly maxBytes: number
 }
 
 /** The latest calls of one process, a bounded number of bounded size: the oldest make way for the newest. */
 export class RequestHistory {
   readonly #bounds: HistoryBounds
-  /** A ring: it grows to `keep` places, and then each is used again. */
+  /** A ring: it grows to `keep` places, which are then reused. */
   readonly #records: (RequestRecord | undefined)[] = []
   /** Where the oldest is, and how many there are. */
   #first = 0
@@ -25,7 +31,7 @@ export class RequestHistory {
     return this.#size
   }
 
-  /** As their own estimates have it. */
+  /** The sum of their own estimates. */
   get bytes(): number {
     return this.#bytes
   }
@@ -40,7 +46,7 @@ export class RequestHistory {
     this.#bytes += record.bytes
   }
 
-  /** The newest first. */
+  /** All of them, the newest first. */
   *newest(): Iterable<RequestRecord> {
     for (let i = this.#size - 1; i >= 0; i--) yield this.#records[(this.#first + i) % this.#bounds.keep]!
   }

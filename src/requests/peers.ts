@@ -6,9 +6,9 @@ import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock, Timer } from '../time/clock.ts'
 import type { AwayInstance, RequestAnswers, RequestQuestion } from './question.ts'
 
-/** How often an instance says that it is there. */
+/** How often an instance reports that it is alive. */
 const BEAT_S = 5
-/** One that has not said so for longer is not waited for, but named; and after this it is forgotten. */
+/** An instance that has not reported for this long is not waited for, but named. After this long it is forgotten. */
 const LATE_S = 3 * BEAT_S
 const FORGOTTEN_S = 600
 /** Longer than an instance waits for a worker of its own that hangs. */
@@ -47,7 +47,7 @@ interface Answered extends RequestAnswers {
 export interface PeersOptions {
   readonly store: StoreConfig
   readonly clock: Clock
-  /** The name under which this instance is told from others. */
+  /** The name of this instance among the others. */
   readonly name: string
   /** What this instance, with all of its workers, knows. */
   answer(question: RequestQuestion): Promise<RequestAnswers>
@@ -79,7 +79,7 @@ export class RequestPeers {
     this.#redis.on('error', () => undefined)
     this.#subscriber.on('error', () => undefined)
     this.#subscriber.on('message', (channel: string, text: string) => this.#hear(channel, text))
-    // With every connection anew.
+    // Each new connection subscribes again.
     this.#subscriber.on('ready', () => {
       this.#subscriber.subscribe(this.#key, this.#channelOf(this.#id)).catch(() => undefined)
     })
@@ -87,7 +87,7 @@ export class RequestPeers {
     this.#beatLater()
   }
 
-  /** What the others know. Never rejects: whoever does not answer in time, or can't be asked, is away. */
+  /** Asks the other instances. Never rejects: whoever does not answer in time, or can't be asked, counts as away. */
   async ask(question: RequestQuestion): Promise<RequestAnswers> {
     const { clock } = this.#options
     try {
@@ -102,7 +102,7 @@ export class RequestPeers {
   async close(): Promise<void> {
     this.#isClosed = true
     this.#timer?.cancel()
-    // What it knew goes with it, so its name stays for a while; but nobody is to wait for its answers.
+    // Its calls are gone with it, so its name stays for a while, but nobody waits for its answers.
     await this.#beat(LATE_S + 1).catch(() => undefined)
     this.#redis.disconnect()
     this.#subscriber.disconnect()
@@ -137,7 +137,7 @@ export class RequestPeers {
     try {
       message = JSON.parse(text) as Asked | Answered
     } catch {
-      return // it is none of ours
+      return // it is not one of ours
     }
     if (channel !== this.#key) this.#open.get(message.number)?.(message as Answered)
     else if ((message as Asked).from !== this.#id) void this.#answer(message as Asked).catch(() => undefined)

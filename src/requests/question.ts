@@ -10,7 +10,7 @@ export type RequestQuestion =
 export interface RequestFilter {
   readonly client?: string
   readonly upstream?: string
-  /** By its name, or with that of its upstream: `harness/prod`. */
+  /** The name of an account, or with its upstream: `harness/prod`. */
   readonly account?: string
   readonly class?: string
   /** Such as `429`, `4xx` or `none`. */
@@ -23,7 +23,7 @@ export interface RequestFilter {
   readonly search?: string
 }
 
-/** What some processes know, and which others could not be asked. */
+/** What some processes know, and which others did not answer. */
 export interface RequestAnswers<Found = RequestRow | RequestStory> {
   readonly found: readonly Found[]
   readonly away: readonly AwayInstance[]
@@ -35,7 +35,7 @@ export interface AwayInstance {
   readonly why: string
 }
 
-/** Of one id that is used again and again no more is told. */
+/** How many calls with the same id are told at most. */
 export const MOST_STORIES = 100
 
 /** What one process knows; `records` has the newest first. */

@@ -1,5 +1,5 @@
 /*
- * src/presets: what is known of each vendor: routes, limits, and how to read its answers.
+ * src/config/presets: what is known of each vendor: routes, limits, and how to read its answers.
  * It imports only routing and schema: a preset is data, and a configuration can override it.
  * A change here must cite the vendor's page, and hold against its published limits (test/config/presets.test.ts,
  * vendor-limits.test.ts).

@@ -1,3 +1,9 @@
+/*
+ * src/ledger/embedded: the ledger of one process, in memory and on disk.
+ * It imports only ledger, files and time.
+ * A change here must prove that a crash, or a full disk, at any moment grants no quota twice (test/ledger/embedded).
+ */
+
 import type { Clock, Timer } from '../../time/clock.ts'
 import { Counter } from '../counter.ts'
 import { InFlight } from '../in-flight.ts'

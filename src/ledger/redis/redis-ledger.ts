@@ -1,3 +1,10 @@
+/*
+ * src/ledger/redis: the ledger of several gateways: a script in Redis, leases while Redis is away, and reconciliation.
+ * It imports only ledger, redis and time.
+ * A change here must prove itself in npm run simulate, with outages and lost data, and in test/ledger against a real
+ * Redis.
+ */
+
 import { ReplyError } from 'ioredis'
 import type { Clock } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
