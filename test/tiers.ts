@@ -4,6 +4,7 @@
  */
 export const BEYOND_UNITS = [
   'test/cli/**',
+  'test/clients-tried/**',
   'test/deploy/**',
   'test/fuzz/**',
   'test/simulation/**',
@@ -37,6 +38,7 @@ export const LONGEST = [
   'test/system/redis/processes.test.ts',
   'test/simulation/guarantee.test.ts',
   'test/system/mistakes.test.ts',
+  'test/deploy/package.test.ts',
   'test/cli/cli.test.ts',
   'test/system/queue.test.ts',
   'test/system/quota.test.ts',
@@ -50,6 +52,7 @@ export const LONGEST = [
   'test/soak/soak.test.ts',
   'test/system/redis/second-consumer.test.ts',
   'test/system/drain.test.ts',
+  'test/clients-tried/clients.test.ts',
   'test/system/leaks.test.ts',
   'test/system/linear-time.test.ts',
   'test/deploy/prometheus.test.ts',

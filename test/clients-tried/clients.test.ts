@@ -15,8 +15,8 @@ import { installFromNpm, installFromPyPi } from './install.ts'
 const SECRET = 'what-only-the-vendor-knows'
 const BASIC = `Basic ${Buffer.from(`robot@example.com:${SECRET}`).toString('base64')}`
 
-const npm = installFromNpm()
-const pip = hasProgram('python3') ? installFromPyPi() : undefined
+const npm = await installFromNpm()
+const pip = hasProgram('python3') ? await installFromPyPi() : undefined
 
 describe.each(CLIENTS)('$name', (client) => {
   const isThere = canRun(client)

@@ -1,7 +1,8 @@
-import { spawnSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { hash } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { ROOT } from '../deploy/repository.ts'
 import { FOLDER } from './clients.ts'
 
@@ -9,7 +10,7 @@ import { FOLDER } from './clients.ts'
 const CACHE = join(ROOT, 'node_modules/.cache/clients-tried')
 
 /** The folder with the programs and the npm packages that they use; undefined, with the reason printed, if they can't be had. */
-export function installFromNpm(): string | undefined {
+export function installFromNpm(): Promise<string | undefined> {
   return install('npm', 'package-lock.json', (folder) => {
     cpSync(join(FOLDER, 'package.json'), join(folder, 'package.json'))
     cpSync(join(FOLDER, 'package-lock.json'), join(folder, 'package-lock.json'))
@@ -18,14 +19,14 @@ export function installFromNpm(): string | undefined {
 }
 
 /** The same for the packages of Python: a folder for PYTHONPATH. */
-export function installFromPyPi(): string | undefined {
+export function installFromPyPi(): Promise<string | undefined> {
   return install('pip', 'requirements.txt', (folder) => {
     const options = ['--quiet', '--disable-pip-version-check', '--no-deps', '--retries', '1', '--timeout', '15']
     return ['python3', '-m', 'pip', 'install', ...options, '--target', folder, '-r', join(FOLDER, 'requirements.txt')]
   })
 }
 
-function install(name: string, list: string, prepare: (folder: string) => string[]): string | undefined {
+async function install(name: string, list: string, prepare: (folder: string) => string[]): Promise<string | undefined> {
   const versions = hash('sha256', readFileSync(join(FOLDER, list))).slice(0, 16)
   const folder = join(CACHE, `${name}-${versions}`)
   if (existsSync(folder)) return folder
@@ -33,16 +34,17 @@ function install(name: string, list: string, prepare: (folder: string) => string
   const own = `${folder}.${process.pid}`
   mkdirSync(own, { recursive: true })
   const [program = '', ...args] = prepare(own)
-  const { status, stderr, error } = spawnSync(program, args, { cwd: own, encoding: 'utf8', timeout: 120_000 })
-  if (status === 0) {
-    try {
-      renameSync(own, folder)
-    } catch {
-      rmSync(own, { recursive: true })
-    }
-    return folder
+  try {
+    await promisify(execFile)(program, args, { cwd: own, timeout: 120_000 })
+  } catch (error) {
+    rmSync(own, { recursive: true })
+    console.log(`NOT TRIED: clients from ${name} could not be installed: ${(error as Error).message}`)
+    return undefined
   }
-  rmSync(own, { recursive: true })
-  console.log(`NOT TRIED: clients from ${name} could not be installed: ${error?.message ?? stderr}`)
-  return undefined
+  try {
+    renameSync(own, folder)
+  } catch {
+    rmSync(own, { recursive: true })
+  }
+  return folder
 }

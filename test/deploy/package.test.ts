@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import {
   cpSync,
   type DisposableTempDir,
@@ -11,9 +12,12 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { delimiter, join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest'
 import { parse } from 'yaml'
 import { newFolder, startUpstream } from '../support/gateway.ts'
+import { freePort } from '../support/find-redis.ts'
+import { hasProgram } from '../support/packages.ts'
 import { Program } from '../support/process.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 import { readText, ROOT } from './repository.ts'
@@ -32,22 +36,25 @@ let tarball: string
 let project: string
 let installed: string
 
-beforeAll(() => {
+// A download may be slow; a machine may be busy.
+const INSTALL_WITHIN_MS = 600_000
+
+beforeAll(async () => {
   folder = temporaryFolder('package')
   project = join(folder.path, 'project')
   mkdirSync(project)
-  const packed = command(['npm', 'pack', '--json', '--pack-destination', folder.path], ROOT)
+  const packed = await command(['npm', 'pack', '--json', '--pack-destination', folder.path], ROOT)
   expect(packed.code, packed.output).toBe(0)
   tarball = join(folder.path, globSync('*.tgz', { cwd: folder.path })[0]!)
-  const install = command(['npm', 'install', '--prefer-offline', '--no-audit', tarball], project)
+  const install = await command(['npm', 'install', '--prefer-offline', '--no-audit', tarball], project)
   expect(install.code, install.output).toBe(0)
   installed = join(project, 'node_modules/sluice')
-})
+}, INSTALL_WITHIN_MS)
 afterAll(() => folder.remove())
 
 describe('the package', () => {
-  it('holds the program and nothing else, in less than a megabyte', () => {
-    const { output } = command(['tar', 'tzf', tarball], ROOT)
+  it('holds the program and nothing else, in less than a megabyte', async () => {
+    const { output } = await command(['tar', 'tzf', tarball], ROOT)
     const others = output
       .trim()
       .split('\n')
@@ -58,7 +65,7 @@ describe('the package', () => {
     expect(size).toBeLessThan(1_000_000)
   })
 
-  it('has every file of the source that is no TypeScript, at the same place and byte for byte', () => {
+  it('has every file of the source that is no TypeScript, at the same place and byte for byte', async () => {
     const data = globSync('src/**', { cwd: ROOT, exclude: ['**/*.ts'] }).filter((file) =>
       statSync(join(ROOT, file)).isFile(),
     )
@@ -68,7 +75,7 @@ describe('the package', () => {
     }
   })
 
-  it('maps each line to the source, which the map holds', () => {
+  it('maps each line to the source, which the map holds', async () => {
     const modules = globSync('dist/**/*.js', { cwd: installed })
     expect(modules.length).toBeGreaterThan(100)
     for (const file of modules) {
@@ -79,11 +86,11 @@ describe('the package', () => {
       join(project, 'wrong.mjs'),
       "import { createGateway } from 'sluice'\nawait createGateway({ upstreams: { a: {} } }).listen()",
     )
-    const { output } = command([process.execPath, '--enable-source-maps', 'wrong.mjs'], project)
+    const { output } = await command([process.execPath, '--enable-source-maps', 'wrong.mjs'], project)
     expect(output).toMatch(/at fromObject \(.*sluice\/src\/index\.ts:\d+/)
   })
 
-  it('says where it comes from, under which terms, and is published with provenance', () => {
+  it('says where it comes from, under which terms, and is published with provenance', async () => {
     const manifest = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8')) as Record<string, never>
     for (const field of ['license', 'repository', 'homepage', 'bugs', 'description']) {
       expect(manifest[field], field).toBeTruthy()
@@ -94,18 +101,18 @@ describe('the package', () => {
 })
 
 describe('the installed package', () => {
-  it('answers npx sluice --version and --help', () => {
+  it('answers npx sluice --version and --help', async () => {
     const { version } = JSON.parse(readText('package.json')) as { version: string }
-    expect(command(['npx', 'sluice', '--version'], project)).toEqual({ code: 0, output: `${version}\n` })
-    expect(command(['npx', 'sluice', '--help'], project).output).toContain('Usage: sluice [options] [command]')
+    expect(await command(['npx', 'sluice', '--version'], project)).toEqual({ code: 0, output: `${version}\n` })
+    expect((await command(['npx', 'sluice', '--help'], project)).output).toContain('Usage: sluice [options] [command]')
   })
 
-  it('runs from another folder, by its path', () => {
+  it('runs from another folder, by its path', async () => {
     const cwd = newFolder()
     cpSync(join(EXAMPLES, 'many-limits.yaml'), join(cwd, 'sluice.yaml'))
     const sluice = join(project, 'node_modules/.bin/sluice')
-    expect(command([sluice, 'check', '--no-secrets'], cwd).output).toMatch(/^sluice\.yaml: ok/)
-    const { code, output } = command(
+    expect((await command([sluice, 'check', '--no-secrets'], cwd)).output).toMatch(/^sluice\.yaml: ok/)
+    const { code, output } = await command(
       [sluice, 'explain', 'GET', '/ng/api/projects', '--config', join(EXAMPLES, 'minimal-harness.yaml')],
       cwd,
       {
@@ -117,9 +124,9 @@ describe('the installed package', () => {
     expect(output).toContain('read')
   })
 
-  it('ends with code 1 and a message where the configuration is wrong', () => {
+  it('ends with code 1 and a message where the configuration is wrong', async () => {
     writeFileSync(join(project, 'wrong.yaml'), 'upstreams: { any: { accounts: { main: {} }, url: 5 } }')
-    const { code, output } = command(['npx', 'sluice', 'check', 'wrong.yaml'], project)
+    const { code, output } = await command(['npx', 'sluice', 'check', 'wrong.yaml'], project)
     expect(code).toBe(1)
     expect(output).toMatch(/^wrong\.yaml:1:\d+: upstreams\.any\.url: must be/)
   })
@@ -156,21 +163,24 @@ describe('the installed package', () => {
     expect(await demo.ended).toEqual({ code: 0, signal: null })
   })
 
-  it.each(['--version', '--help'])('loads nothing of the gateway for %s', (option) => {
+  it.each(['--version', '--help'])('loads nothing of the gateway for %s', async (option) => {
     const hook = join(folder.path, 'print-loaded.mjs')
     writeFileSync(
       hook,
       `import { registerHooks } from 'node:module'
 registerHooks({ load: (url, context, next) => (process._rawDebug(url), next(url, context)) })`,
     )
-    const { output } = command([process.execPath, '--import', hook, join(installed, 'bin/sluice.cjs'), option], project)
+    const { output } = await command(
+      [process.execPath, '--import', hook, join(installed, 'bin/sluice.cjs'), option],
+      project,
+    )
     const own = output.match(/(?<=^file:.*\/sluice\/dist\/).*$/gm)
     expect(own?.toSorted()).toEqual(['cli/command-error.js', 'cli/main.js', 'main.js', 'manifest.js'])
     const packages = new Set(output.match(/(?<=^file:.*\/node_modules\/)(?!sluice\/)[^/]+/gm))
     expect([...packages]).toEqual(['commander'])
   })
 
-  it('takes less processor time for --help than four empty Nodes', () => {
+  it('takes less processor time for --help than four empty Nodes', async () => {
     const cost = (argv: string[]): number =>
       Math.min(...Array.from({ length: 5 }, () => processorMs([process.execPath, ...argv])))
     expect(cost([join(installed, 'bin/sluice.cjs'), '--help'])).toBeLessThan(4 * cost(['-e', '']))
@@ -198,14 +208,14 @@ describe('the package under an older Node', () => {
     return join(copy, 'bin/sluice.cjs')
   }
 
-  it('says in one line what it needs, and ends with code 1', () => {
-    const { code, output } = command([...pretender(), alone(), 'start'], project)
+  it('says in one line what it needs, and ends with code 1', async () => {
+    const { code, output } = await command([...pretender(), alone(), 'start'], project)
     expect(code).toBe(1)
     expect(output).toBe('sluice needs Node 26 or later, and this is 20.11.0: see https://nodejs.org/download\n')
   })
 
-  it.skipIf(!isOlder)('says so in a Node that is really older', () => {
-    const { code, output } = command(['node', alone(), '--version'], project)
+  it.skipIf(!isOlder)('says so in a Node that is really older', async () => {
+    const { code, output } = await command(['node', alone(), '--version'], project)
     expect(code).toBe(1)
     expect(output).toBe(
       `sluice needs Node 26 or later, and this is ${found.slice(1)}: see https://nodejs.org/download\n`,
@@ -220,7 +230,7 @@ describe('the package under an older Node', () => {
       symlinkSync(process.execPath, node)
     }
     const older = [...pretender(), join(installed, 'bin/sluice.cjs')]
-    expect(command([...older, 'check', 'missing.yaml'], project).code).toBe(1)
+    expect((await command([...older, 'check', 'missing.yaml'], project)).code).toBe(1)
     const upstream = await startUpstream()
     const gateway = start(['start', '--config', configFor(upstream.url)], newFolder(), older)
     const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
@@ -232,16 +242,16 @@ describe('the package under an older Node', () => {
 })
 
 describe('a gateway inside another program', () => {
-  it('does what the example says', () => {
+  it('does what the example says', async () => {
     cpSync(join(EXAMPLES, 'embed.mjs'), join(project, 'embed.mjs'))
-    const { code, output } = command([process.execPath, 'embed.mjs'], project)
+    const { code, output } = await command([process.execPath, 'embed.mjs'], project)
     expect({ code, output }).toEqual({
       code: 0,
       output: 'key Bearer old\napplied\nkey Bearer new\n429 quota_exhausted\n',
     })
   })
 
-  it('has types that a strict compiler takes, and that know what is wrong', () => {
+  it('has types that a strict compiler takes, and that know what is wrong', async () => {
     writeFileSync(
       join(project, 'package.json'),
       JSON.stringify({ ...parse(readFileSync(join(project, 'package.json'), 'utf8')), type: 'module' }),
@@ -272,7 +282,7 @@ createGateway({ server: { port: 0 } })
       '--skipLibCheck',
     ]
     const tsc = [process.execPath, join(ROOT, 'node_modules/typescript/bin/tsc')]
-    const { code, output } = command(
+    const { code, output } = await command(
       [...tsc, ...options, '--typeRoots', join(ROOT, 'node_modules/@types'), 'typed.ts'],
       project,
     )
@@ -281,23 +291,56 @@ createGateway({ server: { port: 0 } })
   })
 })
 
+describe.skipIf(!hasProgram('curl'))('a new user', { timeout: INSTALL_WITHIN_MS }, () => {
+  it('has the first answer and sees the quota, in an empty folder with the package', async () => {
+    const { code, output, seconds } = await newUser(newFolder(), [tarball])
+    expect(code, output).toBe(0)
+    expect(output).toMatch(/^\{"status":"SUCCESS"/m)
+    expect(output).toMatch(/^harness\/demo +read +1m +1000 +1000 +1 +999 /m)
+    console.log(`from the package to the first call and its quota: ${seconds} s`)
+  })
+
+  it.skipIf(!existsSync(join(ROOT, '.git')))('has them in a clone', async () => {
+    const clone = join(newFolder(), 'clone')
+    expect((await command(['git', 'clone', '--quiet', '--depth', '1', `file://${ROOT}`, clone], ROOT)).output).toBe('')
+    const { code, output, seconds } = await newUser(clone, [])
+    expect(code, output).toBe(0)
+    expect(output).toMatch(/^\{"status":"SUCCESS"/m)
+    expect(output).toMatch(/^harness\/demo +read +1m +1000 +1000 +1 +999 /m)
+    console.log(`from a clone to the first call and its quota: ${seconds} s`)
+  })
+})
+
 describe('the clone', () => {
-  it('runs its source under npx, built or not', () => {
-    const { output } = command(['npx', 'sluice', 'check', 'deploy/examples/many-limits.yaml', '--no-secrets'], ROOT)
+  it('runs its source under npx, built or not', async () => {
+    const { output } = await command(
+      ['npx', 'sluice', 'check', 'deploy/examples/many-limits.yaml', '--no-secrets'],
+      ROOT,
+    )
     expect(output).toMatch(/^deploy\/examples\/many-limits\.yaml: ok/)
     expect(statSync(join(ROOT, 'bin/sluice.cjs')).mode & 0o111).toBe(0o111)
   })
 })
 
 /** Runs a command to its end with nothing of this checkout's surroundings. */
-function command(
-  argv: readonly string[],
+async function command(
+  [program = '', ...args]: readonly string[],
   cwd: string,
   env: NodeJS.ProcessEnv = {},
-): { code: number | null; output: string } {
-  const [program = '', ...args] = argv
-  const { status, stdout, stderr } = spawnSync(program, args, { cwd, env: { PATH, HOME, ...env }, encoding: 'utf8' })
-  return { code: status, output: `${stdout}${stderr}` }
+): Promise<{ code: number | null; output: string }> {
+  const child = spawn(program, args, { cwd, env: { PATH, HOME, ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+  const ended = once(child, 'close')
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)])
+  const [code] = (await ended) as [number | null]
+  return { code, output: `${stdout}${stderr}` }
+}
+
+/** Types what new-user.sh says. */
+async function newUser(cwd: string, args: readonly string[]) {
+  const begun = performance.now()
+  const env = { PORT: String(await freePort()), ADMIN_PORT: String(await freePort()) }
+  const result = await command(['sh', join(ROOT, 'test/deploy/new-user.sh'), ...args], cwd, env)
+  return { ...result, seconds: Math.round((performance.now() - begun) / 1_000) }
 }
 
 function start(args: string[], cwd = newFolder(), command = [join(project, 'node_modules/.bin/sluice')]): Program {

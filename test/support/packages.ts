@@ -10,6 +10,8 @@ export const PROGRAMS: Readonly<Record<string, string>> = {
   curl: 'install curl',
   wget: 'install wget',
   script: 'install bsdutils or util-linux',
+  java: 'install a JDK, such as default-jdk-headless',
+  python3: 'install python3 and python3-pip',
   javac: 'install a JDK, such as default-jdk-headless',
   'docker-compose': 'install docker-compose',
 }
