@@ -25,7 +25,7 @@ export interface Try {
   end: TryEnd | undefined
   /** The name of the credential with which it was sent. */
   readonly credential: string | undefined
-  /** Grows whenever another value of that credential is used than before. */
+  /** Increases whenever another value of that credential is used. */
   readonly credentialVersion: number | undefined
   /** The vendor's id of the request. */
   readonly requestId: string | undefined
@@ -71,7 +71,7 @@ export interface AccessLine {
   readonly wouldDeny: readonly string[] | undefined
   /** What the cache did; undefined for a call that is not cached. */
   readonly cache: string | undefined
-  /** Of a wrong key: the beginning of its hash, as lists of keys show it, and what sent it. */
+  /** For a wrong key: the beginning of its hash, as lists of keys show it, and the program that sent it. */
   readonly keyHash: string | undefined
   readonly userAgent: string | undefined
 }
@@ -111,12 +111,12 @@ export function createLog(
   }
 }
 
-/** How this process is told from others, in logs and wherever it is named. */
+/** The name of this process, in logs and elsewhere. */
 export function instanceName(configured: string | undefined): string {
   return configured ?? `${hostname()}:${process.pid}`
 }
 
-/** Leaves out lines of calls that went well: the upstream, or the cache, answered, and it was no error. */
+/** Leaves out the lines of calls that succeeded: the upstream or the cache answered without an error. */
 function sampled(access: Log['access'], part: number, random: () => number): Log['access'] {
   return (line) => {
     if (line.outcome === 'delivered' && line.status < '400' && random() >= part) return

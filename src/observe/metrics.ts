@@ -117,7 +117,10 @@ export class Metrics {
   readonly #storeDuration: HistogramSeries
   #observed: Observed | undefined
 
-  /** Those of the process, such as its memory, are had once a process. */
+  /**
+   * `hasProcess`: whether to collect the metrics of the process, such as its memory, which one registry of each process
+   * does.
+   */
   constructor(bounds: LabelBounds = DEFAULT_BOUNDS, { hasProcess = true } = {}) {
     this.#labels = new BoundedLabels(bounds)
     if (hasProcess) collectDefaultMetrics({ register: this.registry, ...SELDOM })

@@ -24,7 +24,7 @@ interface Value {
 /** The length that OpenMetrics allows for the label and the value of an exemplar together. */
 const EXEMPLAR_CHARACTERS = 128 - 'correlation_id'.length
 
-/** As it stands behind a value: a blank, `#`, and the rest; or nothing. */
+/** The text of the exemplar behind a value: a blank, `#` and the rest; empty if there is none. */
 export function exemplarText(exemplar: Value['exemplar'] | null): string {
   if (exemplar === undefined || exemplar === null) return ''
   return ` # {${textOf(exemplar.labelSet)}} ${exemplar.value} ${exemplar.timestamp}`
@@ -191,7 +191,9 @@ export class Family<S extends Series = Series> {
     return { name, help, type, aggregator, values: [...this.#series.values()].flatMap((series) => series.values(name)) }
   }
 
-  /** What changed since it was last asked for, in pieces that are small enough for one turn of the event loop each. */
+  /**
+   * The values that changed since the last call, in pieces that are each small enough for one turn of the event loop.
+   */
   *untold(): Generator<CountPiece> {
     const { name, help, type } = this
     let values: Value[] = []
@@ -230,7 +232,7 @@ export class Family<S extends Series = Series> {
 const LINES_OF_A_HISTOGRAM = 20
 const LOOKED_AT_A_TURN = 10_000
 
-/** Some values of a counter or a histogram, as they are told to another process. */
+/** Some values of a counter or a histogram, as another process gets them. */
 export interface CountPiece {
   readonly name: string
   readonly help: string
@@ -247,7 +249,7 @@ export interface CountValue {
   readonly exemplar?: Value['exemplar'] | null
 }
 
-/** Labels as they stand between braces. Some of the library are numbers. */
+/** The text of labels between braces. Some labels of the library are numbers. */
 export function textOf(labels: Readonly<Record<string, string | number>>): string {
   return Object.entries(labels)
     .map(([name, value]) => `${name}="${escape(String(value))}"`)

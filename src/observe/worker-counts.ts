@@ -2,30 +2,30 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Registry } from '@prometheus-io/client'
 import { type CountPiece, type CountValue, exemplarText, Family, textOf } from './series.ts'
 
-/** So many values are merged or written in one turn of the event loop: about a millisecond. */
+/** How many values are merged or written in one turn of the event loop: about a millisecond of work. */
 const VALUES_A_TURN = 1_000
 
 interface Metric {
   readonly help: string
   readonly type: CountPiece['type']
-  /** By their lines, up to the value. */
+  /** By the text of their lines before the value. */
   readonly values: Map<string, CountValue>
 }
 /** Metrics by their names. */
 type Counts = Map<string, Metric>
 
 /**
- * What workers have counted: the latest that is known of each, and the sums of those that have ended. So counters and
- * histograms of the gateway never go backwards, whatever happens to a worker. Nothing here holds the event loop for long,
- * however many series there are.
+ * What workers have counted: the latest values of each that runs, and the sums of those that have ended. So counters
+ * and histograms never decrease, whatever happens to a worker. No operation holds the event loop for long, however many
+ * series there are.
  */
 export class WorkerCounts {
   readonly #running = new Map<number, Counts>()
-  /** Of workers that have ended, and whose counts are not all in the sums yet. */
+  /** The counts of ended workers that are not all in the sums yet. */
   readonly #ending = new Set<Counts>()
   readonly #ended: Counts = new Map()
 
-  /** Takes what a worker tells; of what it has told in the meantime, the greater value counts. */
+  /** Takes the values that a worker sends. If messages arrive out of order, the greater value counts. */
   note(worker: number, { name, help, type, values }: CountPiece): void {
     const known = this.#running.getOrInsertComputed(worker, () => new Map())
     const base = type === 'counter' ? name.replace(/_total$/, '') : name
@@ -37,7 +37,7 @@ export class WorkerCounts {
     }
   }
 
-  /** The worker has ended: what it counted stays. Resolves when it is in the sums. */
+  /** Keeps what an ended worker has counted. Resolves when all of it is in the sums. */
   async end(worker: number): Promise<void> {
     const counts = this.#running.get(worker)
     if (counts === undefined) return
@@ -56,9 +56,9 @@ export class WorkerCounts {
     this.#ending.delete(counts)
   }
 
-  /** All of it in the OpenMetrics format, added up, in pieces; each series with its latest exemplar. */
+  /** The sums of all workers in the OpenMetrics format, in pieces. Each series has its latest exemplar. */
   async *exposition(): AsyncGenerator<string, void, void> {
-    // The sums last: a value that moves there in the meantime is found there.
+    // The sums come last: a value that moves there meanwhile is found there.
     const sources = [...this.#running.values(), ...this.#ending, this.#ended]
     const names = new Set(sources.flatMap((counts) => [...counts.keys()]))
     for (const name of names) {
@@ -71,7 +71,7 @@ export class WorkerCounts {
           if (written.has(line)) continue
           written.add(line)
           text += lineWithSum(line, name, sources)
-          // The lines of a histogram belong together; this is the last of them.
+          // The lines of a histogram belong together, and this is the last of them.
           if (++lines < VALUES_A_TURN || (type === 'histogram' && !line.startsWith(`${name}_count`))) continue
           yield text
           text = ''
@@ -84,12 +84,12 @@ export class WorkerCounts {
   }
 }
 
-/** Counters and histograms only grow; everything else says how it is now. */
+/** Whether a metric only grows: a counter or a histogram. */
 export function isCount({ type }: { readonly type?: unknown }): boolean {
   return type === 'counter' || type === 'histogram'
 }
 
-/** What changed of the counters and histograms of a registry since it was last asked for, in pieces. */
+/** The changes of the counters and histograms of a registry since the last call, in pieces. */
 export async function* untoldCounts(registry: Registry): AsyncGenerator<CountPiece, void, void> {
   for (const metric of registry.getMetricsAsArray() as unknown as ({ type?: unknown; get(): unknown } | Family)[]) {
     if (metric instanceof Family) yield* metric.untold()
