@@ -5,7 +5,7 @@ import { parseConfig } from '../src/config/load.ts'
 import { harness } from '../src/config/presets/harness.ts'
 import { parseDuration } from '../src/schema/units.ts'
 import { warningsOf } from '../src/config/warnings.ts'
-import { CODE_OF, STATUS_OF } from '../src/gateway/failure.ts'
+import { ADVICE_OF, CODE_OF, STATUS_OF } from '../src/gateway/failure.ts'
 import { Metrics } from '../src/observe/metrics.ts'
 import { registerProcessInfo } from '../src/observe/process-info.ts'
 import { ReloadCounts } from '../src/observe/reload-counts.ts'
@@ -23,8 +23,12 @@ describe('the README’s table of refusals', () => {
     expect(documented.toSorted()).toEqual(made.toSorted())
   })
 
-  it('says for each what to do', () => {
-    expect(readmeTable('kind').filter((row) => row['what to do'] === '')).toEqual([])
+  it('says for each what to do, in the words of the story of a request', () => {
+    const documented = readmeTable('kind').map(({ kind = '', 'what to do': what = '' }) => [
+      kind,
+      what.replaceAll('`', ''),
+    ])
+    expect(Object.fromEntries(documented)).toEqual(ADVICE_OF)
   })
 })
 

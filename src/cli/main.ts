@@ -84,7 +84,8 @@ function buildProgram(): Command {
   addCredentialCommands(program)
   program
     .command('quota')
-    .description('show how much of each quota is used, live at a terminal')
+    .alias('top')
+    .description('show how much of each quota is used, the fullest first, live at a terminal')
     .option(...CONFIG)
     .option('--url <url>', 'admin port of the gateway, such as http://127.0.0.1:9090, instead of the configured one')
     .option('--token <token>', 'its admin.token, instead of the configured one')

@@ -447,11 +447,12 @@ describe('sluice quota', () => {
     const cwd = folderWith(stringify({ ...config, store: { dir: newFolder() } }))
     expect(table((await runCommand(['quota', '--once'], { cwd })).stdout)).toEqual([
       ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'NOW', 'USED'],
+      ['harness/prod', 'template', '1m', '100', '100', '1'],
       ['harness/prod', 'read', '1m', '1000', '1000', '1'],
       ['harness/prod', 'write', '1m', '300', '300', '0'],
-      ['harness/prod', 'template', '1m', '100', '100', '1'],
       ['harness/prod', 'webhook', '1m', '500', '500', '0'],
     ])
+    expect((await runCommand(['top', '--once'], { cwd })).stdout).toMatch(/^ACCOUNT/)
     const wrong = folderWith(stringify({ ...config, admin: { port, token: 'other' } }))
     expect(await runCommand(['quota'], { cwd: wrong })).toMatchObject({
       code: 1,
