@@ -8,13 +8,7 @@
 -- Reply: JSON: what was served by client, how many calls that were, and of each other gateway where calls wait its demands, and
 --        how long ago it told them
 local call = redis.call
-local now
-if ARGV[2] == '' then
-  local time = call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-else
-  now = math.floor(ARGV[2] / 1000)
-end
+local now = timeMs(ARGV[2])
 local gateway, demands = ARGV[1], cjson.decode(ARGV[4])
 
 -- Fails where it is nothing that a gateway tells.

@@ -16,13 +16,7 @@
 local MOST_TOLD, LIFE_MS = 1000, 100000
 local call = redis.call
 local register, used = KEYS[1], ARGV[7] + 0
-local now
-if ARGV[2] == '' then
-  local time = call('TIME')
-  now = time[1] * 1000 + math.floor(time[2] / 1000)
-else
-  now = math.floor(ARGV[2] / 1000)
-end
+local now = timeMs(ARGV[2])
 local function whole(number) return string.format('%d', number) end
 
 local made = call('ZRANGEBYSCORE', register, '+inf', '+inf')[1]

@@ -27,8 +27,8 @@ export class RedisScript implements ScriptRunner {
       if (redis.status !== 'ready') this.#trouble = error
     })
     redis.defineCommand('sluiceCharge', { lua: chargeScript() })
-    redis.defineCommand('sluiceExchange', { lua: textOf('demand-exchange.lua') })
-    redis.defineCommand('sluiceRegister', { lua: textOf('partition-register.lua') })
+    redis.defineCommand('sluiceExchange', { lua: textOf('time.lua') + textOf('demand-exchange.lua') })
+    redis.defineCommand('sluiceRegister', { lua: textOf('time.lua') + textOf('partition-register.lua') })
     redis.defineCommand('sluiceFormat', { lua: textOf('format-lease.lua') })
   }
 
