@@ -19,7 +19,7 @@ import {
 } from '../../support/redis-topologies.ts'
 
 const [REQUESTS, WINDOW_MS] = [100, 1_000]
-/** An answer that takes longer has hung: far above `commandTimeout`, for the sake of machines that are busy. */
+/** An answer that takes longer, of the time that this process was awake, has hung: far above `commandTimeout`. */
 const HUNG_MS = 1_500
 
 let made = 0
