@@ -13,8 +13,9 @@ export async function quota(options: Options): Promise<void> {
   const isLive = process.stdout.isTTY && options.once !== true
   do {
     const { data } = await askAdmin<{ data: QuotaRow[] }>(admin, '/v1/quota')
-    const { columns = USUAL_WIDTH, rows = USUAL_HEIGHT } = process.stdout
-    const table = quotaTable(data, { width: columns, height: isLive ? rows : Infinity, paint: colour })
+    const width = process.stdout.columns ?? USUAL_WIDTH
+    const height = isLive ? (process.stdout.rows ?? USUAL_HEIGHT) : Infinity
+    const table = quotaTable(data, { width, height, paint: colour })
     process.stdout.write(isLive ? `\u001B[2J\u001B[H${table}` : table)
     if (isLive) await pause(1_000)
   } while (isLive)
