@@ -72,8 +72,8 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     edits: [
       {
         file: 'ledger/redis/partition-state.ts',
-        from: 'return share.cap - share.used(this.time(now))',
-        to: 'return share.limit.requests - share.used(this.time(now))',
+        from: 'return state.cap - state.used(this.time(now))',
+        to: 'return state.limit.requests - state.used(this.time(now))',
       },
     ],
   },

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../time/clock.ts'
 import { Batch, type Postponed, type Waiting } from './batch.ts'
-import { PartitionState } from './partition-state.ts'
+import { type OfflineReason, PartitionState } from './partition-state.ts'
 import type { PartitionRegister } from './partition-register.ts'
 import type { InFlight } from '../in-flight.ts'
 import {
@@ -116,7 +116,7 @@ export class Partition {
   }
 
   pausedUntil(chargeSet: ChargeSet, now: number): number {
-    return this.#state.pausedUntil(chargeSet, now)
+    return this.#state.pauses.until(chargeSet, now)
   }
 
   /** Learns whether other gateways use the partition. Charges wait for that. */
@@ -174,7 +174,7 @@ export class Partition {
   /** Changes and charges are run in the order in which they are sent, so it holds for the next charge of every gateway. */
   applyFeedback({ chargeSet, chargedAt }: Grant, feedback: UpstreamFeedback): void {
     const state = this.#state
-    if (feedback.kind === 'pause') state.pause(chargeSet, this.#shared.clock.now(), feedback.ms)
+    if (feedback.kind === 'pause') state.pauses.add(chargeSet, this.#shared.clock.now(), feedback.ms)
     // What there is without Redis is spent with care anyway.
     if (state.mode === 'leased') return
     const batch = this.#batchOf(chargeSet)
@@ -216,7 +216,7 @@ export class Partition {
     const state = this.#state
     if (state.mode === 'leased') return
     const all = this.#allOf()
-    for (const share of state.shares) share.lease = 0
+    for (const one of state.limits) one.lease = 0
     try {
       await this.#call(all, { termMs: FAREWELL_MS, isClaim: true })
     } catch {
@@ -226,10 +226,7 @@ export class Partition {
 
   /** The connection was lost. What answers next may be another Redis, unless it is found to be the same. */
   onDisconnect(): void {
-    this.#state.doubt()
-    // As if Redis had lost it; see `goOffline`.
-    this.#unsent = []
-    this.goOffline(false, false)
+    this.goOffline('disconnected')
   }
 
   /** It is there again: those who wait do so no longer than they have to. */
@@ -240,15 +237,15 @@ export class Partition {
 
   /** Redis has lost what it knew of this partition. */
   onLoss(): void {
-    if (!this.#state.hasLost) this.goOffline(true, true)
+    if (!this.#state.hasLost) this.goOffline('lacking')
   }
 
-  goOffline(isLossPossible: boolean, isThere: boolean): void {
+  goOffline(reason: OfflineReason): void {
     const state = this.#state
     const wasShared = state.mode === 'shared'
-    state.goOffline(this.#shared.clock.now(), isLossPossible, isThere)
-    // What Redis has lost it must not be told to take back: that would be the charge of another call.
-    if (isLossPossible) this.#unsent = []
+    state.goOffline(this.#shared.clock.now(), reason)
+    // Redis may have lost these charges. If it were told to take them back, it would take back those of other calls.
+    if (reason !== 'silent') this.#unsent = []
     void this.#sendAll()
     if (!wasShared) return
     this.#shared.onChange(state.name, 'leased')
@@ -363,7 +360,7 @@ export class Partition {
       termMs,
       isClaim,
       turn,
-      leases: termMs > 0 ? state.sharesOf(chargeSet).map(({ lease }) => lease) : [],
+      leases: termMs > 0 ? state.limitsOf(chargeSet).map(({ lease }) => lease) : [],
     })
     const sentAt = this.#shared.clock.now()
     const keys = this.#keysFor(chargeSet, turn)
@@ -377,11 +374,11 @@ export class Partition {
     if (isMissing && this.#isUsed === true && !state.hasLost) {
       this.#shared.register.report(state.name)
       this.#shared.onMissing()
-      this.goOffline(true, true)
+      this.goOffline('lacking')
     }
     if (!isRight) {
-      state.misses(number - 1)
-      this.goOffline(true, true)
+      state.numbers.misses(number - 1)
+      this.goOffline('lacking')
       return undefined
     }
     this.#takenOver.add(chargeSet)
@@ -390,7 +387,7 @@ export class Partition {
     this.#shared.register.note(state.name)
     state.setTime(micros / 1_000, sentAt, now)
     if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
-    state.note(number, micros / 1_000)
+    state.numbers.note(number, micros / 1_000)
     state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
   }
@@ -405,7 +402,7 @@ export class Partition {
 
   /** Of a partition that others use, the script must find something. */
   #nextNumber(): number {
-    const number = ++this.#state.sent
+    const number = ++this.#state.numbers.sent
     return number === 1 && this.#isUsed === true ? 0 : number
   }
 
@@ -455,7 +452,7 @@ export class Partition {
     const tail = tailOf(reply, hasSchedule)
     const turns = turn === undefined ? undefined : reply[tail]
     const adaptive = adaptiveLimitsOf(reply, turn === undefined ? tail : tail + 1)
-    if (adaptive?.pauseMs !== undefined) this.#state.pause(chargeSet, now, adaptive.pauseMs)
+    if (adaptive?.pauseMs !== undefined) this.#state.pauses.add(chargeSet, now, adaptive.pauseMs)
     const usage = usageOf(chargeSet, reply, adaptive)
     // What is leased to others comes back when they renew their leases.
     const schedule = hasSchedule ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, adaptive }) : undefined
@@ -481,14 +478,14 @@ export class Partition {
 
   #fails(error: unknown): void {
     const wasShared = this.#state.mode === 'shared'
-    this.goOffline(false, false)
+    this.goOffline('silent')
     this.#shared.onFailure(error, !wasShared)
   }
 
   /** Whether a charge that can't be made is held: Redis was lost only just now, and may answer in time. */
   #isHeld(until: number): boolean {
     const now = this.#shared.clock.now()
-    return now < until && this.#state.awayMs(now) < this.#shared.answerWithinMs
+    return now < until && this.#state.offlineMs(now) < this.#shared.answerWithinMs
   }
 
   #spendOrHold(chargeSet: ChargeSet, waiting: Waiting, cause: unknown): void {
@@ -592,7 +589,7 @@ export class Partition {
 
   /** A charge set of all limits of a partition that were used. */
   #allOf(): ChargeSet {
-    const limits = [...this.#state.shares].map(({ limit }) => limit)
+    const limits = [...this.#state.limits].map(({ limit }) => limit)
     if (this.#all === undefined || limits.some((limit, i) => limit !== this.#all?.limits[i])) {
       this.#all = chargeSetOf(
         this.#state.name,

@@ -385,7 +385,7 @@ export class RedisLedger implements Ledger {
       this.#partitions.set(name, partition)
       // Other gateways may still have to tell Redis what it lost.
       if (this.#clock.now() >= this.#trustedAt) partition.begin()
-      else if (this.#trustedAt < Infinity) partition.goOffline(true, true)
+      else if (this.#trustedAt < Infinity) partition.goOffline('lacking')
       else partition.onDisconnect()
     }
     return partition

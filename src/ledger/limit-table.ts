@@ -1,0 +1,107 @@
+import type { ChargeSet, Grant } from './ledger.ts'
+import type { Limit } from './limit.ts'
+
+/** One limit of a partition with the charges that count against it, as a ledger keeps it. Times are the ledger's, in milliseconds. */
+export interface CountedLimit {
+  limit: Limit
+  /** The upstream can't count `units` of the grant later than `laterMs` after `now`. */
+  commit(grant: Grant, units: number, now: number, laterMs: number): void
+  refund(grant: Grant, units: number, now: number): void
+  /** Moves the charge of calls in flight to the time `to`. */
+  renew(grant: Grant, units: number, now: number, to: number): void
+}
+
+/**
+ * The limits of one partition. What both ledgers do alike with them is written here: they find the limits of a charge set,
+ * commit, refund, leave and renew calls, and pause accounts.
+ */
+export class LimitTable<Counted extends CountedLimit> {
+  readonly #make: (limit: Limit) => Counted
+  readonly #byId = new Map<string, Counted>()
+  readonly #byChargeSet = new WeakMap<ChargeSet, readonly Counted[]>()
+
+  constructor(make: (limit: Limit) => Counted) {
+    this.#make = make
+  }
+
+  get all(): Iterable<Counted> {
+    return this.#byId.values()
+  }
+
+  get entries(): Iterable<[id: string, counted: Counted]> {
+    return this.#byId
+  }
+
+  /** The limits of a charge set, in its order. A reload may have changed what a limit allows; what was charged stays. */
+  of(chargeSet: ChargeSet): readonly Counted[] {
+    let all = this.#byChargeSet.get(chargeSet)
+    if (all === undefined) {
+      all = chargeSet.limits.map((limit) => {
+        const counted = this.#byId.getOrInsertComputed(limit.id, () => this.#make(limit))
+        if (limit.order > counted.limit.order) counted.limit = limit
+        return counted
+      })
+      this.#byChargeSet.set(chargeSet, all)
+    }
+    return all
+  }
+
+  /** The response headers of one call are here, or it was given up. `driftMs` is by how much the ledger's clock may be behind. */
+  commit(grant: Grant, isAbandoned: boolean, now: number, driftMs = 0): void {
+    const { units } = grant.chargeSet
+    const all = this.of(grant.chargeSet)
+    for (let i = 0; i < all.length; i++) {
+      const { kind, countingToleranceMs } = all[i]!.limit
+      if (kind === 'concurrent') continue
+      all[i]!.commit(grant, units[i]!, now, driftMs + (isAbandoned ? countingToleranceMs : 0))
+    }
+  }
+
+  /** No byte of one call was sent: it counts no more in any window. */
+  refund(grant: Grant, now: number): void {
+    this.#takeBack(grant, false, now)
+  }
+
+  /** One call is over: it counts no more among those in flight. */
+  leave(grant: Grant, now: number): void {
+    this.#takeBack(grant, true, now)
+  }
+
+  #takeBack(grant: Grant, isConcurrent: boolean, now: number): void {
+    const { units } = grant.chargeSet
+    const all = this.of(grant.chargeSet)
+    for (let i = 0; i < all.length; i++) {
+      if ((all[i]!.limit.kind === 'concurrent') === isConcurrent) all[i]!.refund(grant, units[i]!, now)
+    }
+  }
+
+  /** Moves the charges of all calls of a grant that are in flight to the time `to`. */
+  renew(grant: Grant, now: number, to: number): void {
+    const { chargeSet, open, uncommitted } = grant
+    const all = this.of(chargeSet)
+    for (let i = 0; i < all.length; i++) {
+      const { kind } = all[i]!.limit
+      if (kind === 'smoothing') continue // it counts calls when they are sent, and never again
+      all[i]!.renew(grant, (kind === 'concurrent' ? open : uncommitted) * chargeSet.units[i]!, now, to)
+    }
+  }
+}
+
+/** Until when the upstream wants no calls of which accounts, by the gateway's clock. */
+export class Pauses {
+  readonly #until = new Map<string, number>()
+
+  /** A pause never becomes shorter. */
+  add({ account }: ChargeSet, now: number, ms: number): void {
+    this.#until.set(account, Math.max(this.#until.get(account) ?? 0, now + ms))
+  }
+
+  /** 0 if the account is not paused. */
+  until({ account }: ChargeSet, now: number): number {
+    if (this.#until.size === 0) return 0
+    const until = this.#until.get(account) ?? 0
+    if (until > now) return until
+    this.#until.delete(account)
+    return 0
+  }
+}
