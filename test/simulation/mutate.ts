@@ -20,9 +20,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
   },
   'the wall clock tells how old charges are after a restart': {
     kind: 'clock set',
-    edits: [
-      { file: 'ledger/embedded/memory-ledger.ts', from: 'return { leastMs: sinceMs,', to: 'return { leastMs: wallMs,' },
-    ],
+    edits: [{ file: 'ledger/embedded/tally.ts', from: 'return { leastMs: sinceMs,', to: 'return { leastMs: wallMs,' }],
   },
   'a gateway that runs counts by the wall clock': {
     kind: 'clock set',

@@ -5,51 +5,30 @@
  */
 
 import type { Clock, Timer } from '../../time/clock.ts'
-import { Counter } from '../counter.ts'
 import { InFlight } from '../in-flight.ts'
 import {
+  type ChargeSet,
   Grant,
   type Ledger,
-  type UpstreamFeedback,
   type LimitUsage,
-  type ChargeSet,
   type OutagePolicy,
   StoreUnavailableError,
   type Turn,
   uncounted,
+  type UpstreamFeedback,
 } from '../ledger.ts'
-import type { LedgerFiles, Stamp, StoredPartition, StoredLimit } from './ledger-files.ts'
-import { BUCKETS, type Limit } from '../limit.ts'
+import type { Limit } from '../limit.ts'
+import { LimitTable, Pauses } from '../limit-table.ts'
 import { Schedule } from '../schedule.ts'
+import type { LedgerFiles, StoredLimit, StoredPartition } from './ledger-files.ts'
+import { ALL, Tally, WALL_STEP_MS } from './tally.ts'
 
-/** Share of a limit that may be charged before the partition's file is written again. */
+/** The share of a limit that may be charged before the partition's file is written again. */
 const RESERVE = 0.05
 /** A window so short that a restart takes as long: all of it may be charged between two writes. */
 const SHORT_WINDOW_MS = 5_000
 /** How often to try again to write what could not be written. */
 const RETRY_MS = 1_000
-/** The calendar follows the wall clock once they differ by this much; less than the two are read apart is nothing. */
-const WALL_STEP_MS = 100
-/** Units that may have been charged where it is not known how many. */
-const ALL = 1e12
-/** The end of a bucket is in the next one. */
-const INSIDE_MS = 0.01
-/** `now` of two processes may differ by this much where they do not know that they are on the same start of the machine. */
-const NOW_ERROR_MS = 20
-/**
- * What the wall clock is taken to be off at most where nothing else tells how much time has passed between two runs: such as
- * when the machine was started anew.
- */
-const WALL_ERROR_MS = 15 * 60_000
-
-/** One limit of one partition, counted. */
-interface Tally {
-  readonly counter: Counter
-  /** Of a limit of the calendar: the same charges by when they were made, in case the calendar is set. */
-  readonly record: Counter | undefined
-  /** How much may be charged before the file must be written again. */
-  reserved: number
-}
 
 export interface MemoryLedgerOptions {
   /** What calls get while charges can't be written to disk; see `MemoryLedger`. */
@@ -79,16 +58,14 @@ export class MemoryLedger implements Ledger {
   readonly #clock: Clock
   readonly #files: LedgerFiles | undefined
   readonly #options: MemoryLedgerOptions
-  readonly #partitions = new Map<string, Map<string, Tally>>()
-  readonly #tallies = new WeakMap<ChargeSet, readonly Tally[]>()
+  readonly #partitions = new Map<string, LimitTable<Tally>>()
   readonly #stored: Map<string, StoredPartition>
   readonly #loadedAt: number
   /** The files that were found lack charges: every limit may be used up. */
   readonly #wasBehind: boolean
   readonly #inFlight: InFlight
-  /** Until when the upstream wants no calls of an account. */
-  readonly #pauses = new Map<string, number>()
-  /** How far the wall clock is ahead of the other, as far as windows of the calendar know. */
+  readonly #pauses = new Pauses()
+  /** By how much the wall clock is ahead of the other one, as far as windows of the calendar know. */
   #wallAheadMs: number
   #hasCalendar = false
   /** Why charges can't be written. */
@@ -134,9 +111,9 @@ export class MemoryLedger implements Ledger {
   charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant {
     const now = this.#now()
     const { units } = chargeSet
-    const pausedUntil = this.#pauses.size === 0 ? 0 : this.#pausedUntil(chargeSet, now)
+    const pausedUntil = this.#pauses.until(chargeSet, now)
     if (units.length === 0) return uncounted(chargeSet, wanted, now, pausedUntil)
-    const tallies = this.#talliesOf(chargeSet)
+    const tallies = this.#tableOf(chargeSet).of(chargeSet)
     let granted = pausedUntil > 0 ? 0 : wanted
     for (let i = 0; i < tallies.length; i++) {
       const { counter } = tallies[i]!
@@ -144,14 +121,11 @@ export class MemoryLedger implements Ledger {
     }
     if (granted > 0) {
       this.#reserve(chargeSet, tallies, granted, now)
-      for (let i = 0; i < tallies.length; i++) {
-        tallies[i]!.counter.charge(now, now, granted * units[i]!)
-        tallies[i]!.record?.charge(now, now, granted * units[i]!)
-      }
+      for (let i = 0; i < tallies.length; i++) tallies[i]!.charge(now, granted * units[i]!)
     } else granted = 0
     const usage = usageOf(tallies, now)
     const isTold = granted < wanted || turn !== undefined
-    const schedule = isTold ? this.#scheduleOf(chargeSet, tallies, now, pausedUntil) : undefined
+    const schedule = isTold ? scheduleOf(chargeSet, tallies, now, pausedUntil) : undefined
     const grant = new Grant(chargeSet, now, granted, usage, { schedule })
     if (granted > 0) this.#inFlight.add(grant)
     return grant
@@ -167,21 +141,13 @@ export class MemoryLedger implements Ledger {
 
   #commit(grant: Grant, isAbandoned: boolean): void {
     const now = this.#now()
-    const { chargeSet } = grant
-    const tallies = this.#talliesOf(chargeSet)
-    for (let i = 0; i < tallies.length; i++) {
-      const { counter, record } = tallies[i]!
-      if (counter.limit.kind === 'concurrent') continue
-      const laterMs = isAbandoned ? counter.limit.countingToleranceMs : 0
-      counter.commit(now, grant.at, chargeSet.units[i]!, laterMs)
-      record?.commit(now, grant.at, chargeSet.units[i]!, laterMs)
-    }
+    this.#tableOf(grant.chargeSet).commit(grant, isAbandoned, now)
     grant.uncommitted--
     this.#inFlight.update(grant)
   }
 
   refund(grant: Grant): void {
-    this.#takeBack(grant, 'windowed')
+    this.#tableOf(grant.chargeSet).refund(grant, this.#now())
     grant.uncommitted--
     this.#inFlight.update(grant)
   }
@@ -189,46 +155,21 @@ export class MemoryLedger implements Ledger {
   leave(grant: Grant): void {
     grant.open--
     if (!grant.chargeSet.hasConcurrent) return
-    this.#takeBack(grant, 'concurrent')
+    this.#tableOf(grant.chargeSet).leave(grant, this.#now())
     this.#inFlight.update(grant)
-  }
-
-  #takeBack({ chargeSet, at }: Grant, which: 'windowed' | 'concurrent'): void {
-    const now = this.#now()
-    for (const [i, { counter, record }] of this.#talliesOf(chargeSet).entries()) {
-      if ((counter.limit.kind === 'concurrent') !== (which === 'concurrent')) continue
-      counter.refund(now, at, chargeSet.units[i]!)
-      record?.refund(now, at, chargeSet.units[i]!)
-    }
   }
 
   applyFeedback({ chargeSet, chargedAt }: Grant, feedback: UpstreamFeedback): void {
     const now = this.#now()
-    switch (feedback.kind) {
-      case 'pause':
-        this.#pauses.set(chargeSet.account, Math.max(this.#pausedUntil(chargeSet, now), now + feedback.ms))
-        return
-      case 'refused':
-        this.#talliesOf(chargeSet)[feedback.limit]!.counter.refuse(now, chargedAt, chargeSet.units[feedback.limit]!)
-        return
-      case 'counted': {
-        const { limit, units: counted, tolerance, resetMs, isRefused } = feedback
-        const { counter } = this.#talliesOf(chargeSet)[limit]!
-        counter.observeCount(now, chargedAt, chargeSet.units[limit]!, { counted, tolerance, resetMs, isRefused })
-      }
-    }
-  }
-
-  /** 0 if it is not. */
-  #pausedUntil({ account }: ChargeSet, now: number): number {
-    const until = this.#pauses.get(account) ?? 0
-    if (until > now) return until
-    this.#pauses.delete(account)
-    return 0
+    if (feedback.kind === 'pause') return this.#pauses.add(chargeSet, now, feedback.ms)
+    const { counter } = this.#tableOf(chargeSet).of(chargeSet)[feedback.limit]!
+    const units = chargeSet.units[feedback.limit]!
+    if (feedback.kind === 'refused') counter.refuse(now, chargedAt, units)
+    else counter.observeCount(now, chargedAt, units, { ...feedback, counted: feedback.units })
   }
 
   usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]> {
-    const tallies = this.#talliesOf(chargeSet)
+    const tallies = this.#tableOf(chargeSet).of(chargeSet)
     return Promise.resolve(usageOf(tallies, this.#now()))
   }
 
@@ -265,28 +206,19 @@ export class MemoryLedger implements Ledger {
     const aheadMs = this.#clock.wall() - now
     if (Math.abs(aheadMs - this.#wallAheadMs) < WALL_STEP_MS) return
     this.#wallAheadMs = aheadMs
-    for (const tallies of this.#partitions.values()) {
-      for (const { counter, record } of tallies.values()) {
-        if (record !== undefined) counter.setCalendar(now, aheadMs, record)
-      }
-    }
+    for (const table of this.#partitions.values()) for (const tally of table.all) tally.setCalendar(now, aheadMs)
   }
 
   #renew(grants: ReadonlySet<Grant>): void {
     const now = this.#now()
     const partitions = new Set<string>()
     for (const grant of grants) {
-      const { chargeSet, uncommitted, open } = grant
-      for (const [i, { counter, record }] of this.#talliesOf(chargeSet).entries()) {
-        const calls = counter.limit.kind === 'concurrent' ? open : uncommitted
-        counter.renew(now, grant.at, now, calls * chargeSet.units[i]!)
-        record?.renew(now, grant.at, now, calls * chargeSet.units[i]!)
-      }
+      this.#tableOf(grant.chargeSet).renew(grant, now, now)
       grant.at = now
-      partitions.add(chargeSet.partition)
+      partitions.add(grant.chargeSet.partition)
     }
     if (this.#problem !== undefined) return
-    // So that after a crash, too, what was in flight counts until it can't arrive any more.
+    // So that calls in flight count after a crash, too, until they can't arrive any more.
     for (const partition of partitions) {
       try {
         this.#save(partition, now)
@@ -296,56 +228,25 @@ export class MemoryLedger implements Ledger {
     }
   }
 
-  #talliesOf(chargeSet: ChargeSet): readonly Tally[] {
-    let tallies = this.#tallies.get(chargeSet)
-    if (tallies === undefined) {
-      const partition = this.#partitions.getOrInsertComputed(chargeSet.partition, () => new Map<string, Tally>())
-      tallies = chargeSet.limits.map((limit) => {
-        const tally = partition.getOrInsertComputed(limit.id, () => this.#restore(chargeSet.partition, limit))
-        // A reload may have changed what is allowed; what was charged stays.
-        if (limit.order > tally.counter.limit.order) tally.counter.limit = limit
-        return tally
-      })
-      this.#tallies.set(chargeSet, tallies)
+  #tableOf({ partition }: ChargeSet): LimitTable<Tally> {
+    let table = this.#partitions.get(partition)
+    if (table === undefined) {
+      table = new LimitTable((limit) => this.#restore(partition, limit))
+      this.#partitions.set(partition, table)
     }
-    return tallies
+    return table
   }
 
   #restore(partition: string, limit: Limit): Tally {
-    const now = this.#loadedAt
-    const record = limit.kind === 'calendar' ? new Counter(rollingOf(limit)) : undefined
-    if (record !== undefined) {
+    if (limit.kind === 'calendar') {
       this.#hasCalendar = true
       this.#followWall(this.#clock.now())
     }
-    const counter = new Counter(limit, this.#wallAheadMs)
+    const tally = new Tally(limit, this.#wallAheadMs)
     const stored = this.#stored.get(partition)?.[limit.id]
-    if (stored !== undefined) {
-      const elapsed = elapsedSince(stored.at, this.#clock.boot, now, now + this.#wallAheadMs)
-      const charged = record ?? counter
-      const latest = charged.bucketOf(now + limit.inFlightLeaseMs)
-      for (const { agoMs, units } of stored.charges) {
-        const at = now - elapsed.leastMs - agoMs - INSIDE_MS
-        charged.restore(now, Math.min(charged.bucketOf(at), latest), units)
-      }
-      if (record !== undefined) {
-        if (stored.windows === undefined || elapsed.isWallSet) counter.setCalendar(now, this.#wallAheadMs, record)
-        else {
-          const last = counter.bucketOf(now + limit.inFlightLeaseMs)
-          for (const { startsAt, units } of stored.windows) {
-            const bucket = Math.round(startsAt / limit.bucketMs)
-            if (bucket <= last) counter.restore(now, bucket, units)
-          }
-        }
-      }
-    }
-    // Whether, and when before the crash, these were charged is unknown: at worst all of them just before we started.
-    const uncertain = Math.min(this.#wasBehind ? ALL : (stored?.uncertain ?? 0), limit.requests)
-    if (uncertain > 0) {
-      counter.addCommitted(now, now, uncertain, limit.countingToleranceMs)
-      record?.addCommitted(now, now, uncertain, limit.countingToleranceMs)
-    }
-    return { counter, record, reserved: 0 }
+    const uncertain = this.#wasBehind ? ALL : (stored?.uncertain ?? 0)
+    tally.restore(this.#loadedAt, stored, uncertain, this.#wallAheadMs, this.#clock)
+    return tally
   }
 
   #reserve({ partition, units }: ChargeSet, tallies: readonly Tally[], calls: number, now: number): void {
@@ -401,7 +302,7 @@ export class MemoryLedger implements Ledger {
   /** Throws where not all of it can be written. */
   #saveAll(files: LedgerFiles): void {
     const now = this.#now()
-    for (const tallies of this.#partitions.values()) for (const tally of tallies.values()) tally.reserved = 0
+    for (const table of this.#partitions.values()) for (const tally of table.all) tally.reserved = 0
     const partitions = new Set([...this.#partitions.keys(), ...(files.isBehind ? this.#stored.keys() : [])])
     for (const partition of partitions) this.#save(partition, now)
     files.unmark()
@@ -415,63 +316,26 @@ export class MemoryLedger implements Ledger {
     }
     const { boot } = this.#clock
     const at = { ...(boot === undefined ? {} : { boot }), now, wall: this.#clock.wall() }
-    for (const [id, { counter, record, reserved }] of this.#partitions.get(partition) ?? []) {
-      // What was in flight has ended with the process, but the upstream may notice that a little later.
-      const { windowMs, inFlightLeaseMs } = counter.limit
-      const charged = record ?? counter
-      limits[id] = {
-        at,
-        windowMs: Math.max(windowMs, inFlightLeaseMs),
-        charges: charged.charges(now).map(({ bucket, units }) => ({ agoMs: now - charged.startOf(bucket + 1), units })),
-        ...(record === undefined ? {} : { windows: windowsOf(counter, now) }),
-        uncertain: reserved,
-      }
-    }
+    for (const [id, tally] of this.#partitions.get(partition)?.entries ?? []) limits[id] = tally.stored(now, at)
     this.#files.save(partition, limits)
   }
+}
 
-  #scheduleOf({ units }: ChargeSet, tallies: readonly Tally[], now: number, pausedUntil: number): Schedule {
-    return new Schedule(
-      now,
-      tallies.map(({ counter }, i) => ({
-        limit: counter.limit,
-        units: units[i]!,
-        free: counter.free(now),
-        releases: counter.releases(now),
-      })),
-      pausedUntil,
-    )
-  }
+function scheduleOf({ units }: ChargeSet, tallies: readonly Tally[], now: number, pausedUntil: number): Schedule {
+  return new Schedule(
+    now,
+    tallies.map(({ counter }, i) => ({
+      limit: counter.limit,
+      units: units[i]!,
+      free: counter.free(now),
+      releases: counter.releases(now),
+    })),
+    pausedUntil,
+  )
 }
 
 function usedUp(limits: StoredPartition): StoredPartition {
   return Object.fromEntries(Object.entries(limits).map(([id, stored]) => [id, { ...stored, uncertain: ALL }]))
-}
-
-/** The same limit in a rolling window. */
-function rollingOf(limit: Limit): Limit {
-  return { ...limit, kind: 'rolling', bucketMs: limit.windowMs / BUCKETS, kept: BUCKETS }
-}
-
-function windowsOf(counter: Counter, now: number): { startsAt: number; units: number }[] {
-  return counter.charges(now).map(({ bucket, units }) => ({ startsAt: bucket * counter.limit.bucketMs, units }))
-}
-
-/** How much time has passed at least since something was noted, and whether the wall clock is known to have been set since. */
-function elapsedSince(
-  then: Stamp | undefined,
-  boot: string | undefined,
-  now: number,
-  wall: number,
-): { leastMs: number; isWallSet: boolean } {
-  if (then === undefined) return { leastMs: 0, isWallSet: false }
-  // On another start of the machine, too: it began after what was noted then.
-  const sinceMs = now - then.now
-  const wallMs = wall - then.wall
-  if (boot !== undefined && boot === then.boot && sinceMs >= 0) {
-    return { leastMs: sinceMs, isWallSet: Math.abs(wallMs - sinceMs) >= WALL_STEP_MS }
-  }
-  return { leastMs: Math.max(0, sinceMs - NOW_ERROR_MS, wallMs - WALL_ERROR_MS), isWallSet: false }
 }
 
 function usageOf(tallies: readonly Tally[], now: number): LimitUsage[] {
