@@ -93,7 +93,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
     kind: 'keys lost',
     edits: [
       {
-        file: 'ledger/redis/partition.ts',
+        file: 'ledger/redis/partition-calls.ts',
         from: 'return number === 1 && this.#isUsed === true ? 0 : number',
         to: 'return number',
       },

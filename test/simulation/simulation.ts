@@ -4,7 +4,7 @@ import { type Ledger, type ChargeSet, chargeSetOf } from '../../src/ledger/ledge
 import type { LedgerFiles, StoredPartition } from '../../src/ledger/embedded/ledger-files.ts'
 import { type Limit, limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { RESUME_AFTER_MS } from '../../src/ledger/redis/partition.ts'
+import { RESUME_AFTER_MS } from '../../src/ledger/redis/partition-calls.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import type { Permit } from '../../src/queue/permit.ts'
 import type { Admission } from '../../src/queue/admission.ts'

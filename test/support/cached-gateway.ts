@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 import { type Answer, call, type CallOptions } from './http.ts'
 import { type Seen, startGateway, startUpstream, stores, type TestGateway, type TestUpstream } from './gateway.ts'
 import { LOOK_EVERY_MS } from '../../src/ledger/redis/partition-register.ts'
-import { RESUME_AFTER_MS } from '../../src/ledger/redis/partition.ts'
+import { RESUME_AFTER_MS } from '../../src/ledger/redis/partition-calls.ts'
 import { SimulatedClock } from './simulated-clock.ts'
 
 /** Configurations of the store and the cache: the cache in the process, and in a Redis. */

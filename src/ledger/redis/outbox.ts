@@ -1,5 +1,9 @@
-import type { LimitUsage, ChargeSet } from '../ledger.ts'
+import type { Clock, Timer } from '../../time/clock.ts'
+import type { ChargeSet, Grant, LimitUsage, StoreUnavailableError, Turn, UpstreamFeedback } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
+
+/** An argument of a script. */
+export type Argument = string | number
 
 /**
  * Commits ride on the next charge of their charge set, but wait no longer than this, or than a twentieth of a window: until
@@ -15,7 +19,7 @@ export const LEAST_WAIT_MS = 10
 const LITTLE = 0.25
 const DEFERRED = 0.01
 /** No more of them, and of no more charge sets of a partition, so that they need little memory. */
-export const MOST_DEFERRED = 8
+const MOST_DEFERRED = 8
 
 /** What becomes of calls that were charged at `at`; the words are the script's. */
 export interface Change {
@@ -31,10 +35,99 @@ export interface Ended extends Change {
 }
 
 /**
+ * What one gateway has still to tell Redis of one partition, by charge set. Commits ride on charges where they can; what no charge
+ * takes along in time is sent alone.
+ */
+export class Outbox {
+  readonly #clock: Clock
+  readonly #postponed: Postponed
+  readonly #send: (batch: Batch) => void
+  readonly #batches = new Map<ChargeSet, Batch>()
+  readonly #ended = new Map<ChargeSet, EndedCalls>()
+  /** Batches that are sent at the end of this turn of the event loop. */
+  readonly #charging = new Set<Batch>()
+
+  constructor(clock: Clock, postponed: Postponed, send: (batch: Batch) => void) {
+    this.#clock = clock
+    this.#postponed = postponed
+    this.#send = send
+  }
+
+  get isEmpty(): boolean {
+    return this.#batches.size === 0 && !this.#ended.values().some(({ dueAt }) => dueAt < Infinity)
+  }
+
+  /** The batch of a charge set that was not sent yet. */
+  batchOf(chargeSet: ChargeSet): Batch {
+    return this.#batches.getOrInsertComputed(chargeSet, () => new Batch(chargeSet))
+  }
+
+  /** Whether the batch was not sent yet. */
+  has(batch: Batch): boolean {
+    return this.#batches.get(batch.chargeSet) === batch
+  }
+
+  /** Every batch, with one for each charge set of which calls have ended. */
+  all(): Batch[] {
+    for (const chargeSet of this.#ended.keys()) this.batchOf(chargeSet)
+    return [...this.#batches.values()]
+  }
+
+  /** Sends a batch with everything else that is asked for its charge set in this turn of the event loop. */
+  sendSoon(batch: Batch): void {
+    if (this.#charging.size === 0) this.#clock.soon(this.#onTurnEnd)
+    this.#charging.add(batch)
+  }
+
+  /** Sends a batch with the next charge, or after LEAST_WAIT_MS. */
+  sendLater(batch: Batch): void {
+    this.#postponed.add(batch, LEAST_WAIT_MS)
+  }
+
+  /** Calls ended by `time`, by Redis's clock. Without `usage` they were granted too late, and others wait for what they take. */
+  addEnded(chargeSet: ChargeSet, ended: Change, time: number, usage: readonly LimitUsage[] = []): void {
+    const all = this.#ended.getOrInsertComputed(chargeSet, () => new EndedCalls(chargeSet))
+    const isWanted = all.add(ended, { now: this.#clock.now(), time, usage })
+    if (isWanted) this.#postponed.add(all, usage.length === 0 ? LEAST_WAIT_MS : commitWithinMs(chargeSet))
+  }
+
+  /** Takes out a batch that is sent now, and what rides on it: batches without a charge, and commits that are eligible, or all. */
+  take(batch: Batch, isAll: boolean): Batch[] {
+    const now = this.#clock.now()
+    let surplus = this.#ended.size - MOST_DEFERRED
+    for (const [chargeSet, one] of this.#ended) {
+      const isDue = isAll || one.eligibleAt <= now || one.dueAt <= now
+      if (!isDue) {
+        // Where too many are deferred, the oldest go: the calls of their charge sets may not come again.
+        if (one.dueAt < Infinity || surplus <= 0) continue
+        surplus--
+      }
+      this.#ended.delete(chargeSet)
+      this.#postponed.remove(one)
+      this.batchOf(chargeSet).ended.push(...one.ended)
+    }
+    const taken: Batch[] = []
+    for (const one of this.#batches.values()) {
+      if (one !== batch && one.waiting.length > 0) continue
+      this.#batches.delete(one.chargeSet)
+      this.#postponed.remove(one)
+      taken.push(one)
+    }
+    return taken
+  }
+
+  readonly #onTurnEnd = (): void => {
+    const batches = [...this.#charging]
+    this.#charging.clear()
+    for (const batch of batches) this.#send(batch)
+  }
+}
+
+/**
  * Calls of one charge set that have ended and of which Redis was not told yet. Until it is, they count as if they were in flight;
  * as it is told when they ended, nothing is lost by that, and what ended together is told as one.
  */
-export class Outbox {
+class EndedCalls {
   readonly chargeSet: ChargeSet
   readonly ended: Ended[] = []
   /** From when on they ride on a charge, and by when they go even if none does. */
@@ -119,7 +212,7 @@ function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
   return Math.floor((micros(time) + ahead) / bucket) * bucket - ahead
 }
 
-export function commitWithinMs({ limits }: ChargeSet): number {
+function commitWithinMs({ limits }: ChargeSet): number {
   // A place among calls at once is wanted back soon.
   const waits = limits.map(({ kind, windowMs }) =>
     kind === 'concurrent' ? 0 : kind === 'smoothing' ? Infinity : windowMs / 20,
@@ -129,4 +222,114 @@ export function commitWithinMs({ limits }: ChargeSet): number {
 
 export function micros(ms: number): number {
   return Math.round(ms * 1_000)
+}
+
+export interface Waiting {
+  readonly wanted: number
+  readonly turn: Turn | undefined
+  /** Until when Redis is waited for. */
+  readonly until: number
+  resolve(grant: Grant): void
+  reject(error: StoreUnavailableError): void
+}
+
+/** What is to be done for one charge set in one call of the script. */
+export class Batch {
+  readonly chargeSet: ChargeSet
+  /** Of the calls among them that have waited: only one queue asks for those of a charge set, once at a time. */
+  turn: Turn | undefined
+  readonly waiting: Waiting[] = []
+  readonly ended: Ended[] = []
+  readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
+  /** What answers have taught; of what the upstream had counted only the latest, by limit. */
+  readonly feedback: Argument[][] = []
+  readonly counted = new Map<string, Argument[]>()
+  /** By when it goes even if no charge does. */
+  dueAt = Infinity
+
+  constructor(chargeSet: ChargeSet) {
+    this.chargeSet = chargeSet
+  }
+
+  addFeedback(chargedAt: number, feedback: UpstreamFeedback, pauseField: string): void {
+    const at = micros(chargedAt)
+    switch (feedback.kind) {
+      case 'pause':
+        this.feedback.push(['pause', pauseField, Math.ceil(feedback.ms)])
+        return
+      case 'refused':
+        this.feedback.push(['refused', this.chargeSet.limits[feedback.limit]!.id, at])
+        return
+      case 'counted': {
+        const { units, tolerance, resetMs, isRefused } = feedback
+        const { id } = this.chargeSet.limits[feedback.limit]!
+        const change = ['counted', id, at, units, tolerance, micros(resetMs), isRefused ? 1 : 0]
+        if (isRefused) this.feedback.push(change)
+        else if (Number(this.counted.get(id)?.[2] ?? 0) <= at) this.counted.set(id, change)
+      }
+    }
+  }
+
+  /** As the script wants them. */
+  changes(): Argument[][] {
+    const changes: Argument[][] = []
+    for (const { at, calls, to, open } of this.renewed) changes.push(['renew', micros(at), calls, micros(to), open])
+    for (const { what, at, calls, latest } of this.ended) changes.push([what, micros(at), calls, micros(latest)])
+    changes.push(...this.feedback, ...this.counted.values())
+    return changes
+  }
+}
+
+interface Due {
+  readonly chargeSet: ChargeSet
+  dueAt: number
+}
+
+/** What waits for a charge to ride on, each for one of a few durations; when its time is up it is sent. */
+export class Postponed {
+  readonly #clock: Clock
+  readonly #send: (chargeSet: ChargeSet) => void
+  /** By how long is waited, in the order in which they came. */
+  readonly #queues = new Map<number, { readonly waiting: Set<Due>; timer: Timer | undefined }>()
+
+  constructor(clock: Clock, send: (chargeSet: ChargeSet) => void) {
+    this.#clock = clock
+    this.#send = send
+  }
+
+  /** Lets it wait no longer than that from now, or than it was to wait already. */
+  add(due: Due, delayMs: number): void {
+    const dueAt = this.#clock.now() + delayMs
+    if (due.dueAt <= dueAt) return
+    this.remove(due)
+    due.dueAt = dueAt
+    const queue = this.#queues.getOrInsertComputed(delayMs, () => ({ waiting: new Set(), timer: undefined }))
+    queue.waiting.add(due)
+    queue.timer ??= this.#clock.schedule(delayMs, () => this.#onDue(delayMs))
+  }
+
+  remove(due: Due): void {
+    if (due.dueAt === Infinity) return
+    due.dueAt = Infinity
+    for (const { waiting } of this.#queues.values()) if (waiting.delete(due)) return
+  }
+
+  close(): void {
+    for (const { timer } of this.#queues.values()) timer?.cancel()
+    this.#queues.clear()
+  }
+
+  #onDue(delayMs: number): void {
+    const queue = this.#queues.get(delayMs)
+    if (queue === undefined) return
+    queue.timer = undefined
+    const now = this.#clock.now()
+    for (const due of queue.waiting) {
+      if (due.dueAt > now) {
+        queue.timer = this.#clock.schedule(due.dueAt - now, () => this.#onDue(delayMs))
+        return
+      }
+      this.#send(due.chargeSet)
+    }
+  }
 }

@@ -3,9 +3,9 @@ import { GROWTH, LONGEST_GROWTH_MS } from '../adaptive-limit.ts'
 import { Counter, type Others, type Release, withOthers } from '../counter.ts'
 import type { ChargeSet, LimitUsage, Turn } from '../ledger.ts'
 import { Schedule } from '../schedule.ts'
-import type { Argument, Batch } from './batch.ts'
+import type { Argument, Batch } from './outbox.ts'
 
-export type { Argument } from './batch.ts'
+export type { Argument } from './outbox.ts'
 /** The numbers that the script replies, as charge/arguments.lua describes them. */
 export type Reply = ArrayLike<number>
 

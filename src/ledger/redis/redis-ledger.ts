@@ -8,7 +8,7 @@
 import { ReplyError } from 'ioredis'
 import type { Clock } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
-import { Batch, Postponed } from './batch.ts'
+import { Batch, Postponed } from './outbox.ts'
 import { peerDemandOf } from './demand-exchange.ts'
 import type { PeerDemand, Demand } from '../demand.ts'
 import { FormatLease } from './format-lease.ts'
@@ -27,7 +27,8 @@ import {
   type Turn,
   uncounted,
 } from '../ledger.ts'
-import { Partition, RESUME_AFTER_MS, type Shared, TICK_MS } from './partition.ts'
+import { Partition } from './partition.ts'
+import { RESUME_AFTER_MS, type Shared, TICK_MS } from './partition-calls.ts'
 import { troubleOf } from '../../redis/trouble.ts'
 import { limitOf } from '../limit.ts'
 import { argumentsOf } from './protocol.ts'

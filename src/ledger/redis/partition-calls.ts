@@ -1,0 +1,206 @@
+import type { Clock } from '../../time/clock.ts'
+import type { InFlight } from '../in-flight.ts'
+import type { ChargeSet, OutagePolicy, Turn } from '../ledger.ts'
+import type { Batch, Outbox, Postponed } from './outbox.ts'
+import type { PartitionRegister } from './partition-register.ts'
+import type { PartitionState } from './partition-state.ts'
+import { type Argument, argumentsOf, leaseOf, type Reply, type ScriptRunner } from './protocol.ts'
+
+/** How often leases are renewed, or Redis is tried while it is away. */
+export const TICK_MS = 250
+/**
+ * When Redis is back, how long nothing but leases is spent, so that every gateway can tell it what it lacks before any
+ * charge is made to what it knows. Longer than a tick and than it takes to connect again.
+ */
+export const RESUME_AFTER_MS = 4 * TICK_MS
+export interface PartitionKeys {
+  readonly name: string
+  /** Tells this gateway's use of the partition from others. */
+  readonly id: string
+  /** With which the keys of the partition begin. */
+  readonly key: string
+  /** Where the format before this one kept what it charged to the limits of a charge set. */
+  readonly olderKeys: (chargeSet: ChargeSet) => readonly string[]
+}
+
+/** What the partitions of one ledger share. */
+export interface Shared {
+  readonly runner: ScriptRunner
+  readonly clock: Clock
+  readonly answerWithinMs: number
+  readonly onOutage: OutagePolicy
+  readonly stepTime: (() => number) | undefined
+  readonly postponed: Postponed
+  readonly inFlight: InFlight
+  readonly register: PartitionRegister
+  /** Whether Redis was there since the start, if only for a moment: then there are leases to go on with. */
+  readonly wasConnected: boolean
+  /** By how much the ticks of a partition are apart. */
+  tickEveryMs(isShared: boolean): number
+  /** Redis answered at `now`; `isRight`: as was expected. */
+  onAnswer(now: number, isRight: boolean): void
+  /** A call failed, or its answer did not come in time; `isAgain`: as did the one before. */
+  onFailure(error: unknown, isAgain: boolean): void
+  /** Redis has nothing of a partition that was used. */
+  onMissing(): void
+  onChange(partition: string, mode: 'shared' | 'leased'): void
+  onForgotten(partition: string): void
+}
+
+/**
+ * Calls the script for one partition. It numbers the calls, gives up an answer that is late, and compares each answer with what
+ * the gateway knows: so it notices what Redis has lost.
+ */
+export class PartitionCalls {
+  readonly #shared: Shared
+  readonly #state: PartitionState
+  readonly #outbox: Outbox
+  readonly #names: PartitionKeys
+  readonly #keys: readonly string[]
+  readonly #onLacking: () => void
+  /** Charge sets for which the script has taken over what an older release charged. */
+  readonly #takenOver = new WeakSet<ChargeSet>()
+  /** Whether any gateway uses the partition: then Redis has lost it if it is not there. Undefined until that is known. */
+  #isUsed: boolean | undefined
+  /** Calls that Redis granted too late, which were never sent. */
+  #unsent: { chargeSet: ChargeSet; at: number; calls: number }[] = []
+
+  /** `onLacking` is told when Redis answers, but lacks what gateways have told it. */
+  constructor(shared: Shared, state: PartitionState, outbox: Outbox, names: PartitionKeys, onLacking: () => void) {
+    this.#shared = shared
+    this.#state = state
+    this.#outbox = outbox
+    this.#names = names
+    this.#keys = [`${names.key}:limits`, `${names.key}:leases`]
+    this.#onLacking = onLacking
+  }
+
+  get isUsed(): boolean {
+    return this.#isUsed === true
+  }
+
+  /** Asks whether other gateways use the partition. Returns whether one of them has noticed that Redis lost it. */
+  async ask(): Promise<boolean> {
+    const is = await this.#shared.register.ask(this.#state.name)
+    this.#isUsed = this.#isUsed === true || is !== 'unknown'
+    return is === 'lost'
+  }
+
+  /** Redis may have lost what it granted too late. If it were told to take that back, it would take back other calls. */
+  forgetUnsent(): void {
+    this.#unsent = []
+  }
+
+  /** Calls the script; undefined if the answer's number was wrong, and nothing was done. */
+  async call(
+    chargeSet: ChargeSet,
+    { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, turn, isProbe = false }: CallOptions,
+  ): Promise<Reply | undefined> {
+    const state = this.#state
+    const args = argumentsOf(chargeSet, {
+      gateway: this.#names.id,
+      expected: isProbe ? -1 : this.#nextNumber(),
+      time: this.#shared.stepTime?.() ?? '',
+      wanted,
+      batches,
+      additions,
+      termMs,
+      isClaim,
+      turn,
+      leases: termMs > 0 ? state.limitsOf(chargeSet).map(({ lease }) => lease) : [],
+    })
+    const sentAt = this.#shared.clock.now()
+    const keys = this.#keysFor(chargeSet, turn)
+    const reply = await this.#answer(chargeSet, this.#shared.runner.run(keys, args))
+    const isRight = reply[2] !== -1
+    const now = this.#shared.clock.now()
+    this.#shared.onAnswer(now, isRight)
+    const micros = reply[0]!
+    const number = Math.max(1, reply[1]!)
+    const isMissing = isRight ? reply[1] === 0 : reply[3] === 1
+    if (isMissing && this.#isUsed === true && !state.hasLost) {
+      this.#shared.register.report(state.name)
+      this.#shared.onMissing()
+      this.#onLacking()
+    }
+    if (!isRight) {
+      state.numbers.misses(number - 1)
+      this.#onLacking()
+      return undefined
+    }
+    this.#takenOver.add(chargeSet)
+    const isOnly = this.#isUsed === false
+    this.#isUsed = true
+    this.#shared.register.note(state.name)
+    state.setTime(micros / 1_000, sentAt, now)
+    if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
+    state.numbers.note(number, micros / 1_000)
+    state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
+    return reply
+  }
+
+  #keysFor(chargeSet: ChargeSet, turn: Turn | undefined): readonly string[] {
+    const isTakenOver = this.#takenOver.has(chargeSet)
+    if (isTakenOver && turn === undefined) return this.#keys
+    const keys = [...this.#keys, turn === undefined ? this.#keys[0]! : `${this.#names.key}:served:${turn.queue}`]
+    if (!isTakenOver) keys.push(...this.#names.olderKeys(chargeSet))
+    return keys
+  }
+
+  /** Of a partition that others use, the script must find something. */
+  #nextNumber(): number {
+    const number = ++this.#state.numbers.sent
+    return number === 1 && this.#isUsed === true ? 0 : number
+  }
+
+  /** The answer, if it comes in time; calls that are granted later are given back, because they were not sent. */
+  #answer(chargeSet: ChargeSet, answer: Promise<Reply>): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      let isLate = false
+      const giveUp = (): void => {
+        isLate = true
+        reject(new Error(`no answer within ${this.#shared.answerWithinMs} ms`))
+      }
+      // If it was this process that stood still, the answer is there, and is read before that.
+      const timer = this.#shared.clock.schedule(this.#shared.answerWithinMs, () => this.#shared.clock.soon(giveUp))
+      answer.then(
+        (reply) => {
+          timer.cancel()
+          const granted = reply[2]!
+          if (!isLate) resolve(reply)
+          else if (granted > 0) {
+            this.#unsent.push({ chargeSet, at: reply[0]! / 1_000, calls: granted })
+            if (this.#state.mode === 'shared') this.giveBackUnsent()
+          }
+        },
+        (error: unknown) => {
+          timer.cancel()
+          reject(error)
+        },
+      )
+    })
+  }
+
+  /** Redis takes back what it granted too late. */
+  giveBackUnsent(): void {
+    const time = this.#state.latestTime(this.#shared.clock.now())
+    for (const { chargeSet, at, calls } of this.#unsent) {
+      this.#outbox.addEnded(chargeSet, { what: 'refund', at, calls }, time)
+      if (chargeSet.hasConcurrent) this.#outbox.addEnded(chargeSet, { what: 'leave', at, calls }, time)
+    }
+    this.#unsent = []
+  }
+}
+
+export interface CallOptions {
+  readonly wanted?: number
+  readonly batches?: readonly Batch[]
+  /** Number of a limit (from 1), bucket, units. */
+  readonly additions?: readonly Argument[][]
+  /** Leases are renewed for so long. */
+  readonly termMs?: number
+  /** What is held in lease is taken in lease, instead of a share of what is free. */
+  readonly isClaim?: boolean
+  readonly turn?: Turn | undefined
+  readonly isProbe?: boolean
+}
