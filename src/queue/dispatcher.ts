@@ -1,9 +1,9 @@
+import type { Clock, Timer } from '../time/clock.ts'
 import { type Grant, StoreUnavailableError } from '../ledger/ledger.ts'
 import type { FairScheduler } from './fair-scheduler.ts'
 import { type Issuer, Permit } from './permit.ts'
 import type { QueuedCall } from './queued-call.ts'
 import type { QueueState } from './queue-state.ts'
-import { WakeUp } from './wake-up.ts'
 
 /** How soon the ledger is asked again for calls that wait, after it could not be asked. */
 const STORE_RETRY_MS = 100
@@ -187,5 +187,39 @@ export class Dispatcher {
     const leastMs = this.#storeError !== undefined ? STORE_RETRY_MS : peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
     const turnMs = forecast.turnMs(state.scheduler().firstPosition)
     this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
+  }
+}
+
+/** A timer that goes off once, at the soonest of the times for which it is set. */
+class WakeUp {
+  readonly #clock: Clock
+  readonly #onTime: () => void
+  #timer: Timer | undefined
+  #at = Infinity
+
+  constructor(clock: Clock, onTime: () => void) {
+    this.#clock = clock
+    this.#onTime = onTime
+  }
+
+  get isSet(): boolean {
+    return this.#timer !== undefined
+  }
+
+  in(delayMs: number): void {
+    const at = this.#clock.now() + delayMs
+    if (at >= this.#at) return
+    this.cancel()
+    this.#at = at
+    this.#timer = this.#clock.schedule(delayMs, () => {
+      this.cancel()
+      this.#onTime()
+    })
+  }
+
+  cancel(): void {
+    this.#timer?.cancel()
+    this.#timer = undefined
+    this.#at = Infinity
   }
 }

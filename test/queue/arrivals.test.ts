@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { Arrivals } from '../../src/queue/arrivals.ts'
+import { Arrivals } from '../../src/queue/client-queues.ts'
 import { VirtualService } from '../../src/queue/fair-share.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 

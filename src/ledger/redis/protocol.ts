@@ -1,6 +1,7 @@
 import { BUCKETS, type Limit, SLOTS } from '../limit.ts'
 import { GROWTH, LONGEST_GROWTH_MS } from '../adaptive-limit.ts'
 import { Counter, type Others, type Release, withOthers } from '../counter.ts'
+import { type Demand, type PeerDemand, PRIORITIES } from '../demand.ts'
 import type { ChargeSet, LimitUsage, Turn } from '../ledger.ts'
 import { Schedule } from '../schedule.ts'
 import type { Argument, Batch } from './outbox.ts'
@@ -285,4 +286,53 @@ function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Releas
     counter.restore(time, counter.bucketOf(time), reply[FIRST + i * FIELDS]!)
   for (let n = list + 1; n < list + 1 + reply[list]!; n += 2) counter.restore(time, reply[n]!, reply[n + 1]!)
   return counter.releases(time)
+}
+
+/** As demand-exchange.lua answers. */
+interface ExchangeReply {
+  readonly virtualService: Readonly<Record<string, number>>
+  readonly turns: number
+  /** An empty list comes as an empty object. */
+  readonly others: readonly { readonly agoMs: number; readonly demands: readonly Demand[] }[]
+}
+
+/** Above what any gateway has waiting of one client. */
+const MOST_CALLS = 1e6
+
+/** Throws where it is nothing that gateways tell: whose turn it is must never be computed from that. */
+export function peerDemandOf(reply: string, at: number): PeerDemand {
+  const { virtualService, turns, others } = JSON.parse(reply) as ExchangeReply
+  const reports = Object.values(others)
+  const sums = Object.entries(virtualService)
+  const areDemands = reports.every(({ agoMs, demands }) => Number.isFinite(agoMs) && demands.every(isDemand))
+  if (!areDemands || !isAmount(turns) || !sums.every(([, sum]) => isAmount(sum)))
+    throw new TypeError('what gateways told is garbled')
+  return {
+    at,
+    virtualService: new Map(sums),
+    turns,
+    others: reports.flatMap(({ agoMs, demands }) =>
+      demands.map((demand) => ({ ...demand, waitedMs: demand.waitedMs + agoMs })),
+    ),
+  }
+}
+
+function isDemand({ client, weight, share, priority, calls, waitedMs, perSecond, isBlocked }: Demand): boolean {
+  return (
+    typeof client === 'string' &&
+    isAmount(weight) &&
+    weight > 0 &&
+    isAmount(share) &&
+    share <= 1 &&
+    PRIORITIES.includes(priority) &&
+    isAmount(calls) &&
+    calls <= MOST_CALLS &&
+    isAmount(waitedMs) &&
+    isAmount(perSecond) &&
+    (isBlocked === undefined || typeof isBlocked === 'boolean')
+  )
+}
+
+function isAmount(value: number): boolean {
+  return Number.isFinite(value) && value >= 0
 }

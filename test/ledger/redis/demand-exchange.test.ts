@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { peerDemandOf } from '../../../src/ledger/redis/demand-exchange.ts'
+import { peerDemandOf } from '../../../src/ledger/redis/protocol.ts'
 
 const demand = {
   client: 'a',

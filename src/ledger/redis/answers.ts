@@ -1,0 +1,83 @@
+/** The times of answers are noted no closer together than this. */
+const NOTE_EVERY_MS = 100
+const NOTES = 1_000
+
+/** The numbers of this gateway's calls of the script, by which it notices what Redis has lost. */
+export class CallNumbers {
+  /** The number of the last call sent, and of the last one answered. */
+  sent = 0
+  #answered = 0
+  /** How many calls Redis remembered when it first answered with a wrong number. */
+  #remembered: number | undefined
+  /** Redis's times of answers with their numbers, oldest first. */
+  #notes: { number: number; at: number }[] = []
+
+  /** Redis answered the call of that number at its time `at`. */
+  note(number: number, at: number): void {
+    this.#answered = Math.max(this.#answered, number)
+    const last = this.#notes.at(-1)
+    if (last !== undefined && at - last.at < NOTE_EVERY_MS) return
+    this.#notes.push({ number, at })
+    if (this.#notes.length > NOTES) this.#notes.splice(0, NOTES / 2)
+  }
+
+  /** An answer had a wrong number: before that call, Redis had run `remembered` calls of this gateway. */
+  misses(remembered: number): void {
+    this.#remembered ??= remembered
+  }
+
+  /** Redis answered the call of that number, which is right from now on. Returns since when Redis has lost writes, if it has. */
+  reconnect(number: number): { readonly since: number } | undefined {
+    const remembered = this.#remembered ?? number - 1
+    const since = this.#notes.findLast((note) => note.number <= remembered)?.at ?? -Infinity
+    const hasLost = remembered < this.#answered
+    this.#remembered = undefined
+    this.#notes = this.#notes.filter((note) => note.number <= remembered)
+    this.#answered = number
+    this.sent = number
+    return hasLost ? { since } : undefined
+  }
+}
+
+/** How fast the clocks of two machines may drift apart: ten times what they do. */
+const DRIFT = 1 / 1_000
+
+/** Redis's clock, as far as the times of its answers tell. All values are milliseconds. */
+export class RedisClock {
+  /** Redis's clock less ours lies between these two. */
+  #leastOffset = 0
+  #mostOffset = 0
+  #setAt = 0
+  /** The most that these two have been apart. */
+  #uncertainMs = 0
+  #isKnown = false
+
+  /** Redis answered at its time `at` to what was sent and received at these times of our clock. Returns whether that is its first answer. */
+  set(at: number, sentAt: number, receivedAt: number): boolean {
+    this.#setAt = receivedAt
+    this.#leastOffset = at - receivedAt
+    this.#mostOffset = at - sentAt
+    this.#uncertainMs = Math.max(this.#uncertainMs, receivedAt - sentAt)
+    const isFirst = !this.#isKnown
+    this.#isKnown = true
+    return isFirst
+  }
+
+  earliest(now: number): number {
+    return now + this.#leastOffset
+  }
+
+  latest(now: number): number {
+    return now + this.#mostOffset + (now - this.#setAt) * DRIFT
+  }
+
+  /** A time that Redis's clock has surely not reached yet. */
+  surelyPast(now: number): number {
+    return now + this.#mostOffset + this.#uncertainMs
+  }
+
+  /** By how much `earliest` may be too early. */
+  get driftMs(): number {
+    return this.#mostOffset - this.#leastOffset
+  }
+}
