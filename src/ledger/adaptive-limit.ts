@@ -1,4 +1,4 @@
-/** A limit grows back by steps of no window longer than this. */
+/** A limit grows back window by window; of longer windows, by steps of this length. */
 export const LONGEST_GROWTH_MS = 600_000
 /** How an adaptive limit moves. The script in Redis gets these from here. */
 export const GROWTH = {
@@ -14,38 +14,40 @@ export const GROWTH = {
 const { MARGIN, CALM_UNTIL, GROWN_AT, LOOKS, LOOKS_PER_UNIT } = GROWTH
 
 /**
- * What an upstream's answers have taught of one limit: that it refuses calls for which there should be quota, so that less
- * of it is used for a while; and how much of it others use, as it says itself. Times are of any one unit.  * charge/adaptive-limit.lua does the same.
+ * How much of a limit may be used, by the upstream's answers. If the upstream refuses calls although the limit has room, less of
+ * it is used for a while. If it says how many calls it has counted, the rest is taken to be used by others. Times are of any one
+ * unit. charge/adaptive-limit.lua does the same.
  *
- * After a refusal it allows what had got through, less a margin; after a window it grows, faster and faster, up to all of
- * it. Into what it has grown by within a window calls go one at a time: clients that wait send all they may at once, when
- * the last window's calls leave the count, and where others use it all of these would be refused instead of the first.
+ * After a refusal as much is allowed as had got through, less a margin. A window later this begins to grow, faster and faster, up
+ * to the whole limit. Calls go one at a time into what it has grown by within a window. Otherwise clients that wait would send all
+ * they may at once, when the last window's calls leave the count. If others use the limit, all of these calls would be refused
+ * instead of only the first.
  */
 export class AdaptiveLimit {
-  /** Units that got through when the upstream began to refuse calls, and that it is taken to let through at least. */
+  /** Units that got through when the upstream began to refuse calls; and units that it is assumed to let through at least. */
   level = 0
   least = 0
-  /** When it did; 0 if it never did. Where that is excused, when the excuse ends, and the level is more than there is. */
+  /** When it began to refuse calls; 0 if it never did. If that is excused: when the excuse ends; `level` exceeds the limit then. */
   since = 0
-  /** Units that others have used, until when that is believed, and when a call may find out. */
+  /** Units that others have used, until when that is assumed, and when a call may find out. */
   others = 0
   until = 0
   lookAt = 0
-  /** Time of the charge of the call whose answer told it. */
+  /** When the call was charged whose answer told of the others. */
   observedAt = 0
 
-  /** Units that may be used now, of so many, if our own are to be `wanted` with the next call. */
+  /** Units of `requests` that may be used now, if our own are `wanted` with the next call. */
   allowed(requests: number, wanted: number, growth: number, now: number): number {
     const sure = this.sure(requests, growth, now)
     return sure >= wanted || now < this.lookAt ? sure : Math.min(this.cap(requests, growth, now), wanted)
   }
 
-  /** Units of which it is known, or was a window ago, that they get through. Beyond them one call at a time finds out. */
+  /** Units that are known to get through, or were a window ago. Beyond them, one call at a time finds out. */
   sure(requests: number, growth: number, now: number): number {
     return this.#left(requests, this.cap(requests, growth, now - growth), now)
   }
 
-  /** With those that it has grown by since. */
+  /** The same, with the units that the limit has grown by since. */
   effective(requests: number, growth: number, now: number): number {
     return this.#left(requests, this.cap(requests, growth, now), now)
   }
@@ -64,9 +66,10 @@ export class AdaptiveLimit {
   }
 
   /**
-   * The upstream refused a call of so many units that was charged at `at`, when so many of `requests` were used. All that
-   * were in flight when it first did together tell how many too many they were, but no more than halve the limit. Where even
-   * what should have got through did not, they can't have told all: the calls of a window come in bursts.
+   * The upstream refused a call of `units` that was charged at `at`, when `used` of `requests` were used. The calls that were in
+   * flight at the first refusal show together by how many they were too many, but they never more than halve the limit. If even
+   * calls were refused that should have got through, these calls can't have shown all of it: a window's calls come in bursts. Then
+   * the margin is taken off once more.
    */
   refuse(now: number, at: number, { units, used, requests, growth }: Refused): void {
     if (at > this.since) {
@@ -80,9 +83,9 @@ export class AdaptiveLimit {
   }
 
   /**
-   * The upstream has counted so many units when it answered a call that was charged at `at`. Our own are `used`; up to
-   * `tolerance` of them may have left the count while the answer travelled. Once others are known to be there, that much is
-   * added instead: of what we count, some had not arrived yet. Returns whether that tells anything of others.
+   * The upstream had `counted` so many units when it answered a call that was charged at `at`. `used` of them are our own, but up to
+   * `tolerance` of these may have left our count while the answer travelled. Once others are known to be there, the tolerance is
+   * added instead, because some of our calls had not arrived yet. Returns whether others use the limit.
    */
   observe(now: number, at: number, { counted, used, tolerance, reset, window, requests }: Observation): boolean {
     const excess = counted - used
@@ -90,7 +93,7 @@ export class AdaptiveLimit {
     this.observedAt = at
     if (excess <= (this.othersAt(now) > 0 ? 0 : tolerance)) {
       this.others = 0
-      if (this.level > requests) this.since = 0 // what was excused is over
+      if (this.level > requests) this.since = 0 // the excuse is over
       return false
     }
     this.others = excess + tolerance
@@ -100,20 +103,20 @@ export class AdaptiveLimit {
   }
 
   /**
-   * Whether a refusal of a call charged at `at` is excused by the others that its answer told of: until the reset that it named
-   * nothing is expected of the limit, and then all of it. That is so once: if a call is refused again after that reset, though
-   * no answer has told that the others are gone, they are there to stay, and the limit has to be shared with them.
+   * Whether the others, of whom the same answer told, excuse the refusal of a call charged at `at`. If so, nothing is expected of the
+   * limit until the reset that the answer named, and all of it after that. They excuse only once. If a call is refused again after
+   * that reset, and no answer has told that the others are gone, they are there to stay, and the limit is shared with them.
    */
   excuse(now: number, at: number, { requests, reset, growth }: Excuse): boolean {
     if (this.since > 0) return this.level > requests && at <= this.since
-    // Resets are told in whole seconds, so that a call may be a little early.
+    // Upstreams name resets in whole seconds, so a call may come a little early.
     this.since = now + Math.min(reset, growth) + growth / LOOKS
     this.level = 2 * requests
     this.least = 0
     return true
   }
 
-  /** When all of it is as configured again. */
+  /** When the whole limit may be used again. */
   wholeAt(growth: number): number {
     return this.since === 0 ? this.until : Math.max(this.until, this.since + GROWN_AT * growth)
   }
@@ -122,7 +125,7 @@ export class AdaptiveLimit {
     return now < this.until ? this.others : 0
   }
 
-  /** A call was charged that brought our own to `used`, of so many units. */
+  /** A call was charged, and `used` units are our own now. If it finds out whether more gets through, the next one has to wait. */
   charged(now: number, requests: number, used: number, growth: number): void {
     const sure = this.sure(requests, growth, now)
     if (used <= sure || now < this.lookAt) return

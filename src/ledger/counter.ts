@@ -1,11 +1,11 @@
 import { AdaptiveLimit } from './adaptive-limit.ts'
 import { type Limit, SLOTS } from './limit.ts'
 
-/** A part of the quota that comes back: `units` of it, `inMs` from now. */
+/** `units` of a quota that come back `inMs` milliseconds from now. */
 export interface Release {
   readonly inMs: number
   readonly units: number
-  /** It may come later, by as much as calls that are in flight still take. */
+  /** It belongs to calls in flight, so it comes later by as much as these still take. */
   readonly isInFlight?: boolean
 }
 
@@ -15,7 +15,7 @@ export interface Charges {
   readonly units: number
 }
 
-/** What an answer says of a limit. */
+/** What an upstream's answer says of a limit: units counted, units that may be off, and milliseconds until more comes back. */
 export interface Counted {
   readonly counted: number
   readonly tolerance: number
@@ -23,13 +23,13 @@ export interface Counted {
   readonly isRefused: boolean
 }
 
-/** How soon a waiting call asks again for a place among concurrent calls: when one ends can't be known. */
+/** How soon a waiting call asks again for a slot among concurrent calls, because nobody knows when one ends. */
 const CONCURRENT_POLL_MS = 25
 
 /**
- * The charges of one limit that count now. Never counts less than what the upstream may have counted, as `Ledger` states
- * it. All times are milliseconds of one clock; one that goes back stands still here. The script in redis/charge is
- * this same structure.
+ * The charges of one limit that count now. It never counts less than the upstream may have counted; `Ledger` states that
+ * guarantee. All times are milliseconds of one clock. If that clock goes back, time stands still here. The script in
+ * redis/charge is this same structure.
  */
 export class Counter {
   limit: Limit
@@ -40,7 +40,7 @@ export class Counter {
   #current = 0
   #sum = 0
   #adaptiveLimit: AdaptiveLimit | undefined
-  /** How far the calendar is ahead of the clock: windows of a calendar begin at multiples of their length by the calendar. */
+  /** By how much the calendar is ahead of the clock. Calendar windows begin at multiples of their length by the calendar. */
   #aheadMs: number
 
   constructor(limit: Limit, aheadMs = 0) {
@@ -48,13 +48,13 @@ export class Counter {
     this.#aheadMs = limit.kind === 'calendar' ? aheadMs : 0
   }
 
-  /** What counts against the limit now, without what others have used. */
+  /** Units that count against the limit now, without what others have used. */
   used(now: number): number {
     this.#advance(now)
     return this.limit.kind === 'calendar' ? this.#counts[this.#current % SLOTS]! : this.#sum
   }
 
-  /** What a call of so many units that is sent now can be charged; negative where more is charged than allowed. */
+  /** Units that can be charged now for a call of `units`; negative where more is charged than allowed. */
   free(now: number, units = 0): number {
     const used = this.#most(now)
     const adaptive = this.#adaptiveLimitAt(now)
@@ -69,7 +69,7 @@ export class Counter {
     return effective < requests ? effective : undefined
   }
 
-  /** The upstream refused a call charged at `at`, though there should be quota. */
+  /** The upstream refused a call that was charged at `at`, though the limit had room. */
   refuse(now: number, at: number, units: number): void {
     const { requests, growthMs: growth } = this.limit
     this.#adaptiveLimit = this.#adaptiveLimitAt(now) ?? new AdaptiveLimit()
@@ -78,7 +78,7 @@ export class Counter {
 
   /**
    * The upstream had counted so many units when it answered a call of `units` charged at `at`, or refused it; see `AdaptiveLimit`. A
-   * refusal that others explain until a reset is no reason to use less of the limit after it.
+   * refusal that the usage of others explains is no reason to use less of the limit after the reset.
    */
   observeCount(now: number, at: number, units: number, { counted, tolerance, resetMs, isRefused }: Counted): void {
     const used = this.#most(now)
@@ -104,7 +104,7 @@ export class Counter {
     return this.#adaptiveLimit
   }
 
-  /** The most that is charged in one of the windows in which a call that is sent now may be counted. */
+  /** The most units that are charged in one of the windows in which a call that is sent now may be counted. */
   #most(now: number): number {
     this.#advance(now)
     const { kind, countingToleranceMs, inFlightLeaseMs } = this.limit
@@ -117,7 +117,7 @@ export class Counter {
     return most
   }
 
-  /** Charges calls that are sent at `at`, whatever is used already. */
+  /** Charges calls that are sent at `at`, even beyond the limit. */
   charge(now: number, at: number, units: number): void {
     this.#advance(now)
     const { requests, countingToleranceMs, inFlightLeaseMs, growthMs } = this.limit
@@ -126,8 +126,8 @@ export class Counter {
   }
 
   /**
-   * Calls charged at `at` can't be counted by the upstream later than `now + laterMs`, which may be past. Not for
-   * `concurrent`; to a `smoothing` it makes no difference.
+   * The upstream can't count calls charged at `at` later than `now + laterMs`, which may be in the past. Not for a `concurrent`
+   * limit. A `smoothing` limit ignores it.
    */
   commit(now: number, at: number, units: number, laterMs: number): void {
     if (this.limit.kind === 'smoothing') return
@@ -136,7 +136,7 @@ export class Counter {
     this.addCommitted(now, at, units, laterMs)
   }
 
-  /** What `commit` adds, of a charge that is not to be found here. */
+  /** Adds what `commit` would leave of a charge that this counter does not hold. */
   addCommitted(now: number, at: number, units: number, laterMs: number): void {
     const { kind, countingToleranceMs } = this.limit
     if (kind === 'smoothing') return
@@ -153,13 +153,13 @@ export class Counter {
     this.#add(now, to - countingToleranceMs, to + inFlightLeaseMs, units)
   }
 
-  /** Takes back what was charged at `at`, as far as it still counts. */
+  /** Takes back units that were charged at `at`, as far as they still count. */
   refund(now: number, at: number, units: number): void {
     this.#advance(now)
     this.#takeBack(at, units)
   }
 
-  /** Milliseconds until the oldest charge leaves, or a little less; 0 if nothing is charged. Or until the next window. */
+  /** Milliseconds until the oldest charge leaves, or a little less; 0 if nothing is charged. Of a calendar: until the next window. */
   resetMs(now: number): number {
     const used = this.used(now)
     if (this.limit.kind === 'calendar') return this.startOf(this.#current + 1) - now
@@ -171,7 +171,7 @@ export class Counter {
   releases(now: number): Release[] {
     const { kind, countingToleranceMs } = this.limit
     const used = this.used(now)
-    // Not before the call can't be counted in this window any more, whichever clock is behind.
+    // Only when the call can't be counted in this window any more, whichever of the two clocks is behind.
     if (kind === 'calendar') return [{ inMs: this.startOf(this.#current + 1) + countingToleranceMs - now, units: used }]
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
     const releases = this.charges(now).map(({ bucket, units }) => ({
@@ -182,7 +182,7 @@ export class Counter {
     return withOthers(releases, this.others(now), 1 - this.free(now))
   }
 
-  /** Units of which it is not known whether others use them; undefined where that is none. */
+  /** Units of which it is not known whether others use them; undefined if there are none. */
   others(now: number): Others | undefined {
     const adaptive = this.#adaptiveLimit
     if (adaptive === undefined) return undefined
@@ -192,17 +192,17 @@ export class Counter {
     return { units, lookInMs: adaptive.lookAt - now, untilInMs: adaptive.wholeAt(growthMs) - now }
   }
 
-  /** What the upstream's answers have taught, if anything. */
+  /** Undefined while all of the limit may be used. */
   get adaptiveLimit(): Readonly<AdaptiveLimit> | undefined {
     return this.#adaptiveLimit
   }
 
-  /** Knows from now on what that one knows of the same limit. */
+  /** Takes over the adaptive limit of another counter of the same limit. */
   copyAdaptiveLimit({ adaptiveLimit }: Counter): void {
     this.#adaptiveLimit = adaptiveLimit && Object.assign(new AdaptiveLimit(), adaptiveLimit)
   }
 
-  /** What counts now, by bucket, oldest first. */
+  /** The charges that count now, by bucket, oldest first. */
   charges(now: number): Charges[] {
     this.#advance(now)
     const charges: Charges[] = []
@@ -214,7 +214,7 @@ export class Counter {
     return charges
   }
 
-  /** Adds charges as `charges` told them. */
+  /** Adds charges that another counter listed with `charges`. */
   restore(now: number, bucket: number, units: number): void {
     this.#advance(now)
     this.#put(bucket, units)
@@ -231,8 +231,8 @@ export class Counter {
   }
 
   /**
-   * The calendar was set, and is now so far ahead of the clock. What counts is charged to the windows of that calendar, by a
-   * `record` of the same charges in a rolling window; what is in flight may be counted in any window since it was renewed.
+   * The calendar was set, and is now `aheadMs` ahead of the clock. The charges are counted anew in the windows of that calendar.
+   * `record` has the same charges in a rolling window. Calls in flight may be counted in any window since they were renewed.
    */
   setCalendar(now: number, aheadMs: number, record: Counter): void {
     const { countingToleranceMs, inFlightLeaseMs } = this.limit
@@ -252,7 +252,7 @@ export class Counter {
     }
   }
 
-  /** The upstream may count these at any time between: a rolling window has room again a window after the latest. */
+  /** The upstream may count these units at any time between `from` and `to`. They leave a rolling window one window after `to`. */
   #add(now: number, from: number, to: number, units: number): void {
     const bucket = this.bucketOf(to)
     const last = to < now ? bucket + this.#current - this.bucketOf(now) : Math.max(bucket, this.#current)
@@ -286,12 +286,12 @@ export class Counter {
     if (this.#sum > 0) while (this.#counts[this.#oldest % SLOTS] === 0) this.#oldest++
   }
 
-  /** The last bucket ahead that does not share its place with one that still counts. */
+  /** The last bucket ahead whose slot no bucket that still counts has. */
   get #furthest(): number {
     return this.#current + SLOTS - this.limit.kept - 1
   }
 
-  /** When what is charged to a bucket leaves. Calls in flight are charged ahead; they may be over at once. */
+  /** When the charges of a bucket leave. Calls in flight are charged ahead of now, but may be over at once. */
   #leavesAt(bucket: number): number {
     return this.startOf(Math.min(bucket, this.#current) + this.limit.kept + 1)
   }
@@ -315,14 +315,14 @@ export class Counter {
   }
 }
 
-/** Units of a limit that others may use, when a call may look whether they do, and when all of them may be used again. */
+/** Units of a limit that others may use, when a call may find out whether they do, and when all of them may be used again. */
 export interface Others {
   readonly units: number
   readonly lookInMs: number
   readonly untilInMs: number
 }
 
-/** What others may use comes back, too: what a call is missing as soon as it may look, the rest when all may be used again. */
+/** Adds what others may use: what a call is `missing` comes back when it may find out, the rest when all may be used again. */
 export function withOthers(releases: readonly Release[], others: Others | undefined, missing: number): Release[] {
   if (others === undefined) return [...releases]
   const looking = Math.max(0, Math.min(others.units, missing))

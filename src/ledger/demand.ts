@@ -2,7 +2,7 @@
 export const PRIORITIES = ['interactive', 'normal', 'batch'] as const
 export type Priority = (typeof PRIORITIES)[number]
 
-/** Calls of one client and priority that wait at one gateway; the first of them for `waitedMs`, and more come `perSecond`. */
+/** Calls of one client and priority that wait at one gateway. The first has waited for `waitedMs`, and `perSecond` more come. */
 export interface Demand {
   readonly client: string
   readonly weight: number
@@ -11,16 +11,16 @@ export interface Demand {
   readonly calls: number
   readonly waitedMs: number
   readonly perSecond: number
-  /** None of them can be sent for now, because too many are in flight there. */
+  /** None of them can be sent now, because too many calls are in flight at that gateway. */
   readonly isBlocked?: boolean
 }
 
-/** What other gateways have told of their calls that wait for the same quota, and what each client was served. */
+/** What other gateways have told of their calls that wait for the same quota, and what clients have been served. */
 export interface PeerDemand {
   readonly virtualService: ReadonlyMap<string, number>
-  /** How many calls that had waited all gateways were granted by then. */
+  /** How many calls that had waited all gateways together were granted by then. */
   readonly turns: number
   readonly others: readonly Demand[]
-  /** When it was so, by the clock of this gateway. */
+  /** The time of all this, by the clock of this gateway. */
   readonly at: number
 }

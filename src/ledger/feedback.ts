@@ -3,12 +3,12 @@ import { parseDate, senderNow } from '../http/date.ts'
 import { type Field, type Fields, joined, membersOf } from '../http/fields.ts'
 import type { Limit } from './limit.ts'
 
-/** What an upstream says in a response of one of its limits, in requests and milliseconds. */
+/** What a response says of one of the upstream's limits, in requests and milliseconds. */
 export interface LimitReport {
   readonly remaining: number
   readonly limit: number | undefined
   readonly windowMs: number | undefined
-  /** Until some of it, or all, comes back. */
+  /** Until some requests, or all, come back. */
   readonly resetMs: number | undefined
 }
 
@@ -125,7 +125,7 @@ function isMoreCareful(report: LimitReport, known: LimitReport): boolean {
   return (report.resetMs ?? 0) > (known.resetMs ?? 0)
 }
 
-/** Which of a call's limits the upstream speaks of, by its number among them; -1 if that can't be told. */
+/** The number of the call's limit that a report is about; -1 if that can't be told. */
 export function reportedLimit(
   { limit, windowMs, resetMs }: LimitReport,
   limits: readonly Limit[],
@@ -148,7 +148,7 @@ export function reportedLimit(
   return count === 1 ? only : covering
 }
 
-/** Whether it is the vendor's and has a window. */
+/** Whether the limit is the vendor's and has a window. */
 function isReportable({ kind, isEnforced }: Limit): boolean {
   return isEnforced && (kind === 'rolling' || kind === 'calendar')
 }

@@ -21,11 +21,11 @@ export class InFlight {
       this.#timer?.cancel()
       this.#timer = undefined
     }
-    // Not stopped when the last one ends: that would be a timer made and thrown away for every call.
+    // The timer is not stopped when the last call ends: otherwise every call would make a timer and throw it away.
     this.#timer ??= this.#clock.schedule(this.#everyMs, this.#onTick)
   }
 
-  /** Lets go of a grant of which nothing is in flight any more. */
+  /** Forgets a grant of which no call is in flight any more. */
   update(grant: Grant): void {
     if (!grant.isInFlight) this.#grants.delete(grant)
   }

@@ -12,20 +12,20 @@ import { Schedule } from './schedule.ts'
 
 /** All limits that one kind of call is charged to, together or not at all, and how many units to each. */
 export interface ChargeSet {
-  /** Where the limits are counted, usually `upstream/account`: one step can charge everything of one partition. */
+  /** Where the limits are counted, usually `upstream/account`. One step can charge limits of one partition only. */
   readonly partition: string
-  /** Whose calls are held back together when the upstream wants none of them for a while. */
+  /** The account whose calls are held back together when the upstream wants none of them for a while. */
   readonly account: string
   readonly limits: readonly Limit[]
   /** Units that one call is charged, in the order of the limits. */
   readonly units: readonly number[]
-  /** Whether a call also counts after its response headers, until it is over. */
+  /** Whether a limit counts calls in flight, so that a call counts after its response headers, too, until it is over. */
   readonly hasConcurrent: boolean
   /** How often the charges of calls in flight are renewed. */
   readonly renewMs: number
 }
 
-/** What one call spends of each class. A class may have several limits, which all count the same call. */
+/** Units that one call spends of each class. All limits of a class count the same call, so the largest counts once. */
 export function unitsByClass({ limits, units }: ChargeSet): Map<string, number> {
   const spent = new Map<string, number>()
   for (const [i, limit] of limits.entries()) {
@@ -56,18 +56,18 @@ export interface LimitUsage {
   readonly used: number
   /** Milliseconds until the oldest charge leaves the window. */
   readonly resetMs: number
-  /** Units that may be used now, where the upstream lets through less than the limit, or others use it. */
+  /** Units that may be used now, if the upstream lets through less than the limit, or others use it. */
   readonly effective?: number | undefined
 }
 
-/** Units of it that may be used now. */
+/** Units of the limit that may be used now. */
 export function allowedOf({ limit, effective }: LimitUsage): number {
   return effective === undefined ? limit.requests : effective
 }
 
-/** What the upstream's answer to one call teaches. `limit` is the number of a limit in the call's charge set. */
+/** What the upstream's answer to one call says of its limits. `limit` is the number of a limit in the call's charge set. */
 export type UpstreamFeedback =
-  /** So many units it has counted; see `AdaptiveLimit`. It refused the call, maybe, because nothing remains until the reset. */
+  /** It has counted so many units; see `AdaptiveLimit`. `isRefused`: it refused the call because nothing remains until the reset. */
   | {
       readonly kind: 'counted'
       readonly limit: number
@@ -76,27 +76,27 @@ export type UpstreamFeedback =
       readonly resetMs: number
       readonly isRefused: boolean
     }
-  /** It refused the call although there should be quota: somebody else uses it, or there is less of it. */
+  /** It refused the call although the limit has room: somebody else uses the limit, or it is smaller than configured. */
   | { readonly kind: 'refused'; readonly limit: number }
-  /** It wants no calls of the account for so long. */
+  /** It wants no calls of the account for `ms`. */
   | { readonly kind: 'pause'; readonly ms: number }
 
-/** The answer to a charge: calls that may be sent now, and what has become of them since. */
+/** The answer to a charge: calls that may be sent now, and how many of them are still in flight. */
 export class Grant {
   readonly chargeSet: ChargeSet
   /** How many of the calls asked for may be sent; the others were not charged. */
   readonly granted: number
   /** Usage of each limit, in the charge set's order. */
   readonly usage: readonly LimitUsage[]
-  /** When more will be free; undefined if everything asked for was granted to calls that had not waited. */
+  /** When more will be free; undefined if everything was granted, to calls that had not waited. */
   readonly schedule: Schedule | undefined
-  /** How many calls that waited in the same queue all gateways were granted so far, these included; undefined without a turn. */
+  /** How many calls that had waited in the same queue all gateways were granted so far, these included; undefined without a turn. */
   readonly turns: number | undefined
   /** The ledger's time of the charge. */
   readonly chargedAt: number
   /** The ledger's time of the charge, or of its last renewal. */
   at: number
-  /** Calls of which no response headers are here yet, and calls that are not over. */
+  /** Calls without response headers so far, and calls that are not over. */
   uncommitted: number
   open: number
   /** Whether it was charged to a lease, without asking the store. */
@@ -133,23 +133,25 @@ interface GrantOptions {
   readonly isLocal?: boolean
 }
 
-/** The grant of calls that are charged to nothing: all of them, or none while the upstream wants none. */
+/** The grant of calls that no limit counts: all of them, or none while their account is paused. */
 export function uncounted(chargeSet: ChargeSet, wanted: number, now: number, pausedUntil: number): Grant {
   if (pausedUntil <= now) return new Grant(chargeSet, now, wanted, [])
   return new Grant(chargeSet, now, 0, [], { schedule: new Schedule(now, [], pausedUntil) })
 }
 
-/** Calls that are charged after they have waited. */
+/** Says that the calls to charge have waited in a queue. */
 export interface Turn {
   /** Name of the queue, at all gateways. */
   readonly queue: string
-  /** Of each call, in the order in which they are to be granted: its client, and what it costs that in fair queueing. */
+  /** For each call, in the order of granting: its client, and what the call costs the client in fair queueing. */
   readonly costs: readonly (readonly [client: string, cost: number])[]
 }
 
 /**
- * Counts calls against quotas. The guarantee: an upstream that counts each call once, at any instant between its dispatch
- * and its response headers, never counts more than the limit in any window of that length, whatever the latencies.
+ * Counts calls against quotas.
+ *
+ * Guarantee: an upstream that counts each call once, at any instant between its dispatch and its response headers, never counts
+ * more than the limit in any window of that length, whatever the latencies are.
  *
  * A call is charged when it is dispatched and charged anew, at the later time, when its response headers arrive. While it
  * is in flight its charge is renewed, and stands a little ahead (`inFlightLeaseMs`), so that it also outlives a gateway that dies.
@@ -171,24 +173,24 @@ export interface Ledger {
    */
   charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant>
   /**
-   * Tells other gateways who waits in a queue here (nobody, where `demands` are empty), and who waits there; undefined where
-   * there are none, or where they can't be asked now. What was told is forgotten after REPORT_TERM_MS, so a gateway that has
-   * died is reckoned with no longer.
+   * Tells other gateways who waits in a queue here (nobody if `demands` is empty), and returns who waits there. Undefined if there
+   * are no other gateways, or if they can't be asked now. What a gateway has told is forgotten after REPORT_TERM_MS, so a dead
+   * gateway does not hold up the others.
    */
   readonly exchange:
     | ((partition: string, queue: string, demands: readonly Demand[]) => Promise<PeerDemand | undefined>)
     | undefined
   /** The response headers of one call are here: the upstream can't count it later than now. */
   commit(grant: Grant): void
-  /** One call was given up after it was sent: the upstream may count it a little later than now. */
+  /** One call was given up after it was sent: the upstream may still count it a little later than now. */
   abandon(grant: Grant): void
   /** No byte of one call was sent: its charge is taken back. */
   refund(grant: Grant): void
-  /** One call is not in flight any more, whatever became of it: it does not count any more among those at once. */
+  /** One call is not in flight any more, whatever became of it: limits of calls in flight count it no longer. */
   leave(grant: Grant): void
-  /** What the answer to one call taught; holds for every call that is charged later, by whatever gateway. */
+  /** Applies what the answer to one call says to every call that is charged later, by any gateway. */
   applyFeedback(grant: Grant, feedback: UpstreamFeedback): void
-  /** What counts now, for metrics and the admin API. */
+  /** Usage of each limit now, for metrics and the admin API. */
   usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]>
   /** Whether charges can be expected to work. */
   readonly isReady: boolean
@@ -199,10 +201,10 @@ export interface Ledger {
   close(): Promise<void>
 }
 
-/** How long other gateways reckon with what one has told them of those that wait there. */
+/** For how long other gateways rely on what one has told them of its waiting calls. */
 export const REPORT_TERM_MS = 3_500
 
-/** What happens while the store can't be asked: charges to leases, refusals, or calls that are not counted. */
+/** What happens while the store can't be asked: calls are charged to leases, refused, or sent without being counted. */
 export type OutagePolicy = 'lease' | 'closed' | 'open'
 
 /** The store could not be asked, or did not answer in time. Whether the charge was made is unknown. */

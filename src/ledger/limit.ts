@@ -2,19 +2,19 @@ import { LONGEST_GROWTH_MS } from './adaptive-limit.ts'
 
 /** What a limit counts, as a configuration or a preset states it. */
 export interface LimitSpec {
-  /** Its identity within the partition of its charge set, such as `read.60000`; two limits of a partition never share one. */
+  /** Identifies the limit within its partition, such as `read.60000`. Two limits of a partition never have the same. */
   readonly id: string
   readonly class: string
   /** Units allowed in a window; for `concurrent`, at once. */
   readonly requests: number
-  /** What the vendor allows, where headroom leaves less of it in `requests`. */
+  /** Units that the vendor allows, if headroom leaves fewer in `requests`. */
   readonly published?: number
   /** Length of the window in milliseconds; not for `concurrent`. */
   readonly windowMs?: number
   /**
    * `rolling`: in any window. `calendar`: in each window that begins at a multiple of its length since 1970, UTC.
-   * `concurrent`: in flight at once, from dispatch to the end of the response. `smoothing`: in any window, by the gateway's own
-   * wish: calls count when they are sent, and never again.
+   * `concurrent`: in flight at once, from dispatch to the end of the response. `smoothing`: in any window, but only the gateway
+   * itself wants that, so calls count when they are sent, and never again.
    */
   readonly kind?: 'rolling' | 'calendar' | 'concurrent' | 'smoothing'
   /** How long after a call was given up (timeout, broken connection, dead gateway) the upstream may still count it. */
@@ -27,7 +27,7 @@ export interface LimitSpec {
 
 /** A limit, and how it is counted. */
 export interface Limit extends Required<LimitSpec> {
-  /** The greater the later it was made: of two with one identity, before and after a reload, the later one holds. */
+  /** Grows with each limit that is made. If a reload makes a limit anew, the one with the greater order holds. */
   readonly order: number
   /** Charges are counted by buckets of this length. */
   readonly bucketMs: number
@@ -35,19 +35,19 @@ export interface Limit extends Required<LimitSpec> {
   readonly kept: number
   /** How often the charge of a call that is in flight is renewed. */
   readonly renewMs: number
-  /** The time in which a limit that the upstream made smaller grows back by a step; see `AdaptiveLimit`. */
+  /** The length of a step by which a limit grows back that the upstream made smaller; see `AdaptiveLimit`. */
   readonly growthMs: number
-  /** A call in flight is charged as if it came this much later, so that its charge outlives a gateway that dies. */
+  /** A call in flight is charged as if it came this much later. So its charge outlives a gateway that dies. */
   readonly inFlightLeaseMs: number
 }
 
 /**
- * How many buckets a window is cut into. A charge leaves the count when its bucket is wholly out of the window, so one
- * bucket more than these is kept: with just these, limits are over-granted. A saturated account loses at most 1/BUCKETS of
- * its quota to that, half of it on average.
+ * How many buckets a window is cut into. A charge leaves the count when its bucket is wholly out of the window. So one bucket more
+ * than these is kept; with just these, more than the limit would be granted. A saturated account loses at most 1/BUCKETS of its
+ * quota to that, and half of it on average.
  */
 export const BUCKETS = 100
-/** Buckets that there is place for: those of the window, and those ahead into which calls in flight are charged. */
+/** Slots for buckets: those of the window, and those ahead, to which calls in flight are charged. */
 export const SLOTS = 256
 /** Buckets for calls in flight of a limit that has no window. */
 const CONCURRENT_BUCKETS = 20
@@ -62,7 +62,7 @@ export function limitOf(spec: LimitSpec): Limit {
   if (kind === 'smoothing') return smoothingOf({ ...spec, published, isEnforced, windowMs })
   const renewMs = kind === 'concurrent' ? CONCURRENT_RENEWAL_MS : Math.min(windowMs / 4, LONGEST_RENEWAL_MS)
   const wanted = spec.countingToleranceMs ?? DEFAULT_COUNTING_TOLERANCE_MS
-  // What is in flight must fit into the buckets ahead, so for windows shorter than that the slack is one window.
+  // Calls in flight must fit into the buckets ahead. So the tolerance is at most one window.
   const countingToleranceMs = kind === 'concurrent' ? wanted : Math.min(wanted, windowMs)
   // Twice, because one renewal may be late.
   const inFlightLeaseMs = 2 * renewMs + countingToleranceMs
@@ -81,7 +81,7 @@ export function limitOf(spec: LimitSpec): Limit {
   }
 }
 
-/** The upstream does not count it, so nothing of it has to outlast a call in flight, or to be renewed. */
+/** The upstream does not count by this limit. So its charges need not outlast calls in flight, and are not renewed. */
 function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 'windowMs'>): Limit {
   const counted = {
     growthMs: spec.windowMs,

@@ -11,7 +11,7 @@ interface LimitSchedule {
   readonly releases: readonly Release[]
 }
 
-/** Where it is not known when enough comes back, it is worth asking again after a window, and never sooner than this. */
+/** If it is not known when enough comes back, a call asks again after a window, but never sooner than this. */
 const ASK_AGAIN_MS = 100
 
 /** When how much of a charge set comes back, as known at one moment: what the admission queue computes its ETAs from. */
@@ -70,8 +70,8 @@ export class Schedule {
   }
 
   /**
-   * How many calls could have been admitted at an earlier instant, and at any since, for certain: what is expected to have come
-   * back meanwhile is not, as calls may have been in flight for longer.
+   * How many calls could surely have been admitted at `time`, and at any instant since. What was expected to come back meanwhile is
+   * left out, because calls may have been in flight for longer.
    */
   freeSince(time: number): number {
     if (time < this.#takenAt || time < this.#notBefore) return 0
@@ -81,8 +81,8 @@ export class Schedule {
   }
 
   /**
-   * How many calls can be admitted at `now`, as far as this snapshot tells. Once the wait for one call is over it is one at
-   * least, even where what is known to come back does not suffice: else nobody would ever ask again.
+   * How many calls can be admitted at `now`, as far as this snapshot tells. Once the wait for one call is over it is at least one,
+   * even if what is known to come back does not suffice. Otherwise nobody would ever ask again.
    */
   freeAt(now: number): number {
     if (now < this.#notBefore) return 0

@@ -27,10 +27,6 @@ export interface QueueView {
  * Where the calls of one account and class wait for the same quota, at all gateways. Clients are served by weighted fair
  * queueing; the calls of one client by priority, and then in the order in which they came. A call passes at once where there is
  * quota and nobody waits for it. A call that can't be admitted in the time it may wait is refused at once.
- *
- * Folder `queue`: decides which call is sent next, and when. It may import `ledger`, `time` and `http`, and knows neither Redis
- * nor the gateway's requests. A change here must pass test/queue, test/simulation (waiting, claims, fairness) and
- * test/system/queue.test.ts, and must not make `npm run bench:queue` slower.
  */
 export class AdmissionQueue implements Issuer {
   readonly ledger: Ledger

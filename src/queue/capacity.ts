@@ -1,4 +1,4 @@
-/** How many calls may wait in one part of the program, and how many do. */
+/** How many calls may wait in a class, an account or the process, and how many do. */
 export class QueueCapacity {
   most: number
   /** What the calls have in common, such as `read calls of harness/prod`. */
@@ -20,12 +20,12 @@ interface CapacityOptions {
 
 /** What the admission queues of one account and class share: how many calls may wait, and how many may be in flight. */
 export class ClassCapacity {
-  /** Of the class, then of the wider circles that it is part of: its account, the process. */
+  /** The capacity of the class, then of its account, then of the process. */
   readonly #capacities: readonly QueueCapacity[]
   #concurrency: number
   mostPerClient: number
   inFlight = 0
-  /** Rooms in which calls wait for others to end. */
+  /** Called once when a call ends: the queues in which calls wait for that. */
   readonly #blocked = new Set<() => void>()
 
   constructor(
@@ -41,7 +41,7 @@ export class ClassCapacity {
     return this.#capacities[0]?.waiting ?? 0
   }
 
-  /** The first of the circles in which nobody more may wait. */
+  /** The first capacity that is used up. */
   get full(): QueueCapacity | undefined {
     return this.#capacities.find(({ waiting, most }) => waiting >= most)
   }
@@ -69,7 +69,7 @@ export class ClassCapacity {
     return this.#concurrency - this.inFlight
   }
 
-  /** Calls are not in flight any more: whoever waited for that is told, once. */
+  /** So many calls are not in flight any more. Each queue that waited for that is told once. */
   release(calls: number): void {
     this.inFlight -= calls
     if (this.#blocked.size === 0 || this.free <= 0) return

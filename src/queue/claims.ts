@@ -6,11 +6,11 @@ import type { QueuedCall } from './queued-call.ts'
 
 /** Clients come back a little later than they are told. */
 const GRACE_MS = 1_000
-/** A permit that waits for its client is held for such a part of the window after the told time at most. */
+/** A permit is kept for its client for at most this part of the window after the time that the client was told. */
 const GRACE_PART = 0.1
-/** At most this part of a limit is claimed in a queue at once, and by each client half of that. */
+/** At most this part of a limit is claimed at once in a queue, and half of that by one client. */
 const PART_OF_LIMIT = 0.2
-/** But a few may always, and of windows that are not very short as many as callers commonly come at once. */
+/** A few claims are always allowed; of windows that are not very short, as many as calls that commonly come at once. */
 const LEAST_CLAIMS = 16
 const LEAST_OF_SHORT = 4
 const SHORT_MS = 5_000
@@ -29,11 +29,11 @@ interface Claim {
 }
 
 /**
- * Keeps the turn of calls that were refused and told when to come back. Without that they would find the quota taken by
- * those who waited meanwhile, again and again. A claim has a place in the queue of its client like a call that waits, so it
- * takes nothing that is not its client's by the shares of all. When its turn comes, its permit is held until a second after
- * the told time (a tenth of the window at most), goes to the client's next call of the same kind, or else is given back
- * unused. Only for limits of rolling windows, because others count when a call is sent; and only at this gateway.
+ * Keeps the turn of calls that were refused and told when to come back. Without that, they would find the quota taken by those who
+ * waited meanwhile, again and again. A claim stands in the queue of its client like a call that waits, so it takes nothing beyond
+ * its client's share. When its turn comes, a permit is kept for the client's next call of the same kind. It is given back unused a
+ * second after the told time, or sooner if that is a tenth of the window. Only for limits of rolling windows, because the others
+ * count when a call is sent; and only at this gateway.
  */
 export class Claims {
   readonly #clock: Clock
@@ -59,7 +59,7 @@ export class Claims {
     return permit
   }
 
-  /** Whether a call that comes now is one that was told to come about now: then it has this claim already. */
+  /** The claim of a call that was told to come back about now, if the call that comes now is that one. */
   dueNow(client: string, chargeSet: ChargeSet): Claim | undefined {
     const now = this.#clock.now()
     return this.#byClient.get(client)?.find((claim) => claim.toldAt <= now && claim.chargeSet === chargeSet)

@@ -5,7 +5,7 @@ import type { ClassCapacity } from './capacity.ts'
 import { URGENCY } from './fair-share.ts'
 import type { QueuedCall } from './queued-call.ts'
 
-/** Those of one priority, linked, so that anyone leaves in one step, the last one too. */
+/** The calls of one priority, as a linked list, so that any of them leaves in one step. */
 class Line {
   first: QueuedCall | undefined
   last: QueuedCall | undefined
@@ -33,7 +33,7 @@ class Line {
 export class ClientQueue {
   client: QueuedClient
   size = 0
-  /** How many of these are turns that are kept, and not calls that wait. */
+  /** How many of them are claims, and not calls that wait. */
   claims = 0
   readonly #lines = { interactive: new Line(), normal: new Line(), batch: new Line() }
 
@@ -82,7 +82,7 @@ export class ClientQueue {
     return ahead
   }
 
-  /** What other gateways need to know of it. Of a client, what comes is told once. */
+  /** What other gateways need to know of it. How many calls come is told once for each client. */
   *demands(now: number, arrivals: number, isBlocked: boolean): Iterable<Demand> {
     const { name, weight, share } = this.client
     let perSecond = Math.round(arrivals * 1_000) / 1_000
@@ -153,12 +153,12 @@ export class ClientQueues {
   /** How often calls of a client come to wait lately. */
   readonly perSecond = (client: string): number => this.#arrivals.perSecond(client)
 
-  /** Any of those that wait. */
+  /** Any call that waits. */
   get any(): QueuedCall | undefined {
     return this.byClient.values().next().value?.first
   }
 
-  /** Everyone; each may leave when it is its turn. */
+  /** All calls. Each may leave while it is looked at. */
   *all(): Iterable<QueuedCall> {
     for (const queue of this.byClient.values()) {
       for (let queuedCall = queue.first; queuedCall !== undefined;) {
@@ -180,9 +180,8 @@ export class ClientQueues {
   }
 
   /**
-   * Undefined if one more call of the client may wait; else what is full, and whose place it can have. Where calls of a client
-   * that has many more of them waiting take up the places, that is the last of these: one noisy client must not keep the others
-   * out.
+   * Undefined if one more call of the client may wait; else what is full, and the call that has to leave for it, if one has to. That
+   * is the last call of a client that has many more of them waiting: one noisy client must not keep the others out.
    */
   fullFor(client: QueuedClient): { full: Full; outdone?: QueuedCall | undefined } | undefined {
     const own = waitingIn(this.byClient.get(client.name))
@@ -211,16 +210,16 @@ function lastWaitingIn(queue: ClientQueue): QueuedCall | undefined {
   return last
 }
 
-/** So many clients are remembered without looking whether they still come. */
+/** So many clients are remembered without a look at whether they still come. */
 const FEW = 100
-/** Who comes less often than this, about a minute after its last call, is as if it had never come. */
+/** A client that comes less often than this is forgotten, about a minute after its last call. */
 const LEAST_PER_SECOND = 1 / 1_000
 
-/** How often calls of each client come lately; of clients that have stopped coming nothing is kept. */
+/** How often calls of each client have come lately. Clients that have stopped coming are forgotten. */
 export class Arrivals {
   readonly #clock: Clock
   readonly #rates = new Map<string, Rate>()
-  /** Looked through when it has become twice as many as came lately, so that it costs little for each. */
+  /** The clients are looked through when there are twice as many as came lately, so that this costs little for each. */
   #most = FEW
 
   constructor(clock: Clock) {
@@ -243,7 +242,7 @@ export class Arrivals {
   }
 }
 
-/** The time over which it is a mean: what was longer ago counts less and less. */
+/** The rate is a mean over about this time: what was longer ago counts less and less. */
 const OVER_MS = 10_000
 
 /** How often something happens lately. */

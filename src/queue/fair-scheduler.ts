@@ -21,7 +21,7 @@ interface SchedulerEntry extends Flow {
   readonly perSecond: number
 }
 
-/** What is known of those that wait for one quota at one moment. */
+/** What is known, at one moment, of the calls that wait for one quota. */
 export interface SchedulerInput {
   readonly now: number
   readonly queues: ReadonlyMap<string, ClientQueue>
@@ -90,7 +90,7 @@ export class FairScheduler {
     return this.#costs[this.#numbers.get(client) ?? -1] ?? 1
   }
 
-  /** What is served to those that have been served least: what one begins with who comes now. */
+  /** The least virtual service of the clients that wait, with which a client begins that comes now. */
   get leastService(): number {
     let least = Infinity
     for (const { virtualService, calls } of this.#entries) if (calls > 0) least = Math.min(least, virtualService)
@@ -98,8 +98,8 @@ export class FairScheduler {
   }
 
   /**
-   * The place in the order of all, from 1, of a call that comes now and would wait for `waitMs`, in which others with a better
-   * claim come as well; `alone` if nobody but its own client were there.
+   * The position, from 1 in the order of all, of a call that comes now and would wait for `waitMs`, during which others with a better
+   * claim come as well. `alone`: its position if only its own client were there.
    */
   positionOfNext(client: string, priority: Priority, waitMs: number): { position: number; alone: number } {
     const i = this.#numbers.get(client)!
@@ -116,7 +116,7 @@ export class FairScheduler {
     return { position: Math.max(0, ahead - this.#known.admittedElsewhere) + rank, alone: rank }
   }
 
-  /** The place in the order of all of the client's call that waits here and comes first; Infinity if none does. */
+  /** The position of the client's first call that waits here; Infinity if none does. */
   positionOfFirst(client: string): number {
     return this.#positionOf(client, 'first')
   }
@@ -135,7 +135,7 @@ export class FairScheduler {
     return callsAhead(this.#ready, this.#costs, i, rank) + rank
   }
 
-  /** The place in the order of all of whichever call that waits here comes first; 1 where nobody waits elsewhere. */
+  /** The position of the first call that waits here, of any client; 1 if nobody waits elsewhere. */
   get firstPosition(): number {
     const { peerDemand } = this.#known
     if (peerDemand === undefined || peerDemand.others.length === 0) return 1
@@ -161,7 +161,7 @@ export class FairScheduler {
     return { chosen, isTurnOfOthers }
   }
 
-  /** Of the next `count` calls of all gateways those that wait at this one, with their places in the order of all. */
+  /** Of the next `count` calls of all gateways, those that wait at this one, with their positions in the order of all. */
   *next(count: number): Generator<{ queuedCall: QueuedCall; position: number }> {
     const turns = this.#entries.map(() => 0)
     const taken = this.#entries.map(() => 0)
@@ -181,8 +181,8 @@ export class FairScheduler {
   }
 
   /**
-   * How many calls of the client that wait elsewhere go before one that waits here, behind `ahead` others: the more urgent, and
-   * about those that came before it. By what all gateways know, so that they agree whose turn it is.
+   * How many calls of the client that wait elsewhere go before one that waits here behind `ahead` others: those that are more urgent,
+   * and, as an estimate, those that came before it. It uses only what all gateways know, so that they agree whose turn it is.
    */
   #olderElsewhere({ ready, told }: SchedulerEntry, { priority, arrivedAt }: QueuedCall, ahead: number): number {
     if (ready.length === 0) return 0
@@ -212,7 +212,7 @@ function readyOf({ weight, share, virtualService, queue, ready }: SchedulerEntry
   return { weight, share, virtualService, calls }
 }
 
-/** As if they had come one after the other at even distances. */
+/** The age of a call behind `ahead` others, as if they had come at even distances. */
 function ageOf({ waitedMs, calls }: Demand, ahead: number, sinceMs: number): number {
   return (waitedMs + sinceMs) * Math.max(0, 1 - Math.max(0, ahead) / calls)
 }

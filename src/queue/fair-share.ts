@@ -1,8 +1,8 @@
 import type { Priority } from '../ledger/demand.ts'
 
 /**
- * By what a waiting call of a priority multiplies its client's weight. A factor and no order in which all interactive calls
- * go first, so that nobody's turn never comes.
+ * The factor by which a waiting call of a priority multiplies its client's weight. Priority is a factor, and not an order in which all
+ * interactive calls go first, so that every call has its turn at some time.
  */
 export const URGENCY = { interactive: 4, normal: 1, batch: 1 / 4 } as const satisfies Record<Priority, number>
 
@@ -12,19 +12,19 @@ export interface Flow {
   /** Part of the quota (0 to 1) that it gets at least. */
   readonly share: number
   readonly calls: number
-  /** Sum of the costs of its calls that were served; who has least is next. */
+  /** The sum of the costs of its calls that were served. The flow with the least is next. */
   readonly virtualService: number
 }
 
-/** What is left to the others where guaranteed shares add up to everything. */
+/** The part that is left to the others if guaranteed shares add up to everything. */
 const LEAST_REST = 0.01
-/** Sums of costs are compared with this tolerance: they are added up in different orders at different gateways. */
+/** Sums of costs are compared with this tolerance, because gateways add them up in different orders. */
 const SAME = 1e-9
 
 /**
- * What a call of each flow costs it: the less, the larger its part. By weight, but to nobody less than its share (Start-time
- * Fair Queuing, Goyal et al. 1996, with a floor). Calls of a flow without a share cost the inverse of its weight, whoever
- * else waits, so that sums remain comparable while others come and go.
+ * What a call of each flow costs it: the larger its part of the quota, the less. Parts go by weight, but no flow gets less than its
+ * share (start-time fair queueing, Goyal et al. 1996, with a floor). A call of a flow without a share always costs the inverse of its
+ * weight, so that sums remain comparable while others come and go.
  */
 export function costsOf(flows: readonly Flow[]): number[] {
   const isRaised = flows.map(() => false)
@@ -74,13 +74,13 @@ export function* servingOrder(flows: readonly Flow[], costs: readonly number[], 
   }
 }
 
-/** So many clients are remembered without looking whether they need be. */
+/** So many clients are remembered without a look at whether they have to be. */
 const FEW = 100
 
-/** By client, what its calls that were served have cost, while anybody waits for the same quota. */
+/** The virtual service of each client while anybody waits for the same quota: what its calls that were served have cost. */
 export class VirtualService {
   #costs: Map<string, number>
-  /** Looked through when it has become twice as many as needed to be remembered, so that it costs little for each. */
+  /** The clients are looked through when there are twice as many as have to be remembered, so that this costs little for each. */
   #most = FEW
 
   constructor(costs?: ReadonlyMap<string, number>) {
@@ -96,8 +96,8 @@ export class VirtualService {
   }
 
   /**
-   * A client comes anew, and begins where the others are, at `least`: what was not wanted earlier can't be made up for. So
-   * nobody who does not wait and has had no more than that need be remembered.
+   * A client that comes anew begins where the others are, at `least`: it can't make up for what it did not want earlier. So a client
+   * that does not wait, and has had no more than that, need not be remembered.
    */
   begin(client: string, least: number, isWaiting: (client: string) => boolean): void {
     this.#costs.set(client, Math.max(this.#costs.get(client) ?? 0, least))

@@ -6,20 +6,20 @@ import type { Limit } from '../ledger/limit.ts'
 import type { Schedule } from '../ledger/schedule.ts'
 
 /**
- * For how long quota must have been free until nobody else is taken to want it: longer than it takes until gateways have given
- * back what they hold in lease, which those whose turn it is may be waiting for. Less each time that it proves true.
+ * If quota has been free for so long, nobody else is taken to want it. Gateways give back their leases in less time, and whoever has
+ * its turn may be waiting for that. Each time that it proves true, the time becomes shorter.
  */
 const UNCLAIMED_MS = 400
 const LEAST_UNCLAIMED_MS = 50
-/** A wait for what calls will give back that are still to be admitted may become longer by such a part of it. */
+/** A wait for what calls give back that are not even admitted yet may become longer by this part of it. */
 const UNCERTAIN = 0.03
-/** How much the latest latency counts in the mean of all. */
+/** The weight of the latest latency in the mean. */
 const LATEST = 1 / 32
 
 /** What an admission queue knows of its quota: how much is free, and when more comes back. */
 export class AvailabilityForecast {
   readonly #clock: Clock
-  /** The latest that is known of when quota comes back, or of how much was left then. */
+  /** When quota comes back, as last known; where that is not known, how much was left. */
   #schedule: Schedule | undefined
   #left = 1
   /** The ledger's latest answer about calls that had to wait. */
@@ -35,7 +35,7 @@ export class AvailabilityForecast {
   #isMoreFree = false
   /** From dispatch to response headers, on average. */
   #latencyMs = 0
-  /** How much may be asked for of what nobody else seems to want: more each time that it proves true. */
+  /** How many calls may ask for what nobody else seems to want. It doubles each time that this proves true. */
   #unclaimed = 1
 
   constructor(clock: Clock) {
@@ -92,15 +92,15 @@ export class AvailabilityForecast {
     return this.#schedule?.heldBy(calls, this.#clock.now(), this.#latencyMs)
   }
 
-  /** Whoever would have its turn at the very end of its time may as well wait all of it in vain. */
+  /** Whether a call would have its turn too late. If the wait is uncertain, a turn at the very end of its time is too late, too. */
   isLate(waitMs: number, calls: number, maxWaitMs: number): boolean {
     const isCertain = this.#schedule?.isWithinWindow(calls) ?? true
     return waitMs * (isCertain ? 1 : 1 + UNCERTAIN) > maxWaitMs
   }
 
   /**
-   * Milliseconds until it is worth asking for a call whose place in the order of all is `position`: its turn, or else the time at
-   * which that of the others would have passed. As if calls in flight ended now: rather too soon than to leave quota unused.
+   * Milliseconds until it is worth asking for the call at this position in the order of all: until its turn, or until the others
+   * would have taken theirs. It assumes that calls in flight end now: asking too soon is better than leaving quota unused.
    */
   turnMs(position: number): number {
     if (this.#schedule === undefined) return 0
@@ -109,18 +109,18 @@ export class AvailabilityForecast {
     return position === 1 ? firstMs : Math.min(this.#schedule.waitMs(position, now), firstMs + this.#unclaimedMs)
   }
 
-  /** How many calls can be admitted although it is the turn of others: nobody has taken what is free for long. */
+  /** How many calls can be admitted although it is the turn of others, because these have left quota free for long. */
   get unclaimed(): number {
     return Math.min(this.#unclaimed, this.#schedule?.freeSince(this.#clock.now() - this.#unclaimedMs) ?? 0)
   }
 
-  /** Whether there could be any, if what was expected to come back has come. */
+  /** Whether `unclaimed` could be more than 0 if what was expected to come back has come. */
   get isUnclaimedUnsure(): boolean {
     const since = this.#clock.now() - this.#unclaimedMs
     return this.#schedule?.freeSince(since) === 0 && this.#schedule.waitMs(1, since) === 0
   }
 
-  /** What was asked for was granted, or not; `isTurnOfOthers` if it was more than what had its turn. */
+  /** A charge was granted wholly, or not. `isTurnOfOthers`: it asked for more than had its turn. */
   wasGranted(isAll: boolean, isTurnOfOthers: boolean): void {
     if (!isAll) this.#unclaimed = 1
     else if (isTurnOfOthers) this.#unclaimed *= 2
@@ -131,8 +131,8 @@ export class AvailabilityForecast {
   }
 
   /**
-   * What is known of the charge set's limits without asking again: until its oldest charge leaves, no less of one is used. Of a limit
-   * that is used up nothing comes back for a call before its turn, in `turnMs`.
+   * Usage of the charge set's limits, as far as it is known without asking again: until its oldest charge leaves, the usage of a limit
+   * does not fall. Nothing of a limit that is used up comes back for a call before its turn, in `turnMs`.
    */
   usageOf(chargeSet: ChargeSet, turnMs = 0): readonly LimitUsage[] {
     if (this.#told?.chargeSet !== chargeSet) return []
@@ -155,11 +155,11 @@ function leftIn({ chargeSet, usage }: Grant): number {
   return left
 }
 
-/** How often it is computed anew who comes while a call waits, because that is known only once it is known how long. */
+/** Who comes while a call waits depends on how long it waits, and the other way round. So both are computed so often. */
 const ROUNDS = 3
 
 export interface Eta {
-  /** Its turn, from 1, in the order of those that wait now. */
+  /** The position of the call, from 1, among those that wait now. */
   readonly position: number
   readonly waitMs: number
   readonly isTooLate: boolean
@@ -167,7 +167,7 @@ export interface Eta {
   readonly isBecauseOfOthers: boolean
 }
 
-/** When a call that comes now will have its turn, by those that wait and those that will come and go first. */
+/** Estimates when a call that comes now has its turn, by those that wait and those that will come and go first. */
 export function estimateEta(
   scheduler: FairScheduler,
   forecast: AvailabilityForecast,

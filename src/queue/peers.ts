@@ -2,12 +2,12 @@ import type { Clock, Timer } from '../time/clock.ts'
 import type { PeerDemand, Demand } from '../ledger/demand.ts'
 import type { Grant, Ledger } from '../ledger/ledger.ts'
 
-/** How often other gateways are told who waits here, at least: several times before they would forget it. */
+/** How often other gateways are told who waits here, at least. They would forget it after REPORT_TERM_MS. */
 const REPORT_EVERY_MS = 1_000
 const EXCHANGE_NO_SOONER_MS = 100
-/** The same where others would wait for turns that nobody can take here. */
+/** The same, if others would wait for turns that nobody here can take. */
 const BLOCKED_NO_SOONER_MS = 25
-/** A change of how many wait here by such a part is told as soon as may be. */
+/** If the number of waiting calls changes by more than this part, that is told as soon as possible. */
 const WORTH_TELLING = 0.02
 
 interface PeersOptions {
@@ -18,13 +18,13 @@ interface PeersOptions {
   /** Who waits here. */
   demands(): Demand[]
   /**
-   * Told what was heard, each time; undefined where nothing can be. And how many calls the others were granted since a charge or
-   * the demand exchange told last.
+   * Called after each exchange with what was heard, or undefined if nothing could be; and with how many calls the others were
+   * granted since a charge or an exchange told that last.
    */
   onHeard(peerDemand: PeerDemand | undefined, granted: number): void
 }
 
-/** The queues of the same name at other gateways: tells them who waits here, and knows what was last heard of them. */
+/** The queues of the same name at other gateways. Tells them who waits here, and knows what was last heard of them. */
 export class Peers {
   readonly #ledger: Ledger
   readonly #clock: Clock
@@ -54,7 +54,7 @@ export class Peers {
     return this.peerDemand !== undefined && this.peerDemand.others.length > 0
   }
 
-  /** The same, so surely that a call that comes now is behind them. */
+  /** Whether that was heard so lately that a call that comes now is surely behind them. */
   get areAhead(): boolean {
     return this.haveWaiting && this.#clock.now() - this.peerDemand!.at < REPORT_EVERY_MS
   }
@@ -70,7 +70,7 @@ export class Peers {
     this.#own += granted
   }
 
-  /** So many calls wait here now. They compute with that, but not every change makes a difference to them. */
+  /** So many calls wait here now. The others need to know that, but small changes make no difference to them. */
   waitingHere(waiting: number): void {
     this.#waiting = waiting
     if (this.#ledger.exchange === undefined || this.#isTelling) return
@@ -79,7 +79,7 @@ export class Peers {
     this.#tellSoon()
   }
 
-  /** None of those that wait here can be sent for now: the others need not wait for their turns. */
+  /** None of the calls that wait here can be sent now, so the others need not wait for their turns. */
   blocked(): void {
     if (!this.haveWaiting || this.#isTelling || this.told.some(({ isBlocked }) => isBlocked)) return
     this.#tellSoon(BLOCKED_NO_SOONER_MS)

@@ -13,9 +13,9 @@ export interface Issuer {
 }
 
 /**
- * A call that may be sent now: it is charged, and in flight. Whoever has the permit declares it with `using`, so that both
- * come back at the end of its scope, also after an exception. What is known sooner is told sooner, by one of `commit`,
- * `abandon` and `refund`, and by `leave`; whatever is told a second time does not count.
+ * Leave to send one call, which is charged and counts as in flight. Whoever has the permit declares it with `using`: at the end of
+ * the scope, also after an exception, both are given back. What is known sooner is told sooner, by one of `commit`, `abandon` and
+ * `refund`, and by `leave`. A second telling is ignored.
  */
 export class Permit implements Disposable {
   readonly #issuer: Issuer
@@ -46,12 +46,12 @@ export class Permit implements Disposable {
     return this.#grant.isLocal
   }
 
-  /** Only from then on there is a call that has it. */
+  /** The permit was kept for a call that came only now. */
   startAt(now: number): void {
     this.#since = now
   }
 
-  /** From now on it may be that the upstream has seen a byte of it. */
+  /** From now on the upstream may have seen a byte of the call. */
   sent(): void {
     this.#isSent = true
   }
@@ -75,7 +75,7 @@ export class Permit implements Disposable {
     this.#issuer.refunded()
   }
 
-  /** What its answer taught of the account or its limits. */
+  /** Applies what the answer says of the account or its limits. */
   applyFeedback(feedback: UpstreamFeedback): void {
     this.#issuer.ledger.applyFeedback(this.#grant, feedback)
   }

@@ -16,7 +16,7 @@ import { isNotTheOne } from './trouble.ts'
 
 keepHandshakeQuiet()
 
-/** A server that is silent for so long, or for twice `commandTimeout`, though it was asked, is taken for dead even where its connection stays open. */
+/** A server that was asked and is silent for so long, or for twice `commandTimeout`, is taken for dead even if its connection stays open. */
 const SILENCE_MS = 1_000
 
 const CONNECT_TIMEOUT_MS = 1_000
@@ -39,7 +39,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
     connectTimeout: CONNECT_TIMEOUT_MS,
     disconnectTimeout: DISCONNECT_TIMEOUT_MS,
     socketTimeout: Math.max(SILENCE_MS, 2 * store.commandTimeout),
-    // For what is said when a connection is made; the ledger itself waits for the script no longer than it wants.
+    // For the commands that make a connection. The ledger itself decides how long it waits for its script.
     commandTimeout: Math.max(HANDSHAKE_MS, 2 * store.commandTimeout),
     maxLoadingRetryTime: LOADING_RETRY_MS,
     reconnectOnError: atMostEvery(RECONNECT_EVERY_MS, isNotTheOne),
@@ -61,7 +61,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
       retryDelayOnTryAgain: 1,
       maxRedirections: 4,
     })
-    // A master is connected to when something is sent there, and what comes while that lasts is refused.
+    // ioredis connects to a master when the first command is sent there, and refuses what is sent until then.
     cluster.on('ready', () => {
       for (const node of cluster.nodes('master')) if (node.status === 'wait') node.connect().catch(() => undefined)
     })
@@ -87,7 +87,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
   return lasting(new Redis(store.url?.reveal() ?? '', single))
 }
 
-/** Where every new connection leads to a server that is not the one, too, that is not all that is done. */
+/** Limits how often this happens, for the case that every new connection leads to the wrong server, too. */
 function atMostEvery(ms: number, is: (error: Error) => boolean): (error: Error) => boolean {
   let latest = -Infinity
   return (error) => {
@@ -98,8 +98,8 @@ function atMostEvery(ms: number, is: (error: Error) => boolean): (error: Error) 
 }
 
 /**
- * A connection that is lost while it is being made, as when a sentinel names a new master while another is asked for it, is
- * given up by ioredis for ever. This tries again until it is told to end.
+ * ioredis gives up for ever if a connection is lost while it is being made, for example when a sentinel names a new master while
+ * another is asked. This tries again until it is told to end.
  */
 function lasting(redis: Redis): Redis {
   let isOver = false
@@ -118,8 +118,8 @@ function lasting(redis: Redis): Redis {
 }
 
 /**
- * What a server says of its own accord to a new connection that it ends at once, as in protected mode or when it has too many
- * clients: what broke the connection (EPIPE, ECONNRESET) hides it from who writes first. Undefined where it says nothing.
+ * What a server says before it ends a new connection at once, as in protected mode or when it has too many clients. A client that
+ * writes first sees only the broken connection (EPIPE, ECONNRESET). Undefined if the server says nothing.
  */
 export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoException): Promise<Error | undefined> {
   const isBroken = code === 'EPIPE' || code === 'ECONNRESET'
@@ -161,7 +161,7 @@ export function connectedOrLate(redis: Redis | Cluster, clock: Clock): Promise<v
   return connectedInTime(redis, clock).catch(() => undefined)
 }
 
-/** For how long Redis, or the master of a cluster that began last, is up, in whole seconds. */
+/** For how many whole seconds Redis is up; of a cluster, the master that began last. */
 export async function uptimeSeconds(redis: Redis | Cluster): Promise<number> {
   const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
   const told = await Promise.all(nodes.map((node) => node.info('server')))
@@ -175,7 +175,7 @@ function isReady(redis: Redis | Cluster): Promise<void> {
 /** Whether commands can be sent now, to every master of a cluster. */
 export function isConnected(redis: Redis | Cluster): boolean {
   if (redis.status !== 'ready') return false
-  // A master that waits is connected to with the first charge, which then waits for that.
+  // `wait` is ready, too: the first charge connects to that master, and waits for it.
   return !(redis instanceof Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
 }
 

@@ -7,9 +7,9 @@ type Told = (error: Error | null, info?: string) => void
 export const NEEDLESS_PASSWORD = 'needless password'
 
 /**
- * ioredis writes what it thinks of some answers to its first commands to stderr, with every connection, and goes on. That it
- * takes any answer with "no password is set" for a needless password is even wrong of a server in protected mode. Here these
- * answers are told otherwise, so that it fails with them, or has nothing to say. See `handleAuthError` and `_readyCheck` in
+ * ioredis writes a warning to stderr, with every connection, for some answers to its first commands, and goes on. It takes any answer
+ * with "no password is set" for a needless password, which is wrong for a server in protected mode. Here these answers are reworded,
+ * so that ioredis either fails with them or has nothing to say. See `handleAuthError` and `_readyCheck` in
  * ioredis 6.0.0, of which the latter asks with a callback.
  */
 export function keepHandshakeQuiet(): void {

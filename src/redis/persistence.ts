@@ -1,11 +1,11 @@
 import { Cluster, type Redis, ReplyError } from 'ioredis'
 
-/** Whether what Redis keeps is there after a restart; `unknown` where it does not tell, as managed ones do. */
+/** How Redis keeps its data over a restart; `unknown` if it does not tell, as managed ones do not. */
 export type Persistence = 'log' | 'snapshots' | 'nothing' | 'unknown'
 
 const BY_WORTH: readonly Persistence[] = ['nothing', 'unknown', 'snapshots', 'log']
 
-/** Of a cluster, that of the master that keeps least. Rejects when the connection is lost. */
+/** How Redis keeps its data; of a cluster, the master that keeps least. Rejects if the connection is lost. */
 export async function persistenceOf(redis: Redis | Cluster): Promise<Persistence> {
   const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
   const all = await Promise.all(nodes.map(ofNode))
@@ -23,7 +23,7 @@ async function ofNode(node: Redis): Promise<Persistence> {
   return info === undefined ? 'unknown' : 'nothing'
 }
 
-/** Undefined where that is forbidden, or not known. */
+/** Undefined if Redis forbids the question, or does not know the command. */
 async function toldBy<T>(asked: Promise<T>): Promise<T | undefined> {
   try {
     return await asked

@@ -23,7 +23,7 @@ const REFUSALS: Readonly<Record<string, string>> = {
 }
 
 /**
- * Answers of a server that is not the one to ask: where the name or the proxy by which it was reached leads to another one by
+ * Answers of a server that is not the right one to ask. If the name or the proxy by which it was reached leads to another server by
  * now, a new connection finds that. LOADING: a replica loads what its new master sends. NOREPLICAS: so says a master that was
  * cut off from its replicas, one of which may be master now. Not BUSY, OOM, MISCONF, NOPERM or CLUSTERDOWN: those are of the
  * right one, and a new connection hears them again.
@@ -35,7 +35,7 @@ export function isNotTheOne(error: Error): boolean {
   return NOT_THE_ONE.has(refusalOf(error.message))
 }
 
-/** Why Redis is of no use, as one clause, such as "refuses (OOM …)"; without what servers repeat of secret arguments. */
+/** Why Redis is of no use, as one clause, such as "refuses (OOM …)". Leaves out secret arguments that servers repeat. */
 export function troubleOf(error: unknown): string {
   const { message, lastNodeError } = error as Error & { lastNodeError?: Error }
   if (lastNodeError !== undefined) return troubleOf(lastNodeError)
@@ -46,7 +46,7 @@ export function troubleOf(error: unknown): string {
   return error instanceof ReplyError ? `refuses (${said})` : `does not answer (${said})`
 }
 
-/** What is said besides is the place in the script, or the arguments, of which one may be a password. */
+/** The message without the place in the script, and without the arguments, one of which may be a password. */
 export function saidIn(message: string): string {
   return message
     .replace(/, with args beginning with: .*/s, '')

@@ -27,7 +27,7 @@ const FileSchema = Type.Object({
   home: Type.String(),
   limits: Type.Record(Type.String(), LimitSchema),
 })
-/** As it was before there were versions: buckets are numbered from 1970 by the wall clock of the one who wrote it. */
+/** The format before there were versions: buckets are numbered from 1970, by the wall clock of whoever wrote the file. */
 const FirstSchema = Type.Object({
   home: Type.String(),
   limits: Type.Record(
@@ -40,21 +40,21 @@ const FirstSchema = Type.Object({
   ),
 })
 
-/** When something was noted: by both clocks, and on which start of the machine. */
+/** When something was stored: by both clocks, and on which start of the machine. */
 export type Stamp = Static<typeof StampSchema>
 
 /**
- * What is kept of one limit of a partition: when that was noted (where that is not known, it may have been just now); what was
- * charged at the latest so long before (after, where it is negative: of calls in flight); of a limit of the calendar also by
- * its windows; and what may have been charged after it was noted, which is 0 after an orderly stop.
+ * What is kept of one limit of a partition. `at`: when it was stored; if that is not known, it may have been just now. `charges`:
+ * units that were charged at the latest so long before; a negative time is after it, for calls in flight. `windows`: the same of a
+ * calendar limit, by its windows. `uncertain`: units that may have been charged after that, 0 after an orderly stop.
  */
 export type StoredLimit = Static<typeof LimitSchema>
 
 export type StoredPartition = Readonly<Record<string, StoredLimit>>
 
 /**
- * The folder of the embedded ledger: one JSON file a partition, each replaced as a whole, so that a crash in the middle of
- * a write leaves the file before it. Nothing is synced to disk: it is proof against the process dying, not the machine.
+ * The folder of the embedded ledger: one JSON file for each partition, replaced as a whole, so that a crash in the middle of a write
+ * leaves the file before it. Nothing is synced to disk: this survives the death of the process, not of the machine.
  *
  * When a file can't be written (the disk is full), `markBehind` renames the folder, for which no room is needed. So the next
  * process that starts knows that more was charged than the files say, and takes every quota for used up.

@@ -41,16 +41,15 @@ export interface MemoryLedgerOptions {
  * The ledger of a single gateway process. With `files` a restart does not hand out a second quota, not even one after
  * `kill -9`: what may be charged before the next write is in the file beforehand, and counts as charged after a crash.
  *
- * However the wall clock is set, while it runs or between two runs, no charge is taken for older than it can be: how old it is
- * tells a clock that nobody sets. Where there is none that both runs know (the machine was started anew, or it is not Linux)
- * the wall clock is believed, less WALL_ERROR_MS: so a charge may count that much longer, and the guarantee holds if the wall
- * clock was set forward by no more than that meanwhile. Only windows of the calendar go by the wall clock, and are counted anew
- * when it is set.
+ * However the wall clock is set, while it runs or between two runs, no charge is taken to be older than it can be, because a clock
+ * that nobody sets tells its age. If both runs know no such clock (the machine was started anew, or it is not Linux), the age is by the
+ * wall clock, less WALL_ERROR_MS. So a charge may count that much longer, and the guarantee holds if the wall clock was set forward
+ * by no more than that meanwhile. Only calendar windows go by the wall clock, and are counted anew when it is set.
  *
- * While charges can't be written (the disk is full), they are counted in memory, nothing is refused because of it, and the
- * folder is marked: a process that dies meanwhile is followed by one that takes every limit for used up at its start. With
- * `onOutage: closed`, or where the folder can't be marked either, calls that need a quota are refused; with `open` they never
- * are, and a crash then may grant quotas anew. It is tried again every second.
+ * While charges can't be written (the disk is full), they are counted in memory, and nothing is refused because of it. The folder is
+ * marked: if the process dies meanwhile, the next one takes every limit for used up. With `onOutage: closed`, or if the folder can't
+ * be marked either, calls that need a quota are refused. With `open` they never are, and a crash may then grant quotas anew. Writing
+ * is tried again every second.
  */
 export class MemoryLedger implements Ledger {
   /** There are no other gateways. */

@@ -1,17 +1,17 @@
--- Where gateways tell each other who waits for one quota; see admission-queue.ts. One hash has by gateway what it told last and
--- until when that is to be believed, another by client the costs of its calls that were served, and in the field without a name
+-- Where gateways tell each other who waits for one quota; see peers.ts. One hash has by gateway what it told last, and until when that
+-- holds. Another has by client its virtual service, that is, the costs of its calls that were served, and in the field without a name
 -- how many calls that were (charge/charge.lua adds both).
 --
 -- KEYS  1: what was told; 2: what was served; both in one hash slot
 -- ARGV  1: the gateway   2: the time in microseconds, empty for Redis's own (only tests step it)
---       3: milliseconds for which it is to be believed   4: its demands, a JSON array; empty when nobody waits there
+--       3: milliseconds for which it holds   4: its demands, a JSON array; empty when nobody waits there
 -- Reply: JSON: what was served by client, how many calls that were, and of each other gateway where calls wait its demands, and
 --        how long ago it told them
 local call = redis.call
 local now = timeMs(ARGV[2])
 local gateway, demands = ARGV[1], cjson.decode(ARGV[4])
 
--- Fails where it is nothing that a gateway tells.
+-- Fails if the text is not what a gateway tells.
 local function read(text)
   local report = cjson.decode(text)
   for _, demand in ipairs(report.demands) do assert(type(demand.client) == 'string') end
@@ -23,7 +23,7 @@ local told = call('HGETALL', KEYS[1])
 for i = 1, #told, 2 do
   local name = told[i]
   local isRead, report = pcall(read, told[i + 1])
-  -- Else no gateway would hear of another until that is gone.
+  -- Otherwise no gateway would hear of another until that report is gone.
   if not isRead or report.ends < now then
     call('HDEL', KEYS[1], name)
   else
@@ -47,7 +47,7 @@ if least == math.huge then least = 0 end
 for _, demand in ipairs(demands) do
   local client = demand.client
   waiting[client] = true
-  -- Who comes anew begins where the others are: what was not wanted earlier can't be made up for.
+  -- A client that comes anew begins where the others are. It can't make up for what it did not want earlier.
   if not wasWaiting[client] and (virtualService[client] or -1) < least then
     virtualService[client] = least
     call('HSET', KEYS[2], client, string.format('%.17g', least))

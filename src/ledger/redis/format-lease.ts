@@ -21,8 +21,8 @@ export interface FormatLeaseOptions {
  * side by side would grant every quota twice. The format whose gateways were there first keeps the lease as long as one of
  * them is alive. Gateways of another format grant nothing until TERM_MS after the last of these was heard of.
  *
- * What the format before this one counted is read by the script (`chargedBefore` in charge/counters.lua). Of any other format nothing can be read, so
- * limits are not charged until all calls that it may have granted have left their windows.
+ * The script reads what the format before this one counted (`chargedBefore` in charge/counters.lua). No other format can be read. After
+ * one of those, limits are not charged until all calls that it may have granted have left their windows.
  */
 export class FormatLease {
   readonly #options: FormatLeaseOptions

@@ -6,29 +6,30 @@ import type { Limit } from '../limit.ts'
 export type Argument = string | number
 
 /**
- * Commits ride on the next charge of their charge set, but wait no longer than this, or than a twentieth of a window: until
- * then their calls count as if they were in flight. They say when they were made, so nothing else is lost by waiting.
+ * Commits ride on the next charge of their charge set, but wait no longer than this, or than a twentieth of a window. Until Redis is
+ * told, their calls count as if they were in flight. A commit says when it was made, so nothing else is lost by waiting.
  */
 const COMMIT_WITHIN_MS = 5_000
-/** Of what others wait for it is told as soon as this. */
+/** Redis is told after so long of what others wait for. */
 export const LEAST_WAIT_MS = 10
 /**
- * While less than this part of a limit is used, so few calls may be deferred that together they take less than that part of it:
- * nobody misses what they take for `inFlightLeaseMs` more than a window. One that took longer than that is told: it would leave too soon.
+ * While less than LITTLE of a limit is used, the commits of a few calls may be deferred, as long as these take less than DEFERRED of
+ * the limit. Nobody misses what they take for `inFlightLeaseMs` longer than a window. A call that took longer than that is told of,
+ * because it would leave the count too soon.
  */
 const LITTLE = 0.25
 const DEFERRED = 0.01
-/** No more of them, and of no more charge sets of a partition, so that they need little memory. */
+/** No more commits of a charge set, and no more charge sets of a partition, are deferred, so that they need little memory. */
 const MOST_DEFERRED = 8
 
-/** What becomes of calls that were charged at `at`; the words are the script's. */
+/** What becomes of calls that were charged at `at`, in the words of the script. */
 export interface Change {
   readonly what: 'commit' | 'abandon' | 'refund' | 'leave'
   readonly at: number
   readonly calls: number
 }
 
-/** Calls that were charged in the same buckets and ended in the same ones; both times are those of one of them. */
+/** Calls that were charged in the same buckets and ended in the same ones. Both times are those of one of these calls. */
 export interface Ended extends Change {
   readonly latest: number
   calls: number
@@ -124,13 +125,13 @@ export class Outbox {
 }
 
 /**
- * Calls of one charge set that have ended and of which Redis was not told yet. Until it is, they count as if they were in flight;
- * as it is told when they ended, nothing is lost by that, and what ended together is told as one.
+ * Calls of one charge set that have ended, and of which Redis was not told yet. Until it is told, they count as if they were in
+ * flight. Calls that ended together are told as one.
  */
 class EndedCalls {
   readonly chargeSet: ChargeSet
   readonly ended: Ended[] = []
-  /** From when on they ride on a charge, and by when they go even if none does. */
+  /** From when on they ride on a charge, and by when they are sent even without one. */
   eligibleAt = Infinity
   dueAt = Infinity
   readonly #alike = new Map<string, Ended>()
@@ -143,8 +144,8 @@ class EndedCalls {
   }
 
   /**
-   * These ended by `time` at the latest, by Redis's clock, when so much was used. Returns whether Redis has to be told: if not,
-   * they are told with the first ones of which it has to be.
+   * These calls ended by `time` at the latest, by Redis's clock, when `usage` was used. Returns whether Redis has to be told. If not,
+   * they are told together with the first call of which it has to be told.
    */
   add(
     { what, at, calls }: Change,
@@ -161,7 +162,7 @@ class EndedCalls {
       this.#alike.set(key, ended)
     }
     this.#calls += calls
-    // What was not sent, or is no more among the calls at once, others may have now.
+    // Others may have at once what was refunded, or is in flight no longer.
     if (!isOver) this.eligibleAt = now
     else if (this.eligibleAt === Infinity && this.#isMissed(ended, usage)) this.eligibleAt = now + this.#bucketMs
     return this.eligibleAt < Infinity
@@ -180,12 +181,12 @@ class EndedCalls {
   }
 }
 
-/** Whether the upstream may have counted these later than the charge says that they had when they were sent. */
+/** Whether the upstream may have counted these calls later than their charge allows for. */
 export function outlastsCharge({ at, latest }: Ended, { inFlightLeaseMs, countingToleranceMs }: Limit): boolean {
   return latest + countingToleranceMs > at + inFlightLeaseMs
 }
 
-/** From when on a call in flight is in the same buckets of every limit as one charged at `at`, in microseconds. */
+/** The earliest time at which a call in flight is charged to the same buckets of every limit as at `at`, in microseconds. */
 function chargedFrom({ limits }: ChargeSet, at: number): number {
   let from = 0
   for (const { kind, bucketMs, inFlightLeaseMs, countingToleranceMs } of limits) {
@@ -195,7 +196,7 @@ function chargedFrom({ limits }: ChargeSet, at: number): number {
   return from
 }
 
-/** The same of one that is over. */
+/** The same for a call that is over. */
 function endedFrom({ limits }: ChargeSet, latest: number, isAbandoned: boolean): number {
   let from = 0
   for (const { kind, bucketMs, countingToleranceMs } of limits) {
@@ -205,7 +206,7 @@ function endedFrom({ limits }: ChargeSet, latest: number, isAbandoned: boolean):
   return from
 }
 
-/** As the script reckons. */
+/** Where the bucket begins, as the script computes it. */
 function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
   const bucket = bucketMs * 1_000
   const ahead = aheadMs * 1_000
@@ -213,7 +214,7 @@ function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
 }
 
 function commitWithinMs({ limits }: ChargeSet): number {
-  // A place among calls at once is wanted back soon.
+  // A slot for a call in flight is wanted back soon.
   const waits = limits.map(({ kind, windowMs }) =>
     kind === 'concurrent' ? 0 : kind === 'smoothing' ? Infinity : windowMs / 20,
   )
@@ -227,7 +228,7 @@ export function micros(ms: number): number {
 export interface Waiting {
   readonly wanted: number
   readonly turn: Turn | undefined
-  /** Until when Redis is waited for. */
+  /** Until when the charge waits for Redis. */
   readonly until: number
   resolve(grant: Grant): void
   reject(error: StoreUnavailableError): void
@@ -236,15 +237,15 @@ export interface Waiting {
 /** What is to be done for one charge set in one call of the script. */
 export class Batch {
   readonly chargeSet: ChargeSet
-  /** Of the calls among them that have waited: only one queue asks for those of a charge set, once at a time. */
+  /** The turn of the calls among them that have waited. Only one queue charges a charge set, and one charge at a time. */
   turn: Turn | undefined
   readonly waiting: Waiting[] = []
   readonly ended: Ended[] = []
   readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
-  /** What answers have taught; of what the upstream had counted only the latest, by limit. */
+  /** What answers say; `counted` has only the latest count of each limit. */
   readonly feedback: Argument[][] = []
   readonly counted = new Map<string, Argument[]>()
-  /** By when it goes even if no charge does. */
+  /** By when it is sent even without a charge. */
   dueAt = Infinity
 
   constructor(chargeSet: ChargeSet) {
@@ -270,7 +271,7 @@ export class Batch {
     }
   }
 
-  /** As the script wants them. */
+  /** The changes as the script wants them. */
   changes(): Argument[][] {
     const changes: Argument[][] = []
     for (const { at, calls, to, open } of this.renewed) changes.push(['renew', micros(at), calls, micros(to), open])
@@ -285,11 +286,11 @@ interface Due {
   dueAt: number
 }
 
-/** What waits for a charge to ride on, each for one of a few durations; when its time is up it is sent. */
+/** What waits for a charge to ride on, for one of a few durations. When its time is up, it is sent. */
 export class Postponed {
   readonly #clock: Clock
   readonly #send: (chargeSet: ChargeSet) => void
-  /** By how long is waited, in the order in which they came. */
+  /** By duration, in the order in which they came. */
   readonly #queues = new Map<number, { readonly waiting: Set<Due>; timer: Timer | undefined }>()
 
   constructor(clock: Clock, send: (chargeSet: ChargeSet) => void) {
@@ -297,7 +298,7 @@ export class Postponed {
     this.#send = send
   }
 
-  /** Lets it wait no longer than that from now, or than it was to wait already. */
+  /** Sends it after `delayMs`, unless it is due sooner already. */
   add(due: Due, delayMs: number): void {
     const dueAt = this.#clock.now() + delayMs
     if (due.dueAt <= dueAt) return

@@ -6,18 +6,18 @@ import type { PartitionRegister } from './partition-register.ts'
 import type { PartitionState } from './partition-state.ts'
 import { type Argument, argumentsOf, leaseOf, type Reply, type ScriptRunner } from './protocol.ts'
 
-/** How often leases are renewed, or Redis is tried while it is away. */
+/** How often a gateway renews its leases, or tries Redis while offline. */
 export const TICK_MS = 250
 /**
- * When Redis is back, how long nothing but leases is spent, so that every gateway can tell it what it lacks before any
- * charge is made to what it knows. Longer than a tick and than it takes to connect again.
+ * For how long only leases are spent after Redis is back, so that every gateway can tell it what it lacks before any charge is made
+ * there. Longer than a tick and than it takes to connect again.
  */
 export const RESUME_AFTER_MS = 4 * TICK_MS
 export interface PartitionKeys {
   readonly name: string
-  /** Tells this gateway's use of the partition from others. */
+  /** The field in Redis with the number of this gateway's calls. Never used twice. */
   readonly id: string
-  /** With which the keys of the partition begin. */
+  /** The beginning of the partition's keys. */
   readonly key: string
   /** Where the format before this one kept what it charged to the limits of a charge set. */
   readonly olderKeys: (chargeSet: ChargeSet) => readonly string[]
@@ -33,13 +33,13 @@ export interface Shared {
   readonly postponed: Postponed
   readonly inFlight: InFlight
   readonly register: PartitionRegister
-  /** Whether Redis was there since the start, if only for a moment: then there are leases to go on with. */
+  /** Whether Redis answered since the start, if only for a moment: then there are leases to go on with. */
   readonly wasConnected: boolean
-  /** By how much the ticks of a partition are apart. */
+  /** Milliseconds between two ticks of a partition. */
   tickEveryMs(isShared: boolean): number
-  /** Redis answered at `now`; `isRight`: as was expected. */
+  /** Redis answered at `now`. `isRight`: the call had the right number. */
   onAnswer(now: number, isRight: boolean): void
-  /** A call failed, or its answer did not come in time; `isAgain`: as did the one before. */
+  /** A call failed, or was not answered in time. `isAgain`: so did the one before. */
   onFailure(error: unknown, isAgain: boolean): void
   /** Redis has nothing of a partition that was used. */
   onMissing(): void
@@ -147,13 +147,13 @@ export class PartitionCalls {
     return keys
   }
 
-  /** Of a partition that others use, the script must find something. */
+  /** 0 instead of 1 tells the script that others use the partition, so that it must find it. */
   #nextNumber(): number {
     const number = ++this.#state.numbers.sent
     return number === 1 && this.#isUsed === true ? 0 : number
   }
 
-  /** The answer, if it comes in time; calls that are granted later are given back, because they were not sent. */
+  /** Rejects if the answer does not come in time. Calls that are granted later are given back, because they were not sent. */
   #answer(chargeSet: ChargeSet, answer: Promise<Reply>): Promise<Reply> {
     return new Promise((resolve, reject) => {
       let isLate = false
@@ -161,7 +161,7 @@ export class PartitionCalls {
         isLate = true
         reject(new Error(`no answer within ${this.#shared.answerWithinMs} ms`))
       }
-      // If it was this process that stood still, the answer is there, and is read before that.
+      // If this process itself stood still, the answer is there already, and is read before `giveUp` runs.
       const timer = this.#shared.clock.schedule(this.#shared.answerWithinMs, () => this.#shared.clock.soon(giveUp))
       answer.then(
         (reply) => {
@@ -195,11 +195,11 @@ export class PartitionCalls {
 export interface CallOptions {
   readonly wanted?: number
   readonly batches?: readonly Batch[]
-  /** Number of a limit (from 1), bucket, units. */
+  /** For each: the number of a limit (from 1), bucket, units. */
   readonly additions?: readonly Argument[][]
-  /** Leases are renewed for so long. */
+  /** If not 0, leases are renewed for so long. */
   readonly termMs?: number
-  /** What is held in lease is taken in lease, instead of a share of what is free. */
+  /** The lease is to be what the gateway has, instead of a share of what is free. */
   readonly isClaim?: boolean
   readonly turn?: Turn | undefined
   readonly isProbe?: boolean

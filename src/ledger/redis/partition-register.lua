@@ -1,10 +1,9 @@
--- Which partitions are counted in by gateways that are alive. So whoever finds nothing of a partition can tell one that was never used
--- from one that Redis has lost, and whoever notices a loss can tell the others; see partition-register.ts. It is one sorted set:
+-- Which partitions the living gateways use. So a gateway that finds no partition can tell one that was never used from one that Redis
+-- has lost, and can tell the others of a loss; see partition-register.ts. It is one sorted set:
 --   an id and when it was made, at +inf: another one, and everything was lost
 --   "+" and a partition that is used: until when, in milliseconds
 --   "-" and a partition that was lost: minus when that was reported
--- It ends when no gateway has looked for LIFE_MS: then none has anything to tell. That is longer than partitions last, so that those
--- are evicted first where what ends first is.
+-- It ends when no gateway has looked for LIFE_MS. Partitions end sooner, so a Redis that evicts what ends first evicts those first.
 --
 -- KEYS  1: the register
 -- ARGV  1: the id that it gets if it has none   2: the time in microseconds, empty for Redis's own (only tests step it)

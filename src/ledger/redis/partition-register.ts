@@ -2,14 +2,14 @@ import type { Clock, Timer } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
 import type { Argument, ScriptRunner } from './protocol.ts'
 
-/** How often a gateway looks for what others have noticed; by that its connection is never idle, either. */
+/** How often a gateway looks for what others have noticed. This also keeps its connection from being idle. */
 export const LOOK_EVERY_MS = 250
-/** A partition that is used is noted for so long, and anew so often. A partition's own keys last longer than that after its last call. */
+/** A used partition is noted for USED_MS, and again every NOTE_EVERY_MS. A partition's own keys last longer than that after its last call. */
 const USED_MS = 30_000
 const NOTE_EVERY_MS = 10_000
-/** For how long a loss is told, so that each gateway hears of it. */
+/** A loss is told for so long that each gateway hears of it. */
 const TOLD_MS = 2_000
-/** Of so many partitions in one call. The script tells no more losses than MOST_TOLD: then all may be lost. */
+/** At most so many partitions are noted in one call. The script tells at most MOST_TOLD losses: then all may be lost. */
 const MOST_AT_ONCE = 500
 const MOST_TOLD = 1_000
 
@@ -25,11 +25,11 @@ export interface PartitionRegisterOptions {
 }
 
 /**
- * Where the gateways of one Redis note which partitions they count in, apart from these. The keys of a partition may be lost while the
- * connection stays: Redis is flushed, or evicts them. A gateway that has used the partition notices with its next call, by that
- * call's number; one that has not takes a partition that is not there for a new one, unless it is noted here. Whoever notices a
- * loss reports it here, and all others hear of that within LOOK_EVERY_MS, however many accounts they have and however rarely
- * they renew the leases of each.
+ * Where the gateways of one Redis note which partitions they use, in a key of its own. The keys of a partition may be lost while the
+ * connection stays: Redis is flushed, or evicts them. A gateway that has used the partition notices that with its next call, by the
+ * call's number. A gateway that has not would take the missing partition for a new one, if it were not noted here. Whoever notices
+ * a loss reports it here. All others hear of it within LOOK_EVERY_MS, however many accounts they have, and however rarely they renew
+ * the leases of each.
  */
 export class PartitionRegister {
   readonly #options: PartitionRegisterOptions
@@ -37,7 +37,7 @@ export class PartitionRegister {
   readonly #notedAt = new Map<string, number>()
   #id: string | undefined
   #proposed = 0
-  /** Losses are told from then on, by Redis's clock. */
+  /** Losses since then are new, by Redis's clock. */
   #since: Argument = ''
   #timer: Timer | undefined
   #isClosed = false
@@ -46,7 +46,7 @@ export class PartitionRegister {
     this.#options = options
   }
 
-  /** How long it is that Redis knows something, in milliseconds: what lost everything begins anew. Rejects if it can't be asked. */
+  /** For how many milliseconds Redis has kept the register: if it loses everything, this begins at 0. Rejects if it can't be asked. */
   async age(): Promise<number> {
     const [, ageMs] = await this.#run({})
     this.#lookLater()
@@ -103,11 +103,11 @@ export class PartitionRegister {
       if (lost.length >= MOST_TOLD) this.#options.onLoss(undefined)
       else for (const partition of lost) this.#options.onLoss(String(partition))
     } catch {
-      // Charges find out what is wrong, and say so; here it is tried again soon.
+      // Charges find out what is wrong, and say so. The next look comes soon.
     }
   }
 
-  /** What does not arrive is told again with the next look, or found by the others themselves. */
+  /** What does not arrive is told again with the next look, or the others find it out themselves. */
   #tell(used: readonly string[], lost: readonly string[]): void {
     this.#run({ used, lost }).catch(() => undefined)
   }
@@ -130,7 +130,7 @@ export class PartitionRegister {
     return reply
   }
 
-  /** Another register than before: what was noted is lost, too. */
+  /** If the id is another one, the register was lost, and so was everything noted. */
   #checkId(id: string): void {
     if (this.#id === id) return
     const isLoss = this.#id !== undefined

@@ -26,7 +26,10 @@ const TERM_TICKS = 12
 /** A partition that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
 
-/** What one gateway asks and tells Redis of one partition, what it does while Redis is away, and what it tells it afterwards. */
+/**
+ * The charges of one gateway to one partition. While Redis answers, they are made there. While it does not, they are spent out of
+ * leases; when Redis answers again, it is told what it lacks before charges go there again.
+ */
 export class Partition {
   readonly #shared: Shared
   readonly #state: PartitionState
@@ -34,7 +37,7 @@ export class Partition {
   readonly #calls: PartitionCalls
   #usedAt: number
   #isClosed = false
-  /** Until it is known whether other gateways use the partition. */
+  /** Resolves once it is known whether other gateways use the partition. */
   #beginning: Promise<void> | undefined
   /** Charges that wait for Redis to answer again. */
   readonly #held = new Set<Held>()
@@ -54,7 +57,7 @@ export class Partition {
     return this.#state.pauses.until(chargeSet, now)
   }
 
-  /** Learns whether other gateways use the partition. Charges wait for that. */
+  /** Asks whether other gateways use the partition. Charges wait for the answer. */
   begin(): void {
     this.#beginning = this.#ask()
       .catch((error: unknown) => this.#fails(error))
@@ -104,20 +107,20 @@ export class Partition {
     this.#change(grant, 'leave')
   }
 
-  /** Changes and charges are run in the order in which they are sent, so it holds for the next charge of every gateway. */
+  /** Redis runs changes and charges in the order in which they are sent, so this holds for the next charge of every gateway. */
   applyFeedback({ chargeSet, chargedAt }: Grant, feedback: UpstreamFeedback): void {
     const state = this.#state
     if (feedback.kind === 'pause') state.pauses.add(chargeSet, this.#shared.clock.now(), feedback.ms)
-    // What there is without Redis is spent with care anyway.
+    // Without Redis, only leases are spent, which are small anyway.
     if (state.mode === 'leased') return
     const batch = this.#outbox.batchOf(chargeSet)
     batch.addFeedback(chargedAt, feedback, pauseFieldOf(chargeSet))
-    // There will be more answers that tell how much was counted.
+    // This may wait: more answers will tell how much was counted.
     if (feedback.kind === 'counted' && !feedback.isRefused) this.#outbox.sendLater(batch)
     else this.#outbox.sendSoon(batch)
   }
 
-  /** The new time is ours to choose, so that what comes after need not wait for the answer. */
+  /** The gateway chooses the new time of the charge itself, so that later changes need not wait for the answer. */
   renew(grant: Grant): void {
     const { chargeSet, at, uncommitted, open } = grant
     const state = this.#state
@@ -131,12 +134,12 @@ export class Partition {
     this.#outbox.sendLater(batch)
   }
 
-  /** Sends what is to be told of a charge set. */
+  /** Sends what Redis has to be told of a charge set. */
   send(chargeSet: ChargeSet): void {
     void this.#send(this.#outbox.batchOf(chargeSet))
   }
 
-  /** Sends everything that waits to be sent, whatever becomes of it, and nothing after. */
+  /** Sends everything that waits to be sent, whether or not it arrives. After that nothing is sent. */
   async close(): Promise<void> {
     this.#isClosed = true
     this.#tickTimer?.cancel()
@@ -144,7 +147,7 @@ export class Partition {
     await this.#sendAll()
   }
 
-  /** So that others have them at once, and nobody waits for what this gateway may have to tell. */
+  /** Others can use the leases at once then, and nobody waits for what this gateway might have to tell. */
   async giveBackLeases(): Promise<void> {
     const state = this.#state
     if (state.mode === 'leased') return
@@ -153,7 +156,7 @@ export class Partition {
     try {
       await this.#calls.call(all, { termMs: FAREWELL_MS, isClaim: true })
     } catch {
-      // Then they end by themselves.
+      // Then the leases end by themselves.
     }
   }
 
@@ -162,7 +165,7 @@ export class Partition {
     this.goOffline('disconnected')
   }
 
-  /** It is there again: those who wait do so no longer than they have to. */
+  /** The connection is there again. Charges that are held should not wait for the next tick. */
   onReconnect(isSame: boolean): void {
     this.#state.recognise(isSame)
     if (this.#held.size > 0) this.#tickLater(0)
@@ -196,7 +199,7 @@ export class Partition {
   async #send(batch: Batch): Promise<void> {
     const { chargeSet } = batch
     const state = this.#state
-    // It may have been sent since, for another reason.
+    // It may have been sent meanwhile, for another reason.
     if (!this.#outbox.has(batch)) return
     if (this.#beginning !== undefined) {
       await this.#beginning
@@ -204,7 +207,7 @@ export class Partition {
     }
     let wanted = 0
     for (const waiting of batch.waiting) wanted += waiting.wanted
-    // Who charges nothing wants to know what is used.
+    // A charge of nothing asks for the usage, so Redis must first be told everything.
     const isAll = this.#isClosed || state.mode === 'leased' || (batch.waiting.length > 0 && wanted === 0)
     const batches = this.#outbox.take(batch, isAll)
     if (state.mode === 'leased') {
@@ -228,7 +231,7 @@ export class Partition {
     return Promise.all(this.#outbox.all().map((batch) => this.#send(batch)))
   }
 
-  /** First come, first served: what was granted goes to those who asked first. */
+  /** Gives what was granted to those who asked first. */
   #handOut({ chargeSet, waiting, turn }: Batch, wanted: number, reply: Reply): void {
     const now = this.#shared.clock.now()
     const at = reply[0]! / 1_000
@@ -239,7 +242,7 @@ export class Partition {
     const adaptive = adaptiveLimitsOf(reply, turn === undefined ? tail : tail + 1)
     if (adaptive?.pauseMs !== undefined) this.#state.pauses.add(chargeSet, now, adaptive.pauseMs)
     const usage = usageOf(chargeSet, reply, adaptive)
-    // What is leased to others comes back when they renew their leases.
+    // Units that are leased to others come back when these renew their leases.
     const schedule = hasSchedule ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, adaptive }) : undefined
     if (left > 0) this.#state.granted(chargeSet, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
@@ -251,7 +254,7 @@ export class Partition {
     }
   }
 
-  /** What could not be done in Redis is done without: charges are taken from the lease, changes are unreplicated. */
+  /** Redis did not do this: charges are spent out of leases, and changes are unreplicated. */
   #fail(batch: Batch, cause: unknown): void {
     const state = this.#state
     const { chargeSet } = batch
@@ -267,7 +270,7 @@ export class Partition {
     this.#shared.onFailure(error, !wasShared)
   }
 
-  /** Whether a charge that can't be made is held: Redis was lost only just now, and may answer in time. */
+  /** Whether a charge that can't be made is held for a while, because Redis was lost only just now, and may answer in time. */
   #isHeld(until: number): boolean {
     const now = this.#shared.clock.now()
     return now < until && this.#state.offlineMs(now) < this.#shared.answerWithinMs
@@ -287,7 +290,7 @@ export class Partition {
     }
   }
 
-  /** Redis answers again: what was held goes there, or on by the lease. */
+  /** Redis answers again: charges that were held go there, or are spent out of leases. */
   #release(): void {
     const all = [...this.#held]
     this.#held.clear()
@@ -318,7 +321,7 @@ export class Partition {
     this.#tickTimer = this.#shared.clock.schedule(delayMs, () => void this.#tick())
   }
 
-  /** Renews the leases of a partition; while Redis is away, tries it, tells it what it lacks, and returns to it. */
+  /** Renews the leases. While offline: tries Redis, tells it what it lacks, and resumes. */
   async #tick(): Promise<void> {
     const state = this.#state
     const now = this.#shared.clock.now()
@@ -349,14 +352,14 @@ export class Partition {
     }
   }
 
-  /** Tells Redis what it lacks; at the end of the grace, returns to it. */
+  /** Tells Redis what it lacks. At the end of the grace, charges go there again. */
   async #reconcile(all: ChargeSet, termMs: number): Promise<void> {
     const state = this.#state
     const now = this.#shared.clock.now()
     const unreplicated = state.takeUnreplicated(all, now)
     const isResuming = now >= state.resumeAt!
     if (isResuming) {
-      // Calls are run in the order in which they are sent, so the next charge already finds what is told here.
+      // Redis runs calls in the order in which they are sent, so the next charge already finds what is told here.
       state.resume()
       this.#shared.onChange(state.name, 'shared')
       this.#calls.giveBackUnsent()
@@ -372,7 +375,7 @@ export class Partition {
     if (reply === undefined) state.restoreUnreplicated(all, unreplicated, this.#shared.clock.now())
   }
 
-  /** A charge set of all limits of a partition that were used. */
+  /** A charge set of all limits of the partition that were used. */
   #allOf(): ChargeSet {
     const limits = [...this.#state.limits].map(({ limit }) => limit)
     if (this.#all === undefined || limits.some((limit, i) => limit !== this.#all?.limits[i])) {

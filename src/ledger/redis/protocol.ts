@@ -12,17 +12,17 @@ export type Reply = ArrayLike<number>
 
 /** Runs the ledger's scripts. Redis, and in the simulations a model of it. */
 export interface ScriptRunner {
-  /** Rejects when there can be no answer any more; whether the script ran is unknown then. Never sends anything twice. */
+  /** Runs the script that charges. Rejects if no answer can come any more; whether it ran is unknown then. Never sends it twice. */
   run(keys: readonly string[], args: readonly Argument[]): Promise<Reply>
-  /** The same for the script of demand-exchange.lua. */
+  /** The same for demand-exchange.lua. */
   runExchange(keys: readonly string[], args: readonly Argument[]): Promise<string>
-  /** Calls `listener` whenever a connection was lost: what was written last may be, too. Unless told, of every key. */
+  /** Calls `listener` whenever a connection was lost, and with it perhaps the last writes. Without `isConcerned`: of every key. */
   onLost(listener: (isConcerned?: (key: string) => boolean) => void): void
   /** Calls `listener` whenever there is a connection again, with whether the same server answers, which has lost nothing. */
   onFound?(listener: (isSame: boolean) => void): void
-  /** The same for the script of partition-register.lua. */
+  /** The same for partition-register.lua. */
   runRegister(keys: readonly string[], args: readonly Argument[]): Promise<readonly Argument[]>
-  /** The same for the script of format-lease.lua; without it, all gateways are taken to have one format. */
+  /** The same for format-lease.lua. Without this, all gateways are taken to have one format. */
   claimFormat?(key: string, args: readonly Argument[]): Promise<readonly number[]>
   /** Why there is no connection, as long as there is none, if that is known. */
   readonly trouble?: Error | undefined
@@ -125,7 +125,7 @@ export function argumentsOf(chargeSet: ChargeSet, call: ScriptCall): Argument[] 
   return args
 }
 
-/** The calls of one client have the same costs. */
+/** All calls of one client cost the same, so each client is listed once. */
 function pushTurn(args: Argument[], { costs }: Turn): void {
   const numbers = new Map<string, number>()
   const clients: Argument[] = []
@@ -141,7 +141,7 @@ function pushTurn(args: Argument[], { costs }: Turn): void {
   args.push(order, ...clients)
 }
 
-/** Where the script notes until when the upstream wants no calls of the charge set's account. */
+/** The field in which the script notes until when the charge set's account is paused. */
 export function pauseFieldOf({ account, partition }: ChargeSet): string {
   return account === partition ? '=pause' : `=pause ${account}`
 }
@@ -167,7 +167,7 @@ interface Limits {
 
 const ofChargeSets = new WeakMap<ChargeSet, Limits>()
 
-/** Those of the charge set first. */
+/** The limits of the charge set, then those that only the batches concern. */
 function limitsOf(chargeSet: ChargeSet, batches: readonly Batch[]): Limits {
   const own = ofChargeSets.getOrInsertComputed(chargeSet, () => ({
     limits: chargeSet.limits,
@@ -196,8 +196,8 @@ function tell({ kind, requests, isEnforced, bucketMs, inFlightLeaseMs, countingT
 const FIRST = 4
 
 /**
- * The numbers of a reply. Throws if it is none: what a broken line made of it could otherwise count as a quota, or as the length
- * of a list that nobody ever comes to the end of.
+ * Reads the numbers of a reply. Throws if it is malformed: what a broken line made of it would otherwise be taken for a quota, or for
+ * the length of a list that never ends.
  */
 export function readReply(bytes: Buffer): Reply {
   const numbers: number[] = []
@@ -220,22 +220,22 @@ export function usageOf(chargeSet: ChargeSet, reply: Reply, adaptive: AdaptiveLi
   }))
 }
 
-/** What the upstream's answers have taught. */
+/** What the upstream's answers have changed. */
 export interface AdaptiveLimits {
-  /** The upstream wants no calls of the account for so long. */
+  /** The upstream wants no calls of the account for so many milliseconds. */
   readonly pauseMs: number | undefined
-  /** By the number of the limit: what of it may be used, and of how much it is not known whether others use it. */
+  /** By the number of the limit: units that may be used, and units of which it is not known whether others use them. */
   readonly limits: ReadonlyMap<number, { readonly effective: number; readonly others: Others | undefined }>
 }
 
-/** Where in a reply begins what comes after the limits, and after their charges where it has these. */
+/** Where in a reply the part begins that comes after the limits and, if it has these, their charges. */
 export function tailOf(reply: Reply, hasSchedule: boolean): number {
   let at = FIRST + FIELDS * reply[3]!
   if (hasSchedule) for (let i = 0; i < reply[3]!; i++) at += 1 + reply[at]!
   return at
 }
 
-/** What a reply tells from `at` on; undefined if nothing. */
+/** Reads the adaptive limits of a reply, which begin at `at`; undefined if there are none. */
 export function adaptiveLimitsOf(reply: Reply, at: number): AdaptiveLimits | undefined {
   if (at >= reply.length) return undefined
   let pauseMs: number | undefined
@@ -251,12 +251,12 @@ export function adaptiveLimitsOf(reply: Reply, at: number): AdaptiveLimits | und
 
 type Five = [number, number, number, number, number]
 
-/** What the gateway has in lease of a limit; negative if that is as it was. */
+/** The gateway's lease of a limit; negative if it is as it was. */
 export function leaseOf(reply: Reply, i: number): number {
   return reply[FIRST + i * FIELDS + 3]!
 }
 
-/** When more will be free, as a reply tells that granted less than was wanted; `leasedMs` from now leases come back. */
+/** When more will be free, by a reply that granted less than was wanted. Leases come back `leasedMs` from now. */
 export function scheduleOf(
   chargeSet: ChargeSet,
   reply: Reply,
@@ -278,7 +278,7 @@ export function scheduleOf(
   )
 }
 
-/** As a counter would tell them; the charges of rolling windows are in the reply at `list`. */
+/** What a counter would say. The charges of rolling windows begin at `list` in the reply. */
 function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
   const time = reply[0]! / 1_000
   const counter = new Counter(limit)
@@ -288,7 +288,7 @@ function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Releas
   return counter.releases(time)
 }
 
-/** As demand-exchange.lua answers. */
+/** The answer of demand-exchange.lua. */
 interface ExchangeReply {
   readonly virtualService: Readonly<Record<string, number>>
   readonly turns: number
@@ -296,10 +296,10 @@ interface ExchangeReply {
   readonly others: readonly { readonly agoMs: number; readonly demands: readonly Demand[] }[]
 }
 
-/** Above what any gateway has waiting of one client. */
+/** More calls than any gateway has waiting of one client. */
 const MOST_CALLS = 1e6
 
-/** Throws where it is nothing that gateways tell: whose turn it is must never be computed from that. */
+/** Throws if the reply is malformed: whose turn it is must never be computed from that. */
 export function peerDemandOf(reply: string, at: number): PeerDemand {
   const { virtualService, turns, others } = JSON.parse(reply) as ExchangeReply
   const reports = Object.values(others)

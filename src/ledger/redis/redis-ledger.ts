@@ -42,31 +42,31 @@ const OF_KEYS_BY_LIMIT = 2
 /** No gateway ticks more often than this in all, however many accounts it has. */
 const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
-/** Of how many partitions the leases are given back before a gateway ends; those of the others end by themselves. */
+/** A gateway that ends gives back the leases of at most so many partitions. Those of the others end by themselves. */
 const MOST_GOODBYES = 500
-/** After some, a call takes as long as ever. */
+/** After so many calls of the script, one takes as long as ever. */
 const WARM_UP_CALLS = 20
-/** Redis is not said to be away before it has answered nothing for so long: some answers that are late on a busy machine. */
+/** Redis counts as away only after it has answered nothing for so long: on a busy machine, some answers are late. */
 const SLOW_MS = 500
-/** A flush is noticed account by account, and told in one line. */
+/** A flush is noticed account by account, but logged in one line. */
 const LOSS_LINE_MS = 5_000
 
 export interface RedisLedgerOptions {
   readonly runner: ScriptRunner
   readonly clock: Clock
-  /** Tells this gateway from the others; not to be used twice. */
+  /** Tells this gateway from the others. Never used twice. */
   readonly gateway: string
   /** Beginning of every key. */
   readonly prefix: string
   /** Longest wait for an answer of Redis. */
   readonly answerWithinMs: number
   readonly onOutage?: OutagePolicy
-  /** Redis is of no use, and that is no single slow answer: why, as one clause. Then that it is again, for so many partitions. */
+  /** Redis is of no use, beyond a single slow answer: why, as one clause. `onBack`: Redis is of use again, for so many partitions. */
   readonly onAway?: (trouble: string) => void
   readonly onBack?: (back: { readonly partitions: number; readonly hadLost: boolean }) => void
   /** Gateways of another ledger format run, and so this one may grant nothing; undefined: they have ended. */
   readonly onOtherFormat?: (format: number | undefined) => void
-  /** Redis has lost what it knew, and that not while it was away. */
+  /** Redis has lost what it knew, although it was not away. */
   readonly onLoss?: () => void
   /** Told when a partition begins or ends to be kept by leases. */
   readonly onChange?: (partition: string, mode: 'shared' | 'leased') => void
@@ -75,26 +75,27 @@ export interface RedisLedgerOptions {
 }
 
 /**
- * The ledger shared by all gateways of one Redis, whose clock is the only one that counts. Whatever is asked for one charge set
- * in one turn of the event loop is one call of the script, and commits ride along: a charge costs one round trip.
+ * The ledger that all gateways of one Redis share. Redis's clock is the only one that counts. Everything that is asked for one
+ * charge set in one turn of the event loop is one call of the script, and commits ride along. So a charge costs one round trip.
  *
- * When Redis goes away, each gateway goes on with what it holds in lease (see `PartitionState`), and no call waits for Redis longer
- * than one command may take. When it is back, each tells it what it lacks before anybody charges to it again. So the
- * guarantee of `Ledger` also holds over outages, fail-overs that lose the last writes, and a Redis that comes back empty,
- * as long as all gateways find it again within RESUME_AFTER_MS of each other, none dies with what only it knows before it
- * has told it, and the clock of what comes back is not ahead. One that starts waits where others may have to tell. It also
- * holds when a single gateway gets no answer for less than PATIENCE_MS and less than a window (of shorter windows: as long as
- * its calls take less than half of one).
+ * When Redis goes away, each gateway spends its leases (see `PartitionState`). No call waits for Redis longer than one command may
+ * take. When Redis is back, every gateway tells it what it lacks before anybody charges there again. So the guarantee of `Ledger`
+ * also holds over outages, over fail-overs that lose the last writes, and with a Redis that comes back empty, provided that
+ * - all gateways find Redis again within RESUME_AFTER_MS of each other,
+ * - no gateway dies with charges that it has not told yet, and
+ * - the clock of the Redis that comes back is not ahead.
+ * A gateway that starts waits if others may still have to tell something. The guarantee also holds if a single gateway gets no
+ * answer for less than PATIENCE_MS and less than a window (of shorter windows: as long as its calls take less than half of one).
  *
- * It holds as well where Redis loses keys while connections stay, because it is flushed or evicts them. Whoever asks first
- * notices: by the number of its call, or, where it had not used the account, by `PartitionRegister`, and so nothing but leases is
- * spent until every gateway has told Redis what it lacks, however many accounts there are. What an account may be granted too
- * much is 0, unless its keys are lost within one round trip after its first call at the first gateway: then as much as was
- * granted by that. Charges of gateways that have ended by then are known to nobody, and forgotten.
+ * It holds as well if Redis loses keys while connections stay, because it is flushed or evicts them. Whoever asks first notices: by
+ * the number of its call or, if it had not used the account, by `PartitionRegister`. Then only leases are spent until every gateway
+ * has told Redis what it lacks, however many accounts there are. An account is granted nothing too much, unless its keys are lost
+ * within one round trip after its first call at the first gateway; then it is as much as that call was granted. Charges of gateways
+ * that have ended by then are known to nobody, and forgotten.
  *
- * Outside of that: a gateway that is cut off for longer while others are not, or finds Redis again later than they, may add,
- * in each window, what it had charged in the window before and its lease. A clock that is ahead lets through, once, as much
- * again as counted when it came back, and what was sent without Redis until all had found it.
+ * Where these conditions do not hold: a gateway that is cut off for longer while others are not, or finds Redis again later than
+ * they do, may add in each window what it had charged in the window before, and its lease. A clock that is ahead lets through, once,
+ * as much again as counted when it came back, and what was sent without Redis until all gateways had found it.
  */
 export class RedisLedger implements Ledger {
   readonly #runner: ScriptRunner
@@ -106,15 +107,15 @@ export class RedisLedger implements Ledger {
   #leased = 0
   #made = 0
   #wasConnected: boolean
-  /** From when on a partition that is used for the first time may count on what Redis knows of it. */
+  /** From then on, a partition that is used for the first time may rely on what Redis knows of it. */
   #trustedAt = 0
-  /** The same as before the connection was lost. */
+  /** The value of `#trustedAt` before the connection was lost. */
   #trustedBefore = 0
-  /** Why the last call failed, as long as none was answered since, and from when on all did. */
+  /** Why the last call failed, if none was answered since; and since when all calls have failed. */
   #failure: unknown
   #failingSince = Infinity
   #isAway = false
-  /** How many partitions were kept by leases at the same time since Redis was there for all. */
+  /** The most partitions that were kept by leases at the same time in this outage. */
   #mostLeased = 0
   #lossToldAt = -Infinity
   #hadLost = false
@@ -150,8 +151,8 @@ export class RedisLedger implements Ledger {
   }
 
   /**
-   * Resolves when what Redis knows may be counted on; to be awaited before the first charge. One that knows nothing, or began
-   * to only just now, may have been flushed: then others need a moment to tell it what it lost.
+   * Resolves when what Redis knows can be relied on. To be awaited before the first charge. A Redis that knows nothing, or began to
+   * only just now, may have been flushed. Then other gateways need a moment to tell it what it lost.
    */
   async begin(): Promise<void> {
     await this.#formats?.begin()
@@ -167,8 +168,8 @@ export class RedisLedger implements Ledger {
   }
 
   /**
-   * The first calls of a process would take as long as commands may: Redis has to be sent the script, and both sides have never
-   * run what they have to. What they write is of no account, and ends like any.
+   * Sends Redis the script, and runs it until both sides have compiled what they need. Otherwise the first calls of a process could
+   * take longer than a command may. They write to a partition that nobody uses, which ends like any other.
    */
   async #warmUp(): Promise<void> {
     const chargeSet = chargeSetOf('warm-up', [
@@ -188,7 +189,7 @@ export class RedisLedger implements Ledger {
         isClaim: false,
         leases: [],
       })
-      // What can't be done now charges find out, and say so.
+      // If this fails, charges find out why, and say so.
       await this.#runner.run([`${base}:limits`, `${base}:leases`], args).catch(() => undefined)
     }
   }
@@ -248,7 +249,7 @@ export class RedisLedger implements Ledger {
     this.#options.onOtherFormat?.(other)
   }
 
-  /** What was lost of one partition, or of all, each gateway tells again. */
+  /** Redis has lost one partition, or all: each gateway tells it again what it had charged. */
   #onLoss(name: string | undefined): void {
     if (name !== undefined) {
       this.#partitions.get(name)?.onLoss()
@@ -269,8 +270,8 @@ export class RedisLedger implements Ledger {
   }
 
   /**
-   * One slow answer is none, and a connection that ended is made again at once. But what Redis refuses it will refuse again,
-   * and where no connection can be had, there is none.
+   * Decides whether Redis counts as away. A single slow answer does not matter, and a connection that ended is made again at once. But
+   * what Redis refuses once it will refuse again, and if no connection can be made, Redis is away.
    */
   #judge(): void {
     if (this.#isAway || this.#leased === 0) return
@@ -293,7 +294,7 @@ export class RedisLedger implements Ledger {
     return `the quota store ${trouble}; ${this.without}`
   }
 
-  /** What becomes of calls as long as Redis is away. */
+  /** What becomes of calls while Redis is away, for people. */
   get without(): string {
     const { onOutage } = this.#shared
     if (onOutage === 'open') return 'calls pass without a quota'
@@ -397,7 +398,7 @@ export class RedisLedger implements Ledger {
     return FORMAT - 1 === OF_KEYS_BY_LIMIT ? limits.map(({ id }) => `${base}:${id}`) : [`${base}:limits`]
   }
 
-  /** With which all keys of a partition begin; the braces keep them in one hash slot. */
+  /** The beginning of all keys of a partition. The braces keep them in one hash slot. */
   #keyOf(partition: string, format = FORMAT): string {
     return `${this.#options.prefix}:${format}:{${partition}}`
   }

@@ -12,13 +12,13 @@ declare module 'ioredis' {
   }
 }
 
-/** Runs the ledger's script over a connection made by `connectRedis`. */
+/** Runs the ledger's scripts over a connection that `connectRedis` made. */
 export class RedisScript implements ScriptRunner {
   readonly #redis: Redis | Cluster
   readonly #onAnswer: ((tookMs: number) => void) | undefined
   #trouble: Error | undefined
 
-  /** `onAnswer` is told how long each answer to a charge, or a question for usage, took. */
+  /** `onAnswer` is called with how many milliseconds each answer to a charge, or to a question for usage, took. */
   constructor(redis: Redis | Cluster, onAnswer?: (tookMs: number) => void) {
     this.#redis = redis
     this.#onAnswer = onAnswer
@@ -63,7 +63,7 @@ export class RedisScript implements ScriptRunner {
     return this.#redis.sluiceFormat(1, key, ...args)
   }
 
-  /** Also to masters of a cluster that nobody asks anything now. */
+  /** Pings the masters of a cluster, since some of them may not be asked anything now. */
   keepAlive(): void {
     if (!(this.#redis instanceof Cluster)) return
     for (const node of this.#redis.nodes('master')) if (node.status === 'ready') node.ping().catch(() => undefined)
@@ -74,7 +74,7 @@ export class RedisScript implements ScriptRunner {
     else this.#redis.on('close', () => listener(() => true))
   }
 
-  /** Of a cluster it is not told: each of its masters would have to be the same. */
+  /** A cluster never tells: each of its masters would have to be the same. */
   onFound(listener: (isSame: boolean) => void): void {
     const redis = this.#redis
     if (redis instanceof Cluster) return
@@ -110,8 +110,8 @@ function textOf(script: string): string {
 }
 
 /**
- * Of the process that answers, and of what it holds: a replica that is promoted, and a master that was one of its replicas
- * meanwhile, get another `master_replid` (https://redis.io/docs/latest/operate/oss_and_stack/management/replication/).
+ * Identifies the process that answers, and what it holds. A replica that is promoted gets another `master_replid`, and so does a
+ * master that was its replica meanwhile (https://redis.io/docs/latest/operate/oss_and_stack/management/replication/).
  * Undefined where Redis does not tell. Rejects when the connection is lost.
  */
 async function identityOf(redis: Redis): Promise<string | undefined> {
