@@ -1,6 +1,6 @@
 import { type Entry, wholeBody } from './entry.ts'
 
-/** Keeps a copy of a body while it passes, as long as it is not too large. */
+/** Copies a body while it passes, up to a number of bytes. */
 export class Capture {
   readonly #head: Omit<Entry, 'kind' | 'body'>
   readonly #maxBytes: number
@@ -12,7 +12,7 @@ export class Capture {
     this.#maxBytes = maxBytes
   }
 
-  /** False once there is too much of it. */
+  /** Returns false once the body is too large. */
   add(piece: Buffer): boolean {
     this.#bytes += piece.length
     if (this.#bytes > this.#maxBytes) return false

@@ -4,7 +4,7 @@ import { type Entry, fieldOf } from './entry.ts'
 import { parseHttpDate } from '../http/date.ts'
 import { type Fields, joined } from '../http/fields.ts'
 
-/** The fields by which a request asks whether an entry is still right (RFC 9111 §4.3.1), or none if it has no validator. */
+/** The fields of a request that revalidates an entry (RFC 9111 §4.3.1); none if the entry has no validator. */
 export function validatorsOf(entry: Entry): string[] {
   const validators: string[] = []
   const etag = fieldOf(entry, 'etag')
@@ -14,16 +14,16 @@ export function validatorsOf(entry: Entry): string[] {
   return validators
 }
 
-/** Fields of a request that are answered from what is kept, so that they do not go upstream beside our own. */
+/** A client's own conditions. The cache answers them, so they do not go upstream beside those of a revalidation. */
 export const CONDITIONS: ReadonlySet<string> = new Set(['if-none-match', 'if-modified-since'])
 
-/** Whether a 304 is about this entry: a strong ETag of another one is not (RFC 9111 §4.3.4). */
+/** Whether a 304 confirms this entry. A 304 with another ETag does not (RFC 9111 §4.3.4). */
 export function isAbout(entry: Entry, fields: Fields): boolean {
   const [theirs, ours] = [fields.etag, fieldOf(entry, 'etag')]
   return theirs === undefined || ours === undefined || opaqueOf(joined(theirs)) === opaqueOf(ours)
 }
 
-/** Whether the client has what is kept already, and a 304 tells it so (RFC 9110 §13.2.2). */
+/** Whether a 304 answers the client, because it has the stored answer already (RFC 9110 §13.2.2). */
 export function isNotModified(entry: Entry, headers: IncomingHttpHeaders, now: EpochMs): boolean {
   const wanted = headers['if-none-match']
   if (wanted !== undefined) {
@@ -33,22 +33,22 @@ export function isNotModified(entry: Entry, headers: IncomingHttpHeaders, now: E
   const since = headers['if-modified-since']
   if (since === undefined) return false
   const known = parseHttpDate(since, now)
-  // An answer without the time of its last change is not older than itself (RFC 9111 §4.3.2).
+  // Without Last-Modified the Date of the answer is compared (RFC 9111 §4.3.2).
   const modified = parseHttpDate(fieldOf(entry, 'last-modified') ?? fieldOf(entry, 'date'), now)
   return known !== undefined && modified !== undefined && modified <= known
 }
 
-/** Entity tags are compared weakly for this purpose (RFC 9110 §8.8.3.2). */
+/** An entity tag without the mark of a weak one: here tags are compared weakly (RFC 9110 §8.8.3.2). */
 function opaqueOf(etag: string): string {
   return etag.trim().replace(/^W\//, '')
 }
 
-/** A tag may have commas inside of its quotes. */
+/** The tags of a list. A tag may hold commas inside its quotes. */
 function listed(field: string): string[] {
   return (field.match(/(?:W\/)?"[^"]*"|[^\s,]+/g) ?? []).map(opaqueOf)
 }
 
-/** Fields of an entry that a 304 repeats (RFC 9110 §15.4.5); the others the client has. */
+/** The fields of an entry that a 304 must hold (RFC 9110 §15.4.5). The client has the others. */
 const IN_304 = new Set('cache-control content-location date etag expires last-modified set-cookie vary via'.split(' '))
 
 export function headersOf304(headers: readonly string[]): string[] {

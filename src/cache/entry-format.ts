@@ -1,10 +1,10 @@
 import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Stored } from './entry.ts'
 
-/** Changed with every change of the format: entries of another version are not read. */
+/** The version of the format. Entries of another version are not read. */
 export const FORMAT = '2'
 
-/** How long an answer of the store may be under way: more than that, its time and the wall clock's do not differ. */
+/** How long an answer of the store may take: so far the age by the store and the age by the wall clock may differ. */
 const AWAY_MS = 1_000
 
 interface Kept {
@@ -14,8 +14,8 @@ interface Kept {
 }
 
 /**
- * What is to be kept for so long, as bytes: the length of its head, the head as JSON, the body. `Clock.now` of two processes
- * can't be compared, so the head tells the age of the entry in the place of its birth.
+ * Encodes what is stored for `keepMs` milliseconds: the length of the head, the head as JSON, the body. The head holds the age
+ * of the entry and not its time of birth, because `Clock.now` of two processes cannot be compared.
  */
 export function encode(generation: string, stored: Stored, keepMs: number, clock: Clock): Buffer {
   const { body, ...rest } =
@@ -27,8 +27,9 @@ export function encode(generation: string, stored: Stored, keepMs: number, clock
 }
 
 /**
- * Undefined for what is none of ours. The wall clock tells how long ago it was kept, and so does what the store says is left
- * of its time, which counts where the clock was set back: else an entry would be younger than it is, and fresh for longer.
+ * Decodes what `encode` made; undefined for anything else. `leftMs` is the time for which the store will keep it. Two clocks say
+ * how long ago it was stored: the wall clock, and the time that the store has left. The longer time counts. If the wall clock
+ * was set back, it alone would make the entry younger than it is, and fresh for too long.
  */
 export function decode(
   bytes: Buffer,

@@ -2,35 +2,35 @@ import type { EpochMs } from '../time/clock.ts'
 import type { Fields } from '../http/fields.ts'
 import type { Freshness } from './freshness.ts'
 
-/** A whole answer as it is kept. */
+/** A stored answer. */
 export interface Entry extends Freshness {
   readonly kind: 'entry'
   readonly status: number
   readonly reason: string
-  /** Names, lower-case, and values in turn: the fields for a client, but for those that are new in every answer. */
+  /** Lower-case names and values in turn, without the fields that are made anew for every answer. */
   readonly headers: readonly string[]
   readonly body: Buffer
 }
 
-/** Kept in the place of answers that depend on further fields of the request (RFC 9111 §4.1). */
+/** Stored under the plain selector if the answers depend on fields of the request (RFC 9111 §4.1). */
 export interface VaryMark {
   readonly kind: 'vary'
-  /** Lower-case names, in order. */
+  /** Lower-case names of those fields, sorted. */
   readonly names: readonly string[]
 }
 
 export type Stored = Entry | VaryMark
 
-/** Never changed by a 304, because the body that is kept has its own (RFC 9111 §3.2). */
+/** Fields that describe the stored body. A 304 does not change them (RFC 9111 §3.2). */
 const OF_THE_BODY = new Set(['content-length', 'content-encoding', 'content-range', 'content-type'])
-/** And what was true of one moment only. */
+/** Fields that are true only at the moment of an answer. */
 const NOT_KEPT = new Set(
   'age content-length proxy-authentication-info server-timing x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset ratelimit ratelimit-policy'.split(
     ' ',
   ),
 )
 
-/** The fields to keep of an answer, as they go to a client. What has no date gets one (RFC 9110 §6.6.1). */
+/** Selects the fields of a response that are stored. Adds a Date if there is none (RFC 9110 §6.6.1). */
 export function keptHeaders(headers: readonly string[], now: EpochMs): string[] {
   const kept: string[] = []
   let hasDate = false
@@ -44,7 +44,7 @@ export function keptHeaders(headers: readonly string[], now: EpochMs): string[] 
   return kept
 }
 
-/** The fields of an entry once a 304 has brought newer ones (RFC 9111 §4.3.4). */
+/** Merges the fields of a 304 into those of an entry (RFC 9111 §4.3.4). */
 export function updatedHeaders(headers: readonly string[], newer: readonly string[]): string[] {
   const replaced = new Set<string>()
   for (let i = 0; i < newer.length; i += 2) if (!OF_THE_BODY.has(newer[i]!)) replaced.add(newer[i]!)
@@ -58,7 +58,7 @@ export function updatedHeaders(headers: readonly string[], newer: readonly strin
   return updated
 }
 
-/** The value of a field of an entry; of one that came several times all of them, as one list (RFC 9110 §5.3). */
+/** The value of a field; the lines of a field that came several times are joined to one list (RFC 9110 §5.3). */
 export function fieldOf({ headers }: Pick<Entry, 'headers'>, name: string): string | undefined {
   let value: string | undefined
   for (let i = 0; i < headers.length; i += 2) {
@@ -67,7 +67,7 @@ export function fieldOf({ headers }: Pick<Entry, 'headers'>, name: string): stri
   return value
 }
 
-/** The same fields as the transport gives them. */
+/** The fields in the form in which the transport gives them. */
 export function toFields(headers: readonly string[]): Fields {
   const fields: Record<string, string | string[]> = {}
   for (let i = 0; i < headers.length; i += 2) {
@@ -78,7 +78,7 @@ export function toFields(headers: readonly string[]): Fields {
   return fields
 }
 
-/** Bytes that an entry takes in memory, about: strings take up to two a character. */
+/** The approximate bytes that an entry takes in memory. A string takes up to two bytes a character. */
 export function sizeOf(stored: Stored): number {
   const texts = stored.kind === 'entry' ? stored.headers : stored.names
   let characters = 0
@@ -86,7 +86,7 @@ export function sizeOf(stored: Stored): number {
   return 512 + 2 * characters + 16 * texts.length + (stored.kind === 'entry' ? stored.body.length : 0)
 }
 
-/** A copy that holds on to nothing but itself: pieces from the network are cut from larger blocks of memory. */
+/** Copies pieces to a buffer of their own. Pieces from the network are cut from larger blocks, which they would keep alive. */
 export function wholeBody(pieces: readonly Buffer[], bytes: number): Buffer {
   const body = Buffer.allocUnsafeSlow(bytes)
   let at = 0

@@ -4,10 +4,10 @@ import { type Field, type Fields, joined } from '../http/fields.ts'
 export type Directives = ReadonlyMap<string, string | true>
 
 const NONE: Directives = new Map()
-/** A member of a list that is a token, perhaps with a value, which may be quoted; whatever else is in the member spoils it. */
+/** A token, perhaps with a value, which may be quoted. A member with anything else is malformed. */
 const DIRECTIVE = /^[ \t]*([!#$%&'*+.^_`|~\w-]+)(?:=("(?:\\.|[^"\\])*"|[^\s,"]*))?[ \t]*$/
 
-/** Reads Cache-Control. Of a directive that comes twice the first counts (RFC 9111 §4.2.1); what is malformed does not. */
+/** Parses Cache-Control. If a directive comes twice, the first counts (RFC 9111 §4.2.1). Malformed members are ignored. */
 export function parseDirectives(field: Field): Directives {
   const text = joined(field)
   if (text === '') return NONE
@@ -21,8 +21,8 @@ export function parseDirectives(field: Field): Directives {
 }
 
 /**
- * The members of a list, which end at commas outside of quotes. A quote that is not closed is a character like any other, and
- * so are those behind it: to look for the end of each of them would take the square of the length.
+ * Splits a list at the commas outside of quotes. A quote without an end, and each quote behind it, counts as an ordinary
+ * character: to search for the end of each would take time in the square of the length, which a hostile peer could use.
  */
 function membersOf(text: string): string[] {
   const members: string[] = []
@@ -51,17 +51,17 @@ function closingQuote(text: string, opening: number): number {
   return -1
 }
 
-/** A directive's number of seconds; undefined where it is missing, 0 where it is no number (RFC 9111 §4.2.1). */
+/** The seconds of a directive: undefined if it is missing, 0 if it is not a number (RFC 9111 §4.2.1). */
 export function secondsOf(directives: Directives, name: string): number | undefined {
   const value = directives.get(name)
   if (value === undefined) return undefined
   return typeof value === 'string' && /^\d+$/.test(value) ? Math.min(Number(value), FOREVER) : 0
 }
 
-/** RFC 9111 §1.2.2: what is larger than this is as good as for ever. */
+/** The largest number of seconds that counts (RFC 9111 §1.2.2). */
 const FOREVER = 2 ** 31
 
-/** The seconds of an Age: of several the first counts, and what is no number is ignored (RFC 9111 §5.1). */
+/** The seconds of the first Age; 0 if it is not a number (RFC 9111 §5.1). */
 export function ageOf(fields: Fields): number {
   const [first = ''] = joined(fields.age).split(',')
   return /^\d+$/.test(first.trim()) ? Math.min(Number(first), FOREVER) : 0

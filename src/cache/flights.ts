@@ -2,27 +2,27 @@ import { LRUCache } from 'lru-cache'
 import { Cancellation } from '../time/cancellation.ts'
 import type { Entry } from './entry.ts'
 
-/** An answer that came for another call, and whose request it answers. */
+/** The answer to a read that others waited for, with what tells whether it answers their requests, too. */
 export interface Landed {
   readonly entry: Entry
-  /** The fields of the request on which it depends, and the selector by their values. */
+  /** The names of the request fields that it depends on, and the selector that their values give. */
   readonly names: readonly string[] | undefined
   readonly selector: string
 }
 
-/** How long reads of what turned out not to be kept are not made to wait for one another. */
+/** How long, in milliseconds, reads do not wait for one another after an answer could not be shared. */
 const ALONE_MS = 60_000
-/** Of how many places that is remembered. */
+/** For how many places that is remembered. */
 const ALONE_KEPT = 10_000
 
 /**
- * One read that is under way, and others that wait for its answer. It is over once: with an answer for those that wait, or
- * with nothing, and then each goes on its own.
+ * A read that is under way, and the reads that wait for its answer. It ends once: with an answer for all that wait, or without
+ * one, and then each of them asks the upstream itself.
  */
 export class Flight {
-  /** Of the resource when it was asked for: who finds another one came after a write. */
+  /** The generation of the resource when the read began. A read that finds another one came after a write. */
   readonly generation: string
-  /** Whether the upstream has the request. */
+  /** Whether the request was sent to the upstream. */
   isSent = false
   #isOpen = true
   readonly #onOver: () => void
@@ -38,7 +38,7 @@ export class Flight {
     return this.#waiting.size > 0
   }
 
-  /** Calls `land`, which must not throw, once it is over. Returns how to stop waiting. */
+  /** Calls `land` at the end of the flight; it must not throw. Returns a function that stops the wait. */
   join(land: (landed: Landed | undefined) => void): () => void {
     this.#waiting.add(land)
     return () => {
@@ -46,12 +46,12 @@ export class Flight {
     }
   }
 
-  /** Cancelled when, from now on, the last of those that wait leaves. */
+  /** Returns what is cancelled when the last of those that wait leaves. Ask when the flight's own client has gone. */
   lastWaiterGone(): Cancellation {
     return (this.#lastWaiterGone ??= new Cancellation())
   }
 
-  /** From now on nobody can join it. */
+  /** Lets nobody join any more. */
   close(): void {
     if (this.#isOpen) this.#onOver()
     this.#isOpen = false
@@ -65,19 +65,19 @@ export class Flight {
   }
 }
 
-/** The reads that are under way in this process, by what they ask for. */
+/** The flights of this process, by what they ask for. */
 export class Flights {
   readonly #flights = new Map<string, Flight>()
-  /** Until when reads of a place go alone. */
+  /** Until when the reads of a place do not wait for one another. */
   readonly #alone = new LRUCache<string, number>({ max: ALONE_KEPT })
 
-  /** The flight that a read may wait for. */
+  /** Returns the flight that a read may wait for. */
   find(key: string, generation: string): Flight | undefined {
     const flight = this.#flights.get(key)
     return flight?.generation === generation ? flight : undefined
   }
 
-  /** Begins one, unless there is one already, or the last answer was not for others. */
+  /** Begins a flight, unless there is one already or the last answer could not be shared. */
   begin(key: string, generation: string, now: number): Flight | undefined {
     const aloneUntil = this.#alone.get(key)
     if (aloneUntil !== undefined) {
@@ -94,7 +94,7 @@ export class Flights {
     return flight
   }
 
-  /** The answer is not for others, and the next ones will probably not be either. */
+  /** Notes that an answer could not be shared: the next ones will probably not be shareable either. */
   goAlone(key: string, now: number): void {
     this.#alone.set(key, now + ALONE_MS)
   }

@@ -5,60 +5,60 @@ import { type Fields, membersOf } from '../http/fields.ts'
 import { ageOf, type Directives, parseDirectives, secondsOf } from './fields.ts'
 import type { CachePolicy } from '../schema/cache-policy.ts'
 
-/** How long a stored answer may be used, in milliseconds of a clock that nobody sets. */
+/** How long a stored answer may be used. Times are milliseconds of `Clock.now`. */
 export interface Freshness {
-  /** When it was made, as far as its Age and Date tell (RFC 9111 §4.2.3). */
+  /** When the origin made it, computed from Age and Date (RFC 9111 §4.2.3). */
   readonly bornAt: number
   readonly lifetimeMs: number
-  /** How long behind its lifetime it may be used: while it is asked for anew, and in place of an error. */
+  /** How long after its lifetime it may be used: while it is revalidated, and in place of an error (RFC 5861). */
   readonly whileRevalidateMs: number
   readonly ifErrorMs: number
-  /** Whether the upstream forbids that a client allows more (RFC 9111 §4.2.4). */
+  /** Whether the upstream forbids stale use even if a client allows it with max-stale (RFC 9111 §4.2.4). */
   readonly isStrict: boolean
 }
 
-/** Why an answer is not kept. */
+/** Why an answer is not stored. */
 export type NotKept =
-  /** Its Cache-Control, or Vary: *, forbids it. */
+  /** Its Cache-Control or `Vary: *` forbids it. */
   | 'no-store'
   | 'private'
   | 'vary'
-  /** The credential travels in Authorization, and the answer does not say that it may be kept all the same (RFC 9111 §3.5). */
+  /** The request had Authorization, and the answer does not allow storing in spite of it (RFC 9111 §3.5). */
   | 'authorization'
-  /** It is for one client, but the place is for all of an account. */
+  /** It sets a cookie for one client, but all clients of the account would get it. */
   | 'set-cookie'
-  /** Its status is none that is kept, or only with a lifetime that it does not say. */
+  /** Answers with its status are never stored, or only with an explicit lifetime, which it lacks. */
   | 'status'
-  /** It does not say how long it is fresh, and has nothing by which it can be asked about. */
+  /** It has neither a lifetime nor a validator. */
   | 'no-lifetime'
   | 'too-large'
-  /** Its end can not be told from a connection that broke. */
+  /** The end of its body cannot be told from a broken connection. */
   | 'no-length'
-  /** The store of the cache can not be asked. */
+  /** The store does not answer. */
   | 'unavailable'
 
-/** What has to be known of an exchange to judge its answer. */
+/** The facts about a request and its response that decide whether the answer is stored. */
 export interface Exchanged {
   /** Directives of the client's Cache-Control. */
   readonly wanted: Directives
-  /** Whether the request carried an Authorization that says who asks (RFC 9111 §3.5). */
+  /** Whether the request had an Authorization that identifies who asks (RFC 9111 §3.5). */
   readonly isAuthorized: boolean
   readonly status: number
   readonly fields: Fields
   readonly sentAt: number
   readonly now: number
-  /** The same moment as the wall clock has it: for the dates of the answer. */
+  /** `now` by the wall clock, to compare with the dates of the answer. */
   readonly wall: EpochMs
 }
 
-// Of these, RFC 6585 says that they must not be stored, and a 206 is only a part.
+// RFC 6585 forbids to store 428, 429, 431 and 511; a 206 is only a part of an answer.
 const NEVER_STORED = new Set([206, 304, 401, 407, 428, 429, 431, 511])
 /** Final statuses of RFC 9110 whose meaning for a cache is known, as `must-understand` asks (RFC 9111 §5.2.2.3). */
 const UNDERSTOOD = new Set([200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 403, 404, 405, 410, 414, 500, 501])
 
 /**
- * How long an answer may be stored and used, or why it must not be stored. Fields are read strictly here; what
- * follows from them is for `http-cache-semantics` to say.
+ * Decides how long an answer may be stored and used, or why it must not be stored (RFC 9111 §3, §4.2). This function parses the
+ * fields strictly. `http-cache-semantics` decides what follows from them.
  */
 export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshness | NotKept {
   const { fields, status, isAuthorized, now, wall, sentAt } = exchanged
@@ -88,7 +88,7 @@ export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshnes
   }
 }
 
-/** Why it can not be stored, as RFC 9111 §3 goes through the reasons. */
+/** The reason why an answer must not be stored, in the order of RFC 9111 §3. */
 function reasonOf(exchanged: Exchanged, directives: Directives, isShared: boolean): NotKept {
   if (isForbidden(exchanged.status, directives)) return 'no-store'
   if (isShared && directives.has('private')) return 'private'
@@ -96,22 +96,22 @@ function reasonOf(exchanged: Exchanged, directives: Directives, isShared: boolea
   return isShared && exchanged.isAuthorized && !isAllowed ? 'authorization' : 'status'
 }
 
-/** Who understands the status may leave out of account the no-store that is beside it for those who do not. */
+/** With must-understand, a cache that knows the status ignores the no-store beside it (RFC 9111 §5.2.2.3). */
 function isForbidden(status: number, directives: Directives): boolean {
   return directives.has('must-understand') ? !UNDERSTOOD.has(status) : directives.has('no-store')
 }
 
-/** Whether the upstream itself says how long: then an answer of any final status may be stored (RFC 9111 §3). */
+/** Whether the answer has an explicit lifetime. Then any final status may be stored (RFC 9111 §3). */
 function hasLifetime(directives: Directives, fields: Fields, isShared: boolean): boolean {
   return directives.has('max-age') || (isShared && directives.has('s-maxage')) || fields['expires'] !== undefined
 }
 
-/** Whether the configuration says it, because the answer, which is no error, does not (RFC 9111 §4.2.2). */
+/** Whether the configured lifetime counts: the answer is no error and has none of its own (RFC 9111 §4.2.2). */
 function isGivenLifetime({ status, fields }: Exchanged, directives: Directives, policy: CachePolicy): boolean {
   return policy.freshForMs > 0 && status < 400 && !hasLifetime(directives, fields, !policy.isPrivate)
 }
 
-/** What the library looks at, in the one form of writing that it reads right. */
+/** The fields that the library looks at, written in the form that it parses correctly. */
 function plainFields({ fields, status, wall }: Exchanged, directives: Directives): Record<string, string> {
   const plain: string[] = []
   for (const name of ['private', 'public', 'must-revalidate']) if (directives.has(name)) plain.push(name)
@@ -124,13 +124,13 @@ function plainFields({ fields, status, wall }: Exchanged, directives: Directives
     'cache-control': plain.join(', '),
     date: new Date(dateOf(fields, wall) ?? wall).toUTCString(),
   }
-  // What is no date lies in the past (RFC 9111 §5.3).
+  // An invalid date counts as one in the past (RFC 9111 §5.3).
   if (fields['expires'] !== undefined)
     headers['expires'] = new Date(parseHttpDate(fields['expires'], wall) ?? 0).toUTCString()
   return headers
 }
 
-/** How long an answer may be used that is not fresh any more (RFC 5861; RFC 9111 §4.2.4 says who may forbid it). */
+/** How long a stale answer may be used (RFC 5861), unless the upstream forbids it (RFC 9111 §4.2.4). */
 function staleness(
   directives: Directives,
   isShared: boolean,
@@ -140,7 +140,7 @@ function staleness(
   const isStrict =
     isAlwaysChecked || directives.has('must-revalidate') || (isShared && directives.has('proxy-revalidate'))
   if (isStrict) return { whileRevalidateMs: 0, ifErrorMs: 0, isStrict: true }
-  // It forbids as well (RFC 9111 §5.2.2.10), but not what the same answer allows in so many words.
+  // s-maxage forbids stale use, too (RFC 9111 §5.2.2.10), but not a use that the same answer allows explicitly.
   const isImplied = isShared && directives.has('s-maxage')
   const allowedMs = (name: string, configuredMs: number): number => {
     const seconds = secondsOf(directives, name)

@@ -1,9 +1,9 @@
 import { hash } from 'node:crypto'
 
 /**
- * Where answers are kept. All of one path at one account are one resource, whatever the query and whoever asks, so that a
- * write to it makes all of them invalid at once. Within it, a selector tells answers apart that must not stand in for one
- * another. Both are hashes, since paths and queries may hold secrets; no credential is in them.
+ * The key of a stored answer. All answers of one path and account belong to one resource, whatever their query and client, so
+ * that a write to the path invalidates all of them at once. The selector tells apart the answers of a resource that must not be
+ * given in place of one another. Both are hashes, because paths and queries may hold secrets. No credential is part of them.
  */
 export interface Place {
   readonly resource: string
@@ -11,13 +11,13 @@ export interface Place {
 }
 
 export interface Asked {
-  /** Name of the upstream, and where it is: after a change of the configuration it may be somewhere else. */
+  /** The name of the upstream and its URL, which a reload may change. */
   readonly upstream: string
   readonly url: string
   readonly account: string
-  /** Name of the client whose own the answer is; undefined if all clients of the account share it. */
+  /** The client that alone may get the answer; undefined if all clients of the account share it. */
   readonly client: string | undefined
-  /** The path that a resource goes by, and what was asked for to the letter. */
+  /** The normalized path, which names the resource, and path and query as they were sent. */
   readonly normalPath: string
   readonly target: string
 }
@@ -30,23 +30,23 @@ export function placeOf({ upstream, url, account, client, normalPath, target }: 
 }
 
 export function resourceOf(upstream: string, url: string, account: string, normalPath: string): string {
-  // Clients may write a collection with or without a slash at its end.
+  // Clients write the path of a collection with or without a slash at its end.
   return digest(upstream, url, account, normalPath.replace(/\/$/, ''))
 }
 
-/** The selector of one of several answers, by the fields of the request on which it depends. */
+/** The selector of an answer that depends on fields of the request (Vary, RFC 9111 §4.1). */
 export function variantOf(selector: string, names: readonly string[], valueOf: (name: string) => string): string {
   return digest(selector, ...names.flatMap((name) => [name, valueOf(name)]))
 }
 
-/** The fields that an answer says it depends on, in one order; undefined if on none. */
+/** The names in a Vary field, sorted and in lower case; undefined if there are none. */
 export function varyNames(vary: string | undefined): string[] | undefined {
   const names = new Set((vary ?? '').split(',').map((name) => name.trim().toLowerCase()))
   names.delete('')
   return names.size === 0 ? undefined : [...names].toSorted()
 }
 
-/** No part can hold a line end, so none can pass for two. */
+/** Parts are joined by line ends. No part can hold one, so different parts never give the same text. */
 function digest(...parts: readonly string[]): string {
   return hash('sha256', parts.join('\n'), 'base64url')
 }

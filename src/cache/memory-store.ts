@@ -7,7 +7,7 @@ const GENERATION_BYTES = 256
 
 type Value = { readonly generation: string; readonly stored: Stored | undefined; readonly until: number }
 
-/** Keeps answers in this process, up to `maxBytes` of them; what was used least lately goes first. */
+/** Stores answers in this process, up to `maxBytes` bytes. The least recently used ones are dropped first. */
 export class MemoryStore implements CacheStore {
   readonly #clock: Clock
   readonly #values: LRUCache<string, Value>
@@ -44,7 +44,7 @@ export class MemoryStore implements CacheStore {
     this.#values.delete(resource)
   }
 
-  /** What it takes now, about. */
+  /** The approximate bytes in use. */
   get bytes(): number {
     return this.#values.calculatedSize
   }

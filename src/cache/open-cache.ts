@@ -17,7 +17,7 @@ export interface CacheParts {
   readonly logger: Logger
 }
 
-/** What the caches of all upstreams have in common. The store is opened when the first of them asks for it. */
+/** The parts that the caches of all upstreams share. The first of them that needs the store opens it. */
 export class SharedCache {
   readonly flights = new Flights()
   readonly #config: Pick<Config, 'cache' | 'store'>
@@ -40,7 +40,7 @@ export class SharedCache {
     return this
   }
 
-  /** Once the store can be used that something has asked for; or late, because the gateway does not depend on it. */
+  /** Resolves when the store can be used, or after a bounded wait, because the gateway does not depend on it. */
   get opened(): Promise<void> {
     return this.#opened
   }
@@ -63,7 +63,7 @@ export class SharedCache {
     const { clock, metrics } = this.#parts
     if (cache.store === 'memory') return new MemoryStore(clock, cache.maxBytes ?? MAX_BYTES)
     const redis = connectRedis(store)
-    // The ledger's own connection to the same Redis says in the log that it is away.
+    // The ledger's connection to the same Redis logs that it is away.
     redis.on('error', () => undefined)
     this.#opened = connectedOrLate(redis, clock)
     return new RedisStore({

@@ -6,7 +6,7 @@ import type { Stored } from './entry.ts'
 import { decode, encode, FORMAT } from './entry-format.ts'
 import { type CacheStore, type Found, KEPT_MS } from './store.ts'
 
-/** Long enough for any request that is under way; a generation under which something is kept lasts as long as that. */
+/** How long a generation lasts under which nothing is stored yet: longer than any request takes. */
 const GENERATION_MS = 10 * 60_000
 
 declare module 'ioredis' {
@@ -22,7 +22,7 @@ declare module 'ioredis' {
   }
 }
 
-/** An answer of an earlier generation must not take the place of one of this. */
+/** Stores an answer only if its generation is still in force. */
 const KEEP = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
@@ -30,19 +30,19 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1`
 
 export interface RedisStoreOptions {
-  /** A connection of its own: a long body must not stand in the way of a charge. */
+  /** A connection of its own: on a shared one a long body would delay charges. */
   readonly redis: Redis | Cluster
   readonly clock: Clock
   readonly prefix: string
-  /** Longest wait for an answer; then nothing was found. */
+  /** The longest wait for Redis, in milliseconds; after it nothing was found. */
   readonly answerWithinMs: number
   onError(error: unknown): void
 }
 
-/** Keeps answers in Redis, for all gateways together. */
+/** Stores answers in Redis, for all gateways together. */
 export class RedisStore implements CacheStore {
   readonly #options: RedisStoreOptions
-  /** Resources that were written to while Redis could not be told: until it is, nothing of them is found. */
+  /** Resources whose invalidation Redis has not heard of. Until it has, nothing of them is found. */
   readonly #owed = new Set<string>()
 
   constructor(options: RedisStoreOptions) {
@@ -58,7 +58,7 @@ export class RedisStore implements CacheStore {
     const generationKey = this.#keyOf(resource)
     if (this.#owed.has(resource)) return NOTHING
     try {
-      // Both keys have the resource as hash tag, so they are in one slot of a cluster.
+      // The resource is the hash tag of both keys, so they are in one slot of a cluster.
       const key = this.#keyOf(resource, selector)
       const [[known, bytes], leftMs] = await this.#inTime(
         Promise.all([redis.mgetBuffer(generationKey, key), redis.pttl(key)]),
@@ -84,9 +84,9 @@ export class RedisStore implements CacheStore {
     this.#send(this.#options.redis.del(this.#keyOf(resource, selector)))
   }
 
-  /** What is kept under a generation that is gone is never found again, and runs out by itself. */
+  /** Answers of an ended generation are never found again, and expire by themselves. */
   invalidate(resource: string): void {
-    // What is asked of Redis from now on is answered after this.
+    // Redis answers in order: whatever is asked from now on sees the end of the generation.
     this.#options.redis.del(this.#keyOf(resource)).then(
       () => this.#owed.delete(resource),
       (error: unknown) => {
@@ -100,7 +100,7 @@ export class RedisStore implements CacheStore {
     this.#options.redis.disconnect()
   }
 
-  /** Undefined if another gateway was first: what is stored now might be older than a write in between. */
+  /** Begins a generation; undefined if another gateway was faster, because a write may lie between its generation and ours. */
   async #begin(key: string): Promise<string | undefined> {
     const generation = randomBytes(9).toString('base64url')
     const set = await this.#inTime(this.#options.redis.set(key, generation, 'PX', GENERATION_MS, 'NX'))

@@ -6,39 +6,40 @@
 
 import { type Entry, fieldOf, type Stored } from './entry.ts'
 
-/** What a store knows of a place. */
+/** What a store has for a resource and selector. */
 export interface Found {
   /**
-   * Of the resource: an answer may only be stored under the generation that was found before its request was sent. A write
-   * ends it, and with it everything that was stored, or will be. Undefined where nothing can be stored now.
+   * The generation of the resource. An answer is stored under the generation that was found before its request was sent. A
+   * write ends the generation: what was stored under it is not found any more, and an answer that is still on its way is not
+   * stored. Undefined if nothing can be stored now.
    */
   readonly generation: string | undefined
   readonly stored: Stored | undefined
-  /** The store could not be asked, or not in time. */
+  /** The store did not answer, or not in time. */
   readonly isFailed?: boolean
 }
 
 /**
- * Keeps answers. Nothing here throws or rejects: a store that can't be reached finds nothing and keeps nothing, and says so
- * to `onError`.
+ * Stores answers. No method throws or rejects: a store that cannot be reached finds nothing, stores nothing, and reports the
+ * error to `onError`.
  */
 export interface CacheStore {
   find(resource: string, selector: string): Found | Promise<Found>
-  /** Keeps an answer for `keepMs` at most. */
+  /** Stores an answer for at most `keepMs` milliseconds, unless its generation has ended. */
   keep(resource: string, selector: string, generation: string, stored: Stored, keepMs: number): void
   drop(resource: string, selector: string): void
-  /** Everything of a resource, and everything that was asked for before now, is as if it had never been kept. */
+  /** Ends the generation of a resource: all answers to requests that were sent before now are forgotten. */
   invalidate(resource: string): void
   close(): void
 }
 
-/** Longest time that anything is kept: what is older is more likely to be changed than to be asked for. */
+/** The longest time that an answer is stored. An older one has more likely changed than it is asked for again. */
 export const KEPT_MS = 24 * 3_600_000
 
-/** How long an answer is of use to anyone; 0 if of none. */
+/** How long an answer is of use, in milliseconds: while it is fresh, may be given stale, or can be revalidated. */
 export function keepMsOf(entry: Omit<Entry, 'body' | 'kind'>, now: number): number {
   const leftMs = entry.lifetimeMs - (now - entry.bornAt)
-  // An error is only kept where the upstream wants it to be.
+  // An error is stored only for the lifetime that the upstream gives it.
   if (leftMs <= 0 && entry.status >= 400) return 0
   const hasValidator = fieldOf(entry, 'etag') !== undefined || fieldOf(entry, 'last-modified') !== undefined
   const afterMs = hasValidator ? KEPT_MS : Math.max(entry.ifErrorMs, entry.whileRevalidateMs)

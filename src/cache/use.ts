@@ -5,17 +5,17 @@ import { type Directives, secondsOf } from './fields.ts'
 /** What may be done with an entry for a request. */
 export type Use =
   | 'fresh'
-  /** It may be given now if it is asked for anew meanwhile (RFC 5861 §3). */
+  /** The entry may be given now, while the upstream is asked for a new one (RFC 5861 §3). */
   | 'while-revalidate'
-  /** It would be fresh, but the client wants a newer one. */
+  /** The entry is fresh, but the client demands a newer one. */
   | 'request'
   | 'stale'
 
 const NOT_ANSWERED = ['range', 'if-range', 'if-match', 'if-unmodified-since', 'upgrade']
 
 /**
- * What in a request keeps it from being answered from what is kept: the name of a field or directive. Then nothing of its
- * answer is kept either.
+ * Returns the field or directive of a request that rules out the cache; undefined if there is none. With one, the request is
+ * not answered from the cache, and its answer is not stored.
  */
 export function bypassReasonOf(headers: IncomingHttpHeaders, wanted: Directives): string | undefined {
   if (wanted.has('no-store')) return 'no-store'
@@ -23,12 +23,12 @@ export function bypassReasonOf(headers: IncomingHttpHeaders, wanted: Directives)
   return undefined
 }
 
-/** Whether the client asks for nothing but an answer, however old it may be within its freshness. */
+/** Whether the client sets no condition on the age of a fresh answer. */
 export function isContent(headers: IncomingHttpHeaders, wanted: Directives): boolean {
   return !isDemanding(headers, wanted) && !wanted.has('max-age') && !wanted.has('min-fresh')
 }
 
-/** RFC 9111 §4 and §5.2.1. */
+/** Decides what may be done with an entry, after RFC 9111 §4 (freshness) and §5.2.1 (directives of requests). */
 export function useOf(entry: Entry, headers: IncomingHttpHeaders, wanted: Directives, now: number): Use {
   const ageMs = now - entry.bornAt
   const leftMs = entry.lifetimeMs - ageMs
@@ -48,13 +48,13 @@ export function useOf(entry: Entry, headers: IncomingHttpHeaders, wanted: Direct
   return -leftMs <= entry.whileRevalidateMs && entry.whileRevalidateMs > 0 ? 'while-revalidate' : 'stale'
 }
 
-/** Whether it may stand in for an error (RFC 5861 §4). */
+/** Whether the entry may be given in place of an error (stale-if-error, RFC 5861 §4). */
 export function mayStandIn(entry: Entry, now: number): boolean {
   const lateMs = now - entry.bornAt - entry.lifetimeMs
   return lateMs < 0 || (entry.ifErrorMs > 0 && lateMs <= entry.ifErrorMs)
 }
 
-/** Pragma counts only where there is no Cache-Control (RFC 9111 §5.4). */
+/** Whether the client demands that the upstream is asked. Pragma counts only without Cache-Control (RFC 9111 §5.4). */
 function isDemanding(headers: IncomingHttpHeaders, wanted: Directives): boolean {
   if (wanted.has('no-cache')) return true
   return headers['cache-control'] === undefined && /\bno-cache\b/i.test(headers.pragma ?? '')

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Clock } from '../time/clock.ts'
 
-/** Up to this size a body is collected although it can't be replayed, because a whole one is cheaper to send. */
+/** Up to this size every body is collected, even one that is never replayed: a whole body is cheaper to send. */
 const CHEAP_BYTES = 16_384
 
 export type BodyErrorKind = 'too_large' | 'stalled' | 'slow' | 'gone'
@@ -21,44 +21,44 @@ export interface BodyOptions {
   readonly clock: Clock
   /** Whether the call may have to be sent again. */
   readonly mayRetry: boolean
-  /** Largest body that is kept in memory for that. */
+  /** The largest body that is kept in memory for a retry, in bytes. */
   readonly keepBytes: number
   readonly maxBytes: number
-  /** Longest time between two pieces. */
+  /** The longest time between two pieces, in milliseconds. */
   readonly idleMs: number
-  /** What a client that drips its body must send on average, not counting the first `idleMs`; 0 for any. */
+  /** The least average rate at which a client must send, not counting the first `idleMs`; 0 for any. */
   readonly minBytesPerSecond: number
 }
 
-/** Whether a request brings a body: one of declared length, or one of which only the end will tell. */
+/** Whether a request has a body: of a declared length, or chunked. */
 export function hasBody({ headers }: IncomingMessage): boolean {
   const { 'content-length': length, 'transfer-encoding': encoding } = headers
   return encoding !== undefined || (length !== undefined && length !== '0')
 }
 
 /**
- * The body of a client's request on its way upstream. One that announces that it is small is collected before the call is
- * admitted. Any other streams through, with the upstream's back-pressure, and none of it is read before it is sent; what
- * turns out to be small is kept meanwhile, so that it can be sent again.
+ * The body of a client's request. A body that declares a small length is collected before the call is admitted. Any other body
+ * streams through, as fast as the upstream takes it, and is not read before it is sent. If a streamed body turns out to be
+ * small, it is kept, so that it can be replayed.
  */
 export class RequestBody {
-  /** Whether `prepare` is done. */
+  /** Whether `prepare` has finished. */
   isPrepared = false
-  /** Whether a body that streams has to wait for its client now. */
+  /** Whether a streamed body waits for its client now. */
   isAwaitingClient = false
   /** When the client last sent a piece of a streamed body, or its end; 0 until then. */
   progressAt = 0
-  /** What was thrown while it streamed, that is not about its client. */
+  /** A mistake of the gateway that was thrown while the body streamed. */
   mistake: unknown
   readonly #request: IncomingMessage
   readonly #response: ServerResponse
   readonly #options: BodyOptions
-  /** Undefined when the client does not know it either (chunked). */
+  /** Undefined for a chunked body, whose length the client does not know either. */
   readonly #declaredBytes: number | undefined
-  /** What is kept of what was read: the whole body once `#isWhole`. */
+  /** The pieces that are kept: the whole body once `#isWhole`. */
   #pieces: Buffer[] = []
   #bytes = 0
-  /** What came of it, and how long its client was waited for. */
+  /** Bytes that were received, and milliseconds spent waiting for them. */
   #receivedBytes = 0
   #awaitedMs = 0
   #isWhole: boolean
@@ -74,22 +74,22 @@ export class RequestBody {
     this.#isWhole = this.#declaredBytes === 0
   }
 
-  /** How many bytes of it have come. */
+  /** Bytes that were received so far. */
   get receivedBytes(): number {
     return this.#receivedBytes
   }
 
-  /** Whether the body could be sent (again) from its beginning. */
+  /** Whether the body can be sent, or sent again, from its beginning. */
   get isReplayable(): boolean {
     return this.#isWhole || !this.#isStreaming
   }
 
-  /** The length to declare upstream for a body that streams, if the client declared one. */
+  /** The Content-Length for a streamed body; undefined if the client declared none. */
   get streamedLength(): number | undefined {
     return this.#isWhole ? undefined : this.#declaredBytes
   }
 
-  /** Collects a body that is to be collected. Throws a `BodyError` if it is too large or does not come. */
+  /** Collects the body if it is one that is collected. Throws a `BodyError` if it is too large or does not arrive. */
   async prepare(): Promise<void> {
     const { mayRetry, keepBytes, maxBytes } = this.#options
     const bytes = this.#declaredBytes
@@ -101,14 +101,14 @@ export class RequestBody {
     this.isPrepared = true
   }
 
-  /** The body as the transport takes it. One that streams can be asked for once. */
+  /** The body for the transport. Call it only once for a streamed body. */
   content(): Buffer | AsyncIterable<Buffer> | null {
     if (!this.#isWhole) return this.#watched()
     if (this.#pieces.length > 1) this.#pieces = [Buffer.concat(this.#pieces)]
     return this.#pieces[0] ?? null
   }
 
-  /** How long it may be until the next piece: no longer than `idleMs`, and less for one that drips. */
+  /** The longest wait for the next piece, in milliseconds: `idleMs`, and less if the client sends too slowly. */
   get #patienceMs(): number {
     const { idleMs, minBytesPerSecond } = this.#options
     if (minBytesPerSecond === 0) return idleMs
