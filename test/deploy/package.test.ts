@@ -29,6 +29,7 @@ const PATH = (process.env['PATH'] ?? '')
   .filter((folder) => !folder.includes('node_modules'))
   .join(delimiter)
 const { HOME = '' } = process.env
+const SOURCES = globSync('src/**', { cwd: ROOT }).filter((file) => statSync(join(ROOT, file)).isFile())
 
 /** What `npm pack` made, and the folder in which a user has installed it. */
 let folder: DisposableTempDir
@@ -55,20 +56,19 @@ afterAll(() => folder.remove())
 describe('the package', () => {
   it('holds the program and nothing else, in less than a megabyte', async () => {
     const { output } = await command(['tar', 'tzf', tarball], ROOT)
-    const others = output
-      .trim()
-      .split('\n')
-      .filter((file) => !/^package\/dist\/.*\.(?:js|js\.map|d\.ts|lua|routes|html)$/.test(file))
-    expect(others.toSorted()).toEqual(['package/README.md', 'package/bin/sluice.cjs', 'package/package.json'])
+    const built = SOURCES.flatMap((file) => {
+      const module = file.replace(/^src/, 'package/dist').replace(/\.ts$/, '')
+      return file.endsWith('.ts') ? [`${module}.js`, `${module}.js.map`, `${module}.d.ts`] : [module]
+    })
+    const others = new Set(output.trim().split('\n')).difference(new Set(built))
+    expect([...others].toSorted()).toEqual(['package/README.md', 'package/bin/sluice.cjs', 'package/package.json'])
     const { size } = statSync(tarball)
     console.log(`the package takes ${size} bytes`)
     expect(size).toBeLessThan(1_000_000)
   })
 
   it('has every file of the source that is no TypeScript, at the same place and byte for byte', async () => {
-    const data = globSync('src/**', { cwd: ROOT, exclude: ['**/*.ts'] }).filter((file) =>
-      statSync(join(ROOT, file)).isFile(),
-    )
+    const data = SOURCES.filter((file) => !file.endsWith('.ts'))
     expect(data.length).toBeGreaterThan(3)
     for (const file of data) {
       expect(readFileSync(join(installed, file.replace(/^src/, 'dist')), 'utf8'), file).toBe(readText(file))
@@ -76,11 +76,12 @@ describe('the package', () => {
   })
 
   it('maps each line to the source, which the map holds', async () => {
-    const modules = globSync('dist/**/*.js', { cwd: installed })
+    const modules = SOURCES.filter((file) => file.endsWith('.ts'))
     expect(modules.length).toBeGreaterThan(100)
     for (const file of modules) {
-      const map = JSON.parse(readFileSync(join(installed, `${file}.map`), 'utf8')) as Record<string, unknown>
-      expect(map['sourcesContent'], file).toEqual([readText(file.replace(/^dist/, 'src').replace(/js$/, 'ts'))])
+      const map = file.replace(/^src/, 'dist').replace(/ts$/, 'js.map')
+      const { sourcesContent } = JSON.parse(readFileSync(join(installed, map), 'utf8')) as Record<string, unknown>
+      expect(sourcesContent, file).toEqual([readText(file)])
     }
     writeFileSync(
       join(project, 'wrong.mjs'),
