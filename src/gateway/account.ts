@@ -8,33 +8,33 @@ import type { Counting } from './charges.ts'
 import { type AccountServices, AdmissionPolicies } from './admission-policies.ts'
 
 export interface AccountOptions {
-  /** Of its upstream. */
+  /** The configuration of its upstream. */
   readonly config: UpstreamConfig
   readonly preset: Preset | undefined
   /** Lower-case names of the headers in which clients may present their key. */
   readonly keyHeaders: ReadonlySet<string>
-  /** Of its upstream. */
+  /** How limits of its upstream are counted. */
   readonly counting: Counting
   readonly services: AccountServices
-  /** Of the account of that name before a reload. */
+  /** The account of the same name before a reload. */
   readonly previous: Account | undefined
 }
 
-/** One account at a vendor: its credential, its quotas, and those who wait for them. */
+/** An account at a vendor: its credential, its limits, and the calls that wait for them. */
 export class Account {
   readonly name: string
   readonly id: string | undefined
   /** `upstream/account`. */
   readonly key: string
   readonly credential: CredentialSet | undefined
-  /** Undefined where nothing is to be looked for in responses. */
+  /** Undefined if responses are not searched for the credential. */
   readonly echoes: EchoGuard | undefined
-  /** Lower-case names of the headers that never go upstream as a client sent them: those of keys, and the account's. */
+  /** Lower-case names of request headers that are removed: those in which keys may be, and the account's. */
   readonly droppedNames: ReadonlySet<string>
   readonly admissionPolicies: AdmissionPolicies
-  /** What the credential was made of. */
+  /** The configuration of the credential. After a reload with the same one, the credential is kept. */
   readonly #madeOf: readonly unknown[]
-  /** When the upstream last refused a call because there were too many. */
+  /** When the upstream last refused a call for rate, by `Clock.now`. */
   throttledAt = -Infinity
 
   constructor(upstream: string, name: string, options: AccountOptions) {
@@ -55,7 +55,7 @@ export class Account {
         ? undefined
         : new EchoGuard({ upstream, account: name, ...services })
     const droppedNames = new Set([...keyHeaders, ...(this.credential?.headerNames ?? [])])
-    // An account without a known id leaves it to the client to name it.
+    // If the id of the account is not known, the client's own header names it.
     if (config.accountHeader !== undefined && this.id !== undefined)
       droppedNames.add(config.accountHeader.toLowerCase())
     this.droppedNames = droppedNames

@@ -12,7 +12,7 @@ import { type Counting, partitionOf, Rule, rulesFor, type Traits } from './charg
 import { type Failure, isFailure } from './failure.ts'
 import { LimitWatch, type WatchServices } from './limit-watch.ts'
 
-/** Charge sets of calls of one kind that are remembered; costs by bytes can make any number. */
+/** How many policies of one kind of calls are remembered. Costs by bytes can make any number. */
 const POLICIES_KEPT = 1_024
 
 /** What the program provides to every account. */
@@ -22,18 +22,18 @@ export interface AccountServices extends CredentialServices, WatchServices {
   readonly queueCapacity?: QueueCapacity
 }
 
-/** Where calls of one kind and account are admitted: what they are charged to, and where they wait. */
+/** How calls of one kind are admitted: the limits that they are charged to, and the queue in which they wait. */
 export interface AdmissionPolicy {
   readonly chargeSet: ChargeSet
   readonly queue: AdmissionQueue
   readonly labels: ClassLabels
   readonly metrics: ClassMetrics
-  /** Of the charge set's limits, in their order; of those that are the gateway's own there is none. */
+  /** The watches of the charge set's limits, in their order; undefined for a limit of the gateway's own. */
   readonly watches: readonly (LimitWatch | undefined)[]
   readonly spending: Spending
 }
 
-/** Calls of one kind: one policy, or one for each way in which what they are charged can vary. */
+/** Calls of one kind. They have one policy, or one for each way in which their charges vary. */
 interface Kind {
   readonly rules: readonly Rule[]
   readonly only: AdmissionPolicy | undefined
@@ -45,12 +45,12 @@ interface Charge {
   readonly units: number
 }
 
-/** What all policies of a class have in common. */
+/** The parts that all policies of a class share. */
 interface ClassParts {
   readonly labels: ClassLabels
   readonly metrics: ClassMetrics
   readonly capacity: ClassCapacity
-  /** By what is counted apart; calls that need different quotas don't wait for one another. */
+  /** The queues, by what is counted apart. Calls that need different quotas do not wait for one another. */
   readonly queues: Map<string, AdmissionQueue>
 }
 
@@ -69,7 +69,7 @@ export interface AdmissionPoliciesOptions {
   readonly services: AccountServices
 }
 
-/** Where the calls of one account are admitted. */
+/** The admission policies of one account. */
 export class AdmissionPolicies {
   readonly #options: AdmissionPoliciesOptions
   readonly #partition: string
@@ -77,12 +77,12 @@ export class AdmissionPolicies {
   readonly #classes = new Map<string, ClassParts>()
   readonly #rules = new Map<LimitConfig, Rule>()
   readonly #shown = new Map<string, Shown>()
-  /** Of all classes. */
+  /** How many calls of all classes may wait. */
   readonly #queueCapacity: QueueCapacity
   #chargeSet: ChargeSet | undefined
   #closing: Closing | undefined
 
-  /** With those of before a reload, calls wait on in the order in which they came, and those in flight go on counting. */
+  /** With the policies before a reload, waiting calls keep their order, and calls in flight still count. */
   constructor(options: AdmissionPoliciesOptions, previous?: AdmissionPolicies) {
     this.#options = options
     const { upstream, account, config } = options
@@ -91,7 +91,7 @@ export class AdmissionPolicies {
     this.#queueCapacity.most = config.queue.maxWaitingPerAccount ?? Infinity
     if (previous !== undefined) this.#takeOver(previous)
     this.#partition = partitionOf(options.counting, options.upstream, options.account)
-    // Shown before the first call; those that are counted apart only once there is something to count.
+    // A limit is shown before its first call. A limit that is counted apart is shown from its first call on.
     for (const [className, limits] of Object.entries(options.config.limits)) {
       for (const limit of limits) {
         const rule = this.#ruleOf(className, limit)
@@ -101,7 +101,7 @@ export class AdmissionPolicies {
     if (previous !== undefined) this.#chargeAnew()
   }
 
-  /** The admission policy of a call, or why there is none. Where limits depend on nothing but the route's kind: one look-up. */
+  /** Finds the policy of a call, or why there is none. It is one look-up if limits depend only on the route's kind. */
   policyFor(route: Route, traits: Traits): AdmissionPolicy | Failure {
     let kind = this.#kinds.get(route.kind)
     if (kind === undefined) this.#kinds.set(route.kind, (kind = this.#kindOf(route, traits)))
@@ -116,7 +116,7 @@ export class AdmissionPolicies {
     }
   }
 
-  /** Calls that wait already are charged to the limits as they are now, but for those that are counted apart. */
+  /** After a reload, waiting calls are charged to the new limits, except to those that are counted apart. */
   #chargeAnew(): void {
     const chargeSets = new Map<ChargeSet, ChargeSet>()
     const chargeSetNow = (chargeSet: ChargeSet): ChargeSet =>
@@ -131,32 +131,32 @@ export class AdmissionPolicies {
       for (const queue of queues.values()) queue.replaceChargeSets(chargeSetNow)
   }
 
-  /** Ends the wait of everyone here, now and from now on. */
+  /** Ends the wait of all calls, and lets none wait any more. */
   close(because: Closing): void {
     this.#closing = because
     for (const { queues } of this.#classes.values()) for (const queue of queues.values()) queue.close(because)
   }
 
-  /** Calls that wait now, and those that are in flight, by class. */
+  /** How many calls wait, and are in flight, by class. */
   *waiting(): Iterable<{ labels: ClassLabels; waiting: number; inFlight: number }> {
     for (const { labels, capacity } of this.#classes.values()) {
       yield { labels, waiting: capacity.waiting, inFlight: capacity.inFlight }
     }
   }
 
-  /** Who waits, by class and client. */
+  /** Which calls wait, by class and client. */
   *queued(): Iterable<{ labels: ClassLabels; view: QueueView }> {
     for (const { labels, queues } of this.#classes.values()) {
       for (const queue of queues.values()) for (const view of queue.view()) yield { labels, view }
     }
   }
 
-  /** Every limit there is. */
+  /** Every limit of the account. */
   get shown(): readonly Shown[] {
     return [...this.#shown.values()]
   }
 
-  /** A charge set of all of them, in that order, to ask for their usage. */
+  /** A charge set of all limits, in the order of `shown`, to ask for their usage. */
   get chargeSet(): ChargeSet {
     return (this.#chargeSet ??= chargeSetOf(
       this.#partition,
@@ -205,7 +205,7 @@ export class AdmissionPolicies {
     return policy
   }
 
-  /** What is charged to a limit, and to its pace, which no call can exceed by itself. */
+  /** The charge to a limit, and to its pace. A single call never exceeds the pace. */
   #chargesOf(rule: Rule, units: number, group: string): Charge[] {
     const charge = { limit: this.#limitOf(rule, group), units }
     const pace = rule.paceOf(group)

@@ -11,8 +11,8 @@ import { notAdmitted, storeUnavailable } from './refusals.ts'
 type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
 
 /**
- * Waits for the call's turn, `graceMs` longer than its client asked for but not beyond `deadline`; or says why it has none. No
- * promise where it enters at once.
+ * Waits for the call's turn: `graceMs` longer than its client allowed, but not beyond `deadline`. Returns a permit, or how the
+ * call ends without one. Returns no promise if the call is admitted or refused at once.
  */
 export function admit(
   call: Admitting,
@@ -26,7 +26,7 @@ export function admit(
   const entered = (admission: Admission): Admitted | Forwarded =>
     admitted(admission, call, target, call.clock.now() - enteredAt, metrics)
   try {
-    // What an attempt before has waited is gone.
+    // The waits before earlier attempts count, too.
     const leftMs = requestOptions.maxWaitMs + graceMs - call.waitedMs
     const maxWaitMs = Math.max(0, Math.min(leftMs, deadline - enteredAt))
     const { chargeSet } = admissionPolicy
@@ -57,7 +57,7 @@ function admitted(
   try {
     return toldOf(admission, call, { client, admissionPolicy }, waitedMs, metrics)
   } catch (error) {
-    // Until it is returned nobody else has it.
+    // Nobody else has the permit yet, so nobody else would give it back.
     if (admission.kind === 'admitted') admission.permit[Symbol.dispose]()
     throw error
   }
@@ -96,7 +96,7 @@ function toldOf(
   }
 }
 
-/** A second wait in the same queue begins only after an attempt. */
+/** Notes a wait. It came before the next attempt. */
 function noteWait(call: Admitting, record: WaitRecord, waitedMs: number, ended: Admission['kind']): void {
   ;(call.waits ??= []).push({ record, waitedMs, ended, attempt: call.attempts + 1 })
 }
@@ -113,18 +113,18 @@ function noteUsage({ usage, id }: Admitting, { watches }: AdmissionPolicy): void
   for (let i = 0; i < usage.length; i++) watches[i]?.note(usage[i]!, id)
 }
 
-/** Limits that are not enforced say what they would have done. As of the charge, those made in one step with it included. */
+/** Notes which limits that are not enforced would have refused the call. Charges made in the same step count. */
 function noteWouldDeny(call: Admitting, { labels }: AdmissionPolicy, client: Client, metrics: Metrics): void {
   for (const { limit, used } of call.usage) {
     if (limit.isEnforced || used <= limit.requests) continue
     const name = `${limit.class} ${limit.label}`
-    // Once, however often the call is sent.
+    // A limit is noted once a call, however many attempts there are.
     if (call.wouldDeny?.includes(name) !== true) (call.wouldDeny ??= []).push(name)
     metrics.quotaWouldDeny({ ...labels, class: limit.class }, limit.label, client.name, call.id)
   }
 }
 
-/** Charged like any attempt, but not waited for, and without a word of why not. */
+/** Admits a second attempt without waiting; undefined if that is not possible. */
 export async function admitNow({ client, admissionPolicy, requestOptions }: Target): Promise<Permit | undefined> {
   const { chargeSet } = admissionPolicy
   const { priority } = requestOptions

@@ -65,9 +65,9 @@ export interface AttemptOptions {
   readonly scrub: Scrub | undefined
 }
 
-/** How long to wait at least before looking again whether a client has sent more: of the call's own time next to nothing may be left. */
+/** The shortest pause before the next look whether a client has sent more, in milliseconds. Next to no time of the call may be left. */
 const LOOK_AGAIN_MS = 1_000
-/** What of a vendor's id goes into the log as it is. */
+/** A vendor's id of a request that goes into the log. */
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 const OVER = new Error('the attempt is over')
 
@@ -75,6 +75,7 @@ const OVER = new Error('the attempt is over')
  * One request, up to the headers of its response. It holds a permit of the quota, one of the breaker and the use of a credential;
  * disposed of, it gives back all three and ends whatever the upstream still does for it, unless its response is being drained.
  * What it learns it tells the permit and the breaker as soon as it knows.
+ * The file is longer than others: whoever changes one of the ways in which an attempt ends has to see all of them.
  *
  * undici and timers call its methods, and neither can be told of a mistake of the gateway: undici would take an exception for
  * a failure of the upstream, after which the call might be sent again, and in a timer it would end the process. So each of
@@ -260,7 +261,7 @@ export class Attempt implements ResponseHandler, Disposable {
   #inform(status: number, fields: Fields): void {
     const { request, response, isGone } = this.#call
     this.#interim = status === CONTINUE ? 100 : status
-    // Whoever waits for 100 Continue got it when the body was asked for, and nobody else wants it; 101 says nothing to a
+    // A client that waits for 100 Continue got it when its body was read, and no other wants it. 101 means nothing to a
     // client that did not ask for another protocol.
     if (status === 100 || status === CONTINUE || status === 101) return
     if (request.httpVersion === '1.0' || isGone) return
@@ -269,7 +270,7 @@ export class Attempt implements ResponseHandler, Disposable {
 
   #break(error: Error): void {
     const { body } = this.#options
-    // Not the upstream's, nor the client's: what reads the body threw.
+    // Neither the upstream nor the client failed: the gateway's own code that reads the body threw.
     if (body?.mistake !== undefined) throw body.mistake
     if (this.#phase === 'unsent') {
       this.permit.giveUp()
@@ -330,7 +331,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs })
   }
 
-  /** Of a call with a body the upstream's time begins when it has all of it. */
+  /** Reports the response to the breaker. The upstream's time begins when it has the whole request body. */
   #tellBreaker(status: number): void {
     const { slow = Infinity } = this.#target.upstream.config.breaker
     const tookMs = this.#call.clock.now() - Math.max(this.#startedAt, this.#options.body?.progressAt ?? 0)
@@ -384,12 +385,12 @@ export class Attempt implements ResponseHandler, Disposable {
   }
 }
 
-/** A body that was coded for the transfer as nobody asked for: only the chunks are undone, and the rest would be no body. */
+/** A transfer coding that nobody asked for. undici undoes only the chunks, and the rest would reach the client still coded. */
 class TransferCodingError extends Error {
   readonly code = 'UNASKED_TRANSFER_CODING'
 }
 
-/** Three digits that are no status (RFC 9110 §15), and that Node would not send. */
+/** A status below 100, which is invalid (RFC 9110 §15) and which Node does not send. */
 class StatusError extends Error {
   readonly code = 'INVALID_STATUS'
 }

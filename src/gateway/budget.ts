@@ -5,8 +5,8 @@ import { Failure } from './failure.ts'
 import type { Forwarded } from './forwarded.ts'
 
 /**
- * Forwards a call of a client that has a budget of its own. A call is charged once, however often it is sent; one that is
- * refused before it was sent is given back. The ledger counts, so the budget is one over all gateways.
+ * Forwards a call of a client that has a budget of its own. The call is charged once, however many attempts there are. The charge
+ * is refunded if the call is refused before its first attempt. The ledger counts it, so all gateways share the budget.
  */
 export async function forwardWithin(
   budget: ChargeSet,
@@ -38,7 +38,7 @@ export async function forwardWithin(
   }
   let isDelivered = false
   try {
-    // From then on it counts as of now, however long its response lasts.
+    // From the response's head on, the charge counts as of now, however long the body takes.
     call.onHead = commit
     const result = await forward(call, target, env)
     isDelivered = result.kind === 'delivered'

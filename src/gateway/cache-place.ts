@@ -7,14 +7,14 @@ import { normalizePath } from '../routing/path.ts'
 import type { Call, Target } from './call.ts'
 import { outgoingRequest } from './outgoing.ts'
 
-/** Where the answer to a read is kept, also if it depends on fields of the request (RFC 9111 §4.1). */
+/** The place of the answer to a read in the store, also if it depends on fields of the request (RFC 9111 §4.1). */
 export class CachePlace {
   readonly #call: Call
   readonly #target: Target
   readonly #store: CacheStore
   readonly #resource: string
   readonly #selector: string
-  /** Of the answer that was looked for last, which may be one of several. */
+  /** The selector of the answer that was looked up last. It differs from `#selector` if there are several answers. */
   #variant: string
   #generation: string | undefined
   #outgoing: readonly string[] | undefined
@@ -37,7 +37,7 @@ export class CachePlace {
     this.#variant = selector
   }
 
-  /** Looks for what is kept. */
+  /** Looks the stored answer up. */
   async find(): Promise<Entry | undefined> {
     let found = await this.#store.find(this.#resource, this.#selector)
     if (found.stored?.kind === 'vary') {
@@ -48,34 +48,34 @@ export class CachePlace {
     return found.stored?.kind === 'entry' ? found.stored : undefined
   }
 
-  /** Of the resource when it was looked for; undefined where nothing may be kept. */
+  /** The generation of the resource at the time of the look-up; undefined if nothing may be stored. */
   get generation(): string | undefined {
     return this.#generation
   }
 
-  /** Whether what was looked for is one of several answers. */
+  /** Whether the answer is one of several that depend on fields of the request. */
   get isVarying(): boolean {
     return this.#variant !== this.#selector
   }
 
-  /** By which reads of the same know one another. */
+  /** The key by which identical reads find one another. */
   get key(): string {
     return `${this.#resource}:${this.#variant}`
   }
 
-  /** The entry as others may take it whose requests it answers. */
+  /** The entry for the reads that wait for it, with what tells whether it answers them. */
   landing(entry: Entry): Landed {
     const names = varyNames(fieldOf(entry, 'vary'))
     const selector = names === undefined ? this.#selector : variantOf(this.#selector, names, this.#valueOf)
     return { entry, names, selector }
   }
 
-  /** Whether what came for another call answers this one. */
+  /** Whether the answer to another call answers this one. */
   isAnswer({ names, selector }: Landed): boolean {
     return names === undefined || variantOf(this.#selector, names, this.#valueOf) === selector
   }
 
-  /** Whether it was kept. */
+  /** Stores an entry, or drops what is stored if it is of no use. Returns whether it was stored. */
   keep(entry: Entry): boolean {
     const store = this.#store
     const generation = this.#generation
@@ -94,7 +94,7 @@ export class CachePlace {
     this.#store.drop(this.#resource, this.#variant)
   }
 
-  /** The value of a field of the request as it goes upstream. The account's credential is the same in all of them. */
+  /** The value of a field of the request as it goes upstream. The credential is left out: it is the same for all clients. */
   readonly #valueOf = (name: string): string => {
     const { account, route } = this.#target
     const isCredential = account.credential?.headerNames.includes(name) === true

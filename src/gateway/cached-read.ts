@@ -25,30 +25,33 @@ import { nullResponse } from './null-response.ts'
 import type { ResponseObserver } from './response-observer.ts'
 import { countInCache, type StoredAnswer } from './stored-answer.ts'
 
-/** RFC 5861 §4. */
+/** The statuses that stale-if-error covers (RFC 5861 §4). */
 const ERRORS = new Set([500, 502, 503, 504])
 
 /** What the cache says of a call. */
 export type CacheAnswer =
-  /** It is answered by what is kept; with `refresh`, that is to be asked for anew meanwhile. */
+  /** A stored answer answers it. If `refresh` is given, the upstream is asked for a new one meanwhile. */
   | { readonly kind: 'hit'; readonly answer: StoredAnswer; readonly refresh: Refresh | undefined }
-  /** The upstream has to be asked; the observer, if there is one, keeps what may be kept of its response. */
+  /** The upstream must be asked. The observer, if there is one, stores or invalidates answers. */
   | { readonly kind: 'miss'; readonly observer: ResponseObserver | undefined }
-  /** The upstream has to be asked whether what is kept is still right, which may also stand in for an error. */
+  /** The upstream must be asked whether the stored answer is still valid. That answer may also stand in for an error. */
   | { readonly kind: 'revalidate'; readonly observer: ResponseObserver }
-  /** The client has gone, or wants an answer from the cache only. */
+  /** The client has gone, or wants only a stored answer, and there is none. */
   | Forwarded
 
-/** A call that nobody waits for, by which an entry is asked for anew. */
+/** A call for no client, which asks the upstream for a new answer. */
 export interface Refresh {
   readonly call: Call
   readonly target: Target
   readonly observer: ResponseObserver
 }
 
-/** A read of a cached route: answered from what is kept, or forwarded, and then its answer is kept if it may be. */
+/**
+ * A read of a cached route: looks the stored answer up, and stores the answer of the upstream if that is allowed. One class,
+ * although it is long, because look-up, revalidation and storing share the entry, the place and the flight.
+ */
 export class CachedRead implements ResponseObserver {
-  /** Set while an entry is asked about. */
+  /** Set while an entry is revalidated. */
   conditions: readonly string[] | undefined
   readonly #call: Admitting & Answering
   readonly #target: Target
@@ -57,15 +60,15 @@ export class CachedRead implements ResponseObserver {
   readonly #wanted: Directives
   readonly #place: CachePlace
   #reason: ForwardReason = 'uri-miss'
-  /** Why the cache is left out, or the answer not kept. */
+  /** Why the cache is bypassed, or the answer is not stored. */
   #detail: string | undefined
-  /** What is kept, when it can't be given without asking. */
+  /** The stored answer, if it must be revalidated first. */
   #entry: Entry | undefined
   #flight: Flight | undefined
   #capture: Capture | undefined
   #landed: Landed | undefined
   #sentAt = 0
-  /** It is made for no client. */
+  /** Whether the call is made for no client. */
   #isBackground = false
 
   constructor(
@@ -113,7 +116,7 @@ export class CachedRead implements ResponseObserver {
     return this.#joinOrAsk()
   }
 
-  /** Waits for another call's answer to the same, or is the one that asks for it. */
+  /** Waits for the answer to an identical read that is under way, or becomes the read that others wait for. */
   async #joinOrAsk(): Promise<CacheAnswer> {
     const call = this.#call
     const { generation, key } = this.#place
@@ -134,7 +137,7 @@ export class CachedRead implements ResponseObserver {
     return { kind: 'revalidate', observer: this }
   }
 
-  /** Those that wait for it hear of its end, whatever that is. */
+  /** Tells the reads that wait, however the call ended. */
   [Symbol.dispose](): void {
     this.#flight?.end(this.#landed)
   }
@@ -158,10 +161,10 @@ export class CachedRead implements ResponseObserver {
     return this.#stored(entry, 'stale', { forwardedStatus: status, detail: 'stale-if-error' })
   }
 
-  /** What is kept, after a 304. */
+  /** Handles a 304. */
   #confirmed(entry: Entry, fields: Fields): StoredAnswer | { readonly kind: 'ask-again' } {
     if (!isAbout(entry, fields)) {
-      // What it is about is not here, and so it has to be asked for as a whole.
+      // The 304 is about another version than the stored one, so the whole answer must be requested.
       this.conditions = undefined
       this.#entry = undefined
       return { kind: 'ask-again' }
@@ -223,7 +226,7 @@ export class CachedRead implements ResponseObserver {
     return this.#flight?.lastWaiterGone()
   }
 
-  /** A call that asks for an entry anew that is given already: only where there is quota to spare, and one at a time. */
+  /** Makes the call that refreshes a stale entry. It does not wait for quota, and there is one at a time. */
   #refreshOf(entry: Entry): Refresh | undefined {
     const { generation, key } = this.#place
     const { id, request, snapshot, clock } = this.#call
@@ -243,7 +246,7 @@ export class CachedRead implements ResponseObserver {
     return { call, target, observer }
   }
 
-  /** Waits for another call's answer; in vain where that is not sent in the time that this one may wait. */
+  /** Waits for another call's answer; undefined if that call is not sent within the time that this one may wait. */
   async #await(flight: Flight): Promise<Landed | undefined> {
     const call = this.#call
     const since = call.clock.now()
@@ -260,14 +263,14 @@ export class CachedRead implements ResponseObserver {
     return landed
   }
 
-  /** Those that wait go on by themselves, and those that come next do not wait. */
+  /** Lets the reads that wait go on by themselves, and the next ones not wait at all. */
   #notForOthers(status: number): void {
     if (this.#flight === undefined) return
     if (status < 400) this.#shared.flights.goAlone(this.#place.key, this.#call.clock.now())
     this.#flight.end(undefined)
   }
 
-  /** Undefined for a HEAD, of which nothing is ever kept. */
+  /** A capture of the answer, or why it is not stored; undefined for a HEAD, whose answer is never stored. */
   #captureOf(
     status: number,
     reason: string,
@@ -288,7 +291,7 @@ export class CachedRead implements ResponseObserver {
     return isFramed ? new Capture(head, maxEntryBytes) : 'no-length'
   }
 
-  /** What is kept is older than an answer that is not, and must not come back. */
+  /** Drops the stored answer: it is older than the one that came and is not stored. */
   #outdated(status: number, why: NotKept): NotKept {
     if (this.#entry !== undefined && status < 500) this.#place.drop()
     return why
@@ -297,7 +300,7 @@ export class CachedRead implements ResponseObserver {
   #freshnessOf(status: number, fields: Fields): Freshness | NotKept {
     const { snapshot, request, clock } = this.#call
     const { account, route } = this.#target
-    // Where there are clients, it is the key of one, and meant for the gateway; the place of an answer is the client's own.
+    // If clients have keys, Authorization holds the key of one, which is for the gateway; and the place is the client's own.
     const isAuthorized =
       isCredentialInAuthorization(route, account) || (snapshot.callers.isOpen && 'authorization' in request.headers)
     const times = { sentAt: this.#sentAt, now: clock.now(), wall: clock.wall() }
@@ -305,7 +308,7 @@ export class CachedRead implements ResponseObserver {
     return freshnessOf(exchanged, this.#policy)
   }
 
-  /** The entry as a 304 confirms it (RFC 9111 §4.3.4). */
+  /** The entry, updated by a 304 (RFC 9111 §4.3.4). */
   #updated(entry: Entry, fields: Fields): Entry {
     const kept = keptHeaders(responseHeaders(fields, true), this.#call.clock.wall())
     const headers = updatedHeaders(entry.headers, kept)
@@ -324,14 +327,14 @@ export class CachedRead implements ResponseObserver {
     if (!this.#isBackground) countInCache(result, this.#call, this.#target)
   }
 
-  /** The call would have been charged. */
+  /** Counts the charges that the cache saved. */
   #countSaved(): void {
     const { chargeSet, metrics } = this.#target.admissionPolicy
     for (const [className, units] of unitsByClass(chargeSet)) metrics.quotaSaved(className, units, this.#call.id)
   }
 }
 
-/** Whether the credential travels in Authorization, so that a shared cache must ask for more before it keeps an answer. */
+/** Whether the credential is in Authorization. Then a shared cache may store less (RFC 9111 §3.5). */
 export function isCredentialInAuthorization(route: Route, account: Account): boolean {
   if (route.credential === 'none' || account.credential === undefined) return false
   return route.credential === 'bearer' || account.credential.headerNames.includes('authorization')
@@ -350,7 +353,7 @@ const NOT_TO_BE_KEPT: Freshness = {
   isStrict: true,
 }
 
-/** Whether the end of a body of HTTP/1.1 can be told from a connection that broke. */
+/** Whether the end of an HTTP/1.1 body can be told from a broken connection. */
 function hasLength(status: number, fields: Fields): boolean {
   return status === 204 || fields['content-length'] !== undefined || fields['transfer-encoding'] !== undefined
 }

@@ -1,4 +1,4 @@
-/** Counts the calls that read a snapshot, so that what it has can be closed after the last. */
+/** Counts the calls that use a snapshot, so that its connections can be closed after the last one. */
 export class CallCount {
   #active = 0
   #onIdle: (() => void) | undefined
@@ -12,7 +12,7 @@ export class CallCount {
     if (this.#active === 0) this.#onIdle?.()
   }
 
-  /** Calls `run` when no call is active, which may be at once; call it only when none begins any more. */
+  /** Calls `run` once no call is active, which may be at once. Use it only when no new call can begin. */
   onIdle(run: () => void): void {
     if (this.#active === 0) run()
     else this.#onIdle = run

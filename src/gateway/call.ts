@@ -16,13 +16,13 @@ import type { Snapshot, Upstream } from './snapshot.ts'
 import type { Upgrade } from './upgrade.ts'
 import type { RequestOptions } from './request-options.ts'
 
-/** Where a call goes and on whose behalf: what is known once it has been identified. */
+/** Where a call goes and on whose behalf. Known once it is identified. */
 export interface Target {
   readonly client: Client
   readonly upstream: Upstream
   readonly account: Account
   readonly route: Route
-  /** Undefined where the route wants none. */
+  /** Undefined if the route wants none. */
   readonly credential: Credential | undefined
   readonly admissionPolicy: AdmissionPolicy
   /** Host and port by which the client called the gateway; undefined if it did not say so (HTTP/1.0). */
@@ -30,7 +30,7 @@ export interface Target {
   /** Path and query below the upstream's URL, byte for byte as the client sent them. */
   readonly path: string
   readonly query: string
-  /** The normal form of the path by which the route was found. */
+  /** The normalized path, by which the route was found. */
   readonly normalPath: string
   readonly requestOptions: RequestOptions
 }
@@ -129,7 +129,7 @@ export class Call {
     this.snapshot = snapshot
     this.clock = clock
     this.startedAt = clock.now()
-    // Not the request's signal: that one aborts as soon as the body has been read.
+    // Not the request's signal: Fastify aborts it as soon as the body has been read.
     response.on('close', () => {
       onClosed(this)
       if (!response.writableFinished) this.gone.cancel()
@@ -140,7 +140,7 @@ export class Call {
     return this.gone.isCancelled
   }
 
-  /** Of the time since the call came, what was spent neither upstream nor waiting for anybody. */
+  /** Milliseconds since the call's arrival that were spent neither upstream nor waiting for anybody. */
   get gatewayMs(): number {
     const elapsedMs = this.clock.now() - this.startedAt
     return Math.max(0, elapsedMs - this.waitedMs - this.upstreamMs - this.receivingMs - this.sleptMs)

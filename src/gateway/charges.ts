@@ -7,24 +7,24 @@ import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { Failure } from './failure.ts'
 
-/** What limits may depend on besides a call's route. */
+/** The traits of a call, besides its route, that limits may depend on. */
 export interface Traits {
   readonly method: string
   readonly headers: IncomingHttpHeaders
-  /** Normalized, as routes are found by it. */
+  /** The normalized path. */
   readonly path: string
   readonly client: string
-  /** Which of a pool it is sent with. */
+  /** The name of the credential in its pool. */
   readonly credential: string | undefined
 }
 
-/** Who shares what at an upstream: where its limits are counted, and by which names. */
+/** Which accounts of an upstream share limits, and so where the limits are counted. */
 export interface Counting {
-  /** One partition for all accounts, because something is counted over several of them. */
+  /** Whether all accounts use one partition, because a limit counts over several of them. */
   readonly isShared: boolean
-  /** Of each account, the first one that has the same credential. */
+  /** For each account, the first account with the same credential. */
   readonly credentialOwner: ReadonlyMap<string, string>
-  /** Accounts with several credentials, each of which has its own count where limits are by credential. */
+  /** Accounts with several credentials. A limit by credential counts each of them apart. */
   readonly pools: ReadonlySet<string>
 }
 
@@ -54,15 +54,15 @@ export function partitionOf({ isShared }: Counting, upstream: string, account: s
 }
 
 /**
- * A path can have any text where a route has a `{name}`, so what is counted by it is counted in this many groups: those of
- * one group share a limit, which may make them wait for each other, but never lets through more than the limit.
+ * A `{name}` in a route matches any text. A limit by `{name}` therefore counts in this many groups. Names of one group share a
+ * count: they may wait for one another, but never exceed the limit.
  */
 const GROUPS = 64
 
-/** One configured limit, as an account's calls are charged to it. */
+/** A configured limit, as the calls of an account are charged to it. */
 export class Rule {
   readonly class: string
-  /** Whose it is, as metrics name accounts. */
+  /** The account that metrics name: `*` for a limit of the whole upstream. */
   readonly account: string
   readonly isEnforced: boolean
   readonly allowed: number
@@ -83,7 +83,7 @@ export class Rule {
     this.account = base === 'upstream' ? '*' : owner
     this.isEnforced = config.enforce ?? true
     this.allowed = allowedBy(config, upstream.headroom)
-    // So that alerts can leave it out; its count goes on under the same id when it is enforced.
+    // Alerts leave out labels with this word. The id stays, so the count goes on when the limit is enforced.
     this.label = labelOf(config) + (this.isEnforced ? '' : ' shadow')
     this.#config = config
     this.#countingToleranceMs = upstream.slack
@@ -97,30 +97,30 @@ export class Rule {
     return this.#splits.length > 0 || this.#isOfPool
   }
 
-  /** Whether what a call of a kind is charged depends on more than its kind. */
+  /** Whether the charge depends on more than the kind of a call. */
   get isVarying(): boolean {
     const { cost, when } = this.#config
     return this.isSplit || when !== undefined || (cost !== undefined && typeof cost !== 'number')
   }
 
-  /** A limit on a credential is none on calls that don't carry it. */
+  /** A limit by credential does not concern calls without a credential. */
   concerns(route: Route): boolean {
     return this.#base !== 'credential' || route.credential !== 'none'
   }
 
-  /** Units that a call is charged; 0 if it is not charged at all. Why not, if it never can be. */
+  /** The units that a call is charged; 0 if it is not charged; a failure if it can never be admitted. */
   unitsOf(route: Route, { method, headers }: Traits): number | Failure {
     const { cost = 1, when } = this.#config
     const isByBytes = typeof cost === 'object' && 'bytes' in cost
     const bytes = isByBytes || when !== undefined ? bodyBytes(headers) : 0
-    // A limit that is not enforced refuses nothing: it does not count what it can't measure.
+    // A limit that is not enforced refuses nothing. It does not count a body whose size is unknown.
     if (bytes === undefined) return this.isEnforced ? lengthMissing(this) : 0
     if (when !== undefined && bytes <= when.bodyOver) return 0
     const units = isByBytes ? Math.ceil(bytes / cost.bytes) : flatCost(cost, route, method)
     return units > this.allowed && this.isEnforced ? tooExpensive(this, units) : units
   }
 
-  /** What the call is counted with, apart from others; undefined if it lacks a segment that decides that. */
+  /** The group in which the call is counted; undefined if its path lacks the segment that decides it. */
   groupOf(route: Route, traits: Traits): string | undefined {
     let group = this.#isOfPool ? `:of=${traits.credential}` : ''
     for (const split of this.#splits) {
@@ -147,7 +147,7 @@ export class Rule {
     })
   }
 
-  /** The limit that spreads the charges of that one, if they are to be spread. */
+  /** The limit that spreads the charges of this limit over time; undefined if they are not spread. */
   paceOf(group: string): Limit | undefined {
     const pace = paceOf(this.#config, this.allowed)
     if (pace === undefined) return undefined
@@ -208,20 +208,20 @@ function valueOf(split: Split, route: Route, { path, client }: Traits): string |
   return text === undefined ? undefined : String(groupNumber(text))
 }
 
-/** However a name is written: percent-encoded or not, in capitals or not. */
+/** The group of a name. All spellings of it, percent-encoded or in capitals, give the same one. */
 function groupNumber(text: string): number {
   let name = text
   try {
     name = decodeURIComponent(text)
   } catch {
-    // It is taken as it stands.
+    // A malformed encoding counts as it is.
   }
   let hash = 0
   for (const character of name.toLowerCase()) hash = (Math.imul(hash, 31) + character.codePointAt(0)!) >>> 0
   return hash % GROUPS
 }
 
-/** Undefined where only its end will tell. */
+/** The declared length of the body; undefined if it is chunked. */
 function bodyBytes(headers: IncomingHttpHeaders): number | undefined {
   return headers['transfer-encoding'] === undefined ? Number(headers['content-length'] ?? 0) : undefined
 }
@@ -231,7 +231,7 @@ function lengthMissing({ class: className, label }: Rule): Failure {
   return new Failure('invalid_request', message)
 }
 
-/** No 429, because waiting does not help. */
+/** It is not a 429, because waiting does not help. */
 function tooExpensive({ class: className, label, allowed }: Rule, units: number): Failure {
   const message = `the call costs ${units} units, and the ${className} limit (${label}) never allows more than ${allowed}`
   return new Failure('invalid_request', message)

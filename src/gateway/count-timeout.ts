@@ -4,7 +4,7 @@ import type { Call } from './call.ts'
 import type { Forwarded } from './forwarded.ts'
 import type { Upstream } from './snapshot.ts'
 
-/** By what took too long; after the headers, too, where no refusal can say it any more. */
+/** Counts a timeout by its phase: also one after the headers, of which the client is told by no refusal. */
 export function countTimeout(
   { id }: Call,
   { timeouts }: Upstream,

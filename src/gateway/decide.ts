@@ -28,7 +28,7 @@ export type Unanswered =
 
 export interface RetryPolicy extends BackoffPolicy {
   readonly retries: number
-  /** Of responses that are worth another attempt. */
+  /** The statuses of responses after which a call is retried. */
   readonly statuses: ReadonlySet<number>
   /** Which calls may be sent again that the upstream refused for too many: any, where it refuses before it acts. */
   readonly throttled: 'any' | 'safe'

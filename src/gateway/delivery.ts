@@ -39,11 +39,11 @@ class Delivery implements BodyReceiver {
   /** The client has gone, and the response goes on for others. */
   #isWithoutClient = false
   #isOver = false
-  /** Until all is written that came with the headers: then the last piece of it may be the last of all. */
+  /** While what came with the headers is taken in. Its last piece is held, to go out together with the end if that came, too. */
   #isBeginning = true
   #heldPiece: Buffer | undefined
   #cancellation: Subscription | undefined
-  /** Of the time in which the client takes nothing. */
+  /** Ends the call if the client takes nothing for too long. */
   #idle: Timer | undefined
 
   constructor(
@@ -186,7 +186,7 @@ class Delivery implements BodyReceiver {
   }
 }
 
-/** A reason phrase may hold bytes that Node does not send; nobody needs it (RFC 9112 §4). */
+/** The reason phrase; empty if it holds bytes that Node does not send. Nobody needs it (RFC 9112 §4). */
 function reasonOf(phrase: string, scrub: Scrub | undefined): string {
   if (/[^\t -~]/.test(phrase)) return ''
   return scrub === undefined ? phrase : scrub.text(phrase, 'header')

@@ -14,32 +14,32 @@ import { bareHost } from '../net/address.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import { readRequestOptions } from './request-options.ts'
 
-/** What identification needs of a request. */
+/** The head of a request, as far as identification needs it. */
 export interface RequestHead {
   readonly method: string
   /** The request target as it was sent. */
   readonly url: string
   readonly headers: IncomingHttpHeaders
-  /** Stands for the client's connection. */
+  /** The client's connection. */
   readonly connection: LocalEnd
-  /** Whose call it is, where that is not to be found out. */
+  /** The client, if it is known already. */
   readonly client?: Client | undefined
 }
 
-/** Who calls, and where to: as far as it could be found out, for the log line of a refusal. */
+/** Who calls, and where to. A refusal logs as much of it as was found out. */
 export interface Identity {
   client: Client | undefined
   upstream: Upstream | undefined
   route: Route | undefined
-  /** What of the path named the upstream, `/harness` or nothing; and the path below it, as it was sent. */
+  /** The part of the path that named the upstream, such as `/harness`, or nothing; and the rest, as it was sent. */
   prefix: string
   path: string
 }
 
-/** Finds out who calls, where to, for which account and what kind of call it is; or why it may not. Notes in `identity` how far it came. */
+/** Finds the client, upstream, account and class of a call; or why it is refused. Notes in `identity` what it found. */
 export function identify(snapshot: Snapshot, head: RequestHead, identity: Identity): Target | Failure {
   const { method } = head
-  // A TRACE is answered with the request as it arrived, the injected credential in it.
+  // The answer to a TRACE holds the request as it arrived, with the injected credential.
   if (method === 'TRACE') return invalid('TRACE is not forwarded, because the answer would show the credential')
   const address = findUpstream(snapshot, head)
   if (!isFailure(address)) {
@@ -114,18 +114,18 @@ function refuseAccess({ url: { origin }, basePath, aliasPrefix, access }: Upstre
   return forbidden(`the network access list of ${client.name} does not allow this address`)
 }
 
-/** A byte that is sent as it is, beyond ASCII: one character of a request target. As part of a URL it would be two bytes. */
+/** Escapes raw bytes beyond ASCII. Each is one character of a request target, and a URL would encode it as two bytes. */
 function escapeBytes(path: string): string {
   return path.replaceAll(/[\x80-\xff]/g, (byte) => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }
 
 /**
- * A segment `..`, in any encoding, also with parameters: above the upstream's base path there may be things that are not for
- * clients.
+ * A segment `..`, in any encoding, also with parameters. It would lead above the upstream's base path, to resources that clients
+ * must not reach.
  */
 const CLIMBS = /(?:\/|\\|%2f|%5c)(?:\.|%2e){2}(?:\/|\\|%2f|%5c|;|%3b|%00|$)/i
 
-/** Which upstream a request is for: by the host name that it owns, by the first path segment, else the default one. */
+/** Finds the upstream of a request: by the host name that it owns, else by the first segment of the path, else the default. */
 function findUpstream(snapshot: Snapshot, { url, headers, connection }: RequestHead): Address | Failure {
   // No request target has a fragment (RFC 9112 §3.2): where it would be cut off, servers and route tables do not agree.
   if (url.includes('#')) return invalid('the request target must not have a fragment: "#" is written %23')
@@ -137,7 +137,7 @@ function findUpstream(snapshot: Snapshot, { url, headers, connection }: RequestH
     if (isFailure(absolute)) return absolute
     const isOwned = snapshot.hosts.has(absolute.hostname)
     if (!isOwned && !isOwnHost(absolute, snapshot.ownHosts, connection)) return foreign(absolute.authority)
-    // RFC 9112 §3.2.2: it overrides the Host header.
+    // A target in absolute form overrides the Host header (RFC 9112 §3.2.2).
     ;({ authority: host, hostname, rest: target } = absolute)
   }
   const queryAt = target.indexOf('?')
@@ -147,11 +147,11 @@ function findUpstream(snapshot: Snapshot, { url, headers, connection }: RequestH
   const isEscaped = path.includes('%')
   if (isEscaped && !isDecodable(path))
     return invalid('the path must be well-formed: "%" only before two hex digits of UTF-8')
-  // Of HTTP/2 it may have such bytes as they are; escaped they are no UTF-8 either.
+  // HTTP/2 allows raw bytes here. Like escaped ones they must be UTF-8 in its shortest form.
   if (isOverlong(path)) return invalid('the path must be well-formed: bytes beyond ASCII only as UTF-8')
   if ((isEscaped || path.includes('..')) && CLIMBS.test(path))
     return invalid('the path must not have ".." segments, nor encoded ones')
-  // Some servers end the path there, and routes and access rules would be held to another one.
+  // Some servers cut the path off at a NUL. Routes and access rules would then apply to another path.
   if (isEscaped && path.includes('%00')) return invalid('the path must not have an encoded NUL, %00')
   const owner =
     snapshot.hosts.size > 0 && host !== undefined ? snapshot.hosts.get(hostname ?? bareHost(host)) : undefined
@@ -180,7 +180,7 @@ function isDecodable(path: string): boolean {
   }
 }
 
-/** A client that takes the gateway for a proxy to anywhere must not be answered by the vendor that is the default. */
+/** A client that takes the gateway for an open proxy must not be answered by the default upstream. */
 function foreign(authority: string): Failure {
   return new Failure(
     'unknown_upstream',
@@ -199,7 +199,7 @@ function accountFor(
   const paths = [normalizePath(path, aliasPrefix), normalizeDecoded(path, aliasPrefix) ?? []].flat()
   const claims = collectClaims(upstream.claims, paths, query.slice(1), headers)
   const named = headers['x-sluice-account']
-  // Of lines that differ none is obeyed: together they name no account.
+  // If several lines differ, none counts: joined they name no account.
   const wanted = named === undefined ? undefined : (onlyMember(named) ?? joined(named))
   const isAllowed = (account: Account): boolean => client.accounts?.has(account.key) ?? true
   const usable = (): string =>
@@ -238,7 +238,7 @@ function accountFor(
   }
 }
 
-/** What else `X-Sluice-Account` may say. */
+/** The values that X-Sluice-Account may have. */
 function orRather(names: string): string {
   return names === '' ? '' : `: X-Sluice-Account may be ${names}`
 }

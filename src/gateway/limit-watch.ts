@@ -13,7 +13,7 @@ export interface QuotaNotice {
   readonly class: string
   readonly window: string
   readonly limit: number
-  /** Of it, what may be used now. */
+  /** The part of the limit that may be used now. */
   readonly effective: number
   readonly used: number
 }

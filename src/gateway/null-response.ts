@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import { Writable } from 'node:stream'
 
-/** In the place of a client's response, for a call that is made for no client: takes everything, and keeps nothing. */
+/** The response of a call that is made for no client. It takes everything and keeps nothing. */
 class NullResponse extends Writable {
   statusCode = 0
   headersSent = false

@@ -11,7 +11,7 @@ import type { Unanswered } from './decide.ts'
 import { Failure } from './failure.ts'
 import type { Upstream } from './snapshot.ts'
 
-// What a client is told when its call is not forwarded, in the order in which it may happen to a call.
+// The failures that a client is told of, in the order in which they may happen to a call.
 
 export function tooManyWebSockets({ name, webSockets: { most } }: Upstream): Failure {
   return new Failure('quota_exhausted', `${most} WebSockets to ${name} are open, and no more may be`)
@@ -25,7 +25,7 @@ export function breakerOpen({ name }: Upstream, breaker: Breaker): Failure {
   return new Failure('breaker_open', message, { retryAfterMs, openedBy })
 }
 
-/** The client's body did not come as it must. */
+/** The client's body was too large, or did not arrive. */
 export function bodyFailed(kind: Exclude<BodyErrorKind, 'gone'>, { config }: Upstream): Failure {
   switch (kind) {
     case 'too_large':

@@ -8,10 +8,10 @@ import { Failure } from './failure.ts'
 export class RequestCredential {
   #credential: Credential
   readonly #route: Route
-  /** Of what the last attempt was sent with. */
+  /** The version of the credential in the latest attempt. */
   #version = -1
   #isRenewed = false
-  /** What the last attempt showed to the upstream. */
+  /** The secret that the latest attempt showed to the upstream. */
   #exposed = ''
 
   constructor(credential: Credential, route: Route) {
@@ -19,12 +19,12 @@ export class RequestCredential {
     this.#route = route
   }
 
-  /** Whether a body is worth keeping because the call may have to be sent with another credential. */
+  /** Whether the call may have to be sent again with a renewed credential, so that its body must be kept. */
   get isRenewable(): boolean {
     return this.#credential.isRenewable
   }
 
-  /** Undefined if it can be added at once; else the wait for that, or for the client's leaving, with why it was in vain. */
+  /** Undefined if the credential is ready; else a promise that resolves when it is, or the client has gone, or with a failure. */
   prepare(call: Sending): Promise<Failure | undefined> | undefined {
     const wait = this.#credential.ready?.()
     return wait && waitFor(wait, call)
@@ -36,7 +36,7 @@ export class RequestCredential {
     this.#exposed = this.#credential.exposed
   }
 
-  /** Of what the latest attempt is sent with. */
+  /** The version of the credential in the latest attempt. */
   get version(): number {
     return this.#version
   }
@@ -56,27 +56,27 @@ export class RequestCredential {
     return true
   }
 
-  /** How the call was answered that had been sent again with another credential. */
+  /** Tells the credential how the retry with another credential was answered. */
   settled(status: number): void {
     this.#credential.settled?.(status)
   }
 
-  /** The credential is in use for an attempt, until that is disposed of. */
+  /** Marks the credential as in use by an attempt, until the result is disposed of. */
   take(): Disposable | undefined {
     return this.#credential.take?.()
   }
 
-  /** Whether it is one of several that may be used instead of each other. */
+  /** Whether the credential is one of a pool. */
   get isOfPool(): boolean {
     return this.#credential.member !== undefined
   }
 
-  /** Whether another of them could take the call at once. */
+  /** Whether another of the pool could take the call at once. */
   get hasOthers(): boolean {
     return this.#credential.hasOthers === true
   }
 
-  /** From the next attempt on. */
+  /** Uses another credential from the next attempt on. */
   replace(credential: Credential): void {
     this.#credential = credential
   }

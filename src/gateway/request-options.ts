@@ -4,22 +4,22 @@ import { type Field, joined, onlyMember } from '../http/fields.ts'
 import { PRIORITIES, type Priority } from '../ledger/demand.ts'
 import { Failure } from './failure.ts'
 
-/** What a client asks for in `X-Sluice-*` headers, within what the configuration allows. */
+/** The options that a client sets by `X-Sluice-*` headers, bounded by the configuration. */
 export interface RequestOptions {
   readonly maxWaitMs: number
   readonly mayRetry: boolean
-  /** Longest time from its arrival to the response headers, waiting included; Infinity if it does not say. */
+  /** The longest time from arrival to response headers, waits included, in milliseconds; Infinity without the header. */
   readonly timeoutMs: number
   readonly priority: Priority
 }
 
-/** What a call may wait at most, and how urgent it may be. */
+/** The bounds of the configuration. */
 interface Bounds {
   readonly maxWaitMs: number
   readonly priority: Priority
 }
 
-/** Reads the `X-Sluice-*` headers that ask for something; a value that can't be read is the client's error, not ignored. */
+/** Reads the options. A malformed value is an error of the client, and is not ignored. */
 export function readRequestOptions(
   headers: IncomingHttpHeaders,
   { maxWaitMs, priority }: Bounds,
@@ -50,12 +50,12 @@ export function readRequestOptions(
     maxWaitMs: Math.min(askedMs, maxWaitMs),
     mayRetry: retry !== 'off',
     timeoutMs: timeout === undefined ? Infinity : parseDuration(timeout),
-    // Never above the client's own.
+    // A call is never more urgent than its client.
     priority: PRIORITIES[Math.max(asked, PRIORITIES.indexOf(priority))]!,
   }
 }
 
-/** An option on several lines is one if they are equal; if not, all of them, which is none that can be read. */
+/** The value of a field. Equal lines count once; different lines are joined, which no option can be parsed from. */
 function optionIn(field: Field): string | undefined {
   return field === undefined ? undefined : (onlyMember(field) ?? joined(field))
 }

@@ -24,11 +24,11 @@ export function lookUpInCache(call: Call, target: Target, shared: SharedCache): 
   return { kind: 'miss', observer: undefined }
 }
 
-/** Ways to end of which nobody knows whether the upstream has done what it was asked for. */
+/** Ends of a call after which nobody knows whether the upstream carried it out. */
 const UNCERTAIN: ReadonlySet<string> = new Set<FailureKind>(['interrupted', 'timeout'])
 const UNCERTAIN_STATUS = new Set([502, 504])
 
-/** A call that changes something, on its way. */
+/** Watches a call that changes something, and invalidates what it may have changed. */
 class Write implements ResponseObserver {
   readonly conditions = undefined
   readonly isAwaited = false
@@ -50,7 +50,7 @@ class Write implements ResponseObserver {
 
   replace(): undefined {}
 
-  /** RFC 9111 §4.4: before the client learns of it, so that its next read can't be older. */
+  /** Invalidates before the client sees the response, so that its next read is not older than its write (RFC 9111 §4.4). */
   begin(status: number, _: string, fields: Fields): void {
     if (status >= 400 && !UNCERTAIN_STATUS.has(status)) return
     this.#invalidate()
@@ -63,7 +63,7 @@ class Write implements ResponseObserver {
     this.#store.invalidate(this.#resourceOf(this.#target.path))
   }
 
-  /** Only below the same upstream: who may change one may not speak for another. */
+  /** Only paths of the same upstream: a response must not invalidate answers of another. */
   #invalidateAt(location: string): void {
     const { upstream, path } = this.#target
     const base = new URL(upstream.basePath + path, upstream.url)

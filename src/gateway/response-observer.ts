@@ -7,21 +7,21 @@ import type { StoredAnswer } from './stored-answer.ts'
 export interface ResponseObserver extends Disposable {
   /** Names and values in turn that go upstream in the place of the client's own conditions. */
   readonly conditions: readonly string[] | undefined
-  /** The request goes out. */
+  /** The request is sent now. */
   sent(): void
   /** What takes the place of a response that would be delivered: a stored answer, or a request without the conditions. */
   replace(status: number, fields: Fields): StoredAnswer | { readonly kind: 'ask-again' } | undefined
-  /** A response begins; to its headers, those of the gateway itself not among them, it may add. */
+  /** A response begins. The observer may add to `headers`, which do not hold the gateway's own yet. */
   begin(status: number, reason: string, fields: Fields, headers: string[]): void
   piece(chunk: Buffer): void
-  /** It was whole. */
+  /** The body was whole. */
   end(): void
-  /** The client takes it slowly. */
+  /** The client takes the body more slowly than it comes. */
   slow(): void
-  /** Whether others wait for it, so that it goes on without its client, and as fast as it can. */
+  /** Whether other calls wait for the response. Then it goes on without its client, and does not wait for it. */
   readonly isAwaited: boolean
-  /** Cancelled when, from now on, the last of them leaves. */
+  /** Returns what is cancelled when the last of them leaves. Ask when the client itself has gone. */
   lastWaiterGone(): Cancellation | undefined
-  /** What becomes of a call that ended so: that, or a stored answer in the place of a refusal. */
+  /** The end of the call, or a stored answer in place of a refusal. */
   conclude(end: Forwarded): Forwarded | StoredAnswer
 }

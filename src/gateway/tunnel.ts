@@ -2,15 +2,15 @@ import type { Duplex } from 'node:stream'
 import type { Clock, Timer } from '../time/clock.ts'
 import { closeFrame, Frames } from '../upstream/frames.ts'
 
-/** How a WebSocket ended: closed by either side in order, or left without a word by its client or its upstream. */
+/** How a WebSocket ended: closed by a Close frame, or dropped by its client or its upstream without one. */
 export type TunnelEnd = 'delivered' | 'client_gone' | 'broken_off'
 
-/** How long both sides have to close their connection, once one of them began to. */
+/** How long both sides have to close their connections, after one of them began to, in milliseconds. */
 const CLOSING_MS = 2_000
-/** RFC 6455 §7.4.1: an endpoint goes away. */
+/** The status of a Close frame of an endpoint that goes away (RFC 6455 §7.4.1). */
 const GOING_AWAY = 1001
 
-/** Those that are open; after `close`, none stays so. */
+/** The open tunnels of the process. After `close` none stays open. */
 export class Tunnels {
   readonly #open = new Set<Tunnel>()
   #isClosing = false
@@ -24,7 +24,7 @@ export class Tunnels {
     this.#open.delete(tunnel)
   }
 
-  /** Ends all of them, and whatever comes later, with 1001. */
+  /** Closes all of them, and each later one, with 1001. */
   close(): void {
     this.#isClosing = true
     for (const tunnel of this.#open) tunnel.close()
@@ -39,13 +39,13 @@ export interface TunnelOptions {
   readonly clock: Clock
   /** Longest time without a byte in either direction. */
   readonly idleMs: number
-  /** Called once; with an exception where the gateway made a mistake, which ends the tunnel. */
+  /** Called once at the end; with an exception if a mistake of the gateway ended the tunnel. */
   onEnd(end: TunnelEnd, error?: unknown): void
 }
 
 /**
- * Passes the bytes of a WebSocket on in both directions, each as fast as its receiver takes them: what the gateway holds is
- * what two sockets buffer. The only frame of its own is the Close when it has to end one that is in use.
+ * Passes the bytes of a WebSocket on in both directions, no faster than their receiver takes them, so that the gateway holds only
+ * what two sockets buffer. It sends one frame of its own: the Close when it has to end a tunnel that is in use.
  */
 export class Tunnel {
   readonly #options: TunnelOptions
@@ -53,7 +53,7 @@ export class Tunnel {
   readonly #up: Flow
   #timer: Timer | undefined
   #lastByteAt: number
-  /** Who ended first without a Close frame. */
+  /** The side that first ended without a Close frame. */
   #leaver: TunnelEnd | undefined
   #isClosing = false
   #isOver = false
@@ -76,7 +76,7 @@ export class Tunnel {
     return this.#isOver
   }
 
-  /** Tells both sides with 1001 to go away, and gives them a moment to do so. */
+  /** Sends 1001 to both sides, and gives them a moment to close. */
   close(): void {
     if (this.#isOver) return
     this.#safely(() => {
@@ -107,18 +107,18 @@ export class Tunnel {
       left()
       if (this.#options.client.destroyed && this.#options.upstream.destroyed) this.#finish()
     })
-    // Both may have gone while the upstream's answer was on its way.
+    // A side may have gone while the upstream's answer was on its way.
     if (from.destroyed) left()
   }
 
   #pass(flow: Flow, chunk: Buffer): void {
     this.#lastByteAt = this.#options.clock.now()
     flow.pass(chunk)
-    // The side that received the second Close ends the connection (RFC 6455 §7.1.1), if it is well-behaved.
+    // The server ends the connection after both Close frames (RFC 6455 §7.1.1). Not every server does.
     if (this.#up.hasClosed && this.#down.hasClosed) this.#closeSoon()
   }
 
-  /** What is thrown by an event of a socket, or a timer, would end the process. */
+  /** An exception in an event of a socket or in a timer would end the process. */
   #safely(run: () => void): void {
     try {
       run()
@@ -159,7 +159,7 @@ class Flow {
   readonly to: Duplex
   readonly #isToUpstream: boolean
   readonly #frames = new Frames()
-  /** Is to send its own Close as soon as the frame that is under way has ended; then has. */
+  /** `closing`: it sends its own Close after the frame that is under way. `closed`: it has sent it. */
   #state: 'open' | 'closing' | 'closed' = 'open'
 
   constructor(from: Duplex, to: Duplex, isToUpstream: boolean) {
@@ -192,7 +192,7 @@ class Flow {
   #sendClose(): void {
     this.#state = 'closed'
     if (this.to.writable) this.to.write(closeFrame(GOING_AWAY, this.#isToUpstream))
-    // The rest is for nobody, but the end behind it tells that the other side has closed, too.
+    // What follows is thrown away, but must be read: its end tells that the other side has closed, too.
     this.from.resume()
   }
 

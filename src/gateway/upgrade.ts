@@ -2,10 +2,10 @@ import type { Duplex } from 'node:stream'
 import type { Clock } from '../time/clock.ts'
 import { Tunnel, type TunnelOptions, type Tunnels } from './tunnel.ts'
 
-/** A client that sends more than this before it knows that it may is not read from until then. */
+/** How much a client may send before the upstream has agreed, in bytes. After that its socket is paused. */
 const EARLY_BYTES = 65_536
 
-/** The connection of a client that asked for a WebSocket, until the upstream has agreed to it. */
+/** The connection of a client that asked for a WebSocket, until the upstream has agreed. */
 export class Upgrade {
   readonly socket: Duplex
   /** Where the tunnel is kept, for as long as it is open. */
@@ -17,11 +17,11 @@ export class Upgrade {
     this.socket = socket
     this.#tunnels = tunnels
     if (head.length > 0) this.#keep(head)
-    // Only who reads learns that a client has left.
+    // The end of a socket is noticed only while it is read.
     socket.on('data', this.#keep).on('end', this.#left)
   }
 
-  /** The upstream has agreed: passes on what came too early, and then what either side sends, until the end of both. */
+  /** Passes on what the client sent early, and then what either side sends, until both have ended. */
   tunnelTo(upstream: Duplex, clock: Clock, idleMs: number, onEnd: TunnelOptions['onEnd']): void {
     let tunnel: Tunnel | undefined
     tunnel = new Tunnel({
@@ -31,7 +31,7 @@ export class Upgrade {
       clock,
       idleMs,
       onEnd: (end, error) => {
-        // It may end while it is made.
+        // The tunnel may end inside its constructor.
         if (tunnel !== undefined) this.#tunnels.delete(tunnel)
         onEnd(end, error)
       },
@@ -39,7 +39,7 @@ export class Upgrade {
     if (!tunnel.isOver) this.#tunnels.add(tunnel)
   }
 
-  /** What came too early; from now on others read. */
+  /** Hands over what came early, and stops reading. */
   #takeOver(): readonly Buffer[] {
     this.socket.off('data', this.#keep).off('end', this.#left)
     this.socket.resume()
