@@ -71,6 +71,29 @@ function buildProgram(): Command {
     .option('--no-secrets', 'leave out references that do not resolve here, and what they stand for')
     .action(lazy(async () => (await import('./check.ts')).check))
   program
+    .command('init')
+    .description('write a first configuration with a key for a client; asks at a terminal for what no option says')
+    .option('--preset <name>', 'the vendor, such as harness or github')
+    .option('--account <name>', 'a name of your choice for the account')
+    .option('--account-id <id>', 'the vendor’s id of the account, where its preset needs one')
+    .option('--url <url>', 'base URL of the API, where the preset has none')
+    .option('--user <name>', 'the user of the credential, where the vendor wants one')
+    .option('--secret <place>', 'where the secret is: env:NAME, file:PATH or secret:NAME; never the secret itself')
+    .option('--client <name>', 'the first client')
+    .option('--file <file>', 'where to write', 'sluice.yaml')
+    .option('--force', 'write over a file that is there')
+    .option('--call', 'make one harmless call to the vendor afterwards')
+    .action(lazy(async () => (await import('./init.ts')).init))
+  program
+    .command('doctor')
+    .description(
+      'examine a configured or running gateway, one line each with what to do; ends with 1 if anything fails',
+    )
+    .option(...CONFIG)
+    .option('--json', 'one JSON array instead of lines')
+    .option('--no-calls', 'make no call to a vendor')
+    .action(lazy(async () => (await import('./doctor.ts')).doctor))
+  program
     .command('explain')
     .description('say what the gateway would do with a call')
     .argument('[method]')

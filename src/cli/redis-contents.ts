@@ -18,7 +18,15 @@ export interface RedisContents {
 }
 
 /** Asks a Redis. Rejects if it can't be reached or refuses. */
-export async function redisContents(store: StoreConfig): Promise<RedisContents> {
+export function redisContents(store: StoreConfig): Promise<RedisContents> {
+  return withRedis(store, (redis) => contentsOf(redis, store.prefix))
+}
+
+/** Connects, asks and disconnects. Rejects, with Redis's own reason where it gave one, if it can't be reached in time. */
+export async function withRedis<Answer>(
+  store: StoreConfig,
+  ask: (redis: Redis | Cluster) => Promise<Answer>,
+): Promise<Answer> {
   const redis = connectRedis(store)
   let problem = 'it can not be reached'
   redis.on('error', (error: Error) => (problem = error.message))
@@ -26,7 +34,7 @@ export async function redisContents(store: StoreConfig): Promise<RedisContents> 
     await connectedInTime(redis, systemClock).catch((cause: unknown) => {
       throw new Error(problem, { cause })
     })
-    return await contentsOf(redis, store.prefix)
+    return await ask(redis)
   } finally {
     redis.disconnect()
   }

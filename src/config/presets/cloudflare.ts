@@ -8,6 +8,8 @@ import type { Preset } from './preset.ts'
  * minutes. All tokens of one user are one credential to Cloudflare but several here, so use only one of them.
  */
 export const cloudflare: Preset = {
+  // https://developers.cloudflare.com/api/resources/user/subresources/tokens/methods/verify/
+  harmlessCall: '/user/tokens/verify',
   config: {
     requestIdHeaders: ['cf-ray'],
     url: 'https://api.cloudflare.com/client/v4',

@@ -10,6 +10,8 @@ import { soundsLikeReading } from './words.ts'
  * any` is set.
  */
 export const everruns: Preset = {
+  // a list that every token may read
+  harmlessCall: '/v1/harnesses',
   config: {
     url: 'https://app.everruns.com/api',
     limits: { read: [], write: [], webhook: [] },

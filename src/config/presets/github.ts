@@ -11,6 +11,8 @@ import type { Preset } from './preset.ts'
  * hour.
  */
 export const github: Preset = {
+  // https://docs.github.com/en/rest/rate-limit/rate-limit: it counts against no limit
+  harmlessCall: '/rate_limit',
   config: {
     requestIdHeaders: ['x-github-request-id'],
     url: 'https://api.github.com',

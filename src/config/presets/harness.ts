@@ -39,6 +39,8 @@ const PUBLISHED_LIMITS = {
 
 /** The Harness Platform API. */
 export const harness: Preset = {
+  // https://apidocs.harness.io/tag/User#operation/getCurrentUserInfo
+  harmlessCall: '/ng/api/user/currentUser',
   config: {
     requestIdHeaders: ['x-request-id', 'x-correlation-id', 'x-cloud-trace-context'],
     url: 'https://app.harness.io',

@@ -32,6 +32,8 @@ const LIMITS = {
  * - 20 writes in 2 s and 100 in 30 s of one issue. An issue that is named by id and by key counts as two.
  */
 export const jira: Preset = {
+  // https://developer.atlassian.com/cloud/jira/platform/rest/v3/api-group-myself/
+  harmlessCall: '/rest/api/3/myself',
   config: {
     requestIdHeaders: ['atl-traceid', 'x-arequestid'],
     limits: {

@@ -7,6 +7,8 @@ import type { Preset } from './preset.ts'
  * credential to PagerDuty but several here, so use only one of them. The Events API is another host with other limits.
  */
 export const pagerduty: Preset = {
+  // https://developer.pagerduty.com/api-reference/: a GET of any token
+  harmlessCall: '/abilities',
   config: {
     requestIdHeaders: ['x-request-id'],
     url: 'https://api.pagerduty.com',

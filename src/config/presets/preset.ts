@@ -23,6 +23,11 @@ export interface Preset {
   readonly config: { readonly limits: Limits; readonly [field: string]: unknown }
   /** Other sets of limits that a configuration can choose by `limitSet`, instead of those of `config`. */
   readonly limitSets?: Readonly<Record<string, Limits>>
+  /**
+   * The path, below the upstream's URL, of a GET that changes nothing and that every valid credential may make: it tells whether a
+   * credential is taken.
+   */
+  readonly harmlessCall?: string
   /** The operations that are known one by one. */
   routes(): readonly RouteEntry[]
   /** What is worth caching. The first entry that matches a path counts. */

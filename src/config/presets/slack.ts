@@ -22,6 +22,8 @@ type Tier = keyof typeof PER_MINUTE
  * Every method can be called by GET and by POST, so its name decides whether a call may be retried.
  */
 export const slack: Preset = {
+  // https://docs.slack.dev/reference/methods/auth.test
+  harmlessCall: '/auth.test',
   config: {
     requestIdHeaders: ['x-slack-req-id'],
     url: 'https://slack.com/api',

@@ -1,0 +1,145 @@
+import { accessSync, constants, existsSync, statSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { dirname, resolve } from 'node:path'
+import { Cluster, type Redis } from 'ioredis'
+import { findConfig } from '../config/find.ts'
+import { allWarnings } from '../config/warnings.ts'
+import type { Config, StoreConfig } from '../schema/schema.ts'
+import { checkStore } from './check-store.ts'
+import { CommandError } from './command-error.ts'
+import type { Finding } from './finding.ts'
+import { callVendors } from './harmless-call.ts'
+import { withRedis } from './redis-contents.ts'
+
+interface Options {
+  readonly config?: string
+  readonly json?: boolean
+  readonly calls: boolean
+}
+
+/**
+ * Examines what a gateway of this configuration needs, whether it runs or not, and prints one line for each: `ok`, `warn` or
+ * `fail`, and what to do. Ends with 1 if anything fails. Changes nothing, and never prints a secret.
+ */
+export async function doctor(options: Options): Promise<void> {
+  const found = await findConfig(options.config)
+  if (found === undefined) throw new CommandError('there is no configuration: name a file, or run `sluice init`')
+  const { config, source } = found
+  const warnings = allWarnings(found).map((warning): Finding => ({
+    level: 'warn',
+    what: 'configuration',
+    finding: warning,
+    todo: `change it in ${source}`,
+  }))
+  const groups = await Promise.all([
+    ports(config),
+    config.store.kind === 'redis' ? redis(config.store) : folder(config.store.dir ?? '.sluice'),
+    options.calls ? callVendors(config) : [],
+  ])
+  const valid: Finding = { level: 'ok', what: 'configuration', finding: `${source} is valid` }
+  const findings = [valid, ...warnings, ...groups.flat()]
+  process.stdout.write(
+    options.json === true ? `${JSON.stringify(findings, undefined, 2)}\n` : findings.map(line).join(''),
+  )
+  if (findings.some(({ level }) => level === 'fail')) process.exitCode = 1
+}
+
+function line({ level, what, finding, todo }: Finding): string {
+  return `${level.padEnd(5)} ${what}: ${finding}${todo === undefined ? '' : ` → ${todo}`}\n`.replaceAll(
+    /[^\P{Cc}\n]/gu,
+    '\uFFFD',
+  )
+}
+
+/** A port that is taken is no fault if the gateway that takes it answers on the admin port. */
+async function ports({ server, admin }: Config): Promise<Finding[]> {
+  const isRunning = admin.port !== 0 && (await answers(admin.host, admin.port))
+  const check = async (what: string, host: string, port: number): Promise<Finding> => {
+    const code = await whyNotListen(host, port)
+    if (code === undefined) return { level: 'ok', what, finding: `${port} of ${host} is free` }
+    if (code === 'EADDRINUSE' && isRunning)
+      return { level: 'ok', what, finding: `a gateway runs on ${port} of ${host}` }
+    const todo = code === 'EADDRINUSE' ? `end what uses it, or choose another port` : 'choose another host or port'
+    return { level: 'fail', what, finding: `${port} of ${host} can not be had (${code})`, todo }
+  }
+  return Promise.all([check('port', server.host, server.port), check('admin port', admin.host, admin.port)])
+}
+
+async function answers(host: string, port: number): Promise<boolean> {
+  const name = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '[::1]' : host.includes(':') ? `[${host}]` : host
+  const response = await fetch(`http://${name}:${port}/healthz`, { signal: AbortSignal.timeout(2_000) }).catch(
+    () => undefined,
+  )
+  await response?.body?.cancel()
+  return response?.ok === true
+}
+
+function whyNotListen(host: string, port: number): Promise<string | undefined> {
+  const server = createServer()
+  return new Promise((done) => {
+    server.once('error', ({ code = 'unknown error' }: NodeJS.ErrnoException) => done(code))
+    server.listen(port, host, () => server.close(() => done(undefined)))
+  })
+}
+
+function folder(dir: string): Finding[] {
+  const what = `folder ${dir}`
+  const path = existsSync(dir) ? dir : dirname(resolve(dir))
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK)
+  } catch {
+    const todo = `give the gateway's user the right to read and write ${path}, or set store.dir`
+    return [{ level: 'fail', what, finding: 'can not be written', todo }]
+  }
+  if (path === dir && (statSync(dir).mode & 0o007) !== 0) {
+    return [{ level: 'warn', what, finding: 'is open to every user of this machine', todo: `chmod o-rwx ${dir}` }]
+  }
+  return [{ level: 'ok', what, finding: path === dir ? 'can be written' : 'can be made' }]
+}
+
+async function redis(store: StoreConfig): Promise<Finding[]> {
+  const what = 'redis'
+  try {
+    const { lines, warnings } = await checkStore(store)
+    const findings = lines.map((one): Finding => ({ level: 'ok', what, finding: one.replace(/^store: /, '') }))
+    const volatile = findings.findIndex(({ finding }) => finding.includes('it has nothing'))
+    const todo = 'set its appendonly to yes'
+    if (volatile >= 0) findings[volatile] = { ...findings[volatile]!, level: 'warn', todo }
+    const told = warnings.map((finding): Finding => ({ level: 'warn', what, finding, todo: 'see docs/run.md' }))
+    return [...findings, ...told, ...(await withRedis(store, stateOf))]
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error
+    return [{ level: 'fail', what, finding: error.message, todo: 'start it, or mend store.url' }]
+  }
+}
+
+/** Clocks of Redis and of gateways that are further apart than this make their windows disagree. */
+const MOST_SKEW_MS = 1_000
+
+async function stateOf(redis: Redis | Cluster): Promise<Finding[]> {
+  const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
+  return (await Promise.all(nodes.map(async (node) => [await evictionOf(node), await clockOf(node)]))).flat()
+}
+
+/** https://redis.io/docs/latest/develop/reference/eviction/: with noeviction it refuses writes instead. */
+async function evictionOf(node: Redis): Promise<Finding> {
+  const what = 'redis memory'
+  const info = await node.info('memory').catch(() => '')
+  const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1]
+  const bytes = Number(/^maxmemory:(\d+)/m.exec(info)?.[1] ?? 0)
+  const todo = 'set its maxmemory-policy to noeviction: a quota that is evicted is granted a second time'
+  if (policy === undefined) return { level: 'warn', what, finding: 'it does not say whether it evicts keys', todo }
+  if (policy === 'noeviction') return { level: 'ok', what, finding: 'it evicts no keys' }
+  const level = bytes > 0 ? 'fail' : 'warn'
+  return { level, what, finding: `it evicts keys when its memory is full (${policy})`, todo }
+}
+
+async function clockOf(node: Redis): Promise<Finding> {
+  const what = 'redis clock'
+  const before = Date.now()
+  const [seconds = 0, micros = 0] = (await node.time()).map(Number)
+  const skewMs = Math.abs(seconds * 1_000 + micros / 1_000 - (before + Date.now()) / 2)
+  if (skewMs <= MOST_SKEW_MS) return { level: 'ok', what, finding: 'agrees with that of this machine' }
+  const todo = 'synchronise both clocks (NTP)'
+  return { level: 'warn', what, finding: `is ${(skewMs / 1_000).toFixed(1)} s off that of this machine`, todo }
+}

@@ -1,0 +1,135 @@
+import { presets } from '../config/presets/index.ts'
+import { buildCredentialSet } from '../credentials/build-set.ts'
+import { readFeedback } from '../ledger/feedback.ts'
+import { Metrics } from '../observe/metrics.ts'
+import type { Config } from '../schema/schema.ts'
+import { systemClock } from '../time/clock.ts'
+import type { Finding } from './finding.ts'
+
+const TIMEOUT_MS = 10_000
+/** Signatures that expire, such as those of AWS, allow minutes; a window that is counted here should not be off by more. */
+const MOST_SKEW_MS = 5_000
+
+type Upstream = Config['upstreams'][string]
+
+/**
+ * Makes one call that changes nothing with a credential of each account, straight to the vendor, and tells whether it is taken,
+ * what the answer says of limits, and whether the clocks agree. The call is not counted in the store. Never rejects.
+ */
+export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Promise<Finding[]> {
+  const services = { clock: systemClock, random: Math.random, metrics: new Metrics(undefined, { hasProcess: false }) }
+  const findings: Promise<readonly Finding[]>[] = []
+  for (const [name, upstream] of Object.entries(upstreams)) {
+    const path = upstream.preset === undefined ? undefined : presets[upstream.preset]?.harmlessCall
+    for (const [account, config] of Object.entries(upstream.accounts)) {
+      const what = `credential ${name}/${account}`
+      if (path === undefined) {
+        findings.push(Promise.resolve([untested(what, 'without a preset no harmless call is known')]))
+        continue
+      }
+      if (upstream.tls !== undefined) {
+        findings.push(Promise.resolve([untested(what, 'the upstream has a TLS configuration of its own')]))
+        continue
+      }
+      const place = { upstream: name, account, header: upstream.credentialHeader, host: new URL(upstream.url!).host }
+      const set = buildCredentialSet(place, config, services)
+      if (set === undefined) findings.push(Promise.resolve([untested(what, 'it has none')]))
+      else findings.push(callWith(set.choose(), upstream, config.id, path, what))
+    }
+  }
+  return (await Promise.all(findings)).flat()
+}
+
+function untested(what: string, why: string): Finding {
+  return { level: 'warn', what, finding: `was not tried: ${why}`, todo: 'make a call through the gateway to try it' }
+}
+
+type Credential = ReturnType<NonNullable<ReturnType<typeof buildCredentialSet>>['choose']>
+
+async function callWith(
+  credential: Credential,
+  upstream: Upstream,
+  id: string | undefined,
+  path: string,
+  what: string,
+): Promise<Finding[]> {
+  const base = new URL(upstream.url!)
+  const request = {
+    method: 'GET',
+    path: base.pathname.replace(/\/$/, '') + path + accountQuery(upstream, id, path),
+    headers: id === undefined || upstream.accountHeader === undefined ? [] : [upstream.accountHeader, id],
+    body: null,
+    upgrade: null,
+  }
+  try {
+    await credential.ready?.()
+    credential.addTo(request, ROUTE)
+    const headers = new Headers()
+    for (let i = 0; i < request.headers.length; i += 2) headers.append(request.headers[i]!, request.headers[i + 1]!)
+    const signal = AbortSignal.timeout(TIMEOUT_MS)
+    const response = await fetch(base.origin + request.path, { headers, signal, redirect: 'manual' })
+    const text = await response.text()
+    return [verdict(what, response.status, text), ...clock(what, response), ...limits(what, upstream, response)]
+  } catch (error) {
+    return [{ level: 'fail', what, finding: `no answer from ${base.host}: ${reasonOf(error)}`, todo: UNREACHABLE }]
+  }
+}
+
+const UNREACHABLE = 'check the URL, DNS, the firewall and the proxy of this machine'
+
+/** As the routes of harmless calls are: the credential goes where the upstream takes it. */
+const ROUTE = { credential: 'inject' } as Parameters<Credential['addTo']>[1]
+
+function accountQuery({ accountQuery: added }: Upstream, id: string | undefined, path: string): string {
+  if (added === undefined || id === undefined) return ''
+  return added.paths.some((prefix) => path.startsWith(prefix)) ? `?${added.name}=${encodeURIComponent(id)}` : ''
+}
+
+/** Only the code of an error is repeated: a message may have the URL in it, and a URL a secret. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return 'unknown error'
+  const { code } = (error.cause ?? error) as { code?: unknown }
+  return typeof code === 'string' ? code : error.name
+}
+
+function verdict(what: string, status: number, text: string): Finding {
+  // Slack answers 200 to a token that it does not know.
+  const isRefused =
+    status === 401 || status === 403 || (status === 200 && /"ok"\s*:\s*false/.test(text.slice(0, 4_096)))
+  if (isRefused) {
+    const todo = 'renew the secret, or point the configuration to the right one'
+    return { level: 'fail', what, finding: `is refused by the vendor (${status})`, todo }
+  }
+  if (status >= 200 && status < 300) return { level: 'ok', what, finding: `is taken by the vendor (${status})` }
+  return {
+    level: 'warn',
+    what,
+    finding: `the vendor answered ${status}`,
+    todo: 'try again; if it stays, check the URL',
+  }
+}
+
+function clock(what: string, response: Response): Finding[] {
+  const date = Date.parse(response.headers.get('date') ?? '')
+  if (Number.isNaN(date)) return []
+  const skewMs = Math.abs(Date.now() - date)
+  const name = what.replace('credential', 'clock against')
+  if (skewMs <= MOST_SKEW_MS) return [{ level: 'ok', what: name, finding: 'agrees with the vendor’s Date' }]
+  const finding = `is ${Math.round(skewMs / 1_000)} s off the vendor’s Date`
+  return [{ level: 'warn', what: name, finding, todo: 'synchronise the clock of this machine (NTP)' }]
+}
+
+/** A limit of the vendor that is lower than every one of the configuration is one that the gateway would run into. */
+function limits(what: string, { limits: configured }: Upstream, response: Response): Finding[] {
+  const fields = Object.fromEntries(response.headers)
+  const reported = readFeedback(fields, systemClock.wall()).flatMap(({ limit }) => limit ?? [])
+  if (reported.length === 0) return []
+  const lowest = Math.min(...reported)
+  const known = Object.values(configured ?? {}).flatMap((ofClass) => ofClass.flatMap(({ requests }) => requests ?? []))
+  const name = what.replace('credential', 'limits of')
+  if (known.length > 0 && Math.min(...known) <= lowest) {
+    return [{ level: 'ok', what: name, finding: `the vendor says ${lowest}, which no lower limit contradicts` }]
+  }
+  const finding = `the vendor says ${lowest}, and every configured limit is higher`
+  return [{ level: 'warn', what: name, finding, todo: `set limits of this upstream to at most ${lowest}` }]
+}

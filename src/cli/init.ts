@@ -1,0 +1,204 @@
+import { existsSync, statSync } from 'node:fs'
+import { createInterface, type Interface } from 'node:readline/promises'
+import { stringify } from 'yaml'
+import { createKey } from '../clients/keys.ts'
+import { findConfig } from '../config/find.ts'
+import { presets } from '../config/presets/index.ts'
+import { ConfigError } from '../config/problem.ts'
+import { replaceFile } from '../files/replace-file.ts'
+import { check } from './check.ts'
+import { CommandError } from './command-error.ts'
+import { callVendors } from './harmless-call.ts'
+
+interface Options {
+  readonly preset?: string
+  readonly account?: string
+  readonly accountId?: string
+  readonly url?: string
+  readonly user?: string
+  readonly secret?: string
+  readonly client?: string
+  readonly file: string
+  readonly force?: boolean
+  readonly call?: boolean
+}
+
+type Field = 'preset' | 'account' | 'accountId' | 'url' | 'user' | 'secret' | 'client'
+type Answers = { -readonly [Name in Field]?: string }
+
+/**
+ * Writes a first configuration and a key for its first client, which is shown once, and checks it as `sluice check` does. At a
+ * terminal it asks for what no option says; elsewhere it throws a `CommandError` that lists all that is missing. It writes
+ * nothing over a file that is there, unless it is forced, and reads no secret before the file is written.
+ */
+export async function init(options: Options): Promise<void> {
+  const { file, force = false } = options
+  if (existsSync(file) && !force) throw new CommandError(`${file} is there already: --force writes over it`)
+  const terminal = process.stdin.isTTY
+    ? createInterface({ input: process.stdin, output: process.stderr, terminal: false })
+    : undefined
+  try {
+    const answers = await complete(options, terminal)
+    const { key, keyHash } = createKey()
+    const text = configText(answers, keyHash)
+    replaceFile(file, text, existsSync(file) ? { like: statSync(file) } : {})
+    await check(file, { secrets: false })
+    process.stdout.write(`Key of ${answers.client}, shown only now:  ${key}\n`)
+    if (!(await secretsResolve(file))) return
+    const wantsCall =
+      options.call ?? (terminal !== undefined && (await isYes(terminal, 'Make one harmless call to the vendor?')))
+    if (wantsCall) await call(file)
+    process.stdout.write(`Next: npx sluice start${file === 'sluice.yaml' ? '' : ` --config ${file}`}\n`)
+  } finally {
+    terminal?.close()
+  }
+}
+
+interface Question {
+  readonly field: Field
+  readonly option: string
+  readonly ask: string
+  readonly isNeeded: (answers: Answers) => boolean
+  readonly problem: (value: string) => string | undefined
+}
+
+const NAME = /^[a-z0-9][a-z0-9_-]{0,62}$/i
+const isName = (value: string): string | undefined =>
+  NAME.test(value) ? undefined : 'must be a name of letters, digits, "-" and "_"'
+const isText = (value: string): string | undefined =>
+  /^[\w.@+-]{1,256}$/.test(value) ? undefined : 'must be letters, digits and any of . _ @ + -'
+const presetOf = ({ preset = '' }: Answers) => presets[preset]
+
+const QUESTIONS: readonly Question[] = [
+  {
+    field: 'preset',
+    option: '--preset',
+    ask: `Vendor (${Object.keys(presets).join(', ')})`,
+    isNeeded: () => true,
+    problem: (value) =>
+      Object.hasOwn(presets, value) ? undefined : `must be one of ${Object.keys(presets).join(', ')}`,
+  },
+  { field: 'account', option: '--account', ask: 'A name for the account', isNeeded: () => true, problem: isName },
+  {
+    field: 'accountId',
+    option: '--account-id',
+    ask: 'The vendor’s id of the account',
+    isNeeded: (answers) => presetOf(answers)?.needsAccountId === true,
+    problem: isText,
+  },
+  {
+    field: 'url',
+    option: '--url',
+    ask: 'Base URL of the API',
+    isNeeded: (answers) => presetOf(answers)?.config['url'] === undefined,
+    problem: (value) =>
+      /^https?:\/\/[^/?#@\s]+(\/[^?#\s]*)?$/.test(value) ? undefined : 'must be a URL without user, query or fragment',
+  },
+  {
+    field: 'user',
+    option: '--user',
+    ask: 'The user of the credential',
+    isNeeded: ({ preset }) => preset === 'jira',
+    problem: isText,
+  },
+  {
+    field: 'secret',
+    option: '--secret',
+    ask: 'Where the secret is (env:NAME, file:PATH or secret:NAME)',
+    isNeeded: () => true,
+    // What was given is not repeated: it may be the secret itself.
+    problem: (value) =>
+      /^(?:env:[A-Za-z_]\w*|file:[^{}$\s]+|secret:[A-Za-z0-9][A-Za-z0-9._/-]{0,127})$/.test(value)
+        ? undefined
+        : 'must be env:NAME, file:PATH or secret:NAME, and not the secret itself',
+  },
+  { field: 'client', option: '--client', ask: 'A name for the first client', isNeeded: () => true, problem: isName },
+]
+
+async function complete(options: Options, terminal: Interface | undefined): Promise<Answers> {
+  const answers: Answers = {}
+  const problems: string[] = []
+  for (const { field, option, ask, isNeeded, problem } of QUESTIONS) {
+    let value = options[field]
+    while (terminal !== undefined && value === undefined && isNeeded(answers)) {
+      const typed = (await terminal.question(`${ask}: `)).trim()
+      const wrong = problem(typed)
+      if (wrong === undefined) value = typed
+      else process.stderr.write(`It ${wrong}.\n`)
+    }
+    const wrong = value === undefined ? undefined : problem(value)
+    if (wrong !== undefined) problems.push(`${option}: ${wrong}`)
+    else if (value !== undefined) answers[field] = value
+    else if (isNeeded(answers)) problems.push(`${option} is missing: ${ask[0]!.toLowerCase()}${ask.slice(1)}`)
+  }
+  if (problems.length > 0) throw new CommandError(`${problems.join('\n')}\nNothing was written.`)
+  return answers
+}
+
+/** How each vendor wants its secret in the header, where it is not bare. See docs/credentials.md. */
+const PREFIXES: Readonly<Record<string, string>> = {
+  github: 'Bearer ',
+  slack: 'Bearer ',
+  cloudflare: 'Bearer ',
+  pagerduty: 'Token token=',
+}
+
+function configText(
+  { preset = '', account = '', accountId, url, user, secret = '', client = '' }: Answers,
+  hash: string,
+): string {
+  const reference = `\${${secret}}`
+  const credential =
+    preset === 'jira'
+      ? { type: 'basic', username: user, password: reference }
+      : { value: `${PREFIXES[preset] ?? ''}${reference}` }
+  const upstream = {
+    preset,
+    ...(url === undefined ? {} : { url }),
+    accounts: { [account]: { ...(accountId === undefined ? {} : { id: accountId }), credential } },
+  }
+  const sealed = secret.startsWith('secret:')
+  return [
+    '# A gateway for one account. Every field: docs/configure.md, or `npx sluice schema`. To check it: `npx sluice check`.',
+    '',
+    '# The vendor. The preset has its URL, limits and routes. The secret stays where it is, and only its place is named here.',
+    stringify({ upstreams: { [preset]: upstream } }),
+    "# So that a tool's base URL is http://127.0.0.1:8080, without the upstream's name behind it.",
+    stringify({ defaultUpstream: preset }),
+    '# Who may call. Only the hash of a key is here: `npx sluice keys create` makes another.',
+    stringify({ clients: { [client]: { keys: [hash] } } }),
+    ...(sealed
+      ? [
+          `# The key of the secret store. \`npx sluice credentials set ${secret.slice('secret:'.length)}\` puts the secret there.`,
+          stringify({ secrets: { key: '${env:SLUICE_SECRETS_KEY}' } }),
+        ]
+      : []),
+    '# Where used quota is remembered, over restarts too. For several gateways: { kind: redis, url: … }.',
+    stringify({ store: { kind: 'memory', dir: '.sluice' } }).trimEnd(),
+    '',
+  ].join('\n')
+}
+
+/** Whether the secret is where the configuration says; else tells what is missing before a start. */
+async function secretsResolve(file: string): Promise<boolean> {
+  try {
+    await findConfig(file)
+    return true
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    process.stderr.write(`Before the gateway can start:\n${error.message}\n`)
+    return false
+  }
+}
+
+async function isYes(terminal: Interface, question: string): Promise<boolean> {
+  return /^y(?:es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim())
+}
+
+async function call(file: string): Promise<void> {
+  const { config } = (await findConfig(file))!
+  for (const { level, what, finding, todo } of await callVendors(config)) {
+    process.stdout.write(`${level}: ${what} ${finding}${todo === undefined ? '' : ` → ${todo}`}\n`)
+    if (level === 'fail') process.exitCode = 1
+  }
+}

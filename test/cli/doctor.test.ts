@@ -1,0 +1,138 @@
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
+import { join } from 'node:path'
+import { describe, expect, inject, it, onTestFinished } from 'vitest'
+import { stringify } from 'yaml'
+import type { Finding } from '../../src/cli/finding.ts'
+import { startSandbox } from '../../src/sandbox/sandbox.ts'
+import { type CommandOptions, runCommand } from '../support/command-line.ts'
+import { freePort } from '../support/find-redis.ts'
+import { run } from '../support/process.ts'
+import { describeTopology, startStandalone } from '../support/redis-topologies.ts'
+import { harnessConfig, newFolder, startGateway, startServer, TOKEN } from '../support/gateway.ts'
+
+async function examine(config: object, args: string[] = [], options: CommandOptions = {}) {
+  const cwd = options.cwd ?? newFolder()
+  writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
+  const { code, stdout, stderr } = await runCommand(['doctor', '--json', ...args], { ...options, cwd })
+  expect(stderr).toBe('')
+  expect(stdout).not.toContain('topsecret')
+  return { code, findings: JSON.parse(stdout) as Finding[], of: (what: string) => pick(stdout, what) }
+}
+
+function pick(stdout: string, what: string): Finding[] {
+  return (JSON.parse(stdout) as Finding[]).filter((one) => one.what === what)
+}
+
+describe('sluice doctor', () => {
+  it('finds nothing to do where all is well, in a line each', async () => {
+    const sandbox = await startSandbox()
+    onTestFinished(() => sandbox.stop())
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig(sandbox.url)))
+    const { code, stdout } = await runCommand(['doctor'], { cwd })
+    expect(code, stdout).toBe(0)
+    expect(stdout).toMatch(/^ok {4}configuration: sluice\.yaml is valid$/m)
+    expect(stdout).toMatch(/^ok {4}credential harness\/prod: is taken by the vendor \(200\)$/m)
+    expect(stdout).toMatch(/^ok {4}clock against harness\/prod: agrees/m)
+    expect(stdout).not.toMatch(/^fail/m)
+  })
+
+  it('knows a port of a gateway that runs from one that something else has', async () => {
+    const config = harnessConfig('http://127.0.0.1:9')
+    const gateway = await startGateway(config)
+    const [port, adminPort] = [gateway.url, gateway.adminUrl].map((url) => Number(new URL(url).port))
+    const running = await examine({ ...config, server: { port }, admin: { port: adminPort } }, ['--no-calls'])
+    expect(running.of('port')).toMatchObject([{ level: 'ok', finding: `a gateway runs on ${port} of 127.0.0.1` }])
+
+    const other = createServer().listen(0, '127.0.0.1')
+    await new Promise((resolve) => other.once('listening', resolve))
+    onTestFinished(() => void other.close())
+    const taken = { port: (other.address() as AddressInfo).port }
+    const { code, of } = await examine({ ...config, server: taken }, ['--no-calls'])
+    expect(code).toBe(1)
+    expect(of('port')).toMatchObject([{ level: 'fail', finding: expect.stringContaining('EADDRINUSE') }])
+  })
+
+  it('tells a credential that the vendor refuses, and one that nobody answers', async () => {
+    const url = await startServer((_, response) => response.writeHead(401).end())
+    const refused = await examine(harnessConfig(url))
+    expect(refused.code).toBe(1)
+    expect(refused.of('credential harness/prod')).toMatchObject([
+      { level: 'fail', finding: 'is refused by the vendor (401)', todo: expect.stringContaining('renew') },
+    ])
+    const away = await examine(harnessConfig(`http://127.0.0.1:${await freePort()}`))
+    expect(away.code).toBe(1)
+    expect(away.of('credential harness/prod')).toMatchObject([
+      { level: 'fail', finding: expect.stringContaining('no answer') },
+    ])
+  })
+
+  it('compares the clock and the limits with what the vendor says', async () => {
+    const url = await startServer((_, response) => {
+      const headers = { 'x-ratelimit-limit': '50', 'x-ratelimit-remaining': '49', 'x-ratelimit-reset': '60' }
+      response.writeHead(200, { ...headers, date: new Date(Date.now() - 3_600_000).toUTCString() }).end('{}')
+    })
+    const { code, of } = await examine(harnessConfig(url))
+    expect(code).toBe(0)
+    expect(of('clock against harness/prod')).toMatchObject([
+      { level: 'warn', finding: expect.stringMatching(/^is 36\d\d s off/) },
+    ])
+    expect(of('limits of harness/prod')).toMatchObject([{ level: 'warn', todo: expect.stringContaining('at most 50') }])
+    const { of: within } = await examine(harnessConfig(url, { limits: { read: [{ requests: 40, window: '60s' }] } }))
+    expect(within('limits of harness/prod')).toMatchObject([{ level: 'ok' }])
+  })
+
+  it('asks Redis whether it answers, keeps and evicts, and what time it is', async () => {
+    const store = { kind: 'redis', url: inject('redisUrl'), prefix: 'doctor', commandTimeout: '2s' }
+    const { of } = await examine(harnessConfig('http://127.0.0.1:9', {}, { store }), ['--no-calls'])
+    expect(of('redis')[0]).toMatchObject({ finding: expect.stringContaining('Redis answers') })
+    expect(of('redis memory')).toMatchObject([{ level: 'ok', finding: 'it evicts no keys' }])
+    expect(of('redis clock')).toMatchObject([{ level: 'ok' }])
+    const away = { ...store, url: 'redis://:topsecret@127.0.0.1:1' }
+    const gone = await examine(harnessConfig('http://127.0.0.1:9', {}, { store: away }), ['--no-calls'])
+    expect(gone.code).toBe(1)
+    expect(gone.of('redis')).toMatchObject([{ level: 'fail', finding: expect.stringContaining("can't be asked") }])
+  })
+
+  it('tells a folder that is open to everybody', async () => {
+    const dir = join(newFolder(), 'quota')
+    mkdirSync(dir)
+    chmodSync(dir, 0o777)
+    const { code, of } = await examine(harnessConfig('http://127.0.0.1:9', {}, { store: { dir } }), ['--no-calls'])
+    expect(code).toBe(0)
+    expect(of(`folder ${dir}`)).toMatchObject([{ level: 'warn', todo: `chmod o-rwx ${dir}` }])
+  })
+
+  it('never shows a secret, whatever the vendor answers', async () => {
+    const url = await startServer((request, response) => {
+      const key = String(request.headers['x-api-key'])
+      expect(key).toBe(TOKEN)
+      response.writeHead(500, { 'x-request-id': key }).end(key)
+    })
+    const { of } = await examine(harnessConfig(url))
+    expect(of('credential harness/prod')).toMatchObject([{ level: 'warn', finding: 'the vendor answered 500' }])
+  })
+})
+
+describe('sluice doctor as a process of its own', () => {
+  it('ends by itself, with 1 for what fails', async () => {
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig(`http://127.0.0.1:${await freePort()}`)))
+    const { code, stdout, stderr } = await run(['doctor'], { cwd })
+    expect({ code, stderr }).toEqual({ code: 1, stderr: '' })
+    expect(stdout).toMatch(/^fail {2}credential harness\/prod: no answer from 127\.0\.0\.1:\d+: ECONNREFUSED → check/m)
+  })
+})
+
+describeTopology('a Redis that evicts keys and keeps nothing', () => {
+  it('is a failure with what to set', async () => {
+    const server = await startStandalone(['--maxmemory', '50mb', '--maxmemory-policy', 'allkeys-lru'])
+    onTestFinished(() => server.stop())
+    const store = { kind: 'redis', url: `redis://127.0.0.1:${server.port}`, commandTimeout: '2s' }
+    const { code, of } = await examine(harnessConfig('http://127.0.0.1:9', {}, { store }), ['--no-calls'])
+    expect(code).toBe(1)
+    expect(of('redis memory')).toMatchObject([{ level: 'fail', todo: expect.stringContaining('noeviction') }])
+    expect(of('redis')).toContainEqual(expect.objectContaining({ level: 'warn', todo: 'set its appendonly to yes' }))
+  })
+})

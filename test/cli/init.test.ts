@@ -1,0 +1,127 @@
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
+import { presets } from '../../src/config/presets/index.ts'
+import { parseConfig } from '../../src/config/load.ts'
+import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox.ts'
+import { runCommand } from '../support/command-line.ts'
+import { newFolder } from '../support/gateway.ts'
+import { hasProgram } from '../support/packages.ts'
+import { Program } from '../support/process.ts'
+
+const HARNESS = ['init', '--preset', 'harness', '--account', 'prod', '--account-id', 'acct1234', '--client', 'bot']
+const MAIN = new URL('../../src/main.ts', import.meta.url).pathname
+const SECRET = 'pat.acct1234.tokenid.topsecret'
+
+async function newSandbox(): Promise<Sandbox> {
+  const sandbox = await startSandbox()
+  onTestFinished(() => sandbox.stop())
+  return sandbox
+}
+
+describe('sluice init', () => {
+  it('writes a valid configuration, shows the key once, and makes one call', async () => {
+    const sandbox = await newSandbox()
+    const cwd = newFolder()
+    const { code, stdout, stderr } = await runCommand(
+      [...HARNESS, '--url', sandbox.url, '--secret', 'env:SOME_KEY', '--call'],
+      { cwd, env: { SOME_KEY: SECRET } },
+    )
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    const text = readFileSync(join(cwd, 'sluice.yaml'), 'utf8')
+    const [, key = ''] = /shown only now: {2}(\S+)/.exec(stdout) ?? []
+    expect(text).toContain(hashKey(key))
+    expect(text).not.toContain(key)
+    expect(text + stdout).not.toContain('topsecret')
+    expect(text.match(/^# /gm)!.length).toBeGreaterThan(4)
+    expect(stdout).toContain('sluice.yaml: ok, with 1 upstream, 1 account, 1 client\n')
+    expect(stdout).toContain('ok: credential harness/prod is taken by the vendor (200)\n')
+    expect(sandbox.seen()).toMatchObject([{ method: 'GET', status: 200, account: 'acct1234' }])
+    expect(statSync(join(cwd, 'sluice.yaml')).mode & 0o077).toBe(0)
+  })
+
+  it('says all that is missing, and writes nothing, where it can not ask', async () => {
+    const cwd = newFolder()
+    const { code, stderr } = await runCommand(['init', '--preset', 'jira'], { cwd })
+    expect(code).toBe(1)
+    for (const option of ['--account', '--url', '--user', '--secret', '--client']) {
+      expect(stderr).toContain(`${option} is missing: `)
+    }
+    expect(stderr).toMatch(/Nothing was written\.\n$/)
+    expect(() => statSync(join(cwd, 'sluice.yaml'))).toThrow('ENOENT')
+  })
+
+  it.each([
+    ['--preset', 'nobody', 'must be one of harness'],
+    ['--account', 'a b', 'must be a name'],
+    ['--url', 'ftp://x', 'must be a URL'],
+    ['--secret', SECRET, 'must be env:NAME, file:PATH or secret:NAME, and not the secret itself'],
+  ])('refuses the %s %s without repeating what may be a secret', async (option, value, problem) => {
+    const { code, stderr } = await runCommand([...HARNESS, '--secret', 'env:X', option, value])
+    expect(code).toBe(1)
+    expect(stderr).toContain(`${option}: ${problem}`)
+    expect(stderr).not.toContain('topsecret')
+  })
+
+  it('leaves a file that is there alone, unless it is forced', async () => {
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'sluice.yaml'), 'mine')
+    const args = [...HARNESS, '--secret', 'env:X']
+    const refused = await runCommand(args, { cwd })
+    expect(refused).toMatchObject({ code: 1, stderr: 'sluice.yaml is there already: --force writes over it\n' })
+    expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toBe('mine')
+    const forced = await runCommand([...args, '--force'], { cwd })
+    expect(forced.code).toBe(0)
+    expect(forced.stderr).toMatch(/^Before the gateway can start:\n.*X/s)
+    expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toContain('preset: harness')
+  })
+
+  it.each(Object.keys(presets))('writes what %s takes', async (preset) => {
+    const cwd = newFolder()
+    const args = [
+      '--preset',
+      preset,
+      '--account',
+      'a',
+      '--account-id',
+      'acct',
+      '--client',
+      'c',
+      '--secret',
+      'secret:x/y',
+    ]
+    const own =
+      presets[preset]!.config['url'] === undefined ? ['--url', 'https://x.example', '--user', 'me@x.example'] : []
+    const { code } = await runCommand(['init', ...args, ...own], { cwd })
+    expect(code).toBe(0)
+    const text = readFileSync(join(cwd, 'sluice.yaml'), 'utf8')
+    expect(text).toContain('key: ${env:SLUICE_SECRETS_KEY}')
+    const config = parseConfig(text, { ignores: () => true })
+    expect(Object.keys(config.upstreams)).toEqual([preset])
+  })
+
+  it.skipIf(!hasProgram('script'))('asks at a terminal for what no option says, again where it is wrong', async () => {
+    const cwd = newFolder()
+    const command = `"${process.execPath}" "${MAIN}" init --client bot --preset harness`
+    const program = new Program([], {
+      cwd,
+      env: { SOME_KEY: SECRET },
+      command: ['script', '-qec', command, '/dev/null'],
+    })
+    const answers: [RegExp, string][] = [
+      [/A name for the account: $/, 'a b'],
+      [/must be a name.*A name for the account: $/s, 'prod'],
+      [/id of the account: $/, 'acct1234'],
+      [/Where the secret is .*: $/, 'env:SOME_KEY'],
+      [/Make one harmless call.*\[y\/N\] $/, 'n'],
+    ]
+    for (const [question, answer] of answers) {
+      await expect.poll(() => program.stdout, { timeout: 60_000 }).toMatch(question)
+      program.child.stdin!.write(`${answer}\n`)
+    }
+    expect((await program.ended).code).toBe(0)
+    expect(program.stdout).toMatch(/shown only now: {2}slk_/)
+    expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toContain('id: acct1234')
+  })
+})
