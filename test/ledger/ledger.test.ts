@@ -65,6 +65,36 @@ async function spend(ledger: Ledger, of: ChargeSet, calls: number): Promise<Gran
   return grant
 }
 
+it('renews however many calls are in flight, some at a time', { timeout: 300_000 }, async () => {
+  const clock = new SimulatedClock(1_700_000_000_000)
+  const script = new RedisScript(redis)
+  const sizes: number[] = []
+  const run = script.run.bind(script)
+  script.run = (keys, args) => {
+    sizes.push(args.length)
+    return run(keys, args)
+  }
+  const options = { runner: script, clock, gateway: 'g', prefix: `test-${process.pid}-${made++}`, answerWithinMs: 1e12 }
+  const ledger = new RedisLedger({ ...options, stepTime: () => Math.round(clock.now() * 1_000) })
+  ledgers.push(ledger)
+  const reads = chargeSet('harness/prod', limit('read', 1_000_000))
+  const CALLS = 60_000
+  const grants = await Promise.all(Array.from({ length: CALLS }, async () => ledger.charge(reads, 1)))
+  expect(grants.every(({ granted }) => granted === 1)).toBe(true)
+  const first = grants[0]!.at
+  sizes.length = 0
+  for (let ms = 0; ms < 70_000; ms += 5_000) {
+    await clock.advance(5_000)
+    // The answers of a real Redis take no simulated time.
+    await redis.ping()
+  }
+  expect(grants[0]!.at).toBeGreaterThan(first)
+  expect(Math.max(...sizes)).toBeLessThan(10_000)
+  expect(sizes.filter((size) => size > 4_000).length).toBeGreaterThanOrEqual(CALLS / 1_000)
+  // Longer in flight than a window, all of them count.
+  expect((await ledger.usage(reads))[0]!.used).toBe(CALLS)
+})
+
 describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
   function setUp(): { clock: SimulatedClock; ledger: Ledger } {
     const clock = new SimulatedClock(1_700_000_000_000)

@@ -21,6 +21,11 @@ import {
   usageOf,
 } from './protocol.ts'
 
+/**
+ * The most grants that one call of the script renews: about a millisecond of Redis. All of very many would be more arguments
+ * than a function can take.
+ */
+const MOST_RENEWED = 1_000
 /** A lease that was not renewed for so long is given to others. */
 const TERM_TICKS = 12
 /** A partition that was not used for so long is forgotten. */
@@ -131,7 +136,8 @@ export class Partition {
     if (state.mode === 'leased') return
     const batch = this.#outbox.batchOf(chargeSet)
     batch.renewed.push({ at, calls: uncommitted, to, open })
-    this.#outbox.sendLater(batch)
+    if (batch.renewed.length >= MOST_RENEWED) this.send(chargeSet)
+    else this.#outbox.sendLater(batch)
   }
 
   /** Sends what Redis has to be told of a charge set. */
