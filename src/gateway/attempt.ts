@@ -235,6 +235,9 @@ export class Attempt implements ResponseHandler, Disposable {
     const hasOthers = credential?.hasOthers === true
     const pauseMs = applyFeedback(call, this.#target, this.permit, { status, fields, tookMs, hasOthers })
     this.permit.commit()
+    // A 403 may be about the call (RFC 9110 §15.5.4); a 401 is about the credential alone.
+    if (status === 401 && credential !== undefined)
+      this.#target.admissionPolicy.metrics.credentialRefused.increment(call.id)
     const record = this.#note(status, undefined, undefined, this.#requestIdIn(fields))
     this.#tellBreaker(status)
     this.#response = new UpstreamResponse(control, status, fields, phrase)

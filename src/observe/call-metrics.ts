@@ -34,6 +34,8 @@ export class ClassMetrics extends CallMetrics {
   readonly queueWait: HistogramSeries
   /** Responses 429. Explained: our own count said that the quota was used up. */
   readonly throttled: { readonly explained: CounterSeries; readonly unexplained: CounterSeries }
+  /** Of all classes of the account. */
+  readonly credentialRefused: CounterSeries
   readonly #attempts = new Map<string, CounterSeries>()
   readonly #cached = new Map<CacheResult, CounterSeries>()
 
@@ -41,7 +43,8 @@ export class ClassMetrics extends CallMetrics {
     super(metrics, labels)
     this.upstreamDuration = metrics.upstreamDuration.of({ ...labels })
     this.queueWait = metrics.queueWait.of({ ...labels })
-    // They exist from the start: Prometheus sees no increase in the first event of a series that appears with it.
+    // These exist from the start: Prometheus sees no increase in the first event of a series that appears with it.
+    this.credentialRefused = metrics.credentialRefused.of({ upstream: labels.upstream, account: labels.account })
     this.throttled = {
       explained: metrics.throttled.of({ ...labels, explained: 'yes' }),
       unexplained: metrics.throttled.of({ ...labels, explained: 'no' }),

@@ -97,6 +97,10 @@ export class Metrics {
     'Units that calls were not charged, because they were answered without asking upstream.',
   )
   readonly #cacheErrors = this.#counter('cache_errors', 'Questions to the cache’s store, and orders, that failed.')
+  readonly credentialRefused = this.#counter(
+    'credential_refused',
+    'Attempts with a credential of the gateway that the upstream answered with 401.',
+  )
   readonly credentialRollbacks = this.#counter(
     'credential_rollbacks',
     'New credentials that the upstream refused, after which the old ones stayed in force.',

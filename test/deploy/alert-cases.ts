@@ -483,6 +483,46 @@ export const ALERT_CASES: readonly AlertCase[] = [
     firing: ['SluiceCertificateExpired'],
   },
   {
+    name: 'SluiceCredentialRefused when most calls of an account get 401',
+    series: {
+      [`sluice_credential_refused_total{${ACCOUNT}}`]: perSecond(0.9),
+      [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(1),
+    },
+    at: '10m',
+    firing: ['SluiceCredentialRefused'],
+  },
+  {
+    name: 'nothing when some routes of a vendor answer 401',
+    series: {
+      [`sluice_credential_refused_total{${ACCOUNT}}`]: perSecond(0.2),
+      [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(1),
+    },
+    at: '20m',
+    firing: [],
+  },
+  {
+    name: 'SluiceCredentialRefused when all calls of an account get 403',
+    series: { [delivered('403')]: perSecond(1) },
+    at: '10m',
+    firing: ['SluiceCredentialRefused'],
+  },
+  {
+    name: 'nothing when many calls get 403, and others do not',
+    series: { [delivered('403')]: perSecond(1), [delivered('200')]: perSecond(0.2) },
+    at: '20m',
+    firing: [],
+  },
+  {
+    name: 'nothing when 403 is how the vendor throttles',
+    series: {
+      [delivered('403')]: perSecond(1),
+      [`sluice_upstream_throttled_total{${CLASS_LABELS},explained="yes"}`]: perSecond(1),
+      [`sluice_attempts_total{${CLASS_LABELS},reason="first"}`]: perSecond(3),
+    },
+    at: '20m',
+    firing: [],
+  },
+  {
     name: 'SluiceCredentialNotRenewed while a token endpoint fails, and only that',
     series: {
       [`sluice_credential_renewals_total{${ACCOUNT},result="failed"}`]: perSecond(0.02),

@@ -120,6 +120,7 @@ async function startTroubled(faults: Faults): Promise<TestGateway> {
           limits: open,
           ...patient,
         },
+        refused: { url, accounts: { a: { credential: key('wrong') } }, limits: open, ...patient },
         expiring: {
           url,
           limits: open,
@@ -151,6 +152,7 @@ async function startTroubled(faults: Faults): Promise<TestGateway> {
   faults.keepDoing(() => send(gateway, '/dead/x?status=503', KEY), 200)
   faults.keepDoing(() => send(gateway, '/retried/x?status=503', KEY), 50)
   faults.keepDoing(() => send(gateway, '/renewing/x', KEY), 100)
+  faults.keepDoing(() => send(gateway, '/refused/x', KEY), 100)
   faults.keepDoing(() => send(gateway, '/tokenless/x', KEY), 200)
   faults.keepDoing(() => send(gateway, '/broken/x', { 'x-sluice-key': 'nobody' }), 50)
   return gateway
