@@ -27,8 +27,8 @@ async function timeoutsIn(gateway: TestGateway): Promise<Record<string, number>>
   return Object.fromEntries([...lines].filter(([, , n]) => n !== '0').map(([, phase, n]) => [phase, Number(n)]))
 }
 
-describe('what takes too long has an end, its own words and its own count', () => {
-  it('a connection', async () => {
+describe('what takes too long ends with its own words and its own count', () => {
+  it('a connection that is never made is told of as one, and nothing was sent', async () => {
     const timeouts = { connect: '100ms' }
     const config = harnessConfig('http://vendor.example', { ...ONCE, timeouts })
     const gateway = await startGateway(config, { lookup: () => undefined })
@@ -38,7 +38,7 @@ describe('what takes too long has an end, its own words and its own count', () =
     expect(await timeoutsIn(gateway)).toEqual({ connect: 1 })
   })
 
-  it('its TLS', async () => {
+  it('a TLS handshake that never ends is told of as one, and nothing was sent', async () => {
     const port = await startTcp(() => undefined)
     const timeouts = { tls: '100ms' }
     const gateway = await startGateway(harnessConfig(`https://127.0.0.1:${port}`, { ...ONCE, timeouts }))
@@ -48,7 +48,7 @@ describe('what takes too long has an end, its own words and its own count', () =
     expect(await timeoutsIn(gateway)).toEqual({ tls: 1 })
   })
 
-  it('response headers, of an upstream that has gone without a word', async () => {
+  it('response headers that never come, of an upstream that has gone, are a timeout', async () => {
     const clock = new SimulatedClock()
     let received = ''
     const port = await startTcp((socket) => socket.on('data', (chunk: Buffer) => void (received += String(chunk))))
@@ -71,7 +71,7 @@ describe('what takes too long has an end, its own words and its own count', () =
     expect(await timeoutsIn(gateway)).toEqual({ idle: 1 })
   })
 
-  it('all attempts together', async () => {
+  it('all attempts together end with the time that a call may take', async () => {
     const clock = new SimulatedClock()
     let count = 0
     const upstream = await startUpstream((_, response) => {
@@ -89,7 +89,7 @@ describe('what takes too long has an end, its own words and its own count', () =
     expect(await timeoutsIn(gateway)).toEqual({ total: 1 })
   })
 
-  it('an upload of which the upstream reads nothing', async () => {
+  it('an upload of which the upstream reads nothing ends', async () => {
     const clock = new SimulatedClock()
     const sockets: unknown[] = []
     const port = await startTcp((socket) => {

@@ -46,9 +46,6 @@ describe('a gateway of several workers', () => {
     const { worst, throttled } = sandbox.counts().accounts[ACCOUNT]!.read!
     expect(throttled).toBe(0)
     expect(worst).toBeLessThanOrEqual(60)
-    const pids = () => new Set([...gateway.stdout.matchAll(/"pid":(\d+),"msg":"call"/g)].map(([, pid]) => Number(pid)))
-    await expect.poll(() => pids().size).toBe(3)
-    expect(pids()).not.toContain(gateway.child.pid)
     const text = await metrics()
     const samples = parseMetrics(text)
     expect(valuesOf(samples, 'sluice_requests_total', 'status')).toEqual({ 200: 180 })
@@ -59,6 +56,15 @@ describe('a gateway of several workers', () => {
     expect((await fetch(`${gateway.adminUrl}/readyz`)).status).toBe(200)
     const { data } = (await (await fetch(`${gateway.adminUrl}/v1/quota`)).json()) as { data: object[] }
     expect(data).toContainEqual(expect.objectContaining({ account: 'prod', class: 'read', limit: 60 }))
+    const pids = () => new Set([...gateway.stdout.matchAll(/"pid":(\d+),"msg":"call"/g)].map(([, pid]) => Number(pid)))
+    // On a busy machine one of three may have had no turn while 180 calls came.
+    await expect
+      .poll(async () => {
+        if (pids().size < 3) await call(gateway.url, READ)
+        return pids().size
+      })
+      .toBe(3)
+    expect(pids()).not.toContain(gateway.child.pid)
   })
 
   it('has the latest call of all workers as the exemplar of each series', async () => {
@@ -155,10 +161,16 @@ describe('a gateway of several workers', () => {
     const pid = Number(/"pid":(\d+),"msg":"call"/.exec(gateway.stdout)![1])
     freeze(pid)
     const missing = async () => valuesOf(parseMetrics(await metrics()), 'sluice_workers_missing')
-    expect(await missing()).toEqual({ '': 1 })
-    expect(await requests()).toEqual({ 200: 12 })
-    expect((await call(gateway.adminUrl, '/readyz')).status).toBe(200)
-    expect((await call(gateway.adminUrl, '/v1/quota')).json().data).toHaveLength(4)
+    // At once, since a worker that hangs is killed after a while.
+    const [scraped, readyz, quota] = await Promise.all([
+      metrics().then(parseMetrics),
+      call(gateway.adminUrl, '/readyz'),
+      call(gateway.adminUrl, '/v1/quota'),
+    ])
+    expect(valuesOf(scraped, 'sluice_workers_missing')).toEqual({ '': 1 })
+    expect(valuesOf(scraped, 'sluice_requests_total', 'status')).toEqual({ 200: 12 })
+    expect(readyz.status).toBe(200)
+    expect(quota.json().data).toHaveLength(4)
     await gateway.line(new RegExp(`"worker":${pid},"msg":"a worker does not answer any more and is killed"`))
     await expect.poll(missing).toEqual({ '': 0 })
     expect(await requests()).toEqual({ 200: 12 })
