@@ -83,7 +83,7 @@ export interface RedisLedgerOptions {
  * also holds over outages, over fail-overs that lose the last writes, and with a Redis that comes back empty, provided that
  * - all gateways find Redis again within RESUME_AFTER_MS of each other,
  * - no gateway dies with charges that it has not told yet, and
- * - the clock of the Redis that comes back is not ahead.
+ * - the clock of the Redis that comes back is not ahead, and the clock of Redis is not set forward while it runs.
  * A gateway that starts waits if others may still have to tell something. The guarantee also holds if a single gateway gets no
  * answer for less than PATIENCE_MS and less than a window (of shorter windows: as long as its calls take less than half of one).
  *
