@@ -17,7 +17,7 @@ import type { Management, StoredPreset } from '../server/admin/management.ts'
 /** What the admin API changes, and the gateway goes by. */
 export type Managed = Omit<Management, 'config'> & { readonly losses: Losses; close(): Promise<void> }
 
-/** Nobody mistypes a token that often. */
+/** A person does not mistype a token this often, so more wrong tokens are an attack. */
 const LOG_INS = { perAddress: 10, overall: 100, windowMs: 60_000 }
 
 /** Opens it where the store is: beside the quotas in its folder, or in the same Redis. Starts without one that is away. */
@@ -34,7 +34,7 @@ export async function openManaged(
   await clients.start({ isShared: store.kind === 'redis' })
   if (store.kind === 'redis') {
     audit.watch(() => losses.noteTrailLost())
-    // Nothing watches these; who has read them once can put them back.
+    // Nothing watches these records. A gateway that has read them once can put them back.
     const readPresets = (): void => void presets.read().catch(() => undefined)
     losses.onLoss(readPresets)
     readPresets()
@@ -46,13 +46,13 @@ export async function openManaged(
   return { clients, presets, audit, guard, clock, logger, losses, close }
 }
 
-/** The trail of changes, where the store is. */
+/** The audit trail, which is kept where the store is. */
 export function openAudit(store: StoreConfig, { clock, logger }: { clock: Clock; logger: Logger }): AuditTrail {
   const place = store.kind === 'redis' ? new RedisAudit(store, clock) : new FileAudit(fileOf(store, 'audit.jsonl'))
   return new AuditTrail(place, clock, logger)
 }
 
-/** Where instances count guesses together. */
+/** The Redis in which instances count wrong keys together; nothing for an embedded store. */
 export function sharedBy(store: StoreConfig): Pick<GuessGuardOptions, 'redis'> {
   return store.kind === 'redis' ? { redis: { connect: () => connectRedis(store), prefix: store.prefix } } : {}
 }

@@ -42,7 +42,7 @@ export async function openLedger(
     answerWithinMs: store.commandTimeout,
     onOutage: store.onOutage,
     onChange: (partition, mode) => logger.debug({ home: partition, mode }, 'the quota of an account is kept otherwise'),
-    // One line for all accounts: there may be very many.
+    // One line for all accounts together: there may be thousands.
     onAway: (trouble) => logger.warn(`Redis ${trouble}: ${ledger.without} until that has passed`),
     onBack: ({ partitions: accounts, hadLost }) =>
       logger.warn({ accounts, hadLost }, 'Redis answers again, and quotas are shared'),
@@ -57,7 +57,7 @@ export async function openLedger(
   return ledger
 }
 
-/** One line an outage, not one an attempt. That a connection ended is none before it can't be made again. */
+/** Logs one line for each outage, and not for each attempt. A connection that ends and is made again at once is no outage. */
 function logConnection(redis: Redis | Cluster, logger: Logger): void {
   let isAway = false
   const tell = async (error: Error): Promise<void> => {
@@ -98,12 +98,12 @@ function loggable(error: Error & { code?: string; lastNodeError?: Error }): obje
   return { message: saidIn(message), code, cause }
 }
 
-/** A Redis that has been up for so long was found again by all other gateways. */
+/** After a Redis has been up for this long, all other gateways have connected to it again. */
 const SETTLED_S = 2
 
 /** A Redis that has just begun again may have lost what it knew: other gateways need a moment to tell it. */
 async function untilSettled(redis: Redis | Cluster, clock: Clock): Promise<void> {
-  // One that can't be asked is met when it is back, with the same care.
+  // A Redis that can not be asked now is treated with the same care when it comes back.
   const upS = await uptimeSeconds(redis).catch(() => Infinity)
   if (upS < SETTLED_S) await new Promise<void>((resolve) => void clock.schedule(RESUME_AFTER_MS, resolve))
 }

@@ -23,7 +23,7 @@ export interface ReloadParts {
 export class Reloader {
   readonly #parts: ReloadParts
   #last: Promise<unknown> = Promise.resolve()
-  /** What became of the latest one. */
+  /** The result of the latest reload. */
   latest: Reloaded | undefined
 
   constructor(parts: ReloadParts) {
@@ -68,7 +68,7 @@ export class Reloader {
   }
 }
 
-/** The program itself, where nobody else asked. */
+/** The actor in the audit trail when the program reloads by itself. */
 export const SELF: Actor = { actor: 'gateway', address: 'local' }
 
 /** Reloads, and notes in the audit trail what came of it, where something did. */
@@ -86,7 +86,7 @@ export async function reloadFor(
   return reloaded
 }
 
-/** What `apply` says; or its `ConfigError`, as the result that it means. */
+/** The result of `apply`; a `ConfigError` that it throws becomes the result `rejected`. */
 export async function applied(apply: () => Promise<Reloaded>): Promise<Reloaded> {
   try {
     return await apply()

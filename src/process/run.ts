@@ -63,14 +63,14 @@ export interface Running extends Pick<GatewayProcess, 'url' | 'status' | 'stop'>
   reload(by?: Actor): Promise<Reloaded>
 }
 
-/** Why a gateway can't start that is no bug, nor the failure to get a port: its message says it all. */
+/** A gateway can not start, and that is neither a bug nor a port that is taken. The message says why, and is all that is shown. */
 export class StartError extends Error {}
 
 export interface RunOptions {
   readonly log: Log
   readonly clock?: Clock
   readonly random?: Random
-  /** Finds the addresses of upstreams, instead of the system. */
+  /** Looks up the addresses of upstreams, in place of the system resolver. */
   readonly lookup?: LookupFunction
 }
 
@@ -148,7 +148,7 @@ export async function runWithoutAdmin(
   const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
   const cache = new SharedCache(config, { clock, metrics, logger })
   const managed = await openManaged(config.store, { clock, logger })
-  // From zero on, so that the first loss is seen as an increase.
+  // The series begin at zero. Otherwise Prometheus would not see the first loss as an increase.
   for (const records of LOSABLE) metrics.storeLosses.of({ records })
   managed.losses.onLoss((records) => metrics.storeLosses.of({ records }).increment())
   const live = new LiveSnapshot(config, {

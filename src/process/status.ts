@@ -14,7 +14,7 @@ interface Parts {
   readonly clock: Clock
   readonly metrics: Metrics
   readonly ledger: Ledger
-  /** The one in force. */
+  /** The snapshot in force. */
   readonly live: { readonly current: Snapshot }
   readonly losses: Losses
   isStopping(): boolean
@@ -99,7 +99,7 @@ export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
     [...breakers.all()].map(({ group, breaker }) => ({
       upstream: name,
       group,
-      // First, because an opening ends when somebody looks.
+      // This is read first: to look at a breaker can end its opening.
       state: breaker.state,
       byHand: breaker.isHeld,
       retryAfterMs: breaker.isRefusing ? Math.round(breaker.retryAfterMs) : undefined,
@@ -140,7 +140,7 @@ function* clientKeysOf({ callers }: Snapshot, now: EpochMs): Iterable<{ client: 
   }
 }
 
-/** What is no certificate fails when it is used; here it is just not shown. */
+/** A text that is no certificate fails when it is used. Here it is just not shown. */
 function endOf(pem: string | undefined): number | undefined {
   if (pem === undefined) return undefined
   try {
@@ -204,7 +204,7 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | un
   }
 }
 
-/** Who asks while another's answer is on its way gets the same: the gauges of one scrape ask together. */
+/** A question that comes while the same one is under way gets the same answer: the gauges of one scrape ask together. */
 function sharedWhileAsked<T>(ask: () => Promise<T>): () => Promise<T> {
   let asked: Promise<T> | undefined
   return () =>

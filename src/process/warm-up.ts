@@ -15,7 +15,7 @@ import { buildApp } from '../server/app.ts'
 import { Proxy } from '../server/proxy.ts'
 import { systemClock } from '../time/clock.ts'
 
-/** By then a call takes about as long as those after it. */
+/** After this many calls a call takes about as long as those after it. */
 const CALLS = 20
 /** A gateway that starts late would be worse than one whose first call is slow. */
 const WITHIN_MS = 2_000
@@ -38,7 +38,7 @@ export function warmUp(config: Config): Promise<void> {
 }
 
 async function warmUpNow({ upstreams }: Config): Promise<void> {
-  // Node reads them with the first context, and keeps them.
+  // Node reads the trusted certificates with the first TLS context, and keeps them.
   if (Object.values(upstreams).some(({ url }) => url?.startsWith('https:') === true)) createSecureContext()
   const upstream = createServer((request, response) => {
     request.resume()

@@ -2,10 +2,11 @@ import type { Worker } from 'node:cluster'
 
 /** How often each worker is asked for a sign of life. */
 const BEAT_MS = 1_000
-/** So many signs in a row may be missing. One that starts hears nothing yet, and has so many beats to come so far. */
+/** A worker may miss this many signs of life in a row. */
 const MISSING_BEATS = 5
+/** The same while a worker starts, when it does not yet hear what it is asked. */
 const MISSING_BEATS_AT_START = 60
-/** A worker that has owed its sign of life for so many beats is not waited for. */
+/** Nobody waits for the answer of a worker that has missed this many beats. */
 const LATE_BEATS = 2
 
 export interface Reply {
@@ -21,9 +22,9 @@ export interface Told {
 interface LinkOptions {
   /** What a worker answers to give a sign of life. */
   beat(): object
-  /** Is told each answer to it. */
+  /** Called with each sign of life. */
   onBeat(answer: unknown): void
-  /** Is told each part of what the worker tells by itself. */
+  /** Called with each part of what the worker tells without being asked. */
   onTold(part: unknown): void
   /** The worker hangs: it is running, but has answered nothing for `MISSING_BEATS`. */
   onHung(): void
@@ -56,7 +57,7 @@ export class WorkerLink {
     this.#beats = setInterval(() => this.#beat(), BEAT_MS)
   }
 
-  /** From now on it takes calls, and answers. */
+  /** From now on the worker takes calls, and answers questions. */
   listens(): void {
     this.#isListening = true
     this.#missing = 0
@@ -77,7 +78,7 @@ export class WorkerLink {
     return new Promise((resolve) => {
       const timer = withinMs === Infinity ? undefined : setTimeout(() => this.#answered(number, undefined), withinMs)
       this.#open.set(number, { timer, resolve: (answer) => resolve(answer as Answer | undefined) })
-      // With nobody to tell, an error of a channel that is closed would end the first process.
+      // Without this callback an error of a closed channel would end the first process.
       this.worker.send({ ...question, number }, (error: Error | null) => {
         if (error !== null) this.#answered(number, undefined)
       })
@@ -91,7 +92,7 @@ export class WorkerLink {
     question?.resolve(answer)
   }
 
-  /** One that tells much is alive, and answers later. */
+  /** A worker that is still telling something is alive, and will answer later. */
   #told(part: unknown): void {
     if (this.#isListening) this.#missing = 0
     for (const { timer } of this.#open.values()) timer?.refresh()

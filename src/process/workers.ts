@@ -36,7 +36,7 @@ import { type Reply, type Told, WorkerLink } from './worker-link.ts'
 const REPLACE_AFTER_MS = 1_000
 /** Longer than any turn of a busy worker's event loop, and than its wait for Redis: only one that hangs takes more. */
 const ANSWER_WITHIN_MS = 2_000
-/** For what is worth no more of the time of a readiness probe, which may have two seconds. */
+/** The wait for answers that a readiness probe can do without. The whole probe may have only two seconds. */
 const ANSWER_SOON_MS = 500
 /**
  * How often a worker tells what it has counted: what one that is killed has counted since is lost. Once a second, but with many
@@ -45,7 +45,7 @@ const ANSWER_SOON_MS = 500
 const COUNTS_EVERY_MS = 1_000
 const COUNTS_PART = 1 / 100
 
-/** Under which the first process keeps its own counts; workers are numbered from 1. */
+/** The number under which the first process keeps its own counts. Workers are numbered from 1. */
 const OWN = 0
 
 type Question =
@@ -116,7 +116,7 @@ export async function runWorkers(
         countAt = performance.now() + Math.max(COUNTS_EVERY_MS / 2, (answer as number) / COUNTS_PART)
       },
       onTold(part) {
-        // What comes after its end has been counted.
+        // A piece that comes after the worker ended is dropped: its counts were closed then.
         if (links.has(link)) counts.note(worker.id, part as CountPiece)
       },
       onHung() {

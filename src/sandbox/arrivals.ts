@@ -8,14 +8,14 @@ const MOST_KEPT = 2 ** 22
 export class Arrivals {
   readonly #windowMs: number
   #times: number[] = []
-  /** Index of the oldest that is in the window; those before it are cleared away when they are half of all. */
+  /** Index of the oldest arrival in the window. Arrivals before it are cleared away once they are half of all. */
   #oldest = 0
 
   constructor(windowMs: number) {
     this.#windowMs = windowMs
   }
 
-  /** How many are in the window that ends now. */
+  /** How many arrivals are in the window that ends now. */
   count(now: number): number {
     const outUpTo = now - this.#windowMs
     while (this.#oldest < this.#times.length && this.#times[this.#oldest]! <= outUpTo) this.#oldest++

@@ -16,10 +16,10 @@ type Limit = Static<typeof LimitSchema>
 export type LimitsGiven = Static<typeof LimitsSchema>
 type SandboxClass = keyof LimitsGiven
 
-/** What becomes of a request at the door. */
+/** Whether a request may be answered. */
 export type Verdict =
   | { readonly kind: 'accepted' | 'unauthenticated' }
-  /** It could be accepted `waitMs` later. */
+  /** The request could be accepted `waitMs` milliseconds later. */
   | { readonly kind: 'throttled'; readonly waitMs: number }
 
 export interface Counts {

@@ -47,9 +47,9 @@ export async function startSandbox(options: SandboxOptions = {}): Promise<Sandbo
   return sandbox
 }
 
-// Longer than gateways keep idle connections, so that it is never us who close one just as a request is on its way.
+// Longer than gateways keep idle connections. Otherwise the sandbox could close one just as a request is on its way.
 const KEEP_ALIVE_MS = 75_000
-/** A fault's own 429 or 503 comes from no window that would tell when it is over. */
+/** The wait that a 429 or 503 of a fault announces: no window tells when a fault is over. */
 const FAULT_RETRY_MS = 1_000
 
 /** A running stand-in. Its methods are what the control port offers; a value that makes no sense throws a `FieldError`. */
@@ -114,7 +114,7 @@ export class Sandbox {
     this.#store.clear()
   }
 
-  /** Takes the place of the fault before. */
+  /** Sets the fault, in place of the one before. */
   setFaults(fault: Fault): void {
     this.#faults.set(fault)
   }
@@ -123,7 +123,7 @@ export class Sandbox {
     this.#faults.clear()
   }
 
-  /** Changes the classes given. One whose window gets another length is counted anew. */
+  /** Changes the limits of the classes given. The count of a class begins anew if the length of its window changes. */
   setLimits(limits: LimitsGiven): void {
     this.#limits.set(limits)
   }

@@ -21,7 +21,7 @@ import { HEAD_TOO_LARGE } from './well-formed.ts'
 import { ExactResponse } from './response.ts'
 import { asksForWebSocket, refuseConnect, takeUpgrades } from './upgrade.ts'
 
-/** How often at least it is looked for connections on which a head takes too long. */
+/** Connections whose head takes too long are looked for at least this often. */
 const LOOK_AT_HEADS_MS = 5_000
 /** Longer than load balancers usually keep an idle connection, so that they close it first and never use a closed one. */
 const KEEP_ALIVE_MS = 75_000
@@ -36,7 +36,7 @@ export function buildApp(proxy: Proxy, server: Config['server']): FastifyInstanc
   app.setNotFoundHandler((request, reply) =>
     refuseRequest(proxy, request, reply, { statusCode: 404, code: 'NO_ROUTE' }),
   )
-  // A client that waits for 100 Continue gets it when its body is wanted, and not before it was let in.
+  // A client that waits for 100 Continue gets it only once it was let in and its body is wanted.
   app.server.on('checkContinue', (request, response) => app.server.emit('request', request, response))
   app.server.on('checkExpectation', (request, response) => {
     const message = 'of the values of Expect only 100-continue is understood'
@@ -67,7 +67,7 @@ function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: C
     requestTimeout: 0, // the default would bound it
     shouldUpgradeCallback: asksForWebSocket,
     ServerResponse: ExactResponse,
-    // Node looks every half a minute otherwise.
+    // By default Node looks only every 30 seconds, so that a slow head could last that much longer.
     connectionsCheckingInterval: Math.min(headTimeout / 2, LOOK_AT_HEADS_MS),
   }
   return Fastify({
@@ -118,11 +118,11 @@ function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config[
 function secureOptions({ cert, key, clientCa, requireClientCertificate }: ListenerTls, http2: boolean): TlsOptions {
   const options = { cert, key: key.reveal(), ALPNProtocols: http2 ? ['h2', 'http/1.1'] : ['http/1.1'] }
   if (clientCa === undefined) return options
-  // One that is not believed proves nothing, but its connection may still come with a key.
+  // A certificate that is not trusted proves nothing. Its client may still prove itself by a key.
   return { ...options, ca: clientCa, requestCert: true, rejectUnauthorized: requireClientCertificate }
 }
 
-/** For connections that are made from now on. */
+/** Takes the new certificate for connections that are made from now on. Open connections keep the old one. */
 export function renewCertificate(app: FastifyInstance, { tls, http2 }: Config['server']): void {
   const server: object = app.server
   if (tls !== undefined && server instanceof TlsServer) server.setSecureContext(secureOptions(tls, http2))
@@ -135,7 +135,7 @@ function toRoutable(request: IncomingMessage): string {
   return url.startsWith('/') ? `/.${url}` : '/'
 }
 
-/** For what the framework or the plugin does not let through, and for mistakes made on the way to the gateway. */
+/** Refuses what the framework or the plugin does not let through, and answers for errors that they throw. */
 function refuseRequest(proxy: Proxy, request: FastifyRequest, reply: FastifyReply, error: unknown): void {
   reply.hijack()
   void proxy.serve(request.raw, reply.raw, preRejectionOf(error))
@@ -145,7 +145,7 @@ function preRejectionOf(error: unknown): Failure | Error {
   const { statusCode = 500, code = 'unknown' } = (error ?? {}) as { statusCode?: number; code?: string }
   if (statusCode >= 500)
     return error instanceof Error ? error : new Error('something other than an error was thrown', { cause: error })
-  // The framework's own words hold the path, and that may hold a secret.
+  // The framework's own message contains the path, and the path may contain a secret.
   const message = NOT_ROUTABLE[code] ?? `the request can’t be taken as it is (${code})`
   return new Failure('invalid_request', message)
 }
@@ -160,10 +160,10 @@ const NOT_ROUTABLE: Readonly<Record<string, string>> = {
 /** `rawPacket` is what was read last, of what is no HTTP. */
 type ClientError = Error & { readonly code?: string; readonly rawPacket?: unknown }
 
-/** For what is no HTTP request at all, too large a one, or one that does not come. */
+/** Refuses bytes that are no HTTP request, a head that is too large, and a head that does not come in time. */
 function refuseConnection(proxy: Proxy, error: ClientError, socket: Socket): void {
   const { code = 'unknown' } = error
-  // Without TLS nothing can be said.
+  // The TLS handshake failed, so that no answer can be sent.
   if (/^ERR_(?:SSL|TLS)_/.test(code)) {
     proxy.noteLost(socket.remoteAddress, `the client and the gateway agree on no TLS (${code})`)
     socket.destroy()

@@ -2,12 +2,12 @@ import type { Server as HttpServer } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { networkOf } from '../net/address.ts'
 
-/** How long nothing more is said of an address. */
+/** An address is reported once, and then not again for this long. */
 const SAY_EVERY_MS = 60_000
 
 interface Bound {
   readonly most: number
-  /** Load balancers have the connections of all their clients. */
+  /** Load balancers are exempt: the connections of all their clients come from their address. */
   isExempt(address: string | undefined): boolean
   onSurplus(address: string): void
 }
@@ -60,7 +60,7 @@ export function closeWithServer(server: HttpServer): void {
 
 type Listener = (this: Server, socket: Socket) => void
 
-/** Takes the listeners off; whoever does has to call them. */
+/** Removes the listeners of an event and returns them. The caller must call them, or nobody hears of the event. */
 export function takeOver(server: Server, event: 'connection' | 'secureConnection'): Listener[] {
   const listeners = server.listeners(event) as Listener[]
   server.removeAllListeners(event)

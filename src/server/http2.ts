@@ -54,20 +54,20 @@ export function addHttp2(
   const sessions = new Set<ServerHttp2Session>()
   h2.on('session', (session) => {
     sessions.add(session)
-    // When it has ended it does not know any more.
+    // A session that has ended no longer knows its address, so it is read now.
     const address = session.socket.remoteAddress
     // It ends the connection; the calls on it learn of that by themselves.
     session.on('error', (error: Error & { code?: string }) => {
       if (error.code === 'ERR_HTTP2_ERROR') onProtocolError(error, address)
     })
-    // Lets calls that are under way finish.
+    // Sends GOAWAY, and lets calls that are under way finish.
     session.setTimeout(idleMs, () => session.close())
     session.on('close', () => sessions.delete(session))
   })
   for (const event of ['request', 'checkContinue', 'checkExpectation'] as const) {
     h2.on(event, (request: unknown, response: unknown) => server.emit(event, request, response))
   }
-  // Of HTTP/1.1 it comes with a bare connection instead of a response.
+  // A CONNECT of HTTP/1.1 comes with a bare socket instead of a response.
   h2.on('connect', (request: unknown, response: unknown) => {
     onConnect(request as IncomingMessage, response as ServerResponse)
   })
@@ -183,11 +183,11 @@ class Response extends Http2ServerResponse {
     }
     // Node sends no higher one; to a client any of them is an error of the server (RFC 9110 §15).
     const sent = status > HIGHEST_STATUS ? constants.HTTP_STATUS_BAD_GATEWAY : status
-    // The type knows no list.
+    // The type of Node leaves out lists of values, which Node accepts.
     return super.writeHead(sent, kept as unknown as Record<string, string>)
   }
 
-  /** Also what 100 Continue is written by. */
+  /** Also writes 100 Continue. */
   writeInformation(status: number, fields: readonly string[] = []): void {
     const headers: OutgoingHttpHeaders = { ':status': status }
     for (let i = 0; i < fields.length; i += 2) {
