@@ -104,8 +104,10 @@ export class PrometheusServer {
     this.#cleanUp()
   }
 
+  /** Whole steps back from now, so that the last of them shows the newest scrape. */
   #sinceStart(): { start: string; end: string } {
-    return { start: String(this.#startedAtS), end: String(Date.now() / 1_000) }
+    const end = Date.now() / 1_000
+    return { start: String(end - Math.ceil(end - this.#startedAtS)), end: String(end) }
   }
 
   async #series(endpoint: string, parameters: Record<string, string>): Promise<Series[]> {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { call } from '../support/http.ts'
-import { startGateway, startUpstream, stores } from '../support/gateway.ts'
+import { newFolder, startGateway, startUpstream, stores } from '../support/gateway.ts'
 
 /** One account of an upstream with 100 calls a minute, in front of a server that answers the first call as told. */
 async function behind(
@@ -147,7 +147,7 @@ it('a 304 with its ETag on two lines confirms what is kept', async () => {
   const gateway = await startGateway({
     server: { port: 0 },
     admin: { port: 0 },
-    store: { kind: 'memory' },
+    store: { dir: newFolder() },
     upstreams: { it },
   })
   for (const cached of ['stored', 'fwd-status=304'])
@@ -208,7 +208,7 @@ describe('a request with a field on two lines', () => {
     const gateway = await startGateway({
       server: { port: 0 },
       admin: { port: 0 },
-      store: { kind: 'memory' },
+      store: { dir: newFolder() },
       clients: { one: { keys: [hashKey(key)] } },
       upstreams: { it: { url: upstream.url, accounts: { main: {} } } },
     })

@@ -93,7 +93,7 @@ describe('a call that the upstream refuses for too many', () => {
     ] as const) {
       const upstream = await throttling({ 'retry-after': '0' })
       const own = { url: upstream.url, accounts: { main: {} }, throttle }
-      const config = { server: { port: 0 }, admin: { port: 0 }, store: { kind: 'memory' }, upstreams: { own } }
+      const config = { ...harnessConfig(upstream.url), upstreams: { own } }
       const gateway = await startGateway(config)
       upstream.refuse(1)
       expect((await call(gateway.url, '/own/x', { method: 'POST', body: '{}' })).status).toBe(status)
