@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { Scrub } from '../credentials/scrub.ts'
 import { type Fields, onlyValue } from '../http/fields.ts'
+import { isRequestId } from '../http/request-id.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
 import type { Try, TryEnd } from '../observe/log.ts'
 import type { Permit } from '../queue/permit.ts'
@@ -67,8 +68,6 @@ export interface AttemptOptions {
 
 /** The shortest pause before the next look whether a client has sent more, in milliseconds. Next to no time of the call may be left. */
 const LOOK_AGAIN_MS = 1_000
-/** A vendor's id of a request that goes into the log. */
-const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 const OVER = new Error('the attempt is over')
 
 /**
@@ -361,7 +360,7 @@ export class Attempt implements ResponseHandler, Disposable {
   #requestIdIn(fields: Fields): string | undefined {
     for (const name of this.#target.upstream.requestIdHeaders) {
       const value = onlyValue(fields[name])
-      if (value !== undefined && REQUEST_ID.test(value)) return value
+      if (value !== undefined && isRequestId(value)) return value
     }
     return undefined
   }

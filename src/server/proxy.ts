@@ -16,6 +16,7 @@ import { Upgrade } from '../gateway/upgrade.ts'
 import { Cancellation } from '../time/cancellation.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { onlyMember } from '../http/fields.ts'
+import { isRequestId } from '../http/request-id.ts'
 import type { AccessLine, Log, Try } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -350,7 +351,7 @@ export function correlationId({ headers }: IncomingMessage): string {
   const given = headers['x-correlation-id'] ?? headers['x-request-id']
   // It may have a comma in it, but no blank, as there is where lines were joined.
   const id = typeof given === 'string' && !given.includes(' ') ? given : onlyMember(given)
-  return id !== undefined && /^[\x21-\x7e]{1,128}$/.test(id) ? id : randomUUIDv7()
+  return id !== undefined && isRequestId(id) ? id : randomUUIDv7()
 }
 
 /** The request target before the server framework looked at it. */

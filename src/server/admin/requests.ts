@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { AllRequests } from '../../requests/ask-all.ts'
 import type { AwayInstance, RequestFilter } from '../../requests/question.ts'
+import { isRequestId } from '../../http/request-id.ts'
 import { parseDuration } from '../../schema/units.ts'
 import type { Clock } from '../../time/clock.ts'
 import { readListQuery, textOf, timeOf } from './list.ts'
@@ -22,7 +23,7 @@ export function requestRoutes(
     return { data: found.slice(offset), away }
   })
   api.get<{ Params: { id: string } }>('/requests/:id', async ({ params: { id } }) => {
-    if (!/^[\x21-\x7e]{1,128}$/.test(id)) throw invalid('a correlation id is 1 to 128 visible ASCII characters')
+    if (!isRequestId(id)) throw invalid('a correlation id is 1 to 128 visible ASCII characters')
     const { found, away } = await requests.ask({ kind: 'find', id })
     if (found.length === 0) throw unknownRequest(id, away)
     return { data: found, away }
