@@ -1,7 +1,8 @@
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Persistence } from '../redis/persistence.ts'
-import { countOf, type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
+import { type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
 import { CommandError } from './command-error.ts'
+import { countOf } from '../schema/units.ts'
 
 const AFTER_RESTART = {
   log: 'what it has is there after a restart (append-only file)',

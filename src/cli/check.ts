@@ -2,6 +2,7 @@ import { findConfig } from '../config/find.ts'
 import { allWarnings } from '../config/warnings.ts'
 import { checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
+import { countOf } from '../schema/units.ts'
 
 interface CheckOptions {
   readonly config?: string
@@ -21,11 +22,7 @@ export async function check(file: string | undefined, options: CheckOptions): Pr
   for (const warning of [...allWarnings(found), ...store.warnings])
     process.stderr.write(`${source}: warning: ${warning}\n`)
   process.stdout.write(
-    `${source}: ok, with ${count(Object.keys(config.upstreams), 'upstream')}, ${count(accounts, 'account')}, ${count(clients, 'client')}\n`,
+    `${source}: ok, with ${countOf(Object.keys(config.upstreams).length, 'upstream')}, ${countOf(accounts.length, 'account')}, ${countOf(clients.length, 'client')}\n`,
   )
   for (const line of store.lines) process.stdout.write(`${line}\n`)
-}
-
-function count(names: readonly string[], what: string): string {
-  return `${names.length} ${what}${names.length === 1 ? '' : 's'}`
 }

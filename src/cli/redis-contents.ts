@@ -6,6 +6,7 @@ import { isRemoved } from '../records/redis-records.ts'
 import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import { systemClock } from '../time/clock.ts'
 import { type Persistence, persistenceOf } from '../redis/persistence.ts'
+import { countOf } from '../schema/units.ts'
 
 /** What a Redis holds that it should keep for good, and how well it keeps it. */
 export interface RedisContents {
@@ -71,8 +72,4 @@ export function whyVolatile({ persistence, clients, secrets }: RedisContents): s
     `${countOf(clients, 'client')} of the admin API, ${countOf(secrets, 'secret')} and the audit trail are gone if it ` +
     'restarts while no gateway runs that knows them; set its appendonly to yes'
   )
-}
-
-export function countOf(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`
 }

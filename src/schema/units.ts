@@ -31,3 +31,8 @@ export function parseMoment(text: string): number {
   if (Number.isNaN(midnight) || !new Date(midnight).toISOString().startsWith(day)) return Number.NaN
   return Date.parse(time === undefined ? `${day}T24:00Z` : text)
 }
+
+/** For people: `1 call`, `2 calls`. */
+export function countOf(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}

@@ -1,5 +1,6 @@
 import type { RequestRow } from '../../requests/story.ts'
 import { ADVICE_OF, type FailureKind } from '../../gateway/failure.ts'
+import { countOf } from '../../schema/units.ts'
 import type { AdminParts } from './management.ts'
 import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
@@ -214,10 +215,6 @@ export function duration(ms: number): string {
   if (ms < 7_200_000) return `${Math.round(ms / 60_000)} min`
   if (ms < 172_800_000) return `${Math.round(ms / 3_600_000)} h`
   return `${Math.round(ms / 86_400_000)} days`
-}
-
-function countOf(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? '' : 's'}`
 }
 
 export function capital(text: string): string {
