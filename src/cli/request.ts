@@ -1,5 +1,12 @@
 import type { AwayInstance } from '../requests/question.ts'
-import type { LimitState, RequestRow, RequestStory, TryStory, WaitStory } from '../requests/story.ts'
+import {
+  accountOf,
+  type LimitState,
+  type RequestRow,
+  type RequestStory,
+  type TryStory,
+  type WaitStory,
+} from '../requests/story.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
 
 interface Options extends AdminOptions {
@@ -56,10 +63,6 @@ function line(row: RequestRow): string {
   return [...what, `${Math.round(durationMs)}ms`, ...(isRunning ? ['running'] : ended), correlationId]
     .filter((word) => word !== null && word !== '')
     .join(' ')
-}
-
-function accountOf({ upstream, account }: RequestRow): string | null {
-  return upstream === null ? null : account === null ? upstream : `${upstream}/${account}`
 }
 
 /** A line for each thing that is known, in the order in which it happened. */

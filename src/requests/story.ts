@@ -124,6 +124,11 @@ export interface TryStory {
   readonly requestId: string | null
 }
 
+/** With the name of its upstream, as far as both were known; null if neither was. */
+export function accountOf({ upstream, account }: Pick<RequestRow, 'upstream' | 'account'>): string | null {
+  return upstream === null ? null : account === null ? upstream : `${upstream}/${account}`
+}
+
 export function rowOf({ line, at, isRunning, waits }: RequestRecord, instance: string): RequestRow {
   return {
     correlationId: line.correlationId,

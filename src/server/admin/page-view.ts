@@ -1,5 +1,12 @@
 import type { AwayInstance } from '../../requests/question.ts'
-import type { LimitState, RequestRow, RequestStory, TryStory, WaitStory } from '../../requests/story.ts'
+import {
+  accountOf,
+  type LimitState,
+  type RequestRow,
+  type RequestStory,
+  type TryStory,
+  type WaitStory,
+} from '../../requests/story.ts'
 import { type Html, html } from './html.ts'
 import { capital, duration, type PageState } from './page-state.ts'
 import type { QuotaRow } from './status.ts'
@@ -149,7 +156,7 @@ function callRow({
       <a href="/requests/${encodeURIComponent(correlationId)}"><time datetime="${time}">${time.slice(11, 19)}</time></a>
     </td>
     <td>${client ?? ''}</td>
-    <td>${upstream ?? ''}${account !== null && `/${account}`}</td>
+    <td>${accountOf({ upstream, account }) ?? ''}</td>
     <td class="path">${method ?? ''} ${path}</td>
     <td class="number">${status}</td>
     <td>${outcome}</td>
@@ -214,10 +221,7 @@ function storyPart(story: RequestStory): Html {
     ['Client', story.client],
     ['Address', story.address],
     ['Call', `${story.method ?? ''} ${story.path}`],
-    [
-      'Account',
-      story.upstream === null ? null : [story.upstream, story.account].filter((name) => name !== null).join('/'),
-    ],
+    ['Account', accountOf(story)],
     ['Class', story.class],
     ['Route', route && `${route.line}; a retry is ${route.retry}`],
     ['Charged to', route?.charges.join(', ')],
