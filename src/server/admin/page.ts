@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { isRequestId } from '../../http/request-id.ts'
 import type { Config } from '../../schema/schema.ts'
 import type { RequestStory } from '../../requests/story.ts'
 import type { AdminParts } from './management.ts'
@@ -30,7 +31,7 @@ const HEADERS = {
  */
 export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: AdminParts): void {
   const { management, requests, addressOf } = parts
-  const { clock, guard } = management
+  const { clock } = management
   const tokens = adminTokens(admin)
   const sessions = new Sessions(tokens, clock)
   const state = sharedFor(EVENT_EVERY_MS, clock, () => pageState(parts))
@@ -40,57 +41,44 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   app.addContentTypeParser('application/x-www-form-urlencoded', { parseAs: 'string' }, (_, body, done) => {
     done(null, new URLSearchParams(String(body)))
   })
-  /** Undefined where nobody has to sign in; false after it was answered that somebody has to. */
-  const signedIn = (request: FastifyRequest, reply: FastifyReply): string | undefined | false => {
-    if (tokens.length === 0) {
-      programOfThisMachine(request)
-      return undefined
-    }
-    const owner = sessions.ownerIn(request.headers.cookie)
-    if (owner !== undefined) return owner
-    void reply.redirect('/sign-in', 303)
-    return false
+  /** Who is signed in. */
+  const ownerOf = ({ headers }: FastifyRequest): string | undefined => sessions.ownerIn(headers.cookie)
+  /** Without tokens nobody has to sign in. */
+  const mayRead = (request: FastifyRequest): boolean => tokens.length === 0 || ownerOf(request) !== undefined
+  const guard = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+    if (tokens.length === 0) programOfThisMachine(request)
+    if (!mayRead(request)) await reply.redirect('/sign-in', 303)
   }
 
   asset(app, '/page.css', 'page.css', 'text/css')
   asset(app, '/page-live.js', 'page-live.js', 'text/javascript')
-  app.get('/', async (request, reply) => {
-    const owner = signedIn(request, reply)
-    if (owner === false) return reply
-    return reply.type(HTML).send(livePage(await state(), owner))
+  app.get('/', { onRequest: guard }, async (request, reply) => {
+    return reply.type(HTML).send(livePage(await state(), ownerOf(request)))
   })
-  app.get<{ Querystring: Record<string, unknown> }>('/requests', async (request, reply) => {
+  app.get<{ Querystring: Record<string, unknown> }>('/requests', { onRequest: guard }, async (request, reply) => {
     const { id, ...rest } = request.query
     if (typeof id === 'string' && id.trim() !== '')
       return reply.redirect(`/requests/${encodeURIComponent(id.trim())}`, 303)
-    const owner = signedIn(request, reply)
-    if (owner === false) return reply
     // Links of a dashboard have all their parameters, those too of which a series has no label.
     const query = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== '' && value !== '*'))
     if (Object.keys(query).length === 0) return reply.redirect('/', 303)
     const { filter, most, offset } = readRequestList(query, clock)
     const { found, away } = await requests.ask({ kind: 'list', filter, most })
-    return reply.type(HTML).send(listPage(query, found.slice(offset), away, owner))
+    return reply.type(HTML).send(listPage(query, found.slice(offset), away, ownerOf(request)))
   })
-  app.get<{ Params: { id: string } }>('/requests/:id', async (request, reply) => {
-    const owner = signedIn(request, reply)
-    if (owner === false) return reply
+  app.get<{ Params: { id: string } }>('/requests/:id', { onRequest: guard }, async (request, reply) => {
     const { id } = request.params
-    const isId = /^[\x21-\x7e]{1,128}$/.test(id)
-    const { found, away } = isId ? await requests.ask({ kind: 'find', id }) : { found: [], away: [] }
+    const { found, away } = isRequestId(id) ? await requests.ask({ kind: 'find', id }) : { found: [], away: [] }
     const stories = found as readonly RequestStory[]
     return reply
       .code(stories.length === 0 ? 404 : 200)
       .type(HTML)
-      .send(storyPage(id, stories, away, owner))
+      .send(storyPage(id, stories, away, ownerOf(request)))
   })
-  app.get('/events', (request, reply) => {
-    const owner = signedIn(request, reply)
-    if (owner === false) return reply
+  app.get('/events', { onRequest: guard }, (request, reply) => {
     if (open >= MOST_OPEN) throw new AdminProblem(503, 'BUSY', 'too many live pages are open: close some')
     open++
-    const isSignedIn = (): boolean => tokens.length === 0 || sessions.ownerIn(request.headers.cookie) !== undefined
-    streamEvents(reply, { state, isSignedIn, onEnd: () => void open-- })
+    streamEvents(reply, { state, isSignedIn: () => mayRead(request), onEnd: () => void open-- })
     return reply
   })
 
@@ -98,7 +86,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   app.post('/sign-in', async (request, reply) => {
     const token = request.body instanceof URLSearchParams ? (request.body.get('token') ?? '') : ''
     const address = addressOf(request.raw) ?? 'unknown'
-    const { owner, blockedMs } = await ownerOfToken(token.trim(), tokens, { guard, address })
+    const { owner, blockedMs } = await ownerOfToken(token.trim(), tokens, { guard: management.guard, address })
     if (owner !== undefined) return reply.header('set-cookie', sessions.begin(owner)).redirect('/', 303)
     const problem =
       blockedMs > 0
