@@ -40,6 +40,18 @@ const a2: Item = { id: 'a', version: 2 }
 const b1: Item = { id: 'b', version: 1 }
 const both = { a: a1, b: b1 }
 
+/** Redis loses `a`, which one gateway has removed and another still knows, and `b`, which both know. */
+async function loseAfterRemoval() {
+  const { open, redis, key } = setUp()
+  const [up, old] = [open(), open()]
+  for (const item of [a1, b1]) await up.records.change(item.id, () => item)
+  await Promise.all([up.read(), old.read()])
+  await up.records.change('a', () => undefined)
+  await up.read()
+  await redis.del(key)
+  return { up, old }
+}
+
 describe('records that Redis has lost', () => {
   it('are put back by whoever knows them, and the loss is told for half a day', async () => {
     const { open, redis, key, logged, clock } = setUp()
@@ -104,26 +116,14 @@ describe('records that Redis has lost', () => {
   })
 
   it('are not those that were removed, though a gateway has not heard of it yet', async () => {
-    const { open, redis, key } = setUp()
-    const [up, old] = [open(), open()]
-    for (const item of [a1, b1]) await up.records.change(item.id, () => item)
-    await Promise.all([up.read(), old.read()])
-    await up.records.change('a', () => undefined)
-    await up.read()
-    await redis.del(key)
+    const { up, old } = await loseAfterRemoval()
     expect(await up.read()).toEqual({ b: b1 })
     expect(await old.read()).toEqual({ b: b1 })
     expect(up.losses.text).toContain('1 of its clients')
   })
 
   it('do not come back after their removal, though a gateway that has not heard of it reads first', async () => {
-    const { open, redis, key } = setUp()
-    const [up, old] = [open(), open()]
-    for (const item of [a1, b1]) await up.records.change(item.id, () => item)
-    await Promise.all([up.read(), old.read()])
-    await up.records.change('a', () => undefined)
-    await up.read()
-    await redis.del(key)
+    const { up, old } = await loseAfterRemoval()
     expect(await old.read()).toEqual(both)
     for (const { read } of [up, old]) expect(await read()).toEqual({ b: b1 })
   })
