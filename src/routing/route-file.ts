@@ -2,8 +2,9 @@ import type { RouteRule } from './route.ts'
 import type { RouteEntry } from './route-table.ts'
 
 /**
- * Reads a route file. A line is a path and then `METHOD:class` for each method. `class` is `a`, or `a+b` for class a
- * that is charged to both. A "+" behind it says that the vendor calls a retry safe, a "-" that it does not.
+ * Reads a route file. A line is a path and then `METHOD:class` for each method, or `GET,POST:class` for methods that are
+ * counted together. `class` is `a`, or `a+b` for class a that is charged to both. `=2` behind it is what a call costs. A
+ * "+" at the end says that the vendor calls a retry safe, a "-" that it does not.
  */
 export function parseRouteFile(
   text: string,
@@ -14,19 +15,22 @@ export function parseRouteFile(
     if (line === '' || line.startsWith('#')) continue
     const [path = '', ...operations] = line.split(' ')
     for (const operation of operations) {
-      const [, method = '', classes = '', mark] = /^([A-Z]+):([a-z]+(?:\+[a-z]+)*)([+-])?$/.exec(operation) ?? []
-      if (method === '') throw new Error(`route file: can't read "${operation}" of ${path}`)
+      const [, methods = '', classes = '', cost, mark] = OPERATION.exec(operation) ?? []
+      if (methods === '') throw new Error(`route file: can't read "${operation}" of ${path}`)
       const charges = classes.split('+')
       const rule: RouteRule = {
         class: charges[0] as string,
         charges,
+        ...(cost === undefined ? {} : { cost: Number(cost) }),
         ...(mark === undefined ? {} : { retry: mark === '+' ? 'safe' : 'unsafe' }),
       }
-      entries.push({ methods: [method], path, rule: complete(rule, method, path) })
+      entries.push({ methods: methods.split(','), path, rule: complete(rule, methods, path) })
     }
   }
   return entries
 }
+
+const OPERATION = /^([A-Z]+(?:,[A-Z]+)*):([a-z][a-z\d]*(?:\+[a-z]+)*)(?:=(\d+))?([+-])?$/
 
 /** The numbers of the segments of a pattern that contain one of these parameters. */
 export function segmentsNamed(path: string, names: readonly string[]): number[] {

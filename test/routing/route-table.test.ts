@@ -149,6 +149,12 @@ describe('a route file', () => {
     expect(() => parseRouteFile('/a GET', (rule) => rule)).toThrow('can\'t read "GET" of /a')
   })
 
+  it('counts methods together that are joined by commas, and knows what a call costs', () => {
+    expect(parseRouteFile('/a GET,POST:tier2=51', (rule) => rule)).toEqual([
+      { methods: ['GET', 'POST'], path: '/a', rule: { class: 'tier2', charges: ['tier2'], cost: 51 } },
+    ])
+  })
+
   it('numbers the segments that hold a secret', () => {
     expect(segmentsNamed('/a/{b}/c/v{d}', ['b', 'd'])).toEqual([1, 3])
   })
