@@ -1,6 +1,7 @@
 import type { Client } from '../clients/client.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { StoreUnavailableError } from '../ledger/ledger.ts'
+import { limitName } from '../ledger/limit.ts'
 import type { Permit } from '../queue/permit.ts'
 import type { Admission, WaitRecord } from '../queue/admission.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
@@ -117,7 +118,7 @@ function noteUsage({ usage, id }: Admitting, { watches }: AdmissionPolicy): void
 function noteWouldDeny(call: Admitting, { labels }: AdmissionPolicy, client: Client, metrics: Metrics): void {
   for (const { limit, used } of call.usage) {
     if (limit.isEnforced || used <= limit.requests) continue
-    const name = `${limit.class} ${limit.label}`
+    const name = limitName(limit)
     // A limit is noted once a call, however many attempts there are.
     if (call.wouldDeny?.includes(name) !== true) (call.wouldDeny ??= []).push(name)
     metrics.quotaWouldDeny({ ...labels, class: limit.class }, limit.label, client.name, call.id)

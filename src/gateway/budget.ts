@@ -1,5 +1,5 @@
 import { type Grant, type ChargeSet, StoreUnavailableError } from '../ledger/ledger.ts'
-import type { Answering, Target } from './call.ts'
+import type { Budgeting, Target } from './call.ts'
 import { type Environment, forward } from './forward.ts'
 import { Failure } from './failure.ts'
 import type { Forwarded } from './forwarded.ts'
@@ -10,7 +10,7 @@ import type { Forwarded } from './forwarded.ts'
  */
 export async function forwardWithin(
   budget: ChargeSet,
-  call: Answering,
+  call: Budgeting,
   target: Target,
   env: Environment,
 ): Promise<Forwarded> {
@@ -25,6 +25,7 @@ export async function forwardWithin(
     const message = 'the quota store can’t be reached, so the call can’t be kept inside the budget of its client'
     return { kind: 'refused', failure: new Failure('store_unavailable', message, { cause: error }) }
   }
+  call.budgetUsage = grant.usage
   if (grant.granted === 0) {
     const used = grant.usage.find(({ limit, used }) => used >= limit.requests)?.limit ?? budget.limits[0]!
     const message = `the client ${client.name} has used its budget of ${used.requests} requests in ${used.label}`

@@ -83,6 +83,8 @@ export class Call {
   readonly waits: Wait[] | undefined
   /** The limits that it was charged to, or for which it was refused, as of then. */
   readonly usage: readonly LimitUsage[] = []
+  /** Its client's budget, as of then. */
+  readonly budgetUsage: readonly LimitUsage[] = []
   /** Limits that would have refused it if they were enforced. */
   readonly wouldDeny: string[] | undefined
   /** Whether its quota was decided without the store. */
@@ -140,6 +142,11 @@ export class Call {
     return this.gone.isCancelled
   }
 
+  /** Whether a limit or a budget of the gateway counts it, so that the vendor's word on limits is replaced by its own. */
+  get isCounted(): boolean {
+    return this.usage.length > 0 || this.budgetUsage.length > 0
+  }
+
   /** Milliseconds since the call's arrival that were spent neither upstream nor waiting for anybody. */
   get gatewayMs(): number {
     const elapsedMs = this.clock.now() - this.startedAt
@@ -156,6 +163,8 @@ export type Arriving = Writing<'address' | 'upgrade' | 'malformed'>
 export type Identifying = Writing<'client' | 'upstream' | 'route' | 'prefix' | 'path' | 'target'>
 /** admit.ts; the cache while it waits for another call. */
 export type Admitting = Writing<'waitedMs' | 'waits' | 'usage' | 'wouldDeny' | 'isStoreDegraded'>
+/** budget.ts, around all that. */
+export type Budgeting = Answering & Writing<'budgetUsage'>
 /** forward.ts and its attempts. */
 export type Sending = Writing<'attempts' | 'body' | 'upstreamMs' | 'receivingMs' | 'sleptMs' | 'breaker'>
 /** Whoever writes the response: a delivery, a stored answer, a refusal. */

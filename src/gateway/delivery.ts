@@ -68,7 +68,7 @@ class Delivery implements BodyReceiver {
     else this.#cancellation = call.gone.subscribe(this.#onGone)
     if (this.#isOver) return
     call.onHead?.()
-    const headers = responseHeaders(fields, call.usage.length > 0)
+    const headers = responseHeaders(fields, call.isCounted)
     const reason = reasonOf(phrase, scrub)
     observer?.begin(status, reason, fields, headers)
     if (!this.#isWithoutClient) {
@@ -92,13 +92,13 @@ class Delivery implements BodyReceiver {
 
   end(trailers: Fields): void {
     const { observer, scrub } = this.#options
-    const { response, usage } = this.#call
+    const { response, isCounted } = this.#call
     const rest = scrub?.rest()
     if (rest !== undefined) this.#pass(rest)
     observer?.end()
     scrub?.trailers(trailers)
     if (this.#isWithoutClient) return this.#finish(GONE)
-    const passedOn = responseTrailers(trailers, usage.length > 0)
+    const passedOn = responseTrailers(trailers, isCounted)
     // Node leaves them out where the client's response is not chunked.
     if (passedOn.length > 0) response.addTrailers(passedOn)
     response.end(this.#heldPiece)

@@ -10,7 +10,7 @@ export function openTunnel(call: Call, { config }: Upstream, { status, fields, s
   return new Promise((resolve, reject) => {
     try {
       call.onHead?.()
-      const headers = responseHeaders(fields, call.usage.length > 0)
+      const headers = responseHeaders(fields, call.isCounted)
       headers.push('Connection', 'Upgrade', 'Upgrade', 'websocket')
       ownHeaders(call, headers)
       call.response.writeHead(status, headers)

@@ -1,5 +1,6 @@
 import type { EpochMs } from '../time/clock.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
+import { limitName } from '../ledger/limit.ts'
 import type { Answering, Call } from './call.ts'
 
 /** Adds what the gateway says in every response to a call: names and values in turn. */
@@ -9,8 +10,8 @@ export function ownHeaders(call: Answering, headers: string[]): void {
   if (call.attempts > 1) headers.push('X-Sluice-Attempts', String(call.attempts))
   if (call.breaker !== undefined) headers.push('X-Sluice-Breaker', call.breaker)
   if (call.isStoreDegraded) headers.push('X-Sluice-Store', 'degraded')
-  const tightest = tightestOf(call.usage, call.target?.admissionPolicy.chargeSet.units ?? [])
-  if (tightest !== undefined) quotaHeaders(tightest, call.clock.wall(), headers)
+  const tightest = tightestOf(call)
+  if (tightest !== undefined) quotaHeaders(tightest, call, call.clock.wall(), headers)
 }
 
 function serverTiming({ waitedMs, upstreamMs, sleptMs, overheadMs = 0 }: Call): string {
@@ -18,38 +19,82 @@ function serverTiming({ waitedMs, upstreamMs, sleptMs, overheadMs = 0 }: Call): 
   return `queue;dur=${waitedMs.toFixed(1)}, upstream;dur=${upstreamMs.toFixed(1)}, gateway;dur=${overheadMs.toFixed(1)}${backoff}`
 }
 
-/** The limit of which the fewest calls are left: the one that the client will run into first. */
-function tightestOf(usage: readonly LimitUsage[], units: readonly number[]): LimitUsage | undefined {
+type Charged = Pick<Call, 'usage' | 'budgetUsage' | 'target'>
+
+/**
+ * The limit of which the fewest calls are left: the one that the client will run into first. It may be one of the budget
+ * of the client.
+ */
+function tightestOf({ usage, budgetUsage, target }: Charged): LimitUsage | undefined {
+  const units = target?.admissionPolicy.chargeSet.units
   let tightest: LimitUsage | undefined
   let fewest = Infinity
   for (let i = 0; i < usage.length; i++) {
     const one = usage[i]!
-    // The fields are about requests in a window of the vendor's, of limits that are kept.
-    if (!one.limit.isEnforced || one.limit.kind === 'concurrent' || one.limit.kind === 'smoothing') continue
-    const calls = remainingOf(one) / (units[i] ?? 1)
+    if (!isTold(one)) continue
+    const calls = remainingOf(one) / (units?.[i] ?? 1)
     if (calls >= fewest) continue
     tightest = one
     fewest = calls
   }
+  for (const one of budgetUsage) {
+    if (remainingOf(one) >= fewest) continue
+    tightest = one
+    fewest = remainingOf(one)
+  }
   return tightest
 }
 
+/** The fields are about requests in a window of the vendor's, or of a budget, of limits that are kept. */
+function isTold({ limit: { isEnforced, kind } }: LimitUsage): boolean {
+  return isEnforced && kind !== 'concurrent' && kind !== 'smoothing'
+}
+
 /** The X-RateLimit fields in their usual dialect, and the IETF draft's RateLimit fields. */
-function quotaHeaders(usage: LimitUsage, now: EpochMs, headers: string[]): void {
-  const { class: name, requests, windowMs } = usage.limit
-  const remaining = String(remainingOf(usage))
+function quotaHeaders(tightest: LimitUsage, call: Charged, now: EpochMs, headers: string[]): void {
+  const { requests, windowMs } = tightest.limit
+  const name = inQuotes(policyName(tightest, call))
+  const remaining = String(remainingOf(tightest))
   headers.push(
     'X-RateLimit-Limit',
     String(requests),
     'X-RateLimit-Remaining',
     remaining,
     'X-RateLimit-Reset',
-    String(Math.ceil((now + usage.resetMs) / 1_000)),
+    String(Math.ceil((now + tightest.resetMs) / 1_000)),
     'RateLimit-Policy',
-    `"${name}";q=${requests};w=${Math.ceil(windowMs / 1_000)}`,
+    // The draft has windows of whole seconds. Of another window nothing is said rather than something untrue.
+    windowMs % 1_000 === 0 ? `${name};q=${requests};w=${windowMs / 1_000}` : `${name};q=${requests}`,
     'RateLimit',
-    `"${name}";r=${remaining};t=${Math.ceil(usage.resetMs / 1_000)}`,
+    `${name};r=${remaining};t=${Math.ceil(tightest.resetMs / 1_000)}`,
   )
+}
+
+/**
+ * The name of a limit's policy: its class, or the whole name of the limit where the call was charged to several limits
+ * of that class, which would otherwise seem to be one.
+ */
+function policyName(named: LimitUsage, { usage, budgetUsage }: Charged): string {
+  const { limit } = named
+  const isOther = (other: LimitUsage): boolean =>
+    other.limit !== limit && other.limit.class === limit.class && isTold(other)
+  return usage.some(isOther) || budgetUsage.some(isOther) ? limitName(limit) : limit.class
+}
+
+/** A structured field's text is of printable ASCII (RFC 9651 §3.3.3). */
+function inQuotes(text: string): string {
+  return /^[ !#-[\]-~]*$/.test(text) ? `"${text}"` : `"${text.replaceAll(/[^ !#-[\]-~]/g, '_')}"`
+}
+
+/** The names of the limits that have too little left for the call. */
+export function violatedPolicies(call: Charged): string[] {
+  const { usage, budgetUsage, target } = call
+  const units = target?.admissionPolicy.chargeSet.units
+  const violated = [
+    ...usage.filter((one, i) => isTold(one) && remainingOf(one) < (units?.[i] ?? 1)),
+    ...budgetUsage.filter((one) => remainingOf(one) < 1),
+  ]
+  return violated.map((one) => policyName(one, call))
 }
 
 function remainingOf(usage: LimitUsage): number {

@@ -33,8 +33,10 @@ const DIALECTS: readonly Dialect[] = ['x-ratelimit-@', 'ratelimit-@', 'x-rate-li
 
 /**
  * Reads what a response's headers say of limits: `X-RateLimit-*` and its spellings, the `RateLimit-*` fields of the IETF
- * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10); each as one value,
- * as a list, or on several lines. What makes no sense is left out. Without such headers it costs five look-ups.
+ * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), also with the names
+ * that are proposed for them (`a` for what is available, `w` for the time to wait); each as one value, as a list, or on
+ * several lines. What makes no sense, or counts other things than requests, is left out. Without such headers it costs
+ * five look-ups.
  */
 export function readFeedback(fields: Fields, now: EpochMs): readonly LimitReport[] {
   const structured = fields['ratelimit']
@@ -204,23 +206,25 @@ function numbersIn(field: Field): NumberIn[] {
   })
 }
 
-/** One entry of a structured list (RFC 9651): its name, and its parameters that are numbers. */
+/** One entry of a structured list (RFC 9651): its name, its parameters that are numbers, and what it counts. */
 interface Item {
   readonly name: string
   readonly parameters: ReadonlyMap<string, number>
+  readonly unit: string
 }
 
 function readStructured(values: string, policies: string): readonly LimitReport[] {
   const items = itemsOf(values)
   const reports = readPairs(items)
   if (reports.all.length > 0) return reports.all
-  const policyOf = new Map(itemsOf(policies).map(({ name, parameters }) => [name, parameters]))
+  const policyOf = new Map(itemsOf(policies).map((policy) => [policy.name, policy]))
   for (const { name, parameters } of items) {
-    const left = parameters.get('r')
-    if (left === undefined) continue
+    const left = parameters.get('r') ?? parameters.get('a')
     const policy = policyOf.get(name)
-    const [t, w] = [parameters.get('t'), policy?.get('w')]
-    reports.add(name, { remaining: left, limit: policy?.get('q'), windowMs: msOf(w), resetMs: msOf(t) })
+    if (left === undefined || (policy !== undefined && policy.unit !== 'requests')) continue
+    const reset = parameters.get('t') ?? parameters.get('w')
+    const [limit, window] = [policy?.parameters.get('q'), policy?.parameters.get('w')]
+    reports.add(name, { remaining: left, limit, windowMs: msOf(window), resetMs: msOf(reset) })
   }
   return reports.all
 }
@@ -251,7 +255,9 @@ const LONGEST = 2_000
 function itemsOf(text: string): Item[] {
   return [...text.slice(0, LONGEST).matchAll(/(?:"[^"]*"|[^",])+/g)].map(([item]) => {
     const [name = '', ...rest] = [...item.matchAll(/(?:"[^"]*"|[^";])+/g)].map(([part]) => part.trim())
-    return { name: name.replaceAll('"', ''), parameters: new Map(rest.flatMap((part) => pairOf(part))) }
+    const unit = rest.map((part) => /^qu\s*=\s*"?([^"]*)"?$/.exec(part)?.[1]).find((found) => found !== undefined)
+    const parameters = new Map(rest.flatMap((part) => pairOf(part)))
+    return { name: name.replaceAll('"', ''), parameters, unit: unit ?? 'requests' }
   })
 }
 

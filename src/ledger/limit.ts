@@ -41,6 +41,11 @@ export interface Limit extends Required<LimitSpec> {
   readonly inFlightLeaseMs: number
 }
 
+/** The name of a limit for people, as logs and metrics have it: `read 1m`. */
+export function limitName(limit: Limit): string {
+  return `${limit.class} ${limit.label}`
+}
+
 /**
  * How many buckets a window is cut into. A charge leaves the count when its bucket is wholly out of the window. So one bucket more
  * than these is kept; with just these, more than the limit would be granted. A saturated account loses at most 1/BUCKETS of its

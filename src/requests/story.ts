@@ -1,7 +1,7 @@
 import type { Wait } from '../gateway/call.ts'
 import { ADVICE_OF, type FailureKind } from '../gateway/failure.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
-import type { Limit } from '../ledger/limit.ts'
+import { type Limit, limitName } from '../ledger/limit.ts'
 import type { Try } from '../observe/log.ts'
 import type { RequestRecord } from './record.ts'
 
@@ -252,9 +252,4 @@ export function heldByOf(waits: readonly Wait[] | undefined): string | undefined
 
 function nameOf(heldBy: Limit | 'pause' | undefined): string | undefined {
   return typeof heldBy === 'object' ? limitName(heldBy) : heldBy
-}
-
-/** As logs and metrics have it: `read 1m`. */
-function limitName(limit: Limit): string {
-  return `${limit.class} ${limit.label}`
 }

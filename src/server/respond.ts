@@ -6,8 +6,7 @@ import type { Answering, Call } from '../gateway/call.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
 import { PROBLEM_TYPE, problemDetails } from '../http/problem.ts'
 import { retryAfterSeconds } from '../http/retry-after.ts'
-import type { UpstreamConfig } from '../schema/schema.ts'
-import { ownHeaders } from '../gateway/own-headers.ts'
+import { ownHeaders, violatedPolicies } from '../gateway/own-headers.ts'
 import { errorBody, errorStatus } from './dialects.ts'
 import { isHttp2 } from './well-formed.ts'
 
@@ -24,7 +23,7 @@ export function refuse(call: Answering, failure: Failure): void {
     response.destroy()
     return
   }
-  const { status, contentType, body } = refusalBody(call.id, failure, chooseType(call), call.upstream?.config.errors)
+  const { status, contentType, body } = refusalBody(call.id, failure, chooseType(call), call)
   const headers = [
     ...refusalHeaders(failure, status),
     'Content-Type',
@@ -49,12 +48,8 @@ export function refuse(call: Answering, failure: Failure): void {
  * be read to its end.
  */
 export function rawRefusal(id: string, failure: Failure, call?: Call): string {
-  const { status, contentType, body } = refusalBody(
-    id,
-    failure,
-    call === undefined ? JSON_TYPE : chooseType(call),
-    call?.upstream?.config.errors,
-  )
+  const type = call === undefined ? JSON_TYPE : chooseType(call)
+  const { status, contentType, body } = refusalBody(id, failure, type, call)
   const length = String(Buffer.byteLength(body))
   const headers = refusalHeaders(failure, status)
   headers.push('Content-Type', contentType, 'Content-Length', length, 'X-Correlation-Id', id, 'Connection', 'close')
@@ -84,16 +79,39 @@ function refusalBody(
   id: string,
   failure: Failure,
   contentType: string,
-  dialect: UpstreamConfig['errors'] | undefined,
+  call: Call | undefined,
 ): { status: number; contentType: string; body: string } {
   if (contentType !== PROBLEM_TYPE) {
+    const dialect = call?.upstream?.config.errors
     const body = JSON.stringify(errorBody(dialect, failure, id))
     return { status: errorStatus(dialect, failure), contentType: `${JSON_TYPE}; charset=utf-8`, body }
   }
   const { kind, message } = failure
   const status = STATUS_OF[kind]
-  const problem = problemDetails(status, CODE_OF[kind], message)
-  return { status, contentType, body: JSON.stringify({ ...problem, kind, correlationId: id }) }
+  const problem = { ...problemDetails(status, CODE_OF[kind], message), ...PROBLEM_OF[kind] }
+  const violated = call === undefined || PROBLEM_OF[kind] === undefined ? [] : violatedPolicies(call)
+  const policies = violated.length > 0 ? { 'violated-policies': violated } : {}
+  return { status, contentType, body: JSON.stringify({ ...problem, kind, ...policies, correlationId: id }) }
+}
+
+const TYPES = 'https://iana.org/assignments/http-problem-types#'
+const QUOTA_EXCEEDED = {
+  type: `${TYPES}quota-exceeded`,
+  title: 'Request cannot be satisfied as assigned quota has been exceeded',
+}
+
+/** The problem types of draft-ietf-httpapi-ratelimit-headers-11. Of other refusals the status says all. */
+const PROBLEM_OF: { readonly [Kind in Failure['kind']]?: { readonly type: string; readonly title: string } } = {
+  quota_exhausted: QUOTA_EXCEEDED,
+  share_exceeded: QUOTA_EXCEEDED,
+  breaker_open: {
+    type: `${TYPES}temporary-reduced-capacity`,
+    title: 'Request cannot be satisfied due to temporary server capacity constraints',
+  },
+  too_many_attempts: {
+    type: `${TYPES}abnormal-usage-detected`,
+    title: 'Request not satisfied due to detection of abnormal request pattern',
+  },
 }
 
 function isLong(headers: Record<string, unknown>): boolean {

@@ -71,6 +71,24 @@ describe('what an upstream says of its limits', () => {
       },
       [word(3, 20, undefined, 1_000), word(900, 1000, 86_000_000, 86_400_000), word(1)],
     ],
+    [
+      'RateLimit with the names that are proposed for its parameters',
+      {
+        ratelimit: '"default";a=50;w=30;c=2',
+        'ratelimit-policy': '"default";q=100;w=60',
+        'ratelimit-partition': 'abc',
+      },
+      [word(50, 100, 30_000, 60_000)],
+    ],
+    [
+      'RateLimit of bytes and of calls at once, beside requests',
+      {
+        ratelimit: '"bytes";r=3;t=1, "calls";r=7;t=30, "open";r=0',
+        'ratelimit-policy':
+          '"bytes";q=65535;qu="content-bytes";w=10,"calls";q=20;w=60,"open";q=4;qu="concurrent-requests"',
+      },
+      [word(7, 20, 30_000, 60_000)],
+    ],
     ['the remaining ones alone', { 'x-ratelimit-remaining': ' 4 ' }, [word(4)]],
     ['the least of several', { 'x-ratelimit-remaining': ['9', '4'] }, [word(4)]],
     ['one number twice', { 'x-ratelimit-remaining': '5, 5', 'x-ratelimit-limit': '100, 100' }, [word(5, 100)]],

@@ -62,7 +62,10 @@ describe.each(Object.entries(stores))('the budget of a client, with %s', (name, 
   it('counts its calls to all upstreams, and refuses the rest with the time to come back', async () => {
     const { vendor, gateways, url } = await setUp(1)
     for (const path of ['/harness/ng/api/a', '/second/b', '/harness/ng/api/c']) {
-      expect((await call(url, path, { headers: bot })).status).toBe(200)
+      const answer = await call(url, path, { headers: bot })
+      expect(answer.status).toBe(200)
+      // The budget is the tightest of the limits.
+      expect(answer.headers['x-ratelimit-limit']).toBe('3')
     }
     const refused = await call(url, '/second/d', { headers: bot })
     expect(refused.status).toBe(429)
@@ -71,8 +74,18 @@ describe.each(Object.entries(stores))('the budget of a client, with %s', (name, 
       code: 'CLIENT_SHARE_EXCEEDED',
       message: 'the client bot has used its budget of 3 requests in 1h',
     })
+    expect(refused.headers).toMatchObject({
+      'x-ratelimit-limit': '3',
+      'x-ratelimit-remaining': '0',
+      'ratelimit-policy': '"budget 1h";q=3;w=3600',
+    })
     expect(Number(refused.headers['retry-after'])).toBeGreaterThan(3_500)
     expect(Number(refused.headers['retry-after'])).toBeLessThanOrEqual(3_700)
+    const problem = await call(url, '/second/d', { headers: { ...bot, accept: 'application/problem+json' } })
+    expect(problem.json()).toMatchObject({
+      type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
+      'violated-policies': ['budget 1h'],
+    })
     expect((await call(url, '/second/e', { headers: { 'x-sluice-key': 'other' } })).status).toBe(200)
     expect(vendor.seen).toHaveLength(4)
     expect(gateways[0]!.lines.at(-2)).toMatchObject({ client: 'bot', outcome: 'share_exceeded' })

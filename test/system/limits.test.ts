@@ -73,6 +73,30 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
     }
   })
 
+  it('each limit is published by a name of its own, and without a window that the fields can’t say', async () => {
+    const { call } = await start({
+      read: [
+        { requests: 3, window: '60s' },
+        { requests: 9, window: '1h' },
+      ],
+      write: [{ requests: 7, window: '90500ms' }],
+    })
+    const [first, write] = [await call('GET'), await call('POST')]
+    expect(first.headers.get('ratelimit-policy')).toBe('"read 1m";q=3;w=60')
+    expect(first.headers.get('ratelimit')).toMatch(/^"read 1m";r=2;t=6\d$/)
+    expect(write.headers.get('ratelimit-policy')).toBe('"write";q=7')
+    await call('GET')
+    await call('GET')
+    const refused = await call('GET', '/x', { headers: { accept: 'application/problem+json' } })
+    expect(await refused.json()).toMatchObject({
+      type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
+      title: 'Request cannot be satisfied as assigned quota has been exceeded',
+      status: 429,
+      kind: 'quota_exhausted',
+      'violated-policies': ['read 1m'],
+    })
+  })
+
   it('a body of unknown length is refused where a limit depends on its length', async () => {
     const { gateway, seen, call } = await start({ write: [{ requests: 100, window: '60s', cost: { bytes: 10 } }] })
     const response = await call('POST', '/x', { body: '0123456789a' })
