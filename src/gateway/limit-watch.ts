@@ -1,8 +1,10 @@
 import type { Clock } from '../time/clock.ts'
+import type { Burn } from '../observe/gauges.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
+import { BurnMeter } from './burn.ts'
 
 /** What is worth a line in the log about one limit. */
 export interface QuotaNotice {
@@ -38,13 +40,17 @@ export interface WatchOptions {
   readonly services: WatchServices
 }
 
-/** Tells once an episode that little is left of a limit, or that the upstream lets through less of it than is configured. */
+/**
+ * Tells once an episode that little is left of a limit, or that the upstream lets through less of it than is configured; and, when
+ * asked, how fast it is spent.
+ */
 export class LimitWatch {
   readonly #clock: Clock
   readonly #labels: Pick<QuotaNotice, 'upstream' | 'account' | 'class' | 'window' | 'limit'>
   readonly #calmMs: number
   readonly #lowEpisodes: CounterSeries
   readonly #notify: (notice: QuotaNotice) => void
+  readonly #meter: BurnMeter
   /** When it was last so; undefined between episodes. */
   #lowAt: number | undefined
   #reducedAt: number | undefined
@@ -56,10 +62,16 @@ export class LimitWatch {
     this.#calmMs = Math.max(LEAST_CALM_MS, limit.windowMs)
     this.#lowEpisodes = metrics.quotaLow.of({ upstream, account, class: limit.class, window: limit.label })
     this.#notify = onQuotaNotice ?? (() => undefined)
+    this.#meter = new BurnMeter(limit)
+  }
+
+  burn(usage: LimitUsage): Burn {
+    return this.#meter.burn(this.#clock.now(), usage)
   }
 
   /** `id` is that of the call whose charge told it, if one did. */
   note(usage: LimitUsage, id?: string): void {
+    this.#meter.note(this.#clock.now(), usage)
     const allowed = allowedOf(usage)
     const left = allowed - usage.used
     if (left < LOW_SHARE * allowed) {

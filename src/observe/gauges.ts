@@ -17,8 +17,19 @@ export interface CredentialState {
   readonly expiries: readonly { readonly credential: string; readonly inMs: number }[]
 }
 
+/** How fast a limit is spent. */
+export interface Burn {
+  /**
+   * Milliseconds until nothing of the limit is left, if calls go on as in the last minutes; 0 while nothing is; null if that much
+   * comes back in time, or a calendar window ends before. Null, too, where no rate is known.
+   */
+  readonly exhaustionInMs: number | null
+  /** The rate of charges in the last minutes divided by the rate that the limit allows for ever; null where no rate is known. */
+  readonly burnRatio: number | null
+}
+
 /** How much of one limit of an account is used, in units; `effective` is what may be used now. */
-export interface ObservedUsage {
+export interface ObservedUsage extends Burn {
   readonly labels: ClassLabels
   readonly window: string
   readonly limit: number
@@ -202,6 +213,24 @@ const GAUGES: readonly GaugeOf[] = [
       for (const usage of await usages()) set(quotaLabels(usage), usage.used)
     },
   },
+  {
+    name: 'quota_exhaustion_seconds',
+    help: 'Until nothing of a limit is left, if calls go on as in the last minutes; absent where that never happens.',
+    labels: QUOTA,
+    combine: 'min',
+    async show(set, _, usages) {
+      for (const usage of await usages())
+        if (usage.exhaustionInMs !== null) set(quotaLabels(usage), usage.exhaustionInMs / 1_000)
+    },
+  },
+  {
+    name: 'quota_burn_ratio',
+    help: 'The rate of the last minutes divided by the rate that a limit allows for ever.',
+    labels: QUOTA,
+    async show(set, _, usages) {
+      for (const usage of await usages()) if (usage.burnRatio !== null) set(quotaLabels(usage), usage.burnRatio)
+    },
+  },
 ]
 
 /** Registers the gauges. They show nothing while `observed` returns undefined. */
@@ -240,11 +269,23 @@ async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Ite
     const labels = { ...usage.labels, ...bounded.of({ upstream, account }) }
     const key = [...Object.values(labels), usage.window].join('\n')
     const known = fullest.get(key)
-    if (known === undefined || usage.used / usage.limit > known.used / known.limit) {
-      fullest.set(key, { ...usage, labels })
-    }
+    const labelled = { ...usage, labels }
+    fullest.set(key, known === undefined ? labelled : fullerOf(known, labelled))
   }
   return fullest.values()
+}
+
+/** Of two limits that are shown as one: the fuller one, with the sooner end and the higher rate of both. */
+export function fullerOf<Row extends Burn & Pick<ObservedUsage, 'used' | 'limit'>>(a: Row, b: Row): Row {
+  return {
+    ...(b.used / b.limit > a.used / a.limit ? b : a),
+    exhaustionInMs: pick(Math.min, a.exhaustionInMs, b.exhaustionInMs),
+    burnRatio: pick(Math.max, a.burnRatio, b.burnRatio),
+  }
+}
+
+function pick(choose: (a: number, b: number) => number, a: number | null, b: number | null): number | null {
+  return a === null || b === null ? (a ?? b) : choose(a, b)
 }
 
 function quotaLabels({ labels, window }: ObservedUsage): Labels {

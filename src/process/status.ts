@@ -1,9 +1,10 @@
 import { X509Certificate } from 'node:crypto'
 import type { StoreConfig } from '../schema/schema.ts'
+import { UNKNOWN_BURN } from '../gateway/burn.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Losses } from '../records/losses.ts'
-import type { CredentialState, ObservedUsage, QueueOccupancy } from '../observe/gauges.ts'
+import { type CredentialState, fullerOf, type ObservedUsage, type QueueOccupancy } from '../observe/gauges.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
@@ -159,18 +160,22 @@ function* queuesOf(snapshot: Snapshot): Iterable<QueueOccupancy> {
 async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of queuesOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
-  return (await usageOf(snapshot, ledger))?.map(({ labels, window, limit, effective, used, resetMs }) => ({
-    upstream: labels.upstream,
-    account: labels.account,
-    class: labels.class,
-    window,
-    limit,
-    effective,
-    used,
-    remaining: Math.max(0, effective - used),
-    resetMs: Math.round(resetMs),
-    waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
-  }))
+  return (await usageOf(snapshot, ledger))?.map(
+    ({ labels, window, limit, effective, used, resetMs, exhaustionInMs, burnRatio }) => ({
+      upstream: labels.upstream,
+      account: labels.account,
+      class: labels.class,
+      window,
+      limit,
+      effective,
+      used,
+      remaining: Math.max(0, effective - used),
+      resetMs: Math.round(resetMs),
+      exhaustionInMs: exhaustionInMs === null ? null : Math.round(exhaustionInMs),
+      burnRatio: burnRatio === null ? null : Math.round(burnRatio * 1_000) / 1_000,
+      waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
+    }),
+  )
 }
 
 type Usage = ObservedUsage & { readonly resetMs: number }
@@ -191,7 +196,16 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | un
         if (usage.limit.isEnforced && !ledger.isDegraded) watch.note(usage)
         const { limit, used, resetMs } = usage
         const labels = { upstream, account, class: limit.class }
-        return { labels, window: limit.label, limit: limit.requests, effective: allowedOf(usage), used, resetMs }
+        const burn = ledger.isDegraded ? UNKNOWN_BURN : watch.burn(usage)
+        return {
+          labels,
+          window: limit.label,
+          limit: limit.requests,
+          effective: allowedOf(usage),
+          used,
+          resetMs,
+          ...burn,
+        }
       }
       asked.push(ledger.usage(chargeSet).then((usages) => usages.map(named)))
     }
@@ -218,7 +232,7 @@ function fullestOf(all: readonly Usage[]): Usage[] {
   for (const one of all) {
     const key = [...Object.values(one.labels), one.window].join('\n')
     const known = fullest.get(key)
-    if (known === undefined || one.used / one.limit > known.used / known.limit) fullest.set(key, one)
+    fullest.set(key, known === undefined ? one : fullerOf(known, one))
   }
   return [...fullest.values()]
 }

@@ -9,6 +9,7 @@ import type { Config } from '../schema/schema.ts'
 import { instanceName, type Log } from '../observe/log.ts'
 import { CommonConfig, type ConfigText } from './common-config.ts'
 import { openManaged } from './management.ts'
+import { fullerOf } from '../observe/gauges.ts'
 import { gaugesOfAll, type ProcessGauges } from '../observe/gauges-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
@@ -398,7 +399,7 @@ function mergeRows(answers: readonly (readonly QuotaRow[] | null | undefined)[])
     const key = [row.upstream, row.account, row.class, row.window].join('\n')
     const other = merged.get(key)
     if (other === undefined) merged.set(key, row)
-    else merged.set(key, { ...(row.used > other.used ? row : other), waiting: row.waiting + other.waiting })
+    else merged.set(key, { ...fullerOf(other, row), waiting: row.waiting + other.waiting })
   }
   return [...merged.values()]
 }

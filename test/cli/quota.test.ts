@@ -3,7 +3,16 @@ import { quotaTable } from '../../src/cli/quota.ts'
 import type { QuotaRow } from '../../src/server/admin/status.ts'
 
 function row(name: string, used: number, effective = 100): QuotaRow {
-  const counted = { limit: 100, effective, used, remaining: Math.max(0, effective - used), resetMs: 59_000, waiting: 0 }
+  const counted = {
+    limit: 100,
+    effective,
+    used,
+    remaining: Math.max(0, effective - used),
+    resetMs: 59_000,
+    exhaustionInMs: null,
+    burnRatio: 0,
+    waiting: 0,
+  }
   return { upstream: 'harness', account: name, class: 'read', window: '1m', ...counted }
 }
 

@@ -5,7 +5,8 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
 import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
-import type { LimitUsage, ChargeSet } from '../../src/ledger/ledger.ts'
+import { type ChargeSet, chargeSetOf, type LimitUsage } from '../../src/ledger/ledger.ts'
+import type { QuotaRow } from '../../src/server/admin/status.ts'
 import { Losses } from '../../src/records/losses.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { gatewayStatus } from '../../src/process/status.ts'
@@ -23,6 +24,54 @@ class SlowLedger extends MemoryLedger {
     return super.usage(chargeSet)
   }
 }
+
+describe('the quotas', () => {
+  it('are shown with when they end and how fast they are spent, but for calls in flight', async () => {
+    const clock = new SimulatedClock()
+    const ledger = new MemoryLedger(clock)
+    const metrics = new Metrics()
+    const limits = {
+      read: [{ requests: 100, window: '1h' }, { concurrent: 5 }],
+      write: [{ requests: 10, window: '1h' }],
+    }
+    const config = { url: 'http://x', accounts: { a: {} }, limits }
+    const services = { clock, random: () => 0.5, ledger, metrics, onBreakerChange: () => undefined }
+    const snapshot = buildSnapshot(checkConfig({ upstreams: { u: config } }, 'test'), services)
+    onTestFinished(() => closeSnapshot(snapshot))
+    const status = gatewayStatus({
+      clock,
+      metrics,
+      ledger,
+      live: { current: snapshot },
+      losses: new Losses(clock, pino({ level: 'silent' })),
+      isStopping: () => false,
+      clientConnections: () => Promise.resolve(0),
+      requests: () => [],
+    })
+    await status.quota()
+    const { chargeSet } = snapshot.upstreams.get('u')!.accounts.get('a')!.admissionPolicies
+    const read = chargeSetOf(chargeSet.partition, [{ limit: chargeSet.limits[0]! }])
+    for (let i = 0; i < 50; i++) {
+      ledger.commit(ledger.charge(read, 1))
+      await clock.advance(6_000)
+    }
+    // 50 in five minutes are ten times as many as may be: the other half is gone in five minutes, too.
+    const of = (rows: readonly QuotaRow[] | undefined) =>
+      rows?.map(({ class: name, window, exhaustionInMs, burnRatio }) => [name, window, exhaustionInMs, burnRatio])
+    expect(of(await status.quota())).toEqual([
+      ['read', '1h', 294_000, 6],
+      ['read', 'at once', null, null],
+      ['write', '1h', null, 0],
+    ])
+    const shown = await textOf(Readable.from(status.metrics()))
+    const gauges = [...shown.matchAll(/^sluice_quota_(exhaustion|burn)\w+\{.*class="(\w+)",window="(.+)"\} (\S+)$/gm)]
+    expect(gauges.map(([, ...words]) => words.join(' '))).toEqual([
+      'exhaustion read 1h 294',
+      'burn read 1h 6',
+      'burn write 1h 0',
+    ])
+  })
+})
 
 describe('a scrape', () => {
   it('asks the store about every account once, and about all of them together', async () => {

@@ -40,6 +40,10 @@ export interface QuotaRow {
   readonly used: number
   readonly remaining: number
   readonly resetMs: number
+  /** Until nothing is left, if calls go on as in the last minutes; 0 while nothing is; null where that is never, or not known. */
+  readonly exhaustionInMs: number | null
+  /** The rate of the last minutes divided by the rate that the limit allows for ever; null where that is not known. */
+  readonly burnRatio: number | null
   readonly waiting: number
 }
 
