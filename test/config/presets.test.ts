@@ -225,6 +225,14 @@ describe('the words of a path', () => {
     '/a/list/my-set',
     '/a/instancelist',
     '/a/v2/getIt',
+    '/repos/r/diff/main..mine',
+    '/repos/r/merge-check/main..mine',
+    '/a/sample-data',
+    '/a/metric-data',
+    '/a/log-records',
+    '/a/aggregatedAmount',
+    '/a/partial-yaml-schema',
+    '/a/ruleValidate',
   ])('%s sounds like reading', (path) => {
     expect(soundsLikeReading(path)).toBe(true)
   })
@@ -237,6 +245,9 @@ describe('the words of a path', () => {
     '/a/checklist',
     '/a/inputSetList',
     '/a/listeners',
+    '/a/recheck/x',
+    '/a/database',
+    '/a/recorder',
   ])('%s does not', (path) => {
     expect(soundsLikeReading(path)).toBe(false)
   })

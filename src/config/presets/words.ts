@@ -5,12 +5,12 @@ export function words(segment: string): string[] {
 }
 
 const READING_VERBS = new Set(
-  'list filter search query validate get find fetch check is has count compare preview calculate estimate analyze describe lookup resolve render explain grep download export aggregate diff'.split(
+  'list filter search query validate get find fetch check is has count compare preview calculate estimate analyze describe lookup resolve render explain grep download export aggregate aggregated diff'.split(
     ' ',
   ),
 )
 const READ_THINGS = new Set(
-  'list filter search query count counts summary stats statistics aggregate aggregation values overview chart logs diff existence references validation divergence history'.split(
+  'list filter search query count counts summary outline stats statistics aggregate aggregation values overview chart graph coverage logs records data metadata schema variables diff existence references validation validate divergence history'.split(
     ' ',
   ),
 )
@@ -28,7 +28,8 @@ export function soundsLikeReading(path: string): boolean {
   if (READING_VERBS.has(first)) return true
   if (READ_THINGS.has(thing)) return !MADE_LISTS.has(spoken.at(-2) ?? '') && !spoken.includes('set')
   if (thing.endsWith('list')) return !/^(allow|block|deny|ignore|white|black|check)list$/.test(thing)
-  return previous === 'list' || previous === 'filter' || previous === 'search' || previous === 'validate'
+  // What follows these is what is looked at: a list's name, the range of a diff.
+  return /^(?:list|filter|search|validate|diff|.+-check)$/.test(previous)
 }
 
 const CHANGING_VERBS = new Set(
