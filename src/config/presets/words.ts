@@ -10,7 +10,7 @@ const READING_VERBS = new Set(
   ),
 )
 const READ_THINGS = new Set(
-  'list filter search query count counts summary outline stats statistics aggregate aggregation values overview chart graph coverage logs records data metadata schema variables diff existence references validation validate divergence history'.split(
+  'list filter search query count counts summary outline stats statistics aggregate aggregation values overview chart graph coverage logs records data schema diff existence references validation validate divergence history'.split(
     ' ',
   ),
 )
