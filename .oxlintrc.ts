@@ -24,7 +24,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   // A configuration as it is read, and a call from its start to its end.
   config: 'credentials clients secrets config/presets schema http net time',
   gateway:
-    'credentials clients cache config/presets observe queue routing ledger schema upstream resilience http net time',
+    'credentials clients cache config/presets observe queue routing answers ledger schema upstream resilience http net time',
 
   // What a call needs.
   credentials: 'secrets observe redis routing schema upstream resilience http time',
@@ -37,6 +37,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   'ledger/embedded': 'ledger files time',
   ledger: 'http time',
   routing: 'schema http',
+  answers: 'schema http',
   upstream: 'http net time',
 
   // What is kept, and where.

@@ -140,6 +140,7 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
     report([...path, 'cache', 'routes'], 'nothing is proposed without a preset that does so; mark routes with cache')
   }
   checkLimits(path, upstream, preset, report)
+  checkDisguises([...path, 'throttle', 'when'], upstream, classes, report)
   const { baseDelay, maxDelay } = upstream.retry
   if (baseDelay > maxDelay) report([...path, 'retry', 'baseDelay'], 'must not be longer than retry.maxDelay')
   checkPrivateAddress(path, upstream, report)
@@ -149,6 +150,19 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   checkCertificate([...path, 'tls'], upstream.tls, report)
   if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
     report([...path, 'tls'], 'the url is http://, so tls does nothing')
+  }
+}
+
+function checkDisguises(path: Path, { throttle }: UpstreamConfig, classes: string[], report: Report): void {
+  for (const [index, { status = 200, classes: named = [], header, body }] of throttle.when.entries()) {
+    if (header === undefined && body === undefined && [status].flat().some((one) => one < 400)) {
+      report([...path, index], 'every such answer would be a refusal: add header or body, or a status of 400 and more')
+    }
+    for (const name of named) {
+      if (!classes.includes(name)) {
+        report([...path, index, 'classes'], `there is no class "${name}"${didYouMean(name, classes)}`)
+      }
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { Scrub } from '../credentials/scrub.ts'
+import type { BodyLook } from '../answers/disguise.ts'
 import { type Fields, onlyValue } from '../http/fields.ts'
 import { isRequestId } from '../http/request-id.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
@@ -68,6 +69,8 @@ export interface AttemptOptions {
 
 /** The shortest pause before the next look whether a client has sent more, in milliseconds. Next to no time of the call may be left. */
 const LOOK_AGAIN_MS = 1_000
+/** So long the head of a response waits for a body that has to be looked at. */
+const LOOK_MS = 1_000
 const OVER = new Error('the attempt is over')
 
 /**
@@ -88,7 +91,9 @@ export class Attempt implements ResponseHandler, Disposable {
   #credentialUse: Disposable | undefined
   #options!: AttemptOptions
   #startedAt = 0
-  #phase: 'unsent' | 'sent' | 'answered' | 'over' = 'unsent'
+  #phase: 'unsent' | 'sent' | 'looking' | 'answered' | 'over' = 'unsent'
+  /** The response of which only the body can say whether it is a refusal. */
+  #look: { readonly response: UpstreamResponse; readonly body: BodyLook; readonly tookMs: number } | undefined
   #control: ResponseControl | undefined
   #response: UpstreamResponse | undefined
   /** The connection of a WebSocket that is the call's. */
@@ -189,11 +194,17 @@ export class Attempt implements ResponseHandler, Disposable {
   }
 
   onResponseData(_: unknown, chunk: Buffer): void {
-    this.#safely(() => this.#response?.onData(chunk))
+    this.#safely(() => {
+      const look = this.#look
+      if (look === undefined) return this.#response?.onData(chunk)
+      look.response.onData(chunk)
+      if (!look.body.piece(chunk)) this.#endLook(false)
+    })
   }
 
   onResponseEnd(_: unknown, trailers: Fields): void {
     this.#safely(() => {
+      if (this.#look !== undefined) this.#endLook(this.#look.body.matches())
       if (this.#isGood) this.#breakerPermit?.completed()
       this.#response?.onEnd(trailers)
     })
@@ -220,8 +231,7 @@ export class Attempt implements ResponseHandler, Disposable {
   }
 
   #start(control: ResponseControl, status: number, fields: Fields, phrase: string | undefined): void {
-    const { scrub, credential } = this.#options
-    scrub?.head(fields)
+    this.#options.scrub?.head(fields)
     if (status < 100) return this.#break(new StatusError())
     if (status < 200) return this.#inform(status, fields)
     const coding = fields['transfer-encoding']
@@ -229,21 +239,62 @@ export class Attempt implements ResponseHandler, Disposable {
       return this.#break(new TransferCodingError())
     // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
     if (status === 204) delete fields['content-length']
-    const call = this.#call
+    const response = new UpstreamResponse(control, status, fields, phrase)
     const tookMs = this.#elapsedMs
+    const { upstream, route } = this.#target
+    const judged = upstream.disguises?.judge(route.class, status, fields) ?? false
+    if (typeof judged !== 'boolean') return this.#lookInto(response, judged, tookMs)
+    response.isDisguised = judged
+    this.#answer(response, tookMs)
+  }
+
+  /** Holds the response until its body says whether it is a refusal: nothing of it may have been passed on by then. */
+  #lookInto(response: UpstreamResponse, look: BodyLook, tookMs: number): void {
+    const { clock } = this.#call
+    this.#phase = 'looking'
+    this.#look = { response, body: look, tookMs }
+    // The upstream has counted the call.
+    this.permit.commit()
+    this.#timer?.cancel()
+    this.#timer = clock.schedule(Math.min(LOOK_MS, this.#options.until - clock.now()), this.#onLookedLongEnough)
+  }
+
+  readonly #onLookedLongEnough = (): void => this.#safely(() => this.#endLook(false))
+
+  #endLook(isDisguised: boolean): void {
+    if (this.#look === undefined) return
+    const { response, tookMs } = this.#look
+    this.#look = undefined
+    response.isDisguised = isDisguised
+    this.#answer(response, tookMs)
+  }
+
+  /** The head is here, and what has to be known of the body. */
+  #answer(response: UpstreamResponse, tookMs: number): void {
+    const { scrub, credential } = this.#options
+    const { status, meaning, fields, isDisguised } = response
+    const call = this.#call
     const hasOthers = credential?.hasOthers === true
-    const pauseMs = applyFeedback(call, this.#target, this.permit, { status, fields, tookMs, hasOthers })
+    const head = { status: meaning, fields, tookMs, hasOthers, isDisguised }
+    const pauseMs = applyFeedback(call, this.#target, this.permit, head)
     this.permit.commit()
     // A 403 may be about the call (RFC 9110 §15.5.4); a 401 is about the credential alone.
     if (status === 401 && credential !== undefined)
       this.#target.admissionPolicy.metrics.credentialRefused.increment(call.id)
-    const record = this.#note(status, undefined, undefined, this.#requestIdIn(fields))
-    this.#tellBreaker(status)
-    this.#response = new UpstreamResponse(control, status, fields, phrase)
-    const retryAfterMs = status === 429 || status >= 500 ? retryAfterOf(fields, call.clock.wall()) : undefined
+    const record = this.#note(
+      status,
+      isDisguised ? 'refused for rate' : undefined,
+      undefined,
+      this.#requestIdIn(fields),
+    )
+    this.#tellBreaker(meaning, tookMs)
+    this.#response = response
+    const retryAfterMs = meaning === 429 || meaning >= 500 ? retryAfterOf(fields, call.clock.wall()) : undefined
     const ending: Ending =
-      pauseMs === undefined ? { kind: 'response', status, retryAfterMs } : { kind: 'throttled', status, pauseMs }
-    this.#conclude({ kind: 'response', ending, response: this.#response, scrub, record, tookMs })
+      pauseMs === undefined
+        ? { kind: 'response', status: meaning, retryAfterMs }
+        : { kind: 'throttled', status: meaning, pauseMs }
+    this.#conclude({ kind: 'response', ending, response, scrub, record, tookMs })
   }
 
   /** The call has been answered, and what follows is in flight for no limit. */
@@ -280,7 +331,7 @@ export class Attempt implements ResponseHandler, Disposable {
       this.#breakerPermit?.abandoned()
       this.#note(undefined, 'unsendable', 'failed')
       this.#conclude({ kind: 'unsendable', cause: error, tookMs: 0 })
-    } else if (this.#phase === 'sent') {
+    } else if (this.#phase === 'sent' || this.#phase === 'looking') {
       this.permit.giveUp()
       if (!(error instanceof BodyError)) return this.#fail({ kind: 'interrupted', interim: this.#interim }, error)
       this.#breakerPermit?.abandoned()
@@ -296,7 +347,7 @@ export class Attempt implements ResponseHandler, Disposable {
   /** The client has gone: nothing of this attempt is of use to anyone, unless others wait for the same. */
   #leave(): void {
     const { observer } = this.#options
-    if (observer?.isAwaited === true && this.#phase === 'sent') {
+    if (observer?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'looking')) {
       this.#cancellation = observer.lastWaiterGone()?.subscribe(this.#onGone)
       return
     }
@@ -334,9 +385,10 @@ export class Attempt implements ResponseHandler, Disposable {
   }
 
   /** Reports the response to the breaker. The upstream's time begins when it has the whole request body. */
-  #tellBreaker(status: number): void {
+  #tellBreaker(status: number, sinceStartMs: number): void {
     const { slow = Infinity } = this.#target.upstream.config.breaker
-    const tookMs = this.#call.clock.now() - Math.max(this.#startedAt, this.#options.body?.progressAt ?? 0)
+    const answeredAt = this.#startedAt + sinceStartMs
+    const tookMs = answeredAt - Math.max(this.#startedAt, this.#options.body?.progressAt ?? 0)
     this.#isGood = status < 500 && tookMs <= slow
     if (this.#isGood) return this.#breakerPermit?.answered()
     const late = tookMs > slow ? ` after ${Math.round(tookMs)} ms, which is longer than breaker.slow` : ''
@@ -374,6 +426,7 @@ export class Attempt implements ResponseHandler, Disposable {
 
   #stop(): void {
     this.#phase = 'over'
+    this.#look = undefined
     this.#timer?.cancel()
     this.#cancellation?.[Symbol.dispose]()
   }

@@ -63,14 +63,14 @@ class Delivery implements BodyReceiver {
   begin(): void {
     const { scrub, observer } = this.#options
     const call = this.#call
-    const { status, fields, phrase } = this.#response
+    const { status, meaning, fields, phrase } = this.#response
     if (call.isGone) this.#onGone()
     else this.#cancellation = call.gone.subscribe(this.#onGone)
     if (this.#isOver) return
     call.onHead?.()
     const headers = responseHeaders(fields, call.isCounted)
     const reason = reasonOf(phrase, scrub)
-    observer?.begin(status, reason, fields, headers)
+    observer?.begin(meaning, reason, fields, headers)
     if (!this.#isWithoutClient) {
       ownHeaders(call, headers)
       call.response.writeHead(status, reason, headers)

@@ -145,7 +145,7 @@ function nextStep(outcome: Outcome, plan: RetryPlan, observer: ResponseObserver 
     case 'response': {
       const { response, record } = outcome
       const delayMs = plan.delayAfter(outcome.ending)
-      const replacement = delayMs === undefined ? observer?.replace(response.status, response.fields) : undefined
+      const replacement = delayMs === undefined ? observer?.replace(response.meaning, response.fields) : undefined
       if (delayMs === undefined && replacement === undefined) return { kind: 'deliver', outcome }
       response.drain()
       record.end = delayMs === undefined ? 'from_cache' : 'retried'

@@ -112,5 +112,7 @@ export class HedgedAttempt implements Disposable {
 }
 
 function isFailed(outcome: Outcome): boolean {
-  return outcome.kind !== 'response' || outcome.response.status === 429 || outcome.response.status >= 500
+  if (outcome.kind !== 'response') return true
+  const { meaning } = outcome.response
+  return meaning === 429 || meaning >= 500
 }

@@ -3,6 +3,7 @@ import { isSame } from '../schema/difference.ts'
 import { EVERY_CALL } from '../schema/limits.ts'
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import { isLocalhost } from '../net/address.ts'
+import { Disguises } from '../answers/disguise.ts'
 import { presets } from '../config/presets/index.ts'
 import type { Preset } from '../config/presets/preset.ts'
 import type { LookupFunction } from 'node:net'
@@ -64,6 +65,8 @@ export interface Upstream {
   readonly webSockets: { open: number; most: number }
   readonly breakers: Breakers
   readonly retryPolicy: RetryPolicy
+  /** Finds refusals for rate that have another status; undefined where none is configured. */
+  readonly disguises: Disguises | undefined
   readonly retryBudget: RetryBudget
   /** Undefined where no call is sent a second time beside the first. */
   readonly hedging: Hedging | undefined
@@ -183,6 +186,7 @@ function buildUpstream(
       maxDelayMs: config.retry.maxDelay,
       jitter: config.retry.jitter,
     },
+    disguises: config.throttle.when.length === 0 ? undefined : new Disguises(config.throttle.when),
     retryBudget:
       previous !== undefined && before?.retry.budget === config.retry.budget
         ? previous.retryBudget

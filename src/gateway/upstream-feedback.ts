@@ -13,6 +13,8 @@ export interface ResponseHead {
   readonly fields: Fields
   /** How long it took from the dispatch. */
   readonly tookMs: number
+  /** It refuses the call for rate, although its status does not say so. */
+  readonly isDisguised: boolean
   /** The account has other credentials than the one that the call had, and these need not wait. */
   readonly hasOthers: boolean
 }
@@ -23,7 +25,7 @@ export type FeedbackCall = Pick<Call, 'id' | 'clock'> & {
 }
 /** And of where it went. */
 export interface FeedbackTarget {
-  readonly upstream: { readonly config: Pick<UpstreamConfig, 'throttle'> }
+  readonly upstream: { readonly config: { readonly throttle: Omit<UpstreamConfig['throttle'], 'when' | 'retry'> } }
   readonly account: { throttledAt: number }
   readonly admissionPolicy: { readonly metrics: Pick<ClassMetrics, 'throttled'> }
 }
@@ -44,7 +46,8 @@ export function applyFeedback(
   head: ResponseHead,
 ): number | undefined {
   const reports = readFeedback(head.fields, call.clock.wall())
-  const isThrottled = head.status >= 400 && isThrottling(head, reports, target.upstream.config.throttle.statuses)
+  const { statuses } = target.upstream.config.throttle
+  const isThrottled = head.isDisguised || (head.status >= 400 && isThrottling(head, reports, statuses))
   const retryAfterMs = isThrottled ? retryAfterOf(head.fields, call.clock.wall()) : undefined
   const end: End = { isApplied: false, resetMs: undefined }
   for (let i = 0; i < reports.length; i++) {

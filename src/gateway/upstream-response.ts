@@ -28,6 +28,8 @@ export class UpstreamResponse {
   readonly fields: Fields
   /** The reason phrase, which HTTP/2 has none of. */
   readonly phrase: string
+  /** Whether it refuses the call for rate with another status: then it is judged as a 429, and passed on as it is. */
+  isDisguised = false
   readonly #control: ResponseControl
   #state: 'undecided' | 'passed' | 'draining' | 'over' = 'undecided'
   #receiver: BodyReceiver | undefined
@@ -45,6 +47,11 @@ export class UpstreamResponse {
   /** Whether somebody has it, so that it matters to the client how it ends. */
   get isPassed(): boolean {
     return this.#state === 'passed'
+  }
+
+  /** The status by which it is judged. */
+  get meaning(): number {
+    return this.isDisguised ? 429 : this.status
   }
 
   passTo(receiver: BodyReceiver): void {

@@ -16,6 +16,9 @@ export const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
 export const record = <T extends TSchema>(value: T, description: string, options: object = {}) =>
   Type.Record(Type.String(), value, { description, propertyNames: { pattern: NAME_PATTERN }, ...options })
 
+/** A JSON pointer (RFC 6901) to something inside of a body. */
+export const POINTER_PATTERN = '^(/([^~/]|~0|~1)*)+$'
+
 /** A whole number of units of a limit. */
 export const units = (description: string, minimum = 1) =>
   Type.Integer({ minimum, maximum: 0xffff_ffff, expected: `a whole number, at least ${minimum}`, description })

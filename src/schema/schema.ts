@@ -255,6 +255,7 @@ export type Config = StaticDecode<typeof ConfigSchema>
 export type UpstreamConfig = StaticDecode<typeof UpstreamSchema>
 export type CredentialConfig = StaticDecode<typeof CredentialSchema>
 export type ListenerTls = NonNullable<Config['server']['tls']>
+export type DisguiseConfig = UpstreamConfig['throttle']['when'][number]
 export type LimitConfig = StaticDecode<typeof LimitSchema>
 export type AccountConfig = StaticDecode<typeof AccountSchema>
 export type VaultConfig = NonNullable<Config['secrets']['vault']>

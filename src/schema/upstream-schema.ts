@@ -2,6 +2,7 @@ import { formatDuration, parseDuration } from './units.ts'
 import Type from 'typebox'
 import { UpstreamCacheSchema } from './cache-schema.ts'
 import { CredentialSchema, PoolMemberSchema, PoolSchema } from './credential-schema.ts'
+import { DisguiseSchema } from './disguise-schema.ts'
 import { LimitSchema } from './limit-schema.ts'
 import { RouteSchema } from './route-schema.ts'
 import {
@@ -142,6 +143,11 @@ export const UpstreamSchema = object({
         default: [429],
         description:
           'Statuses by which the upstream says that it takes no more calls for now; those other than 429 only with a Retry-After, or with a header by which nothing remains.',
+      }),
+      when: Type.Array(DisguiseSchema, {
+        default: [],
+        description:
+          'Answers of other statuses, such as 200, by which the upstream says the same. Each is treated as a 429 in every respect; a client that gets it all the same gets it as it was sent.',
       }),
       pause: duration('How long all calls of the account wait after such an answer that does not say how long.', {
         default: '1s',

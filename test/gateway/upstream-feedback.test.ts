@@ -55,7 +55,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
     await clock.advance(tookMs)
     return admissions.map((admission, i) => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
-      const head = { status: 200, fields: {}, tookMs, hasOthers: false, ...heads[i] }
+      const head = { status: 200, fields: {}, tookMs, hasOthers: false, isDisguised: false, ...heads[i] }
       const pauseMs = applyFeedback({ id: 'x', clock, snapshot: { config } }, target, admission.permit, head)
       admission.permit.commit()
       admission.permit.leave()

@@ -39,7 +39,15 @@ export const github: Preset = {
     // A secondary limit that states no time wants a pause of at least a minute. Both limits refuse a request before it
     // is carried out:
     // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
-    throttle: { statuses: [403, 429], pause: '60s', retry: 'any' },
+    // GraphQL answers 200 with an error when a limit is exceeded (read 2026-11-28):
+    // https://docs.github.com/en/graphql/overview/rate-limits-and-query-limits-for-the-graphql-api#exceeding-the-rate-limit
+    // Its type is RATE_LIMITED, and in some answers RATE_LIMIT.
+    throttle: {
+      statuses: [403, 429],
+      when: [{ status: 200, classes: ['graphql'], body: { '/errors/*/type': ['RATE_LIMITED', 'RATE_LIMIT'] } }],
+      pause: '60s',
+      retry: 'any',
+    },
     credentialHeader: 'authorization',
     errors: 'github',
   },

@@ -33,7 +33,12 @@ export const slack: Preset = {
       message: [{ requests: 1, window: '1s', scope: 'route' }],
     },
     // The limiter refuses requests before they are carried out: https://docs.slack.dev/apis/web-api/rate-limits
-    throttle: { retry: 'any' },
+    // Errors of the Web API come with 200 and `ok: false`: https://docs.slack.dev/apis/web-api/#evaluating-responses.
+    // Two of them are about rates, by the tables of https://docs.slack.dev/reference/methods/chat.postMessage#errors.
+    throttle: {
+      retry: 'any',
+      when: [{ status: 200, body: { '/ok': false, '/error': ['ratelimited', 'rate_limited'] } }],
+    },
     credentialHeader: 'authorization',
     errors: 'slack',
   },
