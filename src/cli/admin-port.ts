@@ -41,3 +41,11 @@ export async function askAdmin<Answer>({ url, token }: AdminPort, path: string):
   const { detail } = (await response.json().catch(() => ({}))) as { detail?: string }
   throw new CommandError(detail ?? `${url}${path} answered ${response.status}`)
 }
+
+/** `ready`, or why the gateway is not, or what its calls have to do without. */
+export async function readiness({ url }: AdminPort): Promise<string> {
+  const response = await fetch(`${url}/readyz`).catch(() => undefined)
+  const { status, reason, degraded } = ((await response?.json().catch(() => undefined)) ?? {}) as Record<string, string>
+  if (reason !== undefined) return `${status}: ${reason}`
+  return degraded === undefined ? 'ready' : `degraded: ${degraded}`
+}

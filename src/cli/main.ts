@@ -12,6 +12,11 @@ const CONFIG: [string, string] = [
   '-c, --config <file>',
   'configuration; else SLUICE_CONFIG, else ./sluice.yaml, else the environment',
 ]
+const URL_OPTION: [string, string] = [
+  '--url <url>',
+  'admin port of the gateway, such as http://127.0.0.1:9090, instead of the configured one',
+]
+const TOKEN_OPTION: [string, string] = ['--token <token>', 'its admin.token, instead of the configured one']
 
 /** Reads the command line and runs the command that it names. An expected failure ends with its message and code 1. */
 export async function main(argv: readonly string[]): Promise<void> {
@@ -107,13 +112,21 @@ function buildProgram(): Command {
   addCredentialCommands(program)
   program
     .command('quota')
-    .alias('top')
-    .description('show how much of each quota is used, the fullest first, live at a terminal')
+    .description('print how much of each quota is used, when it ends and how fast it is spent, the fullest first')
     .option(...CONFIG)
-    .option('--url <url>', 'admin port of the gateway, such as http://127.0.0.1:9090, instead of the configured one')
-    .option('--token <token>', 'its admin.token, instead of the configured one')
-    .option('--once', 'print the table once')
+    .option(...URL_OPTION)
+    .option(...TOKEN_OPTION)
+    .option('--json', 'as JSON, as the admin port answers')
+    .option('--once', 'print the table once, as it does without it')
     .action(lazy(async () => (await import('./quota.ts')).quota))
+  program
+    .command('top')
+    .description('show limits, queues, breakers and clients of a running gateway, live at a terminal until q')
+    .option(...CONFIG)
+    .option(...URL_OPTION)
+    .option(...TOKEN_OPTION)
+    .option('--once', 'print it once')
+    .action(lazy(async () => (await import('./top.ts')).top))
   program
     .command('request')
     .description('tell the story of a request by its correlation id; without one, list the latest')
@@ -125,8 +138,8 @@ function buildProgram(): Command {
     .option('--since <time>', 'that ended since then, such as 15m or 2027-01-31T18:00Z')
     .option('--limit <number>', 'how many at most, 20 unless given')
     .option(...CONFIG)
-    .option('--url <url>', 'admin port of the gateway, such as http://127.0.0.1:9090, instead of the configured one')
-    .option('--token <token>', 'its admin.token, instead of the configured one')
+    .option(...URL_OPTION)
+    .option(...TOKEN_OPTION)
     .option('--json', 'as JSON, as the admin port answers')
     .action(lazy(async () => (await import('./request.ts')).request))
   program

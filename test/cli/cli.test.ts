@@ -452,7 +452,7 @@ describe('sluice quota', () => {
       ['harness/prod', 'write', '1m', '300', '300', '0'],
       ['harness/prod', 'webhook', '1m', '500', '500', '0'],
     ])
-    expect((await runCommand(['top', '--once'], { cwd })).stdout).toMatch(/^ACCOUNT/)
+    expect((await runCommand(['top', '--once'], { cwd })).stdout).toMatch(/^ACCOUNT/m)
     const wrong = folderWith(stringify({ ...config, admin: { port, token: 'other' } }))
     expect(await runCommand(['quota'], { cwd: wrong })).toMatchObject({
       code: 1,

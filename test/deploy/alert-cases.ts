@@ -376,6 +376,26 @@ export const ALERT_CASES: readonly AlertCase[] = [
     firing: [],
   },
   {
+    name: 'SluiceQuotaExhaustionAhead for a limit that will be used up within two hours',
+    series: {
+      [`sluice_quota_exhaustion_seconds{${CLASS_LABELS},window="24h"}`]: '9000-15x200',
+      [`sluice_quota_burn_ratio{${CLASS_LABELS},window="24h"}`]: '3x200',
+    },
+    at: '40m',
+    firing: ['SluiceQuotaExhaustionAhead'],
+  },
+  {
+    name: 'nothing for one that will be later, has been, is not enforced, or is of a short window',
+    series: {
+      [`sluice_quota_exhaustion_seconds{${CLASS_LABELS},window="24h"}`]: '9000x200',
+      [`sluice_quota_exhaustion_seconds{${CLASS_LABELS},window="1h"}`]: '0x200',
+      [`sluice_quota_exhaustion_seconds{${CLASS_LABELS},window="24h shadow"}`]: '600x200',
+      [`sluice_quota_exhaustion_seconds{${CLASS_LABELS},window="1m"}`]: '30 20 10 0 50 _x3 40 5x200',
+    },
+    at: '40m',
+    firing: [],
+  },
+  {
     name: 'SluiceQuotaLow for a limit of which little was left again and again',
     series: {
       [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x20 1x20 2x20 3x20 4x20 5x20 6x20 7x20 8x100',

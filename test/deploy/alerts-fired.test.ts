@@ -98,6 +98,7 @@ async function startTroubled(faults: Faults): Promise<TestGateway> {
     base(
       {
         tight: { url, accounts: { a: {} }, limits: { read: [{ requests: 10, window: '3s' }] } },
+        running: { url, accounts: { a: {} }, limits: { read: [{ requests: 2_000, window: '1h' }] } },
         throttled: {
           url,
           accounts: { a: {} },
@@ -147,6 +148,7 @@ async function startTroubled(faults: Faults): Promise<TestGateway> {
     ),
   )
   faults.keepDoing(() => send(gateway, '/tight/x', NO_WAIT), 50)
+  faults.keepDoing(() => send(gateway, '/running/x', NO_WAIT), 200)
   faults.keepDoing(() => send(gateway, '/throttled/x?status=429', NO_WAIT), 50)
   faults.keepDoing(() => send(gateway, '/broken/x?status=500', KEY, 'POST'), 100)
   faults.keepDoing(() => send(gateway, '/dead/x?status=503', KEY), 200)

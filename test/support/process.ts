@@ -8,7 +8,7 @@ import { stringify } from 'yaml'
 import { newFolder } from './gateway.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-const MAIN = join(ROOT, 'src/main.ts')
+export const MAIN = join(ROOT, 'src/main.ts')
 
 export interface Ended {
   readonly code: number | null

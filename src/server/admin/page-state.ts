@@ -29,6 +29,9 @@ const LATELY_MS = 5 * 60_000
 const MOST_CALLS = 400
 const MOST_FAILED = 20
 const NEARLY_USED = 0.9
+/** What is used up sooner is a limit of a short window, and comes back as soon. The alert SluiceQuotaExhaustionAhead has the same. */
+const LEAST_AHEAD_MS = 60_000
+const MOST_AHEAD_MS = 2 * 3_600_000
 const SOON_MS = 7 * 86_400_000
 /** So many calls tell something of an upstream. */
 const ENOUGH_CALLS = 5
@@ -113,7 +116,7 @@ function* limitCauses(limits: readonly QuotaRow[], queue: readonly QueueRow[]): 
 }
 
 function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cause> {
-  const { upstream, account, window, limit, effective, used, waiting } = row
+  const { upstream, account, window, limit, effective, used, waiting, exhaustionInMs } = row
   const name = `${upstream}/${account} ${row.class} per ${window}`
   if (window.endsWith(' shadow')) return
   if (effective < NEARLY_USED * limit) {
@@ -125,6 +128,11 @@ function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cau
     if (used >= NEARLY_USED * effective) {
       const todo = 'Calls will have to wait soon. “Who waits” and sluice_quota_charged_total say who spends it.'
       yield { severity: 'warning', what: `${name} is nearly used up: ${used} of ${effective}.`, todo }
+    } else if (exhaustionInMs !== null && exhaustionInMs > LEAST_AHEAD_MS && exhaustionInMs < MOST_AHEAD_MS) {
+      const what = `${name} will be used up in ${duration(exhaustionInMs)} at this rate: ${used} of ${effective} are.`
+      const todo =
+        'See in sluice_quota_charged_total who calls more than usual. Slow that client down, or spread its calls.'
+      yield { severity: 'warning', what, todo }
     }
     return
   }

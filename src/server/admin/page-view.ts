@@ -42,7 +42,7 @@ export function liveParts({ causes, limits, queue, breakers, credentials, failed
     <section aria-labelledby="limits">
       <h2 id="limits">Limits</h2>
       ${limits === undefined && html`<p>The quota store does not answer.</p>`}
-      ${table('Limits', ['Account', 'Class', 'Window', 'Used', '', 'More in', 'Waiting'], [...(limits ?? [])].sort(fullestFirst).map(limitRow), 'No limits are configured.')}
+      ${table('Limits', ['Account', 'Class', 'Window', 'Used', '', 'More in', 'Ends in', 'Burn', 'Waiting'], [...(limits ?? [])].sort(fullestFirst).map(limitRow), 'No limits are configured.')}
     </section>
     <section aria-labelledby="waits">
       <h2 id="waits">Who waits</h2>
@@ -120,6 +120,8 @@ function limitRow({
   effective,
   used,
   resetMs,
+  exhaustionInMs,
+  burnRatio,
   waiting,
 }: QuotaRow): Html {
   const of = effective < limit ? `${effective} (of ${limit})` : `${limit}`
@@ -135,6 +137,10 @@ function limitRow({
       </meter>
     </td>
     <td class="number">${used === 0 ? '' : duration(resetMs)}</td>
+    <td class="number">
+      ${exhaustionInMs === null ? '' : exhaustionInMs === 0 ? 'used up' : duration(exhaustionInMs)}
+    </td>
+    <td class="number">${burnRatio === null ? '' : burnRatio.toFixed(1)}</td>
     <td class="number">${waiting}</td>
   </tr>`
 }

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../../src/clients/keys.ts'
+import { SimulatedClock } from '../../support/simulated-clock.ts'
 import { openBrowser } from '../../support/browser.ts'
 import { startRedisServer } from '../../support/find-redis.ts'
 import { harnessConfig, startGateway, startUpstream, type TestGateway } from '../../support/gateway.ts'
@@ -36,6 +37,19 @@ describe('the live page', () => {
     const words = wordsOf(await getPage(gateway))
     expect(words).toContain('What is wrong now Nothing. Calls are served.')
     expect(words).toContain('harness/prod read 1m 3 of 1000')
+  })
+
+  it('says when a quota will be used up at this rate, and how fast it is spent', async () => {
+    const clock = new SimulatedClock()
+    const limits = { read: [{ requests: 100, window: '1h' }] }
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url, { limits }), { clock })
+    for (let i = 0; i < 20; i++) {
+      await Promise.all(send(gateway, 1))
+      await clock.advance(15_000)
+    }
+    const words = wordsOf(await getPage(gateway))
+    expect(words).toMatch(/harness\/prod read per 1h will be used up in 2[01] min at this rate: 20 of 100 are\./)
+    expect(words).toMatch(/harness\/prod read 1h 20 of 100 20 % \d+ min 2[01] min 2\.[34] 0/)
   })
 
   it('names who spends a quota of which nothing is left', async () => {

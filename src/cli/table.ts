@@ -1,0 +1,40 @@
+import { duration } from '../server/admin/page-state.ts'
+
+/** Names are not cut shorter than that, however narrow the terminal is. */
+const SHORTEST_NAME = 6
+
+/** Lines of cells below one another. The first `cuttable` cells of a line are cut, the longest first, until it is no wider than that. */
+export function columnsOf(
+  lines: readonly (readonly string[])[],
+  { width, cuttable }: { width: number; cuttable: number },
+): string[] {
+  const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
+  for (let over = sum(widths) + 2 * (widths.length - 1) - width; over > 0; over--) {
+    let widest = 0
+    for (let i = 1; i < cuttable; i++) if (widths[i]! > widths[widest]!) widest = i
+    if (widths[widest]! <= SHORTEST_NAME) break
+    widths[widest]!--
+  }
+  return lines.map((line) =>
+    line
+      .map((cell, i) => cut(cell, widths[i]!).padEnd(widths[i]!))
+      .join('  ')
+      .trimEnd(),
+  )
+}
+
+/** The end of a name tells more than its middle: `eu-production-main` is cut to `eu-pro…-main`. */
+function cut(text: string, width: number): string {
+  if (text.length <= width) return text
+  const end = Math.floor((width - 1) / 2)
+  return `${text.slice(0, width - 1 - end)}…${text.slice(text.length - end)}`
+}
+
+/** `59s`, `4min`, `2h`, `5days`. */
+export function short(ms: number): string {
+  return duration(ms).replace(' ', '')
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((a, b) => a + b, 0)
+}

@@ -1,0 +1,197 @@
+import { emitKeypressEvents } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
+import type { RequestRow } from '../requests/story.ts'
+import { countOf } from '../schema/units.ts'
+import type { BreakerRow, QueueRow, QuotaRow } from '../server/admin/status.ts'
+import { type AdminOptions, type AdminPort, adminPortOf, askAdmin, readiness } from './admin-port.ts'
+import { CommandError } from './command-error.ts'
+import { colour, quotaTable } from './quota.ts'
+import { columnsOf, short } from './table.ts'
+
+interface Options extends AdminOptions {
+  readonly once?: boolean
+}
+
+/** What a gateway tells of itself now. */
+export interface TopState {
+  readonly url: string
+  /** `ready`, or why it is not, or what calls have to do without. */
+  readonly state: string
+  readonly limits: readonly QuotaRow[]
+  readonly queue: readonly QueueRow[]
+  readonly breakers: readonly BreakerRow[]
+  /** The latest calls of the last five minutes, of all gateways. */
+  readonly calls: readonly RequestRow[]
+}
+
+const EVERY_MS = 1_000
+/** So many of the latest calls tell who calls most. */
+const MOST_CALLS = 200
+/** Of a terminal, and of what does not say how large it is. */
+const USUAL = { width: 80, height: 24 }
+
+/** Shows what happens at a running gateway, again every second until q or Ctrl-C; once where nobody is looking. */
+export async function top(options: Options): Promise<void> {
+  const admin = await adminPortOf(options)
+  const first = await ask(admin)
+  const { stdout } = process
+  if (!stdout.isTTY || options.once === true) {
+    const width = stdout.columns || USUAL.width
+    return void stdout.write(topScreen(first, { width, paint: colour }))
+  }
+  await showUntilStopped(admin, first)
+}
+
+async function ask(admin: AdminPort): Promise<TopState> {
+  const list = async <Row>(path: string): Promise<Row[]> => (await askAdmin<{ data: Row[] }>(admin, path)).data
+  const [state, limits, queue, breakers, calls] = await Promise.all([
+    readiness(admin),
+    list<QuotaRow>('/v1/quota'),
+    list<QueueRow>('/v1/queue'),
+    list<BreakerRow>('/v1/breakers'),
+    list<RequestRow>(`/v1/requests?since=5m&limit=${MOST_CALLS}`),
+  ])
+  return { url: admin.url, state, limits, queue, breakers, calls }
+}
+
+/** On a screen of its own, so that what was there before comes back, whatever ends it. */
+async function showUntilStopped(admin: AdminPort, first: TopState): Promise<void> {
+  const { stdin, stdout } = process
+  const stop = new AbortController()
+  const { signal } = stop
+  const end = (): void => stop.abort()
+  let last = first
+  let problem: string | undefined
+  const draw = (): void => {
+    const [width, height] = [stdout.columns || USUAL.width, stdout.rows || USUAL.height]
+    const state = problem ?? last.state
+    const lines = topScreen({ ...last, state }, { width, height, paint: colour }).split('\n')
+    // From the top, over what was there: a screen that is cleared first flickers.
+    stdout.write(`\u001B[H${lines.map((line) => `${line}\u001B[K`).join('\r\n')}\u001B[J`)
+  }
+  const onKey = (_: string | undefined, { name, ctrl }: { name?: string; ctrl?: boolean }): void => {
+    if (name === 'q' || (ctrl === true && (name === 'c' || name === 'd'))) end()
+  }
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+  for (const name of signals) process.on(name, end)
+  emitKeypressEvents(stdin)
+  stdin.on('keypress', onKey)
+  stdin.on('end', end)
+  if (stdin.isTTY) stdin.setRawMode(true)
+  stdin.resume()
+  stdout.on('resize', draw)
+  stdout.write('\u001B[?1049h\u001B[?25l')
+  try {
+    while (!signal.aborted) {
+      draw()
+      await pause(EVERY_MS, undefined, { signal }).catch(() => undefined)
+      if (signal.aborted) break
+      try {
+        last = await Promise.race([ask(admin), ended(signal)])
+        problem = undefined
+      } catch (error) {
+        // A gateway that restarts is there again in a moment; until then what it said last is shown.
+        if (!(error instanceof CommandError)) throw error
+        problem = error.message
+      }
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error
+  } finally {
+    stdout.write('\u001B[?25h\u001B[?1049l')
+    stdout.off('resize', draw)
+    if (stdin.isTTY) stdin.setRawMode(false)
+    stdin.off('keypress', onKey).off('end', end).pause()
+    for (const name of signals) process.off(name, end)
+  }
+}
+
+/** Rejects when it is aborted. */
+function ended(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) =>
+    signal.addEventListener('abort', () => reject(new Error('stopped')), { once: true }),
+  )
+}
+
+interface ScreenOptions {
+  readonly width: number
+  /** Lines that there are; without it, all that there is to show is shown. */
+  readonly height?: number
+  paint(text: string, fullness: number): string
+}
+
+/** The most lines of each part but the limits, which get what is left. */
+const MOST_BREAKERS = 3
+const MOST_WAITING = 4
+const MOST_CLIENTS = 4
+
+/** What is wrong stands first, then the limits, the fullest first, then who waits and who calls. */
+export function topScreen(state: TopState, { width, height, paint }: ScreenOptions): string {
+  const fit = (text: string): string => (text.length <= width ? text : `${text.slice(0, width - 1)}…`)
+  const isWell = state.state === 'ready'
+  const title = fit(`Sluice ${state.url}: ${state.state.replaceAll(/\p{Cc}/gu, ' ')}`)
+  const breakers = breakerLines(state.breakers).map((line) => paint(fit(line), 1))
+  const below = [
+    ...part(waitingRows(state.queue), { width, cuttable: 3 }),
+    ...part(clientRows(state.calls), { width, cuttable: 1 }),
+  ].map(fit)
+  const above = [isWell ? title : paint(title, 1), ...breakers]
+  const room = height === undefined ? undefined : Math.max(3, height - above.length - below.length - 1)
+  const options = { width, paint: (text: string, fullness: number) => paint(fit(text), fullness) }
+  const table = quotaTable(state.limits, { ...options, ...(room === undefined ? {} : { height: room }) })
+  // A painted line fits already, and has more characters than it shows.
+  const limits = table
+    .trimEnd()
+    .split('\n')
+    .map((line) => (line.includes('\u001B') ? line : fit(line)))
+  const all = [...above, '', ...limits, ...below]
+  return height === undefined ? `${all.join('\n')}\n` : all.slice(0, height).join('\n')
+}
+
+function part(rows: readonly string[][], options: { width: number; cuttable: number }): string[] {
+  return rows.length === 0 ? [] : ['', ...columnsOf(rows, options)]
+}
+
+function breakerLines(breakers: readonly BreakerRow[]): string[] {
+  const open = breakers.filter(({ state }) => state !== 'closed')
+  const lines = open.slice(0, MOST_BREAKERS).map(({ upstream, group, state, byHand, retryAfterMs }) => {
+    const name = group === undefined ? upstream : `${upstream} (${group})`
+    const until = retryAfterMs === undefined ? '' : `, next probe in ${short(retryAfterMs)}`
+    return `The breaker of ${name} is ${state}${byHand ? ', by hand' : until}`
+  })
+  const more = open.length - lines.length
+  return more > 0 ? [...lines, `… and ${countOf(more, 'breaker')} more`] : lines
+}
+
+/** Who waits, the most calls first. */
+function waitingRows(queue: readonly QueueRow[]): string[][] {
+  if (queue.length === 0) return []
+  const rows = queue.toSorted((a, b) => b.waiting - a.waiting).slice(0, MOST_WAITING)
+  return [
+    ['WAITS IN', 'CLASS', 'CLIENT', 'CALLS', 'FIRST', 'LAST'],
+    ...rows.map(({ upstream, account, class: name, client, waiting, nextInMs, lastInMs }) => [
+      `${upstream}/${account}`,
+      name,
+      client,
+      String(waiting),
+      short(nextInMs),
+      short(lastInMs),
+    ]),
+  ]
+}
+
+/** Who called most lately, and how that ended. */
+function clientRows(calls: readonly RequestRow[]): string[][] {
+  if (calls.length === 0) return []
+  const clients = [...Map.groupBy(calls, ({ client }) => client ?? 'unknown')]
+  const rows = clients.toSorted(([, a], [, b]) => b.length - a.length).slice(0, MOST_CLIENTS)
+  return [
+    ['TOP CLIENTS', 'CALLS', 'REFUSED', 'WAITED'],
+    ...rows.map(([client, own]) => [
+      client,
+      `${own.length}${calls.length === MOST_CALLS ? '+' : ''}`,
+      String(own.filter(({ outcome, isRunning }) => !isRunning && outcome !== 'delivered').length),
+      String(own.filter(({ waitMs }) => waitMs > 0).length),
+    ]),
+  ]
+}

@@ -1,0 +1,116 @@
+import { setTimeout as pause } from 'node:timers/promises'
+import { stripVTControlCharacters } from 'node:util'
+import { describe, expect, it } from 'vitest'
+import { type TopState, topScreen } from '../../src/cli/top.ts'
+import type { RequestRow } from '../../src/requests/story.ts'
+import { ADMIN_TOKEN } from '../support/admin.ts'
+import { harnessConfig, startGateway, startUpstream } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+import { hasProgram } from '../support/packages.ts'
+import { MAIN, Program } from '../support/process.ts'
+
+const LONG = 'an-upstream-with-quite-a-long-name-of-its-own'
+
+function limit(i: number) {
+  const counted = {
+    limit: 1_000_000,
+    effective: 1_000_000,
+    used: 10_000 * i,
+    remaining: 0,
+    resetMs: 59_000,
+    waiting: 0,
+  }
+  const place = { upstream: LONG, account: `account-${i}`, class: 'template', window: '24h per client' }
+  return { ...place, ...counted, exhaustionInMs: i === 0 ? null : 100_000 * i, burnRatio: i === 0 ? null : i / 10 }
+}
+
+function full(): TopState {
+  const waits = { upstream: LONG, account: 'main', class: 'read', nextInMs: 10, lastInMs: 60_000 }
+  const breaker = { upstream: LONG, group: 'deploy', state: 'open', byHand: false, retryAfterMs: 30_000 } as const
+  const row = (i: number) => ({ client: `client-${i % 7}`, outcome: i % 3 ? 'delivered' : 'timeout', waitMs: i % 2 })
+  return {
+    url: 'http://127.0.0.1:9090',
+    state: `degraded: ${'the quota store can not be reached '.repeat(5)}`,
+    limits: Array.from({ length: 60 }, (_, i) => limit(i)),
+    queue: Array.from({ length: 9 }, (_, i) => ({ ...waits, client: `client-${i}`, waiting: i })),
+    breakers: Array.from({ length: 9 }, (_, i) => ({ ...breaker, upstream: `${LONG}-${i}` })),
+    calls: Array.from({ length: 100 }, (_, i) => row(i) as unknown as RequestRow),
+  }
+}
+
+describe('the screen of sluice top', () => {
+  it.each([
+    [80, 24],
+    [132, 50],
+    [60, 20],
+  ])('fits %i × %i with all that can be wrong', (width, height) => {
+    const lines = topScreen(full(), { width, height, paint: (text) => text }).split('\n')
+    expect(lines.length).toBeLessThanOrEqual(height)
+    for (const line of lines) expect(line.length, line).toBeLessThanOrEqual(width)
+    const text = lines.join('\n')
+    for (const part of ['degraded:', 'breaker of', 'WINDOW', 'WAITS IN', 'TOP CLIENTS']) expect(text).toContain(part)
+  })
+
+  it('has what is wrong first, the fullest limit, the longest queue and the busiest client at the top of theirs', () => {
+    const marked: string[] = []
+    const paint = (text: string, fullness: number): string => {
+      if (fullness >= 1) marked.push(text)
+      return text
+    }
+    const lines = topScreen({ ...full(), state: 'ready' }, { width: 132, paint }).split('\n')
+    const after = (head: RegExp): string => lines[lines.findIndex((line) => head.test(line)) + 1]!
+    expect(lines[0]).toBe('Sluice http://127.0.0.1:9090: ready')
+    expect(lines[1]).toMatch(/^The breaker of .*-0 \(deploy\) is open, next probe in 30s$/)
+    expect(lines[4]).toBe('… and 6 breakers more')
+    expect(after(/^ACCOUNT/)).toMatch(/account-59 .* 590000 +59s +98min +5\.9 +0$/)
+    expect(after(/^WAITS IN/)).toMatch(/client-8 +8 +10ms +60s$/)
+    expect(after(/^TOP CLIENTS/)).toMatch(/^client-0 +15 +5 +7$/)
+    expect(marked).toEqual(lines.slice(1, 5))
+  })
+
+  it('shows no part of which there is nothing', () => {
+    const state = { ...full(), state: 'ready', queue: [], breakers: [], calls: [], limits: [] }
+    expect(topScreen(state, { width: 80, paint: (text) => text })).toBe(
+      'Sluice http://127.0.0.1:9090: ready\n\nACCOUNT  CLASS  WINDOW  LIMIT  NOW  USED  RESETS  ENDS  BURN  WAIT\n',
+    )
+  })
+})
+
+describe.skipIf(!hasProgram('script'))('sluice top at a terminal', () => {
+  async function startTop(env: NodeJS.ProcessEnv = {}) {
+    const limits = { read: [{ requests: 1, window: '1h' }] }
+    const admin = { port: 0, token: ADMIN_TOKEN }
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url, { limits }, { admin }))
+    await call(gateway.url, '/harness/ng/api/projects')
+    const shown = `${process.execPath} ${MAIN} top --url ${gateway.adminUrl} --token ${ADMIN_TOKEN}`
+    const command = ['script', '-qfec', `stty cols 80 rows 24; ${shown}; stty -a; echo ended`, '/dev/null']
+    const program = new Program([], { command, env: { TERM: 'xterm', ...env } })
+    await expect.poll(() => program.stdout, { timeout: 60_000 }).toContain('ACCOUNT')
+    return { program, gateway }
+  }
+
+  it.each([
+    ['q', 'q'],
+    ['Ctrl-C', '\u0003'],
+  ])('ends with %s, and leaves the terminal as it was', async (_, key) => {
+    const { program } = await startTop()
+    expect(program.stdout).toContain('\u001B[?1049h\u001B[?25l')
+    expect(program.stdout).toContain('\u001B[31mharness/prod')
+    program.child.stdin!.write(key)
+    expect((await program.ended).code).toBe(0)
+    const [, left = ''] = program.stdout.split('\u001B[?25h\u001B[?1049l')
+    expect(stripVTControlCharacters(left)).toMatch(/^speed[^]*\bicanon\b[^]*\becho\b[^]*ended/)
+    expect(left).not.toMatch(/-icanon|-echo\b/)
+  })
+
+  it('has no colours with NO_COLOR, and goes on when the gateway is away', async () => {
+    const { program, gateway } = await startTop({ NO_COLOR: '1' })
+    expect(program.stdout).not.toMatch(/\u001B\[3\dm/)
+    await gateway.stop()
+    await expect.poll(() => program.stdout, { timeout: 30_000 }).toContain('no gateway answers')
+    await pause(0)
+    program.child.stdin!.write('q')
+    await program.ended
+    expect(program.stdout).toContain('ended')
+  })
+})
