@@ -9,14 +9,14 @@ import { defineConfig, type OxlintOverride } from 'oxlint'
 export const LAYERS: Readonly<Record<string, string>> = {
   // The program, and the library that another program imports.
   '.': 'cli process server/admin config observe schema',
-  cli: 'process server/admin config requests gateway credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema files net time',
+  cli: 'process server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema files net time',
   process:
-    'server/admin server config requests gateway credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',
+    'server/admin server config requests gateway usage credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',
 
   // Its ports.
   'server/admin':
     'server config requests gateway audit clients config/presets records observe schema resilience http net time',
-  server: 'requests gateway clients observe routing schema upstream http net time',
+  server: 'requests gateway usage clients observe routing schema upstream http net time',
 
   // What became of calls, over all instances.
   requests: 'gateway observe redis ledger routing schema resilience time',
@@ -24,9 +24,10 @@ export const LAYERS: Readonly<Record<string, string>> = {
   // A configuration as it is read, and a call from its start to its end.
   config: 'credentials clients secrets config/presets schema http net time',
   gateway:
-    'credentials clients cache config/presets observe queue routing answers ledger schema upstream resilience http net time',
+    'usage credentials clients cache config/presets observe queue routing answers ledger schema upstream resilience http net time',
 
   // What a call needs.
+  usage: 'observe queue time',
   credentials: 'secrets observe redis routing schema upstream resilience http time',
   clients: 'records observe queue routing ledger schema net time',
   sandbox: 'config/presets routing schema http time',

@@ -13,6 +13,7 @@ import { isFailure } from '../gateway/failure.ts'
 import { type Identity, identify } from '../gateway/identify.ts'
 import { buildSnapshot, closeSnapshot, type Snapshot, type Upstream } from '../gateway/snapshot.ts'
 import { Metrics } from '../observe/metrics.ts'
+import { Usage } from '../usage/usage.ts'
 import type { ChargeSet } from '../ledger/ledger.ts'
 import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
 import { bareHost } from '../net/address.ts'
@@ -78,11 +79,13 @@ export async function explain(method: string | undefined, url: string | undefine
   const { clients = {}, ...config } =
     (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://127.0.0.1:1')
   const client = options.client === undefined ? undefined : clientNamed(options.client, clients)
+  const metrics = new Metrics()
   const snapshot = buildSnapshot(config, {
     clock: systemClock,
     random: Math.random,
     ledger: new MemoryLedger(systemClock),
-    metrics: new Metrics(),
+    metrics,
+    usage: new Usage({ metrics, clock: systemClock }),
     onBreakerChange: () => undefined,
   })
   try {

@@ -28,6 +28,7 @@ export interface CallersOptions {
 export type TokenRefusal = Exclude<Verdict, { kind: 'valid' }> | { readonly kind: 'nobody'; readonly issuer: string }
 
 interface Index {
+  readonly clients: readonly Client[]
   readonly keys: ClientKeys<Client>
   readonly byToken: readonly { readonly client: Client; readonly rules: NonNullable<ClientScope['tokens']> }[]
   readonly byCertificate: readonly {
@@ -80,6 +81,11 @@ export class Callers {
   /** The client whose key it is, if this connection was let in with that key before. Looks up no other key. */
   recall(key: string, connection: object): Client | 'expired' | undefined {
     return this.#current.keys.recall(key, connection)
+  }
+
+  /** Every client that may call. */
+  get clients(): readonly Client[] {
+    return this.#current.clients
   }
 
   /** Every key that is in force, and the name of its client. */
@@ -170,7 +176,9 @@ export class Callers {
     const keys = new ClientKeys<Client>(clock)
     const byToken: { client: Client; rules: NonNullable<ClientScope['tokens']> }[] = []
     const byCertificate: { client: Client; rules: NonNullable<ClientScope['certificates']> }[] = []
+    const clients: Client[] = []
     const addScope = (client: Client, { tokens, certificates }: ClientScope): void => {
+      clients.push(client)
       if (tokens !== undefined) byToken.push({ client, rules: tokens })
       if (certificates !== undefined) byCertificate.push({ client, rules: certificates })
     }
@@ -183,7 +191,7 @@ export class Callers {
       for (const key of stored) keys.add(key, client)
       addScope(client, scope)
     }
-    return { keys, byToken, byCertificate, found: new WeakMap() }
+    return { clients, keys, byToken, byCertificate, found: new WeakMap() }
   }
 }
 

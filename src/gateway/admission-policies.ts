@@ -1,6 +1,6 @@
 import type { CredentialServices } from '../credentials/build.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
-import { ClassMetrics, Spending } from '../observe/call-metrics.ts'
+import { ClassMetrics } from '../observe/call-metrics.ts'
 import type { ClassLabels } from '../observe/series.ts'
 import { ClassCapacity, QueueCapacity } from '../queue/capacity.ts'
 import { type ChargeSet, chargeSetOf, type Ledger, unitsByClass } from '../ledger/ledger.ts'
@@ -8,6 +8,7 @@ import type { Limit } from '../ledger/limit.ts'
 import type { Closing } from '../queue/admission.ts'
 import { type QueueView, AdmissionQueue } from '../queue/admission-queue.ts'
 import type { Route } from '../routing/route.ts'
+import { CallUsage, type ChargedLimit, Spending, type Usage } from '../usage/usage.ts'
 import { type Counting, partitionOf, Rule, rulesFor, type Traits } from './charges.ts'
 import { type Failure, isFailure } from './failure.ts'
 import { LimitWatch, type WatchServices } from './limit-watch.ts'
@@ -18,6 +19,7 @@ const POLICIES_KEPT = 1_024
 /** What the program provides to every account. */
 export interface AccountServices extends CredentialServices, WatchServices {
   readonly ledger: Ledger
+  readonly usage: Usage
   /** How many calls may wait in the whole process. */
   readonly queueCapacity?: QueueCapacity
 }
@@ -31,6 +33,7 @@ export interface AdmissionPolicy {
   /** The watches of the charge set's limits, in their order; undefined for a limit of the gateway's own. */
   readonly watches: readonly (LimitWatch | undefined)[]
   readonly spending: Spending
+  readonly usage: CallUsage
 }
 
 /** Calls of one kind. They have one policy, or one for each way in which their charges vary. */
@@ -49,6 +52,7 @@ interface Charge {
 interface ClassParts {
   readonly labels: ClassLabels
   readonly metrics: ClassMetrics
+  readonly usage: CallUsage
   readonly capacity: ClassCapacity
   /** The queues, by what is counted apart. Calls that need different quotas do not wait for one another. */
   readonly queues: Map<string, AdmissionQueue>
@@ -227,7 +231,7 @@ export class AdmissionPolicies {
   }
 
   #buildPolicy(className: string, charges: readonly Charge[], group: string): AdmissionPolicy {
-    const { labels, metrics, capacity, queues } = this.#partsOf(className)
+    const { labels, metrics, usage, capacity, queues } = this.#partsOf(className)
     const { upstream, account, services } = this.#options
     const { ledger, clock } = services
     const watches = charges.map(({ limit }) => (limit.isEnforced ? this.#shown.get(limit.id)?.watch : undefined))
@@ -238,8 +242,20 @@ export class AdmissionPolicies {
     )
     if (this.#closing !== undefined) queue.close(this.#closing)
     const chargeSet = chargeSetOf(this.#partition, charges, `${upstream}/${account}`)
-    const spending = new Spending(services.metrics, labels, unitsByClass(chargeSet))
-    return { chargeSet, queue, labels, metrics, watches, spending }
+    const byClass = [...unitsByClass(chargeSet)].map(([name, units]) => ({ class: name, units }))
+    const spending = new Spending(services.usage, labels, byClass, this.#countedLimits(charges))
+    return { chargeSet, queue, labels, metrics, usage, watches, spending }
+  }
+
+  /** The limits of which is shown who uses them: not those of calls in flight, nor the gateway's own. */
+  #countedLimits(charges: readonly Charge[]): ChargedLimit[] {
+    const { upstream } = this.#options
+    return charges.flatMap(({ limit, units }) => {
+      const account = this.#shown.get(limit.id)?.account
+      if (account === undefined || limit.kind === 'concurrent') return []
+      const { class: name, label: window, windowMs, kind } = limit
+      return [{ limit: { upstream, account, class: name, window, windowMs, isCalendar: kind === 'calendar' }, units }]
+    })
   }
 
   #partsOf(className: string): ClassParts {
@@ -250,6 +266,7 @@ export class AdmissionPolicies {
       return {
         labels,
         metrics: new ClassMetrics(services.metrics, labels),
+        usage: new CallUsage(services.usage, labels),
         capacity: new ClassCapacity(
           [
             new QueueCapacity(config.queue.maxWaiting, `${className} calls of ${upstream}/${account}`),

@@ -80,7 +80,10 @@ function toldOf(
     noteWait(call, admission.wait, waitedMs, admission.kind)
   switch (admission.kind) {
     case 'admitted':
-      if (because !== undefined) admissionPolicy.metrics.queueWait.observeMs(waitedMs, call.id)
+      if (because !== undefined) {
+        admissionPolicy.metrics.queueWait.observeMs(waitedMs, call.id)
+        admissionPolicy.usage.of(client.name).wait(waitedMs, call.id)
+      }
       call.usage = admission.permit.usage
       noteWouldDeny(call, admissionPolicy, client, metrics)
       if (!admission.permit.isLocal) noteUsage(call, admissionPolicy)

@@ -1,4 +1,3 @@
-import { unitsByClass } from '../ledger/ledger.ts'
 import { type Fields, onlyValue } from '../http/fields.ts'
 import { cacheStatus, type CacheStatus, type ForwardReason } from '../cache/cache-status.ts'
 import { Capture } from '../cache/capture.ts'
@@ -329,8 +328,8 @@ export class CachedRead implements ResponseObserver {
 
   /** Counts the charges that the cache saved. */
   #countSaved(): void {
-    const { chargeSet, metrics } = this.#target.admissionPolicy
-    for (const [className, units] of unitsByClass(chargeSet)) metrics.quotaSaved(className, units, this.#call.id)
+    const { client, admissionPolicy } = this.#target
+    admissionPolicy.spending.save(client, this.#call.id)
   }
 }
 

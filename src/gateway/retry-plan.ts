@@ -68,7 +68,7 @@ export class RetryPlan {
       upstream.retryBudget.deposit()
     }
     admissionPolicy.metrics.attempts(this.reason).increment(call.id)
-    admissionPolicy.spending.count(client.name, call.id)
+    admissionPolicy.spending.count(client, call.id)
   }
 
   /** Milliseconds to wait before the call is sent once more, or undefined if this was its end. */

@@ -58,34 +58,4 @@ export class ClassMetrics extends CallMetrics {
   cached(result: CacheResult): CounterSeries {
     return this.#cached.getOrInsertComputed(result, () => this.metrics.cache.of({ ...this.labels, result }))
   }
-
-  /** `className` is the class of the limit. */
-  quotaSaved(className: string, units: number, id: string): void {
-    this.metrics.quotaSaved.of({ ...this.labels, class: className }).increment(id, units)
-  }
-}
-
-/** Counts, for each client, the units that calls of one kind are charged. */
-export class Spending {
-  readonly #metrics: Metrics
-  readonly #labels: ClassLabels
-  readonly #units: ReadonlyMap<string, number>
-  readonly #byClient = new Map<string, readonly { readonly series: CounterSeries; readonly units: number }[]>()
-
-  /** `units`: what one call is charged, by class. */
-  constructor(metrics: Metrics, labels: ClassLabels, units: ReadonlyMap<string, number>) {
-    this.#metrics = metrics
-    this.#labels = labels
-    this.#units = units
-  }
-
-  count(client: string, id: string): void {
-    const charges = this.#byClient.getOrInsertComputed(client, () =>
-      [...this.#units].map(([className, units]) => ({
-        series: this.#metrics.quotaCharged.of({ ...this.#labels, class: className, client }),
-        units,
-      })),
-    )
-    for (const { series, units } of charges) series.increment(id, units)
-  }
 }

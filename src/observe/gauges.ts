@@ -37,6 +37,20 @@ export interface ObservedUsage extends Burn {
   readonly used: number
 }
 
+/** What a client is due of a quota, from 0 to 1. */
+export interface ClientDue extends ClassLabels {
+  readonly client: string
+  readonly due: number
+}
+
+/** How much of its budget a client has used. */
+export interface BudgetUse {
+  readonly client: string
+  readonly window: string
+  readonly limit: number
+  readonly used: number
+}
+
 /** What the gauges show. It is asked for at every scrape. */
 export interface Observed {
   queues(): Iterable<QueueOccupancy>
@@ -44,6 +58,8 @@ export interface Observed {
   clientConnections(): Promise<number>
   breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
   usage(): Promise<Iterable<ObservedUsage>>
+  dues(): Iterable<ClientDue>
+  budgets(): Promise<Iterable<BudgetUse>>
   /** Expiries in milliseconds from now. */
   credentials(): Iterable<CredentialState>
   /** Keys of clients that expire, in milliseconds from now. */
@@ -187,6 +203,33 @@ const GAUGES: readonly GaugeOf[] = [
     combine: 'min',
     show(set, { certificateInMs }) {
       if (certificateInMs !== undefined) set({}, certificateInMs / 1_000)
+    },
+  },
+  {
+    name: 'client_due_ratio',
+    help: 'Part of a quota that is due to a client among those that used it within the hour, as this gateway sees it.',
+    labels: [...CLASS_LABELS, 'client'],
+    // Whoever sees more clients knows better.
+    combine: 'min',
+    show(set, observed) {
+      for (const { upstream, account, class: name, client, due } of observed.dues())
+        set({ upstream, account, class: name, client }, due)
+    },
+  },
+  {
+    name: 'client_budget_limit',
+    help: 'Calls that the budget of a client allows in its window.',
+    labels: ['client', 'window'],
+    async show(set, observed) {
+      for (const { client, window, limit } of await observed.budgets()) set({ client, window }, limit)
+    },
+  },
+  {
+    name: 'client_budget_used',
+    help: 'Calls that count against the budget of a client now.',
+    labels: ['client', 'window'],
+    async show(set, observed) {
+      for (const { client, window, used } of await observed.budgets()) set({ client, window }, used)
     },
   },
   {

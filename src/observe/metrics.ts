@@ -69,6 +69,14 @@ export class Metrics {
     'quota_charged',
     'Units that attempts were charged, by the class of the limit and the client; once where a class has several limits.',
   )
+  readonly clientWaits = this.#counter(
+    'client_waits',
+    'Waits of calls for quota that ended with their turn, by client.',
+  )
+  readonly clientWaitSeconds = this.#counter(
+    'client_wait_seconds',
+    'Time that calls waited for quota until they had it, by client.',
+  )
   readonly #quotaDenied = this.#counter(
     'quota_denied',
     'Calls that found no quota when they came: they waited, or were refused.',
@@ -115,6 +123,10 @@ export class Metrics {
     OVERHEADS,
   )
   readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
+  readonly usageUnwritten = this.#counter(
+    'usage_unwritten',
+    'How often what clients have used could not be written by the day; it is kept, and written later.',
+  )
   readonly storeLosses = this.#counter('store_losses', 'How often Redis was found to have lost what it keeps for good.')
   readonly logDropped = droppedLines(this.registry)
   /** Looked up once, because every answer of Redis is observed. */
@@ -129,6 +141,7 @@ export class Metrics {
     this.#labels = new BoundedLabels(bounds)
     if (hasProcess) collectDefaultMetrics({ register: this.registry, ...SELDOM })
     this.#storeErrors.of({})
+    this.usageUnwritten.of({})
     this.#storeDuration = this.#storeDurations.of({})
     this.#cacheErrors.of({})
     registerGauges(this.registry, this.#labels, () => this.#observed)

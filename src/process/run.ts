@@ -36,6 +36,7 @@ import { clientAddress } from '../server/client-address.ts'
 import { Proxy } from '../server/proxy.ts'
 import { openAllRequests } from '../requests/ask-all.ts'
 import { RequestHistory } from '../requests/history.ts'
+import { Usage } from '../usage/usage.ts'
 import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
 import { breakerRows, gatewayStatus } from './status.ts'
 import { warmUp } from './warm-up.ts'
@@ -147,6 +148,7 @@ export async function runWithoutAdmin(
   const { store } = config
   const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
   const cache = new SharedCache(config, { clock, metrics, logger })
+  const usage = new Usage({ metrics, clock })
   const managed = await openManaged(config.store, { clock, logger })
   // The series begin at zero. Otherwise Prometheus would not see the first loss as an increase.
   for (const records of LOSABLE) metrics.storeLosses.of({ records })
@@ -159,6 +161,7 @@ export async function runWithoutAdmin(
     lookup,
     ledger,
     metrics,
+    usage,
     cache,
     managed: managed.clients,
     queueCapacity: new QueueCapacity(config.server.maxWaiting, 'calls of this process'),
@@ -187,6 +190,7 @@ export async function runWithoutAdmin(
     clock,
     random,
     metrics,
+    usage,
     log,
     guard,
     history: new RequestHistory(config.requests),
@@ -212,6 +216,7 @@ export async function runWithoutAdmin(
     clock,
     metrics,
     ledger,
+    usage,
     live,
     losses: managed.losses,
     isStopping: () => stopping !== undefined,

@@ -8,13 +8,16 @@ import { type CredentialState, fullerOf, type ObservedUsage, type QueueOccupancy
 import type { Metrics } from '../observe/metrics.ts'
 import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
+import { duesByClass } from '../usage/due.ts'
+import type { Usage } from '../usage/usage.ts'
 import { mergeQueues } from '../server/admin/queue.ts'
-import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Status } from '../server/admin/status.ts'
+import type { BreakerRow, BudgetRow, CredentialRow, QueueRow, QuotaRow, Status } from '../server/admin/status.ts'
 
 interface Parts {
   readonly clock: Clock
   readonly metrics: Metrics
   readonly ledger: Ledger
+  readonly usage: Usage
   /** The snapshot in force. */
   readonly live: { readonly current: Snapshot }
   readonly losses: Losses
@@ -36,6 +39,7 @@ export function gatewayStatus({
   clock,
   metrics,
   ledger,
+  usage,
   live,
   losses,
   isStopping,
@@ -55,6 +59,11 @@ export function gatewayStatus({
     clientConnections,
     // While the store is away, everything else is still shown.
     usage: sharedWhileAsked(async () => (await usageOf(live.current, ledger)) ?? []),
+    dues: () => duesByClass(usage.clients(MOST_DUES)),
+    budgets: sharedWhileAsked(async () => {
+      const { maxClients } = live.current.config.metrics
+      return (await budgetRows(live.current, ledger, maxClients)) ?? []
+    }),
     credentials: () => credentialsOf(live.current, clock.wall()),
     clientKeys: () => clientKeysOf(live.current, clock.wall()),
     get certificateInMs() {
@@ -68,6 +77,7 @@ export function gatewayStatus({
   return {
     metrics: () => metrics.exposition(),
     quota: () => quotaRows(live.current, ledger),
+    budgets: () => budgetRows(live.current, ledger),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     credentials: () => Promise.resolve(credentialRows(live.current, clock.wall())),
     requests: (question) => Promise.resolve({ found: requests(question), away: [] }),
@@ -80,6 +90,28 @@ export function gatewayStatus({
       return Promise.resolve([outage, losses.text].filter((text) => text !== undefined).join('; ') || undefined)
     },
   }
+}
+
+/** The library that writes gauges holds the event loop for all of them at once. */
+const MOST_DUES = 1_000
+
+/** The budgets of the first `most` clients; undefined while the store can't be asked. */
+async function budgetRows({ callers }: Snapshot, ledger: Ledger, most = Infinity): Promise<BudgetRow[] | undefined> {
+  const asked: Promise<BudgetRow[]>[] = []
+  for (const { name: client, budget } of callers.clients) {
+    if (budget === undefined) continue
+    if (asked.length >= most) break
+    const rowOf = ({ limit, used, resetMs }: LimitUsage): BudgetRow => ({
+      client,
+      window: limit.label,
+      limit: limit.requests,
+      used,
+      remaining: Math.max(0, limit.requests - used),
+      resetMs: Math.round(resetMs),
+    })
+    asked.push(ledger.usage(budget).then((usages) => usages.map(rowOf)))
+  }
+  return unlessAway(async () => (await Promise.all(asked)).flat())
 }
 
 function queueRows({ upstreams }: Snapshot): QueueRow[] {
@@ -178,19 +210,19 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
   )
 }
 
-type Usage = ObservedUsage & { readonly resetMs: number }
+type TimedUsage = ObservedUsage & { readonly resetMs: number }
 
 /**
  * Usage of every limit; undefined while the store can't be asked. Of those that only differ in the route, client or segment
  * that they are about, the fullest; and what accounts have in common, once.
  */
-async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | undefined> {
-  const asked: Promise<Usage[]>[] = []
+async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[] | undefined> {
+  const asked: Promise<TimedUsage[]>[] = []
   for (const { name: upstream, accounts } of snapshot.upstreams.values()) {
     for (const { admissionPolicies } of accounts.values()) {
       const { chargeSet, shown } = admissionPolicies
       if (shown.length === 0) continue
-      const named = (usage: LimitUsage, i: number): Usage => {
+      const named = (usage: LimitUsage, i: number): TimedUsage => {
         const { account, watch } = shown[i]!
         // Without the store, what this gateway may not spend counts as used.
         if (usage.limit.isEnforced && !ledger.isDegraded) watch.note(usage)
@@ -210,8 +242,13 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<Usage[] | un
       asked.push(ledger.usage(chargeSet).then((usages) => usages.map(named)))
     }
   }
+  return unlessAway(async () => fullestOf((await Promise.all(asked)).flat()))
+}
+
+/** Undefined while the store can't be asked. */
+async function unlessAway<T>(ask: () => Promise<T>): Promise<T | undefined> {
   try {
-    return fullestOf((await Promise.all(asked)).flat())
+    return await ask()
   } catch (error) {
     if (!(error instanceof StoreUnavailableError)) throw error
     return undefined
@@ -227,8 +264,8 @@ function sharedWhileAsked<T>(ask: () => Promise<T>): () => Promise<T> {
     }))
 }
 
-function fullestOf(all: readonly Usage[]): Usage[] {
-  const fullest = new Map<string, Usage>()
+function fullestOf(all: readonly TimedUsage[]): TimedUsage[] {
+  const fullest = new Map<string, TimedUsage>()
   for (const one of all) {
     const key = [...Object.values(one.labels), one.window].join('\n')
     const known = fullest.get(key)

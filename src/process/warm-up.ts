@@ -10,6 +10,7 @@ import { LiveSnapshot } from '../gateway/live.ts'
 import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
 import type { Log } from '../observe/log.ts'
 import { Metrics } from '../observe/metrics.ts'
+import { Usage } from '../usage/usage.ts'
 import type { Config } from '../schema/schema.ts'
 import { buildApp } from '../server/app.ts'
 import { Proxy } from '../server/proxy.ts'
@@ -87,8 +88,9 @@ async function callGateway(upstreamUrl: string, signal: AbortSignal): Promise<vo
     'warm-up',
   )
   const ledger = new MemoryLedger(clock)
-  const live = new LiveSnapshot(config, { clock, random, logger, metrics, ledger, onBreakerChange: () => undefined })
-  const app = buildApp(new Proxy({ snapshot: () => live.current, clock, random, metrics, log }), config.server)
+  const parts = { clock, random, metrics, usage: new Usage({ metrics, clock }) }
+  const live = new LiveSnapshot(config, { ...parts, logger, ledger, onBreakerChange: () => undefined })
+  const app = buildApp(new Proxy({ ...parts, snapshot: () => live.current, log }), config.server)
   try {
     const client = new Pool(await app.listen(PRIVATE))
     try {

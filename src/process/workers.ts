@@ -24,6 +24,7 @@ import { mergeQueues } from '../server/admin/queue.ts'
 import type {
   BreakerOrder,
   BreakerRow,
+  BudgetRow,
   CredentialRow,
   Controls,
   QueueRow,
@@ -55,6 +56,7 @@ type Question =
   | 'notReady'
   | 'degraded'
   | 'quota'
+  | 'budgets'
   | 'queue'
   | 'credentials'
   | 'requests'
@@ -192,6 +194,8 @@ export async function runWorkers(
       yield '# EOF\n'
     },
     quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
+    // They are counted in Redis: any worker knows.
+    budgets: async () => (await askEach<BudgetRow[] | null>('budgets')).find(Array.isArray),
     queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),
     // Each has the same credentials, and leaves them out by itself: the one that does so most is shown.
     credentials: async () =>
@@ -278,6 +282,7 @@ export async function runWorker(
     notReady: () => gateway.status.notReady(),
     degraded: () => gateway.status.degraded(),
     quota: () => gateway.status.quota(),
+    budgets: () => gateway.status.budgets(),
     queue: () => gateway.status.queue(),
     credentials: () => gateway.status.credentials(),
     requests: async (question) => (await gateway.status.requests(question as RequestQuestion)).found,

@@ -24,6 +24,7 @@ import type { RequestHistory } from '../requests/history.ts'
 import { recordOf, type RequestRecord, unreadRecord } from '../requests/record.ts'
 import { heldByOf } from '../requests/story.ts'
 import { redactPath } from '../routing/path.ts'
+import { CallUsage, type Usage } from '../usage/usage.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
 import { whyMalformed } from './well-formed.ts'
@@ -34,6 +35,7 @@ export interface ProxyOptions {
   readonly clock: Clock
   readonly random: Random
   readonly metrics: Metrics
+  readonly usage: Usage
   readonly log: Log
   /** Where calls are kept for whoever asks what became of them; nowhere without it. */
   readonly history?: RequestHistory
@@ -51,8 +53,8 @@ const UNANSWERED = 'none'
 /** Takes the calls off the server's hands: identifies and forwards or refuses each, then counts and logs it. */
 export class Proxy {
   readonly #options: ProxyOptions & { readonly drain: Cancellation }
-  /** Metrics of calls that were refused before it was known where they go, by upstream and class. */
-  readonly #refused = new Map<string, CallMetrics>()
+  /** Counts of calls that were refused before it was known where they go, by upstream and class. */
+  readonly #refused = new Map<string, { readonly metrics: CallMetrics; readonly usage: CallUsage }>()
   /** Calls whose response is not finished, in the order in which they came. */
   readonly #active = new Set<Arriving>()
   #isDraining = false
@@ -215,11 +217,12 @@ export class Proxy {
   }
 
   /** Refusals before it is known where a call goes; names that only the client made up are no labels. */
-  #metricsOfRefusal(upstream = 'unknown', className = 'unknown'): CallMetrics {
-    return this.#refused.getOrInsertComputed(
-      `${upstream}\n${className}`,
-      () => new CallMetrics(this.#options.metrics, { upstream, account: 'unknown', class: className }),
-    )
+  #countsOfRefusal(upstream = 'unknown', className = 'unknown'): { metrics: CallMetrics; usage: CallUsage } {
+    return this.#refused.getOrInsertComputed(`${upstream}\n${className}`, () => {
+      const labels = { upstream, account: 'unknown', class: className }
+      const { metrics, usage } = this.#options
+      return { metrics: new CallMetrics(metrics, labels), usage: new CallUsage(usage, labels) }
+    })
   }
 
   #record(call: Call, result: Forwarded): void {
@@ -227,8 +230,8 @@ export class Proxy {
     const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
     const status = failure === undefined ? call.response.statusCode : STATUS_OF[failure.kind]
     const outcome = failure?.kind ?? result.kind
-    const metrics =
-      call.target?.admissionPolicy.metrics ?? this.#metricsOfRefusal(call.upstream?.name, call.route?.class)
+    const { metrics, usage } =
+      call.target?.admissionPolicy ?? this.#countsOfRefusal(call.upstream?.name, call.route?.class)
     const client = call.client?.name ?? 'unknown'
     // A client that left before the response began got no status.
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
@@ -238,6 +241,7 @@ export class Proxy {
     log.access(line)
     history?.add(recordOf(call, line, { at: clock.wall(), failure }))
     metrics.requests(client, seen, outcome).increment(call.id)
+    usage.of(client).end(failure !== undefined)
     // How long a WebSocket stayed open is no latency.
     if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id)
     metrics.gatewayOverhead.observeMs(overheadMs, call.id)
@@ -265,7 +269,9 @@ export class Proxy {
     status = String(STATUS_OF[kind]),
   ): void {
     const { log, clock, history } = this.#options
-    this.#metricsOfRefusal().requests('unknown', status, kind).increment(id)
+    const { metrics, usage } = this.#countsOfRefusal()
+    metrics.requests('unknown', status, kind).increment(id)
+    usage.of('unknown').end(true)
     const line: AccessLine = {
       correlationId: id,
       client: 'unknown',

@@ -15,6 +15,7 @@ import { identify, type Identity } from '../../src/gateway/identify.ts'
 import { buildSnapshot } from '../../src/gateway/snapshot.ts'
 import { readRequestOptions } from '../../src/gateway/request-options.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
+import { Usage } from '../../src/usage/usage.ts'
 import { readFeedback } from '../../src/ledger/feedback.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { requestHeaders, responseHeaders } from '../../src/upstream/headers.ts'
@@ -98,6 +99,7 @@ defaultUpstream: harness`
     clock,
     random: () => 0.5,
     metrics,
+    usage: new Usage({ metrics, clock }),
     ledger: new MemoryLedger(clock),
     onBreakerChange: () => undefined,
   }

@@ -7,6 +7,7 @@ import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { type ChargeSet, chargeSetOf, type LimitUsage } from '../../src/ledger/ledger.ts'
 import type { QuotaRow } from '../../src/server/admin/status.ts'
+import { Usage } from '../../src/usage/usage.ts'
 import { Losses } from '../../src/records/losses.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { gatewayStatus } from '../../src/process/status.ts'
@@ -35,13 +36,15 @@ describe('the quotas', () => {
       write: [{ requests: 10, window: '1h' }],
     }
     const config = { url: 'http://x', accounts: { a: {} }, limits }
-    const services = { clock, random: () => 0.5, ledger, metrics, onBreakerChange: () => undefined }
+    const usage = new Usage({ metrics, clock })
+    const services = { clock, random: () => 0.5, ledger, metrics, usage, onBreakerChange: () => undefined }
     const snapshot = buildSnapshot(checkConfig({ upstreams: { u: config } }, 'test'), services)
     onTestFinished(() => closeSnapshot(snapshot))
     const status = gatewayStatus({
       clock,
       metrics,
       ledger,
+      usage,
       live: { current: snapshot },
       losses: new Losses(clock, pino({ level: 'silent' })),
       isStopping: () => false,
@@ -78,7 +81,8 @@ describe('a scrape', () => {
     const clock = new SimulatedClock()
     const ledger = new SlowLedger(clock)
     const metrics = new Metrics()
-    const services = { clock, random: () => 0.5, ledger, metrics, onBreakerChange: () => undefined }
+    const usage = new Usage({ metrics, clock })
+    const services = { clock, random: () => 0.5, ledger, metrics, usage, onBreakerChange: () => undefined }
     const accounts = Object.fromEntries(['a', 'b', 'c'].map((id) => [id, { id }]))
     const snapshot = buildSnapshot(checkConfig(harnessConfig('http://x', { accounts }), 'test'), services)
     onTestFinished(() => closeSnapshot(snapshot))
@@ -86,6 +90,7 @@ describe('a scrape', () => {
       clock,
       metrics,
       ledger,
+      usage,
       live: { current: snapshot },
       losses: new Losses(clock, pino({ level: 'silent' })),
       isStopping: () => false,

@@ -7,6 +7,7 @@ import type { Target } from '../../src/gateway/call.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import type { Permit } from '../../src/queue/permit.ts'
+import { Usage } from '../../src/usage/usage.ts'
 import { SimulatedClock } from './simulated-clock.ts'
 
 export interface Sent {
@@ -41,6 +42,7 @@ export class Admissions {
         random: Math.random,
         ledger: this.ledger,
         metrics: this.metrics,
+        usage: new Usage({ metrics: this.metrics, clock: this.clock }),
         onBreakerChange: () => undefined,
       },
     )

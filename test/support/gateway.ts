@@ -14,6 +14,7 @@ import type { Reloaded } from '../../src/server/admin/status.ts'
 import { type Running, type RunOptions, runGateway } from '../../src/process/run.ts'
 import { buildApp } from '../../src/server/app.ts'
 import { Proxy } from '../../src/server/proxy.ts'
+import { Usage } from '../../src/usage/usage.ts'
 import { SimulatedClock } from './simulated-clock.ts'
 import { temporaryFolder } from './temporary-folder.ts'
 
@@ -91,7 +92,8 @@ export async function startApp(
 ): Promise<Pick<TestGateway, 'url' | 'lines'>> {
   const { clock = new SimulatedClock(), ledger = new MemoryLedger(clock), change } = parts
   const { log, lines } = keptLog()
-  const services = { clock, random: Math.random, metrics: new Metrics(), log }
+  const metrics = new Metrics()
+  const services = { clock, random: Math.random, metrics, usage: new Usage({ metrics, clock }), log }
   const checked = checkConfig(config, 'test')
   const snapshot = buildSnapshot(checked, { ...services, ledger, onBreakerChange: () => undefined })
   const app = buildApp(new Proxy({ ...services, snapshot: () => snapshot }), checked.server)

@@ -17,7 +17,7 @@ import { RequestCredential } from '../../src/gateway/request-credential.ts'
 import { Cancellation } from '../../src/time/cancellation.ts'
 import { Tunnels } from '../../src/gateway/tunnel.ts'
 import { Upgrade } from '../../src/gateway/upgrade.ts'
-import { CallMetrics, ClassMetrics, Spending } from '../../src/observe/call-metrics.ts'
+import { CallMetrics, ClassMetrics } from '../../src/observe/call-metrics.ts'
 import { CounterSeries, HistogramSeries } from '../../src/observe/series.ts'
 import { FairScheduler } from '../../src/queue/fair-scheduler.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
@@ -31,6 +31,9 @@ import { Breakers } from '../../src/resilience/breakers.ts'
 import { Hedging } from '../../src/resilience/hedging.ts'
 import { RetryBudget } from '../../src/resilience/retry-budget.ts'
 import { RequestBody } from '../../src/upstream/body.ts'
+import { RecentUse } from '../../src/usage/recent-use.ts'
+import { Tally } from '../../src/usage/tally.ts'
+import { CallUsage, Spending, Usage } from '../../src/usage/usage.ts'
 import { Frames } from '../../src/upstream/frames.ts'
 import { Transport } from '../../src/upstream/transport.ts'
 import { type AccessLine, createLog } from '../../src/observe/log.ts'
@@ -61,6 +64,10 @@ function watchAll(hasQueue = false): Steps {
   steps.watch(ClassMetrics)
   steps.watch(CallMetrics)
   steps.watch(Spending)
+  steps.watch(CallUsage)
+  steps.watch(Usage)
+  steps.watch(Tally)
+  steps.watch(RecentUse)
   steps.watch(CounterSeries)
   steps.watch(HistogramSeries)
   steps.watch(LimitWatch)

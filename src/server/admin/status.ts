@@ -11,6 +11,8 @@ export interface Status {
   degraded(): Promise<string | undefined>
   /** Undefined while the quota store can't be asked. */
   quota(): Promise<QuotaRow[] | undefined>
+  /** The budgets of clients. Undefined while the quota store can't be asked. */
+  budgets(): Promise<BudgetRow[] | undefined>
   queue(): Promise<QueueRow[]>
   /** How long the credentials of each account are good, as far as that is known. */
   credentials(): Promise<CredentialRow[]>
@@ -45,6 +47,16 @@ export interface QuotaRow {
   /** The rate of the last minutes divided by the rate that the limit allows for ever; null where that is not known. */
   readonly burnRatio: number | null
   readonly waiting: number
+}
+
+/** One window of the budget of a client, as `GET /v1/usage` lists it. */
+export interface BudgetRow {
+  readonly client: string
+  readonly window: string
+  readonly limit: number
+  readonly used: number
+  readonly remaining: number
+  readonly resetMs: number
 }
 
 /** The calls of one client that wait for one quota at this gateway, as `GET /v1/queue` lists them. */

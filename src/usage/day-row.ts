@@ -1,0 +1,52 @@
+/** What one client has used of one account and class on one day (UTC). Every number sums to a metric: see docs/usage.md. */
+export interface DayRow {
+  /** Such as `2026-11-28`. */
+  readonly day: string
+  readonly client: string
+  readonly upstream: string
+  readonly account: string
+  readonly class: string
+  /** Units that attempts were charged. */
+  readonly units: number
+  /** Calls that ended, however they did. */
+  readonly calls: number
+  /** Those of them that the gateway refused. */
+  readonly refusals: number
+  /** How often calls waited for quota until they had it, and for how long together. */
+  readonly waits: number
+  readonly waitMs: number
+  /** Units that were not charged, because the cache answered. */
+  readonly savedUnits: number
+}
+
+/** The name of all that have none of their own, because there are too many. */
+export const OTHER = 'other'
+
+/** Days are kept for so long. */
+export const KEPT_DAYS = 90
+
+/** How many rows of a day are kept, of all instances together. */
+export const MOST_ROWS = 10_000
+
+const DAY_MS = 86_400_000
+
+/** The day of a moment, UTC. */
+export function dayOf(wallMs: number): string {
+  return new Date(wallMs).toISOString().slice(0, 10)
+}
+
+/** When the day after that of a moment begins. */
+export function nextDay(wallMs: number): number {
+  return (Math.floor(wallMs / DAY_MS) + 1) * DAY_MS
+}
+
+/** The days that are kept, from the one of `since` to that of `until`, the oldest first. */
+export function daysBetween(since: number, until: number, now: number): string[] {
+  const days: string[] = []
+  const last = Math.min(until, now)
+  for (let at = Math.max(since, now - KEPT_DAYS * DAY_MS); dayOf(at) <= dayOf(last); at += DAY_MS) days.push(dayOf(at))
+  return days
+}
+
+/** The numbers of a row, in the order in which stores keep them. */
+export const NUMBERS = ['units', 'calls', 'refusals', 'waits', 'waitMs', 'savedUnits'] as const

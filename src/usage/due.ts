@@ -1,0 +1,53 @@
+import type { ClientDue } from '../observe/gauges.ts'
+import { costsOf } from '../queue/fair-share.ts'
+import { OTHER } from './day-row.ts'
+import type { ClientUse } from './recent-use.ts'
+
+/** What the rows of one limit tell of a client's part of it. */
+export type Claim = Pick<ClientUse, 'client' | 'weight' | 'share' | 'used' | 'hour'>
+
+/**
+ * The part of a quota, from 0 to 1, that each client is due among those that used it in its window or within the hour: by weight, but no
+ * client less than its share. That is how those that wait are served. Clients that want less leave the rest to the others, so more than
+ * this is no fault. The clients that share the name `other` are due nothing known.
+ */
+export function dueOf(claims: readonly Claim[]): Map<string, number> {
+  const active = claims.filter(({ client, used, hour }) => client !== OTHER && (used > 0 || hour > 0))
+  const costs = costsOf(active.map(({ weight, share }) => ({ weight, share, calls: 0, virtualService: 0 })))
+  let parts = 0
+  for (const cost of costs) parts += 1 / cost
+  return new Map(active.map(({ client }, i) => [client, 1 / costs[i]! / parts]))
+}
+
+/** Rows of one client, limit and so on from several processes, added up. */
+export function addUp(rows: readonly ClientUse[], keyOf: (row: ClientUse) => string): ClientUse[] {
+  const sums = new Map<string, ClientUse>()
+  for (const row of rows) {
+    const key = keyOf(row)
+    const other = sums.get(key)
+    if (other === undefined) sums.set(key, row)
+    else {
+      const { used, hour, day, since } = other
+      // What is told reaches back as far as the process that began last.
+      const sum = { used: row.used + used, hour: row.hour + hour, day: row.day + day }
+      sums.set(key, { ...row, ...sum, since: Math.max(since, row.since) })
+    }
+  }
+  return [...sums.values()]
+}
+
+/** For metrics: what each client is due of the quotas of an account's class. */
+export function duesByClass(rows: readonly ClientUse[]): ClientDue[] {
+  const dues: ClientDue[] = []
+  for (const group of Map.groupBy(rows, classOf).values()) {
+    const { upstream, account, class: name } = group[0]!
+    // The limits of a class count the same calls.
+    const claims = addUp(group, ({ client }) => client)
+    for (const [client, due] of dueOf(claims)) dues.push({ upstream, account, class: name, client, due })
+  }
+  return dues
+}
+
+function classOf({ upstream, account, class: name }: ClientUse): string {
+  return `${upstream}\n${account}\n${name}`
+}

@@ -1,0 +1,213 @@
+/*
+ * src/usage: who spends what: the units, calls, refusals and waits of each client, as of now for operators, and by the day
+ * for charge-back.
+ * It imports what .oxlintrc.ts lists. Counting costs a call two look-ups by the name of its client.
+ * A change here must prove that what is exported sums to the metrics, that nothing is counted twice, whatever crashes
+ * (test/usage, test/system/usage.test.ts), and that its memory is bounded.
+ */
+
+import type { ClassLabels } from '../observe/series.ts'
+import type { QueuedClient } from '../queue/admission.ts'
+import type { Clock } from '../time/clock.ts'
+import { dayOf, type DayRow, OTHER } from './day-row.ts'
+import { type ClientUse, type CountedLimit, RecentUse } from './recent-use.ts'
+import { Tally, type TallyMetrics } from './tally.ts'
+
+export interface UsageOptions {
+  readonly metrics: TallyMetrics
+  readonly clock: Clock
+  /** How many tallies of a day have names of their own. Later ones share those of `other`, so that sums stay true. */
+  readonly mostTallies?: number
+  /** The same for what clients have used of limits lately. */
+  readonly mostRecent?: number
+}
+
+/** About 400 bytes and 700 bytes each. */
+const MOST_TALLIES = 10_000
+const MOST_RECENT = 5_000
+const DROP_EVERY_MS = 60_000
+
+/** What all clients have used, as this process counts it. */
+export class Usage {
+  /** Changes when tallies or recent uses are dropped: whoever keeps some has to look them up again. */
+  generation = 0
+  readonly #options: UsageOptions
+  readonly #mostTallies: number
+  readonly #mostRecent: number
+  readonly #tallies = new Map<string, Tally>()
+  /** Those that have counted something that was not taken yet. */
+  #changed: Tally[] = []
+  readonly #recent = new Map<string, RecentUse>()
+  /** The day that is counted now. */
+  #day: string
+  /** Since when this process counts. */
+  readonly since: number
+  #droppedAt = -Infinity
+
+  constructor(options: UsageOptions) {
+    this.#options = options
+    this.#mostTallies = options.mostTallies ?? MOST_TALLIES
+    this.#mostRecent = options.mostRecent ?? MOST_RECENT
+    this.since = options.clock.wall()
+    this.#day = dayOf(this.since)
+  }
+
+  /** What a client has used of an account and class, today. */
+  tallyOf(labels: ClassLabels, client: string): Tally {
+    const key = `${labels.upstream}\n${labels.account}\n${labels.class}\n${client}`
+    const known = this.#tallies.get(key)
+    if (known !== undefined) return known
+    const folded = this.#folded(labels.account, client, this.#tallies.size, this.#mostTallies)
+    if (folded !== undefined) return this.tallyOf({ ...labels, account: OTHER }, folded)
+    const changed = (tally: Tally): void => void this.#changed.push(tally)
+    const tally = new Tally({ ...labels }, client, this.#options.metrics, changed)
+    this.#tallies.set(key, tally)
+    return tally
+  }
+
+  /** What a client has used of a limit lately. */
+  recentOf(limit: CountedLimit, client: string): RecentUse {
+    const key = `${limit.upstream}\n${limit.account}\n${limit.class}\n${limit.window}\n${client}`
+    const known = this.#recent.get(key)
+    if (known !== undefined) return known
+    const folded = this.#folded(limit.account, client, this.#recent.size, this.#mostRecent)
+    if (folded !== undefined) return this.recentOf({ ...limit, account: OTHER }, folded)
+    const recent = new RecentUse(limit, client, this.#options.clock)
+    this.#recent.set(key, recent)
+    return recent
+  }
+
+  /**
+   * The client under which something new is counted, for the account `other`, where there are too many already; undefined where
+   * there is room. Accounts lose their names first, and clients when there are twice as many.
+   */
+  #folded(account: string, client: string, size: number, most: number): string | undefined {
+    if (size < most || (account === OTHER && (client === OTHER || size < 2 * most))) return undefined
+    return size < 2 * most ? client : OTHER
+  }
+
+  /** What clients have used of limits within a day; of more than `most` those that used most within the hour. */
+  clients(most = Infinity): ClientUse[] {
+    const rows: ClientUse[] = []
+    for (const recent of this.#recent.values()) {
+      const row = recent.row(this.since)
+      if (row.day > 0) rows.push(row)
+    }
+    if (rows.length <= most) return rows
+    return rows.sort((a, b) => b.hour - a.hour || b.day - a.day).slice(0, most)
+  }
+
+  /** Whether another day has begun than the one that is counted. */
+  get isNewDay(): boolean {
+    return dayOf(this.#options.clock.wall()) !== this.#day
+  }
+
+  /** What was counted since the last time, and of which day it is. Whoever takes it has to keep it: it is not told again. */
+  take(): { day: string; rows: DayRow[] } {
+    const day = this.#day
+    const rows = this.#changed.map((tally) => tally.take(day))
+    this.#changed = []
+    const isNewDay = this.isNewDay
+    if (isNewDay) {
+      this.#day = dayOf(this.#options.clock.wall())
+      this.#tallies.clear()
+      this.generation++
+    }
+    if (isNewDay || this.#recent.size >= this.#mostRecent) this.#dropIdle()
+    return { day, rows }
+  }
+
+  /** Drops what was not used for a day; not more often than once in a while, since it looks at all. */
+  #dropIdle(): void {
+    const now = this.#options.clock.now()
+    if (now - this.#droppedAt < DROP_EVERY_MS) return
+    this.#droppedAt = now
+    for (const [key, recent] of this.#recent) if (recent.isIdle) this.#recent.delete(key)
+    this.generation++
+  }
+}
+
+/** The units of one charged class, and the limits that they are counted against. */
+export interface Charged {
+  readonly class: string
+  readonly units: number
+}
+export interface ChargedLimit {
+  readonly limit: CountedLimit
+  readonly units: number
+}
+
+interface Spender {
+  readonly tallies: readonly Tally[]
+  readonly recent: readonly RecentUse[]
+}
+
+/** Counts for each client what calls of one kind are charged, and would have been. */
+export class Spending {
+  readonly #usage: Usage
+  readonly #labels: ClassLabels
+  readonly #charges: readonly Charged[]
+  readonly #limits: readonly ChargedLimit[]
+  readonly #byClient = new Map<string, Spender>()
+  #generation: number
+
+  /** `labels` are those of the calls; `charges` what one of them is charged, by class, and `limits` by limit. */
+  constructor(usage: Usage, labels: ClassLabels, charges: readonly Charged[], limits: readonly ChargedLimit[]) {
+    this.#usage = usage
+    this.#labels = labels
+    this.#charges = charges
+    this.#limits = limits
+    this.#generation = usage.generation
+  }
+
+  /** An attempt is charged. */
+  count(client: QueuedClient, id: string): void {
+    const { tallies, recent } = this.#of(client.name)
+    for (let i = 0; i < tallies.length; i++) tallies[i]!.charge(this.#charges[i]!.units, id)
+    for (let i = 0; i < recent.length; i++) recent[i]!.add(this.#limits[i]!.units, client)
+  }
+
+  /** A call was answered without being charged. */
+  save(client: QueuedClient, id: string): void {
+    const { tallies } = this.#of(client.name)
+    for (let i = 0; i < tallies.length; i++) tallies[i]!.save(this.#charges[i]!.units, id)
+  }
+
+  #of(client: string): Spender {
+    if (this.#generation !== this.#usage.generation) {
+      this.#byClient.clear()
+      this.#generation = this.#usage.generation
+    }
+    const known = this.#byClient.get(client)
+    if (known !== undefined) return known
+    const tallies = this.#charges.map((charge) => this.#usage.tallyOf({ ...this.#labels, class: charge.class }, client))
+    const recent = this.#limits.map(({ limit }) => this.#usage.recentOf(limit, client))
+    const spender = { tallies, recent }
+    this.#byClient.set(client, spender)
+    return spender
+  }
+}
+
+/** Counts for each client the calls of one account and class. */
+export class CallUsage {
+  readonly #usage: Usage
+  readonly #labels: ClassLabels
+  readonly #byClient = new Map<string, Tally>()
+  #generation: number
+
+  constructor(usage: Usage, labels: ClassLabels) {
+    this.#usage = usage
+    this.#labels = labels
+    this.#generation = usage.generation
+  }
+
+  of(client: string): Tally {
+    if (this.#generation !== this.#usage.generation) {
+      this.#byClient.clear()
+      this.#generation = this.#usage.generation
+    }
+    let tally = this.#byClient.get(client)
+    if (tally === undefined) this.#byClient.set(client, (tally = this.#usage.tallyOf(this.#labels, client)))
+    return tally
+  }
+}
