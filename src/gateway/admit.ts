@@ -76,8 +76,10 @@ function toldOf(
   call.isStoreDegraded =
     admission.kind === 'admitted' ? admission.permit.isLocal : admissionPolicy.queue.ledger.isDegraded
   if (because === 'quota') metrics.quotaDenied(admissionPolicy.labels, client.name, call.id)
-  if (admission.kind !== 'closed' && admission.wait !== undefined)
+  if (admission.kind !== 'closed' && admission.wait !== undefined) {
     noteWait(call, admission.wait, waitedMs, admission.kind)
+    noteForecast(call, admission.wait, waitedMs, admission.kind, admissionPolicy)
+  }
   switch (admission.kind) {
     case 'admitted':
       if (because !== undefined) {
@@ -103,6 +105,18 @@ function toldOf(
 /** Notes a wait. It came before the next attempt. */
 function noteWait(call: Admitting, record: WaitRecord, waitedMs: number, ended: Admission['kind']): void {
   ;(call.waits ??= []).push({ record, waitedMs, ended, attempt: call.attempts + 1 })
+}
+
+/** Notes how wrong the forecast was. Of a call that was not admitted that is known only once it has waited longer. */
+function noteForecast(
+  { id }: Admitting,
+  { because, expectedMs }: WaitRecord,
+  waitedMs: number,
+  ended: Admission['kind'],
+  { metrics }: AdmissionPolicy,
+): void {
+  if (because !== 'quota') return
+  if (ended === 'admitted' || waitedMs > expectedMs) metrics.waited(waitedMs, expectedMs, id)
 }
 
 function storeFailed(error: unknown, call: Admitting, enteredAt: number, metrics: Metrics): Refused {

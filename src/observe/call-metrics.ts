@@ -37,6 +37,7 @@ export class ClassMetrics extends CallMetrics {
   /** Of all classes of the account. */
   readonly credentialRefused: CounterSeries
   readonly #attempts = new Map<string, CounterSeries>()
+  readonly #etaErrors = new Map<'later' | 'sooner', HistogramSeries>()
   readonly #cached = new Map<CacheResult, CounterSeries>()
 
   constructor(metrics: Metrics, labels: ClassLabels) {
@@ -53,6 +54,16 @@ export class ClassMetrics extends CallMetrics {
 
   attempts(reason: string): CounterSeries {
     return this.#attempts.getOrInsertComputed(reason, () => this.metrics.attempts.of({ ...this.labels, reason }))
+  }
+
+  /** A call waited for quota for so long, though its wait was forecast to last for `expectedMs`. */
+  waited(waitedMs: number, expectedMs: number, id: string): void {
+    const thanForecast = waitedMs > expectedMs ? 'later' : 'sooner'
+    this.#etaErrors
+      .getOrInsertComputed(thanForecast, () =>
+        this.metrics.queueEtaError.of({ ...this.labels, than_forecast: thanForecast }),
+      )
+      .observeMs(Math.abs(waitedMs - expectedMs), id)
   }
 
   cached(result: CacheResult): CounterSeries {

@@ -29,6 +29,8 @@ export type TimeoutPhase = 'connect' | 'tls' | 'headers' | 'idle' | 'total' | 'c
 export const OPENMETRICS = Registry.OPENMETRICS_CONTENT_TYPE
 
 const DURATIONS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
+/** For how wrong a forecast was. */
+const ERRORS = [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const OVERHEADS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1]
 
 /**
@@ -64,6 +66,11 @@ export class Metrics {
     'Bytes of the bodies that clients were sent; those of WebSockets are not counted.',
   )
   readonly queueWait = this.#histogram('queue_wait', 'Time that a call waited for quota, if it did.', DURATIONS)
+  readonly queueEtaError = this.#histogram(
+    'queue_eta_error',
+    'By how much a wait for quota was later, or sooner, over than was forecast when it began.',
+    ERRORS,
+  )
   readonly attempts = this.#counter('attempts', 'Attempts sent upstream, by why: first, or how the one before ended.')
   readonly quotaCharged = this.#counter(
     'quota_charged',

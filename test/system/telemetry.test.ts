@@ -233,6 +233,14 @@ describe('the metrics of a known sequence of calls', () => {
     expect(waitMs).toBeGreaterThanOrEqual(10_000)
     expect(await values('sluice_queue_wait_seconds_count', 'class')).toEqual({ template: 1 })
     expect(await values('sluice_queue_wait_seconds_sum', 'class')).toEqual({ template: expect.closeTo(waitMs / 1_000) })
+    // As the forecast was the same, the wait was over no more than a little later or sooner.
+    const { expectedMs = 0 } = gateway.lines.at(-1) ?? {}
+    const wrongBy = Math.abs(waitMs - expectedMs) / 1_000
+    const side = waitMs > expectedMs ? 'later' : 'sooner'
+    expect(await values('sluice_queue_eta_error_seconds_sum', 'than_forecast')).toEqual({
+      [side]: expect.closeTo(wrongBy),
+    })
+    expect(expectedMs).toBeGreaterThan(9_000)
     expect(await values('sluice_quota_denied_total', 'class', 'client')).toEqual({ 'template anonymous': 2 })
     expect(await values('sluice_queue_depth', 'class')).toEqual({ template: 0 })
     expect(await values('sluice_quota_used', 'class')).toMatchObject({ template: 1, read: 3 })
