@@ -40,6 +40,18 @@ function overheadBucket(le: string): string {
   return `sluice_gateway_overhead_seconds_bucket{${CLASS_LABELS},le="${le}"}`
 }
 
+/** A histogram of one call a second that waited: this part of them for less than a second, the others for up to ten. */
+function waits(short: number): Record<string, string> {
+  const name = `sluice_queue_wait_seconds_bucket{${CLASS_LABELS},le=`
+  return {
+    [`${name}"1"}`]: perSecond(short),
+    [`${name}"5"}`]: perSecond(short),
+    [`${name}"10"}`]: perSecond(1),
+    [`${name}"+Inf"}`]: perSecond(1),
+    [`sluice_queue_wait_seconds_count{${CLASS_LABELS}}`]: perSecond(1),
+  }
+}
+
 export const ALERT_CASES: readonly AlertCase[] = [
   {
     name: 'nothing while all is well',
@@ -320,12 +332,62 @@ export const ALERT_CASES: readonly AlertCase[] = [
     name: 'SluiceUpstreamErrors when two fifths of the answers that callers get are 5xx',
     series: { [calls('delivered')]: perSecond(1), [delivered('500')]: perSecond(0.66) },
     at: '8m',
-    firing: ['SluiceUpstreamErrors'],
+    firing: ['SluiceUpstreamBurnFast', 'SluiceUpstreamErrors'],
   },
   {
-    name: 'nothing for a few of them among very many, or for the only call in an hour',
+    name: 'only a ticket for a few of them among very many',
     series: { [calls('delivered')]: perSecond(10), [delivered('500')]: perSecond(0.5) },
     at: '30m',
+    firing: ['SluiceUpstreamBurnSlow'],
+  },
+  {
+    name: 'SluiceUpstreamBurnFast for an hour in which a sixth of the calls fails, in whatever way',
+    series: {
+      [calls('delivered')]: perSecond(10),
+      [delivered('502')]: perSecond(0.9),
+      [calls('unreachable')]: perSecond(0.9),
+    },
+    at: '5m',
+    firing: ['SluiceUpstreamBurnFast'],
+  },
+  {
+    name: 'only a ticket half an hour after the upstream answers again',
+    series: { [calls('delivered')]: perSecond(10), [calls('unreachable')]: '0+60x20 1200x200' },
+    at: '45m',
+    firing: ['SluiceUpstreamBurnSlow'],
+  },
+  {
+    name: 'nothing for as large a share of few calls',
+    series: { [calls('delivered')]: perSecond(0.05), [delivered('500')]: perSecond(0.01) },
+    at: '55m',
+    firing: [],
+  },
+  {
+    name: 'SluiceGatewayBurnFast when one call in thirty finds no credential, which is too few for SluiceHighRefusals',
+    series: { [calls('delivered')]: perSecond(10), [calls('credential_unavailable')]: perSecond(0.33) },
+    at: '10m',
+    firing: ['SluiceGatewayBurnFast'],
+  },
+  {
+    name: 'SluiceGatewayBurnSlow for a little that goes on, and nothing for what is refused for a quota',
+    series: {
+      [calls('delivered')]: perSecond(100),
+      [calls('quota_exhausted')]: perSecond(5),
+      [calls('draining')]: perSecond(0.3),
+    },
+    at: '30m',
+    firing: ['SluiceGatewayBurnSlow'],
+  },
+  {
+    name: 'SluiceQueueSlow when one in five of the calls that wait does so for six seconds or more',
+    series: waits(0.8),
+    at: '20m',
+    firing: ['SluiceQueueSlow'],
+  },
+  {
+    name: 'nothing when one in twenty does',
+    series: waits(0.95),
+    at: '20m',
     firing: [],
   },
   {

@@ -35,10 +35,8 @@ function hurried(alerts: string): string {
 }
 
 const alertNames = (
-  parse(readText('deploy/prometheus/alerts.yml')) as { groups: { rules: { alert: string }[] }[] }
-).groups
-  .flatMap(({ rules }) => rules)
-  .map(({ alert }) => alert)
+  parse(readText('deploy/prometheus/alerts.yml')) as { groups: { rules: { alert?: string }[] }[] }
+).groups.flatMap(({ rules }) => rules.flatMap(({ alert }) => alert ?? []))
 
 /** What goes on until the test is over. */
 class Faults {
@@ -99,6 +97,7 @@ async function startTroubled(faults: Faults): Promise<TestGateway> {
       {
         tight: { url, accounts: { a: {} }, limits: { read: [{ requests: 10, window: '3s' }] } },
         running: { url, accounts: { a: {} }, limits: { read: [{ requests: 2_000, window: '1h' }] } },
+        queued: { url, accounts: { a: {} }, limits: { read: [{ requests: 20, window: '2s' }] } },
         throttled: {
           url,
           accounts: { a: {} },
@@ -149,6 +148,9 @@ async function startTroubled(faults: Faults): Promise<TestGateway> {
   )
   faults.keepDoing(() => send(gateway, '/tight/x', NO_WAIT), 50)
   faults.keepDoing(() => send(gateway, '/running/x', NO_WAIT), 200)
+  // Ten a second are let through, so that each waits for about eight seconds.
+  for (let i = 0; i < 80; i++)
+    faults.keepDoing(() => send(gateway, '/queued/x', { ...KEY, 'x-sluice-max-wait': '30s' }), 10)
   faults.keepDoing(() => send(gateway, '/throttled/x?status=429', NO_WAIT), 50)
   faults.keepDoing(() => send(gateway, '/broken/x?status=500', KEY, 'POST'), 100)
   faults.keepDoing(() => send(gateway, '/dead/x?status=503', KEY), 200)

@@ -8,6 +8,7 @@ import { dashboardQueries, readDashboard } from './dashboard.ts'
 import { readText } from './repository.ts'
 
 interface Rule {
+  readonly record?: string
   readonly alert: string
   readonly expr: string
   readonly labels: Readonly<Record<string, string>>
@@ -17,7 +18,8 @@ interface Rule {
 const { panels, templating, annotations } = readDashboard()
 const queries = dashboardQueries()
 const { groups } = parse(readText('deploy/prometheus/alerts.yml')) as { groups: { rules: Rule[] }[] }
-const rules = groups.flatMap((group) => group.rules)
+const all = groups.flatMap((group) => group.rules)
+const rules = all.filter(({ alert }) => alert !== undefined)
 
 describe('the dashboard', () => {
   it('lets one choose gateways by job, namespace and instance, and upstream, account, class and client', () => {
@@ -80,7 +82,7 @@ describe('the dashboard', () => {
 describe('dashboard and alerts', () => {
   it('ask only for metrics that the gateway has', async () => {
     const known = await sampleNames()
-    const asked = [...queries.map(({ target }) => target.expr), ...rules.map(({ expr }) => expr)]
+    const asked = [...queries.map(({ target }) => target.expr), ...all.map(({ expr }) => expr)]
     for (const expr of asked) {
       for (const [name] of expr.matchAll(/\b(?:sluice|nodejs|process)_\w+/g)) expect(known, expr).toContain(name)
     }
@@ -88,11 +90,24 @@ describe('dashboard and alerts', () => {
 })
 
 describe('every alert', () => {
+  /** Those for which the caller is the reason. */
+  const rejections = rules
+    .filter(({ alert }) => alert === 'SluiceCallersRejected')
+    .flatMap(({ expr }) => /outcome=~"([^"]*)"/.exec(expr)?.[1]?.split('|') ?? [])
+
   it.each(rules)('$alert says how urgent it is, what is wrong and what to do', ({ alert, labels, annotations }) => {
     expect(alert).toMatch(/^Sluice[A-Z]/)
     expect(['page', 'ticket']).toContain(labels['severity'])
     expect(annotations['summary']).toBeTruthy()
     expect(annotations['description']?.length).toBeGreaterThan(80)
+  })
+
+  it('that goes by an error budget calls nothing a failure of its own that a caller, or a quota, is the reason for', () => {
+    const failures = all
+      .filter(({ record }) => record?.endsWith('ratio_rate1h'))
+      .flatMap(({ expr }) => /outcome=~"([^"]*)"/.exec(expr)?.[1]?.split('|') ?? [])
+    const reasons = ['quota_exhausted', 'queue_full', 'share_exceeded', ...rejections]
+    expect([...failures, ...reasons].toSorted()).toEqual([...Object.keys(STATUS_OF), 'broken_off'].toSorted())
   })
 
   it('that goes by refusals knows every kind of them, once', () => {
