@@ -31,10 +31,7 @@ interface Index {
   readonly clients: readonly Client[]
   readonly keys: ClientKeys<Client>
   readonly byToken: readonly { readonly client: Client; readonly rules: NonNullable<ClientScope['tokens']> }[]
-  readonly byCertificate: readonly {
-    readonly client: Client
-    readonly rules: NonNullable<ClientScope['certificates']>
-  }[]
+  readonly byCertificate: readonly { readonly client: Client; readonly rules: readonly CertificateRule[] }[]
   /**
    * The client found before, by the claims of a token or by the connection of a certificate; null if there was none.
    */
@@ -94,14 +91,7 @@ export class Callers {
       for (const key of config.keys) yield { ...keyOf(key), client: client.name }
     }
     for (const { name, keys } of this.#options.managed?.active ?? []) {
-      for (const { hash, label, expires } of keys) {
-        yield {
-          hash,
-          client: name,
-          ...(label === undefined ? {} : { label }),
-          ...(expires === undefined ? {} : { expires }),
-        }
-      }
+      for (const key of keys) yield { ...key, client: name }
     }
   }
 
@@ -175,7 +165,7 @@ export class Callers {
     const { clock, managed } = this.#options
     const keys = new ClientKeys<Client>(clock)
     const byToken: { client: Client; rules: NonNullable<ClientScope['tokens']> }[] = []
-    const byCertificate: { client: Client; rules: NonNullable<ClientScope['certificates']> }[] = []
+    const byCertificate: { client: Client; rules: readonly CertificateRule[] }[] = []
     const clients: Client[] = []
     const addScope = (client: Client, { tokens, certificates }: ClientScope): void => {
       clients.push(client)

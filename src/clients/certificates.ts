@@ -1,12 +1,9 @@
 import type { X509Certificate } from 'node:crypto'
 import type { PeerCertificate } from 'node:tls'
+import type { ClientScope } from '../schema/client-schema.ts'
 
 /** What a certificate must contain: all of it. */
-export interface CertificateRule {
-  readonly subject?: Readonly<Record<string, string>>
-  /** Such as `URI:spiffe://example/bot`. */
-  readonly san?: string
-}
+export type CertificateRule = NonNullable<ClientScope['certificates']>[number]
 
 /** The part of a TLS socket that identifies the peer. */
 interface Secured {

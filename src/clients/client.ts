@@ -20,20 +20,6 @@ export interface Client extends QueuedClient {
   readonly budget: ChargeSet | undefined
 }
 
-export const ANONYMOUS: Client = {
-  name: 'anonymous',
-  weight: 1,
-  share: 0,
-  priority: 'normal',
-  upstreams: undefined,
-  accounts: undefined,
-  classes: undefined,
-  methods: undefined,
-  paths: undefined,
-  networkAccess: undefined,
-  budget: undefined,
-}
-
 export function clientOf(name: string, scope: ClientScope): Client {
   return {
     name,
@@ -49,6 +35,9 @@ export function clientOf(name: string, scope: ClientScope): Client {
     budget: scope.budget && budgetOf(name, scope.budget),
   }
 }
+
+/** Who calls where no client is described. It may do everything. */
+export const ANONYMOUS: Client = clientOf('anonymous', {})
 
 function budgetOf(name: string, limits: NonNullable<ClientScope['budget']>): ChargeSet {
   const charges = limits.map(({ requests, window }) => {

@@ -1,12 +1,8 @@
+import type { Config } from '../schema/schema.ts'
 import type { Labels } from './series.ts'
 
 /** How many different names the labels of metrics may have. */
-export interface LabelBounds {
-  /** With 0 the label `client` is left out. */
-  readonly maxClients: number
-  /** For all upstreams together. */
-  readonly maxAccounts: number
-}
+export type LabelBounds = Config['metrics']
 
 export const DEFAULT_BOUNDS: LabelBounds = { maxClients: 100, maxAccounts: 100 }
 

@@ -1,6 +1,4 @@
-import type { StoreConfig } from '../schema/schema.ts'
-import type { Clock } from '../time/clock.ts'
-import { RequestPeers } from './peers.ts'
+import { type PeersOptions, RequestPeers } from './peers.ts'
 import { mergeAnswers, type RequestAnswers, type RequestQuestion } from './question.ts'
 
 /** What became of calls, wherever they were served. */
@@ -9,18 +7,10 @@ export interface AllRequests {
   close(): Promise<void>
 }
 
-export interface AllRequestsOptions {
-  readonly store: StoreConfig
-  readonly clock: Clock
-  /** The name under which this instance is told from others. */
-  readonly name: string
-  /** What this instance, with all of its workers, knows. */
-  answer(question: RequestQuestion): Promise<RequestAnswers>
-}
-
 /** Asks this instance, and all others that share its Redis. */
-export function openAllRequests({ store, clock, name, answer }: AllRequestsOptions): AllRequests {
-  const peers = store.kind === 'redis' ? new RequestPeers({ store, clock, name, answer }) : undefined
+export function openAllRequests(options: PeersOptions): AllRequests {
+  const { store, answer } = options
+  const peers = store.kind === 'redis' ? new RequestPeers(options) : undefined
   return {
     async ask(question) {
       const asked = peers === undefined ? [answer(question)] : [answer(question), peers.ask(question)]

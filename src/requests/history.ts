@@ -4,18 +4,12 @@
  * A change here must prove that its memory is bounded, and that no story contains a secret (test/requests).
  */
 
+import type { Config } from '../schema/schema.ts'
 import type { RequestRecord } from './record.ts'
-
-export interface HistoryBounds {
-  /** How many calls are kept at most; 0 for none. */
-  readonly keep: number
-  /** About how much memory they may take together. */
-  readonly maxBytes: number
-}
 
 /** The latest calls of one process, a bounded number of bounded size: the oldest make way for the newest. */
 export class RequestHistory {
-  readonly #bounds: HistoryBounds
+  readonly #bounds: Config['requests']
   /** A ring: it grows to `keep` places, which are then reused. */
   readonly #records: (RequestRecord | undefined)[] = []
   /** Where the oldest is, and how many there are. */
@@ -23,7 +17,7 @@ export class RequestHistory {
   #size = 0
   #bytes = 0
 
-  constructor(bounds: HistoryBounds) {
+  constructor(bounds: Config['requests']) {
     this.#bounds = bounds
   }
 
