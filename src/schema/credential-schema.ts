@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { addedHeader, duration, NAME_PATTERN, object, percent, secret, url } from './schema-parts.ts'
+import { addedHeader, duration, httpUrl, name, object, percent, secret, url } from './schema-parts.ts'
 
 /** The fields that each type of credential needs, and those that it may have. All others belong to other types. */
 export const CREDENTIAL_TYPES = {
@@ -138,11 +138,7 @@ export const CredentialSchema = object({
 
 /** A member of a pool. It has no `next`: to rotate, a member is added and another removed. */
 export const PoolMemberSchema = object({
-  name: Type.String({
-    pattern: NAME_PATTERN,
-    expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
-    description: 'By which logs and limits with scope: credential tell it from the others.',
-  }),
+  name: name({ description: 'By which logs and limits with scope: credential tell it from the others.' }),
   ...FIELDS,
 })
 
@@ -164,10 +160,7 @@ export const PoolSchema = object(
 
 const VaultSchema = object(
   {
-    url: url('an http:// or https:// URL without user, query or fragment', {
-      pattern: '^https?://[^/?#@]+(/[^?#]*)?$',
-      description: 'Address of the server.',
-    }),
+    url: httpUrl('Address of the server.'),
     token: Type.Optional(secret('A token; instead of an AppRole. It is renewed if it can be.')),
     roleId: Type.Optional(secret('role_id of an AppRole.')),
     secretId: Type.Optional(secret('Its secret_id, which must be good for more than one log-in.')),

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { duration, NAME_PATTERN, object, percent, units } from './schema-parts.ts'
+import { duration, name, object, percent, units } from './schema-parts.ts'
 
 const CostSchema = Type.Union(
   [
@@ -64,13 +64,7 @@ export const LimitSchema = object({
       { description: 'Which calls of the class are charged. Default: all of them.' },
     ),
   ),
-  name: Type.Optional(
-    Type.String({
-      pattern: NAME_PATTERN,
-      expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
-      description: 'Tells it from another limit of the same class, window and scope.',
-    }),
-  ),
+  name: Type.Optional(name({ description: 'Tells it from another limit of the same class, window and scope.' })),
   headroom: Type.Optional(percent('Part of the limit that is left to others. Default: the upstream’s.')),
   enforce: Type.Optional(
     Type.Boolean({ description: 'false: counted and reported, but nothing waits or is refused. Default: true.' }),

@@ -1,6 +1,6 @@
 import Type from 'typebox'
 import { RouteCacheSchema } from './cache-schema.ts'
-import { NAME_PATTERN, object, method, routePath, units } from './schema-parts.ts'
+import { name, object, method, routePath, units } from './schema-parts.ts'
 
 export const RouteSchema = object({
   method: Type.Optional(
@@ -24,11 +24,7 @@ export const RouteSchema = object({
     }),
   ),
   breaker: Type.Optional(
-    Type.String({
-      pattern: NAME_PATTERN,
-      expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
-      description: 'Name of a breaker for the routes that name it, in place of the one for all calls.',
-    }),
+    name({ description: 'Name of a breaker for the routes that name it, in place of the one for all calls.' }),
   ),
   credential: Type.Optional(
     Type.Enum(['inject', 'bearer', 'none'], {

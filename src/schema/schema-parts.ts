@@ -12,7 +12,13 @@ export const object = <P extends TProperties>(properties: P, options: object = {
   Type.Object(properties, { additionalProperties: false, ...options })
 
 // Names appear in URLs, response headers, metrics and Redis keys.
-export const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
+const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
+export const name = (options: { description?: string } = {}) =>
+  Type.String({
+    pattern: NAME_PATTERN,
+    expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
+    ...options,
+  })
 export const record = <T extends TSchema>(value: T, description: string, options: object = {}) =>
   Type.Record(Type.String(), value, { description, propertyNames: { pattern: NAME_PATTERN }, ...options })
 
@@ -105,6 +111,12 @@ export const url = (expected: string, options: object) =>
     (text) => !text.includes('://') || (URL.canParse(text) && isDecodable(text)),
     () => `must be ${expected}`,
   )
+
+export const httpUrl = (description: string) =>
+  url('an http:// or https:// URL without user, query or fragment', {
+    pattern: '^https?://[^/?#@]+(/[^?#]*)?$',
+    description,
+  })
 
 function isDecodable(text: string): boolean {
   try {

@@ -14,7 +14,7 @@ import {
   percent,
   record,
   secret,
-  url,
+  httpUrl,
 } from './schema-parts.ts'
 
 const pathPattern = (description: string) =>
@@ -72,12 +72,7 @@ export const UpstreamSchema = object({
   limitSet: Type.Optional(
     Type.String({ description: 'Which of the preset’s sets of limits is kept, such as published with harness.' }),
   ),
-  url: Type.Optional(
-    url('an http:// or https:// URL without user, query or fragment', {
-      pattern: '^https?://[^/?#@]+(/[^?#]*)?$',
-      description: 'Base URL of the vendor’s API. Required unless the preset has one.',
-    }),
-  ),
+  url: Type.Optional(httpUrl('Base URL of the vendor’s API. Required unless the preset has one.')),
   hosts: Type.Array(Type.String({ minLength: 1 }), {
     default: [],
     description: 'Host names by which clients reach this upstream without its name as path prefix.',

@@ -9,7 +9,7 @@ import { checkScope } from '../../config/client-problems.ts'
 import { ClientScopeSchema, keyHash, keyLabel } from '../../schema/client-schema.ts'
 import type { Problem } from '../../config/problem.ts'
 import type { Config } from '../../schema/schema.ts'
-import { moment, NAME_PATTERN, object } from '../../schema/schema-parts.ts'
+import { moment, name, object } from '../../schema/schema-parts.ts'
 import { newId } from '../../records/ids.ts'
 import { configuredClients, managedClient, type ShownClient } from './client-view.ts'
 import { listOf, readListQuery } from './list.ts'
@@ -20,7 +20,7 @@ import { readBody } from './validate.ts'
 const keyFields = { label: Type.Optional(keyLabel), expires: Type.Optional(moment('When it is refused from.')) }
 const NewKeySchema = object(keyFields)
 const NewClientSchema = object({
-  name: Type.String({ pattern: NAME_PATTERN, expected: 'a name of lower-case letters, digits, ".", "_" and "-"' }),
+  name: name(),
   key: Type.Optional(NewKeySchema),
   /** Of keys that exist already, instead of a new one. */
   keys: Type.Optional(Type.Array(object({ hash: keyHash(), ...keyFields }), { minItems: 1 })),

@@ -1,7 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import Type from 'typebox'
 import { presets as builtIn } from '../../config/presets/index.ts'
-import { NAME_PATTERN, object } from '../../schema/schema-parts.ts'
+import { name, object } from '../../schema/schema-parts.ts'
 import { idOfName, newId } from '../../records/ids.ts'
 import { type Listed, listOf, readListQuery } from './list.ts'
 import type { Management, StoredPreset } from './management.ts'
@@ -18,7 +17,7 @@ interface ShownPreset extends Listed {
 }
 
 const CopySchema = object({
-  name: Type.String({ pattern: NAME_PATTERN, expected: 'a name of lower-case letters, digits, ".", "_" and "-"' }),
+  name: name(),
 })
 
 type Id = { Params: { id: string } }
