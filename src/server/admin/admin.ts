@@ -22,7 +22,6 @@ import { presetRoutes } from './presets.ts'
 import { AdminProblem, answerNotFound, answerProblems } from './problem.ts'
 import { reloadRoute } from './reload.ts'
 import { requestRoutes } from './requests.ts'
-import { queueRoute } from './queue.ts'
 import { breakerRoutes } from './breakers.ts'
 
 const LARGEST_BODY = 65_536
@@ -74,7 +73,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
           throw new AdminProblem(503, CODE_OF.store_unavailable, 'the quota store does not answer')
         return { data }
       })
-      queueRoute(api, status)
+      api.get('/queue', async () => ({ data: await status.queue() }))
       requestRoutes(api, { requests, clock: management.clock })
       reloadRoute(api, controls, management)
       clientRoutes(api, management)

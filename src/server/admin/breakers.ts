@@ -20,10 +20,9 @@ export function breakerRoutes(
     const find = async (): Promise<BreakerRow | undefined> =>
       (await breakers()).find((row) => row.upstream === params.name && row.group === group)
     const before = (await find()) ?? null
-    if (!(await setBreaker({ upstream: params.name, group, state })))
-      throw notFound('breaker', group === undefined ? params.name : `${params.name} ${group}`)
-    const data = (await find()) ?? null
     const name = group === undefined ? params.name : `${params.name} ${group}`
+    if (!(await setBreaker({ upstream: params.name, group, state }))) throw notFound('breaker', name)
+    const data = (await find()) ?? null
     await audit.record(actor, { action: 'breaker.set', target: 'breaker', name, before, after: data })
     return { data }
   })

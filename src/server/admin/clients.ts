@@ -1,6 +1,6 @@
 import { membersOf } from '../../http/fields.ts'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import Type from 'typebox'
+import Type, { type Static } from 'typebox'
 import { Value } from 'typebox/value'
 import type { EpochMs } from '../../time/clock.ts'
 import type { ManagedClients, StoredClient, StoredKey } from '../../clients/managed.ts'
@@ -12,7 +12,7 @@ import type { Config } from '../../schema/schema.ts'
 import { moment, name, object } from '../../schema/schema-parts.ts'
 import { newId } from '../../records/ids.ts'
 import { configuredClients, managedClient, type ShownClient } from './client-view.ts'
-import { listOf, readListQuery } from './list.ts'
+import { listOf, oneOf, readListQuery } from './list.ts'
 import { AdminProblem, invalid, notFound } from './problem.ts'
 import type { Management } from './management.ts'
 import { readBody } from './validate.ts'
@@ -58,12 +58,8 @@ class ClientRoutes {
     return [...configuredClients(this.#management.config()), ...this.#clients.all.map(managedClient)]
   }
 
-  /** By its id, or else by its name. */
   find(id: string): ShownClient {
-    const all = this.all()
-    const found = all.find((client) => client.id === id) ?? all.find(({ name }) => name === id)
-    if (found === undefined) throw notFound('client', id)
-    return found
+    return oneOf(this.all(), 'client', id)
   }
 
   async create(request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
@@ -188,10 +184,7 @@ class ClientRoutes {
   }
 }
 
-interface KeyWish {
-  readonly label?: string
-  readonly expires?: string
-}
+type KeyWish = Static<typeof NewKeySchema>
 
 function newKey(wish: KeyWish, now: EpochMs): { key: string; stored: StoredKey } {
   const { key } = createKey()

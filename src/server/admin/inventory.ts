@@ -1,9 +1,8 @@
 import type { FastifyInstance } from 'fastify'
 import type { Config } from '../../schema/schema.ts'
 import { idOfName } from '../../records/ids.ts'
-import { type Listed, listOf, readListQuery } from './list.ts'
+import { type Listed, listOf, oneOf, readListQuery } from './list.ts'
 import type { Management } from './management.ts'
-import { notFound } from './problem.ts'
 
 interface Shown extends Listed {
   readonly id: string
@@ -16,12 +15,9 @@ export function inventoryRoutes(api: FastifyInstance, { config }: Management): v
   const sorts = { upstreams: upstreamsOf, accounts: accountsOf, credentials: credentialsOf }
   for (const [sort, all] of Object.entries(sorts)) {
     api.get(`/${sort}`, (request) => listOf(all(config()), readListQuery(request.query)))
-    api.get<{ Params: { id: string } }>(`/${sort}/:id`, ({ params }) => {
-      const shown = all(config())
-      const found = shown.find(({ id }) => id === params.id) ?? shown.find(({ name }) => name === params.id)
-      if (found === undefined) throw notFound(sort.slice(0, -1), params.id)
-      return found
-    })
+    api.get<{ Params: { id: string } }>(`/${sort}/:id`, ({ params }) =>
+      oneOf(all(config()), sort.slice(0, -1), params.id),
+    )
   }
 }
 

@@ -1,4 +1,4 @@
-import { invalid } from './problem.ts'
+import { invalid, notFound } from './problem.ts'
 
 const USUAL_LIMIT = 100
 const LARGEST_LIMIT = 1_000
@@ -64,6 +64,17 @@ export function listOf<Item extends Listed>(
   })
   found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
   return { data: found.slice(offset, offset + limit) }
+}
+
+/** The one of that id, or else of that name. Throws the 404 that says that there is no such `sort` of thing. */
+export function oneOf<Item extends { id: string; name: string }>(
+  items: readonly Item[],
+  sort: string,
+  id: string,
+): Item {
+  const found = items.find((item) => item.id === id) ?? items.find(({ name }) => name === id)
+  if (found === undefined) throw notFound(sort, id)
+  return found
 }
 
 function readFlag(query: Query, name: string): boolean {

@@ -2,9 +2,9 @@ import type { FastifyInstance } from 'fastify'
 import { presets as builtIn } from '../../config/presets/index.ts'
 import { name, object } from '../../schema/schema-parts.ts'
 import { idOfName, newId } from '../../records/ids.ts'
-import { type Listed, listOf, readListQuery } from './list.ts'
+import { type Listed, listOf, oneOf, readListQuery } from './list.ts'
 import type { Management, StoredPreset } from './management.ts'
-import { AdminProblem, notFound } from './problem.ts'
+import { AdminProblem } from './problem.ts'
 import { readBody } from './validate.ts'
 
 interface ShownPreset extends Listed {
@@ -16,21 +16,14 @@ interface ShownPreset extends Listed {
   readonly config: object
 }
 
-const CopySchema = object({
-  name: name(),
-})
+const CopySchema = object({ name: name() })
 
 type Id = { Params: { id: string } }
 
 /** `/v1/presets`: what the gateway knows of vendors, and copies of it, as a beginning for an upstream of one's own. */
 export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Management): void {
   const all = async (): Promise<ShownPreset[]> => [...builtIns(), ...[...(await presets.read()).values()].map(copied)]
-  const find = async (id: string): Promise<ShownPreset> => {
-    const known = await all()
-    const found = known.find((preset) => preset.id === id) ?? known.find(({ name }) => name === id)
-    if (found === undefined) throw notFound('preset', id)
-    return found
-  }
+  const find = async (id: string): Promise<ShownPreset> => oneOf(await all(), 'preset', id)
   api.get('/presets', ({ query }) => all().then((presets) => listOf(presets, readListQuery(query))))
   api.get<Id>('/presets/:id', ({ params }) => find(params.id))
   api.post<Id>('/presets/:id/copy', async (request, reply) => {

@@ -1,9 +1,4 @@
-import type { FastifyInstance } from 'fastify'
-import type { QueueRow, Status } from './status.ts'
-
-export function queueRoute(api: FastifyInstance, { queue }: Pick<Status, 'queue'>): void {
-  api.get('/queue', async () => ({ data: await queue() }))
-}
+import type { QueueRow } from './status.ts'
 
 /** Each worker has queues of its own; together they are one. */
 export function mergeQueues(rows: readonly QueueRow[]): QueueRow[] {

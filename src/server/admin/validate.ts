@@ -1,6 +1,6 @@
 import type { Static, TSchema } from 'typebox'
 import { Value } from 'typebox/value'
-import { explain, type Path, type Problem } from '../../config/problem.ts'
+import { explain, type Problem } from '../../config/problem.ts'
 import { invalid } from './problem.ts'
 
 /** The body of a request, which must be exactly what the schema says; all that is wrong is told at once. */
@@ -12,14 +12,6 @@ export function readBody<Schema extends TSchema>(schema: Schema, body: unknown):
 
 function problemsOf(schema: TSchema, value: unknown): Problem[] {
   const problems = Value.Errors(schema, value).flatMap((error) => explain(error, value, schema))
-  const places = new Set<string>()
-  return problems.filter(({ path }) => isNew(places, path))
-}
-
-/** Each place is blamed once. */
-function isNew(places: Set<string>, path: Path): boolean {
-  const place = path.join('/')
-  const isKnown = places.has(place)
-  places.add(place)
-  return !isKnown
+  // Each place is blamed once, by the first of its problems.
+  return [...Map.groupBy(problems, ({ path }) => path.join('/')).values()].map(([first]) => first!)
 }
