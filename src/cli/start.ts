@@ -1,3 +1,4 @@
+import cluster from 'node:cluster'
 import { configOf, findConfig, type FoundConfig } from '../config/find.ts'
 import { FileWatch } from '../files/watch.ts'
 import { allWarnings } from '../config/warnings.ts'
@@ -8,8 +9,9 @@ import { runGateway } from '../process/run.ts'
 import { startSandbox } from '../sandbox/sandbox.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { explainFailure } from './start-failure.ts'
-import type { ConfigText } from '../process/common-config.ts'
-import { isWorker, runWorker, runWorkers, textFromFirstProcess, textOf } from '../process/workers.ts'
+import { runWorker, textFromFirstProcess } from '../process/worker.ts'
+import { type ConfigText, textOf } from '../process/worker-link.ts'
+import { runWorkers } from '../process/workers.ts'
 import { onStopSignal } from './stop-signal.ts'
 
 /** A reader that takes nothing for so long has stalled. */
@@ -26,7 +28,7 @@ interface Options {
 
 /** Runs the gateway until it is told to stop: as configured, or as a demo where nothing is. */
 export async function start(options: Options): Promise<void> {
-  if (isWorker) return startWorker(options)
+  if (cluster.isWorker) return startWorker(options)
   // Would end the process until it is heeded; what has changed by then, the watch sees.
   process.on('SIGHUP', () => undefined)
   const watch = new FileWatch()

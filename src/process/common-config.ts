@@ -1,11 +1,5 @@
 import type { Reloaded } from '../server/admin/status.ts'
-import type { WorkerLink } from './worker-link.ts'
-
-/** The configuration as the first process read it: what the others run does not depend on when they look. */
-export interface ConfigText {
-  readonly source: string
-  readonly text: string
-}
+import type { ConfigText, WorkerLink } from './worker-link.ts'
 
 /** Keeps all workers at one configuration: another one is in force in all of them, or in none. */
 export class CommonConfig {

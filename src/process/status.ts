@@ -10,7 +10,7 @@ import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { duesByClass } from '../usage/due.ts'
 import type { Usage } from '../usage/usage.ts'
-import { mergeQueues } from '../server/admin/queue.ts'
+import { mergeQueues, mergeRows } from './merge-rows.ts'
 import type { BreakerRow, BudgetRow, CredentialRow, QueueRow, QuotaRow, Status } from '../server/admin/status.ts'
 
 interface Parts {
@@ -265,11 +265,5 @@ function sharedWhileAsked<T>(ask: () => Promise<T>): () => Promise<T> {
 }
 
 function fullestOf(all: readonly TimedUsage[]): TimedUsage[] {
-  const fullest = new Map<string, TimedUsage>()
-  for (const one of all) {
-    const key = [...Object.values(one.labels), one.window].join('\n')
-    const known = fullest.get(key)
-    fullest.set(key, known === undefined ? one : fullerOf(known, one))
-  }
-  return [...fullest.values()]
+  return mergeRows(all, ({ labels, window }) => [labels.upstream, labels.account, labels.class, window], fullerOf)
 }

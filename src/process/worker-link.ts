@@ -1,4 +1,7 @@
 import type { Worker } from 'node:cluster'
+import type { FoundConfig } from '../config/find.ts'
+import type { RequestQuestion } from '../requests/question.ts'
+import type { BreakerOrder, Controls, Status } from '../server/admin/status.ts'
 
 /** How often each worker is asked for a sign of life. */
 const BEAT_MS = 1_000
@@ -9,14 +12,43 @@ const MISSING_BEATS_AT_START = 60
 /** Nobody waits for the answer of a worker that has missed this many beats. */
 const LATE_BEATS = 2
 
-export interface Reply {
-  readonly reply: number
-  readonly answer: unknown
+/** The configuration as the first process read it: what the others run does not depend on when they look. */
+export interface ConfigText {
+  readonly source: string
+  readonly text: string
 }
 
-/** A part of what the worker tells besides an answer, or before it. */
-export interface Told {
-  readonly told: unknown
+/** Only a file can ask for workers, and a file has a text. */
+export function textOf({ source, text = '' }: FoundConfig): ConfigText {
+  return { source, text }
+}
+
+/** What the first process asks a worker: all that it shows and does, and for signs of life. */
+export type Question = 'alive' | 'counts' | keyof Status | Exclude<keyof Controls, 'lastReload'>
+
+export interface Ask {
+  readonly ask: Question
+  readonly number: number
+  /** What is to be put in force, or done. */
+  readonly input?: ConfigText | BreakerOrder | RequestQuestion
+}
+
+/** What a worker sends to the first process: one of these. */
+export interface FromWorker {
+  /** It has begun, and wants its configuration, which is sent to it as `begin`. */
+  readonly begun?: true
+  /** The URL at which it takes calls; or why it can't take any. */
+  readonly listening?: string
+  readonly failed?: object
+  /** The number of a question, and the answer to it. */
+  readonly reply?: number
+  readonly answer?: unknown
+  /** A part of what it tells besides an answer, or before it. */
+  readonly told?: unknown
+}
+
+export interface Begin {
+  readonly begin: ConfigText
 }
 
 interface LinkOptions {
@@ -45,7 +77,7 @@ export class WorkerLink {
   constructor(worker: Worker, options: LinkOptions) {
     this.worker = worker
     this.#options = options
-    worker.on('message', ({ reply, answer, told }: Partial<Reply & Told>) => {
+    worker.on('message', ({ reply, answer, told }: FromWorker) => {
       if (reply !== undefined) this.#answered(reply, answer)
       if (told !== undefined) this.#told(told)
     })

@@ -1,28 +1,24 @@
 import type { Actor } from '../audit/audit.ts'
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
-import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises'
+import { setTimeout as pause } from 'node:timers/promises'
 import { Registry } from '@prometheus-io/client'
 import { systemClock } from '../time/clock.ts'
 import type { FoundConfig } from '../config/find.ts'
 import type { Config } from '../schema/schema.ts'
 import { instanceName, type Log } from '../observe/log.ts'
-import { CommonConfig, type ConfigText } from './common-config.ts'
+import { CommonConfig } from './common-config.ts'
 import { openManaged } from './management.ts'
-import { fullerOf } from '../observe/gauges.ts'
-import { gaugesOfAll, type ProcessGauges } from '../observe/gauges-of-all.ts'
+import { gaugesOf, gaugesOfAll, type ProcessGauges } from '../observe/gauges-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
-import { applied, type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
+import { type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
 import type { CountPiece } from '../observe/series.ts'
-import { isCount, untoldCounts, WorkerCounts } from '../observe/worker-counts.ts'
-import { type GatewayProcess, type Running, runAdmin, runWithoutAdmin } from './run.ts'
-import { mergeAnswers, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
-import type { BreakerState } from '../resilience/breaker.ts'
-import { mergeQueues } from '../server/admin/queue.ts'
+import { untoldCounts, WorkerCounts } from '../observe/worker-counts.ts'
+import { type Running, runAdmin } from './run.ts'
+import { mergeAnswers, type RequestAnswers } from '../requests/question.ts'
 import type {
-  BreakerOrder,
   BreakerRow,
   BudgetRow,
   CredentialRow,
@@ -32,7 +28,16 @@ import type {
   Reloaded,
   Status,
 } from '../server/admin/status.ts'
-import { type Reply, type Told, WorkerLink } from './worker-link.ts'
+import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas } from './merge-rows.ts'
+import {
+  type Ask,
+  type Begin,
+  type ConfigText,
+  type FromWorker,
+  type Question,
+  textOf,
+  WorkerLink,
+} from './worker-link.ts'
 
 /** How long a worker that died is gone, so that one that can't live does not keep the machine busy. */
 const REPLACE_AFTER_MS = 1_000
@@ -49,43 +54,6 @@ const COUNTS_PART = 1 / 100
 
 /** The number under which the first process keeps its own counts. Workers are numbered from 1. */
 const OWN = 0
-
-type Question =
-  | 'alive'
-  | 'counts'
-  | 'notReady'
-  | 'degraded'
-  | 'quota'
-  | 'budgets'
-  | 'queue'
-  | 'credentials'
-  | 'requests'
-  | 'metrics'
-  | 'reload'
-  | 'breakers'
-  | 'setBreaker'
-interface Ask {
-  readonly ask: Question
-  readonly number: number
-  /** What is to be put in force, or done. */
-  readonly input?: ConfigText | BreakerOrder | RequestQuestion
-}
-/** What a worker that begins asks for, and gets. */
-interface Begun {
-  readonly begun: true
-}
-interface Begin {
-  readonly begin: ConfigText
-}
-interface Listening {
-  readonly listening: string
-}
-type ListenError = NodeJS.ErrnoException & { readonly port?: number; readonly address?: string }
-interface Failed {
-  readonly failed: object
-}
-
-export const isWorker = cluster.isWorker
 
 /**
  * Runs as many processes as are configured on one port, and itself the admin port for all of them: metrics are added
@@ -159,6 +127,8 @@ export async function runWorkers(
           link.ask<Answer>({ ask, ...(input === undefined ? {} : { input }) }, link.isAlive ? withinMs : 0),
         ),
     )
+  const askRows = async <Row>(ask: Question): Promise<Row[]> =>
+    (await askEach<Row[]>(ask)).flatMap((rows) => rows ?? [])
   const missing = (): number => config.server.workers - [...links].filter((link) => link.isAlive).length
   const endWorkers = async (): Promise<void> => {
     phase = 'stopping'
@@ -193,13 +163,14 @@ export async function runWorkers(
       yield* counts.exposition()
       yield '# EOF\n'
     },
-    quota: async () => mergeRows(await askEach<QuotaRow[] | null>('quota')),
+    async quota() {
+      const known = (await askEach<QuotaRow[] | null>('quota')).filter((rows) => rows !== null && rows !== undefined)
+      return known.length === 0 ? undefined : mergeQuotas(known.flat())
+    },
     // They are counted in Redis: any worker knows.
     budgets: async () => (await askEach<BudgetRow[] | null>('budgets')).find(Array.isArray),
-    queue: async () => mergeQueues((await askEach<QueueRow[]>('queue')).flatMap((rows) => rows ?? [])),
-    // Each has the same credentials, and leaves them out by itself: the one that does so most is shown.
-    credentials: async () =>
-      mergeCredentials((await askEach<CredentialRow[]>('credentials')).flatMap((rows) => rows ?? [])),
+    queue: async () => mergeQueues(await askRows<QueueRow>('queue')),
+    credentials: async () => mergeCredentials(await askRows<CredentialRow>('credentials')),
     async requests(question) {
       const asked = [...links].filter((link) => link.isListening)
       const answers = await Promise.all(
@@ -232,7 +203,7 @@ export async function runWorkers(
     const controls: Controls = {
       reload,
       lastReload: () => reloader.latest,
-      breakers: async () => mergeBreakers(await askEach<BreakerRow[]>('breakers')),
+      breakers: async () => mergeBreakers(await askRows<BreakerRow>('breakers')),
       setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
     }
     const { adminUrl, close } = await runAdmin(config, {
@@ -257,99 +228,10 @@ export async function runWorkers(
   }
 }
 
-/** What the first process has a worker run. */
-export function textFromFirstProcess(): Promise<ConfigText> {
-  return new Promise((resolve) => {
-    // It may be asked something before, as all workers are.
-    const listen = ({ begin }: Partial<Begin>): void => {
-      if (begin === undefined) return
-      process.off('message', listen)
-      resolve(begin)
-    }
-    process.on('message', listen)
-    process.send?.({ begun: true } satisfies Begun)
-  })
-}
-
-/** Runs one of these processes. One that can't start tells the first process why, and ends. */
-export async function runWorker(
-  config: Config,
-  { log, parse }: { log: Log; parse: (text: ConfigText) => Promise<FoundConfig> },
-): Promise<GatewayProcess> {
-  const gateway = await runWithoutAdmin(config, { log }).catch(failed)
-  const { registry } = gateway.metrics
-  const answers = {
-    notReady: () => gateway.status.notReady(),
-    degraded: () => gateway.status.degraded(),
-    quota: () => gateway.status.quota(),
-    budgets: () => gateway.status.budgets(),
-    queue: () => gateway.status.queue(),
-    credentials: () => gateway.status.credentials(),
-    requests: async (question) => (await gateway.status.requests(question as RequestQuestion)).found,
-    metrics: async () => {
-      await tellCounts(registry)
-      return gaugesOf(registry)
-    },
-    alive: () => Promise.resolve('alive'),
-    counts: () => tellCounts(registry),
-    reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
-    breakers: () => Promise.resolve(gateway.breakers()),
-    setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
-  } satisfies Record<Question, (input?: Ask['input']) => Promise<unknown>>
-  process.on('message', ({ ask, number, input }: Ask) => {
-    if (ask === undefined) return
-    void answers[ask](input).then((answer: unknown) => {
-      process.send?.({ reply: number, answer: answer ?? null } satisfies Reply)
-    })
-  })
-  process.send?.({ listening: gateway.url } satisfies Listening)
-  return gateway
-}
-
-/**
- * Tells the first process what changed since it was last told, in pieces, between which calls are served. For how many
- * milliseconds this process was busy with it.
- */
-async function tellCounts(registry: Registry): Promise<number> {
-  let busyMs = 0
-  const pieces = untoldCounts(registry)
-  for (;;) {
-    const before = performance.now()
-    const { value: piece, done } = await pieces.next()
-    if (done === true) return busyMs
-    if (piece.values.length > 0) {
-      const sent = new Promise((resolve) => process.send?.({ told: piece } satisfies Told, resolve))
-      busyMs += performance.now() - before
-      await sent
-    }
-    await nextTurn()
-  }
-}
-
-/** What says how it is now: everything but counters and histograms. */
-async function gaugesOf(registry: Registry): Promise<ProcessGauges> {
-  const all = registry.getMetricsAsArray() as unknown as {
-    readonly type?: string
-    get(): Promise<ProcessGauges[number]>
-  }[]
-  return Promise.all(all.filter((metric) => !isCount(metric)).map((metric) => metric.get()))
-}
-
-/** Only a file can ask for workers. */
-export function textOf({ source, text = '' }: FoundConfig): ConfigText {
-  return { source, text }
-}
-
-/** Never returns. What is sent as JSON of an error is what explains it. */
-function failed({ message, stack, code, port, address }: ListenError): Promise<never> {
-  process.send?.({ failed: { message, stack, code, port, address } } satisfies Failed, () => process.exit(1))
-  return new Promise(() => undefined)
-}
-
 /** Where a new worker listens; throws what it failed with if it does not come so far. */
 function urlOf(worker: Worker, text: ConfigText): Promise<string> {
   return new Promise((resolve, reject) => {
-    worker.on('message', (message: Partial<Begun & Listening & Failed>) => {
+    worker.on('message', (message: FromWorker) => {
       if (message.begun === true) worker.send({ begin: text } satisfies Begin)
       if (message.listening !== undefined) resolve(message.listening)
       if (message.failed !== undefined) reject(Object.assign(new Error(), message.failed))
@@ -370,41 +252,4 @@ async function firstReady(asked: readonly Promise<string | null | undefined>[]):
     const reasons = await Promise.all(asked)
     return reasons.find((reason) => typeof reason === 'string') ?? 'no worker answers'
   }
-}
-
-const WORSE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
-
-/** Each worker has its own breakers: the worst state of each is shown. */
-function mergeBreakers(answers: readonly (readonly BreakerRow[] | undefined)[]): BreakerRow[] {
-  const worst = new Map<string, BreakerRow>()
-  for (const row of answers.flatMap((rows) => rows ?? [])) {
-    const key = `${row.upstream}\n${row.group ?? ''}`
-    const known = worst.get(key)
-    if (known === undefined || WORSE[row.state] > WORSE[known.state]) worst.set(key, row)
-  }
-  return [...worst.values()]
-}
-
-function mergeCredentials(rows: readonly CredentialRow[]): CredentialRow[] {
-  const merged = new Map<string, CredentialRow>()
-  for (const row of rows) {
-    const key = JSON.stringify([row.upstream, row.account, row.credential])
-    const known = merged.get(key)
-    if (known === undefined || known.quarantined < row.quarantined) merged.set(key, row)
-  }
-  return [...merged.values()]
-}
-
-/** Workers count in one store, but each has its own queues. Undefined if none of them could ask the store. */
-function mergeRows(answers: readonly (readonly QuotaRow[] | null | undefined)[]): QuotaRow[] | undefined {
-  const known = answers.filter((rows) => rows !== null && rows !== undefined)
-  if (known.length === 0) return undefined
-  const merged = new Map<string, QuotaRow>()
-  for (const row of known.flat()) {
-    const key = [row.upstream, row.account, row.class, row.window].join('\n')
-    const other = merged.get(key)
-    if (other === undefined) merged.set(key, row)
-    else merged.set(key, { ...fullerOf(other, row), waiting: row.waiting + other.waiting })
-  }
-  return [...merged.values()]
 }

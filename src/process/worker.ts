@@ -1,0 +1,88 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { Registry } from '@prometheus-io/client'
+import type { FoundConfig } from '../config/find.ts'
+import { gaugesOf } from '../observe/gauges-of-all.ts'
+import type { Log } from '../observe/log.ts'
+import { untoldCounts } from '../observe/worker-counts.ts'
+import type { RequestQuestion } from '../requests/question.ts'
+import type { Config } from '../schema/schema.ts'
+import type { BreakerOrder } from '../server/admin/status.ts'
+import { applied } from './reload.ts'
+import { type GatewayProcess, runWithoutAdmin } from './run.ts'
+import type { Ask, Begin, ConfigText, FromWorker, Question } from './worker-link.ts'
+
+/** Asks the first process for the configuration that this one is to run. */
+export function textFromFirstProcess(): Promise<ConfigText> {
+  return new Promise((resolve) => {
+    // The first process may ask something before it answers.
+    const listen = ({ begin }: Partial<Begin>): void => {
+      if (begin === undefined) return
+      process.off('message', listen)
+      resolve(begin)
+    }
+    process.on('message', listen)
+    process.send?.({ begun: true } satisfies FromWorker)
+  })
+}
+
+/** Runs a gateway as one of several processes. One that can't start tells the first process why, and ends. */
+export async function runWorker(
+  config: Config,
+  { log, parse }: { log: Log; parse: (text: ConfigText) => Promise<FoundConfig> },
+): Promise<GatewayProcess> {
+  const gateway = await runWithoutAdmin(config, { log }).catch(failed)
+  const { registry } = gateway.metrics
+  const answers = {
+    notReady: () => gateway.status.notReady(),
+    degraded: () => gateway.status.degraded(),
+    quota: () => gateway.status.quota(),
+    budgets: () => gateway.status.budgets(),
+    queue: () => gateway.status.queue(),
+    credentials: () => gateway.status.credentials(),
+    requests: async (question) => (await gateway.status.requests(question as RequestQuestion)).found,
+    metrics: async () => {
+      await tellCounts(registry)
+      return gaugesOf(registry)
+    },
+    alive: () => Promise.resolve('alive'),
+    counts: () => tellCounts(registry),
+    reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
+    breakers: () => Promise.resolve(gateway.breakers()),
+    setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
+  } satisfies Record<Question, (input?: Ask['input']) => Promise<unknown>>
+  process.on('message', ({ ask, number, input }: Ask) => {
+    if (ask === undefined) return
+    void answers[ask](input).then((answer: unknown) => {
+      process.send?.({ reply: number, answer: answer ?? null } satisfies FromWorker)
+    })
+  })
+  process.send?.({ listening: gateway.url } satisfies FromWorker)
+  return gateway
+}
+
+/**
+ * Tells the first process what changed since it was last told, in pieces, between which calls are served. For how many
+ * milliseconds this process was busy with it.
+ */
+async function tellCounts(registry: Registry): Promise<number> {
+  let busyMs = 0
+  const pieces = untoldCounts(registry)
+  for (;;) {
+    const before = performance.now()
+    const { value: piece, done } = await pieces.next()
+    if (done === true) return busyMs
+    if (piece.values.length > 0) {
+      const sent = new Promise((resolve) => process.send?.({ told: piece } satisfies FromWorker, resolve))
+      busyMs += performance.now() - before
+      await sent
+    }
+    await nextTurn()
+  }
+}
+
+type ListenError = NodeJS.ErrnoException & { readonly port?: number; readonly address?: string }
+/** Never returns. What is sent as JSON of an error is what explains it. */
+function failed({ message, stack, code, port, address }: ListenError): Promise<never> {
+  process.send?.({ failed: { message, stack, code, port, address } } satisfies FromWorker, () => process.exit(1))
+  return new Promise(() => undefined)
+}
