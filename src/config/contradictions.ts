@@ -129,7 +129,9 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
       }
     }
   }
-  for (const name of Object.keys(upstream.concurrency)) {
+  for (const [name, most] of Object.entries(upstream.concurrency)) {
+    if (typeof most === 'object' && most.min > most.max)
+      report([...path, 'concurrency', name], 'min must not be more than max')
     if (!classes.includes(name)) {
       report([...path, 'concurrency', name], `there is no class "${name}"${didYouMean(name, classes)}`)
     }

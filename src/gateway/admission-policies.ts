@@ -34,6 +34,7 @@ export interface AdmissionPolicy {
   readonly watches: readonly (LimitWatch | undefined)[]
   readonly spending: Spending
   readonly usage: CallUsage
+  readonly capacity: ClassCapacity
 }
 
 /** Calls of one kind. They have one policy, or one for each way in which their charges vary. */
@@ -142,9 +143,9 @@ export class AdmissionPolicies {
   }
 
   /** How many calls wait, and are in flight, by class. */
-  *waiting(): Iterable<{ labels: ClassLabels; waiting: number; inFlight: number }> {
+  *waiting(): Iterable<{ labels: ClassLabels; waiting: number; inFlight: number; adapted: number | undefined }> {
     for (const { labels, capacity } of this.#classes.values()) {
-      yield { labels, waiting: capacity.waiting, inFlight: capacity.inFlight }
+      yield { labels, waiting: capacity.waiting, inFlight: capacity.inFlight, adapted: capacity.adapted }
     }
   }
 
@@ -244,7 +245,7 @@ export class AdmissionPolicies {
     const chargeSet = chargeSetOf(this.#partition, charges, `${upstream}/${account}`)
     const byClass = [...unitsByClass(chargeSet)].map(([name, units]) => ({ class: name, units }))
     const spending = new Spending(services.usage, labels, byClass, this.#countedLimits(charges))
-    return { chargeSet, queue, labels, metrics, usage, watches, spending }
+    return { chargeSet, queue, labels, metrics, usage, watches, spending, capacity }
   }
 
   /** The limits of which is shown who uses them: not those of calls in flight, nor the gateway's own. */

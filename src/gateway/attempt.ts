@@ -287,7 +287,7 @@ export class Attempt implements ResponseHandler, Disposable {
       undefined,
       this.#requestIdIn(fields),
     )
-    this.#tellBreaker(meaning, tookMs)
+    this.#judge(meaning, tookMs)
     this.#response = response
     const retryAfterMs = meaning === 429 || meaning >= 500 ? retryAfterOf(fields, call.clock.wall()) : undefined
     const ending: Ending =
@@ -380,15 +380,17 @@ export class Attempt implements ResponseHandler, Disposable {
   #fail(ending: Unanswered, cause: unknown): void {
     const why = `${ending.kind}${ending.kind === 'timeout' ? ` (${ending.phase})` : codeOf(cause)}`
     this.#breakerPermit?.failed(this.#failure(why))
+    if (ending.kind === 'timeout') this.#target.admissionPolicy.capacity.answered(this.#elapsedMs, true)
     this.#note(undefined, why, 'failed')
     this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs })
   }
 
-  /** Reports the response to the breaker. The upstream's time begins when it has the whole request body. */
-  #tellBreaker(status: number, sinceStartMs: number): void {
+  /** Reports the response to the breaker, and to what adapts the concurrency. The upstream's time begins when it has the whole request body. */
+  #judge(status: number, sinceStartMs: number): void {
     const { slow = Infinity } = this.#target.upstream.config.breaker
     const answeredAt = this.#startedAt + sinceStartMs
     const tookMs = answeredAt - Math.max(this.#startedAt, this.#options.body?.progressAt ?? 0)
+    this.#target.admissionPolicy.capacity.answered(tookMs, status === 429 || status === 503)
     this.#isGood = status < 500 && tookMs <= slow
     if (this.#isGood) return this.#breakerPermit?.answered()
     const late = tookMs > slow ? ` after ${Math.round(tookMs)} ms, which is longer than breaker.slow` : ''

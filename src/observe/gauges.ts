@@ -7,6 +7,8 @@ export interface QueueOccupancy {
   readonly labels: ClassLabels
   readonly waiting: number
   readonly inFlight: number
+  /** How many may be in flight, where that is adapted. */
+  readonly adapted: number | undefined
 }
 
 /** The state of the credentials of an account. */
@@ -110,6 +112,15 @@ const GAUGES: readonly GaugeOf[] = [
     combine: 'sum',
     show(set, observed) {
       for (const { labels, inFlight } of observed.queues()) set({ ...labels }, inFlight)
+    },
+  },
+  {
+    name: 'concurrency_limit',
+    help: 'Calls that may be in flight, where concurrency has bounds between which it is adapted.',
+    labels: CLASS_LABELS,
+    combine: 'sum',
+    show(set, observed) {
+      for (const { labels, adapted } of observed.queues()) if (adapted !== undefined) set({ ...labels }, adapted)
     },
   },
   {

@@ -1,3 +1,5 @@
+import { AdaptiveConcurrency, type ConcurrencyBounds } from './adaptive-concurrency.ts'
+
 /** How many calls may wait in a class, an account or the process, and how many do. */
 export class QueueCapacity {
   most: number
@@ -11,9 +13,11 @@ export class QueueCapacity {
   }
 }
 
+/** Calls that may be in flight: a number, or bounds between which it is adapted; undefined is any number. */
+export type Concurrency = number | ConcurrencyBounds | undefined
+
 interface CapacityOptions {
-  /** Calls that may be in flight; undefined is any number. */
-  readonly concurrency?: number | undefined
+  readonly concurrency?: Concurrency
   /** How many calls of one client may wait in one queue. */
   readonly mostPerClient?: number | undefined
 }
@@ -22,18 +26,15 @@ interface CapacityOptions {
 export class ClassCapacity {
   /** The capacity of the class, then of its account, then of the process. */
   readonly #capacities: readonly QueueCapacity[]
-  #concurrency: number
+  #concurrency: number | AdaptiveConcurrency
   mostPerClient: number
   inFlight = 0
   /** Called once when a call ends: the queues in which calls wait for that. */
   readonly #blocked = new Set<() => void>()
 
-  constructor(
-    capacities: readonly QueueCapacity[],
-    { concurrency = Infinity, mostPerClient = Infinity }: CapacityOptions = {},
-  ) {
+  constructor(capacities: readonly QueueCapacity[], { concurrency, mostPerClient = Infinity }: CapacityOptions = {}) {
     this.#capacities = capacities
-    this.#concurrency = concurrency
+    this.#concurrency = concurrencyOf(concurrency)
     this.mostPerClient = mostPerClient
   }
 
@@ -52,10 +53,10 @@ export class ClassCapacity {
   }
 
   /** After a reload: those who wait and those in flight stay, even if they are more than there may be now. */
-  change(queue: { maxWaiting: number; maxWaitingPerClient?: number | undefined }, concurrency = Infinity): void {
+  change(queue: { maxWaiting: number; maxWaitingPerClient?: number | undefined }, concurrency: Concurrency): void {
     this.#capacities[0]!.most = queue.maxWaiting
     this.mostPerClient = queue.maxWaitingPerClient ?? Infinity
-    this.#concurrency = concurrency
+    this.#concurrency = concurrencyOf(concurrency, this.#concurrency)
     this.release(0)
   }
 
@@ -64,9 +65,21 @@ export class ClassCapacity {
     return this.#concurrency !== Infinity
   }
 
+  /** How many may be in flight now, if that is adapted. */
+  get adapted(): number | undefined {
+    return typeof this.#concurrency === 'object' ? this.#concurrency.limit : undefined
+  }
+
+  /** A call was answered after `tookMs`, or was refused because there were too many, or not answered in time. */
+  answered(tookMs: number, isRefusal: boolean): void {
+    if (typeof this.#concurrency !== 'object') return
+    this.#concurrency.note(tookMs, isRefusal, this.inFlight)
+    this.release(0)
+  }
+
   /** How many more may be in flight. */
   get free(): number {
-    return this.#concurrency - this.inFlight
+    return (this.adapted ?? (this.#concurrency as number)) - this.inFlight
   }
 
   /** So many calls are not in flight any more. Each queue that waited for that is told once. */
@@ -81,4 +94,11 @@ export class ClassCapacity {
   onRelease(serve: () => void): void {
     this.#blocked.add(serve)
   }
+}
+
+function concurrencyOf(concurrency: Concurrency, before?: number | AdaptiveConcurrency): number | AdaptiveConcurrency {
+  if (typeof concurrency !== 'object') return concurrency ?? Infinity
+  if (typeof before !== 'object') return new AdaptiveConcurrency(concurrency)
+  before.change(concurrency)
+  return before
 }

@@ -250,8 +250,17 @@ export const UpstreamSchema = object({
     { default: {}, description: 'How long each part of a call may take.' },
   ),
   concurrency: record(
-    Type.Integer({ minimum: 1 }),
-    'Most calls in flight at once, per account and class, in each gateway process. Default: unlimited.',
+    Type.Union(
+      [
+        Type.Integer({ minimum: 1 }),
+        Type.Object(
+          { min: Type.Integer({ minimum: 1 }), max: Type.Integer({ minimum: 1 }) },
+          { additionalProperties: false },
+        ),
+      ],
+      { expected: 'a number from 1, or { min, max }' },
+    ),
+    'Most calls in flight at once, per account and class, in each gateway process: a number, or { min, max }, between which it follows what the upstream can take. Default: unlimited.',
     { default: {} },
   ),
   connections: Type.Integer({

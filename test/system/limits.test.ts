@@ -73,6 +73,37 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
     }
   })
 
+  it('calls in flight follow what the upstream can take, within their bounds', async () => {
+    let inFlight = 0
+    let most = 0
+    const { url } = await startUpstream(async (_, response) => {
+      most = Math.max(most, ++inFlight)
+      response.statusCode = inFlight > 4 ? 503 : 200
+      await new Promise((resolve) => setTimeout(resolve, response.statusCode === 200 ? 20 : 1))
+      inFlight--
+      response.end()
+    })
+    const it = {
+      url,
+      accounts: { main: {} },
+      limits: { read: [], write: [] },
+      concurrency: { read: { min: 1, max: 40 } },
+    }
+    const gateway = await startGateway({ server: { port: 0 }, admin: { port: 0 }, store: store(), upstreams: { it } })
+    const headers = { 'x-sluice-retry': 'off', 'x-sluice-max-wait': '60s' }
+    const answers = await Promise.all(Array.from({ length: 600 }, () => fetch(`${gateway.url}/it/x`, { headers })))
+    const refused = answers.filter(({ status }) => status === 503).length
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(600 - refused)
+    expect(most).toBeGreaterThan(1)
+    expect(most).toBeLessThanOrEqual(40)
+    expect(refused).toBeLessThan(200)
+    const [, limit] = /sluice_concurrency_limit\{upstream="it",account="main",class="read"\} (\d+)/.exec(
+      await gateway.metrics(),
+    )!
+    expect(Number(limit)).toBeGreaterThanOrEqual(1)
+    expect(Number(limit)).toBeLessThan(20)
+  })
+
   it('each limit is published by a name of its own, and without a window that the fields can’t say', async () => {
     const { call } = await start({
       read: [
