@@ -11,14 +11,15 @@ export const LAYERS: Readonly<Record<string, string>> = {
   '.': 'process server/admin config observe schema',
   cli: 'process server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema files net time',
   process:
-    'server/admin server config requests gateway usage credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',
+    'server/admin server config traces requests gateway usage credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',
 
   // Its ports.
   'server/admin':
     'server config requests gateway audit clients config/presets records observe schema resilience http net time',
-  server: 'requests gateway usage clients observe routing schema upstream http net time',
+  server: 'traces requests gateway usage clients observe routing schema upstream http net time',
 
-  // What became of calls, over all instances.
+  // What became of calls: as spans for others, and over all instances.
+  traces: 'requests gateway observe ledger schema http',
   requests: 'gateway observe redis ledger routing schema resilience time',
 
   // A configuration as it is read, and a call from its start to its end.

@@ -74,6 +74,7 @@ function tell(story: RequestStory): string[] {
     `from      ${story.client ?? 'an unknown client'}${story.address === null ? '' : `, ${story.address}`}`,
     `call      ${story.method ?? '(no request)'} ${story.path}`,
   ]
+  if (story.traceId !== null) lines.push(`trace     ${story.traceId}`)
   if (story.upstream !== null) {
     const rule =
       route === null

@@ -28,6 +28,9 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   if (isPlain(config.secrets.vault?.url)) {
     warnings.push('secrets.vault.url is http://, so its secrets travel unencrypted')
   }
+  const { endpoint, headers = {} } = config.telemetry.traces ?? {}
+  if (isPlain(endpoint) && Object.keys(headers).length > 0)
+    warnings.push('telemetry.traces.endpoint is http://, so its headers travel unencrypted')
   for (const [name, upstream] of Object.entries(config.upstreams)) {
     const { url, accounts } = upstream
     warnings.push(...cacheWarnings(name, upstream))

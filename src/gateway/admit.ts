@@ -104,7 +104,8 @@ function toldOf(
 
 /** Notes a wait. It came before the next attempt. */
 function noteWait(call: Admitting, record: WaitRecord, waitedMs: number, ended: Admission['kind']): void {
-  ;(call.waits ??= []).push({ record, waitedMs, ended, attempt: call.attempts + 1 })
+  const endedMs = call.clock.now() - call.startedAt
+  ;(call.waits ??= []).push({ record, endedMs, waitedMs, ended, attempt: call.attempts + 1 })
 }
 
 /** Notes how wrong the forecast was. Of a call that was not admitted that is known only once it has waited longer. */

@@ -5,6 +5,7 @@ import { Cancellation } from '../time/cancellation.ts'
 import type { Clock } from '../time/clock.ts'
 import type { CacheResult } from '../observe/metrics.ts'
 import type { Credential } from '../credentials/credential.ts'
+import type { TraceContext } from '../http/trace-context.ts'
 import type { LimitUsage } from '../ledger/ledger.ts'
 import type { Admission, WaitRecord } from '../queue/admission.ts'
 import type { BreakerState } from '../resilience/breaker.ts'
@@ -38,6 +39,8 @@ export interface Target {
 /** One wait of a call in a queue. */
 export interface Wait {
   readonly record: WaitRecord
+  /** From the call's arrival to the end of the wait. */
+  readonly endedMs: number
   readonly waitedMs: number
   readonly ended: Admission['kind']
   /** The number, from 1, of the attempt that it came before. */
@@ -63,6 +66,8 @@ export class Call {
   readonly address: string | undefined
   /** Given if the client asks for a WebSocket. */
   readonly upgrade: Upgrade | undefined
+  /** Undefined without `telemetry.traces`. */
+  readonly trace: TraceContext | undefined
   /** Why the client was refused in the middle of the call: the rest of it is not HTTP. */
   readonly malformed: Failure | undefined
 
@@ -158,7 +163,7 @@ export class Call {
 type Writing<Field extends keyof Call> = Omit<Call, Field> & { -readonly [Name in Field]: Call[Name] }
 
 /** The server, which takes the call from a connection. */
-export type Arriving = Writing<'address' | 'upgrade' | 'malformed'>
+export type Arriving = Writing<'address' | 'upgrade' | 'trace' | 'malformed'>
 /** identify.ts; another credential of a pool changes the target. */
 export type Identifying = Writing<'client' | 'upstream' | 'route' | 'prefix' | 'path' | 'target'>
 /** admit.ts; the cache while it waits for another call. */

@@ -1,7 +1,7 @@
 import { CONDITIONS } from '../cache/conditional.ts'
 import type { RequestBody } from '../upstream/body.ts'
 import { withoutAlias } from '../routing/path.ts'
-import { requestHeaders } from '../upstream/headers.ts'
+import { type OutgoingTrace, requestHeaders } from '../upstream/headers.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 import type { Account } from './account.ts'
 import type { Call, Target } from './call.ts'
@@ -28,6 +28,7 @@ export function outgoingRequest(
     correlationId: call.id,
     droppedNames: conditions === undefined ? dropped : dropped.union(CONDITIONS),
     forward: upstream.config.forward,
+    trace: upstream.config.forward.length === 0 ? undefined : traceOf(call),
   })
   if (conditions !== undefined) headers.push(...conditions)
   const { accountHeader } = upstream.config
@@ -42,6 +43,11 @@ export function outgoingRequest(
   }
   credential?.addTo(outgoing)
   return outgoing
+}
+
+/** The attempt, which is counted already, is the parent of what the vendor does. */
+function traceOf({ trace, attempts }: Call): OutgoingTrace | undefined {
+  return trace && { traceparent: trace.traceparent(attempts), tracestate: trace.parent?.state }
 }
 
 /** A client may also have put a key into the header of another upstream: a key of ours goes to no vendor. */

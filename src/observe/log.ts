@@ -34,6 +34,8 @@ export interface Try {
 /** The line that the access log gets for a call. The names are those of the JSON. */
 export interface AccessLine {
   readonly correlationId: string
+  /** Given if its spans are exported, or if it came with a trace. */
+  readonly traceId: string | undefined
   readonly client: string | undefined
   /** The address of the client; undefined if the connection is closed. */
   readonly address: string | undefined
@@ -119,9 +121,14 @@ export function instanceName(configured: string | undefined): string {
 /** Leaves out the lines of calls that succeeded: the upstream or the cache answered without an error. */
 function sampled(access: Log['access'], part: number, random: () => number): Log['access'] {
   return (line) => {
-    if (line.outcome === 'delivered' && line.status < '400' && random() >= part) return
+    if (!hasFailed(line) && random() >= part) return
     access(line)
   }
+}
+
+/** Of failures neither lines nor spans are left out. All have failed but those that the upstream or the cache answered without an error. */
+export function hasFailed({ outcome, status }: Pick<AccessLine, 'outcome' | 'status'>): boolean {
+  return outcome !== 'delivered' || status >= '400'
 }
 
 function readableStream(output: LineOutput): DestinationStream {

@@ -135,6 +135,10 @@ export class Metrics {
     'How often what clients have used could not be written by the day; it is kept, and written later.',
   )
   readonly storeLosses = this.#counter('store_losses', 'How often Redis was found to have lost what it keeps for good.')
+  readonly spansDropped = this.#counter(
+    'trace_spans_dropped',
+    'Spans that were not exported, because the collector did not take them or too many waited.',
+  )
   readonly logDropped = droppedLines(this.registry)
   /** Looked up once, because every answer of Redis is observed. */
   readonly #storeDuration: HistogramSeries

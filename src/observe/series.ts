@@ -21,8 +21,10 @@ interface Value {
   readonly exemplar?: { readonly labelSet: Labels; readonly value: number; readonly timestamp: number } | undefined
 }
 
-/** The length that OpenMetrics allows for the label and the value of an exemplar together. */
+/** The length that OpenMetrics allows for the names and values of an exemplar's labels together. */
 const EXEMPLAR_CHARACTERS = 128 - 'correlation_id'.length
+/** What of it a trace id takes. */
+const TRACE_CHARACTERS = 'trace_id'.length + 32
 
 /** The text of the exemplar behind a value: a blank, `#` and the rest; empty if there is none. */
 export function exemplarText(exemplar: Value['exemplar'] | null): string {
@@ -33,26 +35,34 @@ export function exemplarText(exemplar: Value['exemplar'] | null): string {
 /** The last observation with a correlation id. */
 class Exemplar {
   #id = ''
+  #traceId: string | undefined
   #value = 0
   #at = 0
 
-  set(id: string, value: number): void {
+  set(id: string, value: number, traceId: string | undefined): void {
     this.#id = id
+    this.#traceId = traceId
     this.#value = value
     this.#at = Date.now()
   }
 
   get(): Value['exemplar'] {
     if (this.#id === '') return undefined
-    const labelSet = { correlation_id: this.#id.slice(0, EXEMPLAR_CHARACTERS) }
-    return { labelSet, value: this.#value, timestamp: this.#at / 1_000 }
+    return { labelSet: this.#labels(), value: this.#value, timestamp: this.#at / 1_000 }
+  }
+
+  /** The trace is left out where both do not fit. */
+  #labels(): Labels {
+    const id = this.#id
+    if (this.#traceId === undefined || id.length > EXEMPLAR_CHARACTERS - TRACE_CHARACTERS)
+      return { correlation_id: id.slice(0, EXEMPLAR_CHARACTERS) }
+    return { correlation_id: id, trace_id: this.#traceId }
   }
 
   /** The text of the exemplar behind a value: a blank, `#` and the rest; empty if there is none. */
   text(): string {
     if (this.#id === '') return ''
-    const id = escape(this.#id.slice(0, EXEMPLAR_CHARACTERS))
-    return ` # {correlation_id="${id}"} ${this.#value} ${this.#at / 1_000}`
+    return ` # {${textOf(this.#labels())}} ${this.#value} ${this.#at / 1_000}`
   }
 }
 
@@ -68,10 +78,11 @@ export class CounterSeries {
     this.#labels = labels
   }
 
-  increment(id?: string, by = 1): void {
+  /** `id` and `traceId` are those of the call. */
+  increment(id?: string, by = 1, traceId?: string): void {
     this.#count += by
     this.isUntold = true
-    if (id !== undefined) this.#exemplar.set(id, by)
+    if (id !== undefined) this.#exemplar.set(id, by, traceId)
   }
 
   values(name: string): Value[] {
@@ -103,14 +114,14 @@ export class HistogramSeries {
   }
 
   /** Observes milliseconds. The series is in seconds. */
-  observeMs(ms: number, id?: string): void {
+  observeMs(ms: number, id?: string, traceId?: string): void {
     const seconds = ms / 1_000
     let bucket = 0
     while (bucket < this.#bounds.length && seconds > this.#bounds[bucket]!) bucket++
     this.#counts[bucket]!++
     this.#sum += seconds
     this.isUntold = true
-    if (id !== undefined) this.#exemplars[bucket]!.set(id, seconds)
+    if (id !== undefined) this.#exemplars[bucket]!.set(id, seconds, traceId)
   }
 
   values(name: string): Value[] {

@@ -38,6 +38,7 @@ import { openAllRequests } from '../requests/ask-all.ts'
 import { RequestHistory } from '../requests/history.ts'
 import { Usage } from '../usage/usage.ts'
 import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
+import { Tracing } from '../traces/tracing.ts'
 import { breakerRows, gatewayStatus } from './status.ts'
 import { warmUp } from './warm-up.ts'
 
@@ -74,6 +75,9 @@ export interface RunOptions {
   /** Looks up the addresses of upstreams, in place of the system resolver. */
   readonly lookup?: LookupFunction
 }
+
+/** Spans of the last calls have at least this long to be sent, even if the calls took all of `server.drain`. */
+const LAST_SPANS_MS = 1_000
 
 /** Starts everything that a configuration asks for. Throws if a port can't be had, a `StartError` if the store can't. */
 export async function runGateway(
@@ -185,6 +189,11 @@ export async function runWithoutAdmin(
     logger,
     ...sharedBy(store),
   })
+  const dropped = metrics.spansDropped.of({})
+  // A name that was given is that of all workers.
+  const instanceId =
+    config.log.instance === undefined ? instanceName(undefined) : `${config.log.instance}:${process.pid}`
+  const tracing = new Tracing({ logger, dropped, instanceId })
   const proxy = new Proxy({
     snapshot: () => live.current,
     clock,
@@ -193,6 +202,7 @@ export async function runWithoutAdmin(
     usage,
     log,
     guard,
+    tracing,
     history: new RequestHistory(config.requests),
     addressOf: clientAddress(config.server.trustedProxies),
   })
@@ -225,8 +235,14 @@ export async function runWithoutAdmin(
   })
   try {
     await warmUp(config)
+    await tracing.apply(config.telemetry.traces)
     const url = await app.listen({ host: config.server.host, port: config.server.port })
-    const drain = (): Promise<void> => drainApp(app, proxy, live.current.config.server.drain)
+    const drain = async (): Promise<void> => {
+      const { drain } = live.current.config.server
+      const until = clock.now() + drain
+      await drainApp(app, proxy, drain)
+      await tracing.close(Math.max(LAST_SPANS_MS, until - clock.now()))
+    }
     const stop = (): Promise<void> => (stopping ??= drain().then(shutDown))
     const apply = async (found: FoundConfig): Promise<Reloaded> => {
       if (stopping !== undefined) return { result: 'rejected', problems: ['the gateway stops'] }
@@ -234,6 +250,7 @@ export async function runWithoutAdmin(
       if (changed.length === 0) return { result: 'unchanged', needRestart }
       live.replace(next)
       renewCertificate(app, next.server)
+      await tracing.apply(next.telemetry.traces)
       const before = secrets
       secrets = await follow(next)
       await before.close()

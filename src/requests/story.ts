@@ -31,6 +31,8 @@ export interface RequestRow {
 /** All that is known of one call, as `GET /v1/requests/{correlationId}` tells it. */
 export interface RequestStory extends RequestRow {
   readonly cameAt: string
+  /** Of one that came with a trace, or whose spans are exported. */
+  readonly traceId: string | null
   readonly address: string | null
   /** What of the table of routes decided the class, and what that means. */
   readonly route: {
@@ -156,6 +158,7 @@ export function storyOf(record: RequestRecord, instance: string): RequestStory {
   return {
     ...rowOf(record, instance),
     cameAt: new Date(at - line.durationMs).toISOString(),
+    traceId: line.traceId ?? null,
     address: line.address ?? null,
     route:
       route === undefined
@@ -250,6 +253,6 @@ export function heldByOf(waits: readonly Wait[] | undefined): string | undefined
   return record && (record.because === 'concurrency' ? record.because : nameOf(record.heldBy))
 }
 
-function nameOf(heldBy: Limit | 'pause' | undefined): string | undefined {
+export function nameOf(heldBy: Limit | 'pause' | undefined): string | undefined {
   return typeof heldBy === 'object' ? limitName(heldBy) : heldBy
 }

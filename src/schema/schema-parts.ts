@@ -87,8 +87,10 @@ export const hidden = (text: Type.TString) =>
 export const secret = (description: string) =>
   hidden(Type.String({ minLength: 1, expected: 'a text that is not empty', description }))
 
+export const HEADER_NAME = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+
 export const headerName = (description: string, options: object = {}) =>
-  Type.String({ pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", expected: 'a header name', description, ...options })
+  Type.String({ pattern: HEADER_NAME, expected: 'a header name', description, ...options })
 
 /**
  * The name of a header that the gateway adds. It must not frame the message or belong to the connection, or every call

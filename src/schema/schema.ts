@@ -24,6 +24,7 @@ import {
   secret,
   url,
 } from './schema-parts.ts'
+import { TelemetrySchema } from './telemetry-schema.ts'
 import { type AccountSchema, TlsSchema, UpstreamSchema } from './upstream-schema.ts'
 
 /**
@@ -240,6 +241,7 @@ export const ConfigSchema = object({
     },
     { default: {}, description: 'Bounds for the number of series.' },
   ),
+  telemetry: TelemetrySchema,
   defaultUpstream: Type.Optional(
     Type.String({ description: 'The upstream of calls whose path begins with no upstream’s name.' }),
   ),
@@ -260,4 +262,5 @@ export type LimitConfig = StaticDecode<typeof LimitSchema>
 export type AccountConfig = StaticDecode<typeof AccountSchema>
 export type VaultConfig = NonNullable<Config['secrets']['vault']>
 export type SecretsConfig = Config['secrets']
+export type TracesConfig = NonNullable<Config['telemetry']['traces']>
 export type StoreConfig = Config['store']

@@ -17,12 +17,13 @@ import { Cancellation } from '../time/cancellation.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { onlyMember } from '../http/fields.ts'
 import { isRequestId } from '../http/request-id.ts'
-import type { AccessLine, Log, Try } from '../observe/log.ts'
+import { type AccessLine, hasFailed, type Log, type Try } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { RequestHistory } from '../requests/history.ts'
 import { recordOf, type RequestRecord, unreadRecord } from '../requests/record.ts'
 import { heldByOf } from '../requests/story.ts'
+import type { Tracing } from '../traces/tracing.ts'
 import { redactPath } from '../routing/path.ts'
 import { CallUsage, type Usage } from '../usage/usage.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
@@ -39,6 +40,8 @@ export interface ProxyOptions {
   readonly log: Log
   /** Where calls are kept for whoever asks what became of them; nowhere without it. */
   readonly history?: RequestHistory
+  /** Without it there are no traces. */
+  readonly tracing?: Tracing
   /** Against those who try many keys. */
   readonly guard?: GuessGuard
   /** Default: the address of the connection. */
@@ -134,12 +137,13 @@ export class Proxy {
   ): Promise<void> {
     // Its connection ends with the answer before, and is only read to its end.
     if (request.socket.writableEnded) return void request.socket.destroy()
-    const { clock } = this.#options
+    const { clock, tracing } = this.#options
     const snapshot = this.#options.snapshot()
     // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
     if (this.#isDraining) response.shouldKeepAlive = false
     const call: Arriving = new Call(correlationId(request), request, response, snapshot, clock, this.#closed)
     call.address = (this.#options.addressOf ?? OF_CONNECTION)(request)
+    call.trace = tracing?.begin(request.headers)
     snapshot.calls.begin()
     this.#active.add(call)
     let result: Forwarded
@@ -226,7 +230,7 @@ export class Proxy {
   }
 
   #record(call: Call, result: Forwarded): void {
-    const { log, clock, history } = this.#options
+    const { log, clock, history, tracing } = this.#options
     const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
     const status = failure === undefined ? call.response.statusCode : STATUS_OF[failure.kind]
     const outcome = failure?.kind ?? result.kind
@@ -239,14 +243,18 @@ export class Proxy {
     const overheadMs = call.overheadMs ?? call.gatewayMs
     const line = lineOf(call, { client, status: seen, outcome, failure, durationMs, overheadMs })
     log.access(line)
-    history?.add(recordOf(call, line, { at: clock.wall(), failure }))
-    metrics.requests(client, seen, outcome).increment(call.id)
+    const record = recordOf(call, line, { at: clock.wall(), failure })
+    history?.add(record)
+    const isTraced = call.trace?.isKept(hasFailed(line)) === true
+    const traceId = isTraced ? line.traceId : undefined
+    metrics.requests(client, seen, outcome).increment(call.id, 1, traceId)
     usage.of(client).end(failure !== undefined)
     // How long a WebSocket stayed open is no latency.
-    if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id)
-    metrics.gatewayOverhead.observeMs(overheadMs, call.id)
-    if (line.requestBytes > 0) metrics.requestBytes.increment(call.id, line.requestBytes)
-    if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes)
+    if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id, traceId)
+    metrics.gatewayOverhead.observeMs(overheadMs, call.id, traceId)
+    if (line.requestBytes > 0) metrics.requestBytes.increment(call.id, line.requestBytes, traceId)
+    if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes, traceId)
+    if (isTraced) tracing?.end(call, record, call.trace)
   }
 
   /** What is known of the calls of this process: of those under way, then of those that ended, the newest first. */
@@ -274,6 +282,7 @@ export class Proxy {
     usage.of('unknown').end(true)
     const line: AccessLine = {
       correlationId: id,
+      traceId: undefined,
       client: 'unknown',
       address,
       upstream: undefined,
@@ -321,6 +330,7 @@ function lineOf(call: Call, { client, status, outcome, failure, durationMs, over
   const last = lastTry(call.tries)
   return {
     correlationId: call.id,
+    traceId: traceIdOf(call, hasFailed({ outcome, status })),
     client,
     address: call.address,
     upstream: call.upstream?.name,
@@ -350,6 +360,11 @@ function lineOf(call: Call, { client, status, outcome, failure, durationMs, over
     keyHash: failure?.guess?.slice(0, HASH_PREFIX),
     userAgent: isAboutKey(failure) ? call.request.headers['user-agent']?.slice(0, 200) : undefined,
   }
+}
+
+/** One that leads somewhere: to spans of this call, or to those of whoever sent it. */
+function traceIdOf({ trace }: Call, hasFailed: boolean): string | undefined {
+  return trace?.parent !== undefined || trace?.isKept(hasFailed) === true ? trace.traceId : undefined
 }
 
 /** The client's own id, if it is 1 to 128 visible ASCII characters; else a new one. */

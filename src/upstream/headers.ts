@@ -67,6 +67,13 @@ export interface Hop {
   readonly droppedNames: ReadonlySet<string>
   /** Which of the fields that tell of the inside of the house may leave it. */
   readonly forward: readonly Forward[]
+  /** The trace of the gateway's own, in place of the client's, if traces may leave the house. */
+  readonly trace?: OutgoingTrace | undefined
+}
+
+export interface OutgoingTrace {
+  readonly traceparent: string
+  readonly tracestate: string | undefined
 }
 
 /** `trace`: the fields of traces. `client`: who the client is, and by what way it came. */
@@ -78,6 +85,7 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
   const named = namedByConnection(raw)
   const isTraced = hop.forward.includes('trace')
   const isClientKnown = hop.forward.includes('client')
+  const own = isTraced ? hop.trace : undefined
   let via = VIA
   let forwardedFor = hop.clientAddress
   let forwardedHost = hop.host
@@ -96,6 +104,7 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
     }
     if (kind === 'own' || hop.droppedNames.has(lower) || named?.has(lower)) continue
     if ((kind === 'trace' && !isTraced) || (kind === 'client' && !isClientKnown)) continue
+    if (own !== undefined && (lower === 'traceparent' || lower === 'tracestate')) continue
     if (kind === 'cookie') {
       const kept = withoutOwnCookies(value)
       if (kept !== '') headers.push(name, kept)
@@ -104,6 +113,10 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
     headers.push(name, value)
   }
   headers.push('X-Correlation-Id', hop.correlationId, 'Via', via)
+  if (own !== undefined) {
+    headers.push('traceparent', own.traceparent)
+    if (own.tracestate !== undefined) headers.push('tracestate', own.tracestate)
+  }
   if (!isClientKnown) return headers
   headers.push('X-Forwarded-Proto', forwardedProto)
   if (forwardedFor !== undefined) headers.push('X-Forwarded-For', forwardedFor)

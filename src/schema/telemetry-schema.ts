@@ -1,0 +1,41 @@
+import Type from 'typebox'
+import { duration, HEADER_NAME, object, percent, record, secret, url } from './schema-parts.ts'
+
+export const TelemetrySchema = object(
+  {
+    traces: Type.Optional(
+      object(
+        {
+          endpoint: Type.Optional(
+            url('an http:// or https:// URL without user, query or fragment', {
+              pattern: '^https?://[^\\s/?#@]+(/[^\\s?#]*)?$',
+              description:
+                'Where a collector receives OTLP over HTTP, such as http://127.0.0.1:4318; /v1/traces is added if the path does not end so. Default: OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT, then http://localhost:4318.',
+            }),
+          ),
+          headers: Type.Record(Type.String(), secret('Its value.'), {
+            default: {},
+            propertyNames: { pattern: HEADER_NAME },
+            description: 'What goes along with every export, such as a key of the collector.',
+          }),
+          sample: percent(
+            'Part of the calls that come without a trace whose spans are exported; a call that comes with one is sampled as its trace is.',
+            '100%',
+          ),
+          failures: Type.Boolean({
+            default: true,
+            description: 'Whether the spans of failed calls are exported besides, sampled or not.',
+          }),
+          attributes: record(
+            Type.String(),
+            'What is said of this gateway in every export, such as deployment.environment.name; service.name is sluice unless it is here or in OTEL_SERVICE_NAME.',
+            { default: {} },
+          ),
+          timeout: duration('Longest time for an export, its repeats included.', { default: '10s', max: '60s' }),
+        },
+        { description: 'Spans of calls and their attempts for OpenTelemetry. Without it there are none.' },
+      ),
+    ),
+  },
+  { default: {}, description: 'What is sent to other observers.' },
+)

@@ -1,0 +1,145 @@
+import { ROOT_CONTEXT, SpanKind, SpanStatusCode, createTraceState, trace as api } from '@opentelemetry/api'
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
+import {
+  defaultResource,
+  detectResources,
+  envDetector,
+  type Resource,
+  resourceFromAttributes,
+} from '@opentelemetry/resources'
+import { AlwaysOnSampler, BatchSpanProcessor, type SpanExporter, TracerProvider } from '@opentelemetry/sdk-trace'
+import { manifest } from '../manifest.ts'
+import type { TraceContext } from '../http/trace-context.ts'
+import type { TracesConfig } from '../schema/schema.ts'
+import type { CallSpan } from './spans.ts'
+
+export interface Export {
+  /** Hands on the spans of a call; all of them, or none if too many wait. */
+  add(trace: TraceContext, spans: readonly CallSpan[]): void
+  /** Sends what waits, for at most this long. */
+  close(withinMs: number): Promise<void>
+}
+
+export interface ExportParts {
+  readonly config: TracesConfig
+  /** Tells this process from all others. */
+  readonly instanceId: string
+  /** Spans were taken, or got lost because of an error, or, without one, because too many waited. */
+  onTaken(): void
+  onDropped(spans: number, error: Error | undefined): void
+}
+
+/** Of all calls together, about 8 MB. More wait only if the collector is slow or away. */
+const MOST_WAITING = 4_096
+const IN_ONE_EXPORT = 512
+const EXPORT_EVERY_MS = 1_000
+/** `ExportResultCode.SUCCESS`, which the SDK has in a package of its own. */
+const TAKEN = 0
+
+/** Makes spans of what calls have left, and exports them by OpenTelemetry's SDK. This file loads that, so it is imported only when it is used. */
+export function openExport({ config, instanceId, onTaken, onDropped }: ExportParts): Export {
+  let waiting = 0
+  const exporter = new OTLPTraceExporter({
+    headers: () => Promise.resolve(revealed(config)),
+    timeoutMillis: config.timeout,
+    ...(config.endpoint === undefined ? {} : { url: tracesUrl(config.endpoint) }),
+  })
+  const counting: SpanExporter = {
+    export(spans, report) {
+      waiting -= spans.length
+      exporter.export(spans, (result) => {
+        const code: number = result.code
+        if (code === TAKEN) onTaken()
+        else onDropped(spans.length, result.error ?? new Error('the export failed'))
+        report(result)
+      })
+    },
+    shutdown: () => exporter.shutdown(),
+  }
+  const ids = { generateTraceId: () => traceId, generateSpanId: () => spanId }
+  let traceId = ''
+  let spanId = ''
+  const provider = new TracerProvider({
+    resource: resourceOf(config, instanceId),
+    // Whether a call is exported was decided before it comes here.
+    sampler: new AlwaysOnSampler(),
+    idGenerator: ids,
+    spanProcessors: [
+      new BatchSpanProcessor({
+        exporter: counting,
+        maxQueueSize: MOST_WAITING,
+        maxExportBatchSize: IN_ONE_EXPORT,
+        scheduledDelayMillis: EXPORT_EVERY_MS,
+        // Longer than the exporter's own, so that it is the exporter that says what failed.
+        exportTimeoutMillis: config.timeout + 1_000,
+      }),
+    ],
+  })
+  const tracer = provider.getTracer('sluice', manifest.version)
+  return {
+    add(trace, spans) {
+      if (waiting + spans.length > MOST_WAITING) return onDropped(spans.length, undefined)
+      waiting += spans.length
+      let parent = parentOf(trace)
+      for (const { number, kind, name, startMs, endMs, attributes, events, error } of spans) {
+        traceId = trace.traceId
+        spanId = trace.spanId(number)
+        const options = { kind: KINDS[kind], startTime: startMs, attributes }
+        const span = tracer.startSpan(name, options, parent)
+        for (const event of events) span.addEvent(event.name, event.attributes, event.atMs)
+        if (error !== undefined) {
+          span.setAttribute('error.type', error.type)
+          span.setStatus({
+            code: SpanStatusCode.ERROR,
+            ...(error.message === undefined ? {} : { message: error.message }),
+          })
+        }
+        span.end(endMs)
+        if (number === 0) parent = api.setSpan(ROOT_CONTEXT, span)
+      }
+    },
+    async close(withinMs) {
+      const { promise: late, resolve } = Promise.withResolvers<void>()
+      const timer = setTimeout(resolve, withinMs)
+      // What fails is counted where it fails.
+      await Promise.race([provider.shutdown().catch(() => undefined), late])
+      clearTimeout(timer)
+      if (waiting > 0) onDropped(waiting, undefined)
+    },
+  }
+}
+
+const KINDS = { server: SpanKind.SERVER, client: SpanKind.CLIENT } as const
+
+function parentOf({ parent }: TraceContext) {
+  if (parent === undefined) return ROOT_CONTEXT
+  const { traceId, spanId, isSampled, state } = parent
+  return api.setSpanContext(ROOT_CONTEXT, {
+    traceId,
+    spanId,
+    traceFlags: isSampled ? 1 : 0,
+    isRemote: true,
+    ...(state === undefined ? {} : { traceState: createTraceState(state) }),
+  })
+}
+
+/** The configuration comes before the environment, and the environment before the name of the program. */
+function resourceOf({ attributes }: TracesConfig, instanceId: string): Resource {
+  return defaultResource()
+    .merge(resourceFromAttributes({ 'service.name': 'sluice', 'service.version': manifest.version }))
+    .merge(detectResources({ detectors: [envDetector] }))
+    .merge(resourceFromAttributes({ ...attributes, 'service.instance.id': instanceId }))
+}
+
+/** What OTEL_EXPORTER_OTLP_ENDPOINT means, and a URL to which the path has been added already. */
+function tracesUrl(endpoint: string): string {
+  const base = endpoint.replace(/\/+$/, '')
+  return base.endsWith(PATH) ? base : base + PATH
+}
+
+const PATH = '/v1/traces'
+
+/** Anew for each export: a secret may have changed. */
+function revealed({ headers }: TracesConfig): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, value.reveal()]))
+}
