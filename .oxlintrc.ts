@@ -8,7 +8,7 @@ import { defineConfig, type OxlintOverride } from 'oxlint'
  */
 export const LAYERS: Readonly<Record<string, string>> = {
   // The program, and the library that another program imports.
-  '.': 'process server/admin config observe schema',
+  '.': 'cli process server/admin config observe schema',
   cli: 'process server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema files net time',
   process:
     'server/admin server config traces requests gateway usage credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',

@@ -28,7 +28,7 @@ describe('the list of folders', () => {
   it('allows no import that nothing needs', () => {
     const used = new Set<string>()
     for (const file of sources()) {
-      for (const [, path] of textOf(file).matchAll(/ from '(\.[^']+\.ts)'/g)) {
+      for (const [, path] of textOf(file).matchAll(/ (?:from |import\()'(\.[^']+\.ts)'/g)) {
         used.add(`${dirname(file)} -> ${dirname(join(dirname(file), path!))}`)
       }
     }
