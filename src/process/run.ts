@@ -84,33 +84,35 @@ export async function runGateway(
   config: Config,
   { load = () => ({ config, source: 'start' }), ...options }: RunOptions & { load?: ReloadParts['load'] },
 ): Promise<Running> {
+  await using parts = new AsyncDisposableStack()
   const gateway = await runWithoutAdmin(config, options)
+  parts.defer(() => gateway.stop())
   const { status, apply, url, metrics, management } = gateway
   const counts = new ReloadCounts(metrics.registry)
   registerProcessInfo(metrics.registry)
   const reloader = new Reloader({ load, apply, counts, logger: options.log.logger })
   const reload = (): Promise<Reloaded> => reloader.reload()
-  try {
-    const controls = {
-      reload,
-      lastReload: () => reloader.latest,
-      breakers: () => Promise.resolve(gateway.breakers()),
-      setBreaker: (order: BreakerOrder) => Promise.resolve(gateway.setBreaker(order)),
-    }
-    const { adminUrl, close } = await runAdmin(config, { status, controls, management })
-    const stop = async (): Promise<void> => {
-      await gateway.stop()
+  const controls = {
+    reload,
+    lastReload: () => reloader.latest,
+    breakers: () => Promise.resolve(gateway.breakers()),
+    setBreaker: (order: BreakerOrder) => Promise.resolve(gateway.setBreaker(order)),
+  }
+  const { adminUrl, close } = await runAdmin(config, { status, controls, management })
+  const started = parts.move()
+  let stopping: Promise<void> | undefined
+  const end = async (): Promise<void> => {
+    try {
+      await started.disposeAsync()
+    } finally {
+      // Last, because until then it says that the gateway drains.
       await close()
     }
-    let stopping: Promise<void> | undefined
-    const reloadBy = (by: Actor = SELF): Promise<Reloaded> => {
-      return reloadFor(by, reloader, management.audit, options.log.logger)
-    }
-    return { url, status, adminUrl, reload: reloadBy, stop: () => (stopping ??= stop()) }
-  } catch (error) {
-    await gateway.stop()
-    throw error
   }
+  const reloadBy = (by: Actor = SELF): Promise<Reloaded> => {
+    return reloadFor(by, reloader, management.audit, options.log.logger)
+  }
+  return { url, status, adminUrl, reload: reloadBy, stop: () => (stopping ??= end()) }
 }
 
 export async function runAdmin(
@@ -119,29 +121,27 @@ export async function runAdmin(
 ): Promise<{ adminUrl: string; close(): Promise<void> }> {
   const { clock } = parts.management
   const answer = (question: RequestQuestion): Promise<RequestAnswers> => parts.status.requests(question)
+  await using opened = new AsyncDisposableStack()
   const requests = openAllRequests({ store, clock, name: instanceName(log.instance), answer })
+  opened.defer(() => requests.close())
   const app = buildAdmin(admin, { ...parts, requests, addressOf: clientAddress(server.trustedProxies) })
-  const close = async (): Promise<void> => {
-    await app.close()
-    await requests.close()
-  }
-  try {
-    return { adminUrl: await app.listen({ host: admin.host, port: admin.port }), close }
-  } catch (error) {
-    await close()
-    throw error
-  }
+  opened.defer(() => app.close())
+  const adminUrl = await app.listen({ host: admin.host, port: admin.port })
+  const started = opened.move()
+  return { adminUrl, close: () => started.disposeAsync() }
 }
 
 /**
- * The port for clients only, as each worker of a cluster has it. Longer than a screen, because it is a list: each part
- * is made of those before it, and `shutDown` ends them in turn.
+ * Serves the port for clients only, as each worker of a cluster does. Longer than a screen, because it is a list: each part
+ * is made of those before it. The last part that was made is the first that ends, at a stop and where a later part throws.
  */
 export async function runWithoutAdmin(
   config: Config,
   { log, clock = systemClock, random = Math.random, lookup }: RunOptions,
 ): Promise<GatewayProcess> {
   const { logger } = log
+  await using parts = new AsyncDisposableStack()
+  parts.defer(() => log.flush())
   const metrics = new Metrics(config.metrics)
   log.onDropped(() => metrics.logDropped.increment())
   const ledger = await openLedger(config.store, { clock, logger, onAnswer: (ms) => metrics.storeAnswered(ms) }).catch(
@@ -149,11 +149,15 @@ export async function runWithoutAdmin(
       throw new StartError(error.message, { cause: error })
     },
   )
+  parts.defer(() => ledger.close())
   const { store } = config
   const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
+  parts.defer(() => tokens?.close())
   const cache = new SharedCache(config, { clock, metrics, logger })
+  parts.defer(() => cache.close())
   const usage = new Usage({ metrics, clock })
   const managed = await openManaged(config.store, { clock, logger })
+  parts.defer(() => managed.close())
   // The series begin at zero. Otherwise Prometheus would not see the first loss as an increase.
   for (const records of LOSABLE) metrics.storeLosses.of({ records })
   managed.losses.onLoss((records) => metrics.storeLosses.of({ records }).increment())
@@ -174,6 +178,10 @@ export async function runWithoutAdmin(
     },
     onQuotaNotice: (notice) => logger.warn(notice, sentenceOf(notice)),
   })
+  parts.defer(async () => {
+    await live.close()
+    live.current.issuers?.close()
+  })
   await cache.opened
   const follow = async (followed: Config): Promise<SecretFollower> => {
     const follower = new SecretFollower(secretsIn(followed), openSources(followed, clock, managed.losses), logger)
@@ -181,6 +189,7 @@ export async function runWithoutAdmin(
     return follower
   }
   let secrets = await follow(config)
+  parts.defer(() => secrets.close())
   const { perAddress, overall, window } = config.server.wrongKeys
   const guard = new GuessGuard({
     what: 'keys',
@@ -189,11 +198,13 @@ export async function runWithoutAdmin(
     logger,
     ...sharedBy(store),
   })
+  parts.defer(() => guard.close())
   const dropped = metrics.spansDropped.of({})
   // A name that was given is that of all workers.
   const instanceId =
     config.log.instance === undefined ? instanceName(undefined) : `${config.log.instance}:${process.pid}`
   const tracing = new Tracing({ logger, dropped, instanceId })
+  parts.defer(() => tracing.close(LAST_SPANS_MS))
   const proxy = new Proxy({
     snapshot: () => live.current,
     clock,
@@ -207,20 +218,7 @@ export async function runWithoutAdmin(
     addressOf: clientAddress(config.server.trustedProxies),
   })
   const app = buildApp(proxy, config.server)
-  const shutDown = async (): Promise<void> => {
-    try {
-      await secrets.close()
-      tokens?.close()
-      await live.close()
-      live.current.issuers?.close()
-      cache.close()
-      await managed.close()
-      guard.close()
-      await ledger.close()
-    } finally {
-      log.flush()
-    }
-  }
+  parts.defer(() => app.close())
   let stopping: Promise<void> | undefined
   const status = gatewayStatus({
     clock,
@@ -233,40 +231,40 @@ export async function runWithoutAdmin(
     clientConnections: () => connectionsOf(app),
     requests: (question) => answerHere(question, proxy.requests(), instanceName(config.log.instance)),
   })
-  try {
-    await warmUp(config)
-    await tracing.apply(config.telemetry.traces)
-    const url = await app.listen({ host: config.server.host, port: config.server.port })
-    const drain = async (): Promise<void> => {
-      const { drain } = live.current.config.server
-      const until = clock.now() + drain
+  await warmUp(config)
+  await tracing.apply(config.telemetry.traces)
+  const url = await app.listen({ host: config.server.host, port: config.server.port })
+  const started = parts.move()
+  const end = async (): Promise<void> => {
+    const { drain } = live.current.config.server
+    const until = clock.now() + drain
+    try {
       await drainApp(app, proxy, drain)
       await tracing.close(Math.max(LAST_SPANS_MS, until - clock.now()))
+    } finally {
+      await started.disposeAsync()
     }
-    const stop = (): Promise<void> => (stopping ??= drain().then(shutDown))
-    const apply = async (found: FoundConfig): Promise<Reloaded> => {
-      if (stopping !== undefined) return { result: 'rejected', problems: ['the gateway stops'] }
-      const { config: next, changed, needRestart } = reloadable(found, live.current.config)
-      if (changed.length === 0) return { result: 'unchanged', needRestart }
-      live.replace(next)
-      renewCertificate(app, next.server)
-      await tracing.apply(next.telemetry.traces)
-      const before = secrets
-      secrets = await follow(next)
-      await before.close()
-      return { result: 'applied', changed, needRestart }
-    }
-    const setBreaker = ({ upstream, group, state }: BreakerOrder): boolean => {
-      const breaker = live.current.upstreams.get(upstream)?.breakers.named(group)
-      if (state === 'open') breaker?.hold()
-      else breaker?.close()
-      return breaker !== undefined
-    }
-    const breakers = (): BreakerRow[] => breakerRows(live.current)
-    const management = { ...managed, config: () => live.current.config }
-    return { url, status, metrics, management, apply, breakers, setBreaker, stop }
-  } catch (error) {
-    await Promise.allSettled([app.close(), shutDown()])
-    throw error
   }
+  const stop = (): Promise<void> => (stopping ??= end())
+  const apply = async (found: FoundConfig): Promise<Reloaded> => {
+    if (stopping !== undefined) return { result: 'rejected', problems: ['the gateway stops'] }
+    const { config: next, changed, needRestart } = reloadable(found, live.current.config)
+    if (changed.length === 0) return { result: 'unchanged', needRestart }
+    live.replace(next)
+    renewCertificate(app, next.server)
+    await tracing.apply(next.telemetry.traces)
+    const before = secrets
+    secrets = await follow(next)
+    await before.close()
+    return { result: 'applied', changed, needRestart }
+  }
+  const setBreaker = ({ upstream, group, state }: BreakerOrder): boolean => {
+    const breaker = live.current.upstreams.get(upstream)?.breakers.named(group)
+    if (state === 'open') breaker?.hold()
+    else breaker?.close()
+    return breaker !== undefined
+  }
+  const breakers = (): BreakerRow[] => breakerRows(live.current)
+  const management = { ...managed, config: () => live.current.config }
+  return { url, status, metrics, management, apply, breakers, setBreaker, stop }
 }
