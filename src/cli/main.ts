@@ -142,6 +142,7 @@ function buildProgram(): Command {
     .option(...TOKEN_OPTION)
     .option('--json', 'as JSON, as the admin port answers')
     .action(lazy(async () => (await import('./request.ts')).request))
+  addPresetCommands(program)
   program
     .command('schema')
     .description('print the JSON Schema of the configuration, for editors')
@@ -154,6 +155,26 @@ function buildProgram(): Command {
     .option('--control-port <port>', 'port of its controls', toPort, 8091)
     .action(lazy(async () => (await import('./sandbox.ts')).sandbox))
   return program
+}
+
+function addPresetCommands(program: Command): void {
+  const preset = program.command('preset').description('what is built in of vendors')
+  preset
+    .command('list')
+    .description('the presets, with base URL and classes')
+    .action(lazy(async () => (await import('./preset.ts')).listPresets))
+  preset
+    .command('show')
+    .description('print what a preset stands for, as a configuration')
+    .argument('<name>')
+    .option('--routes', 'with the routes that it lists')
+    .action(lazy(async () => (await import('./preset.ts')).showPreset))
+  program
+    .command('routes')
+    .description('propose routes for the operations of an OpenAPI document, each with the reason')
+    .argument('<file>', 'the document, in YAML or JSON; - for stdin')
+    .option('--preset <name>', 'with the classes of this preset')
+    .action(lazy(async () => (await import('./routes.ts')).routes))
 }
 
 function addKeyCommands(program: Command): void {
