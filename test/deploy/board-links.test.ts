@@ -4,23 +4,9 @@ import { harnessConfig, startGateway, startUpstream } from '../support/gateway.t
 import { call } from '../support/http.ts'
 import { parseMetrics } from '../support/openmetrics.ts'
 import { storyOf } from '../support/requests.ts'
+import { boards, readBoard } from './boards.ts'
 import { readText } from './repository.ts'
 
-interface Link {
-  readonly title: string
-  readonly url: string
-}
-interface Board {
-  readonly links: readonly Link[]
-  readonly panels: readonly {
-    readonly title: string
-    readonly options?: { readonly content?: string }
-    readonly fieldConfig?: { readonly defaults: { readonly links?: readonly Link[] } }
-  }[]
-  readonly templating: { readonly list: readonly { readonly name: string; readonly query: unknown }[] }
-}
-
-const board = JSON.parse(readText('deploy/grafana/sluice.json')) as Board
 const datasource = parse(readText('deploy/grafana/provisioning/datasources/prometheus.yaml')) as {
   datasources: { jsonData: { exemplarTraceIdDestinations: { name: string; url: string }[] } }[]
 }
@@ -52,15 +38,33 @@ async function setUp() {
   return { gateway, id }
 }
 
-describe('the links of the board', () => {
-  const links = board.panels.flatMap(({ title, fieldConfig }) =>
-    (fieldConfig?.defaults.links ?? []).map((link) => ({ title, url: link.url })),
-  )
+describe('the links of the boards', () => {
+  // Panels with the same links are tried once.
+  const links = [
+    ...new Map(
+      boards.flatMap(({ panels }) =>
+        panels.flatMap(({ title, fieldConfig }) =>
+          (fieldConfig?.defaults.links ?? []).map(({ url }) => [url, { title, url }] as const),
+        ),
+      ),
+    ).values(),
+  ]
 
   it('lead to the admin port that its variable names', () => {
-    expect(board.templating.list).toContainEqual(expect.objectContaining({ name: 'admin', type: 'textbox' }))
     expect(links.length).toBeGreaterThan(10)
-    for (const { url } of [...links, ...board.links]) expect(url.startsWith('${admin}/'), url).toBe(true)
+    for (const board of boards) {
+      expect(board.templating.list).toContainEqual(expect.objectContaining({ name: 'admin', type: 'textbox' }))
+      expect(board.links.flatMap(({ url }) => url ?? [])).toEqual(['${admin}/'])
+    }
+    for (const { url } of links) expect(url.startsWith('${admin}/'), url).toBe(true)
+  })
+
+  it('lead from each board to the others, with the same time and choices', () => {
+    for (const { links } of boards)
+      expect(links).toContainEqual(
+        expect.objectContaining({ type: 'dashboards', tags: ['sluice'], includeVars: true, keepTime: true }),
+      )
+    expect(new Set(boards.map(({ uid }) => uid)).size).toBe(boards.length)
   })
 
   it.each(links)('lead from $title to the requests that it is about', async ({ url }) => {
@@ -68,6 +72,7 @@ describe('the links of the board', () => {
     const fields = Object.entries(LABELS).flatMap(([name, value]) => [
       [`__field.labels.${name}`, value],
       [`__data.fields.${name}`, value],
+      [name, value],
     ])
     const answer = await fetch(opened(url, gateway.adminUrl, Object.fromEntries(fields) as Record<string, string>))
     expect(answer.status).toBe(200)
@@ -84,7 +89,9 @@ describe('the links of the board', () => {
     expect(exemplar?.labels).toEqual({ correlation_id: id })
     const [destination] = datasource.datasources[0]!.jsonData.exemplarTraceIdDestinations
     expect(destination).toMatchObject({ name: 'correlation_id' })
-    const { content = '' } = board.panels.find(({ title }) => title === 'Looking for one call?')!.options!
+    const { content = '' } = readBoard('on-call').panels.find(
+      ({ title }) => title === 'Looking for one call?',
+    )!.options!
     const [, inText = ''] = /\]\((\$\{admin\}[^)]*)\)/.exec(content) ?? []
     for (const url of [destination!.url.replaceAll('$$', '$'), inText]) {
       const values = { '__value.raw': id, call: id }

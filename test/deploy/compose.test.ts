@@ -8,6 +8,7 @@ import { demoKey, environmentOf, readCompose, service } from './compose.ts'
 import { imageEnvironment, imageInstructions } from './dockerfile.ts'
 import { hasProgram } from '../support/packages.ts'
 import { run } from './process.ts'
+import { BOARDS, readBoard } from './boards.ts'
 import { readText, ROOT } from './repository.ts'
 
 const { services, volumes } = readCompose()
@@ -174,7 +175,7 @@ describe('Prometheus and Grafana', () => {
     })
   })
 
-  it('puts the dashboard where Grafana is told to look for it', () => {
+  it('puts the boards where Grafana is told to look for it', () => {
     const { providers } = parse(readText('deploy/grafana/provisioning/dashboards/sluice.yaml')) as {
       providers: { options: { path: string } }[]
     }
@@ -190,9 +191,13 @@ describe('Prometheus and Grafana', () => {
         target: '/etc/grafana/provisioning/dashboards',
         mode: 'ro',
       },
-      { source: './deploy/grafana/sluice.json', target: `${folder}/sluice.json`, mode: 'ro' },
+      ...BOARDS.map((name) => ({
+        source: `./deploy/grafana/${name}.json`,
+        target: `${folder}/${name}.json`,
+        mode: 'ro',
+      })),
     ])
-    expect(environmentOf('grafana')['GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH']).toBe(`${folder}/sluice.json`)
+    expect(environmentOf('grafana')['GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH']).toBe(`${folder}/on-call.json`)
   })
 
   it('lets whoever opens Grafana look, and nobody log in', () => {
@@ -206,9 +211,7 @@ describe('Prometheus and Grafana', () => {
   })
 
   it('leads from an exemplar to the story of its call, on the admin port of Compose', () => {
-    const { templating } = JSON.parse(readText('deploy/grafana/sluice.json')) as {
-      templating: { list: { name: string; type: string }[] }
-    }
+    const { templating } = readBoard('on-call')
     expect(datasource?.jsonData['exemplarTraceIdDestinations']).toEqual([
       expect.objectContaining({
         name: 'correlation_id',

@@ -14,13 +14,19 @@ export interface Series {
 }
 
 export interface ExemplarSeries {
-  readonly exemplars: readonly { readonly labels: Readonly<Record<string, string>> }[]
+  readonly seriesLabels: Readonly<Record<string, string>>
+  readonly exemplars: readonly { readonly labels: Readonly<Record<string, string>>; readonly timestamp: number }[]
 }
 
 export interface Rule {
   readonly name: string
   readonly health: 'ok' | 'err' | 'unknown'
   readonly lastError?: string
+}
+
+/** The values of a series, of now or over time. */
+export function numbersOf({ value, values = [] }: Series): number[] {
+  return [...(value === undefined ? [] : [value]), ...values].map(([, number]) => Number(number))
 }
 
 /** A real Prometheus with the configuration, the rules and the options of the Compose file, on a free port of loopback. */

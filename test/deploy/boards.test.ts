@@ -4,7 +4,8 @@ import { STATUS_OF } from '../../src/gateway/failure.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { registerProcessInfo } from '../../src/observe/process-info.ts'
 import { ReloadCounts } from '../../src/observe/reload-counts.ts'
-import { dashboardQueries, readDashboard } from './dashboard.ts'
+import { builtBoards } from '../../deploy/grafana/boards/build.ts'
+import { boardQueries, boards, BOARDS } from './boards.ts'
 import { readText } from './repository.ts'
 
 interface Rule {
@@ -15,38 +16,54 @@ interface Rule {
   readonly annotations: Readonly<Record<string, string>>
 }
 
-const { panels, templating, annotations } = readDashboard()
-const queries = dashboardQueries()
 const { groups } = parse(readText('deploy/prometheus/alerts.yml')) as { groups: { rules: Rule[] }[] }
 const all = groups.flatMap((group) => group.rules)
 const rules = all.filter(({ alert }) => alert !== undefined)
 
-describe('the dashboard', () => {
+describe('the boards', () => {
+  it('are what `npm run boards` makes of deploy/grafana/boards', () => {
+    const built = builtBoards()
+    expect(Object.keys(built).toSorted()).toEqual(BOARDS.map((name) => `${name}.json`).toSorted())
+    // Run it, and commit what it writes.
+    for (const [file, text] of Object.entries(built))
+      expect(readText(`deploy/grafana/${file}`) === text, file).toBe(true)
+  })
+
+  it.each(boardQueries)(
+    '$board: $panel is about the gateways that were chosen: $target.expr',
+    ({ target: { expr } }) => {
+      // Alerts say themselves whom they are about; what is joined to a metric that was chosen needs no choice of its own.
+      const asked = expr.replaceAll(/and on \(job, instance\) (?:last_over_time\()?sluice_build_info(?:\[1d\]\))?/g, '')
+      for (const [, labels = ''] of asked.matchAll(/\b(?:sluice|process|nodejs)_\w+(\{[^}]*\})?/g)) {
+        for (const name of ['job', 'namespace', 'instance']) expect(labels).toContain(`${name}=~"$${name}"`)
+      }
+    },
+  )
+
+  it('show a call behind every latency, and behind what goes wrong', () => {
+    const withExemplars = boardQueries.filter(({ target }) => target.exemplar).map(({ panel }) => panel)
+    const panels = ['Request', 'Upstream', 'Gateway overhead', 'Queue wait', 'Refusals by kind', '429s of the upstream']
+    expect(withExemplars).toEqual(expect.arrayContaining(panels))
+  })
+})
+
+describe.each(boards)('the board $name', ({ name, panels, templating, annotations }) => {
   it('lets one choose gateways by job, namespace and instance, and upstream, account, class and client', () => {
     const choices = templating.list.filter(({ type }) => type === 'query')
-    expect(choices.map(({ name }) => name)).toEqual([
-      'job',
-      'namespace',
-      'instance',
-      'upstream',
-      'account',
-      'class',
-      'client',
-    ])
-    for (const { multi, allValue } of choices) expect({ multi, allValue }).toEqual({ multi: true, allValue: '.*' })
-  })
-
-  it.each(queries)('$panel uses only variables that there are: $target.expr', ({ target }) => {
-    const known = [...templating.list.map(({ name }) => name), '__rate_interval', '__range']
-    for (const [, name] of target.expr.matchAll(/\$\{?(\w+)/g)) expect(known).toContain(name)
-  })
-
-  it.each(queries)('$panel is about the gateways that were chosen: $target.expr', ({ target: { expr } }) => {
-    // Alerts say themselves whom they are about; what is joined to a metric that was chosen needs no choice of its own.
-    const asked = expr.replaceAll(/and on \(job, instance\) (?:last_over_time\()?sluice_build_info(?:\[1d\]\))?/g, '')
-    for (const [, labels = ''] of asked.matchAll(/\b(?:sluice|process|nodejs)_\w+(\{[^}]*\})?/g)) {
-      for (const name of ['job', 'namespace', 'instance']) expect(labels).toContain(`${name}=~"$${name}"`)
+    const names = ['job', 'namespace', 'instance', 'upstream', 'account', 'class']
+    const isOfOne = name === 'my-client'
+    expect(choices.map((choice) => choice.name)).toEqual(isOfOne ? ['client', ...names] : [...names, 'client'])
+    for (const choice of choices) {
+      expect(choice.multi).toBe(!(isOfOne && choice.name === 'client'))
+      if (choice.multi) expect(choice.allValue).toBe('.*')
     }
+  })
+
+  it('uses only variables that there are', () => {
+    const known = [...templating.list.map((variable) => variable.name), '__rate_interval', '__range']
+    const marks = annotations.list.flatMap(({ expr }) => expr ?? [])
+    for (const expr of [...panels.flatMap(({ targets = [] }) => targets.map((target) => target.expr)), ...marks])
+      for (const [, variable] of expr.matchAll(/\$\{?(\w+)/g)) expect(known, expr).toContain(variable)
   })
 
   it('says of every panel what it shows', () => {
@@ -69,20 +86,21 @@ describe('the dashboard', () => {
     expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length)
   })
 
-  it('shows a call behind every latency', () => {
-    const withExemplars = queries.filter(({ target }) => target.exemplar).map(({ panel }) => panel)
-    expect(withExemplars).toEqual(expect.arrayContaining(['Request', 'Upstream', 'Gateway overhead', 'Queue wait']))
-  })
-
-  it('marks when alerts fired', () => {
-    expect(annotations.list.map(({ expr }) => expr)).toContain('ALERTS{alertname=~"Sluice.+",alertstate="firing"}')
+  it('marks when alerts fired, when a configuration was taken or not, and when gateways and breakers changed', () => {
+    expect(annotations.list.map((mark) => mark.name)).toEqual([
+      'Annotations & Alerts',
+      'Alerts',
+      'Reloads',
+      'Restarts',
+      'Breakers opened',
+    ])
   })
 })
 
-describe('dashboard and alerts', () => {
+describe('boards and alerts', () => {
   it('ask only for metrics that the gateway has', async () => {
     const known = await sampleNames()
-    const asked = [...queries.map(({ target }) => target.expr), ...all.map(({ expr }) => expr)]
+    const asked = [...boardQueries.map(({ target }) => target.expr), ...all.map(({ expr }) => expr)]
     for (const expr of asked) {
       for (const [name] of expr.matchAll(/\b(?:sluice|nodejs|process)_\w+/g)) expect(known, expr).toContain(name)
     }

@@ -1,0 +1,337 @@
+import {
+  ACCOUNTS,
+  bars,
+  type Board,
+  CALLS,
+  CLASSES,
+  GATEWAYS,
+  graph,
+  heading,
+  quantiles,
+  query,
+  stat,
+  table,
+  UPSTREAMS,
+} from './parts.ts'
+import {
+  attemptsByReason,
+  CLASS_NAME,
+  burnOf,
+  deniedByClient,
+  effectiveOf,
+  endsIn,
+  etaError,
+  LIMIT_LABELS,
+  LIMIT_NAME,
+  limitOf,
+  lookingForOne,
+  queueDepth,
+  queueWait,
+  quotaBurn,
+  quotaUsed,
+  quotaUsedNow,
+  quotaUsedOfLimit,
+  repeats,
+  runsOutIn,
+  store,
+  unitsByClient,
+  usedOf,
+} from './shared.ts'
+import { THRESHOLDS } from './thresholds.ts'
+
+/** What others use of a limit, as far as the upstream tells: it can be used by us no more. */
+const foreign = `${limitOf} - ${effectiveOf}`
+/** Units that could have been sent now, while calls of that class waited. */
+const wasted = `min by (upstream, account, class) (clamp_min(${effectiveOf} - ${usedOf}, 0)) and (sum by (upstream, account, class) (sluice_queue_depth{${CLASSES}}) > 0)`
+const ofProcess = (metric: string): string => `${metric} and on (instance, job) sluice_store_degraded{${GATEWAYS}}`
+
+export const platform: Board = {
+  uid: 'sluice-platform',
+  title: 'Sluice: platform',
+  about: 'Who spends what, what is left, and what the gateways need: for the team that runs them.',
+  panels: [
+    stat(
+      'Over-admitted',
+      'Units that count against limits beyond what they allow. It must be 0, but for limits that were just made smaller in the configuration.',
+      `sum(clamp_min(${usedOf} - ${limitOf}, 0)) or vector(0)`,
+      { decimals: 0, thresholds: THRESHOLDS.anyIsBad },
+    ),
+    quotaUsed,
+    runsOutIn,
+    quotaBurn,
+    stat(
+      'Waste',
+      'Units that could be sent now, of classes of which calls wait: for another limit, for others in flight, or for their turn. A few are usual, for a moment.',
+      `sum(${wasted}) or vector(0)`,
+      { decimals: 0, thresholds: THRESHOLDS.anyIsOdd },
+    ),
+    stat(
+      'Foreign use',
+      'Units of our limits that the upstreams do not leave to us: others use them, or the upstream refused calls though we counted quota left.',
+      `sum(${foreign})`,
+      { decimals: 0, noValue: '0', thresholds: THRESHOLDS.anyIsOdd },
+    ),
+    heading('Quotas'),
+    quotaUsedOfLimit,
+    graph(
+      'Quota used and limit',
+      'The same in units, with what can be used now.',
+      [
+        query(usedOf, `${CLASS_NAME} used in {{window}}`),
+        query(effectiveOf, `${CLASS_NAME} can be used per {{window}}`),
+      ],
+      { leadsBy: LIMIT_LABELS, overrides: { B: { 'custom.lineStyle': { fill: 'dash', dash: [8, 8] } } } },
+    ),
+    quotaUsedNow,
+    graph(
+      'Waste: unused while calls waited',
+      'Units that could have been sent while calls of the class waited. Calls wait for the tightest of their limits: where another one held them, that is at 100 % in “Quota used of limit”.',
+      [query(wasted, CLASS_NAME)],
+      { leadsBy: LIMIT_LABELS },
+    ),
+    graph(
+      'Foreign use',
+      'Units of a limit that the upstream does not leave to us: it says that others have used them, or it refused calls though we counted quota left.',
+      [query(foreign, LIMIT_NAME)],
+      { leadsBy: LIMIT_LABELS },
+    ),
+    graph(
+      'Burn ratio',
+      'The rate of the last minutes, of the one that the limit allows for ever. Above 1 it runs out sooner or later.',
+      [query(burnOf, LIMIT_NAME)],
+      { leadsBy: LIMIT_LABELS, thresholds: THRESHOLDS.quotaBurn },
+    ),
+    bars(
+      'Time to exhaustion',
+      'Until nothing of a limit is left, if all go on as in the last minutes: the fifteen that end first. Limits that never end are not here.',
+      query(`bottomk(15, ${endsIn})`, LIMIT_NAME),
+      { unit: 's', thresholds: THRESHOLDS.exhaustion, leadsBy: LIMIT_LABELS },
+    ),
+    graph(
+      'Quotas that ran low',
+      'How often less than a tenth of a limit was left.',
+      [
+        query(
+          `sum by (upstream, account, class, window) (increase(sluice_quota_low_total{${CLASSES}}[$__rate_interval]))`,
+          LIMIT_NAME,
+        ),
+      ],
+      { bars: true, stacked: true, leadsBy: LIMIT_LABELS },
+    ),
+    graph(
+      'Would be held back',
+      'Attempts that a limit with enforce: false would have held back, if it were enforced.',
+      [
+        query(
+          `sum by (upstream, account, class, window) (rate(sluice_quota_would_deny_total{${CALLS}}[$__rate_interval]))`,
+          LIMIT_NAME,
+          { exemplar: true },
+        ),
+      ],
+      { unit: 'reqps', stacked: true, leadsBy: LIMIT_LABELS },
+    ),
+    heading('Who spends, and who waits'),
+    unitsByClient,
+    deniedByClient,
+    graph(
+      'Share against due',
+      'What a client has had of a quota in an hour, by the part that is due to it among those who used it. At 1 it has its due; above, it uses what others leave; below 1 while its calls wait, others have too much.',
+      [
+        query(
+          `sum by (upstream, account, class, client) (increase(sluice_quota_charged_total{${CALLS}}[1h])) / on (upstream, account, class) group_left () sum by (upstream, account, class) (increase(sluice_quota_charged_total{${CLASSES}}[1h])) / on (upstream, account, class, client) min by (upstream, account, class, client) (sluice_client_due_ratio{${CALLS}})`,
+          `{{client}} of ${CLASS_NAME}`,
+        ),
+      ],
+      { leadsBy: ['client', ...LIMIT_LABELS] },
+    ),
+    graph(
+      'Wait by client',
+      'How long a call of each client waited for quota on average, if it did, until it had it.',
+      [
+        query(
+          `sum by (client) (rate(sluice_client_wait_seconds_total{${CALLS}}[$__rate_interval])) / sum by (client) (rate(sluice_client_waits_total{${CALLS}}[$__rate_interval]))`,
+          '{{client}}',
+        ),
+      ],
+      { unit: 's', leadsBy: ['client'] },
+    ),
+    bars(
+      'Budgets of clients',
+      'The part of its own budget that a client has used, over all upstreams.',
+      query(
+        `max by (client, window) (sluice_client_budget_used{${GATEWAYS},client=~"$client"}) / max by (client, window) (sluice_client_budget_limit{${GATEWAYS},client=~"$client"})`,
+        '{{client}} per {{window}}',
+      ),
+      { unit: 'percentunit', max: 1, thresholds: THRESHOLDS.quota, leadsBy: ['client'] },
+    ),
+    table(
+      'Spent by client',
+      'Units that the calls of each client were charged in the whole period shown, the 20 who spent most. A row leads to these calls.',
+      `topk(20, sum by (client, upstream, account, class) (increase(sluice_quota_charged_total{${CALLS}}[$__range]))) > 0`,
+      {
+        value: 'units',
+        order: ['client', 'upstream', 'account', 'class'],
+        leadsBy: ['client', 'upstream', 'account', 'class'],
+      },
+    ),
+    queueDepth,
+    queueWait,
+    etaError,
+    heading('Upstreams'),
+    attemptsByReason,
+    repeats,
+    graph('Connections', 'Connections to upstreams, calls that wait for one, and WebSockets.', [
+      query(`sum by (upstream) (sluice_upstream_connections{${UPSTREAMS}})`, '{{upstream}}'),
+      query(`sum by (upstream) (sluice_connection_waiting{${UPSTREAMS}})`, '{{upstream}}: calls that wait for one'),
+      query(`sum by (upstream) (sluice_websockets{${UPSTREAMS}})`, '{{upstream}}: WebSockets'),
+    ]),
+    graph(
+      'In flight',
+      'Calls that hold a permit: sent, and not answered to the end.',
+      [query(`sum by (upstream, account, class) (sluice_in_flight{${CLASSES}})`, CLASS_NAME)],
+      { stacked: true, leadsBy: LIMIT_LABELS },
+    ),
+    graph(
+      'Bytes',
+      'Bytes a second of the bodies that clients sent and were sent; those of WebSockets are not counted.',
+      [
+        query(`sum by (upstream) (rate(sluice_request_bytes_total{${CLASSES}}[$__rate_interval]))`, 'to {{upstream}}'),
+        query(`sum by (upstream) (rate(sluice_response_bytes_total{${CLASSES}}[$__rate_interval]))`, 'of {{upstream}}'),
+      ],
+      { unit: 'Bps' },
+    ),
+    heading('Cache'),
+    graph(
+      'Cache hit ratio',
+      'Of the calls of cached routes, those that were answered without the upstream: hit, stale or collapsed.',
+      [
+        query(
+          `sum by (upstream) (rate(sluice_cache_total{${CLASSES},result=~"hit|stale|collapsed"}[$__rate_interval])) / sum by (upstream) (rate(sluice_cache_total{${CLASSES}}[$__rate_interval]))`,
+          '{{upstream}}',
+        ),
+      ],
+      { unit: 'percentunit', max: 1, leadsBy: ['upstream'] },
+    ),
+    graph(
+      'Calls of cached routes',
+      'What the cache did: hit, revalidated by a 304, stale in place of an error or while it is asked for anew, collapsed into another call, miss, bypass, or unavailable with its store away.',
+      [query(`sum by (result) (rate(sluice_cache_total{${CLASSES}}[$__rate_interval]))`, '{{result}}')],
+      { unit: 'reqps', stacked: true },
+    ),
+    graph(
+      'Quota saved by the cache',
+      'Units a second that calls were not charged because the cache answered them.',
+      [
+        query(
+          `sum by (upstream, class) (rate(sluice_quota_saved_total{${CALLS}}[$__rate_interval]))`,
+          '{{upstream}} {{class}}',
+        ),
+      ],
+      { stacked: true, leadsBy: ['upstream', 'class'] },
+    ),
+    heading('Redis'),
+    quantiles(
+      'Time of the store',
+      'How long Redis took to answer about quotas, the way there and back and the event loop included.',
+      'sluice_store_duration_seconds',
+      GATEWAYS,
+      false,
+    ),
+    store,
+    graph(
+      'What Redis lost',
+      'How often Redis was found to have lost what it keeps for good, by kind; questions to the cache’s Redis that failed; and usage by the day that is to be written later.',
+      [
+        query(`sum by (records) (increase(sluice_store_losses_total{${GATEWAYS}}[$__rate_interval]))`, '{{records}}'),
+        query(`sum(increase(sluice_cache_errors_total{${GATEWAYS}}[$__rate_interval]))`, 'of the cache'),
+        query(`sum(increase(sluice_usage_unwritten_total{${GATEWAYS}}[$__rate_interval]))`, 'usage not written'),
+      ],
+      { bars: true },
+    ),
+    heading('Gateways'),
+    graph('CPU', 'Cores used, per instance. One process can’t use more than about one.', [
+      query(ofProcess(`rate(process_cpu_seconds_total{${GATEWAYS}}[$__rate_interval])`), '{{instance}}'),
+    ]),
+    graph(
+      'Event loop',
+      'The time between two looks that are due 50 ms apart (p99). Above some 100 ms everything waits for the processor.',
+      [query(ofProcess(`nodejs_eventloop_lag_p99_seconds{${GATEWAYS}}`), '{{instance}}')],
+      { unit: 's' },
+    ),
+    graph(
+      'Memory',
+      'Resident memory per instance, and what it may use: the limit of its container, or of the machine.',
+      [
+        query(ofProcess(`process_resident_memory_bytes{${GATEWAYS}}`), '{{instance}}'),
+        query(`sluice_memory_limit_bytes{${GATEWAYS}}`, '{{instance}} may use'),
+      ],
+      { unit: 'bytes' },
+    ),
+    graph('Client connections', 'Connections of clients that are open, idle ones included.', [
+      query(`sum by (instance) (sluice_client_connections{${GATEWAYS}})`, '{{instance}}'),
+    ]),
+    graph(
+      'Workers missing, and log lines lost',
+      'Workers that did not answer the scrape or are being replaced; and lines of the log that were dropped because nobody read standard output.',
+      [
+        query(`sum by (instance) (sluice_workers_missing{${GATEWAYS}})`, '{{instance}} lacks workers'),
+        query(
+          `sum by (instance) (increase(sluice_log_dropped_total{${GATEWAYS}}[$__rate_interval]))`,
+          '{{instance}} dropped lines',
+        ),
+      ],
+    ),
+    graph(
+      'Reloads',
+      'Reloads of the configuration, by what became of them.',
+      [query(`sum by (result) (increase(sluice_config_reload_total{${GATEWAYS}}[$__rate_interval]))`, '{{result}}')],
+      { bars: true, colors: { rejected: 'red', applied: 'green' } },
+    ),
+    table(
+      'Versions',
+      'What runs where: version, and Node.js. Two versions at once are a rolling update, or one that got stuck.',
+      `sluice_build_info{${GATEWAYS}}`,
+    ),
+    heading('What expires'),
+    bars(
+      'Credentials expire in',
+      'Until a credential stops being valid, of those of which that is known.',
+      query(
+        `min by (upstream, account, credential) (sluice_credential_expires_seconds{${ACCOUNTS}})`,
+        '{{credential}} of {{upstream}}/{{account}}',
+      ),
+      { unit: 's', thresholds: THRESHOLDS.expiry },
+    ),
+    bars(
+      'Client keys expire in',
+      'Until a key of a client is refused, of those that expire.',
+      query(
+        `min by (client, key) (sluice_client_key_expires_seconds{${GATEWAYS},client=~"$client"})`,
+        '{{client}}: {{key}}',
+      ),
+      { unit: 's', thresholds: THRESHOLDS.expiry },
+    ),
+    bars(
+      'Certificates expire in',
+      'Until the certificate of server.tls stops being valid.',
+      query(`min by (instance) (sluice_certificate_expires_seconds{${GATEWAYS}})`, '{{instance}}'),
+      { unit: 's', thresholds: THRESHOLDS.expiry },
+    ),
+    graph(
+      'Credentials out of use',
+      'Credentials of pools that are left out for a while because the upstream refused them; and answers from which a credential was scrubbed.',
+      [
+        query(
+          `max by (upstream, account) (sluice_credential_quarantined{${ACCOUNTS}})`,
+          '{{upstream}}/{{account}} left out',
+        ),
+        query(
+          `sum by (upstream, account) (increase(sluice_credentials_scrubbed_total{${ACCOUNTS}}[$__rate_interval]))`,
+          '{{upstream}}/{{account}} scrubbed',
+        ),
+      ],
+      { leadsBy: ['upstream', 'account'] },
+    ),
+    lookingForOne,
+  ],
+}

@@ -1,0 +1,81 @@
+/** A colour from each value on; the first step has no value: it is the colour below all others. */
+export type Thresholds = readonly (readonly [from: number | null, color: string])[]
+
+const ANY_IS_BAD: Thresholds = [
+  [null, 'green'],
+  [1, 'red'],
+]
+
+/** Every threshold of the boards, in one place: what is well, what is worth a look, and what is wrong. */
+export const THRESHOLDS = {
+  /** A figure that is neither good nor bad. */
+  none: [[null, 'blue']],
+  /** Something that should not happen at all. */
+  anyIsBad: ANY_IS_BAD,
+  anyIsOdd: [
+    [null, 'green'],
+    [1, 'orange'],
+  ],
+  up: [
+    [null, 'red'],
+    [1, 'green'],
+  ],
+  /** The share of calls that the gateway refuses. */
+  refused: [
+    [null, 'green'],
+    [0.01, 'yellow'],
+    [0.1, 'red'],
+  ],
+  /** The share of calls that the upstream answers with 5xx. */
+  errors: [
+    [null, 'green'],
+    [0.01, 'yellow'],
+    [0.1, 'red'],
+  ],
+  /** The part of a quota that is used. */
+  quota: [
+    [null, 'green'],
+    [0.8, 'yellow'],
+    [0.95, 'red'],
+  ],
+  /** How many times as fast as an error budget allows it is used: 6 and 14.4 page. */
+  budgetBurn: [
+    [null, 'green'],
+    [1, 'yellow'],
+    [6, 'red'],
+  ],
+  /** Used share of a quota by elapsed share of its window: above 1 it runs out before it comes back. */
+  quotaBurn: [
+    [null, 'green'],
+    [1, 'yellow'],
+    [2, 'red'],
+  ],
+  /** Seconds until a quota is used up. */
+  exhaustion: [
+    [null, 'red'],
+    [60, 'yellow'],
+    [600, 'green'],
+  ],
+  waiting: [
+    [null, 'green'],
+    [1, 'yellow'],
+    [100, 'red'],
+  ],
+  /** Seconds. */
+  wait: [
+    [null, 'green'],
+    [1, 'yellow'],
+    [5, 'red'],
+  ],
+  /** Seconds until something stops being valid. */
+  expiry: [
+    [null, 'red'],
+    [86_400, 'orange'],
+    [7 * 86_400, 'green'],
+  ],
+  breaker: [
+    [null, 'green'],
+    [1, 'yellow'],
+    [2, 'red'],
+  ],
+} as const satisfies Record<string, Thresholds>
