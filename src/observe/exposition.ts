@@ -1,24 +1,20 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Metric, Registry } from '@prometheus-io/client'
+import { ObservedGauge } from './observed-gauge.ts'
 import { Family } from './series.ts'
+import { Turn } from './turn.ts'
 
 /**
- * The content of a registry in the OpenMetrics format, in pieces. The event loop turns between two pieces, so that a
- * large scrape delays no call. The lines of a series are in one piece, because its buckets, sum and count belong
- * together.
+ * The content of a registry in the OpenMetrics format, in pieces. Calls go on between two pieces, so that a large scrape
+ * delays none. The lines of a series are in one piece, because its buckets, sum and count belong together.
  */
 export async function* exposition(registry: Registry): AsyncGenerator<string, void, void> {
-  const metrics = registry.getMetricsAsArray() as unknown[]
-  // All gauges at once: those of one scrape share one question to the quota store.
-  const gauges = metrics
-    .filter((metric) => !(metric instanceof Family))
-    .map((metric) => textOf(registry, metric as LibraryMetric))
-  for (const text of await Promise.all(gauges)) yield text
-  for (const family of metrics) {
-    if (!(family instanceof Family)) continue
-    for (const piece of family.pieces()) {
+  const turn = new Turn()
+  const scrape = {}
+  for (const metric of registry.getMetricsAsArray() as unknown[]) {
+    const own = metric instanceof Family || metric instanceof ObservedGauge
+    for await (const piece of own ? metric.pieces(turn, scrape) : [textOf(registry, metric as LibraryMetric)]) {
       yield piece
-      await nextTurn()
+      await turn.endIfOver()
     }
   }
   yield '# EOF\n'

@@ -1,22 +1,41 @@
-import { Registry } from '@prometheus-io/client'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { type Metric, Registry } from '@prometheus-io/client'
 import { OPENMETRICS } from './metrics.ts'
+import { Turn } from './turn.ts'
 import { isCount } from './worker-counts.ts'
 
-/** The gauges of one process, as the library gives them. */
-export type ProcessGauges = Awaited<ReturnType<Registry['getMetricsAsJSON']>>
+/** A gauge of one process, or a part of one, as the library gives it. */
+export type GaugeValues = Awaited<ReturnType<Registry['getMetricsAsJSON']>>[number]
 
-/** The gauges of several processes as if they were one, in the OpenMetrics format, without its end. */
-export async function gaugesOfAll(processes: readonly ProcessGauges[]): Promise<string> {
-  const registry = Registry.aggregate([...processes])
-  registry.setContentType(OPENMETRICS)
-  return (await registry.metrics()).replace(/# EOF\n$/, '')
+/** How many values of a gauge are in a part. */
+const VALUES_A_PART = 200
+
+/** The gauges of several processes as if they were one, in the OpenMetrics format and in pieces, without its end. */
+export async function* gaugesOfAll(gauges: Iterable<GaugeValues>): AsyncGenerator<string, void, void> {
+  for (const parts of Map.groupBy(gauges, ({ name }) => name).values()) {
+    const registry = Registry.aggregate(parts.map((part) => [part]))
+    registry.setContentType(OPENMETRICS)
+    // None, if the library does not add up metrics of that name.
+    for (const metric of registry.getMetricsAsArray() as unknown as Metric[]) {
+      yield `${await registry.getMetricsAsString(metric)}\n`
+    }
+    await nextTurn()
+  }
 }
 
-/** What says how it is now: everything but counters and histograms. */
-export function gaugesOf(registry: Registry): Promise<ProcessGauges> {
-  const all = registry.getMetricsAsArray() as unknown as {
+/** What says how it is now: everything but counters and histograms. In parts, between which calls go on. */
+export async function* gaugesOf(registry: Registry): AsyncGenerator<GaugeValues, void, void> {
+  const turn = new Turn()
+  const scrape = {}
+  for (const metric of registry.getMetricsAsArray() as unknown as {
     readonly type?: string
-    get(): Promise<ProcessGauges[number]>
-  }[]
-  return Promise.all(all.filter((metric) => !isCount(metric)).map((metric) => metric.get()))
+    get(scrape: object): Promise<GaugeValues & { readonly values: readonly unknown[] }>
+  }[]) {
+    if (isCount(metric)) continue
+    const { values, ...about } = await metric.get(scrape)
+    for (let from = 0; from === 0 || from < values.length; from += VALUES_A_PART) {
+      yield { ...about, values: values.slice(from, from + VALUES_A_PART) }
+      await turn.endIfOver()
+    }
+  }
 }

@@ -1,7 +1,5 @@
-import { Gauge, type Registry } from '@prometheus-io/client'
 import type { BreakerState } from '../resilience/breaker.ts'
-import type { BoundedLabels } from './bounded-labels.ts'
-import type { Labels, ClassLabels } from './series.ts'
+import type { ClassLabels, Labels } from './series.ts'
 
 export interface QueueOccupancy {
   readonly labels: ClassLabels
@@ -60,7 +58,7 @@ export interface Observed {
   clientConnections(): Promise<number>
   breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
   usage(): Promise<Iterable<ObservedUsage>>
-  dues(): Iterable<ClientDue>
+  dues(): Promise<Iterable<ClientDue>>
   budgets(): Promise<Iterable<BudgetUse>>
   /** Expiries in milliseconds from now. */
   credentials(): Iterable<CredentialState>
@@ -71,263 +69,199 @@ export interface Observed {
   readonly isStoreDegraded: boolean
 }
 
-type Show = (labels: Labels, value: number) => void
+/** The labels and the value of one series. */
+type Shown = readonly [Labels, number]
 
-interface GaugeOf {
+export interface GaugeOf {
   readonly name: string
   readonly help: string
-  readonly labels: readonly string[]
   /**
    * How values with the same labels are combined: those of several workers, or of accounts that share a name. Default:
    * max.
    */
   readonly combine?: keyof typeof COMBINE
-  show(set: Show, observed: Observed, usage: () => Promise<Iterable<ObservedUsage>>): void | Promise<void>
+  show(observed: Observed): Iterable<Shown> | AsyncIterable<Shown>
 }
 
-const COMBINE = {
+export const COMBINE = {
   sum: (a: number, b: number) => a + b,
   max: Math.max,
   min: Math.min,
 }
 
-const CLASS_LABELS = ['upstream', 'account', 'class']
-const QUOTA = [...CLASS_LABELS, 'window']
 const STATE_VALUE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
 
-const GAUGES: readonly GaugeOf[] = [
+export const GAUGES: readonly GaugeOf[] = [
   {
     name: 'queue_depth',
     help: 'Calls that wait now, for quota or for others in flight to end.',
-    labels: CLASS_LABELS,
     combine: 'sum',
-    show(set, observed) {
-      for (const { labels, waiting } of observed.queues()) set({ ...labels }, waiting)
+    *show(observed) {
+      for (const { labels, waiting } of observed.queues()) yield [{ ...labels }, waiting]
     },
   },
   {
     name: 'in_flight',
     help: 'Calls that hold a permit: sent, and not answered to the end.',
-    labels: CLASS_LABELS,
     combine: 'sum',
-    show(set, observed) {
-      for (const { labels, inFlight } of observed.queues()) set({ ...labels }, inFlight)
+    *show(observed) {
+      for (const { labels, inFlight } of observed.queues()) yield [{ ...labels }, inFlight]
     },
   },
   {
     name: 'concurrency_limit',
     help: 'Calls that may be in flight, where concurrency has bounds between which it is adapted.',
-    labels: CLASS_LABELS,
     combine: 'sum',
-    show(set, observed) {
-      for (const { labels, adapted } of observed.queues()) if (adapted !== undefined) set({ ...labels }, adapted)
+    *show(observed) {
+      for (const { labels, adapted } of observed.queues()) if (adapted !== undefined) yield [{ ...labels }, adapted]
     },
   },
   {
     name: 'upstream_connections',
     help: 'Connections to the upstream that are open, idle ones included.',
-    labels: ['upstream'],
     combine: 'sum',
-    show(set, observed) {
-      for (const { upstream, connections } of observed.connections()) set({ upstream }, connections)
+    *show(observed) {
+      for (const { upstream, connections } of observed.connections()) yield [{ upstream }, connections]
     },
   },
   {
     name: 'connection_waiting',
     help: 'Calls that wait for a connection to the upstream.',
-    labels: ['upstream'],
     combine: 'sum',
-    show(set, observed) {
-      for (const { upstream, waiting } of observed.connections()) set({ upstream }, waiting)
+    *show(observed) {
+      for (const { upstream, waiting } of observed.connections()) yield [{ upstream }, waiting]
     },
   },
   {
     name: 'websockets',
     help: 'WebSockets that are open, or about to be.',
-    labels: ['upstream'],
     combine: 'sum',
-    show(set, observed) {
-      for (const { upstream, webSockets } of observed.connections()) set({ upstream }, webSockets)
+    *show(observed) {
+      for (const { upstream, webSockets } of observed.connections()) yield [{ upstream }, webSockets]
     },
   },
   {
     name: 'client_connections',
     help: 'Connections of clients that are open, idle ones included.',
-    labels: [],
     combine: 'sum',
-    async show(set, observed) {
-      set({}, await observed.clientConnections())
+    async *show(observed) {
+      yield [{}, await observed.clientConnections()]
     },
   },
   {
     name: 'breaker_state',
     help: '0 closed, 1 half-open, 2 open.',
-    labels: ['upstream', 'group'],
-    show(set, observed) {
+    *show(observed) {
       for (const { upstream, group, state } of observed.breakers()) {
-        set(group === undefined ? { upstream } : { upstream, group }, STATE_VALUE[state])
+        yield [group === undefined ? { upstream } : { upstream, group }, STATE_VALUE[state]]
       }
     },
   },
   {
     name: 'store_degraded',
     help: '1 while the quota store can not be asked, or some quotas are kept without it.',
-    labels: [],
-    show(set, { isStoreDegraded }) {
-      set({}, isStoreDegraded ? 1 : 0)
+    *show({ isStoreDegraded }) {
+      yield [{}, isStoreDegraded ? 1 : 0]
     },
   },
   {
     name: 'credential_expires_seconds',
     help: 'Until a credential of which that is known stops being valid; negative afterwards.',
-    labels: ['upstream', 'account', 'credential'],
     combine: 'min',
-    show(set, observed) {
+    *show(observed) {
       for (const { upstream, account, expiries } of observed.credentials()) {
-        for (const { credential, inMs } of expiries) set({ upstream, account, credential }, inMs / 1_000)
+        for (const { credential, inMs } of expiries) yield [{ upstream, account, credential }, inMs / 1_000]
       }
     },
   },
   {
     name: 'credential_quarantined',
     help: 'Credentials of a pool that are left out for a while, because the upstream refused them.',
-    labels: ['upstream', 'account'],
-    show(set, observed) {
+    *show(observed) {
       for (const { upstream, account, quarantined } of observed.credentials()) {
-        if (quarantined !== undefined) set({ upstream, account }, quarantined)
+        if (quarantined !== undefined) yield [{ upstream, account }, quarantined]
       }
     },
   },
   {
     name: 'client_key_expires_seconds',
     help: 'Until a key of a client is refused, of those that expire; negative afterwards.',
-    labels: ['client', 'key'],
     combine: 'min',
-    show(set, observed) {
-      for (const { client, key, inMs } of observed.clientKeys()) set({ client, key }, inMs / 1_000)
+    *show(observed) {
+      for (const { client, key, inMs } of observed.clientKeys()) yield [{ client, key }, inMs / 1_000]
     },
   },
   {
     name: 'certificate_expires_seconds',
     help: 'Until the certificate of the port for clients stops being valid; negative afterwards.',
-    labels: [],
     combine: 'min',
-    show(set, { certificateInMs }) {
-      if (certificateInMs !== undefined) set({}, certificateInMs / 1_000)
+    *show({ certificateInMs }) {
+      if (certificateInMs !== undefined) yield [{}, certificateInMs / 1_000]
     },
   },
   {
     name: 'client_due_ratio',
     help: 'Part of a quota that is due to a client among those that used it within the hour, as this gateway sees it.',
-    labels: [...CLASS_LABELS, 'client'],
     // Whoever sees more clients knows better.
     combine: 'min',
-    show(set, observed) {
-      for (const { upstream, account, class: name, client, due } of observed.dues())
-        set({ upstream, account, class: name, client }, due)
+    async *show(observed) {
+      for (const { upstream, account, class: name, client, due } of await observed.dues())
+        yield [{ upstream, account, class: name, client }, due]
     },
   },
   {
     name: 'client_budget_limit',
     help: 'Calls that the budget of a client allows in its window.',
-    labels: ['client', 'window'],
-    async show(set, observed) {
-      for (const { client, window, limit } of await observed.budgets()) set({ client, window }, limit)
+    async *show(observed) {
+      for (const { client, window, limit } of await observed.budgets()) yield [{ client, window }, limit]
     },
   },
   {
     name: 'client_budget_used',
     help: 'Calls that count against the budget of a client now.',
-    labels: ['client', 'window'],
-    async show(set, observed) {
-      for (const { client, window, used } of await observed.budgets()) set({ client, window }, used)
+    async *show(observed) {
+      for (const { client, window, used } of await observed.budgets()) yield [{ client, window }, used]
     },
   },
   {
     name: 'quota_limit',
     help: 'Calls that a limit allows in its window.',
-    labels: QUOTA,
-    async show(set, _, usages) {
-      for (const usage of await usages()) set(quotaLabels(usage), usage.limit)
+    async *show(observed) {
+      for (const usage of await observed.usage()) yield [quotaLabels(usage), usage.limit]
     },
   },
   {
     name: 'quota_effective_limit',
     help: 'What of a limit can be used now: less than it while the upstream lets less through, or others use it.',
-    labels: QUOTA,
-    async show(set, _, usages) {
-      for (const usage of await usages()) set(quotaLabels(usage), usage.effective)
+    async *show(observed) {
+      for (const usage of await observed.usage()) yield [quotaLabels(usage), usage.effective]
     },
   },
   {
     name: 'quota_used',
     help: 'Calls that count against a limit now.',
-    labels: QUOTA,
-    async show(set, _, usages) {
-      for (const usage of await usages()) set(quotaLabels(usage), usage.used)
+    async *show(observed) {
+      for (const usage of await observed.usage()) yield [quotaLabels(usage), usage.used]
     },
   },
   {
     name: 'quota_exhaustion_seconds',
     help: 'Until nothing of a limit is left, if calls go on as in the last minutes; absent where that never happens.',
-    labels: QUOTA,
     combine: 'min',
-    async show(set, _, usages) {
-      for (const usage of await usages())
-        if (usage.exhaustionInMs !== null) set(quotaLabels(usage), usage.exhaustionInMs / 1_000)
+    async *show(observed) {
+      for (const usage of await observed.usage())
+        if (usage.exhaustionInMs !== null) yield [quotaLabels(usage), usage.exhaustionInMs / 1_000]
     },
   },
   {
     name: 'quota_burn_ratio',
     help: 'The rate of the last minutes divided by the rate that a limit allows for ever.',
-    labels: QUOTA,
-    async show(set, _, usages) {
-      for (const usage of await usages()) if (usage.burnRatio !== null) set(quotaLabels(usage), usage.burnRatio)
+    async *show(observed) {
+      for (const usage of await observed.usage())
+        if (usage.burnRatio !== null) yield [quotaLabels(usage), usage.burnRatio]
     },
   },
 ]
-
-/** Registers the gauges. They show nothing while `observed` returns undefined. */
-export function registerGauges(registry: Registry, bounded: BoundedLabels, observed: () => Observed | undefined): void {
-  for (const { name, help, labels: labelNames, combine = 'max', show } of GAUGES) {
-    new Gauge({
-      name: `sluice_${name}`,
-      help,
-      labelNames,
-      aggregator: combine,
-      registers: [registry],
-      async collect() {
-        const now = observed()
-        // Series that no longer exist must not stay behind.
-        this.reset()
-        if (now === undefined) return
-        const values = new Map<string, { labels: Labels; value: number }>()
-        const set = (labels: Labels, value: number): void => {
-          const shown = bounded.of(labels)
-          const key = Object.values(shown).join('\n')
-          const known = values.get(key)
-          values.set(key, { labels: shown, value: known === undefined ? value : COMBINE[combine](known.value, value) })
-        }
-        await show(set, now, () => usagesOf(now, bounded))
-        for (const { labels, value } of values.values()) this.set(labels, value)
-      },
-    })
-  }
-}
-
-/** The limits under the labels that they appear with. If several share the labels, the fullest counts. */
-async function usagesOf(observed: Observed, bounded: BoundedLabels): Promise<Iterable<ObservedUsage>> {
-  const fullest = new Map<string, ObservedUsage>()
-  for (const usage of await observed.usage()) {
-    const { upstream, account } = usage.labels
-    const labels = { ...usage.labels, ...bounded.of({ upstream, account }) }
-    const key = [...Object.values(labels), usage.window].join('\n')
-    const known = fullest.get(key)
-    const labelled = { ...usage, labels }
-    fullest.set(key, known === undefined ? labelled : fullerOf(known, labelled))
-  }
-  return fullest.values()
-}
 
 /** Of two limits that are shown as one: the fuller one, with the sooner end and the higher rate of both. */
 export function fullerOf<Row extends Burn & Pick<ObservedUsage, 'used' | 'limit'>>(a: Row, b: Row): Row {

@@ -5,10 +5,11 @@
  * (test/observe, test/system/leaks.test.ts).
  */
 
-import { collectDefaultMetrics, Registry } from '@prometheus-io/client'
+import { collectDefaultMetrics, type Gauge, Registry } from '@prometheus-io/client'
 import { BoundedLabels, DEFAULT_BOUNDS, type LabelBounds } from './bounded-labels.ts'
 import { exposition } from './exposition.ts'
-import { type Observed, registerGauges } from './gauges.ts'
+import type { Observed } from './gauges.ts'
+import { registerGauges } from './observed-gauge.ts'
 import { counterFamily, type CounterSeries, Family, HistogramSeries, type Labels, type ClassLabels } from './series.ts'
 
 /**
@@ -150,7 +151,7 @@ export class Metrics {
    */
   constructor(bounds: LabelBounds = DEFAULT_BOUNDS, { hasProcess = true } = {}) {
     this.#labels = new BoundedLabels(bounds)
-    if (hasProcess) collectDefaultMetrics({ register: this.registry, ...SELDOM })
+    if (hasProcess) collectProcessMetrics(this.registry)
     this.#storeErrors.of({})
     this.usageUnwritten.of({})
     this.#storeDuration = this.#storeDurations.of({})
@@ -210,6 +211,26 @@ export class Metrics {
     return new Family(this.registry, about, (labels) => new HistogramSeries(labels, bounds), this.#shown)
   }
 }
+
+/**
+ * What the library knows of the process. Node measures the event loop's delay as the whole time between two runs of a timer; what is
+ * shown is how late the timer was. Where the timer did not run since the last scrape, the value of that stays.
+ */
+function collectProcessMetrics(register: Registry): void {
+  collectDefaultMetrics({ register, ...SELDOM })
+  for (const which of ['min', 'max', 'mean', 'p50', 'p90', 'p99']) {
+    const gauge = register.getSingleMetric(`nodejs_eventloop_lag_${which}_seconds`) as Gauge<string>
+    const set: (labels: object, value: number) => void = gauge.set.bind(gauge)
+    Object.assign(gauge, {
+      set(labels: object, value: number) {
+        if (value < NO_RUNS) set(labels, Math.max(0, value - SELDOM.eventLoopMonitoringPrecision / 1_000))
+      },
+    })
+  }
+}
+
+/** In seconds: Node's minimum, where the timer did not run, is 2^63 ns; the mean is not a number. */
+const NO_RUNS = 1e9
 
 /** Counts dropped lines of the log. Each process has its own counter, as it has its own log. */
 export function droppedLines(registry: Registry): CounterSeries {

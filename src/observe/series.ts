@@ -1,4 +1,5 @@
 import type { Metric, Registry } from '@prometheus-io/client'
+import type { Turn } from './turn.ts'
 
 /**
  * Counters and histograms for the request path. The client library looks up labels by their values at every
@@ -163,8 +164,8 @@ interface Series {
   write(name: string): string
 }
 
-/** How many lines are written in one turn of the event loop, which takes well under a millisecond. */
-const LINES_A_TURN = 400
+/** How many values are told in one turn of the event loop. */
+const VALUES_A_TURN = 400
 
 export class Family<S extends Series = Series> {
   readonly name: string
@@ -215,7 +216,7 @@ export class Family<S extends Series = Series> {
         series.isUntold = false
         values.push(...series.values(name))
       }
-      if (values.length < LINES_A_TURN && looked < LOOKED_AT_A_TURN) continue
+      if (values.length < VALUES_A_TURN && looked < LOOKED_AT_A_TURN) continue
       yield { name, help, type, values }
       values = []
       looked = 0
@@ -223,24 +224,19 @@ export class Family<S extends Series = Series> {
     yield { name, help, type, values }
   }
 
-  /** The text of all series, in pieces that are each small enough for one turn of the event loop. */
-  *pieces(): Generator<string> {
+  /** The text of all series in the OpenMetrics format, in pieces that each end with the turn. */
+  *pieces(turn: Turn): Generator<string> {
     let text = `# HELP ${this.name} ${this.help}\n# TYPE ${this.name} ${this.type}\n`
-    let lines = 0
     for (const series of this.#series.values()) {
-      const own = series.write(this.name)
-      text += own
-      lines += this.type === 'counter' ? 1 : LINES_OF_A_HISTOGRAM
-      if (lines < LINES_A_TURN) continue
+      text += series.write(this.name)
+      if (!turn.isEnough(text)) continue
       yield text
       text = ''
-      lines = 0
     }
     yield text
   }
 }
 
-const LINES_OF_A_HISTOGRAM = 20
 const LOOKED_AT_A_TURN = 10_000
 
 /** Some values of a counter or a histogram, as another process gets them. */

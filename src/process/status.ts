@@ -6,11 +6,12 @@ import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Losses } from '../records/losses.ts'
 import { type CredentialState, fullerOf, type ObservedUsage, type QueueOccupancy } from '../observe/gauges.ts'
 import type { Metrics } from '../observe/metrics.ts'
+import { Turn } from '../observe/turn.ts'
 import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { duesByClass } from '../usage/due.ts'
 import type { Usage } from '../usage/usage.ts'
-import { mergeQueues, mergeRows } from './merge-rows.ts'
+import { mergeQueues } from './merge-rows.ts'
 import type { BreakerRow, BudgetRow, CredentialRow, QueueRow, QuotaRow, Status } from '../server/admin/status.ts'
 
 interface Parts {
@@ -58,12 +59,12 @@ export function gatewayStatus({
       })),
     clientConnections,
     // While the store is away, everything else is still shown.
-    usage: sharedWhileAsked(async () => (await usageOf(live.current, ledger)) ?? []),
-    dues: () => duesByClass(usage.clients(MOST_DUES)),
-    budgets: sharedWhileAsked(async () => {
+    usage: async () => (await usageOf(live.current, ledger)) ?? [],
+    dues: async () => duesByClass(await usage.busiest(MOST_DUES)),
+    async budgets() {
       const { maxClients } = live.current.config.metrics
       return (await budgetRows(live.current, ledger, maxClients)) ?? []
-    }),
+    },
     credentials: () => credentialsOf(live.current, clock.wall()),
     clientKeys: () => clientKeysOf(live.current, clock.wall()),
     get certificateInMs() {
@@ -92,12 +93,13 @@ export function gatewayStatus({
   }
 }
 
-/** The library that writes gauges holds the event loop for all of them at once. */
+/** They are added up in one turn of the event loop. */
 const MOST_DUES = 1_000
 
 /** The budgets of the first `most` clients; undefined while the store can't be asked. */
 async function budgetRows({ callers }: Snapshot, ledger: Ledger, most = Infinity): Promise<BudgetRow[] | undefined> {
   const asked: Promise<BudgetRow[]>[] = []
+  const turn = new Turn()
   for (const { name: client, budget } of callers.clients) {
     if (budget === undefined) continue
     if (asked.length >= most) break
@@ -109,7 +111,8 @@ async function budgetRows({ callers }: Snapshot, ledger: Ledger, most = Infinity
       remaining: Math.max(0, limit.requests - used),
       resetMs: Math.round(resetMs),
     })
-    asked.push(ledger.usage(budget).then((usages) => usages.map(rowOf)))
+    asked.push(kept(ledger.usage(budget).then((usages) => usages.map(rowOf))))
+    await turn.endIfOver()
   }
   return unlessAway(async () => (await Promise.all(asked)).flat())
 }
@@ -218,6 +221,7 @@ type TimedUsage = ObservedUsage & { readonly resetMs: number }
  */
 async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[] | undefined> {
   const asked: Promise<TimedUsage[]>[] = []
+  const turn = new Turn()
   for (const { name: upstream, accounts } of snapshot.upstreams.values()) {
     for (const { admissionPolicies } of accounts.values()) {
       const { chargeSet, shown } = admissionPolicies
@@ -239,10 +243,17 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
           ...burn,
         }
       }
-      asked.push(ledger.usage(chargeSet).then((usages) => usages.map(named)))
+      asked.push(kept(ledger.usage(chargeSet).then((usages) => usages.map(named))))
+      await turn.endIfOver()
     }
   }
-  return unlessAway(async () => fullestOf((await Promise.all(asked)).flat()))
+  return unlessAway(async () => fullestOf(await Promise.all(asked)))
+}
+
+/** It may fail while others are still to be asked. Then nobody waits for it yet, and that would end the process. */
+function kept<T>(answer: Promise<T>): Promise<T> {
+  answer.catch(() => undefined)
+  return answer
 }
 
 /** Undefined while the store can't be asked. */
@@ -255,15 +266,16 @@ async function unlessAway<T>(ask: () => Promise<T>): Promise<T | undefined> {
   }
 }
 
-/** A question that comes while the same one is under way gets the same answer: the gauges of one scrape ask together. */
-function sharedWhileAsked<T>(ask: () => Promise<T>): () => Promise<T> {
-  let asked: Promise<T> | undefined
-  return () =>
-    (asked ??= ask().finally(() => {
-      asked = undefined
-    }))
-}
-
-function fullestOf(all: readonly TimedUsage[]): TimedUsage[] {
-  return mergeRows(all, ({ labels, window }) => [labels.upstream, labels.account, labels.class, window], fullerOf)
+async function fullestOf(all: readonly (readonly TimedUsage[])[]): Promise<TimedUsage[]> {
+  const fullest = new Map<string, TimedUsage>()
+  const turn = new Turn()
+  for (const usages of all) {
+    for (const usage of usages) {
+      const key = [...Object.values(usage.labels), usage.window].join('\n')
+      const known = fullest.get(key)
+      fullest.set(key, known === undefined ? usage : fullerOf(known, usage))
+    }
+    await turn.endIfOver()
+  }
+  return [...fullest.values()]
 }

@@ -40,9 +40,10 @@ export interface FromWorker {
   /** The URL at which it takes calls; or why it can't take any. */
   readonly listening?: string
   readonly failed?: object
-  /** The number of a question, and the answer to it. */
+  /** The number of a question, and the answer to it, or a part of one that is sent in parts: the end of it is `null`. */
   readonly reply?: number
   readonly answer?: unknown
+  readonly part?: unknown
   /** A part of what it tells besides an answer, or before it. */
   readonly told?: unknown
 }
@@ -62,11 +63,18 @@ interface LinkOptions {
   onHung(): void
 }
 
+/** A question without an answer. */
+interface Open {
+  readonly timer: NodeJS.Timeout | undefined
+  readonly parts: unknown[]
+  resolve(answer: unknown): void
+}
+
 /** One worker, as the first process knows it: is asked questions, and watched for signs of life. */
 export class WorkerLink {
   readonly worker: Worker
   readonly #options: LinkOptions
-  readonly #open = new Map<number, { resolve(answer: unknown): void; readonly timer: NodeJS.Timeout | undefined }>()
+  readonly #open = new Map<number, Open>()
   readonly #beats: NodeJS.Timeout
   #isListening = false
   #questions = 0
@@ -77,8 +85,9 @@ export class WorkerLink {
   constructor(worker: Worker, options: LinkOptions) {
     this.worker = worker
     this.#options = options
-    worker.on('message', ({ reply, answer, told }: FromWorker) => {
-      if (reply !== undefined) this.#answered(reply, answer)
+    worker.on('message', ({ reply, part, answer, told }: FromWorker) => {
+      if (reply !== undefined && part !== undefined) this.#open.get(reply)?.parts.push(part)
+      else if (reply !== undefined) this.#answered(reply, answer)
       if (told !== undefined) this.#told(told)
     })
     worker.once('exit', () => {
@@ -104,12 +113,15 @@ export class WorkerLink {
     return this.#isListening && this.#missing < LATE_BEATS
   }
 
-  /** The worker's answer; undefined if it ends before, or neither answers nor tells anything in that time. */
+  /**
+   * The worker's answer, or the parts of one that is sent in parts; undefined if it ends before, or neither answers nor tells
+   * anything in that time.
+   */
   ask<Answer>(question: object, withinMs: number): Promise<Answer | undefined> {
     const number = this.#questions++
     return new Promise((resolve) => {
       const timer = withinMs === Infinity ? undefined : setTimeout(() => this.#answered(number, undefined), withinMs)
-      this.#open.set(number, { timer, resolve: (answer) => resolve(answer as Answer | undefined) })
+      this.#open.set(number, { timer, parts: [], resolve: (answer) => resolve(answer as Answer | undefined) })
       // Without this callback an error of a closed channel would end the first process.
       this.worker.send({ ...question, number }, (error: Error | null) => {
         if (error !== null) this.#answered(number, undefined)
@@ -121,7 +133,7 @@ export class WorkerLink {
     const question = this.#open.get(number)
     this.#open.delete(number)
     clearTimeout(question?.timer)
-    question?.resolve(answer)
+    question?.resolve(answer === null && question.parts.length > 0 ? question.parts : answer)
   }
 
   /** A worker that is still telling something is alive, and will answer later. */

@@ -40,19 +40,19 @@ export async function runWorker(
     queue: () => gateway.status.queue(),
     credentials: () => gateway.status.credentials(),
     requests: async (question) => (await gateway.status.requests(question as RequestQuestion)).found,
-    metrics: async () => {
+    metrics: async (_, number) => {
       await tellCounts(registry)
-      return gaugesOf(registry)
+      for await (const part of gaugesOf(registry)) await tell({ reply: number, part })
     },
     alive: () => Promise.resolve('alive'),
     counts: () => tellCounts(registry),
     reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
     breakers: () => Promise.resolve(gateway.breakers()),
     setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
-  } satisfies Record<Question, (input?: Ask['input']) => Promise<unknown>>
+  } satisfies Record<Question, (input: Ask['input'], number: number) => Promise<unknown>>
   process.on('message', ({ ask, number, input }: Ask) => {
     if (ask === undefined) return
-    void answers[ask](input).then((answer: unknown) => {
+    void answers[ask](input, number).then((answer: unknown) => {
       process.send?.({ reply: number, answer: answer ?? null } satisfies FromWorker)
     })
   })
@@ -72,12 +72,17 @@ async function tellCounts(registry: Registry): Promise<number> {
     const { value: piece, done } = await pieces.next()
     if (done === true) return busyMs
     if (piece.values.length > 0) {
-      const sent = new Promise((resolve) => process.send?.({ told: piece } satisfies FromWorker, resolve))
+      const sent = tell({ told: piece })
       busyMs += performance.now() - before
       await sent
     }
     await nextTurn()
   }
+}
+
+/** Resolves when it is on its way. */
+function tell(message: FromWorker): Promise<unknown> {
+  return new Promise((resolve) => process.send?.(message, resolve))
 }
 
 type ListenError = NodeJS.ErrnoException & { readonly port?: number; readonly address?: string }

@@ -9,7 +9,7 @@ import type { Config } from '../schema/schema.ts'
 import { instanceName, type Log } from '../observe/log.ts'
 import { CommonConfig } from './common-config.ts'
 import { openManaged } from './management.ts'
-import { gaugesOf, gaugesOfAll, type ProcessGauges } from '../observe/gauges-of-all.ts'
+import { gaugesOf, gaugesOfAll, type GaugeValues } from '../observe/gauges-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
@@ -156,10 +156,10 @@ export async function runWorkers(
   const reload = (): Promise<Reloaded> => reloader.reload()
   const status: Status = {
     async *metrics() {
-      const known = (await askEach<ProcessGauges>('metrics')).filter((gauges) => gauges !== undefined)
+      const known = (await askEach<GaugeValues[]>('metrics')).filter((gauges) => gauges !== undefined)
       missingWorkers.set(config.server.workers - known.length)
       for await (const piece of untoldCounts(own)) counts.note(OWN, piece)
-      yield await gaugesOfAll([...known, await gaugesOf(own)])
+      yield* gaugesOfAll([...known.flat(), ...(await Array.fromAsync(gaugesOf(own)))])
       yield* counts.exposition()
       yield '# EOF\n'
     },

@@ -7,6 +7,7 @@
  */
 
 import type { ClassLabels } from '../observe/series.ts'
+import { Turn } from '../observe/turn.ts'
 import type { QueuedClient } from '../queue/admission.ts'
 import type { Clock } from '../time/clock.ts'
 import { dayOf, type DayRow, OTHER } from './day-row.ts'
@@ -86,15 +87,23 @@ export class Usage {
     return size < 2 * most ? client : OTHER
   }
 
-  /** What clients have used of limits within a day; of more than `most` those that used most within the hour. */
-  clients(most = Infinity): ClientUse[] {
-    const rows: ClientUse[] = []
+  /** What clients have used of limits within a day. */
+  clients(): ClientUse[] {
+    return [...this.#recent.values()].map((recent) => recent.row(this.since)).filter(({ day }) => day > 0)
+  }
+
+  /** The same of those that used most within the hour, found without delaying calls. */
+  async busiest(most: number): Promise<ClientUse[]> {
+    const turn = new Turn()
+    let rows: ClientUse[] = []
+    const cut = (): ClientUse[] => rows.sort((a, b) => b.hour - a.hour || b.day - a.day).slice(0, most)
     for (const recent of this.#recent.values()) {
       const row = recent.row(this.since)
       if (row.day > 0) rows.push(row)
+      if (rows.length >= 2 * most) rows = cut()
+      await turn.endIfOver()
     }
-    if (rows.length <= most) return rows
-    return rows.sort((a, b) => b.hour - a.hour || b.day - a.day).slice(0, most)
+    return rows.length > most ? cut() : rows
   }
 
   /** Whether another day has begun than the one that is counted. */

@@ -19,18 +19,22 @@ import { treeOf } from './process-tree.ts'
 /**
  * `npm run bench:scrape`: what a scrape of many series costs the calls that go on meanwhile. Every client calls every account
  * once; then calls are made at a steady rate, at first without scrapes and then while one follows the other. With more
- * `--workers` they share a Redis, and the first process adds up what they have counted.
+ * `--workers` they share a Redis, and the first process adds up what they have counted. The longest turns of the event loop
+ * are those of each process, the first one first: no stall may exceed 50 ms with `--accounts 10000`.
  */
 const { values } = parseArgs({
   options: {
     clients: { type: 'string', default: '1000' },
     accounts: { type: 'string', default: '50' },
     named: { type: 'string', default: '1000' },
+    'named-accounts': { type: 'string', default: '100' },
     rate: { type: 'string', default: '100' },
     seconds: { type: 'string', default: '15' },
     workers: { type: 'string', default: '1' },
   },
 })
+/** With more pairs of a client and an account than this, each client and each account calls, but not each pair. */
+const MOST_CALLS = 50_000
 const clients = Number(values.clients)
 const accounts = Number(values.accounts)
 const perSecond = Number(values.rate)
@@ -53,7 +57,7 @@ writeFileSync(
     log: { level: 'info' },
     store:
       redis === undefined ? { dir: folder.path } : { kind: 'redis', url: redis.url, prefix: `scrape-${process.pid}` },
-    metrics: { maxClients: Number(values.named), maxAccounts: accounts },
+    metrics: { maxClients: Number(values.named), maxAccounts: Number(values['named-accounts']) },
     upstreams: {
       x: {
         url,
@@ -65,9 +69,11 @@ writeFileSync(
   }),
 )
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
-const child = spawn(process.execPath, [main, 'start', '--config', file], {
+const turns = fileURLToPath(new URL('longest-turn.ts', import.meta.url))
+const child = spawn(process.execPath, ['--import', turns, main, 'start', '--config', file], {
   cwd: folder.path,
   stdio: ['ignore', 'pipe', 'inherit'],
+  env: { ...process.env, LONGEST_TURNS: folder.path },
 })
 const agent = new Agent({ connections: 64 })
 try {
@@ -76,7 +82,9 @@ try {
   child.stdout.resume()
   const gateway = { url }
   await everyoneCallsEverywhere(gateway.url)
+  await longestTurns()
   const alone = await latencies(gateway.url)
+  const turnsAlone = await longestTurns()
   let isOver = false
   const scrapes: { ms: number; zipped: Buffer }[] = []
   const scraping = (async () => {
@@ -88,6 +96,7 @@ try {
   const during = await latencies(gateway.url)
   isOver = true
   await scraping
+  const turnsDuring = await longestTurns()
   const last = scrapes.at(-1)!.zipped
   const text = gunzipSync(last)
   const resident = treeOf(child.pid!).map(residentKb)
@@ -99,11 +108,12 @@ try {
   const ms = median(scrapes.map((one) => one.ms)).toFixed(0)
   console.log(`a scrape: ${lines} lines, ${sizes}, median ${ms} ms of ${scrapes.length}`)
   console.log(`resident memory: ${resident.map((kb) => (kb / 1_024).toFixed(0)).join(' + ')} MiB`)
-  for (const [name, all] of [
-    ['without scrapes', alone],
-    ['during scrapes', during],
+  for (const [name, all, turns] of [
+    ['without scrapes', alone, turnsAlone],
+    ['during scrapes', during, turnsDuring],
   ] as const) {
     console.log(`latency ${name}: p50 ${at(all, 0.5).toFixed(1)} ms, p99 ${at(all, 0.99).toFixed(1)} ms`)
+    console.log(`longest turns of the event loop ${name}: ${turns}`)
   }
   console.log(`p99 ratio: ${(at(during, 0.99) / at(alone, 0.99)).toFixed(2)}`)
 } finally {
@@ -123,6 +133,17 @@ async function listening(lines: AsyncIterable<string>): Promise<string> {
   throw new Error('the gateway did not start')
 }
 
+/** The longest turns of each process since the last call, in ms of processor time; the first process comes first. */
+async function longestTurns(): Promise<string> {
+  const pids = treeOf(child.pid!)
+  for (const pid of pids) process.kill(pid, 'SIGUSR2')
+  await pause(500)
+  return pids
+    .map((pid) => JSON.parse(readFileSync(join(folder.path, String(pid)), 'utf8')) as number[])
+    .map((longest) => longest.map((ms) => ms.toFixed(1)).join(' '))
+    .join(' | ')
+}
+
 function residentKb(pid: number): number {
   const [, kb = 0] = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
   return Number(kb)
@@ -136,12 +157,13 @@ async function get(base: string, client: string, account: string): Promise<void>
 }
 
 async function everyoneCallsEverywhere(base: string): Promise<void> {
-  const all = names(clients, 'client').flatMap((client) =>
-    names(accounts, 'account').map((account) => ({ client, account })),
-  )
+  const calls = Math.min(clients * accounts, MOST_CALLS)
   let next = 0
   const caller = async (): Promise<void> => {
-    for (let one = all[next++]; one !== undefined; one = all[next++]) await get(base, one.client, one.account)
+    for (let i = next++; i < calls; i = next++) {
+      const account = clients * accounts > MOST_CALLS ? i : Math.floor(i / clients)
+      await get(base, `client${i % clients}`, `account${account % accounts}`)
+    }
   }
   await Promise.all(Array.from({ length: 64 }, caller))
 }
