@@ -7,6 +7,7 @@ import {
   type TryStory,
   type WaitStory,
 } from '../requests/story.ts'
+import { measured as ms } from '../schema/units.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
 
 interface Options extends AdminOptions {
@@ -143,8 +144,4 @@ function resultOf({ isRunning, status, outcome, refusal }: RequestStory): string
   if (isRunning) return 'it is under way'
   if (refusal !== null) return `${status} ${refusal.kind}: ${refusal.message}`
   return outcome === 'delivered' ? `${status}, delivered` : `${status === 'none' ? 'no answer' : status}, ${outcome}`
-}
-
-function ms(time: number): string {
-  return time < 10_000 ? `${Math.round(time)} ms` : `${(time / 1_000).toFixed(1)} s`
 }

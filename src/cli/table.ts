@@ -1,4 +1,4 @@
-import { duration } from '../server/admin/page-state.ts'
+import { roughly } from '../schema/units.ts'
 
 /** Names are not cut shorter than that, however narrow the terminal is. */
 const SHORTEST_NAME = 6
@@ -32,7 +32,7 @@ function cut(text: string, width: number): string {
 
 /** `59s`, `4min`, `2h`, `5days`. */
 export function short(ms: number): string {
-  return duration(ms).replace(' ', '')
+  return roughly(ms).replace(' ', '')
 }
 
 function sum(numbers: readonly number[]): number {

@@ -32,6 +32,20 @@ export function parseMoment(text: string): number {
   return Date.parse(time === undefined ? `${day}T24:00Z` : text)
 }
 
+/** A rough time, for people: `3 s`, `4 min`, `2 h`, `5 days`. Seconds are rounded up, so that nobody comes back too soon. */
+export function roughly(ms: number): string {
+  if (ms < 1_000) return `${Math.round(ms)} ms`
+  if (ms < 120_000) return `${Math.ceil(ms / 1_000)} s`
+  if (ms < 7_200_000) return `${Math.round(ms / 60_000)} min`
+  if (ms < 172_800_000) return `${Math.round(ms / 3_600_000)} h`
+  return `${Math.round(ms / 86_400_000)} days`
+}
+
+/** An exact time that was measured, for people: `1250 ms`, `12.5 s`. */
+export function measured(ms: number): string {
+  return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`
+}
+
 /** For people: `1 call`, `2 calls`. */
 export function countOf(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`

@@ -7,7 +7,7 @@ export class Html {
   }
 }
 
-type Part = Html | string | number | undefined | false | readonly Part[]
+export type Part = Html | string | number | undefined | false | readonly Part[]
 
 /** Markup with values in it, which are escaped unless they are markup; undefined and false are left out. */
 export function html(literals: TemplateStringsArray, ...parts: readonly Part[]): Html {

@@ -1,6 +1,6 @@
 import type { RequestRow } from '../../requests/story.ts'
 import { ADVICE_OF, type FailureKind } from '../../gateway/failure.ts'
-import { countOf } from '../../schema/units.ts'
+import { countOf, roughly } from '../../schema/units.ts'
 import type { AdminParts } from './management.ts'
 import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
@@ -87,7 +87,7 @@ function* breakerCauses(breakers: readonly BreakerRow[]): Iterable<Cause> {
   for (const { upstream, group, state, byHand, retryAfterMs } of breakers) {
     if (state === 'closed') continue
     const name = group === undefined ? upstream : `${upstream} (${group})`
-    const until = retryAfterMs === undefined ? '' : `, the next probe is in ${duration(retryAfterMs)}`
+    const until = retryAfterMs === undefined ? '' : `, the next probe is in ${roughly(retryAfterMs)}`
     const what = byHand ? `The breaker of ${name} was opened by hand.` : `The breaker of ${name} is ${state}${until}.`
     const todo = byHand
       ? 'Close it when the vendor is well: POST /v1/upstreams/NAME/breaker.'
@@ -103,7 +103,7 @@ function* credentialCauses(credentials: readonly CredentialRow[]): Iterable<Caus
     if (expiresInMs !== null && expiresInMs <= 0)
       yield { severity: 'failing', what: `The credential ${name} has expired.`, todo }
     else if (expiresInMs !== null && expiresInMs < SOON_MS)
-      yield { severity: 'warning', what: `The credential ${name} expires in ${duration(expiresInMs)}.`, todo }
+      yield { severity: 'warning', what: `The credential ${name} expires in ${roughly(expiresInMs)}.`, todo }
     if (quarantined > 0) {
       const what = `${quarantined} of the credentials of ${upstream}/${account} are left out: the vendor refused them.`
       yield { severity: 'warning', what, todo }
@@ -129,7 +129,7 @@ function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cau
       const todo = 'Calls will have to wait soon. “Who waits” and sluice_quota_charged_total say who spends it.'
       yield { severity: 'warning', what: `${name} is nearly used up: ${used} of ${effective}.`, todo }
     } else if (exhaustionInMs !== null && exhaustionInMs > LEAST_AHEAD_MS && exhaustionInMs < MOST_AHEAD_MS) {
-      const what = `${name} will be used up in ${duration(exhaustionInMs)} at this rate: ${used} of ${effective} are.`
+      const what = `${name} will be used up in ${roughly(exhaustionInMs)} at this rate: ${used} of ${effective} are.`
       const todo =
         'See in sluice_quota_charged_total who calls more than usual. Slow that client down, or spread its calls.'
       yield { severity: 'warning', what, todo }
@@ -143,7 +143,7 @@ function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cau
   )
   const who = most === undefined ? '' : `, ${most.waiting} of the client ${most.client}`
   const what = `${name} is used up, and ${countOf(waiting, 'call')} ${waiting === 1 ? 'waits' : 'wait'}${who}.`
-  const todo = `More comes back in ${duration(row.resetMs)}. Slow that client down, or have the vendor raise the limit.`
+  const todo = `More comes back in ${roughly(row.resetMs)}. Slow that client down, or have the vendor raise the limit.`
   yield { severity: 'failing', what, todo }
 }
 
@@ -195,7 +195,7 @@ function* upstreamCauses(rows: readonly RequestRow[]): Iterable<Cause> {
     if (median >= SLOW_MS)
       yield {
         severity: 'warning',
-        what: `${upstream} is slow: half of its calls take more than ${duration(median)}.`,
+        what: `${upstream} is slow: half of its calls take more than ${roughly(median)}.`,
         todo,
       }
   }
@@ -214,15 +214,6 @@ function mostOf(calls: readonly RequestRow[]): { client: string | undefined; ups
     return groups.toSorted(([, a], [, b]) => b.length - a.length)[0]?.[0] ?? undefined
   }
   return { client: largest((row) => row.client), upstream: largest((row) => row.upstream) }
-}
-
-/** For people: `3 s`, `4 min`, `2 h`, `5 days`. */
-export function duration(ms: number): string {
-  if (ms < 1_000) return `${Math.round(ms)} ms`
-  if (ms < 120_000) return `${Math.ceil(ms / 1_000)} s`
-  if (ms < 7_200_000) return `${Math.round(ms / 60_000)} min`
-  if (ms < 172_800_000) return `${Math.round(ms / 3_600_000)} h`
-  return `${Math.round(ms / 86_400_000)} days`
 }
 
 export function capital(text: string): string {

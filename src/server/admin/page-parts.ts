@@ -1,0 +1,50 @@
+import type { AwayInstance } from '../../requests/question.ts'
+import { type Html, html } from './html.ts'
+
+/** A table, or `none` where it has no rows. On a narrow screen it scrolls by itself. */
+export function table(caption: string, columns: readonly string[], rows: readonly Html[], none: string): Html {
+  if (rows.length === 0) return html`<p class="none">${none}</p>`
+  return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0">
+    <table>
+      <thead>
+        <tr>
+          ${columns.map((column) => html`<th scope="col">${column}</th>`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${rows}
+      </tbody>
+    </table>
+  </div>`
+}
+
+/** The frame of every page. `owner` is undefined where nobody is signed in. */
+export function page(title: string, head: Html | undefined, body: Html, owner: string | undefined): string {
+  const signOut =
+    owner !== undefined &&
+    html`<form method="post" action="/sign-out"><span>${owner}</span> <button>Sign out</button></form>`
+  return html`<!doctype html>
+    <html lang="en">
+      <head>
+        <meta charset="utf-8" />
+        <meta name="viewport" content="width=device-width, initial-scale=1" />
+        <meta name="color-scheme" content="light dark" />
+        <title>${title}</title>
+        <link rel="stylesheet" href="/page.css" />
+        ${head}
+      </head>
+      <body>
+        <header>
+          <h1><a href="/">Sluice</a></h1>
+          <p id="connection" role="status"></p>
+          ${signOut}
+        </header>
+        ${body}
+      </body>
+    </html>`.text
+}
+
+/** A line for each instance that did not answer, so that nobody takes what is shown for all there is. */
+export function awayNotes(away: readonly AwayInstance[]): readonly Html[] {
+  return away.map(({ instance, why }) => html`<p class="away">Not heard of: ${instance}. ${why}.</p>`)
+}

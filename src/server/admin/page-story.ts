@@ -1,0 +1,148 @@
+import type { AwayInstance } from '../../requests/question.ts'
+import { accountOf, type LimitState, type RequestStory, type TryStory, type WaitStory } from '../../requests/story.ts'
+import { measured } from '../../schema/units.ts'
+import { type Html, html } from './html.ts'
+import { awayNotes, page, table } from './page-parts.ts'
+import { capital } from './page-state.ts'
+
+/** The stories of the calls with one correlation id. */
+export function storyPage(
+  id: string,
+  stories: readonly RequestStory[],
+  away: readonly AwayInstance[],
+  owner: string | undefined,
+): string {
+  const none = html`<p>
+    No call with this correlation id is known. Each gateway process keeps its latest calls only: the log may have it.
+  </p>`
+  return page(
+    `Call ${id}`,
+    undefined,
+    html`<main>
+      <p><a href="/">All that happens now</a></p>
+      <h2>Call ${id}</h2>
+      ${stories.length === 0 && none} ${stories.map(storyPart)} ${awayNotes(away)}
+    </main>`,
+    owner,
+  )
+}
+
+function storyPart(story: RequestStory): Html {
+  const { refusal, breaker, cache, route, asked } = story
+  const facts: [string, string | number | null | undefined][] = [
+    ['Ended as', story.reason === null || refusal !== null ? story.outcome : `${story.outcome}, ${story.reason}`],
+    ['Status', story.status],
+    ['Came at', story.cameAt],
+    [
+      'Took',
+      `${measured(story.durationMs)}: waited ${measured(story.waitMs)}, upstream ${measured(story.upstreamMs)}, between attempts ${measured(story.backoffMs)}, gateway ${measured(story.gatewayMs)}`,
+    ],
+    ['Client', story.client],
+    ['Address', story.address],
+    ['Call', `${story.method ?? ''} ${story.path}`],
+    ['Account', accountOf(story)],
+    ['Class', story.class],
+    ['Route', route && `${route.line}; a retry is ${route.retry}`],
+    ['Charged to', route?.charges.join(', ')],
+    [
+      'Asked for',
+      asked &&
+        `to wait at most ${measured(asked.maxWaitMs)}, priority ${asked.priority}, retry ${asked.retry ? 'on' : 'off'}`,
+    ],
+    ['Held back by', story.heldBy],
+    ['Cache', cache && [cache.result, cache.status].filter((text) => text !== null).join(': ')],
+    [
+      'Breaker',
+      breaker && (breaker.openedBy === null ? breaker.state : `${breaker.state}: ${breaker.openedBy.because}`),
+    ],
+    ['Served by', story.instance],
+  ]
+  return html`<article>
+    ${refusal !== null && html`<p class="failing"><strong>${refusal.kind}: ${refusal.message}.</strong> ${capital(refusal.whatToDo)}.</p>`}
+    <dl>
+      ${facts
+        .filter(([, value]) => value !== null && value !== undefined && value !== '')
+        .map(
+          ([name, value]) =>
+            html`<div>
+              <dt>${name}</dt>
+              <dd>${value ?? ''}</dd>
+            </div>`,
+        )}
+    </dl>
+    ${
+      story.waits.length > 0 &&
+      html`<h3>Waits</h3>
+        ${table('Waits', ['Before attempt', 'Because', 'Held by', 'Place', 'Promised', 'Waited', 'Ended', 'Served before it'], story.waits.map(waitRow), '')}`
+    }
+    <h3>Attempts</h3>
+    ${table('Attempts', ['Attempt', 'Sent after', 'Delay', 'Status', 'Took', 'Credential', 'Vendor’s id'], story.tries.map(tryRow), 'It was not sent.')}
+    ${
+      story.limits.length > 0 &&
+      html`<h3>Limits, as they were then</h3>
+        ${table('Limits then', ['Limit', 'Used', 'Of', 'Units of this call', 'More in'], story.limits.map(limitStateRow), '')}`
+    }
+  </article>`
+}
+
+function waitRow({
+  beforeAttempt,
+  because,
+  heldBy,
+  place,
+  promisedMs,
+  waitedMs,
+  ended,
+  servedBefore,
+}: WaitStory): Html {
+  const served =
+    servedBefore === null
+      ? ''
+      : Object.entries(servedBefore.byClient)
+          .map(([client, calls]) => `${client} ${calls}`)
+          .join(', ')
+  return html`<tr>
+    <td class="number">${beforeAttempt}</td>
+    <td>${because}</td>
+    <td>${heldBy ?? ''}</td>
+    <td class="number">${place}</td>
+    <td class="number">${measured(promisedMs)}</td>
+    <td class="number">${measured(waitedMs)}</td>
+    <td>${ended}</td>
+    <td>${served}</td>
+  </tr>`
+}
+
+function tryRow({
+  number,
+  startedMs,
+  delayMs,
+  status,
+  error,
+  ms,
+  credential,
+  credentialVersion,
+  requestId,
+}: TryStory): Html {
+  const version = credentialVersion === null ? '' : ` (version ${credentialVersion})`
+  return html`<tr>
+    <td class="number">${number}</td>
+    <td class="number">${measured(startedMs)}</td>
+    <td class="number">${measured(delayMs)}</td>
+    <td>${status ?? error ?? ''}</td>
+    <td class="number">${measured(ms)}</td>
+    <td>${credential ?? ''}${version}</td>
+    <td>${requestId ?? ''}</td>
+  </tr>`
+}
+
+function limitStateRow({ limit, requests, effective, used, units, resetMs }: LimitState): Html {
+  const of = effective < requests ? `${effective} (of ${requests})` : `${requests}`
+  return html`<tr>
+    <th scope="row">${limit}</th>
+    <td class="number">${used}</td>
+    <td class="number">${of}</td>
+    <td class="number">${units ?? ''}</td>
+    <td class="number">${measured(resetMs)}</td>
+  </tr>`
+}
