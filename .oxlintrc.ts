@@ -9,13 +9,14 @@ import { defineConfig, type OxlintOverride } from 'oxlint'
 export const LAYERS: Readonly<Record<string, string>> = {
   // The program, and the library that another program imports.
   '.': 'cli process server/admin config observe schema',
-  cli: 'process server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema files net time',
+  cli: 'process forward-proxy server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema files net time',
   process:
-    'server/admin server config traces requests gateway usage credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',
+    'server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',
 
   // Its ports.
   'server/admin':
     'server config requests gateway audit clients config/presets records observe schema resilience http net time',
+  'forward-proxy': 'server gateway clients observe schema net',
   server: 'traces requests gateway usage clients observe routing schema upstream http net time',
 
   // What became of calls: as spans for others, and over all instances.

@@ -30,7 +30,7 @@ export function findContradictions(config: Config): Problem[] {
 
 type Report = (path: Path, message: string) => void
 
-function checkListeners({ server, admin, clients }: Config, report: Report): void {
+function checkListeners({ server, admin, forwardProxy, clients }: Config, report: Report): void {
   if (server.tls !== undefined && !isKeyPair(server.tls)) {
     report(['server', 'tls'], 'cert and key are no PEM of a certificate and its private key')
   }
@@ -45,6 +45,13 @@ function checkListeners({ server, admin, clients }: Config, report: Report): voi
   }
   if (server.port === admin.port && server.port !== 0) {
     report(['admin', 'port'], 'is the port of server, too; they must differ')
+  }
+  if (forwardProxy === undefined) return
+  if (!isLoopback(forwardProxy.host) && clients === undefined) {
+    report(['forwardProxy', 'host'], 'clients must be configured when the forward proxy listens beyond loopback')
+  }
+  if (forwardProxy.port !== 0 && [server.port, admin.port].includes(forwardProxy.port)) {
+    report(['forwardProxy', 'port'], 'is the port of server or admin, too; they must differ')
   }
 }
 

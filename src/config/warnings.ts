@@ -25,6 +25,9 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
       }
     }
   }
+  if (config.forwardProxy !== undefined && !isLoopback(config.forwardProxy.host)) {
+    warnings.push('forwardProxy.host is beyond loopback, so the keys of its clients travel unencrypted to it')
+  }
   if (isPlain(config.secrets.vault?.url)) {
     warnings.push('secrets.vault.url is http://, so its secrets travel unencrypted')
   }

@@ -4,7 +4,8 @@ import { ANONYMOUS, type Client } from '../clients/client.ts'
 import type { TokenRefusal } from '../clients/callers.ts'
 import { hashKey } from '../clients/keys.ts'
 import { isKeyless, readKeys } from '../clients/presented-keys.ts'
-import { Failure } from './failure.ts'
+import { Failure, isFailure } from './failure.ts'
+import { PROXY_KEY_HEADERS } from './proxied.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 
 /** What of a request tells who sent it. */
@@ -21,7 +22,7 @@ export interface ClientCredentials {
  * X-Sluice-Key no other header is looked at; keys of two clients are refused.
  */
 export function authenticate(
-  { callers, keyHeaders }: Snapshot,
+  { callers, keyHeaders }: Pick<Snapshot, 'callers' | 'keyHeaders'>,
   { headers, connection, blockedMs = 0 }: ClientCredentials,
   upstream: Upstream | undefined,
 ): Client | Failure {
@@ -75,6 +76,19 @@ export function authenticate(
   if (blockedMs > 0) return tooManyAttempts(blockedMs)
   const message = unknownKey(unknown, headers, names)
   return new Failure('unauthenticated', message, { guess: hashKey(tried.join('\n')) })
+}
+
+/** The client whose key the forward proxy was given: as password or user of the proxy credentials. */
+export function authenticateProxied(
+  { callers }: Pick<Snapshot, 'callers'>,
+  credentials: ClientCredentials,
+): Client | Failure {
+  const client = authenticate({ callers, keyHeaders: PROXY_KEY_HEADERS }, credentials, undefined)
+  if (!isFailure(client) || client.kind !== 'unauthenticated') return client
+  const { guess, message } = client
+  const why = Object.keys(credentials.headers).length === 0 ? 'no proxy credentials' : message
+  const advice = 'the forward proxy wants the key of a client, as in HTTPS_PROXY=http://CLIENT:KEY@HOST:PORT'
+  return new Failure('proxy_unauthenticated', `${why}: ${advice}`, { guess })
 }
 
 /** Where something was presented, and behind which scheme. */

@@ -162,6 +162,8 @@ export class Call {
 /** The call for functions that write some of its fields. */
 type Writing<Field extends keyof Call> = Omit<Call, Field> & { -readonly [Name in Field]: Call[Name] }
 
+/** The forward proxy, of a CONNECT. */
+export type Tunnelling = Writing<'client' | 'body' | 'responseBytes' | 'overheadMs'>
 /** The server, which takes the call from a connection. */
 export type Arriving = Writing<'address' | 'upgrade' | 'trace' | 'malformed'>
 /** identify.ts; another credential of a pool changes the target. */

@@ -7,6 +7,7 @@ import type { BreakerFailure } from '../resilience/breaker.ts'
 export type FailureKind =
   | 'invalid_request'
   | 'unauthenticated'
+  | 'proxy_unauthenticated'
   | 'forbidden'
   | 'account_mismatch'
   | 'unknown_upstream'
@@ -65,6 +66,7 @@ export function isFailure(value: object): value is Failure {
 export const STATUS_OF = {
   invalid_request: 400,
   unauthenticated: 401,
+  proxy_unauthenticated: 407,
   forbidden: 403,
   account_mismatch: 403,
   unknown_upstream: 404,
@@ -87,6 +89,7 @@ export const STATUS_OF = {
 export const CODE_OF = {
   invalid_request: 'INVALID_REQUEST',
   unauthenticated: 'INVALID_TOKEN',
+  proxy_unauthenticated: 'INVALID_PROXY_CREDENTIALS',
   forbidden: 'ACCESS_DENIED',
   account_mismatch: 'ACCOUNT_MISMATCH',
   unknown_upstream: 'UNKNOWN_UPSTREAM',
@@ -110,6 +113,7 @@ export const CODE_OF = {
 export const TROUBLE_OF = {
   invalid_request: undefined,
   unauthenticated: undefined,
+  proxy_unauthenticated: undefined,
   forbidden: undefined,
   account_mismatch: undefined,
   unknown_upstream: undefined,
@@ -134,6 +138,7 @@ export const ADVICE_OF = {
   invalid_request: 'read the message: what is malformed, missing or too much, or which account to name',
   unauthenticated:
     'send the key of a client; the message says what came instead: none, an empty one, an unknown one, keys of two clients',
+  proxy_unauthenticated: 'put the key of a client into the proxy’s URL, as in HTTPS_PROXY=http://CLIENT:KEY@HOST:PORT',
   forbidden: 'the client may not use that account, class or address: see its entry in clients',
   account_mismatch: 'the call names another account than it would use: correct it, or X-Sluice-Account',
   unknown_upstream: 'begin the path with the name of an upstream',

@@ -7,9 +7,11 @@ import { isOverlong, normalizeDecoded, normalizePath } from '../routing/path.ts'
 import type { Route } from '../routing/route.ts'
 import { isOwnHost, type LocalEnd, readAbsoluteTarget } from './absolute-target.ts'
 import type { Account } from './account.ts'
-import { authenticate } from './authenticate.ts'
+import { authenticate, authenticateProxied } from './authenticate.ts'
 import type { Target } from './call.ts'
 import { Failure, isFailure } from './failure.ts'
+import { findProxied } from './find-proxied.ts'
+import { type Proxied, proxyKey } from './proxied.ts'
 import { bareHost } from '../net/address.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import { readRequestOptions } from './request-options.ts'
@@ -22,6 +24,8 @@ export interface RequestHead {
   readonly headers: IncomingHttpHeaders
   /** The client's connection. */
   readonly connection: LocalEnd
+  /** Given if it was sent to the forward proxy: its target is a URL of the vendor, and its key is in the proxy credentials. */
+  readonly proxied?: Proxied | undefined
   /** The client, if it is known already. */
   readonly client?: Client | undefined
 }
@@ -47,11 +51,17 @@ export function identify(snapshot: Snapshot, head: RequestHead, identity: Identi
     identity.prefix = address.prefix
     identity.path = address.path
   }
-  const client = head.client ?? authenticate(snapshot, head, identity.upstream)
+  const client = head.client ?? clientOf(snapshot, head, identity.upstream)
   if (isFailure(client)) return client
   identity.client = client
   if (isFailure(address)) return address
   return identifyAt(address, head, client, identity)
+}
+
+function clientOf(snapshot: Snapshot, head: RequestHead, upstream: Upstream | undefined): Client | Failure {
+  const { proxied } = head
+  if (proxied === undefined) return authenticate(snapshot, head, upstream)
+  return authenticateProxied(snapshot, { ...head, headers: proxyKey(proxied, head.headers) })
 }
 
 interface Address {
@@ -126,13 +136,20 @@ function escapeBytes(path: string): string {
 const CLIMBS = /(?:\/|\\|%2f|%5c)(?:\.|%2e){2}(?:\/|\\|%2f|%5c|;|%3b|%00|$)/i
 
 /** Finds the upstream of a request: by the host name that it owns, else by the first segment of the path, else the default. */
-function findUpstream(snapshot: Snapshot, { url, headers, connection }: RequestHead): Address | Failure {
+function findUpstream(snapshot: Snapshot, head: RequestHead): Address | Failure {
+  const { url, headers, connection, proxied } = head
   // No request target has a fragment (RFC 9112 §3.2): where it would be cut off, servers and route tables do not agree.
   if (url.includes('#')) return invalid('the request target must not have a fragment: "#" is written %23')
   let target = url
   let host = headers.host
   let hostname: string | undefined
-  if (!target.startsWith('/')) {
+  let owner: Upstream | undefined
+  let prefix = ''
+  if (proxied !== undefined) {
+    const found = findProxied(snapshot.origins, head, proxied)
+    if (isFailure(found)) return found
+    ;({ host, target, upstream: owner, basePath: prefix } = found)
+  } else if (!target.startsWith('/')) {
     const absolute = readAbsoluteTarget(target)
     if (isFailure(absolute)) return absolute
     const isOwned = snapshot.hosts.has(absolute.hostname)
@@ -153,9 +170,9 @@ function findUpstream(snapshot: Snapshot, { url, headers, connection }: RequestH
     return invalid('the path must not have ".." segments, nor encoded ones')
   // Some servers cut the path off at a NUL. Routes and access rules would then apply to another path.
   if (isEscaped && path.includes('%00')) return invalid('the path must not have an encoded NUL, %00')
-  const owner =
-    snapshot.hosts.size > 0 && host !== undefined ? snapshot.hosts.get(hostname ?? bareHost(host)) : undefined
-  if (owner !== undefined) return { upstream: owner, prefix: '', path, query, host }
+  if (owner === undefined && snapshot.hosts.size > 0 && host !== undefined)
+    owner = snapshot.hosts.get(hostname ?? bareHost(host))
+  if (owner !== undefined) return { upstream: owner, prefix, path, query, host }
   const slash = path.indexOf('/', 1)
   const name = slash < 0 ? path.slice(1) : path.slice(1, slash)
   const named = snapshot.upstreams.get(name)

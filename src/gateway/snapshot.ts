@@ -31,6 +31,7 @@ import { Account } from './account.ts'
 import type { AccountServices } from './admission-policies.ts'
 import { CallCount } from './call-count.ts'
 import { countingOf } from './charges.ts'
+import { type Origins, originsOf } from './origins.ts'
 import type { RetryPolicy } from './decide.ts'
 
 /** Everything that one configuration means, built once and never changed: a call reads it once and keeps to it. */
@@ -39,6 +40,8 @@ export interface Snapshot {
   readonly upstreams: ReadonlyMap<string, Upstream>
   /** Upstreams by the lower-case host names that they own. */
   readonly hosts: ReadonlyMap<string, Upstream>
+  /** Where the forward proxy finds them. */
+  readonly origins: Origins<Upstream>
   /** Lower-case host names of the gateway itself, as far as they are configured. */
   readonly ownHosts: ReadonlySet<string>
   readonly defaultUpstream: Upstream | undefined
@@ -124,6 +127,7 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
     config,
     upstreams,
     hosts,
+    origins: originsOf(upstreams.values()),
     ownHosts: new Set(config.server.hosts.map(bareHost)),
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
     callers: new Callers({ configured: config.clients, managed: services.managed, issuers, clock: services.clock }),

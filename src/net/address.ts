@@ -48,9 +48,14 @@ export function networkOf(text = ''): string {
   return network.map((group) => group.toString(16)).join(':')
 }
 
+/** A host of a URL, where an IPv6 address is in brackets, as sockets and certificates name it. */
+export function withoutBrackets(host: string): string {
+  return host.replace(/^\[(.*)\]$/, '$1')
+}
+
 /** Whether only this machine can reach a listen address. Of host names only localhost is. */
 export function isLoopback(host: string): boolean {
-  const bare = host.replace(/^\[(.*)\]$/, '$1')
+  const bare = withoutBrackets(host)
   const address = parseAddress(bare)
   return address === undefined ? bare.toLowerCase() === 'localhost' : address.range() === 'loopback'
 }

@@ -54,6 +54,8 @@ export interface BudgetUse {
 /** What the gauges show. It is asked for at every scrape. */
 export interface Observed {
   queues(): Iterable<QueueOccupancy>
+  /** Those of the forward proxy; undefined where there is none. */
+  readonly tunnels?: (() => number) | undefined
   connections(): Iterable<{ upstream: string; connections: number; waiting: number; webSockets: number }>
   clientConnections(): Promise<number>
   breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
@@ -138,6 +140,14 @@ export const GAUGES: readonly GaugeOf[] = [
     combine: 'sum',
     *show(observed) {
       for (const { upstream, webSockets } of observed.connections()) yield [{ upstream }, webSockets]
+    },
+  },
+  {
+    name: 'tunnels_open',
+    help: 'Tunnels of the forward proxy that are open.',
+    combine: 'sum',
+    *show({ tunnels }) {
+      if (tunnels !== undefined) yield [{}, tunnels()]
     },
   },
   {

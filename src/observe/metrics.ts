@@ -125,6 +125,10 @@ export class Metrics {
     'credentials_scrubbed',
     'Responses in which an upstream repeated the credential that it was sent, and from which that was removed.',
   )
+  readonly tunnels = this.#counter(
+    'tunnels',
+    'Tunnels of the forward proxy, by kind: intercepted, where TLS was ended for an upstream, or passed on to another host.',
+  )
   readonly #storeDurations = this.#histogram(
     'store_duration',
     'From a question to Redis about quotas to its answer: its own time, the way there and back, and the event loop.',

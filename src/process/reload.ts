@@ -101,10 +101,11 @@ export async function applied(apply: () => Promise<Reloaded>): Promise<Reloaded>
  * Throws a `ConfigError` if it contradicts these.
  */
 export function reloadable(
-  { config: wanted, source }: FoundConfig,
+  { config: found, source }: FoundConfig,
   inForce: Config,
 ): { config: Config; changed: string[]; needRestart: string[] } {
-  const { admin, store, cache, log, metrics, requests } = inForce
+  const { admin, store, cache, log, metrics, requests, forwardProxy } = inForce
+  const { forwardProxy: _, ...wanted } = found
   const config = withKept(inForce, {
     ...wanted,
     admin,
@@ -113,9 +114,10 @@ export function reloadable(
     log,
     metrics,
     requests,
+    ...(forwardProxy === undefined ? {} : { forwardProxy }),
     server: { ...inForce.server, drain: wanted.server.drain, ...renewed(inForce.server.tls, wanted.server.tls) },
   })
-  const needRestart = differences(wanted, config)
+  const needRestart = differences(found, config)
   const problems = needRestart.length === 0 ? [] : findContradictions(config)
   if (problems.length > 0) throw new ConfigError(source, problems)
   return { config, changed: differences(inForce, config), needRestart }

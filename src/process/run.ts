@@ -25,6 +25,7 @@ import { LOSABLE } from '../records/losses.ts'
 import { TokenShare } from '../credentials/token-share.ts'
 import { openManaged, sharedBy } from './management.ts'
 import { QueueCapacity } from '../queue/capacity.ts'
+import { openForwardProxy } from './open-forward-proxy.ts'
 import { openLedger } from './open-ledger.ts'
 import { connectRedis } from '../redis/connection.ts'
 import { type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
@@ -46,6 +47,8 @@ import { warmUp } from './warm-up.ts'
 export interface GatewayProcess {
   /** Base URL of the port for clients. */
   readonly url: string
+  /** That of the forward proxy; undefined where there is none. */
+  readonly forwardProxyUrl: string | undefined
   readonly status: Status
   readonly metrics: Metrics
   readonly management: Management
@@ -59,7 +62,7 @@ export interface GatewayProcess {
 }
 
 /** A gateway with its admin port. */
-export interface Running extends Pick<GatewayProcess, 'url' | 'status' | 'stop'> {
+export interface Running extends Pick<GatewayProcess, 'url' | 'forwardProxyUrl' | 'status' | 'stop'> {
   readonly adminUrl: string
   /** Reads the configuration anew and puts it in force. */
   reload(by?: Actor): Promise<Reloaded>
@@ -87,7 +90,7 @@ export async function runGateway(
   await using parts = new AsyncDisposableStack()
   const gateway = await runWithoutAdmin(config, options)
   parts.defer(() => gateway.stop())
-  const { status, apply, url, metrics, management } = gateway
+  const { status, apply, url, forwardProxyUrl, metrics, management } = gateway
   const counts = new ReloadCounts(metrics.registry)
   registerProcessInfo(metrics.registry)
   const reloader = new Reloader({ load, apply, counts, logger: options.log.logger })
@@ -112,7 +115,7 @@ export async function runGateway(
   const reloadBy = (by: Actor = SELF): Promise<Reloaded> => {
     return reloadFor(by, reloader, management.audit, options.log.logger)
   }
-  return { url, status, adminUrl, reload: reloadBy, stop: () => (stopping ??= end()) }
+  return { url, forwardProxyUrl, status, adminUrl, reload: reloadBy, stop: () => (stopping ??= end()) }
 }
 
 export async function runAdmin(
@@ -131,6 +134,10 @@ export async function runAdmin(
   return { adminUrl, close: () => started.disposeAsync() }
 }
 
+function failed(error: Error): never {
+  throw new StartError(error.message, { cause: error })
+}
+
 /**
  * Serves the port for clients only, as each worker of a cluster does. Longer than a screen, because it is a list: each part
  * is made of those before it. The last part that was made is the first that ends, at a stop and where a later part throws.
@@ -144,11 +151,8 @@ export async function runWithoutAdmin(
   parts.defer(() => log.flush())
   const metrics = new Metrics(config.metrics)
   log.onDropped(() => metrics.logDropped.increment())
-  const ledger = await openLedger(config.store, { clock, logger, onAnswer: (ms) => metrics.storeAnswered(ms) }).catch(
-    (error: Error) => {
-      throw new StartError(error.message, { cause: error })
-    },
-  )
+  const onAnswer = (ms: number): void => metrics.storeAnswered(ms)
+  const ledger = await openLedger(config.store, { clock, logger, onAnswer }).catch(failed)
   parts.defer(() => ledger.close())
   const { store } = config
   const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
@@ -219,6 +223,8 @@ export async function runWithoutAdmin(
   })
   const app = buildApp(proxy, config.server)
   parts.defer(() => app.close())
+  const forwardProxy = await openForwardProxy(config, { proxy, metrics, lookup }, logger).catch(failed)
+  parts.defer(() => forwardProxy?.close())
   let stopping: Promise<void> | undefined
   const status = gatewayStatus({
     clock,
@@ -228,18 +234,20 @@ export async function runWithoutAdmin(
     live,
     losses: managed.losses,
     isStopping: () => stopping !== undefined,
+    tunnels: forwardProxy && (() => forwardProxy.open),
     clientConnections: () => connectionsOf(app),
     requests: (question) => answerHere(question, proxy.requests(), instanceName(config.log.instance)),
   })
   await warmUp(config)
   await tracing.apply(config.telemetry.traces)
   const url = await app.listen({ host: config.server.host, port: config.server.port })
+  const forwardProxyUrl = await forwardProxy?.listen()
   const started = parts.move()
   const end = async (): Promise<void> => {
     const { drain } = live.current.config.server
     const until = clock.now() + drain
     try {
-      await drainApp(app, proxy, drain)
+      await Promise.all([drainApp(app, proxy, drain), forwardProxy?.stop(drain)])
       await tracing.close(Math.max(LAST_SPANS_MS, until - clock.now()))
     } finally {
       await started.disposeAsync()
@@ -266,5 +274,5 @@ export async function runWithoutAdmin(
   }
   const breakers = (): BreakerRow[] => breakerRows(live.current)
   const management = { ...managed, config: () => live.current.config }
-  return { url, status, metrics, management, apply, breakers, setBreaker, stop }
+  return { url, forwardProxyUrl, status, metrics, management, apply, breakers, setBreaker, stop }
 }

@@ -23,6 +23,8 @@ interface Parts {
   readonly live: { readonly current: Snapshot }
   readonly losses: Losses
   isStopping(): boolean
+  /** Tunnels of the forward proxy that are open; undefined where there is none. */
+  readonly tunnels?: (() => number) | undefined
   /** Connections of clients that are open. */
   clientConnections(): Promise<number>
   /** What this process knows of its latest calls. */
@@ -44,6 +46,7 @@ export function gatewayStatus({
   live,
   losses,
   isStopping,
+  tunnels,
   clientConnections,
   requests,
 }: Parts): Status {
@@ -57,6 +60,7 @@ export function gatewayStatus({
         waiting: transport.waiting,
         webSockets: webSockets.open,
       })),
+    tunnels,
     clientConnections,
     // While the store is away, everything else is still shown.
     usage: async () => (await usageOf(live.current, ledger)) ?? [],

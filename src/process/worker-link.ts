@@ -33,12 +33,18 @@ export interface Ask {
   readonly input?: ConfigText | BreakerOrder | RequestQuestion
 }
 
+/** The URLs of its ports. */
+export interface Listening {
+  readonly url: string
+  readonly forwardProxyUrl: string | undefined
+}
+
 /** What a worker sends to the first process: one of these. */
 export interface FromWorker {
   /** It has begun, and wants its configuration, which is sent to it as `begin`. */
   readonly begun?: true
-  /** The URL at which it takes calls; or why it can't take any. */
-  readonly listening?: string
+  /** Where it takes calls; or why it can't take any. */
+  readonly listening?: Listening
   readonly failed?: object
   /** The number of a question, and the answer to it, or a part of one that is sent in parts: the end of it is `null`. */
   readonly reply?: number

@@ -56,7 +56,8 @@ export async function runWorker(
       process.send?.({ reply: number, answer: answer ?? null } satisfies FromWorker)
     })
   })
-  process.send?.({ listening: gateway.url } satisfies FromWorker)
+  const { url, forwardProxyUrl } = gateway
+  process.send?.({ listening: { url, forwardProxyUrl } } satisfies FromWorker)
   return gateway
 }
 

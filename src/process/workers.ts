@@ -30,6 +30,7 @@ import type {
 } from '../server/admin/status.ts'
 import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas } from './merge-rows.ts'
 import {
+  type Listening,
   type Ask,
   type Begin,
   type ConfigText,
@@ -73,7 +74,7 @@ export async function runWorkers(
   const name = instanceName(config.log.instance)
   const counts = new WorkerCounts()
   const links = new Set<WorkerLink>()
-  const fork = async (): Promise<string> => {
+  const fork = async (): Promise<Listening> => {
     const worker = cluster.fork()
     const { pid } = worker.process
     let isHung = false
@@ -106,10 +107,10 @@ export async function runWorkers(
       void pause(isHung ? 0 : REPLACE_AFTER_MS).then(replace)
     })
     const given = common.inForce
-    const url = await urlOf(worker, given)
+    const urls = await urlsOf(worker, given)
     link.listens()
     await common.join(link, given)
-    return url
+    return urls
   }
   const replace = async (): Promise<void> => {
     if (phase !== 'serving') return
@@ -199,7 +200,7 @@ export async function runWorkers(
     },
   }
   try {
-    const urls = await Promise.all(Array.from({ length: config.server.workers }, fork))
+    const [first] = await Promise.all(Array.from({ length: config.server.workers }, fork))
     const controls: Controls = {
       reload,
       lastReload: () => reloader.latest,
@@ -220,7 +221,7 @@ export async function runWorkers(
     }
     let stopping: Promise<void> | undefined
     const reloadBy = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, managed.audit, log.logger)
-    return { url: urls[0]!, adminUrl, status, reload: reloadBy, stop: () => (stopping ??= stop()) }
+    return { ...first!, adminUrl, status, reload: reloadBy, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await endWorkers()
     await managed.close()
@@ -229,7 +230,7 @@ export async function runWorkers(
 }
 
 /** Where a new worker listens; throws what it failed with if it does not come so far. */
-function urlOf(worker: Worker, text: ConfigText): Promise<string> {
+function urlsOf(worker: Worker, text: ConfigText): Promise<Listening> {
   return new Promise((resolve, reject) => {
     worker.on('message', (message: FromWorker) => {
       if (message.begun === true) worker.send({ begin: text } satisfies Begin)

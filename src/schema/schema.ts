@@ -9,6 +9,7 @@ import Type, { type StaticDecode } from 'typebox'
 import { CacheSchema } from './cache-schema.ts'
 import { ClientSchema } from './client-schema.ts'
 import { type CredentialSchema, SecretsSchema } from './credential-schema.ts'
+import { ForwardProxySchema } from './forward-proxy-schema.ts'
 import { IssuerSchema } from './issuer-schema.ts'
 import type { LimitSchema } from './limit-schema.ts'
 import {
@@ -123,6 +124,7 @@ export const ConfigSchema = object({
     },
     { default: {}, description: 'The listener for clients.' },
   ),
+  forwardProxy: Type.Optional(ForwardProxySchema),
   admin: object(
     {
       host: Type.String({ default: '127.0.0.1', description: 'Address of the admin port.' }),

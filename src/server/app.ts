@@ -10,6 +10,7 @@ import { Server as TlsServer, type TlsOptions } from 'node:tls'
 import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { Failure } from '../gateway/failure.ts'
+import { proxiedOn } from '../gateway/proxied.ts'
 import type { Config, ListenerTls } from '../schema/schema.ts'
 import { takeProxyHeaders } from './balanced.ts'
 import { isTrusted } from './client-address.ts'
@@ -19,15 +20,15 @@ import type { Proxy } from './proxy.ts'
 import { isProxyHeader } from './proxy-protocol.ts'
 import { HEAD_TOO_LARGE } from './well-formed.ts'
 import { ExactResponse } from './response.ts'
-import { asksForWebSocket, refuseConnect, takeUpgrades } from './upgrade.ts'
+import { asksForWebSocket, type ConnectListener, refuseConnect, takeUpgrades } from './upgrade.ts'
 
 /** Connections whose head takes too long are looked for at least this often. */
 const LOOK_AT_HEADS_MS = 5_000
 /** Longer than load balancers usually keep an idle connection, so that they close it first and never use a closed one. */
 const KEEP_ALIVE_MS = 75_000
 
-/** Makes the server for clients. All that comes there is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
-export function buildApp(proxy: Proxy, server: Config['server']): FastifyInstance {
+/** Makes the server for clients, or with `onConnect` that of the forward proxy. All that comes there is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
+export function buildApp(proxy: Proxy, server: Config['server'], onConnect?: ConnectListener): FastifyInstance {
   const app = fastifyFor(proxy, server)
   const methods = METHODS.filter((method) => method !== 'CONNECT')
   // Fastify must take no method for one with a body: it would judge the content type.
@@ -42,7 +43,7 @@ export function buildApp(proxy: Proxy, server: Config['server']): FastifyInstanc
     const message = 'of the values of Expect only 100-continue is understood'
     void proxy.serve(request, response, new Failure('invalid_request', message))
   })
-  takeUpgrades(app.server, proxy)
+  takeUpgrades(app.server, proxy, onConnect)
   addConnectionLayers(app, proxy, server)
   closeWithServer(app.server)
   app.register(httpProxy, {
@@ -88,10 +89,10 @@ function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: C
 /** What stands between a connection and HTTP/1.1: the bound for each address, HTTP/2, and the PROXY protocol. */
 function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config['server']): void {
   const { maxHeaderBytes, headTimeout, connectionsPerAddress, trustedProxies } = server
-  const isExempt = isTrusted(trustedProxies)
+  const isBalancer = isTrusted(trustedProxies)
   boundConnections(app.server, {
     most: connectionsPerAddress,
-    isExempt,
+    isExempt: (socket) => isBalancer(socket.remoteAddress) || proxiedOn(socket)?.tunnel !== undefined,
     onSurplus: (address) => proxy.noteSurplus(address),
   })
   if (server.http2) {
@@ -106,7 +107,7 @@ function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config[
   }
   if (server.proxyProtocol) {
     takeProxyHeaders(app.server, {
-      isTrusted: isExempt,
+      isTrusted: isBalancer,
       maxHeaderBytes,
       headMs: headTimeout,
       onInvalid: (address, why) => proxy.noteLost(address, `no header of the PROXY protocol came: ${why}`),

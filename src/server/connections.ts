@@ -7,8 +7,8 @@ const SAY_EVERY_MS = 60_000
 
 interface Bound {
   readonly most: number
-  /** Load balancers are exempt: the connections of all their clients come from their address. */
-  isExempt(address: string | undefined): boolean
+  /** Load balancers are exempt, as the connections of all their clients come from their address; and what was counted before. */
+  isExempt(socket: Socket): boolean
   onSurplus(address: string): void
 }
 
@@ -20,7 +20,7 @@ export function boundConnections(server: Server, { most, isExempt, onSurplus }: 
   const open = new Map<string, number>()
   const said = new Map<string, number>()
   server.prependListener('connection', (socket) => {
-    if (isExempt(socket.remoteAddress)) return
+    if (isExempt(socket)) return
     const address = networkOf(socket.remoteAddress)
     const count = open.get(address) ?? 0
     if (count >= most) {

@@ -4,13 +4,15 @@ import type { Clock, Random } from '../time/clock.ts'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { GuessGuard } from '../clients/guess-guard.ts'
-import { tooManyAttempts } from '../gateway/authenticate.ts'
+import type { Client } from '../clients/client.ts'
+import { authenticateProxied, tooManyAttempts } from '../gateway/authenticate.ts'
 import { forwardWithin } from '../gateway/budget.ts'
-import { type Arriving, Call, type Identifying, type Target } from '../gateway/call.ts'
+import { type Arriving, Call, type Identifying, type Target, type Tunnelling } from '../gateway/call.ts'
 import { Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
 import { forward } from '../gateway/forward.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
 import { identify } from '../gateway/identify.ts'
+import { PROXY_KEY_HEADERS, proxiedOn, proxyKey } from '../gateway/proxied.ts'
 import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
 import { Cancellation } from '../time/cancellation.ts'
@@ -62,20 +64,19 @@ export class Proxy {
   readonly #active = new Set<Arriving>()
   #isDraining = false
   readonly #tunnels = new Tunnels()
-  #onIdle: (() => void) | undefined
+  #idle: PromiseWithResolvers<void> | undefined
 
   constructor(options: ProxyOptions) {
     this.#options = { ...options, drain: new Cancellation() }
   }
 
-  /** From now on every response closes its connection. Resolves when no call is active any more. */
+  /** From now on every response closes its connection. Resolves when no call is active any more. May be called by several ports. */
   drain(): Promise<void> {
     this.#isDraining = true
     this.#tunnels.close()
-    return new Promise((resolve) => {
-      if (this.#active.size === 0) resolve()
-      else this.#onIdle = resolve
-    })
+    if (this.#active.size === 0) return Promise.resolve()
+    this.#idle ??= Promise.withResolvers()
+    return this.#idle.promise
   }
 
   /** Tells that connections of an address were closed, because there are too many. */
@@ -137,21 +138,18 @@ export class Proxy {
   ): Promise<void> {
     // Its connection ends with the answer before, and is only read to its end.
     if (request.socket.writableEnded) return void request.socket.destroy()
-    const { clock, tracing } = this.#options
-    const snapshot = this.#options.snapshot()
-    // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
-    if (this.#isDraining) response.shouldKeepAlive = false
-    const call: Arriving = new Call(correlationId(request), request, response, snapshot, clock, this.#closed)
-    call.address = (this.#options.addressOf ?? OF_CONNECTION)(request)
-    call.trace = tracing?.begin(request.headers)
-    snapshot.calls.begin()
-    this.#active.add(call)
+    const call = this.#arrive(request, response)
+    const { callers, keyHeaders } = call.snapshot
     let result: Forwarded
     try {
       if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
       if (preRejection instanceof Error) throw preRejection
+      const proxied = proxiedOn(request.socket)
       // Signed tokens are checked with keys that may have to be asked for.
-      const tokens = snapshot.callers.check(request.headers, snapshot.keyHeaders)
+      const tokens =
+        proxied === undefined
+          ? callers.check(request.headers, keyHeaders)
+          : callers.check(proxyKey(proxied, request.headers), PROXY_KEY_HEADERS)
       if (tokens !== undefined) await tokens
       const found = preRejection ?? this.#identify(call)
       const target = isFailure(found) && found.guess !== undefined ? await this.#count(call, found) : found
@@ -161,6 +159,58 @@ export class Proxy {
     } catch (error) {
       result = this.#internalError(call, error)
     }
+    this.#recordSafely(call, result)
+  }
+
+  /**
+   * Serves a CONNECT of the forward proxy: `open` makes a tunnel for the client whose key its credentials are, and resolves when
+   * that has ended, or with nothing as soon as the calls inside are served by themselves; or it says why there is none. Never
+   * rejects.
+   */
+  async serveConnect(
+    request: IncomingMessage,
+    response: ServerResponse,
+    open: (call: Tunnelling, client: Client) => Forwarded | undefined | Promise<Forwarded>,
+  ): Promise<void> {
+    const call = this.#arrive(request, response)
+    const { callers } = call.snapshot
+    let result: Forwarded | undefined
+    try {
+      const headers = proxyKey({ tunnel: undefined }, request.headers)
+      await callers.check(headers, PROXY_KEY_HEADERS)
+      const blockedMs = this.#options.guard?.blockedMs(call.address) ?? 0
+      const found = authenticateProxied(call.snapshot, { headers, connection: request.socket, blockedMs })
+      const client = isFailure(found) ? await this.#count(call, found) : found
+      if (!isFailure(client)) call.client = client
+      result = isFailure(client) ? { kind: 'refused', failure: client } : await open(call, client)
+      if (result?.kind === 'refused') refuse(call, result.failure)
+    } catch (error) {
+      result = this.#internalError(call, error)
+    }
+    if (result !== undefined) this.#recordSafely(call, result)
+  }
+
+  #arrive(request: IncomingMessage, response: ServerResponse): Arriving & Identifying {
+    const snapshot = this.#options.snapshot()
+    // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
+    if (this.#isDraining) response.shouldKeepAlive = false
+    const { clock, tracing, addressOf = OF_CONNECTION } = this.#options
+    const call: Arriving & Identifying = new Call(
+      correlationId(request),
+      request,
+      response,
+      snapshot,
+      clock,
+      this.#closed,
+    )
+    call.address = addressOf(request)
+    call.trace = tracing?.begin(request.headers)
+    snapshot.calls.begin()
+    this.#active.add(call)
+    return call
+  }
+
+  #recordSafely(call: Call, result: Forwarded): void {
     try {
       this.#record(call, result)
     } catch (error) {
@@ -177,7 +227,9 @@ export class Proxy {
   readonly #closed = (call: Call): void => {
     call.snapshot.calls.end()
     this.#active.delete(call)
-    if (this.#active.size === 0) this.#onIdle?.()
+    if (this.#active.size > 0) return
+    this.#idle?.resolve()
+    this.#idle = undefined
   }
 
   #identify(call: Identifying): Target | Failure {
@@ -189,7 +241,8 @@ export class Proxy {
       return new Failure('invalid_request', malformed)
     }
     const blockedMs = this.#options.guard?.blockedMs(call.address) ?? 0
-    const head = { method, url: originalUrl(call.request), headers, connection: socket, blockedMs }
+    const proxied = proxiedOn(socket)
+    const head = { method, url: originalUrl(call.request), headers, connection: socket, proxied, blockedMs }
     const target = identify(call.snapshot, head, call)
     if (!isFailure(target)) call.target = target
     return target
@@ -249,8 +302,9 @@ export class Proxy {
     const traceId = isTraced ? line.traceId : undefined
     metrics.requests(client, seen, outcome).increment(call.id, 1, traceId)
     usage.of(client).end(failure !== undefined)
-    // How long a WebSocket stayed open is no latency.
-    if (status !== SWITCHING) metrics.requestDuration.observeMs(durationMs, call.id, traceId)
+    // How long a WebSocket or a tunnel stayed open is no latency.
+    if (status !== SWITCHING && call.request.method !== 'CONNECT')
+      metrics.requestDuration.observeMs(durationMs, call.id, traceId)
     metrics.gatewayOverhead.observeMs(overheadMs, call.id, traceId)
     if (line.requestBytes > 0) metrics.requestBytes.increment(call.id, line.requestBytes, traceId)
     if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes, traceId)
@@ -382,6 +436,8 @@ function originalUrl(request: IncomingMessage & { originalUrl?: string }): strin
 
 /** Without the query, and without what may be a secret: the path is cut down where it is not known what it holds. */
 function pathForLog({ request, upstream, route, prefix, path }: Call): string {
+  // The host of a tunnel, and its port.
+  if (request.method === 'CONNECT') return originalUrl(request).slice(0, 261)
   if (upstream === undefined) {
     const [sent = ''] = originalUrl(request).split('?', 1)
     return `/${sent.split('/')[1]?.slice(0, 64) ?? ''}`
@@ -405,7 +461,7 @@ const HASH_PREFIX = 'sha256:'.length + 8
 
 /** Whoever has to find out who sent it has nothing else to go by than what sent it. */
 function isAboutKey(failure: Failure | undefined): boolean {
-  return failure?.kind === 'unauthenticated' || failure?.kind === 'too_many_attempts'
+  return /^(?:proxy_)?unauthenticated$|^too_many_attempts$/.test(failure?.kind ?? '')
 }
 
 /** The one whose answer counts. */

@@ -61,6 +61,7 @@ export function rawRefusal(id: string, failure: Failure, call?: Call): string {
 function refusalHeaders({ kind, retryAfterMs }: Failure, status: number): string[] {
   const headers = ['X-Sluice-Error', kind]
   if (status === 401) headers.push('WWW-Authenticate', 'Bearer realm="sluice"')
+  if (status === 407) headers.push('Proxy-Authenticate', 'Basic realm="sluice"')
   if (status === 429 || status === 503) headers.push('Retry-After', String(retryAfterSeconds(retryAfterMs ?? 1_000)))
   return headers
 }

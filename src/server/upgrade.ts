@@ -1,4 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import { Failure } from '../gateway/failure.ts'
 import { hasBody } from '../upstream/body.ts'
 import type { Proxy } from './proxy.ts'
@@ -16,15 +17,21 @@ export function asksForWebSocket({ headers, httpVersion }: IncomingMessage): boo
  * Hands calls that ask for a WebSocket to `proxy`, which forwards them like any call. Not by the plugin, which accepts the
  * client before it has asked the upstream, and buffers without a bound.
  */
-export function takeUpgrades(server: Server, proxy: Proxy): void {
+export function takeUpgrades(server: Server, proxy: Proxy, onConnect?: ConnectListener): void {
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
     if (request.headers.upgrade !== undefined && !isLastRead(request)) response.shouldKeepAlive = false
   })
   server.on('upgrade', (request, socket, head) => {
     void proxy.serve(request, responseTo(request), preRejectionOf(request), { socket, head })
   })
-  server.on('connect', (request) => refuseConnect(proxy, request, responseTo(request)))
+  server.on('connect', (request, socket, head) => {
+    if (onConnect === undefined) refuseConnect(proxy, request, responseTo(request))
+    else onConnect(request, responseTo(request), socket as Socket, head)
+  })
 }
+
+/** Serves a CONNECT. The response is for a refusal; a tunnel takes the connection. */
+export type ConnectListener = (request: IncomingMessage, response: ServerResponse, socket: Socket, head: Buffer) => void
 
 export function refuseConnect(proxy: Proxy, request: IncomingMessage, response: ServerResponse): void {
   void proxy.serve(request, response, invalid('CONNECT is not forwarded: this is no tunnel'))

@@ -163,7 +163,7 @@ function* refusalCauses(failed: readonly RequestRow[], breakers: readonly Breake
 
 /** Those that a caller has to mend are no failure of the gateway, or of a vendor. */
 function isCallers(outcome: string): boolean {
-  return /^(invalid_request|unauthenticated|forbidden|account_mismatch|unknown_upstream|body_too_large|not_cached|too_many_attempts)$/.test(
+  return /^(invalid_request|(?:proxy_)?unauthenticated|forbidden|account_mismatch|unknown_upstream|body_too_large|not_cached|too_many_attempts)$/.test(
     outcome,
   )
 }

@@ -1,0 +1,260 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { LookupFunction, Socket } from 'node:net'
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls'
+import type { FastifyInstance } from 'fastify'
+import type { Client } from '../clients/client.ts'
+import { accessOf, isAccessAllowed, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
+import { readAbsoluteTarget } from '../gateway/absolute-target.ts'
+import type { Tunnelling } from '../gateway/call.ts'
+import { Failure, isFailure } from '../gateway/failure.ts'
+import { DELIVERED, type Forwarded, GONE, refused } from '../gateway/forwarded.ts'
+import { markProxied, proxiedOn, type Tunnelled } from '../gateway/proxied.ts'
+import { withoutBrackets } from '../net/address.ts'
+import type { Metrics } from '../observe/metrics.ts'
+import type { ForwardProxyConfig } from '../schema/forward-proxy-schema.ts'
+import type { Config } from '../schema/schema.ts'
+import { buildApp, drainApp } from '../server/app.ts'
+import type { Proxy } from '../server/proxy.ts'
+import type { Authority } from './authority.ts'
+import { dial, type DialError, PassThrough } from './pass-through.ts'
+
+export interface ForwardProxyOptions {
+  readonly config: ForwardProxyConfig
+  readonly server: Config['server']
+  readonly proxy: Proxy
+  readonly authority: Authority
+  readonly metrics: Metrics
+  /** Finds the addresses of hosts that are no upstreams. Default: as the system does. */
+  readonly lookup?: LookupFunction | undefined
+}
+
+const ESTABLISHED = 'HTTP/1.1 200 Connection Established\r\n\r\n'
+/** With what a handshake of TLS begins (RFC 8446 §5.1); no method of HTTP does. */
+const HANDSHAKE = 0x16
+/** A client that does not trust the certificate is told of once in so long for each host. */
+const SAY_EVERY_MS = 60_000
+
+/**
+ * The port for HTTPS_PROXY and HTTP_PROXY. In a tunnel to an upstream's host TLS is ended here, and the calls go the way of all
+ * calls; a tunnel to another host is passed on unread, if the rules allow it.
+ */
+export class ForwardProxy {
+  readonly #options: ForwardProxyOptions
+  readonly #app: FastifyInstance
+  readonly #passing = new Set<PassThrough>()
+  /** When it was last said that a client does not trust the certificate of a host. */
+  readonly #said = new Map<string, number>()
+  #open = 0
+  #isDraining = false
+
+  constructor(options: ForwardProxyOptions) {
+    this.#options = options
+    const { proxy, server } = options
+    // Whether HTTP/2 is spoken is between the tool and the vendor, for which we stand. The port itself has no TLS.
+    const { tls: _, ...listener } = { ...server, http2: true, proxyProtocol: false }
+    this.#app = buildApp(proxy, listener, (...connect) => this.#connect(...connect))
+    this.#app.server.prependListener('connection', (socket: Socket) => {
+      if (proxiedOn(socket) === undefined) markProxied(socket, undefined)
+    })
+    this.#app.server.prependListener('request', ({ socket }: IncomingMessage) => {
+      const proxied = proxiedOn(socket)
+      if (proxied !== undefined) proxied.isUsed = true
+    })
+  }
+
+  /** How many tunnels are open, of both kinds. */
+  get open(): number {
+    return this.#open
+  }
+
+  /** Its URL, for HTTPS_PROXY. */
+  listen(): Promise<string> {
+    const { host, port } = this.#options.config
+    return this.#app.listen({ host, port })
+  }
+
+  /** Takes no connections any more. */
+  async close(): Promise<void> {
+    await this.#app.close()
+  }
+
+  /** Finishes what was accepted, for at most so long. Tunnels to other hosts end as soon as they are idle. */
+  async stop(withinMs: number): Promise<void> {
+    this.#isDraining = true
+    for (const tunnel of this.#passing) tunnel.drain()
+    await drainApp(this.#app, this.#options.proxy, withinMs)
+    for (const tunnel of this.#passing) tunnel.destroy()
+  }
+
+  #connect(request: IncomingMessage, response: ServerResponse, socket: Socket, head: Buffer): void {
+    void this.#options.proxy.serveConnect(request, response, (call, client) => {
+      if (proxiedOn(socket)?.tunnel !== undefined) return refused(invalid('a tunnel in a tunnel is not made'))
+      const target = authorityOf(request.url ?? '')
+      if (isFailure(target)) return refused(target)
+      if (this.#isDraining) return refused(new Failure('draining', 'the gateway stops: no further tunnels are made'))
+      if (this.#open >= this.#options.config.maxTunnels) {
+        const message = `${this.#open} tunnels are open, as many as forwardProxy.maxTunnels allows`
+        return refused(new Failure('queue_full', message))
+      }
+      const tunnel = { ...target, credentials: request.headers['proxy-authorization'] }
+      const isUpstream = call.snapshot.origins.has(`${tunnel.hostname}:${tunnel.port}`)
+      return isUpstream ? this.#intercept(call, tunnel, socket, head) : this.#passOn(call, client, tunnel, socket, head)
+    })
+  }
+
+  /** Ends TLS in the place of an upstream. What is spoken inside is served like what comes to any port of the gateway. */
+  #intercept(call: Tunnelling, tunnel: Tunnelled, socket: Socket, head: Buffer): Forwarded | undefined {
+    const host = withoutBrackets(tunnel.hostname)
+    const why = this.#options.authority.whyNot(host)
+    if (why !== undefined && tunnel.port !== 80)
+      return refused(new Failure('forbidden', `no tunnel to ${host}: ${why}`))
+    this.#count('intercepted', socket)
+    call.response.detachSocket(socket)
+    // The call was to make the tunnel. Those inside are others.
+    call.response.emit('close')
+    socket.write(ESTABLISHED)
+    if (head.length > 0) socket.unshift(head)
+    const timer = setTimeout(() => socket.destroy(), this.#options.server.headTimeout)
+    socket.once('close', () => clearTimeout(timer))
+    socket.once('readable', () => {
+      clearTimeout(timer)
+      const first = socket.read() as Buffer | null
+      if (first === null) return void socket.destroy()
+      socket.unshift(first)
+      if (first[0] === HANDSHAKE && why === undefined) this.#endTls(host, tunnel, socket)
+      else this.#serve(socket, tunnel)
+    })
+    return undefined
+  }
+
+  #endTls(host: string, tunnel: Tunnelled, socket: Socket): void {
+    const { authority, server } = this.#options
+    const address = socket.remoteAddress
+    let why = ''
+    const tls = createTlsServer({
+      ...authority.leafFor(host),
+      ALPNProtocols: ['h2', 'http/1.1'],
+      handshakeTimeout: server.headTimeout,
+      SNICallback(name, done) {
+        if (name.toLowerCase() === host) return done(null)
+        why = `the TLS in the tunnel to ${host} asks for another host, ${name.slice(0, 253)}`
+        done(new Error(why))
+      },
+    })
+    tls.once('tlsClientError', (error: DialError, secure: TLSSocket) => {
+      secure.on('error', () => undefined)
+      this.#sayOnce(host, address, why || whyNoTls(host, error, authority.file), error.code !== 'ECONNRESET')
+      socket.destroy()
+    })
+    tls.once('secureConnection', (secure: TLSSocket) => {
+      const proxied = this.#serve(secure, tunnel)
+      secure.once('close', () => {
+        if (proxied.isUsed) return
+        this.#sayOnce(host, address, whyNoTls(host, undefined, authority.file), false)
+      })
+    })
+    tls.emit('connection', socket)
+  }
+
+  #serve(socket: Socket, tunnel: Tunnelled): ReturnType<typeof markProxied> {
+    const proxied = markProxied(socket, tunnel)
+    this.#app.server.emit('connection', socket)
+    return proxied
+  }
+
+  /** Some clients close without a word where they do not trust, but others do so for other reasons: that is said more seldom. */
+  #sayOnce(host: string, address: string | undefined, message: string, isSure: boolean): void {
+    const now = performance.now()
+    if (!isSure && now - (this.#said.get(host) ?? -Infinity) < SAY_EVERY_MS) return
+    if (!isSure) this.#said.set(host, now)
+    this.#options.proxy.noteLost(address, message)
+  }
+
+  async #passOn(call: Tunnelling, client: Client, tunnel: Tunnelled, socket: Socket, head: Buffer): Promise<Forwarded> {
+    const { config, lookup } = this.#options
+    const { hostname, port } = tunnel
+    const host = withoutBrackets(hostname)
+    const layers = [call.snapshot.config.networkAccess, config.networkAccess, client.networkAccess]
+      .filter((layer) => layer !== undefined)
+      .map((layer) => forTunnels(accessOf(layer)))
+    const why = whyNoTunnel(config, tunnel, layers)
+    if (why !== undefined) return refused(new Failure('forbidden', `no tunnel to ${hostname}:${port}: ${why}`))
+    this.#count('passed', socket)
+    const isAllowed = (address: string): boolean => isAddressAllowed(address, layers, false)
+    let upstream: Socket
+    try {
+      upstream = await dial({ host, port, isAllowed, lookup })
+    } catch (error) {
+      return refused(dialFailure(`${hostname}:${port}`, error as DialError))
+    }
+    if (socket.destroyed) {
+      upstream.destroy()
+      return GONE
+    }
+    call.overheadMs = call.gatewayMs
+    socket.write(ESTABLISHED)
+    return new Promise((resolve) => {
+      const passing = new PassThrough(socket, upstream, head, config.idle, (down, up) => {
+        this.#passing.delete(passing)
+        call.responseBytes = down
+        call.body = { receivedBytes: up }
+        resolve(DELIVERED)
+      })
+      this.#passing.add(passing)
+    })
+  }
+
+  #count(kind: 'intercepted' | 'passed', socket: Socket): void {
+    this.#options.metrics.tunnels.of({ kind }).increment()
+    this.#open++
+    socket.once('close', () => this.#open--)
+  }
+}
+
+/** The host and port of a CONNECT (RFC 9110 §9.3.6). */
+function authorityOf(url: string): { hostname: string; port: number } | Failure {
+  const target = /[/?#]/.test(url) ? invalid('CONNECT names a host and a port') : readAbsoluteTarget(`https://${url}/`)
+  return isFailure(target) ? invalid('CONNECT names a host and a port, such as api.example.com:443') : target
+}
+
+function whyNoTunnel(
+  { otherHosts, ports }: ForwardProxyConfig,
+  { hostname, port }: Tunnelled,
+  layers: readonly NetworkAccess[],
+): string | undefined {
+  if (otherHosts === 'refuse') return 'it is no upstream’s, and forwardProxy.otherHosts is refuse'
+  if (!ports.includes(port)) return `forwardProxy.ports has only ${ports.join(', ')}`
+  if (isAccessAllowed(`https://${hostname}:${port}/`, layers)) return undefined
+  return 'the network access lists do not allow this host'
+}
+
+/** Nobody sees the path of what goes through a tunnel: an entry that blocks some paths of a host blocks the host. */
+function forTunnels({ allowed, blocked }: NetworkAccess): NetworkAccess {
+  return {
+    allowed,
+    blocked: blocked.map((entry) => (URL.canParse(entry) && entry.includes('://') ? new URL(entry).hostname : entry)),
+  }
+}
+
+function dialFailure(authority: string, { code, message }: DialError): Failure {
+  if (code === 'ERR_ADDRESS_NOT_ALLOWED') {
+    const why = 'it has no address that may be reached: private ones, those of this machine and blocked ones may not'
+    return new Failure('forbidden', `no tunnel to ${authority}: ${why}`)
+  }
+  return new Failure('unreachable', `no connection to ${authority} (${code ?? message})`)
+}
+
+/** What came of a handshake, in the words of whoever has to mend it. */
+function whyNoTls(host: string, error: DialError | undefined, file: string): string {
+  const isDistrust = /UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_UNKNOWN|UNSUPPORTED_CERTIFICATE/.test(error?.code ?? '')
+  const advice = `have it trust ${file} (npx sluice run does for most tools); one that pins its own CA can't be served here: give it the gateway's base URL instead`
+  if (isDistrust) return `the client does not trust the gateway's certificate for ${host} (${error!.code}): ${advice}`
+  if (error === undefined || error.code === 'ECONNRESET') {
+    return `the client ended its TLS to ${host} without a request: if it does not trust the gateway's certificate, ${advice}`
+  }
+  return `the client and the gateway agree on no TLS for ${host} (${error.code ?? error.message})`
+}
+
+function invalid(message: string): Failure {
+  return new Failure('invalid_request', message)
+}
