@@ -50,6 +50,7 @@ function buildProgram(): Command {
     .description('An egress gateway for rate-limited APIs. Without a command it starts.')
     .version(manifest.version)
     .showHelpAfterError('Try --help.')
+    .enablePositionalOptions()
     .hook('preAction', (_, command) => {
       // What runs on without a reader of its log is another matter.
       if (command.name() !== 'start' && command.name() !== 'sandbox') process.stdout.on('error', endWithReader)
@@ -108,6 +109,16 @@ function buildProgram(): Command {
     .option('--client <name>', 'as a call of this client of the configuration, with what it may do')
     .option('--batch', 'read "METHOD URL" lines from stdin and answer each with one JSON object')
     .action(lazy(async () => (await import('./explain.ts')).explain))
+  program
+    .command('run')
+    .description('run a command whose calls to the upstreams go through the gateway: sluice run -- python3 tool.py')
+    .argument('<command...>', 'behind --, with its arguments')
+    .option(...CONFIG)
+    .option('--client <name>', 'as this client; else as one of its own, `run`')
+    .option('-v, --verbose', 'show a line for each call')
+    .passThroughOptions()
+    .action(lazy(async () => (await import('./run.ts')).run))
+  addCaCommands(program)
   addKeyCommands(program)
   addCredentialCommands(program)
   program
@@ -175,6 +186,24 @@ function addPresetCommands(program: Command): void {
     .argument('<file>', 'the document, in YAML or JSON; - for stdin')
     .option('--preset <name>', 'with the classes of this preset')
     .action(lazy(async () => (await import('./routes.ts')).routes))
+}
+
+function addCaCommands(program: Command): void {
+  const ca = program.command('ca').description('the local CA with which the forward proxy ends TLS')
+  ca.command('show')
+    .description('its file, fingerprint and hosts; made now if there is none')
+    .option('--pem', 'its certificate and nothing else')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./ca.ts')).showCa))
+  ca.command('install')
+    .description('print what makes this machine trust it')
+    .option('--yes', 'run that')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./ca.ts')).installCa))
+  ca.command('rotate')
+    .description('make a new one in its place')
+    .option(...CONFIG)
+    .action(lazy(async () => (await import('./ca.ts')).rotateCa))
 }
 
 function addKeyCommands(program: Command): void {

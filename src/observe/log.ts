@@ -2,7 +2,7 @@ import { hostname } from 'node:os'
 import pino, { type DestinationStream, type Logger } from 'pino'
 import { isColorSupported, prettyFactory } from 'pino-pretty'
 import type { Config } from '../schema/schema.ts'
-import { LineOutput } from './output.ts'
+import { LineOutput, type Standard } from './output.ts'
 
 export type { Logger } from 'pino'
 
@@ -95,11 +95,15 @@ export type LogOptions = Omit<Config['log'], 'sample'> & Partial<Pick<Config['lo
 /** Makes the program's log: readable lines for a terminal, JSON for everything else. It never waits for its reader. */
 export function createLog(
   { level, format, instance, sample = 1 }: LogOptions,
-  { isTerminal = process.stdout.isTTY, random = Math.random }: { isTerminal?: boolean; random?: () => number } = {},
+  {
+    stream = process.stdout,
+    isTerminal = stream.isTTY,
+    random = Math.random,
+  }: { stream?: Standard; isTerminal?: boolean; random?: () => number } = {},
 ): Log {
   const output = new LineOutput((dropped) => {
     logger.warn({ dropped }, 'lines of the log were dropped, because nobody read standard output')
-  })
+  }, stream)
   const isPretty = format === 'pretty' || (format === 'auto' && isTerminal)
   const base = { instance: instanceName(instance), pid: process.pid }
   const logger = build(level, base, isPretty ? readableStream(output) : output)
@@ -148,8 +152,12 @@ function readableAccess(logger: Logger): Log['access'] {
 }
 
 /** A call that the gateway refused or broke off, or that the upstream failed, is worth a warning. */
-function levelOf({ outcome, status }: AccessLine): 'info' | 'warn' {
-  const isQuiet = outcome === 'client_gone' || (outcome === 'delivered' && !status.startsWith('5'))
+function levelOf({ outcome, status, keyHash }: AccessLine): 'info' | 'warn' {
+  const isQuiet =
+    outcome === 'client_gone' ||
+    (outcome === 'delivered' && !status.startsWith('5')) ||
+    // Many a client, git for one, shows its proxy credentials only when it is asked for them.
+    (outcome === 'proxy_unauthenticated' && keyHash === undefined)
   return isQuiet ? 'info' : 'warn'
 }
 

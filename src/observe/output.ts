@@ -17,15 +17,19 @@ const TOGETHER_MS = 100
 const SLOW_MS = 20
 const GONE_MS = 1_000
 
+/** Standard output, or standard error. */
+export type Standard = NodeJS.WriteStream & { readonly fd: number }
+
 /**
- * Writes whole lines to standard output. It never waits for the reader, so a stalled reader can't stall the process. It
+ * Writes whole lines to standard output, or another stream of the process. It never waits for the reader, so a stalled reader can't stall the process. It
  * buffers a bounded amount; further lines are dropped and counted. Never throws.
  */
 export class LineOutput {
   /** Called for every line that is dropped. */
   onDropped: () => void = () => undefined
   readonly #onBack: (dropped: number) => void
-  readonly #isFile = !(process.stdout instanceof Socket)
+  readonly #stream: Standard
+  readonly #isFile: boolean
   /** Lines in pieces of at most `WHOLE_BYTES`, unless one line is longer. */
   readonly #pieces: string[] = []
   #lastBytes = 0
@@ -40,8 +44,10 @@ export class LineOutput {
   #onSettled: () => void = () => undefined
 
   /** Once the reader takes lines again, `onBack` is called with the number of lines that were dropped. */
-  constructor(onBack: (dropped: number) => void) {
+  constructor(onBack: (dropped: number) => void, stream: Standard = process.stdout) {
     this.#onBack = onBack
+    this.#stream = stream
+    this.#isFile = !(stream instanceof Socket)
   }
 
   /** Writes a line, and those that are buffered, as soon as the reader takes them. */
@@ -103,8 +109,8 @@ export class LineOutput {
       if (this.#isFile) return this.#writeToFile(this.#current)
       try {
         // Another process that shares the pipe makes it blocking when it ends. Then a write would wait for the reader.
-        handleOf(process.stdout)?.setBlocking(false)
-        this.#written(writeSync(1, this.#current))
+        handleOf(this.#stream)?.setBlocking(false)
+        this.#written(writeSync(this.#stream.fd, this.#current))
       } catch (error) {
         return this.#failed(error as NodeJS.ErrnoException)
       }
@@ -113,7 +119,7 @@ export class LineOutput {
 
   #writeToFile(bytes: Buffer): void {
     this.#isWriting = true
-    write(1, bytes, (error, count) => {
+    write(this.#stream.fd, bytes, (error, count) => {
       this.#isWriting = false
       if (error !== null) return this.#failed(error)
       this.#written(count)

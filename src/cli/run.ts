@@ -1,0 +1,168 @@
+import { spawn } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { request } from 'node:http'
+import { constants, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Value } from 'typebox/value'
+import { createKey } from '../clients/keys.ts'
+import { findConfig } from '../config/find.ts'
+import { Authority } from '../forward-proxy/authority.ts'
+import { interceptedHosts } from '../gateway/origins.ts'
+import { withoutBrackets } from '../net/address.ts'
+import { createLog } from '../observe/log.ts'
+import { runWithoutAdmin, StartError } from '../process/run.ts'
+import { ClientSchema } from '../schema/client-schema.ts'
+import { defaultForwardProxy } from '../schema/forward-proxy-schema.ts'
+import type { Config } from '../schema/schema.ts'
+import { CommandError } from './command-error.ts'
+import { explainFailure } from './start-failure.ts'
+import { toolEnvironment } from './tool-environment.ts'
+
+interface Options {
+  readonly config?: string
+  readonly client?: string
+  readonly verbose?: boolean
+}
+
+/** What is used to reach the vendors: a gateway that runs, or one in this process. */
+interface Way {
+  readonly proxy: URL
+  readonly ca: string
+  stop(): Promise<void>
+}
+
+/** The codes of a shell for a command that is not there, or can't be run; with a signal, 128 and its number. */
+const NOT_FOUND = 127
+const NOT_RUNNABLE = 126
+const SIGNALLED = 128
+/** The signals of a terminal go to the command by themselves. */
+const OF_TERMINAL: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT']
+const PASSED_ON: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', ...OF_TERMINAL]
+
+/**
+ * Runs a command whose calls to the upstreams go through the gateway, without the command knowing: by the forward proxy of the
+ * gateway that runs, else by one in this process. Ends as the command does.
+ */
+export async function run(command: readonly string[], options: Options): Promise<void> {
+  const found = await findConfig(options.config)
+  if (found === undefined) {
+    throw new CommandError(
+      'nothing is configured, so there is no upstream to go to: npx sluice init writes a first file',
+    )
+  }
+  const { config } = found
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-run-'))
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+  const way = (await throughRunning(config, options)) ?? (await throughOwn(config, folder, options))
+  const hosts = interceptedHosts(config)
+  const env = toolEnvironment(process.env, { ...way, hosts, folder })
+  const code = await ended(command, env)
+  await way.stop()
+  process.exit(code)
+}
+
+/** Starts the command; resolves with the code to end with. */
+function ended([program = '', ...args]: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+  const child = spawn(program, args, { env, stdio: 'inherit' })
+  for (const signal of PASSED_ON) {
+    process.on(signal, () => {
+      if (!(OF_TERMINAL.includes(signal) && process.stdin.isTTY)) child.kill(signal)
+    })
+  }
+  return new Promise((resolve) => {
+    child.once('error', ({ code, message }: NodeJS.ErrnoException) => {
+      const why = code === 'ENOENT' ? 'there is no such command' : message
+      process.stderr.write(`sluice run: ${program}: ${why}\n`)
+      resolve(code === 'ENOENT' ? NOT_FOUND : NOT_RUNNABLE)
+    })
+    child.once('close', (code, signal) => {
+      resolve(code ?? SIGNALLED + (signal === null ? 0 : constants.signals[signal]))
+    })
+  })
+}
+
+/** The gateway that runs with this configuration, if it does, and has a forward proxy. */
+async function throughRunning(config: Config, { client }: Options): Promise<Way | undefined> {
+  const { forwardProxy } = config
+  if (forwardProxy === undefined || forwardProxy.port === 0) return undefined
+  const host = /^(?:0\.0\.0\.0|::)$/.test(forwardProxy.host) ? '127.0.0.1' : forwardProxy.host
+  const proxy = new URL(`http://${host.includes(':') ? `[${withoutBrackets(host)}]` : host}:${forwardProxy.port}`)
+  if (!(await isOurs(proxy))) return undefined
+  const key = process.env['SLUICE_KEY']
+  if (config.clients !== undefined && !key) {
+    throw new CommandError(
+      `the gateway that runs at ${proxy.host} wants the key of a client: set SLUICE_KEY to it, and unset it to go without`,
+    )
+  }
+  if (key) Object.assign(proxy, { username: client ?? 'run', password: encodeURIComponent(key) })
+  const { file } = await Authority.read(forwardProxy.ca).catch((error: Error) => {
+    throw new CommandError(error.message)
+  })
+  return { proxy, ca: readFileSync(file, 'utf8'), stop: () => Promise.resolve() }
+}
+
+/** Whether a gateway answers there: every refusal of its forward proxy says so. Not by `fetch`, which hides a 407. */
+function isOurs(proxy: URL): Promise<boolean> {
+  return new Promise((resolve) => {
+    const asked = request(proxy, { agent: false, timeout: 2_000 }, (response) => {
+      response.resume()
+      resolve(response.headers['x-sluice-error'] !== undefined)
+    })
+    asked.once('timeout', () => asked.destroy())
+    asked.once('error', () => resolve(false))
+    asked.end()
+  })
+}
+
+/** A gateway in this process, on free ports of loopback, with a CA that is gone with it. */
+async function throughOwn(config: Config, folder: string, { client, verbose = false }: Options): Promise<Way> {
+  const { tls: _, ...server } = config.server
+  const key = createKey()
+  const own = {
+    ...config,
+    server: { ...server, host: '127.0.0.1', port: 0, workers: 1, proxyProtocol: false },
+    forwardProxy: {
+      ...(config.forwardProxy ?? defaultForwardProxy()),
+      host: '127.0.0.1',
+      port: 0,
+      ca: join(folder, 'ca'),
+    },
+    ...(config.clients === undefined && client === undefined
+      ? {}
+      : { clients: withKey(config.clients ?? {}, client, key.keyHash) }),
+  }
+  const log = createLog(
+    { ...config.log, level: verbose ? 'info' : 'warn', format: 'pretty' },
+    { stream: process.stderr },
+  )
+  const gateway = await runWithoutAdmin(own, { log }).catch((error: unknown): never => {
+    if (error instanceof StartError) {
+      const advice = 'a gateway that runs is used instead of another one if it has a forwardProxy'
+      throw new CommandError(`${error.message}\n${advice}`)
+    }
+    return explainFailure(error, 'forwardProxy.port')
+  })
+  const proxy = new URL(gateway.forwardProxyUrl!)
+  if (own.clients !== undefined) Object.assign(proxy, { username: client ?? RUN, password: key.key })
+  return {
+    proxy,
+    ca: readFileSync(join(own.forwardProxy.ca, 'ca.pem'), 'utf8'),
+    async stop() {
+      await gateway.stop()
+      await log.close(1_000)
+    },
+  }
+}
+
+/** The client that a command is, unless it is to be another: one of its own, which may do what the gateway can. */
+const RUN = 'run'
+
+function withKey(clients: NonNullable<Config['clients']>, name: string | undefined, keyHash: string) {
+  const known = name === undefined ? undefined : clients[name]
+  if (name !== undefined && known === undefined) {
+    const names = Object.keys(clients).join(', ') || 'none'
+    throw new CommandError(`the configuration has no client "${name}"; it has ${names}`)
+  }
+  const client = known ?? Value.Decode(ClientSchema, Value.Default(ClientSchema, {}))
+  return { ...clients, [name ?? RUN]: { ...client, keys: [...client.keys, keyHash] } }
+}
