@@ -27,6 +27,8 @@ export interface ExportParts {
   /** Spans were taken, or got lost because of an error, or, without one, because too many waited. */
   onTaken(): void
   onDropped(spans: number, error: Error | undefined): void
+  /** Something of the environment can not be used. */
+  onProblem(message: string): void
 }
 
 /** Of all calls together, about 8 MB. More wait only if the collector is slow or away. */
@@ -37,12 +39,12 @@ const EXPORT_EVERY_MS = 1_000
 const TAKEN = 0
 
 /** Makes spans of what calls have left, and exports them by OpenTelemetry's SDK. This file loads that, so it is imported only when it is used. */
-export function openExport({ config, instanceId, onTaken, onDropped }: ExportParts): Export {
+export function openExport({ config, instanceId, onTaken, onDropped, onProblem }: ExportParts): Export {
   let waiting = 0
   const exporter = new OTLPTraceExporter({
     headers: () => Promise.resolve(revealed(config)),
     timeoutMillis: config.timeout,
-    ...(config.endpoint === undefined ? {} : { url: tracesUrl(config.endpoint) }),
+    url: config.endpoint === undefined ? urlOfEnvironment(onProblem) : withPath(config.endpoint),
   })
   const counting: SpanExporter = {
     export(spans, report) {
@@ -131,13 +133,28 @@ function resourceOf({ attributes }: TracesConfig, instanceId: string): Resource 
     .merge(resourceFromAttributes({ ...attributes, 'service.instance.id': instanceId }))
 }
 
-/** What OTEL_EXPORTER_OTLP_ENDPOINT means, and a URL to which the path has been added already. */
-function tracesUrl(endpoint: string): string {
-  const base = endpoint.replace(/\/+$/, '')
-  return base.endsWith(PATH) ? base : base + PATH
+/** The SDK reads these, too, but takes what is no URL of HTTP for one, or says nothing. */
+function urlOfEnvironment(onProblem: ExportParts['onProblem']): string {
+  for (const [name, complete] of VARIABLES) {
+    const value = process.env[name]?.trim()
+    if (value === undefined || value === '') continue
+    if (/^https?:/.test(value) && URL.canParse(value)) return complete(value)
+    onProblem(`${name} is no http:// or https:// URL, and is left aside`)
+  }
+  return withPath('http://localhost:4318')
 }
 
 const PATH = '/v1/traces'
+const VARIABLES = [
+  ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT', (url: string) => url],
+  ['OTEL_EXPORTER_OTLP_ENDPOINT', withPath],
+] as const
+
+/** A URL of all signals, or one to which the path has been added already. */
+function withPath(endpoint: string): string {
+  const base = endpoint.replace(/\/+$/, '')
+  return base.endsWith(PATH) ? base : base + PATH
+}
 
 /** Anew for each export: a secret may have changed. */
 function revealed({ headers }: TracesConfig): Record<string, string> {

@@ -1,7 +1,7 @@
 import type { Attributes } from '@opentelemetry/api'
 import type { Call, Wait } from '../gateway/call.ts'
 import type { TraceContext } from '../http/trace-context.ts'
-import { allowedOf } from '../ledger/ledger.ts'
+import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import { limitName } from '../ledger/limit.ts'
 import type { Try } from '../observe/log.ts'
 import type { RequestRecord } from '../requests/record.ts'
@@ -151,21 +151,25 @@ function waitEvents({ record, endedMs, waitedMs, ended, attempt }: Wait, cameMs:
 }
 
 /** The limits as of the latest charge, which is that of the last attempt; or as of the refusal. */
-function quotaEvents({ tries }: Call, { line, usage, units }: RequestRecord, cameMs: number): SpanEvent[] {
+function quotaEvents({ tries, budgetUsage }: Call, { line, usage, units }: RequestRecord, cameMs: number): SpanEvent[] {
   const last = tries.reduce((latest, { startedMs }) => Math.max(latest, startedMs), -1)
   const atMs = cameMs + (last < 0 ? line.durationMs : last)
-  return usage.map((one, i) => ({
-    name: 'sluice.quota',
-    atMs,
-    attributes: {
-      'sluice.limit': limitName(one.limit),
-      'sluice.limit.allowed': allowedOf(one),
-      'sluice.limit.used': one.used,
-      'sluice.limit.units': units[i],
-      'sluice.limit.reset_ms': Math.round(one.resetMs),
-      'sluice.limit.enforced': one.limit.isEnforced,
-    },
-  }))
+  return [
+    ...usage.map((one, i) => ({ name: 'sluice.quota', atMs, attributes: limitAttributes(one, units[i]) })),
+    ...budgetUsage.map((one) => ({ name: 'sluice.budget', atMs, attributes: limitAttributes(one, undefined) })),
+  ]
+}
+
+function limitAttributes(usage: LimitUsage, units: number | undefined): Attributes {
+  const { limit, used, resetMs } = usage
+  return {
+    'sluice.limit': limitName(limit),
+    'sluice.limit.allowed': allowedOf(usage),
+    'sluice.limit.used': used,
+    'sluice.limit.units': units,
+    'sluice.limit.reset_ms': Math.round(resetMs),
+    'sluice.limit.enforced': limit.isEnforced,
+  }
 }
 
 /** Names of spans are few: a path is in them only as the table of routes has it. */

@@ -70,6 +70,7 @@ export class Tracing {
     return {
       config,
       instanceId,
+      onProblem: (message: string) => logger.warn(message),
       onTaken: () => {
         if (this.#isFailing) logger.info('spans are exported again')
         this.#isFailing = false

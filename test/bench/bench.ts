@@ -1,6 +1,8 @@
 import { type ChildProcess, fork, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { openSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { load, startUpstream, stayAwake } from './driver.ts'
@@ -10,7 +12,8 @@ import { temporaryFolder } from '../support/temporary-folder.ts'
 /**
  * `npm run bench`: processor time per request and latency of the gateway, next to the bare proxy plugin and next to what a
  * user would assemble from plugins. Every round measures all of them, one after the other, and ratios are taken within the
- * round, because other work on the machine changes from one minute to the next.
+ * round, because other work on the machine changes from one minute to the next. `npm run bench:observe`: the gateway as it is next
+ * to the same without anything that watches calls, and with traces.
  */
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7)
 const ROUND_MS = Number(process.env['BENCH_ROUND_MS'] ?? 2_500)
@@ -21,6 +24,8 @@ interface Subject {
   readonly name: string
   readonly file: string
   readonly env: Record<string, string>
+  /** What is loaded before it. */
+  readonly before?: readonly string[]
 }
 
 interface Sample {
@@ -34,13 +39,29 @@ const store = temporaryFolder('bench')
 const redis = await findRedis()
 const { port: upstreamPort, server } = await startUpstream()
 const upstream = { UPSTREAM: `http://127.0.0.1:${upstreamPort}` }
-const subjects: Subject[] = [
+const gateway = { ...upstream, GATEWAY_STORE: store.path }
+const isAboutWatching = process.argv[2] === 'observe'
+const others: Subject[] = [
   { name: 'bare @fastify/http-proxy', file: 'bare-proxy.ts', env: upstream },
   { name: 'its handler hook and dispatch', file: 'bare-handler.ts', env: upstream },
   { name: 'plugins as a user wires them', file: 'assembled-proxy.ts', env: { ...upstream, REDIS_URL: redis.url } },
-  { name: 'sluice, embedded store', file: 'gateway.ts', env: { ...upstream, GATEWAY_STORE: store.path } },
+  { name: 'sluice, embedded store', file: 'gateway.ts', env: gateway },
   { name: 'sluice, Redis', file: 'gateway.ts', env: { ...upstream, GATEWAY_REDIS_URL: redis.url } },
 ]
+const watched = async (): Promise<Subject[]> => {
+  const collector = await startCollector()
+  const of = (name: string, part: object, before: string[] = []): Subject => {
+    const folder = { GATEWAY_STORE: `${store.path}/${name.replaceAll(/\W/g, '')}` }
+    return { name, file: 'gateway.ts', env: { ...gateway, ...folder, ...part }, before }
+  }
+  return [
+    of('nothing watches', {}, ['unobserved.ts']),
+    of('as it is, traces off', {}),
+    of('traces of 1 %', { GATEWAY_TRACES: collector, GATEWAY_SAMPLE: '1%' }),
+    of('traces of 100 %', { GATEWAY_TRACES: collector, GATEWAY_SAMPLE: '100%' }),
+  ]
+}
+const subjects = isAboutWatching ? await watched() : others
 // The proxy gets the first core to itself; this process, and Redis with it, the others.
 if (canPin) spawnSync('taskset', ['-a', '-p', '-c', `1-${cpus().length - 1}`, String(process.pid)])
 
@@ -68,10 +89,10 @@ interface RunningSubject {
   readonly url: string
 }
 
-async function start({ file, env }: Subject): Promise<RunningSubject> {
+async function start({ file, env, before = [] }: Subject): Promise<RunningSubject> {
   const child = fork(fileURLToPath(new URL(file, import.meta.url)), {
     env: { ...process.env, NODE_ENV: 'production', ...env },
-    execArgv: ['--import', new URL('cpu-reporter.ts', import.meta.url).href],
+    execArgv: [...before, 'cpu-reporter.ts'].flatMap((name) => ['--import', new URL(name, import.meta.url).href]),
     stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc'],
   })
   children.push(child)
@@ -115,7 +136,7 @@ function report(): void {
   console.log(
     `${ROUNDS} rounds of ${ROUND_MS} ms each, ${CONNECTIONS} connections, ${canPin ? 'pinned' : 'not pinned'}`,
   )
-  console.log('CPU per request as a ratio to the bare plugin in the same round: median (lowest-highest)')
+  console.log(`CPU per request as a ratio to "${subjects[0]!.name}" in the same round: median (lowest-highest)`)
   for (const [i, { name }] of subjects.entries()) {
     const own = samples[i]!
     const cpu = own.map(({ cpuMicros }, round) => cpuMicros / samples[0]![round]!.cpuMicros)
@@ -127,6 +148,14 @@ function report(): void {
         `p50 ${median(own.map((s) => s.p50)).toFixed(2)} ms, p99 ${median(own.map((s) => s.p99)).toFixed(2)} ms)`,
     )
   }
+}
+
+/** Takes every export. Its own work is no part of what is measured. */
+async function startCollector(): Promise<string> {
+  const collector = createServer((request, response) => void request.resume().on('end', () => response.end()))
+  collector.listen(0, '127.0.0.1')
+  await once(collector, 'listening')
+  return `http://127.0.0.1:${(collector.address() as AddressInfo).port}`
 }
 
 function spread(values: number[]): string {

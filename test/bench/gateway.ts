@@ -5,6 +5,7 @@ import { runGateway } from '../../src/process/run.ts'
 
 /** The gateway with everything on: a client with a key, quotas, breaker, metrics, access log (to /dev/null). */
 const redisUrl = process.env['GATEWAY_REDIS_URL']
+const endpoint = process.env['GATEWAY_TRACES']
 const limit = [{ requests: 4_000_000_000, window: '60s' }]
 const config = checkConfig(
   {
@@ -22,6 +23,7 @@ const config = checkConfig(
         limits: { read: limit, write: limit, template: limit },
       },
     },
+    telemetry: endpoint === undefined ? {} : { traces: { endpoint, sample: process.env['GATEWAY_SAMPLE'] } },
     clients: { bench: { keys: [hashKey('slk_bench')], accounts: ['harness/prod'] } },
   },
   'bench',

@@ -73,6 +73,31 @@ it('goes on, off, and elsewhere by a reload, with the secret of the configuratio
   expect(gateway.lines.map(({ traceId }) => traceId !== undefined)).toEqual([false, true, true, false])
 })
 
+it('goes where the environment says, and is named so, where the configuration says nothing', async () => {
+  const receiver = await startReceiver()
+  onTestFinished(() => void vi.unstubAllEnvs())
+  vi.stubEnv('OTEL_EXPORTER_OTLP_ENDPOINT', receiver.url)
+  vi.stubEnv('OTEL_EXPORTER_OTLP_HEADERS', 'x-from=environment')
+  vi.stubEnv('OTEL_RESOURCE_ATTRIBUTES', 'team=platform,service.instance.id=shared')
+  vi.stubEnv('OTEL_SERVICE_NAME', 'egress')
+  const { endCall } = await startTracing(undefined, { attributes: { team: 'data' } })
+  endCall()
+  await receiver.until(SPANS)
+  expect(receiver.spans[0]!.of).toMatchObject({
+    team: 'data',
+    'service.name': 'egress',
+    'service.instance.id': 'test',
+  })
+  expect(receiver.headers[0]).toMatchObject({ 'x-from': 'environment' })
+})
+
+it('says that an address of the environment is none', async () => {
+  onTestFinished(() => void vi.unstubAllEnvs())
+  vi.stubEnv('OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318/topsecret')
+  const { said } = await startTracing(undefined)
+  expect(said).toEqual([['warn', 'OTEL_EXPORTER_OTLP_ENDPOINT is no http:// or https:// URL, and is left aside']])
+})
+
 it('loads nothing of OpenTelemetry while traces are off', () => {
   const files = globSync('src/**/*.ts').map((file) => ({ file, text: readFileSync(file, 'utf8') }))
   const loading = (from: string): string[] =>
@@ -94,7 +119,7 @@ async function startCollector(answer: (response: ServerResponse) => void) {
   return { url, answers }
 }
 
-async function startTracing(endpoint: string) {
+async function startTracing(endpoint: string | undefined, more: object = {}) {
   const said: unknown[] = []
   const logger = {
     warn: (...line: unknown[]) => said.push(['warn', ...line]),
@@ -102,10 +127,8 @@ async function startTracing(endpoint: string) {
   }
   const dropped = new Metrics().spansDropped.of({})
   const tracing = new Tracing({ logger: logger as never, dropped, instanceId: 'test' })
-  const { telemetry } = checkConfig(
-    harnessConfig('http://127.0.0.1', {}, { telemetry: { traces: { endpoint } } }),
-    'test',
-  )
+  const traces = { ...more, ...(endpoint === undefined ? {} : { endpoint }) }
+  const { telemetry } = checkConfig(harnessConfig('http://127.0.0.1', {}, { telemetry: { traces } }), 'test')
   await tracing.apply(telemetry.traces)
   onTestFinished(() => tracing.close(1))
   const ended = endedCall()
@@ -117,7 +140,7 @@ async function startTracing(endpoint: string) {
 function endedCall(): [Call, RequestRecord] {
   const tries = Array.from({ length: SPANS - 1 }, (_, i) => ({ startedMs: i, ms: 1, status: 200, end: 'delivered' }))
   const upstream = { url: new URL('http://127.0.0.1'), basePath: '' }
-  const called = { tries, upstream, prefix: '', request: { httpVersion: '1.1', socket: {} } }
+  const called = { tries, budgetUsage: [], upstream, prefix: '', request: { httpVersion: '1.1', socket: {} } }
   const line = { correlationId: 'a', method: 'GET', path: '/a', status: '200', outcome: 'delivered', durationMs: 600 }
   return [called as never, { line, at: Date.now(), usage: [], units: [] } as never]
 }
