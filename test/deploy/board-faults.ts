@@ -1,4 +1,4 @@
-import { boardQueries, type Target } from './boards.ts'
+import { boardQueries, readBoard, type Target } from './boards.ts'
 
 /** The faults, and other things that happen, by which boards are tried; with the variables that choose what they are about. */
 export interface Fault {
@@ -36,6 +36,7 @@ export const FAULTS = {
   'a key expires': { variables: { client: 'aging' } },
   'a certificate expires': EVERYWHERE,
   'a gateway is gone': EVERYWHERE,
+  'a gateway restarts': EVERYWHERE,
   'a worker is missing': EVERYWHERE,
   'nobody reads a log': EVERYWHERE,
   'Redis is flushed': EVERYWHERE,
@@ -133,6 +134,14 @@ const PANELS: Readonly<Record<string, FaultName | readonly FaultName[]>> = {
   'My keys expire in': 'a key expires',
 }
 
+/** The same for the marks that all boards have. */
+const MARKS: Readonly<Record<string, FaultName>> = {
+  Alerts: 'something is wrong',
+  Reloads: 'a wrong configuration',
+  Restarts: 'a gateway restarts',
+  'Breakers opened': 'the breaker opens',
+}
+
 /** Where 0 is what tells; and where there is no more to see than that there are none. */
 const ZERO_TELLS = new Set(['Configuration'])
 const NONE_TELLS = new Set(['Connections C', 'What Redis lost C'])
@@ -146,9 +155,15 @@ export interface AskedQuery {
   tells(value: number): boolean
 }
 
-/** Every query of the boards, with the fault that it is for. Throws for a panel without one. */
+/** Every query of the boards' panels, and of the marks, with the fault that it is for. Throws for one without. */
 export function askedQueries(): AskedQuery[] {
-  return boardQueries.map(({ board, panel, target }) => {
+  const marks = readBoard('on-call').annotations.list.flatMap(({ name, expr }) => {
+    if (expr === undefined) return []
+    const fault = MARKS[name]
+    if (fault === undefined) throw new Error(`say for which fault the mark "${name}" is`)
+    return [{ name: `mark: ${name}`, target: { refId: 'A', expr }, fault, tells: (value: number) => value !== 0 }]
+  })
+  const queries = boardQueries.map(({ board, panel, target }) => {
     const faults = PANELS[panel]
     const fault = typeof faults === 'object' ? faults[(target.refId.codePointAt(0) ?? 0) - 65] : faults
     if (fault === undefined) throw new Error(`say for which fault ${target.refId} of "${panel}" (${board}) is`)
@@ -157,4 +172,5 @@ export function askedQueries(): AskedQuery[] {
       Number.isFinite(value) && (isAny || (value === 0) === ZERO_TELLS.has(panel))
     return { name: `${board}: ${panel} ${target.refId}`, target, fault, tells }
   })
+  return [...queries, ...marks]
 }

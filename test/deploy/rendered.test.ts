@@ -10,6 +10,8 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { parse, parseAllDocuments } from 'yaml'
 import { parseConfig } from '../../src/config/load.ts'
 import { hasKubernetesTools, kubernetesTool } from '../support/kubernetes-tools.ts'
+import { builtBoards } from '../../deploy/grafana/boards/build.ts'
+import { BOARDS } from './boards.ts'
 import { readText, ROOT } from './repository.ts'
 import { prometheusRule } from './write-prometheus-rule.ts'
 
@@ -47,6 +49,15 @@ function expectValid(manifests: readonly Manifest[]): void {
 
 const kindsOf = (manifests: readonly Manifest[]): string[] => manifests.map(({ kind }) => kind).toSorted()
 const BASE = ['ConfigMap', 'Deployment', 'HorizontalPodAutoscaler', 'NetworkPolicy', 'PodDisruptionBudget', 'Service']
+/** With all that is for monitoring: a ConfigMap for each board, too. */
+const MONITORED = [...BASE, ...BOARDS.map(() => 'ConfigMap'), 'PodMonitor', 'PrometheusRule', 'Service'].toSorted()
+
+/** What the ConfigMaps for Grafana hold, by the names of the files. */
+function boardsIn(manifests: readonly Manifest[]): Record<string, string> {
+  const found = manifests.filter(({ metadata }) => metadata.labels?.['grafana_dashboard'] === '1')
+  return Object.assign({}, ...found.map(({ data }) => data)) as Record<string, string>
+}
+
 const ENVIRONMENT = {
   SLUICE_ADMIN_TOKEN: 'a',
   SLUICE_METRICS_TOKEN: 'm',
@@ -72,7 +83,8 @@ describe.skipIf(!hasKubernetesTools)('what kubectl makes of the Kustomize files'
   it('is valid as the overlay for production, which adds monitoring and changes image, namespace and number', () => {
     const manifests = render('overlays/production')
     expectValid(manifests)
-    expect(kindsOf(manifests)).toEqual([...BASE, 'PodMonitor', 'PrometheusRule', 'Service'].toSorted())
+    expect(kindsOf(manifests)).toEqual(MONITORED)
+    expect(boardsIn(manifests)).toEqual(builtBoards())
     for (const { metadata } of manifests) expect(metadata.namespace).toBe('sluice')
     const of = (kind: string) => manifests.find((manifest) => manifest.kind === kind)!.spec
     expect(of('Deployment').template.spec.containers[0].image).toMatch(/^registry\.example\//)
@@ -92,7 +104,9 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     manifestsIn(
       kubernetesTool('helm', ['template', 'egress', chart, ...settings.flatMap((setting) => ['--set-json', setting])]),
     )
-  const everything = ['monitoring={"podMonitor":true,"prometheusRule":true,"labels":{"release":"prometheus"}}']
+  const everything = [
+    'monitoring={"podMonitor":true,"prometheusRule":true,"boards":true,"labels":{"release":"prometheus"}}',
+  ]
   let manifests: Manifest[]
   beforeAll(() => {
     manifests = render(...everything)
@@ -105,7 +119,7 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
 
   it('is valid by the published schemas', () => {
     expectValid(manifests)
-    expect(kindsOf(manifests)).toEqual([...BASE, 'PodMonitor', 'PrometheusRule', 'Service'].toSorted())
+    expect(kindsOf(manifests)).toEqual(MONITORED)
   })
 
   it('runs the pods as the Kustomize base does', () => {
@@ -123,11 +137,14 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     expect({ ingress, egress }).toEqual({ ingress: policy.spec.ingress, egress: policy.spec.egress })
   })
 
-  it('has a configuration that the gateway takes, and the alerts of Prometheus', () => {
+  it('has a configuration that the gateway takes, the alerts of Prometheus, and the boards of Grafana', () => {
     const config = parseConfig(of('ConfigMap').data['sluice.yaml']!, { env: ENVIRONMENT })
     const { spec } = of('Deployment').spec.template
     expect(spec.terminationGracePeriodSeconds * 1_000).toBeGreaterThan(5_000 + 2 * config.server.drain)
     expect(of('PrometheusRule').spec).toEqual(parse(readText('deploy/prometheus/alerts.yml')))
+    const boards = Object.entries(boardsIn(manifests)).map(([file, text]) => [file, JSON.parse(text)])
+    const built = Object.entries(builtBoards()).map(([file, text]) => [file, JSON.parse(text)])
+    expect(Object.fromEntries(boards)).toEqual(Object.fromEntries(built))
     expect(of('PodMonitor').metadata.labels).toMatchObject({ release: 'prometheus' })
   })
 

@@ -279,31 +279,23 @@ export function timeline(
 }
 
 export interface TableOptions {
-  readonly unit?: string
   /** What the column of the values is called; without it there is none. */
   readonly value?: string
   readonly hidden?: readonly string[]
   readonly order?: readonly string[]
   readonly leadsBy?: readonly string[]
-  readonly noValue?: string
-  readonly thresholds?: Thresholds
   readonly h?: number
 }
 
 /** What is so now, as one row for each series. A row leads to the requests that it is about. */
 export function table(title: string, about: string, expr: string, options: TableOptions = {}): Panel {
-  const { unit, value, hidden = [], order = [], leadsBy = [], noValue = 'none', thresholds, h = 8 } = options
+  const { value, hidden = [], order = [], leadsBy = [], h = 8 } = options
   const excluded = ['Time', '__name__', ...(value === undefined ? ['Value'] : []), ...hidden]
   const organize = {
     excludeByName: Object.fromEntries(excluded.map((name) => [name, true])),
     indexByName: Object.fromEntries(order.map((name, i) => [name, i])),
     renameByName: value === undefined ? {} : { Value: value },
   }
-  const ofValue = {
-    ...(unit !== undefined && { unit }),
-    ...(thresholds && { thresholds: steps(thresholds), 'custom.cellOptions': { type: 'color-text' } }),
-  }
-  const properties = Object.entries(ofValue).map(([id, of]) => ({ id, value: of }))
   const json = {
     type: 'table',
     title,
@@ -311,8 +303,8 @@ export function table(title: string, about: string, expr: string, options: Table
     datasource: DATASOURCE,
     targets: targets([query(expr)], true, { format: 'table' }),
     fieldConfig: {
-      defaults: { noValue, custom: { align: 'auto' }, links: requestsOf(leadsBy, '__data.fields') },
-      overrides: properties.length === 0 ? [] : [{ matcher: { id: 'byName', options: value }, properties }],
+      defaults: { noValue: 'none', custom: { align: 'auto' }, links: requestsOf(leadsBy, '__data.fields') },
+      overrides: [],
     },
     options: { showHeader: true, cellHeight: 'sm' },
     transformations: [{ id: 'organize', options: organize }],

@@ -167,10 +167,7 @@ export const quotaUsedOfLimit: Panel = graph(
     unit: 'percentunit',
     max: 1,
     leadsBy: LIMIT_LABELS,
-    thresholds: [
-      [null, 'transparent'],
-      [0.95, 'red'],
-    ],
+    thresholds: THRESHOLDS.nearlyFull,
   },
 )
 

@@ -1,17 +1,15 @@
 /** A colour from each value on; the first step has no value: it is the colour below all others. */
 export type Thresholds = readonly (readonly [from: number | null, color: string])[]
 
-const ANY_IS_BAD: Thresholds = [
-  [null, 'green'],
-  [1, 'red'],
-]
-
 /** Every threshold of the boards, in one place: what is well, what is worth a look, and what is wrong. */
 export const THRESHOLDS = {
   /** A figure that is neither good nor bad. */
   none: [[null, 'blue']],
   /** Something that should not happen at all. */
-  anyIsBad: ANY_IS_BAD,
+  anyIsBad: [
+    [null, 'green'],
+    [1, 'red'],
+  ],
   anyIsOdd: [
     [null, 'green'],
     [1, 'orange'],
@@ -36,6 +34,11 @@ export const THRESHOLDS = {
   quota: [
     [null, 'green'],
     [0.8, 'yellow'],
+    [0.95, 'red'],
+  ],
+  /** The same, as a line across a graph. */
+  nearlyFull: [
+    [null, 'transparent'],
     [0.95, 'red'],
   ],
   /** How many times as fast as an error budget allows it is used: 6 and 14.4 page. */
