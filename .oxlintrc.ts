@@ -15,13 +15,13 @@ export const LAYERS: Readonly<Record<string, string>> = {
 
   // Its ports.
   'server/admin':
-    'server config requests gateway audit clients config/presets records observe schema resilience http net time',
+    'server config requests gateway usage audit clients config/presets records observe schema resilience http net time',
   'forward-proxy': 'server gateway clients observe schema net',
   server: 'traces requests gateway usage clients observe routing schema upstream http net time',
 
   // What became of calls: as spans for others, and over all instances.
   traces: 'requests gateway observe ledger schema http',
-  requests: 'gateway observe redis ledger routing schema resilience time',
+  requests: 'gateway usage observe redis ledger routing schema resilience time',
 
   // A configuration as it is read, and a call from its start to its end.
   config: 'credentials clients secrets config/presets schema http net time',
@@ -29,7 +29,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
     'usage credentials clients cache config/presets observe queue routing answers ledger schema upstream resilience http net time',
 
   // What a call needs.
-  usage: 'observe queue time',
+  usage: 'observe queue redis schema files time',
   credentials: 'secrets observe redis routing schema upstream resilience http time',
   clients: 'records observe queue routing ledger schema net time',
   sandbox: 'config/presets routing schema http time',

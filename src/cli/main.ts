@@ -4,7 +4,7 @@
  * A change here must be in docs/run.md, and prove exit code and output (test/cli).
  */
 
-import { Command, InvalidArgumentError } from 'commander'
+import { Command, InvalidArgumentError, Option } from 'commander'
 import { manifest } from '../manifest.ts'
 import { CommandError } from './command-error.ts'
 
@@ -129,7 +129,25 @@ function buildProgram(): Command {
     .option(...TOKEN_OPTION)
     .option('--json', 'as JSON, as the admin port answers')
     .option('--once', 'print the table once, as it does without it')
+    .addOption(
+      new Option('--by <what>', 'who uses each limit, what each is due, and what is left of budgets').choices([
+        'client',
+      ]),
+    )
     .action(lazy(async () => (await import('./quota.ts')).quota))
+  program
+    .command('usage')
+    .description('print what each client used by the day, of each account and class: the export for charge-back')
+    .option('--since <time>', 'from that day on (UTC), such as 30d or 2027-01-31; without it all that is kept, 90 days')
+    .option('--until <time>', 'to that day')
+    .option('--client <name>', 'of this client')
+    .option('--account <name>', 'of this account, such as prod or harness/prod')
+    .option('--class <name>', 'of this class')
+    .addOption(new Option('--format <format>', 'how to print it').choices(['table', 'csv', 'json']).default('table'))
+    .option(...CONFIG)
+    .option(...URL_OPTION)
+    .option(...TOKEN_OPTION)
+    .action(lazy(async () => (await import('./usage.ts')).usage))
   program
     .command('top')
     .description('show limits, queues, breakers and clients of a running gateway, live at a terminal until q')

@@ -1,20 +1,32 @@
 import { styleText } from 'node:util'
 import type { QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
+import { clientTables, type UsageAnswer } from './quota-by-client.ts'
 import { columnsOf, short } from './table.ts'
 
 interface Options extends AdminOptions {
   readonly json?: boolean
+  readonly by?: 'client'
 }
 
 /** Prints the quotas of a running gateway, the fullest first. `sluice top` goes on showing them. */
 export async function quota(options: Options): Promise<void> {
   const admin = await adminPortOf(options)
+  const table = { width: process.stdout.columns ?? 80, paint: colour }
+  if (options.by === 'client') {
+    const usage = await askAdmin<UsageAnswer>(admin, `/v1/usage?limit=${MOST_LIMITS}`)
+    return void process.stdout.write(options.json === true ? jsonOf(usage) : clientTables(usage, table))
+  }
   const { data } = await askAdmin<{ data: QuotaRow[] }>(admin, '/v1/quota')
-  if (options.json === true) return void process.stdout.write(`${JSON.stringify(data, undefined, 2)}\n`)
-  const width = process.stdout.columns ?? 80
-  process.stdout.write(quotaTable(data, { width, paint: colour }))
+  process.stdout.write(options.json === true ? jsonOf(data) : quotaTable(data, table))
 }
+
+function jsonOf(answer: object): string {
+  return `${JSON.stringify(answer, undefined, 2)}\n`
+}
+
+/** The admin port lists no more at once. */
+const MOST_LIMITS = 1_000
 
 /** What is used up is red, and what nearly is, yellow; unless NO_COLOR is set, or nobody sees it. */
 export function colour(text: string, fullness: number): string {

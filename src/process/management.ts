@@ -12,10 +12,17 @@ import { FileRecords } from '../records/file-records.ts'
 import { Losses } from '../records/losses.ts'
 import type { Records } from '../records/records.ts'
 import { RedisRecords } from '../records/redis-records.ts'
+import type { UsageDays } from '../usage/days.ts'
+import { readDays } from '../usage/keeper.ts'
+import { openUsageDays } from '../usage/open-days.ts'
 import type { Management, StoredPreset } from '../server/admin/management.ts'
 
 /** What the admin API changes, and the gateway goes by. */
-export type Managed = Omit<Management, 'config'> & { readonly losses: Losses; close(): Promise<void> }
+export type Managed = Omit<Management, 'config'> & {
+  readonly losses: Losses
+  readonly usageDays: UsageDays
+  close(): Promise<void>
+}
 
 /** A person does not mistype a token this often, so more wrong tokens are an attack. */
 const LOG_INS = { perAddress: 10, overall: 100, windowMs: 60_000 }
@@ -29,6 +36,8 @@ export async function openManaged(
   const clients = new ManagedClients(recordsOf<StoredClient>(store, 'clients', clock, losses), logger)
   const presets = recordsOf<StoredPreset>(store, 'presets', clock, losses)
   const audit = openAudit(store, { clock, logger })
+  const usageDays = openUsageDays(store, { clock, logger })
+  const usage = { read: (since: number, until: number) => readDays(usageDays, since, until, clock) }
   const guard = new GuessGuard({ what: 'tokens', limits: LOG_INS, clock, logger, ...sharedBy(store) })
   // The folder of the embedded store belongs to this process alone.
   await clients.start({ isShared: store.kind === 'redis' })
@@ -41,9 +50,10 @@ export async function openManaged(
   }
   const close = async (): Promise<void> => {
     guard.close()
+    usageDays.close()
     await Promise.all([clients.close(), presets.close(), audit.close()])
   }
-  return { clients, presets, audit, guard, clock, logger, losses, close }
+  return { clients, presets, audit, guard, clock, logger, losses, usage, usageDays, close }
 }
 
 /** The audit trail, which is kept where the store is. */

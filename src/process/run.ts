@@ -37,6 +37,7 @@ import { clientAddress } from '../server/client-address.ts'
 import { Proxy } from '../server/proxy.ts'
 import { openAllRequests } from '../requests/ask-all.ts'
 import { RequestHistory } from '../requests/history.ts'
+import { UsageKeeper } from '../usage/keeper.ts'
 import { Usage } from '../usage/usage.ts'
 import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
 import { Tracing } from '../traces/tracing.ts'
@@ -165,6 +166,14 @@ export async function runWithoutAdmin(
   // The series begin at zero. Otherwise Prometheus would not see the first loss as an increase.
   for (const records of LOSABLE) metrics.storeLosses.of({ records })
   managed.losses.onLoss((records) => metrics.storeLosses.of({ records }).increment())
+  const keeper = new UsageKeeper({
+    usage,
+    days: managed.usageDays,
+    clock,
+    logger,
+    onUnwritten: () => metrics.usageUnwritten.of({}).increment(),
+  })
+  parts.defer(() => keeper.close())
   const live = new LiveSnapshot(config, {
     clock,
     logger,
@@ -236,7 +245,10 @@ export async function runWithoutAdmin(
     isStopping: () => stopping !== undefined,
     tunnels: forwardProxy && (() => forwardProxy.open),
     clientConnections: () => connectionsOf(app),
-    requests: (question) => answerHere(question, proxy.requests(), instanceName(config.log.instance)),
+    requests: (question) =>
+      question.kind === 'usage'
+        ? usage.busiest(question.most)
+        : answerHere(question, proxy.requests(), instanceName(config.log.instance)),
   })
   await warmUp(config)
   await tracing.apply(config.telemetry.traces)
@@ -273,6 +285,6 @@ export async function runWithoutAdmin(
     return breaker !== undefined
   }
   const breakers = (): BreakerRow[] => breakerRows(live.current)
-  const management = { ...managed, config: () => live.current.config }
+  const management = { ...managed, usage: keeper, config: () => live.current.config }
   return { url, forwardProxyUrl, status, metrics, management, apply, breakers, setBreaker, stop }
 }

@@ -28,7 +28,7 @@ interface Parts {
   /** Connections of clients that are open. */
   clientConnections(): Promise<number>
   /** What this process knows of its latest calls. */
-  requests(question: RequestQuestion): RequestAnswers['found']
+  requests(question: RequestQuestion): RequestAnswers['found'] | Promise<RequestAnswers['found']>
 }
 
 const DEGRADED = {
@@ -85,7 +85,7 @@ export function gatewayStatus({
     budgets: () => budgetRows(live.current, ledger),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     credentials: () => Promise.resolve(credentialRows(live.current, clock.wall())),
-    requests: (question) => Promise.resolve({ found: requests(question), away: [] }),
+    requests: async (question) => ({ found: await requests(question), away: [] }),
     notReady() {
       if (isStopping()) return Promise.resolve('draining')
       return Promise.resolve(ledger.isReady ? undefined : (ledger.problem ?? 'the quota store can not be reached'))

@@ -1,8 +1,11 @@
 import type { RequestRecord } from './record.ts'
+import type { ClientUse } from '../usage/recent-use.ts'
 import { type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
 
-/** What is asked of the calls that gateways keep. It goes to other processes as JSON. */
+/** What is asked of all instances. It goes to other processes as JSON. */
 export type RequestQuestion =
+  /** What clients have used of limits lately: of each process at most so many rows. */
+  | { readonly kind: 'usage'; readonly most: number }
   /** All that is known of the calls with this correlation id, which its client may have used for several. */
   | { readonly kind: 'find'; readonly id: string }
   | { readonly kind: 'list'; readonly filter: RequestFilter; readonly most: number }
@@ -24,7 +27,7 @@ export interface RequestFilter {
 }
 
 /** What some processes know, and which others did not answer. */
-export interface RequestAnswers<Found = RequestRow | RequestStory> {
+export interface RequestAnswers<Found = RequestRow | RequestStory | ClientUse> {
   readonly found: readonly Found[]
   readonly away: readonly AwayInstance[]
 }
@@ -40,7 +43,7 @@ export const MOST_STORIES = 100
 
 /** What one process knows; `records` has the newest first. */
 export function answerHere(
-  question: RequestQuestion,
+  question: Exclude<RequestQuestion, { kind: 'usage' }>,
   records: Iterable<RequestRecord>,
   instance: string,
 ): (RequestRow | RequestStory)[] {
@@ -57,10 +60,13 @@ export function answerHere(
 
 /** What several know is one list, the newest first, of no more than was asked for. */
 export function mergeAnswers(answers: readonly RequestAnswers[], question: RequestQuestion): RequestAnswers {
+  const away = answers.flatMap((answer) => answer.away)
+  // Whoever asked adds up what processes know of the same.
+  if (question.kind === 'usage') return { found: answers.flatMap(({ found }) => found), away }
   const most = question.kind === 'find' ? MOST_STORIES : question.most
-  const found = answers.flatMap((answer) => answer.found)
+  const found = answers.flatMap((answer) => answer.found as (RequestRow | RequestStory)[])
   found.sort((a, b) => (a.time < b.time ? 1 : a.time > b.time ? -1 : 0))
-  return { found: found.slice(0, most), away: answers.flatMap(({ away }) => away) }
+  return { found: found.slice(0, most), away }
 }
 
 type Matcher = (record: RequestRecord) => boolean

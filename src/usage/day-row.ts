@@ -48,5 +48,25 @@ export function daysBetween(since: number, until: number, now: number): string[]
   return days
 }
 
+/** A row of its names (client, upstream, account, class) and `NUMBERS`, as stores keep them. */
+export function rowOf(day: string, names: readonly string[], numbers: readonly number[]): DayRow {
+  const [client = '', upstream = '', account = '', className = ''] = names
+  const [units = 0, calls = 0, refusals = 0, waits = 0, waitMs = 0, savedUnits = 0] = numbers
+  return { day, client, upstream, account, class: className, units, calls, refusals, waits, waitMs, savedUnits }
+}
+
+/** The name of a row in its day. */
+export function nameOf({ client, upstream, account, class: className }: DayRow): string {
+  return JSON.stringify([client, upstream, account, className])
+}
+
 /** The numbers of a row, in the order in which stores keep them. */
 export const NUMBERS = ['units', 'calls', 'refusals', 'waits', 'waitMs', 'savedUnits'] as const
+
+/** Under which names a row is kept instead of its own, where there are too many: without its account, then without its client. */
+export function foldsOf(row: DayRow): [DayRow, DayRow] {
+  return [
+    { ...row, account: OTHER },
+    { ...row, account: OTHER, client: OTHER },
+  ]
+}

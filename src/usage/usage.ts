@@ -87,13 +87,8 @@ export class Usage {
     return size < 2 * most ? client : OTHER
   }
 
-  /** What clients have used of limits within a day. */
-  clients(): ClientUse[] {
-    return [...this.#recent.values()].map((recent) => recent.row(this.since)).filter(({ day }) => day > 0)
-  }
-
-  /** The same of those that used most within the hour, found without delaying calls. */
-  async busiest(most: number): Promise<ClientUse[]> {
+  /** What clients have used of limits within a day; of more than `most` those that used most within the hour. Delays no calls. */
+  async busiest(most = Infinity): Promise<ClientUse[]> {
     const turn = new Turn()
     let rows: ClientUse[] = []
     const cut = (): ClientUse[] => rows.sort((a, b) => b.hour - a.hour || b.day - a.day).slice(0, most)

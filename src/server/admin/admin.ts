@@ -22,6 +22,7 @@ import { presetRoutes } from './presets.ts'
 import { AdminProblem, answerNotFound, answerProblems } from './problem.ts'
 import { reloadRoute } from './reload.ts'
 import { requestRoutes } from './requests.ts'
+import { usageRoutes } from './usage.ts'
 import { breakerRoutes } from './breakers.ts'
 
 const LARGEST_BODY = 65_536
@@ -74,6 +75,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
         return { data }
       })
       api.get('/queue', async () => ({ data: await status.queue() }))
+      usageRoutes(api, parts)
       requestRoutes(api, { requests, clock: management.clock })
       reloadRoute(api, controls, management)
       clientRoutes(api, management)

@@ -1,3 +1,5 @@
+import { parseDuration } from '../../schema/units.ts'
+import type { Clock } from '../../time/clock.ts'
 import { invalid, notFound } from './problem.ts'
 
 const USUAL_LIMIT = 100
@@ -44,6 +46,13 @@ export function timeOf(name: string, text: string, orElse = ''): string {
   if (!/^\d{4}-\d{2}-\d{2}/.test(text) || Number.isNaN(ms))
     throw invalid(`${name} must be a time such as 2027-01-31T18:00Z${orElse}`)
   return new Date(ms).toISOString()
+}
+
+/** A time of a query parameter, or how long ago it was, in milliseconds since 1970. */
+export function momentOf(name: string, text: string, clock: Clock): number {
+  if (/^\d{1,4}d$/.test(text)) return clock.wall() - 86_400_000 * Number(text.slice(0, -1))
+  if (/^\d{1,6}(ms|s|m|h)$/.test(text)) return clock.wall() - parseDuration(text)
+  return Date.parse(timeOf(name, text, ', or a duration such as 15m'))
 }
 
 /** What of a resource lists look at. */

@@ -6,6 +6,7 @@ import type { Clock } from '../../time/clock.ts'
 import type { GuessGuard } from '../../clients/guess-guard.ts'
 import type { ManagedClients } from '../../clients/managed.ts'
 import type { Config } from '../../schema/schema.ts'
+import type { UsageReader } from '../../usage/keeper.ts'
 import type { Logger } from '../../observe/log.ts'
 import type { Records } from '../../records/records.ts'
 
@@ -25,6 +26,8 @@ export interface Management {
   readonly clients: ManagedClients
   readonly presets: Records<StoredPreset>
   readonly audit: AuditTrail
+  /** What clients have used, by the day. */
+  readonly usage: UsageReader
   /** Against those who try many tokens. */
   readonly guard: GuessGuard
   readonly clock: Clock

@@ -2,6 +2,7 @@ import type { RequestRow } from '../../requests/story.ts'
 import { ADVICE_OF, type FailureKind } from '../../gateway/failure.ts'
 import { countOf, roughly } from '../../schema/units.ts'
 import type { AdminParts } from './management.ts'
+import { type UsageNow, usageNow } from './usage-view.ts'
 import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
 /** What the live page shows. */
@@ -9,6 +10,7 @@ export interface PageState {
   readonly causes: readonly Cause[]
   /** Undefined while the quota store can't be asked. */
   readonly limits: readonly QuotaRow[] | undefined
+  readonly usage: UsageNow
   readonly queue: readonly QueueRow[]
   readonly breakers: readonly BreakerRow[]
   readonly credentials: readonly CredentialRow[]
@@ -27,6 +29,8 @@ export interface Cause {
 /** How far back calls are looked at for what is wrong now. */
 const LATELY_MS = 5 * 60_000
 const MOST_CALLS = 400
+/** Of each process so many clients and limits are asked for. */
+const MOST_USES = 200
 const MOST_FAILED = 20
 const NEARLY_USED = 0.9
 /** What is used up sooner is a limit of a short window, and comes back as soon. The alert SluiceQuotaExhaustionAhead has the same. */
@@ -38,12 +42,15 @@ const ENOUGH_CALLS = 5
 const SLOW_MS = 5_000
 
 /** Asks for everything at once; what can't be had is missing, and said to be. */
-export async function pageState({ status, controls, requests, management }: AdminParts): Promise<PageState> {
+export async function pageState(parts: AdminParts): Promise<PageState> {
+  const { status, controls, requests, management } = parts
   const since = management.clock.wall() - LATELY_MS
-  const [notReady, degraded, limits, queue, breakers, credentials, calls] = await Promise.all([
+  const quota = status.quota()
+  const [notReady, degraded, limits, usage, queue, breakers, credentials, calls] = await Promise.all([
     status.notReady(),
     status.degraded(),
-    status.quota(),
+    quota,
+    usageNow(parts, MOST_USES, quota),
     status.queue(),
     controls.breakers(),
     status.credentials(),
@@ -62,7 +69,7 @@ export async function pageState({ status, controls, requests, management }: Admi
   ]
   // The worst first; each kind stays together.
   causes.sort((a, b) => Number(a.severity !== 'failing') - Number(b.severity !== 'failing'))
-  return { causes, limits, queue, breakers, credentials, failed: failed.slice(0, MOST_FAILED), away: calls.away }
+  return { causes, limits, usage, queue, breakers, credentials, failed: failed.slice(0, MOST_FAILED), away: calls.away }
 }
 
 function isFailed({ isRunning, outcome, status }: RequestRow): boolean {
@@ -126,7 +133,7 @@ function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cau
   }
   if (used < effective && waiting === 0) {
     if (used >= NEARLY_USED * effective) {
-      const todo = 'Calls will have to wait soon. “Who waits” and sluice_quota_charged_total say who spends it.'
+      const todo = 'Calls will have to wait soon. “Who spends” says whose they are.'
       yield { severity: 'warning', what: `${name} is nearly used up: ${used} of ${effective}.`, todo }
     } else if (exhaustionInMs !== null && exhaustionInMs > LEAST_AHEAD_MS && exhaustionInMs < MOST_AHEAD_MS) {
       const what = `${name} will be used up in ${roughly(exhaustionInMs)} at this rate: ${used} of ${effective} are.`

@@ -4,6 +4,7 @@ import { measured, roughly } from '../../schema/units.ts'
 import { type Html, html, type Part } from './html.ts'
 import { awayNotes, page, table } from './page-parts.ts'
 import type { PageState } from './page-state.ts'
+import { spenders } from './page-usage.ts'
 import type { BreakerRow, CredentialRow, QueueRow, QuotaRow } from './status.ts'
 
 /** How often a page without scripts asks again. */
@@ -24,7 +25,7 @@ export function livePage(state: PageState, owner: string | undefined): string {
 }
 
 /** What changes while the page is open. */
-export function liveParts({ causes, limits, queue, breakers, credentials, failed, away }: PageState): Html {
+export function liveParts({ causes, limits, usage, queue, breakers, credentials, failed, away }: PageState): Html {
   const fullest = limits?.toSorted((a, b) => fullnessOf(b) - fullnessOf(a)) ?? []
   return html`
     ${section('now', 'What is wrong now', [
@@ -38,6 +39,7 @@ export function liveParts({ causes, limits, queue, breakers, credentials, failed
       limits === undefined && html`<p>The quota store does not answer.</p>`,
       table('Limits', LIMIT_COLUMNS, fullest.map(limitRow), 'No limits are configured.'),
     ])}
+    ${section('spends', 'Who spends', spenders(usage))}
     ${section('waits', 'Who waits', table('Clients with waiting calls', QUEUE_COLUMNS, queue.map(queueRow), 'Nobody.'))}
     ${section('breakers', 'Breakers', table('Breakers', BREAKER_COLUMNS, breakers.map(breakerRow), 'There are none.'))}
     ${section('credentials', 'Credentials', table('Credentials', CREDENTIAL_COLUMNS, credentials.map(credentialRow), 'There are none.'))}

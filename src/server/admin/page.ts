@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { isRequestId } from '../../http/request-id.ts'
 import type { Config } from '../../schema/schema.ts'
-import type { RequestStory } from '../../requests/story.ts'
+import type { RequestRow, RequestStory } from '../../requests/story.ts'
 import type { AdminParts } from './management.ts'
 import { adminTokens, ownerOfToken, programOfThisMachine } from './log-in.ts'
 import { storyPage } from './page-story.ts'
@@ -65,7 +65,9 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     if (Object.keys(query).length === 0) return reply.redirect('/', 303)
     const { filter, most, offset } = readRequestList(query, clock)
     const { found, away } = await requests.ask({ kind: 'list', filter, most })
-    return reply.type(HTML).send(listPage(query, found.slice(offset), away, ownerOf(request)))
+    return reply
+      .type(HTML)
+      .send(listPage(query, (found as readonly RequestRow[]).slice(offset), away, ownerOf(request)))
   })
   app.get<{ Params: { id: string } }>('/requests/:id', { onRequest: guard }, async (request, reply) => {
     const { id } = request.params

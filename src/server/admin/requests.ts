@@ -2,9 +2,8 @@ import type { FastifyInstance } from 'fastify'
 import type { AllRequests } from '../../requests/ask-all.ts'
 import type { AwayInstance, RequestFilter } from '../../requests/question.ts'
 import { isRequestId } from '../../http/request-id.ts'
-import { parseDuration } from '../../schema/units.ts'
 import type { Clock } from '../../time/clock.ts'
-import { readListQuery, textOf, timeOf } from './list.ts'
+import { momentOf, readListQuery, textOf } from './list.ts'
 import { AdminProblem, invalid } from './problem.ts'
 
 const TEXTS = ['client', 'upstream', 'account', 'class', 'outcome'] as const
@@ -67,10 +66,4 @@ function readFilter(query: Record<string, unknown>, clock: Clock, search: string
     if (text !== undefined) filter[name] = momentOf(name, text, clock)
   }
   return filter
-}
-
-/** A time, or how long ago. */
-function momentOf(name: string, text: string, clock: Clock): number {
-  if (/^\d{1,6}(ms|s|m|h)$/.test(text)) return clock.wall() - parseDuration(text)
-  return Date.parse(timeOf(name, text, ', or a duration such as 15m'))
 }

@@ -1,0 +1,80 @@
+import { KEPT_DAYS } from '../usage/day-row.ts'
+import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
+import { columnsOf } from './table.ts'
+
+interface Options extends AdminOptions {
+  readonly since?: string
+  readonly until?: string
+  readonly client?: string
+  readonly account?: string
+  readonly class?: string
+  readonly format?: 'table' | 'csv' | 'json'
+}
+
+/** A row of `GET /v1/usage/days`. */
+interface Row {
+  readonly day: string
+  readonly client: string
+  readonly upstream: string
+  readonly account: string
+  readonly class: string
+  readonly units: number
+  readonly calls: number
+  readonly refusals: number
+  readonly waits: number
+  readonly waitSeconds: number
+  readonly savedUnits: number
+}
+
+const COLUMNS: Readonly<Record<keyof Row, string>> = {
+  day: 'day',
+  client: 'client',
+  upstream: 'upstream',
+  account: 'account',
+  class: 'class',
+  units: 'units',
+  calls: 'calls',
+  refusals: 'refusals',
+  waits: 'waits',
+  waitSeconds: 'wait_seconds',
+  savedUnits: 'saved_units',
+}
+const FIELDS = Object.keys(COLUMNS) as (keyof Row)[]
+
+/** Prints what clients have used by the day, for charge-back: as a table, CSV or JSON. */
+export async function usage({
+  since,
+  until,
+  client,
+  account,
+  class: name,
+  format,
+  ...options
+}: Options): Promise<void> {
+  const admin = await adminPortOf(options)
+  const wanted = { since: since ?? `${KEPT_DAYS}d`, until, client, account, class: name }
+  const query = new URLSearchParams(
+    Object.entries(wanted).filter((one): one is [string, string] => one[1] !== undefined),
+  )
+  const { data } = await askAdmin<{ data: Row[] }>(admin, `/v1/usage/days?${query.toString()}`)
+  const rows = data.sort((a, b) => {
+    for (const field of FIELDS) if (a[field] !== b[field]) return a[field] < b[field] ? -1 : 1
+    return 0
+  })
+  process.stdout.write(textOf(rows, format ?? 'table'))
+}
+
+function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): string {
+  if (format === 'json') return `${JSON.stringify(rows, undefined, 2)}\n`
+  const head = FIELDS.map((field) => COLUMNS[field])
+  const lines = rows.map((row) => FIELDS.map((field) => String(row[field])))
+  if (format === 'csv') return [head, ...lines].map((line) => `${line.map(quoted).join(',')}\n`).join('')
+  const titles = head.map((title) => title.replace('_', ' ').toUpperCase())
+  const texts = columnsOf([titles, ...lines], { width: process.stdout.columns ?? Infinity, cuttable: 5 })
+  return texts.map((text) => `${text}\n`).join('')
+}
+
+/** RFC 4180, but for its line ends, which are those that the tools of a command line want. */
+function quoted(cell: string): string {
+  return /[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell
+}

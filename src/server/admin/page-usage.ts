@@ -1,0 +1,46 @@
+import { roughly } from '../../schema/units.ts'
+import { type Html, html, type Part } from './html.ts'
+import { table } from './page-parts.ts'
+import type { BudgetRow } from './status.ts'
+import type { ClientPart, UsageNow, UsedLimit } from './usage-view.ts'
+
+/** So many clients and limits are shown: whoever used most of the fullest limits. */
+const MOST_SHOWN = 20
+const CLIENT_COLUMNS = ['Account', 'Class', 'Window', 'Client', 'Used', 'Due', 'Last hour', 'Last day']
+const BUDGET_COLUMNS = ['Client', 'Window', 'Used', 'Left', 'More in']
+
+/** Who uses which limit, and what is left of budgets. */
+export function spenders({ limits, budgets = [] }: UsageNow): Part {
+  const all = limits.flatMap((limit) => limit.clients.map((client) => clientRow(limit, client)))
+  const emptiest = budgets.toSorted((a, b) => a.remaining / a.limit - b.remaining / b.limit)
+  return [
+    table('Clients by limit', CLIENT_COLUMNS, all.slice(0, MOST_SHOWN), 'Nobody has, within a day.'),
+    budgets.length > 0 && [
+      html`<h3>Budgets</h3>`,
+      table('Budgets', BUDGET_COLUMNS, emptiest.slice(0, MOST_SHOWN).map(budgetRow), ''),
+    ],
+  ]
+}
+
+function clientRow({ upstream, account, class: kind, window, effective }: UsedLimit, part: ClientPart): Html {
+  return html`<tr>
+    <th scope="row">${upstream}/${account}</th>
+    <td>${kind}</td>
+    <td>${window}</td>
+    <td>${part.client}</td>
+    <td class="number">${part.used}${effective === null ? '' : ` of ${effective}`}</td>
+    <td class="number">${part.dueUnits ?? ''}</td>
+    <td class="number">${part.hour}</td>
+    <td class="number">${part.day}</td>
+  </tr>`
+}
+
+function budgetRow({ client, window, limit, used, remaining, resetMs }: BudgetRow): Html {
+  return html`<tr class="${remaining === 0 ? 'failing' : ''}">
+    <th scope="row">${client}</th>
+    <td>${window}</td>
+    <td class="number">${used} of ${limit}</td>
+    <td class="number">${remaining}</td>
+    <td class="number">${used === 0 ? '' : roughly(resetMs)}</td>
+  </tr>`
+}

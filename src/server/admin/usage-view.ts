@@ -1,0 +1,96 @@
+import type { AwayInstance } from '../../requests/question.ts'
+import { addUp, dueOf } from '../../usage/due.ts'
+import type { ClientUse } from '../../usage/recent-use.ts'
+import type { AdminParts } from './management.ts'
+import type { BudgetRow, QuotaRow } from './status.ts'
+
+/** One limit, and who uses it, as `GET /v1/usage` lists it. */
+export interface UsedLimit {
+  readonly upstream: string
+  readonly account: string
+  readonly class: string
+  readonly window: string
+  /** Null where this instance does not know the limit, or the quota store can't be asked. */
+  readonly limit: number | null
+  readonly effective: number | null
+  /** By the quota store: what others use may be in it. */
+  readonly used: number | null
+  readonly resetMs: number | null
+  /** Whoever used most comes first. */
+  readonly clients: readonly ClientPart[]
+}
+
+/** What a client has used of a limit, in units. */
+export interface ClientPart {
+  readonly client: string
+  /** In the current window, and in the last hour and day, to within a twelfth of an hour and an hour. */
+  readonly used: number
+  readonly hour: number
+  readonly day: number
+  /** The part of the limit, from 0 to 1, that it is due, and in units of a window; null where it did not use it within the hour. */
+  readonly due: number | null
+  readonly dueUnits: number | null
+}
+
+export interface UsageNow {
+  /** The fullest limits come first. */
+  readonly limits: readonly UsedLimit[]
+  /** Undefined while the quota store can't be asked. */
+  readonly budgets: readonly BudgetRow[] | undefined
+  readonly away: readonly AwayInstance[]
+  /** Since when all that answered count, in milliseconds since 1970; undefined where nothing was used. */
+  readonly since: number | undefined
+}
+
+/** Who uses which limit, at all instances; of each process the `most` rows that count. */
+export async function usageNow(
+  { status, requests }: Pick<AdminParts, 'status' | 'requests'>,
+  most: number,
+  known: Promise<QuotaRow[] | undefined> = status.quota(),
+): Promise<UsageNow> {
+  const [quota, budgets, { found, away }] = await Promise.all([
+    known,
+    status.budgets(),
+    requests.ask({ kind: 'usage', most }),
+  ])
+  const uses = addUp(found as readonly ClientUse[], (row) => `${limitKey(row)}\n${row.client}`)
+  const since = uses.reduce((latest, row) => Math.max(latest, row.since), -Infinity)
+  return { limits: limitsOf(quota ?? [], uses), budgets, away, since: uses.length === 0 ? undefined : since }
+}
+
+function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[]): UsedLimit[] {
+  const byLimit = Map.groupBy(uses, limitKey)
+  const limits: UsedLimit[] = []
+  for (const row of quota) {
+    const { upstream, account, class: name, window, limit, effective, used, resetMs } = row
+    const clients = clientsOf(byLimit.get(limitKey(row)) ?? [], effective)
+    byLimit.delete(limitKey(row))
+    limits.push({ upstream, account, class: name, window, limit, effective, used, resetMs, clients })
+  }
+  for (const rows of byLimit.values()) {
+    const { upstream, account, class: name, window } = rows[0]!
+    const unknown = { limit: null, effective: null, used: null, resetMs: null }
+    limits.push({ upstream, account, class: name, window, ...unknown, clients: clientsOf(rows, undefined) })
+  }
+  return limits.sort((a, b) => fullnessOf(b) - fullnessOf(a))
+}
+
+function clientsOf(rows: readonly ClientUse[], effective: number | undefined): ClientPart[] {
+  const dues = dueOf(rows)
+  const parts = rows.map(({ client, used, hour, day }) => {
+    const due = dues.get(client) ?? null
+    const dueUnits = due === null || effective === undefined ? null : Math.round(due * effective)
+    return { client, used, hour, day, due: due === null ? null : Math.round(due * 1_000) / 1_000, dueUnits }
+  })
+  return parts.sort((a, b) => b.used - a.used || b.hour - a.hour || b.day - a.day)
+}
+
+function limitKey(row: Pick<ClientUse, 'upstream' | 'account' | 'class' | 'window'>): string {
+  return [row.upstream, row.account, row.class, row.window].join('\n')
+}
+
+/** Limits of which nothing is known come last. */
+function fullnessOf({ used, effective }: UsedLimit): number {
+  if (used === null || effective === null) return -1
+  return effective === 0 ? 1 : used / effective
+}

@@ -1,0 +1,92 @@
+import { Readable } from 'node:stream'
+import type { FastifyInstance } from 'fastify'
+import { KEPT_DAYS } from '../../usage/day-row.ts'
+import type { UsageReader } from '../../usage/keeper.ts'
+import { momentOf, readListQuery, textOf } from './list.ts'
+import type { AdminParts } from './management.ts'
+import { AdminProblem, invalid } from './problem.ts'
+import { type UsedLimit, usageNow } from './usage-view.ts'
+
+const NAMES = ['client', 'upstream', 'account', 'class'] as const
+const DAY_MS = 86_400_000
+/** More rows than a process has. */
+const ALL = 100_000
+
+type Wanted = Partial<Record<(typeof NAMES)[number], string>>
+type Row = Readonly<Record<'upstream' | 'account' | 'class', string> & { client?: string }>
+
+/** `/v1/usage`: who uses which limit now, and within the last hour and day; `/v1/usage/days`: by the day, for charge-back. */
+export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
+  const { clock, usage } = parts.management
+  api.get('/usage', async ({ query }) => {
+    const { search, limit, offset } = readListQuery(query, NAMES)
+    const { client, ...wanted } = readNames(query as Record<string, unknown>)
+    const { limits, budgets, away, since } = await usageNow(parts, ALL)
+    const found: UsedLimit[] = []
+    for (const row of limits) {
+      if (!isWanted(row, wanted)) continue
+      const clients = client === undefined ? row.clients : row.clients.filter((one) => one.client === client)
+      const shown = { ...row, clients }
+      const isFound = search === undefined || JSON.stringify(shown).toLowerCase().includes(search.toLowerCase())
+      if (isFound && (client === undefined || clients.length > 0)) found.push(shown)
+    }
+    return {
+      data: found.slice(offset, offset + limit),
+      budgets: budgets?.filter((row) => client === undefined || row.client === client) ?? null,
+      since: since === undefined ? null : new Date(since).toISOString(),
+      away,
+    }
+  })
+  api.get('/usage/days', (request, reply) => {
+    const query = request.query as Record<string, unknown>
+    for (const name of Object.keys(query)) {
+      const known = [...NAMES, 'since', 'until']
+      if (!known.includes(name))
+        throw invalid(`unknown query parameter "${name.slice(0, 64)}"; known are ${known.join(', ')}`)
+    }
+    const now = clock.wall()
+    const since = momentOf('since', textOf(query, 'since') ?? '0s', clock)
+    const until = momentOf('until', textOf(query, 'until') ?? '0s', clock)
+    if (until < since) throw invalid('until must not be before since')
+    if (until < now - KEPT_DAYS * DAY_MS) throw invalid(`usage is kept for ${KEPT_DAYS} days`)
+    return sendDays(usage, since, until, readNames(query)).then((body) => reply.type('application/json').send(body))
+  })
+}
+
+/** Day by day, since all of them together may be large. What can't be read at all is an error, and no empty list. */
+async function sendDays(usage: UsageReader, since: number, until: number, wanted: Wanted): Promise<Readable> {
+  const days = usage.read(since, until)[Symbol.asyncIterator]()
+  const first = await days.next().catch((error: Error) => {
+    throw new AdminProblem(503, 'STORE_UNAVAILABLE', `usage can’t be read now: ${error.message}`)
+  })
+  return Readable.from(
+    (async function* () {
+      let before = '{"data":['
+      for (let day = first; day.done !== true; day = await days.next()) {
+        for (const row of day.value) {
+          if (!isWanted(row, wanted)) continue
+          const { waitMs, ...shown } = row
+          yield before + JSON.stringify({ ...shown, waitSeconds: waitMs / 1_000 })
+          before = ','
+        }
+      }
+      yield before === ',' ? ']}' : `${before}]}`
+    })(),
+  )
+}
+
+function readNames(query: Record<string, unknown>): Wanted {
+  const wanted: Wanted = {}
+  for (const name of NAMES) {
+    const text = textOf(query, name)
+    if (text === '') throw invalid(`${name} must not be empty`)
+    if (text !== undefined) wanted[name] = text
+  }
+  return wanted
+}
+
+/** An account may be asked for by its name, or with its upstream: `harness/prod`. */
+function isWanted(row: Row, { account, ...wanted }: Wanted): boolean {
+  if (account !== undefined && row.account !== account && `${row.upstream}/${row.account}` !== account) return false
+  return Object.entries(wanted).every(([name, text]) => row[name as keyof Wanted] === text)
+}

@@ -1,0 +1,118 @@
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import Type from 'typebox'
+import { Value } from 'typebox/value'
+import { replaceFile } from '../files/replace-file.ts'
+import type { Logger } from '../observe/log.ts'
+import type { Clock } from '../time/clock.ts'
+import { dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, nameOf, NUMBERS, rowOf } from './day-row.ts'
+import type { Batch, UsageDays } from './days.ts'
+
+const DAY_MS = 86_400_000
+const Count = Type.Number({ minimum: 0 })
+const FileSchema = Type.Object({
+  version: Type.Literal(1),
+  /** Client, upstream, account and class, then the numbers. */
+  rows: Type.Array(
+    Type.Tuple([Type.Tuple([Type.String(), Type.String(), Type.String(), Type.String()]), Type.Array(Count)]),
+  ),
+})
+
+/**
+ * Keeps the rows of each day in a JSON file, replaced as a whole, so that a crash in the middle of a write leaves the file before it.
+ * Like the files of quotas it is not synced to disk: it survives the death of the process, not of the machine. The folder is
+ * locked by the ledger.
+ */
+export class FileDays implements UsageDays {
+  readonly #folder: string
+  readonly #clock: Clock
+  readonly #logger: Logger
+  /** The day that is written now, and its rows by name. */
+  #day: string | undefined
+  #rows = new Map<string, DayRow>()
+  /** The latest batch that is in the rows. */
+  #added = 0
+
+  constructor(dir: string, clock: Clock, logger: Logger) {
+    this.#folder = join(dir, 'usage')
+    this.#clock = clock
+    this.#logger = logger
+  }
+
+  async add({ number, day, rows }: Batch): Promise<void> {
+    if (day !== this.#day) this.#begin(day)
+    if (number > this.#added) for (const row of rows) this.#addRow(row)
+    this.#added = Math.max(this.#added, number)
+    replaceFile(this.#fileOf(day), textOf(this.#rows))
+  }
+
+  async read(day: string): Promise<readonly DayRow[]> {
+    return day === this.#day ? [...this.#rows.values()] : this.#load(day)
+  }
+
+  close(): void {}
+
+  #begin(day: string): void {
+    mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
+    const oldest = dayOf(this.#clock.wall() - KEPT_DAYS * DAY_MS)
+    for (const name of readdirSync(this.#folder)) {
+      if (name < oldest || name.endsWith('.tmp')) rmSync(join(this.#folder, name), { force: true })
+    }
+    this.#rows = new Map(this.#load(day).map((row) => [nameOf(row), row]))
+    this.#day = day
+  }
+
+  #addRow(row: DayRow): void {
+    const size = this.#rows.size
+    let into = row
+    for (const [i, folded] of foldsOf(row).entries()) {
+      if (!this.#rows.has(nameOf(into)) && size >= (i + 1) * MOST_ROWS) into = folded
+    }
+    const known = this.#rows.get(nameOf(into))
+    const sums =
+      known === undefined ? {} : Object.fromEntries(NUMBERS.map((field) => [field, known[field] + row[field]]))
+    this.#rows.set(nameOf(into), { ...into, ...sums })
+  }
+
+  /** A file that can't be read is put aside: what it had is missing then, and the gateway serves all the same. */
+  #load(day: string): DayRow[] {
+    const path = this.#fileOf(day)
+    let text: string
+    try {
+      text = readFileSync(path, 'utf8')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+      throw error
+    }
+    const rows = rowsIn(text, day)
+    if (rows !== undefined) return rows
+    renameSync(path, `${path}.damaged`)
+    this.#logger.error(
+      { path },
+      'a file of usage is damaged, and was put aside: put back a copy of it, if you have one',
+    )
+    return []
+  }
+
+  #fileOf(day: string): string {
+    return join(this.#folder, `${day}.json`)
+  }
+}
+
+function textOf(rows: ReadonlyMap<string, DayRow>): string {
+  const written = [...rows.values()].map((row) => {
+    return [[row.client, row.upstream, row.account, row.class], NUMBERS.map((field) => row[field])]
+  })
+  return JSON.stringify({ version: 1, rows: written })
+}
+
+function rowsIn(text: string, day: string): DayRow[] | undefined {
+  let found: unknown
+  try {
+    found = JSON.parse(text)
+  } catch {
+    return undefined
+  }
+  if (!Value.Check(FileSchema, found)) return undefined
+  return found.rows.map(([names, numbers]) => rowOf(day, names, numbers))
+}

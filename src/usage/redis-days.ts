@@ -1,0 +1,103 @@
+import { randomBytes } from 'node:crypto'
+import type { Cluster, Redis } from 'ioredis'
+import { connectedInTime, connectRedis } from '../redis/connection.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import type { Clock } from '../time/clock.ts'
+import { type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, nameOf, NUMBERS, rowOf } from './day-row.ts'
+import type { Batch, UsageDays } from './days.ts'
+
+const DAY_MS = 86_400_000
+/** For how long it is known which batches of a process were added. Its keeper gives up before. */
+const NUMBER_KEPT_MS = 7 * DAY_MS
+
+/**
+ * Adds rows to those of a day, unless the batch was added before: its sender does not know whether an answer that it did not get was
+ * a yes. The number comes first: if Redis refuses a write in the middle, something is lost, and nothing is counted twice.
+ * KEYS: the rows of the day; the number of the latest batch of this process.
+ * ARGV: the number of this batch; how many rows have names; milliseconds for which rows are kept, and the number; then for each row its
+ * name, the name without its account, the name without its account and client, and its numbers.
+ */
+const ADD = `
+  if tonumber(redis.call('GET', KEYS[2]) or '0') >= tonumber(ARGV[1]) then return 0 end
+  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[4])
+  local most, size = tonumber(ARGV[2]), redis.call('HLEN', KEYS[1])
+  for i = 5, #ARGV, 4 do
+    local name = ARGV[i]
+    local known = redis.call('HGET', KEYS[1], name)
+    if not known and size >= most then
+      name = ARGV[i + (size < 2 * most and 1 or 2)]
+      known = redis.call('HGET', KEYS[1], name)
+      if not known and size >= 2 * most then
+        name = ARGV[i + 2]
+        known = redis.call('HGET', KEYS[1], name)
+      end
+    end
+    if not known then size = size + 1 end
+    local sums, before = {}, string.gmatch(known or '', '%S+')
+    for number in string.gmatch(ARGV[i + 3], '%S+') do
+      sums[#sums + 1] = string.format('%.17g', tonumber(number) + tonumber(before() or '0'))
+    end
+    redis.call('HSET', KEYS[1], name, table.concat(sums, ' '))
+  end
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  return 1`
+
+/** Keeps the rows of each day in a hash that all instances add to, and that expires. */
+export class RedisDays implements UsageDays {
+  readonly #store: StoreConfig
+  readonly #clock: Clock
+  /** Of this process. */
+  readonly #id = randomBytes(6).toString('hex')
+  #redis: Redis | Cluster | undefined
+
+  constructor(store: StoreConfig, clock: Clock) {
+    this.#store = store
+    this.#clock = clock
+  }
+
+  async add({ number, day, rows }: Batch): Promise<void> {
+    const redis = await this.#connected()
+    const args = rows.flatMap((row) => [
+      ...[row, ...foldsOf(row)].map(nameOf),
+      NUMBERS.map((field) => row[field]).join(' '),
+    ])
+    const keptMs = (KEPT_DAYS + 1) * DAY_MS
+    await redis.eval(
+      ADD,
+      2,
+      this.#keyOf(day),
+      this.#keyOf(this.#id),
+      number,
+      MOST_ROWS,
+      keptMs,
+      NUMBER_KEPT_MS,
+      ...args,
+    )
+  }
+
+  async read(day: string): Promise<DayRow[]> {
+    const redis = await this.#connected()
+    return Object.entries(await redis.hgetall(this.#keyOf(day))).map(([name, text]) =>
+      rowOf(day, JSON.parse(name) as string[], text.split(' ').map(Number)),
+    )
+  }
+
+  close(): void {
+    this.#redis?.disconnect()
+  }
+
+  /** In the same slot of a cluster, because one script writes both. */
+  #keyOf(name: string): string {
+    return `${this.#store.prefix}:{usage}:${name}`
+  }
+
+  async #connected(): Promise<Redis | Cluster> {
+    if (this.#redis === undefined) {
+      this.#redis = connectRedis(this.#store)
+      // An error fails each command.
+      this.#redis.on('error', () => undefined)
+    }
+    await connectedInTime(this.#redis, this.#clock)
+    return this.#redis
+  }
+}

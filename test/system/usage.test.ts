@@ -1,0 +1,268 @@
+import { describe, expect, inject, it } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
+import type { DayRow } from '../../src/usage/day-row.ts'
+import { runCommand } from '../support/command-line.ts'
+import { harnessConfig, startGateway, startUpstream, stores } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
+import { startProcess } from '../support/process.ts'
+import { seededRandom } from '../support/seeded-random.ts'
+
+type Row = Omit<DayRow, 'waitMs'> & { readonly waitSeconds: number }
+type Admin = { readonly adminUrl: string }
+
+const READ = '/harness/ng/api/projects'
+const clients = { bot: { keys: [hashKey('slk_bot')], weight: 3 }, tool: { keys: [hashKey('slk_tool')] } }
+const as = (client: string, more = {}) => ({ headers: { 'x-sluice-key': `slk_${client}`, ...more } })
+
+async function daysOf({ adminUrl }: Admin, query = '?since=1d'): Promise<Row[]> {
+  const answer = await call(adminUrl, `/v1/usage/days${query}`)
+  expect(answer.status, answer.body).toBe(200)
+  return (answer.json() as { data: Row[] }).data
+}
+
+const sumOf = (rows: readonly Row[], field: 'units' | 'calls' | 'refusals' | 'waits' | 'savedUnits'): number =>
+  rows.reduce((sum, row) => sum + row[field], 0)
+
+describe.each(Object.keys(stores) as (keyof typeof stores)[])('usage, with %s', (kind) => {
+  it('that is exported after crashes is what the upstream counted, but for what was not written and what was in flight', async () => {
+    const upstream = await startUpstream()
+    const config = {
+      ...harnessConfig(upstream.url, { limits: { read: [{ requests: 1e6, window: '1h' }] } }),
+      store: stores[kind](),
+    }
+    const random = seededRandom(7)
+    const senders = 4
+    let rounds = 0
+    /** What an export has shown is never lost. */
+    let shown = 0
+    for (; rounds < 2; rounds++) {
+      const gateway = await startProcess(config)
+      let isOver = false
+      const until = upstream.seen.length + 50 + Math.floor(random() * 100)
+      const sending = Array.from({ length: senders }, async () => {
+        while (!isOver) {
+          await call(gateway.url, READ).catch(() => undefined)
+          if (upstream.seen.length < until) continue
+          isOver = true
+          gateway.kill('SIGKILL')
+        }
+      })
+      // Each export writes what was counted before, so that the gateway is killed in the middle of a write, or near one.
+      const asking = (async () => {
+        while (!isOver) {
+          const units = await daysOf(gateway).then(
+            (rows) => sumOf(rows, 'units'),
+            () => 0,
+          )
+          shown = Math.max(shown, units)
+        }
+      })()
+      await Promise.all([...sending, asking, gateway.ended])
+    }
+    const gateway = await startGateway(config)
+    const rows = await daysOf(gateway)
+    const units = sumOf(rows, 'units')
+    expect(shown).toBeGreaterThan(50)
+    expect(units).toBeGreaterThanOrEqual(shown)
+    // A call is counted when it is sent: those that were on their way when the gateway was killed may not have arrived.
+    expect(units).toBeLessThanOrEqual(upstream.seen.length + rounds * senders)
+    await call(gateway.url, READ)
+    expect(sumOf(await daysOf(gateway), 'units')).toBe(units + 1)
+  }, 60_000)
+
+  it('sums to the metrics, by client, account, class and day', async () => {
+    const upstream = await startUpstream((_, response) => response.setHeader('cache-control', 'max-age=60').end('x'))
+    const routes = [
+      { method: ['GET'], path: '/items*', class: 'read', cache: true },
+      { path: '/*', class: 'write' },
+    ]
+    const limits = { read: [{ requests: 10, window: '1m' }], write: [{ requests: 1, window: '500ms' }] }
+    const api = { url: upstream.url, accounts: { main: {} }, routes, limits }
+    const gateway = await startGateway({
+      ...harnessConfig(upstream.url),
+      upstreams: { api },
+      clients,
+      store: stores[kind](),
+    })
+    for (const client of ['bot', 'bot', 'bot', 'tool']) await call(gateway.url, '/api/items', as(client))
+    await Promise.all([1, 2].map(() => call(gateway.url, '/api/x', { ...as('tool'), method: 'POST' })))
+    expect(
+      (await call(gateway.url, '/api/x', { ...as('tool', { 'x-sluice-max-wait': '0' }), method: 'POST' })).status,
+    ).toBe(429)
+    expect((await call(gateway.url, '/api/items', as('nobody'))).status).toBe(401)
+    const rows = await daysOf(gateway)
+    const [day] = new Set(rows.map((row) => row.day))
+    expect(day).toMatch(/^\d{4}-\d\d-\d\d$/)
+    const of = (client: string, name: string) => rows.find((row) => row.client === client && row.class === name)
+    const place = { upstream: 'api', account: 'main' }
+    const none = { refusals: 0, waits: 0, waitSeconds: 0, savedUnits: 0 }
+    expect(of('bot', 'read')).toEqual({
+      day,
+      client: 'bot',
+      ...place,
+      class: 'read',
+      ...none,
+      units: 1,
+      calls: 3,
+      savedUnits: 2,
+    })
+    expect(of('tool', 'read')).toMatchObject({ ...none, units: 1, calls: 1 })
+    expect(of('tool', 'write')).toMatchObject({ units: 2, calls: 3, refusals: 1, waits: 1 })
+    expect(of('tool', 'write')!.waitSeconds).toBeGreaterThan(0.1)
+    expect(rows.find(({ client }) => client === 'unknown')).toMatchObject({
+      account: 'unknown',
+      calls: 1,
+      refusals: 1,
+      units: 0,
+    })
+    const samples = parseMetrics(await gateway.metrics())
+    const byClient = (name: string) => valuesOf(samples, name, 'client', 'account', 'class')
+    for (const [field, metric] of [
+      ['units', 'sluice_quota_charged_total'],
+      ['calls', 'sluice_requests_total'],
+      ['waits', 'sluice_client_waits_total'],
+      ['savedUnits', 'sluice_quota_saved_total'],
+    ] as const) {
+      const used = rows.filter((row) => row[field] > 0)
+      const sums = used.map((row) => [`${row.client} ${row.account} ${row.class}`, row[field]])
+      expect(Object.fromEntries(sums), field).toEqual(byClient(metric))
+    }
+    expect(of('tool', 'write')!.waitSeconds).toBeCloseTo(
+      byClient('sluice_client_wait_seconds_total')['tool main write']!,
+      2,
+    )
+    for (const [query, most] of [
+      ['?client=bot', 1],
+      ['?account=api/main&class=write', 1],
+      ['?upstream=other', 0],
+    ] as const) {
+      expect(await daysOf(gateway, query)).toHaveLength(most)
+    }
+  })
+})
+
+describe('who uses a limit', () => {
+  it('is told of all instances together, with what each client is due and what is left of budgets', async () => {
+    const upstream = await startUpstream()
+    const store = stores.Redis()
+    const limits = { read: [{ requests: 100, window: '1h' }] }
+    const budget = [{ requests: 50, window: '1h' }]
+    const config = {
+      ...harnessConfig(upstream.url, { limits }, { clients: { ...clients, bot: { ...clients.bot, budget } } }),
+      store,
+    }
+    const [one, two] = [
+      await startGateway({ ...config, log: { instance: 'one' } }),
+      await startGateway({ ...config, log: { instance: 'two' } }),
+    ]
+    for (const [gateway, client] of [
+      [one, 'bot'],
+      [two, 'bot'],
+      [two, 'tool'],
+    ] as const)
+      expect((await call(gateway.url, READ, as(client))).status).toBe(200)
+    const usage = async (query = '') => (await call(one.adminUrl, `/v1/usage${query}`)).json()
+    const answer = await usage()
+    expect(answer.away).toEqual([])
+    expect(Date.parse(answer.since)).toBeLessThanOrEqual(Date.now())
+    expect(answer.data[0]).toMatchObject({
+      upstream: 'harness',
+      account: 'prod',
+      class: 'read',
+      window: '1h',
+      limit: 100,
+      used: 3,
+      clients: [
+        { client: 'bot', used: 2, hour: 2, day: 2, due: 0.75, dueUnits: 75 },
+        { client: 'tool', used: 1, hour: 1, day: 1, due: 0.25, dueUnits: 25 },
+      ],
+    })
+    expect(answer.budgets).toEqual([
+      { client: 'bot', window: '1h', limit: 50, used: 2, remaining: 48, resetMs: expect.any(Number) },
+    ])
+    expect((await usage('?client=tool')).data).toMatchObject([{ class: 'read', clients: [{ client: 'tool' }] }])
+    const metrics = await one.metrics()
+    expect(metrics).toMatch(/sluice_client_budget_used\{client="bot",window="1h"\} 2\n/)
+    expect(metrics).toMatch(
+      /sluice_client_due_ratio\{upstream="harness",account="prod",class="read",client="bot"\} 1\n/,
+    )
+
+    const { stdout } = await runCommand(['quota', '--by', 'client', '--url', one.adminUrl])
+    expect(stdout).toMatch(/^ACCOUNT +CLASS +WINDOW +CLIENT +USED +OF +DUE +HOUR +DAY$/m)
+    expect(stdout).toMatch(/^harness\/prod +read +1h +bot +2 +100 +75 +2 +2$/m)
+    expect(stdout).toMatch(/^bot +1h +50 +2 +48 /m)
+    for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(80)
+
+    await two.stop()
+    const after = await usage()
+    expect(after.data[0].clients).toMatchObject([{ client: 'bot', used: 1 }])
+    expect(after.away).toMatchObject([{ instance: 'two' }])
+  })
+
+  it('is shown on the page', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, { clients }))
+    await call(gateway.url, READ, as('bot'))
+    const { body } = await call(gateway.adminUrl, '/')
+    const section = /<h2 id="spends">Who spends<\/h2>[^]*?<\/section>/.exec(body)?.[0] ?? ''
+    expect(section.replaceAll(/<[^>]*>|\s+/g, ' ')).toMatch(/harness\/prod\s+read\s+1m\s+bot\s+1 of 1000/)
+  })
+
+  it.each([
+    ['/usage?user=a', 'unknown query parameter "user"'],
+    ['/usage?client=', 'client must not be empty'],
+    ['/usage/days?since=yesterday', 'since must be a time'],
+    ['/usage/days?limit=3', 'unknown query parameter "limit"'],
+    ['/usage/days?since=1h&until=2h', 'until must not be before since'],
+    ['/usage/days?since=100d&until=99d', 'usage is kept for 90 days'],
+  ])('refuses %s with a clear word', async (path, word) => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1'))
+    const answer = await call(gateway.adminUrl, `/v1${path}`)
+    expect(answer.status).toBe(400)
+    expect((answer.json() as { detail: string }).detail).toContain(word)
+  })
+})
+
+describe('the export', () => {
+  it('is a table, CSV or JSON', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url, {}, { clients }))
+    await call(gateway.url, READ, as('bot'))
+    await call(gateway.url, READ, { ...as('tool'), method: 'POST' })
+    const usage = async (...args: string[]) => {
+      const { code, stdout, stderr } = await runCommand(['usage', '--url', gateway.adminUrl, ...args])
+      expect([code, stderr]).toEqual([0, ''])
+      return stdout
+    }
+    const [{ day } = { day: '' }] = await daysOf(gateway)
+    expect(await usage('--since', '1d', '--format', 'csv')).toBe(
+      'day,client,upstream,account,class,units,calls,refusals,waits,wait_seconds,saved_units\n' +
+        `${day},bot,harness,prod,read,1,1,0,0,0,0\n` +
+        `${day},tool,harness,prod,write,1,1,0,0,0,0\n`,
+    )
+    expect(await usage()).toMatch(/^DAY +CLIENT +UPSTREAM +ACCOUNT +CLASS +UNITS .*\n\S+ +bot +harness +prod +read +1 /)
+    expect(JSON.parse(await usage('--client', 'tool', '--format', 'json'))).toMatchObject([
+      { client: 'tool', units: 1 },
+    ])
+    const wrong = await runCommand(['usage', '--url', gateway.adminUrl, '--format', 'xml'])
+    expect([wrong.code, wrong.stderr]).toEqual([1, expect.stringContaining('Allowed choices are table, csv, json')])
+  })
+})
+
+describe('usage of a gateway with workers', () => {
+  it('is that of all of them', async () => {
+    const upstream = await startUpstream()
+    const store = { kind: 'redis', url: inject('redisUrl'), prefix: `usage-${process.pid}`, commandTimeout: '2s' }
+    const gateway = await startProcess({
+      ...harnessConfig(upstream.url),
+      server: { port: 0, workers: 2 },
+      store,
+    })
+    for (let i = 0; i < 10; i++) await call(gateway.url, READ)
+    const { data, away } = (await call(gateway.adminUrl, '/v1/usage')).json()
+    expect(away).toEqual([])
+    expect(data[0]).toMatchObject({ class: 'read', clients: [{ client: 'anonymous', used: 10, hour: 10, day: 10 }] })
+    await expect.poll(async () => sumOf(await daysOf(gateway), 'units'), { timeout: 10_000 }).toBe(10)
+  }, 30_000)
+})

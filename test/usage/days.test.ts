@@ -1,0 +1,200 @@
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Redis } from 'ioredis'
+import pino from 'pino'
+import { describe, expect, inject, it, onTestFinished } from 'vitest'
+import { checkConfig } from '../../src/config/load.ts'
+import { Metrics } from '../../src/observe/metrics.ts'
+import { systemClock } from '../../src/time/clock.ts'
+import { type DayRow, daysBetween, MOST_ROWS } from '../../src/usage/day-row.ts'
+import type { UsageDays } from '../../src/usage/days.ts'
+import { FLUSH_EVERY_MS, UsageKeeper } from '../../src/usage/keeper.ts'
+import { openUsageDays } from '../../src/usage/open-days.ts'
+import { CallUsage, Usage } from '../../src/usage/usage.ts'
+import { FaultProxy } from '../support/fault-proxy.ts'
+import { harnessConfig, newFolder, stores } from '../support/gateway.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const logger = pino({ level: 'silent' })
+const DAY = '2026-11-28'
+const NOON = Date.parse(`${DAY}T12:00Z`)
+const DAY_MS = 86_400_000
+
+function row(client: string, units = 1, more: Partial<DayRow> = {}): DayRow {
+  const counts = { units, calls: 1, refusals: 0, waits: 0, waitMs: 0, savedUnits: 0 }
+  return { day: DAY, client, upstream: 'api', account: 'main', class: 'read', ...counts, ...more }
+}
+
+function daysOf(store: object, clock = systemClock): UsageDays {
+  const days = openUsageDays(checkConfig({ ...harnessConfig('http://x'), store }, 'test').store, { clock, logger })
+  onTestFinished(() => days.close())
+  return days
+}
+
+describe.each(Object.keys(stores) as (keyof typeof stores)[])('the rows of a day, with %s', (kind) => {
+  it('add up, and a batch that is added again counts once', async () => {
+    const store = stores[kind]()
+    const days = daysOf(store)
+    expect(await days.read(DAY)).toEqual([])
+    const first = { number: 1, day: DAY, rows: [row('a', 2, { waits: 1, waitMs: 1_500 }), row('b', 0.5)] }
+    await days.add(first)
+    await days.add(first)
+    await days.add({ number: 2, day: DAY, rows: [row('a', 3, { refusals: 1, savedUnits: 7 })] })
+    await days.add(first)
+    const expected = [row('a', 5, { calls: 2, refusals: 1, waits: 1, waitMs: 1_500, savedUnits: 7 }), row('b', 0.5)]
+    const byClient = (rows: readonly DayRow[]) => rows.toSorted((a, b) => (a.client < b.client ? -1 : 1))
+    expect(byClient(await days.read(DAY))).toEqual(expected)
+    // As the next process finds them, which begins to number anew.
+    const next = daysOf(store)
+    await next.add({ number: 1, day: DAY, rows: [row('b', 1)] })
+    expect(byClient(await next.read(DAY))[1]).toEqual(row('b', 1.5, { calls: 2 }))
+  })
+
+  it('have any names, and no more of them than there may be', async () => {
+    const days = daysOf(stores[kind]())
+    await days.add({ number: 1, day: DAY, rows: [row('a "b"\n,c', 1, { account: 'ü' })] })
+    const rows = Array.from({ length: 2 * MOST_ROWS + 500 }, (_, i) =>
+      row(`client-${i}`, 1, { account: `account-${i % 7}` }),
+    )
+    for (let i = 0, number = 2; i < rows.length; i += 500)
+      await days.add({ number: number++, day: DAY, rows: rows.slice(i, i + 500) })
+    const kept = await days.read(DAY)
+    expect(kept).toContainEqual(row('a "b"\n,c', 1, { account: 'ü' }))
+    expect(kept.length).toBeLessThanOrEqual(2 * MOST_ROWS + 1)
+    expect(kept.reduce((sum, { units }) => sum + units, 0)).toBe(rows.length + 1)
+    expect(kept.find(({ client, account }) => client === 'other' && account === 'other')!.units).toBeGreaterThan(400)
+  })
+})
+
+describe('the rows of a day in Redis', () => {
+  it('count a batch once whose answer was lost, and expire', async () => {
+    const proxy = await FaultProxy.start({ target: inject('redisUrl') })
+    onTestFinished(() => proxy.stop())
+    const store = { ...stores.Redis(), url: proxy.url }
+    const days = daysOf(store)
+    await days.add({ number: 1, day: DAY, rows: [row('a')] })
+    for (let number = 2; number < 6; number++) {
+      const batch = { number, day: DAY, rows: [row('a')] }
+      // Redis has done it, and nobody hears of that.
+      proxy.set({ kind: 'reset', at: 'before-headers' }, 1)
+      await expect(days.add(batch)).rejects.toThrow()
+      proxy.set(undefined)
+      await days.add(batch)
+    }
+    expect(await days.read(DAY)).toEqual([row('a', 5, { calls: 5 })])
+    const redis = new Redis(inject('redisUrl'))
+    onTestFinished(() => redis.disconnect())
+    const keys = await redis.keys(`${store.prefix}:*`)
+    expect(keys).toHaveLength(2)
+    for (const key of keys) expect(await redis.pttl(key)).toBeGreaterThan(6 * DAY_MS)
+    expect(await redis.pttl(`${store.prefix}:{usage}:${DAY}`)).toBeGreaterThan(90 * DAY_MS)
+  })
+})
+
+describe('the files of days', () => {
+  it('are removed when they are 90 days old, and a damaged one is put aside', async () => {
+    const dir = newFolder()
+    const folder = join(dir, 'usage')
+    mkdirSync(folder)
+    const clock = new SimulatedClock(NOON)
+    for (const name of ['2026-08-29.json', '2026-08-30.json', '2026-11-27.json']) writeFileSync(join(folder, name), '{')
+    writeFileSync(join(folder, `${DAY}.json.tmp`), 'half')
+    const days = daysOf({ dir }, clock)
+    await days.add({ number: 1, day: DAY, rows: [row('a')] })
+    expect(readdirSync(folder)).toEqual(['2026-08-30.json', '2026-11-27.json', `${DAY}.json`])
+    expect(await days.read('2026-11-27')).toEqual([])
+    expect(readdirSync(folder)).toContain('2026-11-27.json.damaged')
+    expect(readFileSync(join(folder, `${DAY}.json`), 'utf8')).toContain('"a"')
+  })
+})
+
+describe('which days are asked for', () => {
+  it.each([
+    ['one', NOON, NOON, [DAY]],
+    ['over midnight', NOON - DAY_MS / 2 - 1, NOON, ['2026-11-27', DAY]],
+    ['none of the future', NOON, NOON + 9 * DAY_MS, [DAY]],
+  ])('%s', (_, since, until, expected) => {
+    expect(daysBetween(since, until, NOON)).toEqual(expected)
+  })
+
+  it('are no more than are kept', () => {
+    expect(daysBetween(0, NOON, NOON)).toHaveLength(91)
+  })
+})
+
+describe('what was counted', () => {
+  /** Keeps what it is told, as often as it can be written. */
+  class Days implements UsageDays {
+    isAway = false
+    readonly batches: { number: number; day: string; units: number }[] = []
+
+    add({ number, day, rows }: Parameters<UsageDays['add']>[0]): Promise<void> {
+      if (this.isAway) return Promise.reject(new Error('away'))
+      this.batches.push({ number, day, units: rows.reduce((sum, { calls }) => sum + calls, 0) })
+      return Promise.resolve()
+    }
+
+    read(): Promise<DayRow[]> {
+      return Promise.resolve([])
+    }
+
+    close(): void {}
+  }
+
+  function keeping(at = NOON) {
+    const clock = new SimulatedClock(at)
+    const metrics = new Metrics()
+    const usage = new Usage({ metrics, clock })
+    const days = new Days()
+    let unwritten = 0
+    const keeper = new UsageKeeper({ usage, days, clock, logger, onUnwritten: () => unwritten++ })
+    onTestFinished(() => keeper.close())
+    const calls = new CallUsage(usage, { upstream: 'api', account: 'main', class: 'read' })
+    return { clock, days, keeper, call: (client = 'a') => calls.of(client).end(false), unwritten: () => unwritten }
+  }
+
+  it('is written every two seconds, and nothing where nothing was', async () => {
+    const { clock, days, call } = keeping()
+    call()
+    call()
+    await clock.advance(FLUSH_EVERY_MS)
+    await clock.advance(10 * FLUSH_EVERY_MS)
+    expect(days.batches).toEqual([{ number: 1, day: DAY, units: 2 }])
+  })
+
+  it('is written as one of the day before at midnight, whatever the period', async () => {
+    const { clock, days, call } = keeping(NOON + DAY_MS / 2 - 100)
+    call()
+    await clock.advance(100)
+    call()
+    await clock.advance(FLUSH_EVERY_MS)
+    expect(days.batches).toMatchObject([
+      { day: DAY, units: 1 },
+      { day: '2026-11-29', units: 1 },
+    ])
+  })
+
+  it('waits for a store that is away, by the day, and goes there in order', async () => {
+    const { clock, days, keeper, call, unwritten } = keeping(NOON + DAY_MS / 2 - 3 * FLUSH_EVERY_MS)
+    days.isAway = true
+    for (let i = 0; i < 6; i++) {
+      call()
+      await clock.advance(FLUSH_EVERY_MS)
+    }
+    expect(unwritten()).toBeGreaterThan(4)
+    days.isAway = false
+    call()
+    await keeper.flush()
+    const sum = (day: string) => days.batches.reduce((all, one) => all + (one.day === day ? one.units : 0), 0)
+    expect([sum(DAY), sum('2026-11-29')]).toEqual([3, 4])
+    expect(days.batches.map(({ number }) => number)).toEqual(days.batches.map((_, i) => i + 1))
+  })
+
+  it('is written once more when the gateway stops', async () => {
+    const { clock, days, keeper, call } = keeping()
+    call()
+    await keeper.close()
+    expect(days.batches).toMatchObject([{ units: 1 }])
+    expect(clock.timers).toBe(0)
+  })
+})
