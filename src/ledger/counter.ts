@@ -23,6 +23,8 @@ export interface Counted {
   readonly isRefused: boolean
 }
 
+/** The same for units that are reserved for calls in flight: nobody knows how many come back when these are settled. */
+const RESERVED_POLL_MS = 100
 /** How soon a waiting call asks again for a slot among concurrent calls, because nobody knows when one ends. */
 const CONCURRENT_POLL_MS = 25
 
@@ -174,11 +176,13 @@ export class Counter {
     // Only when the call can't be counted in this window any more, whichever of the two clocks is behind.
     if (kind === 'calendar') return [{ inMs: this.startOf(this.#current + 1) + countingToleranceMs - now, units: used }]
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
-    const releases = this.charges(now).map(({ bucket, units }) => ({
-      inMs: this.#leavesAt(bucket) - now,
-      units,
-      isInFlight: bucket > this.#current,
-    }))
+    const isReserving = this.limit.settles === 'at-end'
+    const releases = this.charges(now).map(({ bucket, units }) => {
+      const isInFlight = bucket > this.#current
+      const inMs = this.#leavesAt(bucket) - now
+      return { inMs: isReserving && isInFlight ? Math.min(inMs, RESERVED_POLL_MS) : inMs, units, isInFlight }
+    })
+    if (isReserving) releases.sort((a, b) => a.inMs - b.inMs)
     return withOthers(releases, this.others(now), 1 - this.free(now))
   }
 

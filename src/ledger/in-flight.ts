@@ -15,9 +15,10 @@ export class InFlight {
   }
 
   add(grant: Grant): void {
+    if (grant.rest !== undefined) this.add(grant.rest)
     this.#grants.add(grant)
-    if (grant.chargeSet.renewMs < this.#everyMs) {
-      this.#everyMs = grant.chargeSet.renewMs
+    if (grant.part.renewMs < this.#everyMs) {
+      this.#everyMs = grant.part.renewMs
       this.#timer?.cancel()
       this.#timer = undefined
     }

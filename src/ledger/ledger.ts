@@ -19,6 +19,10 @@ export interface ChargeSet {
   readonly limits: readonly Limit[]
   /** Units that one call is charged, in the order of the limits. */
   readonly units: readonly number[]
+  /** Whether a call may cost another amount in the end than it is charged; see `Ledger.commit`. */
+  readonly isSettled: boolean
+  /** Where limits are settled at the end of a response: those that are not, and those that are. */
+  readonly parts: { readonly atHead: ChargeSet; readonly atEnd: ChargeSet } | undefined
   /** Whether a limit counts calls in flight, so that a call counts after its response headers, too, until it is over. */
   readonly hasConcurrent: boolean
   /** How often the charges of calls in flight are renewed. */
@@ -34,17 +38,35 @@ export function unitsByClass({ limits, units }: ChargeSet): Map<string, number> 
   return spent
 }
 
-export function chargeSetOf(
-  partition: string,
-  charges: readonly { limit: Limit; units?: number }[],
-  account = partition,
-): ChargeSet {
+export function chargeSetOf(partition: string, charges: readonly Charge[], account = partition): ChargeSet {
+  const atEnd = charges.filter(isSettledAtEnd)
+  const whole = partOf(partition, charges, account)
+  if (atEnd.length === 0) return whole
+  const atHead = charges.filter((charge) => !isSettledAtEnd(charge))
+  return {
+    ...whole,
+    parts: { atHead: partOf(partition, atHead, account), atEnd: partOf(partition, atEnd, account) },
+  }
+}
+
+interface Charge {
+  readonly limit: Limit
+  readonly units?: number
+}
+
+function isSettledAtEnd({ limit }: Pick<Charge, 'limit'>): boolean {
+  return limit.settles === 'at-end'
+}
+
+function partOf(partition: string, charges: readonly Charge[], account: string): ChargeSet {
   const limits = charges.map(({ limit }) => limit)
   return {
     partition,
     account,
     limits,
     units: charges.map(({ units = 1 }) => units),
+    isSettled: limits.some(({ settles }) => settles !== 'at-once'),
+    parts: undefined,
     hasConcurrent: limits.some(({ kind }) => kind === 'concurrent'),
     renewMs: Math.min(...limits.map(({ renewMs }) => renewMs)),
   }
@@ -84,6 +106,10 @@ export type UpstreamFeedback =
 /** The answer to a charge: calls that may be sent now, and how many of them are still in flight. */
 export class Grant {
   readonly chargeSet: ChargeSet
+  /** Those of its limits that are told what becomes of its calls by this grant, and not by `rest`. */
+  readonly part: ChargeSet
+  /** The same calls, for the limits that are settled at the end of their responses. */
+  readonly rest: Grant | undefined
   /** How many of the calls asked for may be sent; the others were not charged. */
   readonly granted: number
   /** Usage of each limit, in the charge set's order. */
@@ -109,7 +135,13 @@ export class Grant {
     usage: readonly LimitUsage[],
     { schedule, turns, isLocal = false }: GrantOptions = {},
   ) {
+    const { parts } = chargeSet
     this.chargeSet = chargeSet
+    this.part = parts?.atHead ?? chargeSet
+    this.rest =
+      parts === undefined || granted === 0
+        ? undefined
+        : new Grant(parts.atEnd, at, granted, usage.filter(isSettledAtEnd), { isLocal })
     this.chargedAt = at
     this.at = at
     this.granted = granted
@@ -121,9 +153,15 @@ export class Grant {
     this.open = granted
   }
 
+  /** Usage of the limits of its part, in their order. */
+  get partUsage(): readonly LimitUsage[] {
+    return this.rest === undefined ? this.usage : this.usage.filter((one) => !isSettledAtEnd(one))
+  }
+
   /** Whether the ledger still has to renew it. */
   get isInFlight(): boolean {
-    return this.uncommitted > 0 || (this.open > 0 && this.chargeSet.hasConcurrent)
+    const { limits, hasConcurrent } = this.part
+    return (this.uncommitted > 0 && limits.length > 0) || (this.open > 0 && hasConcurrent)
   }
 }
 
@@ -157,6 +195,11 @@ export interface Turn {
  * is in flight its charge is renewed, and stands a little ahead (`inFlightLeaseMs`), so that it also outlives a gateway that dies.
  * A call that was given up counts for `countingToleranceMs` longer; one of which no byte was sent is taken back.
  *
+ * Where a limit is settled at the end of responses, the call is in flight until then, and its charge is a reservation. An upstream that
+ * counts what the call really costs, at any instant between its dispatch and the end of its response, never counts more than the
+ * limit as long as no call costs more than was reserved for it. What one costs more is what a window may exceed the limit by: it is
+ * charged when it is known, and later calls wait for it. A call of which the cost never becomes known is charged its reservation.
+ *
  * It holds as long as: no gateway stands still for longer than a window (than half of a calendar window, or ten seconds, with
  * a call granted and not sent: that is charged to the window in which it was granted); the upstream counts nothing later than
  * `countingToleranceMs` (at most a window) after a call was given up or its gateway died; calendar windows of both sides begin within
@@ -180,11 +223,15 @@ export interface Ledger {
   readonly exchange:
     | ((partition: string, queue: string, demands: readonly Demand[]) => Promise<PeerDemand | undefined>)
     | undefined
-  /** The response headers of one call are here: the upstream can't count it later than now. */
-  commit(grant: Grant): void
-  /** One call was given up after it was sent: the upstream may still count it a little later than now. */
+  /**
+   * The response headers of one call are here, or of `grant.rest` its end: the upstream can't count it later than now. `units` are what
+   * the call has cost each limit of the grant's part, where that is not what it was charged: what is left of the charge is free at
+   * once, and what is missing is charged even beyond the limit, so that later calls wait for it.
+   */
+  commit(grant: Grant, units?: readonly number[]): void
+  /** One call was given up after it was sent: the upstream may still count it, as it was charged, a little later than now. */
   abandon(grant: Grant): void
-  /** No byte of one call was sent: its charge is taken back. */
+  /** No byte of one call was sent: its charge is taken back. So is that of `grant.rest`. */
   refund(grant: Grant): void
   /** One call is not in flight any more, whatever became of it: limits of calls in flight count it no longer. */
   leave(grant: Grant): void

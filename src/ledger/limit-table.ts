@@ -7,6 +7,8 @@ export interface CountedLimit {
   /** The upstream can't count `units` of the grant later than `laterMs` after `now`. */
   commit(grant: Grant, units: number, now: number, laterMs: number): void
   refund(grant: Grant, units: number, now: number): void
+  /** The call has cost so many units more than it was charged. */
+  owe(grant: Grant, units: number, now: number, laterMs: number): void
   /** Moves the charge of calls in flight to the time `to`. */
   renew(grant: Grant, units: number, now: number, to: number): void
 }
@@ -46,14 +48,21 @@ export class LimitTable<Counted extends CountedLimit> {
     return all
   }
 
-  /** The response headers of one call are here, or it was given up. `driftMs` is by how much the ledger's clock may be behind. */
-  commit(grant: Grant, isAbandoned: boolean, now: number, driftMs = 0): void {
-    const { units } = grant.chargeSet
-    const all = this.of(grant.chargeSet)
+  /**
+   * The response headers of one call are here, or it was given up. `driftMs` is by how much the ledger's clock may be behind; `spent`
+   * what the call has cost, if that is not what it was charged.
+   */
+  commit(grant: Grant, isAbandoned: boolean, now: number, driftMs = 0, spent?: readonly number[]): void {
+    const { units } = grant.part
+    const all = this.of(grant.part)
     for (let i = 0; i < all.length; i++) {
       const { kind, countingToleranceMs } = all[i]!.limit
       if (kind === 'concurrent') continue
-      all[i]!.commit(grant, units[i]!, now, driftMs + (isAbandoned ? countingToleranceMs : 0))
+      const laterMs = driftMs + (isAbandoned ? countingToleranceMs : 0)
+      const surplus = spent === undefined || kind === 'smoothing' ? 0 : units[i]! - spent[i]!
+      all[i]!.commit(grant, units[i]! - Math.max(0, surplus), now, laterMs)
+      if (surplus > 0) all[i]!.refund(grant, surplus, now)
+      else if (surplus < 0) all[i]!.owe(grant, -surplus, now, laterMs)
     }
   }
 
@@ -68,8 +77,8 @@ export class LimitTable<Counted extends CountedLimit> {
   }
 
   #takeBack(grant: Grant, isConcurrent: boolean, now: number): void {
-    const { units } = grant.chargeSet
-    const all = this.of(grant.chargeSet)
+    const { units } = grant.part
+    const all = this.of(grant.part)
     for (let i = 0; i < all.length; i++) {
       if ((all[i]!.limit.kind === 'concurrent') === isConcurrent) all[i]!.refund(grant, units[i]!, now)
     }
@@ -77,12 +86,12 @@ export class LimitTable<Counted extends CountedLimit> {
 
   /** Moves the charges of all calls of a grant that are in flight to the time `to`. */
   renew(grant: Grant, now: number, to: number): void {
-    const { chargeSet, open, uncommitted } = grant
-    const all = this.of(chargeSet)
+    const { part, open, uncommitted } = grant
+    const all = this.of(part)
     for (let i = 0; i < all.length; i++) {
       const { kind } = all[i]!.limit
       if (kind === 'smoothing') continue // it counts calls when they are sent, and never again
-      all[i]!.renew(grant, (kind === 'concurrent' ? open : uncommitted) * chargeSet.units[i]!, now, to)
+      all[i]!.renew(grant, (kind === 'concurrent' ? open : uncommitted) * part.units[i]!, now, to)
     }
   }
 }

@@ -21,6 +21,11 @@ export interface LimitSpec {
   readonly countingToleranceMs?: number
   /** False: counted and shown, but nothing is refused because of it. */
   readonly isEnforced?: boolean
+  /**
+   * When it is known what a call costs in the end: as it is charged, at the head of its response, or at the end of it. Until then the
+   * charge is a reservation.
+   */
+  readonly settles?: 'at-once' | 'at-head' | 'at-end'
   /** How people tell it from other limits of its class, such as `60s`. */
   readonly label?: string
 }
@@ -63,7 +68,7 @@ const DEFAULT_COUNTING_TOLERANCE_MS = 1_000
 let made = 0
 
 export function limitOf(spec: LimitSpec): Limit {
-  const { kind = 'rolling', windowMs = 0, isEnforced = true, published = spec.requests } = spec
+  const { kind = 'rolling', windowMs = 0, isEnforced = true, published = spec.requests, settles = 'at-once' } = spec
   if (kind === 'smoothing') return smoothingOf({ ...spec, published, isEnforced, windowMs })
   const renewMs = kind === 'concurrent' ? CONCURRENT_RENEWAL_MS : Math.min(windowMs / 4, LONGEST_RENEWAL_MS)
   const wanted = spec.countingToleranceMs ?? DEFAULT_COUNTING_TOLERANCE_MS
@@ -74,7 +79,7 @@ export function limitOf(spec: LimitSpec): Limit {
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
   const growthMs = Math.min(windowMs, LONGEST_GROWTH_MS)
   const counted = { isEnforced, countingToleranceMs, renewMs, inFlightLeaseMs, order: made++ }
-  const common = { ...spec, published, growthMs, kind, windowMs, label, ...counted }
+  const common = { ...spec, published, growthMs, kind, windowMs, label, settles, ...counted }
   switch (kind) {
     case 'rolling':
       return { ...common, bucketMs: windowMs / BUCKETS, kept: BUCKETS }
@@ -97,5 +102,5 @@ function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 
     kept: BUCKETS,
     order: made++,
   }
-  return { ...spec, kind: 'smoothing', label: 'pace', ...counted }
+  return { ...spec, kind: 'smoothing', label: 'pace', settles: 'at-once', ...counted }
 }

@@ -1,4 +1,4 @@
-import type { Grant, Ledger, UpstreamFeedback, LimitUsage } from '../ledger/ledger.ts'
+import type { ChargeSet, Grant, Ledger, UpstreamFeedback, LimitUsage } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 
 /** Who gives permits, and is told what becomes of them. */
@@ -15,13 +15,15 @@ export interface Issuer {
 /**
  * Leave to send one call, which is charged and counts as in flight. Whoever has the permit declares it with `using`: at the end of
  * the scope, also after an exception, both are given back. What is known sooner is told sooner, by one of `commit`, `abandon` and
- * `refund`, and by `leave`. A second telling is ignored.
+ * `refund`, by `settle`, and by `leave`. A second telling is ignored.
  */
 export class Permit implements Disposable {
   readonly #issuer: Issuer
   readonly #grant: Grant
   #since: number
   #isCharged = true
+  /** Whether there is still a reservation to settle. */
+  #isReserved: boolean
   #isInFlight = true
   #isSent = false
 
@@ -29,6 +31,21 @@ export class Permit implements Disposable {
     this.#issuer = issuer
     this.#grant = grant
     this.#since = since
+    this.#isReserved = grant.rest !== undefined
+  }
+
+  /** Whether the call may cost another amount than it was charged. */
+  get isSettled(): boolean {
+    return this.#grant.chargeSet.isSettled
+  }
+
+  /** The limits of `commit` with what the call was charged to them, and those of `settle`. */
+  get atHead(): ChargeSet {
+    return this.#grant.part
+  }
+
+  get atEnd(): ChargeSet | undefined {
+    return this.#grant.rest?.part
   }
 
   /** Usage of the limits it was charged to, as of the charge; empty where the call is not limited. */
@@ -56,21 +73,40 @@ export class Permit implements Disposable {
     this.#isSent = true
   }
 
-  /** Its response headers are here: the upstream can't count it later than now. */
-  commit(): void {
+  /** Its response headers are here: the upstream can't count it later than now. `units`: what it costs the limits of `atHead`. */
+  commit(units?: readonly number[]): void {
     if (!this.#takeCharge()) return
-    this.#issuer.ledger.commit(this.#grant)
+    this.#issuer.ledger.commit(this.#grant, units)
     this.#issuer.committed(this.#since)
+    this.#giveBack(this.#grant, units)
+  }
+
+  /** It is over, and has cost the limits of `atEnd` so many units. Without this they keep what was reserved. */
+  settle(units: readonly number[]): void {
+    const { rest } = this.#grant
+    if (rest === undefined || !this.#takeReservation()) return
+    this.#issuer.ledger.commit(rest, units)
+    this.#giveBack(rest, units)
+  }
+
+  /** Calls that wait may have at once what this one left. */
+  #giveBack({ part }: Grant, units: readonly number[] | undefined): void {
+    if (units?.some((spent, i) => spent < part.units[i]!) === true) this.#issuer.refunded()
   }
 
   /** It was given up after it was sent: the upstream may count it a little later than now. */
   abandon(): void {
-    if (this.#takeCharge()) this.#issuer.ledger.abandon(this.#grant)
+    const { ledger } = this.#issuer
+    if (this.#takeCharge()) {
+      this.#isReserved = false
+      ledger.abandon(this.#grant)
+    } else if (this.#takeReservation()) ledger.abandon(this.#grant.rest!)
   }
 
   /** No byte of it was sent. */
   refund(): void {
     if (!this.#takeCharge()) return
+    this.#isReserved = false
     this.#issuer.ledger.refund(this.#grant)
     this.#issuer.refunded()
   }
@@ -109,6 +145,12 @@ export class Permit implements Disposable {
     if (!this.#isCharged) return false
     this.#isCharged = false
     return this.#isCounted
+  }
+
+  #takeReservation(): boolean {
+    const isReserved = this.#isReserved
+    this.#isReserved = false
+    return isReserved
   }
 
   get #isCounted(): boolean {

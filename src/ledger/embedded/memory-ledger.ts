@@ -130,25 +130,40 @@ export class MemoryLedger implements Ledger {
     return grant
   }
 
-  commit(grant: Grant): void {
-    this.#commit(grant, false)
+  commit(grant: Grant, units?: readonly number[]): void {
+    this.#commit(grant, false, units)
+    if (units !== undefined) this.#keepDebts(grant.part, units)
   }
 
   abandon(grant: Grant): void {
     this.#commit(grant, true)
+    if (grant.rest !== undefined) this.abandon(grant.rest)
   }
 
-  #commit(grant: Grant, isAbandoned: boolean): void {
-    const now = this.#now()
-    this.#tableOf(grant.chargeSet).commit(grant, isAbandoned, now)
+  #commit(grant: Grant, isAbandoned: boolean, units?: readonly number[]): void {
+    this.#tableOf(grant.chargeSet).commit(grant, isAbandoned, this.#now(), 0, units)
     grant.uncommitted--
     this.#inFlight.update(grant)
+  }
+
+  /** What calls have cost more than was reserved for them must be in the file, too, or a crash would forget it. */
+  #keepDebts(part: ChargeSet, spent: readonly number[]): void {
+    if (this.#files === undefined || this.#problem !== undefined) return
+    let isCovered = true
+    for (const [i, tally] of this.#tableOf(part).of(part).entries()) {
+      const debt = spent[i]! - part.units[i]!
+      if (debt <= 0) continue
+      isCovered &&= tally.reserved >= debt
+      tally.reserved = Math.max(0, tally.reserved - debt)
+    }
+    if (!isCovered) this.#trySave([part.partition], this.#now())
   }
 
   refund(grant: Grant): void {
     this.#tableOf(grant.chargeSet).refund(grant, this.#now())
     grant.uncommitted--
     this.#inFlight.update(grant)
+    if (grant.rest !== undefined) this.refund(grant.rest)
   }
 
   leave(grant: Grant): void {
@@ -218,12 +233,14 @@ export class MemoryLedger implements Ledger {
     }
     if (this.#problem !== undefined) return
     // So that calls in flight count after a crash, too, until they can't arrive any more.
-    for (const partition of partitions) {
-      try {
-        this.#save(partition, now)
-      } catch (error) {
-        return this.#fallBehind(error as Error)
-      }
+    this.#trySave(partitions, now)
+  }
+
+  #trySave(partitions: Iterable<string>, now: number): void {
+    try {
+      for (const partition of partitions) this.#save(partition, now)
+    } catch (error) {
+      this.#fallBehind(error as Error)
     }
   }
 

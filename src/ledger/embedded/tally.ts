@@ -55,6 +55,11 @@ export class Tally implements CountedLimit {
     this.record?.refund(now, at, units)
   }
 
+  owe({ at }: Grant, units: number, now: number, laterMs: number): void {
+    this.counter.addCommitted(now, at, units, laterMs)
+    this.record?.addCommitted(now, at, units, laterMs)
+  }
+
   renew({ at }: Grant, units: number, now: number, to: number): void {
     this.counter.renew(now, at, to, units)
     this.record?.renew(now, at, to, units)

@@ -71,6 +71,13 @@ export class LimitState implements CountedLimit {
     if (isLocal && this.#isOffline()) this.unreplicated?.refund(time, at, units)
   }
 
+  owe({ at }: Grant, units: number, time: number, laterMs: number): void {
+    this.own.addCommitted(time, at, units, laterMs)
+    if (!this.#isOffline()) return
+    this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
+    this.lease = Math.max(0, this.lease - units)
+  }
+
   renew({ at, isLocal }: Grant, units: number, time: number, to: number): void {
     this.own.renew(time, at, to, units)
     if (!this.#isOffline()) return

@@ -17,7 +17,7 @@ export const LEAST_WAIT_MS = 10
  * the limit. Nobody misses what they take for `inFlightLeaseMs` longer than a window. A call that took longer than that is told of,
  * because it would leave the count too soon.
  */
-const LITTLE = 0.25
+export const LITTLE = 0.25
 const DEFERRED = 0.01
 /** No more commits of a charge set, and no more charge sets of a partition, are deferred, so that they need little memory. */
 const MOST_DEFERRED = 8
@@ -63,6 +63,11 @@ export class Outbox {
     return this.#batches.getOrInsertComputed(chargeSet, () => new Batch(chargeSet))
   }
 
+  /** Whether Redis has still to be told that calls of this charge set were renewed. */
+  hasRenewed(chargeSet: ChargeSet): boolean {
+    return (this.#batches.get(chargeSet)?.renewed.length ?? 0) > 0
+  }
+
   /** Whether the batch was not sent yet. */
   has(batch: Batch): boolean {
     return this.#batches.get(batch.chargeSet) === batch
@@ -85,7 +90,7 @@ export class Outbox {
     this.#postponed.add(batch, LEAST_WAIT_MS)
   }
 
-  /** Calls ended by `time`, by Redis's clock. Without `usage` they were granted too late, and others wait for what they take. */
+  /** Calls ended by `time`, by Redis's clock. Without `usage` others wait for what they take or bring: it is told at once. */
   addEnded(chargeSet: ChargeSet, ended: Change, time: number, usage: readonly LimitUsage[] = []): void {
     const all = this.#ended.getOrInsertComputed(chargeSet, () => new EndedCalls(chargeSet))
     const isWanted = all.add(ended, { now: this.#clock.now(), time, usage })
@@ -162,8 +167,8 @@ class EndedCalls {
       this.#alike.set(key, ended)
     }
     this.#calls += calls
-    // Others may have at once what was refunded, or is in flight no longer.
-    if (!isOver) this.eligibleAt = now
+    // Others may have at once what was refunded, or is in flight no longer; and must know at once what is owed.
+    if (!isOver || usage.length === 0) this.eligibleAt = now
     else if (this.eligibleAt === Infinity && this.#isMissed(ended, usage)) this.eligibleAt = now + this.#bucketMs
     return this.eligibleAt < Infinity
   }

@@ -339,8 +339,8 @@ export class PartitionState {
     }
   }
 
-  commit(grant: Grant, isAbandoned: boolean, now: number): void {
-    this.#limits.commit(grant, isAbandoned, this.time(now), this.#clock.driftMs)
+  commit(grant: Grant, isAbandoned: boolean, now: number, units?: readonly number[]): void {
+    this.#limits.commit(grant, isAbandoned, this.time(now), this.#clock.driftMs, units)
   }
 
   refund(grant: Grant, now: number): void {

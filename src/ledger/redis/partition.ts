@@ -1,4 +1,5 @@
 import type { Timer } from '../../time/clock.ts'
+import type { Limit } from '../limit.ts'
 import {
   type ChargeSet,
   chargeSetOf,
@@ -7,7 +8,7 @@ import {
   type Turn,
   type UpstreamFeedback,
 } from '../ledger.ts'
-import { type Batch, type Change, LEAST_WAIT_MS, Outbox, type Waiting } from './outbox.ts'
+import { type Batch, type Change, LEAST_WAIT_MS, LITTLE, Outbox, type Waiting } from './outbox.ts'
 import { PartitionCalls, type PartitionKeys, type Shared, TICK_MS } from './partition-calls.ts'
 import { type OfflineReason, PartitionState } from './partition-state.ts'
 import {
@@ -95,10 +96,11 @@ export class Partition {
     this.#outbox.sendSoon(batch)
   }
 
-  commit(grant: Grant, what: 'commit' | 'abandon'): void {
-    this.#state.commit(grant, what === 'abandon', this.#shared.clock.now())
+  commit(grant: Grant, what: 'commit' | 'abandon', units?: readonly number[]): void {
+    this.#state.commit(grant, what === 'abandon', this.#shared.clock.now(), units)
     grant.uncommitted--
-    this.#change(grant, what)
+    if (units === undefined) this.#change(grant, what)
+    else this.#settle(grant, units)
   }
 
   refund(grant: Grant): void {
@@ -127,16 +129,16 @@ export class Partition {
 
   /** The gateway chooses the new time of the charge itself, so that later changes need not wait for the answer. */
   renew(grant: Grant): void {
-    const { chargeSet, at, uncommitted, open } = grant
+    const { part, at, uncommitted, open } = grant
     const state = this.#state
     const now = this.#shared.clock.now()
     const to = Math.round(state.time(now) * 1_000) / 1_000
     state.renew(grant, to, now)
     grant.at = to
     if (state.mode === 'leased') return
-    const batch = this.#outbox.batchOf(chargeSet)
+    const batch = this.#outbox.batchOf(part)
     batch.renewed.push({ at, calls: uncommitted, to, open })
-    if (batch.renewed.length >= MOST_RENEWED) this.send(chargeSet)
+    if (batch.renewed.length >= MOST_RENEWED) this.send(part)
     else this.#outbox.sendLater(batch)
   }
 
@@ -197,9 +199,36 @@ export class Partition {
   #change(grant: Grant, what: Change['what']): void {
     this.#shared.inFlight.update(grant)
     if (this.#state.mode === 'leased') return
-    const { chargeSet, at, usage } = grant
+    const { part, at, partUsage } = grant
+    if (part.limits.length === 0) return
     const time = this.#state.latestTime(this.#shared.clock.now())
-    this.#outbox.addEnded(chargeSet, { what, at, calls: 1 }, time, usage)
+    this.#outbox.addEnded(part, { what, at, calls: 1 }, time, partUsage)
+  }
+
+  /**
+   * One call has cost `units`. Redis is told unit by unit, as if each were a call of its own: some are committed as charged, the others
+   * taken back. What was not charged is committed as of so long ago that there is nothing to take back for it.
+   */
+  #settle(grant: Grant, units: readonly number[]): void {
+    this.#shared.inFlight.update(grant)
+    if (this.#state.mode === 'leased') return
+    const { part, at, partUsage } = grant
+    // It must come before what is told below: that takes back what was charged as of the renewal.
+    if (this.#outbox.hasRenewed(part)) this.send(part)
+    const time = this.#state.latestTime(this.#shared.clock.now())
+    for (const [i, limit] of part.limits.entries()) {
+      if (limit.kind === 'concurrent' || limit.kind === 'smoothing') continue
+      const each = unitOf(part, limit)
+      const [charged, spent, usage] = [part.units[i]!, units[i]!, partUsage.slice(i, i + 1)]
+      const calls = Math.min(charged, spent)
+      if (calls > 0) this.#outbox.addEnded(each, { what: 'commit', at, calls }, time, usage)
+      if (spent < charged) {
+        const isMissed = usage.some(({ used }) => used >= LITTLE * limit.requests)
+        this.#outbox.addEnded(each, { what: 'refund', at, calls: charged - spent }, time, isMissed ? [] : usage)
+      } else if (spent > charged) {
+        this.#outbox.addEnded(each, { what: 'commit', at: longBefore(time, limit), calls: spent - charged }, time)
+      }
+    }
   }
 
   async #send(batch: Batch): Promise<void> {
@@ -392,6 +421,20 @@ export class Partition {
     }
     return this.#all
   }
+}
+
+/** A charge set of one unit of one limit. */
+function unitOf({ partition, account }: ChargeSet, limit: Limit): ChargeSet {
+  return UNITS.getOrInsertComputed(limit, () =>
+    chargeSetOf(partition, [{ limit: { ...limit, settles: 'at-once' } }], account),
+  )
+}
+
+const UNITS = new WeakMap<Limit, ChargeSet>()
+
+/** A time before all that a limit still counts, whatever the clocks of this gateway and of Redis differ by. */
+function longBefore(time: number, { windowMs, inFlightLeaseMs }: Limit): number {
+  return time - 4 * (windowMs + inFlightLeaseMs) - 10_000
 }
 
 interface Held {

@@ -328,16 +328,18 @@ export class RedisLedger implements Ledger {
     )
   }
 
-  commit(grant: Grant): void {
-    this.#partitionOf(grant.chargeSet).commit(grant, 'commit')
+  commit(grant: Grant, units?: readonly number[]): void {
+    this.#partitionOf(grant.chargeSet).commit(grant, 'commit', units)
   }
 
   abandon(grant: Grant): void {
     this.#partitionOf(grant.chargeSet).commit(grant, 'abandon')
+    if (grant.rest !== undefined) this.abandon(grant.rest)
   }
 
   refund(grant: Grant): void {
     this.#partitionOf(grant.chargeSet).refund(grant)
+    if (grant.rest !== undefined) this.refund(grant.rest)
   }
 
   leave(grant: Grant): void {
