@@ -9,6 +9,7 @@ import { ADVICE_OF, CODE_OF, STATUS_OF } from '../src/gateway/failure.ts'
 import { Metrics } from '../src/observe/metrics.ts'
 import { registerProcessInfo } from '../src/observe/process-info.ts'
 import { ReloadCounts } from '../src/observe/reload-counts.ts'
+import { WebhookCounts } from '../src/webhooks/counts.ts'
 import { adapt, readText } from './deploy/repository.ts'
 import { newFolder } from './support/gateway.ts'
 import { runCommand } from './support/command-line.ts'
@@ -37,6 +38,7 @@ describe('the README’s table of metrics', () => {
     const { registry } = new Metrics()
     new ReloadCounts(registry)
     registerProcessInfo(registry)
+    new WebhookCounts(registry)
     const text = await registry.metrics()
     const shown = [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].map(([, name = '', type]) =>
       type === 'counter' ? `${name}_total` : name,

@@ -3,6 +3,8 @@ import { isIP } from 'node:net'
 import { bareHost, isLocalhost, isLoopback, isPublicAddress } from '../net/address.ts'
 import { checkClients } from './client-problems.ts'
 import { HEADER_VALUE } from '../http/fields.ts'
+import { isMadeAnew } from '../http/hop-by-hop.ts'
+import { accessOf, isAccessAllowed } from '../clients/network-access.ts'
 import { checkCredentials, checkSecrets } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { classesOf, EVERY_CALL } from '../schema/limits.ts'
@@ -25,6 +27,7 @@ export function findContradictions(config: Config): Problem[] {
   checkAddressing(config, report)
   for (const [name, upstream] of Object.entries(config.upstreams)) checkUpstream(['upstreams', name], upstream, report)
   checkClients(config, report)
+  checkWebhooks(config, report)
   return problems
 }
 
@@ -154,11 +157,35 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   if (baseDelay > maxDelay) report([...path, 'retry', 'baseDelay'], 'must not be longer than retry.maxDelay')
   checkPrivateAddress(path, upstream, report)
   if (upstream.proxy !== undefined && !isProxyUrl(upstream.proxy.reveal())) {
-    report([...path, 'proxy'], 'must be the URL of a proxy such as http://user:password@host:3128, without a path')
+    report([...path, 'proxy'], NO_PROXY)
   }
   checkCertificate([...path, 'tls'], upstream.tls, report)
   if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
     report([...path, 'tls'], 'the url is http://, so tls does nothing')
+  }
+}
+
+/** Messages repeat nothing of a URL: it may hold a secret. */
+function checkWebhooks({ webhooks, networkAccess }: Config, report: Report): void {
+  for (const [name, { url, headers = {}, proxy, privateAddresses, tls }] of Object.entries(webhooks)) {
+    const path = ['webhooks', name]
+    const text = url.reveal()
+    const isUrl = URL.canParse(text) && /^https?:$/.test(new URL(text).protocol) && new URL(text).username === ''
+    if (!isUrl)
+      report([...path, 'url'], 'must be an http:// or https:// URL without user; headers may hold what proves us')
+    else {
+      checkPrivateAddress(path, { url: text, privateAddresses }, report)
+      const blocked = networkAccess?.blocked ?? []
+      if (!isAccessAllowed(text, [accessOf({ blocked })])) report([...path, 'url'], 'is blocked by networkAccess')
+    }
+    for (const [header, value] of Object.entries(headers)) {
+      if (isMadeAnew(header.toLowerCase()) || /^content-type$/i.test(header))
+        report([...path, 'headers', header], 'must be the name of a header that can be added to a request')
+      if (!HEADER_VALUE.test(value.reveal()))
+        report([...path, 'headers', header], 'must be text that a header can hold')
+    }
+    if (proxy !== undefined && !isProxyUrl(proxy.reveal())) report([...path, 'proxy'], NO_PROXY)
+    checkCertificate([...path, 'tls'], tls, report)
   }
 }
 
@@ -175,6 +202,8 @@ function checkDisguises(path: Path, { throttle }: UpstreamConfig, classes: strin
   }
 }
 
+const NO_PROXY = 'must be the URL of a proxy such as http://user:password@host:3128, without a path'
+
 function isProxyUrl(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { protocol, pathname, search, hash, username, password } = new URL(text)
@@ -186,7 +215,11 @@ function isProxyUrl(text: string): boolean {
   return /^https?:$/.test(protocol) && pathname === '/' && search === '' && hash === ''
 }
 
-function checkPrivateAddress(path: Path, { url, privateAddresses }: UpstreamConfig, report: Report): void {
+function checkPrivateAddress(
+  path: Path,
+  { url, privateAddresses }: { url?: string; privateAddresses?: 'allow' | 'deny' | undefined },
+  report: Report,
+): void {
   if (url === undefined || privateAddresses !== 'deny') return
   const host = new URL(url).hostname.replace(/^\[(.*)\]$/, '$1')
   if (isLocalhost(host) || (isIP(host) !== 0 && !isPublicAddress(host))) {

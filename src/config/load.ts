@@ -22,6 +22,7 @@ import {
 } from './problem.ts'
 import { ClientSchema } from '../schema/client-schema.ts'
 import { IssuerSchema } from '../schema/issuer-schema.ts'
+import { WebhookSchema } from '../schema/webhook-schema.ts'
 import { type Config, ConfigSchema } from '../schema/schema.ts'
 import { UpstreamSchema } from '../schema/upstream-schema.ts'
 import { type LookUp, lookUpWith, resolveReferences } from '../secrets/references.ts'
@@ -256,6 +257,13 @@ class Problems {
   }
 }
 
+/** What there is any number of, by name: the library fills in no defaults there. */
+const NAMED = [
+  ['clients', ClientSchema],
+  ['tokenIssuers', IssuerSchema],
+  ['webhooks', WebhookSchema],
+] as const
+
 /** Merges each upstream into its preset, and fills in the defaults of the schema. */
 function withDefaults(raw: unknown): unknown {
   if (!isObject(raw)) return raw
@@ -268,11 +276,9 @@ function withDefaults(raw: unknown): unknown {
       preset ? overlay(configOf(preset, upstream['limitSet']), upstream) : upstream,
     )
   }
-  for (const [name, client] of Object.entries(asObject(config['clients']))) {
-    asObject(config['clients'])[name] = Value.Default(ClientSchema, client)
-  }
-  for (const [name, issuer] of Object.entries(asObject(config['tokenIssuers']))) {
-    asObject(config['tokenIssuers'])[name] = Value.Default(IssuerSchema, issuer)
+  for (const [key, schema] of NAMED) {
+    const named = asObject(config[key])
+    for (const [name, value] of Object.entries(named)) named[name] = Value.Default(schema, value)
   }
   return Value.Default(ConfigSchema, config)
 }

@@ -42,6 +42,9 @@ import { Usage } from '../usage/usage.ts'
 import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
 import { Tracing } from '../traces/tracing.ts'
 import { breakerRows, gatewayStatus } from './status.ts'
+import { Claims } from '../webhooks/claims.ts'
+import { WebhookCounts } from '../webhooks/counts.ts'
+import { Webhooks } from '../webhooks/webhooks.ts'
 import { warmUp } from './warm-up.ts'
 
 /** A process that is listening for clients. */
@@ -102,7 +105,10 @@ export async function runGateway(
     breakers: () => Promise.resolve(gateway.breakers()),
     setBreaker: (order: BreakerOrder) => Promise.resolve(gateway.setBreaker(order)),
   }
-  const { adminUrl, close } = await runAdmin(config, { status, controls, management })
+  const forWebhooks = { counts: new WebhookCounts(metrics.registry), lookup: options.lookup }
+  const { adminUrl, webhooks, close } = await runAdmin(config, { status, controls, management }, forWebhooks)
+  // It ends first: what a gateway that stops can't do any more is nothing to tell.
+  parts.defer(() => webhooks.close())
   const started = parts.move()
   let stopping: Promise<void> | undefined
   const end = async (): Promise<void> => {
@@ -122,7 +128,8 @@ export async function runGateway(
 export async function runAdmin(
   { admin, server, store, log }: Config,
   parts: Omit<AdminParts, 'addressOf' | 'requests'>,
-): Promise<{ adminUrl: string; close(): Promise<void> }> {
+  { counts, lookup }: { counts: WebhookCounts; lookup?: LookupFunction | undefined },
+): Promise<{ adminUrl: string; webhooks: Pick<Webhooks, 'close'>; close(): Promise<void> }> {
   const { clock } = parts.management
   const answer = (question: RequestQuestion): Promise<RequestAnswers> => parts.status.requests(question)
   await using opened = new AsyncDisposableStack()
@@ -132,7 +139,9 @@ export async function runAdmin(
   opened.defer(() => app.close())
   const adminUrl = await app.listen({ host: admin.host, port: admin.port })
   const started = opened.move()
-  return { adminUrl, close: () => started.disposeAsync() }
+  const claims = new Claims(clock, sharedBy(store).redis)
+  const webhooks = new Webhooks({ ...parts, claims, counts, lookup })
+  return { adminUrl, webhooks, close: () => started.disposeAsync() }
 }
 
 function failed(error: Error): never {

@@ -28,6 +28,7 @@ import type {
   Reloaded,
   Status,
 } from '../server/admin/status.ts'
+import { WebhookCounts } from '../webhooks/counts.ts'
 import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas } from './merge-rows.ts'
 import {
   type Listening,
@@ -207,13 +208,15 @@ export async function runWorkers(
       breakers: async () => mergeBreakers(await askRows<BreakerRow>('breakers')),
       setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
     }
-    const { adminUrl, close } = await runAdmin(config, {
-      status,
-      controls,
-      management: { ...managed, config: () => inForce },
-    })
+    const management = { ...managed, config: () => inForce }
+    const { adminUrl, webhooks, close } = await runAdmin(
+      config,
+      { status, controls, management },
+      { counts: new WebhookCounts(own) },
+    )
     phase = 'serving'
     const stop = async (): Promise<void> => {
+      await webhooks.close()
       await endWorkers()
       await close()
       await managed.close()

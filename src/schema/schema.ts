@@ -27,6 +27,7 @@ import {
 } from './schema-parts.ts'
 import { TelemetrySchema } from './telemetry-schema.ts'
 import { type AccountSchema, TlsSchema, UpstreamSchema } from './upstream-schema.ts'
+import { WebhookSchema } from './webhook-schema.ts'
 
 /**
  * The configuration file. This schema, and those of its parts, are the only description of it: the types, the checks at
@@ -252,6 +253,7 @@ export const ConfigSchema = object({
   tokenIssuers: record(IssuerSchema, 'Whose signed tokens clients may present, by a name of your choice.', {
     default: {},
   }),
+  webhooks: record(WebhookSchema, 'Who is told when something is wrong, by a name of your choice.', { default: {} }),
   clients: Type.Optional(record(ClientSchema, 'The tools that may call. Without it, anyone on loopback may.')),
 })
 

@@ -3,7 +3,7 @@ import { accountOf, type LimitState, type RequestStory, type TryStory, type Wait
 import { measured } from '../../schema/units.ts'
 import { type Html, html } from './html.ts'
 import { awayNotes, page, table } from './page-parts.ts'
-import { capital } from './page-state.ts'
+import { capital } from './causes.ts'
 
 /** The stories of the calls with one correlation id. */
 export function storyPage(

@@ -1,0 +1,55 @@
+import Type, { type StaticDecode } from 'typebox'
+import { duration, object, percent, secret } from './schema-parts.ts'
+import { TlsSchema } from './upstream-schema.ts'
+
+/** What a webhook can be told of. */
+export const WEBHOOK_EVENTS = [
+  'breaker',
+  'credential',
+  'store',
+  'queue_full',
+  'reload',
+  'exhaustion',
+  'usage',
+  'used_up',
+  'reduced',
+  'refusals',
+  'upstream',
+] as const
+export type WebhookEvent = (typeof WEBHOOK_EVENTS)[number]
+
+/** An entry of `webhooks`: a URL that is sent a message when something is wrong, and when it no longer is. */
+export const WebhookSchema = object({
+  url: secret(
+    'The http:// or https:// URL to POST to. It may hold a secret, so it is never shown; have a reference stand for it.',
+  ),
+  format: Type.Enum(['json', 'slack'], {
+    default: 'json',
+    description: 'json: all that is known, as docs/webhooks.md describes it; slack: a text, as chats take it.',
+  }),
+  events: Type.Array(Type.Enum(WEBHOOK_EVENTS), {
+    minItems: 1,
+    default: WEBHOOK_EVENTS.slice(0, WEBHOOK_EVENTS.indexOf('used_up')),
+    description:
+      'What is told: breaker open; credential refused or expired; store away, degraded, or lost data; queue_full; reload rejected; exhaustion of a limit within two hours; usage of a limit at the thresholds; used_up: calls wait for a limit; reduced: the vendor lets less through; refusals of the gateway of other kinds; upstream failing or slow.',
+  }),
+  thresholds: Type.Array(percent('Part of what can be used of a limit.'), {
+    minItems: 1,
+    default: ['80%', '95%'],
+    description: 'At which usage of each limit to tell, each once while it is above the first.',
+  }),
+  repeat: duration('While something lasts, it is told again after so long.', { default: '4h', min: '1m' }),
+  headers: Type.Optional(
+    Type.Record(Type.String(), secret('Its value.'), {
+      propertyNames: { pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" },
+      description: 'Headers to add, such as authorization.',
+    }),
+  ),
+  proxy: Type.Optional(secret('URL of an HTTP proxy to send through (CONNECT), as with upstreams.')),
+  tls: Type.Optional(TlsSchema),
+  privateAddresses: Type.Optional(
+    Type.Enum(['allow', 'deny'], { description: 'Whether its host may have a private address, as with upstreams.' }),
+  ),
+})
+
+export type WebhookConfig = StaticDecode<typeof WebhookSchema>

@@ -1,0 +1,312 @@
+import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
+import { ADVICE_OF, type FailureKind } from '../../gateway/failure.ts'
+import type { RequestRow } from '../../requests/story.ts'
+import { countOf, roughly } from '../../schema/units.ts'
+import type { WebhookEvent } from '../../schema/webhook-schema.ts'
+import type { AdminParts } from './management.ts'
+import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
+
+/** Something that is wrong now, or soon will be. */
+export interface Cause {
+  readonly severity: 'failing' | 'warning'
+  readonly what: string
+  readonly todo: string
+  /** Of which webhooks tell, if they do. */
+  readonly event?: WebhookEvent | undefined
+  /** Whom it is about, in words that stay the same while it lasts. */
+  readonly about: string
+  /** The alert for it, which the runbook has. */
+  readonly alert?: string
+  /** Of the latest call that shows it. */
+  readonly correlationId?: string
+}
+
+/** How far back calls are looked at for what is wrong now. */
+const LATELY_MS = 5 * 60_000
+const MOST_CALLS = 400
+const MOST_FAILED = 20
+const NEARLY_USED = 0.9
+/** What is used up sooner is a limit of a short window, and comes back as soon. The alert SluiceQuotaExhaustionAhead has the same. */
+const LEAST_AHEAD_MS = 60_000
+const MOST_AHEAD_MS = 2 * 3_600_000
+const SOON_MS = 7 * 86_400_000
+/** So many calls tell something of an upstream. */
+const ENOUGH_CALLS = 5
+const SLOW_MS = 5_000
+
+/** What the state of the gateway is now, and what of it is wrong. */
+export interface Findings {
+  /** The worst first; each kind stays together. */
+  readonly causes: readonly Cause[]
+  /** Undefined while the quota store can't be asked. */
+  readonly limits: readonly QuotaRow[] | undefined
+  readonly queue: readonly QueueRow[]
+  readonly breakers: readonly BreakerRow[]
+  readonly credentials: readonly CredentialRow[]
+  /** The latest calls that did not end well, the newest first. */
+  readonly failed: readonly RequestRow[]
+  readonly away: RequestAnswers['away']
+}
+
+/** Asks for everything at once; what can't be had is missing, and said to be. `ask` says whose calls are looked at. */
+export async function findings(
+  { status, controls, management }: Pick<AdminParts, 'status' | 'controls' | 'management'>,
+  ask: (question: RequestQuestion) => Promise<RequestAnswers>,
+  quota = status.quota(),
+): Promise<Findings> {
+  const since = management.clock.wall() - LATELY_MS
+  const [notReady, degraded, limits, queue, breakers, credentials, calls] = await Promise.all([
+    status.notReady(),
+    status.degraded(),
+    quota,
+    status.queue(),
+    controls.breakers(),
+    status.credentials(),
+    ask({ kind: 'list', filter: { since }, most: MOST_CALLS }),
+  ])
+  const rows = calls.found as readonly RequestRow[]
+  const failed = rows.filter(isFailed)
+  const causes = [
+    ...storeCauses(notReady, degraded, limits),
+    ...reloadCauses(controls.lastReload()),
+    ...breakerCauses(breakers),
+    ...credentialCauses(credentials),
+    ...limitCauses(limits ?? [], queue),
+    ...refusalCauses(failed, breakers),
+    ...upstreamCauses(rows),
+  ]
+  causes.sort((a, b) => Number(a.severity !== 'failing') - Number(b.severity !== 'failing'))
+  return { causes, limits, queue, breakers, credentials, failed: failed.slice(0, MOST_FAILED), away: calls.away }
+}
+
+function isFailed({ isRunning, outcome, status }: RequestRow): boolean {
+  return !isRunning && outcome !== 'client_gone' && (outcome !== 'delivered' || Number(status) >= 500)
+}
+
+function* storeCauses(notReady?: string, degraded?: string, limits?: readonly QuotaRow[]): Iterable<Cause> {
+  if (notReady === 'draining') {
+    const what = 'This gateway is shutting down: calls that run are finished, and new ones refused.'
+    yield { severity: 'warning', about: 'draining', what, todo: 'Nothing, if that is meant.' }
+    return
+  }
+  const event = 'store'
+  const todo = 'Look at Redis, or at the disk of store.dir. sluice_store_degraded says which gateways it is about.'
+  if (notReady !== undefined) {
+    const what = `This gateway is not ready: ${notReady}.`
+    yield { event, severity: 'failing', about: 'not ready', alert: 'SluiceStoreErrors', what, todo }
+  }
+  for (const reason of notReady === undefined ? (degraded?.split('; ') ?? []) : []) {
+    const [about, alert] = degradedBy(reason)
+    yield { event, severity: 'warning', about, alert, what: `Degraded: ${reason}.`, todo }
+  }
+  if (limits === undefined) {
+    const what = 'The quota store does not answer.'
+    yield { event, severity: 'failing', about: 'silent', alert: 'SluiceStoreErrors', what, todo }
+  }
+}
+
+/** Sorts what `Status.degraded` says. */
+function degradedBy(reason: string): [about: string, alert: string] {
+  if (reason.endsWith('workers are missing')) return ['workers', 'SluiceWorkersMissing']
+  return reason.includes('has lost') ? ['lost data', 'SluiceStoreLostData'] : ['degraded', 'SluiceStoreDegraded']
+}
+
+function* reloadCauses(last: Reloaded | undefined): Iterable<Cause> {
+  if (last?.result !== 'rejected') return
+  const todo =
+    'The configuration before stays in force, but a restart would fail. npx sluice check shows every mistake.'
+  const what = `The last reload was rejected: ${last.problems[0] ?? 'the log says why'}`
+  yield { event: 'reload', severity: 'warning', about: 'configuration', alert: 'SluiceReloadRejected', what, todo }
+}
+
+function* breakerCauses(breakers: readonly BreakerRow[]): Iterable<Cause> {
+  for (const { upstream, group, state, byHand, retryAfterMs } of breakers) {
+    if (state === 'closed') continue
+    const name = group === undefined ? upstream : `${upstream} (${group})`
+    const until = retryAfterMs === undefined ? '' : `, the next probe is in ${roughly(retryAfterMs)}`
+    const what = byHand ? `The breaker of ${name} was opened by hand.` : `The breaker of ${name} is ${state}${until}.`
+    const todo = byHand
+      ? 'Close it when the vendor is well: POST /v1/upstreams/NAME/breaker.'
+      : 'The upstream kept failing: see the failed calls, and the vendor’s status page.'
+    yield { event: 'breaker', severity: 'failing', about: name, alert: 'SluiceBreakerOpen', what, todo }
+  }
+}
+
+function* credentialCauses(credentials: readonly CredentialRow[]): Iterable<Cause> {
+  const todo = 'Make a new one at the vendor, and put it beside the old one: npx sluice credentials rotate.'
+  for (const { upstream, account, credential, expiresInMs, quarantined } of credentials) {
+    const name = credential ?? `${upstream}/${account}`
+    const event = 'credential'
+    if (expiresInMs !== null && expiresInMs <= 0) {
+      const what = `The credential ${name} has expired.`
+      yield { event, severity: 'failing', about: `${name} expired`, alert: 'SluiceCredentialExpired', what, todo }
+    } else if (expiresInMs !== null && expiresInMs < SOON_MS) {
+      const what = `The credential ${name} expires in ${roughly(expiresInMs)}.`
+      yield { event, severity: 'warning', about: `${name} expires`, alert: 'SluiceCredentialExpires', what, todo }
+    }
+    if (quarantined > 0) {
+      const what = `${quarantined} of the credentials of ${upstream}/${account} are left out: the vendor refused them.`
+      const about = `${upstream}/${account} left out`
+      yield { event, severity: 'warning', about, alert: 'SluiceCredentialRefused', what, todo }
+    }
+  }
+}
+
+function* limitCauses(limits: readonly QuotaRow[], queue: readonly QueueRow[]): Iterable<Cause> {
+  for (const limit of limits) yield* causesOfLimit(limit, queue)
+}
+
+/** For a webhook: limits of which so much is used. `level` counts the thresholds that are reached. */
+export function* usageCauses(
+  limits: readonly QuotaRow[],
+  thresholds: readonly number[],
+): Iterable<Cause & { level: number }> {
+  for (const { upstream, account, class: kind, window, used, effective, exhaustionInMs } of limits) {
+    if (window.endsWith(' shadow')) continue
+    const part = effective === 0 ? 1 : used / effective
+    const level = thresholds.filter((threshold) => part >= threshold).length
+    if (level === 0) continue
+    const about = `${upstream}/${account} ${kind} per ${window}`
+    const end =
+      exhaustionInMs === null || exhaustionInMs === 0 ? '' : `; at this rate it ends in ${roughly(exhaustionInMs)}`
+    const what = `${Math.floor(100 * part)} % of ${about} is used: ${used} of ${effective}${end}.`
+    const todo = 'See in npx sluice top who calls most. Slow that client down, or have the vendor raise the limit.'
+    const severity = part >= 1 ? 'failing' : 'warning'
+    yield { event: 'usage', level, severity, about, alert: 'SluiceQuotaNearlyUsed', what, todo }
+  }
+}
+
+function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cause> {
+  const { upstream, account, window, limit, effective, used, waiting, exhaustionInMs } = row
+  const name = `${upstream}/${account} ${row.class} per ${window}`
+  if (window.endsWith(' shadow')) return
+  if (effective < NEARLY_USED * limit) {
+    const what = `Only ${effective} of ${limit} of ${name} can be used: the vendor lets less through.`
+    const todo = 'Somebody uses the account without the gateway, or the limit is lower than configured.'
+    yield { event: 'reduced', severity: 'warning', about: name, alert: 'SluiceQuotaReduced', what, todo }
+  }
+  if (used < effective && waiting === 0) {
+    if (used >= NEARLY_USED * effective) {
+      const todo = 'Calls will have to wait soon. “Who spends” says whose they are.'
+      yield { severity: 'warning', about: name, what: `${name} is nearly used up: ${used} of ${effective}.`, todo }
+    } else if (exhaustionInMs !== null && exhaustionInMs > LEAST_AHEAD_MS && exhaustionInMs < MOST_AHEAD_MS) {
+      const what = `${name} will be used up in ${roughly(exhaustionInMs)} at this rate: ${used} of ${effective} are.`
+      const todo =
+        'See in sluice_quota_charged_total who calls more than usual. Slow that client down, or spread its calls.'
+      yield { event: 'exhaustion', severity: 'warning', about: name, alert: 'SluiceQuotaExhaustionAhead', what, todo }
+    }
+    return
+  }
+  const waits = queue.filter((one) => one.upstream === upstream && one.account === account && one.class === row.class)
+  const most = waits.reduce<QueueRow | undefined>(
+    (a, b) => (a !== undefined && a.waiting >= b.waiting ? a : b),
+    undefined,
+  )
+  const who = most === undefined ? '' : `, ${most.waiting} of the client ${most.client}`
+  const what = `${name} is used up, and ${countOf(waiting, 'call')} ${waiting === 1 ? 'waits' : 'wait'}${who}.`
+  const todo = `More comes back in ${roughly(row.resetMs)}. Slow that client down, or have the vendor raise the limit.`
+  yield { event: 'used_up', severity: 'failing', about: name, alert: 'SluiceQuotaNearlyUsed', what, todo }
+}
+
+function* refusalCauses(failed: readonly RequestRow[], breakers: readonly BreakerRow[]): Iterable<Cause> {
+  for (const [outcome, calls] of Map.groupBy(failed, (row) => row.outcome)) {
+    // What the open breaker says already.
+    const isKnown = outcome === 'breaker_open' && breakers.some(({ state }) => state !== 'closed')
+    if (outcome === 'delivered' || isKnown) continue
+    const { client, upstream } = mostOf(calls)
+    const to = upstream === undefined ? '' : ` to ${upstream}`
+    const whose = client === undefined || client === 'unknown' ? '' : `, most of the client ${client}`
+    const advice = ADVICE_OF[outcome as FailureKind] ?? 'the upstream broke off in the middle of its answer'
+    const what = `${countOf(calls.length, 'call')}${to} ended as ${outcome}${whose}.`
+    const [event, alert] = EVENT_OF[outcome] ?? [
+      'refusals',
+      isCallers(outcome) ? 'SluiceCallersRejected' : 'SluiceHighRefusals',
+    ]
+    const severity = isCallers(outcome) ? 'warning' : 'failing'
+    const { correlationId } = calls[0]!
+    const about = `${outcome} ${upstream ?? ''}`
+    yield { event, severity, about, alert, correlationId, what, todo: `${capital(advice)}.` }
+  }
+}
+
+/** Refusals that have an event of their own, and their alert. */
+const EVENT_OF: Readonly<Record<string, readonly [WebhookEvent, string]>> = {
+  queue_full: ['queue_full', 'SluiceHighRefusals'],
+  breaker_open: ['breaker', 'SluiceBreakerOpen'],
+  store_unavailable: ['store', 'SluiceStoreErrors'],
+  credential_unavailable: ['credential', 'SluiceCredentialNotRenewed'],
+  internal: ['refusals', 'SluiceInternalErrors'],
+}
+
+/** Those that a caller has to mend are no failure of the gateway, or of a vendor. */
+function isCallers(outcome: string): boolean {
+  return /^(invalid_request|(?:proxy_)?unauthenticated|forbidden|account_mismatch|unknown_upstream|body_too_large|not_cached|too_many_attempts)$/.test(
+    outcome,
+  )
+}
+
+function* upstreamCauses(rows: readonly RequestRow[]): Iterable<Cause> {
+  const answered = rows.filter(({ isRunning, outcome }) => !isRunning && outcome === 'delivered')
+  for (const [upstream, calls] of Map.groupBy(answered, (row) => row.upstream ?? 'unknown')) {
+    const todo = 'See the failed calls for which path, and the vendor’s status page.'
+    const event = 'upstream'
+    const errors = calls.filter(({ status }) => Number(status) >= 500)
+    if (errors.length >= ENOUGH_CALLS || errors.length > calls.length / 10) {
+      const what = `${upstream} answered ${errors.length} of ${countOf(calls.length, 'call')} with 5xx.`
+      const { correlationId } = errors[0]!
+      yield {
+        event,
+        severity: 'failing',
+        about: `${upstream} 5xx`,
+        alert: 'SluiceUpstreamErrors',
+        correlationId,
+        what,
+        todo,
+      }
+    }
+    for (const [status, about] of Object.entries(ABOUT_STATUS)) {
+      const found = calls.filter((row) => row.status === status)
+      if (found.length === 0 || (found.length < ENOUGH_CALLS && found.length <= calls.length / 2)) continue
+      const what = `${upstream} answered ${found.length} of ${countOf(calls.length, 'call')} with ${status}.`
+      const { correlationId } = found[0]!
+      yield { severity: 'failing', about: `${upstream} ${status}`, correlationId, what, ...about }
+    }
+    if (calls.length < ENOUGH_CALLS) continue
+    const times = calls.map(({ durationMs, waitMs }) => durationMs - waitMs).toSorted((a, b) => a - b)
+    const median = times[Math.floor(times.length / 2)]!
+    if (median < SLOW_MS) continue
+    const what = `${upstream} is slow: half of its calls take more than ${roughly(median)}.`
+    yield { event, severity: 'warning', about: `${upstream} slow`, what, todo }
+  }
+}
+
+const ABOUT_STATUS: Readonly<Record<'401' | '403' | '429', Pick<Cause, 'event' | 'alert' | 'todo'>>> = {
+  401: {
+    event: 'credential',
+    alert: 'SluiceCredentialRefused',
+    todo: 'The vendor refuses the credential: set a new one, or see whether it was revoked.',
+  },
+  403: {
+    event: 'upstream',
+    alert: 'SluiceCredentialRefused',
+    todo: 'The credential lacks a right, or the vendor refuses these calls: see the failed calls for the paths.',
+  },
+  429: {
+    event: 'upstream',
+    alert: 'SluiceUpstreamThrottling',
+    todo: 'The vendor throttles though we count quota left: somebody else uses the account, or its limit is lower.',
+  },
+}
+
+/** The client and the upstream that most of these calls have, where they have one. */
+function mostOf(calls: readonly RequestRow[]): { client: string | undefined; upstream: string | undefined } {
+  const largest = (of: (row: RequestRow) => string | null): string | undefined => {
+    const groups = [...Map.groupBy(calls, of)].filter(([name]) => name !== null)
+    return groups.toSorted(([, a], [, b]) => b.length - a.length)[0]?.[0] ?? undefined
+  }
+  return { client: largest((row) => row.client), upstream: largest((row) => row.upstream) }
+}
+
+export function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1)
+}

@@ -1,0 +1,58 @@
+import { hash } from 'node:crypto'
+import type { Cluster, Redis } from 'ioredis'
+import type { Clock } from '../time/clock.ts'
+
+/** What was told is not told again for so long, should it end and come back; what another gateway tells, while that renews it. */
+export const CLAIM_MS = 10 * 60_000
+
+/**
+ * Which gateway tells what: the first that takes it. With Redis over all gateways; without it, or while it is away, this process
+ * alone decides, so that what is told then may be told by each.
+ */
+export class Claims {
+  readonly #clock: Clock
+  readonly #shared: { connect(): Redis | Cluster; readonly prefix: string } | undefined
+  #redis: (Redis | Cluster) | undefined
+  /** Until when this process has claimed what. */
+  readonly #own = new Map<string, number>()
+
+  constructor(clock: Clock, shared?: { connect(): Redis | Cluster; readonly prefix: string }) {
+    this.#clock = clock
+    this.#shared = shared
+  }
+
+  /** Connects, if it must and has not; whether there has been time for it since the last call. */
+  open(): boolean {
+    if (this.#redis !== undefined || this.#shared === undefined) return true
+    this.#redis = this.#shared.connect()
+    this.#redis.on('error', () => undefined)
+    return false
+  }
+
+  /** Whether this gateway is to tell it. */
+  async take(name: string): Promise<boolean> {
+    const now = this.#clock.now()
+    for (const [other, until] of this.#own) if (until <= now) this.#own.delete(other)
+    if (this.#own.has(name)) return false
+    const answer = await this.#redis?.set(this.#keyOf(name), 1, 'PX', CLAIM_MS, 'NX').catch(() => 'OK' as const)
+    if (answer === null) return false
+    this.#own.set(name, now + CLAIM_MS)
+    return true
+  }
+
+  /** It still lasts, and this gateway tells it. Always true. */
+  renew(name: string): boolean {
+    this.#own.set(name, this.#clock.now() + CLAIM_MS)
+    this.#redis?.set(this.#keyOf(name), 1, 'PX', CLAIM_MS).catch(() => undefined)
+    return true
+  }
+
+  close(): void {
+    this.#redis?.disconnect()
+  }
+
+  /** Names of accounts and clients may be long. */
+  #keyOf(name: string): string {
+    return `${this.#shared?.prefix}:webhook:${hash('sha256', name)}`
+  }
+}

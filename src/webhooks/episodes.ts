@@ -1,0 +1,85 @@
+import type { Cause } from '../server/admin/causes.ts'
+import type { WebhookEvent } from '../schema/webhook-schema.ts'
+import type { Clock, EpochMs } from '../time/clock.ts'
+import type { Claims } from './claims.ts'
+
+/** Something that is wrong. It is the same as before if event and `about` are; a higher `level` is worth another message. */
+export interface Condition extends Cause {
+  readonly event: WebhookEvent
+  readonly level: number
+}
+
+/** What is to be told. */
+export interface Told {
+  readonly status: 'firing' | 'resolved'
+  readonly key: string
+  readonly condition: Condition
+  readonly startedAt: EpochMs
+  readonly at: EpochMs
+}
+
+interface Episode {
+  condition: Condition
+  readonly since: number
+  readonly startedAt: EpochMs
+  seenAt: number
+  /** When it was told last; undefined until then. */
+  toldAt: number | undefined
+  level: number
+}
+
+/** What is gone for so long is over. Within it, it may come back without another message. */
+const CALM_MS = 60_000
+/** A rate that is too high for a moment is no forecast. */
+const HOLD_MS: Partial<Record<WebhookEvent, number>> = { exhaustion: 120_000 }
+
+export interface EpisodesOptions {
+  /** That of the webhook. */
+  readonly name: string
+  readonly clock: Clock
+  readonly claims: Claims
+  readonly repeatMs: number
+}
+
+/**
+ * Decides what one webhook is told: one message when something begins, another one when it gets worse or has lasted for `repeatMs`,
+ * and one when it is over. Over all gateways one tells it, as long as `Claims` can be asked; the same one says that it is over.
+ */
+export class Episodes {
+  readonly #options: EpisodesOptions
+  readonly #episodes = new Map<string, Episode>()
+
+  constructor(options: EpisodesOptions) {
+    this.#options = options
+  }
+
+  async look(conditions: readonly Condition[]): Promise<Told[]> {
+    const { name, clock, claims, repeatMs } = this.#options
+    const told: Told[] = []
+    const now = clock.now()
+    for (const condition of conditions) {
+      const key = `${condition.event} ${condition.about}`
+      const episode = this.#episodes.getOrInsertComputed(key, () => begun(condition, clock))
+      episode.condition = condition
+      episode.seenAt = now
+      if (now - episode.since < (HOLD_MS[condition.event] ?? 0)) continue
+      const { toldAt, level } = episode
+      if (toldAt === undefined ? !(await claims.take(`${name}:${key}`)) : !claims.renew(`${name}:${key}`)) continue
+      if (toldAt !== undefined && condition.level <= level && now - toldAt < repeatMs) continue
+      episode.toldAt = now
+      episode.level = Math.max(level, condition.level)
+      told.push({ status: 'firing', key, condition, startedAt: episode.startedAt, at: clock.wall() })
+    }
+    for (const [key, { seenAt, toldAt, condition, startedAt }] of this.#episodes) {
+      if (seenAt === now || (toldAt !== undefined && now - seenAt < CALM_MS)) continue
+      this.#episodes.delete(key)
+      if (toldAt !== undefined) told.push({ status: 'resolved', key, condition, startedAt, at: clock.wall() })
+    }
+    return told
+  }
+}
+
+function begun(condition: Condition, clock: Clock): Episode {
+  const now = clock.now()
+  return { condition, since: now, startedAt: clock.wall(), seenAt: now, toldAt: undefined, level: condition.level }
+}

@@ -1,0 +1,70 @@
+import { manifest } from '../manifest.ts'
+import type { Told } from './episodes.ts'
+
+/** What a receiver is told. In the format `json` this is the body. */
+export interface Message {
+  /** The same whenever the message is sent again, because no answer came. */
+  readonly id: string
+  readonly status: 'firing' | 'resolved'
+  readonly event: string
+  /** The same for all messages about one thing. */
+  readonly key: string
+  readonly severity: 'failing' | 'warning'
+  readonly summary: string
+  readonly whatToDo: string
+  /** What to check first, second and third. */
+  readonly runbook: string | null
+  /** Of the latest call that shows it. */
+  readonly correlationId: string | null
+  readonly instance: string
+  readonly webhook: string
+  readonly startedAt: string
+  readonly time: string
+}
+
+const RUNBOOK = `${manifest.homepage.replace(/#.*/, '')}/blob/main/docs/runbook.md`
+
+export function messageOf(
+  { status, key, condition, startedAt, at }: Told,
+  ids: Pick<Message, 'id' | 'instance' | 'webhook'>,
+): Message {
+  const { event, severity, what, todo, alert, correlationId = null } = condition
+  return {
+    id: ids.id,
+    status,
+    event,
+    key,
+    severity,
+    summary: what,
+    whatToDo: todo,
+    runbook: alert === undefined ? null : `${RUNBOOK}#${alert.toLowerCase()}`,
+    correlationId,
+    instance: ids.instance,
+    webhook: ids.webhook,
+    startedAt: new Date(startedAt).toISOString(),
+    time: new Date(at).toISOString(),
+  }
+}
+
+/** The body for an incoming webhook of Slack, and of chats that take the same (https://docs.slack.dev/messaging/formatting-message-text). */
+export function slackBody(message: Message, dropped: number): object {
+  const { status, severity, summary, whatToDo, runbook, correlationId, instance } = message
+  const state = status === 'resolved' ? 'Resolved' : severity === 'failing' ? 'Failing' : 'Warning'
+  const mark = status === 'resolved' ? ':white_check_mark:' : severity === 'failing' ? ':red_circle:' : ':warning:'
+  const lines = [
+    `${mark} *${state}:* ${escaped(summary)}`,
+    ...(status === 'resolved' ? [] : [escaped(whatToDo)]),
+    [
+      ...(runbook === null ? [] : [`<${runbook}|Runbook>`]),
+      ...(correlationId === null ? [] : [`call \`${escaped(correlationId)}\``]),
+      escaped(instance),
+      ...(dropped === 0 ? [] : [`${dropped} messages before were dropped`]),
+    ].join(' · '),
+  ]
+  return { text: lines.join('\n') }
+}
+
+/** Else a name such as <!channel> would call everybody. */
+function escaped(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
+}

@@ -1,0 +1,143 @@
+import type { LookupFunction } from 'node:net'
+import { accessOf, isAccessAllowed, isAddressAllowed } from '../clients/network-access.ts'
+import { retryAfterOf } from '../http/retry-after.ts'
+import type { Fields } from '../http/fields.ts'
+import { manifest } from '../manifest.ts'
+import { isLocalhost } from '../net/address.ts'
+import { guardedLookup } from '../net/guarded-lookup.ts'
+import type { Config } from '../schema/schema.ts'
+import type { WebhookConfig } from '../schema/webhook-schema.ts'
+import type { Clock } from '../time/clock.ts'
+import { ConnectTimeout } from '../upstream/connect.ts'
+import { type ResponseControl, Transport } from '../upstream/transport.ts'
+
+export type Outcome =
+  | { readonly kind: 'sent' }
+  /** `because` holds nothing of the URL. */
+  | {
+      readonly kind: 'failed'
+      readonly because: string
+      readonly isPassing: boolean
+      readonly retryAfterMs: number | undefined
+    }
+
+/** From the connection to the end of the answer. */
+const ANSWER_WITHIN_MS = 10_000
+const CONNECT_WITHIN_MS = 5_000
+const LARGEST_ANSWER = 65_536
+/** What a receiver may answer differently in a moment. */
+const PASSING = new Set([408, 425, 429])
+
+export interface ReceiverOptions {
+  readonly config: WebhookConfig
+  readonly access: Config['networkAccess']
+  readonly clock: Clock
+  readonly lookup: LookupFunction | undefined
+}
+
+/** Where one webhook's messages go. It is reached as upstreams are: by the same connections, look-ups and rules for addresses. */
+export class Receiver {
+  readonly #options: ReceiverOptions
+  /** The URL may change with the secret that it is. */
+  #url = ''
+  #transport: Transport | undefined
+  readonly #running = new Set<(error: Error) => void>()
+
+  constructor(options: ReceiverOptions) {
+    this.#options = options
+  }
+
+  /** Never throws. Redirects are not followed: who wants another place names it. */
+  async send(body: string): Promise<Outcome> {
+    const { config, access, clock } = this.#options
+    const text = config.url.reveal()
+    if (!URL.canParse(text)) return failed('its url is none', false)
+    if (!isAccessAllowed(text, [accessOf({ blocked: access?.blocked ?? [] })]))
+      return failed('networkAccess blocks its url', false)
+    const url = new URL(text)
+    const transport = this.#transportTo(url)
+    const headers = ['content-type', 'application/json', 'user-agent', `sluice/${manifest.version}`]
+    for (const [name, value] of Object.entries(config.headers ?? {})) headers.push(name, value.reveal())
+    const request = { method: 'POST', path: url.pathname + url.search, headers, body: Buffer.from(body), upgrade: null }
+    const answered = Promise.withResolvers<{ status: number; fields: Fields }>()
+    let control: ResponseControl | undefined
+    const giveUp = (error: Error): void => {
+      answered.reject(error)
+      control?.abort(error)
+    }
+    // The next message needs the connection: an answer that does not end is given up, too. As for a connection, the machine's time counts.
+    const timer = setTimeout(() => giveUp(new Error('no answer in time')), ANSWER_WITHIN_MS)
+    const end = (): void => {
+      clearTimeout(timer)
+      this.#running.delete(giveUp)
+    }
+    this.#running.add(giveUp)
+    let bytes = 0
+    transport.dispatch(request, {
+      onRequestStart: (started) => void (control = started),
+      onResponseStart: (_, status, fields) => {
+        if (status >= 200) answered.resolve({ status, fields })
+      },
+      onResponseData: (_, chunk) => {
+        if ((bytes += chunk.length) > LARGEST_ANSWER) giveUp(new Error('too long an answer'))
+      },
+      onResponseEnd: end,
+      onResponseError: (_, error) => {
+        end()
+        answered.reject(error)
+      },
+    })
+    try {
+      const { status, fields } = await answered.promise
+      if (status >= 200 && status < 300) return { kind: 'sent' }
+      const isPassing = status >= 500 || PASSING.has(status)
+      return { ...failed(`it answered ${status}`, isPassing), retryAfterMs: retryAfterOf(fields, clock.wall()) }
+    } catch (error) {
+      return failed(reasonOf(error as Error), (error as { code?: string }).code !== 'ERR_ADDRESS_NOT_ALLOWED')
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const giveUp of this.#running) giveUp(new Error('the gateway stops'))
+    await this.#transport?.close()
+  }
+
+  #transportTo(url: URL): Transport {
+    if (this.#transport !== undefined && this.#url === url.href) return this.#transport
+    void this.#transport?.close()
+    const { config, access, lookup } = this.#options
+    const layers = access === undefined ? [] : [accessOf(access)]
+    const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
+    const { ca, cert, key, servername } = config.tls ?? {}
+    this.#url = url.href
+    this.#transport = new Transport({
+      url,
+      connections: 1,
+      connectTimeoutMs: CONNECT_WITHIN_MS,
+      tlsTimeoutMs: CONNECT_WITHIN_MS,
+      idleTimeoutMs: ANSWER_WITHIN_MS,
+      http2: false,
+      proxy: config.proxy === undefined ? undefined : new URL(config.proxy.reveal()),
+      tls: {
+        ...(ca === undefined ? {} : { ca }),
+        ...(cert === undefined ? {} : { cert }),
+        ...(key === undefined ? {} : { key: key.reveal() }),
+        ...(servername === undefined ? {} : { servername }),
+      },
+      lookup: guardedLookup({ isAllowed: (address) => isAddressAllowed(address, layers, arePrivateAllowed), lookup }),
+    })
+    return this.#transport
+  }
+}
+
+function failed(because: string, isPassing: boolean): Outcome & { kind: 'failed' } {
+  return { kind: 'failed', because, isPassing, retryAfterMs: undefined }
+}
+
+/** A code, or words of our own: the message of an error may name what it could not reach. */
+function reasonOf(error: Error): string {
+  const { code } = error as { code?: string }
+  if (code === 'ERR_ADDRESS_NOT_ALLOWED') return 'its host has no address that the network access rules allow'
+  if (error instanceof ConnectTimeout) return error.message
+  return code === undefined || code.startsWith('UND_') ? 'it gave no answer' : `it can not be reached (${code})`
+}

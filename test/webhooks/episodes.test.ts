@@ -1,0 +1,117 @@
+import { randomUUID } from 'node:crypto'
+import { Redis } from 'ioredis'
+import { describe, expect, inject, it, onTestFinished } from 'vitest'
+import { CLAIM_MS, Claims } from '../../src/webhooks/claims.ts'
+import { type Condition, Episodes } from '../../src/webhooks/episodes.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
+
+const breaker: Condition = {
+  event: 'breaker',
+  about: 'harness',
+  severity: 'failing',
+  level: 0,
+  what: 'The breaker of harness is open.',
+  todo: 'Wait.',
+}
+const MINUTE = 60_000
+
+function setUp(repeatMs = 4 * 60 * MINUTE) {
+  const clock = new SimulatedClock()
+  const episodes = new Episodes({ name: 'oncall', clock, claims: new Claims(clock), repeatMs })
+  /** What is told while this is so for so long, looked at every ten seconds. */
+  const during = async (ms: number, ...conditions: Condition[]) => {
+    const told: string[] = []
+    for (let at = 0; at < ms; at += 10_000) {
+      for (const { status, key } of await episodes.look(conditions)) told.push(`${status} ${key}`)
+      await clock.advance(10_000)
+    }
+    return told
+  }
+  return { clock, episodes, during }
+}
+
+describe('what a webhook is told', () => {
+  it('is once that something begins, and once that it is over', async () => {
+    const { during } = setUp()
+    expect(await during(5 * MINUTE, breaker)).toEqual(['firing breaker harness'])
+    expect(await during(5 * MINUTE)).toEqual(['resolved breaker harness'])
+    expect(await during(5 * MINUTE)).toEqual([])
+  })
+
+  it('is nothing more while it comes and goes', async () => {
+    const { during } = setUp()
+    const told: string[] = []
+    for (let i = 0; i < 20; i++) told.push(...(await during(30_000, breaker)), ...(await during(30_000)))
+    expect(told).toEqual(['firing breaker harness'])
+  })
+
+  it('is that it came back, ten minutes after it was last told at the soonest', async () => {
+    const { during } = setUp()
+    await during(10_000, breaker)
+    expect(await during(2 * MINUTE)).toEqual(['resolved breaker harness'])
+    expect(await during(7 * MINUTE, breaker)).toEqual([])
+    expect(await during(4 * MINUTE, breaker)).toEqual(['firing breaker harness'])
+  })
+
+  it('is again what lasts, and at once what gets worse', async () => {
+    const { during } = setUp(60 * MINUTE)
+    expect(await during(59 * MINUTE, breaker)).toEqual(['firing breaker harness'])
+    expect(await during(2 * MINUTE, breaker)).toEqual(['firing breaker harness'])
+    const usage = (level: number): Condition => ({ ...breaker, event: 'usage', level })
+    expect(await during(MINUTE, breaker, usage(1))).toEqual(['firing usage harness'])
+    expect(await during(MINUTE, breaker, usage(2))).toEqual(['firing usage harness'])
+    expect(await during(MINUTE, breaker, usage(1))).toEqual([])
+    expect(await during(MINUTE, breaker, usage(2))).toEqual([])
+  })
+
+  it('is no forecast that holds for a moment', async () => {
+    const { during } = setUp()
+    const ahead: Condition = { ...breaker, event: 'exhaustion' }
+    expect(await during(MINUTE, ahead)).toEqual([])
+    expect(await during(MINUTE)).toEqual([])
+    expect(await during(MINUTE, ahead)).toEqual([])
+    expect(await during(2 * MINUTE, ahead)).toEqual(['firing exhaustion harness'])
+  })
+})
+
+describe('what several gateways see', () => {
+  async function startTwo(url: string) {
+    const clock = new SimulatedClock()
+    const prefix = `test-${randomUUID()}`
+    const connections: Redis[] = []
+    const connect = (): Redis => {
+      const connection = new Redis(url, { enableOfflineQueue: false, maxRetriesPerRequest: 0 })
+      connections.push(connection)
+      return connection
+    }
+    const claims = [0, 1].map(() => new Claims(clock, { connect, prefix }))
+    for (const one of claims) expect([one.open(), one.open()]).toEqual([false, true])
+    onTestFinished(() => claims.forEach((one) => one.close()))
+    const looks = claims.map((one) => new Episodes({ name: 'oncall', clock, claims: one, repeatMs: 1e9 }))
+    const redis = connect()
+    redis.on('error', () => undefined)
+    return { clock, looks, redis, prefix, connections }
+  }
+
+  it('is told by one of them, and by another when that one is gone', async () => {
+    const { clock, looks, redis, prefix, connections } = await startTwo(inject('redisUrl'))
+    onTestFinished(() => redis.disconnect())
+    await expect.poll(() => connections.every(({ status }) => status === 'ready')).toBe(true)
+    const told = async (i: number) => (await looks[i]!.look([breaker])).length
+    const both = await Promise.all([told(0), told(1)])
+    expect(both.toSorted()).toEqual([0, 1])
+    const other = both[0] === 1 ? 1 : 0
+    expect(await told(other)).toBe(0)
+    const [key] = await redis.keys(`${prefix}:webhook:*`)
+    expect(await redis.pttl(key!)).toBeGreaterThan(CLAIM_MS / 2)
+    await redis.del(key!)
+    await clock.advance(CLAIM_MS + 1)
+    expect(await told(other)).toBe(1)
+  })
+
+  it('is told by each of them while Redis is away', async () => {
+    const { looks, redis } = await startTwo('redis://127.0.0.1:1')
+    redis.disconnect()
+    for (const one of looks) expect(await one.look([breaker])).toHaveLength(1)
+  })
+})
