@@ -35,47 +35,47 @@ export interface Try {
 export interface AccessLine {
   readonly correlationId: string
   /** Given if its spans are exported, or if it came with a trace. */
-  readonly traceId: string | undefined
-  readonly client: string | undefined
+  readonly traceId?: string | undefined
+  readonly client?: string | undefined
   /** The address of the client; undefined if the connection is closed. */
-  readonly address: string | undefined
-  readonly upstream: string | undefined
-  readonly account: string | undefined
-  readonly class: string | undefined
+  readonly address?: string | undefined
+  readonly upstream?: string | undefined
+  readonly account?: string | undefined
+  readonly class?: string | undefined
   /** The path in the route table that decided the class; undefined if a rule did. */
-  readonly route: string | undefined
-  readonly method: string | undefined
+  readonly route?: string | undefined
+  readonly method?: string | undefined
   readonly path: string
   readonly status: string
   readonly outcome: string
   readonly attempts: number
   /** How each attempt was answered, and ended. */
-  readonly tries: readonly Try[] | undefined
+  readonly tries?: readonly Try[] | undefined
   /** The credential of the last attempt, and the vendor's id of it. */
-  readonly credential: string | undefined
-  readonly upstreamRequestId: string | undefined
+  readonly credential?: string | undefined
+  readonly upstreamRequestId?: string | undefined
   /** Bytes of the bodies. */
   readonly requestBytes: number
   readonly responseBytes: number
   readonly waitMs: number
   /** The wait that was forecast when it began to wait; undefined if it did not. */
-  readonly expectedMs: number | undefined
+  readonly expectedMs?: number | undefined
   readonly upstreamMs: number
   /** Time between attempts. */
   readonly backoffMs: number
   readonly gatewayMs: number
   readonly durationMs: number
   /** What held it back first, if anything did: a limit, such as `read 1m`, `pause` or `concurrency`. */
-  readonly heldBy: string | undefined
+  readonly heldBy?: string | undefined
   /** Why the gateway refused it. */
-  readonly reason: string | undefined
+  readonly reason?: string | undefined
   /** Limits with `enforce: false` that would have delayed or refused it. */
-  readonly wouldDeny: readonly string[] | undefined
+  readonly wouldDeny?: readonly string[] | undefined
   /** What the cache did; undefined for a call that is not cached. */
-  readonly cache: string | undefined
+  readonly cache?: string | undefined
   /** For a wrong key: the beginning of its hash, as lists of keys show it, and the program that sent it. */
-  readonly keyHash: string | undefined
-  readonly userAgent: string | undefined
+  readonly keyHash?: string | undefined
+  readonly userAgent?: string | undefined
 }
 
 export interface Log {

@@ -17,19 +17,19 @@ export interface RequestRecord {
   /** When it ended; of one that is under way, now. */
   readonly at: EpochMs
   readonly isRunning: boolean
-  readonly route: Route | undefined
-  readonly options: RequestOptions | undefined
+  readonly route?: Route | undefined
+  readonly options?: RequestOptions | undefined
   /** State of its limits as of its latest charge or refusal, and how many units it is charged of each. */
   readonly usage: readonly LimitUsage[]
   readonly units: readonly number[]
-  readonly waits: readonly Wait[] | undefined
+  readonly waits?: readonly Wait[] | undefined
   /** Undefined where it never came to a breaker. */
-  readonly breaker: BreakerState | undefined
+  readonly breaker?: BreakerState | undefined
   /** The failure that opened the breaker by which it was refused. */
-  readonly openedBy: BreakerFailure | undefined
-  readonly retryAfterMs: number | undefined
+  readonly openedBy?: BreakerFailure | undefined
+  readonly retryAfterMs?: number | undefined
   /** The value of Cache-Status, where the cache took part. */
-  readonly cacheStatus: string | undefined
+  readonly cacheStatus?: string | undefined
   readonly isStoreDegraded: boolean
   /** About so much memory it takes. */
   readonly bytes: number
@@ -71,22 +71,7 @@ export function recordOf(
   }
 }
 
-/** Of what never became a call: a request that is no HTTP, or a connection that was lost. */
+/** The record of what never became a call: a request that is no HTTP, or a connection that was lost. */
 export function unreadRecord(line: AccessLine, at: EpochMs): RequestRecord {
-  return {
-    line,
-    at,
-    isRunning: false,
-    route: undefined,
-    options: undefined,
-    usage: NONE,
-    units: NONE,
-    waits: undefined,
-    breaker: undefined,
-    openedBy: undefined,
-    retryAfterMs: undefined,
-    cacheStatus: undefined,
-    isStoreDegraded: false,
-    bytes: BASE_BYTES,
-  }
+  return { line, at, isRunning: false, usage: NONE, units: NONE, isStoreDegraded: false, bytes: BASE_BYTES }
 }

@@ -19,15 +19,14 @@ import { Cancellation } from '../time/cancellation.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { onlyMember } from '../http/fields.ts'
 import { isRequestId } from '../http/request-id.ts'
-import { type AccessLine, hasFailed, type Log, type Try } from '../observe/log.ts'
+import { hasFailed, type Log } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { RequestHistory } from '../requests/history.ts'
 import { recordOf, type RequestRecord, unreadRecord } from '../requests/record.ts'
-import { heldByOf } from '../requests/story.ts'
 import type { Tracing } from '../traces/tracing.ts'
-import { redactPath } from '../routing/path.ts'
 import { CallUsage, type Usage } from '../usage/usage.ts'
+import { lineOf, lineOfUnread, originalUrl } from './access-line.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
 import { whyMalformed } from './well-formed.ts'
@@ -334,91 +333,10 @@ export class Proxy {
     const { metrics, usage } = this.#countsOfRefusal()
     metrics.requests('unknown', status, kind).increment(id)
     usage.of('unknown').end(true)
-    const line: AccessLine = {
-      correlationId: id,
-      traceId: undefined,
-      client: 'unknown',
-      address,
-      upstream: undefined,
-      account: undefined,
-      class: undefined,
-      route: undefined,
-      method: undefined,
-      path: '',
-      status,
-      outcome: kind,
-      attempts: 0,
-      tries: undefined,
-      credential: undefined,
-      upstreamRequestId: undefined,
-      requestBytes: 0,
-      responseBytes: 0,
-      waitMs: 0,
-      expectedMs: undefined,
-      upstreamMs: 0,
-      backoffMs: 0,
-      gatewayMs: 0,
-      durationMs: 0,
-      heldBy: undefined,
-      reason: message,
-      wouldDeny: undefined,
-      cache: undefined,
-      keyHash: undefined,
-      userAgent: undefined,
-    }
+    const line = lineOfUnread({ correlationId: id, address, status, outcome: kind, reason: message })
     log.access(line)
     history?.add(unreadRecord(line, clock.wall()))
   }
-}
-
-interface Ended {
-  readonly client: string
-  readonly status: string
-  readonly outcome: string
-  readonly failure: Failure | undefined
-  readonly durationMs: number
-  readonly overheadMs: number
-}
-
-function lineOf(call: Call, { client, status, outcome, failure, durationMs, overheadMs }: Ended): AccessLine {
-  const last = lastTry(call.tries)
-  return {
-    correlationId: call.id,
-    traceId: traceIdOf(call, hasFailed({ outcome, status })),
-    client,
-    address: call.address,
-    upstream: call.upstream?.name,
-    account: call.target?.account.name,
-    class: call.route?.class,
-    route: call.route?.pattern,
-    method: call.request.method,
-    path: pathForLog(call),
-    status,
-    outcome,
-    attempts: call.attempts,
-    tries: call.tries.length === 0 ? undefined : call.tries,
-    credential: last?.credential,
-    upstreamRequestId: last?.requestId,
-    requestBytes: call.body?.receivedBytes ?? 0,
-    responseBytes: call.responseBytes,
-    waitMs: rounded(call.waitedMs),
-    expectedMs: expectedMsOf(call),
-    upstreamMs: rounded(call.upstreamMs),
-    backoffMs: rounded(call.sleptMs),
-    gatewayMs: rounded(overheadMs),
-    durationMs: rounded(durationMs),
-    heldBy: heldByOf(call.waits),
-    reason: failure?.message,
-    wouldDeny: call.wouldDeny,
-    cache: call.cached,
-    keyHash: failure?.guess?.slice(0, HASH_PREFIX),
-    userAgent: isAboutKey(failure) ? call.request.headers['user-agent']?.slice(0, 200) : undefined,
-  }
-}
-
-/** One that leads somewhere: to spans of this call, or to those of whoever sent it. */
-function traceIdOf({ trace }: Call, hasFailed: boolean): string | undefined {
-  return trace?.parent !== undefined || trace?.isKept(hasFailed) === true ? trace.traceId : undefined
 }
 
 /** The client's own id, if it is 1 to 128 visible ASCII characters; else a new one. */
@@ -427,48 +345,4 @@ export function correlationId({ headers }: IncomingMessage): string {
   // It may have a comma in it, but no blank, as there is where lines were joined.
   const id = typeof given === 'string' && !given.includes(' ') ? given : onlyMember(given)
   return id !== undefined && isRequestId(id) ? id : randomUUIDv7()
-}
-
-/** The request target before the server framework looked at it. */
-function originalUrl(request: IncomingMessage & { originalUrl?: string }): string {
-  return request.originalUrl ?? request.url ?? ''
-}
-
-/** Without the query, and without what may be a secret: the path is cut down where it is not known what it holds. */
-function pathForLog({ request, upstream, route, prefix, path }: Call): string {
-  // The host of a tunnel, and its port.
-  if (request.method === 'CONNECT') return originalUrl(request).slice(0, 261)
-  if (upstream === undefined) {
-    const [sent = ''] = originalUrl(request).split('?', 1)
-    return `/${sent.split('/')[1]?.slice(0, 64) ?? ''}`
-  }
-  if (route?.secretSegments.length === 0) return prefix + path
-  // A call without a valid key was not routed, but its path may hold a secret as well.
-  const { route: known, path: normalPath } = upstream.routes.locate(request.method ?? '', path, upstream.aliasPrefix)
-  if (known.secretSegments.length === 0) return prefix + path
-  // In the form by which the route was found, since that is the one whose segments it numbers.
-  return prefix + redactPath(normalPath, known.secretSegments)
-}
-
-/** Of its first wait, if that ended with its turn. */
-function expectedMsOf({ waits }: Call): number | undefined {
-  const first = waits?.find(({ ended }) => ended === 'admitted')
-  return first && rounded(first.record.expectedMs)
-}
-
-/** As lists of keys and metrics show a hash. */
-const HASH_PREFIX = 'sha256:'.length + 8
-
-/** Whoever has to find out who sent it has nothing else to go by than what sent it. */
-function isAboutKey(failure: Failure | undefined): boolean {
-  return /^(?:proxy_)?unauthenticated$|^too_many_attempts$/.test(failure?.kind ?? '')
-}
-
-/** The one whose answer counts. */
-function lastTry(tries: readonly Try[]): Try | undefined {
-  return tries.findLast(({ end }) => end !== 'superseded') ?? tries.at(-1)
-}
-
-function rounded(ms: number): number {
-  return Math.round(ms * 100) / 100
 }

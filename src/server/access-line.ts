@@ -1,0 +1,109 @@
+import type { IncomingMessage } from 'node:http'
+import type { Call } from '../gateway/call.ts'
+import type { Failure } from '../gateway/failure.ts'
+import { type AccessLine, hasFailed, type Try } from '../observe/log.ts'
+import { heldByOf } from '../requests/story.ts'
+import { redactPath } from '../routing/path.ts'
+
+/** How a call ended, or how it stands. */
+interface Ended {
+  readonly client: string
+  readonly status: string
+  readonly outcome: string
+  readonly failure: Failure | undefined
+  readonly durationMs: number
+  readonly overheadMs: number
+}
+
+/** What the access log says about a call. */
+export function lineOf(call: Call, { client, status, outcome, failure, durationMs, overheadMs }: Ended): AccessLine {
+  const last = lastTry(call.tries)
+  return {
+    correlationId: call.id,
+    traceId: traceIdOf(call, hasFailed({ outcome, status })),
+    client,
+    address: call.address,
+    upstream: call.upstream?.name,
+    account: call.target?.account.name,
+    class: call.route?.class,
+    route: call.route?.pattern,
+    method: call.request.method,
+    path: pathForLog(call),
+    status,
+    outcome,
+    attempts: call.attempts,
+    tries: call.tries.length === 0 ? undefined : call.tries,
+    credential: last?.credential,
+    upstreamRequestId: last?.requestId,
+    requestBytes: call.body?.receivedBytes ?? 0,
+    responseBytes: call.responseBytes,
+    waitMs: rounded(call.waitedMs),
+    expectedMs: expectedMsOf(call),
+    upstreamMs: rounded(call.upstreamMs),
+    backoffMs: rounded(call.sleptMs),
+    gatewayMs: rounded(overheadMs),
+    durationMs: rounded(durationMs),
+    heldBy: heldByOf(call.waits),
+    reason: failure?.message,
+    wouldDeny: call.wouldDeny,
+    cache: call.cached,
+    keyHash: failure?.guess?.slice(0, HASH_PREFIX),
+    userAgent: isAboutKey(failure) ? call.request.headers['user-agent']?.slice(0, 200) : undefined,
+  }
+}
+
+/** One that leads somewhere: to spans of this call, or to those of whoever sent it. */
+function traceIdOf({ trace }: Call, hasFailed: boolean): string | undefined {
+  return trace?.parent !== undefined || trace?.isKept(hasFailed) === true ? trace.traceId : undefined
+}
+
+/** What the access log says about a request of which no call could be made, because it could not be read. */
+export function lineOfUnread(known: Pick<AccessLine, 'correlationId' | 'address' | 'status' | 'outcome' | 'reason'>) {
+  const bytes = { requestBytes: 0, responseBytes: 0 }
+  const times = { waitMs: 0, upstreamMs: 0, backoffMs: 0, gatewayMs: 0, durationMs: 0 }
+  return { ...known, client: 'unknown', path: '', attempts: 0, ...bytes, ...times } satisfies AccessLine
+}
+
+/** The request target before the server framework looked at it. */
+export function originalUrl(request: IncomingMessage & { originalUrl?: string }): string {
+  return request.originalUrl ?? request.url ?? ''
+}
+
+/** Without the query, and without what may be a secret: the path is cut down where it is not known what it holds. */
+function pathForLog({ request, upstream, route, prefix, path }: Call): string {
+  // The host of a tunnel, and its port.
+  if (request.method === 'CONNECT') return originalUrl(request).slice(0, 261)
+  if (upstream === undefined) {
+    const [sent = ''] = originalUrl(request).split('?', 1)
+    return `/${sent.split('/')[1]?.slice(0, 64) ?? ''}`
+  }
+  if (route?.secretSegments.length === 0) return prefix + path
+  // A call without a valid key was not routed, but its path may hold a secret as well.
+  const { route: known, path: normalPath } = upstream.routes.locate(request.method ?? '', path, upstream.aliasPrefix)
+  if (known.secretSegments.length === 0) return prefix + path
+  // In the form by which the route was found, since that is the one whose segments it numbers.
+  return prefix + redactPath(normalPath, known.secretSegments)
+}
+
+/** Of its first wait, if that ended with its turn. */
+function expectedMsOf({ waits }: Call): number | undefined {
+  const first = waits?.find(({ ended }) => ended === 'admitted')
+  return first && rounded(first.record.expectedMs)
+}
+
+/** As lists of keys and metrics show a hash. */
+const HASH_PREFIX = 'sha256:'.length + 8
+
+/** Whoever has to find out who sent it has nothing else to go by than what sent it. */
+function isAboutKey(failure: Failure | undefined): boolean {
+  return /^(?:proxy_)?unauthenticated$|^too_many_attempts$/.test(failure?.kind ?? '')
+}
+
+/** The one whose answer counts. */
+function lastTry(tries: readonly Try[]): Try | undefined {
+  return tries.findLast(({ end }) => end !== 'superseded') ?? tries.at(-1)
+}
+
+function rounded(ms: number): number {
+  return Math.round(ms * 100) / 100
+}
