@@ -52,7 +52,7 @@ export function lineOf(call: Call, { client, status, outcome, failure, durationM
   }
 }
 
-/** One that leads somewhere: to spans of this call, or to those of whoever sent it. */
+/** The id of the trace, if it leads somewhere: to exported spans of this call, or to spans of the client. */
 function traceIdOf({ trace }: Call, hasFailed: boolean): string | undefined {
   return trace?.parent !== undefined || trace?.isKept(hasFailed) === true ? trace.traceId : undefined
 }
@@ -69,7 +69,10 @@ export function originalUrl(request: IncomingMessage & { originalUrl?: string })
   return request.originalUrl ?? request.url ?? ''
 }
 
-/** Without the query, and without what may be a secret: the path is cut down where it is not known what it holds. */
+/**
+ * The path without its query and without secrets. If the upstream is not known, only the first segment is kept, since the
+ * rest may hold anything.
+ */
 function pathForLog({ request, upstream, route, prefix, path }: Call): string {
   // The host of a tunnel, and its port.
   if (request.method === 'CONNECT') return originalUrl(request).slice(0, 261)
@@ -81,25 +84,25 @@ function pathForLog({ request, upstream, route, prefix, path }: Call): string {
   // A call without a valid key was not routed, but its path may hold a secret as well.
   const { route: known, path: normalPath } = upstream.routes.locate(request.method ?? '', path, upstream.aliasPrefix)
   if (known.secretSegments.length === 0) return prefix + path
-  // In the form by which the route was found, since that is the one whose segments it numbers.
+  // The route numbers the segments of the normal path, so that is the form that is logged.
   return prefix + redactPath(normalPath, known.secretSegments)
 }
 
-/** Of its first wait, if that ended with its turn. */
+/** The forecast of the first wait that ended with admission, if there was one. */
 function expectedMsOf({ waits }: Call): number | undefined {
   const first = waits?.find(({ ended }) => ended === 'admitted')
   return first && rounded(first.record.expectedMs)
 }
 
-/** As lists of keys and metrics show a hash. */
+/** How much of a hash lists of keys and metrics show. */
 const HASH_PREFIX = 'sha256:'.length + 8
 
-/** Whoever has to find out who sent it has nothing else to go by than what sent it. */
+/** Whether the key was the fault. Nobody knows who sent such a call, so that the program's name is the only hint. */
 function isAboutKey(failure: Failure | undefined): boolean {
   return /^(?:proxy_)?unauthenticated$|^too_many_attempts$/.test(failure?.kind ?? '')
 }
 
-/** The one whose answer counts. */
+/** The attempt that counts: the last one that was not superseded by another. */
 function lastTry(tries: readonly Try[]): Try | undefined {
   return tries.findLast(({ end }) => end !== 'superseded') ?? tries.at(-1)
 }

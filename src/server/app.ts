@@ -22,22 +22,25 @@ import { HEAD_TOO_LARGE } from './well-formed.ts'
 import { ExactResponse } from './response.ts'
 import { asksForWebSocket, type ConnectListener, refuseConnect, takeUpgrades } from './upgrade.ts'
 
-/** Connections whose head takes too long are looked for at least this often. */
+/** How often, at least, connections whose head takes too long are looked for. */
 const LOOK_AT_HEADS_MS = 5_000
 /** Longer than load balancers usually keep an idle connection, so that they close it first and never use a closed one. */
 const KEEP_ALIVE_MS = 75_000
 
-/** Makes the server for clients, or with `onConnect` that of the forward proxy. All that comes there is proxy traffic, which `@fastify/http-proxy` hands to `proxy`. */
+/**
+ * Makes the server for clients, or with `onConnect` that of the forward proxy. Every request to it is proxy traffic, which
+ * `@fastify/http-proxy` hands to `proxy`.
+ */
 export function buildApp(proxy: Proxy, server: Config['server'], onConnect?: ConnectListener): FastifyInstance {
   const app = fastifyFor(proxy, server)
   const methods = METHODS.filter((method) => method !== 'CONNECT')
-  // Fastify must take no method for one with a body: it would judge the content type.
+  // If a method had a body for Fastify, it would refuse content types that it does not know.
   for (const method of methods) app.addHttpMethod(method, { hasBody: false, overrideExisting: true })
   app.setErrorHandler((error, request, reply) => refuseRequest(proxy, request, reply, error))
   app.setNotFoundHandler((request, reply) =>
     refuseRequest(proxy, request, reply, { statusCode: 404, code: 'NO_ROUTE' }),
   )
-  // A client that waits for 100 Continue gets it only once it was let in and its body is wanted.
+  // Node would send 100 Continue at once. The call sends it when it is admitted and its body is wanted.
   app.server.on('checkContinue', (request, response) => app.server.emit('request', request, response))
   app.server.on('checkExpectation', (request, response) => {
     const message = 'of the values of Expect only 100-continue is understood'
@@ -47,7 +50,7 @@ export function buildApp(proxy: Proxy, server: Config['server'], onConnect?: Con
   addConnectionLayers(app, proxy, server)
   closeWithServer(app.server)
   app.register(httpProxy, {
-    // The plugin wants a URL, and never uses it: it is kept for its routes, and the gateway finds out where a call goes.
+    // The plugin demands a URL and never uses it. It only provides the routes; the gateway decides where a call goes.
     upstream: 'http://upstream.invalid',
     preRewrite: () => '/',
     httpMethods: methods,
@@ -65,7 +68,7 @@ function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: C
     maxHeaderSize: maxHeaderBytes,
     requireHostHeader: false, // refused in our own words
     headersTimeout: headTimeout,
-    requestTimeout: 0, // the default would bound it
+    requestTimeout: 0, // Node's default would bound uploads
     shouldUpgradeCallback: asksForWebSocket,
     ServerResponse: ExactResponse,
     // By default Node looks only every 30 seconds, so that a slow head could last that much longer.
@@ -86,7 +89,7 @@ function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: C
   })
 }
 
-/** What stands between a connection and HTTP/1.1: the bound for each address, HTTP/2, and the PROXY protocol. */
+/** Adds what stands between a connection and HTTP/1.1: the bound for each address, HTTP/2, and the PROXY protocol. */
 function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config['server']): void {
   const { maxHeaderBytes, headTimeout, connectionsPerAddress, trustedProxies } = server
   const isBalancer = isTrusted(trustedProxies)
@@ -119,7 +122,7 @@ function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config[
 function secureOptions({ cert, key, clientCa, requireClientCertificate }: ListenerTls, http2: boolean): TlsOptions {
   const options = { cert, key: key.reveal(), ALPNProtocols: http2 ? ['h2', 'http/1.1'] : ['http/1.1'] }
   if (clientCa === undefined) return options
-  // A certificate that is not trusted proves nothing. Its client may still prove itself by a key.
+  // A client whose certificate is not trusted may still identify itself by a key.
   return { ...options, ca: clientCa, requestCert: true, rejectUnauthorized: requireClientCertificate }
 }
 
@@ -129,14 +132,17 @@ export function renewCertificate(app: FastifyInstance, { tls, http2 }: Config['s
   if (tls !== undefined && server instanceof TlsServer) server.setSecureContext(secureOptions(tls, http2))
 }
 
-/** What the router can take: `//…` would look like a host to it, and all else that is no path is judged by the gateway. */
+/**
+ * A URL that the router accepts, for each request target. The router would take `//…` for a host, and it refuses a target that
+ * is no path, such as an absolute URL. The gateway judges all of these itself.
+ */
 function toRoutable(request: IncomingMessage): string {
   const url = request.url ?? ''
   if (url.charCodeAt(0) === 47 && url.charCodeAt(1) !== 47) return url
   return url.startsWith('/') ? `/.${url}` : '/'
 }
 
-/** Refuses what the framework or the plugin does not let through, and answers for errors that they throw. */
+/** Refuses a request that the framework or the plugin refused, or for which it threw. */
 function refuseRequest(proxy: Proxy, request: FastifyRequest, reply: FastifyReply, error: unknown): void {
   reply.hijack()
   void proxy.serve(request.raw, reply.raw, preRejectionOf(error))
@@ -158,7 +164,7 @@ const NOT_ROUTABLE: Readonly<Record<string, string>> = {
   NO_ROUTE,
 }
 
-/** `rawPacket` is what was read last, of what is no HTTP. */
+/** `rawPacket` holds the bytes that were read last. */
 type ClientError = Error & { readonly code?: string; readonly rawPacket?: unknown }
 
 /** Refuses bytes that are no HTTP request, a head that is too large, and a head that does not come in time. */
@@ -183,7 +189,7 @@ function connectionFailure({ code = 'unknown', rawPacket }: ClientError): Failur
 const UNWANTED_HEADER =
   'a header of the PROXY protocol is read only with server.proxyProtocol: true, and from server.trustedProxies'
 
-/** What can be said better than by the code of Node's parser. */
+/** Messages that say more than the code of Node's parser. */
 const NOT_READABLE: Readonly<Record<string, string>> = {
   HPE_HEADER_OVERFLOW: HEAD_TOO_LARGE,
   ERR_HTTP_REQUEST_TIMEOUT: 'the head of the request did not come within server.headTimeout',
@@ -192,19 +198,19 @@ const NOT_READABLE: Readonly<Record<string, string>> = {
   HPE_INVALID_EOF_STATE: 'the request ended before it was complete (HPE_INVALID_EOF_STATE)',
 }
 
-/** How long connections without a call stay open while draining, for calls that are already on their way to us. */
+/** How long connections without a call stay open while draining: a call may already be on its way on them. */
 const DRAIN_GRACE_MS = 500
-/** How long before the end of a drain calls that still wait are refused, so that they hear of it in time. */
+/** How long before the end of a drain waiting calls are refused, so that their clients get an answer in time. */
 const LAST_WORDS_MS = 1_000
 
 /**
- * Takes no new connections, answers every call that came, and tells clients to go elsewhere. Connections without a call
- * stay a moment: a call may be on its way on them. What still waits for its turn shortly before `deadlineMs` is refused, and
- * what is not finished by then broken off.
+ * Accepts no new connections, answers every call that has come, and closes each connection after its response. Connections
+ * without a call stay open for a moment, since a call may be on its way on them. Shortly before `deadlineMs`, calls that still
+ * wait for their turn are refused. At `deadlineMs`, calls that are not finished are broken off.
  */
 export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: number): Promise<void> {
   const { server } = app
-  // Node closes idle connections as soon as a server closes; those wait for the grace below instead.
+  // Node closes idle connections as soon as a server closes. Here they stay open for the grace below.
   const closeIdle = server.closeIdleConnections.bind(server)
   server.closeIdleConnections = () => undefined
   const closed = app.close()

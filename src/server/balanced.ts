@@ -3,20 +3,21 @@ import { takeOver } from './connections.ts'
 import { readProxyHeader } from './proxy-protocol.ts'
 
 export interface Balanced {
-  /** Whether that is the address of a balancer, from which every connection begins with a header. */
+  /** Whether the address is that of a balancer. Every connection of a balancer begins with a header. */
   isTrusted(address: string | undefined): boolean
   readonly maxHeaderBytes: number
-  /** Longest time for the header to come. */
+  /** How long the header may take to arrive. */
   readonly headMs: number
-  /** The connection was closed, because no header came on it. */
+  /** Is called when a connection was closed because no valid header came on it. */
   onInvalid(address: string | undefined, why: string): void
 }
 
 /**
- * Takes the header of the PROXY protocol off the connections of trusted balancers, before TLS: from then on the client's
- * address is that of the connection. Without a header such a connection is closed: were it served, what it brings would count
- * as the balancer's own. Others are clients that connect directly, and are served as such: the address alone decides, nothing
- * is guessed from what they send. To be called when all others listen for connections.
+ * Takes the header of the PROXY protocol off the connections of trusted balancers, before TLS begins. From then on the
+ * connection gives the client's address as that of its peer. A balancer's connection without a header is closed: if it were
+ * served, the client's calls would count as the balancer's own. Every other address belongs to a client that connects
+ * directly. Only the address decides which of the two it is, never the bytes that were sent. Call this last: listeners that
+ * are added afterwards see connections whose header is still unread.
  */
 export function takeProxyHeaders(server: Server, { isTrusted, maxHeaderBytes, headMs, onInvalid }: Balanced): void {
   const listeners = takeOver(server, 'connection')
@@ -25,7 +26,7 @@ export function takeProxyHeaders(server: Server, { isTrusted, maxHeaderBytes, he
     const serve = (): void => {
       for (const listener of listeners) listener.call(server, socket)
     }
-    // It has ended already, as when a balancer only looked: nobody can tell whose it was.
+    // The connection has ended already, as after a health check, so that its address is no longer known.
     if (remoteAddress === undefined) return void socket.destroy()
     if (!isTrusted(remoteAddress)) return serve()
     let seen: Buffer = Buffer.alloc(0)
@@ -39,11 +40,11 @@ export function takeProxyHeaders(server: Server, { isTrusted, maxHeaderBytes, he
     }
     const end = (): void => {
       leave()
-      // What comes still is not to end the process.
+      // A late error without a listener would end the process.
       socket.on('error', () => undefined)
       socket.destroy()
     }
-    // A balancer looks whether there is somebody by connecting, and no more.
+    // A health check of a balancer connects and sends nothing. That is no fault.
     const onEnd = (): void => (seen.length === 0 ? end() : refuse('the connection ended before it was complete'))
     const look = (): void => {
       const chunk = socket.read() as Buffer | null
@@ -57,17 +58,18 @@ export function takeProxyHeaders(server: Server, { isTrusted, maxHeaderBytes, he
       if (seen.length > header.bytes) socket.unshift(seen.subarray(header.bytes))
       serve()
     }
-    // By "readable", which lets go of the connection without a resume: TLS would lose what is given back to it by that.
+    // With "data" the socket would have to be resumed afterwards, and TLS would lose the bytes that are put back into it.
+    // With "readable" that is not needed.
     const timer = setTimeout(() => refuse('it did not come within server.headTimeout'), headMs)
     socket.on('readable', look).on('end', onEnd).on('error', end).on('close', leave)
   })
 }
 
-/** Has the connection, and what TLS makes of it, tell another address as that of its peer. Its port is not known. */
+/** Makes a connection, and the TLS connection over it, give `address` as that of its peer. The port is not known and is 0. */
 function setPeer(socket: Socket, address: string): void {
   const remoteFamily = isIPv4(address) ? 'IPv4' : 'IPv6'
   Object.defineProperties(socket, { remoteAddress: { value: address }, remoteFamily: { value: remoteFamily } })
   const handle = Reflect.get(socket, '_handle') as { getpeername(out: object): number } | null
-  // TLS lays another connection over this one, and asks its handle. Node has no public way to tell it something else.
+  // The socket of TLS asks the handle of this one for the address. Node has no public way to change that answer.
   if (handle !== null) handle.getpeername = (out) => (Object.assign(out, { address, family: remoteFamily, port: 0 }), 0)
 }

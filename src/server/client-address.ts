@@ -2,10 +2,10 @@ import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import proxyAddress from '@fastify/proxy-addr'
 
-/** Whose call it is, by address; undefined once the connection is closed. */
+/** Gives the address of the client that sent a request; undefined once the connection is closed. */
 export type AddressOf = (request: IncomingMessage) => string | undefined
 
-/** Whether an address is that of a load balancer that is believed. */
+/** Makes a test for addresses of load balancers whose word on the client's address is believed. */
 export function isTrusted(trusted: readonly string[]): (address: string | undefined) => boolean {
   if (trusted.length === 0) return () => false
   const trust = proxyAddress.compile([...trusted])
@@ -13,16 +13,17 @@ export function isTrusted(trusted: readonly string[]): (address: string | undefi
 }
 
 /**
- * Tells the address of a client: that of its connection, or where this comes from one of the trusted networks, the last one in
- * X-Forwarded-For, or without that in Forwarded, that is not of those. What anybody else says there is not believed; and where
- * the first one that counts is no address ("unknown", an obfuscated name), nothing is.
+ * Gives the address of a client. Usually it is that of the connection. If the connection comes from a trusted network, it is
+ * the last address in X-Forwarded-For that is not trusted itself; Forwarded is read if there is no X-Forwarded-For. Entries
+ * before that one are not believed, because any client can write them. If the entry that counts is no address ("unknown" or
+ * an obfuscated name), the answer is the address of the connection.
  */
 export function clientAddress(trusted: readonly string[]): AddressOf {
   if (trusted.length === 0) return ({ socket }) => socket.remoteAddress
   const isBelieved = isTrusted(trusted)
   return ({ headers, socket: { remoteAddress } }) => {
     if (!isBelieved(remoteAddress)) return remoteAddress
-    // Not both: a balancer that writes one of them may pass on the other as its client sent it.
+    // Only one of the two fields is read: a balancer that writes one may pass on the other as its client sent it.
     const named = headers['x-forwarded-for']?.toString().split(',') ?? forwardedFor(headers.forwarded)
     let address = remoteAddress
     for (let i = named.length - 1; i >= 0 && isBelieved(address); i--) {
@@ -34,10 +35,16 @@ export function clientAddress(trusted: readonly string[]): AddressOf {
   }
 }
 
-/** One part of an element, such as `for="[2001:db8::1]:80"`, and what ends it. Quotes are often left out where they must not. */
+/**
+ * One part of an element, such as `for="[2001:db8::1]:80"`, and what ends it. Values that lack the quotes they need are
+ * accepted, since many senders leave them out.
+ */
 const PART = /[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,;"]*))[ \t]*)?(,|;|$)/y
 
-/** What stands in `for` of each element (RFC 7239 §4), "unknown" where nothing does. Nothing of what is malformed is believed. */
+/**
+ * The value of `for` in each element (RFC 7239 §4), "unknown" for an element without one. Of a malformed field nothing is
+ * believed.
+ */
 function forwardedFor(field: string | undefined): string[] {
   if (field === undefined) return []
   const named: string[] = []
@@ -57,7 +64,7 @@ function forwardedFor(field: string | undefined): string[] {
 
 const NODE = /^(?:\[([\da-f:.]+)\]|([\d.]+))(?::[\w.-]+)?$/i
 
-/** The address of what may have a port, and brackets if it is of IPv6; undefined if it is none. */
+/** The address in a node, without its port and without the brackets of IPv6; undefined if the node is no address. */
 function bareAddress(node: string): string | undefined {
   if (isIP(node) !== 0) return node
   const [, inBrackets, bare] = NODE.exec(node) ?? []

@@ -2,19 +2,23 @@ import type { Server as HttpServer } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { networkOf } from '../net/address.ts'
 
-/** An address is reported once, and then not again for this long. */
+/** An address that was reported is not reported again for this long. */
 const SAY_EVERY_MS = 60_000
 
 interface Bound {
   readonly most: number
-  /** Load balancers are exempt, as the connections of all their clients come from their address; and what was counted before. */
+  /**
+   * Load balancers are exempt, since the connections of all their clients come from their address. So are connections inside
+   * of a tunnel, since the tunnel is counted.
+   */
   isExempt(socket: Socket): boolean
   onSurplus(address: string): void
 }
 
 /**
- * Closes connections of an address (of an IPv6 network of 64 bits) beyond `most` at once, as soon as they are there: before
- * they cost a handshake. `onSurplus` is told of an address once a minute.
+ * Lets an address have `most` open connections; all addresses of one IPv6 /64 network count as one. Every further connection
+ * is closed as soon as it is accepted, before it costs a TLS handshake. `onSurplus` is called at most once a minute for each
+ * address.
  */
 export function boundConnections(server: Server, { most, isExempt, onSurplus }: Bound): void {
   const open = new Map<string, number>()
@@ -42,8 +46,8 @@ export function boundConnections(server: Server, { most, isExempt, onSurplus }: 
 }
 
 /**
- * Has `closeAllConnections` close every connection: Node's knows only those on which HTTP/1.1 is spoken already, and a server
- * would wait for the others, which shake hands or have said nothing yet.
+ * Makes `closeAllConnections` close every connection. Node's own method knows only connections that already speak HTTP/1.1.
+ * Without this the server would never finish closing while one is in its TLS handshake or has sent nothing yet.
  */
 export function closeWithServer(server: HttpServer): void {
   const open = new Set<Socket>()
@@ -60,7 +64,7 @@ export function closeWithServer(server: HttpServer): void {
 
 type Listener = (this: Server, socket: Socket) => void
 
-/** Removes the listeners of an event and returns them. The caller must call them, or nobody hears of the event. */
+/** Removes the listeners of an event and returns them. The caller has to call them, or they never hear of the event. */
 export function takeOver(server: Server, event: 'connection' | 'secureConnection'): Listener[] {
   const listeners = server.listeners(event) as Listener[]
   server.removeAllListeners(event)

@@ -5,8 +5,9 @@ import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
 type Dialect = (failure: Failure) => object
 
 /**
- * What SDKs of a vendor print of an error, with our own message in its place. Numbers stand where a typed client would not
- * read the error at all if there were words. The correlation id, and ours of the fields that a vendor has not, are added.
+ * The shape in which each vendor's SDKs read errors, with the gateway's message where they print one. A field that is a number
+ * in the vendor's API is a number here too: a typed client could not parse the error otherwise. `errorBody` adds the code, the
+ * message and the correlation id to every shape.
  */
 const DIALECTS: Record<Exclude<UpstreamConfig['errors'], 'problem'>, Dialect> = {
   harness: ({ kind, message }) => ({
@@ -35,7 +36,7 @@ const DIALECTS: Record<Exclude<UpstreamConfig['errors'], 'problem'>, Dialect> = 
   }),
 }
 
-/** Those that Slack has words for, by which its SDKs tell errors. */
+/** The kinds for which Slack has an error code of its own, by which its SDKs recognise the error. */
 const SLACK_ERRORS: Partial<Record<Failure['kind'], string>> = {
   unauthenticated: 'invalid_auth',
   forbidden: 'no_permission',
@@ -47,15 +48,16 @@ const SLACK_ERRORS: Partial<Record<Failure['kind'], string>> = {
 }
 
 /**
- * The status of a refusal in the vendor's shape. Slack's own refusals have 200, except for 429: its SDK repeats a call with any other
- * status for half an hour, without a word to its user. So only what may pass keeps its status for Slack's clients.
+ * The status of a refusal in the vendor's shape. Slack refuses with 200, or with 429: its SDK repeats a call with any other
+ * status for half an hour and does not tell its user. For Slack's clients a refusal therefore gets 200, unless a later call may
+ * succeed: then it keeps its 429 or 5xx.
  */
 export function errorStatus(dialect: UpstreamConfig['errors'] | undefined, { kind }: Failure): number {
   const status = STATUS_OF[kind]
   return dialect === 'slack' && status < 500 && status !== 429 ? 200 : status
 }
 
-/** The body of a refusal in JSON that is no problem of RFC 9457: in Harness's shape where no other is wanted. */
+/** The JSON body of a refusal in the vendor's shape, or in Harness's where none is configured. RFC 9457 is in respond.ts. */
 export function errorBody(
   dialect: UpstreamConfig['errors'] | undefined,
   failure: Failure,

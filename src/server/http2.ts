@@ -14,39 +14,40 @@ import type { TLSSocket } from 'node:tls'
 import { takeOver } from './connections.ts'
 import { MOST_FIELDS } from './well-formed.ts'
 
-/** Calls that one client may make at once over one connection; it opens another for more. */
+/** How many calls a client may make at once over one connection. For more it opens another. */
 const STREAMS = 250
 const PSEUDO_FIELDS = 4
 const PREFACE = 'PRI'
 const HIGHEST_STATUS = 599
-/** How Node's parser calls a request that ends in its middle. */
+/** The code of Node's parser for a request that ends before it is complete. */
 const CUT_SHORT = 'HPE_INVALID_EOF_STATE'
 
 export interface Http2Options {
   readonly maxHeaderBytes: number
-  /** How long a connection may stay without a byte. */
+  /** How long a connection may stay without any traffic. */
   readonly idleMs: number
-  /** Longest time for the first bytes to come. */
+  /** How long the first bytes may take to arrive. */
   readonly headMs: number
   onConnect(request: IncomingMessage, response: ServerResponse): void
-  /** The connection has ended, because what came on it is no HTTP/2. */
+  /** Is called when a connection ended because its bytes were no HTTP/2. */
   onProtocolError(error: Error, address: string | undefined): void
 }
 
 /**
- * Lets a server speak HTTP/2 as well: by ALPN where it has TLS, else with clients that begin with it ("prior knowledge",
- * RFC 9113 §3.3). Requests go to the server's own listeners, in the shape of those of HTTP/1.1.
+ * Lets a server speak HTTP/2 as well. With TLS, ALPN chooses. Without TLS, the client chooses by beginning with HTTP/2 ("prior
+ * knowledge", RFC 9113 §3.3). Requests go to the server's own listeners, in the shape of requests of HTTP/1.1.
  */
 export function addHttp2(
   server: Server,
   { maxHeaderBytes, idleMs, headMs, onConnect, onProtocolError }: Http2Options,
 ): { close(): void } {
   const h2 = createServer({
-    // The fields of a request of HTTP/1.1 and those that stand for its first line; with more, a stream is reset without a word.
+    // As many fields as in HTTP/1.1, the pseudo fields, and one more: whyMalformed can then refuse the request and say why.
+    // Beyond this bound Node resets the stream without an answer.
     maxHeaderListPairs: MOST_FIELDS + PSEUDO_FIELDS + 1,
     settings: { maxConcurrentStreams: STREAMS, maxHeaderListSize: maxHeaderBytes, enablePush: false },
-    // A vendor may send one of its fields on two lines that has one value: in HTTP/1.1 the client gets both, so here as well.
-    // Otherwise Node throws at the head of the response.
+    // A vendor may send a single-value field twice. With HTTP/1.1 the client gets both lines, so here too. In strict mode Node
+    // would throw when it writes the head of the response.
     strictSingleValueFields: false,
     Http2ServerRequest: Request,
     Http2ServerResponse: Response,
@@ -56,18 +57,18 @@ export function addHttp2(
     sessions.add(session)
     // A session that has ended no longer knows its address, so it is read now.
     const address = session.socket.remoteAddress
-    // It ends the connection; the calls on it learn of that by themselves.
+    // An error ends the connection. The calls on it notice that by themselves.
     session.on('error', (error: Error & { code?: string }) => {
       if (error.code === 'ERR_HTTP2_ERROR') onProtocolError(error, address)
     })
-    // Sends GOAWAY, and lets calls that are under way finish.
+    // `close` sends GOAWAY, and lets calls that are under way finish.
     session.setTimeout(idleMs, () => session.close())
     session.on('close', () => sessions.delete(session))
   })
   for (const event of ['request', 'checkContinue', 'checkExpectation'] as const) {
     h2.on(event, (request: unknown, response: unknown) => server.emit(event, request, response))
   }
-  // A CONNECT of HTTP/1.1 comes with a bare socket instead of a response.
+  // "connect" can't be passed on like the others: its listeners for HTTP/1.1 expect a socket instead of a response.
   h2.on('connect', (request: unknown, response: unknown) => {
     onConnect(request as IncomingMessage, response as ServerResponse)
   })
@@ -93,7 +94,10 @@ function chooseByAlpn(server: Server, h2: Http2Server): void {
   })
 }
 
-/** A server of HTTP/1.1 lets a client end its half first; of HTTP/2, its calls would outlive it. */
+/**
+ * Makes the connection end as soon as the client ends its half. Servers of HTTP/1.1 keep their half open, so that they can
+ * still answer. With HTTP/2 the calls would then go on for a client that has gone.
+ */
 function endWithPeer<S extends Socket>(socket: S): S {
   socket.allowHalfOpen = false
   return socket
@@ -125,13 +129,13 @@ function chooseByPreface(server: Server, h2: Http2Server, headMs: number): void 
   })
 }
 
-/** A request of HTTP/2 that says what it says where one of HTTP/1.1 does. */
+/** A request of HTTP/2 that has its host, framing and fields where a request of HTTP/1.1 has them. */
 class Request extends Http2ServerRequest {
   constructor(...args: ConstructorParameters<typeof Http2ServerRequest>) {
     super(...args)
     const { headers, stream } = this
     headers.host ??= headers[':authority']
-    // Only a length of zero says that no body comes; where there is none, only its end will tell (RFC 9113 §8.1).
+    // HTTP/2 needs no Content-Length: the end of the stream ends the body (RFC 9113 §8.1). In HTTP/1.1 that is "chunked".
     if (!stream.endAfterHeaders && headers['content-length'] === undefined) headers['transfer-encoding'] = 'chunked'
     const rawHeaders = fieldsOf(this)
     const isComplete = (): boolean => stream.endAfterHeaders || this.readableEnded || stream.destroyed
@@ -143,7 +147,7 @@ class Request extends Http2ServerRequest {
   }
 }
 
-/** Names and values in turn, without pseudo fields, and with one Cookie instead of its crumbs (RFC 9113 §8.2.3). */
+/** Names and values in turn, without pseudo fields. The crumbs of Cookie are joined to one field (RFC 9113 §8.2.3). */
 function fieldsOf({ headers, rawHeaders }: Http2ServerRequest): string[] {
   const fields: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
@@ -152,7 +156,7 @@ function fieldsOf({ headers, rawHeaders }: Http2ServerRequest): string[] {
   }
   if (headers.cookie !== undefined) fields.push('cookie', headers.cookie)
   const authority = headers[':authority']
-  // A second one if it is another, as a request of HTTP/1.1 could have it: to be refused like that.
+  // An authority that differs from Host becomes a second Host, so that whyMalformed refuses the request.
   if (authority !== undefined && authority !== headers.host) fields.push('host', authority)
   return fields
 }
@@ -163,15 +167,15 @@ function distinct(fields: readonly string[]): NodeJS.Dict<string[]> {
   return values
 }
 
-/** A response of HTTP/2 that takes what one of HTTP/1.1 takes, and leaves out what has no place there. */
+/** A response of HTTP/2 that is written like one of HTTP/1.1. It leaves out what HTTP/2 does not have. */
 class Response extends Http2ServerResponse {
   #isBrokenOff = false
 
   constructor(stream: ServerHttp2Stream) {
     super(stream)
-    // Node would keep a stream that its client has reset until somebody had read what came of its body.
+    // If the client resets a stream, Node keeps it until its body has been read, which may be never.
     stream.once('aborted', () => void (this.#isBrokenOff || stream.destroy()))
-    // One that was reset is ended by Node, and would seem to be finished.
+    // Node ends a response whose stream was reset, so that it would seem to be finished.
     Object.defineProperty(this, 'writableFinished', { get: () => stream.writableFinished && !stream.aborted })
   }
 
@@ -181,9 +185,9 @@ class Response extends Http2ServerResponse {
     for (let i = 0; i < fields.length; i += 2) {
       if (fields[i] !== 'Connection') kept.push(fields[i]!, fields[i + 1]!)
     }
-    // Node sends no higher one; to a client any of them is an error of the server (RFC 9110 §15).
+    // Node sends no status above 599. A client treats all of those as an error of the server (RFC 9110 §15).
     const sent = status > HIGHEST_STATUS ? constants.HTTP_STATUS_BAD_GATEWAY : status
-    // The type of Node leaves out lists of values, which Node accepts.
+    // Node accepts a list of names and values, but its type does not say so.
     return super.writeHead(sent, kept as unknown as Record<string, string>)
   }
 
@@ -203,7 +207,7 @@ class Response extends Http2ServerResponse {
     super.addTrailers(lines)
   }
 
-  /** Ends the stream with an error: without one, what was sent would look whole. */
+  /** Ends the stream with an error. Without it the client would take the cut response for a complete one. */
   override destroy(): this {
     this.#isBrokenOff = true
     this.stream.close(constants.NGHTTP2_INTERNAL_ERROR)

@@ -1,8 +1,8 @@
 import { isIPv4, isIPv6, SocketAddress } from 'node:net'
 
 /**
- * What the first bytes of a connection are: a whole header of `bytes`, with the client's address unless it names none (LOCAL,
- * UNKNOWN, a socket of Unix); the beginning of one; or why they are no header.
+ * What the first bytes of a connection are. `whole`: a header that is `bytes` long; `address` is undefined if it names no
+ * client (LOCAL, UNKNOWN or a Unix socket). `more`: the beginning of a header. `invalid`: no header, and `why` not.
  */
 export type ProxyHeader =
   | { readonly kind: 'whole'; readonly bytes: number; readonly address: string | undefined }
@@ -12,13 +12,13 @@ export type ProxyHeader =
 const MORE: ProxyHeader = { kind: 'more' }
 
 const V1 = Buffer.from('PROXY ')
-/** The end of a line included. */
+/** With the end of the line (proxy-protocol.txt §2.1). */
 const V1_MOST_BYTES = 107
 const V1_LINE = /^PROXY (?:UNKNOWN(?: .*)?|TCP([46]) ([\da-f:.]+) ([\da-f:.]+) (\d{1,5}) (\d{1,5}))$/i
 
 const V2 = Buffer.from('\r\n\r\n\0\r\nQUIT\n', 'latin1')
 const V2_HEAD_BYTES = 16
-/** For each family of addresses: bytes of one address, and of both with their ports. */
+/** For each family of addresses: the bytes of one address, and the bytes of both addresses with their ports. */
 const V2_ADDRESSES: Readonly<Record<number, readonly [one: number, all: number]>> = {
   0x00: [0, 0],
   0x11: [4, 12],
@@ -33,7 +33,7 @@ export function readProxyHeader(seen: Buffer, mostBytes: number): ProxyHeader {
   return invalid('it is none')
 }
 
-/** Whether that is the signature of a header, or the beginning of one. */
+/** Whether the bytes begin with the signature, or are the beginning of it. */
 function beginsLike(seen: Buffer, signature: Buffer): boolean {
   const length = Math.min(seen.length, signature.length)
   return seen.compare(signature, 0, length, 0, length) === 0
@@ -67,7 +67,7 @@ function readV2(seen: Buffer, mostBytes: number): ProxyHeader {
     return invalid('its version is not 2, or its command neither LOCAL nor PROXY')
   if (bytes > mostBytes) return invalid('it is longer than server.maxHeaderBytes')
   if (seen.length < bytes) return MORE
-  // A connection of the balancer itself. What else stands there is to be left aside.
+  // LOCAL: the balancer itself connected, as for a health check. The protocol says to ignore the rest of the header.
   if (command === 0x20) return { kind: 'whole', bytes, address: undefined }
   const lengths = V2_ADDRESSES[family]
   if (lengths === undefined) return invalid('it is of no connection of TCP or of a Unix socket')
@@ -78,7 +78,7 @@ function readV2(seen: Buffer, mostBytes: number): ProxyHeader {
   return { kind: 'whole', bytes, address: family === 0x31 ? undefined : addressIn(source) }
 }
 
-/** Whether type, length and value in turn (TLVs) end where the header does. Nothing in them is used. */
+/** Whether the last TLV (type, length, value) ends where the header does. Their values are not used. */
 function areWhole(tlvs: Buffer): boolean {
   let at = 0
   while (at + 3 <= tlvs.length) at += 3 + tlvs.readUInt16BE(at + 1)
@@ -91,7 +91,7 @@ function addressIn(bytes: Buffer): string | undefined {
   return addressOf(bytes.toString('hex').match(/.{4}/g)!.join(':'), 'ipv6')
 }
 
-/** In the one form that addresses of connections have. */
+/** Writes an address as Node writes those of connections, so that the two can be compared as text. */
 function addressOf(address: string, family: 'ipv4' | 'ipv6'): string {
   return new SocketAddress({ address, family }).address
 }

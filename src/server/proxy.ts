@@ -17,8 +17,7 @@ import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
 import { Cancellation } from '../time/cancellation.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
-import { onlyMember } from '../http/fields.ts'
-import { isRequestId } from '../http/request-id.ts'
+import { requestIdOf } from '../http/request-id.ts'
 import { hasFailed, type Log } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -32,18 +31,18 @@ import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
 import { whyMalformed } from './well-formed.ts'
 
 export interface ProxyOptions {
-  /** The configuration in force; read once a call. */
+  /** The configuration in force. Each call reads it once. */
   readonly snapshot: () => Snapshot
   readonly clock: Clock
   readonly random: Random
   readonly metrics: Metrics
   readonly usage: Usage
   readonly log: Log
-  /** Where calls are kept for whoever asks what became of them; nowhere without it. */
+  /** Keeps calls for whoever asks later what became of them. Without it none are kept. */
   readonly history?: RequestHistory
   /** Without it there are no traces. */
   readonly tracing?: Tracing
-  /** Against those who try many keys. */
+  /** Blocks addresses that try many keys. Without it nobody is blocked. */
   readonly guard?: GuessGuard
   /** Default: the address of the connection. */
   readonly addressOf?: AddressOf
@@ -51,13 +50,13 @@ export interface ProxyOptions {
 
 const SWITCHING = 101
 const OF_CONNECTION = clientAddress([])
-/** The status of a call whose client got none. */
+/** Stands for the status of a call whose client got no response. */
 const UNANSWERED = 'none'
 
-/** Takes the calls off the server's hands: identifies and forwards or refuses each, then counts and logs it. */
+/** Serves the calls of clients: identifies each, forwards or refuses it, then counts and logs it. */
 export class Proxy {
   readonly #options: ProxyOptions & { readonly drain: Cancellation }
-  /** Counts of calls that were refused before it was known where they go, by upstream and class. */
+  /** Counters of calls that were refused before their account was known, by upstream and class. */
   readonly #refused = new Map<string, { readonly metrics: CallMetrics; readonly usage: CallUsage }>()
   /** Calls whose response is not finished, in the order in which they came. */
   readonly #active = new Set<Arriving>()
@@ -69,7 +68,9 @@ export class Proxy {
     this.#options = { ...options, drain: new Cancellation() }
   }
 
-  /** From now on every response closes its connection. Resolves when no call is active any more. May be called by several ports. */
+  /**
+   * Makes every response from now on close its connection. Resolves when no call is active any more. Several ports may call it.
+   */
   drain(): Promise<void> {
     this.#isDraining = true
     this.#tunnels.close()
@@ -78,19 +79,19 @@ export class Proxy {
     return this.#idle.promise
   }
 
-  /** Tells that connections of an address were closed, because there are too many. */
+  /** Logs that connections of an address are closed because it has too many. */
   noteSurplus(address: string): void {
     const message = 'more than server.connectionsPerAddress: further connections of this address are closed'
     this.#options.log.logger.warn({ address }, message)
   }
 
   /**
-   * Refuses what came on a connection and is no HTTP, and closes it. If it belongs to a call that is under way it is that
-   * call's refusal; else it is counted and logged like a call of which nothing is known but its address. With `hasLeft` the
-   * connection ended in the middle of a request, as it does when a client has gone: its call has ended as such.
+   * Refuses bytes on a connection that are no HTTP, and closes the connection. If they belong to a call that is under way,
+   * that call is refused. Otherwise a call of which only the address is known is counted and logged. `hasLeft` says that the
+   * connection ended in the middle of a request, as it does when a client leaves: its call then ends as `client_gone`.
    */
   refuseConnection(socket: Socket, failure: Failure, hasLeft: boolean): void {
-    // It was answered, and what else comes on it is only read.
+    // The connection has had its last answer. Whatever else comes on it is discarded.
     if (socket.writableEnded || socket.destroyed) return
     const calls = [...this.#active].filter(({ request }) => request.socket === socket)
     if (calls.length === 0) {
@@ -99,25 +100,27 @@ export class Proxy {
       return this.#recordUnread(id, socket.remoteAddress, failure)
     }
     const last = calls.at(-1)!
-    // What is no HTTP is the rest of a request's body, or else stands behind all that came.
+    // While the last request is incomplete, the bytes belong to its body. Otherwise they stand behind all requests, and the
+    // connection ends with the answer to the first one that is still active.
     const call = last.request.complete ? calls[0]! : last
     if (call.response.writableEnded) {
       call.response.once('close', () => this.refuseConnection(socket, failure, hasLeft))
       return
     }
     if (!hasLeft) call.malformed = failure
-    // In the middle of a response, or before one that is due, ours would be taken for something else.
+    // In the middle of a response the client would read the refusal as part of its body. Before the response to an earlier
+    // request it would read the refusal as that response.
     if (call !== calls[0] || call.response.headersSent) socket.destroy()
     else endWith(socket, rawRefusal(call.id, failure, call))
     call.gone.cancel()
   }
 
-  /** Counts and logs a connection that ended before a request came on it, and that could not be answered. */
+  /** Counts and logs a connection that ended before a request came on it, so that nobody could be answered. */
   noteLost(address: string | undefined, message: string): void {
     this.#recordUnread(randomUUIDv7(), address, new Failure('invalid_request', message), UNANSWERED)
   }
 
-  /** Refuses the calls that wait for quota, or between their attempts, now and from now on. */
+  /** Refuses all calls that wait for quota or between their attempts, those that begin to wait later included. */
   refuseWaiting(): void {
     this.#options.drain.cancel()
     for (const { accounts } of this.#options.snapshot().upstreams.values()) {
@@ -126,8 +129,8 @@ export class Proxy {
   }
 
   /**
-   * Serves one call. `preRejection` is given for a request that can't be served whatever it asks for: why, or the bug that is in
-   * its way. Never rejects.
+   * Serves one call. Never rejects. `preRejection` says why a request can't be served, whatever it asks for: a `Failure` of
+   * the client, or the error of a bug. `switching` is given for a request that asks for a WebSocket.
    */
   async serve(
     request: IncomingMessage,
@@ -135,7 +138,7 @@ export class Proxy {
     preRejection?: Failure | Error,
     switching?: { readonly socket: Duplex; readonly head: Buffer },
   ): Promise<void> {
-    // Its connection ends with the answer before, and is only read to its end.
+    // An earlier answer on this connection was its last, so that this request can't be answered.
     if (request.socket.writableEnded) return void request.socket.destroy()
     const call = this.#arrive(request, response)
     const { callers, keyHeaders } = call.snapshot
@@ -144,7 +147,7 @@ export class Proxy {
       if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
       if (preRejection instanceof Error) throw preRejection
       const proxied = proxiedOn(request.socket)
-      // Signed tokens are checked with keys that may have to be asked for.
+      // The check of a signed token may have to fetch the issuer's keys first.
       const tokens =
         proxied === undefined
           ? callers.check(request.headers, keyHeaders)
@@ -162,9 +165,9 @@ export class Proxy {
   }
 
   /**
-   * Serves a CONNECT of the forward proxy: `open` makes a tunnel for the client whose key its credentials are, and resolves when
-   * that has ended, or with nothing as soon as the calls inside are served by themselves; or it says why there is none. Never
-   * rejects.
+   * Serves a CONNECT of the forward proxy. Never rejects. `open` makes a tunnel for the client whose key the request presents,
+   * and resolves when the tunnel has ended. It returns nothing if the calls inside of the tunnel are served on their own, and a
+   * refusal if it makes no tunnel.
    */
   async serveConnect(
     request: IncomingMessage,
@@ -191,17 +194,12 @@ export class Proxy {
 
   #arrive(request: IncomingMessage, response: ServerResponse): Arriving & Identifying {
     const snapshot = this.#options.snapshot()
-    // Node adds `Connection: close`, so that clients come back over a new connection, to a gateway that stays.
+    // Node adds `Connection: close`. The client's next call comes over a new connection, which a load balancer gives to a
+    // gateway that stays.
     if (this.#isDraining) response.shouldKeepAlive = false
     const { clock, tracing, addressOf = OF_CONNECTION } = this.#options
-    const call: Arriving & Identifying = new Call(
-      correlationId(request),
-      request,
-      response,
-      snapshot,
-      clock,
-      this.#closed,
-    )
+    const id = requestIdOf(request.headers) ?? randomUUIDv7()
+    const call: Arriving & Identifying = new Call(id, request, response, snapshot, clock, this.#closed)
     call.address = addressOf(request)
     call.trace = tracing?.begin(request.headers)
     snapshot.calls.begin()
@@ -235,7 +233,7 @@ export class Proxy {
     const { method = '', headers, socket } = call.request
     const malformed = whyMalformed(call.request, call.snapshot.config.server.maxHeaderBytes)
     if (malformed !== undefined) {
-      // Where the next request begins may be just as unclear.
+      // It may also be unclear where the next request on this connection begins.
       call.response.shouldKeepAlive = false
       return new Failure('invalid_request', malformed)
     }
@@ -247,7 +245,7 @@ export class Proxy {
     return target
   }
 
-  /** A wrong key may be one of very many. */
+  /** Counts a wrong key against its address. Gives another failure if that key was one too many. */
   async #count({ address }: Call, failure: Failure): Promise<Failure> {
     const { guard } = this.#options
     if (guard === undefined || failure.guess === undefined) return failure
@@ -255,7 +253,7 @@ export class Proxy {
     return blockedMs > 0 ? tooManyAttempts(blockedMs, failure.guess) : failure
   }
 
-  /** A bug: the client learns no more than that; the log has the rest. */
+  /** Ends a call that met a bug. The client learns only that there was one; the log has the error. */
   #internalError(call: Call, error: unknown): Forwarded {
     const failure: Failure = new Failure('internal', 'the gateway made a mistake; its log knows more', { cause: error })
     this.#logMistake(call, error)
@@ -272,7 +270,10 @@ export class Proxy {
     this.#options.log.logger.error({ err: error, correlationId: id }, 'a call failed in the gateway itself')
   }
 
-  /** Refusals before it is known where a call goes; names that only the client made up are no labels. */
+  /**
+   * Counters for a refusal whose account is not known. `upstream` and `className` must be known names. A name that only the
+   * client made up would let it create series without end.
+   */
   #countsOfRefusal(upstream = 'unknown', className = 'unknown'): { metrics: CallMetrics; usage: CallUsage } {
     return this.#refused.getOrInsertComputed(`${upstream}\n${className}`, () => {
       const labels = { upstream, account: 'unknown', class: className }
@@ -310,7 +311,7 @@ export class Proxy {
     if (isTraced) tracing?.end(call, record, call.trace)
   }
 
-  /** What is known of the calls of this process: of those under way, then of those that ended, the newest first. */
+  /** The calls of this process: first those under way, then those that ended, the newest of them first. */
   *requests(): Iterable<RequestRecord> {
     const { clock, history } = this.#options
     for (const call of this.#active) {
@@ -337,12 +338,4 @@ export class Proxy {
     log.access(line)
     history?.add(unreadRecord(line, clock.wall()))
   }
-}
-
-/** The client's own id, if it is 1 to 128 visible ASCII characters; else a new one. */
-export function correlationId({ headers }: IncomingMessage): string {
-  const given = headers['x-correlation-id'] ?? headers['x-request-id']
-  // It may have a comma in it, but no blank, as there is where lines were joined.
-  const id = typeof given === 'string' && !given.includes(' ') ? given : onlyMember(given)
-  return id !== undefined && isRequestId(id) ? id : randomUUIDv7()
 }

@@ -11,12 +11,12 @@ import { errorBody, errorStatus } from './dialects.ts'
 import { isHttp2 } from './well-formed.ts'
 
 const JSON_TYPE = 'application/json'
-/** A rest of a body that is no larger is read, so that the connection can go on; for a larger one it is closed. */
+/** The rest of a body that is no longer than this is read, and the connection stays open. With a longer body it is closed. */
 const READ_OFF_BYTES = 65_536
-/** How long a client may take to read the refusal before its connection is cut off in the middle of its body. */
+/** How long a client that is still sending may take to read the refusal, before its connection is destroyed. */
 const LINGER_MS = 1_000
 
-/** Answers a call with the gateway's own refusal. Once a response has begun, all that is left is to break it off. */
+/** Answers a call with the gateway's own refusal. If the response has already begun, it is broken off instead. */
 export function refuse(call: Answering, failure: Failure): void {
   const { request, response } = call
   if (response.headersSent) {
@@ -37,15 +37,15 @@ export function refuse(call: Answering, failure: Failure): void {
     closeAfter(call)
   }
   response.writeHead(status, headers)
-  // As text, Node would send the head with it in the encoding of the body.
+  // Node would send head and text together, both as UTF-8. A head has to be latin1.
   const bytes = request.method === 'HEAD' ? undefined : Buffer.from(body)
   call.responseBytes = bytes?.length ?? 0
   response.end(bytes)
 }
 
 /**
- * The same for the bare connection, which ends with it: for a request of which no call could be made, or for a call that can't
- * be read to its end.
+ * The same refusal as text for the bare connection, which has to end after it. It is for a request that could not be read, and
+ * for a call whose rest can't be read.
  */
 export function rawRefusal(id: string, failure: Failure, call?: Call): string {
   const type = call === undefined ? JSON_TYPE : chooseType(call)
@@ -66,10 +66,10 @@ function refusalHeaders({ kind, retryAfterMs }: Failure, status: number): string
   return headers
 }
 
-/** The library takes the square of what stands in quotes that are not closed. A longer field is as good as none. */
+/** The time the library takes grows with the square of the length of an unclosed quotation. A longer field is ignored. */
 const LONGEST_ACCEPT = 1_000
 
-/** The shape that clients of the upstream parse, unless they would rather have the other. */
+/** The content type that the client prefers by its Accept; of equal ones, that which clients of the upstream parse. */
 export function chooseType({ request: { headers }, upstream }: Pick<Call, 'request' | 'upstream'>): string {
   const usual = upstream?.config.errors === 'problem' ? [PROBLEM_TYPE, JSON_TYPE] : [JSON_TYPE, PROBLEM_TYPE]
   if ((headers.accept?.length ?? 0) > LONGEST_ACCEPT) return usual[0] as string
@@ -101,7 +101,7 @@ const QUOTA_EXCEEDED = {
   title: 'Request cannot be satisfied as assigned quota has been exceeded',
 }
 
-/** The problem types of draft-ietf-httpapi-ratelimit-headers-11. Of other refusals the status says all. */
+/** The problem types of draft-ietf-httpapi-ratelimit-headers-11. The other refusals have none: their status says enough. */
 const PROBLEM_OF: { readonly [Kind in Failure['kind']]?: { readonly type: string; readonly title: string } } = {
   quota_exhausted: QUOTA_EXCEEDED,
   share_exceeded: QUOTA_EXCEEDED,
@@ -119,18 +119,18 @@ function isLong(headers: Record<string, unknown>): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > READ_OFF_BYTES
 }
 
-/** Ends a connection with these last words, but leaves a client that is still sending the time to read them. */
+/** Sends `text` and ends the connection. A client that is still sending gets a second to read the text before a reset. */
 export function endWith(socket: Socket, text: string): void {
   socket.end(text)
   setTimeout(() => socket.destroy(), LINGER_MS).unref()
 }
 
-/** Closes the connection behind the response, but leaves a client that is still sending the time to read it. */
+/** Closes the connection after the response. A client that is still sending gets a second to read the response before a reset. */
 export function closeAfter({ request, response }: Call): void {
   if (isHttp2(request)) return endStreamAfter({ request, response })
   const { socket } = request
-  // Node would destroy the connection behind the last response on it. Whatever the client still sends is then answered by a
-  // reset, which takes the response away from it before it was read (RFC 9112 §9.6).
+  // Node would destroy the connection after the last response on it. If the client still sends, the system answers with a
+  // reset, and the client loses a response that it has not read yet (RFC 9112 §9.6).
   socket.destroySoon = () => void socket.end()
   const close = (): void => {
     request.resume()
@@ -140,7 +140,7 @@ export function closeAfter({ request, response }: Call): void {
   else response.once('finish', close)
 }
 
-/** Of HTTP/2 only the stream is closed, with the word that no more of the body is wanted (RFC 9113 §8.1). */
+/** Closes the stream after the response. RST_STREAM with NO_ERROR tells the client to stop sending the body (RFC 9113 §8.1). */
 function endStreamAfter({ request, response }: Pick<Call, 'request' | 'response'>): void {
   const { stream } = request as unknown as Http2ServerRequest
   const close = (): void => {

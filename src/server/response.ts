@@ -1,18 +1,18 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 
-/** What Node sends everything of a response by; `flushHeaders` leaves the encoding out, which then is UTF-8. */
+/** The method by which Node sends every part of a response. Node's `flushHeaders` passes no encoding, which means UTF-8. */
 interface Sender {
   _send(data: string, encoding: BufferEncoding): boolean
 }
 
 /**
- * A response whose head has the same bytes however it is sent. Node reads and writes a head byte by byte (latin1), but not if
- * it goes out alone: each byte beyond ASCII would become two.
+ * A response whose head is always sent as latin1. Node reads and writes heads so, except for a head that is sent without a
+ * body: there it uses UTF-8, and each byte beyond ASCII becomes two.
  */
 export class ExactResponse<Request extends IncomingMessage = IncomingMessage> extends ServerResponse<Request> {
   override flushHeaders(): void {
     if (!this.headersSent) this.writeHead(this.statusCode)
-    // oxlint-disable-next-line no-underscore-dangle -- of a 101 Node sends nothing by any other method that is public
+    // oxlint-disable-next-line no-underscore-dangle -- no public method of Node sends the head of a 101
     ;(this as unknown as Sender)._send('', 'latin1')
   }
 }

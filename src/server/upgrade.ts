@@ -6,16 +6,17 @@ import type { Proxy } from './proxy.ts'
 import { ExactResponse } from './response.ts'
 
 /**
- * Whether a request asks for a WebSocket. A server may ignore every other Upgrade, and does so in HTTP/1.0 always (RFC 9110
- * §7.8): the request is then served as if it had none. Java's HttpClient and `curl --http2` offer h2c with every request.
+ * Whether a request asks for a WebSocket. Every other Upgrade is ignored, as RFC 9110 §7.8 allows and demands in HTTP/1.0: the
+ * request is served as if the field were not there. This matters because Java's HttpClient and `curl --http2` offer h2c with
+ * every request.
  */
 export function asksForWebSocket({ headers, httpVersion }: IncomingMessage): boolean {
   return httpVersion === '1.1' && /(?:^|[\s,])websocket(?:$|[\s,/])/i.test(headers.upgrade ?? '')
 }
 
 /**
- * Hands calls that ask for a WebSocket to `proxy`, which forwards them like any call. Not by the plugin, which accepts the
- * client before it has asked the upstream, and buffers without a bound.
+ * Hands calls that ask for a WebSocket to `proxy`, which forwards them like any other call. The plugin's own way is not used:
+ * it accepts the client before it has asked the upstream, and it buffers without a bound.
  */
 export function takeUpgrades(server: Server, proxy: Proxy, onConnect?: ConnectListener): void {
   server.prependListener('request', (request: IncomingMessage, response: ServerResponse) => {
@@ -37,12 +38,15 @@ export function refuseConnect(proxy: Proxy, request: IncomingMessage, response: 
   void proxy.serve(request, response, invalid('CONNECT is not forwarded: this is no tunnel'))
 }
 
-/** Node makes none where the protocol may change. It ends the connection, unless the protocol does change. */
+/**
+ * Makes the response to a request with an Upgrade: Node makes none for it. The connection ends after the response, unless the
+ * protocol changes.
+ */
 function responseTo(request: IncomingMessage): ServerResponse {
   const { socket } = request
   const response = new ExactResponse(request)
   response.shouldKeepAlive = false
-  // What happens to the connection is told by its close.
+  // Without a listener an error would end the process. The "close" that follows it is what the call reacts to.
   socket.on('error', () => undefined)
   response.assignSocket(socket)
   response.once('finish', () => socket.destroySoon())
@@ -50,9 +54,9 @@ function responseTo(request: IncomingMessage): ServerResponse {
 }
 
 /**
- * Whether nothing was read together with a request but its own body. Node loses what it read behind a request whose Upgrade
- * is ignored: a client that had sent its next request at once would wait for the answer for ever. It has to be told to send
- * that over another connection.
+ * Whether Node read nothing behind this request. If the Upgrade of a request is ignored, Node loses the bytes that it read
+ * behind that request. A client that sent its next request at once would then wait for its answer for ever. Where this is
+ * false the connection has to be closed, which tells the client to send the next request over another one.
  */
 function isLastRead({ headers, socket }: IncomingMessage): boolean {
   if (headers['transfer-encoding'] !== undefined) return false

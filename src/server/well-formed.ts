@@ -1,40 +1,40 @@
 import type { IncomingMessage } from 'node:http'
 
-/** Of more, Node would leave out those behind the 2,000th without a word. */
+/** Half of what Node reads: it drops every field after the 2,000th, and tells nobody. */
 export const MOST_FIELDS = 1_000
 export const HEAD_TOO_LARGE = 'the request line and headers are larger than server.maxHeaderBytes allows'
 
-/** What is wrong with a request that Node's parser let through, if anything. */
+/** Why a request that Node's parser accepted must be refused all the same; undefined if it need not. */
 export function whyMalformed(request: IncomingMessage, maxHeaderBytes: number): string | undefined {
   const { httpVersion, rawHeaders } = request
   if (rawHeaders.length > 2 * MOST_FIELDS) return `a request has at most ${MOST_FIELDS} header fields`
   const hosts = countHosts(rawHeaders)
-  // RFC 9112 §3.2: who reads the first one and who the last do not agree where it goes.
+  // RFC 9112 §3.2: a server that reads the first Host and one that reads the last would send the request to different places.
   if (hosts > 1) return 'the request must have one Host only'
   if (isHttp2(request)) {
-    // Its parser only announces the bound.
+    // The parser of HTTP/2 announces the bound to the client, but does not enforce it.
     return headBytes(request) > maxHeaderBytes ? HEAD_TOO_LARGE : undefined
   }
   const coding = request.headers['transfer-encoding']
   if (coding !== undefined) {
-    // RFC 9112 §6.1: who speaks 1.0 does not know chunks, so its framing is faulty.
+    // RFC 9112 §6.1: HTTP/1.0 has no chunks, so that nobody knows where the body ends.
     if (httpVersion === '1.0') return 'a request of HTTP/1.0 must not have a Transfer-Encoding'
-    // The parser undoes the chunks alone: what is below them would go on as if it were the body.
+    // The parser undoes no other coding than chunked. The body would go upstream still coded, and nothing would say so.
     if (coding.toLowerCase() !== 'chunked')
       return 'of the transfer codings only chunked is understood: a compressed body is announced by Content-Encoding'
   }
-  // The parser also takes lines without a version, and those that call themselves 2.0.
+  // The parser also accepts a request line without a version, and one that says HTTP/2.0.
   if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'of HTTP in words only 1.0 and 1.1 are understood'
   if (hosts === 0 && httpVersion === '1.1') return 'the request must have a Host'
   return undefined
 }
 
-/** Whether it came in a stream of HTTP/2; what a request line says of its version proves nothing. */
+/** Whether a request came in a stream of HTTP/2. `httpVersion` does not tell: a request line of HTTP/1.1 can claim any version. */
 export function isHttp2(request: IncomingMessage): boolean {
   return 'stream' in request
 }
 
-/** As the bound is meant that was announced to the client (RFC 9113 §6.5.2): with 32 for each field. */
+/** Size of a head, counted as SETTINGS_MAX_HEADER_LIST_SIZE counts (RFC 9113 §6.5.2): each field adds 32 bytes to its text. */
 function headBytes({ url = '', rawHeaders }: IncomingMessage): number {
   let bytes = url.length + rawHeaders.length * 16
   for (const text of rawHeaders) bytes += text.length
