@@ -27,7 +27,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   requests: 'gateway usage observe redis ledger routing schema resilience time',
 
   // A configuration as it is read, and a call from its start to its end.
-  config: 'credentials clients secrets config/presets schema http net time',
+  config: 'credentials clients secrets config/presets answers schema http net time',
   gateway:
     'usage credentials clients cache config/presets observe queue routing answers ledger schema upstream resilience http net time',
 

@@ -1,4 +1,6 @@
-import { allowedBy, EVERY_CALL, isBase, labelOf, scopeOf } from '../schema/limits.ts'
+import { FormulaError } from '../answers/formula.ts'
+import { Price, type PriceConfig } from '../answers/price.ts'
+import { allowedBy, type CostByAnswer, EVERY_CALL, isBase, isByAnswer, labelOf, scopeOf } from '../schema/limits.ts'
 import type { Preset } from './presets/preset.ts'
 import type { Path } from './problem.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
@@ -33,7 +35,7 @@ function isStated({ requests, window, concurrent }: LimitConfig): boolean {
 function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
   const { requests, window, concurrent } = limit
   if (concurrent !== undefined) {
-    for (const key of ['requests', 'window', 'kind', 'cost', 'pace', 'burst'] as const) {
+    for (const key of ['requests', 'window', 'kind', 'cost', 'pace', 'burst', 'counts'] as const) {
       if (limit[key] === undefined) continue
       report([...at, key], `${key} does not go with concurrent, which counts calls in flight; write two limits`)
     }
@@ -72,6 +74,7 @@ function checkBody(at: Path, { when }: LimitConfig, { maxBody }: UpstreamConfig,
 /** Finds costs above the limit, which would refuse every such call. A limit that is not enforced refuses nothing. */
 function checkCost(at: Path, className: string, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {
   const { cost, enforce = true } = limit
+  if (isByAnswer(cost)) return checkPrice(at, limit, cost, upstream, report)
   const allowed = allowedBy(limit, upstream.headroom)
   if (!enforce) return
   if (allowed < 1) {
@@ -83,6 +86,44 @@ function checkCost(at: Path, className: string, limit: LimitConfig, upstream: Up
       if (units > allowed) report([...at, 'cost', method], `is more than the ${allowed} units that ${span(limit)} has`)
     }
   } else if (cost === 'route') checkRouteCosts(at, className, allowed, limit, upstream, report)
+}
+
+/** Finds prices that can't be computed, and reservations that can never be made. */
+function checkPrice(
+  at: Path,
+  limit: LimitConfig,
+  { response, reserve }: CostByAnswer,
+  upstream: UpstreamConfig,
+  report: Report,
+): void {
+  const here = [...at, 'cost', 'response']
+  for (const [name, { header, body }] of Object.entries(response.values)) {
+    if ((header === undefined) === (body === undefined))
+      report([...here, 'values', name], 'needs either header or body')
+  }
+  checkFormula([...here, 'formula'], response, [], report)
+  const there = [...at, 'cost', 'reserve']
+  const most = typeof reserve === 'number' ? reserve : reserve.most
+  const allowed = allowedBy(limit, upstream.headroom)
+  if (limit.enforce !== false && most > allowed) {
+    report(there, `no call could be sent: it is more than the ${allowed} units that ${span(limit)} has`)
+  }
+  if (limit.pace !== undefined) report([...at, 'pace'], 'pace does not go with a cost by the answer')
+  if (typeof reserve === 'number') return
+  if ('missRate' in reserve) {
+    const { missRate } = reserve
+    if (missRate < 0.002 || missRate > 0.5) report([...there, 'missRate'], 'must be from 0.2% to 50%')
+  } else if (reserve.values === undefined && reserve.formula === undefined) report(there, 'needs values or a formula')
+  else checkFormula([...there, 'formula'], reserve, ['bytes'], report)
+}
+
+function checkFormula(at: Path, price: PriceConfig, given: readonly string[], report: Report): void {
+  try {
+    void new Price(price, given)
+  } catch (error) {
+    if (!(error instanceof FormulaError)) throw error
+    report(at, error.message)
+  }
 }
 
 function checkPace(at: Path, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {

@@ -11,6 +11,7 @@ import type { Route } from '../routing/route.ts'
 import { CallUsage, type ChargedLimit, Spending, type Usage } from '../usage/usage.ts'
 import { type Counting, partitionOf, Rule, rulesFor, type Traits } from './charges.ts'
 import { type Failure, isFailure } from './failure.ts'
+import { LearnedPrices } from './reserve.ts'
 import { LimitWatch, type WatchServices } from './limit-watch.ts'
 
 /** How many policies of one kind of calls are remembered. Costs by bytes can make any number. */
@@ -35,6 +36,8 @@ export interface AdmissionPolicy {
   readonly spending: Spending
   readonly usage: CallUsage
   readonly capacity: ClassCapacity
+  /** Whether another policy may be the right one once the request's body is here. */
+  readonly readsBody: boolean
 }
 
 /** Calls of one kind. They have one policy, or one for each way in which their charges vary. */
@@ -84,6 +87,7 @@ export class AdmissionPolicies {
   readonly #shown = new Map<string, Shown>()
   /** How many calls of all classes may wait. */
   readonly #queueCapacity: QueueCapacity
+  readonly #learned: LearnedPrices
   #chargeSet: ChargeSet | undefined
   #closing: Closing | undefined
 
@@ -94,6 +98,7 @@ export class AdmissionPolicies {
     this.#queueCapacity =
       previous !== undefined ? previous.#queueCapacity : new QueueCapacity(Infinity, `calls of ${upstream}/${account}`)
     this.#queueCapacity.most = config.queue.maxWaitingPerAccount ?? Infinity
+    this.#learned = previous === undefined ? new LearnedPrices() : previous.#learned
     if (previous !== undefined) this.#takeOver(previous)
     this.#partition = partitionOf(options.counting, options.upstream, options.account)
     // A limit is shown before its first call. A limit that is counted apart is shown from its first call on.
@@ -179,7 +184,10 @@ export class AdmissionPolicies {
 
   #ruleOf(className: string, limit: LimitConfig): Rule {
     const { config, account, counting } = this.#options
-    return this.#rules.getOrInsertComputed(limit, () => new Rule(className, limit, config, account, counting))
+    return this.#rules.getOrInsertComputed(
+      limit,
+      () => new Rule(className, limit, config, account, counting, this.#learned),
+    )
   }
 
   #varyingPolicy({ rules, varying }: Kind, route: Route, traits: Traits): AdmissionPolicy | Failure {
@@ -204,6 +212,7 @@ export class AdmissionPolicies {
         route.class,
         charges.flatMap(({ rule, units, group }) => this.#chargesOf(rule, units, group)),
         [...new Set(groups)].join(''),
+        rules.some(({ readsBody }) => readsBody),
       )
       varying.set(key, policy)
     }
@@ -231,7 +240,7 @@ export class AdmissionPolicies {
     return new LimitWatch(limit, { upstream, account, services })
   }
 
-  #buildPolicy(className: string, charges: readonly Charge[], group: string): AdmissionPolicy {
+  #buildPolicy(className: string, charges: readonly Charge[], group: string, readsBody: boolean): AdmissionPolicy {
     const { labels, metrics, usage, capacity, queues } = this.#partsOf(className)
     const { upstream, account, services } = this.#options
     const { ledger, clock } = services
@@ -245,7 +254,7 @@ export class AdmissionPolicies {
     const chargeSet = chargeSetOf(this.#partition, charges, `${upstream}/${account}`)
     const byClass = [...unitsByClass(chargeSet)].map(([name, units]) => ({ class: name, units }))
     const spending = new Spending(services.usage, labels, byClass, this.#countedLimits(charges))
-    return { chargeSet, queue, labels, metrics, usage, watches, spending, capacity }
+    return { chargeSet, queue, labels, metrics, usage, watches, spending, capacity, readsBody }
   }
 
   /** The limits of which is shown who uses them: not those of calls in flight, nor the gateway's own. */

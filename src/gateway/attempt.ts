@@ -15,6 +15,7 @@ import { responseHeaders } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
+import { type AnswerPrice, settleHead } from './answer-price.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending, Unanswered } from './decide.ts'
 import type { RequestCredential } from './request-credential.ts'
@@ -29,6 +30,8 @@ export interface Answered {
   readonly response: UpstreamResponse
   /** Removes from the response what the upstream echoes of the request's credential. */
   readonly scrub: Scrub | undefined
+  /** Reads from the body what the call costs, and settles it at the end; undefined if that is known already. */
+  readonly price: AnswerPrice | undefined
   /** For the log; its end is written by who decides about the response. */
   readonly record: Try
   readonly tookMs: number
@@ -253,8 +256,8 @@ export class Attempt implements ResponseHandler, Disposable {
     const { clock } = this.#call
     this.#phase = 'looking'
     this.#look = { response, body: look, tookMs }
-    // The upstream has counted the call.
-    this.permit.commit()
+    // The upstream has counted the call. What of it is known only with its meaning has to wait.
+    if (!this.permit.isSettled) this.permit.commit()
     this.#timer?.cancel()
     this.#timer = clock.schedule(Math.min(LOOK_MS, this.#options.until - clock.now()), this.#onLookedLongEnough)
   }
@@ -277,6 +280,7 @@ export class Attempt implements ResponseHandler, Disposable {
     const hasOthers = credential?.hasOthers === true
     const head = { status: meaning, fields, tookMs, hasOthers, isDisguised }
     const pauseMs = applyFeedback(call, this.#target, this.permit, head)
+    const price = this.permit.isSettled ? settleHead(this.permit, this.#target, meaning, fields) : undefined
     this.permit.commit()
     // A 403 may be about the call (RFC 9110 §15.5.4); a 401 is about the credential alone.
     if (status === 401 && credential !== undefined)
@@ -294,13 +298,15 @@ export class Attempt implements ResponseHandler, Disposable {
       pauseMs === undefined
         ? { kind: 'response', status: meaning, retryAfterMs }
         : { kind: 'throttled', status: meaning, pauseMs }
-    this.#conclude({ kind: 'response', ending, response, scrub, record, tookMs })
+    this.#conclude({ kind: 'response', ending, response, scrub, price, record, tookMs })
   }
 
   /** The call has been answered, and what follows is in flight for no limit. */
   #switch(status: number, fields: Fields, socket: Duplex): void {
     if (this.#call.upgrade === undefined) return
     this.permit.commit()
+    // What a WebSocket costs does not become known: reservations stand.
+    this.permit.abandon()
     this.permit.leave()
     this.#breakerPermit?.answered()
     this.#breakerPermit?.completed()

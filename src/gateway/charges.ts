@@ -1,11 +1,23 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { allowedBy, type Base, EVERY_CALL, idOf, labelOf, paceOf, scopeOf, type Split } from '../schema/limits.ts'
+import { Price } from '../answers/price.ts'
+import {
+  allowedBy,
+  type Base,
+  EVERY_CALL,
+  idOf,
+  isByAnswer,
+  labelOf,
+  paceOf,
+  scopeOf,
+  type Split,
+} from '../schema/limits.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { identityOf } from '../credentials/build.ts'
 import { type Limit, limitOf } from '../ledger/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { Failure } from './failure.ts'
+import { LearnedPrices, Reserve } from './reserve.ts'
 
 /** The traits of a call, besides its route, that limits may depend on. */
 export interface Traits {
@@ -16,6 +28,8 @@ export interface Traits {
   readonly client: string
   /** The name of the credential in its pool. */
   readonly credential: string | undefined
+  /** What of the request's body is there whole; undefined where it is not known yet, or not kept. */
+  readonly body?: Buffer | undefined
 }
 
 /** Which accounts of an upstream share limits, and so where the limits are counted. */
@@ -73,10 +87,21 @@ export class Rule {
   readonly #splits: readonly Split[]
   readonly #isOfPool: boolean
   readonly #id: string
+  /** What a call costs by its answer; undefined if that is known beforehand. */
+  readonly price: Price | undefined
+  readonly #reserve: Reserve | undefined
+  readonly #uncounted: ReadonlySet<number | string> | undefined
   readonly #limits = new Map<string, Limit>()
   readonly #paces = new Map<string, Limit>()
 
-  constructor(className: string, config: LimitConfig, upstream: UpstreamConfig, account: string, counting: Counting) {
+  constructor(
+    className: string,
+    config: LimitConfig,
+    upstream: UpstreamConfig,
+    account: string,
+    counting: Counting,
+    learned: LearnedPrices = new LearnedPrices(),
+  ) {
     const { base, splits } = scopeOf(config)
     const owner = base === 'credential' ? (counting.credentialOwner.get(account) ?? account) : account
     this.class = className
@@ -91,6 +116,10 @@ export class Rule {
     this.#splits = splits
     this.#isOfPool = base === 'credential' && counting.pools.has(account)
     this.#id = idOf(className, config) + baseSuffix(base, owner, counting.isShared)
+    this.#uncounted = config.counts && new Set(config.counts.except)
+    const { cost } = config
+    this.price = isByAnswer(cost) ? new Price(cost.response) : undefined
+    this.#reserve = isByAnswer(cost) ? new Reserve(cost.reserve, this.#id, learned) : undefined
   }
 
   get isSplit(): boolean {
@@ -103,14 +132,32 @@ export class Rule {
     return this.isSplit || when !== undefined || (cost !== undefined && typeof cost !== 'number')
   }
 
+  /** Whether only the request's body tells what to reserve for a call. */
+  get readsBody(): boolean {
+    return this.#reserve?.readsBody === true
+  }
+
+  /** Whether an answer of this status is one that the upstream does not count. */
+  isUncounted(status: number): boolean {
+    const uncounted = this.#uncounted
+    return uncounted !== undefined && (uncounted.has(status) || uncounted.has(`${Math.floor(status / 100)}xx`))
+  }
+
+  /** A call has cost so much, by its answer. */
+  observe(route: Route, client: string, units: number): void {
+    this.#reserve?.observe(route, client, units)
+  }
+
   /** A limit by credential does not concern calls without a credential. */
   concerns(route: Route): boolean {
     return this.#base !== 'credential' || route.credential !== 'none'
   }
 
   /** The units that a call is charged; 0 if it is not charged; a failure if it can never be admitted. */
-  unitsOf(route: Route, { method, headers }: Traits): number | Failure {
+  unitsOf(route: Route, traits: Traits): number | Failure {
+    const { method, headers } = traits
     const { cost = 1, when } = this.#config
+    if (isByAnswer(cost)) return this.#reservedFor(route, traits)
     const isByBytes = typeof cost === 'object' && 'bytes' in cost
     const bytes = isByBytes || when !== undefined ? bodyBytes(headers) : 0
     // A limit that is not enforced refuses nothing. It does not count a body whose size is unknown.
@@ -118,6 +165,16 @@ export class Rule {
     if (when !== undefined && bytes <= when.bodyOver) return 0
     const units = isByBytes ? Math.ceil(bytes / cost.bytes) : flatCost(cost, route, method)
     return units > this.allowed && this.isEnforced ? tooExpensive(this, units) : units
+  }
+
+  #reservedFor(route: Route, traits: Traits): number | Failure {
+    const { when } = this.#config
+    if (when !== undefined) {
+      const bytes = bodyBytes(traits.headers)
+      if (bytes === undefined) return this.isEnforced ? lengthMissing(this) : 0
+      if (bytes <= when.bodyOver) return 0
+    }
+    return this.#reserve!.unitsOf(route, traits)
   }
 
   /** The group in which the call is counted; undefined if its path lacks the segment that decides it. */
@@ -134,7 +191,9 @@ export class Rule {
   limitOf(group: string): Limit {
     return this.#limits.getOrInsertComputed(group, () => {
       const { requests, window, kind, concurrent } = this.#config
-      return limitOf({
+      const settles = this.price !== undefined ? 'at-end' : this.#uncounted === undefined ? 'at-once' : 'at-head'
+      const limit = limitOf({
+        settles,
         id: this.#id + group,
         class: this.class,
         label: this.label,
@@ -144,6 +203,8 @@ export class Rule {
         countingToleranceMs: this.#countingToleranceMs,
         isEnforced: this.isEnforced,
       })
+      RULES.set(limit, this)
+      return limit
     })
   }
 
@@ -160,6 +221,13 @@ export class Rule {
       }),
     )
   }
+}
+
+const RULES = new WeakMap<Limit, Rule>()
+
+/** The configured limit as which calls are charged to this one; undefined for a limit of the gateway's own. */
+export function ruleOf(limit: Limit): Rule | undefined {
+  return RULES.get(limit)
 }
 
 /** The limits that calls of a route's kind are charged to, in the order in which the classes are named. */
@@ -189,9 +257,7 @@ function baseSuffix(base: Base, owner: string, isShared: boolean): string {
   }
 }
 
-type FlatCost = number | 'route' | Readonly<Record<string, number>>
-
-function flatCost(cost: FlatCost, route: Route, method: string): number {
+function flatCost(cost: number | 'route' | Readonly<Record<string, number>>, route: Route, method: string): number {
   if (typeof cost === 'number') return cost
   if (cost === 'route') return route.cost
   // A HEAD is a GET without the body (RFC 9110 §9.3.2).

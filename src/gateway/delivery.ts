@@ -3,6 +3,7 @@ import type { Fields } from '../http/fields.ts'
 import type { Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import { responseHeaders, responseTrailers } from '../upstream/headers.ts'
+import type { AnswerPrice } from './answer-price.ts'
 import type { Answering } from './call.ts'
 import { type Delivered, DELIVERED, GONE } from './forwarded.ts'
 import { ownHeaders } from './own-headers.ts'
@@ -16,6 +17,8 @@ export interface DeliveryOptions {
   readonly scrub: Scrub | undefined
   /** Sees all of the response as it goes to the client. Where others wait for it, it goes on without its client. */
   readonly observer: ResponseObserver | undefined
+  /** Reads from the body, as it was sent, what the call costs. */
+  readonly price: AnswerPrice | undefined
 }
 
 /** Passes a response on as it comes, no faster than the client takes it. Rejects where the gateway made a mistake. */
@@ -85,13 +88,15 @@ class Delivery implements BodyReceiver {
   }
 
   piece(chunk: Buffer): void {
-    const { observer, scrub } = this.#options
+    const { observer, scrub, price } = this.#options
+    price?.piece(chunk)
     const piece = scrub === undefined ? chunk : scrub.piece(chunk)
     if (piece !== undefined && !this.#pass(piece) && observer?.isAwaited !== true) this.#awaitClient()
   }
 
   end(trailers: Fields): void {
-    const { observer, scrub } = this.#options
+    const { observer, scrub, price } = this.#options
+    price?.whole(trailers)
     const { response, isCounted } = this.#call
     const rest = scrub?.rest()
     if (rest !== undefined) this.#pass(rest)

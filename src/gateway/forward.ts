@@ -187,6 +187,7 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   if (breaker.isRefusing) return refusedBy(breaker, call, plan.target)
   const withoutBody = body?.isPrepared === false ? await receive(body, call, plan.target) : undefined
   if (withoutBody !== undefined) return withoutBody
+  plan.priceBody()
   const wait = credential?.prepare(call)
   const unavailable = wait === undefined ? undefined : await wait
   if (call.isGone) return GONE
@@ -257,7 +258,8 @@ async function answer(
   const idleMs = upstream.config.timeouts.idle
   const end = await (outcome.kind === 'switched'
     ? openTunnel(call, upstream, outcome)
-    : deliver(call, outcome.response, { idleMs, scrub: outcome.scrub, observer }))
+    : deliver(call, outcome.response, { idleMs, scrub: outcome.scrub, observer, price: outcome.price }))
+  if (outcome.kind === 'response' && outcome.price !== undefined) await outcome.price.settle()
   if (end.kind === 'delivered') upstream.hedging?.observe(admissionPolicy.labels.class, outcome.tookMs)
   outcome.record.end = end.kind
   countTimeout(call, upstream, end)

@@ -33,6 +33,7 @@ export class RetryPlan {
   readonly #call: Sending & Identifying
   readonly #random: Random
   readonly #policy: RetryPolicy
+  #isPriced = false
   /** How long the retry policy made the call wait before its latest attempt. */
   #previousMs = 0
 
@@ -50,7 +51,7 @@ export class RetryPlan {
     this.isSafe = mayRetry && isSafe(call, target)
     this.credential = credential === undefined ? undefined : new RequestCredential(credential, route)
     const mayBeRefusedFirst = this.credential?.isRenewable === true || retryPolicy.throttled === 'any'
-    const isKept = this.isSafe || (mayRetry && mayBeRefusedFirst)
+    const isKept = this.isSafe || (mayRetry && mayBeRefusedFirst) || target.admissionPolicy.readsBody
     this.body = hasBody(call.request) ? bodyOf(call, target, isKept) : undefined
     call.body = this.body
   }
@@ -106,12 +107,24 @@ export class RetryPlan {
 
   /** Another credential of a pool may do for the retry; then the call waits where the quota of that one is. */
   chooseCredential(): void {
-    const { account, route, client, normalPath } = this.target
     if (this.credential?.isOfPool !== true) return
-    const { method = '', headers } = this.#call.request
-    const credential = account.credential!.choose()
+    const credential = this.target.account.credential!.choose()
     this.credential.replace(credential)
-    const traits = { method, headers, path: normalPath, client: client.name, credential: credential.member }
+    this.#choosePolicy(credential)
+  }
+
+  /** The request's body is here, as far as it is kept: it may tell how much to reserve for the call. */
+  priceBody(): void {
+    if (!this.target.admissionPolicy.readsBody || this.#isPriced) return
+    this.#isPriced = true
+    this.#choosePolicy(this.target.credential)
+  }
+
+  #choosePolicy(credential: Target['credential']): void {
+    const { account, route, client, normalPath } = this.target
+    const { method = '', headers } = this.#call.request
+    const body = this.body === undefined ? Buffer.alloc(0) : this.body.whole
+    const traits = { method, headers, path: normalPath, client: client.name, credential: credential?.member, body }
     const admissionPolicy = account.admissionPolicies.policyFor(route, traits)
     if (!isFailure(admissionPolicy)) this.#call.target = this.target = { ...this.target, credential, admissionPolicy }
   }

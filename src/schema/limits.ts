@@ -61,6 +61,15 @@ export function paceOf(limit: LimitConfig, allowed: number): { requests: number;
   return { requests, windowMs: ((requests * window) / allowed) * (1 - PACE_AHEAD) }
 }
 
+type Cost = LimitConfig['cost']
+
+/** A cost that is known only when the answer is here. */
+export type CostByAnswer = Extract<Cost, { response: unknown }>
+
+export function isByAnswer(cost: Cost): cost is CostByAnswer {
+  return typeof cost === 'object' && 'response' in cost && typeof cost.response === 'object'
+}
+
 /** The name of a limit within its class, such as `1m`. Two limits with one label would be the same limit. */
 export function labelOf(limit: LimitConfig): string {
   const { base, splits } = scopeOf(limit)
@@ -80,7 +89,8 @@ function lengthOf({ window }: LimitConfig): string {
 function qualifiersOf({ name, kind, cost, when }: LimitConfig): string[] {
   const qualifiers: string[] = name === undefined ? [] : [name]
   if (kind === 'calendar') qualifiers.push('calendar')
-  if (typeof cost === 'object') qualifiers.push('bytes' in cost ? `by ${cost.bytes} bytes` : 'by method')
+  if (isByAnswer(cost)) qualifiers.push('by answer')
+  else if (typeof cost === 'object') qualifiers.push('bytes' in cost ? `by ${cost.bytes} bytes` : 'by method')
   else if (cost !== undefined && cost !== 1) qualifiers.push(cost === 'route' ? 'by route' : `by ${cost}`)
   if (when !== undefined) qualifiers.push(`over ${when.bodyOver} bytes`)
   return qualifiers

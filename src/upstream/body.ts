@@ -3,6 +3,7 @@ import type { Clock } from '../time/clock.ts'
 
 /** Up to this size every body is collected, even one that is never replayed: a whole body is cheaper to send. */
 const CHEAP_BYTES = 16_384
+const NOTHING = Buffer.alloc(0)
 
 export type BodyErrorKind = 'too_large' | 'stalled' | 'slow' | 'gone'
 
@@ -77,6 +78,11 @@ export class RequestBody {
   /** Bytes that were received so far. */
   get receivedBytes(): number {
     return this.#receivedBytes
+  }
+
+  /** All of it, where it is kept and has come. */
+  get whole(): Buffer | undefined {
+    return this.#isWhole ? ((this.content() as Buffer | null) ?? NOTHING) : undefined
   }
 
   /** Whether the body can be sent, or sent again, from its beginning. */

@@ -57,7 +57,7 @@ describe('limits in a configuration', () => {
     ['{ requests: 5, window: 1s, costs: 2 }', 'unknown key "costs"; did you mean "cost"?'],
     [
       '{ requests: 5, window: 1s, cost: { get: 1 } }',
-      'c:7:41: limits.read[0].cost: must be a whole number, `route`, `{ bytes: 1000 }`, or units by method such as `{ GET: 1, default: 5 }`',
+      'c:7:41: limits.read[0].cost: must be a whole number, `route`, `{ bytes: 1000 }`, `{ response, reserve }`, or units by method such as `{ GET: 1, default: 5 }`',
     ],
     ['{ requests: 5, window: 1s, cost: { bytes: 0 } }', 'limits.read[0].cost: must be a whole number, `route`'],
     [

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
-import { startGateway, startUpstream, type TestGateway } from '../support/gateway.ts'
+import { newFolder, startGateway, startUpstream, type TestGateway } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -44,7 +44,7 @@ describe('a refusal for rate that has another status', () => {
       retry: { retries: 1 },
       breaker: { failures: 1 },
     }
-    return startGateway({ server: { port: 0 }, admin: { port: 0 }, upstreams: { it } })
+    return startGateway({ server: { port: 0 }, admin: { port: 0 }, store: { dir: newFolder() }, upstreams: { it } })
   }
 
   /** The upstream answers so in turn; then the call, and how many attempts it took. */
@@ -103,6 +103,7 @@ describe('an answer that may be a refusal in disguise', () => {
   const config = (url: string) => ({
     server: { port: 0 },
     admin: { port: 0 },
+    store: { dir: newFolder() },
     upstreams: {
       it: { url, accounts: { main: {} }, throttle: { when: [{ body: { '/ok': false } }], retry: 'any', pause: '0s' } },
     },
@@ -190,6 +191,7 @@ describe.each([
     const gateway = await startGateway({
       server: { port: 0 },
       admin: { port: 0 },
+      store: { dir: newFolder() },
       upstreams: { it: { ...it, throttle: { pause: '0s' }, limits: {} } },
     })
     expect(await call(gateway.url, `/it${path}`, { method: 'POST', body: '{}' })).toMatchObject({

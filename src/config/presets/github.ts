@@ -20,7 +20,9 @@ export const github: Preset = {
       // REST and GraphQL share it.
       all: [{ concurrent: 100, scope: 'credential' }],
       rest: [
-        { requests: 5000, window: '1h', scope: 'credential' },
+        // An authorised 304 to a conditional request does not count against the primary limit (read 2026-11-28):
+        // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#use-conditional-requests-if-appropriate
+        { requests: 5000, window: '1h', scope: 'credential', counts: { except: [304] } },
         { requests: 900, window: '60s', scope: 'credential', cost: { GET: 1, HEAD: 1, OPTIONS: 1, default: 5 } },
       ],
       read: [],

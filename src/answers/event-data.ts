@@ -1,0 +1,54 @@
+import type { JsonNumbers } from './json-numbers.ts'
+
+const FIELD = 'data:'
+const [LF, CR] = [0x0a, 0x0d]
+
+/**
+ * Reads the data of each event of a stream of events (WHATWG HTML §9.2.6) as a text of its own. Of all events the last one that has a
+ * value counts.
+ */
+export class EventData {
+  readonly #numbers: JsonNumbers
+  /** How many bytes of a line were compared with `data:`; -1 in a line of another field. */
+  #at = 0
+  #isEmpty = true
+  #wasCr = false
+
+  constructor(numbers: JsonNumbers) {
+    this.#numbers = numbers
+  }
+
+  write(piece: Uint8Array): void {
+    let from = 0
+    while (from < piece.length) {
+      if (this.#at === FIELD.length) {
+        const to = endOfLine(piece, from)
+        this.#numbers.write(piece.subarray(from, to))
+        from = to
+        if (from === piece.length) return
+      }
+      this.#byte(piece[from++]!)
+    }
+  }
+
+  #byte(byte: number): void {
+    const isSecondOfPair = byte === LF && this.#wasCr
+    this.#wasCr = byte === CR
+    if (isSecondOfPair) return
+    if (byte === LF || byte === CR) {
+      if (this.#isEmpty) this.#numbers.restart()
+      this.#isEmpty = true
+      this.#at = 0
+      return
+    }
+    this.#isEmpty = false
+    if (this.#at >= 0) this.#at = byte === FIELD.charCodeAt(this.#at) ? this.#at + 1 : -1
+  }
+}
+
+function endOfLine(piece: Uint8Array, from: number): number {
+  const lf = piece.indexOf(LF, from)
+  const cr = piece.indexOf(CR, from)
+  if (lf < 0) return cr < 0 ? piece.length : cr
+  return cr < 0 ? lf : Math.min(lf, cr)
+}

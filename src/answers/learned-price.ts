@@ -1,0 +1,40 @@
+/** So many of the latest prices are remembered. */
+const REMEMBERED = 1_000
+/** The order of the remembered prices is made anew after so many. */
+const SORT_EVERY = 10
+
+/**
+ * Learns how much to reserve for calls of one kind, so that at most the share `missRate` of them costs more. Of n prices that come
+ * in no particular order, the next one exceeds the k-th smallest with a probability of at most 1 - k / (n + 1); so the smallest k is taken
+ * for which that is at most `missRate`. As long as there is none, nothing is known, and the most that a call may cost is to be reserved.
+ */
+export class LearnedPrice {
+  readonly #missRate: number
+  readonly #latest = new Float64Array(REMEMBERED)
+  #sorted = new Float64Array(0)
+  #count = 0
+  #next = 0
+  #since = 0
+
+  constructor(missRate: number) {
+    this.#missRate = missRate
+  }
+
+  /** A call has cost so much. */
+  observe(units: number): void {
+    this.#latest[this.#next] = units
+    this.#next = (this.#next + 1) % REMEMBERED
+    this.#count = Math.min(this.#count + 1, REMEMBERED)
+    this.#since++
+  }
+
+  get reserve(): number | undefined {
+    if (this.#since >= SORT_EVERY) {
+      this.#since = 0
+      this.#sorted = this.#latest.slice(0, this.#count).sort()
+    }
+    const n = this.#sorted.length
+    const rank = Math.ceil((n + 1) * (1 - this.#missRate) - 1e-9)
+    return rank > n ? undefined : this.#sorted[rank - 1]
+  }
+}

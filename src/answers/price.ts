@@ -1,0 +1,70 @@
+import { type Fields, onlyValue } from '../http/fields.ts'
+import { type Formula, parseFormula } from './formula.ts'
+import { type Pointer, pointerOf } from './pointer.ts'
+
+/** A price as a configuration states it. */
+export interface PriceConfig {
+  readonly values?: Readonly<Record<string, ValueConfig>>
+  readonly formula?: string
+}
+
+interface ValueConfig {
+  readonly header?: string
+  readonly body?: string | readonly string[]
+  readonly default?: number
+}
+
+/** One named value of a price: from a header, or from the first of several places in the body that has one. */
+interface Source {
+  readonly name: string
+  readonly header: string | undefined
+  readonly places: readonly Pointer[]
+  readonly otherwise: number | undefined
+}
+
+/** What a call costs by what its answer, or its request, says. */
+export class Price {
+  readonly #sources: readonly Source[]
+  readonly #formula: Formula
+  /** All places in the body, in the order in which `units` wants what was found there. */
+  readonly pointers: readonly Pointer[]
+
+  /** `given` are names of values that `units` is given. Throws a `FormulaError`. */
+  constructor({ values = {}, formula }: PriceConfig, given: readonly string[] = []) {
+    this.#sources = Object.entries(values).map(([name, { header, body = [], default: otherwise }]) => ({
+      name,
+      header: header?.toLowerCase(),
+      places: [body].flat().map(pointerOf),
+      otherwise,
+    }))
+    this.pointers = this.#sources.flatMap(({ places }) => places)
+    const names = this.#sources.map(({ name }) => name)
+    this.#formula = parseFormula(formula ?? names.join(' + '), [...names, ...given])
+  }
+
+  /** A whole number of units; undefined if a value is missing, or makes no sense. `found`: what the body says at the pointers. */
+  units(
+    fields: Fields | undefined,
+    found: readonly (number | undefined)[],
+    given: Readonly<Record<string, number>> = {},
+  ): number | undefined {
+    const values: Record<string, number> = { ...given }
+    let at = 0
+    for (const { name, header, places, otherwise } of this.#sources) {
+      const inBody = found.slice(at, (at += places.length)).find((value) => value !== undefined)
+      const value = (header === undefined ? inBody : numberIn(fields?.[header])) ?? otherwise
+      if (value === undefined) return undefined
+      values[name] = value
+    }
+    const units = Math.ceil(this.#formula(values) - ROUNDING)
+    return Number.isFinite(units) && units >= 0 ? units + 0 : undefined
+  }
+}
+
+/** 3 × 0.1 is a little more than 0.3, but no unit more. */
+const ROUNDING = 1e-6
+
+function numberIn(field: Fields[string]): number | undefined {
+  const text = onlyValue(field)
+  return text !== undefined && /^\d{1,15}(?:\.\d{1,15})?$/.test(text) ? Number(text) : undefined
+}

@@ -1,0 +1,247 @@
+import { gzipSync } from 'node:zlib'
+import { Readable } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, it } from 'vitest'
+import { parseConfig } from '../../src/config/load.ts'
+import type { ServerResponse } from 'node:http'
+import { newFolder, startGateway, startUpstream, stores, type Seen, type TestGateway } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+
+const JSON_TYPE = { 'content-type': 'application/json' }
+const LIMIT = 1_000
+const NOW = { headers: { 'x-sluice-max-wait': '0' } }
+
+type Respond = (seen: Seen, response: ServerResponse) => unknown
+
+async function start(
+  cost: object,
+  respond: Respond,
+  { store = { dir: newFolder() }, ...rest }: { store?: object; counts?: object } = {},
+) {
+  const upstream = await startUpstream(respond)
+  const limits = { tokens: [{ requests: LIMIT, window: '60s', cost, ...rest }] }
+  const it = { url: upstream.url, accounts: { main: {} }, limits, routes: [{ path: '/*', class: 'tokens' }] }
+  const config = { server: { port: 0 }, admin: { port: 0 }, store, upstreams: { it } }
+  return { upstream, config, gateway: await startGateway(config) }
+}
+
+async function used(gateway: TestGateway): Promise<number> {
+  const text = await gateway.metrics()
+  return Number(/^sluice_quota_used\{[^}]*class="tokens"[^}]*\} (\S+)/m.exec(text)?.[1])
+}
+
+/** A call that costs what it says in its body, of which all is read. */
+function ask(gateway: TestGateway, body: object = {}, options: object = {}) {
+  return call(gateway.url, '/it/chat', { method: 'POST', body: JSON.stringify(body), ...options })
+}
+
+const usage = (input: number, output: number) => JSON.stringify({ text: 'hi', usage: { input, output } })
+const tokens = {
+  values: { input: { body: '/usage/input' }, output: { body: '/usage/output' } },
+  formula: 'input + 4 * output',
+}
+
+describe.each(Object.entries(stores))('a limit that is priced by the answer, with %s', (_, store) => {
+  it('reserves for a call until its answer is whole, and gives back the rest at once to who waits', async () => {
+    let finish = (): void => undefined
+    const { gateway } = await start(
+      { response: tokens, reserve: 800 },
+      ({ body }, response) => {
+        response.writeHead(200, JSON_TYPE)
+        response.write(usage(100, 25))
+        if (body === '{"slow":true}') finish = () => response.end()
+        else response.end()
+      },
+      { store: store() },
+    )
+    const first = ask(gateway, { slow: true })
+    await expect.poll(() => used(gateway)).toBe(800)
+    expect((await ask(gateway, {}, NOW)).headers['x-sluice-error']).toBe('quota_exhausted')
+    const waiting = ask(gateway)
+    await expect.poll(() => gateway.metrics()).toMatch(/^sluice_queue_depth\{[^}]*\} 1$/m)
+    finish()
+    expect((await first).body).toBe(usage(100, 25))
+    expect((await waiting).status).toBe(200)
+  })
+})
+
+describe('the price of an answer', () => {
+  const stream = (events: readonly string[]): Respond => {
+    return (_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      for (const event of events) response.write(`data: ${event}\n\n`)
+      response.end()
+    }
+  }
+
+  it.each<[string, object, Respond, number]>([
+    ['of JSON', tokens, (_, response) => response.writeHead(200, JSON_TYPE).end(usage(10, 5)), 30],
+    [
+      'of JSON in gzip',
+      tokens,
+      (_, response) =>
+        response.writeHead(200, { ...JSON_TYPE, 'content-encoding': 'gzip' }).end(gzipSync(usage(10, 5))),
+      30,
+    ],
+    ['of a stream of events', tokens, stream([usage(1, 1), usage(10, 5), '[DONE]']), 30],
+    [
+      'of a header',
+      { values: { cost: { header: 'X-Cost' } } },
+      (_, response) => response.writeHead(200, { 'x-cost': '12.2' }).end(),
+      13,
+    ],
+    [
+      'of a trailer',
+      { values: { cost: { header: 'x-cost' } } },
+      (_, response) => {
+        response.writeHead(200, { trailer: 'x-cost' }).write('x')
+        response.addTrailers({ 'x-cost': '44' })
+        response.end()
+      },
+      44,
+    ],
+    [
+      'of several places',
+      { values: { all: { body: ['/usage/total', '/usage/input'] }, more: { body: '/more', default: 2 } } },
+      (_, response) => response.writeHead(200, JSON_TYPE).end(usage(10, 5)),
+      12,
+    ],
+    [
+      'that it lacks stays what was reserved',
+      tokens,
+      (_, response) => response.writeHead(200, JSON_TYPE).end('{}'),
+      400,
+    ],
+    ['of an error, too', tokens, (_, response) => response.writeHead(400, JSON_TYPE).end('{"error":1}'), 400],
+    ['that is more than was reserved is a debt', tokens, (_, response) => response.end(usage(10, 200)), 810],
+  ])('%s', async (_, response, respond, price) => {
+    const { gateway } = await start({ response, reserve: 400 }, respond)
+    await ask(gateway, {}, { headers: { 'accept-encoding': 'gzip' } })
+    await expect.poll(() => used(gateway)).toBe(price)
+  })
+
+  it('stays what was reserved where the answer breaks off, or its client leaves', async () => {
+    const { gateway } = await start({ response: tokens, reserve: 300 }, async ({ body }, response) => {
+      response.writeHead(200, { ...JSON_TYPE, 'content-length': 500 }).write(usage(1, 1))
+      await sleep(20)
+      if (body === '{"break":true}') response.destroy()
+    })
+    await ask(gateway, { break: true }).catch(() => undefined)
+    const leaving = new AbortController()
+    const init = { method: 'POST', body: '{}', signal: leaving.signal }
+    const response = await fetch(`${gateway.url}/it/chat`, init)
+    await response.body!.getReader().read()
+    leaving.abort()
+    await expect.poll(() => used(gateway)).toBe(600)
+  })
+
+  it('is not charged for an answer that the vendor does not count', async () => {
+    const { gateway } = await start(
+      { response: tokens, reserve: 400 },
+      ({ body }, response) => response.writeHead((JSON.parse(body) as { status: number }).status).end(),
+      { counts: { except: [304, '4xx'] } },
+    )
+    for (const status of [304, 400, 429, 503]) await ask(gateway, { status }, { headers: { 'x-sluice-retry': 'off' } })
+    expect(await used(gateway)).toBe(400)
+  })
+
+  it.each<[object, number]>([
+    [{ max_tokens: 100 }, 120],
+    [{ max_tokens: 5_000 }, 900],
+    [{ messages: ['max_tokens'] }, 224],
+    [{ max_tokens: 'many' }, 224],
+  ])('is reserved by what the request %o says', async (body, reserved) => {
+    const reserve = {
+      values: { most: { body: '/max_tokens', default: 200 } },
+      formula: 'most + 20 + 0 * bytes',
+      most: 900,
+    }
+    const { gateway } = await start({ response: tokens, reserve }, (_, response) => response.end('{}'))
+    await ask(gateway, body)
+    await expect.poll(() => used(gateway)).toBe(reserved)
+  })
+
+  it('is reserved by the bytes of the request, and by the most where these are not kept', async () => {
+    const reserve = { formula: '10 + bytes / 2', most: 333 }
+    const { gateway } = await start({ response: tokens, reserve }, (_, response) => response.end('{}'))
+    await ask(gateway, { a: 1 }, { body: '1234567890' })
+    await expect.poll(() => used(gateway)).toBe(15)
+    await ask(gateway, {}, { body: Readable.from(['x'.repeat(5), 'y']) })
+    await expect.poll(() => used(gateway)).toBe(15 + 333)
+  })
+
+  it('is learned, by route and client', async () => {
+    const reserve = { missRate: '20%', most: 40 }
+    const { gateway } = await start({ response: tokens, reserve }, ({ url }, response) => {
+      if (url.endsWith('/late')) response.writeHead(200).write('{')
+      else response.end(usage(2, 0))
+    })
+    for (let n = 0; n < 12; n++) await ask(gateway)
+    await expect.poll(() => used(gateway)).toBe(24)
+    const controller = new AbortController()
+    await fetch(`${gateway.url}/it/late`, { signal: controller.signal })
+    await expect.poll(() => used(gateway)).toBe(24 + 2)
+    controller.abort()
+  })
+
+  it('is not charged for a conditional request to GitHub that is answered 304', async () => {
+    const upstream = await startUpstream((_, response) => response.writeHead(304).end())
+    const github = { preset: 'github', url: upstream.url, accounts: { main: { credential: { value: 'x' } } } }
+    const store = { dir: newFolder() }
+    const gateway = await startGateway({ server: { port: 0 }, admin: { port: 0 }, store, upstreams: { github } })
+    for (let n = 0; n < 3; n++) {
+      expect((await call(gateway.url, '/github/user', { headers: { 'if-none-match': '"a"' } })).status).toBe(304)
+    }
+    const text = await gateway.metrics()
+    const counts = [...text.matchAll(/^sluice_quota_used\{[^}]*class="rest"[^}]*\} (\S+)/gm)].map(([, count]) => count)
+    expect(new Set(counts)).toEqual(new Set(['0', '3']))
+  })
+})
+
+describe('the configuration of prices', () => {
+  const problem = (limit: string): string => {
+    const text = `upstreams:
+  it:
+    url: https://x.example
+    accounts: { main: {} }
+    routes: [{ path: /*, class: read }]
+    limits: { read: [${limit}] }`
+    try {
+      parseConfig(text, { source: 'c' })
+    } catch (error) {
+      return (error as Error).message
+    }
+    return ''
+  }
+  const priced = (response: string, reserve: string, rest = '') =>
+    `{ requests: 100, window: 60s, cost: { response: ${response}, reserve: ${reserve} } ${rest} }`
+
+  it.each([
+    ['{ values: { a: { header: x-cost } } }', '100'],
+    [
+      '{ values: { a: { body: [/a, /b/0] }, b: { body: /c, default: 0 } }, formula: a / 2 + b }',
+      '{ missRate: 1%, most: 9 }',
+    ],
+    ['{ values: { a: { body: /a } } }', '{ values: { m: { body: /max } }, most: 50 }'],
+    ['{ values: { a: { body: /a } } }', '{ formula: bytes / 4, most: 50 }'],
+  ])('can be %s with %s', (response, reserve) => {
+    expect(problem(priced(response, reserve))).toBe('')
+  })
+
+  it.each([
+    ['{ values: {} }', '1', '', '`{ response, reserve }`'],
+    ['{ values: { a: {} } }', '1', '', 'values.a: needs either header or body'],
+    ['{ values: { a: { header: x, body: /a } } }', '1', '', 'values.a: needs either header or body'],
+    ['{ values: { a: { body: a } } }', '1', '', 'limits.read[0].cost'],
+    ['{ values: { a: { body: /a } }, formula: a + b }', '1', '', 'formula: character 5: no value is named "b"'],
+    ['{ values: { a: { body: /a } } }', '101', '', 'no call could be sent: it is more than the 100 units that 1m has'],
+    ['{ values: { a: { body: /a } } }', '{ missRate: 1%, most: 101 }', '', 'no call could be sent'],
+    ['{ values: { a: { body: /a } } }', '{ missRate: 60%, most: 10 }', '', 'missRate: must be from 0.2% to 50%'],
+    ['{ values: { a: { body: /a } } }', '{ most: 10 }', '', 'reserve: needs values or a formula'],
+    ['{ values: { a: { body: /a } } }', '{ formula: size, most: 10 }', '', 'no value is named "size"; there are bytes'],
+    ['{ values: { a: { body: /a } } }', '5', ', pace: even', 'pace does not go with a cost by the answer'],
+    ['{ values: { a: { body: /a } } }', '5', ', counts: { except: [7xx] }', 'a status from 200 to 599'],
+  ])('can not be %s with %s%s', (response, reserve, rest, message) => {
+    expect(problem(priced(response, reserve, rest))).toContain(message)
+  })
+})
