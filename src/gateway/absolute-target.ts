@@ -14,18 +14,18 @@ export interface AbsoluteTarget {
   readonly rest: string
 }
 
-/** Where a connection of a client ends; undefined where it has ended. */
+/** The gateway's end of a client's connection. The fields are undefined once the connection is closed. */
 export type LocalEnd = Partial<Pick<Socket, 'localAddress' | 'localPort'>>
 
 const ABSOLUTE = /^(https?):\/\/([^/?#]+)(.*)$/i
-/** Nothing that URL parsers take for different things, such as a backslash or an escape. */
+/** Leaves out what URL parsers read differently, such as a backslash or an escape. */
 const AUTHORITY = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
 
-/** Takes the target apart, or says what is wrong with it. */
+/** Splits the target into its parts, or says what is wrong with it. */
 export function readAbsoluteTarget(url: string): AbsoluteTarget | Failure {
   const [, scheme = '', authority = '', rest = ''] = ABSOLUTE.exec(url) ?? []
   if (scheme === '') return invalid('the request target is neither a path nor an http URL')
-  // RFC 9110 §4.2.4: it may hide the host that is meant.
+  // RFC 9110 §4.2.4: a user that looks like a host can hide the real host.
   if (authority.includes('@')) return invalid('the request target must not have a user before its host')
   const [matches, port = ''] = AUTHORITY.exec(authority) ?? []
   const hostname = matches === undefined ? '' : normalHost(authority.replace(/:\d*$/, ''))
@@ -39,7 +39,10 @@ export function readAbsoluteTarget(url: string): AbsoluteTarget | Failure {
   }
 }
 
-/** Whether the target is this gateway: by a name that is configured for it, or by the address at which the client reached it. */
+/**
+ * Whether the target is this gateway itself: it has one of the gateway's configured names, or the address and port at which
+ * the client reached the gateway.
+ */
 export function isOwnHost(
   { hostname, port }: AbsoluteTarget,
   ownHosts: ReadonlySet<string>,
@@ -47,7 +50,7 @@ export function isOwnHost(
 ): boolean {
   if (ownHosts.has(hostname)) return true
   if (localAddress === undefined || port !== localPort) return false
-  // On a socket for both families IPv4 comes as IPv6; a link-local address names its interface.
+  // A socket for both families writes an IPv4 address as `::ffff:…`. A link-local address ends with its interface, as `%eth0`.
   const address = localAddress.replace(/^::ffff:(?=\d+\.)/i, '').replace(/%.*$/, '')
   if (hostname === (address.includes(':') ? normalHost(`[${address}]`) : address)) return true
   return isLoopback(address) && isLoopback(hostname)

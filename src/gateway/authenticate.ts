@@ -8,18 +8,21 @@ import { Failure, isFailure } from './failure.ts'
 import { PROXY_KEY_HEADERS } from './proxied.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 
-/** What of a request tells who sent it. */
+/** The parts of a request that tell who sent it. */
 export interface ClientCredentials {
   readonly headers: IncomingHttpHeaders
-  /** Stands for the client's connection. */
+  /** Identifies the client's connection. */
   readonly connection: object
-  /** For how long no other key is tried than the one that this connection was let in with; 0 if any is. */
+  /**
+   * For how long the client's address is blocked; 0 if it is not. While it is, the only key that counts is the one that this
+   * connection was admitted with before.
+   */
   readonly blockedMs?: number
 }
 
 /**
- * The client whose key the request presents. With an unknown upstream, its key may be in the header of any. Beside
- * X-Sluice-Key no other header is looked at; keys of two clients are refused.
+ * Finds the client whose key the request presents. If the upstream is unknown, the key may be in the key header of any
+ * upstream. If X-Sluice-Key holds a key, no other header is read. A request with the keys of two clients is refused.
  */
 export function authenticate(
   { callers, keyHeaders }: Pick<Snapshot, 'callers' | 'keyHeaders'>,
@@ -61,7 +64,7 @@ export function authenticate(
       }
     }
     if (name === 'x-sluice-key' && (keys.length > 0 || found?.name === name)) {
-      isOurs = true // it is meant for us and nobody else
+      isOurs = true // the client means this gateway, so that its certificate does not count
       break
     }
   }
@@ -91,7 +94,7 @@ export function authenticateProxied(
   return new Failure('proxy_unauthenticated', `${why}: ${advice}`, { guess })
 }
 
-/** Where something was presented, and behind which scheme. */
+/** The header in which a key was presented, and the scheme before it. */
 interface Place {
   readonly name: string
   readonly scheme: string | undefined
@@ -107,7 +110,10 @@ function judge(
   return blockedMs > 0 ? callers.recall(key, connection) : callers.find(key, connection)
 }
 
-/** A scheme with nothing behind it is an empty key, unless that very word is somebody's: a short one may well be `bot` or `key`. */
+/**
+ * Finds the client whose key is the only word of a header. Such a word usually is a scheme without a key, but a short key may
+ * well be called `bot` or `key`.
+ */
 function findByWord(
   callers: Snapshot['callers'],
   field: string,
@@ -166,7 +172,7 @@ function tokenRefused(refusal: TokenRefusal): Failure {
   }
 }
 
-/** `guess` is the hash of the wrong key that was one too many. */
+/** The refusal for an address that is blocked. `guess` is the hash of the wrong key that was one too many. */
 export function tooManyAttempts(retryAfterMs: number, guess?: string): Failure {
   const message = 'too many wrong client keys came from this address, so no other is tried for a while'
   return new Failure('too_many_attempts', message, { retryAfterMs, guess })

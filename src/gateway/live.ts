@@ -3,13 +3,13 @@ import type { Transport } from '../upstream/transport.ts'
 import { buildSnapshot, type Services, type Snapshot } from './snapshot.ts'
 
 /**
- * The snapshot in force, behind one reference. A call keeps to the one that it began with; what only that one has is closed
- * after the last such call.
+ * Holds the snapshot in force. A call uses the snapshot that it began with to its end. A transport that is in no newer snapshot
+ * is closed after the last call that uses it.
  */
 export class LiveSnapshot {
   readonly #services: Services
   #current: Snapshot
-  /** How many snapshots use a transport that is not closed: the one in force, and those before it that calls still read. */
+  /** For each open transport, how many snapshots use it: the one in force, and older ones that calls still read. */
   readonly #holders = new Map<Transport, number>()
 
   constructor(config: Config, services: Services) {
@@ -22,7 +22,7 @@ export class LiveSnapshot {
     return this.#current
   }
 
-  /** Puts another configuration in force for calls that come from now on. If it throws, nothing has changed. */
+  /** Puts a configuration in force for calls that come from now on. If this throws, nothing has changed. */
   replace(config: Config): void {
     const previous = this.#current
     const next = buildSnapshot(config, this.#services, previous)
@@ -36,7 +36,7 @@ export class LiveSnapshot {
     previous.calls.onIdle(() => this.#release(previous))
   }
 
-  /** Breaks nothing off: resolves when the last call upstream is over. */
+  /** Closes every transport. Running calls are not broken off: this resolves when the last of them is over. */
   async close(): Promise<void> {
     await Promise.all([...this.#holders.keys()].map((transport) => transport.close()))
   }

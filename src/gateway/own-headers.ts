@@ -3,7 +3,7 @@ import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import { limitName } from '../ledger/limit.ts'
 import type { Answering, Call } from './call.ts'
 
-/** Adds what the gateway says in every response to a call: names and values in turn. */
+/** Adds the gateway's own headers, which every response to a call has: names and values in turn. */
 export function ownHeaders(call: Answering, headers: string[]): void {
   call.overheadMs = call.gatewayMs
   headers.push('X-Correlation-Id', call.id, 'Server-Timing', serverTiming(call))
@@ -21,10 +21,7 @@ function serverTiming({ waitedMs, upstreamMs, sleptMs, overheadMs = 0 }: Call): 
 
 type Charged = Pick<Call, 'usage' | 'budgetUsage' | 'target'>
 
-/**
- * The limit of which the fewest calls are left: the one that the client will run into first. It may be one of the budget
- * of the client.
- */
+/** The limit that leaves the client the fewest calls, and so the one that it meets first. It may belong to the client's budget. */
 function tightestOf({ usage, budgetUsage, target }: Charged): LimitUsage | undefined {
   const units = target?.admissionPolicy.chargeSet.units
   let tightest: LimitUsage | undefined
@@ -45,12 +42,15 @@ function tightestOf({ usage, budgetUsage, target }: Charged): LimitUsage | undef
   return tightest
 }
 
-/** The fields are about requests in a window of the vendor's, or of a budget, of limits that are kept. */
+/**
+ * Whether the RateLimit fields can describe a limit. They count requests in a window, and a limit that is not enforced binds
+ * nobody.
+ */
 function isTold({ limit: { isEnforced, kind } }: LimitUsage): boolean {
   return isEnforced && kind !== 'concurrent' && kind !== 'smoothing'
 }
 
-/** The X-RateLimit fields in their usual dialect, and the IETF draft's RateLimit fields. */
+/** Adds the X-RateLimit fields in their usual dialect, and the RateLimit fields of the IETF draft. */
 function quotaHeaders(tightest: LimitUsage, call: Charged, now: EpochMs, headers: string[]): void {
   const { requests, windowMs } = tightest.limit
   const name = inQuotes(policyName(tightest, call))
@@ -81,12 +81,12 @@ function policyName(named: LimitUsage, { usage, budgetUsage }: Charged): string 
   return usage.some(isOther) || budgetUsage.some(isOther) ? limitName(limit) : limit.class
 }
 
-/** A structured field's text is of printable ASCII (RFC 9651 §3.3.3). */
+/** Writes a string of a structured field. It may only have printable ASCII (RFC 9651 §3.3.3); other characters become `_`. */
 function inQuotes(text: string): string {
   return /^[ !#-[\]-~]*$/.test(text) ? `"${text}"` : `"${text.replaceAll(/[^ !#-[\]-~]/g, '_')}"`
 }
 
-/** The names of the limits that have too little left for the call. */
+/** The names of the limits that have too little left for this call. */
 export function violatedPolicies(call: Charged): string[] {
   const { usage, budgetUsage, target } = call
   const units = target?.admissionPolicy.chargeSet.units

@@ -34,7 +34,7 @@ import { countingOf } from './charges.ts'
 import { type Origins, originsOf } from './origins.ts'
 import type { RetryPolicy } from './decide.ts'
 
-/** Everything that one configuration means, built once and never changed: a call reads it once and keeps to it. */
+/** Everything that one configuration means. It is built once and never changed. A call uses one snapshot from beginning to end. */
 export interface Snapshot {
   readonly config: Config
   readonly upstreams: ReadonlyMap<string, Upstream>
@@ -46,60 +46,60 @@ export interface Snapshot {
   readonly ownHosts: ReadonlySet<string>
   readonly defaultUpstream: Upstream | undefined
   readonly callers: Callers
-  /** Those of signed tokens; undefined if there are none. */
+  /** The issuers of signed tokens; undefined if there are none. */
   readonly issuers: TokenIssuers | undefined
   /** Lower-case names of every header in which a client may present its key. */
   readonly keyHeaders: readonly string[]
-  /** Those that read it. */
+  /** The calls that use this snapshot. */
   readonly calls: CallCount
 }
 
 export interface Upstream {
   readonly name: string
   readonly url: URL
-  /** Path of the URL without a slash at its end; goes before the path of every call. */
+  /** Path of the URL without a slash at its end. It is put before the path of every call. */
   readonly basePath: string
   readonly config: UpstreamConfig
   readonly routes: RouteTable
   readonly claims: ClaimRules
   readonly accounts: ReadonlyMap<string, Account>
   readonly transport: Transport
-  /** How many are open, and may be. */
+  /** How many WebSockets are open, and how many may be. */
   readonly webSockets: { open: number; most: number }
   readonly breakers: Breakers
   readonly retryPolicy: RetryPolicy
-  /** Finds refusals for rate that have another status; undefined where none is configured. */
+  /** Recognises refusals for rate that have another status than 429; undefined if none are configured. */
   readonly disguises: Disguises | undefined
   readonly retryBudget: RetryBudget
-  /** Undefined where no call is sent a second time beside the first. */
+  /** Decides when a slow call is sent a second time beside the first; undefined if no call is. */
   readonly hedging: Hedging | undefined
-  /** Counts the retries that the budget did not allow. */
+  /** Counts retries that the retry budget did not allow. */
   readonly budgetExhausted: CounterSeries
-  /** Counts what took longer than it may, by its phase. */
+  /** Counts timeouts, by phase. */
   readonly timeouts: Readonly<Record<TimeoutPhase, CounterSeries>>
-  /** Undefined where nothing of it is cached. */
+  /** Undefined if no response of the upstream is cached. */
   readonly cache: SharedCache | undefined
-  /** Prefix under which the vendor serves the same paths again; empty if there is none. */
+  /** The prefix under which the vendor serves the same paths a second time; empty if there is none. */
   readonly aliasPrefix: string
   /** Lower-case names of the response headers in which the vendor may put its own id of a request. */
   readonly requestIdHeaders: readonly string[]
   /** Lower-case names of the headers in which clients may present their key. */
   readonly keyHeaders: ReadonlySet<string>
-  /** The network access lists of the gateway and of the upstream, as far as there are any. */
+  /** The network access lists of the gateway and of the upstream, those of the two that are configured. */
   readonly access: readonly NetworkAccess[]
 }
 
-/** Which breaker: that of an upstream as a whole, or of one group of its routes. */
+/** Names a breaker: that of a whole upstream, or of one group of its routes. */
 export interface BreakerName {
   readonly upstream: string
   readonly group: string | undefined
 }
 
-/** What the program provides to every snapshot, and what outlives them. */
+/** What the program provides to every snapshot. All of it outlives the snapshots. */
 export interface Services extends AccountServices {
   /** The clients of the admin API. */
   readonly managed?: ManagedClients
-  /** Finds the addresses of upstreams. Default: as the system does. */
+  /** Looks the addresses of upstreams up. Default: as the system does. */
   readonly lookup?: LookupFunction | undefined
   /** Without it nothing is cached. */
   readonly cache?: SharedCache
@@ -107,8 +107,8 @@ export interface Services extends AccountServices {
 }
 
 /**
- * Builds what a configuration means. What `previous` has of it stays what it is, where its own configuration is the same:
- * connections, breakers, retry budgets, and those who wait.
+ * Builds the snapshot of a configuration. Parts of `previous` whose own configuration is the same are used again: connections,
+ * breakers, retry budgets and queues keep their state.
  */
 export function buildSnapshot(config: Config, services: Services, previous?: Snapshot): Snapshot {
   const upstreams = new Map<string, Upstream>()
@@ -137,7 +137,7 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
   }
 }
 
-/** What is known of tokens and keys is kept where the issuers are the same. */
+/** Uses the previous issuers again if their configuration is the same, since they have fetched keys and checked tokens. */
 function issuersOf(config: Config, { clock, lookup }: Services, previous?: Snapshot): TokenIssuers | undefined {
   const { tokenIssuers: configs, networkAccess } = config
   if (Object.keys(configs).length === 0) return undefined
@@ -213,7 +213,7 @@ function hedgingOf({ hedge, url }: UpstreamConfig, previous: Upstream | undefine
   return (isKept ? previous?.hedging : undefined) ?? new Hedging(hedge.after)
 }
 
-/** Those that there are, if they would be the same and judge the same server. */
+/** Uses the previous breakers again if they would be the same and watch the same server. */
 function breakersOf(
   upstream: string,
   config: UpstreamConfig,
@@ -243,7 +243,7 @@ function breakersOf(
   return breakers
 }
 
-/** The one that there is, if it would be the same: its connections are worth keeping. */
+/** Uses the previous transport again if it would be the same, since its connections are worth keeping. */
 function transportOf(
   config: UpstreamConfig,
   access: readonly NetworkAccess[],
@@ -254,7 +254,7 @@ function transportOf(
   if (previous !== undefined && isSame(reachOf(previous.config, previous.access), reachOf(config, access))) {
     return previous.transport
   }
-  // What a host name stands for is not known before it is connected to; localhost says it.
+  // The address of a host name is known only when it is connected to. The name localhost alone is private by definition.
   const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
   return new Transport({
     url,
@@ -274,7 +274,7 @@ function transportOf(
   })
 }
 
-/** Everything that a transport depends on. */
+/** The parts of the configuration that a transport depends on. */
 function reachOf(config: UpstreamConfig, access: unknown): unknown {
   const { url, connections, timeouts, tls, privateAddresses, http2, proxy } = config
   const { headers: _, total: __, ...ofConnections } = timeouts
@@ -312,7 +312,7 @@ function routeCache({ cache: ofAll }: UpstreamConfig, ofRoute: CacheRule | boole
   return ofRoute !== false && cachePolicy(ofAll, ofRoute === true ? undefined : ofRoute)
 }
 
-/** What the configuration says of all cached routes goes before what the preset proposes for some. */
+/** The cache policies that the preset proposes for its routes. What the configuration says for all cached routes wins. */
 function proposedCache({ cache }: UpstreamConfig, { proposedCache = [] }: Preset) {
   if (cache?.routes !== 'proposed') return undefined
   const proposals = proposedCache.map(({ paths, rule }) => ({ paths, policy: cachePolicy(rule, cache) }))

@@ -16,22 +16,25 @@ import { isNotTheOne } from './trouble.ts'
 
 keepHandshakeQuiet()
 
-/** A server that was asked and is silent for so long, or for twice `commandTimeout`, is taken for dead even if its connection stays open. */
+/**
+ * A server that does not answer for this long, or for twice `commandTimeout` if that is longer, is taken for dead, even if its
+ * connection stays open.
+ */
 const SILENCE_MS = 1_000
 
 const CONNECT_TIMEOUT_MS = 1_000
 const HANDSHAKE_MS = 500
-/** How long a dead server may take to agree to the end of a connection. */
+/** How long a server may take to close a connection when it is asked to. A dead one never does. */
 const DISCONNECT_TIMEOUT_MS = 100
 const SENTINEL_TIMEOUT_MS = 500
 const RECONNECT_EVERY_MS = 1_000
 const GREETING_MS = 500
-/** How often a server that still loads its data is asked whether it has. */
+/** How often a server that is loading its data is asked whether it has finished. */
 const LOADING_RETRY_MS = 250
 
 /**
- * Connects to the Redis that a config names: one server, a monitored one behind sentinels, or a cluster. A command that
- * can't be sent now fails instead of waiting or being sent again: a charge that was sent twice would be counted twice.
+ * Connects to the Redis that a config names: one server, a server that sentinels monitor, or a cluster. A command that can't be
+ * sent at once fails. It neither waits nor is sent again, because a charge that is sent twice would be counted twice.
  */
 export function connectRedis(store: StoreConfig): Redis | Cluster {
   const tls = tlsOf(store)
@@ -39,7 +42,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
     connectTimeout: CONNECT_TIMEOUT_MS,
     disconnectTimeout: DISCONNECT_TIMEOUT_MS,
     socketTimeout: Math.max(SILENCE_MS, 2 * store.commandTimeout),
-    // For the commands that make a connection. The ledger itself decides how long it waits for its script.
+    // Bounds the commands that make a connection. The ledger decides itself how long it waits for its script.
     commandTimeout: Math.max(HANDSHAKE_MS, 2 * store.commandTimeout),
     maxLoadingRetryTime: LOADING_RETRY_MS,
     reconnectOnError: atMostEvery(RECONNECT_EVERY_MS, isNotTheOne),
@@ -54,14 +57,14 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
       enableOfflineQueue: false,
       clusterRetryStrategy: retryDelayMs,
       redisOptions: options,
-      // A script may have run before its connection broke. One that was told MOVED, ASK or TRYAGAIN did not run, and is
-      // sent to where it belongs, as often as it takes to get there.
+      // If a connection broke, the script may have run, so it is not sent again. If the answer was MOVED, ASK or TRYAGAIN,
+      // the script did not run, so it is sent to the node that it belongs to.
       retryDelayOnFailover: 0,
       retryDelayOnClusterDown: 0,
       retryDelayOnTryAgain: 1,
       maxRedirections: 4,
     })
-    // ioredis connects to a master when the first command is sent there, and refuses what is sent until then.
+    // ioredis connects to a master only when the first command goes there, and refuses commands until it is connected.
     cluster.on('ready', () => {
       for (const node of cluster.nodes('master')) if (node.status === 'wait') node.connect().catch(() => undefined)
     })
@@ -75,7 +78,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
       name: store.master ?? 'mymaster',
       sentinelRetryStrategy: retryDelayMs,
       sentinelCommandTimeout: SENTINEL_TIMEOUT_MS,
-      // A master that stands still keeps its connections, and would be spoken to long after its replica took over.
+      // A master that hangs keeps its connections open. Without this it would be used long after a replica took over.
       failoverDetector: true,
       sentinelReconnectStrategy: () => SENTINEL_TIMEOUT_MS,
       ...(store.sentinelUsername === undefined ? {} : { sentinelUsername: store.sentinelUsername }),
@@ -87,7 +90,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
   return lasting(new Redis(store.url?.reveal() ?? '', single))
 }
 
-/** Limits how often this happens, for the case that every new connection leads to the wrong server, too. */
+/** Limits how often `is` may hold, since every new connection may lead to the wrong server again. */
 function atMostEvery(ms: number, is: (error: Error) => boolean): (error: Error) => boolean {
   let latest = -Infinity
   return (error) => {
@@ -98,8 +101,8 @@ function atMostEvery(ms: number, is: (error: Error) => boolean): (error: Error) 
 }
 
 /**
- * ioredis gives up for ever if a connection is lost while it is being made, for example when a sentinel names a new master while
- * another is asked. This tries again until it is told to end.
+ * Makes a client connect again until `disconnect` is called. ioredis itself gives up for ever if a connection is lost while it
+ * is being made, for example when a sentinel names a new master at that moment.
  */
 function lasting(redis: Redis): Redis {
   let isOver = false
@@ -118,8 +121,9 @@ function lasting(redis: Redis): Redis {
 }
 
 /**
- * What a server says before it ends a new connection at once, as in protected mode or when it has too many clients. A client that
- * writes first sees only the broken connection (EPIPE, ECONNRESET). Undefined if the server says nothing.
+ * Reads the error that a server sends before it closes a new connection at once, as it does in protected mode or with too many
+ * clients. A client that writes first does not see it, only the broken connection (EPIPE, ECONNRESET). Undefined if the server
+ * sends nothing.
  */
 export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoException): Promise<Error | undefined> {
   const isBroken = code === 'EPIPE' || code === 'ECONNRESET'
@@ -145,23 +149,23 @@ async function whenConnected(redis: Redis | Cluster): Promise<void> {
   for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node)
 }
 
-/** How long a connection is waited for. */
+/** How long to wait for a connection. */
 const CONNECTED_WITHIN_MS = 2_000
 
-/** Resolves once commands can be sent, to every master of a cluster. Rejects if that takes longer than two seconds. */
+/** Resolves once commands can be sent; with a cluster, to every master. Rejects if that takes longer than two seconds. */
 export function connectedInTime(redis: Redis | Cluster, clock: Clock): Promise<void> {
   return inTime(whenConnected(redis), CONNECTED_WITHIN_MS, clock, 'Redis can not be reached')
 }
 
 /**
- * Resolves once commands can be sent, and after two seconds in any case. An error on the way does not end the wait: Redis may
- * start together with the gateway, and a moment later.
+ * Resolves once commands can be sent, or after two seconds. An error does not end the wait: Redis may be starting together
+ * with the gateway, and become ready a moment later.
  */
 export function connectedOrLate(redis: Redis | Cluster, clock: Clock): Promise<void> {
   return connectedInTime(redis, clock).catch(() => undefined)
 }
 
-/** For how many whole seconds Redis is up; of a cluster, the master that began last. */
+/** For how many whole seconds Redis has been up; with a cluster, the master that started last. */
 export async function uptimeSeconds(redis: Redis | Cluster): Promise<number> {
   const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
   const told = await Promise.all(nodes.map((node) => node.info('server')))
@@ -172,10 +176,10 @@ function isReady(redis: Redis | Cluster): Promise<void> {
   return new Promise((resolve) => void redis.once('ready', () => resolve()))
 }
 
-/** Whether commands can be sent now, to every master of a cluster. */
+/** Whether commands can be sent now; with a cluster, to every master. */
 export function isConnected(redis: Redis | Cluster): boolean {
   if (redis.status !== 'ready') return false
-  // `wait` is ready, too: the first charge connects to that master, and waits for it.
+  // `wait` counts as well: the first charge connects to that master, and waits for the connection.
   return !(redis instanceof Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
 }
 

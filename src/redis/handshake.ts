@@ -3,14 +3,14 @@ import { Redis } from 'ioredis'
 type Send = (this: Redis, ...args: unknown[]) => Promise<unknown>
 type Told = (error: Error | null, info?: string) => void
 
-/** The event of a connection whose server says that it wants no password. Redis 6 and newer take any instead. */
+/** The event of a connection whose server says that it has no password. Redis 6 and newer accept any password instead. */
 export const NEEDLESS_PASSWORD = 'needless password'
 
 /**
- * ioredis writes a warning to stderr, with every connection, for some answers to its first commands, and goes on. It takes any answer
- * with "no password is set" for a needless password, which is wrong for a server in protected mode. Here these answers are reworded,
- * so that ioredis either fails with them or has nothing to say. See `handleAuthError` and `_readyCheck` in
- * ioredis 6.0.0, of which the latter asks with a callback.
+ * Stops ioredis from writing warnings to stderr with every connection. For some answers to its first commands it warns and
+ * goes on. It takes any answer with "no password is set" for a needless password, which is wrong for a server in protected
+ * mode. This rewords such answers: ioredis then either fails with them, or does not see them. See `handleAuthError` and
+ * `_readyCheck` in ioredis 6.0.0; the latter passes a callback to `info`.
  */
 export function keepHandshakeQuiet(): void {
   const { auth, hello, info } = Redis.prototype as unknown as Record<'auth' | 'hello' | 'info', Send>
@@ -22,7 +22,7 @@ export function keepHandshakeQuiet(): void {
       } catch (error) {
         if (!isNeedless(error as Error)) throw restated(error as Error)
         this.emit(NEEDLESS_PASSWORD)
-        // Without the password, but by the same version of the protocol.
+        // Says hello again without the password, in the same version of the protocol.
         return hello.call(this, args.slice(0, 1))
       }
     },
@@ -38,7 +38,7 @@ export function keepHandshakeQuiet(): void {
     info(this: Redis, ...args: unknown[]) {
       const [told] = args as [Told | undefined]
       if (typeof told !== 'function') return info.call(this, ...args)
-      // A user that may not ask whether Redis still loads its data finds out when it asks for something else.
+      // A user may be forbidden to ask whether Redis is still loading. Another command will then fail with LOADING.
       return info.call(this, (error: Error | null, text?: string) =>
         error?.message.includes('NOPERM') ? told(null, '') : told(error, text),
       )
@@ -46,7 +46,7 @@ export function keepHandshakeQuiet(): void {
   })
 }
 
-/** Any password is right for a user that has none. */
+/** Whether an answer says that the user has no password, so that none was needed. */
 function isNeedless({ message }: Error): boolean {
   return (
     !message.startsWith('DENIED') &&

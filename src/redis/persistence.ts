@@ -1,11 +1,11 @@
 import { Cluster, type Redis, ReplyError } from 'ioredis'
 
-/** How Redis keeps its data over a restart; `unknown` if it does not tell, as managed ones do not. */
+/** How Redis keeps its data over a restart; `unknown` if it does not tell, as managed services do not. */
 export type Persistence = 'log' | 'snapshots' | 'nothing' | 'unknown'
 
 const BY_WORTH: readonly Persistence[] = ['nothing', 'unknown', 'snapshots', 'log']
 
-/** How Redis keeps its data; of a cluster, the master that keeps least. Rejects if the connection is lost. */
+/** How Redis keeps its data; with a cluster, the answer of the master that keeps least. Rejects if the connection is lost. */
 export async function persistenceOf(redis: Redis | Cluster): Promise<Persistence> {
   const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
   const all = await Promise.all(nodes.map(ofNode))
@@ -16,14 +16,14 @@ export async function persistenceOf(redis: Redis | Cluster): Promise<Persistence
 async function ofNode(node: Redis): Promise<Persistence> {
   const info = await toldBy(node.info('persistence'))
   if (info !== undefined && /^aof_enabled:1\b/m.test(info)) return 'log'
-  // Managed ones forbid CONFIG, and may take snapshots by themselves.
+  // Managed services forbid CONFIG, and may take snapshots on their own.
   const save = await toldBy(node.config('GET', 'save'))
   if (save?.[1] === undefined) return 'unknown'
   if (save[1] !== '') return 'snapshots'
   return info === undefined ? 'unknown' : 'nothing'
 }
 
-/** Undefined if Redis forbids the question, or does not know the command. */
+/** The answer; undefined if Redis forbids the command or does not know it. */
 async function toldBy<T>(asked: Promise<T>): Promise<T | undefined> {
   try {
     return await asked

@@ -1,7 +1,7 @@
 import { ReplyError } from 'ioredis'
 
 /**
- * What Redis means where it refuses, by the first word of what it says, and what to do
+ * What each refusal of Redis means, by its first word, and what to do
  * (https://github.com/redis/redis/blob/7.0/src/server.c, createSharedObjects).
  */
 const REFUSALS: Readonly<Record<string, string>> = {
@@ -23,10 +23,10 @@ const REFUSALS: Readonly<Record<string, string>> = {
 }
 
 /**
- * Answers of a server that is not the right one to ask. If the name or the proxy by which it was reached leads to another server by
- * now, a new connection finds that. LOADING: a replica loads what its new master sends. NOREPLICAS: so says a master that was
- * cut off from its replicas, one of which may be master now. Not BUSY, OOM, MISCONF, NOPERM or CLUSTERDOWN: those are of the
- * right one, and a new connection hears them again.
+ * Refusals by which a server shows that it is not, or no longer, the master. The name or proxy may lead to another server by
+ * now, which a new connection finds. LOADING comes from a replica that loads what its new master sends. NOREPLICAS comes from a
+ * master that lost its replicas, one of which may be master now. BUSY, OOM, MISCONF, NOPERM and CLUSTERDOWN are left out: the
+ * right server says them, and would say them again on a new connection.
  */
 const NOT_THE_ONE = new Set(['READONLY', 'MASTERDOWN', 'LOADING', 'UNBLOCKED', 'NOREPLICAS'])
 
@@ -35,7 +35,7 @@ export function isNotTheOne(error: Error): boolean {
   return NOT_THE_ONE.has(refusalOf(error.message))
 }
 
-/** Why Redis is of no use, as one clause, such as "refuses (OOM …)". Leaves out secret arguments that servers repeat. */
+/** Why Redis can't be used, as one clause, such as "refuses (OOM …)". It leaves out arguments, which may be secret. */
 export function troubleOf(error: unknown): string {
   const { message, lastNodeError } = error as Error & { lastNodeError?: Error }
   if (lastNodeError !== undefined) return troubleOf(lastNodeError)
@@ -46,7 +46,7 @@ export function troubleOf(error: unknown): string {
   return error instanceof ReplyError ? `refuses (${said})` : `does not answer (${said})`
 }
 
-/** The message without the place in the script, and without the arguments, one of which may be a password. */
+/** The message without the place in the script and without the arguments, since an argument may be a password. */
 export function saidIn(message: string): string {
   return message
     .replace(/, with args beginning with: .*/s, '')

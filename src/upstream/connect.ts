@@ -3,7 +3,7 @@ import { openTunnel } from './proxy-tunnel.ts'
 
 export type ConnectPhase = 'connect' | 'tls'
 
-/** A connection, or its TLS, took longer than it may: nothing of the request was sent. */
+/** The TCP connection or the TLS handshake took too long. Nothing of the request was sent. */
 export class ConnectTimeout extends Error {
   readonly phase: ConnectPhase
 
@@ -17,14 +17,14 @@ export class ConnectTimeout extends Error {
 interface ConnectOptions {
   readonly connectTimeoutMs: number
   readonly tlsTimeoutMs: number
-  /** For the TCP connection, such as how to look names up. */
+  /** Options of the TCP connection, such as how names are looked up. */
   readonly tcp: buildConnector.BuildOptions
   readonly tls: buildConnector.BuildOptions
-  /** Through which the TCP connection is made. */
+  /** The proxy through which the TCP connection is made, if any. */
   readonly proxy: URL | undefined
 }
 
-/** Connects in two steps, each with its own time, where undici has one time for both. */
+/** Makes a connector that connects in two steps with a timeout each. undici has only one timeout for both. */
 export function connectorOf({
   connectTimeoutMs,
   tlsTimeoutMs,
@@ -39,7 +39,7 @@ export function connectorOf({
       : ({ hostname, port }, callback) => openTunnel(proxy, `${hostname}:${port}`, connectTimeoutMs, callback)
   const connectTls = buildConnector({ ...tls, timeout: tlsTimeoutMs })
   return (options, callback) => {
-    // A server name would stand for the host, past our own look-up.
+    // With a server name undici would connect to that name instead of the host, and so avoid the guarded look-up.
     const { servername: _, ...tcpOptions } = options
     connectTcp({ ...tcpOptions, protocol: 'http:', port: portOf(options) }, (error, socket) => {
       if (error !== null) return callback(inPhase('connect', error), null)

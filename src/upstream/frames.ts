@@ -1,29 +1,29 @@
-/** Bytes that the head of a WebSocket frame may have: two, an extended length, a mask. */
+/** Most bytes of the head of a WebSocket frame: two, eight for an extended length, and four for the mask. */
 const LONGEST_HEAD = 14
 const CLOSE = 0x8
 
 /**
- * Where in a stream of WebSocket frames (RFC 6455 §5.2) one ends and the next begins, so that a frame of our own can go
- * between them. Looks at nothing but the heads.
+ * Finds the ends of frames in a stream of WebSocket frames (RFC 6455 §5.2), so that the gateway can put a frame of its own
+ * between two of them. It reads only the heads of the frames.
  */
 export class Frames {
   readonly #head = Buffer.alloc(LONGEST_HEAD)
-  /** How much there is of the next head, and how much of its payload is still to come. */
+  /** How many bytes of the next head have been read, and how many of the current payload are still to come. */
   #headBytes = 0
   #left = 0
-  /** A Close frame has begun: nothing may follow it. */
+  /** Whether a Close frame has begun. No frame may follow it. */
   hasClosed = false
 
   get isBetweenFrames(): boolean {
     return this.#headBytes === 0 && this.#left === 0
   }
 
-  /** Reads on. */
+  /** Reads the next bytes of the stream. */
   read(chunk: Buffer): void {
     for (let at = 0; at < chunk.length;) at = this.#step(chunk, at)
   }
 
-  /** Reads to the end of the frame that has begun; returns how many bytes belong to it. */
+  /** Reads to the end of the frame that has begun. Returns how many bytes of the chunk belong to that frame. */
   readToEnd(chunk: Buffer): number {
     let at = 0
     while (at < chunk.length && !this.isBetweenFrames) at = this.#step(chunk, at)
@@ -57,7 +57,7 @@ function payloadLength(head: Buffer): number {
   return length === 126 ? head.readUInt16BE(2) : length
 }
 
-/** A Close frame with a status code; a client's is masked (§5.3), here by zeros, since the payload is nothing to hide. */
+/** A Close frame with a status code. Frames of a client have to be masked (§5.3). Zeros do as a mask: the code is no secret. */
 export function closeFrame(code: number, isMasked: boolean): Buffer {
   const payload = [code >> 8, code & 0xff]
   return Buffer.from(isMasked ? [0x88, 0x82, 0, 0, 0, 0, ...payload] : [0x88, 0x02, ...payload])

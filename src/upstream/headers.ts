@@ -2,10 +2,10 @@ import { type Fields, joined } from '../http/fields.ts'
 import { HOP_BY_HOP, isMadeAnew } from '../http/hop-by-hop.ts'
 
 /**
- * Fields that tell of traces inside of the house: those of W3C Trace Context and Baggage, and what tracers sent before there
- * was a standard. `traceparent` is one of them. It holds no more than random ids, but a vendor that gets it can link calls,
- * and it asks the vendor to take part in a trace: where a trace leaves the house it ends, or is begun anew (W3C Trace Context
- * §3.4, §7). Names that end in "-" stand for all that begin so.
+ * Fields that tell about traces of the client's own systems: those of W3C Trace Context and Baggage, and those of tracers that
+ * are older than the standard. `traceparent` is one of them. It only holds random ids, but with it a vendor can link calls, and
+ * it asks the vendor to take part in a trace. A trace that leaves an organisation should end there or begin anew (W3C Trace
+ * Context §3.4, §7). A name that ends in "-" stands for every name that begins with it.
  */
 export const TRACE_FIELDS: readonly string[] = [
   'traceparent tracestate baggage correlation-context request-context b3 x-b3-',
@@ -15,8 +15,8 @@ export const TRACE_FIELDS: readonly string[] = [
 ].flatMap((names) => names.split(' '))
 
 /**
- * Fields by which proxies, load balancers and service meshes in front of the gateway tell who and where the client is, its
- * identity and its tokens included. Names that end in "-" stand for all that begin so.
+ * Fields in which proxies, load balancers and service meshes in front of the gateway tell who the client is and where, its
+ * identity and its tokens included. A name that ends in "-" stands for every name that begins with it.
  */
 export const CLIENT_FIELDS: readonly string[] = [
   'forwarded x-forwarded x-forwarded- x-real-ip x-client-ip x-cluster-client-ip client-ip',
@@ -32,7 +32,10 @@ export const CLIENT_FIELDS: readonly string[] = [
   'x-consumer- x-credential-identifier x-pomerium- x-authentik- x-webauth-',
 ].flatMap((names) => names.split(' '))
 
-/** What a field of a request is to a proxy: the call's own, or one of those above. */
+/**
+ * How a proxy treats a field of a request. `call`: it goes upstream. `made`: the gateway writes it anew. `own`: it is for the
+ * gateway. `cookie`: it goes without the gateway's cookies. `trace` and `client`: it goes only if `forward` says so.
+ */
 type FieldKind = 'call' | 'made' | 'own' | 'cookie' | 'trace' | 'client'
 
 function kindOf(lower: string): FieldKind {
@@ -47,7 +50,7 @@ function isAmong(lower: string, fields: readonly string[]): boolean {
   return fields.some((field) => (field.endsWith('-') ? lower.startsWith(field) : lower === field))
 }
 
-/** Fields of a response in whose place the gateway gives its own answer. */
+/** Fields of a response that end at the gateway, or that it replaces by its own. */
 const RESPONSE_FIELDS = new Set([...HOP_BY_HOP, 'x-correlation-id', 'via'])
 const QUOTA_FIELDS = new Set(
   'x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset ratelimit ratelimit-policy'.split(' '),
@@ -57,17 +60,17 @@ const OWN_PREFIX = 'x-sluice-'
 const VIA = '1.1 sluice'
 
 export interface Hop {
-  /** Name by which the client called the gateway. */
+  /** The Host that the client sent. */
   readonly host: string | undefined
   readonly clientAddress: string | undefined
   /** Whether the client's connection has TLS. */
   readonly isSecure: boolean
   readonly correlationId: string
-  /** Lower-case names of further fields that are not the client's to send: those of keys and accounts. */
+  /** Lower-case names of further fields that a client must not send: those of keys and accounts. */
   readonly droppedNames: ReadonlySet<string>
-  /** Which of the fields that tell of the inside of the house may leave it. */
+  /** Which fields about the client's own systems may go to the vendor. */
   readonly forward: readonly Forward[]
-  /** The trace of the gateway's own, in place of the client's, if traces may leave the house. */
+  /** The gateway's own trace, which replaces the client's if traces may go to the vendor. */
   readonly trace?: OutgoingTrace | undefined
 }
 
@@ -76,10 +79,10 @@ export interface OutgoingTrace {
   readonly tracestate: string | undefined
 }
 
-/** `trace`: the fields of traces. `client`: who the client is, and by what way it came. */
+/** `trace`: the fields of traces. `client`: the fields that tell who the client is and how its request came. */
 export type Forward = 'trace' | 'client'
 
-/** The fields of a request as they go upstream, without credential and account. */
+/** The fields of a request as they go upstream. The credential and the account are not among them yet. */
 export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
   const headers: string[] = []
   const named = namedByConnection(raw)
@@ -125,8 +128,8 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
 }
 
 /**
- * A value of Via that tells how many proxies there were and what they spoke, but not their names: those of hosts inside of a
- * firewall do not leave it (RFC 9110 §7.6.3).
+ * Removes the names from a value of Via. It still tells how many proxies there were and which protocol each spoke. Names of
+ * hosts behind a firewall should not leave it (RFC 9110 §7.6.3).
  */
 function withoutHosts(via: string): string {
   return via
@@ -137,8 +140,8 @@ function withoutHosts(via: string): string {
 }
 
 /**
- * The fields of a response as they go to the client, names and values in turn, without what the gateway adds. The upstream's
- * word on quotas is left out only where the gateway gives its own.
+ * The fields of a response as they go to the client, names and values in turn, without the gateway's own. With `hasOwnQuota`
+ * the upstream's fields about quotas are left out, since the gateway adds its own.
  */
 export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] {
   const headers: string[] = []
@@ -147,7 +150,7 @@ export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] 
   for (const name in fields) {
     if (RESPONSE_FIELDS.has(name) || name.startsWith(OWN_PREFIX)) continue
     if (hasOwnQuota && QUOTA_FIELDS.has(name)) continue
-    // A sender that names the frame of its own message is not obeyed: the message would change its meaning.
+    // An upstream that names Content-Length in Connection is not obeyed: the client could no longer tell where the body ends.
     if (named?.has(name) && name !== 'content-length') continue
     const value = fields[name]
     if (typeof value === 'string') headers.push(name, value)
@@ -158,8 +161,9 @@ export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] 
 }
 
 /**
- * The fields behind a body as they go to the client, without those that have a meaning only in front of it (RFC 9110 §6.5.1). A
- * field of one connection would end the process where the client speaks HTTP/2: Node throws when nobody can catch it.
+ * The trailers of a response as they go to the client, without fields that only have a meaning before a body (RFC 9110 §6.5.1).
+ * If a hop-by-hop field were left in, Node would throw for a client of HTTP/2 where nobody can catch it, and the process would
+ * end.
  */
 export function responseTrailers(fields: Fields, hasOwnQuota: boolean): [name: string, value: string][] {
   const trailers: [string, string][] = []
@@ -176,7 +180,7 @@ interface RequestField {
   readonly kind: FieldKind
 }
 
-/** Names are few and come again with every message: to look one up is cheaper than to judge it. */
+/** Looks a name up. Names are few and come again with every message, so that this is cheaper than to judge each of them. */
 function fieldOf(name: string): RequestField {
   let field = fields.get(name)
   if (field === undefined) {
@@ -190,7 +194,7 @@ function fieldOf(name: string): RequestField {
 const NAMES_KEPT = 1_000
 const fields = new Map<string, RequestField>()
 
-/** Fields that the sender marked as meant for the next hop only. */
+/** The names in Connection: fields that the sender means for the next hop only. */
 function namedByConnection(raw: readonly string[]): Set<string> | undefined {
   let named: Set<string> | undefined
   for (let i = 0; i < raw.length; i += 2) {

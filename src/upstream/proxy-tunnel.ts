@@ -3,7 +3,7 @@ import { request as httpsRequest } from 'node:https'
 import type { Socket } from 'node:net'
 import { errors } from 'undici'
 
-/** Why there is no tunnel: the proxy does not make one. */
+/** The proxy refused to make a tunnel. */
 export class ProxyError extends Error {
   readonly code = 'ERR_PROXY_REFUSED'
 }
@@ -11,8 +11,8 @@ export class ProxyError extends Error {
 type Callback = (...result: [error: null, socket: Socket] | [error: Error, socket: null]) => void
 
 /**
- * Connects through an HTTP proxy (CONNECT, RFC 9110 §9.3.6): what then goes over the socket, TLS included, is between the
- * gateway and `authority`, a `host:port`. The proxy finds the addresses of the host. Nothing of an error tells the credentials.
+ * Connects to `authority`, a `host:port`, through an HTTP proxy (CONNECT, RFC 9110 §9.3.6). TLS is later spoken with that host
+ * through the tunnel, not with the proxy. The proxy looks the host up. No error contains the credentials of the proxy.
  */
 export function openTunnel(proxy: URL, authority: string, timeoutMs: number, callback: Callback): void {
   const { hostname, port, protocol, username, password } = proxy
@@ -49,7 +49,7 @@ export function openTunnel(proxy: URL, authority: string, timeoutMs: number, cal
     socket.setNoDelay(true)
     end(null, socket)
   })
-  // A proxy that takes CONNECT for a request like any other.
+  // "response" comes instead of "connect" from a proxy that takes CONNECT for an ordinary request.
   connecting.on('response', ({ statusCode }) =>
     end(new ProxyError(`the proxy made no tunnel: it answered ${statusCode}`), null),
   )

@@ -10,9 +10,9 @@ import { type Dispatcher, Pool } from 'undici'
 import { connectorOf } from './connect.ts'
 import { acceptUnaskedContinue } from './interim.ts'
 
-/** Is told of a request's way: its start, and the response as it comes. */
+/** Gets the events of a request: its start, and the parts of the response as they come. */
 export type ResponseHandler = Dispatcher.DispatchHandler
-/** Steers a request that is under way. */
+/** Pauses, resumes or aborts a request that is under way. */
 export type ResponseControl = Dispatcher.DispatchController
 
 /** What an upstream's TLS needs beyond the system's trust store. */
@@ -33,25 +33,25 @@ export interface TransportOptions {
   readonly http2: boolean
   /** An HTTP proxy through which connections are made, with its credentials. */
   readonly proxy: URL | undefined
-  /** Finds the addresses of a host name. Default: as the system does. */
+  /** Looks the addresses of a host name up. Default: as the system does. */
   readonly lookup?: LookupFunction
 }
 
 export interface OutgoingRequest {
   readonly method: string
-  /** Path and query, exactly as they go on the wire. */
+  /** Path and query, exactly as they are sent. */
   readonly path: string
   /** Names and values in turn. */
   readonly headers: string[]
   readonly body: Buffer | AsyncIterable<Buffer> | null
-  /** The protocol that is asked for; null where the request is an ordinary one. */
+  /** The protocol that the request asks to switch to; null for an ordinary request. */
   readonly upgrade: 'websocket' | null
 }
 
 /** The connections to one upstream. Certificates are always verified; nothing is retried or redirected here. */
 export class Transport {
   readonly #pool: Pool
-  /** For WebSockets, which begin with HTTP/1.1. */
+  /** The connections for WebSockets, which always begin with HTTP/1.1. */
   readonly #upgrades: Pool
 
   constructor(options: TransportOptions) {
@@ -59,9 +59,9 @@ export class Transport {
     this.#upgrades = options.http2 ? poolOf({ ...options, http2: false }) : this.#pool
   }
 
-  /** Sends one request. Errors go to the handler, also those of a malformed request. */
+  /** Sends one request. Every error goes to the handler, that of a malformed request included. */
   dispatch(request: OutgoingRequest, handler: ResponseHandler): void {
-    // The type leaves out async iterables, which undici sends like streams.
+    // undici sends async iterables as it sends streams, but its type does not say so.
     const pool = request.upgrade === null ? this.#pool : this.#upgrades
     pool.dispatch(request as Dispatcher.DispatchOptions, handler)
   }
@@ -93,7 +93,7 @@ function poolOf(options: TransportOptions): Pool {
     connections,
     pipelining: 1,
     allowH2: http2,
-    // The pool's type leaves it out.
+    // undici's type does not have this option.
     ...({ useH2c } as object),
     connect: connectorOf({
       connectTimeoutMs,
@@ -102,10 +102,10 @@ function poolOf(options: TransportOptions): Pool {
       tls: { allowH2: http2, rejectUnauthorized: true, ...tls },
       proxy,
     }),
-    // undici's own timers are coarse and count an upload as waiting: the attempt keeps the time to the headers itself.
+    // undici's timer is coarse, and counts the time of an upload as waiting. The attempt measures the time to the headers.
     headersTimeout: 0,
     bodyTimeout: idleTimeoutMs,
-    // Longer than undici's 4 s; a shorter time that the upstream names in Keep-Alive wins.
+    // undici's default is 4 s. If the upstream names a shorter time in Keep-Alive, that one counts.
     keepAliveTimeout: 30_000,
   })
   acceptUnaskedContinue(pool)
