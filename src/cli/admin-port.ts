@@ -13,18 +13,18 @@ export interface AdminPort {
   readonly token: string | undefined
 }
 
-/** The admin port that is named, for which no configuration is needed; else that of the configuration. */
+/** The admin port that an option names, or else that of the configuration. With the option no configuration is read. */
 export async function adminPortOf({ config, url, token }: AdminOptions): Promise<AdminPort> {
   if (url !== undefined) return { url: url.replace(/\/$/, ''), token }
   const found = await findConfig(config, { ignores: ([first]) => first !== 'admin' })
   const admin = found?.config.admin
   const { host, port } = admin ?? { host: '127.0.0.1', port: 9090 }
-  // Any of them may read.
+  // Any of the tokens may read.
   const configured = admin?.token ?? Object.values(admin?.tokens ?? {})[0]
   return { url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`, token: token ?? configured?.reveal() }
 }
 
-/** What the admin port answers to a GET. Throws a `CommandError` if it can't be asked, or says no. */
+/** Sends a GET to the admin port and gives its answer. Throws a `CommandError` if it can't be reached or refuses. */
 export async function askAdmin<Answer>({ url, token }: AdminPort, path: string): Promise<Answer> {
   const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
   const response = await fetch(url + path, { headers }).catch((error: Error) => {
@@ -42,7 +42,7 @@ export async function askAdmin<Answer>({ url, token }: AdminPort, path: string):
   throw new CommandError(detail ?? `${url}${path} answered ${response.status}`)
 }
 
-/** `ready`, or why the gateway is not, or what its calls have to do without. */
+/** `ready`, or why the gateway is not ready, or what its calls have to do without. */
 export async function readiness({ url }: AdminPort): Promise<string> {
   const response = await fetch(`${url}/readyz`).catch(() => undefined)
   const { status, reason, degraded } = ((await response?.json().catch(() => undefined)) ?? {}) as Record<string, string>

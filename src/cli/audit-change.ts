@@ -6,8 +6,9 @@ import type { StoreConfig } from '../schema/schema.ts'
 import { openAudit } from '../process/management.ts'
 
 /**
- * Notes a change that was made at the command line, beside those of the admin API: who is the user of this machine, from where
- * is its name. The change is done by then, so where it can't be noted that is only said.
+ * Records a change of the command line in the audit trail, beside those of the admin API. The actor is the user of this
+ * machine, and the origin is the name of the machine. The change has been made by then: if it can't be recorded, this prints a
+ * warning and does not throw.
  */
 export async function auditChange(store: StoreConfig | undefined, change: Change): Promise<void> {
   if (store === undefined) return warn('the configuration does not say here where it is')
@@ -25,7 +26,7 @@ function warn(why: string): void {
   process.stderr.write(`warning: the change is made, but the audit trail can't be written: ${why}\n`)
 }
 
-/** In a container the user may have no name. */
+/** The name of the user. In a container a user may have only a number. */
 function userName(): string {
   try {
     return userInfo().username

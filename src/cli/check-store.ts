@@ -11,7 +11,7 @@ const AFTER_RESTART = {
   unknown: 'it is unknown what it has after a restart, as it does not say',
 } satisfies Record<Persistence, string>
 
-/** What the store has, and how well it keeps it. Throws a `CommandError` if it can't be asked. */
+/** Says what the store holds, and whether that survives a restart. Throws a `CommandError` if the store can't be asked. */
 export async function checkStore(store: StoreConfig): Promise<{ lines: string[]; warnings: string[] }> {
   if (store.kind !== 'redis')
     return { lines: [`store: the folder ${store.dir ?? '.sluice'} of one gateway`], warnings: [] }

@@ -1,2 +1,2 @@
-/** A failure that the person at the command line can mend: only its message is shown. */
+/** A failure that the person at the command line can correct. Only its message is shown, without a stack. */
 export class CommandError extends Error {}

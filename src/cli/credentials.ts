@@ -27,7 +27,7 @@ interface RotateOptions extends ValueOptions {
   readonly key?: boolean
 }
 
-/** Stores a secret, of which the value comes from a prompt or stdin: arguments can be seen by everybody on the machine. */
+/** Stores a secret. Its value comes from a prompt or stdin, because everybody on the machine can see arguments. */
 export function setCredential(name: string, options: ValueOptions, command: Command): Promise<void> {
   checkArguments(name, command)
   const expiresAt = toTime(options.expires)
@@ -38,7 +38,10 @@ export function setCredential(name: string, options: ValueOptions, command: Comm
   })
 }
 
-/** Puts a new value beside the one in force, ends that in either way, or seals everything with another master key. */
+/**
+ * Rotates a secret: adds a new value beside the one in force, then keeps the new one or the old one. With `masterKey` it seals
+ * all secrets with another master key instead.
+ */
 export function rotateCredential(name: string | undefined, options: RotateOptions, command: Command): Promise<void> {
   if (name !== undefined) checkArguments(name, command)
   const expiresAt = toTime(options.expires)
@@ -87,7 +90,7 @@ export function removeCredential(name: string, options: Options): Promise<void> 
   })
 }
 
-/** Told of every change, for the audit trail; never of a value. */
+/** Gets every change for the audit trail, but never a value. */
 type Note = (action: string, name: string, expiresAt?: number) => void
 
 async function withStore(options: Options, run: (store: SecretStore, note: Note) => Promise<void>): Promise<void> {
@@ -121,7 +124,7 @@ async function withStore(options: Options, run: (store: SecretStore, note: Note)
   }
 }
 
-/** Whether the store can be found without it. */
+/** Whether the secret store can be found without this part of the configuration. */
 function isUnimportant([first]: Path): boolean {
   return first !== 'secrets' && first !== 'store'
 }
@@ -133,7 +136,7 @@ async function readValue(name: string): Promise<string> {
   return stripped
 }
 
-/** In a terminal's raw mode, which readline sets, nothing is shown but what is written to the output, here to nowhere. */
+/** Asks for a value without showing it: in readline's raw mode only readline writes to the terminal, and here it writes nowhere. */
 async function prompt(question: string): Promise<string> {
   const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() })
   const terminal = createInterface({ input: process.stdin, output: nowhere, terminal: true })
@@ -147,7 +150,7 @@ async function prompt(question: string): Promise<string> {
   }
 }
 
-/** What is wrong with them is not repeated: it may be the value, put in the wrong place. */
+/** Refuses surplus arguments without repeating them: one of them may be the secret, put in the wrong place. */
 function checkArguments(name: string, command: Command): void {
   if (command.args.length > 1) {
     throw new CommandError('the value is never an argument, which others could see: give it at the prompt, or to stdin')

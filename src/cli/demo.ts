@@ -1,14 +1,14 @@
 import { checkConfig } from '../config/load.ts'
 import type { Config } from '../schema/schema.ts'
 
-/** An account of the sandbox, and a key that it takes for it. */
+/** An account of the sandbox, and a key that the sandbox accepts for it. */
 export const DEMO_ACCOUNT = 'demo1234'
 export const DEMO_KEY = `pat.${DEMO_ACCOUNT}.sandbox.nosecret`
 
-/** What is served when nothing is configured: the Harness preset, in front of the sandbox. */
+/** The configuration that is used when there is none: the Harness preset in front of the sandbox. */
 export function demoConfig(sandboxUrl: string): Config {
   const accounts = { demo: { id: DEMO_ACCOUNT, credential: { value: DEMO_KEY } } }
-  // The second window is there to see calls wait without waiting for a minute.
+  // With the second window calls can be seen to wait without waiting for a minute.
   const webhook = [
     { requests: 500, window: '60s' },
     { requests: 20, window: '1s' },
@@ -21,11 +21,11 @@ interface Demo {
   readonly url: string
   readonly adminUrl: string
   readonly controlUrl: string
-  /** Whether it was asked for, rather than run because nothing is configured. */
+  /** Whether the demo was asked for, or runs because nothing is configured. */
   readonly isWanted: boolean
 }
 
-/** Requests that show what the gateway does, ready to be pasted, and where to go on from there. */
+/** Commands to paste that show what the gateway does, and where to read on. */
 export function demoNotice({ url, adminUrl, controlUrl, isWanted }: Demo): string {
   const api = `${url}/harness`
   const account = `accountIdentifier=${DEMO_ACCOUNT}`

@@ -18,8 +18,8 @@ interface Options {
 }
 
 /**
- * Examines what a gateway of this configuration needs, whether it runs or not, and prints one line for each: `ok`, `warn` or
- * `fail`, and what to do. Ends with 1 if anything fails. Changes nothing, and never prints a secret.
+ * Examines everything that a gateway with this configuration needs, whether it runs or not. Prints a line for each thing: `ok`,
+ * `warn` or `fail`, and what to do. The exit code is 1 if anything fails. It changes nothing, and never prints a secret.
  */
 export async function doctor(options: Options): Promise<void> {
   const found = await findConfig(options.config)
@@ -113,7 +113,7 @@ async function redis(store: StoreConfig): Promise<Finding[]> {
   }
 }
 
-/** Clocks of Redis and of gateways that are further apart than this make their windows disagree. */
+/** If the clocks of Redis and of a gateway are further apart than this, their windows disagree. */
 const MOST_SKEW_MS = 1_000
 
 async function stateOf(redis: Redis | Cluster): Promise<Finding[]> {

@@ -28,7 +28,7 @@ interface Options {
   readonly client?: string
 }
 
-/** What would become of a call: where it goes, what it is charged to, and whether it may be repeated. */
+/** What the gateway would do with a call: where it goes, what it is charged to, and whether it may be repeated. */
 interface Explanation {
   readonly method: string
   readonly url: string
@@ -37,45 +37,45 @@ interface Explanation {
   readonly class: string | null
   readonly charges: readonly string[]
   readonly retry: 'safe' | 'unsafe' | null
-  /** The name of the credential, never its value; null where none is injected. */
+  /** The name of the credential, never its value; null if none is injected. */
   readonly credential: string | null
   readonly error?: { readonly kind: string; readonly message: string }
 }
 
-/** What a person wants to know besides. */
+/** Further facts, which only the text for people shows. */
 interface Details {
-  /** Why the call is of its class; null where it did not get so far. */
+  /** Why the call has its class; null if it was refused before that was known. */
   readonly because: string | null
   /** The limits that it is charged to. */
   readonly limits: readonly {
     readonly class: string
     readonly requests: number
     readonly window: string
-    /** That the call takes, if not one. */
+    /** How many units the call takes, if not one. */
     readonly units?: number
   }[]
-  /** Which answers are kept; null where none is, since the route is not cached or the call no read. */
+  /** Which answers are cached; null if none are, because the route is not cached or the call is no read. */
   readonly cache: CacheDetails | null
 }
 
 interface CacheDetails {
   readonly scope: CachePolicy['scope']
-  /** How long an answer is fresh that does not say so itself. */
+  /** How long an answer stays fresh that does not say so itself. */
   readonly freshForMs: number
-  /** Only those that say so: their credential travels in Authorization, or they may be marked private (RFC 9111 §3). */
+  /** Whether only answers are cached that allow it: the credential is in Authorization, or they may be private (RFC 9111 §3). */
   readonly keeps: 'all' | 'not-private' | 'only-public'
 }
 
 interface Explained {
   readonly explanation: Explanation
   readonly details: Details
-  /** Why the URL may not be meant as it was understood. */
+  /** Why the URL may have been misunderstood. */
   readonly doubt: string | undefined
 }
 
-/** Says what the gateway would do, without doing it: for a client of the configuration, or without asking who calls. */
+/** Says what the gateway would do with a call, without making it. With `client` it is the call of a configured client. */
 export async function explain(method: string | undefined, url: string | undefined, options: Options): Promise<void> {
-  // Without clients anybody may call.
+  // If no clients are configured, anybody may call.
   const { clients = {}, ...config } =
     (await findConfig(options.config, { ignores: isUnimportant }))?.config ?? demoConfig('http://127.0.0.1:1')
   const client = options.client === undefined ? undefined : clientNamed(options.client, clients)
@@ -97,7 +97,9 @@ export async function explain(method: string | undefined, url: string | undefine
   }
 }
 
-/** Whether the explanation does without: it names credentials and shows none, and connects to nothing. */
+/**
+ * Whether the explanation does not need this part of the configuration. It only names credentials, and it connects to nothing.
+ */
 function isUnimportant([first, , field, , detail]: Path): boolean {
   return (
     first !== 'upstreams' ||
@@ -189,7 +191,7 @@ function reasonFor({ pattern, charges }: Route, method: string): string {
   return `rule, as no route is known for it: ${why}`
 }
 
-/** A URL that is no upstream's is taken for one of the gateway, which may be known by any name. */
+/** A URL that belongs to no upstream is taken for a URL of the gateway, which may have any name. */
 function doubtAbout(url: string, { hosts }: Snapshot, { upstream, prefix }: Identity): string | undefined {
   if (upstream === undefined || prefix !== '' || !URL.canParse(url)) return undefined
   const { host, hostname } = new URL(url)
@@ -201,7 +203,7 @@ function warn(doubt: string): void {
   process.stderr.write(`warning: ${doubt}\n`)
 }
 
-/** A vendor's own URL becomes the path below the gateway; anything else is taken as the gateway would take it. */
+/** Makes a vendor's own URL a path below the gateway. Everything else is read as the gateway would read it. */
 function targetOf(snapshot: Snapshot, url: string): string {
   const rest = /^https?:\/\/[^/?#]*(.*)$/i.exec(url)?.[1]
   if (rest === undefined || !URL.canParse(url)) return url
@@ -216,14 +218,17 @@ function targetOf(snapshot: Snapshot, url: string): string {
   return found === undefined ? url : `/${found.name}${rest.slice(found.basePath.length)}`
 }
 
-/** A URL of the gateway as its path, since a client connects to it by that URL; one of a host that an upstream owns as it is. */
+/**
+ * The request target that a client would send. For a URL of the gateway that is its path. A URL with the host of an upstream is
+ * sent whole.
+ */
 function withoutGateway({ hosts }: Snapshot, url: string): string {
   if (!URL.canParse(url) || hosts.has(bareHost(new URL(url).hostname))) return url
   const rest = /^https?:\/\/[^/?#]*(.*)$/i.exec(url)?.[1]
   return rest === undefined || rest.startsWith('/') ? (rest ?? url) : `/${rest}`
 }
 
-/** Without the body, of which nothing is known here: what depends on its size is left out. */
+/** The limits of a charge set. The body of the call is not known, so that a cost that depends on its size is left out. */
 function limitsOf({ limits, units }: ChargeSet): Details['limits'] {
   return limits.map(({ class: className, requests, label }, i) => {
     const cost = units[i]!
@@ -231,7 +236,7 @@ function limitsOf({ limits, units }: ChargeSet): Details['limits'] {
   })
 }
 
-/** A call that would be refused ends the command with 1, in either form. */
+/** Prints the explanation as text or JSON. If the call would be refused, the exit code is 1. */
 function print({ explanation, details, doubt }: Explained, asJson: boolean): void {
   if (doubt !== undefined) warn(doubt)
   const { error, method, url, upstream, account, retry, credential } = explanation

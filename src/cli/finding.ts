@@ -1,4 +1,4 @@
-/** What `sluice doctor` found in one place. `todo` says what to do, unless all is well. It never has a secret in it. */
+/** What `sluice doctor` found in one place. `todo` says what to do, unless all is well. It never contains a secret. */
 export interface Finding {
   readonly level: 'ok' | 'warn' | 'fail'
   readonly what: string

@@ -7,14 +7,15 @@ import { systemClock } from '../time/clock.ts'
 import type { Finding } from './finding.ts'
 
 const TIMEOUT_MS = 10_000
-/** Signatures that expire, such as those of AWS, allow minutes; a window that is counted here should not be off by more. */
+/** How far the clocks may be apart. Windows that are counted here should not be off by more; signatures of AWS allow minutes. */
 const MOST_SKEW_MS = 5_000
 
 type Upstream = Config['upstreams'][string]
 
 /**
- * Makes one call that changes nothing with a credential of each account, straight to the vendor, and tells whether it is taken,
- * what the answer says of limits, and whether the clocks agree. The call is not counted in the store. Never rejects.
+ * Makes one call that changes nothing with a credential of each account, directly to the vendor. Tells whether the vendor
+ * accepts the credential, what the answer says about limits, and whether the clocks agree. The call is not counted in the
+ * store. Never rejects.
  */
 export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Promise<Finding[]> {
   const services = { clock: systemClock, random: Math.random, metrics: new Metrics(undefined, { hasProcess: false }) }
@@ -77,7 +78,7 @@ async function callWith(
 
 const UNREACHABLE = 'check the URL, DNS, the firewall and the proxy of this machine'
 
-/** As the routes of harmless calls are: the credential goes where the upstream takes it. */
+/** The headers of a harmless call, with the credential where the upstream expects it. */
 const ROUTE = { credential: 'inject' } as Parameters<Credential['addTo']>[1]
 
 function accountQuery({ accountQuery: added }: Upstream, id: string | undefined, path: string): string {
@@ -85,7 +86,7 @@ function accountQuery({ accountQuery: added }: Upstream, id: string | undefined,
   return added.paths.some((prefix) => path.startsWith(prefix)) ? `?${added.name}=${encodeURIComponent(id)}` : ''
 }
 
-/** Only the code of an error is repeated: a message may have the URL in it, and a URL a secret. */
+/** Gives only the code of an error: its message may contain the URL, and the URL a secret. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return 'unknown error'
   const { code } = (error.cause ?? error) as { code?: unknown }
@@ -93,7 +94,7 @@ function reasonOf(error: unknown): string {
 }
 
 function verdict(what: string, status: number, text: string): Finding {
-  // Slack answers 200 to a token that it does not know.
+  // Slack answers a wrong token with 200, and says so in the body.
   const isRefused =
     status === 401 || status === 403 || (status === 200 && /"ok"\s*:\s*false/.test(text.slice(0, 4_096)))
   if (isRefused) {
@@ -119,7 +120,7 @@ function clock(what: string, response: Response): Finding[] {
   return [{ level: 'warn', what: name, finding, todo: 'synchronise the clock of this machine (NTP)' }]
 }
 
-/** A limit of the vendor that is lower than every one of the configuration is one that the gateway would run into. */
+/** Compares limits. If the vendor's limit is lower than every configured one, the gateway would run into it. */
 function limits(what: string, { limits: configured }: Upstream, response: Response): Finding[] {
   const fields = Object.fromEntries(response.headers)
   const reported = readFeedback(fields, systemClock.wall()).flatMap(({ limit }) => limit ?? [])

@@ -27,9 +27,9 @@ type Field = 'preset' | 'account' | 'accountId' | 'url' | 'user' | 'secret' | 'c
 type Answers = { -readonly [Name in Field]?: string }
 
 /**
- * Writes a first configuration and a key for its first client, which is shown once, and checks it as `sluice check` does. At a
- * terminal it asks for what no option says; elsewhere it throws a `CommandError` that lists all that is missing. It writes
- * nothing over a file that is there, unless it is forced, and reads no secret before the file is written.
+ * Writes a first configuration with a key for its first client, and checks it as `sluice check` does. The key is shown once. At
+ * a terminal it asks for every option that is missing. Elsewhere it throws a `CommandError` that lists them. It does not
+ * overwrite a file unless it is forced, and it reads no secret before the file is written.
  */
 export async function init(options: Options): Promise<void> {
   const { file, force = false } = options
@@ -106,7 +106,7 @@ const QUESTIONS: readonly Question[] = [
     option: '--secret',
     ask: 'Where the secret is (env:NAME, file:PATH or secret:NAME)',
     isNeeded: () => true,
-    // What was given is not repeated: it may be the secret itself.
+    // The message does not repeat what was given: it may be the secret itself.
     problem: (value) =>
       /^(?:env:[A-Za-z_]\w*|file:[^{}$\s]+|secret:[A-Za-z0-9][A-Za-z0-9._/-]{0,127})$/.test(value)
         ? undefined
@@ -135,7 +135,7 @@ async function complete(options: Options, terminal: Interface | undefined): Prom
   return answers
 }
 
-/** How each vendor wants its secret in the header, where it is not bare. See docs/credentials.md. */
+/** How each vendor expects its secret in the header, if not on its own. See docs/credentials.md. */
 const PREFIXES: Readonly<Record<string, string>> = {
   github: 'Bearer ',
   slack: 'Bearer ',
@@ -179,7 +179,7 @@ function configText(
   ].join('\n')
 }
 
-/** Whether the secret is where the configuration says; else tells what is missing before a start. */
+/** Returns whether the secret is where the configuration says. If not, this prints what is missing before a start. */
 async function secretsResolve(file: string): Promise<boolean> {
   try {
     await findConfig(file)

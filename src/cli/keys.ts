@@ -6,7 +6,7 @@ import { replaceFile } from '../files/replace-file.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
 
-/** Shows a new key, which is known nowhere afterwards, and what to write into the configuration for it. */
+/** Prints a new key, and what to write into the configuration for it. The key itself is stored nowhere. */
 export function createKeyCommand(options: { client?: string }): void {
   const { key, keyHash } = createKey()
   const client = options.client ?? '<client>'
@@ -38,7 +38,7 @@ export async function listKeys(options: { config?: string }): Promise<void> {
   }
 }
 
-/** Takes a key out of the file that holds the configuration, and leaves everything else in it as it is. */
+/** Removes a key from the configuration file. Everything else in the file stays as it is. */
 export async function revokeKey(hash: string, options: { config?: string }): Promise<void> {
   const file = (await findConfig(options.config, { ignores: () => true }))?.source
   if (file === undefined || file === 'environment') {
@@ -56,7 +56,7 @@ export async function revokeKey(hash: string, options: { config?: string }): Pro
   }
   replaceFile(realpathSync(file), withoutItem(text, list, index), { like: statSync(file) })
   const revoked = keyHashAt(list, index)
-  // Where the store can't be found from here, the key is revoked all the same.
+  // The key is revoked even if the store of the audit trail can't be found.
   const configuration = await findConfig(options.config, { ignores: ([first]) => first !== 'store' }).catch(
     () => undefined,
   )
@@ -95,12 +95,12 @@ function findKeys(text: string, beginning: string): Found[] {
   return found
 }
 
-/** Cuts one item out of the text of a list: its lines, or in brackets itself and a comma. */
+/** Removes an item from the text of a list: its lines, or in a list with brackets the item and one comma. */
 function withoutItem(text: string, { items, flow }: YAMLSeq<Node>, index: number): string {
   const startOf = (i: number): number => items[i]!.range![0]
   const endOf = (i: number): number => items[i]!.range![1]
   if (flow !== true) {
-    // A mapping over several lines ends behind the last of them, anything else before the end of its line.
+    // A mapping of several lines ends after its last line break. Anything else ends before the break of its line.
     const lineEnd = text.indexOf('\n', endOf(index) - 1)
     return text.slice(0, text.lastIndexOf('\n', startOf(index)) + 1) + (lineEnd < 0 ? '' : text.slice(lineEnd + 1))
   }

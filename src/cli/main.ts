@@ -26,19 +26,22 @@ export async function main(argv: readonly string[]): Promise<void> {
     const { ConfigError } = await import('../config/problem.ts')
     if (!(error instanceof ConfigError || error instanceof CommandError)) throw error
     process.stderr.write(`${error.message}\n`)
-    // At once: of a start that failed half-way, something may still be running.
+    // Ends the process at once, because a part of a start that failed may still be running.
     process.exit(1)
   }
 }
 
-/** `sluice --port 8081` means start. Not as the default command: that would take a misspelt one as its argument. */
+/**
+ * `sluice --port 8081` means `sluice start`. If start were the default command of the parser, a misspelt command would become
+ * its argument.
+ */
 function withCommand([node = '', file = '', ...args]: readonly string[]): string[] {
   const isAboutProgram = ['-h', '--help', '-V', '--version'].includes(args[0] ?? '')
   const hasCommand = args[0]?.startsWith('-') === false
   return hasCommand || isAboutProgram ? [node, file, ...args] : [node, file, 'start', ...args]
 }
 
-/** Who reads, `head` for instance, may have enough before everything was said. */
+/** A reader such as `head` may close the pipe before everything was printed. That is no error. */
 function endWithReader(error: NodeJS.ErrnoException): void {
   if (error.code !== 'EPIPE') throw error
   process.exit(0)
@@ -52,7 +55,7 @@ function buildProgram(): Command {
     .showHelpAfterError('Try --help.')
     .enablePositionalOptions()
     .hook('preAction', (_, command) => {
-      // What runs on without a reader of its log is another matter.
+      // The other commands run on, and their log copes with a reader that has gone.
       if (command.name() !== 'start' && command.name() !== 'sandbox') process.stdout.on('error', endWithReader)
     })
   program
@@ -279,7 +282,7 @@ function addCredentialCommands(program: Command): void {
     .action(lazy(async () => (await import('./credentials.ts')).removeCredential))
 }
 
-/** A command whose code is loaded when it runs: `--help` and `--version` need none of it, and must not wait for it. */
+/** Loads the code of a command when it runs. `--help` and `--version` need none of it and should not wait for it. */
 function lazy<Args extends unknown[]>(load: () => Promise<(...args: Args) => void | Promise<void>>) {
   return async (...args: Args): Promise<void> => (await load())(...args)
 }

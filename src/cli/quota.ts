@@ -9,7 +9,7 @@ interface Options extends AdminOptions {
   readonly by?: 'client'
 }
 
-/** Prints the quotas of a running gateway, the fullest first. `sluice top` goes on showing them. */
+/** Prints the quotas of a running gateway once, the fullest first. `sluice top` shows them continuously. */
 export async function quota(options: Options): Promise<void> {
   const admin = await adminPortOf(options)
   const table = { width: process.stdout.columns ?? 80, paint: colour }
@@ -25,10 +25,10 @@ function jsonOf(answer: object): string {
   return `${JSON.stringify(answer, undefined, 2)}\n`
 }
 
-/** The admin port lists no more at once. */
+/** The most rows that the admin port lists at once. */
 const MOST_LIMITS = 1_000
 
-/** What is used up is red, and what nearly is, yellow; unless NO_COLOR is set, or nobody sees it. */
+/** Paints used-up limits red and nearly used-up ones yellow, unless NO_COLOR is set or the output is no terminal. */
 export function colour(text: string, fullness: number): string {
   if (fullness < NEARLY_OUT) return text
   return styleText(fullness >= 1 ? 'red' : 'yellow', text, { stream: process.stdout })
@@ -38,15 +38,15 @@ const NEARLY_OUT = 0.9
 
 export interface TableOptions {
   readonly width: number
-  /** Lines that there is room for; the least full rows are left out, and counted. Default: as many as there are. */
+  /** How many lines there is room for. The least full rows are left out, and their number is shown. Default: no bound. */
   readonly height?: number
-  /** Marks a line by how full its limit is: 1 where nothing is left. */
+  /** Paints a line by how full its limit is: 1 if nothing is left. */
   paint(line: string, fullness: number): string
 }
 
 const HEAD = ['ACCOUNT', 'CLASS', 'WINDOW', 'LIMIT', 'NOW', 'USED', 'RESETS', 'ENDS', 'BURN', 'WAIT']
 
-/** A table no wider than that: names that are too long are cut, the longest first. The fullest limits come first. */
+/** A table no wider than `width`. Names are cut if needed, the longest first. The fullest limits come first. */
 export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity, paint }: TableOptions): string {
   const room = Math.max(1, height - 1)
   const sorted = all.toSorted((a, b) => fullnessOf(b) - fullnessOf(a))
@@ -70,7 +70,7 @@ export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity,
   return shown.map((text) => `${text}\n`).join('')
 }
 
-/** By what can be used now: 1 where nothing is left. */
+/** How full a limit is, by what can be used now: 1 if nothing is left. */
 function fullnessOf({ used, effective }: QuotaRow): number {
   return effective === 0 ? 1 : used / effective
 }

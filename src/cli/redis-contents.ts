@@ -8,22 +8,22 @@ import { systemClock } from '../time/clock.ts'
 import { type Persistence, persistenceOf } from '../redis/persistence.ts'
 import { countOf } from '../schema/units.ts'
 
-/** What a Redis holds that it should keep for good, and how well it keeps it. */
+/** What a Redis holds that must not be lost, and how it keeps its data. */
 export interface RedisContents {
   readonly persistence: Persistence
-  /** The clients of the admin API that were not deleted. */
+  /** How many clients of the admin API it holds, without deleted ones. */
   readonly clients: number
   readonly secrets: number
   /** Undefined if there is none. */
   readonly firstAudit: AuditEntry | undefined
 }
 
-/** Asks a Redis. Rejects if it can't be reached or refuses. */
+/** Asks a Redis for its contents. Rejects if it can't be reached or refuses. */
 export function redisContents(store: StoreConfig): Promise<RedisContents> {
   return withRedis(store, (redis) => contentsOf(redis, store.prefix))
 }
 
-/** Connects, asks and disconnects. Rejects, with Redis's own reason where it gave one, if it can't be reached in time. */
+/** Connects, asks and disconnects. If Redis can't be reached in time, this rejects, with Redis's own reason if it gave one. */
 export async function withRedis<Answer>(
   store: StoreConfig,
   ask: (redis: Redis | Cluster) => Promise<Answer>,
@@ -62,8 +62,8 @@ function isClient(json: string): boolean {
 }
 
 /**
- * What would be lost at a restart of Redis, and how to keep it; undefined if there is nothing to lose, or it is kept,
- * or nobody knows.
+ * Says what would be lost at a restart of Redis, and how to keep it. Undefined if nothing would be lost, or if nobody knows
+ * whether it would.
  */
 export function whyVolatile({ persistence, clients, secrets }: RedisContents): string | undefined {
   if (persistence !== 'nothing' || clients + secrets === 0) return undefined

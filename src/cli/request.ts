@@ -25,7 +25,7 @@ interface Answers<Row> {
   readonly away: readonly AwayInstance[]
 }
 
-/** Tells the whole story of a request, from whichever instance served it; without an id, lists the latest. */
+/** Prints the whole story of a request, whichever instance served it. Without an id it lists the latest requests. */
 export async function request(id: string | undefined, options: Options): Promise<void> {
   const admin = await adminPortOf(options)
   const path = id === undefined ? `/v1/requests?${queryOf(options)}` : `/v1/requests/${encodeURIComponent(id)}`
@@ -51,7 +51,7 @@ function queryOf({ client, account, class: className, status, since, limit = '20
   ).toString()
 }
 
-/** A path may hold bytes that a terminal would obey. */
+/** Makes text safe to print: a path may contain control characters, which a terminal would obey. */
 function printable(text: string): string {
   return text.replaceAll(/\p{Cc}/gu, '\uFFFD')
 }
@@ -66,7 +66,7 @@ function line(row: RequestRow): string {
     .join(' ')
 }
 
-/** A line for each thing that is known, in the order in which it happened. */
+/** The story of a call, one fact a line, in the order in which things happened. */
 function tell(story: RequestStory): string[] {
   const { refusal, cache, breaker, route } = story
   const lines = [

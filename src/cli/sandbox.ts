@@ -6,7 +6,7 @@ import { onStopSignal } from './stop-signal.ts'
 /** Runs the sandbox upstream until it is told to stop. */
 export async function sandbox(options: { host: string; port: number; controlPort: number }): Promise<void> {
   const running = await startSandbox(options).catch(explain)
-  // First of all: who reads that it listens may already send a signal.
+  // The signals come first: as soon as a caller reads that it listens, it may send one.
   onStopSignal(() => running.stop())
   process.stdout.write(notice(running))
 }

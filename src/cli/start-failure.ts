@@ -1,10 +1,13 @@
 import { StartError } from '../process/run.ts'
 import { CommandError } from './command-error.ts'
 
-/** What an address that can't be had says of itself is enough. */
+/** Errors of an address that can't be listened on. Their own message says enough. */
 const EXPECTED = new Set(['EACCES', 'EADDRNOTAVAIL', 'EAI_AGAIN', 'ENOTFOUND'])
 
-/** Throws a `CommandError` for what can be mended from outside; `portOptions` choose other ports. The rest is a bug. */
+/**
+ * Throws a `CommandError` for a failed start that the operator can correct, and every other error as it is: that is a bug.
+ * `portOptions` are the options that choose other ports.
+ */
 export function explainFailure(error: unknown, portOptions: string): never {
   const { code = '', port, address, message } = error as NodeJS.ErrnoException & { port?: number; address?: string }
   if (code === 'EADDRINUSE')

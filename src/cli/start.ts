@@ -14,9 +14,9 @@ import { type ConfigText, textOf } from '../process/worker-link.ts'
 import { runWorkers } from '../process/workers.ts'
 import { onStopSignal } from './stop-signal.ts'
 
-/** A reader that takes nothing for so long has stalled. */
+/** A reader of the log that takes nothing for this long has stalled. */
 const LONGEST_LAST_WORDS_MS = 1_000
-/** Even where calls took all the time that there was. */
+/** The log gets at least this long, even if the calls used up the time of the drain. */
 const SHORTEST_LAST_WORDS_MS = 100
 
 interface Options {
@@ -26,10 +26,10 @@ interface Options {
   readonly isDemo?: boolean
 }
 
-/** Runs the gateway until it is told to stop: as configured, or as a demo where nothing is. */
+/** Runs the gateway until it is told to stop. If nothing is configured, it runs the demo. */
 export async function start(options: Options): Promise<void> {
   if (cluster.isWorker) return startWorker(options)
-  // Would end the process until it is heeded; what has changed by then, the watch sees.
+  // Until there is a listener, SIGHUP would end the process. Whatever changes before the watch begins, the watch notices.
   process.on('SIGHUP', () => undefined)
   const watch = new FileWatch()
   const { config: file, isDemo = false } = options
@@ -55,7 +55,7 @@ export async function start(options: Options): Promise<void> {
     log.logger.info('stopped')
     await log.close(lastWordsMs(until))
   }
-  // First of all: who reads that it listens may already send a signal.
+  // The signals come first: as soon as a caller reads that it listens, it may send one.
   onStopSignal(drain, {
     onReload: () => void gateway.reload({ actor: 'SIGHUP', address: 'local' }),
     onImpatience(signal) {
@@ -67,17 +67,17 @@ export async function start(options: Options): Promise<void> {
   for (const warning of allWarnings(first)) log.logger.warn(warning)
   if (config.store.kind === 'redis') warnIfVolatile(config.store, log.logger)
   if (config.server.watch) watch.start(() => void gateway.reload({ actor: 'file', address: 'local' }))
-  // Not among the log lines on stdout, which a program may read.
+  // This goes to stderr, because a program may read the log on stdout.
   if (sandbox !== undefined)
     process.stderr.write(demoNotice({ ...gateway, controlUrl: sandbox.controlUrl, isWanted: isDemo }))
 }
 
-/** Runs the gateway in front of a sandbox, whatever is configured. */
+/** Runs the demo: the gateway in front of a sandbox. Any configuration is ignored. */
 export function startDemo(options: Omit<Options, 'isDemo'>): Promise<void> {
   return start({ ...options, isDemo: true })
 }
 
-/** Where Redis is away, that is said by others. */
+/** Warns if Redis would lose data at a restart. If Redis can't be reached, other parts say so. */
 function warnIfVolatile(store: StoreConfig, logger: Logger): void {
   const warn = (contents: RedisContents): void => {
     const warning = whyVolatile(contents)
@@ -86,14 +86,14 @@ function warnIfVolatile(store: StoreConfig, logger: Logger): void {
   redisContents(store).then(warn, () => undefined)
 }
 
-/** One of several processes: runs what the first of them has read. */
+/** Runs one of several processes with the configuration that the first process has read. */
 async function startWorker(options: Options): Promise<void> {
   const parse = async ({ source, text }: ConfigText): Promise<FoundConfig> =>
     withPorts({ config: await configOf(source, text), source, text }, options)
   const { config } = await parse(await textFromFirstProcess())
   const log = createLog(config.log)
   const worker = await runWorker(config, { log, parse })
-  // A terminal sends these to all processes at once; the first of them decides what the others do.
+  // A terminal sends these signals to all processes at once. Only the first process acts on them, and tells the others.
   for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)
   const stop = async (): Promise<void> => {
     const until = performance.now() + config.server.drain
@@ -103,7 +103,7 @@ async function startWorker(options: Options): Promise<void> {
   onStopSignal(stop, { signals: ['SIGTERM'] })
 }
 
-/** How long a reader of the log that is slow may take for the rest: a moment, and not beyond the end of the drain. */
+/** How long a slow reader may take for the rest of the log: a moment, but not beyond the end of the drain. */
 function lastWordsMs(until: number): number {
   return Math.min(LONGEST_LAST_WORDS_MS, Math.max(SHORTEST_LAST_WORDS_MS, until - performance.now()))
 }

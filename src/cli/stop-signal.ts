@@ -2,13 +2,13 @@ import { isatty } from 'node:tty'
 
 interface StopOptions {
   readonly signals?: readonly NodeJS.Signals[]
-  /** Called when a second signal ends the process at once. */
+  /** Is called when a second signal is about to end the process. */
   readonly onImpatience?: (signal: string) => void
-  /** Called for a SIGHUP, unless it says that the terminal is gone: that stops. */
+  /** Is called for a SIGHUP. A SIGHUP that says that the terminal has gone stops the process instead. */
   readonly onReload?: (() => void) | undefined
 }
 
-/** Runs `stop` at the first of the signals, then ends the process; a second one ends it at once. */
+/** Runs `stop` at the first signal, then ends the process. A second signal ends the process at once. */
 export function onStopSignal(
   stop: (signal: string) => Promise<void>,
   { signals = ['SIGTERM', 'SIGINT', 'SIGHUP'], onImpatience = () => undefined, onReload }: StopOptions = {},
@@ -39,7 +39,10 @@ function hasTerminal(): boolean {
   return [0, 1, 2].some(isatty)
 }
 
-/** One; but a Ctrl-C comes twice under `npm start`, from the terminal and once more from npm, which passes on its own. */
+/**
+ * How many signals mean one wish to stop. Usually that is one. Under `npm start` a Ctrl-C arrives twice: from the terminal, and
+ * from npm, which passes its own on.
+ */
 function signalsToStop(signal: NodeJS.Signals): number {
   return signal === 'SIGINT' && process.env['npm_lifecycle_event'] === 'start' ? 2 : 1
 }

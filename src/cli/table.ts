@@ -1,9 +1,9 @@
 import { roughly } from '../schema/units.ts'
 
-/** Names are not cut shorter than that, however narrow the terminal is. */
+/** Names are never cut shorter than this, however narrow the terminal is. */
 const SHORTEST_NAME = 6
 
-/** Lines of cells below one another. The first `cuttable` cells of a line are cut, the longest first, until it is no wider than that. */
+/** Aligns rows of cells as columns. If a line is wider than `width`, its first `cuttable` cells are cut, the longest first. */
 export function columnsOf(
   lines: readonly (readonly string[])[],
   { width, cuttable }: { width: number; cuttable: number },

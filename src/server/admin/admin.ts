@@ -26,10 +26,10 @@ import { usageRoutes } from './usage.ts'
 import { breakerRoutes } from './breakers.ts'
 
 const LARGEST_BODY = 65_536
-/** A correlation id of 128 characters, each of which may be escaped. */
+/** Room for a correlation id of 128 characters, each of which may be percent-encoded. */
 const LONGEST_PARAMETER = 3 * 128
 
-/** The server for operators and Prometheus, on a port of its own. Everything below /v1 wants the token, if there is one. */
+/** Makes the server for operators and Prometheus, on a port of its own. With tokens, everything below /v1 needs one. */
 export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyInstance {
   const { status, controls, management, requests, addressOf } = parts
   const { guard } = management
@@ -46,7 +46,8 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
   app.get('/readyz', async (_, reply) => {
     const reason = await status.notReady()
     if (reason !== undefined) return reply.code(503).send({ status: 'not ready', reason })
-    // Still 200: taking all gateways out of service because Redis is away would be the greater outage.
+    // The status is 200 even when degraded. Otherwise all gateways would be taken out of service when Redis is away, which
+    // would be the greater outage.
     const degraded = await status.degraded()
     return { status: 'ready', ...(degraded === undefined ? {} : { degraded }) }
   })
@@ -62,7 +63,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
     answerProblems(page, management.logger)
     pageRoutes(page, admin, parts)
   })
-  // The token belongs to the routes, not to a look at the URL: the router decodes `/%761/quota` to the same route.
+  // The hook belongs to the routes. A check of the URL's text could be passed by: the router decodes `/%761/quota` to `/v1/quota`.
   app.register(
     async (api) => {
       answerProblems(api, management.logger)
@@ -89,13 +90,13 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
   return app
 }
 
-/** A scrape is mostly the same words again and again: compressed, a megabyte is a few dozen kilobytes. */
+/** A scrape mostly repeats the same words. A megabyte of it compresses to a few dozen kilobytes. */
 function sendMetrics(request: FastifyRequest, reply: FastifyReply, metrics: AsyncIterable<string>): FastifyReply {
   reply.type(OPENMETRICS).header('vary', 'accept-encoding')
   const text = Readable.from(metrics)
   const encodings = new Negotiator(request.raw).encodings(['gzip', 'identity'])
   if (encodings[0] !== 'gzip') return reply.send(text)
-  // The fastest level, and on a thread of its own: calls go on meanwhile.
+  // Compression runs on another thread, so that calls go on meanwhile. The fastest level does.
   const zipped = createGzip({ level: 1 })
   pipeline(text, zipped, () => undefined)
   return reply.header('content-encoding', 'gzip').send(zipped)

@@ -5,7 +5,7 @@ import type { Management } from './management.ts'
 
 const FILTERS = ['actor', 'action', 'target', 'since', 'until'] as const
 
-/** `/v1/audit`: every change, newest first. */
+/** Serves `GET /v1/audit`: every change, the newest first. */
 export function auditRoutes(api: FastifyInstance, { audit }: Management): void {
   api.get('/audit', async ({ query }) => {
     const { search, limit, offset } = readListQuery(query, FILTERS)

@@ -12,11 +12,11 @@ export interface ShownKey {
   readonly expires_at: string | null
 }
 
-/** A client as the admin API shows it: its scope by the names of the configuration, of its keys only what is no secret. */
+/** A client as the admin API shows it: its scope by the names of the configuration, and of its keys what is no secret. */
 export interface ShownClient {
   readonly id: string
   readonly name: string
-  /** Where it is kept: what stands in the configuration file can't be changed here. */
+  /** Where the client is kept. The admin API can't change a client of the configuration file. */
   readonly source: 'config' | 'api'
   readonly read_only: boolean
   readonly keys: readonly ShownKey[]

@@ -22,7 +22,7 @@ const NewKeySchema = object(keyFields)
 const NewClientSchema = object({
   name: name(),
   key: Type.Optional(NewKeySchema),
-  /** Of keys that exist already, instead of a new one. */
+  /** Hashes of keys that exist already. With them no new key is made. */
   keys: Type.Optional(Type.Array(object({ hash: keyHash(), ...keyFields }), { minItems: 1 })),
   ...ClientScopeSchema.properties,
 })
@@ -30,7 +30,7 @@ const NewClientSchema = object({
 type Id = { Params: { id: string } }
 type KeyId = { Params: { id: string; key: string } }
 
-/** `/v1/clients`: those of the configuration, which can only be read, and those that are made here. */
+/** Serves `/v1/clients`: the clients of the configuration, which can only be read, and those that were made here. */
 export function clientRoutes(api: FastifyInstance, management: Management): void {
   const routes = new ClientRoutes(management)
   api.get('/clients', (request) => listOf(routes.all(), readListQuery(request.query)))
@@ -84,7 +84,7 @@ class ClientRoutes {
     return withTag(reply, after, (client) => (key === undefined ? client : { ...client, key }))
   }
 
-  /** RFC 7396: what is null is taken away. */
+  /** A merge patch (RFC 7396): a field that is null is removed. */
   async update(request: FastifyRequest<Id>, reply: FastifyReply): Promise<FastifyReply> {
     const patch = request.body
     if (typeof patch !== 'object' || patch === null || Array.isArray(patch)) throw invalid('the body must be an object')
@@ -127,7 +127,7 @@ class ClientRoutes {
     return withTag(reply, after)
   }
 
-  /** Changes a client as it is then, unless it is not what the request was about any more (RFC 9110 §13.1.1). */
+  /** Changes a client as it is at that moment. Refuses if If-Match names another version of it (RFC 9110 §13.1.1). */
   async #change(
     request: FastifyRequest<Id>,
     action: string,
@@ -161,7 +161,7 @@ class ClientRoutes {
     if (errors.length > 0) throw invalid('the body is not as it must be', errors)
   }
 
-  /** One key of two clients would be whoever's was found first. */
+  /** Refuses a key that another client has. A call with it would count for whichever client was found first. */
   #checkKeys(keys: readonly StoredKey[]): void {
     const known = new Set(this.#clients.all.flatMap((client) => client.keys.map(({ hash }) => hash)))
     for (const { keys } of Object.values(this.#management.config().clients ?? {})) {
@@ -201,7 +201,7 @@ function storedKey(hash: string, { label, expires }: KeyWish, now: EpochMs): Sto
   }
 }
 
-/** A version is one state of a client (RFC 9110 §8.8.3). */
+/** The entity tag of a client's state (RFC 9110 §8.8.3). It changes with its version. */
 function tagOf(version: number): string {
   return `"${version}"`
 }
@@ -211,7 +211,7 @@ function withTag(
   client: ShownClient,
   show: (client: ShownClient) => object = (client) => client,
 ): FastifyReply {
-  // Some of these answers hold a key that is shown only now.
+  // Some of these answers hold a new key, which must be in no cache.
   return reply.header('ETag', tagOf(client.version)).header('Cache-Control', 'no-store').send(show(client))
 }
 

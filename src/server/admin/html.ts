@@ -1,4 +1,4 @@
-/** Markup that may go into a page as it is. */
+/** Markup that is safe to put into a page. */
 export class Html {
   readonly text: string
 
@@ -9,7 +9,7 @@ export class Html {
 
 export type Part = Html | string | number | undefined | false | readonly Part[]
 
-/** Markup with values in it, which are escaped unless they are markup; undefined and false are left out. */
+/** Builds markup from a template. Values are escaped unless they are markup. Undefined and false give nothing. */
 export function html(literals: TemplateStringsArray, ...parts: readonly Part[]): Html {
   return new Html(literals.map((literal, i) => (i === 0 ? literal : escaped(parts[i - 1]) + literal)).join(''))
 }

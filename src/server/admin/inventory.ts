@@ -10,7 +10,7 @@ interface Shown extends Listed {
   readonly read_only: true
 }
 
-/** `/v1/upstreams`, `/v1/accounts` and `/v1/credentials`: what stands in the configuration file, credentials by name only. */
+/** Serves `/v1/upstreams`, `/v1/accounts` and `/v1/credentials` of the configuration file: credentials by name only. */
 export function inventoryRoutes(api: FastifyInstance, { config }: Management): void {
   const sorts = { upstreams: upstreamsOf, accounts: accountsOf, credentials: credentialsOf }
   for (const [sort, all] of Object.entries(sorts)) {

@@ -17,7 +17,7 @@ export interface ListQuery extends Page {
 
 type Query = Readonly<Record<string, unknown>>
 
-/** What a list is asked for; anything else in the query is an error, not something that silently does nothing. */
+/** The query parameters of a list. Any other parameter is an error, since it would silently do nothing. */
 export function readListQuery(query: unknown, others: readonly string[] = []): ListQuery {
   const given = query as Query
   for (const name of Object.keys(given)) {
@@ -33,14 +33,14 @@ export function readListQuery(query: unknown, others: readonly string[] = []): L
   }
 }
 
-/** The value of a query parameter, which must not be there twice. */
+/** The value of a query parameter. A parameter that is given twice is an error. */
 export function textOf(query: Query, name: string): string | undefined {
   const value = query[name]
   if (value !== undefined && typeof value !== 'string') throw invalid(`the query parameter ${name} is given twice`)
   return value
 }
 
-/** A time of a query parameter, as ISO 8601 has it in UTC; `orElse` is what else it may be. */
+/** Reads a time in UTC as ISO 8601 writes it. `orElse` names the other forms that are allowed, for the error. */
 export function timeOf(name: string, text: string, orElse = ''): string {
   const ms = Date.parse(text)
   if (!/^\d{4}-\d{2}-\d{2}/.test(text) || Number.isNaN(ms))
@@ -48,20 +48,20 @@ export function timeOf(name: string, text: string, orElse = ''): string {
   return new Date(ms).toISOString()
 }
 
-/** A time of a query parameter, or how long ago it was, in milliseconds since 1970. */
+/** Reads a time, or a duration before now. Gives milliseconds since 1970. */
 export function momentOf(name: string, text: string, clock: Clock): number {
   if (/^\d{1,4}d$/.test(text)) return clock.wall() - 86_400_000 * Number(text.slice(0, -1))
   if (/^\d{1,6}(ms|s|m|h)$/.test(text)) return clock.wall() - parseDuration(text)
   return Date.parse(timeOf(name, text, ', or a duration such as 15m'))
 }
 
-/** What of a resource lists look at. */
+/** The fields of a resource by which lists search and sort. */
 export interface Listed {
   readonly name: string
   readonly archived_at?: string | null
 }
 
-/** One page of those that are asked for, in the order of their names; `search` is found in any text, in any case. */
+/** One page of the matching resources, in the order of their names. `search` may match any text of a resource, in any case. */
 export function listOf<Item extends Listed>(
   items: readonly Item[],
   { search, includeArchived, limit, offset }: ListQuery,
@@ -75,7 +75,7 @@ export function listOf<Item extends Listed>(
   return { data: found.slice(offset, offset + limit) }
 }
 
-/** The one of that id, or else of that name. Throws the 404 that says that there is no such `sort` of thing. */
+/** Finds a resource by its id, or else by its name. Throws a 404 that says that there is no such `sort` of thing. */
 export function oneOf<Item extends { id: string; name: string }>(
   items: readonly Item[],
   sort: string,

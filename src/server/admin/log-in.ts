@@ -17,7 +17,7 @@ declare module 'fastify' {
   }
 }
 
-/** Lets nobody in without a token; where none is configured, only programs of this machine. */
+/** Admits a request only with a token. If no token is configured, it admits programs of this machine and nobody else. */
 export function wantLogIn(
   api: FastifyInstance,
   tokens: readonly Token[],
@@ -46,14 +46,14 @@ export function wantLogIn(
   })
 }
 
-/** Whose token it is, and for how long its address may try no other. */
+/** The owner of the token that a request presents, and for how long its address is blocked. */
 export async function ownerOfToken(
   token: string,
   tokens: readonly Token[],
   { guard, address }: { guard: GuessGuard; address: string },
 ): Promise<{ owner: string | undefined; blockedMs: number }> {
   const blockedMs = guard.blockedMs(address)
-  // Nothing is compared as long as that lasts: not even the right token is told from others.
+  // A blocked address learns nothing: its token is not compared at all, so that the right one is refused too.
   if (blockedMs > 0) return { owner: undefined, blockedMs }
   const owner = ownerOf(token, tokens)
   if (owner !== undefined || token === '') return { owner, blockedMs: 0 }
@@ -88,7 +88,7 @@ function tokenIn(authorization = ''): string {
   return authorization.replace(/^bearer +/i, '')
 }
 
-/** Every token is compared, and hashes of one length in constant time: how long it takes tells nothing. */
+/** Compares with every token, by hashes of one length in constant time. The time that it takes tells nothing about the tokens. */
 function ownerOf(token: string, tokens: readonly Token[]): string | undefined {
   const digest = hash('sha256', token, 'buffer')
   let owner: string | undefined
@@ -97,8 +97,8 @@ function ownerOf(token: string, tokens: readonly Token[]): string | undefined {
 }
 
 /**
- * A web page may let a browser of this machine send requests here, under a name of its own that stands for 127.0.0.1 or
- * with its Origin: those are no programs of this machine.
+ * Whether a browser sent the request for a web page. Such a page may send requests with its own Origin, or under a name of its
+ * own that resolves to 127.0.0.1. They come from this machine, but must not count as requests of its programs.
  */
 export function programOfThisMachine({ headers }: FastifyRequest): string {
   const host = headers.host?.replace(/:\d+$/, '') ?? ''

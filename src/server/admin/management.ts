@@ -10,7 +10,7 @@ import type { UsageReader } from '../../usage/keeper.ts'
 import type { Logger } from '../../observe/log.ts'
 import type { Records } from '../../records/records.ts'
 
-/** All that the admin port needs. */
+/** What the admin port needs. */
 export interface AdminParts {
   readonly status: Status
   readonly controls: Controls
@@ -26,21 +26,21 @@ export interface Management {
   readonly clients: ManagedClients
   readonly presets: Records<StoredPreset>
   readonly audit: AuditTrail
-  /** What clients have used, by the day. */
+  /** What clients have used on each day. */
   readonly usage: UsageReader
-  /** Against those who try many tokens. */
+  /** Blocks addresses that try many tokens. */
   readonly guard: GuessGuard
   readonly clock: Clock
   readonly logger: Logger
 }
 
-/** A copy of a built-in preset, which is its owner's to change. */
+/** A copy of a built-in preset, which its owner may change. */
 export interface StoredPreset {
   /** `preset_` and 32 hex digits. */
   readonly id: string
   readonly name: string
   readonly basedOn: string
-  /** As the configuration of an upstream has it. */
+  /** Settings of an upstream, as the configuration file has them. */
   readonly config: object
   /** Milliseconds since 1970. */
   readonly createdAt: number

@@ -1,7 +1,7 @@
 import type { AwayInstance } from '../../requests/question.ts'
 import { type Html, html } from './html.ts'
 
-/** A table, or `none` where it has no rows. On a narrow screen it scrolls by itself. */
+/** A table, or the text `none` if it has no rows. On a narrow screen the table scrolls and the page does not. */
 export function table(caption: string, columns: readonly string[], rows: readonly Html[], none: string): Html {
   if (rows.length === 0) return html`<p class="none">${none}</p>`
   return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0">
@@ -44,7 +44,7 @@ export function page(title: string, head: Html | undefined, body: Html, owner: s
     </html>`.text
 }
 
-/** A line for each instance that did not answer, so that nobody takes what is shown for all there is. */
+/** A line for each instance that did not answer, so that nobody takes what is shown for complete. */
 export function awayNotes(away: readonly AwayInstance[]): readonly Html[] {
   return away.map(({ instance, why }) => html`<p class="away">Not heard of: ${instance}. ${why}.</p>`)
 }

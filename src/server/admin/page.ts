@@ -13,9 +13,9 @@ import { readRequestList } from './requests.ts'
 import { Sessions } from './sessions.ts'
 
 const EVENT_EVERY_MS = 1_000
-/** Pages that are open at once; each costs a look at everything, once a second for all of them together. */
+/** How many pages may be open at once. The state is read once a second for all of them together, but each gets a copy. */
 const MOST_OPEN = 100
-/** No script but ours, no style in the markup, nothing from elsewhere, in nobody's frame. */
+/** Allows only our own script and style sheet. The page may load nothing from elsewhere, and no other site may frame it. */
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 const HTML = 'text/html; charset=utf-8'
@@ -105,7 +105,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   app.post('/sign-out', (_, reply) => reply.header('set-cookie', sessions.end()).redirect('/sign-in', 303))
 }
 
-/** Sends what changes, once a second, until the page is closed or signed out. What can't be told now is told the next time. */
+/** Sends what has changed, once a second, until the page is closed or signed out. A state that can't be read is tried again. */
 function streamEvents(
   reply: FastifyReply,
   { state, isSignedIn, onEnd }: { state: () => Promise<PageState>; isSignedIn: () => boolean; onEnd: () => void },
@@ -119,7 +119,7 @@ function streamEvents(
       raw.end('event: signed-out\ndata: {}\n\n')
       return
     }
-    // A reader that is slower than this gets the next state, and not all of them.
+    // A slow reader skips states and gets the newest one. Otherwise they would pile up in memory.
     if (raw.writableNeedDrain) return
     const data = JSON.stringify(liveParts(await state()).text)
     raw.write(data === last ? ': nothing new\n\n' : `event: state\ndata: ${data}\n\n`)
@@ -137,7 +137,7 @@ function asset(app: FastifyInstance, path: string, file: string, type: string): 
   app.get(path, (_, reply) => reply.type(type).header('cache-control', 'no-cache').send(text))
 }
 
-/** All who ask within that time get one answer. */
+/** Everybody who asks within this time gets the same answer. */
 function sharedFor<T>(ms: number, clock: AdminParts['management']['clock'], ask: () => Promise<T>): () => Promise<T> {
   let asked: Promise<T> | undefined
   let askedAt = -Infinity

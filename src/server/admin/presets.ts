@@ -12,7 +12,7 @@ interface ShownPreset extends Listed {
   readonly source: 'built-in' | 'api'
   readonly read_only: boolean
   readonly based_on: string | null
-  /** As the configuration of an upstream has it. */
+  /** Settings of an upstream, as the configuration file has them. */
   readonly config: object
 }
 
@@ -20,7 +20,7 @@ const CopySchema = object({ name: name() })
 
 type Id = { Params: { id: string } }
 
-/** `/v1/presets`: what the gateway knows of vendors, and copies of it, as a beginning for an upstream of one's own. */
+/** Serves `/v1/presets`: what the gateway knows about vendors, and copies of that which can be changed. */
 export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Management): void {
   const all = async (): Promise<ShownPreset[]> => [...builtIns(), ...[...(await presets.read()).values()].map(copied)]
   const find = async (id: string): Promise<ShownPreset> => oneOf(await all(), 'preset', id)

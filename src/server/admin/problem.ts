@@ -3,7 +3,7 @@ import { formatPath, type Problem } from '../../config/problem.ts'
 import { PROBLEM_TYPE, problemDetails } from '../../http/problem.ts'
 import type { Logger } from '../../observe/log.ts'
 
-/** What is wrong with a request to the admin API, as RFC 9457 has it. Its texts repeat no secret. */
+/** An error that the admin API answers as problem details (RFC 9457). Its texts never repeat a secret. */
 export class AdminProblem extends Error {
   readonly status: number
   readonly code: string
@@ -20,7 +20,7 @@ export class AdminProblem extends Error {
 const SERVED =
   'it has the live page at /, GET /healthz, /readyz and /metrics, and below /v1 what docs/admin-api.md lists; clients call the other port'
 
-/** By the kind of thing, and the id or name under which it was looked for. */
+/** The 404 for a thing of this kind, with the id or name under which it was looked for. */
 export function notFound(what: string, name: string): AdminProblem {
   return new AdminProblem(404, 'NOT_FOUND', `there is no ${what} "${name.slice(0, 200)}"`)
 }
@@ -29,7 +29,7 @@ export function invalid(detail: string, errors: readonly Problem[] = []): AdminP
   return new AdminProblem(400, 'INVALID_REQUEST', detail, errors)
 }
 
-/** The body of the answer. `errors` says what is wrong where, all of it at once. */
+/** The body of the answer. `errors` lists every fault with its place. */
 function problemBody({ status, code, message, errors }: AdminProblem): object {
   const problem = problemDetails(status, code, message)
   if (errors.length === 0) return problem
@@ -39,7 +39,7 @@ function problemBody({ status, code, message, errors }: AdminProblem): object {
   }
 }
 
-/** Lets everything that goes wrong below be answered as a problem. A bug tells no more than that; the log has the rest. */
+/** Makes every error of the routes of `api` a problem. For a bug the answer says only that there was one; the log has the rest. */
 export function answerProblems(api: FastifyInstance, logger: Logger): void {
   api.setErrorHandler(async (error: FastifyError | AdminProblem, _, reply) => {
     const problem = asProblem(error)
@@ -48,7 +48,7 @@ export function answerProblems(api: FastifyInstance, logger: Logger): void {
   })
 }
 
-/** Answers what no route of `api` is for, below its prefix. */
+/** Answers requests below the prefix of `api` that no route is for. */
 export function answerNotFound(api: FastifyInstance): void {
   api.setNotFoundHandler(async ({ method, url }, reply) => {
     const [path = ''] = url.split('?')
@@ -65,13 +65,13 @@ function asProblem(error: FastifyError | AdminProblem): AdminProblem {
   const { statusCode = 500 } = error
   if (statusCode >= 500)
     return new AdminProblem(500, 'INTERNAL_ERROR', 'the gateway made a mistake; its log knows more')
-  // The framework's own words may repeat what was sent.
+  // The framework's own message may repeat what was sent, which may be a secret.
   const known = FRAMEWORK[error.code]
   if (known !== undefined) return new AdminProblem(statusCode, ...known)
   return new AdminProblem(statusCode, 'INVALID_REQUEST', 'the request can’t be taken as it is')
 }
 
-/** What the framework refuses before a route sees it, in our words. */
+/** Our messages for requests that the framework refuses before a route sees them. */
 const FRAMEWORK: Readonly<Record<string, [code: string, detail: string]>> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: [
     'UNSUPPORTED_MEDIA_TYPE',

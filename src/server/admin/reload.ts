@@ -4,7 +4,10 @@ import type { Management } from './management.ts'
 import { AdminProblem } from './problem.ts'
 import type { Controls, Reloaded } from './status.ts'
 
-/** `POST /reload`: reads the configuration anew, as SIGHUP does. 422 with every problem if it stays as it was. */
+/**
+ * Serves `POST /reload`, which reads the configuration again, as SIGHUP does. If the new one has problems, the old one stays in
+ * force, and the answer is 422 with every problem.
+ */
 export function reloadRoute(
   api: FastifyInstance,
   { reload }: Pick<Controls, 'reload'>,
@@ -21,7 +24,7 @@ export function reloadRoute(
   })
 }
 
-/** A reload as the audit trail has it. */
+/** A reload as the audit trail records it. */
 export function reloadChange(after: Reloaded): Change {
   return { action: 'config.reload', target: 'config', name: 'config', before: null, after }
 }

@@ -8,10 +8,10 @@ import { AdminProblem, invalid } from './problem.ts'
 
 const TEXTS = ['client', 'upstream', 'account', 'class', 'outcome'] as const
 const FILTERS = [...TEXTS, 'status', 'since', 'until']
-/** Of each instance so many come over Redis at once. */
+/** How many calls each instance sends over Redis at once. */
 const MOST_LISTED = 1_000
 
-/** `/v1/requests`: the latest calls of all instances; `/v1/requests/{correlationId}`: the whole story of one. */
+/** Serves `/v1/requests`, the latest calls of all instances, and `/v1/requests/{correlationId}`, the whole story of one. */
 export function requestRoutes(
   api: FastifyInstance,
   { requests, clock }: { requests: Pick<AllRequests, 'ask'>; clock: Clock },
@@ -29,7 +29,7 @@ export function requestRoutes(
   })
 }
 
-/** What a list of requests is asked for; the first `offset` of `most` are of an earlier page. */
+/** Reads the query of a list of requests. Of `most` calls the first `offset` belong to earlier pages. */
 export function readRequestList(
   query: Record<string, unknown>,
   clock: Clock,
@@ -41,7 +41,7 @@ export function readRequestList(
   return { filter: readFilter(query, clock, search), most, offset }
 }
 
-/** So that nobody takes an id for wrong whose instance is away. */
+/** Names the instances that did not answer. Otherwise an id might seem wrong only because its instance is away. */
 function unknownRequest(id: string, away: readonly AwayInstance[]): AdminProblem {
   const kept =
     'each gateway process keeps its latest calls only (requests.keep, requests.maxBytes): the log may have it'

@@ -6,8 +6,9 @@ const LASTS_MS = 12 * 3_600_000
 const NAME = 'sluice_session'
 
 /**
- * Who is signed in to the live page. The cookie says whose token it was and until when, and is signed with a key made of that
- * token. So it holds no token, needs no memory, is good at every instance with the same tokens, and ends with its token.
+ * Sessions of the live page. The cookie names the owner of a token and when it expires, and is signed with a key that is
+ * derived from that token. So it contains no token, needs no memory, works at every instance with the same tokens, and becomes
+ * invalid when its token is removed.
  */
 export class Sessions {
   readonly #tokens: readonly Token[]
@@ -18,7 +19,7 @@ export class Sessions {
     this.#clock = clock
   }
 
-  /** The `Set-Cookie` that signs in the owner of a token, for twelve hours. */
+  /** The `Set-Cookie` that signs the owner of a token in for twelve hours. */
   begin(label: string): string {
     const token = this.#tokens.find((one) => one.label === label)!
     const text = `${Buffer.from(label).toString('base64url')}.${this.#clock.wall() + LASTS_MS}`
@@ -30,7 +31,7 @@ export class Sessions {
     return cookie('', 0)
   }
 
-  /** Who sent this `Cookie` header; undefined if nobody is signed in, or not any more. */
+  /** The owner of the session in a `Cookie` header; undefined if there is none, or it has expired. */
   ownerIn(header = ''): string | undefined {
     for (const pair of header.split(';')) {
       const [name, value = ''] = pair.trim().split('=', 2)
@@ -55,7 +56,7 @@ function signatureOf(text: string, { digest }: Token): Buffer {
   return createHmac('sha256', digest).update(`sluice page session\n${text}`).digest()
 }
 
-/** Out of reach of scripts and of other sites. Not `Secure`: the admin port speaks plain HTTP, mostly on loopback. */
+/** Neither scripts nor other sites can use the cookie. It is not `Secure`, because the admin port speaks plain HTTP. */
 function cookie(value: string, seconds: number): string {
   return `${NAME}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=Strict`
 }

@@ -1,32 +1,32 @@
 import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
 import type { BreakerState } from '../../resilience/breaker.ts'
 
-/** What the admin port shows: of one process, or of all workers together. */
+/** What the admin port shows, of one process or of all workers together. */
 export interface Status {
-  /** In the OpenMetrics format, in pieces. */
+  /** The metrics in the OpenMetrics format, in pieces. */
   metrics(): AsyncIterable<string>
-  /** Undefined while calls can be served, else why not. */
+  /** Why calls can't be served; undefined while they can. */
   notReady(): Promise<string | undefined>
-  /** Undefined while all is as it should be, else what calls have to do without. */
+  /** What calls have to do without; undefined while nothing is amiss. */
   degraded(): Promise<string | undefined>
   /** Undefined while the quota store can't be asked. */
   quota(): Promise<QuotaRow[] | undefined>
   /** The budgets of clients. Undefined while the quota store can't be asked. */
   budgets(): Promise<BudgetRow[] | undefined>
   queue(): Promise<QueueRow[]>
-  /** How long the credentials of each account are good, as far as that is known. */
+  /** When the credentials of each account expire, as far as that is known. */
   credentials(): Promise<CredentialRow[]>
-  /** What became of calls of this gateway. */
+  /** Finds calls of this gateway. */
   requests(question: RequestQuestion): Promise<RequestAnswers>
 }
 
-/** What operators can have done. */
+/** What operators can change while the gateway runs. */
 export interface Controls {
   reload(): Promise<Reloaded>
-  /** What became of the latest reload, whoever asked for it. */
+  /** The result of the latest reload, whoever asked for it. */
   lastReload(): Reloaded | undefined
   breakers(): Promise<BreakerRow[]>
-  /** Whether there is such a breaker. */
+  /** Returns whether there is such a breaker. */
   setBreaker(order: BreakerOrder): Promise<boolean>
 }
 
@@ -37,12 +37,12 @@ export interface QuotaRow {
   readonly class: string
   readonly window: string
   readonly limit: number
-  /** Less than that while the upstream lets less through, or others use it. */
+  /** How much of the limit can be used now. It is less than the limit while the upstream allows less, or others use it. */
   readonly effective: number
   readonly used: number
   readonly remaining: number
   readonly resetMs: number
-  /** Until nothing is left, if calls go on as in the last minutes; 0 while nothing is; null where that is never, or not known. */
+  /** Time until nothing is left if calls go on as in the last minutes. 0 if nothing is left now; null if never, or not known. */
   readonly exhaustionInMs: number | null
   /** The rate of the last minutes divided by the rate that the limit allows for ever; null where that is not known. */
   readonly burnRatio: number | null
@@ -66,17 +66,17 @@ export interface QueueRow {
   readonly class: string
   readonly client: string
   readonly waiting: number
-  /** From now on, when the first of them will have its turn, and when the last, as far as is known. */
+  /** Time from now until the first of them, and the last, will probably have its turn. */
   readonly nextInMs: number
   readonly lastInMs: number
 }
 
-/** One credential of an account, or the account where nothing is known of its end. */
+/** One credential of an account, or the account itself if it is not known when its credentials expire. */
 export interface CredentialRow {
   readonly upstream: string
   readonly account: string
   readonly credential: string | null
-  /** Null where that is not known; 0 and less where it is over. */
+  /** Time until it expires; null if not known, 0 or less if it has expired. */
   readonly expiresInMs: number | null
   /** Credentials of the account's pool that are left out for a while. */
   readonly quarantined: number
@@ -85,26 +85,26 @@ export interface CredentialRow {
 /** One breaker, as `GET /v1/breakers` lists it. */
 export interface BreakerRow {
   readonly upstream: string
-  /** Undefined for the one of all calls that are in no group. */
+  /** Undefined for the breaker of all calls that are in no group. */
   readonly group: string | undefined
   readonly state: BreakerState
-  /** It stays open until somebody closes it. */
+  /** Whether it was opened by hand. It then stays open until somebody closes it. */
   readonly byHand: boolean
-  /** Undefined where calls are not refused. */
+  /** Time until the next probe; undefined while calls are not refused. */
   readonly retryAfterMs: number | undefined
 }
 
-/** To open a breaker until it is closed, or to close it. */
+/** Opens a breaker until somebody closes it, or closes it. */
 export interface BreakerOrder {
   readonly upstream: string
   readonly group: string | undefined
   readonly state: 'open' | 'closed'
 }
 
-/** What became of a reload. Places are paths of keys, such as `upstreams.harness.retry`. */
+/** The result of a reload. Places are paths of keys, such as `upstreams.harness.retry`. */
 export type Reloaded =
-  /** Calls that come from now on are served as configured now. */
+  /** The new configuration is in force for calls that come from now on. */
   | { readonly result: 'applied'; readonly changed: readonly string[]; readonly needRestart: readonly string[] }
   | { readonly result: 'unchanged'; readonly needRestart: readonly string[] }
-  /** Nothing has changed, because of these. */
+  /** The problems because of which nothing has changed. */
   | { readonly result: 'rejected'; readonly problems: readonly string[] }

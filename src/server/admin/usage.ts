@@ -9,7 +9,7 @@ import { type UsedLimit, usageNow } from './usage-view.ts'
 
 const NAMES = ['client', 'upstream', 'account', 'class'] as const
 const DAY_MS = 86_400_000
-/** More rows than a process has. */
+/** More rows than a process can have: no row is left out. */
 const ALL = 100_000
 
 type Wanted = Partial<Record<(typeof NAMES)[number], string>>
@@ -53,7 +53,7 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
   })
 }
 
-/** Day by day, since all of them together may be large. What can't be read at all is an error, and no empty list. */
+/** Reads one day after the other, since all of them together may be large. A failed read is an error, never an empty list. */
 async function sendDays(usage: UsageReader, since: number, until: number, wanted: Wanted): Promise<Readable> {
   const days = usage.read(since, until)[Symbol.asyncIterator]()
   const first = await days.next().catch((error: Error) => {
@@ -85,7 +85,7 @@ function readNames(query: Record<string, unknown>): Wanted {
   return wanted
 }
 
-/** An account may be asked for by its name, or with its upstream: `harness/prod`. */
+/** The query may name an account alone, or with its upstream: `harness/prod`. */
 function isWanted(row: Row, { account, ...wanted }: Wanted): boolean {
   if (account !== undefined && row.account !== account && `${row.upstream}/${row.account}` !== account) return false
   return Object.entries(wanted).every(([name, text]) => row[name as keyof Wanted] === text)
