@@ -34,6 +34,9 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   const { endpoint, headers = {} } = config.telemetry.traces ?? {}
   if (isPlain(endpoint) && Object.keys(headers).length > 0)
     warnings.push('telemetry.traces.endpoint is http://, so its headers travel unencrypted')
+  for (const [name, { url }] of Object.entries(config.webhooks)) {
+    if (isPlain(url.reveal())) warnings.push(`webhooks.${name}.url is http://, so what it tells travels unencrypted`)
+  }
   for (const [name, upstream] of Object.entries(config.upstreams)) {
     const { url, accounts } = upstream
     warnings.push(...cacheWarnings(name, upstream))
@@ -49,7 +52,8 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
 }
 
 function isPlain(url: string | undefined): boolean {
-  if (url === undefined) return false
+  // A reference may stay unresolved here.
+  if (url === undefined || !URL.canParse(url)) return false
   const { protocol, hostname } = new URL(url)
   return protocol === 'http:' && !isLoopback(hostname)
 }

@@ -31,12 +31,12 @@ export const WebhookSchema = object({
     minItems: 1,
     default: WEBHOOK_EVENTS.slice(0, WEBHOOK_EVENTS.indexOf('used_up')),
     description:
-      'What is told: breaker open; credential refused or expired; store away, degraded, or lost data; queue_full; reload rejected; exhaustion of a limit within two hours; usage of a limit at the thresholds; used_up: calls wait for a limit; reduced: the vendor lets less through; refusals of the gateway of other kinds; upstream failing or slow.',
+      'What is told: breaker open; credential refused or expired; store away, degraded, or lost data; queue_full; reload rejected; exhaustion of a limit within two hours; usage of a limit or budget at the thresholds; used_up: calls wait for a limit; reduced: the vendor lets less through; refusals of the gateway of other kinds; upstream failing or slow.',
   }),
-  thresholds: Type.Array(percent('Part of what can be used of a limit.'), {
+  thresholds: Type.Array(percent('Part of what can be used of it.'), {
     minItems: 1,
     default: ['80%', '95%'],
-    description: 'At which usage of each limit to tell, each once while it is above the first.',
+    description: 'At which usage of each limit and budget to tell, each once while it is above the first.',
   }),
   repeat: duration('While something lasts, it is told again after so long.', { default: '4h', min: '1m' }),
   headers: Type.Optional(

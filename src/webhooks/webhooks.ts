@@ -73,10 +73,14 @@ export class Webhooks {
     this.#follow(this.#options.management.config())
     if (this.#webhooks.size === 0 || !this.#options.claims.open()) return
     // The calls of this gateway only: each gateway tells of its own.
-    const { causes, limits } = await findings(this.#options, (question) => this.#options.status.requests(question))
+    const { status } = this.#options
+    const [{ causes, limits = [] }, budgets = []] = await Promise.all([
+      findings(this.#options, (question) => status.requests(question)),
+      status.budgets(),
+    ])
     for (const [name, { config, delivery, episodes }] of this.#webhooks) {
       const conditions: Condition[] = []
-      for (const cause of [...causes, ...usageCauses(limits ?? [], config.thresholds)]) {
+      for (const cause of [...causes, ...usageCauses(limits, budgets, config.thresholds)]) {
         const { event } = cause
         if (event !== undefined && config.events.includes(event)) conditions.push({ level: 0, ...cause, event })
       }

@@ -1,13 +1,17 @@
+import { writeFileSync } from 'node:fs'
 import type { LookupFunction } from 'node:net'
+import { join } from 'node:path'
 import { Writable } from 'node:stream'
 import pino from 'pino'
-import { parse } from 'yaml'
+import { parse, stringify } from 'yaml'
 import { describe, expect, it } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
+import { hashKey } from '../../src/clients/keys.ts'
 import { createLog } from '../../src/observe/log.ts'
 import type { Message } from '../../src/webhooks/message.ts'
 import { readText } from '../deploy/repository.ts'
-import { harnessConfig, startGateway, startUpstream, type TestGateway } from '../support/gateway.ts'
+import { runCommand } from '../support/command-line.ts'
+import { harnessConfig, newFolder, startGateway, startUpstream, type TestGateway } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -161,6 +165,17 @@ describe('webhooks', () => {
     ])
   })
 
+  it('tell of the budget of a client that is nearly used', async () => {
+    const receiver = await startReceiver()
+    const clients = { bot: { keys: [hashKey('key-of-bot')], budget: [{ requests: 10, window: '1h' }] } }
+    const webhooks = { usage: { url: receiver.url, events: ['usage'] } }
+    const { gateway, eventually } = await startTelling(webhooks, { rest: { clients } })
+    for (let i = 0; i < 8; i++) await call(gateway.url, READ, { headers: { 'x-sluice-key': 'key-of-bot' } })
+    await eventually(() => receiver.messages.map(({ summary }) => summary)).toEqual([
+      '80 % of the budget of bot per 1h is used: 8 of 10.',
+    ])
+  })
+
   it('tell of a rejected reload, and go by the configuration that is in force', async () => {
     const [before, after] = [await startReceiver(), await startReceiver()]
     const { gateway, looks, eventually, config } = await startTelling({ ops: { url: before.url } })
@@ -266,6 +281,22 @@ describe('a configuration of webhooks', () => {
     const config = checkConfig(harnessConfig('http://127.0.0.1:1', {}, { webhooks }), 'test')
     expect(Object.keys(config.webhooks)).toEqual(['oncall', 'platform'])
     expect(JSON.stringify(config.webhooks)).not.toContain('hooks.example')
+  })
+
+  it('may leave its URL unresolved where that is checked without secrets, and warns of one that is not encrypted', async () => {
+    const check = async (url: string, ...more: string[]) => {
+      const config = { ...harnessConfig('http://127.0.0.1:1'), webhooks: { ops: { url } } }
+      const cwd = newFolder()
+      writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
+      const { code, stdout, stderr } = await runCommand(['check', ...more], { cwd })
+      return { code, text: stdout + stderr }
+    }
+    expect(await check('${env:NOT_SET}')).toMatchObject({ code: 1, text: expect.stringContaining('webhooks.ops.url') })
+    expect((await check('${env:NOT_SET}', '--no-secrets')).code).toBe(0)
+    const { code, text } = await check('http://hooks.example/very-secret')
+    expect(code).toBe(0)
+    expect(text).toContain('webhooks.ops.url is http://')
+    expect(text).not.toContain('very-secret')
   })
 
   it('is refused for a URL that network access blocks, and taken otherwise', () => {

@@ -4,7 +4,7 @@ import type { RequestRow } from '../../requests/story.ts'
 import { countOf, roughly } from '../../schema/units.ts'
 import type { WebhookEvent } from '../../schema/webhook-schema.ts'
 import type { AdminParts } from './management.ts'
-import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
+import type { BreakerRow, BudgetRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
 /** Something that is wrong now, or soon will be. */
 export interface Cause {
@@ -156,23 +156,34 @@ function* limitCauses(limits: readonly QuotaRow[], queue: readonly QueueRow[]): 
   for (const limit of limits) yield* causesOfLimit(limit, queue)
 }
 
-/** For a webhook: limits of which so much is used. `level` counts the thresholds that are reached. */
+type Reached = Cause & { readonly level: number }
+
+/** For a webhook: limits, and budgets of clients, of which so much is used. `level` counts the thresholds that are reached. */
 export function* usageCauses(
   limits: readonly QuotaRow[],
+  budgets: readonly BudgetRow[],
   thresholds: readonly number[],
-): Iterable<Cause & { level: number }> {
+): Iterable<Reached> {
+  const reached = (about: string, used: number, most: number, more: string, todo: string): Reached | undefined => {
+    const part = most === 0 ? 1 : used / most
+    const level = thresholds.filter((threshold) => part >= threshold).length
+    if (level === 0) return undefined
+    const what = `${Math.floor(100 * part)} % of ${about} is used: ${used} of ${most}${more}.`
+    const severity = part >= 1 ? 'failing' : 'warning'
+    return { event: 'usage', level, severity, about, alert: 'SluiceQuotaNearlyUsed', what, todo }
+  }
   for (const { upstream, account, class: kind, window, used, effective, exhaustionInMs } of limits) {
     if (window.endsWith(' shadow')) continue
-    const part = effective === 0 ? 1 : used / effective
-    const level = thresholds.filter((threshold) => part >= threshold).length
-    if (level === 0) continue
-    const about = `${upstream}/${account} ${kind} per ${window}`
     const end =
       exhaustionInMs === null || exhaustionInMs === 0 ? '' : `; at this rate it ends in ${roughly(exhaustionInMs)}`
-    const what = `${Math.floor(100 * part)} % of ${about} is used: ${used} of ${effective}${end}.`
     const todo = 'See in npx sluice top who calls most. Slow that client down, or have the vendor raise the limit.'
-    const severity = part >= 1 ? 'failing' : 'warning'
-    yield { event: 'usage', level, severity, about, alert: 'SluiceQuotaNearlyUsed', what, todo }
+    const cause = reached(`${upstream}/${account} ${kind} per ${window}`, used, effective, end, todo)
+    if (cause !== undefined) yield cause
+  }
+  for (const { client, window, used, limit } of budgets) {
+    const todo = `Have that client call less, or raise clients.${client}.budget.`
+    const cause = reached(`the budget of ${client} per ${window}`, used, limit, '', todo)
+    if (cause !== undefined) yield cause
   }
 }
 
