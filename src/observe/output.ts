@@ -39,6 +39,8 @@ export class LineOutput {
   /** The rest of the piece that is being written. */
   #current: Buffer | undefined
   #isWriting = false
+  /** Whether what came during a write to a file is to be written as soon as that has ended. */
+  #isDue = false
   #together: NodeJS.Timeout | undefined
   #retry: NodeJS.Timeout | undefined
   #onSettled: () => void = () => undefined
@@ -68,7 +70,8 @@ export class LineOutput {
     clearTimeout(this.#together)
     this.#together = undefined
     this.#heldLines = 0
-    if (!this.#isWriting && this.#retry === undefined) this.#send()
+    if (this.#isWriting) this.#isDue = true
+    else if (this.#retry === undefined) this.#send()
   }
 
   /** Resolves when everything is written; at once if there is no reader; after `withinMs` at the latest. */
@@ -119,11 +122,13 @@ export class LineOutput {
 
   #writeToFile(bytes: Buffer): void {
     this.#isWriting = true
+    this.#isDue = false
     write(this.#stream.fd, bytes, (error, count) => {
       this.#isWriting = false
       if (error !== null) return this.#failed(error)
       this.#written(count)
-      this.#send()
+      // Lines that may wait do so: each write wakes another thread, which costs more than a line does.
+      if (this.#isDue || this.#current !== undefined) this.#send()
     })
   }
 

@@ -1,0 +1,48 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, it } from 'vitest'
+import { newFolder } from '../support/gateway.ts'
+
+const LINES = 6_400
+/**
+ * Holds a line in each turn of the event loop, and says at the end by another descriptor how often it wrote to standard output. A
+ * write takes two turns, in which another line comes.
+ */
+const PROGRAM = `
+import fs from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
+import { setImmediate } from 'node:timers/promises'
+let writes = 0
+fs.write = (fd, bytes, done) => {
+  writes++
+  void setImmediate().then(() => setImmediate()).then(() => done(null, fs.writeSync(fd, bytes)))
+}
+syncBuiltinESMExports()
+const { LineOutput } = await import(${JSON.stringify(new URL('../../src/observe/output.ts', import.meta.url))})
+const output = new LineOutput(() => undefined)
+for (let i = 0; i < ${LINES}; i++) {
+  output.hold(i + '\\n')
+  await setImmediate()
+}
+await output.close(60_000)
+fs.writeSync(3, String(writes))
+`
+
+it('writes lines to a file many at a time, also those that come while it writes, and loses none', async () => {
+  const file = join(newFolder(), 'log')
+  const log = openSync(file, 'w')
+  const child = spawn(process.execPath, ['--input-type=module', '-e', PROGRAM], {
+    stdio: ['ignore', log, 'inherit', 'pipe'],
+  })
+  const said = child.stdio[3] as NodeJS.ReadableStream
+  let writes = ''
+  said.on('data', (text) => (writes += text))
+  await once(child, 'close')
+  closeSync(log)
+  expect(readFileSync(file, 'utf8')).toBe(Array.from({ length: LINES }, (_, i) => `${i}\n`).join(''))
+  // 64 lines at a time are 100 writes; some more where a tenth of a second was over before.
+  expect(Number(writes)).toBeGreaterThan(0)
+  expect(Number(writes)).toBeLessThan(LINES / 16)
+})
