@@ -106,7 +106,7 @@ export class ForwardProxy {
   #intercept(call: Tunnelling, tunnel: Tunnelled, socket: Socket, head: Buffer): Forwarded | undefined {
     const host = withoutBrackets(tunnel.hostname)
     const why = this.#options.authority.whyNot(host)
-    if (why !== undefined && tunnel.port !== 80)
+    if (why !== undefined && !isPlain(call, tunnel))
       return refused(new Failure('forbidden', `no tunnel to ${host}: ${why}`))
     this.#count('intercepted', socket)
     call.response.detachSocket(socket)
@@ -121,8 +121,12 @@ export class ForwardProxy {
       const first = socket.read() as Buffer | null
       if (first === null) return void socket.destroy()
       socket.unshift(first)
-      if (first[0] === HANDSHAKE && why === undefined) this.#endTls(host, tunnel, socket)
-      else this.#serve(socket, tunnel)
+      if (first[0] !== HANDSHAKE) this.#serve(socket, tunnel)
+      else if (why === undefined) this.#endTls(host, tunnel, socket)
+      else {
+        this.#options.proxy.noteLost(socket.remoteAddress, why)
+        socket.destroy()
+      }
     })
     return undefined
   }
@@ -143,7 +147,8 @@ export class ForwardProxy {
     })
     tls.once('tlsClientError', (error: DialError, secure: TLSSocket) => {
       secure.on('error', () => undefined)
-      this.#sayOnce(host, address, why || whyNoTls(host, error, authority.file), error.code !== 'ECONNRESET')
+      const isSure = why !== '' || error.code?.startsWith('ERR_SSL') === true
+      this.#sayOnce(host, address, why || whyNoTls(host, error, authority.file), isSure)
       socket.destroy()
     })
     tls.once('secureConnection', (secure: TLSSocket) => {
@@ -153,6 +158,8 @@ export class ForwardProxy {
         this.#sayOnce(host, address, whyNoTls(host, undefined, authority.file), false)
       })
     })
+    // As for any server of TLS; else nobody would see that a client leaves in the middle of its handshake.
+    socket.allowHalfOpen = false
     tls.emit('connection', socket)
   }
 
@@ -211,6 +218,12 @@ export class ForwardProxy {
   }
 }
 
+/** Whether plain HTTP is expected in a tunnel: Node's fetch asks for one to a URL of http, too. */
+function isPlain({ snapshot }: Tunnelling, { hostname, port }: Tunnelled): boolean {
+  const at = snapshot.origins.get(`${hostname}:${port}`) ?? []
+  return port === 80 || at.every(({ upstream: { url } }) => url.protocol === 'http:' && url.hostname === hostname)
+}
+
 /** The host and port of a CONNECT (RFC 9110 §9.3.6). */
 function authorityOf(url: string): { hostname: string; port: number } | Failure {
   const target = /[/?#]/.test(url) ? invalid('CONNECT names a host and a port') : readAbsoluteTarget(`https://${url}/`)
@@ -249,7 +262,7 @@ function whyNoTls(host: string, error: DialError | undefined, file: string): str
   const isDistrust = /UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_UNKNOWN|UNSUPPORTED_CERTIFICATE/.test(error?.code ?? '')
   const advice = `have it trust ${file} (npx sluice run does for most tools); one that pins its own CA can't be served here: give it the gateway's base URL instead`
   if (isDistrust) return `the client does not trust the gateway's certificate for ${host} (${error!.code}): ${advice}`
-  if (error === undefined || error.code === 'ECONNRESET') {
+  if (error === undefined || /^(?:ECONNRESET|ERR_TLS_HANDSHAKE_TIMEOUT)$/.test(error.code ?? '')) {
     return `the client ended its TLS to ${host} without a request: if it does not trust the gateway's certificate, ${advice}`
   }
   return `the client and the gateway agree on no TLS for ${host} (${error.code ?? error.message})`

@@ -33,7 +33,8 @@ export function findProxied<U>(
   if (isFailure(absolute)) return absolute
   const { hostname, authority, rest } = absolute
   // A Host without a port means the port of the tunnel, whatever is spoken inside.
-  const port = tunnel !== undefined && !/:\d+$/.test(authority) ? tunnel.port : absolute.port
+  const isOfTunnel = tunnel !== undefined && url.startsWith('/') && !/:\d+$/.test(authority)
+  const port = isOfTunnel ? tunnel.port : absolute.port
   if (named !== undefined && named !== `${hostname}:${port}`) {
     return new Failure('invalid_request', `the request is for ${authority}, but its tunnel was asked for as ${named}`)
   }

@@ -7,7 +7,7 @@ import { checkConfig } from '../../src/config/load.ts'
 import { hashKey } from '../../src/clients/keys.ts'
 import { type AccessLine, createLog } from '../../src/observe/log.ts'
 import { type Running, runGateway } from '../../src/process/run.ts'
-import { makeCertificates } from './certificates.ts'
+import { type Certificates, makeCertificates } from './certificates.ts'
 import { RawClient } from './http.ts'
 import { temporaryFolder } from './temporary-folder.ts'
 
@@ -47,14 +47,21 @@ export interface ForwardProxyWorld {
   close(): Promise<void>
 }
 
+let certificates: Certificates | undefined
+/** To be called once, behind the last test of a file. */
+export function removeCertificates(): void {
+  certificates?.remove()
+}
+
 /** A vendor, another host, and a gateway with a forward proxy between them and its clients. One for all tests of a file. */
 export async function openWorld(change: (otherPort: number) => object = () => ({})): Promise<ForwardProxyWorld> {
   const folder = temporaryFolder('forward-proxy')
-  const certificates = makeCertificates([VENDOR, OTHER])
+  certificates ??= makeCertificates([VENDOR, OTHER])
+  const { read } = certificates
   const seen: SeenByVendor[] = []
   const listen = async (name: string): Promise<{ port: number; close(): void }> => {
     const server = createSecureServer(
-      { cert: certificates.read(`${name}.pem`), key: certificates.read(`${name}.key`), allowHTTP1: true },
+      { cert: read(`${name}.pem`), key: read(`${name}.key`), allowHTTP1: true },
       (request, response) => {
         void request.toArray().then((pieces) => {
           const body = Buffer.concat(pieces as Buffer[]).toString()
@@ -107,7 +114,7 @@ export async function openWorld(change: (otherPort: number) => object = () => ({
       vendor: {
         url: `https://${VENDOR}:${vendor.port}/v2`,
         privateAddresses: 'allow',
-        tls: { ca: certificates.read('ca.pem') },
+        tls: { ca: read('ca.pem') },
         accounts: { main: { credential: { header: 'authorization', value: `Bearer ${VENDOR_KEY}` } } },
         limits: { read: [{ requests: 1_000, window: '1m' }], write: [{ requests: 1_000, window: '1m' }] },
       },
@@ -135,15 +142,14 @@ export async function openWorld(change: (otherPort: number) => object = () => ({
     otherPort: other.port,
     addresses,
     lookups,
-    ca,
-    vendorCa: certificates.read('ca.pem'),
+    ca: config.forwardProxy.ca,
+    vendorCa: read('ca.pem'),
     folder: folder.path,
     metrics: async () => (await fetch(`${gateway.adminUrl}/metrics`)).text(),
     async close() {
       await gateway.stop()
       vendor.close()
       other.close()
-      certificates.remove()
       folder.remove()
     },
   }
