@@ -105,9 +105,34 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
   },
 }
 
+/** Of limits that are priced by the answer: `node --import` them before priced.ts. */
+export const PRICED_MUTATIONS: Record<string, { readonly edits: readonly Edit[] }> = {
+  'reservations are not settled': {
+    edits: [
+      {
+        file: 'queue/permit.ts',
+        from: 'this.#issuer.ledger.commit(rest, units)',
+        to: 'this.#issuer.ledger.commit(rest)',
+      },
+    ],
+  },
+  'what a call cost beyond its reservation is not charged': {
+    edits: [{ file: 'ledger/limit-table.ts', from: 'all[i]!.owe(grant, -surplus, now, laterMs)', to: 'void laterMs' }],
+  },
+  'what is left of a reservation is not given back': {
+    edits: [
+      {
+        file: 'ledger/limit-table.ts',
+        from: 'units[i]! - Math.max(0, surplus), now, laterMs',
+        to: 'units[i]!, now, laterMs',
+      },
+    ],
+  },
+}
+
 const mutation = process.env['MUTATION']
 if (mutation !== undefined) {
-  const { edits } = MUTATIONS[mutation]!
+  const { edits } = (MUTATIONS[mutation] ?? PRICED_MUTATIONS[mutation])!
   registerHooks({
     load(url, context, nextLoad) {
       const loaded = nextLoad(url, context)
