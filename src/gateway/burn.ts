@@ -91,7 +91,7 @@ export class BurnMeter {
     const last = this.#totals.at(-1)!
     if (this.#keptMs === Infinity)
       return last + Math.max(0, this.#isSameWindow(now, resetMs) ? used - this.#used : used)
-    return Math.max(last, this.#sumOf(now, used))
+    return this.#sumOf(now, used)
   }
 
   /** Of a rolling window: what has left it, and what is in it. */
@@ -115,6 +115,8 @@ export class BurnMeter {
       this.#totals.push(last)
     }
     const total = this.#totalNow(now, usage)
+    // Calls of which no byte was sent were taken back.
+    for (let i = this.#totals.length - 1; i >= 0 && this.#totals[i]! > total; i--) this.#totals[i] = total
     if (now > this.#times.at(-1)!) {
       this.#times.push(now)
       this.#totals.push(total)

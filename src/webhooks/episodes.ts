@@ -59,7 +59,7 @@ export class Episodes {
     const now = clock.now()
     for (const condition of conditions) {
       const key = `${condition.event} ${condition.about}`
-      const episode = this.#episodes.getOrInsertComputed(key, () => begun(condition, clock))
+      const episode = this.#episodes.getOrInsertComputed(key, () => begun(condition, now, clock.wall()))
       episode.condition = condition
       episode.seenAt = now
       if (now - episode.since < (HOLD_MS[condition.event] ?? 0)) continue
@@ -79,7 +79,6 @@ export class Episodes {
   }
 }
 
-function begun(condition: Condition, clock: Clock): Episode {
-  const now = clock.now()
-  return { condition, since: now, startedAt: clock.wall(), seenAt: now, toldAt: undefined, level: condition.level }
+function begun(condition: Condition, now: number, startedAt: EpochMs): Episode {
+  return { condition, since: now, startedAt, seenAt: now, toldAt: undefined, level: condition.level }
 }

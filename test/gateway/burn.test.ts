@@ -91,6 +91,19 @@ describe('a rolling limit', () => {
     expect((await burn(0)).exhaustionInMs).toBe(0)
   })
 
+  it('counts no call that was taken back, because no byte of it was sent', async () => {
+    const { ledger, chargeSet, clock, burn, spend } = setUp({})
+    await spend(5, 20_000)
+    for (let i = 0; i < 200; i++) {
+      const grant = ledger.charge(chargeSet, 1)
+      if (i % 20 === 0) await burn()
+      await clock.advance(100)
+      ledger.refund(grant)
+      ledger.leave(grant)
+    }
+    expect((await burn()).burnRatio).toBeLessThan(0.02)
+  })
+
   it('has no rate any more when nobody calls', async () => {
     const { spend, burn } = setUp({})
     await spend(25, 20_000)

@@ -38,6 +38,15 @@ describe('what a webhook is told', () => {
     expect(await during(5 * MINUTE)).toEqual([])
   })
 
+  it('is at the first look, although time passes while it is made', async () => {
+    const clock = new SimulatedClock()
+    let passed = 0
+    clock.now = () => 1_000_000 + passed++
+    const episodes = new Episodes({ name: 'oncall', clock, claims: new Claims(clock), repeatMs: 1e9 })
+    expect(await episodes.look([breaker])).toHaveLength(1)
+    expect(await episodes.look([breaker])).toEqual([])
+  })
+
   it('is nothing more while it comes and goes', async () => {
     const { during } = setUp()
     const told: string[] = []
