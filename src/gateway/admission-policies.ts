@@ -34,6 +34,8 @@ export interface AdmissionPolicy {
   /** The watches of the charge set's limits, in their order; undefined for a limit of the gateway's own. */
   readonly watches: readonly (LimitWatch | undefined)[]
   readonly spending: Spending
+  /** The numbers of the charge set's limits that `spending` counts one by one. */
+  readonly counted: readonly number[]
   readonly usage: CallUsage
   readonly capacity: ClassCapacity
   /** Whether another policy may be the right one once the request's body is here. */
@@ -254,7 +256,8 @@ export class AdmissionPolicies {
     const chargeSet = chargeSetOf(this.#partition, charges, `${upstream}/${account}`)
     const byClass = [...unitsByClass(chargeSet)].map(([name, units]) => ({ class: name, units }))
     const spending = new Spending(services.usage, labels, byClass, this.#countedLimits(charges))
-    return { chargeSet, queue, labels, metrics, usage, watches, spending, capacity, readsBody }
+    const counted = [...charges.keys()].filter((i) => this.#countedLimits([charges[i]!]).length > 0)
+    return { chargeSet, queue, labels, metrics, usage, watches, spending, counted, capacity, readsBody }
   }
 
   /** The limits of which is shown who uses them: not those of calls in flight, nor the gateway's own. */

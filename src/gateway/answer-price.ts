@@ -1,6 +1,7 @@
 import { BodyNumbers } from '../answers/body-numbers.ts'
 import type { Pointer } from '../answers/pointer.ts'
 import type { Fields } from '../http/fields.ts'
+import { unitsByClass } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import type { Permit } from '../queue/permit.ts'
 import type { Target } from './call.ts'
@@ -21,6 +22,23 @@ export function settleHead(permit: Permit, payer: Payer, status: number, fields:
     return undefined
   }
   return new AnswerPrice(permit, payer, status, fields)
+}
+
+/** Counts for its client what an attempt has cost. After a reload, its limits may be others: then as much as is charged beforehand. */
+export function countSpent(
+  { chargeSet, spent: units }: Permit,
+  { spending, counted, ...policy }: Target['admissionPolicy'],
+  client: Target['client'],
+  id: string,
+): void {
+  if (chargeSet !== policy.chargeSet) return spending.count(client, id)
+  const byClass = [...unitsByClass({ limits: chargeSet.limits, units }).values()]
+  spending.countSpent(
+    client,
+    id,
+    byClass,
+    counted.map((i) => units[i]!),
+  )
 }
 
 function isUncounted(limit: Limit, status: number): boolean {

@@ -15,7 +15,7 @@ import { responseHeaders } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
-import { type AnswerPrice, settleHead } from './answer-price.ts'
+import { type AnswerPrice, countSpent, settleHead } from './answer-price.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending, Unanswered } from './decide.ts'
 import type { RequestCredential } from './request-credential.ts'
@@ -94,6 +94,8 @@ export class Attempt implements ResponseHandler, Disposable {
   #credentialUse: Disposable | undefined
   #options!: AttemptOptions
   #startedAt = 0
+  /** Whether it was sent, and what it costs was not counted yet. */
+  #isBegun = false
   #phase: 'unsent' | 'sent' | 'looking' | 'answered' | 'over' = 'unsent'
   /** The response of which only the body can say whether it is a refusal. */
   #look: { readonly response: UpstreamResponse; readonly body: BodyLook; readonly tookMs: number } | undefined
@@ -139,6 +141,7 @@ export class Attempt implements ResponseHandler, Disposable {
     const { clock, gone } = this.#call
     const { timeouts } = this.#target.upstream.config
     this.#options = options
+    this.#isBegun = true
     this.#startedAt = clock.now()
     return new Promise((resolve, reject) => {
       this.#resolve = resolve
@@ -174,8 +177,17 @@ export class Attempt implements ResponseHandler, Disposable {
         this.#breakerPermit?.[Symbol.dispose]()
       } finally {
         this.permit[Symbol.dispose]()
+        this.#countSpent()
       }
     }
+  }
+
+  /** What a call costs in the end is known now, or will never be. */
+  #countSpent(): void {
+    if (!this.#isBegun || !this.permit.isSettled) return
+    this.#isBegun = false
+    const { client, admissionPolicy } = this.#target
+    countSpent(this.permit, admissionPolicy, client, this.#call.id)
   }
 
   onRequestStart(control: ResponseControl): void {

@@ -69,7 +69,8 @@ export class RetryPlan {
       upstream.retryBudget.deposit()
     }
     admissionPolicy.metrics.attempts(this.reason).increment(call.id)
-    admissionPolicy.spending.count(client, call.id)
+    // What is settled later is counted then.
+    if (!admissionPolicy.chargeSet.isSettled) admissionPolicy.spending.count(client, call.id)
   }
 
   /** Milliseconds to wait before the call is sent once more, or undefined if this was its end. */

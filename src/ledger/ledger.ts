@@ -30,7 +30,7 @@ export interface ChargeSet {
 }
 
 /** Units that one call spends of each class. All limits of a class count the same call, so the largest counts once. */
-export function unitsByClass({ limits, units }: ChargeSet): Map<string, number> {
+export function unitsByClass({ limits, units }: Pick<ChargeSet, 'limits' | 'units'>): Map<string, number> {
   const spent = new Map<string, number>()
   for (const [i, limit] of limits.entries()) {
     if (limit.kind !== 'concurrent') spent.set(limit.class, Math.max(spent.get(limit.class) ?? 0, units[i]!))

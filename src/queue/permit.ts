@@ -12,6 +12,8 @@ export interface Issuer {
   left(isCounted: boolean): void
 }
 
+const NOTHING: readonly number[] = []
+
 /**
  * Leave to send one call, which is charged and counts as in flight. Whoever has the permit declares it with `using`: at the end of
  * the scope, also after an exception, both are given back. What is known sooner is told sooner, by one of `commit`, `abandon` and
@@ -24,6 +26,9 @@ export class Permit implements Disposable {
   #isCharged = true
   /** Whether there is still a reservation to settle. */
   #isReserved: boolean
+  /** What the call costs the limits of `atHead` and `atEnd`. */
+  #head: readonly number[]
+  #end: readonly number[]
   #isInFlight = true
   #isSent = false
 
@@ -32,6 +37,8 @@ export class Permit implements Disposable {
     this.#grant = grant
     this.#since = since
     this.#isReserved = grant.rest !== undefined
+    this.#head = grant.part.units
+    this.#end = grant.rest?.part.units ?? NOTHING
   }
 
   /** Whether the call may cost another amount than it was charged. */
@@ -46,6 +53,16 @@ export class Permit implements Disposable {
 
   get atEnd(): ChargeSet | undefined {
     return this.#grant.rest?.part
+  }
+
+  get chargeSet(): ChargeSet {
+    return this.#grant.chargeSet
+  }
+
+  /** What the call costs each limit of its charge set, as far as that is known: as it was charged, where it is not. */
+  get spent(): number[] {
+    let [head, end] = [0, 0]
+    return this.limits.map(({ settles }) => (settles === 'at-end' ? this.#end[end++]! : this.#head[head++]!))
   }
 
   /** Usage of the limits it was charged to, as of the charge; empty where the call is not limited. */
@@ -76,6 +93,7 @@ export class Permit implements Disposable {
   /** Its response headers are here: the upstream can't count it later than now. `units`: what it costs the limits of `atHead`. */
   commit(units?: readonly number[]): void {
     if (!this.#takeCharge()) return
+    this.#head = units ?? this.#head
     this.#issuer.ledger.commit(this.#grant, units)
     this.#issuer.committed(this.#since)
     this.#giveBack(this.#grant, units)
@@ -85,6 +103,7 @@ export class Permit implements Disposable {
   settle(units: readonly number[]): void {
     const { rest } = this.#grant
     if (rest === undefined || !this.#takeReservation()) return
+    this.#end = units
     this.#issuer.ledger.commit(rest, units)
     this.#giveBack(rest, units)
   }
@@ -107,6 +126,8 @@ export class Permit implements Disposable {
   refund(): void {
     if (!this.#takeCharge()) return
     this.#isReserved = false
+    this.#head = this.#head.map(() => 0)
+    this.#end = this.#end.map(() => 0)
     this.#issuer.ledger.refund(this.#grant)
     this.#issuer.refunded()
   }

@@ -171,6 +171,13 @@ export class Spending {
     for (let i = 0; i < recent.length; i++) recent[i]!.add(this.#limits[i]!.units, client)
   }
 
+  /** An attempt has cost so much in the end: units in the order of the classes, and in that of the limits. */
+  countSpent(client: QueuedClient, id: string, byClass: readonly number[], byLimit: readonly number[]): void {
+    const { tallies, recent } = this.#of(client.name)
+    for (let i = 0; i < tallies.length; i++) tallies[i]!.charge(byClass[i]!, id)
+    for (let i = 0; i < recent.length; i++) recent[i]!.add(byLimit[i]!, client)
+  }
+
   /** A call was answered without being charged. */
   save(client: QueuedClient, id: string): void {
     const { tallies } = this.#of(client.name)

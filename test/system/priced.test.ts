@@ -118,6 +118,10 @@ describe('the price of an answer', () => {
     const { gateway } = await start({ response, reserve: 400 }, respond)
     await ask(gateway, {}, { headers: { 'accept-encoding': 'gzip' } })
     await expect.poll(() => used(gateway)).toBe(price)
+    // And so much its client has spent.
+    await expect
+      .poll(() => gateway.metrics())
+      .toMatch(new RegExp(`^sluice_quota_charged_total\\{[^}]*\\} ${price}(\\s|$)`, 'm'))
   })
 
   it('stays what was reserved where the answer breaks off, or its client leaves', async () => {
