@@ -1,8 +1,17 @@
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { startRedisServer } from '../support/find-redis.ts'
-import { startGateway, startUpstream, type TestGateway, type TestUpstream } from '../support/gateway.ts'
+import { askTunnel } from '../support/forward-proxy.ts'
+import {
+  newFolder,
+  startGateway,
+  startServer,
+  startUpstream,
+  type TestGateway,
+  type TestUpstream,
+} from '../support/gateway.ts'
 import { startTokenServer } from '../support/token-server.ts'
 import { base, DAY_MS, Faults, KEY, NO_WAIT, send } from './faults.ts'
 
@@ -25,12 +34,21 @@ export async function startThree(faults: Faults): Promise<Three> {
   tokens.isUp = false
   const { url } = await startVendor()
   const upstreams = (shrunk: number): object => upstreamsAt(url, tokens.url, shrunk)
+  const other = new URL(await startServer((_, response) => response.end()))
+  const proxy = {
+    port: 0,
+    ca: join(newFolder(), 'ca'),
+    ports: [Number(other.port)],
+    networkAccess: { allowed: [other.hostname] },
+  }
   const store = { kind: 'redis', url: redis.url, commandTimeout: '2s', onOutage: 'closed' }
   const config = (name: string, shrunk = 50): object =>
     base(upstreams(shrunk), {
       server: { port: 0, wrongKeys: { perAddress: 1_000_000, overall: 1_000_000 } },
       store,
       cache: { store: 'redis' },
+      webhooks: { hook: { url: `${url}/hook`, privateAddresses: 'allow' } },
+      ...(name === 'one' && { forwardProxy: proxy }),
       log: { instance: name },
       clients: {
         bot: { keys: [hashKey('key-of-bot')] },
@@ -53,6 +71,7 @@ export async function startThree(faults: Faults): Promise<Three> {
     gateways,
     async inject() {
       beginFaults(load, gateways)
+      load.keepDoing(() => askTunnel(one.forwardProxyUrl!, other.host, 'key-of-bot'), 1_000)
       await makeLimitSmaller(gateways, (i) => config(names[i]!, 10))
     },
     async loseRedis() {
@@ -100,7 +119,7 @@ function upstreamsAt(url: string, tokenUrl: string, shrunk: number): object {
     tight: of(limited(10, '3s')),
     running: of(limited(2_000, '1h')),
     queued: of(limited(20, '2s')),
-    narrow: of(limited(10_000, '10s'), { concurrency: { read: 1 } }),
+    narrow: of(limited(10_000, '10s'), { concurrency: { read: { min: 1, max: 2 } } }),
     shadow: of(limited(2, '10s', { enforce: false })),
     foreign: of(limited(100, '10s')),
     shrunk: of(limited(shrunk, '10m')),
@@ -149,7 +168,7 @@ function beginFaults(load: Faults, gateways: readonly TestGateway[]): void {
   at('/running/x', NO_WAIT, 200)
   // Ten a second are let through, so that each waits for about eight seconds.
   for (let i = 0; i < 80; i++) at('/queued/x', { ...KEY, 'x-sluice-max-wait': '30s' }, 100)
-  for (let i = 0; i < 6; i++) at('/narrow/x?wait=200', KEY, 20)
+  for (let i = 0; i < 15; i++) at('/narrow/x?wait=200', KEY, 20)
   at('/shadow/x', KEY, 200)
   at('/foreign/x?others', KEY, 200)
   at('/throttled/x?status=429', NO_WAIT, 100)

@@ -1,7 +1,6 @@
 import {
-  ACCOUNTS,
-  bars,
   type Board,
+  bars,
   CALLS,
   CLASSES,
   GATEWAYS,
@@ -13,6 +12,7 @@ import {
   table,
   UPSTREAMS,
 } from './parts.ts'
+import { gatewayPanels } from './gateways.ts'
 import {
   attemptsByReason,
   CLASS_NAME,
@@ -43,8 +43,6 @@ import { THRESHOLDS } from './thresholds.ts'
 const foreign = `${limitOf} - ${effectiveOf}`
 /** Units that could have been sent now, while calls of that class waited. */
 const wasted = `min by (upstream, account, class) (clamp_min(${effectiveOf} - ${usedOf}, 0)) and (sum by (upstream, account, class) (sluice_queue_depth{${CLASSES}}) > 0)`
-const ofProcess = (metric: string): string => `${metric} and on (instance, job) sluice_store_degraded{${GATEWAYS}}`
-
 export const platform: Board = {
   uid: 'sluice-platform',
   title: 'Sluice: platform',
@@ -187,9 +185,21 @@ export const platform: Board = {
     ]),
     graph(
       'In flight',
-      'Calls that hold a permit: sent, and not answered to the end.',
-      [query(`sum by (upstream, account, class) (sluice_in_flight{${CLASSES}})`, CLASS_NAME)],
-      { stacked: true, leadsBy: LIMIT_LABELS },
+      'Calls that hold a permit: sent, and not answered to the end; and how many may, where concurrency finds that number itself.',
+      [
+        query(`sum by (upstream, account, class) (sluice_in_flight{${CLASSES}})`, CLASS_NAME),
+        query(`sum by (upstream, account, class) (sluice_concurrency_limit{${CLASSES}})`, `${CLASS_NAME} may`),
+      ],
+      { leadsBy: LIMIT_LABELS, overrides: { B: { 'custom.lineStyle': { fill: 'dash', dash: [8, 8] } } } },
+    ),
+    graph(
+      'Tunnels',
+      'Tunnels of the forward proxy a second: intercepted, where TLS was ended for an upstream, or passed on to another host; and those that are open.',
+      [
+        query(`sum by (kind) (rate(sluice_tunnels_total{${GATEWAYS}}[$__rate_interval]))`, '{{kind}}'),
+        query(`sum(sluice_tunnels_open{${GATEWAYS}})`, 'open'),
+      ],
+      { overrides: { B: { 'custom.axisPlacement': 'right' } } },
     ),
     graph(
       'Bytes',
@@ -248,90 +258,7 @@ export const platform: Board = {
       ],
       { bars: true },
     ),
-    heading('Gateways'),
-    graph('CPU', 'Cores used, per instance. One process can’t use more than about one.', [
-      query(ofProcess(`rate(process_cpu_seconds_total{${GATEWAYS}}[$__rate_interval])`), '{{instance}}'),
-    ]),
-    graph(
-      'Event loop',
-      'The time between two looks that are due 50 ms apart (p99). Above some 100 ms everything waits for the processor.',
-      [query(ofProcess(`nodejs_eventloop_lag_p99_seconds{${GATEWAYS}}`), '{{instance}}')],
-      { unit: 's' },
-    ),
-    graph(
-      'Memory',
-      'Resident memory per instance, and what it may use: the limit of its container, or of the machine.',
-      [
-        query(ofProcess(`process_resident_memory_bytes{${GATEWAYS}}`), '{{instance}}'),
-        query(`sluice_memory_limit_bytes{${GATEWAYS}}`, '{{instance}} may use'),
-      ],
-      { unit: 'bytes' },
-    ),
-    graph('Client connections', 'Connections of clients that are open, idle ones included.', [
-      query(`sum by (instance) (sluice_client_connections{${GATEWAYS}})`, '{{instance}}'),
-    ]),
-    graph(
-      'Workers missing, and log lines lost',
-      'Workers that did not answer the scrape or are being replaced; and lines of the log that were dropped because nobody read standard output.',
-      [
-        query(`sum by (instance) (sluice_workers_missing{${GATEWAYS}})`, '{{instance}} lacks workers'),
-        query(
-          `sum by (instance) (increase(sluice_log_dropped_total{${GATEWAYS}}[$__rate_interval]))`,
-          '{{instance}} dropped lines',
-        ),
-      ],
-    ),
-    graph(
-      'Reloads',
-      'Reloads of the configuration, by what became of them.',
-      [query(`sum by (result) (increase(sluice_config_reload_total{${GATEWAYS}}[$__rate_interval]))`, '{{result}}')],
-      { bars: true, colors: { rejected: 'red', applied: 'green' } },
-    ),
-    table(
-      'Versions',
-      'What runs where: version, and Node.js. Two versions at once are a rolling update, or one that got stuck.',
-      `sluice_build_info{${GATEWAYS}}`,
-    ),
-    heading('What expires'),
-    bars(
-      'Credentials expire in',
-      'Until a credential stops being valid, of those of which that is known.',
-      query(
-        `min by (upstream, account, credential) (sluice_credential_expires_seconds{${ACCOUNTS}})`,
-        '{{credential}} of {{upstream}}/{{account}}',
-      ),
-      { unit: 's', thresholds: THRESHOLDS.expiry },
-    ),
-    bars(
-      'Client keys expire in',
-      'Until a key of a client is refused, of those that expire.',
-      query(
-        `min by (client, key) (sluice_client_key_expires_seconds{${GATEWAYS},client=~"$client"})`,
-        '{{client}}: {{key}}',
-      ),
-      { unit: 's', thresholds: THRESHOLDS.expiry },
-    ),
-    bars(
-      'Certificates expire in',
-      'Until the certificate of server.tls stops being valid.',
-      query(`min by (instance) (sluice_certificate_expires_seconds{${GATEWAYS}})`, '{{instance}}'),
-      { unit: 's', thresholds: THRESHOLDS.expiry },
-    ),
-    graph(
-      'Credentials out of use',
-      'Credentials of pools that are left out for a while because the upstream refused them; and answers from which a credential was scrubbed.',
-      [
-        query(
-          `max by (upstream, account) (sluice_credential_quarantined{${ACCOUNTS}})`,
-          '{{upstream}}/{{account}} left out',
-        ),
-        query(
-          `sum by (upstream, account) (increase(sluice_credentials_scrubbed_total{${ACCOUNTS}}[$__rate_interval]))`,
-          '{{upstream}}/{{account}} scrubbed',
-        ),
-      ],
-      { leadsBy: ['upstream', 'account'] },
-    ),
+    ...gatewayPanels,
     lookingForOne,
   ],
 }
