@@ -5,6 +5,7 @@ import { Metrics } from '../../src/observe/metrics.ts'
 import { registerProcessInfo } from '../../src/observe/process-info.ts'
 import { ReloadCounts } from '../../src/observe/reload-counts.ts'
 import { builtBoards } from '../../deploy/grafana/boards/build.ts'
+import { WebhookCounts } from '../../src/webhooks/counts.ts'
 import { boardQueries, boards, BOARDS } from './boards.ts'
 import { readText } from './repository.ts'
 
@@ -141,6 +142,7 @@ async function sampleNames(): Promise<string[]> {
   const { registry } = new Metrics()
   new ReloadCounts(registry)
   registerProcessInfo(registry)
+  new WebhookCounts(registry)
   const text = await registry.metrics()
   return [...text.matchAll(/^# TYPE (\w+) (\w+)$/gm)].flatMap(([, name = '', type]) => {
     if (type === 'counter') return [`${name}_total`]
