@@ -45,7 +45,9 @@ export class UsageKeeper implements UsageReader {
   /** Writes all that was counted before. Never rejects: what can't be written now is tried again later. */
   async flush(): Promise<void> {
     await this.#writing
-    await (this.#writing ??= this.#write().finally(() => (this.#writing = undefined)))
+    await (this.#writing ??= this.#write()
+      .catch((mistake: unknown) => this.#failed(mistake))
+      .finally(() => (this.#writing = undefined)))
   }
 
   async *read(since: number, until: number): AsyncGenerator<readonly DayRow[]> {

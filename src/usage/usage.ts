@@ -21,24 +21,29 @@ export interface UsageOptions {
   readonly mostTallies?: number
   /** The same for what clients have used of limits lately. */
   readonly mostRecent?: number
+  /** How much of it is kept where it is used. Every client of every account may be a combination. */
+  readonly mostLookUps?: number
 }
 
 /** About 400 bytes and 700 bytes each. */
 const MOST_TALLIES = 10_000
 const MOST_RECENT = 5_000
+const MOST_LOOK_UPS = 50_000
 const DROP_EVERY_MS = 60_000
 
 /** What all clients have used, as this process counts it. */
 export class Usage {
-  /** Changes when tallies or recent uses are dropped: whoever keeps some has to look them up again. */
-  generation = 0
   readonly #options: UsageOptions
   readonly #mostTallies: number
   readonly #mostRecent: number
+  readonly #mostLookUps: number
   readonly #tallies = new Map<string, Tally>()
   /** Those that have counted something that was not taken yet. */
   #changed: Tally[] = []
   readonly #recent = new Map<string, RecentUse>()
+  /** What spenders have looked up, and how much that is. */
+  readonly #lookedUp = new Set<Map<string, unknown>>()
+  #lookUps = 0
   /** The day that is counted now. */
   #day: string
   /** Since when this process counts. */
@@ -49,6 +54,7 @@ export class Usage {
     this.#options = options
     this.#mostTallies = options.mostTallies ?? MOST_TALLIES
     this.#mostRecent = options.mostRecent ?? MOST_RECENT
+    this.#mostLookUps = options.mostLookUps ?? MOST_LOOK_UPS
     this.since = options.clock.wall()
     this.#day = dayOf(this.since)
   }
@@ -115,7 +121,7 @@ export class Usage {
     if (isNewDay) {
       this.#day = dayOf(this.#options.clock.wall())
       this.#tallies.clear()
-      this.generation++
+      this.#forgetLookUps()
     }
     if (isNewDay || this.#recent.size >= this.#mostRecent) this.#dropIdle()
     return { day, rows }
@@ -127,7 +133,19 @@ export class Usage {
     if (now - this.#droppedAt < DROP_EVERY_MS) return
     this.#droppedAt = now
     for (const [key, recent] of this.#recent) if (recent.isIdle) this.#recent.delete(key)
-    this.generation++
+    this.#forgetLookUps()
+  }
+
+  /** A map is about to have one more tally, or whatever else may be looked up here again. All are emptied now and then. */
+  looksUp(into: Map<string, unknown>): void {
+    if (++this.#lookUps > this.#mostLookUps) this.#forgetLookUps()
+    this.#lookedUp.add(into)
+  }
+
+  #forgetLookUps(): void {
+    for (const map of this.#lookedUp) map.clear()
+    this.#lookedUp.clear()
+    this.#lookUps = 0
   }
 }
 
@@ -153,7 +171,6 @@ export class Spending {
   readonly #charges: readonly Charged[]
   readonly #limits: readonly ChargedLimit[]
   readonly #byClient = new Map<string, Spender>()
-  #generation: number
 
   /** `labels` are those of the calls; `charges` what one of them is charged, by class, and `limits` by limit. */
   constructor(usage: Usage, labels: ClassLabels, charges: readonly Charged[], limits: readonly ChargedLimit[]) {
@@ -161,7 +178,6 @@ export class Spending {
     this.#labels = labels
     this.#charges = charges
     this.#limits = limits
-    this.#generation = usage.generation
   }
 
   /** An attempt is charged. */
@@ -185,15 +201,12 @@ export class Spending {
   }
 
   #of(client: string): Spender {
-    if (this.#generation !== this.#usage.generation) {
-      this.#byClient.clear()
-      this.#generation = this.#usage.generation
-    }
     const known = this.#byClient.get(client)
     if (known !== undefined) return known
     const tallies = this.#charges.map((charge) => this.#usage.tallyOf({ ...this.#labels, class: charge.class }, client))
     const recent = this.#limits.map(({ limit }) => this.#usage.recentOf(limit, client))
     const spender = { tallies, recent }
+    this.#usage.looksUp(this.#byClient)
     this.#byClient.set(client, spender)
     return spender
   }
@@ -204,21 +217,18 @@ export class CallUsage {
   readonly #usage: Usage
   readonly #labels: ClassLabels
   readonly #byClient = new Map<string, Tally>()
-  #generation: number
 
   constructor(usage: Usage, labels: ClassLabels) {
     this.#usage = usage
     this.#labels = labels
-    this.#generation = usage.generation
   }
 
   of(client: string): Tally {
-    if (this.#generation !== this.#usage.generation) {
-      this.#byClient.clear()
-      this.#generation = this.#usage.generation
-    }
-    let tally = this.#byClient.get(client)
-    if (tally === undefined) this.#byClient.set(client, (tally = this.#usage.tallyOf(this.#labels, client)))
+    const known = this.#byClient.get(client)
+    if (known !== undefined) return known
+    const tally = this.#usage.tallyOf(this.#labels, client)
+    this.#usage.looksUp(this.#byClient)
+    this.#byClient.set(client, tally)
     return tally
   }
 }

@@ -65,8 +65,9 @@ function watchAll(hasQueue = false): Steps {
   steps.watch(CallMetrics)
   steps.watch(Spending)
   steps.watch(CallUsage)
-  steps.watch(Usage)
-  steps.watch(Tally)
+  // What is counted is taken in the background, at any time.
+  steps.watch(Usage, 'isNewDay', 'take')
+  steps.watch(Tally, 'take')
   steps.watch(RecentUse)
   steps.watch(CounterSeries)
   steps.watch(HistogramSeries)

@@ -190,6 +190,20 @@ describe('what was counted', () => {
     expect(days.batches.map(({ number }) => number)).toEqual(days.batches.map((_, i) => i + 1))
   })
 
+  it('is written later where the gateway itself made a mistake', async () => {
+    const { days, keeper, call, unwritten } = keeping()
+    call()
+    const { add } = days
+    days.add = () => {
+      throw new Error('a mistake')
+    }
+    await keeper.flush()
+    expect(unwritten()).toBe(1)
+    days.add = add
+    await keeper.flush()
+    expect(days.batches).toMatchObject([{ units: 1 }])
+  })
+
   it('is written once more when the gateway stops', async () => {
     const { clock, days, keeper, call } = keeping()
     call()

@@ -11,10 +11,10 @@ const LABELS = { upstream: 'api', account: 'main', class: 'read' }
 const BOT = { name: 'bot', weight: 1, share: 0 } as const
 const client = (name: string) => ({ ...BOT, name, priority: 'normal' as const })
 
-function counting({ at = MIDNIGHT + HOUR, mostTallies = 100, mostRecent = 100 } = {}) {
+function counting({ at = MIDNIGHT + HOUR, mostTallies = 100, mostRecent = 100, mostLookUps = 1_000 } = {}) {
   const clock = new SimulatedClock(at)
   const metrics = new Metrics({ maxClients: 1_000, maxAccounts: 1_000 })
-  const usage = new Usage({ metrics, clock, mostTallies, mostRecent })
+  const usage = new Usage({ metrics, clock, mostTallies, mostRecent, mostLookUps })
   const spendingOf = (account = 'main', window = '1m', windowMs = MINUTE, isCalendar = false) => {
     const labels = { ...LABELS, account }
     return new Spending(
@@ -141,6 +141,18 @@ describe('what a client has used on a day', () => {
     expect(text).toContain(`sluice_quota_saved_total{${labels},client="b"} 2 `)
     expect(text).toContain(`sluice_client_waits_total{${labels},client="a"} 1 `)
     expect(text).toContain(`sluice_client_wait_seconds_total{${labels},client="a"} 0.25 `)
+  })
+})
+
+describe('what is looked up for every client of every account', () => {
+  it('is forgotten before it is too much, and no unit is lost with it', () => {
+    const { usage, spendingOf } = counting({ mostLookUps: 7, mostTallies: 1_000 })
+    const spendings = Array.from({ length: 10 }, (_, i) => spendingOf(`account-${i}`))
+    for (let n = 0; n < 3; n++)
+      for (const spending of spendings) for (let i = 0; i < 10; i++) spending.count(client(`client-${i}`), 'id')
+    const { rows } = usage.take()
+    expect(rows).toHaveLength(100)
+    expect(new Set(rows.map(({ units }) => units))).toEqual(new Set([6]))
   })
 })
 

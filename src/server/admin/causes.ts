@@ -52,13 +52,12 @@ export interface Findings {
 export async function findings(
   { status, controls, management }: Pick<AdminParts, 'status' | 'controls' | 'management'>,
   ask: (question: RequestQuestion) => Promise<RequestAnswers>,
-  quota = status.quota(),
 ): Promise<Findings> {
   const since = management.clock.wall() - LATELY_MS
   const [notReady, degraded, limits, queue, breakers, credentials, calls] = await Promise.all([
     status.notReady(),
     status.degraded(),
-    quota,
+    status.quota(),
     status.queue(),
     controls.breakers(),
     status.credentials(),

@@ -10,9 +10,13 @@ import { listPage, livePage, liveParts, signInPage } from './page-view.ts'
 import { type PageState, pageState } from './page-state.ts'
 import { AdminProblem } from './problem.ts'
 import { readRequestList } from './requests.ts'
+import { usageNow } from './usage-view.ts'
 import { Sessions } from './sessions.ts'
 
 const EVENT_EVERY_MS = 1_000
+/** Who uses what has many rows, which come from all instances: less often, and of each process so many. */
+const USAGE_EVERY_MS = 5_000
+const MOST_USES = 200
 /** How many pages may be open at once. The state is read once a second for all of them together, but each gets a copy. */
 const MOST_OPEN = 100
 /** Allows only our own script and style sheet. The page may load nothing from elsewhere, and no other site may frame it. */
@@ -35,7 +39,8 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   const { clock } = management
   const tokens = adminTokens(admin)
   const sessions = new Sessions(tokens, clock)
-  const state = sharedFor(EVENT_EVERY_MS, clock, () => pageState(parts))
+  const usage = sharedFor(USAGE_EVERY_MS, clock, () => usageNow(parts, MOST_USES))
+  const state = sharedFor(EVENT_EVERY_MS, clock, () => pageState(parts, usage()))
   let open = 0
 
   app.addHook('onRequest', async (_, reply) => void reply.headers(HEADERS))

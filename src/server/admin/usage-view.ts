@@ -46,10 +46,9 @@ export interface UsageNow {
 export async function usageNow(
   { status, requests }: Pick<AdminParts, 'status' | 'requests'>,
   most: number,
-  known: Promise<QuotaRow[] | undefined> = status.quota(),
 ): Promise<UsageNow> {
   const [quota, budgets, { found, away }] = await Promise.all([
-    known,
+    status.quota(),
     status.budgets(),
     requests.ask({ kind: 'usage', most }),
   ])
