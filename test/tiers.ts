@@ -21,6 +21,8 @@ export const BEYOND_UNITS = [
   'test/ledger/learning.test.ts',
   'test/ledger/redis/formats.test.ts',
   'test/process/open-ledger.test.ts',
+  // what it tests happens once a process
+  'test/process/warm-up.test.ts',
   'test/records/redis-*.test.ts',
   'test/secrets/store.test.ts',
   'test/secrets/vault.test.ts',
@@ -30,6 +32,9 @@ export const BEYOND_UNITS = [
   'test/server/metrics.test.ts',
   'test/support/fault-proxy.test.ts',
 ]
+
+/** Where all tests are. */
+export const EVERYTHING = ['test/**/*.test.ts']
 
 /** The files that take longest, which therefore begin first: otherwise the last of them would run alone. */
 export const LONGEST = [
