@@ -19,7 +19,7 @@ export type LocalEnd = Partial<Pick<Socket, 'localAddress' | 'localPort'>>
 
 const ABSOLUTE = /^(https?):\/\/([^/?#]+)(.*)$/i
 /** Leaves out what URL parsers read differently, such as a backslash or an escape. */
-const AUTHORITY = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
+export const AUTHORITY = /^(?:[\w.-]+|\[[\da-f:.]+\])(?::(\d{0,5}))?$/i
 
 /** Splits the target into its parts, or says what is wrong with it. */
 export function readAbsoluteTarget(url: string): AbsoluteTarget | Failure {

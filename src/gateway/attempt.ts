@@ -18,6 +18,7 @@ import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstr
 import { type AnswerPrice, countSpent, settleHead } from './answer-price.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending, Unanswered } from './decide.ts'
+import { leadToGateway } from './own-links.ts'
 import type { RequestCredential } from './request-credential.ts'
 import type { ResponseObserver } from './response-observer.ts'
 import { applyFeedback } from './upstream-feedback.ts'
@@ -336,7 +337,9 @@ export class Attempt implements ResponseHandler, Disposable {
     // client that did not ask for another protocol.
     if (status === 100 || status === CONTINUE || status === 101) return
     if (request.httpVersion === '1.0' || isGone) return
-    response.writeInformation(status, responseHeaders(fields, false))
+    const headers = responseHeaders(fields, false)
+    leadToGateway(this.#call, headers)
+    response.writeInformation(status, headers)
   }
 
   #break(error: Error): void {

@@ -36,6 +36,15 @@ export interface Target {
   readonly requestOptions: RequestOptions
 }
 
+/** How the client addressed the gateway, where a load balancer that is trusted says so. */
+export interface Addressed {
+  readonly scheme?: 'http' | 'https' | undefined
+  readonly host?: string | undefined
+  /** What the balancer took off the front of the path. */
+  readonly prefix?: string | undefined
+}
+export type AddressedBy = (request: IncomingMessage) => Addressed
+
 /** One wait of a call in a queue. */
 export interface Wait {
   readonly record: WaitRecord
@@ -64,6 +73,8 @@ export class Call {
   // Arriving
   /** Where it comes from: its connection, or what a load balancer that is trusted says. */
   readonly address: string | undefined
+  /** What a load balancer that is trusted says of how the client addressed the gateway. */
+  readonly addressedBy: AddressedBy | undefined
   /** Given if the client asks for a WebSocket. */
   readonly upgrade: Upgrade | undefined
   /** Undefined without `telemetry.traces`. */
@@ -165,7 +176,7 @@ type Writing<Field extends keyof Call> = Omit<Call, Field> & { -readonly [Name i
 /** The forward proxy, of a CONNECT. */
 export type Tunnelling = Writing<'client' | 'body' | 'responseBytes' | 'overheadMs'>
 /** The server, which takes the call from a connection. */
-export type Arriving = Writing<'address' | 'upgrade' | 'trace' | 'malformed'>
+export type Arriving = Writing<'address' | 'addressedBy' | 'upgrade' | 'trace' | 'malformed'>
 /** identify.ts; another credential of a pool changes the target. */
 export type Identifying = Writing<'client' | 'upstream' | 'route' | 'prefix' | 'path' | 'target'>
 /** admit.ts; the cache while it waits for another call. */

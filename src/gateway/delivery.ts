@@ -7,6 +7,7 @@ import type { AnswerPrice } from './answer-price.ts'
 import type { Answering } from './call.ts'
 import { type Delivered, DELIVERED, GONE } from './forwarded.ts'
 import { ownHeaders } from './own-headers.ts'
+import { leadToGateway } from './own-links.ts'
 import type { ResponseObserver } from './response-observer.ts'
 import type { BodyReceiver, UpstreamResponse } from './upstream-response.ts'
 
@@ -75,6 +76,7 @@ class Delivery implements BodyReceiver {
     const reason = reasonOf(phrase, scrub)
     observer?.begin(meaning, reason, fields, headers)
     if (!this.#isWithoutClient) {
+      leadToGateway(call, headers)
       ownHeaders(call, headers)
       call.response.writeHead(status, reason, headers)
     }

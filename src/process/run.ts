@@ -33,7 +33,7 @@ import { buildAdmin } from '../server/admin/admin.ts'
 import type { BreakerOrder, BreakerRow, Reloaded, Status } from '../server/admin/status.ts'
 import type { AdminParts, Management } from '../server/admin/management.ts'
 import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/app.ts'
-import { clientAddress } from '../server/client-address.ts'
+import { addressedBy, clientAddress } from '../server/client-address.ts'
 import { Proxy } from '../server/proxy.ts'
 import { openAllRequests } from '../requests/ask-all.ts'
 import { RequestHistory } from '../requests/history.ts'
@@ -238,6 +238,7 @@ export async function runWithoutAdmin(
     tracing,
     history: new RequestHistory(config.requests),
     addressOf: clientAddress(config.server.trustedProxies),
+    addressedBy: addressedBy(config.server.trustedProxies),
   })
   const app = buildApp(proxy, config.server)
   parts.defer(() => app.close())

@@ -106,6 +106,11 @@ export const UpstreamSchema = object({
     description:
       'Which of the request fields that tell of the inside of the house go upstream: those of traces (traceparent, tracestate, baggage, …), and those of who the client is and how it came (X-Forwarded-*, Forwarded, X-Real-IP, names in Via, …).',
   }),
+  ownLinks: Type.Enum(['rewrite', 'keep'], {
+    default: 'rewrite',
+    description:
+      'rewrite: Location, Content-Location and Link of a response lead to the gateway, as the client addressed it, where they led to the origin of url; bodies stay as they are. keep: they go on as they came.',
+  }),
   requestIdHeaders: Type.Array(headerName('A header name.'), {
     default: ['x-request-id', 'x-correlation-id', 'request-id', 'cf-ray'],
     description: 'Response headers with the vendor’s own id of a request, for the log; the first that is there counts.',

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import proxyAddress from '@fastify/proxy-addr'
+import type { AddressedBy } from '../gateway/call.ts'
 
 /** Gives the address of the client that sent a request; undefined once the connection is closed. */
 export type AddressOf = (request: IncomingMessage) => string | undefined
@@ -24,7 +25,9 @@ export function clientAddress(trusted: readonly string[]): AddressOf {
   return ({ headers, socket: { remoteAddress } }) => {
     if (!isBelieved(remoteAddress)) return remoteAddress
     // Only one of the two fields is read: a balancer that writes one may pass on the other as its client sent it.
-    const named = headers['x-forwarded-for']?.toString().split(',') ?? forwardedFor(headers.forwarded)
+    const named =
+      headers['x-forwarded-for']?.toString().split(',') ??
+      forwardedElements(headers.forwarded).map((element) => element.for ?? 'unknown')
     let address = remoteAddress
     for (let i = named.length - 1; i >= 0 && isBelieved(address); i--) {
       const next = bareAddress(named[i]!.trim())
@@ -36,29 +39,52 @@ export function clientAddress(trusted: readonly string[]): AddressOf {
 }
 
 /**
+ * Tells how a client addressed the gateway, where a trusted network says so: by the last value of X-Forwarded-Proto, -Host and -Prefix,
+ * or without these two by the last element of Forwarded. That is what the balancer itself wrote.
+ */
+export function addressedBy(trusted: readonly string[]): AddressedBy {
+  if (trusted.length === 0) return () => ({})
+  const isBelieved = isTrusted(trusted)
+  return ({ headers, socket }) => {
+    if (!isBelieved(socket.remoteAddress)) return {}
+    const last = (name: string): string | undefined => headers[name]?.toString().split(',').at(-1)?.trim()
+    const named = { proto: last('x-forwarded-proto'), host: last('x-forwarded-host') }
+    const isNamed = named.proto !== undefined || named.host !== undefined
+    const { proto, host } = isNamed ? named : (forwardedElements(headers.forwarded).at(-1) ?? {})
+    const scheme = proto?.toLowerCase()
+    const prefix = last('x-forwarded-prefix')?.replace(/\/$/, '')
+    return {
+      scheme: scheme === 'http' || scheme === 'https' ? scheme : undefined,
+      host,
+      prefix: prefix !== undefined && PREFIX.test(prefix) ? prefix : undefined,
+    }
+  }
+}
+
+/** A path that no client takes for a host. */
+const PREFIX = /^(?:\/[\w.~%!$&'()*+=:@-]+)+$/
+
+/**
  * One part of an element, such as `for="[2001:db8::1]:80"`, and what ends it. Values that lack the quotes they need are
  * accepted, since many senders leave them out.
  */
 const PART = /[ \t]*(?:([\w!#$%&'*+.^`|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,;"]*))[ \t]*)?(,|;|$)/y
 
-/**
- * The value of `for` in each element (RFC 7239 §4), "unknown" for an element without one. Of a malformed field nothing is
- * believed.
- */
-function forwardedFor(field: string | undefined): string[] {
+/** The elements (RFC 7239 §4). Nothing of what is malformed is believed: it is one element that says nothing. */
+function forwardedElements(field: string | undefined): Readonly<Record<string, string>>[] {
   if (field === undefined) return []
-  const named: string[] = []
-  let current = 'unknown'
+  const elements: Record<string, string>[] = []
+  let current: Record<string, string> = {}
   PART.lastIndex = 0
   for (;;) {
     const part = PART.exec(field)
-    if (part === null) return ['unknown']
+    if (part === null) return [{}]
     const [, name, quoted, bare, end] = part
-    if (name?.toLowerCase() === 'for') current = quoted?.replaceAll(/\\(.)/g, '$1') ?? bare!
+    if (name !== undefined) current[name.toLowerCase()] = quoted?.replaceAll(/\\(.)/g, '$1') ?? bare!
     if (end === ';') continue
-    named.push(current)
-    if (end === '') return named
-    current = 'unknown'
+    elements.push(current)
+    if (end === '') return elements
+    current = {}
   }
 }
 

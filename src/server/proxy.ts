@@ -7,7 +7,14 @@ import type { GuessGuard } from '../clients/guess-guard.ts'
 import type { Client } from '../clients/client.ts'
 import { authenticateProxied, tooManyAttempts } from '../gateway/authenticate.ts'
 import { forwardWithin } from '../gateway/budget.ts'
-import { type Arriving, Call, type Identifying, type Target, type Tunnelling } from '../gateway/call.ts'
+import {
+  type AddressedBy,
+  type Arriving,
+  Call,
+  type Identifying,
+  type Target,
+  type Tunnelling,
+} from '../gateway/call.ts'
 import { Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
 import { forward } from '../gateway/forward.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
@@ -46,6 +53,8 @@ export interface ProxyOptions {
   readonly guard?: GuessGuard
   /** Default: the address of the connection. */
   readonly addressOf?: AddressOf
+  /** Default: as the request says. */
+  readonly addressedBy?: AddressedBy
 }
 
 const SWITCHING = 101
@@ -201,6 +210,7 @@ export class Proxy {
     const id = requestIdOf(request.headers) ?? randomUUIDv7()
     const call: Arriving & Identifying = new Call(id, request, response, snapshot, clock, this.#closed)
     call.address = addressOf(request)
+    call.addressedBy = this.#options.addressedBy
     call.trace = tracing?.begin(request.headers)
     snapshot.calls.begin()
     this.#active.add(call)

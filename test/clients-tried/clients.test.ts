@@ -116,17 +116,25 @@ async function setUp() {
 }
 
 /** What the vendors answer, in their shapes. */
-async function answer({ method, url, body }: Seen, response: ServerResponse, released: Promise<void>): Promise<void> {
+async function answer(
+  { method, url, headers: asked, body }: Seen,
+  response: ServerResponse,
+  released: Promise<void>,
+): Promise<void> {
   const json = (value: object, status = 200, headers: Record<string, string> = {}): void => {
     response.writeHead(status, { 'content-type': 'application/json; charset=utf-8', ...headers })
     response.end(JSON.stringify(value))
   }
-  // As GitHub's answers have them, links lead to GitHub.
+  // As GitHub's answers have them, URLs in bodies lead to GitHub, and those in Link to where GitHub was asked.
   const repository = 'https://api.github.com/repos/o/r'
   switch (`${method} ${url}`) {
     case 'GET /repos/o/r':
       return json({ id: 1, name: 'r', full_name: 'o/r', url: repository })
-    case 'GET /repos/o/r/issues?page=2':
+    case 'GET /repos/o/r/issues': {
+      const link = `<http://${asked.host}/repositories/1/issues?page=2>; rel="next"`
+      return json([{ number: 1, title: 'First page', url: `${repository}/issues/1` }], 200, { link })
+    }
+    case 'GET /repositories/1/issues?page=2':
       return json([{ number: 2, title: 'Second page', url: `${repository}/issues/2` }])
     case 'POST /repos/o/r/issues':
       return json({ number: 3, url: `${repository}/issues/3`, ...(JSON.parse(body) as object) }, 201)

@@ -86,6 +86,8 @@ describe('a tunnel to an upstream', () => {
     const { stdout } = await run('curl', [...args, '-d', 'x=1', '-D', '-', `https://${world.vendor}/v2/items?a=b`])
     expect(stdout).toContain(`"url":"/v2/items?a=b","body":"x=1"}${version}`)
     expect(stdout).toMatch(/^ratelimit: "write";r=\d+;t=\d+$/im)
+    // Its client goes to where the upstream's links lead.
+    expect(stdout).toContain(`link: <https://${world.vendor}/v2/items?page=2>; rel="next"`)
     const { method, headers } = world.seen.at(-1)!
     expect(method).toBe('POST')
     expect(headers).toMatchObject({ authorization: `Bearer ${VENDOR_KEY}` })

@@ -67,7 +67,8 @@ export async function openWorld(change: (otherPort: number) => object = () => ({
           const body = Buffer.concat(pieces as Buffer[]).toString()
           const { method, url, httpVersion, headers } = request
           if (name === VENDOR) seen.push({ method, url, version: httpVersion, headers, body })
-          response.writeHead(200, { 'content-type': 'application/json' })
+          const link = `<https://${headers.host ?? headers[':authority']?.toString()}/v2/items?page=2>; rel="next"`
+          response.writeHead(200, { 'content-type': 'application/json', link })
           response.end(JSON.stringify({ host: name, url, body }))
         })
       },

@@ -218,7 +218,7 @@ describe('a port without TLS that may speak HTTP/2', () => {
     const gateway = await startGateway(harnessConfig(url, {}, HTTP2))
     const stream = (await session(gateway.url)).request({ ':path': PATH })
     const [hints] = (await once(stream, 'headers')) as [IncomingHttpHeaders]
-    expect(hints).toMatchObject({ ':status': 103, link: '</a.css>; rel=preload, </b.js>; rel=preload' })
+    expect(hints).toMatchObject({ ':status': 103, link: '</harness/a.css>; rel=preload, </harness/b.js>; rel=preload' })
     expect(String((await once(stream, 'data'))[0])).toBe('then this')
   })
 
