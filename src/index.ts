@@ -3,8 +3,9 @@ import { configOf, findConfig, type FoundConfig } from './config/find.ts'
 import { ConfigError } from './config/problem.ts'
 import { allWarnings } from './config/warnings.ts'
 import { createLog, type Log } from './observe/log.ts'
-import type { Reloaded } from './server/admin/status.ts'
-import { runGateway, type Running, StartError } from './process/run.ts'
+import type { Reloaded } from './server/admin/reloaded.ts'
+import { runGateway, type Running } from './process/run.ts'
+import { StartError } from './process/start-error.ts'
 import type { ConfigSchema } from './schema/schema.ts'
 
 export { ConfigError, StartError }

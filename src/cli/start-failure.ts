@@ -1,4 +1,4 @@
-import { StartError } from '../process/run.ts'
+import { StartError } from '../process/start-error.ts'
 import { CommandError } from './command-error.ts'
 
 /** Errors of an address that can't be listened on. Their own message says enough. */

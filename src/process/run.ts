@@ -30,7 +30,8 @@ import { openLedger } from './open-ledger.ts'
 import { connectRedis } from '../redis/connection.ts'
 import { type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
 import { buildAdmin } from '../server/admin/admin.ts'
-import type { BreakerOrder, BreakerRow, Reloaded, Status } from '../server/admin/status.ts'
+import type { BreakerOrder, BreakerRow, Status } from '../server/admin/status.ts'
+import type { Reloaded } from '../server/admin/reloaded.ts'
 import type { AdminParts, Management } from '../server/admin/management.ts'
 import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/app.ts'
 import { addressedBy, clientAddress } from '../server/client-address.ts'
@@ -41,6 +42,7 @@ import { UsageKeeper } from '../usage/keeper.ts'
 import { Usage } from '../usage/usage.ts'
 import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
 import { Tracing } from '../traces/tracing.ts'
+import { StartError } from './start-error.ts'
 import { breakerRows, gatewayStatus } from './status.ts'
 import { Claims } from '../webhooks/claims.ts'
 import { WebhookCounts } from '../webhooks/counts.ts'
@@ -71,9 +73,6 @@ export interface Running extends Pick<GatewayProcess, 'url' | 'forwardProxyUrl' 
   /** Reads the configuration anew and puts it in force. */
   reload(by?: Actor): Promise<Reloaded>
 }
-
-/** A gateway can not start, and that is neither a bug nor a port that is taken. The message says why, and is all that is shown. */
-export class StartError extends Error {}
 
 export interface RunOptions {
   readonly log: Log

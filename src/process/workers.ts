@@ -25,9 +25,9 @@ import type {
   Controls,
   QueueRow,
   QuotaRow,
-  Reloaded,
   Status,
 } from '../server/admin/status.ts'
+import type { Reloaded } from '../server/admin/reloaded.ts'
 import { WebhookCounts } from '../webhooks/counts.ts'
 import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas } from './merge-rows.ts'
 import {

@@ -184,7 +184,7 @@ and the key of the gateway. It checks that each gets the vendor's answer, that t
 
 ${table(['client', 'version', 'its key goes as', 'what was tried'], rows)}
 
-Not tried yet: git over HTTPS, and tools that have no setting for the address.
+git over HTTPS, and tools that have no setting for the address, are tried with \`sluice run\`: see [tools that know only a proxy](forward-proxy.md#the-local-ca).
 
 ## What is set
 

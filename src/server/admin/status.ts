@@ -1,5 +1,6 @@
 import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
 import type { BreakerState } from '../../resilience/breaker.ts'
+import type { Reloaded } from './reloaded.ts'
 
 /** What the admin port shows, of one process or of all workers together. */
 export interface Status {
@@ -100,11 +101,3 @@ export interface BreakerOrder {
   readonly group: string | undefined
   readonly state: 'open' | 'closed'
 }
-
-/** The result of a reload. Places are paths of keys, such as `upstreams.harness.retry`. */
-export type Reloaded =
-  /** The new configuration is in force for calls that come from now on. */
-  | { readonly result: 'applied'; readonly changed: readonly string[]; readonly needRestart: readonly string[] }
-  | { readonly result: 'unchanged'; readonly needRestart: readonly string[] }
-  /** The problems because of which nothing has changed. */
-  | { readonly result: 'rejected'; readonly problems: readonly string[] }

@@ -1,0 +1,2 @@
+/** A gateway can not start, and that is neither a bug nor a port that is taken. The message says why, and is all that is shown. */
+export class StartError extends Error {}
