@@ -2,6 +2,7 @@ import { globSync, readFileSync } from 'node:fs'
 import type { ServerResponse } from 'node:http'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
+import { warningsOf } from '../../src/config/warnings.ts'
 import type { Call } from '../../src/gateway/call.ts'
 import { TraceContext } from '../../src/http/trace-context.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
@@ -96,6 +97,15 @@ it('says that an address of the environment is none', async () => {
   vi.stubEnv('OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318/topsecret')
   const { said } = await startTracing(undefined)
   expect(said).toEqual([['warn', 'OTEL_EXPORTER_OTLP_ENDPOINT is no http:// or https:// URL, and is left aside']])
+})
+
+it.each([
+  ['http://collector:4318', ['telemetry.traces.endpoint is http://, so its headers travel unencrypted']],
+  ['http://127.0.0.1:4318', []],
+  ['https://collector:4318', []],
+])('warns of headers that travel unencrypted to another machine: %s', (endpoint, warnings) => {
+  const telemetry = { traces: { endpoint, headers: { 'x-key': 'topsecret' } } }
+  expect(warningsOf(checkConfig(harnessConfig('http://127.0.0.1', {}, { telemetry }), 'test'))).toEqual(warnings)
 })
 
 it('loads nothing of OpenTelemetry while traces are off', () => {
