@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -9,11 +11,15 @@ import { parseArgs } from 'node:util'
 import { stringify } from 'yaml'
 import { findRedis } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
-import { cpuMs, treeOf } from './process-tree.ts'
+import { cpuMs, endedChildrenMs, treeOf } from './process-tree.ts'
 
-/** `npm run bench:idle`: the processor time that a gateway uses while nobody calls, with either store. Linux only. */
+/**
+ * `npm run bench:idle`: the processor time that a gateway uses while nobody calls, with either store, and that one health check of the
+ * image takes. Linux only.
+ */
 const { values } = parseArgs({ options: { seconds: { type: 'string', default: '30' } } })
 const seconds = Number(values.seconds)
+const CHECKS = 10
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
 const redis = await findRedis()
 try {
@@ -25,6 +31,23 @@ try {
   }
 } finally {
   await redis.stop()
+}
+
+console.log(`a health check: ${(await healthCheckMs()).toFixed(0)} ms`)
+
+/** Of the command in the Dockerfile, which starts a Node each time. What it asks is a server that answers at once. */
+async function healthCheckMs(): Promise<number> {
+  const dockerfile = readFileSync(new URL('../../Dockerfile', import.meta.url), 'utf8')
+  const [, command = ''] = /^HEALTHCHECK[^[]*CMD (\[.*\])$/m.exec(dockerfile) ?? []
+  const server = createServer((_, response) => response.end('{}')).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const port = String((server.address() as AddressInfo).port)
+  const [, ...args] = (JSON.parse(command) as string[]).map((word) => word.replace(':9090', `:${port}`))
+  const before = endedChildrenMs()
+  for (let n = 0; n < CHECKS; n++) await once(spawn(process.execPath, args, { stdio: 'inherit' }), 'exit')
+  const ms = (endedChildrenMs() - before) / CHECKS
+  server.close()
+  return ms
 }
 
 /** Of a process that has settled. */

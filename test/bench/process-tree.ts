@@ -21,6 +21,13 @@ export function cpuMs(pids: readonly number[]): number {
   return (ticks * 1_000) / TICKS
 }
 
+/** Processor time that children of this process used which have ended, in milliseconds, in steps of 10. */
+export function endedChildrenMs(): number {
+  const [, fields = ''] = /\) (.*)/s.exec(readFileSync('/proc/self/stat', 'utf8')) ?? []
+  const [user = 0, system = 0] = fields.split(' ').slice(13, 15).map(Number)
+  return ((user + system) * 1_000) / TICKS
+}
+
 /** How often their main threads went to sleep so far, and so were woken. */
 export function sleepsOf(pids: readonly number[]): number {
   let sleeps = 0
