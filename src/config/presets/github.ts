@@ -20,7 +20,8 @@ export const github: Preset = {
       // REST and GraphQL share it.
       all: [{ concurrent: 100, scope: 'credential' }],
       rest: [
-        // An authorised 304 to a conditional request does not count against the primary limit (read 2026-11-28):
+        // An authorised 304 to a conditional request does not count against the primary limit. This goes by what others quote
+        // of the page:
         // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#use-conditional-requests-if-appropriate
         { requests: 5000, window: '1h', scope: 'credential', counts: { except: [304] } },
         { requests: 900, window: '60s', scope: 'credential', cost: { GET: 1, HEAD: 1, OPTIONS: 1, default: 5 } },
@@ -41,9 +42,9 @@ export const github: Preset = {
     // A secondary limit that states no time wants a pause of at least a minute. Both limits refuse a request before it
     // is carried out:
     // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
-    // GraphQL answers 200 with an error when a limit is exceeded (read 2026-11-28):
+    // GraphQL answers 200 with an error when a limit is exceeded. This goes by what others quote of the page:
     // https://docs.github.com/en/graphql/overview/rate-limits-and-query-limits-for-the-graphql-api#exceeding-the-rate-limit
-    // Its type is RATE_LIMITED, and in some answers RATE_LIMIT.
+    // By reports of users its type is RATE_LIMITED, and in some answers RATE_LIMIT.
     throttle: {
       statuses: [403, 429],
       when: [{ status: 200, classes: ['graphql'], body: { '/errors/*/type': ['RATE_LIMITED', 'RATE_LIMIT'] } }],

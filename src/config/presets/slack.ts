@@ -34,7 +34,8 @@ export const slack: Preset = {
     },
     // The limiter refuses requests before they are carried out: https://docs.slack.dev/apis/web-api/rate-limits
     // Errors of the Web API come with 200 and `ok: false`: https://docs.slack.dev/apis/web-api/#evaluating-responses.
-    // Two of them are about rates, by the tables of https://docs.slack.dev/reference/methods/chat.postMessage#errors.
+    // Two of them are about rates. This goes by what others quote of
+    // https://docs.slack.dev/reference/methods/chat.postMessage#errors.
     throttle: {
       retry: 'any',
       when: [{ status: 200, body: { '/ok': false, '/error': ['ratelimited', 'rate_limited'] } }],
