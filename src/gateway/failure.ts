@@ -1,31 +1,5 @@
 import type { BreakerFailure } from '../resilience/breaker.ts'
 
-/**
- * Why the gateway answers a call itself instead of the upstream. The `kind` is the metric label, the `X-Sluice-Error`
- * header and the README's heading; anything else that goes wrong is a bug and throws.
- */
-export type FailureKind =
-  | 'invalid_request'
-  | 'unauthenticated'
-  | 'proxy_unauthenticated'
-  | 'forbidden'
-  | 'account_mismatch'
-  | 'unknown_upstream'
-  | 'body_too_large'
-  | 'too_many_attempts'
-  | 'quota_exhausted'
-  | 'queue_full'
-  | 'share_exceeded'
-  | 'unreachable'
-  | 'interrupted'
-  | 'breaker_open'
-  | 'store_unavailable'
-  | 'credential_unavailable'
-  | 'draining'
-  | 'timeout'
-  | 'not_cached'
-  | 'internal'
-
 interface Details {
   readonly retryAfterMs?: number | undefined
   readonly guess?: string | undefined
@@ -63,6 +37,7 @@ export function isFailure(value: object): value is Failure {
   return value instanceof Failure
 }
 
+/** The status of each kind of failure. */
 export const STATUS_OF = {
   invalid_request: 400,
   unauthenticated: 401,
@@ -84,7 +59,13 @@ export const STATUS_OF = {
   draining: 503,
   timeout: 504,
   not_cached: 504,
-} satisfies Record<FailureKind, number>
+}
+
+/**
+ * Why the gateway answers a call itself instead of the upstream. The `kind` is the metric label, the `X-Sluice-Error` header and
+ * the README's heading. Anything else that goes wrong is a bug and throws.
+ */
+export type FailureKind = keyof typeof STATUS_OF
 
 export const CODE_OF = {
   invalid_request: 'INVALID_REQUEST',

@@ -26,6 +26,7 @@ import { classifyByMethod } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { RouteTable, type RouteEntry } from '../routing/route-table.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
+import { tlsOptions } from '../schema/upstream-schema.ts'
 import { Transport } from '../upstream/transport.ts'
 import { Account } from './account.ts'
 import type { AccountServices } from './admission-policies.ts'
@@ -264,12 +265,7 @@ function transportOf(
     idleTimeoutMs: config.timeouts.idle,
     http2: config.http2,
     proxy: config.proxy === undefined ? undefined : new URL(config.proxy.reveal()),
-    tls: {
-      ...(config.tls?.ca === undefined ? {} : { ca: config.tls.ca }),
-      ...(config.tls?.cert === undefined ? {} : { cert: config.tls.cert }),
-      ...(config.tls?.key === undefined ? {} : { key: config.tls.key.reveal() }),
-      ...(config.tls?.servername === undefined ? {} : { servername: config.tls.servername }),
-    },
+    tls: tlsOptions(config.tls),
     lookup: guardedLookup({ isAllowed: (address) => isAddressAllowed(address, access, arePrivateAllowed), lookup }),
   })
 }

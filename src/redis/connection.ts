@@ -6,11 +6,11 @@
  */
 
 import { connect } from 'node:net'
-import type { ConnectionOptions } from 'node:tls'
 import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
 import { inTime } from '../time/in-time.ts'
 import type { StoreConfig } from '../schema/schema.ts'
+import { tlsOptions } from '../schema/upstream-schema.ts'
 import { keepHandshakeQuiet } from './handshake.ts'
 import { isNotTheOne } from './trouble.ts'
 
@@ -37,7 +37,7 @@ const LOADING_RETRY_MS = 250
  * sent at once fails. It neither waits nor is sent again, because a charge that is sent twice would be counted twice.
  */
 export function connectRedis(store: StoreConfig): Redis | Cluster {
-  const tls = tlsOf(store)
+  const tls = store.tls && tlsOptions(store.tls)
   const options = {
     connectTimeout: CONNECT_TIMEOUT_MS,
     disconnectTimeout: DISCONNECT_TIMEOUT_MS,
@@ -181,17 +181,6 @@ export function isConnected(redis: Redis | Cluster): boolean {
   if (redis.status !== 'ready') return false
   // `wait` counts as well: the first charge connects to that master, and waits for the connection.
   return !(redis instanceof Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
-}
-
-function tlsOf({ tls }: StoreConfig): ConnectionOptions | undefined {
-  if (tls === undefined) return undefined
-  const { ca, cert, key, servername } = tls
-  return {
-    ...(ca === undefined ? {} : { ca }),
-    ...(cert === undefined ? {} : { cert }),
-    ...(key === undefined ? {} : { key: key.reveal() }),
-    ...(servername === undefined ? {} : { servername }),
-  }
 }
 
 /** Short, because all gateways must be back within a second of each other; see `RedisLedger`. */

@@ -1,5 +1,5 @@
 import { formatDuration, parseDuration } from './units.ts'
-import Type from 'typebox'
+import Type, { type StaticDecode } from 'typebox'
 import { UpstreamCacheSchema } from './cache-schema.ts'
 import { CredentialSchema, PoolMemberSchema, PoolSchema } from './credential-schema.ts'
 import { DisguiseSchema } from './disguise-schema.ts'
@@ -47,6 +47,11 @@ export const TlsSchema = object(
   },
   { description: 'For a server that the system’s trust store does not know, or that wants a client certificate.' },
 )
+
+/** The same as options of Node. The private key is revealed. */
+export function tlsOptions({ key, ...rest }: StaticDecode<typeof TlsSchema> = {}) {
+  return key === undefined ? rest : { ...rest, key: key.reveal() }
+}
 
 const ClaimsSchema = object(
   {

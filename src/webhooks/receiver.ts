@@ -6,6 +6,7 @@ import { manifest } from '../manifest.ts'
 import { isLocalhost } from '../net/address.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
 import type { Config } from '../schema/schema.ts'
+import { tlsOptions } from '../schema/upstream-schema.ts'
 import type { WebhookConfig } from '../schema/webhook-schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
@@ -108,7 +109,6 @@ export class Receiver {
     const { config, access, lookup } = this.#options
     const layers = access === undefined ? [] : [accessOf(access)]
     const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
-    const { ca, cert, key, servername } = config.tls ?? {}
     this.#url = url.href
     this.#transport = new Transport({
       url,
@@ -118,12 +118,7 @@ export class Receiver {
       idleTimeoutMs: ANSWER_WITHIN_MS,
       http2: false,
       proxy: config.proxy === undefined ? undefined : new URL(config.proxy.reveal()),
-      tls: {
-        ...(ca === undefined ? {} : { ca }),
-        ...(cert === undefined ? {} : { cert }),
-        ...(key === undefined ? {} : { key: key.reveal() }),
-        ...(servername === undefined ? {} : { servername }),
-      },
+      tls: tlsOptions(config.tls),
       lookup: guardedLookup({ isAllowed: (address) => isAddressAllowed(address, layers, arePrivateAllowed), lookup }),
     })
     return this.#transport
