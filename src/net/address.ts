@@ -24,8 +24,8 @@ const TRANSLATED = ipaddr.IPv6.parseCIDR('64:ff9b::/96')
 
 /**
  * Whether an IP address is public: not of a private network, this machine, the link, a carrier, cloud metadata,
- * documentation or multicast (IANA Special-Purpose Address Registries). An address that contains an IPv4 one, mapped or
- * translated, is judged by that. Tunnels to one (6to4, Teredo) are never public.
+ * documentation or multicast (IANA Special-Purpose Address Registries). If an IPv6 address contains an IPv4 address, mapped or
+ * translated, that IPv4 address decides. Addresses of 6to4 and Teredo, which tunnel to an IPv4 address, are never public.
  */
 export function isPublicAddress(text: string): boolean {
   const address = parseAddress(text)
@@ -40,7 +40,7 @@ function isPublic(address: ipaddr.IPv4 | ipaddr.IPv6): boolean {
   return address.range() === 'unicast'
 }
 
-/** The address, or the network, that stands for one client: one IPv6 client can use any address of its /64. */
+/** The address of a client, or its /64 network with IPv6: one IPv6 client can use any address of its network. */
 export function networkOf(text = ''): string {
   const address = parseAddress(text)
   if (!(address instanceof ipaddr.IPv6)) return address?.toString() ?? ''
@@ -48,12 +48,12 @@ export function networkOf(text = ''): string {
   return network.map((group) => group.toString(16)).join(':')
 }
 
-/** A host of a URL, where an IPv6 address is in brackets, as sockets and certificates name it. */
+/** Removes the brackets that an IPv6 address has in a URL. Sockets and certificates name it without them. */
 export function withoutBrackets(host: string): string {
   return host.replace(/^\[(.*)\]$/, '$1')
 }
 
-/** Whether only this machine can reach a listen address. Of host names only localhost is. */
+/** Whether only this machine can reach a listen address. The only such host name is localhost. */
 export function isLoopback(host: string): boolean {
   const bare = withoutBrackets(host)
   const address = parseAddress(bare)

@@ -4,7 +4,10 @@ import { interceptedHosts } from '../gateway/origins.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Config } from '../schema/schema.ts'
 
-/** The forward proxy, before it listens; undefined if the configuration has none. Throws an `AuthorityError` if its CA can't be used. */
+/**
+ * Makes the forward proxy, which does not listen yet. Undefined if none is configured. Throws an `AuthorityError` if its CA can't
+ * be used.
+ */
 export async function openForwardProxy(
   config: Config,
   parts: Omit<ForwardProxyOptions, 'config' | 'server' | 'authority'>,

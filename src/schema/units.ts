@@ -6,7 +6,7 @@ export function parseDuration(text: string): number {
   return Number(amount) * (MS_PER_UNIT[unit] ?? Number.NaN)
 }
 
-/** Writes milliseconds in the largest unit that divides them, the way a config file has them. */
+/** Writes milliseconds as a config file would: in the largest unit of which they are a whole number. */
 export function formatDuration(ms: number): string {
   for (const unit of ['h', 'm', 's']) {
     const size = MS_PER_UNIT[unit] ?? 1
@@ -21,8 +21,8 @@ export function parsePercent(text: string): number {
 }
 
 /**
- * Reads a time as milliseconds since 1970, and a day as the end of that day in UTC. NaN for a day or time that does not
- * exist.
+ * Reads a date with a time, as milliseconds since 1970. A date without a time means the end of that day in UTC. NaN for a date
+ * or time that does not exist.
  */
 export function parseMoment(text: string): number {
   const [day = '', time] = text.split('T')
@@ -46,7 +46,7 @@ export function measured(ms: number): string {
   return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1_000).toFixed(1)} s`
 }
 
-/** For people: `1 call`, `2 calls`. */
+/** A number with its noun, for people: `1 call`, `2 calls`. */
 export function countOf(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`
 }

@@ -38,7 +38,11 @@ const EXPORT_EVERY_MS = 1_000
 /** `ExportResultCode.SUCCESS`, which the SDK has in a package of its own. */
 const TAKEN = 0
 
-/** Makes spans of what calls have left, and exports them by OpenTelemetry's SDK. This file loads that, so it is imported only when it is used. */
+/**
+ * Makes spans of what calls have left, and exports them by OpenTelemetry's SDK. This file loads the SDK, so it is imported only
+ * when it is used. The function is longer than a screen, because its parts share the number of spans that wait and the ids of the
+ * span that is being made.
+ */
 export function openExport({ config, instanceId, onTaken, onDropped, onProblem }: ExportParts): Export {
   let waiting = 0
   const exporter = new OTLPTraceExporter({

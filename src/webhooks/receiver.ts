@@ -14,7 +14,7 @@ import { type ResponseControl, Transport } from '../upstream/transport.ts'
 
 export type Outcome =
   | { readonly kind: 'sent' }
-  /** `because` holds nothing of the URL. */
+  /** `because` never contains a part of the URL, which may be secret. `isPassing`: another try may succeed. */
   | {
       readonly kind: 'failed'
       readonly because: string
@@ -22,11 +22,11 @@ export type Outcome =
       readonly retryAfterMs: number | undefined
     }
 
-/** From the connection to the end of the answer. */
+/** How long a message may take, from the connection to the end of the answer. */
 const ANSWER_WITHIN_MS = 10_000
 const CONNECT_WITHIN_MS = 5_000
 const LARGEST_ANSWER = 65_536
-/** What a receiver may answer differently in a moment. */
+/** Statuses below 500 after which another try may succeed. */
 const PASSING = new Set([408, 425, 429])
 
 export interface ReceiverOptions {
@@ -36,10 +36,10 @@ export interface ReceiverOptions {
   readonly lookup: LookupFunction | undefined
 }
 
-/** Where one webhook's messages go. It is reached as upstreams are: by the same connections, look-ups and rules for addresses. */
+/** Sends the messages of one webhook. It uses the same connections, look-ups and rules for addresses as calls to upstreams. */
 export class Receiver {
   readonly #options: ReceiverOptions
-  /** The URL may change with the secret that it is. */
+  /** The URL of the transport. The configured URL is a secret, whose value may change while the gateway runs. */
   #url = ''
   #transport: Transport | undefined
   readonly #running = new Set<(error: Error) => void>()
@@ -48,7 +48,7 @@ export class Receiver {
     this.#options = options
   }
 
-  /** Never throws. Redirects are not followed: who wants another place names it. */
+  /** Sends a message. Never throws. Redirects are not followed: the configuration has to name the final URL. */
   async send(body: string): Promise<Outcome> {
     const { config, access, clock } = this.#options
     const text = config.url.reveal()
@@ -66,7 +66,8 @@ export class Receiver {
       answered.reject(error)
       control?.abort(error)
     }
-    // The next message needs the connection: an answer that does not end is given up, too. As for a connection, the machine's time counts.
+    // There is one connection, and the next message needs it: so an answer that does not end is given up, too. The timer uses
+    // real time, as those of connections do, and not the gateway's clock.
     const timer = setTimeout(() => giveUp(new Error('no answer in time')), ANSWER_WITHIN_MS)
     const end = (): void => {
       clearTimeout(timer)
@@ -129,7 +130,7 @@ function failed(because: string, isPassing: boolean): Outcome & { kind: 'failed'
   return { kind: 'failed', because, isPassing, retryAfterMs: undefined }
 }
 
-/** A code, or words of our own: the message of an error may name what it could not reach. */
+/** Why nothing was answered, without the error's own message: that may contain the host. */
 function reasonOf(error: Error): string {
   const { code } = error as { code?: string }
   if (code === 'ERR_ADDRESS_NOT_ALLOWED') return 'its host has no address that the network access rules allow'

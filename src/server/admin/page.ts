@@ -4,7 +4,7 @@ import { isRequestId } from '../../http/request-id.ts'
 import type { Config } from '../../schema/schema.ts'
 import type { RequestRow, RequestStory } from '../../requests/story.ts'
 import type { AdminParts } from './management.ts'
-import { adminTokens, ownerOfToken, programOfThisMachine } from './log-in.ts'
+import { adminTokens, ownerOfToken, programOfThisMachine, type Token } from './log-in.ts'
 import { storyPage } from './page-story.ts'
 import { listPage, livePage, liveParts, signInPage } from './page-view.ts'
 import { type PageState, pageState } from './page-state.ts'
@@ -31,12 +31,13 @@ const HEADERS = {
 }
 
 /**
- * The live page on the admin port: what is wrong now, limits, who waits, breakers, credentials, failed calls, and the story of a call.
- * It only shows. Whoever has an admin token signs in with it; without any token it is for browsers of this machine, as the API is.
+ * Serves the live page on the admin port: what is wrong now, limits, who waits, breakers, credentials, failed calls, and the
+ * story of a call. It changes nothing. People sign in with an admin token. If none is configured, the page is for browsers of
+ * this machine only, as the API is for its programs.
  */
 export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: AdminParts): void {
-  const { management, requests, addressOf } = parts
-  const { clock } = management
+  const { requests } = parts
+  const { clock } = parts.management
   const tokens = adminTokens(admin)
   const sessions = new Sessions(tokens, clock)
   const usage = sharedFor(USAGE_EVERY_MS, clock, () => usageNow(parts, MOST_USES))
@@ -65,7 +66,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     const { id, ...rest } = request.query
     if (typeof id === 'string' && id.trim() !== '')
       return reply.redirect(`/requests/${encodeURIComponent(id.trim())}`, 303)
-    // Links of a dashboard have all their parameters, those too of which a series has no label.
+    // A link of a dashboard has every parameter, with an empty value where the series has no such label.
     const query = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== '' && value !== '*'))
     if (Object.keys(query).length === 0) return reply.redirect('/', 303)
     const { filter, most, offset } = readRequestList(query, clock)
@@ -89,7 +90,14 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     streamEvents(reply, { state, isSignedIn: () => mayRead(request), onEnd: () => void open-- })
     return reply
   })
+  signInRoutes(app, { tokens, sessions, parts })
+}
 
+function signInRoutes(
+  app: FastifyInstance,
+  { tokens, sessions, parts }: { tokens: readonly Token[]; sessions: Sessions; parts: AdminParts },
+): void {
+  const { addressOf, management } = parts
   app.get('/sign-in', (_, reply) => reply.type(HTML).send(signInPage(undefined)))
   app.post('/sign-in', async (request, reply) => {
     const token = request.body instanceof URLSearchParams ? (request.body.get('token') ?? '') : ''
