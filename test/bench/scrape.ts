@@ -56,7 +56,9 @@ writeFileSync(
     admin: { port: adminPort },
     log: { level: 'info' },
     store:
-      redis === undefined ? { dir: folder.path } : { kind: 'redis', url: redis.url, prefix: `scrape-${process.pid}` },
+      redis === undefined
+        ? { dir: folder.path }
+        : { kind: 'redis', url: redis.url, prefix: `scrape-${process.pid}`, commandTimeout: '5s' },
     metrics: { maxClients: Number(values.named), maxAccounts: Number(values['named-accounts']) },
     upstreams: {
       x: {
