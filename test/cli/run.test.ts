@@ -255,7 +255,7 @@ it('uses the forward proxy of the gateway that runs, with the key of SLUICE_KEY'
   expect(keyless.code).toBe(1)
   expect(keyless.stderr).toContain('wants the key of a client: set SLUICE_KEY')
   expect(keyed).toMatchObject({ code: 0, stdout: '{"name":"a"}', stderr: '' })
-  expect(gateway.stdout).toMatch(/"client":"ci".*"path":"\/api\/things"/)
+  await expect.poll(() => gateway.stdout).toMatch(/"client":"ci".*"path":"\/api\/things"/)
   const shown = await runCommand(['ca', 'show'], { cwd })
   expect(shown.stdout).toContain('good for  localhost, and nothing else')
 })
