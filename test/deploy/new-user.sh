@@ -1,19 +1,26 @@
 #!/bin/sh
 # A new user's path from nothing to the first call, every command as it would be typed. In an empty folder: sh new-user.sh TARBALL.
-# In a clone: sh new-user.sh. PORT and ADMIN_PORT are free ports.
+# In a clone: sh new-user.sh. PORT, ADMIN_PORT, VENDOR_PORT and CONTROL_PORT are free ports.
+# Each program that runs on is a process group, which can be told to stop as a whole: npx passes no signals on.
 set -eu
 if [ $# -gt 0 ]; then npm install --prefer-offline --no-audit "$1"; else npm ci --prefer-offline; fi
 
-# With nothing configured, start serves a sandbox.
-npx sluice start --port "$PORT" --admin-port "$ADMIN_PORT" > sluice.log 2>&1 &
+# In place of the vendor.
+setsid npx sluice sandbox --port "$VENDOR_PORT" --control-port "$CONTROL_PORT" > vendor.log 2>&1 &
+vendor=$!
+
+export HARNESS_API_KEY=pat.demo1234.id.secret
+npx sluice init --preset harness --url "http://127.0.0.1:$VENDOR_PORT" --account prod --account-id demo1234 \
+  --secret env:HARNESS_API_KEY --client my-tool | tee init.log
+setsid npx sluice start --port "$PORT" --admin-port "$ADMIN_PORT" > sluice.log 2>&1 &
+gateway=$!
+trap 'kill -- -$vendor -$gateway; wait' EXIT
 until grep -q '"msg":"listening"' sluice.log; do
-  kill -0 $! || { cat sluice.log; exit 1; }
+  kill -0 $gateway || { cat sluice.log; exit 1; }
   sleep 0.1
 done
-# npx passes no signals on, so it is the gateway itself that is told to stop.
-gateway=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' sluice.log | head -n 1)
-trap 'kill "$gateway"; wait' EXIT
 
-curl --silent --show-error --fail-with-body "http://127.0.0.1:$PORT/harness/ng/api/projects?accountIdentifier=demo1234"
+key=$(sed -n 's/^Key of my-tool, shown only now:  //p' init.log)
+curl --silent --show-error --fail-with-body "http://127.0.0.1:$PORT/ng/api/projects?accountIdentifier=demo1234" -H "x-api-key: $key"
 echo
 npx sluice quota --once --url "http://127.0.0.1:$ADMIN_PORT"
