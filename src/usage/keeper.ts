@@ -115,8 +115,10 @@ export class UsageKeeper implements UsageReader {
 
   #failed(error: unknown): void {
     this.#options.onUnwritten()
+    // Not the whole error: one of Redis carries the command that failed.
+    const { stack } = error instanceof Error ? error : new Error(String(error))
     if (!this.#isFailing)
-      this.#options.logger.error({ err: error }, 'usage can not be written now: it is kept in memory, and tried again')
+      this.#options.logger.error({ stack }, 'usage can not be written now: it is kept in memory, and tried again')
     this.#isFailing = true
   }
 }
