@@ -29,6 +29,7 @@ export const BEYOND_UNITS = [
   'test/secrets/files.test.ts',
   'test/server/admin/audit.test.ts',
   'test/server/admin/clients.test.ts',
+  'test/server/admin/page.test.ts',
   'test/server/metrics.test.ts',
   'test/support/fault-proxy.test.ts',
 ]
@@ -45,6 +46,7 @@ export const LONGEST = [
   'test/system/mistakes.test.ts',
   'test/deploy/package.test.ts',
   'test/cli/cli.test.ts',
+  'test/server/admin/page.test.ts',
   'test/system/queue.test.ts',
   'test/system/quota.test.ts',
   'test/deploy/alerts-fired.test.ts',

@@ -1,5 +1,5 @@
 import Type, { type StaticDecode } from 'typebox'
-import { duration, object, percent, secret } from './schema-parts.ts'
+import { duration, httpUrl, object, percent, secret } from './schema-parts.ts'
 import { TlsSchema } from './upstream-schema.ts'
 
 /** What a webhook can be told of. */
@@ -38,6 +38,7 @@ export const WebhookSchema = object({
     default: ['80%', '95%'],
     description: 'At which usage of each limit and budget to tell, each once while it is above the first.',
   }),
+  runbook: Type.Optional(httpUrl('Where you serve docs/runbook.md. Messages link to their alert there.')),
   repeat: duration('While something lasts, it is told again after so long.', { default: '4h', min: '1m' }),
   headers: Type.Optional(
     Type.Record(Type.String(), secret('Its value.'), {

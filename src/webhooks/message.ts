@@ -1,4 +1,3 @@
-import { manifest } from '../manifest.ts'
 import type { Told } from './episodes.ts'
 
 /** What a receiver is told. In the format `json` this is the body. */
@@ -22,11 +21,13 @@ export interface Message {
   readonly time: string
 }
 
-const RUNBOOK = `${manifest.homepage.replace(/#.*/, '')}/blob/main/docs/runbook.md`
+/** Where it is in the tree, if nobody says where it is served. */
+const RUNBOOK = 'docs/runbook.md'
 
 export function messageOf(
   { status, key, condition, startedAt, at }: Told,
   ids: Pick<Message, 'id' | 'instance' | 'webhook'>,
+  page: string = RUNBOOK,
 ): Message {
   const { event, severity, what, todo, alert, correlationId = null } = condition
   return {
@@ -37,7 +38,7 @@ export function messageOf(
     severity,
     summary: what,
     whatToDo: todo,
-    runbook: alert === undefined ? null : `${RUNBOOK}#${alert.toLowerCase()}`,
+    runbook: alert === undefined ? null : `${page}#${alert.toLowerCase()}`,
     correlationId,
     instance: ids.instance,
     webhook: ids.webhook,
@@ -55,7 +56,7 @@ export function slackBody(message: Message, dropped: number): object {
     `${mark} *${state}:* ${escaped(summary)}`,
     ...(status === 'resolved' ? [] : [escaped(whatToDo)]),
     [
-      ...(runbook === null ? [] : [`<${runbook}|Runbook>`]),
+      ...(runbook === null ? [] : [runbook.startsWith('http') ? `<${runbook}|Runbook>` : `see ${runbook}`]),
       ...(correlationId === null ? [] : [`call \`${escaped(correlationId)}\``]),
       escaped(instance),
       ...(dropped === 0 ? [] : [`${dropped} messages before were dropped`]),

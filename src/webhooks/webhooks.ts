@@ -85,7 +85,8 @@ export class Webhooks {
         if (event !== undefined && config.events.includes(event)) conditions.push({ level: 0, ...cause, event })
       }
       for (const told of await episodes.look(conditions)) {
-        delivery.add(messageOf(told, { webhook: name, id: randomUUID(), instance: this.#instance }))
+        const ids = { webhook: name, id: randomUUID(), instance: this.#instance }
+        delivery.add(messageOf(told, ids, config.runbook))
       }
     }
   }

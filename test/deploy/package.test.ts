@@ -91,13 +91,20 @@ describe('the package', () => {
     expect(output).toMatch(/at fromObject \(.*sluice\/src\/index\.ts:\d+/)
   })
 
-  it('says where it comes from, under which terms, and is published with provenance', async () => {
-    const manifest = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8')) as Record<string, never>
-    for (const field of ['license', 'repository', 'homepage', 'bugs', 'description']) {
-      expect(manifest[field], field).toBeTruthy()
-    }
+  it('is published with provenance, and not before it says where it comes from and under which terms', async () => {
+    const manifest = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8')) as Record<string, unknown>
     expect(manifest).toMatchObject({ publishConfig: { provenance: true }, engines: { node: '>=26' } })
     expect(manifest).not.toHaveProperty('private')
+    const folder = newFolder()
+    const check = (): ReturnType<typeof command> =>
+      command([process.execPath, join(ROOT, 'deploy/check-publish.ts')], folder)
+    writeFileSync(join(folder, 'package.json'), JSON.stringify(manifest))
+    const { code, output } = await check()
+    expect(code).toBe(1)
+    expect(output).toContain('does not say what is true of: repository, homepage, bugs, license.')
+    const told = { repository: 'git+https://forge.example/owner/sluice.git', homepage: 'x', bugs: 'x', license: 'MIT' }
+    writeFileSync(join(folder, 'package.json'), JSON.stringify({ ...manifest, ...told }))
+    expect(await check()).toMatchObject({ code: 0, output: '' })
   })
 })
 

@@ -80,7 +80,11 @@ describe('webhooks', () => {
     const [json, slack] = [await startReceiver(), await startReceiver()]
     const { gateway, looks, eventually, log } = await startTelling(
       {
-        json: { url: json.url, headers: { authorization: 'Bearer of-the-receiver' } },
+        json: {
+          url: json.url,
+          headers: { authorization: 'Bearer of-the-receiver' },
+          runbook: 'https://docs.example/runbook',
+        },
         chat: { url: slack.url, format: 'slack' },
       },
       { status: 503, upstream: { breaker: { failures: 3, reset: '24h', maxReset: '24h' }, retry: { retries: 0 } } },
@@ -93,7 +97,7 @@ describe('webhooks', () => {
       severity: 'failing',
       summary: expect.stringContaining('The breaker of harness is open'),
       whatToDo: expect.stringContaining('status page'),
-      runbook: 'https://github.com/sluice-gateway/sluice/blob/main/docs/runbook.md#sluicebreakeropen',
+      runbook: 'https://docs.example/runbook#sluicebreakeropen',
       webhook: 'json',
     })
     expect(json.seen[0]!.headers).toMatchObject({
@@ -102,7 +106,7 @@ describe('webhooks', () => {
     })
     await expect.poll(() => slack.seen.length).toBe(1)
     expect(JSON.parse(slack.seen[0]!.body).text).toMatch(
-      /^:red_circle: \*Failing:\* The breaker of harness is open.*\n.*\n<https:\S+\|Runbook> · /,
+      /^:red_circle: \*Failing:\* The breaker of harness is open.*\n.*\nsee docs\/runbook\.md#sluicebreakeropen · /,
     )
     const count = json.seen.length
     await looks(3)
