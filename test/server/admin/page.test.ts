@@ -291,6 +291,7 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', { timeout
     for (let i = 0; i < 3; i++)
       await call(gateway.url, '/sick/x', { headers: { 'x-sluice-key': 'other', 'x-correlation-id': `sick-${i}` } })
     await expect.poll(() => tab.text(), { timeout: 30_000 }).toMatch(/The breaker of sick is open[^]*of the client hog/)
+    await expect.poll(() => tab.text(), { timeout: 30_000 }).toMatch(/Who spends[^]*hog[^]*Who waits/)
     await picture('load')
     await tab.size(390, 844, 'dark')
     await picture('phone')
