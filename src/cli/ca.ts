@@ -23,7 +23,7 @@ export async function showCa(options: Options & { pem?: boolean }): Promise<void
     ['name', subject.replace(/^CN=/, '')],
     ['SHA-256', fingerprint256],
     ['expires', validToDate.toISOString().slice(0, 10)],
-    ['good for', `${authority.hosts.join(', ')}, and nothing else`],
+    ['good for', goodFor(authority.hosts)],
   ]
   for (const [name = '', value = ''] of rows) process.stdout.write(`${name.padEnd(10)}${value}\n`)
   for (const problem of new Set(hosts.map((host) => authority.whyNot(host)))) {
@@ -62,7 +62,7 @@ export async function rotateCa(options: Options): Promise<void> {
   const { file, root } = await rotateAuthority(folder, hosts).catch(explain)
   process.stdout.write(
     [
-      `made a new CA: ${resolve(file)}, ${root.fingerprint256}, for ${hosts.join(', ')}`,
+      `made a new CA: ${resolve(file)}, ${root.fingerprint256}, good for ${goodFor(hosts)}`,
       'Now restart the gateway, then every tool that reads that file. Where it was installed, run npx sluice ca install again;',
       'the old one is in no use any more, and can be removed there.',
       '',
@@ -77,6 +77,10 @@ async function placeOf(file: string | undefined): Promise<{ folder: string; host
     throw new CommandError('the configuration has no forwardProxy, so there is no CA: see docs/forward-proxy.md')
   }
   return { folder: forwardProxy.ca, hosts: interceptedHosts(found.config) }
+}
+
+function goodFor(hosts: readonly string[]): string {
+  return hosts.length > 0 ? `${hosts.join(', ')}, and nothing else` : 'no host: no upstream is called by https'
 }
 
 /** Everything but where the CA is, and for which hosts. */
