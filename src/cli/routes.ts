@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { parse, stringify } from 'yaml'
 import { soundsLikeChanging, soundsLikeReading } from '../config/presets/words.ts'
-import { isSafeMethod, type Route } from '../routing/route.ts'
-import { type Classify, RouteTable } from '../routing/route-table.ts'
+import { completeRoute, guessedRoute, isSafeMethod, type Route } from '../routing/route.ts'
+import { RouteTable } from '../routing/route-table.ts'
 import { CommandError } from './command-error.ts'
 import { presetNamed } from './preset.ts'
 
@@ -101,7 +101,7 @@ function lineOf(operation: Operation, known: RouteTable | undefined): string {
 
 /** What holds for a route that does not say whether it is safe to retry (RFC 9110 §9.2.2). */
 function usualRetry(method: string): Route['retry'] {
-  return new RouteTable({ layers: [], classify: () => ({ class: 'any' }) }).find(method, '/').retry
+  return completeRoute(method, { class: 'any' }).retry
 }
 
 type Proposal = { readonly route: Route; readonly because: string }
@@ -113,14 +113,10 @@ function presetRoute({ method, path }: Operation, known: RouteTable): Proposal {
 }
 
 function guessed({ method, path, id }: Operation): Proposal {
-  const classify: Classify = () => ({ class: isReading ? 'read' : 'write' })
   // Of `/things/{id}:search` the verb counts, and of a parameter not what it is called.
-  const { isReading, because } = judge(
-    method,
-    path.replaceAll(/\{[^{}]*\}/g, 'x_1').replace(/:([A-Za-z]+)$/, '/$1'),
-    id,
-  )
-  return { route: new RouteTable({ layers: [], classify }).find(method, path), because }
+  const named = path.replaceAll(/\{[^{}]*\}/g, 'x_1').replace(/:([A-Za-z]+)$/, '/$1')
+  const { isReading, because } = judge(method, named, id)
+  return { route: guessedRoute(method, path, { class: isReading ? 'read' : 'write' }), because }
 }
 
 function judge(method: string, path: string, id: string): { isReading: boolean; because: string } {

@@ -1,4 +1,4 @@
-import { KEPT_DAYS } from '../usage/day-row.ts'
+import { type DayRow, KEPT_DAYS } from '../usage/day-row.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
 import { columnsOf } from './table.ts'
 
@@ -12,19 +12,7 @@ interface Options extends AdminOptions {
 }
 
 /** A row of `GET /v1/usage/days`. */
-interface Row {
-  readonly day: string
-  readonly client: string
-  readonly upstream: string
-  readonly account: string
-  readonly class: string
-  readonly units: number
-  readonly calls: number
-  readonly refusals: number
-  readonly waits: number
-  readonly waitSeconds: number
-  readonly savedUnits: number
-}
+type Row = Omit<DayRow, 'waitMs'> & { readonly waitSeconds: number }
 
 const COLUMNS: Readonly<Record<keyof Row, string>> = {
   day: 'day',

@@ -26,31 +26,36 @@ class SlowLedger extends MemoryLedger {
   }
 }
 
+function statusOf(config: object, ledger: MemoryLedger, clock: SimulatedClock) {
+  const metrics = new Metrics()
+  const usage = new Usage({ metrics, clock })
+  const services = { clock, random: () => 0.5, ledger, metrics, usage, onBreakerChange: () => undefined }
+  const snapshot = buildSnapshot(checkConfig(config, 'test'), services)
+  onTestFinished(() => closeSnapshot(snapshot))
+  const status = gatewayStatus({
+    clock,
+    metrics,
+    ledger,
+    usage,
+    live: { current: snapshot },
+    losses: new Losses(clock, pino({ level: 'silent' })),
+    isStopping: () => false,
+    clientConnections: () => Promise.resolve(0),
+    requests: () => [],
+  })
+  return { snapshot, status }
+}
+
 describe('the quotas', () => {
   it('are shown with when they end and how fast they are spent, but for calls in flight', async () => {
     const clock = new SimulatedClock()
     const ledger = new MemoryLedger(clock)
-    const metrics = new Metrics()
     const limits = {
       read: [{ requests: 100, window: '1h' }, { concurrent: 5 }],
       write: [{ requests: 10, window: '1h' }],
     }
     const config = { url: 'http://x', accounts: { a: {} }, limits }
-    const usage = new Usage({ metrics, clock })
-    const services = { clock, random: () => 0.5, ledger, metrics, usage, onBreakerChange: () => undefined }
-    const snapshot = buildSnapshot(checkConfig({ upstreams: { u: config } }, 'test'), services)
-    onTestFinished(() => closeSnapshot(snapshot))
-    const status = gatewayStatus({
-      clock,
-      metrics,
-      ledger,
-      usage,
-      live: { current: snapshot },
-      losses: new Losses(clock, pino({ level: 'silent' })),
-      isStopping: () => false,
-      clientConnections: () => Promise.resolve(0),
-      requests: () => [],
-    })
+    const { snapshot, status } = statusOf({ upstreams: { u: config } }, ledger, clock)
     await status.quota()
     const { chargeSet } = snapshot.upstreams.get('u')!.accounts.get('a')!.admissionPolicies
     const read = chargeSetOf(chargeSet.partition, [{ limit: chargeSet.limits[0]! }])
@@ -80,23 +85,8 @@ describe('a scrape', () => {
   it('asks the store about every account once, and about all of them together', async () => {
     const clock = new SimulatedClock()
     const ledger = new SlowLedger(clock)
-    const metrics = new Metrics()
-    const usage = new Usage({ metrics, clock })
-    const services = { clock, random: () => 0.5, ledger, metrics, usage, onBreakerChange: () => undefined }
     const accounts = Object.fromEntries(['a', 'b', 'c'].map((id) => [id, { id }]))
-    const snapshot = buildSnapshot(checkConfig(harnessConfig('http://x', { accounts }), 'test'), services)
-    onTestFinished(() => closeSnapshot(snapshot))
-    const status = gatewayStatus({
-      clock,
-      metrics,
-      ledger,
-      usage,
-      live: { current: snapshot },
-      losses: new Losses(clock, pino({ level: 'silent' })),
-      isStopping: () => false,
-      clientConnections: () => Promise.resolve(0),
-      requests: () => [],
-    })
+    const { status } = statusOf(harnessConfig('http://x', { accounts }), ledger, clock)
     const shown = await textOf(Readable.from(status.metrics()))
     expect(ledger.asked).toBe(3)
     for (const gauge of ['quota_limit', 'quota_used']) {

@@ -4,7 +4,7 @@
  */
 import { parseArgs } from 'node:util'
 import { Reserve, LearnedPrices } from '../../src/gateway/reserve.ts'
-import type { LedgerFiles, StoredPartition } from '../../src/ledger/embedded/ledger-files.ts'
+import type { StoredPartition } from '../../src/ledger/embedded/ledger-files.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { type ChargeSet, chargeSetOf, type Ledger } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
@@ -16,7 +16,7 @@ import type { Route } from '../../src/routing/route.ts'
 import type { Random } from '../../src/time/clock.ts'
 import { ANYONE } from '../support/anyone.ts'
 import { seededRandom } from '../support/seeded-random.ts'
-import { modelHost } from './simulation.ts'
+import { modelHost, filesIn } from './simulation.ts'
 import { COMMAND_TIMEOUT_MS, Connection, Store } from './store.ts'
 import { Process, World } from './world.ts'
 
@@ -233,17 +233,6 @@ const ROUTE = { countedAs: 'POST /chat' } as Route
 /** Of shape 1.2, cut off at the most. */
 function priceOf(random: Random): number {
   return Math.min(MOST, Math.ceil(400 / (1 - random()) ** (1 / 1.2)))
-}
-
-/** A folder that outlives the process that writes it. */
-function filesIn(folder: Map<string, StoredPartition>): LedgerFiles {
-  return {
-    load: () => new Map(structuredClone([...folder])),
-    save: (partition: string, limits: StoredPartition) => void folder.set(partition, structuredClone(limits)),
-    unlock: () => undefined,
-    unmark: () => undefined,
-    isBehind: false,
-  } satisfies Pick<LedgerFiles, 'load' | 'save' | 'unlock' | 'unmark' | 'isBehind'> as unknown as LedgerFiles
 }
 
 /** The same over many seeds: means, and what was worst. */

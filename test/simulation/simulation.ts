@@ -487,7 +487,7 @@ function placeOf(random: Random, counts: Case['load']['counts']): number {
 }
 
 /** A folder for the embedded ledger that is kept in memory: it outlives the process that writes it. */
-function filesIn(folder: Map<string, StoredPartition>): LedgerFiles {
+export function filesIn(folder: Map<string, StoredPartition>): LedgerFiles {
   return {
     load: () => new Map(structuredClone([...folder])),
     save: (partition: string, limits: StoredPartition) => void folder.set(partition, structuredClone(limits)),
