@@ -2,7 +2,7 @@
 import { enableCompileCache } from 'node:module'
 import { fileURLToPath } from 'node:url'
 
-// What the compiler made of the code is kept, because it is a third of what a start costs. It lies beside the program and not
+// What the compiler made of the code is kept, because it is much of what a start costs. It lies beside the program and not
 // in a folder for temporary files: whoever writes there decides what is run. Where it can't be written, nothing is kept.
 enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/compile', import.meta.url)))
 
