@@ -42,11 +42,11 @@ export class PrometheusServer {
     this.#cleanUp = cleanUp
   }
 
-  /** `change` is made to the alerts. */
+  /** `change` is made to the alerts. Every `interval` it scrapes, for as long at most, and all rules are evaluated. */
   static async start(
     gatewayAdminUrls: readonly string[],
     change: (alerts: string) => string = (alerts) => alerts,
-    interval = '500ms',
+    interval = '1s',
   ): Promise<PrometheusServer> {
     const folder = temporaryFolder('prometheus')
     const dir = folder.path
