@@ -54,7 +54,9 @@ export class BurnMeter {
     // Between two points the line ends here.
     const total = this.#totalNow(now, usage)
     const rate = Math.max(0, total - this.#totalAt(now - this.#rateMs, now, total)) / this.#rateMs
-    return { exhaustionInMs: this.#exhaustion(now, usage, rate, total), burnRatio: (rate * windowMs) / requests }
+    const exhaustionInMs = this.#exhaustion(now, usage, rate, total)
+    // Of a limit that is used up nothing more is charged, so the rate falls, though nothing is spent more slowly.
+    return { exhaustionInMs, burnRatio: Math.max((rate * windowMs) / requests, exhaustionInMs === 0 ? 1 : 0) }
   }
 
   #exhaustion(now: number, usage: LimitUsage, rate: number, total: number): number | null {

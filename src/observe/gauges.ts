@@ -24,7 +24,10 @@ export interface Burn {
    * comes back in time, or a calendar window ends before. Null, too, where no rate is known.
    */
   readonly exhaustionInMs: number | null
-  /** The rate of charges in the last minutes divided by the rate that the limit allows for ever; null where no rate is known. */
+  /**
+   * The rate of charges in the last minutes divided by the rate that the limit allows for ever, and at least 1 while nothing is
+   * left; null where no rate is known.
+   */
   readonly burnRatio: number | null
 }
 

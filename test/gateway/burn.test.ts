@@ -83,6 +83,16 @@ describe('a rolling limit', () => {
     expect((await burn()).exhaustionInMs).toBe(0)
   })
 
+  it('burns as fast as it may, at least, for as long as nothing is left', async () => {
+    const { clock, spend, burn } = setUp({})
+    await spend(500, 2_000)
+    expect((await burn()).burnRatio).toBeGreaterThan(3)
+    await clock.advance(30_000)
+    expect(await burn()).toEqual({ exhaustionInMs: 0, burnRatio: 1 })
+    await clock.advance(30_000)
+    expect(await burn()).toEqual({ exhaustionInMs: null, burnRatio: 0 })
+  })
+
   it('goes by what can be used of it now', async () => {
     const { spend, burn } = setUp({})
     await spend(10, 30_000)
