@@ -159,6 +159,30 @@ export const ALERT_CASES: readonly AlertCase[] = [
     firing: [],
   },
   {
+    name: 'SluiceSpansDropped while the collector takes none',
+    series: { 'sluice_trace_spans_dropped_total{job="sluice",instance="a"}': '0x60 5+5x180' },
+    at: '30m',
+    firing: ['SluiceSpansDropped'],
+  },
+  {
+    name: 'nothing for spans that were lost once',
+    series: { 'sluice_trace_spans_dropped_total{job="sluice",instance="a"}': '0x60 5x180' },
+    at: '30m',
+    firing: [],
+  },
+  {
+    name: 'SluiceUsageUnwritten while the store does not take it',
+    series: { 'sluice_usage_unwritten_total{job="sluice",instance="a"}': '0x60 1+1x180' },
+    at: '30m',
+    firing: ['SluiceUsageUnwritten'],
+  },
+  {
+    name: 'nothing for usage that was written the next time',
+    series: { 'sluice_usage_unwritten_total{job="sluice",instance="a"}': '0x60 1x180' },
+    at: '30m',
+    firing: [],
+  },
+  {
     name: 'SluiceMemoryHigh for a process that is near its limit',
     series: {
       'process_resident_memory_bytes{job="sluice",instance="a"}': '100x20 190x200',

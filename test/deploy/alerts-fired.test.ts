@@ -45,7 +45,7 @@ const rules = (
 const alertNames = rules.flatMap(({ alert }) => alert ?? [])
 const recordNames = rules.flatMap(({ record }) => record ?? [])
 /** They fire once Redis is gone, after all others. */
-const LAST_ALERTS = new Set(['SluiceStoreErrors', 'SluiceStoreDegraded'])
+const LAST_ALERTS = new Set(['SluiceStoreErrors', 'SluiceStoreDegraded', 'SluiceUsageUnwritten'])
 
 interface Seen {
   /** Seconds after the faults began. */

@@ -49,6 +49,8 @@ export async function startThree(faults: Faults): Promise<Three> {
       cache: { store: 'redis' },
       webhooks: { hook: { url: `${url}/hook`, privateAddresses: 'allow' } },
       ...(name === 'one' && { forwardProxy: proxy }),
+      // No collector listens there.
+      ...(name === 'two' && { telemetry: { traces: { endpoint: 'http://127.0.0.1:1', sample: '10%' } } }),
       log: { instance: name },
       clients: {
         bot: { keys: [hashKey('key-of-bot')] },
