@@ -7,8 +7,9 @@ import {
   withSafeReadingPosts,
 } from '../../routing/route.ts'
 import { parseRouteFile, segmentsNamed } from '../../routing/route-file.ts'
+import type { Classify } from '../../routing/route-table.ts'
 import type { Preset } from './preset.ts'
-import { soundsLikeChanging, soundsLikeReading } from './words.ts'
+import { READING_WORDS, type ReadingWords, soundsLikeChanging, soundsLikeReading } from './words.ts'
 
 /** Per account and rolling minute. */
 const LIMITS = {
@@ -36,6 +37,21 @@ const PUBLISHED_LIMITS = {
   template: [],
   webhook: [],
 }
+
+/** Where a POST asks: services whose POSTs contain a question, and collections that are listed so. Beginnings of expressions. */
+export const ASKED_BY_POST: readonly string[] = [
+  'query-service/',
+  'schema-service/',
+  'sei/',
+  'gratis/sei/',
+  'ccm/api/anomaly(?:/|$)',
+  'ccm/api/costdetails/',
+  // Over all agents; below an agent a POST creates.
+  'gitops/api/v1/(?!agents$)[a-z]+$',
+  'gitops/api/v1/dashboard/',
+  // The parts of artifacts.
+  'ssca-manager/.*/(?!remediations$)[a-z-]+[^s/]s$',
+]
 
 /** The Harness Platform API. */
 export const harness: Preset = {
@@ -87,7 +103,25 @@ export const harness: Preset = {
       ...credentialOf(rule.class, path),
       secretSegments: segmentsNamed(path, ['webhookToken']),
     })),
-  classify(method, path) {
+  classify: classifyBy(),
+  accountsInPath,
+  accountInCredential: (credential) => /^(?:pat|sat)\.([^.]+)\.[^.]+\.[^.]+$/.exec(credential)?.[1],
+}
+
+const WEBHOOK = /^\/(?:ng|pipeline|cv)\/api\/(?:account\/.*\/)?webhook(?:\/(?:custom|trigger|custom-change)(?:\/|$)|$)/
+const TEMPLATE_SERVICE =
+  /^\/(?:template\/api|v1\/template-schema|v1\/(?:orgs\/[^/]+\/(?:projects\/[^/]+\/)?)?templates)(?:\/|$)/
+const SCIM = /^\/ng\/api\/scim\//
+
+/** The rule for operations that are not listed, by the words and places that say where a POST only reads. */
+export function classifyBy(words: ReadingWords = READING_WORDS, askedByPost = ASKED_BY_POST): Classify {
+  const asked = new RegExp(`^/(?:${askedByPost.join('|') || '$'})`)
+  const accessOf = (method: string, path: string): 'read' | 'write' => {
+    if (method === 'POST') return asked.test(path) || soundsLikeReading(path, words) ? 'read' : 'write'
+    if (isSafeMethod(method) && soundsLikeChanging(path)) return 'write'
+    return classifyByMethod(method).class as 'read' | 'write'
+  }
+  return (method, path) => {
     const isWebhook = WEBHOOK.test(path)
     // For any method: a call with a wrong one contains the token, too.
     const secretSegments = isWebhook ? afterWebhookKind(path) : []
@@ -97,26 +131,7 @@ export const harness: Preset = {
       ? { class: 'template', charges: ['template', access] }
       : { class: access }
     return { ...rule, ...credentialOf(rule.class, path), secretSegments }
-  },
-  accountsInPath,
-  accountInCredential: (credential) => /^(?:pat|sat)\.([^.]+)\.[^.]+\.[^.]+$/.exec(credential)?.[1],
-}
-
-const WEBHOOK = /^\/(?:ng|pipeline|cv)\/api\/(?:account\/.*\/)?webhook(?:\/(?:custom|trigger|custom-change)(?:\/|$)|$)/
-const TEMPLATE_SERVICE =
-  /^\/(?:template\/api|v1\/template-schema|v1\/(?:orgs\/[^/]+\/(?:projects\/[^/]+\/)?)?templates)(?:\/|$)/
-// An artifact's parts are listed by POST.
-const ARTIFACT_LISTS = /^\/ssca-manager\/.*\/(?:[a-z-]*artifacts|artifact-sources|attestations|components|deployments)$/
-// Services whose POSTs contain a question and change nothing.
-const ASKED_BY_POST =
-  /^\/(?:query-service|schema-service|sei|gratis\/sei|ccm\/api\/(?:anomaly|costdetails)|gitops\/api\/v1\/(?:applications|applicationsets|clusters|dashboard|repocreds|repositories)$)(?:\/|$)/
-const SCIM = /^\/ng\/api\/scim\//
-
-function accessOf(method: string, path: string): 'read' | 'write' {
-  if (method === 'POST')
-    return ASKED_BY_POST.test(path) || ARTIFACT_LISTS.test(path) || soundsLikeReading(path) ? 'read' : 'write'
-  if (isSafeMethod(method) && soundsLikeChanging(path)) return 'write'
-  return classifyByMethod(method).class as 'read' | 'write'
+  }
 }
 
 /**
