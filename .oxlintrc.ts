@@ -9,9 +9,9 @@ import { defineConfig, type OxlintOverride } from 'oxlint'
 export const LAYERS: Readonly<Record<string, string>> = {
   // The program, and the library that another program imports.
   '.': 'cli process server/admin config observe schema',
-  cli: 'process forward-proxy server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema files net time',
+  cli: 'process forward-proxy server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema http files net time',
   process:
-    'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience time',
+    'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/redis records ledger/embedded observe queue redis ledger schema resilience http time',
 
   // Who is told when something is wrong.
   webhooks: 'server/admin clients observe schema upstream resilience http net time',
@@ -75,6 +75,7 @@ function layerRule(folder: string, below: string): OxlintOverride {
       'eslint/no-restricted-imports': [
         'error',
         {
+          paths: [{ name: 'node:http', allowTypeImports: true, message: 'import values from src/http/node-http.ts' }],
           patterns: [
             {
               group: ['../**', './*/**', ...specifiers, '!**/manifest.ts'],

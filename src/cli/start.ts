@@ -6,7 +6,6 @@ import type { StoreConfig } from '../schema/schema.ts'
 import { createLog, type Logger } from '../observe/log.ts'
 import { type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
 import { runGateway } from '../process/run.ts'
-import { startSandbox } from '../sandbox/sandbox.ts'
 import { demoConfig, demoNotice } from './demo.ts'
 import { explainFailure } from './start-failure.ts'
 import { runWorker, textFromFirstProcess } from '../process/worker.ts'
@@ -36,7 +35,7 @@ export async function start(options: Options): Promise<void> {
   const find = async (): Promise<FoundConfig | undefined> =>
     isDemo ? undefined : watch.follow((onFile) => findConfig(file, { onFile }))
   const found = await find()
-  const sandbox = found === undefined ? await startSandbox() : undefined
+  const sandbox = found === undefined ? await (await import('../sandbox/sandbox.ts')).startSandbox() : undefined
   const first = withPorts(found ?? { config: demoConfig(sandbox!.url), source: 'demo' }, options)
   const { config, source } = first
   const log = createLog(config.log)

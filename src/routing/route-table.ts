@@ -5,8 +5,8 @@
  * run fuzz).
  */
 
-import { METHODS } from 'node:http'
 import { LRUCache } from 'lru-cache'
+import { METHODS } from '../http/node-http.ts'
 import type { CachePolicy } from '../schema/cache-policy.ts'
 import { normalizeDecoded, normalizePath } from './path.ts'
 import { beginsWith, fits, isAnything, isStatic, PathPattern, type SegmentPattern, segmentsOf } from './path-pattern.ts'

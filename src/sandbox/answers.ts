@@ -1,7 +1,7 @@
+import { STATUS_CODES } from '../http/node-http.ts'
 import { retryAfterSeconds } from '../http/retry-after.ts'
 import type { EpochMs } from '../time/clock.ts'
 import { hash, randomUUID } from 'node:crypto'
-import { STATUS_CODES } from 'node:http'
 import Type, { type Static } from 'typebox'
 import { words } from '../config/presets/words.ts'
 import { fieldsOf, isPlural, isV1, isWorkspaces, kindOf, SEEDED, sentFields, shown, shownAlone } from './entities.ts'

@@ -4,8 +4,9 @@
  * A change here must prove that it counts exactly as the vendor would (test/sandbox).
  */
 
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { createServer } from '../http/node-http.ts'
 import { type Clock, type Random, systemClock, type Timer } from '../time/clock.ts'
 import { type Answer, type Dialect, DialectSchema, errorAnswer, retryAfterOf, successAnswer } from './answers.ts'
 import { hasBody } from './body.ts'

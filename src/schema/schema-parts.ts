@@ -1,6 +1,6 @@
-import { METHODS } from 'node:http'
 import { isIP } from 'node:net'
 import Type, { type TProperties, type TSchema } from 'typebox'
+import { METHODS } from '../http/node-http.ts'
 import { Secret } from './secret.ts'
 import { isMadeAnew } from '../http/hop-by-hop.ts'
 import { formatDuration, parseDuration, parseMoment, parsePercent } from './units.ts'

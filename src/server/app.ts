@@ -4,11 +4,12 @@
  * A change here must prove itself with real sockets: broken, slow and hostile ones (test/server, test/system).
  */
 
-import { type IncomingMessage, METHODS } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { Server as TlsServer, type TlsOptions } from 'node:tls'
 import httpProxy from '@fastify/http-proxy'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { METHODS } from '../http/node-http.ts'
 import { Failure } from '../gateway/failure.ts'
 import { proxiedOn } from '../gateway/proxied.ts'
 import type { Config, ListenerTls } from '../schema/schema.ts'
@@ -16,6 +17,7 @@ import { takeProxyHeaders } from './balanced.ts'
 import { isTrusted } from './client-address.ts'
 import { boundConnections, closeWithServer } from './connections.ts'
 import { addHttp2 } from './http2.ts'
+import { NO_SCHEMAS } from './no-schemas.ts'
 import type { Proxy } from './proxy.ts'
 import { isProxyHeader } from './proxy-protocol.ts'
 import { HEAD_TOO_LARGE } from './well-formed.ts'
@@ -82,6 +84,7 @@ function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: C
     keepAliveTimeout: KEEP_ALIVE_MS,
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength: maxHeaderBytes },
+    schemaController: NO_SCHEMAS,
     ...(tls === undefined ? { http } : { https: { ...http, ...secureOptions(tls, http2) } }),
     rewriteUrl: toRoutable,
     frameworkErrors: (error, request, reply) => refuseRequest(proxy, request, reply as FastifyReply, error),

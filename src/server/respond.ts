@@ -1,7 +1,7 @@
-import { STATUS_CODES } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import type { Socket } from 'node:net'
 import Negotiator from 'negotiator'
+import { STATUS_CODES } from '../http/node-http.ts'
 import type { Answering, Call } from '../gateway/call.ts'
 import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
 import { PROBLEM_TYPE, problemDetails } from '../http/problem.ts'

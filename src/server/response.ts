@@ -1,4 +1,5 @@
-import { type IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage } from 'node:http'
+import { ServerResponse } from '../http/node-http.ts'
 
 /** The method by which Node sends every part of a response. Node's `flushHeaders` passes no encoding, which means UTF-8. */
 interface Sender {

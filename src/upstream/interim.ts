@@ -1,9 +1,10 @@
-import { createRequire } from 'node:module'
 import type { Pool } from 'undici'
+// @ts-expect-error: it has no types
+import symbols from 'undici/lib/core/symbols.js'
 
 // Internal names of undici, which has no public hook for interim responses. Its version is pinned. The tests of interim responses
 // fail if a new version has other names.
-const { kSocket, kParser, kQueue, kRunningIdx } = createRequire(import.meta.url)('undici/lib/core/symbols.js') as {
+const { kSocket, kParser, kQueue, kRunningIdx } = symbols as {
   readonly kSocket: unique symbol
   readonly kParser: unique symbol
   readonly kQueue: symbol

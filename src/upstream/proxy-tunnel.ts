@@ -1,7 +1,7 @@
-import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import type { Socket } from 'node:net'
 import { errors } from 'undici'
+import { request as httpRequest } from '../http/node-http.ts'
 
 /** The proxy refused to make a tunnel. */
 export class ProxyError extends Error {

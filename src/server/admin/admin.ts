@@ -11,6 +11,7 @@ import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest }
 import Negotiator from 'negotiator'
 import type { Config } from '../../schema/schema.ts'
 import { CODE_OF } from '../../gateway/failure.ts'
+import { NO_SCHEMAS } from '../no-schemas.ts'
 import { OPENMETRICS } from '../../observe/metrics.ts'
 import { auditRoutes } from './audit.ts'
 import { clientRoutes } from './clients.ts'
@@ -38,6 +39,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
     forceCloseConnections: true,
     bodyLimit: LARGEST_BODY,
     routerOptions: { maxParamLength: LONGEST_PARAMETER },
+    schemaController: NO_SCHEMAS,
   })
   // Text would be a body like any other, and refused for what it is not.
   app.removeContentTypeParser('text/plain')
