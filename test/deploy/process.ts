@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
 import { adapt, ROOT } from './repository.ts'
 
-/** A program that does not listen by then never will; without an end it would outlive the tests. */
-const START_WITHIN_MS = 120_000
+/** A program that does not listen, or end, by then never will; without an end it would outlive the tests. */
+const WITHIN_MS = 600_000
 
 export interface StartOptions {
   readonly env?: Readonly<Record<string, string>>
@@ -37,7 +37,7 @@ export class Started {
 
   /** Resolves once this URL is answered with a 2xx. Ends the program and throws if that does not come. */
   async answersAt(url: string): Promise<void> {
-    const deadline = Date.now() + START_WITHIN_MS
+    const deadline = Date.now() + WITHIN_MS
     for (;;) {
       if (Date.now() > deadline) await this.stop('SIGKILL')
       if (this.#isOver) throw new Error(`the program has ended:\n${this.#output}`)
@@ -69,7 +69,7 @@ export class Started {
 export function run(argv: readonly string[]): { code: number | null; output: string } {
   const { status, stdout, stderr } = spawnSync(program(argv), argv.slice(1), {
     encoding: 'utf8',
-    timeout: START_WITHIN_MS,
+    timeout: WITHIN_MS,
   })
   return { code: status, output: `${stdout}${stderr}` }
 }
