@@ -98,7 +98,7 @@ const QUESTIONS: readonly Question[] = [
     field: 'user',
     option: '--user',
     ask: 'The user of the credential',
-    isNeeded: ({ preset }) => preset === 'jira',
+    isNeeded: ({ preset = '' }) => WITH_USER.has(preset),
     problem: isText,
   },
   {
@@ -141,17 +141,20 @@ const PREFIXES: Readonly<Record<string, string>> = {
   slack: 'Bearer ',
   cloudflare: 'Bearer ',
   pagerduty: 'Token token=',
+  gitlab: 'Bearer ',
+  hubspot: 'Bearer ',
 }
+/** Where a secret belongs to a user, and is sent with the name. */
+const WITH_USER = new Set(['jira', 'confluence'])
 
 function configText(
   { preset = '', account = '', accountId, url, user, secret = '', client = '' }: Answers,
   hash: string,
 ): string {
   const reference = `\${${secret}}`
-  const credential =
-    preset === 'jira'
-      ? { type: 'basic', username: user, password: reference }
-      : { value: `${PREFIXES[preset] ?? ''}${reference}` }
+  const credential = WITH_USER.has(preset)
+    ? { type: 'basic', username: user, password: reference }
+    : { value: `${PREFIXES[preset] ?? ''}${reference}` }
   const upstream = {
     preset,
     ...(url === undefined ? {} : { url }),

@@ -1,6 +1,6 @@
 import type { EpochMs } from '../time/clock.ts'
 import { parseDate, senderNow } from '../http/date.ts'
-import { type Field, type Fields, joined, membersOf } from '../http/fields.ts'
+import { type Field, type Fields, joined, membersOf, onlyValue } from '../http/fields.ts'
 import type { Limit } from './limit.ts'
 
 /** What a response says of one of the upstream's limits, in requests and milliseconds. */
@@ -35,8 +35,8 @@ const DIALECTS: readonly Dialect[] = ['x-ratelimit-@', 'ratelimit-@', 'x-rate-li
  * Reads what a response's headers say of limits: `X-RateLimit-*` and its spellings, the `RateLimit-*` fields of the IETF
  * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), also with the names
  * that are proposed for them (`a` for what is available, `w` for the time to wait); each as one value, as a list, or on
- * several lines. What makes no sense, or counts other things than requests, is left out. Without such headers it costs
- * five look-ups.
+ * several lines; and what Datadog, HubSpot and Shopify have instead. What makes no sense, or counts other things than requests, is left
+ * out. Without such headers it costs seven look-ups.
  */
 export function readFeedback(fields: Fields, now: EpochMs): readonly LimitReport[] {
   const structured = fields['ratelimit']
@@ -50,7 +50,28 @@ export function readFeedback(fields: Fields, now: EpochMs): readonly LimitReport
     const reports = readNumbers(fields, dialect, now)
     if (reports.length > 0) return reports
   }
-  return NONE
+  return readNamed(fields)
+}
+
+/** What only one vendor calls so: the window of a limit is in its name, or beside it. */
+function readNamed(fields: Fields): readonly LimitReport[] {
+  // Shopify: of so many that a bucket holds, so many are in it: https://shopify.dev/docs/api/admin-rest/usage/rate-limits
+  const calls = fields['x-shopify-shop-api-call-limit']
+  if (typeof calls === 'string') {
+    const [used, limit] = calls.split('/').map(countOf)
+    if (used === undefined || limit === undefined) return NONE
+    return [{ remaining: Math.max(0, limit - used), limit, windowMs: undefined, resetMs: undefined }]
+  }
+  // HubSpot: https://developers.hubspot.com/changelog/2018-11-06-rate-limit-information-headers-will-be-included-in-http-responses
+  if (fields['x-hubspot-ratelimit-remaining'] === undefined) return NONE
+  const numberOf = (name: string): number | undefined => countOf(onlyValue(fields[`x-hubspot-ratelimit-${name}`]))
+  const reports = [
+    { remaining: numberOf('remaining'), limit: numberOf('max'), windowMs: numberOf('interval-milliseconds') },
+    { remaining: numberOf('daily-remaining'), limit: numberOf('daily'), windowMs: UNIT_MS.d },
+  ]
+  return reports.flatMap(({ remaining, limit, windowMs }) =>
+    remaining === undefined ? [] : { remaining, limit, windowMs, resetMs: undefined },
+  )
 }
 
 /**
@@ -90,7 +111,9 @@ function readPlain(fields: Fields, dialect: Dialect, now: EpochMs): LimitReport 
   if (fields[dialect.policy] !== undefined) return undefined
   const [left, all] = [countOf(remaining), countOf(limit)]
   if (left === undefined || all === undefined || countOf(reset) === undefined) return undefined
-  return { remaining: left, limit: all, windowMs: undefined, resetMs: parseReset(reset, senderNow(fields, now)) }
+  // Datadog's period: https://docs.datadoghq.com/api/latest/rate-limits/
+  const windowMs = msOf(countOf(onlyValue(fields['x-ratelimit-period'])))
+  return { remaining: left, limit: all, windowMs, resetMs: parseReset(reset, senderNow(fields, now)) }
 }
 
 function memberFor<T>(members: readonly T[], i: number, count: number): T | undefined {

@@ -68,9 +68,16 @@ const ClaimsSchema = object(
   { description: 'Where a call may say which account it means. Every claim must agree with the account chosen.' },
 )
 
+const PRESETS =
+  'harness everruns github slack pagerduty jira cloudflare confluence gitlab shopify hubspot datadog'.split(' ')
+const ERROR_SHAPES = [
+  ...(['harness', 'problem', 'github', 'slack', 'jira', 'pagerduty', 'cloudflare'] as const),
+  ...(['confluence', 'gitlab', 'shopify', 'hubspot', 'datadog'] as const),
+] as const
+
 export const UpstreamSchema = object({
   preset: Type.Optional(
-    Type.Enum(['harness', 'everruns', 'github', 'slack', 'pagerduty', 'jira', 'cloudflare'], {
+    Type.Enum(PRESETS, {
       description: 'Built-in knowledge of a vendor: URL, classes, limits, routes, account claims, error dialect.',
     }),
   ),
@@ -120,7 +127,7 @@ export const UpstreamSchema = object({
     default: ['x-request-id', 'x-correlation-id', 'request-id', 'cf-ray'],
     description: 'Response headers with the vendor’s own id of a request, for the log; the first that is there counts.',
   }),
-  errors: Type.Enum(['harness', 'problem', 'github', 'slack', 'jira', 'pagerduty', 'cloudflare'], {
+  errors: Type.Enum(ERROR_SHAPES, {
     default: 'harness',
     description:
       'Shape of the gateway’s own refusals: RFC 9457 problem details, or as SDKs of that vendor read errors.',

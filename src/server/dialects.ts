@@ -34,6 +34,16 @@ const DIALECTS: Record<Exclude<UpstreamConfig['errors'], 'problem'>, Dialect> = 
     messages: [],
     result: null,
   }),
+  // https://developer.atlassian.com/cloud/confluence/rest/v1/intro/#error-responses
+  confluence: ({ kind }) => ({ statusCode: STATUS_OF[kind] }),
+  // https://docs.gitlab.com/api/rest/troubleshooting/: all is in `message`, which every shape has
+  gitlab: () => ({}),
+  // https://shopify.dev/docs/api/admin-rest#status_and_error_codes
+  shopify: ({ message }) => ({ errors: message }),
+  // https://developers.hubspot.com/docs/api-reference/error-handling
+  hubspot: ({ kind }) => ({ status: 'error', category: CODE_OF[kind] }),
+  // https://docs.datadoghq.com/api/latest/: APIErrorResponse
+  datadog: ({ message }) => ({ errors: [message] }),
 }
 
 /** The kinds for which Slack has an error code of its own, by which its SDKs recognise the error. */

@@ -260,3 +260,47 @@ describe('the published limits of Harness', () => {
     expect(await harness().countAdmitted(9, 'POST', '/ng/api/projects', small)).toBe(9)
   })
 })
+
+describe('what the presets of other vendors say of a call', () => {
+  const site = { url: 'https://site.example' }
+  it.each([
+    ['shopify', 'POST', '/admin/api/2026-10/graphql.json', 'graphql', 'unsafe'],
+    ['shopify', 'GET', '/admin/api/2026-10/orders.json', 'read', 'safe'],
+    ['shopify', 'POST', '/api/2026-10/graphql.json', 'storefront', 'unsafe'],
+    ['hubspot', 'POST', '/crm/v3/objects/deals/search', 'search', 'safe'],
+    ['hubspot', 'POST', '/crm/v4/objects/p_things/search', 'search', 'safe'],
+    ['hubspot', 'POST', '/crm/v3/objects/deals/batch/read', 'read', 'safe'],
+    ['hubspot', 'POST', '/crm/v3/objects/deals/batch/create', 'write', 'unsafe'],
+    ['datadog', 'POST', '/api/v1/events', 'event', 'unsafe'],
+    ['datadog', 'POST', '/api/v2/series', 'intake', 'unsafe'],
+    ['datadog', 'POST', '/api/v2/logs/events/search', 'read', 'safe'],
+    ['datadog', 'GET', '/api/v1/monitor', 'read', 'safe'],
+    ['gitlab', 'GET', '/projects/group%2Fproject', 'one', 'safe'],
+    ['gitlab', 'POST', '/projects', 'create', 'unsafe'],
+    ['gitlab', 'GET', '/projects/7/issues', 'read', 'safe'],
+    ['confluence', 'GET', '/wiki/api/v2/pages', 'read', 'safe'],
+    ['confluence', 'POST', '/wiki/api/v2/pages', 'write', 'unsafe'],
+  ])('%s: %s %s is of class %s and %s to repeat', (preset, method, path, className, retry) => {
+    const it = new Admissions({ preset, ...site })
+    expect(it.send(method, path).target?.route).toMatchObject({ class: className, retry })
+  })
+
+  it.each([
+    ['shopify', 'plus', 'GET', '/admin/api/2026-10/orders.json', 400],
+    ['hubspot', 'professional', 'GET', '/crm/v3/objects/deals', 190],
+    ['gitlab', 'free', 'GET', '/projects/7/issues', 100],
+    ['confluence', 'api-token', 'GET', '/wiki/rest/api/group', 500],
+  ])('%s with limitSet: %s lets %s %s pass %d times at once', async (preset, limitSet, method, path, allowed) => {
+    const it = new Admissions({ preset, limitSet, ...site })
+    expect(await it.countAdmitted(Math.min(allowed + 1, 500), method, path)).toBe(allowed)
+  })
+
+  it('a point of Confluence is a point, whoever reads', () => {
+    const it = new Admissions({ preset: 'confluence', ...site })
+    const points = (method: string, path: string) => it.send(method, path).target!.admissionPolicy.chargeSet.units[0]
+    expect(points('GET', '/wiki/api/v2/pages/7')).toBe(2)
+    expect(points('GET', '/wiki/rest/api/user/current')).toBe(3)
+    expect(points('GET', '/wiki/api/v2/pages/7/children')).toBe(26)
+    expect(points('PUT', '/wiki/api/v2/pages/7')).toBe(1)
+  })
+})

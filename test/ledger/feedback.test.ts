@@ -59,6 +59,31 @@ describe('what an upstream says of its limits', () => {
       [word(50, 100, 5_000)],
     ],
     [
+      'X-RateLimit with Datadog’s period',
+      { 'x-ratelimit-limit': '60', 'x-ratelimit-period': '60', 'x-ratelimit-remaining': '3', 'x-ratelimit-reset': '9' },
+      [word(3, 60, 9_000, 60_000)],
+    ],
+    ['how full Shopify’s bucket is', { 'x-shopify-shop-api-call-limit': '32/40' }, [word(8, 40)]],
+    ['no bucket', { 'x-shopify-shop-api-call-limit': 'full' }, []],
+    [
+      'HubSpot’s ten seconds, and its day',
+      {
+        'x-hubspot-ratelimit-max': '100',
+        'x-hubspot-ratelimit-remaining': '7',
+        'x-hubspot-ratelimit-interval-milliseconds': '10000',
+        'x-hubspot-ratelimit-daily': '250000',
+        'x-hubspot-ratelimit-daily-remaining': '9',
+        // deprecated
+        'x-hubspot-ratelimit-secondly-remaining': '0',
+      },
+      [word(7, 100, undefined, 10_000), word(9, 250_000, undefined, 86_400_000)],
+    ],
+    [
+      'HubSpot’s ten seconds alone, as for public apps',
+      { 'x-hubspot-ratelimit-max': '110', 'x-hubspot-ratelimit-remaining': '7' },
+      [word(7, 110)],
+    ],
+    [
       'RateLimit with its policy',
       { ratelimit: '"default";r=50;t=30', 'ratelimit-policy': '"default";q=100;w=60' },
       [word(50, 100, 30_000, 60_000)],

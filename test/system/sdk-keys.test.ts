@@ -158,6 +158,11 @@ describe('a refusal has what the SDK of the vendor prints', () => {
     ['jira', { errorMessages: [message], errors: {}, ...KEYS }],
     ['pagerduty', { error: { code: 401, message, errors: [message] } }],
     ['cloudflare', { success: false, errors: [{ code: 401, message }], messages: [], result: null }],
+    ['confluence', { statusCode: 401, message }],
+    ['gitlab', { message }],
+    ['shopify', { errors: message }],
+    ['hubspot', { status: 'error', category: 'INVALID_TOKEN', message }],
+    ['datadog', { errors: [message] }],
   ])('%s', async (preset, expected) => {
     const vendor = await startUpstream()
     const accounts = { main: { id: 'a', credential: { value: SECRET } } }

@@ -1,10 +1,15 @@
 import { cloudflare } from './cloudflare.ts'
+import { confluence } from './confluence.ts'
+import { datadog } from './datadog.ts'
 import { everruns } from './everruns.ts'
 import { github } from './github.ts'
+import { gitlab } from './gitlab.ts'
 import { harness } from './harness.ts'
+import { hubspot } from './hubspot.ts'
 import { jira } from './jira.ts'
 import { pagerduty } from './pagerduty.ts'
 import type { Preset } from './preset.ts'
+import { shopify } from './shopify.ts'
 import { slack } from './slack.ts'
 
 export const presets: Readonly<Record<string, Preset>> = {
@@ -15,4 +20,9 @@ export const presets: Readonly<Record<string, Preset>> = {
   pagerduty,
   jira,
   cloudflare,
+  confluence,
+  gitlab,
+  shopify,
+  hubspot,
+  datadog,
 }
