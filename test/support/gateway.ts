@@ -67,19 +67,24 @@ export interface TestGateway extends Running {
   reloadWith(config: object): Promise<Reloaded>
 }
 
-/** A gateway on free ports, stopped when the test is finished. */
+/** A gateway on free ports, with a store of its own unless the configuration names one, stopped when the test is finished. */
 export function startGateway(config: object, options: Partial<RunOptions> = {}): Promise<TestGateway> {
-  return startConfigured(checkConfig(config, 'test'), options)
+  const base = 'store' in config ? {} : { store: { dir: newFolder() } }
+  return startConfigured(checkConfig({ ...base, ...config }, 'test'), options, base)
 }
 
-/** The same of a configuration that was read from a file, references and all. */
-export async function startConfigured(config: Config, options: Partial<RunOptions> = {}): Promise<TestGateway> {
+/** The same of a configuration that was read from a file, references and all. `base` is in each that is reloaded. */
+export async function startConfigured(
+  config: Config,
+  options: Partial<RunOptions> = {},
+  base: object = {},
+): Promise<TestGateway> {
   const { log, lines } = keptLog()
   let load = (): FoundConfig => ({ config, source: 'test' })
   const gateway = await runGateway(config, { log, load: () => load(), ...options })
   onTestFinished(() => gateway.stop())
   const reloadWith = (next: object): Promise<Reloaded> => {
-    load = () => ({ config: checkConfig(next, 'test'), source: 'test' })
+    load = () => ({ config: checkConfig({ ...base, ...next }, 'test'), source: 'test' })
     return gateway.reload()
   }
   return { ...gateway, lines, reloadWith, metrics: async () => (await fetch(`${gateway.adminUrl}/metrics`)).text() }
