@@ -20,9 +20,9 @@ export const github: Preset = {
       // REST and GraphQL share it.
       all: [{ concurrent: 100, scope: 'credential' }],
       rest: [
-        // An authorised 304 to a conditional request does not count against the primary limit. This goes by what others quote
-        // of the page:
-        // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#use-conditional-requests-if-appropriate
+        // "Making a conditional request does not count against your primary rate limit if a 304 response is returned", of
+        // authenticated requests, which all are here (read 2026-11 in the source of the page, repository github/docs):
+        // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api
         { requests: 5000, window: '1h', scope: 'credential', counts: { except: [304] } },
         { requests: 900, window: '60s', scope: 'credential', cost: { GET: 1, HEAD: 1, OPTIONS: 1, default: 5 } },
       ],
@@ -42,9 +42,10 @@ export const github: Preset = {
     // A secondary limit that states no time wants a pause of at least a minute. Both limits refuse a request before it
     // is carried out:
     // https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
-    // GraphQL answers 200 with an error when a limit is exceeded. This goes by what others quote of the page:
+    // GraphQL answers 200 with an error when a limit is exceeded, the secondary one also 403 (read 2026-11 likewise):
     // https://docs.github.com/en/graphql/overview/rate-limits-and-query-limits-for-the-graphql-api#exceeding-the-rate-limit
-    // By reports of users its type is RATE_LIMITED, and in some answers RATE_LIMIT.
+    // The page does not say how the error looks. By reports of users its type is RATE_LIMITED, in some answers RATE_LIMIT; one
+    // that has only a message passes as it is.
     throttle: {
       statuses: [403, 429],
       when: [{ status: 200, classes: ['graphql'], body: { '/errors/*/type': ['RATE_LIMITED', 'RATE_LIMIT'] } }],

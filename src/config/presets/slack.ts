@@ -32,10 +32,11 @@ export const slack: Preset = {
       ),
       message: [{ requests: 1, window: '1s', scope: 'route' }],
     },
-    // The limiter refuses requests before they are carried out: https://docs.slack.dev/apis/web-api/rate-limits
-    // Errors of the Web API come with 200 and `ok: false`: https://docs.slack.dev/apis/web-api/#evaluating-responses.
-    // Two of them are about rates. This goes by what others quote of
-    // https://docs.slack.dev/reference/methods/chat.postMessage#errors.
+    // Above a limit Slack answers 429 with Retry-After: https://docs.slack.dev/apis/web-api/rate-limits (its sentence was read in
+    // 2026-11 in the vendor's archived repository slackhq/slack-api-docs). That a refused call has done nothing is not written there; it
+    // follows from "until you can retry". Errors of the Web API come with 200 and `ok: false`:
+    // https://docs.slack.dev/apis/web-api/#evaluating-responses. Two of them are about rates: the pages of methods list
+    // `rate_limited` ("Application has posted too many messages"), and `ratelimited` is what answers have.
     throttle: {
       retry: 'any',
       when: [{ status: 200, body: { '/ok': false, '/error': ['ratelimited', 'rate_limited'] } }],
