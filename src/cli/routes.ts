@@ -3,6 +3,7 @@ import { parse, stringify } from 'yaml'
 import { soundsLikeChanging, soundsLikeReading } from '../config/presets/words.ts'
 import { completeRoute, guessedRoute, isSafeMethod, type Route } from '../routing/route.ts'
 import { RouteTable } from '../routing/route-table.ts'
+import { routePath } from '../schema/schema-parts.ts'
 import { CommandError } from './command-error.ts'
 import { presetNamed } from './preset.ts'
 
@@ -17,19 +18,25 @@ const METHODS = ['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'tr
 
 /**
  * Proposes `routes` for the operations of an OpenAPI document (2 or 3, YAML or JSON): for each its class, whether it is safe to
- * retry, and why. With a preset its classes are proposed, else `read` and `write`. No operation is called safe because of a
- * guess alone, but where its path says that it only reads. Throws a `CommandError` if the file is no such document.
+ * retry, and why. With a preset its classes are proposed, for paths below its URL; else `read` and `write`, for paths below the base
+ * URL of the document. No operation is called safe because of a guess alone, but where its path says that it only reads. What no route
+ * can say is named and left out. Throws a `CommandError` if the file is no such document.
  */
 export function routes(file: string, { preset: name }: { readonly preset?: string }): void {
   const preset = name === undefined ? undefined : presetNamed(name)
   const document = read(file)
+  const base = baseOf(document)
   const { operations, notes } = operationsOf(file, document)
   const known = preset && new RouteTable({ layers: [preset.routes()], classify: preset.classify })
-  const lines = operations.map((operation) => lineOf(operation, known))
+  const own = preset && pathOf(String(preset.config['url'] ?? ''))
+  const lines = operations.map(({ path, ...rest }) =>
+    lineOf({ ...rest, path: own === undefined ? path : pathBelow(own, base, path) }, known),
+  )
   const doubtful = lines.filter((line) => line.includes(DOUBT)).length
+  const where = own === undefined ? `its base URL${base === '' ? '' : `, ${base}`}` : 'the URL of the preset'
   process.stdout.write(
     [
-      `# Proposed for ${operations.length} operations of ${file}, with paths below its base URL. ${doubtful} are guesses, marked with "${DOUBT}".`,
+      `# Proposed for ${operations.length} operations of ${file}, with paths below ${where}. ${doubtful} are guesses, marked with "${DOUBT}".`,
       ...notes.map((note) => `# ${note}`),
       'routes:',
       ...lines.map((line) => `  - ${line}`),
@@ -50,7 +57,7 @@ function read(file: string): Record<string, unknown> {
   let document: unknown
   try {
     // Each anchor may be used: documents that generators wrote have many.
-    document = parse(text, { maxAliasCount: -1, logLevel: 'error' })
+    document = parse(text, { maxAliasCount: -1, logLevel: 'error', merge: true })
   } catch (error) {
     throw new CommandError(`${file} is neither YAML nor JSON: ${(error as Error).message.split('\n', 1)[0]}`)
   }
@@ -60,24 +67,91 @@ function read(file: string): Record<string, unknown> {
   return document
 }
 
+/** The base URL of an OpenAPI 3 document, or of one of version 2 its base path; '' if there is none. Of several servers the first counts. */
+function baseOf({ servers, basePath }: Record<string, unknown>): string {
+  const first: unknown = Array.isArray(servers) ? servers[0] : undefined
+  const base = isObject(first) ? first['url'] : basePath
+  return typeof base === 'string' ? base.replace(/\/+$/, '') : ''
+}
+
+function pathOf(url: string): string {
+  return url.replace(/^[a-z]+:\/\/[^/]*/, '').replace(/\/+$/, '')
+}
+
+/** A path below the path of a preset's URL, if it is there with the document's base before it. */
+function pathBelow(own: string, base: string, path: string): string {
+  const whole = pathOf(base) + path
+  return whole.startsWith(`${own}/`) ? whole.slice(own.length) : path
+}
+
 function operationsOf(file: string, document: Record<string, unknown>): { operations: Operation[]; notes: string[] } {
-  const operations: Operation[] = []
+  const found = new Map<string, Operation>()
   const notes: string[] = []
-  for (const [path, item] of Object.entries(document['paths'] as object)) {
-    if (!path.startsWith('/') || !isObject(item)) {
-      if (!path.startsWith('x-')) notes.push(`Left out, because it is no path: ${JSON.stringify(path)}`)
+  for (const [written, entry] of Object.entries(document['paths'] as object)) {
+    if (written.startsWith('x-')) continue
+    const path = routePathOf(written)
+    if (path === undefined) {
+      notes.push(`Left out, because no route can have such a path: ${JSON.stringify(written)}`)
       continue
     }
-    if (item['$ref'] !== undefined) notes.push(`Left out, because it stands in another place: ${path}`)
+    const item = resolved(document, entry)
+    if (item === undefined)
+      notes.push(`Left out, because it ${isObject(entry) ? 'stands in another place' : 'says nothing'}: ${written}`)
     for (const method of METHODS) {
-      const operation = item[method]
+      const operation = item?.[method]
       if (!isObject(operation)) continue
       const { operationId } = operation
-      operations.push({ method: method.toUpperCase(), path, id: typeof operationId === 'string' ? operationId : '' })
+      const id = typeof operationId === 'string' ? operationId : ''
+      const key = `${method} ${path}`
+      if (found.has(key)) notes.push(`Once more ${method.toUpperCase()} ${written}: routes do not tell queries apart`)
+      else found.set(key, { method: method.toUpperCase(), path, id })
     }
   }
-  if (operations.length === 0) throw new CommandError(`${file} has no operations below "paths"`)
-  return { operations, notes }
+  if (found.size === 0) throw new CommandError(`${file} has no operations below "paths"`)
+  return { operations: [...found.values()], notes }
+}
+
+const ROUTE_PATH = new RegExp(routePath.pattern)
+
+/** The path as a route has it: without query, and with the rest for a last `{name+}`, as AWS writes it, or `{name:.*}`. */
+function routePathOf(written: string): string | undefined {
+  const path = written
+    .replace(/[?#].*$/s, '')
+    .replace(/\{[^{}/]*(?:[+*]|:\.[*+])\}$/, '*')
+    .replaceAll(/\{([^{}/:]*):[^{}/]*\}/g, '{$1}')
+  return ROUTE_PATH.test(path) ? path : undefined
+}
+
+/** The operations of a path, which may be a reference within the document; undefined if they are not there. */
+function resolved(document: Record<string, unknown>, entry: unknown): Record<string, unknown> | undefined {
+  let item = entry
+  // One that leads to itself ends, too.
+  for (let hops = 0; isObject(item) && typeof item['$ref'] === 'string' && hops < 10; hops++) {
+    const { $ref: reference, ...beside } = item
+    const [file, pointer = ''] = (reference as string).split('#')
+    const there = file === '' ? valueAt(document, pointer) : undefined
+    if (!isObject(there)) return undefined
+    item = { ...there, ...beside }
+  }
+  return isObject(item) && item['$ref'] === undefined ? item : undefined
+}
+
+/** RFC 6901, as the fragment of a URL. */
+function valueAt(document: unknown, pointer: string): unknown {
+  let value = document
+  for (const part of pointer.split('/').slice(1)) {
+    if (!isObject(value)) return undefined
+    value = value[unescaped(part).replaceAll('~1', '/').replaceAll('~0', '~')]
+  }
+  return value
+}
+
+function unescaped(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

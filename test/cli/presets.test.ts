@@ -104,10 +104,78 @@ describe('sluice routes', () => {
     expect(stderr).toMatch(message)
   })
 
+  it('writes routes that a configuration can have, whatever the document is like', async () => {
+    const { stdout, routes } = await proposed(`
+openapi: 3.1.0
+servers: [{ url: 'https://api.example/v2/' }, { url: 'https://other.example' }]
+x-common: &common { get: { operationId: getIt } }
+paths:
+  /aliased: *common
+  /merged: { <<: *common, post: { operationId: createIt } }
+  /referred: { $ref: '#/components/pathItems/Some~1thing', summary: here }
+  /again: { $ref: '#/paths/~1merged' }
+  /itself: { $ref: '#/paths/~1itself' }
+  /nothing: null
+  /files/{path+}: { get: {} }
+  /objects/{key:.*}: { get: {} }
+  /by/{id:[0-9]+}/name: { get: {} }
+  /odd/{a}.{b}({c}): { get: {} }
+  /jobs?action=start: { post: {} }
+  /jobs: { post: {}, get: {} }
+  /a/*/b: { get: {} }
+components:
+  pathItems:
+    Some/thing: { post: { operationId: searchThings, parameters: [{ $ref: '#/components/parameters/q' }] } }
+`)
+    expect(routes.map((route) => Object.values(route).slice(0, 3).join(' '))).toEqual([
+      'GET /aliased read',
+      'GET /merged read',
+      'POST /merged write',
+      'POST /referred read',
+      'GET /again read',
+      'POST /again write',
+      'GET /files/* read',
+      'GET /objects/* read',
+      'GET /by/{id}/name read',
+      'GET /odd/{a}.{b}({c}) read',
+      'POST /jobs write',
+      'GET /jobs read',
+    ])
+    const notes = stdout.split('\n').filter((line) => line.startsWith('#'))
+    expect(notes).toEqual([
+      expect.stringContaining('with paths below its base URL, https://api.example/v2.'),
+      '# Left out, because it stands in another place: /itself',
+      '# Left out, because it says nothing: /nothing',
+      '# Once more POST /jobs: routes do not tell queries apart',
+      '# Left out, because no route can have such a path: "/a/*/b"',
+    ])
+    const cwd = newFolder()
+    const upstream = { url: 'https://api.example/v2', limits: { read: [], write: [] }, routes }
+    const account = { credential: { value: 'not-a-secret' } }
+    writeFileSync(
+      join(cwd, 'sluice.yaml'),
+      stringify({ upstreams: { it: { ...upstream, accounts: { main: account } } } }),
+    )
+    expect(await runCommand(['check'], { cwd })).toMatchObject({ code: 0 })
+  })
+
+  it.each([
+    ['a base path', { swagger: '2.0', basePath: '/api/v4', paths: { '/projects/{id}': { get: {} } } }],
+    [
+      'a server below the host',
+      { servers: [{ url: 'https://x.example/api' }], paths: { '/v4/projects/{id}': { get: {} } } },
+    ],
+    ['whole paths', { paths: { '/api/v4/projects/{id}': { get: {} } } }],
+  ])('proposes paths below the URL of the preset for a document with %s', async (_, document) => {
+    const { routes, stdout } = await proposed(document, '--preset', 'gitlab')
+    expect(routes).toEqual([{ method: 'GET', path: '/projects/{id}', class: 'one' }])
+    expect(stdout).toContain('# known to the preset')
+  })
+
   it('says which paths it left out', async () => {
     const { stdout } = await proposed({ paths: { '/a': { get: {} }, '/b': { $ref: './b.yaml' }, c: { get: {} } } })
     expect(stdout).toContain('# Left out, because it stands in another place: /b')
-    expect(stdout).toContain('# Left out, because it is no path: "c"')
+    expect(stdout).toContain('# Left out, because no route can have such a path: "c"')
     expect((await runCommand(['routes', 'not-there.yaml'])).stderr).toBe("can't read not-there.yaml (ENOENT)\n")
   })
 })
