@@ -257,7 +257,7 @@ export async function runWithoutAdmin(
     requests: (question) =>
       question.kind === 'usage'
         ? usage.busiest(question.most)
-        : answerHere(question, proxy.requests(), instanceName(config.log.instance)),
+        : answerHere(question, (id) => proxy.requests(id), instanceName(config.log.instance)),
   })
   await warmUp(config)
   await tracing.apply(config.telemetry.traces)

@@ -5,51 +5,120 @@
  */
 
 import type { Config } from '../schema/schema.ts'
-import type { RequestRecord } from './record.ts'
+import type { AccessLine } from '../observe/log.ts'
+import type { Circumstances, RequestRecord } from './story.ts'
 
-/** The latest calls of one process, a bounded number of bounded size: the oldest make way for the newest. */
+/** Larger than nearly all texts of calls. */
+const CHUNK_BYTES = 65_536
+/** The most bytes of UTF-8 that a UTF-16 unit takes. */
+const MOST_BYTES_A_UNIT = 3
+
+/** Some texts, one after the other. */
+interface Chunk {
+  readonly bytes: Buffer
+  used: number
+  /** How many of its texts are still kept. */
+  texts: number
+}
+
+/**
+ * The latest calls of one process, a bounded number of bounded size: the oldest make way for the newest. They are kept as text
+ * outside of the heap. As objects they would live just long enough for the garbage collector to copy each of them twice, which
+ * took 7 to 10 µs a call.
+ */
 export class RequestHistory {
   readonly #bounds: Config['requests']
-  /** A ring: it grows to `keep` places, which are then reused. */
-  readonly #records: (RequestRecord | undefined)[] = []
-  /** Where the oldest is, and how many there are. */
-  #first = 0
-  #size = 0
+  /** A ring of `keep` places for each of these: the chunk of a text, where it begins there, and its length in bytes. */
+  readonly #chunks: (Chunk | undefined)[] = []
+  readonly #starts: number[] = []
+  readonly #lengths: number[] = []
+  /** How many were added and dropped so far. */
+  #added = 0
+  #dropped = 0
   #bytes = 0
+  #chunk: Chunk | undefined
+  /** A chunk of the usual size whose texts were all dropped. */
+  #spare: Chunk | undefined
 
   constructor(bounds: Config['requests']) {
     this.#bounds = bounds
   }
 
   get size(): number {
-    return this.#size
+    return this.#added - this.#dropped
   }
 
-  /** The sum of their own estimates. */
+  /** The length of their texts. */
   get bytes(): number {
     return this.#bytes
   }
 
-  add(record: RequestRecord): void {
+  /** `line` is the JSON of its access line, which begins with its correlation id. */
+  add(line: string, circumstances: Circumstances): void {
     const { keep, maxBytes } = this.#bounds
-    if (record.bytes > maxBytes) return
-    while (this.#size > 0 && (this.#size >= keep || this.#bytes + record.bytes > maxBytes)) this.#dropOldest()
     if (keep === 0) return
-    this.#records[(this.#first + this.#size) % keep] = record
-    this.#size++
-    this.#bytes += record.bytes
+    const text = `${line}\n${JSON.stringify(circumstances)}`
+    const mostBytes = text.length * MOST_BYTES_A_UNIT
+    if (mostBytes > maxBytes && Buffer.byteLength(text) > maxBytes) return
+    const chunk = this.#chunkFor(mostBytes)
+    const length = chunk.bytes.write(text, chunk.used)
+    this.#bytes += length
+    while (this.size > 0 && (this.size >= keep || this.#bytes > maxBytes)) this.#dropOldest()
+    const place = this.#added % keep
+    this.#chunks[place] = chunk
+    this.#starts[place] = chunk.used
+    this.#lengths[place] = length
+    this.#added++
+    chunk.used += length
+    chunk.texts++
   }
 
-  /** All of them, the newest first. */
-  *newest(): Iterable<RequestRecord> {
-    for (let i = this.#size - 1; i >= 0; i--) yield this.#records[(this.#first + i) % this.#bounds.keep]!
+  /**
+   * All of them that are there now, the newest first; or those with this correlation id, which takes less than to read all. Whoever
+   * pauses meanwhile misses those that are dropped.
+   */
+  newest(id?: string): Iterable<RequestRecord> {
+    return this.#newest(this.#added - 1, id)
+  }
+
+  *#newest(last: number, id?: string): Iterable<RequestRecord> {
+    const beginning =
+      id === undefined ? '' : Buffer.from(JSON.stringify({ correlationId: id }).slice(0, -1)).toString('latin1')
+    for (let i = last; i >= this.#dropped; i--) {
+      const place = i % this.#bounds.keep
+      const { bytes } = this.#chunks[place]!
+      const start = this.#starts[place]!
+      if (bytes.toString('latin1', start, start + beginning.length) !== beginning) continue
+      yield parsed(bytes.toString('utf8', start, start + this.#lengths[place]!))
+    }
+  }
+
+  #chunkFor(bytes: number): Chunk {
+    const last = this.#chunk
+    if (last !== undefined && last.used + bytes <= last.bytes.length) return last
+    if (bytes <= CHUNK_BYTES && this.#spare !== undefined) {
+      this.#chunk = this.#spare
+      this.#spare = undefined
+      return this.#chunk
+    }
+    // No pool of Node's: one text would keep the whole of it alive.
+    this.#chunk = { bytes: Buffer.allocUnsafeSlow(Math.max(bytes, CHUNK_BYTES)), used: 0, texts: 0 }
+    return this.#chunk
   }
 
   #dropOldest(): void {
-    const { bytes } = this.#records[this.#first]!
-    this.#records[this.#first] = undefined
-    this.#first = (this.#first + 1) % this.#bounds.keep
-    this.#size--
-    this.#bytes -= bytes
+    const place = this.#dropped++ % this.#bounds.keep
+    const chunk = this.#chunks[place]!
+    this.#chunks[place] = undefined
+    this.#bytes -= this.#lengths[place]!
+    if (--chunk.texts > 0 || chunk === this.#chunk || chunk.bytes.length > CHUNK_BYTES) return
+    chunk.used = 0
+    this.#spare = chunk
   }
+}
+
+function parsed(text: string): RequestRecord {
+  const end = text.indexOf('\n')
+  const line = JSON.parse(text.slice(0, end)) as AccessLine
+  return { line, ...(JSON.parse(text.slice(end + 1)) as Circumstances) }
 }

@@ -1,6 +1,6 @@
-import type { RequestRecord } from './record.ts'
+import { Turn } from '../observe/turn.ts'
 import type { ClientUse } from '../usage/recent-use.ts'
-import { type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
+import { type RequestRecord, type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
 
 /** What is asked of all instances. It goes to other processes as JSON. */
 export type RequestQuestion =
@@ -41,19 +41,21 @@ export interface AwayInstance {
 /** How many calls with the same id are told at most. */
 export const MOST_STORIES = 100
 
-/** What one process knows; `records` has the newest first. */
-export function answerHere(
+/** What one process knows. `records` gives its calls, the newest first, or those with one id. Delays no calls. */
+export async function answerHere(
   question: Exclude<RequestQuestion, { kind: 'usage' }>,
-  records: Iterable<RequestRecord>,
+  records: (id?: string) => Iterable<RequestRecord>,
   instance: string,
-): (RequestRow | RequestStory)[] {
+): Promise<(RequestRow | RequestStory)[]> {
+  const turn = new Turn()
   const found: (RequestRow | RequestStory)[] = []
-  const most = question.kind === 'find' ? MOST_STORIES : question.most
-  const matches = question.kind === 'find' ? hasId(question.id) : matcherOf(question.filter)
-  for (const record of records) {
-    if (!matches(record)) continue
-    found.push(question.kind === 'find' ? storyOf(record, instance) : rowOf(record, instance))
+  const isOne = question.kind === 'find'
+  const most = isOne ? MOST_STORIES : question.most
+  const matches = isOne ? () => true : matcherOf(question.filter)
+  for (const record of records(isOne ? question.id : undefined)) {
+    if (matches(record)) found.push(isOne ? storyOf(record, instance) : rowOf(record, instance))
     if (found.length >= most) break
+    await turn.endIfOver()
   }
   return found
 }
@@ -70,10 +72,6 @@ export function mergeAnswers(answers: readonly RequestAnswers[], question: Reque
 }
 
 type Matcher = (record: RequestRecord) => boolean
-
-function hasId(id: string): Matcher {
-  return ({ line }) => line.correlationId === id
-}
 
 function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
   const hundred = status?.endsWith('xx') === true ? status[0] : undefined

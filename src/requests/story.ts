@@ -2,8 +2,35 @@ import type { Wait } from '../gateway/call.ts'
 import { ADVICE_OF, type FailureKind } from '../gateway/failure.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import { type Limit, limitName } from '../ledger/limit.ts'
-import type { Try } from '../observe/log.ts'
-import type { RequestRecord } from './record.ts'
+import type { AccessLine, Try } from '../observe/log.ts'
+import type { BreakerFailure, BreakerState } from '../resilience/breaker.ts'
+import type { EpochMs } from '../time/clock.ts'
+
+/** What is known of a call besides its access line. It is kept as JSON. */
+export interface Circumstances {
+  /** When it ended; of one that is under way, now. */
+  readonly at: EpochMs
+  readonly isRunning: boolean
+  readonly route?: RequestStory['route'] | undefined
+  readonly asked?: RequestStory['asked'] | undefined
+  /** Its limits as of its latest charge or refusal. */
+  readonly limits: readonly LimitState[]
+  readonly waits?: readonly WaitStory[] | undefined
+  /** Undefined where it never came to a breaker. */
+  readonly breaker?: BreakerState | undefined
+  /** The failure that opened the breaker by which it was refused. */
+  readonly openedBy?: BreakerFailure | undefined
+  readonly retryAfterMs?: number | undefined
+  /** The value of Cache-Status, where the cache took part. */
+  readonly cacheStatus?: string | undefined
+  /** Whether its quota was judged without the store, which was away. */
+  readonly isStoreDegraded: boolean
+}
+
+/** A call as whoever asks later what became of it gets it. */
+export interface RequestRecord extends Circumstances {
+  readonly line: AccessLine
+}
 
 /** One call, as `GET /v1/requests` lists it. */
 export interface RequestRow {
@@ -131,7 +158,7 @@ export function accountOf({ upstream, account }: Pick<RequestRow, 'upstream' | '
   return upstream === null ? null : account === null ? upstream : `${upstream}/${account}`
 }
 
-export function rowOf({ line, at, isRunning, waits }: RequestRecord, instance: string): RequestRow {
+export function rowOf({ line, at, isRunning }: RequestRecord, instance: string): RequestRow {
   return {
     correlationId: line.correlationId,
     instance,
@@ -146,7 +173,7 @@ export function rowOf({ line, at, isRunning, waits }: RequestRecord, instance: s
     status: line.status,
     outcome: line.outcome,
     reason: line.reason ?? null,
-    heldBy: heldByOf(waits) ?? null,
+    heldBy: line.heldBy ?? null,
     attempts: line.attempts,
     waitMs: line.waitMs,
     durationMs: line.durationMs,
@@ -154,27 +181,16 @@ export function rowOf({ line, at, isRunning, waits }: RequestRecord, instance: s
 }
 
 export function storyOf(record: RequestRecord, instance: string): RequestStory {
-  const { line, at, route, options, usage, units, waits = [], cacheStatus, breaker, openedBy, retryAfterMs } = record
+  const { line, at, route, asked, limits, waits, cacheStatus, breaker, openedBy, retryAfterMs } = record
   return {
     ...rowOf(record, instance),
     cameAt: new Date(at - line.durationMs).toISOString(),
     traceId: line.traceId ?? null,
     address: line.address ?? null,
-    route:
-      route === undefined
-        ? null
-        : { pattern: route.pattern ?? null, line: route.countedAs, charges: route.charges, retry: route.retry },
-    asked:
-      options === undefined
-        ? null
-        : {
-            maxWaitMs: options.maxWaitMs,
-            timeoutMs: options.timeoutMs === Infinity ? null : options.timeoutMs,
-            retry: options.mayRetry,
-            priority: options.priority,
-          },
-    limits: usage.map((one, i) => limitState(one, units[i])),
-    waits: waits.map(waitStory),
+    route: route ?? null,
+    asked: asked ?? null,
+    limits,
+    waits: waits ?? [],
     tries: (line.tries ?? []).map(tryStory),
     cache:
       line.cache === undefined && cacheStatus === undefined
@@ -200,7 +216,7 @@ export function storyOf(record: RequestRecord, instance: string): RequestStory {
   }
 }
 
-function limitState(usage: LimitUsage, units: number | undefined): LimitState {
+export function limitState(usage: LimitUsage, units: number | undefined): LimitState {
   const { limit, used, resetMs } = usage
   const effective = allowedOf(usage)
   return {
@@ -215,7 +231,7 @@ function limitState(usage: LimitUsage, units: number | undefined): LimitState {
   }
 }
 
-function waitStory({ record, waitedMs, ended, attempt }: Wait): WaitStory {
+export function waitStory({ record, waitedMs, ended, attempt }: Wait): WaitStory {
   const { because, heldBy, usage, position, expectedMs, served } = record
   return {
     beforeAttempt: attempt,

@@ -29,7 +29,8 @@ import { hasFailed, type Log } from '../observe/log.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { RequestHistory } from '../requests/history.ts'
-import { recordOf, type RequestRecord, unreadRecord } from '../requests/record.ts'
+import { circumstancesOf, unread } from '../requests/record.ts'
+import type { RequestRecord } from '../requests/story.ts'
 import type { Tracing } from '../traces/tracing.ts'
 import { CallUsage, type Usage } from '../usage/usage.ts'
 import { lineOf, lineOfUnread, originalUrl } from './access-line.ts'
@@ -305,9 +306,10 @@ export class Proxy {
     const durationMs = clock.now() - call.startedAt
     const overheadMs = call.overheadMs ?? call.gatewayMs
     const line = lineOf(call, { client, status: seen, outcome, failure, durationMs, overheadMs })
-    log.access(line)
-    const record = recordOf(call, line, { at: clock.wall(), failure })
-    history?.add(record)
+    const text = JSON.stringify(line)
+    log.access(line, text)
+    const circumstances = circumstancesOf(call, { at: clock.wall(), failure })
+    history?.add(text, circumstances)
     const isTraced = call.trace?.isKept(hasFailed(line)) === true
     const traceId = isTraced ? line.traceId : undefined
     metrics.requests(client, seen, outcome).increment(call.id, 1, traceId)
@@ -318,20 +320,24 @@ export class Proxy {
     metrics.gatewayOverhead.observeMs(overheadMs, call.id, traceId)
     if (line.requestBytes > 0) metrics.requestBytes.increment(call.id, line.requestBytes, traceId)
     if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes, traceId)
-    if (isTraced) tracing?.end(call, record, call.trace)
+    if (isTraced) tracing?.end(call, { line, ...circumstances }, call.trace)
   }
 
-  /** The calls of this process: first those under way, then those that ended, the newest of them first. */
-  *requests(): Iterable<RequestRecord> {
+  /** The calls of this process, or those with that id: first those under way, then those that ended, the newest of them first. */
+  *requests(id?: string): Iterable<RequestRecord> {
     const { clock, history } = this.#options
-    for (const call of this.#active) {
+    // Whoever reads may pause meanwhile. A call that ends in such a pause is told once.
+    const ended = history?.newest(id) ?? []
+    const running = Array.from(this.#active)
+    for (const call of running) {
+      if (id !== undefined && call.id !== id) continue
       const client = call.client?.name ?? 'unknown'
       const durationMs = clock.now() - call.startedAt
-      const ended = { client, status: UNANSWERED, outcome: 'running', failure: undefined, durationMs }
-      const line = lineOf(call, { ...ended, overheadMs: call.overheadMs ?? call.gatewayMs })
-      yield recordOf(call, line, { at: clock.wall(), failure: undefined, isRunning: true })
+      const end = { client, status: UNANSWERED, outcome: 'running', failure: undefined, durationMs }
+      const line = lineOf(call, { ...end, overheadMs: call.overheadMs ?? call.gatewayMs })
+      yield { line, ...circumstancesOf(call, { at: clock.wall(), failure: undefined, isRunning: true }) }
     }
-    if (history !== undefined) yield* history.newest()
+    yield* ended
   }
 
   #recordUnread(
@@ -345,7 +351,8 @@ export class Proxy {
     metrics.requests('unknown', status, kind).increment(id)
     usage.of('unknown').end(true)
     const line = lineOfUnread({ correlationId: id, address, status, outcome: kind, reason: message })
-    log.access(line)
-    history?.add(unreadRecord(line, clock.wall()))
+    const text = JSON.stringify(line)
+    log.access(line, text)
+    history?.add(text, unread(clock.wall()))
   }
 }

@@ -1,11 +1,8 @@
 import type { Attributes } from '@opentelemetry/api'
 import type { Call, Wait } from '../gateway/call.ts'
 import type { TraceContext } from '../http/trace-context.ts'
-import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
-import { limitName } from '../ledger/limit.ts'
 import type { Try } from '../observe/log.ts'
-import type { RequestRecord } from '../requests/record.ts'
-import { heldByOf, nameOf } from '../requests/story.ts'
+import { limitState, type LimitState, nameOf, type RequestRecord } from '../requests/story.ts'
 
 /** A span that has ended, in the terms of OpenTelemetry's semantic conventions for HTTP 1.23 and later. Times are since 1970. */
 export interface CallSpan {
@@ -67,7 +64,7 @@ function ownSpan(call: Call, record: RequestRecord, trace: TraceContext, cameMs:
       'sluice.outcome': line.outcome,
       'sluice.reason': line.reason,
       'sluice.attempts': line.attempts,
-      'sluice.held_by': heldByOf(record.waits),
+      'sluice.held_by': line.heldBy,
       'sluice.wait_ms': line.waitMs,
       'sluice.upstream_ms': line.upstreamMs,
       'sluice.backoff_ms': line.backoffMs,
@@ -79,7 +76,7 @@ function ownSpan(call: Call, record: RequestRecord, trace: TraceContext, cameMs:
       // Who counts spans must know which of them stand for others.
       'sluice.sampled_by': trace.isSampled ? (trace.parent === undefined ? 'ratio' : 'parent') : 'failure',
     },
-    events: [...(record.waits ?? []).flatMap((wait) => waitEvents(wait, cameMs)), ...quotaEvents(call, record, cameMs)],
+    events: [...(call.waits ?? []).flatMap((wait) => waitEvents(wait, cameMs)), ...quotaEvents(call, record, cameMs)],
     error: errorOf(record),
   }
 }
@@ -151,24 +148,27 @@ function waitEvents({ record, endedMs, waitedMs, ended, attempt }: Wait, cameMs:
 }
 
 /** The limits as of the latest charge, which is that of the last attempt; or as of the refusal. */
-function quotaEvents({ tries, budgetUsage }: Call, { line, usage, units }: RequestRecord, cameMs: number): SpanEvent[] {
+function quotaEvents({ tries, budgetUsage }: Call, { line, limits }: RequestRecord, cameMs: number): SpanEvent[] {
   const last = tries.reduce((latest, { startedMs }) => Math.max(latest, startedMs), -1)
   const atMs = cameMs + (last < 0 ? line.durationMs : last)
   return [
-    ...usage.map((one, i) => ({ name: 'sluice.quota', atMs, attributes: limitAttributes(one, units[i]) })),
-    ...budgetUsage.map((one) => ({ name: 'sluice.budget', atMs, attributes: limitAttributes(one, undefined) })),
+    ...limits.map((one) => ({ name: 'sluice.quota', atMs, attributes: limitAttributes(one) })),
+    ...budgetUsage.map((one) => ({
+      name: 'sluice.budget',
+      atMs,
+      attributes: limitAttributes(limitState(one, undefined)),
+    })),
   ]
 }
 
-function limitAttributes(usage: LimitUsage, units: number | undefined): Attributes {
-  const { limit, used, resetMs } = usage
+function limitAttributes({ limit, effective, used, units, resetMs, enforced }: LimitState): Attributes {
   return {
-    'sluice.limit': limitName(limit),
-    'sluice.limit.allowed': allowedOf(usage),
+    'sluice.limit': limit,
+    'sluice.limit.allowed': effective,
     'sluice.limit.used': used,
-    'sluice.limit.units': units,
-    'sluice.limit.reset_ms': Math.round(resetMs),
-    'sluice.limit.enforced': limit.isEnforced,
+    'sluice.limit.units': units ?? undefined,
+    'sluice.limit.reset_ms': resetMs,
+    'sluice.limit.enforced': enforced,
   }
 }
 

@@ -1,11 +1,14 @@
 import { describe, expect, it } from 'vitest'
-import type { AccessLine } from '../../src/observe/log.ts'
 import type { EpochMs } from '../../src/time/clock.ts'
 import { RequestHistory } from '../../src/requests/history.ts'
-import { unreadRecord } from '../../src/requests/record.ts'
+import { unread } from '../../src/requests/record.ts'
 
-function record(id: number, bytes = 1_000) {
-  return { ...unreadRecord({ correlationId: String(id) } as AccessLine, id as EpochMs), bytes }
+/** The text of a call takes so many bytes with all that is known of it. */
+function add(history: RequestHistory, id: number, bytes = 1_000): void {
+  const known = unread(0 as EpochMs)
+  const line = { correlationId: String(id), path: '' }
+  const least = Buffer.byteLength(`${JSON.stringify(line)}\n${JSON.stringify(known)}`)
+  history.add(JSON.stringify({ ...line, path: 'x'.repeat(bytes - least) }), known)
 }
 
 function idsOf(history: RequestHistory): number[] {
@@ -16,19 +19,19 @@ describe('the latest calls', () => {
   it('are kept up to a number, the newest first', () => {
     const history = new RequestHistory({ keep: 3, maxBytes: 1e6 })
     expect(idsOf(history)).toEqual([])
-    for (let i = 1; i <= 20_000; i++) history.add(record(i))
+    for (let i = 1; i <= 20_000; i++) add(history, i)
     expect(idsOf(history)).toEqual([20_000, 19_999, 19_998])
     expect([history.size, history.bytes]).toEqual([3, 3_000])
   })
 
   it('are kept up to a size: a large one makes several of the oldest go', () => {
     const history = new RequestHistory({ keep: 100, maxBytes: 10_000 })
-    for (let i = 1; i <= 10; i++) history.add(record(i))
-    history.add(record(11, 3_500))
+    for (let i = 1; i <= 10; i++) add(history, i)
+    add(history, 11, 3_500)
     expect(idsOf(history)).toEqual([11, 10, 9, 8, 7, 6, 5])
     expect(history.bytes).toBe(9_500)
     // One that is larger than all together drives nobody out.
-    history.add(record(12, 10_001))
+    add(history, 12, 10_001)
     expect(idsOf(history)).toEqual([11, 10, 9, 8, 7, 6, 5])
   })
 
@@ -37,7 +40,7 @@ describe('the latest calls', () => {
     const expected: number[] = []
     for (let i = 1; i <= 3_000; i++) {
       const bytes = 100 + ((i * 7_919) % 1_500)
-      history.add(record(i, bytes))
+      add(history, i, bytes)
       expected.unshift(i)
       let [count, sum] = [0, 0]
       for (const id of expected) {
@@ -50,9 +53,38 @@ describe('the latest calls', () => {
     }
   })
 
+  it('are found by their whole id, of which several may have the same', () => {
+    const history = new RequestHistory({ keep: 100, maxBytes: 1e6 })
+    for (const id of ['a', 'a"b', 'é', 'aa', 'a'])
+      history.add(JSON.stringify({ correlationId: id }), unread(0 as EpochMs))
+    const found = (id: string): unknown[] => [...history.newest(id)].map(({ line }) => line.correlationId)
+    expect(['a', 'a"b', 'é', 'b', ''].map(found)).toEqual([['a', 'a'], ['a"b'], ['é'], [], []])
+  })
+
+  it('come back as they were, whatever their length and their characters', () => {
+    const history = new RequestHistory({ keep: 50, maxBytes: 1e6 })
+    const texts = Array.from({ length: 200 }, (_, i) => 'aé€😀'[i % 5]!.repeat((i * 7_919) % 20_000))
+    for (const reason of texts) {
+      history.add(JSON.stringify({ correlationId: 'a', reason }), unread(0 as EpochMs))
+      expect([...history.newest()][0]!.line.reason).toBe(reason)
+    }
+    expect(history.bytes).toBeLessThanOrEqual(1e6)
+    expect([...history.newest()].map(({ line }) => line.reason)).toEqual(texts.slice(-history.size).toReversed())
+  })
+
+  it('may be read with pauses, in which some are dropped', () => {
+    const history = new RequestHistory({ keep: 5, maxBytes: 1e6 })
+    for (let i = 1; i <= 5; i++) add(history, i)
+    const records = history.newest()[Symbol.iterator]()
+    expect(records.next().value!.line.correlationId).toBe('5')
+    for (let i = 6; i <= 8; i++) add(history, i)
+    expect(records.next().value!.line.correlationId).toBe('4')
+    expect(records.next().done).toBe(true)
+  })
+
   it('are none where none are to be kept', () => {
     const history = new RequestHistory({ keep: 0, maxBytes: 1e6 })
-    for (let i = 1; i <= 10; i++) history.add(record(i))
+    for (let i = 1; i <= 10; i++) add(history, i)
     expect(idsOf(history)).toEqual([])
   })
 })

@@ -6,7 +6,7 @@ import { warningsOf } from '../../src/config/warnings.ts'
 import type { Call } from '../../src/gateway/call.ts'
 import { TraceContext } from '../../src/http/trace-context.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
-import type { RequestRecord } from '../../src/requests/record.ts'
+import type { RequestRecord } from '../../src/requests/story.ts'
 import { Tracing } from '../../src/traces/tracing.ts'
 import { harnessConfig, newFolder, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
@@ -152,5 +152,5 @@ function endedCall(): [Call, RequestRecord] {
   const upstream = { url: new URL('http://127.0.0.1'), basePath: '' }
   const called = { tries, budgetUsage: [], upstream, prefix: '', request: { httpVersion: '1.1', socket: {} } }
   const line = { correlationId: 'a', method: 'GET', path: '/a', status: '200', outcome: 'delivered', durationMs: 600 }
-  return [called as never, { line, at: Date.now(), usage: [], units: [] } as never]
+  return [called as never, { line, at: Date.now(), limits: [] } as never]
 }
