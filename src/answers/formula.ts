@@ -1,5 +1,7 @@
-/** A price: arithmetic over a few named values, made ready once. Returns NaN or an infinity where it has no result. */
-export type Formula = (values: Readonly<Record<string, number>>) => number
+import { add, divided, type Fraction, fractionOf, negated, times } from '../schema/fraction.ts'
+
+/** A price: exact arithmetic over a few named values, made ready once. */
+export type Formula = (values: Readonly<Record<string, Fraction>>) => Fraction
 
 /** A formula that can't be read: where and why, in words for people. */
 export class FormulaError extends Error {}
@@ -43,7 +45,7 @@ class Parser {
       const sign = this.#take('+', '-')
       if (sign === undefined) return left
       const [a, b] = [left, this.#product()]
-      left = sign === '+' ? (values) => a(values) + b(values) : (values) => a(values) - b(values)
+      left = sign === '+' ? (values) => add(a(values), b(values)) : (values) => add(a(values), negated(b(values)))
     }
   }
 
@@ -53,7 +55,7 @@ class Parser {
       const sign = this.#take('*', '/')
       if (sign === undefined) return left
       const [a, b] = [left, this.#factor()]
-      left = sign === '*' ? (values) => a(values) * b(values) : (values) => a(values) / b(values)
+      left = sign === '*' ? (values) => times(a(values), b(values)) : (values) => divided(a(values), b(values))
     }
   }
 
@@ -61,7 +63,7 @@ class Parser {
     const { number, name } = this.#token ?? {}
     if (number !== undefined) {
       this.#advance()
-      const constant = Number(number)
+      const constant = fractionOf(number)
       return () => constant
     }
     if (name !== undefined) {
@@ -73,8 +75,8 @@ class Parser {
       return (values) => values[name]!
     }
     if (this.#take('-') !== undefined) {
-      const negated = this.#factor()
-      return (values) => -negated(values)
+      const factor = this.#factor()
+      return (values) => negated(factor(values))
     }
     if (this.#take('(') === undefined) throw this.#unexpected('a number, a name or "("')
     const inner = this.#sum()

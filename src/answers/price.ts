@@ -1,5 +1,6 @@
 import { type Fields, onlyValue } from '../http/fields.ts'
 import { type Formula, parseFormula } from './formula.ts'
+import { type Fraction, fractionOf, roundedUp, times } from '../schema/fraction.ts'
 import { type Pointer, pointerOf } from './pointer.ts'
 
 /** A price as a configuration states it. */
@@ -26,11 +27,16 @@ interface Source {
 export class Price {
   readonly #sources: readonly Source[]
   readonly #formula: Formula
+  readonly #unitsOfOne: Fraction
   /** All places in the body, in the order in which `units` wants what was found there. */
   readonly pointers: readonly Pointer[]
 
-  /** `given` are names of values that `units` is given. Throws a `FormulaError`. */
-  constructor({ values = {}, formula }: PriceConfig, given: readonly string[] = []) {
+  /**
+   * `given` are names of values that `units` is given; `unitsOfOne` how many units are one of what the formula computes, as for
+   * money. Throws a `FormulaError`.
+   */
+  constructor({ values = {}, formula }: PriceConfig, given: readonly string[] = [], unitsOfOne = 1) {
+    this.#unitsOfOne = fractionOf(unitsOfOne)
     this.#sources = Object.entries(values).map(([name, { header, body = [], default: otherwise }]) => ({
       name,
       header: header?.toLowerCase(),
@@ -42,27 +48,27 @@ export class Price {
     this.#formula = parseFormula(formula ?? names.join(' + '), [...names, ...given])
   }
 
-  /** A whole number of units; undefined if a value is missing, or makes no sense. `found`: what the body says at the pointers. */
+  /**
+   * A whole number of units, which is rounded up once, at the end; undefined if a value is missing, or makes no sense. `found`: what the
+   * body says at the pointers.
+   */
   units(
     fields: Fields | undefined,
     found: readonly (number | undefined)[],
-    given: Readonly<Record<string, number>> = {},
+    given: Readonly<Record<string, Fraction>> = {},
   ): number | undefined {
-    const values: Record<string, number> = { ...given }
+    const values: Record<string, Fraction> = { ...given }
     let at = 0
     for (const { name, header, places, otherwise } of this.#sources) {
       const inBody = found.slice(at, (at += places.length)).find((value) => value !== undefined)
       const value = (header === undefined ? inBody : numberIn(fields?.[header])) ?? otherwise
       if (value === undefined) return undefined
-      values[name] = value
+      values[name] = fractionOf(value)
     }
-    const units = Math.ceil(this.#formula(values) - ROUNDING)
-    return Number.isFinite(units) && units >= 0 ? units + 0 : undefined
+    const units = Number(roundedUp(times(this.#formula(values), this.#unitsOfOne)) ?? -1)
+    return Number.isFinite(units) && units >= 0 ? units : undefined
   }
 }
-
-/** 3 × 0.1 is a little more than 0.3, but no unit more. */
-const ROUNDING = 1e-6
 
 function numberIn(field: Fields[string]): number | undefined {
   const text = onlyValue(field)

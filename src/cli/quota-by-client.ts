@@ -38,9 +38,10 @@ export function clientTables(
       : [title, ...lines.map((line, i) => paint(line, used[i]!.fullness))]
   if (budgets !== null && budgets.length > 0) {
     const rows = budgets.map((one) => {
-      return [one.client, one.window, String(one.limit), String(one.used), String(one.remaining), short(one.resetMs)]
+      const whose = one.level === 'client' ? one.name : `${one.level} ${one.name}`
+      return [whose, one.window, String(one.limit), String(one.used), String(one.remaining), short(one.resetMs)]
     })
-    const [columns = '', ...ofBudgets] = columnsOf([['CLIENT', 'BUDGET', 'LIMIT', 'USED', 'LEFT', 'RESETS'], ...rows], {
+    const [columns = '', ...ofBudgets] = columnsOf([['WHOSE', 'BUDGET', 'LIMIT', 'USED', 'LEFT', 'RESETS'], ...rows], {
       width,
       cuttable: 1,
     })

@@ -8,6 +8,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Clock } from '../time/clock.ts'
 import type { ClientConfig, ClientScope } from '../schema/client-schema.ts'
+import { Budgets, type Hierarchy } from './budget.ts'
 import { type CertificateRule, certificateOf, fitsCertificate } from './certificates.ts'
 import { type Client, clientOf } from './client.ts'
 import { ClientKeys, type Key, keyOf } from './keys.ts'
@@ -19,6 +20,8 @@ export interface CallersOptions {
   /** Undefined if the configuration has no clients. */
   readonly configured: Readonly<Record<string, ClientConfig>> | undefined
   readonly managed: ManagedClients | undefined
+  /** What clients belong to. */
+  readonly hierarchy: Hierarchy
   /** Undefined if there are none. */
   readonly issuers: TokenIssuers | undefined
   readonly clock: Clock
@@ -45,13 +48,16 @@ interface Index {
 export class Callers {
   readonly #options: CallersOptions
   readonly #configured: readonly { config: ClientConfig; client: Client }[]
+  /** The teams and organisations, with their budgets. */
+  readonly budgets: Budgets
   #index: Index
   #revision: number
 
   constructor(options: CallersOptions) {
     this.#options = options
+    this.budgets = new Budgets(options.hierarchy)
     this.#configured = Object.entries(options.configured ?? {}).map(([name, config]) => {
-      return { config, client: clientOf(name, config) }
+      return { config, client: clientOf(name, config, this.budgets) }
     })
     this.#revision = options.managed?.revision ?? 0
     this.#index = this.#build()
@@ -177,7 +183,7 @@ export class Callers {
       addScope(client, config)
     }
     for (const { name, keys: stored, scope } of managed?.active ?? []) {
-      const client = clientOf(name, scope)
+      const client = clientOf(name, scope, this.budgets)
       for (const key of stored) keys.add(key, client)
       addScope(client, scope)
     }

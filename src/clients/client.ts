@@ -1,8 +1,6 @@
 import type { ClientScope } from '../schema/client-schema.ts'
 import type { QueuedClient } from '../queue/admission.ts'
-import { formatDuration } from '../schema/units.ts'
-import { type ChargeSet, chargeSetOf } from '../ledger/ledger.ts'
-import { limitOf } from '../ledger/limit.ts'
+import { type Budget, Budgets } from './budget.ts'
 import { readingsOf } from '../routing/path.ts'
 import { PathPattern, segmentsOf } from '../routing/path-pattern.ts'
 import { accessOf, type NetworkAccess } from './network-access.ts'
@@ -17,10 +15,12 @@ export interface Client extends QueuedClient {
   readonly paths: readonly AllowedPath[] | undefined
   readonly networkAccess: NetworkAccess | undefined
   /** Limits that all its calls are charged to, each call once, whatever its upstream. */
-  readonly budget: ChargeSet | undefined
+  readonly budget: Budget | 'missing-team' | undefined
 }
 
-export function clientOf(name: string, scope: ClientScope): Client {
+const NO_TEAMS = new Budgets({ teams: {}, organisations: {} })
+
+export function clientOf(name: string, scope: ClientScope, budgets = NO_TEAMS): Client {
   return {
     name,
     weight: scope.weight ?? 1,
@@ -32,21 +32,12 @@ export function clientOf(name: string, scope: ClientScope): Client {
     methods: scope.methods && new Set(scope.methods),
     paths: scope.paths?.map(allowedPath),
     networkAccess: scope.networkAccess && accessOf(scope.networkAccess),
-    budget: scope.budget && budgetOf(name, scope.budget),
+    budget: budgets.of(name, scope.budget, scope.team),
   }
 }
 
 /** Who calls where no client is described. It may do everything. */
 export const ANONYMOUS: Client = clientOf('anonymous', {})
-
-function budgetOf(name: string, limits: NonNullable<ClientScope['budget']>): ChargeSet {
-  const charges = limits.map(({ requests, window }) => {
-    const label = formatDuration(window)
-    return { limit: limitOf({ id: `budget.${label}`, class: 'budget', label, requests, windowMs: window }) }
-  })
-  // No upstream or account can have such a name.
-  return chargeSetOf(`client:${name}`, charges)
-}
 
 /** The properties of a call that a client's scope is checked against. */
 export interface ScopedCall {

@@ -1,6 +1,7 @@
 import { keyOf } from '../clients/keys.ts'
 import type { ClientScope } from '../schema/client-schema.ts'
 import { classesOf } from '../schema/limits.ts'
+import { checkBudget, checkTeams } from './money-problems.ts'
 import { didYouMean, type Path } from './problem.ts'
 import type { Config } from '../schema/schema.ts'
 
@@ -27,6 +28,7 @@ export function checkClients(config: Config, report: Report): void {
     }
     checkScope(path, client, config, report)
   }
+  checkTeams(config, report)
   checkShares(config, report)
 }
 
@@ -48,12 +50,8 @@ function checkShares({ clients = {}, upstreams }: Config, report: Report): void 
 }
 
 /** Finds names that do not exist in the scope of a client, and settings that exclude one another. */
-export function checkScope(
-  path: Path,
-  client: ClientScope,
-  { server, upstreams, tokenIssuers }: Config,
-  report: Report,
-): void {
+export function checkScope(path: Path, client: ClientScope, config: Config, report: Report): void {
+  const { server, upstreams, tokenIssuers } = config
   const accounts = Object.entries(upstreams).flatMap(([upstream, config]) =>
     Object.keys(config.accounts).map((account) => `${upstream}/${account}`),
   )
@@ -70,10 +68,10 @@ export function checkScope(
       )
     }
   }
-  for (const [index, { window }] of (client.budget ?? []).entries()) {
-    if (client.budget!.findIndex((other) => other.window === window) < index) {
-      report([...path, 'budget', index, 'window'], 'another entry has the same window')
-    }
+  checkBudget(path, client.budget, config, report)
+  const teams = Object.keys(config.teams)
+  if (client.team !== undefined && !teams.includes(client.team)) {
+    report([...path, 'team'], `there is no such team${didYouMean(client.team, teams) || '; add it to teams'}`)
   }
   for (const [index, upstream] of (client.upstreams ?? []).entries()) {
     if (upstreams[upstream] === undefined) {

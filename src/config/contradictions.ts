@@ -7,6 +7,7 @@ import { isMadeAnew } from '../http/hop-by-hop.ts'
 import { accessOf, isAccessAllowed } from '../clients/network-access.ts'
 import { checkCredentials, checkSecrets } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
+import { checkMoney } from './money-problems.ts'
 import { classesOf, EVERY_CALL } from '../schema/limits.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
@@ -152,6 +153,7 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
     report([...path, 'cache', 'routes'], 'nothing is proposed without a preset that does so; mark routes with cache')
   }
   checkLimits(path, upstream, preset, report)
+  checkMoney(path, upstream, report)
   checkDisguises([...path, 'throttle', 'when'], upstream, classes, report)
   const { baseDelay, maxDelay } = upstream.retry
   if (baseDelay > maxDelay) report([...path, 'retry', 'baseDelay'], 'must not be longer than retry.maxDelay')

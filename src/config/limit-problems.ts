@@ -1,7 +1,7 @@
-import { FormulaError } from '../answers/formula.ts'
-import { Price, type PriceConfig } from '../answers/price.ts'
 import { allowedBy, type CostByAnswer, EVERY_CALL, isBase, isByAnswer, labelOf, scopeOf } from '../schema/limits.ts'
+import { checkAmount } from './money-problems.ts'
 import type { Preset } from './presets/preset.ts'
+import { checkFormula, checkReserve, checkValues } from './price-problems.ts'
 import type { Path } from './problem.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { formatDuration } from '../schema/units.ts'
@@ -23,17 +23,18 @@ export function checkLimits(path: Path, upstream: UpstreamConfig, preset: Preset
       checkBody(at, limit, upstream, report)
       checkCost(at, className, limit, upstream, report)
       checkPace(at, limit, upstream, report)
+      checkAmount(at, limit, upstream, report)
     }
   }
 }
 
-function isStated({ requests, window, concurrent }: LimitConfig): boolean {
-  return concurrent !== undefined || (requests !== undefined && window !== undefined)
+function isStated({ requests, amount, window, concurrent }: LimitConfig): boolean {
+  return concurrent !== undefined || ((requests ?? amount) !== undefined && window !== undefined)
 }
 
 /** Whether a limit is complete, and mixes nothing of the two sorts of limits (per window, and in flight). */
 function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
-  const { requests, window, concurrent } = limit
+  const { requests, amount, window, concurrent } = limit
   if (concurrent !== undefined) {
     for (const key of ['requests', 'window', 'kind', 'cost', 'pace', 'burst', 'counts'] as const) {
       if (limit[key] === undefined) continue
@@ -41,8 +42,8 @@ function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
     }
     return true
   }
-  if (requests === undefined && window === undefined) report(at, 'needs requests and window, or concurrent')
-  else if (requests === undefined) report([...at, 'requests'], 'the key "requests" is missing')
+  if ((requests ?? amount) === undefined && window === undefined) report(at, 'needs requests and window, or concurrent')
+  else if ((requests ?? amount) === undefined) report([...at, 'requests'], 'the key "requests" is missing')
   else if (window === undefined) report([...at, 'window'], 'the key "window" is missing')
   return isStated(limit)
 }
@@ -97,10 +98,7 @@ function checkPrice(
   report: Report,
 ): void {
   const here = [...at, 'cost', 'response']
-  for (const [name, { header, body }] of Object.entries(response.values)) {
-    if ((header === undefined) === (body === undefined))
-      report([...here, 'values', name], 'needs either header or body')
-  }
+  checkValues(here, response, report)
   checkFormula([...here, 'formula'], response, [], report)
   const there = [...at, 'cost', 'reserve']
   const most = typeof reserve === 'number' ? reserve : reserve.most
@@ -109,21 +107,7 @@ function checkPrice(
     report(there, `no call could be sent: it is more than the ${allowed} units that ${span(limit)} has`)
   }
   if (limit.pace !== undefined) report([...at, 'pace'], 'pace does not go with a cost by the answer')
-  if (typeof reserve === 'number') return
-  if ('missRate' in reserve) {
-    const { missRate } = reserve
-    if (missRate < 0.002 || missRate > 0.5) report([...there, 'missRate'], 'must be from 0.2% to 50%')
-  } else if (reserve.values === undefined && reserve.formula === undefined) report(there, 'needs values or a formula')
-  else checkFormula([...there, 'formula'], reserve, ['bytes'], report)
-}
-
-function checkFormula(at: Path, price: PriceConfig, given: readonly string[], report: Report): void {
-  try {
-    void new Price(price, given)
-  } catch (error) {
-    if (!(error instanceof FormulaError)) throw error
-    report(at, error.message)
-  }
+  checkReserve(there, reserve, [], report)
 }
 
 function checkPace(at: Path, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {

@@ -5,6 +5,7 @@ import { buildCredentialSet } from '../credentials/build-set.ts'
 import { EchoGuard } from '../credentials/scrub.ts'
 import type { CredentialSet } from '../credentials/credential-set.ts'
 import type { Counting } from './charges.ts'
+import type { PriceList } from './price-list.ts'
 import { type AccountServices, AdmissionPolicies } from './admission-policies.ts'
 
 export interface AccountOptions {
@@ -15,6 +16,7 @@ export interface AccountOptions {
   readonly keyHeaders: ReadonlySet<string>
   /** How limits of its upstream are counted. */
   readonly counting: Counting
+  readonly prices: PriceList | undefined
   readonly services: AccountServices
   /** The account of the same name before a reload. */
   readonly previous: Account | undefined
@@ -38,7 +40,7 @@ export class Account {
   throttledAt = -Infinity
 
   constructor(upstream: string, name: string, options: AccountOptions) {
-    const { config, preset, keyHeaders, counting, services, previous } = options
+    const { config, preset, keyHeaders, counting, prices, services, previous } = options
     const { id, credential, credentials, pool } = config.accounts[name] ?? {}
     this.name = name
     this.key = `${upstream}/${name}`
@@ -60,7 +62,7 @@ export class Account {
       droppedNames.add(config.accountHeader.toLowerCase())
     this.droppedNames = droppedNames
     this.admissionPolicies = new AdmissionPolicies(
-      { upstream, account: name, config, counting, services },
+      { upstream, account: name, config, counting, prices, services },
       previous?.admissionPolicies,
     )
   }

@@ -1,5 +1,6 @@
 import type { CredentialServices } from '../credentials/build.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
+import { amountOf } from '../schema/price-schema.ts'
 import { ClassMetrics } from '../observe/call-metrics.ts'
 import type { ClassLabels } from '../observe/series.ts'
 import { ClassCapacity, QueueCapacity } from '../queue/capacity.ts'
@@ -11,6 +12,7 @@ import type { Route } from '../routing/route.ts'
 import { CallUsage, type ChargedLimit, Spending, type Usage } from '../usage/usage.ts'
 import { type Counting, partitionOf, Rule, rulesFor, type Traits } from './charges.ts'
 import { type Failure, isFailure } from './failure.ts'
+import type { PriceList } from './price-list.ts'
 import { LearnedPrices } from './reserve.ts'
 import { LimitWatch, type WatchServices } from './limit-watch.ts'
 
@@ -76,6 +78,8 @@ export interface AdmissionPoliciesOptions {
   readonly account: string
   readonly config: UpstreamConfig
   readonly counting: Counting
+  /** What calls cost in money; undefined if they cost none. */
+  readonly prices: PriceList | undefined
   readonly services: AccountServices
 }
 
@@ -185,10 +189,10 @@ export class AdmissionPolicies {
   }
 
   #ruleOf(className: string, limit: LimitConfig): Rule {
-    const { config, account, counting } = this.#options
+    const { config, account, counting, prices } = this.#options
     return this.#rules.getOrInsertComputed(
       limit,
-      () => new Rule(className, limit, config, account, counting, this.#learned),
+      () => new Rule(className, limit, config, account, counting, this.#learned, prices),
     )
   }
 
@@ -267,7 +271,12 @@ export class AdmissionPolicies {
       const account = this.#shown.get(limit.id)?.account
       if (account === undefined || limit.kind === 'concurrent') return []
       const { class: name, label: window, windowMs, kind } = limit
-      return [{ limit: { upstream, account, class: name, window, windowMs, isCalendar: kind === 'calendar' }, units }]
+      return [
+        {
+          limit: { upstream, account, class: name, window, windowMs, isCalendar: kind === 'calendar' },
+          units: amountOf(limit, units),
+        },
+      ]
     })
   }
 

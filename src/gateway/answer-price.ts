@@ -1,27 +1,49 @@
 import { BodyNumbers } from '../answers/body-numbers.ts'
 import type { Pointer } from '../answers/pointer.ts'
 import type { Fields } from '../http/fields.ts'
-import { unitsByClass } from '../ledger/ledger.ts'
+import { type ChargeSet, unitsByClass } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import type { Permit } from '../queue/permit.ts'
-import type { Target } from './call.ts'
+import type { Spend, Target } from './call.ts'
+import { amountOf } from '../schema/price-schema.ts'
 import { ruleOf } from './charges.ts'
+import type { Tariff } from './price-list.ts'
 
-type Payer = { readonly route: Target['route']; readonly client: { readonly name: string } }
+export interface Payer {
+  readonly route: Target['route']
+  readonly client: { readonly name: string }
+  /** The prices in money that hold for the call, as far as they are known. */
+  readonly tariff?: Tariff
+}
+
+/** What the call is charged beside what a permit says: the budgets of its client. */
+export type Budgeted = Pick<Spend, 'prices' | 'answered' | 'settle'>
 
 /**
  * The head of a response is here: limits that do not count such an answer get their units back, and so do those of which it tells the
- * price. Returns what reads the price out of its body, for the others.
+ * price. Returns what reads the price out of its body, for the others, and for `spend`.
  */
-export function settleHead(permit: Permit, payer: Payer, status: number, fields: Fields): AnswerPrice | undefined {
-  const { atHead, atEnd } = permit
-  permit.commit(atHead.limits.map((limit, i) => (isUncounted(limit, status) ? 0 : atHead.units[i]!)))
-  if (atEnd === undefined) return undefined
-  if (atEnd.limits.every((limit) => isUncounted(limit, status))) {
-    permit.settle(atEnd.limits.map(() => 0))
-    return undefined
+export function settleHead(
+  permit: Permit,
+  spend: Budgeted | undefined,
+  payer: Payer,
+  status: number,
+  fields: Fields,
+): AnswerPrice | undefined {
+  spend?.answered(status)
+  const budgeted = spend?.prices === undefined ? undefined : spend
+  let atEnd: ChargeSet | undefined
+  if (permit.isSettled) {
+    const { atHead } = permit
+    atEnd = permit.atEnd
+    permit.commit(atHead.limits.map((limit, i) => (isUncounted(limit, status) ? 0 : atHead.units[i]!)))
+    if (atEnd?.limits.every((limit) => isUncounted(limit, status)) === true) {
+      permit.settle(atEnd.limits.map(() => 0))
+      atEnd = undefined
+    }
   }
-  return new AnswerPrice(permit, payer, status, fields)
+  if (atEnd === undefined && budgeted === undefined) return undefined
+  return new AnswerPrice(permit, atEnd, budgeted, payer, status, fields)
 }
 
 /** Counts for its client what an attempt has cost. After a reload, its limits may be others: then as much as is charged beforehand. */
@@ -37,7 +59,7 @@ export function countSpent(
     client,
     id,
     byClass,
-    counted.map((i) => units[i]!),
+    counted.map((i) => amountOf(chargeSet.limits[i]!, units[i]!)),
   )
 }
 
@@ -51,25 +73,32 @@ function isUncounted(limit: Limit, status: number): boolean {
  */
 export class AnswerPrice {
   readonly #permit: Permit
+  readonly #reserved: ChargeSet | undefined
+  readonly #spend: Budgeted | undefined
   readonly #payer: Payer
   readonly #status: number
   readonly #fields: Fields
-  readonly #limits: readonly Limit[]
-  readonly #reserved: readonly number[]
   /** Undefined where headers tell everything. */
   readonly #body: BodyNumbers | undefined
   /** The headers and trailers of a response that was whole. */
   #all: Fields | undefined
 
-  constructor(permit: Permit, payer: Payer, status: number, fields: Fields) {
-    const { limits, units } = permit.atEnd!
+  constructor(
+    permit: Permit,
+    reserved: ChargeSet | undefined,
+    spend: Budgeted | undefined,
+    payer: Payer,
+    status: number,
+    fields: Fields,
+  ) {
     this.#permit = permit
+    this.#reserved = reserved
+    this.#spend = spend
     this.#payer = payer
     this.#status = status
     this.#fields = fields
-    this.#limits = limits
-    this.#reserved = units
-    const pointers = limits.flatMap((limit) => pointersOf(limit))
+    const ofLimits = reserved?.limits.flatMap(pointersOf) ?? []
+    const pointers = [...ofLimits, ...(spend?.prices?.pointers ?? [])]
     this.#body = pointers.length === 0 ? undefined : new BodyNumbers(pointers, fields)
   }
 
@@ -88,21 +117,32 @@ export class AnswerPrice {
     if (fields === undefined) return this.#body?.drop()
     const found = (await this.#body?.end()) ?? []
     let at = 0
-    const units = this.#limits.map((limit, i) => {
-      const rule = ruleOf(limit)
-      const own = found.slice(at, (at += pointersOf(limit).length))
-      if (rule?.isUncounted(this.#status) === true) return 0
-      const price = rule?.price?.units(fields, own)
-      if (price === undefined) return this.#reserved[i]!
-      const { route, client } = this.#payer
-      rule!.observe(route, client.name, price)
-      // A window that is used up by one call can't be used up more. And the ledger counts no more than that.
-      return Math.min(price, Math.max(limit.requests, this.#reserved[i]!))
-    })
-    this.#permit.settle(units)
+    const { route, client, tariff } = this.#payer
+    if (this.#reserved !== undefined) {
+      const { limits, units: reserved } = this.#reserved
+      const units = limits.map((limit, i) => {
+        const rule = ruleOf(limit)
+        const own = found.slice(at, (at += pointersOf(limit).length))
+        if (rule?.isUncounted(this.#status) === true) return 0
+        const price = rule?.spent(tariff, fields, own)
+        if (price === undefined) return reserved[i]!
+        rule!.observe(route, client.name, price)
+        return bounded(price, limit, reserved[i]!)
+      })
+      this.#permit.settle(units)
+    }
+    const prices = this.#spend?.prices
+    if (prices === undefined) return
+    const price = prices.isFree(this.#status) ? 0 : prices.units(fields, found.slice(at), tariff)
+    if (price !== undefined) this.#spend!.settle(price)
   }
 }
 
+/** A window that is used up by one call can't be used up more. And the ledger counts no more than that. */
+export function bounded(price: number, { requests }: Limit, reserved: number): number {
+  return Math.min(price, Math.max(requests, reserved))
+}
+
 function pointersOf(limit: Limit): readonly Pointer[] {
-  return ruleOf(limit)?.price?.pointers ?? []
+  return ruleOf(limit)?.pointers ?? []
 }

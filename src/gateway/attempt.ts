@@ -293,7 +293,10 @@ export class Attempt implements ResponseHandler, Disposable {
     const hasOthers = credential?.hasOthers === true
     const head = { status: meaning, fields, tookMs, hasOthers, isDisguised }
     const pauseMs = applyFeedback(call, this.#target, this.permit, head)
-    const price = this.permit.isSettled ? settleHead(this.permit, this.#target, meaning, fields) : undefined
+    const { permit } = this
+    const { spend } = call
+    const price =
+      permit.isSettled || spend !== undefined ? settleHead(permit, spend, this.#target, meaning, fields) : undefined
     this.permit.commit()
     // A 403 may be about the call (RFC 9110 §15.5.4); a 401 is about the credential alone.
     if (status === 401 && credential !== undefined)

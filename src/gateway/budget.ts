@@ -1,52 +1,179 @@
-import { type Grant, type ChargeSet, StoreUnavailableError } from '../ledger/ledger.ts'
-import type { Budgeting, Target } from './call.ts'
+import type { Budget, BudgetLimit } from '../clients/budget.ts'
+import { type Grant, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
+import { Permit } from '../queue/permit.ts'
+import { amountOf, amountText } from '../schema/price-schema.ts'
+import { roughly } from '../schema/units.ts'
+import { hasBody } from '../upstream/body.ts'
+import { bounded } from './answer-price.ts'
+import type { Budgeting, Spend, Target } from './call.ts'
 import { type Environment, forward } from './forward.ts'
 import { Failure } from './failure.ts'
-import type { Forwarded } from './forwarded.ts'
+import { type Forwarded, refused, type Refused } from './forwarded.ts'
+import type { PriceList } from './price-list.ts'
 
 /**
- * Forwards a call of a client that has a budget of its own. The call is charged once, however many attempts there are. The charge
- * is refunded if the call is refused before its first attempt. The ledger counts it, so all gateways share the budget.
+ * Forwards a call of a client that has a budget, its own or its team's. The call is charged once, however many attempts there are. The
+ * charge is refunded if the call is refused before its first attempt. The ledger counts it, so all gateways share the budget.
  */
 export async function forwardWithin(
-  budget: ChargeSet,
+  budget: Budget | 'missing-team',
   call: Budgeting,
   target: Target,
   env: Environment,
 ): Promise<Forwarded> {
-  const { client, admissionPolicy } = target
-  const { ledger } = admissionPolicy.queue
-  let grant: Grant
-  try {
-    grant = await ledger.charge(budget, 1)
-  } catch (error) {
-    if (!(error instanceof StoreUnavailableError)) throw error
-    env.metrics.storeFailed(call.id)
-    const message = 'the quota store can’t be reached, so the call can’t be kept inside the budget of its client'
-    return { kind: 'refused', failure: new Failure('store_unavailable', message, { cause: error }) }
-  }
-  call.budgetUsage = grant.usage
-  if (grant.granted === 0) {
-    const used = grant.usage.find(({ limit, used }) => used >= limit.requests)?.limit ?? budget.limits[0]!
-    const message = `the client ${client.name} has used its budget of ${used.requests} requests in ${used.label}`
-    const retryAfterMs = grant.schedule?.waitMs(1, call.clock.now()) ?? used.windowMs
-    return { kind: 'refused', failure: new Failure('share_exceeded', message, { retryAfterMs }) }
-  }
-  let isCommitted = false
-  const commit = (): void => {
-    if (!isCommitted) ledger.commit(grant)
-    isCommitted = true
-  }
+  if (budget === 'missing-team') return refused(new Failure('forbidden', MISSING_TEAM))
+  const spend = new BudgetCharge(budget, call, target, env)
+  call.spend = spend
   let isDelivered = false
   try {
-    // From the response's head on, the charge counts as of now, however long the body takes.
-    call.onHead = commit
+    if (!spend.readsBody || !hasBody(call.request)) {
+      const usedUp = await spend.enter(target, undefined)
+      if (usedUp !== undefined) return usedUp
+    }
     const result = await forward(call, target, env)
     isDelivered = result.kind === 'delivered'
     return result
   } finally {
-    if (call.attempts === 0 && !isDelivered && !isCommitted) ledger.refund(grant)
-    else commit()
-    ledger.leave(grant)
+    spend.end(isDelivered)
   }
+}
+
+const MISSING_TEAM = 'the team of the client is in the configuration no more, so nobody can say what the client may use'
+
+/**
+ * What one call is charged to the budgets of its client, its team and its organisation: all of them in one step, or none. Money is
+ * reserved, and settled by the answer that the client gets. It costs nothing if no attempt was made, or all were answered by
+ * statuses that are free; where the price does not become known, the reservation stands.
+ */
+class BudgetCharge implements Spend {
+  isPending = true
+  readonly prices: PriceList | undefined
+  readonly #budget: Budget
+  readonly #call: Budgeting
+  readonly #env: Environment
+  #permit: Permit | undefined
+  /** How many attempts were answered by a status that is free. */
+  #freeAnswers = 0
+
+  constructor(budget: Budget, call: Budgeting, { upstream }: Target, env: Environment) {
+    this.prices = budget.unit === undefined ? undefined : upstream.prices
+    this.#budget = budget
+    this.#call = call
+    this.#env = env
+  }
+
+  get readsBody(): boolean {
+    return this.prices?.readsBody === true
+  }
+
+  async enter({ client, route, admissionPolicy }: Target, body: Buffer | undefined): Promise<Refused | undefined> {
+    this.isPending = false
+    const { ledger } = admissionPolicy.queue
+    const call = this.#call
+    const { prices } = this
+    const money = prices?.reserveFor({ route, client: client.name, body }, prices.tariffFor(route, body)) ?? 0
+    const chargeSet = this.#budget.chargeSetFor(money)
+    if (chargeSet.limits.length === 0) return undefined
+    let grant: Grant
+    try {
+      grant = await ledger.charge(chargeSet, 1)
+    } catch (error) {
+      if (!(error instanceof StoreUnavailableError)) throw error
+      this.#env.metrics.storeFailed(call.id)
+      const message = 'the quota store can’t be reached, so the call can’t be kept inside the budget of its client'
+      return refused(new Failure('store_unavailable', message, { cause: error }))
+    }
+    call.budgetUsage = grant.usage
+    call.budgetUnits = chargeSet.units
+    this.#warn(grant, ledger)
+    if (grant.granted === 0) return refused(this.#usedUp(grant))
+    const permit = new Permit({ ledger, committed: ignore, refunded: ignore, left: ignore }, grant, call.clock.now())
+    this.#permit = permit
+    // From the response's head on, the charge counts as of now, however long the body takes.
+    call.onHead = () => permit.commit()
+    return undefined
+  }
+
+  answered(status: number): void {
+    if (this.prices?.isFree(status) === true) this.#freeAnswers++
+  }
+
+  settle(money: number): void {
+    const { client, route } = this.#call.target!
+    if (money > 0) this.prices?.observe(route, client.name, money)
+    this.#settle(money)
+  }
+
+  #settle(money: number): void {
+    const permit = this.#permit
+    const { limits, units } = permit?.atEnd ?? {}
+    if (limits === undefined) return
+    permit!.commit()
+    permit!.settle(limits.map((limit, i) => bounded(money, limit, units![i]!)))
+  }
+
+  /** The call is over. Whatever was not told before is told now. */
+  end(isDelivered: boolean): void {
+    const permit = this.#permit
+    if (permit === undefined) return
+    const { attempts } = this.#call
+    using held = permit
+    if (attempts === 0 && !isDelivered) return
+    held.sent()
+    held.commit()
+    if (attempts === this.#freeAnswers) this.#settle(0)
+  }
+
+  #usedUp(grant: Grant): Failure {
+    const { usage, chargeSet, schedule } = grant
+    const now = this.#call.clock.now()
+    const holder = schedule?.heldBy(1, now)
+    const lacks = ({ limit, used }: LimitUsage, i: number): boolean =>
+      limit.isEnforced && used + chargeSet.units[i]! > limit.requests
+    const { limit } = usage.find((one) => one.limit === holder) ?? usage.find(lacks) ?? usage[0]!
+    const { kind, name } = this.#budget.limits.find((one) => one.limit === limit)!
+    const retryAfterMs = schedule?.waitMs(1, now) ?? limit.windowMs
+    const length = limit.label.split(' ', 1)[0]!
+    const more =
+      limit.unit === undefined
+        ? ''
+        : `; this call may cost ${amountText(limit, chargeSet.units[usage.findIndex((one) => one.limit === limit)]!)}`
+    const message = `the ${kind} ${name} has used its budget of ${amountText(limit, limit.requests)} in ${length}${more}; more comes back in ${roughly(retryAfterMs)}`
+    return new Failure('share_exceeded', message, { retryAfterMs })
+  }
+
+  #warn({ usage }: Grant, ledger: Ledger): void {
+    for (let i = 0; i < usage.length; i++) {
+      const { limit, used } = usage[i]!
+      const one = this.#budget.limits.find((budget) => budget.limit === limit)
+      if (one !== undefined) warnOnce(one, used, ledger, this.#env, this.#call.id)
+    }
+  }
+}
+
+const ignore = (): void => undefined
+
+/** The budgets of which it was said that they are nearly used up, until they are not any more. A reload keeps them. */
+const WARNED = new WeakMap<Ledger, Set<string>>()
+/** An episode ends when so much less is used than at its beginning. */
+const RECOVERED = 0.9
+
+function warnOnce(
+  { limit, kind, name, warnAt }: BudgetLimit,
+  used: number,
+  ledger: Ledger,
+  env: Environment,
+  id: string,
+): void {
+  const warned = WARNED.getOrInsertComputed(ledger, () => new Set())
+  const from = warnAt * limit.requests
+  if (used < from * RECOVERED && warned.size === 0) return
+  const key = `${kind}:${name} ${limit.label}`
+  if (used < from * RECOVERED) warned.delete(key)
+  if (used < from || warned.has(key)) return
+  warned.add(key)
+  env.metrics.budgetLow.of({ level: kind, name, window: limit.label }).increment(id)
+  const [most, spent] = [limit.requests, used].map((units) => amountOf(limit, units))
+  const notice = { level: kind, name, window: limit.label, limit: most, used: spent, isEnforced: limit.isEnforced }
+  env.log.logger.warn(notice, 'a budget is nearly used up: see in sluice quota --by client who spends it, or raise it')
 }

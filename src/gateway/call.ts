@@ -12,6 +12,8 @@ import type { BreakerState } from '../resilience/breaker.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account } from './account.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
+import type { Refused } from './forwarded.ts'
+import type { PriceList, Tariff } from './price-list.ts'
 import type { Failure } from './failure.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import type { Upgrade } from './upgrade.ts'
@@ -26,6 +28,8 @@ export interface Target {
   /** Undefined if the route wants none. */
   readonly credential: Credential | undefined
   readonly admissionPolicy: AdmissionPolicy
+  /** The prices in money that hold for the call; undefined where they are not known, or not needed. */
+  readonly tariff?: Tariff
   /** Host and port by which the client called the gateway; undefined if it did not say so (HTTP/1.0). */
   readonly host: string | undefined
   /** Path and query below the upstream's URL, byte for byte as the client sent them. */
@@ -34,6 +38,21 @@ export interface Target {
   /** The normalized path, by which the route was found. */
   readonly normalPath: string
   readonly requestOptions: RequestOptions
+}
+
+/** What a call is charged to the budgets of its client, its team and its organisation, as budget.ts does it. */
+export interface Spend {
+  /** It waits for the request's body, which tells what to reserve. */
+  readonly isPending: boolean
+  readonly readsBody: boolean
+  /** Undefined if no budget counts money, or the upstream costs none. */
+  readonly prices: PriceList | undefined
+  /** Charges the call; or how it ends because a budget is used up, or can't be asked. */
+  enter(target: Target, body: Buffer | undefined): Promise<Refused | undefined>
+  /** An attempt was answered. */
+  answered(status: number): void
+  /** The answer that the client gets was whole, and has cost so many billionths. */
+  settle(money: number): void
 }
 
 /** How the client addressed the gateway, where a load balancer that is trusted says so. */
@@ -99,8 +118,11 @@ export class Call {
   readonly waits: Wait[] | undefined
   /** The limits that it was charged to, or for which it was refused, as of then. */
   readonly usage: readonly LimitUsage[] = []
-  /** Its client's budget, as of then. */
+  /** The budgets of its client, team and organisation, as of then, and what it was charged to each. */
   readonly budgetUsage: readonly LimitUsage[] = []
+  readonly budgetUnits: readonly number[] = []
+  /** What it is charged to them; undefined if there are none. */
+  readonly spend: Spend | undefined
   /** Limits that would have refused it if they were enforced. */
   readonly wouldDeny: string[] | undefined
   /** Whether its quota was decided without the store. */
@@ -182,7 +204,7 @@ export type Identifying = Writing<'client' | 'upstream' | 'route' | 'prefix' | '
 /** admit.ts; the cache while it waits for another call. */
 export type Admitting = Writing<'waitedMs' | 'waits' | 'usage' | 'wouldDeny' | 'isStoreDegraded'>
 /** budget.ts, around all that. */
-export type Budgeting = Answering & Writing<'budgetUsage'>
+export type Budgeting = Answering & Writing<'budgetUsage' | 'budgetUnits' | 'spend'>
 /** forward.ts and its attempts. */
 export type Sending = Writing<'attempts' | 'body' | 'upstreamMs' | 'receivingMs' | 'sleptMs' | 'breaker'>
 /** Whoever writes the response: a delivery, a stored answer, a refusal. */

@@ -1,5 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Pointer } from '../answers/pointer.ts'
 import { Price } from '../answers/price.ts'
+import type { Fields } from '../http/fields.ts'
+import { amountText } from '../schema/price-schema.ts'
+import type { PriceList, Tariff } from './price-list.ts'
 import {
   allowedBy,
   type Base,
@@ -87,8 +91,9 @@ export class Rule {
   readonly #splits: readonly Split[]
   readonly #isOfPool: boolean
   readonly #id: string
-  /** What a call costs by its answer; undefined if that is known beforehand. */
-  readonly price: Price | undefined
+  readonly #price: Price | undefined
+  /** Given if it counts money. */
+  readonly #prices: PriceList | undefined
   readonly #reserve: Reserve | undefined
   readonly #uncounted: ReadonlySet<number | string> | undefined
   readonly #limits = new Map<string, Limit>()
@@ -101,6 +106,7 @@ export class Rule {
     account: string,
     counting: Counting,
     learned: LearnedPrices = new LearnedPrices(),
+    prices?: PriceList,
   ) {
     const { base, splits } = scopeOf(config)
     const owner = base === 'credential' ? (counting.credentialOwner.get(account) ?? account) : account
@@ -118,7 +124,8 @@ export class Rule {
     this.#id = idOf(className, config) + baseSuffix(base, owner, counting.isShared)
     this.#uncounted = config.counts && new Set(config.counts.except)
     const { cost } = config
-    this.price = isByAnswer(cost) ? new Price(cost.response) : undefined
+    this.#prices = config.amount === undefined ? undefined : prices
+    this.#price = isByAnswer(cost) ? new Price(cost.response) : undefined
     this.#reserve = isByAnswer(cost) ? new Reserve(cost.reserve, this.#id, learned) : undefined
   }
 
@@ -129,23 +136,40 @@ export class Rule {
   /** Whether the charge depends on more than the kind of a call. */
   get isVarying(): boolean {
     const { cost, when } = this.#config
-    return this.isSplit || when !== undefined || (cost !== undefined && typeof cost !== 'number')
+    return (
+      this.isSplit ||
+      when !== undefined ||
+      this.#prices !== undefined ||
+      (cost !== undefined && typeof cost !== 'number')
+    )
   }
 
   /** Whether only the request's body tells what to reserve for a call. */
   get readsBody(): boolean {
-    return this.#reserve?.readsBody === true
+    return this.#reserve?.readsBody === true || this.#prices?.readsBody === true
+  }
+
+  /** Where the body of an answer tells what a call costs. */
+  get pointers(): readonly Pointer[] {
+    return (this.#price ?? this.#prices)?.pointers ?? []
+  }
+
+  /** What a call costs by its answer; undefined where that is not known. `found`: what the body says at the pointers. */
+  spent(tariff: Tariff, fields: Fields, found: readonly (number | undefined)[]): number | undefined {
+    return this.#prices === undefined ? this.#price?.units(fields, found) : this.#prices.units(fields, found, tariff)
   }
 
   /** Whether an answer of this status is one that the upstream does not count. */
   isUncounted(status: number): boolean {
     const uncounted = this.#uncounted
+    if (this.#prices?.isFree(status) === true) return true
     return uncounted !== undefined && (uncounted.has(status) || uncounted.has(`${Math.floor(status / 100)}xx`))
   }
 
   /** A call has cost so much, by its answer. */
   observe(route: Route, client: string, units: number): void {
-    this.#reserve?.observe(route, client, units)
+    const learner = this.#prices ?? this.#reserve
+    learner?.observe(route, client, units)
   }
 
   /** A limit by credential does not concern calls without a credential. */
@@ -157,7 +181,7 @@ export class Rule {
   unitsOf(route: Route, traits: Traits): number | Failure {
     const { method, headers } = traits
     const { cost = 1, when } = this.#config
-    if (isByAnswer(cost)) return this.#reservedFor(route, traits)
+    if (isByAnswer(cost) || this.#prices !== undefined) return this.#reservedFor(route, traits)
     const isByBytes = typeof cost === 'object' && 'bytes' in cost
     const bytes = isByBytes || when !== undefined ? bodyBytes(headers) : 0
     // A limit that is not enforced refuses nothing. It does not count a body whose size is unknown.
@@ -174,7 +198,11 @@ export class Rule {
       if (bytes === undefined) return this.isEnforced ? lengthMissing(this) : 0
       if (bytes <= when.bodyOver) return 0
     }
-    return this.#reserve!.unitsOf(route, traits)
+    const prices = this.#prices
+    if (prices === undefined) return this.#reserve!.unitsOf(route, traits)
+    const { client, body } = traits
+    const units = prices.reserveFor({ route, client, body }, prices.tariffFor(route, body))
+    return units > this.allowed && this.isEnforced ? tooExpensive(this, units, prices.unit) : units
   }
 
   /** The group in which the call is counted; undefined if its path lacks the segment that decides it. */
@@ -190,15 +218,17 @@ export class Rule {
 
   limitOf(group: string): Limit {
     return this.#limits.getOrInsertComputed(group, () => {
-      const { requests, window, kind, concurrent } = this.#config
-      const settles = this.price !== undefined ? 'at-end' : this.#uncounted === undefined ? 'at-once' : 'at-head'
+      const { requests, amount, unit, window, kind, concurrent } = this.#config
+      const isPriced = this.#price !== undefined || this.#prices !== undefined
+      const settles = isPriced ? 'at-end' : this.#uncounted === undefined ? 'at-once' : 'at-head'
       const limit = limitOf({
         settles,
         id: this.#id + group,
         class: this.class,
         label: this.label,
         requests: this.allowed,
-        published: requests ?? this.allowed,
+        published: requests ?? amount ?? this.allowed,
+        unit,
         ...(concurrent === undefined ? { windowMs: window!, kind: kind ?? 'rolling' } : { kind: 'concurrent' }),
         countingToleranceMs: this.#countingToleranceMs,
         isEnforced: this.isEnforced,
@@ -298,7 +328,9 @@ function lengthMissing({ class: className, label }: Rule): Failure {
 }
 
 /** It is not a 429, because waiting does not help. */
-function tooExpensive({ class: className, label, allowed }: Rule, units: number): Failure {
-  const message = `the call costs ${units} units, and the ${className} limit (${label}) never allows more than ${allowed}`
+function tooExpensive({ class: className, label, allowed }: Rule, units: number, unit?: string): Failure {
+  const [cost, most] =
+    unit === undefined ? [`${units} units`, allowed] : [units, allowed].map((one) => amountText({ unit }, one))
+  const message = `the call costs ${cost}, and the ${className} limit (${label}) never allows more than ${most}`
   return new Failure('invalid_request', message)
 }

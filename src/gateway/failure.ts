@@ -128,7 +128,7 @@ export const ADVICE_OF = {
   quota_exhausted: 'come back after Retry-After, or allow a longer queue.maxWait',
   queue_full: 'more calls wait than may: see who sends them, or raise queue.maxWaiting',
   share_exceeded:
-    'the client has used its budget, or others wait for the quota too: come back after Retry-After, or raise its budget, weight or share',
+    'the client, its team or its organisation has used its budget, or others wait for the quota too: come back after Retry-After, or raise its budget, weight or share',
   internal: 'a mistake of the gateway: the log has its stack under the correlation id',
   unreachable: 'no connection, nothing was sent: look at DNS, firewall, TLS, url',
   interrupted: 'the upstream broke the connection before it answered; a write may have been done',

@@ -192,6 +192,9 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   const unavailable = wait === undefined ? undefined : await wait
   if (call.isGone) return GONE
   if (unavailable !== undefined) return refused(unavailable)
+  const charged = plan.spend()
+  const usedUp = charged === undefined ? undefined : await charged
+  if (usedUp !== undefined) return usedUp
   if (!plan.isTooLate) return undefined
   plan.target.upstream.timeouts.total.increment(call.id)
   return refused(OUT_OF_TIME)

@@ -19,10 +19,10 @@ function serverTiming({ waitedMs, upstreamMs, sleptMs, overheadMs = 0 }: Call): 
   return `queue;dur=${waitedMs.toFixed(1)}, upstream;dur=${upstreamMs.toFixed(1)}, gateway;dur=${overheadMs.toFixed(1)}${backoff}`
 }
 
-type Charged = Pick<Call, 'usage' | 'budgetUsage' | 'target'>
+type Charged = Pick<Call, 'usage' | 'budgetUsage' | 'budgetUnits' | 'target'>
 
 /** The limit that leaves the client the fewest calls, and so the one that it meets first. It may belong to the client's budget. */
-function tightestOf({ usage, budgetUsage, target }: Charged): LimitUsage | undefined {
+function tightestOf({ usage, budgetUsage, budgetUnits, target }: Charged): LimitUsage | undefined {
   const units = target?.admissionPolicy.chargeSet.units
   let tightest: LimitUsage | undefined
   let fewest = Infinity
@@ -34,10 +34,12 @@ function tightestOf({ usage, budgetUsage, target }: Charged): LimitUsage | undef
     tightest = one
     fewest = calls
   }
-  for (const one of budgetUsage) {
-    if (remainingOf(one) >= fewest) continue
+  for (let i = 0; i < budgetUsage.length; i++) {
+    const one = budgetUsage[i]!
+    const calls = remainingOf(one) / (budgetUnits[i] ?? 1)
+    if (calls >= fewest || !isTold(one)) continue
     tightest = one
-    fewest = remainingOf(one)
+    fewest = calls
   }
   return tightest
 }
@@ -52,9 +54,10 @@ function isTold({ limit: { isEnforced, kind } }: LimitUsage): boolean {
 
 /** Adds the X-RateLimit fields in their usual dialect, and the RateLimit fields of the IETF draft. */
 function quotaHeaders(tightest: LimitUsage, call: Charged, now: EpochMs, headers: string[]): void {
-  const { requests, windowMs } = tightest.limit
+  const { windowMs, unit } = tightest.limit
   const name = inQuotes(policyName(tightest, call))
-  const remaining = String(remainingOf(tightest))
+  const requests = told(tightest.limit.requests, unit)
+  const remaining = String(told(remainingOf(tightest), unit))
   headers.push(
     'X-RateLimit-Limit',
     String(requests),
@@ -64,10 +67,15 @@ function quotaHeaders(tightest: LimitUsage, call: Charged, now: EpochMs, headers
     String(Math.ceil((now + tightest.resetMs) / 1_000)),
     'RateLimit-Policy',
     // The draft has windows of whole seconds. Of another window nothing is said rather than something untrue.
-    windowMs % 1_000 === 0 ? `${name};q=${requests};w=${windowMs / 1_000}` : `${name};q=${requests}`,
+    `${name};q=${requests}${unit === undefined ? '' : `;qu="micro-${unit}"`}${windowMs % 1_000 === 0 ? `;w=${windowMs / 1_000}` : ''}`,
     'RateLimit',
     `${name};r=${remaining};t=${Math.ceil(tightest.resetMs / 1_000)}`,
   )
+}
+
+/** The fields have whole numbers of at most 15 digits, so money is told in millionths: rounded down, as what is left must be. */
+function told(units: number, unit: string | undefined): number {
+  return unit === undefined ? units : Math.floor(units / 1_000)
 }
 
 /**
@@ -88,11 +96,11 @@ function inQuotes(text: string): string {
 
 /** The names of the limits that have too little left for this call. */
 export function violatedPolicies(call: Charged): string[] {
-  const { usage, budgetUsage, target } = call
+  const { usage, budgetUsage, budgetUnits, target } = call
   const units = target?.admissionPolicy.chargeSet.units
   const violated = [
     ...usage.filter((one, i) => isTold(one) && remainingOf(one) < (units?.[i] ?? 1)),
-    ...budgetUsage.filter((one) => remainingOf(one) < 1),
+    ...budgetUsage.filter((one, i) => isTold(one) && remainingOf(one) < (budgetUnits[i] ?? 1)),
   ]
   return violated.map((one) => policyName(one, call))
 }

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import { type Fraction, fractionOf } from '../schema/fraction.ts'
 import { LearnedPrice } from '../answers/learned-price.ts'
 import { JsonNumbers } from '../answers/json-numbers.ts'
 import { Price } from '../answers/price.ts'
@@ -27,21 +28,37 @@ export class Reserve {
   /** By the request. */
   readonly #price: Price | undefined
 
-  constructor(config: CostByAnswer['reserve'], limit: string, learned: LearnedPrices) {
+  /** `prices` are names of what `unitsOf` is given, and `unitsOfOne` how many units are one of what a formula computes. */
+  constructor(
+    config: CostByAnswer['reserve'],
+    limit: string,
+    learned: LearnedPrices,
+    prices: readonly string[] = [],
+    unitsOfOne = 1,
+  ) {
     this.#config = config
     this.#limit = limit
     this.#learned = learned
-    this.#price = typeof config === 'object' && !('missRate' in config) ? new Price(config, ['bytes']) : undefined
+    const isByRequest = typeof config === 'object' && !('missRate' in config)
+    this.#price = isByRequest ? new Price(config, ['bytes', ...prices], unitsOfOne) : undefined
+  }
+
+  get most(): number {
+    return typeof this.#config === 'number' ? this.#config : this.#config.most
   }
 
   get readsBody(): boolean {
     return this.#price !== undefined
   }
 
-  unitsOf(route: Route, { client, body }: { client: string; body?: Buffer | undefined }): number {
+  unitsOf(
+    route: Route,
+    { client, body }: { client: string; body?: Buffer | undefined },
+    prices?: Readonly<Record<string, Fraction>>,
+  ): number {
     const config = this.#config
     if (typeof config === 'number') return config
-    const units = 'missRate' in config ? this.#learnedFor(route, client, config.missRate) : this.#unitsIn(body)
+    const units = 'missRate' in config ? this.#learnedFor(route, client, config.missRate) : this.#unitsIn(body, prices)
     return units === undefined ? config.most : rounded(units, config.most)
   }
 
@@ -59,12 +76,15 @@ export class Reserve {
     return `${this.#limit}\n${route.countedAs}\n${client}`
   }
 
-  #unitsIn(body: Buffer | undefined): number | undefined {
+  #unitsIn(body: Buffer | undefined, prices?: Readonly<Record<string, Fraction>>): number | undefined {
     if (body === undefined) return undefined
     const numbers = new JsonNumbers(this.#price!.pointers)
     numbers.write(body)
     numbers.restart()
-    return this.#price!.units(undefined, numbers.found, { bytes: body.length })
+    return this.#price!.units(undefined, numbers.found, {
+      ...prices,
+      bytes: fractionOf(body.length),
+    })
   }
 }
 

@@ -6,6 +6,7 @@ import { hasBody, RequestBody } from '../upstream/body.ts'
 import type { Call, Identifying, Sending, Target } from './call.ts'
 import { type Answered, decide, type Ending, type RetryPolicy } from './decide.ts'
 import { isFailure } from './failure.ts'
+import type { Refused } from './forwarded.ts'
 import { RequestCredential } from './request-credential.ts'
 
 /** A call that was throttled must not have its turn at the very end of the pause, or its client would be refused by a moment. */
@@ -51,7 +52,11 @@ export class RetryPlan {
     this.isSafe = mayRetry && isSafe(call, target)
     this.credential = credential === undefined ? undefined : new RequestCredential(credential, route)
     const mayBeRefusedFirst = this.credential?.isRenewable === true || retryPolicy.throttled === 'any'
-    const isKept = this.isSafe || (mayRetry && mayBeRefusedFirst) || target.admissionPolicy.readsBody
+    const isKept =
+      this.isSafe ||
+      (mayRetry && mayBeRefusedFirst) ||
+      target.admissionPolicy.readsBody ||
+      call.spend?.readsBody === true
     this.body = hasBody(call.request) ? bodyOf(call, target, isKept) : undefined
     call.body = this.body
   }
@@ -116,15 +121,28 @@ export class RetryPlan {
 
   /** The request's body is here, as far as it is kept: it may tell how much to reserve for the call. */
   priceBody(): void {
-    if (!this.target.admissionPolicy.readsBody || this.#isPriced) return
+    const { admissionPolicy, upstream, route } = this.target
+    if (this.#isPriced || !(admissionPolicy.readsBody || this.#call.spend?.readsBody === true)) return
     this.#isPriced = true
-    this.#choosePolicy(this.target.credential)
+    const tariff = upstream.prices?.tariffFor(route, this.#bodyThere)
+    this.#call.target = this.target = { ...this.target, tariff }
+    if (admissionPolicy.readsBody) this.#choosePolicy(this.target.credential)
+  }
+
+  /** The call is charged to the budgets of its client, if it was not before. Returns how it ends where one of them is used up. */
+  spend(): Promise<Refused | undefined> | undefined {
+    const { spend } = this.#call
+    return spend?.isPending === true ? spend.enter(this.target, this.#bodyThere) : undefined
+  }
+
+  get #bodyThere(): Buffer | undefined {
+    return this.body === undefined ? Buffer.alloc(0) : this.body.whole
   }
 
   #choosePolicy(credential: Target['credential']): void {
     const { account, route, client, normalPath } = this.target
     const { method = '', headers } = this.#call.request
-    const body = this.body === undefined ? Buffer.alloc(0) : this.body.whole
+    const body = this.#bodyThere
     const traits = { method, headers, path: normalPath, client: client.name, credential: credential?.member, body }
     const admissionPolicy = account.admissionPolicies.policyFor(route, traits)
     if (!isFailure(admissionPolicy)) this.#call.target = this.target = { ...this.target, credential, admissionPolicy }

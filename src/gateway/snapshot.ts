@@ -32,6 +32,8 @@ import { Account } from './account.ts'
 import type { AccountServices } from './admission-policies.ts'
 import { CallCount } from './call-count.ts'
 import { countingOf } from './charges.ts'
+import { PriceList } from './price-list.ts'
+import { LearnedPrices } from './reserve.ts'
 import { type Origins, originsOf } from './origins.ts'
 import type { RetryPolicy } from './decide.ts'
 
@@ -64,6 +66,10 @@ export interface Upstream {
   readonly routes: RouteTable
   readonly claims: ClaimRules
   readonly accounts: ReadonlyMap<string, Account>
+  /** What calls cost in money; undefined if they cost none. */
+  readonly prices: PriceList | undefined
+  /** What was learned of that. */
+  readonly learnedMoney: LearnedPrices
   readonly transport: Transport
   /** How many WebSockets are open, and how many may be. */
   readonly webSockets: { open: number; most: number }
@@ -131,7 +137,13 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
     origins: originsOf(upstreams.values()),
     ownHosts: new Set(config.server.hosts.map(bareHost)),
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
-    callers: new Callers({ configured: config.clients, managed: services.managed, issuers, clock: services.clock }),
+    callers: new Callers({
+      configured: config.clients,
+      managed: services.managed,
+      hierarchy: config,
+      issuers,
+      clock: services.clock,
+    }),
     issuers,
     keyHeaders: [...keyHeaders],
     calls: new CallCount(),
@@ -165,8 +177,11 @@ function buildUpstream(
   const keyHeaders = keyHeadersOf(config)
   const accounts = new Map<string, Account>()
   const counting = countingOf(config)
+  const learned = previous?.learnedMoney ?? new LearnedPrices()
+  const prices = config.price && new PriceList(config.price, learned)
   for (const accountName of Object.keys(config.accounts)) {
-    const options = { config, preset, keyHeaders, counting, services, previous: previous?.accounts.get(accountName) }
+    const before = previous?.accounts.get(accountName)
+    const options = { config, preset, keyHeaders, counting, prices, services, previous: before }
     accounts.set(accountName, new Account(name, accountName, options))
   }
   const before = previous?.config
@@ -180,6 +195,8 @@ function buildUpstream(
     routes: buildRoutes(config, preset),
     claims: buildClaims(config, preset),
     accounts,
+    prices,
+    learnedMoney: learned,
     transport: transportOf(config, access, url, services, previous),
     webSockets,
     breakers: breakersOf(name, config, services, previous),
@@ -279,12 +296,25 @@ function reachOf(config: UpstreamConfig, access: unknown): unknown {
 
 function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {
   const configured = config.routes.map(
-    ({ method, path, redact, class: className, charges, cost, retry, breaker, credential, cache }): RouteEntry => {
+    ({
+      method,
+      path,
+      redact,
+      class: className,
+      charges,
+      cost,
+      price,
+      retry,
+      breaker,
+      credential,
+      cache,
+    }): RouteEntry => {
       const rule = {
         class: className,
         secretSegments: segmentsNamed(path, redact ?? []),
         ...(charges === undefined ? {} : { charges }),
         ...(cost === undefined ? {} : { cost }),
+        ...(price === undefined ? {} : { price }),
         ...(retry === undefined ? {} : { retry }),
         ...(breaker === undefined ? {} : { breaker }),
         ...(credential === undefined ? {} : { credential }),

@@ -148,7 +148,8 @@ function fullestOf(usage: readonly LimitUsage[]): number | undefined {
   let fullest: number | undefined
   let most = -1
   for (const [i, { limit, used }] of usage.entries()) {
-    if (!limit.isEnforced || limit.kind === 'concurrent' || limit.kind === 'smoothing') continue
+    if (!limit.isEnforced || limit.kind === 'concurrent' || limit.kind === 'smoothing' || limit.unit !== undefined)
+      continue
     const share = used / limit.requests
     if (share <= most) continue
     fullest = i

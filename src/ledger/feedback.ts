@@ -173,9 +173,9 @@ export function reportedLimit(
   return count === 1 ? only : covering
 }
 
-/** Whether the limit is the vendor's and has a window. */
-function isReportable({ kind, isEnforced }: Limit): boolean {
-  return isEnforced && (kind === 'rolling' || kind === 'calendar')
+/** Whether the limit is the vendor's and has a window. What is left of money no vendor reports. */
+function isReportable({ kind, isEnforced, unit }: Limit): boolean {
+  return isEnforced && unit === undefined && (kind === 'rolling' || kind === 'calendar')
 }
 
 /** Above these a number is no time to wait but a moment: of seconds since 1970 from 2001 on, of milliseconds from 1973 on. */

@@ -29,11 +29,15 @@ export interface ChargeSet {
   readonly renewMs: number
 }
 
-/** Units that one call spends of each class. All limits of a class count the same call, so the largest counts once. */
+/**
+ * Units that one call spends of each class. All limits of a class count the same call, so the largest counts once. What it costs in
+ * money is no number of such units.
+ */
 export function unitsByClass({ limits, units }: Pick<ChargeSet, 'limits' | 'units'>): Map<string, number> {
   const spent = new Map<string, number>()
   for (const [i, limit] of limits.entries()) {
-    if (limit.kind !== 'concurrent') spent.set(limit.class, Math.max(spent.get(limit.class) ?? 0, units[i]!))
+    if (limit.kind !== 'concurrent' && limit.unit === undefined)
+      spent.set(limit.class, Math.max(spent.get(limit.class) ?? 0, units[i]!))
   }
   return spent
 }

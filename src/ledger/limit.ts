@@ -28,6 +28,8 @@ export interface LimitSpec {
   readonly settles?: 'at-once' | 'at-head' | 'at-end'
   /** How people tell it from other limits of its class, such as `60s`. */
   readonly label?: string
+  /** The currency, such as `usd`, of a limit that counts money: its units are billionths of it. Otherwise undefined. */
+  readonly unit?: string | undefined
 }
 
 /** A limit, and how it is counted. */
@@ -79,7 +81,7 @@ export function limitOf(spec: LimitSpec): Limit {
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
   const growthMs = Math.min(windowMs, LONGEST_GROWTH_MS)
   const counted = { isEnforced, countingToleranceMs, renewMs, inFlightLeaseMs, order: made++ }
-  const common = { ...spec, published, growthMs, kind, windowMs, label, settles, ...counted }
+  const common = { ...spec, unit: spec.unit, published, growthMs, kind, windowMs, label, settles, ...counted }
   switch (kind) {
     case 'rolling':
       return { ...common, bucketMs: windowMs / BUCKETS, kept: BUCKETS }
@@ -102,5 +104,5 @@ function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 
     kept: BUCKETS,
     order: made++,
   }
-  return { ...spec, kind: 'smoothing', label: 'pace', settles: 'at-once', ...counted }
+  return { ...spec, unit: undefined, kind: 'smoothing', label: 'pace', settles: 'at-once', ...counted }
 }

@@ -46,9 +46,10 @@ export interface ClientDue extends ClassLabels {
   readonly due: number
 }
 
-/** How much of its budget a client has used. */
+/** How much of its budget a client, a team or an organisation has used. */
 export interface BudgetUse {
-  readonly client: string
+  readonly level: 'client' | 'team' | 'organisation'
+  readonly name: string
   readonly window: string
   readonly limit: number
   readonly used: number
@@ -222,20 +223,7 @@ export const GAUGES: readonly GaugeOf[] = [
         yield [{ upstream, account, class: name, client }, due]
     },
   },
-  {
-    name: 'client_budget_limit',
-    help: 'Calls that the budget of a client allows in its window.',
-    async *show(observed) {
-      for (const { client, window, limit } of await observed.budgets()) yield [{ client, window }, limit]
-    },
-  },
-  {
-    name: 'client_budget_used',
-    help: 'Calls that count against the budget of a client now.',
-    async *show(observed) {
-      for (const { client, window, used } of await observed.budgets()) yield [{ client, window }, used]
-    },
-  },
+  ...(['client', 'team', 'organisation'] as const).flatMap(budgetGauges),
   {
     name: 'quota_limit',
     help: 'Calls that a limit allows in its window.',
@@ -275,6 +263,27 @@ export const GAUGES: readonly GaugeOf[] = [
     },
   },
 ]
+
+/** What the budgets of one level allow, and what is used of them. */
+function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
+  const whose = level === 'organisation' ? 'an organisation' : `a ${level}`
+  async function* show(observed: Observed, number: 'limit' | 'used'): AsyncIterable<Shown> {
+    for (const budget of await observed.budgets())
+      if (budget.level === level) yield [{ [level]: budget.name, window: budget.window }, budget[number]]
+  }
+  return [
+    {
+      name: `${level}_budget_limit`,
+      help: `Calls, or money, that the budget of ${whose} allows in its window.`,
+      show: (observed) => show(observed, 'limit'),
+    },
+    {
+      name: `${level}_budget_used`,
+      help: `Calls, or money, that count against the budget of ${whose} now.`,
+      show: (observed) => show(observed, 'used'),
+    },
+  ]
+}
 
 /** Of two limits that are shown as one: the fuller one, with the sooner end and the higher rate of both. */
 export function fullerOf<Row extends Burn & Pick<ObservedUsage, 'used' | 'limit'>>(a: Row, b: Row): Row {

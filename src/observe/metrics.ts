@@ -94,6 +94,10 @@ export class Metrics {
     'Attempts that a limit with enforce: false would have held back.',
   )
   readonly quotaLow = this.#counter('quota_low', 'How often less than a tenth of a limit was left; once an episode.')
+  readonly budgetLow = this.#counter(
+    'budget_low',
+    'How often so much of a budget was used that it is warned of; once an episode.',
+  )
   readonly #timeouts = this.#counter('timeouts', 'What took longer than it may, by its phase.')
   readonly budgetExhausted = this.#counter(
     'retry_budget_exhausted',

@@ -2,6 +2,8 @@ import { X509Certificate } from 'node:crypto'
 import type { StoreConfig } from '../schema/schema.ts'
 import { UNKNOWN_BURN } from '../gateway/burn.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
+import type { Level } from '../clients/budget.ts'
+import { amountOf } from '../schema/price-schema.ts'
 import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Losses } from '../records/losses.ts'
 import { type CredentialState, fullerOf, type ObservedUsage, type QueueOccupancy } from '../observe/gauges.ts'
@@ -100,25 +102,36 @@ export function gatewayStatus({
 /** They are added up in one turn of the event loop. */
 const MOST_DUES = 1_000
 
-/** The budgets of the first `most` clients; undefined while the store can't be asked. */
+/** The budgets of teams and organisations, and of the first `most` clients; undefined while the store can't be asked. */
 async function budgetRows({ callers }: Snapshot, ledger: Ledger, most = Infinity): Promise<BudgetRow[] | undefined> {
   const asked: Promise<BudgetRow[]>[] = []
   const turn = new Turn()
-  for (const { name: client, budget } of callers.clients) {
-    if (budget === undefined) continue
-    if (asked.length >= most) break
+  for (const { kind: level, name, chargeSet } of levelsOf(callers, most)) {
     const rowOf = ({ limit, used, resetMs }: LimitUsage): BudgetRow => ({
-      client,
+      level,
+      name,
+      client: level === 'client' ? name : null,
       window: limit.label,
-      limit: limit.requests,
-      used,
-      remaining: Math.max(0, limit.requests - used),
+      unit: limit.unit,
+      limit: amountOf(limit, limit.requests),
+      used: amountOf(limit, used),
+      remaining: amountOf(limit, Math.max(0, limit.requests - used)),
       resetMs: Math.round(resetMs),
     })
-    asked.push(kept(ledger.usage(budget).then((usages) => usages.map(rowOf))))
+    asked.push(kept(ledger.usage(chargeSet).then((usages) => usages.map(rowOf))))
     await turn.endIfOver()
   }
   return unlessAway(async () => (await Promise.all(asked)).flat())
+}
+
+function* levelsOf({ budgets, clients }: Snapshot['callers'], most: number): Iterable<Level> {
+  yield* budgets.levels
+  let count = 0
+  for (const { budget } of clients) {
+    if (budget === undefined || budget === 'missing-team' || budget.own === undefined) continue
+    if (++count > most) return
+    yield budget.own
+  }
 }
 
 function queueRows({ upstreams }: Snapshot): QueueRow[] {
@@ -200,15 +213,16 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of queuesOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
   return (await usageOf(snapshot, ledger))?.map(
-    ({ labels, window, limit, effective, used, resetMs, exhaustionInMs, burnRatio }) => ({
+    ({ labels, window, unit, limit, effective, used, resetMs, exhaustionInMs, burnRatio }) => ({
       upstream: labels.upstream,
       account: labels.account,
       class: labels.class,
       window,
+      unit,
       limit,
       effective,
       used,
-      remaining: Math.max(0, effective - used),
+      remaining: remainderOf(unit, effective, used),
       resetMs: Math.round(resetMs),
       exhaustionInMs: exhaustionInMs === null ? null : Math.round(exhaustionInMs),
       burnRatio: burnRatio === null ? null : Math.round(burnRatio * 1_000) / 1_000,
@@ -217,7 +231,13 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
   )
 }
 
-type TimedUsage = ObservedUsage & { readonly resetMs: number }
+/** 0.3 - 0.1 is a little less than 0.2, but no money was lost. */
+function remainderOf(unit: string | undefined, effective: number, used: number): number {
+  const left = Math.max(0, effective - used)
+  return unit === undefined ? left : Number(left.toFixed(9))
+}
+
+type TimedUsage = ObservedUsage & { readonly resetMs: number; readonly unit: string | undefined }
 
 /**
  * Usage of every limit; undefined while the store can't be asked. Of those that only differ in the route, client or segment
@@ -240,9 +260,10 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
         return {
           labels,
           window: limit.label,
-          limit: limit.requests,
-          effective: allowedOf(usage),
-          used,
+          unit: limit.unit,
+          limit: amountOf(limit, limit.requests),
+          effective: amountOf(limit, allowedOf(usage)),
+          used: amountOf(limit, used),
           resetMs,
           ...burn,
         }

@@ -1,6 +1,7 @@
 import type { Wait } from '../gateway/call.ts'
 import { ADVICE_OF, type FailureKind } from '../gateway/failure.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
+import { amountOf } from '../schema/price-schema.ts'
 import { type Limit, limitName } from '../ledger/limit.ts'
 import type { AccessLine, Try } from '../observe/log.ts'
 import type { BreakerFailure, BreakerState } from '../resilience/breaker.ts'
@@ -106,6 +107,7 @@ export interface RequestStory extends RequestRow {
 /** A limit as it was when the call was charged, or refused. */
 export interface LimitState {
   readonly limit: string
+  /** Units, or an amount of money where the name ends with its currency; so are the numbers below. */
   readonly requests: number
   /** Less than that while the upstream lets less through. */
   readonly effective: number
@@ -221,11 +223,11 @@ export function limitState(usage: LimitUsage, units: number | undefined): LimitS
   const effective = allowedOf(usage)
   return {
     limit: limitName(limit),
-    requests: limit.requests,
-    effective,
-    used,
-    remaining: Math.max(0, effective - used),
-    units: units ?? null,
+    requests: amountOf(limit, limit.requests),
+    effective: amountOf(limit, effective),
+    used: amountOf(limit, used),
+    remaining: amountOf(limit, Math.max(0, effective - used)),
+    units: units === undefined ? null : amountOf(limit, units),
     resetMs: Math.round(resetMs),
     enforced: limit.isEnforced,
   }

@@ -15,6 +15,8 @@ export interface Route {
   readonly countedAs: string
   /** What it is charged by limits with `cost: route`. */
   readonly cost: number
+  /** The entry of the upstream's list of prices; undefined for that of its model. */
+  readonly price: string | undefined
   /** Whether it may be sent again after it has reached the upstream. */
   readonly retry: 'safe' | 'unsafe'
   /** The group of its breaker; undefined for the breaker of the upstream. */
@@ -84,6 +86,7 @@ export function completeRoute(method: string, rule: RouteRule): Route {
     kind: `${rule.class}:${charges.join('+')}${credential === 'none' ? ':keyless' : ''}`,
     countedAs: rule.countedAs ?? `${method} *`,
     cost: rule.cost ?? 1,
+    price: rule.price,
     retry: rule.retry ?? (IDEMPOTENT_METHODS.has(method) && !changesByReading ? 'safe' : 'unsafe'),
     breaker: rule.breaker,
     credential,

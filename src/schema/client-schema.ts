@@ -1,5 +1,6 @@
 import Type, { type StaticDecode } from 'typebox'
-import { duration, method, moment, networkAccess, object, percent, routePath } from './schema-parts.ts'
+import { budget } from './budget-schema.ts'
+import { method, moment, name, networkAccess, object, percent, routePath } from './schema-parts.ts'
 
 /** Who may call, and what: an entry of `clients`. */
 
@@ -112,15 +113,8 @@ export const ClientSchema = object({
         'counts four times the weight, a batch call a quarter. Default: normal.',
     }),
   ),
-  budget: Type.Optional(
-    Type.Array(
-      object({
-        requests: Type.Integer({ minimum: 1, maximum: 0xffff_ffff, description: 'How many calls.' }),
-        window: duration('In any window of that length.', { min: '1s' }),
-      }),
-      { minItems: 1, description: 'How many calls it may make, over all upstreams and gateways. Default: any number.' },
-    ),
-  ),
+  budget: budget('What it may use'),
+  team: Type.Optional(name({ description: 'The team whose budget its calls count against, too. Default: none.' })),
   networkAccess: networkAccess('What it may reach'),
 })
 

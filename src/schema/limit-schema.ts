@@ -1,73 +1,10 @@
-import Type, { type TSchema } from 'typebox'
-import { duration, headerName, name, object, percent, POINTER_PATTERN, units } from './schema-parts.ts'
-
-const VALUE_NAME = '^[a-z_][a-zA-Z0-9_]*$'
-const pointer = Type.String({ pattern: POINTER_PATTERN, expected: 'a JSON pointer such as /usage/total_tokens' })
-
-const formula = Type.Optional(
-  Type.String({
-    minLength: 1,
-    description: 'How the values make units: + - * / and parentheses. Default: their sum. Rounded up.',
-  }),
-)
-
-const places = Type.Union([pointer, Type.Array(pointer, { minItems: 1 })], {
-  description: 'A JSON pointer into the body, or several of which the first that is there counts.',
-  expected: 'a JSON pointer such as /usage/total_tokens, or a list of them',
-})
-
-const otherwise = Type.Optional(
-  Type.Number({ minimum: 0, description: 'The value where it is missing. Default: then the price is not known.' }),
-)
-
-const values = <T extends TSchema>(value: T, description: string) =>
-  Type.Record(Type.String(), value, { description, minProperties: 1, propertyNames: { pattern: VALUE_NAME } })
-
-const PriceSchema = object(
-  {
-    values: values(
-      object({
-        header: Type.Optional(headerName('A response header, or a trailer.')),
-        body: Type.Optional(places),
-        default: otherwise,
-      }),
-      'What the answer says, by name. Of a stream of events, or of lines of JSON, the last one that has it counts.',
-    ),
-    formula,
-  },
-  { description: 'What a call costs, by its answer.' },
-)
-
-const ReserveSchema = Type.Union(
-  [
-    units('That much for every call: the most that one can cost.'),
-    object({
-      values: Type.Optional(
-        values(object({ body: places, default: otherwise }), 'What the JSON of the request’s body says, by name.'),
-      ),
-      formula: Type.Optional(
-        Type.String({
-          minLength: 1,
-          description: 'How the values, and `bytes` of the request’s body, make units. Default: the sum of the values.',
-        }),
-      ),
-      most: units('The most that is reserved, and what is reserved where the request does not tell.'),
-    }),
-    object({
-      missRate: percent('At most this share of the calls may cost more than was reserved: from 0.2% to 50%.'),
-      most: units('The most that is reserved, and what is reserved until enough was learned.'),
-    }),
-  ],
-  {
-    description:
-      'What is charged from the dispatch until the price is known. It is learned by route and client where it has a missRate.',
-    expected: 'a whole number, `{ values, formula, most }` of the request, or `{ missRate, most }` to learn it',
-  },
-)
+import Type from 'typebox'
+import { amount, currency, reserveSchema, ResponseSchema, statuses } from './price-schema.ts'
+import { duration, name, object, percent, units } from './schema-parts.ts'
 
 const CostSchema = Type.Union(
   [
-    object({ response: PriceSchema, reserve: ReserveSchema }),
+    object({ response: ResponseSchema, reserve: reserveSchema(units, 'a whole number') }),
     units('That much for every call.'),
     Type.Literal('route', { description: 'The `cost` of the call’s route.' }),
     object({
@@ -97,6 +34,8 @@ const ScopeSchema = Type.Union([scope, Type.Array(scope, { minItems: 1 })], {
 
 export const LimitSchema = object({
   requests: Type.Optional(units('How many calls, or units, the upstream allows in a window of that length.')),
+  amount: Type.Optional(amount('Instead of requests: how much money, by the `price` of the upstream.')),
+  unit: Type.Optional(currency('The currency of the amount.')),
   window: Type.Optional(duration('Length of the window.', { min: '100ms' })),
   kind: Type.Optional(
     Type.Enum(['rolling', 'calendar'], {
@@ -133,12 +72,7 @@ export const LimitSchema = object({
   counts: Type.Optional(
     object(
       {
-        except: Type.Array(
-          Type.Union([Type.Integer({ minimum: 200, maximum: 599 }), Type.Enum(['2xx', '3xx', '4xx', '5xx'])], {
-            expected: 'a status from 200 to 599, or 2xx, 3xx, 4xx or 5xx',
-          }),
-          { minItems: 1, description: 'Statuses of answers that the upstream does not count.' },
-        ),
+        except: statuses({ minItems: 1, description: 'Statuses of answers that the upstream does not count.' }),
       },
       { description: 'Which answers count. The units of the others come back when their head is here. Default: all.' },
     ),

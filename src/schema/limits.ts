@@ -37,10 +37,10 @@ export function scopeOf({ scope = [] }: LimitConfig): Scope {
  * The units, or calls in flight, that remain of a limit after the headroom. The headroom of the upstream leaves at
  * least one. That of the limit itself may leave none, which is an error of the configuration.
  */
-export function allowedBy({ requests, concurrent, headroom }: LimitConfig, upstreamHeadroom: number): number {
+export function allowedBy({ requests, amount, concurrent, headroom }: LimitConfig, upstreamHeadroom: number): number {
   const share = 1 - (headroom ?? upstreamHeadroom)
   // The addend prevents that 0.9 × 1000 = 899.9… loses a unit.
-  const left = Math.floor((concurrent ?? requests ?? 0) * share + 1e-6)
+  const left = Math.floor((concurrent ?? requests ?? amount ?? 0) * share + 1e-6)
   return headroom === undefined ? Math.max(1, left) : left
 }
 
@@ -86,8 +86,9 @@ function lengthOf({ window }: LimitConfig): string {
   return window === undefined ? 'at once' : formatDuration(window)
 }
 
-function qualifiersOf({ name, kind, cost, when }: LimitConfig): string[] {
+function qualifiersOf({ name, unit, kind, cost, when }: LimitConfig): string[] {
   const qualifiers: string[] = name === undefined ? [] : [name]
+  if (unit !== undefined) qualifiers.push(unit)
   if (kind === 'calendar') qualifiers.push('calendar')
   if (isByAnswer(cost)) qualifiers.push('by answer')
   else if (typeof cost === 'object') qualifiers.push('bytes' in cost ? `by ${cost.bytes} bytes` : 'by method')

@@ -18,6 +18,9 @@ export const RouteSchema = object({
     }),
   ),
   cost: Type.Optional(units('Units charged to limits with `cost: route`; 0 for none. Default: 1.', 0)),
+  price: Type.Optional(
+    Type.String({ description: 'The entry of price.list that its calls cost. Default: that of their model.' }),
+  ),
   retry: Type.Optional(
     Type.Enum(['safe', 'unsafe'], {
       description: 'Whether a call may be retried after it reached the upstream. Default: by method (RFC 9110 §9.2.2).',

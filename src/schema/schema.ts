@@ -6,6 +6,7 @@
  */
 
 import Type, { type StaticDecode } from 'typebox'
+import { OrganisationSchema, TeamSchema } from './budget-schema.ts'
 import { CacheSchema } from './cache-schema.ts'
 import { ClientSchema } from './client-schema.ts'
 import { type CredentialSchema, SecretsSchema } from './credential-schema.ts'
@@ -254,6 +255,8 @@ export const ConfigSchema = object({
     default: {},
   }),
   webhooks: record(WebhookSchema, 'Who is told when something is wrong, by a name of your choice.', { default: {} }),
+  organisations: record(OrganisationSchema, 'What teams belong to, by a name of your choice.', { default: {} }),
+  teams: record(TeamSchema, 'What clients belong to, by a name of your choice.', { default: {} }),
   clients: Type.Optional(record(ClientSchema, 'The tools that may call. Without it, anyone on loopback may.')),
 })
 

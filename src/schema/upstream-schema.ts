@@ -4,6 +4,7 @@ import { UpstreamCacheSchema } from './cache-schema.ts'
 import { CredentialSchema, PoolMemberSchema, PoolSchema } from './credential-schema.ts'
 import { DisguiseSchema } from './disguise-schema.ts'
 import { LimitSchema } from './limit-schema.ts'
+import { MoneySchema } from './price-schema.ts'
 import { RouteSchema } from './route-schema.ts'
 import {
   addedHeader,
@@ -95,6 +96,7 @@ export const UpstreamSchema = object({
     'Per class, the quotas to keep: several at once, [] for none. Every call is charged to those of `all`, too.',
     { default: {} },
   ),
+  price: Type.Optional(MoneySchema),
   headroom: percent('Part of every limit that is left to others, but for one unit; a limit can have its own.', '0%'),
   slack: duration('How long after a call was given up the upstream may still count it.', { default: '1s', min: '0s' }),
   routes: Type.Array(RouteSchema, {

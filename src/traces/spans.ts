@@ -148,15 +148,19 @@ function waitEvents({ record, endedMs, waitedMs, ended, attempt }: Wait, cameMs:
 }
 
 /** The limits as of the latest charge, which is that of the last attempt; or as of the refusal. */
-function quotaEvents({ tries, budgetUsage }: Call, { line, limits }: RequestRecord, cameMs: number): SpanEvent[] {
+function quotaEvents(
+  { tries, budgetUsage, budgetUnits }: Call,
+  { line, limits }: RequestRecord,
+  cameMs: number,
+): SpanEvent[] {
   const last = tries.reduce((latest, { startedMs }) => Math.max(latest, startedMs), -1)
   const atMs = cameMs + (last < 0 ? line.durationMs : last)
   return [
     ...limits.map((one) => ({ name: 'sluice.quota', atMs, attributes: limitAttributes(one) })),
-    ...budgetUsage.map((one) => ({
+    ...budgetUsage.map((one, i) => ({
       name: 'sluice.budget',
       atMs,
-      attributes: limitAttributes(limitState(one, undefined)),
+      attributes: limitAttributes(limitState(one, budgetUnits[i])),
     })),
   ]
 }

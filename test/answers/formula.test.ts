@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { fractionOf, roundedUp, times } from '../../src/schema/fraction.ts'
 import { FormulaError, parseFormula } from '../../src/answers/formula.ts'
 
 describe('a formula', () => {
@@ -11,9 +12,27 @@ describe('a formula', () => {
     ['2 * -output', -4],
     ['0.25*input+.5', 1.5],
     ['  input  ', 4],
-    ['1 / (output - 2)', Infinity],
   ])('%s is %d where input is 4 and output is 2', (text, result) => {
-    expect(parseFormula(text, ['input', 'output'])({ input: 4, output: 2 })).toBe(result)
+    const { over, under } = parseFormula(text, ['input', 'output'])({ input: fractionOf(4), output: fractionOf(2) })
+    expect(Number(over) / Number(under)).toBe(result)
+  })
+
+  it('has no result where it divides by 0', () => {
+    const values = { input: fractionOf(4), output: fractionOf(2) }
+    expect(roundedUp(parseFormula('1 / (output - 2)', ['input', 'output'])(values))).toBeUndefined()
+    expect(roundedUp(parseFormula('input + 0 / (output - 2)', ['input', 'output'])(values))).toBeUndefined()
+  })
+
+  it.each<[number | string, number, bigint]>([
+    [0.1, 30, 3n],
+    ['0.15', 1_000_000, 150_000n],
+    [1e-7, 1, 1n],
+    [2.5e21, 1, 2_500_000_000_000_000_000_000n],
+    ['-0.5', 3, -1n],
+    ['.5', 1, 1n],
+    [0, 5, 0n],
+  ])('%s, which is read exactly, times %d is rounded up to %d', (text, factor, result) => {
+    expect(roundedUp(times(fractionOf(text), fractionOf(factor)))).toBe(result)
   })
 
   it.each([

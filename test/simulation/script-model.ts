@@ -109,7 +109,11 @@ export class ScriptModel {
     let a = SCALARS + names.length
     let live = Math.max(LEAST_LIFE_MS, term)
     const all = names.map((name) => {
-      const used = use(partition, name, args.slice(a, a + FIELDS).map(Number))
+      const used = use(
+        partition,
+        name,
+        args.slice(a, a + FIELDS).map((field) => Number.parseFloat(String(field))),
+      )
       if (number === 1 || expected < 0) {
         readLease(leases, gateway, used)
         if (used.leasedUntil < nowMs) used.lease = 0

@@ -72,7 +72,9 @@ describe.each(Object.entries(stores))('the budget of a client, with %s', (name, 
     expect(refused.headers['x-sluice-error']).toBe('share_exceeded')
     expect(refused.json()).toMatchObject({
       code: 'CLIENT_SHARE_EXCEEDED',
-      message: 'the client bot has used its budget of 3 requests in 1h',
+      message: expect.stringMatching(
+        /^the client bot has used its budget of 3 requests in 1h; more comes back in 6\d min$/,
+      ),
     })
     expect(refused.headers).toMatchObject({
       'x-ratelimit-limit': '3',

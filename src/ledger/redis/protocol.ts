@@ -52,6 +52,8 @@ export interface ScriptCall {
 
 /** A limit that is not enforced allows so many units: more than a counter can hold. */
 const ANY_NUMBER = 2 ** 40
+/** The same of a limit of money. The script computes exactly up to twice that. */
+const ANY_AMOUNT = 2 ** 52
 const KINDS = { rolling: 0, calendar: 1, concurrent: 2, smoothing: 3 } as const satisfies Record<Limit['kind'], number>
 /** The lease of a gateway that has ended lasts so long, by which the script tells it from one that is overdue. */
 export const FAREWELL_MS = 1
@@ -182,10 +184,10 @@ function limitsOf(chargeSet: ChargeSet, batches: readonly Batch[]): Limits {
   return { limits: [...own.limits, ...more], told: [...own.told, ...more.flatMap(tell)] }
 }
 
-function tell({ kind, requests, isEnforced, bucketMs, inFlightLeaseMs, countingToleranceMs }: Limit): Argument[] {
+function tell({ kind, requests, unit, isEnforced, bucketMs, inFlightLeaseMs, countingToleranceMs }: Limit): Argument[] {
   return [
-    KINDS[kind],
-    isEnforced ? requests : ANY_NUMBER,
+    unit === undefined ? KINDS[kind] : `${KINDS[kind]}w`,
+    isEnforced ? requests : unit === undefined ? ANY_NUMBER : ANY_AMOUNT,
     bucketMs * 1_000,
     inFlightLeaseMs * 1_000,
     countingToleranceMs * 1_000,

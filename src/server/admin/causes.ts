@@ -180,9 +180,13 @@ export function* usageCauses(
     const cause = reached(`${upstream}/${account} ${kind} per ${window}`, used, effective, end, todo)
     if (cause !== undefined) yield cause
   }
-  for (const { client, window, used, limit } of budgets) {
-    const todo = `Have that client call less, or raise clients.${client}.budget.`
-    const cause = reached(`the budget of ${client} per ${window}`, used, limit, '', todo)
+  for (const { level, name, window, used, limit } of budgets) {
+    const todo =
+      level === 'client'
+        ? `Have that client call less, or raise clients.${name}.budget.`
+        : `See in sluice quota --by client who of the ${level} spends it, or raise ${level}s.${name}.budget.`
+    const about = `the budget of ${level === 'client' ? '' : `the ${level} `}${name} per ${window}`
+    const cause = reached(about, used, limit, '', todo)
     if (cause !== undefined) yield cause
   }
 }

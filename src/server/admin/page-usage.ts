@@ -7,7 +7,7 @@ import type { ClientPart, UsageNow, UsedLimit } from './usage-view.ts'
 /** So many clients and limits are shown: whoever used most of the fullest limits. */
 const MOST_SHOWN = 20
 const CLIENT_COLUMNS = ['Account', 'Class', 'Window', 'Client', 'Used', 'Due', 'Last hour', 'Last day']
-const BUDGET_COLUMNS = ['Client', 'Window', 'Used', 'Left', 'More in']
+const BUDGET_COLUMNS = ['Whose', 'Window', 'Used', 'Left', 'More in']
 
 /** Who uses which limit, and what is left of budgets. */
 export function spenders({ limits, budgets = [] }: UsageNow): Part {
@@ -35,9 +35,9 @@ function clientRow({ upstream, account, class: kind, window, effective }: UsedLi
   </tr>`
 }
 
-function budgetRow({ client, window, limit, used, remaining, resetMs }: BudgetRow): Html {
+function budgetRow({ level, name, window, limit, used, remaining, resetMs }: BudgetRow): Html {
   return html`<tr class="${remaining === 0 ? 'failing' : ''}">
-    <th scope="row">${client}</th>
+    <th scope="row">${level === 'client' ? '' : `${level} `}${name}</th>
     <td>${window}</td>
     <td class="number">${used} of ${limit}</td>
     <td class="number">${remaining}</td>

@@ -12,7 +12,7 @@ export interface Status {
   degraded(): Promise<string | undefined>
   /** Undefined while the quota store can't be asked. */
   quota(): Promise<QuotaRow[] | undefined>
-  /** The budgets of clients. Undefined while the quota store can't be asked. */
+  /** The budgets of clients, teams and organisations. Undefined while the quota store can't be asked. */
   budgets(): Promise<BudgetRow[] | undefined>
   queue(): Promise<QueueRow[]>
   /** When the credentials of each account expire, as far as that is known. */
@@ -37,6 +37,8 @@ export interface QuotaRow {
   readonly account: string
   readonly class: string
   readonly window: string
+  /** The currency of the numbers below, if the limit counts money. */
+  readonly unit?: string | undefined
   readonly limit: number
   /** How much of the limit can be used now. It is less than the limit while the upstream allows less, or others use it. */
   readonly effective: number
@@ -50,10 +52,15 @@ export interface QuotaRow {
   readonly waiting: number
 }
 
-/** One window of the budget of a client, as `GET /v1/usage` lists it. */
+/** One window of the budget of a client, a team or an organisation, as `GET /v1/usage` lists it. */
 export interface BudgetRow {
-  readonly client: string
+  readonly level: 'client' | 'team' | 'organisation'
+  readonly name: string
+  /** The name again, where it is a client's. */
+  readonly client: string | null
   readonly window: string
+  /** The currency of the numbers below, if they are money. */
+  readonly unit?: string | undefined
   readonly limit: number
   readonly used: number
   readonly remaining: number

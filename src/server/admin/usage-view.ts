@@ -10,6 +10,8 @@ export interface UsedLimit {
   readonly account: string
   readonly class: string
   readonly window: string
+  /** The currency of all numbers that are no time, if the limit counts money. */
+  readonly unit?: string | undefined
   /** Null where this instance does not know the limit, or the quota store can't be asked. */
   readonly limit: number | null
   readonly effective: number | null
@@ -61,10 +63,10 @@ function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[]): UsedL
   const byLimit = Map.groupBy(uses, limitKey)
   const limits: UsedLimit[] = []
   for (const row of quota) {
-    const { upstream, account, class: name, window, limit, effective, used, resetMs } = row
-    const clients = clientsOf(byLimit.get(limitKey(row)) ?? [], effective)
+    const { upstream, account, class: name, window, unit, limit, effective, used, resetMs } = row
+    const clients = clientsOf(byLimit.get(limitKey(row)) ?? [], effective, unit)
     byLimit.delete(limitKey(row))
-    limits.push({ upstream, account, class: name, window, limit, effective, used, resetMs, clients })
+    limits.push({ upstream, account, class: name, window, unit, limit, effective, used, resetMs, clients })
   }
   for (const rows of byLimit.values()) {
     const { upstream, account, class: name, window } = rows[0]!
@@ -74,14 +76,29 @@ function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[]): UsedL
   return limits.sort((a, b) => fullnessOf(b) - fullnessOf(a))
 }
 
-function clientsOf(rows: readonly ClientUse[], effective: number | undefined): ClientPart[] {
+function clientsOf(rows: readonly ClientUse[], effective: number | undefined, unit?: string): ClientPart[] {
   const dues = dueOf(rows)
   const parts = rows.map(({ client, used, hour, day }) => {
     const due = dues.get(client) ?? null
-    const dueUnits = due === null || effective === undefined ? null : Math.round(due * effective)
-    return { client, used, hour, day, due: due === null ? null : Math.round(due * 1_000) / 1_000, dueUnits }
+    const dueUnits = due === null || effective === undefined ? null : rounded(due * effective, unit)
+    const [inWindow = 0, inHour = 0, inDay = 0] = [used, hour, day].map((one) =>
+      unit === undefined ? one : rounded(one, unit),
+    )
+    return {
+      client,
+      used: inWindow,
+      hour: inHour,
+      day: inDay,
+      due: due === null ? null : Math.round(due * 1_000) / 1_000,
+      dueUnits,
+    }
   })
   return parts.sort((a, b) => b.used - a.used || b.hour - a.hour || b.day - a.day)
+}
+
+/** Units are whole; of money nobody is told more than there is to count. */
+function rounded(number: number, unit: string | undefined): number {
+  return unit === undefined ? Math.round(number) : Number(number.toFixed(9))
 }
 
 function limitKey(row: Pick<ClientUse, 'upstream' | 'account' | 'class' | 'window'>): string {

@@ -26,7 +26,7 @@
 --       pauseField: where the partition notes the pause of the account
 --       gateway: the field with its number of calls
 --       Then the name of each limit.
---       Then for each limit: its kind, allowed units, and in microseconds the length of a bucket, how far ahead calls in flight are
+--       Then for each limit: its kind, with a "w" behind it where it counts money; allowed units, and in microseconds the length of a bucket, how far ahead calls in flight are
 --         charged (in-flight lease), and how much later the upstream may count (counting tolerance).
 --       Then for each charge set: what a call is charged to each limit (0 if nothing); how many changes follow; and these changes:
 --         commit, abandon   time of the charge, calls, when they were over at the latest

@@ -133,7 +133,7 @@ for i = 1, limits do
     elseif units > 0 then
       local bucket = max(floor((now + c.inFlightLease) / c.bucket), c.current)
       if bucket > c.last then
-        if c.count > 0 then c.entries = c.entries .. pack(ENTRY, c.last % SLOTS, c.count) end
+        if c.count > 0 then c.entries = c.entries .. pack(c.entry, c.last % SLOTS, c.count) end
         c.last, c.count = bucket, 0
       end
       if c.sum == 0 then c.oldest = bucket end
@@ -166,9 +166,9 @@ for i = 1, limits do
     if c.units > 0 and (isRefused or isScarce) then c.pressure = nowMs + PRESSURE_MS end
     local list = {}
     if c.kept > 1 and c.units > 0 then
-      local entries = readEarlier(c) .. c.entries .. (c.count > 0 and pack(ENTRY, c.last % SLOTS, c.count) or '')
-      for at = 1, #entries, ENTRY_BYTES do
-        local slot, count = unpacked(ENTRY, entries, at)
+      local entries = readEarlier(c) .. c.entries .. (c.count > 0 and pack(c.entry, c.last % SLOTS, c.count) or '')
+      for at = 1, #entries, c.entryBytes do
+        local slot, count = unpacked(c.entry, entries, at)
         list[#list + 1] = pack('>dd', c.first + (slot - c.first) % SLOTS, count)
       end
     end
@@ -177,7 +177,7 @@ for i = 1, limits do
 
   if isMore and #c.entries > MOST_BYTES then
     -- Entries that may still change stay: those of calls in flight, and of calls that ended a little before their gateway said so.
-    local bytes = find(c, c.current - STIRRING) - 1 - ENTRY_BYTES
+    local bytes = find(c, c.current - STIRRING) - 1 - c.entryBytes
     if bytes > MOST_BYTES then
       c.earlier, c.hasEarlier = readEarlier(c) .. c.entries:sub(1, bytes), true
       c.entries = c.entries:sub(bytes + 1)
@@ -198,7 +198,7 @@ for i = 1, limits do
   end
   fields[n + 1] = c.name
   fields[n + 2] = pack(
-    HEADER, c.sum, c.oldest, c.current, c.reserved, c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
+    c.header, c.sum, c.oldest, c.current, c.reserved, c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
   ) .. c.entries
   n = n + 2
 end

@@ -6,6 +6,9 @@
 -- Where there are many entries, the early ones, which do not change any more, are in the field `…|earlier`.
 local HEADER, HEADER_BYTES = '>I4I6I6I4I6BBI4', 32
 local ENTRY, ENTRY_BYTES = '>BI4', 5
+-- Money is counted in billionths, which are more than four bytes hold.
+local HEADER_OF_MONEY, HEADER_BYTES_OF_MONEY = '>I7I6I6I7I6BBI7', 41
+local ENTRY_OF_MONEY, ENTRY_BYTES_OF_MONEY = '>BI7', 8
 -- So many bytes of entries stay in the counter, where every call reads them.
 local MOST_BYTES = 16 * ENTRY_BYTES
 -- So many buckets before the current one may still change: calls end a little before their gateway says so.
@@ -48,13 +51,18 @@ local live = max(LEAST_LIFE_MS, term)
 local a = SCALARS + limits
 for i = 1, limits do
   local name, kind, bucketLength = ARGV[SCALARS + i], ARGV[a + 1], ARGV[a + 3] + 0
+  local header, headerBytes, entry, entryBytes = HEADER, HEADER_BYTES, ENTRY, ENTRY_BYTES
+  if #kind > 1 then
+    kind, header, headerBytes = kind:sub(1, 1), HEADER_OF_MONEY, HEADER_BYTES_OF_MONEY
+    entry, entryBytes = ENTRY_OF_MONEY, ENTRY_BYTES_OF_MONEY
+  end
   local kept = KEPT[kind]
   local sum, oldest, current, reserved, pressure, flags, slot, count = 0, 0, 0, 0, 0, 0, 0, 0
   local entries, earlier, isAdapted, last = '', nil, false, 0
   local record = stored[i + 3]
   if record then
-    sum, oldest, current, reserved, pressure, flags, slot, count = unpacked(HEADER, record)
-    if #record > HEADER_BYTES then entries = record:sub(HEADER_BYTES + 1) end
+    sum, oldest, current, reserved, pressure, flags, slot, count = unpacked(header, record)
+    if #record > headerBytes then entries = record:sub(headerBytes + 1) end
     last = current - kept + (slot - current + kept) % SLOTS
     if flags >= 2 then flags, isAdapted = flags - 2, true end
   end
@@ -68,8 +76,8 @@ for i = 1, limits do
     elseif oldest < first then
       -- The entries that still count; the others are taken from the sum.
       local function rest(some)
-        for at = 1, #some, ENTRY_BYTES do
-          local one, units = unpacked(ENTRY, some, at)
+        for at = 1, #some, entryBytes do
+          local one, units = unpacked(entry, some, at)
           oldest = before + (one - before) % SLOTS
           if oldest >= first then return some:sub(at) end
           sum = sum - units
@@ -95,7 +103,7 @@ for i = 1, limits do
     countingTolerance = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1,
     behind = behind, sum = sum, oldest = oldest, current = current, reserved = reserved, pressure = pressure,
     hasEarlier = flags == 1, last = last, count = count, entries = entries, earlier = earlier, wasAdapted = isAdapted,
-    left = 0, others = 0,
+    header = header, entry = entry, entryBytes = entryBytes, left = 0, others = 0,
   }
   if number == 1 or expected < 0 then -- so that the gateway counts as alive until it renews its leases
     readLease(c)
@@ -113,11 +121,11 @@ if isMore then
   -- Where the entry of a bucket that is not the last one is or belongs, and how many bytes it has. Entries are searched from the
   -- end, where the wanted one mostly is.
   function find(c, bucket)
-    local entries, first = c.entries, c.first
-    for at = #entries - ENTRY_BYTES + 1, 1, -ENTRY_BYTES do
+    local entries, first, entryBytes = c.entries, c.first, c.entryBytes
+    for at = #entries - entryBytes + 1, 1, -entryBytes do
       local ahead = first + (entries:byte(at) - first) % SLOTS - bucket
-      if ahead == 0 then return at, ENTRY_BYTES end
-      if ahead < 0 then return at + ENTRY_BYTES, 0 end
+      if ahead == 0 then return at, entryBytes end
+      if ahead < 0 then return at + entryBytes, 0 end
     end
     if not c.hasEarlier then return 1, 0 end
     c.entries, c.earlier, c.hasEarlier = readEarlier(c) .. entries, '', false
@@ -129,7 +137,7 @@ if isMore then
     if bucket >= c.last then return bucket == c.last and c.count or 0 end
     local at, bytes = find(c, bucket)
     if bytes == 0 then return 0 end
-    local _, count = unpacked(ENTRY, c.entries, at)
+    local _, count = unpacked(c.entry, c.entries, at)
     return count
   end
 
@@ -138,7 +146,7 @@ if isMore then
     if bucket < c.first or units == 0 then return end
     if bucket > c.last then
       if units < 0 then return end
-      if c.count > 0 then c.entries = c.entries .. pack(ENTRY, c.last % SLOTS, c.count) end
+      if c.count > 0 then c.entries = c.entries .. pack(c.entry, c.last % SLOTS, c.count) end
       c.last, c.count = bucket, 0
     end
     if bucket == c.last then
@@ -149,10 +157,10 @@ if isMore then
       local entries, count = c.entries, 0
       if bytes > 0 then
         local _
-        _, count = unpacked(ENTRY, entries, at)
+        _, count = unpacked(c.entry, entries, at)
       end
       units = max(units, -count)
-      local entry = count + units > 0 and pack(ENTRY, bucket % SLOTS, count + units) or ''
+      local entry = count + units > 0 and pack(c.entry, bucket % SLOTS, count + units) or ''
       c.entries = entries:sub(1, at - 1) .. entry .. entries:sub(at + bytes)
     end
     if units > 0 and (c.sum == 0 or bucket < c.oldest) then c.oldest = bucket end

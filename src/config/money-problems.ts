@@ -1,0 +1,115 @@
+import type { BudgetConfig } from '../schema/budget-schema.ts'
+import { allowedBy } from '../schema/limits.ts'
+import { amountText, formulaOf, type MoneyConfig, namesOf } from '../schema/price-schema.ts'
+import type { Config, LimitConfig, UpstreamConfig } from '../schema/schema.ts'
+import { checkFormula, checkReserve, checkValues } from './price-problems.ts'
+import { didYouMean, type Path } from './problem.ts'
+
+type Report = (path: Path, message: string) => void
+
+/** Finds prices that can't be computed, and routes that name none. */
+export function checkMoney(path: Path, upstream: UpstreamConfig, report: Report): void {
+  const { price, routes } = upstream
+  const listed = Object.keys(price?.list ?? {})
+  for (const [index, route] of routes.entries()) {
+    if (route.price !== undefined && !listed.includes(route.price))
+      report([...path, 'routes', index, 'price'], `price.list has no such entry${didYouMean(route.price, listed)}`)
+  }
+  if (price === undefined) return
+  const at = [...path, 'price']
+  const { response, list, reserve } = price
+  if (response === undefined && list === undefined)
+    report(at, 'needs response, which says where answers tell what they cost, or a list with prices of a `call`')
+  if (response !== undefined) checkValues([...at, 'response'], response, report)
+  checkList([...at, 'list'], price, report)
+  const names = namesOf(price)
+  if (response !== undefined)
+    checkFormula([...at, 'response', 'formula'], { ...response, formula: formulaOf(price) }, names, report)
+  if (reserve === undefined) {
+    if (response !== undefined) report(at, 'needs reserve: what a call is charged until its answer tells what it costs')
+    else if (list !== undefined && list['default'] === undefined)
+      report(at, 'needs reserve, which calls cost that have no entry in the list, or an entry `default`')
+  } else checkReserve([...at, 'reserve'], reserve, names, report)
+}
+
+/** Each entry has a price for the call alone, or one for each value, and for nothing else. */
+function checkList(path: Path, { list = {}, response }: MoneyConfig, report: Report): void {
+  const values = Object.keys(response?.values ?? {})
+  for (const [name, prices] of Object.entries(list)) {
+    const at = [...path, name]
+    const isFlat = Object.keys(prices).every((value) => value === 'call')
+    for (const value of isFlat ? [] : values)
+      if (prices[value] === undefined) report(at, `has no price for ${value}, which response.values has`)
+    for (const value of Object.keys(prices)) {
+      if (value === 'call' || values.includes(value)) continue
+      const what =
+        response === undefined ? 'there is no price.response that could have it' : 'response.values has no such value'
+      report([...at, value], `${what}${didYouMean(value, [...values, 'call'])}`)
+    }
+  }
+}
+
+/** Finds limits in money that nothing is charged to, or in another currency, or that let no call through. */
+export function checkAmount(at: Path, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {
+  const { amount, unit } = limit
+  if ((amount === undefined) !== (unit === undefined)) {
+    report(
+      [...at, amount === undefined ? 'unit' : 'amount'],
+      'amount and unit go together, as in { amount: 50, unit: usd }',
+    )
+  }
+  if (amount === undefined || unit === undefined) return
+  for (const key of ['requests', 'concurrent', 'cost', 'pace', 'burst'] as const) {
+    if (limit[key] !== undefined) report([...at, key], `${key} does not go with amount; write two limits`)
+  }
+  const { price } = upstream
+  if (price === undefined)
+    report([...at, 'amount'], 'the upstream has no price, so no call would be charged; add price')
+  else if (price.unit !== unit)
+    report([...at, 'unit'], `the price of the upstream is in ${price.unit}, and nothing is converted`)
+  else if (limit.enforce !== false) checkMost([...at, 'amount'], price, allowedBy(limit, upstream.headroom), report)
+}
+
+function checkMost(at: Path, { reserve, unit }: MoneyConfig, allowed: number, report: Report): void {
+  const most = reserve === undefined ? 0 : typeof reserve === 'number' ? reserve : reserve.most
+  if (most > allowed)
+    report(
+      at,
+      `a call for which ${amountText({ unit }, most)} is reserved could never be sent: raise it, or lower price.reserve`,
+    )
+}
+
+/** Finds budgets with two entries that are one, and amounts that nothing is charged to, or that let no call through. */
+export function checkBudget(path: Path, budget: BudgetConfig = [], { upstreams }: Config, report: Report): void {
+  for (const [index, { amount, unit, window, enforce }] of budget.entries()) {
+    const at = [...path, 'budget', index]
+    if (
+      budget.findIndex((other) => other.window === window && (other.unit === undefined) === (unit === undefined)) <
+      index
+    )
+      report([...at, 'window'], 'another entry has the same window')
+    if (amount === undefined) continue
+    const prices = Object.entries(upstreams).flatMap(([name, { price }]) =>
+      price === undefined ? [] : [{ name, price }],
+    )
+    if (prices.length === 0)
+      report([...at, 'amount'], 'no upstream has a price, so no call would be charged; add price to one')
+    for (const { name, price } of prices) {
+      if (price.unit !== unit)
+        report([...at, 'unit'], `the price of upstream "${name}" is in ${price.unit}, and nothing is converted`)
+      else if (enforce !== false) checkMost([...at, 'amount'], price, amount, report)
+    }
+  }
+}
+
+export function checkTeams(config: Config, report: Report): void {
+  const { teams, organisations } = config
+  for (const [name, { budget }] of Object.entries(organisations))
+    checkBudget(['organisations', name], budget, config, report)
+  const known = Object.keys(organisations)
+  for (const [name, { organisation, budget }] of Object.entries(teams)) {
+    if (organisation !== undefined && organisations[organisation] === undefined)
+      report(['teams', name, 'organisation'], `there is no such organisation${didYouMean(organisation, known)}`)
+    checkBudget(['teams', name], budget, config, report)
+  }
+}

@@ -1,0 +1,211 @@
+import type { ServerResponse } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, it } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
+import { startGateway, startUpstream, stores, type Seen, type TestGateway } from '../support/gateway.ts'
+import { call, type CallOptions } from '../support/http.ts'
+
+const HOUR = '1h'
+const usd = (amount: number, rest: object = {}) => ({ amount, unit: 'usd', window: HOUR, ...rest })
+
+/** Prices of a million tokens, as vendors publish them. The reservation is what the request allows at most. */
+const PRICE = {
+  unit: 'usd',
+  per: 1_000_000,
+  response: {
+    values: {
+      input: { body: '/usage/input' },
+      cached: { body: '/usage/cached', default: 0 },
+      output: { body: '/usage/output' },
+    },
+    formula: 'callPrice + (input - cached) * inputPrice + cached * cachedPrice + output * outputPrice',
+  },
+  reserve: { values: { most: { body: '/max_tokens' } }, formula: 'bytes * inputPrice + most * outputPrice', most: 5 },
+  list: {
+    mini: { input: 0.15, cached: 0.075, output: 0.6 },
+    'large*': { input: 2.5, cached: 1.25, output: 10 },
+    search: { call: 0.005 },
+  },
+}
+
+const HIERARCHY = {
+  organisations: { acme: { budget: [usd(50)] } },
+  teams: {
+    search: { organisation: 'acme', budget: [usd(20), { requests: 1_000, window: HOUR }] },
+    ads: { organisation: 'acme', budget: [usd(40)] },
+  },
+}
+
+function config(url: string, store: object, rest: object = {}) {
+  const client = (name: string, scope: object) => ({ [name]: { keys: [hashKey(name)], ...scope } })
+  const limits = { chat: [usd(1_000)] }
+  const routes = [
+    { path: '/search', class: 'chat', price: 'search' },
+    { path: '/*', class: 'chat' },
+  ]
+  return {
+    server: { port: 0 },
+    admin: { port: 0 },
+    store,
+    upstreams: {
+      llm: { url, accounts: { main: {} }, limits, routes, price: PRICE, retry: { retries: 0 } },
+      free: { url, accounts: { main: {} }, limits: { chat: [] }, routes: [{ path: '/*', class: 'chat' }] },
+    },
+    clients: {
+      ...client('bot', { team: 'search', budget: [usd(10), { requests: 50, window: HOUR }] }),
+      ...client('crawler', { team: 'search' }),
+      ...client('banner', { team: 'ads' }),
+      ...client('single', { budget: [usd(6)] }),
+      ...client('other', {}),
+    },
+    ...HIERARCHY,
+    ...rest,
+  }
+}
+
+const JSON_TYPE = { 'content-type': 'application/json' }
+
+/** Answers with the usage that the request asks for. */
+async function answer({ body }: Seen, response: ServerResponse): Promise<void> {
+  const { usage, status = 200, breaks } = JSON.parse(body || '{}') as { usage?: object; status?: number; breaks?: true }
+  if (breaks === undefined) return void response.writeHead(status, JSON_TYPE).end(JSON.stringify({ usage }))
+  response.writeHead(status, { ...JSON_TYPE, 'content-length': 500 }).write(JSON.stringify({ usage }))
+  await sleep(20)
+  response.destroy()
+}
+
+async function start(store: object, rest: object = {}) {
+  const upstream = await startUpstream(answer)
+  const settings = config(upstream.url, store, rest)
+  const gateway = await startGateway(settings)
+  return { upstream, gateway, settings }
+}
+
+function ask(
+  gateway: TestGateway,
+  client: string,
+  body: object | undefined,
+  path = '/llm/chat',
+  options: CallOptions = {},
+) {
+  const headers = { 'x-sluice-key': client, 'x-sluice-max-wait': '0', ...options.headers }
+  return call(gateway.url, path, {
+    ...options,
+    method: 'POST',
+    headers,
+    body: body && JSON.stringify(body),
+  } as CallOptions)
+}
+
+interface Row {
+  readonly level: string
+  readonly name: string
+  readonly unit?: string
+  readonly limit: number
+  readonly used: number
+  readonly remaining: number
+}
+
+/** What is used, by level and name, as `GET /v1/usage` says. */
+async function spent(gateway: TestGateway, unit: 'usd' | 'calls' = 'usd'): Promise<Record<string, number>> {
+  const { budgets } = (await (await fetch(`${gateway.adminUrl}/v1/usage`)).json()) as { budgets: Row[] }
+  return Object.fromEntries(budgets.filter((row) => (row.unit ?? 'calls') === unit).map((row) => [row.name, row.used]))
+}
+
+const large = (input: number, output: number, most: number, rest: object = {}) => ({
+  model: 'large-2026',
+  max_tokens: most,
+  usage: { input, output },
+  ...rest,
+})
+
+describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) => {
+  it('charge a call exactly, by its model and route, to its client, its team and its organisation', async () => {
+    const { gateway } = await start(store())
+    const ofMini = { model: 'mini', max_tokens: 100, usage: { input: 7, cached: 3, output: 11 } }
+    expect((await ask(gateway, 'bot', ofMini)).status).toBe(200)
+    const first = (4 * 150 + 3 * 75 + 11 * 600) / 1e9
+    await expect.poll(() => spent(gateway)).toEqual({ acme: first, search: first, bot: first, ads: 0, single: 0 })
+    expect((await ask(gateway, 'crawler', large(1_000, 100, 200))).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ acme: 0.003507425, search: 0.003507425, bot: first })
+    expect((await ask(gateway, 'banner', {}, '/llm/search')).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ acme: 0.008507425, ads: 0.005, search: 0.003507425 })
+    // What costs nothing is charged to no amount of money, but is a call.
+    expect((await ask(gateway, 'bot', { usage: {} }, '/free/chat')).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ bot: first })
+    expect(await spent(gateway, 'calls')).toEqual({ search: 3, bot: 2 })
+    const quota = (await (await fetch(`${gateway.adminUrl}/v1/quota`)).json()) as { data: object[] }
+    expect(quota.data).toContainEqual(expect.objectContaining({ window: '1h usd', unit: 'usd', limit: 1_000 }))
+    const metrics = await gateway.metrics()
+    expect(metrics).toMatch(/^sluice_team_budget_used\{team="search",window="1h usd"\} 0\.003507425$/m)
+    expect(metrics).toMatch(/^sluice_organisation_budget_limit\{organisation="acme",window="1h usd"\} 50$/m)
+  })
+
+  it('refuse a call that any of the levels has no room for, charge it to none, and say which that is', async () => {
+    const { gateway } = await start(store())
+    // The client's own: 4 of 10 are spent, and 7 more would be too much.
+    expect((await ask(gateway, 'bot', large(0, 400_000, 400_000))).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ acme: 4, search: 4, bot: 4 })
+    const asks = { 'x-sluice-key': 'bot', accept: 'application/problem+json' }
+    const own = await ask(gateway, 'bot', large(0, 1, 650_000), undefined, { headers: asks })
+    expect(own.status).toBe(200) // it reserves no more than 5
+    await expect.poll(() => spent(gateway)).toMatchObject({ bot: 4.00001 })
+    expect((await ask(gateway, 'bot', large(0, 400_000, 400_000))).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ acme: 8.00001, search: 8.00001, bot: 8.00001 })
+    const refused = await ask(gateway, 'bot', large(0, 1, 400_000), undefined, { headers: asks })
+    expect(refused.status).toBe(429)
+    expect(refused.headers).toMatchObject({
+      'x-sluice-error': 'share_exceeded',
+      'x-ratelimit-limit': '10000000',
+      'x-ratelimit-remaining': '1999990',
+      'ratelimit-policy': '"budget 1h usd";q=10000000;qu="micro-usd";w=3600',
+    })
+    expect(refused.json()).toMatchObject({ 'violated-policies': ['budget 1h usd'] })
+    expect(refused.json().detail).toMatch(
+      /^the client bot has used its budget of 10 usd in 1h; this call may cost 4\.\d* usd; more comes back in 6\d min/,
+    )
+    // The team's.
+    expect((await ask(gateway, 'crawler', large(0, 450_000, 450_000))).status).toBe(200)
+    expect((await ask(gateway, 'crawler', large(0, 450_000, 450_000))).status).toBe(200)
+    const ofTeam = await ask(gateway, 'bot', large(0, 1, 100_000)).then(() =>
+      ask(gateway, 'crawler', large(0, 1, 450_000)),
+    )
+    expect(ofTeam.json().message).toMatch(
+      /^the team search has used its budget of 20 usd in 1h; this call may cost 4\./,
+    )
+    // The organisation's: its other team has 40 of its own, but not all of them are left.
+    for (let i = 0; i < 6; i++) expect((await ask(gateway, 'banner', large(0, 500_000, 500_000))).status).toBe(200)
+    const ofAll = await ask(gateway, 'banner', large(0, 500_000, 500_000))
+    expect(ofAll.json().message).toMatch(/^the organisation acme has used its budget of 50 usd in 1h/)
+    const total = 8.00001 + 9 + 0.00001
+    await expect
+      .poll(() => spent(gateway))
+      .toEqual({ acme: Number((total + 30).toFixed(9)), search: total, bot: 8.00002, ads: 30, single: 0 })
+    // A smaller call fits, as each level keeps what the refused ones did not take.
+    expect((await ask(gateway, 'banner', large(0, 100, 100))).status).toBe(200)
+  })
+
+  it('give back at once what a call did not cost, charge what it cost more, and keep what nobody knows', async () => {
+    const { gateway } = await start(store())
+    const single = (body: object, options?: CallOptions) => ask(gateway, 'single', body, undefined, options)
+    // 5.0 are reserved, and 1 is left meanwhile.
+    expect((await single(large(0, 100, 500_000))).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ single: 0.001 })
+    expect((await single(large(0, 100, 500_000))).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ single: 0.002 })
+    // Answers that are free.
+    for (const status of [400, 404, 503]) expect((await single(large(0, 0, 400_000, { status }))).status).toBe(status)
+    await expect.poll(() => spent(gateway)).toMatchObject({ single: 0.002 })
+    // More than was reserved.
+    expect((await single(large(0, 200_000, 1))).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ single: 2.002 })
+    // An answer that does not tell, and one that breaks off.
+    await single({ model: 'large-2026', max_tokens: 50_000 })
+    await expect.poll(() => spent(gateway).then(({ single }) => single)).toBeCloseTo(2.5, 1)
+    await single(large(0, 1, 50_000, { breaks: true })).catch(() => undefined)
+    await expect.poll(() => spent(gateway).then(({ single }) => single)).toBeCloseTo(3, 1)
+    // A model that is not known costs what is reserved at most.
+    const unknown = await single({ model: 'huge' })
+    expect(unknown.headers['x-sluice-error']).toBe('share_exceeded')
+  })
+})
