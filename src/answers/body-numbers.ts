@@ -1,7 +1,6 @@
 import type { Transform } from 'node:stream'
-import { createBrotliDecompress, createInflate, createUnzip, createZstdDecompress } from 'node:zlib'
 import { type Fields, joined } from '../http/fields.ts'
-import { codingOf } from './coding.ts'
+import { codingOf, isKnownCoding, unpackerOf } from './coding.ts'
 import { EventData } from './event-data.ts'
 import { JsonNumbers } from './json-numbers.ts'
 import type { Pointer } from './pointer.ts'
@@ -12,13 +11,6 @@ const MOST_WAITING = 1_048_576
 const MOST_UNPACKED = 256 * 1_048_576
 
 const EVENTS = /^\s*text\/event-stream\s*(?:;|$)/i
-
-const UNPACKERS: Readonly<Record<string, () => Transform>> = {
-  gzip: createUnzip,
-  deflate: createInflate,
-  br: createBrotliDecompress,
-  zstd: createZstdDecompress,
-}
 
 /**
  * Looks for numbers in the body of a response that passes by: JSON, lines of JSON, or events with JSON; as it is, or packed with
@@ -37,21 +29,20 @@ export class BodyNumbers {
     this.#numbers = new JsonNumbers(pointers)
     this.#reader = EVENTS.test(joined(fields['content-type'])) ? new EventData(this.#numbers) : this.#numbers
     this.#coding = codingOf(fields['content-encoding'])
-    this.#isLost = this.#coding !== '' && UNPACKERS[this.#coding] === undefined
+    this.#isLost = this.#coding !== '' && !isKnownCoding(this.#coding)
   }
 
   piece(chunk: Buffer): void {
     if (this.#isLost) return
     if (this.#coding === '') return this.#reader.write(chunk)
-    const unpacker = (this.#unpacker ??= this.#unpack())
+    const unpacker = (this.#unpacker ??= this.#unpack(chunk))
     if (unpacker.writableLength > MOST_WAITING) this.drop()
     else unpacker.write(chunk)
   }
 
   /** Not before there is something to unpack: many a body is not wanted. */
-  #unpack(): Transform {
-    const unpacker = UNPACKERS[this.#coding]!()
-    return unpacker
+  #unpack(first: Buffer): Transform {
+    return unpackerOf(this.#coding, first)!
       .on('data', this.#onUnpacked)
       .on('end', this.#onOver)
       .on('error', this.#onOver)

@@ -5,7 +5,18 @@
  * (test/answers, test/system/disguised.test.ts).
  */
 
-import { brotliDecompressSync, inflateRawSync, unzipSync, zstdDecompressSync } from 'node:zlib'
+import type { Transform } from 'node:stream'
+import {
+  brotliDecompressSync,
+  createBrotliDecompress,
+  createInflate,
+  createInflateRaw,
+  createUnzip,
+  createZstdDecompress,
+  inflateRawSync,
+  unzipSync,
+  zstdDecompressSync,
+} from 'node:zlib'
 import type { Field } from '../http/fields.ts'
 
 /** A body that unpacks to more than so many bytes is not looked at. */
@@ -30,7 +41,7 @@ export function unpacked(body: Buffer, coding: string): Buffer | undefined {
         return unzipSync(body, options)
       case 'deflate':
         // Some servers leave out the header of zlib, as RFC 9110 §8.4.1.2 notes.
-        return (body[0]! & 0x0f) === 8 ? unzipSync(body, options) : inflateRawSync(body, options)
+        return isOfZlib(body) ? unzipSync(body, options) : inflateRawSync(body, options)
       case 'br':
         return brotliDecompressSync(body, options)
       case 'zstd':
@@ -41,4 +52,25 @@ export function unpacked(body: Buffer, coding: string): Buffer | undefined {
   } catch {
     return undefined
   }
+}
+
+/** What begins so has the header of zlib; see `unpacked`. */
+function isOfZlib(body: Buffer): boolean {
+  return (body[0]! & 0x0f) === 8
+}
+
+const UNPACKERS: Readonly<Record<string, (first: Buffer) => Transform>> = {
+  gzip: () => createUnzip(),
+  deflate: (first) => (isOfZlib(first) ? createInflate() : createInflateRaw()),
+  br: () => createBrotliDecompress(),
+  zstd: () => createZstdDecompress(),
+}
+
+/** Unpacks a body of one coding as it comes; undefined if the coding is not known. `first`: its first piece, if that is here. */
+export function unpackerOf(coding: string, first: Buffer): Transform | undefined {
+  return UNPACKERS[coding]?.(first)
+}
+
+export function isKnownCoding(coding: string): boolean {
+  return Object.hasOwn(UNPACKERS, coding)
 }

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { Fields } from '../http/fields.ts'
+import { type Fields, membersOf } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
@@ -73,18 +73,28 @@ function needlesOf(exposed: string): Needles {
   return { texts, buffers, shortest: Math.min(...texts.map(({ length }) => length)), bytes }
 }
 
+const NONE: readonly string[] = []
+
 const TEXT =
   /^\s*(?:text\/|application\/(?:[\w.+-]*(?:json|xml|javascript|yaml|ndjson)|x-www-form-urlencoded|graphql))/i
 
+/** Other names of a coding are taken for the same (RFC 9110 §8.4.1.3). */
+function codingsIn(field: string | string[]): readonly string[] {
+  const names = membersOf(field).map((name) => name.toLowerCase().replace(/^x-/, ''))
+  return names.filter((name) => name !== 'identity')
+}
+
 /**
  * Replaces a credential by asterisks, one for each byte, so that `Content-Length` stays true. It looks into headers and
- * trailers always, and into bodies if they are uncompressed text.
+ * trailers always, and into bodies if they are text. One that is packed has to be unpacked for it; see `codings`.
  */
 export class Scrub {
   readonly #needles: Needles
   readonly #onFound: (place: Place) => void
   #isFound = false
   #looksIntoBody = false
+  /** The codings of a body that is text, in lower case, in the order in which they were applied; none if it is not packed. */
+  codings: readonly string[] = NONE
   /** The end of the last piece, where a credential may begin. */
   #tail: Buffer | undefined
 
@@ -97,9 +107,20 @@ export class Scrub {
   head(fields: Fields): void {
     this.#fields(fields, 'header')
     const { 'content-type': type, 'content-encoding': coding } = fields
-    const isPlain = coding === undefined || String(coding).trim().toLowerCase() === 'identity'
     // Error pages may lack a type.
-    this.#looksIntoBody = isPlain && (type === undefined || TEXT.test(String(type)))
+    const isText = type === undefined || TEXT.test(String(type))
+    this.codings = isText && coding !== undefined ? codingsIn(coding) : NONE
+    this.#looksIntoBody = isText && this.codings.length === 0
+  }
+
+  /** The pieces of the body are not packed from now on. */
+  unpacked(): void {
+    this.#looksIntoBody = true
+  }
+
+  /** Scrubs a whole body. Returns the same buffer if there is nothing in it. */
+  whole(body: Buffer): Buffer {
+    return this.#scrubBytes(body)
   }
 
   trailers(fields: Fields): void {

@@ -22,8 +22,14 @@ export interface DeliveryOptions {
   readonly price: AnswerPrice | undefined
 }
 
+/** A response whose body is passed on as it comes; see `UpstreamResponse`. */
+export type Deliverable = Pick<
+  UpstreamResponse,
+  'status' | 'meaning' | 'fields' | 'phrase' | 'passTo' | 'pause' | 'resume' | 'abort'
+>
+
 /** Passes a response on as it comes, no faster than the client takes it. Rejects where the gateway made a mistake. */
-export function deliver(call: Answering, response: UpstreamResponse, options: DeliveryOptions): Promise<Delivered> {
+export function deliver(call: Answering, response: Deliverable, options: DeliveryOptions): Promise<Delivered> {
   return new Promise((resolve, reject) => {
     const delivery = new Delivery(call, response, options, resolve, reject)
     try {
@@ -36,7 +42,7 @@ export function deliver(call: Answering, response: UpstreamResponse, options: De
 
 class Delivery implements BodyReceiver {
   readonly #call: Answering
-  readonly #response: UpstreamResponse
+  readonly #response: Deliverable
   readonly #options: DeliveryOptions
   readonly #resolve: (end: Delivered) => void
   readonly #reject: (mistake: unknown) => void
@@ -52,7 +58,7 @@ class Delivery implements BodyReceiver {
 
   constructor(
     call: Answering,
-    response: UpstreamResponse,
+    response: Deliverable,
     options: DeliveryOptions,
     resolve: (end: Delivered) => void,
     reject: (mistake: unknown) => void,

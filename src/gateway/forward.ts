@@ -17,10 +17,11 @@ import { admit, admitNow } from './admit.ts'
 import { type Answered, Attempt, type AttemptOptions, type Outcome, type Switched } from './attempt.ts'
 import type { Call, Sending, Target } from './call.ts'
 import { countTimeout } from './count-timeout.ts'
-import { deliver } from './delivery.ts'
-import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
+import { deliver, type DeliveryOptions } from './delivery.ts'
+import { type Delivered, type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
 import { type Beginning, HedgedAttempt } from './hedge.ts'
 import { outgoingRequest } from './outgoing.ts'
+import { isToUnpack, PackedResponse } from './packed-response.ts'
 import {
   bodyFailed,
   breakerOpen,
@@ -261,12 +262,38 @@ async function answer(
   const idleMs = upstream.config.timeouts.idle
   const end = await (outcome.kind === 'switched'
     ? openTunnel(call, upstream, outcome)
-    : deliver(call, outcome.response, { idleMs, scrub: outcome.scrub, observer, price: outcome.price }))
+    : deliverAnswer(outcome, call, idleMs, observer))
   if (outcome.kind === 'response' && outcome.price !== undefined) await outcome.price.settle()
   if (end.kind === 'delivered') upstream.hedging?.observe(admissionPolicy.labels.class, outcome.tookMs)
   outcome.record.end = end.kind
   countTimeout(call, upstream, end)
   return end
+}
+
+function deliverAnswer(
+  answered: Answered,
+  call: Call,
+  idleMs: number,
+  observer: ResponseObserver | undefined,
+): Promise<Delivered> {
+  const { response, scrub, price } = answered
+  return scrub !== undefined && isToUnpack(response, call.request.method, scrub)
+    ? deliverPacked(new PackedResponse(response, { clock: call.clock, scrub, price }), call, {
+        idleMs,
+        scrub,
+        observer,
+      })
+    : deliver(call, response, { idleMs, scrub, observer, price })
+}
+
+async function deliverPacked(
+  response: PackedResponse,
+  call: Call,
+  options: Omit<DeliveryOptions, 'price'>,
+): Promise<Delivered> {
+  const { decided } = response
+  if (decided !== undefined) await decided
+  return deliver(call, response, { ...options, price: undefined })
 }
 
 /** The time of an attempt is the upstream's, but for one in which the client was late with its body. */

@@ -1,4 +1,3 @@
-import { gzipSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { newFolder, type Seen, startGateway, startUpstream } from '../support/gateway.ts'
 import { call, open } from '../support/http.ts'
@@ -93,19 +92,12 @@ describe('an upstream that repeats its credential', () => {
     expect((await call(basic.url, '/api/x')).body).toMatch(/^bWU6\*+.?={0,2} is me:\*{28}$/)
   })
 
-  it('repeats it to clients where that is configured, and where it can’t be seen', async () => {
+  it('repeats it to clients where that is configured', async () => {
     const echo = (seen: Seen, response: Parameters<NonNullable<Parameters<typeof startUpstream>[0]>>[1]): void => {
       response.end(sentTo(seen))
     }
     const open = await setUp(echo, { scrub: false })
     expect((await call(open.url, '/api/x')).body).toBe(`Bearer ${SECRET}`)
-    const packed = await setUp((seen, response) => {
-      const body = gzipSync(sentTo(seen))
-      response.writeHead(200, { 'content-encoding': 'gzip', 'content-length': body.length }).end(body)
-    })
-    const answer = await call(packed.url, '/api/x')
-    expect(answer.status).toBe(200)
-    expect(await packed.metrics()).toContain('sluice_credentials_scrubbed_total{upstream="api",account="main"} 0')
   })
 })
 

@@ -1,0 +1,311 @@
+import type { Transform } from 'node:stream'
+import { isKnownCoding, unpacked, unpackerOf } from '../answers/coding.ts'
+import type { Scrub } from '../credentials/scrub.ts'
+import { type Fields, joined, onlyValue } from '../http/fields.ts'
+import type { Clock, Timer } from '../time/clock.ts'
+import type { AnswerPrice } from './answer-price.ts'
+import type { Deliverable } from './delivery.ts'
+import type { BodyReceiver, UpstreamResponse } from './upstream-response.ts'
+
+/** A body that is not longer than this, as it is sent, is looked at before any of it is passed on. */
+const LOOK_BYTES = 65_536
+/** So long the head waits for such a body. A stream that goes on for longer is passed on as it comes. */
+const LOOK_MS = 200
+/** A body that unpacks to more than this is broken off if that is more than so many times what was sent: it is a bomb. */
+const MOST_UNPACKED = 64 * 1_048_576
+const MOST_TIMES = 100
+/** More codings one upon the other than any server applies. */
+const MOST_CODINGS = 4
+
+const EVENTS = /^\s*text\/event-stream\s*(?:;|$)/i
+/** Fields that are only true of the packed bytes. */
+const OF_PACKED = [
+  'content-encoding',
+  'content-length',
+  'content-range',
+  'accept-ranges',
+  'content-md5',
+  'digest',
+  'content-digest',
+  'repr-digest',
+]
+
+export interface PackedOptions {
+  readonly clock: Clock
+  readonly scrub: Scrub
+  /** Reads from the body, as it was sent, what the call costs. */
+  readonly price: AnswerPrice | undefined
+}
+
+/** Whether a body is packed, so that a credential in it is found only by unpacking it. */
+export function isToUnpack(
+  { status, fields }: UpstreamResponse,
+  method: string | undefined,
+  { codings }: Scrub,
+): boolean {
+  if (codings.length === 0) return false
+  // Neither of these has a body, and what their fields say is about another response.
+  if (method === 'HEAD' || status === 204 || status === 304) return false
+  // A part can't be unpacked without the parts before it.
+  if (status === 206 && !isOfAll(joined(fields['content-range']))) return false
+  return codings.length <= MOST_CODINGS && codings.every(isKnownCoding)
+}
+
+/**
+ * A response with a packed body, in which a credential may be. A short body is looked at before any of it is passed on. Without a
+ * credential in it, it goes on byte for byte. Any other goes on unpacked, with the fields that belong to that, so that it is
+ * scrubbed on its way. Of no body more is kept than a bound. One that is broken is broken off for the client, too.
+ */
+export class PackedResponse implements BodyReceiver, Deliverable {
+  readonly fields: Fields
+  readonly phrase: string
+  readonly #response: UpstreamResponse
+  readonly #scrub: Scrub
+  readonly #price: AnswerPrice | undefined
+  #status: number
+  #phase: 'looking' | 'decided' | 'unpacking' = 'looking'
+  #timer: Timer | undefined
+  #onDecided: (() => void) | undefined
+  /** What came before the receiver did. */
+  #kept: Buffer[] = []
+  #receivedBytes = 0
+  #unpackedBytes = 0
+  #receiver: BodyReceiver | undefined
+  #ending: ((receiver: BodyReceiver) => void) | undefined
+  #stages: readonly Transform[] = []
+  #isWhole = false
+  /** Everything was unpacked; what may come behind it is of no use to anyone. */
+  #isUnpacked = false
+  #isOver = false
+
+  constructor(response: UpstreamResponse, { clock, scrub, price }: PackedOptions) {
+    const { status, fields, phrase } = response
+    this.fields = fields
+    this.phrase = phrase
+    this.#response = response
+    this.#scrub = scrub
+    this.#price = price
+    this.#status = status
+    const isLong = Number(onlyValue(fields['content-length']) ?? 0) > LOOK_BYTES
+    // The next event may come in an hour.
+    if (isLong || EVENTS.test(joined(fields['content-type']))) this.#unpackAll()
+    else this.#timer = clock.schedule(LOOK_MS, () => this.#unpackAll())
+    response.passTo(this)
+  }
+
+  get status(): number {
+    return this.#status
+  }
+
+  get meaning(): number {
+    return this.#response.isDisguised ? this.#response.meaning : this.#status
+  }
+
+  /** Resolves once the fields are those of the body as it is passed on; undefined if they are already. */
+  get decided(): Promise<void> | undefined {
+    if (this.#phase !== 'looking') return undefined
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#onDecided = resolve
+    return promise
+  }
+
+  passTo(receiver: BodyReceiver): void {
+    this.#receiver = receiver
+    for (const piece of this.#kept) this.#pass(piece)
+    this.#kept = []
+    this.#finish()
+  }
+
+  pause(): void {
+    if (this.#phase === 'unpacking') this.#stages.at(-1)?.pause()
+    else this.#response.pause()
+  }
+
+  resume(): void {
+    if (this.#phase === 'unpacking') this.#stages.at(-1)?.resume()
+    else this.#response.resume()
+  }
+
+  abort(): void {
+    this.#close()
+    this.#response.abort()
+  }
+
+  piece(chunk: Buffer): void {
+    this.#price?.piece(chunk)
+    this.#receivedBytes += chunk.length
+    if (this.#receiver !== undefined) return this.#pass(chunk)
+    this.#kept.push(chunk)
+    if (this.#phase === 'looking' && this.#receivedBytes > LOOK_BYTES) this.#unpackAll()
+  }
+
+  end(trailers: Fields): void {
+    this.#price?.whole(trailers)
+    this.#isWhole = true
+    if (this.#phase === 'looking') this.#look()
+    this.#endWith((receiver) => receiver.end(trailers))
+  }
+
+  breakOff(error: Error): void {
+    if (this.#phase === 'looking') this.#unpackAll()
+    this.#endWith((receiver) => receiver.breakOff(error))
+  }
+
+  fail(mistake: unknown): void {
+    this.#kept = []
+    if (this.#phase === 'looking') this.#decide('decided')
+    this.#endWith((receiver) => receiver.fail(mistake))
+  }
+
+  #endWith(ending: (receiver: BodyReceiver) => void): void {
+    this.#ending = ending
+    if (this.#receiver !== undefined) this.#finish()
+  }
+
+  /** The body is here, and it is whole. */
+  #look(): void {
+    const packed = Buffer.concat(this.#kept)
+    if (packed.length === 0) return this.#decide('decided')
+    const body = this.#scrub.codings.reduceRight<Buffer | undefined>(
+      (bytes, coding) => bytes && unpacked(bytes, coding),
+      packed,
+    )
+    if (body === undefined) return this.#unpackAll()
+    const scrubbed = this.#scrub.whole(body)
+    // It may also stand behind the packed data, or in it as it is.
+    if (scrubbed === body && this.#scrub.whole(packed) === packed) return this.#decide('decided')
+    this.#kept = [scrubbed]
+    this.#correctFields()
+    this.fields['content-length'] = String(scrubbed.length)
+    this.#decide('decided')
+  }
+
+  /** The body goes on unpacked, from its first byte. */
+  #unpackAll(): void {
+    if (this.#phase !== 'looking') return
+    this.#correctFields()
+    this.#scrub.unpacked()
+    this.#decide('unpacking')
+  }
+
+  #decide(phase: 'decided' | 'unpacking'): void {
+    this.#phase = phase
+    this.#timer?.cancel()
+    this.#onDecided?.()
+  }
+
+  #correctFields(): void {
+    const { fields } = this
+    for (const name of OF_PACKED) delete fields[name]
+    const etag = onlyValue(fields['etag'])
+    // It is the same content, but not the same bytes (RFC 9110 §8.8.1).
+    if (etag?.startsWith('"') === true) fields['etag'] = `W/${etag}`
+    if (this.#status === 206) this.#status = 200
+  }
+
+  #pass(piece: Buffer): void {
+    if (this.#isOver || this.#isUnpacked) return
+    if (this.#phase !== 'unpacking') return this.#receiver!.piece(piece)
+    if (this.#stages.length === 0 && !this.#open(piece)) return
+    if (!this.#stages[0]!.write(piece)) this.#response.pause()
+  }
+
+  /** Whether what follows is to be unpacked. */
+  #open(first: Buffer): boolean {
+    const codings = this.#scrub.codings.toReversed()
+    if (isPlainly(codings[0]!, first)) {
+      this.#phase = 'decided'
+      this.#receiver!.piece(first)
+      return false
+    }
+    // Of what is packed twice the first byte is not known yet. Nearly always it is that of zlib.
+    const stages = codings.map((coding, i) => unpackerOf(coding, i === 0 ? first : Buffer.of(0x78))!)
+    this.#stages = stages
+    const onError = (error: Error): void => this.#safely(() => this.#break(error))
+    for (const [i, stage] of stages.entries()) {
+      stage.on('error', onError)
+      const next = stages[i + 1]
+      if (next !== undefined) stage.pipe(next)
+    }
+    stages[0]!.on('drain', () => this.#safely(() => this.#goOn()))
+    stages.at(-1)!.on('data', (piece: Buffer) => this.#safely(() => this.#unpackedPiece(piece)))
+    stages.at(-1)!.on('end', () => this.#safely(() => this.#unpackedAll()))
+    return true
+  }
+
+  #goOn(): void {
+    if (this.#ending === undefined) this.#response.resume()
+  }
+
+  #unpackedPiece(piece: Buffer): void {
+    if (this.#isOver) return
+    this.#unpackedBytes += piece.length
+    if (this.#unpackedBytes > MOST_UNPACKED && this.#unpackedBytes > MOST_TIMES * this.#receivedBytes)
+      return this.#break(new BodyBombError())
+    this.#receiver!.piece(piece)
+  }
+
+  #unpackedAll(): void {
+    this.#isUnpacked = true
+    if (this.#ending === undefined) this.#goOn()
+    else this.#conclude()
+  }
+
+  #break(error: Error): void {
+    if (this.#isOver) return
+    this.#close()
+    this.#response.abort()
+    this.#receiver!.breakOff(error)
+  }
+
+  #finish(): void {
+    if (this.#ending === undefined || this.#isOver) return
+    const [first] = this.#stages
+    if (first === undefined) return this.#conclude()
+    // What is to be unpacked still comes before the end. Of a body that broke off nothing more is worth a wait.
+    if (this.#isWhole && !this.#isUnpacked) first.end()
+    else this.#conclude()
+  }
+
+  #conclude(): void {
+    if (this.#isOver) return
+    this.#close()
+    this.#ending?.(this.#receiver!)
+  }
+
+  #close(): void {
+    this.#isOver = true
+    this.#timer?.cancel()
+    for (const stage of this.#stages) stage.destroy()
+  }
+
+  /** Of an exception in an event of a stream nobody is told, and it would end the process. */
+  #safely(run: () => void): void {
+    try {
+      run()
+    } catch (mistake) {
+      this.#close()
+      this.#response.abort()
+      this.#receiver!.fail(mistake)
+    }
+  }
+}
+
+/** Whether a range is the whole: its first byte is the first of all, and its last the last. */
+function isOfAll(range: string): boolean {
+  const [, last, length] = /^bytes 0-(\d+)\/(\d+)$/i.exec(range) ?? []
+  return last !== undefined && Number(last) + 1 === Number(length)
+}
+
+/** Some servers name a coding and don't apply it. To the client, too, such a body is as it is. */
+function isPlainly(coding: string, first: Buffer): boolean {
+  if (first.length < 4) return false
+  const start = first.readUInt32BE()
+  if (coding === 'gzip') return start >>> 16 !== 0x1f8b && (start >>> 16) % 31 !== 0
+  return coding === 'zstd' && start !== 0x28b52ffd && (start & 0xf0ffffff) !== 0x502a4d18
+}
+
+/** A body that unpacks to so much more than was sent is no answer to anything. */
+class BodyBombError extends Error {
+  readonly code = 'BODY_BOMB'
+}
