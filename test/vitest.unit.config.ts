@@ -11,7 +11,7 @@ export default defineConfig({
     include: EVERYTHING,
     exclude: [...defaultExclude, ...BEYOND_UNITS],
     globalSetup: [],
-    provide: { redisUrl: 'redis://unit-tests-have-no-redis.invalid', compileCache: '' },
+    provide: { redisUrl: 'redis://unit-tests-have-no-redis.invalid', compileCache: '', program: '' },
     isolate: false,
     maxWorkers: 2,
   },

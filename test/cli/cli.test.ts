@@ -619,7 +619,7 @@ describe('sluice start', () => {
         await call(url, `/harness/ng/api/${path}`, { headers })
       program.kill('SIGTERM')
       await program.ended
-      return program.stdout.split('\n').filter((line) => line.includes('c-1'))
+      return program.stdout.split('\n').filter((line) => line.includes('"correlationId":"c-1"'))
     }
 
     it('is readable, if it is for people', async () => {

@@ -31,6 +31,11 @@ const PATH = (process.env['PATH'] ?? '')
 const { HOME = '' } = process.env
 const SOURCES = globSync('src/**', { cwd: ROOT }).filter((file) => statSync(join(ROOT, file)).isFile())
 
+interface SourceMap {
+  readonly sources: readonly string[]
+  readonly sourcesContent: readonly string[]
+}
+
 /** What `npm pack` made, and the folder in which a user has installed it. */
 let folder: DisposableTempDir
 let tarball: string
@@ -56,12 +61,15 @@ afterAll(() => folder.remove())
 describe('the package', () => {
   it('holds the program and nothing else, in less than a megabyte', async () => {
     const { output } = await command(['tar', 'tzf', tarball], ROOT)
-    const built = SOURCES.flatMap((file) => {
-      const module = file.replace(/^src/, 'package/dist').replace(/\.ts$/, '')
-      return file.endsWith('.ts') ? [`${module}.js`, `${module}.js.map`, `${module}.d.ts`] : [module]
-    })
+    const built = SOURCES.map((file) => file.replace(/^src/, 'package/dist').replace(/\.ts$/, '.d.ts'))
     const others = new Set(output.trim().split('\n')).difference(new Set(built))
-    expect([...others].toSorted()).toEqual(['package/README.md', 'package/bin/sluice.cjs', 'package/package.json'])
+    const isModule = /^package\/dist\/(?:main|index|part-[\w-]+)\.js(?:\.map)?$/
+    expect([...others].filter((file) => !isModule.test(file)).toSorted()).toEqual([
+      'package/README.md',
+      'package/bin/sluice.cjs',
+      'package/dist/licences.txt',
+      'package/package.json',
+    ])
     const { size } = statSync(tarball)
     console.log(`the package takes ${size} bytes`)
     expect(size).toBeLessThan(1_000_000)
@@ -76,13 +84,21 @@ describe('the package', () => {
   })
 
   it('maps each line to the source, which the map holds', async () => {
-    const modules = SOURCES.filter((file) => file.endsWith('.ts'))
-    expect(modules.length).toBeGreaterThan(100)
-    for (const file of modules) {
-      const map = file.replace(/^src/, 'dist').replace(/ts$/, 'js.map')
-      const { sourcesContent } = JSON.parse(readFileSync(join(installed, map), 'utf8')) as Record<string, unknown>
-      expect(sourcesContent, file).toEqual([readText(file)])
+    const mapped = new Set<string>()
+    for (const map of globSync('dist/*.map', { cwd: installed })) {
+      const { sources, sourcesContent } = JSON.parse(readFileSync(join(installed, map), 'utf8')) as SourceMap
+      for (const [n, source] of sources.entries()) {
+        const file = join('dist', source)
+        expect(sourcesContent[n], file).toBe(readText(file))
+        mapped.add(file)
+      }
     }
+    // What has nothing but types is in no map.
+    const missing = SOURCES.filter((file) => file.endsWith('.ts') && !mapped.has(file))
+    expect(
+      missing.filter((file) => /^(?:export )?(?:async )?(?:function|class|const|let)\b/m.test(readText(file))),
+    ).toEqual([])
+    expect(mapped.size).toBeGreaterThan(100)
     writeFileSync(
       join(project, 'wrong.mjs'),
       "import { createGateway } from 'sluice'\nawait createGateway({ upstreams: { a: {} } }).listen()",
@@ -183,7 +199,9 @@ registerHooks({ load: (url, context, next) => (process._rawDebug(url), next(url,
       project,
     )
     const own = output.match(/(?<=^file:.*\/sluice\/dist\/).*$/gm)
-    expect(own?.toSorted()).toEqual(['cli/command-error.js', 'cli/main.js', 'main.js', 'manifest.js'])
+    expect(own?.toSorted()).toEqual(['main.js', 'part-main.js', 'part-manifest.js'])
+    const { sources } = JSON.parse(readFileSync(join(installed, 'dist/part-main.js.map'), 'utf8')) as SourceMap
+    expect(sources.toSorted()).toEqual(['../src/cli/command-error.ts', '../src/cli/main.ts'])
     const packages = new Set(output.match(/(?<=^file:.*\/node_modules\/)(?!sluice\/)[^/]+/gm))
     expect([...packages]).toEqual(['commander'])
   })

@@ -24,7 +24,7 @@ export interface ProgramOptions {
   readonly output?: number
 }
 
-/** The program as a process of its own, ended when the test is finished. */
+/** The program, as a package has it, as a process of its own, ended when the test is finished. */
 export class Program {
   readonly child: ChildProcess
   readonly ended: Promise<Ended>
@@ -33,7 +33,7 @@ export class Program {
 
   constructor(
     args: readonly string[],
-    { env = {}, cwd = newFolder(), command = [process.execPath, MAIN], output }: ProgramOptions = {},
+    { env = {}, cwd = newFolder(), command = [process.execPath, inject('program')], output }: ProgramOptions = {},
   ) {
     const { PATH, HOME } = process.env
     const [program = '', ...first] = command
