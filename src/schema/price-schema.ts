@@ -47,6 +47,11 @@ export const reserveSchema = <T extends TSchema>(most: (description: string) => 
   Type.Union(
     [
       most('That much for every call: the most that one can cost.'),
+      // It comes before the other, which would take a `missRate` for a key that it does not know.
+      object({
+        missRate: percent('At most this share of the calls may cost more than was reserved: from 0.2% to 50%.'),
+        most: most('The most that is reserved, and what is reserved until enough was learned.'),
+      }),
       object({
         values: Type.Optional(
           values(object({ body: places, default: otherwise }), 'What the JSON of the request’s body says, by name.'),
@@ -59,10 +64,6 @@ export const reserveSchema = <T extends TSchema>(most: (description: string) => 
           }),
         ),
         most: most('The most that is reserved, and what is reserved where the request does not tell.'),
-      }),
-      object({
-        missRate: percent('At most this share of the calls may cost more than was reserved: from 0.2% to 50%.'),
-        most: most('The most that is reserved, and what is reserved until enough was learned.'),
       }),
     ],
     {
