@@ -3,7 +3,7 @@ import { parse, stringify } from 'yaml'
 import { soundsLikeChanging, soundsLikeReading } from '../config/presets/words.ts'
 import { completeRoute, guessedRoute, isSafeMethod, type Route } from '../routing/route.ts'
 import { RouteTable } from '../routing/route-table.ts'
-import { routePath } from '../schema/schema-parts.ts'
+import { ROUTE_PATH } from '../schema/schema-parts.ts'
 import { CommandError } from './command-error.ts'
 import { presetNamed } from './preset.ts'
 
@@ -28,7 +28,7 @@ export function routes(file: string, { preset: name }: { readonly preset?: strin
   const base = baseOf(document)
   const { operations, notes } = operationsOf(file, document)
   const known = preset && new RouteTable({ layers: [preset.routes()], classify: preset.classify })
-  const own = preset && pathOf(String(preset.config['url'] ?? ''))
+  const own = preset && pathOf((preset.config as { url?: string }).url ?? '')
   const lines = operations.map(({ path, ...rest }) =>
     lineOf({ ...rest, path: own === undefined ? path : pathBelow(own, base, path) }, known),
   )
@@ -111,7 +111,7 @@ function operationsOf(file: string, document: Record<string, unknown>): { operat
   return { operations: [...found.values()], notes }
 }
 
-const ROUTE_PATH = new RegExp(routePath.pattern)
+const POSSIBLE = new RegExp(ROUTE_PATH)
 
 /** The path as a route has it: without query, and with the rest for a last `{name+}`, as AWS writes it, or `{name:.*}`. */
 function routePathOf(written: string): string | undefined {
@@ -119,7 +119,7 @@ function routePathOf(written: string): string | undefined {
     .replace(/[?#].*$/s, '')
     .replace(/\{[^{}/]*(?:[+*]|:\.[*+])\}$/, '*')
     .replaceAll(/\{([^{}/:]*):[^{}/]*\}/g, '{$1}')
-  return ROUTE_PATH.test(path) ? path : undefined
+  return POSSIBLE.test(path) ? path : undefined
 }
 
 /** The operations of a path, which may be a reference within the document; undefined if they are not there. */
@@ -128,7 +128,7 @@ function resolved(document: Record<string, unknown>, entry: unknown): Record<str
   // One that leads to itself ends, too.
   for (let hops = 0; isObject(item) && typeof item['$ref'] === 'string' && hops < 10; hops++) {
     const { $ref: reference, ...beside } = item
-    const [file, pointer = ''] = (reference as string).split('#')
+    const [file, pointer = ''] = reference.split('#')
     const there = file === '' ? valueAt(document, pointer) : undefined
     if (!isObject(there)) return undefined
     item = { ...there, ...beside }

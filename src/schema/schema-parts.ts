@@ -172,8 +172,10 @@ export const method = Type.Refine(
   () => 'must be an HTTP method that a server can receive, such as GET',
 )
 
+export const ROUTE_PATH = '^/([^{}*?#]|\\{[^{}*?#/]+\\}(?!\\*))*\\*?$'
+
 export const routePath = Type.String({
-  pattern: '^/([^{}*?#]|\\{[^{}*?#/]+\\}(?!\\*))*\\*?$',
+  pattern: ROUTE_PATH,
   description:
     'Path below the upstream’s URL; `{name}` stands for one segment or a part of it, a final `*` for the rest.',
   expected:
