@@ -226,12 +226,16 @@ export class Counter {
 
   /** Number of the bucket in which a time lies. */
   bucketOf(time: number): number {
-    return Math.floor((time + this.#aheadMs) / this.limit.bucketMs)
+    const { calendar, bucketMs } = this.limit
+    return calendar === undefined
+      ? Math.floor((time + this.#aheadMs) / bucketMs)
+      : calendar.indexOf(time + this.#aheadMs)
   }
 
   /** When that bucket begins. */
   startOf(bucket: number): number {
-    return bucket * this.limit.bucketMs - this.#aheadMs
+    const { calendar, bucketMs } = this.limit
+    return (calendar === undefined ? bucket * bucketMs : calendar.startOf(bucket)) - this.#aheadMs
   }
 
   /**
@@ -302,7 +306,7 @@ export class Counter {
 
   #advance(now: number): void {
     const bucket = this.bucketOf(now)
-    if (bucket <= this.#current) return
+    if (bucket <= this.#current) return this.#goBack(bucket)
     const first = bucket - this.limit.kept
     if (this.#sum === 0 || first > this.#furthest) {
       this.#counts.fill(0)
@@ -316,6 +320,19 @@ export class Counter {
       this.#counts[slot] = 0
     }
     this.#skipEmpty()
+  }
+
+  /**
+   * A clock that was ahead by more than a window of the calendar was set right. Which of the charges were made in this window is not
+   * known, so all of them count in it. Otherwise nothing would be counted until the clock is there again.
+   */
+  #goBack(bucket: number): void {
+    const { kind, kept } = this.limit
+    if (kind !== 'calendar' || bucket >= this.#current - kept || bucket === -Infinity) return
+    this.#counts.fill(0)
+    this.#current = bucket
+    this.#oldest = bucket
+    this.#counts[bucket % SLOTS] = this.#sum
   }
 }
 

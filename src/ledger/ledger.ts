@@ -204,6 +204,10 @@ export interface Turn {
  * limit as long as no call costs more than was reserved for it. What one costs more is what a window may exceed the limit by: it is
  * charged when it is known, and later calls wait for it. A call of which the cost never becomes known is charged its reservation.
  *
+ * A window of the calendar may last 31 days, and a day 25 hours. A call counts in every window in which the vendor may count it, by a
+ * clock that differs by `countingToleranceMs`: so no window begins sooner here than it can there. What was charged stays until its
+ * window ends, over restarts and in both stores, also if its rules of the time zone were changed meanwhile. Redis forgets it one window later.
+ *
  * It holds as long as: no gateway stands still for longer than a window (than half of a calendar window, or ten seconds, with
  * a call granted and not sent: that is charged to the window in which it was granted); the upstream counts nothing later than
  * `countingToleranceMs` (at most a window) after a call was given up or its gateway died; calendar windows of both sides begin within

@@ -1,3 +1,4 @@
+import { type Calendar, type CalendarSpec, calendarOf } from '../time/calendar.ts'
 import { LONGEST_GROWTH_MS } from './adaptive-limit.ts'
 
 /** What a limit counts, as a configuration or a preset states it. */
@@ -9,14 +10,17 @@ export interface LimitSpec {
   readonly requests: number
   /** Units that the vendor allows, if headroom leaves fewer in `requests`. */
   readonly published?: number
-  /** Length of the window in milliseconds; not for `concurrent`. */
+  /** Length of the window in milliseconds, of a `calendar` with one of its own the usual one; not for `concurrent`. */
   readonly windowMs?: number
   /**
-   * `rolling`: in any window. `calendar`: in each window that begins at a multiple of its length since 1970, UTC.
+   * `rolling`: in any window. `calendar`: in each window of the `calendar`, or in each that begins at a multiple of its length since
+   * 1970, UTC.
    * `concurrent`: in flight at once, from dispatch to the end of the response. `smoothing`: in any window, but only the gateway
    * itself wants that, so calls count when they are sent, and never again.
    */
   readonly kind?: 'rolling' | 'calendar' | 'concurrent' | 'smoothing'
+  /** Whose windows count, such as the months of a time zone. */
+  readonly calendar?: Calendar | undefined
   /** How long after a call was given up (timeout, broken connection, dead gateway) the upstream may still count it. */
   readonly countingToleranceMs?: number
   /** False: counted and shown, but nothing is refused because of it. */
@@ -33,7 +37,8 @@ export interface LimitSpec {
 }
 
 /** A limit, and how it is counted. */
-export interface Limit extends Required<LimitSpec> {
+export interface Limit extends Required<Omit<LimitSpec, 'calendar'>> {
+  readonly calendar: Calendar | undefined
   /** Grows with each limit that is made. If a reload makes a limit anew, the one with the greater order holds. */
   readonly order: number
   /** Charges are counted by buckets of this length. */
@@ -67,6 +72,26 @@ const LONGEST_RENEWAL_MS = 5_000
 const CONCURRENT_RENEWAL_MS = 1_000
 const DEFAULT_COUNTING_TOLERANCE_MS = 1_000
 
+/** The windows that a configuration states, by their length or by a calendar. */
+export function windowOf(
+  window: number | CalendarSpec['unit'],
+  { timezone, anchor }: Omit<CalendarSpec, 'unit'>,
+): Pick<LimitSpec, 'windowMs' | 'kind' | 'calendar'> {
+  if (typeof window === 'number') return { windowMs: window }
+  const calendar = calendarOf({ unit: window, timezone, anchor })
+  return { kind: 'calendar', windowMs: calendar.windowMs, calendar }
+}
+
+/** No window of the limit is longer. */
+export function longestWindowMs({ windowMs, calendar }: Limit): number {
+  return calendar === undefined ? windowMs : calendar.longestMs
+}
+
+/** The true length of the window that ends about then, in milliseconds since 1970. */
+export function windowLengthMs({ windowMs, calendar }: Limit, end: number): number {
+  return calendar === undefined ? windowMs : calendar.lengthBefore(end)
+}
+
 let made = 0
 
 export function limitOf(spec: LimitSpec): Limit {
@@ -81,7 +106,7 @@ export function limitOf(spec: LimitSpec): Limit {
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
   const growthMs = Math.min(windowMs, LONGEST_GROWTH_MS)
   const counted = { isEnforced, countingToleranceMs, renewMs, inFlightLeaseMs, order: made++ }
-  const common = { ...spec, unit: spec.unit, published, growthMs, kind, windowMs, label, settles, ...counted }
+  const common = { ...spec, calendar: spec.calendar, unit: spec.unit, published, growthMs, kind, windowMs, label, settles, ...counted }
   switch (kind) {
     case 'rolling':
       return { ...common, bucketMs: windowMs / BUCKETS, kept: BUCKETS }
@@ -104,5 +129,5 @@ function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 
     kept: BUCKETS,
     order: made++,
   }
-  return { ...spec, unit: undefined, kind: 'smoothing', label: 'pace', settles: 'at-once', ...counted }
+  return { ...spec, calendar: undefined, unit: undefined, kind: 'smoothing', label: 'pace', settles: 'at-once', ...counted }
 }

@@ -100,13 +100,13 @@ export class Schedule {
 }
 
 function waitForLimit({ limit, units, free, releases }: LimitSchedule, calls: number, latencyMs: number): number {
-  const { requests, windowMs, bucketMs } = limit
+  const { requests, windowMs, bucketMs, kind } = limit
   const fitting = Math.floor(requests / units) // calls in one window
   if (fitting === 0) return Infinity
   // Those admitted within this window occupy the next one: every full limit ahead is another window to wait.
   const windowsAhead = Math.floor((calls - 1) / fitting)
   let missing = (calls - windowsAhead * fitting) * units - free
-  const waitMs = windowsAhead * (windowMs + bucketMs + latencyMs)
+  const waitMs = windowsAhead * (windowMs + (kind === 'calendar' ? 0 : bucketMs) + latencyMs)
   if (missing <= 0) return waitMs
   for (const release of releases) {
     missing -= release.units

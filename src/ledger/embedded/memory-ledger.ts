@@ -25,6 +25,9 @@ import { ALL, Tally, WALL_STEP_MS } from './tally.ts'
 
 /** The share of a limit that may be charged before the partition's file is written again. */
 const RESERVE = 0.05
+/** The same of a window so long that a crash should not cost that much. It is written a thousand times in a window at most. */
+const RESERVE_OF_LONG = 0.001
+const LONG_WINDOW_MS = 3_600_000
 /** A window so short that a restart takes as long: all of it may be charged between two writes. */
 const SHORT_WINDOW_MS = 5_000
 /** How often to try again to write what could not be written. */
@@ -274,7 +277,8 @@ export class MemoryLedger implements Ledger {
     if (!isCovered) {
       for (const [i, tally] of tallies.entries()) {
         const { requests, windowMs } = tally.counter.limit
-        const share = windowMs <= SHORT_WINDOW_MS ? requests : Math.ceil(requests * RESERVE)
+        const part = windowMs > LONG_WINDOW_MS ? RESERVE_OF_LONG : windowMs > SHORT_WINDOW_MS ? RESERVE : 1
+        const share = Math.ceil(requests * part)
         tally.reserved = Math.max(calls * units[i]!, share)
       }
       try {

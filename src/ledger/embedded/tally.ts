@@ -1,7 +1,7 @@
 import type { Clock } from '../../time/clock.ts'
 import { Counter } from '../counter.ts'
 import type { Grant } from '../ledger.ts'
-import { BUCKETS, type Limit } from '../limit.ts'
+import { BUCKETS, type Limit, longestWindowMs } from '../limit.ts'
 import type { CountedLimit } from '../limit-table.ts'
 import type { Stamp, StoredLimit } from './ledger-files.ts'
 
@@ -94,17 +94,19 @@ export class Tally implements CountedLimit {
     const { counter, limit } = this
     const last = counter.bucketOf(now + limit.inFlightLeaseMs)
     for (const { startsAt, units } of windows) {
-      const bucket = Math.round(startsAt / limit.bucketMs)
-      if (bucket <= last) counter.restore(now, bucket, units)
+      const bucket = limit.calendar?.nearest(startsAt) ?? Math.round(startsAt / limit.bucketMs)
+      // A window that has not begun was begun by a clock that was ahead, or this one is behind.
+      counter.restore(now, Math.min(bucket, last), units)
     }
   }
 
   /** What is to be stored. Calls in flight end with the process, but the upstream may notice that a little later. */
   stored(now: number, at: Stamp): StoredLimit {
     const { counter, record, reserved } = this
-    const { windowMs, inFlightLeaseMs, bucketMs } = counter.limit
+    const { windowMs, inFlightLeaseMs, bucketMs, calendar } = counter.limit
     const charged = record ?? counter
-    const windows = counter.charges(now).map(({ bucket, units }) => ({ startsAt: bucket * bucketMs, units }))
+    const startsAt = (bucket: number): number => calendar?.startOf(bucket) ?? bucket * bucketMs
+    const windows = counter.charges(now).map(({ bucket, units }) => ({ startsAt: startsAt(bucket), units }))
     return {
       at,
       windowMs: Math.max(windowMs, inFlightLeaseMs),
@@ -117,7 +119,7 @@ export class Tally implements CountedLimit {
 
 /** The same limit in a rolling window. */
 function rollingOf(limit: Limit): Limit {
-  return { ...limit, kind: 'rolling', bucketMs: limit.windowMs / BUCKETS, kept: BUCKETS }
+  return { ...limit, kind: 'rolling', calendar: undefined, bucketMs: longestWindowMs(limit) / BUCKETS, kept: BUCKETS }
 }
 
 /** How much time has passed at least since something was noted, and whether the wall clock is known to have been set since. */

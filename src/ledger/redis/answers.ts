@@ -52,6 +52,10 @@ export class RedisClock {
   #uncertainMs = 0
   #isKnown = false
 
+  get isKnown(): boolean {
+    return this.#isKnown
+  }
+
   /** Redis answered at its time `at` to what was sent and received at these times of our clock. Returns whether that is its first answer. */
   set(at: number, sentAt: number, receivedAt: number): boolean {
     this.#setAt = receivedAt

@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../../time/clock.ts'
-import type { Limit } from '../limit.ts'
+import { type Limit, longestWindowMs } from '../limit.ts'
 
 /** How long a release keeps the right to grant after the last of its gateways was heard of. */
 export const TERM_MS = 5_000
@@ -52,8 +52,8 @@ export class FormatLease {
     if (this.#unreadable === undefined) return undefined
     const { format, until } = this.#unreadable
     const now = this.#options.clock.now()
-    for (const { windowMs, inFlightLeaseMs } of limits) {
-      if (until + windowMs + inFlightLeaseMs > now)
+    for (const limit of limits) {
+      if (until + longestWindowMs(limit) + limit.inFlightLeaseMs > now)
         return `calls that a release with ledger format ${format} has granted may still be counted`
     }
     return undefined

@@ -1,7 +1,10 @@
 import { Counter } from '../counter.ts'
 import type { Grant } from '../ledger.ts'
-import type { Limit } from '../limit.ts'
+import { BUCKETS, type Limit } from '../limit.ts'
 import type { CountedLimit } from '../limit-table.ts'
+
+/** For so long it is remembered when calls were charged to a window of the calendar, which itself tells only how many. */
+const RECENT_MS = 600_000
 
 /** What one gateway knows of one limit that it shares with others through Redis. Amounts are units. */
 export class LimitState implements CountedLimit {
@@ -9,6 +12,8 @@ export class LimitState implements CountedLimit {
   readonly #isOffline: () => boolean
   /** The calls of this gateway alone. */
   own: Counter
+  /** Of a calendar limit: the recent calls by when they were charged. */
+  #recent: Counter | undefined
   /** Of these, what Redis has not been told, or has forgotten. */
   unreplicated: Counter | undefined
   /** Set aside for this gateway in Redis, for when Redis can't be asked. */
@@ -26,6 +31,7 @@ export class LimitState implements CountedLimit {
     this.#limit = limit
     this.#isOffline = isOffline
     this.own = new Counter(limit)
+    if (limit.kind === 'calendar' && limit.windowMs > RECENT_MS) this.#recent = new Counter(recentOf(limit))
   }
 
   get limit(): Limit {
@@ -35,6 +41,30 @@ export class LimitState implements CountedLimit {
   set limit(limit: Limit) {
     this.#limit = limit
     this.own.limit = limit
+  }
+
+  charge(time: number, at: number, units: number): void {
+    this.own.charge(time, at, units)
+    this.#recent?.charge(time, at, units)
+  }
+
+  /** Redis lacks what was charged since then, or was renewed or committed. */
+  markUnreplicatedSince(since: number, time: number): void {
+    const recent = this.#recent
+    const unreplicated = (this.unreplicated = new Counter(this.limit))
+    if (recent === undefined || since < time - RECENT_MS) {
+      // One bucket more than needed: ours begin a rounding error before or after those of Redis.
+      const first = this.own.bucketOf(since) - 1
+      for (const { bucket, units } of this.own.charges(time))
+        if (bucket >= first) unreplicated.restore(time, bucket, units)
+      return
+    }
+    const first = recent.bucketOf(since) - 1
+    for (const { bucket, units } of recent.charges(time)) {
+      if (bucket < first) continue
+      const aheadMs = bucket > recent.bucketOf(time) ? this.limit.inFlightLeaseMs : 0
+      unreplicated.addCommitted(time, recent.startOf(bucket) - aheadMs, units, recent.startOf(bucket + 1) - time)
+    }
   }
 
   /** Units of own calls that count now. */
@@ -55,11 +85,13 @@ export class LimitState implements CountedLimit {
   /** Everything was counted by another clock. From now on it counts as charged at `time`. */
   rebase(time: number): void {
     this.own = movedTo(time, this.own)
+    if (this.#recent !== undefined) this.#recent = movedTo(time, this.#recent)
     if (this.unreplicated !== undefined) this.unreplicated = movedTo(time, this.unreplicated)
   }
 
   commit({ at, isLocal }: Grant, units: number, time: number, laterMs: number): void {
     this.own.commit(time, at, units, laterMs)
+    this.#recent?.commit(time, at, units, laterMs)
     if (!this.#isOffline()) return
     // Where Redis counts the call already it will count it twice for a while: more than there was, never less.
     if (isLocal) this.unreplicatedCounter().commit(time, at, units, laterMs)
@@ -68,11 +100,13 @@ export class LimitState implements CountedLimit {
 
   refund({ at, isLocal }: Grant, units: number, time: number): void {
     this.own.refund(time, at, units)
+    this.#recent?.refund(time, at, units)
     if (isLocal && this.#isOffline()) this.unreplicated?.refund(time, at, units)
   }
 
   owe({ at }: Grant, units: number, time: number, laterMs: number): void {
     this.own.addCommitted(time, at, units, laterMs)
+    this.#recent?.addCommitted(time, at, units, laterMs)
     if (!this.#isOffline()) return
     this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
     this.lease = Math.max(0, this.lease - units)
@@ -80,10 +114,15 @@ export class LimitState implements CountedLimit {
 
   renew({ at, isLocal }: Grant, units: number, time: number, to: number): void {
     this.own.renew(time, at, to, units)
+    this.#recent?.renew(time, at, to, units)
     if (!this.#isOffline()) return
     if (isLocal) this.unreplicatedCounter().renew(time, at, to, units)
     else this.unreplicatedCounter().charge(time, to, units)
   }
+}
+
+function recentOf(limit: Limit): Limit {
+  return { ...limit, kind: 'rolling', calendar: undefined, bucketMs: RECENT_MS / BUCKETS, kept: BUCKETS }
 }
 
 function movedTo(time: number, counter: Counter): Counter {

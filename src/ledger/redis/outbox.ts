@@ -194,9 +194,10 @@ export function outlastsCharge({ at, latest }: Ended, { inFlightLeaseMs, countin
 /** The earliest time at which a call in flight is charged to the same buckets of every limit as at `at`, in microseconds. */
 function chargedFrom({ limits }: ChargeSet, at: number): number {
   let from = 0
-  for (const { kind, bucketMs, inFlightLeaseMs, countingToleranceMs } of limits) {
-    from = Math.max(from, bucketFrom(at, bucketMs, inFlightLeaseMs))
-    if (kind === 'calendar') from = Math.max(from, bucketFrom(at, bucketMs, -countingToleranceMs))
+  for (const limit of limits) {
+    const { kind, inFlightLeaseMs, countingToleranceMs } = limit
+    from = Math.max(from, bucketFrom(at, limit, inFlightLeaseMs))
+    if (kind === 'calendar') from = Math.max(from, bucketFrom(at, limit, -countingToleranceMs))
   }
   return from
 }
@@ -204,15 +205,16 @@ function chargedFrom({ limits }: ChargeSet, at: number): number {
 /** The same for a call that is over. */
 function endedFrom({ limits }: ChargeSet, latest: number, isAbandoned: boolean): number {
   let from = 0
-  for (const { kind, bucketMs, countingToleranceMs } of limits) {
-    const slacks = Number(isAbandoned) + Number(kind === 'calendar')
-    from = Math.max(from, bucketFrom(latest, bucketMs, slacks * countingToleranceMs))
+  for (const limit of limits) {
+    const slacks = Number(isAbandoned) + Number(limit.kind === 'calendar')
+    from = Math.max(from, bucketFrom(latest, limit, slacks * limit.countingToleranceMs))
   }
   return from
 }
 
 /** Where the bucket begins, as the script computes it. */
-function bucketFrom(time: number, bucketMs: number, aheadMs: number): number {
+function bucketFrom(time: number, { bucketMs, calendar }: Limit, aheadMs: number): number {
+  if (calendar !== undefined) return micros(calendar.startOf(calendar.indexOf(time + aheadMs)) - aheadMs)
   const bucket = bucketMs * 1_000
   const ahead = aheadMs * 1_000
   return Math.floor((micros(time) + ahead) / bucket) * bucket - ahead

@@ -97,10 +97,13 @@ export class PartitionCalls {
     { wanted = 0, batches = [], additions = [], termMs = 0, isClaim = false, turn, isProbe = false }: CallOptions,
   ): Promise<Reply | undefined> {
     const state = this.#state
+    const stepped = this.#shared.stepTime?.()
+    const sentAt = this.#shared.clock.now()
     const args = argumentsOf(chargeSet, {
       gateway: this.#names.id,
       expected: isProbe ? -1 : this.#nextNumber(),
-      time: this.#shared.stepTime?.() ?? '',
+      time: stepped ?? '',
+      about: stepped === undefined ? (state.knownTime(sentAt) ?? this.#shared.clock.wall()) : stepped / 1_000,
       wanted,
       batches,
       additions,
@@ -109,7 +112,6 @@ export class PartitionCalls {
       turn,
       leases: termMs > 0 ? state.limitsOf(chargeSet).map(({ lease }) => lease) : [],
     })
-    const sentAt = this.#shared.clock.now()
     const keys = this.#keysFor(chargeSet, turn)
     const reply = await this.#answer(chargeSet, this.#shared.runner.run(keys, args))
     const isRight = reply[2] !== -1
@@ -123,6 +125,7 @@ export class PartitionCalls {
       this.#shared.onMissing()
       this.#onLacking()
     }
+    state.setTime(micros / 1_000, sentAt, now)
     if (!isRight) {
       state.numbers.misses(number - 1)
       this.#onLacking()
@@ -132,7 +135,6 @@ export class PartitionCalls {
     const isOnly = this.#isUsed === false
     this.#isUsed = true
     this.#shared.register.note(state.name)
-    state.setTime(micros / 1_000, sentAt, now)
     if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
     state.numbers.note(number, micros / 1_000)
     state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)

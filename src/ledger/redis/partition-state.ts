@@ -1,4 +1,4 @@
-import { type Charges, Counter } from '../counter.ts'
+import type { Charges } from '../counter.ts'
 import type { Grant, LimitUsage, ChargeSet } from '../ledger.ts'
 import { LimitTable, Pauses } from '../limit-table.ts'
 import { Schedule } from '../schedule.ts'
@@ -89,6 +89,11 @@ export class PartitionState {
   /** Redis's time, as far as it is known, or a little earlier. */
   time(now: number): number {
     return this.#clock.earliest(now)
+  }
+
+  /** The same; undefined while nothing of it is known. */
+  knownTime(now: number): number | undefined {
+    return this.#clock.isKnown ? this.#clock.earliest(now) : undefined
   }
 
   /** Redis's time, or a little later. */
@@ -242,13 +247,7 @@ export class PartitionState {
 
   #markUnreplicatedSince(since: number, now: number): void {
     const time = this.time(now)
-    for (const state of this.limits) {
-      // One bucket more than needed: ours begin a rounding error before or after those of Redis.
-      const first = state.own.bucketOf(since) - 1
-      state.unreplicated = new Counter(state.limit)
-      for (const { bucket, units } of state.own.charges(time))
-        if (bucket >= first) state.unreplicated.restore(time, bucket, units)
-    }
+    for (const state of this.limits) state.markUnreplicatedSince(since, time)
   }
 
   /** Takes everything that is unreplicated, by limit. If it can't be told to Redis, the caller must restore it. */
@@ -284,7 +283,7 @@ export class PartitionState {
     if (granted > 0) {
       for (const [i, state] of limits.entries()) {
         const units = granted * chargeSet.units[i]!
-        state.own.charge(time, time, units)
+        state.charge(time, time, units)
         state.unreplicatedCounter().charge(time, time, units)
         state.lease = Math.max(0, state.lease - units)
       }
@@ -333,7 +332,7 @@ export class PartitionState {
     const limits = this.limitsOf(chargeSet)
     for (let i = 0; i < limits.length; i++) {
       const units = calls * chargeSet.units[i]!
-      limits[i]!.own.charge(time, at, units)
+      limits[i]!.charge(time, at, units)
       // Granted before Redis went away, and answered after.
       if (this.mode === 'leased') limits[i]!.cap += units
     }

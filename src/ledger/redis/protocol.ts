@@ -4,7 +4,8 @@ import { Counter, type Others, type Release, withOthers } from '../counter.ts'
 import { type Demand, type PeerDemand, PRIORITIES } from '../demand.ts'
 import type { ChargeSet, LimitUsage, Turn } from '../ledger.ts'
 import { Schedule } from '../schedule.ts'
-import type { Argument, Batch } from './outbox.ts'
+import type { Calendar } from '../../time/calendar.ts'
+import { type Argument, type Batch, micros } from './outbox.ts'
 
 export type { Argument } from './outbox.ts'
 /** The numbers that the script replies, as charge/arguments.lua describes them. */
@@ -39,6 +40,8 @@ export interface ScriptCall {
   readonly gateway: string
   readonly expected: number
   readonly time: Argument
+  /** Redis's time in milliseconds, as far as the gateway knows it. */
+  readonly about: number
   readonly wanted: number
   /** Changes to calls of the charge set, and of other charge sets of its partition. */
   readonly batches: readonly Batch[]
@@ -55,6 +58,8 @@ const ANY_NUMBER = 2 ** 40
 /** The same of a limit of money. The script computes exactly up to twice that. */
 const ANY_AMOUNT = 2 ** 52
 const KINDS = { rolling: 0, calendar: 1, concurrent: 2, smoothing: 3 } as const satisfies Record<Limit['kind'], number>
+/** A limit whose windows have begins of their own. */
+const DATED = 4
 /** The lease of a gateway that has ended lasts so long, by which the script tells it from one that is overdue. */
 export const FAREWELL_MS = 1
 
@@ -81,6 +86,7 @@ const CONSTANTS: Readonly<Record<string, Argument>> = {
   BUCKETS,
   ROLLING: `'${KINDS.rolling}'`,
   CALENDAR: `'${KINDS.calendar}'`,
+  DATED: `'${DATED}'`,
   CONCURRENT: `'${KINDS.concurrent}'`,
   SMOOTHING: `'${KINDS.smoothing}'`,
   SCALARS: SCALARS.length,
@@ -101,7 +107,7 @@ export function linkScript(parts: string): string {
 }
 
 export function argumentsOf(chargeSet: ChargeSet, call: ScriptCall): Argument[] {
-  const { limits, told } = limitsOf(chargeSet, call.batches)
+  const { limits, told } = limitsOf(chargeSet, call.batches, call.about)
   const others = call.batches.filter((batch) => batch.chargeSet !== chargeSet)
   const scalars: Scalars = {
     expected: call.expected,
@@ -165,33 +171,54 @@ function pushChargeSet(
 interface Limits {
   readonly limits: readonly Limit[]
   readonly told: readonly Argument[]
+  /** From and until when that is true: dated windows are told about the current one. */
+  readonly from: number
+  readonly until: number
 }
 
 const ofChargeSets = new WeakMap<ChargeSet, Limits>()
 
 /** The limits of the charge set, then those that only the batches concern. */
-function limitsOf(chargeSet: ChargeSet, batches: readonly Batch[]): Limits {
-  const own = ofChargeSets.getOrInsertComputed(chargeSet, () => ({
-    limits: chargeSet.limits,
-    told: chargeSet.limits.flatMap(tell),
-  }))
+function limitsOf(chargeSet: ChargeSet, batches: readonly Batch[], at: number): Limits {
+  let own = ofChargeSets.get(chargeSet)
+  if (own === undefined || at < own.from || at >= own.until)
+    ofChargeSets.set(chargeSet, (own = toldAt(chargeSet.limits, at)))
   const others = new Map<string, Limit>()
   for (const { chargeSet: other } of batches)
     if (other !== chargeSet) for (const limit of other.limits) others.set(limit.id, limit)
   for (const { id } of chargeSet.limits) others.delete(id)
   if (others.size === 0) return own
   const more = [...others.values()]
-  return { limits: [...own.limits, ...more], told: [...own.told, ...more.flatMap(tell)] }
+  return { ...own, limits: [...own.limits, ...more], told: [...own.told, ...toldAt(more, at).told] }
 }
 
-function tell({ kind, requests, unit, isEnforced, bucketMs, inFlightLeaseMs, countingToleranceMs }: Limit): Argument[] {
+function toldAt(limits: readonly Limit[], at: number): Limits {
+  let [from, until] = [-Infinity, Infinity]
+  for (const { calendar } of limits) {
+    if (calendar === undefined) continue
+    const current = calendar.indexOf(at)
+    from = Math.max(from, calendar.startOf(current))
+    until = Math.min(until, calendar.startOf(current + 1))
+  }
+  return { limits, told: limits.flatMap((limit) => tell(limit, at)), from, until }
+}
+
+function tell({ kind, requests, unit, isEnforced, bucketMs, calendar, ...limit }: Limit, at: number): Argument[] {
+  const { inFlightLeaseMs, countingToleranceMs } = limit
+  const code = calendar === undefined ? KINDS[kind] : DATED
   return [
-    unit === undefined ? KINDS[kind] : `${KINDS[kind]}w`,
+    unit === undefined ? code : `${code}w`,
     isEnforced ? requests : unit === undefined ? ANY_NUMBER : ANY_AMOUNT,
-    bucketMs * 1_000,
+    calendar === undefined ? bucketMs * 1_000 : datesOf(calendar, calendar.indexOf(at)),
     inFlightLeaseMs * 1_000,
     countingToleranceMs * 1_000,
   ]
+}
+
+/** The number of the window before the current one, when it begins, and when the four windows after it begin. */
+function datesOf(calendar: Calendar, current: number): string {
+  const starts = [-1, 0, 1, 2, 3].map((n) => micros(calendar.startOf(current + n)))
+  return [current - 1, ...starts].join(' ')
 }
 
 /** How many numbers of a reply come before those of the first limit. */

@@ -172,6 +172,7 @@ export class RedisLedger implements Ledger {
    * take longer than a command may. They write to a partition that nobody uses, which ends like any other.
    */
   async #warmUp(): Promise<void> {
+    const { clock } = this.#shared
     const chargeSet = chargeSetOf('warm-up', [
       { limit: limitOf({ id: 'any', class: 'any', requests: 1, windowMs: 1_000 }) },
     ])
@@ -182,6 +183,7 @@ export class RedisLedger implements Ledger {
         gateway: this.#options.gateway,
         expected: -1,
         time: this.#shared.stepTime?.() ?? '',
+        about: clock.wall(),
         wanted: 1,
         batches: [batch],
         additions: [],

@@ -10,7 +10,7 @@ if isMore then
     local FORMAT = '>ddddddd'
 
     local function growthOf(c)
-      return min(c.bucket * c.kept, LONGEST_GROWTH)
+      return c.starts and LONGEST_GROWTH or min(c.bucket * c.kept, LONGEST_GROWTH)
     end
 
     local function lessMargin(units)
@@ -80,7 +80,7 @@ if isMore then
         if l.level > c.allowed then l.since = 0 end
         return false
       end
-      local window = c.kind == CALENDAR and (c.current + 1) * c.bucket + c.countingTolerance - now or c.bucket * c.kept
+      local window = c.kind == CALENDAR and beginOf(c, c.current + 1) + c.countingTolerance - now or c.bucket * c.kept
       l.others, l.untilTime, l.lookAt = excess + tolerance, now + window, now + min(reset, window)
       return true
     end

@@ -26,7 +26,8 @@
 --       pauseField: where the partition notes the pause of the account
 --       gateway: the field with its number of calls
 --       Then the name of each limit.
---       Then for each limit: its kind, with a "w" behind it where it counts money; allowed units, and in microseconds the length of a bucket, how far ahead calls in flight are
+--       Then for each limit: its kind, with a "w" behind it where it counts money; allowed units, and in microseconds the length of a
+--         bucket (or dates: see DATES), how far ahead calls in flight are
 --         charged (in-flight lease), and how much later the upstream may count (counting tolerance).
 --       Then for each charge set: what a call is charged to each limit (0 if nothing); how many changes follow; and these changes:
 --         commit, abandon   time of the charge, calls, when they were over at the latest
@@ -49,8 +50,8 @@
 --       Then for each limit that the upstream's answers have made smaller: its number, units that may be used, units of which it is
 --         not known whether others use them, microseconds until a call may find out, microseconds until all of it may be used.
 --         Number 0 is the pause: its milliseconds, and zeros.
---   A reply of four numbers with -1 calls granted says that nothing was done: the number was not right, or this is the gateway's
---   first call and others may still have to tell what Redis has lost. The fourth number is 1 if the partition or its leases are lost.
+--   A reply of four numbers with -1 calls granted says that nothing was done: the number was not right, or the dates were not, or this
+--   is the gateway's first call and others may still have to tell what Redis has lost. The fourth number is 1 if the partition or its leases are lost.
 
 local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min, math.max
 local pack, unpacked = struct.pack, struct.unpack

@@ -154,7 +154,7 @@ for i = 1, limits do
 
   local used, leaves = c.sum, 0
   if c.kind == CALENDAR then
-    used, leaves = read(c, c.current), (c.current + 1) * c.bucket - now
+    used, leaves = read(c, c.current), beginOf(c, c.current + 1) - now
   elseif used > 0 then
     leaves = (min(c.oldest, c.current) + c.kept + 1) * c.bucket - now
   end

@@ -13,9 +13,20 @@ local ENTRY_OF_MONEY, ENTRY_BYTES_OF_MONEY = '>BI7', 8
 local MOST_BYTES = 16 * ENTRY_BYTES
 -- So many buckets before the current one may still change: calls end a little before their gateway says so.
 local STIRRING = 6
-local KEPT = { [ROLLING] = BUCKETS, [CALENDAR] = 1, [CONCURRENT] = 0, [SMOOTHING] = BUCKETS }
+local KEPT = { [ROLLING] = BUCKETS, [CALENDAR] = 1, [DATED] = 1, [CONCURRENT] = 0, [SMOOTHING] = BUCKETS }
+
+-- How a limit of the kind DATED tells its windows, which are those of a calendar: the number of a window, when it begins, and when
+-- the four after it begin. Now lies in one of the first three.
+local DATES = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'
 
 local counters = {}
+
+-- The number of the window in which a time lies, of those that are told.
+local function datedAt(starts, time)
+  local n = 5
+  while n > 0 and time < starts[n] do n = n - 1 end
+  return starts.first + n
+end
 
 local function readEarlier(c)
   return c.earlier or c.hasEarlier and call('HGET', partition, c.name .. '|earlier') or ''
@@ -50,13 +61,24 @@ local live = max(LEAST_LIFE_MS, term)
 -- How many arguments have been read.
 local a = SCALARS + limits
 for i = 1, limits do
-  local name, kind, bucketLength = ARGV[SCALARS + i], ARGV[a + 1], ARGV[a + 3] + 0
+  local name, kind, bucketLength = ARGV[SCALARS + i], ARGV[a + 1], ARGV[a + 3]
   local header, headerBytes, entry, entryBytes = HEADER, HEADER_BYTES, ENTRY, ENTRY_BYTES
   if #kind > 1 then
     kind, header, headerBytes = kind:sub(1, 1), HEADER_OF_MONEY, HEADER_BYTES_OF_MONEY
     entry, entryBytes = ENTRY_OF_MONEY, ENTRY_BYTES_OF_MONEY
   end
   local kept = KEPT[kind]
+  local bucket, starts
+  if kind == DATED then
+    local first, s1, s2, s3, s4, s5 = bucketLength:match(DATES)
+    starts = { s1 + 0, s2 + 0, s3 + 0, s4 + 0, s5 + 0, first = first - 1 }
+    -- The gateway was mistaken about the time. Nothing is done, and the reply tells it.
+    if now < starts[1] or now >= starts[4] then return pack('>dddd', now, number, -1, 0) end
+    kind, bucket, bucketLength = CALENDAR, datedAt(starts, now), 0
+  else
+    bucketLength = bucketLength + 0
+    bucket = floor(now / bucketLength)
+  end
   local sum, oldest, current, reserved, pressure, flags, slot, count = 0, 0, 0, 0, 0, 0, 0, 0
   local entries, earlier, isAdapted, last = '', nil, false, 0
   local record = stored[i + 3]
@@ -66,7 +88,10 @@ for i = 1, limits do
     last = current - kept + (slot - current + kept) % SLOTS
     if flags >= 2 then flags, isAdapted = flags - 2, true end
   end
-  local bucket = floor(now / bucketLength)
+  if kind == CALENDAR and current > bucket + kept then
+    -- The clock was ahead by more than a window, and was set right. Which charges were made in this window is not known.
+    oldest, current, last, entries, count = bucket, bucket, bucket, '', sum
+  end
   local behind = current > bucket and current - bucket or 0 -- a clock that was set back stands still
   if bucket > current then
     local first, before = bucket - kept, current - kept
@@ -92,14 +117,15 @@ for i = 1, limits do
       if flags == 0 then entries = rest(entries) end
     end
     current = bucket
-    live = max(live, ((kept + 3) * bucketLength + ARGV[a + 4]) / 1000)
+    local left = starts and starts[min(5, bucket - starts.first + 2)] - now or (kept + 3) * bucketLength
+    live = max(live, (left + ARGV[a + 4] + ARGV[a + 5]) / 1000)
   end
   if older and not record then
     local units = chargedBefore(i, bucket - (kind == CALENDAR and 0 or kept))
     if units > 0 then sum, oldest, last, count = units, bucket, bucket, units end
   end
   local c = {
-    name = name, kind = kind, allowed = ARGV[a + 2] + 0, bucket = bucketLength, inFlightLease = ARGV[a + 4] + 0,
+    name = name, kind = kind, allowed = ARGV[a + 2] + 0, bucket = bucketLength, starts = starts, inFlightLease = ARGV[a + 4] + 0,
     countingTolerance = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1,
     behind = behind, sum = sum, oldest = oldest, current = current, reserved = reserved, pressure = pressure,
     hasEarlier = flags == 1, last = last, count = count, entries = entries, earlier = earlier, wasAdapted = isAdapted,
@@ -116,8 +142,19 @@ for i = 1, limits do
   a = a + FIELDS
 end
 
-local find, read, change, charge, mostUsed
+local find, read, change, charge, mostUsed, numberOf, beginOf
 if isMore then
+  -- The number of the bucket in which a time lies.
+  function numberOf(c, time)
+    return c.starts and datedAt(c.starts, time) or floor(time / c.bucket)
+  end
+
+  -- When a bucket of a calendar begins. Only a clock that was set back is in a window that is not told.
+  function beginOf(c, bucket)
+    local starts = c.starts
+    return starts and starts[max(1, min(5, bucket - starts.first))] or bucket * c.bucket
+  end
+
   -- Where the entry of a bucket that is not the last one is or belongs, and how many bytes it has. Entries are searched from the
   -- end, where the wanted one mostly is.
   function find(c, bucket)
@@ -173,9 +210,9 @@ if isMore then
   -- Adds units, or takes them back, of calls sent at `at` that the upstream may count until `to`. They leave a rolling window one
   -- window after the latest of these times. Of a calendar they count in every window in which they may be counted.
   function charge(c, at, to, units)
-    local last = floor(to / c.bucket)
+    local last = numberOf(c, to)
     if units > 0 then last = to < now and last + c.behind or max(last, c.current) end
-    for bucket = c.kind == CALENDAR and floor((at - c.countingTolerance) / c.bucket) or last, last do
+    for bucket = c.kind == CALENDAR and numberOf(c, at - c.countingTolerance) or last, last do
       if bucket <= c.furthest then
         change(c, bucket, units)
       elseif units > 0 then
@@ -187,8 +224,8 @@ if isMore then
   -- The most units in one of the windows in which a call that is sent now may be counted.
   function mostUsed(c)
     if c.kind ~= CALENDAR then return c.sum end
-    local most, last = 0, floor((now + c.inFlightLease) / c.bucket)
-    for bucket = floor((now - c.countingTolerance) / c.bucket), last do most = max(most, read(c, bucket)) end
+    local most, last = 0, numberOf(c, now + c.inFlightLease)
+    for bucket = numberOf(c, now - c.countingTolerance), last do most = max(most, read(c, bucket)) end
     return most
   end
 end

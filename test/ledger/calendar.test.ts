@@ -1,0 +1,276 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Redis } from 'ioredis'
+import { afterAll, describe, expect, inject, it } from 'vitest'
+import { LedgerFiles } from '../../src/ledger/embedded/ledger-files.ts'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import { type ChargeSet, chargeSetOf, type Ledger } from '../../src/ledger/ledger.ts'
+import { type LimitSpec, limitOf, windowOf } from '../../src/ledger/limit.ts'
+import { LimitState } from '../../src/ledger/redis/limit-state.ts'
+import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
+import { RedisScript } from '../../src/ledger/redis/script.ts'
+import type { CalendarSpec } from '../../src/time/calendar.ts'
+import { newFolder } from '../support/gateway.ts'
+import { SimulatedClock, stepUntilDone } from '../support/simulated-clock.ts'
+
+const HOUR = 3_600_000
+const DAY = 24 * HOUR
+
+const redis = new Redis(inject('redisUrl'))
+afterAll(() => redis.quit())
+let made = 0
+
+/** A store that outlives the processes that use it. */
+interface Store {
+  open(clock: SimulatedClock, gateway?: string): Ledger | Promise<Ledger>
+}
+
+const embedded = (): Store => {
+  const dir = newFolder()
+  return { open: (clock) => new MemoryLedger(clock, new LedgerFiles(dir)) }
+}
+
+const shared = (): Store & { prefix: string } => {
+  const prefix = `calendar-${process.pid}-${made++}`
+  const open = (clock: SimulatedClock, gateway = 'one'): Ledger =>
+    new RedisLedger({
+      runner: new RedisScript(new Redis(inject('redisUrl'))),
+      clock,
+      gateway,
+      prefix,
+      answerWithinMs: 1e12,
+      stepTime: () => Math.round(clock.wall() * 1_000),
+    })
+  return { open, prefix }
+}
+
+/** A clock whose wall clock shows that time. */
+function clockAt(time: string, boot = 'first'): SimulatedClock {
+  const clock = new SimulatedClock(1e8, boot)
+  clock.setWall(Date.parse(time) - clock.wall())
+  return clock
+}
+
+function budget(
+  window: CalendarSpec['unit'],
+  spec: Omit<CalendarSpec, 'unit'>,
+  more: Partial<LimitSpec> = {},
+): ChargeSet {
+  const common = { id: `budget.${window}`, class: 'budget', requests: 100, ...windowOf(window, spec) }
+  return chargeSetOf('client:team', [{ limit: limitOf({ ...common, ...more }) }])
+}
+
+/** Charges so many calls, all of which are over at once; returns how many were granted. */
+async function spend(ledger: Ledger, budget: ChargeSet, calls: number): Promise<number> {
+  const grant = await ledger.charge(budget, calls)
+  for (let i = 0; i < grant.granted; i++) ledger.commit(grant)
+  return grant.granted
+}
+
+async function resetOf(ledger: Ledger, clock: SimulatedClock, budget: ChargeSet): Promise<string> {
+  const [usage] = await ledger.usage(budget)
+  return new Date(clock.wall() + usage!.resetMs).toISOString()
+}
+
+/** Time that passes while no process runs. */
+function pass(clock: SimulatedClock, ms: number): SimulatedClock {
+  const later = new SimulatedClock(clock.now() + ms, clock.boot)
+  later.setWall(clock.wall() + ms - later.wall())
+  return later
+}
+
+describe.each([
+  ['embedded', embedded],
+  ['Redis', shared],
+])('a budget by the calendar in the %s store', (_, store) => {
+  it('lasts a month over a change of the clock and restarts, and is there again at the first midnight of the next', async () => {
+    const month = budget('month', { timezone: 'Europe/Berlin' })
+    const { open } = store()
+    let clock = clockAt('2026-03-01T00:00:05+01:00')
+    let ledger = await open(clock, 'one')
+    expect(await spend(ledger, month, 60)).toBe(60)
+    expect(await resetOf(ledger, clock, month)).toBe('2026-03-31T22:00:00.000Z')
+    await ledger.close()
+    clock = pass(clock, 29 * DAY)
+    ledger = await open(clock, 'two')
+    expect(await spend(ledger, month, 1_000)).toBe(40)
+    await ledger.close()
+    clock = pass(clock, Date.parse('2026-03-31T23:59:50+02:00') - clock.wall())
+    ledger = await open(clock, 'three')
+    const refused = await ledger.charge(month, 1)
+    expect(refused.granted).toBe(0)
+    // The vendor's clock may be behind by the tolerance, which is a second.
+    expect(refused.schedule?.waitMs(1, clock.now())).toBe(11_000)
+    await ledger.close()
+    clock = pass(clock, 10_999)
+    ledger = await open(clock, 'four')
+    expect(await spend(ledger, month, 1_000)).toBe(0)
+    await ledger.close()
+    clock = pass(clock, 2)
+    ledger = await open(clock, 'five')
+    expect(await spend(ledger, month, 1_000)).toBe(100)
+    expect(await resetOf(ledger, clock, month)).toBe('2026-04-30T22:00:00.000Z')
+    await ledger.close()
+  })
+
+  it.each([
+    ['of 23 hours', '2026-03-29T00:00:05+01:00', 23],
+    ['of 25 hours', '2026-10-25T00:00:05+02:00', 25],
+  ])('lasts a day %s', async (_, begin, hours) => {
+    const day = budget('day', { timezone: 'Europe/Berlin' })
+    const { open } = store()
+    let clock = clockAt(begin)
+    let ledger = await open(clock)
+    expect(await spend(ledger, day, 100)).toBe(100)
+    await ledger.close()
+    clock = pass(clock, hours * HOUR - 6_000)
+    ledger = await open(clock, 'two')
+    expect(await spend(ledger, day, 1)).toBe(0)
+    await ledger.close()
+    clock = pass(clock, 3_000)
+    ledger = await open(clock, 'three')
+    expect(await spend(ledger, day, 100)).toBe(100)
+    await ledger.close()
+  })
+
+  it('counts a call near the end of a window in both, because the clock of the vendor may be a little off', async () => {
+    const month = budget('month', { anchor: 31 })
+    const { open } = store()
+    const clock = clockAt('2027-02-27T23:59:59.500Z')
+    const ledger = await open(clock)
+    expect(await spend(ledger, month, 70)).toBe(70)
+    await clock.advance(2_000)
+    expect(await spend(ledger, month, 1_000)).toBe(30)
+    expect(await resetOf(ledger, clock, month)).toBe('2027-03-31T00:00:00.000Z')
+    await ledger.close()
+  })
+
+  it('is not held longer by a clock that was a year ahead and is set right', async () => {
+    const day = budget('day', {})
+    const { open } = store()
+    const clock = clockAt('2027-02-27T12:00Z')
+    const ledger = await open(clock)
+    expect(await spend(ledger, day, 30)).toBe(30)
+    clock.setWall(-365 * DAY)
+    await clock.advance(1_000)
+    expect(await spend(ledger, day, 1_000)).toBe(70)
+    await clock.advance(1_000)
+    expect(await spend(ledger, day, 1_000)).toBe(0)
+    await ledger.close()
+    const next = await open(pass(clock, DAY), 'two')
+    expect(await spend(next, day, 1_000)).toBe(100)
+    await next.close()
+  })
+})
+
+describe('what an older release has charged to a month', () => {
+  const month = budget('month', { timezone: 'Europe/Berlin' })
+  const JUNE = '2026-06-10T12:00Z'
+
+  it('counts in this month, where a file without a version does not say when it was charged', async () => {
+    const dir = newFolder()
+    new LedgerFiles(dir).save('client:team', {})
+    const [name = ''] = readdirSync(join(dir, 'quota'))
+    const old = { windowMs: 31 * DAY, charges: [{ bucket: 678, units: 55 }], uncertain: 5 }
+    writeFileSync(join(dir, 'quota', name), JSON.stringify({ home: 'client:team', limits: { 'budget.month': old } }))
+    const clock = clockAt(JUNE)
+    const ledger = new MemoryLedger(clock, new LedgerFiles(dir))
+    expect(await spend(ledger, month, 1_000)).toBe(40)
+    await ledger.close()
+    const july = pass(clock, 21 * DAY)
+    expect(await spend(new MemoryLedger(july, new LedgerFiles(dir)), month, 1_000)).toBe(100)
+  })
+
+  it('counts in this month, though the rules of the time zone were others when the file was written', async () => {
+    const dir = newFolder()
+    const clock = clockAt(JUNE)
+    const before = new MemoryLedger(clock, new LedgerFiles(dir))
+    expect(await spend(before, month, 60)).toBe(60)
+    await before.close()
+    const [name = ''] = readdirSync(join(dir, 'quota'))
+    const file = join(dir, 'quota', name)
+    const begin = Date.parse('2026-06-01T00:00+02:00')
+    const text = readFileSync(file, 'utf8')
+    expect(text).toContain(`"startsAt":${begin}`)
+    writeFileSync(file, text.replace(`"startsAt":${begin}`, `"startsAt":${begin - HOUR}`))
+    const later = pass(clock, DAY)
+    expect(await spend(new MemoryLedger(later, new LedgerFiles(dir)), month, 1_000)).toBe(40)
+  })
+
+  it.each([
+    ['in this month', JUNE, 45],
+    ['in the one before, and so not in this one', '2026-07-10T12:00Z', 100],
+  ])('in Redis, by the format before this one, counts %s', async (_, time, left) => {
+    const { open, prefix } = shared()
+    const record = Buffer.alloc(16)
+    const june = 12 * 2026 + 5
+    record.writeUInt32BE(55, 0)
+    record.writeUIntBE(june, 4, 6)
+    record.writeUIntBE(june, 10, 6)
+    await redis.set(`${prefix}:2:{client:team}:budget.month`, record)
+    const ledger = await open(clockAt(time))
+    expect(await spend(ledger, month, 1_000)).toBe(left)
+    await ledger.close()
+  })
+})
+
+describe('a budget by the calendar, shared through Redis', () => {
+  const month = budget('month', {})
+
+  it('gets back the lease of a gateway that died, and keeps what that had in flight', async () => {
+    const { open } = shared()
+    const dying = clockAt('2026-06-10T12:00Z')
+    const dead = await open(dying, 'dead')
+    expect((await dead.charge(month, 10)).granted).toBe(10)
+    await dying.advance(300)
+    const clock = pass(dying, 1_000)
+    const ledger = await open(clock, 'alive')
+    const first = await spend(ledger, month, 1_000)
+    expect(first).toBeLessThan(90)
+    await clock.advance(10_000)
+    expect(first + (await spend(ledger, month, 1_000))).toBe(90)
+    await ledger.close()
+  })
+
+  it('is kept in Redis until the end of the next month, so that no restart forgets it', async () => {
+    const { open, prefix } = shared()
+    const clock = clockAt('2026-06-10T12:00Z')
+    const ledger = await open(clock)
+    expect(await spend(ledger, month, 1)).toBe(1)
+    const keptMs = await redis.pttl(`${prefix}:3:{client:team}:limits`)
+    expect(keptMs).toBeGreaterThan(Date.parse('2026-08-01') - clock.wall())
+    await ledger.close()
+  })
+
+  it('is granted, once the time of Redis is known, to a gateway whose clock is years off', async () => {
+    const { prefix } = shared()
+    const clock = clockAt('1999-06-10T12:00Z')
+    const options = { clock, gateway: 'one', prefix, answerWithinMs: 1e12 }
+    const ledger = new RedisLedger({ runner: new RedisScript(new Redis(inject('redisUrl'))), ...options })
+    const granting = Promise.resolve(ledger.charge(month, 1))
+    expect((await stepUntilDone(clock, granting)).granted).toBeLessThanOrEqual(1)
+    let granted = 0
+    for (let n = 0; n < 50 && granted === 0; n++) {
+      await clock.advance(100)
+      granted = (await stepUntilDone(clock, Promise.resolve(ledger.charge(month, 1)))).granted
+    }
+    expect(granted).toBe(1)
+    const [usage] = await stepUntilDone(clock, ledger.usage(month))
+    const ends = Date.now() + usage!.resetMs
+    expect(new Date(ends).getUTCDate()).toBe(1)
+    await ledger.close()
+  })
+
+  it('counts again only what was charged lately, when Redis has lost its latest writes', () => {
+    const [limit] = month.limits
+    const state = new LimitState(limit!, () => false)
+    const begin = Date.parse('2026-06-01T12:00Z')
+    state.charge(begin, begin, 60)
+    const now = begin + 20 * DAY
+    state.charge(now, now, 5)
+    state.markUnreplicatedSince(now - 1_000, now)
+    expect(state.unreplicated?.used(now)).toBe(5)
+    state.markUnreplicatedSince(now - HOUR, now)
+    expect(state.unreplicated?.used(now)).toBe(65)
+  })
+})
