@@ -54,7 +54,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
 
   // What everything may stand on.
   observe: 'schema resilience',
-  schema: 'http',
+  schema: 'http time',
   resilience: 'time',
   http: 'time',
   files: 'time',

@@ -1,3 +1,8 @@
+import type { Config } from '../schema/schema.ts'
+import type { BudgetConfig } from '../schema/budget-schema.ts'
+import { windowLabel } from '../schema/limits.ts'
+import { calendarOf } from '../time/calendar.ts'
+import { systemClock } from '../time/clock.ts'
 import { findConfig } from '../config/find.ts'
 import { allWarnings } from '../config/warnings.ts'
 import { checkStore } from './check-store.ts'
@@ -24,5 +29,23 @@ export async function check(file: string | undefined, options: CheckOptions): Pr
   process.stdout.write(
     `${source}: ok, with ${countOf(Object.keys(config.upstreams).length, 'upstream')}, ${countOf(accounts.length, 'account')}, ${countOf(clients.length, 'client')}\n`,
   )
-  for (const line of store.lines) process.stdout.write(`${line}\n`)
+  for (const line of [...calendarLines(config), ...store.lines]) process.stdout.write(`${line}\n`)
+}
+
+/** When the windows of a calendar end, so that whoever wrote a time zone or an anchor sees what it means. */
+function calendarLines({ upstreams, clients = {}, teams, organisations }: Config): string[] {
+  const limits = Object.entries(upstreams).flatMap(([upstream, { limits }]) =>
+    Object.entries(limits).flatMap(([name, all]) => all.map((one) => ({ ...one, of: `${upstream} ${name}` }))),
+  )
+  const budgets = [clients, teams, organisations].flatMap((holders) =>
+    Object.entries(holders).flatMap(([name, { budget = [] }]: [string, { budget?: BudgetConfig }]) =>
+      budget.map((one) => ({ ...one, of: `the budget of ${name}` })),
+    ),
+  )
+  return [...limits, ...budgets].flatMap((one) => {
+    const { of, window, timezone, anchor } = one
+    if (typeof window !== 'string') return []
+    const ends = calendarOf({ unit: window, timezone, anchor }).endText(systemClock.wall())
+    return `${of}: this ${windowLabel(one, window)} ends at ${ends}`
+  })
 }

@@ -51,6 +51,8 @@ interface Details {
     readonly class: string
     readonly requests: number
     readonly window: string
+    /** When the current window ends, if that is a window of a calendar. */
+    readonly ends?: string
     /** How many units the call takes, if not one. */
     readonly units?: number
   }[]
@@ -230,9 +232,10 @@ function withoutGateway({ hosts }: Snapshot, url: string): string {
 
 /** The limits of a charge set. The body of the call is not known, so that a cost that depends on its size is left out. */
 function limitsOf({ limits, units }: ChargeSet): Details['limits'] {
-  return limits.map(({ class: className, requests, label }, i) => {
+  return limits.map(({ class: className, requests, label, calendar }, i) => {
     const cost = units[i]!
-    return { class: className, requests, window: label, ...(cost === 1 ? {} : { units: cost }) }
+    const ends = calendar === undefined ? {} : { ends: calendar.endText(systemClock.wall()) }
+    return { class: className, requests, window: label, ...ends, ...(cost === 1 ? {} : { units: cost }) }
   })
 }
 
@@ -246,9 +249,10 @@ function print({ explanation, details, doubt }: Explained, asJson: boolean): voi
     return
   }
   if (error !== undefined) throw new CommandError(`${method} ${url} would be refused (${error.kind}): ${error.message}`)
-  const charged = details.limits.map(({ class: className, requests, window, units }) => {
+  const charged = details.limits.map(({ class: className, requests, window, ends, units }) => {
     const span = window.startsWith('at once') ? window : `per ${window}`
-    return `${className} ${requests} ${span}${units === undefined ? '' : ` (${units} units)`}`
+    const until = ends === undefined ? '' : ` until ${ends}`
+    return `${className} ${requests} ${span}${until}${units === undefined ? '' : ` (${units} units)`}`
   })
   const rows = [
     ['call', `${method} ${url}`],

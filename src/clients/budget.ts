@@ -1,8 +1,8 @@
 import { type ChargeSet, chargeSetOf } from '../ledger/ledger.ts'
-import { type Limit, limitOf } from '../ledger/limit.ts'
+import { type Limit, limitOf, windowOf } from '../ledger/limit.ts'
 import type { BudgetConfig } from '../schema/budget-schema.ts'
 import type { Config } from '../schema/schema.ts'
-import { formatDuration } from '../schema/units.ts'
+import { windowLabel } from '../schema/limits.ts'
 
 export type LevelKind = 'client' | 'team' | 'organisation'
 
@@ -111,9 +111,10 @@ const WARN_AT = 0.8
 const CLASSES = { client: 'budget', team: 'team budget', organisation: 'organisation budget' } as const
 
 function limitsOf(config: BudgetConfig = [], kind: LevelKind, name: string, isShared: boolean): BudgetLimit[] {
-  return config.map(({ requests, amount, unit, window, enforce, warnAt = WARN_AT }) => {
-    const length = formatDuration(window)
-    const id = `budget.${length}${unit === undefined ? '' : `:${unit}`}${isShared ? `:${kind}=${name}` : ''}`
+  return config.map((one) => {
+    const { requests, amount, unit, window, enforce, warnAt = WARN_AT } = one
+    const length = windowLabel(one, window)
+    const id = `budget.${length.replaceAll(' ', '-')}${unit === undefined ? '' : `:${unit}`}${isShared ? `:${kind}=${name}` : ''}`
     const label = unit === undefined ? length : `${length} ${unit}`
     const counted =
       amount === undefined ? { requests: requests! } : { requests: amount, settles: 'at-end' as const, unit }
@@ -121,7 +122,7 @@ function limitsOf(config: BudgetConfig = [], kind: LevelKind, name: string, isSh
       id,
       class: CLASSES[kind],
       label,
-      windowMs: window,
+      ...windowOf(window, one),
       isEnforced: enforce ?? true,
       ...counted,
     })

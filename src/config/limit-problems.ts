@@ -1,10 +1,19 @@
-import { allowedBy, type CostByAnswer, EVERY_CALL, isBase, isByAnswer, labelOf, scopeOf } from '../schema/limits.ts'
+import {
+  allowedBy,
+  type CostByAnswer,
+  EVERY_CALL,
+  isBase,
+  isByAnswer,
+  labelOf,
+  scopeOf,
+  windowLabel,
+} from '../schema/limits.ts'
 import { checkAmount } from './money-problems.ts'
 import type { Preset } from './presets/preset.ts'
 import { checkFormula, checkReserve, checkValues } from './price-problems.ts'
 import type { Path } from './problem.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
-import { formatDuration } from '../schema/units.ts'
+import { checkWindow } from './window-problems.ts'
 
 type Report = (path: Path, message: string) => void
 
@@ -14,6 +23,7 @@ export function checkLimits(path: Path, upstream: UpstreamConfig, preset: Preset
     for (const [index, limit] of limits.entries()) {
       const at = [...path, 'limits', className, index]
       if (!isWhole(at, limit, report)) continue
+      checkWindow(at, limit, report)
       const label = labelOf(limit)
       if (limits.findIndex((other) => isStated(other) && labelOf(other) === label) < index) {
         const what = limit.concurrent === undefined ? 'has the same window' : 'is about calls at once'
@@ -36,7 +46,17 @@ function isStated({ requests, amount, window, concurrent }: LimitConfig): boolea
 function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
   const { requests, amount, window, concurrent } = limit
   if (concurrent !== undefined) {
-    for (const key of ['requests', 'window', 'kind', 'cost', 'pace', 'burst', 'counts'] as const) {
+    for (const key of [
+      'requests',
+      'window',
+      'timezone',
+      'anchor',
+      'kind',
+      'cost',
+      'pace',
+      'burst',
+      'counts',
+    ] as const) {
       if (limit[key] === undefined) continue
       report([...at, key], `${key} does not go with concurrent, which counts calls in flight; write two limits`)
     }
@@ -111,7 +131,13 @@ function checkPrice(
 }
 
 function checkPace(at: Path, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {
-  const { pace, burst } = limit
+  const { pace, burst, window } = limit
+  if (pace !== undefined && typeof window === 'string') {
+    report(
+      [...at, 'pace'],
+      `does not go with the window ${window}: add a paced limit with a shorter window, such as 1h`,
+    )
+  }
   if (burst === undefined) return
   const allowed = allowedBy(limit, upstream.headroom)
   if (pace === undefined) report([...at, 'burst'], 'belongs to pace: even')
@@ -136,6 +162,6 @@ function checkRouteCosts(
   }
 }
 
-function span({ window }: LimitConfig): string {
-  return window === undefined ? 'the limit' : formatDuration(window)
+function span(limit: LimitConfig): string {
+  return limit.window === undefined ? 'the limit' : windowLabel(limit, limit.window)
 }

@@ -1,9 +1,10 @@
 import type { BudgetConfig } from '../schema/budget-schema.ts'
-import { allowedBy } from '../schema/limits.ts'
+import { allowedBy, windowLabel } from '../schema/limits.ts'
 import { amountText, formulaOf, type MoneyConfig, namesOf } from '../schema/price-schema.ts'
 import type { Config, LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { checkFormula, checkReserve, checkValues } from './price-problems.ts'
 import { didYouMean, type Path } from './problem.ts'
+import { checkWindow } from './window-problems.ts'
 
 type Report = (path: Path, message: string) => void
 
@@ -81,13 +82,12 @@ function checkMost(at: Path, { reserve, unit }: MoneyConfig, allowed: number, re
 
 /** Finds budgets with two entries that are one, and amounts that nothing is charged to, or that let no call through. */
 export function checkBudget(path: Path, budget: BudgetConfig = [], { upstreams }: Config, report: Report): void {
-  for (const [index, { amount, unit, window, enforce }] of budget.entries()) {
+  const keys = budget.map((one) => `${windowLabel(one, one.window)} ${one.unit === undefined}`)
+  for (const [index, one] of budget.entries()) {
+    const { amount, unit, enforce } = one
     const at = [...path, 'budget', index]
-    if (
-      budget.findIndex((other) => other.window === window && (other.unit === undefined) === (unit === undefined)) <
-      index
-    )
-      report([...at, 'window'], 'another entry has the same window')
+    checkWindow(at, one, report)
+    if (keys.indexOf(keys[index]!) < index) report([...at, 'window'], 'another entry has the same window')
     if (amount === undefined) continue
     const prices = Object.entries(upstreams).flatMap(([name, { price }]) =>
       price === undefined ? [] : [{ name, price }],

@@ -270,10 +270,10 @@ export class AdmissionPolicies {
     return charges.flatMap(({ limit, units }) => {
       const account = this.#shown.get(limit.id)?.account
       if (account === undefined || limit.kind === 'concurrent') return []
-      const { class: name, label: window, windowMs, kind } = limit
+      const { class: name, label: window, windowMs, kind, calendar } = limit
       return [
         {
-          limit: { upstream, account, class: name, window, windowMs, isCalendar: kind === 'calendar' },
+          limit: { upstream, account, class: name, window, windowMs, isCalendar: kind === 'calendar', calendar },
           units: amountOf(limit, units),
         },
       ]

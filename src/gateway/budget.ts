@@ -133,7 +133,7 @@ class BudgetCharge implements Spend {
     const { limit } = usage.find((one) => one.limit === holder) ?? usage.find(lacks) ?? usage[0]!
     const { kind, name } = this.#budget.limits.find((one) => one.limit === limit)!
     const retryAfterMs = schedule?.waitMs(1, now) ?? limit.windowMs
-    const length = limit.label.split(' ', 1)[0]!
+    const length = limit.calendar === undefined ? limit.label.split(' ', 1)[0]! : `this ${limit.calendar.unit}`
     const more =
       limit.unit === undefined
         ? ''

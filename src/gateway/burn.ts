@@ -1,6 +1,6 @@
 import type { Burn } from '../observe/gauges.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
-import { BUCKETS, type Limit } from '../ledger/limit.ts'
+import { BUCKETS, type Limit, windowLengthMs } from '../ledger/limit.ts'
 
 /** What is known of a limit of calls in flight, which has no rate, and of any limit while the store is away. */
 export const UNKNOWN_BURN: Burn = { exhaustionInMs: null, burnRatio: null }
@@ -27,6 +27,7 @@ export class BurnMeter {
   /** How long a charge counts; Infinity where it counts until the calendar says otherwise. */
   readonly #keptMs: number
   readonly #rateMs: number
+  readonly #wallAheadMs: () => number
   /** The line: moments, and all that was charged until then. */
   readonly #times: number[] = []
   readonly #totals: number[] = []
@@ -35,9 +36,11 @@ export class BurnMeter {
   #used = 0
   #windowEndsAt = 0
 
-  constructor(limit: Limit) {
+  /** `wallAheadMs` says by how much the time of day is ahead of the times that it is given. */
+  constructor(limit: Limit, wallAheadMs: () => number = () => 0) {
     const { kind, windowMs, bucketMs } = limit
     this.#limit = limit
+    this.#wallAheadMs = wallAheadMs
     this.#keptMs = kind === 'calendar' ? Infinity : windowMs + bucketMs / 2 // between one and one bucket more
     this.#rateMs = Math.min(MOST_RATE_MS, Math.max(LEAST_RATE_MS, windowMs / 4))
   }
@@ -48,7 +51,7 @@ export class BurnMeter {
   }
 
   burn(now: number, usage: LimitUsage): Burn {
-    const { kind, windowMs, requests } = this.#limit
+    const { kind, requests } = this.#limit
     if (kind === 'concurrent') return UNKNOWN_BURN
     this.note(now, usage)
     // Between two points the line ends here.
@@ -56,7 +59,10 @@ export class BurnMeter {
     const rate = Math.max(0, total - this.#totalAt(now - this.#rateMs, now, total)) / this.#rateMs
     const exhaustionInMs = this.#exhaustion(now, usage, rate, total)
     // Of a limit that is used up nothing more is charged, so the rate falls, though nothing is spent more slowly.
-    return { exhaustionInMs, burnRatio: Math.max((rate * windowMs) / requests, exhaustionInMs === 0 ? 1 : 0) }
+    return {
+      exhaustionInMs,
+      burnRatio: Math.max((rate * this.#windowMs(now, usage)) / requests, exhaustionInMs === 0 ? 1 : 0),
+    }
   }
 
   #exhaustion(now: number, usage: LimitUsage, rate: number, total: number): number | null {
@@ -102,10 +108,10 @@ export class BurnMeter {
   }
 
   #add(now: number, usage: LimitUsage): void {
-    const { kind, windowMs, requests } = this.#limit
+    const { kind, requests } = this.#limit
     if (kind === 'concurrent') return
     const { used, resetMs } = usage
-    const windowBeganAt = kind === 'calendar' ? now + resetMs - windowMs : now - this.#keptMs
+    const windowBeganAt = kind === 'calendar' ? now + resetMs - this.#windowMs(now, usage) : now - this.#keptMs
     const last = this.#totals.at(-1) ?? 0
     const isLost = kind !== 'calendar' && this.#sumOf(now, used) < last - LOST_PART * requests
     if (this.#times.length === 0 || isLost) {
@@ -125,8 +131,13 @@ export class BurnMeter {
     }
     this.#used = used
     this.#windowEndsAt = now + resetMs
-    this.#nextAt = now + Math.min(this.#rateMs / RATE_STEPS, windowMs / WINDOW_STEPS)
+    this.#nextAt = now + Math.min(this.#rateMs / RATE_STEPS, this.#limit.windowMs / WINDOW_STEPS)
     this.#forget(now)
+  }
+
+  /** The length of the current window. */
+  #windowMs(now: number, { resetMs }: LimitUsage): number {
+    return windowLengthMs(this.#limit, now + this.#wallAheadMs() + resetMs)
   }
 
   #isSameWindow(now: number, resetMs: number): boolean {

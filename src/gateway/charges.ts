@@ -17,7 +17,7 @@ import {
 } from '../schema/limits.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { identityOf } from '../credentials/build.ts'
-import { type Limit, limitOf } from '../ledger/limit.ts'
+import { type Limit, limitOf, windowOf } from '../ledger/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { Failure } from './failure.ts'
@@ -218,7 +218,7 @@ export class Rule {
 
   limitOf(group: string): Limit {
     return this.#limits.getOrInsertComputed(group, () => {
-      const { requests, amount, unit, window, kind, concurrent } = this.#config
+      const { requests, amount, unit, window, kind = 'rolling', concurrent } = this.#config
       const isPriced = this.#price !== undefined || this.#prices !== undefined
       const settles = isPriced ? 'at-end' : this.#uncounted === undefined ? 'at-once' : 'at-head'
       const limit = limitOf({
@@ -229,7 +229,7 @@ export class Rule {
         requests: this.allowed,
         published: requests ?? amount ?? this.allowed,
         unit,
-        ...(concurrent === undefined ? { windowMs: window!, kind: kind ?? 'rolling' } : { kind: 'concurrent' }),
+        ...(concurrent === undefined ? { kind, ...windowOf(window!, this.#config) } : { kind: 'concurrent' }),
         countingToleranceMs: this.#countingToleranceMs,
         isEnforced: this.isEnforced,
       })

@@ -62,7 +62,7 @@ export class LimitWatch {
     this.#calmMs = Math.max(LEAST_CALM_MS, limit.windowMs)
     this.#lowEpisodes = metrics.quotaLow.of({ upstream, account, class: limit.class, window: limit.label })
     this.#notify = onQuotaNotice ?? (() => undefined)
-    this.#meter = new BurnMeter(limit)
+    this.#meter = new BurnMeter(limit, () => clock.wall() - clock.now())
   }
 
   burn(usage: LimitUsage): Burn {

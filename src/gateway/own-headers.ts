@@ -1,6 +1,6 @@
 import type { EpochMs } from '../time/clock.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
-import { limitName } from '../ledger/limit.ts'
+import { limitName, windowLengthMs } from '../ledger/limit.ts'
 import type { Answering, Call } from './call.ts'
 
 /** Adds the gateway's own headers, which every response to a call has: names and values in turn. */
@@ -54,7 +54,8 @@ function isTold({ limit: { isEnforced, kind } }: LimitUsage): boolean {
 
 /** Adds the X-RateLimit fields in their usual dialect, and the RateLimit fields of the IETF draft. */
 function quotaHeaders(tightest: LimitUsage, call: Charged, now: EpochMs, headers: string[]): void {
-  const { windowMs, unit } = tightest.limit
+  const { unit } = tightest.limit
+  const windowMs = windowLengthMs(tightest.limit, now + tightest.resetMs)
   const name = inQuotes(policyName(tightest, call))
   const requests = told(tightest.limit.requests, unit)
   const remaining = String(told(remainingOf(tightest), unit))

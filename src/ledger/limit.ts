@@ -106,7 +106,18 @@ export function limitOf(spec: LimitSpec): Limit {
   const label = spec.label ?? (kind === 'concurrent' ? 'at once' : `${windowMs}ms`)
   const growthMs = Math.min(windowMs, LONGEST_GROWTH_MS)
   const counted = { isEnforced, countingToleranceMs, renewMs, inFlightLeaseMs, order: made++ }
-  const common = { ...spec, calendar: spec.calendar, unit: spec.unit, published, growthMs, kind, windowMs, label, settles, ...counted }
+  const common = {
+    ...spec,
+    calendar: spec.calendar,
+    unit: spec.unit,
+    published,
+    growthMs,
+    kind,
+    windowMs,
+    label,
+    settles,
+    ...counted,
+  }
   switch (kind) {
     case 'rolling':
       return { ...common, bucketMs: windowMs / BUCKETS, kept: BUCKETS }
@@ -129,5 +140,13 @@ function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 
     kept: BUCKETS,
     order: made++,
   }
-  return { ...spec, calendar: undefined, unit: undefined, kind: 'smoothing', label: 'pace', settles: 'at-once', ...counted }
+  return {
+    ...spec,
+    calendar: undefined,
+    unit: undefined,
+    kind: 'smoothing',
+    label: 'pace',
+    settles: 'at-once',
+    ...counted,
+  }
 }

@@ -1,6 +1,6 @@
 import Type, { type StaticDecode } from 'typebox'
 import { amount, currency } from './price-schema.ts'
-import { duration, name, object, percent } from './schema-parts.ts'
+import { calendarProperties, limitWindow, name, object, percent } from './schema-parts.ts'
 
 /** What a client, a team or an organisation may spend: calls, or money. */
 const BudgetEntrySchema = Type.Refine(
@@ -8,7 +8,8 @@ const BudgetEntrySchema = Type.Refine(
     requests: Type.Optional(Type.Integer({ minimum: 1, maximum: 0xffff_ffff, description: 'How many calls.' })),
     amount: Type.Optional(amount('Instead of requests: how much money, by `price` of the upstreams.')),
     unit: Type.Optional(currency('The currency of the amount.')),
-    window: duration('In any window of that length.', { min: '1s' }),
+    window: limitWindow('In any window of that length, or in each of the calendar.', '1s'),
+    ...calendarProperties,
     enforce: Type.Optional(
       Type.Boolean({ description: 'false: counted, shown and warned of, but nothing is refused. Default: true.' }),
     ),

@@ -1,6 +1,6 @@
 import Type from 'typebox'
 import { amount, currency, reserveSchema, ResponseSchema, statuses } from './price-schema.ts'
-import { duration, name, object, percent, units } from './schema-parts.ts'
+import { calendarProperties, limitWindow, name, object, percent, units } from './schema-parts.ts'
 
 const CostSchema = Type.Union(
   [
@@ -36,11 +36,12 @@ export const LimitSchema = object({
   requests: Type.Optional(units('How many calls, or units, the upstream allows in a window of that length.')),
   amount: Type.Optional(amount('Instead of requests: how much money, by the `price` of the upstream.')),
   unit: Type.Optional(currency('The currency of the amount.')),
-  window: Type.Optional(duration('Length of the window.', { min: '100ms' })),
+  window: Type.Optional(limitWindow('Length of the window.', '100ms')),
+  ...calendarProperties,
   kind: Type.Optional(
     Type.Enum(['rolling', 'calendar'], {
       description:
-        'rolling (default): in any window; calendar: in each that begins at a multiple of its length, in UTC.',
+        'rolling (default of a duration): in any window; calendar: in each that begins at a multiple of its length, in UTC.',
     }),
   ),
   pace: Type.Optional(

@@ -1,4 +1,5 @@
 import type { LimitConfig } from './schema.ts'
+import type { CalendarUnit } from '../time/calendar.ts'
 import { formatDuration } from './units.ts'
 
 /** The class whose limits every call is charged to. No route is of this class. */
@@ -54,8 +55,8 @@ const SHORTEST_PACE_MS = 100
 
 /** The additional limit that spreads the calls of a paced limit; undefined if it is not paced. */
 export function paceOf(limit: LimitConfig, allowed: number): { requests: number; windowMs: number } | undefined {
-  const { pace, burst, window = 0, enforce = true } = limit
-  if (pace === undefined || !enforce) return undefined
+  const { pace, burst, window, enforce = true } = limit
+  if (pace === undefined || !enforce || typeof window !== 'number') return undefined
   const usual = Math.max(Math.ceil(allowed / 100), Math.ceil((SHORTEST_PACE_MS * allowed) / window))
   const requests = Math.min(burst ?? usual, allowed)
   return { requests, windowMs: ((requests * window) / allowed) * (1 - PACE_AHEAD) }
@@ -79,17 +80,30 @@ export function labelOf(limit: LimitConfig): string {
 
 /** The first part of a limit's identity in the ledger. For a plain limit of an account it is all of it. */
 export function idOf(className: string, limit: LimitConfig): string {
-  return [`${className}.${limit.window ?? 'concurrent'}`, ...qualifiersOf(limit)].join(':').replaceAll(' ', '-')
+  const { window } = limit
+  const length = window === undefined ? 'concurrent' : typeof window === 'number' ? window : windowLabel(limit, window)
+  return [`${className}.${length}`, ...qualifiersOf(limit)].join(':').replaceAll(' ', '-')
 }
 
-function lengthOf({ window }: LimitConfig): string {
-  return window === undefined ? 'at once' : formatDuration(window)
+function lengthOf(limit: LimitConfig): string {
+  return limit.window === undefined ? 'at once' : windowLabel(limit, limit.window)
 }
 
-function qualifiersOf({ name, unit, kind, cost, when }: LimitConfig): string[] {
+/** How people tell a window, such as `1m`, `month` or `day from 6:00 Europe/Berlin`. */
+export function windowLabel(
+  { timezone = 'UTC', anchor }: Pick<LimitConfig, 'timezone' | 'anchor'>,
+  window: number | CalendarUnit,
+): string {
+  if (typeof window === 'number') return formatDuration(window)
+  const isUsual = anchor === undefined || anchor === (window === 'month' ? 1 : window === 'week' ? 'monday' : 0)
+  const from = isUsual ? '' : window === 'day' ? ` from ${anchor}:00` : ` from ${anchor}`
+  return window + from + (timezone === 'UTC' ? '' : ` ${timezone}`)
+}
+
+function qualifiersOf({ name, unit, window, kind, cost, when }: LimitConfig): string[] {
   const qualifiers: string[] = name === undefined ? [] : [name]
   if (unit !== undefined) qualifiers.push(unit)
-  if (kind === 'calendar') qualifiers.push('calendar')
+  if (kind === 'calendar' && typeof window === 'number') qualifiers.push('calendar')
   if (isByAnswer(cost)) qualifiers.push('by answer')
   else if (typeof cost === 'object') qualifiers.push('bytes' in cost ? `by ${cost.bytes} bytes` : 'by method')
   else if (cost !== undefined && cost !== 1) qualifiers.push(cost === 'route' ? 'by route' : `by ${cost}`)

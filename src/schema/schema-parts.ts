@@ -2,6 +2,7 @@ import { isIP } from 'node:net'
 import Type, { type TProperties, type TSchema } from 'typebox'
 import { METHODS } from '../http/node-http.ts'
 import { Secret } from './secret.ts'
+import { CALENDAR_UNITS, type CalendarUnit, WEEKDAYS } from '../time/calendar.ts'
 import { isMadeAnew } from '../http/hop-by-hop.ts'
 import { formatDuration, parseDuration, parseMoment, parsePercent } from './units.ts'
 
@@ -51,6 +52,50 @@ export const duration = (description: string, { min = '1ms', max = '24h', ...opt
   )
     .Decode(parseDuration)
     .Encode(formatDuration)
+
+/** The window of a limit: a duration, or a unit of the calendar. */
+export const limitWindow = (description: string, min: string) =>
+  Type.Codec(
+    Type.Refine(
+      Type.String({
+        pattern: `^(\\d+(ms|s|m|h)|${CALENDAR_UNITS.join('|')})$`,
+        description: `${description} Allowed: ${min} to 24h, and ${inWords(CALENDAR_UNITS, 'and')} of the calendar.`,
+        expected: `a duration such as 30s, 5m or 24h, or ${inWords(CALENDAR_UNITS, 'or')}`,
+      }),
+      (text) => isCalendarUnit(text) || (parseDuration(text) >= parseDuration(min) && parseDuration(text) <= DAY_MS),
+      () => `must be from ${min} to 24h, or ${inWords(CALENDAR_UNITS, 'or')}`,
+    ),
+  )
+    .Decode((text): number | CalendarUnit => (isCalendarUnit(text) ? text : parseDuration(text)))
+    .Encode((window) => (typeof window === 'number' ? formatDuration(window) : window))
+
+const DAY_MS = 24 * 3_600_000
+
+function isCalendarUnit(text: string): text is CalendarUnit {
+  return (CALENDAR_UNITS as readonly string[]).includes(text)
+}
+
+function inWords(names: readonly string[], word: 'and' | 'or'): string {
+  return `${names.slice(0, -1).join(', ')} ${word} ${names.at(-1)}`
+}
+
+/** What else a window of the calendar is told by. */
+export const calendarProperties = {
+  timezone: Type.Optional(
+    Type.String({
+      description:
+        'Of a calendar window: whose midnight counts, as a name of the IANA database such as Europe/Berlin. Default: UTC.',
+      expected: 'a time zone such as Europe/Berlin',
+    }),
+  ),
+  anchor: Type.Optional(
+    Type.Union([Type.Integer(), Type.Enum([...WEEKDAYS])], {
+      description:
+        'When a calendar window begins. month: the day, 1 (default) to 31, in a shorter month its last day; week: monday (default) to sunday; day: the hour, 0 (default) to 23.',
+      expected: 'a day of the month (1 to 31), a day of the week such as monday, or an hour (0 to 23)',
+    }),
+  ),
+}
 
 /** An IP address, or a network in CIDR notation. */
 export const addressRange = (description: string) =>

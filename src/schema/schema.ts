@@ -1,7 +1,7 @@
 /*
  * src/schema: the TypeBox schemas of the configuration, and what their values mean: units, limits, secrets,
  * differences.
- * It imports only http. Reading and checking a file is the job of config, far above.
+ * It imports only http and time. Reading and checking a file is the job of config, far above.
  * A change here must be in deploy/sluice.schema.json and docs/reference.md, which are generated (docs/contributing.md).
  */
 

@@ -1,5 +1,6 @@
 import type { ClassLabels } from '../observe/series.ts'
 import type { QueuedClient } from '../queue/admission.ts'
+import type { Calendar } from '../time/calendar.ts'
 import type { Clock } from '../time/clock.ts'
 
 /** A limit whose units are shown by client; `window` is its label. Limits that only differ in what they are split by are one. */
@@ -7,6 +8,8 @@ export interface CountedLimit extends ClassLabels {
   readonly window: string
   readonly windowMs: number
   readonly isCalendar: boolean
+  /** Where its windows are not simply multiples of their length. */
+  readonly calendar?: Calendar | undefined
 }
 
 /** What one client has used of one limit: in its window, the last hour and the last day. It goes to other processes as JSON. */
@@ -42,7 +45,7 @@ export class RecentUse {
     this.#limit = limit
     this.#client = client
     this.#clock = clock
-    this.#window = limit.isCalendar ? new Span(limit.windowMs, 1, 0) : new Span(limit.windowMs, 10)
+    this.#window = limit.isCalendar ? new Span(limit.windowMs, 1, 0, limit.calendar) : new Span(limit.windowMs, 10)
   }
 
   add(units: number, { weight, share }: QueuedClient): void {
@@ -54,13 +57,17 @@ export class RecentUse {
     this.#share = share
   }
 
-  /** Not used for a day. */
+  /** Not used for a day, nor in its window if that is longer. */
   get isIdle(): boolean {
-    return this.#day.sum(this.#clock.now()) === 0
+    return this.#day.sum(this.#clock.now()) === 0 && (this.#limit.calendar === undefined || this.#used === 0)
+  }
+
+  get #used(): number {
+    return this.#window.sum(this.#limit.isCalendar ? this.#clock.wall() : this.#clock.now())
   }
 
   row(since: number): ClientUse {
-    const { upstream, account, class: name, window, isCalendar } = this.#limit
+    const { upstream, account, class: name, window } = this.#limit
     const now = this.#clock.now()
     return {
       upstream,
@@ -70,7 +77,7 @@ export class RecentUse {
       client: this.#client,
       weight: this.#weight,
       share: this.#share,
-      used: this.#window.sum(isCalendar ? this.#clock.wall() : now),
+      used: this.#used,
       hour: this.#hour.sum(now),
       day: this.#day.sum(now),
       since,
@@ -85,9 +92,12 @@ class Span {
   /** The number of the newest bucket that was used. */
   #newest = 0
 
-  /** `kept`: how many buckets before the current one count. */
-  constructor(ms: number, buckets: number, kept = buckets) {
+  readonly #calendar: Calendar | undefined
+
+  /** `kept`: how many buckets before the current one count. With a calendar, each of its windows is a bucket. */
+  constructor(ms: number, buckets: number, kept = buckets, calendar?: Calendar) {
     this.#bucketMs = ms / buckets
+    this.#calendar = calendar
     this.#buckets = Array.from({ length: kept + 1 }, () => 0)
   }
 
@@ -105,7 +115,7 @@ class Span {
 
   /** A clock that is set back goes on in the newest bucket. */
   #goOn(at: number): void {
-    const bucket = Math.floor(at / this.#bucketMs)
+    const bucket = this.#calendar?.indexOf(at) ?? Math.floor(at / this.#bucketMs)
     if (bucket <= this.#newest) return
     const { length } = this.#buckets
     for (let i = Math.max(this.#newest + 1, bucket - length + 1); i <= bucket; i++) this.#buckets[i % length] = 0

@@ -189,6 +189,21 @@ cache       no
 `)
   })
 
+  it('says, as does sluice check, when the current windows of a calendar end', async () => {
+    const window = { window: 'month', timezone: 'Pacific/Auckland' }
+    const limits = { read: [{ requests: 9, ...window }] }
+    const it = { url: 'http://x.example', accounts: { main: {} }, limits, routes: [{ path: '/*', class: 'read' }] }
+    const bot = { keys: [hashKey('bot')], budget: [{ requests: 5, window: 'week', anchor: 'sunday' }] }
+    const cwd = folderWith(stringify({ upstreams: { it }, clients: { bot } }))
+    const begin = Temporal.Now.zonedDateTimeISO('Pacific/Auckland').with({ day: 1 }).startOfDay()
+    const end = begin.add({ months: 1 }).toString({ timeZoneName: 'never', smallestUnit: 'minute' })
+    const { stdout } = await runCommand(['explain', 'GET', '/it/x'], { cwd })
+    expect(stdout).toContain(`charged to  read 9 per month Pacific/Auckland until ${end}\n`)
+    const checked = await runCommand(['check'], { cwd })
+    expect(checked.stdout).toContain(`it read: this month Pacific/Auckland ends at ${end}\n`)
+    expect(checked.stdout).toMatch(/the budget of bot: this week from sunday ends at \d{4}-\d\d-\d\dT00:00\+00:00\n/)
+  })
+
   it('says which limits a call is charged to, and how many units', async () => {
     const cwd = folderWith(
       stringify({ upstreams: { gh: { preset: 'github', accounts: { bot: { credential: { value: 'x' } } } } } }),

@@ -29,6 +29,9 @@ describe('limits in a configuration', () => {
     '{ requests: 9, window: 1s, cost: route }, { requests: 9, window: 1s, cost: { bytes: 1000 } }',
     '{ requests: 9, window: 1s, cost: { GET: 1, default: 5 } }, { requests: 9, window: 2s, cost: { PUT: 0 } }',
     '{ requests: 5, window: 1s, when: { bodyOver: 0 }, headroom: 10%, enforce: false, scope: "{id}" }',
+    '{ requests: 5, window: month }, { requests: 5, window: month, timezone: Europe/Berlin, anchor: 31 }',
+    '{ requests: 5, window: week, anchor: sunday, timezone: Africa/Cairo }, { requests: 5, window: hour }',
+    '{ requests: 5, window: day, anchor: 23, kind: calendar }, { requests: 5, window: day, anchor: 0, timezone: UTC }',
     '{ requests: 50, window: 1s, pace: even }, { requests: 500, window: 60s, pace: even, burst: 20, kind: calendar }',
   ])('can be %s', (limits) => {
     expect(problemsOf(limits)).toEqual([])
@@ -44,6 +47,38 @@ describe('limits in a configuration', () => {
     ],
     ['{ requests: 5, window: 50ms }', 'c:7:37: limits.read[0].window: must be from 100ms to 24h'],
     ['{ requests: 5, window: 25h }', 'c:7:37: limits.read[0].window: must be from 100ms to 24h'],
+    ['{ requests: 5, window: 25h }', ', or month, week, day or hour'],
+    [
+      '{ requests: 5, window: 30d }',
+      'c:7:37: limits.read[0].window: must be a duration such as 30s, 5m or 24h, or month, week, day or hour',
+    ],
+    ['{ requests: 5, window: monthly }', 'or month, week, day or hour'],
+    [
+      '{ requests: 5, window: month, timezone: Europe/Berln }',
+      'c:7:54: limits.read[0].timezone: is no time zone of the IANA database; did you mean "Europe/Berlin"?',
+    ],
+    ['{ requests: 5, window: month, timezone: europe/berlin }', 'did you mean "Europe/Berlin"?'],
+    ['{ requests: 5, window: day, timezone: "+02:00" }', 'is no time zone of the IANA database, such as Europe/Berlin'],
+    [
+      '{ requests: 5, window: 24h, timezone: Europe/Berlin }',
+      'c:7:52: limits.read[0].timezone: belongs to a window of the calendar: write window: day',
+    ],
+    ['{ requests: 5, window: 1h, anchor: 3 }', 'anchor: belongs to a window of the calendar: write window: hour'],
+    [
+      '{ requests: 5, window: month, anchor: 32 }',
+      'c:7:52: limits.read[0].anchor: of a month is the day on which it begins: a number from 1 to 31',
+    ],
+    ['{ requests: 5, window: month, anchor: monday }', 'of a month is the day on which it begins'],
+    ['{ requests: 5, window: week, anchor: 1 }', 'of a week is its first day: one of monday, tuesday'],
+    ['{ requests: 5, window: day, anchor: 24 }', 'of a day is the hour at which it begins: a number from 0 to 23'],
+    ['{ requests: 5, window: day, anchor: 1.5 }', 'limits.read[0].anchor: must be a day of the month (1 to 31)'],
+    ['{ requests: 5, window: hour, anchor: 30 }', 'an hour begins when the clock shows a full one'],
+    [
+      '{ requests: 5, window: month, kind: rolling }',
+      'a month has no length of its own, so it can not be rolling: write a duration such as 24h',
+    ],
+    ['{ requests: 5, window: month, pace: even }', 'limits.read[0].pace: does not go with the window month'],
+    ['{ concurrent: 5, timezone: UTC }', 'limits.read[0].timezone: timezone does not go with concurrent'],
     ['{ requests: 0, window: 1s }', 'c:7:26: limits.read[0].requests: must be at least 1'],
     ['{ requests: 5, window: 1s, kind: fixed }', 'c:7:47: limits.read[0].kind: must be one of rolling, calendar'],
     ['{ requests: 5, window: 1s, pace: odd }', 'limits.read[0].pace: must be'],

@@ -77,6 +77,7 @@ function typeOf(field: Schema): string {
     case 'object':
       return field.properties === undefined ? 'values by name' : 'object'
     case 'string':
+      if (field.pattern?.startsWith(String.raw`^(\d+(ms|s|m|h)|`) === true) return 'duration or unit of the calendar'
       return field.pattern === String.raw`^\d+(ms|s|m|h)$` ? 'duration' : 'text'
     case 'boolean':
       return '`true`, `false`'

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { BurnMeter } from '../../src/gateway/burn.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { chargeSetOf } from '../../src/ledger/ledger.ts'
-import { type LimitSpec, limitOf } from '../../src/ledger/limit.ts'
+import { type LimitSpec, limitOf, windowOf } from '../../src/ledger/limit.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const MINUTE = 60_000
@@ -172,6 +172,14 @@ describe('a calendar limit', () => {
     expect(burnRatio).toBeCloseTo(1.8, 1)
     // 150 of 990 at 30 a minute
     expect(exhaustionInMs! / MINUTE).toBeCloseTo(28, 0)
+  })
+
+  it('of a month burns by the true length of this one', async () => {
+    const start = Date.parse('2026-02-10T00:00Z')
+    const { spend, burn } = setUp({ ...windowOf('month', {}), requests: 1_000_000 }, { start, looksEveryMs: MINUTE })
+    await spend(1, 10 * MINUTE)
+    // 28 days of one a second
+    expect((await burn()).burnRatio).toBeCloseTo(2.4192, 1)
   })
 
   it('has ended until its next window', async () => {

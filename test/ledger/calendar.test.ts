@@ -145,6 +145,20 @@ describe.each([
     await ledger.close()
   })
 
+  it('of more money than four bytes, or a thousand dollars, can say is there after a restart, too', async () => {
+    const limit = limitOf({ id: 'm', class: 'budget', requests: 5e12, unit: 'usd', ...windowOf('month', {}) })
+    const costly = chargeSetOf('client:team', [{ limit, units: 3e12 }])
+    const { open } = store()
+    const clock = clockAt('2027-02-10T12:00Z')
+    const before = await open(clock)
+    expect(await spend(before, costly, 1)).toBe(1)
+    await before.close()
+    const after = await open(pass(clock, DAY), 'two')
+    expect(await spend(after, costly, 1)).toBe(0)
+    expect((await after.usage(costly)).map(({ used }) => used)).toEqual([3e12])
+    await after.close()
+  })
+
   it('is not held longer by a clock that was a year ahead and is set right', async () => {
     const day = budget('day', {})
     const { open } = store()

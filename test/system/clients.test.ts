@@ -46,7 +46,11 @@ describe.each(Object.entries(stores))('the budget of a client, with %s', (name, 
     { requests: 3, window: '1h' },
     { requests: 100, window: '24h' },
   ]
-  const clients = { bot: { keys: [hashKey('bot')], budget }, other: { keys: [hashKey('other')] } }
+  const monthly = {
+    keys: [hashKey('monthly')],
+    budget: [{ requests: 1, window: 'month', timezone: 'Pacific/Auckland' }],
+  }
+  const clients = { bot: { keys: [hashKey('bot')], budget }, other: { keys: [hashKey('other')] }, monthly }
   const bot = { 'x-sluice-key': 'bot' }
 
   async function setUp(instances: number, upstream: object = {}) {
@@ -91,6 +95,25 @@ describe.each(Object.entries(stores))('the budget of a client, with %s', (name, 
     expect((await call(url, '/second/e', { headers: { 'x-sluice-key': 'other' } })).status).toBe(200)
     expect(vendor.seen).toHaveLength(4)
     expect(gateways[0]!.lines.at(-2)).toMatchObject({ client: 'bot', outcome: 'share_exceeded' })
+  })
+
+  it('by the month says how long this one is, and when it ends', async () => {
+    const { url } = await setUp(1)
+    const headers = { 'x-sluice-key': 'monthly' }
+    const begin = Temporal.Now.zonedDateTimeISO('Pacific/Auckland').with({ day: 1 }).startOfDay()
+    const end = begin.add({ months: 1 })
+    const seconds = (end.epochMilliseconds - begin.epochMilliseconds) / 1_000
+    const answer = await call(url, '/second/a', { headers })
+    expect(answer.headers['ratelimit-policy']).toBe(`"budget";q=1;w=${seconds}`)
+    expect(Math.abs(Number(answer.headers['x-ratelimit-reset']) - end.epochMilliseconds / 1_000)).toBeLessThan(60)
+    const refused = await call(url, '/second/a', { headers })
+    expect(refused.json()).toMatchObject({
+      message: expect.stringMatching(
+        /^the client monthly has used its budget of 1 requests in this month; more comes back in /,
+      ) as string,
+    })
+    const leftMs = end.epochMilliseconds - Date.now()
+    expect(Math.abs(Number(refused.headers['retry-after']) - leftMs / 1_000)).toBeLessThan(60)
   })
 
   it('is not charged with calls that were refused before they were sent', async () => {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { dueOf } from '../../src/usage/due.ts'
+import { type Calendar, calendarOf } from '../../src/time/calendar.ts'
 import { CallUsage, Spending, Usage } from '../../src/usage/usage.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -15,13 +16,13 @@ function counting({ at = MIDNIGHT + HOUR, mostTallies = 100, mostRecent = 100, m
   const clock = new SimulatedClock(at)
   const metrics = new Metrics({ maxClients: 1_000, maxAccounts: 1_000 })
   const usage = new Usage({ metrics, clock, mostTallies, mostRecent, mostLookUps })
-  const spendingOf = (account = 'main', window = '1m', windowMs = MINUTE, isCalendar = false) => {
+  const spendingOf = (account = 'main', window = '1m', windowMs = MINUTE, isCalendar = false, calendar?: Calendar) => {
     const labels = { ...LABELS, account }
     return new Spending(
       usage,
       labels,
       [{ class: 'read', units: 2 }],
-      [{ limit: { ...labels, window, windowMs, isCalendar }, units: 2 }],
+      [{ limit: { ...labels, window, windowMs, isCalendar, calendar }, units: 2 }],
     )
   }
   return { clock, metrics, usage, spendingOf }
@@ -51,6 +52,19 @@ describe('what a client has used of a limit', () => {
     expect(await row()).toMatchObject({ used: 0, hour: 0, day: 4 })
     await clock.advance(25 * HOUR)
     expect(await row()).toBeUndefined()
+  })
+
+  it('of a month of a time zone begins anew with it', async () => {
+    const calendar = calendarOf({ unit: 'month', timezone: 'Europe/Berlin' })
+    const { clock, usage, spendingOf } = counting({ at: Date.parse('2027-02-28T22:00Z') })
+    const spending = spendingOf('main', 'month', calendar.windowMs, true, calendar)
+    spending.count(client('bot'), 'id')
+    expect((await usage.busiest())[0]).toMatchObject({ used: 2 })
+    await clock.advance(HOUR)
+    expect((await usage.busiest())[0]).toMatchObject({ used: 0, hour: 2 })
+    spending.count(client('bot'), 'id')
+    await clock.advance(20 * 24 * HOUR)
+    expect((await usage.busiest())[0]).toMatchObject({ used: 2, day: 0 })
   })
 
   it('of a calendar window begins anew with it', async () => {

@@ -6,8 +6,8 @@ import { lockFolder } from '../../files/folder-lock.ts'
 import { replaceFile } from '../../files/replace-file.ts'
 
 const VERSION = 2
-/** More than any limit allows, and still an exact sum with as many others. */
-const Units = Type.Number({ minimum: 0, maximum: 1e12 })
+/** More than any limit allows, one of money in billionths included. */
+const Units = Type.Number({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Milliseconds = Type.Number({ minimum: 0, maximum: 1e13 })
 
 const StampSchema = Type.Object({

@@ -6,7 +6,7 @@ import type { CountedLimit } from '../limit-table.ts'
 import type { Stamp, StoredLimit } from './ledger-files.ts'
 
 /** How many units may have been charged where it is not known how many. */
-export const ALL = 1e12
+export const ALL = Number.MAX_SAFE_INTEGER
 /** The calendar follows the wall clock once they differ by this much. A smaller difference may come from reading two clocks. */
 export const WALL_STEP_MS = 100
 /** A time this long before the end of a bucket lies in that bucket; the end itself is in the next one. */

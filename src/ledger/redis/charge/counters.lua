@@ -117,8 +117,8 @@ for i = 1, limits do
       if flags == 0 then entries = rest(entries) end
     end
     current = bucket
-    local left = starts and starts[min(5, bucket - starts.first + 2)] - now or (kept + 3) * bucketLength
-    live = max(live, (left + ARGV[a + 4] + ARGV[a + 5]) / 1000)
+    local left = starts and starts[min(5, bucket - starts.first + 2)] + ARGV[a + 5] - now or (kept + 3) * bucketLength
+    live = max(live, (left + ARGV[a + 4]) / 1000)
   end
   if older and not record then
     local units = chargedBefore(i, bucket - (kind == CALENDAR and 0 or kept))

@@ -1,0 +1,50 @@
+import type { LimitConfig } from '../schema/schema.ts'
+import { CALENDAR_UNITS, type CalendarUnit, isTimeZone, WEEKDAYS } from '../time/calendar.ts'
+import { didYouMean, type Path } from './problem.ts'
+
+type Windowed = Pick<LimitConfig, 'window' | 'timezone' | 'anchor' | 'kind'>
+type Report = (path: Path, message: string) => void
+
+/** Finds a time zone, an anchor or a kind that the window of a limit or a budget can't have. */
+export function checkWindow(at: Path, { window, timezone, anchor, kind }: Windowed, report: Report): void {
+  if (typeof window === 'number') {
+    const remedy = `belongs to a window of the calendar: write window: ${unitFor(window)}`
+    if (timezone !== undefined) report([...at, 'timezone'], remedy)
+    if (anchor !== undefined) report([...at, 'anchor'], remedy)
+    return
+  }
+  if (window === undefined) return
+  if (kind === 'rolling') {
+    report(
+      [...at, 'kind'],
+      `a ${window} has no length of its own, so it can not be rolling: write a duration such as 24h`,
+    )
+  }
+  if (timezone !== undefined && !isTimeZone(timezone)) {
+    const hint = didYouMean(timezone, Intl.supportedValuesOf('timeZone')) || ', such as Europe/Berlin or UTC'
+    report([...at, 'timezone'], `is no time zone of the IANA database${hint}`)
+  }
+  const expected = anchor === undefined ? undefined : expectedAnchor(window, anchor)
+  if (expected !== undefined) report([...at, 'anchor'], expected)
+}
+
+/** The unit of the calendar that a duration is about. */
+function unitFor(ms: number): string {
+  return ms === 3_600_000 ? 'hour' : ms === 86_400_000 ? 'day' : CALENDAR_UNITS.join(', ')
+}
+
+/** What an anchor has to be; undefined where it is that. */
+function expectedAnchor(window: CalendarUnit, anchor: number | string): string | undefined {
+  const isFrom = (least: number, most: number): boolean =>
+    typeof anchor === 'number' && anchor >= least && anchor <= most
+  switch (window) {
+    case 'month':
+      return isFrom(1, 31) ? undefined : 'of a month is the day on which it begins: a number from 1 to 31'
+    case 'week':
+      return typeof anchor === 'string' ? undefined : `of a week is its first day: one of ${WEEKDAYS.join(', ')}`
+    case 'day':
+      return isFrom(0, 23) ? undefined : 'of a day is the hour at which it begins: a number from 0 to 23'
+    case 'hour':
+      return 'an hour begins when the clock shows a full one: leave the anchor out'
+  }
+}
