@@ -169,21 +169,22 @@ export class Counter {
     return this.#leavesAt(this.#oldest) - now
   }
 
-  /** What comes back when, soonest first. */
-  releases(now: number): Release[] {
+  /** What comes back when, soonest first, for a call of so many units. */
+  releases(now: number, units = 1): Release[] {
     const { kind, countingToleranceMs } = this.limit
     const used = this.used(now)
     // Only when the call can't be counted in this window any more, whichever of the two clocks is behind.
     if (kind === 'calendar') return [{ inMs: this.startOf(this.#current + 1) + countingToleranceMs - now, units: used }]
     if (kind === 'concurrent') return [{ inMs: CONCURRENT_POLL_MS, units: used }]
     const isReserving = this.limit.settles === 'at-end'
-    const releases = this.charges(now).map(({ bucket, units }) => {
-      const isInFlight = bucket > this.#current
-      const inMs = this.#leavesAt(bucket) - now
-      return { inMs: isReserving && isInFlight ? Math.min(inMs, RESERVED_POLL_MS) : inMs, units, isInFlight }
+    const releases = this.charges(now).map((charges) => {
+      const isInFlight = charges.bucket > this.#current
+      const inMs = this.#leavesAt(charges.bucket) - now
+      const soonMs = isReserving && isInFlight ? Math.min(inMs, RESERVED_POLL_MS) : inMs
+      return { inMs: soonMs, units: charges.units, isInFlight }
     })
     if (isReserving) releases.sort((a, b) => a.inMs - b.inMs)
-    return withOthers(releases, this.others(now), 1 - this.free(now))
+    return withOthers(releases, this.others(now), units - this.free(now))
   }
 
   /** Units of which it is not known whether others use them; undefined if there are none. */

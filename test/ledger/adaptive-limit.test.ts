@@ -56,6 +56,16 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     return { kind: 'counted', limit: 0, units, tolerance: 2, resetMs: 10_000, isRefused: false, ...rest }
   }
 
+  it('lets a call of many units find out as soon as one of a single unit', async () => {
+    const { clock, ledger, send, pass } = setUp()
+    const dear = chargeSetOf('harness/prod', [{ limit: limit(), units: 20 }])
+    expect(await send(dear, 1, counted(95))).toBe(1)
+    const { granted, schedule } = await ledger.charge(dear, 1)
+    expect([granted, schedule?.waitMs(1, clock.now())]).toEqual([0, 10_000])
+    await pass(10_000)
+    expect(await send(dear, 1)).toBe(1)
+  })
+
   it('is nothing as long as it teaches nothing, of calls that have waited too', async () => {
     const { ledger, send } = setUp()
     await send(reads, 3)

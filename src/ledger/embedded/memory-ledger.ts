@@ -348,7 +348,7 @@ function scheduleOf({ units }: ChargeSet, tallies: readonly Tally[], now: number
       limit: counter.limit,
       units: units[i]!,
       free: counter.free(now),
-      releases: counter.releases(now),
+      releases: counter.releases(now, units[i]),
     })),
     pausedUntil,
   )
