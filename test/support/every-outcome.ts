@@ -187,7 +187,14 @@ function configFor(url: string, dir: string): object {
     store: { dir },
     clients: {
       tool: { keys: [hashKey(KEYS.tool)] },
-      reader: { keys: [hashKey(KEYS.reader)], classes: ['read'], budget: [{ requests: 1, window: '1h' }] },
+      reader: {
+        keys: [hashKey(KEYS.reader)],
+        classes: ['read'],
+        team: 'readers',
+        budget: [{ requests: 1, window: '1h' }],
+      },
     },
+    teams: { readers: { organisation: 'acme', budget: [{ requests: 100, window: '1h' }] } },
+    organisations: { acme: { budget: [{ requests: 1_000, window: '1h' }] } },
   }
 }

@@ -179,7 +179,16 @@ describe('who uses a limit', () => {
       ],
     })
     expect(answer.budgets).toEqual([
-      { client: 'bot', window: '1h', limit: 50, used: 2, remaining: 48, resetMs: expect.any(Number) },
+      {
+        level: 'client',
+        name: 'bot',
+        client: 'bot',
+        window: '1h',
+        limit: 50,
+        used: 2,
+        remaining: 48,
+        resetMs: expect.any(Number),
+      },
     ])
     expect((await usage('?client=tool')).data).toMatchObject([{ class: 'read', clients: [{ client: 'tool' }] }])
     const metrics = await one.metrics()
