@@ -50,17 +50,23 @@ export function applyFeedback(
   const isThrottled = head.isDisguised || (head.status >= 400 && isThrottling(head, reports, statuses))
   const retryAfterMs = isThrottled ? retryAfterOf(head.fields, call.clock.wall()) : undefined
   const end: End = { isApplied: false, resetMs: undefined }
+  let ofRequests = 0
+  for (let i = 0; i < reports.length; i++) if (reports[i]!.unit === undefined) ofRequests++
   for (let i = 0; i < reports.length; i++) {
     const report = reports[i]!
-    const isRefusal = isThrottled && report.remaining === 0
-    let untilMs = report.resetMs ?? retryAfterMs
+    // While quotas are kept without the store nobody knows what all gateways have used.
+    const number = permit.isLocal ? -1 : reportedLimit(report, permit.limits, ofRequests === 1)
+    // Of tokens and the like some may remain, but fewer than the call wants.
+    const isRefusal = isThrottled && report.remaining < (permit.chargeSet.units[number] ?? 1)
+    // Where a limit fills up evenly, some of it comes back long before its reset, which is when it is full.
+    let untilMs = report.resetMs === undefined ? retryAfterMs : Math.min(report.resetMs, retryAfterMs ?? Infinity)
     // One that is over already says nothing of when calls are accepted again: they would be refused one after the other.
     if (isRefusal && untilMs === 0) untilMs = target.upstream.config.throttle.pause
-    const windowMs = tellLedger(report, reports.length === 1, permit, head.tookMs, isRefusal, untilMs)
+    const windowMs = tellLedger(report, number, permit, head.tookMs, isRefusal, untilMs)
     if (!isRefusal) continue
     end.isApplied ||= windowMs !== undefined
     if (report.resetMs !== undefined && report.resetMs > 0)
-      end.resetMs = Math.max(end.resetMs ?? 0, Math.min(report.resetMs, windowMs ?? Infinity))
+      end.resetMs = Math.max(end.resetMs ?? 0, Math.min(untilMs ?? 0, windowMs ?? Infinity))
   }
   return isThrottled ? throttled(call, target, permit, head, retryAfterMs, end) : undefined
 }
@@ -86,15 +92,12 @@ function isThrottling(
 /** The window of the limit of which the ledger was told, and for which it believes it at most; undefined if it was not. */
 function tellLedger(
   report: LimitReport,
-  isOnlyReport: boolean,
+  number: number,
   permit: Permit,
   tookMs: number,
   isRefused: boolean,
   untilMs: number | undefined,
 ): number | undefined {
-  // While quotas are kept without the store nobody knows what all gateways have used.
-  if (permit.isLocal) return undefined
-  const number = reportedLimit(report, permit.limits, isOnlyReport)
   const usage = permit.usage[number]
   if (usage === undefined) return undefined
   const { requests, windowMs, bucketMs } = usage.limit

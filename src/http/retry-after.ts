@@ -1,6 +1,6 @@
 import type { EpochMs } from '../time/clock.ts'
 import { parseDate, senderNow } from './date.ts'
-import { type Fields, membersOf } from './fields.ts'
+import { type Fields, membersOf, onlyValue } from './fields.ts'
 
 /** The longest time of RFC 9111 §1.2.2. With this bound, sums stay exact. */
 const MOST_SECONDS = 2 ** 31
@@ -9,9 +9,13 @@ const SECONDS = /^\d+(?:\.\d*)?$/
 /**
  * Milliseconds until a response asks the client to come back (RFC 9110 §10.2.3). It may be in seconds, also with a
  * fraction, or a date in any form, which is read by the sender's clock. Of several the latest counts, because a client
- * that comes later than needed is served, too. Undefined if none can be read.
+ * that comes later than needed is served, too. Undefined if none can be read. `retry-after-ms`, which Azure OpenAI adds and the SDKs of
+ * OpenAI and Anthropic prefer, says the same more precisely:
+ * https://github.com/openai/openai-node/blob/master/src/client.ts (`retryRequest`).
  */
 export function retryAfterOf(fields: Fields, now: EpochMs): number | undefined {
+  const ms = onlyValue(fields['retry-after-ms'])
+  if (ms !== undefined && SECONDS.test(ms)) return Math.min(Number(ms), MOST_SECONDS * 1_000)
   const field = fields['retry-after']
   if (field === undefined) return undefined
   let latest: number | undefined

@@ -3,8 +3,10 @@ import { parseDate, senderNow } from '../http/date.ts'
 import { type Field, type Fields, joined, membersOf, onlyValue } from '../http/fields.ts'
 import type { Limit } from './limit.ts'
 
-/** What a response says of one of the upstream's limits, in requests and milliseconds. */
+/** What a response says of one of the upstream's limits, in its units and milliseconds. */
 export interface LimitReport {
+  /** What is counted, such as `tokens`, if not requests. It is of a limit with that `name`, and of no other. */
+  readonly unit?: string | undefined
   readonly remaining: number
   readonly limit: number | undefined
   readonly windowMs: number | undefined
@@ -19,24 +21,51 @@ interface Dialect {
   readonly remaining: string
   readonly reset: string
   readonly policy: string
+  readonly unit: string | undefined
+  /** What remains may be so much more than is said. */
+  readonly rounding: number
 }
 
-/** The names under which the three numbers come, in the order in which they are looked for. */
-const DIALECTS: readonly Dialect[] = ['x-ratelimit-@', 'ratelimit-@', 'x-rate-limit-@', 'x-ratelimit-@-requests'].map(
-  (name) => ({
+function dialect(name: string, unit?: string, rounding = 0): Dialect {
+  return {
     limit: name.replace('@', 'limit'),
     remaining: name.replace('@', 'remaining'),
     reset: name.replace('@', 'reset'),
     policy: name.replace('@', 'policy'),
-  }),
-)
+    unit,
+    rounding,
+  }
+}
+
+const TOKENS = dialect('x-ratelimit-@-tokens', 'tokens')
+
+/** "The number of tokens remaining (rounded to the nearest thousand)": https://platform.claude.com/docs/en/api/rate-limits */
+const ROUNDING = 500
+
+/**
+ * The names under which the three numbers come, in the order in which they are looked for. Those that come together stand together,
+ * and a response that lacks the first of them is not searched for the others.
+ */
+const DIALECTS: readonly (readonly Dialect[])[] = [
+  [dialect('x-ratelimit-@')],
+  [dialect('ratelimit-@')],
+  [dialect('x-rate-limit-@')],
+  [dialect('x-ratelimit-@-requests'), TOKENS],
+  [TOKENS],
+  [
+    dialect('anthropic-ratelimit-requests-@'),
+    ...['tokens', 'input-tokens', 'output-tokens'].map((unit) => {
+      return dialect(`anthropic-ratelimit-${unit}-@`, unit, ROUNDING)
+    }),
+  ],
+]
 
 /**
  * Reads what a response's headers say of limits: `X-RateLimit-*` and its spellings, the `RateLimit-*` fields of the IETF
  * draft's older versions, and its `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-11), also with the names
  * that are proposed for them (`a` for what is available, `w` for the time to wait); each as one value, as a list, or on
- * several lines; and what Datadog, HubSpot and Shopify have instead. What makes no sense, or counts other things than requests, is left
- * out. Without such headers it costs seven look-ups.
+ * several lines; those of requests and tokens that OpenAI and Anthropic send; and what Datadog, HubSpot and Shopify have instead. What
+ * makes no sense is left out. Without such headers it costs nine look-ups.
  */
 export function readFeedback(fields: Fields, now: EpochMs): readonly LimitReport[] {
   const structured = fields['ratelimit']
@@ -45,9 +74,9 @@ export function readFeedback(fields: Fields, now: EpochMs): readonly LimitReport
     if (reports.length > 0) return reports
   }
   for (let i = 0; i < DIALECTS.length; i++) {
-    const dialect = DIALECTS[i]!
-    if (fields[dialect.remaining] === undefined) continue
-    const reports = readNumbers(fields, dialect, now)
+    const together = DIALECTS[i]!
+    if (fields[together[0]!.remaining] === undefined) continue
+    const reports = together.flatMap((one) => readNumbers(fields, one, now))
     if (reports.length > 0) return reports
   }
   return readNamed(fields)
@@ -81,6 +110,7 @@ function readNamed(fields: Fields): readonly LimitReport[] {
 function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly LimitReport[] {
   const only = readPlain(fields, dialect, now)
   if (only !== undefined) return [only]
+  const { unit, rounding } = dialect
   const remaining = numbersIn(fields[dialect.remaining])
   if (remaining.length === 0) return NONE
   const told = numbersIn(fields[dialect.limit])
@@ -94,7 +124,8 @@ function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly L
     const limit = memberFor(limits, i, remaining.length)?.count
     const policy = policies.length === remaining.length && policies[i]!.count === limit ? policies[i] : undefined
     const report = {
-      remaining: count,
+      unit,
+      remaining: count === 0 ? 0 : count + rounding,
       limit,
       windowMs: windowMs ?? (policy ?? policies.find((one) => one.count === limit))?.windowMs,
       resetMs: resets.length === remaining.length ? resets[i] : latestOf(resets),
@@ -108,7 +139,7 @@ function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly L
 function readPlain(fields: Fields, dialect: Dialect, now: EpochMs): LimitReport | undefined {
   const [remaining, limit, reset] = [fields[dialect.remaining], fields[dialect.limit], fields[dialect.reset]]
   if (typeof remaining !== 'string' || typeof limit !== 'string' || typeof reset !== 'string') return undefined
-  if (fields[dialect.policy] !== undefined) return undefined
+  if (fields[dialect.policy] !== undefined || dialect.unit !== undefined) return undefined
   const [left, all] = [countOf(remaining), countOf(limit)]
   if (left === undefined || all === undefined || countOf(reset) === undefined) return undefined
   // Datadog's period: https://docs.datadoghq.com/api/latest/rate-limits/
@@ -152,7 +183,7 @@ function isMoreCareful(report: LimitReport, known: LimitReport): boolean {
 
 /** The number of the call's limit that a report is about; -1 if that can't be told. */
 export function reportedLimit(
-  { limit, windowMs, resetMs }: LimitReport,
+  { unit, limit, windowMs, resetMs }: LimitReport,
   limits: readonly Limit[],
   isOnlyReport: boolean,
 ): number {
@@ -163,7 +194,8 @@ export function reportedLimit(
     const one = limits[i]!
     if (!isReportable(one)) continue
     const isSameWindow = windowMs === undefined || Math.abs(windowMs - one.windowMs) < 1_000
-    if (limit === one.published && isSameWindow) return i
+    if (unit === undefined ? limit === one.published && isSameWindow : unit === one.name && isSameWindow) return i
+    if (unit !== undefined || one.name !== undefined) continue
     only = i
     count++
     const isCovering = resetMs !== undefined && one.windowMs >= resetMs

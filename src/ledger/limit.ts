@@ -30,6 +30,8 @@ export interface LimitSpec {
    * charge is a reservation.
    */
   readonly settles?: 'at-once' | 'at-head' | 'at-end'
+  /** What the vendor's answers call the units, if they are no requests: `tokens`. */
+  readonly name?: string | undefined
   /** How people tell it from other limits of its class, such as `60s`. */
   readonly label?: string
   /** The currency, such as `usd`, of a limit that counts money: its units are billionths of it. Otherwise undefined. */
@@ -37,8 +39,9 @@ export interface LimitSpec {
 }
 
 /** A limit, and how it is counted. */
-export interface Limit extends Required<Omit<LimitSpec, 'calendar'>> {
+export interface Limit extends Required<Omit<LimitSpec, 'calendar' | 'name'>> {
   readonly calendar: Calendar | undefined
+  readonly name?: string | undefined
   /** Grows with each limit that is made. If a reload makes a limit anew, the one with the greater order holds. */
   readonly order: number
   /** Charges are counted by buckets of this length. */

@@ -82,6 +82,7 @@ describe('a response', () => {
     ['429 with a reset, which is believed', undefined, 429, quota(100, 5), 5_000],
     ['429 with the reset of a limit that is not known', undefined, 429, UNKNOWN, 5_000],
     ['429 with a reset and a later Retry-After', undefined, 429, { ...quota(100, 5), 'retry-after': '9' }, 9_000],
+    ['429 with a reset and an earlier Retry-After', undefined, 429, { ...quota(100, 50), 'retry-after': '9' }, 9_000],
     ['429 with a reset that is over', undefined, 429, quota(100, 0), 0],
     [
       '429 with a reset that lies behind the window, for which it is believed',

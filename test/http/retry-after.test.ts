@@ -41,6 +41,16 @@ describe('Retry-After', () => {
     expect(retryAfterOf({ 'retry-after': value }, NOW)).toBe(expected)
   })
 
+  it.each([
+    [{ 'retry-after-ms': '150', 'retry-after': '1' }, 150],
+    [{ 'retry-after-ms': '1500.5' }, 1_500.5],
+    [{ 'retry-after-ms': 'soon', 'retry-after': '1' }, 1_000],
+    [{ 'retry-after-ms': ['150', '200'], 'retry-after': '1' }, 1_000],
+    [{ 'retry-after-ms': '9'.repeat(400) }, 2 ** 31 * 1_000],
+  ])('is more exact in milliseconds: %j', (fields, expected) => {
+    expect(retryAfterOf(fields, NOW)).toBe(expected)
+  })
+
   it('is missing', () => {
     expect(retryAfterOf({}, NOW)).toBeUndefined()
   })

@@ -36,7 +36,48 @@ describe('what an upstream says of its limits', () => {
         'x-ratelimit-reset-requests': '1m30s',
         'x-ratelimit-remaining-tokens': '149984',
       },
-      [word(59, 60, 90_000)],
+      [word(59, 60, 90_000), { unit: 'tokens', ...word(149_984) }],
+    ],
+    [
+      'X-RateLimit of requests and tokens, as OpenAI has it',
+      {
+        'x-ratelimit-limit-requests': '60',
+        'x-ratelimit-remaining-requests': '59',
+        'x-ratelimit-reset-requests': '1s',
+        'x-ratelimit-limit-tokens': '150000',
+        'x-ratelimit-remaining-tokens': '149984',
+        'x-ratelimit-reset-tokens': '6m0s',
+      },
+      [word(59, 60, 1_000), { unit: 'tokens', ...word(149_984, 150_000, 360_000) }],
+    ],
+    [
+      'X-RateLimit of tokens alone',
+      { 'x-ratelimit-remaining-tokens': '7', 'x-ratelimit-reset-tokens': '55' },
+      [{ unit: 'tokens', ...word(7, undefined, 55_000) }],
+    ],
+    [
+      'X-RateLimit of Azure, which says -1 where it does not know',
+      { 'x-ratelimit-limit-tokens': '-1', 'x-ratelimit-remaining-tokens': '-1', 'x-ratelimit-reset-tokens': '0' },
+      [],
+    ],
+    [
+      'those of Anthropic, of which tokens are rounded to thousands',
+      {
+        'anthropic-ratelimit-requests-limit': '1000',
+        'anthropic-ratelimit-requests-remaining': '999',
+        'anthropic-ratelimit-requests-reset': '2026-11-21T10:00:01Z',
+        'anthropic-ratelimit-input-tokens-limit': '450000',
+        'anthropic-ratelimit-input-tokens-remaining': '449000',
+        'anthropic-ratelimit-input-tokens-reset': '2026-11-21T10:00:02Z',
+        'anthropic-ratelimit-output-tokens-limit': '90000',
+        'anthropic-ratelimit-output-tokens-remaining': '0',
+        'anthropic-ratelimit-output-tokens-reset': '2026-11-21T10:00:30.5Z',
+      },
+      [
+        word(999, 1_000, 1_000),
+        { unit: 'input-tokens', ...word(449_500, 450_000, 2_000) },
+        { unit: 'output-tokens', ...word(0, 90_000, 30_500) },
+      ],
     ],
     [
       'X-Rate-Limit with seconds to wait',
@@ -246,6 +287,7 @@ describe('the limit that is spoken of', () => {
   const minute = limitOf({ id: 'm', class: 'read', requests: 900, published: 1000, windowMs: 60_000 })
   const second = limitOf({ id: 's', class: 'read', requests: 20, windowMs: 1_000 })
   const hour = limitOf({ id: 'h', class: 'read', requests: 5000, windowMs: 3_600_000 })
+  const tokens = limitOf({ id: 't', class: 'read', requests: 30_000, windowMs: 60_000, name: 'tokens' })
   const atOnce = limitOf({ id: 'c', class: 'read', requests: 10, kind: 'concurrent' })
   const shadow = limitOf({ id: 'x', class: 'read', requests: 7, windowMs: 60_000, isEnforced: false })
   it.each([
@@ -258,6 +300,9 @@ describe('the limit that is spoken of', () => {
     ['is none for one of several words that no limit fits', word(5, 333), [minute], false, -1],
     ['is none with the same number of another window', word(5, 20, undefined, 60_000), [second, hour], true, -1],
     ['is none where there is none', word(5), [atOnce], true, -1],
+    ['is the one of its unit, whatever its number', { unit: 'tokens', ...word(5, 1000) }, [minute, tokens], false, 1],
+    ['is none where none is of its unit', { unit: 'output-tokens', ...word(5, 1000) }, [minute, tokens], true, -1],
+    ['is not one of another unit', word(5, 333), [tokens, second], true, 1],
   ])('%s', (_, said, limits, isOnlyReport, index) => {
     expect(reportedLimit(said, limits, isOnlyReport)).toBe(index)
   })
