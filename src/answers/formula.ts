@@ -1,4 +1,4 @@
-import { add, divided, type Fraction, fractionOf, negated, times } from '../schema/fraction.ts'
+import { add, divided, type Fraction, fractionOf, greater, lesser, negated, times } from '../schema/fraction.ts'
 
 /** A price: exact arithmetic over a few named values, made ready once. */
 export type Formula = (values: Readonly<Record<string, Fraction>>) => Fraction
@@ -9,11 +9,13 @@ export class FormulaError extends Error {}
 /** No formula that anyone needs is longer, and so none nests deeper than the stack allows. */
 const LONGEST = 400
 
-const TOKEN = /\s*(?:(?<number>\d+(?:\.\d+)?|\.\d+)|(?<name>[a-z_][a-zA-Z0-9_]*)|(?<sign>[-+*/()]))/y
+const TOKEN = /\s*(?:(?<number>\d+(?:\.\d+)?|\.\d+)|(?<name>[a-z_][a-zA-Z0-9_]*)|(?<sign>[-+*/(),]))/y
+
+const FUNCTIONS: Readonly<Record<string, (a: Fraction, b: Fraction) => Fraction>> = { max: greater, min: lesser }
 
 /**
- * Reads a formula of numbers, the given names, `+ - * /` and parentheses. Nothing of it is ever run as code. Throws a
- * `FormulaError`.
+ * Reads a formula of numbers, the given names, `+ - * /`, parentheses, `max(…)` and `min(…)`. Nothing of it is ever run as
+ * code. Throws a `FormulaError`.
  */
 export function parseFormula(text: string, names: readonly string[]): Formula {
   if (text.length > LONGEST) throw new FormulaError(`must not be longer than ${LONGEST} characters`)
@@ -68,6 +70,7 @@ class Parser {
     }
     if (name !== undefined) {
       if (!this.#names.includes(name)) {
+        if (Object.hasOwn(FUNCTIONS, name)) return this.#called(FUNCTIONS[name]!)
         const known = this.#names.length === 0 ? 'there are none' : `there are ${this.#names.join(', ')}`
         throw new FormulaError(`character ${this.#tokenAt + 1}: no value is named "${name}"; ${known}`)
       }
@@ -82,6 +85,19 @@ class Parser {
     const inner = this.#sum()
     if (this.#take(')') === undefined) throw this.#unexpected('")"')
     return inner
+  }
+
+  /** What stands behind the name of a function. */
+  #called(of: (a: Fraction, b: Fraction) => Fraction): Formula {
+    this.#advance()
+    if (this.#take('(') === undefined) throw this.#unexpected('"("')
+    let all = this.#sum()
+    while (this.#take(',') !== undefined) {
+      const [a, b] = [all, this.#sum()]
+      all = (values) => of(a(values), b(values))
+    }
+    if (this.#take(')') === undefined) throw this.#unexpected('")"')
+    return all
   }
 
   #take(...signs: readonly string[]): string | undefined {

@@ -1,9 +1,9 @@
 import {
   allowedBy,
-  type CostByAnswer,
+  type CostByCall,
   EVERY_CALL,
   isBase,
-  isByAnswer,
+  isByCall,
   labelOf,
   scopeOf,
   windowLabel,
@@ -95,7 +95,7 @@ function checkBody(at: Path, { when }: LimitConfig, { maxBody }: UpstreamConfig,
 /** Finds costs above the limit, which would refuse every such call. A limit that is not enforced refuses nothing. */
 function checkCost(at: Path, className: string, limit: LimitConfig, upstream: UpstreamConfig, report: Report): void {
   const { cost, enforce = true } = limit
-  if (isByAnswer(cost)) return checkPrice(at, limit, cost, upstream, report)
+  if (isByCall(cost)) return checkPrice(at, limit, cost, upstream, report)
   const allowed = allowedBy(limit, upstream.headroom)
   if (!enforce) return
   if (allowed < 1) {
@@ -113,13 +113,15 @@ function checkCost(at: Path, className: string, limit: LimitConfig, upstream: Up
 function checkPrice(
   at: Path,
   limit: LimitConfig,
-  { response, reserve }: CostByAnswer,
+  { response, reserve }: CostByCall,
   upstream: UpstreamConfig,
   report: Report,
 ): void {
   const here = [...at, 'cost', 'response']
-  checkValues(here, response, report)
-  checkFormula([...here, 'formula'], response, [], report)
+  if (response !== undefined) {
+    checkValues(here, response, report)
+    checkFormula([...here, 'formula'], response, [], report)
+  }
   const there = [...at, 'cost', 'reserve']
   const most = typeof reserve === 'number' ? reserve : reserve.most
   const allowed = allowedBy(limit, upstream.headroom)
@@ -127,6 +129,9 @@ function checkPrice(
     report(there, `no call could be sent: it is more than the ${allowed} units that ${span(limit)} has`)
   }
   if (limit.pace !== undefined) report([...at, 'pace'], 'pace does not go with a cost by the answer')
+  if (response === undefined && (typeof reserve === 'number' || 'missRate' in reserve)) {
+    report(there, 'without a response it has to be `{ values, formula, most }` of the request')
+  }
   checkReserve(there, reserve, [], report)
 }
 

@@ -1,11 +1,11 @@
 import { FormulaError } from '../answers/formula.ts'
 import { Price, type PriceConfig } from '../answers/price.ts'
-import type { CostByAnswer } from '../schema/limits.ts'
+import type { CostByCall } from '../schema/limits.ts'
 import type { Path } from './problem.ts'
 
 type Report = (path: Path, message: string) => void
 
-export function checkValues(at: Path, { values }: CostByAnswer['response'], report: Report): void {
+export function checkValues(at: Path, { values }: NonNullable<CostByCall['response']>, report: Report): void {
   for (const [name, { header, body }] of Object.entries(values)) {
     if ((header === undefined) === (body === undefined)) report([...at, 'values', name], 'needs either header or body')
   }
@@ -14,7 +14,7 @@ export function checkValues(at: Path, { values }: CostByAnswer['response'], repo
 /** `prices` are names of prices that a formula may use. */
 export function checkReserve(
   there: Path,
-  reserve: CostByAnswer['reserve'],
+  reserve: CostByCall['reserve'],
   prices: readonly string[],
   report: Report,
 ): void {

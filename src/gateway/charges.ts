@@ -9,7 +9,7 @@ import {
   type Base,
   EVERY_CALL,
   idOf,
-  isByAnswer,
+  isByCall,
   labelOf,
   paceOf,
   scopeOf,
@@ -20,6 +20,7 @@ import { identityOf } from '../credentials/build.ts'
 import { type Limit, limitOf, windowOf } from '../ledger/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
+import { bodyText } from './body-text.ts'
 import { Failure } from './failure.ts'
 import { LearnedPrices, Reserve } from './reserve.ts'
 
@@ -72,7 +73,7 @@ export function partitionOf({ isShared }: Counting, upstream: string, account: s
 }
 
 /**
- * A `{name}` in a route matches any text. A limit by `{name}` therefore counts in this many groups. Names of one group share a
+ * A `{name}` in a route matches any text, and a body may say anything. A limit by them therefore counts in this many groups. Names of one group share a
  * count: they may wait for one another, but never exceed the limit.
  */
 const GROUPS = 64
@@ -124,9 +125,10 @@ export class Rule {
     this.#id = idOf(className, config) + baseSuffix(base, owner, counting.isShared)
     this.#uncounted = config.counts && new Set(config.counts.except)
     const { cost } = config
+    const { response } = isByCall(cost) ? cost : {}
     this.#prices = config.amount === undefined ? undefined : prices
-    this.#price = isByAnswer(cost) ? new Price(cost.response) : undefined
-    this.#reserve = isByAnswer(cost) ? new Reserve(cost.reserve, this.#id, learned) : undefined
+    this.#price = response === undefined ? undefined : new Price(response)
+    this.#reserve = isByCall(cost) ? new Reserve(cost.reserve, this.#id, learned, { isFinal: response === undefined }) : undefined
   }
 
   get isSplit(): boolean {
@@ -144,9 +146,10 @@ export class Rule {
     )
   }
 
-  /** Whether only the request's body tells what to reserve for a call. */
+  /** Whether only the request's body tells what to reserve for a call, or where to count it. */
   get readsBody(): boolean {
-    return this.#reserve?.readsBody === true || this.#prices?.readsBody === true
+    if (this.#reserve?.readsBody === true || this.#prices?.readsBody === true) return true
+    return this.#splits.some((split) => split.startsWith('/'))
   }
 
   /** Where the body of an answer tells what a call costs. */
@@ -181,7 +184,7 @@ export class Rule {
   unitsOf(route: Route, traits: Traits): number | Failure {
     const { method, headers } = traits
     const { cost = 1, when } = this.#config
-    if (isByAnswer(cost) || this.#prices !== undefined) return this.#reservedFor(route, traits)
+    if (isByCall(cost) || this.#prices !== undefined) return this.#reservedFor(route, traits)
     const isByBytes = typeof cost === 'object' && 'bytes' in cost
     const bytes = isByBytes || when !== undefined ? bodyBytes(headers) : 0
     // A limit that is not enforced refuses nothing. It does not count a body whose size is unknown.
@@ -218,11 +221,12 @@ export class Rule {
 
   limitOf(group: string): Limit {
     return this.#limits.getOrInsertComputed(group, () => {
-      const { requests, amount, unit, window, kind = 'rolling', concurrent } = this.#config
+      const { requests, amount, unit, window, kind = 'rolling', concurrent, name, cost } = this.#config
       const isPriced = this.#price !== undefined || this.#prices !== undefined
       const settles = isPriced ? 'at-end' : this.#uncounted === undefined ? 'at-once' : 'at-head'
       const limit = limitOf({
         settles,
+        name: isByCall(cost) ? name : undefined,
         id: this.#id + group,
         class: this.class,
         label: this.label,
@@ -294,9 +298,14 @@ function flatCost(cost: number | 'route' | Readonly<Record<string, number>>, rou
   return cost[method] ?? (method === 'HEAD' ? cost['GET'] : undefined) ?? cost['default'] ?? 1
 }
 
-function valueOf(split: Split, route: Route, { path, client }: Traits): string | undefined {
+function valueOf(split: Split, route: Route, { path, client, body }: Traits): string | undefined {
   if (split === 'route') return route.countedAs
   if (split === 'client') return client
+  if (split.startsWith('/')) {
+    // Calls of which the text is not known, because the body was not kept or lacks it, are counted together.
+    const said = body === undefined ? '' : bodyText(body, split)
+    return said === '' ? '' : String(groupNumber(said))
+  }
   const { countedAs } = route
   const [index] = segmentsNamed(countedAs.slice(countedAs.indexOf('/')), [split.slice(1, -1)])
   if (index === undefined) return undefined

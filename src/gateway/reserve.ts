@@ -3,8 +3,14 @@ import { type Fraction, fractionOf } from '../schema/fraction.ts'
 import { LearnedPrice } from '../answers/learned-price.ts'
 import { JsonNumbers } from '../answers/json-numbers.ts'
 import { Price } from '../answers/price.ts'
-import type { CostByAnswer } from '../schema/limits.ts'
+import type { CostByCall } from '../schema/limits.ts'
 import type { Route } from '../routing/route.ts'
+
+/**
+ * Each amount has an admission policy of its own. So amounts are rounded up to so many binary digits: a reservation by a sixteenth
+ * at most. What is not given back is rounded by a sixty-fourth.
+ */
+const [RESERVED_DIGITS, FINAL_DIGITS] = [5, 7]
 
 /** The prices of so many kinds of calls are remembered. */
 const MOST_KINDS = 2_000
@@ -20,9 +26,17 @@ export class LearnedPrices {
   }
 }
 
-/** What is charged for a call while its price is not known. */
+interface ReserveOptions {
+  readonly prices?: readonly string[]
+  readonly unitsOfOne?: number
+  /** Nothing settles it later. */
+  readonly isFinal?: boolean
+}
+
+/** What is charged for a call while its price is not known; or in the end, where nothing else tells it. */
 export class Reserve {
-  readonly #config: CostByAnswer['reserve']
+  readonly #config: CostByCall['reserve']
+  readonly #digits: number
   readonly #limit: string
   readonly #learned: LearnedPrices
   /** By the request. */
@@ -30,13 +44,13 @@ export class Reserve {
 
   /** `prices` are names of what `unitsOf` is given, and `unitsOfOne` how many units are one of what a formula computes. */
   constructor(
-    config: CostByAnswer['reserve'],
+    config: CostByCall['reserve'],
     limit: string,
     learned: LearnedPrices,
-    prices: readonly string[] = [],
-    unitsOfOne = 1,
+    { prices = [], unitsOfOne = 1, isFinal = false }: ReserveOptions = {},
   ) {
     this.#config = config
+    this.#digits = isFinal ? FINAL_DIGITS : RESERVED_DIGITS
     this.#limit = limit
     this.#learned = learned
     const isByRequest = typeof config === 'object' && !('missRate' in config)
@@ -59,13 +73,18 @@ export class Reserve {
     const config = this.#config
     if (typeof config === 'number') return config
     const units = 'missRate' in config ? this.#learnedFor(route, client, config.missRate) : this.#unitsIn(body, prices)
-    return units === undefined ? config.most : rounded(units, config.most)
+    return units === undefined ? config.most : this.#rounded(units, config.most)
   }
 
   observe(route: Route, client: string, units: number): void {
     const config = this.#config
     if (typeof config === 'object' && 'missRate' in config)
       this.#learned.of(this.#kind(route, client), config.missRate).observe(units)
+  }
+
+  #rounded(units: number, most: number): number {
+    const step = 2 ** Math.max(0, Math.floor(Math.log2(Math.max(1, units))) - this.#digits + 1)
+    return Math.max(1, Math.min(most, Math.ceil(units / step) * step))
   }
 
   #learnedFor(route: Route, client: string, missRate: number): number | undefined {
@@ -86,10 +105,4 @@ export class Reserve {
       bytes: fractionOf(body.length),
     })
   }
-}
-
-/** Each amount has a policy of its own. So amounts are rounded up to five binary digits, which is a sixteenth at most. */
-function rounded(units: number, most: number): number {
-  const step = 2 ** Math.max(0, Math.floor(Math.log2(Math.max(1, units))) - 4)
-  return Math.max(1, Math.min(most, Math.ceil(units / step) * step))
 }

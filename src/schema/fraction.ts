@@ -15,6 +15,15 @@ export const negated = ({ over, under }: Fraction): Fraction => ({ over: -over, 
 export const times = (a: Fraction, b: Fraction): Fraction => ({ over: a.over * b.over, under: a.under * b.under })
 export const divided = (a: Fraction, b: Fraction): Fraction => ({ over: a.over * b.under, under: a.under * b.over })
 
+/** What is no number stays none. */
+export const greater = (a: Fraction, b: Fraction): Fraction => (isLess(a, b) ? b : a)
+export const lesser = (a: Fraction, b: Fraction): Fraction => negated(greater(negated(a), negated(b)))
+
+function isLess(a: Fraction, b: Fraction): boolean {
+  const { over, under } = add(b, negated(a))
+  return under === 0n ? a.under !== 0n : over > 0n === under > 0n && over !== 0n
+}
+
 const DECIMAL = /^(-?\d*)(?:\.(\d+))?(?:e([-+]?\d+))?$/i
 
 /** The decimal number that is written so; of a number, the shortest one that reads as it, which is how it was written. */

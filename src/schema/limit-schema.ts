@@ -1,10 +1,10 @@
 import Type from 'typebox'
 import { amount, currency, reserveSchema, ResponseSchema, statuses } from './price-schema.ts'
-import { calendarProperties, limitWindow, name, object, percent, units } from './schema-parts.ts'
+import { calendarProperties, limitWindow, name, object, percent, POINTER_PATTERN, units } from './schema-parts.ts'
 
 const CostSchema = Type.Union(
   [
-    object({ response: ResponseSchema, reserve: reserveSchema(units, 'a whole number') }),
+    object({ response: Type.Optional(ResponseSchema), reserve: reserveSchema(units, 'a whole number') }),
     units('That much for every call.'),
     Type.Literal('route', { description: 'The `cost` of the call’s route.' }),
     object({
@@ -20,16 +20,19 @@ const CostSchema = Type.Union(
   {
     description: 'Units that a call is charged. Default: 1.',
     expected:
-      'a whole number, `route`, `{ bytes: 1000 }`, `{ response, reserve }`, or units by method such as `{ GET: 1, default: 5 }`',
+      'a whole number, `route`, `{ bytes: 1000 }`, `{ response, reserve }`, `{ reserve }`, or units by method such as `{ GET: 1, default: 5 }`',
   },
 )
 
-const scope = Type.String({ pattern: '^(account|credential|upstream|route|client|\\{[^{}/]+\\})$' })
+const scope = Type.String({
+  pattern: `^(account|credential|upstream|route|client|\\{[^{}/]+\\}|${POINTER_PATTERN.slice(1, -1)})$`,
+})
 
 const ScopeSchema = Type.Union([scope, Type.Array(scope, { minItems: 1 })], {
   description:
-    'What has a count of its own: each account (default), each credential, or the upstream as a whole; within that, each route, client, or text of a {name} in the route’s path; several as a list.',
-  expected: 'account, credential, upstream, route, client, a "{name}" of the routes’ paths, or a list of these',
+    'What has a count of its own: each account (default), each credential, or the upstream as a whole; within that, each route, client, text of a {name} in the route’s path, or text at a JSON pointer of the request’s body, such as /model; several as a list.',
+  expected:
+    'account, credential, upstream, route, client, a "{name}" of the routes’ paths, a JSON pointer such as /model, or a list of these',
 })
 
 export const LimitSchema = object({

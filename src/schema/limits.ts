@@ -7,8 +7,8 @@ export const EVERY_CALL = 'all'
 
 /** The scope of a limit: its calls are counted together for an account, a credential or the upstream. */
 export type Base = 'account' | 'credential' | 'upstream'
-/** What is counted separately within that scope; `{name}` is a segment of the path. */
-export type Split = 'route' | 'client' | `{${string}}`
+/** What is counted separately within that scope; `{name}` is a segment of the path, `/name` a text in the JSON of the request's body. */
+export type Split = 'route' | 'client' | `{${string}}` | `/${string}`
 
 export interface Scope {
   readonly base: Base
@@ -64,11 +64,11 @@ export function paceOf(limit: LimitConfig, allowed: number): { requests: number;
 
 type Cost = LimitConfig['cost']
 
-/** A cost that is known only when the answer is here. */
-export type CostByAnswer = Extract<Cost, { response: unknown }>
+/** A cost that only the call itself tells: its answer or, without `response`, what its request says. */
+export type CostByCall = Extract<Cost, { reserve: unknown }>
 
-export function isByAnswer(cost: Cost): cost is CostByAnswer {
-  return typeof cost === 'object' && 'response' in cost && typeof cost.response === 'object'
+export function isByCall(cost: Cost): cost is CostByCall {
+  return typeof cost === 'object' && 'reserve' in cost
 }
 
 /** The name of a limit within its class, such as `1m`. Two limits with one label would be the same limit. */
@@ -104,7 +104,7 @@ function qualifiersOf({ name, unit, window, kind, cost, when }: LimitConfig): st
   const qualifiers: string[] = name === undefined ? [] : [name]
   if (unit !== undefined) qualifiers.push(unit)
   if (kind === 'calendar' && typeof window === 'number') qualifiers.push('calendar')
-  if (isByAnswer(cost)) qualifiers.push('by answer')
+  if (isByCall(cost)) qualifiers.push(cost.response === undefined ? 'by request' : 'by answer')
   else if (typeof cost === 'object') qualifiers.push('bytes' in cost ? `by ${cost.bytes} bytes` : 'by method')
   else if (cost !== undefined && cost !== 1) qualifiers.push(cost === 'route' ? 'by route' : `by ${cost}`)
   if (when !== undefined) qualifiers.push(`over ${when.bodyOver} bytes`)

@@ -11,7 +11,7 @@ const pointer = (options: object = {}) =>
 const formula = Type.Optional(
   Type.String({
     minLength: 1,
-    description: 'How the values make units: + - * / and parentheses. Default: their sum. Rounded up.',
+    description: 'How the values make units: + - * /, parentheses, max(…) and min(…). Default: their sum. Rounded up.',
   }),
 )
 
@@ -39,7 +39,10 @@ export const ResponseSchema = object(
     ),
     formula,
   },
-  { description: 'What a call costs, by its answer.' },
+  {
+    description:
+      'What a call costs, by its answer. Default: what was reserved by the request, for vendors that count that and not the outcome.',
+  },
 )
 
 /** `most` makes the schema of what a call can cost at most, in the unit of the limit. */

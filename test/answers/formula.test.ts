@@ -12,6 +12,8 @@ describe('a formula', () => {
     ['2 * -output', -4],
     ['0.25*input+.5', 1.5],
     ['  input  ', 4],
+    ['max(output, input / 2, 1) * min(input, 3)', 6],
+    ['max(-input, -output / -1, 2 / -1)', 2],
   ])('%s is %d where input is 4 and output is 2', (text, result) => {
     const { over, under } = parseFormula(text, ['input', 'output'])({ input: fractionOf(4), output: fractionOf(2) })
     expect(Number(over) / Number(under)).toBe(result)
@@ -45,6 +47,10 @@ describe('a formula', () => {
     ['constructor', 'no value is named "constructor"'],
     ['input ** 2', 'character 8: a number, a name or "(" is missing'],
     ['process.exit()', 'no value is named "process"'],
+    ['max input', 'character 5: "(" is missing'],
+    ['max(input; 2)', 'character 10: ";" means nothing here'],
+    ['max(input 2)', 'character 11: ")" is missing'],
+    ['max()', 'character 5: a number, a name or "(" is missing'],
     ['('.repeat(500), 'must not be longer than 400 characters'],
   ])('%s is refused, with where and why', (text, message) => {
     expect(() => parseFormula(text, ['input', 'output'])).toThrow(FormulaError)

@@ -92,12 +92,12 @@ describe('limits in a configuration', () => {
     ['{ requests: 5, window: 1s, costs: 2 }', 'unknown key "costs"; did you mean "cost"?'],
     [
       '{ requests: 5, window: 1s, cost: { get: 1 } }',
-      'c:7:41: limits.read[0].cost: must be a whole number, `route`, `{ bytes: 1000 }`, `{ response, reserve }`, or units by method such as `{ GET: 1, default: 5 }`',
+      'c:7:41: limits.read[0].cost: must be a whole number, `route`, `{ bytes: 1000 }`, `{ response, reserve }`, `{ reserve }`, or units by method such as `{ GET: 1, default: 5 }`',
     ],
     ['{ requests: 5, window: 1s, cost: { bytes: 0 } }', 'limits.read[0].cost: must be a whole number, `route`'],
     [
       '{ requests: 5, window: 1s, scope: rout }',
-      'c:7:48: limits.read[0].scope: must be account, credential, upstream, route, client, a "{name}" of the routes’ paths, or a list of these',
+      'c:7:48: limits.read[0].scope: must be account, credential, upstream, route, client, a "{name}" of the routes’ paths, a JSON pointer such as /model, or a list of these',
     ],
     ['{ requests: 5, window: 1s, scope: [account, upstream] }', 'only one of account, credential and upstream'],
     ['{ requests: 5, window: 1s, scope: [route, route] }', 'scope: names something twice'],

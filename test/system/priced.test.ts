@@ -218,9 +218,9 @@ describe('the configuration of prices', () => {
     return ''
   }
   const priced = (response: string, reserve: string, rest = '') =>
-    `{ requests: 100, window: 60s, cost: { response: ${response}, reserve: ${reserve} } ${rest} }`
+    `{ requests: 100, window: 60s, cost: { ${response === '' ? '' : `response: ${response}, `}reserve: ${reserve} } ${rest} }`
 
-  it.each([
+  it.each<[string, string, string?]>([
     ['{ values: { a: { header: x-cost } } }', '100'],
     [
       '{ values: { a: { body: [/a, /b/0] }, b: { body: /c, default: 0 } }, formula: a / 2 + b }',
@@ -228,8 +228,10 @@ describe('the configuration of prices', () => {
     ],
     ['{ values: { a: { body: /a } } }', '{ values: { m: { body: /max } }, most: 50 }'],
     ['{ values: { a: { body: /a } } }', '{ formula: bytes / 4, most: 50 }'],
-  ])('can be %s with %s', (response, reserve) => {
-    expect(problem(priced(response, reserve))).toBe('')
+    ['', '{ values: { m: { body: /max } }, formula: "max(m, bytes / 4)", most: 50 }'],
+    ['', '{ formula: bytes, most: 50 }', ', scope: [/model, client]'],
+  ])('can be %s with %s', (response, reserve, rest = '') => {
+    expect(problem(priced(response, reserve, rest))).toBe('')
   })
 
   it.each([
@@ -244,6 +246,9 @@ describe('the configuration of prices', () => {
     ['{ values: { a: { body: /a } } }', '{ most: 10 }', '', 'reserve: needs values or a formula'],
     ['{ values: { a: { body: /a } } }', '{ formula: size, most: 10 }', '', 'no value is named "size"; there are bytes'],
     ['{ values: { a: { body: /a } } }', '5', ', pace: even', 'pace does not go with a cost by the answer'],
+    ['', '5', '', 'without a response it has to be `{ values, formula, most }` of the request'],
+    ['', '{ missRate: 1%, most: 9 }', '', 'without a response it has to be'],
+    ['', '{ formula: bytes, most: 9 }', ', scope: model', 'a JSON pointer such as /model'],
     ['{ values: { a: { body: /a } } }', '5', ', counts: { except: [7xx] }', 'a status from 200 to 599'],
   ])('can not be %s with %s%s', (response, reserve, rest, message) => {
     expect(problem(priced(response, reserve, rest))).toContain(message)

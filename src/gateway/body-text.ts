@@ -1,0 +1,23 @@
+import { pointerOf, someAt } from '../answers/pointer.ts'
+
+/** Several limits may ask about one body. */
+const parsed = new WeakMap<Buffer, unknown>()
+
+/** The text at a JSON pointer of a request's body, such as the model that is asked for; empty if there is none. */
+export function bodyText(body: Buffer, pointer: string): string {
+  if (!parsed.has(body)) parsed.set(body, jsonOf(body))
+  let text = ''
+  someAt(parsed.get(body), pointerOf(pointer), (found) => {
+    if (typeof found === 'string') text = found
+    return true
+  })
+  return text
+}
+
+function jsonOf(body: Buffer): unknown {
+  try {
+    return JSON.parse(body.toString())
+  } catch {
+    return undefined
+  }
+}
