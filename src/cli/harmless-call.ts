@@ -21,7 +21,8 @@ export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Pro
   const services = { clock: systemClock, random: Math.random, metrics: new Metrics(undefined, { hasProcess: false }) }
   const findings: Promise<readonly Finding[]>[] = []
   for (const [name, upstream] of Object.entries(upstreams)) {
-    const path = upstream.preset === undefined ? undefined : presets[upstream.preset]?.harmlessCall
+    const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
+    const path = preset?.harmlessCall
     for (const [account, config] of Object.entries(upstream.accounts)) {
       const what = `credential ${name}/${account}`
       if (path === undefined) {
@@ -35,7 +36,7 @@ export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Pro
       const place = { upstream: name, account, header: upstream.credentialHeader, host: new URL(upstream.url!).host }
       const set = buildCredentialSet(place, config, services)
       if (set === undefined) findings.push(Promise.resolve([untested(what, 'it has none')]))
-      else findings.push(callWith(set.choose(), upstream, config.id, path, what))
+      else findings.push(callWith(set.choose(), upstream, config.id, path, what, preset?.harmlessHeaders))
     }
   }
   return (await Promise.all(findings)).flat()
@@ -53,6 +54,7 @@ async function callWith(
   id: string | undefined,
   path: string,
   what: string,
+  wanted: Readonly<Record<string, string>> = {},
 ): Promise<Finding[]> {
   const base = new URL(upstream.url!)
   const request = {
@@ -65,7 +67,7 @@ async function callWith(
   try {
     await credential.ready?.()
     credential.addTo(request, ROUTE)
-    const headers = new Headers()
+    const headers = new Headers(wanted)
     for (let i = 0; i < request.headers.length; i += 2) headers.append(request.headers[i]!, request.headers[i + 1]!)
     const signal = AbortSignal.timeout(TIMEOUT_MS)
     const response = await fetch(base.origin + request.path, { headers, signal, redirect: 'manual' })

@@ -143,6 +143,7 @@ const PREFIXES: Readonly<Record<string, string>> = {
   pagerduty: 'Token token=',
   gitlab: 'Bearer ',
   hubspot: 'Bearer ',
+  openai: 'Bearer ',
 }
 /** Where a secret belongs to a user, and is sent with the name. */
 const WITH_USER = new Set(['jira', 'confluence'])

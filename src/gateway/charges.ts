@@ -128,7 +128,9 @@ export class Rule {
     const { response } = isByCall(cost) ? cost : {}
     this.#prices = config.amount === undefined ? undefined : prices
     this.#price = response === undefined ? undefined : new Price(response)
-    this.#reserve = isByCall(cost) ? new Reserve(cost.reserve, this.#id, learned, { isFinal: response === undefined }) : undefined
+    this.#reserve = isByCall(cost)
+      ? new Reserve(cost.reserve, this.#id, learned, { isFinal: response === undefined })
+      : undefined
   }
 
   get isSplit(): boolean {

@@ -55,7 +55,10 @@ export class PriceList {
       .sort((a, b) => b.length - a.length)
     const names = namesOf(config)
     this.#price = new Price({ ...response, formula: formulaOf(config) }, names, UNITS_OF_MONEY)
-    this.#reserve = reserve === undefined ? undefined : new Reserve(reserve, 'price', learned, { prices: names, unitsOfOne: UNITS_OF_MONEY })
+    this.#reserve =
+      reserve === undefined
+        ? undefined
+        : new Reserve(reserve, 'price', learned, { prices: names, unitsOfOne: UNITS_OF_MONEY })
     this.#free = new Set(free)
   }
 

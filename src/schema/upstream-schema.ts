@@ -70,10 +70,12 @@ const ClaimsSchema = object(
 )
 
 const PRESETS =
-  'harness everruns github slack pagerduty jira cloudflare confluence gitlab shopify hubspot datadog'.split(' ')
+  'harness everruns github slack pagerduty jira cloudflare confluence gitlab shopify hubspot datadog openai anthropic azure-openai'.split(
+    ' ',
+  )
 const ERROR_SHAPES = [
   ...(['harness', 'problem', 'github', 'slack', 'jira', 'pagerduty', 'cloudflare'] as const),
-  ...(['confluence', 'gitlab', 'shopify', 'hubspot', 'datadog'] as const),
+  ...(['confluence', 'gitlab', 'shopify', 'hubspot', 'datadog', 'openai', 'anthropic'] as const),
 ] as const
 
 export const UpstreamSchema = object({

@@ -44,6 +44,29 @@ const DIALECTS: Record<Exclude<UpstreamConfig['errors'], 'problem'>, Dialect> = 
   hubspot: ({ kind }) => ({ status: 'error', category: CODE_OF[kind] }),
   // https://docs.datadoghq.com/api/latest/: APIErrorResponse
   datadog: ({ message }) => ({ errors: [message] }),
+  // SDKs read these four: https://github.com/openai/openai-node/blob/master/src/core/error.ts
+  openai: ({ kind, message }) => {
+    const status = STATUS_OF[kind]
+    if (status === 429) return { error: { message, type: 'requests', param: null, code: 'rate_limit_exceeded' } }
+    return {
+      error: { message, type: status < 500 ? 'invalid_request_error' : 'server_error', param: null, code: kind },
+    }
+  },
+  // https://platform.claude.com/docs/en/api/errors
+  anthropic: ({ kind, message }) => ({
+    type: 'error',
+    error: { type: ANTHROPIC_TYPES[STATUS_OF[kind]] ?? 'api_error', message },
+  }),
+}
+
+const ANTHROPIC_TYPES: Readonly<Record<number, string>> = {
+  400: 'invalid_request_error',
+  401: 'authentication_error',
+  403: 'permission_error',
+  404: 'not_found_error',
+  413: 'request_too_large',
+  429: 'rate_limit_error',
+  504: 'timeout_error',
 }
 
 /** The kinds for which Slack has an error code of its own, by which its SDKs recognise the error. */

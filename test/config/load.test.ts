@@ -122,7 +122,7 @@ defaultUpstream: ticket
       'sluice.yaml:2:11: server.prot: unknown key "prot"; did you mean "port"?',
       'sluice.yaml:2:29: server.host: clients must be configured when the gateway listens beyond loopback',
       'sluice.yaml:3:1: store: store.kind is redis, so one of url, sentinels or cluster is needed',
-      'sluice.yaml:6:13: upstreams.harness.preset: must be one of harness, everruns, github, slack, pagerduty, jira, cloudflare, confluence, gitlab, shopify, hubspot, datadog; did you mean "harness"?',
+      'sluice.yaml:6:13: upstreams.harness.preset: must be one of harness, everruns, github, slack, pagerduty, jira, cloudflare, confluence, gitlab, shopify, hubspot, datadog, openai, anthropic, azure-openai; did you mean "harness"?',
       'sluice.yaml:8:19: upstreams.harness.accounts.prod.id: must be a text: put quotes around it',
       'sluice.yaml:8:43: upstreams.harness.accounts.prod.credential.value: the environment variable MISSING is not set',
       'sluice.yaml:9:23: upstreams.harness.retry.retries: must be a whole number',

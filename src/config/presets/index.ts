@@ -1,3 +1,5 @@
+import { anthropic } from './anthropic.ts'
+import { azureOpenai } from './azure-openai.ts'
 import { cloudflare } from './cloudflare.ts'
 import { confluence } from './confluence.ts'
 import { datadog } from './datadog.ts'
@@ -7,6 +9,7 @@ import { gitlab } from './gitlab.ts'
 import { harness } from './harness.ts'
 import { hubspot } from './hubspot.ts'
 import { jira } from './jira.ts'
+import { openai } from './openai.ts'
 import { pagerduty } from './pagerduty.ts'
 import type { Preset } from './preset.ts'
 import { shopify } from './shopify.ts'
@@ -25,4 +28,7 @@ export const presets: Readonly<Record<string, Preset>> = {
   shopify,
   hubspot,
   datadog,
+  openai,
+  anthropic,
+  'azure-openai': azureOpenai,
 }

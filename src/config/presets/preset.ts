@@ -28,6 +28,8 @@ export interface Preset {
    * credential is taken.
    */
   readonly harmlessCall?: string
+  /** Headers that the vendor wants with it, besides the credential. */
+  readonly harmlessHeaders?: Readonly<Record<string, string>>
   /** The operations that are known one by one. */
   routes(): readonly RouteEntry[]
   /** What is worth caching. The first entry that matches a path counts. */
