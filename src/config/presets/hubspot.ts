@@ -20,10 +20,11 @@ function tier(burst: number, day?: number): Preset['config']['limits'] {
  * The HubSpot API: https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines, with the numbers of
  * https://developers.hubspot.com/changelog/increasing-our-api-limits (September 2024), as of 2026-11. An account here is an account
  * there; a credential is an app. `limitSet` chooses the subscription: `starter` (also of free accounts, the default), `professional`,
- * `enterprise`, `capacity-pack`, or `oauth` for public apps, which have no limit a day.
+ * `enterprise`, either with a capacity pack (`professional-pack`, `enterprise-pack`), or `oauth` for public apps, which have no limit
+ * a day.
  *
- * The day ends at midnight of the account's time zone, which is not known here: a calendar day with your time zone is as safe, and
- * does not wait for what was used the evening before. Whether a search also counts as one of the ten seconds the page
+ * The day ends at midnight of the account's time zone, which is not known here. With `window: day` and your `timezone` in place of
+ * `24h` calls do not wait for what was used the evening before. Whether a search also counts as one of the ten seconds the page
  * leaves open for private apps: it is counted. The 110 of public apps, and that searches say nothing of limits in
  * their headers, go by what others quote.
  */
@@ -44,7 +45,8 @@ export const hubspot: Preset = {
     starter: tier(100, 250_000),
     professional: tier(190, 650_000),
     enterprise: tier(190, 1_000_000),
-    'capacity-pack': tier(250, 2_000_000),
+    'professional-pack': tier(250, 1_650_000),
+    'enterprise-pack': tier(250, 2_000_000),
     oauth: tier(110),
   },
   // https://developers.hubspot.com/docs/api-reference/search/guide and the guides of batches

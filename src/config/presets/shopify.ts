@@ -36,7 +36,8 @@ function plan(points: number, calls: number): Preset['config']['limits'] {
  * The bucket must have room for the requested cost of a query before it runs, and gets back what it did not cost:
  * https://help.shopify.com/en/api/graphql-admin-api/call-limit. The requested cost is not known here beforehand, so that of the dearest query
  * is reserved, and a query is sent only while so much is free: of 2,000 points half can be used, of 20,000 95 %. If your queries
- * cost less, set `reserve` to your dearest one. The page says nothing of whether an error costs: one without a cost keeps what was reserved.
+ * cost less, set `reserve` to your dearest one. A learned reserve is of actual costs: Shopify would refuse queries that request more.
+ * The page does not say whether an error costs: one without a cost keeps what was reserved.
  */
 export const shopify: Preset = {
   // https://shopify.dev/docs/api/admin-rest/latest/resources/accessscope
