@@ -9,9 +9,15 @@ var NEEDED = 26
 var source = path.join(__dirname, '../src/main.ts')
 var program = fs.existsSync(source) ? source : path.join(__dirname, '../dist/main.js')
 
-if (parseInt(process.versions.node, 10) >= NEEDED) require(program)
+if (parseInt(process.versions.node, 10) >= NEEDED) run()
 else if (bundledNode()) runWith(bundledNode())
 else refuse()
+
+/** With the compile cache of src/main.ts, so that Node needs its compiler of TypeScript not even for that file. */
+function run() {
+  require('module').enableCompileCache(path.join(__dirname, '../node_modules/.cache/compile'))
+  require(program)
+}
 
 /** The Node that npm installs beside the package where there is one for the machine, unless it was told to omit it. */
 function bundledNode() {

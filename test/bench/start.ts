@@ -1,0 +1,144 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
+import { pathToFileURL } from 'node:url'
+import { parseArgs } from 'node:util'
+import { stringify } from 'yaml'
+import { bundle } from '../../deploy/bundle.ts'
+import { temporaryFolder } from '../support/temporary-folder.ts'
+import { load, startUpstream } from './driver.ts'
+import { cpuMs } from './process-tree.ts'
+
+/**
+ * `npm run bench:start`: the time until a gateway listens and the processor time that it takes, from source and from built code,
+ * beside `node -e ''` and a bare Fastify of the same rounds, whose order changes. Then what it holds at rest and after many calls.
+ * Medians, with the lowest and the highest. Each program has run before, so that Node has compiled its code. Linux only.
+ */
+const { values } = parseArgs({
+  options: { rounds: { type: 'string', default: '7' }, calls: { type: 'string', default: '200000' } },
+})
+const SETTLE_MS = 3_000
+const ROOT = resolve(import.meta.dirname, '../..')
+
+using folder = temporaryFolder('bench-start')
+symlinkSync(join(ROOT, 'node_modules'), join(folder.path, 'node_modules'))
+await bundle(folder.path, JSON.stringify(pathToFileURL(join(ROOT, 'src/main.ts'))))
+const upstream = await startUpstream()
+const file = join(folder.path, 'sluice.yaml')
+const limits = { read: [{ requests: 1_000_000_000, window: '60s' }], write: [] }
+const x = { url: `http://127.0.0.1:${upstream.port}`, accounts: { a: { credential: { value: 'secret' } } }, limits }
+const config = { server: { port: 0 }, admin: { port: 0 }, log: { sample: '0.1%' }, upstreams: { x } }
+writeFileSync(file, stringify(config))
+const counter = join(folder.path, 'count-modules.mjs')
+writeFileSync(
+  counter,
+  `import { registerHooks } from 'node:module'
+const seen = new Set()
+registerHooks({ load: (url, context, next) => (seen.add(url), next(url, context)) })
+process.on('SIGUSR2', () => process.stdout.write('modules ' + seen.size + '\\n'))`,
+)
+
+const start = ['start', '--config', file]
+const programs = {
+  "node -e ''": ['-e', "console.log('listening'); setInterval(() => {}, 1e6)"],
+  'bare Fastify': ['-e', "require('fastify')().listen({ port: 0 }).then(() => console.log('listening'))"],
+  'from source': [join(ROOT, 'bin/sluice.cjs'), ...start],
+  built: [join(folder.path, 'main.js'), ...start],
+} as const
+type Name = keyof typeof programs
+const names = Object.keys(programs) as Name[]
+
+interface Start {
+  readonly ready: number
+  readonly cpu: number
+}
+const starts = new Map<Name, Start[]>(names.map((name) => [name, []]))
+for (let round = 0; round <= Number(values.rounds); round++) {
+  for (const name of round % 2 === 0 ? names : names.toReversed()) {
+    const { child, ready } = await run(programs[name])
+    const cpu = cpuMs([child.pid!])
+    await end(child)
+    if (round > 0) starts.get(name)!.push({ ready, cpu })
+  }
+}
+const median = (name: Name, what: keyof Start): number =>
+  sortedOf(name, what)[Math.floor(starts.get(name)!.length / 2)]!
+const rows = names.map((name) => {
+  const told = (what: keyof Start): string => {
+    const sorted = sortedOf(name, what)
+    return `${median(name, what).toFixed(0)} (${sorted[0]!.toFixed(0)}-${sorted.at(-1)!.toFixed(0)})`
+  }
+  const times = (what: keyof Start, other: Name): string => (median(name, what) / median(other, what)).toFixed(1)
+  return [
+    name,
+    {
+      'ready, ms': told('ready'),
+      'of node': times('ready', names[0]!),
+      'of Fastify': times('ready', names[1]!),
+      'processor, ms': told('cpu'),
+      'processor of Fastify': times('cpu', names[1]!),
+    },
+  ]
+})
+console.table(Object.fromEntries(rows))
+
+for (const name of ['from source', 'built'] as const) {
+  const counted = await run(['--import', counter, ...programs[name]])
+  counted.child.kill('SIGUSR2')
+  const modules = /modules (\d+)/.exec(await counted.until(/modules \d+/))?.[1]
+  await end(counted.child)
+  const { child, until } = await run(programs[name])
+  const { url } = JSON.parse(/^.*"listening".*$/m.exec(await until(/"listening"/))![0]) as { url: string }
+  await pause(SETTLE_MS)
+  const idle = residentMb(child)
+  let calls = 0
+  let failures = 0
+  while (calls < Number(values.calls)) {
+    const done = await load(Number(new URL(url).port), '/x/thing', 32, 1_000)
+    calls += done.requests
+    failures += done.failures
+  }
+  await pause(SETTLE_MS)
+  const after = residentMb(child)
+  const grown = ((after / idle - 1) * 100).toFixed(0)
+  console.log(
+    `${name}: ${modules} modules, ${idle.toFixed(0)} MB at rest, ${after.toFixed(0)} MB (+${grown} %) after ${calls} calls (${failures} failed)`,
+  )
+  await end(child)
+}
+upstream.server.close()
+
+function sortedOf(name: Name, what: keyof Start): number[] {
+  return starts
+    .get(name)!
+    .map((one) => one[what])
+    .sort((a, b) => a - b)
+}
+
+/** Starts a program in its folder, and waits until it says that it listens. */
+async function run(args: readonly string[]) {
+  const begun = performance.now()
+  const child = spawn(process.execPath, args, { cwd: folder.path, stdio: ['ignore', 'pipe', 'inherit'] })
+  let said = ''
+  child.stdout.on('data', (chunk) => void (said += String(chunk)))
+  const until = async (pattern: RegExp): Promise<string> => {
+    while (!pattern.test(said)) {
+      if (child.exitCode !== null) throw new Error(`it ended: ${said}`)
+      await Promise.race([once(child.stdout, 'data'), once(child, 'exit')])
+    }
+    return said
+  }
+  await until(/listening/)
+  return { child, until, ready: performance.now() - begun }
+}
+
+async function end(child: ChildProcess): Promise<void> {
+  child.kill('SIGTERM')
+  await once(child, 'exit')
+}
+
+function residentMb({ pid }: ChildProcess): number {
+  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]) / 1_024
+}
