@@ -228,6 +228,21 @@ describe('what an older release has charged to a month', () => {
   })
 })
 
+it('a month that was used up is not granted again by a machine that starts with a clock of years ago, nor when that is set right', async () => {
+  const month = budget('month', {})
+  const { open } = embedded()
+  const before = await open(clockAt('2026-06-10T12:00Z'))
+  expect(await spend(before, month, 1_000)).toBe(100)
+  await before.close()
+  const clock = clockAt('2020-01-01T00:00:10Z', 'second')
+  const after = await open(clock)
+  expect(await spend(after, month, 1_000)).toBe(0)
+  await clock.advance(60_000)
+  clock.setWall(Date.parse('2026-06-10T12:05Z') - clock.wall())
+  expect(await spend(after, month, 1_000)).toBe(0)
+  await after.close()
+})
+
 describe('a budget by the calendar, shared through Redis', () => {
   const month = budget('month', {})
 
@@ -239,10 +254,13 @@ describe('a budget by the calendar, shared through Redis', () => {
     await dying.advance(300)
     const clock = pass(dying, 1_000)
     const ledger = await open(clock, 'alive')
-    const first = await spend(ledger, month, 1_000)
-    expect(first).toBeLessThan(90)
-    await clock.advance(10_000)
-    expect(first + (await spend(ledger, month, 1_000))).toBe(90)
+    let granted = await stepUntilDone(clock, spend(ledger, month, 1_000))
+    expect(granted).toBeLessThan(90)
+    for (let n = 0; n < 200 && granted < 90; n++) {
+      await clock.advance(250)
+      granted += await stepUntilDone(clock, spend(ledger, month, 1_000))
+    }
+    expect(granted).toBe(90)
     await ledger.close()
   })
 

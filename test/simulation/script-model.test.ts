@@ -6,14 +6,15 @@ import { BUCKETS, type Limit, limitOf } from '../../src/ledger/limit.ts'
 import type { Argument, Reply } from '../../src/ledger/redis/protocol.ts'
 import { chargeScript, RedisScript } from '../../src/ledger/redis/script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
-import { ScriptModel } from './script-model.ts'
+import { DATED, DATED_KIND, ScriptModel } from './script-model.ts'
 
 const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
 
 const KINDS = ['rolling', 'calendar', 'concurrent', 'smoothing'] as const
 let made = 0
-const START = 1_700_000_000_000_000
+/** Half a day before the zone of `DATED` changes its clock by half an hour. */
+const START = Date.parse('2026-10-03T03:30Z') * 1_000
 
 it('the model of the script gives the same replies as the script in Redis, whatever it is asked', async () => {
   expect(await firstDifference(new RedisScript(redis), 80)).toBeUndefined()
@@ -134,9 +135,9 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
   })
   const additions = Array.from({ length: random() < 0.1 ? 1 + pick(random, 5) : 0 }, () => {
     const number = pick(random, used.length)
-    const { bucketMs, kept } = limits[used[number]!]!
-    const bucket = Math.floor(now / (bucketMs * 1_000)) - kept - 2 + pick(random, kept + 160)
-    return [number + 1, bucket, 1 + pick(random, 4)]
+    const { bucketMs, kept, calendar } = limits[used[number]!]!
+    const current = calendar?.indexOf(now / 1_000) ?? Math.floor(now / (bucketMs * 1_000))
+    return [number + 1, current - kept - 2 + pick(random, kept + 160), 1 + pick(random, 4)]
   })
   const isClaim = random() < 0.05
   const isRenewal = isClaim || random() < 0.2
@@ -155,9 +156,10 @@ function randomCall(random: Random, limits: readonly Limit[], gateway: Gateway, 
     ...used.map((i) => limits[i]!.id),
   ]
   for (const i of used) {
-    const { kind, requests, bucketMs, inFlightLeaseMs, countingToleranceMs, isEnforced } = limits[i]!
+    const { kind, requests, bucketMs, inFlightLeaseMs, countingToleranceMs, isEnforced, calendar } = limits[i]!
     const allowed = isEnforced ? requests : 2 ** 40
-    args.push(KINDS.indexOf(kind), allowed, bucketMs * 1_000, inFlightLeaseMs * 1_000, countingToleranceMs * 1_000)
+    const [code, length] = calendar === undefined ? [KINDS.indexOf(kind), bucketMs * 1_000] : [DATED_KIND, dates(now)]
+    args.push(code, allowed, length, inFlightLeaseMs * 1_000, countingToleranceMs * 1_000)
   }
   args.push(...kinds.flat(), ...additions.flat())
   if (isRenewal) args.push(...used.map(() => pick(random, 4)))
@@ -191,6 +193,12 @@ function randomFeedback(random: Random, { charged }: Gateway, limits: readonly L
   return ['counted', limit.id, at, counted, tolerance, pick(random, 3) * 400_000, isRefused]
 }
 
+/** The window before the current one, when it begins, and when the next four begin. */
+function dates(now: number): string {
+  const first = DATED.indexOf(now / 1_000) - 1
+  return [first, ...[0, 1, 2, 3, 4].map((n) => DATED.startOf(first + n) * 1_000)].join(' ')
+}
+
 function randomLimit(random: Random, i: number): Limit {
   const kind = KINDS[pick(random, 4)]!
   const windowMs = kind === 'concurrent' ? 0 : [100, 1_000, 7_777, 60_000][pick(random, 4)]!
@@ -200,6 +208,7 @@ function randomLimit(random: Random, i: number): Limit {
     requests: [1, 4, 20, BUCKETS][pick(random, 4)]!,
     windowMs,
     kind,
+    ...(kind === 'calendar' && random() < 0.5 ? { windowMs: DATED.windowMs, calendar: DATED } : {}),
     countingToleranceMs: [1, 333, 1_000][pick(random, 3)]!,
     isEnforced: random() < 0.9,
   })

@@ -4,6 +4,7 @@ import { Counter } from '../../src/ledger/counter.ts'
 import { LONGEST_GROWTH_MS } from '../../src/ledger/adaptive-limit.ts'
 import { BUCKETS, type Limit } from '../../src/ledger/limit.ts'
 import type { Argument, Reply } from '../../src/ledger/redis/protocol.ts'
+import { type Calendar, calendarOf } from '../../src/time/calendar.ts'
 
 interface StoredCounter {
   readonly counter: Counter
@@ -54,6 +55,13 @@ interface Used {
 }
 
 const KINDS = ['rolling', 'calendar', 'concurrent', 'smoothing'] as const
+/** The windows of every limit that tells dates, in microseconds: some last 30 or 90 minutes. */
+export const DATED = calendarOf({ unit: 'hour', timezone: 'Australia/Lord_Howe' })
+export const DATED_KIND = 4
+const IN_MICROS = {
+  indexOf: (time: number) => DATED.indexOf(time / 1_000),
+  startOf: (index: number) => DATED.startOf(index) * 1_000,
+} as Calendar
 const KEPT = { rolling: BUCKETS, calendar: 1, concurrent: 0, smoothing: BUCKETS }
 const SCALARS = 10
 const LONGEST_GROWTH = 1_000 * LONGEST_GROWTH_MS
@@ -258,12 +266,15 @@ export class ScriptModel {
 }
 
 function use(partition: StoredPartition, name: string, fields: readonly number[]): Used {
-  const [kind, requests, bucketMs, inFlightLeaseMs, countingToleranceMs] = fields as [...Tuple5]
-  const kindName = KINDS[kind as 0 | 1 | 2 | 3]
+  const [kind, requests, length, inFlightLeaseMs, countingToleranceMs] = fields as [...Tuple5]
+  const isDated = kind === DATED_KIND
+  const kindName = isDated ? 'calendar' : KINDS[kind as 0 | 1 | 2 | 3]
+  const bucketMs = isDated ? DATED.windowMs * 1_000 : length
   const kept = KEPT[kindName]
   const growthMs = Math.min(bucketMs * kept, LONGEST_GROWTH)
   // In microseconds, whatever their names say.
-  const limit = { kind: kindName, requests, bucketMs, inFlightLeaseMs, countingToleranceMs, kept, growthMs } as Limit
+  const counted = { kind: kindName, requests, bucketMs, inFlightLeaseMs, countingToleranceMs, kept, growthMs }
+  const limit = { ...counted, calendar: isDated ? IN_MICROS : undefined } as Limit
   const stored = partition.counters.getOrInsertComputed(name, () => {
     return { counter: new Counter(limit), seen: 0, reserved: 0, pressure: 0 }
   })
