@@ -140,12 +140,7 @@ export class Rule {
   /** Whether the charge depends on more than the kind of a call. */
   get isVarying(): boolean {
     const { cost, when } = this.#config
-    return (
-      this.isSplit ||
-      when !== undefined ||
-      this.#prices !== undefined ||
-      (cost !== undefined && typeof cost !== 'number')
-    )
+    return this.isSplit || when !== undefined || this.#prices !== undefined || isVaried(cost)
   }
 
   /** Whether only the request's body tells what to reserve for a call, or where to count it. */
@@ -229,6 +224,7 @@ export class Rule {
       const limit = limitOf({
         settles,
         name: isByCall(cost) ? name : undefined,
+        isVaried: isPriced || isVaried(this.#config.cost),
         id: this.#id + group,
         class: this.class,
         label: this.label,
@@ -280,6 +276,10 @@ export function rulesFor(
     }
   }
   return rules
+}
+
+function isVaried(cost: LimitConfig['cost']): boolean {
+  return cost !== undefined && typeof cost !== 'number'
 }
 
 function baseSuffix(base: Base, owner: string, isShared: boolean): string {

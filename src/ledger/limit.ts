@@ -32,6 +32,8 @@ export interface LimitSpec {
   readonly settles?: 'at-once' | 'at-head' | 'at-end'
   /** What the vendor's answers call the units, if they are no requests: `tokens`. */
   readonly name?: string | undefined
+  /** Whether calls are charged different amounts: what others were granted is then not known by the number of their calls. */
+  readonly isVaried?: boolean
   /** How people tell it from other limits of its class, such as `60s`. */
   readonly label?: string
   /** The currency, such as `usd`, of a limit that counts money: its units are billionths of it. Otherwise undefined. */
@@ -119,6 +121,7 @@ export function limitOf(spec: LimitSpec): Limit {
     windowMs,
     label,
     settles,
+    isVaried: spec.isVaried ?? false,
     ...counted,
   }
   switch (kind) {
@@ -150,6 +153,7 @@ function smoothingOf(spec: LimitSpec & Pick<Limit, 'published' | 'isEnforced' | 
     kind: 'smoothing',
     label: 'pace',
     settles: 'at-once',
+    isVaried: false,
     ...counted,
   }
 }

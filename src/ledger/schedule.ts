@@ -59,10 +59,14 @@ export class Schedule {
     return true
   }
 
-  /** As it is after others were granted so many calls at `now`, of which it is not known when they will come back. */
+  /**
+   * As it is after others were granted so many calls at `now`, of which it is not known when they will come back. Where calls cost
+   * different amounts, each is taken to have cost a unit: this one may be a large one, for which it would look as if others had used
+   * up everything. Asking too soon is better than leaving quota unused.
+   */
   without(calls: number, now: number): Schedule {
     const limits = this.#limits.map(({ limit, units, free, releases }) => {
-      const used = calls * units
+      const used = limit.isVaried ? calls : calls * units
       const release = { inMs: now - this.#takenAt + limit.windowMs + limit.bucketMs, units: used, isInFlight: true }
       return { limit, units, free: free - used, releases: [...releases, release] }
     })

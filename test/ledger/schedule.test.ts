@@ -30,6 +30,12 @@ it('tells of less after others were granted some, until a window later', () => {
   expect([schedule.waitMs(1, 50), schedule.waitMs(2, 50, 30)]).toEqual([50, 1_000 + 10 + 30])
 })
 
+it('takes others to have used a unit each, where calls cost different amounts', () => {
+  const limit = limitOf({ id: 'varied', class: 'any', requests: 100, windowMs: 1_000, isVaried: true })
+  const schedule = new Schedule(0, [{ limit, units: 40, free: 90, releases: [] }]).without(4, 50)
+  expect([schedule.freeAt(50), schedule.waitMs(1, 50)]).toEqual([2, 0])
+})
+
 it('tells of nothing free before the upstream wants calls again', () => {
   const schedule = new Schedule(0, [{ limit: window, units: 1, free: 5, releases: [] }], 300)
   expect([schedule.freeAt(299), schedule.freeAt(300), schedule.waitMs(1, 100)]).toEqual([0, 5, 200])
