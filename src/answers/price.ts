@@ -48,6 +48,11 @@ export class Price {
     this.#formula = parseFormula(formula ?? names.join(' + '), [...names, ...given])
   }
 
+  /** Whether the head of an answer tells it, so that nothing which comes later does. */
+  isToldBy(fields: Fields): boolean {
+    return this.#sources.every(({ header }) => header !== undefined && numberIn(fields[header]) !== undefined)
+  }
+
   /**
    * A whole number of units, which is rounded up once, at the end; undefined if a value is missing, or makes no sense. `found`: what the
    * body says at the pointers.

@@ -63,13 +63,21 @@ export function countSpent(
   )
 }
 
+/** How long the answer to a call is of use without its client, because it tells the price: in milliseconds, 0 for not at all. */
+export function finishMsOf({ atEnd }: Permit): number {
+  let mostMs = 0
+  for (const limit of atEnd?.limits ?? []) mostMs = Math.max(mostMs, ruleOf(limit)?.finishMs ?? 0)
+  return mostMs
+}
+
 function isUncounted(limit: Limit, status: number): boolean {
   return ruleOf(limit)?.isUncounted(status) === true
 }
 
 /**
  * Reads what a call costs out of its response while that passes by, and settles its reservations at the end. A limit of which the price
- * does not become known keeps what was reserved; so do all if the response breaks off, or nobody wants its rest.
+ * does not become known keeps what was reserved. If the response breaks off, so do all of which its head has not told the price: nobody
+ * knows what the upstream counts of it. Its client may leave before its end; `finishMs` says how long it is worth reading without one.
  */
 export class AnswerPrice {
   readonly #permit: Permit
@@ -80,6 +88,9 @@ export class AnswerPrice {
   readonly #fields: Fields
   /** Undefined where headers tell everything. */
   readonly #body: BodyNumbers | undefined
+  readonly finishMs: number
+  /** By when it must have ended, by the gateway's clock: its client left before the head was here. */
+  finishBy = Infinity
   /** The headers and trailers of a response that was whole. */
   #all: Fields | undefined
 
@@ -99,6 +110,8 @@ export class AnswerPrice {
     this.#fields = fields
     const ofLimits = reserved?.limits.flatMap(pointersOf) ?? []
     const pointers = [...ofLimits, ...(spend?.prices?.pointers ?? [])]
+    const isTold = reserved?.limits.every((limit) => ruleOf(limit)?.isToldBy(fields) === true) === true
+    this.finishMs = isTold ? 0 : finishMsOf(permit)
     this.#body = pointers.length === 0 ? undefined : new BodyNumbers(pointers, fields)
   }
 
@@ -113,9 +126,10 @@ export class AnswerPrice {
 
   /** Nothing more of the response comes. Resolves when all is settled that is known. */
   async settle(): Promise<void> {
-    const fields = this.#all
-    if (fields === undefined) return this.#body?.drop()
-    const found = (await this.#body?.end()) ?? []
+    const isWhole = this.#all !== undefined
+    const fields = this.#all ?? this.#fields
+    if (!isWhole) this.#body?.drop()
+    const found = (isWhole ? await this.#body?.end() : undefined) ?? []
     let at = 0
     const { route, client, tariff } = this.#payer
     if (this.#reserved !== undefined) {
@@ -124,7 +138,8 @@ export class AnswerPrice {
         const rule = ruleOf(limit)
         const own = found.slice(at, (at += pointersOf(limit).length))
         if (rule?.isUncounted(this.#status) === true) return 0
-        const price = rule?.spent(tariff, fields, own)
+        const isKnown = isWhole || rule?.isToldBy(fields) === true
+        const price = isKnown ? rule?.spent(tariff, fields, own) : undefined
         if (price === undefined) return reserved[i]!
         rule!.observe(route, client.name, price)
         return bounded(price, limit, reserved[i]!)
@@ -132,7 +147,7 @@ export class AnswerPrice {
       this.#permit.settle(units)
     }
     const prices = this.#spend?.prices
-    if (prices === undefined) return
+    if (prices === undefined || !isWhole) return
     const price = prices.isFree(this.#status) ? 0 : prices.units(fields, found.slice(at), tariff)
     if (price !== undefined) this.#spend!.settle(price)
   }

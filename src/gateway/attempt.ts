@@ -7,7 +7,7 @@ import { retryAfterOf } from '../http/retry-after.ts'
 import type { Try, TryEnd } from '../observe/log.ts'
 import type { Permit } from '../queue/permit.ts'
 import type { Breaker, BreakerFailure, BreakerPermit } from '../resilience/breaker.ts'
-import type { Subscription } from '../time/cancellation.ts'
+import type { Cancellation, Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import { BodyError, type RequestBody } from '../upstream/body.ts'
 import { codeOf } from '../upstream/error-code.ts'
@@ -15,7 +15,7 @@ import { responseHeaders } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
-import { type AnswerPrice, countSpent, settleHead } from './answer-price.ts'
+import { type AnswerPrice, countSpent, finishMsOf, settleHead } from './answer-price.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending, Unanswered } from './decide.ts'
 import { leadToGateway } from './own-links.ts'
@@ -69,6 +69,8 @@ export interface AttemptOptions {
   readonly observer: ResponseObserver | undefined
   /** Removes from the response what the upstream echoes of the request's credential. */
   readonly scrub: Scrub | undefined
+  /** Cancelled when the gateway stops: then no answer is waited for that nobody wants but for its price. */
+  readonly drain: Cancellation
 }
 
 /** The shortest pause before the next look whether a client has sent more, in milliseconds. Next to no time of the call may be left. */
@@ -111,6 +113,8 @@ export class Attempt implements ResponseHandler, Disposable {
   /** Ends the attempt when its client has gone, or, where others wait for the response, the last of those. */
   #cancellation: Subscription | undefined
   #timer: Timer | undefined
+  /** By when the call must be over whose client has gone. */
+  #finishBy = Infinity
   /** What the log line of the call says of it. */
   #try: Try | undefined
   #resolve: ((outcome: Outcome) => void) | undefined
@@ -297,6 +301,7 @@ export class Attempt implements ResponseHandler, Disposable {
     const { spend } = call
     const price =
       permit.isSettled || spend !== undefined ? settleHead(permit, spend, this.#target, meaning, fields) : undefined
+    if (price !== undefined) price.finishBy = this.#finishBy
     this.permit.commit()
     // A 403 may be about the call (RFC 9110 §15.5.4); a 401 is about the credential alone.
     if (status === 401 && credential !== undefined)
@@ -368,13 +373,36 @@ export class Attempt implements ResponseHandler, Disposable {
     }
   }
 
-  /** The client has gone: nothing of this attempt is of use to anyone, unless others wait for the same. */
+  /** The client has gone: nothing of this attempt is of use to anyone, unless others wait for the same, or it tells a price. */
   #leave(): void {
     const { observer } = this.#options
-    if (observer?.isAwaited === true && (this.#phase === 'sent' || this.#phase === 'looking')) {
-      this.#cancellation = observer.lastWaiterGone()?.subscribe(this.#onGone)
-      return
+    if (this.#phase === 'sent' || this.#phase === 'looking') {
+      if (observer?.isAwaited === true) {
+        this.#cancellation = observer.lastWaiterGone()?.subscribe(this.#onGone)
+        return
+      }
+      if (this.#isFinishing()) return
     }
+    this.#giveUp()
+  }
+
+  /** Whether what the call costs is worth waiting for. That ends by itself. */
+  #isFinishing(): boolean {
+    const { drain, deadline } = this.#options
+    const finishMs = finishMsOf(this.permit)
+    if (finishMs === 0 || drain.isCancelled) return false
+    const { clock } = this.#call
+    this.#finishBy = clock.now() + finishMs
+    this.#cancellation = drain.subscribe(this.#onFinishedTooLate)
+    if (this.#phase === 'looking') return true
+    this.#timer?.cancel()
+    this.#timer = clock.schedule(Math.min(finishMs, deadline - clock.now()), this.#onFinishedTooLate)
+    return true
+  }
+
+  readonly #onFinishedTooLate = (): void => this.#safely(() => this.#giveUp())
+
+  #giveUp(): void {
     this.permit.giveUp()
     this.#breakerPermit?.abandoned()
     this.#note(undefined, undefined, 'client_gone')

@@ -78,6 +78,8 @@ export function partitionOf({ isShared }: Counting, upstream: string, account: s
  */
 const GROUPS = 64
 
+const DEFAULT_FINISH_MS = 30_000
+
 /** A configured limit, as the calls of an account are charged to it. */
 export class Rule {
   readonly class: string
@@ -96,6 +98,8 @@ export class Rule {
   /** Given if it counts money. */
   readonly #prices: PriceList | undefined
   readonly #reserve: Reserve | undefined
+  /** How long an answer that tells the price is read on without its client, in milliseconds. */
+  readonly finishMs: number
   readonly #uncounted: ReadonlySet<number | string> | undefined
   readonly #limits = new Map<string, Limit>()
   readonly #paces = new Map<string, Limit>()
@@ -131,6 +135,7 @@ export class Rule {
     this.#reserve = isByCall(cost)
       ? new Reserve(cost.reserve, this.#id, learned, { isFinal: response === undefined })
       : undefined
+    this.finishMs = response === undefined || !isByCall(cost) ? 0 : (cost.finish ?? DEFAULT_FINISH_MS)
   }
 
   get isSplit(): boolean {
@@ -157,6 +162,11 @@ export class Rule {
   /** What a call costs by its answer; undefined where that is not known. `found`: what the body says at the pointers. */
   spent(tariff: Tariff, fields: Fields, found: readonly (number | undefined)[]): number | undefined {
     return this.#prices === undefined ? this.#price?.units(fields, found) : this.#prices.units(fields, found, tariff)
+  }
+
+  /** Whether the head of an answer tells all that a call has cost. */
+  isToldBy(fields: Fields): boolean {
+    return this.#prices === undefined && this.#price?.isToldBy(fields) === true
   }
 
   /** Whether an answer of this status is one that the upstream does not count. */

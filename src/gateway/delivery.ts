@@ -1,6 +1,6 @@
 import type { Scrub } from '../credentials/scrub.ts'
 import type { Fields } from '../http/fields.ts'
-import type { Subscription } from '../time/cancellation.ts'
+import type { Cancellation, Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import { responseHeaders, responseTrailers } from '../upstream/headers.ts'
 import type { AnswerPrice } from './answer-price.ts'
@@ -20,7 +20,14 @@ export interface DeliveryOptions {
   readonly observer: ResponseObserver | undefined
   /** Reads from the body, as it was sent, what the call costs. */
   readonly price: AnswerPrice | undefined
+  /** Says how long the response is worth reading without its client, because it tells what the call costs. */
+  readonly worth: Pick<AnswerPrice, 'finishMs' | 'finishBy'> | undefined
+  /** Cancelled when the gateway stops: then no response is read for its price alone. */
+  readonly drain: Cancellation
 }
+
+/** An answer that its client has left is not read on for its price beyond so many bytes. */
+const FINISH_BYTES = 16 * 1_048_576
 
 /** A response whose body is passed on as it comes; see `UpstreamResponse`. */
 export type Deliverable = Pick<
@@ -46,8 +53,10 @@ class Delivery implements BodyReceiver {
   readonly #options: DeliveryOptions
   readonly #resolve: (end: Delivered) => void
   readonly #reject: (mistake: unknown) => void
-  /** The client has gone, and the response goes on for others. */
+  /** The client has gone, and the response goes on for others, or to its end for its price. */
   #isWithoutClient = false
+  /** How many more bytes are read for the price alone. */
+  #finishBytes = 0
   #isOver = false
   /** While what came with the headers is taken in. Its last piece is held, to go out together with the end if that came, too. */
   #isBeginning = true
@@ -134,7 +143,8 @@ class Delivery implements BodyReceiver {
     const { observer } = this.#options
     observer?.piece(piece)
     if (this.#isWithoutClient) {
-      if (observer?.isAwaited !== true) this.#abort()
+      this.#finishBytes -= piece.length
+      if (observer?.isAwaited !== true && this.#finishBytes < 0) this.#abort()
       return true
     }
     this.#call.responseBytes += piece.length
@@ -172,11 +182,33 @@ class Delivery implements BodyReceiver {
     try {
       const { observer } = this.#options
       const lastWaiterGone = observer?.isAwaited === true ? observer.lastWaiterGone() : undefined
-      if (lastWaiterGone === undefined) return this.#abort()
+      if (lastWaiterGone === undefined) return this.#finishForPrice()
       this.#isWithoutClient = true
       this.#cancellation = lastWaiterGone.subscribe(this.#onGone)
     } catch (mistake) {
       this.#abort(mistake)
+    }
+  }
+
+  /** Nobody wants the rest, unless it tells what the call costs. */
+  #finishForPrice(): void {
+    const { worth, drain } = this.#options
+    const { clock } = this.#call
+    const leftMs = worth === undefined ? 0 : Math.min(worth.finishMs, worth.finishBy - clock.now())
+    if (leftMs <= 0 || drain.isCancelled) return this.#abort()
+    this.#isWithoutClient = true
+    this.#finishBytes = FINISH_BYTES
+    this.#idle?.cancel()
+    this.#idle = clock.schedule(leftMs, this.#onFinishedTooLate)
+    this.#cancellation = drain.subscribe(this.#onFinishedTooLate)
+    this.#response.resume()
+  }
+
+  readonly #onFinishedTooLate = (): void => {
+    try {
+      this.#abort()
+    } catch (mistake) {
+      this.fail(mistake)
     }
   }
 

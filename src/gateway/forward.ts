@@ -116,14 +116,14 @@ async function send(
     using attempt = hedgedIfLate(first, call, plan, env, observer)
     if (!first.enter(plan.breaker, call.attempts > 0)) return refusedBy(plan.breaker, call, plan.target)
     const request = begin(first, call, plan, observer)
-    const outcome = await attempt.send(request, optionsFor(call, plan, observer))
+    const outcome = await attempt.send(request, optionsFor(call, plan, observer, env.drain))
     count(outcome, call, plan.target)
     const step = nextStep(outcome, plan, observer)
     switch (step.kind) {
       case 'end':
         return step.end
       case 'deliver':
-        return await answer(step.outcome, call, plan.target, observer)
+        return await answer(step.outcome, call, plan.target, observer, env.drain)
       case 'answer-from-cache':
         return answerFromCache(call, plan.target, step.answer)
       case 'retry':
@@ -246,10 +246,15 @@ function begin(
   return request
 }
 
-function optionsFor(call: Call, plan: RetryPlan, observer: ResponseObserver | undefined): AttemptOptions {
+function optionsFor(
+  call: Call,
+  plan: RetryPlan,
+  observer: ResponseObserver | undefined,
+  drain: Cancellation,
+): AttemptOptions {
   const { body, credential, deadline, until, target } = plan
   const scrub = credential && target.account.echoes?.against(credential.exposed, call.id)
-  return { body, credential, deadline, until, observer, scrub }
+  return { body, credential, deadline, until, observer, scrub, drain }
 }
 
 /** Passes on what the upstream answered, to its end. */
@@ -258,11 +263,12 @@ async function answer(
   call: Call,
   { upstream, admissionPolicy }: Target,
   observer: ResponseObserver | undefined,
+  drain: Cancellation,
 ): Promise<Forwarded> {
   const idleMs = upstream.config.timeouts.idle
   const end = await (outcome.kind === 'switched'
     ? openTunnel(call, upstream, outcome)
-    : deliverAnswer(outcome, call, idleMs, observer))
+    : deliverAnswer(outcome, call, idleMs, observer, drain))
   if (outcome.kind === 'response' && outcome.price !== undefined) await outcome.price.settle()
   if (end.kind === 'delivered') upstream.hedging?.observe(admissionPolicy.labels.class, outcome.tookMs)
   outcome.record.end = end.kind
@@ -275,6 +281,7 @@ function deliverAnswer(
   call: Call,
   idleMs: number,
   observer: ResponseObserver | undefined,
+  drain: Cancellation,
 ): Promise<Delivered> {
   const { response, scrub, price } = answered
   return scrub !== undefined && isToUnpack(response, call.request.method, scrub)
@@ -282,8 +289,10 @@ function deliverAnswer(
         idleMs,
         scrub,
         observer,
+        worth: price,
+        drain,
       })
-    : deliver(call, response, { idleMs, scrub, observer, price })
+    : deliver(call, response, { idleMs, scrub, observer, price, worth: price, drain })
 }
 
 async function deliverPacked(
@@ -320,7 +329,7 @@ function hedgedIfLate(
   if (!plan.isSafe || plan.body !== undefined || !isSafeMethod(call.request.method ?? '')) return first
   return new HedgedAttempt(call, first, {
     afterMs: () => hedging.afterMs(plan.target.admissionPolicy.labels.class),
-    begin: (isStillWanted) => beginSecond(call, plan, isStillWanted),
+    begin: (isStillWanted) => beginSecond(call, plan, env, isStillWanted),
     onMistake(error) {
       const message = 'the second attempt of a call failed in the gateway itself'
       env.log.logger.error({ err: error, correlationId: call.id }, message)
@@ -329,7 +338,12 @@ function hedgedIfLate(
 }
 
 /** Charged like any attempt, but not waited for; and taken from the retry budget. */
-async function beginSecond(call: Call, plan: RetryPlan, isStillWanted: () => boolean): Promise<Beginning | undefined> {
+async function beginSecond(
+  call: Call,
+  plan: RetryPlan,
+  env: Environment,
+  isStillWanted: () => boolean,
+): Promise<Beginning | undefined> {
   const { target, breaker } = plan
   const { upstream } = target
   if (!isStillWanted() || breaker.state !== 'closed') return undefined
@@ -345,7 +359,7 @@ async function beginSecond(call: Call, plan: RetryPlan, isStillWanted: () => boo
   }
   plan.reason = 'hedge'
   const request = begin(attempt, call, plan, undefined)
-  const beginning = { attempt, request, options: optionsFor(call, plan, undefined) }
+  const beginning = { attempt, request, options: optionsFor(call, plan, undefined, env.drain) }
   held.move()
   return beginning
 }

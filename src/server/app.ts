@@ -223,6 +223,8 @@ export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: n
   await Promise.race([Promise.all([proxy.drain(), grace]), deadline])
   closeIdle()
   await Promise.race([proxy.drain(), deadline])
+  // From here on nothing is waited for that no client wants.
+  proxy.refuseWaiting()
   server.closeAllConnections()
   await closed
 }

@@ -1,9 +1,10 @@
 import { gzipSync } from 'node:zlib'
 import { Readable } from 'node:stream'
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/load.ts'
-import type { ServerResponse } from 'node:http'
+import { request, type ServerResponse } from 'node:http'
 import { newFolder, startGateway, startUpstream, stores, type Seen, type TestGateway } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 
@@ -124,7 +125,7 @@ describe('the price of an answer', () => {
       .toMatch(new RegExp(`^sluice_quota_charged_total\\{[^}]*\\} ${price}(\\s|$)`, 'm'))
   })
 
-  it('stays what was reserved where the answer breaks off, or its client leaves', async () => {
+  it('stays what was reserved where the answer breaks off, or while nobody reads it to its end', async () => {
     const { gateway } = await start({ response: tokens, reserve: 300 }, async ({ body }, response) => {
       response.writeHead(200, { ...JSON_TYPE, 'content-length': 500 }).write(usage(1, 1))
       await sleep(20)
@@ -137,6 +138,81 @@ describe('the price of an answer', () => {
     await response.body!.getReader().read()
     leaving.abort()
     await expect.poll(() => used(gateway)).toBe(600)
+  })
+
+  describe('whose client leaves', () => {
+    /** Leaves a call before or after its head, and waits until the gateway knows; returns the upstream's side of it. */
+    const leave = async (when: 'before' | 'after', cost: object) => {
+      const seen = Promise.withResolvers<ServerResponse>()
+      const { gateway } = await start({ response: tokens, reserve: 300, ...cost }, (_, response) => {
+        if (when === 'after') response.writeHead(200, JSON_TYPE).write('{"text":')
+        seen.resolve(response)
+      })
+      const leaving = request(`${gateway.url}/it/chat`, { method: 'POST', agent: false }).on('error', () => undefined)
+      const headed = once(leaving, 'response')
+      leaving.end('{}')
+      const response = await seen.promise
+      if (when === 'after') await headed
+      else headed.catch(() => undefined)
+      leaving.destroy()
+      await expect.poll(() => gateway.metrics()).toMatch(/^sluice_client_connections 0$/m)
+      return { gateway, response }
+    }
+    const closed = async (response: ServerResponse) => {
+      if (!response.destroyed) await once(response, 'close')
+    }
+
+    it.each(['before', 'after'] as const)('%s its head is learned all the same', async (when) => {
+      const { gateway, response } = await leave(when, {})
+      expect(await used(gateway)).toBe(300)
+      response.end(when === 'before' ? usage(10, 5) : '"", "usage": { "input": 10, "output": 5 } }')
+      await expect.poll(() => used(gateway)).toBe(30)
+      await expect
+        .poll(() => gateway.metrics())
+        .toMatch(/^sluice_requests_total\{[^}]*outcome="client_gone"[^}]*\} 1(\s|$)/m)
+    })
+
+    it.each([
+      ['before', '0s'],
+      ['after', '0s'],
+      ['before', '50ms'],
+      ['after', '50ms'],
+    ] as const)('%s its head is not waited for longer than `finish` says (%s)', async (when, finish) => {
+      const { gateway, response } = await leave(when, { finish })
+      await closed(response)
+      await expect.poll(() => used(gateway)).toBe(300)
+    })
+
+    it('is not waited for by a gateway that stops', async () => {
+      const { gateway, response } = await leave('after', { finish: '1h' })
+      const stopped = gateway.stop()
+      await closed(response)
+      await stopped
+    })
+
+    it('is not looked for in an answer without an end', async () => {
+      const { gateway, response } = await leave('after', {})
+      const piece = Buffer.alloc(1_048_576, ' ')
+      const onwards = (): void => {
+        while (!response.destroyed && response.write(piece));
+      }
+      response.on('drain', onwards)
+      onwards()
+      await closed(response)
+      await expect.poll(() => used(gateway)).toBe(300)
+    })
+
+    it('is known where the head has told it', async () => {
+      const { gateway } = await start(
+        { response: { values: { cost: { header: 'x-cost' } } }, reserve: 300 },
+        (_, response) => response.writeHead(200, { 'x-cost': '12' }).write('x'),
+      )
+      const leaving = new AbortController()
+      const { body } = await fetch(`${gateway.url}/it/chat`, { signal: leaving.signal })
+      await body!.getReader().read()
+      leaving.abort()
+      await expect.poll(() => used(gateway)).toBe(12)
+    })
   })
 
   it('is not charged for an answer that the vendor does not count', async () => {
