@@ -20,13 +20,8 @@ local KEPT = { [ROLLING] = BUCKETS, [CALENDAR] = 1, [DATED] = 1, [CONCURRENT] = 
 local DATES = '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$'
 
 local counters = {}
-
--- The number of the window in which a time lies, of those that are told.
-local function datedAt(starts, time)
-  local n = 5
-  while n > 0 and time < starts[n] do n = n - 1 end
-  return starts.first + n
-end
+-- The number of the window in which a time lies, of those that are told. It is made where a limit tells some.
+local datedAt
 
 local function readEarlier(c)
   return c.earlier or c.hasEarlier and call('HGET', partition, c.name .. '|earlier') or ''
@@ -70,6 +65,11 @@ for i = 1, limits do
   local kept = KEPT[kind]
   local bucket, starts
   if kind == DATED then
+    datedAt = datedAt or function(starts, time)
+      local n = 5
+      while n > 0 and time < starts[n] do n = n - 1 end
+      return starts.first + n
+    end
     local first, s1, s2, s3, s4, s5 = bucketLength:match(DATES)
     starts = { s1 + 0, s2 + 0, s3 + 0, s4 + 0, s5 + 0, first = first - 1 }
     -- The gateway was mistaken about the time. Nothing is done, and the reply tells it.
