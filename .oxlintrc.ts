@@ -23,8 +23,8 @@ export const LAYERS: Readonly<Record<string, string>> = {
   server: 'traces requests gateway usage clients observe routing schema upstream http net time',
 
   // What became of calls: as spans for others, and over all instances.
-  traces: 'requests gateway observe ledger schema http',
-  requests: 'gateway usage observe redis ledger routing schema resilience time',
+  traces: 'requests gateway observe schema http',
+  requests: 'gateway usage observe redis ledger schema resilience time',
 
   // A configuration as it is read, and a call from its start to its end.
   config: 'credentials clients secrets config/presets answers schema http net time',
