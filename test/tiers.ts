@@ -52,6 +52,7 @@ export const LONGEST = [
   'test/deploy/alerts-fired.test.ts',
   'test/deploy/package.test.ts',
   'test/system/redis/fairness.test.ts',
+  'test/system/redis/token-limited.test.ts',
   'test/system/faults/store.test.ts',
   'test/system/stalled-log.test.ts',
   'test/system/redis/refusals.test.ts',
