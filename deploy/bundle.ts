@@ -23,6 +23,8 @@ export async function bundle(folder: string, files = 'import.meta.url'): Promise
   await using build = await rolldown({
     input: { main: join(SOURCE, 'main.ts'), index: join(SOURCE, 'index.ts') },
     platform: 'node',
+    // Not the name of each module above its code: the maps have it.
+    experimental: { attachDebugInfo: 'none' },
     transform: { target: 'esnext' },
     external: (id) => outside.some((name) => id === name || id.startsWith(`${name}/`)),
     plugins: [
