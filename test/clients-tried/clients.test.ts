@@ -15,6 +15,9 @@ import { installFromNpm, installFromPyPi } from './install.ts'
 const SECRET = 'what-only-the-vendor-knows'
 const BASIC = `Basic ${Buffer.from(`robot@example.com:${SECRET}`).toString('base64')}`
 
+/** One call, and then none for a while. */
+const ONE = [{ requests: 1, window: '5s' }]
+
 const npm = await installFromNpm()
 const pip = hasProgram('python3') ? await installFromPyPi() : undefined
 
@@ -36,14 +39,17 @@ describe.each(CLIENTS)('$name', (client) => {
       const calls = vendor.seen.filter(({ url }) => url !== '/release')
       expect(calls.length).toBeGreaterThan(0)
       for (const { url, headers } of calls) {
-        expect(headers.authorization, url).toBe(url.startsWith('/rest/api/') ? BASIC : `Bearer ${SECRET}`)
+        const given = headers['x-api-key'] ?? headers['api-key'] ?? headers.authorization
+        const bare = url.startsWith('/v1/messages') || url.startsWith('/openai/')
+        expect(given, url).toBe(bare ? SECRET : url.startsWith('/rest/api/') ? BASIC : `Bearer ${SECRET}`)
       }
       const sent = JSON.stringify(calls)
       expect(sent).not.toContain(key)
       expect(sent).not.toContain(Buffer.from(`me@example.com:${key}`).toString('base64'))
-      expect(gateway.lines.map(({ client, outcome, attempts }) => ({ client, outcome, attempts }))).toEqual(
-        calls.map(() => ({ client: 'tool', outcome: 'delivered', attempts: 1 })),
-      )
+      const lines = gateway.lines.map(({ client, outcome, attempts }) => ({ client, outcome, attempts }))
+      const delivered = lines.filter(({ outcome }) => outcome === 'delivered')
+      expect(lines.length > delivered.length).toBe(client.isRefusedOnce === true)
+      expect(delivered).toEqual(calls.map(() => ({ client: 'tool', outcome: 'delivered', attempts: 1 })))
     },
   )
 
@@ -97,6 +103,7 @@ async function setUp() {
   const { key, keyHash } = createKey()
   const bearer = { main: { credential: { type: 'bearer', value: SECRET } } }
   const basic = { main: { credential: { type: 'basic', username: 'robot@example.com', password: SECRET } } }
+  const bare = { main: { credential: { value: SECRET } } }
   const own = { url: vendor.url, accounts: bearer, limits: { read: [], write: [] } }
   const gateway = await startGateway({
     server: { port: 0 },
@@ -107,13 +114,29 @@ async function setUp() {
       github: { preset: 'github', url: vendor.url, accounts: bearer },
       slack: { preset: 'slack', url: `${vendor.url}/api`, accounts: bearer },
       jira: { preset: 'jira', url: vendor.url, accounts: basic },
-      openai: own,
+      openai: {
+        preset: 'openai',
+        url: vendor.url,
+        accounts: bearer,
+        limits: { tokens: ONE },
+        queue: { maxWait: '0s' },
+      },
+      anthropic: {
+        preset: 'anthropic',
+        url: vendor.url,
+        accounts: bare,
+        limits: { messages: ONE },
+        queue: { maxWait: '0s' },
+      },
+      azure: { preset: 'azure-openai', url: vendor.url, accounts: bare },
       any: own,
     },
     clients: { tool: { keys: [keyHash] } },
   })
   return { gateway, vendor, key, releaseUrl: `${vendor.url}/release` }
 }
+
+const COMPLETION = { choices: [{ index: 0, message: { role: 'assistant', content: 'Hello' } }] }
 
 /** What the vendors answer, in their shapes. */
 async function answer(
@@ -153,7 +176,30 @@ async function answer(
       return json({ id: '1' })
     case 'POST /things':
       return json(JSON.parse(body) as object)
+    case 'POST /openai/deployments/gpt-5/chat/completions?api-version=2024-10-21':
+      return json(COMPLETION)
+    case 'POST /v1/messages': {
+      const usage = { input_tokens: 2, output_tokens: 2 }
+      const message = { id: 'm', type: 'message', role: 'assistant', model: 'claude', stop_reason: null, content: [] }
+      if (!body.includes('"stream":true'))
+        return json({ ...message, content: [{ type: 'text', text: 'Hello' }], usage })
+      const event = (type: string, data: object): string => {
+        return `event: ${type}\ndata: ${JSON.stringify({ type, ...data })}\n\n`
+      }
+      const text = (piece: string): string =>
+        event('content_block_delta', { index: 0, delta: { type: 'text_delta', text: piece } })
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      response.write(event('message_start', { message: { ...message, usage: { ...usage, output_tokens: 1 } } }))
+      response.write(event('content_block_start', { index: 0, content_block: { type: 'text', text: '' } }))
+      response.write(text('Hel'))
+      await released
+      response.write(text('lo') + event('content_block_stop', { index: 0 }))
+      response.write(event('message_delta', { delta: { stop_reason: 'end_turn' }, usage: { output_tokens: 2 } }))
+      response.end(event('message_stop', {}))
+      return
+    }
     case 'POST /v1/chat/completions': {
+      if (!body.includes('"stream":true')) return json(COMPLETION)
       const chunk = (content: string): string =>
         `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content } }] })}\n\n`
       response.writeHead(200, { 'content-type': 'text/event-stream' })

@@ -18,6 +18,8 @@ export interface Client {
   readonly prints: unknown
   /** What it says of a key that no client has. */
   readonly saysOfWrongKey: RegExp
+  /** The gateway refuses a call, and the client comes back by itself. */
+  readonly isRefusedOnce?: boolean
   readonly note?: string
 }
 
@@ -84,9 +86,33 @@ export const CLIENTS: readonly Client[] = [
     package: 'openai',
     program: 'openai.mjs',
     key: '`Bearer KEY`',
-    tried: 'OpenAI: a chat completion that is streamed, piece by piece',
-    prints: ['Hel', 'lo'],
+    tried: 'OpenAI: a chat completion that is streamed, piece by piece; one that the gateway refuses at first',
+    prints: ['Hel', 'lo', 'Hello'],
     saysOfWrongKey: WHY,
+    isRefusedOnce: true,
+    note: 'It repeats a call that the gateway refused with 429, twice at most, when the time in `Retry-After` is over. With a longer `queue.maxWait` calls wait in the gateway instead.',
+  },
+  {
+    name: 'OpenAI SDK for Azure',
+    from: 'npm',
+    package: 'openai',
+    program: 'azure-openai.mjs',
+    key: '`api-key: KEY`',
+    tried: 'Azure OpenAI: a chat completion of a deployment',
+    prints: 'Hello',
+    saysOfWrongKey: /unknown client key in api-key/,
+  },
+  {
+    name: 'Anthropic SDK',
+    from: 'npm',
+    package: '@anthropic-ai/sdk',
+    program: 'anthropic.mjs',
+    key: '`Bearer KEY`',
+    tried: 'Claude: a message that is streamed, piece by piece; one that the gateway refuses at first',
+    prints: ['Hel', 'lo', 2, 'Hello'],
+    saysOfWrongKey: WHY,
+    isRefusedOnce: true,
+    note: 'The vendor gets the account’s key in `x-api-key`, whichever header the SDK uses. It repeats a refused call as the SDK of OpenAI does.',
   },
   {
     name: 'got',
