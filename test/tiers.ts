@@ -34,6 +34,57 @@ export const BEYOND_UNITS = [
   'test/support/fault-proxy.test.ts',
 ]
 
+/**
+ * Of these, those that run the gateway in the process of the test, and leave nothing of that process changed: several share one, and
+ * so what the program is compiled to and the first calls that each gateway sends itself.
+ */
+export const SHARED = [
+  'test/cache/coalescing.test.ts',
+  'test/cache/isolation.test.ts',
+  'test/cache/reads.test.ts',
+  'test/cache/reasons.test.ts',
+  'test/credentials/tokens.test.ts',
+  'test/server/metrics.test.ts',
+  'test/system/absolute-targets.test.ts',
+  'test/system/client-certificates.test.ts',
+  'test/system/clients.test.ts',
+  'test/system/disguised.test.ts',
+  'test/system/echo.test.ts',
+  'test/system/echo-packed.test.ts',
+  'test/system/escaped-paths.test.ts',
+  'test/system/guesses.test.ts',
+  'test/system/head-bytes.test.ts',
+  'test/system/hedging.test.ts',
+  'test/system/hostile.test.ts',
+  'test/system/interim.test.ts',
+  'test/system/limits.test.ts',
+  'test/system/money.test.ts',
+  'test/system/network-access.test.ts',
+  'test/system/outbound-proxy.test.ts',
+  'test/system/own-links.test.ts',
+  'test/system/priced.test.ts',
+  'test/system/queue.test.ts',
+  'test/system/refusals.test.ts',
+  'test/system/refused-credential.test.ts',
+  'test/system/reload.test.ts',
+  'test/system/repeated-fields.test.ts',
+  'test/system/requests.test.ts',
+  'test/system/retries.test.ts',
+  'test/system/sdk-keys.test.ts',
+  'test/system/telemetry.test.ts',
+  'test/system/throttling.test.ts',
+  'test/system/timeouts.test.ts',
+  'test/system/tls.test.ts',
+  'test/system/token-presets.test.ts',
+  'test/system/tokens.test.ts',
+  'test/system/trusted-proxies.test.ts',
+  'test/system/unreadable.test.ts',
+  'test/system/upgrade.test.ts',
+  'test/system/vendors.test.ts',
+  'test/system/faults/store.test.ts',
+  'test/system/faults/upstream.test.ts',
+]
+
 /** Where all tests are. */
 export const EVERYTHING = ['test/**/*.test.ts']
 

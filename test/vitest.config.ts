@@ -1,6 +1,6 @@
 import { defaultExclude, defineConfig } from 'vitest/config'
 import { BaseSequencer, type TestSpecification } from 'vitest/node'
-import { BEYOND_UNITS, LONGEST, EVERYTHING } from './tiers.ts'
+import { BEYOND_UNITS, LONGEST, EVERYTHING, SHARED } from './tiers.ts'
 
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
@@ -19,9 +19,13 @@ function asTests(glob: string): string {
 export default defineConfig({
   test: {
     root: new URL('..', import.meta.url).pathname,
-    // Several files of unit tests share a process, which saves them half of the time.
+    // Several files share a process where they can, which saves them half of the time.
     projects: [
-      { extends: true, test: { name: 'rest', include: BEYOND_UNITS.map(asTests) } },
+      {
+        extends: true,
+        test: { name: 'rest', include: BEYOND_UNITS.map(asTests), exclude: [...defaultExclude, ...SHARED] },
+      },
+      { extends: true, test: { name: 'shared', include: SHARED, isolate: false } },
       {
         extends: true,
         test: { name: 'units', include: EVERYTHING, exclude: [...defaultExclude, ...BEYOND_UNITS], isolate: false },

@@ -67,24 +67,26 @@ export interface TestGateway extends Running {
   reloadWith(config: object): Promise<Reloaded>
 }
 
-/** A gateway on free ports, with a store of its own unless the configuration names one, stopped when the test is finished. */
+/** A gateway on free ports, with a store folder of its own unless the configuration names one, stopped when the test is finished. */
 export function startGateway(config: object, options: Partial<RunOptions> = {}): Promise<TestGateway> {
-  const base = 'store' in config ? {} : { store: { dir: newFolder() } }
-  return startConfigured(checkConfig({ ...base, ...config }, 'test'), options, base)
+  const dir = newFolder()
+  const complete = (given: { store?: { kind?: string } }): object =>
+    given.store?.kind === 'redis' ? given : { ...given, store: { dir, ...given.store } }
+  return startConfigured(checkConfig(complete(config), 'test'), options, complete)
 }
 
-/** The same of a configuration that was read from a file, references and all. `base` is in each that is reloaded. */
+/** The same of a configuration that was read from a file, references and all. `complete` adds to each that is reloaded. */
 export async function startConfigured(
   config: Config,
   options: Partial<RunOptions> = {},
-  base: object = {},
+  complete: (config: object) => object = (given) => given,
 ): Promise<TestGateway> {
   const { log, lines } = keptLog()
   let load = (): FoundConfig => ({ config, source: 'test' })
   const gateway = await runGateway(config, { log, load: () => load(), ...options })
   onTestFinished(() => gateway.stop())
   const reloadWith = (next: object): Promise<Reloaded> => {
-    load = () => ({ config: checkConfig({ ...base, ...next }, 'test'), source: 'test' })
+    load = () => ({ config: checkConfig(complete(next), 'test'), source: 'test' })
     return gateway.reload()
   }
   return { ...gateway, lines, reloadWith, metrics: async () => (await fetch(`${gateway.adminUrl}/metrics`)).text() }
