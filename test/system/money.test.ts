@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { startGateway, startUpstream, stores, type Seen, type TestGateway } from '../support/gateway.ts'
 import { call, type CallOptions } from '../support/http.ts'
+import { startProcess } from '../support/process.ts'
 
 const HOUR = '1h'
 const usd = (amount: number, rest: object = {}) => ({ amount, unit: 'usd', window: HOUR, ...rest })
@@ -67,8 +68,18 @@ const JSON_TYPE = { 'content-type': 'application/json' }
 
 /** Answers with the usage that the request asks for. */
 async function answer({ body }: Seen, response: ServerResponse): Promise<void> {
-  const { usage, status = 200, breaks } = JSON.parse(body || '{}') as { usage?: object; status?: number; breaks?: true }
-  if (breaks === undefined) return void response.writeHead(status, JSON_TYPE).end(JSON.stringify({ usage }))
+  const {
+    usage,
+    status = 200,
+    ...how
+  } = JSON.parse(body || '{}') as {
+    usage?: object
+    status?: number
+    breaks?: true
+    hangs?: true
+  }
+  if (how.hangs === true) return
+  if (how.breaks === undefined) return void response.writeHead(status, JSON_TYPE).end(JSON.stringify({ usage }))
   response.writeHead(status, { ...JSON_TYPE, 'content-length': 500 }).write(JSON.stringify({ usage }))
   await sleep(20)
   response.destroy()
@@ -107,7 +118,7 @@ interface Row {
 }
 
 /** What is used, by level and name, as `GET /v1/usage` says. */
-async function spent(gateway: TestGateway, unit: 'usd' | 'calls' = 'usd'): Promise<Record<string, number>> {
+async function spent(gateway: Asked, unit: 'usd' | 'calls' = 'usd'): Promise<Record<string, number>> {
   const { budgets } = (await (await fetch(`${gateway.adminUrl}/v1/usage`)).json()) as { budgets: Row[] }
   return Object.fromEntries(budgets.filter((row) => (row.unit ?? 'calls') === unit).map((row) => [row.name, row.used]))
 }
@@ -135,7 +146,9 @@ describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) =>
     await expect.poll(() => spent(gateway)).toMatchObject({ bot: first })
     expect(await spent(gateway, 'calls')).toEqual({ search: 3, bot: 2 })
     const quota = (await (await fetch(`${gateway.adminUrl}/v1/quota`)).json()) as { data: object[] }
-    expect(quota.data).toContainEqual(expect.objectContaining({ window: '1h usd', unit: 'usd', limit: 1_000 }))
+    expect(quota.data).toContainEqual(
+      expect.objectContaining({ window: '1h usd', unit: 'usd', limit: 1_000, used: 0.008507425 }),
+    )
     const metrics = await gateway.metrics()
     expect(metrics).toMatch(/^sluice_team_budget_used\{team="search",window="1h usd"\} 0\.003507425$/m)
     expect(metrics).toMatch(/^sluice_organisation_budget_limit\{organisation="acme",window="1h usd"\} 50$/m)
@@ -207,5 +220,57 @@ describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) =>
     // A model that is not known costs what is reserved at most.
     const unknown = await single({ model: 'huge' })
     expect(unknown.headers['x-sluice-error']).toBe('share_exceeded')
+  })
+})
+
+describe('two gateways that share a Redis', () => {
+  it('keep the budgets of all levels when one is killed: what its calls cost at most counts on, for a month', async () => {
+    const upstream = await startUpstream(answer)
+    const monthly = { amount: 12, unit: 'usd', window: 'month', timezone: 'Asia/Tokyo', anchor: 31 }
+    const store = stores.Redis()
+    const settings = config(upstream.url, store, { organisations: { acme: { budget: [monthly] } } })
+    const [a, b] = await Promise.all([startProcess(settings), startProcess(settings)])
+    expect((await ask(a, 'bot', large(0, 400_000, 400_000))).status).toBe(200)
+    await expect.poll(() => spent(b)).toMatchObject({ acme: 4, search: 4, bot: 4 })
+    const broken = ask(a, 'crawler', large(0, 0, 450_000, { hangs: true })).catch(() => 'broken')
+    await expect.poll(() => spent(b).then(({ acme = 0 }) => acme)).toBeGreaterThan(8.5)
+    const reserved = await spent(b)
+    expect(reserved).toMatchObject({ bot: 4, search: reserved['acme'] })
+    a.kill('SIGKILL')
+    expect(await broken).toBe('broken')
+    // The organisation has less than 3.5 left, whichever of its teams wants them.
+    const refused = await ask(b, 'banner', large(0, 1, 400_000))
+    expect(refused.status).toBe(429)
+    expect(refused.json().message).toMatch(/^the organisation acme has used its budget of 12 usd in this month; /)
+    // A part of what is left is leased to the gateway that is gone.
+    expect((await ask(b, 'banner', large(0, 100_000, 100_000))).status).toBe(200)
+    await expect.poll(() => spent(b)).toEqual({ ...reserved, acme: Number((reserved['acme']! + 1).toFixed(9)), ads: 1 })
+    await b.line(/"level":"warn".*"level":"organisation","name":"acme".*a budget is nearly used up/)
+  })
+})
+
+describe('a client of the admin API', () => {
+  it('can be of a team that is there, and is refused once that is there no more', async () => {
+    const { gateway, settings } = await start(stores['the embedded store']())
+    const create = (scope: object) =>
+      call(gateway.adminUrl, '/v1/clients', {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(scope),
+      })
+    const wrong = await create({ name: 'new', team: 'serch' })
+    expect(wrong.status).toBe(400)
+    expect(wrong.body).toContain('there is no such team; did you mean \\"search\\"?')
+    const { id } = (await create({ name: 'new', team: 'search' })).json() as { id: string }
+    const made = await call(gateway.adminUrl, `/v1/clients/${id}/keys`, { method: 'POST' })
+    const { key } = made.json() as { key: string }
+    expect((await ask(gateway, key, large(0, 100, 100))).status).toBe(200)
+    await expect.poll(() => spent(gateway)).toMatchObject({ acme: 0.001, search: 0.001 })
+    const { search: _, ...teams } = HIERARCHY.teams
+    const clients = Object.fromEntries(Object.entries(settings.clients).filter(([, scope]) => !('team' in scope)))
+    await gateway.reloadWith({ ...settings, teams, clients })
+    const refused = await ask(gateway, key, large(0, 100, 100))
+    expect(refused.headers['x-sluice-error']).toBe('forbidden')
+    expect(refused.json().message).toContain('the team of the client is in the configuration no more')
   })
 })
