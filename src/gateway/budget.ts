@@ -174,6 +174,6 @@ function warnOnce(
   warned.add(key)
   env.metrics.budgetLow.of({ level: kind, name, window: limit.label }).increment(id)
   const [most, spent] = [limit.requests, used].map((units) => amountOf(limit, units))
-  const notice = { level: kind, name, window: limit.label, limit: most, used: spent, isEnforced: limit.isEnforced }
+  const notice = { whose: kind, name, window: limit.label, limit: most, used: spent, isEnforced: limit.isEnforced }
   env.log.logger.warn(notice, 'a budget is nearly used up: see in sluice quota --by client who spends it, or raise it')
 }

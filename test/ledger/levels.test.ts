@@ -67,9 +67,10 @@ function sabotaged(chargeSet: ChargeSet, { level, what }: Sabotage): ChargeSet {
       charges.filter(({ limit }) => !isIt(limit)),
     )
   if (what === 'give-back') return chargeSet
-  const unchecked = charges.map((one) =>
-    isIt(one.limit) ? { ...one, limit: { ...one.limit, isEnforced: false } } : one,
-  )
+  const unchecked = charges.map(({ limit, units }) => ({
+    units,
+    limit: isIt(limit) ? { ...limit, isEnforced: false } : limit,
+  }))
   return chargeSetOf(chargeSet.partition, unchecked)
 }
 
