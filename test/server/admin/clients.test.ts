@@ -154,7 +154,7 @@ describe('a client of the admin API', () => {
   it.each<[string, object, string, string]>([
     ['an unknown field', { clases: ['read'] }, 'clases', 'did you mean "classes"?'],
     ['a wrong name', { name: 'Bot!' }, 'name', 'lower-case'],
-    ['a wrong duration', { budget: [{ requests: 1, window: 'hour' }] }, 'budget[0].window', '30s'],
+    ['a wrong duration', { budget: [{ requests: 1, window: 'fortnight' }] }, 'budget[0].window', '30s'],
     ['an unknown account', { accounts: ['harness/prdo'] }, 'accounts[0]', 'did you mean "harness/prod"?'],
     ['a day that does not exist', { key: { expires: '2027-02-30' } }, 'key.expires', 'must be a day'],
     ['a key in the clear', { keys: [{ hash: 'slk_secret' }] }, 'keys[0].hash', '64 hex digits'],
