@@ -2,6 +2,7 @@
  * Calls that are priced by their answers, on a limit that is always wanted whole. Prices have a heavy tail, clients leave, streams break
  * off, answers are late, gateways crash, Redis is lost. `npm run simulate:priced` prints what each way to reserve comes to, of 50 seeds;
  * `-- --seeds 1000 --only learned --workers 2` that of one way, of more of them.
+ * The file is longer than others: what is simulated, what is counted of it and what is printed are understood only together.
  */
 import { execFile } from 'node:child_process'
 import { parseArgs, promisify } from 'node:util'
