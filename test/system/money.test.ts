@@ -92,13 +92,9 @@ async function start(store: object, rest: object = {}) {
   return { upstream, gateway, settings }
 }
 
-function ask(
-  gateway: TestGateway,
-  client: string,
-  body: object | undefined,
-  path = '/llm/chat',
-  options: CallOptions = {},
-) {
+type Asked = Pick<TestGateway, 'url' | 'adminUrl'>
+
+function ask(gateway: Asked, client: string, body: object | undefined, path = '/llm/chat', options: CallOptions = {}) {
   const headers = { 'x-sluice-key': client, 'x-sluice-max-wait': '0', ...options.headers }
   return call(gateway.url, path, {
     ...options,
