@@ -101,7 +101,6 @@ export const LONGEST = [
   'test/system/queue.test.ts',
   'test/system/quota.test.ts',
   'test/deploy/alerts-fired.test.ts',
-  'test/deploy/package.test.ts',
   'test/system/redis/fairness.test.ts',
   'test/system/redis/token-limited.test.ts',
   'test/system/faults/store.test.ts',

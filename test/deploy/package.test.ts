@@ -49,6 +49,8 @@ beforeAll(async () => {
   folder = temporaryFolder('package')
   project = join(folder.path, 'project')
   mkdirSync(project)
+  // Without it npm looks for one in the folders above, and installs there.
+  writeFileSync(join(project, 'package.json'), '{}')
   const packed = await command(['npm', 'pack', '--json', '--pack-destination', folder.path], ROOT)
   expect(packed.code, packed.output).toBe(0)
   tarball = join(folder.path, globSync('*.tgz', { cwd: folder.path })[0]!)
