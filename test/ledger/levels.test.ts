@@ -15,6 +15,17 @@ redis.setMaxListeners(100)
 afterAll(() => redis.quit())
 let made = 0
 
+const newPrefix = (): string => `test-levels-${process.pid}-${made++}`
+const inRedis = (clock: SimulatedClock, prefix: string): Ledger =>
+  new RedisLedger({
+    runner: new RedisScript(redis),
+    clock,
+    gateway: `g${made++}`,
+    prefix,
+    answerWithinMs: 1e12, // the simulated clock does not wait for a real Redis
+    stepTime: () => Math.round(clock.now() * 1_000),
+  })
+
 /** Two gateways; with the embedded store they are one. */
 const stores: Record<string, (clock: SimulatedClock) => readonly [Ledger, Ledger]> = {
   'in memory': (clock) => {
@@ -22,17 +33,8 @@ const stores: Record<string, (clock: SimulatedClock) => readonly [Ledger, Ledger
     return [ledger, ledger]
   },
   'in Redis': (clock) => {
-    const prefix = `test-levels-${process.pid}-${made++}`
-    const gateway = (): Ledger =>
-      new RedisLedger({
-        runner: new RedisScript(redis),
-        clock,
-        gateway: `g${made++}`,
-        prefix,
-        answerWithinMs: 1e12, // the simulated clock does not wait for a real Redis
-        stepTime: () => Math.round(clock.now() * 1_000),
-      })
-    return [gateway(), gateway()]
+    const prefix = newPrefix()
+    return [inRedis(clock, prefix), inRedis(clock, prefix)]
   },
 }
 
@@ -170,4 +172,26 @@ describe.each(Object.entries(stores))('the budgets of clients, teams and organis
     for (let seed = 1; faults.length === 0 && seed <= 10; seed++) faults.push(...(await run(seed, sabotage)))
     expect(faults.join()).toContain(sabotage.level)
   })
+})
+
+it('what a killed gateway had leased is granted to others 3 s after it renewed its lease, and what it had in flight is not', async () => {
+  const prefix = newPrefix()
+  const start = 1_700_000_000_000
+  const [dying, clock] = [new SimulatedClock(start), new SimulatedClock(start)]
+  const [dead, alive] = [inRedis(dying, prefix), inRedis(clock, prefix)]
+  const charge = (ledger: Ledger, dollars: number) =>
+    ledger.charge(ofClient('dee').chargeSetFor(dollars * UNITS_OF_MONEY), 1)
+  expect((await charge(dead, 400_000)).granted).toBe(1)
+  expect((await charge(alive, 1)).granted).toBe(1)
+  for (let ms = 0; ms < 600; ms += 10) {
+    await dying.advance(10)
+    await clock.advance(10)
+  }
+  // 599,999 are left of the client's 1,000,000.
+  let freeAfterMs = 0
+  for (; (await charge(alive, 599_999)).granted === 0; freeAfterMs += 10) await clock.advance(10)
+  // Both gateways renew every 250 ms: the killed one did so at most that long before, the other one notices at most that long after.
+  expect(freeAfterMs).toBeGreaterThanOrEqual(2_750)
+  expect(freeAfterMs).toBeLessThanOrEqual(3_260)
+  expect((await charge(alive, 1)).granted).toBe(0)
 })

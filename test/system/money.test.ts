@@ -241,6 +241,9 @@ describe('two gateways that share a Redis', () => {
     // A part of what is left is leased to the gateway that is gone.
     expect((await ask(b, 'banner', large(0, 100_000, 100_000))).status).toBe(200)
     await expect.poll(() => spent(b)).toEqual({ ...reserved, acme: Number((reserved['acme']! + 1).toFixed(9)), ads: 1 })
+    // That part is free once the lease has ended. Then nearly all that is left can be reserved.
+    await expect.poll(() => ask(b, 'banner', large(0, 1, 220_000)).then(({ status }) => status)).toBe(200)
+    await expect.poll(() => spent(b)).toMatchObject({ bot: 4, search: reserved['acme'], ads: 1.00001 })
   })
 })
 
