@@ -73,9 +73,20 @@ export interface LoadResult {
   readonly latencies: Float64Array
 }
 
-/** Sends GETs over `connections` for `durationMs`, one at a time on each. */
-export async function load(port: number, path: string, connections: number, durationMs: number): Promise<LoadResult> {
-  const request = message([`GET ${path} HTTP/1.1`], '', REQUEST_FIELDS)
+/** A GET as `load` sends it. */
+export function get(path: string, fields: Record<string, string> = {}): Buffer {
+  return message([`GET ${path} HTTP/1.1`], '', { ...REQUEST_FIELDS, ...fields })
+}
+
+/** Sends GETs over `connections` for `durationMs`, one at a time on each: of that path, or these in turn. */
+export async function load(
+  port: number,
+  path: string | readonly Buffer[],
+  connections: number,
+  durationMs: number,
+): Promise<LoadResult> {
+  const requests = typeof path === 'string' ? [get(path)] : path
+  let sent = 0
   const latencies: number[] = []
   let failures = 0
   const until = performance.now() + durationMs
@@ -95,7 +106,7 @@ export async function load(port: number, path: string, connections: number, dura
         head = ''
         missing = 0
         sentAt = performance.now()
-        socket.write(request)
+        socket.write(requests[sent++ % requests.length]!)
       }
       const answered = (): void => {
         latencies.push(performance.now() - sentAt)

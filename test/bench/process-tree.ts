@@ -37,3 +37,9 @@ export function sleepsOf(pids: readonly number[]): number {
   }
   return sleeps
 }
+
+/** Resident memory of one process. */
+export function residentKb(pid: number): number {
+  const [, kb = 0] = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
+  return Number(kb)
+}

@@ -14,7 +14,7 @@ import { stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
 import { findRedis, freePort } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
-import { treeOf } from './process-tree.ts'
+import { residentKb, treeOf } from './process-tree.ts'
 
 /**
  * `npm run bench:scrape`: what a scrape of many series costs the calls that go on meanwhile. Every client calls every account
@@ -144,11 +144,6 @@ async function longestTurns(): Promise<string> {
     .map((pid) => JSON.parse(readFileSync(join(folder.path, String(pid)), 'utf8')) as number[])
     .map((longest) => longest.map((ms) => ms.toFixed(1)).join(' '))
     .join(' | ')
-}
-
-function residentKb(pid: number): number {
-  const [, kb = 0] = /VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? []
-  return Number(kb)
 }
 
 async function get(base: string, client: string, account: string): Promise<void> {
