@@ -7,6 +7,7 @@ import { findConfig } from '../config/find.ts'
 import { isLoopback } from '../net/address.ts'
 import type { Path } from '../config/problem.ts'
 import { formatDuration } from '../schema/units.ts'
+import type { Pool } from '../credentials/credential-set.ts'
 import type { Account } from '../gateway/account.ts'
 import { isCredentialInAuthorization } from '../gateway/cached-read.ts'
 import { isFailure } from '../gateway/failure.ts'
@@ -58,6 +59,8 @@ interface Details {
   }[]
   /** Which answers are cached; null if none are, because the route is not cached or the call is no read. */
   readonly cache: CacheDetails | null
+  /** How one of several credentials is chosen; null if there is only one. */
+  readonly pool: Pick<Pool, 'order' | 'members' | 'affinity'> | null
 }
 
 interface CacheDetails {
@@ -159,7 +162,29 @@ function explainOne(snapshot: Snapshot, method: string, url: string, client: Cli
   const limits = isFailure(target) ? [] : limitsOf(target.admissionPolicy.chargeSet)
   const because = route === undefined ? null : reasonFor(route, head.method)
   const cache = route === undefined ? null : cacheOf(route, account, head.method)
-  return { explanation, details: { because, limits, cache }, doubt: doubtAbout(meant, snapshot, identity) }
+  const pool = explanation.credential === null ? null : poolOf(account)
+  return { explanation, details: { because, limits, cache, pool }, doubt: doubtAbout(meant, snapshot, identity) }
+}
+
+function poolOf(account: Account | undefined): Details['pool'] {
+  const { order, members, affinity } = account?.credential?.pool ?? {}
+  return order === undefined ? null : { order, members: members!, affinity }
+}
+
+const ORDERS = {
+  'expires-first': 'the one whose unused quota comes back soonest',
+  'least-used': 'the one with the fewest calls in flight',
+  'round-robin': 'each in turn',
+} satisfies Record<Pool['order'], string>
+
+function describePool(pool: Details['pool']): string {
+  if (pool === null) return ''
+  const { order, members, affinity } = pool
+  const kept =
+    affinity === undefined
+      ? ''
+      : `; calls with the same ${affinity.header} stay on one, unless its quota takes more than ${formatDuration(affinity.maxWaitMs)}`
+  return `: ${members.join(', ')}, of those that can serve now ${ORDERS[order]}${kept}`
 }
 
 function cacheOf({ cache, ...route }: Route, account: Account | undefined, method: string): CacheDetails | null {
@@ -262,7 +287,7 @@ function print({ explanation, details, doubt }: Explained, asJson: boolean): voi
     ['because', details.because],
     ['charged to', charged.length > 0 ? charged.join(', ') : 'no limit'],
     ['repeat', retry === 'safe' ? 'safe' : 'only if nothing was sent'],
-    ['credential', credential ?? 'none'],
+    ['credential', (credential ?? 'none') + describePool(details.pool)],
     ['cache', describeCache(details.cache)],
   ]
   for (const [name, value] of rows) process.stdout.write(`${name?.padEnd(12)}${value}\n`)

@@ -124,13 +124,14 @@ function waitLines(wait: WaitStory, { asked }: RequestStory): string[] {
 }
 
 function tryLine(one: TryStory): string {
-  const { number, startedMs, delayMs, status, error, credential, credentialVersion, requestId } = one
+  const { number, startedMs, delayMs, status, error, credential, credentialVersion, credentialBecause, requestId } = one
   const delay = number > 1 ? `, ${ms(delayMs)} later` : ''
   const answer = status ?? error ?? 'no answer'
   const version = credentialVersion === null ? '' : ` version ${credentialVersion}`
+  const because = credentialBecause === null ? '' : ` by ${credentialBecause}`
   const words = [
     `${number}. after ${ms(startedMs)}${delay}: ${answer} in ${ms(one.ms)}${one.end === null ? '' : `, ${one.end}`}`,
-    ...(credential === null ? [] : [`credential ${credential}${version}`]),
+    ...(credential === null ? [] : [`credential ${credential}${version}${because}`]),
     ...(requestId === null ? [] : [`the vendor's id ${requestId}`]),
   ]
   return words.join('; ')

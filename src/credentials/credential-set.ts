@@ -8,6 +8,27 @@ export interface Expiry {
   readonly at: number
 }
 
+/** Several credentials of one account. */
+export interface Pool {
+  readonly order: 'expires-first' | 'least-used' | 'round-robin'
+  readonly members: readonly string[]
+  readonly affinity: Affinity | undefined
+  /**
+   * All that may be used now, the best first; the one that may be used again first, if none may. A conversation has an order of its own,
+   * which is the same at all gateways. `endsAt`: when the quota of a member that the gateway counts comes back, in the time of the
+   * clock, if that is known.
+   */
+  ranked(session: string | undefined, endsAt: (member: string) => number | undefined): readonly Credential[]
+}
+
+/** What keeps the calls of a conversation on one credential of a pool. */
+export interface Affinity {
+  /** In lower case. */
+  readonly header: string
+  /** So long a call waits for that credential's quota, in milliseconds, before another one serves it. */
+  readonly maxWaitMs: number
+}
+
 /** The credentials of one account. Each attempt of a call uses one of them. */
 export interface CredentialSet {
   /** The name under which they appear in `explain`: `upstream/account`. */
@@ -16,6 +37,8 @@ export interface CredentialSet {
   readonly headerNames: readonly string[]
   /** Chooses the credential for the next attempt. */
   choose(): Credential
+  /** How one of several is chosen; undefined if there is only one. */
+  readonly pool?: Pool
   /** How many members of a pool are not used for a while, because the upstream refused them. */
   readonly quarantined?: number
   readonly expiries: readonly Expiry[]

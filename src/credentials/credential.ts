@@ -51,10 +51,14 @@ export interface Credential {
   settled?(status: number): void
   /** Marks it as in use until the result is disposed of. Called before it is added to a request. */
   take?(): Disposable
+  /** What an answer to it says of its quota: in how many milliseconds all of it comes back, and how long it is used up; 0 if it is not. */
+  quotaTold?(endsInMs: number, usedUpMs: number): void
   /** Its name within its pool. */
   readonly member?: string
   /** Whether its pool has another member that is not quarantined. */
   readonly hasOthers?: boolean
+  /** Leaves it out of its pool for a while, because it can't be had; returns whether there is another. */
+  leaveOut?(): boolean
   /** Adds it to a request in the way that the route asks for. */
   addTo(request: Unproven, route: Route): void
 }

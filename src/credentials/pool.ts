@@ -1,38 +1,46 @@
+import { hash } from 'node:crypto'
 import type { Clock } from '../time/clock.ts'
 import type { AccountConfig } from '../schema/schema.ts'
 import type { Route } from '../routing/route.ts'
 import { buildCredential, type CredentialPlace, type CredentialServices } from './build.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
-import { type CredentialSet, type Expiry, expiryOf } from './credential-set.ts'
+import { type Affinity, type CredentialSet, type Expiry, expiryOf, type Pool } from './credential-set.ts'
 
 const USUAL_QUARANTINE_MS = 60_000
+const USUAL_AFFINITY = { header: 'X-Sluice-Session', maxWait: 5_000 }
+/** Upstreams name the end of a window in whole seconds. */
+const SAME_END_MS = 1_000
 
 /**
- * Several credentials of one account. They are used in turn, or each time the one with the fewest calls in flight. One
- * that the upstream refuses is quarantined. If all are, the one whose quarantine ends first is used.
+ * Several credentials of one account. First is used whose unused quota comes back soonest, because that would be lost; or the one with
+ * the fewest calls in flight; or each in turn. One that the upstream refuses is quarantined. If all are, the one whose quarantine ends
+ * first is used.
  */
-export class CredentialPool implements CredentialSet {
+export class CredentialPool implements CredentialSet, Pool {
   readonly name: string
   readonly headerNames: readonly string[]
+  readonly order: Pool['order']
+  readonly affinity: Affinity | undefined
   readonly #members: readonly Member[]
   readonly #configs: readonly object[]
-  readonly #isByUse: boolean
   readonly #clock: Clock
   #turn = 0
 
   constructor(
     place: CredentialPlace,
     configs: NonNullable<AccountConfig['credentials']>,
-    { choose = 'least-used', quarantine = USUAL_QUARANTINE_MS }: NonNullable<AccountConfig['pool']> = {},
+    { choose = 'expires-first', quarantine = USUAL_QUARANTINE_MS, affinity }: NonNullable<AccountConfig['pool']> = {},
     services: CredentialServices,
   ) {
     this.name = `${place.upstream}/${place.account}`
+    this.order = choose
     this.#clock = services.clock
-    this.#isByUse = choose === 'least-used'
     this.#configs = configs
+    const { header, maxWait } = { ...USUAL_AFFINITY, ...affinity }
+    this.affinity = affinity && { header: header.toLowerCase(), maxWaitMs: maxWait }
     this.#members = configs.map(({ name, ...config }) => {
       const inner = buildCredential(place, config, services)
-      const onQuarantine = (status: number): void => {
+      const onQuarantine = (status: number | undefined): void => {
         const message = 'a credential of a pool is refused and left out for a while'
         services.logger?.warn({ credential: `${this.name}#${name}`, status }, message)
       }
@@ -43,19 +51,28 @@ export class CredentialPool implements CredentialSet {
     this.headerNames = [...new Set(this.#members.flatMap(({ headerNames }) => headerNames))]
   }
 
+  get pool(): Pool {
+    return this
+  }
+
+  get members(): readonly string[] {
+    return this.#members.map(({ member }) => member)
+  }
+
   choose(): Credential {
+    return this.ranked(undefined, () => undefined)[0]!
+  }
+
+  ranked(session: string | undefined, endsAt: (member: string) => number | undefined): readonly Credential[] {
     const now = this.#clock.now()
-    const count = this.#members.length
-    const first = this.#turn++ % count
-    let chosen: Member | undefined
-    let soonest: Member | undefined
-    for (let i = 0; i < count; i++) {
-      const member = this.#members[(first + i) % count]!
-      if (member.quarantinedUntil > now) {
-        if (soonest === undefined || member.quarantinedUntil < soonest.quarantinedUntil) soonest = member
-      } else if (chosen === undefined || (this.#isByUse && member.inFlight < chosen.inFlight)) chosen = member
-    }
-    return (chosen ?? soonest)!
+    const turn = this.#turn++ % this.#members.length
+    const inTurn = [...this.#members.slice(turn), ...this.#members.slice(0, turn)]
+    const usable = inTurn.filter(({ quarantinedUntil }) => quarantinedUntil <= now)
+    if (usable.length === 0) return [inTurn.reduce((a, b) => (b.quarantinedUntil < a.quarantinedUntil ? b : a))]
+    if (session !== undefined) return inOrderOf(session, usable)
+    if (this.order === 'round-robin') return usable
+    const urgency = new Map(usable.map((one) => [one, this.order === 'expires-first' ? one.urgency(now, endsAt) : 0]))
+    return usable.sort((a, b) => urgency.get(a)! - urgency.get(b)! || a.inFlight - b.inFlight)
   }
 
   get quarantined(): number {
@@ -71,7 +88,7 @@ export class CredentialPool implements CredentialSet {
 interface MemberOptions {
   readonly quarantine: number
   readonly clock: Clock
-  onQuarantine(status: number): void
+  onQuarantine(status: number | undefined): void
   hasOthers(): boolean
 }
 
@@ -83,6 +100,9 @@ class Member implements Credential {
   readonly member: string
   inFlight = 0
   quarantinedUntil = -Infinity
+  /** When all of its quota comes back, and until when it is used up, as the upstream said last. */
+  #endsAt = -Infinity
+  #usedUpUntil = -Infinity
   readonly #inner: Credential
   readonly #options: MemberOptions
 
@@ -110,6 +130,35 @@ class Member implements Credential {
     return this.#inner.ready?.()
   }
 
+  quotaTold(endsInMs: number, usedUpMs: number): void {
+    const now = this.#options.clock.now()
+    this.#endsAt = now + endsInMs
+    this.#usedUpUntil = now + usedUpMs
+  }
+
+  /**
+   * The less, the sooner it is to be used. One of which nothing is known tells more after one call. One of which the upstream said that
+   * nothing is left would be refused.
+   */
+  urgency(now: number, endsAt: (member: string) => number | undefined): number {
+    if (this.#usedUpUntil > now) return Number.MAX_VALUE
+    const end = this.#endsAt > now ? this.#endsAt : (endsAt(this.member) ?? -Infinity)
+    if (end > now) return Math.round(end / SAME_END_MS)
+    return this.inFlight === 0 ? 0 : Number.MAX_SAFE_INTEGER
+  }
+
+  leaveOut(): boolean {
+    this.#quarantine(undefined, this.#options.quarantine)
+    return this.hasOthers
+  }
+
+  #quarantine(status: number | undefined, ms: number): void {
+    const { clock, onQuarantine } = this.#options
+    const now = clock.now()
+    if (this.quarantinedUntil <= now) onQuarantine(status)
+    this.quarantinedUntil = now + ms
+  }
+
   /** Asked once this member is quarantined itself. */
   get hasOthers(): boolean {
     return this.#options.hasOthers()
@@ -128,10 +177,17 @@ class Member implements Credential {
   refused(status: number, version: number, isRetryable: boolean, retryAfterMs = 0): boolean {
     // The upstream may have revoked the token. The credential that it was issued to may be good.
     if (status === 401 && this.#inner.isRenewable && this.#inner.refused(status, version, isRetryable)) return true
-    const { quarantine, clock, onQuarantine } = this.#options
-    const now = clock.now()
-    if (this.quarantinedUntil <= now) onQuarantine(status)
-    this.quarantinedUntil = now + (status === 429 && retryAfterMs > 0 ? retryAfterMs : quarantine)
+    const { quarantine } = this.#options
+    this.#quarantine(status, status === 429 && retryAfterMs > 0 ? retryAfterMs : quarantine)
     return status !== 429
   }
+}
+
+/**
+ * The members in the order of a conversation: each member has a number for each conversation, and the highest is first (rendezvous
+ * hashing). So all gateways find the same one without asking, and if one is left out only its own conversations go elsewhere.
+ */
+function inOrderOf(session: string, members: readonly Member[]): readonly Member[] {
+  const places = new Map(members.map((one) => [one, hash('sha256', `${one.name}\n${session}`)]))
+  return members.toSorted((a, b) => (places.get(a)! < places.get(b)! ? 1 : -1))
 }

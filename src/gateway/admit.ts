@@ -6,8 +6,10 @@ import type { Permit } from '../queue/permit.ts'
 import type { Admission, WaitRecord } from '../queue/admission.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
 import type { Admitting, Target } from './call.ts'
+import { type Candidate, sessionOf } from './candidates.ts'
 import { type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
 import { notAdmitted, storeUnavailable } from './refusals.ts'
+import type { RetryPlan } from './retry-plan.ts'
 
 type Admitted = { readonly kind: 'admitted'; readonly permit: Permit }
 
@@ -27,9 +29,7 @@ export function admit(
   const entered = (admission: Admission): Admitted | Forwarded =>
     admitted(admission, call, target, call.clock.now() - enteredAt, metrics)
   try {
-    // The waits before earlier attempts count, too.
-    const leftMs = requestOptions.maxWaitMs + graceMs - call.waitedMs
-    const maxWaitMs = Math.max(0, Math.min(leftMs, deadline - enteredAt))
+    const maxWaitMs = leftToWait(call, target, graceMs, deadline)
     const { chargeSet } = admissionPolicy
     const { priority } = requestOptions
     const entry = admissionPolicy.queue.enter({
@@ -45,6 +45,78 @@ export function admit(
       : entered(entry)
   } catch (error) {
     return storeFailed(error, call, enteredAt, metrics)
+  }
+}
+
+/** How long the call may wait from now on, in milliseconds. The waits before earlier attempts count, too. */
+function leftToWait(call: Admitting, { requestOptions }: Target, graceMs: number, deadline: number): number {
+  const leftMs = requestOptions.maxWaitMs + graceMs - call.waitedMs
+  return Math.max(0, Math.min(leftMs, deadline - call.clock.now()))
+}
+
+/**
+ * The same of a call for which several credentials would do, the best first: the first of them that can serve it now. If none can, it
+ * waits where it has its turn soonest. A conversation waits for the first one if that is soon enough for the pool and for the call.
+ */
+export async function admitWithAny(
+  call: Admitting,
+  plan: RetryPlan,
+  candidates: readonly Candidate[],
+  metrics: Metrics,
+): Promise<Admitted | Forwarded> {
+  const { account } = plan.target
+  const pool = account.credential!.pool!
+  const isOfSession = sessionOf(account, call.request) !== undefined
+  const reason = isOfSession ? 'session' : pool.order
+  const prepared = plan.target.credential
+  const busy: string[] = []
+  let soonest: Candidate | undefined
+  let soonestMs = Infinity
+  for (const candidate of candidates) {
+    // Nobody waits for a token while another credential has one. What fails is told when it is asked for again.
+    const { credential } = candidate
+    const notReady = credential === prepared ? undefined : credential.ready?.()
+    notReady?.catch(() => undefined)
+    if (notReady !== undefined) continue
+    const because = busy.length === 0 ? reason : `${reason}, and ${busy.join(' and ')} had to wait`
+    const enteredAt = call.clock.now()
+    const isFirst = isOfSession && busy.length === 0
+    const maxWaitMs = isFirst
+      ? Math.min(pool.affinity!.maxWaitMs, leftToWait(call, plan.target, plan.graceMs, plan.deadline))
+      : 0
+    const admission = await enterFor(maxWaitMs, plan.target, candidate, call.gone)
+    const waitedMs = call.clock.now() - enteredAt
+    if (admission?.kind === 'admitted' || admission?.kind === 'gone' || admission?.kind === 'closed') {
+      plan.use(candidate, because)
+      return admitted(admission, call, plan.target, waitedMs, metrics)
+    }
+    if (isFirst) {
+      call.waitedMs += waitedMs
+      if (waitedMs > 0 && admission?.wait !== undefined) noteWait(call, admission.wait, waitedMs, admission.kind)
+    }
+    const waitMs = admission?.waitMs ?? Infinity
+    if (soonest === undefined || waitMs < soonestMs) {
+      soonest = candidate
+      soonestMs = waitMs
+    }
+    busy.push(credential.member ?? credential.name)
+  }
+  plan.use(soonest ?? { credential: prepared!, admissionPolicy: plan.target.admissionPolicy }, reason)
+  return admit(call, plan.target, plan.graceMs, plan.deadline, metrics)
+}
+
+/** Admits the call if it need not wait for longer; undefined if the store can't be asked. */
+async function enterFor(
+  maxWaitMs: number,
+  { client, requestOptions: { priority } }: Target,
+  { admissionPolicy: { queue, chargeSet } }: Pick<Candidate, 'admissionPolicy'>,
+  cancellation?: Admitting['gone'],
+): Promise<Admission | undefined> {
+  try {
+    return await queue.enter({ chargeSet, maxWaitMs, client, priority, cancellation })
+  } catch (error) {
+    if (error instanceof StoreUnavailableError) return undefined
+    throw error
   }
 }
 
@@ -144,19 +216,7 @@ function noteWouldDeny(call: Admitting, { labels }: AdmissionPolicy, client: Cli
 }
 
 /** Admits a second attempt without waiting; undefined if that is not possible. */
-export async function admitNow({ client, admissionPolicy, requestOptions }: Target): Promise<Permit | undefined> {
-  const { chargeSet } = admissionPolicy
-  const { priority } = requestOptions
-  try {
-    const admission = await admissionPolicy.queue.enter({
-      chargeSet,
-      maxWaitMs: 0,
-      client,
-      priority,
-    })
-    return admission.kind === 'admitted' ? admission.permit : undefined
-  } catch (error) {
-    if (error instanceof StoreUnavailableError) return undefined
-    throw error
-  }
+export async function admitNow(target: Target): Promise<Permit | undefined> {
+  const admission = await enterFor(0, target, target)
+  return admission?.kind === 'admitted' ? admission.permit : undefined
 }

@@ -457,8 +457,9 @@ export class Attempt implements ResponseHandler, Disposable {
     const startedMs = rounded(this.#startedAt - this.#call.startedAt)
     const credential = this.#target.credential?.name
     const credentialVersion = this.#options.credential?.version
+    const credentialBecause = this.#options.credential?.because || undefined
     const ms = rounded(this.#elapsedMs)
-    this.#try = { status, error, startedMs, ms, end, credential, credentialVersion, requestId }
+    this.#try = { status, error, startedMs, ms, end, credential, credentialVersion, credentialBecause, requestId }
     this.#call.tries.push(this.#try)
     return this.#try
   }

@@ -12,6 +12,7 @@ import type { BreakerState } from '../resilience/breaker.ts'
 import type { Route } from '../routing/route.ts'
 import type { Account } from './account.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
+import type { Candidate } from './candidates.ts'
 import type { Refused } from './forwarded.ts'
 import type { PriceList, Tariff } from './price-list.ts'
 import type { Failure } from './failure.ts'
@@ -30,6 +31,8 @@ export interface Target {
   readonly admissionPolicy: AdmissionPolicy
   /** The prices in money that hold for the call; undefined where they are not known, or not needed. */
   readonly tariff?: Tariff
+  /** Credentials of a pool that may take it, the best first; undefined if there is but one. */
+  readonly candidates: readonly Candidate[] | undefined
   /** Host and port by which the client called the gateway; undefined if it did not say so (HTTP/1.0). */
   readonly host: string | undefined
   /** Path and query below the upstream's URL, byte for byte as the client sent them. */

@@ -92,7 +92,8 @@ export class Rule {
   readonly #countingToleranceMs: number
   readonly #base: Base
   readonly #splits: readonly Split[]
-  readonly #isOfPool: boolean
+  /** Whether each credential of a pool has a count of its own. */
+  readonly isOfPool: boolean
   readonly #id: string
   readonly #price: Price | undefined
   /** Given if it counts money. */
@@ -125,7 +126,7 @@ export class Rule {
     this.#countingToleranceMs = upstream.slack
     this.#base = base
     this.#splits = splits
-    this.#isOfPool = base === 'credential' && counting.pools.has(account)
+    this.isOfPool = base === 'credential' && counting.pools.has(account)
     this.#id = idOf(className, config) + baseSuffix(base, owner, counting.isShared)
     this.#uncounted = config.counts && new Set(config.counts.except)
     const { cost } = config
@@ -139,7 +140,7 @@ export class Rule {
   }
 
   get isSplit(): boolean {
-    return this.#splits.length > 0 || this.#isOfPool
+    return this.#splits.length > 0 || this.isOfPool
   }
 
   /** Whether the charge depends on more than the kind of a call. */
@@ -217,7 +218,7 @@ export class Rule {
 
   /** The group in which the call is counted; undefined if its path lacks the segment that decides it. */
   groupOf(route: Route, traits: Traits): string | undefined {
-    let group = this.#isOfPool ? `:of=${traits.credential}` : ''
+    let group = this.isOfPool ? `:of=${traits.credential}` : ''
     for (const split of this.#splits) {
       const value = valueOf(split, route, traits)
       if (value === undefined) return undefined

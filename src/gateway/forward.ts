@@ -13,7 +13,7 @@ import type { Cancellation } from '../time/cancellation.ts'
 import type { Random } from '../time/clock.ts'
 import { BodyError, type RequestBody } from '../upstream/body.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
-import { admit, admitNow } from './admit.ts'
+import { admit, admitNow, admitWithAny } from './admit.ts'
 import { type Answered, Attempt, type AttemptOptions, type Outcome, type Switched } from './attempt.ts'
 import type { Call, Sending, Target } from './call.ts'
 import { countTimeout } from './count-timeout.ts'
@@ -108,7 +108,11 @@ async function send(
   for (;;) {
     const obstacle = await prepare(call, plan, env)
     if (obstacle !== undefined) return obstacle
-    const entry = admit(call, plan.target, plan.graceMs, plan.deadline, env.metrics)
+    const { candidates } = plan.target
+    const entry =
+      candidates === undefined
+        ? admit(call, plan.target, plan.graceMs, plan.deadline, env.metrics)
+        : admitWithAny(call, plan, candidates, env.metrics)
     // Most enter at once, and an await less is a trip through the microtask queue less.
     const admission = entry instanceof Promise ? await entry : entry
     if (admission.kind !== 'admitted') return admission
@@ -189,10 +193,13 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   const withoutBody = body?.isPrepared === false ? await receive(body, call, plan.target) : undefined
   if (withoutBody !== undefined) return withoutBody
   plan.priceBody()
-  const wait = credential?.prepare(call)
-  const unavailable = wait === undefined ? undefined : await wait
+  for (let wait = credential?.prepare(call); wait !== undefined; wait = credential?.prepare(call)) {
+    const unavailable = await wait
+    if (call.isGone) return GONE
+    if (unavailable === undefined) break
+    if (!plan.replaceCredential()) return refused(unavailable)
+  }
   if (call.isGone) return GONE
-  if (unavailable !== undefined) return refused(unavailable)
   const charged = plan.spend()
   const usedUp = charged === undefined ? undefined : await charged
   if (usedUp !== undefined) return usedUp

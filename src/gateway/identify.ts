@@ -9,6 +9,7 @@ import { isOwnHost, type LocalEnd, readAbsoluteTarget } from './absolute-target.
 import type { Account } from './account.ts'
 import { authenticate, authenticateProxied } from './authenticate.ts'
 import type { Target } from './call.ts'
+import { candidatesFor } from './candidates.ts'
 import { Failure, isFailure } from './failure.ts'
 import { findProxied } from './find-proxied.ts'
 import { type Proxied, proxyKey } from './proxied.ts'
@@ -95,11 +96,19 @@ function identifyAt(
     priority: client.priority,
   })
   if (isFailure(requestOptions)) return requestOptions
-  const credential = route.credential === 'none' ? undefined : account.credential?.choose()
+  const traits = { method, headers, path: normalPath, client: client.name, credential: undefined }
+  const hasPool = route.credential !== 'none' && account.credential?.pool !== undefined
+  const candidates = hasPool ? candidatesFor(account, route, traits) : undefined
+  if (candidates !== undefined && isFailure(candidates)) return candidates
+  const credential =
+    candidates !== undefined
+      ? candidates[0]!.credential
+      : route.credential === 'none'
+        ? undefined
+        : account.credential?.choose()
   const why = credential?.whyNot?.({ path, query, headers })
   if (why !== undefined) return invalid(why)
-  const traits = { method, headers, path: normalPath, client: client.name, credential: credential?.member }
-  const admissionPolicy = account.admissionPolicies.policyFor(route, traits)
+  const admissionPolicy = candidates?.[0]!.admissionPolicy ?? account.admissionPolicies.policyFor(route, traits)
   if (isFailure(admissionPolicy)) return admissionPolicy
   return {
     client,
@@ -108,6 +117,7 @@ function identifyAt(
     route,
     credential,
     admissionPolicy,
+    candidates,
     host,
     path,
     normalPath,

@@ -51,6 +51,8 @@ export class LimitWatch {
   readonly #lowEpisodes: CounterSeries
   readonly #notify: (notice: QuotaNotice) => void
   readonly #meter: BurnMeter
+  /** When more of it comes back, or all, as its latest charge told, by `Clock.now`. */
+  endsAt: number | undefined
   /** When it was last so; undefined between episodes. */
   #lowAt: number | undefined
   #reducedAt: number | undefined
@@ -71,7 +73,9 @@ export class LimitWatch {
 
   /** `id` is that of the call whose charge told it, if one did. */
   note(usage: LimitUsage, id?: string): void {
-    this.#meter.note(this.#clock.now(), usage)
+    const now = this.#clock.now()
+    this.endsAt = now + usage.resetMs
+    this.#meter.note(now, usage)
     const allowed = allowedOf(usage)
     const left = allowed - usage.used
     if (left < LOW_SHARE * allowed) {

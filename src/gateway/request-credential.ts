@@ -11,6 +11,8 @@ export class RequestCredential {
   /** The version of the credential in the latest attempt. */
   #version = -1
   #isRenewed = false
+  /** Why it was chosen of several; empty if there was no choice. */
+  because = ''
   /** The secret that the latest attempt showed to the upstream. */
   #exposed = ''
 
@@ -66,19 +68,15 @@ export class RequestCredential {
     return this.#credential.take?.()
   }
 
-  /** Whether the credential is one of a pool. */
-  get isOfPool(): boolean {
-    return this.#credential.member !== undefined
-  }
-
   /** Whether another of the pool could take the call at once. */
   get hasOthers(): boolean {
     return this.#credential.hasOthers === true
   }
 
   /** Uses another credential from the next attempt on. */
-  replace(credential: Credential): void {
+  replace(credential: Credential, because: string): void {
     this.#credential = credential
+    this.because = because
   }
 }
 

@@ -3,9 +3,12 @@ import { onlyMember } from '../http/fields.ts'
 import type { Breaker } from '../resilience/breaker.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import { hasBody, RequestBody } from '../upstream/body.ts'
+import type { AdmissionPolicy } from './admission-policies.ts'
 import type { Call, Identifying, Sending, Target } from './call.ts'
+import { type Candidate, candidatesFor } from './candidates.ts'
+import type { Traits } from './charges.ts'
 import { type Answered, decide, type Ending, type RetryPolicy } from './decide.ts'
-import { isFailure } from './failure.ts'
+import { type Failure, isFailure } from './failure.ts'
 import type { Refused } from './forwarded.ts'
 import { RequestCredential } from './request-credential.ts'
 
@@ -111,12 +114,22 @@ export class RetryPlan {
     return delayMs
   }
 
-  /** Another credential of a pool may do for the retry; then the call waits where the quota of that one is. */
+  /** Another credential of a pool may do for the retry. */
   chooseCredential(): void {
-    if (this.credential?.isOfPool !== true) return
-    const credential = this.target.account.credential!.choose()
-    this.credential.replace(credential)
-    this.#choosePolicy(credential)
+    if (this.target.candidates !== undefined) this.#rank()
+  }
+
+  /** The credential can't be had; returns whether another of the pool takes its place. */
+  replaceCredential(): boolean {
+    if (this.target.credential?.leaveOut?.() !== true) return false
+    this.#rank()
+    return true
+  }
+
+  /** The next attempt is made with this credential. */
+  use({ credential, admissionPolicy }: Candidate, because: string): void {
+    this.credential!.replace(credential, because)
+    this.#call.target = this.target = { ...this.target, credential, admissionPolicy }
   }
 
   /** The request's body is here, as far as it is kept: it may tell how much to reserve for the call. */
@@ -126,7 +139,7 @@ export class RetryPlan {
     this.#isPriced = true
     const tariff = upstream.prices?.tariffFor(route, this.#bodyThere)
     this.#call.target = this.target = { ...this.target, tariff }
-    if (admissionPolicy.readsBody) this.#choosePolicy(this.target.credential)
+    if (admissionPolicy.readsBody) this.#choosePolicies()
   }
 
   /** The call is charged to the budgets of its client, if it was not before. Returns how it ends where one of them is used up. */
@@ -139,13 +152,33 @@ export class RetryPlan {
     return this.body === undefined ? Buffer.alloc(0) : this.body.whole
   }
 
-  #choosePolicy(credential: Target['credential']): void {
-    const { account, route, client, normalPath } = this.target
+  #choosePolicies(): void {
+    const { account, route, credential } = this.target
+    const traits = this.#traits
+    const policyOf = (member: string | undefined): AdmissionPolicy | Failure =>
+      account.admissionPolicies.policyFor(route, { ...traits, credential: member })
+    const admissionPolicy = policyOf(credential?.member)
+    if (isFailure(admissionPolicy)) return
+    const candidates = this.target.candidates?.flatMap((candidate) => {
+      const policy = policyOf(candidate.credential.member)
+      return isFailure(policy) ? [] : [{ ...candidate, admissionPolicy: policy }]
+    })
+    this.#call.target = this.target = { ...this.target, admissionPolicy, candidates }
+  }
+
+  #rank(): void {
+    const { account, route } = this.target
+    const candidates = candidatesFor(account, route, this.#traits)
+    if (isFailure(candidates)) return
+    this.target = { ...this.target, candidates }
+    this.use(candidates[0]!, '')
+  }
+
+  get #traits(): Traits {
+    const { client, normalPath, credential } = this.target
     const { method = '', headers } = this.#call.request
     const body = this.#bodyThere
-    const traits = { method, headers, path: normalPath, client: client.name, credential: credential?.member, body }
-    const admissionPolicy = account.admissionPolicies.policyFor(route, traits)
-    if (!isFailure(admissionPolicy)) this.#call.target = this.target = { ...this.target, credential, admissionPolicy }
+    return { method, headers, path: normalPath, client: client.name, credential: credential?.member, body }
   }
 
   /**

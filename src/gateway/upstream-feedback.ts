@@ -1,3 +1,4 @@
+import type { Credential } from '../credentials/credential.ts'
 import type { Fields } from '../http/fields.ts'
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import type { ClassMetrics } from '../observe/call-metrics.ts'
@@ -27,6 +28,7 @@ export type FeedbackCall = Pick<Call, 'id' | 'clock'> & {
 export interface FeedbackTarget {
   readonly upstream: { readonly config: { readonly throttle: Omit<UpstreamConfig['throttle'], 'when' | 'retry'> } }
   readonly account: { throttledAt: number }
+  readonly credential?: Pick<Credential, 'quotaTold'> | undefined
   readonly admissionPolicy: { readonly metrics: Pick<ClassMetrics, 'throttled'> }
 }
 
@@ -46,6 +48,7 @@ export function applyFeedback(
   head: ResponseHead,
 ): number | undefined {
   const reports = readFeedback(head.fields, call.clock.wall())
+  if (reports.length > 0 && target.credential?.quotaTold !== undefined) tellCredential(target.credential, reports)
   const { statuses } = target.upstream.config.throttle
   const isThrottled = head.isDisguised || (head.status >= 400 && isThrottling(head, reports, statuses))
   const retryAfterMs = isThrottled ? retryAfterOf(head.fields, call.clock.wall()) : undefined
@@ -69,6 +72,13 @@ export function applyFeedback(
       end.resetMs = Math.max(end.resetMs ?? 0, Math.min(untilMs ?? 0, windowMs ?? Infinity))
   }
   return isThrottled ? throttled(call, target, permit, head, retryAfterMs, end) : undefined
+}
+
+/** Tells one credential of several what its own quota is. The window that ends last has most to lose; any may be used up. */
+function tellCredential(credential: Pick<Credential, 'quotaTold'>, reports: readonly LimitReport[]): void {
+  const endsInMs = Math.max(...reports.map(({ resetMs = 0 }) => resetMs))
+  const usedUpMs = Math.max(...reports.map(({ remaining, resetMs = 0 }) => (remaining <= 0 ? resetMs : 0)))
+  credential.quotaTold?.(endsInMs, usedUpMs)
 }
 
 /** What a refusal says of its end, beside a Retry-After. */

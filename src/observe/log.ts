@@ -27,6 +27,8 @@ export interface Try {
   readonly credential: string | undefined
   /** Increases whenever another value of that credential is used. */
   readonly credentialVersion: number | undefined
+  /** Why it was chosen of several of a pool. */
+  readonly credentialBecause?: string | undefined
   /** The vendor's id of the request. */
   readonly requestId: string | undefined
 }

@@ -79,5 +79,5 @@ export interface Waiter {
   /** Whether it will come back when it is told to, so that its turn is kept. */
   readonly comesBack?: boolean
   /** Ends its wait: its client has gone. */
-  readonly cancellation?: Cancellation
+  readonly cancellation?: Cancellation | undefined
 }

@@ -152,6 +152,8 @@ export interface TryStory {
   readonly end: string | null
   readonly credential: string | null
   readonly credentialVersion: number | null
+  /** Why that one of a pool: `expires-first`, `session` and so on, and which had to wait. */
+  readonly credentialBecause: string | null
   readonly requestId: string | null
 }
 
@@ -261,6 +263,7 @@ function tryStory(one: Try, i: number, all: readonly Try[]): TryStory {
     end: one.end ?? null,
     credential: one.credential ?? null,
     credentialVersion: one.credentialVersion ?? null,
+    credentialBecause: one.credentialBecause ?? null,
     requestId: one.requestId ?? null,
   }
 }

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { addedHeader, duration, httpUrl, name, object, percent, secret, url } from './schema-parts.ts'
+import { addedHeader, duration, headerName, httpUrl, name, object, percent, secret, url } from './schema-parts.ts'
 
 /** The fields that each type of credential needs, and those that it may have. All others belong to other types. */
 export const CREDENTIAL_TYPES = {
@@ -145,9 +145,31 @@ export const PoolMemberSchema = object({
 export const PoolSchema = object(
   {
     choose: Type.Optional(
-      Type.Enum(['least-used', 'round-robin'], {
-        description: 'Each time the one with the fewest calls in flight (default), or each in turn.',
+      Type.Enum(['expires-first', 'least-used', 'round-robin'], {
+        description:
+          'Of those that can serve the call now: the one whose unused quota comes back soonest (default), the one with the fewest calls in flight, or each in turn.',
       }),
+    ),
+    affinity: Type.Optional(
+      object(
+        {
+          header: Type.Optional(
+            headerName(
+              'The request header whose value names the conversation. Default: X-Sluice-Session, which never goes upstream; any other goes there as the client sent it.',
+            ),
+          ),
+          maxWait: Type.Optional(
+            duration(
+              'So long a call waits for the quota of its conversation’s credential before another one serves it. Default: 5s.',
+              { min: '0s' },
+            ),
+          ),
+        },
+        {
+          description:
+            'Keeps the calls of one conversation on one credential, at all gateways. Default: it is not kept.',
+        },
+      ),
     ),
     quarantine: Type.Optional(
       duration(

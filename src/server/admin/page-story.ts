@@ -122,16 +122,18 @@ function tryRow({
   ms,
   credential,
   credentialVersion,
+  credentialBecause,
   requestId,
 }: TryStory): Html {
   const version = credentialVersion === null ? '' : ` (version ${credentialVersion})`
+  const because = credentialBecause === null ? '' : `, by ${credentialBecause}`
   return html`<tr>
     <td class="number">${number}</td>
     <td class="number">${measured(startedMs)}</td>
     <td class="number">${measured(delayMs)}</td>
     <td>${status ?? error ?? ''}</td>
     <td class="number">${measured(ms)}</td>
-    <td>${credential ?? ''}${version}</td>
+    <td>${credential ?? ''}${version}${because}</td>
     <td>${requestId ?? ''}</td>
   </tr>`
 }
