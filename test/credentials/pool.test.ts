@@ -101,6 +101,18 @@ describe.each(Object.entries(stores))('a pool, with %s', (_, store) => {
   })
 })
 
+it('goes by the ledger where the vendor says nothing of its quota', async () => {
+  const clock = new SimulatedClock()
+  const upstream = await echo()
+  const limits = { read: [{ requests: 3, window: '1h', scope: 'credential' }] }
+  const gateway = await startGateway(configOf(upstream.url, {}, { names: ['a', 'b', 'c'], limits }), { clock })
+  for (let i = 0; i < 9; i++) {
+    expect((await call(gateway.url, '/api/x')).status).toBe(200)
+    if (i < 3) await clock.advance(10 * MINUTE)
+  }
+  expect(keysOf(upstream).join('')).toBe('abcaabbcc')
+})
+
 describe('a conversation', () => {
   it('stays on one credential at all gateways, and only those of one that is removed move', async () => {
     const upstream = await echo()
