@@ -27,13 +27,14 @@ import { startThree } from './three-gateways.ts'
 
 /**
  * The alerts with shorter times, so that the faults need not last. Up to a quarter of an hour becomes a sixtieth of it; longer
- * spans, in which something must happen several times, a sixth.
+ * spans, in which something must happen several times, a sixth. What is looked back on is ten seconds at least, since some scrapes
+ * fail: of a gateway with a worker that stands still, and on a busy machine.
  */
 function hurried(alerts: string): string {
   const units = { m: 60, h: 3_600, d: 86_400 } as const
   return alerts.replaceAll(/(for: |\[|offset )(\d+)([mhd])/g, (_, before: string, count: string, unit: string) => {
     const seconds = Number(count) * units[unit as keyof typeof units]
-    return `${before}${seconds <= 900 ? Math.max(1, seconds / 60) : seconds / 6}s`
+    return `${before}${seconds <= 900 ? Math.max(before === '[' ? 10 : 1, seconds / 60) : seconds / 6}s`
   })
 }
 
