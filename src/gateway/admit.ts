@@ -84,10 +84,11 @@ export async function admitWithAny(
     const maxWaitMs = isFirst
       ? Math.min(pool.affinity!.maxWaitMs, leftToWait(call, plan.target, plan.graceMs, plan.deadline))
       : 0
+    // Before it has a permit, which nobody gives back yet if this throws.
+    plan.use(candidate, because)
     const admission = await enterFor(maxWaitMs, plan.target, candidate, call.gone)
     const waitedMs = call.clock.now() - enteredAt
     if (admission?.kind === 'admitted' || admission?.kind === 'gone' || admission?.kind === 'closed') {
-      plan.use(candidate, because)
       return admitted(admission, call, plan.target, waitedMs, metrics)
     }
     if (isFirst) {
