@@ -97,18 +97,14 @@ function identifyAt(
   })
   if (isFailure(requestOptions)) return requestOptions
   const traits = { method, headers, path: normalPath, client: client.name, credential: undefined }
-  const hasPool = route.credential !== 'none' && account.credential?.pool !== undefined
-  const candidates = hasPool ? candidatesFor(account, route, traits) : undefined
+  const credentials = route.credential === 'none' ? undefined : account.credential
+  const candidates = credentials?.pool && candidatesFor(account, route, traits)
   if (candidates !== undefined && isFailure(candidates)) return candidates
-  const credential =
-    candidates !== undefined
-      ? candidates[0]!.credential
-      : route.credential === 'none'
-        ? undefined
-        : account.credential?.choose()
+  const best = candidates?.[0]
+  const credential = best?.credential ?? credentials?.choose()
   const why = credential?.whyNot?.({ path, query, headers })
   if (why !== undefined) return invalid(why)
-  const admissionPolicy = candidates?.[0]!.admissionPolicy ?? account.admissionPolicies.policyFor(route, traits)
+  const admissionPolicy = best?.admissionPolicy ?? account.admissionPolicies.policyFor(route, traits)
   if (isFailure(admissionPolicy)) return admissionPolicy
   return {
     client,
