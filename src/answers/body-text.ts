@@ -1,15 +1,15 @@
-import { pointerOf, someAt } from '../answers/pointer.ts'
+import { pointerOf, someAt } from './pointer.ts'
 
-/** Several limits may ask about one body. */
+/** Several limits, and the prices, may ask about one body. */
 const parsed = new WeakMap<Buffer, unknown>()
 
-/** The text at a JSON pointer of a request's body, such as the model that is asked for; empty if there is none. */
-export function bodyText(body: Buffer, pointer: string): string {
+/** The text at a JSON pointer of a request's body, such as the model that is asked for; undefined if there is none. */
+export function bodyText(body: Buffer, pointer: string): string | undefined {
   if (!parsed.has(body)) parsed.set(body, jsonOf(body))
-  let text = ''
+  let text: string | undefined
   someAt(parsed.get(body), pointerOf(pointer), (found) => {
     if (typeof found === 'string') text = found
-    return true
+    return text !== undefined
   })
   return text
 }

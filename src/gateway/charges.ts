@@ -20,7 +20,8 @@ import { identityOf } from '../credentials/build.ts'
 import { type Limit, limitOf, windowOf } from '../ledger/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
-import { bodyText } from './body-text.ts'
+import { bodyText } from '../answers/body-text.ts'
+import { isStatusOf } from '../http/status.ts'
 import { Failure } from './failure.ts'
 import { LearnedPrices, Reserve } from './reserve.ts'
 
@@ -172,9 +173,8 @@ export class Rule {
 
   /** Whether an answer of this status is one that the upstream does not count. */
   isUncounted(status: number): boolean {
-    const uncounted = this.#uncounted
     if (this.#prices?.isFree(status) === true) return true
-    return uncounted !== undefined && (uncounted.has(status) || uncounted.has(`${Math.floor(status / 100)}xx`))
+    return this.#uncounted !== undefined && isStatusOf(this.#uncounted, status)
   }
 
   /** A call has cost so much, by its answer. */
@@ -316,8 +316,8 @@ function valueOf(split: Split, route: Route, { path, client, body }: Traits): st
   if (split === 'client') return client
   if (split.startsWith('/')) {
     // Calls of which the text is not known, because the body was not kept or lacks it, are counted together.
-    const said = body === undefined ? '' : bodyText(body, split)
-    return said === '' ? '' : String(groupNumber(said))
+    const said = body && bodyText(body, split)
+    return said ? String(groupNumber(said)) : ''
   }
   const { countedAs } = route
   const [index] = segmentsNamed(countedAs.slice(countedAs.indexOf('/')), [split.slice(1, -1)])

@@ -1,7 +1,8 @@
 import { Price } from '../answers/price.ts'
 import type { Pointer } from '../answers/pointer.ts'
-import { modelIn } from '../answers/model.ts'
+import { bodyText } from '../answers/body-text.ts'
 import type { Fields } from '../http/fields.ts'
+import { isStatusOf } from '../http/status.ts'
 import { divided, type Fraction, fractionOf, roundedUp, times } from '../schema/fraction.ts'
 import { formulaOf, type MoneyConfig, namesOf, priceName, UNITS_OF_MONEY } from '../schema/price-schema.ts'
 import type { Route } from '../routing/route.ts'
@@ -72,14 +73,14 @@ export class PriceList {
   }
 
   isFree(status: number): boolean {
-    return this.#free.has(status) || this.#free.has(`${Math.floor(status / 100)}xx`)
+    return isStatusOf(this.#free, status)
   }
 
   tariffFor(route: Route, body: Buffer | undefined): Tariff {
     const { list, model } = this.#config
     if (list === undefined) return this.#always
     if (route.price !== undefined) return this.#tariffs.get(route.price)
-    const named = body === undefined ? undefined : modelIn(body, model)
+    const named = body === undefined ? undefined : bodyText(body, model)
     if (named !== undefined) {
       const exact = this.#tariffs.get(named)
       if (exact !== undefined) return exact
