@@ -23,8 +23,7 @@ interface Chunk {
 
 /**
  * The latest calls of one process, a bounded number of bounded size: the oldest make way for the newest. They are kept as text
- * outside of the heap. As objects they would live just long enough for the garbage collector to copy each of them twice, which
- * took 7 to 10 µs a call.
+ * outside of the heap: as objects they would live just long enough for the garbage collector to copy each of them twice.
  */
 export class RequestHistory {
   readonly #bounds: Config['requests']
