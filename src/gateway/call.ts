@@ -2,6 +2,7 @@ import type { Try } from '../observe/log.ts'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Client } from '../clients/client.ts'
 import { Cancellation } from '../time/cancellation.ts'
+import type { Member } from '../time/roster.ts'
 import type { Clock } from '../time/clock.ts'
 import type { CacheResult } from '../observe/metrics.ts'
 import type { Credential } from '../credentials/credential.ts'
@@ -82,13 +83,16 @@ export interface Wait {
  * One client's call, from its arrival to its log line. All may read it. Each stage of its way writes what it finds out, and says so
  * by the type by which its functions take the call: see `Arriving`, `Identifying`, `Admitting`, `Sending` and `Answering`.
  */
-export class Call {
+export class Call implements Member<Call> {
   readonly id: string
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly snapshot: Snapshot
   readonly clock: Clock
   readonly startedAt: number
+  before: Call | undefined
+  after: Call | undefined
+  isListed = false
   /** Cancelled when the client has gone: it closed its connection before the response was complete. */
   readonly gone = new Cancellation()
 

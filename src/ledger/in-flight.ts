@@ -1,15 +1,16 @@
 import type { Clock, Timer } from '../time/clock.ts'
+import { Roster } from '../time/roster.ts'
 import type { Grant } from './ledger.ts'
 
 /** The grants of which calls are in flight, each renewed before its charge could leave a window. */
 export class InFlight {
   readonly #clock: Clock
-  readonly #renew: (grants: ReadonlySet<Grant>) => void
-  readonly #grants = new Set<Grant>()
+  readonly #renew: (grants: readonly Grant[]) => void
+  readonly #grants = new Roster<Grant>()
   #everyMs = Infinity
   #timer: Timer | undefined
 
-  constructor(clock: Clock, renew: (grants: ReadonlySet<Grant>) => void) {
+  constructor(clock: Clock, renew: (grants: readonly Grant[]) => void) {
     this.#clock = clock
     this.#renew = renew
   }
@@ -40,6 +41,6 @@ export class InFlight {
     this.#timer = undefined
     if (this.#grants.size === 0) return
     this.#timer = this.#clock.schedule(this.#everyMs, this.#onTick)
-    this.#renew(this.#grants)
+    this.#renew(this.#grants.all())
   }
 }

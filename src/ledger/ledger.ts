@@ -6,6 +6,7 @@
  * test/simulation).
  */
 
+import type { Member } from '../time/roster.ts'
 import type { PeerDemand, Demand } from './demand.ts'
 import type { Limit } from './limit.ts'
 import { Schedule } from './schedule.ts'
@@ -108,7 +109,7 @@ export type UpstreamFeedback =
   | { readonly kind: 'pause'; readonly ms: number }
 
 /** The answer to a charge: calls that may be sent now, and how many of them are still in flight. */
-export class Grant {
+export class Grant implements Member<Grant> {
   readonly chargeSet: ChargeSet
   /** Those of its limits that are told what becomes of its calls by this grant, and not by `rest`. */
   readonly part: ChargeSet
@@ -131,6 +132,9 @@ export class Grant {
   open: number
   /** Whether it was charged to a lease, without asking the store. */
   readonly isLocal: boolean
+  before: Grant | undefined
+  after: Grant | undefined
+  isListed = false
 
   constructor(
     chargeSet: ChargeSet,

@@ -20,6 +20,7 @@ import { forward } from '../gateway/forward.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
 import { identify } from '../gateway/identify.ts'
 import { PROXY_KEY_HEADERS, proxiedOn, proxyKey } from '../gateway/proxied.ts'
+import { Roster } from '../time/roster.ts'
 import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
 import { Cancellation } from '../time/cancellation.ts'
@@ -69,7 +70,7 @@ export class Proxy {
   /** Counters of calls that were refused before their account was known, by upstream and class. */
   readonly #refused = new Map<string, { readonly metrics: CallMetrics; readonly usage: CallUsage }>()
   /** Calls whose response is not finished, in the order in which they came. */
-  readonly #active = new Set<Arriving>()
+  readonly #active = new Roster<Arriving>()
   #isDraining = false
   readonly #tunnels = new Tunnels()
   #idle: PromiseWithResolvers<void> | undefined
@@ -103,7 +104,7 @@ export class Proxy {
   refuseConnection(socket: Socket, failure: Failure, hasLeft: boolean): void {
     // The connection has had its last answer. Whatever else comes on it is discarded.
     if (socket.writableEnded || socket.destroyed) return
-    const calls = [...this.#active].filter(({ request }) => request.socket === socket)
+    const calls = this.#active.all().filter(({ request }) => request.socket === socket)
     if (calls.length === 0) {
       const id = randomUUIDv7()
       endWith(socket, rawRefusal(id, failure))
@@ -328,7 +329,7 @@ export class Proxy {
     const { clock, history } = this.#options
     // Whoever reads may pause meanwhile. A call that ends in such a pause is told once.
     const ended = history?.newest(id) ?? []
-    const running = Array.from(this.#active)
+    const running = this.#active.all()
     for (const call of running) {
       if (id !== undefined && call.id !== id) continue
       const client = call.client?.name ?? 'unknown'

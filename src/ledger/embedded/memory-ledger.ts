@@ -226,7 +226,7 @@ export class MemoryLedger implements Ledger {
     for (const table of this.#partitions.values()) for (const tally of table.all) tally.setCalendar(now, aheadMs)
   }
 
-  #renew(grants: ReadonlySet<Grant>): void {
+  #renew(grants: readonly Grant[]): void {
     const now = this.#now()
     const partitions = new Set<string>()
     for (const grant of grants) {
