@@ -6,14 +6,15 @@ import type { AddressInfo } from 'node:net'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { load, startUpstream, stayAwake } from './driver.ts'
+import { OTHER_PROXIES, type Running, startOther } from './other-proxies.ts'
 import { findRedis } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 
 /**
- * `npm run bench`: processor time per request and latency of the gateway, next to the bare proxy plugin and next to what a
- * user would assemble from plugins. Every round measures all of them, one after the other, and ratios are taken within the
- * round, because other work on the machine changes from one minute to the next. `npm run bench:observe`: the gateway as it is next
- * to the same without anything that watches calls, and with traces.
+ * `npm run bench`: processor time per request and latency of the gateway, next to the bare proxy plugin, to what a user would
+ * assemble from plugins, and to nginx and HAProxy where they are installed. Every round measures all of them, one after the
+ * other, and ratios are taken within the round, because other work on the machine changes from one minute to the next.
+ * `npm run bench:observe`: the gateway as it is next to the same without anything that watches calls, and with traces.
  */
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7)
 const ROUND_MS = Number(process.env['BENCH_ROUND_MS'] ?? 2_500)
@@ -35,6 +36,8 @@ interface Sample {
 }
 
 const canPin = process.platform === 'linux' && cpus().length > 1 && spawnSync('taskset', ['-V']).status === 0
+// The proxy gets the first core to itself; this process, and Redis with it, the others.
+if (canPin) spawnSync('taskset', ['-a', '-p', '-c', `1-${cpus().length - 1}`, String(process.pid)])
 const store = temporaryFolder('bench')
 const redis = await findRedis()
 const { port: upstreamPort, server } = await startUpstream()
@@ -62,63 +65,64 @@ const watched = async (): Promise<Subject[]> => {
   ]
 }
 const subjects = isAboutWatching ? await watched() : others
-// The proxy gets the first core to itself; this process, and Redis with it, the others.
-if (canPin) spawnSync('taskset', ['-a', '-p', '-c', `1-${cpus().length - 1}`, String(process.pid)])
-
 stayAwake()
 
-const children: ChildProcess[] = []
-const samples: Sample[][] = subjects.map(() => [])
+const running: (Running & { name: string })[] = []
+const samples: Sample[][] = []
 try {
-  const running = await Promise.all(subjects.map(start))
+  for (const subject of subjects) running.push({ ...(await start(subject)), name: subject.name })
+  if (!isAboutWatching) await startOthers()
+  samples.push(...running.map(() => []))
   for (const { url } of running) await load(Number(new URL(url).port), PATH, CONNECTIONS, ROUND_MS) // warm up
   for (let round = 0; round < ROUNDS; round++) {
     for (const [i, subject] of running.entries()) samples[i]!.push(await measure(subject))
   }
   report()
 } finally {
-  await Promise.all(children.map(end))
+  await Promise.all(running.map((one) => one.stop()))
   server.close()
   await redis.stop()
   store.remove()
 }
 process.exit(0)
 
-interface RunningSubject {
-  readonly child: ChildProcess
-  readonly url: string
-}
-
-async function start({ file, env, before = [] }: Subject): Promise<RunningSubject> {
+async function start({ file, env, before = [] }: Subject): Promise<Running> {
   const child = fork(fileURLToPath(new URL(file, import.meta.url)), {
     env: { ...process.env, NODE_ENV: 'production', ...env },
     execArgv: [...before, 'cpu-reporter.ts'].flatMap((name) => ['--import', new URL(name, import.meta.url).href]),
     stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc'],
   })
-  children.push(child)
   if (canPin) spawnSync('taskset', ['-a', '-p', '-c', '0', String(child.pid)])
   const { url } = await answerOf<{ url: string }>(child)
-  return { child, url }
+  return {
+    url,
+    async cpuMicros() {
+      child.send('cpu')
+      return (await answerOf<{ cpuMicros: number }>(child)).cpuMicros
+    },
+    async stop() {
+      if (child.exitCode !== null || child.signalCode !== null) return
+      const ended = once(child, 'exit')
+      child.kill()
+      await ended
+    },
+  }
 }
 
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const ended = once(child, 'exit')
-  child.kill()
-  await ended
+async function startOthers(): Promise<void> {
+  for (const other of OTHER_PROXIES) {
+    const started = await startOther(other, { upstreamPort, redisUrl: redis.url, isPinned: canPin })
+    if (typeof started === 'string') console.log(started)
+    else running.push({ ...started, name: other.name })
+  }
 }
 
-async function measure({ child, url }: RunningSubject): Promise<Sample> {
-  const before = await cpuOf(child)
+async function measure({ url, cpuMicros }: Running): Promise<Sample> {
+  const before = await cpuMicros()
   const { requests, failures, latencies } = await load(Number(new URL(url).port), PATH, CONNECTIONS, ROUND_MS)
-  const after = await cpuOf(child)
+  const after = await cpuMicros()
   if (failures > 0) throw new Error(`${failures} of ${requests} requests failed`)
   return { cpuMicros: (after - before) / requests, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) }
-}
-
-async function cpuOf(child: ChildProcess): Promise<number> {
-  child.send('cpu')
-  return (await answerOf<{ cpuMicros: number }>(child)).cpuMicros
 }
 
 function answerOf<T>(child: ChildProcess): Promise<T> {
@@ -137,7 +141,7 @@ function report(): void {
     `${ROUNDS} rounds of ${ROUND_MS} ms each, ${CONNECTIONS} connections, ${canPin ? 'pinned' : 'not pinned'}`,
   )
   console.log(`CPU per request as a ratio to "${subjects[0]!.name}" in the same round: median (lowest-highest)`)
-  for (const [i, { name }] of subjects.entries()) {
+  for (const [i, { name }] of running.entries()) {
     const own = samples[i]!
     const cpu = own.map(({ cpuMicros }, round) => cpuMicros / samples[0]![round]!.cpuMicros)
     const p50 = own.map((sample, round) => sample.p50 / samples[0]![round]!.p50)
