@@ -146,6 +146,8 @@ function buildProgram(): Command {
     .option('--client <name>', 'of this client')
     .option('--account <name>', 'of this account, such as prod or harness/prod')
     .option('--class <name>', 'of this class')
+    .option('--team <name>', 'of the clients of this team')
+    .option('--organisation <name>', 'of those of this organisation')
     .addOption(new Option('--format <format>', 'how to print it').choices(['table', 'csv', 'json']).default('table'))
     .option(...CONFIG)
     .option(...URL_OPTION)

@@ -8,11 +8,17 @@ interface Options extends AdminOptions {
   readonly client?: string
   readonly account?: string
   readonly class?: string
+  readonly team?: string
+  readonly organisation?: string
   readonly format?: 'table' | 'csv' | 'json'
 }
 
 /** A row of `GET /v1/usage/days`. */
-type Row = Omit<DayRow, 'waitMs'> & { readonly waitSeconds: number }
+type Row = Omit<DayRow, 'waitMs' | 'unit' | 'team' | 'organisation'> & {
+  readonly waitSeconds: number
+  /** In units of its currency. */
+  readonly spent: number
+} & Readonly<Record<'unit' | 'team' | 'organisation', string | null>>
 
 const COLUMNS: Readonly<Record<keyof Row, string>> = {
   day: 'day',
@@ -26,6 +32,10 @@ const COLUMNS: Readonly<Record<keyof Row, string>> = {
   waits: 'waits',
   waitSeconds: 'wait_seconds',
   savedUnits: 'saved_units',
+  spent: 'spent',
+  unit: 'unit',
+  team: 'team',
+  organisation: 'organisation',
 }
 const FIELDS = Object.keys(COLUMNS) as (keyof Row)[]
 
@@ -36,17 +46,19 @@ export async function usage({
   client,
   account,
   class: name,
+  team,
+  organisation,
   format,
   ...options
 }: Options): Promise<void> {
   const admin = await adminPortOf(options)
-  const wanted = { since: since ?? `${KEPT_DAYS}d`, until, client, account, class: name }
+  const wanted = { since: since ?? `${KEPT_DAYS}d`, until, client, account, class: name, team, organisation }
   const query = new URLSearchParams(
     Object.entries(wanted).filter((one): one is [string, string] => one[1] !== undefined),
   )
   const { data } = await askAdmin<{ data: Row[] }>(admin, `/v1/usage/days?${query.toString()}`)
   const rows = data.sort((a, b) => {
-    for (const field of FIELDS) if (a[field] !== b[field]) return a[field] < b[field] ? -1 : 1
+    for (const field of FIELDS) if (a[field] !== b[field]) return (a[field] ?? '') < (b[field] ?? '') ? -1 : 1
     return 0
   })
   process.stdout.write(textOf(rows, format ?? 'table'))
@@ -55,11 +67,18 @@ export async function usage({
 function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): string {
   if (format === 'json') return `${JSON.stringify(rows, undefined, 2)}\n`
   const head = FIELDS.map((field) => COLUMNS[field])
-  const lines = rows.map((row) => FIELDS.map((field) => String(row[field])))
+  const lines = rows.map((row) =>
+    FIELDS.map((field) => (field === 'spent' ? decimal(row.spent) : String(row[field] ?? ''))),
+  )
   if (format === 'csv') return [head, ...lines].map((line) => `${line.map(quoted).join(',')}\n`).join('')
   const titles = head.map((title) => title.replace('_', ' ').toUpperCase())
   const texts = columnsOf([titles, ...lines], { width: process.stdout.columns ?? Infinity, cuttable: 5 })
   return texts.map((text) => `${text}\n`).join('')
+}
+
+/** Money without an exponent, which spreadsheets would take for a text. */
+function decimal(amount: number): string {
+  return String(amount).includes('e') ? amount.toFixed(9) : String(amount)
 }
 
 /** RFC 4180, but for its line ends, which are those that the tools of a command line want. */

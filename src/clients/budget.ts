@@ -53,17 +53,23 @@ export class Budget {
     this.unit = limits.find(({ limit }) => limit.unit !== undefined)?.limit.unit
   }
 
+  /** Whose limit of a charge set it is. */
+  levelOf(limit: Limit): BudgetLimit {
+    return this.limits.find((one) => one.limit === limit)!
+  }
+
   /** What a call is charged that costs `money`, in billionths. A call that costs none is charged to no amount of money. */
   chargeSetFor(money: number): ChargeSet {
-    let chargeSet = this.#byMoney.get(money)
+    const amount = this.unit === undefined ? 0 : money
+    let chargeSet = this.#byMoney.get(amount)
     if (chargeSet !== undefined) return chargeSet
     if (this.#byMoney.size >= MOST_AMOUNTS) this.#byMoney.clear()
-    const charges = this.limits.map(({ limit }) => ({ limit, units: limit.unit === undefined ? 1 : money }))
+    const charges = this.limits.map(({ limit }) => ({ limit, units: limit.unit === undefined ? 1 : amount }))
     chargeSet = chargeSetOf(
       this.#partition,
       charges.filter(({ units }) => units > 0),
     )
-    this.#byMoney.set(money, chargeSet)
+    this.#byMoney.set(amount, chargeSet)
     return chargeSet
   }
 }

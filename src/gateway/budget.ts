@@ -12,11 +12,11 @@ import { type Forwarded, refused, type Refused } from './forwarded.ts'
 import type { PriceList } from './price-list.ts'
 
 /**
- * Forwards a call of a client that has a budget, its own or its team's. The call is charged once, however many attempts there are. The
- * charge is refunded if the call is refused before its first attempt. The ledger counts it, so all gateways share the budget.
+ * Forwards a call that costs money, or whose client has a budget, its own or its team's. The call is charged once, however many attempts
+ * there are. The charge is refunded if the call is refused before its first attempt. The ledger counts it, so all gateways share the budget.
  */
 export async function forwardWithin(
-  budget: Budget | 'missing-team',
+  budget: Budget | 'missing-team' | undefined,
   call: Budgeting,
   target: Target,
   env: Environment,
@@ -43,20 +43,24 @@ const MISSING_TEAM = 'the team of the client is in the configuration no more, so
 /**
  * What one call is charged to the budgets of its client, its team and its organisation: all of them in one step, or none. Money is
  * reserved, and settled by the answer that the client gets. It costs nothing if no attempt was made, or all were answered by
- * statuses that are free; where the price does not become known, the reservation stands.
+ * statuses that are free; where the price does not become known, the reservation stands. What it has cost is counted for its client,
+ * budget or not.
  */
 class BudgetCharge implements Spend {
   isPending = true
   readonly prices: PriceList | undefined
-  readonly #budget: Budget
+  readonly #budget: Budget | undefined
   readonly #call: Budgeting
   readonly #env: Environment
   #permit: Permit | undefined
+  /** What the call costs, in billionths: what is reserved until that is known. */
+  #money = 0
+  #isKnown = false
   /** How many attempts were answered by a status that is free. */
   #freeAnswers = 0
 
-  constructor(budget: Budget, call: Budgeting, { upstream }: Target, env: Environment) {
-    this.prices = budget.unit === undefined ? undefined : upstream.prices
+  constructor(budget: Budget | undefined, call: Budgeting, { upstream }: Target, env: Environment) {
+    this.prices = upstream.prices
     this.#budget = budget
     this.#call = call
     this.#env = env
@@ -71,9 +75,9 @@ class BudgetCharge implements Spend {
     const { ledger } = admissionPolicy.queue
     const call = this.#call
     const { prices } = this
-    const money = prices?.reserveFor({ route, client: client.name, body }, prices.tariffFor(route, body)) ?? 0
-    const chargeSet = this.#budget.chargeSetFor(money)
-    if (chargeSet.limits.length === 0) return undefined
+    this.#money = prices?.reserveFor({ route, client: client.name, body }, prices.tariffFor(route, body)) ?? 0
+    const chargeSet = this.#budget?.chargeSetFor(this.#money)
+    if (chargeSet === undefined || chargeSet.limits.length === 0) return undefined
     let grant: Grant
     try {
       grant = await ledger.charge(chargeSet, 1)
@@ -105,6 +109,9 @@ class BudgetCharge implements Spend {
   }
 
   #settle(money: number): void {
+    if (this.#isKnown) return
+    this.#isKnown = true
+    this.#money = money
     const permit = this.#permit
     const { limits, units } = permit?.atEnd ?? {}
     if (limits === undefined) return
@@ -114,14 +121,14 @@ class BudgetCharge implements Spend {
 
   /** The call is over. Whatever was not told before is told now. */
   end(isDelivered: boolean): void {
-    const permit = this.#permit
-    if (permit === undefined) return
-    const { attempts } = this.#call
-    using held = permit
+    using permit = this.#permit
+    const { attempts, target, id } = this.#call
     if (attempts === 0 && !isDelivered) return
-    held.sent()
-    held.commit()
+    permit?.sent()
+    permit?.commit()
     if (attempts === this.#freeAnswers) this.#settle(0)
+    const { client, admissionPolicy } = target!
+    if (this.#money > 0) admissionPolicy.usage.of(client.name).spend(this.#money, this.prices!.unit, id)
   }
 
   #usedUp(grant: Grant): Failure {
@@ -131,7 +138,7 @@ class BudgetCharge implements Spend {
     const lacks = ({ limit, used }: LimitUsage, i: number): boolean =>
       limit.isEnforced && used + chargeSet.units[i]! > limit.requests
     const { limit } = usage.find((one) => one.limit === holder) ?? usage.find(lacks) ?? usage[0]!
-    const { kind, name } = this.#budget.limits.find((one) => one.limit === limit)!
+    const { kind, name } = this.#budget!.levelOf(limit)
     const retryAfterMs = schedule?.waitMs(1, now) ?? limit.windowMs
     const length = limit.calendar === undefined ? limit.label.split(' ', 1)[0]! : `this ${limit.calendar.unit}`
     const more =
@@ -145,8 +152,7 @@ class BudgetCharge implements Spend {
   #warn({ usage }: Grant, ledger: Ledger): void {
     for (let i = 0; i < usage.length; i++) {
       const { limit, used } = usage[i]!
-      const one = this.#budget.limits.find((budget) => budget.limit === limit)
-      if (one !== undefined) warnOnce(one, used, ledger, this.#env, this.#call.id)
+      warnOnce(this.#budget!.levelOf(limit), used, ledger, this.#env, this.#call.id)
     }
   }
 }

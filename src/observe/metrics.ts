@@ -77,6 +77,10 @@ export class Metrics {
     'quota_charged',
     'Units that attempts were charged, by the class of the limit and the client; once where a class has several limits.',
   )
+  readonly moneySpent = this.#counter(
+    'money_spent',
+    'What calls have cost by the prices of their upstream, in its currency, by client; once a call, as budgets are charged.',
+  )
   readonly clientWaits = this.#counter(
     'client_waits',
     'Waits of calls for quota that ended with their turn, by client.',

@@ -13,6 +13,7 @@ import type { FoundConfig } from '../config/find.ts'
 import type { Config } from '../schema/schema.ts'
 import { SecretFollower } from '../secrets/follow.ts'
 import { secretsIn } from '../schema/secret.ts'
+import { membershipsOf } from '../clients/membership.ts'
 import { GuessGuard } from '../clients/guess-guard.ts'
 import { openSources } from '../secrets/open.ts'
 import { LiveSnapshot } from '../gateway/live.ts'
@@ -179,6 +180,11 @@ export async function runWithoutAdmin(
     days: managed.usageDays,
     clock,
     logger,
+    owners() {
+      const { config: now } = live.current
+      const membershipOf = membershipsOf(now, managed.clients)
+      return ({ client, upstream }) => ({ ...membershipOf(client), unit: now.upstreams[upstream]?.price?.unit })
+    },
     onUnwritten: () => metrics.usageUnwritten.of({}).increment(),
   })
   parts.defer(() => keeper.close())

@@ -229,7 +229,7 @@ export class Proxy {
 
   #forward(call: Call, target: Target): Promise<Forwarded> {
     const { budget } = target.client
-    if (budget === undefined) return forward(call, target, this.#options)
+    if (budget === undefined && target.upstream.prices === undefined) return forward(call, target, this.#options)
     return forwardWithin(budget, call, target, this.#options)
   }
 

@@ -17,6 +17,12 @@ export interface DayRow {
   readonly waitMs: number
   /** Units that were not charged, because the cache answered. */
   readonly savedUnits: number
+  /** What calls have cost, in billionths of `unit`: as budgets are charged, whether or not the client has one. */
+  readonly spent: number
+  /** The currency of the upstream's prices, and what the client belongs to; undefined where there is none. */
+  readonly unit?: string | undefined
+  readonly team?: string | undefined
+  readonly organisation?: string | undefined
 }
 
 /** The name of all that have none of their own, because there are too many. */
@@ -48,20 +54,23 @@ export function daysBetween(since: number, until: number, now: number): string[]
   return days
 }
 
-/** A row of its names (client, upstream, account, class) and `NUMBERS`, as stores keep them. */
+/** A row of its names (client, upstream, account, class; and if it has them team, organisation, unit) and `NUMBERS`, as stores keep them. */
 export function rowOf(day: string, names: readonly string[], numbers: readonly number[]): DayRow {
   const [client = '', upstream = '', account = '', className = ''] = names
-  const [units = 0, calls = 0, refusals = 0, waits = 0, waitMs = 0, savedUnits = 0] = numbers
-  return { day, client, upstream, account, class: className, units, calls, refusals, waits, waitMs, savedUnits }
+  const [team, organisation, unit] = names.slice(4).map((name) => name || undefined)
+  const [units = 0, calls = 0, refusals = 0, waits = 0, waitMs = 0, savedUnits = 0, spent = 0] = numbers
+  const counts = { units, calls, refusals, waits, waitMs, savedUnits, spent }
+  return { day, client, upstream, account, class: className, ...counts, team, organisation, unit }
 }
 
-/** The name of a row in its day. */
-export function nameOf({ client, upstream, account, class: className }: DayRow): string {
-  return JSON.stringify([client, upstream, account, className])
+/** The names of a row in its day. A row without money and team has four, which older releases read, too. */
+export function namesOf({ client, upstream, account, class: className, team, organisation, unit }: DayRow): string[] {
+  const more = [team, organisation, unit].map((name) => name ?? '')
+  return [client, upstream, account, className, ...(more.every((name) => name === '') ? [] : more)]
 }
 
 /** The numbers of a row, in the order in which stores keep them. */
-export const NUMBERS = ['units', 'calls', 'refusals', 'waits', 'waitMs', 'savedUnits'] as const
+export const NUMBERS = ['units', 'calls', 'refusals', 'waits', 'waitMs', 'savedUnits', 'spent'] as const
 
 /** Under which names a row is kept instead of its own, where there are too many: without its account, then without its client. */
 export function foldsOf(row: DayRow): [DayRow, DayRow] {

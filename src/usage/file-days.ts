@@ -5,17 +5,15 @@ import { Value } from 'typebox/value'
 import { replaceFile } from '../files/replace-file.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Clock } from '../time/clock.ts'
-import { dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, nameOf, NUMBERS, rowOf } from './day-row.ts'
+import { dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 
 const DAY_MS = 86_400_000
 const Count = Type.Number({ minimum: 0 })
 const FileSchema = Type.Object({
   version: Type.Literal(1),
-  /** Client, upstream, account and class, then the numbers. */
-  rows: Type.Array(
-    Type.Tuple([Type.Tuple([Type.String(), Type.String(), Type.String(), Type.String()]), Type.Array(Count)]),
-  ),
+  /** Client, upstream, account, class and so on, then the numbers. */
+  rows: Type.Array(Type.Tuple([Type.Array(Type.String(), { minItems: 4, maxItems: 7 }), Type.Array(Count)])),
 })
 
 /**
@@ -58,7 +56,7 @@ export class FileDays implements UsageDays {
     for (const name of readdirSync(this.#folder)) {
       if (name < oldest || name.endsWith('.tmp')) rmSync(join(this.#folder, name), { force: true })
     }
-    this.#rows = new Map(this.#load(day).map((row) => [nameOf(row), row]))
+    this.#rows = new Map(this.#load(day).map((row) => [keyOf(row), row]))
     this.#day = day
   }
 
@@ -66,12 +64,12 @@ export class FileDays implements UsageDays {
     const size = this.#rows.size
     let into = row
     for (const [i, folded] of foldsOf(row).entries()) {
-      if (!this.#rows.has(nameOf(into)) && size >= (i + 1) * MOST_ROWS) into = folded
+      if (!this.#rows.has(keyOf(into)) && size >= (i + 1) * MOST_ROWS) into = folded
     }
-    const known = this.#rows.get(nameOf(into))
+    const known = this.#rows.get(keyOf(into))
     const sums =
       known === undefined ? {} : Object.fromEntries(NUMBERS.map((field) => [field, known[field] + row[field]]))
-    this.#rows.set(nameOf(into), { ...into, ...sums })
+    this.#rows.set(keyOf(into), { ...into, ...sums })
   }
 
   /** A file that can't be read is put aside: what it had is missing then, and the gateway serves all the same. */
@@ -99,9 +97,13 @@ export class FileDays implements UsageDays {
   }
 }
 
+function keyOf(row: DayRow): string {
+  return JSON.stringify(namesOf(row))
+}
+
 function textOf(rows: ReadonlyMap<string, DayRow>): string {
   const written = [...rows.values()].map((row) => {
-    return [[row.client, row.upstream, row.account, row.class], NUMBERS.map((field) => row[field])]
+    return [namesOf(row), NUMBERS.map((field) => row[field])]
   })
   return JSON.stringify({ version: 1, rows: written })
 }

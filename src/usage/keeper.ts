@@ -16,6 +16,8 @@ export interface KeeperOptions {
   readonly days: UsageDays
   readonly clock: Clock
   readonly logger: Logger
+  /** Says of a client what it belongs to, and of an upstream in which currency its prices are, as of now. */
+  owners(): (row: Pick<DayRow, 'client' | 'upstream'>) => Pick<DayRow, 'team' | 'organisation' | 'unit'>
   /** Told when a write fails. */
   onUnwritten(): void
 }
@@ -105,10 +107,12 @@ export class UsageKeeper implements UsageReader {
   }
 
   #take(): void {
-    const { usage, clock } = this.#options
+    const { usage, clock, owners } = this.#options
     const { day, rows } = usage.take()
+    if (rows.length === 0) return
+    const ownerOf = owners()
     for (let i = 0; i < rows.length; i += ROWS_A_BATCH) {
-      const part = rows.slice(i, i + ROWS_A_BATCH)
+      const part = rows.slice(i, i + ROWS_A_BATCH).map((row) => Object.assign(row, ownerOf(row)))
       this.#batches.push({ number: ++this.#number, day, rows: part, takenAt: clock.now() })
     }
   }

@@ -3,7 +3,7 @@ import type { Cluster, Redis } from 'ioredis'
 import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
-import { type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, nameOf, NUMBERS, rowOf } from './day-row.ts'
+import { type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 
 const DAY_MS = 86_400_000
@@ -58,7 +58,7 @@ export class RedisDays implements UsageDays {
   async add({ number, day, rows }: Batch): Promise<void> {
     const redis = await this.#connected()
     const args = rows.flatMap((row) => [
-      ...[row, ...foldsOf(row)].map(nameOf),
+      ...[row, ...foldsOf(row)].map((one) => JSON.stringify(namesOf(one))),
       NUMBERS.map((field) => row[field]).join(' '),
     ])
     const keptMs = (KEPT_DAYS + 1) * DAY_MS

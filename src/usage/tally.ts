@@ -1,8 +1,12 @@
 import type { Metrics } from '../observe/metrics.ts'
 import type { ClassLabels, CounterSeries } from '../observe/series.ts'
+import { UNITS_OF_MONEY } from '../schema/price-schema.ts'
 import type { DayRow } from './day-row.ts'
 
-export type TallyMetrics = Pick<Metrics, 'quotaCharged' | 'quotaSaved' | 'clientWaits' | 'clientWaitSeconds'>
+export type TallyMetrics = Pick<
+  Metrics,
+  'quotaCharged' | 'quotaSaved' | 'clientWaits' | 'clientWaitSeconds' | 'moneySpent'
+>
 
 /** Counts for one client, account and class: in the metrics, and once more for the rows of the day. */
 export class Tally {
@@ -17,11 +21,15 @@ export class Tally {
   #waits = 0
   #waitMs = 0
   #savedUnits = 0
+  #spent = 0
   // A series appears with its first event.
   #charged: CounterSeries | undefined
   #saved: CounterSeries | undefined
   #waited: CounterSeries | undefined
   #waitSeconds: CounterSeries | undefined
+  #moneySpent: CounterSeries | undefined
+  /** The currency of that. */
+  #unit: string | undefined
 
   /** `onChange` is told of the first change after each `take`. */
   constructor(labels: ClassLabels, client: string, metrics: TallyMetrics, onChange: (tally: Tally) => void) {
@@ -56,6 +64,17 @@ export class Tally {
     this.#change()
   }
 
+  /** A call has cost so many billionths of a currency. */
+  spend(money: number, unit: string, id: string): void {
+    if (unit !== this.#unit) {
+      this.#unit = unit
+      this.#moneySpent = this.#metrics.moneySpent.of({ ...this.#labels, client: this.#client, unit })
+    }
+    this.#moneySpent!.increment(id, money / UNITS_OF_MONEY)
+    this.#spent += money
+    this.#change()
+  }
+
   /** A call has ended. The metric of calls is counted by its status and outcome elsewhere. */
   end(isRefused: boolean): void {
     this.#calls++
@@ -75,8 +94,9 @@ export class Tally {
       waits: this.#waits,
       waitMs: Math.round(this.#waitMs),
       savedUnits: this.#savedUnits,
+      spent: this.#spent,
     }
-    this.#units = this.#calls = this.#refusals = this.#waits = this.#savedUnits = 0
+    this.#units = this.#calls = this.#refusals = this.#waits = this.#savedUnits = this.#spent = 0
     // What rounding left out is told the next time.
     this.#waitMs -= row.waitMs
     this.#isChanged = false

@@ -2,8 +2,10 @@ import type { ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
+import { runCommand } from '../support/command-line.ts'
 import { startGateway, startUpstream, stores, type Seen, type TestGateway } from '../support/gateway.ts'
 import { call, type CallOptions } from '../support/http.ts'
+import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 import { startProcess } from '../support/process.ts'
 
 const HOUR = '1h'
@@ -216,6 +218,70 @@ describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) =>
     // A model that is not known costs what is reserved at most.
     const unknown = await single({ model: 'huge' })
     expect(unknown.headers['x-sluice-error']).toBe('share_exceeded')
+  })
+})
+
+describe.each(Object.entries(stores))('the export of money by the day, with %s', (_, store) => {
+  it('sums to what the budgets of clients, teams and organisations were charged', async () => {
+    const { gateway } = await start(store())
+    const ofMini = { model: 'mini', max_tokens: 100, usage: { input: 7, cached: 3, output: 11 } }
+    await ask(gateway, 'bot', ofMini)
+    await ask(gateway, 'bot', {}, '/llm/search')
+    await ask(gateway, 'bot', { usage: {} }, '/free/chat')
+    await ask(gateway, 'crawler', large(1_000, 100, 200))
+    await ask(gateway, 'banner', large(0, 10, 20, { status: 503 }))
+    // Nobody knows what these cost, so the reservations stand.
+    await ask(gateway, 'banner', { model: 'mini', max_tokens: 50 })
+    await ask(gateway, 'banner', large(0, 1, 500, { breaks: true })).catch(() => undefined)
+    // More than was reserved, and a call that a budget refuses.
+    await ask(gateway, 'single', large(0, 200_000, 1))
+    expect((await ask(gateway, 'single', large(0, 1, 499_999))).status).toBe(429)
+    // This client has no budget.
+    await ask(gateway, 'other', { model: 'mini', max_tokens: 5, usage: { input: 1, cached: 0, output: 0 } })
+    type Day = Readonly<Record<'client' | 'upstream' | 'class' | 'unit' | 'team' | 'organisation', string | null>> & {
+      spent: number
+    }
+    const days = async (query = ''): Promise<Day[]> =>
+      ((await call(gateway.adminUrl, `/v1/usage/days?since=1d${query}`)).json() as { data: Day[] }).data
+    const sumsBy = (rows: readonly Day[], ...names: ('client' | 'team' | 'organisation')[]) => {
+      const sums: Record<string, number> = {}
+      for (const row of rows)
+        for (const name of names)
+          if (row[name] !== null) sums[row[name]] = Number(((sums[row[name]] ?? 0) + row.spent).toFixed(9))
+      return sums
+    }
+    await expect.poll(async () => sumsBy(await days(), 'client')).toMatchObject({ single: 2, other: 0.00000015 })
+    const rows = await days()
+    const charged = await spent(gateway)
+    expect(charged['ads']).toBeGreaterThan(0.005)
+    expect(sumsBy(rows, 'client', 'team', 'organisation')).toMatchObject(charged)
+    expect(rows.find(({ client, upstream }) => client === 'bot' && upstream === 'llm')).toMatchObject({
+      class: 'chat',
+      spent: Number((0.005 + (4 * 150 + 3 * 75 + 11 * 600) / 1e9).toFixed(9)),
+      unit: 'usd',
+      team: 'search',
+      organisation: 'acme',
+    })
+    expect(rows.find(({ upstream }) => upstream === 'free')).toMatchObject({ spent: 0, unit: null })
+    expect(sumsBy(await days('&team=search'), 'client')).toEqual(
+      sumsBy(
+        rows.filter(({ team }) => team === 'search'),
+        'client',
+      ),
+    )
+    expect(new Set((await days('&organisation=acme')).map(({ client }) => client))).toEqual(
+      new Set(['bot', 'crawler', 'banner']),
+    )
+    const metrics = valuesOf(parseMetrics(await gateway.metrics()), 'sluice_money_spent_total', 'client')
+    for (const [client, sum] of Object.entries(sumsBy(rows, 'client')))
+      expect(metrics[client] ?? 0, client).toBeCloseTo(sum, 9)
+    const { stdout } = await runCommand(['usage', '--url', gateway.adminUrl, '--client', 'other', '--format', 'csv'])
+    expect(stdout).toMatch(/^[^,]+,other,llm,main,chat,[^\n]*,0\.000000150,usd,,$/m)
+    // Who asks for a client's use sees all the budgets that it is charged to.
+    const { budgets } = (await call(gateway.adminUrl, '/v1/usage?client=bot')).json() as { budgets: Row[] }
+    expect(new Set(budgets.map(({ level, name }) => `${level} ${name}`))).toEqual(
+      new Set(['client bot', 'team search', 'organisation acme']),
+    )
   })
 })
 

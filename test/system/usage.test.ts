@@ -8,7 +8,7 @@ import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 import { startProcess } from '../support/process.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 
-type Row = Omit<DayRow, 'waitMs'> & { readonly waitSeconds: number }
+type Row = Omit<DayRow, 'waitMs' | 'unit' | 'team' | 'organisation'> & { readonly waitSeconds: number }
 type Admin = { readonly adminUrl: string }
 
 const READ = '/harness/ng/api/projects'
@@ -97,12 +97,14 @@ describe.each(Object.keys(stores) as (keyof typeof stores)[])('usage, with %s', 
     const of = (client: string, name: string) => rows.find((row) => row.client === client && row.class === name)
     const place = { upstream: 'api', account: 'main' }
     const none = { refusals: 0, waits: 0, waitSeconds: 0, savedUnits: 0 }
+    const noMoney = { spent: 0, unit: null, team: null, organisation: null }
     expect(of('bot', 'read')).toEqual({
       day,
       client: 'bot',
       ...place,
       class: 'read',
       ...none,
+      ...noMoney,
       units: 1,
       calls: 3,
       savedUnits: 2,
@@ -246,9 +248,9 @@ describe('the export', () => {
     }
     const [{ day } = { day: '' }] = await daysOf(gateway)
     expect(await usage('--since', '1d', '--format', 'csv')).toBe(
-      'day,client,upstream,account,class,units,calls,refusals,waits,wait_seconds,saved_units\n' +
-        `${day},bot,harness,prod,read,1,1,0,0,0,0\n` +
-        `${day},tool,harness,prod,write,1,1,0,0,0,0\n`,
+      'day,client,upstream,account,class,units,calls,refusals,waits,wait_seconds,saved_units,spent,unit,team,organisation\n' +
+        `${day},bot,harness,prod,read,1,1,0,0,0,0,0,,,\n` +
+        `${day},tool,harness,prod,write,1,1,0,0,0,0,0,,,\n`,
     )
     expect(await usage()).toMatch(/^DAY +CLIENT +UPSTREAM +ACCOUNT +CLASS +UNITS .*\n\S+ +bot +harness +prod +read +1 /)
     expect(JSON.parse(await usage('--client', 'tool', '--format', 'json'))).toMatchObject([

@@ -21,7 +21,7 @@ const NOON = Date.parse(`${DAY}T12:00Z`)
 const DAY_MS = 86_400_000
 
 function row(client: string, units = 1, more: Partial<DayRow> = {}): DayRow {
-  const counts = { units, calls: 1, refusals: 0, waits: 0, waitMs: 0, savedUnits: 0 }
+  const counts = { units, calls: 1, refusals: 0, waits: 0, waitMs: 0, savedUnits: 0, spent: 0 }
   return { day: DAY, client, upstream: 'api', account: 'main', class: 'read', ...counts, ...more }
 }
 
@@ -48,6 +48,20 @@ describe.each(Object.keys(stores) as (keyof typeof stores)[])('the rows of a day
     const next = daysOf(store)
     await next.add({ number: 1, day: DAY, rows: [row('b', 1)] })
     expect(byClient(await next.read(DAY))[1]).toEqual(row('b', 1.5, { calls: 2 }))
+  })
+
+  it('are kept apart by team and currency, and money is whole billionths', async () => {
+    const store = stores[kind]()
+    const days = daysOf(store)
+    const rows = [
+      row('a', 1, { team: 'x', organisation: 'acme', unit: 'usd', spent: 1_234_567_890_123_457 }),
+      row('a', 1, { team: 'y', unit: 'usd', spent: 1 }),
+      row('a', 1),
+    ]
+    await days.add({ number: 1, day: DAY, rows })
+    await days.add({ number: 2, day: DAY, rows: [row('a', 1, { team: 'y', unit: 'usd', spent: 2 })] })
+    const found = (await daysOf(store).read(DAY)).toSorted((a, b) => b.spent - a.spent)
+    expect(found).toEqual([rows[0], { ...rows[1], units: 2, calls: 2, spent: 3 }, rows[2]])
   })
 
   it('have any names, and no more of them than there may be', async () => {
@@ -147,7 +161,14 @@ describe('what was counted', () => {
     const usage = new Usage({ metrics, clock })
     const days = new Days()
     let unwritten = 0
-    const keeper = new UsageKeeper({ usage, days, clock, logger, onUnwritten: () => unwritten++ })
+    const keeper = new UsageKeeper({
+      usage,
+      days,
+      clock,
+      logger,
+      owners: () => () => ({}),
+      onUnwritten: () => unwritten++,
+    })
     onTestFinished(() => keeper.close())
     const calls = new CallUsage(usage, { upstream: 'api', account: 'main', class: 'read' })
     return { clock, days, keeper, call: (client = 'a') => calls.of(client).end(false), unwritten: () => unwritten }

@@ -124,7 +124,7 @@ describe('what a client has used on a day', () => {
     calls.of('bot').wait(1_500.4, 'id')
     calls.of('bot').end(false)
     calls.of('bot').end(true)
-    const row = { day: '2026-11-28', client: 'bot', ...LABELS, units: 2, savedUnits: 4 }
+    const row = { day: '2026-11-28', client: 'bot', ...LABELS, units: 2, savedUnits: 4, spent: 0 }
     expect(usage.take().rows).toEqual([{ ...row, calls: 2, refusals: 1, waits: 1, waitMs: 1_500 }])
     expect(usage.take().rows).toEqual([])
     calls.of('bot').end(false)
@@ -147,7 +147,10 @@ describe('what a client has used on a day', () => {
     const spending = spendingOf()
     for (const name of ['a', 'b', 'a']) spending.count(client(name), 'id')
     spending.save(client('b'), 'id')
-    new CallUsage(usage, LABELS).of('a').wait(250, 'id')
+    const calls = new CallUsage(usage, LABELS)
+    calls.of('a').wait(250, 'id')
+    for (const money of [100_000_000, 200_000_000]) calls.of('a').spend(money, 'usd', 'id')
+    calls.of('a').spend(7, 'eur', 'id')
     const text = await metrics.registry.metrics()
     const labels = 'upstream="api",account="main",class="read"'
     expect(text).toContain(`sluice_quota_charged_total{${labels},client="a"} 4 `)
@@ -155,6 +158,8 @@ describe('what a client has used on a day', () => {
     expect(text).toContain(`sluice_quota_saved_total{${labels},client="b"} 2 `)
     expect(text).toContain(`sluice_client_waits_total{${labels},client="a"} 1 `)
     expect(text).toContain(`sluice_client_wait_seconds_total{${labels},client="a"} 0.25 `)
+    expect(text).toMatch(/^sluice_money_spent_total\{.*,client="a",unit="usd"\} 0\.3/m)
+    expect(text).toMatch(/^sluice_money_spent_total\{.*,client="a",unit="eur"\} 7e-9 /m)
   })
 })
 

@@ -1,38 +1,45 @@
 import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
-import { KEPT_DAYS } from '../../usage/day-row.ts'
+import { membershipsOf } from '../../clients/membership.ts'
+import { UNITS_OF_MONEY } from '../../schema/price-schema.ts'
+import { type DayRow, KEPT_DAYS } from '../../usage/day-row.ts'
 import type { UsageReader } from '../../usage/keeper.ts'
 import { momentOf, readListQuery, textOf } from './list.ts'
 import type { AdminParts } from './management.ts'
 import { AdminProblem, invalid } from './problem.ts'
+import type { BudgetRow } from './status.ts'
 import { type UsedLimit, usageNow } from './usage-view.ts'
 
 const NAMES = ['client', 'upstream', 'account', 'class'] as const
+const DAY_NAMES = [...NAMES, 'team', 'organisation'] as const
 const DAY_MS = 86_400_000
 /** More rows than a process can have: no row is left out. */
 const ALL = 100_000
 
-type Wanted = Partial<Record<(typeof NAMES)[number], string>>
-type Row = Readonly<Record<'upstream' | 'account' | 'class', string> & { client?: string }>
+type Wanted = Partial<Record<(typeof DAY_NAMES)[number], string>>
+type Row = Pick<DayRow, 'upstream' | 'account' | 'class'> & Partial<Pick<DayRow, 'client' | 'team' | 'organisation'>>
 
 /** `/v1/usage`: who uses which limit now, and within the last hour and day; `/v1/usage/days`: by the day, for charge-back. */
 export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
-  const { clock, usage } = parts.management
+  const { clock, usage, clients, config } = parts.management
   api.get('/usage', async ({ query }) => {
     const { search, limit, offset } = readListQuery(query, NAMES)
     const { client, ...wanted } = readNames(query as Record<string, unknown>)
     const { limits, budgets, away, since } = await usageNow(parts, ALL)
+    const membershipOf = membershipsOf(config(), clients)
+    const isOver = ({ level, name }: BudgetRow, of: string): boolean =>
+      name === (level === 'client' ? of : membershipOf(of)[level])
     const found: UsedLimit[] = []
     for (const row of limits) {
       if (!isWanted(row, wanted)) continue
-      const clients = client === undefined ? row.clients : row.clients.filter((one) => one.client === client)
-      const shown = { ...row, clients }
+      const spenders = client === undefined ? row.clients : row.clients.filter((one) => one.client === client)
+      const shown = { ...row, clients: spenders }
       const isFound = search === undefined || JSON.stringify(shown).toLowerCase().includes(search.toLowerCase())
-      if (isFound && (client === undefined || clients.length > 0)) found.push(shown)
+      if (isFound && (client === undefined || spenders.length > 0)) found.push(shown)
     }
     return {
       data: found.slice(offset, offset + limit),
-      budgets: budgets?.filter((row) => client === undefined || row.client === client) ?? null,
+      budgets: budgets?.filter((row) => client === undefined || isOver(row, client)) ?? null,
       since: since === undefined ? null : new Date(since).toISOString(),
       away,
     }
@@ -40,7 +47,7 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
   api.get('/usage/days', (request, reply) => {
     const query = request.query as Record<string, unknown>
     for (const name of Object.keys(query)) {
-      const known = [...NAMES, 'since', 'until']
+      const known = [...DAY_NAMES, 'since', 'until']
       if (!known.includes(name))
         throw invalid(`unknown query parameter "${name.slice(0, 64)}"; known are ${known.join(', ')}`)
     }
@@ -65,8 +72,9 @@ async function sendDays(usage: UsageReader, since: number, until: number, wanted
       for (let day = first; day.done !== true; day = await days.next()) {
         for (const row of day.value) {
           if (!isWanted(row, wanted)) continue
-          const { waitMs, ...shown } = row
-          yield before + JSON.stringify({ ...shown, waitSeconds: waitMs / 1_000 })
+          const { waitMs, spent, unit = null, team = null, organisation = null, ...shown } = row
+          const money = { spent: spent / UNITS_OF_MONEY, unit }
+          yield before + JSON.stringify({ ...shown, waitSeconds: waitMs / 1_000, ...money, team, organisation })
           before = ','
         }
       }
@@ -77,7 +85,7 @@ async function sendDays(usage: UsageReader, since: number, until: number, wanted
 
 function readNames(query: Record<string, unknown>): Wanted {
   const wanted: Wanted = {}
-  for (const name of NAMES) {
+  for (const name of DAY_NAMES) {
     const text = textOf(query, name)
     if (text === '') throw invalid(`${name} must not be empty`)
     if (text !== undefined) wanted[name] = text
