@@ -50,7 +50,9 @@ export async function startThree(faults: Faults): Promise<Three> {
       webhooks: { hook: { url: `${url}/hook`, privateAddresses: 'allow' } },
       ...(name === 'one' && { forwardProxy: proxy }),
       // No collector listens there.
-      ...(name === 'two' && { telemetry: { traces: { endpoint: 'http://127.0.0.1:1', sample: '10%' } } }),
+      ...(name === 'two' && {
+        telemetry: { traces: { endpoint: 'http://127.0.0.1:1', sample: '10%', timeout: '1s' } },
+      }),
       log: { instance: name },
       clients: {
         bot: { keys: [hashKey('key-of-bot')] },
