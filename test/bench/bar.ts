@@ -15,7 +15,8 @@ export const bars: Bar[] = []
 
 /**
  * Prints one line that begins with `met` or `missed`, like `met     added p50 0.41 ms, asked at most 1 ms`, and keeps the
- * figure in `bars`. A process that missed a bar ends with the exit code 1. A figure that is no number misses its bar. A ratio
+ * figure in `bars`. A process that missed a bar ends with the exit code 2, and so one that fails
+ * is told from it. A figure that is no number misses its bar. A ratio
  * has the unit ''.
  */
 export function bar(name: string, value: number, asked: Asked, unit: string): Bar {
@@ -23,7 +24,7 @@ export function bar(name: string, value: number, asked: Asked, unit: string): Ba
   const limit = 'atMost' in asked ? `at most ${asked.atMost}` : `at least ${asked.atLeast}`
   const suffix = unit === '' ? '' : ` ${unit}`
   console.log(`${isMet ? 'met    ' : 'missed '} ${name} ${digits(value)}${suffix}, asked ${limit}${suffix}`)
-  if (!isMet) process.exitCode = 1
+  if (!isMet) process.exitCode = 2
   const measured = { name, value, asked, unit, isMet }
   bars.push(measured)
   return measured

@@ -5,6 +5,8 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { bar } from './bar.ts'
 import { load, startUpstream, stayAwake } from './driver.ts'
 import { OTHER_PROXIES, type Running, startOther } from './other-proxies.ts'
 import { findRedis } from '../support/find-redis.ts'
@@ -15,11 +17,36 @@ import { temporaryFolder } from '../support/temporary-folder.ts'
  * assemble from plugins, and to nginx and HAProxy where they are installed. Every round measures all of them, one after the
  * other, and ratios are taken within the round, because other work on the machine changes from one minute to the next.
  * `npm run bench:observe`: the gateway as it is next to the same without anything that watches calls, and with traces.
+ * `npm run bench -- --check`: the same number of calls to each in every round, and an end with a code that is not 0 if a ratio is
+ * above what CI lets pass. `--before FILE` loads a file of this folder before the gateway, such as `slowed.ts`.
  */
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7)
 const ROUND_MS = Number(process.env['BENCH_ROUND_MS'] ?? 2_500)
+/** A round of a check, and what goes before it: so many calls take as long on a busy machine as on a quiet one, in processor time. */
+const ROUND_CALLS = 5_000
+const WARM_CALLS = 20_000
 const CONNECTIONS = 64
 const PATH = '/harness/ng/api/projects?accountIdentifier=acct1234&pageIndex=0'
+
+const BARE = 'bare @fastify/http-proxy'
+const WIRED = 'plugins as a user wires them'
+const EMBEDDED = 'sluice, embedded store'
+const REDIS = 'sluice, Redis'
+
+/**
+ * The bars: at most so many times the processor time of the other, as the median of the rounds. `today` is what was measured last
+ * where that is more. A check lets pass what is at most 15 % above it, or above the bar where there is no `today`. Whoever makes a
+ * call cheaper lowers `today`; nobody raises it.
+ */
+const BARS: readonly { of: string; beside: string; atMost: number; today?: number }[] = [
+  { of: EMBEDDED, beside: BARE, atMost: 0.95, today: 1.08 },
+  { of: REDIS, beside: BARE, atMost: 1.05, today: 1.28 },
+  { of: EMBEDDED, beside: WIRED, atMost: 0.6, today: 0.65 },
+  { of: REDIS, beside: WIRED, atMost: 0.68, today: 0.75 },
+  { of: 'as it is, traces off', beside: 'nothing watches', atMost: 1.1 },
+  { of: 'traces of 1 %', beside: 'nothing watches', atMost: 1.15 },
+]
+const MARGIN = 1.15
 
 interface Subject {
   readonly name: string
@@ -35,6 +62,10 @@ interface Sample {
   readonly p99: number
 }
 
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { check: { type: 'boolean', default: false }, before: { type: 'string', multiple: true, default: [] } },
+})
 const canPin = process.platform === 'linux' && cpus().length > 1 && spawnSync('taskset', ['-V']).status === 0
 // The proxy gets the first core to itself; this process, and Redis with it, the others.
 if (canPin) spawnSync('taskset', ['-a', '-p', '-c', `1-${cpus().length - 1}`, String(process.pid)])
@@ -43,13 +74,14 @@ const redis = await findRedis()
 const { port: upstreamPort, server } = await startUpstream()
 const upstream = { UPSTREAM: `http://127.0.0.1:${upstreamPort}` }
 const gateway = { ...upstream, GATEWAY_STORE: store.path }
-const isAboutWatching = process.argv[2] === 'observe'
+const { before } = options
+const isAboutWatching = positionals[0] === 'observe'
 const others: Subject[] = [
-  { name: 'bare @fastify/http-proxy', file: 'bare-proxy.ts', env: upstream },
+  { name: BARE, file: 'bare-proxy.ts', env: upstream },
   { name: 'its handler hook and dispatch', file: 'bare-handler.ts', env: upstream },
-  { name: 'plugins as a user wires them', file: 'assembled-proxy.ts', env: { ...upstream, REDIS_URL: redis.url } },
-  { name: 'sluice, embedded store', file: 'gateway.ts', env: gateway },
-  { name: 'sluice, Redis', file: 'gateway.ts', env: { ...upstream, GATEWAY_REDIS_URL: redis.url } },
+  { name: WIRED, file: 'assembled-proxy.ts', env: { ...upstream, REDIS_URL: redis.url } },
+  { name: EMBEDDED, file: 'gateway.ts', env: gateway, before },
+  { name: REDIS, file: 'gateway.ts', env: { ...upstream, GATEWAY_REDIS_URL: redis.url }, before },
 ]
 const watched = async (): Promise<Subject[]> => {
   const collector = await startCollector()
@@ -70,10 +102,14 @@ stayAwake()
 const running: (Running & { name: string })[] = []
 const samples: Sample[][] = []
 try {
-  for (const subject of subjects) running.push({ ...(await start(subject)), name: subject.name })
-  if (!isAboutWatching) await startOthers()
+  for (const subject of subjects) {
+    if (options.check && !BARS.some(({ of, beside }) => of === subject.name || beside === subject.name)) continue
+    running.push({ ...(await start(subject)), name: subject.name })
+  }
+  if (!isAboutWatching && !options.check) await startOthers()
   samples.push(...running.map(() => []))
-  for (const { url } of running) await load(Number(new URL(url).port), PATH, CONNECTIONS, ROUND_MS) // warm up
+  for (const { url } of running)
+    await load(Number(new URL(url).port), PATH, CONNECTIONS, options.check ? { calls: WARM_CALLS } : ROUND_MS) // warm up
   for (let round = 0; round < ROUNDS; round++) {
     for (const [i, subject] of running.entries()) samples[i]!.push(await measure(subject))
   }
@@ -84,7 +120,7 @@ try {
   await redis.stop()
   store.remove()
 }
-process.exit(0)
+process.exit()
 
 async function start({ file, env, before = [] }: Subject): Promise<Running> {
   const child = fork(fileURLToPath(new URL(file, import.meta.url)), {
@@ -119,7 +155,12 @@ async function startOthers(): Promise<void> {
 
 async function measure({ url, cpuMicros }: Running): Promise<Sample> {
   const before = await cpuMicros()
-  const { requests, failures, latencies } = await load(Number(new URL(url).port), PATH, CONNECTIONS, ROUND_MS)
+  const { requests, failures, latencies } = await load(
+    Number(new URL(url).port),
+    PATH,
+    CONNECTIONS,
+    options.check ? { calls: ROUND_CALLS } : ROUND_MS,
+  )
   const after = await cpuMicros()
   if (failures > 0) throw new Error(`${failures} of ${requests} requests failed`)
   return { cpuMicros: (after - before) / requests, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) }
@@ -138,9 +179,9 @@ function answerOf<T>(child: ChildProcess): Promise<T> {
 
 function report(): void {
   console.log(
-    `${ROUNDS} rounds of ${ROUND_MS} ms each, ${CONNECTIONS} connections, ${canPin ? 'pinned' : 'not pinned'}`,
+    `${ROUNDS} rounds of ${options.check ? `${ROUND_CALLS} calls` : `${ROUND_MS} ms`} each, ${CONNECTIONS} connections, ${canPin ? 'pinned' : 'not pinned'}`,
   )
-  console.log(`CPU per request as a ratio to "${subjects[0]!.name}" in the same round: median (lowest-highest)`)
+  console.log(`CPU per request as a ratio to "${running[0]!.name}" in the same round: median (lowest-highest)`)
   for (const [i, { name }] of running.entries()) {
     const own = samples[i]!
     const cpu = own.map(({ cpuMicros }, round) => cpuMicros / samples[0]![round]!.cpuMicros)
@@ -150,6 +191,17 @@ function report(): void {
     console.log(
       `${name.padEnd(30)} cpu ${spread(cpu)}   p50 ${spread(p50)}   p99 ${spread(p99)}   (${micros.toFixed(1)} µs, ` +
         `p50 ${median(own.map((s) => s.p50)).toFixed(2)} ms, p99 ${median(own.map((s) => s.p99)).toFixed(2)} ms)`,
+    )
+  }
+  for (const { of, beside, atMost, today = atMost } of BARS) {
+    const [own, other] = [of, beside].map((name) => samples[running.findIndex((one) => one.name === name)])
+    if (own === undefined || other === undefined) continue
+    const ratio = median(own.map(({ cpuMicros }, round) => cpuMicros / other[round]!.cpuMicros))
+    bar(
+      `CPU a request, ${of} beside ${beside}`,
+      ratio,
+      { atMost: options.check ? Number((today * MARGIN).toFixed(2)) : atMost },
+      '',
     )
   }
 }

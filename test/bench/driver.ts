@@ -78,18 +78,19 @@ export function get(path: string, fields: Record<string, string> = {}): Buffer {
   return message([`GET ${path} HTTP/1.1`], '', { ...REQUEST_FIELDS, ...fields })
 }
 
-/** Sends GETs over `connections` for `durationMs`, one at a time on each: of that path, or these in turn. */
+/** Sends GETs over `connections`, one at a time on each, for so many milliseconds or calls: of that path, or these in turn. */
 export async function load(
   port: number,
   path: string | readonly Buffer[],
   connections: number,
-  durationMs: number,
+  length: number | { readonly calls: number },
 ): Promise<LoadResult> {
+  const { ms, calls } = typeof length === 'number' ? { ms: length, calls: Infinity } : { ms: Infinity, ...length }
   const requests = typeof path === 'string' ? [get(path)] : path
   let sent = 0
   const latencies: number[] = []
   let failures = 0
-  const until = performance.now() + durationMs
+  const until = performance.now() + ms
   const client = (): Promise<void> =>
     new Promise((resolve, reject) => {
       const socket: Socket = connect(port, '127.0.0.1')
@@ -98,7 +99,7 @@ export async function load(
       let head = ''
       let missing = 0
       const send = (): void => {
-        if (performance.now() >= until) {
+        if (sent >= calls || performance.now() >= until) {
           socket.destroy()
           resolve()
           return
