@@ -3,6 +3,7 @@
  * is not listed runs with `npm run test:unit`, too, which has no Redis for it.
  */
 export const BEYOND_UNITS = [
+  'test/bench/**',
   'test/cli/**',
   'test/clients-tried/**',
   'test/deploy/**',

@@ -11,6 +11,7 @@ import { parseArgs } from 'node:util'
 import { stringify } from 'yaml'
 import { findRedis } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
+import { bar } from './bar.ts'
 import { cpuMs, endedChildrenMs, treeOf } from './process-tree.ts'
 
 /**
@@ -27,13 +28,13 @@ try {
     embedded: { kind: 'memory' },
     Redis: { kind: 'redis', url: redis.url, prefix: `idle-${process.pid}` },
   })) {
-    console.log(`${name}: ${((await idleMs(store)) / seconds / 10).toFixed(2)} % of a core over ${seconds} s`)
+    bar(`idle over ${seconds} s, ${name}`, (await idleMs(store)) / seconds / 10, { atMost: 1 }, '% of a core')
   }
 } finally {
   await redis.stop()
 }
 
-console.log(`a health check: ${(await healthCheckMs()).toFixed(0)} ms`)
+bar('a health check', await healthCheckMs(), { atMost: 100 }, 'ms')
 
 /** Of the command in the Dockerfile, which starts a Node each time. What it asks is a server that answers at once. */
 async function healthCheckMs(): Promise<number> {

@@ -12,6 +12,7 @@ import type { Argument, Reply } from '../../src/ledger/redis/protocol.ts'
 import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { startRedisServer } from '../support/find-redis.ts'
 import { hasProgram } from '../support/packages.ts'
+import { bar } from './bar.ts'
 
 /**
  * `npm run bench:ledger`: what a charge to two limits costs Redis, next to rate-limiter-flexible (fixed windows) and to a log
@@ -91,6 +92,9 @@ const makers: Record<string, Make> = {
 
 console.log(`Redis ${/redis_version:(\S+)/.exec(await redis.info('server'))?.[1]}`)
 const costRows: Record<string, unknown>[] = []
+/** Of ours, at the lowest concurrency, so that charges do not share a call. */
+const ownCosts = new Map<number, Cost>()
+let mostBytes = 0
 const memoryRows: Record<string, unknown>[] = []
 for (const accounts of ACCOUNTS) {
   const bytes: Record<string, unknown>[] = ALLOWED.map((limit) => ({ accounts, limit }))
@@ -110,9 +114,14 @@ console.log('\nper attempt, charged to two limits of 1,000,000 in a minute; the 
 console.table(costRows)
 console.log('\nmemory of Redis per account and limit, in bytes')
 console.table(memoryRows)
+for (const [accounts, { commandMicros, waitedFor }] of ownCosts) {
+  bar(`Redis's time for a charge and its settlement, accounts: ${accounts}`, commandMicros, { atMost: 10 }, 'µs')
+  bar(`calls of Redis that an attempt waits for, accounts: ${accounts}`, waitedFor, { atMost: 1 }, '')
+}
+bar("Redis's memory for an account and limit", mostBytes, { atMost: 2_048 }, 'bytes')
 redis.disconnect()
 await server.stop()
-process.exit(0)
+process.exit()
 
 /** Fills the accounts, and tells the bytes of one limit; for the largest limit also notes what attempts cost. */
 async function measure(name: string, make: Make, accounts: number, limit: number): Promise<string> {
@@ -121,9 +130,12 @@ async function measure(name: string, make: Make, accounts: number, limit: number
   const calls = Math.max(1, Math.min(limit, Math.floor(FILLED / accounts)))
   for (let call = 0; call < calls; call++) await attemptEach(subject, accounts)
   const bytes = Math.round(((await bytesPerKey()) * (await redis.dbsize())) / accounts / 2)
+  if (make === makers['Sluice']) mostBytes = Math.max(mostBytes, bytes)
   if (limit === ALLOWED.at(-1)) {
     for (const concurrency of accounts > MOST_FILLED ? CONCURRENCIES.slice(-1) : CONCURRENCIES) {
-      costRows.push({ subject: name, accounts, concurrency, ...(await bestCost(subject, accounts, concurrency)) })
+      const best = await bestCost(subject, accounts, concurrency)
+      costRows.push({ subject: name, accounts, concurrency, ...inWords(best) })
+      if (make === makers['Sluice'] && !ownCosts.has(accounts)) ownCosts.set(accounts, best)
     }
   }
   await subject.stop()
@@ -131,16 +143,19 @@ async function measure(name: string, make: Make, accounts: number, limit: number
   return `${bytes}${calls < limit && make === sortedSet ? ` after ${calls} calls` : ''}`
 }
 
-async function bestCost(subject: Subject, accounts: number, concurrency: number): Promise<Record<string, string>> {
+async function bestCost(subject: Subject, accounts: number, concurrency: number): Promise<Cost> {
   const samples: Cost[] = []
   for (let round = 0; round < ROUNDS; round++) samples.push(await cost(subject, accounts, concurrency))
-  const best = samples.toSorted((a, b) => a.commandMicros - b.commandMicros)[0]!
+  return samples.toSorted((a, b) => a.commandMicros - b.commandMicros)[0]!
+}
+
+function inWords({ commandMicros, cpuMicros, calls, waitedFor, perSecond }: Cost): Record<string, string> {
   return {
-    'commands µs': best.commandMicros.toFixed(1),
-    'main thread CPU µs': best.cpuMicros.toFixed(1),
-    calls: best.calls.toFixed(2),
-    'of them waited for': best.waitedFor.toFixed(2),
-    'attempts/s': best.perSecond.toFixed(0),
+    'commands µs': commandMicros.toFixed(1),
+    'main thread CPU µs': cpuMicros.toFixed(1),
+    calls: calls.toFixed(2),
+    'of them waited for': waitedFor.toFixed(2),
+    'attempts/s': perSecond.toFixed(0),
   }
 }
 

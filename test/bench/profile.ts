@@ -12,7 +12,7 @@ import { load, startUpstream, stayAwake } from './driver.ts'
 /**
  * `npm run profile`: where the processor time of a call goes in steady state, and what it allocates, by module. `-- bare-proxy.ts`
  * profiles another program of this folder, `--before FILE` loads one before it, `--top N` shows so many functions,
- * `--redis` counts in Redis.
+ * `--redis` counts in Redis, `--calls N` profiles fewer or more.
  */
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -21,12 +21,13 @@ const { values, positionals } = parseArgs({
     top: { type: 'string', default: '25' },
     under: { type: 'string', default: '' },
     redis: { type: 'boolean', default: false },
+    calls: { type: 'string', default: '40000' },
   },
 })
 const { under } = values
 const file = positionals[0] ?? 'gateway.ts'
 /** So many calls warm it up, and so many are profiled, however busy the machine is. */
-const CALLS = 40_000
+const CALLS = Number(values.calls)
 const PIECE_MS = 1_000
 const CONNECTIONS = 64
 const PATH = '/harness/ng/api/projects?accountIdentifier=acct1234&pageIndex=0'

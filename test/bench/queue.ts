@@ -14,6 +14,7 @@ import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { findRedis } from '../support/find-redis.ts'
 import { Leaving } from '../support/leaving.ts'
+import { bar } from './bar.ts'
 
 /**
  * `npm run bench:queue`: what waiting costs one gateway, with few calls that wait and with very many: memory, processor time
@@ -127,20 +128,34 @@ console.log(
 )
 for (const [name, ledger] of Object.entries(ledgers)) {
   const rows: Record<string, object> = {}
-  let least: number | undefined
+  const measured: Row[] = []
   for (const waiting of QUEUES) {
     const row = await measure(ledger, waiting, name === 'Redis' ? scriptsRun : () => Promise.resolve(0))
-    least ??= row.microsPerCall
+    measured.push(row)
     rows[`${waiting} wait`] = {
       'bytes a call': Math.round(row.bytesPerCall),
       'CPU µs an admission': Number(row.microsPerCall.toFixed(1)),
-      'ratio to the first row': Number((row.microsPerCall / least).toFixed(2)),
+      'ratio to the first row': Number((row.microsPerCall / measured[0]!.microsPerCall).toFixed(2)),
       'Redis commands an admission': Number(row.commandsPerCall.toFixed(2)),
       admitted: row.admitted,
     }
   }
   console.log(`\nledger: ${name}`)
   console.table(rows)
+  const most = measured.at(-1)!
+  bar(`a waiting call, ${name}`, most.bytesPerCall, { atMost: 4_096 }, 'bytes')
+  bar(
+    `CPU an admission, ${QUEUES.at(-1)} waiting beside ${QUEUES[0]}, ${name}`,
+    most.microsPerCall / measured[0]!.microsPerCall,
+    { atMost: 1 },
+    '',
+  )
+  bar(
+    `Redis commands an admission, ${name}`,
+    Math.max(...measured.map((row) => row.commandsPerCall)),
+    { atMost: 3 },
+    '',
+  )
 }
 await Promise.all(Object.values(ledgers).map((ledger) => ledger.close()))
 asking.disconnect()

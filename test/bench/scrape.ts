@@ -14,13 +14,14 @@ import { stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
 import { findRedis, freePort } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
+import { bar } from './bar.ts'
 import { residentKb, treeOf } from './process-tree.ts'
 
 /**
  * `npm run bench:scrape`: what a scrape of many series costs the calls that go on meanwhile. Every client calls every account
  * once; then calls are made at a steady rate, at first without scrapes and then while one follows the other. With more
  * `--workers` they share a Redis, and the first process adds up what they have counted. The longest turns of the event loop
- * are those of each process, the first one first: no stall may exceed 50 ms with `--accounts 10000`.
+ * are those of each process, the first one first.
  */
 const { values } = parseArgs({
   options: {
@@ -107,17 +108,20 @@ try {
   )
   const lines = text.toString('latin1').split('\n').length
   const sizes = `${(text.length / 1e6).toFixed(1)} MB, ${(last.length / 1e6).toFixed(1)} MB compressed`
-  const ms = median(scrapes.map((one) => one.ms)).toFixed(0)
-  console.log(`a scrape: ${lines} lines, ${sizes}, median ${ms} ms of ${scrapes.length}`)
+  const ms = median(scrapes.map((one) => one.ms))
+  console.log(`a scrape: ${lines} lines, ${sizes}, median ${ms.toFixed(0)} ms of ${scrapes.length}`)
   console.log(`resident memory: ${resident.map((kb) => (kb / 1_024).toFixed(0)).join(' + ')} MiB`)
   for (const [name, all, turns] of [
     ['without scrapes', alone, turnsAlone],
     ['during scrapes', during, turnsDuring],
   ] as const) {
     console.log(`latency ${name}: p50 ${at(all, 0.5).toFixed(1)} ms, p99 ${at(all, 0.99).toFixed(1)} ms`)
-    console.log(`longest turns of the event loop ${name}: ${turns}`)
+    console.log(`longest turns of the event loop ${name}: ${inWords(turns)}`)
   }
-  console.log(`p99 ratio: ${(at(during, 0.99) / at(alone, 0.99)).toFixed(2)}`)
+  bar('p99 during scrapes beside without', at(during, 0.99) / at(alone, 0.99), { atMost: 3 }, '')
+  bar('a scrape', ms / 1_000, { atMost: 1 }, 's')
+  bar('a scrape', text.length / 1e6, { atMost: 20 }, 'MB')
+  bar('longest turn of the event loop during scrapes', Math.max(0, ...turnsDuring.flat()), { atMost: 50 }, 'ms')
 } finally {
   child.kill('SIGTERM')
   await once(child, 'exit')
@@ -136,14 +140,15 @@ async function listening(lines: AsyncIterable<string>): Promise<string> {
 }
 
 /** The longest turns of each process since the last call, in ms of processor time; the first process comes first. */
-async function longestTurns(): Promise<string> {
+async function longestTurns(): Promise<number[][]> {
   const pids = treeOf(child.pid!)
   for (const pid of pids) process.kill(pid, 'SIGUSR2')
   await pause(500)
-  return pids
-    .map((pid) => JSON.parse(readFileSync(join(folder.path, String(pid)), 'utf8')) as number[])
-    .map((longest) => longest.map((ms) => ms.toFixed(1)).join(' '))
-    .join(' | ')
+  return pids.map((pid) => JSON.parse(readFileSync(join(folder.path, String(pid)), 'utf8')) as number[])
+}
+
+function inWords(turns: readonly number[][]): string {
+  return turns.map((longest) => longest.map((ms) => ms.toFixed(1)).join(' ')).join(' | ')
 }
 
 async function get(base: string, client: string, account: string): Promise<void> {

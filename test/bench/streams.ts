@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
 import { download, startStreamUpstream, type Streamed, upload } from '../support/stream-load.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
+import { bar } from './bar.ts'
 
 /** `npm run bench:streams`: how much memory a gateway process needs for bodies of 5 GB, up and down, one after the other. */
 const { values } = parseArgs({ options: { gigabytes: { type: 'string', default: '5' } } })
@@ -38,4 +39,5 @@ function report(name: string, { bytes: arrived, rssBefore, rssPeak }: Streamed):
       `${mebibytes(rssPeak)} MiB at its peak: ${mebibytes(rssPeak - rssBefore)} MiB more`,
   )
   if (arrived !== bytes) process.exitCode = 1
+  bar(`memory for a body, ${name}`, (rssPeak - rssBefore) / 1e6, { atMost: 64 }, 'MB')
 }

@@ -17,6 +17,7 @@ import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
 import type { Permit } from '../../src/queue/permit.ts'
 import type { Route } from '../../src/routing/route.ts'
 import type { Random } from '../../src/time/clock.ts'
+import { bar } from '../bench/bar.ts'
 import { ANYONE } from '../support/anyone.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { modelHost, filesIn } from './simulation.ts'
@@ -393,10 +394,20 @@ async function print(seeds: number, workers: number, minutes: number, only: stri
       for (const way of reserving === 'most' || reserving === 'asked' ? ways : ways.slice(0, 1)) {
         const outcome = await inProcesses(workers, seeds, { store, reserving, durationMs, ...way })
         const faults = !way.isFaulty ? '' : way.finishMs === 0 ? ', faults, finish: 0s' : ', faults'
-        console.log(`${store}, ${reserving}${faults}: ${inWords(outcome)}`)
+        const name = `${store}, ${reserving}${faults}`
+        console.log(`${name}: ${inWords(outcome)}`)
+        bars(name, reserving, way.isFaulty, outcome)
       }
     }
   }
+}
+
+/** What is asked of true maxima, and of learned prices. A fixed reservation is for comparison only. */
+function bars(name: string, reserving: Reserving, isFaulty: boolean, { over, used, misses }: PricedOutcome): void {
+  if (reserving === 'most' || reserving === 'asked') bar(`windows over, ${name}`, over * 100, { atMost: 0 }, '%')
+  if (reserving === 'asked' && !isFaulty) bar(`used, ${name}`, used * 100, { atLeast: 95 }, '%')
+  if (reserving === 'learned')
+    bar(`calls that cost more than reserved, ${name}`, misses * 100, { atMost: MISS_RATE * 100 }, '%')
 }
 
 function inWords({ seeds, calls, misses, over, worst, used, held, usedOfRest }: PricedOutcome): string {
