@@ -52,9 +52,10 @@ describe.each(Object.entries(stores))('calls that wait, with the store %s', (nam
     }
     for (const { status } of await inTime(Promise.all(waiting))) expect(status).toBe(200)
     expect(await queue()).toEqual([])
-    const waited = gateway.lines.filter(({ waitMs }) => waitMs > 300)
+    // The first two may have waited, too: for a store that answers late on a busy machine.
+    const waited = gateway.lines.filter(({ waitMs }) => waitMs !== undefined).slice(2)
     expect(waited).toHaveLength(3)
-    for (const { expectedMs } of waited) expect(expectedMs).toBeGreaterThan(300)
+    for (const { waitMs, expectedMs } of waited) expect(Math.min(waitMs!, expectedMs!)).toBeGreaterThan(300)
   })
 
   it('do not take the turn of one that was refused, and told when to come back', async () => {
