@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { expect, it } from 'vitest'
+import { readmeTable } from '../support/readme.ts'
 import { COMMANDS } from './all.ts'
 
 const root = join(import.meta.dirname, '../..')
@@ -11,6 +12,11 @@ const measuring = Object.keys(scripts).filter((name) => /^bench(:|$)/.test(name)
 
 it('runs every script that measures', () => {
   expect(COMMANDS.map(({ script }) => script)).toEqual(expect.arrayContaining(measuring))
+})
+
+it('has each of its commands in the table of benchmarks', () => {
+  const listed = readmeTable('benchmark').map(({ benchmark = '' }) => benchmark.replace('npm run ', ''))
+  expect(new Set(listed)).toEqual(new Set(COMMANDS.map(({ script }) => script)))
 })
 
 it('shows a command that fails as failed, and ends with 1', async () => {

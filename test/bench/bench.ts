@@ -18,7 +18,8 @@ import { temporaryFolder } from '../support/temporary-folder.ts'
  * other, and ratios are taken within the round, because other work on the machine changes from one minute to the next.
  * `npm run bench:observe`: the gateway as it is next to the same without anything that watches calls, and with traces.
  * `npm run bench -- --check`: the same number of calls to each in every round, and an end with a code that is not 0 if a ratio is
- * above what CI lets pass. `--before FILE` loads a file of this folder before the gateway, such as `slowed.ts`.
+ * above what CI lets pass, three times in a row. A miss on a machine that is busy with other things does not count, and it says so.
+ * `--before FILE` loads a file of this folder before the gateway, such as `slowed.ts`.
  */
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7)
 const ROUND_MS = Number(process.env['BENCH_ROUND_MS'] ?? 2_500)
@@ -47,6 +48,12 @@ const BARS: readonly { of: string; beside: string; atMost: number; today?: numbe
   { of: 'traces of 1 %', beside: 'nothing watches', atMost: 1.15 },
 ]
 const MARGIN = 1.15
+const ATTEMPTS = 3
+/**
+ * Of the time of a round, the least that a program must get of its core for a miss to count. With less, other programs push its code
+ * and data out of the caches: medians of seven rounds were 0.92, 1.24 and 1.42 then, and 1.08 alone.
+ */
+const LEAST_SHARE = 0.75
 
 interface Subject {
   readonly name: string
@@ -58,6 +65,8 @@ interface Subject {
 
 interface Sample {
   readonly cpuMicros: number
+  /** Processor time in a microsecond of the round. */
+  readonly share: number
   readonly p50: number
   readonly p99: number
 }
@@ -100,18 +109,22 @@ const subjects = isAboutWatching ? await watched() : others
 stayAwake()
 
 const running: (Running & { name: string })[] = []
-const samples: Sample[][] = []
+let samples: Sample[][] = []
 try {
   for (const subject of subjects) {
     if (options.check && !BARS.some(({ of, beside }) => of === subject.name || beside === subject.name)) continue
     running.push({ ...(await start(subject)), name: subject.name })
   }
   if (!isAboutWatching && !options.check) await startOthers()
-  samples.push(...running.map(() => []))
   for (const { url } of running)
     await load(Number(new URL(url).port), PATH, CONNECTIONS, options.check ? { calls: WARM_CALLS } : ROUND_MS) // warm up
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const [i, subject] of running.entries()) samples[i]!.push(await measure(subject))
+  // What was disturbed passes when it is measured again. What is slow stays slow.
+  for (let attempt = 0; attempt < (options.check ? ATTEMPTS : 1); attempt++) {
+    samples = running.map(() => [])
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const [i, subject] of running.entries()) samples[i]!.push(await measure(subject))
+    }
+    if (ratios().every(isMet)) break
   }
   report()
 } finally {
@@ -154,6 +167,7 @@ async function startOthers(): Promise<void> {
 }
 
 async function measure({ url, cpuMicros }: Running): Promise<Sample> {
+  const startedAt = performance.now()
   const before = await cpuMicros()
   const { requests, failures, latencies } = await load(
     Number(new URL(url).port),
@@ -161,9 +175,10 @@ async function measure({ url, cpuMicros }: Running): Promise<Sample> {
     CONNECTIONS,
     options.check ? { calls: ROUND_CALLS } : ROUND_MS,
   )
-  const after = await cpuMicros()
+  const used = (await cpuMicros()) - before
   if (failures > 0) throw new Error(`${failures} of ${requests} requests failed`)
-  return { cpuMicros: (after - before) / requests, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) }
+  const share = used / 1_000 / (performance.now() - startedAt)
+  return { cpuMicros: used / requests, share, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) }
 }
 
 function answerOf<T>(child: ChildProcess): Promise<T> {
@@ -193,17 +208,33 @@ function report(): void {
         `p50 ${median(own.map((s) => s.p50)).toFixed(2)} ms, p99 ${median(own.map((s) => s.p99)).toFixed(2)} ms)`,
     )
   }
-  for (const { of, beside, atMost, today = atMost } of BARS) {
-    const [own, other] = [of, beside].map((name) => samples[running.findIndex((one) => one.name === name)])
-    if (own === undefined || other === undefined) continue
-    const ratio = median(own.map(({ cpuMicros }, round) => cpuMicros / other[round]!.cpuMicros))
-    bar(
-      `CPU a request, ${of} beside ${beside}`,
-      ratio,
-      { atMost: options.check ? Number((today * MARGIN).toFixed(2)) : atMost },
-      '',
-    )
+  const share = median(samples.flat().map((sample) => sample.share))
+  if (options.check && share < LEAST_SHARE && !ratios().every(isMet)) {
+    console.log(`not judged: the machine is busy, and the programs had ${(share * 100).toFixed(0)} % of their core`)
+    return
   }
+  for (const { name, ratio, atMost } of ratios()) bar(`CPU a request, ${name}`, ratio, { atMost }, '')
+}
+
+interface Ratio {
+  readonly name: string
+  readonly ratio: number
+  readonly atMost: number
+}
+
+function isMet({ ratio, atMost }: Ratio): boolean {
+  return ratio <= atMost
+}
+
+/** The median of each ratio that has a bar, and the most that it may be. */
+function ratios(): Ratio[] {
+  return BARS.flatMap(({ of, beside, atMost, today = atMost }) => {
+    const [own, other] = [of, beside].map((name) => samples[running.findIndex((one) => one.name === name)])
+    if (own === undefined || other === undefined) return []
+    const ratio = median(own.map(({ cpuMicros }, round) => cpuMicros / other[round]!.cpuMicros))
+    const most = options.check ? Number((today * MARGIN).toFixed(2)) : atMost
+    return [{ name: `${of} beside ${beside}`, ratio, atMost: most }]
+  })
 }
 
 /** Takes every export. Its own work is no part of what is measured. */
