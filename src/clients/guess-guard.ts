@@ -1,6 +1,6 @@
 import type { Cluster, Redis } from 'ioredis'
 import { LRUCache } from 'lru-cache'
-import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
+import { RateLimiterCluster, RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import { networkOf } from '../net/address.ts'
@@ -25,7 +25,11 @@ export interface GuessGuardOptions {
    * instance counts alone.
    */
   readonly redis?: { connect(): Redis | Cluster; readonly prefix: string }
+  /** Whether this is one of several processes. Without Redis they count in the first one. */
+  readonly isWorker?: boolean
 }
+
+type Limiter = RateLimiterMemory | RateLimiterRedis | RateLimiterCluster
 
 /** How many wrong keys, and how many blocked addresses, are remembered. Those that nobody came with for longest are forgotten. */
 const MOST_KEPT = 10_000
@@ -41,7 +45,7 @@ export class GuessGuard {
   readonly #blocked = new LRUCache<string, number>({ max: MOST_KEPT })
   /** Until when a wrong key that comes again from the same address does not count again. */
   readonly #known = new LRUCache<string, number>({ max: MOST_KEPT })
-  #limiters: Record<'perAddress' | 'overall', RateLimiterMemory | RateLimiterRedis> | undefined
+  #limiters: Record<'perAddress' | 'overall', Limiter> | undefined
   #redis: Redis | Cluster | undefined
 
   constructor(options: GuessGuardOptions) {
@@ -73,10 +77,12 @@ export class GuessGuard {
     this.#redis?.disconnect()
   }
 
-  async #consume(limiter: RateLimiterMemory | RateLimiterRedis, group: string): Promise<void> {
+  async #consume(limiter: Limiter, group: string): Promise<void> {
     try {
       await limiter.consume(group)
     } catch (refusal) {
+      // The first process, in which workers count, hangs: this key is not counted.
+      if (limiter instanceof RateLimiterCluster && refusal instanceof Error) return
       if (!(refusal instanceof RateLimiterRes)) throw refusal
       const { clock, logger, what } = this.#options
       const now = clock.now()
@@ -88,13 +94,14 @@ export class GuessGuard {
     }
   }
 
-  #open(): Record<'perAddress' | 'overall', RateLimiterMemory | RateLimiterRedis> {
-    const { limits, what, redis } = this.#options
+  #open(): Record<'perAddress' | 'overall', Limiter> {
+    const { limits, what, redis, isWorker = false } = this.#options
     this.#redis = redis?.connect()
     // An error fails each command, and the limiter counts in memory instead.
     this.#redis?.on('error', () => undefined)
-    const limiterFor = (points: number, sort: string): RateLimiterMemory | RateLimiterRedis => {
+    const limiterFor = (points: number, sort: string): Limiter => {
       const common = { points, duration: limits.windowMs / 1_000, keyPrefix: `guess:${what}:${sort}` }
+      if (redis === undefined && isWorker) return new RateLimiterCluster(common)
       const own = new RateLimiterMemory(common)
       if (redis === undefined) return own
       return new RateLimiterRedis({

@@ -68,7 +68,7 @@ function isKeyPair({ cert, key }: ListenerTls): boolean {
   }
 }
 
-function checkStore({ store, server }: Config, report: Report): void {
+function checkStore({ store }: Config, report: Report): void {
   const places = (['url', 'sentinels', 'cluster'] as const).filter((key) => store[key] !== undefined)
   if (store.kind === 'redis') {
     if (places.length === 0) report(['store'], 'store.kind is redis, so one of url, sentinels or cluster is needed')
@@ -80,9 +80,6 @@ function checkStore({ store, server }: Config, report: Report): void {
   } else {
     for (const key of places) report(['store', key], `${key} belongs to store.kind: redis`)
     if (store.tls !== undefined) report(['store', 'tls'], 'tls belongs to store.kind: redis')
-    if (server.workers > 1) {
-      report(['server', 'workers'], 'more than one worker needs store.kind: redis, else each would count its own quota')
-    }
   }
   for (const key of places.slice(1)) report(['store', key], `only one of ${places.join(', ')} may be given`)
 }

@@ -135,6 +135,8 @@ export class Grant implements Member<Grant> {
   before: Grant | undefined
   after: Grant | undefined
   isListed = false
+  /** By which a worker and the first process know it; see `AskedLedger`. */
+  slot = -1
 
   constructor(
     chargeSet: ChargeSet,

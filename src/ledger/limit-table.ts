@@ -101,7 +101,7 @@ export class Pauses {
   readonly #until = new Map<string, number>()
 
   /** A pause never becomes shorter. */
-  add({ account }: ChargeSet, now: number, ms: number): void {
+  add({ account }: Pick<ChargeSet, 'account'>, now: number, ms: number): void {
     this.#until.set(account, Math.max(this.#until.get(account) ?? 0, now + ms))
   }
 

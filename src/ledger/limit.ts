@@ -99,6 +99,11 @@ export function windowLengthMs({ windowMs, calendar }: Limit, end: number): numb
 
 let made = 0
 
+/** The orders of limits are greater from now on than those of every earlier generation, in whichever process. */
+export function beginGeneration(generation: number): void {
+  made = Math.max(made, generation * 2 ** 32)
+}
+
 export function limitOf(spec: LimitSpec): Limit {
   const { kind = 'rolling', windowMs = 0, isEnforced = true, published = spec.requests, settles = 'at-once' } = spec
   if (kind === 'smoothing') return smoothingOf({ ...spec, published, isEnforced, windowMs })

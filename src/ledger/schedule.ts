@@ -16,18 +16,18 @@ const ASK_AGAIN_MS = 100
 
 /** When how much of a charge set comes back, as known at one moment: what the admission queue computes its ETAs from. */
 export class Schedule {
-  readonly #takenAt: number
-  readonly #limits: readonly LimitSchedule[]
-  readonly #notBefore: number
+  readonly takenAt: number
+  readonly limits: readonly LimitSchedule[]
+  readonly notBefore: number
 
   /**
    * `takenAt` is in the time of the caller's clock, to which `waitMs` relates, and so is `notBefore`, until which the upstream
    * wants no calls at all.
    */
   constructor(takenAt: number, limits: readonly LimitSchedule[], notBefore = 0) {
-    this.#takenAt = takenAt
-    this.#notBefore = notBefore
-    this.#limits = limits.filter(({ limit }) => limit.isEnforced)
+    this.takenAt = takenAt
+    this.notBefore = notBefore
+    this.limits = limits.filter(({ limit }) => limit.isEnforced)
   }
 
   /**
@@ -36,26 +36,26 @@ export class Schedule {
    */
   waitMs(calls: number, now: number, latencyMs = 0): number {
     let latest = 0
-    for (const limit of this.#limits) latest = Math.max(latest, waitForLimit(limit, calls, latencyMs))
-    return Math.max(0, this.#takenAt + latest - now, this.#notBefore - now)
+    for (const limit of this.limits) latest = Math.max(latest, waitForLimit(limit, calls, latencyMs))
+    return Math.max(0, this.takenAt + latest - now, this.notBefore - now)
   }
 
   /** What decides that time: the limit of which enough comes back last, or `pause` while the upstream wants no calls at all. */
   heldBy(calls: number, now: number, latencyMs = 0): Limit | 'pause' | undefined {
-    let latest = Math.max(0, now - this.#takenAt)
+    let latest = Math.max(0, now - this.takenAt)
     let last: Limit | undefined
-    for (const limit of this.#limits) {
+    for (const limit of this.limits) {
       const inMs = waitForLimit(limit, calls, latencyMs)
       if (inMs <= latest) continue
       latest = inMs
       last = limit.limit
     }
-    return this.#notBefore > this.#takenAt + latest ? 'pause' : last
+    return this.notBefore > this.takenAt + latest ? 'pause' : last
   }
 
   /** Whether so many calls wait for nothing but what is charged already. */
   isWithinWindow(calls: number): boolean {
-    for (const { limit, units } of this.#limits) if (calls * units > limit.requests) return false
+    for (const { limit, units } of this.limits) if (calls * units > limit.requests) return false
     return true
   }
 
@@ -65,12 +65,12 @@ export class Schedule {
    * up everything. Asking too soon is better than leaving quota unused.
    */
   without(calls: number, now: number): Schedule {
-    const limits = this.#limits.map(({ limit, units, free, releases }) => {
+    const limits = this.limits.map(({ limit, units, free, releases }) => {
       const used = limit.isVaried ? calls : calls * units
-      const release = { inMs: now - this.#takenAt + limit.windowMs + limit.bucketMs, units: used, isInFlight: true }
+      const release = { inMs: now - this.takenAt + limit.windowMs + limit.bucketMs, units: used, isInFlight: true }
       return { limit, units, free: free - used, releases: [...releases, release] }
     })
-    return new Schedule(this.#takenAt, limits, this.#notBefore)
+    return new Schedule(this.takenAt, limits, this.notBefore)
   }
 
   /**
@@ -78,9 +78,9 @@ export class Schedule {
    * left out, because calls may have been in flight for longer.
    */
   freeSince(time: number): number {
-    if (time < this.#takenAt || time < this.#notBefore) return 0
+    if (time < this.takenAt || time < this.notBefore) return 0
     let least = Infinity
-    for (const { free, units } of this.#limits) least = Math.min(least, Math.floor(free / units))
+    for (const { free, units } of this.limits) least = Math.min(least, Math.floor(free / units))
     return Math.max(0, least)
   }
 
@@ -89,12 +89,12 @@ export class Schedule {
    * even if what is known to come back does not suffice. Otherwise nobody would ever ask again.
    */
   freeAt(now: number): number {
-    if (now < this.#notBefore) return 0
+    if (now < this.notBefore) return 0
     let least = Infinity
-    for (const { free, units, releases } of this.#limits) {
+    for (const { free, units, releases } of this.limits) {
       let sum = free
       for (const release of releases) {
-        if (this.#takenAt + release.inMs > now) break
+        if (this.takenAt + release.inMs > now) break
         sum += release.units
       }
       least = Math.min(least, Math.floor(sum / units))

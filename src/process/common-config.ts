@@ -1,11 +1,12 @@
 import type { Reloaded } from '../server/admin/reloaded.ts'
-import type { ConfigText, WorkerLink } from './worker-link.ts'
+import type { ConfigText, GivenText, WorkerLink } from './worker-link.ts'
 
 /** Keeps all workers at one configuration: another one is in force in all of them, or in none. */
 export class CommonConfig {
   #inForce: ConfigText
   /** Each worker that takes calls, with what it runs. */
   readonly #running = new Map<WorkerLink, ConfigText>()
+  #given = 0
 
   constructor(inForce: ConfigText) {
     this.#inForce = inForce
@@ -14,6 +15,11 @@ export class CommonConfig {
   /** What a worker that starts is to run. */
   get inForce(): ConfigText {
     return this.#inForce
+  }
+
+  /** To be sent to a worker. Limits of what is given later hold in the ledger that workers share. */
+  given(text: ConfigText): GivenText {
+    return { ...text, generation: ++this.#given }
   }
 
   /** A worker takes calls, with `text`; while it started, another one may have come in force. Returns when it runs that. */
@@ -54,7 +60,7 @@ export class CommonConfig {
   }
 
   async #give(link: WorkerLink, text: ConfigText): Promise<Reloaded | undefined> {
-    const answer = await link.ask<Reloaded>({ ask: 'reload', input: text }, Infinity)
+    const answer = await link.ask<Reloaded>({ ask: 'reload', input: this.given(text) }, Infinity)
     if (answer !== undefined && answer.result !== 'rejected' && this.#running.has(link)) this.#running.set(link, text)
     return answer
   }

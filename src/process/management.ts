@@ -30,7 +30,7 @@ const LOG_INS = { perAddress: 10, overall: 100, windowMs: 60_000 }
 /** Opens it where the store is: beside the quotas in its folder, or in the same Redis. Starts without one that is away. */
 export async function openManaged(
   store: StoreConfig,
-  { clock, logger }: { clock: Clock; logger: Logger },
+  { clock, logger, isWorker = false }: { clock: Clock; logger: Logger; isWorker?: boolean },
 ): Promise<Managed> {
   const losses = new Losses(clock, logger)
   const clients = new ManagedClients(recordsOf<StoredClient>(store, 'clients', clock, losses), logger)
@@ -39,8 +39,8 @@ export async function openManaged(
   const usageDays = openUsageDays(store, { clock, logger })
   const usage = { read: (since: number, until: number) => readDays(usageDays, since, until, clock) }
   const guard = new GuessGuard({ what: 'tokens', limits: LOG_INS, clock, logger, ...sharedBy(store) })
-  // The folder of the embedded store belongs to this process alone.
-  await clients.start({ isShared: store.kind === 'redis' })
+  // In the folder of the embedded store only the first process changes anything.
+  await clients.start({ isShared: store.kind === 'redis' || isWorker })
   if (store.kind === 'redis') {
     audit.watch(() => losses.noteTrailLost())
     // Nothing watches these records. A gateway that has read them once can put them back.

@@ -18,18 +18,7 @@ export async function openLedger(
   store: StoreConfig,
   { clock, logger, onAnswer }: { clock: Clock; logger: Logger; onAnswer?: (tookMs: number) => void },
 ): Promise<Ledger> {
-  if (store.kind === 'memory') {
-    const dir = store.dir ?? '.sluice'
-    const onChange = (problem: Error | undefined): void => {
-      if (problem === undefined) logger.warn({ dir }, 'the quota is written to disk again')
-      else
-        logger.error(
-          { dir, error: problem.message },
-          `the quota can not be written to disk: ${UNWRITTEN[store.onOutage]}`,
-        )
-    }
-    return new MemoryLedger(clock, new LedgerFiles(dir), { onOutage: store.onOutage, onChange })
-  }
+  if (store.kind === 'memory') return openEmbedded(store, { clock, logger })
   const redis = connectRedis(store)
   logConnection(redis, logger)
   await connectedOrLate(redis, clock)
@@ -55,6 +44,19 @@ export async function openLedger(
   })
   await ledger.begin()
   return ledger
+}
+
+/** Opens the ledger in the folder of the store. Throws where another process has it, or it can't be read or written. */
+export function openEmbedded(
+  { dir = '.sluice', onOutage }: StoreConfig,
+  { clock, logger, onChange }: { clock: Clock; logger: Logger; onChange?: () => void },
+): MemoryLedger {
+  const tell = (problem: Error | undefined): void => {
+    if (problem === undefined) logger.warn({ dir }, 'the quota is written to disk again')
+    else logger.error({ dir, error: problem.message }, `the quota can not be written to disk: ${UNWRITTEN[onOutage]}`)
+    onChange?.()
+  }
+  return new MemoryLedger(clock, new LedgerFiles(dir), { onOutage, onChange: tell })
 }
 
 /** Logs one line for each outage, and not for each attempt. A connection that ends and is made again at once is no outage. */

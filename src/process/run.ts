@@ -24,6 +24,8 @@ import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
 import { LOSABLE } from '../records/losses.ts'
 import { TokenShare } from '../credentials/token-share.ts'
+import { RedisTokens } from '../credentials/token-store.ts'
+import type { FirstProcess } from './first-process.ts'
 import { openManaged, sharedBy } from './management.ts'
 import { QueueCapacity } from '../queue/capacity.ts'
 import { openForwardProxy } from './open-forward-proxy.ts'
@@ -43,7 +45,7 @@ import { UsageKeeper } from '../usage/keeper.ts'
 import { Usage } from '../usage/usage.ts'
 import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
 import { Tracing } from '../traces/tracing.ts'
-import { StartError } from './start-error.ts'
+import { failed } from './start-error.ts'
 import { breakerRows, gatewayStatus } from './status.ts'
 import { Claims } from '../webhooks/claims.ts'
 import { WebhookCounts } from '../webhooks/counts.ts'
@@ -81,6 +83,9 @@ export interface RunOptions {
   readonly random?: Random
   /** Looks up the addresses of upstreams, in place of the system resolver. */
   readonly lookup?: LookupFunction
+  /** Whether it is one of several processes; and the first of them, where that has the store. */
+  readonly isWorker?: boolean
+  readonly first?: FirstProcess | undefined
 }
 
 /** Spans of the last calls have at least this long to be sent, even if the calls took all of `server.drain`. */
@@ -144,17 +149,13 @@ export async function runAdmin(
   return { adminUrl, webhooks, close: () => started.disposeAsync() }
 }
 
-function failed(error: Error): never {
-  throw new StartError(error.message, { cause: error })
-}
-
 /**
  * Serves the port for clients only, as each worker of a cluster does. Longer than a screen, because it is a list: each part
  * is made of those before it. The last part that was made is the first that ends, at a stop and where a later part throws.
  */
 export async function runWithoutAdmin(
   config: Config,
-  { log, clock = systemClock, random = Math.random, lookup }: RunOptions,
+  { log, clock = systemClock, random = Math.random, lookup, first, isWorker = false }: RunOptions,
 ): Promise<GatewayProcess> {
   const { logger } = log
   await using parts = new AsyncDisposableStack()
@@ -162,22 +163,23 @@ export async function runWithoutAdmin(
   const metrics = new Metrics(config.metrics)
   log.onDropped(() => metrics.logDropped.increment())
   const onAnswer = (ms: number): void => metrics.storeAnswered(ms)
-  const ledger = await openLedger(config.store, { clock, logger, onAnswer }).catch(failed)
+  const ledger = first?.ledger ?? (await openLedger(config.store, { clock, logger, onAnswer }).catch(failed))
   parts.defer(() => ledger.close())
   const { store } = config
-  const tokens = store.kind === 'redis' ? new TokenShare(() => connectRedis(store), store.prefix, clock) : undefined
+  const tokenStore = store.kind === 'redis' ? new RedisTokens(() => connectRedis(store), clock) : first?.tokens
+  const tokens = tokenStore && new TokenShare(tokenStore, store.prefix, clock)
   parts.defer(() => tokens?.close())
   const cache = new SharedCache(config, { clock, metrics, logger })
   parts.defer(() => cache.close())
   const usage = new Usage({ metrics, clock })
-  const managed = await openManaged(config.store, { clock, logger })
+  const managed = await openManaged(config.store, { clock, logger, isWorker })
   parts.defer(() => managed.close())
   // The series begin at zero. Otherwise Prometheus would not see the first loss as an increase.
   for (const records of LOSABLE) metrics.storeLosses.of({ records })
   managed.losses.onLoss((records) => metrics.storeLosses.of({ records }).increment())
   const keeper = new UsageKeeper({
     usage,
-    days: managed.usageDays,
+    days: first?.usageDays ?? managed.usageDays,
     clock,
     logger,
     owners() {
@@ -224,6 +226,7 @@ export async function runWithoutAdmin(
     clock,
     logger,
     ...sharedBy(store),
+    isWorker,
   })
   parts.defer(() => guard.close())
   const dropped = metrics.spansDropped.of({})

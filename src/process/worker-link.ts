@@ -1,7 +1,10 @@
 import type { Worker } from 'node:cluster'
 import type { FoundConfig } from '../config/find.ts'
+import type { TokenStore } from '../credentials/token-store.ts'
+import type { Answer, Told } from '../ledger/workers/wire.ts'
 import type { RequestQuestion } from '../requests/question.ts'
 import type { BreakerOrder, Controls, Status } from '../server/admin/status.ts'
+import type { UsageDays } from '../usage/days.ts'
 
 /** How often each worker is asked for a sign of life. */
 const BEAT_MS = 1_000
@@ -18,6 +21,11 @@ export interface ConfigText {
   readonly text: string
 }
 
+/** One that is put in force. Of two, the one with the greater number was given later, to whichever worker. */
+export interface GivenText extends ConfigText {
+  readonly generation: number
+}
+
 /** Only a file can ask for workers, and a file has a text. */
 export function textOf({ source, text = '' }: FoundConfig): ConfigText {
   return { source, text }
@@ -30,7 +38,7 @@ export interface Ask {
   readonly ask: Question
   readonly number: number
   /** What is to be put in force, or done. */
-  readonly input?: ConfigText | BreakerOrder | RequestQuestion
+  readonly input?: GivenText | BreakerOrder | RequestQuestion
 }
 
 /** The URLs of its ports. */
@@ -52,10 +60,34 @@ export interface FromWorker {
   readonly part?: unknown
   /** A part of what it tells besides an answer, or before it. */
   readonly told?: unknown
+  /** What it asks and tells the ledger of the first process. */
+  readonly ledger?: readonly Told[]
+  readonly wish?: Wish
 }
 
-export interface Begin {
-  readonly begin: ConfigText
+/** What the first process does for workers that share the embedded store. */
+export interface Shared {
+  readonly addUsage: UsageDays['add']
+  readonly readUsage: UsageDays['read']
+  readonly getToken: TokenStore['get']
+  readonly setToken: TokenStore['set']
+  readonly lockToken: TokenStore['lock']
+  readonly unlockToken: TokenStore['unlock']
+}
+
+/** One of these functions, and what it takes. */
+export interface Wish {
+  readonly number: number
+  readonly what: keyof Shared
+  readonly input: readonly unknown[]
+}
+
+/** What the first process sends to a worker, besides questions: one of these. */
+export interface ToWorker {
+  readonly begin?: GivenText
+  readonly ledger?: readonly Answer[]
+  /** What became of a wish. */
+  readonly given?: { readonly number: number; readonly answer?: unknown; readonly problem?: string }
 }
 
 interface LinkOptions {

@@ -3,21 +3,25 @@ import type { Registry } from '@prometheus-io/client'
 import type { FoundConfig } from '../config/find.ts'
 import { gaugesOf } from '../observe/gauges-of-all.ts'
 import type { Log } from '../observe/log.ts'
+import { beginGeneration } from '../ledger/limit.ts'
 import { untoldCounts } from '../observe/worker-counts.ts'
 import type { RequestQuestion } from '../requests/question.ts'
 import type { Config } from '../schema/schema.ts'
 import type { BreakerOrder } from '../server/admin/status.ts'
+import { systemClock } from '../time/clock.ts'
+import { FirstProcess } from './first-process.ts'
 import { applied } from './reload.ts'
 import { type GatewayProcess, runWithoutAdmin } from './run.ts'
-import type { Ask, Begin, ConfigText, FromWorker, Question } from './worker-link.ts'
+import type { Ask, ConfigText, FromWorker, GivenText, Question, ToWorker } from './worker-link.ts'
 
 /** Asks the first process for the configuration that this one is to run. */
-export function textFromFirstProcess(): Promise<ConfigText> {
+export function textFromFirstProcess(): Promise<GivenText> {
   return new Promise((resolve) => {
     // The first process may ask something before it answers.
-    const listen = ({ begin }: Partial<Begin>): void => {
+    const listen = ({ begin }: ToWorker): void => {
       if (begin === undefined) return
       process.off('message', listen)
+      beginGeneration(begin.generation)
       resolve(begin)
     }
     process.on('message', listen)
@@ -30,7 +34,9 @@ export async function runWorker(
   config: Config,
   { log, parse }: { log: Log; parse: (text: ConfigText) => Promise<FoundConfig> },
 ): Promise<GatewayProcess> {
-  const gateway = await runWithoutAdmin(config, { log }).catch(failed)
+  const first = config.store.kind === 'memory' ? new FirstProcess(systemClock) : undefined
+  await first?.ledger.begun
+  const gateway = await runWithoutAdmin(config, { log, first, isWorker: true }).catch(failed)
   const { registry } = gateway.metrics
   const answers = {
     notReady: () => gateway.status.notReady(),
@@ -46,7 +52,13 @@ export async function runWorker(
     },
     alive: () => Promise.resolve('alive'),
     counts: () => tellCounts(registry),
-    reload: (next) => applied(async () => gateway.apply(await parse(next as ConfigText))),
+    reload: (next) =>
+      applied(async () => {
+        const { generation, ...text } = next as GivenText
+        const found = await parse(text)
+        beginGeneration(generation)
+        return gateway.apply(found)
+      }),
     breakers: () => Promise.resolve(gateway.breakers()),
     setBreaker: (order) => Promise.resolve(gateway.setBreaker(order as BreakerOrder)),
   } satisfies Record<Question, (input: Ask['input'], number: number) => Promise<unknown>>

@@ -28,16 +28,19 @@ import type {
   Status,
 } from '../server/admin/status.ts'
 import type { Reloaded } from '../server/admin/reloaded.ts'
+import type { FileDays } from '../usage/file-days.ts'
 import { WebhookCounts } from '../webhooks/counts.ts'
+import { SharedStore } from './shared-store.ts'
 import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas } from './merge-rows.ts'
 import {
   type Listening,
   type Ask,
-  type Begin,
   type ConfigText,
   type FromWorker,
+  type GivenText,
   type Question,
   textOf,
+  type ToWorker,
   WorkerLink,
 } from './worker-link.ts'
 
@@ -69,6 +72,16 @@ export async function runWorkers(
   // Each worker accepts for itself. Node's default lets the first process hand connections over one by one: that costs it 80 µs
   // each, and one on its way to a worker that is killed is neither answered nor closed, ever.
   cluster.schedulingPolicy = cluster.SCHED_NONE
+  const { store } = config
+  const clock = systemClock
+  await using parts = new AsyncDisposableStack()
+  const managed = await openManaged(store, { clock, logger: log.logger })
+  parts.defer(() => managed.close())
+  const shared =
+    store.kind === 'memory'
+      ? new SharedStore(store, managed.usageDays as FileDays, { clock, logger: log.logger })
+      : undefined
+  parts.defer(() => shared?.close())
   let phase: 'starting' | 'serving' | 'stopping' = 'starting'
   let inForce = config
   const common = new CommonConfig(text)
@@ -99,6 +112,7 @@ export async function runWorkers(
       },
     })
     links.add(link)
+    shared?.serve(worker)
     worker.once('exit', (code, signal) => {
       links.delete(link)
       common.leave(link)
@@ -108,7 +122,7 @@ export async function runWorkers(
       void pause(isHung ? 0 : REPLACE_AFTER_MS).then(replace)
     })
     const given = common.inForce
-    const urls = await urlsOf(worker, given)
+    const urls = await urlsOf(worker, common.given(given))
     link.listens()
     await common.join(link, given)
     return urls
@@ -134,14 +148,17 @@ export async function runWorkers(
   const missing = (): number => config.server.workers - [...links].filter((link) => link.isAlive).length
   const endWorkers = async (): Promise<void> => {
     phase = 'stopping'
-    const ended = [...links].map(({ worker }) => once(worker, 'exit'))
+    // The channel of a worker may still have what it told before it ended.
+    const ended = [...links].flatMap(({ worker }) => [
+      once(worker, 'exit'),
+      worker.isConnected() ? once(worker, 'disconnect') : Promise.resolve(),
+    ])
     for (const link of links) {
       common.leave(link)
       link.worker.process.kill('SIGTERM')
     }
     await Promise.all(ended)
   }
-  const managed = await openManaged(config.store, { clock: systemClock, logger: log.logger })
   const own = new Registry(OPENMETRICS)
   const dropped = droppedLines(own)
   log.onDropped(() => dropped.increment())
@@ -169,7 +186,7 @@ export async function runWorkers(
       const known = (await askEach<QuotaRow[] | null>('quota')).filter((rows) => rows !== null && rows !== undefined)
       return known.length === 0 ? undefined : mergeQuotas(known.flat())
     },
-    // They are counted in Redis: any worker knows.
+    // They are counted in one ledger: any worker knows.
     budgets: async () => (await askEach<BudgetRow[] | null>('budgets')).find(Array.isArray),
     queue: async () => mergeQueues(await askRows<QueueRow>('queue')),
     credentials: async () => mergeCredentials(await askRows<CredentialRow>('credentials')),
@@ -215,11 +232,12 @@ export async function runWorkers(
       { counts: new WebhookCounts(own) },
     )
     phase = 'serving'
+    const started = parts.move()
     const stop = async (): Promise<void> => {
       await webhooks.close()
       await endWorkers()
       await close()
-      await managed.close()
+      await started.disposeAsync()
       log.flush()
     }
     let stopping: Promise<void> | undefined
@@ -227,16 +245,15 @@ export async function runWorkers(
     return { ...first!, adminUrl, status, reload: reloadBy, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await endWorkers()
-    await managed.close()
     throw error
   }
 }
 
 /** Where a new worker listens; throws what it failed with if it does not come so far. */
-function urlsOf(worker: Worker, text: ConfigText): Promise<Listening> {
+function urlsOf(worker: Worker, begin: GivenText): Promise<Listening> {
   return new Promise((resolve, reject) => {
     worker.on('message', (message: FromWorker) => {
-      if (message.begun === true) worker.send({ begin: text } satisfies Begin)
+      if (message.begun === true) worker.send({ begin } satisfies ToWorker)
       if (message.listening !== undefined) resolve(message.listening)
       if (message.failed !== undefined) reject(Object.assign(new Error(), message.failed))
     })

@@ -5,6 +5,7 @@
  * A change here must be in deploy/sluice.schema.json and docs/reference.md, which are generated (docs/contributing.md).
  */
 
+import { availableParallelism } from 'node:os'
 import Type, { type StaticDecode } from 'typebox'
 import { OrganisationSchema, TeamSchema } from './budget-schema.ts'
 import { CacheSchema } from './cache-schema.ts'
@@ -53,6 +54,8 @@ const ListenerTlsSchema = object(
   { description: 'TLS for clients. Without it the port speaks plain HTTP.' },
 )
 
+const MOST_WORKERS = 256
+
 export const ConfigSchema = object({
   server: object(
     {
@@ -63,12 +66,15 @@ export const ConfigSchema = object({
         description:
           'Host names of the gateway itself, for request targets that are whole URLs. One that names another host is refused, unless an upstream owns it.',
       }),
-      workers: Type.Integer({
-        minimum: 1,
-        maximum: 256,
-        default: 1,
-        description: 'Processes that share the port. More than one needs store.kind: redis.',
-      }),
+      workers: Type.Codec(
+        Type.Union([Type.Integer({ minimum: 1, maximum: MOST_WORKERS }), Type.Enum(['auto'])], {
+          default: 1,
+          expected: `a number from 1 to ${MOST_WORKERS}, or auto`,
+          description: 'Processes that share the port. auto: as many as there are cores that the gateway may use.',
+        }),
+      )
+        .Decode((workers) => (workers === 'auto' ? Math.min(availableParallelism(), MOST_WORKERS) : workers))
+        .Encode((workers) => workers),
       watch: Type.Boolean({
         default: true,
         description:

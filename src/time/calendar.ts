@@ -37,7 +37,7 @@ export class Calendar {
   readonly windowMs: number
   /** No window is longer. Zones change their clocks by three hours at most. */
   readonly longestMs: number
-  readonly #anchor: number
+  readonly anchor: number
   readonly #starts = new Map<number, number>()
   /** The window that was asked for last. */
   #index = 0
@@ -50,7 +50,7 @@ export class Calendar {
     this.timezone = zoneOf(timezone)
     this.windowMs = USUAL_MS[unit]
     this.longestMs = this.windowMs + (unit === 'hour' ? HOUR_MS : 4 * HOUR_MS)
-    this.#anchor = typeof anchor === 'string' ? WEEKDAYS.indexOf(anchor as never) : (anchor ?? Number(unit === 'month'))
+    this.anchor = typeof anchor === 'string' ? WEEKDAYS.indexOf(anchor as never) : (anchor ?? Number(unit === 'month'))
   }
 
   /** The number of the window in which an instant lies. */
@@ -102,20 +102,20 @@ export class Calendar {
     )
     if (this.unit === 'month') return 12 * year + month - 1
     const days = Math.floor(Date.UTC(year, month - 1, day) / DAY_MS)
-    return this.unit === 'day' ? days : Math.floor((days - FIRST_MONDAY - this.#anchor) / 7)
+    return this.unit === 'day' ? days : Math.floor((days - FIRST_MONDAY - this.anchor) / 7)
   }
 
   #compute(index: number): number {
     switch (this.unit) {
       case 'month': {
         const year = Math.floor(index / 12)
-        const date = { year, month: index - 12 * year + 1, day: this.#anchor }
+        const date = { year, month: index - 12 * year + 1, day: this.anchor }
         return this.#instantOf(Temporal.PlainDate.from(date, { overflow: 'constrain' }), 0)
       }
       case 'week':
-        return this.#instantOf(dateOf(FIRST_MONDAY + this.#anchor + 7 * index), 0)
+        return this.#instantOf(dateOf(FIRST_MONDAY + this.anchor + 7 * index), 0)
       case 'day':
-        return this.#instantOf(dateOf(index), this.#anchor)
+        return this.#instantOf(dateOf(index), this.anchor)
       case 'hour':
         return this.#hourWithin(index)
     }

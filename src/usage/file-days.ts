@@ -28,8 +28,8 @@ export class FileDays implements UsageDays {
   /** The day that is written now, and its rows by name. */
   #day: string | undefined
   #rows = new Map<string, DayRow>()
-  /** The latest batch that is in the rows. */
-  #added = 0
+  /** The latest batch that is in the rows, by the process that counted it. */
+  readonly #added = new Map<number, number>()
 
   constructor(dir: string, clock: Clock, logger: Logger) {
     this.#folder = join(dir, 'usage')
@@ -37,10 +37,12 @@ export class FileDays implements UsageDays {
     this.#logger = logger
   }
 
-  async add({ number, day, rows }: Batch): Promise<void> {
+  /** With workers, the first of them writes for all: `worker` says whose batch it is. */
+  async add({ number, day, rows }: Batch, worker = 0): Promise<void> {
     if (day !== this.#day) this.#begin(day)
-    if (number > this.#added) for (const row of rows) this.#addRow(row)
-    this.#added = Math.max(this.#added, number)
+    const added = this.#added.get(worker) ?? 0
+    if (number > added) for (const row of rows) this.#addRow(row)
+    this.#added.set(worker, Math.max(added, number))
     replaceFile(this.#fileOf(day), textOf(this.#rows))
   }
 

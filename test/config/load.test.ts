@@ -171,11 +171,7 @@ defaultUpstream: ticket
       `${VALID}clients: { a: { keys: ["sha256:${'1'.repeat(64)}"], accounts: [harness/prd] } }`,
       'did you mean "harness/prod"?',
     ],
-    [
-      'more workers than one in memory',
-      `${VALID}server: { workers: 4 }`,
-      'more than one worker needs store.kind: redis',
-    ],
+    ['some number of workers', `${VALID}server: { workers: all }`, 'a number from 1 to 256, or auto'],
     ['an admin port for all without a token', `${VALID}admin: { host: 0.0.0.0 }`, 'admin.token is required'],
     ['one port for two listeners', `${VALID}server: { port: 9090 }`, 'they must differ'],
     [

@@ -5,6 +5,8 @@ import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
+import { AskedLedger } from '../../src/ledger/workers/asked-ledger.ts'
+import { LedgerService } from '../../src/ledger/workers/ledger-service.ts'
 import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { modelHost } from './simulation.ts'
@@ -34,6 +36,8 @@ export interface FairnessCase {
   readonly sources: readonly Source[]
   /** Calls that may be in flight at once, by gateway; any number where it is not given. */
   readonly concurrency?: readonly number[]
+  /** They are workers of one machine, whose first process has the embedded ledger. */
+  readonly areWorkers?: boolean
   /** A gateway dies at that instant. */
   readonly crash?: { readonly gateway: number; readonly atMs: number }
 }
@@ -84,11 +88,20 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
   const limit = limitOf({ id: 'only', class: 'any', requests: of.requests, windowMs: of.windowMs })
   const chargeSet = chargeSetOf(PARTITION, [{ limit }])
   const visits: Visit[] = []
+  const first = new Process(world, 0)
+  const service = new LedgerService(new MemoryLedger(first.clock), first.clock)
+  const workerOf = (process: Process): AskedLedger => {
+    const soon = (to: Process, run: () => void): void => to.receive(world.now + 0.2, run)
+    const connection = service.open((answers) => soon(process, () => ledger.receive(answers)))
+    const ledger: AskedLedger = new AskedLedger(process.clock, (told) => soon(first, () => connection.receive(told)))
+    return ledger
+  }
   const gateways = Array.from({ length: of.gateways }, (_, i) => {
     const process = new Process(world, (random() - 0.5) * 2_000)
     const { clock } = process
     let ledger: Ledger = new MemoryLedger(clock)
-    if (of.gateways > 1) {
+    if (of.areWorkers === true) ledger = workerOf(process)
+    else if (of.gateways > 1) {
       const runner = new Connection(store, process, () => undefined)
       ledger = new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'fair', answerWithinMs: 50 })
     }

@@ -1,0 +1,108 @@
+import type { Cluster, Redis } from 'ioredis'
+import type { Clock } from '../time/clock.ts'
+import { connectedOrLate } from '../redis/connection.ts'
+
+/** Where sealed tokens are for all that share them, until they expire. Each function may reject. */
+export interface TokenStore {
+  get(name: string): Promise<{ readonly sealed: string; readonly leftMs: number } | undefined>
+  set(name: string, sealed: string, forMs: number): Promise<void>
+  /** Whether the owner has the lock now. It ends by itself after that time. */
+  lock(name: string, owner: string, forMs: number): Promise<boolean>
+  /** Ends the lock if it is still that owner's. */
+  unlock(name: string, owner: string): Promise<void>
+  close(): void
+}
+
+/** Removes a lock if it is still ours. */
+const UNLOCK = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0`
+
+/** In Redis, for all instances. Connects when the first token is wanted. */
+export class RedisTokens implements TokenStore {
+  readonly #connect: () => Redis | Cluster
+  readonly #clock: Clock
+  #redis: Redis | Cluster | undefined
+
+  constructor(connect: () => Redis | Cluster, clock: Clock) {
+    this.#connect = connect
+    this.#clock = clock
+  }
+
+  /** Redis says how long it is still valid: the clocks of gateways may differ. */
+  async get(name: string): Promise<{ sealed: string; leftMs: number } | undefined> {
+    const redis = await this.#connected()
+    const [sealed, leftMs] = await Promise.all([redis.get(name), redis.pttl(name)])
+    return sealed === null || leftMs <= 0 ? undefined : { sealed, leftMs }
+  }
+
+  async set(name: string, sealed: string, forMs: number): Promise<void> {
+    const redis = await this.#connected()
+    await redis.set(name, sealed, 'PX', forMs)
+  }
+
+  async lock(name: string, owner: string, forMs: number): Promise<boolean> {
+    const redis = await this.#connected()
+    return (await redis.set(`${name}:lock`, owner, 'PX', forMs, 'NX')) === 'OK'
+  }
+
+  async unlock(name: string, owner: string): Promise<void> {
+    const redis = await this.#connected()
+    await redis.eval(UNLOCK, 1, `${name}:lock`, owner)
+  }
+
+  close(): void {
+    this.#redis?.disconnect()
+  }
+
+  async #connected(): Promise<Redis | Cluster> {
+    if (this.#redis === undefined) {
+      this.#redis = this.#connect()
+      // An error fails each command, and then the instance gets a token of its own.
+      this.#redis.on('error', () => undefined)
+      // Only the first connection is waited for.
+      await connectedOrLate(this.#redis, this.#clock)
+    }
+    return this.#redis
+  }
+}
+
+interface Kept {
+  readonly text: string
+  readonly until: number
+}
+
+/** In the memory of the first process, for all its workers. There are as many tokens as credentials that need them. */
+export class MemoryTokens implements TokenStore {
+  readonly #clock: Clock
+  readonly #kept = new Map<string, Kept>()
+
+  constructor(clock: Clock) {
+    this.#clock = clock
+  }
+
+  async get(name: string): Promise<{ sealed: string; leftMs: number } | undefined> {
+    const kept = this.#valid(name)
+    return kept && { sealed: kept.text, leftMs: kept.until - this.#clock.now() }
+  }
+
+  async set(name: string, sealed: string, forMs: number): Promise<void> {
+    this.#kept.set(name, { text: sealed, until: this.#clock.now() + forMs })
+  }
+
+  async lock(name: string, owner: string, forMs: number): Promise<boolean> {
+    if (this.#valid(`${name}:lock`) !== undefined) return false
+    await this.set(`${name}:lock`, owner, forMs)
+    return true
+  }
+
+  async unlock(name: string, owner: string): Promise<void> {
+    if (this.#valid(`${name}:lock`)?.text === owner) this.#kept.delete(`${name}:lock`)
+  }
+
+  close(): void {}
+
+  #valid(name: string): Kept | undefined {
+    const now = this.#clock.now()
+    for (const [key, { until }] of this.#kept) if (until <= now) this.#kept.delete(key)
+    return this.#kept.get(name)
+  }
+}

@@ -1,0 +1,61 @@
+import type { Clock } from '../time/clock.ts'
+import type { TokenStore } from '../credentials/token-store.ts'
+import { AskedLedger } from '../ledger/workers/asked-ledger.ts'
+import type { UsageDays } from '../usage/days.ts'
+import type { FromWorker, Shared, ToWorker, Wish } from './worker-link.ts'
+
+/** A first process that answers nothing for so long hangs. */
+const ANSWER_WITHIN_MS = 5_000
+
+/**
+ * What a worker shares with the others by the first process, which alone has the embedded store: the ledger, the rows of the day, and
+ * tokens. A first process that ends takes its workers with it.
+ */
+export class FirstProcess {
+  readonly ledger: AskedLedger
+  readonly usageDays: UsageDays
+  readonly tokens: TokenStore
+  readonly #open = new Map<number, (reply: NonNullable<ToWorker['given']>) => void>()
+  #wishes = 0
+
+  constructor(clock: Clock) {
+    this.ledger = new AskedLedger(clock, (ledger, onSent) => tell({ ledger }, onSent))
+    process.on('message', ({ ledger, given }: ToWorker) => {
+      if (ledger !== undefined) this.ledger.receive(ledger)
+      if (given !== undefined) this.#open.get(given.number)?.(given)
+    })
+    const ask = this.#ask.bind(this)
+    this.usageDays = {
+      add: (batch) => ask<undefined>('addUsage', batch),
+      read: (day) => ask('readUsage', day),
+      close: () => undefined,
+    }
+    this.tokens = {
+      get: (...input) => ask('getToken', ...input),
+      set: (...input) => ask('setToken', ...input),
+      lock: (...input) => ask('lockToken', ...input),
+      unlock: (...input) => ask('unlockToken', ...input),
+      close: () => undefined,
+    }
+  }
+
+  /** Rejects with what it failed with there, or if no answer comes. */
+  #ask<Answer>(what: keyof Shared, ...input: readonly unknown[]): Promise<Answer> {
+    const number = this.#wishes++
+    const answer = new Promise<Answer>((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error('the first process did not answer')), ANSWER_WITHIN_MS)
+      this.#open.set(number, ({ answer, problem }) => {
+        clearTimeout(timer)
+        if (problem === undefined) resolve(answer as Answer)
+        else reject(new Error(problem))
+      })
+      tell({ wish: { number, what, input } satisfies Wish })
+    })
+    return answer.finally(() => this.#open.delete(number))
+  }
+}
+
+function tell(message: FromWorker, onSent?: () => void): void {
+  // An error means that the channel has closed: then this process ends.
+  process.send?.(message, () => onSent?.())
+}

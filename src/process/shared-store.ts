@@ -1,0 +1,74 @@
+import type { Worker } from 'node:cluster'
+import { RateLimiterClusterMaster } from 'rate-limiter-flexible'
+import { MemoryTokens } from '../credentials/token-store.ts'
+import type { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
+import { LedgerService } from '../ledger/workers/ledger-service.ts'
+import type { Answer } from '../ledger/workers/wire.ts'
+import type { Logger } from '../observe/log.ts'
+import type { StoreConfig } from '../schema/schema.ts'
+import type { Clock } from '../time/clock.ts'
+import type { FileDays } from '../usage/file-days.ts'
+import { openEmbedded } from './open-ledger.ts'
+import { failed } from './start-error.ts'
+import type { FromWorker, Shared, ToWorker } from './worker-link.ts'
+
+/** The embedded store of a gateway of several processes, which the first one has, and serves the others from. */
+export class SharedStore {
+  readonly #ledger: MemoryLedger
+  readonly #service: LedgerService
+  readonly #tokens: MemoryTokens
+  readonly #days: FileDays
+
+  /** Throws a `StartError` where the folder can't be used. */
+  constructor(store: StoreConfig, days: FileDays, { clock, logger }: { clock: Clock; logger: Logger }) {
+    try {
+      this.#ledger = openEmbedded(store, { clock, logger, onChange: () => this.#service.onChange() })
+    } catch (error) {
+      failed(error as Error)
+    }
+    this.#service = new LedgerService(this.#ledger, clock)
+    this.#tokens = new MemoryTokens(clock)
+    this.#days = days
+    // Workers count wrong keys together by it.
+    new RateLimiterClusterMaster()
+  }
+
+  /** Answers whatever the worker asks, until it has ended. */
+  serve(worker: Worker): void {
+    const send = (message: ToWorker): void => {
+      // Without this callback an error of a closed channel would end the first process.
+      worker.send(message, () => undefined)
+    }
+    const connection = this.#service.open((ledger: readonly Answer[]) => send({ ledger }))
+    const shared = this.#sharedWith(worker.id)
+    worker.on('message', ({ ledger, wish }: FromWorker) => {
+      if (ledger !== undefined) connection.receive(ledger)
+      if (wish === undefined) return
+      const { number, what, input } = wish
+      // The names of functions and what they take are those of one release: the first process has started the worker.
+      const run = shared[what] as (...input: readonly unknown[]) => Promise<unknown>
+      run(...input).then(
+        (answer) => send({ given: { number, answer } }),
+        (error: Error) => send({ given: { number, problem: error.message } }),
+      )
+    })
+    // Not when it exits: what it had told before may still be in the channel.
+    worker.once('disconnect', () => connection.close())
+  }
+
+  /** The workers must have ended. */
+  close(): Promise<void> {
+    return this.#ledger.close()
+  }
+
+  #sharedWith(worker: number): Shared {
+    return {
+      addUsage: (batch) => this.#days.add(batch, worker),
+      readUsage: (day) => this.#days.read(day),
+      getToken: (name) => this.#tokens.get(name),
+      setToken: (...token) => this.#tokens.set(...token),
+      lockToken: (...lock) => this.#tokens.lock(...lock),
+      unlockToken: (...lock) => this.#tokens.unlock(...lock),
+    }
+  }
+}
