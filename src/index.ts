@@ -46,8 +46,8 @@ export interface Gateway extends AsyncDisposable {
    */
   reload(config?: GatewayConfig | string): Promise<Reloaded>
   /**
-   * Takes no new connections, finishes what was accepted for at most `server.drain`, and gives back ports, files and connections.
-   * Safe to call twice, and before `listen`. A gateway that was closed does not listen again.
+   * After `server.shutdownDelay` takes no new connections, finishes what was accepted for at most `server.drain`, and gives back
+   * ports, files and connections. Safe to call twice, and before `listen`. A gateway that was closed does not listen again.
    */
   close(): Promise<void>
 }

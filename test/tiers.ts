@@ -94,6 +94,7 @@ export const LONGEST = [
   'test/system/workers.test.ts',
   'test/system/redis/outage.test.ts',
   'test/system/redis/processes.test.ts',
+  'test/system/redis/rolling-update.test.ts',
   'test/simulation/guarantee.test.ts',
   'test/system/mistakes.test.ts',
   'test/deploy/package.test.ts',

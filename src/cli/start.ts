@@ -2,7 +2,7 @@ import cluster from 'node:cluster'
 import { configOf, findConfig, type FoundConfig } from '../config/find.ts'
 import { FileWatch } from '../files/watch.ts'
 import { allWarnings } from '../config/warnings.ts'
-import type { StoreConfig } from '../schema/schema.ts'
+import type { Config, StoreConfig } from '../schema/schema.ts'
 import { createLog, type Logger } from '../observe/log.ts'
 import { type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
 import { runGateway } from '../process/run.ts'
@@ -46,9 +46,11 @@ export async function start(options: Options): Promise<void> {
   const run = config.server.workers > 1 ? runWorkers : runGateway
   const gateway = await run(config, { log, load, text: textOf(first) }).catch(explain)
   const drain = async (signal: string): Promise<void> => {
-    const until = performance.now() + config.server.drain
+    const until = stoppedBy(config.server)
     watch.close()
-    log.logger.info({ signal }, 'draining: no new connections, calls in flight are finished')
+    const { shutdownDelay } = config.server
+    const taken = shutdownDelay > 0 ? `new connections for another ${shutdownDelay} ms only` : 'no new connections'
+    log.logger.info({ signal }, `draining: ${taken}, calls in flight are finished`)
     await gateway.stop()
     await sandbox?.stop()
     log.logger.info('stopped')
@@ -95,11 +97,16 @@ async function startWorker(options: Options): Promise<void> {
   // A terminal sends these signals to all processes at once. Only the first process acts on them, and tells the others.
   for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)
   const stop = async (): Promise<void> => {
-    const until = performance.now() + config.server.drain
+    const until = stoppedBy(config.server)
     await worker.stop()
     await log.close(lastWordsMs(until))
   }
   onStopSignal(stop, { signals: ['SIGTERM'] })
+}
+
+/** When a gateway that is told to stop now has stopped at the latest. */
+function stoppedBy({ shutdownDelay, drain }: Config['server']): number {
+  return performance.now() + shutdownDelay + drain
 }
 
 /** How long a slow reader may take for the rest of the log: a moment, but not beyond the end of the drain. */

@@ -115,7 +115,12 @@ export function reloadable(
     metrics,
     requests,
     ...(forwardProxy === undefined ? {} : { forwardProxy }),
-    server: { ...inForce.server, drain: wanted.server.drain, ...renewed(inForce.server.tls, wanted.server.tls) },
+    server: {
+      ...inForce.server,
+      shutdownDelay: wanted.server.shutdownDelay,
+      drain: wanted.server.drain,
+      ...renewed(inForce.server.tls, wanted.server.tls),
+    },
   })
   const needRestart = differences(found, config)
   const problems = needRestart.length === 0 ? [] : findContradictions(config)

@@ -66,7 +66,7 @@ export interface GatewayProcess {
   breakers(): BreakerRow[]
   /** Whether there is such a breaker. */
   setBreaker(order: BreakerOrder): boolean
-  /** Finishes what was accepted, for at most `server.drain`, then stops. Safe to call twice. */
+  /** After `server.shutdownDelay` finishes what was accepted, for at most `server.drain`, then stops. Safe to call twice. */
   stop(): Promise<void>
 }
 
@@ -274,9 +274,12 @@ export async function runWithoutAdmin(
   const forwardProxyUrl = await forwardProxy?.listen()
   const started = parts.move()
   const end = async (): Promise<void> => {
-    const { drain } = live.current.config.server
-    const until = clock.now() + drain
+    const { drain, shutdownDelay } = live.current.config.server
     try {
+      // A load balancer still sends calls here until it has seen that this gateway is not ready.
+      proxy.closeConnections()
+      if (shutdownDelay > 0) await new Promise<void>((resolve) => void clock.schedule(shutdownDelay, resolve))
+      const until = clock.now() + drain
       await Promise.all([drainApp(app, proxy, drain), forwardProxy?.stop(drain)])
       await tracing.close(Math.max(LAST_SPANS_MS, until - clock.now()))
     } finally {

@@ -85,6 +85,10 @@ export const ConfigSchema = object({
         default: 20_000,
         description: 'Most calls that may wait for quota in a process, of all accounts together.',
       }),
+      shutdownDelay: duration(
+        'How long new connections are still taken after SIGTERM, while /readyz answers 503: longer than the load balancer takes to notice. `drain` begins after it.',
+        { default: '0s', min: '0s', max: '10m' },
+      ),
       drain: duration('Longest time to finish running calls after SIGTERM.', { default: '30s', min: '0s' }),
       wrongKeys: object(
         {

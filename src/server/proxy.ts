@@ -71,7 +71,7 @@ export class Proxy {
   readonly #refused = new Map<string, { readonly metrics: CallMetrics; readonly usage: CallUsage }>()
   /** Calls whose response is not finished, in the order in which they came. */
   readonly #active = new Roster<Arriving>()
-  #isDraining = false
+  #areConnectionsClosed = false
   readonly #tunnels = new Tunnels()
   #idle: PromiseWithResolvers<void> | undefined
 
@@ -79,11 +79,14 @@ export class Proxy {
     this.#options = { ...options, drain: new Cancellation() }
   }
 
-  /**
-   * Makes every response from now on close its connection. Resolves when no call is active any more. Several ports may call it.
-   */
+  /** Makes every response from now on close its connection. */
+  closeConnections(): void {
+    this.#areConnectionsClosed = true
+  }
+
+  /** The same, and closes tunnels. Resolves when no call is active any more. Several ports may call it. */
   drain(): Promise<void> {
-    this.#isDraining = true
+    this.closeConnections()
     this.#tunnels.close()
     if (this.#active.size === 0) return Promise.resolve()
     this.#idle ??= Promise.withResolvers()
@@ -207,7 +210,7 @@ export class Proxy {
     const snapshot = this.#options.snapshot()
     // Node adds `Connection: close`. The client's next call comes over a new connection, which a load balancer gives to a
     // gateway that stays.
-    if (this.#isDraining) response.shouldKeepAlive = false
+    if (this.#areConnectionsClosed) response.shouldKeepAlive = false
     const { clock, tracing, addressOf = OF_CONNECTION } = this.#options
     const id = requestIdOf(request.headers) ?? randomUUIDv7()
     const call: Arriving & Identifying = new Call(id, request, response, snapshot, clock, this.#closed)

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { Agent, request, type ServerResponse } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { makeCertificates } from '../support/certificates.ts'
-import { harnessConfig, newFolder, startGateway, startServer, startUpstream } from '../support/gateway.ts'
+import { harnessConfig, newFolder, startGateway, startServer, startUpstream, stores } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
 import { npmStart, startProcess } from '../support/process.ts'
 import { hasSmallDisks, SmallDisk } from '../support/small-disk.ts'
@@ -85,6 +85,25 @@ describe('SIGTERM', () => {
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
     expect(upstream.seen).toHaveLength(counts.answered)
   })
+
+  it.each([1, 2])(
+    'is told by /readyz before connections are refused, for as long as shutdownDelay (workers: %i)',
+    async (workers) => {
+      const upstream = await startUpstream()
+      // Longer than a test may take; the second signal ends it.
+      const server = { port: 0, workers, shutdownDelay: '10m' }
+      const gateway = await startProcess(harnessConfig(upstream.url, {}, { server, store: stores.Redis() }))
+      const readiness = async () => (await fetch(`${gateway.adminUrl}/readyz`)).status
+      expect(await readiness()).toBe(200)
+      gateway.kill('SIGTERM')
+      await expect.poll(readiness).toBe(503)
+      const client = await RawClient.connect(gateway.url)
+      client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
+      expect(await client.closed()).toMatch(/^HTTP\/1\.1 200[^]*\r\nconnection: close\r\n/i)
+      gateway.kill('SIGTERM')
+      expect(await gateway.ended).toEqual({ code: 1, signal: null })
+    },
+  )
 
   it('answers calls that wait for quota, if their turn comes in time', async () => {
     const upstream = await startUpstream()
