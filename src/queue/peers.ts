@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../time/clock.ts'
 import type { PeerDemand, Demand } from '../ledger/demand.ts'
-import type { Grant, Ledger } from '../ledger/ledger.ts'
+import { type Grant, type Ledger, REPORT_TERM_MS } from '../ledger/ledger.ts'
 
 /** How often other gateways are told who waits here, at least. They would forget it after REPORT_TERM_MS. */
 const REPORT_EVERY_MS = 1_000
@@ -29,8 +29,7 @@ export class Peers {
   readonly #ledger: Ledger
   readonly #clock: Clock
   readonly #options: PeersOptions
-  /** What was last heard. */
-  peerDemand: PeerDemand | undefined
+  #heard: PeerDemand | undefined
   /** What they had been told of this one by then. */
   told: readonly Demand[] = []
   /** How many calls that had waited all gateways were granted, as far as it is known; undefined if a charge did not tell. */
@@ -49,20 +48,31 @@ export class Peers {
     this.#clock = options.clock
   }
 
+  /**
+   * What was last heard, for as long as it holds. While nobody waits here, nothing is heard: a call that comes then must not be refused
+   * for calls that waited elsewhere long ago.
+   */
+  get peerDemand(): PeerDemand | undefined {
+    const isOld = this.#heard !== undefined && this.#clock.now() - this.#heard.at >= REPORT_TERM_MS
+    return isOld ? undefined : this.#heard
+  }
+
   /** Whether calls wait at other gateways. */
   get haveWaiting(): boolean {
-    return this.peerDemand !== undefined && this.peerDemand.others.length > 0
+    const { peerDemand } = this
+    return peerDemand !== undefined && peerDemand.others.length > 0
   }
 
   /** Whether that was heard so lately that a call that comes now is surely behind them. */
   get areAhead(): boolean {
-    return this.haveWaiting && this.#clock.now() - this.peerDemand!.at < REPORT_EVERY_MS
+    return this.haveWaiting && this.#clock.now() - this.#heard!.at < REPORT_EVERY_MS
   }
 
   /** So many calls they were granted since the demand exchange was read. */
   get admitted(): number {
-    if (this.peerDemand === undefined || this.#turns === undefined) return 0
-    return Math.max(0, this.#turns - this.peerDemand.turns - this.#own)
+    const { peerDemand } = this
+    if (peerDemand === undefined || this.#turns === undefined) return 0
+    return Math.max(0, this.#turns - peerDemand.turns - this.#own)
   }
 
   charged({ granted, turns }: Grant): void {
@@ -101,7 +111,7 @@ export class Peers {
     this.#exchangeIn(this.#waiting > 0 ? REPORT_EVERY_MS : undefined)
     const told = demands()
     const peerDemand = await exchange.call(this.#ledger, partition, queue, told)
-    this.peerDemand = peerDemand
+    this.#heard = peerDemand
     this.told = told
     const turns = this.#turns
     this.#turns = peerDemand?.turns

@@ -161,6 +161,28 @@ it('what a gateway that died had waiting is left to nobody after five seconds', 
   expect(admittedBetween(outcome, fromMs, untilMs) / possible(10)).toBeGreaterThan(0.97)
 })
 
+it('a call is not refused for calls that waited at another gateway minutes ago', async () => {
+  const [requests, windowMs] = [16, 60_000]
+  const sources: Source[] = [
+    { client: client('any'), gateway: 1, load: { callers: 40 }, untilMs: 62_000 },
+    // The last of these leaves while many wait at the other gateway.
+    { client: client('any'), gateway: 0, load: { callsPerSecond: 1 }, untilMs: 62_000, maxWaitMs: 20_000 },
+    // Now and then the limit is used up, and a call's turn is some seconds away.
+    { client: client('any'), gateway: 0, load: { callsPerSecond: 0.2 }, fromMs: 300_000, maxWaitMs: windowMs },
+  ]
+  const outcome = await simulateFairness({
+    ...saturated,
+    requests,
+    windowMs,
+    gateways: 2,
+    sources,
+    durationMs: 900_000,
+  })
+  const later = outcome.visits.filter(({ cameMs }) => cameMs > 300_000)
+  expect(later.some(({ cameMs, endedMs }) => endedMs > cameMs + 1_000)).toBe(true)
+  expect(later.filter(({ kind }) => kind !== 'admitted')).toEqual([])
+})
+
 it('what a gateway cannot send, because too many of its calls are in flight, the others share', async () => {
   const sources = ['stuck', 'other', 'third'].map((name, gateway) => {
     return { client: client(name), gateway, load: { callers: 150 } }
