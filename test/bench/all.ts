@@ -40,6 +40,7 @@ export const COMMANDS: readonly Command[] = [
     env: { BENCH_BUDGET_MS: '600000' },
     quick: { env: { ...shortRounds, BENCH_BUDGET_MS: '5000' } },
   },
+  { script: 'bench:cluster', quick: { args: ['--accounts', '1000'] } },
   { script: 'bench:queue', quick: { env: { BENCH_ROUND_MS: '300' } } },
   { script: 'simulate:priced', quick: { args: ['--seeds', '1', '--minutes', '2'] } },
 ]

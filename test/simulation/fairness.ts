@@ -1,14 +1,16 @@
 import { ClassCapacity, QueueCapacity } from '../../src/queue/capacity.ts'
-import type { QueuedClient } from '../../src/queue/admission.ts'
+import type { Admission, QueuedClient } from '../../src/queue/admission.ts'
 import type { Priority } from '../../src/ledger/demand.ts'
-import { type Ledger, chargeSetOf } from '../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf, StoreUnavailableError } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { AskedLedger } from '../../src/ledger/workers/asked-ledger.ts'
 import { LedgerService } from '../../src/ledger/workers/ledger-service.ts'
 import { AdmissionQueue } from '../../src/queue/admission-queue.ts'
+import type { Argument, Reply } from '../../src/ledger/redis/protocol.ts'
 import { seededRandom } from '../support/seeded-random.ts'
+import { worstCount } from '../support/worst-count.ts'
 import { modelHost } from './simulation.ts'
 import { Connection, Store } from './store.ts'
 import { Process, World } from './world.ts'
@@ -40,6 +42,10 @@ export interface FairnessCase {
   readonly areWorkers?: boolean
   /** A gateway dies at that instant. */
   readonly crash?: { readonly gateway: number; readonly atMs: number }
+  /** Redis can't be reached for so long. */
+  readonly outage?: { readonly atMs: number; readonly ms: number }
+  /** A single gateway has the embedded store, unless this says otherwise. */
+  readonly isShared?: boolean
 }
 
 export interface Visit {
@@ -55,10 +61,19 @@ export interface Visit {
 
 export interface FairnessOutcome {
   readonly visits: readonly Visit[]
-  /** Commands that Redis ran: charges, commits alone, renewals of leases, and exchanges of who waits where. */
-  readonly commands: { charges: number; commits: number; renewals: number; exchanges: number }
+  /**
+   * Commands that Redis ran: charges, commits alone, renewals of leases, exchanges of who waits where, and looks into the register of
+   * partitions.
+   */
+  readonly commands: Record<Command, number>
+  /** What gateways and Redis told each other by these, in both directions, without the frame around each argument. */
+  readonly bytes: Record<Command, number>
+  /** The most calls that the upstream counted in one window. It counts each at some instant between dispatch and response. */
+  readonly worst: number
   readonly waitingAtEnd: number
 }
+
+type Command = 'charges' | 'commits' | 'renewals' | 'exchanges' | 'looks'
 
 const PARTITION = 'upstream/account'
 
@@ -68,19 +83,32 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
   const beginning = world.now
   const random = seededRandom(of.seed)
   const host = modelHost()
-  const commands = { charges: 0, commits: 0, renewals: 0, exchanges: 0 }
+  const commands = { charges: 0, commits: 0, renewals: 0, exchanges: 0, looks: 0 }
+  const bytes = { ...commands }
+  const count = (what: Command, keys: readonly string[], args: readonly Argument[], replyBytes: number): void => {
+    commands[what]++
+    bytes[what] += bytesOf(keys) + bytesOf(args) + replyBytes
+  }
   const store = new Store(
     world,
     random,
     {
       ...host,
       run(keys, args) {
-        commands[Number(args[5]) > 0 ? 'renewals' : Number(args[2]) > 0 ? 'charges' : 'commits']++
-        return host.run(keys, args)
+        const what = Number(args[5]) > 0 ? 'renewals' : Number(args[2]) > 0 ? 'charges' : 'commits'
+        const reply = host.run(keys, args) as Reply
+        count(what, keys, args, 8 * reply.length) // doubles
+        return reply
       },
       runExchange(keys, args) {
-        commands.exchanges++
-        return host.runExchange(keys, args)
+        const reply = host.runExchange(keys, args) as string
+        count('exchanges', keys, args, reply.length)
+        return reply
+      },
+      runRegister(keys, args) {
+        const reply = host.runRegister(keys, args) as readonly Argument[]
+        count('looks', keys, args, bytesOf(reply))
+        return reply
       },
     },
     { leastMs: 0.1, meanMs: 0.4 },
@@ -96,12 +124,13 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
     const ledger: AskedLedger = new AskedLedger(process.clock, (told) => soon(first, () => connection.receive(told)))
     return ledger
   }
+  const arrivals: number[] = []
   const gateways = Array.from({ length: of.gateways }, (_, i) => {
     const process = new Process(world, (random() - 0.5) * 2_000)
     const { clock } = process
     let ledger: Ledger = new MemoryLedger(clock)
     if (of.areWorkers === true) ledger = workerOf(process)
-    else if (of.gateways > 1) {
+    else if (of.isShared ?? of.gateways > 1) {
       const runner = new Connection(store, process, () => undefined)
       ledger = new RedisLedger({ runner, clock, gateway: `${i}`, prefix: 'fair', answerWithinMs: 50 })
     }
@@ -112,7 +141,13 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
   async function visit({ client, gateway, priority = 'normal', maxWaitMs = 1e9 }: Source): Promise<void> {
     const { queue, process } = gateways[gateway]!
     const cameMs = world.now - beginning
-    const admission = await queue.enter({ client, priority, chargeSet, maxWaitMs })
+    let admission: Admission | { readonly kind: 'store_unavailable' }
+    try {
+      admission = await queue.enter({ client, priority, chargeSet, maxWaitMs })
+    } catch (error) {
+      if (!(error instanceof StoreUnavailableError)) throw error
+      admission = { kind: 'store_unavailable' }
+    }
     const expectedMs = admission.kind === 'admitted' ? admission.wait?.expectedMs : undefined
     visits.push({
       client: client.name,
@@ -123,9 +158,9 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
       expectedMs,
     })
     if (admission.kind !== 'admitted') return
-    await new Promise<void>((resolve) => {
-      process.receive(world.now - Math.log(1 - random()) * of.meanLatencyMs, resolve)
-    })
+    const latencyMs = -Math.log(1 - random()) * of.meanLatencyMs
+    arrivals.push(world.now + random() * latencyMs)
+    await new Promise<void>((resolve) => process.receive(world.now + latencyMs, resolve))
     admission.permit.commit()
     admission.permit.leave()
   }
@@ -151,9 +186,22 @@ export async function simulateFairness(of: FairnessCase): Promise<FairnessOutcom
     const { gateway, atMs } = of.crash
     world.at(beginning + atMs, () => gateways[gateway]!.process.die())
   }
+  if (of.outage !== undefined) {
+    const { atMs, ms } = of.outage
+    world.at(beginning + atMs, () => {
+      void host.keep()
+      store.fail({ downMs: ms, isSilent: false, contents: 'kept' })
+    })
+  }
   await world.runUntil(beginning + of.durationMs)
+  arrivals.sort((a, b) => a - b)
   const living = gateways.filter(({ process }) => !process.isDead)
-  return { visits, commands, waitingAtEnd: living.reduce((sum, { queue }) => sum + queue.waiting, 0) }
+  const waitingAtEnd = living.reduce((sum, { queue }) => sum + queue.waiting, 0)
+  return { visits, commands, bytes, worst: worstCount(arrivals, of.windowMs), waitingAtEnd }
+}
+
+function bytesOf(told: readonly Argument[]): number {
+  return told.reduce<number>((sum, one) => sum + Buffer.byteLength(String(one)), 0)
 }
 
 /** By client, its part of what was admitted between two instants. */
