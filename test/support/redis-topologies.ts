@@ -254,15 +254,15 @@ export class RedisCluster {
   }
 }
 
-/** Three masters, of which the first ones have a replica, and which give a silent node half a second. */
-export async function startCluster(replicas = 1): Promise<RedisCluster> {
+/** Three masters, of which the first ones have a replica, and which give a silent node half a second, or as long as that. */
+export async function startCluster(replicas = 1, nodeTimeoutMs = 500): Promise<RedisCluster> {
   const servers = await inTurn(3 + replicas, async () => {
     const port = await freePortFor(HIGHEST_CLUSTER_PORT)
     const options = [
       '--cluster-enabled',
       'yes',
       '--cluster-node-timeout',
-      '500',
+      String(nodeTimeoutMs),
       '--cluster-replica-validity-factor',
       '0',
     ]
