@@ -1,15 +1,20 @@
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { LedgerFiles } from '../../../src/ledger/embedded/ledger-files.ts'
 import { MemoryLedger } from '../../../src/ledger/embedded/memory-ledger.ts'
 import {
   type ChargeSet,
   chargeSetOf,
   type Grant,
   type Ledger,
+  StoreUnavailableError,
   type UpstreamFeedback,
 } from '../../../src/ledger/ledger.ts'
 import { limitOf, windowOf } from '../../../src/ledger/limit.ts'
 import { AskedLedger } from '../../../src/ledger/workers/asked-ledger.ts'
 import { LedgerService } from '../../../src/ledger/workers/ledger-service.ts'
+import { newFolder } from '../../support/gateway.ts'
 import { seededRandom } from '../../support/seeded-random.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 import { worstCount } from '../../support/worst-count.ts'
@@ -17,21 +22,32 @@ import { worstCount } from '../../support/worst-count.ts'
 /** Whatever waits to be told is told within this. */
 const TOLD_MS = 10
 
-function setUp() {
+function setUp(files?: LedgerFiles) {
   const clock = new SimulatedClock(1_700_000_000_000)
-  const embedded = new MemoryLedger(clock)
+  const embedded = new MemoryLedger(clock, files)
   const service = new LedgerService(embedded, clock)
   const connect = () => {
     // Whatever is carried is carried as text.
     const carry = <T>(what: T): T => JSON.parse(JSON.stringify(what)) as T
     let messages = 0
+    /** What the first process does not take yet. */
+    let held: (() => void)[] | undefined
     const connection = service.open((answers) => ledger.receive(carry(answers)))
     const ledger: AskedLedger = new AskedLedger(clock, (told, onSent) => {
       messages++
-      connection.receive(carry(told))
+      const take = (): void => connection.receive(carry(told))
+      if (held === undefined) take()
+      else held.push(take)
       onSent?.()
     })
-    return { ledger, die: () => connection.close(), messages: () => messages }
+    const hang = (): (() => void) => {
+      held = []
+      return () => {
+        for (const take of held!.splice(0)) take()
+        held = undefined
+      }
+    }
+    return { ledger, hang, die: () => connection.close(), messages: () => messages }
   }
   return { clock, embedded, connect }
 }
@@ -233,5 +249,39 @@ describe('the ledger of workers', () => {
     await run(50, 0)
     const [usage] = await Promise.all([workers[0]!.ledger.usage(chargeSet), clock.advance(0)])
     expect(usage[0]!.used).toBe(arrivals.length - before)
+  })
+
+  it('refuses calls whose quota can not be written, and says so, as the embedded ledger does', async () => {
+    const folder = join(newFolder(), 'store')
+    const { clock, connect } = setUp(new LedgerFiles(folder))
+    const { ledger } = connect()
+    await clock.advance(0)
+    await ledger.begun
+    expect([ledger.isReady, ledger.problem]).toEqual([true, undefined])
+    rmSync(folder, { recursive: true })
+    const refused = ledger.charge(CHARGE_SETS[0]!, 1) as Promise<Grant>
+    const told = expect(refused).rejects.toThrow(StoreUnavailableError)
+    await clock.advance(0)
+    await told
+    expect([ledger.isReady, ledger.isDegraded]).toEqual([false, true])
+    expect(ledger.problem).toMatch(/^the quota can not be written to disk \(ENOENT/)
+  })
+
+  it('waits five seconds for a first process that hangs, and gives back what is granted later', async () => {
+    const { clock, embedded, connect } = setUp()
+    const { ledger, hang } = connect()
+    await clock.advance(0)
+    const wakeUp = hang()
+    const asked = ledger.charge(CHARGE_SETS[1]!, 1) as Promise<Grant>
+    const told = expect(asked).rejects.toThrow(StoreUnavailableError)
+    await clock.advance(5_000)
+    await told
+    wakeUp()
+    await clock.advance(TOLD_MS)
+    const used = (await embedded.usage(CHARGE_SETS[1]!)).map((usage) => usage.used)
+    expect(used).toEqual([0, 0, 0])
+    const again = ledger.charge(CHARGE_SETS[1]!, 1)
+    await clock.advance(0)
+    expect((await again).granted).toBe(1)
   })
 })
