@@ -8,7 +8,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Clock } from '../time/clock.ts'
 import type { ClientConfig, ClientScope } from '../schema/client-schema.ts'
-import { Budgets, type Hierarchy } from './budget.ts'
+import { Budgets, type Hierarchy, type Level } from './budget.ts'
 import { type CertificateRule, certificateOf, fitsCertificate } from './certificates.ts'
 import { type Client, clientOf } from './client.ts'
 import { ClientKeys, type Key, keyOf } from './keys.ts'
@@ -89,6 +89,17 @@ export class Callers {
   /** Every client that may call. */
   get clients(): readonly Client[] {
     return this.#current.clients
+  }
+
+  /** Whoever has a budget: teams and organisations, and the first `most` clients. */
+  *levels(most = Infinity): Generator<Level> {
+    yield* this.budgets.levels
+    let count = 0
+    for (const { budget } of this.clients) {
+      if (budget === undefined || budget === 'missing-team' || budget.own === undefined) continue
+      if (++count > most) return
+      yield budget.own
+    }
   }
 
   /** Every key that is in force, and the name of its client. */

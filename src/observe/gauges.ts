@@ -47,7 +47,7 @@ export interface ClientDue extends ClassLabels {
 }
 
 /** How much of its budget a client, a team or an organisation has used. */
-export interface BudgetUse {
+export interface BudgetUse extends Burn {
   readonly level: 'client' | 'team' | 'organisation'
   readonly name: string
   readonly window: string
@@ -267,20 +267,33 @@ export const GAUGES: readonly GaugeOf[] = [
 /** What the budgets of one level allow, and what is used of them. */
 function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
   const whose = level === 'organisation' ? 'an organisation' : `a ${level}`
-  async function* show(observed: Observed, number: 'limit' | 'used'): AsyncIterable<Shown> {
-    for (const budget of await observed.budgets())
-      if (budget.level === level) yield [{ [level]: budget.name, window: budget.window }, budget[number]]
+  async function* show(observed: Observed, numberOf: (budget: BudgetUse) => number | null): AsyncIterable<Shown> {
+    for (const budget of await observed.budgets()) {
+      const number = numberOf(budget)
+      if (budget.level === level && number !== null) yield [{ [level]: budget.name, window: budget.window }, number]
+    }
   }
   return [
     {
       name: `${level}_budget_limit`,
       help: `Calls, or money, that the budget of ${whose} allows in its window.`,
-      show: (observed) => show(observed, 'limit'),
+      show: (observed) => show(observed, ({ limit }) => limit),
     },
     {
       name: `${level}_budget_used`,
       help: `Calls, or money, that count against the budget of ${whose} now.`,
-      show: (observed) => show(observed, 'used'),
+      show: (observed) => show(observed, ({ used }) => used),
+    },
+    {
+      name: `${level}_budget_exhaustion_seconds`,
+      help: `Until nothing is left of the budget of ${whose}, if calls go on as in the last minutes; absent where that never happens.`,
+      combine: 'min',
+      show: (observed) => show(observed, ({ exhaustionInMs }) => exhaustionInMs && exhaustionInMs / 1_000),
+    },
+    {
+      name: `${level}_budget_burn_ratio`,
+      help: `The rate of the last minutes divided by the rate that the budget of ${whose} allows for ever.`,
+      show: (observed) => show(observed, ({ burnRatio }) => burnRatio),
     },
   ]
 }

@@ -1,15 +1,21 @@
 import { X509Certificate } from 'node:crypto'
 import type { StoreConfig } from '../schema/schema.ts'
-import { UNKNOWN_BURN } from '../gateway/burn.ts'
+import { BurnMeter, UNKNOWN_BURN } from '../gateway/burn.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
-import type { Level } from '../clients/budget.ts'
 import { amountOf } from '../schema/price-schema.ts'
 import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Losses } from '../records/losses.ts'
-import { type CredentialState, fullerOf, type ObservedUsage, type QueueOccupancy } from '../observe/gauges.ts'
+import {
+  type Burn,
+  type CredentialState,
+  fullerOf,
+  type ObservedUsage,
+  type QueueOccupancy,
+} from '../observe/gauges.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import { Turn } from '../observe/turn.ts'
 import type { RequestAnswers, RequestQuestion } from '../requests/question.ts'
+import type { Limit } from '../ledger/limit.ts'
 import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { duesByClass } from '../usage/due.ts'
 import type { Usage } from '../usage/usage.ts'
@@ -69,7 +75,7 @@ export function gatewayStatus({
     dues: async () => duesByClass(await usage.busiest(MOST_DUES)),
     async budgets() {
       const { maxClients } = live.current.config.metrics
-      return (await budgetRows(live.current, ledger, maxClients)) ?? []
+      return (await budgetRows(live.current, ledger, clock, maxClients)) ?? []
     },
     credentials: () => credentialsOf(live.current, clock.wall()),
     clientKeys: () => clientKeysOf(live.current, clock.wall()),
@@ -84,7 +90,7 @@ export function gatewayStatus({
   return {
     metrics: () => metrics.exposition(),
     quota: () => quotaRows(live.current, ledger),
-    budgets: () => budgetRows(live.current, ledger),
+    budgets: () => budgetRows(live.current, ledger, clock),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     credentials: () => Promise.resolve(credentialRows(live.current, clock.wall())),
     requests: async (question) => ({ found: await requests(question), away: [] }),
@@ -103,34 +109,47 @@ export function gatewayStatus({
 const MOST_DUES = 1_000
 
 /** The budgets of teams and organisations, and of the first `most` clients; undefined while the store can't be asked. */
-async function budgetRows({ callers }: Snapshot, ledger: Ledger, most = Infinity): Promise<BudgetRow[] | undefined> {
+async function budgetRows(
+  { callers }: Snapshot,
+  ledger: Ledger,
+  clock: Clock,
+  most = Infinity,
+): Promise<BudgetRow[] | undefined> {
   const asked: Promise<BudgetRow[]>[] = []
   const turn = new Turn()
-  for (const { kind: level, name, chargeSet } of levelsOf(callers, most)) {
-    const rowOf = ({ limit, used, resetMs }: LimitUsage): BudgetRow => ({
-      level,
-      name,
-      client: level === 'client' ? name : null,
-      window: limit.label,
-      unit: limit.unit,
-      limit: amountOf(limit, limit.requests),
-      used: amountOf(limit, used),
-      remaining: amountOf(limit, Math.max(0, limit.requests - used)),
-      resetMs: Math.round(resetMs),
-    })
+  for (const { kind: level, name, chargeSet } of callers.levels(most)) {
+    const rowOf = (usage: LimitUsage): BudgetRow => {
+      const { limit, used, resetMs } = usage
+      return {
+        level,
+        name,
+        client: level === 'client' ? name : null,
+        window: limit.label,
+        unit: limit.unit,
+        limit: amountOf(limit, limit.requests),
+        used: amountOf(limit, used),
+        remaining: amountOf(limit, Math.max(0, limit.requests - used)),
+        resetMs: Math.round(resetMs),
+        ...roundedBurn(ledger.isDegraded ? UNKNOWN_BURN : meterOf(limit, clock).burn(clock.now(), usage)),
+      }
+    }
     asked.push(kept(ledger.usage(chargeSet).then((usages) => usages.map(rowOf))))
     await turn.endIfOver()
   }
   return unlessAway(async () => (await Promise.all(asked)).flat())
 }
 
-function* levelsOf({ budgets, clients }: Snapshot['callers'], most: number): Iterable<Level> {
-  yield* budgets.levels
-  let count = 0
-  for (const { budget } of clients) {
-    if (budget === undefined || budget === 'missing-team' || budget.own === undefined) continue
-    if (++count > most) return
-    yield budget.own
+/** How fast budgets are spent. After a reload it is learned anew. */
+const METERS = new WeakMap<Limit, BurnMeter>()
+
+function meterOf(limit: Limit, clock: Clock): BurnMeter {
+  return METERS.getOrInsertComputed(limit, () => new BurnMeter(limit, () => clock.wall() - clock.now()))
+}
+
+function roundedBurn({ exhaustionInMs, burnRatio }: Burn): Burn {
+  return {
+    exhaustionInMs: exhaustionInMs === null ? null : Math.round(exhaustionInMs),
+    burnRatio: burnRatio === null ? null : Math.round(burnRatio * 1_000) / 1_000,
   }
 }
 
@@ -212,8 +231,10 @@ function* queuesOf(snapshot: Snapshot): Iterable<QueueOccupancy> {
 async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of queuesOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
-  return (await usageOf(snapshot, ledger))?.map(
-    ({ labels, window, unit, limit, effective, used, resetMs, exhaustionInMs, burnRatio }) => ({
+  return (await usageOf(snapshot, ledger))?.map((row) => {
+    const { labels, window, unit, limit, effective, used, resetMs } = row
+    const { exhaustionInMs, burnRatio } = roundedBurn(row)
+    return {
       upstream: labels.upstream,
       account: labels.account,
       class: labels.class,
@@ -224,11 +245,11 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
       used,
       remaining: remainderOf(unit, effective, used),
       resetMs: Math.round(resetMs),
-      exhaustionInMs: exhaustionInMs === null ? null : Math.round(exhaustionInMs),
-      burnRatio: burnRatio === null ? null : Math.round(burnRatio * 1_000) / 1_000,
+      exhaustionInMs,
+      burnRatio,
       waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
-    }),
-  )
+    }
+  })
 }
 
 /** 0.3 - 0.1 is a little less than 0.2, but no money was lost. */

@@ -60,7 +60,11 @@ export async function startThree(faults: Faults): Promise<Three> {
           keys: [{ hash: hashKey('key-of-aging'), label: 'CI', expires: soon(DAY_MS) }],
           budget: [{ requests: 1_000_000, window: '1h' }],
         },
+        saver: { keys: [hashKey('key-of-saver')], team: 'research' },
+        spender: { keys: [hashKey('key-of-spender')], team: 'ads' },
       },
+      organisations: { acme: { budget: [{ amount: 2_000, unit: 'usd', window: '1h' }] } },
+      teams: { research: { organisation: 'acme' }, ads: { budget: [{ requests: 20, window: '1h' }] } },
     })
   const names = ['one', 'two', 'three'] as const
   const [one, two, three] = await Promise.all([
@@ -126,6 +130,7 @@ function upstreamsAt(url: string, tokenUrl: string, shrunk: number): object {
     narrow: of(limited(10_000, '10s'), { concurrency: { read: { min: 1, max: 2 } } }),
     shadow: of(limited(2, '10s', { enforce: false })),
     foreign: of(limited(100, '10s')),
+    priced: of(open, { price: { unit: 'usd', list: { default: { call: 1 } } } }),
     shrunk: of(limited(shrunk, '10m')),
     throttled: of(limited(100, '1s'), { throttle: { pause: '5ms' }, ...patient }),
     slow: of(open, { timeouts: { headers: '200ms' }, retry: { retries: 0 }, ...patient }),
@@ -175,6 +180,8 @@ function beginFaults(load: Faults, gateways: readonly TestGateway[]): void {
   for (let i = 0; i < 15; i++) at('/narrow/x?wait=200', KEY, 20)
   at('/shadow/x', KEY, 200)
   at('/foreign/x?others', KEY, 200)
+  at('/priced/x', { 'x-sluice-key': 'key-of-saver' }, 200)
+  at('/priced/x', { 'x-sluice-key': 'key-of-spender' }, 200)
   at('/throttled/x?status=429', NO_WAIT, 100)
   at('/slow/x?wait=400', KEY, 100)
   at('/slow/x?wait=100', KEY, 100)

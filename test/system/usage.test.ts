@@ -190,6 +190,8 @@ describe('who uses a limit', () => {
         used: 2,
         remaining: 48,
         resetMs: expect.any(Number),
+        exhaustionInMs: null,
+        burnRatio: expect.any(Number),
       },
     ])
     expect((await usage('?client=tool')).data).toMatchObject([{ class: 'read', clients: [{ client: 'tool' }] }])

@@ -89,6 +89,17 @@ export const myClient: Board = {
       ),
       { unit: 'percentunit', max: 1, thresholds: THRESHOLDS.quota },
     ),
+    graph(
+      'Money I spend',
+      'What my calls cost an hour, by the prices of the upstreams, in their currency.',
+      [
+        query(
+          `3600 * sum by (upstream, account, class, unit) (rate(sluice_money_spent_total{${CALLS}}[$__rate_interval]))`,
+          `${CLASS_NAME} in {{unit}}`,
+        ),
+      ],
+      { stacked: true, leadsBy: MINE },
+    ),
     quotaUsedOfLimit,
     callsByOutcome,
     graph(

@@ -43,6 +43,16 @@ import { THRESHOLDS } from './thresholds.ts'
 const foreign = `${limitOf} - ${effectiveOf}`
 /** Units that could have been sent now, while calls of that class waited. */
 const wasted = `min by (upstream, account, class) (clamp_min(${effectiveOf} - ${usedOf}, 0)) and (sum by (upstream, account, class) (sluice_queue_depth{${CLASSES}}) > 0)`
+/** A figure of all budgets of teams and of organisations. */
+const TEAM_NAME = '{{team}}{{organisation}} per {{window}}'
+const ofTeams = (combine: string, figure: string, ratio = ''): string =>
+  ['team', 'organisation']
+    .map((level) =>
+      `${combine} by (level, window) (sluice_level_budget_${figure}{gateways})${ratio}`
+        .replaceAll('level', level)
+        .replaceAll('gateways', GATEWAYS),
+    )
+    .join(' or ')
 export const platform: Board = {
   uid: 'sluice-platform',
   title: 'Sluice: platform',
@@ -161,6 +171,35 @@ export const platform: Board = {
         '{{client}} per {{window}}',
       ),
       { unit: 'percentunit', max: 1, thresholds: THRESHOLDS.quota, leadsBy: ['client'] },
+    ),
+    bars(
+      'Budgets of teams and organisations',
+      'The part of its budget that a team or an organisation has used, over all upstreams.',
+      query(ofTeams('max', 'used', ' / max by (level, window) (sluice_level_budget_limit{gateways})'), TEAM_NAME),
+      { unit: 'percentunit', max: 1, thresholds: THRESHOLDS.quota },
+    ),
+    bars(
+      'Budgets end in',
+      'Until nothing is left of the budget of a team or an organisation, if all go on as in the last minutes: the fifteen that end first. Budgets that never end are not here.',
+      query(`bottomk(15, ${ofTeams('min', 'exhaustion_seconds')})`, TEAM_NAME),
+      { unit: 's', thresholds: THRESHOLDS.exhaustion },
+    ),
+    graph(
+      'Burn of budgets',
+      'The rate of the last minutes, of the one that the budget of a team or an organisation allows for ever. Above 1 it runs out sooner or later.',
+      [query(ofTeams('max', 'burn_ratio'), TEAM_NAME)],
+      { thresholds: THRESHOLDS.quotaBurn },
+    ),
+    graph(
+      'Money by client',
+      'What the calls of each client cost an hour, by the prices of the upstreams, in their currency.',
+      [
+        query(
+          `3600 * sum by (client, unit) (rate(sluice_money_spent_total{${CALLS}}[$__rate_interval]))`,
+          '{{client}} in {{unit}}',
+        ),
+      ],
+      { stacked: true, leadsBy: ['client'] },
     ),
     table(
       'Spent by client',

@@ -65,6 +65,9 @@ export interface BudgetRow {
   readonly used: number
   readonly remaining: number
   readonly resetMs: number
+  /** As of a `QuotaRow`. */
+  readonly exhaustionInMs: number | null
+  readonly burnRatio: number | null
 }
 
 /** The calls of one client that wait for one quota at this gateway, as `GET /v1/queue` lists them. */
