@@ -3,13 +3,11 @@ import { afterAll, describe, expect, inject, it } from 'vitest'
 import { type Ledger, type UpstreamFeedback, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
 import { type Limit, limitOf, type LimitSpec } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { newPrefix, steppedLedger } from '../support/stepped-ledger.ts'
 
 const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
-let made = 0
 
 /** Two gateways that share what they count; the embedded ledger has only one. */
 const implementations = {
@@ -18,13 +16,8 @@ const implementations = {
     return [ledger, ledger]
   },
   'in Redis': (clock: SimulatedClock): [Ledger, Ledger] => {
-    const prefix = `learning-${process.pid}-${made++}`
-    const gateway = (name: string) => {
-      const stepTime = () => Math.round(clock.now() * 1_000)
-      const runner = new RedisScript(redis)
-      return new RedisLedger({ runner, clock, gateway: name, prefix, answerWithinMs: 1e12, stepTime })
-    }
-    return [gateway('one'), gateway('two')]
+    const options = { clock, prefix: newPrefix() }
+    return [steppedLedger(redis, options), steppedLedger(redis, options)]
   },
 }
 

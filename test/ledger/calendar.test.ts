@@ -7,18 +7,16 @@ import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { type ChargeSet, chargeSetOf, type Ledger } from '../../src/ledger/ledger.ts'
 import { type LimitSpec, limitOf, windowOf } from '../../src/ledger/limit.ts'
 import { LimitState } from '../../src/ledger/redis/limit-state.ts'
-import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { RedisScript } from '../../src/ledger/redis/script.ts'
 import type { CalendarSpec } from '../../src/time/calendar.ts'
 import { newFolder } from '../support/gateway.ts'
 import { SimulatedClock, stepUntilDone } from '../support/simulated-clock.ts'
+import { newPrefix, steppedLedger } from '../support/stepped-ledger.ts'
 
 const HOUR = 3_600_000
 const DAY = 24 * HOUR
 
 const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
-let made = 0
 
 /** A store that outlives the processes that use it. */
 interface Store {
@@ -31,16 +29,9 @@ const embedded = (): Store => {
 }
 
 const shared = (): Store & { prefix: string } => {
-  const prefix = `calendar-${process.pid}-${made++}`
+  const prefix = newPrefix()
   const open = (clock: SimulatedClock, gateway = 'one'): Ledger =>
-    new RedisLedger({
-      runner: new RedisScript(new Redis(inject('redisUrl'))),
-      clock,
-      gateway,
-      prefix,
-      answerWithinMs: 1e12,
-      stepTime: () => Math.round(clock.wall() * 1_000),
-    })
+    steppedLedger(new Redis(inject('redisUrl')), { clock, gateway, prefix, time: () => clock.wall() })
   return { open, prefix }
 }
 
@@ -277,8 +268,7 @@ describe('a budget by the calendar, shared through Redis', () => {
   it('is granted, once the time of Redis is known, to a gateway whose clock is years off', async () => {
     const { prefix } = shared()
     const clock = clockAt('1999-06-10T12:00Z')
-    const options = { clock, gateway: 'one', prefix, answerWithinMs: 1e12 }
-    const ledger = new RedisLedger({ runner: new RedisScript(new Redis(inject('redisUrl'))), ...options })
+    const ledger = steppedLedger(new Redis(inject('redisUrl')), { clock, gateway: 'one', prefix, time: null })
     const granting = Promise.resolve(ledger.charge(month, 1))
     expect((await stepUntilDone(clock, granting)).granted).toBeLessThanOrEqual(1)
     let granted = 0

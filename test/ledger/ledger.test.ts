@@ -8,11 +8,11 @@ import type { ScriptRunner } from '../../src/ledger/redis/protocol.ts'
 import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { newPrefix, steppedLedger } from '../support/stepped-ledger.ts'
 import { worstCount } from '../support/worst-count.ts'
 
 const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
-let made = 0
 const ledgers: Ledger[] = []
 afterEach(async () => {
   // The connection is shared: only what is held back is given up.
@@ -33,21 +33,8 @@ function chargeSet(partition: string, ...limits: Limit[]): ChargeSet {
 }
 
 /** A ledger in the shared Redis; of ledgers with one prefix, each is another gateway's. */
-function redisLedger(
-  clock: SimulatedClock,
-  prefix = `test-${process.pid}-${made++}`,
-  stepTime = false,
-  connection = redis,
-): RedisLedger {
-  const runner = new RedisScript(connection)
-  return new RedisLedger({
-    runner,
-    clock,
-    gateway: `g${made++}`,
-    prefix,
-    answerWithinMs: 1e12, // the simulated clock does not wait for a real Redis
-    ...(stepTime ? { stepTime: () => Math.round(clock.now() * 1_000) } : {}),
-  })
+function redisLedger(clock: SimulatedClock, prefix = newPrefix(), stepTime = false, connection = redis): RedisLedger {
+  return steppedLedger(connection, { clock, prefix, ...(!stepTime && { time: null }) })
 }
 
 const implementations = {
@@ -74,8 +61,7 @@ it('renews however many calls are in flight, some at a time', { timeout: 300_000
     sizes.push(args.length)
     return run(keys, args)
   }
-  const options = { runner: script, clock, gateway: 'g', prefix: `test-${process.pid}-${made++}`, answerWithinMs: 1e12 }
-  const ledger = new RedisLedger({ ...options, stepTime: () => Math.round(clock.now() * 1_000) })
+  const ledger = steppedLedger(redis, { clock, runner: script })
   ledgers.push(ledger)
   const reads = chargeSet('harness/prod', limit('read', 1_000_000))
   const CALLS = 60_000
@@ -260,7 +246,7 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
 
 describe('the ledger in Redis', () => {
   it('makes one script call of everything that is asked for one charge set in one turn of the event loop', async () => {
-    const prefix = `test-${process.pid}-${made++}`
+    const prefix = newPrefix()
     const ledger = redisLedger(new SimulatedClock(), prefix)
     const reads = chargeSet('harness/prod', limit('read', 5))
     await spend(ledger, reads, 0) // loads the script
@@ -308,7 +294,7 @@ describe('the ledger in Redis', () => {
       isConnected: true,
       close: () => undefined,
     }
-    const prefix = `test-${process.pid}-${made++}`
+    const prefix = newPrefix()
     const ledger = new RedisLedger({ runner, clock, gateway: 'late', prefix, answerWithinMs: 50 })
     const reads = chargeSet('harness/prod', limit('read', 5))
     const other = redisLedger(new SimulatedClock(), prefix)
@@ -327,7 +313,7 @@ describe('the ledger in Redis', () => {
   })
 
   it('lets a gateway that begins wait while another that it should hear of is silent', async () => {
-    const prefix = `test-${process.pid}-${made++}`
+    const prefix = newPrefix()
     const reads = chargeSet('harness/prod', limit('read', 100))
     // As if it had been without Redis for two seconds: it may have spent what the newcomer would be granted.
     const silent = redisLedger(new SimulatedClock(), prefix, true)
@@ -346,7 +332,7 @@ describe('the ledger in Redis', () => {
   })
 
   it('trusts Redis at once where others are heard of, or have said farewell', async () => {
-    const prefix = `test-${process.pid}-${made++}`
+    const prefix = newPrefix()
     const reads = chargeSet('harness/prod', limit('read', 100))
     const clock = new SimulatedClock()
     const first = redisLedger(clock, prefix, true, redis.duplicate())
@@ -363,7 +349,7 @@ describe('the ledger in Redis', () => {
   })
 
   it('is shared by gateways: together they never get more than the limit', async () => {
-    const prefix = `test-${process.pid}-${made++}`
+    const prefix = newPrefix()
     const gateways = Array.from({ length: 3 }, () => redisLedger(new SimulatedClock(), prefix))
     const reads = chargeSet('harness/prod', limit('read', 100))
     const grants = await Promise.all(
@@ -373,7 +359,7 @@ describe('the ledger in Redis', () => {
   })
 
   it('keeps every key of an account in one hash slot, with a time to live a little above the window', async () => {
-    const prefix = `test-${process.pid}-${made++}`
+    const prefix = newPrefix()
     const ledger = redisLedger(new SimulatedClock(), prefix)
     await spend(ledger, chargeSet('harness/prod', limit('template', 5), limit('read', 5)), 1)
     const keys = await redis.keys(`${prefix}:*{harness/prod}*`)

@@ -3,28 +3,17 @@ import { afterAll, describe, expect, inject, it } from 'vitest'
 import { type Budget, Budgets } from '../../src/clients/budget.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { type ChargeSet, chargeSetOf, type Grant, type Ledger } from '../../src/ledger/ledger.ts'
-import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { UNITS_OF_MONEY } from '../../src/schema/price-schema.ts'
 import type { Random } from '../../src/time/clock.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { newPrefix, steppedLedger } from '../support/stepped-ledger.ts'
 
 const redis = new Redis(inject('redisUrl'))
 redis.setMaxListeners(100)
 afterAll(() => redis.quit())
-let made = 0
 
-const newPrefix = (): string => `test-levels-${process.pid}-${made++}`
-const inRedis = (clock: SimulatedClock, prefix: string): Ledger =>
-  new RedisLedger({
-    runner: new RedisScript(redis),
-    clock,
-    gateway: `g${made++}`,
-    prefix,
-    answerWithinMs: 1e12, // the simulated clock does not wait for a real Redis
-    stepTime: () => Math.round(clock.now() * 1_000),
-  })
+const inRedis = (clock: SimulatedClock, prefix: string): Ledger => steppedLedger(redis, { clock, prefix })
 
 /** Two gateways; with the embedded store they are one. */
 const stores: Record<string, (clock: SimulatedClock) => readonly [Ledger, Ledger]> = {

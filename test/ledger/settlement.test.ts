@@ -4,15 +4,13 @@ import { LedgerFiles } from '../../src/ledger/embedded/ledger-files.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { chargeSetOf, type ChargeSet, type Grant, type Ledger } from '../../src/ledger/ledger.ts'
 import { limitOf, type LimitSpec } from '../../src/ledger/limit.ts'
-import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
-import { RedisScript } from '../../src/ledger/redis/script.ts'
 import { newFolder } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { newPrefix, steppedLedger } from '../support/stepped-ledger.ts'
 
 const redis = new Redis(inject('redisUrl'))
 redis.setMaxListeners(100)
 afterAll(() => redis.quit())
-let made = 0
 
 /** Two gateways; with the embedded store they are one. */
 const stores: Record<string, (clock: SimulatedClock) => readonly [Ledger, Ledger]> = {
@@ -21,17 +19,8 @@ const stores: Record<string, (clock: SimulatedClock) => readonly [Ledger, Ledger
     return [ledger, ledger]
   },
   'in Redis': (clock) => {
-    const prefix = `test-settlement-${process.pid}-${made++}`
-    const gateway = (): Ledger =>
-      new RedisLedger({
-        runner: new RedisScript(redis),
-        clock,
-        gateway: `g${made++}`,
-        prefix,
-        answerWithinMs: 1e12, // the simulated clock does not wait for a real Redis
-        stepTime: () => Math.round(clock.now() * 1_000),
-      })
-    return [gateway(), gateway()]
+    const options = { clock, prefix: newPrefix() }
+    return [steppedLedger(redis, options), steppedLedger(redis, options)]
   },
 }
 

@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { presets } from '../../src/config/presets/index.ts'
-import { Admissions } from '../support/admissions.ts'
 import { newFolder, startGateway, type TestGateway } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { startTokenVendor, type TokenVendor } from '../support/token-vendor.ts'
@@ -226,34 +225,5 @@ describe('a preset of tokens, before a vendor that counts as its page says', () 
     await ask(anthropic.gateway, 'anthropic', {})
     const other = await ask(anthropic.gateway, 'anthropic', {}, NOW)
     expect(other.json()).toMatchObject({ type: 'error', error: { type: 'rate_limit_error' } })
-  })
-})
-
-describe('the routes of token presets', () => {
-  it.each([
-    ['openai', 'POST', '/v1/chat/completions', 'tokens', 'unsafe'],
-    ['openai', 'POST', '/v1/responses', 'tokens', 'unsafe'],
-    ['openai', 'POST', '/v1/embeddings', 'tokens', 'safe'],
-    ['openai', 'POST', '/v1/moderations', 'tokens', 'safe'],
-    ['openai', 'GET', '/v1/models', 'read', 'safe'],
-    ['openai', 'GET', '/v1/responses/resp_1', 'read', 'safe'],
-    ['openai', 'POST', '/v1/files', 'write', 'unsafe'],
-    ['openai', 'POST', '/v1/batches', 'write', 'unsafe'],
-    ['openai', 'POST', '/v1/images/generations', 'write', 'unsafe'],
-    ['anthropic', 'POST', '/v1/messages', 'messages', 'unsafe'],
-    ['anthropic', 'POST', '/v1/messages/count_tokens', 'read', 'safe'],
-    ['anthropic', 'POST', '/v1/messages/batches', 'batches', 'unsafe'],
-    ['anthropic', 'GET', '/v1/messages/batches/b/results', 'batches', 'safe'],
-    ['anthropic', 'POST', '/v1/files', 'write', 'unsafe'],
-    ['anthropic', 'GET', '/v1/models', 'read', 'safe'],
-    ['azure-openai', 'POST', '/openai/deployments/gpt/chat/completions', 'deployment', 'unsafe'],
-    ['azure-openai', 'POST', '/openai/deployments/gpt/embeddings', 'deployment', 'safe'],
-    ['azure-openai', 'POST', '/openai/v1/chat/completions', 'tokens', 'unsafe'],
-    ['azure-openai', 'POST', '/openai/files', 'write', 'unsafe'],
-  ])('%s: %s %s is of class %s and %s to repeat', (preset, method, path, className, retry) => {
-    const url = preset === 'azure-openai' ? { url: 'https://name.openai.azure.com' } : {}
-    expect(new Admissions({ preset, ...url }).target(method, path)).toMatchObject({
-      route: { class: className, retry },
-    })
   })
 })

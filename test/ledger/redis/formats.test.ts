@@ -4,15 +4,13 @@ import { afterAll, describe, expect, inject, it, onTestFinished } from 'vitest'
 import { chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { type LimitSpec, limitOf } from '../../../src/ledger/limit.ts'
 import { FormatLease } from '../../../src/ledger/redis/format-lease.ts'
-import { RedisLedger } from '../../../src/ledger/redis/redis-ledger.ts'
 import { RedisScript } from '../../../src/ledger/redis/script.ts'
 import { systemClock } from '../../../src/time/clock.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
+import { newPrefix, steppedLedger } from '../../support/stepped-ledger.ts'
 
 const redis = new Redis(inject('redisUrl'))
 afterAll(() => redis.quit())
-let made = 0
-const newPrefix = (): string => `formats-${process.pid}-${made++}`
 
 describe('what a release with the format before this one has charged', () => {
   /** Written by the ledger of format 2: 37 reads, 3.7 s to 0 s before `at`, and 4 writes; at most 1,000 reads a day. */
@@ -32,17 +30,7 @@ describe('what a release with the format before this one has charged', () => {
       else await redis.hset(name, hash!)
     }
     const clock = new SimulatedClock(recorded.at / 1_000)
-    const gateway = (name: string) => {
-      const stepTime = () => Math.round(clock.now() * 1_000)
-      return new RedisLedger({
-        runner: new RedisScript(redis),
-        clock,
-        gateway: name,
-        prefix,
-        answerWithinMs: 1e12,
-        stepTime,
-      })
-    }
+    const gateway = (name: string) => steppedLedger(redis, { clock, gateway: name, prefix })
     const spec = { class: 'any', windowMs: 60_000 }
     const limits = (...specs: (Partial<LimitSpec> & { id: string; requests: number })[]) =>
       chargeSetOf(
