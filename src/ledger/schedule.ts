@@ -1,4 +1,4 @@
-import type { Release } from './counter.ts'
+import type { Release } from './release.ts'
 import type { Limit } from './limit.ts'
 
 interface LimitSchedule {

@@ -53,6 +53,8 @@ export interface MemoryLedgerOptions {
  * marked: if the process dies meanwhile, the next one takes every limit for used up. With `onOutage: closed`, or if the folder can't
  * be marked either, calls that need a quota are refused. With `open` they never are, and a crash may then grant quotas anew. Writing
  * is tried again every second.
+ *
+ * The file is longer than others, because what is counted and what is written share every tally: whoever changes one sees the other.
  */
 export class MemoryLedger implements Ledger {
   /** There are no other gateways. */

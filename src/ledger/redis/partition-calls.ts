@@ -4,7 +4,8 @@ import type { ChargeSet, OutagePolicy, Turn } from '../ledger.ts'
 import type { Batch, Outbox, Postponed } from './outbox.ts'
 import type { PartitionRegister } from './partition-register.ts'
 import type { PartitionState } from './partition-state.ts'
-import { type Argument, argumentsOf, leaseOf, type Reply, type ScriptRunner } from './protocol.ts'
+import { type Argument, argumentsOf, type Reply, type ScriptRunner } from './protocol.ts'
+import { leaseOf } from './reply.ts'
 
 /** How often a gateway renews its leases, or tries Redis while offline. */
 export const TICK_MS = 250

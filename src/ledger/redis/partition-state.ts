@@ -48,6 +48,9 @@ type Link =
  * answer first spends its leases, which nobody else can be granted. After PATIENCE_MS it takes Redis to be lost for all gateways.
  * From then on its calls may count as much as they did when Redis was lost, and its leases more. In sum over all gateways that is
  * still no more than the limit. When Redis answers, what is left of it becomes the gateway's lease.
+ *
+ * The file is longer than others, because the guarantee holds only over all of these steps together: what is asked, granted, leased, lost
+ * and told again is added up here.
  */
 export class PartitionState {
   readonly name: string

@@ -11,16 +11,8 @@ import {
 import { type Batch, type Change, LEAST_WAIT_MS, LITTLE, Outbox, type Waiting } from './outbox.ts'
 import { PartitionCalls, type PartitionKeys, type Shared, TICK_MS } from './partition-calls.ts'
 import { type OfflineReason, PartitionState } from './partition-state.ts'
-import {
-  adaptiveLimitsOf,
-  type Argument,
-  FAREWELL_MS,
-  pauseFieldOf,
-  type Reply,
-  scheduleOf,
-  tailOf,
-  usageOf,
-} from './protocol.ts'
+import { type Argument, FAREWELL_MS, pauseFieldOf, type Reply } from './protocol.ts'
+import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf } from './reply.ts'
 
 /**
  * The most grants that one call of the script renews: about a millisecond of Redis. All of very many would be more arguments
@@ -35,6 +27,9 @@ const FORGET_AFTER_MS = 600_000
 /**
  * The charges of one gateway to one partition. While Redis answers, they are made there. While it does not, they are spent out of
  * leases; when Redis answers again, it is told what it lacks before charges go there again.
+ *
+ * The file is longer than others, because each way to lose Redis in the middle of a call ends here, and has to keep the order in which
+ * Redis is told.
  */
 export class Partition {
   readonly #shared: Shared

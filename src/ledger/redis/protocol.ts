@@ -1,9 +1,6 @@
 import { BUCKETS, type Limit, SLOTS } from '../limit.ts'
 import { GROWTH, LONGEST_GROWTH_MS } from '../adaptive-limit.ts'
-import { Counter, type Others, type Release, withOthers } from '../counter.ts'
-import { type Demand, type PeerDemand, PRIORITIES } from '../demand.ts'
-import type { ChargeSet, LimitUsage, Turn } from '../ledger.ts'
-import { Schedule } from '../schedule.ts'
+import type { ChargeSet, Turn } from '../ledger.ts'
 import type { Calendar } from '../../time/calendar.ts'
 import { type Argument, type Batch, micros } from './outbox.ts'
 
@@ -78,7 +75,7 @@ const SCALARS = [
   'gateway',
 ] as const
 /** How many arguments there are for each limit, and numbers of it in a reply. */
-const FIELDS = 5
+export const FIELDS = 5
 
 /** What the script and this program must agree on. */
 const CONSTANTS: Readonly<Record<string, Argument>> = {
@@ -219,149 +216,4 @@ function tell({ kind, requests, unit, isEnforced, bucketMs, calendar, ...limit }
 function datesOf(calendar: Calendar, current: number): string {
   const starts = [-1, 0, 1, 2, 3].map((n) => micros(calendar.startOf(current + n)))
   return [current - 1, ...starts].join(' ')
-}
-
-/** How many numbers of a reply come before those of the first limit. */
-const FIRST = 4
-
-/**
- * Reads the numbers of a reply. Throws if it is malformed: what a broken line made of it would otherwise be taken for a quota, or for
- * the length of a list that never ends.
- */
-export function readReply(bytes: Buffer): Reply {
-  const numbers: number[] = []
-  for (let offset = 0; offset + 8 <= bytes.length; offset += 8) numbers.push(bytes.readDoubleBE(offset))
-  const limits = numbers[2] === -1 ? 0 : numbers[3]!
-  const isWhole =
-    bytes.length % 8 === 0 && Number.isInteger(limits) && FIRST + FIELDS * limits <= Math.max(FIRST, numbers.length)
-  if (!isWhole || !numbers.every((number) => Math.abs(number) <= Number.MAX_SAFE_INTEGER)) {
-    throw new Error('the answer of Redis is garbled')
-  }
-  return numbers
-}
-
-export function usageOf(chargeSet: ChargeSet, reply: Reply, adaptive: AdaptiveLimits | undefined): LimitUsage[] {
-  return chargeSet.limits.map((limit, i) => ({
-    limit,
-    used: reply[FIRST + i * FIELDS]!,
-    resetMs: reply[FIRST + i * FIELDS + 1]! / 1_000,
-    effective: adaptive?.limits.get(i)?.effective,
-  }))
-}
-
-/** What the upstream's answers have changed. */
-export interface AdaptiveLimits {
-  /** The upstream wants no calls of the account for so many milliseconds. */
-  readonly pauseMs: number | undefined
-  /** By the number of the limit: units that may be used, and units of which it is not known whether others use them. */
-  readonly limits: ReadonlyMap<number, { readonly effective: number; readonly others: Others | undefined }>
-}
-
-/** Where in a reply the part begins that comes after the limits and, if it has these, their charges. */
-export function tailOf(reply: Reply, hasSchedule: boolean): number {
-  let at = FIRST + FIELDS * reply[3]!
-  if (hasSchedule) for (let i = 0; i < reply[3]!; i++) at += 1 + reply[at]!
-  return at
-}
-
-/** Reads the adaptive limits of a reply, which begin at `at`; undefined if there are none. */
-export function adaptiveLimitsOf(reply: Reply, at: number): AdaptiveLimits | undefined {
-  if (at >= reply.length) return undefined
-  let pauseMs: number | undefined
-  const limits = new Map<number, { effective: number; others: Others | undefined }>()
-  for (; at < reply.length; at += 5) {
-    const [number, effective, units, lookIn, untilIn] = [0, 1, 2, 3, 4].map((n) => reply[at + n]!) as [...Five]
-    const others = { units, lookInMs: lookIn / 1_000, untilInMs: untilIn / 1_000 }
-    if (number === 0) pauseMs = effective
-    else limits.set(number - 1, { effective, others: units > 0 ? others : undefined })
-  }
-  return { pauseMs, limits }
-}
-
-type Five = [number, number, number, number, number]
-
-/** The gateway's lease of a limit; negative if it is as it was. */
-export function leaseOf(reply: Reply, i: number): number {
-  return reply[FIRST + i * FIELDS + 3]!
-}
-
-/** When more will be free, by a reply that granted less than was wanted. Leases come back `leasedMs` from now. */
-export function scheduleOf(
-  chargeSet: ChargeSet,
-  reply: Reply,
-  { now, leasedMs, adaptive }: { now: number; leasedMs: number; adaptive: AdaptiveLimits | undefined },
-): Schedule {
-  let list = FIRST + FIELDS * reply[3]!
-  return new Schedule(
-    now,
-    chargeSet.limits.map((limit, i) => {
-      const others = reply[FIRST + i * FIELDS + 4]!
-      const free = reply[FIRST + i * FIELDS + 2]! - others
-      const leased = others > 0 ? [{ inMs: leasedMs, units: others }] : []
-      const own = releasesOf(limit, reply, i, list)
-      const releases = [...leased, ...withOthers(own, adaptive?.limits.get(i)?.others, chargeSet.units[i]! - free)]
-      list += 1 + reply[list]!
-      return { limit, units: chargeSet.units[i]!, free, releases }
-    }),
-    adaptive?.pauseMs === undefined ? 0 : now + adaptive.pauseMs,
-  )
-}
-
-/** What a counter would say. The charges of rolling windows begin at `list` in the reply. */
-function releasesOf(limit: Limit, reply: Reply, i: number, list: number): Release[] {
-  const time = reply[0]! / 1_000
-  const counter = new Counter(limit)
-  if (limit.kind === 'calendar' || limit.kind === 'concurrent')
-    counter.restore(time, counter.bucketOf(time), reply[FIRST + i * FIELDS]!)
-  for (let n = list + 1; n < list + 1 + reply[list]!; n += 2) counter.restore(time, reply[n]!, reply[n + 1]!)
-  return counter.releases(time)
-}
-
-/** The answer of demand-exchange.lua. */
-interface ExchangeReply {
-  readonly virtualService: Readonly<Record<string, number>>
-  readonly turns: number
-  /** An empty list comes as an empty object. */
-  readonly others: readonly { readonly agoMs: number; readonly demands: readonly Demand[] }[]
-}
-
-/** More calls than any gateway has waiting of one client. */
-const MOST_CALLS = 1e6
-
-/** Throws if the reply is malformed: whose turn it is must never be computed from that. */
-export function peerDemandOf(reply: string, at: number): PeerDemand {
-  const { virtualService, turns, others } = JSON.parse(reply) as ExchangeReply
-  const reports = Object.values(others)
-  const sums = Object.entries(virtualService)
-  const areDemands = reports.every(({ agoMs, demands }) => Number.isFinite(agoMs) && demands.every(isDemand))
-  if (!areDemands || !isAmount(turns) || !sums.every(([, sum]) => isAmount(sum)))
-    throw new TypeError('what gateways told is garbled')
-  return {
-    at,
-    virtualService: new Map(sums),
-    turns,
-    others: reports.flatMap(({ agoMs, demands }) =>
-      demands.map((demand) => ({ ...demand, waitedMs: demand.waitedMs + agoMs })),
-    ),
-  }
-}
-
-function isDemand({ client, weight, share, priority, calls, waitedMs, perSecond, isBlocked }: Demand): boolean {
-  return (
-    typeof client === 'string' &&
-    isAmount(weight) &&
-    weight > 0 &&
-    isAmount(share) &&
-    share <= 1 &&
-    PRIORITIES.includes(priority) &&
-    isAmount(calls) &&
-    calls <= MOST_CALLS &&
-    isAmount(waitedMs) &&
-    isAmount(perSecond) &&
-    (isBlocked === undefined || typeof isBlocked === 'boolean')
-  )
-}
-
-function isAmount(value: number): boolean {
-  return Number.isFinite(value) && value >= 0
 }

@@ -30,8 +30,8 @@ import { Partition } from './partition.ts'
 import { RESUME_AFTER_MS, type Shared, TICK_MS } from './partition-calls.ts'
 import { troubleOf } from '../../redis/trouble.ts'
 import { limitOf } from '../limit.ts'
-import { argumentsOf, peerDemandOf } from './protocol.ts'
-import type { ScriptRunner } from './protocol.ts'
+import { argumentsOf, type ScriptRunner } from './protocol.ts'
+import { peerDemandOf } from './reply.ts'
 
 /**
  * Part of every key: a release that keeps its counters otherwise must not misread these. What else to change with it, so that
@@ -92,6 +92,8 @@ export interface RedisLedgerOptions {
  * has told Redis what it lacks, however many accounts there are. An account is granted nothing too much, unless its keys are lost
  * within one round trip after its first call at the first gateway; then it is as much as that call was granted. Charges of gateways
  * that have ended by then are known to nobody, and forgotten.
+ *
+ * The file is longer than others: half of it says when the guarantee holds, and the rest passes each call on to its partition.
  *
  * Where these conditions do not hold: a gateway that is cut off for longer while others are not, or finds Redis again later than
  * they do, may add in each window what it had charged in the window before, and its lease. A clock that is ahead lets through, once,

@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs'
 import { Cluster, Command, type Redis, ReplyError, type Result } from 'ioredis'
 import { isConnected } from '../../redis/connection.ts'
-import { type Argument, linkScript, readReply, type Reply, type ScriptRunner } from './protocol.ts'
+import { type Argument, linkScript, type Reply, type ScriptRunner } from './protocol.ts'
+import { readReply } from './reply.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { peerDemandOf } from '../../../src/ledger/redis/protocol.ts'
+import { peerDemandOf } from '../../../src/ledger/redis/reply.ts'
 
 const demand = {
   client: 'a',

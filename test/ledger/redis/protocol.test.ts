@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { readReply } from '../../../src/ledger/redis/protocol.ts'
+import { readReply } from '../../../src/ledger/redis/reply.ts'
 import { seededRandom } from '../../support/seeded-random.ts'
 
 function bytesOf(numbers: readonly number[]): Buffer {
