@@ -123,3 +123,30 @@ it.each(['rolling', 'concurrent'] as const)(
     expect(ledger.charge(chargeSet, 1)).toMatchObject({ granted: 0 })
   },
 )
+
+it.each(['lease', 'closed'] as const)(
+  'a charge that is held is made in Redis once that answers, and waits for nothing else, with onOutage: %s',
+  async (onOutage) => {
+    const world = new World()
+    const process = new Process(world, 0)
+    const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 20, meanMs: 0.01 })
+    const runner = new Connection(store, process, () => undefined)
+    const { clock } = process
+    const options = { gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS, onOutage }
+    const ledger = new RedisLedger({ runner, clock, ...options })
+    const chargeSet = (id: string) =>
+      chargeSetOf('any/main', [{ limit: limitOf({ id, class: 'any', requests: 40, windowMs: 10_000 }) }])
+    const first = Promise.resolve(ledger.charge(chargeSet('known'), 1))
+    await world.runUntil(world.now + 1_000)
+    expect((await first).granted).toBe(1)
+    // One answer comes too late. Then Redis answers again, each time 40 ms after the question.
+    store.stalledUntil = world.now + COMMAND_TIMEOUT_MS + 5
+    const late = Promise.resolve(ledger.charge(chargeSet('known'), 1)).catch((error: Error) => error)
+    await world.runUntil(world.now + COMMAND_TIMEOUT_MS + 9)
+    // Nothing of this limit was leased.
+    const held = Promise.resolve(ledger.charge(chargeSet('new'), 1)).catch((error: Error) => error)
+    await world.runUntil(world.now + 1_000)
+    await late
+    expect(await held).toMatchObject({ granted: 1, isLocal: false })
+  },
+)

@@ -398,7 +398,11 @@ export class Partition {
       charges.map(({ bucket, units }): Argument[] => [i + 1, bucket, units]),
     )
     const leases = { termMs, isClaim: !isResuming }
-    const reply = await this.#calls.call(all, { additions, ...leases }).catch((error: unknown) => {
+    const telling = this.#calls.call(all, { additions, ...leases })
+    // Charges that are held go behind it. While they wait for its answer their time may end, and they would be refused, or taken from a
+    // lease that Redis goes on to take for unused.
+    if (isResuming) this.#release()
+    const reply = await telling.catch((error: unknown) => {
       state.restoreUnreplicated(all, unreplicated, this.#shared.clock.now())
       throw error
     })
