@@ -4,7 +4,7 @@ import type { UpstreamConfig } from '../schema/schema.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'
 import { EchoGuard } from '../credentials/scrub.ts'
 import type { CredentialSet } from '../credentials/credential-set.ts'
-import type { Counting } from './charges.ts'
+import type { Counting } from './counting.ts'
 import type { PriceList } from './price-list.ts'
 import { type AccountServices, AdmissionPolicies } from './admission-policies.ts'
 

@@ -7,7 +7,10 @@ import { normalizePath } from '../routing/path.ts'
 import type { Call, Target } from './call.ts'
 import { outgoingRequest } from './outgoing.ts'
 
-/** The place of the answer to a read in the store, also if it depends on fields of the request (RFC 9111 §4.1). */
+/**
+ * The place of the answer to a read in the store, also if it depends on fields of the request (RFC 9111 §4.1). What a resource and a
+ * selector are, cache/key.ts says; what a generation is, cache/store.ts.
+ */
 export class CachePlace {
   readonly #call: Call
   readonly #target: Target

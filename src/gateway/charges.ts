@@ -16,12 +16,12 @@ import {
   type Split,
 } from '../schema/limits.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
-import { identityOf } from '../credentials/build.ts'
 import { type Limit, limitOf, windowOf } from '../ledger/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { bodyText } from '../answers/body-text.ts'
 import { isStatusOf } from '../http/status.ts'
+import type { Counting } from './counting.ts'
 import { Failure } from './failure.ts'
 import { LearnedPrices, Reserve } from './reserve.ts'
 
@@ -36,41 +36,6 @@ export interface Traits {
   readonly credential: string | undefined
   /** What of the request's body is there whole; undefined where it is not known yet, or not kept. */
   readonly body?: Buffer | undefined
-}
-
-/** Which accounts of an upstream share limits, and so where the limits are counted. */
-export interface Counting {
-  /** Whether all accounts use one partition, because a limit counts over several of them. */
-  readonly isShared: boolean
-  /** For each account, the first account with the same credential. */
-  readonly credentialOwner: ReadonlyMap<string, string>
-  /** Accounts with several credentials. A limit by credential counts each of them apart. */
-  readonly pools: ReadonlySet<string>
-}
-
-/**
- * Charges are all or nothing only within one partition, which is one hash slot. So where a limit spans accounts, the upstream
- * itself is the partition of all of them: every call to it is counted by one Redis node, and an account that is busy takes
- * processor time of that node from the others. Without such a limit each account has a partition of its own.
- */
-export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfig): Counting {
-  const credentialOwner = new Map<string, string>()
-  const owners = new Map<string, string>()
-  const pools = new Set<string>()
-  let isCredentialShared = false
-  for (const [name, { credential, credentials }] of Object.entries(accounts)) {
-    if (credentials !== undefined) pools.add(name)
-    if (credential === undefined) continue
-    const owner = owners.getOrInsert(identityOf(credential, credentialHeader), name)
-    credentialOwner.set(name, owner)
-    isCredentialShared ||= owner !== name
-  }
-  const bases = new Set(Object.values(limits).flatMap((ofClass) => ofClass.map((limit) => scopeOf(limit).base)))
-  return { isShared: bases.has('upstream') || (isCredentialShared && bases.has('credential')), credentialOwner, pools }
-}
-
-export function partitionOf({ isShared }: Counting, upstream: string, account: string): string {
-  return isShared ? upstream : `${upstream}/${account}`
 }
 
 /**

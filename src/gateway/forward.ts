@@ -1,5 +1,6 @@
 /*
- * src/gateway: a call from its start to its end; forward.ts has the loop, and is the place to begin to read.
+ * src/gateway: a call from its start to its end; forward.ts has the loop, and is the place to begin to read. It is longer than others,
+ * so that a reader can follow a call through all steps of the loop without leaving it.
  * It imports what .oxlintrc.ts lists; only server and process stand above.
  * A change here must prove that every way to end gives back the permit, the place and the connection (test/gateway,
  * test/system), and cost nothing in npm run bench.

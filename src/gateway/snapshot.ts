@@ -1,14 +1,11 @@
-import type { CacheRule } from '../schema/cache-schema.ts'
 import { isSame } from '../schema/difference.ts'
 import { EVERY_CALL } from '../schema/limits.ts'
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import { isLocalhost } from '../net/address.ts'
 import { Disguises } from '../answers/disguise.ts'
 import { presets } from '../config/presets/index.ts'
-import type { Preset } from '../config/presets/preset.ts'
 import type { LookupFunction } from 'node:net'
 import type { SharedCache } from '../cache/open-cache.ts'
-import { cachePolicy, type CachePolicy } from '../schema/cache-policy.ts'
 import { Callers } from '../clients/callers.ts'
 import type { ManagedClients } from '../clients/managed.ts'
 import { TokenIssuers } from '../clients/token-issuers.ts'
@@ -19,19 +16,17 @@ import type { BreakerChange, BreakerState } from '../resilience/breaker.ts'
 import { Breakers } from '../resilience/breakers.ts'
 import { Hedging } from '../resilience/hedging.ts'
 import { RetryBudget } from '../resilience/retry-budget.ts'
-import { accountInPath, type ClaimRules } from '../routing/account.ts'
+import type { ClaimRules } from '../routing/account.ts'
 import { bareHost } from '../net/address.ts'
-import { PathPattern } from '../routing/path-pattern.ts'
-import { classifyByMethod } from '../routing/route.ts'
-import { segmentsNamed } from '../routing/route-file.ts'
-import { RouteTable, type RouteEntry } from '../routing/route-table.ts'
+import type { RouteTable } from '../routing/route-table.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
 import { tlsOptions } from '../schema/upstream-schema.ts'
 import { Transport } from '../upstream/transport.ts'
 import { Account } from './account.ts'
 import type { AccountServices } from './admission-policies.ts'
 import { CallCount } from './call-count.ts'
-import { countingOf } from './charges.ts'
+import { buildClaims, buildRoutes, isCached } from './build-routes.ts'
+import { countingOf } from './counting.ts'
 import { PriceList } from './price-list.ts'
 import { LearnedPrices } from './reserve.ts'
 import { type Origins, originsOf } from './origins.ts'
@@ -292,69 +287,6 @@ function reachOf(config: UpstreamConfig, access: unknown): unknown {
   const { url, connections, timeouts, tls, privateAddresses, http2, proxy } = config
   const { headers: _, total: __, ...ofConnections } = timeouts
   return { url, connections, ofConnections, tls, privateAddresses, http2, proxy, access }
-}
-
-function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {
-  const configured = config.routes.map(
-    ({
-      method,
-      path,
-      redact,
-      class: className,
-      charges,
-      cost,
-      price,
-      retry,
-      breaker,
-      credential,
-      cache,
-    }): RouteEntry => {
-      const rule = {
-        class: className,
-        secretSegments: segmentsNamed(path, redact ?? []),
-        ...(charges === undefined ? {} : { charges }),
-        ...(cost === undefined ? {} : { cost }),
-        ...(price === undefined ? {} : { price }),
-        ...(retry === undefined ? {} : { retry }),
-        ...(breaker === undefined ? {} : { breaker }),
-        ...(credential === undefined ? {} : { credential }),
-        ...(cache === undefined ? {} : { cache: routeCache(config, cache) }),
-      }
-      return method === undefined ? { path, rule } : { methods: [method].flat(), path, rule }
-    },
-  )
-  return new RouteTable({
-    layers: preset === undefined ? [configured] : [configured, preset.routes()],
-    classify: preset?.classify ?? classifyByMethod,
-    cacheOf: preset && proposedCache(config, preset),
-  })
-}
-
-function isCached({ routes, cache }: UpstreamConfig): boolean {
-  return cache?.routes === 'proposed' || routes.some(({ cache = false }) => cache !== false)
-}
-
-function routeCache({ cache: ofAll }: UpstreamConfig, ofRoute: CacheRule | boolean): CachePolicy | false {
-  return ofRoute !== false && cachePolicy(ofAll, ofRoute === true ? undefined : ofRoute)
-}
-
-/** The cache policies that the preset proposes for its routes. What the configuration says for all cached routes wins. */
-function proposedCache({ cache }: UpstreamConfig, { proposedCache = [] }: Preset) {
-  if (cache?.routes !== 'proposed') return undefined
-  const proposals = proposedCache.map(({ paths, rule }) => ({ paths, policy: cachePolicy(rule, cache) }))
-  return (path: string): CachePolicy | undefined => proposals.find(({ paths }) => paths.test(path))?.policy
-}
-
-function buildClaims({ accountClaims }: UpstreamConfig, preset: Preset | undefined): ClaimRules {
-  const patterns = (accountClaims?.paths ?? []).map((path) => new PathPattern(path))
-  return {
-    headers: (accountClaims?.headers ?? []).map((name) => name.toLowerCase()),
-    query: new Set(accountClaims?.query),
-    inPath: (path) => [
-      ...(preset?.accountsInPath?.(path) ?? []),
-      ...patterns.flatMap((pattern) => accountInPath(pattern, path) ?? []),
-    ],
-  }
 }
 
 function keyHeadersOf(config: UpstreamConfig): ReadonlySet<string> {

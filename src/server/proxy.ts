@@ -1,6 +1,6 @@
 import { randomUUIDv7 } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Clock, Random } from '../time/clock.ts'
+import type { Random } from '../time/clock.ts'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { GuessGuard } from '../clients/guess-guard.ts'
@@ -15,7 +15,7 @@ import {
   type Target,
   type Tunnelling,
 } from '../gateway/call.ts'
-import { Failure, isFailure, STATUS_OF } from '../gateway/failure.ts'
+import { Failure, isFailure } from '../gateway/failure.ts'
 import { forward } from '../gateway/forward.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
 import { identify } from '../gateway/identify.ts'
@@ -26,31 +26,17 @@ import { Upgrade } from '../gateway/upgrade.ts'
 import { Cancellation } from '../time/cancellation.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { requestIdOf } from '../http/request-id.ts'
-import { hasFailed, type Log } from '../observe/log.ts'
-import { CallMetrics } from '../observe/call-metrics.ts'
-import type { Metrics } from '../observe/metrics.ts'
-import type { RequestHistory } from '../requests/history.ts'
-import { circumstancesOf, unread } from '../requests/record.ts'
 import type { RequestRecord } from '../requests/story.ts'
-import type { Tracing } from '../traces/tracing.ts'
-import { CallUsage, type Usage } from '../usage/usage.ts'
-import { lineOf, lineOfUnread, originalUrl } from './access-line.ts'
+import { originalUrl } from './access-line.ts'
+import { CallRecorder, type RecorderOptions, UNANSWERED } from './call-recorder.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
 import { whyMalformed } from './well-formed.ts'
 
-export interface ProxyOptions {
+export interface ProxyOptions extends RecorderOptions {
   /** The configuration in force. Each call reads it once. */
   readonly snapshot: () => Snapshot
-  readonly clock: Clock
   readonly random: Random
-  readonly metrics: Metrics
-  readonly usage: Usage
-  readonly log: Log
-  /** Keeps calls for whoever asks later what became of them. Without it none are kept. */
-  readonly history?: RequestHistory
-  /** Without it there are no traces. */
-  readonly tracing?: Tracing
   /** Blocks addresses that try many keys. Without it nobody is blocked. */
   readonly guard?: GuessGuard
   /** Default: the address of the connection. */
@@ -59,16 +45,12 @@ export interface ProxyOptions {
   readonly addressedBy?: AddressedBy
 }
 
-const SWITCHING = 101
 const OF_CONNECTION = clientAddress([])
-/** Stands for the status of a call whose client got no response. */
-const UNANSWERED = 'none'
 
 /** Serves the calls of clients: identifies each, forwards or refuses it, then counts and logs it. */
 export class Proxy {
   readonly #options: ProxyOptions & { readonly drain: Cancellation }
-  /** Counters of calls that were refused before their account was known, by upstream and class. */
-  readonly #refused = new Map<string, { readonly metrics: CallMetrics; readonly usage: CallUsage }>()
+  readonly #recorder: CallRecorder
   /** Calls whose response is not finished, in the order in which they came. */
   readonly #active = new Roster<Arriving>()
   #areConnectionsClosed = false
@@ -77,6 +59,7 @@ export class Proxy {
 
   constructor(options: ProxyOptions) {
     this.#options = { ...options, drain: new Cancellation() }
+    this.#recorder = new CallRecorder(options)
   }
 
   /** Makes every response from now on close its connection. */
@@ -111,7 +94,7 @@ export class Proxy {
     if (calls.length === 0) {
       const id = randomUUIDv7()
       endWith(socket, rawRefusal(id, failure))
-      return this.#recordUnread(id, socket.remoteAddress, failure)
+      return this.#recorder.unread(id, socket.remoteAddress, failure)
     }
     const last = calls.at(-1)!
     // While the last request is incomplete, the bytes belong to its body. Otherwise they stand behind all requests, and the
@@ -131,7 +114,7 @@ export class Proxy {
 
   /** Counts and logs a connection that ended before a request came on it, so that nobody could be answered. */
   noteLost(address: string | undefined, message: string): void {
-    this.#recordUnread(randomUUIDv7(), address, new Failure('invalid_request', message), UNANSWERED)
+    this.#recorder.unread(randomUUIDv7(), address, new Failure('invalid_request', message), UNANSWERED)
   }
 
   /** Refuses all calls that wait for quota or between their attempts, those that begin to wait later included. */
@@ -224,7 +207,7 @@ export class Proxy {
 
   #recordSafely(call: Call, result: Forwarded): void {
     try {
-      this.#record(call, result)
+      this.#recorder.record(call, result)
     } catch (error) {
       this.#logMistake(call, error)
     }
@@ -285,78 +268,16 @@ export class Proxy {
     this.#options.log.logger.error({ err: error, correlationId: id }, 'a call failed in the gateway itself')
   }
 
-  /**
-   * Counters for a refusal whose account is not known. `upstream` and `className` must be known names. A name that only the
-   * client made up would let it create series without end.
-   */
-  #countsOfRefusal(upstream = 'unknown', className = 'unknown'): { metrics: CallMetrics; usage: CallUsage } {
-    return this.#refused.getOrInsertComputed(`${upstream}\n${className}`, () => {
-      const labels = { upstream, account: 'unknown', class: className }
-      const { metrics, usage } = this.#options
-      return { metrics: new CallMetrics(metrics, labels), usage: new CallUsage(usage, labels) }
-    })
-  }
-
-  #record(call: Call, result: Forwarded): void {
-    const { log, clock, history, tracing } = this.#options
-    const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
-    const status = failure === undefined ? call.response.statusCode : STATUS_OF[failure.kind]
-    const outcome = failure?.kind ?? result.kind
-    const { metrics, usage } =
-      call.target?.admissionPolicy ?? this.#countsOfRefusal(call.upstream?.name, call.route?.class)
-    const client = call.client?.name ?? 'unknown'
-    // A client that left before the response began got no status.
-    const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
-    const durationMs = clock.now() - call.startedAt
-    const overheadMs = call.overheadMs ?? call.gatewayMs
-    const line = lineOf(call, { client, status: seen, outcome, failure, durationMs, overheadMs })
-    const text = JSON.stringify(line)
-    log.access(line, text)
-    const circumstances = circumstancesOf(call, { at: clock.wall(), failure })
-    history?.add(text, circumstances)
-    const isTraced = call.trace?.isKept(hasFailed(line)) === true
-    const traceId = isTraced ? line.traceId : undefined
-    metrics.requests(client, seen, outcome).increment(call.id, 1, traceId)
-    usage.of(client).end(failure !== undefined)
-    // How long a WebSocket or a tunnel stayed open is no latency.
-    if (status !== SWITCHING && call.request.method !== 'CONNECT')
-      metrics.requestDuration.observeMs(durationMs, call.id, traceId)
-    metrics.gatewayOverhead.observeMs(overheadMs, call.id, traceId)
-    if (line.requestBytes > 0) metrics.requestBytes.increment(call.id, line.requestBytes, traceId)
-    if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes, traceId)
-    if (isTraced) tracing?.end(call, { line, ...circumstances }, call.trace)
-  }
-
   /** The calls of this process, or those with that id: first those under way, then those that ended, the newest of them first. */
   *requests(id?: string): Iterable<RequestRecord> {
-    const { clock, history } = this.#options
+    const { history } = this.#options
     // Whoever reads may pause meanwhile. A call that ends in such a pause is told once.
     const ended = history?.newest(id) ?? []
     const running = this.#active.all()
     for (const call of running) {
       if (id !== undefined && call.id !== id) continue
-      const client = call.client?.name ?? 'unknown'
-      const durationMs = clock.now() - call.startedAt
-      const end = { client, status: UNANSWERED, outcome: 'running', failure: undefined, durationMs }
-      const line = lineOf(call, { ...end, overheadMs: call.overheadMs ?? call.gatewayMs })
-      yield { line, ...circumstancesOf(call, { at: clock.wall(), failure: undefined, isRunning: true }) }
+      yield this.#recorder.running(call)
     }
     yield* ended
-  }
-
-  #recordUnread(
-    id: string,
-    address: string | undefined,
-    { kind, message }: Failure,
-    status = String(STATUS_OF[kind]),
-  ): void {
-    const { log, clock, history } = this.#options
-    const { metrics, usage } = this.#countsOfRefusal()
-    metrics.requests('unknown', status, kind).increment(id)
-    usage.of('unknown').end(true)
-    const line = lineOfUnread({ correlationId: id, address, status, outcome: kind, reason: message })
-    const text = JSON.stringify(line)
-    log.access(line, text)
-    history?.add(text, unread(clock.wall()))
   }
 }

@@ -12,17 +12,17 @@ interface Shown extends Listed {
 
 /** Serves `/v1/upstreams`, `/v1/accounts` and `/v1/credentials` of the configuration file: credentials by name only. */
 export function inventoryRoutes(api: FastifyInstance, { config }: Management): void {
-  const sorts = { upstreams: upstreamsOf, accounts: accountsOf, credentials: credentialsOf }
-  for (const [sort, all] of Object.entries(sorts)) {
-    api.get(`/${sort}`, (request) => listOf(all(config()), readListQuery(request.query)))
-    api.get<{ Params: { id: string } }>(`/${sort}/:id`, ({ params }) =>
-      oneOf(all(config()), sort.slice(0, -1), params.id),
+  const kinds = { upstreams: upstreamsOf, accounts: accountsOf, credentials: credentialsOf }
+  for (const [kind, all] of Object.entries(kinds)) {
+    api.get(`/${kind}`, (request) => listOf(all(config()), readListQuery(request.query)))
+    api.get<{ Params: { id: string } }>(`/${kind}/:id`, ({ params }) =>
+      oneOf(all(config()), kind.slice(0, -1), params.id),
     )
   }
 }
 
-function shown<Fields extends object>(sort: string, name: string, fields: Fields): Shown & Fields {
-  return { id: idOfName(sort, name), name, source: 'config', read_only: true, ...fields }
+function shown<Fields extends object>(kind: string, name: string, fields: Fields): Shown & Fields {
+  return { id: idOfName(kind, name), name, source: 'config', read_only: true, ...fields }
 }
 
 function upstreamsOf({ upstreams, defaultUpstream }: Config): Shown[] {

@@ -5,7 +5,7 @@ import { type Html, html } from './html.ts'
 import { awayNotes, page, table } from './page-parts.ts'
 import { capital } from './causes.ts'
 
-/** The stories of the calls with one correlation id. */
+/** The stories of the calls with one correlation id; `owner` is who is signed in. */
 export function storyPage(
   id: string,
   stories: readonly RequestStory[],

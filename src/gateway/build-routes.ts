@@ -1,0 +1,50 @@
+import type { Preset } from '../config/presets/preset.ts'
+import { accountInPath, type ClaimRules } from '../routing/account.ts'
+import { PathPattern } from '../routing/path-pattern.ts'
+import { classifyByMethod } from '../routing/route.ts'
+import { segmentsNamed } from '../routing/route-file.ts'
+import { type RouteEntry, RouteTable } from '../routing/route-table.ts'
+import { type CachePolicy, cachePolicy } from '../schema/cache-policy.ts'
+import type { CacheRule } from '../schema/cache-schema.ts'
+import type { UpstreamConfig } from '../schema/schema.ts'
+
+/** The routes of an upstream: those of the configuration go before those of its preset. */
+export function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {
+  const configured = config.routes.map(({ method, path, redact, cache, ...rest }): RouteEntry => {
+    const ofCache = cache === undefined ? {} : { cache: routeCache(config, cache) }
+    const rule = { ...rest, ...ofCache, secretSegments: segmentsNamed(path, redact ?? []) }
+    return method === undefined ? { path, rule } : { methods: [method].flat(), path, rule }
+  })
+  return new RouteTable({
+    layers: preset === undefined ? [configured] : [configured, preset.routes()],
+    classify: preset?.classify ?? classifyByMethod,
+    cacheOf: preset && proposedCache(config, preset),
+  })
+}
+
+export function isCached({ routes, cache }: UpstreamConfig): boolean {
+  return cache?.routes === 'proposed' || routes.some(({ cache = false }) => cache !== false)
+}
+
+function routeCache({ cache: ofAll }: UpstreamConfig, ofRoute: CacheRule | boolean): CachePolicy | false {
+  return ofRoute !== false && cachePolicy(ofAll, ofRoute === true ? undefined : ofRoute)
+}
+
+/** The cache policies that the preset proposes for its routes. What the configuration says for all cached routes wins. */
+function proposedCache({ cache }: UpstreamConfig, { proposedCache = [] }: Preset) {
+  if (cache?.routes !== 'proposed') return undefined
+  const proposals = proposedCache.map(({ paths, rule }) => ({ paths, policy: cachePolicy(rule, cache) }))
+  return (path: string): CachePolicy | undefined => proposals.find(({ paths }) => paths.test(path))?.policy
+}
+
+export function buildClaims({ accountClaims }: UpstreamConfig, preset: Preset | undefined): ClaimRules {
+  const patterns = (accountClaims?.paths ?? []).map((path) => new PathPattern(path))
+  return {
+    headers: (accountClaims?.headers ?? []).map((name) => name.toLowerCase()),
+    query: new Set(accountClaims?.query),
+    inPath: (path) => [
+      ...(preset?.accountsInPath?.(path) ?? []),
+      ...patterns.flatMap((pattern) => accountInPath(pattern, path) ?? []),
+    ],
+  }
+}
