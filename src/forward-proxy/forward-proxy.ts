@@ -49,7 +49,8 @@ export class ForwardProxy {
 
   constructor(options: ForwardProxyOptions) {
     this.#options = options
-    const { proxy, server } = options
+    const { proxy, server, metrics } = options
+    for (const kind of ['intercepted', 'passed']) metrics.tunnels.of({ kind })
     // Whether HTTP/2 is spoken is between the tool and the vendor, for which we stand. The port itself has no TLS.
     const { tls: _, ...listener } = { ...server, http2: true, proxyProtocol: false }
     this.#app = buildApp(proxy, listener, (...connect) => this.#connect(...connect))

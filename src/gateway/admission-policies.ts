@@ -108,6 +108,9 @@ export class AdmissionPolicies {
     this.#learned = previous === undefined ? new LearnedPrices() : previous.#learned
     if (previous !== undefined) this.#takeOver(previous)
     this.#partition = partitionOf(options.counting, options.upstream, options.account)
+    const { credential, credentials } = config.accounts[account]!
+    const hasCredential = credential !== undefined || credentials !== undefined
+    options.services.metrics.beginAccount(upstream, account, hasCredential, Object.keys(config.limits))
     // A limit is shown before its first call. A limit that is counted apart is shown from its first call on.
     for (const [className, limits] of Object.entries(options.config.limits)) {
       for (const limit of limits) {

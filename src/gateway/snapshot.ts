@@ -125,6 +125,16 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
   const issuers = issuersOf(config, services, previous)
   const keyHeaders = new Set<string>()
   for (const upstream of upstreams.values()) for (const name of upstream.keyHeaders) keyHeaders.add(name)
+  const callers = new Callers({
+    configured: config.clients,
+    managed: services.managed,
+    hierarchy: config,
+    issuers,
+    clock: services.clock,
+  })
+  // As in Metrics.beginAccount.
+  for (const { kind, name, chargeSet } of callers.levels(config.metrics.maxClients))
+    for (const { label } of chargeSet.limits) services.metrics.budgetLow.of({ level: kind, name, window: label })
   return {
     config,
     upstreams,
@@ -132,13 +142,7 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
     origins: originsOf(upstreams.values()),
     ownHosts: new Set(config.server.hosts.map(bareHost)),
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
-    callers: new Callers({
-      configured: config.clients,
-      managed: services.managed,
-      hierarchy: config,
-      issuers,
-      clock: services.clock,
-    }),
+    callers,
     issuers,
     keyHeaders: [...keyHeaders],
     calls: new CallCount(),

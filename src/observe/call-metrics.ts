@@ -44,7 +44,6 @@ export class ClassMetrics extends CallMetrics {
     super(metrics, labels)
     this.upstreamDuration = metrics.upstreamDuration.of({ ...labels })
     this.queueWait = metrics.queueWait.of({ ...labels })
-    // These exist from the start: Prometheus sees no increase in the first event of a series that appears with it.
     this.credentialRefused = metrics.credentialRefused.of({ upstream: labels.upstream, account: labels.account })
     this.throttled = {
       explained: metrics.throttled.of({ ...labels, explained: 'yes' }),

@@ -171,6 +171,18 @@ export class Metrics {
     registerGauges(this.registry, this.#labels, () => this.#observed)
   }
 
+  /**
+   * The counters of an account begin at zero, before its first call: Prometheus sees no increase in the first event of a series that
+   * appears with it. `classes`: those that have limits.
+   */
+  beginAccount(upstream: string, account: string, hasCredential: boolean, classes: readonly string[]): void {
+    for (const name of classes)
+      for (const explained of ['yes', 'no']) this.throttled.of({ upstream, account, class: name, explained })
+    if (!hasCredential) return
+    this.credentialRefused.of({ upstream, account })
+    this.credentialRollbacks.of({ upstream, account })
+  }
+
   /** Sets what the gauges show. Until then they show nothing. */
   observe(observed: Observed): void {
     this.#observed = observed
