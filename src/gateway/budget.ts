@@ -1,4 +1,5 @@
 import type { Budget, BudgetLimit } from '../clients/budget.ts'
+import type { Limit } from '../ledger/limit.ts'
 import { type Grant, type Ledger, type LimitUsage, StoreUnavailableError } from '../ledger/ledger.ts'
 import { Permit } from '../queue/permit.ts'
 import { amountOf, amountText } from '../schema/price-schema.ts'
@@ -137,15 +138,13 @@ class BudgetCharge implements Spend {
     const holder = schedule?.heldBy(1, now)
     const lacks = ({ limit, used }: LimitUsage, i: number): boolean =>
       limit.isEnforced && used + chargeSet.units[i]! > limit.requests
-    const { limit } = usage.find((one) => one.limit === holder) ?? usage.find(lacks) ?? usage[0]!
+    const { limit, used } = usage.find((one) => one.limit === holder) ?? usage.find(lacks) ?? usage[0]!
     const { kind, name } = this.#budget!.levelOf(limit)
     const retryAfterMs = schedule?.waitMs(1, now) ?? limit.windowMs
-    const length = limit.calendar === undefined ? limit.label.split(' ', 1)[0]! : `this ${limit.calendar.unit}`
-    const more =
-      limit.unit === undefined
-        ? ''
-        : `; this call may cost ${amountText(limit, chargeSet.units[usage.findIndex((one) => one.limit === limit)]!)}`
-    const message = `the ${kind} ${name} has used its budget of ${amountText(limit, limit.requests)} in ${length}${more}; more comes back in ${roughly(retryAfterMs)}`
+    const units = chargeSet.units[usage.findIndex((one) => one.limit === limit)]!
+    const more = limit.unit === undefined ? '' : `; this call may cost ${amountText(limit, units)}`
+    const shortage = shortageOf(limit, used, units, grant)
+    const message = `the ${kind} ${name} ${shortage}${more}; more comes back in ${roughly(retryAfterMs)}`
     return new Failure('share_exceeded', message, { retryAfterMs })
   }
 
@@ -155,6 +154,21 @@ class BudgetCharge implements Spend {
       warnOnce(this.#budget!.levelOf(limit), used, ledger, this.#env, this.#call.id)
     }
   }
+}
+
+/** Why a budget has no room for a call of so many units. Units that other gateways lease are not used. */
+function shortageOf(limit: Limit, used: number, units: number, { schedule, isLocal }: Grant): string {
+  const { requests, calendar, label } = limit
+  const length = calendar === undefined ? label.split(' ', 1)[0]! : `this ${calendar.unit}`
+  const budget = `its budget of ${amountText(limit, requests)} in ${length}`
+  if (isLocal) return `may spend only a part of ${budget} while the quota store is away`
+  if (used >= requests) return `has used ${budget}`
+  const setAside = requests - used - (schedule?.limits.find((one) => one.limit === limit)?.free ?? requests)
+  const aside =
+    setAside > 0 && used + units <= requests
+      ? `, and ${amountText(limit, setAside)} are set aside for other gateways`
+      : ''
+  return `has used ${amountText(limit, used)} of ${budget}${aside}`
 }
 
 const ignore = (): void => undefined

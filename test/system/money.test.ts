@@ -173,7 +173,7 @@ describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) =>
     })
     expect(refused.json()).toMatchObject({ 'violated-policies': ['budget 1h usd'] })
     expect(refused.json().detail).toMatch(
-      /^the client bot has used its budget of 10 usd in 1h; this call may cost 4\.\d* usd; more comes back in 6\d min/,
+      /^the client bot has used 8\.00001 usd of its budget of 10 usd in 1h; this call may cost 4\.\d* usd; more comes back in 6\d min/,
     )
     // The team's.
     expect((await ask(gateway, 'crawler', large(0, 450_000, 450_000))).status).toBe(200)
@@ -182,12 +182,14 @@ describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) =>
       ask(gateway, 'crawler', large(0, 1, 450_000)),
     )
     expect(ofTeam.json().message).toMatch(
-      /^the team search has used its budget of 20 usd in 1h; this call may cost 4\./,
+      /^the team search has used 1\d\.\d+ usd of its budget of 20 usd in 1h; this call may cost 4\./,
     )
     // The organisation's: its other team has 40 of its own, but not all of them are left.
     for (let i = 0; i < 6; i++) expect((await ask(gateway, 'banner', large(0, 500_000, 500_000))).status).toBe(200)
     const ofAll = await ask(gateway, 'banner', large(0, 500_000, 500_000))
-    expect(ofAll.json().message).toMatch(/^the organisation acme has used its budget of 50 usd in 1h/)
+    expect(ofAll.json().message).toMatch(
+      /^the organisation acme has used 4\d\.\d+ usd of its budget of 50 usd in 1h; this/,
+    )
     const total = 8.00001 + 9 + 0.00001
     await expect
       .poll(() => spent(gateway))
@@ -303,7 +305,9 @@ describe('two gateways that share a Redis', () => {
     // The organisation has less than 3.5 left, whichever of its teams wants them.
     const refused = await ask(b, 'banner', large(0, 1, 400_000))
     expect(refused.status).toBe(429)
-    expect(refused.json().message).toMatch(/^the organisation acme has used its budget of 12 usd in this month; /)
+    expect(refused.json().message).toMatch(
+      /^the organisation acme has used 8\.\d+ usd of its budget of 12 usd in this month; /,
+    )
     // A part of what is left is leased to the gateway that is gone.
     expect((await ask(b, 'banner', large(0, 100_000, 100_000))).status).toBe(200)
     await expect.poll(() => spent(b)).toEqual({ ...reserved, acme: Number((reserved['acme']! + 1).toFixed(9)), ads: 1 })
