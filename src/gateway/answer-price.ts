@@ -64,9 +64,9 @@ export function countSpent(
 }
 
 /** How long the answer to a call is of use without its client, because it tells the price: in milliseconds, 0 for not at all. */
-export function finishMsOf({ atEnd }: Permit): number {
-  let mostMs = 0
-  for (const limit of atEnd?.limits ?? []) mostMs = Math.max(mostMs, ruleOf(limit)?.finishMs ?? 0)
+export function finishMsOf({ atEnd }: Permit, spend: Budgeted | undefined, { tariff }: Payer): number {
+  let mostMs = spend?.prices?.finishMsFor(tariff) ?? 0
+  for (const limit of atEnd?.limits ?? []) mostMs = Math.max(mostMs, ruleOf(limit)?.finishMsFor(tariff) ?? 0)
   return mostMs
 }
 
@@ -110,8 +110,9 @@ export class AnswerPrice {
     this.#fields = fields
     const ofLimits = reserved?.limits.flatMap(pointersOf) ?? []
     const pointers = [...ofLimits, ...(spend?.prices?.pointers ?? [])]
-    const isTold = reserved?.limits.every((limit) => ruleOf(limit)?.isToldBy(fields) === true) === true
-    this.finishMs = isTold ? 0 : finishMsOf(permit)
+    const isTold = (reserved?.limits ?? []).every((limit) => ruleOf(limit)?.isToldBy(fields) === true)
+    const isFree = spend?.prices?.isFree(status) !== false
+    this.finishMs = isTold && isFree ? 0 : finishMsOf(permit, isFree ? undefined : spend, payer)
     this.#body = pointers.length === 0 ? undefined : new BodyNumbers(pointers, fields)
   }
 

@@ -389,7 +389,7 @@ export class Attempt implements ResponseHandler, Disposable {
   /** Whether what the call costs is worth waiting for. That ends by itself. */
   #isFinishing(): boolean {
     const { drain, deadline } = this.#options
-    const finishMs = finishMsOf(this.permit)
+    const finishMs = finishMsOf(this.permit, this.#call.spend, this.#target)
     if (finishMs === 0 || drain.isCancelled) return false
     const { clock } = this.#call
     this.#finishBy = clock.now() + finishMs

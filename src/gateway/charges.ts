@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Pointer } from '../answers/pointer.ts'
 import { Price } from '../answers/price.ts'
 import type { Fields } from '../http/fields.ts'
-import { amountText } from '../schema/price-schema.ts'
+import { amountText, DEFAULT_FINISH_MS } from '../schema/price-schema.ts'
 import type { PriceList, Tariff } from './price-list.ts'
 import {
   allowedBy,
@@ -44,8 +44,6 @@ export interface Traits {
  */
 const GROUPS = 64
 
-const DEFAULT_FINISH_MS = 30_000
-
 /** A configured limit, as the calls of an account are charged to it. */
 export class Rule {
   readonly class: string
@@ -65,8 +63,7 @@ export class Rule {
   /** Given if it counts money. */
   readonly #prices: PriceList | undefined
   readonly #reserve: Reserve | undefined
-  /** How long an answer that tells the price is read on without its client, in milliseconds. */
-  readonly finishMs: number
+  readonly #finishMs: number
   readonly #uncounted: ReadonlySet<number | string> | undefined
   readonly #limits = new Map<string, Limit>()
   readonly #paces = new Map<string, Limit>()
@@ -102,7 +99,7 @@ export class Rule {
     this.#reserve = isByCall(cost)
       ? new Reserve(cost.reserve, this.#id, learned, { isFinal: response === undefined })
       : undefined
-    this.finishMs = response === undefined || !isByCall(cost) ? 0 : (cost.finish ?? DEFAULT_FINISH_MS)
+    this.#finishMs = response === undefined || !isByCall(cost) ? 0 : (cost.finish ?? DEFAULT_FINISH_MS)
   }
 
   get isSplit(): boolean {
@@ -129,6 +126,11 @@ export class Rule {
   /** What a call costs by its answer; undefined where that is not known. `found`: what the body says at the pointers. */
   spent(tariff: Tariff, fields: Fields, found: readonly (number | undefined)[]): number | undefined {
     return this.#prices === undefined ? this.#price?.units(fields, found) : this.#prices.units(fields, found, tariff)
+  }
+
+  /** How long an answer that tells the price is read on without its client, in milliseconds. */
+  finishMsFor(tariff: Tariff): number {
+    return this.#prices?.finishMsFor(tariff) ?? this.#finishMs
   }
 
   /** Whether the head of an answer tells all that a call has cost. */

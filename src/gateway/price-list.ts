@@ -4,7 +4,14 @@ import { bodyText } from '../answers/body-text.ts'
 import type { Fields } from '../http/fields.ts'
 import { isStatusOf } from '../http/status.ts'
 import { divided, type Fraction, fractionOf, roundedUp, times } from '../schema/fraction.ts'
-import { formulaOf, type MoneyConfig, namesOf, priceName, UNITS_OF_MONEY } from '../schema/price-schema.ts'
+import {
+  DEFAULT_FINISH_MS,
+  formulaOf,
+  type MoneyConfig,
+  namesOf,
+  priceName,
+  UNITS_OF_MONEY,
+} from '../schema/price-schema.ts'
 import type { Route } from '../routing/route.ts'
 import { type LearnedPrices, Reserve } from './reserve.ts'
 
@@ -74,6 +81,14 @@ export class PriceList {
 
   isFree(status: number): boolean {
     return isStatusOf(this.#free, status)
+  }
+
+  /** How long an answer to a call of this tariff is read on without its client, in milliseconds. */
+  finishMsFor(tariff: Tariff): number {
+    const { response, finish = DEFAULT_FINISH_MS } = this.#config
+    const prices = tariff ?? this.#always
+    // Where it has no price, or always the same, the answer tells nothing.
+    return response === undefined || prices === undefined || prices.flat !== undefined ? 0 : finish
   }
 
   tariffFor(route: Route, body: Buffer | undefined): Tariff {

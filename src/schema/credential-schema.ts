@@ -27,7 +27,7 @@ const FIELDS = {
   type: Type.Optional(
     Type.Enum(Object.keys(CREDENTIAL_TYPES) as [CredentialType, ...CredentialType[]], {
       description:
-        'How the account is proven: header (default), bearer and basic as Authorization, query as a parameter of the URL, oauth2 by a token that is had by client credentials, jwt by one that is signed here, sigv4 by a signature of each request for AWS.',
+        'How the account is proven: header (default), bearer and basic as Authorization, query as a parameter of the URL, oauth2 by a token that the gateway obtains with client credentials, jwt by a token that the gateway signs, sigv4 by a signature of each request for AWS.',
     }),
   ),
   header: Type.Optional(
@@ -74,10 +74,10 @@ const FIELDS = {
   key: Type.Optional(
     secret('PEM of the private key that signs the token (jwt), or proves the client to the token endpoint (oauth2).'),
   ),
-  keyId: Type.Optional(Type.String({ minLength: 1, description: 'Its id, the kid of what it signs.' })),
+  keyId: Type.Optional(Type.String({ minLength: 1, description: 'The id of `key`: the kid of what it signs.' })),
   algorithm: Type.Optional(
     Type.Enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'], {
-      description: 'What it signs with. Default: RS256, PS256, EdDSA, or what its curve needs.',
+      description: 'What `key` signs with. Default: RS256, PS256, EdDSA, or what its curve needs.',
     }),
   ),
   issuer: Type.Optional(
@@ -88,7 +88,7 @@ const FIELDS = {
   ),
   subject: Type.Optional(Type.String({ minLength: 1, description: 'For jwt: its claim sub.' })),
   claims: Type.Optional(Type.Record(Type.String(), Type.Unknown(), { description: 'For jwt: further claims.' })),
-  lifetime: Type.Optional(duration('For jwt: how long each is valid. Default: 5m.', { min: '10s', max: '24h' })),
+  lifetime: Type.Optional(duration('For jwt: how long each token is valid. Default: 5m.', { min: '10s', max: '24h' })),
   skew: Type.Optional(
     duration('How long before its end a token is renewed, but not before half of its life. Default: 30s.', {
       min: '0s',

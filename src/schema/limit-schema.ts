@@ -1,27 +1,13 @@
 import Type from 'typebox'
-import { amount, currency, reserveSchema, ResponseSchema, statuses } from './price-schema.ts'
-import {
-  calendarProperties,
-  duration,
-  limitWindow,
-  name,
-  object,
-  percent,
-  POINTER_PATTERN,
-  units,
-} from './schema-parts.ts'
+import { amount, currency, finish, reserveSchema, ResponseSchema, statuses } from './price-schema.ts'
+import { calendarProperties, limitWindow, name, object, percent, POINTER_PATTERN, units } from './schema-parts.ts'
 
 const CostSchema = Type.Union(
   [
     object({
       response: Type.Optional(ResponseSchema),
       reserve: reserveSchema(units, 'a whole number'),
-      finish: Type.Optional(
-        duration(
-          'How long the gateway reads on after the client has left, to learn the price. Then the answer is broken off, and keeps what was reserved. 0s: at once. Default: 30s.',
-          { min: '0s', max: '1h' },
-        ),
-      ),
+      finish,
     }),
     units('That much for every call.'),
     Type.Literal('route', { description: 'The `cost` of the call’s route.' }),

@@ -1,6 +1,6 @@
 import Type, { type StaticDecode, type TArrayOptions, type TSchema } from 'typebox'
 import { fractionOf, roundedUp, times } from './fraction.ts'
-import { headerName, object, percent, POINTER_PATTERN } from './schema-parts.ts'
+import { duration, headerName, object, percent, POINTER_PATTERN } from './schema-parts.ts'
 
 /** What a call costs: in units, by its answer; and in money. */
 
@@ -76,6 +76,15 @@ export const reserveSchema = <T extends TSchema>(most: (description: string) => 
     },
   )
 
+export const DEFAULT_FINISH_MS = 30_000
+
+export const finish = Type.Optional(
+  duration(
+    'How long the gateway reads on after the client has left, to learn the price. Then the answer is broken off, and keeps what was reserved. 0s: at once. Default: 30s.',
+    { min: '0s', max: '1h' },
+  ),
+)
+
 export const statuses = (options: TArrayOptions) =>
   Type.Array(
     Type.Union([Type.Integer({ minimum: 200, maximum: 599 }), Type.Enum(['2xx', '3xx', '4xx', '5xx'])], {
@@ -148,6 +157,7 @@ export const MoneySchema = object(
     ),
     model: pointer({ default: '/model', description: 'Where the JSON of the request’s body names the model.' }),
     reserve: Type.Optional(reserveSchema(amount, 'an amount')),
+    finish,
     free: statuses({ default: ['4xx', '5xx'], description: 'Statuses of answers that cost nothing.' }),
   },
   { description: 'What a call costs in money, for limits and budgets that have an amount. Default: nothing.' },

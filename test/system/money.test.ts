@@ -1,4 +1,5 @@
-import type { ServerResponse } from 'node:http'
+import { once } from 'node:events'
+import { request, type ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
@@ -284,6 +285,44 @@ describe.each(Object.entries(stores))('the export of money by the day, with %s',
     expect(new Set(budgets.map(({ level, name }) => `${level} ${name}`))).toEqual(
       new Set(['client bot', 'team search', 'organisation acme']),
     )
+  })
+})
+
+describe('a call that costs money and whose client leaves', () => {
+  /** Leaves a call after its head; returns the upstream's side of it. */
+  const leave = async (path: string, price: object) => {
+    const seen = Promise.withResolvers<ServerResponse>()
+    const upstream = await startUpstream((_, response) => {
+      response.writeHead(200, JSON_TYPE).write('{"text":')
+      seen.resolve(response)
+    })
+    const settings = config(upstream.url, stores['the embedded store']())
+    settings.upstreams.llm.price = { ...PRICE, ...price }
+    const gateway = await startGateway(settings)
+    const init = { method: 'POST', headers: { 'x-sluice-key': 'single' }, agent: false } as const
+    const leaving = request(`${gateway.url}${path}`, init).on('error', () => undefined)
+    const headed = once(leaving, 'response')
+    leaving.end(JSON.stringify({ model: 'large-2026', max_tokens: 100_000 }))
+    await headed
+    leaving.destroy()
+    await expect.poll(() => gateway.metrics()).toMatch(/^sluice_client_connections 0$/m)
+    return { gateway, response: await seen.promise }
+  }
+
+  it('is read on, so that it costs what it did cost and not what was reserved', async () => {
+    const { gateway, response } = await leave('/llm/chat', { finish: '1h' })
+    expect((await spent(gateway))['single']).toBeGreaterThan(1)
+    response.end('"", "usage": { "input": 1000, "output": 100 } }')
+    await expect.poll(() => spent(gateway)).toMatchObject({ single: 0.0035 })
+  })
+
+  it.each([
+    ['where `finish` says so', '/llm/chat', { finish: '0s' }, 1],
+    ['where the answer does not tell the price', '/llm/search', {}, 0.005],
+  ])('is broken off at once %s', async (_, path, price, least) => {
+    const { gateway, response } = await leave(path, price)
+    if (!response.destroyed) await once(response, 'close')
+    expect((await spent(gateway))['single']).toBeGreaterThanOrEqual(least)
   })
 })
 
