@@ -43,14 +43,9 @@ export interface LoadOptions {
 }
 
 /**
- * Reads a YAML file, or throws a `ConfigError` that lists everything that is wrong with it. Relative paths in
- * references start at the file's folder. An error never contains a value that came from a reference.
+ * Reads a configuration as if `text` were the content of that file, or throws a `ConfigError` that lists everything that is wrong with
+ * it. Relative paths in references start at the file's folder. An error never contains a value that came from a reference.
  */
-export function loadConfigFile(file: string, options: LoadOptions = {}): Config {
-  return parseConfigOf(file, readConfigFile(file, options), options)
-}
-
-/** Reads a configuration as if `text` were the content of that file. */
 export function parseConfigOf(file: string, text: string, options: LoadOptions = {}): Config {
   return parseConfig(text, { ...options, source: file, folder: dirname(resolve(file)) })
 }

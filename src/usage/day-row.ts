@@ -34,7 +34,7 @@ export const KEPT_DAYS = 90
 /** How many rows of a day are kept, of all instances together. */
 export const MOST_ROWS = 10_000
 
-const DAY_MS = 86_400_000
+export const DAY_MS = 86_400_000
 
 /** The day of a moment, UTC. */
 export function dayOf(wallMs: number): string {

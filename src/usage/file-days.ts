@@ -5,10 +5,9 @@ import { Value } from 'typebox/value'
 import { replaceFile } from '../files/replace-file.ts'
 import type { Logger } from '../observe/log.ts'
 import type { Clock } from '../time/clock.ts'
-import { dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
+import { DAY_MS, dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 
-const DAY_MS = 86_400_000
 const Count = Type.Number({ minimum: 0 })
 const FileSchema = Type.Object({
   version: Type.Literal(1),

@@ -3,10 +3,9 @@ import type { Cluster, Redis } from 'ioredis'
 import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
-import { type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
+import { DAY_MS, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 
-const DAY_MS = 86_400_000
 /** For how long it is known which batches of a process were added. Its keeper gives up before. */
 const NUMBER_KEPT_MS = 7 * DAY_MS
 

@@ -2,11 +2,12 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
-import { loadConfigFile, parseConfig } from '../../src/config/load.ts'
+import { parseConfig } from '../../src/config/load.ts'
 import { ConfigError } from '../../src/config/problem.ts'
 import { classifyByMethod } from '../../src/routing/route.ts'
 import { RouteTable } from '../../src/routing/route-table.ts'
 import { newFolder } from '../support/gateway.ts'
+import { loadConfigFile } from '../support/load-config.ts'
 
 const VALID = `
 upstreams:

@@ -2,10 +2,11 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { configOf } from '../../src/config/find.ts'
-import { loadConfigFile, parseConfig } from '../../src/config/load.ts'
+import { parseConfig } from '../../src/config/load.ts'
 import { ConfigError } from '../../src/config/problem.ts'
 import { allWarnings } from '../../src/config/warnings.ts'
 import { newFolder } from '../support/gateway.ts'
+import { loadConfigFile } from '../support/load-config.ts'
 
 const ENV = { KEY: 'one', OTHER: 'two' }
 

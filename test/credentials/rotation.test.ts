@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { writeFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
-import { checkConfig, loadConfigFile } from '../../src/config/load.ts'
+import { checkConfig } from '../../src/config/load.ts'
 import { openStore } from '../../src/secrets/open.ts'
 import { RefusedSecretError } from '../../src/secrets/secret-store.ts'
 import { systemClock } from '../../src/time/clock.ts'
@@ -18,6 +18,7 @@ import {
 import { call, type CallOptions } from '../support/http.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 import { startTokenServer } from '../support/token-server.ts'
+import { loadConfigFile } from '../support/load-config.ts'
 
 const SECOND = 1_000
 

@@ -3,11 +3,11 @@ import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { stringify } from 'yaml'
-import { loadConfigFile } from '../../src/config/load.ts'
 import { harnessConfig, newFolder, startConfigured, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { startProcessIn } from '../support/process.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { loadConfigFile } from '../support/load-config.ts'
 
 const PATH = '/harness/ng/api/projects'
 

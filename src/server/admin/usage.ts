@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { membershipsOf } from '../../clients/membership.ts'
 import { UNITS_OF_MONEY } from '../../schema/price-schema.ts'
-import { type DayRow, KEPT_DAYS } from '../../usage/day-row.ts'
+import { DAY_MS, type DayRow, KEPT_DAYS } from '../../usage/day-row.ts'
 import type { UsageReader } from '../../usage/keeper.ts'
 import { momentOf, readListQuery, textOf } from './list.ts'
 import type { AdminParts } from './management.ts'
@@ -12,7 +12,6 @@ import { type UsedLimit, usageNow } from './usage-view.ts'
 
 const NAMES = ['client', 'upstream', 'account', 'class'] as const
 const DAY_NAMES = [...NAMES, 'team', 'organisation'] as const
-const DAY_MS = 86_400_000
 /** More rows than a process can have: no row is left out. */
 const ALL = 100_000
 
