@@ -48,7 +48,7 @@ const FOUND_LENGTH = 256
 
 /** Finds the route of a call by its method and path. Takes time in proportion to the length of the path. */
 export class RouteTable {
-  readonly #roots = new Map<string, Branch>()
+  readonly #root = new Branch()
   readonly #classify: Classify
   readonly #cacheOf: RouteTableOptions['cacheOf']
   /** Recent routes. Without this cache the look-up is half the cost of identifying a call. */
@@ -105,19 +105,15 @@ export class RouteTable {
   #look(method: string, path: string): Match {
     // A HEAD is a GET without the body (RFC 9110 §9.3.2): same class, same limits.
     const meant = method === 'HEAD' ? 'GET' : method
-    const found = this.#roots.get(meant)?.find(segmentsOf(path), 0)
+    const found = this.#root.find(segmentsOf(path), 0, meant)
     if (found !== undefined) return found
     return { rank: '', route: guessedRoute(meant, path, this.#classify(meant, path)) }
   }
 
   #add(entry: RouteEntry, methods: readonly string[]): void {
     const pattern = new PathPattern(entry.path)
-    const rank = rankOf(pattern)
     const rule = { countedAs: nameOf(entry), ...entry.rule, pattern: entry.path }
-    for (const method of methods) {
-      const root = this.#roots.getOrInsertComputed(method, () => new Branch())
-      root.add(pattern, 0, () => ({ rank, route: completeRoute(method, rule) }))
-    }
+    this.#root.add(pattern, 0, new Leaf(methods, rankOf(pattern), rule))
   }
 }
 
@@ -129,59 +125,104 @@ interface Match {
 }
 
 /**
- * The possible continuations of paths that begin alike. Each branch is visited at most once for a path, since its depth
- * is fixed.
+ * An entry at the end of its branches. The route of each method is made when a call first needs it: an entry without methods
+ * has them all, so 5,000 such entries would be more than 150,000 routes.
+ */
+class Leaf {
+  readonly #methods: readonly string[]
+  readonly #rank: string
+  readonly #rule: RouteRule
+  #matches: Map<string, Match> | undefined
+
+  constructor(methods: readonly string[], rank: string, rule: RouteRule) {
+    this.#methods = methods
+    this.#rank = rank
+    this.#rule = rule
+  }
+
+  match(method: string): Match | undefined {
+    if (!this.#methods.includes(method)) return undefined
+    const make = (): Match => ({ rank: this.#rank, route: completeRoute(method, this.#rule) })
+    return (this.#matches ??= new Map()).getOrInsertComputed(method, make)
+  }
+}
+
+/** A segment of which a part is literal, or the beginning of a rest. */
+interface Part {
+  readonly pattern: SegmentPattern
+  readonly branch: Branch
+}
+
+/**
+ * The possible continuations of paths that begin alike, for all methods. Each branch is visited at most once for a path,
+ * since its depth is fixed. It holds only what it has, because a table may have thousands.
  */
 class Branch {
-  readonly #statics = new Map<string, Branch>()
+  #statics: Map<string, Branch> | undefined
   /** Segments of which a part is literal, those with the longest literal parts first. */
-  readonly #parts: { readonly pattern: SegmentPattern; readonly branch: Branch }[] = []
+  readonly #parts: Part[] = []
   #any: Branch | undefined
-  /** Patterns that end with `*` here. */
-  readonly #rests: { readonly pattern: SegmentPattern; readonly match: Match }[] = []
-  #end: Match | undefined
+  /** Patterns that end with `*` here, in the same order; each branch has only its end. */
+  readonly #rests: Part[] = []
+  /** The entries that end here. The first one that has the method counts. */
+  readonly #end: Leaf[] = []
 
-  /** Adds an entry, unless there is one of that shape. */
-  add(pattern: PathPattern, depth: number, make: () => Match): void {
+  add(pattern: PathPattern, depth: number, leaf: Leaf): void {
     const { segments, rest } = pattern
     const next = segments[depth]
-    if (next !== undefined) this.#branchFor(next).add(pattern, depth + 1, make)
-    else if (rest === undefined) this.#end ??= make()
-    else if (!this.#rests.some((known) => isSame(known.pattern, rest))) {
-      this.#rests.push({ pattern: rest, match: make() })
-      this.#rests.sort(byGivenText)
-    }
+    if (next !== undefined) this.#branchFor(next).add(pattern, depth + 1, leaf)
+    else if (rest === undefined) this.#end.push(leaf)
+    else branchOf(this.#rests, rest).#end.push(leaf)
   }
 
   #branchFor(pattern: SegmentPattern): Branch {
-    if (isStatic(pattern)) return this.#statics.getOrInsertComputed(pattern.texts[0]!, () => new Branch())
+    if (isStatic(pattern))
+      return (this.#statics ??= new Map<string, Branch>()).getOrInsertComputed(pattern.texts[0]!, () => new Branch())
     if (isName(pattern)) return (this.#any ??= new Branch())
-    const known = this.#parts.find((part) => isSame(part.pattern, pattern))
-    if (known !== undefined) return known.branch
-    const branch = new Branch()
-    this.#parts.push({ pattern, branch })
-    this.#parts.sort(byGivenText)
-    return branch
+    return branchOf(this.#parts, pattern)
   }
 
-  find(segments: readonly string[], depth: number): Match | undefined {
+  find(segments: readonly string[], depth: number, method: string): Match | undefined {
     const segment = segments[depth]
     // The path "/" has no segment that could begin a rest.
-    if (segment === undefined) return this.#end ?? (depth === 0 ? this.#restFor('')?.match : undefined)
-    const exact = this.#statics.get(segment)?.find(segments, depth + 1)
+    if (segment === undefined)
+      return this.#matchHere(method) ?? (depth === 0 ? this.#restFor('', method)?.match : undefined)
+    const exact = this.#statics?.get(segment)?.find(segments, depth + 1, method)
     if (exact !== undefined) return exact
     for (const { pattern, branch } of this.#parts) {
-      const found = fits(pattern, segment) ? branch.find(segments, depth + 1) : undefined
+      const found = fits(pattern, segment) ? branch.find(segments, depth + 1, method) : undefined
       if (found !== undefined) return found
     }
-    const rest = this.#restFor(segment)
+    const rest = this.#restFor(segment, method)
     if (rest !== undefined && !isAnything(rest.pattern)) return rest.match
-    return this.#any?.find(segments, depth + 1) ?? rest?.match
+    return this.#any?.find(segments, depth + 1, method) ?? rest?.match
   }
 
-  #restFor(segment: string): { readonly pattern: SegmentPattern; readonly match: Match } | undefined {
-    return this.#rests.find(({ pattern }) => beginsWith(pattern, segment))
+  #matchHere(method: string): Match | undefined {
+    for (const leaf of this.#end) {
+      const match = leaf.match(method)
+      if (match !== undefined) return match
+    }
+    return undefined
   }
+
+  #restFor(segment: string, method: string): { readonly pattern: SegmentPattern; readonly match: Match } | undefined {
+    for (const { pattern, branch } of this.#rests) {
+      const match = beginsWith(pattern, segment) ? branch.#matchHere(method) : undefined
+      if (match !== undefined) return { pattern, match }
+    }
+    return undefined
+  }
+}
+
+/** The branch of a pattern, which is added in its place unless there is one of that shape. */
+function branchOf(parts: Part[], pattern: SegmentPattern): Branch {
+  const known = parts.find((part) => isSame(part.pattern, pattern))
+  if (known !== undefined) return known.branch
+  const branch = new Branch()
+  parts.push({ pattern, branch })
+  parts.sort(byGivenText)
+  return branch
 }
 
 function isName({ texts }: SegmentPattern): boolean {
@@ -193,7 +234,7 @@ function isSame(a: SegmentPattern, b: SegmentPattern): boolean {
 }
 
 /** Orders patterns: first by the length of the leading text, then by that of all text. */
-function byGivenText(a: { pattern: SegmentPattern }, b: { pattern: SegmentPattern }): number {
+function byGivenText(a: Part, b: Part): number {
   const [first, second] = [a.pattern.texts, b.pattern.texts]
   return second[0]!.length - first[0]!.length || second.join('').length - first.join('').length
 }

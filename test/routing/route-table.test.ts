@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { describe, expect, it } from 'vitest'
 import { normalizePath } from '../../src/routing/path.ts'
 import { classifyByMethod, type Guess } from '../../src/routing/route.ts'
@@ -120,6 +122,40 @@ describe('a route table', () => {
     const find = tableOf([{ path: '/a/{id}', class: 'one' }])
     for (let i = 0; i < 20_000; i++) expect(find('GET', `/a/${i}`)).toBe('one')
     expect(find('GET', `/a/${'x'.repeat(60_000)}`)).toBe('one')
+  })
+
+  it('takes the route of the method where entries of several methods have paths of the same shape', () => {
+    const find = tableOf([
+      { methods: ['POST'], path: '/a/{id}', class: 'post' },
+      { methods: ['GET'], path: '/a/{name}', class: 'get' },
+      { methods: ['PUT'], path: '/a/new', class: 'put new' },
+      { methods: ['DELETE'], path: '/a/n*', class: 'delete n' },
+      { methods: ['GET'], path: '/a/n*', class: 'get n' },
+      { path: '/a/*', class: 'any' },
+    ])
+    expect(['POST', 'GET', 'PUT', 'DELETE', 'LOCK'].map((method) => find(method, '/a/new'))).toEqual([
+      'post',
+      'get n',
+      'put new',
+      'delete n',
+      'any',
+    ])
+    expect(['POST', 'GET', 'PUT'].map((method) => find(method, '/a/7'))).toEqual(['post', 'get', 'any'])
+  })
+
+  it('needs memory by the entry, and not by the entry and method', () => {
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc') as () => void
+    const heap = (): number => {
+      collect()
+      return process.memoryUsage().heapUsed
+    }
+    const entries = Array.from({ length: 5_000 }, (_, i) => ({ path: `/r${i}/{id}`, class: 'read' }))
+    const before = heap()
+    const find = tableOf(entries)
+    const bytes = (heap() - before) / entries.length
+    expect(find('GET', '/r4999/7')).toBe('read')
+    expect(bytes).toBeLessThan(3_000)
   })
 
   it('forgets nothing for a path that is too long to be remembered', () => {
