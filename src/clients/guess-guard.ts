@@ -1,6 +1,7 @@
+import { createRequire } from 'node:module'
 import type { Cluster, Redis } from 'ioredis'
 import { LRUCache } from 'lru-cache'
-import { RateLimiterCluster, RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible'
+import type * as Limiters from 'rate-limiter-flexible'
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import { networkOf } from '../net/address.ts'
@@ -29,7 +30,7 @@ export interface GuessGuardOptions {
   readonly isWorker?: boolean
 }
 
-type Limiter = RateLimiterMemory | RateLimiterRedis | RateLimiterCluster
+type Limiter = Limiters.RateLimiterMemory | Limiters.RateLimiterRedis | Limiters.RateLimiterCluster
 
 /** How many wrong keys, and how many blocked addresses, are remembered. Those that nobody came with for longest are forgotten. */
 const MOST_KEPT = 10_000
@@ -80,11 +81,12 @@ export class GuessGuard {
   async #consume(limiter: Limiter, group: string): Promise<void> {
     try {
       await limiter.consume(group)
-    } catch (refusal) {
+    } catch (error) {
+      const { clock, logger, what, redis, isWorker = false } = this.#options
       // The first process, in which workers count, hangs: this key is not counted.
-      if (limiter instanceof RateLimiterCluster && refusal instanceof Error) return
-      if (!(refusal instanceof RateLimiterRes)) throw refusal
-      const { clock, logger, what } = this.#options
+      if (error instanceof Error && isWorker && redis === undefined) return
+      if (error instanceof Error) throw error
+      const refusal = error as Limiters.RateLimiterRes
       const now = clock.now()
       const forMs = Math.max(1, refusal.msBeforeNext)
       if ((this.#blocked.get(group) ?? 0) <= now) {
@@ -95,16 +97,18 @@ export class GuessGuard {
   }
 
   #open(): Record<'perAddress' | 'overall', Limiter> {
+    // Loaded with the first wrong key, because most gateways never see one.
+    const library = createRequire(import.meta.url)('rate-limiter-flexible') as typeof Limiters
     const { limits, what, redis, isWorker = false } = this.#options
     this.#redis = redis?.connect()
     // An error fails each command, and the limiter counts in memory instead.
     this.#redis?.on('error', () => undefined)
     const limiterFor = (points: number, sort: string): Limiter => {
       const common = { points, duration: limits.windowMs / 1_000, keyPrefix: `guess:${what}:${sort}` }
-      if (redis === undefined && isWorker) return new RateLimiterCluster(common)
-      const own = new RateLimiterMemory(common)
+      if (redis === undefined && isWorker) return new library.RateLimiterCluster(common)
+      const own = new library.RateLimiterMemory(common)
       if (redis === undefined) return own
-      return new RateLimiterRedis({
+      return new library.RateLimiterRedis({
         ...common,
         keyPrefix: `${redis.prefix}:${common.keyPrefix}`,
         storeClient: this.#redis,

@@ -1,11 +1,19 @@
+import { createRequire } from 'node:module'
 import type { LookupFunction } from 'node:net'
-import { createLocalJWKSet, createRemoteJWKSet, customFetch, errors, type JWTVerifyGetKey } from 'jose'
+import type * as Jose from 'jose'
 import { Agent, fetch } from 'undici'
 import type { IssuerConfig } from '../schema/issuer-schema.ts'
 import type { Clock } from '../time/clock.ts'
 
 const TIMEOUT_MS = 5_000
 const LARGEST_ANSWER = 262_144
+
+const require = createRequire(import.meta.url)
+
+/** The library for JWTs, loaded with the first issuer: a gateway without one should not hold it. */
+export function jose(): typeof Jose {
+  return require('jose') as typeof Jose
+}
 
 /** A token can't be verified, because the keys of its issuer could never be fetched. */
 export class KeysUnavailableError extends Error {}
@@ -15,7 +23,7 @@ export class KeysUnavailableError extends Error {}
  * key, though at most once per cooldown. While the issuer can't be reached, the cached ones stay in use.
  */
 export class IssuerKeys {
-  readonly #remote: ReturnType<typeof createRemoteJWKSet>
+  readonly #remote: ReturnType<typeof Jose.createRemoteJWKSet>
   readonly #agent: Agent
   readonly #clock: Clock
   readonly #cooldownMs: number
@@ -26,6 +34,7 @@ export class IssuerKeys {
     this.#cooldownMs = cooldown
     const agent = new Agent({ connect: { timeout: TIMEOUT_MS, lookup }, maxResponseSize: LARGEST_ANSWER })
     this.#agent = agent
+    const { createRemoteJWKSet, customFetch } = jose()
     this.#remote = createRemoteJWKSet(new URL(jwks), {
       cacheMaxAge: refresh,
       cooldownDuration: cooldown,
@@ -35,7 +44,8 @@ export class IssuerKeys {
   }
 
   /** Finds the key of a token, for `jwtVerify`. Throws a `KeysUnavailableError` if no keys were ever fetched. */
-  readonly find: JWTVerifyGetKey = async (header, token) => {
+  readonly find: Jose.JWTVerifyGetKey = async (header, token) => {
+    const { createLocalJWKSet, errors } = jose()
     const isFailing = this.#clock.now() - this.#failedAt < this.#cooldownMs
     if (!isFailing) {
       try {

@@ -1,12 +1,12 @@
 import { hash } from 'node:crypto'
 import type { LookupFunction } from 'node:net'
-import { decodeJwt, errors, type JWTPayload, jwtVerify } from 'jose'
+import type { errors as JoseErrors, JWTPayload } from 'jose'
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../time/clock.ts'
 import type { IssuerConfig } from '../schema/issuer-schema.ts'
 import { isLocalhost } from '../net/address.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
-import { IssuerKeys, KeysUnavailableError } from './issuer-keys.ts'
+import { IssuerKeys, jose, KeysUnavailableError } from './issuer-keys.ts'
 import { isAddressAllowed, type NetworkAccess } from './network-access.ts'
 
 /** The outcome of a verification: the claims of a token, or why it was not accepted. */
@@ -88,7 +88,7 @@ export class TokenIssuers {
   async #judge(token: string, { name, config, keys }: Issuer): Promise<Verdict> {
     const { issuer, audience, algorithms, clockTolerance } = config
     try {
-      const { payload } = await jwtVerify(token, keys.find, {
+      const { payload } = await jose().jwtVerify(token, keys.find, {
         issuer,
         audience,
         algorithms,
@@ -99,7 +99,7 @@ export class TokenIssuers {
       return { kind: 'valid', issuer: name, claims: payload }
     } catch (error) {
       if (error instanceof KeysUnavailableError) return { kind: 'unavailable', issuer: name }
-      if (error instanceof errors.JOSEError) return { kind: 'invalid', why: reasonOf(error) }
+      if (error instanceof jose().errors.JOSEError) return { kind: 'invalid', why: reasonOf(error) }
       throw error
     }
   }
@@ -107,7 +107,7 @@ export class TokenIssuers {
   /** The issuer that a token claims to be from, which proves nothing yet. */
   #issuerOf(token: string): Issuer | undefined {
     try {
-      return this.#issuers.get(decodeJwt(token).iss ?? '')
+      return this.#issuers.get(jose().decodeJwt(token).iss ?? '')
     } catch {
       return undefined
     }
@@ -119,7 +119,8 @@ function isTokenLike(text: string): boolean {
 }
 
 /** Why a token is rejected, in words that repeat nothing of it. */
-function reasonOf(error: errors.JOSEError): string {
+function reasonOf(error: JoseErrors.JOSEError): string {
+  const { errors } = jose()
   if (error instanceof errors.JWTExpired) return 'it has expired'
   if (error instanceof errors.JWTClaimValidationFailed) return `its claim ${error.claim} is not what it must be`
   if (error instanceof errors.JWKSNoMatchingKey) return 'its issuer has no such key'

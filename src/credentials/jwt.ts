@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto'
-import { SignJWT } from 'jose'
 import type { Clock } from '../time/clock.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
 import { tokenOf } from './oauth2.ts'
-import { algorithmOf, importSigningKey, parsePrivateKey } from './signing-key.ts'
+import { algorithmOf, importSigningKey, jose, parsePrivateKey } from './signing-key.ts'
 import type { Token } from './token-keeper.ts'
 
 const USUAL_LIFETIME_MS = 300_000
@@ -22,7 +21,7 @@ export async function signToken(config: CredentialConfig, clock: Clock): Promise
   const backdatedS = Math.min(BACKDATED_S, Math.floor(lifetimeS / 2))
   const issuedAtS = Math.floor(wall / 1_000) - backdatedS
   const alg = config.algorithm ?? algorithmOf(parsePrivateKey(config.key!.reveal()))
-  const jwt = new SignJWT(claims)
+  const jwt = new (jose().SignJWT)(claims)
     .setProtectedHeader({ alg, typ: 'JWT', ...(keyId === undefined ? {} : { kid: keyId }) })
     .setIssuedAt(issuedAtS)
     .setExpirationTime(issuedAtS + lifetimeS)

@@ -1,4 +1,5 @@
-import * as oauth from 'oauth4webapi'
+import { createRequire } from 'node:module'
+import type * as OAuth from 'oauth4webapi'
 import type { Clock } from '../time/clock.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
 import { codeOf } from '../upstream/error-code.ts'
@@ -22,9 +23,11 @@ const USUAL_LIFETIME_MS = 300_000
  */
 export async function requestToken(config: CredentialConfig, clock: Clock): Promise<Token> {
   const tokenUrl = new URL(config.tokenUrl!)
-  const server: oauth.AuthorizationServer = { issuer: config.issuer ?? tokenUrl.href, token_endpoint: tokenUrl.href }
-  const client: oauth.Client = { client_id: config.clientId! }
-  const authentication = await authenticationOf(config)
+  const server: OAuth.AuthorizationServer = { issuer: config.issuer ?? tokenUrl.href, token_endpoint: tokenUrl.href }
+  const client: OAuth.Client = { client_id: config.clientId! }
+  // Loaded only here, because a gateway without such credentials should not hold it.
+  const oauth = createRequire(import.meta.url)('oauth4webapi') as typeof OAuth
+  const authentication = await authenticationOf(config, oauth)
   const requestedAt = clock.now()
   try {
     const response = await oauth.clientCredentialsGrantRequest(server, client, authentication, parametersOf(config), {
@@ -115,7 +118,7 @@ export function tokenOf(
   return { text, expiresAt, renewAt: expiresAt - Math.min(skewMs, lifetimeMs / 2) }
 }
 
-async function authenticationOf(config: CredentialConfig): Promise<oauth.ClientAuth> {
+async function authenticationOf(config: CredentialConfig, oauth: typeof OAuth): Promise<OAuth.ClientAuth> {
   if (config.key !== undefined) {
     const key = await importSigningKey(config.key, config.algorithm)
     return oauth.PrivateKeyJwt(config.keyId === undefined ? key : { key, kid: config.keyId })
@@ -128,7 +131,7 @@ async function authenticationOf(config: CredentialConfig): Promise<oauth.ClientA
  * Encodes the client's id and secret like a form (RFC 6749 §2.3.1), but only the characters that need it. Many
  * endpoints do not decode them. The library also encodes "-", "." and "_", which would be another secret for those.
  */
-function clientSecretBasic(secret: string): oauth.ClientAuth {
+function clientSecretBasic(secret: string): OAuth.ClientAuth {
   return (_server, client, _body, headers) => {
     const pair = `${encodeForm(client.client_id)}:${encodeForm(secret)}`
     headers.set('authorization', `Basic ${Buffer.from(pair).toString('base64')}`)

@@ -1,12 +1,20 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto'
-import { importPKCS8 } from 'jose'
+import { createRequire } from 'node:module'
+import type * as Jose from 'jose'
 import type { Secret } from '../schema/secret.ts'
+
+const require = createRequire(import.meta.url)
+
+/** The library for JWTs, loaded when one is first signed: a gateway that signs none should not hold it. */
+export function jose(): typeof Jose {
+  return require('jose') as typeof Jose
+}
 
 /** Imports a private key in any PEM form, for the given algorithm or the usual one of its type. */
 export function importSigningKey(pem: Secret, algorithm: string | undefined): Promise<CryptoKey> {
   const key = parsePrivateKey(pem.reveal())
   const pkcs8 = key.export({ type: 'pkcs8', format: 'pem' })
-  return importPKCS8(pkcs8, algorithm ?? algorithmOf(key))
+  return jose().importPKCS8(pkcs8, algorithm ?? algorithmOf(key))
 }
 
 /** Parses a private key. Throws an error that does not repeat the text. */

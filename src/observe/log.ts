@@ -1,6 +1,7 @@
+import { createRequire } from 'node:module'
 import { hostname } from 'node:os'
 import pino, { type DestinationStream, type Logger } from 'pino'
-import { isColorSupported, prettyFactory } from 'pino-pretty'
+import type * as Pretty from 'pino-pretty'
 import type { Config } from '../schema/schema.ts'
 import { LineOutput, type Standard } from './output.ts'
 
@@ -138,6 +139,8 @@ export function hasFailed({ outcome, status }: Pick<AccessLine, 'outcome' | 'sta
 }
 
 function readableStream(output: LineOutput): DestinationStream {
+  // Loaded only here, because a gateway that writes JSON should not hold it.
+  const { isColorSupported, prettyFactory } = createRequire(import.meta.url)('pino-pretty') as typeof Pretty
   const prettify = prettyFactory({
     colorize: isColorSupported,
     ignore: 'pid,hostname,instance',

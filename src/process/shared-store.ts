@@ -1,5 +1,6 @@
 import type { Worker } from 'node:cluster'
-import { RateLimiterClusterMaster } from 'rate-limiter-flexible'
+import { createRequire } from 'node:module'
+import type * as Limiters from 'rate-limiter-flexible'
 import { MemoryTokens } from '../credentials/token-store.ts'
 import type { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
 import { LedgerService } from '../ledger/workers/ledger-service.ts'
@@ -29,8 +30,9 @@ export class SharedStore {
     this.#service = new LedgerService(this.#ledger, clock)
     this.#tokens = new MemoryTokens(clock)
     this.#days = days
-    // Workers count wrong keys together by it.
-    new RateLimiterClusterMaster()
+    // Workers count wrong keys together by it. Loaded only here, because a single process should not hold it.
+    const library = createRequire(import.meta.url)('rate-limiter-flexible') as typeof Limiters
+    new library.RateLimiterClusterMaster()
   }
 
   /** Answers whatever the worker asks, until it has ended. */

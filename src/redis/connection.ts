@@ -6,15 +6,13 @@
  */
 
 import { connect } from 'node:net'
-import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis'
+import type { Cluster, Redis, RedisOptions } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
 import { inTime } from '../time/in-time.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import { tlsOptions } from '../schema/upstream-schema.ts'
-import { keepHandshakeQuiet } from './handshake.ts'
+import { ioredis } from './client.ts'
 import { isNotTheOne } from './trouble.ts'
-
-keepHandshakeQuiet()
 
 /**
  * A server that does not answer for this long, or for twice `commandTimeout` if that is longer, is taken for dead, even if its
@@ -53,7 +51,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
     ...(tls === undefined ? {} : { tls }),
   } satisfies RedisOptions
   if (store.cluster !== undefined) {
-    const cluster = new Cluster(store.cluster.map(address), {
+    const cluster = new (ioredis().Cluster)(store.cluster.map(address), {
       enableOfflineQueue: false,
       clusterRetryStrategy: retryDelayMs,
       redisOptions: options,
@@ -72,7 +70,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
   }
   const single = { ...options, enableOfflineQueue: false, retryStrategy: retryDelayMs }
   if (store.sentinels !== undefined) {
-    const redis = new Redis({
+    const redis = new (ioredis().Redis)({
       ...single,
       sentinels: store.sentinels.map(address),
       name: store.master ?? 'mymaster',
@@ -87,7 +85,7 @@ export function connectRedis(store: StoreConfig): Redis | Cluster {
     })
     return lasting(redis)
   }
-  return lasting(new Redis(store.url?.reveal() ?? '', single))
+  return lasting(new (ioredis().Redis)(store.url?.reveal() ?? '', single))
 }
 
 /** Limits how often `is` may hold, since every new connection may lead to the wrong server again. */
@@ -127,7 +125,7 @@ function lasting(redis: Redis): Redis {
  */
 export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoException): Promise<Error | undefined> {
   const isBroken = code === 'EPIPE' || code === 'ECONNRESET'
-  if (!isBroken || redis instanceof Cluster) return Promise.resolve(undefined)
+  if (!isBroken || redis instanceof ioredis().Cluster) return Promise.resolve(undefined)
   if (redis.options.tls !== undefined || redis.options.sentinels) return Promise.resolve(undefined)
   const { host = 'localhost', port = 6379, path } = redis.options
   return new Promise((resolve) => {
@@ -138,14 +136,14 @@ export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoExcepti
     socket.on('error', () => undefined)
     socket.on('close', () => {
       const [, message] = /^-(.+)\r\n/.exec(said) ?? []
-      resolve(message === undefined ? undefined : new ReplyError(message))
+      resolve(message === undefined ? undefined : new (ioredis().ReplyError)(message))
     })
   })
 }
 
 async function whenConnected(redis: Redis | Cluster): Promise<void> {
   if (redis.status !== 'ready') await isReady(redis)
-  if (!(redis instanceof Cluster)) return
+  if (!(redis instanceof ioredis().Cluster)) return
   for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node)
 }
 
@@ -167,7 +165,7 @@ export function connectedOrLate(redis: Redis | Cluster, clock: Clock): Promise<v
 
 /** For how many whole seconds Redis has been up; with a cluster, the master that started last. */
 export async function uptimeSeconds(redis: Redis | Cluster): Promise<number> {
-  const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
+  const nodes = redis instanceof ioredis().Cluster ? redis.nodes('master') : [redis]
   const told = await Promise.all(nodes.map((node) => node.info('server')))
   return Math.min(...told.map((info) => Number(/^uptime_in_seconds:(\d+)/m.exec(info)?.[1] ?? Infinity)))
 }
@@ -180,7 +178,9 @@ function isReady(redis: Redis | Cluster): Promise<void> {
 export function isConnected(redis: Redis | Cluster): boolean {
   if (redis.status !== 'ready') return false
   // `wait` counts as well: the first charge connects to that master, and waits for the connection.
-  return !(redis instanceof Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
+  return (
+    !(redis instanceof ioredis().Cluster) || redis.nodes('master').every(({ status }) => /^(ready|wait)$/.test(status))
+  )
 }
 
 /** Short, because all gateways must be back within a second of each other; see `RedisLedger`. */

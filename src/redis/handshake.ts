@@ -1,4 +1,4 @@
-import { Redis } from 'ioredis'
+import type { Redis } from 'ioredis'
 
 type Send = (this: Redis, ...args: unknown[]) => Promise<unknown>
 type Told = (error: Error | null, info?: string) => void
@@ -12,10 +12,10 @@ export const NEEDLESS_PASSWORD = 'needless password'
  * mode. This rewords such answers: ioredis then either fails with them, or does not see them. See `handleAuthError` and
  * `_readyCheck` in ioredis 6.0.0; the latter passes a callback to `info`.
  */
-export function keepHandshakeQuiet(): void {
-  const { auth, hello, info } = Redis.prototype as unknown as Record<'auth' | 'hello' | 'info', Send>
+export function keepHandshakeQuiet({ prototype }: typeof Redis): void {
+  const { auth, hello, info } = prototype as unknown as Record<'auth' | 'hello' | 'info', Send>
 
-  Object.assign(Redis.prototype, {
+  Object.assign(prototype, {
     async hello(this: Redis, args: unknown[]) {
       try {
         return await hello.call(this, args)

@@ -1,4 +1,5 @@
-import { Cluster, type Redis, ReplyError } from 'ioredis'
+import type { Cluster, Redis } from 'ioredis'
+import { ioredis } from './client.ts'
 
 /** How Redis keeps its data over a restart; `unknown` if it does not tell, as managed services do not. */
 export type Persistence = 'log' | 'snapshots' | 'nothing' | 'unknown'
@@ -7,7 +8,7 @@ const BY_WORTH: readonly Persistence[] = ['nothing', 'unknown', 'snapshots', 'lo
 
 /** How Redis keeps its data; with a cluster, the answer of the master that keeps least. Rejects if the connection is lost. */
 export async function persistenceOf(redis: Redis | Cluster): Promise<Persistence> {
-  const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
+  const nodes = redis instanceof ioredis().Cluster ? redis.nodes('master') : [redis]
   const all = await Promise.all(nodes.map(ofNode))
   return BY_WORTH.find((worth) => all.includes(worth)) ?? 'unknown'
 }
@@ -28,7 +29,7 @@ async function toldBy<T>(asked: Promise<T>): Promise<T | undefined> {
   try {
     return await asked
   } catch (error) {
-    if (error instanceof ReplyError) return undefined
+    if (error instanceof ioredis().ReplyError) return undefined
     throw error
   }
 }

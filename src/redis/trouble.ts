@@ -1,4 +1,4 @@
-import { ReplyError } from 'ioredis'
+import { ioredis } from './client.ts'
 
 /**
  * What each refusal of Redis means, by its first word, and what to do
@@ -43,7 +43,7 @@ export function troubleOf(error: unknown): string {
   const refusal = refusalOf(said)
   const meaning = REFUSALS[refusal]
   if (meaning !== undefined) return `refuses (${said.replace(/\.$/, '')}): ${meaning}`
-  return error instanceof ReplyError ? `refuses (${said})` : `does not answer (${said})`
+  return error instanceof ioredis().ReplyError ? `refuses (${said})` : `does not answer (${said})`
 }
 
 /** The message without the place in the script and without the arguments, since an argument may be a password. */

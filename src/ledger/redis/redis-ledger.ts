@@ -5,7 +5,7 @@
  * Redis.
  */
 
-import { ReplyError } from 'ioredis'
+import { ioredis } from '../../redis/client.ts'
 import type { Clock } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
 import { Batch, Postponed } from './outbox.ts'
@@ -279,7 +279,7 @@ export class RedisLedger implements Ledger {
    */
   #judge(): void {
     if (this.#isAway || this.#leased === 0) return
-    const isSlow = this.#runner.trouble === undefined && !(this.#failure instanceof ReplyError)
+    const isSlow = this.#runner.trouble === undefined && !(this.#failure instanceof ioredis().ReplyError)
     if (isSlow && this.#clock.now() - this.#failingSince < SLOW_MS) return
     this.#isAway = true
     this.#options.onAway?.(this.#trouble ?? 'does not answer')

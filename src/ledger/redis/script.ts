@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { Cluster, Command, type Redis, ReplyError, type Result } from 'ioredis'
+import type { Cluster, Redis, Result } from 'ioredis'
+import { ioredis } from '../../redis/client.ts'
 import { isConnected } from '../../redis/connection.ts'
 import { type Argument, linkScript, type Reply, type ScriptRunner } from './protocol.ts'
 import { readReply } from './reply.ts'
@@ -66,19 +67,19 @@ export class RedisScript implements ScriptRunner {
 
   /** Pings the masters of a cluster, since some of them may not be asked anything now. */
   keepAlive(): void {
-    if (!(this.#redis instanceof Cluster)) return
+    if (!(this.#redis instanceof ioredis().Cluster)) return
     for (const node of this.#redis.nodes('master')) if (node.status === 'ready') node.ping().catch(() => undefined)
   }
 
   onLost(listener: (isConcerned: (key: string) => boolean) => void): void {
-    if (this.#redis instanceof Cluster) onMasterLost(this.#redis, listener)
+    if (this.#redis instanceof ioredis().Cluster) onMasterLost(this.#redis, listener)
     else this.#redis.on('close', () => listener(() => true))
   }
 
   /** A cluster never tells: each of its masters would have to be the same. */
   onFound(listener: (isSame: boolean) => void): void {
     const redis = this.#redis
-    if (redis instanceof Cluster) return
+    if (redis instanceof ioredis().Cluster) return
     let known: string | undefined
     const look = (): void => {
       void identityOf(redis).then(
@@ -122,7 +123,7 @@ async function identityOf(redis: Redis): Promise<string | undefined> {
     const [replication] = /^master_replid:.+$/m.exec(told[1]) ?? []
     return run && replication && `${run} ${replication}`
   } catch (error) {
-    if (error instanceof ReplyError) return undefined
+    if (error instanceof ioredis().ReplyError) return undefined
     throw error
   }
 }
@@ -160,5 +161,5 @@ function onMasterLost(cluster: Cluster, listener: (isConcerned: (key: string) =>
 }
 
 function slotOf(key: string): number {
-  return new Command('get', [key]).getSlot()
+  return new (ioredis().Command)('get', [key]).getSlot()
 }

@@ -1,0 +1,15 @@
+import { createRequire } from 'node:module'
+import type * as IORedis from 'ioredis'
+import { keepHandshakeQuiet } from './handshake.ts'
+
+const require = createRequire(import.meta.url)
+let client: typeof IORedis | undefined
+
+/** The client library, loaded when it is first needed: a gateway with the embedded store should not hold it. */
+export function ioredis(): typeof IORedis {
+  if (client === undefined) {
+    client = require('ioredis') as typeof IORedis
+    keepHandshakeQuiet(client.Redis)
+  }
+  return client
+}
