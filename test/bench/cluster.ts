@@ -1,7 +1,7 @@
 /**
- * `npm run bench:cluster`: accounts in a Redis Cluster of three masters. Every account has a call, charged to two limits. It prints how
- * evenly keys, memory and commands are spread, what an account takes, and how long a scrape and /v1/quota take of a gateway with as many
- * accounts. `-- --accounts 10000` for fewer.
+ * `npm run bench:cluster`: 100,000 accounts in a Redis Cluster of three masters. Every account has a call, charged to two limits. It
+ * prints how evenly keys, memory and script calls are spread, what an account takes, and how long a scrape and /v1/quota take of a
+ * gateway with 20,000 of them. `-- --accounts 10000` for fewer.
  */
 import { parseArgs } from 'node:util'
 import { Cluster, Command, type Redis } from 'ioredis'
@@ -20,6 +20,8 @@ import { type RedisCluster, startCluster, until } from '../support/redis-topolog
 import { bar } from './bar.ts'
 
 const AT_ONCE = 500
+/** The gateway that is asked runs in this process, too: with 100,000 accounts both would not fit into Node's default heap. */
+const MOST_ASKED = 20_000
 const LIMITS = [
   { requests: 1_000, windowMs: 60_000 },
   { requests: 30_000, windowMs: 3_600_000 },
@@ -135,7 +137,7 @@ function sharesOf(cluster: RedisCluster): Promise<Share[]> {
   )
 }
 
-/** How many milliseconds a scrape and /v1/quota take of a gateway with so many accounts, the best of three, and how soon it shares all quotas afterwards. */
+/** How many milliseconds a scrape and /v1/quota take of a gateway with so many accounts, and how soon it shares all quotas afterwards. */
 async function ask(cluster: RedisCluster, accounts: number) {
   const names = Array.from(
     { length: accounts },
@@ -158,15 +160,10 @@ async function ask(cluster: RedisCluster, accounts: number) {
   )
   const gateway = await runGateway(config, { log: createLog({ level: 'silent', format: 'json' }) })
   const time = async (path: string): Promise<{ ms: number; bytes: number; status: number }> => {
-    let best = { ms: Infinity, bytes: 0, status: 0 }
-    for (let round = 0; round < 3; round++) {
-      const began = performance.now()
-      const response = await fetch(gateway.adminUrl + path)
-      const bytes = (await response.arrayBuffer()).byteLength
-      const ms = performance.now() - began
-      if (ms < best.ms) best = { ms, bytes, status: response.status }
-    }
-    return best
+    const began = performance.now()
+    const response = await fetch(gateway.adminUrl + path)
+    const bytes = (await response.arrayBuffer()).byteLength
+    return { ms: performance.now() - began, bytes, status: response.status }
   }
   const found = { scrape: await time('/metrics'), quota: await time('/v1/quota') }
   // An account that another gateway began to use a moment ago is left to that one's word for a second.
@@ -184,7 +181,7 @@ if (import.meta.main) {
   try {
     let asked: Awaited<ReturnType<typeof ask>> | undefined
     const { granted, acrossSlots, shares, register } = await spread(cluster, accounts, async () => {
-      asked = await ask(cluster, accounts)
+      asked = await ask(cluster, Math.min(accounts, MOST_ASKED))
     })
     console.log(`${accounts} accounts, each with a call that is charged to two limits`)
     const shown = ({ keys, bytes, calls }: Share) => ({

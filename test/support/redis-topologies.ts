@@ -15,8 +15,8 @@ export function describeTopology(name: string, tests: () => void): void {
   else describe.skip(`${name} (skipped: needs redis-server on PATH)`, tests)
 }
 
-/** Above these, the port of the cluster bus, which is 10000 higher, would not exist. */
-const HIGHEST_CLUSTER_PORT = 55_535
+/** Above these, the port of the cluster bus, which is 10000 higher, would be one that the system gives to connections. */
+const HIGHEST_CLUSTER_PORT = 22_000
 
 interface Access {
   readonly password?: string
