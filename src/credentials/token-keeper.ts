@@ -1,4 +1,5 @@
 import type { Clock, Random } from '../time/clock.ts'
+import { Turns } from '../time/turns.ts'
 import { backoffOf } from '../resilience/backoff.ts'
 import { Refusals } from './refusals.ts'
 
@@ -91,7 +92,8 @@ export class TokenKeeper {
     }
     const renewal = this.#renew()
     if (isValid && !this.#isRefused) return undefined
-    return renewal.then(() => {
+    return renewal.then(async () => {
+      await Turns.of(clock).pass()
       // A refused token that has not expired is used if there is no other.
       if (this.#token === undefined || clock.now() >= this.#token.expiresAt) throw this.#unavailable()
     })

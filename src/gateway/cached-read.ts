@@ -5,6 +5,7 @@ import { isAbout, validatorsOf } from '../cache/conditional.ts'
 import { type Entry, keptHeaders, toFields, updatedHeaders } from '../cache/entry.ts'
 import { type Directives, parseDirectives } from '../cache/fields.ts'
 import type { Flight, Landed } from '../cache/flights.ts'
+import { Turns } from '../time/turns.ts'
 import { type Freshness, freshnessOf, type NotKept } from '../cache/freshness.ts'
 import type { SharedCache } from '../cache/open-cache.ts'
 import type { CachePolicy } from '../schema/cache-policy.ts'
@@ -258,6 +259,7 @@ export class CachedRead implements ResponseObserver {
     })
     waits.defer(() => timer.cancel())
     const landed = await promise
+    await Turns.of(call.clock).pass()
     call.waitedMs += call.clock.now() - since
     return landed
   }

@@ -109,7 +109,7 @@ export class AdmissionQueue implements Issuer {
   close(because: Closing): void {
     this.#closing = because
     this.#claims.clear()
-    for (const queuedCall of this.#state.clientQueues.all()) queuedCall.end({ kind: 'closed', because })
+    void this.#state.clientQueues.endAll((queuedCall) => queuedCall.end({ kind: 'closed', because }))
   }
 
   /** Gives the calls that wait the charge sets of a new configuration, by which they may have their turn sooner. */

@@ -1,4 +1,5 @@
 import type { Clock } from '../time/clock.ts'
+import { Turns } from '../time/turns.ts'
 import { type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
 import type { Full, QueuedClient } from './admission.ts'
 import type { ClassCapacity } from './capacity.ts'
@@ -166,6 +167,17 @@ export class ClientQueues {
         yield queuedCall
         queuedCall = next
       }
+    }
+  }
+
+  /** Ends the wait of all calls that are here now, and lets others go on in between. */
+  async endAll(end: (queuedCall: QueuedCall) => void): Promise<void> {
+    const turns = Turns.of(this.#clock)
+    for (let left = this.size; left > 0; left--) {
+      for (let full = turns.full(); full !== undefined; full = turns.full()) await full
+      const { any } = this
+      if (any === undefined) return
+      end(any)
     }
   }
 

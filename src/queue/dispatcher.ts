@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../time/clock.ts'
+import { Turns } from '../time/turns.ts'
 import { type Grant, StoreUnavailableError } from '../ledger/ledger.ts'
 import type { FairScheduler } from './fair-scheduler.ts'
 import { type Issuer, Permit } from './permit.ts'
@@ -108,7 +109,13 @@ export class Dispatcher {
       const isAll = grant.granted >= chosen.length
       forecast.wasGranted(isAll, isTurnOfOthers)
       const now = state.clock.now()
-      for (const queuedCall of this.#receivers(grant, granted, chosen)) {
+      const turns = Turns.of(state.clock)
+      const receivers = this.#receivers(grant, granted, chosen)
+      for (;;) {
+        // Calls may leave meanwhile, so it comes before the next one is chosen.
+        for (let full = turns.full(); full !== undefined; full = turns.full()) await full
+        const { value: queuedCall } = receivers.next()
+        if (queuedCall === undefined) break
         const { because, wait, client } = queuedCall
         state.virtualService.add(client.name, scheduler.costOf(client.name))
         const permit = new Permit(this.#issuer, grant, now)
@@ -148,7 +155,7 @@ export class Dispatcher {
   }
 
   /** Who gets what was granted: the chosen calls, and instead of those that left meanwhile whoever is next. */
-  *#receivers({ chargeSet }: Grant, granted: number, chosen: readonly QueuedCall[]): Iterable<QueuedCall> {
+  *#receivers({ chargeSet }: Grant, granted: number, chosen: readonly QueuedCall[]): Generator<QueuedCall, undefined> {
     let found = 0
     for (let i = 0; found < granted && i < chosen.length; i++) {
       if (!chosen[i]!.isWaiting) continue
@@ -157,10 +164,11 @@ export class Dispatcher {
     }
     while (found < granted && this.#state.waiting > 0) {
       const { value: next } = this.#state.scheduler().next(Infinity).next()
-      if (next === undefined || next.queuedCall.chargeSet !== chargeSet) return
+      if (next === undefined || next.queuedCall.chargeSet !== chargeSet) return undefined
       found++
       yield next.queuedCall
     }
+    return undefined
   }
 
   readonly #onRelease = (): void => void this.serve()
@@ -171,7 +179,7 @@ export class Dispatcher {
 
   /** The gateway has a bug. Without this, the calls that wait would hear of it only when their time is up. */
   #failAll(error: unknown): void {
-    for (const queuedCall of this.#state.clientQueues.all()) queuedCall.fail(error)
+    void this.#state.clientQueues.endAll((queuedCall) => queuedCall.fail(error))
   }
 
   #planWakeUp(): void {

@@ -13,6 +13,8 @@ const NAMED = 5
 export class RecentlyServed {
   readonly #clients: string[] = []
   #count = 0
+  /** What was found last: thousands of calls may leave between two that are served. */
+  #latest: { readonly at: number; readonly looked: number; readonly byClient: ServedBefore['byClient'] } | undefined
 
   /** How many calls were served so far. */
   get count(): number {
@@ -26,12 +28,18 @@ export class RecentlyServed {
   /** Since there were `count`. */
   since(count: number): ServedBefore {
     const calls = this.#count - count
+    const looked = Math.min(calls, REMEMBERED)
+    if (this.#latest?.at !== this.#count || this.#latest.looked !== looked)
+      this.#latest = { at: this.#count, looked, byClient: this.#byClient(looked) }
+    return { calls, byClient: this.#latest.byClient }
+  }
+
+  #byClient(looked: number): ServedBefore['byClient'] {
     const known = new Map<string, number>()
-    for (let i = this.#count - Math.min(calls, REMEMBERED); i < this.#count; i++) {
+    for (let i = this.#count - looked; i < this.#count; i++) {
       const client = this.#clients[i % REMEMBERED]!
       known.set(client, (known.get(client) ?? 0) + 1)
     }
-    const byClient = [...known].sort(([, a], [, b]) => b - a)
-    return { calls, byClient: byClient.slice(0, NAMED) }
+    return [...known].sort(([, a], [, b]) => b - a).slice(0, NAMED)
   }
 }

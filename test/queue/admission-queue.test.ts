@@ -176,6 +176,39 @@ describe('an admission queue', () => {
     expect(waiting.admission?.kind).toBe('admitted')
   })
 
+  it('lets thousands that get their quota or lose their queue at one moment go on over many turns of the event loop', async () => {
+    const clock = new SimulatedClock()
+    const limit = limitOf({ id: 'many.60000', class: 'read', requests: 1_000, windowMs: MINUTE })
+    const many: ChargeSet = chargeSetOf('harness/prod', [{ limit }])
+    const ledger = new MemoryLedger(clock)
+    const used = ledger.charge(many, 1_000)
+    for (let i = 0; i < used.granted; i++) ledger.commit(used)
+    const queues = ['prod:read', 'prod:write'].map((name) => {
+      const capacity = new ClassCapacity([new QueueCapacity(1_000, 'calls')])
+      return new AdmissionQueue({ ledger, clock, name, partition: 'harness/prod', capacity })
+    })
+    const told: Record<string, number> = {}
+    let turn = 0
+    const nextTurn = (): Promise<void> => new Promise((resolve) => void setImmediate(() => resolve(void turn++)))
+    const perTurn = new Map<number, number>()
+    for (const queue of queues) {
+      for (let i = 0; i < 1_000; i++) {
+        const waiter = { ...anyone, chargeSet: many, maxWaitMs: 10 * MINUTE }
+        void Promise.resolve(queue.enter(waiter)).then(({ kind }) => {
+          told[kind] = (told[kind] ?? 0) + 1
+          perTurn.set(turn, (perTurn.get(turn) ?? 0) + 1)
+        })
+      }
+    }
+    await clock.advance(0)
+    const advanced = clock.advance(2 * MINUTE)
+    const stop = advanced.then(() => queues.forEach((queue) => queue.close('removed')))
+    while ((told['admitted'] ?? 0) + (told['closed'] ?? 0) < 2_000) await nextTurn()
+    await stop
+    expect(told).toEqual({ admitted: 1_000, closed: 1_000 })
+    expect(Math.max(...perTurn.values())).toBeLessThan(100)
+  })
+
   it('tells of the first and the last of a client as of the same moment', async () => {
     const clock = new SimulatedClock()
     let isTicking = false

@@ -41,8 +41,14 @@ export class SimulatedClock implements Clock {
     return { cancel: () => this.#pending.delete(pending) }
   }
 
+  #soon = 0
+
   soon(run: () => void): void {
-    setImmediate(run)
+    this.#soon++
+    setImmediate(() => {
+      this.#soon--
+      run()
+    })
   }
 
   get timers(): number {
@@ -57,14 +63,20 @@ export class SimulatedClock implements Clock {
   /** Lets `ms` pass. What a timer sets off is finished before the next one wakes. */
   async advance(ms: number): Promise<void> {
     const until = this.#now + ms
-    await settled()
+    await this.#settled()
     for (let next = this.#next(until); next !== undefined; next = this.#next(until)) {
       this.#pending.delete(next)
       this.#now = Math.max(this.#now, next.at)
       next.wake()
-      await settled()
+      await this.#settled()
     }
     this.#now = until
+  }
+
+  /** Until everything that is ready to run has run. */
+  async #settled(): Promise<void> {
+    do await new Promise((resolve) => void setImmediate(resolve))
+    while (this.#soon > 0)
   }
 
   #next(until: number): Pending | undefined {
@@ -76,11 +88,6 @@ export class SimulatedClock implements Clock {
     }
     return next
   }
-}
-
-/** Until everything that is ready to run has run. */
-function settled(): Promise<void> {
-  return new Promise((resolve) => void setImmediate(resolve))
 }
 
 /** Lets time pass little by little until that is done: `stepMs` every few milliseconds of the machine, so that it may be slow. */
