@@ -19,7 +19,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   // Its ports.
   'server/admin':
     'server config requests gateway usage audit clients config/presets records observe schema resilience http net time',
-  'forward-proxy': 'server gateway clients observe schema net',
+  'forward-proxy': 'server gateway clients observe schema net time',
   server: 'traces requests gateway usage clients observe routing schema upstream http net time',
 
   // What became of calls: as spans for others, and over all instances.

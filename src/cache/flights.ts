@@ -67,13 +67,14 @@ export class Flight {
 
 /** The flights of this process, by what they ask for. */
 export class Flights {
-  readonly #flights = new Map<string, Flight>()
+  /** An object without a prototype, since a Map would keep the reads that are over: see `Roster`. */
+  readonly #flights = Object.create(null) as Record<string, Flight>
   /** Until when the reads of a place do not wait for one another. */
   readonly #alone = new LRUCache<string, number>({ max: ALONE_KEPT })
 
   /** Returns the flight that a read may wait for. */
   find(key: string, generation: string): Flight | undefined {
-    const flight = this.#flights.get(key)
+    const flight = this.#flights[key]
     return flight?.generation === generation ? flight : undefined
   }
 
@@ -84,13 +85,13 @@ export class Flights {
       if (aloneUntil > now) return undefined
       this.#alone.delete(key)
     }
-    const before = this.#flights.get(key)
+    const before = this.#flights[key]
     if (before?.generation === generation) return undefined
     before?.close()
     const flight = new Flight(generation, () => {
-      if (this.#flights.get(key) === flight) this.#flights.delete(key)
+      if (this.#flights[key] === flight) delete this.#flights[key]
     })
-    this.#flights.set(key, flight)
+    this.#flights[key] = flight
     return flight
   }
 

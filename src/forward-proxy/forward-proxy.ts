@@ -15,6 +15,7 @@ import type { ForwardProxyConfig } from '../schema/forward-proxy-schema.ts'
 import type { Config } from '../schema/schema.ts'
 import { buildApp, drainApp } from '../server/app.ts'
 import type { Proxy } from '../server/proxy.ts'
+import { Roster } from '../time/roster.ts'
 import type { Authority } from './authority.ts'
 import { dial, type DialError, PassThrough } from './pass-through.ts'
 
@@ -41,7 +42,7 @@ const SAY_EVERY_MS = 60_000
 export class ForwardProxy {
   readonly #options: ForwardProxyOptions
   readonly #app: FastifyInstance
-  readonly #passing = new Set<PassThrough>()
+  readonly #passing = new Roster<PassThrough>()
   /** When it was last said that a client does not trust the certificate of a host. */
   readonly #said = new Map<string, number>()
   #open = 0
@@ -82,9 +83,9 @@ export class ForwardProxy {
   /** Finishes what was accepted, for at most so long. Tunnels to other hosts end as soon as they are idle. */
   async stop(withinMs: number): Promise<void> {
     this.#isDraining = true
-    for (const tunnel of this.#passing) tunnel.drain()
+    for (const tunnel of this.#passing.all()) tunnel.drain()
     await drainApp(this.#app, this.#options.proxy, withinMs)
-    for (const tunnel of this.#passing) tunnel.destroy()
+    for (const tunnel of this.#passing.all()) tunnel.destroy()
   }
 
   #connect(request: IncomingMessage, response: ServerResponse, socket: Socket, head: Buffer): void {

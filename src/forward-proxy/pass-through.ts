@@ -1,5 +1,6 @@
 import { connect, isIP, type LookupFunction, type Socket } from 'node:net'
 import { type AddressError, guardedLookup } from '../net/guarded-lookup.ts'
+import type { Member } from '../time/roster.ts'
 
 const CONNECT_MS = 10_000
 /** How long the other half of a tunnel may last after one has ended, and an idle one while the gateway drains. */
@@ -41,7 +42,10 @@ export function dial({ host, port, isAllowed, lookup }: Destination): Promise<So
 }
 
 /** A tunnel whose bytes are passed on as they are. */
-export class PassThrough {
+export class PassThrough implements Member<PassThrough> {
+  before: PassThrough | undefined
+  after: PassThrough | undefined
+  isListed = false
   readonly #sides: readonly [Socket, Socket]
 
   /** Passes on what either side sends, until both have ended, or nothing came for `idleMs`. */

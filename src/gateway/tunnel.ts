@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { Clock, Timer } from '../time/clock.ts'
+import { type Member, Roster } from '../time/roster.ts'
 import { closeFrame, Frames } from '../upstream/frames.ts'
 
 /** How a WebSocket ended: closed by a Close frame, or dropped by its client or its upstream without one. */
@@ -12,7 +13,7 @@ const GOING_AWAY = 1001
 
 /** The open tunnels of the process. After `close` none stays open. */
 export class Tunnels {
-  readonly #open = new Set<Tunnel>()
+  readonly #open = new Roster<Tunnel>()
   #isClosing = false
 
   add(tunnel: Tunnel): void {
@@ -27,7 +28,7 @@ export class Tunnels {
   /** Closes all of them, and each later one, with 1001. */
   close(): void {
     this.#isClosing = true
-    for (const tunnel of this.#open) tunnel.close()
+    for (const tunnel of this.#open.all()) tunnel.close()
   }
 }
 
@@ -47,7 +48,10 @@ export interface TunnelOptions {
  * Passes the bytes of a WebSocket on in both directions, no faster than their receiver takes them, so that the gateway holds only
  * what two sockets buffer. It sends one frame of its own: the Close when it has to end a tunnel that is in use.
  */
-export class Tunnel {
+export class Tunnel implements Member<Tunnel> {
+  before: Tunnel | undefined
+  after: Tunnel | undefined
+  isListed = false
   readonly #options: TunnelOptions
   readonly #down: Flow
   readonly #up: Flow

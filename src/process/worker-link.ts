@@ -103,6 +103,7 @@ interface LinkOptions {
 
 /** A question without an answer. */
 interface Open {
+  readonly number: number
   readonly timer: NodeJS.Timeout | undefined
   readonly parts: unknown[]
   resolve(answer: unknown): void
@@ -112,7 +113,8 @@ interface Open {
 export class WorkerLink {
   readonly worker: Worker
   readonly #options: LinkOptions
-  readonly #open = new Map<number, Open>()
+  /** Few, and no Map, which would keep the parts of answers: see `Roster`. */
+  #open: Open[] = []
   readonly #beats: NodeJS.Timeout
   #isListening = false
   #questions = 0
@@ -124,13 +126,13 @@ export class WorkerLink {
     this.worker = worker
     this.#options = options
     worker.on('message', ({ reply, part, answer, told }: FromWorker) => {
-      if (reply !== undefined && part !== undefined) this.#open.get(reply)?.parts.push(part)
+      if (reply !== undefined && part !== undefined) this.#open.find(({ number }) => number === reply)?.parts.push(part)
       else if (reply !== undefined) this.#answered(reply, answer)
       if (told !== undefined) this.#told(told)
     })
     worker.once('exit', () => {
       clearInterval(this.#beats)
-      for (const number of this.#open.keys()) this.#answered(number, undefined)
+      for (const { number } of this.#open) this.#answered(number, undefined)
     })
     // Beats are counted instead of time: while the first process itself stands still, no worker seems to hang.
     this.#beats = setInterval(() => this.#beat(), BEAT_MS)
@@ -159,7 +161,7 @@ export class WorkerLink {
     const number = this.#questions++
     return new Promise((resolve) => {
       const timer = withinMs === Infinity ? undefined : setTimeout(() => this.#answered(number, undefined), withinMs)
-      this.#open.set(number, { timer, parts: [], resolve: (answer) => resolve(answer as Answer | undefined) })
+      this.#open.push({ number, timer, parts: [], resolve: (answer) => resolve(answer as Answer | undefined) })
       // Without this callback an error of a closed channel would end the first process.
       this.worker.send({ ...question, number }, (error: Error | null) => {
         if (error !== null) this.#answered(number, undefined)
@@ -168,8 +170,8 @@ export class WorkerLink {
   }
 
   #answered(number: number, answer: unknown): void {
-    const question = this.#open.get(number)
-    this.#open.delete(number)
+    const question = this.#open.find((open) => open.number === number)
+    this.#open = this.#open.filter((open) => open !== question)
     clearTimeout(question?.timer)
     question?.resolve(answer === null && question.parts.length > 0 ? question.parts : answer)
   }
@@ -177,7 +179,7 @@ export class WorkerLink {
   /** A worker that is still telling something is alive, and will answer later. */
   #told(part: unknown): void {
     if (this.#isListening) this.#missing = 0
-    for (const { timer } of this.#open.values()) timer?.refresh()
+    for (const { timer } of this.#open) timer?.refresh()
     this.#options.onTold(part)
   }
 

@@ -30,7 +30,7 @@ export class ClassCapacity {
   mostPerClient: number
   inFlight = 0
   /** Called once when a call ends: the queues in which calls wait for that. */
-  readonly #blocked = new Set<() => void>()
+  #blocked = new Set<() => void>()
 
   constructor(capacities: readonly QueueCapacity[], { concurrency, mostPerClient = Infinity }: CapacityOptions = {}) {
     this.#capacities = capacities
@@ -86,8 +86,9 @@ export class ClassCapacity {
   release(calls: number): void {
     this.inFlight -= calls
     if (this.#blocked.size === 0 || this.free <= 0) return
-    const blocked = [...this.#blocked]
-    this.#blocked.clear()
+    const blocked = this.#blocked
+    // Not `clear`, which would link the old table to the next: see `Roster`.
+    this.#blocked = new Set()
     for (const serve of blocked) serve()
   }
 

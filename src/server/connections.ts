@@ -1,6 +1,7 @@
 import type { Server as HttpServer } from 'node:http'
 import type { Server, Socket } from 'node:net'
 import { networkOf } from '../net/address.ts'
+import { Entry, Roster } from '../time/roster.ts'
 
 /** An address that was reported is not reported again for this long. */
 const SAY_EVERY_MS = 60_000
@@ -50,15 +51,16 @@ export function boundConnections(server: Server, { most, isExempt, onSurplus }: 
  * Without this the server would never finish closing while one is in its TLS handshake or has sent nothing yet.
  */
 export function closeWithServer(server: HttpServer): void {
-  const open = new Set<Socket>()
+  const open = new Roster<Entry<Socket>>()
   server.on('connection', (socket) => {
-    open.add(socket)
-    socket.once('close', () => open.delete(socket))
+    const entry = new Entry(socket)
+    open.add(entry)
+    socket.once('close', () => open.delete(entry))
   })
   const closeAllConnections = server.closeAllConnections.bind(server)
   server.closeAllConnections = () => {
     closeAllConnections()
-    for (const socket of open) socket.destroy()
+    for (const { of: socket } of open.all()) socket.destroy()
   }
 }
 

@@ -11,6 +11,7 @@ import {
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { Entry, Roster } from '../time/roster.ts'
 import { takeOver } from './connections.ts'
 import { MOST_FIELDS } from './well-formed.ts'
 
@@ -52,9 +53,10 @@ export function addHttp2(
     Http2ServerRequest: Request,
     Http2ServerResponse: Response,
   })
-  const sessions = new Set<ServerHttp2Session>()
+  const sessions = new Roster<Entry<ServerHttp2Session>>()
   h2.on('session', (session) => {
-    sessions.add(session)
+    const entry = new Entry(session)
+    sessions.add(entry)
     // A session that has ended no longer knows its address, so it is read now.
     const address = session.socket.remoteAddress
     // An error ends the connection. The calls on it notice that by themselves.
@@ -63,7 +65,7 @@ export function addHttp2(
     })
     // `close` sends GOAWAY, and lets calls that are under way finish.
     session.setTimeout(idleMs, () => session.close())
-    session.on('close', () => sessions.delete(session))
+    session.on('close', () => sessions.delete(entry))
   })
   for (const event of ['request', 'checkContinue', 'checkExpectation'] as const) {
     h2.on(event, (request: unknown, response: unknown) => server.emit(event, request, response))
@@ -77,11 +79,11 @@ export function addHttp2(
   const closeAllConnections = server.closeAllConnections.bind(server)
   server.closeAllConnections = () => {
     closeAllConnections()
-    for (const session of sessions) session.destroy()
+    for (const { of: session } of sessions.all()) session.destroy()
   }
   return {
     close() {
-      for (const session of sessions) session.close()
+      for (const { of: session } of sessions.all()) session.close()
     },
   }
 }

@@ -6,6 +6,18 @@ export interface Member<M> {
   isListed: boolean
 }
 
+/** Makes a member of what has no such fields. */
+export class Entry<Of> implements Member<Entry<Of>> {
+  readonly of: Of
+  before: Entry<Of> | undefined
+  after: Entry<Of> | undefined
+  isListed = false
+
+  constructor(of: Of) {
+    this.of = of
+  }
+}
+
 /**
  * A set of what comes and goes with every call, in the order of coming. A member is in one roster at most.
  *
@@ -19,6 +31,11 @@ export class Roster<M extends Member<M>> {
 
   get size(): number {
     return this.#size
+  }
+
+  /** Whoever came first; the others by its `after`. */
+  get first(): M | undefined {
+    return this.#first
   }
 
   /** Does nothing if it is a member. */

@@ -1,4 +1,5 @@
 import type { Clock, Timer } from '../../time/clock.ts'
+import { type Member, Roster } from '../../time/roster.ts'
 import type { ChargeSet, Grant, LimitUsage, StoreUnavailableError, Turn, UpstreamFeedback } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 
@@ -35,18 +36,26 @@ export interface Ended extends Change {
   calls: number
 }
 
+/** What Redis has still to be told of one charge set. */
+interface Unsent {
+  batch: Batch | undefined
+  ended: EndedCalls | undefined
+}
+
 /**
  * What one gateway has still to tell Redis of one partition, by charge set. Commits ride on charges where they can; what no charge
- * takes along in time is sent alone.
+ * takes along in time is sent alone. Batches come and go with every turn of the event loop, so they are in no Map: see `Roster`.
  */
 export class Outbox {
   readonly #clock: Clock
   readonly #postponed: Postponed
   readonly #send: (batch: Batch) => void
-  readonly #batches = new Map<ChargeSet, Batch>()
-  readonly #ended = new Map<ChargeSet, EndedCalls>()
+  readonly #unsent = new WeakMap<ChargeSet, Unsent>()
+  /** All that are in `#unsent`, the oldest first. */
+  #batches: Batch[] = []
+  #ended: EndedCalls[] = []
   /** Batches that are sent at the end of this turn of the event loop. */
-  readonly #charging = new Set<Batch>()
+  #charging: Batch[] = []
 
   constructor(clock: Clock, postponed: Postponed, send: (batch: Batch) => void) {
     this.#clock = clock
@@ -55,34 +64,42 @@ export class Outbox {
   }
 
   get isEmpty(): boolean {
-    return this.#batches.size === 0 && !this.#ended.values().some(({ dueAt }) => dueAt < Infinity)
+    return this.#batches.length === 0 && !this.#ended.some(({ dueAt }) => dueAt < Infinity)
+  }
+
+  #unsentOf(chargeSet: ChargeSet): Unsent {
+    return this.#unsent.getOrInsertComputed(chargeSet, () => ({ batch: undefined, ended: undefined }))
   }
 
   /** The batch of a charge set that was not sent yet. */
   batchOf(chargeSet: ChargeSet): Batch {
-    return this.#batches.getOrInsertComputed(chargeSet, () => new Batch(chargeSet))
+    const unsent = this.#unsentOf(chargeSet)
+    if (unsent.batch === undefined) this.#batches.push((unsent.batch = new Batch(chargeSet)))
+    return unsent.batch
   }
 
   /** Whether Redis has still to be told that calls of this charge set were renewed. */
   hasRenewed(chargeSet: ChargeSet): boolean {
-    return (this.#batches.get(chargeSet)?.renewed.length ?? 0) > 0
+    return (this.#unsent.get(chargeSet)?.batch?.renewed.length ?? 0) > 0
   }
 
   /** Whether the batch was not sent yet. */
   has(batch: Batch): boolean {
-    return this.#batches.get(batch.chargeSet) === batch
+    return this.#unsent.get(batch.chargeSet)?.batch === batch
   }
 
   /** Every batch, with one for each charge set of which calls have ended. */
   all(): Batch[] {
-    for (const chargeSet of this.#ended.keys()) this.batchOf(chargeSet)
-    return [...this.#batches.values()]
+    for (const { chargeSet } of this.#ended) this.batchOf(chargeSet)
+    return [...this.#batches]
   }
 
   /** Sends a batch with everything else that is asked for its charge set in this turn of the event loop. */
   sendSoon(batch: Batch): void {
-    if (this.#charging.size === 0) this.#clock.soon(this.#onTurnEnd)
-    this.#charging.add(batch)
+    if (batch.isSentSoon) return
+    batch.isSentSoon = true
+    if (this.#charging.length === 0) this.#clock.soon(this.#onTurnEnd)
+    this.#charging.push(batch)
   }
 
   /** Sends a batch with the next charge, or after LEAST_WAIT_MS. */
@@ -92,7 +109,9 @@ export class Outbox {
 
   /** Calls ended by `time`, by Redis's clock. Without `usage` others wait for what they take or bring: it is told at once. */
   addEnded(chargeSet: ChargeSet, ended: Change, time: number, usage: readonly LimitUsage[] = []): void {
-    const all = this.#ended.getOrInsertComputed(chargeSet, () => new EndedCalls(chargeSet))
+    const unsent = this.#unsentOf(chargeSet)
+    if (unsent.ended === undefined) this.#ended.push((unsent.ended = new EndedCalls(chargeSet)))
+    const all = unsent.ended
     const isWanted = all.add(ended, { now: this.#clock.now(), time, usage })
     if (isWanted) this.#postponed.add(all, usage.length === 0 ? LEAST_WAIT_MS : commitWithinMs(chargeSet))
   }
@@ -100,32 +119,45 @@ export class Outbox {
   /** Takes out a batch that is sent now, and what rides on it: batches without a charge, and commits that are eligible, or all. */
   take(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#clock.now()
-    let surplus = this.#ended.size - MOST_DEFERRED
-    for (const [chargeSet, one] of this.#ended) {
+    let surplus = this.#ended.length - MOST_DEFERRED
+    const deferred: EndedCalls[] = []
+    for (const one of this.#ended) {
       const isDue = isAll || one.eligibleAt <= now || one.dueAt <= now
       if (!isDue) {
         // Where too many are deferred, the oldest go: the calls of their charge sets may not come again.
-        if (one.dueAt < Infinity || surplus <= 0) continue
+        if (one.dueAt < Infinity || surplus <= 0) {
+          deferred.push(one)
+          continue
+        }
         surplus--
       }
-      this.#ended.delete(chargeSet)
+      this.#unsentOf(one.chargeSet).ended = undefined
       this.#postponed.remove(one)
-      this.batchOf(chargeSet).ended.push(...one.ended)
+      this.batchOf(one.chargeSet).ended.push(...one.ended)
     }
+    this.#ended = deferred
     const taken: Batch[] = []
-    for (const one of this.#batches.values()) {
-      if (one !== batch && one.waiting.length > 0) continue
-      this.#batches.delete(one.chargeSet)
+    const left: Batch[] = []
+    for (const one of this.#batches) {
+      if (one !== batch && one.waiting.length > 0) {
+        left.push(one)
+        continue
+      }
+      this.#unsentOf(one.chargeSet).batch = undefined
       this.#postponed.remove(one)
       taken.push(one)
     }
+    this.#batches = left
     return taken
   }
 
   readonly #onTurnEnd = (): void => {
-    const batches = [...this.#charging]
-    this.#charging.clear()
-    for (const batch of batches) this.#send(batch)
+    const batches = this.#charging
+    this.#charging = []
+    for (const batch of batches) {
+      batch.isSentSoon = false
+      this.#send(batch)
+    }
   }
 }
 
@@ -133,12 +165,16 @@ export class Outbox {
  * Calls of one charge set that have ended, and of which Redis was not told yet. Until it is told, they count as if they were in
  * flight. Calls that ended together are told as one.
  */
-class EndedCalls {
+class EndedCalls implements Due {
   readonly chargeSet: ChargeSet
   readonly ended: Ended[] = []
   /** From when on they ride on a charge, and by when they are sent even without one. */
   eligibleAt = Infinity
   dueAt = Infinity
+  delayMs = 0
+  before: Due | undefined
+  after: Due | undefined
+  isListed = false
   readonly #alike = new Map<string, Ended>()
   readonly #bucketMs: number
   #calls = 0
@@ -242,7 +278,7 @@ export interface Waiting {
 }
 
 /** What is to be done for one charge set in one call of the script. */
-export class Batch {
+export class Batch implements Due {
   readonly chargeSet: ChargeSet
   /** The turn of the calls among them that have waited. Only one queue charges a charge set, and one charge at a time. */
   turn: Turn | undefined
@@ -252,8 +288,14 @@ export class Batch {
   /** What answers say; `counted` has only the latest count of each limit. */
   readonly feedback: Argument[][] = []
   readonly counted = new Map<string, Argument[]>()
+  /** Whether it is sent at the end of this turn of the event loop. */
+  isSentSoon = false
   /** By when it is sent even without a charge. */
   dueAt = Infinity
+  delayMs = 0
+  before: Due | undefined
+  after: Due | undefined
+  isListed = false
 
   constructor(chargeSet: ChargeSet) {
     this.chargeSet = chargeSet
@@ -288,9 +330,11 @@ export class Batch {
   }
 }
 
-interface Due {
+interface Due extends Member<Due> {
   readonly chargeSet: ChargeSet
+  /** Infinity unless it waits; then `delayMs` is the duration that it was given. */
   dueAt: number
+  delayMs: number
 }
 
 /** What waits for a charge to ride on, for one of a few durations. When its time is up, it is sent. */
@@ -298,7 +342,7 @@ export class Postponed {
   readonly #clock: Clock
   readonly #send: (chargeSet: ChargeSet) => void
   /** By duration, in the order in which they came. */
-  readonly #queues = new Map<number, { readonly waiting: Set<Due>; timer: Timer | undefined }>()
+  readonly #queues = new Map<number, { readonly waiting: Roster<Due>; timer: Timer | undefined }>()
 
   constructor(clock: Clock, send: (chargeSet: ChargeSet) => void) {
     this.#clock = clock
@@ -311,15 +355,15 @@ export class Postponed {
     if (due.dueAt <= dueAt) return
     this.remove(due)
     due.dueAt = dueAt
-    const queue = this.#queues.getOrInsertComputed(delayMs, () => ({ waiting: new Set(), timer: undefined }))
+    due.delayMs = delayMs
+    const queue = this.#queues.getOrInsertComputed(delayMs, () => ({ waiting: new Roster(), timer: undefined }))
     queue.waiting.add(due)
     queue.timer ??= this.#clock.schedule(delayMs, () => this.#onDue(delayMs))
   }
 
   remove(due: Due): void {
-    if (due.dueAt === Infinity) return
     due.dueAt = Infinity
-    for (const { waiting } of this.#queues.values()) if (waiting.delete(due)) return
+    this.#queues.get(due.delayMs)?.waiting.delete(due)
   }
 
   close(): void {
@@ -332,12 +376,11 @@ export class Postponed {
     if (queue === undefined) return
     queue.timer = undefined
     const now = this.#clock.now()
-    for (const due of queue.waiting) {
-      if (due.dueAt > now) {
-        queue.timer = this.#clock.schedule(due.dueAt - now, () => this.#onDue(delayMs))
-        return
-      }
-      this.#send(due.chargeSet)
-    }
+    const ripe: Due[] = []
+    let next = queue.waiting.first
+    for (; next !== undefined && next.dueAt <= now; next = next.after) ripe.push(next)
+    if (next !== undefined) queue.timer = this.#clock.schedule(next.dueAt - now, () => this.#onDue(delayMs))
+    // One may go along with another.
+    for (const due of ripe) if (due.dueAt <= now) this.#send(due.chargeSet)
   }
 }
