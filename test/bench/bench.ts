@@ -23,9 +23,10 @@ import { temporaryFolder } from '../support/temporary-folder.ts'
  */
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7)
 const ROUND_MS = Number(process.env['BENCH_ROUND_MS'] ?? 2_500)
-/** A round of a check, and what goes before it: so many calls take as long on a busy machine as on a quiet one, in processor time. */
+/** A round of a check: so many calls take as long on a busy machine as on a quiet one, in processor time. */
 const ROUND_CALLS = 5_000
-const WARM_CALLS = 20_000
+/** So many go before the rounds. After fewer the compiler is still at work, and the more code a subject has the more of it is counted. */
+const WARM_CALLS = 40_000
 const CONNECTIONS = 64
 const PATH = '/harness/ng/api/projects?accountIdentifier=acct1234&pageIndex=0'
 
@@ -116,8 +117,7 @@ try {
     running.push({ ...(await start(subject)), name: subject.name })
   }
   if (!isAboutWatching && !options.check) await startOthers()
-  for (const { url } of running)
-    await load(Number(new URL(url).port), PATH, CONNECTIONS, options.check ? { calls: WARM_CALLS } : ROUND_MS) // warm up
+  for (const { url } of running) await load(Number(new URL(url).port), PATH, CONNECTIONS, { calls: WARM_CALLS })
   // What was disturbed passes when it is measured again. What is slow stays slow.
   for (let attempt = 0; attempt < (options.check ? ATTEMPTS : 1); attempt++) {
     samples = running.map(() => [])
@@ -194,7 +194,8 @@ function answerOf<T>(child: ChildProcess): Promise<T> {
 
 function report(): void {
   console.log(
-    `${ROUNDS} rounds of ${options.check ? `${ROUND_CALLS} calls` : `${ROUND_MS} ms`} each, ${CONNECTIONS} connections, ${canPin ? 'pinned' : 'not pinned'}`,
+    `${ROUNDS} rounds of ${options.check ? `${ROUND_CALLS} calls` : `${ROUND_MS} ms`} each after ${WARM_CALLS} calls that warm up, ` +
+      `${CONNECTIONS} connections, ${canPin ? 'pinned' : 'not pinned'}`,
   )
   console.log(`CPU per request as a ratio to "${running[0]!.name}" in the same round: median (lowest-highest)`)
   for (const [i, { name }] of running.entries()) {
