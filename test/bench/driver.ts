@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 
 /**
@@ -78,6 +79,35 @@ export function get(path: string, fields: Record<string, string> = {}): Buffer {
   return message([`GET ${path} HTTP/1.1`], '', { ...REQUEST_FIELDS, ...fields })
 }
 
+/** A connection that is asked one thing at a time. Calls `onAnswer` for each answer, and says whether its status was 200. */
+function connection(port: number, onAnswer: (isOk: boolean) => void, onError: (error: Error) => void): Socket {
+  const socket: Socket = connect(port, '127.0.0.1')
+  socket.setNoDelay(true)
+  let head = ''
+  let missing = 0
+  let isOk = false
+  const answered = (): void => {
+    head = ''
+    missing = 0
+    onAnswer(isOk)
+  }
+  socket.on('error', onError)
+  socket.on('data', (chunk) => {
+    if (missing > 0) {
+      missing -= chunk.length
+      if (missing <= 0) answered()
+      return
+    }
+    head += chunk.toString('latin1')
+    const end = head.indexOf('\r\n\r\n')
+    if (end < 0) return
+    isOk = head.startsWith('HTTP/1.1 200')
+    missing = Number(/content-length: (\d+)/i.exec(head)?.[1] ?? 0) - (head.length - end - 4)
+    if (missing <= 0) answered()
+  })
+  return socket
+}
+
 /** Sends GETs over `connections`, one at a time on each, for so many milliseconds or calls: of that path, or these in turn. */
 export async function load(
   port: number,
@@ -93,42 +123,73 @@ export async function load(
   const until = performance.now() + ms
   const client = (): Promise<void> =>
     new Promise((resolve, reject) => {
-      const socket: Socket = connect(port, '127.0.0.1')
-      socket.setNoDelay(true)
       let sentAt = 0
-      let head = ''
-      let missing = 0
       const send = (): void => {
         if (sent >= calls || performance.now() >= until) {
           socket.destroy()
           resolve()
           return
         }
-        head = ''
-        missing = 0
         sentAt = performance.now()
         socket.write(requests[sent++ % requests.length]!)
       }
-      const answered = (): void => {
+      const answered = (isOk: boolean): void => {
         latencies.push(performance.now() - sentAt)
+        if (!isOk) failures++
         send()
       }
+      const socket = connection(port, answered, reject)
       socket.on('connect', send)
-      socket.on('error', reject)
-      socket.on('data', (chunk) => {
-        if (missing > 0) {
-          missing -= chunk.length
-          if (missing <= 0) answered()
-          return
-        }
-        head += chunk.toString('latin1')
-        const end = head.indexOf('\r\n\r\n')
-        if (end < 0) return
-        if (!head.startsWith('HTTP/1.1 200')) failures++
-        missing = Number(/content-length: (\d+)/i.exec(head)?.[1] ?? 0) - (head.length - end - 4)
-        if (missing <= 0) answered()
-      })
     })
   await Promise.all(Array.from({ length: connections }, client))
   return { requests: latencies.length, failures, latencies: Float64Array.from(latencies).sort() }
+}
+
+/**
+ * Sends GETs at a steady mean rate, at random moments as independent clients do, whether or not those before were answered. A
+ * latency counts from the moment at which the request was due: one that had to wait for a free connection, or for this process,
+ * counts as late. Otherwise a stall would delay the very requests that would have shown it (coordinated omission).
+ */
+export async function openLoad(
+  port: number,
+  path: string | readonly Buffer[],
+  { connections, perSecond, durationMs }: { connections: number; perSecond: number; durationMs: number },
+): Promise<LoadResult> {
+  const requests = typeof path === 'string' ? [get(path)] : path
+  const count = Math.round((perSecond * durationMs) / 1_000)
+  const latencies = new Float64Array(count)
+  const idle: ((dueAt: number) => void)[] = []
+  const { promise: done, resolve, reject } = Promise.withResolvers<void>()
+  let [sent, answers, failures] = [0, 0, 0]
+  const sockets = Array.from({ length: connections }, () => {
+    let wasDueAt = 0
+    const send = (dueAt: number): void => {
+      wasDueAt = dueAt
+      socket.write(requests[sent++ % requests.length]!)
+    }
+    const answered = (isOk: boolean): void => {
+      latencies[answers++] = performance.now() - wasDueAt
+      if (!isOk) failures++
+      if (answers === count) resolve()
+      idle.push(send)
+    }
+    const socket = connection(port, answered, reject)
+    socket.on('connect', () => idle.push(send))
+    return socket
+  })
+  await Promise.all(sockets.map((socket) => once(socket, 'connect')))
+  const gapMs = (): number => (-Math.log(1 - Math.random()) * 1_000) / perSecond
+  let dueAt = performance.now() + gapMs()
+  const poll = (): void => {
+    for (; sent < count && dueAt <= performance.now(); dueAt += gapMs()) {
+      const send = idle.pop()
+      if (send === undefined) break
+      send(dueAt)
+    }
+    if (sent < count) setImmediate(poll)
+  }
+  poll()
+  await done
+  for (const socket of sockets) socket.destroy()
+  return { requests: count, failures, latencies: latencies.sort() }
 }
