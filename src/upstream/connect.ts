@@ -1,3 +1,4 @@
+import type { TLSSocket } from 'node:tls'
 import { buildConnector } from 'undici'
 import { openTunnel } from './proxy-tunnel.ts'
 
@@ -38,17 +39,22 @@ export function connectorOf({
       ? connectDirectly
       : ({ hostname, port }, callback) => openTunnel(proxy, `${hostname}:${port}`, connectTimeoutMs, callback)
   const connectTls = buildConnector({ ...tls, timeout: tlsTimeoutMs })
+  // undici resumes the latest TLS session of a server, but holds it by a weak reference only: without this, the next collection of
+  // garbage would take it, and each new connection would cost a full handshake.
+  const held: { session?: Buffer } = {}
+  const hold = (session: Buffer): void => void (held.session = session)
   return (options, callback) => {
     // With a server name undici would connect to that name instead of the host, and so avoid the guarded look-up.
     const { servername: _, ...tcpOptions } = options
     connectTcp({ ...tcpOptions, protocol: 'http:', port: portOf(options) }, (error, socket) => {
       if (error !== null) return callback(inPhase('connect', error), null)
       if (options.protocol === 'http:') return callback(null, socket)
-      return connectTls({ ...options, httpSocket: socket }, (tlsError, secure) => {
+      const connecting = connectTls({ ...options, httpSocket: socket }, (tlsError, secure) => {
         if (tlsError === null) return callback(null, secure)
         socket.destroy()
         return callback(inPhase('tls', tlsError), null)
-      })
+      }) as unknown as TLSSocket // undici's type does not tell that it returns one
+      return connecting.on('session', hold)
     })
   }
 }

@@ -1,12 +1,18 @@
-import { X509Certificate } from 'node:crypto'
+import { randomBytes, X509Certificate } from 'node:crypto'
+import { once } from 'node:events'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { type Certificates, makeCertificates } from '../support/certificates.ts'
 import { call } from '../support/http.ts'
 import { harnessConfig, startGateway } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
 
 let certificates: Certificates
 beforeAll(() => {
@@ -68,6 +74,66 @@ describe('an upstream with TLS', () => {
     const url = await startTlsUpstream(true)
     expect(await callThrough(url, tls)).toMatchObject({ status: 200, body: 'client' })
     expect((await callThrough(url, { ca: file('ca.pem') })).status).toBe(502)
+  })
+})
+
+describe('connections to an upstream with TLS', () => {
+  /** It closes each connection after its answer, and notes of each whether its session was resumed. */
+  async function startClosingUpstream(options: object = {}, port = 0) {
+    const resumed: boolean[] = []
+    const server = createServer(
+      { key: file('localhost.key'), cert: file('localhost.pem'), ...options },
+      (_, response) => {
+        response.setHeader('connection', 'close').end()
+      },
+    )
+    server.on('secureConnection', (socket: TLSSocket) => resumed.push(socket.isSessionReused()))
+    await once(server.listen(port, '127.0.0.1'), 'listening')
+    const stop = async (): Promise<void> => {
+      server.closeAllConnections()
+      await new Promise((resolve) => void server.close(resolve))
+    }
+    onTestFinished(stop)
+    return { resumed, stop, port: (server.address() as AddressInfo).port }
+  }
+
+  async function callTimes(gateway: { url: string }, times: number, upstream = 'harness'): Promise<void> {
+    for (let i = 0; i < times; i++) {
+      expect((await call(gateway.url, `/${upstream}/ng/api/projects`)).status).toBe(200)
+      collectGarbage()
+    }
+  }
+
+  it.for(['TLSv1.2', 'TLSv1.3'] as const)('resume the session of the one before, with %s', async (maxVersion) => {
+    const upstream = await startClosingUpstream({ maxVersion })
+    const tls = { ca: file('ca.pem') }
+    const gateway = await startGateway(harnessConfig(`https://localhost:${upstream.port}`, { tls }))
+    await callTimes(gateway, 4)
+    expect(upstream.resumed).toEqual([false, true, true, true])
+    await upstream.stop()
+    // A server that starts anew knows no session of the one before.
+    const restarted = await startClosingUpstream({ maxVersion }, upstream.port)
+    await callTimes(gateway, 3)
+    expect(restarted.resumed).toEqual([false, true, true])
+  })
+
+  it('resume no session of another upstream, even if that would take it', async () => {
+    const ticketKeys = randomBytes(48)
+    const [one, other] = [await startClosingUpstream({ ticketKeys }), await startClosingUpstream({ ticketKeys })]
+    const tls = { ca: file('ca.pem') }
+    const of = ({ port }: { port: number }) => ({
+      url: `https://localhost:${port}`,
+      tls,
+      accounts: { a: {} },
+      limits: { read: [], write: [] },
+    })
+    const gateway = await startGateway(harnessConfig('', {}, { upstreams: { harness: of(one), other: of(other) } }))
+    await callTimes(gateway, 2)
+    await callTimes(gateway, 2, 'other')
+    expect([one.resumed, other.resumed]).toEqual([
+      [false, true],
+      [false, true],
+    ])
   })
 })
 
