@@ -17,9 +17,11 @@ const MOST_KINDS = 2_000
 
 /** What was learned of prices, by limit, route and client. A reload keeps it. */
 export class LearnedPrices {
-  readonly #byKind = new LRUCache<string, LearnedPrice>({ max: MOST_KINDS })
+  /** It takes its room at once, which is 45 KB, and each account has one although most learn nothing. */
+  #byKind: LRUCache<string, LearnedPrice> | undefined
 
   of(kind: string, missRate: number): LearnedPrice {
+    this.#byKind ??= new LRUCache({ max: MOST_KINDS })
     let learned = this.#byKind.get(kind)
     if (learned === undefined) this.#byKind.set(kind, (learned = new LearnedPrice(missRate)))
     return learned
