@@ -7,6 +7,7 @@ import { createLog, type Logger } from '../observe/log.ts'
 import { type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
 import { runGateway } from '../process/run.ts'
 import { demoConfig, demoNotice } from './demo.ts'
+import { findApart } from './find-apart.ts'
 import { explainFailure } from './start-failure.ts'
 import { runWorker, textFromFirstProcess } from '../process/worker.ts'
 import { type ConfigText, textOf } from '../process/worker-link.ts'
@@ -32,15 +33,15 @@ export async function start(options: Options): Promise<void> {
   process.on('SIGHUP', () => undefined)
   const watch = new FileWatch()
   const { config: file, isDemo = false } = options
-  const find = async (): Promise<FoundConfig | undefined> =>
-    isDemo ? undefined : watch.follow((onFile) => findConfig(file, { onFile }))
-  const found = await find()
+  const found = isDemo ? undefined : await watch.follow((onFile) => findConfig(file, { onFile }))
   const sandbox = found === undefined ? await (await import('../sandbox/sandbox.ts')).startSandbox() : undefined
   const first = withPorts(found ?? { config: demoConfig(sandbox!.url), source: 'demo' }, options)
   const { config, source } = first
   const log = createLog(config.log)
   const load = async (): Promise<FoundConfig> => {
-    const again = await find()
+    const again = isDemo
+      ? undefined
+      : await watch.follow((onFile) => findApart({ file }, () => findConfig(file, { onFile }), onFile))
     return again === undefined ? first : withPorts(again, options)
   }
   const run = config.server.workers > 1 ? runWorkers : runGateway
@@ -89,9 +90,9 @@ function warnIfVolatile(store: StoreConfig, logger: Logger): void {
 
 /** Runs one of several processes with the configuration that the first process has read. */
 async function startWorker(options: Options): Promise<void> {
-  const parse = async ({ source, text }: ConfigText): Promise<FoundConfig> =>
-    withPorts({ config: await configOf(source, text), source, text }, options)
-  const { config } = await parse(await textFromFirstProcess())
+  const parse = async (text: ConfigText): Promise<FoundConfig> =>
+    withPorts((await findApart(text, () => readHere(text)))!, options)
+  const { config } = withPorts(await readHere(await textFromFirstProcess()), options)
   const log = createLog(config.log)
   const worker = await runWorker(config, { log, parse })
   // A terminal sends these signals to all processes at once. Only the first process acts on them, and tells the others.
@@ -107,6 +108,10 @@ async function startWorker(options: Options): Promise<void> {
 /** When a gateway that is told to stop now has stopped at the latest. */
 function stoppedBy({ shutdownDelay, drain }: Config['server']): number {
   return performance.now() + shutdownDelay + drain
+}
+
+async function readHere({ source, text }: ConfigText): Promise<FoundConfig> {
+  return { config: await configOf(source, text), source, text }
 }
 
 /** How long a slow reader may take for the rest of the log: a moment, but not beyond the end of the drain. */

@@ -18,6 +18,8 @@ export interface FoundConfig {
   readonly source: string
   /** The text of the file. */
   readonly text?: string
+  /** Those of `allWarnings`, if they were looked for already. */
+  readonly warnings?: readonly string[]
 }
 
 interface FindOptions {

@@ -23,12 +23,12 @@ export class FileWatch {
   }
 
   /**
-   * Runs `load`, which names each file before it reads it. Exactly these files are watched, from before they are read.
+   * Runs `load`, which names each file before it reads it, or with the state it had then. Exactly these files are watched, from before they are read.
    */
-  async follow<T>(load: (onFile: (file: string) => void) => T | Promise<T>): Promise<T> {
+  async follow<T>(load: (onFile: (file: string, state?: string) => void) => T | Promise<T>): Promise<T> {
     const read = new Map<string, string>()
     try {
-      return await load((file) => void read.getOrInsertComputed(file, stateOf))
+      return await load((file, state) => void read.getOrInsertComputed(file, () => state ?? stateOf(file)))
     } finally {
       this.#read = read
       if (this.#onChange !== undefined) this.#watchFolders()
@@ -67,7 +67,7 @@ export class FileWatch {
 }
 
 /** Identifies a version of a file. */
-function stateOf(file: string): string {
+export function stateOf(file: string): string {
   try {
     const { dev, ino, mtimeNs, size } = statSync(file, { bigint: true })
     return `${dev} ${ino} ${mtimeNs} ${size}`

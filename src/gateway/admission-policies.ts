@@ -98,15 +98,15 @@ export class AdmissionPolicies {
   #chargeSet: ChargeSet | undefined
   #closing: Closing | undefined
 
-  /** With the policies before a reload, waiting calls keep their order, and calls in flight still count. */
+  /** After a reload, `takeOver` has to be called as soon as it is in force. */
   constructor(options: AdmissionPoliciesOptions, previous?: AdmissionPolicies) {
     this.#options = options
     const { upstream, account, config } = options
     this.#queueCapacity =
-      previous !== undefined ? previous.#queueCapacity : new QueueCapacity(Infinity, `calls of ${upstream}/${account}`)
-    this.#queueCapacity.most = config.queue.maxWaitingPerAccount ?? Infinity
+      previous !== undefined
+        ? previous.#queueCapacity
+        : new QueueCapacity(config.queue.maxWaitingPerAccount ?? Infinity, `calls of ${upstream}/${account}`)
     this.#learned = previous === undefined ? new LearnedPrices() : previous.#learned
-    if (previous !== undefined) this.#takeOver(previous)
     this.#partition = partitionOf(options.counting, options.upstream, options.account)
     const { credential, credentials } = config.accounts[account]!
     const hasCredential = credential !== undefined || credentials !== undefined
@@ -118,7 +118,6 @@ export class AdmissionPolicies {
         if (!rule.isSplit) this.#limitOf(rule, '')
       }
     }
-    if (previous !== undefined) this.#chargeAnew()
   }
 
   /** Finds the policy of a call, or why there is none. It is one look-up if limits depend only on the route's kind. */
@@ -128,12 +127,15 @@ export class AdmissionPolicies {
     return kind.only ?? this.#varyingPolicy(kind, route, traits)
   }
 
-  #takeOver(previous: AdmissionPolicies): void {
+  /** Waiting calls keep their order, and calls in flight still count. */
+  takeOver(previous: AdmissionPolicies): void {
     const { queue, concurrency } = this.#options.config
+    this.#queueCapacity.most = queue.maxWaitingPerAccount ?? Infinity
     for (const [className, parts] of previous.#classes) {
       parts.capacity.change(queue, concurrency[className])
       this.#classes.set(className, parts)
     }
+    this.#chargeAnew()
   }
 
   /** After a reload, waiting calls are charged to the new limits, except to those that are counted apart. */

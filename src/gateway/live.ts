@@ -1,6 +1,7 @@
 import type { Config } from '../schema/schema.ts'
 import type { Transport } from '../upstream/transport.ts'
-import { buildSnapshot, type Services, type Snapshot } from './snapshot.ts'
+import { Turn } from '../observe/turn.ts'
+import { buildSnapshot, type Services, type Snapshot, snapshotInSteps } from './snapshot.ts'
 
 /**
  * Holds the snapshot in force. A call uses the snapshot that it began with to its end. A transport that is in no newer snapshot
@@ -9,6 +10,7 @@ import { buildSnapshot, type Services, type Snapshot } from './snapshot.ts'
 export class LiveSnapshot {
   readonly #services: Services
   #current: Snapshot
+  #replaced: Promise<void> = Promise.resolve()
   /** For each open transport, how many snapshots use it: the one in force, and older ones that calls still read. */
   readonly #holders = new Map<Transport, number>()
 
@@ -22,10 +24,23 @@ export class LiveSnapshot {
     return this.#current
   }
 
-  /** Puts a configuration in force for calls that come from now on. If this throws, nothing has changed. */
-  replace(config: Config): void {
+  /**
+   * Puts a configuration in force for calls that come after that, one at a time. Calls go on while it is built. If this rejects, nothing
+   * has changed.
+   */
+  replace(config: Config): Promise<void> {
+    const replaced = this.#replaced.then(() => this.#replace(config))
+    this.#replaced = replaced.catch(() => undefined)
+    return replaced
+  }
+
+  async #replace(config: Config): Promise<void> {
     const previous = this.#current
-    const next = buildSnapshot(config, this.#services, previous)
+    const building = snapshotInSteps(config, this.#services, previous)
+    const turn = new Turn()
+    let step = building.next()
+    for (; step.done !== true; step = building.next()) await turn.endIfOver()
+    const next = step.value
     this.#hold(next)
     this.#current = next
     for (const [name, { accounts }] of previous.upstreams) {
@@ -38,6 +53,7 @@ export class LiveSnapshot {
 
   /** Closes every transport. Running calls are not broken off: this resolves when the last of them is over. */
   async close(): Promise<void> {
+    await this.#replaced
     await Promise.all([...this.#holders.keys()].map((transport) => transport.close()))
   }
 

@@ -113,18 +113,33 @@ export interface Services extends AccountServices {
  * breakers, retry budgets and queues keep their state.
  */
 export function buildSnapshot(config: Config, services: Services, previous?: Snapshot): Snapshot {
+  const building = snapshotInSteps(config, services, previous)
+  for (let step = building.next(); ; step = building.next()) if (step.done === true) return step.value
+}
+
+/**
+ * The same in many small steps. Nothing that the previous snapshot uses changes before the last one, after which the new snapshot has
+ * to be put in force at once.
+ */
+export function* snapshotInSteps(
+  config: Config,
+  services: Services,
+  previous?: Snapshot,
+): Generator<undefined, Snapshot, undefined> {
+  const takeOvers: (() => void)[] = []
   const upstreams = new Map<string, Upstream>()
   const hosts = new Map<string, Upstream>()
   for (const [name, upstreamConfig] of Object.entries(config.upstreams)) {
     const access = [config.networkAccess, upstreamConfig.networkAccess].filter((layer) => layer !== undefined)
     const before = previous?.upstreams.get(name)
-    const upstream = buildUpstream(name, upstreamConfig, access.map(accessOf), services, before)
+    const upstream = yield* buildUpstream(name, upstreamConfig, access.map(accessOf), { services, before, takeOvers })
     upstreams.set(name, upstream)
     for (const host of upstreamConfig.hosts) hosts.set(bareHost(host), upstream)
   }
   const issuers = issuersOf(config, services, previous)
   const keyHeaders = new Set<string>()
   for (const upstream of upstreams.values()) for (const name of upstream.keyHeaders) keyHeaders.add(name)
+  yield
   const callers = new Callers({
     configured: config.clients,
     managed: services.managed,
@@ -135,6 +150,8 @@ export function buildSnapshot(config: Config, services: Services, previous?: Sna
   // As in Metrics.beginAccount.
   for (const { kind, name, chargeSet } of callers.levels(config.metrics.maxClients))
     for (const { label } of chargeSet.limits) services.metrics.budgetLow.of({ level: kind, name, window: label })
+  yield
+  for (const takeOver of takeOvers) takeOver()
   return {
     config,
     upstreams,
@@ -163,13 +180,19 @@ export async function closeSnapshot(snapshot: Snapshot): Promise<void> {
   await Promise.all([...snapshot.upstreams.values()].map((upstream) => upstream.transport.close()))
 }
 
-function buildUpstream(
+interface Building {
+  readonly services: Services
+  readonly before: Upstream | undefined
+  /** What is to be done when the snapshot is put in force. */
+  readonly takeOvers: (() => void)[]
+}
+
+function* buildUpstream(
   name: string,
   config: UpstreamConfig,
   access: readonly NetworkAccess[],
-  services: Services,
-  previous: Upstream | undefined,
-): Upstream {
+  { services, before: previous, takeOvers }: Building,
+): Generator<undefined, Upstream, undefined> {
   if (previous !== undefined && isSame([previous.config, previous.access], [config, access])) return previous
   const preset = config.preset === undefined ? undefined : presets[config.preset]
   const url = new URL(config.url ?? '')
@@ -181,24 +204,29 @@ function buildUpstream(
   for (const accountName of Object.keys(config.accounts)) {
     const before = previous?.accounts.get(accountName)
     const options = { config, preset, keyHeaders, counting, prices, services, previous: before }
-    accounts.set(accountName, new Account(name, accountName, options))
+    const account = new Account(name, accountName, options)
+    accounts.set(accountName, account)
+    if (before !== undefined) takeOvers.push(() => account.admissionPolicies.takeOver(before.admissionPolicies))
+    yield
   }
+  const routes = buildRoutes(config, preset)
+  yield
   const before = previous?.config
   const webSockets = previous?.webSockets ?? { open: 0, most: 0 }
-  webSockets.most = config.maxWebSockets
+  takeOvers.push(() => void (webSockets.most = config.maxWebSockets))
   return {
     name,
     url,
     basePath: url.pathname.replace(/\/$/, ''),
     config,
-    routes: buildRoutes(config, preset),
+    routes,
     claims: buildClaims(config, preset),
     accounts,
     prices,
     learnedMoney: learned,
     transport: transportOf(config, access, url, services, previous),
     webSockets,
-    breakers: breakersOf(name, config, services, previous),
+    breakers: breakersOf(name, config, { services, before: previous, takeOvers }),
     retryPolicy: {
       throttled: config.throttle.retry,
       retries: config.retry.retries,
@@ -234,8 +262,7 @@ function hedgingOf({ hedge, url }: UpstreamConfig, previous: Upstream | undefine
 function breakersOf(
   upstream: string,
   config: UpstreamConfig,
-  { clock, onBreakerChange }: Services,
-  previous: Upstream | undefined,
+  { services: { clock, onBreakerChange }, before: previous, takeOvers }: Building,
 ): Breakers {
   const { url, breaker, routes, limits } = config
   const { failures, reset, maxReset, probes, per } = breaker
@@ -256,7 +283,7 @@ function breakersOf(
     groups,
     onChange: (group, state, change) => onBreakerChange({ upstream, group }, state, change),
   })
-  if (previous !== undefined) breakers.holdAs(previous.breakers)
+  if (previous !== undefined) takeOvers.push(() => breakers.holdAs(previous.breakers))
   return breakers
 }
 

@@ -42,7 +42,7 @@ export class Reloader {
     let warnings: readonly string[] = []
     const reloaded = await applied(async () => {
       const found = await load()
-      warnings = allWarnings(found)
+      warnings = found.warnings ?? allWarnings(found)
       return apply(found)
     })
     this.latest = reloaded

@@ -291,7 +291,7 @@ export async function runWithoutAdmin(
     if (stopping !== undefined) return { result: 'rejected', problems: ['the gateway stops'] }
     const { config: next, changed, needRestart } = reloadable(found, live.current.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
-    live.replace(next)
+    await live.replace(next)
     renewCertificate(app, next.server)
     await tracing.apply(next.telemetry.traces)
     const before = secrets

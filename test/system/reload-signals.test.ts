@@ -72,6 +72,34 @@ describe('the configuration file', () => {
     expect(gateway.stdout + gateway.stderr).not.toContain('top-secret')
   })
 
+  it('that is large, which another thread reads, is put in force, followed and refused like a small one', async () => {
+    const upstream = await startUpstream()
+    const cwd = newFolder()
+    const file = join(cwd, 'sluice.yaml')
+    const secret = join(cwd, 'secret')
+    writeFileSync(secret, 'first')
+    const routes = Array.from({ length: 300 }, (_, i) => ({ path: `/things/${i}/{id}`, class: 'read' }))
+    const large = (url: string, maxHeaderBytes = 16_384): string => {
+      const accounts = { prod: { id: ACCOUNT, credential: { value: '${file:secret}' } } }
+      const config = harnessConfig(url, { accounts, routes })
+      return stringify({ ...config, server: { port: 0, maxHeaderBytes }, store: { dir: '.sluice' } })
+    }
+    writeFileSync(file, large('http://127.0.0.1:1'))
+    const gateway = await startProcessIn(cwd)
+    writeFileSync(file, large(upstream.url))
+    await expect.poll(() => countOf(gateway, RELOADED)).toBe(1)
+    expect(lineOf(gateway, RELOADED)).toMatchObject({ changed: ['upstreams.harness.url'] })
+    expect(await keySent(gateway, upstream.seen)).toBe('first')
+    writeFileSync(secret, 'second')
+    await expect.poll(() => keySent(gateway, upstream.seen)).toBe('second')
+    writeFileSync(file, large(upstream.url, -1))
+    await expect.poll(() => countOf(gateway, REJECTED)).toBe(1)
+    const problem = expect.stringMatching(/^sluice\.yaml:\d+:\d+: server\.maxHeaderBytes: must be at least/)
+    expect(lineOf(gateway, REJECTED)).toMatchObject({ problems: [problem] })
+    writeFileSync(file, large(upstream.url))
+    await expect.poll(() => countOf(gateway, /the configuration is what it was/)).toBeGreaterThan(0)
+  })
+
   it('and files that it references are followed through the links by which Kubernetes swaps a mounted volume', async () => {
     const upstream = await startUpstream()
     const mount = newFolder()
