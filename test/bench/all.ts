@@ -32,7 +32,6 @@ export const COMMANDS: readonly Command[] = [
   { script: 'bench:start', quick: { args: ['--rounds', '1', '--calls', '2000'] } },
   { script: 'bench:scrape', quick: { args: ['--clients', '20', '--accounts', '5', '--seconds', '2'] } },
   { script: 'bench:scrape', args: ['--accounts', '10000'], quick: { args: ['--accounts', '100', '--seconds', '2'] } },
-  { script: 'bench:streams', quick: { args: ['--gigabytes', '0.1'] } },
   { script: 'bench:idle', quick: { args: ['--seconds', '2'] } },
   { script: 'bench:first-call', quick: { args: ['--starts', '1'] } },
   {

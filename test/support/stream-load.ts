@@ -17,10 +17,10 @@ export interface Streamed {
 }
 
 /** An upstream that takes uploads of any length, and answers a GET with as many bytes as its query says. */
-export async function startStreamUpstream(): Promise<{ readonly url: string; stop(): void }> {
+export async function startStreamUpstream(asleepMs = ASLEEP_MS): Promise<{ readonly url: string; stop(): void }> {
   const server = createServer((request, response) => {
     if (request.method === 'GET') return void send(Number(request.url?.split('bytes=')[1]), response)
-    return void count(request).then((bytes) => response.end(String(bytes)))
+    return void count(request, asleepMs).then((bytes) => response.end(String(bytes)))
   })
   await once(server.listen(0, '127.0.0.1'), 'listening')
   return {
@@ -45,13 +45,18 @@ export async function upload(gateway: { url: string; pid: number }, path: string
   return { bytes: Number(response.toString().split('\r\n\r\n')[1]?.split('\r\n').at(-1)), ...memory.peak() }
 }
 
-export async function download(gateway: { url: string; pid: number }, path: string, bytes: number): Promise<Streamed> {
+export async function download(
+  gateway: { url: string; pid: number },
+  path: string,
+  bytes: number,
+  asleepMs = ASLEEP_MS,
+): Promise<Streamed> {
   const { hostname, port } = new URL(gateway.url)
   const socket = connect(Number(port), hostname)
   await once(socket, 'connect')
   const memory = new PeakMemory(gateway.pid)
   socket.write(`GET ${path}?bytes=${bytes} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
-  await pause(ASLEEP_MS)
+  await pause(asleepMs)
   let received = 0
   let head = ''
   for await (const chunk of socket as AsyncIterable<Buffer>) {
@@ -74,8 +79,8 @@ async function send(bytes: number, to: Socket | ServerResponse, ends = true): Pr
   if (ends) to.end()
 }
 
-async function count(request: IncomingMessage): Promise<number> {
-  await pause(ASLEEP_MS)
+async function count(request: IncomingMessage, asleepMs: number): Promise<number> {
+  await pause(asleepMs)
   let bytes = 0
   for await (const chunk of request) bytes += (chunk as Buffer).length
   return bytes

@@ -9,7 +9,7 @@ import { download, startStreamUpstream, upload } from '../support/stream-load.ts
 
 const PATH = '/harness/ng/api/file-store/big'
 const MEBIBYTE = 1_048_576
-/** `npm run bench:streams` does it with 5 GB. */
+/** `npm run bench:bodies` does it with 1 GB. */
 const BYTES = 256 * MEBIBYTE
 const GROWTH = 64 * MEBIBYTE
 
