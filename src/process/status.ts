@@ -71,11 +71,11 @@ export function gatewayStatus({
     tunnels,
     clientConnections,
     // While the store is away, everything else is still shown.
-    usage: async () => (await usageOf(live.current, ledger)) ?? [],
+    usage: async () => (await unlessAway(() => usageOf(live.current, ledger))) ?? [],
     dues: async () => duesByClass(await usage.busiest(MOST_DUES)),
     async budgets() {
       const { maxClients } = live.current.config.metrics
-      return (await budgetRows(live.current, ledger, clock, maxClients)) ?? []
+      return (await unlessAway(() => budgetRows(live.current, ledger, clock, maxClients))) ?? []
     },
     credentials: () => credentialsOf(live.current, clock.wall()),
     clientKeys: () => clientKeysOf(live.current, clock.wall()),
@@ -90,7 +90,7 @@ export function gatewayStatus({
   return {
     metrics: () => metrics.exposition(),
     quota: () => quotaRows(live.current, ledger),
-    budgets: () => budgetRows(live.current, ledger, clock),
+    budgets: () => unlessAway(() => budgetRows(live.current, ledger, clock)),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     credentials: () => Promise.resolve(credentialRows(live.current, clock.wall())),
     requests: async (question) => ({ found: await requests(question), away: [] }),
@@ -108,14 +108,9 @@ export function gatewayStatus({
 /** They are added up in one turn of the event loop. */
 const MOST_DUES = 1_000
 
-/** The budgets of teams and organisations, and of the first `most` clients; undefined while the store can't be asked. */
-async function budgetRows(
-  { callers }: Snapshot,
-  ledger: Ledger,
-  clock: Clock,
-  most = Infinity,
-): Promise<BudgetRow[] | undefined> {
-  const asked: Promise<BudgetRow[]>[] = []
+/** The budgets of teams and organisations, and of the first `most` clients. Rejects while the store can't be asked. */
+async function budgetRows({ callers }: Snapshot, ledger: Ledger, clock: Clock, most = Infinity): Promise<BudgetRow[]> {
+  const asked = new Asked<BudgetRow[]>()
   const turn = new Turn()
   for (const { kind: level, name, chargeSet } of callers.levels(most)) {
     const rowOf = (usage: LimitUsage): BudgetRow => {
@@ -133,10 +128,10 @@ async function budgetRows(
         ...roundedBurn(ledger.isDegraded ? UNKNOWN_BURN : meterOf(limit, clock).burn(clock.now(), usage)),
       }
     }
-    asked.push(kept(ledger.usage(chargeSet).then((usages) => usages.map(rowOf))))
+    await asked.add(ledger.usage(chargeSet).then((usages) => usages.map(rowOf)))
     await turn.endIfOver()
   }
-  return unlessAway(async () => (await Promise.all(asked)).flat())
+  return (await asked.all()).flat()
 }
 
 /** How fast budgets are spent. After a reload it is learned anew. */
@@ -231,7 +226,7 @@ function* queuesOf(snapshot: Snapshot): Iterable<QueueOccupancy> {
 async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of queuesOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
-  return (await usageOf(snapshot, ledger))?.map((row) => {
+  return (await unlessAway(() => usageOf(snapshot, ledger)))?.map((row) => {
     const { labels, window, unit, limit, effective, used, resetMs } = row
     const { exhaustionInMs, burnRatio } = roundedBurn(row)
     return {
@@ -261,11 +256,11 @@ function remainderOf(unit: string | undefined, effective: number, used: number):
 type TimedUsage = ObservedUsage & { readonly resetMs: number; readonly unit: string | undefined }
 
 /**
- * Usage of every limit; undefined while the store can't be asked. Of those that only differ in the route, client or segment
+ * Usage of every limit; rejects while the store can't be asked. Of those that only differ in the route, client or segment
  * that they are about, the fullest; and what accounts have in common, once.
  */
-async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[] | undefined> {
-  const asked: Promise<TimedUsage[]>[] = []
+async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]> {
+  const asked = new Asked<TimedUsage[]>()
   const turn = new Turn()
   for (const { name: upstream, accounts } of snapshot.upstreams.values()) {
     for (const { admissionPolicies } of accounts.values()) {
@@ -289,17 +284,31 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
           ...burn,
         }
       }
-      asked.push(kept(ledger.usage(chargeSet).then((usages) => usages.map(named))))
+      await asked.add(ledger.usage(chargeSet).then((usages) => usages.map(named)))
       await turn.endIfOver()
     }
   }
-  return unlessAway(async () => fullestOf(await Promise.all(asked)))
+  return fullestOf(await asked.all())
 }
 
-/** It may fail while others are still to be asked. Then nobody waits for it yet, and that would end the process. */
-function kept<T>(answer: Promise<T>): Promise<T> {
-  answer.catch(() => undefined)
-  return answer
+/** How many questions to the store may be unanswered at a time. Each takes memory, and there may be 100,000 accounts. */
+const MOST_UNANSWERED = 500
+
+/** Questions to the store, in the order in which they were asked. */
+class Asked<T> {
+  readonly #answers: Promise<T>[] = []
+
+  /** Waits while too many are unanswered. Rejects if one of them fails. */
+  async add(answer: Promise<T>): Promise<void> {
+    // It may fail while nobody waits for it yet, and that would end the process.
+    answer.catch(() => undefined)
+    this.#answers.push(answer)
+    await this.#answers.at(-MOST_UNANSWERED)
+  }
+
+  all(): Promise<T[]> {
+    return Promise.all(this.#answers)
+  }
 }
 
 /** Undefined while the store can't be asked. */
