@@ -28,6 +28,7 @@ export const COMMANDS: readonly Command[] = [
   { script: 'bench:workers', quick: { args: ['--rounds', '1', '--seconds', '2', '--warm', '1'] } },
   { script: 'simulate:machines', quick: {} },
   { script: 'simulate:regions', quick: { args: ['--cases', '5'] } },
+  { script: 'bench:cluster', quick: { args: ['--accounts', '2000'] } },
   { script: 'bench:growth', quick: { args: ['--rounds', '1', '--ms', '300', '--only', 'routes'] } },
   { script: 'bench:start', quick: { args: ['--rounds', '1', '--calls', '2000'] } },
   { script: 'bench:scrape', quick: { args: ['--clients', '20', '--accounts', '5', '--seconds', '2'] } },
