@@ -18,7 +18,7 @@ const { accounts, clients, routes, url, redis, folder } = JSON.parse(process.env
 const names = (count: number, name: string): string[] => Array.from({ length: count }, (_, i) => `${name}${i}`)
 const config = checkConfig(
   {
-    server: { port: 0 },
+    server: { port: 0, maxWaiting: 50_000, connectionsPerAddress: 50_000 },
     admin: { port: 0 },
     store: redis === undefined ? { dir: folder } : { kind: 'redis', url: redis, prefix: `growth-${process.pid}` },
     upstreams: {

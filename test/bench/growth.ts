@@ -1,6 +1,6 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { openSync } from 'node:fs'
+import { openSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -8,13 +8,15 @@ import { parseArgs } from 'node:util'
 import { Redis } from 'ioredis'
 import { findRedis } from '../support/find-redis.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
+import { bar } from './bar.ts'
 import { get, load, startUpstream, stayAwake } from './driver.ts'
 import { residentKb } from './process-tree.ts'
 
 /**
- * `npm run bench:growth`: what a call costs, what a gateway takes to start and what memory it needs, as accounts, clients, routes
- * and waiting calls become more. Each row is a gateway of its own; calls are spread over all there are, up to 2,000 kinds of call. Rounds
- * take turns between the smallest and the size in question, and the ratio is taken within the round.
+ * `npm run bench:growth`: what a call costs, what a gateway takes to start and what memory it needs, as accounts, clients, routes,
+ * waiting calls and idle connections become more. Each row is a gateway of its own; calls are spread over all there are, up to 2,000
+ * kinds of call. Rounds take turns between the smallest and the size in question, and the ratio is taken within the round.
+ * `--store redis` adds what Redis does for a call. `--only accounts` measures only those. Linux only.
  */
 const { values } = parseArgs({
   options: {
@@ -24,14 +26,24 @@ const { values } = parseArgs({
     only: { type: 'string', default: '' },
   },
 })
-const SMALLEST = { accounts: 1, clients: 1, routes: 10, waiting: 0 }
+const SMALLEST = { accounts: 1, clients: 1, routes: 10, waiting: 0, idle: 0 }
 type Size = typeof SMALLEST
+// A waiting call and an idle connection are an open file each, of this process and of the gateway.
+const MOST_OPEN = Math.min(20_000, openFiles() - 500)
 const SIZES = {
   accounts: [100, 10_000, 100_000],
   clients: [100, 10_000],
   routes: [500, 5_000],
-  waiting: [1_000, 15_000],
+  waiting: [1_000, MOST_OPEN],
+  idle: [Math.min(10_000, MOST_OPEN)],
 } satisfies { [Name in keyof Size]: readonly number[] }
+/** The most that one of them may need, in KiB of resident memory. docs/capacity.md says where it counts. */
+const MOST_KIB = { accounts: 12, clients: 8, routes: 8, waiting: 40, idle: 40 } satisfies {
+  [Name in keyof Size]: number
+}
+/** Times the smallest. Above 1 for the caches of the processor: what it has to look up in tens of megabytes is not in them. */
+const MOST_CPU = 1.25
+const MOST_REDIS = 1.25
 const CONNECTIONS = 64
 const MOST_KINDS = 2_000
 
@@ -42,41 +54,66 @@ const stopPolling = stayAwake()
 try {
   const small = await start(SMALLEST)
   const rows: Record<string, object> = { 'the smallest': small.shown }
-  for (const [name, sizes] of Object.entries(SIZES)) {
+  const checks: (() => void)[] = []
+  for (const [name, sizes] of Object.entries(SIZES) as [keyof Size, number[]][]) {
     if (!name.includes(values.only)) continue
     for (const size of sizes) {
       const grown = await start({ ...SMALLEST, [name]: size })
-      const ratios: number[] = []
-      const costs: Cost[] = []
+      const costs: { of: Cost; smallest: Cost }[] = []
       for (let round = 0; round < Number(values.rounds); round++) {
-        const before = await small.cost()
-        costs.push(await grown.cost())
-        ratios.push(costs.at(-1)!.cpuMicros / before.cpuMicros)
+        const smallest = await small.cost()
+        costs.push({ smallest, of: await grown.cost() })
       }
+      const at = (what: keyof Cost): number => median(costs.map(({ of }) => of[what]))
+      const ratio = (what: keyof Cost): number => median(costs.map(({ of, smallest }) => of[what] / smallest[what]))
+      const kibEach = ((grown.residentMb() - small.residentMb()) * 1_024) / size
       rows[`${size} ${name}`] = {
         ...grown.shown,
-        'CPU a call, µs': median(costs.map(({ cpuMicros }) => cpuMicros)).toFixed(1),
-        'of the smallest': median(ratios).toFixed(2),
-        ...(redis && { 'Redis commands a call': median(costs.map(({ commands }) => commands)).toFixed(2) }),
         'MiB after calls': grown.residentMb().toFixed(0),
+        'KiB each': kibEach.toFixed(1),
+        'CPU a call, µs': at('cpuMicros').toFixed(1),
+        'of the smallest': ratio('cpuMicros').toFixed(2),
+        ...(redis && {
+          'Redis commands a call': at('commands').toFixed(2),
+          'bytes a call': at('bytes').toFixed(0),
+          'CPU of Redis a call, µs': at('redisMicros').toFixed(1),
+          'bytes kept an account': grown.bytesKept().toFixed(0),
+        }),
       }
+      // At once, too, because all of it takes minutes.
+      console.log(`${size} ${name}: ${JSON.stringify(rows[`${size} ${name}`])}`)
+      checks.push(() => {
+        bar(
+          `${size} ${name}: processor time of a call, times the smallest`,
+          ratio('cpuMicros'),
+          { atMost: MOST_CPU },
+          '',
+        )
+        // What the rest of the process happens to hold, more or less, is more than a few of them.
+        if (size === sizes.at(-1)) bar(`${size} ${name}: memory of each`, kibEach, { atMost: MOST_KIB[name] }, 'KiB')
+        if (redis) bar(`${size} ${name}: bytes to and from Redis of a call`, ratio('bytes'), { atMost: MOST_REDIS }, '')
+      })
       await grown.stop()
     }
   }
   await small.stop()
   console.log(`${values.rounds} rounds of ${values.ms} ms, ${CONNECTIONS} connections, store: ${values.store}`)
   console.table(rows)
+  for (const check of checks) check()
 } finally {
   stopPolling()
   redisClient?.disconnect()
   await redis?.stop()
   server.close()
 }
-process.exit(0)
+process.exit()
 
 interface Cost {
   readonly cpuMicros: number
+  /** Of Redis: scripts, bytes in both directions, and its own processor time. */
   readonly commands: number
+  readonly bytes: number
+  readonly redisMicros: number
 }
 
 async function start(size: Size) {
@@ -97,8 +134,11 @@ async function start(size: Size) {
     { length: Math.min(MOST_KINDS, Math.max(size.accounts, size.clients, size.routes)) },
     (_, i) => callOf(size, i),
   )
-  const waiting = await callsThatWait(gatewayPort, size.waiting)
-  await load(gatewayPort, kinds, CONNECTIONS, Number(values.ms)) // warm up
+  const sockets = [...(await callsThatWait(gatewayPort, size.waiting)), ...(await idle(gatewayPort, size.idle))]
+  const before = await redisCounts()
+  const warmedUp = await load(gatewayPort, kinds, CONNECTIONS, Number(values.ms))
+  const keptBytes =
+    ((await redisCounts()).memory - before.memory) / Math.min(size.accounts, warmedUp.requests, MOST_KINDS)
   const cpuOf = async (): Promise<number> => {
     child.send('cpu')
     const [{ cpuMicros }] = (await once(child, 'message')) as [{ cpuMicros: number }]
@@ -107,14 +147,21 @@ async function start(size: Size) {
   return {
     shown: { 'ready after, ms': readyMs.toFixed(0), 'MiB at start': atStart.toFixed(0) },
     residentMb,
+    bytesKept: () => keptBytes,
     async cost(): Promise<Cost> {
-      const [cpu, commands] = [await cpuOf(), await commandsOf()]
+      const [cpu, redisAt] = [await cpuOf(), await redisCounts()]
       const { requests, failures } = await load(gatewayPort, kinds, CONNECTIONS, Number(values.ms))
       if (failures > 0) throw new Error(`${failures} of ${requests} calls failed`)
-      return { cpuMicros: ((await cpuOf()) - cpu) / requests, commands: ((await commandsOf()) - commands) / requests }
+      const redisNow = await redisCounts()
+      return {
+        cpuMicros: ((await cpuOf()) - cpu) / requests,
+        commands: (redisNow.commands - redisAt.commands) / requests,
+        bytes: (redisNow.bytes - redisAt.bytes) / requests,
+        redisMicros: (redisNow.micros - redisAt.micros) / requests,
+      }
     },
     async stop(): Promise<void> {
-      for (const socket of waiting) socket.destroy()
+      for (const socket of sockets) socket.destroy()
       child.kill('SIGKILL')
       await once(child, 'exit')
       folder.remove()
@@ -148,10 +195,35 @@ async function callsThatWait(gatewayPort: number, count: number): Promise<Socket
   return sockets
 }
 
-async function commandsOf(): Promise<number> {
-  if (redisClient === undefined) return 0
-  const [, count = 0] = /cmdstat_evalsha:calls=(\d+)/.exec(await redisClient.info('commandstats')) ?? []
-  return Number(count)
+/** Connections over which one call went. */
+async function idle(gatewayPort: number, count: number): Promise<Socket[]> {
+  const sockets: Socket[] = []
+  for (let i = 0; i < count; i++) {
+    const socket = connect(gatewayPort, '127.0.0.1')
+    socket.on('error', () => undefined)
+    socket.write(callOf(SMALLEST, 0))
+    await once(socket, 'data')
+    sockets.push(socket)
+  }
+  return sockets
+}
+
+async function redisCounts() {
+  if (redisClient === undefined) return { commands: 0, bytes: 0, micros: 0, memory: 0 }
+  const text = await redisClient.info('everything')
+  const sum = (pattern: RegExp): number =>
+    [...text.matchAll(pattern)].reduce((all, [, count]) => all + Number(count), 0)
+  return {
+    commands: sum(/^cmdstat_evalsha:calls=(\d+)/gm),
+    bytes: sum(/^total_net_(?:in|out)put_bytes:(\d+)/gm),
+    micros: sum(/^used_cpu_(?:sys|user):([\d.]+)/gm) * 1e6,
+    memory: sum(/^used_memory:(\d+)/gm),
+  }
+}
+
+/** How many files a process may have open. */
+function openFiles(): number {
+  return Number(/^Max open files +\d+ +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1])
 }
 
 function median(all: readonly number[]): number {
