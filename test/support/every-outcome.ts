@@ -163,7 +163,7 @@ async function upstreamsFor(url: string): Promise<{ passing: object } & Record<s
     small: { preset: 'harness', url, accounts, limits: { all: shadow }, maxBody: 50, timeouts: { headers: '100ms' } },
     dead: { preset: 'harness', accounts, ...dead },
     cached: { preset: 'harness', url, accounts, cache: { routes: 'proposed', freshFor: '1h' } },
-    passing: { preset: 'harness', url, accounts, ...slow },
+    passing: { preset: 'harness', url, accounts, ...slow, price: { unit: 'usd', list: { default: { call: 0.01 } } } },
     locked: { preset: 'harness', url, accounts: lockedAccounts(dead.url) },
   }
 }
