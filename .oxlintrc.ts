@@ -11,7 +11,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   '.': 'cli process server/admin config observe schema',
   cli: 'process forward-proxy server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema http files net time',
   process:
-    'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/redis ledger/workers records ledger/embedded observe queue redis ledger schema resilience http time',
+    'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/regions ledger/redis ledger/workers records ledger/embedded observe queue redis ledger schema resilience http time',
 
   // Who is told when something is wrong.
   webhooks: 'server/admin clients observe schema upstream resilience http net time',
@@ -39,6 +39,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   'config/presets': 'routing schema',
   cache: 'observe redis schema http time',
   queue: 'ledger http time',
+  'ledger/regions': 'ledger time',
   'ledger/redis': 'ledger redis time',
   'ledger/workers': 'ledger/embedded ledger time',
   'ledger/embedded': 'ledger files time',

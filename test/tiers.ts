@@ -91,6 +91,7 @@ export const EVERYTHING = ['test/**/*.test.ts']
 
 /** The files that take longest, which therefore begin first: otherwise the last of them would run alone. */
 export const LONGEST = [
+  'test/system/redis/regions.test.ts',
   'test/system/workers.test.ts',
   'test/system/redis/outage.test.ts',
   'test/system/redis/processes.test.ts',

@@ -68,7 +68,8 @@ function isKeyPair({ cert, key }: ListenerTls): boolean {
   }
 }
 
-function checkStore({ store }: Config, report: Report): void {
+function checkStore({ store, upstreams }: Config, report: Report): void {
+  checkRegions(store, upstreams, report)
   const places = (['url', 'sentinels', 'cluster'] as const).filter((key) => store[key] !== undefined)
   if (store.kind === 'redis') {
     if (places.length === 0) report(['store'], 'store.kind is redis, so one of url, sentinels or cluster is needed')
@@ -82,6 +83,25 @@ function checkStore({ store }: Config, report: Report): void {
     if (store.tls !== undefined) report(['store', 'tls'], 'tls belongs to store.kind: redis')
   }
   for (const key of places.slice(1)) report(['store', key], `only one of ${places.join(', ')} may be given`)
+}
+
+/** Shares are computed by each gateway, so a mistake here would grant a quota twice. */
+function checkRegions({ kind, regions }: Config['store'], upstreams: Config['upstreams'], report: Report): void {
+  if (regions === undefined) return
+  const path = ['store', 'regions']
+  const { name, weights, home, longestCall } = regions
+  if (kind !== 'redis') report(path, 'regions need store.kind: redis, with a Redis in each region')
+  if (Object.keys(weights).length < 2) report([...path, 'weights'], 'at least two regions are needed')
+  if (weights[name] === undefined) report([...path, 'name'], 'must be one of the regions that weights names')
+  if ((home.url === undefined) === (home.sentinels === undefined))
+    report([...path, 'home'], 'one of url and sentinels is needed; a cluster can not be home')
+  checkCertificate([...path, 'home', 'tls'], home.tls, report)
+  if (home.tls !== undefined && home.url?.reveal().startsWith('redis:') === true)
+    report([...path, 'home', 'tls'], 'the url is redis://, so tls does nothing; write rediss://')
+  for (const [upstream, { timeouts }] of Object.entries(upstreams)) {
+    if (timeouts.headers > longestCall)
+      report(['upstreams', upstream, 'timeouts', 'headers'], 'must not be longer than store.regions.longestCall')
+  }
 }
 
 function checkCache({ cache: { store, maxBytes, maxEntryBytes }, store: { kind } }: Config, report: Report): void {

@@ -110,7 +110,9 @@ function tellLedger(
 ): number | undefined {
   const usage = permit.usage[number]
   if (usage === undefined) return undefined
-  const { requests, windowMs, bucketMs } = usage.limit
+  const { windowMs, bucketMs } = usage.limit
+  // Of a limit that is split over regions, the upstream counts what the others use, too. What remains may all be ours.
+  const requests = usage.share ?? usage.limit.requests
   const units = requests - Math.min(report.remaining, requests)
   // As of the charge: what the ledger knows by now decides. Where there is nothing to say it is not asked.
   const isKnown = usage.effective !== undefined

@@ -85,11 +85,19 @@ export interface LimitUsage {
   readonly resetMs: number
   /** Units that may be used now, if the upstream lets through less than the limit, or others use it. */
   readonly effective?: number | undefined
+  /** What of the limit this region may use now, and what no region may, where it is split over regions. */
+  readonly share?: number | undefined
+  readonly stranded?: number | undefined
+  /**
+   * Units that are used or leased, as far as they are known by the store: never fewer than its script counts, or all that may be used
+   * where leases do not fit beside what is used.
+   */
+  readonly committed?: number | undefined
 }
 
 /** Units of the limit that may be used now. */
-export function allowedOf({ limit, effective }: LimitUsage): number {
-  return effective === undefined ? limit.requests : effective
+export function allowedOf({ limit, effective, share }: LimitUsage): number {
+  return effective ?? share ?? limit.requests
 }
 
 /** What the upstream's answer to one call says of its limits. `limit` is the number of a limit in the call's charge set. */
@@ -259,6 +267,8 @@ export interface Ledger {
   readonly isDegraded: boolean
   /** Why it is not ready or degraded, in words for people, if it is, and more is known than that the store is away. */
   readonly problem?: string | undefined
+  /** Why the region has to do with its reserve, if quotas are split over regions and it has. */
+  readonly regionProblem?: string | undefined
   close(): Promise<void>
 }
 

@@ -37,6 +37,9 @@ export interface ObservedUsage extends Burn {
   readonly window: string
   readonly limit: number
   readonly effective: number
+  /** What this region may use, and what no region may for now, where limits are split over regions. */
+  readonly share?: number | undefined
+  readonly stranded?: number | undefined
   readonly used: number
 }
 
@@ -235,7 +238,23 @@ export const GAUGES: readonly GaugeOf[] = [
     name: 'quota_effective_limit',
     help: 'What of a limit can be used now: less than it while the upstream lets less through, or others use it.',
     async *show(observed) {
-      for (const usage of await observed.usage()) yield [quotaLabels(usage), usage.effective]
+      for (const usage of await observed.usage())
+        yield [quotaLabels(usage), usage.effective === usage.share ? usage.limit : usage.effective]
+    },
+  },
+  {
+    name: 'quota_region_share',
+    help: 'What of a limit this region may use now, where limits are split over regions.',
+    async *show(observed) {
+      for (const usage of await observed.usage()) if (usage.share !== undefined) yield [quotaLabels(usage), usage.share]
+    },
+  },
+  {
+    name: 'quota_region_stranded',
+    help: 'What of a limit no region may use now, because it is on its way from one to another.',
+    async *show(observed) {
+      for (const usage of await observed.usage())
+        if (usage.stranded !== undefined) yield [quotaLabels(usage), usage.stranded]
     },
   },
   {

@@ -7,6 +7,8 @@ import type { Ledger } from '../ledger/ledger.ts'
 import { LedgerFiles } from '../ledger/embedded/ledger-files.ts'
 import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
 import { RESUME_AFTER_MS } from '../ledger/redis/partition-calls.ts'
+import { RedisHome } from '../ledger/regions/redis-home.ts'
+import { RegionShares } from '../ledger/regions/region-shares.ts'
 import { RedisLedger } from '../ledger/redis/redis-ledger.ts'
 import { connectedOrLate, connectRedis, greetingOf, uptimeSeconds } from '../redis/connection.ts'
 import { RedisScript } from '../ledger/redis/script.ts'
@@ -23,7 +25,9 @@ export async function openLedger(
   logConnection(redis, logger)
   await connectedOrLate(redis, clock)
   await untilSettled(redis, clock)
+  const shares = openRegions(store, { clock, logger })
   const ledger = new RedisLedger({
+    ...(shares === undefined ? {} : { shares }),
     runner: new RedisScript(redis, onAnswer),
     clock,
     gateway: randomBytes(6).toString('hex'),
@@ -43,6 +47,7 @@ export async function openLedger(
       logger.warn('Redis has lost quotas that were used: only leases are spent until all have told it again'),
   })
   await ledger.begin()
+  shares?.begin((chargeSet) => ledger.usage(chargeSet))
   return ledger
 }
 
@@ -57,6 +62,35 @@ export function openEmbedded(
     onChange?.()
   }
   return new MemoryLedger(clock, new LedgerFiles(dir), { onOutage, onChange: tell })
+}
+
+/** The shares of this region, where quotas are split over several. Home may be away: then the region has its reserve. */
+function openRegions(
+  { regions, prefix }: StoreConfig,
+  { clock, logger }: { clock: Clock; logger: Logger },
+): RegionShares | undefined {
+  if (regions === undefined) return undefined
+  const { home, name, weights, reserve, lease: leaseMs, longestCall: longestCallMs } = regions
+  const redis = connectRedis({ ...home, commandTimeout: leaseMs / 4 })
+  redis.on('error', () => undefined) // told when shares end
+  return new RegionShares({
+    clock,
+    name,
+    weights,
+    reserve,
+    leaseMs,
+    longestCallMs,
+    prefix,
+    home: new RedisHome(redis),
+    onAway: (error) =>
+      logger.error(`home ${troubleOf(error)}: region ${name} has its reserve of each limit only, until home answers`),
+    onBack: () => logger.warn('home answers again, and shares follow the demand'),
+    onOtherTerms: (partition) =>
+      logger.warn(
+        { home: partition },
+        'gateways with other limits or regions are running: until they have ended this one has its reserve only',
+      ),
+  })
 }
 
 /** Logs one line for each outage, and not for each attempt. A connection that ends and is made again at once is no outage. */

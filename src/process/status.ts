@@ -100,7 +100,9 @@ export function gatewayStatus({
     },
     degraded() {
       const outage = ledger.isDegraded ? (ledger.problem ?? DEGRADED[live.current.config.store.onOutage]) : undefined
-      return Promise.resolve([outage, losses.text].filter((text) => text !== undefined).join('; ') || undefined)
+      return Promise.resolve(
+        [outage, ledger.regionProblem, losses.text].filter((text) => text !== undefined).join('; ') || undefined,
+      )
     },
   }
 }
@@ -227,7 +229,7 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of queuesOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
   return (await unlessAway(() => usageOf(snapshot, ledger)))?.map((row) => {
-    const { labels, window, unit, limit, effective, used, resetMs } = row
+    const { labels, window, unit, limit, effective, share, stranded, used, resetMs } = row
     const { exhaustionInMs, burnRatio } = roundedBurn(row)
     return {
       upstream: labels.upstream,
@@ -237,6 +239,8 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
       unit,
       limit,
       effective,
+      share,
+      stranded,
       used,
       remaining: remainderOf(unit, effective, used),
       resetMs: Math.round(resetMs),
@@ -270,7 +274,7 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
         const { account, watch } = shown[i]!
         // Without the store, what this gateway may not spend counts as used.
         if (usage.limit.isEnforced && !ledger.isDegraded) watch.note(usage)
-        const { limit, used, resetMs } = usage
+        const { limit, used, resetMs, share, stranded } = usage
         const labels = { upstream, account, class: limit.class }
         const burn = ledger.isDegraded ? UNKNOWN_BURN : watch.burn(usage)
         return {
@@ -279,6 +283,8 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
           unit: limit.unit,
           limit: amountOf(limit, limit.requests),
           effective: amountOf(limit, allowedOf(usage)),
+          share: share === undefined ? undefined : amountOf(limit, share),
+          stranded: stranded === undefined ? undefined : amountOf(limit, stranded),
           used: amountOf(limit, used),
           resetMs,
           ...burn,

@@ -30,11 +30,14 @@ const GREETING_MS = 500
 /** How often a server that is loading its data is asked whether it has finished. */
 const LOADING_RETRY_MS = 250
 
+/** Where a Redis is, how to log in to it, and how long it may take to answer. */
+export type RedisPlace = NonNullable<StoreConfig['regions']>['home'] & Pick<StoreConfig, 'cluster' | 'commandTimeout'>
+
 /**
  * Connects to the Redis that a config names: one server, a server that sentinels monitor, or a cluster. A command that can't be
  * sent at once fails. It neither waits nor is sent again, because a charge that is sent twice would be counted twice.
  */
-export function connectRedis(store: StoreConfig): Redis | Cluster {
+export function connectRedis(store: RedisPlace): Redis | Cluster {
   const tls = store.tls && tlsOptions(store.tls)
   const options = {
     connectTimeout: CONNECT_TIMEOUT_MS,

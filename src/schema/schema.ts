@@ -14,21 +14,10 @@ import { type CredentialSchema, SecretsSchema } from './credential-schema.ts'
 import { ForwardProxySchema } from './forward-proxy-schema.ts'
 import { IssuerSchema } from './issuer-schema.ts'
 import type { LimitSchema } from './limit-schema.ts'
-import {
-  addressRange,
-  duration,
-  hidden,
-  hostAndPort,
-  networkAccess,
-  object,
-  percent,
-  port,
-  record,
-  secret,
-  url,
-} from './schema-parts.ts'
+import { addressRange, duration, networkAccess, object, percent, port, record, secret } from './schema-parts.ts'
+import { StoreSchema } from './store-schema.ts'
 import { TelemetrySchema } from './telemetry-schema.ts'
-import { type AccountSchema, TlsSchema, UpstreamSchema } from './upstream-schema.ts'
+import { type AccountSchema, UpstreamSchema } from './upstream-schema.ts'
 import { WebhookSchema } from './webhook-schema.ts'
 
 /**
@@ -155,46 +144,7 @@ export const ConfigSchema = object({
     },
     { default: {}, description: 'The listener for operators and Prometheus.' },
   ),
-  store: object(
-    {
-      kind: Type.Enum(['memory', 'redis'], {
-        default: 'memory',
-        description: 'Where quotas are counted: in this process (kept over restarts in dir), or in Redis for many.',
-      }),
-      dir: Type.Optional(
-        Type.String({ description: 'Folder of the embedded store. Default: .sluice. Only with memory.' }),
-      ),
-      // It may hold a password.
-      url: Type.Optional(
-        hidden(
-          url('a redis:// or rediss:// URL; percent-encode "%", "/", "?" and "#" in its password', {
-            // With one of these characters in the password, the part before it would be read as host and port.
-            pattern: '^rediss?://[^\\s/?#]+(/\\d*)?(\\?[^#@]*)?$',
-            description: 'One Redis server. Special characters in its password must be percent-encoded.',
-          }),
-        ),
-      ),
-      sentinels: Type.Optional(
-        Type.Array(hostAndPort, { minItems: 1, description: 'host:port of the sentinels of one monitored Redis.' }),
-      ),
-      master: Type.Optional(Type.String({ description: 'Name of the monitored Redis. Default: mymaster.' })),
-      cluster: Type.Optional(Type.Array(hostAndPort, { minItems: 1, description: 'host:port of cluster nodes.' })),
-      username: Type.Optional(Type.String({ description: 'Redis ACL user, unless the url names one.' })),
-      password: Type.Optional(secret('Redis password, unless the url has one.')),
-      sentinelUsername: Type.Optional(Type.String({ description: 'ACL user of the sentinels.' })),
-      sentinelPassword: Type.Optional(secret('Password of the sentinels.')),
-      // Without it, a rediss:// URL trusts the authorities of the system.
-      tls: Type.Optional(TlsSchema),
-      prefix: Type.String({ default: 'sluice', description: 'Beginning of every key in Redis.' }),
-      commandTimeout: duration('Longest wait for an answer of Redis.', { default: '50ms' }),
-      onOutage: Type.Enum(['lease', 'closed', 'open'], {
-        default: 'lease',
-        description:
-          'While Redis is away, or the disk of the embedded store can not be written: lease spends what this gateway holds in lease (embedded: counts in memory), closed refuses calls that need a quota, open lets everything pass.',
-      }),
-    },
-    { default: {}, description: 'Where quotas are counted.' },
-  ),
+  store: StoreSchema,
   secrets: SecretsSchema,
   cache: CacheSchema,
   log: object(

@@ -130,9 +130,46 @@ export const PRICED_MUTATIONS: Record<string, { readonly edits: readonly Edit[] 
   },
 }
 
+const PART_OF_HOME = "new URL('home.lua', import.meta.url), 'utf8')"
+
+interface RegionMutation {
+  /** A case that shows it. */
+  readonly seed: number
+  readonly edits: readonly Edit[]
+}
+
+/** Of `simulate-regions.ts`: the named part of home's script says something else. */
+function ofHome(seed: number, from: string, to: string): RegionMutation {
+  const mutated = `${PART_OF_HOME}.replace(${JSON.stringify(from)}, ${JSON.stringify(to)})`
+  return { seed, edits: [{ file: 'regions/redis-home.ts', from: PART_OF_HOME, to: mutated }] }
+}
+
+export const REGION_MUTATIONS: Record<string, RegionMutation> = {
+  'a bound falls before larger shares have ended': ofHome(
+    17,
+    'max(greatestTold(own, measuredAt), over)',
+    'max(own.extra, over)',
+  ),
+  'a bound falls although more is used': ofHome(
+    5,
+    'max(greatestTold(own, measuredAt), over)',
+    'greatestTold(own, measuredAt)',
+  ),
+  'a lost region is not waited for': ofHome(5, 'lease + MARGIN_MS + r.settle then', 'lease then'),
+  'a home that has forgotten everything takes nobody to have a share': ofHome(
+    28,
+    '+ settle and pool or 0',
+    '+ settle and 0 or 0',
+  ),
+  'a share does not end': {
+    seed: 1,
+    edits: [{ file: 'regions/region-shares.ts', from: 'until: askedAt + leaseMs,', to: 'until: Infinity,' }],
+  },
+}
+
 const mutation = process.env['MUTATION']
 if (mutation !== undefined) {
-  const { edits } = (MUTATIONS[mutation] ?? PRICED_MUTATIONS[mutation])!
+  const { edits } = (MUTATIONS[mutation] ?? PRICED_MUTATIONS[mutation] ?? REGION_MUTATIONS[mutation])!
   registerHooks({
     load(url, context, nextLoad) {
       const loaded = nextLoad(url, context)

@@ -1,6 +1,7 @@
 import type { Clock } from '../../time/clock.ts'
 import type { InFlight } from '../in-flight.ts'
 import type { ChargeSet, OutagePolicy, Turn } from '../ledger.ts'
+import type { Shares } from '../shares.ts'
 import type { Batch, Outbox, Postponed } from './outbox.ts'
 import type { PartitionRegister } from './partition-register.ts'
 import type { PartitionState } from './partition-state.ts'
@@ -34,6 +35,8 @@ export interface Shared {
   readonly postponed: Postponed
   readonly inFlight: InFlight
   readonly register: PartitionRegister
+  /** Where quotas are split over regions. */
+  readonly shares: Shares | undefined
   /** Whether Redis answered since the start, if only for a moment: then there are leases to go on with. */
   readonly wasConnected: boolean
   /** Milliseconds between two ticks of a partition. */
@@ -111,6 +114,7 @@ export class PartitionCalls {
       termMs,
       isClaim,
       turn,
+      shares: state.shares,
       leases: termMs > 0 ? state.limitsOf(chargeSet).map(({ lease }) => lease) : [],
     })
     const keys = this.#keysFor(chargeSet, turn)

@@ -2,6 +2,7 @@ import type { Charges } from '../counter.ts'
 import type { Grant, LimitUsage, ChargeSet } from '../ledger.ts'
 import { LimitTable, Pauses } from '../limit-table.ts'
 import { Schedule } from '../schedule.ts'
+import type { PartitionShares } from '../shares.ts'
 import { CallNumbers, RedisClock } from './answers.ts'
 import { LimitState } from './limit-state.ts'
 import { type Ended, outlastsCharge } from './outbox.ts'
@@ -56,14 +57,17 @@ export class PartitionState {
   readonly name: string
   readonly numbers = new CallNumbers()
   readonly pauses = new Pauses()
+  /** What of each limit the region may use, where quotas are split over regions. */
+  readonly shares: PartitionShares | undefined
   readonly #limits = new LimitTable<LimitState>((limit) => new LimitState(limit, () => this.mode === 'leased'))
   readonly #clock = new RedisClock()
   #link: Link = { kind: 'shared' }
   /** Until then, by our clock, the leases are set aside in Redis. */
   #leasedUntil = 0
 
-  constructor(name: string) {
+  constructor(name: string, shares?: PartitionShares) {
     this.name = name
+    this.shares = shares
   }
 
   /** `shared` while charges are made in Redis, `leased` while only leases are spent. */
@@ -237,6 +241,12 @@ export class PartitionState {
 
   /** Units that may be charged without Redis now. */
   #left(state: LimitState, now: number): number {
+    const left = this.#leftOfLease(state, now)
+    const part = this.shares?.leasePartOf(state.limit) ?? 1
+    return part === 1 ? left : Math.min(left, Math.floor(state.cap * part) - state.used(this.time(now)))
+  }
+
+  #leftOfLease(state: LimitState, now: number): number {
     // Each gateway smooths its own calls: together they send no more than their leases anyway.
     if (state.limit.kind === 'smoothing') return state.own.free(this.time(now))
     if (this.#link.kind === 'resuming') return state.lease

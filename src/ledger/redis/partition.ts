@@ -4,15 +4,17 @@ import {
   type ChargeSet,
   chargeSetOf,
   Grant,
+  type LimitUsage,
   StoreUnavailableError,
   type Turn,
   type UpstreamFeedback,
 } from '../ledger.ts'
 import { type Batch, type Change, LEAST_WAIT_MS, LITTLE, Outbox, type Waiting } from './outbox.ts'
+import type { PartitionShares } from '../shares.ts'
 import { PartitionCalls, type PartitionKeys, type Shared, TICK_MS } from './partition-calls.ts'
 import { type OfflineReason, PartitionState } from './partition-state.ts'
 import { type Argument, FAREWELL_MS, pauseFieldOf, type Reply } from './protocol.ts'
-import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf } from './reply.ts'
+import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf, withCommitted } from './reply.ts'
 
 /**
  * The most grants that one call of the script renews: about a millisecond of Redis. All of very many would be more arguments
@@ -47,7 +49,7 @@ export class Partition {
 
   constructor(shared: Shared, keys: PartitionKeys) {
     this.#shared = shared
-    this.#state = new PartitionState(keys.name)
+    this.#state = new PartitionState(keys.name, shared.shares?.of(keys.name))
     this.#outbox = new Outbox(shared.clock, shared.postponed, (batch) => void this.#send(batch))
     this.#calls = new PartitionCalls(shared, this.#state, this.#outbox, keys, () => this.goOffline('lacking'))
     this.#usedAt = shared.clock.now()
@@ -74,6 +76,7 @@ export class Partition {
   charge(chargeSet: ChargeSet, wanted: number, turn?: Turn): Grant | Promise<Grant> {
     const now = this.#shared.clock.now()
     this.#usedAt = now
+    if (wanted > 0) this.#state.shares?.use(chargeSet)
     const until = now + this.#shared.answerWithinMs
     if (this.#state.mode === 'shared') {
       return new Promise((resolve, reject) => this.#ride(chargeSet, { wanted, turn, until, resolve, reject }))
@@ -271,9 +274,14 @@ export class Partition {
     const turns = turn === undefined ? undefined : reply[tail]
     const adaptive = adaptiveLimitsOf(reply, turn === undefined ? tail : tail + 1)
     if (adaptive?.pauseMs !== undefined) this.#state.pauses.add(chargeSet, now, adaptive.pauseMs)
-    const usage = usageOf(chargeSet, reply, adaptive)
+    const { shares } = this.#state
+    const counted = usageOf(chargeSet, reply, adaptive, shares)
+    const usage = shares === undefined || wanted > 0 ? counted : withCommitted(counted, reply)
+    if (shares !== undefined && left < wanted) tellLack(shares, chargeSet, counted)
     // Units that are leased to others come back when these renew their leases.
-    const schedule = hasSchedule ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, adaptive }) : undefined
+    const schedule = hasSchedule
+      ? scheduleOf(chargeSet, reply, { now, leasedMs: TICK_MS, adaptive, shares })
+      : undefined
     if (left > 0) this.#state.granted(chargeSet, at, left, now)
     for (const { wanted: asked, resolve } of waiting) {
       const granted = Math.min(asked, left)
@@ -358,6 +366,7 @@ export class Partition {
     if (state.mode === 'shared' && now - this.#usedAt > FORGET_AFTER_MS && state.isIdle(now) && this.#outbox.isEmpty) {
       this.#shared.onForgotten(state.name)
       this.#shared.register.forget(state.name)
+      this.#shared.shares?.forget(state.name)
       return this.giveBackLeases()
     }
     const isShared = state.mode === 'shared'
@@ -419,6 +428,13 @@ export class Partition {
       )
     }
     return this.#all
+  }
+}
+
+/** A call was refused: of which limits a larger share of the region would have helped. */
+function tellLack(shares: PartitionShares, { units }: ChargeSet, usage: readonly LimitUsage[]): void {
+  for (const [i, { limit, used, share, effective }] of usage.entries()) {
+    if (share !== undefined && effective === undefined && used + units[i]! > share) shares.lacks(limit, units[i]!)
   }
 }
 

@@ -2,6 +2,7 @@ import { BUCKETS, type Limit, SLOTS } from '../limit.ts'
 import { GROWTH, LONGEST_GROWTH_MS } from '../adaptive-limit.ts'
 import type { ChargeSet, Turn } from '../ledger.ts'
 import type { Calendar } from '../../time/calendar.ts'
+import type { PartitionShares } from '../shares.ts'
 import { type Argument, type Batch, micros } from './outbox.ts'
 
 export type { Argument } from './outbox.ts'
@@ -48,6 +49,8 @@ export interface ScriptCall {
   readonly isClaim: boolean
   readonly leases: readonly number[]
   readonly turn?: Turn | undefined
+  /** What of each limit may be used, where quotas are split over regions. */
+  readonly shares?: PartitionShares | undefined
 }
 
 /** A limit that is not enforced allows so many units: more than a counter can hold. */
@@ -121,6 +124,7 @@ export function argumentsOf(chargeSet: ChargeSet, call: ScriptCall): Argument[] 
   const args = SCALARS.map((name) => scalars[name])
   for (const { id } of limits) args.push(id)
   for (const argument of told) args.push(argument)
+  if (call.shares !== undefined) allowShares(args, limits, call.shares)
   for (const batch of others) pushChargeSet(args, limits, batch.chargeSet, batch.changes())
   const own = call.batches.find((batch) => batch.chargeSet === chargeSet)
   pushChargeSet(args, limits, chargeSet, own?.changes() ?? [])
@@ -128,6 +132,15 @@ export function argumentsOf(chargeSet: ChargeSet, call: ScriptCall): Argument[] 
   for (const lease of call.leases) args.push(lease)
   if (call.turn !== undefined) pushTurn(args, call.turn)
   return args
+}
+
+/** Of a limit that is split over regions, no more is allowed than the share of this one. */
+function allowShares(args: Argument[], limits: readonly Limit[], shares: PartitionShares): void {
+  const first = args.length - FIELDS * limits.length
+  for (let i = 0; i < limits.length; i++) {
+    const units = shares.unitsOf(limits[i]!)
+    if (units !== undefined) args[first + FIELDS * i + 1] = units
+  }
 }
 
 /** All calls of one client cost the same, so each client is listed once. */

@@ -30,6 +30,7 @@ import { Partition } from './partition.ts'
 import { RESUME_AFTER_MS, type Shared, TICK_MS } from './partition-calls.ts'
 import { troubleOf } from '../../redis/trouble.ts'
 import { limitOf } from '../limit.ts'
+import type { Shares } from '../shares.ts'
 import { argumentsOf, type ScriptRunner } from './protocol.ts'
 import { peerDemandOf } from './reply.ts'
 
@@ -61,6 +62,8 @@ export interface RedisLedgerOptions {
   /** Longest wait for an answer of Redis. */
   readonly answerWithinMs: number
   readonly onOutage?: OutagePolicy
+  /** What of each limit may be used here, where quotas are split over regions. */
+  readonly shares?: Shares
   /** Redis is of no use, beyond a single slow answer: why, as one clause. `onBack`: Redis is of use again, for so many partitions. */
   readonly onAway?: (trouble: string) => void
   readonly onBack?: (back: { readonly partitions: number; readonly hadLost: boolean }) => void
@@ -200,7 +203,7 @@ export class RedisLedger implements Ledger {
 
   #sharedBy(options: Pick<Shared, 'runner' | 'clock' | 'answerWithinMs' | 'onOutage' | 'stepTime'>): Shared {
     const wasConnected = () => this.#wasConnected
-    const { gateway, prefix } = this.#options
+    const { gateway, prefix, shares } = this.#options
     const register = new PartitionRegister({
       ...options,
       gateway,
@@ -210,6 +213,7 @@ export class RedisLedger implements Ledger {
     return {
       ...options,
       register,
+      shares,
       postponed: new Postponed(options.clock, (chargeSet) => this.#partitionOf(chargeSet).send(chargeSet)),
       inFlight: new InFlight(options.clock, (grants) => {
         for (const grant of grants) this.#partitionOf(grant.chargeSet).renew(grant)
@@ -288,6 +292,10 @@ export class RedisLedger implements Ledger {
   get #trouble(): string | undefined {
     const cause = this.#runner.trouble ?? this.#failure
     return cause === undefined ? undefined : troubleOf(cause)
+  }
+
+  get regionProblem(): string | undefined {
+    return this.#options.shares?.problem
   }
 
   get problem(): string | undefined {
@@ -379,6 +387,7 @@ export class RedisLedger implements Ledger {
     this.#shared.register.close()
     const partitions = [...this.#partitions.values()]
     await Promise.all(partitions.map((partition) => partition.close()))
+    this.#options.shares?.close()
     await Promise.all(partitions.slice(0, MOST_GOODBYES).map((partition) => partition.giveBackLeases()))
     this.#runner.close()
   }

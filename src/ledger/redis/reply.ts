@@ -4,12 +4,15 @@ import { type Demand, type PeerDemand, PRIORITIES } from '../demand.ts'
 import type { ChargeSet, LimitUsage } from '../ledger.ts'
 import { type Others, type Release, withOthers } from '../release.ts'
 import { Schedule } from '../schedule.ts'
+import type { PartitionShares } from '../shares.ts'
 import { FIELDS, type Reply } from './protocol.ts'
 
 /* What the scripts reply, as protocol.ts asks it. */
 
 /** How many numbers of a reply come before those of the first limit. */
 const FIRST = 4
+/** How soon a waiting call asks again because its region may have got a larger share. */
+const SHARE_POLL_MS = 500
 
 /**
  * Reads the numbers of a reply. Throws if it is malformed: what a broken line made of it would otherwise be taken for a quota, or for
@@ -27,13 +30,34 @@ export function readReply(bytes: Buffer): Reply {
   return numbers
 }
 
-export function usageOf(chargeSet: ChargeSet, reply: Reply, adaptive: AdaptiveLimits | undefined): LimitUsage[] {
-  return chargeSet.limits.map((limit, i) => ({
-    limit,
-    used: reply[FIRST + i * FIELDS]!,
-    resetMs: reply[FIRST + i * FIELDS + 1]! / 1_000,
-    effective: adaptive?.limits.get(i)?.effective,
-  }))
+export function usageOf(
+  chargeSet: ChargeSet,
+  reply: Reply,
+  adaptive: AdaptiveLimits | undefined,
+  shares: PartitionShares | undefined,
+): LimitUsage[] {
+  return chargeSet.limits.map((limit, i) => {
+    const usage = {
+      limit,
+      used: reply[FIRST + i * FIELDS]!,
+      resetMs: reply[FIRST + i * FIELDS + 1]! / 1_000,
+      effective: adaptive?.limits.get(i)?.effective,
+    }
+    const share = shares?.unitsOf(limit)
+    return share === undefined ? usage : { ...usage, share, stranded: shares!.strandedOf(limit) }
+  })
+}
+
+/**
+ * What is used and leased, by a reply to a question for nothing but the usage. It tells the leases where they do not fit beside what
+ * is used; where they do, no more than the share is used and leased.
+ */
+export function withCommitted(usage: readonly LimitUsage[], reply: Reply): LimitUsage[] {
+  return usage.map((one, i) => {
+    const at = FIRST + i * FIELDS
+    const [free, lease, others] = [reply[at + 2]!, reply[at + 3]!, reply[at + 4]!]
+    return one.share === undefined ? one : { ...one, committed: one.share - free + Math.max(0, lease) + others }
+  })
 }
 
 /** What the upstream's answers have changed. */
@@ -72,11 +96,18 @@ export function leaseOf(reply: Reply, i: number): number {
   return reply[FIRST + i * FIELDS + 3]!
 }
 
+interface ScheduleOptions {
+  readonly now: number
+  readonly leasedMs: number
+  readonly adaptive: AdaptiveLimits | undefined
+  readonly shares: PartitionShares | undefined
+}
+
 /** When more will be free, by a reply that granted less than was wanted. Leases come back `leasedMs` from now. */
 export function scheduleOf(
   chargeSet: ChargeSet,
   reply: Reply,
-  { now, leasedMs, adaptive }: { now: number; leasedMs: number; adaptive: AdaptiveLimits | undefined },
+  { now, leasedMs, adaptive, shares }: ScheduleOptions,
 ): Schedule {
   let list = FIRST + FIELDS * reply[3]!
   return new Schedule(
@@ -86,7 +117,13 @@ export function scheduleOf(
       const free = reply[FIRST + i * FIELDS + 2]! - others
       const leased = others > 0 ? [{ inMs: leasedMs, units: others }] : []
       const own = releasesOf(limit, reply, i, list)
-      const releases = [...leased, ...withOthers(own, adaptive?.limits.get(i)?.others, chargeSet.units[i]! - free)]
+      const elsewhere = limit.requests - (shares?.unitsOf(limit) ?? limit.requests)
+      const later = withOthers(own, adaptive?.limits.get(i)?.others, chargeSet.units[i]! - free)
+      if (elsewhere > 0) {
+        later.push({ inMs: SHARE_POLL_MS, units: elsewhere })
+        later.sort((a, b) => a.inMs - b.inMs)
+      }
+      const releases = [...leased, ...later]
       list += 1 + reply[list]!
       return { limit, units: chargeSet.units[i]!, free, releases }
     }),

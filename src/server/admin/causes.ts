@@ -192,7 +192,8 @@ export function* usageCauses(
 }
 
 function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cause> {
-  const { upstream, account, window, limit, effective, used, waiting, exhaustionInMs } = row
+  const { upstream, account, window, effective, used, waiting, exhaustionInMs } = row
+  const limit = row.share ?? row.limit
   const name = `${upstream}/${account} ${row.class} per ${window}`
   if (window.endsWith(' shadow')) return
   if (effective < NEARLY_USED * limit) {

@@ -42,6 +42,9 @@ export interface QuotaRow {
   readonly limit: number
   /** How much of the limit can be used now. It is less than the limit while the upstream allows less, or others use it. */
   readonly effective: number
+  /** Where the limit is split over regions: what this region may use now, and what none may, because it is on its way. */
+  readonly share?: number | undefined
+  readonly stranded?: number | undefined
   readonly used: number
   readonly remaining: number
   readonly resetMs: number

@@ -1,0 +1,342 @@
+/*
+ * src/ledger/regions: a quota that is split over regions, each with a Redis of its own: shares that move with demand.
+ * It imports only ledger, redis and time. `ledger/redis` asks it what a region may use, and home is one Redis for all regions.
+ * A change here must prove in npm run simulate:regions, and with its mutations, that no window is ever exceeded.
+ */
+
+import type { Clock, Timer } from '../../time/clock.ts'
+import { inTime } from '../../time/in-time.ts'
+import { type ChargeSet, chargeSetOf, type LimitUsage } from '../ledger.ts'
+import { type Limit, longestWindowMs } from '../limit.ts'
+import type { PartitionShares, Shares } from '../shares.ts'
+import { divide, type RegionState, wantedBy } from './allot.ts'
+
+export interface RegionsOptions {
+  readonly clock: Clock
+  /** The own region. */
+  readonly name: string
+  /** All regions, this one too, with the weight of each. */
+  readonly weights: Readonly<Record<string, number>>
+  /** The part of each limit that is divided once, by weight, and never moves. */
+  readonly reserve: number
+  /** How long a share lasts without home. */
+  readonly leaseMs: number
+  /** No call counts for longer than this after it was sent, as long as it is not answered. */
+  readonly longestCallMs: number
+  /** Beginning of every key. */
+  readonly prefix: string
+  readonly home: Home
+  /** Home gave no answer for so long that shares have ended: why. `onBack`: it answers again. */
+  readonly onAway?: (error: unknown) => void
+  readonly onBack?: () => void
+  /** Gateways with other limits, or another split, are alive: until they have ended this one has its reserve only. */
+  readonly onOtherTerms?: (partition: string) => void
+}
+
+/** Runs home.lua in the Redis of all regions. */
+export interface Home {
+  exchange(keys: readonly string[], args: readonly (string | number)[]): Promise<string>
+  close(): void
+}
+
+/** How often a gateway asks home for a share, in parts of the lease; and how often at least, however many partitions it has. */
+const ASKS_PER_LEASE = 10
+const LEAST_ASKS_PER_LEASE = 3
+/** No gateway asks more often than this in all. */
+const ASKS_PER_SECOND = 500
+/** A region that charged nothing for so long gives its share back. */
+const IDLE_MS = 60_000
+/** A call that found no room counts as waiting for so long. */
+const LACKING_MS = 3_000
+/** A region that uses something gets so much more, so that it grows before it has to wait. */
+const GROWTH = 1.25
+/** Whose turn it is to have the units that can't be divided changes after so many leases, but no sooner than after a window. */
+const TURN_LEASES = 4
+
+/**
+ * The shares of one region, of which each gateway asks home for itself, beside the calls. Every call is charged in the Redis of the
+ * region alone, which allows what the region may use now.
+ *
+ * Guarantee: over all regions an upstream never counts more than a limit in any window, whoever is cut off from whom, for as long as
+ * the ledger of each region keeps its share, and
+ * - home is one server: of two that take each other for lost, only one takes writes (`min-replicas-to-write`), and its keys are
+ *   never evicted one by one;
+ * - the clock of home is not set forward by more than MARGIN_MS, and no clock gains as much on another within a lease;
+ * - all gateways have the same `weights`, `reserve` and `lease`, and a gateway without them charges nothing.
+ * A region that home can't be reached from keeps its share until its lease ends, and has its reserve after that. Home gives
+ * that share to others when all calls that were charged to it have left the window.
+ */
+export class RegionShares implements Shares {
+  readonly options: RegionsOptions
+  readonly names: readonly string[]
+  readonly #partitions = new Map<string, SharesOfPartition>()
+  #measure: Measure | undefined
+  #answeredAt: number
+  #isAway = false
+
+  constructor(options: RegionsOptions) {
+    this.options = options
+    this.names = Object.keys(options.weights).sort()
+    this.#answeredAt = options.clock.now()
+  }
+
+  /** `measure` tells the usage of limits by the ledger of the region. Before this, every share is the reserve. */
+  begin(measure: Measure): void {
+    this.#measure = measure
+  }
+
+  of(partition: string): SharesOfPartition {
+    return this.#partitions.getOrInsertComputed(partition, () => new SharesOfPartition(this, partition))
+  }
+
+  forget(partition: string): void {
+    this.#partitions.get(partition)?.close()
+    this.#partitions.delete(partition)
+  }
+
+  get problem(): string | undefined {
+    return this.#isAway ? `home can not be reached, so region ${this.options.name} has its reserve only` : undefined
+  }
+
+  get askEveryMs(): number {
+    const { leaseMs } = this.options
+    const needed = (this.#partitions.size / ASKS_PER_SECOND) * 1_000
+    return Math.min(Math.max(leaseMs / ASKS_PER_LEASE, needed), leaseMs / LEAST_ASKS_PER_LEASE)
+  }
+
+  reservesOf({ requests }: Pick<Limit, 'requests'>): number[] {
+    const { weights, reserve } = this.options
+    const sum = this.names.reduce((total, name) => total + weights[name]!, 0)
+    return this.names.map((name) => Math.floor((requests * reserve * weights[name]!) / sum))
+  }
+
+  measure(chargeSet: ChargeSet): Promise<readonly LimitUsage[] | undefined> {
+    // Without its store the region can't be measured, and home takes it to use all that it may.
+    return this.#measure?.(chargeSet).catch(() => undefined) ?? Promise.resolve(undefined)
+  }
+
+  /** Asks home. Rejects if there is no answer in time to be of use. */
+  async ask(partition: string, args: readonly (string | number)[]): Promise<string> {
+    const { clock, home, prefix, leaseMs } = this.options
+    const keys = [`${prefix}:regions:{${partition}}`, `${prefix}:regions:memory`]
+    try {
+      const answer = await inTime(home.exchange(keys, args), leaseMs / LEAST_ASKS_PER_LEASE, clock)
+      this.#answeredAt = clock.now()
+      if (this.#isAway) this.options.onBack?.()
+      this.#isAway = false
+      return answer
+    } catch (error) {
+      if (!this.#isAway && clock.now() - this.#answeredAt > leaseMs) {
+        this.#isAway = true
+        this.options.onAway?.(error)
+      }
+      throw error
+    }
+  }
+
+  close(): void {
+    for (const partition of this.#partitions.values()) partition.close()
+    this.options.home.close()
+  }
+}
+
+type Measure = (chargeSet: ChargeSet) => Promise<readonly LimitUsage[]>
+
+/** What is known of one limit. */
+interface Share {
+  limit: Limit
+  /** Units of each region that never move, and what these leave. */
+  reserves: readonly number[]
+  pool: number
+  /** Units beyond the own reserve, and until when they may be used, by our clock. */
+  extra: number
+  until: number
+  /** The identity of the server that told them. */
+  by: string
+  /** What home told of all regions last. */
+  regions: readonly (RegionState & { readonly hold: number })[]
+  /** Milliseconds since the region last asked for less, and since it charged calls, by home's clock at that time. */
+  lessMs: number
+  usedMs: number
+  /** What the latest call cost that found no room. */
+  lacking: { readonly units: number; readonly at: number }
+}
+
+const NOTHING = { extra: 0, until: -Infinity, by: '', regions: [], lessMs: 0, usedMs: 0 }
+const NEVER = { units: 0, at: -Infinity }
+
+export class SharesOfPartition implements PartitionShares {
+  readonly #all: RegionShares
+  readonly #name: string
+  readonly #own: number
+  readonly #shares = new Map<string, Share>()
+  #usedAt = -Infinity
+  #timer: Timer | undefined
+  #isAsking = false
+  #isClosed = false
+  /** Time and identity of home's last answer. */
+  #told: readonly [time: string, identity: string] | undefined
+  #isOther = false
+
+  constructor(all: RegionShares, name: string) {
+    this.#all = all
+    this.#name = name
+    this.#own = all.names.indexOf(all.options.name)
+  }
+
+  unitsOf(limit: Limit): number | undefined {
+    const share = this.#shareOf(limit)
+    if (share === undefined) return undefined
+    return share.reserves[this.#own]! + (this.#all.options.clock.now() < share.until ? share.extra : 0)
+  }
+
+  strandedOf(limit: Limit): number {
+    const share = this.#shareOf(limit)
+    if (share === undefined || share.regions.length === 0) return 0
+    return Math.max(0, share.pool - share.regions.reduce((sum, { extra }) => sum + extra, 0))
+  }
+
+  leasePartOf(limit: Limit): number {
+    const share = this.#shareOf(limit)
+    if (share === undefined || this.#all.options.clock.now() < share.until) return 1
+    return share.reserves[this.#own]! / share.limit.requests
+  }
+
+  use({ limits }: ChargeSet): void {
+    for (const limit of limits) this.#shareOf(limit)
+    this.#usedAt = this.#all.options.clock.now()
+    if (this.#timer === undefined && !this.#isAsking) this.#askIn(0)
+  }
+
+  lacks(limit: Limit, units: number): void {
+    const share = this.#shareOf(limit)
+    if (share !== undefined) share.lacking = { units, at: this.#all.options.clock.now() }
+  }
+
+  close(): void {
+    this.#isClosed = true
+    this.#timer?.cancel()
+  }
+
+  /** If a reload has made the limit anew, what home has told of the one before holds no more. */
+  #shareOf(limit: Limit): Share | undefined {
+    if (!limit.isEnforced || limit.kind === 'smoothing') return undefined
+    const known = this.#shares.get(limit.id)
+    if (known?.limit === limit || (known !== undefined && known.limit.order > limit.order)) return known
+    if (known?.limit.requests === limit.requests) {
+      known.limit = limit
+      return known
+    }
+    const reserves = this.#all.reservesOf(limit)
+    const pool = limit.requests - reserves.reduce((sum, units) => sum + units, 0)
+    const share = { limit, reserves, pool, ...NOTHING, lacking: NEVER }
+    this.#shares.set(limit.id, share)
+    return share
+  }
+
+  #askIn(ms: number): void {
+    if (this.#isClosed) return
+    this.#timer = this.#all.options.clock.schedule(ms, () => void this.#exchange())
+  }
+
+  /** Measures what the region uses, tells home, and asks it for a share. */
+  async #exchange(): Promise<void> {
+    this.#timer = undefined
+    this.#isAsking = true
+    let isFirst = this.#told === undefined
+    try {
+      await this.#askHome()
+    } catch {
+      isFirst = false // The share ends by itself.
+    }
+    this.#isAsking = false
+    if (!this.#isUsed && this.#isGivenBack && this.#all.problem === undefined) return
+    this.#askIn(isFirst ? 0 : this.#all.askEveryMs)
+  }
+
+  get #isUsed(): boolean {
+    return this.#all.options.clock.now() - this.#usedAt < IDLE_MS
+  }
+
+  /** Whether home knows that the region uses no more than its reserve, or another gateway of the region will tell. */
+  get #isGivenBack(): boolean {
+    for (const { regions, usedMs } of this.#shares.values()) {
+      if (usedMs < IDLE_MS) continue
+      const { extra = 0, hold = 0 } = regions[this.#own] ?? {}
+      if (extra > 0 || hold > 0) return false
+    }
+    return true
+  }
+
+  async #askHome(): Promise<void> {
+    const { clock, name, leaseMs } = this.#all.options
+    const shares = [...this.#shares.values()]
+    const measuredSince = this.#told
+    const usage = await this.#all.measure(
+      chargeSetOf(
+        this.#name,
+        shares.map(({ limit }) => ({ limit })),
+      ),
+    )
+    const askedAt = clock.now()
+    const [time, who] = measuredSince ?? ['', '']
+    const asked: (string | number)[] = [name, '', '', leaseMs, this.#isUsed ? 1 : 0, time, who]
+    asked.push(this.#all.names.join(' '))
+    for (const [i, share] of shares.entries()) asked.push(...this.#questionOf(share, usage?.[i]))
+    const [head, ...lines] = (await this.#all.ask(this.#name, asked)).split('\n')
+    const [toldAt, identityThere] = head!.split(' ')
+    this.#told = [toldAt!, identityThere!]
+    let isOther = false
+    for (const [i, share] of shares.entries()) {
+      const isAgreed = this.#note(share, lines[i]!.split(' ').map(Number))
+      isOther ||= !isAgreed
+      const extra = share.regions[this.#own]!.extra
+      // A home that has forgotten the share counts with it for as long as it was to last.
+      if (share.by !== identityThere && extra < share.extra && clock.now() < share.until) continue
+      // It lasts from when it was asked for, so it ends here sooner than home thinks.
+      Object.assign(share, { extra, until: askedAt + leaseMs, by: identityThere })
+    }
+    if (isOther && !this.#isOther) this.#all.options.onOtherTerms?.(this.#name)
+    this.#isOther = isOther
+  }
+
+  #questionOf(share: Share, usage: LimitUsage | undefined): (string | number)[] {
+    const { limit, reserves, pool } = share
+    const { leaseMs, longestCallMs } = this.#all.options
+    const terms = `${limit.requests} ${leaseMs} ${this.#all.names.map((name, i) => `${name}=${reserves[i]}`).join(' ')}`
+    const settleMs = Math.ceil(longestWindowMs(limit) + limit.inFlightLeaseMs + longestCallMs)
+    const over = usage?.committed === undefined ? undefined : usage.committed - reserves[this.#own]!
+    const wanted = this.#wantedOf(share, over)
+    const used = over === undefined ? ['', '', ''] : [over, ...this.#needOf(share, usage!.used)]
+    return [limit.id, terms, pool, reserves.join(' '), settleMs, wanted, ...used]
+  }
+
+  #needOf({ limit, lacking }: Share, used: number): [need: number, chunk: number] {
+    if (this.#all.options.clock.now() - lacking.at < LACKING_MS) return [limit.requests, lacking.units]
+    return [used === 0 ? 0 : Math.min(limit.requests, Math.ceil(used * GROWTH) + 1), 0]
+  }
+
+  #wantedOf({ limit, regions, pool, extra, lessMs, usedMs }: Share, over: number | undefined): number {
+    if (!this.#isUsed && usedMs >= IDLE_MS) return 0
+    if (regions.length === 0) return 0
+    // Without its store nobody knows what the region needs.
+    if (over === undefined) return extra
+    const { leaseMs } = this.#all.options
+    const turnMs = Math.max(limit.windowMs, TURN_LEASES * leaseMs)
+    const parts = divide(regions, pool, Math.floor(Number(this.#told?.[0] ?? 0) / turnMs) % regions.length)
+    const sinceMs = Math.min(lessMs, this.#all.askEveryMs)
+    return wantedBy(regions, parts, { own: this.#own, over, sinceMs, windowMs: limit.windowMs })
+  }
+
+  /** Returns whether home and this gateway agree about the limit. */
+  #note(share: Share, [agreed, lessMs, usedMs, ...told]: number[]): boolean {
+    const { weights } = this.#all.options
+    share.lessMs = lessMs!
+    share.usedMs = usedMs!
+    share.regions = this.#all.names.map((name, i) => {
+      const [extra, hold, need, chunk] = told.slice(4 * i, 4 * i + 4) as [number, number, number, number]
+      return { weight: weights[name]!, reserve: share.reserves[i]!, extra, hold, need, chunk }
+    })
+    return agreed === 1
+  }
+}
