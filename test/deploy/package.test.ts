@@ -85,13 +85,20 @@ describe('the package', () => {
     }
   })
 
-  it('maps each line to the source, which the map holds', async () => {
+  it('maps each line to the source, of which the map holds the code', async () => {
     const mapped = new Set<string>()
     for (const map of globSync('dist/*.map', { cwd: installed })) {
       const { sources, sourcesContent } = JSON.parse(readFileSync(join(installed, map), 'utf8')) as SourceMap
       for (const [n, source] of sources.entries()) {
         const file = join('dist', source)
-        expect(sourcesContent[n], file).toBe(readText(file))
+        const lines = sourcesContent[n]!.split('\n')
+        const written = readText(file).split('\n')
+        expect(lines.length, file).toBe(written.length)
+        for (const [at, line] of lines.entries()) {
+          // What a line has lost ends it, or is the whole of it.
+          const lost = written[at]!.startsWith(line) ? written[at]!.slice(line.length) : undefined
+          expect(lost, `${file}:${at + 1}`).toMatch(line === '' ? /^\s*(?:$|\/[/*]|\*)/ : /^\s*(?:$|\/[/*])/)
+        }
         mapped.add(file)
       }
     }
