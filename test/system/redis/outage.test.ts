@@ -131,6 +131,8 @@ describeTopology('while Redis is away', () => {
     })
 
     for (const gateway of gateways) expect(await metric(gateway, 'sluice_store_degraded')).toBe(1)
+    // Told once Redis has been late for half a second, which may be after the last call.
+    await until(async () => gateways.every((gateway) => linesOf(gateway, /Redis does not answer/).length > 0))
     const endedAt = performance.now()
     await outage.end(redis)
     await until(() => areBack(gateways))
