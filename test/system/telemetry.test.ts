@@ -66,7 +66,7 @@ describe('a gateway whose calls end in every way', () => {
       // Only there with credentials, keys and certificates that can be renewed or run out, with limits that are used for a while,
       // and with features that the run has not: test/deploy/alerts-fired.test.ts and the tests of these features have.
       const isNotHere =
-        /^sluice_(?:credential_|(?:quota|[a-z]+_budget)_(?:burn|exhaustion)_|concurrency_limit$|tunnels_|webhook_)|_expires_seconds$/.test(
+        /^sluice_(?:credential_|(?:quota|[a-z]+_budget)_(?:burn|exhaustion)_|quota_region_|concurrency_limit$|tunnels_|webhook_)|_expires_seconds$/.test(
           metric,
         )
       if (own.length === 0 && isNotHere) continue

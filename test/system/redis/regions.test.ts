@@ -136,7 +136,11 @@ describeTopology('two regions with one quota', () => {
     const { worst, throttled } = sandbox.counts().accounts[ACCOUNT]!.read!
     expect({ isKept: worst <= REQUESTS, throttled }).toEqual({ isKept: true, throttled: 0 })
     const metrics = await (await fetch(`${gateways.eu.adminUrl}/metrics`)).text()
-    expect(metrics).toMatch(/^sluice_quota_region_share\{.*class="read".*\} \d+$/m)
-    expect(metrics).toMatch(/^sluice_quota_region_stranded\{.*class="read".*\} \d+$/m)
+    expect(metrics).toMatch(
+      /^sluice_quota_region_share\{upstream="[^"]+",account="[^"]+",class="read",window="[^"]+"\} \d+$/m,
+    )
+    expect(metrics).toMatch(
+      /^sluice_quota_region_stranded\{upstream="[^"]+",account="[^"]+",class="read",window="[^"]+"\} \d+$/m,
+    )
   })
 })
