@@ -154,7 +154,7 @@ describe('webhooks', () => {
       await calls(gateway, 1)
       await looks(6)
     }
-    await expect.poll(() => told(receiver.messages)).toEqual(['firing exhaustion harness/prod read per 1h'])
+    await eventually(() => told(receiver.messages)).toEqual(['firing exhaustion harness/prod read per 1h'])
     expect(receiver.messages[0]!.summary).toMatch(/will be used up in \d+ min at this rate: 4 of 10 are/)
     await calls(gateway, 1)
     await eventually(() => receiver.messages.at(-1)!.summary).toMatch(
