@@ -41,7 +41,9 @@ async function runRandom(first: number, cases: number): Promise<void> {
       console.error(
         `BROKEN seed ${seed}: ${units} of ${limit.requests} of ${limit.kind} ${limit.id} at ${Math.round(atMs)} ms`,
       )
-      if (values['until-broken']) process.exit(1)
+      if (!values['until-broken']) continue
+      process.exitCode = 1
+      return
     }
   }
   console.log(`${cases} cases, ${faults} faults, ${sent} calls`)
