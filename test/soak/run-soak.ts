@@ -131,7 +131,7 @@ async function leave(url: string, random: Random): Promise<{ kind: 'left' }> {
 
 /**
  * Quota for somewhat more than comes, so that calls wait now and then and few in vain; short times, so that what hangs is seen
- * to. Of a window of a second a gateway without Redis has no more than its lease, so that has to be a larger one.
+ * to. Within one window a gateway without Redis has no more than its lease, so the windows are longer than the outages.
  */
 function configFor(upstream: string, store: string, rate: number): object {
   return {
@@ -144,7 +144,7 @@ function configFor(upstream: string, store: string, rate: number): object {
         accounts: { main: {} },
         limits: {
           all: [{ concurrent: rate * 4 }],
-          read: [{ requests: rate * 4, window: '5s' }],
+          read: [{ requests: rate * 8, window: '10s' }],
           write: [{ requests: rate * 3, window: '1s' }],
         },
         queue: { maxWait: '2s', maxWaiting: rate * 2 },
