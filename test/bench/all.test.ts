@@ -26,3 +26,9 @@ it('shows a command that fails as failed, and ends with 1', async () => {
     stdout: expect.stringMatching(/^ {2}failed {2}it ended with 1\n0 met, 0 missed, 1 commands failed$/m) as string,
   })
 })
+
+it('finds in the source what is left out where nothing watches calls', async () => {
+  const parts = ['server/proxy', 'gateway/attempt'].map((part) => `await import('./src/${part}.ts')`).join('\n')
+  const args = ['--import', './test/bench/unobserved.ts', '--input-type', 'module', '--eval', parts]
+  await promisify(execFile)(process.execPath, args, { cwd: root })
+})
