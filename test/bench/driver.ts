@@ -19,6 +19,8 @@ const ANSWER = message(['HTTP/1.1 200 OK'], BODY, {
   'X-Frame-Options': 'SAMEORIGIN',
   Vary: 'Origin, Accept-Encoding',
 })
+/** The key that the benchmarked programs know. */
+export const BENCH_KEY = 'slk_bench'
 const REQUEST_FIELDS = {
   Host: '127.0.0.1',
   Connection: 'keep-alive',
@@ -26,7 +28,7 @@ const REQUEST_FIELDS = {
   'Accept-Encoding': 'gzip, deflate, br',
   'Content-Type': 'application/json',
   'User-Agent': 'generated-sdk/1.4.0 (linux; x64)',
-  'X-Api-Key': 'slk_bench',
+  'X-Api-Key': BENCH_KEY,
 }
 
 function message(startLine: readonly string[], body: string, fields: Record<string, string>): Buffer {

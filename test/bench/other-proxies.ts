@@ -7,6 +7,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { freePort } from '../support/find-redis.ts'
 import { hasProgram } from '../support/packages.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
+import { BENCH_KEY } from './driver.ts'
 import { cpuMs, treeOf } from './process-tree.ts'
 
 /** What is measured: any program that takes calls on a port. */
@@ -80,16 +81,20 @@ export async function startOther(
     if (child.exitCode !== null) throw new Error(`${program} ended with ${child.exitCode}`)
     await pause(20)
   }
-  return {
-    url: `http://127.0.0.1:${port}`,
-    cpuMicros: async () => cpuMs(treeOf(child.pid!)) * 1_000,
-    async stop() {
-      const ended = once(child, 'exit')
-      child.kill()
-      await ended
-      folder.remove()
-    },
+  const url = `http://127.0.0.1:${port}`
+  const stop = async (): Promise<void> => {
+    const ended = once(child, 'exit')
+    child.kill()
+    await ended
+    folder.remove()
   }
+  // A module that a call needs may be missing, which the check of the configuration does not see.
+  const { status } = await fetch(`${url}/harness/`, { headers: { 'x-api-key': BENCH_KEY } })
+  if (status !== 200) {
+    await stop()
+    return `${missing} (a call was answered ${status})`
+  }
+  return { url, cpuMicros: async () => cpuMs(treeOf(child.pid!)) * 1_000, stop }
 }
 
 function listens(port: number): Promise<boolean> {
