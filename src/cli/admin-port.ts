@@ -24,6 +24,19 @@ export async function adminPortOf({ config, url, token }: AdminOptions): Promise
   return { url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`, token: token ?? configured?.reveal() }
 }
 
+/** Those of the options that were given, as the query of a list. */
+export function queryOf<Name extends string>(
+  options: Readonly<Partial<Record<Name, string>>>,
+  names: readonly Name[],
+): URLSearchParams {
+  return new URLSearchParams(
+    names.flatMap((name) => {
+      const value = options[name]
+      return value === undefined ? [] : [[name, value]]
+    }),
+  )
+}
+
 /** Sends a GET to the admin port and gives its answer. Throws a `CommandError` if it can't be reached or refuses. */
 export async function askAdmin<Answer>({ url, token }: AdminPort, path: string): Promise<Answer> {
   const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }

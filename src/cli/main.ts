@@ -58,30 +58,26 @@ function buildProgram(): Command {
       // The other commands run on, and their log copes with a reader that has gone.
       if (command.name() !== 'start' && command.name() !== 'sandbox') process.stdout.on('error', endWithReader)
     })
-  program
-    .command('start')
-    .description('run the gateway; with no configuration at all, in front of a sandbox')
+  command(program, 'start', 'run the gateway; with no configuration at all, in front of a sandbox')
     .option(...CONFIG)
     .option('-p, --port <port>', 'port for clients, instead of the configured one', toPort)
     .option('--admin-port <port>', 'admin port, instead of the configured one', toPort)
     .action(lazy(async () => (await import('./start.ts')).start))
-  program
-    .command('demo')
-    .description('run the gateway in front of a sandbox, whatever is configured')
+  command(program, 'demo', 'run the gateway in front of a sandbox, whatever is configured')
     .option('-p, --port <port>', 'port for clients', toPort)
     .option('--admin-port <port>', 'admin port', toPort)
     .action(lazy(async () => (await import('./start.ts')).startDemo))
-  program
-    .command('check')
-    .description('validate a configuration')
+  command(program, 'check', 'validate a configuration')
     .argument('[file]', 'the same as --config')
     .option(...CONFIG)
     .option('--store', 'ask the store, too: what it has, and whether that survives a restart')
     .option('--no-secrets', 'leave out references that do not resolve here, and what they stand for')
     .action(lazy(async () => (await import('./check.ts')).check))
-  program
-    .command('init')
-    .description('write a first configuration with a key for a client; asks at a terminal for what no option says')
+  command(
+    program,
+    'init',
+    'write a first configuration with a key for a client; asks at a terminal for what no option says',
+  )
     .option('--preset <name>', 'the vendor, such as harness or github')
     .option('--account <name>', 'a name of your choice for the account')
     .option('--account-id <id>', 'the vendor’s id of the account, where its preset needs one')
@@ -93,18 +89,16 @@ function buildProgram(): Command {
     .option('--force', 'write over a file that is there')
     .option('--call', 'make one harmless call to the vendor afterwards')
     .action(lazy(async () => (await import('./init.ts')).init))
-  program
-    .command('doctor')
-    .description(
-      'examine a configured or running gateway, one line each with what to do; ends with 1 if anything fails',
-    )
+  command(
+    program,
+    'doctor',
+    'examine a configured or running gateway, one line each with what to do; ends with 1 if anything fails',
+  )
     .option(...CONFIG)
     .option('--json', 'one JSON array instead of lines')
     .option('--no-calls', 'make no call to a vendor')
     .action(lazy(async () => (await import('./doctor.ts')).doctor))
-  program
-    .command('explain')
-    .description('say what the gateway would do with a call')
+  command(program, 'explain', 'say what the gateway would do with a call')
     .argument('[method]')
     .argument('[url]', 'path below the gateway, gateway URL, or the vendor’s own URL')
     .option(...CONFIG)
@@ -112,9 +106,11 @@ function buildProgram(): Command {
     .option('--client <name>', 'as a call of this client of the configuration, with what it may do')
     .option('--batch', 'read "METHOD URL" lines from stdin and answer each with one JSON object')
     .action(lazy(async () => (await import('./explain.ts')).explain))
-  program
-    .command('run')
-    .description('run a command whose calls to the upstreams go through the gateway: sluice run -- python3 tool.py')
+  command(
+    program,
+    'run',
+    'run a command whose calls to the upstreams go through the gateway: sluice run -- python3 tool.py',
+  )
     .argument('<command...>', 'behind --, with its arguments')
     .option(...CONFIG)
     .option('--client <name>', 'as this client; else as one of its own, `run`')
@@ -124,9 +120,11 @@ function buildProgram(): Command {
   addCaCommands(program)
   addKeyCommands(program)
   addCredentialCommands(program)
-  program
-    .command('quota')
-    .description('print how much of each quota is used, when it ends and how fast it is spent, the fullest first')
+  command(
+    program,
+    'quota',
+    'print how much of each quota is used, when it ends and how fast it is spent, the fullest first',
+  )
     .option(...CONFIG)
     .option(...URL_OPTION)
     .option(...TOKEN_OPTION)
@@ -138,9 +136,11 @@ function buildProgram(): Command {
       ]),
     )
     .action(lazy(async () => (await import('./quota.ts')).quota))
-  program
-    .command('usage')
-    .description('print what each client used by the day, of each account and class: the export for charge-back')
+  command(
+    program,
+    'usage',
+    'print what each client used by the day, of each account and class: the export for charge-back',
+  )
     .option('--since <time>', 'from that day on (UTC), such as 30d or 2027-01-31; without it all that is kept, 90 days')
     .option('--until <time>', 'to that day')
     .option('--client <name>', 'of this client')
@@ -153,17 +153,13 @@ function buildProgram(): Command {
     .option(...URL_OPTION)
     .option(...TOKEN_OPTION)
     .action(lazy(async () => (await import('./usage.ts')).usage))
-  program
-    .command('top')
-    .description('show limits, queues, breakers and clients of a running gateway, live at a terminal until q')
+  command(program, 'top', 'show limits, queues, breakers and clients of a running gateway, live at a terminal until q')
     .option(...CONFIG)
     .option(...URL_OPTION)
     .option(...TOKEN_OPTION)
     .option('--once', 'print it once')
     .action(lazy(async () => (await import('./top.ts')).top))
-  program
-    .command('request')
-    .description('tell the story of a request by its correlation id; without one, list the latest')
+  command(program, 'request', 'tell the story of a request by its correlation id; without one, list the latest')
     .argument('[id]', 'its X-Correlation-Id')
     .option('--client <name>', 'list those of this client')
     .option('--account <name>', 'of this account, such as prod or harness/prod')
@@ -177,13 +173,10 @@ function buildProgram(): Command {
     .option('--json', 'as JSON, as the admin port answers')
     .action(lazy(async () => (await import('./request.ts')).request))
   addPresetCommands(program)
-  program
-    .command('schema')
-    .description('print the JSON Schema of the configuration, for editors')
-    .action(lazy(async () => (await import('./schema.ts')).schema))
-  program
-    .command('sandbox')
-    .description('run the stand-in for the Harness API by itself')
+  command(program, 'schema', 'print the JSON Schema of the configuration, for editors').action(
+    lazy(async () => (await import('./schema.ts')).schema),
+  )
+  command(program, 'sandbox', 'run the stand-in for the Harness API by itself')
     .option('--host <host>', 'address to listen on', '127.0.0.1')
     .option('--port <port>', 'port of the API', toPort, 8090)
     .option('--control-port <port>', 'port of its controls', toPort, 8091)
@@ -192,76 +185,58 @@ function buildProgram(): Command {
 }
 
 function addPresetCommands(program: Command): void {
-  const preset = program.command('preset').description('what is built in of vendors')
-  preset
-    .command('list')
-    .description('the presets, with base URL and classes')
-    .action(lazy(async () => (await import('./preset.ts')).listPresets))
-  preset
-    .command('show')
-    .description('print what a preset stands for, as a configuration')
+  const preset = command(program, 'preset', 'what is built in of vendors')
+  command(preset, 'list', 'the presets, with base URL and classes').action(
+    lazy(async () => (await import('./preset.ts')).listPresets),
+  )
+  command(preset, 'show', 'print what a preset stands for, as a configuration')
     .argument('<name>')
     .option('--routes', 'with the routes that it lists')
     .action(lazy(async () => (await import('./preset.ts')).showPreset))
-  program
-    .command('routes')
-    .description('propose routes for the operations of an OpenAPI document, each with the reason')
+  command(program, 'routes', 'propose routes for the operations of an OpenAPI document, each with the reason')
     .argument('<file>', 'the document, in YAML or JSON; - for stdin')
     .option('--preset <name>', 'with the classes of this preset')
     .action(lazy(async () => (await import('./routes.ts')).routes))
 }
 
 function addCaCommands(program: Command): void {
-  const ca = program.command('ca').description('the local CA with which the forward proxy ends TLS')
-  ca.command('show')
-    .description('its file, fingerprint and hosts; made now if there is none')
+  const ca = command(program, 'ca', 'the local CA with which the forward proxy ends TLS')
+  command(ca, 'show', 'its file, fingerprint and hosts; made now if there is none')
     .option('--pem', 'its certificate and nothing else')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./ca.ts')).showCa))
-  ca.command('install')
-    .description('print what makes this machine trust it')
+  command(ca, 'install', 'print what makes this machine trust it')
     .option('--yes', 'run that')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./ca.ts')).installCa))
-  ca.command('rotate')
-    .description('make a new one in its place')
+  command(ca, 'rotate', 'make a new one in its place')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./ca.ts')).rotateCa))
 }
 
 function addKeyCommands(program: Command): void {
-  const keys = program.command('keys').description('keys of clients')
-  keys
-    .command('create')
-    .description('make a new key and show it, once, with the line for the configuration')
+  const keys = command(program, 'keys', 'keys of clients')
+  command(keys, 'create', 'make a new key and show it, once, with the line for the configuration')
     .option('--client <name>', 'the client it is for')
     .action(lazy(async () => (await import('./keys.ts')).createKeyCommand))
-  keys
-    .command('list')
-    .description('the clients and the hashes of their keys')
+  command(keys, 'list', 'the clients and the hashes of their keys')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./keys.ts')).listKeys))
-  keys
-    .command('revoke')
-    .description('take a key out of the configuration file')
+  command(keys, 'revoke', 'take a key out of the configuration file')
     .argument('<hash>', 'the hash, or enough of its beginning')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./keys.ts')).revokeKey))
 }
 
 function addCredentialCommands(program: Command): void {
-  const credentials = program.command('credentials').description('secrets in the store, for ${secret:NAME}')
-  credentials
-    .command('set')
-    .description('store a secret, read from a prompt or from stdin')
+  const credentials = command(program, 'credentials', 'secrets in the store, for ${secret:NAME}')
+  command(credentials, 'set', 'store a secret, read from a prompt or from stdin')
     .argument('<name>')
     .allowExcessArguments()
     .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./credentials.ts')).setCredential))
-  credentials
-    .command('rotate')
-    .description('put a new value beside the one in force, read from a prompt or from stdin')
+  command(credentials, 'rotate', 'put a new value beside the one in force, read from a prompt or from stdin')
     .argument('[name]')
     .allowExcessArguments()
     .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
@@ -271,17 +246,17 @@ function addCredentialCommands(program: Command): void {
     .option('--key', 'seal every secret with the first master key, after secrets.key was changed')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./credentials.ts')).rotateCredential))
-  credentials
-    .command('list')
-    .description('the names of the secrets, without values')
+  command(credentials, 'list', 'the names of the secrets, without values')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./credentials.ts')).listCredentials))
-  credentials
-    .command('remove')
-    .description('take a secret out of the store')
+  command(credentials, 'remove', 'take a secret out of the store')
     .argument('<name>')
     .option(...CONFIG)
     .action(lazy(async () => (await import('./credentials.ts')).removeCredential))
+}
+
+function command(parent: Command, name: string, description: string): Command {
+  return parent.command(name).description(description)
 }
 
 /** Loads the code of a command when it runs. `--help` and `--version` need none of it and should not wait for it. */

@@ -8,16 +8,12 @@ import {
   type WaitStory,
 } from '../requests/story.ts'
 import { measured as ms } from '../schema/units.ts'
-import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
+import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
 
-interface Options extends AdminOptions {
+const FILTERS = ['client', 'account', 'class', 'status', 'since', 'limit'] as const
+
+interface Options extends AdminOptions, Readonly<Partial<Record<(typeof FILTERS)[number], string>>> {
   readonly json?: boolean
-  readonly client?: string
-  readonly account?: string
-  readonly class?: string
-  readonly status?: string
-  readonly since?: string
-  readonly limit?: string
 }
 
 interface Answers<Row> {
@@ -28,27 +24,16 @@ interface Answers<Row> {
 /** Prints the whole story of a request, whichever instance served it. Without an id it lists the latest requests. */
 export async function request(id: string | undefined, options: Options): Promise<void> {
   const admin = await adminPortOf(options)
-  const path = id === undefined ? `/v1/requests?${queryOf(options)}` : `/v1/requests/${encodeURIComponent(id)}`
+  const query = queryOf({ limit: '20', ...options }, FILTERS)
+  const path = id === undefined ? `/v1/requests?${query.toString()}` : `/v1/requests/${encodeURIComponent(id)}`
   const answers = await askAdmin<Answers<RequestRow>>(admin, path)
   if (options.json === true) return void process.stdout.write(`${JSON.stringify(answers, undefined, 2)}\n`)
   const texts =
     id === undefined
       ? answers.data.map((row) => printable(line(row)))
-      : answers.data.map(
-          (story) =>
-            `${tell(story as RequestStory)
-              .map(printable)
-              .join('\n')}\n`,
-        )
+      : answers.data.map((story) => [...tell(story as RequestStory).map(printable), ''].join('\n'))
   const away = answers.away.map(({ instance, why }) => printable(`not heard of: ${instance}: ${why}`))
   process.stdout.write([...texts, ...away].map((text) => `${text}\n`).join(''))
-}
-
-function queryOf({ client, account, class: className, status, since, limit = '20' }: Options): string {
-  const given = { client, account, class: className, status, since, limit }
-  return new URLSearchParams(
-    Object.entries(given).filter((one): one is [string, string] => one[1] !== undefined),
-  ).toString()
 }
 
 /** Makes text safe to print: a path may contain control characters, which a terminal would obey. */

@@ -5,7 +5,9 @@ import { onStopSignal } from './stop-signal.ts'
 
 /** Runs the sandbox upstream until it is told to stop. */
 export async function sandbox(options: { host: string; port: number; controlPort: number }): Promise<void> {
-  const running = await startSandbox(options).catch(explain)
+  const running = await startSandbox(options).catch((error: unknown) =>
+    explainFailure(error, '--port and --control-port'),
+  )
   // The signals come first: as soon as a caller reads that it listens, it may send one.
   onStopSignal(() => running.stop())
   process.stdout.write(notice(running))
@@ -25,8 +27,4 @@ To let half of the requests fail, until the second command:
   curl -X DELETE ${controlUrl}/faults
 
 `
-}
-
-function explain(error: unknown): never {
-  return explainFailure(error, '--port and --control-port')
 }

@@ -1,5 +1,5 @@
 import cluster from 'node:cluster'
-import { configOf, findConfig, type FoundConfig } from '../config/find.ts'
+import { findConfig, type FoundConfig, foundIn } from '../config/find.ts'
 import { FileWatch } from '../files/watch.ts'
 import { allWarnings } from '../config/warnings.ts'
 import type { Config, StoreConfig } from '../schema/schema.ts'
@@ -91,8 +91,8 @@ function warnIfVolatile(store: StoreConfig, logger: Logger): void {
 /** Runs one of several processes with the configuration that the first process has read. */
 async function startWorker(options: Options): Promise<void> {
   const parse = async (text: ConfigText): Promise<FoundConfig> =>
-    withPorts((await findApart(text, () => readHere(text)))!, options)
-  const { config } = withPorts(await readHere(await textFromFirstProcess()), options)
+    withPorts((await findApart(text, () => foundIn(text)))!, options)
+  const { config } = withPorts(await foundIn(await textFromFirstProcess()), options)
   const log = createLog(config.log)
   const worker = await runWorker(config, { log, parse })
   // A terminal sends these signals to all processes at once. Only the first process acts on them, and tells the others.
@@ -108,10 +108,6 @@ async function startWorker(options: Options): Promise<void> {
 /** When a gateway that is told to stop now has stopped at the latest. */
 function stoppedBy({ shutdownDelay, drain }: Config['server']): number {
   return performance.now() + shutdownDelay + drain
-}
-
-async function readHere({ source, text }: ConfigText): Promise<FoundConfig> {
-  return { config: await configOf(source, text), source, text }
 }
 
 /** How long a slow reader may take for the rest of the log: a moment, but not beyond the end of the drain. */

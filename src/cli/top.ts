@@ -5,7 +5,7 @@ import { countOf } from '../schema/units.ts'
 import type { BreakerRow, QueueRow, QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, type AdminPort, adminPortOf, askAdmin, readiness } from './admin-port.ts'
 import { CommandError } from './command-error.ts'
-import { colour, quotaTable } from './quota.ts'
+import { colour, quotaTable, type TableOptions } from './quota.ts'
 import { columnsOf, short } from './table.ts'
 
 interface Options extends AdminOptions {
@@ -113,20 +113,16 @@ function ended(signal: AbortSignal): Promise<never> {
   )
 }
 
-interface ScreenOptions {
-  readonly width: number
-  /** Lines that there are; without it, all that there is to show is shown. */
-  readonly height?: number
-  paint(text: string, fullness: number): string
-}
-
 /** The most lines of each part but the limits, which get what is left. */
 const MOST_BREAKERS = 3
 const MOST_WAITING = 4
 const MOST_CLIENTS = 4
 
-/** What is wrong stands first, then the limits, the fullest first, then who waits and who calls. */
-export function topScreen(state: TopState, { width, height, paint }: ScreenOptions): string {
+/**
+ * What is wrong stands first, then the limits, the fullest first, then who waits and who calls. Without a height, all that there is to
+ * show is shown.
+ */
+export function topScreen(state: TopState, { width, height, paint }: TableOptions): string {
   const fit = (text: string): string => (text.length <= width ? text : `${text.slice(0, width - 1)}…`)
   const isWell = state.state === 'ready'
   const title = fit(`Sluice ${state.url}: ${state.state.replaceAll(/\p{Cc}/gu, ' ')}`)

@@ -1,15 +1,10 @@
 import { type DayRow, KEPT_DAYS } from '../usage/day-row.ts'
-import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
+import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
 import { columnsOf } from './table.ts'
 
-interface Options extends AdminOptions {
-  readonly since?: string
-  readonly until?: string
-  readonly client?: string
-  readonly account?: string
-  readonly class?: string
-  readonly team?: string
-  readonly organisation?: string
+const FILTERS = ['since', 'until', 'client', 'account', 'class', 'team', 'organisation'] as const
+
+interface Options extends AdminOptions, Readonly<Partial<Record<(typeof FILTERS)[number], string>>> {
   readonly format?: 'table' | 'csv' | 'json'
 }
 
@@ -40,28 +35,15 @@ const COLUMNS: Readonly<Record<keyof Row, string>> = {
 const FIELDS = Object.keys(COLUMNS) as (keyof Row)[]
 
 /** Prints what clients have used by the day, for charge-back: as a table, CSV or JSON. */
-export async function usage({
-  since,
-  until,
-  client,
-  account,
-  class: name,
-  team,
-  organisation,
-  format,
-  ...options
-}: Options): Promise<void> {
+export async function usage({ format = 'table', ...options }: Options): Promise<void> {
   const admin = await adminPortOf(options)
-  const wanted = { since: since ?? `${KEPT_DAYS}d`, until, client, account, class: name, team, organisation }
-  const query = new URLSearchParams(
-    Object.entries(wanted).filter((one): one is [string, string] => one[1] !== undefined),
-  )
+  const query = queryOf({ since: `${KEPT_DAYS}d`, ...options }, FILTERS)
   const { data } = await askAdmin<{ data: Row[] }>(admin, `/v1/usage/days?${query.toString()}`)
   const rows = data.sort((a, b) => {
     for (const field of FIELDS) if (a[field] !== b[field]) return (a[field] ?? '') < (b[field] ?? '') ? -1 : 1
     return 0
   })
-  process.stdout.write(textOf(rows, format ?? 'table'))
+  process.stdout.write(textOf(rows, format))
 }
 
 function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): string {

@@ -52,3 +52,8 @@ export async function configOf(file: string, text: string, options: FindOptions 
   const fetched = await fetchReferences(file, text, options)
   return parseConfigOf(file, text, { ...options, fetched })
 }
+
+/** The same, with what tells where it is from. */
+export async function foundIn({ source, text }: { source: string; text: string }): Promise<FoundConfig> {
+  return { config: await configOf(source, text), source, text }
+}
