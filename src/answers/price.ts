@@ -1,19 +1,11 @@
 import { type Fields, onlyValue } from '../http/fields.ts'
 import { type Formula, parseFormula } from './formula.ts'
 import { type Fraction, fractionOf, roundedUp, times } from '../schema/fraction.ts'
+import type { MoneyConfig } from '../schema/price-schema.ts'
 import { type Pointer, pointerOf } from './pointer.ts'
 
 /** A price as a configuration states it. */
-export interface PriceConfig {
-  readonly values?: Readonly<Record<string, ValueConfig>>
-  readonly formula?: string
-}
-
-interface ValueConfig {
-  readonly header?: string
-  readonly body?: string | readonly string[]
-  readonly default?: number
-}
+export type PriceConfig = Partial<NonNullable<MoneyConfig['response']>>
 
 /** One named value of a price: from a header, or from the first of several places in the body that has one. */
 interface Source {

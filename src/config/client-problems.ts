@@ -2,10 +2,8 @@ import { keyOf } from '../clients/keys.ts'
 import type { ClientScope } from '../schema/client-schema.ts'
 import { classesOf } from '../schema/limits.ts'
 import { checkBudget, checkTeams } from './money-problems.ts'
-import { didYouMean, type Path } from './problem.ts'
+import { checkName, didYouMean, type Path, type Report } from './problem.ts'
 import type { Config } from '../schema/schema.ts'
-
-type Report = (path: Path, message: string) => void
 
 export function checkClients(config: Config, report: Report): void {
   const issuers = new Map<string, string>()
@@ -61,12 +59,7 @@ export function checkScope(path: Path, client: ClientScope, config: Config, repo
   }
   const issuers = Object.keys(tokenIssuers)
   for (const [index, { issuer }] of (client.tokens ?? []).entries()) {
-    if (!issuers.includes(issuer)) {
-      report(
-        [...path, 'tokens', index, 'issuer'],
-        `there is no such entry in tokenIssuers${didYouMean(issuer, issuers)}`,
-      )
-    }
+    checkName([...path, 'tokens', index, 'issuer'], issuer, issuers, 'there is no such entry in tokenIssuers', report)
   }
   checkBudget(path, client.budget, config, report)
   const teams = Object.keys(config.teams)
@@ -74,21 +67,15 @@ export function checkScope(path: Path, client: ClientScope, config: Config, repo
     report([...path, 'team'], `there is no such team${didYouMean(client.team, teams) || '; add it to teams'}`)
   }
   for (const [index, upstream] of (client.upstreams ?? []).entries()) {
-    if (upstreams[upstream] === undefined) {
-      const hint = didYouMean(upstream, Object.keys(upstreams))
-      report([...path, 'upstreams', index], `there is no such upstream${hint}`)
-    }
+    checkName([...path, 'upstreams', index], upstream, Object.keys(upstreams), 'there is no such upstream', report)
   }
   for (const [index, account] of (client.accounts ?? []).entries()) {
-    if (!accounts.includes(account)) {
-      report([...path, 'accounts', index], `there is no such account${didYouMean(account, accounts)}`)
-    } else if (client.upstreams?.includes(account.split('/', 1)[0]!) === false) {
-      report([...path, 'accounts', index], 'is of an upstream that this client may not use: see its upstreams')
-    }
+    const at = [...path, 'accounts', index]
+    checkName(at, account, accounts, 'there is no such account', report)
+    if (accounts.includes(account) && client.upstreams?.includes(account.split('/', 1)[0]!) === false)
+      report(at, 'is of an upstream that this client may not use: see its upstreams')
   }
   for (const [index, className] of (client.classes ?? []).entries()) {
-    if (!classes.includes(className)) {
-      report([...path, 'classes', index], `there is no such class${didYouMean(className, classes)}`)
-    }
+    checkName([...path, 'classes', index], className, classes, 'there is no such class', report)
   }
 }

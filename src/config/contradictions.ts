@@ -1,6 +1,6 @@
 import { createSecureContext } from 'node:tls'
 import { isIP } from 'node:net'
-import { bareHost, isLocalhost, isLoopback, isPublicAddress } from '../net/address.ts'
+import { bareHost, isLocalhost, isLoopback, isPublicAddress, withoutBrackets } from '../net/address.ts'
 import { checkClients } from './client-problems.ts'
 import { HEADER_VALUE } from '../http/fields.ts'
 import { isMadeAnew } from '../http/hop-by-hop.ts'
@@ -11,7 +11,7 @@ import { checkMoney } from './money-problems.ts'
 import { classesOf, EVERY_CALL } from '../schema/limits.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
-import { didYouMean, type Path, type Problem } from './problem.ts'
+import { checkName, didYouMean, type Path, type Problem, type Report } from './problem.ts'
 import type { Config, ListenerTls, UpstreamConfig } from '../schema/schema.ts'
 
 /**
@@ -31,8 +31,6 @@ export function findContradictions(config: Config): Problem[] {
   checkWebhooks(config, report)
   return problems
 }
-
-type Report = (path: Path, message: string) => void
 
 function checkListeners({ server, admin, forwardProxy, clients }: Config, report: Report): void {
   if (server.tls !== undefined && !isKeyPair(server.tls)) {
@@ -74,10 +72,7 @@ function checkStore({ store, upstreams }: Config, report: Report): void {
   if (store.kind === 'redis') {
     if (places.length === 0) report(['store'], 'store.kind is redis, so one of url, sentinels or cluster is needed')
     if (store.dir !== undefined) report(['store', 'dir'], 'dir belongs to store.kind: memory')
-    checkCertificate(['store', 'tls'], store.tls, report)
-    if (store.tls !== undefined && store.url?.reveal().startsWith('redis:') === true) {
-      report(['store', 'tls'], 'the url is redis://, so tls does nothing; write rediss://')
-    }
+    checkRedisTls(['store', 'tls'], store, report)
   } else {
     for (const key of places) report(['store', key], `${key} belongs to store.kind: redis`)
     if (store.tls !== undefined) report(['store', 'tls'], 'tls belongs to store.kind: redis')
@@ -95,13 +90,17 @@ function checkRegions({ kind, regions }: Config['store'], upstreams: Config['ups
   if (weights[name] === undefined) report([...path, 'name'], 'must be one of the regions that weights names')
   if ((home.url === undefined) === (home.sentinels === undefined))
     report([...path, 'home'], 'one of url and sentinels is needed; a cluster can not be home')
-  checkCertificate([...path, 'home', 'tls'], home.tls, report)
-  if (home.tls !== undefined && home.url?.reveal().startsWith('redis:') === true)
-    report([...path, 'home', 'tls'], 'the url is redis://, so tls does nothing; write rediss://')
+  checkRedisTls([...path, 'home', 'tls'], home, report)
   for (const [upstream, { timeouts }] of Object.entries(upstreams)) {
     if (timeouts.headers > longestCall)
       report(['upstreams', upstream, 'timeouts', 'headers'], 'must not be longer than store.regions.longestCall')
   }
+}
+
+function checkRedisTls(path: Path, { url, tls }: Pick<Config['store'], 'url' | 'tls'>, report: Report): void {
+  checkCertificate(path, tls, report)
+  if (tls !== undefined && url?.reveal().startsWith('redis:') === true)
+    report(path, 'the url is redis://, so tls does nothing; write rediss://')
 }
 
 function checkCache({ cache: { store, maxBytes, maxEntryBytes }, store: { kind } }: Config, report: Report): void {
@@ -116,9 +115,8 @@ function checkCache({ cache: { store, maxBytes, maxEntryBytes }, store: { kind }
 function checkAddressing({ server, upstreams, defaultUpstream }: Config, report: Report): void {
   const names = Object.keys(upstreams)
   if (names.length === 0) report(['upstreams'], 'at least one upstream is needed')
-  if (defaultUpstream !== undefined && !names.includes(defaultUpstream)) {
-    report(['defaultUpstream'], `there is no such upstream${didYouMean(defaultUpstream, names)}`)
-  }
+  if (defaultUpstream !== undefined)
+    checkName(['defaultUpstream'], defaultUpstream, names, 'there is no such upstream', report)
   const owners = new Map<string, string>()
   for (const [name, { hosts }] of Object.entries(upstreams)) {
     for (const [index, host] of hosts.entries()) {
@@ -136,7 +134,8 @@ function checkAddressing({ server, upstreams, defaultUpstream }: Config, report:
 function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): void {
   if (upstream.url === undefined) report([...path, 'url'], 'the key "url" is missing; only a preset can leave it out')
   if (Object.keys(upstream.accounts).length === 0) report([...path, 'accounts'], 'at least one account is needed')
-  checkAccounts(path, upstream, report)
+  const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
+  checkAccounts(path, upstream, preset, report)
   const classes = classesOf(upstream)
   for (const [index, route] of upstream.routes.entries()) {
     for (const name of new Set([route.class, ...(route.charges ?? [])])) {
@@ -160,11 +159,8 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   for (const [name, most] of Object.entries(upstream.concurrency)) {
     if (typeof most === 'object' && most.min > most.max)
       report([...path, 'concurrency', name], 'min must not be more than max')
-    if (!classes.includes(name)) {
-      report([...path, 'concurrency', name], `there is no class "${name}"${didYouMean(name, classes)}`)
-    }
+    checkName([...path, 'concurrency', name], name, classes, `there is no class "${name}"`, report)
   }
-  const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
   checkLimitSet(path, upstream, preset, report)
   if (upstream.cache?.routes === 'proposed' && preset?.proposedCache === undefined) {
     report([...path, 'cache', 'routes'], 'nothing is proposed without a preset that does so; mark routes with cache')
@@ -213,11 +209,8 @@ function checkDisguises(path: Path, { throttle }: UpstreamConfig, classes: strin
     if (header === undefined && body === undefined && [status].flat().some((one) => one < 400)) {
       report([...path, index], 'every such answer would be a refusal: add header or body, or a status of 400 and more')
     }
-    for (const name of named) {
-      if (!classes.includes(name)) {
-        report([...path, index, 'classes'], `there is no class "${name}"${didYouMean(name, classes)}`)
-      }
-    }
+    for (const name of named)
+      checkName([...path, index, 'classes'], name, classes, `there is no class "${name}"`, report)
   }
 }
 
@@ -240,7 +233,7 @@ function checkPrivateAddress(
   report: Report,
 ): void {
   if (url === undefined || privateAddresses !== 'deny') return
-  const host = new URL(url).hostname.replace(/^\[(.*)\]$/, '$1')
+  const host = withoutBrackets(new URL(url).hostname)
   if (isLocalhost(host) || (isIP(host) !== 0 && !isPublicAddress(host))) {
     report([...path, 'privateAddresses'], 'the url names a private address itself')
   }
@@ -250,17 +243,14 @@ function checkLimitSet(path: Path, { limitSet }: UpstreamConfig, preset: Preset 
   if (limitSet === undefined) return
   const known = Object.keys(preset?.limitSets ?? {})
   if (known.length === 0) report([...path, 'limitSet'], 'only a preset with several sets of limits has one to choose')
-  else if (!known.includes(limitSet)) {
-    report([...path, 'limitSet'], `there is no set "${limitSet}"${didYouMean(limitSet, known)}`)
-  }
+  else checkName([...path, 'limitSet'], limitSet, known, `there is no set "${limitSet}"`, report)
 }
 
 function checkCertificate(path: Path, tls: UpstreamConfig['tls'], report: Report): void {
   if ((tls?.cert === undefined) !== (tls?.key === undefined)) report(path, 'cert and key go together')
 }
 
-function checkAccounts(path: Path, upstream: UpstreamConfig, report: Report): void {
-  const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
+function checkAccounts(path: Path, upstream: UpstreamConfig, preset: Preset | undefined, report: Report): void {
   const owners = new Map<string, string>()
   for (const [name, account] of Object.entries(upstream.accounts)) {
     const { id, credential } = account

@@ -1,12 +1,10 @@
 import { CONTROL, HEADER_VALUE } from '../http/fields.ts'
 import { COMMON_CREDENTIAL_FIELDS, CREDENTIAL_TYPES } from '../schema/credential-schema.ts'
-import type { Path } from './problem.ts'
+import type { Path, Report } from './problem.ts'
 import type { Secret } from '../schema/secret.ts'
 import { faultOfKey } from '../credentials/signing-key.ts'
 import { parseMasterKey } from '../secrets/master-keys.ts'
 import type { AccountConfig, CredentialConfig, SecretsConfig } from '../schema/schema.ts'
-
-type Report = (path: Path, message: string) => void
 
 /** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
 function checkCredential(path: Path, credential: CredentialConfig, report: Report): void {

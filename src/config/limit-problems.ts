@@ -8,14 +8,11 @@ import {
   scopeOf,
   windowLabel,
 } from '../schema/limits.ts'
-import { checkAmount } from './money-problems.ts'
+import { checkAmount, checkFormula, checkReserve, checkValues } from './money-problems.ts'
 import type { Preset } from './presets/preset.ts'
-import { checkFormula, checkReserve, checkValues } from './price-problems.ts'
-import type { Path } from './problem.ts'
+import type { Path, Report } from './problem.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
 import { checkWindow } from './window-problems.ts'
-
-type Report = (path: Path, message: string) => void
 
 /** Finds limits that contradict each other, that are never reached, or that never let a call through. */
 export function checkLimits(path: Path, upstream: UpstreamConfig, preset: Preset | undefined, report: Report): void {
@@ -42,21 +39,13 @@ function isStated({ requests, amount, window, concurrent }: LimitConfig): boolea
   return concurrent !== undefined || ((requests ?? amount) !== undefined && window !== undefined)
 }
 
+const PER_WINDOW = ['requests', 'window', 'timezone', 'anchor', 'kind', 'cost', 'pace', 'burst', 'counts'] as const
+
 /** Whether a limit is complete, and mixes nothing of the two sorts of limits (per window, and in flight). */
 function isWhole(at: Path, limit: LimitConfig, report: Report): boolean {
   const { requests, amount, window, concurrent } = limit
   if (concurrent !== undefined) {
-    for (const key of [
-      'requests',
-      'window',
-      'timezone',
-      'anchor',
-      'kind',
-      'cost',
-      'pace',
-      'burst',
-      'counts',
-    ] as const) {
+    for (const key of PER_WINDOW) {
       if (limit[key] === undefined) continue
       report([...at, key], `${key} does not go with concurrent, which counts calls in flight; write two limits`)
     }

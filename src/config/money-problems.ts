@@ -1,20 +1,19 @@
+import { FormulaError } from '../answers/formula.ts'
+import { Price, type PriceConfig } from '../answers/price.ts'
 import type { BudgetConfig } from '../schema/budget-schema.ts'
-import { allowedBy, windowLabel } from '../schema/limits.ts'
+import { allowedBy, type CostByCall, windowLabel } from '../schema/limits.ts'
 import { amountText, formulaOf, type MoneyConfig, namesOf } from '../schema/price-schema.ts'
 import type { Config, LimitConfig, UpstreamConfig } from '../schema/schema.ts'
-import { checkFormula, checkReserve, checkValues } from './price-problems.ts'
-import { didYouMean, type Path } from './problem.ts'
+import { checkName, didYouMean, type Path, type Report } from './problem.ts'
 import { checkWindow } from './window-problems.ts'
-
-type Report = (path: Path, message: string) => void
 
 /** Finds prices that can't be computed, and routes that name none. */
 export function checkMoney(path: Path, upstream: UpstreamConfig, report: Report): void {
   const { price, routes } = upstream
   const listed = Object.keys(price?.list ?? {})
   for (const [index, route] of routes.entries()) {
-    if (route.price !== undefined && !listed.includes(route.price))
-      report([...path, 'routes', index, 'price'], `price.list has no such entry${didYouMean(route.price, listed)}`)
+    if (route.price !== undefined)
+      checkName([...path, 'routes', index, 'price'], route.price, listed, 'price.list has no such entry', report)
   }
   if (price === undefined) return
   const at = [...path, 'price']
@@ -108,8 +107,38 @@ export function checkTeams(config: Config, report: Report): void {
     checkBudget(['organisations', name], budget, config, report)
   const known = Object.keys(organisations)
   for (const [name, { organisation, budget }] of Object.entries(teams)) {
-    if (organisation !== undefined && organisations[organisation] === undefined)
-      report(['teams', name, 'organisation'], `there is no such organisation${didYouMean(organisation, known)}`)
+    if (organisation !== undefined)
+      checkName(['teams', name, 'organisation'], organisation, known, 'there is no such organisation', report)
     checkBudget(['teams', name], budget, config, report)
+  }
+}
+
+export function checkValues(at: Path, { values }: NonNullable<CostByCall['response']>, report: Report): void {
+  for (const [name, { header, body }] of Object.entries(values)) {
+    if ((header === undefined) === (body === undefined)) report([...at, 'values', name], 'needs either header or body')
+  }
+}
+
+/** `prices` are names of prices that a formula may use. */
+export function checkReserve(
+  there: Path,
+  reserve: CostByCall['reserve'],
+  prices: readonly string[],
+  report: Report,
+): void {
+  if (typeof reserve === 'number') return
+  if ('missRate' in reserve) {
+    const { missRate } = reserve
+    if (missRate < 0.002 || missRate > 0.5) report([...there, 'missRate'], 'must be from 0.2% to 50%')
+  } else if (reserve.values === undefined && reserve.formula === undefined) report(there, 'needs values or a formula')
+  else checkFormula([...there, 'formula'], reserve, ['bytes', ...prices], report)
+}
+
+export function checkFormula(at: Path, price: PriceConfig, given: readonly string[], report: Report): void {
+  try {
+    void new Price(price, given)
+  } catch (error) {
+    if (!(error instanceof FormulaError)) throw error
+    report(at, error.message)
   }
 }

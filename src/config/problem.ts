@@ -13,6 +13,9 @@ export interface Problem {
   readonly column?: number
 }
 
+/** Takes note of a problem. */
+export type Report = (path: Path, message: string) => void
+
 export class ConfigError extends Error {
   readonly source: string
   readonly problems: readonly Problem[]
@@ -38,7 +41,7 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
   const schema = Value.Pointer.Get(root, error.schemaPath.slice(1)) as Record<string, unknown> | undefined
   switch (error.keyword) {
     case 'additionalProperties': {
-      const known = Object.keys(asObject(schema?.['properties']))
+      const known = Object.keys(schema?.['properties'] ?? {})
       return error.params.additionalProperties.map((key) => ({
         path: [...path, key],
         message: `unknown key "${key}"${didYouMean(key, known)}`,
@@ -112,6 +115,11 @@ export function didYouMean(word: string, known: readonly string[]): string {
   return closest(word, known) || few
 }
 
+/** Reports a name that is not among the known ones, with the one that was perhaps meant. */
+export function checkName(path: Path, name: string, known: readonly string[], message: string, report: Report): void {
+  if (!known.includes(name)) report(path, message + didYouMean(name, known))
+}
+
 function closest(word: string, known: readonly string[]): string {
   const sameBut = known.find((name) => name.toLowerCase() === word.toLowerCase())
   const match = sameBut ?? closestMatch(word, known, { maxDistance: Math.max(2, Math.floor(word.length / 3)) })
@@ -171,8 +179,4 @@ export function parsePointer(text: string): Path {
 
 function isNode(value: unknown): value is Node {
   return typeof value === 'object' && value !== null && 'range' in value
-}
-
-function asObject(value: unknown): Record<string, unknown> {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {}
 }

@@ -1,10 +1,8 @@
 import type { LimitConfig } from '../schema/schema.ts'
 import { CALENDAR_UNITS, type CalendarUnit, isTimeZone, WEEKDAYS } from '../time/calendar.ts'
-import { didYouMean, type Path } from './problem.ts'
+import { didYouMean, type Path, type Report } from './problem.ts'
 
 type Windowed = Pick<LimitConfig, 'window' | 'timezone' | 'anchor' | 'kind'>
-type Report = (path: Path, message: string) => void
-
 /** Finds a time zone, an anchor or a kind that the window of a limit or a budget can't have. */
 export function checkWindow(at: Path, { window, timezone, anchor, kind }: Windowed, report: Report): void {
   if (typeof window === 'number') {
