@@ -1,4 +1,5 @@
 import { type Fields, joined } from '../http/fields.ts'
+import { parsedJson } from '../schema/json.ts'
 import type { DisguiseConfig } from '../schema/schema.ts'
 import { codingOf, unpacked } from './coding.ts'
 import { type Pointer, pointerOf, someAt } from './pointer.ts'
@@ -82,13 +83,8 @@ export class BodyLook {
   /** Whether the body, which is whole now, is that of a refusal. */
   matches(): boolean {
     const body = unpacked(Buffer.concat(this.#pieces), this.#coding)
-    if (body === undefined) return false
-    let value: unknown
-    try {
-      value = JSON.parse(body.toString())
-    } catch {
-      return false
-    }
+    const value = body && parsedJson(body.toString())
+    if (value === undefined) return false
     return this.#disguises.some((disguise) =>
       disguise.body.every(({ at, values }) => someAt(value, at, (found) => values.includes(found))),
     )

@@ -1,6 +1,7 @@
 import { open, type FileHandle, readFile } from 'node:fs/promises'
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { parsedJson } from '../schema/json.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
 const LINE_END = 10
@@ -47,8 +48,8 @@ export class FileAudit implements AuditStore {
       throw error
     }
     for (const line of text.split('\n').toReversed()) {
-      const entry = parse(line)
-      if (entry !== undefined) yield entry
+      const entry = parsedJson(line)
+      if (entry !== undefined) yield entry as AuditEntry
     }
   }
 
@@ -105,14 +106,5 @@ async function cutUnfinished(file: FileHandle): Promise<void> {
       return
     }
     end = start
-  }
-}
-
-/** The entry in a line; undefined if there is none. */
-function parse(line: string): AuditEntry | undefined {
-  try {
-    return JSON.parse(line) as AuditEntry
-  } catch {
-    return undefined
   }
 }

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { parse, stringify } from 'yaml'
 import { soundsLikeChanging, soundsLikeReading } from '../config/presets/words.ts'
+import { decoded } from '../http/decode.ts'
 import { completeRoute, guessedRoute, isSafeMethod, type Route } from '../routing/route.ts'
 import { RouteTable } from '../routing/route-table.ts'
+import { isObject } from '../schema/json.ts'
 import { ROUTE_PATH } from '../schema/schema-parts.ts'
 import { CommandError } from './command-error.ts'
 import { presetNamed } from './preset.ts'
@@ -141,21 +143,9 @@ function valueAt(document: unknown, pointer: string): unknown {
   let value = document
   for (const part of pointer.split('/').slice(1)) {
     if (!isObject(value)) return undefined
-    value = value[unescaped(part).replaceAll('~1', '/').replaceAll('~0', '~')]
+    value = value[decoded(part).replaceAll('~1', '/').replaceAll('~0', '~')]
   }
   return value
-}
-
-function unescaped(part: string): string {
-  try {
-    return decodeURIComponent(part)
-  } catch {
-    return part
-  }
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 function lineOf(operation: Operation, known: RouteTable | undefined): string {

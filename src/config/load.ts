@@ -21,6 +21,7 @@ import {
   type SchemaError,
 } from './problem.ts'
 import { ClientSchema } from '../schema/client-schema.ts'
+import { isObject } from '../schema/json.ts'
 import { IssuerSchema } from '../schema/issuer-schema.ts'
 import { WebhookSchema } from '../schema/webhook-schema.ts'
 import { type Config, ConfigSchema } from '../schema/schema.ts'
@@ -315,10 +316,6 @@ function remove(value: unknown, path: Path): void {
   if (last === undefined || typeof parent !== 'object' || parent === null) return
   if (Array.isArray(parent)) parent.splice(Number(last), 1)
   else delete (parent as Record<string, unknown>)[last]
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 function asObject(value: unknown): Record<string, unknown> {

@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module'
 import type * as OAuth from 'oauth4webapi'
 import type { Clock } from '../time/clock.ts'
+import { isObject, parsedJson } from '../schema/json.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
 import { codeOf } from '../upstream/error-code.ts'
 import { importSigningKey } from './signing-key.ts'
@@ -72,7 +73,8 @@ function isAway(error: unknown): boolean {
  * challenge, which every refused client gets (§5.2), it would also report the challenge instead of the error.
  */
 async function readToken(response: Response): Promise<{ text: string; lifetimeMs: number }> {
-  const { access_token: text, token_type: type, expires_in: expiresIn, error } = fieldsIn(await response.text())
+  const content = parsedJson(await response.text())
+  const { access_token: text, token_type: type, expires_in: expiresIn, error } = isObject(content) ? content : {}
   if (!response.ok || typeof text !== 'string' || !/^[\x21-\x7e]+$/.test(text)) {
     const code = typeof error === 'string' && ERROR_CODE.test(error) ? error : 'and no token'
     throw new NoTokenError(response.status, `answered ${response.status} ${code}`)
@@ -82,15 +84,6 @@ async function readToken(response: Response): Promise<{ text: string; lifetimeMs
     throw new NoTokenError(response.status, 'answered with a token of another type than Bearer')
   }
   return { text, lifetimeMs: lifetimeOf(expiresIn) }
-}
-
-/** The fields of a JSON object; none if it is no object. */
-function fieldsIn(json: string): Record<string, unknown> {
-  try {
-    return (JSON.parse(json) ?? {}) as Record<string, unknown>
-  } catch {
-    return {}
-  }
 }
 
 /** Reads a lifetime, which may be a number or a text. Anything else counts as not stated. */

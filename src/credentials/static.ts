@@ -1,3 +1,4 @@
+import { decoded } from '../http/decode.ts'
 import { CONTROL, HEADER_VALUE } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Route } from '../routing/route.ts'
@@ -109,11 +110,7 @@ export class QueryCredential extends StaticCredential {
   /** Whether a pair has the name of the parameter, in any encoding: servers decode names, too. */
   #isOwn(pair: string): boolean {
     const [name = ''] = pair.split('=', 1)
-    try {
-      return decodeURIComponent(name.replaceAll('+', ' ')) === this.#parameter
-    } catch {
-      return name === this.#parameter
-    }
+    return decoded(name.replaceAll('+', ' ')) === this.#parameter
   }
 }
 

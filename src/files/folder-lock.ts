@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { linkSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { readIfThere } from './replace-file.ts'
 
 /**
  * A lock file is empty for a moment while it is made. One that stays empty was left by a process whose disk was full.
@@ -62,15 +63,6 @@ function isLeftBehind(lock: string, dir: string): boolean {
     `process ${holder} uses the store folder ${dir}; give every gateway its own store.dir, or share Redis. If process ` +
       `${holder} is no gateway, its number was that of one that has died: remove ${lock}`,
   )
-}
-
-function readIfThere(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    throw error
-  }
 }
 
 /** The id of the process that wrote the lock, if it is still running. */

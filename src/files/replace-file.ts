@@ -11,6 +11,7 @@ import {
   fchownSync,
   fsyncSync,
   openSync,
+  readFileSync,
   renameSync,
   rmSync,
   type Stats,
@@ -50,6 +51,16 @@ export function replaceFile(
     throw error
   }
   if (isSynced) syncFolder(dirname(path))
+}
+
+/** The text of a file; undefined if there is none. */
+export function readIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw error
+  }
 }
 
 function syncFolder(path: string): void {

@@ -1,10 +1,11 @@
-import { mkdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdirSync, rmSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock } from '../time/clock.ts'
 import { watchContents } from '../files/watch-contents.ts'
 import type { Records } from './records.ts'
-import { replaceFile } from '../files/replace-file.ts'
+import { readIfThere, replaceFile } from '../files/replace-file.ts'
+import { isObject, parsedJson } from '../schema/json.ts'
 
 /** A change takes milliseconds. A lock that is older was left behind by a process that died. */
 const LOCK_STALE_MS = 5_000
@@ -56,13 +57,8 @@ export class FileRecords<Item> implements Records<Item> {
   }
 
   #load(): Map<string, Item> {
-    let text: string
-    try {
-      text = readFileSync(this.#path, 'utf8')
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return new Map()
-      throw error
-    }
+    const text = readIfThere(this.#path)
+    if (text === undefined) return new Map()
     const records = recordsIn(text, this.#sort)
     if (records === undefined)
       throw new Error(`${this.#path} is damaged; put back a copy of it, or remove it to begin with none`)
@@ -77,16 +73,9 @@ export class FileRecords<Item> implements Records<Item> {
 
 /** The records in a text; undefined if the file is damaged. Says nothing of its content, which may be secret. */
 function recordsIn(text: string, sort: string): Record<string, object> | undefined {
-  try {
-    const records: unknown = (JSON.parse(text) as Record<string, unknown> | null)?.[sort]
-    return isRecord(records) && Object.values(records).every(isRecord) ? (records as Record<string, object>) : undefined
-  } catch {
-    return undefined
-  }
-}
-
-function isRecord(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
+  const content = parsedJson(text)
+  const records = isObject(content) ? content[sort] : undefined
+  return isObject(records) && Object.values(records).every(isObject) ? (records as Record<string, object>) : undefined
 }
 
 /**

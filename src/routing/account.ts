@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { decoded } from '../http/decode.ts'
 import { membersOf } from '../http/fields.ts'
 import { type PathPattern, segmentsOf } from './path-pattern.ts'
 
@@ -35,7 +36,7 @@ export function collectClaims(
     // Nobody knows which of several values the upstream uses, so each is a claim.
     for (const id of membersOf(value)) if (id !== '') claims.push({ place: `header ${name}`, id })
   }
-  for (const path of paths) for (const id of rules.inPath(path)) claims.push({ place: 'path', id: decode(id) })
+  for (const path of paths) for (const id of rules.inPath(path)) claims.push({ place: 'path', id: decoded(id) })
   if (query !== '') collectFromQuery(rules.query, query, claims)
   return claims
 }
@@ -59,16 +60,7 @@ function collectFromQuery(names: ReadonlySet<string>, query: string, claims: Cla
 }
 
 function decodeQuery(text: string): string {
-  return decode(text.includes('+') ? text.replaceAll('+', ' ') : text)
-}
-
-function decode(text: string): string {
-  if (!text.includes('%')) return text
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
+  return decoded(text.includes('+') ? text.replaceAll('+', ' ') : text)
 }
 
 /**

@@ -1,5 +1,6 @@
 import { parse } from 'yaml'
 import { words } from '../config/presets/words.ts'
+import { isObject } from '../schema/json.ts'
 import { KEPT_BYTES } from './body.ts'
 
 /** What an entity says of itself. */
@@ -142,8 +143,4 @@ function readJson(body: string): unknown {
 
 function text(value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' ? value : undefined
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -1,5 +1,6 @@
 import Type, { type Static, type TSchema } from 'typebox'
 import { Value } from 'typebox/value'
+import { isObject } from '../schema/json.ts'
 
 /** A setting that makes no sense; the message names the field. */
 export class FieldError extends Error {
@@ -28,8 +29,4 @@ export function checkFields<S extends TSchema>(schema: S, value: unknown, path: 
     if (value[key] !== undefined || schema.required?.includes(key)) checkFields(field, value[key], [...path, key])
   }
   return value as Static<S>
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

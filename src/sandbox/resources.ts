@@ -1,3 +1,4 @@
+import { decoded } from '../http/decode.ts'
 import { isV1, type Kind } from './entities.ts'
 import type { Question } from './identify.ts'
 
@@ -31,13 +32,7 @@ export function wantedOf({ method, path, query }: Question): Wanted | undefined 
   }
 }
 
-interface Found {
-  readonly kind: Kind
-  readonly operation: Wanted['operation']
-  readonly id?: string | undefined
-  readonly org?: string | undefined
-  readonly project?: string | undefined
-}
+type Found = Pick<Wanted, 'kind' | 'operation'> & Partial<Pick<Wanted, 'id' | 'org' | 'project'>>
 
 const V1_SCOPE = String.raw`\/v1\/(?:orgs\/(?<org>[^/]+)\/(?:projects\/(?<project>[^/]+)\/)?)?`
 const START = [
@@ -121,12 +116,4 @@ const OF_ENTITY: Readonly<Record<string, Wanted['operation']>> = {
   PUT: 'update',
   PATCH: 'update',
   DELETE: 'delete',
-}
-
-function decoded(segment: string): string {
-  try {
-    return decodeURIComponent(segment)
-  } catch {
-    return segment // not of this form, so no entity has this name
-  }
 }

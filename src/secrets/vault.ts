@@ -1,6 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { Agent, request } from 'undici'
 import type { Clock, Timer } from '../time/clock.ts'
+import { isObject, parsedJson } from '../schema/json.ts'
 import type { VaultConfig } from '../schema/schema.ts'
 import { backoffOf } from '../resilience/backoff.ts'
 import type { Answer, SecretSource } from './source.ts'
@@ -175,10 +176,10 @@ export class VaultSource implements SecretSource {
       const why = error.name === 'TimeoutError' ? 'no answer in time' : (error.code ?? error.name)
       throw new Error(`could not be reached (${why})`, { cause: error })
     })
-    const text = await reply.body.text()
+    const content = parsedJson(await reply.body.text())
     // 429 and 5xx (sealed, standby, not initialised) are worth a retry.
     if (reply.statusCode === 429 || reply.statusCode >= 500) throw new Error(`answered ${reply.statusCode}`)
-    return { status: reply.statusCode, body: parsed(text) }
+    return { status: reply.statusCode, body: isObject(content) ? content : {} }
   }
 }
 
@@ -204,13 +205,4 @@ function failure(status: number, what: string): VaultError {
   if (status >= 300 && status < 400)
     return new VaultError(`Vault redirects ${what}: name the node that answers in secrets.vault.url`)
   return new VaultError(`Vault answered ${status} to ${what}`)
-}
-
-function parsed(text: string): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(text)
-    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {}
-  } catch {
-    return {}
-  }
 }

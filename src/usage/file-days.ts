@@ -1,9 +1,10 @@
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import Type from 'typebox'
 import { Value } from 'typebox/value'
-import { replaceFile } from '../files/replace-file.ts'
+import { readIfThere, replaceFile } from '../files/replace-file.ts'
 import type { Logger } from '../observe/log.ts'
+import { parsedJson } from '../schema/json.ts'
 import type { Clock } from '../time/clock.ts'
 import { DAY_MS, dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
@@ -76,13 +77,8 @@ export class FileDays implements UsageDays {
   /** A file that can't be read is put aside: what it had is missing then, and the gateway serves all the same. */
   #load(day: string): DayRow[] {
     const path = this.#fileOf(day)
-    let text: string
-    try {
-      text = readFileSync(path, 'utf8')
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
-      throw error
-    }
+    const text = readIfThere(path)
+    if (text === undefined) return []
     const rows = rowsIn(text, day)
     if (rows !== undefined) return rows
     renameSync(path, `${path}.damaged`)
@@ -110,12 +106,7 @@ function textOf(rows: ReadonlyMap<string, DayRow>): string {
 }
 
 function rowsIn(text: string, day: string): DayRow[] | undefined {
-  let found: unknown
-  try {
-    found = JSON.parse(text)
-  } catch {
-    return undefined
-  }
+  const found = parsedJson(text)
   if (!Value.Check(FileSchema, found)) return undefined
   return found.rows.map(([names, numbers]) => rowOf(day, names, numbers))
 }
