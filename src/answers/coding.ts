@@ -9,7 +9,6 @@ import type { Transform } from 'node:stream'
 import {
   brotliDecompressSync,
   createBrotliDecompress,
-  createInflate,
   createInflateRaw,
   createUnzip,
   createZstdDecompress,
@@ -32,45 +31,38 @@ export function codingOf(field: Field): string {
 
 /** A whole body as it was before its content coding (RFC 9110 §8.4.1); undefined if that can't be told within the bound. */
 export function unpacked(body: Buffer, coding: string): Buffer | undefined {
-  const options = { maxOutputLength: MOST_UNPACKED }
+  if (coding === '') return body
   try {
-    switch (coding) {
-      case '':
-        return body
-      case 'gzip':
-        return unzipSync(body, options)
-      case 'deflate':
-        // Some servers leave out the header of zlib, as RFC 9110 §8.4.1.2 notes.
-        return isOfZlib(body) ? unzipSync(body, options) : inflateRawSync(body, options)
-      case 'br':
-        return brotliDecompressSync(body, options)
-      case 'zstd':
-        return zstdDecompressSync(body, options)
-      default:
-        return undefined
-    }
+    return CODINGS[coding]?.(body).whole(body, { maxOutputLength: MOST_UNPACKED })
   } catch {
     return undefined
   }
 }
 
-/** What begins so has the header of zlib; see `unpacked`. */
-function isOfZlib(body: Buffer): boolean {
-  return (body[0]! & 0x0f) === 8
+/** Unpacks a whole body, and makes what unpacks one as it comes. */
+interface Unpacking {
+  whole(body: Buffer, options: { maxOutputLength: number }): Buffer
+  stream(): Transform
 }
 
-const UNPACKERS: Readonly<Record<string, (first: Buffer) => Transform>> = {
-  gzip: () => createUnzip(),
-  deflate: (first) => (isOfZlib(first) ? createInflate() : createInflateRaw()),
-  br: () => createBrotliDecompress(),
-  zstd: () => createZstdDecompress(),
+const ZLIB: Unpacking = { whole: unzipSync, stream: createUnzip }
+const RAW: Unpacking = { whole: inflateRawSync, stream: createInflateRaw }
+const BROTLI: Unpacking = { whole: brotliDecompressSync, stream: createBrotliDecompress }
+const ZSTD: Unpacking = { whole: zstdDecompressSync, stream: createZstdDecompress }
+
+/** By the first piece of the body: some servers leave out the header of zlib, as RFC 9110 §8.4.1.2 notes. */
+const CODINGS: Readonly<Record<string, (first: Buffer) => Unpacking>> = {
+  gzip: () => ZLIB,
+  deflate: (first) => ((first[0]! & 0x0f) === 8 ? ZLIB : RAW),
+  br: () => BROTLI,
+  zstd: () => ZSTD,
 }
 
 /** Unpacks a body of one coding as it comes; undefined if the coding is not known. `first`: its first piece, if that is here. */
 export function unpackerOf(coding: string, first: Buffer): Transform | undefined {
-  return UNPACKERS[coding]?.(first)
+  return CODINGS[coding]?.(first).stream()
 }
 
 export function isKnownCoding(coding: string): boolean {
-  return Object.hasOwn(UNPACKERS, coding)
+  return Object.hasOwn(CODINGS, coding)
 }

@@ -45,21 +45,14 @@ export function faultOfKey(
 
 /** The usual algorithm of a key (RFC 7518 §3.1, RFC 8037). */
 export function algorithmOf({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string {
-  switch (asymmetricKeyType) {
-    case 'rsa':
-      return 'RS256'
-    case 'rsa-pss':
-      return 'PS256'
-    case 'ed25519':
-      return 'EdDSA'
-    default:
-      switch (asymmetricKeyDetails?.namedCurve) {
-        case 'secp384r1':
-          return 'ES384'
-        case 'secp521r1':
-          return 'ES512'
-        default:
-          return 'ES256'
-      }
-  }
+  return ALGORITHMS[asymmetricKeyDetails?.namedCurve ?? asymmetricKeyType ?? ''] ?? 'ES256'
+}
+
+/** By the curve of a key, or where it has none by its type. */
+const ALGORITHMS: Readonly<Record<string, string>> = {
+  rsa: 'RS256',
+  'rsa-pss': 'PS256',
+  ed25519: 'EdDSA',
+  secp384r1: 'ES384',
+  secp521r1: 'ES512',
 }
