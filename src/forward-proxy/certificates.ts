@@ -5,7 +5,15 @@
  * of a client never leaves (test/forward-proxy).
  */
 
-import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from 'node:crypto'
+import {
+  createPublicKey,
+  generateKeyPairSync,
+  hash,
+  type KeyObject,
+  randomBytes,
+  sign,
+  X509Certificate,
+} from 'node:crypto'
 import { isIP } from 'node:net'
 import { AsnConvert, OctetString } from '@peculiar/asn1-schema'
 import {
@@ -82,17 +90,18 @@ export function makeAuthority(hosts: readonly string[], now: number): MadeAuthor
   const validity = validityOf(now, CA_MS)
   const root = newKeys()
   const name = nameOf(`Sluice local CA ${new Date(now).toISOString().slice(0, 10)} ${randomBytes(4).toString('hex')}`)
-  const rootCertificate = certify({ name, publicKey: root.publicKey, validity, extensions: caExtensions(hosts, 1) })(
-    name,
-    root,
-  )
+  const signer = { name, ...root }
+  const rootCertificate = certify({ ...signer, validity, extensions: caExtensions(hosts, 1) }, signer)
   const issuer = newKeys()
-  const issuerCertificate = certify({
-    name: nameOf('Sluice local CA, for TLS servers'),
-    publicKey: issuer.publicKey,
-    validity,
-    extensions: [...caExtensions(hosts, 0), extension(id_ce_extKeyUsage, new ExtendedKeyUsage([id_kp_serverAuth]))],
-  })(name, root)
+  const issuerCertificate = certify(
+    {
+      name: nameOf('Sluice local CA, for TLS servers'),
+      publicKey: issuer.publicKey,
+      validity,
+      extensions: [...caExtensions(hosts, 0), extension(id_ce_extKeyUsage, new ExtendedKeyUsage([id_kp_serverAuth]))],
+    },
+    signer,
+  )
   return {
     root: pem(rootCertificate),
     issuer: pem(issuerCertificate),
@@ -107,8 +116,8 @@ export function makeLeaf(
   now: number,
 ): { cert: string; key: string; renewAt: number } {
   const { publicKey, privateKey } = newKeys()
-  const issuerName = AsnConvert.parse(certificate, Certificate).tbsCertificate.subject
-  const leaf = certify({
+  const { subject } = AsnConvert.parse(certificate, Certificate).tbsCertificate
+  const leaf = {
     // Not the host: some clients judge a common name that could be one by the constraints for names, also of an address.
     name: nameOf('Sluice forward proxy'),
     publicKey,
@@ -119,9 +128,10 @@ export function makeLeaf(
       extension(id_ce_extKeyUsage, new ExtendedKeyUsage([id_kp_serverAuth])),
       extension(id_ce_subjectAltName, new SubjectAlternativeName([generalName(host)])),
     ],
-  })(issuerName, { publicKey: createPublicKey(key), privateKey: key })
+  }
+  const signed = certify(leaf, { name: subject, publicKey: createPublicKey(key), privateKey: key })
   return {
-    cert: pem(leaf) + pem(certificate),
+    cert: pem(signed) + pem(certificate),
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
     renewAt: now + LEAF_MS / 2,
   }
@@ -146,6 +156,10 @@ interface Keys {
   readonly privateKey: KeyObject
 }
 
+interface Signer extends Keys {
+  readonly name: Name
+}
+
 interface Subject {
   readonly name: Name
   readonly publicKey: KeyObject
@@ -157,32 +171,28 @@ function newKeys(): Keys {
   return generateKeyPairSync('ec', { namedCurve: 'P-256' })
 }
 
-function certify({ name, publicKey, validity, extensions }: Subject) {
-  return (issuer: Name, signer: Keys): Buffer => {
-    const algorithm = new AlgorithmIdentifier({ algorithm: ECDSA_WITH_SHA256 })
-    const tbsCertificate = new TBSCertificate({
-      version: Version.v3,
-      serialNumber: serialNumber(),
-      signature: algorithm,
-      issuer,
-      validity,
-      subject: name,
-      subjectPublicKeyInfo: infoOf(publicKey),
-      extensions: new Extensions([
-        ...extensions,
-        extension(id_ce_subjectKeyIdentifier, new SubjectKeyIdentifier(keyId(publicKey))),
-        extension(
-          id_ce_authorityKeyIdentifier,
-          new AuthorityKeyIdentifier({ keyIdentifier: new KeyIdentifier(keyId(signer.publicKey)) }),
-        ),
-      ]),
-    })
-    const signed = Buffer.from(AsnConvert.serialize(tbsCertificate))
-    const signatureValue = bytesOf(sign('sha256', signed, signer.privateKey))
-    return Buffer.from(
-      AsnConvert.serialize(new Certificate({ tbsCertificate, signatureAlgorithm: algorithm, signatureValue })),
-    )
-  }
+/** DER of a certificate for the subject. */
+function certify({ name, publicKey, validity, extensions }: Subject, signer: Signer): Buffer {
+  const algorithm = new AlgorithmIdentifier({ algorithm: ECDSA_WITH_SHA256 })
+  const authorityId = new AuthorityKeyIdentifier({ keyIdentifier: new KeyIdentifier(keyId(signer.publicKey)) })
+  const tbsCertificate = new TBSCertificate({
+    version: Version.v3,
+    serialNumber: serialNumber(),
+    signature: algorithm,
+    issuer: signer.name,
+    validity,
+    subject: name,
+    subjectPublicKeyInfo: infoOf(publicKey),
+    extensions: new Extensions([
+      ...extensions,
+      extension(id_ce_subjectKeyIdentifier, new SubjectKeyIdentifier(keyId(publicKey))),
+      extension(id_ce_authorityKeyIdentifier, authorityId),
+    ]),
+  })
+  const signed = Buffer.from(AsnConvert.serialize(tbsCertificate))
+  const signatureValue = bytesOf(sign('sha256', signed, signer.privateKey))
+  const certificate = new Certificate({ tbsCertificate, signatureAlgorithm: algorithm, signatureValue })
+  return Buffer.from(AsnConvert.serialize(certificate))
 }
 
 function caExtensions(hosts: readonly string[], pathLenConstraint: number): Extension[] {
@@ -244,11 +254,7 @@ function infoOf(publicKey: KeyObject): SubjectPublicKeyInfo {
 }
 
 function keyId(publicKey: KeyObject): ArrayBuffer {
-  return bytesOf(
-    createHash('sha1')
-      .update(Buffer.from(infoOf(publicKey).subjectPublicKey))
-      .digest(),
-  )
+  return bytesOf(hash('sha1', Buffer.from(infoOf(publicKey).subjectPublicKey), 'buffer'))
 }
 
 function bytesOf(buffer: Buffer): ArrayBuffer {
@@ -256,6 +262,5 @@ function bytesOf(buffer: Buffer): ArrayBuffer {
 }
 
 function pem(certificate: Buffer): string {
-  const lines = certificate.toString('base64').match(/.{1,64}/g) ?? []
-  return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`
+  return new X509Certificate(certificate).toString()
 }
