@@ -1,11 +1,11 @@
 import Type, { type StaticDecode } from 'typebox'
 import { amount, currency } from './price-schema.ts'
-import { calendarProperties, limitWindow, name, object, percent } from './schema-parts.ts'
+import { calendarProperties, limitWindow, name, object, percent, whole } from './schema-parts.ts'
 
 /** What a client, a team or an organisation may spend: calls, or money. */
 const BudgetEntrySchema = Type.Refine(
   object({
-    requests: Type.Optional(Type.Integer({ minimum: 1, maximum: 0xffff_ffff, description: 'How many calls.' })),
+    requests: Type.Optional(whole('How many calls.', { minimum: 1, maximum: 0xffff_ffff })),
     amount: Type.Optional(amount('Instead of requests: how much money, by `price` of the upstreams.')),
     unit: Type.Optional(currency('The currency of the amount.')),
     window: limitWindow('In any window of that length, or in each of the calendar.', '1s'),

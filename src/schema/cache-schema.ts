@@ -1,5 +1,5 @@
 import Type, { type StaticDecode } from 'typebox'
-import { duration, object } from './schema-parts.ts'
+import { duration, object, whole } from './schema-parts.ts'
 
 const rule = {
   scope: Type.Optional(
@@ -65,16 +65,14 @@ export const CacheSchema = object(
       description: 'Where answers are kept: in each gateway process, or in the Redis of `store` for all of them.',
     }),
     maxBytes: Type.Optional(
-      Type.Integer({
-        minimum: 65_536,
-        description:
-          'Most bytes of answers in each process; what was used least lately goes first. Default: 67108864. Only with memory.',
-      }),
+      whole(
+        'Most bytes of answers in each process; what was used least lately goes first. Default: 67108864. Only with memory.',
+        { minimum: 65_536 },
+      ),
     ),
-    maxEntryBytes: Type.Integer({
+    maxEntryBytes: whole('Largest answer that is kept; a larger one is only passed on.', {
       minimum: 1024,
       default: 1_048_576,
-      description: 'Largest answer that is kept; a larger one is only passed on.',
     }),
   },
   { default: {}, description: 'Where answers of cached routes are kept.' },

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { addedHeader, duration, headerName, httpUrl, name, object, percent, secret, url } from './schema-parts.ts'
+import { addedHeader, duration, headerName, httpUrl, name, object, percent, secret, text, url } from './schema-parts.ts'
 
 /** The fields that each type of credential needs, and those that it may have. All others belong to other types. */
 export const CREDENTIAL_TYPES = {
@@ -55,7 +55,7 @@ const FIELDS = {
       description: 'For oauth2: the token endpoint.',
     }),
   ),
-  clientId: Type.Optional(Type.String({ minLength: 1, description: 'For oauth2.' })),
+  clientId: Type.Optional(text('For oauth2.')),
   clientSecret: Type.Optional(secret('For oauth2, unless key proves the client.')),
   clientAuth: Type.Optional(
     Type.Enum(['basic', 'post'], {
@@ -63,9 +63,7 @@ const FIELDS = {
     }),
   ),
   scopes: Type.Optional(Type.Array(Type.String({ minLength: 1 }), { minItems: 1, description: 'For oauth2.' })),
-  audience: Type.Optional(
-    Type.String({ minLength: 1, description: 'For oauth2 a parameter of the request, for jwt its claim aud.' }),
-  ),
+  audience: Type.Optional(text('For oauth2 a parameter of the request, for jwt its claim aud.')),
   parameters: Type.Optional(
     Type.Record(Type.String(), Type.String(), {
       description: 'For oauth2: what else the token endpoint wants, such as resource.',
@@ -74,19 +72,16 @@ const FIELDS = {
   key: Type.Optional(
     secret('PEM of the private key that signs the token (jwt), or proves the client to the token endpoint (oauth2).'),
   ),
-  keyId: Type.Optional(Type.String({ minLength: 1, description: 'The id of `key`: the kid of what it signs.' })),
+  keyId: Type.Optional(text('The id of `key`: the kid of what it signs.')),
   algorithm: Type.Optional(
     Type.Enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'], {
       description: 'What `key` signs with. Default: RS256, PS256, EdDSA, or what its curve needs.',
     }),
   ),
   issuer: Type.Optional(
-    Type.String({
-      minLength: 1,
-      description: 'For jwt its claim iss; for oauth2 with a key the aud of the client’s assertion. Default: tokenUrl.',
-    }),
+    text('For jwt its claim iss; for oauth2 with a key the aud of the client’s assertion. Default: tokenUrl.'),
   ),
-  subject: Type.Optional(Type.String({ minLength: 1, description: 'For jwt: its claim sub.' })),
+  subject: Type.Optional(text('For jwt: its claim sub.')),
   claims: Type.Optional(Type.Record(Type.String(), Type.Unknown(), { description: 'For jwt: further claims.' })),
   lifetime: Type.Optional(duration('For jwt: how long each token is valid. Default: 5m.', { min: '10s', max: '24h' })),
   skew: Type.Optional(
@@ -187,7 +182,7 @@ const VaultSchema = object(
     roleId: Type.Optional(secret('role_id of an AppRole.')),
     secretId: Type.Optional(secret('Its secret_id, which must be good for more than one log-in.')),
     approlePath: Type.String({ default: 'approle', description: 'Where the AppRole method is mounted.' }),
-    namespace: Type.Optional(Type.String({ minLength: 1, description: 'Namespace, with Vault Enterprise.' })),
+    namespace: Type.Optional(text('Namespace, with Vault Enterprise.')),
     refresh: duration('How often secrets are asked for again.', { default: '60s', min: '1s' }),
     ca: Type.Optional(Type.String({ description: 'PEM of the authorities to trust instead of the system’s.' })),
   },
@@ -205,10 +200,7 @@ export const SecretsSchema = object(
       }),
     ),
     file: Type.Optional(
-      Type.String({
-        minLength: 1,
-        description: 'File of the store. Default: secrets.json in store.dir; with Redis, the store is there instead.',
-      }),
+      text('File of the store. Default: secrets.json in store.dir; with Redis, the store is there instead.'),
     ),
     vault: Type.Optional(VaultSchema),
   },

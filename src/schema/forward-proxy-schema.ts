@@ -1,6 +1,6 @@
 import Type, { type StaticDecode } from 'typebox'
 import { Value } from 'typebox/value'
-import { duration, networkAccess, object, port } from './schema-parts.ts'
+import { duration, networkAccess, object, port, whole } from './schema-parts.ts'
 
 /** The port for tools that can only be told of a proxy: the field `forwardProxy`. */
 export const ForwardProxySchema = object(
@@ -28,10 +28,9 @@ export const ForwardProxySchema = object(
     networkAccess: networkAccess(
       'What tunnels to other hosts may reach, beside networkAccess of the gateway and the client',
     ),
-    maxTunnels: Type.Integer({
+    maxTunnels: whole('Most tunnels that may be open at once in a process, of both kinds.', {
       minimum: 1,
       default: 1000,
-      description: 'Most tunnels that may be open at once in a process, of both kinds.',
     }),
     idle: duration('Longest time without a byte in a tunnel to another host.', { default: '5m' }),
   },

@@ -1,10 +1,10 @@
 import Type, { type StaticDecode } from 'typebox'
-import { duration, httpUrl, object } from './schema-parts.ts'
+import { duration, httpUrl, object, text } from './schema-parts.ts'
 
 /** An entry of `tokenIssuers`: an issuer whose signed tokens (RFC 7519) clients may present. */
 export const IssuerSchema = object({
-  issuer: Type.String({ minLength: 1, description: 'What `iss` of its tokens must be, exactly.' }),
-  audience: Type.String({ minLength: 1, description: 'What `aud` of its tokens must be or contain: this gateway.' }),
+  issuer: text('What `iss` of its tokens must be, exactly.'),
+  audience: text('What `aud` of its tokens must be or contain: this gateway.'),
   jwks: httpUrl('URL of its public keys, as a JSON Web Key Set (RFC 7517).'),
   algorithms: Type.Array(
     Type.Enum(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519']),

@@ -1,6 +1,15 @@
 import Type from 'typebox'
 import { amount, currency, finish, reserveSchema, ResponseSchema, statuses } from './price-schema.ts'
-import { calendarProperties, limitWindow, name, object, percent, POINTER_PATTERN, units } from './schema-parts.ts'
+import {
+  calendarProperties,
+  limitWindow,
+  name,
+  object,
+  percent,
+  POINTER_PATTERN,
+  units,
+  whole,
+} from './schema-parts.ts'
 
 const CostSchema = Type.Union(
   [
@@ -68,11 +77,10 @@ export const LimitSchema = object({
   when: Type.Optional(
     object(
       {
-        bodyOver: Type.Integer({
-          minimum: 0,
-          description:
-            'Only calls with a request body of more bytes than this are charged. A request that does not declare its length is refused.',
-        }),
+        bodyOver: whole(
+          'Only calls with a request body of more bytes than this are charged. A request that does not declare its length is refused.',
+          { minimum: 0 },
+        ),
       },
       { description: 'Which calls of the class are charged. Default: all of them.' },
     ),

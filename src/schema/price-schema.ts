@@ -1,6 +1,6 @@
 import Type, { type StaticDecode, type TArrayOptions, type TSchema } from 'typebox'
 import { fractionOf, roundedUp, times } from './fraction.ts'
-import { duration, headerName, object, percent, POINTER_PATTERN } from './schema-parts.ts'
+import { duration, headerName, object, percent, POINTER_PATTERN, text, whole } from './schema-parts.ts'
 
 /** What a call costs: in units, by its answer; and in money. */
 
@@ -9,10 +9,7 @@ const pointer = (options: object = {}) =>
   Type.String({ pattern: POINTER_PATTERN, expected: 'a JSON pointer such as /usage/total_tokens', ...options })
 
 const formula = Type.Optional(
-  Type.String({
-    minLength: 1,
-    description: 'How the values make units: + - * /, parentheses, max(…) and min(…). Default: their sum. Rounded up.',
-  }),
+  text('How the values make units: + - * /, parentheses, max(…) and min(…). Default: their sum. Rounded up.'),
 )
 
 const places = Type.Union([pointer(), Type.Array(pointer(), { minItems: 1 })], {
@@ -60,11 +57,7 @@ export const reserveSchema = <T extends TSchema>(most: (description: string) => 
           values(object({ body: places, default: otherwise }), 'What the JSON of the request’s body says, by name.'),
         ),
         formula: Type.Optional(
-          Type.String({
-            minLength: 1,
-            description:
-              'How the values, and `bytes` of the request’s body, make units. Default: the sum of the values.',
-          }),
+          text('How the values, and `bytes` of the request’s body, make units. Default: the sum of the values.'),
         ),
         most: most('The most that is reserved, and what is reserved where the request does not tell.'),
       }),
@@ -136,10 +129,9 @@ export const MoneySchema = object(
   {
     unit: currency('The currency of the prices. Nothing is converted.'),
     response: Type.Optional(ResponseSchema),
-    per: Type.Integer({
+    per: whole('Of how many of a value the list has the price: 1000000 for prices of a million tokens.', {
       minimum: 1,
       default: 1,
-      description: 'Of how many of a value the list has the price: 1000000 for prices of a million tokens.',
     }),
     list: Type.Optional(
       Type.Record(

@@ -30,6 +30,16 @@ export const POINTER_PATTERN = '^(/([^~/]|~0|~1)*)+$'
 export const units = (description: string, minimum = 1) =>
   Type.Integer({ minimum, maximum: 0xffff_ffff, expected: `a whole number, at least ${minimum}`, description })
 
+export const whole = (
+  description: string,
+  bounds: { readonly minimum?: number; readonly maximum?: number; readonly default?: number },
+) => Type.Integer({ ...bounds, description })
+
+export const flag = (description: string, defaultValue: boolean) => Type.Boolean({ default: defaultValue, description })
+
+/** A text that is not empty. */
+export const text = (description: string) => Type.String({ minLength: 1, description })
+
 interface DurationOptions {
   readonly default?: string
   readonly min?: string

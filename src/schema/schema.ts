@@ -14,7 +14,19 @@ import { type CredentialSchema, SecretsSchema } from './credential-schema.ts'
 import { ForwardProxySchema } from './forward-proxy-schema.ts'
 import { IssuerSchema } from './issuer-schema.ts'
 import type { LimitSchema } from './limit-schema.ts'
-import { addressRange, duration, networkAccess, object, percent, port, record, secret } from './schema-parts.ts'
+import {
+  addressRange,
+  duration,
+  flag,
+  networkAccess,
+  object,
+  percent,
+  port,
+  record,
+  secret,
+  text,
+  whole,
+} from './schema-parts.ts'
 import { StoreSchema } from './store-schema.ts'
 import { TelemetrySchema } from './telemetry-schema.ts'
 import { type AccountSchema, UpstreamSchema } from './upstream-schema.ts'
@@ -27,18 +39,13 @@ import { WebhookSchema } from './webhook-schema.ts'
 
 const ListenerTlsSchema = object(
   {
-    cert: Type.String({ minLength: 1, description: 'PEM of the certificate and its chain.' }),
+    cert: text('PEM of the certificate and its chain.'),
     key: secret('PEM of its private key.'),
-    clientCa: Type.Optional(
-      Type.String({
-        minLength: 1,
-        description: 'PEM of the authorities whose certificates clients may prove themselves with.',
-      }),
+    clientCa: Type.Optional(text('PEM of the authorities whose certificates clients may prove themselves with.')),
+    requireClientCertificate: flag(
+      'Whether a connection without such a certificate is refused; else its client needs a key or token.',
+      false,
     ),
-    requireClientCertificate: Type.Boolean({
-      default: false,
-      description: 'Whether a connection without such a certificate is refused; else its client needs a key or token.',
-    }),
   },
   { description: 'TLS for clients. Without it the port speaks plain HTTP.' },
 )
@@ -64,15 +71,13 @@ export const ConfigSchema = object({
       )
         .Decode((workers) => (workers === 'auto' ? Math.min(availableParallelism(), MOST_WORKERS) : workers))
         .Encode((workers) => workers),
-      watch: Type.Boolean({
-        default: true,
-        description:
-          'Whether a changed file, also one that is referenced by ${file:…}, is put in force as SIGHUP does.',
-      }),
-      maxWaiting: Type.Integer({
+      watch: flag(
+        'Whether a changed file, also one that is referenced by ${file:…}, is put in force as SIGHUP does.',
+        true,
+      ),
+      maxWaiting: whole('Most calls that may wait for quota in a process, of all accounts together.', {
         minimum: 0,
         default: 20_000,
-        description: 'Most calls that may wait for quota in a process, of all accounts together.',
       }),
       shutdownDelay: duration(
         'How long new connections are still taken after SIGTERM, while /readyz answers 503: longer than the load balancer takes to notice. `drain` begins after it.',
@@ -81,46 +86,35 @@ export const ConfigSchema = object({
       drain: duration('Longest time to finish running calls after SIGTERM.', { default: '30s', min: '0s' }),
       wrongKeys: object(
         {
-          perAddress: Type.Integer({
+          perAddress: whole('Most different wrong keys of one address (of an IPv6 network of 64 bits) in the window.', {
             minimum: 1,
             default: 20,
-            description: 'Most different wrong keys of one address (of an IPv6 network of 64 bits) in the window.',
           }),
-          overall: Type.Integer({
-            minimum: 1,
-            default: 1000,
-            description: 'Most different wrong keys of all addresses together.',
-          }),
+          overall: whole('Most different wrong keys of all addresses together.', { minimum: 1, default: 1000 }),
           window: duration('Length of the window.', { default: '1m', min: '1s', max: '1h' }),
         },
         { default: {}, description: 'Who tries more client keys than that is not let try others for the rest of it.' },
       ),
-      connectionsPerAddress: Type.Integer({
-        minimum: 1,
-        default: 10_000,
-        description: 'Most connections of one address at once, in each gateway process; others are closed at once.',
-      }),
+      connectionsPerAddress: whole(
+        'Most connections of one address at once, in each gateway process; others are closed at once.',
+        { minimum: 1, default: 10_000 },
+      ),
       trustedProxies: Type.Array(addressRange('A load balancer, or a network of them, such as 10.0.0.0/8.'), {
         default: [],
         description:
           'From where X-Forwarded-For, or without it Forwarded, is believed: the address that it names counts for the log and for limits on wrong keys and admin tokens.',
       }),
-      proxyProtocol: Type.Boolean({
-        default: false,
-        description:
-          'Whether every connection of trustedProxies begins with a header of the PROXY protocol, version 1 or 2, that names the client; without one it is closed.',
-      }),
+      proxyProtocol: flag(
+        'Whether every connection of trustedProxies begins with a header of the PROXY protocol, version 1 or 2, that names the client; without one it is closed.',
+        false,
+      ),
       tls: Type.Optional(ListenerTlsSchema),
-      http2: Type.Boolean({
-        default: false,
-        description: 'Whether clients may speak HTTP/2 too: by ALPN with tls, else if they begin with it (h2c).',
-      }),
+      http2: flag('Whether clients may speak HTTP/2 too: by ALPN with tls, else if they begin with it (h2c).', false),
       headTimeout: duration('Longest time for the head of a request to come in.', { default: '30s', min: '100ms' }),
-      maxHeaderBytes: Type.Integer({
+      maxHeaderBytes: whole('Largest request head that is accepted.', {
         minimum: 4096,
         maximum: 1_048_576,
         default: 16_384,
-        description: 'Largest request head that is accepted.',
       }),
     },
     { default: {}, description: 'The listener for clients.' },
@@ -154,10 +148,7 @@ export const ConfigSchema = object({
         description: 'What is less important is left out; the line of each call is of level info.',
       }),
       instance: Type.Optional(
-        Type.String({
-          minLength: 1,
-          description: 'Name of this gateway on every line. Default: the host’s name and the number of the process.',
-        }),
+        text('Name of this gateway on every line. Default: the host’s name and the number of the process.'),
       ),
       sample: percent(
         'Part of the calls that went well whose lines are written; those of all others always are.',
@@ -172,35 +163,27 @@ export const ConfigSchema = object({
   ),
   requests: object(
     {
-      keep: Type.Integer({
-        minimum: 0,
-        maximum: 1_000_000,
-        default: 10_000,
-        description:
-          'Most calls of each gateway process of which it keeps in memory what became of them, for `sluice request` and /v1/requests. 0 keeps none.',
-      }),
-      maxBytes: Type.Integer({
+      keep: whole(
+        'Most calls of each gateway process of which it keeps in memory what became of them, for `sluice request` and /v1/requests. 0 keeps none.',
+        { minimum: 0, maximum: 1_000_000, default: 10_000 },
+      ),
+      maxBytes: whole('About so much memory they take at most; the oldest make way.', {
         minimum: 65_536,
         default: 33_554_432,
-        description: 'About so much memory they take at most; the oldest make way.',
       }),
     },
     { default: {}, description: 'What is kept of the latest calls.' },
   ),
   metrics: object(
     {
-      maxClients: Type.Integer({
-        minimum: 0,
-        maximum: 100_000,
-        default: 100,
-        description:
-          'Most clients that metrics name, in the order of their first calls; the others together are `other`. 0 leaves the label `client` out.',
-      }),
-      maxAccounts: Type.Integer({
+      maxClients: whole(
+        'Most clients that metrics name, in the order of their first calls; the others together are `other`. 0 leaves the label `client` out.',
+        { minimum: 0, maximum: 100_000, default: 100 },
+      ),
+      maxAccounts: whole('Most accounts that metrics name, of all upstreams; the others together are `other`.', {
         minimum: 1,
         maximum: 100_000,
         default: 100,
-        description: 'Most accounts that metrics name, of all upstreams; the others together are `other`.',
       }),
     },
     { default: {}, description: 'Bounds for the number of series.' },

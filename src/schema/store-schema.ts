@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { duration, hidden, hostAndPort, name, object, percent, record, secret, url } from './schema-parts.ts'
+import { duration, hidden, hostAndPort, name, object, percent, record, secret, url, whole } from './schema-parts.ts'
 import { TlsSchema } from './upstream-schema.ts'
 
 /** Where a Redis is. */
@@ -34,7 +34,7 @@ const RegionsSchema = object(
   {
     name: name({ description: 'The region of this gateway, one of weights.' }),
     weights: record(
-      Type.Integer({ minimum: 1, maximum: 1_000, description: 'Its part, beside those of the others.' }),
+      whole('Its part, beside those of the others.', { minimum: 1, maximum: 1_000 }),
       'All regions, the same in each of them, with how much of what all want each is due.',
     ),
     home: object(

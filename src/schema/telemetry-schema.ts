@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { duration, HEADER_NAME, object, percent, record, secret, url } from './schema-parts.ts'
+import { duration, flag, HEADER_NAME, object, percent, record, secret, url } from './schema-parts.ts'
 
 export const TelemetrySchema = object(
   {
@@ -22,10 +22,7 @@ export const TelemetrySchema = object(
             'Part of the calls that come without a trace whose spans are exported; a call that comes with one is sampled as its trace is.',
             '100%',
           ),
-          failures: Type.Boolean({
-            default: true,
-            description: 'Whether the spans of failed calls are exported besides, sampled or not.',
-          }),
+          failures: flag('Whether the spans of failed calls are exported besides, sampled or not.', true),
           attributes: record(
             Type.String(),
             'What is said of this gateway in every export, such as deployment.environment.name; service.name is sluice unless it is here or in OTEL_SERVICE_NAME.',

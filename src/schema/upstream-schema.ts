@@ -9,13 +9,16 @@ import { RouteSchema } from './route-schema.ts'
 import {
   addedHeader,
   duration,
+  flag,
   headerName,
+  httpUrl,
   networkAccess,
   object,
   percent,
   record,
   secret,
-  httpUrl,
+  text,
+  whole,
 } from './schema-parts.ts'
 
 const pathPattern = (description: string) =>
@@ -29,9 +32,7 @@ const retryableStatus = Type.Refine(
 )
 
 export const AccountSchema = object({
-  id: Type.Optional(
-    Type.String({ minLength: 1, description: 'The vendor’s id of the account; calls that claim another are refused.' }),
-  ),
+  id: Type.Optional(text('The vendor’s id of the account; calls that claim another are refused.')),
   credential: Type.Optional(CredentialSchema),
   credentials: Type.Optional(
     Type.Array(PoolMemberSchema, { minItems: 1, description: 'Instead of one: several, of which each call gets one.' }),
@@ -139,16 +140,12 @@ export const UpstreamSchema = object({
   queue: object(
     {
       maxWait: duration('Longest time that a call may wait for quota.', { default: '10s', min: '0s' }),
-      maxWaiting: Type.Integer({
-        minimum: 0,
-        default: 1000,
-        description: 'Most calls that may wait at once, per account and class.',
-      }),
+      maxWaiting: whole('Most calls that may wait at once, per account and class.', { minimum: 0, default: 1000 }),
       maxWaitingPerAccount: Type.Optional(
-        Type.Integer({ minimum: 0, description: 'Most of all classes of an account. Default: no bound of its own.' }),
+        whole('Most of all classes of an account. Default: no bound of its own.', { minimum: 0 }),
       ),
       maxWaitingPerClient: Type.Optional(
-        Type.Integer({ minimum: 0, description: 'Most of one client, per account and class. Default: maxWaiting.' }),
+        whole('Most of one client, per account and class. Default: maxWaiting.', { minimum: 0 }),
       ),
     },
     { default: {}, description: 'Waiting for quota instead of failing.' },
@@ -180,7 +177,7 @@ export const UpstreamSchema = object({
   ),
   retry: object(
     {
-      retries: Type.Integer({ minimum: 0, maximum: 20, default: 5, description: 'Most retries of one call.' }),
+      retries: whole('Most retries of one call.', { minimum: 0, maximum: 20, default: 5 }),
       baseDelay: duration('Upper bound of the first random delay; it doubles with every retry.', { default: '1s' }),
       maxDelay: duration('Upper bound of every random delay; a Retry-After of the upstream may be longer.', {
         default: '60s',
@@ -200,10 +197,9 @@ export const UpstreamSchema = object({
           'honoured: the upstream does a call with the same Idempotency-Key once, so a call that has one is safe to retry.',
       }),
       budget: percent('Share of the traffic that retries may add, besides ten at once and one a second.', '20%'),
-      bodyLimit: Type.Integer({
+      bodyLimit: whole('Largest request body in bytes that is kept in memory so that it can be sent again.', {
         minimum: 0,
         default: 1_048_576,
-        description: 'Largest request body in bytes that is kept in memory so that it can be sent again.',
       }),
     },
     { default: {}, description: 'Retrying calls that failed and are safe to retry.' },
@@ -232,7 +228,7 @@ export const UpstreamSchema = object({
   ),
   breaker: object(
     {
-      failures: Type.Integer({ minimum: 1, default: 5, description: 'Failures in a row that open the breaker.' }),
+      failures: whole('Failures in a row that open the breaker.', { minimum: 1, default: 5 }),
       slow: Type.Optional(
         duration('A call that has to wait longer for its response headers counts as a failure. Default: none does.'),
       ),
@@ -243,10 +239,9 @@ export const UpstreamSchema = object({
           default: '10m',
         },
       ),
-      probes: Type.Integer({
+      probes: whole('Calls that may probe the upstream at once; it closes when so many were answered.', {
         minimum: 1,
         default: 1,
-        description: 'Calls that may probe the upstream at once; it closes when so many were answered.',
       }),
       per: Type.Enum(['upstream', 'class'], {
         default: 'upstream',
@@ -284,38 +279,28 @@ export const UpstreamSchema = object({
     'Most calls in flight at once, per account and class, in each gateway process: a number, or { min, max }, between which it follows what the upstream can take. Default: unlimited.',
     { default: {} },
   ),
-  connections: Type.Integer({
-    minimum: 1,
-    default: 256,
-    description: 'Most connections to the upstream, in each gateway process.',
-  }),
+  connections: whole('Most connections to the upstream, in each gateway process.', { minimum: 1, default: 256 }),
   proxy: Type.Optional(
     secret(
       'URL of an HTTP proxy to reach the upstream through (CONNECT), as http://user:password@host:port; TLS is still with the upstream.',
     ),
   ),
-  http2: Type.Boolean({
-    default: false,
-    description: 'Whether the upstream is spoken to in HTTP/2: where it agrees with https, always (h2c) with http.',
-  }),
-  maxWebSockets: Type.Integer({
-    minimum: 0,
-    default: 100,
-    description: 'Most WebSockets to the upstream that are open at once, in each gateway process. 0 for none.',
-  }),
-  minBodyRate: Type.Integer({
-    minimum: 0,
-    default: 100,
-    description:
-      'Bytes a second of a request body that a client has to send on average, after timeouts.idle; 0 for any.',
-  }),
-  maxBody: Type.Optional(
-    Type.Integer({ minimum: 0, description: 'Largest request body in bytes that is let through. Default: no limit.' }),
+  http2: flag(
+    'Whether the upstream is spoken to in HTTP/2: where it agrees with https, always (h2c) with http.',
+    false,
   ),
-  scrub: Type.Boolean({
-    default: true,
-    description: 'Whether the account’s credential is removed from responses that repeat it.',
+  maxWebSockets: whole('Most WebSockets to the upstream that are open at once, in each gateway process. 0 for none.', {
+    minimum: 0,
+    default: 100,
   }),
+  minBodyRate: whole(
+    'Bytes a second of a request body that a client has to send on average, after timeouts.idle; 0 for any.',
+    { minimum: 0, default: 100 },
+  ),
+  maxBody: Type.Optional(
+    whole('Largest request body in bytes that is let through. Default: no limit.', { minimum: 0 }),
+  ),
+  scrub: flag('Whether the account’s credential is removed from responses that repeat it.', true),
   cache: Type.Optional(UpstreamCacheSchema),
   tls: Type.Optional(TlsSchema),
   networkAccess: networkAccess('What calls to this upstream may reach'),
