@@ -1,4 +1,4 @@
-import type { Reloaded } from '../server/admin/reloaded.ts'
+import type { Reloaded } from '../server/admin/status.ts'
 import type { ConfigText, GivenText, WorkerLink } from './worker-link.ts'
 
 /** Keeps all workers at one configuration: another one is in force in all of them, or in none. */

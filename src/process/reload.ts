@@ -8,7 +8,7 @@ import { allWarnings } from '../config/warnings.ts'
 import type { Logger } from '../observe/log.ts'
 import type { ReloadCounts } from '../observe/reload-counts.ts'
 import { reloadChange } from '../server/admin/reload.ts'
-import type { Reloaded } from '../server/admin/reloaded.ts'
+import type { Reloaded } from '../server/admin/status.ts'
 
 export interface ReloadParts {
   /** Reads the configuration anew; throws a `ConfigError` if it is wrong. */

@@ -39,12 +39,7 @@ export async function runWorker(
   const gateway = await runWithoutAdmin(config, { log, first, isWorker: true }).catch(failed)
   const { registry } = gateway.metrics
   const answers = {
-    notReady: () => gateway.status.notReady(),
-    degraded: () => gateway.status.degraded(),
-    quota: () => gateway.status.quota(),
-    budgets: () => gateway.status.budgets(),
-    queue: () => gateway.status.queue(),
-    credentials: () => gateway.status.credentials(),
+    ...gateway.status,
     requests: async (question) => (await gateway.status.requests(question as RequestQuestion)).found,
     metrics: async (_, number) => {
       await tellCounts(registry)

@@ -25,9 +25,9 @@ import type {
   Controls,
   QueueRow,
   QuotaRow,
+  Reloaded,
   Status,
 } from '../server/admin/status.ts'
-import type { Reloaded } from '../server/admin/reloaded.ts'
 import type { FileDays } from '../usage/file-days.ts'
 import { WebhookCounts } from '../webhooks/counts.ts'
 import { SharedStore } from './shared-store.ts'

@@ -4,8 +4,7 @@ import type { RequestRow } from '../../requests/story.ts'
 import { countOf, roughly } from '../../schema/units.ts'
 import type { WebhookEvent } from '../../schema/webhook-schema.ts'
 import type { AdminParts } from './management.ts'
-import type { BreakerRow, BudgetRow, CredentialRow, QueueRow, QuotaRow } from './status.ts'
-import type { Reloaded } from './reloaded.ts'
+import type { BreakerRow, BudgetRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
 /** Something that is wrong now, or soon will be. */
 export interface Cause {

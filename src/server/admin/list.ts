@@ -20,17 +20,32 @@ type Query = Readonly<Record<string, unknown>>
 /** The query parameters of a list. Any other parameter is an error, since it would silently do nothing. */
 export function readListQuery(query: unknown, others: readonly string[] = []): ListQuery {
   const given = query as Query
-  for (const name of Object.keys(given)) {
-    const known = ['search', 'include_archived', 'limit', 'offset', ...others]
-    if (!known.includes(name))
-      throw invalid(`unknown query parameter "${name.slice(0, 64)}"; known are ${known.join(', ')}`)
-  }
+  refuseOthers(given, ['search', 'include_archived', 'limit', 'offset', ...others])
   return {
     search: textOf(given, 'search'),
     includeArchived: readFlag(given, 'include_archived'),
     limit: readNumber(given, 'limit', USUAL_LIMIT, 1, LARGEST_LIMIT),
     offset: readNumber(given, 'offset', 0, 0, Number.MAX_SAFE_INTEGER),
   }
+}
+
+/** Throws if a query has a parameter that is not one of these. */
+export function refuseOthers(query: Query, known: readonly string[]): void {
+  for (const name of Object.keys(query)) {
+    if (!known.includes(name))
+      throw invalid(`unknown query parameter "${name.slice(0, 64)}"; known are ${known.join(', ')}`)
+  }
+}
+
+/** The parameters of these names that are given. One that is empty is an error. */
+export function readTexts<Name extends string>(query: Query, names: readonly Name[]): Partial<Record<Name, string>> {
+  const texts: Partial<Record<Name, string>> = {}
+  for (const name of names) {
+    const text = textOf(query, name)
+    if (text === '') throw invalid(`${name} must not be empty`)
+    if (text !== undefined) texts[name] = text
+  }
+  return texts
 }
 
 /** The value of a query parameter. A parameter that is given twice is an error. */

@@ -1,5 +1,5 @@
 import type { AwayInstance } from '../../requests/question.ts'
-import { type Html, html } from './html.ts'
+import { type Html, html, type Part } from './html.ts'
 
 /** A table, or the text `none` if it has no rows. On a narrow screen the table scrolls and the page does not. */
 export function table(caption: string, columns: readonly string[], rows: readonly Html[], none: string): Html {
@@ -16,6 +16,27 @@ export function table(caption: string, columns: readonly string[], rows: readonl
       </tbody>
     </table>
   </div>`
+}
+
+/** A row of a table. `head` says what it is about, where the row has a head. */
+export function row(cells: readonly Html[], { head, isFailing = false }: RowOptions = {}): Html {
+  return html`<tr class="${isFailing && 'failing'}">
+    ${head !== undefined && html`<th scope="row">${head}</th>`} ${cells}
+  </tr>`
+}
+
+interface RowOptions {
+  readonly head?: string
+  readonly isFailing?: boolean
+}
+
+export function cell(content: Part): Html {
+  return html`<td>${content}</td>`
+}
+
+/** A cell with a number or a time. */
+export function numberCell(content: Part): Html {
+  return html`<td class="number">${content}</td>`
 }
 
 /** The frame of every page. `owner` is undefined where nobody is signed in. */

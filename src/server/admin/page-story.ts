@@ -2,7 +2,7 @@ import type { AwayInstance } from '../../requests/question.ts'
 import { accountOf, type LimitState, type RequestStory, type TryStory, type WaitStory } from '../../requests/story.ts'
 import { measured } from '../../schema/units.ts'
 import { type Html, html } from './html.ts'
-import { awayNotes, page, table } from './page-parts.ts'
+import { awayNotes, cell, numberCell, page, row, table } from './page-parts.ts'
 import { capital } from './causes.ts'
 
 /** The stories of the calls with one correlation id; `owner` is who is signed in. */
@@ -85,66 +85,35 @@ function storyPart(story: RequestStory): Html {
   </article>`
 }
 
-function waitRow({
-  beforeAttempt,
-  because,
-  heldBy,
-  place,
-  promisedMs,
-  waitedMs,
-  ended,
-  servedBefore,
-}: WaitStory): Html {
-  const served =
-    servedBefore === null
-      ? ''
-      : Object.entries(servedBefore.byClient)
-          .map(([client, calls]) => `${client} ${calls}`)
-          .join(', ')
-  return html`<tr>
-    <td class="number">${beforeAttempt}</td>
-    <td>${because}</td>
-    <td>${heldBy ?? ''}</td>
-    <td class="number">${place}</td>
-    <td class="number">${measured(promisedMs)}</td>
-    <td class="number">${measured(waitedMs)}</td>
-    <td>${ended}</td>
-    <td>${served}</td>
-  </tr>`
+function waitRow({ servedBefore, ...wait }: WaitStory): Html {
+  const served = Object.entries(servedBefore?.byClient ?? {}).map(([client, calls]) => `${client} ${calls}`)
+  return row([
+    numberCell(wait.beforeAttempt),
+    cell(wait.because),
+    cell(wait.heldBy ?? ''),
+    numberCell(wait.place),
+    numberCell(measured(wait.promisedMs)),
+    numberCell(measured(wait.waitedMs)),
+    cell(wait.ended),
+    cell(served.join(', ')),
+  ])
 }
 
-function tryRow({
-  number,
-  startedMs,
-  delayMs,
-  status,
-  error,
-  ms,
-  credential,
-  credentialVersion,
-  credentialBecause,
-  requestId,
-}: TryStory): Html {
+function tryRow({ status, error, credential, credentialVersion, credentialBecause, ...one }: TryStory): Html {
   const version = credentialVersion === null ? '' : ` (version ${credentialVersion})`
   const because = credentialBecause === null ? '' : `, by ${credentialBecause}`
-  return html`<tr>
-    <td class="number">${number}</td>
-    <td class="number">${measured(startedMs)}</td>
-    <td class="number">${measured(delayMs)}</td>
-    <td>${status ?? error ?? ''}</td>
-    <td class="number">${measured(ms)}</td>
-    <td>${credential ?? ''}${version}${because}</td>
-    <td>${requestId ?? ''}</td>
-  </tr>`
+  return row([
+    numberCell(one.number),
+    numberCell(measured(one.startedMs)),
+    numberCell(measured(one.delayMs)),
+    cell(status ?? error ?? ''),
+    numberCell(measured(one.ms)),
+    cell(`${credential ?? ''}${version}${because}`),
+    cell(one.requestId ?? ''),
+  ])
 }
 
 function limitStateRow({ limit, requests, effective, used, units, resetMs }: LimitState): Html {
   const of = effective < requests ? `${effective} (of ${requests})` : `${requests}`
-  return html`<tr>
-    <th scope="row">${limit}</th>
-    <td class="number">${used}</td>
-    <td class="number">${of}</td>
-    <td class="number">${units ?? ''}</td>
-    <td class="number">${measured(resetMs)}</td>
-  </tr>`
+  return row([used, of, units ?? '', measured(resetMs)].map(numberCell), { head: limit })
 }

@@ -1,6 +1,6 @@
 import { roughly } from '../../schema/units.ts'
 import { type Html, html, type Part } from './html.ts'
-import { table } from './page-parts.ts'
+import { cell, numberCell, row, table } from './page-parts.ts'
 import type { BudgetRow } from './status.ts'
 import type { ClientPart, UsageNow, UsedLimit } from './usage-view.ts'
 
@@ -23,24 +23,13 @@ export function spenders({ limits, budgets = [] }: UsageNow): Part {
 }
 
 function clientRow({ upstream, account, class: kind, window, effective }: UsedLimit, part: ClientPart): Html {
-  return html`<tr>
-    <th scope="row">${upstream}/${account}</th>
-    <td>${kind}</td>
-    <td>${window}</td>
-    <td>${part.client}</td>
-    <td class="number">${part.used}${effective === null ? '' : ` of ${effective}`}</td>
-    <td class="number">${part.dueUnits ?? ''}</td>
-    <td class="number">${part.hour}</td>
-    <td class="number">${part.day}</td>
-  </tr>`
+  const used = effective === null ? part.used : `${part.used} of ${effective}`
+  const numbers = [used, part.dueUnits ?? '', part.hour, part.day].map(numberCell)
+  return row([kind, window, part.client].map(cell).concat(numbers), { head: `${upstream}/${account}` })
 }
 
 function budgetRow({ level, name, window, limit, used, remaining, resetMs }: BudgetRow): Html {
-  return html`<tr class="${remaining === 0 ? 'failing' : ''}">
-    <th scope="row">${level === 'client' ? '' : `${level} `}${name}</th>
-    <td>${window}</td>
-    <td class="number">${used} of ${limit}</td>
-    <td class="number">${remaining}</td>
-    <td class="number">${used === 0 ? '' : roughly(resetMs)}</td>
-  </tr>`
+  const numbers = [`${used} of ${limit}`, remaining, used === 0 ? '' : roughly(resetMs)].map(numberCell)
+  const head = level === 'client' ? name : `${level} ${name}`
+  return row([cell(window), ...numbers], { head, isFailing: remaining === 0 })
 }

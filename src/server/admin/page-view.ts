@@ -1,11 +1,17 @@
 import type { AwayInstance } from '../../requests/question.ts'
 import { accountOf, type RequestRow } from '../../requests/story.ts'
+import type { Findings } from './causes.ts'
+import type { UsageNow } from './usage-view.ts'
 import { measured, roughly } from '../../schema/units.ts'
 import { type Html, html, type Part } from './html.ts'
-import { awayNotes, page, table } from './page-parts.ts'
-import type { PageState } from './page-state.ts'
+import { awayNotes, cell, numberCell, page, row, table } from './page-parts.ts'
 import { spenders } from './page-usage.ts'
 import type { BreakerRow, CredentialRow, QueueRow, QuotaRow } from './status.ts'
+
+/** What the live page shows. */
+export interface PageState extends Findings {
+  readonly usage: UsageNow
+}
 
 /** How often a page without scripts asks again. */
 const REFRESH_S = 5
@@ -64,89 +70,56 @@ function fullnessOf({ used, effective }: QuotaRow): number {
   return used / Math.max(1, effective)
 }
 
-function queueRow({ upstream, account, client, waiting, nextInMs, lastInMs, ...row }: QueueRow): Html {
-  return html`<tr>
-    <th scope="row">${upstream}/${account}</th>
-    <td>${row.class}</td>
-    <td>${client}</td>
-    <td class="number">${waiting}</td>
-    <td class="number">${roughly(nextInMs)}</td>
-    <td class="number">${roughly(lastInMs)}</td>
-  </tr>`
+function queueRow({ upstream, account, class: kind, client, ...queued }: QueueRow): Html {
+  const numbers = [queued.waiting, roughly(queued.nextInMs), roughly(queued.lastInMs)].map(numberCell)
+  return row([cell(kind), cell(client), ...numbers], { head: `${upstream}/${account}` })
 }
 
 function breakerRow({ upstream, group, state, byHand, retryAfterMs }: BreakerRow): Html {
-  return html`<tr class="${state === 'closed' ? '' : 'failing'}">
-    <th scope="row">${upstream}${group === undefined ? '' : ` (${group})`}</th>
-    <td>${state}${byHand && ', by hand'}</td>
-    <td class="number">${retryAfterMs === undefined ? '' : roughly(retryAfterMs)}</td>
-  </tr>`
+  const probe = retryAfterMs === undefined ? '' : roughly(retryAfterMs)
+  const head = group === undefined ? upstream : `${upstream} (${group})`
+  return row([cell([state, byHand && ', by hand']), numberCell(probe)], { head, isFailing: state !== 'closed' })
 }
 
 function credentialRow({ upstream, account, credential, expiresInMs, quarantined }: CredentialRow): Html {
-  return html`<tr>
-    <th scope="row">${upstream}/${account}</th>
-    <td>${credential ?? ''}</td>
-    <td class="number">${expiresInMs === null ? 'not known' : expiresInMs <= 0 ? 'expired' : roughly(expiresInMs)}</td>
-    <td class="number">${quarantined}</td>
-  </tr>`
+  const expires = expiresInMs === null ? 'not known' : expiresInMs <= 0 ? 'expired' : roughly(expiresInMs)
+  return row([cell(credential ?? ''), numberCell(expires), numberCell(quarantined)], {
+    head: `${upstream}/${account}`,
+  })
 }
 
-function limitRow({
-  upstream,
-  account,
-  class: kind,
-  window,
-  limit,
-  effective,
-  used,
-  resetMs,
-  exhaustionInMs,
-  burnRatio,
-  waiting,
-}: QuotaRow): Html {
-  const of = effective < limit ? `${effective} (of ${limit})` : `${limit}`
+function limitRow(limit: QuotaRow): Html {
+  const { effective, used, exhaustionInMs, burnRatio } = limit
+  const of = effective < limit.limit ? `${effective} (of ${limit.limit})` : `${limit.limit}`
   const max = Math.max(1, effective)
-  return html`<tr class="${used >= effective ? 'failing' : ''}">
-    <th scope="row">${upstream}/${account}</th>
-    <td>${kind}</td>
-    <td>${window}</td>
-    <td class="number">${used} of ${of}</td>
-    <td>
-      <meter min="0" max="${max}" low="${max * 0.7}" high="${max * 0.9}" optimum="0" value="${Math.min(used, max)}">
-        ${Math.round((100 * used) / max)} %
-      </meter>
-    </td>
-    <td class="number">${used === 0 ? '' : roughly(resetMs)}</td>
-    <td class="number">${exhaustionInMs === null ? '' : exhaustionInMs === 0 ? 'used up' : roughly(exhaustionInMs)}</td>
-    <td class="number">${burnRatio === null ? '' : burnRatio.toFixed(1)}</td>
-    <td class="number">${waiting}</td>
-  </tr>`
+  const meter = html`<td>
+    <meter min="0" max="${max}" low="${max * 0.7}" high="${max * 0.9}" optimum="0" value="${Math.min(used, max)}">
+      ${Math.round((100 * used) / max)} %
+    </meter>
+  </td>`
+  const numbers = [
+    used === 0 ? '' : roughly(limit.resetMs),
+    exhaustionInMs === null ? '' : exhaustionInMs === 0 ? 'used up' : roughly(exhaustionInMs),
+    burnRatio === null ? '' : burnRatio.toFixed(1),
+    limit.waiting,
+  ]
+  return row(
+    [cell(limit.class), cell(limit.window), numberCell(`${used} of ${of}`), meter, ...numbers.map(numberCell)],
+    { head: `${limit.upstream}/${limit.account}`, isFailing: used >= effective },
+  )
 }
 
-function callRow({
-  correlationId,
-  time,
-  client,
-  upstream,
-  account,
-  method,
-  path,
-  status,
-  outcome,
-  durationMs,
-}: RequestRow): Html {
-  return html`<tr>
-    <td>
-      <a href="/requests/${encodeURIComponent(correlationId)}"><time datetime="${time}">${time.slice(11, 19)}</time></a>
-    </td>
-    <td>${client ?? ''}</td>
-    <td>${accountOf({ upstream, account }) ?? ''}</td>
-    <td class="path">${method ?? ''} ${path}</td>
-    <td class="number">${status}</td>
-    <td>${outcome}</td>
-    <td class="number">${measured(durationMs)}</td>
-  </tr>`
+function callRow(call: RequestRow): Html {
+  const time = html`<time datetime="${call.time}">${call.time.slice(11, 19)}</time>`
+  return row([
+    cell(html`<a href="/requests/${encodeURIComponent(call.correlationId)}">${time}</a>`),
+    cell(call.client ?? ''),
+    cell(accountOf(call) ?? ''),
+    html`<td class="path">${call.method ?? ''} ${call.path}</td>`,
+    numberCell(call.status),
+    cell(call.outcome),
+    numberCell(measured(call.durationMs)),
+  ])
 }
 
 /** The calls that a list was asked for. */

@@ -6,8 +6,8 @@ import type { RequestRow, RequestStory } from '../../requests/story.ts'
 import type { AdminParts } from './management.ts'
 import { adminTokens, ownerOfToken, programOfThisMachine, type Token } from './log-in.ts'
 import { storyPage } from './page-story.ts'
-import { listPage, livePage, liveParts, signInPage } from './page-view.ts'
-import { type PageState, pageState } from './page-state.ts'
+import { findings } from './causes.ts'
+import { listPage, livePage, liveParts, type PageState, signInPage } from './page-view.ts'
 import { AdminProblem } from './problem.ts'
 import { readRequestList } from './requests.ts'
 import { usageNow } from './usage-view.ts'
@@ -41,7 +41,10 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   const tokens = adminTokens(admin)
   const sessions = new Sessions(tokens, clock)
   const usage = sharedFor(USAGE_EVERY_MS, clock, () => usageNow(parts, MOST_USES))
-  const state = sharedFor(EVENT_EVERY_MS, clock, () => pageState(parts, usage()))
+  const state = sharedFor(EVENT_EVERY_MS, clock, async () => {
+    const [found, used] = await Promise.all([findings(parts, (question) => requests.ask(question)), usage()])
+    return { ...found, usage: used }
+  })
   let open = 0
 
   app.addHook('onRequest', async (_, reply) => void reply.headers(HEADERS))

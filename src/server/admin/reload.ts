@@ -2,8 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Change } from '../../audit/audit.ts'
 import type { Management } from './management.ts'
 import { AdminProblem } from './problem.ts'
-import type { Controls } from './status.ts'
-import type { Reloaded } from './reloaded.ts'
+import type { Controls, Reloaded } from './status.ts'
 
 /**
  * Serves `POST /reload`, which reads the configuration again, as SIGHUP does. If the new one has problems, the old one stays in

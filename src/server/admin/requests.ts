@@ -3,7 +3,7 @@ import type { AllRequests } from '../../requests/ask-all.ts'
 import type { AwayInstance, RequestFilter } from '../../requests/question.ts'
 import { isRequestId } from '../../http/request-id.ts'
 import type { Clock } from '../../time/clock.ts'
-import { momentOf, readListQuery, textOf } from './list.ts'
+import { momentOf, readListQuery, readTexts, textOf } from './list.ts'
 import { AdminProblem, invalid } from './problem.ts'
 
 const TEXTS = ['client', 'upstream', 'account', 'class', 'outcome'] as const
@@ -50,13 +50,8 @@ function unknownRequest(id: string, away: readonly AwayInstance[]): AdminProblem
 }
 
 function readFilter(query: Record<string, unknown>, clock: Clock, search: string | undefined): RequestFilter {
-  const filter: { -readonly [Key in keyof RequestFilter]: RequestFilter[Key] } = {}
+  const filter: { -readonly [Key in keyof RequestFilter]: RequestFilter[Key] } = readTexts(query, TEXTS)
   if (search !== undefined) filter.search = search
-  for (const name of TEXTS) {
-    const text = textOf(query, name)
-    if (text === '') throw invalid(`${name} must not be empty`)
-    if (text !== undefined) filter[name] = text
-  }
   const status = textOf(query, 'status')
   if (status !== undefined && !/^([1-5]\d\d|[1-5]xx|none)$/.test(status))
     throw invalid('status must be a status such as 429, a range such as 5xx, or none')

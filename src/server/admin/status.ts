@@ -1,6 +1,6 @@
 import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
+import type { ClassLabels } from '../../observe/series.ts'
 import type { BreakerState } from '../../resilience/breaker.ts'
-import type { Reloaded } from './reloaded.ts'
 
 /** What the admin port shows, of one process or of all workers together. */
 export interface Status {
@@ -21,6 +21,14 @@ export interface Status {
   requests(question: RequestQuestion): Promise<RequestAnswers>
 }
 
+/** The result of a reload. Places are paths of keys, such as `upstreams.harness.retry`. */
+export type Reloaded =
+  /** The new configuration is in force for calls that come from now on. */
+  | { readonly result: 'applied'; readonly changed: readonly string[]; readonly needRestart: readonly string[] }
+  | { readonly result: 'unchanged'; readonly needRestart: readonly string[] }
+  /** The problems because of which nothing has changed. */
+  | { readonly result: 'rejected'; readonly problems: readonly string[] }
+
 /** What operators can change while the gateway runs. */
 export interface Controls {
   reload(): Promise<Reloaded>
@@ -32,10 +40,7 @@ export interface Controls {
 }
 
 /** One limit of one account, as `GET /v1/quota` lists it. */
-export interface QuotaRow {
-  readonly upstream: string
-  readonly account: string
-  readonly class: string
+export interface QuotaRow extends ClassLabels {
   readonly window: string
   /** The currency of the numbers below, if the limit counts money. */
   readonly unit?: string | undefined
@@ -74,10 +79,7 @@ export interface BudgetRow {
 }
 
 /** The calls of one client that wait for one quota at this gateway, as `GET /v1/queue` lists them. */
-export interface QueueRow {
-  readonly upstream: string
-  readonly account: string
-  readonly class: string
+export interface QueueRow extends ClassLabels {
   readonly client: string
   readonly waiting: number
   /** Time from now until the first of them, and the last, will probably have its turn. */

@@ -1,3 +1,4 @@
+import type { ClassLabels } from '../../observe/series.ts'
 import type { AwayInstance } from '../../requests/question.ts'
 import { addUp, dueOf } from '../../usage/due.ts'
 import type { ClientUse } from '../../usage/recent-use.ts'
@@ -5,10 +6,7 @@ import type { AdminParts } from './management.ts'
 import type { BudgetRow, QuotaRow } from './status.ts'
 
 /** One limit, and who uses it, as `GET /v1/usage` lists it. */
-export interface UsedLimit {
-  readonly upstream: string
-  readonly account: string
-  readonly class: string
+export interface UsedLimit extends ClassLabels {
   readonly window: string
   /** The currency of all numbers that are no time, if the limit counts money. */
   readonly unit?: string | undefined
@@ -101,7 +99,7 @@ function rounded(number: number, unit: string | undefined): number {
   return unit === undefined ? Math.round(number) : Number(number.toFixed(9))
 }
 
-function limitKey(row: Pick<ClientUse, 'upstream' | 'account' | 'class' | 'window'>): string {
+function limitKey(row: ClassLabels & { readonly window: string }): string {
   return [row.upstream, row.account, row.class, row.window].join('\n')
 }
 

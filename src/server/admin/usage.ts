@@ -4,7 +4,7 @@ import { membershipsOf } from '../../clients/membership.ts'
 import { UNITS_OF_MONEY } from '../../schema/price-schema.ts'
 import { DAY_MS, type DayRow, KEPT_DAYS } from '../../usage/day-row.ts'
 import type { UsageReader } from '../../usage/keeper.ts'
-import { momentOf, readListQuery, textOf } from './list.ts'
+import { momentOf, readListQuery, readTexts, refuseOthers, textOf } from './list.ts'
 import type { AdminParts } from './management.ts'
 import { AdminProblem, invalid } from './problem.ts'
 import type { BudgetRow } from './status.ts'
@@ -23,7 +23,7 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
   const { clock, usage, clients, config } = parts.management
   api.get('/usage', async ({ query }) => {
     const { search, limit, offset } = readListQuery(query, NAMES)
-    const { client, ...wanted } = readNames(query as Record<string, unknown>)
+    const { client, ...wanted } = readTexts(query as Record<string, unknown>, DAY_NAMES)
     const { limits, budgets, away, since } = await usageNow(parts, ALL)
     const membershipOf = membershipsOf(config(), clients)
     const isOver = ({ level, name }: BudgetRow, of: string): boolean =>
@@ -45,17 +45,15 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
   })
   api.get('/usage/days', (request, reply) => {
     const query = request.query as Record<string, unknown>
-    for (const name of Object.keys(query)) {
-      const known = [...DAY_NAMES, 'since', 'until']
-      if (!known.includes(name))
-        throw invalid(`unknown query parameter "${name.slice(0, 64)}"; known are ${known.join(', ')}`)
-    }
+    refuseOthers(query, [...DAY_NAMES, 'since', 'until'])
     const now = clock.wall()
     const since = momentOf('since', textOf(query, 'since') ?? '0s', clock)
     const until = momentOf('until', textOf(query, 'until') ?? '0s', clock)
     if (until < since) throw invalid('until must not be before since')
     if (until < now - KEPT_DAYS * DAY_MS) throw invalid(`usage is kept for ${KEPT_DAYS} days`)
-    return sendDays(usage, since, until, readNames(query)).then((body) => reply.type('application/json').send(body))
+    return sendDays(usage, since, until, readTexts(query, DAY_NAMES)).then((body) =>
+      reply.type('application/json').send(body),
+    )
   })
 }
 
@@ -80,16 +78,6 @@ async function sendDays(usage: UsageReader, since: number, until: number, wanted
       yield before === ',' ? ']}' : `${before}]}`
     })(),
   )
-}
-
-function readNames(query: Record<string, unknown>): Wanted {
-  const wanted: Wanted = {}
-  for (const name of DAY_NAMES) {
-    const text = textOf(query, name)
-    if (text === '') throw invalid(`${name} must not be empty`)
-    if (text !== undefined) wanted[name] = text
-  }
-  return wanted
 }
 
 /** The query may name an account alone, or with its upstream: `harness/prod`. */
