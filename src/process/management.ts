@@ -14,7 +14,8 @@ import type { Records } from '../records/records.ts'
 import { RedisRecords } from '../records/redis-records.ts'
 import type { UsageDays } from '../usage/days.ts'
 import { readDays } from '../usage/keeper.ts'
-import { openUsageDays } from '../usage/open-days.ts'
+import { FileDays } from '../usage/file-days.ts'
+import { RedisDays } from '../usage/redis-days.ts'
 import type { Management, StoredPreset } from '../server/admin/management.ts'
 
 /** What the admin API changes, and the gateway goes by. */
@@ -36,7 +37,8 @@ export async function openManaged(
   const clients = new ManagedClients(recordsOf<StoredClient>(store, 'clients', clock, losses), logger)
   const presets = recordsOf<StoredPreset>(store, 'presets', clock, losses)
   const audit = openAudit(store, { clock, logger })
-  const usageDays = openUsageDays(store, { clock, logger })
+  const usageDays =
+    store.kind === 'redis' ? new RedisDays(store, clock) : new FileDays(store.dir ?? '.sluice', clock, logger)
   const usage = { read: (since: number, until: number) => readDays(usageDays, since, until, clock) }
   const guard = new GuessGuard({ what: 'tokens', limits: LOG_INS, clock, logger, ...sharedBy(store) })
   // In the folder of the embedded store only the first process changes anything.

@@ -33,10 +33,7 @@ const DROP_EVERY_MS = 60_000
 
 /** What all clients have used, as this process counts it. */
 export class Usage {
-  readonly #options: UsageOptions
-  readonly #mostTallies: number
-  readonly #mostRecent: number
-  readonly #mostLookUps: number
+  readonly #options: Required<UsageOptions>
   readonly #tallies = new Map<string, Tally>()
   /** Those that have counted something that was not taken yet. */
   #changed: Tally[] = []
@@ -51,10 +48,7 @@ export class Usage {
   #droppedAt = -Infinity
 
   constructor(options: UsageOptions) {
-    this.#options = options
-    this.#mostTallies = options.mostTallies ?? MOST_TALLIES
-    this.#mostRecent = options.mostRecent ?? MOST_RECENT
-    this.#mostLookUps = options.mostLookUps ?? MOST_LOOK_UPS
+    this.#options = { mostTallies: MOST_TALLIES, mostRecent: MOST_RECENT, mostLookUps: MOST_LOOK_UPS, ...options }
     this.since = options.clock.wall()
     this.#day = dayOf(this.since)
   }
@@ -64,7 +58,7 @@ export class Usage {
     const key = `${labels.upstream}\n${labels.account}\n${labels.class}\n${client}`
     const known = this.#tallies.get(key)
     if (known !== undefined) return known
-    const folded = this.#folded(labels.account, client, this.#tallies.size, this.#mostTallies)
+    const folded = this.#folded(labels.account, client, this.#tallies.size, this.#options.mostTallies)
     if (folded !== undefined) return this.tallyOf({ ...labels, account: OTHER }, folded)
     const changed = (tally: Tally): void => void this.#changed.push(tally)
     const tally = new Tally({ ...labels }, client, this.#options.metrics, changed)
@@ -77,7 +71,7 @@ export class Usage {
     const key = `${limit.upstream}\n${limit.account}\n${limit.class}\n${limit.window}\n${client}`
     const known = this.#recent.get(key)
     if (known !== undefined) return known
-    const folded = this.#folded(limit.account, client, this.#recent.size, this.#mostRecent)
+    const folded = this.#folded(limit.account, client, this.#recent.size, this.#options.mostRecent)
     if (folded !== undefined) return this.recentOf({ ...limit, account: OTHER }, folded)
     const recent = new RecentUse(limit, client, this.#options.clock)
     this.#recent.set(key, recent)
@@ -123,7 +117,7 @@ export class Usage {
       this.#tallies.clear()
       this.#forgetLookUps()
     }
-    if (isNewDay || this.#recent.size >= this.#mostRecent) this.#dropIdle()
+    if (isNewDay || this.#recent.size >= this.#options.mostRecent) this.#dropIdle()
     return { day, rows }
   }
 
@@ -138,7 +132,7 @@ export class Usage {
 
   /** A map is about to have one more tally, or whatever else may be looked up here again. All are emptied now and then. */
   looksUp(into: Map<string, unknown>): void {
-    if (++this.#lookUps > this.#mostLookUps) this.#forgetLookUps()
+    if (++this.#lookUps > this.#options.mostLookUps) this.#forgetLookUps()
     this.#lookedUp.add(into)
   }
 

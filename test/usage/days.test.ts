@@ -8,8 +8,9 @@ import { Metrics } from '../../src/observe/metrics.ts'
 import { systemClock } from '../../src/time/clock.ts'
 import { type DayRow, daysBetween, MOST_ROWS } from '../../src/usage/day-row.ts'
 import type { UsageDays } from '../../src/usage/days.ts'
+import { FileDays } from '../../src/usage/file-days.ts'
 import { FLUSH_EVERY_MS, UsageKeeper } from '../../src/usage/keeper.ts'
-import { openUsageDays } from '../../src/usage/open-days.ts'
+import { RedisDays } from '../../src/usage/redis-days.ts'
 import { CallUsage, Usage } from '../../src/usage/usage.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
 import { harnessConfig, newFolder, stores } from '../support/gateway.ts'
@@ -25,8 +26,9 @@ function row(client: string, units = 1, more: Partial<DayRow> = {}): DayRow {
   return { day: DAY, client, upstream: 'api', account: 'main', class: 'read', ...counts, ...more }
 }
 
-function daysOf(store: object, clock = systemClock): UsageDays {
-  const days = openUsageDays(checkConfig({ ...harnessConfig('http://x'), store }, 'test').store, { clock, logger })
+function daysOf(wanted: object, clock = systemClock): UsageDays {
+  const { store } = checkConfig({ ...harnessConfig('http://x'), store: wanted }, 'test')
+  const days = store.kind === 'redis' ? new RedisDays(store, clock) : new FileDays(store.dir!, clock, logger)
   onTestFinished(() => days.close())
   return days
 }
