@@ -1,7 +1,7 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock, Timer } from '../time/clock.ts'
-import { connectedInTime, connectRedis } from '../redis/connection.ts'
+import { OwnConnection } from '../redis/own-connection.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
 /** About how many entries are kept. */
@@ -19,10 +19,9 @@ type Entry = [id: string, fields: string[]]
  * so if it is missing, Redis has lost it.
  */
 export class RedisAudit implements AuditStore {
-  readonly #store: StoreConfig
   readonly #key: string
   readonly #clock: Clock
-  #redis: Redis | Cluster | undefined
+  readonly #redis: OwnConnection
   /** The id of the newest entry that was seen. */
   #newest: string | undefined
   #onLost: (() => Promise<void>) | undefined
@@ -30,13 +29,13 @@ export class RedisAudit implements AuditStore {
   #isClosed = false
 
   constructor(store: StoreConfig, clock: Clock) {
-    this.#store = store
+    this.#redis = new OwnConnection(store, clock)
     this.#clock = clock
     this.#key = `${store.prefix}:audit`
   }
 
   async append(entry: AuditEntry): Promise<void> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.ready()
     // First looks for a loss: behind the new entry nobody would know that older ones were there.
     await this.#look(redis)
     const id = await redis.xadd(this.#key, 'MAXLEN', '~', MOST, '*', 'entry', JSON.stringify(entry))
@@ -44,17 +43,18 @@ export class RedisAudit implements AuditStore {
   }
 
   async begin(entry: AuditEntry): Promise<void> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.ready()
     // Redis refuses it unless the stream is empty, so only one gateway writes it.
     await redis.xadd(this.#key, FIRST_ID, 'entry', JSON.stringify(entry)).catch(() => undefined)
   }
 
   watch(onLost: () => Promise<void>): void {
     this.#onLost = onLost
+    const redis = this.#redis.open()
     const look = (): void => {
-      if (this.#redis?.status === 'ready') this.#look(this.#redis).catch(() => undefined)
+      if (redis.status === 'ready') this.#look(redis).catch(() => undefined)
     }
-    this.#open().on('ready', look)
+    redis.on('ready', look)
     const lookAgain = (): void => {
       look()
       if (!this.#isClosed) this.#timer = this.#clock.schedule(LOOK_EVERY_MS, lookAgain)
@@ -63,7 +63,7 @@ export class RedisAudit implements AuditStore {
   }
 
   async *read(): AsyncIterable<AuditEntry> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.ready()
     for (let end = '+'; ;) {
       const entries = await redis.xrevrange(this.#key, end, '-', 'COUNT', AT_ONCE)
       for (const [, fields] of entries) yield JSON.parse(fields[1]!) as AuditEntry
@@ -76,7 +76,7 @@ export class RedisAudit implements AuditStore {
   close(): Promise<void> {
     this.#isClosed = true
     this.#timer?.cancel()
-    this.#redis?.disconnect()
+    this.#redis.close()
     return Promise.resolve()
   }
 
@@ -95,20 +95,5 @@ export class RedisAudit implements AuditStore {
     if (this.#newest !== known) return
     this.#newest = newest?.[0]
     if (known !== undefined && found.length === 0) await this.#onLost?.()
-  }
-
-  #open(): Redis | Cluster {
-    if (this.#redis === undefined) {
-      this.#redis = connectRedis(this.#store)
-      // An error fails each command.
-      this.#redis.on('error', () => undefined)
-    }
-    return this.#redis
-  }
-
-  async #connected(): Promise<Redis | Cluster> {
-    const redis = this.#open()
-    await connectedInTime(redis, this.#clock)
-    return redis
   }
 }

@@ -1,7 +1,7 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { Clock, Timer } from '../time/clock.ts'
 import type { StoreConfig } from '../schema/schema.ts'
-import { connectedInTime, connectRedis } from '../redis/connection.ts'
+import { OwnConnection } from '../redis/own-connection.ts'
 import type { Losses, LostRecords } from './losses.ts'
 import type { Records } from './records.ts'
 
@@ -30,7 +30,6 @@ const CHANGE = `
  * the record comes back.
  */
 export class RedisRecords<Item> implements Records<Item> {
-  readonly #store: StoreConfig
   readonly #sort: LostRecords
   readonly #clock: Clock
   readonly #key: string
@@ -39,14 +38,15 @@ export class RedisRecords<Item> implements Records<Item> {
   #known: ReadonlyMap<string, string> = new Map()
   /** Reads run one after the other. Otherwise a read that began earlier could overwrite what a later one has found. */
   #lastRead: Promise<unknown> = Promise.resolve()
-  #redis: Redis | Cluster | undefined
-  #subscriber: Redis | Cluster | undefined
+  readonly #redis: OwnConnection
+  readonly #subscriber: OwnConnection
   #timer: Timer | undefined
   #isClosed = false
 
   /** `losses` hears of what Redis has lost. */
   constructor(store: StoreConfig, sort: LostRecords, clock: Clock, losses?: Losses) {
-    this.#store = store
+    this.#redis = new OwnConnection(store, clock)
+    this.#subscriber = new OwnConnection(store, clock)
     this.#sort = sort
     this.#clock = clock
     this.#key = `${store.prefix}:${sort}`
@@ -62,7 +62,7 @@ export class RedisRecords<Item> implements Records<Item> {
   async change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void> {
     // First puts back what Redis lost. Otherwise the record would seem to be missing, and its name to be free.
     await this.read()
-    const redis = await this.#connected()
+    const redis = await this.#redis.ready()
     for (;;) {
       const [before, [seconds, microseconds]] = (await redis.eval(LOOK, 1, this.#key, name)) as Look
       const now = Number(seconds) * 1_000_000 + Number(microseconds)
@@ -74,8 +74,7 @@ export class RedisRecords<Item> implements Records<Item> {
   }
 
   watch(onChange: () => void): void {
-    const subscriber = this.#open()
-    this.#subscriber = subscriber
+    const subscriber = this.#subscriber.open()
     subscriber.on('message', onChange)
     // Subscribes with every new connection, and then looks for what was announced meanwhile.
     const subscribe = (): void => void subscriber.subscribe(this.#key).then(onChange, () => undefined)
@@ -90,13 +89,13 @@ export class RedisRecords<Item> implements Records<Item> {
   close(): Promise<void> {
     this.#isClosed = true
     this.#timer?.cancel()
-    this.#redis?.disconnect()
-    this.#subscriber?.disconnect()
+    this.#redis.close()
+    this.#subscriber.close()
     return Promise.resolve()
   }
 
   async #read(): Promise<ReadonlyMap<string, Item>> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.ready()
     let fields = await this.#fields(redis)
     const lost = lostFrom(fields, this.#known)
     if (lost.size > 0) {
@@ -122,19 +121,6 @@ export class RedisRecords<Item> implements Records<Item> {
 
   async #fields(redis: Redis | Cluster): Promise<ReadonlyMap<string, string>> {
     return new Map(Object.entries(await redis.hgetall(this.#key)))
-  }
-
-  async #connected(): Promise<Redis | Cluster> {
-    const redis = (this.#redis ??= this.#open())
-    await connectedInTime(redis, this.#clock)
-    return redis
-  }
-
-  #open(): Redis | Cluster {
-    const redis = connectRedis(this.#store)
-    // An error fails each command.
-    redis.on('error', () => undefined)
-    return redis
   }
 }
 

@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Cluster, Redis } from 'ioredis'
-import { connectedInTime, connectRedis } from '../redis/connection.ts'
+import { OwnConnection } from '../redis/own-connection.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { DAY_MS, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
@@ -43,60 +42,40 @@ const ADD = `
 
 /** Keeps the rows of each day in a hash that all instances add to, and that expires. */
 export class RedisDays implements UsageDays {
-  readonly #store: StoreConfig
-  readonly #clock: Clock
+  readonly #prefix: string
+  readonly #redis: OwnConnection
   /** Of this process. */
   readonly #id = randomBytes(6).toString('hex')
-  #redis: Redis | Cluster | undefined
 
   constructor(store: StoreConfig, clock: Clock) {
-    this.#store = store
-    this.#clock = clock
+    this.#prefix = store.prefix
+    this.#redis = new OwnConnection(store, clock)
   }
 
   async add({ number, day, rows }: Batch): Promise<void> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.ready()
     const args = rows.flatMap((row) => [
       ...[row, ...foldsOf(row)].map((one) => JSON.stringify(namesOf(one))),
       NUMBERS.map((field) => row[field]).join(' '),
     ])
     const keptMs = (KEPT_DAYS + 1) * DAY_MS
-    await redis.eval(
-      ADD,
-      2,
-      this.#keyOf(day),
-      this.#keyOf(this.#id),
-      number,
-      MOST_ROWS,
-      keptMs,
-      NUMBER_KEPT_MS,
-      ...args,
-    )
+    const keys = [this.#keyOf(day), this.#keyOf(this.#id)]
+    await redis.eval(ADD, keys.length, ...keys, number, MOST_ROWS, keptMs, NUMBER_KEPT_MS, ...args)
   }
 
   async read(day: string): Promise<DayRow[]> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.ready()
     return Object.entries(await redis.hgetall(this.#keyOf(day))).map(([name, text]) =>
       rowOf(day, JSON.parse(name) as string[], text.split(' ').map(Number)),
     )
   }
 
   close(): void {
-    this.#redis?.disconnect()
+    this.#redis.close()
   }
 
   /** In the same slot of a cluster, because one script writes both. */
   #keyOf(name: string): string {
-    return `${this.#store.prefix}:{usage}:${name}`
-  }
-
-  async #connected(): Promise<Redis | Cluster> {
-    if (this.#redis === undefined) {
-      this.#redis = connectRedis(this.#store)
-      // An error fails each command.
-      this.#redis.on('error', () => undefined)
-    }
-    await connectedInTime(this.#redis, this.#clock)
-    return this.#redis
+    return `${this.#prefix}:{usage}:${name}`
   }
 }

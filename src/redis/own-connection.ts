@@ -1,0 +1,36 @@
+import type { Cluster, Redis } from 'ioredis'
+import type { Clock } from '../time/clock.ts'
+import { connectedInTime, connectRedis, type RedisPlace } from './connection.ts'
+
+/** A connection that is made when it is first wanted. Its errors fail commands, and nothing else. */
+export class OwnConnection {
+  readonly #place: RedisPlace
+  readonly #clock: Clock
+  #redis: Redis | Cluster | undefined
+
+  constructor(place: RedisPlace, clock: Clock) {
+    this.#place = place
+    this.#clock = clock
+  }
+
+  /** Makes the connection, if there is none yet. It may not be ready. */
+  open(): Redis | Cluster {
+    if (this.#redis === undefined) {
+      this.#redis = connectRedis(this.#place)
+      // Without a listener an error would end the process.
+      this.#redis.on('error', () => undefined)
+    }
+    return this.#redis
+  }
+
+  /** The connection, once commands can be sent. Rejects if that takes longer than two seconds. */
+  async ready(): Promise<Redis | Cluster> {
+    const redis = this.open()
+    await connectedInTime(redis, this.#clock)
+    return redis
+  }
+
+  close(): void {
+    this.#redis?.disconnect()
+  }
+}
