@@ -19,31 +19,26 @@ type Upstream = Config['upstreams'][string]
  */
 export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Promise<Finding[]> {
   const services = { clock: systemClock, random: Math.random, metrics: new Metrics(undefined, { hasProcess: false }) }
-  const findings: Promise<readonly Finding[]>[] = []
-  for (const [name, upstream] of Object.entries(upstreams)) {
+  const call = async (name: string, upstream: Upstream, account: string): Promise<Finding[]> => {
+    const what = `credential ${name}/${account}`
+    const config = upstream.accounts[account]!
     const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
-    const path = preset?.harmlessCall
-    for (const [account, config] of Object.entries(upstream.accounts)) {
-      const what = `credential ${name}/${account}`
-      if (path === undefined) {
-        findings.push(Promise.resolve([untested(what, 'without a preset no harmless call is known')]))
-        continue
-      }
-      if (upstream.tls !== undefined) {
-        findings.push(Promise.resolve([untested(what, 'the upstream has a TLS configuration of its own')]))
-        continue
-      }
-      const place = { upstream: name, account, header: upstream.credentialHeader, host: new URL(upstream.url!).host }
-      const set = buildCredentialSet(place, config, services)
-      if (set === undefined) findings.push(Promise.resolve([untested(what, 'it has none')]))
-      else findings.push(callWith(set.choose(), upstream, config.id, path, what, preset?.harmlessHeaders))
-    }
+    if (preset?.harmlessCall === undefined) return untested(what, 'without a preset no harmless call is known')
+    if (upstream.tls !== undefined) return untested(what, 'the upstream has a TLS configuration of its own')
+    const place = { upstream: name, account, header: upstream.credentialHeader, host: new URL(upstream.url!).host }
+    const set = buildCredentialSet(place, config, services)
+    if (set === undefined) return untested(what, 'it has none')
+    return callWith(set.choose(), upstream, config.id, preset.harmlessCall, what, preset.harmlessHeaders)
   }
-  return (await Promise.all(findings)).flat()
+  const calls = Object.entries(upstreams).flatMap(([name, upstream]) =>
+    Object.keys(upstream.accounts).map((account) => call(name, upstream, account)),
+  )
+  return (await Promise.all(calls)).flat()
 }
 
-function untested(what: string, why: string): Finding {
-  return { level: 'warn', what, finding: `was not tried: ${why}`, todo: 'make a call through the gateway to try it' }
+function untested(what: string, why: string): Finding[] {
+  const todo = 'make a call through the gateway to try it'
+  return [{ level: 'warn', what, finding: `was not tried: ${why}`, todo }]
 }
 
 type Credential = ReturnType<NonNullable<ReturnType<typeof buildCredentialSet>>['choose']>
@@ -104,12 +99,8 @@ function verdict(what: string, status: number, text: string): Finding {
     return { level: 'fail', what, finding: `is refused by the vendor (${status})`, todo }
   }
   if (status >= 200 && status < 300) return { level: 'ok', what, finding: `is taken by the vendor (${status})` }
-  return {
-    level: 'warn',
-    what,
-    finding: `the vendor answered ${status}`,
-    todo: 'try again; if it stays, check the URL',
-  }
+  const todo = 'try again; if it stays, check the URL'
+  return { level: 'warn', what, finding: `the vendor answered ${status}`, todo }
 }
 
 function clock(what: string, response: Response): Finding[] {

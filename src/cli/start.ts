@@ -45,7 +45,9 @@ export async function start(options: Options): Promise<void> {
     return again === undefined ? first : withPorts(again, options)
   }
   const run = config.server.workers > 1 ? runWorkers : runGateway
-  const gateway = await run(config, { log, load, text: textOf(first) }).catch(explain)
+  const gateway = await run(config, { log, load, text: textOf(first) }).catch((error: unknown) =>
+    explainFailure(error, '--port and --admin-port, or in the configuration'),
+  )
   const drain = async (signal: string): Promise<void> => {
     const until = stoppedBy(config.server)
     watch.close()
@@ -113,10 +115,6 @@ function stoppedBy({ shutdownDelay, drain }: Config['server']): number {
 /** How long a slow reader may take for the rest of the log: a moment, but not beyond the end of the drain. */
 function lastWordsMs(until: number): number {
   return Math.min(LONGEST_LAST_WORDS_MS, Math.max(SHORTEST_LAST_WORDS_MS, until - performance.now()))
-}
-
-function explain(error: unknown): never {
-  return explainFailure(error, '--port and --admin-port, or in the configuration')
 }
 
 function withPorts({ config, ...found }: FoundConfig, { port, adminPort }: Options): FoundConfig {

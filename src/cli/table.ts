@@ -9,7 +9,7 @@ export function columnsOf(
   { width, cuttable }: { width: number; cuttable: number },
 ): string[] {
   const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
-  for (let over = sum(widths) + 2 * (widths.length - 1) - width; over > 0; over--) {
+  for (let over = widths.reduce((a, b) => a + b) + 2 * (widths.length - 1) - width; over > 0; over--) {
     let widest = 0
     for (let i = 1; i < cuttable; i++) if (widths[i]! > widths[widest]!) widest = i
     if (widths[widest]! <= SHORTEST_NAME) break
@@ -33,8 +33,4 @@ function cut(text: string, width: number): string {
 /** `59s`, `4min`, `2h`, `5days`. */
 export function short(ms: number): string {
   return roughly(ms).replace(' ', '')
-}
-
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((a, b) => a + b, 0)
 }
