@@ -97,41 +97,30 @@ function firstStumble({ errors }: Document): number {
 /** Turns an error of the parser into a problem, without what the parser quotes from the file. */
 function faultOf({ code, message, pos }: YAMLError): Fault {
   const [offset] = pos
-  switch (code) {
-    case 'BAD_SCALAR_START':
-      return { offset, message: 'a text that begins with this character needs quotes' }
-    case 'BAD_DQ_ESCAPE':
-      return {
-        offset,
-        message: 'there is no such escape in a text in double quotes: write \\\\ for a backslash, or use single quotes',
-      }
-    case 'TAG_RESOLVE_FAILED':
-      return {
-        offset,
-        message:
-          'tags mean nothing here: write "${env:NAME}" for a variable, and quotes around a text that begins with "!"',
-      }
-    case 'BAD_ALIAS':
-      return { offset, message: 'a text that begins with "*" or "&" needs quotes' }
-    case 'TAB_AS_INDENT':
-      return { offset, isLast: true, message: 'a tab can not indent: use spaces' }
-    case 'MULTIPLE_DOCS':
-      return { offset, isLast: true, message: 'a second document begins here, and only one is read: take "---" out' }
-    case 'BAD_INDENT': {
-      const remedy = message.startsWith('Flow')
-        ? 'is its bracket missing, or behind a "#"?'
-        : 'indent all keys of one mapping alike'
-      return { offset, isLast: true, message: `${message}: ${remedy}` }
-    }
-    case 'BLOCK_AS_IMPLICIT_KEY':
-    case 'MULTILINE_IMPLICIT_KEY':
-      return { offset, isLast: true, message: `${message}: ${COLON}` }
-    case 'MISSING_CHAR':
-      if (message.startsWith('Implicit')) return { offset, isLast: true, message: `${message}: ${COLON}` }
-      return { offset, isLast: true, message }
-    default:
-      return { offset, isLast: true, message: `${message.replace(/: .*/s, '')}: ${STRAY}` }
-  }
+  const passing = PASSING[code]
+  if (passing !== undefined) return { offset, message: passing }
+  const explained = LAST[code]?.(message) ?? `${message.replace(/: .*/s, '')}: ${STRAY}`
+  return { offset, isLast: true, message: explained }
+}
+
+/** Faults behind which the parser goes on as if there were none. */
+const PASSING: { readonly [Code in YAMLError['code']]?: string } = {
+  BAD_SCALAR_START: 'a text that begins with this character needs quotes',
+  BAD_DQ_ESCAPE: 'there is no such escape in a text in double quotes: write \\\\ for a backslash, or use single quotes',
+  TAG_RESOLVE_FAILED:
+    'tags mean nothing here: write "${env:NAME}" for a variable, and quotes around a text that begins with "!"',
+  BAD_ALIAS: 'a text that begins with "*" or "&" needs quotes',
+}
+
+/** What to do about others, by the parser's own words. */
+const LAST: { readonly [Code in YAMLError['code']]?: (message: string) => string } = {
+  TAB_AS_INDENT: () => 'a tab can not indent: use spaces',
+  MULTIPLE_DOCS: () => 'a second document begins here, and only one is read: take "---" out',
+  BAD_INDENT: (message) =>
+    `${message}: ${message.startsWith('Flow') ? 'is its bracket missing, or behind a "#"?' : 'indent all keys of one mapping alike'}`,
+  BLOCK_AS_IMPLICIT_KEY: (message) => `${message}: ${COLON}`,
+  MULTILINE_IMPLICIT_KEY: (message) => `${message}: ${COLON}`,
+  MISSING_CHAR: (message) => (message.startsWith('Implicit') ? `${message}: ${COLON}` : message),
 }
 
 const COLON = 'write "key: value", indent alike, and put quotes around a text with ": " in it'
