@@ -8,7 +8,7 @@ import { signToken } from './jwt.ts'
 import { requestToken } from './oauth2.ts'
 import { Secret, secretsIn } from '../schema/secret.ts'
 import { faultOfKey } from './signing-key.ts'
-import { SigV4Credential } from './sigv4.ts'
+import { type SigV4Config, SigV4Credential } from './sigv4.ts'
 import { BasicCredential, HeaderCredential, QueryCredential } from './static.ts'
 import { TokenCredential } from './token-credential.ts'
 import { type Token, TokenKeeper } from './token-keeper.ts'
@@ -43,6 +43,8 @@ export function buildCredential(
   const { type = 'header', value } = config
   const { clock } = services
   const name = `${place.upstream}/${place.account}`
+  const tokenCredential = (obtain: Obtain): TokenCredential =>
+    new TokenCredential(name, keepToken(place, config, services, obtain))
   switch (type) {
     case 'header':
       return new HeaderCredential(name, value!, clock, config.header ?? place.header)
@@ -53,25 +55,11 @@ export function buildCredential(
     case 'query':
       return new QueryCredential(name, value!, clock, config.parameter!)
     case 'oauth2':
-      return new TokenCredential(
-        name,
-        keepToken(place, config, services, (isWanted) => sharedToken(config, services, isWanted)),
-      )
+      return tokenCredential((isWanted) => sharedToken(config, services, isWanted))
     case 'sigv4':
-      return new SigV4Credential(name, {
-        accessKeyId: config.accessKeyId!,
-        secretAccessKey: config.secretAccessKey!,
-        sessionToken: config.sessionToken,
-        region: config.region!,
-        service: config.service!,
-        host: place.host,
-        clock,
-      })
+      return new SigV4Credential(name, { ...(config as SigV4Config), host: place.host, clock })
     case 'jwt':
-      return new TokenCredential(
-        name,
-        keepToken(place, config, services, () => signToken(config, clock)),
-      )
+      return tokenCredential(() => signToken(config, clock))
   }
 }
 
@@ -89,11 +77,13 @@ export function identityOf(config: CredentialConfig, defaultHeader: string): str
   return hash('sha256', JSON.stringify([names, values]), 'hex')
 }
 
+type Obtain = (isWanted: (token: Token) => boolean) => Promise<Token>
+
 function keepToken(
   { upstream, account }: CredentialPlace,
   config: CredentialConfig,
   { clock, random, metrics, logger }: CredentialServices,
-  obtain: (isWanted: (token: Token) => boolean) => Promise<Token>,
+  obtain: Obtain,
 ): TokenKeeper {
   const renewed = metrics.credentialRenewals.of({ upstream, account, result: 'ok' })
   const failed = metrics.credentialRenewals.of({ upstream, account, result: 'failed' })

@@ -1,16 +1,18 @@
 import { createHmac, hash } from 'node:crypto'
 import type { Clock } from '../time/clock.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
+import type { CredentialConfig } from '../schema/schema.ts'
 import type { Secret } from '../schema/secret.ts'
 import { whyNoHeaderValue } from './static.ts'
 import { canonicalPath, canonicalQuery, canonicalValue, parametersOf } from './sigv4-canonical.ts'
 
-export interface SigV4Options {
-  readonly accessKeyId: string
-  readonly secretAccessKey: Secret
-  readonly sessionToken: Secret | undefined
-  readonly region: string
-  readonly service: string
+export interface SigV4Config extends Required<
+  Pick<CredentialConfig, 'accessKeyId' | 'secretAccessKey' | 'region' | 'service'>
+> {
+  readonly sessionToken?: Secret | undefined
+}
+
+export interface SigV4Options extends SigV4Config {
   /** The host of the upstream, with its port unless that is the default. A signature is valid for this host only. */
   readonly host: string
   readonly clock: Clock
