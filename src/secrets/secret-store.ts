@@ -1,6 +1,21 @@
 import type { Answer, Found, SecretSource } from './source.ts'
-import { type MasterKeys, SealError } from './master-keys.ts'
-import type { SecretRecord, SecretRecords, SecretVersion } from './records.ts'
+import { type MasterKeys, type Sealed, SealError } from './master-keys.ts'
+import type { Records } from '../records/records.ts'
+
+export interface SecretVersion {
+  readonly sealed: Sealed
+  /** Times are in milliseconds since 1970. */
+  readonly createdAt: number
+  readonly expiresAt?: number
+  /** When an upstream refused it, while it was the next value. */
+  readonly refusedAt?: number
+}
+
+/** A stored secret and, during a rotation, its next value. */
+export interface SecretRecord {
+  readonly current: SecretVersion
+  readonly next?: SecretVersion
+}
 
 /** All that is known of a stored secret except its value. */
 export interface ListedSecret {
@@ -29,10 +44,10 @@ export class NoSuchSecretError extends Error {}
 
 /** The store of encrypted secrets: the source of `${secret:name}`, and what `sluice credentials` changes. */
 export class SecretStore implements SecretSource {
-  readonly #records: SecretRecords
+  readonly #records: Records<SecretRecord>
   readonly #keys: MasterKeys
 
-  constructor(records: SecretRecords, keys: MasterKeys) {
+  constructor(records: Records<SecretRecord>, keys: MasterKeys) {
     this.#records = records
     this.#keys = keys
   }
