@@ -92,7 +92,10 @@ type OfEntity = Pick<Found, 'operation' | 'id'>
 
 function operationOf(method: string, rest: readonly string[], kind: Kind, v1: boolean): OfEntity | undefined {
   const [first, second] = rest
-  if (first === undefined) return ofCollection(method)
+  if (first === undefined) {
+    const operation = OF_COLLECTION[method]
+    return operation && { operation }
+  }
   if (LISTS.has(first) && second === undefined) return method === 'PUT' ? undefined : { operation: 'list' }
   if (first === 'upsert' && method === 'PUT') return { operation: 'upsert' }
   if (first === 'summary' && second !== undefined && method === 'GET') return { operation: 'get', id: second }
@@ -105,15 +108,7 @@ function operationOf(method: string, rest: readonly string[], kind: Kind, v1: bo
   return operation && { operation, id: first }
 }
 
-function ofCollection(method: string): OfEntity | undefined {
-  if (method === 'GET') return { operation: 'list' }
-  if (method === 'POST') return { operation: 'create' }
-  return method === 'PUT' ? { operation: 'update' } : undefined
-}
+type Operations = Readonly<Record<string, Wanted['operation']>>
 
-const OF_ENTITY: Readonly<Record<string, Wanted['operation']>> = {
-  GET: 'get',
-  PUT: 'update',
-  PATCH: 'update',
-  DELETE: 'delete',
-}
+const OF_COLLECTION: Operations = { GET: 'list', POST: 'create', PUT: 'update' }
+const OF_ENTITY: Operations = { GET: 'get', PUT: 'update', PATCH: 'update', DELETE: 'delete' }
