@@ -46,18 +46,8 @@ const DEGRADED = {
 } satisfies Record<StoreConfig['onOutage'], string>
 
 /** What a gateway process tells of itself to operators and Prometheus. */
-export function gatewayStatus({
-  clock,
-  metrics,
-  ledger,
-  usage,
-  live,
-  losses,
-  isStopping,
-  tunnels,
-  clientConnections,
-  requests,
-}: Parts): Status {
+export function gatewayStatus(parts: Parts): Status {
+  const { clock, metrics, ledger, usage, live, losses } = parts
   metrics.observe({
     queues: () => queuesOf(live.current),
     breakers: () => breakerRows(live.current),
@@ -68,8 +58,8 @@ export function gatewayStatus({
         waiting: transport.waiting,
         webSockets: webSockets.open,
       })),
-    tunnels,
-    clientConnections,
+    tunnels: parts.tunnels,
+    clientConnections: () => parts.clientConnections(),
     // While the store is away, everything else is still shown.
     usage: async () => (await unlessAway(() => usageOf(live.current, ledger))) ?? [],
     dues: async () => duesByClass(await usage.busiest(MOST_DUES)),
@@ -93,9 +83,9 @@ export function gatewayStatus({
     budgets: () => unlessAway(() => budgetRows(live.current, ledger, clock)),
     queue: () => Promise.resolve(mergeQueues(queueRows(live.current))),
     credentials: () => Promise.resolve(credentialRows(live.current, clock.wall())),
-    requests: async (question) => ({ found: await requests(question), away: [] }),
+    requests: async (question) => ({ found: await parts.requests(question), away: [] }),
     notReady() {
-      if (isStopping()) return Promise.resolve('draining')
+      if (parts.isStopping()) return Promise.resolve('draining')
       return Promise.resolve(ledger.isReady ? undefined : (ledger.problem ?? 'the quota store can not be reached'))
     },
     degraded() {
