@@ -5,18 +5,11 @@ import type * as Limiters from 'rate-limiter-flexible'
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
 import { networkOf } from '../net/address.ts'
-
-export interface GuessLimits {
-  /**
-   * How many different wrong keys, or tokens, are tolerated within `windowMs`: from one address, and from all together.
-   */
-  readonly perAddress: number
-  readonly overall: number
-  readonly windowMs: number
-}
+import type { Config } from '../schema/schema.ts'
 
 export interface GuessGuardOptions {
-  readonly limits: GuessLimits
+  /** How many different wrong keys, or tokens, are tolerated within the window: from one address, and from all together. */
+  readonly limits: Config['server']['wrongKeys']
   /** What is guessed, in the plural, such as `keys`; for the log. */
   readonly what: string
   readonly clock: Clock
@@ -68,7 +61,7 @@ export class GuessGuard {
     const now = clock.now()
     const guess = `${group} ${keyHash}`
     if ((this.#known.get(guess) ?? 0) > now) return 0
-    this.#known.set(guess, now + limits.windowMs)
+    this.#known.set(guess, now + limits.window)
     const { perAddress, overall } = (this.#limiters ??= this.#open())
     await Promise.all([this.#consume(perAddress, group), this.#consume(overall, EVERYONE)])
     return this.blockedMs(address)
@@ -104,7 +97,7 @@ export class GuessGuard {
     // An error fails each command, and the limiter counts in memory instead.
     this.#redis?.on('error', () => undefined)
     const limiterFor = (points: number, sort: string): Limiter => {
-      const common = { points, duration: limits.windowMs / 1_000, keyPrefix: `guess:${what}:${sort}` }
+      const common = { points, duration: limits.window / 1_000, keyPrefix: `guess:${what}:${sort}` }
       if (redis === undefined && isWorker) return new library.RateLimiterCluster(common)
       const own = new library.RateLimiterMemory(common)
       if (redis === undefined) return own

@@ -26,7 +26,7 @@ export type Managed = Omit<Management, 'config'> & {
 }
 
 /** A person does not mistype a token this often, so more wrong tokens are an attack. */
-const LOG_INS = { perAddress: 10, overall: 100, windowMs: 60_000 }
+const LOG_INS = { perAddress: 10, overall: 100, window: 60_000 }
 
 /** Opens it where the store is: beside the quotas in its folder, or in the same Redis. Starts without one that is away. */
 export async function openManaged(

@@ -218,10 +218,9 @@ export async function runWithoutAdmin(
   }
   let secrets = await follow(config)
   parts.defer(() => secrets.close())
-  const { perAddress, overall, window } = config.server.wrongKeys
   const guard = new GuessGuard({
     what: 'keys',
-    limits: { perAddress, overall, windowMs: window },
+    limits: config.server.wrongKeys,
     clock,
     logger,
     ...sharedBy(store),

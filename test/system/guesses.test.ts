@@ -189,7 +189,7 @@ describe('a guard against guesses', () => {
 
   it('blocks the address that guesses, and no other', async () => {
     const { logger } = createLog({ level: 'silent', format: 'json' })
-    const limits = { perAddress: 2, overall: 100, windowMs: 60_000 }
+    const limits = { perAddress: 2, overall: 100, window: 60_000 }
     const guard = new GuessGuard({ what: 'keys', limits, clock: new SimulatedClock(), logger })
     for (const key of keys(3)) await guard.count('192.0.2.1', key)
     expect(guard.blockedMs('192.0.2.1')).toBeGreaterThan(0)
