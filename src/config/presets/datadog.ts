@@ -1,5 +1,5 @@
 import { classifyByMethod } from '../../routing/route.ts'
-import type { Preset } from './preset.ts'
+import { posts, type Preset } from './preset.ts'
 import { soundsLikeReading } from './words.ts'
 
 /**
@@ -29,10 +29,7 @@ export const datadog: Preset = {
     credentialHeader: 'dd-api-key',
     errors: 'datadog',
   },
-  routes: () => [
-    ...EVENTS.map((path) => ({ methods: ['POST'], path, rule: { class: 'event' } })),
-    ...INTAKE.map((path) => ({ methods: ['POST'], path, rule: { class: 'intake' } })),
-  ],
+  routes: () => [...posts(EVENTS, { class: 'event' }), ...posts(INTAKE, { class: 'intake' })],
   classify: (method, path) =>
     method === 'POST' && soundsLikeReading(path) ? { class: 'read' } : classifyByMethod(method),
 }

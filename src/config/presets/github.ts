@@ -1,5 +1,5 @@
 import { isSafeMethod } from '../../routing/route.ts'
-import type { Preset } from './preset.ts'
+import { posts, type Preset } from './preset.ts'
 
 /**
  * The GitHub REST API, and GraphQL. Limits apply to a user or app, which is a credential here:
@@ -57,10 +57,7 @@ export const github: Preset = {
   },
   // GitHub states how long its answers are fresh, for one user, and has an ETag for nearly all of them.
   proposedCache: [{ paths: /^\/(?!rate_limit$)/, rule: { private: true } }],
-  routes: () =>
-    ['/markdown', '/markdown/raw'].map((path) => {
-      return { methods: ['POST'], path, rule: { class: 'read', charges: ['rest'], retry: 'safe' } }
-    }),
+  routes: () => posts(['/markdown', '/markdown/raw'], { class: 'read', charges: ['rest'], retry: 'safe' }),
   classify(method, path) {
     if (path === '/graphql') return { class: 'graphql' }
     const className = classOf(method, path)

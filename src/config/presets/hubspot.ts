@@ -1,5 +1,5 @@
 import { classifyByMethod } from '../../routing/route.ts'
-import type { Preset } from './preset.ts'
+import { posts, type Preset } from './preset.ts'
 import { soundsLikeReading } from './words.ts'
 
 /**
@@ -15,6 +15,8 @@ function tier(burst: number, day?: number): Preset['config']['limits'] {
     search: [{ requests: 5, window: '1s' }],
   }
 }
+
+const SEARCH = { class: 'search', charges: ['search', 'read'], retry: 'safe' } as const
 
 /**
  * The HubSpot API: https://developers.hubspot.com/docs/developer-tooling/platform/usage-guidelines, with the numbers of
@@ -51,17 +53,9 @@ export const hubspot: Preset = {
   },
   // https://developers.hubspot.com/docs/api-reference/search/guide and the guides of batches
   routes: () => [
-    {
-      methods: ['POST'],
-      path: '/crm/{version}/objects/{type}/search',
-      rule: { class: 'search', charges: ['search', 'read'], retry: 'safe' },
-    },
-    { methods: ['POST'], path: '/crm/{version}/objects/{type}/batch/read', rule: { class: 'read', retry: 'safe' } },
-    {
-      methods: ['POST'],
-      path: '/crm/{version}/lists/search',
-      rule: { class: 'search', charges: ['search', 'read'], retry: 'safe' },
-    },
+    ...posts(['/crm/{version}/objects/{type}/search'], SEARCH),
+    ...posts(['/crm/{version}/objects/{type}/batch/read'], { class: 'read', retry: 'safe' }),
+    ...posts(['/crm/{version}/lists/search'], SEARCH),
   ],
   classify(method, path) {
     if (method === 'POST' && /^\/crm\/.+\/search$/.test(path)) return { class: 'search', charges: ['search', 'read'] }

@@ -1,5 +1,5 @@
 import { classifyByMethod } from '../../routing/route.ts'
-import type { Preset } from './preset.ts'
+import { posts, type Preset } from './preset.ts'
 
 /**
  * The PagerDuty REST API: 960 requests a minute for each account key, for each user with all keys together, or for each
@@ -25,11 +25,10 @@ export const pagerduty: Preset = {
     },
   ],
   routes: () =>
-    ANALYTICS.map((path) => ({
-      methods: ['POST'],
-      path: `/analytics/${path}`,
-      rule: { class: 'read', retry: 'safe' },
-    })),
+    posts(
+      ANALYTICS.map((path) => `/analytics/${path}`),
+      { class: 'read', retry: 'safe' },
+    ),
   classify(method, path) {
     if (method === 'POST' && path.startsWith('/analytics/')) return { class: 'read' }
     return classifyByMethod(method)

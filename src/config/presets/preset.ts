@@ -6,7 +6,13 @@
  */
 
 import type { CacheRule } from '../../schema/cache-schema.ts'
+import type { RouteRule } from '../../routing/route.ts'
 import type { Classify, RouteEntry } from '../../routing/route-table.ts'
+
+/** Entries of paths to which clients POST. */
+export function posts(paths: readonly string[], rule: RouteRule): RouteEntry[] {
+  return paths.map((path) => ({ methods: ['POST'], path, rule }))
+}
 
 /** Limits by class, as the config file has them. */
 type Limits = Readonly<Record<string, readonly object[]>>
