@@ -19,7 +19,9 @@ interface CheckOptions {
 export async function check(file: string | undefined, options: CheckOptions): Promise<void> {
   const found = await findConfig(file ?? options.config, { ignores: () => !options.secrets })
   if (found === undefined)
-    throw new CommandError('there is no configuration: name a file, or set HARNESS_ACCOUNT_ID and HARNESS_API_KEY')
+    throw new CommandError(
+      'there is no configuration: name a file, run `sluice init` to make one, or set HARNESS_ACCOUNT_ID and HARNESS_API_KEY',
+    )
   const { config, source } = found
   const accounts = Object.values(config.upstreams).flatMap((upstream) => Object.keys(upstream.accounts))
   const clients = Object.keys(config.clients ?? {})

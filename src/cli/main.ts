@@ -129,7 +129,7 @@ function buildProgram(): Command {
     .option(...URL_OPTION)
     .option(...TOKEN_OPTION)
     .option('--json', 'as JSON, as the admin port answers')
-    .option('--once', 'print the table once, as it does without it')
+    .option('--once', 'changes nothing: the table is printed once anyway, and `sluice top` shows it live')
     .addOption(
       new Option('--by <what>', 'who uses each limit, what each is due, and what is left of budgets').choices([
         'client',

@@ -187,7 +187,8 @@ function clientRows(calls: readonly RequestRow[]): string[][] {
       client,
       `${own.length}${calls.length === MOST_CALLS ? '+' : ''}`,
       String(own.filter(({ outcome, isRunning }) => !isRunning && outcome !== 'delivered').length),
-      String(own.filter(({ waitMs }) => waitMs > 0).length),
+      // A call that nothing held back has a waitMs, too: the moment that its charge took.
+      String(own.filter(({ heldBy, waitMs }) => heldBy !== null && waitMs > 0).length),
     ]),
   ]
 }

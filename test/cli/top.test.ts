@@ -27,7 +27,13 @@ function limit(i: number) {
 function full(): TopState {
   const waits = { upstream: LONG, account: 'main', class: 'read', nextInMs: 10, lastInMs: 60_000 }
   const breaker = { upstream: LONG, group: 'deploy', state: 'open', byHand: false, retryAfterMs: 30_000 } as const
-  const row = (i: number) => ({ client: `client-${i % 7}`, outcome: i % 3 ? 'delivered' : 'timeout', waitMs: i % 2 })
+  // Every call takes a moment to be charged. Each second one was held back.
+  const row = (i: number) => ({
+    client: `client-${i % 7}`,
+    outcome: i % 3 ? 'delivered' : 'timeout',
+    heldBy: i % 2 ? 'read 1m' : null,
+    waitMs: i % 2 || 0.4,
+  })
   return {
     url: 'http://127.0.0.1:9090',
     state: `degraded: ${'the quota store can not be reached '.repeat(5)}`,
