@@ -9,7 +9,7 @@ export interface UsageAnswer {
   readonly away: UsageNow['away']
 }
 
-/** Who uses each limit, what each client is due, and what is left of budgets; no wider than that. */
+/** Tables of who uses each limit, what each client is due, and what is left of budgets; no wider than `width`. */
 export function clientTables(
   { data, budgets, since, away }: UsageAnswer,
   { width, paint }: { width: number; paint(line: string, fullness: number): string },

@@ -6,11 +6,12 @@ import { MasterKeys, type Sealed } from '../secrets/master-keys.ts'
 import type { Token } from './token-keeper.ts'
 import type { TokenStore } from './token-store.ts'
 
-/** Longer than any endpoint may take. A lock that lasts longer belonged to an instance that died. */
+/** How long an instance may take for a token, which is longer than any endpoint may. The lock of one that died ends after this. */
 const LOCK_MS = 15_000
+/** How often others look for the token meanwhile. */
 const LOOK_EVERY_MS = 50
 
-/** A token as it is stored, encrypted. It is gone from the store when it expires. */
+/** A token as it is stored, encrypted. The store drops it when it expires. */
 interface SharedToken {
   readonly text: string
   readonly renewEarlierMs: number

@@ -114,7 +114,7 @@ async function send(
       candidates === undefined
         ? admit(call, plan.target, plan.graceMs, plan.deadline, env.metrics)
         : admitWithAny(call, plan, candidates, env.metrics)
-    // Most enter at once, and an await less is a trip through the microtask queue less.
+    // Most calls are admitted at once. Without the await they save a trip through the microtask queue.
     const admission = entry instanceof Promise ? await entry : entry
     if (admission.kind !== 'admitted') return admission
     const first = new Attempt(call, plan.target, admission.permit)
@@ -179,8 +179,8 @@ function ending(end: Forwarded): Step {
 }
 
 /**
- * Waits for what the next attempt needs before it is charged: a client that is slow to send, or has to wait for its credential,
- * uses up no window, no place, and not the breaker's probe. Returns how the call ends where it has no next attempt.
+ * Waits for what the next attempt needs, before the attempt is charged. So a call whose client is slow to send, or that waits for its
+ * credential, takes no quota, no place in the queue, and not the breaker's probe. Returns how the call ends if there is no next attempt.
  */
 async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<Forwarded | undefined> {
   const { breaker, body, credential } = plan
@@ -209,7 +209,7 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   return refused(OUT_OF_TIME)
 }
 
-/** Sleeps between two attempts, no longer than the client waits, and not while the gateway stops. */
+/** Sleeps between two attempts, until the client leaves or the gateway stops. */
 async function sleep(delayMs: number, call: Sending, drain: Cancellation): Promise<void> {
   const { clock, gone } = call
   const since = clock.now()
@@ -223,7 +223,7 @@ async function sleep(delayMs: number, call: Sending, drain: Cancellation): Promi
   call.sleptMs += clock.now() - since
 }
 
-/** Takes in what of the body is collected; or how the call ends without it. */
+/** Receives the part of the body that is collected before it is sent. Returns how the call ends if that fails. */
 async function receive(body: RequestBody, call: Sending, { upstream }: Target): Promise<Forwarded | undefined> {
   const since = call.clock.now()
   try {
@@ -313,18 +313,18 @@ async function deliverPacked(
   return deliver(call, response, { ...options, price: undefined })
 }
 
-/** The time of an attempt is the upstream's, but for one in which the client was late with its body. */
+/** Counts the time of an attempt for the upstream, or for the client if that was late with its body. */
 function count(outcome: Outcome, call: Sending, { upstream, admissionPolicy }: Target): void {
   const { kind, tookMs } = outcome
   if (kind === 'body_failed') call.receivingMs += tookMs
   else if (kind !== 'unsendable') call.upstreamMs += tookMs
-  // How long a client had the patience to wait for the headers says nothing about the upstream.
+  // When a client leaves before the headers says nothing about the upstream.
   const isOfUpstream = kind === 'response' || kind === 'failed' || kind === 'switched'
   if (isOfUpstream && tookMs > 0) admissionPolicy.metrics.upstreamDuration.observeMs(tookMs, call.id)
   countTimeout(call, upstream, outcome)
 }
 
-/** Only the first attempt of a call that reads, has no body, and whose answer nobody else waits for has another beside it. */
+/** The first attempt, with a second one beside it if it is slow: of a call that reads, has no body, and whose answer the cache does not want. */
 function hedgedIfLate(
   first: Attempt,
   call: Call,
@@ -345,7 +345,7 @@ function hedgedIfLate(
   })
 }
 
-/** Charged like any attempt, but not waited for; and taken from the retry budget. */
+/** Begins the second attempt. It is charged like any other and taken from the retry budget, and it does not wait for quota. */
 async function beginSecond(
   call: Call,
   plan: RetryPlan,
@@ -359,7 +359,7 @@ async function beginSecond(
   if (permit === undefined) return undefined
   using held = new DisposableStack()
   const attempt = held.use(new Attempt(call, target, permit))
-  // Meanwhile the first may have been answered.
+  // The first may have been answered meanwhile.
   if (!isStillWanted() || !attempt.enter(breaker, true)) return undefined
   if (!upstream.retryBudget.withdraw()) {
     upstream.budgetExhausted.increment(call.id)

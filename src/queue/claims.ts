@@ -8,10 +8,11 @@ import type { QueuedCall } from './queued-call.ts'
 const GRACE_MS = 1_000
 /** A permit is kept for its client for at most this part of the window after the time that the client was told. */
 const GRACE_PART = 0.1
-/** At most this part of a limit is claimed at once in a queue, and half of that by one client. */
+/** The claims in a queue hold at most this part of a limit, those of one client half of that; */
 const PART_OF_LIMIT = 0.2
-/** A few claims are always allowed; of windows that are not very short, as many as calls that commonly come at once. */
+/** but so many claims are always allowed, which is about what comes at once; */
 const LEAST_CLAIMS = 16
+/** and so many where a window is shorter than SHORT_MS. */
 const LEAST_OF_SHORT = 4
 const SHORT_MS = 5_000
 
@@ -21,9 +22,9 @@ interface Claim {
   readonly chargeSet: ChargeSet
   /** When the client was told to come back. */
   toldAt: number
-  /** It has this place in the queue, until its turn comes; */
+  /** Its place in the queue, until its turn comes. */
   queuedCall: QueuedCall | undefined
-  /** from then on this is held for whoever comes. */
+  /** From then on, what is held for the client's next call. */
   permit: Permit | undefined
   timer: Timer | undefined
 }
@@ -32,8 +33,8 @@ interface Claim {
  * Keeps the turn of calls that were refused and told when to come back. Without that, they would find the quota taken by those who
  * waited meanwhile, again and again. A claim stands in the queue of its client like a call that waits, so it takes nothing beyond
  * its client's share. When its turn comes, a permit is kept for the client's next call of the same kind. It is given back unused a
- * second after the told time, or sooner if that is a tenth of the window. Only for limits of rolling windows, because the others
- * count when a call is sent; and only at this gateway.
+ * second after the told time, or a tenth of the window after it if that is sooner. There are claims for rolling windows only, because other
+ * limits count when a call is sent; and each gateway keeps its own.
  */
 export class Claims {
   readonly #clock: Clock
@@ -65,7 +66,7 @@ export class Claims {
     return this.#byClient.get(client)?.find((claim) => claim.toldAt <= now && claim.chargeSet === chargeSet)
   }
 
-  /** Whether one more may be left. */
+  /** Whether the client may have one more. */
   mayAdd(client: string, chargeSet: ChargeSet): boolean {
     if (!chargeSet.limits.every(({ kind }) => kind === 'rolling')) return false
     const least = Math.min(...chargeSet.limits.map(({ requests }) => requests))
@@ -76,7 +77,7 @@ export class Claims {
     return this.#size < most && ofClient < Math.max(few, most / 2)
   }
 
-  /** `queuedCall` is the one that was taken for it; `onPermit` says whether somebody else has use for a permit at once. */
+  /** `queuedCall` stands in the queue for the claim. `onPermit` is offered its permit, and says whether another call took it at once. */
   add(queuedCall: QueuedCall, waitMs: number, onPermit: (permit: Permit) => boolean): void {
     const { client, chargeSet } = queuedCall
     const toldAt = this.#clock.now() + toldMs(waitMs)
@@ -140,7 +141,7 @@ export class Claims {
   }
 }
 
-/** What a client is told that has to wait so long. */
+/** In how many milliseconds a client is told to come back that has to wait so long. */
 function toldMs(waitMs: number): number {
   return retryAfterSeconds(waitMs) * 1_000
 }

@@ -1,4 +1,4 @@
-/** What a `Roster` writes into its members. Nobody else writes it. */
+/** The fields of a member. Only its `Roster` writes them. */
 export interface Member<M> {
   /** Its neighbours; undefined at an end, and for one that is in no roster. */
   before: M | undefined
@@ -6,7 +6,7 @@ export interface Member<M> {
   isListed: boolean
 }
 
-/** Makes a member of what has no such fields. */
+/** A member for a thing that has no such fields. */
 export class Entry<Of> implements Member<Entry<Of>> {
   readonly of: Of
   before: Entry<Of> | undefined
@@ -19,10 +19,11 @@ export class Entry<Of> implements Member<Entry<Of>> {
 }
 
 /**
- * A set of what comes and goes with every call, in the order of coming. A member is in one roster at most.
+ * A set, in the order of adding, for what is added and deleted with every call. A member is in one roster at most.
  *
  * A `Set` would keep the calls that are over: V8 links each table of a Set to the one that replaces it. Once such a table is in the old
- * generation, all later ones stay alive with what they hold until the next full collection, so that every call is copied there.
+ * generation, it keeps all later ones alive, with what they hold, until the next full collection. So every call would be copied to the old
+ * generation.
  */
 export class Roster<M extends Member<M>> {
   #first: M | undefined
@@ -33,7 +34,7 @@ export class Roster<M extends Member<M>> {
     return this.#size
   }
 
-  /** Whoever came first; the others by its `after`. */
+  /** The member that was added first. Its `after` leads to the others. */
   get first(): M | undefined {
     return this.#first
   }
@@ -57,7 +58,7 @@ export class Roster<M extends Member<M>> {
     else before.after = after
     if (after === undefined) this.#last = before
     else after.before = before
-    // One that is gone must not lead to others, or it would keep them as a Set does.
+    // A deleted member must not lead to others: it would keep them alive, as a Set does.
     member.before = undefined
     member.after = undefined
     member.isListed = false

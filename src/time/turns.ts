@@ -1,13 +1,13 @@
 import type { Clock } from './clock.ts'
 
-/** Each goes on for about a tenth of a millisecond, and everybody else has to wait meanwhile. */
+/** The most calls that go on in one turn. Each takes about 0.1 ms, in which no other call is served. */
 const MOST_IN_A_TURN = 32
 
 const byClock = new WeakMap<Clock, Turns>()
 
 /**
- * Spreads calls that waited for the same over turns of the event loop. Without it, thousands that get their quota, a token or an answer
- * at one moment would all go on in one turn, and no other call would be served until the last of them has been sent.
+ * Spreads calls that waited for the same thing over several turns of the event loop. Without it, thousands of calls that get their quota,
+ * a token or an answer at one moment would all go on in one turn, and no other call would be served until the last of them was sent.
  */
 export class Turns {
   readonly #clock: Clock
@@ -18,12 +18,12 @@ export class Turns {
     this.#clock = clock
   }
 
-  /** The same for everybody who has this clock, since they share the event loop. */
+  /** The one of this clock: whoever shares the clock shares the event loop. */
   static of(clock: Clock): Turns {
     return byClock.getOrInsertComputed(clock, () => new Turns(clock))
   }
 
-  /** Undefined if one more may go on now, else a promise after which it has to ask again. */
+  /** Lets one more go on now, and returns undefined. If the turn is full, returns a promise after which the caller asks again. */
   full(): Promise<void> | undefined {
     if (this.#next === undefined && this.#passed < MOST_IN_A_TURN) {
       this.#passed++

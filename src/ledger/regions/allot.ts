@@ -1,19 +1,21 @@
 /** What home knows of one region and one limit. Amounts are units. */
 export interface RegionState {
   readonly weight: number
-  /** What nobody else is ever given. */
+  /** Always the region's own. */
   readonly reserve: number
   /** What the region may use beyond its reserve. */
   readonly extra: number
-  /** What it would use, and what its next call costs where that found no room; else 0. */
+  /** What it would use if it could. */
   readonly need: number
+  /** What its latest call costs that found no room; 0 if calls find room. */
   readonly chunk: number
 }
 
 /**
- * How the pool, which is what the reserves leave of a limit, is best divided: what each region is to have beyond its reserve. First each
- * region gets what its next call lacks, in turns that begin with `first`; then what regions need is divided by weight; then what nobody
- * needs. So a limit of fewer units than regions, and a call that costs more than a fair part, wander from region to region.
+ * Divides the pool, which is what the reserves leave of a limit. Returns what each region is to have beyond its reserve. First each region
+ * gets what its next call lacks, in an order that begins with `first`. Then the needs of regions are met, by weight. Then the rest is divided
+ * by weight. The caller moves `first` on. So each region has its turn to get the units of a limit that has fewer units than regions, or of a
+ * call that costs more than the region's part.
  */
 export function divide(regions: readonly RegionState[], pool: number, first: number): number[] {
   const wanted = regions.map(({ need, reserve }) => Math.max(0, need - reserve))
@@ -36,7 +38,7 @@ export function divide(regions: readonly RegionState[], pool: number, first: num
   spread(inTurn, left, give)
   return parts
 
-  /** Divides `units` by weight. What is left of that goes one by one to those that come first. */
+  /** Divides `units` by weight, rounded down. The units that rounding leaves go one by one to those that come first. */
   function spread(among: readonly number[], units: number, give: (i: number, units: number) => void): void {
     const sum = among.reduce((total, i) => total + regions[i]!.weight, 0)
     const whole = among.map((i) => Math.floor((units * regions[i]!.weight) / sum))
@@ -48,7 +50,7 @@ export function divide(regions: readonly RegionState[], pool: number, first: num
 export interface Own {
   /** The number of the own region. */
   readonly own: number
-  /** What is used and leased of the region's share beyond its reserve. */
+  /** What the region has used and leased beyond its reserve. */
   readonly over: number
   /** Milliseconds since the region last asked for less. */
   readonly sinceMs: number
@@ -56,9 +58,9 @@ export interface Own {
 }
 
 /**
- * What the own region is to ask for beyond its reserve. It asks for less only while another region needs more: at once for what it does
- * not use, and for the rest no faster than half of what leaves a window. Otherwise its calls would stop for as long as the window takes
- * to empty.
+ * What the own region is to ask for beyond its reserve. It asks for less only while another region needs more. What it does not use, it
+ * gives up at once. What it uses, it gives up no faster than half of what leaves a window. Otherwise none of its calls would find room until
+ * the window is empty.
  */
 export function wantedBy(regions: readonly RegionState[], parts: readonly number[], about: Own): number {
   const { own, over, sinceMs, windowMs } = about

@@ -17,17 +17,18 @@ export interface RegionsOptions {
   readonly name: string
   /** All regions, this one too, with the weight of each. */
   readonly weights: Readonly<Record<string, number>>
-  /** The part of each limit that is divided once, by weight, and never moves. */
+  /** The part of each limit that is divided by weight and never moves, from 0 to 1. */
   readonly reserve: number
-  /** How long a share lasts without home. */
+  /** How long a share lasts if home does not renew it. */
   readonly leaseMs: number
-  /** No call counts for longer than this after it was sent, as long as it is not answered. */
+  /** How long a call that is not answered may count after it was sent. */
   readonly longestCallMs: number
   /** Beginning of every key. */
   readonly prefix: string
   readonly home: Home
-  /** Home gave no answer for so long that shares have ended: why. `onBack`: it answers again. */
+  /** Home gave no answer for so long that shares have ended. */
   readonly onAway?: (error: unknown) => void
+  /** It answers again. */
   readonly onBack?: () => void
   /** Gateways with other limits, or another split, are alive: until they have ended this one has its reserve only. */
   readonly onOtherTerms?: (partition: string) => void
@@ -39,32 +40,33 @@ export interface Home {
   close(): void
 }
 
-/** How often a gateway asks home for a share, in parts of the lease; and how often at least, however many partitions it has. */
+/** How often a gateway asks home for each partition. */
 const ASKS_PER_LEASE = 10
-const LEAST_ASKS_PER_LEASE = 3
-/** No gateway asks more often than this in all. */
+/** With many partitions a gateway asks less often for each, so that it asks no more often than this in all; */
 const ASKS_PER_SECOND = 500
+/** but never less often than this. */
+const LEAST_ASKS_PER_LEASE = 3
 /** A region that charged nothing for so long gives its share back. */
 const IDLE_MS = 60_000
 /** A call that found no room counts as waiting for so long. */
 const LACKING_MS = 3_000
-/** A region that uses something gets so much more, so that it grows before it has to wait. */
+/** A region is said to need so many times what it uses, so that its share grows before its calls have to wait. */
 const GROWTH = 1.25
-/** Whose turn it is to have the units that can't be divided changes after so many leases, but no sooner than after a window. */
+/** Units that can't be divided go to another region after so many leases, but no sooner than after a window. */
 const TURN_LEASES = 4
 
 /**
- * The shares of one region, of which each gateway asks home for itself, beside the calls. Every call is charged in the Redis of the
+ * The shares of one region. Each gateway asks home for them by itself, and no call waits for that. A call is charged in the Redis of the
  * region alone, which allows what the region may use now.
  *
  * Guarantee: over all regions an upstream never counts more than a limit in any window, whoever is cut off from whom, for as long as
  * the ledger of each region keeps its share, and
- * - home is one server: of two that take each other for lost, only one takes writes (`min-replicas-to-write`), and its keys are
- *   never evicted one by one;
+ * - home is one server: if two servers each take the other for lost, only one takes writes (`min-replicas-to-write`); and it never
+ *   evicts single keys;
  * - the clock of home is not set forward by more than MARGIN_MS, and no clock gains as much on another within a lease;
  * - all gateways have the same `weights`, `reserve` and `lease`, and a gateway without them charges nothing.
- * A region that home can't be reached from keeps its share until its lease ends, and has its reserve after that. Home gives
- * that share to others when all calls that were charged to it have left the window.
+ * A region that can't reach home keeps its share until the lease ends, and then has its reserve. Home gives that share to others when
+ * all calls that were charged to it have left the window.
  */
 export class RegionShares implements Shares {
   readonly options: RegionsOptions
@@ -80,7 +82,7 @@ export class RegionShares implements Shares {
     this.#answeredAt = options.clock.now()
   }
 
-  /** `measure` tells the usage of limits by the ledger of the region. Before this, every share is the reserve. */
+  /** From now on shares are asked for. `measure` tells what the region's ledger counts of each limit. */
   begin(measure: Measure): void {
     this.#measure = measure
   }
@@ -111,7 +113,7 @@ export class RegionShares implements Shares {
   }
 
   measure(chargeSet: ChargeSet): Promise<readonly LimitUsage[] | undefined> {
-    // Without its store the region can't be measured, and home takes it to use all that it may.
+    // While the region's store is away nobody knows its usage. Home then assumes that it uses all that it may.
     return this.#measure?.(chargeSet).catch(() => undefined) ?? Promise.resolve(undefined)
   }
 
@@ -145,20 +147,23 @@ type Measure = (chargeSet: ChargeSet) => Promise<readonly LimitUsage[]>
 /** What is known of one limit. */
 interface Share {
   limit: Limit
-  /** Units of each region that never move, and what these leave. */
+  /** Units of each region that never move. */
   reserves: readonly number[]
+  /** What the reserves leave of the limit. */
   pool: number
-  /** Units beyond the own reserve, and until when they may be used, by our clock. */
+  /** Units that may be used beyond the own reserve. */
   extra: number
+  /** Until when, by our clock. */
   until: number
-  /** The identity of the server that told them. */
+  /** The identity of the server that gave them. */
   by: string
   /** What home told of all regions last. */
   regions: readonly (RegionState & { readonly hold: number })[]
-  /** Milliseconds since the region last asked for less, and since it charged calls, by home's clock at that time. */
+  /** Milliseconds from the time the region last asked for less to home's last answer. */
   lessMs: number
+  /** The same since the region last charged calls. */
   usedMs: number
-  /** What the latest call cost that found no room. */
+  /** The latest call that found no room: what it costs, and when it came. */
   lacking: { readonly units: number; readonly at: number }
 }
 
@@ -218,7 +223,7 @@ export class SharesOfPartition implements PartitionShares {
     this.#timer?.cancel()
   }
 
-  /** If a reload has made the limit anew, what home has told of the one before holds no more. */
+  /** What is known of the limit. After a reload that changed its units, what home told of it before is forgotten. */
   #shareOf(limit: Limit): Share | undefined {
     if (!limit.isEnforced || limit.kind === 'smoothing') return undefined
     const known = this.#shares.get(limit.id)
@@ -291,9 +296,9 @@ export class SharesOfPartition implements PartitionShares {
       const isAgreed = this.#note(share, lines[i]!.split(' ').map(Number))
       isOther ||= !isAgreed
       const extra = share.regions[this.#own]!.extra
-      // A home that has forgotten the share counts with it for as long as it was to last.
+      // Home has lost its memory. It gives nothing away while shares from before may last, so ours is good until it ends.
       if (share.by !== identityThere && extra < share.extra && clock.now() < share.until) continue
-      // It lasts from when it was asked for, so it ends here sooner than home thinks.
+      // Counted from the question, not from the answer, so that the share ends here before it ends for home.
       Object.assign(share, { extra, until: askedAt + leaseMs, by: identityThere })
     }
     if (isOther && !this.#isOther) this.#all.options.onOtherTerms?.(this.#name)
@@ -319,7 +324,7 @@ export class SharesOfPartition implements PartitionShares {
   #wantedOf({ limit, regions, pool, extra, lessMs, usedMs }: Share, over: number | undefined): number {
     if (!this.#isUsed && usedMs >= IDLE_MS) return 0
     if (regions.length === 0) return 0
-    // Without its store nobody knows what the region needs.
+    // While the region's store is away nobody knows what the region needs.
     if (over === undefined) return extra
     const { leaseMs } = this.#all.options
     const turnMs = Math.max(limit.windowMs, TURN_LEASES * leaseMs)

@@ -17,13 +17,14 @@ import { type Lease, Leases } from './lease.ts'
 import { Numbers } from './numbers.ts'
 import { type Answer, scheduleOfTold, type State, type Told, type ToldGrant, toldLimit, usageOfTold } from './wire.ts'
 
-/** What nobody waits for rides on the next charge, but is told after this, or at once where a window is not much longer. */
+/** Messages for which nobody waits go with the next charge, but no later than this; */
 const TELL_WITHIN_MS = 10
+/** for limits with a shorter window than this, at once. */
 const LONG_WINDOW_MS = 1_000
 /** A first process that answers nothing for so long hangs. */
 const ANSWER_WITHIN_MS = 5_000
 
-/** A question, and then what was granted. Its number is used again when no call of the grant can tell anything more. */
+/** A question to the first process, and then its grant. The slot is used again when the first process will be told nothing more of the grant. */
 interface Slot {
   readonly chargeSet: ChargeSet | undefined
   readonly until: number
@@ -32,18 +33,20 @@ interface Slot {
   isAnswered: boolean
   /** Nobody waits for the answer any more. */
   isLate: boolean
-  /** Of what was granted: calls without response headers, calls that are not over, and what is settled later. */
+  /** Calls of the grant whose response headers are not here. */
   uncommitted: number
+  /** Calls of the grant that are not over. */
   open: number
+  /** The part of the grant that is settled at the end of its calls. */
   rest: Grant | undefined
-  /** Where more was asked for than one call. */
+  /** Set where more than one call may have been asked for. */
   readonly lease: Lease | undefined
 }
 
 /**
- * The ledger of a worker: the first process charges. What is asked and told in one turn of the event loop is one message, and its
- * answers are another. The time of everything is that of the first process when it hears of it, which is never sooner than it was.
- * So a charge counts a little longer, and never too short.
+ * The ledger of a worker: the first process charges for it. All that a worker asks and tells in one turn of the event loop goes in one message, and
+ * the answers come in another. The first process takes the time at which it hears of something for the time at which it happened, which is
+ * never too early. So a charge counts a little too long, and never too short.
  */
 export class AskedLedger implements Ledger {
   readonly #clock: Clock
@@ -167,7 +170,7 @@ export class AskedLedger implements Ledger {
     }
   }
 
-  /** Tells what was not told yet. What is in flight then counts as given up. */
+  /** Sends what was not sent yet. The first process then takes calls in flight for given up. */
   close(): Promise<void> {
     this.#leases.end()
     this.#laterTimer?.cancel()
@@ -203,7 +206,7 @@ export class AskedLedger implements Ledger {
     this.#told.push(told)
     if (this.#isSoon) return
     if (mayWait) {
-      // It is not stopped when a charge takes along what it is for: every call would make a timer and throw it away.
+      // A charge may send everything before this timer fires. The timer runs on all the same, or every call would make a timer and stop it.
       this.#laterTimer ??= this.#clock.schedule(TELL_WITHIN_MS, this.#onLater)
       return
     }
@@ -248,7 +251,7 @@ export class AskedLedger implements Ledger {
     }
   }
 
-  /** The calls did not come that had these to spare. */
+  /** Tells the first process that these leased calls did not come. */
   #giveBack(slot: number, calls: number): void {
     for (let i = 0; i < calls; i++) this.#tell(['refund', slot, false], true)
     this.#slots[slot]!.uncommitted -= calls
@@ -310,7 +313,7 @@ export class AskedLedger implements Ledger {
     this.#free(grant.slot)
   }
 
-  /** The number of a grant can be used again when the first process is told nothing more of it. */
+  /** Frees the slot if the first process will be told nothing more of its grant. */
   #free(slot: number): void {
     const { chargeSet, uncommitted, open, rest } = this.#slots[slot]!
     if (uncommitted > 0 || (rest !== undefined && rest.uncommitted > 0) || (chargeSet!.hasConcurrent && open > 0))

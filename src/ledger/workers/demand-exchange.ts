@@ -1,14 +1,15 @@
 import type { Demand } from '../demand.ts'
 import { REPORT_TERM_MS } from '../ledger.ts'
 
-interface Told {
+/** Who waits in one queue at one worker, and when it said so. */
+interface Report {
   readonly at: number
   readonly demands: readonly Demand[]
 }
 
-/** Who waits in one queue, by worker, and what was served there. */
+/** One queue at all workers: who waits there, and what was served. */
 interface Queue {
-  readonly told: Map<object, Told>
+  readonly reports: Map<object, Report>
   readonly virtualService: Map<string, number>
   turns: number
 }
@@ -28,12 +29,12 @@ export class DemandExchange {
   /** A worker tells who waits there, and hears of the others. */
   exchange(worker: object, key: string, demands: readonly Demand[], now: number): Heard {
     const queue = this.#queueOf(key)
-    const { told, virtualService } = queue
+    const { reports, virtualService } = queue
     const others: Demand[] = []
     const [waiting, wasWaiting] = [new Set<string>(), new Set<string>()]
-    for (const [other, { at, demands: theirs }] of told) {
+    for (const [other, { at, demands: theirs }] of reports) {
       if (at + REPORT_TERM_MS < now) {
-        told.delete(other)
+        reports.delete(other)
         continue
       }
       for (const demand of theirs) {
@@ -52,15 +53,15 @@ export class DemandExchange {
       if (!wasWaiting.has(client) && (virtualService.get(client) ?? -1) < least) virtualService.set(client, least)
     }
     for (const [client, sum] of virtualService) if (!waiting.has(client) && sum <= least) virtualService.delete(client)
-    if (demands.length > 0) told.set(worker, { at: now, demands })
-    else told.delete(worker)
+    if (demands.length > 0) reports.set(worker, { at: now, demands })
+    else reports.delete(worker)
     if (waiting.size === 0) this.#queues.delete(key)
     return { virtualService: [...virtualService], turns: queue.turns, others }
   }
 
   /** The first `granted` of these calls were served. Returns how many calls that had waited in the queue were served so far. */
   serve(key: string, costs: readonly (readonly [client: string, cost: number])[], granted: number): number {
-    // Whoever only looks makes no entry.
+    // A call that was not granted makes no entry.
     if (granted === 0) return this.#queues.get(key)?.turns ?? 0
     const queue = this.#queueOf(key)
     for (const [client, cost] of costs.slice(0, granted))
@@ -70,10 +71,10 @@ export class DemandExchange {
 
   /** The worker has ended, and nobody waits there any more. */
   forget(worker: object): void {
-    for (const { told } of this.#queues.values()) told.delete(worker)
+    for (const { reports } of this.#queues.values()) reports.delete(worker)
   }
 
   #queueOf(key: string): Queue {
-    return this.#queues.getOrInsertComputed(key, () => ({ told: new Map(), virtualService: new Map(), turns: 0 }))
+    return this.#queues.getOrInsertComputed(key, () => ({ reports: new Map(), virtualService: new Map(), turns: 0 }))
   }
 }

@@ -3,9 +3,11 @@ import { allowedOf, type ChargeSet, type LimitUsage } from '../ledger.ts'
 
 /** Calls that do not come in this time give back what was leased for them. */
 const LEASE_MS = 20
-/** A lease takes no more than this part of a limit, and none where more than half of it is used: others could miss it then. */
+/** A lease has at most this part of a limit. */
 const MOST_PART = 0.01
+/** Nothing is leased of a limit of which more than this part is used: other workers might need it. */
 const PLENTY = 0.5
+/** Nothing is leased of limits with shorter windows, since leased calls hold units for LEASE_MS. */
 const LEAST_WINDOW_MS = 1_000
 
 /** The most calls that may be leased of a charge set; 0 where each has to be asked for. */
@@ -20,8 +22,8 @@ function mostCalls({ limits, units, hasConcurrent, isSettled }: ChargeSet): numb
 }
 
 /**
- * What a worker was granted for calls of one charge set that have not come yet: as many as came in the last moment. The first process
- * counts them as in flight, so they cost exactness nothing; and they need no message each.
+ * Calls of one charge set that a worker was granted before they come: as many as came in the last moment. When they come, they need no message to
+ * the first process. It counts them as in flight, so no window is exceeded.
  */
 export class Lease {
   readonly #chargeSet: ChargeSet
@@ -29,10 +31,13 @@ export class Lease {
   #since = -Infinity
   #calls = 0
   #perPeriod = 0
-  /** Of the latest grant: its number, when it was charged, how much was used then, and how many calls of it may still come. */
+  /** Slot of the latest grant. */
   slot = -1
+  /** When that was charged, by the clock of the first process. */
   at = 0
+  /** What was used then. */
   usage: readonly LimitUsage[] = []
+  /** How many calls of it may still come. */
   spare = 0
   /** By the clock of the worker. */
   until = 0
@@ -52,7 +57,7 @@ export class Lease {
     this.#calls++
   }
 
-  /** How many more calls to ask for, with one that has come. */
+  /** How many calls to ask for besides one that has come. */
   get wanted(): number {
     const wanted = Math.min(this.#most, this.#perPeriod)
     if (wanted === 0 || this.usage.length === 0) return 0
@@ -70,7 +75,7 @@ export class Leases {
   readonly #clock: Clock
   readonly #giveBack: (slot: number, calls: number) => void
   readonly #byChargeSet = new WeakMap<ChargeSet, Lease>()
-  /** Those that were asked for, or have calls to spare. */
+  /** Leases that were asked for and not yet answered, or that have calls to spare. */
   readonly #running = new Set<Lease>()
   #timer: Timer | undefined
 
@@ -90,7 +95,7 @@ export class Leases {
     return wanted
   }
 
-  /** An answer to a call of the charge set, which leaves so many to spare. */
+  /** Takes the answer to a call of the charge set: a grant in `slot`, of which `spare` calls are left. */
   granted(lease: Lease, slot: number, { spare, ...of }: Pick<Lease, 'at' | 'usage' | 'spare'>): void {
     if (spare > 0) {
       this.#stop(lease)

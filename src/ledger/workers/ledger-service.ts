@@ -75,12 +75,12 @@ interface ConnectionOptions {
   onClosed(): void
 }
 
-/** What one worker asks, and what it has in flight. */
+/** Does what one worker asks, and knows what that has in flight. */
 export class LedgerConnection {
   readonly #options: ConnectionOptions
   readonly #limits: (Limit | undefined)[] = []
   readonly #chargeSets: (ChargeSet | undefined)[] = []
-  /** By slot. One that is over stays until its slot is used again. */
+  /** By slot. A grant that is over stays until its slot is used again. */
   readonly #grants: (Grant | undefined)[] = []
   #isClosed = false
 
@@ -131,7 +131,7 @@ export class LedgerConnection {
         return undefined
       }
       case 'forget':
-        // What is in flight keeps its own.
+        // Grants in flight keep a reference to theirs.
         if (told[1] === 'limit') this.#limits[told[2]] = undefined
         else this.#chargeSets[told[2]] = undefined
         return undefined

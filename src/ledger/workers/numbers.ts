@@ -1,4 +1,7 @@
-/** Numbers for objects that the other side knows by them. One that nobody holds any more is forgotten there, and its number free. */
+/**
+ * Numbers by which another process knows objects of this one. Once an object is garbage, `forget` is called to tell that process, and the number
+ * is used again.
+ */
 export class Numbers<T extends object> {
   readonly #byObject = new WeakMap<T, number>()
   readonly #freed: FinalizationRegistry<number>
@@ -12,7 +15,7 @@ export class Numbers<T extends object> {
     })
   }
 
-  /** `tell` is called where it had none. */
+  /** The object's number. If it had none, `tell` is called with the new one. */
   of(object: T, tell: (number: number) => void): number {
     const known = this.#byObject.get(object)
     if (known !== undefined) return known

@@ -184,14 +184,14 @@ class ClientRoutes {
   }
 }
 
-type KeyWish = Static<typeof NewKeySchema>
+type KeyFields = Static<typeof NewKeySchema>
 
-function newKey(wish: KeyWish, now: EpochMs): { key: string; stored: StoredKey } {
+function newKey(fields: KeyFields, now: EpochMs): { key: string; stored: StoredKey } {
   const { key } = createKey()
-  return { key, stored: storedKey(hashKey(key), wish, now) }
+  return { key, stored: storedKey(hashKey(key), fields, now) }
 }
 
-function storedKey(hash: string, { label, expires }: KeyWish, now: EpochMs): StoredKey {
+function storedKey(hash: string, { label, expires }: KeyFields, now: EpochMs): StoredKey {
   return {
     id: newId('key'),
     hash,
