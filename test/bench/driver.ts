@@ -72,6 +72,8 @@ export function stayAwake(): () => void {
 export interface LoadResult {
   readonly requests: number
   readonly failures: number
+  /** Head of the first answer whose status was not 200. */
+  readonly firstFailure: string | undefined
   /** Milliseconds, sorted. */
   readonly latencies: Float64Array
 }
@@ -81,17 +83,17 @@ export function get(path: string, fields: Record<string, string> = {}): Buffer {
   return message([`GET ${path} HTTP/1.1`], '', { ...REQUEST_FIELDS, ...fields })
 }
 
-/** A connection that is asked one thing at a time. Calls `onAnswer` for each answer, and says whether its status was 200. */
-function connection(port: number, onAnswer: (isOk: boolean) => void, onError: (error: Error) => void): Socket {
+/** A connection that is asked one thing at a time. Calls `onAnswer` with the head of each answer, whose body has come as well. */
+function connection(port: number, onAnswer: (head: string) => void, onError: (error: Error) => void): Socket {
   const socket: Socket = connect(port, '127.0.0.1')
   socket.setNoDelay(true)
   let head = ''
   let missing = 0
-  let isOk = false
   const answered = (): void => {
+    const whole = head
     head = ''
     missing = 0
-    onAnswer(isOk)
+    onAnswer(whole)
   }
   socket.on('error', onError)
   socket.on('data', (chunk) => {
@@ -103,12 +105,13 @@ function connection(port: number, onAnswer: (isOk: boolean) => void, onError: (e
     head += chunk.toString('latin1')
     const end = head.indexOf('\r\n\r\n')
     if (end < 0) return
-    isOk = head.startsWith('HTTP/1.1 200')
     missing = Number(/content-length: (\d+)/i.exec(head)?.[1] ?? 0) - (head.length - end - 4)
     if (missing <= 0) answered()
   })
   return socket
 }
+
+const isOk = (head: string): boolean => head.startsWith('HTTP/1.1 200')
 
 /** Sends GETs over `connections`, one at a time on each, for so many milliseconds or calls: of that path, or these in turn. */
 export async function load(
@@ -122,6 +125,7 @@ export async function load(
   let sent = 0
   const latencies: number[] = []
   let failures = 0
+  let firstFailure: string | undefined
   const until = performance.now() + ms
   const client = (): Promise<void> =>
     new Promise((resolve, reject) => {
@@ -135,16 +139,19 @@ export async function load(
         sentAt = performance.now()
         socket.write(requests[sent++ % requests.length]!)
       }
-      const answered = (isOk: boolean): void => {
+      const answered = (head: string): void => {
         latencies.push(performance.now() - sentAt)
-        if (!isOk) failures++
+        if (!isOk(head)) {
+          failures++
+          firstFailure ??= head
+        }
         send()
       }
       const socket = connection(port, answered, reject)
       socket.on('connect', send)
     })
   await Promise.all(Array.from({ length: connections }, client))
-  return { requests: latencies.length, failures, latencies: Float64Array.from(latencies).sort() }
+  return { requests: latencies.length, failures, firstFailure, latencies: Float64Array.from(latencies).sort() }
 }
 
 /**
@@ -163,15 +170,19 @@ export async function openLoad(
   const idle: ((dueAt: number) => void)[] = []
   const { promise: done, resolve, reject } = Promise.withResolvers<void>()
   let [sent, answers, failures] = [0, 0, 0]
+  let firstFailure: string | undefined
   const sockets = Array.from({ length: connections }, () => {
     let wasDueAt = 0
     const send = (dueAt: number): void => {
       wasDueAt = dueAt
       socket.write(requests[sent++ % requests.length]!)
     }
-    const answered = (isOk: boolean): void => {
+    const answered = (head: string): void => {
       latencies[answers++] = performance.now() - wasDueAt
-      if (!isOk) failures++
+      if (!isOk(head)) {
+        failures++
+        firstFailure ??= head
+      }
       if (answers === count) resolve()
       idle.push(send)
     }
@@ -193,5 +204,5 @@ export async function openLoad(
   poll()
   await done
   for (const socket of sockets) socket.destroy()
-  return { requests: count, failures, latencies: latencies.sort() }
+  return { requests: count, failures, firstFailure, latencies: latencies.sort() }
 }

@@ -43,4 +43,6 @@ const config = checkConfig(
   'growth',
 )
 const gateway = await runGateway(config, { log: createLog(config.log) })
+// Whoever measures it may fail before ending it.
+process.on('disconnect', () => process.exit())
 process.send?.({ url: gateway.url })

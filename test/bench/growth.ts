@@ -14,16 +14,17 @@ import { residentKb } from './process-tree.ts'
 
 /**
  * `npm run bench:growth`: what a call costs, what a gateway takes to start and what memory it needs, as accounts, clients, routes,
- * waiting calls and idle connections become more. Each row is a gateway of its own; calls are spread over all there are, up to 2,000
- * kinds of call. Rounds take turns between the smallest and the size in question, and the ratio is taken within the round.
- * `--store redis` adds what Redis does for a call. `--only accounts` measures only those. Linux only.
+ * waiting calls and idle connections become more. Each row is a gateway of its own that has had as many calls; they are spread over
+ * all there are, up to 2,000 kinds of call. Rounds take turns between the smallest and the size in question, and the ratio is taken within the round.
+ * `--store redis` adds what Redis does for a call. `--only accounts` measures only those, and `--most 10000` leaves out what is larger. Linux only.
  */
 const { values } = parseArgs({
   options: {
     store: { type: 'string', default: 'embedded' },
     rounds: { type: 'string', default: '3' },
-    ms: { type: 'string', default: '2000' },
+    calls: { type: 'string', default: '20000' },
     only: { type: 'string', default: '' },
+    most: { type: 'string', default: 'Infinity' },
   },
 })
 const SMALLEST = { accounts: 1, clients: 1, routes: 10, waiting: 0, idle: 0 }
@@ -45,6 +46,7 @@ const MOST_KIB = { accounts: 12, clients: 8, routes: 8, waiting: 40, idle: 40 } 
 const MOST_CPU = 1.25
 const MOST_REDIS = 1.25
 const CONNECTIONS = 64
+const CALLS = { calls: Number(values.calls) }
 const MOST_KINDS = 2_000
 
 const redis = values.store === 'redis' ? await findRedis() : undefined
@@ -55,8 +57,9 @@ try {
   const small = await start(SMALLEST)
   const rows: Record<string, object> = { 'the smallest': small.shown }
   const checks: (() => void)[] = []
-  for (const [name, sizes] of Object.entries(SIZES) as [keyof Size, number[]][]) {
+  for (const [name, all] of Object.entries(SIZES) as [keyof Size, number[]][]) {
     if (!name.includes(values.only)) continue
+    const sizes = all.filter((size) => size <= Number(values.most))
     for (const size of sizes) {
       const grown = await start({ ...SMALLEST, [name]: size })
       const costs: { of: Cost; smallest: Cost }[] = []
@@ -97,7 +100,7 @@ try {
     }
   }
   await small.stop()
-  console.log(`${values.rounds} rounds of ${values.ms} ms, ${CONNECTIONS} connections, store: ${values.store}`)
+  console.log(`${values.rounds} rounds of ${values.calls} calls, ${CONNECTIONS} connections, store: ${values.store}`)
   console.table(rows)
   for (const check of checks) check()
 } finally {
@@ -136,7 +139,7 @@ async function start(size: Size) {
   )
   const sockets = [...(await callsThatWait(gatewayPort, size.waiting)), ...(await idle(gatewayPort, size.idle))]
   const before = await redisCounts()
-  const warmedUp = await load(gatewayPort, kinds, CONNECTIONS, Number(values.ms))
+  const warmedUp = await load(gatewayPort, kinds, CONNECTIONS, CALLS)
   const keptBytes =
     ((await redisCounts()).memory - before.memory) / Math.min(size.accounts, warmedUp.requests, MOST_KINDS)
   const cpuOf = async (): Promise<number> => {
@@ -150,8 +153,8 @@ async function start(size: Size) {
     bytesKept: () => keptBytes,
     async cost(): Promise<Cost> {
       const [cpu, redisAt] = [await cpuOf(), await redisCounts()]
-      const { requests, failures } = await load(gatewayPort, kinds, CONNECTIONS, Number(values.ms))
-      if (failures > 0) throw new Error(`${failures} of ${requests} calls failed`)
+      const { requests, failures, firstFailure } = await load(gatewayPort, kinds, CONNECTIONS, CALLS)
+      if (failures > 0) throw new Error(`${failures} of ${requests} calls failed: ${firstFailure}`)
       const redisNow = await redisCounts()
       return {
         cpuMicros: ((await cpuOf()) - cpu) / requests,
