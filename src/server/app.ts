@@ -7,7 +7,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { Server as TlsServer, type TlsOptions } from 'node:tls'
-import httpProxy from '@fastify/http-proxy'
+import { httpProxy } from './http-proxy.ts'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { METHODS } from '../http/node-http.ts'
 import { Failure } from '../gateway/failure.ts'
