@@ -5,16 +5,31 @@ import { stringify } from 'yaml'
 import { newFolder } from '../support/gateway.ts'
 import { Program } from '../support/process.ts'
 
-// Tells at SIGUSR2 which packages were loaded.
+// Tells at SIGUSR2 which packages were loaded, from where undici was, and how many bytes the young generation has: now, and
+// with much to keep.
 const HOOK = `import { registerHooks } from 'node:module'
-const loaded = new Set()
+import { getHeapSpaceStatistics } from 'node:v8'
+const [loaded, clients, kept] = [new Set(), [], []]
+const young = () => getHeapSpaceStatistics().find(({ space_name }) => space_name === 'new_space').space_size
 registerHooks({
   load(url, context, next) {
+    if (url.endsWith('/undici/index.js')) clients.push(url)
     loaded.add(/.*\\/node_modules\\/((?:@[^/]+\\/)?[^/]+)/.exec(url)?.[1])
     return next(url, context)
   },
 })
-process.on('SIGUSR2', () => process.stdout.write(JSON.stringify({ loaded: [...loaded] }) + '\\n'))`
+process.on('SIGUSR2', () => {
+  const small = young()
+  for (let n = 0; n < 1_000_000; n++) kept.push([n])
+  process.stdout.write(JSON.stringify({ loaded: [...loaded], clients, small, large: young() }) + '\\n')
+})`
+
+interface Told {
+  readonly loaded: string[]
+  readonly clients: string[]
+  readonly small: number
+  readonly large: number
+}
 
 it('the program loads no client of a store, a sink or a vendor that its configuration does not name', async () => {
   const folder = newFolder()
@@ -29,7 +44,7 @@ it('the program loads no client of a store, a sink or a vendor that its configur
   const program = new Program(['start'], { cwd: folder, command })
   await program.line(/"msg":"listening"/)
   program.kill('SIGUSR2')
-  const { loaded } = JSON.parse(await program.line(/"loaded"/)) as { loaded: string[] }
+  const { loaded, clients, small, large } = JSON.parse(await program.line(/"loaded"/)) as Told
   expect(loaded).toContain('undici')
   const unneeded = [
     'ioredis',
@@ -40,4 +55,9 @@ it('the program loads no client of a store, a sink or a vendor that its configur
     '@opentelemetry/sdk-trace',
   ]
   expect(unneeded.filter((name) => loaded.includes(name))).toEqual([])
+  // The plugin has one of its own, which loads that of Node as well.
+  expect(clients).toHaveLength(1)
+  // A start would make it 20 MB, if it might. Calls may.
+  expect(small).toBeLessThan(6_000_000)
+  expect(large).toBeGreaterThan(small)
 })
