@@ -128,7 +128,8 @@ export class LineOutput {
       if (error !== null) return this.#failed(error)
       this.#written(count)
       // Lines that may wait do so: each write wakes another thread, which costs more than a line does.
-      if (this.#isDue || this.#current !== undefined) this.#send()
+      // A message that lines were dropped may have begun the next write already.
+      if (!this.#isWriting && (this.#isDue || this.#current !== undefined)) this.#send()
     })
   }
 

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { text as textOf } from 'node:stream/consumers'
 import { expect, it } from 'vitest'
 import { newFolder } from '../support/gateway.ts'
 
@@ -45,4 +46,30 @@ it('writes lines to a file many at a time, also those that come while it writes,
   // 64 lines at a time are 100 writes; some more where a tenth of a second was over before.
   expect(Number(writes)).toBeGreaterThan(0)
   expect(Number(writes)).toBeLessThan(LINES / 16)
+})
+
+/** More is held than is kept while the first write lasts. Then the message of that is written from within the end of the write. */
+const DROPPING = `
+import fs from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
+fs.write = (fd, bytes, done) => void setImmediate(() => done(null, fs.writeSync(fd, bytes)))
+syncBuiltinESMExports()
+const { LineOutput } = await import(${JSON.stringify(new URL('../../src/observe/output.ts', import.meta.url))})
+const output = new LineOutput((dropped) => output.write('dropped ' + dropped + '\\n'))
+for (let i = 0; i < 8_000; i++) output.hold('x'.repeat(999) + '\\n')
+await output.close(60_000)
+output.write('last\\n')
+await output.close(60_000)
+`
+
+it('goes on after it had to drop lines for a file, and tells once how many', async () => {
+  const file = join(newFolder(), 'log')
+  const log = openSync(file, 'w')
+  const child = spawn(process.execPath, ['--input-type=module', '-e', DROPPING], { stdio: ['ignore', log, 'pipe'] })
+  const [said, [code]] = await Promise.all([textOf(child.stderr!), once(child, 'close') as Promise<[number]>])
+  closeSync(log)
+  expect({ said, code }).toEqual({ said: '', code: 0 })
+  const lines = readFileSync(file, 'utf8').split('\n')
+  const kept = lines.filter((line) => line.startsWith('x')).length
+  expect(lines.filter((line) => !line.startsWith('x'))).toEqual([`dropped ${8_000 - kept}`, 'last', ''])
 })
