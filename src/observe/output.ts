@@ -34,7 +34,8 @@ export class LineOutput {
   readonly #pieces: string[] = []
   #lastBytes = 0
   #heldBytes = 0
-  #heldLines = 0
+  /** Lines that wait for others. */
+  #waiting: string[] = []
   #dropped = 0
   /** The rest of the piece that is being written. */
   #current: Buffer | undefined
@@ -54,14 +55,15 @@ export class LineOutput {
 
   /** Writes a line, and those that are buffered, as soon as the reader takes them. */
   write(line: string): void {
+    this.#takeWaiting()
     this.#take(line)
     this.flush()
   }
 
-  /** Writes a line a moment later, together with others. */
+  /** Writes a line a moment later, together with others. `\n` stands nowhere in it but at its end. */
   hold(line: string): void {
-    this.#take(line)
-    if (++this.#heldLines >= LINES_TOGETHER) this.flush()
+    this.#waiting.push(line)
+    if (this.#waiting.length >= LINES_TOGETHER) this.flush()
     else this.#together ??= setTimeout(() => this.flush(), TOGETHER_MS).unref()
   }
 
@@ -69,7 +71,7 @@ export class LineOutput {
   flush(): void {
     clearTimeout(this.#together)
     this.#together = undefined
-    this.#heldLines = 0
+    this.#takeWaiting()
     if (this.#isWriting) this.#isDue = true
     else if (this.#retry === undefined) this.#send()
   }
@@ -84,6 +86,28 @@ export class LineOutput {
       }
       this.flush()
     })
+  }
+
+  /**
+   * Takes the lines that wait as one text. Where it is all ASCII, as it nearly always is, its characters are its bytes, and no line
+   * has to be looked at for itself.
+   */
+  #takeWaiting(): void {
+    const lines = this.#waiting
+    if (lines.length === 0) return
+    this.#waiting = []
+    const text = lines.join('')
+    if (Buffer.byteLength(text) > text.length || this.#heldBytes + text.length > MOST_HELD) {
+      for (const line of lines) this.#take(line)
+      return
+    }
+    this.#heldBytes += text.length
+    for (let start = 0; start < text.length;) {
+      const end = this.#isFile ? text.length : endOfPiece(text, start)
+      this.#pieces.push(text.slice(start, end))
+      this.#lastBytes = end - start
+      start = end
+    }
   }
 
   #take(line: string): void {
@@ -159,6 +183,13 @@ export class LineOutput {
     ).unref()
     if (!isSlow) this.#onSettled()
   }
+}
+
+/** Where a piece of whole lines ends that begins at `start`. */
+function endOfPiece(text: string, start: number): number {
+  if (text.length - start <= WHOLE_BYTES) return text.length
+  const end = text.lastIndexOf('\n', start + WHOLE_BYTES - 1) + 1
+  return end > start ? end : text.indexOf('\n', start) + 1
 }
 
 /** Node has no public way to make a pipe or a terminal non-blocking. */

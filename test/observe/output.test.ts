@@ -48,6 +48,40 @@ it('writes lines to a file many at a time, also those that come while it writes,
   expect(Number(writes)).toBeLessThan(LINES / 16)
 })
 
+/** Holds lines of all kinds between lines that are written at once: each must come once, in order, at most 4,096 bytes in a write. */
+const MIXED = `
+import fs from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
+const writeSync = fs.writeSync
+let most = 0
+fs.writeSync = (fd, bytes) => {
+  if (bytes.length > most && bytes.indexOf(10) < bytes.length - 1) most = bytes.length
+  return writeSync(fd, bytes)
+}
+syncBuiltinESMExports()
+const { LineOutput } = await import(${JSON.stringify(new URL('../../src/observe/output.ts', import.meta.url))})
+const output = new LineOutput(() => undefined)
+for (let i = 0; i < 300; i++) {
+  const line = i + ' ' + (i % 64 === 7 ? 'x'.repeat(5_000) : i > 200 ? 'ä'.repeat(i) : 'a'.repeat(i)) + '\\n'
+  if (i % 50 === 49) output.write(line)
+  else output.hold(line)
+}
+await output.close(60_000)
+writeSync(2, String(most))
+`
+
+it('writes lines to a pipe in order, whole, and as many at a time as the pipe takes whole', async () => {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', MIXED], { stdio: ['ignore', 'pipe', 'pipe'] })
+  const [text, most] = await Promise.all([textOf(child.stdout), textOf(child.stderr)])
+  const expected = Array.from(
+    { length: 300 },
+    (_, i) => `${i} ${i % 64 === 7 ? 'x'.repeat(5_000) : i > 200 ? 'ä'.repeat(i) : 'a'.repeat(i)}\n`,
+  )
+  expect(text).toBe(expected.join(''))
+  expect(Number(most)).toBeGreaterThan(2_048)
+  expect(Number(most)).toBeLessThanOrEqual(4_096)
+})
+
 /** More is held than is kept while the first write lasts. Then the message of that is written from within the end of the write. */
 const DROPPING = `
 import fs from 'node:fs'
