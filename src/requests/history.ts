@@ -56,11 +56,13 @@ export class RequestHistory {
   add(line: string, circumstances: Circumstances): void {
     const { keep, maxBytes } = this.#bounds
     if (keep === 0) return
-    const text = `${line}\n${JSON.stringify(circumstances)}`
-    const mostBytes = text.length * MOST_BYTES_A_UNIT
-    if (mostBytes > maxBytes && Buffer.byteLength(text) > maxBytes) return
+    // Each is written for itself: both as one string would be copied once more.
+    const rest = `\n${JSON.stringify(circumstances)}`
+    const mostBytes = (line.length + rest.length) * MOST_BYTES_A_UNIT
+    if (mostBytes > maxBytes && Buffer.byteLength(line) + Buffer.byteLength(rest) > maxBytes) return
     const chunk = this.#chunkFor(mostBytes)
-    const length = chunk.bytes.write(text, chunk.used)
+    let length = chunk.bytes.write(line, chunk.used)
+    length += chunk.bytes.write(rest, chunk.used + length)
     this.#bytes += length
     while (this.size > 0 && (this.size >= keep || this.#bytes > maxBytes)) this.#dropOldest()
     const place = this.#added % keep
