@@ -9,7 +9,8 @@ export class CallMetrics {
   readonly responseBytes: CounterSeries
   protected readonly metrics: Metrics
   protected readonly labels: ClassLabels
-  readonly #requests = new Map<string, CounterSeries>()
+  /** By client, status and outcome: to join the three to one key would make a string for each call. */
+  readonly #requests = new Map<string, Map<string, Map<string, CounterSeries>>>()
 
   constructor(metrics: Metrics, labels: ClassLabels) {
     this.metrics = metrics
@@ -21,10 +22,12 @@ export class CallMetrics {
   }
 
   requests(client: string, status: string, outcome: string): CounterSeries {
-    const key = `${client}\n${status}\n${outcome}`
-    return this.#requests.getOrInsertComputed(key, () =>
-      this.metrics.requests.of({ ...this.labels, client, status, outcome }),
-    )
+    const known = this.#requests.get(client)?.get(status)?.get(outcome)
+    if (known !== undefined) return known
+    const series = this.metrics.requests.of({ ...this.labels, client, status, outcome })
+    const ofClient = this.#requests.getOrInsertComputed(client, () => new Map())
+    ofClient.getOrInsertComputed(status, () => new Map()).set(outcome, series)
+    return series
   }
 }
 

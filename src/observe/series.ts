@@ -40,11 +40,11 @@ class Exemplar {
   #value = 0
   #at = 0
 
-  set(id: string, value: number, traceId: string | undefined): void {
+  set(id: string, value: number, traceId: string | undefined, at: number): void {
     this.#id = id
     this.#traceId = traceId
     this.#value = value
-    this.#at = Date.now()
+    this.#at = at
   }
 
   get(): Value['exemplar'] {
@@ -79,11 +79,11 @@ export class CounterSeries {
     this.#labels = labels
   }
 
-  /** `id` and `traceId` are those of the call. */
-  increment(id?: string, by = 1, traceId?: string): void {
+  /** `id` and `traceId` are those of the call, `at` the time of day in ms: whoever counts much at once reads the clock once. */
+  increment(id?: string, by = 1, traceId?: string, at?: number): void {
     this.#count += by
     this.isUntold = true
-    if (id !== undefined) this.#exemplar.set(id, by, traceId)
+    if (id !== undefined) this.#exemplar.set(id, by, traceId, at ?? Date.now())
   }
 
   values(name: string): Value[] {
@@ -115,14 +115,14 @@ export class HistogramSeries {
   }
 
   /** Observes milliseconds. The series is in seconds. */
-  observeMs(ms: number, id?: string, traceId?: string): void {
+  observeMs(ms: number, id?: string, traceId?: string, at?: number): void {
     const seconds = ms / 1_000
     let bucket = 0
     while (bucket < this.#bounds.length && seconds > this.#bounds[bucket]!) bucket++
     this.#counts[bucket]!++
     this.#sum += seconds
     this.isUntold = true
-    if (id !== undefined) this.#exemplars[bucket]!.set(id, seconds, traceId)
+    if (id !== undefined) this.#exemplars[bucket]!.set(id, seconds, traceId, at ?? Date.now())
   }
 
   values(name: string): Value[] {

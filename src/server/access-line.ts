@@ -99,7 +99,7 @@ const HASH_PREFIX = 'sha256:'.length + 8
 
 /** Whether the key was the fault. Nobody knows who sent such a call, so that the program's name is the only hint. */
 function isAboutKey(failure: Failure | undefined): boolean {
-  return /^(?:proxy_)?unauthenticated$|^too_many_attempts$/.test(failure?.kind ?? '')
+  return failure !== undefined && /^(?:proxy_)?unauthenticated$|^too_many_attempts$/.test(failure.kind)
 }
 
 /** The attempt that counts: the last one that was not superseded by another. */

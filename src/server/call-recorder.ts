@@ -53,18 +53,19 @@ export class CallRecorder {
     const line = lineOf(call, { client, status: seen, outcome, failure, durationMs, overheadMs })
     const text = JSON.stringify(line)
     log.access(line, text)
-    const circumstances = circumstancesOf(call, { at: clock.wall(), failure })
+    const at = clock.wall()
+    const circumstances = circumstancesOf(call, { at, failure })
     history?.add(text, circumstances)
     const isTraced = call.trace?.isKept(hasFailed(line)) === true
     const traceId = isTraced ? line.traceId : undefined
-    metrics.requests(client, seen, outcome).increment(call.id, 1, traceId)
+    metrics.requests(client, seen, outcome).increment(call.id, 1, traceId, at)
     usage.of(client).end(failure !== undefined)
     // How long a WebSocket or a tunnel stayed open is no latency.
     if (status !== SWITCHING && call.request.method !== 'CONNECT')
-      metrics.requestDuration.observeMs(durationMs, call.id, traceId)
-    metrics.gatewayOverhead.observeMs(overheadMs, call.id, traceId)
-    if (line.requestBytes > 0) metrics.requestBytes.increment(call.id, line.requestBytes, traceId)
-    if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes, traceId)
+      metrics.requestDuration.observeMs(durationMs, call.id, traceId, at)
+    metrics.gatewayOverhead.observeMs(overheadMs, call.id, traceId, at)
+    if (line.requestBytes > 0) metrics.requestBytes.increment(call.id, line.requestBytes, traceId, at)
+    if (call.responseBytes > 0) metrics.responseBytes.increment(call.id, call.responseBytes, traceId, at)
     if (isTraced) tracing?.end(call, { line, ...circumstances }, call.trace)
   }
 
