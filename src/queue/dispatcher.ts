@@ -12,6 +12,11 @@ const STORE_RETRY_MS = 100
 const LOOK_NO_SOONER_MS = 10
 /** How soon the ledger is asked again while it works without its store, which may be back long before any quota is. */
 const LOOK_FOR_STORE_MS = 250
+/**
+ * How many calls are charged together. To choose one looks at every client, so all of ten thousand at once would hold up the event
+ * loop, and Redis after that. The last of them would also be charged long before they are sent.
+ */
+const MOST_TOGETHER = 256
 
 /**
  * Admits the calls that wait in one queue. It wakes when the first of them has its turn, when quota comes back early, when a call
@@ -90,7 +95,7 @@ export class Dispatcher {
   async #serveOnce(): Promise<boolean> {
     const state = this.#state
     const { forecast, capacity, ledger, peers } = state
-    const most = Math.min(capacity.free, state.waiting)
+    const most = Math.min(capacity.free, state.waiting, MOST_TOGETHER)
     if (most <= 0) return false
     const { haveWaiting } = peers
     const scheduler = state.scheduler()

@@ -209,6 +209,38 @@ describe('an admission queue', () => {
     expect(Math.max(...perTurn.values())).toBeLessThan(100)
   })
 
+  it('charges those whose turn it is a few hundred at a time, in the order in which all would have been served', async () => {
+    const CALLS = 1_000
+    const clock = new SimulatedClock()
+    const limit = limitOf({ id: 'many.60000', class: 'read', requests: CALLS, windowMs: MINUTE })
+    const many: ChargeSet = chargeSetOf('harness/prod', [{ limit }])
+    const ledger = new MemoryLedger(clock)
+    const used = ledger.charge(many, CALLS)
+    for (let i = 0; i < CALLS; i++) ledger.commit(used)
+    const { queue } = setUp({ clock, ledger, maxWaiting: CALLS })
+    const charge = ledger.charge.bind(ledger)
+    const together: number[] = []
+    ledger.charge = (chargeSet, wanted, turn) => {
+      const grant = charge(chargeSet, wanted, turn)
+      together.push(grant.granted)
+      return grant
+    }
+    const clients = [queuedClient('one', 3), queuedClient('two', 1)]
+    const served: string[] = []
+    for (let i = 0; i < CALLS; i++) {
+      const client = clients[i % 2]!
+      const entry = queue.enter({ ...anyone, client, chargeSet: many, maxWaitMs: 10 * MINUTE })
+      void Promise.resolve(entry).then(() => served.push(client.name))
+    }
+    await clock.advance(2 * MINUTE)
+    // Until the first one has no more calls.
+    const inTurn = Array.from({ length: 660 }, (_, i) => (i % 4 === 1 ? 'two' : 'one'))
+    expect(served.slice(0, 660)).toEqual(inTurn)
+    expect(served).toHaveLength(CALLS)
+    expect(together.reduce((sum, granted) => sum + granted, 0)).toBe(CALLS)
+    expect(Math.max(...together)).toBeLessThanOrEqual(256)
+  })
+
   it('tells of the first and the last of a client as of the same moment', async () => {
     const clock = new SimulatedClock()
     let isTicking = false
