@@ -1,18 +1,32 @@
 import type { Clock, Timer } from '../time/clock.ts'
 import { Roster } from '../time/roster.ts'
+import { nextTurn } from '../time/turns.ts'
 import type { Grant } from './ledger.ts'
 
-/** The grants of which calls are in flight, each renewed before its charge could leave a window. */
+/** About a millisecond. */
+const MOST_IN_A_TURN = 512
+
+interface InFlightOptions {
+  readonly clock: Clock
+  renew(grant: Grant): void
+  /** All were renewed. */
+  onRenewed?(): void
+}
+
+/**
+ * The grants of which calls are in flight, each renewed before its charge could leave a window. Many are renewed over several turns of
+ * the event loop; a lease is long enough for that.
+ */
 export class InFlight {
+  readonly #options: InFlightOptions
   readonly #clock: Clock
-  readonly #renew: (grants: readonly Grant[]) => void
   readonly #grants = new Roster<Grant>()
   #everyMs = Infinity
   #timer: Timer | undefined
 
-  constructor(clock: Clock, renew: (grants: readonly Grant[]) => void) {
-    this.#clock = clock
-    this.#renew = renew
+  constructor(options: InFlightOptions) {
+    this.#options = options
+    this.#clock = options.clock
   }
 
   add(grant: Grant): void {
@@ -41,6 +55,19 @@ export class InFlight {
     this.#timer = undefined
     if (this.#grants.size === 0) return
     this.#timer = this.#clock.schedule(this.#everyMs, this.#onTick)
-    this.#renew(this.#grants.all())
+    void this.#renewAll()
+  }
+
+  async #renewAll(): Promise<void> {
+    let left = MOST_IN_A_TURN
+    for (const grant of this.#grants.all()) {
+      if (left-- === 0) {
+        await nextTurn(this.#clock)
+        left = MOST_IN_A_TURN - 1
+      }
+      // It may have ended meanwhile.
+      if (grant.isListed) this.#options.renew(grant)
+    }
+    this.#options.onRenewed?.()
   }
 }

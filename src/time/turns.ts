@@ -29,12 +29,9 @@ export class Turns {
       this.#passed++
       return undefined
     }
-    return (this.#next ??= new Promise((resolve) => {
-      this.#clock.soon(() => {
-        this.#passed = 0
-        this.#next = undefined
-        resolve()
-      })
+    return (this.#next ??= nextTurn(this.#clock).then(() => {
+      this.#passed = 0
+      this.#next = undefined
     }))
   }
 
@@ -42,4 +39,9 @@ export class Turns {
   async pass(): Promise<void> {
     for (let full = this.full(); full !== undefined; full = this.full()) await full
   }
+}
+
+/** Resolves in the next turn of the event loop, after everything that is ready to run now. */
+export function nextTurn(clock: Clock): Promise<void> {
+  return new Promise((resolve) => clock.soon(resolve))
 }

@@ -5,6 +5,7 @@
  */
 
 import type { Clock, Timer } from '../../time/clock.ts'
+import { nextTurn } from '../../time/turns.ts'
 import { InFlight } from '../in-flight.ts'
 import {
   type ChargeSet,
@@ -32,6 +33,8 @@ const LONG_WINDOW_MS = 3_600_000
 const SHORT_WINDOW_MS = 5_000
 /** How often to try again to write what could not be written. */
 const RETRY_MS = 1_000
+/** How many files are written in one turn of the event loop: a few milliseconds. */
+const MOST_SAVED_IN_A_TURN = 16
 
 export interface MemoryLedgerOptions {
   /** What calls get while charges can't be written to disk; see `MemoryLedger`. */
@@ -68,6 +71,8 @@ export class MemoryLedger implements Ledger {
   /** The files that were found lack charges: every limit may be used up. */
   readonly #wasBehind: boolean
   readonly #inFlight: InFlight
+  /** The partitions whose calls in flight were renewed since they were written. */
+  readonly #renewed = new Set<string>()
   readonly #pauses = new Pauses()
   /** By how much the wall clock is ahead of the other one, as far as windows of the calendar know. */
   #wallAheadMs: number
@@ -84,7 +89,11 @@ export class MemoryLedger implements Ledger {
     this.#wasBehind = files?.isBehind ?? false
     this.#loadedAt = clock.now()
     this.#wallAheadMs = clock.wall() - this.#loadedAt
-    this.#inFlight = new InFlight(clock, (grants) => this.#renew(grants))
+    this.#inFlight = new InFlight({
+      clock,
+      renew: (grant) => this.#renew(grant),
+      onRenewed: () => void this.#saveRenewed(),
+    })
     if (this.#wasBehind) {
       for (const [partition, limits] of this.#stored) this.#stored.set(partition, usedUp(limits))
       this.#retry()
@@ -161,7 +170,7 @@ export class MemoryLedger implements Ledger {
       isCovered &&= tally.reserved >= debt
       tally.reserved = Math.max(0, tally.reserved - debt)
     }
-    if (!isCovered) this.#trySave([part.partition], this.#now())
+    if (!isCovered) this.#trySave(part.partition, this.#now())
   }
 
   refund(grant: Grant): void {
@@ -228,22 +237,30 @@ export class MemoryLedger implements Ledger {
     for (const table of this.#partitions.values()) for (const tally of table.all) tally.setCalendar(now, aheadMs)
   }
 
-  #renew(grants: readonly Grant[]): void {
+  #renew(grant: Grant): void {
     const now = this.#now()
-    const partitions = new Set<string>()
-    for (const grant of grants) {
-      this.#tableOf(grant.chargeSet).renew(grant, now, now)
-      grant.at = now
-      partitions.add(grant.chargeSet.partition)
-    }
-    if (this.#problem !== undefined) return
-    // So that calls in flight count after a crash, too, until they can't arrive any more.
-    this.#trySave(partitions, now)
+    this.#tableOf(grant.chargeSet).renew(grant, now, now)
+    grant.at = now
+    this.#renewed.add(grant.chargeSet.partition)
   }
 
-  #trySave(partitions: Iterable<string>, now: number): void {
+  /** So that calls in flight count after a crash, too, until they can't arrive any more. */
+  async #saveRenewed(): Promise<void> {
+    let left = MOST_SAVED_IN_A_TURN
+    for (const partition of this.#renewed) {
+      if (left-- === 0) {
+        await nextTurn(this.#clock)
+        left = MOST_SAVED_IN_A_TURN - 1
+      }
+      // Meanwhile all may have been saved, and the folder be another process's.
+      if (!this.#renewed.delete(partition) || this.#problem !== undefined) continue
+      this.#trySave(partition, this.#now())
+    }
+  }
+
+  #trySave(partition: string, now: number): void {
     try {
-      for (const partition of partitions) this.#save(partition, now)
+      this.#save(partition, now)
     } catch (error) {
       this.#fallBehind(error as Error)
     }
@@ -324,6 +341,7 @@ export class MemoryLedger implements Ledger {
   /** Throws where not all of it can be written. */
   #saveAll(files: LedgerFiles): void {
     const now = this.#now()
+    this.#renewed.clear()
     for (const table of this.#partitions.values()) for (const tally of table.all) tally.reserved = 0
     const partitions = new Set([...this.#partitions.keys(), ...(files.isBehind ? this.#stored.keys() : [])])
     for (const partition of partitions) this.#save(partition, now)

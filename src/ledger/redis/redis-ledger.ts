@@ -215,8 +215,9 @@ export class RedisLedger implements Ledger {
       register,
       shares,
       postponed: new Postponed(options.clock, (chargeSet) => this.#partitionOf(chargeSet).send(chargeSet)),
-      inFlight: new InFlight(options.clock, (grants) => {
-        for (const grant of grants) this.#partitionOf(grant.chargeSet).renew(grant)
+      inFlight: new InFlight({
+        clock: options.clock,
+        renew: (grant) => this.#partitionOf(grant.chargeSet).renew(grant),
       }),
       get wasConnected() {
         return wasConnected()

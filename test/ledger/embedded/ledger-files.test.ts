@@ -14,6 +14,14 @@ const reads: ChargeSet = chargeSetOf('harness/prod', [
   { limit: limitOf({ id: 'read.60000', class: 'read', requests: 100, windowMs: 60_000 }) },
 ])
 
+const ACCOUNTS = 200
+const accounts = Array.from({ length: ACCOUNTS }, (_, i) =>
+  chargeSetOf(
+    `harness/${i}`,
+    reads.limits.map((limit) => ({ limit })),
+  ),
+)
+
 describe('the embedded ledger on disk', () => {
   it('goes on after an orderly stop exactly where it was', async () => {
     const dir = newFolder()
@@ -61,6 +69,62 @@ describe('the embedded ledger on disk', () => {
     const after = new MemoryLedger(clock, new LedgerFiles(dir))
     await clock.advance(55_000)
     expect((await after.usage(reads))[0]!.used).toBeGreaterThanOrEqual(50)
+  })
+
+  it('renews thousands of calls in flight, and writes what hundreds of accounts have in flight, over many turns of the event loop', async () => {
+    const clock = new SimulatedClock()
+    const files = new LedgerFiles(newFolder())
+    const ledger = new MemoryLedger(clock, files)
+    const grants = accounts.flatMap((account) => Array.from({ length: 10 }, () => ledger.charge(account, 1)))
+    const first = grants[0]!.at
+    let turn = 0
+    const saved = new Map<number, number>()
+    const save = files.save.bind(files)
+    files.save = (partition, limits) => {
+      saved.set(turn, (saved.get(turn) ?? 0) + 1)
+      save(partition, limits)
+    }
+    const renewed = () => grants.filter(({ at }) => at > first).length
+    const perTurn: number[] = []
+    let isOver = false
+    const look = (before: number): void => {
+      turn++
+      const now = renewed()
+      perTurn.push(now - before)
+      if (!isOver) setImmediate(look, now)
+    }
+    setImmediate(look, 0)
+    await clock.advance(reads.renewMs)
+    isOver = true
+    expect(renewed()).toBe(grants.length)
+    expect(Math.max(...perTurn)).toBeLessThanOrEqual(512)
+    expect([...saved.values()].reduce((sum, files) => sum + files, 0)).toBe(ACCOUNTS)
+    expect(Math.max(...saved.values())).toBeLessThanOrEqual(32)
+    await ledger.close()
+  })
+
+  it('writes nothing any more once it is closed, however many accounts it was about to write', async () => {
+    const clock = new SimulatedClock()
+    const files = new LedgerFiles(newFolder())
+    const ledger = new MemoryLedger(clock, files)
+    for (const account of accounts) ledger.charge(account, 1)
+    const save = files.save.bind(files)
+    let writes = 0
+    let closed: Promise<void> | undefined
+    let writesOfClose = Infinity
+    files.save = (partition, limits) => {
+      save(partition, limits)
+      if (++writes > 1) return
+      setImmediate(() => {
+        closed = ledger.close()
+        writesOfClose = writes
+      })
+    }
+    await clock.advance(reads.renewMs)
+    await closed
+    await clock.advance(reads.renewMs)
+    expect(writesOfClose).toBeLessThan(2 * ACCOUNTS)
+    expect(writes).toBe(writesOfClose)
   })
 
   it('takes a short window for full after a crash', async () => {
