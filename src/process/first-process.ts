@@ -7,6 +7,9 @@ import type { FromWorker, Shared, ToWorker, Wish } from './worker-link.ts'
 /** A first process that answers nothing for so long hangs. */
 const ANSWER_WITHIN_MS = 5_000
 
+/** So many rows take less than a millisecond to write and to read. */
+const ROWS_A_MESSAGE = 200
+
 /**
  * What a worker shares with the others by the first process, which alone has the embedded store: the ledger, the rows of the day, and
  * tokens. A first process that ends takes its workers with it.
@@ -26,6 +29,7 @@ export class FirstProcess {
     })
     const ask = this.#ask.bind(this)
     this.usageDays = {
+      rowsABatch: ROWS_A_MESSAGE,
       add: (batch) => ask<undefined>('addUsage', batch),
       read: (day) => ask('readUsage', day),
       close: () => undefined,

@@ -10,6 +10,8 @@ export interface Batch {
 
 /** Where the rows of the days are kept. */
 export interface UsageDays {
+  /** How many rows a batch has at most. */
+  readonly rowsABatch: number
   /**
    * Adds a batch to what is kept. Rejects where that is not certain; the same batch can be added again then, and counts once.
    * Batches must be added one after another, in order.

@@ -6,6 +6,7 @@ import { readIfThere, replaceFile } from '../files/replace-file.ts'
 import type { Logger } from '../observe/log.ts'
 import { parsedJson } from '../schema/json.ts'
 import type { Clock } from '../time/clock.ts'
+import { nextTurn } from '../time/turns.ts'
 import { DAY_MS, dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 
@@ -16,12 +17,17 @@ const FileSchema = Type.Object({
   rows: Type.Array(Type.Tuple([Type.Array(Type.String(), { minItems: 4, maxItems: 7 }), Type.Array(Count)])),
 })
 
+/** How many rows are added, or put into the text, in one turn of the event loop: about a millisecond. */
+const ROWS_A_TURN = 256
+
 /**
  * Keeps the rows of each day in a JSON file, replaced as a whole, so that a crash in the middle of a write leaves the file before it.
  * Like the files of quotas it is not synced to disk: it survives the death of the process, not of the machine. The folder is
  * locked by the ledger.
  */
 export class FileDays implements UsageDays {
+  /** Each batch writes the whole file. */
+  readonly rowsABatch = Infinity
   readonly #folder: string
   readonly #clock: Clock
   readonly #logger: Logger
@@ -30,6 +36,8 @@ export class FileDays implements UsageDays {
   #rows = new Map<string, DayRow>()
   /** The latest batch that is in the rows, by the process that counted it. */
   readonly #added = new Map<number, number>()
+  /** Until the batches that came are added. It takes several turns of the event loop, and workers send theirs at any time. */
+  #adding: Promise<void> = Promise.resolve()
 
   constructor(dir: string, clock: Clock, logger: Logger) {
     this.#folder = join(dir, 'usage')
@@ -38,16 +46,28 @@ export class FileDays implements UsageDays {
   }
 
   /** With workers, the first of them writes for all: `worker` says whose batch it is. */
-  async add({ number, day, rows }: Batch, worker = 0): Promise<void> {
-    if (day !== this.#day) this.#begin(day)
-    const added = this.#added.get(worker) ?? 0
-    if (number > added) for (const row of rows) this.#addRow(row)
-    this.#added.set(worker, Math.max(added, number))
-    replaceFile(this.#fileOf(day), textOf(this.#rows))
+  add(batch: Batch, worker = 0): Promise<void> {
+    const adding = this.#adding.then(() => this.#add(batch, worker))
+    this.#adding = adding.catch(() => undefined)
+    return adding
   }
 
   async read(day: string): Promise<readonly DayRow[]> {
+    await this.#adding
     return day === this.#day ? [...this.#rows.values()] : this.#load(day)
+  }
+
+  async #add({ number, day, rows }: Batch, worker: number): Promise<void> {
+    if (day !== this.#day) this.#begin(day)
+    const added = this.#added.get(worker) ?? 0
+    if (number > added) {
+      for (const [i, row] of rows.entries()) {
+        if (i % ROWS_A_TURN === ROWS_A_TURN - 1) await nextTurn(this.#clock)
+        this.#addRow(row)
+      }
+    }
+    this.#added.set(worker, Math.max(added, number))
+    replaceFile(this.#fileOf(day), await textOf(this.#rows, this.#clock))
   }
 
   close(): void {}
@@ -66,12 +86,13 @@ export class FileDays implements UsageDays {
     const size = this.#rows.size
     let into = row
     for (const [i, folded] of foldsOf(row).entries()) {
-      if (!this.#rows.has(keyOf(into)) && size >= (i + 1) * MOST_ROWS) into = folded
+      if (size >= (i + 1) * MOST_ROWS && !this.#rows.has(keyOf(into))) into = folded
     }
-    const known = this.#rows.get(keyOf(into))
+    const key = keyOf(into)
+    const known = this.#rows.get(key)
     const sums =
       known === undefined ? {} : Object.fromEntries(NUMBERS.map((field) => [field, known[field] + row[field]]))
-    this.#rows.set(keyOf(into), { ...into, ...sums })
+    this.#rows.set(key, { ...into, ...sums })
   }
 
   /** A file that can't be read is put aside: what it had is missing then, and the gateway serves all the same. */
@@ -98,11 +119,14 @@ function keyOf(row: DayRow): string {
   return JSON.stringify(namesOf(row))
 }
 
-function textOf(rows: ReadonlyMap<string, DayRow>): string {
-  const written = [...rows.values()].map((row) => {
-    return [namesOf(row), NUMBERS.map((field) => row[field])]
-  })
-  return JSON.stringify({ version: 1, rows: written })
+/** The rows must not change meanwhile. */
+async function textOf(rows: ReadonlyMap<string, DayRow>, clock: Clock): Promise<string> {
+  const written: string[] = []
+  for (const row of rows.values()) {
+    written.push(JSON.stringify([namesOf(row), NUMBERS.map((field) => row[field])]))
+    if (written.length % ROWS_A_TURN === 0) await nextTurn(clock)
+  }
+  return `{"version":1,"rows":[${written.join(',')}]}`
 }
 
 function rowsIn(text: string, day: string): DayRow[] | undefined {

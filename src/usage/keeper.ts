@@ -6,8 +6,6 @@ import type { Usage } from './usage.ts'
 
 /** What is counted in so much time is lost when the process is killed. */
 export const FLUSH_EVERY_MS = 2_000
-/** So many rows keep Redis busy for less than a millisecond. */
-const ROWS_A_BATCH = 200
 /** Stores know for longer than this which batches they have. What can't be written for so long is dropped. */
 const GIVE_UP_MS = 6 * 86_400_000
 
@@ -107,12 +105,12 @@ export class UsageKeeper implements UsageReader {
   }
 
   #take(): void {
-    const { usage, clock, owners } = this.#options
+    const { usage, clock, owners, days } = this.#options
     const { day, rows } = usage.take()
     if (rows.length === 0) return
     const ownerOf = owners()
-    for (let i = 0; i < rows.length; i += ROWS_A_BATCH) {
-      const part = rows.slice(i, i + ROWS_A_BATCH).map((row) => Object.assign(row, ownerOf(row)))
+    for (let i = 0; i < rows.length; i += days.rowsABatch) {
+      const part = rows.slice(i, i + days.rowsABatch).map((row) => Object.assign(row, ownerOf(row)))
       this.#batches.push({ number: ++this.#number, day, rows: part, takenAt: clock.now() })
     }
   }

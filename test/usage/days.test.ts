@@ -82,6 +82,30 @@ describe.each(Object.keys(stores) as (keyof typeof stores)[])('the rows of a day
   })
 })
 
+describe('the rows of a day in files', () => {
+  it('are added and written over many turns of the event loop, those of one worker after the other', async () => {
+    const dir = newFolder()
+    const days = new FileDays(dir, systemClock, logger)
+    const rows = Array.from({ length: 2_000 }, (_, i) => row(`client ${i}`))
+    let turns = 0
+    let isOver = false
+    const count = (): void => {
+      turns++
+      if (!isOver) setImmediate(count)
+    }
+    count()
+    const added = [1, 2].map((worker) => days.add({ number: 1, day: DAY, rows }, worker))
+    const again = days.add({ number: 1, day: DAY, rows }, 2)
+    const read = await days.read(DAY)
+    await Promise.all([...added, again])
+    isOver = true
+    expect(turns).toBeGreaterThan(25)
+    expect(read).toHaveLength(2_000)
+    expect(read.every(({ calls }) => calls === 2)).toBe(true)
+    expect(await new FileDays(dir, systemClock, logger).read(DAY)).toEqual(read)
+  })
+})
+
 describe('the rows of a day in Redis', () => {
   it('count a batch once whose answer was lost, and expire', async () => {
     const proxy = await FaultProxy.start({ target: inject('redisUrl') })
@@ -141,6 +165,7 @@ describe('which days are asked for', () => {
 describe('what was counted', () => {
   /** Keeps what it is told, as often as it can be written. */
   class Days implements UsageDays {
+    readonly rowsABatch = 200
     isAway = false
     readonly batches: { number: number; day: string; units: number }[] = []
 
