@@ -49,9 +49,10 @@ export async function start(options: Options): Promise<void> {
     explainFailure(error, '--port and --admin-port, or in the configuration'),
   )
   const drain = async (signal: string): Promise<void> => {
-    const until = stoppedBy(config.server)
+    const { server } = gateway.config()
+    const until = stoppedBy(server)
     watch.close()
-    const { shutdownDelay } = config.server
+    const { shutdownDelay } = server
     const taken = shutdownDelay > 0 ? `new connections for another ${shutdownDelay} ms only` : 'no new connections'
     log.logger.info({ signal }, `draining: ${taken}, calls in flight are finished`)
     await gateway.stop()
@@ -100,11 +101,13 @@ async function startWorker(options: Options): Promise<void> {
   // A terminal sends these signals to all processes at once. Only the first process acts on them, and tells the others.
   for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)
   const stop = async (): Promise<void> => {
-    const until = stoppedBy(config.server)
+    const until = stoppedBy(worker.management.config().server)
     await worker.stop()
     await log.close(lastWordsMs(until))
   }
-  onStopSignal(stop, { signals: ['SIGTERM'] })
+  // A service manager sends SIGTERM to all of them, too, and then it comes a second time from the first process, which ends the others
+  // when it is itself told twice.
+  onStopSignal(stop, { signals: ['SIGTERM'], isPatient: true })
 }
 
 /** When a gateway that is told to stop now has stopped at the latest. */

@@ -68,6 +68,9 @@ export class Reloader {
   }
 }
 
+/** Why a gateway that has been told to stop takes no other configuration. */
+export const STOPS = 'the gateway stops'
+
 /** The actor in the audit trail when the program reloads by itself. */
 export const SELF: Actor = { actor: 'gateway', address: 'local' }
 

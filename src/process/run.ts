@@ -31,7 +31,7 @@ import { QueueCapacity } from '../queue/capacity.ts'
 import { openForwardProxy } from './open-forward-proxy.ts'
 import { openLedger } from './open-ledger.ts'
 import { connectRedis } from '../redis/connection.ts'
-import { type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
+import { type ReloadParts, reloadable, Reloader, reloadFor, SELF, STOPS } from './reload.ts'
 import { buildAdmin } from '../server/admin/admin.ts'
 import type { BreakerOrder, BreakerRow, Reloaded, Status } from '../server/admin/status.ts'
 import type { AdminParts, Management } from '../server/admin/management.ts'
@@ -72,6 +72,8 @@ export interface GatewayProcess {
 /** A gateway with its admin port. */
 export interface Running extends Pick<GatewayProcess, 'url' | 'forwardProxyUrl' | 'status' | 'stop'> {
   readonly adminUrl: string
+  /** The configuration in force. */
+  config(): Config
   /** Reads the configuration anew and puts it in force. */
   reload(by?: Actor): Promise<Reloaded>
 }
@@ -126,7 +128,8 @@ export async function runGateway(
   const reloadBy = (by: Actor = SELF): Promise<Reloaded> => {
     return reloadFor(by, reloader, management.audit, options.log.logger)
   }
-  return { url, forwardProxyUrl, status, adminUrl, reload: reloadBy, stop: () => (stopping ??= end()) }
+  const stop = (): Promise<void> => (stopping ??= end())
+  return { url, forwardProxyUrl, status, adminUrl, config: management.config, reload: reloadBy, stop }
 }
 
 export async function runAdmin(
@@ -286,7 +289,7 @@ export async function runWithoutAdmin(
   }
   const stop = (): Promise<void> => (stopping ??= end())
   const apply = async (found: FoundConfig): Promise<Reloaded> => {
-    if (stopping !== undefined) return { result: 'rejected', problems: ['the gateway stops'] }
+    if (stopping !== undefined) return { result: 'rejected', problems: [STOPS] }
     const { config: next, changed, needRestart } = reloadable(found, live.current.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
     await live.replace(next)

@@ -13,7 +13,7 @@ import { gaugesOf, gaugesOfAll, type GaugeValues } from '../observe/gauges-of-al
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
 import { ReloadCounts } from '../observe/reload-counts.ts'
-import { type ReloadParts, reloadable, Reloader, reloadFor, SELF } from './reload.ts'
+import { type ReloadParts, reloadable, Reloader, reloadFor, SELF, STOPS } from './reload.ts'
 import type { CountPiece } from '../observe/series.ts'
 import { untoldCounts, WorkerCounts } from '../observe/worker-counts.ts'
 import { type Running, runAdmin } from './run.ts'
@@ -164,6 +164,7 @@ export async function runWorkers(
   log.onDropped(() => dropped.increment())
   const missingWorkers = registerProcessInfo(own)
   const apply = async (found: FoundConfig): Promise<Reloaded> => {
+    if (phase === 'stopping') return { result: 'rejected', problems: [STOPS] }
     const { config: next, changed, needRestart } = reloadable(found, inForce)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
     const problems = await common.offer(textOf(found))
@@ -225,7 +226,8 @@ export async function runWorkers(
       breakers: async () => mergeBreakers(await askRows<BreakerRow>('breakers')),
       setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
     }
-    const management = { ...managed, config: () => inForce }
+    const configInForce = (): Config => inForce
+    const management = { ...managed, config: configInForce }
     const { adminUrl, webhooks, close } = await runAdmin(
       config,
       { status, controls, management },
@@ -234,6 +236,8 @@ export async function runWorkers(
     phase = 'serving'
     const started = parts.move()
     const stop = async (): Promise<void> => {
+      // Workers may be told to end by somebody else, too. Then they end before this process gets to it.
+      phase = 'stopping'
       await webhooks.close()
       await endWorkers()
       await close()
@@ -242,7 +246,7 @@ export async function runWorkers(
     }
     let stopping: Promise<void> | undefined
     const reloadBy = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, managed.audit, log.logger)
-    return { ...first!, adminUrl, status, reload: reloadBy, stop: () => (stopping ??= stop()) }
+    return { ...first!, adminUrl, status, config: configInForce, reload: reloadBy, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await endWorkers()
     throw error

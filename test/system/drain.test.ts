@@ -92,11 +92,21 @@ describe('SIGTERM', () => {
       const upstream = await startUpstream()
       // Longer than a test may take; the second signal ends it.
       const server = { port: 0, workers, shutdownDelay: '10m' }
-      const gateway = await startProcess(harnessConfig(upstream.url, {}, { server, store: stores.Redis() }))
+      const config = harnessConfig(upstream.url, {}, { server, store: stores.Redis() })
+      const gateway = await startProcess(config)
       const readiness = async () => (await fetch(`${gateway.adminUrl}/readyz`)).status
+      const reload = async (shutdownDelay: string) => {
+        gateway.configure({ ...config, server: { ...server, shutdownDelay } })
+        return (await fetch(`${gateway.adminUrl}/v1/reload`, { method: 'POST' })).status
+      }
       expect(await readiness()).toBe(200)
+      expect(await reload('9m')).toBe(200)
       gateway.kill('SIGTERM')
       await expect.poll(readiness).toBe(503)
+      expect(gateway.stdout).toContain('draining: new connections for another 540000 ms only')
+      // Nobody would put it in force.
+      expect(await reload('1s')).toBe(422)
+      expect(gateway.stdout).toContain('"problems":["the gateway stops"]')
       const client = await RawClient.connect(gateway.url)
       client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
       expect(await client.closed()).toMatch(/^HTTP\/1\.1 200[^]*\r\nconnection: close\r\n/i)

@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -28,6 +28,11 @@ function workersConfig(url: string, upstream: object = {}): object {
       commandTimeout: '2s',
     },
   }
+}
+
+/** The processes that a process has started (proc_pid_children(5)). */
+function childrenOf(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
 }
 
 async function setUp() {
@@ -241,5 +246,16 @@ describe('a gateway of several workers', () => {
     gateway.kill('SIGTERM')
     expect((await Promise.all(running)).every(({ status }) => status === 200)).toBe(true)
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
+  })
+
+  it('drains as well when SIGTERM is sent to every process, as service managers do', async () => {
+    const { sandbox, gateway } = await setUp()
+    sandbox.setFaults({ latencyMs: 500 })
+    const running = Array.from({ length: 12 }, () => call(gateway.url, READ).catch(() => undefined))
+    await expect.poll(() => sandbox.seen().length).toBe(12)
+    for (const pid of [...childrenOf(gateway.child.pid!), gateway.child.pid!]) process.kill(pid, 'SIGTERM')
+    expect((await Promise.all(running)).map((answer) => answer?.status)).toEqual(running.map(() => 200))
+    expect(await gateway.ended).toEqual({ code: 0, signal: null })
+    expect(gateway.stdout).not.toContain('will be replaced')
   })
 })
