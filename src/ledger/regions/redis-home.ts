@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { Cluster, Redis, Result } from 'ioredis'
-import type { Home } from './region-shares.ts'
+import type { Home } from './options.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {

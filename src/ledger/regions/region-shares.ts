@@ -4,41 +4,13 @@
  * A change here must prove in npm run simulate:regions, and with its mutations, that no window is ever exceeded.
  */
 
-import type { Clock, Timer } from '../../time/clock.ts'
+import type { Timer } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
 import { type ChargeSet, chargeSetOf, type LimitUsage } from '../ledger.ts'
 import { type Limit, longestWindowMs } from '../limit.ts'
 import type { PartitionShares, Shares } from '../shares.ts'
+import type { RegionsOptions } from './options.ts'
 import { divide, type RegionState, wantedBy } from './allot.ts'
-
-export interface RegionsOptions {
-  readonly clock: Clock
-  /** The own region. */
-  readonly name: string
-  /** All regions, this one too, with the weight of each. */
-  readonly weights: Readonly<Record<string, number>>
-  /** The part of each limit that is divided by weight and never moves, from 0 to 1. */
-  readonly reserve: number
-  /** How long a share lasts if home does not renew it. */
-  readonly leaseMs: number
-  /** How long a call that is not answered may count after it was sent. */
-  readonly longestCallMs: number
-  /** Beginning of every key. */
-  readonly prefix: string
-  readonly home: Home
-  /** Home gave no answer for so long that shares have ended. */
-  readonly onAway?: (error: unknown) => void
-  /** It answers again. */
-  readonly onBack?: () => void
-  /** Gateways with other limits, or another split, are alive: until they have ended this one has its reserve only. */
-  readonly onOtherTerms?: (partition: string) => void
-}
-
-/** Runs home.lua in the Redis of all regions. */
-export interface Home {
-  exchange(keys: readonly string[], args: readonly (string | number)[]): Promise<string>
-  close(): void
-}
 
 /** How often a gateway asks home for each partition. */
 const ASKS_PER_LEASE = 10
@@ -46,6 +18,11 @@ const ASKS_PER_LEASE = 10
 const ASKS_PER_SECOND = 500
 /** but never less often than this. */
 const LEAST_ASKS_PER_LEASE = 3
+/**
+ * So many limits are measured, or asked for, in one step: Redis does nothing else meanwhile, and a script takes no more than some
+ * thousand.
+ */
+const MOST_LIMITS = 200
 /** A region that charged nothing for so long gives its share back. */
 const IDLE_MS = 60_000
 /** A call that found no room counts as waiting for so long. */
@@ -167,6 +144,14 @@ interface Share {
   lacking: { readonly units: number; readonly at: number }
 }
 
+/** When home gave an answer, and which server that was. */
+type Told = readonly [time: string, identity: string]
+
+interface Answer {
+  readonly at: Told
+  readonly isOther: boolean
+}
+
 const NOTHING = { extra: 0, until: -Infinity, by: '', regions: [], lessMs: 0, usedMs: 0 }
 const NEVER = { units: 0, at: -Infinity }
 
@@ -180,7 +165,7 @@ export class SharesOfPartition implements PartitionShares {
   #isAsking = false
   #isClosed = false
   /** Time and identity of home's last answer. */
-  #told: readonly [time: string, identity: string] | undefined
+  #told: Told | undefined
   #isOther = false
 
   constructor(all: RegionShares, name: string) {
@@ -248,15 +233,15 @@ export class SharesOfPartition implements PartitionShares {
   async #exchange(): Promise<void> {
     this.#timer = undefined
     this.#isAsking = true
-    let isFirst = this.#told === undefined
+    const isFirst = this.#told === undefined
     try {
       await this.#askHome()
     } catch {
-      isFirst = false // The share ends by itself.
+      // The share ends by itself.
     }
     this.#isAsking = false
     if (!this.#isUsed && this.#isGivenBack && this.#all.problem === undefined) return
-    this.#askIn(isFirst ? 0 : this.#all.askEveryMs)
+    this.#askIn(isFirst && this.#told !== undefined ? 0 : this.#all.askEveryMs)
   }
 
   get #isUsed(): boolean {
@@ -274,23 +259,39 @@ export class SharesOfPartition implements PartitionShares {
   }
 
   async #askHome(): Promise<void> {
-    const { clock, name, leaseMs } = this.#all.options
     const shares = [...this.#shares.values()]
     const measuredSince = this.#told
-    const usage = await this.#all.measure(
-      chargeSetOf(
-        this.#name,
-        shares.map(({ limit }) => ({ limit })),
-      ),
-    )
+    const answers: Promise<Answer>[] = []
+    for (let i = 0; i < shares.length; i += MOST_LIMITS) {
+      const some = shares.slice(i, i + MOST_LIMITS)
+      const charges = some.map(({ limit }) => ({ limit }))
+      const usage = await this.#all.measure(chargeSetOf(this.#name, charges))
+      const answer = this.#ask(some, usage, measuredSince)
+      answer.catch(() => undefined) // it may fail while the next are measured
+      answers.push(answer)
+    }
+    const told = await Promise.all(answers)
+    // What is measured next is measured after all of them. Home is told of the earliest: from then on more may have been told.
+    const [first] = told.toSorted((one, other) => Number(one.at[0]) - Number(other.at[0]))
+    if (first !== undefined) this.#told = first.at
+    const isOther = told.some(({ isOther }) => isOther)
+    if (isOther && !this.#isOther) this.#all.options.onOtherTerms?.(this.#name)
+    this.#isOther = isOther
+  }
+
+  /** Asks for some of the shares. Resolves with the time and identity of the answer. */
+  async #ask(
+    shares: readonly Share[],
+    usage: readonly LimitUsage[] | undefined,
+    [time, who]: Told = ['', ''],
+  ): Promise<Answer> {
+    const { clock, name, leaseMs } = this.#all.options
     const askedAt = clock.now()
-    const [time, who] = measuredSince ?? ['', '']
     const asked: (string | number)[] = [name, '', '', leaseMs, this.#isUsed ? 1 : 0, time, who]
     asked.push(this.#all.names.join(' '))
     for (const [i, share] of shares.entries()) asked.push(...this.#questionOf(share, usage?.[i]))
     const [head, ...lines] = (await this.#all.ask(this.#name, asked)).split('\n')
     const [toldAt, identityThere] = head!.split(' ')
-    this.#told = [toldAt!, identityThere!]
     let isOther = false
     for (const [i, share] of shares.entries()) {
       const isAgreed = this.#note(share, lines[i]!.split(' ').map(Number))
@@ -301,8 +302,7 @@ export class SharesOfPartition implements PartitionShares {
       // Counted from the question, not from the answer, so that the share ends here before it ends for home.
       Object.assign(share, { extra, until: askedAt + leaseMs, by: identityThere })
     }
-    if (isOther && !this.#isOther) this.#all.options.onOtherTerms?.(this.#name)
-    this.#isOther = isOther
+    return { at: [toldAt!, identityThere!], isOther }
   }
 
   #questionOf(share: Share, usage: LimitUsage | undefined): (string | number)[] {

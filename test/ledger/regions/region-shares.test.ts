@@ -1,0 +1,134 @@
+import { expect, inject, it, onTestFinished } from 'vitest'
+import { chargeSetOf } from '../../../src/ledger/ledger.ts'
+import { type Limit, limitOf } from '../../../src/ledger/limit.ts'
+import { RedisHome } from '../../../src/ledger/regions/redis-home.ts'
+import { RegionShares } from '../../../src/ledger/regions/region-shares.ts'
+import { connectedInTime, connectRedis } from '../../../src/redis/connection.ts'
+import { Secret } from '../../../src/schema/secret.ts'
+import { systemClock } from '../../../src/time/clock.ts'
+import { SimulatedClock } from '../../support/simulated-clock.ts'
+import { newPrefix } from '../../support/stepped-ledger.ts'
+
+const LEASE_MS = 10_000
+const RESERVE = 15
+
+/** One of two regions, with a home in a real Redis, all in stepped time. Its own Redis counts nothing as used. */
+async function startRegion() {
+  const redis = connectRedis({ url: new Secret(inject('redisUrl')), commandTimeout: 5_000 })
+  await connectedInTime(redis, systemClock)
+  const clock = new SimulatedClock()
+  const home = new RedisHome(redis)
+  const shares = new RegionShares({
+    clock,
+    name: 'eu',
+    weights: { eu: 1, us: 1 },
+    reserve: 0.3,
+    leaseMs: LEASE_MS,
+    longestCallMs: 1_000,
+    prefix: newPrefix(),
+    home: {
+      exchange: (keys, [name, , , ...rest]) =>
+        home.exchange(keys, [name!, (clock.now() + aheadMs) * 1_000, server, ...rest]),
+      close: () => home.close(),
+    },
+  })
+  onTestFinished(() => shares.close())
+  let most = 0
+  let server = 'first'
+  let aheadMs = 0
+  shares.begin(({ limits }) => {
+    most = Math.max(most, limits.length)
+    return Promise.resolve(limits.map((limit) => ({ limit, used: 0, resetMs: 0, committed: 0 })))
+  })
+  /** Home has answered what it was asked within this time. */
+  const pass = async (ms: number): Promise<void> => {
+    for (let passed = 0; passed < ms; passed += 500) {
+      await clock.advance(500)
+      await redis.ping()
+    }
+  }
+  /** Another server takes the place of home, which knows nothing. */
+  const forget = (): void => void (server = 'second')
+  /** The clock of home is set forward. */
+  const setForward = (ms: number): void => void (aheadMs += ms)
+  return { shares, pass, forget, setForward, most: () => most }
+}
+
+function limitsOf(count: number, more: Partial<Limit> = {}): Limit[] {
+  return Array.from({ length: count }, (_, i) =>
+    limitOf({ id: `limit-${i}`, class: 'read', requests: 100, windowMs: 1_000, ...more }),
+  )
+}
+
+it('has its share of each limit of a partition that has more of them than a script of Redis can take', async () => {
+  const { shares, pass, setForward, most } = await startRegion()
+  const partition = shares.of('x')
+  const limits = limitsOf(4_100)
+  partition.use(
+    chargeSetOf(
+      'x',
+      limits.map((limit) => ({ limit })),
+    ),
+  )
+  const hasShares = () => new Set(limits.map((limit) => partition.unitsOf(limit)! > RESERVE))
+  await pass(1_000)
+  expect(hasShares()).toEqual(new Set([false]))
+  // As if it were long ago that home began: until then it gives nothing away.
+  setForward(2 * LEASE_MS)
+  await expect
+    .poll(async () => {
+      await pass(1_000)
+      return hasShares()
+    })
+    .toEqual(new Set([true]))
+  expect(most()).toBeLessThanOrEqual(1_000)
+})
+
+it('asks home for nothing where no limit is split, and does not take it for away', async () => {
+  const { shares, pass } = await startRegion()
+  shares.of('x').use(
+    chargeSetOf(
+      'x',
+      limitsOf(1, { isEnforced: false }).map((limit) => ({ limit })),
+    ),
+  )
+  await pass(2 * LEASE_MS)
+  expect(shares.problem).toBeUndefined()
+})
+
+it('has the reserve of a limit that was made smaller until home agrees, and old calls bring nothing back', async () => {
+  const { shares, pass } = await startRegion()
+  const partition = shares.of('x')
+  const use = (limit: Limit): void => partition.use(chargeSetOf('x', [{ limit }]))
+  const [before] = limitsOf(1)
+  use(before!)
+  await pass(2 * LEASE_MS)
+  expect(partition.unitsOf(before!)).toBeGreaterThan(RESERVE)
+  const [after] = limitsOf(1, { requests: 40 })
+  use(after!)
+  expect(partition.unitsOf(after!)).toBe(6)
+  await pass(LEASE_MS / 2)
+  // A call that was routed before the reload.
+  use(before!)
+  expect([before!, after!].map((limit) => partition.unitsOf(limit))).toEqual([6, 6])
+  await pass(2 * LEASE_MS)
+  expect(partition.unitsOf(after!)).toBeGreaterThan(6)
+  expect(partition.unitsOf(after!)).toBeLessThanOrEqual(34)
+})
+
+it('keeps what it was told for its lease when home has forgotten it, and no longer', async () => {
+  const { shares, pass, forget } = await startRegion()
+  const partition = shares.of('x')
+  const [limit] = limitsOf(1)
+  partition.use(chargeSetOf('x', [{ limit: limit! }]))
+  await pass(2 * LEASE_MS)
+  const told = partition.unitsOf(limit!)
+  expect(told).toBeGreaterThan(RESERVE)
+  forget()
+  await pass(LEASE_MS / 2)
+  expect(partition.unitsOf(limit!)).toBe(told)
+  await pass(LEASE_MS)
+  expect(partition.unitsOf(limit!)).toBe(RESERVE)
+  await pass(LEASE_MS)
+  expect(partition.unitsOf(limit!)).toBeGreaterThan(RESERVE)
+})
