@@ -1,6 +1,8 @@
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Persistence } from '../redis/persistence.ts'
-import { type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
+import { type RedisContents, redisContents, whyVolatile, withRedis } from './redis-contents.ts'
+import { homeOf } from '../redis/connection.ts'
+import { homeTroubleOf } from '../redis/trouble.ts'
 import { CommandError } from './command-error.ts'
 import { countOf } from '../schema/units.ts'
 
@@ -27,6 +29,22 @@ export async function checkStore(store: StoreConfig): Promise<{ lines: string[];
     warnings: [whyVolatile(contents), lossOf(contents)].filter((warning) => warning !== undefined),
   }
 }
+
+/** Says whether the Redis of all regions can be home. Throws a `CommandError` if it can't, or can't be asked. */
+export async function checkHome(regions: NonNullable<StoreConfig['regions']>, prefix: string): Promise<string> {
+  const info = await withRedis(homeOf(regions), async (redis) => {
+    await redis.eval(AS_HOME_DOES, 1, `${prefix}:regions:memory`)
+    return redis.info()
+  }).catch((error: Error) => {
+    throw new CommandError(`home ${homeTroubleOf(error)}`)
+  })
+  if (/^cluster_enabled:1/m.test(info)) throw new CommandError('home is a node of a cluster, which can not be home')
+  if (/^role:slave/m.test(info)) throw new CommandError('home is a replica, and must be the master')
+  return 'home: Redis answers'
+}
+
+/** Reads what the script that moves shares reads, so that a right that is missing is found. */
+const AS_HOME_DOES = `redis.call('TIME') redis.call('INFO', 'server') return redis.call('HMGET', KEYS[1], 'identity')`
 
 function lossOf({ firstAudit }: RedisContents): string | undefined {
   if (firstAudit?.action !== 'audit.lost') return undefined

@@ -5,7 +5,7 @@ import { calendarOf } from '../time/calendar.ts'
 import { systemClock } from '../time/clock.ts'
 import { findConfig } from '../config/find.ts'
 import { allWarnings } from '../config/warnings.ts'
-import { checkStore } from './check-store.ts'
+import { checkHome, checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
 import { countOf } from '../schema/units.ts'
 
@@ -26,6 +26,8 @@ export async function check(file: string | undefined, options: CheckOptions): Pr
   const accounts = Object.values(config.upstreams).flatMap((upstream) => Object.keys(upstream.accounts))
   const clients = Object.keys(config.clients ?? {})
   const store = options.store === true ? await checkStore(config.store) : { lines: [], warnings: [] }
+  const { regions, prefix } = config.store
+  if (options.store === true && regions !== undefined) store.lines.push(await checkHome(regions, prefix))
   for (const warning of [...allWarnings(found), ...store.warnings])
     process.stderr.write(`${source}: warning: ${warning}\n`)
   process.stdout.write(

@@ -3,7 +3,7 @@ import type { AuditEntry } from '../audit/audit.ts'
 import type { StoredClient } from '../clients/managed.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import { isRemoved } from '../records/redis-records.ts'
-import { connectedInTime, connectRedis } from '../redis/connection.ts'
+import { connectedInTime, connectRedis, type RedisPlace } from '../redis/connection.ts'
 import { systemClock } from '../time/clock.ts'
 import { type Persistence, persistenceOf } from '../redis/persistence.ts'
 import { countOf } from '../schema/units.ts'
@@ -25,7 +25,7 @@ export function redisContents(store: StoreConfig): Promise<RedisContents> {
 
 /** Connects, asks and disconnects. If Redis can't be reached in time, this rejects, with Redis's own reason if it gave one. */
 export async function withRedis<Answer>(
-  store: StoreConfig,
+  store: RedisPlace,
   ask: (redis: Redis | Cluster) => Promise<Answer>,
 ): Promise<Answer> {
   const redis = connectRedis(store)

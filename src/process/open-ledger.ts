@@ -10,10 +10,10 @@ import { RESUME_AFTER_MS } from '../ledger/redis/partition-calls.ts'
 import { RedisHome } from '../ledger/regions/redis-home.ts'
 import { RegionShares } from '../ledger/regions/region-shares.ts'
 import { RedisLedger } from '../ledger/redis/redis-ledger.ts'
-import { connectedOrLate, connectRedis, greetingOf, uptimeSeconds } from '../redis/connection.ts'
+import { connectedOrLate, connectRedis, greetingOf, homeOf, uptimeSeconds } from '../redis/connection.ts'
 import { RedisScript } from '../ledger/redis/script.ts'
 import { NEEDLESS_PASSWORD } from '../redis/handshake.ts'
-import { saidIn, troubleOf } from '../redis/trouble.ts'
+import { homeTroubleOf, saidIn, troubleOf } from '../redis/trouble.ts'
 
 /** Opens the ledger that a configuration names. With Redis away it is returned all the same, and not ready yet. */
 export async function openLedger(
@@ -70,9 +70,12 @@ function openRegions(
   { clock, logger }: { clock: Clock; logger: Logger },
 ): RegionShares | undefined {
   if (regions === undefined) return undefined
-  const { home, name, weights, reserve, lease: leaseMs, longestCall: longestCallMs } = regions
-  const redis = connectRedis({ ...home, commandTimeout: leaseMs / 4 })
-  redis.on('error', () => undefined) // told when shares end
+  const { name, weights, reserve, lease: leaseMs, longestCall: longestCallMs } = regions
+  const redis = connectRedis(homeOf(regions))
+  const tellAway = async (error: Error): Promise<void> => {
+    const cause = (await greetingOf(redis, error)) ?? error
+    logger.error(`home ${homeTroubleOf(cause)}: region ${name} has its reserve of each limit only, until home answers`)
+  }
   return new RegionShares({
     clock,
     name,
@@ -82,8 +85,7 @@ function openRegions(
     longestCallMs,
     prefix,
     home: new RedisHome(redis),
-    onAway: (error) =>
-      logger.error(`home ${troubleOf(error)}: region ${name} has its reserve of each limit only, until home answers`),
+    onAway: (error) => void tellAway(error as Error),
     onBack: () => logger.warn('home answers again, and shares follow the demand'),
     onOtherTerms: (partition) =>
       logger.warn(

@@ -30,8 +30,15 @@ const GREETING_MS = 500
 /** How often a server that is loading its data is asked whether it has finished. */
 const LOADING_RETRY_MS = 250
 
+type RegionsConfig = NonNullable<StoreConfig['regions']>
+
 /** Where a Redis is, how to log in to it, and how long it may take to answer. */
-export type RedisPlace = NonNullable<StoreConfig['regions']>['home'] & Pick<StoreConfig, 'cluster' | 'commandTimeout'>
+export type RedisPlace = RegionsConfig['home'] & Pick<StoreConfig, 'cluster' | 'commandTimeout'>
+
+/** No call waits for home, but an answer is of no use when a share has ended. */
+export function homeOf({ home, lease }: RegionsConfig): RedisPlace {
+  return { ...home, commandTimeout: lease / 4 }
+}
 
 /**
  * Connects to the Redis that a config names: one server, a server that sentinels monitor, or a cluster. A command that can't be

@@ -22,6 +22,15 @@ const REFUSALS: Readonly<Record<string, string>> = {
   WRONGPASS: 'it does not accept store.username and store.password',
 }
 
+/** The same of the Redis that is home of all regions. */
+const REFUSALS_OF_HOME: typeof REFUSALS = {
+  ...REFUSALS,
+  CROSSSLOT: 'it is a cluster, which can not be home',
+  MOVED: 'it is a cluster, which can not be home',
+  NOAUTH: 'it wants a password: set store.regions.home.password',
+  WRONGPASS: 'it does not accept the username and password of store.regions.home',
+}
+
 /**
  * Refusals by which a server shows that it is not, or no longer, the master. The name or proxy may lead to another server by
  * now, which a new connection finds. LOADING comes from a replica that loads what its new master sends. NOREPLICAS comes from a
@@ -36,14 +45,19 @@ export function isNotTheOne(error: Error): boolean {
 }
 
 /** Why Redis can't be used, as one clause, such as "refuses (OOM …)". It leaves out arguments, which may be secret. */
-export function troubleOf(error: unknown): string {
+export function troubleOf(error: unknown, meanings = REFUSALS): string {
   const { message, lastNodeError } = error as Error & { lastNodeError?: Error }
-  if (lastNodeError !== undefined) return troubleOf(lastNodeError)
+  if (lastNodeError !== undefined) return troubleOf(lastNodeError, meanings)
   const said = saidIn(message)
   const refusal = refusalOf(said)
-  const meaning = REFUSALS[refusal]
+  const meaning = meanings[refusal]
   if (meaning !== undefined) return `refuses (${said.replace(/\.$/, '')}): ${meaning}`
   return error instanceof ioredis().ReplyError ? `refuses (${said})` : `does not answer (${said})`
+}
+
+/** The same of home. */
+export function homeTroubleOf(error: unknown): string {
+  return troubleOf(error, REFUSALS_OF_HOME)
 }
 
 /** The message without the place in the script and without the arguments, since an argument may be a password. */

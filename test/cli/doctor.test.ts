@@ -95,6 +95,28 @@ describe('sluice doctor', () => {
     expect(gone.of('redis')).toMatchObject([{ level: 'fail', finding: expect.stringContaining("can't be asked") }])
   })
 
+  it('asks the Redis of all regions whether it can be home', async () => {
+    const redis = inject('redisUrl')
+    const regionsWith = (home: object) => ({ name: 'eu', weights: { eu: 1, us: 1 }, home })
+    const examineHome = (home: object) =>
+      examine(
+        harnessConfig('http://127.0.0.1:9', {}, { store: { kind: 'redis', url: redis, regions: regionsWith(home) } }),
+        ['--no-calls'],
+      )
+    const { of } = await examineHome({ url: redis })
+    expect(of('home')).toMatchObject([{ level: 'ok', finding: 'Redis answers' }])
+    expect(of('home memory')).toMatchObject([{ level: 'ok', finding: 'it evicts no keys' }])
+    const away = await examineHome({ url: 'redis://:topsecret@127.0.0.1:1' })
+    expect(away.code).toBe(1)
+    expect(away.of('home')).toMatchObject([
+      { level: 'fail', finding: expect.stringMatching(/^home does not answer \(/) },
+    ])
+    const refused = await examineHome({ url: redis, username: 'nobody', password: 'topsecret' })
+    expect(refused.code).toBe(1)
+    const why = /^home refuses \(WRONGPASS .*\): it does not accept the username and password of store.regions.home$/
+    expect(refused.of('home')).toMatchObject([{ level: 'fail', finding: expect.stringMatching(why) }])
+  })
+
   it('tells a folder that is open to everybody', async () => {
     const dir = join(newFolder(), 'quota')
     mkdirSync(dir)
