@@ -87,7 +87,8 @@ function checkRegions({ kind, regions }: Config['store'], upstreams: Config['ups
   const { name, weights, home, longestCall } = regions
   if (kind !== 'redis') report(path, 'regions need store.kind: redis, with a Redis in each region')
   if (Object.keys(weights).length < 2) report([...path, 'weights'], 'at least two regions are needed')
-  if (weights[name] === undefined) report([...path, 'name'], 'must be one of the regions that weights names')
+  if (!Object.hasOwn(weights, name))
+    report([...path, 'name'], `must be one of the regions that weights names${didYouMean(name, Object.keys(weights))}`)
   if ((home.url === undefined) === (home.sentinels === undefined))
     report([...path, 'home'], 'one of url and sentinels is needed; a cluster can not be home')
   checkRedisTls([...path, 'home', 'tls'], home, report)

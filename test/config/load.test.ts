@@ -205,6 +205,52 @@ defaultUpstream: ticket
   })
 
   it.each([
+    ['no other region', { weights: { eu: 1 } }, 'regions.weights: at least two regions are needed'],
+    [
+      'a region without a weight',
+      { name: 'ue' },
+      'regions.name: must be one of the regions that weights names; did you',
+    ],
+    [
+      'a word of JavaScript as one',
+      { name: 'constructor' },
+      'regions.name: must be one of the regions that weights names',
+    ],
+    ['a name that is none', { weights: { eu: 1, 'u s': 1 } }, '"u s" is no valid name'],
+    ['no weight', { weights: { eu: 0, us: 1 } }, 'weights.eu: must be at least 1'],
+    ['no home', { home: {} }, 'regions.home: one of url and sentinels is needed; a cluster can not be home'],
+    ['two homes', { home: { url: 'redis://h:1', sentinels: ['h:1'] } }, 'regions.home: one of url and sentinels is'],
+    ['a cluster as home', { home: { cluster: ['h:1'] } }, 'regions.home.cluster: unknown key "cluster"'],
+    [
+      'TLS without TLS',
+      { home: { url: 'redis://h:1', tls: {} } },
+      'home.tls: the url is redis://, so tls does nothing',
+    ],
+    ['half a certificate', { home: { url: 'rediss://h:1', tls: { cert: 'x' } } }, 'home.tls: cert and key go together'],
+    ['more than all in reserve', { reserve: '101%' }, 'regions.reserve: must be a percentage such as 20%'],
+    ['a lease that ends at once', { lease: '2999ms' }, 'regions.lease: must be from 3s to 5m'],
+    [
+      'calls longer than the longest',
+      { longestCall: '59s' },
+      'timeouts.headers: must not be longer than store.regions.lon',
+    ],
+    [
+      'the embedded store',
+      { kind: 'memory' },
+      'store.regions: regions need store.kind: redis, with a Redis in each region',
+    ],
+  ])(
+    'refuses to split quotas over regions with %s',
+    (_, { kind = 'redis', ...wrong }: Record<string, unknown>, expected) => {
+      const regions = { name: 'eu', weights: { eu: 1, us: 2 }, home: { url: 'redis://:hidden@h:1' }, ...wrong }
+      const store = { kind, ...(kind === 'redis' ? { url: 'redis://h:2' } : {}), regions }
+      const problems = problemsOf(`${VALID}store: ${JSON.stringify(store)}`)
+      expect(problems.join('\n')).toContain(expected)
+      expect(problems.join('\n')).not.toContain('hidden')
+    },
+  )
+
+  it.each([
     '/a/*/b',
     '/a/**',
     '/a/{x}*',
