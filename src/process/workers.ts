@@ -31,6 +31,7 @@ import type {
 import type { FileDays } from '../usage/file-days.ts'
 import { WebhookCounts } from '../webhooks/counts.ts'
 import { SharedStore } from './shared-store.ts'
+import { StartError } from './start-error.ts'
 import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas } from './merge-rows.ts'
 import {
   type Listening,
@@ -261,7 +262,9 @@ function urlsOf(worker: Worker, begin: GivenText): Promise<Listening> {
       if (message.listening !== undefined) resolve(message.listening)
       if (message.failed !== undefined) reject(Object.assign(new Error(), message.failed))
     })
-    worker.once('exit', () => reject(new Error('a worker ended before it listened')))
+    worker.once('exit', (code: number, signal: string | null) => {
+      reject(new StartError(`a worker ended before it took calls (${signal ?? `code ${code}`})`))
+    })
   })
 }
 

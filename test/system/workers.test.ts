@@ -32,7 +32,7 @@ function workersConfig(url: string, upstream: object = {}): object {
 
 /** The processes that a process has started (proc_pid_children(5)). */
 function childrenOf(pid: number): number[] {
-  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
+  return (readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').match(/\d+/g) ?? []).map(Number)
 }
 
 async function setUp() {
@@ -236,6 +236,16 @@ describe('a gateway of several workers', () => {
     expect(await program.ended).toEqual({ code: 1, signal: null })
     expect(program.stderr).toMatch(new RegExp(`^port ${port} of 127.0.0.1 is in use;.*\n$`))
     expect(program.stdout).not.toContain('will be replaced')
+  })
+
+  it('says in a line that a worker was killed while it started', async () => {
+    const cwd = newFolder()
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(workersConfig('http://127.0.0.1:1')))
+    const program = new Program(['start'], { cwd })
+    await expect.poll(() => childrenOf(program.child.pid!).length, { interval: 5 }).toBeGreaterThan(0)
+    process.kill(childrenOf(program.child.pid!)[0]!, 'SIGKILL')
+    expect(await program.ended).toEqual({ code: 1, signal: null })
+    expect(program.stderr).toBe('a worker ended before it took calls (SIGKILL)\n')
   })
 
   it('drains on SIGTERM: every worker finishes what it has', async () => {
