@@ -63,8 +63,6 @@ export class SharedCache {
     const { clock, metrics } = this.#parts
     if (cache.store === 'memory') return new MemoryStore(clock, cache.maxBytes ?? MAX_BYTES)
     const redis = connectRedis(store)
-    // The ledger's connection to the same Redis logs that it is away.
-    redis.on('error', () => undefined)
     this.#opened = connectedOrLate(redis, clock)
     return new RedisStore({
       redis,

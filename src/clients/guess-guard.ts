@@ -94,8 +94,6 @@ export class GuessGuard {
     const library = createRequire(import.meta.url)('rate-limiter-flexible') as typeof Limiters
     const { limits, what, redis, isWorker = false } = this.#options
     this.#redis = redis?.connect()
-    // An error fails each command, and the limiter counts in memory instead.
-    this.#redis?.on('error', () => undefined)
     const limiterFor = (points: number, sort: string): Limiter => {
       const common = { points, duration: limits.window / 1_000, keyPrefix: `guess:${what}:${sort}` }
       if (redis === undefined && isWorker) return new library.RateLimiterCluster(common)

@@ -56,8 +56,6 @@ export class RedisTokens implements TokenStore {
   async #connected(): Promise<Redis | Cluster> {
     if (this.#redis === undefined) {
       this.#redis = this.#connect()
-      // An error fails each command, and then the instance gets a token of its own.
-      this.#redis.on('error', () => undefined)
       // Only the first connection is waited for.
       await connectedOrLate(this.#redis, this.#clock)
     }

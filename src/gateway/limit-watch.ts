@@ -1,18 +1,15 @@
 import type { Clock } from '../time/clock.ts'
 import type { Burn } from '../observe/gauges.ts'
 import type { Metrics } from '../observe/metrics.ts'
-import type { CounterSeries } from '../observe/series.ts'
+import type { ClassLabels, CounterSeries } from '../observe/series.ts'
 import { allowedOf, type LimitUsage } from '../ledger/ledger.ts'
 import type { Limit } from '../ledger/limit.ts'
 import { BurnMeter } from './burn.ts'
 
 /** What is worth a line in the log about one limit. */
-export interface QuotaNotice {
+export interface QuotaNotice extends ClassLabels {
   /** Little is left; the upstream lets through less than is configured; it does no more. */
   readonly kind: 'low' | 'reduced' | 'restored'
-  readonly upstream: string
-  readonly account: string
-  readonly class: string
   readonly window: string
   readonly limit: number
   /** The part of the limit that may be used now. */

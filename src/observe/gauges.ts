@@ -31,7 +31,10 @@ export interface Burn {
   readonly burnRatio: number | null
 }
 
-/** How much of one limit of an account is used, in units; `effective` is what may be used now. */
+/**
+ * How much of one limit of an account is used, in units. `effective` is what may be used now, which is less than the limit while the
+ * upstream allows less, or others use it.
+ */
 export interface ObservedUsage extends Burn {
   readonly labels: ClassLabels
   readonly window: string

@@ -42,7 +42,8 @@ export function homeOf({ home, lease }: RegionsConfig): RedisPlace {
 
 /**
  * Connects to the Redis that a config names: one server, a server that sentinels monitor, or a cluster. A command that can't be
- * sent at once fails. It neither waits nor is sent again, because a charge that is sent twice would be counted twice.
+ * sent at once fails. It neither waits nor is sent again, because a charge that is sent twice would be counted twice. An error of
+ * the connection needs no listener, since it fails each command.
  */
 export function connectRedis(store: RedisPlace): Redis | Cluster {
   const tls = store.tls && tlsOptions(store.tls)
@@ -76,7 +77,7 @@ export function connectRedis(store: RedisPlace): Redis | Cluster {
     cluster.on('ready', () => {
       for (const node of cluster.nodes('master')) if (node.status === 'wait') node.connect().catch(() => undefined)
     })
-    return cluster
+    return cluster.on('error', () => undefined)
   }
   const single = { ...options, enableOfflineQueue: false, retryStrategy: retryDelayMs }
   if (store.sentinels !== undefined) {
@@ -125,7 +126,7 @@ function lasting(redis: Redis): Redis {
       if (!isOver) redis.connect().catch(() => undefined)
     }, retryDelayMs(1))
   })
-  return redis
+  return redis.on('error', () => undefined)
 }
 
 /**

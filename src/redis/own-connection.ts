@@ -2,7 +2,7 @@ import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
 import { connectedInTime, connectRedis, type RedisPlace } from './connection.ts'
 
-/** A connection that is made when it is first wanted. Its errors fail commands, and nothing else. */
+/** A connection that is made when it is first wanted. */
 export class OwnConnection {
   readonly #place: RedisPlace
   readonly #clock: Clock
@@ -15,12 +15,7 @@ export class OwnConnection {
 
   /** Makes the connection, if there is none yet. It may not be ready. */
   open(): Redis | Cluster {
-    if (this.#redis === undefined) {
-      this.#redis = connectRedis(this.#place)
-      // Without a listener an error would end the process.
-      this.#redis.on('error', () => undefined)
-    }
-    return this.#redis
+    return (this.#redis ??= connectRedis(this.#place))
   }
 
   /** The connection, once commands can be sent. Rejects if that takes longer than two seconds. */

@@ -75,9 +75,6 @@ export class RequestPeers {
     this.#key = `${options.store.prefix}:requests`
     this.#redis = connectRedis(options.store)
     this.#subscriber = connectRedis(options.store)
-    // Each command fails with it, and whoever asks is told so.
-    this.#redis.on('error', () => undefined)
-    this.#subscriber.on('error', () => undefined)
     this.#subscriber.on('message', (channel: string, text: string) => this.#hear(channel, text))
     // Each new connection subscribes again.
     this.#subscriber.on('ready', () => {

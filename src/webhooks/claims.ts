@@ -25,7 +25,6 @@ export class Claims {
   open(): boolean {
     if (this.#redis !== undefined || this.#shared === undefined) return true
     this.#redis = this.#shared.connect()
-    this.#redis.on('error', () => undefined)
     return false
   }
 

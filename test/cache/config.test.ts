@@ -1,24 +1,14 @@
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/load.ts'
 import { presets } from '../../src/config/presets/index.ts'
-import { ConfigError } from '../../src/config/problem.ts'
 import { buildSnapshot, closeSnapshot, type Services } from '../../src/gateway/snapshot.ts'
 import { systemClock } from '../../src/time/clock.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import { problemsIn } from '../support/load-config.ts'
 import { README } from '../support/readme.ts'
 
 const API = `{ url: 'http://127.0.0.1:1', accounts: { main: {} }, limits: { read: [], write: [] }`
-
-function problemsOf(text: string): string[] {
-  try {
-    parseConfig(text, { source: 'sluice.yaml', env: {} })
-  } catch (error) {
-    if (error instanceof ConfigError) return error.message.split('\n')
-    throw error
-  }
-  return []
-}
 
 describe('a configuration of the cache is refused', () => {
   it.each([
@@ -38,7 +28,7 @@ describe('a configuration of the cache is refused', () => {
     [`upstreams: { x: ${API}, cache: { staleOn: [always] } } }`, /staleOn/],
     [`upstreams: { x: ${API}, cache: { fresh: 10s } } }`, /fresh/],
   ])('where it contradicts itself: %s', (text, message) => {
-    const problems = problemsOf(text)
+    const problems = problemsIn(text)
     expect(problems).toHaveLength(1)
     expect(problems[0]).toMatch(message)
     expect(problems[0]).toMatch(/:\d+:\d+/)

@@ -3,11 +3,10 @@ import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/load.ts'
-import { ConfigError } from '../../src/config/problem.ts'
 import { classifyByMethod } from '../../src/routing/route.ts'
 import { RouteTable } from '../../src/routing/route-table.ts'
 import { newFolder } from '../support/gateway.ts'
-import { loadConfigFile } from '../support/load-config.ts'
+import { loadConfigFile, problemsIn } from '../support/load-config.ts'
 
 const VALID = `
 upstreams:
@@ -18,15 +17,8 @@ upstreams:
 `
 
 /** The lines of the error that a configuration causes. */
-function problemsOf(text: string, env: NodeJS.ProcessEnv = { KEY: 'pat.AbCdEf.id.secret' }): string[] {
-  try {
-    parseConfig(text, { source: 'sluice.yaml', env })
-  } catch (error) {
-    if (error instanceof ConfigError) return error.message.split('\n')
-    throw error
-  }
-  return []
-}
+const problemsOf = (text: string, env: NodeJS.ProcessEnv = { KEY: 'pat.AbCdEf.id.secret' }): string[] =>
+  problemsIn(text, env)
 
 describe('a configuration', () => {
   it('is laid over its preset and the defaults', () => {

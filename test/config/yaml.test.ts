@@ -3,10 +3,9 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { configOf } from '../../src/config/find.ts'
 import { parseConfig } from '../../src/config/load.ts'
-import { ConfigError } from '../../src/config/problem.ts'
 import { allWarnings } from '../../src/config/warnings.ts'
 import { newFolder } from '../support/gateway.ts'
-import { loadConfigFile } from '../support/load-config.ts'
+import { loadConfigFile, problemsIn } from '../support/load-config.ts'
 
 const ENV = { KEY: 'one', OTHER: 'two' }
 
@@ -37,15 +36,7 @@ function blockWith(value: string): string {
           value: ${value}${REST}`
 }
 
-function problemsOf(text: string): string[] {
-  try {
-    parseConfig(text, { source: 'f', env: ENV })
-  } catch (error) {
-    if (error instanceof ConfigError) return error.message.split('\n')
-    throw error
-  }
-  return []
-}
+const problemsOf = (text: string): string[] => problemsIn(text, ENV, 'f')
 
 function warningsIn(text: string): string[] {
   return allWarnings({ config: parseConfig(text, { env: ENV }), text })

@@ -1,31 +1,19 @@
 import { Redis } from 'ioredis'
 import { afterAll, describe, expect, inject, it } from 'vitest'
 import { type Budget, Budgets } from '../../src/clients/budget.ts'
-import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { type ChargeSet, chargeSetOf, type Grant, type Ledger } from '../../src/ledger/ledger.ts'
 import { UNITS_OF_MONEY } from '../../src/schema/price-schema.ts'
 import type { Random } from '../../src/time/clock.ts'
 import { seededRandom } from '../support/seeded-random.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
-import { newPrefix, steppedLedger } from '../support/stepped-ledger.ts'
+import { newPrefix, steppedLedger, twoGateways } from '../support/stepped-ledger.ts'
 
 const redis = new Redis(inject('redisUrl'))
 redis.setMaxListeners(100)
 afterAll(() => redis.quit())
 
 const inRedis = (clock: SimulatedClock, prefix: string): Ledger => steppedLedger(redis, { clock, prefix })
-
-/** Two gateways; with the embedded store they are one. */
-const stores: Record<string, (clock: SimulatedClock) => readonly [Ledger, Ledger]> = {
-  'in memory': (clock) => {
-    const ledger = new MemoryLedger(clock)
-    return [ledger, ledger]
-  },
-  'in Redis': (clock) => {
-    const prefix = newPrefix()
-    return [inRedis(clock, prefix), inRedis(clock, prefix)]
-  },
-}
+const stores = twoGateways(redis)
 
 const HOUR = 3_600_000
 const usd = (dollars: number) => ({ amount: dollars * UNITS_OF_MONEY, unit: 'usd', window: HOUR })

@@ -2,27 +2,16 @@ import { Redis } from 'ioredis'
 import { afterAll, describe, expect, inject, it } from 'vitest'
 import { LedgerFiles } from '../../src/ledger/embedded/ledger-files.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
-import { chargeSetOf, type ChargeSet, type Grant, type Ledger } from '../../src/ledger/ledger.ts'
+import { chargeSetOf, type ChargeSet, type Grant } from '../../src/ledger/ledger.ts'
 import { limitOf, type LimitSpec } from '../../src/ledger/limit.ts'
 import { newFolder } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
-import { newPrefix, steppedLedger } from '../support/stepped-ledger.ts'
+import { twoGateways } from '../support/stepped-ledger.ts'
 
 const redis = new Redis(inject('redisUrl'))
 redis.setMaxListeners(100)
 afterAll(() => redis.quit())
-
-/** Two gateways; with the embedded store they are one. */
-const stores: Record<string, (clock: SimulatedClock) => readonly [Ledger, Ledger]> = {
-  'in memory': (clock) => {
-    const ledger = new MemoryLedger(clock)
-    return [ledger, ledger]
-  },
-  'in Redis': (clock) => {
-    const options = { clock, prefix: newPrefix() }
-    return [steppedLedger(redis, options), steppedLedger(redis, options)]
-  },
-}
+const stores = twoGateways(redis)
 
 function tokens(spec: Partial<LimitSpec> = {}): ReturnType<typeof limitOf> {
   return limitOf({ id: 'tokens', class: 'tokens', requests: 1_000, windowMs: 60_000, settles: 'at-end', ...spec })

@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Redis } from 'ioredis'
+import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import type { Ledger } from '../../src/ledger/ledger.ts'
 import { RedisLedger, type RedisLedgerOptions } from '../../src/ledger/redis/redis-ledger.ts'
 import { RedisScript } from '../../src/ledger/redis/script.ts'
 import type { SimulatedClock } from './simulated-clock.ts'
@@ -29,6 +31,20 @@ export function steppedLedger(
     ...(time !== null && { stepTime: () => Math.round(time() * 1_000) }),
     ...options,
   })
+}
+
+/** Of each store two gateways; with the embedded store they are one. */
+export function twoGateways(connection: Redis): Record<string, (clock: SimulatedClock) => readonly [Ledger, Ledger]> {
+  return {
+    'in memory': (clock) => {
+      const ledger = new MemoryLedger(clock)
+      return [ledger, ledger]
+    },
+    'in Redis': (clock) => {
+      const options = { clock, prefix: newPrefix() }
+      return [steppedLedger(connection, options), steppedLedger(connection, options)]
+    },
+  }
 }
 
 function newName(): string {

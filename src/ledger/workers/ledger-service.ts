@@ -17,32 +17,33 @@ type Send = (answers: readonly Answer[]) => void
 
 /** Charges for workers, in the process that owns the embedded ledger. */
 export class LedgerService {
-  readonly #ledger: MemoryLedger
-  readonly #clock: Clock
-  readonly #demands = new DemandExchange()
-  readonly #workers = new Map<LedgerConnection, Send>()
+  readonly ledger: MemoryLedger
+  readonly clock: Clock
+  readonly demands = new DemandExchange()
+  readonly #workers = new Set<LedgerConnection>()
   #state: State
 
   constructor(ledger: MemoryLedger, clock: Clock) {
-    this.#ledger = ledger
-    this.#clock = clock
+    this.ledger = ledger
+    this.clock = clock
     this.#state = this.#stateNow()
   }
 
   /** Begins to serve a worker, which is sent answers by `send`. */
   open(send: Send): LedgerConnection {
-    const connection: LedgerConnection = new LedgerConnection({
-      ledger: this.#ledger,
-      clock: this.#clock,
-      demands: this.#demands,
-      send,
-      state: () => this.#state,
-      onPause: (account, ms) => this.#tellAll(['paused', account, ms]),
-      onDone: this.onChange,
-      onClosed: () => void this.#workers.delete(connection),
-    })
-    this.#workers.set(connection, send)
+    const connection = new LedgerConnection(this, send)
+    this.#workers.add(connection)
     return connection
+  }
+
+  /** A worker has ended. */
+  forget(connection: LedgerConnection): void {
+    this.demands.forget(connection)
+    this.#workers.delete(connection)
+  }
+
+  get state(): State {
+    return this.#state
   }
 
   /** To be called when the ledger can't write, or can again. */
@@ -51,41 +52,32 @@ export class LedgerService {
     const { isReady, isDegraded, problem } = this.#state
     if (now.isReady === isReady && now.isDegraded === isDegraded && now.problem === problem) return
     this.#state = now
-    this.#tellAll(['state', now])
+    this.tellAll(['state', now])
   }
 
-  #tellAll(answer: Answer): void {
-    for (const send of this.#workers.values()) send([answer])
+  tellAll(answer: Answer): void {
+    for (const { send } of this.#workers) send([answer])
   }
 
   #stateNow(): State {
-    const { isReady, isDegraded, problem = null } = this.#ledger
+    const { isReady, isDegraded, problem = null } = this.ledger
     return { isReady, isDegraded, problem }
   }
 }
 
-interface ConnectionOptions {
-  readonly ledger: MemoryLedger
-  readonly clock: Clock
-  readonly demands: DemandExchange
-  readonly send: Send
-  state(): State
-  onPause(account: string, ms: number): void
-  onDone(): void
-  onClosed(): void
-}
-
 /** Does what one worker asks, and knows what that has in flight. */
 export class LedgerConnection {
-  readonly #options: ConnectionOptions
+  readonly #service: LedgerService
+  readonly send: Send
   readonly #limits: (Limit | undefined)[] = []
   readonly #chargeSets: (ChargeSet | undefined)[] = []
   /** By slot. A grant that is over stays until its slot is used again. */
   readonly #grants: (Grant | undefined)[] = []
   #isClosed = false
 
-  constructor(options: ConnectionOptions) {
-    this.#options = options
+  constructor(service: LedgerService, send: Send) {
+    this.#service = service
+    this.send = send
   }
 
   /** Does what the worker says, in its order, and answers. Does nothing for a worker that has ended. */
@@ -96,17 +88,16 @@ export class LedgerConnection {
       const answer = this.#do(told)
       if (answer !== undefined) answers.push(answer)
     }
-    if (answers.length > 0) this.#options.send(answers)
-    this.#options.onDone()
+    if (answers.length > 0) this.send(answers)
+    this.#service.onChange()
   }
 
   /** The worker has ended: the upstream may still count what it had in flight, a little later than now. */
   close(): void {
-    const { ledger, demands, onClosed } = this.#options
+    const { ledger } = this.#service
     if (this.#isClosed) return
     this.#isClosed = true
-    demands.forget(this)
-    onClosed()
+    this.#service.forget(this)
     for (const grant of this.#grants) {
       if (grant === undefined) continue
       const { rest, chargeSet } = grant
@@ -117,10 +108,10 @@ export class LedgerConnection {
   }
 
   #do(told: Told): Answer | undefined {
-    const { ledger, clock, demands, state, onPause } = this.#options
+    const { ledger, clock, demands, state } = this.#service
     switch (told[0]) {
       case 'begin':
-        return ['state', state()]
+        return ['state', state]
       case 'limit':
         this.#limits[told[1]] = limitOfTold(told[2])
         return undefined
@@ -149,7 +140,7 @@ export class LedgerConnection {
         const [, set, chargedAt, feedback] = told
         const chargeSet = this.#chargeSets[set]!
         ledger.applyFeedback(new Grant(chargeSet, chargedAt, 0, []), feedback)
-        if (feedback.kind === 'pause') onPause(chargeSet.account, feedback.ms)
+        if (feedback.kind === 'pause') this.#service.tellAll(['paused', chargeSet.account, feedback.ms])
         return undefined
       }
       case 'exchange':
@@ -158,7 +149,7 @@ export class LedgerConnection {
   }
 
   #charge(slot: number, chargeSet: ChargeSet, wanted: number, turn: Turn | undefined): Answer {
-    const { ledger, demands } = this.#options
+    const { ledger, demands } = this.#service
     let grant: Grant
     try {
       grant = ledger.charge(chargeSet, wanted, turn)

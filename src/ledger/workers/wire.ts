@@ -1,4 +1,4 @@
-import { type Calendar, type CalendarSpec, calendarOf } from '../../time/calendar.ts'
+import { type CalendarSpec, calendarOf } from '../../time/calendar.ts'
 import type { Demand } from '../demand.ts'
 import type { ChargeSet, Grant, LimitUsage, Turn, UpstreamFeedback } from '../ledger.ts'
 import { type Limit, limitOf, type LimitSpec } from '../limit.ts'
@@ -41,11 +41,9 @@ type ToldChargeSet = [partition: string, account: string, limits: readonly numbe
 /** What is not told is computed anew; some of it is infinite, which JSON can not say. */
 export function toldLimit(limit: Limit): ToldLimit {
   const { bucketMs: _, kept: _1, renewMs: _2, growthMs: _3, inFlightLeaseMs: _4, calendar, ...told } = limit
-  return calendar === undefined ? told : { ...told, calendar: specOf(calendar) }
-}
-
-function specOf({ unit, timezone, anchor }: Calendar): CalendarSpec {
-  return { unit, timezone, anchor }
+  if (calendar === undefined) return told
+  const { unit, timezone, anchor } = calendar
+  return { ...told, calendar: { unit, timezone, anchor } }
 }
 
 export function limitOfTold({ calendar, order, ...spec }: ToldLimit): Limit {

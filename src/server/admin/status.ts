@@ -1,5 +1,6 @@
-import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
+import type { BudgetUse, ObservedUsage } from '../../observe/gauges.ts'
 import type { ClassLabels } from '../../observe/series.ts'
+import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
 import type { BreakerState } from '../../resilience/breaker.ts'
 
 /** What the admin port shows, of one process or of all workers together. */
@@ -40,42 +41,22 @@ export interface Controls {
 }
 
 /** One limit of one account, as `GET /v1/quota` lists it. */
-export interface QuotaRow extends ClassLabels {
-  readonly window: string
-  /** The currency of the numbers below, if the limit counts money. */
+export interface QuotaRow extends ClassLabels, Omit<ObservedUsage, 'labels'> {
+  /** The currency of its numbers, if the limit counts money. */
   readonly unit?: string | undefined
-  readonly limit: number
-  /** How much of the limit can be used now. It is less than the limit while the upstream allows less, or others use it. */
-  readonly effective: number
-  /** Where the limit is split over regions: what this region may use now, and what none may, because it is on its way. */
-  readonly share?: number | undefined
-  readonly stranded?: number | undefined
-  readonly used: number
   readonly remaining: number
   readonly resetMs: number
-  /** Time until nothing is left if calls go on as in the last minutes. 0 if nothing is left now; null if never, or not known. */
-  readonly exhaustionInMs: number | null
-  /** The rate of the last minutes divided by the rate that the limit allows for ever; null where that is not known. */
-  readonly burnRatio: number | null
   readonly waiting: number
 }
 
 /** One window of the budget of a client, a team or an organisation, as `GET /v1/usage` lists it. */
-export interface BudgetRow {
-  readonly level: 'client' | 'team' | 'organisation'
-  readonly name: string
+export interface BudgetRow extends BudgetUse {
   /** The name again, where it is a client's. */
   readonly client: string | null
-  readonly window: string
-  /** The currency of the numbers below, if they are money. */
+  /** The currency of its numbers, if they are money. */
   readonly unit?: string | undefined
-  readonly limit: number
-  readonly used: number
   readonly remaining: number
   readonly resetMs: number
-  /** As of a `QuotaRow`. */
-  readonly exhaustionInMs: number | null
-  readonly burnRatio: number | null
 }
 
 /** The calls of one client that wait for one quota at this gateway, as `GET /v1/queue` lists them. */
