@@ -30,7 +30,7 @@ export class Reloader {
     this.#parts = parts
   }
 
-  /** Never rejects because of the configuration: what is wrong with it is the result. */
+  /** Never rejects: what is wrong is the result. */
   reload(): Promise<Reloaded> {
     const reloaded = this.#last.then(() => this.#reload())
     this.#last = reloaded.catch(() => undefined)
@@ -89,13 +89,14 @@ export async function reloadFor(
   return reloaded
 }
 
-/** The result of `apply`; a `ConfigError` that it throws becomes the result `rejected`. */
+/** The result of `apply`, or `rejected` if it throws. A mistake of the program is no reason to end calls either. */
 export async function applied(apply: () => Promise<Reloaded>): Promise<Reloaded> {
   try {
     return await apply()
   } catch (error) {
-    if (error instanceof ConfigError) return { result: 'rejected', problems: error.message.split('\n') }
-    throw error
+    const { message } = error as Error
+    const problems = error instanceof ConfigError ? message.split('\n') : [`a mistake of the program: ${message}`]
+    return { result: 'rejected', problems }
   }
 }
 
