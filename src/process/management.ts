@@ -52,7 +52,7 @@ export async function openManaged(
   }
   const close = async (): Promise<void> => {
     guard.close()
-    usageDays.close()
+    await usageDays.close()
     await Promise.all([clients.close(), presets.close(), audit.close()])
   }
   return { clients, presets, audit, guard, clock, logger, losses, usage, usageDays, close }

@@ -59,8 +59,9 @@ export class SharedStore {
   }
 
   /** The workers must have ended. */
-  close(): Promise<void> {
-    return this.#ledger.close()
+  async close(): Promise<void> {
+    await this.#days.close()
+    await this.#ledger.close()
   }
 
   #sharedWith(worker: number): Shared {

@@ -19,5 +19,6 @@ export interface UsageDays {
   add(batch: Batch): Promise<void>
   /** All rows of a day, in no order. */
   read(day: string): Promise<readonly DayRow[]>
-  close(): void
+  /** Resolves when nothing is written any more. */
+  close(): Promise<void> | void
 }

@@ -70,7 +70,10 @@ export class FileDays implements UsageDays {
     replaceFile(this.#fileOf(day), await textOf(this.#rows, this.#clock))
   }
 
-  close(): void {}
+  /** To be awaited before the folder is unlocked: it may be of another process then. */
+  close(): Promise<void> {
+    return this.#adding
+  }
 
   #begin(day: string): void {
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
