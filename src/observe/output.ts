@@ -63,7 +63,8 @@ export class LineOutput {
   /** Writes a line a moment later, together with others. `\n` stands nowhere in it but at its end. */
   hold(line: string): void {
     this.#waiting.push(line)
-    if (this.#waiting.length >= LINES_TOGETHER) this.flush()
+    // While nobody reads, what is dropped is counted at once.
+    if (this.#waiting.length >= LINES_TOGETHER || this.#retry !== undefined) this.flush()
     else this.#together ??= setTimeout(() => this.flush(), TOGETHER_MS).unref()
   }
 
@@ -153,7 +154,9 @@ export class LineOutput {
       this.#written(count)
       // Lines that may wait do so: each write wakes another thread, which costs more than a line does.
       // A message that lines were dropped may have begun the next write already.
-      if (!this.#isWriting && (this.#isDue || this.#current !== undefined)) this.#send()
+      if (this.#isWriting) return
+      if (this.#isDue || this.#current !== undefined) this.#send()
+      else if (this.#pieces.length === 0) this.#onSettled()
     })
   }
 

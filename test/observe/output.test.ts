@@ -91,9 +91,9 @@ syncBuiltinESMExports()
 const { LineOutput } = await import(${JSON.stringify(new URL('../../src/observe/output.ts', import.meta.url))})
 const output = new LineOutput((dropped) => output.write('dropped ' + dropped + '\\n'))
 for (let i = 0; i < 8_000; i++) output.hold('x'.repeat(999) + '\\n')
-await output.close(60_000)
+await output.close(600_000)
 output.write('last\\n')
-await output.close(60_000)
+await output.close(600_000)
 `
 
 it('goes on after it had to drop lines for a file, and tells once how many', async () => {
