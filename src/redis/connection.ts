@@ -152,18 +152,23 @@ export function greetingOf(redis: Redis | Cluster, { code }: NodeJS.ErrnoExcepti
   })
 }
 
-async function whenConnected(redis: Redis | Cluster): Promise<void> {
-  if (redis.status !== 'ready') await isReady(redis)
+async function whenConnected(redis: Redis | Cluster, until: AbortSignal): Promise<void> {
+  if (redis.status !== 'ready') await isReady(redis, until)
   if (!(redis instanceof ioredis().Cluster)) return
-  for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node)
+  for (const node of redis.nodes('master')) if (node.status !== 'ready') await isReady(node, until)
 }
 
 /** How long to wait for a connection. */
 const CONNECTED_WITHIN_MS = 2_000
 
 /** Resolves once commands can be sent; with a cluster, to every master. Rejects if that takes longer than two seconds. */
-export function connectedInTime(redis: Redis | Cluster, clock: Clock): Promise<void> {
-  return inTime(whenConnected(redis), CONNECTED_WITHIN_MS, clock, 'Redis can not be reached')
+export async function connectedInTime(redis: Redis | Cluster, clock: Clock): Promise<void> {
+  const wait = new AbortController()
+  try {
+    await inTime(whenConnected(redis, wait.signal), CONNECTED_WITHIN_MS, clock, 'Redis can not be reached')
+  } finally {
+    wait.abort()
+  }
 }
 
 /**
@@ -181,8 +186,13 @@ export async function uptimeSeconds(redis: Redis | Cluster): Promise<number> {
   return Math.min(...told.map((info) => Number(/^uptime_in_seconds:(\d+)/m.exec(info)?.[1] ?? Infinity)))
 }
 
-function isReady(redis: Redis | Cluster): Promise<void> {
-  return new Promise((resolve) => void redis.once('ready', () => resolve()))
+/** Never settles after the wait was given up: in an outage of hours nothing may stay of those who waited. */
+function isReady(redis: Redis | Cluster, until: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const onReady = (): void => resolve()
+    redis.once('ready', onReady)
+    until.addEventListener('abort', () => redis.off('ready', onReady), { once: true })
+  })
 }
 
 /** Whether commands can be sent now; with a cluster, to every master. */
