@@ -101,7 +101,7 @@ export const MUTATIONS: Record<string, { readonly kind: string; readonly edits: 
   },
   'calls in flight are not renewed': {
     kind: 'random',
-    edits: [{ file: 'ledger/in-flight.ts', from: 'this.#renew(this.#grants.all())', to: '' }],
+    edits: [{ file: 'ledger/in-flight.ts', from: 'if (grant.isListed) this.#options.renew(grant)', to: '' }],
   },
 }
 
