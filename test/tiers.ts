@@ -17,10 +17,17 @@ export const BEYOND_UNITS = [
   'test/cache/reads.test.ts',
   'test/cache/reasons.test.ts',
   'test/cache/store.test.ts',
+  'test/credentials/pool.test.ts',
   'test/credentials/tokens.test.ts',
+  'test/gateway/budget.test.ts',
+  'test/ledger/adaptive-limit.test.ts',
+  'test/ledger/calendar.test.ts',
   'test/ledger/ledger.test.ts',
-  'test/ledger/learning.test.ts',
+  'test/ledger/levels.test.ts',
   'test/ledger/redis/formats.test.ts',
+  'test/ledger/regions/redis-home.test.ts',
+  'test/ledger/regions/region-shares.test.ts',
+  'test/ledger/settlement.test.ts',
   'test/process/open-ledger.test.ts',
   // what it tests happens once a process
   'test/process/warm-up.test.ts',
@@ -33,6 +40,8 @@ export const BEYOND_UNITS = [
   'test/server/admin/page.test.ts',
   'test/server/metrics.test.ts',
   'test/support/fault-proxy.test.ts',
+  'test/usage/days.test.ts',
+  'test/webhooks/episodes.test.ts',
 ]
 
 /**
