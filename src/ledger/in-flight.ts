@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../time/clock.ts'
 import { Roster } from '../time/roster.ts'
-import { nextTurn } from '../time/turns.ts'
+import { forEachInTurns } from '../time/turns.ts'
 import type { Grant } from './ledger.ts'
 
 /** About a millisecond. */
@@ -59,15 +59,10 @@ export class InFlight {
   }
 
   async #renewAll(): Promise<void> {
-    let left = MOST_IN_A_TURN
-    for (const grant of this.#grants.all()) {
-      if (left-- === 0) {
-        await nextTurn(this.#clock)
-        left = MOST_IN_A_TURN - 1
-      }
+    await forEachInTurns(this.#grants.all(), MOST_IN_A_TURN, this.#clock, (grant) => {
       // It may have ended meanwhile.
       if (grant.isListed) this.#options.renew(grant)
-    }
+    })
     this.#options.onRenewed?.()
   }
 }

@@ -41,6 +41,23 @@ export class Turns {
   }
 }
 
+/** Does something with each of them, `most` in one turn of the event loop. The first turn is this one: nothing is awaited before. */
+export async function forEachInTurns<Item>(
+  items: Iterable<Item>,
+  most: number,
+  clock: Clock,
+  act: (item: Item) => void,
+): Promise<void> {
+  let left = most
+  for (const item of items) {
+    if (left-- === 0) {
+      await nextTurn(clock)
+      left = most - 1
+    }
+    act(item)
+  }
+}
+
 /** Resolves in the next turn of the event loop, after everything that is ready to run now. */
 export function nextTurn(clock: Clock): Promise<void> {
   return new Promise((resolve) => clock.soon(resolve))

@@ -6,7 +6,7 @@ import { readIfThere, replaceFile } from '../files/replace-file.ts'
 import type { Logger } from '../observe/log.ts'
 import { parsedJson } from '../schema/json.ts'
 import type { Clock } from '../time/clock.ts'
-import { nextTurn } from '../time/turns.ts'
+import { forEachInTurns } from '../time/turns.ts'
 import { DAY_MS, dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 
@@ -60,12 +60,7 @@ export class FileDays implements UsageDays {
   async #add({ number, day, rows }: Batch, worker: number): Promise<void> {
     if (day !== this.#day) this.#begin(day)
     const added = this.#added.get(worker) ?? 0
-    if (number > added) {
-      for (const [i, row] of rows.entries()) {
-        if (i % ROWS_A_TURN === ROWS_A_TURN - 1) await nextTurn(this.#clock)
-        this.#addRow(row)
-      }
-    }
+    if (number > added) await forEachInTurns(rows, ROWS_A_TURN, this.#clock, (row) => this.#addRow(row))
     this.#added.set(worker, Math.max(added, number))
     replaceFile(this.#fileOf(day), await textOf(this.#rows, this.#clock))
   }
@@ -125,10 +120,9 @@ function keyOf(row: DayRow): string {
 /** The rows must not change meanwhile. */
 async function textOf(rows: ReadonlyMap<string, DayRow>, clock: Clock): Promise<string> {
   const written: string[] = []
-  for (const row of rows.values()) {
-    written.push(JSON.stringify([namesOf(row), NUMBERS.map((field) => row[field])]))
-    if (written.length % ROWS_A_TURN === 0) await nextTurn(clock)
-  }
+  await forEachInTurns(rows.values(), ROWS_A_TURN, clock, (row) =>
+    written.push(JSON.stringify([namesOf(row), NUMBERS.map((field) => row[field])])),
+  )
   return `{"version":1,"rows":[${written.join(',')}]}`
 }
 

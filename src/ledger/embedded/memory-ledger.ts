@@ -5,7 +5,7 @@
  */
 
 import type { Clock, Timer } from '../../time/clock.ts'
-import { nextTurn } from '../../time/turns.ts'
+import { forEachInTurns } from '../../time/turns.ts'
 import { InFlight } from '../in-flight.ts'
 import {
   type ChargeSet,
@@ -245,17 +245,11 @@ export class MemoryLedger implements Ledger {
   }
 
   /** So that calls in flight count after a crash, too, until they can't arrive any more. */
-  async #saveRenewed(): Promise<void> {
-    let left = MOST_SAVED_IN_A_TURN
-    for (const partition of this.#renewed) {
-      if (left-- === 0) {
-        await nextTurn(this.#clock)
-        left = MOST_SAVED_IN_A_TURN - 1
-      }
+  #saveRenewed(): Promise<void> {
+    return forEachInTurns(this.#renewed, MOST_SAVED_IN_A_TURN, this.#clock, (partition) => {
       // Meanwhile all may have been saved, and the folder be another process's.
-      if (!this.#renewed.delete(partition) || this.#problem !== undefined) continue
-      this.#trySave(partition, this.#now())
-    }
+      if (this.#renewed.delete(partition) && this.#problem === undefined) this.#trySave(partition, this.#now())
+    })
   }
 
   #trySave(partition: string, now: number): void {
