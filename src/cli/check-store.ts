@@ -40,7 +40,7 @@ export async function checkHome(regions: NonNullable<StoreConfig['regions']>, pr
   })
   if (/^cluster_enabled:1/m.test(info)) throw new CommandError('home is a node of a cluster, which can not be home')
   if (/^role:slave/m.test(info)) throw new CommandError('home is a replica, and must be the master')
-  return 'home: Redis answers'
+  return 'Redis answers'
 }
 
 /** Reads what the script that moves shares reads, so that a right that is missing is found. */

@@ -27,7 +27,7 @@ export async function check(file: string | undefined, options: CheckOptions): Pr
   const clients = Object.keys(config.clients ?? {})
   const store = options.store === true ? await checkStore(config.store) : { lines: [], warnings: [] }
   const { regions, prefix } = config.store
-  if (options.store === true && regions !== undefined) store.lines.push(await checkHome(regions, prefix))
+  if (options.store === true && regions !== undefined) store.lines.push(`home: ${await checkHome(regions, prefix)}`)
   for (const warning of [...allWarnings(found), ...store.warnings])
     process.stderr.write(`${source}: warning: ${warning}\n`)
   process.stdout.write(

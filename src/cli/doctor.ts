@@ -122,7 +122,7 @@ async function home({ regions, prefix }: StoreConfig): Promise<Finding[]> {
   try {
     const finding = await checkHome(regions, prefix)
     const eviction = await withRedis(homeOf(regions), (redis) => evictionOf(redis as Redis, 'home memory'))
-    return [{ level: 'ok', what, finding: finding.replace(/^home: /, '') }, eviction]
+    return [{ level: 'ok', what, finding }, eviction]
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
     const todo = 'mend it, or store.regions.home: until then this region has its reserve of each limit only'

@@ -3,6 +3,7 @@ import { CALENDAR_UNITS, type CalendarUnit, isTimeZone, WEEKDAYS } from '../time
 import { didYouMean, type Path, type Report } from './problem.ts'
 
 type Windowed = Pick<LimitConfig, 'window' | 'timezone' | 'anchor' | 'kind'>
+
 /** Finds a time zone, an anchor or a kind that the window of a limit or a budget can't have. */
 export function checkWindow(at: Path, { window, timezone, anchor, kind }: Windowed, report: Report): void {
   if (typeof window === 'number') {
