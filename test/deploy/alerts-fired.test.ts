@@ -49,7 +49,7 @@ const recordNames = rules.flatMap(({ record }) => record ?? [])
 const LAST_ALERTS = new Set(['SluiceStoreErrors', 'SluiceStoreDegraded', 'SluiceUsageUnwritten'])
 
 interface Seen {
-  /** Seconds after the faults began. */
+  /** Scrapes of each gateway. */
   readonly after: number
   readonly points: number
   /** The greatest value, which is what the fault shows. */
@@ -59,60 +59,86 @@ interface Seen {
 /** What alerts, recording rules and panels are to show, until each has. */
 class Watch {
   readonly #prometheus: PrometheusServer
-  readonly #start = performance.now()
+  readonly #gateways: string
   readonly alerts = new Set(alertNames)
   readonly records = new Set(recordNames)
   readonly queries = new Set(askedQueries())
   readonly fired = new Map<string, number>()
   readonly seen = new Map<AskedQuery, Seen>()
 
-  constructor(prometheus: PrometheusServer) {
+  /** Time is counted in scrapes of these gateways that succeeded, so that a busy machine has as many as a quiet one. */
+  constructor(prometheus: PrometheusServer, gateways: readonly { adminUrl: string }[]) {
     this.#prometheus = prometheus
+    this.#gateways = gateways.map(({ adminUrl }) => new URL(adminUrl).host).join('|')
   }
 
-  /** Looks until all of it has been seen, or half a minute went by in which there was nothing new. `isOfNow` chooses what to wait for. */
+  /**
+   * Looks until all of it has been seen, or nothing new was in a hundred scrapes. First come the alerts and the rules, which cost
+   * one query a look; the panels follow once these are all there. The two functions choose what to wait for.
+   */
   async until(isAlertOfNow: (name: string) => boolean, isQueryOfNow: (query: AskedQuery) => boolean): Promise<void> {
-    const left = (): number =>
-      [...this.alerts].filter(isAlertOfNow).length + [...this.queries].filter(isQueryOfNow).length + this.records.size
+    const alertsLeft = (): number => [...this.alerts].filter(isAlertOfNow).length + this.records.size
+    await this.#repeat(alertsLeft, () => this.#lookAtRules())
+    const queriesLeft = (): AskedQuery[] => [...this.queries].filter(isQueryOfNow)
+    await this.#repeat(
+      () => queriesLeft().length,
+      () => this.#lookAtPanels(queriesLeft()),
+    )
+    // Some alerts are for what comes late.
+    await this.#lookAtRules()
+  }
+
+  async #repeat(left: () => number, look: () => Promise<void>): Promise<void> {
     let before = left()
-    let changedAt = performance.now()
-    while (left() > 0 && performance.now() - changedAt < 60_000) {
-      await this.#look()
-      await pause(300)
-      if (left() < before) changedAt = performance.now()
+    let changedAt = await this.#scrapes()
+    while (left() > 0 && (await this.#scrapes()) - changedAt < 100) {
+      await look()
+      await pause(500)
+      if (left() < before) changedAt = await this.#scrapes()
       before = left()
     }
   }
 
-  async #look(): Promise<void> {
-    const after = Math.round((performance.now() - this.#start) / 1_000)
-    for (const { metric } of await this.#prometheus.query('ALERTS{alertstate="firing"}')) {
+  async #scrapes(): Promise<number> {
+    const [series] = await this.#prometheus.query(`min(sum_over_time(up{instance=~"${this.#gateways}"}[1d]))`)
+    return Number(series?.value?.[1] ?? 0)
+  }
+
+  /** Sees also what fired, or was there, between two looks. */
+  async #lookAtRules(): Promise<void> {
+    const after = await this.#scrapes()
+    for (const { metric } of await this.#prometheus.query('count_over_time(ALERTS{alertstate="firing"}[1d])')) {
       const name = metric['alertname']!
       if (this.alerts.delete(name)) this.fired.set(name, after)
     }
     for (const name of this.records)
-      if ((await this.#prometheus.query(name)).flatMap(numbersOf).some(Number.isFinite)) this.records.delete(name)
-    for (const query of this.queries) {
-      const { target, fault, tells } = query
-      const expr = interpolate(target.expr, FAULTS[fault].variables)
-      const series = await (target.instant ? this.#prometheus.query(expr) : this.#prometheus.queryRange(expr))
-      const values = series.flatMap(numbersOf)
-      if (!values.some(tells)) continue
-      this.seen.set(query, { after, points: values.length, value: Math.max(...values.filter(Number.isFinite)) })
+      if ((await this.#prometheus.query(`max_over_time(${name}[1d])`)).flatMap(numbersOf).some(Number.isFinite))
+        this.records.delete(name)
+  }
+
+  /** Asks for all the time since the start, as for a graph: what a number shows may have been there between two looks. */
+  async #lookAtPanels(queries: readonly AskedQuery[]): Promise<void> {
+    for (const query of queries) {
+      const values = (
+        await this.#prometheus.queryRange(interpolate(query.target.expr, FAULTS[query.fault].variables))
+      ).flatMap(numbersOf)
+      if (!values.some(query.tells)) continue
+      const value = Math.max(...values.filter(Number.isFinite))
+      this.seen.set(query, { after: await this.#scrapes(), points: values.length, value })
       this.queries.delete(query)
     }
   }
 
   print(): void {
     console.table(
-      Object.fromEntries(alertNames.map((name) => [name, { 'fired after s': this.fired.get(name) ?? 'not' }])),
+      Object.fromEntries(alertNames.map((name) => [name, { 'fired after scrapes': this.fired.get(name) ?? 'not' }])),
     )
     const rows = [...this.seen, ...[...this.queries].map((query) => [query, undefined] as const)]
     console.table(
       rows.map(([{ name, fault }, seen]) => ({
         query: name,
         fault,
-        'after s': seen?.after ?? 'not',
+        'after scrapes': seen?.after ?? 'not',
         points: seen?.points ?? 0,
         greatest: Number((seen?.value ?? 0).toPrecision(3)),
       })),
@@ -151,7 +177,7 @@ it.skipIf(!hasPrometheus() || !hasProgram('openssl'))(
     const canLimitMemory = await startRestless(restlessPort, prometheus)
     await three[2].reloadWith({ upstreams: 'wrong' })
 
-    const watch = new Watch(prometheus)
+    const watch = new Watch(prometheus, three)
     if (!canLimitMemory) watch.alerts.delete('SluiceMemoryHigh')
     const isLast = ({ fault }: AskedQuery): boolean => 'isLast' in FAULTS[fault]
     await watch.until(
