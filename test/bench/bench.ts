@@ -14,8 +14,9 @@ import { temporaryFolder } from '../support/temporary-folder.ts'
 
 /**
  * `npm run bench`: processor time per request and latency of the gateway, next to the bare proxy plugin, to what a user would
- * assemble from plugins, and to nginx and HAProxy where they are installed. Every round measures all of them, one after the
- * other, and ratios are taken within the round, because other work on the machine changes from one minute to the next.
+ * assemble from plugins, and to nginx and HAProxy where they are installed. Every round measures all of them in turn, in slices of
+ * half a second, forwards and backwards. Ratios are taken within the round. So a machine that is slower for a few seconds is so for
+ * all of them.
  * `npm run bench:observe`: the gateway as it is next to the same without anything that watches calls, and with traces.
  * `npm run bench -- --check`: the same number of calls to each in every round, and an end with a code that is not 0 if a ratio is
  * above what CI lets pass, three times in a row. A miss on a machine that is busy with other things does not count, and it says so.
@@ -23,6 +24,8 @@ import { temporaryFolder } from '../support/temporary-folder.ts'
  */
 const ROUNDS = Number(process.env['BENCH_ROUNDS'] ?? 7)
 const ROUND_MS = Number(process.env['BENCH_ROUND_MS'] ?? 2_500)
+/** Each subject has so many turns in a round. */
+const SLICES = 5
 /** A round of a check: so many calls take as long on a busy machine as on a quiet one, in processor time. */
 const ROUND_CALLS = 5_000
 /** So many go before the rounds. After fewer the compiler is still at work, and the more code a subject has the more of it is counted. */
@@ -66,7 +69,15 @@ interface Subject {
   readonly before?: readonly string[]
 }
 
+/** What one turn of a subject took, in processor time and by the clock. */
+interface Slice {
+  readonly cpuMicros: number
+  readonly ms: number
+  readonly latencies: Float64Array
+}
+
 interface Sample {
+  /** A request. */
   readonly cpuMicros: number
   /** Processor time in a microsecond of the round. */
   readonly share: number
@@ -124,7 +135,7 @@ try {
   for (let attempt = 0; attempt < (options.check ? ATTEMPTS : 1); attempt++) {
     samples = running.map(() => [])
     for (let round = 0; round < ROUNDS; round++) {
-      for (const [i, subject] of running.entries()) samples[i]!.push(await measure(subject))
+      for (const [i, sample] of (await measureRound()).entries()) samples[i]!.push(sample)
     }
     if (ratios().every(isMet) || performance.now() > LAST_ATTEMPT_MS) break
   }
@@ -168,19 +179,35 @@ async function startOthers(): Promise<void> {
   }
 }
 
-async function measure({ url, cpuMicros }: Running): Promise<Sample> {
+async function measureRound(): Promise<Sample[]> {
+  const slices: Slice[][] = running.map(() => [])
+  for (let turn = 0; turn < SLICES; turn++) {
+    const order = [...running.entries()]
+    for (const [i, subject] of turn % 2 === 0 ? order : order.toReversed()) slices[i]!.push(await measure(subject))
+  }
+  return slices.map(sampleOf)
+}
+
+async function measure({ url, cpuMicros }: Running): Promise<Slice> {
   const startedAt = performance.now()
   const before = await cpuMicros()
-  const { requests, failures, latencies } = await load(
-    Number(new URL(url).port),
-    PATH,
-    CONNECTIONS,
-    options.check ? { calls: ROUND_CALLS } : ROUND_MS,
-  )
+  const length = options.check ? { calls: ROUND_CALLS / SLICES } : ROUND_MS / SLICES
+  const { requests, failures, latencies } = await load(Number(new URL(url).port), PATH, CONNECTIONS, length)
   const used = (await cpuMicros()) - before
   if (failures > 0) throw new Error(`${failures} of ${requests} requests failed`)
-  const share = used / 1_000 / (performance.now() - startedAt)
-  return { cpuMicros: used / requests, share, p50: quantile(latencies, 0.5), p99: quantile(latencies, 0.99) }
+  return { cpuMicros: used, ms: performance.now() - startedAt, latencies }
+}
+
+function sampleOf(slices: readonly Slice[]): Sample {
+  const sum = (of: (slice: Slice) => number): number => slices.reduce((total, slice) => total + of(slice), 0)
+  const latencies = Float64Array.from(slices.flatMap((slice) => [...slice.latencies])).sort()
+  const used = sum(({ cpuMicros }) => cpuMicros)
+  return {
+    cpuMicros: used / latencies.length,
+    share: used / 1_000 / sum(({ ms }) => ms),
+    p50: quantile(latencies, 0.5),
+    p99: quantile(latencies, 0.99),
+  }
 }
 
 function answerOf<T>(child: ChildProcess): Promise<T> {
