@@ -12,6 +12,7 @@ import type { Breaker } from '../resilience/breaker.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import type { Cancellation } from '../time/cancellation.ts'
 import type { Random } from '../time/clock.ts'
+import { endOfTurn } from '../time/turns.ts'
 import { BodyError, type RequestBody } from '../upstream/body.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 import { admit, admitNow, admitWithAny } from './admit.ts'
@@ -122,6 +123,7 @@ async function send(
     if (!first.enter(plan.breaker, call.attempts > 0)) return refusedBy(plan.breaker, call, plan.target)
     const request = begin(first, call, plan, observer)
     const outcome = await attempt.send(request, optionsFor(call, plan, observer, env.drain))
+    await endOfTurn(call.clock)
     count(outcome, call, plan.target)
     const step = nextStep(outcome, plan, observer)
     switch (step.kind) {

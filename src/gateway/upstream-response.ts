@@ -14,14 +14,16 @@ export interface BodyReceiver {
 
 /** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer. */
 const DRAIN_BYTES = 65_536
+/** The most of a body that is taken before anybody wants it, but for its last piece. */
+const EARLY_BYTES = 262_144
 const NOT_WANTED = new Error('the response is not wanted')
 
 type Ending = (receiver: BodyReceiver) => void
 
 /**
  * A response whose headers are here and of which nobody has decided yet what becomes of it: it is passed to a receiver, drained
- * or aborted. What comes of its body before that is kept, which is no more than what was read together with the headers,
- * because the decision falls in the same turn of the event loop.
+ * or aborted. What comes of its body before that is kept, which is rarely more than what was read together with the headers, because
+ * the decision falls in the same turn of the event loop. Of a body that comes faster the rest is left with the upstream until then.
  */
 export class UpstreamResponse {
   readonly status: number
@@ -34,6 +36,8 @@ export class UpstreamResponse {
   #state: 'undecided' | 'passed' | 'draining' | 'over' = 'undecided'
   #receiver: BodyReceiver | undefined
   #early: Buffer[] | undefined
+  #earlyBytes = 0
+  #isPaused = false
   #ending: Ending | undefined
   #drainedBytes = 0
 
@@ -60,6 +64,8 @@ export class UpstreamResponse {
     for (const chunk of this.#early ?? []) receiver.piece(chunk)
     this.#early = undefined
     if (this.#ending !== undefined) this.#end(this.#ending)
+    // Last, since what has come already goes before what comes now.
+    else if (this.#earlyBytes > EARLY_BYTES && !this.#isPaused) this.#control.resume()
   }
 
   /** Reads the rest, up to a bound, and throws it away. */
@@ -68,6 +74,7 @@ export class UpstreamResponse {
     this.#state = 'draining'
     for (const chunk of this.#early ?? []) this.#throwAway(chunk)
     this.#early = undefined
+    if (this.#earlyBytes > EARLY_BYTES) this.#control.resume()
   }
 
   /** Breaks it off, unless it is being drained or has ended: its connection is closed, or its stream of HTTP/2. */
@@ -78,17 +85,19 @@ export class UpstreamResponse {
   }
 
   pause(): void {
+    this.#isPaused = true
     this.#control.pause()
   }
 
   resume(): void {
+    this.#isPaused = false
     this.#control.resume()
   }
 
   onData(chunk: Buffer): void {
     if (this.#state === 'passed') this.#receiver!.piece(chunk)
     else if (this.#state === 'draining') this.#throwAway(chunk)
-    else if (this.#state === 'undecided') (this.#early ??= []).push(chunk)
+    else if (this.#state === 'undecided') this.#keep(chunk)
   }
 
   onEnd(trailers: Fields): void {
@@ -104,6 +113,12 @@ export class UpstreamResponse {
     if (this.#receiver === undefined) return this.#end((receiver) => receiver.fail(mistake))
     this.#state = 'over'
     this.#receiver.fail(mistake)
+  }
+
+  #keep(chunk: Buffer): void {
+    ;(this.#early ??= []).push(chunk)
+    this.#earlyBytes += chunk.length
+    if (this.#earlyBytes > EARLY_BYTES) this.#control.pause()
   }
 
   #end(ending: Ending): void {

@@ -23,6 +23,12 @@ export interface RecorderOptions {
   readonly tracing?: Tracing
 }
 
+/** How long a call took, and what of it was the gateway's own, in milliseconds. */
+export interface CallTimes {
+  readonly durationMs: number
+  readonly overheadMs: number
+}
+
 const SWITCHING = 101
 /** Stands for the status of a call whose client got no response. */
 export const UNANSWERED = 'none'
@@ -37,8 +43,13 @@ export class CallRecorder {
     this.#options = options
   }
 
-  /** A call has ended. */
-  record(call: Call, result: Forwarded): void {
+  /** How long a call took that ends now. */
+  timesOf(call: Call): CallTimes {
+    return { durationMs: this.#options.clock.now() - call.startedAt, overheadMs: call.overheadMs ?? call.gatewayMs }
+  }
+
+  /** A call has ended, a moment ago, having taken so long. */
+  record(call: Call, result: Forwarded, { durationMs, overheadMs }: CallTimes): void {
     const { log, clock, history, tracing } = this.#options
     const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
     const status = failure === undefined ? call.response.statusCode : STATUS_OF[failure.kind]
@@ -48,8 +59,6 @@ export class CallRecorder {
     const client = call.client?.name ?? 'unknown'
     // A client that left before the response began got no status.
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
-    const durationMs = clock.now() - call.startedAt
-    const overheadMs = call.overheadMs ?? call.gatewayMs
     const line = lineOf(call, { client, status: seen, outcome, failure, durationMs, overheadMs })
     const text = JSON.stringify(line)
     log.access(line, text)
@@ -73,9 +82,8 @@ export class CallRecorder {
   running(call: Call): RequestRecord {
     const { clock } = this.#options
     const client = call.client?.name ?? 'unknown'
-    const durationMs = clock.now() - call.startedAt
-    const end = { client, status: UNANSWERED, outcome: 'running', failure: undefined, durationMs }
-    const line = lineOf(call, { ...end, overheadMs: call.overheadMs ?? call.gatewayMs })
+    const end = { client, status: UNANSWERED, outcome: 'running', failure: undefined, ...this.timesOf(call) }
+    const line = lineOf(call, end)
     return { line, ...circumstancesOf(call, { at: clock.wall(), failure: undefined, isRunning: true }) }
   }
 

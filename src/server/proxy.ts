@@ -24,11 +24,12 @@ import { Roster } from '../time/roster.ts'
 import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
 import { Cancellation } from '../time/cancellation.ts'
+import { endOfTurn } from '../time/turns.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { requestIdOf } from '../http/request-id.ts'
 import type { RequestRecord } from '../requests/story.ts'
 import { originalUrl } from './access-line.ts'
-import { CallRecorder, type RecorderOptions, UNANSWERED } from './call-recorder.ts'
+import { CallRecorder, type CallTimes, type RecorderOptions, UNANSWERED } from './call-recorder.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
 import { whyMalformed } from './well-formed.ts'
@@ -53,6 +54,8 @@ export class Proxy {
   readonly #recorder: CallRecorder
   /** Calls whose response is not finished, in the order in which they came. */
   readonly #active = new Roster<Arriving>()
+  /** Calls that have ended and are not recorded yet. */
+  readonly #ended: { readonly call: Call; readonly result: Forwarded; readonly times: CallTimes }[] = []
   #areConnectionsClosed = false
   readonly #tunnels = new Tunnels()
   #idle: PromiseWithResolvers<void> | undefined
@@ -67,13 +70,12 @@ export class Proxy {
     this.#areConnectionsClosed = true
   }
 
-  /** The same, and closes tunnels. Resolves when no call is active any more. Several ports may call it. */
-  drain(): Promise<void> {
+  /** The same, and closes tunnels. Resolves when no call is active any more, and all are recorded. Several ports may call it. */
+  async drain(): Promise<void> {
     this.closeConnections()
     this.#tunnels.close()
-    if (this.#active.size === 0) return Promise.resolve()
-    this.#idle ??= Promise.withResolvers()
-    return this.#idle.promise
+    if (this.#active.size > 0) await (this.#idle ??= Promise.withResolvers()).promise
+    await endOfTurn(this.#options.clock)
   }
 
   /** Logs that connections of an address are closed because it has too many. */
@@ -143,6 +145,9 @@ export class Proxy {
     try {
       if (switching !== undefined) call.upgrade = new Upgrade(switching.socket, switching.head, this.#tunnels)
       if (preRejection instanceof Error) throw preRejection
+      // What stands behind a malformed head in the same bytes may be refused in this turn, with a message that says less.
+      const malformed = preRejection ?? this.#malformed(call)
+      if (malformed === undefined) await endOfTurn(call.clock)
       const proxied = proxiedOn(request.socket)
       // The check of a signed token may have to fetch the issuer's keys first.
       const tokens =
@@ -150,7 +155,7 @@ export class Proxy {
           ? callers.check(request.headers, keyHeaders)
           : callers.check(proxyKey(proxied, request.headers), PROXY_KEY_HEADERS)
       if (tokens !== undefined) await tokens
-      const found = preRejection ?? this.#identify(call)
+      const found = malformed ?? this.#identify(call)
       const target = isFailure(found) && found.guess !== undefined ? await this.#count(call, found) : found
       result = isFailure(target) ? { kind: 'refused', failure: target } : await this.#forward(call, target)
       if (result.kind === 'refused') refuse(call, result.failure)
@@ -158,7 +163,7 @@ export class Proxy {
     } catch (error) {
       result = this.#internalError(call, error)
     }
-    this.#recordSafely(call, result)
+    this.#record(call, result)
   }
 
   /**
@@ -186,7 +191,7 @@ export class Proxy {
     } catch (error) {
       result = this.#internalError(call, error)
     }
-    if (result !== undefined) this.#recordSafely(call, result)
+    if (result !== undefined) this.#record(call, result)
   }
 
   #arrive(request: IncomingMessage, response: ServerResponse): Arriving & Identifying {
@@ -205,11 +210,19 @@ export class Proxy {
     return call
   }
 
-  #recordSafely(call: Call, result: Forwarded): void {
-    try {
-      this.#recorder.record(call, result)
-    } catch (error) {
-      this.#logMistake(call, error)
+  /** Records it together with all others that end in this step of the event loop, which is before their clients have read the end. */
+  #record(call: Call, result: Forwarded): void {
+    if (this.#ended.push({ call, result, times: this.#recorder.timesOf(call) }) === 1)
+      process.nextTick(this.#recordEnded)
+  }
+
+  readonly #recordEnded = (): void => {
+    for (const { call, result, times } of this.#ended.splice(0)) {
+      try {
+        this.#recorder.record(call, result, times)
+      } catch (error) {
+        this.#logMistake(call, error)
+      }
     }
   }
 
@@ -227,14 +240,16 @@ export class Proxy {
     this.#idle = undefined
   }
 
+  #malformed(call: Identifying): Failure | undefined {
+    const malformed = whyMalformed(call.request, call.snapshot.config.server.maxHeaderBytes)
+    if (malformed === undefined) return undefined
+    // It may also be unclear where the next request on this connection begins.
+    call.response.shouldKeepAlive = false
+    return new Failure('invalid_request', malformed)
+  }
+
   #identify(call: Identifying): Target | Failure {
     const { method = '', headers, socket } = call.request
-    const malformed = whyMalformed(call.request, call.snapshot.config.server.maxHeaderBytes)
-    if (malformed !== undefined) {
-      // It may also be unclear where the next request on this connection begins.
-      call.response.shouldKeepAlive = false
-      return new Failure('invalid_request', malformed)
-    }
     const blockedMs = this.#options.guard?.blockedMs(call.address) ?? 0
     const proxied = proxiedOn(socket)
     const head = { method, url: originalUrl(call.request), headers, connection: socket, proxied, blockedMs }

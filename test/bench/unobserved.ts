@@ -5,7 +5,7 @@
 import { registerHooks } from 'node:module'
 
 const LEFT_OUT: Readonly<Record<string, string>> = {
-  '/src/server/proxy.ts': 'this.#recordSafely(call, result)',
+  '/src/server/proxy.ts': 'this.#recorder.record(call, result, times)',
   '/src/gateway/attempt.ts': 'this.#call.tries.push(this.#try)',
 }
 
