@@ -14,7 +14,7 @@ export interface BodyReceiver {
 
 /** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer. */
 const DRAIN_BYTES = 65_536
-/** The most of a body that is taken before anybody wants it, but for its last piece. */
+/** The most of a body that is taken before anybody wants it, but for its last piece. A body that is drained is broken off before. */
 const EARLY_BYTES = 262_144
 const NOT_WANTED = new Error('the response is not wanted')
 
@@ -74,7 +74,6 @@ export class UpstreamResponse {
     this.#state = 'draining'
     for (const chunk of this.#early ?? []) this.#throwAway(chunk)
     this.#early = undefined
-    if (this.#earlyBytes > EARLY_BYTES) this.#control.resume()
   }
 
   /** Breaks it off, unless it is being drained or has ended: its connection is closed, or its stream of HTTP/2. */
