@@ -26,10 +26,10 @@ export function admit(
 ): Admitted | Forwarded | Promise<Admitted | Forwarded> {
   const { client, admissionPolicy, requestOptions } = target
   const enteredAt = call.clock.now()
-  const entered = (admission: Admission): Admitted | Forwarded =>
+  const waited = (admission: Admission): Admitted | Forwarded =>
     admitted(admission, call, target, call.clock.now() - enteredAt, metrics)
   try {
-    const maxWaitMs = leftToWait(call, target, graceMs, deadline)
+    const maxWaitMs = leftToWait(call, target, graceMs, deadline, enteredAt)
     const { chargeSet } = admissionPolicy
     const { priority } = requestOptions
     const entry = admissionPolicy.queue.enter({
@@ -41,17 +41,23 @@ export function admit(
       cancellation: call.gone,
     })
     return entry instanceof Promise
-      ? entry.then(entered, (error: unknown) => storeFailed(error, call, enteredAt, metrics))
-      : entered(entry)
+      ? entry.then(waited, (error: unknown) => storeFailed(error, call, enteredAt, metrics))
+      : admitted(entry, call, target, 0, metrics)
   } catch (error) {
     return storeFailed(error, call, enteredAt, metrics)
   }
 }
 
 /** How long the call may wait from now on, in milliseconds. The waits before earlier attempts count, too. */
-function leftToWait(call: Admitting, { requestOptions }: Target, graceMs: number, deadline: number): number {
+function leftToWait(
+  call: Admitting,
+  { requestOptions }: Target,
+  graceMs: number,
+  deadline: number,
+  now = call.clock.now(),
+): number {
   const leftMs = requestOptions.maxWaitMs + graceMs - call.waitedMs
-  return Math.max(0, Math.min(leftMs, deadline - call.clock.now()))
+  return Math.max(0, Math.min(leftMs, deadline - now))
 }
 
 /**

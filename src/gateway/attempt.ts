@@ -173,7 +173,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#socket?.destroy()
     if (this.#response === undefined) this.#control?.abort(OVER)
     else this.#response.abort()
-    this.#resolve?.({ kind: 'gone', tookMs: this.#elapsedMs })
+    this.#resolve?.({ kind: 'gone', tookMs: this.#elapsedMs() })
     try {
       this.#credentialUse?.[Symbol.dispose]()
       this.#credentialUse = undefined
@@ -246,7 +246,7 @@ export class Attempt implements ResponseHandler, Disposable {
     }
   }
 
-  get #elapsedMs(): number {
+  #elapsedMs(): number {
     return this.#call.clock.now() - this.#startedAt
   }
 
@@ -260,7 +260,7 @@ export class Attempt implements ResponseHandler, Disposable {
     // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
     if (status === 204) delete fields['content-length']
     const response = new UpstreamResponse(control, status, fields, phrase)
-    const tookMs = this.#elapsedMs
+    const tookMs = this.#elapsedMs()
     const { upstream, route } = this.#target
     const judged = upstream.disguises?.judge(route.class, status, fields) ?? false
     if (typeof judged !== 'boolean') return this.#lookInto(response, judged, tookMs)
@@ -311,6 +311,7 @@ export class Attempt implements ResponseHandler, Disposable {
       isDisguised ? 'refused for rate' : undefined,
       undefined,
       this.#requestIdIn(fields),
+      tookMs,
     )
     this.#judge(meaning, tookMs)
     this.#response = response
@@ -334,7 +335,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#options.scrub?.head(fields)
     const record = this.#note(status, undefined, undefined, this.#requestIdIn(fields))
     this.#socket = socket
-    this.#conclude({ kind: 'switched', status, fields, socket, record, tookMs: this.#elapsedMs })
+    this.#conclude({ kind: 'switched', status, fields, socket, record, tookMs: this.#elapsedMs() })
   }
 
   /** Interim responses are passed on (RFC 9110 §15.2), to clients that know them. */
@@ -365,7 +366,7 @@ export class Attempt implements ResponseHandler, Disposable {
       if (!(error instanceof BodyError)) return this.#fail({ kind: 'interrupted', interim: this.#interim }, error)
       this.#breakerPermit?.abandoned()
       this.#note(undefined, 'body_failed', 'failed')
-      this.#conclude({ kind: 'body_failed', error, tookMs: this.#elapsedMs })
+      this.#conclude({ kind: 'body_failed', error, tookMs: this.#elapsedMs() })
     } else {
       if (this.#isGood && this.#response?.isPassed === true)
         this.#breakerPermit?.failed(this.#failure(`the body broke off${codeOf(error)}`))
@@ -406,7 +407,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.permit.giveUp()
     this.#breakerPermit?.abandoned()
     this.#note(undefined, undefined, 'client_gone')
-    this.#conclude({ kind: 'gone', tookMs: this.#elapsedMs })
+    this.#conclude({ kind: 'gone', tookMs: this.#elapsedMs() })
   }
 
   #endInTime(): void {
@@ -432,9 +433,9 @@ export class Attempt implements ResponseHandler, Disposable {
   #fail(ending: Unanswered, cause: unknown): void {
     const why = `${ending.kind}${ending.kind === 'timeout' ? ` (${ending.phase})` : codeOf(cause)}`
     this.#breakerPermit?.failed(this.#failure(why))
-    if (ending.kind === 'timeout') this.#target.admissionPolicy.capacity.answered(this.#elapsedMs, true)
+    if (ending.kind === 'timeout') this.#target.admissionPolicy.capacity.answered(this.#elapsedMs(), true)
     this.#note(undefined, why, 'failed')
-    this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs })
+    this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs() })
   }
 
   /** Reports the response to the breaker, and to what adapts the concurrency. The upstream's time begins when it has the whole request body. */
@@ -453,12 +454,18 @@ export class Attempt implements ResponseHandler, Disposable {
     return { because, correlationId: this.#call.id }
   }
 
-  #note(status: number | undefined, error: string | undefined, end: TryEnd | undefined, requestId?: string): Try {
+  #note(
+    status: number | undefined,
+    error: string | undefined,
+    end: TryEnd | undefined,
+    requestId?: string,
+    tookMs = this.#elapsedMs(),
+  ): Try {
     const startedMs = rounded(this.#startedAt - this.#call.startedAt)
     const credential = this.#target.credential?.name
     const credentialVersion = this.#options.credential?.version
     const credentialBecause = this.#options.credential?.because || undefined
-    const ms = rounded(this.#elapsedMs)
+    const ms = rounded(tookMs)
     this.#try = { status, error, startedMs, ms, end, credential, credentialVersion, credentialBecause, requestId }
     this.#call.tries.push(this.#try)
     return this.#try
@@ -476,7 +483,9 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#stop()
     if (outcome.kind === 'response') this.#phase = 'answered'
     else if (outcome.kind !== 'switched') this.#control?.abort(OVER)
-    this.#resolve?.(outcome)
+    const resolve = this.#resolve
+    this.#resolve = undefined
+    resolve?.(outcome)
   }
 
   #stop(): void {
