@@ -9,6 +9,13 @@ export interface QueueOccupancy {
   readonly adapted: number | undefined
 }
 
+interface TransportUse {
+  readonly upstream: string
+  readonly connections: number
+  readonly waiting: number
+  readonly webSockets: number
+}
+
 /** The state of the credentials of an account. */
 export interface CredentialState {
   readonly upstream: string
@@ -66,7 +73,7 @@ export interface Observed {
   queues(): Iterable<QueueOccupancy>
   /** Those of the forward proxy; undefined where there is none. */
   readonly tunnels?: (() => number) | undefined
-  connections(): Iterable<{ upstream: string; connections: number; waiting: number; webSockets: number }>
+  connections(): Iterable<TransportUse>
   clientConnections(): Promise<number>
   breakers(): Iterable<{ upstream: string; group: string | undefined; state: BreakerState }>
   usage(): Promise<Iterable<ObservedUsage>>
@@ -104,54 +111,20 @@ export const COMBINE = {
 const STATE_VALUE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
 
 export const GAUGES: readonly GaugeOf[] = [
-  {
-    name: 'queue_depth',
-    help: 'Calls that wait now, for quota or for others in flight to end.',
-    combine: 'sum',
-    *show(observed) {
-      for (const { labels, waiting } of observed.queues()) yield [{ ...labels }, waiting]
-    },
-  },
-  {
-    name: 'in_flight',
-    help: 'Calls that hold a permit: sent, and not answered to the end.',
-    combine: 'sum',
-    *show(observed) {
-      for (const { labels, inFlight } of observed.queues()) yield [{ ...labels }, inFlight]
-    },
-  },
-  {
-    name: 'concurrency_limit',
-    help: 'Calls that may be in flight, where concurrency has bounds between which it is adapted.',
-    combine: 'sum',
-    *show(observed) {
-      for (const { labels, adapted } of observed.queues()) if (adapted !== undefined) yield [{ ...labels }, adapted]
-    },
-  },
-  {
-    name: 'upstream_connections',
-    help: 'Connections to the upstream that are open, idle ones included.',
-    combine: 'sum',
-    *show(observed) {
-      for (const { upstream, connections } of observed.connections()) yield [{ upstream }, connections]
-    },
-  },
-  {
-    name: 'connection_waiting',
-    help: 'Calls that wait for a connection to the upstream.',
-    combine: 'sum',
-    *show(observed) {
-      for (const { upstream, waiting } of observed.connections()) yield [{ upstream }, waiting]
-    },
-  },
-  {
-    name: 'websockets',
-    help: 'WebSockets that are open, or about to be.',
-    combine: 'sum',
-    *show(observed) {
-      for (const { upstream, webSockets } of observed.connections()) yield [{ upstream }, webSockets]
-    },
-  },
+  ofQueues('queue_depth', 'Calls that wait now, for quota or for others in flight to end.', ({ waiting }) => waiting),
+  ofQueues('in_flight', 'Calls that hold a permit: sent, and not answered to the end.', ({ inFlight }) => inFlight),
+  ofQueues(
+    'concurrency_limit',
+    'Calls that may be in flight, where concurrency has bounds between which it is adapted.',
+    ({ adapted }) => adapted,
+  ),
+  ofTransports(
+    'upstream_connections',
+    'Connections to the upstream that are open, idle ones included.',
+    ({ connections }) => connections,
+  ),
+  ofTransports('connection_waiting', 'Calls that wait for a connection to the upstream.', ({ waiting }) => waiting),
+  ofTransports('websockets', 'WebSockets that are open, or about to be.', ({ webSockets }) => webSockets),
   {
     name: 'tunnels_open',
     help: 'Tunnels of the forward proxy that are open.',
@@ -230,93 +203,101 @@ export const GAUGES: readonly GaugeOf[] = [
     },
   },
   ...(['client', 'team', 'organisation'] as const).flatMap(budgetGauges),
-  {
-    name: 'quota_limit',
-    help: 'Calls that a limit allows in its window.',
-    async *show(observed) {
-      for (const usage of await observed.usage()) yield [quotaLabels(usage), usage.limit]
-    },
-  },
-  {
-    name: 'quota_effective_limit',
-    help: 'What of a limit can be used now: less than it while the upstream lets less through, or others use it.',
-    async *show(observed) {
-      for (const usage of await observed.usage())
-        yield [quotaLabels(usage), usage.effective === usage.share ? usage.limit : usage.effective]
-    },
-  },
-  {
-    name: 'quota_region_share',
-    help: 'What of a limit this region may use now, where limits are split over regions.',
-    async *show(observed) {
-      for (const usage of await observed.usage()) if (usage.share !== undefined) yield [quotaLabels(usage), usage.share]
-    },
-  },
-  {
-    name: 'quota_region_stranded',
-    help: 'What of a limit no region may use now, because it is on its way from one to another.',
-    async *show(observed) {
-      for (const usage of await observed.usage())
-        if (usage.stranded !== undefined) yield [quotaLabels(usage), usage.stranded]
-    },
-  },
-  {
-    name: 'quota_used',
-    help: 'Calls that count against a limit now.',
-    async *show(observed) {
-      for (const usage of await observed.usage()) yield [quotaLabels(usage), usage.used]
-    },
-  },
-  {
-    name: 'quota_exhaustion_seconds',
-    help: 'Until nothing of a limit is left, if calls go on as in the last minutes; absent where that never happens.',
-    combine: 'min',
-    async *show(observed) {
-      for (const usage of await observed.usage())
-        if (usage.exhaustionInMs !== null) yield [quotaLabels(usage), usage.exhaustionInMs / 1_000]
-    },
-  },
-  {
-    name: 'quota_burn_ratio',
-    help: 'The rate of the last minutes divided by the rate that a limit allows for ever.',
-    async *show(observed) {
-      for (const usage of await observed.usage())
-        if (usage.burnRatio !== null) yield [quotaLabels(usage), usage.burnRatio]
-    },
-  },
+  ofLimits('quota_limit', 'Calls that a limit allows in its window.', ({ limit }) => limit),
+  ofLimits(
+    'quota_effective_limit',
+    'What of a limit can be used now: less than it while the upstream lets less through, or others use it.',
+    ({ limit, effective, share }) => (effective === share ? limit : effective),
+  ),
+  ofLimits(
+    'quota_region_share',
+    'What of a limit this region may use now, where limits are split over regions.',
+    ({ share }) => share,
+  ),
+  ofLimits(
+    'quota_region_stranded',
+    'What of a limit no region may use now, because it is on its way from one to another.',
+    ({ stranded }) => stranded,
+  ),
+  ofLimits('quota_used', 'Calls that count against a limit now.', ({ used }) => used),
+  ofLimits(
+    'quota_exhaustion_seconds',
+    'Until nothing of a limit is left, if calls go on as in the last minutes; absent where that never happens.',
+    ({ exhaustionInMs }) => exhaustionInMs && exhaustionInMs / 1_000,
+    'min',
+  ),
+  ofLimits(
+    'quota_burn_ratio',
+    'The rate of the last minutes divided by the rate that a limit allows for ever.',
+    ({ burnRatio }) => burnRatio,
+  ),
 ]
+
+/** Where there is no number, there is no series. */
+type NumberOf<Row> = (row: Row) => number | null | undefined
+
+async function* shown<Row>(
+  rows: Iterable<Row> | Promise<Iterable<Row>>,
+  labelsOf: (row: Row) => Labels,
+  numberOf: NumberOf<Row>,
+): AsyncIterable<Shown> {
+  for (const row of await rows) {
+    const number = numberOf(row)
+    if (number !== null && number !== undefined) yield [labelsOf(row), number]
+  }
+}
+
+function ofQueues(name: string, help: string, numberOf: NumberOf<QueueOccupancy>): GaugeOf {
+  const show: GaugeOf['show'] = (observed) => shown(observed.queues(), ({ labels }) => ({ ...labels }), numberOf)
+  return { name, help, combine: 'sum', show }
+}
+
+function ofTransports(name: string, help: string, numberOf: NumberOf<TransportUse>): GaugeOf {
+  const show: GaugeOf['show'] = (observed) => shown(observed.connections(), ({ upstream }) => ({ upstream }), numberOf)
+  return { name, help, combine: 'sum', show }
+}
+
+function ofLimits(
+  name: string,
+  help: string,
+  numberOf: NumberOf<ObservedUsage>,
+  combine: GaugeOf['combine'] = 'max',
+): GaugeOf {
+  const labelsOf = ({ labels, window }: ObservedUsage): Labels => ({ ...labels, window })
+  return { name, help, combine, show: (observed) => shown(observed.usage(), labelsOf, numberOf) }
+}
 
 /** What the budgets of one level allow, and what is used of them. */
 function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
   const whose = level === 'organisation' ? 'an organisation' : `a ${level}`
-  async function* show(observed: Observed, numberOf: (budget: BudgetUse) => number | null): AsyncIterable<Shown> {
-    for (const budget of await observed.budgets()) {
-      const number = numberOf(budget)
-      if (budget.level === level && number !== null) yield [{ [level]: budget.name, window: budget.window }, number]
-    }
-  }
+  const gauge = (
+    name: string,
+    help: string,
+    numberOf: NumberOf<BudgetUse>,
+    combine: GaugeOf['combine'] = 'max',
+  ): GaugeOf => ({
+    name: `${level}_budget_${name}`,
+    help,
+    combine,
+    async *show(observed) {
+      const budgets = [...(await observed.budgets())].filter((budget) => budget.level === level)
+      yield* shown(budgets, (budget) => ({ [level]: budget.name, window: budget.window }), numberOf)
+    },
+  })
   return [
-    {
-      name: `${level}_budget_limit`,
-      help: `Calls, or money, that the budget of ${whose} allows in its window.`,
-      show: (observed) => show(observed, ({ limit }) => limit),
-    },
-    {
-      name: `${level}_budget_used`,
-      help: `Calls, or money, that count against the budget of ${whose} now.`,
-      show: (observed) => show(observed, ({ used }) => used),
-    },
-    {
-      name: `${level}_budget_exhaustion_seconds`,
-      help: `Until nothing is left of the budget of ${whose}, if calls go on as in the last minutes; absent where that never happens.`,
-      combine: 'min',
-      show: (observed) => show(observed, ({ exhaustionInMs }) => exhaustionInMs && exhaustionInMs / 1_000),
-    },
-    {
-      name: `${level}_budget_burn_ratio`,
-      help: `The rate of the last minutes divided by the rate that the budget of ${whose} allows for ever.`,
-      show: (observed) => show(observed, ({ burnRatio }) => burnRatio),
-    },
+    gauge('limit', `Calls, or money, that the budget of ${whose} allows in its window.`, ({ limit }) => limit),
+    gauge('used', `Calls, or money, that count against the budget of ${whose} now.`, ({ used }) => used),
+    gauge(
+      'exhaustion_seconds',
+      `Until nothing is left of the budget of ${whose}, if calls go on as in the last minutes; absent where that never happens.`,
+      ({ exhaustionInMs }) => exhaustionInMs && exhaustionInMs / 1_000,
+      'min',
+    ),
+    gauge(
+      'burn_ratio',
+      `The rate of the last minutes divided by the rate that the budget of ${whose} allows for ever.`,
+      ({ burnRatio }) => burnRatio,
+    ),
   ]
 }
 
@@ -331,8 +312,4 @@ export function fullerOf<Row extends Burn & Pick<ObservedUsage, 'used' | 'limit'
 
 function pick(choose: (a: number, b: number) => number, a: number | null, b: number | null): number | null {
   return a === null || b === null ? (a ?? b) : choose(a, b)
-}
-
-function quotaLabels({ labels, window }: ObservedUsage): Labels {
-  return { ...labels, window }
 }
