@@ -19,7 +19,7 @@ import { responseHeaders } from '../upstream/headers.ts'
 import type { Account } from './account.ts'
 import { CachePlace } from './cache-place.ts'
 import { type Admitting, type Answering, Call, type Identifying, type Target } from './call.ts'
-import { Failure, TROUBLE_OF } from './failure.ts'
+import { Failure, type FailureFacts, FAILURES } from './failure.ts'
 import { type Forwarded, GONE, refused } from './forwarded.ts'
 import { nullResponse } from './null-response.ts'
 import type { ResponseObserver } from './response-observer.ts'
@@ -319,7 +319,7 @@ export class CachedRead implements ResponseObserver {
   }
 
   #standsInFor({ kind }: Failure, entry: Entry): boolean {
-    const trouble = TROUBLE_OF[kind]
+    const { trouble }: FailureFacts = FAILURES[kind]
     if (trouble === undefined || (trouble === 'quota' && !this.#policy.staleOnThrottled)) return false
     return mayStandIn(entry, this.#call.clock.now())
   }

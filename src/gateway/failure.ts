@@ -37,82 +37,42 @@ export function isFailure(value: object): value is Failure {
   return value instanceof Failure
 }
 
-/** The status of each kind of failure. */
-export const STATUS_OF = {
-  invalid_request: 400,
-  unauthenticated: 401,
-  proxy_unauthenticated: 407,
-  forbidden: 403,
-  account_mismatch: 403,
-  unknown_upstream: 404,
-  body_too_large: 413,
-  too_many_attempts: 429,
-  quota_exhausted: 429,
-  queue_full: 429,
-  share_exceeded: 429,
-  internal: 500,
-  unreachable: 502,
-  interrupted: 502,
-  breaker_open: 503,
-  store_unavailable: 503,
-  credential_unavailable: 503,
-  draining: 503,
-  timeout: 504,
-  not_cached: 504,
+/** What holds for all failures of one kind. */
+export interface FailureFacts {
+  readonly status: number
+  readonly code: string
+  /** Whose trouble it is, where an older answer may stand in for it; nobody's where that would hide a mistake. */
+  readonly trouble?: 'upstream' | 'quota'
 }
+
+export const FAILURES = {
+  invalid_request: { status: 400, code: 'INVALID_REQUEST' },
+  unauthenticated: { status: 401, code: 'INVALID_TOKEN' },
+  proxy_unauthenticated: { status: 407, code: 'INVALID_PROXY_CREDENTIALS' },
+  forbidden: { status: 403, code: 'ACCESS_DENIED' },
+  account_mismatch: { status: 403, code: 'ACCOUNT_MISMATCH' },
+  unknown_upstream: { status: 404, code: 'UNKNOWN_UPSTREAM' },
+  body_too_large: { status: 413, code: 'BODY_TOO_LARGE' },
+  too_many_attempts: { status: 429, code: 'TOO_MANY_ATTEMPTS' },
+  quota_exhausted: { status: 429, code: 'RATE_LIMIT_EXCEEDED', trouble: 'quota' },
+  queue_full: { status: 429, code: 'QUEUE_FULL', trouble: 'quota' },
+  share_exceeded: { status: 429, code: 'CLIENT_SHARE_EXCEEDED', trouble: 'quota' },
+  internal: { status: 500, code: 'INTERNAL_ERROR' },
+  unreachable: { status: 502, code: 'UPSTREAM_UNREACHABLE', trouble: 'upstream' },
+  interrupted: { status: 502, code: 'UPSTREAM_RESET', trouble: 'upstream' },
+  breaker_open: { status: 503, code: 'CIRCUIT_OPEN', trouble: 'upstream' },
+  store_unavailable: { status: 503, code: 'QUOTA_STORE_UNAVAILABLE' },
+  credential_unavailable: { status: 503, code: 'CREDENTIAL_UNAVAILABLE' },
+  draining: { status: 503, code: 'DRAINING' },
+  timeout: { status: 504, code: 'UPSTREAM_TIMEOUT', trouble: 'upstream' },
+  not_cached: { status: 504, code: 'NOT_CACHED' },
+} satisfies Record<string, FailureFacts>
 
 /**
  * Why the gateway answers a call itself instead of the upstream. The `kind` is the metric label, the `X-Sluice-Error` header and
  * the README's heading. Anything else that goes wrong is a bug and throws.
  */
-export type FailureKind = keyof typeof STATUS_OF
-
-export const CODE_OF = {
-  invalid_request: 'INVALID_REQUEST',
-  unauthenticated: 'INVALID_TOKEN',
-  proxy_unauthenticated: 'INVALID_PROXY_CREDENTIALS',
-  forbidden: 'ACCESS_DENIED',
-  account_mismatch: 'ACCOUNT_MISMATCH',
-  unknown_upstream: 'UNKNOWN_UPSTREAM',
-  body_too_large: 'BODY_TOO_LARGE',
-  too_many_attempts: 'TOO_MANY_ATTEMPTS',
-  quota_exhausted: 'RATE_LIMIT_EXCEEDED',
-  queue_full: 'QUEUE_FULL',
-  share_exceeded: 'CLIENT_SHARE_EXCEEDED',
-  internal: 'INTERNAL_ERROR',
-  unreachable: 'UPSTREAM_UNREACHABLE',
-  interrupted: 'UPSTREAM_RESET',
-  breaker_open: 'CIRCUIT_OPEN',
-  store_unavailable: 'QUOTA_STORE_UNAVAILABLE',
-  credential_unavailable: 'CREDENTIAL_UNAVAILABLE',
-  draining: 'DRAINING',
-  timeout: 'UPSTREAM_TIMEOUT',
-  not_cached: 'NOT_CACHED',
-} satisfies Record<FailureKind, string>
-
-/** Whose trouble a failure is, where an older answer may stand in for it; nobody's where that would hide a mistake. */
-export const TROUBLE_OF = {
-  invalid_request: undefined,
-  unauthenticated: undefined,
-  proxy_unauthenticated: undefined,
-  forbidden: undefined,
-  account_mismatch: undefined,
-  unknown_upstream: undefined,
-  too_many_attempts: undefined,
-  body_too_large: undefined,
-  quota_exhausted: 'quota',
-  queue_full: 'quota',
-  share_exceeded: 'quota',
-  internal: undefined,
-  unreachable: 'upstream',
-  interrupted: 'upstream',
-  breaker_open: 'upstream',
-  store_unavailable: undefined,
-  credential_unavailable: undefined,
-  draining: undefined,
-  timeout: 'upstream',
-  not_cached: undefined,
-} satisfies Record<FailureKind, 'upstream' | 'quota' | undefined>
+export type FailureKind = keyof typeof FAILURES
 
 /** What whoever reads of a refusal can do about it: the words of the table in docs/refusals.md. */
 export const ADVICE_OF = {

@@ -1,11 +1,11 @@
 import type { Call } from '../gateway/call.ts'
-import { type Failure, STATUS_OF } from '../gateway/failure.ts'
+import { type Failure, FAILURES } from '../gateway/failure.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
 import { CallMetrics } from '../observe/call-metrics.ts'
 import { hasFailed, type Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { RequestHistory } from '../requests/history.ts'
-import { circumstancesOf, unread as unreadRecord } from '../requests/record.ts'
+import { circumstancesOf, unread as unreadRecord } from '../requests/story.ts'
 import type { RequestRecord } from '../requests/story.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Tracing } from '../traces/tracing.ts'
@@ -52,7 +52,7 @@ export class CallRecorder {
   record(call: Call, result: Forwarded, { durationMs, overheadMs }: CallTimes): void {
     const { log, clock, history, tracing } = this.#options
     const failure = call.malformed ?? (result.kind === 'refused' ? result.failure : undefined)
-    const status = failure === undefined ? call.response.statusCode : STATUS_OF[failure.kind]
+    const status = failure === undefined ? call.response.statusCode : FAILURES[failure.kind].status
     const outcome = failure?.kind ?? result.kind
     const { metrics, usage } =
       call.target?.admissionPolicy ?? this.#countsOfRefusal(call.upstream?.name, call.route?.class)
@@ -88,7 +88,12 @@ export class CallRecorder {
   }
 
   /** What came was no request that could be read, and has ended. */
-  unread(id: string, address: string | undefined, { kind, message }: Failure, status = String(STATUS_OF[kind])): void {
+  unread(
+    id: string,
+    address: string | undefined,
+    { kind, message }: Failure,
+    status = String(FAILURES[kind].status),
+  ): void {
     const { log, clock, history } = this.#options
     const { metrics, usage } = this.#countsOfRefusal()
     metrics.requests('unknown', status, kind).increment(id)

@@ -1,5 +1,5 @@
 import type { UpstreamConfig } from '../schema/schema.ts'
-import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
+import { type Failure, FAILURES } from '../gateway/failure.ts'
 
 /** A refusal in JSON, as the clients of a vendor read errors. */
 type Dialect = (failure: Failure) => object
@@ -13,10 +13,10 @@ const DIALECTS: Record<Exclude<UpstreamConfig['errors'], 'problem'>, Dialect> = 
   harness: ({ kind, message }) => ({
     status: 'ERROR',
     detailedMessage: message,
-    responseMessages: [{ code: CODE_OF[kind], level: 'ERROR', message, failureTypes: [] }],
+    responseMessages: [{ code: FAILURES[kind].code, level: 'ERROR', message, failureTypes: [] }],
   }),
   // https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api
-  github: ({ kind }) => ({ status: String(STATUS_OF[kind]) }),
+  github: ({ kind }) => ({ status: String(FAILURES[kind].status) }),
   // https://docs.slack.dev/apis/web-api/#slack-web-api__evaluating-responses; SDKs log what is in `messages`.
   slack: ({ kind, message }) => ({
     ok: false,
@@ -24,29 +24,29 @@ const DIALECTS: Record<Exclude<UpstreamConfig['errors'], 'problem'>, Dialect> = 
     response_metadata: { messages: [`[ERROR] ${message}`] },
   }),
   // https://developer.atlassian.com/cloud/jira/platform/rest/v3/intro/#status-codes (ErrorCollection)
-  jira: ({ kind, message }) => ({ errorMessages: [message], errors: {}, status: STATUS_OF[kind] }),
+  jira: ({ kind, message }) => ({ errorMessages: [message], errors: {}, status: FAILURES[kind].status }),
   // https://developer.pagerduty.com/docs/errors
-  pagerduty: ({ kind, message }) => ({ error: { code: STATUS_OF[kind], message, errors: [message] } }),
+  pagerduty: ({ kind, message }) => ({ error: { code: FAILURES[kind].status, message, errors: [message] } }),
   // https://developers.cloudflare.com/fundamentals/api/reference/envelopes (errors have numbers)
   cloudflare: ({ kind, message }) => ({
     success: false,
-    errors: [{ code: STATUS_OF[kind], message }],
+    errors: [{ code: FAILURES[kind].status, message }],
     messages: [],
     result: null,
   }),
   // https://developer.atlassian.com/cloud/confluence/rest/v1/intro/#error-responses
-  confluence: ({ kind }) => ({ statusCode: STATUS_OF[kind] }),
+  confluence: ({ kind }) => ({ statusCode: FAILURES[kind].status }),
   // https://docs.gitlab.com/api/rest/troubleshooting/: all is in `message`, which every shape has
   gitlab: () => ({}),
   // https://shopify.dev/docs/api/admin-rest#status_and_error_codes
   shopify: ({ message }) => ({ errors: message }),
   // https://developers.hubspot.com/docs/api-reference/error-handling
-  hubspot: ({ kind }) => ({ status: 'error', category: CODE_OF[kind] }),
+  hubspot: ({ kind }) => ({ status: 'error', category: FAILURES[kind].code }),
   // https://docs.datadoghq.com/api/latest/: APIErrorResponse
   datadog: ({ message }) => ({ errors: [message] }),
   // SDKs read these four: https://github.com/openai/openai-node/blob/master/src/core/error.ts
   openai: ({ kind, message }) => {
-    const status = STATUS_OF[kind]
+    const status = FAILURES[kind].status
     if (status === 429) return { error: { message, type: 'requests', param: null, code: 'rate_limit_exceeded' } }
     return {
       error: { message, type: status < 500 ? 'invalid_request_error' : 'server_error', param: null, code: kind },
@@ -55,7 +55,7 @@ const DIALECTS: Record<Exclude<UpstreamConfig['errors'], 'problem'>, Dialect> = 
   // https://platform.claude.com/docs/en/api/errors
   anthropic: ({ kind, message }) => ({
     type: 'error',
-    error: { type: ANTHROPIC_TYPES[STATUS_OF[kind]] ?? 'api_error', message },
+    error: { type: ANTHROPIC_TYPES[FAILURES[kind].status] ?? 'api_error', message },
   }),
 }
 
@@ -86,7 +86,7 @@ const SLACK_ERRORS: Partial<Record<Failure['kind'], string>> = {
  * succeed: then it keeps its 429 or 5xx.
  */
 export function errorStatus(dialect: UpstreamConfig['errors'] | undefined, { kind }: Failure): number {
-  const status = STATUS_OF[kind]
+  const status = FAILURES[kind].status
   return dialect === 'slack' && status < 500 && status !== 429 ? 200 : status
 }
 
@@ -97,5 +97,5 @@ export function errorBody(
   correlationId: string,
 ): object {
   const shape = DIALECTS[dialect === undefined || dialect === 'problem' ? 'harness' : dialect]
-  return { ...shape(failure), code: CODE_OF[failure.kind], message: failure.message, correlationId }
+  return { ...shape(failure), code: FAILURES[failure.kind].code, message: failure.message, correlationId }
 }

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import Negotiator from 'negotiator'
 import { STATUS_CODES } from '../http/node-http.ts'
 import type { Answering, Call } from '../gateway/call.ts'
-import { CODE_OF, type Failure, STATUS_OF } from '../gateway/failure.ts'
+import { type Failure, FAILURES } from '../gateway/failure.ts'
 import { PROBLEM_TYPE, problemDetails } from '../http/problem.ts'
 import { retryAfterSeconds } from '../http/retry-after.ts'
 import { ownHeaders, violatedPolicies } from '../gateway/own-headers.ts'
@@ -88,8 +88,8 @@ function refusalBody(
     return { status: errorStatus(dialect, failure), contentType: `${JSON_TYPE}; charset=utf-8`, body }
   }
   const { kind, message } = failure
-  const status = STATUS_OF[kind]
-  const problem = { ...problemDetails(status, CODE_OF[kind], message), ...PROBLEM_OF[kind] }
+  const status = FAILURES[kind].status
+  const problem = { ...problemDetails(status, FAILURES[kind].code, message), ...PROBLEM_OF[kind] }
   const violated = call === undefined || PROBLEM_OF[kind] === undefined ? [] : violatedPolicies(call)
   const policies = violated.length > 0 ? { 'violated-policies': violated } : {}
   return { status, contentType, body: JSON.stringify({ ...problem, kind, ...policies, correlationId: id }) }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { parse } from 'yaml'
-import { STATUS_OF } from '../../src/gateway/failure.ts'
+import { FAILURES } from '../../src/gateway/failure.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { registerProcessInfo } from '../../src/observe/process-info.ts'
 import { ReloadCounts } from '../../src/observe/reload-counts.ts'
@@ -126,14 +126,14 @@ describe('every alert', () => {
       .filter(({ record }) => record?.endsWith('ratio_rate1h'))
       .flatMap(({ expr }) => /outcome=~"([^"]*)"/.exec(expr)?.[1]?.split('|') ?? [])
     const reasons = ['quota_exhausted', 'queue_full', 'share_exceeded', ...rejections]
-    expect([...failures, ...reasons].toSorted()).toEqual([...Object.keys(STATUS_OF), 'broken_off'].toSorted())
+    expect([...failures, ...reasons].toSorted()).toEqual([...Object.keys(FAILURES), 'broken_off'].toSorted())
   })
 
   it('that goes by refusals knows every kind of them, once', () => {
     const kinds = rules
       .filter(({ alert }) => alert === 'SluiceHighRefusals' || alert === 'SluiceCallersRejected')
       .flatMap(({ expr }) => /outcome=~"([^"]*)"/.exec(expr)?.[1]?.split('|') ?? [])
-    expect(kinds.toSorted()).toEqual(Object.keys(STATUS_OF).toSorted())
+    expect(kinds.toSorted()).toEqual(Object.keys(FAILURES).toSorted())
   })
 })
 

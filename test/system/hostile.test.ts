@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
-import { type FailureKind, STATUS_OF } from '../../src/gateway/failure.ts'
+import { type FailureKind, FAILURES } from '../../src/gateway/failure.ts'
 import {
   newFolder,
   type Seen,
@@ -371,7 +371,7 @@ it(`refuses or neutralises every one of ${cases.length} hostile requests, and th
     try {
       if (typeof expected === 'string') {
         expect(seen, name).toEqual([])
-        expect(answers, name).toEqual([`${STATUS_OF[expected]} ${expected}`])
+        expect(answers, name).toEqual([`${FAILURES[expected].status} ${expected}`])
       } else {
         expect(answers, name).toEqual(expected.map(() => '200'))
         expect(seen, name).toHaveLength(expected.length)

@@ -10,7 +10,7 @@ import { createGzip } from 'node:zlib'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import Negotiator from 'negotiator'
 import type { Config } from '../../schema/schema.ts'
-import { CODE_OF } from '../../gateway/failure.ts'
+import { FAILURES } from '../../gateway/failure.ts'
 import { NO_SCHEMAS } from '../no-schemas.ts'
 import { OPENMETRICS } from '../../observe/metrics.ts'
 import { auditRoutes } from './audit.ts'
@@ -74,7 +74,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
       api.get('/quota', async () => {
         const data = await status.quota()
         if (data === undefined)
-          throw new AdminProblem(503, CODE_OF.store_unavailable, 'the quota store does not answer')
+          throw new AdminProblem(503, FAILURES.store_unavailable.code, 'the quota store does not answer')
         return { data }
       })
       api.get('/queue', async () => ({ data: await status.queue() }))
