@@ -1,9 +1,11 @@
 import { keyOf } from '../clients/keys.ts'
-import { cacheWarnings } from './cache-warnings.ts'
 import { isLoopback } from '../net/address.ts'
 import type { FoundConfig } from './find.ts'
-import type { Config } from '../schema/schema.ts'
-import { textWarnings } from './text-warnings.ts'
+import type { Config, CredentialConfig, UpstreamConfig } from '../schema/schema.ts'
+import { presets } from './presets/index.ts'
+import { isScalar, type Node, type Scalar, visit } from 'yaml'
+import { formatPath, type Path } from './problem.ts'
+import { pathOf, readYaml } from './yaml.ts'
 
 /** Enough time to bring a new key to where the old one is used. */
 const EXPIRES_SOON_MS = 7 * 86_400_000
@@ -56,4 +58,85 @@ function isPlain(url: string | undefined): boolean {
   if (url === undefined || !URL.canParse(url)) return false
   const { protocol, hostname } = new URL(url)
   return protocol === 'http:' && !isLoopback(hostname)
+}
+
+/**
+ * Warns of routes that are marked as cached although almost nothing of them can be: their credential is sent in
+ * Authorization, and a shared cache must not store such answers (RFC 9111 §3.5). No warning where the configuration
+ * says that this is intended.
+ */
+function cacheWarnings(name: string, upstream: UpstreamConfig): string[] {
+  const isInAuthorization = Object.values(upstream.accounts).some((account) =>
+    [account.credential ?? [], account.credentials ?? []].flat().some((one) => travelsInAuthorization(one, upstream)),
+  )
+  const { cache: ofAll } = upstream
+  const warnings: string[] = []
+  const judge = (place: string, rule: object, isConcerned = isInAuthorization): void => {
+    const { private: isPrivate } = { ...ofAll, ...rule } as { private?: boolean }
+    if (isConcerned && isPrivate === undefined) warnings.push(`upstreams.${name}.${place} ${WARNING}`)
+  }
+  for (const [index, { cache = false, credential }] of upstream.routes.entries()) {
+    const isConcerned = credential === 'bearer' || (credential !== 'none' && isInAuthorization)
+    if (cache !== false) judge(`routes[${index}].cache`, cache === true ? {} : cache, isConcerned)
+  }
+  if (ofAll?.routes === 'proposed') {
+    const { proposedCache = [] } = presets[upstream.preset!]!
+    if (proposedCache.some(({ rule }) => rule.private === undefined)) judge('cache.routes', {})
+  }
+  return warnings
+}
+
+const WARNING =
+  'keeps hardly anything: its credential travels in Authorization, and of such answers only those are kept that say public, s-maxage or must-revalidate; write private: true to keep the others as well, or private: false if that is meant'
+
+function travelsInAuthorization(credential: CredentialConfig, { credentialHeader }: UpstreamConfig): boolean {
+  const { type = 'header', header = credentialHeader } = credential
+  return type === 'header' ? header.toLowerCase() === 'authorization' : type !== 'query'
+}
+
+/**
+ * Warns of text in a configuration file that is valid but probably means something else than intended. Names the line,
+ * and does not repeat the text, which may be a secret.
+ */
+function textWarnings(text: string): string[] {
+  const { document, lines, problems } = readYaml(text)
+  if (problems.length > 0) return []
+  const warnings: string[] = []
+  const used = new Set<string>()
+  visit(document, { Alias: (_, { source }) => void used.add(source) })
+  const warn = (node: Node, path: Path, message: string): void => {
+    const { line } = lines.linePos(node.range?.[0] ?? 0)
+    warnings.push(`line ${line}: ${formatPath(path)} ${message}`)
+  }
+  visit(document, {
+    Node(key, node, ancestors) {
+      if (key === 'key') return
+      const path = pathOf(node, ancestors)
+      if ('anchor' in node && node.anchor !== undefined && !used.has(node.anchor)) {
+        warn(node, path, 'begins with an anchor that no alias uses: put quotes around a text that begins with "&"')
+      }
+      if (!isScalar(node)) return
+      if (isCut(node, text)) warn(node, path, CUT)
+      if (typeof node.value === 'string' && VARIABLE.test(node.value)) warn(node, path, LITERAL)
+      if (typeof node.value === 'number' && /^[-+]?0\d/.test(node.source ?? '')) {
+        warn(node, path, `is read as the decimal number ${node.value}`)
+      }
+    },
+  })
+  return warnings
+}
+
+const CUT = 'ends before " #", which begins a comment: put quotes around the text, or a space behind the "#"'
+const LITERAL = 'is taken literally, "$" and all: write ${env:NAME} for an environment variable'
+
+/**
+ * Matches `$NAME` and `$(NAME)`. Matches `$name` only as a whole word, because paths of APIs have parts such as
+ * `/v1/$metadata`.
+ */
+const VARIABLE = /(?<![\w$])\$(?:[A-Z_][A-Z0-9_]*(?!\w)|\([A-Za-z_]\w*\))|(?<!\S)\$[A-Za-z_]\w*(?!\S)/
+
+/** Whether a "#" that was probably meant as text begins a comment. A real comment mostly has a space behind the "#". */
+function isCut({ type, range, value }: Scalar, text: string): boolean {
+  if (type !== 'PLAIN' || range == null || value === null) return false
+  return /^[ \t]+#[^\s#]/.test(text.slice(range[1], range[1] + 100))
 }

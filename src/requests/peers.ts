@@ -4,7 +4,7 @@ import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import { troubleOf } from '../redis/trouble.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock, Timer } from '../time/clock.ts'
-import type { AwayInstance, RequestAnswers, RequestQuestion } from './question.ts'
+import { type AwayInstance, type RequestAnswers, type RequestQuestion, mergeAnswers } from './question.ts'
 
 /** How often an instance reports that it is alive. */
 const BEAT_S = 5
@@ -179,4 +179,23 @@ function awayOf({ name, silentS }: Peer): AwayInstance {
       ? `it has said nothing for ${silentS} s: it has stopped, with what it knew, or is cut off from Redis`
       : `it did not answer within ${ANSWER_WITHIN_MS} ms`
   return { instance: name, why }
+}
+
+/** What became of calls, wherever they were served. */
+export interface AllRequests {
+  ask(question: RequestQuestion): Promise<RequestAnswers>
+  close(): Promise<void>
+}
+
+/** Asks this instance, and all others that share its Redis. */
+export function openAllRequests(options: PeersOptions): AllRequests {
+  const { store, answer } = options
+  const peers = store.kind === 'redis' ? new RequestPeers(options) : undefined
+  return {
+    async ask(question) {
+      const asked = peers === undefined ? [answer(question)] : [answer(question), peers.ask(question)]
+      return mergeAnswers(await Promise.all(asked), question)
+    },
+    close: () => peers?.close() ?? Promise.resolve(),
+  }
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it, inject, onTestFinished } from 'vitest'
 import { type Entry, sizeOf } from '../../src/cache/entry.ts'
-import { FORMAT } from '../../src/cache/entry-format.ts'
+import { FORMAT } from '../../src/cache/redis-store.ts'
 import { MemoryStore } from '../../src/cache/memory-store.ts'
 import { RedisStore } from '../../src/cache/redis-store.ts'
 import type { CacheStore } from '../../src/cache/store.ts'

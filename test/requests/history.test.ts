@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { EpochMs } from '../../src/time/clock.ts'
 import { RequestHistory } from '../../src/requests/history.ts'
-import { unread } from '../../src/requests/record.ts'
+import { unread } from '../../src/requests/story.ts'
 
 /** The text of a call takes so many bytes with all that is known of it. */
 function add(history: RequestHistory, id: number, bytes = 1_000): void {

@@ -1,4 +1,4 @@
-import type { AllRequests } from '../../requests/ask-all.ts'
+import type { AllRequests } from '../../requests/peers.ts'
 import type { AddressOf } from '../client-address.ts'
 import type { Controls, Status } from './status.ts'
 import type { AuditTrail } from '../../audit/audit.ts'

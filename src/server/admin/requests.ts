@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { AllRequests } from '../../requests/ask-all.ts'
+import type { AllRequests } from '../../requests/peers.ts'
 import type { AwayInstance, RequestFilter } from '../../requests/question.ts'
 import { isRequestId } from '../../http/request-id.ts'
 import type { Clock } from '../../time/clock.ts'
