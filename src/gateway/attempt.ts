@@ -368,7 +368,7 @@ export class Attempt implements ResponseHandler, Disposable {
       this.#note(undefined, 'body_failed', 'failed')
       this.#conclude({ kind: 'body_failed', error, tookMs: this.#elapsedMs() })
     } else {
-      if (this.#isGood && this.#response?.isPassed === true)
+      if (this.#isGood && this.#response?.isWanted === true)
         this.#breakerPermit?.failed(this.#failure(`the body broke off${codeOf(error)}`))
       this.#response?.onError(error)
     }

@@ -48,9 +48,9 @@ export class UpstreamResponse {
     this.phrase = phrase
   }
 
-  /** Whether somebody has it, so that it matters to the client how it ends. */
-  get isPassed(): boolean {
-    return this.#state === 'passed'
+  /** Whether it matters how it ends: somebody has it, or it may break off before anybody has decided. */
+  get isWanted(): boolean {
+    return this.#state === 'passed' || this.#state === 'undecided'
   }
 
   /** The status by which it is judged. */

@@ -1,4 +1,7 @@
-import { describe, expect, inject, it } from 'vitest'
+import { once } from 'node:events'
+import { constants, createServer, type ServerHttp2Stream } from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { startProcess } from '../support/process.ts'
@@ -75,6 +78,23 @@ describe('a breaker', () => {
       setImmediate(() => request.socket.destroy())
     })
     const gateway = await startGateway(harnessConfig(url, { ...ONCE, breaker: { failures: 2 } }))
+    for (let i = 0; i < 2; i++) await expect(call(gateway.url, READ)).rejects.toThrow()
+    expect(await errorOf(gateway.url, READ)).toBe('breaker_open')
+  })
+
+  it('counts bodies that break off together with their heads', async () => {
+    const server = createServer().on('stream', (stream: ServerHttp2Stream) => {
+      stream.on('error', () => undefined)
+      stream.respond({ ':status': 200 })
+      stream.write('half')
+      // Head, body and reset come in one piece, so that nobody has the response yet when it breaks off.
+      stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+    })
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    onTestFinished(() => void server.close())
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const gateway = await startGateway(harnessConfig(url, { ...ONCE, http2: true, breaker: { failures: 2 } }))
     for (let i = 0; i < 2; i++) await expect(call(gateway.url, READ)).rejects.toThrow()
     expect(await errorOf(gateway.url, READ)).toBe('breaker_open')
   })
