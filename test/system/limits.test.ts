@@ -88,9 +88,10 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
       accounts: { main: {} },
       limits: { read: [], write: [] },
       concurrency: { read: { min: 1, max: 40 } },
+      queue: { maxWait: '10m' },
     }
     const gateway = await startGateway({ server: { port: 0 }, admin: { port: 0 }, store: store(), upstreams: { it } })
-    const headers = { 'x-sluice-retry': 'off', 'x-sluice-max-wait': '60s' }
+    const headers = { 'x-sluice-retry': 'off', 'x-sluice-max-wait': '10m' }
     const answers = await Promise.all(Array.from({ length: 600 }, () => fetch(`${gateway.url}/it/x`, { headers })))
     const refused = answers.filter(({ status }) => status === 503).length
     expect(answers.filter(({ status }) => status === 200)).toHaveLength(600 - refused)

@@ -95,12 +95,10 @@ describeTopology('two regions with one quota', () => {
     let isOver = false
     const client = async (region: 'eu' | 'us'): Promise<void> => {
       while (!isOver) {
-        if (wanted[region])
-          await fetch(gateways[region].url + READ).then(
-            (answer) => answer.arrayBuffer(),
-            () => pause(50),
-          )
-        else await pause(50)
+        const answer = wanted[region] ? await fetch(gateways[region].url + READ).catch(() => undefined) : undefined
+        await answer?.arrayBuffer()
+        // Who is refused at once would keep the processor from all others.
+        if (answer?.status !== 200) await pause(50)
       }
     }
     const clients = (['eu', 'us'] as const).flatMap((region) => Array.from({ length: 40 }, () => client(region)))
