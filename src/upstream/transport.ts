@@ -7,6 +7,7 @@
 
 import type { LookupFunction } from 'node:net'
 import { type Dispatcher, Pool } from 'undici'
+import { cancelStreams } from './cancel-streams.ts'
 import { connectorOf } from './connect.ts'
 import { acceptUnaskedContinue } from './interim.ts'
 
@@ -109,6 +110,7 @@ function poolOf(options: TransportOptions): Pool {
     keepAliveTimeout: 30_000,
   })
   acceptUnaskedContinue(pool)
+  if (http2) cancelStreams(pool)
   return pool
 }
 

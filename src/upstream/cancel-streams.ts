@@ -1,0 +1,30 @@
+import { type ClientHttp2Session, type ClientHttp2Stream, constants } from 'node:http2'
+import type { Pool } from 'undici'
+// @ts-expect-error: it has no types
+import symbols from 'undici/lib/core/symbols.js'
+
+// An internal name of undici, see interim.ts.
+const { kHTTP2Session } = symbols as { readonly kHTTP2Session: unique symbol }
+
+/**
+ * Makes sure that the upstream is told of each stream of HTTP/2 that is given up. undici closes such a stream and then destroys it.
+ * Without an error code Node tells the upstream only when the whole request has gone out, and not at all if the stream is destroyed before
+ * that. The upstream would go on with the call, and the stream would count for ever as one of those that may be open at once. If an answer
+ * came to it, Node would make another stream of it, whose error at the end of the connection ends the process.
+ */
+export function cancelStreams(pool: Pool): void {
+  pool.on('connect', (_, targets) => {
+    const client = targets.at(-1) as { readonly [kHTTP2Session]?: ClientHttp2Session | null } | undefined
+    const session = client?.[kHTTP2Session]
+    // It may be HTTP/1.1 that the upstream speaks.
+    if (session === undefined || session === null) return
+    const request = session.request.bind(session)
+    session.request = (headers, options) => closedByCancel(request(headers, options))
+  })
+}
+
+function closedByCancel(stream: ClientHttp2Stream): ClientHttp2Stream {
+  const close = stream.close.bind(stream)
+  stream.close = (code = constants.NGHTTP2_CANCEL, callback) => close(code, callback)
+  return stream
+}

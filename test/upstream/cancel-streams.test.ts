@@ -1,0 +1,96 @@
+import { once } from 'node:events'
+import { constants, createServer, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
+import type { AddressInfo } from 'node:net'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import {
+  type OutgoingRequest,
+  type ResponseControl,
+  type ResponseHandler,
+  Transport,
+} from '../../src/upstream/transport.ts'
+
+const CANCEL = constants.NGHTTP2_CANCEL
+const OVER = new Error('it is over')
+const GET: OutgoingRequest = { method: 'GET', path: '/', headers: [], body: null, upgrade: null }
+
+describe('a stream of HTTP/2 that is given up', () => {
+  it('is cancelled upstream though it was sent just before', async () => {
+    const { transport, streams } = await setUp()
+    const call = send(transport, GET)
+    await expect.poll(() => streams.length).toBe(2)
+    call.control!.abort(OVER)
+    // In the same turn of the event loop.
+    const next = send(transport, GET)
+    next.control!.abort(OVER)
+    await expect.poll(() => streams.map(({ rstCode }) => rstCode)).toEqual([0, CANCEL, CANCEL])
+  })
+
+  it('is cancelled upstream though that has not read the body', async () => {
+    const { transport, streams } = await setUp()
+    const call = send(transport, { ...GET, method: 'PUT', body: Buffer.alloc(1_000_000) })
+    await expect.poll(() => streams.length).toBe(2)
+    call.control!.abort(OVER)
+    await expect.poll(() => streams[1]!.rstCode).toBe(CANCEL)
+  })
+
+  it('is cancelled upstream while the answer to another is read', async () => {
+    const { transport, streams } = await setUp()
+    const slow = send(transport, GET)
+    await expect.poll(() => streams.length).toBe(2)
+    send(transport, GET, { onResponseStart: () => slow.control!.abort(OVER) })
+    await expect.poll(() => streams.length).toBe(3)
+    streams[2]!.respond({ ':status': 200 }, { endStream: true })
+    await expect.poll(() => streams[1]!.rstCode).toBe(CANCEL)
+  })
+
+  it('is cancelled upstream in the middle of its answer', async () => {
+    const { transport, streams } = await setUp()
+    send(transport, GET, { onResponseData: (control) => control.abort(OVER) })
+    await expect.poll(() => streams.length).toBe(2)
+    streams[1]!.respond({ ':status': 200 })
+    streams[1]!.write('some')
+    await expect.poll(() => streams[1]!.rstCode).toBe(CANCEL)
+  })
+})
+
+/** A connection on which one request was answered. */
+async function setUp() {
+  const streams: ServerHttp2Stream[] = []
+  let session: ServerHttp2Session | undefined
+  const server = createServer()
+  server.on('session', (one) => void (session = one))
+  server.on('stream', (stream: ServerHttp2Stream) => {
+    stream.on('error', () => undefined)
+    if (streams.push(stream) === 1) stream.respond({ ':status': 200 }, { endStream: true })
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const transport = new Transport({
+    url: new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`),
+    connections: 1,
+    connectTimeoutMs: 5_000,
+    tlsTimeoutMs: 5_000,
+    idleTimeoutMs: 60_000,
+    tls: {},
+    http2: true,
+    proxy: undefined,
+  })
+  onTestFinished(() => {
+    session?.destroy()
+    server.close()
+  })
+  await new Promise<void>((resolve) => send(transport, GET, { onResponseEnd: () => resolve() }))
+  return { transport, streams }
+}
+
+function send(transport: Transport, request: OutgoingRequest, handler: ResponseHandler = {}) {
+  const call: { control?: ResponseControl } = {}
+  transport.dispatch(request, {
+    onResponseStart: () => undefined,
+    onResponseData: () => undefined,
+    onResponseEnd: () => undefined,
+    onResponseError: () => undefined,
+    ...handler,
+    onRequestStart: (control) => void (call.control = control),
+  })
+  return call
+}
