@@ -10,7 +10,6 @@ import { Secret, secretsIn } from '../schema/secret.ts'
 import { faultOfKey } from './signing-key.ts'
 import { type SigV4Config, SigV4Credential } from './sigv4.ts'
 import { BasicCredential, HeaderCredential, QueryCredential } from './static.ts'
-import { TokenCredential } from './token-credential.ts'
 import { type Token, TokenKeeper } from './token-keeper.ts'
 import type { TokenShare } from './token-share.ts'
 
@@ -43,8 +42,7 @@ export function buildCredential(
   const { type = 'header', value } = config
   const { clock } = services
   const name = `${place.upstream}/${place.account}`
-  const tokenCredential = (obtain: Obtain): TokenCredential =>
-    new TokenCredential(name, keepToken(place, config, services, obtain))
+  const tokenCredential = (obtain: Obtain): Credential => byToken(name, keepToken(place, config, services, obtain))
   switch (type) {
     case 'header':
       return new HeaderCredential(name, value!, clock, config.header ?? place.header)
@@ -75,6 +73,24 @@ export function identityOf(config: CredentialConfig, defaultHeader: string): str
     return value instanceof Secret ? value.reveal() : value
   })
   return hash('sha256', JSON.stringify([names, values]), 'hex')
+}
+
+/** A token that expires and is renewed, sent as `Authorization: Bearer` (RFC 6750 §2.1). */
+function byToken(name: string, keeper: TokenKeeper): Credential {
+  return {
+    name,
+    headerNames: ['authorization'],
+    isRenewable: true,
+    get version() {
+      return keeper.version
+    },
+    get exposed() {
+      return keeper.text ?? ''
+    },
+    ready: () => keeper.ready(),
+    addTo: ({ headers }) => void headers.push('Authorization', `Bearer ${keeper.text}`),
+    refused: (status, version) => status === 401 && keeper.refused(version),
+  }
 }
 
 type Obtain = (isWanted: (token: Token) => boolean) => Promise<Token>
