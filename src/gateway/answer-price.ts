@@ -43,7 +43,7 @@ export function settleHead(
     }
   }
   if (atEnd === undefined && budgeted === undefined) return undefined
-  return new AnswerPrice(permit, atEnd, budgeted, payer, status, fields)
+  return new AnswerPrice({ permit, reserved: atEnd, spend: budgeted, payer, status, fields })
 }
 
 /** Counts for its client what an attempt has cost. After a reload, its limits may be others: then as much as is charged beforehand. */
@@ -74,18 +74,22 @@ function isUncounted(limit: Limit, status: number): boolean {
   return ruleOf(limit)?.isUncounted(status) === true
 }
 
+interface PricedResponse {
+  readonly permit: Permit
+  readonly reserved: ChargeSet | undefined
+  readonly spend: Budgeted | undefined
+  readonly payer: Payer
+  readonly status: number
+  readonly fields: Fields
+}
+
 /**
  * Reads what a call costs out of its response while that passes by, and settles its reservations at the end. A limit of which the price
  * does not become known keeps what was reserved. If the response breaks off, so do all of which its head has not told the price: nobody
  * knows what the upstream counts of it. Its client may leave before its end; `finishMs` says how long it is worth reading without one.
  */
 export class AnswerPrice {
-  readonly #permit: Permit
-  readonly #reserved: ChargeSet | undefined
-  readonly #spend: Budgeted | undefined
-  readonly #payer: Payer
-  readonly #status: number
-  readonly #fields: Fields
+  readonly #response: PricedResponse
   /** Undefined where headers tell everything. */
   readonly #body: BodyNumbers | undefined
   readonly finishMs: number
@@ -94,20 +98,9 @@ export class AnswerPrice {
   /** The headers and trailers of a response that was whole. */
   #all: Fields | undefined
 
-  constructor(
-    permit: Permit,
-    reserved: ChargeSet | undefined,
-    spend: Budgeted | undefined,
-    payer: Payer,
-    status: number,
-    fields: Fields,
-  ) {
-    this.#permit = permit
-    this.#reserved = reserved
-    this.#spend = spend
-    this.#payer = payer
-    this.#status = status
-    this.#fields = fields
+  constructor(response: PricedResponse) {
+    this.#response = response
+    const { permit, reserved, spend, payer, status, fields } = response
     const ofLimits = reserved?.limits.flatMap(pointersOf) ?? []
     const pointers = [...ofLimits, ...(spend?.prices?.pointers ?? [])]
     const isTold = (reserved?.limits ?? []).every((limit) => ruleOf(limit)?.isToldBy(fields) === true)
@@ -122,35 +115,36 @@ export class AnswerPrice {
 
   /** The response was whole. */
   whole(trailers: Fields): void {
-    this.#all = { ...this.#fields, ...trailers }
+    this.#all = { ...this.#response.fields, ...trailers }
   }
 
   /** Nothing more of the response comes. Resolves when all is settled that is known. */
   async settle(): Promise<void> {
+    const { permit, reserved, spend, payer, status } = this.#response
     const isWhole = this.#all !== undefined
-    const fields = this.#all ?? this.#fields
+    const fields = this.#all ?? this.#response.fields
     if (!isWhole) this.#body?.drop()
     const found = (isWhole ? await this.#body?.end() : undefined) ?? []
     let at = 0
-    const { route, client, tariff } = this.#payer
-    if (this.#reserved !== undefined) {
-      const { limits, units: reserved } = this.#reserved
+    const { route, client, tariff } = payer
+    if (reserved !== undefined) {
+      const { limits, units: reservedUnits } = reserved
       const units = limits.map((limit, i) => {
         const rule = ruleOf(limit)
         const own = found.slice(at, (at += pointersOf(limit).length))
-        if (rule?.isUncounted(this.#status) === true) return 0
+        if (rule?.isUncounted(status) === true) return 0
         const isKnown = isWhole || rule?.isToldBy(fields) === true
         const price = isKnown ? rule?.spent(tariff, fields, own) : undefined
-        if (price === undefined) return reserved[i]!
+        if (price === undefined) return reservedUnits[i]!
         rule!.observe(route, client.name, price)
-        return bounded(price, limit, reserved[i]!)
+        return bounded(price, limit, reservedUnits[i]!)
       })
-      this.#permit.settle(units)
+      permit.settle(units)
     }
-    const prices = this.#spend?.prices
+    const prices = spend?.prices
     if (prices === undefined || !isWhole) return
-    const price = prices.isFree(this.#status) ? 0 : prices.units(fields, found.slice(at), tariff)
-    if (price !== undefined) this.#spend!.settle(price)
+    const price = prices.isFree(status) ? 0 : prices.units(fields, found.slice(at), tariff)
+    if (price !== undefined) spend!.settle(price)
   }
 }
 
