@@ -67,6 +67,11 @@ export class Transport {
     pool.dispatch(request as Dispatcher.DispatchOptions, handler)
   }
 
+  /** Sends one request, and resolves with the head of its response. The caller has to read the body, or to dump it. */
+  request(request: Dispatcher.RequestOptions): Promise<Dispatcher.ResponseData> {
+    return this.#pool.request(request)
+  }
+
   /** Connections that are open, idle ones included. */
   get connections(): number {
     return sumOf(this.#pools, ({ connected }) => connected)

@@ -1,7 +1,6 @@
 import type { LookupFunction } from 'node:net'
 import { accessOf, isAccessAllowed, isAddressAllowed } from '../clients/network-access.ts'
 import { retryAfterOf } from '../http/retry-after.ts'
-import type { Fields } from '../http/fields.ts'
 import { manifest } from '../manifest.ts'
 import { isLocalhost } from '../net/address.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
@@ -10,7 +9,7 @@ import { tlsOptions } from '../schema/upstream-schema.ts'
 import type { WebhookConfig } from '../schema/webhook-schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
-import { type ResponseControl, Transport } from '../upstream/transport.ts'
+import { Transport } from '../upstream/transport.ts'
 
 export type Outcome =
   | { readonly kind: 'sent' }
@@ -42,7 +41,7 @@ export class Receiver {
   /** The URL of the transport. The configured URL is a secret, whose value may change while the gateway runs. */
   #url = ''
   #transport: Transport | undefined
-  readonly #running = new Set<(error: Error) => void>()
+  readonly #running = new Set<AbortController>()
 
   constructor(options: ReceiverOptions) {
     this.#options = options
@@ -59,48 +58,35 @@ export class Receiver {
     const transport = this.#transportTo(url)
     const headers = ['content-type', 'application/json', 'user-agent', `sluice/${manifest.version}`]
     for (const [name, value] of Object.entries(config.headers ?? {})) headers.push(name, value.reveal())
-    const request = { method: 'POST', path: url.pathname + url.search, headers, body: Buffer.from(body), upgrade: null }
-    const answered = Promise.withResolvers<{ status: number; fields: Fields }>()
-    let control: ResponseControl | undefined
-    const giveUp = (error: Error): void => {
-      answered.reject(error)
-      control?.abort(error)
-    }
+    const running = new AbortController()
     // There is one connection, and the next message needs it: so an answer that does not end is given up, too. The timer uses
     // real time, as those of connections do, and not the gateway's clock.
-    const timer = setTimeout(() => giveUp(new Error('no answer in time')), ANSWER_WITHIN_MS)
+    const timer = setTimeout(() => running.abort(new Error('no answer in time')), ANSWER_WITHIN_MS)
     const end = (): void => {
       clearTimeout(timer)
-      this.#running.delete(giveUp)
+      this.#running.delete(running)
     }
-    this.#running.add(giveUp)
-    let bytes = 0
-    transport.dispatch(request, {
-      onRequestStart: (started) => void (control = started),
-      onResponseStart: (_, status, fields) => {
-        if (status >= 200) answered.resolve({ status, fields })
-      },
-      onResponseData: (_, chunk) => {
-        if ((bytes += chunk.length) > LARGEST_ANSWER) giveUp(new Error('too long an answer'))
-      },
-      onResponseEnd: end,
-      onResponseError: (_, error) => {
-        end()
-        answered.reject(error)
-      },
-    })
+    this.#running.add(running)
+    const { signal } = running
+    const path = url.pathname + url.search
     try {
-      const { status, fields } = await answered.promise
+      const answer = await transport.request({ method: 'POST', path, headers, body, signal })
+      answer.body
+        .dump({ limit: LARGEST_ANSWER, signal })
+        .catch(() => undefined)
+        .finally(end)
+      const { statusCode: status, headers: fields } = answer
       if (status >= 200 && status < 300) return { kind: 'sent' }
       const isPassing = status >= 500 || PASSING.has(status)
       return { ...failed(`it answered ${status}`, isPassing), retryAfterMs: retryAfterOf(fields, clock.wall()) }
     } catch (error) {
+      end()
       return failed(reasonOf(error as Error), (error as { code?: string }).code !== 'ERR_ADDRESS_NOT_ALLOWED')
     }
   }
 
   async close(): Promise<void> {
-    for (const giveUp of this.#running) giveUp(new Error('the gateway stops'))
+    for (const running of this.#running) running.abort(new Error('the gateway stops'))
     await this.#transport?.close()
   }
 
