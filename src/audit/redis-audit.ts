@@ -1,6 +1,7 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { StoreConfig } from '../schema/schema.ts'
-import type { Clock, Timer } from '../time/clock.ts'
+import type { Clock } from '../time/clock.ts'
+import { every } from '../time/every.ts'
 import { OwnConnection } from '../redis/own-connection.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
@@ -25,8 +26,7 @@ export class RedisAudit implements AuditStore {
   /** The id of the newest entry that was seen. */
   #newest: string | undefined
   #onLost: (() => Promise<void>) | undefined
-  #timer: Timer | undefined
-  #isClosed = false
+  #stop: (() => void) | undefined
 
   constructor(store: StoreConfig, clock: Clock) {
     this.#redis = new OwnConnection(store, clock)
@@ -55,11 +55,7 @@ export class RedisAudit implements AuditStore {
       if (redis.status === 'ready') this.#look(redis).catch(() => undefined)
     }
     redis.on('ready', look)
-    const lookAgain = (): void => {
-      look()
-      if (!this.#isClosed) this.#timer = this.#clock.schedule(LOOK_EVERY_MS, lookAgain)
-    }
-    this.#timer = this.#clock.schedule(LOOK_EVERY_MS, lookAgain)
+    this.#stop = every(LOOK_EVERY_MS, this.#clock, look)
   }
 
   async *read(): AsyncIterable<AuditEntry> {
@@ -74,8 +70,7 @@ export class RedisAudit implements AuditStore {
   }
 
   close(): Promise<void> {
-    this.#isClosed = true
-    this.#timer?.cancel()
+    this.#stop?.()
     this.#redis.close()
     return Promise.resolve()
   }

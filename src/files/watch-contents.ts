@@ -1,5 +1,6 @@
 import { dirname } from 'node:path'
 import type { Clock, Timer } from '../time/clock.ts'
+import { every } from '../time/every.ts'
 import { FolderWatch } from './folder-watch.ts'
 
 /** Not every file system tells of changes, and a folder may be replaced as a whole. */
@@ -12,7 +13,6 @@ const SETTLE_MS = 50
  * Returns what ends that.
  */
 export function watchContents(files: readonly string[], clock: Clock, onChange: () => void): () => void {
-  let look: Timer
   let settle: Timer | undefined
   const watch = new FolderWatch(() => {
     settle ??= clock.schedule(SETTLE_MS, () => {
@@ -20,17 +20,11 @@ export function watchContents(files: readonly string[], clock: Clock, onChange: 
       onChange()
     })
   })
-  const lookLater = (): void => {
-    look = clock.schedule(LOOK_EVERY_MS, () => {
-      lookLater()
-      onChange()
-    })
-  }
   watch.follow(new Set(files.map((file) => dirname(file))))
-  lookLater()
+  const stopLooking = every(LOOK_EVERY_MS, clock, onChange)
   return () => {
     watch.close()
-    look.cancel()
+    stopLooking()
     settle?.cancel()
   }
 }

@@ -1,5 +1,6 @@
 import type { Cluster, Redis } from 'ioredis'
-import type { Clock, Timer } from '../time/clock.ts'
+import type { Clock } from '../time/clock.ts'
+import { every } from '../time/every.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import { OwnConnection } from '../redis/own-connection.ts'
 import type { Losses, LostRecords } from './losses.ts'
@@ -40,8 +41,7 @@ export class RedisRecords<Item> implements Records<Item> {
   #lastRead: Promise<unknown> = Promise.resolve()
   readonly #redis: OwnConnection
   readonly #subscriber: OwnConnection
-  #timer: Timer | undefined
-  #isClosed = false
+  #stop: (() => void) | undefined
 
   /** `losses` hears of what Redis has lost. */
   constructor(store: StoreConfig, sort: LostRecords, clock: Clock, losses?: Losses) {
@@ -79,16 +79,11 @@ export class RedisRecords<Item> implements Records<Item> {
     // Subscribes with every new connection, and then looks for what was announced meanwhile.
     const subscribe = (): void => void subscriber.subscribe(this.#key).then(onChange, () => undefined)
     subscriber.on('ready', subscribe)
-    const look = (): void => {
-      onChange()
-      if (!this.#isClosed) this.#timer = this.#clock.schedule(LOOK_EVERY_MS, look)
-    }
-    this.#timer = this.#clock.schedule(LOOK_EVERY_MS, look)
+    this.#stop = every(LOOK_EVERY_MS, this.#clock, onChange)
   }
 
   close(): Promise<void> {
-    this.#isClosed = true
-    this.#timer?.cancel()
+    this.#stop?.()
     this.#redis.close()
     this.#subscriber.close()
     return Promise.resolve()

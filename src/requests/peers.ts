@@ -3,7 +3,8 @@ import type { Cluster, Redis } from 'ioredis'
 import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import { troubleOf } from '../redis/trouble.ts'
 import type { StoreConfig } from '../schema/schema.ts'
-import type { Clock, Timer } from '../time/clock.ts'
+import type { Clock } from '../time/clock.ts'
+import { every } from '../time/every.ts'
 import { type AwayInstance, type RequestAnswers, type RequestQuestion, mergeAnswers } from './question.ts'
 
 /** How often an instance reports that it is alive. */
@@ -67,8 +68,7 @@ export class RequestPeers {
   /** Questions of this instance that wait for answers. */
   readonly #open = new Map<number, (answer: Answered) => void>()
   #numbers = 0
-  #timer: Timer | undefined
-  #isClosed = false
+  readonly #stopBeating: () => void
 
   constructor(options: PeersOptions) {
     this.#options = options
@@ -80,8 +80,9 @@ export class RequestPeers {
     this.#subscriber.on('ready', () => {
       this.#subscriber.subscribe(this.#key, this.#channelOf(this.#id)).catch(() => undefined)
     })
-    this.#redis.on('ready', () => void this.#beat().catch(() => undefined))
-    this.#beatLater()
+    const beat = (): void => void this.#beat().catch(() => undefined)
+    this.#redis.on('ready', beat)
+    this.#stopBeating = every(BEAT_S * 1_000, options.clock, () => this.#redis.status === 'ready' && beat())
   }
 
   /** Asks the other instances. Never rejects: whoever does not answer in time, or can't be asked, counts as away. */
@@ -97,8 +98,7 @@ export class RequestPeers {
   }
 
   async close(): Promise<void> {
-    this.#isClosed = true
-    this.#timer?.cancel()
+    this.#stopBeating()
     // Its calls are gone with it, so its name stays for a while, but nobody waits for its answers.
     await this.#beat(LATE_S + 1).catch(() => undefined)
     this.#redis.disconnect()
@@ -146,30 +146,19 @@ export class RequestPeers {
     await this.#redis.publish(this.#channelOf(from), JSON.stringify(answered))
   }
 
-  get #member(): string {
-    return `${this.#id} ${this.#options.name}`
-  }
-
   #channelOf(id: string): string {
     return `${this.#key}:${id}`
   }
 
   async #beat(agoS = 0): Promise<Peer[]> {
-    const listed = (await this.#redis.eval(BEAT, 1, this.#key, this.#member, FORGOTTEN_S, agoS)) as string[]
+    const member = `${this.#id} ${this.#options.name}`
+    const listed = (await this.#redis.eval(BEAT, 1, this.#key, member, FORGOTTEN_S, agoS)) as string[]
     const peers: Peer[] = []
     for (let i = 0; i < listed.length; i += 2) {
       const [id = '', ...words] = listed[i]!.split(' ')
       peers.push({ id, name: words.join(' '), silentS: Number(listed[i + 1]) })
     }
     return peers
-  }
-
-  #beatLater(): void {
-    if (this.#isClosed) return
-    this.#timer = this.#options.clock.schedule(BEAT_S * 1_000, () => {
-      if (this.#redis.status === 'ready') void this.#beat().catch(() => undefined)
-      this.#beatLater()
-    })
   }
 }
 
@@ -182,10 +171,7 @@ function awayOf({ name, silentS }: Peer): AwayInstance {
 }
 
 /** What became of calls, wherever they were served. */
-export interface AllRequests {
-  ask(question: RequestQuestion): Promise<RequestAnswers>
-  close(): Promise<void>
-}
+export type AllRequests = Pick<RequestPeers, 'ask' | 'close'>
 
 /** Asks this instance, and all others that share its Redis. */
 export function openAllRequests(options: PeersOptions): AllRequests {
