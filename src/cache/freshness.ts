@@ -65,7 +65,7 @@ export function freshnessOf(exchanged: Exchanged, policy: CachePolicy): Freshnes
   const directives = parseDirectives(fields['cache-control'])
   if (NEVER_STORED.has(status)) return 'status'
   if (exchanged.wanted.has('no-store')) return 'no-store'
-  if (isVaryingByAll(fields)) return 'vary'
+  if (membersOf(fields.vary).includes('*')) return 'vary'
   if (policy.scope === 'account' && fields['set-cookie'] !== undefined && !directives.has('public')) return 'set-cookie'
   const isShared = !policy.isPrivate
   const semantics = new CacheSemantics(
@@ -151,8 +151,4 @@ function staleness(
     ifErrorMs: allowedMs('stale-if-error', policy.staleIfErrorMs),
     isStrict: isImplied,
   }
-}
-
-function isVaryingByAll({ vary }: Fields): boolean {
-  return membersOf(vary).includes('*')
 }

@@ -30,7 +30,7 @@ export function clientOf(name: string, scope: ClientScope, budgets = NO_TEAMS): 
     accounts: scope.accounts && new Set(scope.accounts),
     classes: scope.classes && new Set(scope.classes),
     methods: scope.methods && new Set(scope.methods),
-    paths: scope.paths?.map(allowedPath),
+    paths: scope.paths?.map((path) => ({ literal: new PathPattern(path), decoded: new PathPattern(path, true) })),
     networkAccess: scope.networkAccess && accessOf(scope.networkAccess),
     budget: budgets.of(name, scope.budget, scope.team),
   }
@@ -80,10 +80,6 @@ function only(allowed: ReadonlySet<string>): string {
 interface AllowedPath {
   readonly literal: PathPattern
   readonly decoded: PathPattern
-}
-
-function allowedPath(path: string): AllowedPath {
-  return { literal: new PathPattern(path), decoded: new PathPattern(path, true) }
 }
 
 /** Servers read one path in different ways, so every reading must be allowed. */

@@ -8,8 +8,7 @@
 import { existsSync } from 'node:fs'
 import { loadEnvironment, SOURCE } from './environment.ts'
 import { fetchReferences } from './fetch.ts'
-import { parseConfigOf, readConfigFile } from './load.ts'
-import type { Path } from './problem.ts'
+import { type LoadOptions, parseConfigOf, readConfigFile } from './load.ts'
 import type { Config } from '../schema/schema.ts'
 
 export interface FoundConfig {
@@ -22,13 +21,7 @@ export interface FoundConfig {
   readonly warnings?: readonly string[]
 }
 
-interface FindOptions {
-  readonly env?: NodeJS.ProcessEnv
-  /** Says where a reference may stay unresolved, because nobody will use its value. */
-  readonly ignores?: (path: Path) => boolean
-  /** Called with the path of every file before it is read, even if it can't be. */
-  readonly onFile?: (path: string) => void
-}
+type FindOptions = Omit<LoadOptions, 'fetched'>
 
 /**
  * Finds and reads the configuration: the given file, else that of `SLUICE_CONFIG`, else `./sluice.yaml`, else what the

@@ -55,13 +55,12 @@ export function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
     const parent = chain[i]
     const child = chain[i + 1]
     if (isSeq(parent)) path.push(parent.items.indexOf(child))
-    else if (isMap(parent)) path.push(keyText((child as { key: unknown }).key))
+    else if (isMap(parent)) {
+      const { key } = child as { key: unknown }
+      path.push(isScalar(key) ? String(key.value) : '')
+    }
   }
   return path
-}
-
-function keyText(key: unknown): string {
-  return isScalar(key) ? String(key.value) : ''
 }
 
 const UNQUOTED = 'between { } or [ ] a text with ${ in it needs quotes: write "${env:NAME}"'

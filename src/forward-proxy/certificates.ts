@@ -126,7 +126,10 @@ export function makeLeaf(
       extension(id_ce_basicConstraints, new BasicConstraints(), true),
       extension(id_ce_keyUsage, new KeyUsage(KeyUsageFlags.digitalSignature), true),
       extension(id_ce_extKeyUsage, new ExtendedKeyUsage([id_kp_serverAuth])),
-      extension(id_ce_subjectAltName, new SubjectAlternativeName([generalName(host)])),
+      extension(
+        id_ce_subjectAltName,
+        new SubjectAlternativeName([new GeneralName(isIP(host) === 0 ? { dNSName: host } : { iPAddress: host })]),
+      ),
     ],
   }
   const signed = certify(leaf, { name: subject, publicKey: createPublicKey(key), privateKey: key })
@@ -220,10 +223,6 @@ function constraintsFor(hosts: readonly string[]): NameConstraints {
 
 function subtrees(names: readonly GeneralName[]): GeneralSubtrees {
   return new GeneralSubtrees(names.map((base) => new GeneralSubtree({ base })))
-}
-
-function generalName(host: string): GeneralName {
-  return new GeneralName(isIP(host) === 0 ? { dNSName: host } : { iPAddress: host })
 }
 
 function extension(extnID: string, value: object, critical = false): Extension {

@@ -128,7 +128,7 @@ function readNumbers(fields: Fields, dialect: Dialect, now: EpochMs): readonly L
       remaining: count === 0 ? 0 : count + rounding,
       limit,
       windowMs: windowMs ?? (policy ?? policies.find((one) => one.count === limit))?.windowMs,
-      resetMs: resets.length === remaining.length ? resets[i] : latestOf(resets),
+      resetMs: resets.length === remaining.length ? resets[i] : resets.length === 0 ? undefined : Math.max(...resets),
     }
     reports.add(`${report.limit} ${report.windowMs}`, report)
   }
@@ -156,10 +156,6 @@ function resetsIn(fields: Fields, { reset }: Dialect, now: EpochMs): number[] {
   if (field === undefined) return []
   const theirNow = senderNow(fields, now)
   return membersOf(field).flatMap((text) => parseReset(text, theirNow) ?? [])
-}
-
-function latestOf(resets: readonly number[]): number | undefined {
-  return resets.length === 0 ? undefined : Math.max(...resets)
 }
 
 /** What is said of several limits. Of what is said of one limit several times the most careful counts. */

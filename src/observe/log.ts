@@ -109,7 +109,8 @@ export function createLog(
   }, stream)
   const isPretty = format === 'pretty' || (format === 'auto' && isTerminal)
   const base = { instance: instanceName(instance), pid: process.pid }
-  const logger = build(level, base, isPretty ? readableStream(output) : output)
+  const serializers = { err: describeError }
+  const logger = pino({ level, base, serializers }, isPretty ? readableStream(output) : output)
   const access = isPretty ? readableAccess(logger) : jsonAccess(logger, output, base)
   return {
     logger,
@@ -196,10 +197,6 @@ function jsonAccess(logger: Logger, output: LineOutput, base: object): Log['acce
 
 function startOf(level: 'info' | 'warn'): string {
   return `{"level":${pino.levels.values[level]},"time":`
-}
-
-function build(level: string, base: object, stream: DestinationStream): Logger {
-  return pino({ level, base, serializers: { err: describeError } }, stream)
 }
 
 /**

@@ -174,14 +174,10 @@ function outcomeOf(asked: Asked, body: string): Outcome {
     return { data, isSilent: /\/(?:input-sets|triggers)\/[^/]+$/.test(path) }
   }
   if (method === 'POST' && segments.includes('execute')) return { data: started(v1, randomUUID()) }
-  if (!isReading(question)) return { data: changed(asked, body), isNew: method === 'POST' }
+  if (!route.charges.includes('read')) return { data: changed(asked, body), isNew: method === 'POST' }
   if (!isList(method, segments)) return { data: shownAlone(path, kind, { fields: fieldsOf(last), ...SEEDED }) }
   const all = Array.from({ length: SEED_COUNT }, (_, index) => shown(path, kind, fieldsOf(`${kind}_${index + 1}`)))
   return { page: pageOf(all, query, v1) }
-}
-
-function isReading({ route }: Question): boolean {
-  return route.charges.includes('read')
 }
 
 /** A POST that reads lists. A GET does if its path ends with the name of many things and that is not itself an id. */

@@ -32,7 +32,8 @@ export function refuse(call: Answering, failure: Failure): void {
     String(Buffer.byteLength(body)),
   ]
   ownHeaders(call, headers)
-  if (!request.complete && isLong(request.headers)) {
+  const { 'transfer-encoding': coding, 'content-length': length = 0 } = request.headers
+  if (!request.complete && (coding !== undefined || Number(length) > READ_OFF_BYTES)) {
     headers.push('Connection', 'close')
     closeAfter(call)
   }
@@ -113,10 +114,6 @@ const PROBLEM_OF: { readonly [Kind in Failure['kind']]?: { readonly type: string
     type: `${TYPES}abnormal-usage-detected`,
     title: 'Request not satisfied due to detection of abnormal request pattern',
   },
-}
-
-function isLong(headers: Record<string, unknown>): boolean {
-  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > READ_OFF_BYTES
 }
 
 /** Sends `text` and ends the connection. A client that is still sending gets a second to read the text before a reset. */

@@ -52,7 +52,7 @@ function ownSpan(call: Call, record: RequestRecord, trace: TraceContext, cameMs:
       'url.scheme': 'encrypted' in request.socket ? 'https' : 'http',
       'url.path': line.path,
       'http.route': line.route,
-      'http.response.status_code': statusOf(line.status),
+      'http.response.status_code': line.status === 'none' ? undefined : Number(line.status),
       'network.protocol.version': httpVersion === '2.0' ? '2' : httpVersion,
       ...serverOf(call.target?.host),
       'client.address': line.address,
@@ -185,10 +185,6 @@ function nameFor(method: string | undefined, route: string | undefined): string 
 function methodOf(method: string | undefined): Attributes {
   if (method !== undefined && METHODS.has(method)) return { 'http.request.method': method }
   return { 'http.request.method': '_OTHER', 'http.request.method_original': method }
-}
-
-function statusOf(status: string): number | undefined {
-  return status === 'none' ? undefined : Number(status)
 }
 
 /** The name by which the client called the gateway. */

@@ -48,7 +48,8 @@ export function connectorOf({
   return (options, callback) => {
     // With a server name undici would connect to that name instead of the host, and so avoid the guarded look-up.
     const { servername: _, ...tcpOptions } = options
-    connectTcp({ ...tcpOptions, protocol: 'http:', port: portOf(options) }, (error, socket) => {
+    const port = options.port || (options.protocol === 'https:' ? '443' : '80')
+    connectTcp({ ...tcpOptions, protocol: 'http:', port }, (error, socket) => {
       if (error !== null) return callback(inPhase('connect', error), null)
       if (options.protocol === 'http:') return callback(null, socket)
       const connecting = connectTls({ ...options, httpSocket: socket }, (tlsError, secure) => {
@@ -59,10 +60,6 @@ export function connectorOf({
       return connecting.on('session', hold)
     })
   }
-}
-
-function portOf({ port, protocol }: buildConnector.Options): string {
-  return port || (protocol === 'https:' ? '443' : '80')
 }
 
 function inPhase(phase: ConnectPhase, error: Error): Error {

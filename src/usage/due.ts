@@ -39,15 +39,14 @@ export function addUp(rows: readonly ClientUse[], keyOf: (row: ClientUse) => str
 /** For metrics: what each client is due of the quotas of an account's class. */
 export function duesByClass(rows: readonly ClientUse[]): ClientDue[] {
   const dues: ClientDue[] = []
-  for (const group of Map.groupBy(rows, classOf).values()) {
+  for (const group of Map.groupBy(
+    rows,
+    ({ upstream, account, class: name }) => `${upstream}\n${account}\n${name}`,
+  ).values()) {
     const { upstream, account, class: name } = group[0]!
     // The limits of a class count the same calls.
     const claims = addUp(group, ({ client }) => client)
     for (const [client, due] of dueOf(claims)) dues.push({ upstream, account, class: name, client, due })
   }
   return dues
-}
-
-function classOf({ upstream, account, class: name }: ClientUse): string {
-  return `${upstream}\n${account}\n${name}`
 }

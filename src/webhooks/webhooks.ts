@@ -73,11 +73,12 @@ export class Webhooks {
     this.#follow(this.#options.management.config())
     if (this.#webhooks.size === 0 || !this.#options.claims.open()) return
     // The calls of this gateway only: each gateway tells of its own.
-    const { status } = this.#options
+    const { status, management } = this.#options
     const [{ causes, limits = [] }, budgets = []] = await Promise.all([
       findings(this.#options, (question) => status.requests(question)),
       status.budgets(),
     ])
+    const instance = instanceName(management.config().log.instance)
     for (const [name, { config, delivery, episodes }] of this.#webhooks) {
       const conditions: Condition[] = []
       for (const cause of [...causes, ...usageCauses(limits, budgets, config.thresholds)]) {
@@ -85,14 +86,10 @@ export class Webhooks {
         if (event !== undefined && config.events.includes(event)) conditions.push({ level: 0, ...cause, event })
       }
       for (const told of await episodes.look(conditions)) {
-        const ids = { webhook: name, id: randomUUID(), instance: this.#instance }
+        const ids = { webhook: name, id: randomUUID(), instance }
         delivery.add(messageOf(told, ids, config.runbook))
       }
     }
-  }
-
-  get #instance(): string {
-    return instanceName(this.#options.management.config().log.instance)
   }
 
   #follow({ webhooks, networkAccess }: Config): void {

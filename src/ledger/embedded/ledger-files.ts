@@ -77,7 +77,7 @@ export class LedgerFiles {
       mkdirSync(dir, { recursive: true, mode: 0o700 })
       this.#unlock = lockFolder(dir)
     } catch (error) {
-      throw codeOf(error) === undefined ? error : unwritable(dir, error)
+      throw (error as NodeJS.ErrnoException).code === undefined ? error : unwritable(dir, error)
     }
     try {
       this.#isBehind = readdirSync(dir).includes('quota.behind')
@@ -184,8 +184,4 @@ function unwritable(dir: string, error: unknown): Error {
   return new Error(`${why}; make room or give the gateway the right to write there, or set another store.dir`, {
     cause: error,
   })
-}
-
-function codeOf(error: unknown): string | undefined {
-  return (error as NodeJS.ErrnoException).code
 }
