@@ -6,16 +6,7 @@
  */
 
 import type { Transform } from 'node:stream'
-import {
-  brotliDecompressSync,
-  createBrotliDecompress,
-  createInflateRaw,
-  createUnzip,
-  createZstdDecompress,
-  inflateRawSync,
-  unzipSync,
-  zstdDecompressSync,
-} from 'node:zlib'
+import zlib from 'node:zlib'
 import type { Field } from '../http/fields.ts'
 
 /** A body that unpacks to more than so many bytes is not looked at. */
@@ -45,10 +36,10 @@ interface Unpacking {
   stream(): Transform
 }
 
-const ZLIB: Unpacking = { whole: unzipSync, stream: createUnzip }
-const RAW: Unpacking = { whole: inflateRawSync, stream: createInflateRaw }
-const BROTLI: Unpacking = { whole: brotliDecompressSync, stream: createBrotliDecompress }
-const ZSTD: Unpacking = { whole: zstdDecompressSync, stream: createZstdDecompress }
+const ZLIB: Unpacking = { whole: zlib.unzipSync, stream: zlib.createUnzip }
+const RAW: Unpacking = { whole: zlib.inflateRawSync, stream: zlib.createInflateRaw }
+const BROTLI: Unpacking = { whole: zlib.brotliDecompressSync, stream: zlib.createBrotliDecompress }
+const ZSTD: Unpacking = { whole: zlib.zstdDecompressSync, stream: zlib.createZstdDecompress }
 
 /** By the first piece of the body: some servers leave out the header of zlib, as RFC 9110 §8.4.1.2 notes. */
 const CODINGS: Readonly<Record<string, (first: Buffer) => Unpacking>> = {

@@ -1,20 +1,10 @@
-import {
-  type Document,
-  isCollection,
-  isMap,
-  isScalar,
-  isSeq,
-  LineCounter,
-  parseDocument,
-  visit,
-  type YAMLError,
-} from 'yaml'
+import * as yaml from 'yaml'
 import type { Path, Problem } from './problem.ts'
 
 /** A YAML file as it was read. The document is complete only if there are no problems. */
 export interface YamlText {
-  readonly document: Document
-  readonly lines: LineCounter
+  readonly document: yaml.Document
+  readonly lines: yaml.LineCounter
   /** Why it can't be read: in the order of the file, each with line, column and what to do. */
   readonly problems: readonly Problem[]
 }
@@ -54,10 +44,10 @@ export function pathOf(node: unknown, ancestors: readonly unknown[]): Path {
   for (let i = 0; i < chain.length - 1; i++) {
     const parent = chain[i]
     const child = chain[i + 1]
-    if (isSeq(parent)) path.push(parent.items.indexOf(child))
-    else if (isMap(parent)) {
+    if (yaml.isSeq(parent)) path.push(parent.items.indexOf(child))
+    else if (yaml.isMap(parent)) {
       const { key } = child as { key: unknown }
-      path.push(isScalar(key) ? String(key.value) : '')
+      path.push(yaml.isScalar(key) ? String(key.value) : '')
     }
   }
   return path
@@ -74,11 +64,11 @@ const MOST_UNQUOTED = 100
  * behind it. So each such reference is replaced by letters and the file parsed again, until the first error is another
  * one.
  */
-function parse(text: string): { document: Document; lines: LineCounter; unquoted: number[] } {
+function parse(text: string): { document: yaml.Document; lines: yaml.LineCounter; unquoted: number[] } {
   const unquoted: number[] = []
   for (let rest = text; ;) {
-    const lines = new LineCounter()
-    const document = parseDocument(rest, { lineCounter: lines, prettyErrors: false, uniqueKeys: false })
+    const lines = new yaml.LineCounter()
+    const document = yaml.parseDocument(rest, { lineCounter: lines, prettyErrors: false, uniqueKeys: false })
     const offset = firstStumble(document) - 1
     const reference = rest.startsWith('${', offset) ? REFERENCES.exec(rest.slice(offset))![0] : undefined
     if (reference === undefined || unquoted.length === MOST_UNQUOTED) return { document, lines, unquoted }
@@ -87,14 +77,14 @@ function parse(text: string): { document: Document; lines: LineCounter; unquoted
   }
 }
 
-function firstStumble({ errors }: Document): number {
+function firstStumble({ errors }: yaml.Document): number {
   let first = Number.NaN
   for (const error of errors) if (faultOf(error).isLast && !(error.pos[0] >= first)) first = error.pos[0]
   return first
 }
 
 /** Turns an error of the parser into a problem, without what the parser quotes from the file. */
-function faultOf({ code, message, pos }: YAMLError): Fault {
+function faultOf({ code, message, pos }: yaml.YAMLError): Fault {
   const [offset] = pos
   const passing = PASSING[code]
   if (passing !== undefined) return { offset, message: passing }
@@ -103,7 +93,7 @@ function faultOf({ code, message, pos }: YAMLError): Fault {
 }
 
 /** Faults behind which the parser goes on as if there were none. */
-const PASSING: { readonly [Code in YAMLError['code']]?: string } = {
+const PASSING: { readonly [Code in yaml.YAMLError['code']]?: string } = {
   BAD_SCALAR_START: 'a text that begins with this character needs quotes',
   BAD_DQ_ESCAPE: 'there is no such escape in a text in double quotes: write \\\\ for a backslash, or use single quotes',
   TAG_RESOLVE_FAILED:
@@ -112,7 +102,7 @@ const PASSING: { readonly [Code in YAMLError['code']]?: string } = {
 }
 
 /** What to do about others, by the parser's own words. */
-const LAST: { readonly [Code in YAMLError['code']]?: (message: string) => string } = {
+const LAST: { readonly [Code in yaml.YAMLError['code']]?: (message: string) => string } = {
   TAB_AS_INDENT: () => 'a tab can not indent: use spaces',
   MULTIPLE_DOCS: () => 'a second document begins here, and only one is read: take "---" out',
   BAD_INDENT: (message) =>
@@ -126,18 +116,18 @@ const COLON = 'write "key: value", indent alike, and put quotes around a text wi
 const STRAY = 'a bracket or quote is missing or too many, or a text with special characters needs quotes'
 
 /** Finds keys that occur twice in a mapping, of which only the last would count, and keys that are no scalars. */
-function keyFaults(document: Document, lines: LineCounter): Fault[] {
+function keyFaults(document: yaml.Document, lines: yaml.LineCounter): Fault[] {
   const faults: Fault[] = []
-  visit(document, {
+  yaml.visit(document, {
     Map(_, map, ancestors) {
       const first = new Map<string, number>()
       for (const pair of map.items) {
         const { key } = pair
-        if (isCollection(key)) {
+        if (yaml.isCollection(key)) {
           const offset = key.range?.[0] ?? 0
           faults.push({ offset, message: 'a mapping or a list is no key: put quotes around a text with { or [ in it' })
         }
-        if (!isScalar(key)) continue
+        if (!yaml.isScalar(key)) continue
         const name = String(key.value)
         const offset = key.range?.[0] ?? 0
         const before = first.get(name)
@@ -158,9 +148,9 @@ function keyFaults(document: Document, lines: LineCounter): Fault[] {
  * Finds aliases without an anchor. Such an alias is mostly a text that begins with "*", perhaps a secret, so it is not
  * repeated.
  */
-function aliasFaults(document: Document): Fault[] {
+function aliasFaults(document: yaml.Document): Fault[] {
   const faults: Fault[] = []
-  visit(document, {
+  yaml.visit(document, {
     Alias(_, node, ancestors) {
       if (node.source === '') return
       const meant = node.resolve(document)

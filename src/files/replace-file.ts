@@ -5,18 +5,7 @@
  * test/secrets/store.test.ts).
  */
 
-import {
-  closeSync,
-  fchmodSync,
-  fchownSync,
-  fsyncSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  type Stats,
-  writeFileSync,
-} from 'node:fs'
+import fs from 'node:fs'
 import { dirname } from 'node:path'
 
 /**
@@ -28,26 +17,26 @@ import { dirname } from 'node:path'
 export function replaceFile(
   path: string,
   text: string,
-  { isSynced = false, like }: { isSynced?: boolean; like?: Stats } = {},
+  { isSynced = false, like }: { isSynced?: boolean; like?: fs.Stats } = {},
 ): void {
   const next = `${path}.tmp`
   try {
-    const file = openSync(next, 'w', 0o600)
+    const file = fs.openSync(next, 'w', 0o600)
     try {
       // `writeSync` may write only a part on a nearly full disk, and says so only in its result.
-      writeFileSync(file, text)
+      fs.writeFileSync(file, text)
       if (like !== undefined) {
         // If we are root, the gateway's user would lose the file.
-        if (process.getuid?.() === 0) fchownSync(file, like.uid, like.gid)
-        fchmodSync(file, like.mode & 0o777)
+        if (process.getuid?.() === 0) fs.fchownSync(file, like.uid, like.gid)
+        fs.fchmodSync(file, like.mode & 0o777)
       }
-      if (isSynced) fsyncSync(file)
+      if (isSynced) fs.fsyncSync(file)
     } finally {
-      closeSync(file)
+      fs.closeSync(file)
     }
-    renameSync(next, path)
+    fs.renameSync(next, path)
   } catch (error) {
-    rmSync(next, { force: true })
+    fs.rmSync(next, { force: true })
     throw error
   }
   if (isSynced) syncFolder(dirname(path))
@@ -56,7 +45,7 @@ export function replaceFile(
 /** The text of a file; undefined if there is none. */
 export function readIfThere(path: string): string | undefined {
   try {
-    return readFileSync(path, 'utf8')
+    return fs.readFileSync(path, 'utf8')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error
@@ -64,10 +53,10 @@ export function readIfThere(path: string): string | undefined {
 }
 
 function syncFolder(path: string): void {
-  const folder = openSync(path, 'r')
+  const folder = fs.openSync(path, 'r')
   try {
-    fsyncSync(folder)
+    fs.fsyncSync(folder)
   } finally {
-    closeSync(folder)
+    fs.closeSync(folder)
   }
 }

@@ -5,52 +5,10 @@
  * of a client never leaves (test/forward-proxy).
  */
 
-import {
-  createPublicKey,
-  generateKeyPairSync,
-  hash,
-  type KeyObject,
-  randomBytes,
-  sign,
-  X509Certificate,
-} from 'node:crypto'
+import crypto from 'node:crypto'
 import { isIP } from 'node:net'
 import { AsnConvert, OctetString } from '@peculiar/asn1-schema'
-import {
-  AlgorithmIdentifier,
-  AttributeTypeAndValue,
-  AttributeValue,
-  AuthorityKeyIdentifier,
-  BasicConstraints,
-  Certificate,
-  ExtendedKeyUsage,
-  Extension,
-  Extensions,
-  GeneralName,
-  GeneralSubtree,
-  GeneralSubtrees,
-  id_ce_authorityKeyIdentifier,
-  id_ce_basicConstraints,
-  id_ce_extKeyUsage,
-  id_ce_keyUsage,
-  id_ce_nameConstraints,
-  id_ce_subjectAltName,
-  id_ce_subjectKeyIdentifier,
-  id_kp_serverAuth,
-  KeyIdentifier,
-  KeyUsage,
-  KeyUsageFlags,
-  Name,
-  NameConstraints,
-  RelativeDistinguishedName,
-  SubjectAlternativeName,
-  SubjectKeyIdentifier,
-  SubjectPublicKeyInfo,
-  TBSCertificate,
-  Time,
-  Validity,
-  Version,
-} from '@peculiar/asn1-x509'
+import * as x509 from '@peculiar/asn1-x509'
 
 /*
  * Only loaded where a certificate is made: the libraries take a while to load. All keys are of P-256, all signatures ECDSA with
@@ -70,7 +28,7 @@ const EARLIER_MS = HOUR_MS
 export interface Issuer {
   /** DER. */
   readonly certificate: Buffer
-  readonly key: KeyObject
+  readonly key: crypto.KeyObject
 }
 
 export interface MadeAuthority {
@@ -89,7 +47,9 @@ export interface MadeAuthority {
 export function makeAuthority(hosts: readonly string[], now: number): MadeAuthority {
   const validity = validityOf(now, CA_MS)
   const root = newKeys()
-  const name = nameOf(`Sluice local CA ${new Date(now).toISOString().slice(0, 10)} ${randomBytes(4).toString('hex')}`)
+  const name = nameOf(
+    `Sluice local CA ${new Date(now).toISOString().slice(0, 10)} ${crypto.randomBytes(4).toString('hex')}`,
+  )
   const signer = { name, ...root }
   const rootCertificate = certify({ ...signer, validity, extensions: caExtensions(hosts, 1) }, signer)
   const issuer = newKeys()
@@ -98,7 +58,10 @@ export function makeAuthority(hosts: readonly string[], now: number): MadeAuthor
       name: nameOf('Sluice local CA, for TLS servers'),
       publicKey: issuer.publicKey,
       validity,
-      extensions: [...caExtensions(hosts, 0), extension(id_ce_extKeyUsage, new ExtendedKeyUsage([id_kp_serverAuth]))],
+      extensions: [
+        ...caExtensions(hosts, 0),
+        extension(x509.id_ce_extKeyUsage, new x509.ExtendedKeyUsage([x509.id_kp_serverAuth])),
+      ],
     },
     signer,
   )
@@ -116,23 +79,25 @@ export function makeLeaf(
   now: number,
 ): { cert: string; key: string; renewAt: number } {
   const { publicKey, privateKey } = newKeys()
-  const { subject } = AsnConvert.parse(certificate, Certificate).tbsCertificate
+  const { subject } = AsnConvert.parse(certificate, x509.Certificate).tbsCertificate
   const leaf = {
     // Not the host: some clients judge a common name that could be one by the constraints for names, also of an address.
     name: nameOf('Sluice forward proxy'),
     publicKey,
     validity: validityOf(now, LEAF_MS),
     extensions: [
-      extension(id_ce_basicConstraints, new BasicConstraints(), true),
-      extension(id_ce_keyUsage, new KeyUsage(KeyUsageFlags.digitalSignature), true),
-      extension(id_ce_extKeyUsage, new ExtendedKeyUsage([id_kp_serverAuth])),
+      extension(x509.id_ce_basicConstraints, new x509.BasicConstraints(), true),
+      extension(x509.id_ce_keyUsage, new x509.KeyUsage(x509.KeyUsageFlags.digitalSignature), true),
+      extension(x509.id_ce_extKeyUsage, new x509.ExtendedKeyUsage([x509.id_kp_serverAuth])),
       extension(
-        id_ce_subjectAltName,
-        new SubjectAlternativeName([new GeneralName(isIP(host) === 0 ? { dNSName: host } : { iPAddress: host })]),
+        x509.id_ce_subjectAltName,
+        new x509.SubjectAlternativeName([
+          new x509.GeneralName(isIP(host) === 0 ? { dNSName: host } : { iPAddress: host }),
+        ]),
       ),
     ],
   }
-  const signed = certify(leaf, { name: subject, publicKey: createPublicKey(key), privateKey: key })
+  const signed = certify(leaf, { name: subject, publicKey: crypto.createPublicKey(key), privateKey: key })
   return {
     cert: pem(signed) + pem(certificate),
     key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
@@ -142,10 +107,10 @@ export function makeLeaf(
 
 /** The hosts for which a CA of ours is good, by its own certificate. */
 export function hostsOf(certificate: Buffer): string[] {
-  const { extensions = [] } = AsnConvert.parse(certificate, Certificate).tbsCertificate
-  const found = extensions.find(({ extnID }) => extnID === id_ce_nameConstraints)
+  const { extensions = [] } = AsnConvert.parse(certificate, x509.Certificate).tbsCertificate
+  const found = extensions.find(({ extnID }) => extnID === x509.id_ce_nameConstraints)
   if (found === undefined) return []
-  const { permittedSubtrees = [] } = AsnConvert.parse(found.extnValue, NameConstraints)
+  const { permittedSubtrees = [] } = AsnConvert.parse(found.extnValue, x509.NameConstraints)
   return [...permittedSubtrees]
     .map(({ base }) => base.dNSName ?? base.iPAddress?.replace(/\/\d+$/, '') ?? '')
     .filter((host) => host !== NOBODY)
@@ -155,105 +120,113 @@ export function hostsOf(certificate: Buffer): string[] {
 const NOBODY = 'nobody.invalid'
 
 interface Keys {
-  readonly publicKey: KeyObject
-  readonly privateKey: KeyObject
+  readonly publicKey: crypto.KeyObject
+  readonly privateKey: crypto.KeyObject
 }
 
 interface Signer extends Keys {
-  readonly name: Name
+  readonly name: x509.Name
 }
 
 interface Subject {
-  readonly name: Name
-  readonly publicKey: KeyObject
-  readonly validity: Validity
-  readonly extensions: readonly Extension[]
+  readonly name: x509.Name
+  readonly publicKey: crypto.KeyObject
+  readonly validity: x509.Validity
+  readonly extensions: readonly x509.Extension[]
 }
 
 function newKeys(): Keys {
-  return generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  return crypto.generateKeyPairSync('ec', { namedCurve: 'P-256' })
 }
 
 /** DER of a certificate for the subject. */
 function certify({ name, publicKey, validity, extensions }: Subject, signer: Signer): Buffer {
-  const algorithm = new AlgorithmIdentifier({ algorithm: ECDSA_WITH_SHA256 })
-  const authorityId = new AuthorityKeyIdentifier({ keyIdentifier: new KeyIdentifier(keyId(signer.publicKey)) })
-  const tbsCertificate = new TBSCertificate({
-    version: Version.v3,
+  const algorithm = new x509.AlgorithmIdentifier({ algorithm: ECDSA_WITH_SHA256 })
+  const authorityId = new x509.AuthorityKeyIdentifier({
+    keyIdentifier: new x509.KeyIdentifier(keyId(signer.publicKey)),
+  })
+  const tbsCertificate = new x509.TBSCertificate({
+    version: x509.Version.v3,
     serialNumber: serialNumber(),
     signature: algorithm,
     issuer: signer.name,
     validity,
     subject: name,
     subjectPublicKeyInfo: infoOf(publicKey),
-    extensions: new Extensions([
+    extensions: new x509.Extensions([
       ...extensions,
-      extension(id_ce_subjectKeyIdentifier, new SubjectKeyIdentifier(keyId(publicKey))),
-      extension(id_ce_authorityKeyIdentifier, authorityId),
+      extension(x509.id_ce_subjectKeyIdentifier, new x509.SubjectKeyIdentifier(keyId(publicKey))),
+      extension(x509.id_ce_authorityKeyIdentifier, authorityId),
     ]),
   })
   const signed = Buffer.from(AsnConvert.serialize(tbsCertificate))
-  const signatureValue = bytesOf(sign('sha256', signed, signer.privateKey))
-  const certificate = new Certificate({ tbsCertificate, signatureAlgorithm: algorithm, signatureValue })
+  const signatureValue = bytesOf(crypto.sign('sha256', signed, signer.privateKey))
+  const certificate = new x509.Certificate({ tbsCertificate, signatureAlgorithm: algorithm, signatureValue })
   return Buffer.from(AsnConvert.serialize(certificate))
 }
 
-function caExtensions(hosts: readonly string[], pathLenConstraint: number): Extension[] {
+function caExtensions(hosts: readonly string[], pathLenConstraint: number): x509.Extension[] {
   return [
-    extension(id_ce_basicConstraints, new BasicConstraints({ cA: true, pathLenConstraint }), true),
-    extension(id_ce_keyUsage, new KeyUsage(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign), true),
-    extension(id_ce_nameConstraints, constraintsFor(hosts), true),
+    extension(x509.id_ce_basicConstraints, new x509.BasicConstraints({ cA: true, pathLenConstraint }), true),
+    extension(
+      x509.id_ce_keyUsage,
+      new x509.KeyUsage(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign),
+      true,
+    ),
+    extension(x509.id_ce_nameConstraints, constraintsFor(hosts), true),
   ]
 }
 
 /** A kind of name that no subtree is of would be free: names and addresses are both bound, whichever the hosts are. */
-function constraintsFor(hosts: readonly string[]): NameConstraints {
+function constraintsFor(hosts: readonly string[]): x509.NameConstraints {
   const addresses = hosts.filter((host) => isIP(host) !== 0)
   const names = hosts.filter((host) => isIP(host) === 0)
   const permitted = [
-    ...(names.length === 0 ? [NOBODY] : names).map((dNSName) => new GeneralName({ dNSName })),
-    ...addresses.map((address) => new GeneralName({ iPAddress: `${address}/${isIP(address) === 4 ? 32 : 128}` })),
+    ...(names.length === 0 ? [NOBODY] : names).map((dNSName) => new x509.GeneralName({ dNSName })),
+    ...addresses.map((address) => new x509.GeneralName({ iPAddress: `${address}/${isIP(address) === 4 ? 32 : 128}` })),
   ]
-  const none = ['0.0.0.0/0', '::/0'].map((iPAddress) => new GeneralName({ iPAddress }))
-  return new NameConstraints({
+  const none = ['0.0.0.0/0', '::/0'].map((iPAddress) => new x509.GeneralName({ iPAddress }))
+  return new x509.NameConstraints({
     permittedSubtrees: subtrees(permitted),
     ...(addresses.length === 0 ? { excludedSubtrees: subtrees(none) } : {}),
   })
 }
 
-function subtrees(names: readonly GeneralName[]): GeneralSubtrees {
-  return new GeneralSubtrees(names.map((base) => new GeneralSubtree({ base })))
+function subtrees(names: readonly x509.GeneralName[]): x509.GeneralSubtrees {
+  return new x509.GeneralSubtrees(names.map((base) => new x509.GeneralSubtree({ base })))
 }
 
-function extension(extnID: string, value: object, critical = false): Extension {
-  return new Extension({ extnID, critical, extnValue: new OctetString(AsnConvert.serialize(value)) })
+function extension(extnID: string, value: object, critical = false): x509.Extension {
+  return new x509.Extension({ extnID, critical, extnValue: new OctetString(AsnConvert.serialize(value)) })
 }
 
-function nameOf(commonName: string): Name {
-  const value = new AttributeValue({ utf8String: commonName })
-  return new Name([new RelativeDistinguishedName([new AttributeTypeAndValue({ type: COMMON_NAME, value })])])
+function nameOf(commonName: string): x509.Name {
+  const value = new x509.AttributeValue({ utf8String: commonName })
+  return new x509.Name([
+    new x509.RelativeDistinguishedName([new x509.AttributeTypeAndValue({ type: COMMON_NAME, value })]),
+  ])
 }
 
-function validityOf(now: number, lastsMs: number): Validity {
-  const validity = new Validity()
-  validity.notBefore = new Time(new Date(now - EARLIER_MS))
-  validity.notAfter = new Time(new Date(now + lastsMs))
+function validityOf(now: number, lastsMs: number): x509.Validity {
+  const validity = new x509.Validity()
+  validity.notBefore = new x509.Time(new Date(now - EARLIER_MS))
+  validity.notAfter = new x509.Time(new Date(now + lastsMs))
   return validity
 }
 
 /** Positive, and not zero (RFC 5280 §4.1.2.2). */
 function serialNumber(): ArrayBuffer {
-  const bytes = randomBytes(16)
+  const bytes = crypto.randomBytes(16)
   bytes[0] = (bytes[0]! & 0x7f) | 0x40
   return bytesOf(bytes)
 }
 
-function infoOf(publicKey: KeyObject): SubjectPublicKeyInfo {
-  return AsnConvert.parse(publicKey.export({ type: 'spki', format: 'der' }), SubjectPublicKeyInfo)
+function infoOf(publicKey: crypto.KeyObject): x509.SubjectPublicKeyInfo {
+  return AsnConvert.parse(publicKey.export({ type: 'spki', format: 'der' }), x509.SubjectPublicKeyInfo)
 }
 
-function keyId(publicKey: KeyObject): ArrayBuffer {
-  return bytesOf(hash('sha1', Buffer.from(infoOf(publicKey).subjectPublicKey), 'buffer'))
+function keyId(publicKey: crypto.KeyObject): ArrayBuffer {
+  return bytesOf(crypto.hash('sha1', Buffer.from(infoOf(publicKey).subjectPublicKey), 'buffer'))
 }
 
 function bytesOf(buffer: Buffer): ArrayBuffer {
@@ -261,5 +234,5 @@ function bytesOf(buffer: Buffer): ArrayBuffer {
 }
 
 function pem(certificate: Buffer): string {
-  return new X509Certificate(certificate).toString()
+  return new crypto.X509Certificate(certificate).toString()
 }

@@ -1,7 +1,6 @@
 import type { Preset } from '../config/presets/preset.ts'
 import { accountInPath, type ClaimRules } from '../routing/account.ts'
 import { PathPattern } from '../routing/path-pattern.ts'
-import { classifyByMethod } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { type RouteEntry, RouteTable } from '../routing/route-table.ts'
 import { type CachePolicy, cachePolicy } from '../schema/cache-policy.ts'
@@ -17,7 +16,7 @@ export function buildRoutes(config: UpstreamConfig, preset: Preset | undefined):
   })
   return new RouteTable({
     layers: preset === undefined ? [configured] : [configured, preset.routes()],
-    classify: preset?.classify ?? classifyByMethod,
+    classify: preset?.classify,
     cacheOf: preset && proposedCache(config, preset),
   })
 }

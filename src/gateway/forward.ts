@@ -24,15 +24,7 @@ import { type Delivered, type Forwarded, GONE, type Refused, refused } from './f
 import { type Beginning, HedgedAttempt } from './hedge.ts'
 import { outgoingRequest } from './outgoing.ts'
 import { isToUnpack, PackedResponse } from './packed-response.ts'
-import {
-  bodyFailed,
-  breakerOpen,
-  DRAINING,
-  OUT_OF_TIME,
-  tooManyWebSockets,
-  unanswered,
-  unsendable,
-} from './refusals.ts'
+import * as refusals from './refusals.ts'
 import type { Refresh } from './cached-read.ts'
 import { lookUpInCache } from './response-cache.ts'
 import type { ResponseObserver } from './response-observer.ts'
@@ -87,7 +79,7 @@ async function refreshCache({ call, target, observer }: Refresh, env: Environmen
 /** A WebSocket needs one of a few places, from before its handshake to its end. */
 async function forwardWebSocket(call: Call, target: Target, env: Environment): Promise<Forwarded> {
   const { webSockets } = target.upstream
-  if (webSockets.open >= webSockets.most) return refused(tooManyWebSockets(target.upstream))
+  if (webSockets.open >= webSockets.most) return refused(refusals.tooManyWebSockets(target.upstream))
   webSockets.open++
   try {
     return await send(call, target, env, undefined)
@@ -165,10 +157,10 @@ function nextStep(outcome: Outcome, plan: RetryPlan, observer: ResponseObserver 
     case 'failed': {
       const delayMs = plan.delayAfter(outcome.ending)
       if (delayMs !== undefined) return { kind: 'retry', delayMs }
-      return ending(refused(unanswered(outcome.ending, upstream, outcome.cause)))
+      return ending(refused(refusals.unanswered(outcome.ending, upstream, outcome.cause)))
     }
     case 'unsendable':
-      return ending(refused(unsendable(outcome.cause)))
+      return ending(refused(refusals.unsendable(outcome.cause)))
     case 'body_failed':
       return ending(endOfBody(outcome.error, upstream))
     case 'gone':
@@ -189,7 +181,7 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   if (plan.delayMs !== undefined) {
     if (plan.delayMs > 0) await sleep(plan.delayMs, call, env.drain)
     if (call.isGone) return GONE
-    if (env.drain.isCancelled) return refused(DRAINING)
+    if (env.drain.isCancelled) return refused(refusals.DRAINING)
     plan.chooseCredential()
   }
   if (breaker.isRefusing) return refusedBy(breaker, call, plan.target)
@@ -208,7 +200,7 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   if (usedUp !== undefined) return usedUp
   if (!plan.isTooLate) return undefined
   plan.target.upstream.timeouts.total.increment(call.id)
-  return refused(OUT_OF_TIME)
+  return refused(refusals.OUT_OF_TIME)
 }
 
 /** Sleeps between two attempts, until the client leaves or the gateway stops. */
@@ -376,9 +368,9 @@ async function beginSecond(
 
 function refusedBy(breaker: Breaker, call: Sending, { upstream }: Target): Refused {
   call.breaker = breaker.state
-  return refused(breakerOpen(upstream, breaker))
+  return refused(refusals.breakerOpen(upstream, breaker))
 }
 
 function endOfBody({ kind }: BodyError, upstream: Upstream): Forwarded {
-  return kind === 'gone' ? GONE : refused(bodyFailed(kind, upstream))
+  return kind === 'gone' ? GONE : refused(refusals.bodyFailed(kind, upstream))
 }

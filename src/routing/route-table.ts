@@ -10,7 +10,7 @@ import { METHODS } from '../http/node-http.ts'
 import type { CachePolicy } from '../schema/cache-policy.ts'
 import { normalizeDecoded, normalizePath } from './path.ts'
 import { beginsWith, fits, isAnything, isStatic, PathPattern, type SegmentPattern, segmentsOf } from './path-pattern.ts'
-import { completeRoute, type Guess, guessedRoute, type Route, type RouteRule } from './route.ts'
+import { classifyByMethod, completeRoute, type Guess, guessedRoute, type Route, type RouteRule } from './route.ts'
 
 /** An entry of the table: one path, for the given methods or for all. */
 export interface RouteEntry {
@@ -28,7 +28,8 @@ export interface RouteTableOptions {
    * does.
    */
   readonly layers: readonly (readonly RouteEntry[])[]
-  readonly classify: Classify
+  /** Default: by the method. */
+  readonly classify?: Classify | undefined
   /** How the answers of a path are cached if its route does not say so. */
   readonly cacheOf?: ((path: string) => CachePolicy | undefined) | undefined
 }
@@ -54,7 +55,7 @@ export class RouteTable {
   /** Recent routes. Without this cache the look-up is half the cost of identifying a call. */
   readonly #found = new LRUCache<string, Match>({ max: FOUND_KEPT })
 
-  constructor({ layers, classify, cacheOf }: RouteTableOptions) {
+  constructor({ layers, classify = classifyByMethod, cacheOf }: RouteTableOptions) {
     this.#cacheOf = cacheOf
     this.#classify = classify
     for (const layer of layers) {

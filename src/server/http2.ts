@@ -1,13 +1,4 @@
-import {
-  constants,
-  createServer,
-  type Http2Server,
-  Http2ServerRequest,
-  Http2ServerResponse,
-  type OutgoingHttpHeaders,
-  type ServerHttp2Session,
-  type ServerHttp2Stream,
-} from 'node:http2'
+import http2 from 'node:http2'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
@@ -42,7 +33,7 @@ export function addHttp2(
   server: Server,
   { maxHeaderBytes, idleMs, headMs, onConnect, onProtocolError }: Http2Options,
 ): { close(): void } {
-  const h2 = createServer({
+  const h2 = http2.createServer({
     // As many fields as in HTTP/1.1, the pseudo fields, and one more: whyMalformed can then refuse the request and say why.
     // Beyond this bound Node resets the stream without an answer.
     maxHeaderListPairs: MOST_FIELDS + PSEUDO_FIELDS + 1,
@@ -53,7 +44,7 @@ export function addHttp2(
     Http2ServerRequest: Request,
     Http2ServerResponse: Response,
   })
-  const sessions = new Roster<Entry<ServerHttp2Session>>()
+  const sessions = new Roster<Entry<http2.ServerHttp2Session>>()
   h2.on('session', (session) => {
     const entry = new Entry(session)
     sessions.add(entry)
@@ -88,7 +79,7 @@ export function addHttp2(
   }
 }
 
-function chooseByAlpn(server: Server, h2: Http2Server): void {
+function chooseByAlpn(server: Server, h2: http2.Http2Server): void {
   const listeners = takeOver(server, 'secureConnection')
   server.on('secureConnection', (socket: TLSSocket) => {
     if (socket.alpnProtocol === 'h2') h2.emit('connection', endWithPeer(socket))
@@ -105,7 +96,7 @@ function endWithPeer<S extends Socket>(socket: S): S {
   return socket
 }
 
-function chooseByPreface(server: Server, h2: Http2Server, headMs: number): void {
+function chooseByPreface(server: Server, h2: http2.Http2Server, headMs: number): void {
   const listeners = takeOver(server, 'connection')
   server.on('connection', (socket: Socket) => {
     let seen = Buffer.alloc(0)
@@ -132,8 +123,8 @@ function chooseByPreface(server: Server, h2: Http2Server, headMs: number): void 
 }
 
 /** A request of HTTP/2 that has its host, framing and fields where a request of HTTP/1.1 has them. */
-class Request extends Http2ServerRequest {
-  constructor(...args: ConstructorParameters<typeof Http2ServerRequest>) {
+class Request extends http2.Http2ServerRequest {
+  constructor(...args: ConstructorParameters<typeof http2.Http2ServerRequest>) {
     super(...args)
     const { headers, stream } = this
     headers.host ??= headers[':authority']
@@ -150,7 +141,7 @@ class Request extends Http2ServerRequest {
 }
 
 /** Names and values in turn, without pseudo fields. The crumbs of Cookie are joined to one field (RFC 9113 §8.2.3). */
-function fieldsOf({ headers, rawHeaders }: Http2ServerRequest): string[] {
+function fieldsOf({ headers, rawHeaders }: http2.Http2ServerRequest): string[] {
   const fields: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i]!
@@ -170,10 +161,10 @@ function distinct(fields: readonly string[]): NodeJS.Dict<string[]> {
 }
 
 /** A response of HTTP/2 that is written like one of HTTP/1.1. It leaves out what HTTP/2 does not have. */
-class Response extends Http2ServerResponse {
+class Response extends http2.Http2ServerResponse {
   #isBrokenOff = false
 
-  constructor(stream: ServerHttp2Stream) {
+  constructor(stream: http2.ServerHttp2Stream) {
     super(stream)
     // If the client resets a stream, Node keeps it until its body has been read, which may be never.
     stream.once('aborted', () => void (this.#isBrokenOff || stream.destroy()))
@@ -188,14 +179,14 @@ class Response extends Http2ServerResponse {
       if (fields[i] !== 'Connection') kept.push(fields[i]!, fields[i + 1]!)
     }
     // Node sends no status above 599. A client treats all of those as an error of the server (RFC 9110 §15).
-    const sent = status > HIGHEST_STATUS ? constants.HTTP_STATUS_BAD_GATEWAY : status
+    const sent = status > HIGHEST_STATUS ? http2.constants.HTTP_STATUS_BAD_GATEWAY : status
     // Node accepts a list of names and values, but its type does not say so.
     return super.writeHead(sent, kept as unknown as Record<string, string>)
   }
 
   /** Also writes 100 Continue. */
   writeInformation(status: number, fields: readonly string[] = []): void {
-    const headers: OutgoingHttpHeaders = { ':status': status }
+    const headers: http2.OutgoingHttpHeaders = { ':status': status }
     for (let i = 0; i < fields.length; i += 2) {
       const name = fields[i]!
       headers[name] = [headers[name] ?? [], fields[i + 1]!].flat().map(String)
@@ -212,7 +203,7 @@ class Response extends Http2ServerResponse {
   /** Ends the stream with an error. Without it the client would take the cut response for a complete one. */
   override destroy(): this {
     this.#isBrokenOff = true
-    this.stream.close(constants.NGHTTP2_INTERNAL_ERROR)
+    this.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR)
     return this
   }
 }

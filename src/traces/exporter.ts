@@ -1,12 +1,6 @@
 import { ROOT_CONTEXT, SpanKind, SpanStatusCode, createTraceState, trace as api } from '@opentelemetry/api'
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto'
-import {
-  defaultResource,
-  detectResources,
-  envDetector,
-  type Resource,
-  resourceFromAttributes,
-} from '@opentelemetry/resources'
+import * as resources from '@opentelemetry/resources'
 import { AlwaysOnSampler, BatchSpanProcessor, type SpanExporter, TracerProvider } from '@opentelemetry/sdk-trace'
 import { manifest } from '../manifest.ts'
 import type { TraceContext } from '../http/trace-context.ts'
@@ -130,11 +124,12 @@ function parentOf({ parent }: TraceContext) {
 }
 
 /** The configuration comes before the environment, and the environment before the name of the program. */
-function resourceOf({ attributes }: TracesConfig, instanceId: string): Resource {
-  return defaultResource()
-    .merge(resourceFromAttributes({ 'service.name': 'sluice', 'service.version': manifest.version }))
-    .merge(detectResources({ detectors: [envDetector] }))
-    .merge(resourceFromAttributes({ ...attributes, 'service.instance.id': instanceId }))
+function resourceOf({ attributes }: TracesConfig, instanceId: string): resources.Resource {
+  return resources
+    .defaultResource()
+    .merge(resources.resourceFromAttributes({ 'service.name': 'sluice', 'service.version': manifest.version }))
+    .merge(resources.detectResources({ detectors: [resources.envDetector] }))
+    .merge(resources.resourceFromAttributes({ ...attributes, 'service.instance.id': instanceId }))
 }
 
 /** The SDK reads these, too, but takes what is no URL of HTTP for one, or says nothing. */

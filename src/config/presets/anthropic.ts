@@ -1,4 +1,3 @@
-import { classifyByMethod } from '../../routing/route.ts'
 import type { Preset } from './preset.ts'
 
 const INPUT = {
@@ -85,5 +84,4 @@ export const anthropic: Preset = {
     { path: '/v1/messages/batches', rule: { class: 'batches' } },
     { path: '/v1/messages/batches/*', rule: { class: 'batches' } },
   ],
-  classify: classifyByMethod,
 }

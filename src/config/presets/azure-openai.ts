@@ -1,5 +1,5 @@
 import type { RouteEntry } from '../../routing/route-table.ts'
-import { modelRoutes, openai } from './openai.ts'
+import { modelRoutes } from './openai.ts'
 import type { Preset } from './preset.ts'
 
 /** What Azure adds to its count as a request arrives. See `azureOpenai`. */
@@ -52,7 +52,6 @@ export const azureOpenai: Preset = {
     errors: 'openai',
   },
   routes: () => [...modelRoutes('/openai/deployments/{deployment}').map(ofDeployment), ...modelRoutes('/openai/v1')],
-  classify: openai.classify,
 }
 
 function ofDeployment({ rule, ...entry }: RouteEntry): RouteEntry {

@@ -1,4 +1,3 @@
-import { classifyByMethod } from '../../routing/route.ts'
 import type { Preset } from './preset.ts'
 
 /**
@@ -33,5 +32,4 @@ export const cloudflare: Preset = {
   proposedCache: [{ paths: /^\/(?:accounts|user|zones)(?:\/[^/]+)?$/, rule: { private: true, freshFor: 30_000 } }],
   // Cloudflare's GraphQL has no mutations: https://developers.cloudflare.com/analytics/graphql-api/
   routes: () => [{ path: '/graphql', rule: { class: 'graphql', retry: 'safe' } }],
-  classify: classifyByMethod,
 }

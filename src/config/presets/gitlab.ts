@@ -1,4 +1,3 @@
-import { classifyByMethod } from '../../routing/route.ts'
 import type { RouteEntry } from '../../routing/route-table.ts'
 import type { Preset } from './preset.ts'
 
@@ -57,7 +56,6 @@ export const gitlab: Preset = {
   // GitLab has an ETag for most of its answers. They are one user's.
   proposedCache: [{ paths: /^\/(?:projects|groups|users)(?:\/|$)/, rule: { private: true } }],
   routes: () => ROUTES,
-  classify: classifyByMethod,
 }
 
 const READS = {

@@ -1,4 +1,3 @@
-import { classifyByMethod } from '../../routing/route.ts'
 import type { RouteEntry } from '../../routing/route-table.ts'
 import type { Preset } from './preset.ts'
 
@@ -47,7 +46,6 @@ export const openai: Preset = {
     errors: 'openai',
   },
   routes: () => modelRoutes('/v1'),
-  classify: classifyByMethod,
 }
 
 /**

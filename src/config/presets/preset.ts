@@ -40,8 +40,8 @@ export interface Preset {
   routes(): readonly RouteEntry[]
   /** What is worth caching. The first entry that matches a path counts. */
   readonly proposedCache?: readonly CacheProposal[]
-  /** Classifies all other operations. */
-  readonly classify: Classify
+  /** Classifies all other operations. Default: by the method. */
+  readonly classify?: Classify
   /** A prefix under which the vendor serves every path again. */
   readonly aliasPrefix?: string
   /** The account ids in a path (without query and alias prefix), percent-encoded as they are there. */

@@ -1,4 +1,3 @@
-import { classifyByMethod } from '../../routing/route.ts'
 import type { Preset } from './preset.ts'
 
 /** Both buckets of every plan leak whole in so many seconds. */
@@ -67,5 +66,4 @@ export const shopify: Preset = {
       rule: { class: 'write', charges: ['write', 'rest'] },
     },
   ],
-  classify: classifyByMethod,
 }
