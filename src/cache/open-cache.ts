@@ -23,7 +23,8 @@ export class SharedCache {
   readonly #config: Pick<Config, 'cache' | 'store'>
   readonly #parts: CacheParts
   #store: CacheStore | undefined
-  #opened: Promise<void> = Promise.resolve()
+  /** Resolves when the store can be used, or after a bounded wait, because the gateway does not depend on it. */
+  opened: Promise<void> = Promise.resolve()
 
   constructor(config: Pick<Config, 'cache' | 'store'>, parts: CacheParts) {
     this.#config = config
@@ -38,11 +39,6 @@ export class SharedCache {
   inUse(): this {
     this.#store ??= this.#open()
     return this
-  }
-
-  /** Resolves when the store can be used, or after a bounded wait, because the gateway does not depend on it. */
-  get opened(): Promise<void> {
-    return this.#opened
   }
 
   get maxEntryBytes(): CacheConfig['maxEntryBytes'] {
@@ -63,13 +59,13 @@ export class SharedCache {
     const { clock, metrics } = this.#parts
     if (cache.store === 'memory') return new MemoryStore(clock, cache.maxBytes ?? MAX_BYTES)
     const redis = connectRedis(store)
-    this.#opened = connectedOrLate(redis, clock)
+    this.opened = connectedOrLate(redis, clock)
     return new RedisStore({
       redis,
       clock,
       prefix: store.prefix,
       answerWithinMs: store.commandTimeout,
-      onError: () => metrics.cacheFailed(),
+      onError: () => metrics.cacheErrors.of({}).increment(),
     })
   }
 }

@@ -1,6 +1,6 @@
-import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
-import { connectedOrLate } from '../redis/connection.ts'
+import type { RedisPlace } from '../redis/connection.ts'
+import { OwnConnection } from '../redis/own-connection.ts'
 
 /** Where sealed tokens are for all that share them, until they expire. Each function may reject. */
 export interface TokenStore {
@@ -18,48 +18,36 @@ const UNLOCK = `if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call(
 
 /** In Redis, for all instances. Connects when the first token is wanted. */
 export class RedisTokens implements TokenStore {
-  readonly #connect: () => Redis | Cluster
-  readonly #clock: Clock
-  #redis: Redis | Cluster | undefined
+  readonly #redis: OwnConnection
 
-  constructor(connect: () => Redis | Cluster, clock: Clock) {
-    this.#connect = connect
-    this.#clock = clock
+  constructor(place: RedisPlace, clock: Clock) {
+    this.#redis = new OwnConnection(place, clock)
   }
 
   /** Redis says how long it is still valid: the clocks of gateways may differ. */
   async get(name: string): Promise<{ sealed: string; leftMs: number } | undefined> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.made()
     const [sealed, leftMs] = await Promise.all([redis.get(name), redis.pttl(name)])
     return sealed === null || leftMs <= 0 ? undefined : { sealed, leftMs }
   }
 
   async set(name: string, sealed: string, forMs: number): Promise<void> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.made()
     await redis.set(name, sealed, 'PX', forMs)
   }
 
   async lock(name: string, owner: string, forMs: number): Promise<boolean> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.made()
     return (await redis.set(`${name}:lock`, owner, 'PX', forMs, 'NX')) === 'OK'
   }
 
   async unlock(name: string, owner: string): Promise<void> {
-    const redis = await this.#connected()
+    const redis = await this.#redis.made()
     await redis.eval(UNLOCK, 1, `${name}:lock`, owner)
   }
 
   close(): void {
-    this.#redis?.disconnect()
-  }
-
-  async #connected(): Promise<Redis | Cluster> {
-    if (this.#redis === undefined) {
-      this.#redis = this.#connect()
-      // Only the first connection is waited for.
-      await connectedOrLate(this.#redis, this.#clock)
-    }
-    return this.#redis
+    this.#redis.close()
   }
 }
 

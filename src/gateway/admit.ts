@@ -154,7 +154,7 @@ function toldOf(
   const { because } = admission
   call.isStoreDegraded =
     admission.kind === 'admitted' ? admission.permit.isLocal : admissionPolicy.queue.ledger.isDegraded
-  if (because === 'quota') metrics.quotaDenied(admissionPolicy.labels, client.name, call.id)
+  if (because === 'quota') metrics.quotaDenied.of({ ...admissionPolicy.labels, client: client.name }).increment(call.id)
   if (admission.kind !== 'closed' && admission.wait !== undefined) {
     noteWait(call, admission.wait, waitedMs, admission.kind)
     noteForecast(call, admission.wait, waitedMs, admission.kind, admissionPolicy)
@@ -203,7 +203,7 @@ function storeFailed(error: unknown, call: Admitting, enteredAt: number, metrics
   if (!(error instanceof StoreUnavailableError)) throw error
   call.waitedMs += call.clock.now() - enteredAt
   call.isStoreDegraded = true
-  metrics.storeFailed(call.id)
+  metrics.storeErrors.of({}).increment(call.id)
   return refused(storeUnavailable(error))
 }
 
@@ -218,7 +218,9 @@ function noteWouldDeny(call: Admitting, { labels }: AdmissionPolicy, client: Cli
     const name = limitName(limit)
     // A limit is noted once a call, however many attempts there are.
     if (call.wouldDeny?.includes(name) !== true) (call.wouldDeny ??= []).push(name)
-    metrics.quotaWouldDeny({ ...labels, class: limit.class }, limit.label, client.name, call.id)
+    metrics.quotaWouldDeny
+      .of({ ...labels, class: limit.class, window: limit.label, client: client.name })
+      .increment(call.id)
   }
 }
 

@@ -84,7 +84,7 @@ class BudgetCharge implements Spend {
       grant = await ledger.charge(chargeSet, 1)
     } catch (error) {
       if (!(error instanceof StoreUnavailableError)) throw error
-      this.#env.metrics.storeFailed(call.id)
+      this.#env.metrics.storeErrors.of({}).increment(call.id)
       const message = 'the quota store can’t be reached, so the call can’t be kept inside the budget of its client'
       return refused(new Failure('store_unavailable', message, { cause: error }))
     }

@@ -10,7 +10,7 @@ import { BoundedLabels, DEFAULT_BOUNDS, type LabelBounds } from './bounded-label
 import { exposition } from './exposition.ts'
 import type { Observed } from './gauges.ts'
 import { registerGauges } from './observed-gauge.ts'
-import { counterFamily, type CounterSeries, Family, HistogramSeries, type Labels, type ClassLabels } from './series.ts'
+import { counterFamily, type CounterSeries, Family, HistogramSeries, type Labels } from './series.ts'
 
 /**
  * What the cache did for a call. `collapsed`: it waited for another call's answer. `unavailable`: the store could not
@@ -89,11 +89,11 @@ export class Metrics {
     'client_wait_seconds',
     'Time that calls waited for quota until they had it, by client.',
   )
-  readonly #quotaDenied = this.#counter(
+  readonly quotaDenied = this.#counter(
     'quota_denied',
     'Calls that found no quota when they came: they waited, or were refused.',
   )
-  readonly #quotaWouldDeny = this.#counter(
+  readonly quotaWouldDeny = this.#counter(
     'quota_would_deny',
     'Attempts that a limit with enforce: false would have held back.',
   )
@@ -120,7 +120,7 @@ export class Metrics {
     'quota_saved',
     'Units that calls were not charged, because they were answered without asking upstream.',
   )
-  readonly #cacheErrors = this.#counter('cache_errors', 'Questions to the cache’s store, and orders, that failed.')
+  readonly cacheErrors = this.#counter('cache_errors', 'Questions to the cache’s store, and orders, that failed.')
   readonly credentialRefused = this.#counter(
     'credential_refused',
     'Attempts with a credential of the gateway that the upstream answered with 401.',
@@ -142,7 +142,7 @@ export class Metrics {
     'From a question to Redis about quotas to its answer: its own time, the way there and back, and the event loop.',
     OVERHEADS,
   )
-  readonly #storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
+  readonly storeErrors = this.#counter('store_errors', 'Calls refused because the quota store did not answer.')
   readonly usageUnwritten = this.#counter(
     'usage_unwritten',
     'How often what clients have used could not be written by the day; it is kept, and written later.',
@@ -154,7 +154,7 @@ export class Metrics {
   )
   readonly logDropped = droppedLines(this.registry)
   /** Looked up once, because every answer of Redis is observed. */
-  readonly #storeDuration: HistogramSeries
+  readonly storeDuration: HistogramSeries
   #observed: Observed | undefined
 
   /**
@@ -164,10 +164,10 @@ export class Metrics {
   constructor(bounds: LabelBounds = DEFAULT_BOUNDS, { hasProcess = true } = {}) {
     this.#labels = new BoundedLabels(bounds)
     if (hasProcess) collectProcessMetrics(this.registry)
-    this.#storeErrors.of({})
+    this.storeErrors.of({})
     this.usageUnwritten.of({})
-    this.#storeDuration = this.#storeDurations.of({})
-    this.#cacheErrors.of({})
+    this.storeDuration = this.#storeDurations.of({})
+    this.cacheErrors.of({})
     registerGauges(this.registry, this.#labels, () => this.#observed)
   }
 
@@ -188,15 +188,6 @@ export class Metrics {
     this.#observed = observed
   }
 
-  quotaDenied(labels: ClassLabels, client: string, id: string): void {
-    this.#quotaDenied.of({ ...labels, client }).increment(id)
-  }
-
-  /** `labels` contains the class of the limit. */
-  quotaWouldDeny(labels: ClassLabels, window: string, client: string, id: string): void {
-    this.#quotaWouldDeny.of({ ...labels, window, client }).increment(id)
-  }
-
   timeoutsOf(upstream: string): Record<TimeoutPhase, CounterSeries> {
     const of = (phase: TimeoutPhase): CounterSeries => this.#timeouts.of({ upstream, phase })
     return {
@@ -207,18 +198,6 @@ export class Metrics {
       total: of('total'),
       client: of('client'),
     }
-  }
-
-  storeAnswered(tookMs: number): void {
-    this.#storeDuration.observeMs(tookMs)
-  }
-
-  storeFailed(id: string): void {
-    this.#storeErrors.of({}).increment(id)
-  }
-
-  cacheFailed(): void {
-    this.#cacheErrors.of({}).increment()
   }
 
   /** All of it in the OpenMetrics format, in pieces. */

@@ -30,7 +30,6 @@ import { openManaged, sharedBy } from './management.ts'
 import { QueueCapacity } from '../queue/capacity.ts'
 import { openForwardProxy } from './open-forward-proxy.ts'
 import { openLedger } from './open-ledger.ts'
-import { connectRedis } from '../redis/connection.ts'
 import { type ReloadParts, reloadable, Reloader, reloadFor, SELF, STOPS } from './reload.ts'
 import { buildAdmin } from '../server/admin/admin.ts'
 import type { BreakerOrder, BreakerRow, Reloaded, Status } from '../server/admin/status.ts'
@@ -164,11 +163,11 @@ export async function runWithoutAdmin(
   parts.defer(() => log.flush())
   const metrics = new Metrics(config.metrics)
   log.onDropped(() => metrics.logDropped.increment())
-  const onAnswer = (ms: number): void => metrics.storeAnswered(ms)
+  const onAnswer = (ms: number): void => metrics.storeDuration.observeMs(ms)
   const ledger = first?.ledger ?? (await openLedger(config.store, { clock, logger, onAnswer }).catch(failed))
   parts.defer(() => ledger.close())
   const { store } = config
-  const tokenStore = store.kind === 'redis' ? new RedisTokens(() => connectRedis(store), clock) : first?.tokens
+  const tokenStore = store.kind === 'redis' ? new RedisTokens(store, clock) : first?.tokens
   const tokens = tokenStore && new TokenShare(tokenStore, store.prefix, clock)
   parts.defer(() => tokens?.close())
   const cache = new SharedCache(config, { clock, metrics, logger })

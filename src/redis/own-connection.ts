@@ -1,6 +1,6 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
-import { connectedInTime, connectRedis, type RedisPlace } from './connection.ts'
+import { connectedInTime, connectedOrLate, connectRedis, type RedisPlace } from './connection.ts'
 
 /** A connection that is made when it is first wanted. */
 export class OwnConnection {
@@ -23,6 +23,12 @@ export class OwnConnection {
     const redis = this.open()
     await connectedInTime(redis, this.#clock)
     return redis
+  }
+
+  /** The same, but only whoever makes the connection waits, and it is no error if it takes longer. */
+  async made(): Promise<Redis | Cluster> {
+    if (this.#redis === undefined) await connectedOrLate(this.open(), this.#clock)
+    return this.open()
   }
 
   close(): void {
