@@ -56,9 +56,9 @@ export async function init(options: Options): Promise<void> {
 
 interface Question {
   readonly field: Field
-  readonly option: string
   readonly ask: string
-  readonly isNeeded: (answers: Answers) => boolean
+  /** Always, unless it says when. */
+  readonly isNeeded?: (answers: Answers) => boolean
   readonly problem: (value: string) => string | undefined
 }
 
@@ -72,23 +72,19 @@ const presetOf = ({ preset = '' }: Answers) => presets[preset]
 const QUESTIONS: readonly Question[] = [
   {
     field: 'preset',
-    option: '--preset',
     ask: `Vendor (${Object.keys(presets).join(', ')})`,
-    isNeeded: () => true,
     problem: (value) =>
       Object.hasOwn(presets, value) ? undefined : `must be one of ${Object.keys(presets).join(', ')}`,
   },
-  { field: 'account', option: '--account', ask: 'A name for the account', isNeeded: () => true, problem: isName },
+  { field: 'account', ask: 'A name for the account', problem: isName },
   {
     field: 'accountId',
-    option: '--account-id',
     ask: 'The vendor’s id of the account',
     isNeeded: (answers) => presetOf(answers)?.needsAccountId === true,
     problem: isText,
   },
   {
     field: 'url',
-    option: '--url',
     ask: 'Base URL of the API',
     isNeeded: (answers) => presetOf(answers)?.config['url'] === undefined,
     problem: (value) =>
@@ -96,29 +92,27 @@ const QUESTIONS: readonly Question[] = [
   },
   {
     field: 'user',
-    option: '--user',
     ask: 'The user of the credential',
     isNeeded: ({ preset = '' }) => WITH_USER.has(preset),
     problem: isText,
   },
   {
     field: 'secret',
-    option: '--secret',
     ask: 'Where the secret is (env:NAME, file:PATH or secret:NAME)',
-    isNeeded: () => true,
     // The message does not repeat what was given: it may be the secret itself.
     problem: (value) =>
       /^(?:env:[A-Za-z_]\w*|file:[^{}$\s]+|secret:[A-Za-z0-9][A-Za-z0-9._/-]{0,127})$/.test(value)
         ? undefined
         : 'must be env:NAME, file:PATH or secret:NAME, and not the secret itself',
   },
-  { field: 'client', option: '--client', ask: 'A name for the first client', isNeeded: () => true, problem: isName },
+  { field: 'client', ask: 'A name for the first client', problem: isName },
 ]
 
 async function complete(options: Options, terminal: Interface | undefined): Promise<Answers> {
   const answers: Answers = {}
   const problems: string[] = []
-  for (const { field, option, ask, isNeeded, problem } of QUESTIONS) {
+  for (const { field, ask, isNeeded = () => true, problem } of QUESTIONS) {
+    const option = `--${field.replace('Id', '-id')}`
     let value = options[field]
     while (terminal !== undefined && value === undefined && isNeeded(answers)) {
       const typed = (await terminal.question(`${ask}: `)).trim()
