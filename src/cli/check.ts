@@ -9,14 +9,11 @@ import { checkHome, checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
 import { countOf } from '../schema/units.ts'
 
-interface CheckOptions {
-  readonly config?: string
-  readonly secrets: boolean
-  readonly store?: boolean
-}
-
 /** Validates a configuration and says what is in it, or lists everything that is wrong with it. */
-export async function check(file: string | undefined, options: CheckOptions): Promise<void> {
+export async function check(
+  file: string | undefined,
+  options: { config?: string; secrets: boolean; store?: boolean },
+): Promise<void> {
   const found = await findConfig(file ?? options.config, { ignores: () => !options.secrets })
   if (found === undefined)
     throw new CommandError(

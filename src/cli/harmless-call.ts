@@ -4,7 +4,6 @@ import { readFeedback } from '../ledger/feedback.ts'
 import { Metrics } from '../observe/metrics.ts'
 import type { Config } from '../schema/schema.ts'
 import { systemClock } from '../time/clock.ts'
-import type { Finding } from './finding.ts'
 
 const TIMEOUT_MS = 10_000
 /** How far the clocks may be apart. Windows that are counted here should not be off by more; signatures of AWS allow minutes. */
@@ -126,4 +125,12 @@ function limits(what: string, { limits: configured }: Upstream, response: Respon
   }
   const finding = `the vendor says ${lowest}, and every configured limit is higher`
   return [{ level: 'warn', what: name, finding, todo: `set limits of this upstream to at most ${lowest}` }]
+}
+
+/** What `sluice doctor` found in one place. `todo` says what to do, unless all is well. It never contains a secret. */
+export interface Finding {
+  readonly level: 'ok' | 'warn' | 'fail'
+  readonly what: string
+  readonly finding: string
+  readonly todo?: string
 }

@@ -46,7 +46,8 @@ export class ManagedClients {
   #stored: ReadonlyMap<string, StoredClient> | undefined
   #reading: Promise<void> | undefined
   #isStale = false
-  #wasUsed = false
+  /** Whether there ever was one. Then nobody may call without a key, even if the store has lost them all. */
+  isUsed = false
   /** Whether the log already says that they can't be read. */
   #isUnread = false
   /** Grows whenever something changed. */
@@ -60,11 +61,6 @@ export class ManagedClients {
   /** Whether they have been read since the start. Until then an unknown key may be one of theirs. */
   get isKnown(): boolean {
     return this.#stored !== undefined
-  }
-
-  /** Whether there ever was one. Then nobody may call without a key, even if the store has lost them all. */
-  get isUsed(): boolean {
-    return this.#wasUsed
   }
 
   /**
@@ -123,7 +119,7 @@ export class ManagedClients {
         const stored = await this.#records.read()
         if (JSON.stringify([...stored]) === JSON.stringify([...(this.#stored ?? [])]) && this.isKnown) continue
         this.#stored = stored
-        this.#wasUsed ||= stored.size > 0
+        this.isUsed ||= stored.size > 0
         this.revision++
       } catch (error) {
         // The clients that were read before stay in force.

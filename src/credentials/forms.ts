@@ -29,7 +29,7 @@ function encodingsOf(text: string): string[] {
     text,
     ...base64,
     ...base64.map((form) => form.replaceAll('+', '-').replaceAll('/', '_')),
-    ...[inUrl, inForm].flatMap((form) => [form, lowerEscapes(form)]),
+    ...[inUrl, inForm].flatMap((form) => [form, form.replaceAll(/%[0-9A-F]{2}/g, (escape) => escape.toLowerCase())]),
     inJson,
     inJson.replaceAll('/', String.raw`\/`),
     inHtml,
@@ -41,8 +41,4 @@ function base64At(text: string, offset: number): string {
   const bytes = Buffer.concat([Buffer.alloc(offset), Buffer.from(text)])
   const from = Math.ceil((offset * 8) / 6)
   return bytes.toString('base64').slice(from, Math.floor((bytes.length * 8) / 6))
-}
-
-function lowerEscapes(text: string): string {
-  return text.replaceAll(/%[0-9A-F]{2}/g, (escape) => escape.toLowerCase())
 }

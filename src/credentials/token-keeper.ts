@@ -54,7 +54,8 @@ export class TokenKeeper {
   #token: Token | undefined
   /** The upstream refuses the token, though it has not expired. */
   #isRefused = false
-  #version = 0
+  /** How many tokens there were. */
+  version = 0
   #renewal: Promise<void> | undefined
   #failures = 0
   #error: unknown
@@ -65,11 +66,6 @@ export class TokenKeeper {
   constructor(options: TokenKeeperOptions) {
     this.#options = options
     this.#refusals = new Refusals(options.clock)
-  }
-
-  /** How many tokens there were. */
-  get version(): number {
-    return this.#version
   }
 
   /** The token, which may have expired; undefined before the first. */
@@ -90,7 +86,7 @@ export class TokenKeeper {
     if (now < this.#renewAgainAt && this.#renewal === undefined) {
       return isValid ? undefined : Promise.reject(this.#unavailable())
     }
-    const renewal = this.#renew()
+    const renewal = (this.#renewal ??= this.#renewNow().finally(() => (this.#renewal = undefined)))
     if (isValid && !this.#isRefused) return undefined
     return renewal.then(async () => {
       await Turns.of(clock).pass()
@@ -104,7 +100,7 @@ export class TokenKeeper {
    * after `ready`. It should not if the token before was refused a moment ago, too: then a new one does not help.
    */
   refused(version: number): boolean {
-    if (version !== this.#version || this.#isRefused) return true
+    if (version !== this.version || this.#isRefused) return true
     return (this.#isRefused = this.#refusals.isReason())
   }
 
@@ -114,16 +110,12 @@ export class TokenKeeper {
     this.#renewAgainAt = -Infinity
   }
 
-  #renew(): Promise<void> {
-    return (this.#renewal ??= this.#renewNow().finally(() => (this.#renewal = undefined)))
-  }
-
   async #renewNow(): Promise<void> {
     const { clock, random, obtain, onRenewal } = this.#options
     const old = this.#token
     try {
       this.#token = await obtain((token) => token.text !== old?.text && clock.now() < token.renewAt)
-      this.#version++
+      this.version++
       this.#failures = 0
       this.#renewAgainAt = -Infinity
       onRenewal(undefined)

@@ -44,10 +44,6 @@ export class FileWatch {
     return [...this.#read.values()].join('\n')
   }
 
-  get #stateNow(): string {
-    return [...this.#read.keys()].map(stateOf).join('\n')
-  }
-
   #watchFolders(): void {
     const files = [...this.#read.keys()]
     this.#folders.follow(new Set(files.flatMap((file) => [dirname(file), dirname(realPathOf(file))])))
@@ -59,7 +55,7 @@ export class FileWatch {
   #lookLater(before: string): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
-      const now = this.#stateNow
+      const now = [...this.#read.keys()].map(stateOf).join('\n')
       if (now !== before) this.#lookLater(now)
       else if (now !== this.#stateThen) this.#onChange?.()
     }, QUIET_MS).unref()

@@ -45,7 +45,8 @@ export class ForwardProxy {
   readonly #passing = new Roster<PassThrough>()
   /** When it was last said that a client does not trust the certificate of a host. */
   readonly #said = new Map<string, number>()
-  #open = 0
+  /** How many tunnels are open, of both kinds. */
+  open = 0
   #isDraining = false
 
   constructor(options: ForwardProxyOptions) {
@@ -62,11 +63,6 @@ export class ForwardProxy {
       const proxied = proxiedOn(socket)
       if (proxied !== undefined) proxied.isUsed = true
     })
-  }
-
-  /** How many tunnels are open, of both kinds. */
-  get open(): number {
-    return this.#open
   }
 
   /** Its URL, for HTTPS_PROXY. */
@@ -94,8 +90,8 @@ export class ForwardProxy {
       const target = authorityOf(request.url ?? '')
       if (isFailure(target)) return refused(target)
       if (this.#isDraining) return refused(new Failure('draining', 'the gateway stops: no further tunnels are made'))
-      if (this.#open >= this.#options.config.maxTunnels) {
-        const message = `${this.#open} tunnels are open, as many as forwardProxy.maxTunnels allows`
+      if (this.open >= this.#options.config.maxTunnels) {
+        const message = `${this.open} tunnels are open, as many as forwardProxy.maxTunnels allows`
         return refused(new Failure('queue_full', message))
       }
       const tunnel = { ...target, credentials: request.headers['proxy-authorization'] }
@@ -215,8 +211,8 @@ export class ForwardProxy {
 
   #count(kind: 'intercepted' | 'passed', socket: Socket): void {
     this.#options.metrics.tunnels.of({ kind }).increment()
-    this.#open++
-    socket.once('close', () => this.#open--)
+    this.open++
+    socket.once('close', () => this.open--)
   }
 }
 

@@ -4,13 +4,14 @@ import { PathPattern } from '../routing/path-pattern.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { type RouteEntry, RouteTable } from '../routing/route-table.ts'
 import { type CachePolicy, cachePolicy } from '../schema/cache-policy.ts'
-import type { CacheRule } from '../schema/cache-schema.ts'
 import type { UpstreamConfig } from '../schema/schema.ts'
 
 /** The routes of an upstream: those of the configuration go before those of its preset. */
 export function buildRoutes(config: UpstreamConfig, preset: Preset | undefined): RouteTable {
   const configured = config.routes.map(({ method, path, redact, cache, ...rest }): RouteEntry => {
-    const ofCache = cache === undefined ? {} : { cache: routeCache(config, cache) }
+    const policy =
+      cache !== undefined && cache !== false && cachePolicy(config.cache, cache === true ? undefined : cache)
+    const ofCache = cache === undefined ? {} : { cache: policy }
     const rule = { ...rest, ...ofCache, secretSegments: segmentsNamed(path, redact ?? []) }
     return method === undefined ? { path, rule } : { methods: [method].flat(), path, rule }
   })
@@ -23,10 +24,6 @@ export function buildRoutes(config: UpstreamConfig, preset: Preset | undefined):
 
 export function isCached({ routes, cache }: UpstreamConfig): boolean {
   return cache?.routes === 'proposed' || routes.some(({ cache = false }) => cache !== false)
-}
-
-function routeCache({ cache: ofAll }: UpstreamConfig, ofRoute: CacheRule | boolean): CachePolicy | false {
-  return ofRoute !== false && cachePolicy(ofAll, ofRoute === true ? undefined : ofRoute)
 }
 
 /** The cache policies that the preset proposes for its routes. What the configuration says for all cached routes wins. */

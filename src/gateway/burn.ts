@@ -97,8 +97,10 @@ export class BurnMeter {
   /** All that was charged until now, by what is used now. */
   #totalNow(now: number, { used, resetMs }: LimitUsage): number {
     const last = this.#totals.at(-1)!
-    if (this.#keptMs === Infinity)
-      return last + Math.max(0, this.#isSameWindow(now, resetMs) ? used - this.#used : used)
+    if (this.#keptMs === Infinity) {
+      const isSame = Math.abs(now + resetMs - this.#windowEndsAt) < this.#limit.windowMs / 2
+      return last + Math.max(0, isSame ? used - this.#used : used)
+    }
     return this.#sumOf(now, used)
   }
 
@@ -138,10 +140,6 @@ export class BurnMeter {
   /** The length of the current window. */
   #windowMs(now: number, { resetMs }: LimitUsage): number {
     return windowLengthMs(this.#limit, now + this.#wallAheadMs() + resetMs)
-  }
-
-  #isSameWindow(now: number, resetMs: number): boolean {
-    return Math.abs(now + resetMs - this.#windowEndsAt) < this.#limit.windowMs / 2
   }
 
   /** Leaves out points that are closer than they have to be, and those that lie too far back. */

@@ -19,7 +19,8 @@ export class CachePlace {
   readonly #selector: string
   /** The selector of the answer that was looked up last. It differs from `#selector` if there are several answers. */
   #variant: string
-  #generation: string | undefined
+  /** The generation of the resource at the time of the look-up; undefined if nothing may be stored. */
+  generation: string | undefined
   #outgoing: readonly string[] | undefined
 
   constructor(call: Call, target: Target, policy: CachePolicy, store: CacheStore) {
@@ -47,13 +48,8 @@ export class CachePlace {
       this.#variant = variantOf(this.#selector, found.stored.names, this.#valueOf)
       found = await this.#store.find(this.#resource, this.#variant)
     }
-    this.#generation = found.generation
+    this.generation = found.generation
     return found.stored?.kind === 'entry' ? found.stored : undefined
-  }
-
-  /** The generation of the resource at the time of the look-up; undefined if nothing may be stored. */
-  get generation(): string | undefined {
-    return this.#generation
   }
 
   /** Whether the answer is one of several that depend on fields of the request. */
@@ -81,7 +77,7 @@ export class CachePlace {
   /** Stores an entry, or drops what is stored if it is of no use. Returns whether it was stored. */
   keep(entry: Entry): boolean {
     const store = this.#store
-    const generation = this.#generation
+    const { generation } = this
     const keepMs = keepMsOf(entry, this.#call.clock.now())
     if (generation === undefined || keepMs === 0) {
       this.drop()

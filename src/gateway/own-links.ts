@@ -61,7 +61,11 @@ class Links {
       return isBelow(value, basePath) && value.startsWith('/') ? this.#prefix + value.slice(basePath.length) : value
     }
     const rest = value.slice(before.length)
-    if (authority!.includes('@') || originOf(`${scheme}//${authority!}`) !== url.origin || !isBelow(rest, basePath))
+    if (
+      authority!.includes('@') ||
+      URL.parse(`${scheme}//${authority!}`)?.origin !== url.origin ||
+      !isBelow(rest, basePath)
+    )
       return value
     return `${this.#origin ?? ''}${this.#prefix}${rest.slice(basePath.length)}`
   }
@@ -70,8 +74,4 @@ class Links {
 /** Whether a path, with what follows it, is that of the upstream or below it. */
 function isBelow(path: string, basePath: string): boolean {
   return path.startsWith(basePath) && /^(?:[/?#]|$)/.test(path.slice(basePath.length))
-}
-
-function originOf(url: string): string | undefined {
-  return URL.canParse(url) ? new URL(url).origin : undefined
 }

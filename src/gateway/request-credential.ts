@@ -9,12 +9,12 @@ export class RequestCredential {
   #credential: Credential
   readonly #route: Route
   /** The version of the credential in the latest attempt. */
-  #version = -1
+  version = -1
   #isRenewed = false
   /** Why it was chosen of several; empty if there was no choice. */
   because = ''
   /** The secret that the latest attempt showed to the upstream. */
-  #exposed = ''
+  exposed = ''
 
   constructor(credential: Credential, route: Route) {
     this.#credential = credential
@@ -33,18 +33,9 @@ export class RequestCredential {
   }
 
   addTo(request: Unproven): void {
-    this.#version = this.#credential.version
+    this.version = this.#credential.version
     this.#credential.addTo(request, this.#route)
-    this.#exposed = this.#credential.exposed
-  }
-
-  /** The version of the credential in the latest attempt. */
-  get version(): number {
-    return this.#version
-  }
-
-  get exposed(): string {
-    return this.#exposed
+    this.exposed = this.#credential.exposed
   }
 
   /**
@@ -53,7 +44,7 @@ export class RequestCredential {
    */
   isWorthAnother(status: number, isReplayable: boolean, retryAfterMs: number | undefined): boolean {
     const mayRetry = isReplayable && !this.#isRenewed
-    if (!this.#credential.refused(status, this.#version, mayRetry, retryAfterMs) || !mayRetry) return false
+    if (!this.#credential.refused(status, this.version, mayRetry, retryAfterMs) || !mayRetry) return false
     this.#isRenewed = true
     return true
   }

@@ -74,7 +74,10 @@ export class Reserve {
   ): number {
     const config = this.#config
     if (typeof config === 'number') return config
-    const units = 'missRate' in config ? this.#learnedFor(route, client, config.missRate) : this.#unitsIn(body, prices)
+    const units =
+      'missRate' in config
+        ? this.#learned.of(this.#kind(route, client), config.missRate).reserve
+        : this.#unitsIn(body, prices)
     return units === undefined ? config.most : this.#rounded(units, config.most)
   }
 
@@ -87,10 +90,6 @@ export class Reserve {
   #rounded(units: number, most: number): number {
     const step = 2 ** Math.max(0, Math.floor(Math.log2(Math.max(1, units))) - this.#digits + 1)
     return Math.max(1, Math.min(most, Math.ceil(units / step) * step))
-  }
-
-  #learnedFor(route: Route, client: string, missRate: number): number | undefined {
-    return this.#learned.of(this.#kind(route, client), missRate).reserve
   }
 
   #kind(route: Route, client: string): string {

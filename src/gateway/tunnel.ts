@@ -60,7 +60,7 @@ export class Tunnel implements Member<Tunnel> {
   /** The side that first ended without a Close frame. */
   #leaver: TunnelEnd | undefined
   #isClosing = false
-  #isOver = false
+  isOver = false
 
   constructor(options: TunnelOptions) {
     const { client, upstream, early, clock } = options
@@ -76,13 +76,9 @@ export class Tunnel implements Member<Tunnel> {
     })
   }
 
-  get isOver(): boolean {
-    return this.#isOver
-  }
-
   /** Sends 1001 to both sides, and gives them a moment to close. */
   close(): void {
-    if (this.#isOver) return
+    if (this.isOver) return
     this.#safely(() => {
       this.#down.close()
       this.#up.close()
@@ -132,7 +128,7 @@ export class Tunnel implements Member<Tunnel> {
   }
 
   #closeSoon(): void {
-    if (this.#isClosing || this.#isOver) return
+    if (this.#isClosing || this.isOver) return
     this.#isClosing = true
     this.#timer?.cancel()
     this.#timer = this.#options.clock.schedule(CLOSING_MS, () => this.#finish())
@@ -146,8 +142,8 @@ export class Tunnel implements Member<Tunnel> {
   }
 
   #finish(error?: unknown): void {
-    if (this.#isOver) return
-    this.#isOver = true
+    if (this.isOver) return
+    this.isOver = true
     this.#timer?.cancel()
     const { client, upstream, onEnd } = this.#options
     client.destroy()

@@ -3,18 +3,14 @@ import type { ConfigText, GivenText, WorkerLink } from './worker-link.ts'
 
 /** Keeps all workers at one configuration: another one is in force in all of them, or in none. */
 export class CommonConfig {
-  #inForce: ConfigText
+  /** What a worker that starts is to run. */
+  inForce: ConfigText
   /** Each worker that takes calls, with what it runs. */
   readonly #running = new Map<WorkerLink, ConfigText>()
   #given = 0
 
   constructor(inForce: ConfigText) {
-    this.#inForce = inForce
-  }
-
-  /** What a worker that starts is to run. */
-  get inForce(): ConfigText {
-    return this.#inForce
+    this.inForce = inForce
   }
 
   /** To be sent to a worker. Limits of what is given later hold in the ledger that workers share. */
@@ -41,7 +37,7 @@ export class CommonConfig {
   async offer(next: ConfigText): Promise<readonly string[] | undefined> {
     const answers = await Promise.all([...this.#running.keys()].map((link) => this.#give(link, next)))
     const problems = problemsOf(answers)
-    if (problems === undefined) this.#inForce = next
+    if (problems === undefined) this.inForce = next
     // Also those that began to take calls meanwhile.
     await Promise.all([...this.#running.keys()].map((link) => this.#align(link)))
     return problems
@@ -49,8 +45,8 @@ export class CommonConfig {
 
   /** Returns when the worker runs what is in force. One that refuses that is killed, so that another takes its place. */
   async #align(link: WorkerLink): Promise<void> {
-    while (this.#running.has(link) && this.#running.get(link) !== this.#inForce) {
-      const answer = await this.#give(link, this.#inForce)
+    while (this.#running.has(link) && this.#running.get(link) !== this.inForce) {
+      const answer = await this.#give(link, this.inForce)
       if (answer === undefined) return
       if (answer.result === 'rejected' && this.#running.has(link)) {
         link.worker.process.kill('SIGKILL')

@@ -116,7 +116,7 @@ export class WorkerLink {
   /** Few, and no Map, which would keep the parts of answers: see `Roster`. */
   #open: Open[] = []
   readonly #beats: NodeJS.Timeout
-  #isListening = false
+  isListening = false
   #questions = 0
   /** Signs of life that are missing now. */
   #missing = 0
@@ -140,17 +140,13 @@ export class WorkerLink {
 
   /** From now on the worker takes calls, and answers questions. */
   listens(): void {
-    this.#isListening = true
+    this.isListening = true
     this.#missing = 0
-  }
-
-  get isListening(): boolean {
-    return this.#isListening
   }
 
   /** Whether an answer can be expected. */
   get isAlive(): boolean {
-    return this.#isListening && this.#missing < LATE_BEATS
+    return this.isListening && this.#missing < LATE_BEATS
   }
 
   /**
@@ -178,14 +174,14 @@ export class WorkerLink {
 
   /** A worker that is still telling something is alive, and will answer later. */
   #told(part: unknown): void {
-    if (this.#isListening) this.#missing = 0
+    if (this.isListening) this.#missing = 0
     for (const { timer } of this.#open) timer?.refresh()
     this.#options.onTold(part)
   }
 
   #beat(): void {
-    if (this.#isAsked || !this.#isListening) {
-      const most = this.#isListening ? MISSING_BEATS : MISSING_BEATS_AT_START
+    if (this.#isAsked || !this.isListening) {
+      const most = this.isListening ? MISSING_BEATS : MISSING_BEATS_AT_START
       if (++this.#missing === most) this.#options.onHung()
       return
     }

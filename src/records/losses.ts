@@ -8,17 +8,12 @@ const TOLD_MS = 12 * 3_600_000
 export const LOSABLE = ['clients', 'presets', 'secrets', 'audit'] as const
 export type LostRecords = (typeof LOSABLE)[number]
 
-interface Loss {
-  readonly at: number
-  readonly text: string
-}
-
 /** Reports in the log, and at `/readyz`, what Redis has lost that it should keep for good. */
 export class Losses {
   readonly #clock: Clock
   readonly #logger: Logger
   /** The last loss of each kind. */
-  readonly #told = new Map<LostRecords, Loss>()
+  readonly #told = new Map<LostRecords, { readonly at: number; readonly text: string }>()
   readonly #listeners: ((records: LostRecords) => void)[] = []
 
   constructor(clock: Clock, logger: Logger) {

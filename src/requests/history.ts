@@ -34,7 +34,8 @@ export class RequestHistory {
   /** How many were added and dropped so far. */
   #added = 0
   #dropped = 0
-  #bytes = 0
+  /** The length of their texts. */
+  bytes = 0
   #chunk: Chunk | undefined
   /** A chunk of the usual size whose texts were all dropped. */
   #spare: Chunk | undefined
@@ -45,11 +46,6 @@ export class RequestHistory {
 
   get size(): number {
     return this.#added - this.#dropped
-  }
-
-  /** The length of their texts. */
-  get bytes(): number {
-    return this.#bytes
   }
 
   /** `line` is the JSON of its access line, which begins with its correlation id. */
@@ -63,8 +59,8 @@ export class RequestHistory {
     const chunk = this.#chunkFor(mostBytes)
     let length = chunk.bytes.write(line, chunk.used)
     length += chunk.bytes.write(rest, chunk.used + length)
-    this.#bytes += length
-    while (this.size > 0 && (this.size >= keep || this.#bytes > maxBytes)) this.#dropOldest()
+    this.bytes += length
+    while (this.size > 0 && (this.size >= keep || this.bytes > maxBytes)) this.#dropOldest()
     const place = this.#added % keep
     this.#chunks[place] = chunk
     this.#starts[place] = chunk.used
@@ -111,7 +107,7 @@ export class RequestHistory {
     const place = this.#dropped++ % this.#bounds.keep
     const chunk = this.#chunks[place]!
     this.#chunks[place] = undefined
-    this.#bytes -= this.#lengths[place]!
+    this.bytes -= this.#lengths[place]!
     if (--chunk.texts > 0 || chunk === this.#chunk || chunk.bytes.length > CHUNK_BYTES) return
     chunk.used = 0
     this.#spare = chunk

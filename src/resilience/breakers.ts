@@ -8,12 +8,6 @@ export interface BreakersOptions extends Omit<BreakerOptions, 'onChange'> {
   onChange(group: string | undefined, state: BreakerState, change: BreakerChange): void
 }
 
-/** What a call's breaker depends on. */
-export interface Grouped {
-  readonly class: string
-  readonly breaker: string | undefined
-}
-
 /** The breakers of one upstream: one for all calls to it, and one for each group of routes that has its own. */
 export class Breakers {
   readonly #options: BreakersOptions
@@ -32,7 +26,7 @@ export class Breakers {
   }
 
   /** The breaker of the calls of a route. */
-  of({ class: className, breaker }: Grouped): Breaker {
+  of({ class: className, breaker }: { class: string; breaker: string | undefined }): Breaker {
     const group = breaker ?? (this.#options.isPerClass ? className : undefined)
     return group === undefined ? this.#whole : this.#group(group)
   }

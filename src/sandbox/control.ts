@@ -39,11 +39,7 @@ export async function serveControl(
   }
 }
 
-interface Order {
-  readonly query: URLSearchParams
-  readonly body: string
-}
-type Operation = (sandbox: Controlled, order: Order) => unknown
+type Operation = (sandbox: Controlled, order: { query: URLSearchParams; body: string }) => unknown
 
 const DONE = { status: 'ok' }
 

@@ -55,8 +55,8 @@ const FAULT_RETRY_MS = 1_000
 
 /** A running stand-in. Its methods are what the control port offers; a value that makes no sense throws a `FieldError`. */
 export class Sandbox {
-  #url = ''
-  #controlUrl = ''
+  url = ''
+  controlUrl = ''
   readonly #server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (request, response) => {
     void this.#serve(request, response)
   })
@@ -79,18 +79,10 @@ export class Sandbox {
     this.setRetryAfter(retryAfter)
   }
 
-  get url(): string {
-    return this.#url
-  }
-
-  get controlUrl(): string {
-    return this.#controlUrl
-  }
-
   /** `startSandbox` has done this already. */
   async listen(host: string, port: number, controlPort: number): Promise<void> {
-    this.#url = await listen(this.#server, port, host)
-    this.#controlUrl = await listen(this.#control, controlPort, host)
+    this.url = await listen(this.#server, port, host)
+    this.controlUrl = await listen(this.#control, controlPort, host)
   }
 
   /** Breaks off every connection and leaves nothing behind. Safe to call twice. */

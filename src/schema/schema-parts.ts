@@ -40,14 +40,11 @@ export const flag = (description: string, defaultValue: boolean) => Type.Boolean
 /** A text that is not empty. */
 export const text = (description: string) => Type.String({ minLength: 1, description })
 
-interface DurationOptions {
-  readonly default?: string
-  readonly min?: string
-  readonly max?: string
-}
-
 /** A duration. By default from 1 ms to 24 h, which every timer can take. */
-export const duration = (description: string, { min = '1ms', max = '24h', ...options }: DurationOptions = {}) =>
+export const duration = (
+  description: string,
+  { min = '1ms', max = '24h', ...options }: { default?: string; min?: string; max?: string } = {},
+) =>
   Type.Codec(
     Type.Refine(
       Type.String({

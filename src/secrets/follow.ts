@@ -10,11 +10,6 @@ export type Sources = ReadonlyMap<string, SecretSource>
 /** A source is asked again at most this often because an upstream refused its value. */
 const LOOK_AGAIN_MS = 1_000
 
-interface Followed {
-  readonly secret: Secret
-  readonly references: readonly Reference[]
-}
-
 /**
  * Keeps secrets up to date with their sources. A new value is in force with the next call. If a value is gone or
  * unusable, the secret keeps the one it has.
@@ -22,7 +17,7 @@ interface Followed {
 export class SecretFollower {
   readonly #sources: Sources
   readonly #logger: Logger
-  readonly #followed: Followed[] = []
+  readonly #followed: { readonly secret: Secret; readonly references: readonly Reference[] }[] = []
   readonly #known = new Map<string, Answer>()
   readonly #reading = new Map<string, Promise<void>>()
   /** The problem that was last logged, by reference. */

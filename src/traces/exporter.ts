@@ -7,12 +7,7 @@ import type { TraceContext } from '../http/trace-context.ts'
 import type { TracesConfig } from '../schema/schema.ts'
 import type { CallSpan } from './spans.ts'
 
-export interface Export {
-  /** Hands on the spans of a call; all of them, or none if too many wait. */
-  add(trace: TraceContext, spans: readonly CallSpan[]): void
-  /** Sends what waits, for at most this long. */
-  close(withinMs: number): Promise<void>
-}
+export type Export = ReturnType<typeof openExport>
 
 export interface ExportParts {
   readonly config: TracesConfig
@@ -37,7 +32,7 @@ const TAKEN = 0
  * when it is used. The function is longer than a screen, because its parts share the number of spans that wait and the ids of the
  * span that is being made.
  */
-export function openExport({ config, instanceId, onTaken, onDropped, onProblem }: ExportParts): Export {
+export function openExport({ config, instanceId, onTaken, onDropped, onProblem }: ExportParts) {
   let waiting = 0
   const exporter = new OTLPTraceExporter({
     headers: () => Promise.resolve(revealed(config)),
@@ -77,7 +72,8 @@ export function openExport({ config, instanceId, onTaken, onDropped, onProblem }
   })
   const tracer = provider.getTracer('sluice', manifest.version)
   return {
-    add(trace, spans) {
+    /** Hands on the spans of a call; all of them, or none if too many wait. */
+    add(trace: TraceContext, spans: readonly CallSpan[]): void {
       if (waiting + spans.length > MOST_WAITING) return onDropped(spans.length, undefined)
       waiting += spans.length
       let parent = parentOf(trace)
@@ -98,7 +94,8 @@ export function openExport({ config, instanceId, onTaken, onDropped, onProblem }
         if (number === 0) parent = api.setSpan(ROOT_CONTEXT, span)
       }
     },
-    async close(withinMs) {
+    /** Sends what waits, for at most this long. */
+    async close(withinMs: number): Promise<void> {
       const { promise: late, resolve } = Promise.withResolvers<void>()
       const timer = setTimeout(resolve, withinMs)
       // What fails is counted where it fails.

@@ -59,7 +59,9 @@ export class Episodes {
     const now = clock.now()
     for (const condition of conditions) {
       const key = `${condition.event} ${condition.about}`
-      const episode = this.#episodes.getOrInsertComputed(key, () => begun(condition, now, clock.wall()))
+      const { level: reached } = condition
+      const begun = { condition, since: now, startedAt: clock.wall(), seenAt: now, toldAt: undefined, level: reached }
+      const episode = this.#episodes.getOrInsert(key, begun)
       episode.condition = condition
       episode.seenAt = now
       if (now - episode.since < (HOLD_MS[condition.event] ?? 0)) continue
@@ -77,8 +79,4 @@ export class Episodes {
     }
     return told
   }
-}
-
-function begun(condition: Condition, now: number, startedAt: EpochMs): Episode {
-  return { condition, since: now, startedAt, seenAt: now, toldAt: undefined, level: condition.level }
 }

@@ -64,7 +64,7 @@ export class LedgerFiles {
   readonly #marked: string
   readonly #unlock: () => void
   /** More was charged than the files say. */
-  #isBehind = false
+  isBehind = false
 
   /**
    * Makes the folder if need be and locks it. Throws, and leaves nothing behind, if it can't be written, or another running
@@ -80,7 +80,7 @@ export class LedgerFiles {
       throw (error as NodeJS.ErrnoException).code === undefined ? error : unwritable(dir, error)
     }
     try {
-      this.#isBehind = readdirSync(dir).includes('quota.behind')
+      this.isBehind = readdirSync(dir).includes('quota.behind')
       mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
       for (const name of readdirSync(this.#folder)) {
         if (name.endsWith('.tmp')) rmSync(join(this.#folder, name), { force: true })
@@ -91,12 +91,8 @@ export class LedgerFiles {
     }
   }
 
-  get isBehind(): boolean {
-    return this.#isBehind
-  }
-
   get #folder(): string {
-    return this.#isBehind ? this.#marked : this.#files
+    return this.isBehind ? this.#marked : this.#files
   }
 
   /**
@@ -126,16 +122,16 @@ export class LedgerFiles {
 
   /** Notes that more is charged than the files say. Throws if not even that can be done. */
   markBehind(): void {
-    if (this.#isBehind) return
+    if (this.isBehind) return
     renameSync(this.#files, this.#marked)
-    this.#isBehind = true
+    this.isBehind = true
   }
 
   /** The files say again what is charged. */
   unmark(): void {
-    if (!this.#isBehind) return
+    if (!this.isBehind) return
     renameSync(this.#marked, this.#files)
-    this.#isBehind = false
+    this.isBehind = false
   }
 
   unlock(): void {

@@ -21,12 +21,12 @@ export class LedgerService {
   readonly clock: Clock
   readonly demands = new DemandExchange()
   readonly #workers = new Set<LedgerConnection>()
-  #state: State
+  state: State
 
   constructor(ledger: MemoryLedger, clock: Clock) {
     this.ledger = ledger
     this.clock = clock
-    this.#state = this.#stateNow()
+    this.state = this.#stateNow()
   }
 
   /** Begins to serve a worker, which is sent answers by `send`. */
@@ -42,16 +42,12 @@ export class LedgerService {
     this.#workers.delete(connection)
   }
 
-  get state(): State {
-    return this.#state
-  }
-
   /** To be called when the ledger can't write, or can again. */
   readonly onChange = (): void => {
     const now = this.#stateNow()
-    const { isReady, isDegraded, problem } = this.#state
+    const { isReady, isDegraded, problem } = this.state
     if (now.isReady === isReady && now.isDegraded === isDegraded && now.problem === problem) return
-    this.#state = now
+    this.state = now
     this.tellAll(['state', now])
   }
 

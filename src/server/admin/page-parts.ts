@@ -19,15 +19,13 @@ export function table(caption: string, columns: readonly string[], rows: readonl
 }
 
 /** A row of a table. `head` says what it is about, where the row has a head. */
-export function row(cells: readonly Html[], { head, isFailing = false }: RowOptions = {}): Html {
+export function row(
+  cells: readonly Html[],
+  { head, isFailing = false }: { head?: string; isFailing?: boolean } = {},
+): Html {
   return html`<tr class="${isFailing && 'failing'}">
     ${head !== undefined && html`<th scope="row">${head}</th>`} ${cells}
   </tr>`
-}
-
-interface RowOptions {
-  readonly head?: string
-  readonly isFailing?: boolean
 }
 
 export function cell(content: Part): Html {
