@@ -45,7 +45,7 @@ export interface AuditStore {
   watch?(onLost: () => Promise<void>): void
   /** Appends an entry if there is none yet. */
   begin?(entry: AuditEntry): Promise<void>
-  close(): Promise<void>
+  close(): Promise<void> | void
 }
 
 export interface AuditFilter {
@@ -60,50 +60,41 @@ export interface AuditFilter {
 }
 
 /** The trail of changes: what, when and by whom. It survives restarts, and is also written to the log. */
-export class AuditTrail {
-  readonly #store: AuditStore
-  readonly #clock: Clock
-  readonly #logger: Logger
+export type AuditTrail = ReturnType<typeof auditTrail>
 
-  constructor(store: AuditStore, clock: Clock, logger: Logger) {
-    this.#store = store
-    this.#clock = clock
-    this.#logger = logger
+export function auditTrail(store: AuditStore, clock: Clock, logger: Logger) {
+  const entryOf = ({ actor, address }: Actor, change: Change): AuditEntry => {
+    return { id: newId('audit'), at: new Date(clock.wall()).toISOString(), actor, address, ...change }
   }
+  return {
+    /** Records a change. Rejects if it can't be stored; the log has it in any case. */
+    async record(by: Actor, change: Change): Promise<void> {
+      const entry = entryOf(by, change)
+      logger.info({ audit: entry }, 'audit')
+      await store.append(entry)
+    },
 
-  /** Records a change. Rejects if it can't be stored; the log has it in any case. */
-  async record({ actor, address }: Actor, change: Change): Promise<void> {
-    const entry = this.#entry({ actor, address }, change)
-    this.#logger.info({ audit: entry }, 'audit')
-    await this.#store.append(entry)
-  }
+    /** Calls `onLost` when the store has lost entries. The new trail begins with an entry that says so. */
+    watch(onLost: () => void): void {
+      store.watch?.(async () => {
+        onLost()
+        await store.begin?.(entryOf(GATEWAY, LOST))
+      })
+    },
 
-  /** Calls `onLost` when the store has lost entries. The new trail begins with an entry that says so. */
-  watch(onLost: () => void): void {
-    this.#store.watch?.(async () => {
-      onLost()
-      await this.#store.begin?.(this.#entry(GATEWAY, LOST))
-    })
-  }
+    /** Newest first. */
+    async read(filter: AuditFilter, { limit, offset }: { limit: number; offset: number }): Promise<AuditEntry[]> {
+      const found: AuditEntry[] = []
+      let skipped = 0
+      for await (const entry of store.read()) {
+        if (!matches(entry, filter)) continue
+        if (skipped++ < offset) continue
+        if (found.push(entry) >= limit) break
+      }
+      return found
+    },
 
-  /** Newest first. */
-  async read(filter: AuditFilter, { limit, offset }: { limit: number; offset: number }): Promise<AuditEntry[]> {
-    const found: AuditEntry[] = []
-    let skipped = 0
-    for await (const entry of this.#store.read()) {
-      if (!matches(entry, filter)) continue
-      if (skipped++ < offset) continue
-      if (found.push(entry) >= limit) break
-    }
-    return found
-  }
-
-  close(): Promise<void> {
-    return this.#store.close()
-  }
-
-  #entry({ actor, address }: Actor, change: Change): AuditEntry {
-    return { id: newId('audit'), at: new Date(this.#clock.wall()).toISOString(), actor, address, ...change }
+    close: () => store.close(),
   }
 }
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { AuditTrail } from '../audit/audit.ts'
+import { type AuditTrail, auditTrail } from '../audit/audit.ts'
 import { FileAudit } from '../audit/file-audit.ts'
 import { RedisAudit } from '../audit/redis-audit.ts'
 import type { Clock } from '../time/clock.ts'
@@ -61,7 +61,7 @@ export async function openManaged(
 /** The audit trail, which is kept where the store is. */
 export function openAudit(store: StoreConfig, { clock, logger }: { clock: Clock; logger: Logger }): AuditTrail {
   const place = store.kind === 'redis' ? new RedisAudit(store, clock) : new FileAudit(fileOf(store, 'audit.jsonl'))
-  return new AuditTrail(place, clock, logger)
+  return auditTrail(place, clock, logger)
 }
 
 /** The Redis in which instances count wrong keys together; nothing for an embedded store. */

@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import pino from 'pino'
 import { expect, inject, it, onTestFinished } from 'vitest'
-import { AuditTrail } from '../../src/audit/audit.ts'
+import { auditTrail } from '../../src/audit/audit.ts'
 import { RedisAudit } from '../../src/audit/redis-audit.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { stores } from '../support/gateway.ts'
@@ -16,7 +16,7 @@ function setUp() {
   onTestFinished(() => redis.disconnect())
   const clock = new SimulatedClock()
   const open = () => {
-    const trail = new AuditTrail(new RedisAudit(store, clock), clock, pino({ level: 'silent' }))
+    const trail = auditTrail(new RedisAudit(store, clock), clock, pino({ level: 'silent' }))
     onTestFinished(() => trail.close())
     const heard = { losses: 0 }
     trail.watch(() => heard.losses++)
