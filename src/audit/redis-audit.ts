@@ -69,10 +69,9 @@ export class RedisAudit implements AuditStore {
     }
   }
 
-  close(): Promise<void> {
+  close(): void {
     this.#stop?.()
     this.#redis.close()
-    return Promise.resolve()
   }
 
   /** Looks whether the newest entry that was seen still exists, and which one is the newest now. */

@@ -241,15 +241,12 @@ export class AdmissionPolicies {
   #limitOf(rule: Rule, group: string): Limit {
     const limit = rule.limitOf(group)
     if (!this.#shown.has(limit.id)) {
-      this.#shown.set(limit.id, { limit, account: rule.account, watch: this.#watch(limit, rule) })
+      const { account } = rule
+      const { upstream, services } = this.#options
+      this.#shown.set(limit.id, { limit, account, watch: new LimitWatch(limit, { upstream, account, services }) })
       this.#chargeSet = undefined
     }
     return limit
-  }
-
-  #watch(limit: Limit, { account }: Rule): LimitWatch {
-    const { upstream, services } = this.#options
-    return new LimitWatch(limit, { upstream, account, services })
   }
 
   #buildPolicy(className: string, charges: readonly Charge[], group: string, readsBody: boolean): AdmissionPolicy {

@@ -51,9 +51,8 @@ export class FileRecords<Item> implements Records<Item> {
     this.#stop = watchContents([this.#path], this.#clock, onChange)
   }
 
-  close(): Promise<void> {
+  close(): void {
     this.#stop()
-    return Promise.resolve()
   }
 
   #load(): Map<string, Item> {

@@ -16,5 +16,5 @@ export interface Records<Item> {
   change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void>
   /** Calls `onChange` whenever something may have changed, until it is closed. Called once. */
   watch(onChange: () => void): void
-  close(): Promise<void>
+  close(): Promise<void> | void
 }

@@ -82,11 +82,10 @@ export class RedisRecords<Item> implements Records<Item> {
     this.#stop = every(LOOK_EVERY_MS, this.#clock, onChange)
   }
 
-  close(): Promise<void> {
+  close(): void {
     this.#stop?.()
     this.#redis.close()
     this.#subscriber.close()
-    return Promise.resolve()
   }
 
   async #read(): Promise<ReadonlyMap<string, Item>> {

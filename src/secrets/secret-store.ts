@@ -66,8 +66,8 @@ export class SecretStore implements SecretSource {
     this.#records.watch(onChange)
   }
 
-  close(): Promise<void> {
-    return this.#records.close()
+  async close(): Promise<void> {
+    await this.#records.close()
   }
 
   async list(): Promise<ListedSecret[]> {

@@ -67,11 +67,6 @@ export function addHttp2(
   })
   if ('setSecureContext' in server) chooseByAlpn(server, h2)
   else chooseByPreface(server, h2, headMs)
-  const closeAllConnections = server.closeAllConnections.bind(server)
-  server.closeAllConnections = () => {
-    closeAllConnections()
-    for (const { of: session } of sessions.all()) session.destroy()
-  }
   return {
     close() {
       for (const { of: session } of sessions.all()) session.close()

@@ -30,10 +30,8 @@ export function wantLogIn(
       request.actor = { actor: programOfThisMachine(request), address }
       return
     }
-    const { owner: actor, blockedMs } = await ownerOfToken(tokenIn(request.headers.authorization), tokens, {
-      guard,
-      address,
-    })
+    const token = request.headers.authorization?.replace(/^bearer +/i, '') ?? ''
+    const { owner: actor, blockedMs } = await ownerOfToken(token, tokens, { guard, address })
     if (blockedMs > 0) {
       reply.header('Retry-After', retryAfterSeconds(blockedMs))
       throw new AdminProblem(429, 'TOO_MANY_ATTEMPTS', 'too many wrong tokens came from this address')
@@ -82,10 +80,6 @@ export function metricsTokens(admin: Config['admin']): Token[] | undefined {
 
 function tokenOf(label: string, secret: Secret): Token {
   return { label, digest: hash('sha256', secret.reveal(), 'buffer') }
-}
-
-function tokenIn(authorization = ''): string {
-  return authorization.replace(/^bearer +/i, '')
 }
 
 /** Compares with every token, by hashes of one length in constant time. The time that it takes tells nothing about the tokens. */
