@@ -13,7 +13,7 @@ import { moment, name, object } from '../../schema/schema-parts.ts'
 import { newId } from '../../records/ids.ts'
 import { configuredClients, managedClient, type ShownClient } from './client-view.ts'
 import { listOf, oneOf, readListQuery } from './list.ts'
-import { AdminProblem, invalid, notFound } from './problem.ts'
+import { AdminProblem, invalid, notFound, nameTaken } from './problem.ts'
 import type { Management } from './management.ts'
 import { readBody } from './validate.ts'
 
@@ -82,14 +82,14 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     checkClientScope(scope, inForce)
     if (given !== undefined && wanted !== undefined)
       throw invalid('give keys that exist, or key for a new one, not both')
-    if (inForce.clients?.[name] !== undefined) throw nameTaken()
+    if (inForce.clients?.[name] !== undefined) throw nameTaken('client')
     const now = clock.wall()
     const { key, stored } = given === undefined ? newKey(wanted ?? {}, now) : { key: undefined, stored: undefined }
     const keys = stored === undefined ? given!.map((one) => storedKey(one.hash, one, now)) : [stored]
     checkKeys(keys, clients, inForce)
     const made: StoredClient = { id: newId('client'), name, keys, scope, createdAt: now, updatedAt: now, version: 1 }
     await clients.change(name, (before) => {
-      if (before !== undefined && before.deletedAt === undefined) throw nameTaken()
+      if (before !== undefined && before.deletedAt === undefined) throw nameTaken('client')
       return made
     })
     const after = managedClient(made)
@@ -187,8 +187,4 @@ function withTag(
 ): FastifyReply {
   // Some of these answers hold a new key, which must be in no cache.
   return reply.header('ETag', tagOf(client.version)).header('Cache-Control', 'no-store').send(show(client))
-}
-
-function nameTaken(): AdminProblem {
-  return new AdminProblem(409, 'NAME_TAKEN', 'there is a client of this name already')
 }

@@ -4,7 +4,7 @@ import { name, object } from '../../schema/schema-parts.ts'
 import { idOfName, newId } from '../../records/ids.ts'
 import { type Listed, listOf, oneOf, readListQuery } from './list.ts'
 import type { Management, StoredPreset } from './management.ts'
-import { AdminProblem } from './problem.ts'
+import { AdminProblem, nameTaken } from './problem.ts'
 import { readBody } from './validate.ts'
 
 interface ShownPreset extends Listed {
@@ -29,11 +29,11 @@ export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Ma
   api.post<Id>('/presets/:id/copy', async (request, reply) => {
     const original = await find(request.params.id)
     const { name } = readBody(CopySchema, request.body)
-    if (builtIn[name] !== undefined) throw nameTaken()
+    if (builtIn[name] !== undefined) throw nameTaken('preset')
     const id = newId('preset')
     const copy = { id, name, basedOn: original.name, config: original.config, createdAt: clock.wall() }
     await presets.change(name, (before) => {
-      if (before !== undefined) throw nameTaken()
+      if (before !== undefined) throw nameTaken('preset')
       return copy
     })
     await audit.record(request.actor, { action: 'preset.copy', target: id, name, before: null, after: copied(copy) })
@@ -57,8 +57,4 @@ function builtIns(): ShownPreset[] {
 
 function copied({ id, name, basedOn, config }: StoredPreset): ShownPreset {
   return { id, name, source: 'api', read_only: false, based_on: basedOn, config }
-}
-
-function nameTaken(): AdminProblem {
-  return new AdminProblem(409, 'NAME_TAKEN', 'there is a preset of this name already')
 }

@@ -25,6 +25,10 @@ export function notFound(what: string, name: string): AdminProblem {
   return new AdminProblem(404, 'NOT_FOUND', `there is no ${what} "${name.slice(0, 200)}"`)
 }
 
+export function nameTaken(what: string): AdminProblem {
+  return new AdminProblem(409, 'NAME_TAKEN', `there is a ${what} of this name already`)
+}
+
 export function invalid(detail: string, errors: readonly Problem[] = []): AdminProblem {
   return new AdminProblem(400, 'INVALID_REQUEST', detail, errors)
 }
