@@ -58,7 +58,7 @@ export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity,
     String(row.limit),
     String(row.effective),
     String(row.used),
-    short(row.resetMs),
+    whenMore(row),
     row.exhaustionInMs === null ? '-' : row.exhaustionInMs === 0 ? 'now' : short(row.exhaustionInMs),
     row.burnRatio === null ? '-' : row.burnRatio.toFixed(1),
     String(row.waiting),
@@ -68,6 +68,11 @@ export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity,
   const left = sorted.length - rows.length
   if (left > 0) shown.push(`… and ${left} that are less full: make the window higher, or see sluice quota`)
   return shown.map((text) => `${text}\n`).join('')
+}
+
+/** When more of it comes back; nothing does if nothing is used. */
+function whenMore({ resetMs }: { readonly resetMs: number }): string {
+  return resetMs === 0 ? '-' : short(resetMs)
 }
 
 /** How full a limit is, by what can be used now: 1 if nothing is left. */
@@ -113,7 +118,7 @@ function clientTables(
   if (budgets !== null && budgets.length > 0) {
     const rows = budgets.map((one) => {
       const whose = one.level === 'client' ? one.name : `${one.level} ${one.name}`
-      return [whose, one.window, String(one.limit), String(one.used), String(one.remaining), short(one.resetMs)]
+      return [whose, one.window, String(one.limit), String(one.used), String(one.remaining), whenMore(one)]
     })
     const [columns = '', ...ofBudgets] = columnsOf([['WHOSE', 'BUDGET', 'LIMIT', 'USED', 'LEFT', 'RESETS'], ...rows], {
       width,

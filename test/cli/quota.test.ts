@@ -25,6 +25,11 @@ describe('the table of quotas', () => {
     expect(accountsIn(quotaTable(rows, plain))).toEqual(['over', 'none', 'reduced', 'half', 'idle'])
   })
 
+  it('says when more comes back only where something is used', () => {
+    const [, busy = '', idle = ''] = quotaTable([row('busy', 1), { ...row('idle', 0), resetMs: 0 }], plain).split('\n')
+    expect([busy, idle]).toEqual([expect.stringMatching(/ 1 +59s +/), expect.stringMatching(/ 0 +- +/)])
+  })
+
   it('fits 80 columns and 24 lines, however many limits there are, and says how many it leaves out', () => {
     const rows = Array.from({ length: 300 }, (_, i) => row(`an-account-with-a-rather-long-name-${i}`, i % 100))
     const lines = quotaTable(rows, { ...plain, height: 24 }).split('\n')
