@@ -89,15 +89,27 @@ export async function reloadFor(
   return reloaded
 }
 
-/** The result of `apply`, or `rejected` if it throws. A mistake of the program is no reason to end calls either. */
+/** The result of `apply`, or `rejected` if it throws. Neither what the system refuses nor a mistake of the program is a reason to end calls. */
 export async function applied(apply: () => Promise<Reloaded>): Promise<Reloaded> {
   try {
     return await apply()
   } catch (error) {
-    const { message } = error as Error
-    const problems = error instanceof ConfigError ? message.split('\n') : [`a mistake of the program: ${message}`]
-    return { result: 'rejected', problems }
+    return { result: 'rejected', problems: problemsOf(error as Error) }
   }
+}
+
+/** What to do where there are too few of what the system has for all. */
+const ADVICE: Readonly<Record<string, string>> = {
+  EMFILE: '; let the gateway open more files (ulimit -n), since each connection is one, too',
+  ENFILE: '; other programs of the machine have too many files open',
+}
+
+function problemsOf(error: Error & { code?: string }): readonly string[] {
+  if (error instanceof ConfigError) return error.message.split('\n')
+  // The codes of systems, such as EACCES; those of Node begin with ERR_.
+  const isOfSystem = /^E(?!RR_)[A-Z0-9]+$/.test(error.code ?? '')
+  if (!isOfSystem) return [`a mistake of the program: ${error.message}`]
+  return [`the system refused it: ${error.message}${ADVICE[error.code ?? ''] ?? ''}`]
 }
 
 /**

@@ -9,8 +9,16 @@ it.each<[string, Error, RegExp]>([
     new ConfigError('sluice.yaml', [{ path: ['server', 'port'], message: 'must be' }]),
     /server\.port: must be/,
   ],
-  ['it can not be read', Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' }), /EMFILE/],
-  ['the program makes a mistake', new TypeError('x is not a function'), /mistake of the program: x is not a function/],
+  [
+    'it can not be read',
+    Object.assign(new Error('EMFILE: too many open files'), { code: 'EMFILE' }),
+    /^the system refused it: EMFILE: .*ulimit -n/,
+  ],
+  [
+    'the program makes a mistake',
+    new TypeError('x is not a function'),
+    /^a mistake of the program: x is not a function/,
+  ],
 ])('a reload is refused where %s, and the next one is heard', async (_, error, problem) => {
   const results: string[] = []
   const lines: string[] = []
@@ -23,7 +31,8 @@ it.each<[string, Error, RegExp]>([
   } as unknown as ReloadParts)
   const reloaded = await reloader.reload()
   expect(reloaded).toEqual({ result: 'rejected', problems: [expect.stringMatching(problem)] })
-  expect(lines.join('')).toMatch(problem)
+  const [said] = (reloaded as { problems: readonly string[] }).problems
+  expect(lines.join('')).toContain(said)
   isWrong = false
   expect((await reloader.reload()).result).toBe('unchanged')
   expect(results).toEqual(['rejected', 'unchanged'])
