@@ -214,7 +214,9 @@ function validate(raw: unknown, references: References): { config?: Config; prob
       if (path.length === 0 && error.keyword !== 'additionalProperties' && error.keyword !== 'propertyNames') {
         return { problems: found.all }
       }
-      for (const problem of explain(error, candidate)) remove(cut, error.keyword === 'required' ? path : problem.path)
+      // So is one of several alternatives: without a part of it, it may be something else that is right.
+      const isCutWhole = error.keyword === 'required' || error.keyword === 'anyOf'
+      for (const problem of explain(error, candidate)) remove(cut, isCutWhole ? path : problem.path)
     }
     candidate = withDefaults(cut)
   }
@@ -247,10 +249,16 @@ class Problems {
   /** Adds a problem of a configuration from which something was cut out, unless the cut has caused it. */
   addUnlessCausedByOthers(problem: Problem): void {
     const place = pointer(problem.path)
-    for (const blamed of this.#places) if (blamed.startsWith(`${place}/`)) return
+    if (this.#isBlamedIn(place)) return
     if (problem.path.at(-1) === 'url' && this.#places.has(place.replace(/url$/, 'preset'))) return
+    if (problem.path.at(-1) === 'name' && this.#isBlamedIn(place.replace(/name$/, 'weights'))) return
     if (problem.path.at(-1) === 'id' && this.#places.has(place.replace(/id$/, 'credential/value'))) return
     this.add(problem)
+  }
+
+  #isBlamedIn(place: string): boolean {
+    for (const blamed of this.#places) if (blamed.startsWith(`${place}/`)) return true
+    return false
   }
 }
 

@@ -72,6 +72,11 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
     case 'boolean':
     case 'not':
       return [] // follows from an unknown key, which is reported itself
+    case 'anyOf': {
+      const meant = explainMeant(schema?.['anyOf'] as readonly object[], Value.Pointer.Get(config, error.instancePath))
+      if (meant.length > 0) return meant.map(({ path: within, message }) => ({ path: [...path, ...within], message }))
+      return [{ path, message: `must be ${expectation(schema, error)}` }]
+    }
     case '~refine':
       return [{ path, message: error.message }]
     case 'pattern':
@@ -81,6 +86,21 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
     default:
       return [{ path, message: `must be ${expectation(schema, error)}${quotesFor(error, schema, config)}` }]
   }
+}
+
+/** What is wrong with a mapping that has the most keys of one of the alternatives, which is the one that was meant; empty if none was. */
+function explainMeant(alternatives: readonly object[], given: unknown): Problem[] {
+  if (typeof given !== 'object' || given === null || Array.isArray(given)) return []
+  const keys = Object.keys(given)
+  const known = alternatives.map((one) => keys.filter((key) => Object.hasOwn(propertiesOf(one), key)).length)
+  const most = Math.max(...known)
+  const [meant, another] = alternatives.filter((_, i) => known[i] === most)
+  if (most === 0 || meant === undefined || another !== undefined) return []
+  return [...Value.Errors(meant, given)].flatMap((error) => explain(error, given, meant))
+}
+
+function propertiesOf(schema: { readonly properties?: object }): object {
+  return schema.properties ?? {}
 }
 
 /** Suggests quotes: YAML reads an id such as 0123 as a number, and a password such as #123 as a comment. */

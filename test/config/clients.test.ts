@@ -42,7 +42,11 @@ describe('clients in a configuration', () => {
     ['a day that does not exist', { keys: [{ hash: KEY, expires: '2027-02-30' }] }, 'keys[0]'],
     ['a time without a zone', { keys: [{ hash: KEY, expires: '2027-01-31T18:00' }] }, 'keys[0]'],
     ['a key in the clear', { keys: ['slk_abc'] }, 'or { hash, label, expires }'],
-    ['a misspelt field of a key', { keys: [{ hash: KEY, expire: '2027-01-31' }] }, 'or { hash, label, expires }'],
+    [
+      'a misspelt field of a key',
+      { keys: [{ hash: KEY, expire: '2027-01-31' }] },
+      'keys[0].expire: unknown key "expire"; did you mean "expires"?',
+    ],
     ['one key twice', { keys: [KEY, { hash: KEY }] }, 'client "bot" has the same key'],
     ['an unknown upstream', { keys: [KEY], upstreams: ['harnes'] }, 'did you mean "harness"?'],
     ['an unknown method', { keys: [KEY], methods: ['get'] }, 'an HTTP method'],

@@ -94,7 +94,14 @@ describe('limits in a configuration', () => {
       '{ requests: 5, window: 1s, cost: { get: 1 } }',
       'c:7:41: limits.read[0].cost: must be a whole number, `route`, `{ bytes: 1000 }`, `{ response, reserve }`, `{ reserve }`, or units by method such as `{ GET: 1, default: 5 }`',
     ],
-    ['{ requests: 5, window: 1s, cost: { bytes: 0 } }', 'limits.read[0].cost: must be a whole number, `route`'],
+    ['{ requests: 5, window: 1s, cost: { bytes: 0 } }', 'c:7:56: limits.read[0].cost.bytes: must be at least 1'],
+    [
+      '{ requests: 5, window: 1s, cost: { bytes: 9, byte: 1 } }',
+      'cost.byte: unknown key "byte"; did you mean "bytes"?',
+    ],
+    ['{ requests: 5, window: 1s, cost: { response: {}, reserve: -1 } }', 'limits.read[0].cost.reserve: must be'],
+    ['{ requests: 5, window: 1s, cost: { response: { json: 5 } } }', 'cost.reserve: the key "reserve" is missing'],
+    ['{ requests: 5, window: 1s, cost: [1] }', 'limits.read[0].cost: must be a whole number, `route`'],
     [
       '{ requests: 5, window: 1s, scope: rout }',
       'c:7:48: limits.read[0].scope: must be account, credential, upstream, route, client, a "{name}" of the routes’ paths, a JSON pointer such as /model, or a list of these',

@@ -242,6 +242,14 @@ defaultUpstream: ticket
     },
   )
 
+  it('does not blame the name of a region for a weight that is wrong', () => {
+    const regions = { name: 'eu', weights: { eu: 0, us: 1 }, home: { url: 'redis://h:1' } }
+    const store = { kind: 'redis', url: 'redis://h:2', regions }
+    const [problem, ...others] = problemsOf(`${VALID}store: ${JSON.stringify(store)}`)
+    expect(problem).toContain('store.regions.weights.eu: must be at least 1')
+    expect(others).toEqual([])
+  })
+
   it.each([
     '/a/*/b',
     '/a/**',
