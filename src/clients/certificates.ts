@@ -9,7 +9,8 @@ export type CertificateRule = NonNullable<ClientScope['certificates']>[number]
 interface Secured {
   readonly authorized: boolean
   getPeerX509Certificate(): X509Certificate | undefined
-  getPeerCertificate(): PeerCertificate
+  /** Null once the connection is closed. */
+  getPeerCertificate(): PeerCertificate | null
 }
 
 /** The contents of a certificate, which an authority that is trusted has issued. */
@@ -22,7 +23,7 @@ export function certificateOf(connection: object): Presented | undefined {
   if (!('authorized' in connection) || connection.authorized !== true) return undefined
   const socket = connection as unknown as Secured
   const names = socket.getPeerX509Certificate()?.subjectAltName
-  const { subject } = socket.getPeerCertificate()
+  const subject = socket.getPeerCertificate()?.subject
   if (subject === undefined) return undefined
   return { subject: subject as unknown as Presented['subject'], names: namesIn(names ?? '') }
 }
