@@ -23,7 +23,7 @@ describe('a configuration of the cache is refused', () => {
     [`upstreams: { x: ${API}, routes: [{ path: /a, class: read, cache: yes please }] } }`, /cache: .*true, false, or/],
     [
       `upstreams: { x: ${API}, routes: [{ path: /a, class: read, cache: { freshFor: 10 } }] } }`,
-      /cache: .*true, false, or/,
+      /cache\.freshFor: must be a duration/,
     ],
     [`upstreams: { x: ${API}, cache: { staleOn: [always] } } }`, /staleOn/],
     [`upstreams: { x: ${API}, cache: { fresh: 10s } } }`, /fresh/],
