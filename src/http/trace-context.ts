@@ -20,33 +20,46 @@ export interface TraceRule {
 const TRACEPARENT = /^(?!ff)([\da-f]{2})-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-([\da-f]{2})(-.*)?$/
 const SAMPLED = 1
 /** The last 56 bits of an id are random in all programs, which take the same traces by comparing them (OpenTelemetry, `rv`). */
-const RANDOM_DIGITS = 14
 const RANDOM_VALUES = 2 ** 56
+const TRACE_BYTES = 16
+const ID_BYTES = 24
+/** Many are drawn at once, which takes a tenth of the time. */
+const DRAWN = 256
 
-/** The trace of a call, and the ids of its spans. Ids are had at once, because they go upstream; spans are made when it has ended. */
+/**
+ * The trace of a call, and the ids of its spans. Ids are drawn at once, because they may go upstream, but written out only where somebody
+ * reads them; spans are made when the call has ended.
+ */
 export class TraceContext {
   readonly parent: RemoteParent | undefined
-  readonly traceId: string
   /** Whether its spans are exported however the call ends. */
   readonly isSampled: boolean
   readonly #keepsFailure: boolean
-  readonly #spanIds: string
+  readonly #drawn: Buffer
+  readonly #start: number
+  #digits: string | undefined
 
   /** Sampled as its parent is; without one, by its own id. */
   constructor(headers: IncomingHttpHeaders, { sample, failures }: TraceRule) {
-    const ids = randomHex()
+    if (used === drawn.length) draw()
+    this.#drawn = drawn
+    this.#start = used
+    used += ID_BYTES
     this.parent = readParent(headers)
-    this.traceId = this.parent?.traceId ?? ids.slice(0, 32)
-    this.#spanIds = ids.slice(32)
     this.#keepsFailure = failures
-    this.isSampled = this.parent?.isSampled ?? isWithin(this.traceId, sample)
+    this.isSampled = this.parent?.isSampled ?? this.#randomValue() >= (1 - sample) * RANDOM_VALUES
+  }
+
+  get traceId(): string {
+    return this.parent?.traceId ?? this.#hex().slice(0, TRACE_BYTES * 2)
   }
 
   /** Of the call itself with 0, of its attempts with their numbers from 1. */
   spanId(number: number): string {
-    if (number === 0) return this.#spanIds
-    const last = (Number.parseInt(this.#spanIds.slice(12), 16) + number) & 0xff_ff
-    return this.#spanIds.slice(0, 12) + last.toString(16).padStart(4, '0')
+    const first = this.#hex().slice(TRACE_BYTES * 2)
+    if (number === 0) return first
+    const last = (Number.parseInt(first.slice(12), 16) + number) & 0xff_ff
+    return first.slice(0, 12) + last.toString(16).padStart(4, '0')
   }
 
   /** Whether its spans are exported. A failure is, even if nothing else of its trace is. */
@@ -57,6 +70,16 @@ export class TraceContext {
   /** The value of `traceparent` in an attempt. Its flag says what was decided when the call came: how it ends, nobody knows yet. */
   traceparent(attempt: number): string {
     return `00-${this.traceId}-${this.spanId(attempt)}-${this.isSampled ? '01' : '00'}`
+  }
+
+  #hex(): string {
+    return (this.#digits ??= this.#drawn.toString('hex', this.#start, this.#start + ID_BYTES))
+  }
+
+  /** The last 56 bits of its trace id. */
+  #randomValue(): number {
+    const last = this.#start + TRACE_BYTES
+    return this.#drawn[last - 7]! * 2 ** 48 + this.#drawn.readUIntBE(last - 6, 6)
   }
 }
 
@@ -70,19 +93,11 @@ function readParent({ traceparent, tracestate }: IncomingHttpHeaders): RemotePar
   return { traceId: traceId!, spanId: spanId!, isSampled, state: tracestate?.toString() }
 }
 
-function isWithin(traceId: string, share: number): boolean {
-  return Number.parseInt(traceId.slice(-RANDOM_DIGITS), 16) >= (1 - share) * RANDOM_VALUES
-}
+let drawn = Buffer.alloc(0)
+let used = 0
 
-const ID_BYTES = 24
-const pool = Buffer.alloc(ID_BYTES * 256)
-let used = pool.length
-
-/** The digits of 24 random bytes. Many are drawn at once, which takes a tenth of the time. */
-function randomHex(): string {
-  if (used === pool.length) {
-    randomFillSync(pool)
-    used = 0
-  }
-  return pool.toString('hex', used, (used += ID_BYTES))
+/** Another piece of memory each time: calls that are under way have ids in the one before. */
+function draw(): void {
+  drawn = randomFillSync(Buffer.allocUnsafeSlow(ID_BYTES * DRAWN))
+  used = 0
 }
