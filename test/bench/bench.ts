@@ -99,21 +99,21 @@ const store = temporaryFolder('bench')
 const redis = await findRedis()
 const { port: upstreamPort, server } = await startUpstream()
 const upstream = { UPSTREAM: `http://127.0.0.1:${upstreamPort}` }
-const gateway = { ...upstream, GATEWAY_STORE: store.path }
 const { before } = options
 const isAboutWatching = positionals[0] === 'observe'
+/** Two processes of the same code may differ by 5 %, which is half of what watching costs. */
+const PROCESSES = isAboutWatching ? 3 : 1
 const others: Subject[] = [
   { name: BARE, file: 'bare-proxy.ts', env: upstream },
   { name: 'its handler hook and dispatch', file: 'bare-handler.ts', env: upstream },
   { name: WIRED, file: 'assembled-proxy.ts', env: { ...upstream, REDIS_URL: redis.url } },
-  { name: EMBEDDED, file: 'gateway.ts', env: gateway, before },
+  { name: EMBEDDED, file: 'gateway.ts', env: upstream, before },
   { name: REDIS, file: 'gateway.ts', env: { ...upstream, GATEWAY_REDIS_URL: redis.url }, before },
 ]
 const watched = async (): Promise<Subject[]> => {
   const collector = await startCollector()
   const of = (name: string, part: object, before: string[] = []): Subject => {
-    const folder = { GATEWAY_STORE: `${store.path}/${name.replaceAll(/\W/g, '')}` }
-    return { name, file: 'gateway.ts', env: { ...gateway, ...folder, ...part }, before }
+    return { name, file: 'gateway.ts', env: { ...upstream, ...part }, before }
   }
   return [
     of('nothing watches', {}, ['unobserved.ts']),
@@ -125,15 +125,23 @@ const watched = async (): Promise<Subject[]> => {
 const subjects = isAboutWatching ? await watched() : others
 stayAwake()
 
-const running: (Running & { name: string })[] = []
+/** A subject, in one process or several. */
+interface Group {
+  readonly name: string
+  readonly processes: Running[]
+}
+const running: Group[] = []
 let samples: Sample[][] = []
 try {
   for (const subject of subjects) {
     if (options.check && !BARS.some(({ of, beside }) => of === subject.name || beside === subject.name)) continue
-    running.push({ ...(await start(subject)), name: subject.name })
+    const processes: Running[] = []
+    running.push({ name: subject.name, processes })
+    for (let i = 0; i < PROCESSES; i++)
+      processes.push(await start(subject, `${subject.name} ${i}`.replaceAll(/\W+/g, '-')))
   }
   if (!isAboutWatching && !options.check) await startOthers()
-  for (const { url } of running) await warmUp(Number(new URL(url).port))
+  for (const { url } of running.flatMap(({ processes }) => processes)) await warmUp(Number(new URL(url).port))
   // What was disturbed passes when it is measured again. What is slow stays slow.
   for (let attempt = 0; attempt < (options.check ? ATTEMPTS : 1); attempt++) {
     samples = running.map(() => [])
@@ -144,16 +152,16 @@ try {
   }
   report()
 } finally {
-  await Promise.all(running.map((one) => one.stop()))
+  await Promise.all(running.flatMap(({ processes }) => processes.map((one) => one.stop())))
   server.close()
   await redis.stop()
   store.remove()
 }
 process.exit()
 
-async function start({ file, env, before = [] }: Subject): Promise<Running> {
+async function start({ file, env, before = [] }: Subject, folder: string): Promise<Running> {
   const child = fork(fileURLToPath(new URL(file, import.meta.url)), {
-    env: { ...process.env, NODE_ENV: 'production', ...env },
+    env: { ...process.env, NODE_ENV: 'production', GATEWAY_STORE: `${store.path}/${folder}`, ...env },
     execArgv: [...before, 'cpu-reporter.ts'].flatMap((name) => ['--import', new URL(name, import.meta.url).href]),
     stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit', 'ipc'],
   })
@@ -187,7 +195,7 @@ async function startOthers(): Promise<void> {
   for (const other of OTHER_PROXIES) {
     const started = await startOther(other, { upstreamPort, redisUrl: redis.url, isPinned: canPin })
     if (typeof started === 'string') console.log(started)
-    else running.push({ ...started, name: other.name })
+    else running.push({ name: other.name, processes: [started] })
   }
 }
 
@@ -195,7 +203,8 @@ async function measureRound(): Promise<Sample[]> {
   const slices: Slice[][] = running.map(() => [])
   for (let turn = 0; turn < SLICES; turn++) {
     const order = [...running.entries()]
-    for (const [i, subject] of turn % 2 === 0 ? order : order.toReversed()) slices[i]!.push(await measure(subject))
+    for (const [i, { processes }] of turn % 2 === 0 ? order : order.toReversed())
+      for (const one of processes) slices[i]!.push(await measure(one))
   }
   return slices.map(sampleOf)
 }
@@ -235,7 +244,7 @@ function answerOf<T>(child: ChildProcess): Promise<T> {
 
 function report(): void {
   console.log(
-    `${ROUNDS} rounds of ${options.check ? `${ROUND_CALLS} calls` : `${ROUND_MS} ms`} each after ${WARM_CALLS} calls that warm up, ` +
+    `${PROCESSES} process${PROCESSES > 1 ? 'es' : ''} of each, ${ROUNDS} rounds of ${options.check ? `${ROUND_CALLS} calls` : `${ROUND_MS} ms`} each after ${WARM_CALLS} calls that warm up, ` +
       `${CONNECTIONS} connections, ${canPin ? 'pinned' : 'not pinned'}`,
   )
   console.log(`CPU per request as a ratio to "${running[0]!.name}" in the same round: median (lowest-highest)`)
