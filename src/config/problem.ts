@@ -64,6 +64,8 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
     }
     case 'minItems':
       return [{ path, message: 'must not be an empty list' }]
+    case 'minProperties':
+      return [{ path, message: 'must not be an empty mapping' }]
     case 'minimum':
     case 'maximum':
       return [
@@ -75,16 +77,16 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
     case 'anyOf': {
       const meant = explainMeant(schema?.['anyOf'] as readonly object[], Value.Pointer.Get(config, error.instancePath))
       if (meant.length > 0) return meant.map(({ path: within, message }) => ({ path: [...path, ...within], message }))
-      return [{ path, message: `must be ${expectation(schema, error)}` }]
+      return [{ path, message: expectation(schema, error) }]
     }
     case '~refine':
       return [{ path, message: error.message }]
     case 'pattern':
       // Under propertyNames the same key is reported a second time, by its name.
       if (error.schemaPath.endsWith('/propertyNames')) return []
-      return [{ path, message: `must be ${expectation(schema, error)}` }]
+      return [{ path, message: expectation(schema, error) }]
     default:
-      return [{ path, message: `must be ${expectation(schema, error)}${quotesFor(error, schema, config)}` }]
+      return [{ path, message: `${expectation(schema, error)}${quotesFor(error, schema, config)}` }]
   }
 }
 
@@ -113,8 +115,8 @@ function quotesFor(error: SchemaError, schema: Record<string, unknown> | undefin
 }
 
 function expectation(schema: Record<string, unknown> | undefined, error: SchemaError): string {
-  if (typeof schema?.['expected'] === 'string') return schema['expected']
-  if (error.keyword !== 'type') return error.message.replace(/^must /, '').replace(/^be /, '')
+  if (typeof schema?.['expected'] === 'string') return `must be ${schema['expected']}`
+  if (error.keyword !== 'type') return error.message
   const names: Record<string, string> = {
     object: 'a mapping',
     array: 'a list',
@@ -123,7 +125,7 @@ function expectation(schema: Record<string, unknown> | undefined, error: SchemaE
     boolean: 'true or false',
   }
   const type = String(error.params.type)
-  return names[type] ?? `of type ${type}`
+  return `must be ${names[type] ?? `of type ${type}`}`
 }
 
 /**

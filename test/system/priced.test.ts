@@ -311,7 +311,7 @@ describe('the configuration of prices', () => {
   })
 
   it.each([
-    ['{ values: {} }', '1', '', '`{ response, reserve }`'],
+    ['{ values: {} }', '1', '', 'values: must not be an empty mapping'],
     ['{ values: { a: {} } }', '1', '', 'values.a: needs either header or body'],
     ['{ values: { a: { header: x, body: /a } } }', '1', '', 'values.a: needs either header or body'],
     ['{ values: { a: { body: a } } }', '1', '', 'limits.read[0].cost'],
