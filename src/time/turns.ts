@@ -63,12 +63,27 @@ export function nextTurn(clock: Clock): Promise<void> {
   return new Promise((resolve) => clock.soon(resolve))
 }
 
-const ends = new WeakMap<Clock, Promise<void>>()
+/** Of calls that came at one moment so many take a step in one turn. Each takes up to 0.1 ms, in which nothing is read. */
+const MOST_TOGETHER = 128
+
+interface End {
+  readonly reached: Promise<void>
+  asked: number
+}
+const ends = new WeakMap<Clock, End>()
 
 /**
  * Resolves at the end of this turn of the event loop, for all who asked in it one after the other. Calls that take the same step then
  * take it together, while the processor has its code and data in its caches: with 64 calls at a time each step saves 5 to 8 % of a call.
+ * If many ask, the last of them have their step in a later turn.
  */
 export function endOfTurn(clock: Clock): Promise<void> {
-  return ends.getOrInsertComputed(clock, () => nextTurn(clock).then(() => void ends.delete(clock)))
+  let end = ends.get(clock)
+  if (end === undefined || end.asked === MOST_TOGETHER) {
+    const turn = end === undefined ? nextTurn(clock) : end.reached.then(() => nextTurn(clock))
+    const next: End = { asked: 0, reached: turn.then(() => void (ends.get(clock) === next && ends.delete(clock))) }
+    ends.set(clock, (end = next))
+  }
+  end.asked++
+  return end.reached
 }
