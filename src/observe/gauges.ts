@@ -110,6 +110,44 @@ export const COMBINE = {
 
 const STATE_VALUE = { closed: 0, 'half-open': 1, open: 2 } satisfies Record<BreakerState, number>
 
+/** Where there is no number, there is no series. */
+type NumberOf<Row> = (row: Row) => number | null | undefined
+
+/** Makes gauges of the same rows: one series for each row that has a number. */
+function gaugesOf<Row>(
+  rowsOf: (observed: Observed) => Iterable<Row> | Promise<Iterable<Row>>,
+  labelsOf: (row: Row) => Labels,
+  combined: keyof typeof COMBINE,
+) {
+  return (name: string, help: string, numberOf: NumberOf<Row>, combine = combined): GaugeOf => ({
+    name,
+    help,
+    combine,
+    async *show(observed) {
+      for (const row of await rowsOf(observed)) {
+        const number = numberOf(row)
+        if (number !== null && number !== undefined) yield [labelsOf(row), number]
+      }
+    },
+  })
+}
+
+const ofQueues = gaugesOf(
+  (observed) => observed.queues(),
+  ({ labels }) => ({ ...labels }),
+  'sum',
+)
+const ofTransports = gaugesOf(
+  (observed) => observed.connections(),
+  ({ upstream }) => ({ upstream }),
+  'sum',
+)
+const ofLimits = gaugesOf(
+  (observed) => observed.usage(),
+  ({ labels, window }) => ({ ...labels, window }),
+  'max',
+)
+
 export const GAUGES: readonly GaugeOf[] = [
   ofQueues('queue_depth', 'Calls that wait now, for quota or for others in flight to end.', ({ waiting }) => waiting),
   ofQueues('in_flight', 'Calls that hold a permit: sent, and not answered to the end.', ({ inFlight }) => inFlight),
@@ -233,68 +271,33 @@ export const GAUGES: readonly GaugeOf[] = [
   ),
 ]
 
-/** Where there is no number, there is no series. */
-type NumberOf<Row> = (row: Row) => number | null | undefined
-
-async function* shown<Row>(
-  rows: Iterable<Row> | Promise<Iterable<Row>>,
-  labelsOf: (row: Row) => Labels,
-  numberOf: NumberOf<Row>,
-): AsyncIterable<Shown> {
-  for (const row of await rows) {
-    const number = numberOf(row)
-    if (number !== null && number !== undefined) yield [labelsOf(row), number]
-  }
-}
-
-function ofQueues(name: string, help: string, numberOf: NumberOf<QueueOccupancy>): GaugeOf {
-  const show: GaugeOf['show'] = (observed) => shown(observed.queues(), ({ labels }) => ({ ...labels }), numberOf)
-  return { name, help, combine: 'sum', show }
-}
-
-function ofTransports(name: string, help: string, numberOf: NumberOf<TransportUse>): GaugeOf {
-  const show: GaugeOf['show'] = (observed) => shown(observed.connections(), ({ upstream }) => ({ upstream }), numberOf)
-  return { name, help, combine: 'sum', show }
-}
-
-function ofLimits(
-  name: string,
-  help: string,
-  numberOf: NumberOf<ObservedUsage>,
-  combine: GaugeOf['combine'] = 'max',
-): GaugeOf {
-  const labelsOf = ({ labels, window }: ObservedUsage): Labels => ({ ...labels, window })
-  return { name, help, combine, show: (observed) => shown(observed.usage(), labelsOf, numberOf) }
-}
-
 /** What the budgets of one level allow, and what is used of them. */
 function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
   const whose = level === 'organisation' ? 'an organisation' : `a ${level}`
-  const gauge = (
-    name: string,
-    help: string,
-    numberOf: NumberOf<BudgetUse>,
-    combine: GaugeOf['combine'] = 'max',
-  ): GaugeOf => ({
-    name: `${level}_budget_${name}`,
-    help,
-    combine,
-    async *show(observed) {
-      const budgets = [...(await observed.budgets())].filter((budget) => budget.level === level)
-      yield* shown(budgets, (budget) => ({ [level]: budget.name, window: budget.window }), numberOf)
-    },
-  })
+  const gauge = gaugesOf(
+    async (observed) => [...(await observed.budgets())].filter((budget) => budget.level === level),
+    ({ name, window }) => ({ [level]: name, window }),
+    'max',
+  )
   return [
-    gauge('limit', `Calls, or money, that the budget of ${whose} allows in its window.`, ({ limit }) => limit),
-    gauge('used', `Calls, or money, that count against the budget of ${whose} now.`, ({ used }) => used),
     gauge(
-      'exhaustion_seconds',
+      `${level}_budget_limit`,
+      `Calls, or money, that the budget of ${whose} allows in its window.`,
+      ({ limit }) => limit,
+    ),
+    gauge(
+      `${level}_budget_used`,
+      `Calls, or money, that count against the budget of ${whose} now.`,
+      ({ used }) => used,
+    ),
+    gauge(
+      `${level}_budget_exhaustion_seconds`,
       `Until nothing is left of the budget of ${whose}, if calls go on as in the last minutes; absent where that never happens.`,
       ({ exhaustionInMs }) => exhaustionInMs && exhaustionInMs / 1_000,
       'min',
     ),
     gauge(
-      'burn_ratio',
+      `${level}_budget_burn_ratio`,
       `The rate of the last minutes divided by the rate that the budget of ${whose} allows for ever.`,
       ({ burnRatio }) => burnRatio,
     ),
