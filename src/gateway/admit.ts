@@ -48,13 +48,13 @@ export function admit(
   }
 }
 
-/** How long the call may wait from now on, in milliseconds. The waits before earlier attempts count, too. */
+/** How long the call may wait from `now` on, in milliseconds. The waits before earlier attempts count, too. */
 function leftToWait(
   call: Admitting,
   { requestOptions }: Target,
   graceMs: number,
   deadline: number,
-  now = call.clock.now(),
+  now: number,
 ): number {
   const leftMs = requestOptions.maxWaitMs + graceMs - call.waitedMs
   return Math.max(0, Math.min(leftMs, deadline - now))
@@ -88,7 +88,7 @@ export async function admitWithAny(
     const enteredAt = call.clock.now()
     const isFirst = isOfSession && busy.length === 0
     const maxWaitMs = isFirst
-      ? Math.min(pool.affinity!.maxWaitMs, leftToWait(call, plan.target, plan.graceMs, plan.deadline))
+      ? Math.min(pool.affinity!.maxWaitMs, leftToWait(call, plan.target, plan.graceMs, plan.deadline, enteredAt))
       : 0
     // Before it has a permit, which nobody gives back yet if this throws.
     plan.use(candidate, because)
