@@ -183,8 +183,8 @@ async function start({ file, env, before = [] }: Subject, folder: string): Promi
 }
 
 /**
- * As many calls that are traced go before the others where traces are measured. One call in a hundred would take an hour to bring the
- * code for them to where it is after a day.
+ * As many calls that are traced go before the others where traces are measured. With one call in a hundred the compiler would not have
+ * come to the code for them.
  */
 async function warmUp(port: number): Promise<void> {
   if (isAboutWatching) await load(port, [get(PATH, { traceparent: TRACED })], CONNECTIONS, { calls: WARM_CALLS })
