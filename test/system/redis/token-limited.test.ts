@@ -6,12 +6,13 @@ import { call } from '../../support/http.ts'
 import { seededRandom } from '../../support/seeded-random.ts'
 import { startTokenVendor } from '../../support/token-vendor.ts'
 
-const WINDOW_MS = 10_000
+/** A shorter one would want more calls a second than a busy machine makes. */
+const WINDOW_MS = 20_000
 /** Output tokens in a window; a call has about 40. */
 const LIMIT = 16_000
 const CALLS = LIMIT / 40
 /** In windows from the start. What is measured is the share of the limit that was used in the window before each moment. */
-const [MEASURED_FROM, MEASURED_TO] = [2.2, 3.5]
+const [MEASURED_FROM, MEASURED_TO] = [2.2, 3]
 /** What a call takes on a machine that has nothing else to do. */
 const USUAL_LATENCY_MS = 150
 /** So many calls wait at each gateway, at least. */
@@ -98,7 +99,7 @@ it('three gateways use a limit of tokens to 95 % and more, streams and all, and 
   expect(used / usable).toBeGreaterThan(0.95)
   expect(used).toBeLessThanOrEqual(1.01)
   await Promise.all([...gateways.map((gateway) => gateway.stop()), Promise.allSettled(calls)])
-}, 90_000)
+})
 
 function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length
