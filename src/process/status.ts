@@ -218,31 +218,18 @@ function* queuesOf(snapshot: Snapshot): Iterable<QueueOccupancy> {
 async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of queuesOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
-  return (await unlessAway(() => usageOf(snapshot, ledger)))?.map((row) => {
-    const { labels, window, unit, limit, effective, share, stranded, used, resetMs } = row
-    const { exhaustionInMs, burnRatio } = roundedBurn(row)
-    return {
-      upstream: labels.upstream,
-      account: labels.account,
-      class: labels.class,
-      window,
-      unit,
-      limit,
-      effective,
-      share,
-      stranded,
-      used,
-      remaining: remainderOf(unit, effective, used),
-      resetMs: Math.round(resetMs),
-      exhaustionInMs,
-      burnRatio,
-      waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
-    }
-  })
+  return (await unlessAway(() => usageOf(snapshot, ledger)))?.map(({ labels, ...row }) => ({
+    ...labels,
+    ...row,
+    remaining: remainderOf(row),
+    resetMs: Math.round(row.resetMs),
+    ...roundedBurn(row),
+    waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
+  }))
 }
 
 /** 0.3 - 0.1 is a little less than 0.2, but no money was lost. */
-function remainderOf(unit: string | undefined, effective: number, used: number): number {
+function remainderOf({ unit, effective, used }: Pick<TimedUsage, 'unit' | 'effective' | 'used'>): number {
   const left = Math.max(0, effective - used)
   return unit === undefined ? left : Number(left.toFixed(9))
 }
