@@ -6,6 +6,7 @@
  */
 
 import type { LookupFunction } from 'node:net'
+import type { Registry } from '@prometheus-io/client'
 import type { Actor } from '../audit/audit.ts'
 import { type Clock, type Random, systemClock } from '../time/clock.ts'
 import { SharedCache } from '../cache/open-cache.ts'
@@ -32,7 +33,7 @@ import { openForwardProxy } from './open-forward-proxy.ts'
 import { openLedger } from './open-ledger.ts'
 import { type ReloadParts, reloadable, Reloader, reloadFor, SELF, STOPS } from './reload.ts'
 import { buildAdmin } from '../server/admin/admin.ts'
-import type { BreakerOrder, BreakerRow, Reloaded, Status } from '../server/admin/status.ts'
+import type { BreakerOrder, BreakerRow, Controls, Reloaded, Status } from '../server/admin/status.ts'
 import type { AdminParts, Management } from '../server/admin/management.ts'
 import { buildApp, connectionsOf, drainApp, renewCertificate } from '../server/app.ts'
 import { addressedBy, clientAddress } from '../server/client-address.ts'
@@ -41,7 +42,7 @@ import { openAllRequests } from '../requests/peers.ts'
 import { RequestHistory } from '../requests/history.ts'
 import { UsageKeeper } from '../usage/keeper.ts'
 import { Usage } from '../usage/usage.ts'
-import { answerHere, type RequestAnswers, type RequestQuestion } from '../requests/question.ts'
+import { answerHere } from '../requests/question.ts'
 import { Tracing } from '../traces/tracing.ts'
 import { failed } from './start-error.ts'
 import { breakerRows, gatewayStatus } from './status.ts'
@@ -100,18 +101,17 @@ export async function runGateway(
   const gateway = await runWithoutAdmin(config, options)
   parts.defer(() => gateway.stop())
   const { status, apply, url, forwardProxyUrl, metrics, management } = gateway
-  const counts = new ReloadCounts(metrics.registry)
   registerProcessInfo(metrics.registry)
-  const reloader = new Reloader({ load, apply, counts, logger: options.log.logger })
-  const reload = (): Promise<Reloaded> => reloader.reload()
-  const controls = {
-    reload,
-    lastReload: () => reloader.latest,
+  const { adminUrl, webhooks, reload, close } = await runAdmin(config, {
+    status,
+    management,
+    load,
+    apply,
+    registry: metrics.registry,
+    lookup: options.lookup,
     breakers: () => Promise.resolve(gateway.breakers()),
-    setBreaker: (order: BreakerOrder) => Promise.resolve(gateway.setBreaker(order)),
-  }
-  const forWebhooks = { counts: new WebhookCounts(metrics.registry), lookup: options.lookup }
-  const { adminUrl, webhooks, close } = await runAdmin(config, { status, controls, management }, forWebhooks)
+    setBreaker: (order) => Promise.resolve(gateway.setBreaker(order)),
+  })
   // It ends first: what a gateway that stops can't do any more is nothing to tell.
   parts.defer(() => webhooks.close())
   const started = parts.move()
@@ -124,30 +124,40 @@ export async function runGateway(
       await close()
     }
   }
-  const reloadBy = (by: Actor = SELF): Promise<Reloaded> => {
-    return reloadFor(by, reloader, management.audit, options.log.logger)
-  }
   const stop = (): Promise<void> => (stopping ??= end())
-  return { url, forwardProxyUrl, status, adminUrl, config: management.config, reload: reloadBy, stop }
+  return { url, forwardProxyUrl, status, adminUrl, config: management.config, reload, stop }
 }
 
+/** What a gateway has once, however many workers it has: the admin port, reloads and webhooks. */
 export async function runAdmin(
   { admin, server, store, log }: Config,
-  parts: Omit<AdminParts, 'addressOf' | 'requests'>,
-  { counts, lookup }: { counts: WebhookCounts; lookup?: LookupFunction | undefined },
-): Promise<{ adminUrl: string; webhooks: Pick<Webhooks, 'close'>; close(): Promise<void> }> {
-  const { clock } = parts.management
-  const answer = (question: RequestQuestion): Promise<RequestAnswers> => parts.status.requests(question)
+  {
+    status,
+    management,
+    registry,
+    lookup,
+    ...parts
+  }: Pick<AdminParts, 'status' | 'management'> &
+    Pick<Controls, 'breakers' | 'setBreaker'> &
+    Pick<ReloadParts, 'load' | 'apply'> & { registry: Registry; lookup?: LookupFunction | undefined },
+): Promise<{ webhooks: Pick<Webhooks, 'close'>; close(): Promise<void> } & Pick<Running, 'adminUrl' | 'reload'>> {
+  const { audit, clock, logger } = management
+  const reloader = new Reloader({ ...parts, counts: new ReloadCounts(registry), logger })
+  const controls = { ...parts, reload: () => reloader.reload(), lastReload: () => reloader.latest }
   await using opened = new AsyncDisposableStack()
-  const requests = openAllRequests({ store, clock, name: instanceName(log.instance), answer })
+  const name = instanceName(log.instance)
+  const requests = openAllRequests({ store, clock, name, answer: (question) => status.requests(question) })
   opened.defer(() => requests.close())
-  const app = buildAdmin(admin, { ...parts, requests, addressOf: clientAddress(server.trustedProxies) })
+  const addressOf = clientAddress(server.trustedProxies)
+  const app = buildAdmin(admin, { status, controls, management, requests, addressOf })
   opened.defer(() => app.close())
   const adminUrl = await app.listen({ host: admin.host, port: admin.port })
   const started = opened.move()
   const claims = new Claims(clock, sharedBy(store).redis)
-  const webhooks = new Webhooks({ ...parts, claims, counts, lookup })
-  return { adminUrl, webhooks, close: () => started.disposeAsync() }
+  const counts = new WebhookCounts(registry)
+  const webhooks = new Webhooks({ status, controls, management, claims, counts, lookup })
+  const reload = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, audit, logger)
+  return { adminUrl, webhooks, reload, close: () => started.disposeAsync() }
 }
 
 /**

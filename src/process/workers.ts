@@ -1,4 +1,3 @@
-import type { Actor } from '../audit/audit.ts'
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -12,8 +11,7 @@ import { openManaged } from './management.ts'
 import { gaugesOf, gaugesOfAll, type GaugeValues } from '../observe/gauges-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
-import { ReloadCounts } from '../observe/reload-counts.ts'
-import { type ReloadParts, reloadable, Reloader, reloadFor, SELF, STOPS } from './reload.ts'
+import { type ReloadParts, reloadable, STOPS } from './reload.ts'
 import type { CountPiece } from '../observe/series.ts'
 import { untoldCounts, WorkerCounts } from '../observe/worker-counts.ts'
 import { type Running, runAdmin } from './run.ts'
@@ -22,14 +20,12 @@ import type {
   BreakerRow,
   BudgetRow,
   CredentialRow,
-  Controls,
   QueueRow,
   QuotaRow,
   Reloaded,
   Status,
 } from '../server/admin/status.ts'
 import type { FileDays } from '../usage/file-days.ts'
-import { WebhookCounts } from '../webhooks/counts.ts'
 import { SharedStore } from './shared-store.ts'
 import { StartError } from './start-error.ts'
 import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas } from './merge-rows.ts'
@@ -173,8 +169,6 @@ export async function runWorkers(
     inForce = next
     return { result: 'applied', changed, needRestart }
   }
-  const reloader = new Reloader({ load, apply, counts: new ReloadCounts(own), logger: log.logger })
-  const reload = (): Promise<Reloaded> => reloader.reload()
   const status: Status = {
     async *metrics() {
       const known = (await askEach<GaugeValues[]>('metrics')).filter((gauges) => gauges !== undefined)
@@ -221,19 +215,16 @@ export async function runWorkers(
   }
   try {
     const [first] = await Promise.all(Array.from({ length: config.server.workers }, fork))
-    const controls: Controls = {
-      reload,
-      lastReload: () => reloader.latest,
+    const configInForce = (): Config => inForce
+    const { adminUrl, webhooks, reload, close } = await runAdmin(config, {
+      status,
+      load,
+      apply,
+      registry: own,
+      management: { ...managed, config: configInForce },
       breakers: async () => mergeBreakers(await askRows<BreakerRow>('breakers')),
       setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
-    }
-    const configInForce = (): Config => inForce
-    const management = { ...managed, config: configInForce }
-    const { adminUrl, webhooks, close } = await runAdmin(
-      config,
-      { status, controls, management },
-      { counts: new WebhookCounts(own) },
-    )
+    })
     phase = 'serving'
     const started = parts.move()
     const stop = async (): Promise<void> => {
@@ -246,8 +237,7 @@ export async function runWorkers(
       log.flush()
     }
     let stopping: Promise<void> | undefined
-    const reloadBy = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, managed.audit, log.logger)
-    return { ...first!, adminUrl, status, config: configInForce, reload: reloadBy, stop: () => (stopping ??= stop()) }
+    return { ...first!, adminUrl, status, config: configInForce, reload, stop: () => (stopping ??= stop()) }
   } catch (error) {
     await endWorkers()
     throw error
