@@ -161,26 +161,35 @@ export class Outbox {
   }
 }
 
-/**
- * Calls of one charge set that have ended, and of which Redis was not told yet. Until it is told, they count as if they were in
- * flight. Calls that ended together are told as one.
- */
-class EndedCalls implements Due {
+/** What is to be sent of one charge set. */
+class Due implements Member<Due> {
   readonly chargeSet: ChargeSet
   readonly ended: Ended[] = []
-  /** From when on they ride on a charge, and by when they are sent even without one. */
-  eligibleAt = Infinity
+  /** By when it is sent even without a charge: Infinity unless it waits. Then `delayMs` is the duration that it was given. */
   dueAt = Infinity
   delayMs = 0
   before: Due | undefined
   after: Due | undefined
   isListed = false
+
+  constructor(chargeSet: ChargeSet) {
+    this.chargeSet = chargeSet
+  }
+}
+
+/**
+ * Calls of one charge set that have ended, and of which Redis was not told yet. Until it is told, they count as if they were in
+ * flight. Calls that ended together are told as one.
+ */
+class EndedCalls extends Due {
+  /** From when on they ride on a charge. */
+  eligibleAt = Infinity
   readonly #alike = new Map<string, Ended>()
   readonly #bucketMs: number
   #calls = 0
 
   constructor(chargeSet: ChargeSet) {
-    this.chargeSet = chargeSet
+    super(chargeSet)
     this.#bucketMs = Math.min(...chargeSet.limits.map(({ bucketMs }) => bucketMs))
   }
 
@@ -278,28 +287,16 @@ export interface Waiting {
 }
 
 /** What is to be done for one charge set in one call of the script. */
-export class Batch implements Due {
-  readonly chargeSet: ChargeSet
+export class Batch extends Due {
   /** The turn of the calls among them that have waited. Only one queue charges a charge set, and one charge at a time. */
   turn: Turn | undefined
   readonly waiting: Waiting[] = []
-  readonly ended: Ended[] = []
   readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
   /** What answers say; `counted` has only the latest count of each limit. */
   readonly feedback: Argument[][] = []
   readonly counted = new Map<string, Argument[]>()
   /** Whether it is sent at the end of this turn of the event loop. */
   isSentSoon = false
-  /** By when it is sent even without a charge. */
-  dueAt = Infinity
-  delayMs = 0
-  before: Due | undefined
-  after: Due | undefined
-  isListed = false
-
-  constructor(chargeSet: ChargeSet) {
-    this.chargeSet = chargeSet
-  }
 
   addFeedback(chargedAt: number, feedback: UpstreamFeedback, pauseField: string): void {
     const at = micros(chargedAt)
@@ -328,13 +325,6 @@ export class Batch implements Due {
     changes.push(...this.feedback, ...this.counted.values())
     return changes
   }
-}
-
-interface Due extends Member<Due> {
-  readonly chargeSet: ChargeSet
-  /** Infinity unless it waits; then `delayMs` is the duration that it was given. */
-  dueAt: number
-  delayMs: number
 }
 
 /** What waits for a charge to ride on, for one of a few durations. When its time is up, it is sent. */
