@@ -25,7 +25,8 @@ export type CacheResult = 'hit' | 'stale' | 'revalidated' | 'collapsed' | 'miss'
 const SELDOM = { eventLoopMonitoringPrecision: 50, eventLoopUtilizationTimeout: 1_000 }
 
 /** What a timeout ended: a phase of the way upstream, all of it, or the client's sending of its body. */
-export type TimeoutPhase = 'connect' | 'tls' | 'headers' | 'idle' | 'total' | 'client'
+export type TimeoutPhase = (typeof PHASES)[number]
+const PHASES = ['connect', 'tls', 'headers', 'idle', 'total', 'client'] as const
 
 export const OPENMETRICS = Registry.OPENMETRICS_CONTENT_TYPE
 
@@ -189,15 +190,8 @@ export class Metrics {
   }
 
   timeoutsOf(upstream: string): Record<TimeoutPhase, CounterSeries> {
-    const of = (phase: TimeoutPhase): CounterSeries => this.#timeouts.of({ upstream, phase })
-    return {
-      connect: of('connect'),
-      tls: of('tls'),
-      headers: of('headers'),
-      idle: of('idle'),
-      total: of('total'),
-      client: of('client'),
-    }
+    const series = PHASES.map((phase) => [phase, this.#timeouts.of({ upstream, phase })])
+    return Object.fromEntries(series) as Record<TimeoutPhase, CounterSeries>
   }
 
   /** All of it in the OpenMetrics format, in pieces. */
