@@ -19,7 +19,7 @@ export interface CountedLimit {
  */
 export class LimitTable<Counted extends CountedLimit> {
   readonly #make: (limit: Limit) => Counted
-  readonly #byId = new Map<string, Counted>()
+  readonly byId = new Map<string, Counted>()
   readonly #byChargeSet = new WeakMap<ChargeSet, readonly Counted[]>()
 
   constructor(make: (limit: Limit) => Counted) {
@@ -27,11 +27,7 @@ export class LimitTable<Counted extends CountedLimit> {
   }
 
   get all(): Iterable<Counted> {
-    return this.#byId.values()
-  }
-
-  get entries(): Iterable<[id: string, counted: Counted]> {
-    return this.#byId
+    return this.byId.values()
   }
 
   /** The limits of a charge set, in its order. A reload may have changed what a limit allows; what was charged stays. */
@@ -39,7 +35,7 @@ export class LimitTable<Counted extends CountedLimit> {
     let all = this.#byChargeSet.get(chargeSet)
     if (all === undefined) {
       all = chargeSet.limits.map((limit) => {
-        const counted = this.#byId.getOrInsertComputed(limit.id, () => this.#make(limit))
+        const counted = this.byId.getOrInsertComputed(limit.id, () => this.#make(limit))
         if (limit.order > counted.limit.order) counted.limit = limit
         return counted
       })

@@ -350,7 +350,7 @@ export class MemoryLedger implements Ledger {
     }
     const { boot } = this.#clock
     const at = { ...(boot === undefined ? {} : { boot }), now, wall: this.#clock.wall() }
-    for (const [id, tally] of this.#partitions.get(partition)?.entries ?? []) limits[id] = tally.stored(now, at)
+    for (const [id, tally] of this.#partitions.get(partition)?.byId ?? []) limits[id] = tally.stored(now, at)
     this.#files.save(partition, limits)
   }
 }

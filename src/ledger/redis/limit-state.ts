@@ -8,7 +8,6 @@ const RECENT_MS = 600_000
 
 /** What one gateway knows of one limit that it shares with others through Redis. Amounts are units. */
 export class LimitState implements CountedLimit {
-  #limit: Limit
   readonly #isOffline: () => boolean
   /** The calls of this gateway alone. */
   own: Counter
@@ -28,18 +27,16 @@ export class LimitState implements CountedLimit {
   cap = 0
 
   constructor(limit: Limit, isOffline: () => boolean) {
-    this.#limit = limit
     this.#isOffline = isOffline
     this.own = new Counter(limit)
     if (limit.kind === 'calendar' && limit.windowMs > RECENT_MS) this.#recent = new Counter(recentOf(limit))
   }
 
   get limit(): Limit {
-    return this.#limit
+    return this.own.limit
   }
 
   set limit(limit: Limit) {
-    this.#limit = limit
     this.own.limit = limit
   }
 
