@@ -62,7 +62,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   readonly #response: UpstreamResponse
   readonly #scrub: Scrub
   readonly #price: AnswerPrice | undefined
-  #status: number
+  status: number
   #phase: 'looking' | 'decided' | 'unpacking' = 'looking'
   #timer: Timer | undefined
   #onDecided: (() => void) | undefined
@@ -85,7 +85,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     this.#response = response
     this.#scrub = scrub
     this.#price = price
-    this.#status = status
+    this.status = status
     const isLong = Number(onlyValue(fields['content-length']) ?? 0) > LOOK_BYTES
     // The next event may come in an hour.
     if (isLong || EVENTS.test(joined(fields['content-type']))) this.#unpackAll()
@@ -93,12 +93,8 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     response.passTo(this)
   }
 
-  get status(): number {
-    return this.#status
-  }
-
   get meaning(): number {
-    return this.#response.isDisguised ? this.#response.meaning : this.#status
+    return this.#response.isDisguised ? this.#response.meaning : this.status
   }
 
   /** Resolves once the fields are those of the body as it is passed on; undefined if they are already. */
@@ -200,7 +196,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     const etag = onlyValue(fields['etag'])
     // It is the same content, but not the same bytes (RFC 9110 §8.8.1).
     if (etag?.startsWith('"') === true) fields['etag'] = `W/${etag}`
-    if (this.#status === 206) this.#status = 200
+    if (this.status === 206) this.status = 200
   }
 
   #pass(piece: Buffer): void {

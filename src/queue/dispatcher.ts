@@ -28,7 +28,7 @@ export class Dispatcher {
   readonly #wakeUp: WakeUp
   #isServing = false
   /** Why the ledger could not be asked for those that wait; undefined while it can. */
-  #storeError: StoreUnavailableError | undefined
+  storeError: StoreUnavailableError | undefined
 
   constructor(state: QueueState, issuer: Issuer) {
     this.#state = state
@@ -36,13 +36,9 @@ export class Dispatcher {
     this.#wakeUp = new WakeUp(state.clock, () => void this.serve(true))
   }
 
-  get storeError(): StoreUnavailableError | undefined {
-    return this.#storeError
-  }
-
   /** The ledger answered a charge. */
   storeAnswered(): void {
-    this.#storeError = undefined
+    this.storeError = undefined
   }
 
   get isWakeUpSet(): boolean {
@@ -74,7 +70,7 @@ export class Dispatcher {
       while (await this.#serveOnce());
     } catch (error) {
       // The store may come back while calls still have time to wait. A call whose time is up is told of the error.
-      if (error instanceof StoreUnavailableError) this.#storeError = error
+      if (error instanceof StoreUnavailableError) this.storeError = error
       else this.#failAll(error)
     } finally {
       this.#isServing = false
@@ -109,7 +105,7 @@ export class Dispatcher {
     const granted = Math.min(grant.granted, chosen.length)
     let admitted = 0
     try {
-      this.#storeError = undefined
+      this.storeError = undefined
       state.noteGrant(grant)
       const isAll = grant.granted >= chosen.length
       forecast.wasGranted(isAll, isTurnOfOthers)
@@ -179,7 +175,7 @@ export class Dispatcher {
   readonly #onRelease = (): void => void this.serve()
 
   get #isStoreAway(): boolean {
-    return this.#storeError !== undefined || this.#state.forecast.isLocal
+    return this.storeError !== undefined || this.#state.forecast.isLocal
   }
 
   /** The gateway has a bug. Without this, the calls that wait would hear of it only when their time is up. */
@@ -197,7 +193,7 @@ export class Dispatcher {
       return capacity.onRelease(this.#onRelease)
     }
     // A millisecond at least: a timer may go off a fraction of one too early, and would then find nothing free.
-    const leastMs = this.#storeError !== undefined ? STORE_RETRY_MS : peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
+    const leastMs = this.storeError !== undefined ? STORE_RETRY_MS : peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
     const turnMs = forecast.turnMs(state.scheduler().firstPosition)
     this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
   }

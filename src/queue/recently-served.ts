@@ -12,31 +12,27 @@ const NAMED = 5
 /** The clients whose calls were served last in one queue, in that order. */
 export class RecentlyServed {
   readonly #clients: string[] = []
-  #count = 0
+  /** How many calls were served so far. */
+  count = 0
   /** What was found last: thousands of calls may leave between two that are served. */
   #latest: { readonly at: number; readonly looked: number; readonly byClient: ServedBefore['byClient'] } | undefined
 
-  /** How many calls were served so far. */
-  get count(): number {
-    return this.#count
-  }
-
   add(client: string): void {
-    this.#clients[this.#count++ % REMEMBERED] = client
+    this.#clients[this.count++ % REMEMBERED] = client
   }
 
   /** Since there were `count`. */
   since(count: number): ServedBefore {
-    const calls = this.#count - count
+    const calls = this.count - count
     const looked = Math.min(calls, REMEMBERED)
-    if (this.#latest?.at !== this.#count || this.#latest.looked !== looked)
-      this.#latest = { at: this.#count, looked, byClient: this.#byClient(looked) }
+    if (this.#latest?.at !== this.count || this.#latest.looked !== looked)
+      this.#latest = { at: this.count, looked, byClient: this.#byClient(looked) }
     return { calls, byClient: this.#latest.byClient }
   }
 
   #byClient(looked: number): ServedBefore['byClient'] {
     const known = new Map<string, number>()
-    for (let i = this.#count - looked; i < this.#count; i++) {
+    for (let i = this.count - looked; i < this.count; i++) {
       const client = this.#clients[i % REMEMBERED]!
       known.set(client, (known.get(client) ?? 0) + 1)
     }

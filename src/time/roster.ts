@@ -26,35 +26,27 @@ export class Entry<Of> implements Member<Entry<Of>> {
  * generation.
  */
 export class Roster<M extends Member<M>> {
-  #first: M | undefined
-  #last: M | undefined
-  #size = 0
-
-  get size(): number {
-    return this.#size
-  }
-
   /** The member that was added first. Its `after` leads to the others. */
-  get first(): M | undefined {
-    return this.#first
-  }
+  first: M | undefined
+  #last: M | undefined
+  size = 0
 
   /** Does nothing if it is a member. */
   add(member: M): void {
     if (member.isListed) return
     member.isListed = true
     member.before = this.#last
-    if (this.#last === undefined) this.#first = member
+    if (this.#last === undefined) this.first = member
     else this.#last.after = member
     this.#last = member
-    this.#size++
+    this.size++
   }
 
   /** Does nothing if it is no member. */
   delete(member: M): void {
     if (!member.isListed) return
     const { before, after } = member
-    if (before === undefined) this.#first = after
+    if (before === undefined) this.first = after
     else before.after = after
     if (after === undefined) this.#last = before
     else after.before = before
@@ -62,7 +54,7 @@ export class Roster<M extends Member<M>> {
     member.before = undefined
     member.after = undefined
     member.isListed = false
-    this.#size--
+    this.size--
   }
 
   clear(): void {
@@ -72,7 +64,7 @@ export class Roster<M extends Member<M>> {
   /** The members there are now. */
   all(): M[] {
     const members: M[] = []
-    for (let member = this.#first; member !== undefined; member = member.after) members.push(member)
+    for (let member = this.first; member !== undefined; member = member.after) members.push(member)
     return members
   }
 }

@@ -59,8 +59,8 @@ export class RequestBody {
   /** The pieces that are kept: the whole body once `#isWhole`. */
   #pieces: Buffer[] = []
   #bytes = 0
-  /** Bytes that were received, and milliseconds spent waiting for them. */
-  #receivedBytes = 0
+  /** Bytes that were received so far. */
+  receivedBytes = 0
   #awaitedMs = 0
   #isWhole: boolean
   #isStreaming = false
@@ -73,11 +73,6 @@ export class RequestBody {
     const { 'content-length': length, 'transfer-encoding': encoding } = request.headers
     this.#declaredBytes = encoding === undefined ? Number(length ?? 0) : undefined
     this.#isWhole = this.#declaredBytes === 0
-  }
-
-  /** Bytes that were received so far. */
-  get receivedBytes(): number {
-    return this.#receivedBytes
   }
 
   /** All of it, where it is kept and has come. */
@@ -118,11 +113,11 @@ export class RequestBody {
   get #patienceMs(): number {
     const { idleMs, minBytesPerSecond } = this.#options
     if (minBytesPerSecond === 0) return idleMs
-    return Math.min(idleMs, idleMs + (this.#receivedBytes / minBytesPerSecond) * 1_000 - this.#awaitedMs)
+    return Math.min(idleMs, idleMs + (this.receivedBytes / minBytesPerSecond) * 1_000 - this.#awaitedMs)
   }
 
   #received(bytes: number, afterMs: number): void {
-    this.#receivedBytes += bytes
+    this.receivedBytes += bytes
     this.#awaitedMs += afterMs
   }
 

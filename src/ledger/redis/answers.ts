@@ -50,11 +50,7 @@ export class RedisClock {
   #setAt = 0
   /** The most that these two have been apart. */
   #uncertainMs = 0
-  #isKnown = false
-
-  get isKnown(): boolean {
-    return this.#isKnown
-  }
+  isKnown = false
 
   /** Redis answered at its time `at` to what was sent and received at these times of our clock. Returns whether that is its first answer. */
   set(at: number, sentAt: number, receivedAt: number): boolean {
@@ -62,8 +58,8 @@ export class RedisClock {
     this.#leastOffset = at - receivedAt
     this.#mostOffset = at - sentAt
     this.#uncertainMs = Math.max(this.#uncertainMs, receivedAt - sentAt)
-    const isFirst = !this.#isKnown
-    this.#isKnown = true
+    const isFirst = !this.isKnown
+    this.isKnown = true
     return isFirst
   }
 

@@ -18,15 +18,15 @@ declare module 'ioredis' {
 export class RedisScript implements ScriptRunner {
   readonly #redis: Redis | Cluster
   readonly #onAnswer: ((tookMs: number) => void) | undefined
-  #trouble: Error | undefined
+  trouble: Error | undefined
 
   /** `onAnswer` is called with how many milliseconds each answer to a charge, or to a question for usage, took. */
   constructor(redis: Redis | Cluster, onAnswer?: (tookMs: number) => void) {
     this.#redis = redis
     this.#onAnswer = onAnswer
-    redis.on('ready', () => (this.#trouble = undefined))
+    redis.on('ready', () => (this.trouble = undefined))
     redis.on('error', (error: Error) => {
-      if (redis.status !== 'ready') this.#trouble = error
+      if (redis.status !== 'ready') this.trouble = error
     })
     redis.defineCommand('sluiceCharge', { lua: chargeScript() })
     redis.defineCommand('sluiceExchange', { lua: textOf('time.lua') + textOf('demand-exchange.lua') })
@@ -36,10 +36,6 @@ export class RedisScript implements ScriptRunner {
 
   get isConnected(): boolean {
     return isConnected(this.#redis)
-  }
-
-  get trouble(): Error | undefined {
-    return this.#trouble
   }
 
   onTrouble(listener: () => void): void {
