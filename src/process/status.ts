@@ -218,14 +218,13 @@ function* queuesOf(snapshot: Snapshot): Iterable<QueueOccupancy> {
 async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[] | undefined> {
   const waiting = new Map<string, number>()
   for (const { labels, waiting: count } of queuesOf(snapshot)) waiting.set(Object.values(labels).join('/'), count)
-  return (await unlessAway(() => usageOf(snapshot, ledger)))?.map(({ labels, ...row }) => ({
-    ...labels,
-    ...row,
-    remaining: remainderOf(row),
-    resetMs: Math.round(row.resetMs),
-    ...roundedBurn(row),
-    waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
-  }))
+  return (await unlessAway(() => usageOf(snapshot, ledger)))?.map(({ labels, ...row }) =>
+    Object.assign({}, labels, row, roundedBurn(row), {
+      remaining: remainderOf(row),
+      resetMs: Math.round(row.resetMs),
+      waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
+    }),
+  )
 }
 
 /** 0.3 - 0.1 is a little less than 0.2, but no money was lost. */
