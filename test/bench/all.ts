@@ -29,7 +29,7 @@ export const COMMANDS: readonly Command[] = [
   { script: 'simulate:machines', quick: {} },
   { script: 'simulate:regions', quick: { args: ['--cases', '5'] } },
   { script: 'bench:cluster', quick: { args: ['--accounts', '2000'] } },
-  { script: 'bench:growth', quick: { args: ['--rounds', '1', '--ms', '300', '--only', 'routes'] } },
+  { script: 'bench:growth', quick: { args: ['--rounds', '1', '--calls', '300', '--only', 'routes'] } },
   { script: 'bench:start', quick: { args: ['--rounds', '1', '--calls', '2000'] } },
   { script: 'bench:scrape', quick: { args: ['--clients', '20', '--accounts', '5', '--seconds', '2'] } },
   { script: 'bench:scrape', args: ['--accounts', '10000'], quick: { args: ['--accounts', '100', '--seconds', '2'] } },
@@ -40,7 +40,6 @@ export const COMMANDS: readonly Command[] = [
     env: { BENCH_BUDGET_MS: '600000' },
     quick: { env: { ...shortRounds, BENCH_BUDGET_MS: '5000' } },
   },
-  { script: 'bench:cluster', quick: { args: ['--accounts', '1000'] } },
   { script: 'bench:queue', quick: { env: { BENCH_ROUND_MS: '300' } } },
   { script: 'simulate:priced', quick: { args: ['--seeds', '1', '--minutes', '2'] } },
 ]
