@@ -93,7 +93,7 @@ export const ADVICE_OF = {
   unreachable: 'no connection, nothing was sent: look at DNS, firewall, TLS, url',
   interrupted: 'the upstream broke the connection before it answered; a write may have been done',
   breaker_open: 'the upstream kept failing: look there; a probe is made after Retry-After',
-  store_unavailable: "Redis can't be reached from this gateway",
+  store_unavailable: 'Redis is away, the disk is full, or another ledger format runs: /readyz says which',
   credential_unavailable:
     'no token can be had for the account (the log says why), it was removed meanwhile, or no keys of a token issuer',
   draining: "the gateway stops before the call's turn would come; go to another",
