@@ -199,7 +199,7 @@ function hasWord(help: string | undefined, word: string): boolean {
 
 let helps: Promise<Map<string, string>> | undefined
 
-/** What `--help` says of every command, by its name. */
+/** What `--help` says of every command, by its name; all arguments in the brackets of optional ones. */
 function helpTexts(): Promise<Map<string, string>> {
   return (helps ??= readHelp([]).then((texts) => new Map(texts)))
 }
@@ -207,7 +207,8 @@ function helpTexts(): Promise<Map<string, string>> {
 async function readHelp(command: readonly string[]): Promise<[string, string][]> {
   const { stdout } = await runCommand([...command, '--help'])
   const [, list] = /^Commands:\n(.*)/ms.exec(stdout) ?? []
-  if (list === undefined) return [[command.join(' '), stdout]]
+  const usage = (line: string): string => line.replaceAll('<', '[').replaceAll('>', ']')
+  if (list === undefined) return [[command.join(' '), stdout.replace(/^Usage: .*$/m, usage)]]
   const names = [...list.matchAll(/^ {2}(\w+)/gm)].map(([, name = '']) => name).filter((name) => name !== 'help')
   return (await Promise.all(names.map((name) => readHelp([...command, name])))).flat()
 }

@@ -106,7 +106,7 @@ async function redis(store: StoreConfig): Promise<Finding[]> {
     const volatile = findings.findIndex(({ finding }) => finding.includes('it has nothing'))
     const todo = 'set its appendonly to yes'
     if (volatile >= 0) findings[volatile] = { ...findings[volatile]!, level: 'warn', todo }
-    const told = warnings.map((finding): Finding => ({ level: 'warn', what, finding, todo: 'see docs/run.md' }))
+    const told = warnings.map((finding): Finding => ({ level: 'warn', what, finding, todo: 'see docs/admin-api.md' }))
     return [...findings, ...told, ...(await withRedis(store, stateOf))]
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
