@@ -138,7 +138,7 @@ interface Share {
   regions: readonly (RegionState & { readonly hold: number })[]
   /** Milliseconds from the time the region last asked for less to home's last answer. */
   lessMs: number
-  /** The same since the region last charged calls. */
+  /** The same since a gateway of the region last said that it had charged calls within IDLE_MS. */
   usedMs: number
   /** The latest call that found no room: what it costs, and when it came. */
   lacking: { readonly units: number; readonly at: number }
@@ -234,24 +234,31 @@ export class SharesOfPartition implements PartitionShares {
     this.#timer = undefined
     this.#isAsking = true
     const isFirst = this.#told === undefined
+    let isOver = false
     try {
       await this.#askHome()
+      isOver = !this.#isUsed && this.#isGivenBack
     } catch {
       // The share ends by itself.
     }
     this.#isAsking = false
-    if (!this.#isUsed && this.#isGivenBack && this.#all.problem === undefined) return
-    this.#askIn(isFirst && this.#told !== undefined ? 0 : this.#all.askEveryMs)
+    if (!isOver) this.#askIn(isFirst && this.#told !== undefined ? 0 : this.#all.askEveryMs)
+  }
+
+  get #idleMs(): number {
+    return this.#all.options.clock.now() - this.#usedAt
   }
 
   get #isUsed(): boolean {
-    return this.#all.options.clock.now() - this.#usedAt < IDLE_MS
+    return this.#idleMs < IDLE_MS
   }
 
-  /** Whether home knows that the region uses no more than its reserve, or another gateway of the region will tell. */
+  /** Whether home has just told that the region has and holds nothing beyond its reserve, or that another gateway of it calls. */
   get #isGivenBack(): boolean {
+    // Home heard of calls from this gateway until it was idle for IDLE_MS. A question may have come to home up to a lease later.
+    const sinceOwnMs = this.#idleMs - IDLE_MS - this.#all.options.leaseMs
     for (const { regions, usedMs } of this.#shares.values()) {
-      if (usedMs < IDLE_MS) continue
+      if (usedMs < sinceOwnMs) continue
       const { extra = 0, hold = 0 } = regions[this.#own] ?? {}
       if (extra > 0 || hold > 0) return false
     }

@@ -12,28 +12,33 @@ import { newPrefix } from '../../support/stepped-ledger.ts'
 const LEASE_MS = 10_000
 const RESERVE = 15
 
-/** One of two regions, with a home in a real Redis, all in stepped time. Its own Redis counts nothing as used. */
-async function startRegion() {
+/**
+ * A gateway in one of two regions, with a home in a real Redis, all in stepped time. Its own Redis counts nothing as used. `beside` another, it
+ * has the same home and the same clock.
+ */
+async function startRegion(name = 'eu', beside?: { readonly clock: SimulatedClock; readonly prefix: string }) {
   const redis = connectRedis({ url: new Secret(inject('redisUrl')), commandTimeout: 5_000 })
   await connectedInTime(redis, systemClock)
-  const clock = new SimulatedClock()
+  const { clock, prefix } = beside ?? { clock: new SimulatedClock(), prefix: newPrefix() }
   const home = new RedisHome(redis)
   const shares = new RegionShares({
     clock,
-    name: 'eu',
+    name,
     weights: { eu: 1, us: 1 },
     reserve: 0.3,
     leaseMs: LEASE_MS,
     longestCallMs: 1_000,
-    prefix: newPrefix(),
+    prefix,
     home: {
-      exchange: (keys, [name, , , ...rest]) =>
-        home.exchange(keys, [name!, (clock.now() + aheadMs) * 1_000, server, ...rest]),
+      exchange: (keys, [region, , , ...rest]) => {
+        asked++
+        return home.exchange(keys, [region!, (clock.now() + aheadMs) * 1_000, server, ...rest])
+      },
       close: () => home.close(),
     },
   })
   onTestFinished(() => shares.close())
-  let most = 0
+  let [most, asked] = [0, 0]
   let server = 'first'
   let aheadMs = 0
   shares.begin(({ limits }) => {
@@ -51,7 +56,7 @@ async function startRegion() {
   const forget = (): void => void (server = 'second')
   /** The clock of home is set forward. */
   const setForward = (ms: number): void => void (aheadMs += ms)
-  return { shares, pass, forget, setForward, most: () => most }
+  return { shares, pass, forget, setForward, clock, prefix, most: () => most, asked: () => asked }
 }
 
 function limitsOf(count: number, more: Partial<Limit> = {}): Limit[] {
@@ -131,4 +136,45 @@ it('keeps what it was told for its lease when home has forgotten it, and no long
   expect(partition.unitsOf(limit!)).toBe(RESERVE)
   await pass(LEASE_MS)
   expect(partition.unitsOf(limit!)).toBeGreaterThan(RESERVE)
+})
+
+it('gives its share back when it is idle, so that another region has it at once when it needs it', async () => {
+  const eu = await startRegion()
+  const [limit] = limitsOf(1, { windowMs: 3_600_000 })
+  const chargeSet = chargeSetOf('x', [{ limit: limit! }])
+  eu.shares.of('x').use(chargeSet)
+  await eu.pass(1_000)
+  // Home gives nothing away until all that it may have forgotten has left the window.
+  eu.setForward(2 * 3_600_000)
+  await eu.pass(2 * LEASE_MS)
+  expect(eu.shares.of('x').unitsOf(limit!)).toBe(50)
+  await eu.pass(150_000)
+  const asked = eu.asked()
+  await eu.pass(10_000)
+  expect(eu.asked()).toBe(asked)
+  const us = await startRegion('us', eu)
+  us.setForward(2 * 3_600_000)
+  const partition = us.shares.of('x')
+  partition.use(chargeSet)
+  partition.lacks(limit!, 1)
+  await us.pass(3_000)
+  expect(partition.unitsOf(limit!)).toBe(100 - RESERVE)
+})
+
+it('asks no more for a region whose other gateways call, and leaves the share to them', async () => {
+  const idle = await startRegion()
+  const busy = await startRegion('eu', idle)
+  const [limit] = limitsOf(1)
+  const chargeSet = chargeSetOf('x', [{ limit: limit! }])
+  for (const { shares } of [idle, busy]) shares.of('x').use(chargeSet)
+  await busy.pass(1_000)
+  for (const region of [idle, busy]) region.setForward(2 * LEASE_MS)
+  for (let passed = 0; passed < 120_000; passed += 10_000) {
+    busy.shares.of('x').use(chargeSet)
+    await busy.pass(10_000)
+  }
+  const asked = idle.asked()
+  await busy.pass(10_000)
+  expect(idle.asked()).toBe(asked)
+  expect(busy.shares.of('x').unitsOf(limit!)).toBe(50)
 })
