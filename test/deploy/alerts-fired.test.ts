@@ -148,7 +148,8 @@ class Watch {
 
 it.skipIf(!hasPrometheus() || !hasProgram('openssl'))(
   'every alert fires, and every panel has data, in the fault that it is for, in a real Prometheus, with shorter times',
-  { timeout: 600_000 },
+  // Ends what hangs. Patience is counted in scrapes, of which a busy machine has few a minute.
+  { timeout: 1_800_000 },
   async () => {
     const faults = new Faults()
     onTestFinished(() => faults.end())
