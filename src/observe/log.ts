@@ -83,8 +83,8 @@ export interface AccessLine {
 
 export interface Log {
   readonly logger: Logger
-  /** Writes the line that every call gets. `text` is its JSON, which others need, too. */
-  access(line: AccessLine, text: string): void
+  /** Writes the line that every call gets, of the time `at`, in ms since 1970. `text` is its JSON, which others need, too. */
+  access(line: AccessLine, text: string, at: number): void
   /** Calls `listener` for every line that is dropped because nobody reads the log. */
   onDropped(listener: () => void): void
   /** Writes what is buffered, as far as the reader takes it now. */
@@ -128,9 +128,8 @@ export function instanceName(configured: string | undefined): string {
 
 /** Leaves out the lines of calls that succeeded: the upstream or the cache answered without an error. */
 function sampled(access: Log['access'], part: number, random: () => number): Log['access'] {
-  return (line, text) => {
-    if (!hasFailed(line) && random() >= part) return
-    access(line, text)
+  return (line, text, at) => {
+    if (hasFailed(line) || random() < part) access(line, text, at)
   }
 }
 
@@ -188,10 +187,10 @@ function jsonAccess(logger: Logger, output: LineOutput, base: object): Log['acce
   const starts = { info: startOf('info'), warn: startOf('warn') }
   const isEnabled = { info: logger.isLevelEnabled('info'), warn: logger.isLevelEnabled('warn') }
   const end = `,${JSON.stringify({ ...base, msg: 'call' }).slice(1)}\n`
-  return (line, text) => {
+  return (line, text, at) => {
     const level = levelOf(line)
     if (!isEnabled[level]) return
-    output.hold(`${starts[level]}${Date.now()},${text.slice(1, -1)}${end}`)
+    output.hold(`${starts[level]}${at},${text.slice(1, -1)}${end}`)
   }
 }
 

@@ -104,7 +104,8 @@ function isAboutKey(failure: Failure | undefined): boolean {
 
 /** The attempt that counts: the last one that was not superseded by another. */
 function lastTry(tries: readonly Try[]): Try | undefined {
-  return tries.findLast(({ end }) => end !== 'superseded') ?? tries.at(-1)
+  const last = tries.at(-1)
+  return last?.end === 'superseded' ? (tries.findLast(({ end }) => end !== 'superseded') ?? last) : last
 }
 
 function rounded(ms: number): number {

@@ -61,8 +61,8 @@ export class CallRecorder {
     const seen = outcome === 'client_gone' && !call.response.headersSent ? UNANSWERED : String(status)
     const line = lineOf(call, { client, status: seen, outcome, failure, durationMs, overheadMs })
     const text = JSON.stringify(line)
-    log.access(line, text)
     const at = clock.wall()
+    log.access(line, text, at)
     const circumstances = circumstancesOf(call, { at, failure })
     history?.add(text, circumstances)
     const isTraced = call.trace?.isKept(hasFailed(line)) === true
@@ -100,8 +100,9 @@ export class CallRecorder {
     usage.of('unknown').end(true)
     const line = lineOfUnread({ correlationId: id, address, status, outcome: kind, reason: message })
     const text = JSON.stringify(line)
-    log.access(line, text)
-    history?.add(text, unreadRecord(clock.wall()))
+    const at = clock.wall()
+    log.access(line, text, at)
+    history?.add(text, unreadRecord(at))
   }
 
   /**
