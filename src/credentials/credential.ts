@@ -55,8 +55,8 @@ export interface Credential {
   quotaTold?(endsInMs: number, usedUpMs: number): void
   /** Its name within its pool. */
   readonly member?: string
-  /** Whether its pool has another member that is not quarantined. */
-  readonly hasOthers?: boolean
+  /** Milliseconds until another member of its pool is not quarantined; 0 if one is not now, Infinity if there is no other. */
+  readonly othersInMs?: number
   /** Leaves it out of its pool for a while, because it can't be had; returns whether there is another. */
   leaveOut?(): boolean
   /** Adds it to a request in the way that the route asks for. */

@@ -44,8 +44,8 @@ export class CredentialPool implements CredentialSet, Pool {
         const message = 'a credential of a pool is refused and left out for a while'
         services.logger?.warn({ credential: `${this.name}#${name}`, status }, message)
       }
-      const hasOthers = (): boolean => this.#members.length - this.quarantined > 0
-      const options = { quarantine, clock: services.clock, onQuarantine, hasOthers }
+      const others = (self: Member): Member[] => this.#members.filter((one) => one !== self)
+      const options = { quarantine, clock: services.clock, onQuarantine, others }
       return new Member(`${this.name}#${name}`, name, inner, options)
     })
     this.headerNames = [...new Set(this.#members.flatMap(({ headerNames }) => headerNames))]
@@ -89,7 +89,7 @@ interface MemberOptions {
   readonly quarantine: number
   readonly clock: Clock
   onQuarantine(status: number | undefined): void
-  hasOthers(): boolean
+  others(self: Member): Member[]
 }
 
 class Member implements Credential {
@@ -149,7 +149,7 @@ class Member implements Credential {
 
   leaveOut(): boolean {
     this.#quarantine(undefined, this.#options.quarantine)
-    return this.hasOthers
+    return this.othersInMs === 0
   }
 
   #quarantine(status: number | undefined, ms: number): void {
@@ -159,9 +159,9 @@ class Member implements Credential {
     this.quarantinedUntil = now + ms
   }
 
-  /** Asked once this member is quarantined itself. */
-  get hasOthers(): boolean {
-    return this.#options.hasOthers()
+  get othersInMs(): number {
+    const ends = this.#options.others(this).map(({ quarantinedUntil }) => quarantinedUntil)
+    return Math.max(0, Math.min(...ends) - this.#options.clock.now())
   }
 
   take(): Disposable {

@@ -294,8 +294,8 @@ export class Attempt implements ResponseHandler, Disposable {
     const { scrub, credential } = this.#options
     const { status, meaning, fields, isDisguised } = response
     const call = this.#call
-    const hasOthers = credential?.hasOthers === true
-    const head = { status: meaning, fields, tookMs, hasOthers, isDisguised }
+    const othersInMs = credential?.othersInMs ?? Infinity
+    const head = { status: meaning, fields, tookMs, othersInMs, isDisguised }
     const pauseMs = applyFeedback(call, this.#target, this.permit, head)
     const { permit } = this
     const { spend } = call

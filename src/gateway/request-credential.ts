@@ -59,9 +59,9 @@ export class RequestCredential {
     return this.#credential.take?.()
   }
 
-  /** Whether another of the pool could take the call at once. */
-  get hasOthers(): boolean {
-    return this.#credential.hasOthers === true
+  /** In how many milliseconds another of the pool could take the call; 0 if at once, Infinity if there is none. */
+  get othersInMs(): number {
+    return this.#credential.othersInMs ?? Infinity
   }
 
   /** Uses another credential from the next attempt on. */

@@ -98,7 +98,7 @@ export class RetryPlan {
       leftMs: this.deadline - call.clock.now(),
     }
     // What one credential of several has to wait for, another need not.
-    const isOfOne = ending.kind === 'response' && ending.status === 429 && this.credential?.hasOthers === true
+    const isOfOne = ending.kind === 'response' && ending.status === 429 && this.credential?.othersInMs === 0
     const judged = isOfOne ? { ...ending, retryAfterMs: 0 } : ending
     const delayMs = decide(judged, this.#policy, situation, this.#random)
     // An open breaker would refuse the retry; the upstream's own answer says more.

@@ -16,8 +16,8 @@ export interface ResponseHead {
   readonly tookMs: number
   /** It refuses the call for rate, although its status does not say so. */
   readonly isDisguised: boolean
-  /** The account has other credentials than the one that the call had, and these need not wait. */
-  readonly hasOthers: boolean
+  /** In how many milliseconds another credential of the account can serve calls; 0 if at once, Infinity if there is none. */
+  readonly othersInMs: number
 }
 
 /** What it needs to know of the call. */
@@ -139,7 +139,7 @@ function throttled(
   const isOurs = isOurDoing(call, permit)
   const { throttled } = admissionPolicy.metrics
   ;(isKnown || isOurs ? throttled.explained : throttled.unexplained).increment(call.id)
-  if (head.hasOthers) return undefined
+  if (head.othersInMs === 0) return undefined
   if (!isOurs && !isApplied && resetMs === undefined) {
     const limit = fullestOf(permit.usage)
     if (limit !== undefined) permit.applyFeedback({ kind: 'refused', limit })
@@ -147,7 +147,7 @@ function throttled(
   if (!isKnown) account.throttledAt = now
   // A limit that is known holds calls back by itself; for one that is not, all of the account's have to wait.
   const wantedMs = retryAfterMs ?? (isApplied ? 0 : resetMs)
-  const pauseMs = Math.min(wantedMs ?? (isKnown ? 0 : pause), maxPause)
+  const pauseMs = Math.min(wantedMs ?? (isKnown ? 0 : pause), maxPause, head.othersInMs)
   if (pauseMs > 0) permit.applyFeedback({ kind: 'pause', ms: pauseMs })
   return isApplied ? Math.max(pauseMs, resetMs ?? 0) : pauseMs
 }

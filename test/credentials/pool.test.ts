@@ -20,14 +20,14 @@ const credentials = (names: readonly string[]): object[] => names.map((name) => 
 function configOf(
   url: string,
   pool: object,
-  { store = { dir: newFolder() }, names = NAMES, limits = {}, members = credentials(names) }: Setting = {},
+  { store = { dir: newFolder() }, names = NAMES, limits = {}, members = credentials(names), retry = {} }: Setting = {},
 ): object {
   const account = { credentials: members, pool }
   return {
     server: { port: 0 },
     admin: { port: 0 },
     store,
-    upstreams: { api: { url, accounts: { main: account }, limits: { read: [], write: [], ...limits } } },
+    upstreams: { api: { url, accounts: { main: account }, limits: { read: [], write: [], ...limits }, retry } },
   }
 }
 
@@ -36,6 +36,7 @@ interface Setting {
   readonly names?: readonly string[]
   readonly limits?: object
   readonly members?: readonly object[]
+  readonly retry?: object
 }
 
 function keysOf(upstream: TestUpstream): string[] {
@@ -277,6 +278,36 @@ it('leaves a credential out of the order only while its shortest window is used 
   expect(order()).toEqual(['b', 'a'])
   now += MINUTE + SECOND
   expect(order()).toEqual(['a', 'b'])
+})
+
+it('knows when another of its credentials can be used, whether the one that asks is left out or not', () => {
+  let now = 0
+  const services = { clock: { now: () => now } as never as Clock, random: Math.random, metrics: new Metrics() }
+  const place = { upstream: 'api', account: 'main', header: 'x-key', host: '' }
+  const poolOf = (names: readonly string[]) =>
+    buildCredentialSet(place, { credentials: names.map((name) => ({ name, value: new Secret(name) })) }, services)!
+  expect(poolOf(['a']).choose().othersInMs).toBe(Infinity)
+  const { pool } = poolOf(['a', 'b'])
+  const [a, b] = ['a', 'b'].map((name) =>
+    pool!.ranked(undefined, () => undefined).find(({ member }) => member === name)!,
+  )
+  const told = () => [a!.othersInMs, b!.othersInMs]
+  expect(told()).toEqual([0, 0])
+  a!.refused(429, 0, true, 30 * SECOND)
+  expect(told()).toEqual([0, 30 * SECOND])
+  expect(b!.leaveOut!()).toBe(false)
+  now += 30 * SECOND
+  expect(told()).toEqual([30 * SECOND, 0])
+})
+
+it('makes calls wait where the last of its credentials is refused for too many calls', async () => {
+  const clock = new SimulatedClock()
+  const upstream = await startUpstream((_, response) => response.writeHead(429, { 'retry-after': '30' }).end())
+  const setting = { names: ['a', 'b'], retry: { retries: 0 } }
+  const gateway = await startGateway(configOf(upstream.url, {}, setting), { clock })
+  const sent = { headers: { 'x-sluice-max-wait': '0' } }
+  for (let i = 0; i < 5; i++) expect((await call(gateway.url, '/api/x', sent)).status).toBe(429)
+  expect(keysOf(upstream)).toEqual(['a', 'b'])
 })
 
 it.each([

@@ -55,7 +55,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
     await clock.advance(tookMs)
     return admissions.map((admission, i) => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
-      const head = { status: 200, fields: {}, tookMs, hasOthers: false, isDisguised: false, ...heads[i] }
+      const head = { status: 200, fields: {}, tookMs, othersInMs: Infinity, isDisguised: false, ...heads[i] }
       const pauseMs = applyFeedback({ id: 'x', clock, snapshot: { config } }, target, admission.permit, head)
       admission.permit.commit()
       admission.permit.leave()
@@ -145,8 +145,15 @@ describe('a response', () => {
 
   it('to one credential of several pauses nobody', async () => {
     const { answered, counts, effective } = setUp([minute])
-    expect(await answered([{ status: 429, hasOthers: true }])).toEqual([undefined])
+    expect(await answered([{ status: 429, othersInMs: 0 }])).toEqual([undefined])
     expect(counts()).toEqual([0, 1])
     expect(await effective()).toEqual([undefined])
+  })
+
+  it('to the last credential of several pauses the account until another may be used again', async () => {
+    const { answered, effective } = setUp([minute])
+    const fields = { 'retry-after': '60' }
+    expect(await answered([{ status: 429, fields, othersInMs: 5_000 }])).toEqual([5_000])
+    expect(await effective()).toEqual([47])
   })
 })
