@@ -1,4 +1,3 @@
-import type { Cluster, Redis } from 'ioredis'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
@@ -35,33 +34,33 @@ export class RedisAudit implements AuditStore {
   }
 
   async append(entry: AuditEntry): Promise<void> {
-    const redis = await this.#redis.ready()
     // First looks for a loss: behind the new entry nobody would know that older ones were there.
-    await this.#look(redis)
-    const id = await redis.xadd(this.#key, 'MAXLEN', '~', MOST, '*', 'entry', JSON.stringify(entry))
+    await this.#look()
+    const fields = ['entry', JSON.stringify(entry)]
+    const id = await this.#redis.ask((redis) => redis.xadd(this.#key, 'MAXLEN', '~', MOST, '*', ...fields))
     this.#newest = id ?? undefined
   }
 
   async begin(entry: AuditEntry): Promise<void> {
-    const redis = await this.#redis.ready()
     // Redis refuses it unless the stream is empty, so only one gateway writes it.
-    await redis.xadd(this.#key, FIRST_ID, 'entry', JSON.stringify(entry)).catch(() => undefined)
+    const begun = this.#redis.ask((redis) => redis.xadd(this.#key, FIRST_ID, 'entry', JSON.stringify(entry)))
+    await begun.catch(() => undefined)
   }
 
   watch(onLost: () => Promise<void>): void {
     this.#onLost = onLost
     const redis = this.#redis.open()
     const look = (): void => {
-      if (redis.status === 'ready') this.#look(redis).catch(() => undefined)
+      if (redis.status === 'ready') this.#look().catch(() => undefined)
     }
     redis.on('ready', look)
     this.#stop = every(LOOK_EVERY_MS, this.#clock, look)
   }
 
   async *read(): AsyncIterable<AuditEntry> {
-    const redis = await this.#redis.ready()
     for (let end = '+'; ;) {
-      const entries = await redis.xrevrange(this.#key, end, '-', 'COUNT', AT_ONCE)
+      const from = end
+      const entries = await this.#redis.ask((redis) => redis.xrevrange(this.#key, from, '-', 'COUNT', AT_ONCE))
       for (const [, fields] of entries) yield JSON.parse(fields[1]!) as AuditEntry
       const last = entries.at(-1)
       if (last === undefined || entries.length < AT_ONCE) return
@@ -75,16 +74,18 @@ export class RedisAudit implements AuditStore {
   }
 
   /** Looks whether the newest entry that was seen still exists, and which one is the newest now. */
-  async #look(redis: Redis | Cluster): Promise<void> {
-    const known = this.#newest
-    // In one transaction: a trail that is lost between the two answers would never be noticed.
-    const looks = redis.multi().xrevrange(this.#key, '+', '-', 'COUNT', 1)
-    if (known !== undefined) looks.xrange(this.#key, known, known)
-    const answers = ((await looks.exec()) ?? []) as [Error | null, Entry[]][]
-    for (const [error] of answers) if (error !== null) throw error
-    if (answers.length === 0) throw new Error('Redis did not answer')
-    const newest = answers[0]![1][0]
-    const found = answers[1]?.[1] ?? []
+  async #look(): Promise<void> {
+    let known: string | undefined
+    const [[newest], found = []] = await this.#redis.ask(async (redis) => {
+      known = this.#newest
+      // In one transaction: a trail that is lost between the two answers would never be noticed.
+      const looks = redis.multi().xrevrange(this.#key, '+', '-', 'COUNT', 1)
+      if (known !== undefined) looks.xrange(this.#key, known, known)
+      const answers = ((await looks.exec()) ?? []) as [Error | null, Entry[]][]
+      for (const [error] of answers) if (error !== null) throw error
+      if (answers.length === 0) throw new Error('it did not answer')
+      return answers.map(([, entries]) => entries) as [Entry[], Entry[]?]
+    })
     // Another look, or an entry of our own, may have ended meanwhile.
     if (this.#newest !== known) return
     this.#newest = newest?.[0]

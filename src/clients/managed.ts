@@ -48,8 +48,8 @@ export class ManagedClients {
   #isStale = false
   /** Whether there ever was one. Then nobody may call without a key, even if the store has lost them all. */
   isUsed = false
-  /** Whether the log already says that they can't be read. */
-  #isUnread = false
+  /** Why they could not be read yet. */
+  problem: string | undefined
   /** Grows whenever something changed. */
   revision = 0
 
@@ -123,10 +123,11 @@ export class ManagedClients {
         this.revision++
       } catch (error) {
         // The clients that were read before stay in force.
-        if (this.isKnown || this.#isUnread) continue
-        this.#isUnread = true
-        const { message } = error as Error
-        this.#logger.warn({ error: message }, 'the clients of the admin API can not be read yet: it is tried again')
+        if (this.isKnown) continue
+        const isNew = this.problem === undefined
+        this.problem = (error as Error).message
+        const message = 'the clients of the admin API can not be read yet: it is tried again'
+        if (isNew) this.#logger.warn({ error: this.problem }, message)
       }
     }
   }

@@ -1,4 +1,3 @@
-import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
 import type { StoreConfig } from '../schema/schema.ts'
@@ -12,11 +11,14 @@ const LOOK_EVERY_MS = 10_000
 /** Reads a field of a hash, and the time of Redis in seconds and microseconds. */
 const LOOK = `return { redis.call('HGET', KEYS[1], ARGV[1]) or '', redis.call('TIME') }`
 
-/** Sets a field of a hash if it has not changed, and notifies everyone. No field is the same as an empty one. */
+/**
+ * Sets a field of a hash if it has not changed, and notifies everyone, who hear it when both are done. No field is the same as an
+ * empty one. The notice comes first: if the user may not send it, the script ends there, and nothing has changed.
+ */
 const CHANGE = `
   if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
-  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
   redis.call('PUBLISH', KEYS[1], ARGV[1])
+  redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
   return 1`
 
 /**
@@ -62,14 +64,14 @@ export class RedisRecords<Item> implements Records<Item> {
   async change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void> {
     // First puts back what Redis lost. Otherwise the record would seem to be missing, and its name to be free.
     await this.read()
-    const redis = await this.#redis.ready()
     for (;;) {
-      const [before, [seconds, microseconds]] = (await redis.eval(LOOK, 1, this.#key, name)) as Look
+      const look = await this.#redis.ask((redis) => redis.eval(LOOK, 1, this.#key, name))
+      const [before, [seconds, microseconds]] = look as Look
       const now = Number(seconds) * 1_000_000 + Number(microseconds)
       const revision = Math.max(now, (parse(before).revision ?? 0) + 1)
       const changed = change(itemOf(before) as Item | undefined)
       const after = JSON.stringify(changed === undefined ? { removed: true, revision } : { ...changed, revision })
-      if ((await redis.eval(CHANGE, 1, this.#key, name, before, after)) === 1) return
+      if ((await this.#change(name, before, after)) === 1) return
     }
   }
 
@@ -89,15 +91,14 @@ export class RedisRecords<Item> implements Records<Item> {
   }
 
   async #read(): Promise<ReadonlyMap<string, Item>> {
-    const redis = await this.#redis.ready()
-    let fields = await this.#fields(redis)
+    let fields = await this.#fields()
     const lost = lostFrom(fields, this.#known)
     if (lost.size > 0) {
       // Removals are put back, too, but they are no losses to report.
       const missed = [...lost.values()].filter((json) => !isRemoved(json)).length
       try {
-        for (const [name, json] of lost) await redis.eval(CHANGE, 1, this.#key, name, fields.get(name) ?? '', json)
-        fields = await this.#fields(redis)
+        for (const [name, json] of lost) await this.#change(name, fields.get(name) ?? '', json)
+        fields = await this.#fields()
       } catch (error) {
         if (missed > 0) this.#losses?.noteLost(this.#sort, missed, (error as Error).message)
         throw error // what is known stays in force, and is put back later
@@ -113,8 +114,12 @@ export class RedisRecords<Item> implements Records<Item> {
     return records
   }
 
-  async #fields(redis: Redis | Cluster): Promise<ReadonlyMap<string, string>> {
-    return new Map(Object.entries(await redis.hgetall(this.#key)))
+  async #fields(): Promise<ReadonlyMap<string, string>> {
+    return new Map(Object.entries(await this.#redis.ask((redis) => redis.hgetall(this.#key))))
+  }
+
+  #change(name: string, before: string, after: string): Promise<unknown> {
+    return this.#redis.ask((redis) => redis.eval(CHANGE, 1, this.#key, name, before, after))
   }
 }
 

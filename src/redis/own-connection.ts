@@ -1,6 +1,17 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { Clock } from '../time/clock.ts'
 import { connectedInTime, connectedOrLate, connectRedis, type RedisPlace } from './connection.ts'
+import { troubleOf } from './trouble.ts'
+
+/** Redis refuses what it was asked, or does not answer. The message says why and what to do, without arguments, which may be secret. */
+export class StoreError extends Error {
+  /** By this the admin API knows it, which knows nothing of Redis. */
+  readonly code = 'STORE_UNAVAILABLE'
+
+  constructor(cause: unknown) {
+    super(`Redis ${troubleOf(cause)}`)
+  }
+}
 
 /** A connection that is made when it is first wanted. */
 export class OwnConnection {
@@ -18,14 +29,18 @@ export class OwnConnection {
     return (this.#redis ??= connectRedis(this.#place))
   }
 
-  /** The connection, once commands can be sent. Rejects if that takes longer than two seconds. */
-  async ready(): Promise<Redis | Cluster> {
+  /** What Redis answers, asked once it is connected. Rejects with a `StoreError`, also if connecting takes longer than two seconds. */
+  async ask<Answer>(question: (redis: Redis | Cluster) => Promise<Answer>): Promise<Answer> {
     const redis = this.open()
-    await connectedInTime(redis, this.#clock)
-    return redis
+    try {
+      await connectedInTime(redis, this.#clock)
+      return await question(redis)
+    } catch (error) {
+      throw new StoreError(error)
+    }
   }
 
-  /** The same, but only whoever makes the connection waits, and it is no error if it takes longer. */
+  /** The connection, made if there is none yet. Only whoever makes the connection waits, and it is no error if it takes longer. */
   async made(): Promise<Redis | Cluster> {
     if (this.#redis === undefined) await connectedOrLate(this.open(), this.#clock)
     return this.open()

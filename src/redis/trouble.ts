@@ -14,7 +14,7 @@ const REFUSALS: Readonly<Record<string, string>> = {
   MISCONF: 'it can not write its data to disk, and takes no writes until it can',
   MOVED: 'it is a cluster: name its nodes in store.cluster',
   NOAUTH: 'it wants a password: set store.password',
-  NOPERM: 'its ACL does not allow the user what the gateway does',
+  NOPERM: 'its ACL does not allow the user what the gateway does: docs/guarantees.md lists the commands',
   NOREPLICAS: 'fewer replicas follow it than its min-replicas-to-write',
   OOM: 'its memory is full: raise its maxmemory',
   READONLY: 'it is a replica: another server is master now, or the address is that of a replica',
@@ -46,8 +46,13 @@ export function isNotTheOne(error: Error): boolean {
 
 /** Why Redis can't be used, as one clause, such as "refuses (OOM …)". It leaves out arguments, which may be secret. */
 export function troubleOf(error: unknown, meanings = REFUSALS): string {
-  const { message, lastNodeError } = error as Error & { lastNodeError?: Error }
-  if (lastNodeError !== undefined) return troubleOf(lastNodeError, meanings)
+  const { message, lastNodeError, previousErrors } = error as Error & {
+    lastNodeError?: Error
+    previousErrors?: Error[]
+  }
+  // The first command of a transaction that was refused says more than the refusal of the transaction.
+  const cause = lastNodeError ?? previousErrors?.[0]
+  if (cause !== undefined) return troubleOf(cause, meanings)
   const said = saidIn(message)
   const refusal = refusalOf(said)
   const meaning = meanings[refusal]
@@ -69,5 +74,7 @@ export function saidIn(message: string): string {
 }
 
 function refusalOf(message: string): string {
+  // What a script may not do is told without the word of the refusal.
+  if (/^ERR (ACL failure|The user executing the script)/.test(message)) return 'NOPERM'
   return /^[A-Z]+\b/.exec(saidIn(message))?.[0] ?? ''
 }

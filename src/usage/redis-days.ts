@@ -55,19 +55,19 @@ export class RedisDays implements UsageDays {
   }
 
   async add({ number, day, rows }: Batch): Promise<void> {
-    const redis = await this.#redis.ready()
     const args = rows.flatMap((row) => [
       ...[row, ...foldsOf(row)].map((one) => JSON.stringify(namesOf(one))),
       NUMBERS.map((field) => row[field]).join(' '),
     ])
     const keptMs = (KEPT_DAYS + 1) * DAY_MS
     const keys = [this.#keyOf(day), this.#keyOf(this.#id)]
-    await redis.eval(ADD, keys.length, ...keys, number, MOST_ROWS, keptMs, NUMBER_KEPT_MS, ...args)
+    const numbers = [number, MOST_ROWS, keptMs, NUMBER_KEPT_MS]
+    await this.#redis.ask((redis) => redis.eval(ADD, keys.length, ...keys, ...numbers, ...args))
   }
 
   async read(day: string): Promise<DayRow[]> {
-    const redis = await this.#redis.ready()
-    return Object.entries(await redis.hgetall(this.#keyOf(day))).map(([name, text]) =>
+    const fields = await this.#redis.ask((redis) => redis.hgetall(this.#keyOf(day)))
+    return Object.entries(fields).map(([name, text]) =>
       rowOf(day, JSON.parse(name) as string[], text.split(' ').map(Number)),
     )
   }

@@ -185,7 +185,7 @@ describe('records that Redis has lost', () => {
     await redis.del(key)
     await redis.call('ACL', 'SETUSER', user, '-eval')
     for (let i = 0; i < 2; i++) await expect(read()).rejects.toThrow('NOPERM')
-    expect(losses.text).toContain('1 of its clients, can not be put back: NOPERM')
+    expect(losses.text).toContain('1 of its clients, can not be put back: Redis refuses (NOPERM')
     await redis.call('ACL', 'SETUSER', user, '+eval')
     expect(await read()).toEqual({ a: a1 })
     expect(losses.text).toContain('put back')

@@ -13,7 +13,7 @@ import { moment, name, object } from '../../schema/schema-parts.ts'
 import { newId } from '../../records/ids.ts'
 import { configuredClients, managedClient, type ShownClient } from './client-view.ts'
 import { listOf, oneOf, readListQuery } from './list.ts'
-import { AdminProblem, invalid, notFound, nameTaken } from './problem.ts'
+import { AdminProblem, invalid, notFound, nameTaken, storeUnavailable } from './problem.ts'
 import type { Management } from './management.ts'
 import { readBody } from './validate.ts'
 
@@ -34,7 +34,7 @@ type KeyId = { Params: { id: string; key: string } }
 export function clientRoutes(api: FastifyInstance, { clients, config, clock, audit }: Management): void {
   const all = (): ShownClient[] => {
     if (!clients.isKnown)
-      throw new AdminProblem(503, 'STORE_UNAVAILABLE', 'the clients can’t be read: the store does not answer')
+      throw storeUnavailable(`the clients can’t be read: ${clients.problem ?? 'nobody has tried yet'}`)
     return [...configuredClients(config()), ...clients.all.map(managedClient)]
   }
   const find = (id: string): ShownClient => oneOf(all(), 'client', id)

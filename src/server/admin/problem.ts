@@ -17,8 +17,16 @@ export class AdminProblem extends Error {
   }
 }
 
+/** The code of the problem, and of the errors of the store itself (`StoreError`). */
+const STORE_UNAVAILABLE = 'STORE_UNAVAILABLE'
+
 const SERVED =
   'it has the live page at /, GET /healthz, /readyz and /metrics, and below /v1 what docs/admin-api.md lists; clients call the other port'
+
+/** The 503 while the store can't be used. */
+export function storeUnavailable(detail: string): AdminProblem {
+  return new AdminProblem(503, STORE_UNAVAILABLE, detail)
+}
 
 /** The 404 for a thing of this kind, with the id or name under which it was looked for. */
 export function notFound(what: string, name: string): AdminProblem {
@@ -66,11 +74,13 @@ export function answerNotFound(api: FastifyInstance): void {
 
 function asProblem(error: FastifyError | AdminProblem): AdminProblem {
   if (error instanceof AdminProblem) return error
-  const { statusCode = 500 } = error
+  const { code, message, statusCode = 500 } = error
+  // It came from Redis, and says what that refuses.
+  if (code === STORE_UNAVAILABLE) return new AdminProblem(503, code, message)
   if (statusCode >= 500)
     return new AdminProblem(500, 'INTERNAL_ERROR', 'the gateway made a mistake; its log knows more')
   // The framework's own message may repeat what was sent, which may be a secret.
-  const known = FRAMEWORK[error.code]
+  const known = FRAMEWORK[code]
   if (known !== undefined) return new AdminProblem(statusCode, ...known)
   return new AdminProblem(statusCode, 'INVALID_REQUEST', 'the request can’t be taken as it is')
 }

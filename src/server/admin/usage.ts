@@ -6,7 +6,7 @@ import { DAY_MS, type DayRow, KEPT_DAYS } from '../../usage/day-row.ts'
 import type { UsageReader } from '../../usage/keeper.ts'
 import { momentOf, readListQuery, readTexts, refuseOthers, textOf } from './list.ts'
 import type { AdminParts } from './management.ts'
-import { AdminProblem, invalid } from './problem.ts'
+import { invalid, storeUnavailable } from './problem.ts'
 import type { BudgetRow } from './status.ts'
 import { type UsedLimit, usageNow } from './usage-view.ts'
 
@@ -61,7 +61,7 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
 async function sendDays(usage: UsageReader, since: number, until: number, wanted: Wanted): Promise<Readable> {
   const days = usage.read(since, until)[Symbol.asyncIterator]()
   const first = await days.next().catch((error: Error) => {
-    throw new AdminProblem(503, 'STORE_UNAVAILABLE', `usage can’t be read now: ${error.message}`)
+    throw storeUnavailable(`usage can’t be read now: ${error.message}`)
   })
   return Readable.from(
     (async function* () {

@@ -307,7 +307,12 @@ describe('the clients of the admin API', () => {
     const answer = await call(gateway.url, '/harness/ng/api/x', { headers: { 'x-sluice-key': 'perhaps' } })
     expect(answer.status).toBe(503)
     expect(answer.headers['x-sluice-error']).toBe('store_unavailable')
-    expect((await ask(gateway, 'GET', '/clients')).json()).toMatchObject({ status: 503, code: 'STORE_UNAVAILABLE' })
+    const detail = expect.stringMatching(/^the clients can’t be read: Redis does not answer \(/)
+    expect((await ask(gateway, 'GET', '/clients')).json()).toMatchObject({
+      status: 503,
+      code: 'STORE_UNAVAILABLE',
+      detail,
+    })
     expect(await statusOf(gateway.url, 'configured')).not.toBe(401)
   })
 

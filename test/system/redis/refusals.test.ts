@@ -8,7 +8,8 @@ import { systemClock } from '../../../src/time/clock.ts'
 import { type Ledger, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import { openLedger } from '../../../src/process/open-ledger.ts'
-import { harnessConfig } from '../../support/gateway.ts'
+import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
+import { harnessConfig, startGateway } from '../../support/gateway.ts'
 import { storeOf } from '../../support/ledger-load.ts'
 import { describeTopology, type RedisServer, startStandalone, until } from '../../support/redis-topologies.ts'
 import { startProcess } from '../../support/process.ts'
@@ -106,6 +107,88 @@ describeTopology('a Redis that refuses', () => {
       expect(lines.filter((line) => line.includes(`refuses (${word}`) && line.includes('leases'))).toHaveLength(1)
     },
   )
+
+  it.each<[string, begin: readonly string[], method: string, path: string, body: object | undefined, said: RegExp]>([
+    [
+      'the trail',
+      ['ACL', 'SETUSER', 'default', '-xrevrange'],
+      'GET',
+      '/audit',
+      undefined,
+      /^Redis refuses \(NOPERM .*xrevrange.*docs\/guar/,
+    ],
+    [
+      'a notice',
+      ['ACL', 'SETUSER', 'default', '-publish'],
+      'POST',
+      '/clients',
+      { name: 'bot' },
+      /^Redis refuses \(.*script.*\): its ACL .*docs\/guar/,
+    ],
+    [
+      'a preset',
+      ['ACL', 'SETUSER', 'default', '-publish'],
+      'POST',
+      '/presets/harness/copy',
+      { name: 'ours' },
+      /: its ACL/,
+    ],
+    [
+      'the look for a loss',
+      ['ACL', 'SETUSER', 'default', '-xrevrange'],
+      'POST',
+      '/clients',
+      { name: 'bot' },
+      /NOPERM .*xrevrange/,
+    ],
+    ['presets', ['ACL', 'SETUSER', 'default', '-hgetall'], 'GET', '/presets', undefined, /NOPERM .*hgetall/],
+    [
+      'usage',
+      ['ACL', 'SETUSER', 'default', '-hgetall'],
+      'GET',
+      '/usage/days',
+      undefined,
+      /: Redis refuses \(NOPERM .*hgetall/,
+    ],
+    [
+      'memory',
+      ['CONFIG', 'SET', 'maxmemory', '1'],
+      'POST',
+      '/clients',
+      { name: 'bot' },
+      /\(OOM .*: its memory is full/,
+    ],
+    [
+      'a master',
+      ['REPLICAOF', '127.0.0.1', '1'],
+      'POST',
+      '/clients',
+      { name: 'bot' },
+      /\(READONLY .*: it is a replica/,
+    ],
+  ])('%s is told by the admin API as no mistake of the gateway', async (_, begin, method, path, body, said) => {
+    const redis = await start()
+    const store = { kind: 'redis', url: `redis://127.0.0.1:${redis.port}`, commandTimeout: '2s' }
+    const admin = { port: 0, token: ADMIN_TOKEN }
+    const gateway = await startProcess(harnessConfig('http://127.0.0.1:1', {}, { admin, store, clients: {} }))
+    expect((await ask(gateway, 'GET', '/clients')).status).toBe(200)
+    await redis.client.call(begin[0]!, ...begin.slice(1))
+    const answer = await ask(gateway, method, path, body)
+    expect(answer.json()).toMatchObject({ status: 503, code: 'STORE_UNAVAILABLE', detail: expect.stringMatching(said) })
+    const line = await gateway.line(/a request to the admin API failed/)
+    // An error of the client library has the command with it, and so what was to be stored.
+    expect(line).not.toMatch(/"args"|sluice:clients|sha256/)
+  })
+
+  it('leaves no client behind whose key nobody was told', async () => {
+    const redis = await start()
+    const store = { kind: 'redis', url: `redis://127.0.0.1:${redis.port}`, commandTimeout: '2s' }
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { store, clients: {} }))
+    await redis.client.acl('SETUSER', 'default', '-publish')
+    expect((await ask(gateway, 'POST', '/clients', { name: 'bot' })).status).toBe(503)
+    await redis.client.acl('SETUSER', 'default', '+publish')
+    expect((await ask(gateway, 'POST', '/clients', { name: 'bot' })).status).toBe(201)
+  })
 
   it('because it is no master any more is left for the one that its address leads to now', async () => {
     const [old, next] = await Promise.all([start(), start()])
