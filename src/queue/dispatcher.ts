@@ -87,7 +87,7 @@ export class Dispatcher {
     }
   }
 
-  /** Returns whether all chosen calls were admitted, so that there may be quota for more. */
+  /** Returns whether there may be quota for more: all chosen calls were granted, or quota came back meanwhile. */
   async #serveOnce(): Promise<boolean> {
     const state = this.#state
     const { forecast, capacity, ledger, peers } = state
@@ -124,7 +124,8 @@ export class Dispatcher {
         if (queuedCall.end({ kind: 'admitted', permit, because, ...(wait && { wait }) })) admitted++
         state.recentlyServed.add(client.name)
       }
-      return isAll
+      // What came back meanwhile was charged to nobody yet, and the answer may be older.
+      return isAll || forecast.isMoreFree
     } finally {
       // What nobody took goes back: calls left meanwhile, or an exception came before they were told.
       for (let left = granted - admitted; left > 0 && grant.chargeSet.limits.length > 0; left--) {

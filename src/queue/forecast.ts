@@ -31,8 +31,8 @@ export class AvailabilityForecast {
         readonly isLocal: boolean
       }
     | undefined
-  /** Quota may have come back that the schedule does not know of. */
-  #isMoreFree = false
+  /** Quota may have come back that the schedule does not know of. `free` counts it once. */
+  isMoreFree = false
   /** From dispatch to response headers, on average. */
   #latencyMs = 0
   /** How many calls may ask for what nobody else seems to want. It doubles each time that this proves true. */
@@ -71,14 +71,14 @@ export class AvailabilityForecast {
 
   /** Quota may have come back sooner than was known. */
   expectMore(): void {
-    this.#isMoreFree = true
+    this.isMoreFree = true
   }
 
   /** How many calls can be admitted now. */
   free(): number {
     const free = this.#schedule?.freeAt(this.#clock.now()) ?? Math.max(1, this.#left)
-    if (!this.#isMoreFree) return free
-    this.#isMoreFree = false
+    if (!this.isMoreFree) return free
+    this.isMoreFree = false
     return Math.max(1, free)
   }
 

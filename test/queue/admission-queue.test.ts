@@ -482,6 +482,31 @@ describe('an admission queue', () => {
     expect(clock.timers).toBeLessThanOrEqual(RENEWALS)
   })
 
+  it('asks again for quota that came back while the ledger was asked, and did not know of it', async () => {
+    const clock = new SimulatedClock()
+    const inner = new MemoryLedger(clock)
+    let hold: (() => void)[] | undefined
+    const slow = withCharge(inner, async (chargeSet, wanted) => {
+      const grant = inner.charge(chargeSet, wanted)
+      if (hold !== undefined) await new Promise<void>((resolve) => hold!.push(resolve))
+      return grant
+    })
+    const { enter, queue } = setUp({ ledger: slow, clock })
+    const spent = [queue.enter({ ...anyone, chargeSet: reads, maxWaitMs: 0 }), enter(0)]
+    const waiting = enter(5 * MINUTE)
+    await clock.advance(0)
+    hold = []
+    queue.refunded()
+    await clock.advance(0)
+    expect(hold).toHaveLength(1)
+    permitOf({ admission: (await spent[0]) as Admission }).refund()
+    const [answer] = hold
+    hold = undefined
+    answer!()
+    await clock.advance(0)
+    expect(waiting.admission?.kind).toBe('admitted')
+  })
+
   it('has no place for a call that has left before it got one', async () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
