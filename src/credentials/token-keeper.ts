@@ -54,6 +54,8 @@ export class TokenKeeper {
   #token: Token | undefined
   /** The upstream refuses the token, though it has not expired. */
   #isRefused = false
+  /** What the token is made from has changed since the latest renewal began. */
+  #isOutdated = false
   /** How many tokens there were. */
   version = 0
   #renewal: Promise<void> | undefined
@@ -106,6 +108,7 @@ export class TokenKeeper {
 
   /** What the token is made from has changed: it is renewed with the next call. */
   renewSoon(): void {
+    this.#isOutdated = true
     if (this.#token !== undefined) this.#token = { ...this.#token, renewAt: -Infinity }
     this.#renewAgainAt = -Infinity
   }
@@ -113,6 +116,7 @@ export class TokenKeeper {
   async #renewNow(): Promise<void> {
     const { clock, random, obtain, onRenewal } = this.#options
     const old = this.#token
+    this.#isOutdated = false
     try {
       this.#token = await obtain((token) => token.text !== old?.text && clock.now() < token.renewAt)
       this.version++
@@ -127,6 +131,7 @@ export class TokenKeeper {
       onRenewal(error)
     }
     this.#isRefused = false
+    if (this.#isOutdated) this.renewSoon()
   }
 
   #unavailable(): CredentialUnavailableError {
