@@ -197,7 +197,7 @@ export class AskedLedger implements Ledger {
         lease,
       }
       this.#tell(told(slot), false)
-      this.#watchTimer ??= this.#clock.schedule(ANSWER_WITHIN_MS, this.#onWatch)
+      this.#watchTimer ??= this.#clock.schedule(ANSWER_WITHIN_MS, this.#onTime)
     })
   }
 
@@ -270,6 +270,9 @@ export class AskedLedger implements Ledger {
     return asked
   }
 
+  // If this process itself stood still, answers are there already, and are read first.
+  readonly #onTime = (): void => this.#clock.soon(this.#onWatch)
+
   readonly #onWatch = (): void => {
     this.#watchTimer = undefined
     const now = this.#clock.now()
@@ -282,7 +285,7 @@ export class AskedLedger implements Ledger {
         asked.reject!(new StoreUnavailableError(new Error('the first process did not answer')))
       }
     }
-    if (next < Infinity) this.#watchTimer = this.#clock.schedule(next - now, this.#onWatch)
+    if (next < Infinity) this.#watchTimer = this.#clock.schedule(next - now, this.#onTime)
   }
 
   #numberOf(chargeSet: ChargeSet): number {

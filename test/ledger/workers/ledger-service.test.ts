@@ -284,4 +284,17 @@ describe('the ledger of workers', () => {
     await clock.advance(0)
     expect((await again).granted).toBe(1)
   })
+
+  it('takes an answer that has arrived while this process stood still', async () => {
+    const { clock, connect } = setUp()
+    const { ledger, hang } = connect()
+    await clock.advance(0)
+    const wakeUp = hang()
+    // It can be read once the timer that waited for it has gone off, too.
+    clock.schedule(5_000, () => void setImmediate(() => void setImmediate(wakeUp)))
+    const asked = ledger.charge(CHARGE_SETS[1]!, 1) as Promise<Grant>
+    const told = expect(asked).resolves.toMatchObject({ granted: 1 })
+    await clock.advance(5_000)
+    await told
+  })
 })
