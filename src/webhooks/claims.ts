@@ -46,6 +46,15 @@ export class Claims {
     return true
   }
 
+  /** Gives back what this process has claimed for a webhook: what still lasts is told anew, by whichever gateway takes it first. */
+  release(webhook: string): void {
+    for (const name of this.#own.keys()) {
+      if (!name.startsWith(`${webhook}:`)) continue
+      this.#own.delete(name)
+      this.#redis?.del(this.#keyOf(name)).catch(() => undefined)
+    }
+  }
+
   close(): void {
     this.#redis?.disconnect()
   }

@@ -37,7 +37,10 @@ interface Webhook {
   readonly episodes: Episodes
 }
 
-/** The webhooks of the configuration in force, also after a reload. What one of them was told stays with it while its own is the same. */
+/**
+ * The webhooks of the configuration in force, also after a reload. One whose settings have changed begins anew: it is told
+ * everything that is wrong then, since what it was told before may have gone elsewhere.
+ */
 export class Webhooks {
   readonly #options: WebhooksOptions
   readonly #webhooks = new Map<string, Webhook>()
@@ -93,12 +96,13 @@ export class Webhooks {
   }
 
   #follow({ webhooks, networkAccess }: Config): void {
+    const { management, claims, counts, random = Math.random, lookup } = this.#options
     for (const [name, { config, access, delivery }] of this.#webhooks) {
       if (isSame([webhooks[name], networkAccess], [config, access])) continue
       this.#webhooks.delete(name)
+      claims.release(name)
       void delivery.close()
     }
-    const { management, claims, counts, random = Math.random, lookup } = this.#options
     const { clock, logger } = management
     for (const [name, config] of Object.entries(webhooks)) {
       if (this.#webhooks.has(name)) continue

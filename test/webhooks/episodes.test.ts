@@ -99,7 +99,7 @@ describe('what several gateways see', () => {
     const looks = claims.map((one) => new Episodes({ name: 'oncall', clock, claims: one, repeatMs: 1e9 }))
     const redis = connect()
     redis.on('error', () => undefined)
-    return { clock, looks, redis, prefix, connections }
+    return { clock, claims, looks, redis, prefix, connections }
   }
 
   it('is told by one of them, and by another when that one is gone', async () => {
@@ -116,6 +116,21 @@ describe('what several gateways see', () => {
     await redis.del(key!)
     await clock.advance(CLAIM_MS + 1)
     expect(await told(other)).toBe(1)
+  })
+
+  it('is told anew, by either of them, when the one that told it gives it back', async () => {
+    const { looks, claims, redis, connections, prefix } = await startTwo(inject('redisUrl'))
+    onTestFinished(() => redis.disconnect())
+    await expect.poll(() => connections.every(({ status }) => status === 'ready')).toBe(true)
+    const told = async (i: number) => (await looks[i]!.look([breaker])).length
+    expect([await told(0), await told(1)]).toEqual([1, 0])
+    // The one has told nothing, and gives nothing back; that of another webhook stays.
+    claims[1]!.release('oncall')
+    claims[0]!.release('call')
+    expect(await redis.keys(`${prefix}:webhook:*`)).toHaveLength(1)
+    claims[0]!.release('oncall')
+    await expect.poll(() => redis.keys(`${prefix}:webhook:*`)).toEqual([])
+    expect(await told(1)).toBe(1)
   })
 
   it('is told by each of them while Redis is away', async () => {

@@ -201,6 +201,28 @@ describe('webhooks', () => {
     await eventually(() => told(after.messages)).toEqual(['firing reload configuration'])
   })
 
+  it('are told anew what still lasts, and that it is over, when their URL is corrected', async () => {
+    const [wrong, right] = [await startReceiver(), await startReceiver()]
+    const webhook = (url: string) => ({ ops: { url, events: ['breaker'] } })
+    const { gateway, looks, eventually, config } = await startTelling(webhook(wrong.url), {
+      status: 503,
+      upstream: { breaker: { failures: 3, reset: '24h', maxReset: '24h' }, retry: { retries: 0 } },
+    })
+    await calls(gateway, 3)
+    await eventually(() => told(wrong.messages)).toEqual(['firing breaker harness'])
+    expect(await gateway.reloadWith({ ...config, webhooks: webhook(right.url) })).toMatchObject({ result: 'applied' })
+    await looks(1)
+    await expect.poll(() => told(right.messages)).toEqual(['firing breaker harness'])
+    await fetch(`${gateway.adminUrl}/v1/upstreams/harness/breaker`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: '{"state":"closed"}',
+    })
+    await looks(8)
+    await expect.poll(() => told(right.messages)).toEqual(['firing breaker harness', 'resolved breaker harness'])
+    expect(wrong.messages).toHaveLength(1)
+  })
+
   it('send again what failed for a while, and not what is refused for good', async () => {
     const [busy, gone] = [await startReceiver((number) => (number < 2 ? 503 : 200)), await startReceiver(() => 404)]
     const event = { events: ['upstream'] }
