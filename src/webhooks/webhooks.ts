@@ -83,6 +83,8 @@ export class Webhooks {
     ])
     const instance = instanceName(management.config().log.instance)
     for (const [name, { config, delivery, episodes }] of this.#webhooks) {
+      // What is claimed now would not be sent, and no other gateway would tell it.
+      if (this.#isClosed) return
       const conditions: Condition[] = []
       for (const cause of [...causes, ...usageCauses(limits, budgets, config.thresholds)]) {
         const { event } = cause
