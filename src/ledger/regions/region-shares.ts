@@ -12,15 +12,15 @@ import type { PartitionShares, Shares } from '../shares.ts'
 import type { RegionsOptions } from './options.ts'
 import { divide, type RegionState, wantedBy } from './allot.ts'
 
-/** How often a gateway asks home for each partition. */
+/** A gateway asks home so many times in a lease for each partition. */
 const ASKS_PER_LEASE = 10
-/** With many partitions a gateway asks less often for each, so that it asks no more often than this in all; */
+/** With many partitions it asks less often for each, so that it asks no more often than this in all. */
 const ASKS_PER_SECOND = 500
-/** but never less often than this. */
+/** However many partitions there are, it asks so many times for each, so that a share is renewed before it ends. */
 const LEAST_ASKS_PER_LEASE = 3
 /**
- * So many limits are measured, or asked for, in one step: Redis does nothing else meanwhile, and a script takes no more than some
- * thousand.
+ * At most so many limits are measured, or asked for, in one run of a script. Redis does nothing else during a run, and Lua passes on no more
+ * than some thousand values at once.
  */
 const MOST_LIMITS = 200
 /** A region that charged nothing for so long gives its share back. */
@@ -41,7 +41,7 @@ const TURN_LEASES = 4
  * - home is one server: if two servers each take the other for lost, only one takes writes (`min-replicas-to-write`); and it never
  *   evicts single keys;
  * - the clock of home is not set forward by more than MARGIN_MS, and no clock gains as much on another within a lease;
- * - all gateways have the same `weights`, `reserve` and `lease`, and a gateway without them charges nothing.
+ * - all gateways have the same `weights`, `reserve` and `lease`, and no gateway without `regions` charges calls.
  * A region that can't reach home keeps its share until the lease ends, and then has its reserve. Home gives that share to others when
  * all calls that were charged to it have left the window.
  */
@@ -133,7 +133,7 @@ interface Share {
   /** Until when, by our clock. */
   until: number
   /** The identity of the server that gave them. */
-  by: string
+  identity: string
   /** What home told of all regions last. */
   regions: readonly (RegionState & { readonly hold: number })[]
   /** Milliseconds from the time the region last asked for less to home's last answer. */
@@ -152,7 +152,7 @@ interface Answer {
   readonly isOther: boolean
 }
 
-const NOTHING = { extra: 0, until: -Infinity, by: '', regions: [], lessMs: 0, usedMs: 0 }
+const NOTHING = { extra: 0, until: -Infinity, identity: '', regions: [], lessMs: 0, usedMs: 0 }
 const NEVER = { units: 0, at: -Infinity }
 
 export class SharesOfPartition implements PartitionShares {
@@ -242,6 +242,7 @@ export class SharesOfPartition implements PartitionShares {
       // The share ends by itself.
     }
     this.#isAsking = false
+    // Only the first answer tells of how much there is to ask for.
     if (!isOver) this.#askIn(isFirst && this.#told !== undefined ? 0 : this.#all.askEveryMs)
   }
 
@@ -290,26 +291,27 @@ export class SharesOfPartition implements PartitionShares {
   async #ask(
     shares: readonly Share[],
     usage: readonly LimitUsage[] | undefined,
-    [time, who]: Told = ['', ''],
+    measuredSince: Told = ['', ''],
   ): Promise<Answer> {
     const { clock, name, leaseMs } = this.#all.options
     const askedAt = clock.now()
-    const asked: (string | number)[] = [name, '', '', leaseMs, this.#isUsed ? 1 : 0, time, who]
+    const asked: (string | number)[] = [name, '', '', leaseMs, this.#isUsed ? 1 : 0, ...measuredSince]
     asked.push(this.#all.names.join(' '))
     for (const [i, share] of shares.entries()) asked.push(...this.#questionOf(share, usage?.[i]))
     const [head, ...lines] = (await this.#all.ask(this.#name, asked)).split('\n')
-    const [toldAt, identityThere] = head!.split(' ')
+    const at = head!.split(' ') as [time: string, identity: string]
+    const [, identity] = at
     let isOther = false
     for (const [i, share] of shares.entries()) {
       const isAgreed = this.#note(share, lines[i]!.split(' ').map(Number))
       isOther ||= !isAgreed
       const extra = share.regions[this.#own]!.extra
       // Home has lost its memory. It gives nothing away while shares from before may last, so ours is good until it ends.
-      if (share.by !== identityThere && extra < share.extra && clock.now() < share.until) continue
+      if (share.identity !== identity && extra < share.extra && clock.now() < share.until) continue
       // Counted from the question, not from the answer, so that the share ends here before it ends for home.
-      Object.assign(share, { extra, until: askedAt + leaseMs, by: identityThere })
+      Object.assign(share, { extra, until: askedAt + leaseMs, identity })
     }
-    return { at: [toldAt!, identityThere!], isOther }
+    return { at, isOther }
   }
 
   #questionOf(share: Share, usage: LimitUsage | undefined): (string | number)[] {
