@@ -25,7 +25,7 @@ it.each([
   ['no bucket more is kept than the window has', "['0'] = 100", "['0'] = 99"],
   ['only the first limit is checked', 'if c.units > 0 then granted = min(', 'if i == 1 then granted = min('],
   ['leases of others are not minded', 'c.others = max(0, c.reserved - c.lease)', 'c.others = 0'],
-  ['all that have waited are served, whoever was granted', 'if left == 0 then break end', ''],
+  ['all that have waited are served, whoever was granted', 'if unserved == 0 then break end', ''],
   [
     'calls find out all at once what a limit has grown by',
     'if sure >= units or now < l.lookAt then',

@@ -11,12 +11,12 @@ export type Argument = string | number
  * told, their calls count as if they were in flight. A commit says when it was made, so nothing else is lost by waiting.
  */
 const COMMIT_WITHIN_MS = 5_000
-/** Redis is told after so long of what others wait for. */
+/** What other calls wait for is told after so long, together with what else has ended by then. */
 export const LEAST_WAIT_MS = 10
 /**
- * While less than LITTLE of a limit is used, the commits of a few calls may be deferred, as long as these take less than DEFERRED of
- * the limit. Nobody misses what they take for `inFlightLeaseMs` longer than a window. A call that took longer than that is told of,
- * because it would leave the count too soon.
+ * While less than LITTLE of a limit is used, the commits of a few calls may be deferred, if these calls take less than DEFERRED of the
+ * limit. A call whose commit is not told counts `inFlightLeaseMs` longer than a window. So few units are not needed meanwhile. The commit of
+ * a call that took longer than `inFlightLeaseMs` is not deferred: without it the call would leave the count too soon.
  */
 export const LITTLE = 0.25
 const DEFERRED = 0.01
@@ -63,6 +63,7 @@ export class Outbox {
     this.#send = send
   }
 
+  /** Whether nothing is left that has to be told. Deferred commits may be left: without them their calls only count longer. */
   get isEmpty(): boolean {
     return this.#batches.length === 0 && !this.#ended.some(({ dueAt }) => dueAt < Infinity)
   }
@@ -107,7 +108,7 @@ export class Outbox {
     this.#postponed.add(batch, LEAST_WAIT_MS)
   }
 
-  /** Calls ended by `time`, by Redis's clock. Without `usage` others wait for what they take or bring: it is told at once. */
+  /** Calls ended by `time`, by Redis's clock. Without `usage` others wait for what they take or bring: it is told after LEAST_WAIT_MS. */
   addEnded(chargeSet: ChargeSet, ended: Change, time: number, usage: readonly LimitUsage[] = []): void {
     const unsent = this.#unsentOf(chargeSet)
     if (unsent.ended === undefined) this.#ended.push((unsent.ended = new EndedCalls(chargeSet)))
@@ -116,7 +117,7 @@ export class Outbox {
     if (isWanted) this.#postponed.add(all, usage.length === 0 ? LEAST_WAIT_MS : commitWithinMs(chargeSet))
   }
 
-  /** Takes out a batch that is sent now, and what rides on it: batches without a charge, and commits that are eligible, or all. */
+  /** Takes out a batch that is sent now, and what goes with it: batches without a charge, and commits that are eligible, or with `isAll` all. */
   take(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#clock.now()
     let surplus = this.#ended.length - MOST_DEFERRED

@@ -1,7 +1,7 @@
 -- Part 4 of 4: changes are applied, leases are taken, calls are charged; then everything is written, and answered.
 
--- A call was refused because of leases, or had waited while less than this part of the limit was free. For so long no leases are
--- taken then: what is free is somebody's turn, who would have to wait until the leases are given back.
+-- Where a call is refused because of leases, or one that had waited finds less than SCARCE of the limit free, no leases are taken for
+-- PRESSURE_MS. What is free is due to calls that wait, and they would have to wait until the leases are given back.
 local PRESSURE_MS, SCARCE = 2000, 0.1
 
 if isMore then
@@ -57,7 +57,7 @@ end
 
 -- Leases. A gateway gets a share of what is free, and nothing while calls are refused because of leases.
 if term > 0 then
-  local gateways, leased, own, ended, gone = 1, {}, {}, {}, {}
+  local gateways, ofOthers, own, ended, gone = 1, {}, {}, {}, {}
   local alive = { [gateway] = true }
   for f = 1, #noted, 2 do
     local limit, holder = noted[f]:match('^(.+)|([^|]+)$')
@@ -68,7 +68,7 @@ if term > 0 then
       ended[#ended + 1] = noted[f]
       gone[holder] = true
     else
-      leased[limit] = (leased[limit] or 0) + units
+      ofOthers[limit] = (ofOthers[limit] or 0) + units
       if not alive[holder] then
         alive[holder] = true
         gateways = gateways + 1
@@ -85,16 +85,16 @@ if term > 0 then
   end
   for i = 1, limits do
     local c = counters[i]
-    local others = leased[c.name] or 0
-    local left = free(c, 0)
+    local others = ofOthers[c.name] or 0
+    local unused = free(c, 0)
     local share = 0
     if nowMs >= c.pressure and c.kind ~= SMOOTHING then
-      share = floor(left / (4 * gateways))
+      share = floor(unused / (4 * gateways))
       -- Of a small limit the lease is one unit, as long as half of what is free is left to whoever comes first.
-      if share < 1 and others + 1 <= left / 2 then share = 1 end
+      if share < 1 and others + 1 <= unused / 2 then share = 1 end
     end
     local known = ARGV[a + i] + 0
-    c.told = isClaim and known or max(0, min(share, left - others))
+    c.told = isClaim and known or max(0, min(share, unused - others))
     -- If the gateway's lease shrinks, the larger one stays reserved until the gateway knows: should this reply get lost, it goes on
     -- to spend the larger one.
     c.lease = max(c.told, min(known, own[c.name] or 0))
@@ -123,7 +123,7 @@ local answered = expected < 0 and not stored[1] and number == 1 and 0 or number
 local reply, charges, adapted = pack('>dddd', now, answered, granted, limits), '', ''
 if pausedUntil > nowMs then adapted = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
 -- The text of a number is written where there is one: to make one of a number takes Redis half a microsecond.
-local fields, n, leased = { gateway, (expected < 0 or isUsed) and number or expectedText, nil, nil, nil, nil }, 2, nil
+local fields, n, renewed = { gateway, (expected < 0 or isUsed) and number or expectedText, nil, nil, nil, nil }, 2, nil
 for i = 1, limits do
   local c = counters[i]
   if granted > 0 then
@@ -147,9 +147,9 @@ for i = 1, limits do
     end
   end
   if c.isRenewed then
-    leased = leased or {}
-    leased[#leased + 1] = c.name .. '|' .. gateway
-    leased[#leased + 1] = string.format('%d %d %d', c.lease, c.leasedUntil, c.lasts)
+    renewed = renewed or {}
+    renewed[#renewed + 1] = c.name .. '|' .. gateway
+    renewed[#renewed + 1] = string.format('%d %d %d', c.lease, c.leasedUntil, c.lasts)
   end
 
   local used, leaves = c.sum, 0
@@ -209,24 +209,24 @@ if pauses then
     fields[n + 1], fields[n + 2], n = name, ends, n + 2
   end
 end
-local isToLive = nowMs + live > keptUntil
+local endsTooSoon = nowMs + live > keptUntil
 local longer = floor(live * 1.25) -- more than is needed, so that not every call has to write it
-if isToLive then
+if endsTooSoon then
   fields[n + 1], fields[n + 2], n = '@until', nowMs + longer, n + 2
 end
 call('HSET', partition, unpack(fields))
-if isToLive then call('PEXPIRE', partition, longer) end
-if leased then
-  call('HSET', leases, unpack(leased))
+if endsTooSoon then call('PEXPIRE', partition, longer) end
+if renewed then
+  call('HSET', leases, unpack(renewed))
   call('PEXPIRE', leases, longer)
 end
 if hasWaited then
   local turns
   if granted > 0 then
-    local calls, left = {}, granted
+    local calls, unserved = {}, granted
     for client in ARGV[a + 1]:gmatch('%d+') do
-      if left == 0 then break end
-      calls[client], left = (calls[client] or 0) + 1, left - 1
+      if unserved == 0 then break end
+      calls[client], unserved = (calls[client] or 0) + 1, unserved - 1
     end
     for client, n in pairs(calls) do
       local i = a + 2 * client
