@@ -96,7 +96,7 @@ export class AdmissionQueue implements Issuer {
   }
 
   #enterWith(grant: Grant, waiter: Waiter): Admission | Promise<Admission> {
-    this.#dispatcher.storeAnswered()
+    this.#dispatcher.storeError = undefined
     if (grant.granted === 0) {
       this.#state.noteGrant(grant)
       return this.#wait(waiter)

@@ -36,11 +36,6 @@ export class Dispatcher {
     this.#wakeUp = new WakeUp(state.clock, () => void this.serve(true))
   }
 
-  /** The ledger answered a charge. */
-  storeAnswered(): void {
-    this.storeError = undefined
-  }
-
   get isWakeUpSet(): boolean {
     return this.#wakeUp.isSet
   }
@@ -52,15 +47,16 @@ export class Dispatcher {
 
   /**
    * Admits as many calls as there is quota and concurrency for, in the order of the fair scheduler. Quota that stays free for a
-   * while is given to the calls that wait here, whosever turn it is: then a gateway has died, or clients have left.
+   * while is given to the calls that wait here, whosever turn it is: then a gateway has died, or clients have left. `isWakeUp`: it is the time
+   * for which the wake-up was planned.
    */
-  async serve(isTime = false): Promise<void> {
+  async serve(isWakeUp = false): Promise<void> {
     const { forecast, peers } = this.#state
     if (this.#isServing || this.#state.waiting === 0) return
     this.#isServing = true
     this.#wakeUp.cancel()
     try {
-      if (isTime && this.#isStoreAway) forecast.expectMore()
+      if (isWakeUp && this.#isStoreAway) forecast.expectMore()
       // Where calls wait at several gateways, what the others know decides whose turn it is. Where they wait at this one only, it
       // is enough to hear of the others now and then.
       if (peers.haveWaiting) {
