@@ -23,7 +23,10 @@ export class Turns {
     return byClock.getOrInsertComputed(clock, () => new Turns(clock))
   }
 
-  /** Lets one more go on now, and returns undefined. If the turn is full, returns a promise after which the caller asks again. */
+  /**
+   * Lets one more go on now, and returns undefined. After `MOST_IN_A_TURN` of them it returns a promise of the next turn, after which the caller
+   * asks again. It counts over turns, too: to count each by itself would take a callback at the end of each, and an idle turn is short.
+   */
   full(): Promise<void> | undefined {
     if (this.#next === undefined && this.#passed < MOST_IN_A_TURN) {
       this.#passed++
