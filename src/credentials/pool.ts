@@ -12,8 +12,8 @@ const USUAL_AFFINITY = { header: 'X-Sluice-Session', maxWait: 5_000 }
 const SAME_END_MS = 1_000
 
 /**
- * Several credentials of one account. First is used whose unused quota comes back soonest, because that would be lost; or the one with
- * the fewest calls in flight; or each in turn. One that the upstream refuses is quarantined. If all are, the one whose quarantine ends
+ * Several credentials of one account. By `choose` that one is used first whose quota comes back soonest, because what is unused of it is
+ * lost then; or the one with the fewest calls in flight; or each in turn. One that the upstream refuses is quarantined. If all are, the one whose quarantine ends
  * first is used.
  */
 export class CredentialPool implements CredentialSet, Pool {
@@ -137,8 +137,8 @@ class Member implements Credential {
   }
 
   /**
-   * The less, the sooner it is to be used. One of which nothing is known tells more after one call. One of which the upstream said that
-   * nothing is left would be refused.
+   * The member with the smallest number is used first. One of which nothing is known comes first while it has no call in flight, because the
+   * answer to one call tells of its quota. One of which the upstream said that nothing is left comes last, because it would be refused.
    */
   urgency(now: number, endsAt: (member: string) => number | undefined): number {
     if (this.#usedUpUntil > now) return Number.MAX_VALUE

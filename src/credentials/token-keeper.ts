@@ -56,7 +56,7 @@ export class TokenKeeper {
   #isRefused = false
   /** What the token is made from has changed since the latest renewal began. */
   #isOutdated = false
-  /** How many tokens there were. */
+  /** The number of the token, from 1; 0 before the first. */
   version = 0
   #renewal: Promise<void> | undefined
   #failures = 0

@@ -5,12 +5,12 @@ import type { Limit } from './limit.ts'
 
 /** What a response says of one of the upstream's limits, in its units and milliseconds. */
 export interface LimitReport {
-  /** What is counted, such as `tokens`, if not requests. It is of a limit with that `name`, and of no other. */
+  /** What is counted if not requests, such as `tokens`. The report is then of the limit with that `name`, and of no other. */
   readonly unit?: string | undefined
   readonly remaining: number
   readonly limit: number | undefined
   readonly windowMs: number | undefined
-  /** Until some requests, or all, come back. */
+  /** In how many milliseconds some of what is counted, or all, comes back. */
   readonly resetMs: number | undefined
 }
 
@@ -300,7 +300,7 @@ function readPairs(items: readonly Item[]): LimitReports {
   return reports
 }
 
-/** More of it than any upstream has policies is not read. */
+/** No more characters of a header are read. The policies of any upstream take less. */
 const LONGEST = 2_000
 
 function itemsOf(text: string): Item[] {
