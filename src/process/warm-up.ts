@@ -34,11 +34,11 @@ let warmedUp: Promise<void> | undefined
  * of it reaches a vendor, or the quotas, the metrics and the log. Once a process, for all that run in it. Never rejects: a
  * gateway that can't do it is slower at first.
  */
-export function warmUp(config: Config): Promise<void> {
-  return (warmedUp ??= warmUpNow(config))
+export function warmUp(config: Config, withinMs = WITHIN_MS): Promise<void> {
+  return (warmedUp ??= warmUpNow(config, withinMs))
 }
 
-async function warmUpNow({ upstreams }: Config): Promise<void> {
+async function warmUpNow({ upstreams }: Config, withinMs: number): Promise<void> {
   // Node reads the trusted certificates with the first TLS context, and keeps them.
   if (Object.values(upstreams).some(({ url }) => url?.startsWith('https:') === true)) createSecureContext()
   const upstream = createServer((request, response) => {
@@ -46,7 +46,7 @@ async function warmUpNow({ upstreams }: Config): Promise<void> {
     response.writeHead(200, { 'content-type': 'application/json', 'content-length': BODY.length }).end(BODY)
   })
   const deadline = new AbortController()
-  const timer = setTimeout(() => deadline.abort(), WITHIN_MS)
+  const timer = setTimeout(() => deadline.abort(), withinMs)
   try {
     upstream.listen(PRIVATE)
     await once(upstream, 'listening', { signal: deadline.signal })

@@ -22,7 +22,8 @@ it('the path of a call is run before there is one, once a process, and leaves no
   const listening = () => process.getActiveResourcesInfo().filter((name) => name === 'TCPServerWrap').length
   const before = listening()
   const config = checkConfig({ upstreams: { x: { url: 'https://vendor.example', accounts: { a: {} } } } }, 'test')
-  await warmUp(config)
+  // Longer than a busy machine takes.
+  await warmUp(config, 120_000)
   // Each goes to the private gateway, and from there to the private upstream.
   expect([...new Set(sent)].toSorted()).toEqual(['127.0.0.1/any/path?any=query', '127.0.0.1/path?any=query'])
   const count = sent.length

@@ -313,7 +313,8 @@ async function freePortFor(highest: number): Promise<number> {
   }
 }
 
-export async function until(isSo: () => Promise<boolean>, withinMs = 60_000): Promise<void> {
+/** Ends what hangs, before the test that waits for it is ended and says less. */
+export async function until(isSo: () => Promise<boolean>, withinMs = 150_000): Promise<void> {
   const deadline = performance.now() + withinMs
   while (!(await isSo())) {
     if (performance.now() > deadline) throw new Error(`not so within ${withinMs} ms: ${String(isSo)}`)

@@ -16,7 +16,8 @@ const [ALLOWED, FORBIDDEN] = ['127.0.0.2', '127.0.0.1'] as const
 async function startVendor(): Promise<{ port: number; seen: string[] }> {
   const seen: string[] = []
   let port = 0
-  for (const address of [ALLOWED, FORBIDDEN]) {
+  // Other tests listen on the second one, so a port that is free there is free on both.
+  for (const address of [FORBIDDEN, ALLOWED]) {
     const server = createServer((request, response: ServerResponse) => {
       seen.push(request.socket.localAddress ?? '')
       response.setHeader('connection', 'close').end()
