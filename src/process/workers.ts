@@ -226,6 +226,10 @@ export async function runWorkers(
       setBreaker: async (order) => (await askEach<boolean>('setBreaker', order)).includes(true),
     })
     phase = 'serving'
+    for (let count = links.size; count < config.server.workers; count++) {
+      log.logger.error('a worker died while others started and will be replaced')
+      void replace()
+    }
     const started = parts.move()
     const stop = async (): Promise<void> => {
       // Workers may be told to end by somebody else, too. Then they end before this process gets to it.

@@ -8,6 +8,7 @@ import { startSandbox } from '../../src/sandbox/sandbox.ts'
 import type { QuotaRow } from '../../src/server/admin/status.ts'
 import { ACCOUNT, harnessConfig, newFolder, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
+import { freePort } from '../support/find-redis.ts'
 import { hasPrometheus } from '../support/find-prometheus.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 import { freeze, Program, startProcess } from '../support/process.ts'
@@ -246,6 +247,31 @@ describe('a gateway of several workers', () => {
     process.kill(childrenOf(program.child.pid!)[0]!, 'SIGKILL')
     expect(await program.ended).toEqual({ code: 1, signal: null })
     expect(program.stderr).toBe('a worker ended before it took calls (SIGKILL)\n')
+  })
+
+  it('replaces a worker that died while another still started', async () => {
+    const cwd = newFolder()
+    const port = await freePort()
+    const config = { ...workersConfig('http://127.0.0.1:1'), server: { port, workers: 2 } }
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
+    const program = new Program(['start'], { cwd })
+    const pid = program.child.pid!
+    await expect.poll(() => childrenOf(pid).length, { interval: 5 }).toBe(2)
+    const [first, second] = childrenOf(pid) as [number, number]
+    // Before it runs the program, the first process would stand still with it.
+    await expect.poll(() => readFileSync(`/proc/${second}/environ`, 'utf8')).toContain('NODE_UNIQUE_ID=')
+    freeze(second)
+    // Only the first can answer. It has told that it listens, before it took the call.
+    const url = `http://127.0.0.1:${port}`
+    for (let i = 0; i < 3; i++) await expect.poll(() => call(url, '/nothing').then(one, none)).toBe(1)
+    process.kill(first, 'SIGKILL')
+    await expect.poll(() => childrenOf(pid)).toEqual([second])
+    process.kill(second, 'SIGCONT')
+    await program.line(/"msg":"a worker died while others started and will be replaced"/)
+    await expect.poll(() => childrenOf(pid).length).toBe(2)
+    expect((await call(url, '/nothing')).status).toBe(404)
+    program.kill('SIGTERM')
+    expect(await program.ended).toEqual({ code: 0, signal: null })
   })
 
   it('drains on SIGTERM: every worker finishes what it has', async () => {
