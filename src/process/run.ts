@@ -152,10 +152,10 @@ export async function runAdmin(
   const app = buildAdmin(admin, { status, controls, management, requests, addressOf })
   opened.defer(() => app.close())
   const adminUrl = await app.listen({ host: admin.host, port: admin.port })
-  const started = opened.move()
   const claims = new Claims(clock, sharedBy(store).redis)
   const counts = new WebhookCounts(registry)
   const webhooks = new Webhooks({ status, controls, management, claims, counts, lookup })
+  const started = opened.move()
   const reload = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, audit, logger)
   return { adminUrl, webhooks, reload, close: () => started.disposeAsync() }
 }
