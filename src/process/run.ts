@@ -293,11 +293,14 @@ export async function runWithoutAdmin(
       await Promise.all([drainApp(app, proxy, drain), forwardProxy?.stop(drain)])
       await tracing.close(Math.max(LAST_SPANS_MS, until - clock.now()))
     } finally {
+      // A reload that is under way may still open what has to be closed.
+      await applying
       await started.disposeAsync()
     }
   }
   const stop = (): Promise<void> => (stopping ??= end())
-  const apply = async (found: FoundConfig): Promise<Reloaded> => {
+  let applying: Promise<unknown> = Promise.resolve()
+  const applyNow = async (found: FoundConfig): Promise<Reloaded> => {
     if (stopping !== undefined) return { result: 'rejected', problems: [STOPS] }
     const { config: next, changed, needRestart } = reloadable(found, live.current.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
@@ -308,6 +311,11 @@ export async function runWithoutAdmin(
     secrets = await follow(next)
     await before.close()
     return { result: 'applied', changed, needRestart }
+  }
+  const apply = (found: FoundConfig): Promise<Reloaded> => {
+    const applied = applyNow(found)
+    applying = Promise.allSettled([applying, applied])
+    return applied
   }
   const setBreaker = ({ upstream, group, state }: BreakerOrder): boolean => {
     const breaker = live.current.upstreams.get(upstream)?.breakers.named(group)
