@@ -148,7 +148,7 @@ function nextStep(outcome: Outcome, plan: RetryPlan, observer: ResponseObserver 
       const replacement = delayMs === undefined ? observer?.replace(response.meaning, response.fields) : undefined
       if (delayMs === undefined && replacement === undefined) return { kind: 'deliver', outcome }
       response.drain()
-      record.end = delayMs === undefined ? 'from_cache' : 'retried'
+      record.end = replacement?.kind === 'stored' ? 'from_cache' : 'retried'
       if (replacement?.kind === 'stored') return { kind: 'answer-from-cache', answer: replacement }
       return { kind: 'retry', delayMs }
     }

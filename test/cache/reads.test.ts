@@ -90,6 +90,25 @@ describe.each(Object.keys(caches) as Kind[])('a cached route, kept in %s', (kind
     expect(gateway.upstream.seen).toHaveLength(1)
   })
 
+  it('are asked for whole when a 304 is about another version, and the log says that the call was sent again', async () => {
+    const gateway = await startCached(
+      (seen, response, count) => {
+        if (count === 1) return response.writeHead(200, { etag: '"a"', 'cache-control': 'no-cache' }).end('first')
+        return response
+          .writeHead(seen.headers['if-none-match'] === undefined ? 200 : 304, { etag: '"b"' })
+          .end('second')
+      },
+      { kind },
+    )
+    await gateway.read()
+    expect((await gateway.read()).body).toBe('second')
+    const ends = () => gateway.lines[1]?.tries?.map(({ status, end }) => [status, end])
+    await expect.poll(ends).toEqual([
+      [304, 'retried'],
+      [200, 'delivered'],
+    ])
+  })
+
   it('answers the client’s own question once a stale answer was confirmed', async () => {
     const gateway = await startCached(
       (seen, response) =>
