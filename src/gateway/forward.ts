@@ -19,7 +19,7 @@ import { admit, admitNow, admitWithAny } from './admit.ts'
 import { type Answered, Attempt, type AttemptOptions, type Outcome, type Switched } from './attempt.ts'
 import type { Call, Sending, Target } from './call.ts'
 import { countTimeout } from './count-timeout.ts'
-import { deliver, type DeliveryOptions } from './delivery.ts'
+import { deliver } from './delivery.ts'
 import { type Delivered, type Forwarded, GONE, type Refused, refused } from './forwarded.ts'
 import { type Beginning, HedgedAttempt } from './hedge.ts'
 import { outgoingRequest } from './outgoing.ts'
@@ -286,25 +286,12 @@ function deliverAnswer(
   drain: Cancellation,
 ): Promise<Delivered> {
   const { response, scrub, price } = answered
-  return scrub !== undefined && isToUnpack(response, call.request.method, scrub)
-    ? deliverPacked(new PackedResponse(response, { clock: call.clock, scrub, price }), call, {
-        idleMs,
-        scrub,
-        observer,
-        worth: price,
-        drain,
-      })
-    : deliver(call, response, { idleMs, scrub, observer, price, worth: price, drain })
-}
-
-async function deliverPacked(
-  response: PackedResponse,
-  call: Call,
-  options: Omit<DeliveryOptions, 'price'>,
-): Promise<Delivered> {
-  const { decided } = response
-  if (decided !== undefined) await decided
-  return deliver(call, response, { ...options, price: undefined })
+  const options = { idleMs, scrub, observer, price, worth: price, drain }
+  if (scrub === undefined || !isToUnpack(response, call.request.method, scrub)) return deliver(call, response, options)
+  const packed = new PackedResponse(response, { clock: call.clock, scrub, price })
+  // It reads the price from the body itself, as that was sent.
+  const begin = (): Promise<Delivered> => deliver(call, packed, { ...options, price: undefined })
+  return packed.decided?.then(begin) ?? begin()
 }
 
 /** Counts the time of an attempt for the upstream, or for the client if that was late with its body. */
