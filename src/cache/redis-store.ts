@@ -41,7 +41,7 @@ export interface RedisStoreOptions {
 /** Stores answers in Redis, for all gateways together. */
 export class RedisStore implements CacheStore {
   readonly #options: RedisStoreOptions
-  /** Resources whose invalidation Redis has not heard of. Until it has, nothing of them is found. */
+  /** Resources whose invalidation Redis has not taken. Until it has, nothing of them is found here, but other gateways find the old. */
   readonly #owed = new Set<string>()
 
   constructor(options: RedisStoreOptions) {
@@ -55,7 +55,10 @@ export class RedisStore implements CacheStore {
   async find(resource: string, selector: string): Promise<Found> {
     const { redis } = this.#options
     const generationKey = this.#keyOf(resource)
-    if (this.#owed.has(resource)) return NOTHING
+    if (this.#owed.has(resource)) {
+      this.invalidate(resource)
+      return NOTHING
+    }
     try {
       // The resource is the hash tag of both keys, so they are in one slot of a cluster.
       const key = this.#keyOf(resource, selector)

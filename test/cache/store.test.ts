@@ -174,6 +174,21 @@ describeTopology('the store in Redis', () => {
     expect((await store.find('a', 's')).stored).toBeUndefined()
   })
 
+  it('ends what is stored later, where Redis refused that on a connection that stays', async () => {
+    const server = await startStandalone()
+    onTestFinished(() => server.stop())
+    let errors = 0
+    const store = await redisStore(`redis://127.0.0.1:${server.port}`, 'p', () => void errors++)
+    store.keep('a', 's', (await store.find('a', 's')).generation!, entryOf('a'), MINUTE)
+    await server.client.acl('SETUSER', 'default', '-del')
+    store.invalidate('a')
+    await expect.poll(() => errors).toBe(1)
+    expect((await store.find('a', 's')).isFailed).toBe(true)
+    await server.client.acl('SETUSER', 'default', '+del')
+    await expect.poll(async () => (await store.find('a', 's')).isFailed).toBeUndefined()
+    expect((await store.find('a', 's')).stored).toBeUndefined()
+  })
+
   it('never makes a call fail, nor wait for longer than commandTimeout', async () => {
     const server = await startStandalone()
     onTestFinished(async () => {
