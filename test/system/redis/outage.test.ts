@@ -132,15 +132,15 @@ describeTopology('while Redis is away', () => {
 
     for (const gateway of gateways) expect(await metric(gateway, 'sluice_store_degraded')).toBe(1)
     // Told once Redis has been late for half a second, which may be after the last call.
-    await until(async () => gateways.every((gateway) => linesOf(gateway, /Redis does not answer/).length > 0))
+    await until(async () => gateways.every((gateway) => linesOf(gateway, /"msg":"Redis does not answer/).length > 0))
     const endedAt = performance.now()
     await outage.end(redis)
     await until(() => areBack(gateways))
     console.log(`quotas are shared again ${Math.round(performance.now() - endedAt)} ms after Redis is back`)
     for (const gateway of gateways) {
       expect(await metric(gateway, 'sluice_store_degraded')).toBe(0)
-      expect(linesOf(gateway, /Redis does not answer/)).toHaveLength(1)
-      expect(linesOf(gateway, /Redis answers again/)).toHaveLength(1)
+      expect(linesOf(gateway, /"msg":"Redis does not answer/)).toHaveLength(1)
+      expect(linesOf(gateway, /"msg":"Redis answers again/)).toHaveLength(1)
       expect(linesOf(gateway, /"msg":"Redis can not be reached/).length).toBeLessThanOrEqual(1)
     }
     // What was spent on leases is known again; charges that Redis made without being able to answer are lost.
@@ -243,11 +243,11 @@ describeTopology('while Redis is away', () => {
     await callEach()
     await redis.start()
     await until(() => areBack([gateway]))
-    await until(async () => linesOf(gateway, /Redis answers again/).length > 0)
-    expect(linesOf(gateway, /Redis does not answer/)).toHaveLength(1)
+    await until(async () => linesOf(gateway, /"msg":"Redis answers again/).length > 0)
+    expect(linesOf(gateway, /"msg":"Redis does not answer/)).toHaveLength(1)
     const others = linesOf(gateway, /"level":(40|50|60)/).filter((line) => !line.includes('"msg":"call"'))
     expect(others.length).toBeLessThanOrEqual(3)
-    expect(linesOf(gateway, /Redis answers again/)[0]).toContain('"accounts":20')
+    expect(linesOf(gateway, /"msg":"Redis answers again/)[0]).toContain('"accounts":20')
   })
 
   it('a gateway that starts without Redis is not ready until it is there', async () => {
@@ -300,7 +300,7 @@ describeTopology('while Redis is away', () => {
     const answers = await Promise.all(Array.from({ length: 50 }, () => call(gateway.url, READ)))
     expect(statusesOf(answers)).toEqual(new Set([200]))
     expect((await ready(gateway)).status).toBe(200)
-    expect(linesOf(gateway, /Redis does not answer/)).toEqual([])
+    expect(linesOf(gateway, /"msg":"Redis does not answer/)).toEqual([])
   })
 })
 
