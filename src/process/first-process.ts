@@ -1,11 +1,8 @@
 import type { Clock } from '../time/clock.ts'
 import type { TokenStore } from '../credentials/token-store.ts'
-import { AskedLedger } from '../ledger/workers/asked-ledger.ts'
+import { ANSWER_WITHIN_MS, AskedLedger } from '../ledger/workers/asked-ledger.ts'
 import type { UsageDays } from '../usage/days.ts'
 import type { FromWorker, Shared, ToWorker, Wish } from './worker-link.ts'
-
-/** A first process that answers nothing for so long hangs. */
-const ANSWER_WITHIN_MS = 5_000
 
 /** So many rows take less than a millisecond to write and to read. */
 const ROWS_A_MESSAGE = 200

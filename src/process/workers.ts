@@ -132,14 +132,12 @@ export async function runWorkers(
   process.on('exit', () => {
     for (const { worker } of links) worker.process.kill('SIGKILL')
   })
-  const askEach = <Answer>(ask: Question, input?: Ask['input'], withinMs = ANSWER_WITHIN_MS) =>
-    Promise.all(
-      [...links]
-        .filter((link) => link.isListening)
-        .map((link) =>
-          link.ask<Answer>({ ask, ...(input === undefined ? {} : { input }) }, link.isAlive ? withinMs : 0),
-        ),
-    )
+  const listening = (): WorkerLink[] => [...links].filter((link) => link.isListening)
+  /** The answers are in the order of the workers that listen now. */
+  const askEach = <Answer>(ask: Question, input?: Ask['input'], withinMs = ANSWER_WITHIN_MS) => {
+    const question = { ask, ...(input === undefined ? {} : { input }) }
+    return Promise.all(listening().map((link) => link.ask<Answer>(question, link.isAlive ? withinMs : 0)))
+  }
   const askRows = async <Row>(ask: Question): Promise<Row[]> =>
     (await askEach<Row[]>(ask)).flatMap((rows) => rows ?? [])
   const missing = (): number => config.server.workers - [...links].filter((link) => link.isAlive).length
@@ -187,16 +185,13 @@ export async function runWorkers(
     queue: async () => mergeQueues(await askRows<QueueRow>('queue')),
     credentials: async () => mergeCredentials(await askRows<CredentialRow>('credentials')),
     async requests(question) {
-      const asked = [...links].filter((link) => link.isListening)
-      const answers = await Promise.all(
-        asked.map(async (link): Promise<RequestAnswers> => {
-          const ask = { ask: 'requests', input: question } satisfies Pick<Ask, 'ask' | 'input'>
-          const found = await link.ask<RequestAnswers['found']>(ask, link.isAlive ? ANSWER_SOON_MS : 0)
-          const away = { instance: `${name} worker ${link.worker.process.pid}`, why: 'it does not answer' }
-          return found === undefined ? { found: [], away: [away] } : { found, away: [] }
-        }),
-      )
-      return mergeAnswers(answers, question)
+      const asked = listening()
+      const answers = await askEach<RequestAnswers['found']>('requests', question, ANSWER_SOON_MS)
+      const told = asked.map(({ worker }, i): RequestAnswers => {
+        const away = { instance: `${name} worker ${worker.process.pid}`, why: 'it does not answer' }
+        return answers[i] === undefined ? { found: [], away: [away] } : { found: answers[i], away: [] }
+      })
+      return mergeAnswers(told, question)
     },
     async notReady() {
       if (phase === 'stopping') return 'draining'

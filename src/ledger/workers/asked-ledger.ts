@@ -21,7 +21,7 @@ const TELL_WITHIN_MS = 10
 /** for limits with a shorter window than this, at once. */
 const LONG_WINDOW_MS = 1_000
 /** A first process that answers nothing for so long hangs. */
-const ANSWER_WITHIN_MS = 5_000
+export const ANSWER_WITHIN_MS = 5_000
 
 /** A question to the first process, and then its grant. The slot is used again when the first process will be told nothing more of the grant. */
 interface Slot {
