@@ -10,9 +10,9 @@ export interface Landed {
   readonly selector: string
 }
 
-/** How long, in milliseconds, reads do not wait for one another after an answer could not be shared. */
+/** After an answer that could not be shared, reads of the same place ask the upstream each for itself, for so many milliseconds. */
 const ALONE_MS = 60_000
-/** For how many places that is remembered. */
+/** How many such places are remembered. */
 const ALONE_KEPT = 10_000
 
 /**

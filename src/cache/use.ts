@@ -23,7 +23,7 @@ export function bypassReasonOf(headers: IncomingHttpHeaders, wanted: Directives)
   return undefined
 }
 
-/** Whether the client sets no condition on the age of a fresh answer. */
+/** Whether the client takes any answer that is fresh, whatever its age. */
 export function isContent(headers: IncomingHttpHeaders, wanted: Directives): boolean {
   return !isDemanding(headers, wanted) && !wanted.has('max-age') && !wanted.has('min-fresh')
 }

@@ -9,7 +9,7 @@ import { Secret, secretsIn } from '../schema/secret.ts'
 
 /** Share of the calls that a new credential gets by default. */
 const USUAL_CANARY = 0.05
-/** How long a new credential is not used at most, because one call with it was answered 403. */
+/** A new credential is not used for at most so long after a call with it was answered 403. */
 const SUSPICION_MS = 60_000
 
 /** Whether a second value may exist beside the current one: a configured one, or one that the secret store may get. */

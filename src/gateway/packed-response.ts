@@ -97,7 +97,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     return this.#response.isDisguised ? this.#response.meaning : this.status
   }
 
-  /** Resolves once the fields are those of the body as it is passed on; undefined if they are already. */
+  /** Resolves when it is known whether the body goes on packed or unpacked, and the fields fit that; undefined if it is known already. */
   get decided(): Promise<void> | undefined {
     if (this.#phase !== 'looking') return undefined
     const { promise, resolve } = Promise.withResolvers<void>()

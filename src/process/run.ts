@@ -112,7 +112,7 @@ export async function runGateway(
     breakers: () => Promise.resolve(gateway.breakers()),
     setBreaker: (order) => Promise.resolve(gateway.setBreaker(order)),
   })
-  // It ends first: what a gateway that stops can't do any more is nothing to tell.
+  // Webhooks end first. Otherwise they would tell people of a failure, because a gateway that stops is not ready.
   parts.defer(() => webhooks.close())
   const started = parts.move()
   let stopping: Promise<void> | undefined

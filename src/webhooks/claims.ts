@@ -21,7 +21,7 @@ export class Claims {
     this.#shared = shared
   }
 
-  /** Connects, if it must and has not; whether there has been time for it since the last call. */
+  /** Connects to Redis if that is shared. False if it only begins to connect now, so that nothing should be claimed before the next look. */
   open(): boolean {
     if (this.#redis !== undefined || this.#shared === undefined) return true
     this.#redis = this.#shared.connect()
