@@ -270,6 +270,8 @@ describe('a gateway of several workers', () => {
     await program.line(/"msg":"a worker died while others started and will be replaced"/)
     await expect.poll(() => childrenOf(pid).length).toBe(2)
     expect((await call(url, '/nothing')).status).toBe(404)
+    // Before that a signal ends it as it ends any process.
+    await program.line(/"msg":"listening"/)
     program.kill('SIGTERM')
     expect(await program.ended).toEqual({ code: 0, signal: null })
   })
