@@ -294,8 +294,7 @@ export class Attempt implements ResponseHandler, Disposable {
     const { scrub, credential } = this.#options
     const { status, meaning, fields, isDisguised } = response
     const call = this.#call
-    const othersInMs = credential?.othersInMs ?? Infinity
-    const head = { status: meaning, fields, tookMs, othersInMs, isDisguised }
+    const head = { status: meaning, fields, tookMs, isDisguised }
     const pauseMs = applyFeedback(call, this.#target, this.permit, head)
     const { permit } = this
     const { spend } = call

@@ -16,8 +16,6 @@ export interface ResponseHead {
   readonly tookMs: number
   /** It refuses the call for rate, although its status does not say so. */
   readonly isDisguised: boolean
-  /** In how many milliseconds another credential of the account can serve calls; 0 if at once, Infinity if there is none. */
-  readonly othersInMs: number
 }
 
 /** What it needs to know of the call. */
@@ -28,7 +26,7 @@ export type FeedbackCall = Pick<Call, 'id' | 'clock'> & {
 export interface FeedbackTarget {
   readonly upstream: { readonly config: { readonly throttle: Omit<UpstreamConfig['throttle'], 'when' | 'retry'> } }
   readonly account: { throttledAt: number }
-  readonly credential?: Pick<Credential, 'quotaTold'> | undefined
+  readonly credential?: Pick<Credential, 'quotaTold' | 'othersInMs'> | undefined
   readonly admissionPolicy: { readonly metrics: Pick<ClassMetrics, 'throttled'> }
 }
 
@@ -139,7 +137,8 @@ function throttled(
   const isOurs = isOurDoing(call, permit)
   const { throttled } = admissionPolicy.metrics
   ;(isKnown || isOurs ? throttled.explained : throttled.unexplained).increment(call.id)
-  if (head.othersInMs === 0) return undefined
+  const { othersInMs = Infinity } = target.credential ?? {}
+  if (othersInMs === 0) return undefined
   if (!isOurs && !isApplied && resetMs === undefined) {
     const limit = fullestOf(permit.usage)
     if (limit !== undefined) permit.applyFeedback({ kind: 'refused', limit })
@@ -147,7 +146,7 @@ function throttled(
   if (!isKnown) account.throttledAt = now
   // A limit that is known holds calls back by itself; for one that is not, all of the account's have to wait.
   const wantedMs = retryAfterMs ?? (isApplied ? 0 : resetMs)
-  const pauseMs = Math.min(wantedMs ?? (isKnown ? 0 : pause), maxPause, head.othersInMs)
+  const pauseMs = Math.min(wantedMs ?? (isKnown ? 0 : pause), maxPause, othersInMs)
   if (pauseMs > 0) permit.applyFeedback({ kind: 'pause', ms: pauseMs })
   return isApplied ? Math.max(pauseMs, resetMs ?? 0) : pauseMs
 }

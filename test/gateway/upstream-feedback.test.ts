@@ -25,7 +25,7 @@ const UNKNOWN = {
 }
 
 /** One account of an upstream with that preset, or none. */
-function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
+function setUp(limits: readonly Limit[], preset?: string, store: object = {}, othersInMs?: number) {
   const clock = new SimulatedClock(Date.parse('2026-11-21T10:00:00Z'))
   const ledger = new MemoryLedger(clock)
   const chargeSet = chargeSetOf(
@@ -46,6 +46,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
   const target = {
     upstream: { config: config.upstreams['it']! },
     account: { throttledAt: -Infinity },
+    credential: othersInMs === undefined ? undefined : { othersInMs },
     admissionPolicy: { metrics: { throttled } },
   }
   /** So many calls are sent together; the head of each one's response, in turn. */
@@ -55,7 +56,7 @@ function setUp(limits: readonly Limit[], preset?: string, store: object = {}) {
     await clock.advance(tookMs)
     return admissions.map((admission, i) => {
       if (admission.kind !== 'admitted') throw new Error(admission.kind)
-      const head = { status: 200, fields: {}, tookMs, othersInMs: Infinity, isDisguised: false, ...heads[i] }
+      const head = { status: 200, fields: {}, tookMs, isDisguised: false, ...heads[i] }
       const pauseMs = applyFeedback({ id: 'x', clock, snapshot: { config } }, target, admission.permit, head)
       admission.permit.commit()
       admission.permit.leave()
@@ -144,16 +145,16 @@ describe('a response', () => {
   })
 
   it('to one credential of several pauses nobody', async () => {
-    const { answered, counts, effective } = setUp([minute])
-    expect(await answered([{ status: 429, othersInMs: 0 }])).toEqual([undefined])
+    const { answered, counts, effective } = setUp([minute], undefined, {}, 0)
+    expect(await answered([{ status: 429 }])).toEqual([undefined])
     expect(counts()).toEqual([0, 1])
     expect(await effective()).toEqual([undefined])
   })
 
   it('to the last credential of several pauses the account until another may be used again', async () => {
-    const { answered, effective } = setUp([minute])
+    const { answered, effective } = setUp([minute], undefined, {}, 5_000)
     const fields = { 'retry-after': '60' }
-    expect(await answered([{ status: 429, fields, othersInMs: 5_000 }])).toEqual([5_000])
+    expect(await answered([{ status: 429, fields }])).toEqual([5_000])
     expect(await effective()).toEqual([47])
   })
 })

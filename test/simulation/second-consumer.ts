@@ -218,7 +218,7 @@ class Gateway {
     const { isAccepted, fields } = this.#telling.arrive(true)
     await this.#sleep(tookMs - wayMs)
     const call = { id: 'any', clock: this.#process.clock, snapshot: STORE }
-    const head = { status: isAccepted ? 200 : 429, fields, tookMs, othersInMs: Infinity, isDisguised: false }
+    const head = { status: isAccepted ? 200 : 429, fields, tookMs, isDisguised: false }
     const isRefused = applyFeedback(call, this.#target, permit, head) !== undefined
     permit.commit()
     permit.leave()
