@@ -55,7 +55,7 @@ export class SharedStore {
       )
     })
     // Not when it exits: what it had told before may still be in the channel.
-    worker.once('disconnect', () => connection.close())
+    worker.process.once('close', () => connection.close())
   }
 
   /** The workers must have ended. */

@@ -143,11 +143,9 @@ export async function runWorkers(
   const missing = (): number => config.server.workers - [...links].filter((link) => link.isAlive).length
   const endWorkers = async (): Promise<void> => {
     phase = 'stopping'
-    // The channel of a worker may still have what it told before it ended.
-    const ended = [...links].flatMap(({ worker }) => [
-      once(worker, 'exit'),
-      worker.isConnected() ? once(worker, 'disconnect') : Promise.resolve(),
-    ])
+    // At its exit the channel of a worker may still have what it told before. A worker that dies before it takes a listener that was
+    // sent to it gets no `disconnect`.
+    const ended = [...links].map(({ worker }) => once(worker.process, 'close'))
     for (const link of links) {
       common.leave(link)
       link.worker.process.kill('SIGTERM')

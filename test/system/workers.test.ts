@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -34,6 +34,31 @@ function workersConfig(url: string, upstream: object = {}): object {
 /** The processes that a process has started (proc_pid_children(5)). */
 function childrenOf(pid: number): number[] {
   return (readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').match(/\d+/g) ?? []).map(Number)
+}
+
+/** Whether a process has a TCP port open (proc_net(5), proc_pid_fd(5)). */
+function isListening(pid: number): boolean {
+  const sockets = readFileSync('/proc/net/tcp', 'utf8').split('\n')
+  const listeners = sockets.map((line) => line.trim().split(/\s+/)).filter(([, , , state]) => state === '0A')
+  const links = readdirSync(`/proc/${pid}/fd`).map((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`)
+    } catch {
+      return '' // closed meanwhile
+    }
+  })
+  const open = new Set(links)
+  return listeners.some((fields) => open.has(`socket:[${fields[9]}]`))
+}
+
+/** Resolves when a process waits, for longer than it would for anything but another process. */
+async function isAtRest(pid: number): Promise<void> {
+  // its processor time (proc_pid_stat(5))
+  const time = (): string => readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ').slice(13, 15).join()
+  for (let [since, rest] = ['', 0]; rest < 20; await pause(50)) {
+    rest = since === time() ? rest + 1 : 0
+    since = time()
+  }
 }
 
 async function setUp() {
@@ -237,6 +262,29 @@ describe('a gateway of several workers', () => {
     expect(await program.ended).toEqual({ code: 1, signal: null })
     expect(program.stderr).toMatch(new RegExp(`^port ${port} of 127.0.0.1 is in use;.*\n$`))
     expect(program.stdout).not.toContain('will be replaced')
+  })
+
+  it('ends if a worker dies before it takes the listener that was sent to it', async () => {
+    const other = createServer()
+    await new Promise<void>((resolve) => void other.listen(0, '127.0.0.1', resolve))
+    onTestFinished(() => void other.close())
+    const { port } = other.address() as { port: number }
+    const cwd = newFolder()
+    const config = { ...workersConfig('http://127.0.0.1:1'), server: { port, workers: 2 } }
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
+    const program = new Program(['start'], { cwd })
+    const pid = program.child.pid!
+    await expect.poll(() => childrenOf(pid).length, { interval: 5 }).toBe(2)
+    const [first, second] = childrenOf(pid) as [number, number]
+    // While it warms up, it listens on a port of its own. Next it asks the first process for the port of the server.
+    await expect.poll(() => isListening(second), { interval: 5 }).toBe(true)
+    freeze(pid)
+    await isAtRest(second)
+    freeze(second)
+    process.kill(pid, 'SIGCONT')
+    await expect.poll(() => childrenOf(pid)).not.toContain(first)
+    process.kill(second, 'SIGCONT')
+    expect(await program.ended).toEqual({ code: 1, signal: null })
   })
 
   it('says in a line that a worker was killed while it started', async () => {
