@@ -11,7 +11,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   '.': 'cli process server/admin config observe schema',
   cli: 'process forward-proxy server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema http files net time',
   process:
-    'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/regions ledger/redis ledger/workers records ledger/embedded observe queue redis ledger schema resilience http time',
+    'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/regions ledger/redis ledger/workers records ledger/embedded observe queue redis ledger schema resilience http time packages',
 
   // Who is told when something is wrong.
   webhooks: 'server/admin clients observe schema upstream resilience http net time',
@@ -20,7 +20,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   'server/admin':
     'server config requests gateway usage audit clients config/presets records observe schema resilience http net time',
   'forward-proxy': 'server gateway clients observe schema net time',
-  server: 'traces requests gateway usage clients observe routing schema upstream http net time',
+  server: 'traces requests gateway usage clients observe routing schema upstream http net time packages',
 
   // What became of calls: as spans for others, and over all instances.
   traces: 'requests gateway observe schema http',
@@ -34,7 +34,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   // What a call needs.
   usage: 'observe queue redis schema files time',
   credentials: 'secrets observe redis routing schema upstream resilience http time',
-  clients: 'records observe queue routing ledger schema net time',
+  clients: 'records observe queue routing ledger schema net time packages',
   sandbox: 'config/presets routing schema http time',
   'config/presets': 'routing schema',
   cache: 'observe redis schema http time',
@@ -46,22 +46,31 @@ export const LAYERS: Readonly<Record<string, string>> = {
   ledger: 'http time',
   routing: 'schema http',
   answers: 'schema http',
-  upstream: 'http net time',
+  upstream: 'http net time packages',
 
   // What is kept, and where.
-  secrets: 'records observe schema files resilience time',
+  secrets: 'records observe schema files resilience time packages',
   audit: 'records observe redis schema time',
   records: 'observe redis schema files time',
   redis: 'schema time',
 
   // What everything may stand on.
-  observe: 'schema resilience',
+  observe: 'schema resilience packages',
   schema: 'http time',
   resilience: 'time',
   http: 'time',
   files: 'time',
+  packages: '',
   net: '',
   time: '',
+}
+
+/** Of these a start loads a part only. */
+const LOADED_IN_PART = {
+  'node:http': 'src/http/node-http.ts',
+  undici: 'src/packages/undici.ts',
+  '@prometheus-io/client': 'src/packages/prometheus.ts',
+  '@fastify/http-proxy': 'src/packages/http-proxy.ts',
 }
 
 /** A folder may import its own files, those of the folders below that it names, and the version of the program. */
@@ -77,7 +86,9 @@ function layerRule(folder: string, below: string): OxlintOverride {
       'eslint/no-restricted-imports': [
         'error',
         {
-          paths: [{ name: 'node:http', allowTypeImports: true, message: 'import values from src/http/node-http.ts' }],
+          paths: Object.entries(LOADED_IN_PART).map(([name, file]) => {
+            return { name, allowTypeImports: true, message: `import values from ${file}` }
+          }),
           patterns: [
             {
               group: ['../**', './*/**', ...specifiers, '!**/manifest.ts'],

@@ -9,7 +9,8 @@ import { guardedLookup } from '../net/guarded-lookup.ts'
 import { isAddressAllowed, type NetworkAccess } from './network-access.ts'
 import { createRequire } from 'node:module'
 import type * as Jose from 'jose'
-import { Agent, fetch } from 'undici'
+import type { Agent } from 'undici'
+import { allOfUndici } from '../packages/undici.ts'
 
 /** The outcome of a verification: the claims of a token, or why it was not accepted. */
 export type Verdict =
@@ -158,6 +159,7 @@ class IssuerKeys {
   constructor({ jwks, refresh, cooldown }: IssuerConfig, clock: Clock, lookup: LookupFunction) {
     this.#clock = clock
     this.#cooldownMs = cooldown
+    const { Agent, fetch } = allOfUndici()
     const agent = new Agent({ connect: { timeout: TIMEOUT_MS, lookup }, maxResponseSize: LARGEST_ANSWER })
     this.#agent = agent
     const { createRemoteJWKSet, customFetch } = jose()

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { type Metric, Registry } from '@prometheus-io/client'
+import type { Metric } from '@prometheus-io/client'
+import { Registry } from '../packages/prometheus.ts'
 import { OPENMETRICS } from './metrics.ts'
 import { Turn } from './turn.ts'
 import { isCount } from './worker-counts.ts'

@@ -5,7 +5,7 @@
  * (test/observe, test/system/leaks.test.ts).
  */
 
-import { collectDefaultMetrics, type Gauge, Registry } from '@prometheus-io/client'
+import { collectDefaultMetrics, type Gauge, Registry } from '../packages/prometheus.ts'
 import { BoundedLabels, DEFAULT_BOUNDS, type LabelBounds } from './bounded-labels.ts'
 import { exposition } from './exposition.ts'
 import type { Observed } from './gauges.ts'
@@ -216,7 +216,7 @@ export class Metrics {
 function collectProcessMetrics(register: Registry): void {
   collectDefaultMetrics({ register, ...SELDOM })
   for (const which of ['min', 'max', 'mean', 'p50', 'p90', 'p99']) {
-    const gauge = register.getSingleMetric(`nodejs_eventloop_lag_${which}_seconds`) as Gauge<string>
+    const gauge = register.getSingleMetric(`nodejs_eventloop_lag_${which}_seconds`) as Gauge
     const set: (labels: object, value: number) => void = gauge.set.bind(gauge)
     Object.assign(gauge, {
       set(labels: object, value: number) {

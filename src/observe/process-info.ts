@@ -1,5 +1,5 @@
 import { totalmem } from 'node:os'
-import { Gauge, type Registry } from '@prometheus-io/client'
+import { Gauge, type Registry } from '../packages/prometheus.ts'
 import { manifest } from '../manifest.ts'
 
 /**

@@ -1,4 +1,4 @@
-import { Gauge, type Registry } from '@prometheus-io/client'
+import { Gauge, type Registry } from '../packages/prometheus.ts'
 import { counterFamily, type CounterSeries } from './series.ts'
 
 /** The outcome of a reload of the configuration. */

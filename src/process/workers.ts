@@ -1,7 +1,7 @@
 import cluster, { type Worker } from 'node:cluster'
 import { once } from 'node:events'
 import { setTimeout as pause } from 'node:timers/promises'
-import { Registry } from '@prometheus-io/client'
+import { Registry } from '../packages/prometheus.ts'
 import { systemClock } from '../time/clock.ts'
 import type { FoundConfig } from '../config/find.ts'
 import type { Config } from '../schema/schema.ts'

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { Agent, request } from 'undici'
+import type { Agent } from 'undici'
+import { allOfUndici } from '../packages/undici.ts'
 import type { Clock, Timer } from '../time/clock.ts'
 import { isObject, parsedJson } from '../schema/json.ts'
 import type { VaultConfig } from '../schema/schema.ts'
@@ -47,6 +48,7 @@ export class VaultSource implements SecretSource {
   constructor(config: VaultConfig, clock: Clock) {
     this.#config = config
     this.#clock = clock
+    const { Agent } = allOfUndici()
     this.#agent = new Agent({ connect: { timeout: ANSWER_WITHIN_MS, ...(config.ca ? { ca: config.ca } : {}) } })
   }
 
@@ -166,16 +168,18 @@ export class VaultSource implements SecretSource {
     if (namespace !== undefined) headers['x-vault-namespace'] = namespace
     if (body !== undefined) headers['content-type'] = 'application/json'
     const target = `${url.replace(/\/$/, '')}/v1/${path.split('/').map(encodeURIComponent).join('/')}`
-    const reply = await request(target, {
-      method,
-      headers,
-      body: body === undefined ? null : JSON.stringify(body),
-      dispatcher: this.#agent,
-      signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
-    }).catch((error: Error & { code?: string }) => {
-      const why = error.name === 'TimeoutError' ? 'no answer in time' : (error.code ?? error.name)
-      throw new Error(`could not be reached (${why})`, { cause: error })
-    })
+    const reply = await allOfUndici()
+      .request(target, {
+        method,
+        headers,
+        body: body === undefined ? null : JSON.stringify(body),
+        dispatcher: this.#agent,
+        signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+      })
+      .catch((error: Error & { code?: string }) => {
+        const why = error.name === 'TimeoutError' ? 'no answer in time' : (error.code ?? error.name)
+        throw new Error(`could not be reached (${why})`, { cause: error })
+      })
     const content = parsedJson(await reply.body.text())
     // 429 and 5xx (sealed, standby, not initialised) are worth a retry.
     if (reply.statusCode === 429 || reply.statusCode >= 500) throw new Error(`answered ${reply.statusCode}`)

@@ -7,7 +7,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { Server as TlsServer, type TlsOptions } from 'node:tls'
-import { httpProxy } from './http-proxy.ts'
+import { httpProxy } from '../packages/http-proxy.ts'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { METHODS } from '../http/node-http.ts'
 import { Failure } from '../gateway/failure.ts'
@@ -57,6 +57,8 @@ export function buildApp(proxy: Proxy, server: Config['server'], onConnect?: Con
     preRewrite: () => '/',
     httpMethods: methods,
     proxyPayloads: false,
+    // Its type does not have this value: nothing is made that would forward.
+    ...({ undici: false } as object),
     // The plugin's handler, which comes next, would parse three URLs to check the path that is made up above: 4 µs a call.
     preHandler(request, reply) {
       reply.hijack()

@@ -1,5 +1,6 @@
 import type { TLSSocket } from 'node:tls'
-import { buildConnector, errors } from 'undici'
+import type { buildConnector as Connectors } from 'undici'
+import { buildConnector, errors } from '../packages/undici.ts'
 import { request as httpsRequest } from 'node:https'
 import type { Socket } from 'node:net'
 import { request as httpRequest } from '../http/node-http.ts'
@@ -21,22 +22,16 @@ interface ConnectOptions {
   readonly connectTimeoutMs: number
   readonly tlsTimeoutMs: number
   /** Options of the TCP connection, such as how names are looked up. */
-  readonly tcp: buildConnector.BuildOptions
-  readonly tls: buildConnector.BuildOptions
+  readonly tcp: Connectors.BuildOptions
+  readonly tls: Connectors.BuildOptions
   /** The proxy through which the TCP connection is made, if any. */
   readonly proxy: URL | undefined
 }
 
 /** Makes a connector that connects in two steps with a timeout each. undici has only one timeout for both. */
-export function connectorOf({
-  connectTimeoutMs,
-  tlsTimeoutMs,
-  tcp,
-  tls,
-  proxy,
-}: ConnectOptions): buildConnector.connector {
+export function connectorOf({ connectTimeoutMs, tlsTimeoutMs, tcp, tls, proxy }: ConnectOptions): Connectors.connector {
   const connectDirectly = buildConnector({ ...tcp, timeout: connectTimeoutMs })
-  const connectTcp: buildConnector.connector =
+  const connectTcp: Connectors.connector =
     proxy === undefined
       ? connectDirectly
       : ({ hostname, port }, callback) => openTunnel(proxy, `${hostname}:${port}`, connectTimeoutMs, callback)

@@ -6,7 +6,8 @@
  */
 
 import type { LookupFunction } from 'node:net'
-import { type Dispatcher, Pool } from 'undici'
+import type { Dispatcher } from 'undici'
+import { Pool } from '../packages/undici.ts'
 import { cancelStreams } from './cancel-streams.ts'
 import { connectorOf } from './connect.ts'
 import { acceptUnaskedContinue } from './interim.ts'
