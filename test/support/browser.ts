@@ -6,6 +6,8 @@ import { newFolder } from './gateway.ts'
 
 export interface Tab {
   open(url: string): Promise<void>
+  /** Both resolve when the page has loaded. */
+  reload(): Promise<void>
   /** The value of an expression in the page. */
   eval<T>(expression: string): Promise<T>
   /** What a reader sees. */
@@ -86,6 +88,11 @@ async function tabOf(socket: WebSocket): Promise<Tab> {
       socket.send(JSON.stringify({ id, method, params }))
     })
   for (const domain of ['Page', 'Runtime', 'Log']) await ask(`${domain}.enable`)
+  const loadedAfter = async (method: string, params?: object): Promise<void> => {
+    const loaded = new Promise<void>((resolve) => (onLoad = resolve))
+    await ask(method, params)
+    await loaded
+  }
   const evaluate = async <T>(expression: string): Promise<T> => {
     const { result, exceptionDetails } = await ask('Runtime.evaluate', {
       expression,
@@ -99,11 +106,8 @@ async function tabOf(socket: WebSocket): Promise<Tab> {
     errors,
     eval: evaluate,
     text: () => evaluate<string>('document.body.innerText'),
-    async open(url) {
-      const loaded = new Promise<void>((resolve) => (onLoad = resolve))
-      await ask('Page.navigate', { url })
-      await loaded
-    },
+    open: (url) => loadedAfter('Page.navigate', { url }),
+    reload: () => loadedAfter('Page.reload'),
     async screenshot() {
       const { data } = await ask('Page.captureScreenshot', { captureBeyondViewport: true })
       return Buffer.from(String(data), 'base64')

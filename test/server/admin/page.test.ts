@@ -308,7 +308,7 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', { timeout
     const { tab, enter } = await setUp()
     await enter()
     await tab.withoutScripts()
-    await tab.eval('location.reload()')
+    await tab.reload()
     await expect.poll(() => tab.text(), { timeout: 30_000 }).toContain('Nothing. Calls are served.')
     expect(await tab.eval<string>(`document.querySelector('main').innerText`)).toContain('harness/prod')
   })
