@@ -168,7 +168,7 @@ it.skipIf(!hasPrometheus() || !hasProgram('openssl'))(
     ]
     const restlessPort = await freePort()
     const urls = [...gateways.map(({ adminUrl }) => adminUrl), `http://127.0.0.1:${restlessPort}`]
-    const prometheus = await PrometheusServer.start(urls, hurried)
+    const prometheus = await PrometheusServer.start(urls, hurried, '2s')
     onTestFinished(() => prometheus.stop())
     // The first event of a counter is seen only if there was a sample from before.
     for (const { adminUrl } of [...three, leaving])
