@@ -13,6 +13,9 @@ export class StoreError extends Error {
   }
 }
 
+/** What the code of the program throws where it is wrong, and what Redis and its client never reject with. */
+const MISTAKES = [TypeError, RangeError, ReferenceError, SyntaxError]
+
 /** A connection that is made when it is first wanted. */
 export class OwnConnection {
   readonly #place: RedisPlace
@@ -29,14 +32,17 @@ export class OwnConnection {
     return (this.#redis ??= connectRedis(this.#place))
   }
 
-  /** What Redis answers, asked once it is connected. Rejects with a `StoreError`, also if connecting takes longer than two seconds. */
+  /**
+   * What Redis answers, asked once it is connected. Rejects with a `StoreError`, also if connecting takes longer than two seconds; with
+   * a mistake of the program as it is.
+   */
   async ask<Answer>(question: (redis: Redis | Cluster) => Promise<Answer>): Promise<Answer> {
     const redis = this.open()
     try {
       await connectedInTime(redis, this.#clock)
       return await question(redis)
     } catch (error) {
-      throw new StoreError(error)
+      throw MISTAKES.some((kind) => error instanceof kind) ? error : new StoreError(error)
     }
   }
 

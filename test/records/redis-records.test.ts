@@ -5,6 +5,7 @@ import { checkConfig } from '../../src/config/load.ts'
 import type { StoreConfig } from '../../src/schema/schema.ts'
 import { Losses } from '../../src/records/losses.ts'
 import { RedisRecords } from '../../src/records/redis-records.ts'
+import { OwnConnection, StoreError } from '../../src/redis/own-connection.ts'
 import { stores } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -196,3 +197,12 @@ describe('records that Redis has lost', () => {
 function redisPassword() {
   return checkConfig({ store: { ...stores.Redis(), password: 'any' }, upstreams }, 'test').store.password!
 }
+
+it('takes no mistake of the program for a refusal of Redis', async () => {
+  const { store, clock } = setUp()
+  const connection = new OwnConnection(store, clock)
+  onTestFinished(() => connection.close())
+  await expect(connection.ask((redis) => redis.call('NONSENSE'))).rejects.toThrow(StoreError)
+  const mistake = new TypeError('undefined is not a function')
+  await expect(connection.ask(() => Promise.reject(mistake))).rejects.toBe(mistake)
+})
