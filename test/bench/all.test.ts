@@ -27,8 +27,8 @@ it('shows a command that fails as failed, and ends with 1', async () => {
   })
 })
 
-it('finds in the source what is left out where nothing watches calls', async () => {
+it('finds in the source what is switched off where nothing watches calls', async () => {
   const parts = ['server/proxy', 'gateway/attempt'].map((part) => `await import('./src/${part}.ts')`).join('\n')
-  const args = ['--import', './test/bench/unobserved.ts', '--input-type', 'module', '--eval', parts]
+  const args = ['--import', './test/bench/switched.ts', '--input-type', 'module', '--eval', parts]
   await promisify(execFile)(process.execPath, args, { cwd: root })
 })
