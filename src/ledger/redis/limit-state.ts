@@ -17,6 +17,8 @@ export class LimitState implements CountedLimit {
   unreplicated: Counter | undefined
   /** Set aside for this gateway in Redis, for when Redis can't be asked. */
   lease = 0
+  /** Until then, by our clock, Redis sets it aside. */
+  leasedUntil = 0
   /** The lease as it was when Redis was lost. Redis sets it aside while the lease lasts, whatever is spent of it. */
   reserve = 0
   /** What calls without an answer yet may take out of the lease. */

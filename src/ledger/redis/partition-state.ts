@@ -62,8 +62,6 @@ export class PartitionState {
   readonly #limits = new LimitTable<LimitState>((limit) => new LimitState(limit, () => this.mode === 'leased'))
   readonly #clock = new RedisClock()
   #link: Link = { kind: 'shared' }
-  /** Until then, by our clock, the leases are set aside in Redis. */
-  #leasedUntil = 0
 
   constructor(name: string, shares?: PartitionShares) {
     this.name = name
@@ -153,8 +151,8 @@ export class PartitionState {
       // While offline, leases are counted here and not in Redis. And only the answer to a renewal can grant more of one: until
       // then Redis may reserve more for this gateway than it may spend.
       if (units >= 0 && this.mode === 'shared') state.lease = termMs > 0 ? units : Math.min(state.lease, units)
+      if (termMs > 0) state.leasedUntil = sentAt + termMs
     }
-    if (termMs > 0) this.#leasedUntil = sentAt + termMs
   }
 
   goOffline(now: number, reason: OfflineReason): void {
@@ -168,7 +166,7 @@ export class PartitionState {
     }
     this.#link = { kind: 'offline', since: now, isAlone: false, isThere, grace }
     for (const state of this.limits) {
-      const lease = now < this.#leasedUntil ? state.lease : 0
+      const lease = now < state.leasedUntil ? state.lease : 0
       state.doubtful = Math.min(lease, state.asked)
       state.lease = lease - state.doubtful
       state.reserve = state.lease
@@ -192,7 +190,7 @@ export class PartitionState {
     // Rather too late: what has left Redis's count by then, others may have been granted.
     const time = this.#clock.surelyPast(now)
     for (const state of this.limits) {
-      const reserved = now < this.#leasedUntil ? state.reserved(time) : 0
+      const reserved = now < state.leasedUntil ? state.reserved(time) : 0
       state.cap = Math.min(state.cap, Math.max(state.used(time) + state.lease, reserved))
     }
   }
@@ -212,8 +210,8 @@ export class PartitionState {
     const time = this.time(now)
     if (this.becomesAlone(now)) {
       for (const state of this.limits) state.lease = Math.max(0, state.cap - state.used(time))
-    } else if (now >= this.#leasedUntil) {
-      for (const state of this.limits) state.lease = 0
+    } else {
+      for (const state of this.limits) if (now >= state.leasedUntil) state.lease = 0
     }
     const { since, isAlone, grace } = link
     const wasBrief = !isAlone && now - since < BRIEF_MS
@@ -251,7 +249,7 @@ export class PartitionState {
     if (state.limit.kind === 'smoothing') return state.own.free(this.time(now))
     if (this.#link.kind === 'resuming') return state.lease
     if (this.becomesAlone(now)) return state.cap - state.used(this.time(now))
-    return now >= this.#leasedUntil ? 0 : state.lease
+    return now >= state.leasedUntil ? 0 : state.lease
   }
 
   get #isThere(): boolean {
@@ -271,6 +269,10 @@ export class PartitionState {
       state.unreplicated = undefined
       return charges
     })
+  }
+
+  isUnreplicated(chargeSet: ChargeSet): boolean {
+    return this.limitsOf(chargeSet).some(({ unreplicated }) => unreplicated !== undefined)
   }
 
   restoreUnreplicated(chargeSet: ChargeSet, unreplicated: readonly (readonly Charges[])[], now: number): void {

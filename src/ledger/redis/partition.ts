@@ -21,8 +21,17 @@ import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf, withCommitted } from './
  * than a function can take.
  */
 const MOST_RENEWED = 1_000
+/**
+ * The most limits whose leases one call of the script renews: some milliseconds of Redis, which does nothing else meanwhile. A partition
+ * may have thousands, such as one for each client.
+ */
+const MOST_LIMITS = 200
+/** One call of the script tells of so many charge sets at most: for each it is given a number for every limit of all of them. */
+const MOST_TOLD = 32
 /** A lease that was not renewed for so long is given to others. */
 const TERM_TICKS = 12
+/** To renew the leases of very many limits takes long. After that the gateway rests so many times as long, so that Redis has time for calls. */
+const REST = 9
 /** A partition that was not used for so long is forgotten. */
 const FORGET_AFTER_MS = 600_000
 
@@ -44,8 +53,13 @@ export class Partition {
   #beginning: Promise<void> | undefined
   /** Charges that wait for Redis to answer again. */
   readonly #held = new Set<Held>()
-  #all: ChargeSet | undefined
+  /** Charge sets of all limits of the partition that were used, of MOST_LIMITS each. */
+  #all: readonly ChargeSet[] = []
   #tickTimer: Timer | undefined
+  /** How many ticks have begun. */
+  #ticks = 0
+  /** How long the leases took to be renewed the last time, if there were more than one call of the script renews. */
+  #tookMs = 0
 
   constructor(shared: Shared, keys: PartitionKeys) {
     this.#shared = shared
@@ -160,7 +174,7 @@ export class Partition {
     const all = this.#allOf()
     for (const one of state.limits) one.lease = 0
     try {
-      await this.#calls.call(all, { termMs: FAREWELL_MS, isClaim: true })
+      for (const some of all) await this.#calls.call(some, { termMs: FAREWELL_MS, isClaim: true })
     } catch {
       // Then the leases end by themselves.
     }
@@ -230,7 +244,6 @@ export class Partition {
   }
 
   async #send(batch: Batch): Promise<void> {
-    const { chargeSet } = batch
     const state = this.#state
     // It may have been sent meanwhile, for another reason.
     if (!this.#outbox.has(batch)) return
@@ -247,6 +260,17 @@ export class Partition {
       for (const one of batches) this.#fail(one, undefined)
       return
     }
+    const others = batches.filter((one) => one !== batch)
+    const surplus: Promise<void>[] = []
+    while (others.length > MOST_TOLD) surplus.push(this.#call(others[0]!, others.splice(0, MOST_TOLD), 0))
+    await this.#call(batch, surplus.length === 0 ? batches : [batch, ...others], wanted)
+    if (surplus.length > 0) await Promise.all(surplus)
+  }
+
+  /** Calls the script for a batch, and tells it of others. */
+  async #call(batch: Batch, batches: readonly Batch[], wanted: number): Promise<void> {
+    const state = this.#state
+    const { chargeSet } = batch
     state.asks(chargeSet, wanted)
     try {
       const reply = await this.#calls.call(chargeSet, { wanted, batches, turn: batch.turn })
@@ -370,64 +394,97 @@ export class Partition {
       return this.giveBackLeases()
     }
     const isShared = state.mode === 'shared'
-    const everyMs = this.#shared.tickEveryMs(isShared)
-    const termMs = TERM_TICKS * everyMs
-    this.#tickLater(everyMs)
-    if (!isShared) state.becomesAlone(now)
     const all = this.#allOf()
-    if (all.limits.length === 0) return
+    const restMs = isShared ? REST * this.#tookMs : 0
+    const everyMs = Math.max(this.#shared.tickEveryMs(isShared), restMs)
+    const termMs = TERM_TICKS * everyMs
+    this.#tickTimer = undefined
+    const tick = ++this.#ticks
+    // What takes several calls of the script may take longer than that, so the next tick waits until it is over.
+    if (all.length <= 1) this.#tickLater(everyMs)
+    if (!isShared) state.becomesAlone(now)
+    const [first] = all
+    if (first === undefined) return
     try {
-      if (state.mode === 'shared') await this.#calls.call(all, { termMs })
+      if (state.mode === 'shared') await this.#renewLeases(all, termMs, tick)
       else {
         if (state.resumeAt === undefined) {
           if (!this.#calls.isUsed) await this.#ask()
-          await this.#calls.call(all, { isProbe: true })
+          await this.#calls.call(first, { isProbe: true })
         }
-        await this.#reconcile(all, termMs)
+        await this.#reconcile(all, termMs, tick)
         this.#release()
       }
     } catch (error) {
       this.#fails(error)
     }
+    if (tick === this.#ticks && this.#tickTimer === undefined) this.#tickLater(everyMs)
+  }
+
+  async #renewLeases(all: readonly ChargeSet[], termMs: number, tick: number): Promise<void> {
+    const since = this.#shared.clock.now()
+    for (const some of all) {
+      await this.#calls.call(some, { termMs })
+      if (this.#isOver(tick) || this.#state.mode !== 'shared') return
+    }
+    this.#tookMs = all.length > 1 ? this.#shared.clock.now() - since : 0
+  }
+
+  /** Whether another tick began while this one waited for Redis. */
+  #isOver(tick: number): boolean {
+    return this.#isClosed || tick !== this.#ticks
   }
 
   /** Tells Redis what it lacks. At the end of the grace, charges go there again. */
-  async #reconcile(all: ChargeSet, termMs: number): Promise<void> {
+  async #reconcile(all: readonly ChargeSet[], termMs: number, tick: number): Promise<void> {
     const state = this.#state
-    const now = this.#shared.clock.now()
-    const unreplicated = state.takeUnreplicated(all, now)
-    const isResuming = now >= state.resumeAt!
-    if (isResuming) {
-      // Redis runs calls in the order in which they are sent, so the next charge already finds what is told here.
-      state.resume()
-      this.#shared.onChange(state.name, 'shared')
-      this.#calls.giveBackUnsent()
+    // What takes several calls of the script is told in one after the other, so that no answer is late, and charges wait meanwhile.
+    const isOne = all.length === 1
+    if (!isOne || this.#shared.clock.now() < state.resumeAt!) {
+      for (const some of all) {
+        await this.#tell(some, { termMs, isClaim: true })
+        if (this.#isOver(tick) || state.resumeAt === undefined) return
+      }
+      if (isOne || this.#shared.clock.now() < state.resumeAt!) return
     }
+    // Of several only those are left of which leases were spent while the others were told.
+    const left = isOne ? all : all.filter((some) => state.isUnreplicated(some))
+    // Redis runs calls in the order in which they are sent, so the next charge already finds what is told here.
+    state.resume()
+    this.#shared.onChange(state.name, 'shared')
+    this.#calls.giveBackUnsent()
+    const telling = left.map((some) => this.#tell(some, { termMs, isClaim: false }))
+    // Charges that are held go behind it. While they wait for its answer their time may end, and they would be refused, or taken from a
+    // lease that Redis goes on to take for unused.
+    this.#release()
+    await Promise.all(telling)
+  }
+
+  async #tell(some: ChargeSet, leases: { readonly termMs: number; readonly isClaim: boolean }): Promise<void> {
+    const state = this.#state
+    const unreplicated = state.takeUnreplicated(some, this.#shared.clock.now())
     const additions = unreplicated.flatMap((charges, i) =>
       charges.map(({ bucket, units }): Argument[] => [i + 1, bucket, units]),
     )
-    const leases = { termMs, isClaim: !isResuming }
-    const telling = this.#calls.call(all, { additions, ...leases })
-    // Charges that are held go behind it. While they wait for its answer their time may end, and they would be refused, or taken from a
-    // lease that Redis goes on to take for unused.
-    if (isResuming) this.#release()
-    const reply = await telling.catch((error: unknown) => {
-      state.restoreUnreplicated(all, unreplicated, this.#shared.clock.now())
+    const restore = (): void => state.restoreUnreplicated(some, unreplicated, this.#shared.clock.now())
+    const reply = await this.#calls.call(some, { additions, ...leases }).catch((error: unknown) => {
+      restore()
       throw error
     })
-    if (reply === undefined) state.restoreUnreplicated(all, unreplicated, this.#shared.clock.now())
+    if (reply === undefined) restore()
   }
 
-  /** A charge set of all limits of the partition that were used. */
-  #allOf(): ChargeSet {
+  #allOf(): readonly ChargeSet[] {
     const limits = [...this.#state.limits].map(({ limit }) => limit)
-    if (this.#all === undefined || limits.some((limit, i) => limit !== this.#all?.limits[i])) {
-      this.#all = chargeSetOf(
-        this.#state.name,
-        limits.map((limit) => ({ limit })),
-      )
+    const all: ChargeSet[] = []
+    for (let i = 0; i < limits.length; i += MOST_LIMITS) {
+      const some = limits.slice(i, i + MOST_LIMITS)
+      const known = this.#all[all.length]
+      const isKnown = known?.limits.length === some.length && some.every((limit, n) => limit === known.limits[n])
+      const charges = some.map((limit) => ({ limit }))
+      all.push(isKnown ? known : chargeSetOf(this.#state.name, charges))
     }
-    return this.#all
+    return (this.#all = all)
   }
 }
 

@@ -3,6 +3,8 @@
 -- Where a call is refused because of leases, or one that had waited finds less than SCARCE of the limit free, no leases are taken for
 -- PRESSURE_MS. What is free is due to calls that wait, and they would have to wait until the leases are given back.
 local PRESSURE_MS, SCARCE = 2000, 0.1
+-- Lua passes on no more than some thousand values at once.
+local MOST_VALUES = 2000
 
 if isMore then
   for i = 1, limits do
@@ -59,26 +61,33 @@ end
 if term > 0 then
   local gateways, ofOthers, own, ended, gone = 1, {}, {}, {}, {}
   local alive = { [gateway] = true }
+  local isHere = {}
+  for i = 1, limits do isHere[counters[i].name] = true end
   for f = 1, #noted, 2 do
     local limit, holder = noted[f]:match('^(.+)|([^|]+)$')
-    local units, ends = noted[f + 1]:match('^(%d+) (%d+)')
-    if holder == gateway then
-      own[limit] = units + 0
-    elseif ends + 0 < nowMs then
-      ended[#ended + 1] = noted[f]
-      gone[holder] = true
-    else
-      ofOthers[limit] = (ofOthers[limit] or 0) + units
-      if not alive[holder] then
-        alive[holder] = true
-        gateways = gateways + 1
+    -- The leases of other limits only tell who is alive. There may be thousands, and most are not looked at.
+    if isHere[limit] or not alive[holder] then
+      local units, ends = noted[f + 1]:match('^(%d+) (%d+)')
+      if holder == gateway then
+        own[limit] = units + 0
+      elseif ends + 0 < nowMs then
+        ended[#ended + 1] = noted[f]
+        gone[holder] = true
+      else
+        ofOthers[limit] = (ofOthers[limit] or 0) + units
+        if not alive[holder] then
+          alive[holder] = true
+          gateways = gateways + 1
+        end
       end
     end
   end
   -- Leases that have ended are removed, but not while this gateway itself waits for the others to tell what Redis has lost: a gateway
   -- that begins meanwhile must see that they were there.
   if #ended > 0 and not isClaim then
-    call('HDEL', leases, unpack(ended))
+    for first = 1, #ended, MOST_VALUES do
+      call('HDEL', leases, unpack(ended, first, min(first + MOST_VALUES - 1, #ended)))
+    end
     for holder in pairs(gone) do
       if not alive[holder] then call('HDEL', partition, holder) end
     end
@@ -120,7 +129,7 @@ granted = max(granted, 0)
 
 -- The calls are charged. What changed is collected to be written, and the reply is made.
 local answered = expected < 0 and not stored[1] and number == 1 and 0 or number
-local reply, charges, adapted = pack('>dddd', now, answered, granted, limits), '', ''
+local replies, charges, adapted = { pack('>dddd', now, answered, granted, limits) }, '', ''
 if pausedUntil > nowMs then adapted = pack('>ddddd', 0, pausedUntil - nowMs, 0, 0, 0) end
 -- The text of a number is written where there is one: to make one of a number takes Redis half a microsecond.
 local fields, n, renewed = { gateway, (expected < 0 or isUsed) and number or expectedText, nil, nil, nil, nil }, 2, nil
@@ -159,7 +168,7 @@ for i = 1, limits do
     leaves = (min(c.oldest, c.current) + c.kept + 1) * c.bucket - now
   end
   local lease = c.lease or -1
-  reply = reply .. pack('>ddddd', used, leaves, isMore and free(c, 0) or c.allowed - used, min(c.told or lease, lease), c.others)
+  replies[i + 1] = pack('>ddddd', used, leaves, isMore and free(c, 0) or c.allowed - used, min(c.told or lease, lease), c.others)
   if granted < wanted or hasWaited then
     local isRefused = granted < wanted and c.others > 0 and c.left - c.others < (granted + 1) * c.units
     local isScarce = hasWaited and c.left < c.allowed * SCARCE
@@ -214,10 +223,14 @@ local longer = floor(live * 1.25) -- more than is needed, so that not every call
 if endsTooSoon then
   fields[n + 1], fields[n + 2], n = '@until', nowMs + longer, n + 2
 end
-call('HSET', partition, unpack(fields))
+for first = 1, n, MOST_VALUES do
+  call('HSET', partition, unpack(fields, first, min(first + MOST_VALUES - 1, n)))
+end
 if endsTooSoon then call('PEXPIRE', partition, longer) end
 if renewed then
-  call('HSET', leases, unpack(renewed))
+  for first = 1, #renewed, MOST_VALUES do
+    call('HSET', leases, unpack(renewed, first, min(first + MOST_VALUES - 1, #renewed)))
+  end
   call('PEXPIRE', leases, longer)
 end
 if hasWaited then
@@ -239,4 +252,4 @@ if hasWaited then
   end
   charges = charges .. pack('>d', turns)
 end
-return reply .. charges .. adapted
+return table.concat(replies) .. charges .. adapted

@@ -1,0 +1,93 @@
+import { Redis } from 'ioredis'
+import { afterAll, expect, inject, it } from 'vitest'
+import { chargeSetOf, type Grant, type Ledger } from '../../../src/ledger/ledger.ts'
+import { limitOf } from '../../../src/ledger/limit.ts'
+import { RedisScript } from '../../../src/ledger/redis/script.ts'
+import { SimulatedClock } from '../../support/simulated-clock.ts'
+import { newPrefix, steppedLedger } from '../../support/stepped-ledger.ts'
+
+const redis = new Redis(inject('redisUrl'))
+afterAll(() => redis.quit())
+
+/** More than Lua can pass on at once, were all of them renewed in one call of the script. */
+const LIMITS = 5_000
+const REQUESTS = 100
+/** All that one call of the script may do in a Redis that has other calls to answer. */
+const MOST_ARGUMENTS = 5_000
+/** Each tick of a partition comes at the end of a step. */
+const STEP_MS = 10
+
+const chargeSets = Array.from({ length: LIMITS }, (_, i) =>
+  chargeSetOf('organisation:acme', [
+    { limit: limitOf({ id: `budget.client=${i}`, class: 'budget', requests: REQUESTS, windowMs: 3_600_000 }) },
+  ]),
+)
+
+/** A connection that can be lost. */
+class Connection extends RedisScript {
+  isLost = false
+  mostArguments = 0
+  #open = 0
+
+  override async run(...call: Parameters<RedisScript['run']>): ReturnType<RedisScript['run']> {
+    this.mostArguments = Math.max(this.mostArguments, call[1].length)
+    if (this.isLost) throw new Error('it is lost')
+    this.#open++
+    return super.run(...call).finally(() => this.#open--)
+  }
+
+  /** Lets `ms` pass. What goes to Redis one after the other is answered before more time passes. */
+  async pass(clock: SimulatedClock, ms: number): Promise<void> {
+    for (let passed = 0; passed < ms; passed += STEP_MS) {
+      await clock.advance(STEP_MS)
+      while (this.#open > 0) await clock.advance(0)
+    }
+  }
+}
+
+async function chargeAll(ledger: Ledger, wanted: number, of = chargeSets): Promise<number> {
+  const grants = await Promise.all(of.map(async (chargeSet): Promise<Grant> => ledger.charge(chargeSet, wanted)))
+  return grants.reduce((sum, { granted }) => sum + granted, 0)
+}
+
+function opened(clock: SimulatedClock, prefix = newPrefix()) {
+  const connection = new Connection(redis.duplicate())
+  const changes: string[] = []
+  const onChange = (_: string, mode: string): void => void changes.push(mode)
+  return { ledger: steppedLedger(redis, { clock, runner: connection, prefix, onChange }), connection, changes }
+}
+
+it('renews the leases of thousands of limits, and tells Redis after an outage what was spent of them', async () => {
+  const clock = new SimulatedClock()
+  const prefix = newPrefix()
+  const { ledger, connection, changes } = opened(clock, prefix)
+  expect(await chargeAll(ledger, 1)).toBe(LIMITS)
+  await connection.pass(clock, 300)
+  expect(changes).toEqual([])
+
+  connection.isLost = true
+  await connection.pass(clock, 250)
+  expect(changes).toEqual(['leased'])
+  expect(await chargeAll(ledger, 2)).toBe(2 * LIMITS)
+  connection.isLost = false
+  await connection.pass(clock, 1_500)
+  expect(changes).toEqual(['leased', 'shared'])
+
+  const other = opened(clock, prefix)
+  await ledger.close()
+  await other.connection.pass(clock, 300)
+  expect(await chargeAll(other.ledger, REQUESTS)).toBe((REQUESTS - 3) * LIMITS)
+  expect(connection.mostArguments).toBeLessThan(MOST_ARGUMENTS)
+  await other.ledger.close()
+}, 120_000)
+
+it('tells Redis little by little of hundreds of calls of different charge sets that are renewed at once', async () => {
+  const clock = new SimulatedClock()
+  const { ledger, connection, changes } = opened(clock)
+  const some = chargeSets.slice(0, 500)
+  expect(await chargeAll(ledger, 1, some)).toBe(some.length)
+  await connection.pass(clock, 6_000)
+  expect(changes).toEqual([])
+  expect(connection.mostArguments).toBeLessThan(MOST_ARGUMENTS)
+  await ledger.close()
+}, 60_000)
