@@ -146,7 +146,8 @@ for i = 1, limits do
         c.last, c.count = bucket, 0
       end
       if c.sum == 0 then c.oldest = bucket end
-      c.count, c.sum = c.count + units, c.sum + units
+      local added = min(units, c.most - c.count)
+      c.count, c.sum = c.count + added, c.sum + added
     end
     if c.adaptive then adaptiveLimits.look(c, c.adaptive) end
     -- What does not fit into the units that are leased to nobody comes out of this gateway's lease.
@@ -207,7 +208,7 @@ for i = 1, limits do
   end
   fields[n + 1] = c.name
   fields[n + 2] = pack(
-    c.header, c.sum, c.oldest, c.current, c.reserved, c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
+    c.header, min(c.sum, c.most), c.oldest, c.current, min(c.reserved, c.most), c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
   ) .. c.entries
   n = n + 2
 end

@@ -6,9 +6,13 @@
 -- Where there are many entries, the early ones, which do not change any more, are in the field `…|earlier`.
 local HEADER, HEADER_BYTES = '>I4I6I6I4I6BBI4', 32
 local ENTRY, ENTRY_BYTES = '>BI4', 5
+-- More than four bytes hold would be taken for few. A limit that is not enforced may have more, and one that calls exceed when their
+-- cost is known. A bucket counts no more than that; where the sum is as much, it is computed anew when it is read.
+local MOST = 2 ^ 32 - 1
 -- Money is counted in billionths, which are more than four bytes hold.
 local HEADER_OF_MONEY, HEADER_BYTES_OF_MONEY = '>I7I6I6I7I6BBI7', 41
 local ENTRY_OF_MONEY, ENTRY_BYTES_OF_MONEY = '>BI7', 8
+local MOST_MONEY = 2 ^ 53
 -- So many bytes of entries stay in the counter, where every call reads them.
 local MOST_BYTES = 16 * ENTRY_BYTES
 -- So many buckets before the current one may still change: calls end a little before their gateway says so.
@@ -57,10 +61,10 @@ local live = max(LEAST_LIFE_MS, term)
 local a = SCALARS + limits
 for i = 1, limits do
   local name, kind, bucketLength = ARGV[SCALARS + i], ARGV[a + 1], ARGV[a + 3]
-  local header, headerBytes, entry, entryBytes = HEADER, HEADER_BYTES, ENTRY, ENTRY_BYTES
+  local header, headerBytes, entry, entryBytes, most = HEADER, HEADER_BYTES, ENTRY, ENTRY_BYTES, MOST
   if #kind > 1 then
     kind, header, headerBytes = kind:sub(1, 1), HEADER_OF_MONEY, HEADER_BYTES_OF_MONEY
-    entry, entryBytes = ENTRY_OF_MONEY, ENTRY_BYTES_OF_MONEY
+    entry, entryBytes, most = ENTRY_OF_MONEY, ENTRY_BYTES_OF_MONEY, MOST_MONEY
   end
   local kept = KEPT[kind]
   local bucket, starts
@@ -87,9 +91,18 @@ for i = 1, limits do
     if #record > headerBytes then entries = record:sub(headerBytes + 1) end
     last = current - kept + (slot - current + kept) % SLOTS
     if flags >= 2 then flags, isAdapted = flags - 2, true end
+    if sum == most then
+      local all = (flags == 1 and call('HGET', partition, name .. '|earlier') or '') .. entries
+      sum = count
+      for at = 1, #all, entryBytes do
+        local _, units = unpacked(entry, all, at)
+        sum = sum + units
+      end
+    end
   end
   if kind == CALENDAR and current > bucket + kept then
     -- The clock was ahead by more than a window, and was set right. Which charges were made in this window is not known.
+    sum = min(sum, most)
     oldest, current, last, entries, count = bucket, bucket, bucket, '', sum
   end
   local behind = current > bucket and current - bucket or 0 -- a clock that was set back stands still
@@ -129,7 +142,7 @@ for i = 1, limits do
     countingTolerance = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1,
     behind = behind, sum = sum, oldest = oldest, current = current, reserved = reserved, pressure = pressure,
     hasEarlier = flags == 1, last = last, count = count, entries = entries, earlier = earlier, wasAdapted = isAdapted,
-    header = header, entry = entry, entryBytes = entryBytes, left = 0, others = 0,
+    header = header, entry = entry, entryBytes = entryBytes, most = most, left = 0, others = 0,
   }
   if number == 1 or expected < 0 then -- so that the gateway counts as alive until it renews its leases
     readLease(c)
@@ -187,7 +200,7 @@ if isMore then
       c.last, c.count = bucket, 0
     end
     if bucket == c.last then
-      units = max(units, -c.count)
+      units = min(max(units, -c.count), c.most - c.count)
       c.count = c.count + units
     else
       local at, bytes = find(c, bucket)
@@ -196,7 +209,7 @@ if isMore then
         local _
         _, count = unpacked(c.entry, entries, at)
       end
-      units = max(units, -count)
+      units = min(max(units, -count), c.most - count)
       local entry = count + units > 0 and pack(c.entry, bucket % SLOTS, count + units) or ''
       c.entries = entries:sub(1, at - 1) .. entry .. entries:sub(at + bytes)
     end
