@@ -110,10 +110,11 @@ export class VaultSource implements SecretSource {
 
   async #sendWithToken(path: string): Promise<Reply> {
     await this.#logIn()
+    const used = this.#token
     const reply = await this.#send('GET', path)
-    // The token may have expired. With an AppRole, another log-in gets a new one.
-    if (reply.status !== 403 || this.#config.token !== undefined) return reply
-    this.#token = undefined
+    // The token may have expired. With an AppRole, another log-in gets a new one; a configured one may have been written anew.
+    if (reply.status !== 403 || this.#config.token?.reveal() === used) return reply
+    if (this.#token === used) this.#token = undefined
     await this.#logIn()
     return this.#send('GET', path)
   }
@@ -130,7 +131,11 @@ export class VaultSource implements SecretSource {
     const { token, roleId, secretId, approlePath } = this.#config
     if (token !== undefined) {
       this.#token = token.reveal()
-      const { status, body } = await this.#send('GET', 'auth/token/lookup-self')
+      const { status, body } = await this.#send('GET', 'auth/token/lookup-self').catch((error: unknown) => {
+        // Otherwise the next try would take the token for looked up, and it would never be renewed.
+        this.#token = undefined
+        throw error
+      })
       if (status === 200) this.#renewLater(body['data'] as Lease)
       return
     }

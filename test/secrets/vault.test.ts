@@ -117,6 +117,43 @@ describe('the token of an AppRole', () => {
   })
 })
 
+describe('a configured token', () => {
+  const UNSET = { roleId: undefined, secretId: undefined }
+
+  it('is renewed although Vault did not answer the first question for it', async () => {
+    const clock = new SimulatedClock()
+    const vault = await startVault(clock)
+    const source = sourceOf(vault, clock, { ...UNSET, token: vault.openSession() })
+    vault.isSealed = true
+    const answers = source.read(['kv/team/tickets#token'])
+    await expect.poll(() => vault.paths.length).toBe(1)
+    vault.isSealed = false
+    expect((await answers).get('kv/team/tickets#token')).toEqual({ text: 'one' })
+    await clock.advance(400 * SECOND)
+    const [session] = [...vault.sessions.values()]
+    await expect.poll(() => session!.renewals).toBe(1)
+  })
+
+  it('that is refused is replaced by what its file says by then, and renewed', async () => {
+    const clock = new SimulatedClock()
+    const vault = await startVault(clock)
+    const [old, next] = [vault.openSession(), vault.openSession()]
+    const raw = { url: vault.url, token: old }
+    const config = checkConfig({ secrets: { vault: raw }, upstreams: UPSTREAMS }, 'test').secrets.vault!
+    const source = new VaultSource(config, clock)
+    onTestFinished(() => source.close())
+    await source.read(['kv/team/tickets#token'])
+    vault.sessions.delete(old)
+    expect([...(await source.read(['kv/team/tickets#token'])).values()]).toEqual([
+      { problem: 'Vault refuses kv/team/tickets (403)' },
+    ])
+    config.token!.replace(next)
+    expect((await source.read(['kv/team/tickets#token'])).get('kv/team/tickets#token')).toEqual({ text: 'one' })
+    await clock.advance(400 * SECOND)
+    await expect.poll(() => vault.sessions.get(next)!.renewals).toBe(1)
+  })
+})
+
 it('a token never goes where Vault redirects to', async () => {
   const other = await startUpstream()
   const { url } = await startUpstream((_, response) => response.writeHead(307, { location: other.url }).end())
