@@ -64,14 +64,17 @@ export class Rotation implements CredentialSet {
     const identity = next && identityOf(next, this.#place.header)
     if (identity === this.#identity) return
     this.#identity = identity
-    this.#canary =
-      next &&
-      new Canary(
-        this.#current,
-        buildCredential(this.#place, next, this.#services),
-        this.#services.clock,
-        this.#report(),
-      )
+    this.#canary = next && this.#canaryOf(next)
+  }
+
+  #canaryOf(next: CredentialConfig): Canary {
+    const { clock } = this.#services
+    const report = this.#report()
+    const canary = new Canary(this.#current, buildCredential(this.#place, next, this.#services), clock, (reason) => {
+      // A call with a value that was replaced meanwhile says nothing of the one that is on trial now.
+      if (this.#canary === canary) report(reason)
+    })
+    return canary
   }
 
   #report(): (status: string) => void {

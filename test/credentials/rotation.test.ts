@@ -160,6 +160,34 @@ describe('a new credential beside the old one', () => {
   })
 })
 
+it('a next value that was replaced is refused late: that is not noted against the one after it', async () => {
+  const held = Promise.withResolvers<void>()
+  const upstream = await startUpstream(async ({ headers }, response) => {
+    const isSecond = headers.authorization === 'second'
+    if (isSecond) await held.promise
+    response.writeHead(isSecond ? 401 : 200).end()
+  })
+  const config = checkConfig(
+    JSON.parse(JSON.stringify(configOf(upstream.url, { credential: { value: 'first', canary: '100%' } }))) as object,
+    'test',
+  )
+  const { value } = config.upstreams['api']!.accounts['main']!.credential!
+  let refusals = 0
+  value!.template = { text: '${secret:api}', folder: '/' }
+  value!.nextRefused = () => refusals++
+  value!.replace('first', 'second')
+  const gateway = await startConfigured(config)
+  const late = call(gateway.url, '/api/x')
+  await expect.poll(() => keysOf(upstream)).toEqual(['second'])
+  value!.replace('first', 'third')
+  held.resolve()
+  expect((await late).status).toBe(200)
+  expect(refusals).toBe(0)
+  expect(await rollbacksOf(gateway)).toBe(0)
+  expect((await call(gateway.url, '/api/x')).status).toBe(200)
+  expect(keysOf(upstream).at(-1)).toBe('third')
+})
+
 describe('several credentials of an account', () => {
   const credentials = ['a', 'b', 'c'].map((name) => ({ name, value: `key-${name}` }))
 
