@@ -31,6 +31,7 @@ interface PackedSecret {
   readonly next: string | undefined
   readonly template: Template | undefined
   readonly expiresAt: number | undefined
+  readonly nextExpiresAt: number | undefined
 }
 
 /**
@@ -77,7 +78,14 @@ export function packed({ config, ...found }: FoundConfig): Packed {
   const without = (value: unknown, path: readonly string[]): unknown => {
     if (value instanceof Secret) {
       const { template, expiresAt, next } = value
-      secrets.push({ path, value: value.reveal(), next: next?.reveal(), template, expiresAt })
+      secrets.push({
+        path,
+        value: value.reveal(),
+        next: next?.reveal(),
+        nextExpiresAt: next?.expiresAt,
+        template,
+        expiresAt,
+      })
       return null
     }
     if (typeof value !== 'object' || value === null) return value
@@ -88,9 +96,9 @@ export function packed({ config, ...found }: FoundConfig): Packed {
 }
 
 function unpacked({ config, secrets, ...found }: Packed): FoundConfig {
-  for (const { path, value, next, template, expiresAt } of secrets) {
+  for (const { path, value, next, nextExpiresAt, template, expiresAt } of secrets) {
     const secret = new Secret(value)
-    secret.replace(value, next)
+    secret.replace(value, next, nextExpiresAt)
     secret.template = template
     secret.expiresAt = expiresAt
     let parent = config as Record<string, unknown>

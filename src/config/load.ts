@@ -166,7 +166,7 @@ function rememberOrigins(
       const { text, found } = origin
       value.template = { text, folder }
       value.expiresAt = found.expiresAt
-      value.replace(value.reveal(), found.next)
+      value.replace(value.reveal(), found.next, found.nextExpiresAt)
     } else if (typeof value !== 'object' || value === null) return
     else if (isSeq(node)) for (const [i, item] of node.items.entries()) walk(item, (value as unknown[])[i])
     else if (isMap(node)) {

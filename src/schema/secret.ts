@@ -44,15 +44,17 @@ export class Secret {
     return this.#version
   }
 
-  /** Sets the value, and the next one. Returns whether either has changed. */
-  replace(value: string, next?: string): boolean {
+  /** Sets the value, and the next one with when that expires. Returns whether either has changed. */
+  replace(value: string, next?: string, nextExpiresAt?: number): boolean {
     const isSame = value === this.#value && next === this.#next?.reveal()
-    if (isSame) return false
-    if (value !== this.#value) this.#version++
-    this.#value = value
-    this.#next = next === undefined ? undefined : new Secret(next)
-    for (const listener of this.#listeners ?? []) listener()
-    return true
+    if (!isSame) {
+      if (value !== this.#value) this.#version++
+      this.#value = value
+      this.#next = next === undefined ? undefined : new Secret(next)
+    }
+    if (this.#next !== undefined) this.#next.expiresAt = nextExpiresAt
+    if (!isSame) for (const listener of this.#listeners ?? []) listener()
+    return !isSame
   }
 
   onChange(listener: () => void): void {

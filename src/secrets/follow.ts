@@ -105,7 +105,7 @@ export class SecretFollower {
     this.#tell(text, problem)
     if (problem !== undefined) return
     secret.expiresAt = resolution.expiresAt
-    if (secret.replace(resolution.text, resolution.next)) {
+    if (secret.replace(resolution.text, resolution.next, resolution.nextExpiresAt)) {
       this.#logger.info({ references: referencesIn(text).map(keyOf) }, 'a secret has a new value')
     }
   }

@@ -44,12 +44,17 @@ export function resolveReferences(text: string, lookUp: LookUp): Resolution {
   const render = (valueOf: (found: Found) => string): string =>
     text.replace(REFERENCE, (whole) => (whole === '$${' ? '${' : valueOf(found.get(whole)!)))
   const values = [...found.values()]
+  const hasNext = values.some(({ next }) => next !== undefined)
   const expiries = values.flatMap(({ expiresAt }) => expiresAt ?? [])
+  const nextExpiries = values.flatMap(
+    (value) => (value.next === undefined ? value.expiresAt : value.nextExpiresAt) ?? [],
+  )
   return {
     text: render((value) => value.text),
     referenced: found.size > 0,
-    ...(values.some(({ next }) => next !== undefined) ? { next: render((value) => value.next ?? value.text) } : {}),
+    ...(hasNext ? { next: render((value) => value.next ?? value.text) } : {}),
     ...(expiries.length > 0 ? { expiresAt: Math.min(...expiries) } : {}),
+    ...(hasNext && nextExpiries.length > 0 ? { nextExpiresAt: Math.min(...nextExpiries) } : {}),
   }
 }
 

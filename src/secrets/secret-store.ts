@@ -154,6 +154,7 @@ export class SecretStore implements SecretSource {
         text: this.#keys.open(name, current.sealed),
         ...(next === undefined ? {} : { next: this.#keys.open(name, next.sealed) }),
         ...(current.expiresAt === undefined ? {} : { expiresAt: current.expiresAt }),
+        ...(next?.expiresAt === undefined ? {} : { nextExpiresAt: next.expiresAt }),
       }
       return found
     } catch (error) {

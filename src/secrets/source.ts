@@ -12,6 +12,8 @@ export interface Found {
   readonly next?: string
   /** When the value expires, in milliseconds since 1970, if that is known. */
   readonly expiresAt?: number
+  /** The same of the next value. */
+  readonly nextExpiresAt?: number
 }
 
 /** A value, or why there is none. The problem never shows a value. */

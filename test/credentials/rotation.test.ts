@@ -6,6 +6,7 @@ import { stringify } from 'yaml'
 import { checkConfig } from '../../src/config/load.ts'
 import { openStore } from '../../src/secrets/open.ts'
 import { RefusedSecretError } from '../../src/secrets/secret-store.ts'
+import type { Answer } from '../../src/secrets/source.ts'
 import { systemClock } from '../../src/time/clock.ts'
 import {
   newFolder,
@@ -308,4 +309,33 @@ it('when a credential expires is a metric, as the configuration or the store kno
   expect(text).toContain(
     'sluice_credential_expires_seconds{upstream="api",account="main",credential="api/main next"} 172800',
   )
+})
+
+it('when the next value of a stored secret expires is a metric, too', async () => {
+  const secrets = { key: randomBytes(32).toString('base64') }
+  const config = { ...configOf('http://127.0.0.1:9', { credential: { value: '${secret:api}' } }), secrets }
+  const { secrets: checked, store: place } = checkConfig(JSON.parse(JSON.stringify(config)) as object, 'test')
+  const store = openStore({ secrets: checked, store: place }, systemClock)!
+  const inDays = (days: number): number => Date.now() + days * 86_400 * SECOND
+  await store.set('api', 'old', inDays(10))
+  const file = join(newFolder(), 'sluice.yaml')
+  writeFileSync(file, stringify(config))
+  const start = async () => {
+    const answers = [...(await store.read(['api']))].map(([name, answer]): [string, Answer] => [
+      `secret:${name}`,
+      answer,
+    ])
+    return startConfigured(loadConfigFile(file, { fetched: new Map(answers) }))
+  }
+  const daysLeft = async (gateway: TestGateway, name: string) => {
+    const row = new RegExp(String.raw`^sluice_credential_expires_seconds\{.*credential="${name}"\} (\S+)$`, 'm')
+    return Math.round(Number(row.exec(await gateway.metrics())?.[1]) / 86_400)
+  }
+  const gateway = await start()
+  expect(await daysLeft(gateway, 'api/main')).toBe(10)
+  await store.rotate('api', 'new', inDays(20))
+  await expect.poll(() => daysLeft(gateway, 'api/main next'), { timeout: 10_000 }).toBe(20)
+  expect(await daysLeft(gateway, 'api/main')).toBe(10)
+  expect(await daysLeft(await start(), 'api/main next')).toBe(20)
+  await store.close()
 })
