@@ -27,6 +27,9 @@ const FileSchema = Type.Object({
   home: Type.String(),
   limits: Type.Record(Type.String(), LimitSchema),
 })
+/** No release takes it for the file of a partition: it is no `.json`. */
+const USED_UP = 'used-up'
+const UsedUpSchema = Type.Object({ version: Type.Literal(VERSION), at: StampSchema })
 /** The format before there were versions: buckets are numbered from 1970, by the wall clock of whoever wrote the file. */
 const FirstSchema = Type.Object({
   home: Type.String(),
@@ -114,6 +117,25 @@ export class LedgerFiles {
     return partitions
   }
 
+  /** When what no file tells of was last taken for used up; undefined if it never was. Throws as `load` does. */
+  loadUsedUp(): Stamp | undefined {
+    const path = join(this.#folder, USED_UP)
+    try {
+      const found = readJson(path, undefined)
+      if (found === undefined) return undefined
+      if (Value.Check(UsedUpSchema, found)) return found.at
+      throw damaged(path, 'it does not say since when quotas are used up')
+    } catch (error) {
+      this.#unlock()
+      throw error
+    }
+  }
+
+  /** Notes that at that time all was taken for used up of which no file tells. Throws where it can't be written. */
+  saveUsedUp(at: Stamp): void {
+    replaceFile(join(this.#folder, USED_UP), JSON.stringify({ version: VERSION, at }))
+  }
+
   /** Throws where it can't be written, and leaves the file before it then. */
   save(partition: string, limits: StoredPartition): void {
     const text = JSON.stringify({ version: VERSION, home: partition, limits })
@@ -140,12 +162,7 @@ export class LedgerFiles {
 }
 
 function readPartition(path: string, name: string): { home: string; limits: StoredPartition } {
-  let found: unknown
-  try {
-    found = JSON.parse(readFileSync(path, 'utf8'))
-  } catch (error) {
-    throw damaged(path, error instanceof SyntaxError ? 'it is no JSON' : (error as Error).message, error)
-  }
+  const found = readJson(path)
   if (typeof found === 'object' && found !== null && 'version' in found && found.version !== VERSION)
     throw damaged(path, `it has the version ${JSON.stringify(found.version)}, and this release knows ${VERSION}`)
   const read = Value.Check(FileSchema, found) ? found : Value.Check(FirstSchema, found) ? upgraded(found) : undefined
@@ -156,6 +173,16 @@ function readPartition(path: string, name: string): { home: string; limits: Stor
   if (`${encodeURIComponent(read.home)}.json` !== name)
     throw damaged(path, `it is about ${JSON.stringify(read.home)}, and its name is not`)
   return read
+}
+
+/** `missing` is what a file holds that is not there; without it, that is an error. */
+function readJson(path: string, ...missing: unknown[]): unknown {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8'))
+  } catch (error) {
+    if (missing.length > 0 && (error as NodeJS.ErrnoException).code === 'ENOENT') return missing[0]
+    throw damaged(path, error instanceof SyntaxError ? 'it is no JSON' : (error as Error).message, error)
+  }
 }
 
 /** When its charges were made is not known for sure: perhaps just now. */

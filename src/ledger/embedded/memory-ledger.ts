@@ -21,7 +21,7 @@ import {
 import type { Limit } from '../limit.ts'
 import { LimitTable, Pauses } from '../limit-table.ts'
 import { Schedule } from '../schedule.ts'
-import type { LedgerFiles, StoredLimit, StoredPartition } from './ledger-files.ts'
+import type { LedgerFiles, Stamp, StoredLimit, StoredPartition } from './ledger-files.ts'
 import { ALL, Tally, WALL_STEP_MS } from './tally.ts'
 
 /** The share of a limit that may be charged before the partition's file is written again. */
@@ -70,6 +70,8 @@ export class MemoryLedger implements Ledger {
   readonly #loadedAt: number
   /** The files that were found lack charges: every limit may be used up. */
   readonly #wasBehind: boolean
+  /** When an earlier process took all of which no file tells for used up. */
+  readonly #usedUpAt: Stamp | undefined
   readonly #inFlight: InFlight
   /** The partitions whose calls in flight were renewed since they were written. */
   readonly #renewed = new Set<string>()
@@ -87,6 +89,7 @@ export class MemoryLedger implements Ledger {
     this.#options = options
     this.#stored = files?.load() ?? new Map()
     this.#wasBehind = files?.isBehind ?? false
+    this.#usedUpAt = files?.loadUsedUp()
     this.#loadedAt = clock.now()
     this.#wallAheadMs = clock.wall() - this.#loadedAt
     this.#inFlight = new InFlight({
@@ -275,10 +278,16 @@ export class MemoryLedger implements Ledger {
       this.#followWall(this.#clock.now())
     }
     const tally = new Tally(limit, this.#wallAheadMs)
-    const stored = this.#stored.get(partition)?.[limit.id]
+    const stored = this.#stored.get(partition)?.[limit.id] ?? this.#usedUp(limit)
     const uncertain = this.#wasBehind ? ALL : (stored?.uncertain ?? 0)
     tally.restore(this.#loadedAt, stored, uncertain, this.#wallAheadMs, this.#clock)
     return tally
+  }
+
+  /** What is known of a limit of which no file tells, if an earlier process took it for used up: the process wrote of what it used only. */
+  #usedUp({ requests, windowMs }: Limit): StoredLimit | undefined {
+    if (this.#usedUpAt === undefined || this.#wasBehind) return undefined
+    return { at: this.#usedUpAt, windowMs, charges: [{ agoMs: 0, units: requests }], uncertain: 0 }
   }
 
   #reserve({ partition, units }: ChargeSet, tallies: readonly Tally[], calls: number, now: number): void {
@@ -339,6 +348,8 @@ export class MemoryLedger implements Ledger {
     for (const table of this.#partitions.values()) for (const tally of table.all) tally.reserved = 0
     const partitions = new Set([...this.#partitions.keys(), ...(files.isBehind ? this.#stored.keys() : [])])
     for (const partition of partitions) this.#save(partition, now)
+    // The next process can not tell from the folder any more what was taken for used up here.
+    if (files.isBehind && this.#wasBehind) files.saveUsedUp(this.#stamp(this.#loadedAt))
     files.unmark()
   }
 
@@ -348,10 +359,15 @@ export class MemoryLedger implements Ledger {
     for (const [id, stored] of Object.entries(this.#stored.get(partition) ?? {})) {
       if (this.#loadedAt + 2 * stored.windowMs > now) limits[id] = stored
     }
-    const { boot } = this.#clock
-    const at = { ...(boot === undefined ? {} : { boot }), now, wall: this.#clock.wall() }
+    const at = this.#stamp(now)
     for (const [id, tally] of this.#partitions.get(partition)?.byId ?? []) limits[id] = tally.stored(now, at)
     this.#files.save(partition, limits)
+  }
+
+  #stamp(at: number): Stamp {
+    const { boot } = this.#clock
+    const wall = this.#clock.wall() - (this.#clock.now() - at)
+    return { ...(boot === undefined ? {} : { boot }), now: at, wall }
   }
 }
 

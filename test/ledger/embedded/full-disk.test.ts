@@ -14,6 +14,8 @@ function chargeSetOfPartition(partition: string): ChargeSet {
   ])
 }
 
+const OF_THE_DAY = { id: 'day', class: 'any', requests: 100, windowMs: 86_400_000, countingToleranceMs: 0 }
+
 const chargeSet = chargeSetOfPartition('any/main')
 
 describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
@@ -22,8 +24,8 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
     for (const ledger of opened.splice(0)) await ledger.close()
   })
 
-  function start(disk: SmallDisk, options: MemoryLedgerOptions = {}) {
-    const clock = new SimulatedClock()
+  function start(disk: SmallDisk, options: MemoryLedgerOptions = {}, afterMs = 0) {
+    const clock = new SimulatedClock(1_000_000 + afterMs)
     const dir = join(disk.path, 'store')
     const files = new LedgerFiles(dir)
     const problems: (string | undefined)[] = []
@@ -106,6 +108,29 @@ describe.skipIf(!hasSmallDisks)('the embedded ledger on a full disk', () => {
       expect(spend(again.ledger, 1)).toBe(0)
       await again.clock.advance(61_000)
       expect(spend(again.ledger, 200)).toBe(100)
+    },
+  )
+
+  it.each(['rolling', 'calendar'] as const)(
+    'takes the quota (%s) of which it could not write for used up after several restarts, and not for longer than a window',
+    async (kind) => {
+      const disk = new SmallDisk()
+      const { dir, ledger } = start(disk)
+      disk.fill()
+      const unwritten = () => chargeSetOf('client:bot', [{ limit: limitOf({ ...OF_THE_DAY, kind }) }])
+      expect(spend(ledger, 90, unwritten())).toBe(90)
+      await ledger.close()
+      disk.free()
+      // It has no call of that client.
+      await start(disk).ledger.close()
+      expect(readdirSync(dir)).toEqual(['quota'])
+      for (const afterMs of [0, 3_600_000]) {
+        const after = start(disk, {}, afterMs)
+        expect(spend(after.ledger, 1, unwritten())).toBe(0)
+        after.files.unlock()
+      }
+      const { ledger: later } = start(disk, {}, 86_400_000 + 3_600_000)
+      expect(spend(later, 200, unwritten())).toBe(100)
     },
   )
 
