@@ -16,14 +16,14 @@ import type { FromWorker, Shared, ToWorker } from './worker-link.ts'
 /** The embedded store of a gateway of several processes, which the first one has, and serves the others from. */
 export class SharedStore {
   readonly #ledger: MemoryLedger
-  readonly #service: LedgerService
+  #service: LedgerService | undefined
   readonly #tokens: MemoryTokens
   readonly #days: FileDays
 
   /** Throws a `StartError` where the folder can't be used. */
   constructor(store: StoreConfig, days: FileDays, { clock, logger }: { clock: Clock; logger: Logger }) {
     try {
-      this.#ledger = openEmbedded(store, { clock, logger, onChange: () => this.#service.onChange() })
+      this.#ledger = openEmbedded(store, { clock, logger, onChange: () => this.#service?.onChange() })
     } catch (error) {
       failed(error as Error)
     }
@@ -41,7 +41,7 @@ export class SharedStore {
       // Without this callback an error of a closed channel would end the first process.
       worker.send(message, () => undefined)
     }
-    const connection = this.#service.open((ledger: readonly Answer[]) => send({ ledger }))
+    const connection = this.#service!.open((ledger: readonly Answer[]) => send({ ledger }))
     const shared = this.#sharedWith(worker.id)
     worker.on('message', ({ ledger, wish }: FromWorker) => {
       if (ledger !== undefined) connection.receive(ledger)
