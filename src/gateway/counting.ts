@@ -33,6 +33,16 @@ export function countingOf({ limits, accounts, credentialHeader }: UpstreamConfi
   return { isShared: bases.has('upstream') || (isCredentialShared && bases.has('credential')), credentialOwner, pools }
 }
 
+/** The upstreams whose limits all begin to count anew with this change, because their partitions are others. */
+export function countedAnew(before: Upstreams, after: Upstreams): string[] {
+  return Object.keys(after).filter((name) => {
+    const known = before[name]
+    return known !== undefined && countingOf(known).isShared !== countingOf(after[name]!).isShared
+  })
+}
+
+type Upstreams = Readonly<Record<string, UpstreamConfig>>
+
 export function partitionOf({ isShared }: Counting, upstream: string, account: string): string {
   return isShared ? upstream : `${upstream}/${account}`
 }

@@ -17,6 +17,7 @@ import { secretsIn } from '../schema/secret.ts'
 import { membershipsOf } from '../clients/membership.ts'
 import { GuessGuard } from '../clients/guess-guard.ts'
 import { openSources } from '../secrets/open.ts'
+import { countedAnew } from '../gateway/counting.ts'
 import { LiveSnapshot } from '../gateway/live.ts'
 import { sentenceOf } from '../gateway/limit-watch.ts'
 import { instanceName, type Log } from '../observe/log.ts'
@@ -304,7 +305,12 @@ export async function runWithoutAdmin(
     if (stopping !== undefined) return { result: 'rejected', problems: [STOPS] }
     const { config: next, changed, needRestart } = reloadable(found, live.current.config)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
+    const anew = countedAnew(live.current.config.upstreams, next.upstreams)
     await live.replace(next)
+    if (anew.length > 0) {
+      const why = 'whether accounts have limits in common has changed'
+      logger.warn({ upstreams: anew }, `all limits of these upstreams begin to count anew: ${why}; see docs/run.md`)
+    }
     renewCertificate(app, next.server)
     await tracing.apply(next.telemetry.traces)
     const before = secrets
