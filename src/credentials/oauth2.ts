@@ -25,7 +25,7 @@ const USUAL_LIFETIME_MS = 300_000
 export async function requestToken(config: CredentialConfig, clock: Clock): Promise<Token> {
   const tokenUrl = new URL(config.tokenUrl!)
   const server: OAuth.AuthorizationServer = { issuer: config.issuer ?? tokenUrl.href, token_endpoint: tokenUrl.href }
-  const client: OAuth.Client = { client_id: config.clientId! }
+  const client: OAuth.Client = { client_id: config.clientId!.reveal() }
   // Loaded only here, because a gateway without such credentials should not hold it.
   const oauth = createRequire(import.meta.url)('oauth4webapi') as typeof OAuth
   const authentication = await authenticationOf(config, oauth)

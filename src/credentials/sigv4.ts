@@ -40,12 +40,13 @@ export class SigV4Credential implements Credential {
   constructor(name: string, options: SigV4Options) {
     this.name = name
     this.#options = options
+    options.accessKeyId.whyNot = (id) => (/^\w{16,128}$/.test(id) ? undefined : 'the new value is no access key id')
     if (options.sessionToken !== undefined) options.sessionToken.whyNot = whyNoHeaderValue
   }
 
   get version(): number {
-    const { secretAccessKey, sessionToken } = this.#options
-    return secretAccessKey.version + (sessionToken?.version ?? 0)
+    const { accessKeyId, secretAccessKey, sessionToken } = this.#options
+    return accessKeyId.version + secretAccessKey.version + (sessionToken?.version ?? 0)
   }
 
   /** The key itself is never sent, and a signature is valid for one request only. */
@@ -100,7 +101,7 @@ export class SigV4Credential implements Credential {
     const signature = createHmac('sha256', this.#keyOf(day)).update(toSign).digest('hex')
     headers.push(
       'Authorization',
-      `AWS4-HMAC-SHA256 Credential=${accessKeyId}/${scope}, SignedHeaders=${names.join(';')}, Signature=${signature}`,
+      `AWS4-HMAC-SHA256 Credential=${accessKeyId.reveal()}/${scope}, SignedHeaders=${names.join(';')}, Signature=${signature}`,
     )
   }
 

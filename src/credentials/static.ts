@@ -69,16 +69,21 @@ export class HeaderCredential extends StaticCredential {
 /** User name and password (RFC 7617), in UTF-8. */
 export class BasicCredential extends StaticCredential {
   readonly headerNames = ['authorization']
-  readonly #username: string
+  readonly #username: Secret
 
-  constructor(name: string, password: Secret, clock: Clock, username: string) {
+  constructor(name: string, password: Secret, clock: Clock, username: Secret) {
     super(name, password, clock)
     this.#username = username
     password.whyNot = (text) => (CONTROL.test(text) ? 'the new value holds a control character' : undefined)
+    username.whyNot = (text) => (text.includes(':') ? 'the new value holds a ":"' : password.whyNot(text))
+  }
+
+  override get version(): number {
+    return super.version + this.#username.version
   }
 
   addTo({ headers }: Unproven): void {
-    const pair = Buffer.from(`${this.#username}:${this.value.reveal()}`)
+    const pair = Buffer.from(`${this.#username.reveal()}:${this.value.reveal()}`)
     headers.push('Authorization', `Basic ${pair.toString('base64')}`)
   }
 }

@@ -1,5 +1,17 @@
 import Type from 'typebox'
-import { addedHeader, duration, headerName, httpUrl, name, object, percent, secret, text, url } from './schema-parts.ts'
+import {
+  addedHeader,
+  duration,
+  headerName,
+  hidden,
+  httpUrl,
+  name,
+  object,
+  percent,
+  secret,
+  text,
+  url,
+} from './schema-parts.ts'
 
 /** The fields that each type of credential needs, and those that it may have. All others belong to other types. */
 export const CREDENTIAL_TYPES = {
@@ -39,7 +51,7 @@ const FIELDS = {
     ),
   ),
   username: Type.Optional(
-    Type.String({ pattern: '^[^:]*$', expected: 'a text without ":"', description: 'For basic.' }),
+    hidden(Type.String({ pattern: '^[^:]*$', expected: 'a text without ":"', description: 'For basic.' })),
   ),
   password: Type.Optional(secret('For basic.')),
   parameter: Type.Optional(
@@ -55,7 +67,7 @@ const FIELDS = {
       description: 'For oauth2: the token endpoint.',
     }),
   ),
-  clientId: Type.Optional(text('For oauth2.')),
+  clientId: Type.Optional(secret('For oauth2.')),
   clientSecret: Type.Optional(secret('For oauth2, unless key proves the client.')),
   clientAuth: Type.Optional(
     Type.Enum(['basic', 'post'], {
@@ -90,7 +102,7 @@ const FIELDS = {
     }),
   ),
   accessKeyId: Type.Optional(
-    Type.String({ pattern: '^\\w{16,128}$', expected: 'an access key id', description: 'For sigv4.' }),
+    hidden(Type.String({ pattern: '^\\w{16,128}$', expected: 'an access key id', description: 'For sigv4.' })),
   ),
   secretAccessKey: Type.Optional(secret('For sigv4.')),
   sessionToken: Type.Optional(secret('For sigv4, with temporary credentials.')),

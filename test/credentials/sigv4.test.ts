@@ -14,7 +14,7 @@ describe('a request is signed as AWS documents it', () => {
     ['/?max-keys=2&prefix=J', '34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7'],
   ])('GET %s', (path, signature) => {
     const credential = new SigV4Credential('s3/main', {
-      accessKeyId: 'AKIAIOSFODNN7EXAMPLE',
+      accessKeyId: new Secret('AKIAIOSFODNN7EXAMPLE'),
       secretAccessKey: new Secret('wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY'),
       sessionToken: undefined,
       region: 'us-east-1',

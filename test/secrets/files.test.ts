@@ -131,6 +131,44 @@ it.each([
   },
 )
 
+it.each([
+  [
+    'an access key id',
+    {
+      type: 'sigv4',
+      accessKeyId: '${file:id}',
+      secretAccessKey: '${file:key}',
+      region: 'a',
+      service: 'b',
+    },
+    ['AKIAIOSFODNN7EXAMPLE', 'ASIAIOSFODNN7EXAMPLE', 'no id'],
+    /Credential=(\w+)\//,
+  ],
+  ['a user name', { type: 'basic', username: '${file:id}', password: '${file:key}' }, ['me', 'you', 'a:b'], /^(.+):/],
+])('%s is renewed as its secret is, and not by what can be none', async (_, credential, ids, sentAs) => {
+  const folder = newFolder()
+  const file = join(folder, 'id')
+  const [one, two, wrong] = ids as [string, string, string]
+  writeFileSync(file, one)
+  writeFileSync(join(folder, 'key'), 'secret')
+  const upstream = await startUpstream()
+  const api = { url: upstream.url, accounts: { main: { credential } }, limits: { read: [] } }
+  const config = { server: { port: 0 }, admin: { port: 0 }, store: { dir: newFolder() }, upstreams: { api } }
+  writeFileSync(join(folder, 'sluice.yaml'), stringify(config))
+  const gateway = await startConfigured(loadConfigFile(join(folder, 'sluice.yaml')))
+  const sent = async () => {
+    await call(gateway.url, '/api/x')
+    const header = upstream.seen.at(-1)!.headers.authorization!
+    return sentAs.exec(header.startsWith('Basic ') ? atob(header.slice('Basic '.length)) : header)?.[1]
+  }
+  expect(await sent()).toBe(one)
+  writeFileSync(file, two)
+  await expect.poll(sent, { timeout: 10_000 }).toBe(two)
+  writeFileSync(file, wrong)
+  await new Promise((resolve) => void setTimeout(resolve, 150))
+  expect(await sent()).toBe(two)
+})
+
 it('a 401 makes the gateway look into the file at once, and send the call again', async () => {
   const folder = newFolder()
   const file = join(folder, 'key')
