@@ -490,9 +490,13 @@ function placeOf(random: Random, counts: Case['load']['counts']): number {
 export function filesIn(folder: Map<string, StoredPartition>): LedgerFiles {
   return {
     load: () => new Map(structuredClone([...folder])),
+    loadUsedUp: () => undefined,
     save: (partition: string, limits: StoredPartition) => void folder.set(partition, structuredClone(limits)),
     unlock: () => undefined,
     unmark: () => undefined,
     isBehind: false,
-  } satisfies Pick<LedgerFiles, 'load' | 'save' | 'unlock' | 'unmark' | 'isBehind'> as unknown as LedgerFiles
+  } satisfies Pick<
+    LedgerFiles,
+    'load' | 'loadUsedUp' | 'save' | 'unlock' | 'unmark' | 'isBehind'
+  > as unknown as LedgerFiles
 }
