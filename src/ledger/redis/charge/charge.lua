@@ -61,24 +61,19 @@ end
 if term > 0 then
   local gateways, ofOthers, own, ended, gone = 1, {}, {}, {}, {}
   local alive = { [gateway] = true }
-  local isHere = {}
-  for i = 1, limits do isHere[counters[i].name] = true end
   for f = 1, #noted, 2 do
     local limit, holder = noted[f]:match('^(.+)|([^|]+)$')
-    -- The leases of other limits only tell who is alive. There may be thousands, and most are not looked at.
-    if isHere[limit] or not alive[holder] then
-      local units, ends = noted[f + 1]:match('^(%d+) (%d+)')
-      if holder == gateway then
-        own[limit] = units + 0
-      elseif ends + 0 < nowMs then
-        ended[#ended + 1] = noted[f]
-        gone[holder] = true
-      else
-        ofOthers[limit] = (ofOthers[limit] or 0) + units
-        if not alive[holder] then
-          alive[holder] = true
-          gateways = gateways + 1
-        end
+    local units, ends = noted[f + 1]:match('^(%d+) (%d+)')
+    if holder == gateway then
+      own[limit] = units + 0
+    elseif ends + 0 < nowMs then
+      ended[#ended + 1] = noted[f]
+      gone[holder] = true
+    else
+      ofOthers[limit] = (ofOthers[limit] or 0) + units
+      if not alive[holder] then
+        alive[holder] = true
+        gateways = gateways + 1
       end
     end
   end
