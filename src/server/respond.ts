@@ -122,16 +122,24 @@ export function endWith(socket: Socket, text: string): void {
   setTimeout(() => socket.destroy(), LINGER_MS).unref()
 }
 
-/** Closes the connection after the response. A client that is still sending gets a second to read the response before a reset. */
+/**
+ * Ends a call whose response ends before its request. A client that is still sending gets a second to read the response before
+ * a reset. If the rest of the body has come by then, and the response did not close the connection, the connection stays.
+ */
 export function closeAfter({ request, response }: Call): void {
   if (isHttp2(request)) return endStreamAfter({ request, response })
   const { socket } = request
   // Node would destroy the connection after the last response on it. If the client still sends, the system answers with a
   // reset, and the client loses a response that it has not read yet (RFC 9112 §9.6).
-  socket.destroySoon = () => void socket.end()
+  const endSoon = (): void => void socket.end()
+  socket.destroySoon = endSoon
   const close = (): void => {
-    request.resume()
-    setTimeout(() => socket.destroy(), LINGER_MS).unref()
+    discardRest(request)
+    setTimeout(() => {
+      // The client may be in the middle of its next call. It was not told that the connection closes.
+      if (!request.complete || socket.writableEnded) socket.destroy()
+      else if (socket.destroySoon === endSoon) Reflect.deleteProperty(socket, 'destroySoon')
+    }, LINGER_MS).unref()
   }
   if (response.writableFinished) close()
   else response.once('finish', close)
@@ -141,9 +149,14 @@ export function closeAfter({ request, response }: Call): void {
 function endStreamAfter({ request, response }: Pick<Call, 'request' | 'response'>): void {
   const { stream } = request as unknown as Http2ServerRequest
   const close = (): void => {
-    request.resume()
+    discardRest(request)
     stream.close()
   }
   if (response.writableFinished) close()
   else response.once('finish', close)
+}
+
+/** What took the body upstream still listens for it, and reads nothing any more. As long as anybody does, nothing would flow. */
+function discardRest(request: Call['request']): void {
+  request.removeAllListeners('readable').resume()
 }

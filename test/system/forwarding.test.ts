@@ -235,6 +235,23 @@ describe('a forwarded request', () => {
     client.socket.destroy()
   })
 
+  it('that is answered before its end leaves the connection to the next one, once the rest has come', async () => {
+    const upstreamUrl = await startServer((request, response) => {
+      if (request.url === '/ng/api/early') response.writeHead(401, { 'content-length': 2 }).end('no')
+      // Longer than a client that is still sending would have to read the answer.
+      else setTimeout(() => response.end('next'), 1_500)
+    })
+    const gateway = await startGateway(harnessConfig(upstreamUrl, { retry: { retries: 0 } }))
+    const client = await RawClient.connect(gateway.url)
+    onTestFinished(() => void client.socket.destroy())
+    client.write('POST /harness/ng/api/early HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\nstart')
+    expect(await client.until(/no$/)).toMatch(/^HTTP\/1\.1 401 /)
+    expect(client.received).not.toMatch(/^Connection: close/im)
+    client.write('x'.repeat(3_000_000 - 'start'.length))
+    client.write('POST /harness/ng/api/next HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n')
+    expect(await client.until(/next$/)).toMatch(/HTTP\/1\.1 200 OK/)
+  })
+
   it('gets 100 Continue when its body is wanted, and not when it is refused', async () => {
     const upstream = await startUpstream()
     const gateway = await startGateway(harnessConfig(upstream.url))
