@@ -99,11 +99,6 @@ function fastifyFor(proxy: Proxy, { maxHeaderBytes, headTimeout, tls, http2 }: C
 function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config['server']): void {
   const { maxHeaderBytes, headTimeout, connectionsPerAddress, trustedProxies } = server
   const isBalancer = isTrusted(trustedProxies)
-  boundConnections(app.server, {
-    most: connectionsPerAddress,
-    isExempt: (socket) => isBalancer(socket.remoteAddress) || proxiedOn(socket)?.tunnel !== undefined,
-    onSurplus: (address) => proxy.noteSurplus(address),
-  })
   if (server.http2) {
     const sessions = addHttp2(app.server, {
       maxHeaderBytes,
@@ -114,6 +109,13 @@ function addConnectionLayers(app: FastifyInstance, proxy: Proxy, server: Config[
     })
     app.addHook('preClose', async () => sessions.close())
   }
+  // Behind HTTP/2, which takes over the listeners before it and calls them only when bytes have come: a silent connection would
+  // not be counted. Before the PROXY protocol, whose header has the address that counts.
+  boundConnections(app.server, {
+    most: connectionsPerAddress,
+    isExempt: (socket) => isBalancer(socket.remoteAddress) || proxiedOn(socket)?.tunnel !== undefined,
+    onSurplus: (address) => proxy.noteSurplus(address),
+  })
   if (server.proxyProtocol) {
     takeProxyHeaders(app.server, {
       isTrusted: isBalancer,

@@ -1,4 +1,5 @@
 import { connect } from 'node:net'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { GuessGuard } from '../../src/clients/guess-guard.ts'
@@ -7,7 +8,7 @@ import { hashKey } from '../../src/clients/keys.ts'
 import { createLog } from '../../src/observe/log.ts'
 import { ADMIN_TOKEN, ask } from '../support/admin.ts'
 import { startRedisServer } from '../support/find-redis.ts'
-import { harnessConfig, startGateway, startUpstream, stores } from '../support/gateway.ts'
+import { harnessConfig, newFolder, startGateway, startUpstream, stores } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
 import { hasProgram } from '../support/packages.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
@@ -157,6 +158,19 @@ describe('connections of one address', () => {
       .toBe(200)
     expect(gateway.lines.every(({ outcome }) => outcome === 'delivered')).toBe(true)
     for (const { socket } of held) socket.destroy()
+  })
+
+  it('count before they have said anything, where HTTP/2 is spoken, and on the port of the forward proxy', async () => {
+    const forwardProxy = { port: 0, ca: join(newFolder(), 'ca') }
+    const rest = { server: { port: 0, connectionsPerAddress: 2, http2: true }, forwardProxy }
+    const { gateway } = await setUp({}, rest)
+    for (const url of [gateway.url, gateway.forwardProxyUrl!]) {
+      const held = [await RawClient.connect(url), await RawClient.connect(url)]
+      const surplus = await RawClient.connect(url)
+      expect(await surplus.closed()).toBe('')
+      expect(held.map(({ isClosed }) => isClosed)).toEqual([false, false])
+      for (const { socket } of held) socket.destroy()
+    }
   })
 })
 
