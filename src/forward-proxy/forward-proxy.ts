@@ -86,6 +86,8 @@ export class ForwardProxy {
 
   #connect(request: IncomingMessage, response: ServerResponse, socket: Socket, head: Buffer): void {
     void this.#options.proxy.serveConnect(request, response, (call, client) => {
+      // The client left while its key was checked. Nobody would hear a second time that its connection closes.
+      if (socket.destroyed) return GONE
       if (proxiedOn(socket)?.tunnel !== undefined) return refused(invalid('a tunnel in a tunnel is not made'))
       const target = authorityOf(request.url ?? '')
       if (isFailure(target)) return refused(target)
@@ -106,7 +108,8 @@ export class ForwardProxy {
     const why = this.#options.authority.whyNot(host)
     if (why !== undefined && !isPlain(call, tunnel))
       return refused(new Failure('forbidden', `no tunnel to ${host}: ${why}`))
-    this.#count('intercepted', socket)
+    this.#takePlace(socket)
+    this.#count('intercepted')
     call.response.detachSocket(socket)
     // The call was to make the tunnel. Those inside are others.
     call.response.emit('close')
@@ -184,7 +187,7 @@ export class ForwardProxy {
       .map((layer) => forTunnels(accessOf(layer)))
     const why = whyNoTunnel(config, tunnel, layers)
     if (why !== undefined) return refused(new Failure('forbidden', `no tunnel to ${hostname}:${port}: ${why}`))
-    this.#count('passed', socket)
+    this.#takePlace(socket)
     const isAllowed = (address: string): boolean => isAddressAllowed(address, layers, false)
     let upstream: Socket
     try {
@@ -196,6 +199,7 @@ export class ForwardProxy {
       upstream.destroy()
       return GONE
     }
+    this.#count('passed')
     call.overheadMs = call.gatewayMs
     socket.write(ESTABLISHED)
     return new Promise((resolve) => {
@@ -209,10 +213,13 @@ export class ForwardProxy {
     })
   }
 
-  #count(kind: 'intercepted' | 'passed', socket: Socket): void {
-    this.#options.metrics.tunnels.of({ kind }).increment()
+  #takePlace(socket: Socket): void {
     this.open++
     socket.once('close', () => this.open--)
+  }
+
+  #count(kind: 'intercepted' | 'passed'): void {
+    this.#options.metrics.tunnels.of({ kind }).increment()
   }
 }
 

@@ -5,6 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { connect as connectTls, type TLSSocket } from 'node:tls'
 import { promisify } from 'node:util'
+import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { toolEnvironment } from '../../src/cli/tool-environment.ts'
 import { hashKey } from '../../src/clients/keys.ts'
@@ -22,7 +23,7 @@ import {
   VENDOR,
   VENDOR_KEY,
 } from '../support/forward-proxy.ts'
-import { startGateway, startUpstream } from '../support/gateway.ts'
+import { startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
 import { temporaryFolder } from '../support/temporary-folder.ts'
 import { hasProgram } from '../support/packages.ts'
@@ -361,8 +362,11 @@ describe('a tunnel to another host', () => {
 
   it('that can not be made is refused with 502', async () => {
     open.addresses.delete('rebind.example')
+    const passed = async () => /^sluice_tunnels_total\{kind="passed"\} (\d+)/m.exec(await open.metrics())![1]
+    const before = await passed()
     const client = await askTunnel(open.proxyUrl, `rebind.example:${open.otherPort}`)
     expect(await client.closed()).toMatch(/^HTTP\/1\.1 502 [^]*no connection to rebind\.example:\d+ \(ENOTFOUND\)/)
+    expect(await passed()).toBe(before)
   })
 
   it('ends on both sides when one of them ends, and takes no place any more', async () => {
@@ -370,6 +374,36 @@ describe('a tunnel to another host', () => {
     expect(await open.metrics()).toMatch(/^sluice_tunnels_open [1-9]/m)
     client.socket.destroy()
     await expect.poll(async () => /^sluice_tunnels_open (\d+)/m.exec(await open.metrics())?.[1]).toBe('0')
+  })
+
+  it('is not made for a client that leaves while its token is checked, and takes no place', async () => {
+    const { privateKey, publicKey } = await generateKeyPair('RS256')
+    const asked: (() => void)[] = []
+    const jwks = await startServer((_, response) => {
+      asked.push(() => void exportJWK(publicKey).then((jwk) => response.end(JSON.stringify({ keys: [jwk] }))))
+    })
+    const issuer = 'https://login.example'
+    const left = await openWorld(() => ({
+      clients: { ci: { tokens: [{ issuer: 'corp', claims: { sub: 'ci' } }] } },
+      tokenIssuers: { corp: { issuer, audience: 'sluice', jwks } },
+    }))
+    onTestFinished(() => left.close())
+    const token = await new SignJWT({
+      iss: issuer,
+      aud: 'sluice',
+      sub: 'ci',
+      exp: Math.floor(Date.now() / 1_000) + 600,
+    })
+      .setProtectedHeader({ alg: 'RS256' })
+      .sign(privateKey)
+    const client = await RawClient.connect(left.proxyUrl)
+    client.write(`CONNECT ${left.vendor} HTTP/1.1\r\nHost: x\r\nProxy-Authorization: ${basic(token)}\r\n\r\n`)
+    await expect.poll(() => asked.length).toBe(1)
+    client.socket.resetAndDestroy()
+    await expect.poll(async () => /^sluice_client_connections (\d+)/m.exec(await left.metrics())?.[1]).toBe('0')
+    asked[0]!()
+    await expect.poll(() => left.lines).toMatchObject([{ outcome: 'client_gone' }])
+    expect(await left.metrics()).toMatch(/^sluice_tunnels_open 0$/m)
   })
 
   it('is one of so many as may be open, of both kinds', async () => {
