@@ -60,9 +60,15 @@ export class FileDays implements UsageDays {
   async #add({ number, day, rows }: Batch, worker: number): Promise<void> {
     if (day !== this.#day) this.#begin(day)
     const added = this.#added.get(worker) ?? 0
-    if (number > added) await forEachInTurns(rows, ROWS_A_TURN, this.#clock, (row) => this.#addRow(row))
+    try {
+      if (number > added) await forEachInTurns(rows, ROWS_A_TURN, this.#clock, (row) => this.#addRow(row))
+      replaceFile(this.#fileOf(day), await textOf(this.#rows, this.#clock))
+    } catch (error) {
+      // The file lacks what was added. Another worker may begin the next day before this batch comes again.
+      this.#day = undefined
+      throw error
+    }
     this.#added.set(worker, Math.max(added, number))
-    replaceFile(this.#fileOf(day), await textOf(this.#rows, this.#clock))
   }
 
   /** To be awaited before the folder is unlocked: it may be of another process then. */

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import pino from 'pino'
@@ -103,6 +103,23 @@ describe('the rows of a day in files', () => {
     expect(read).toHaveLength(2_000)
     expect(read.every(({ calls }) => calls === 2)).toBe(true)
     expect(await new FileDays(dir, systemClock, logger).read(DAY)).toEqual(read)
+  })
+})
+
+describe('the rows of a day that could not be written', () => {
+  it('count when their batch comes again, though another worker has begun the next day meanwhile', async () => {
+    const dir = newFolder()
+    const days = new FileDays(dir, systemClock, logger)
+    const batch = { number: 2, day: DAY, rows: [row('a', 5)] }
+    await days.add({ number: 1, day: DAY, rows: [row('a', 2)] }, 1)
+    const blocked = join(dir, 'usage', `${DAY}.json.tmp`)
+    mkdirSync(blocked)
+    await expect(days.add(batch, 1)).rejects.toThrow()
+    expect((await days.read(DAY))[0]!.units).toBe(2)
+    rmdirSync(blocked)
+    await days.add({ number: 1, day: '2026-11-29', rows: [row('b', 1, { day: '2026-11-29' })] }, 2)
+    await days.add(batch, 1)
+    expect((await new FileDays(dir, systemClock, logger).read(DAY))[0]).toMatchObject({ units: 7, calls: 2 })
   })
 })
 
