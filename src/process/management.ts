@@ -45,10 +45,8 @@ export async function openManaged(
   await clients.start({ isShared: store.kind === 'redis' || isWorker })
   if (store.kind === 'redis') {
     audit.watch(() => losses.noteTrailLost())
-    // Nothing watches these records. A gateway that has read them once can put them back.
-    const readPresets = (): void => void presets.read().catch(() => undefined)
-    losses.onLoss(readPresets)
-    readPresets()
+    // Only a gateway that has read their newest state can put that back, also if nobody asks for them.
+    presets.watch(() => void presets.read().catch(() => undefined))
   }
   const close = async (): Promise<void> => {
     guard.close()

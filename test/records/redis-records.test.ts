@@ -6,6 +6,7 @@ import type { StoreConfig } from '../../src/schema/schema.ts'
 import { Losses } from '../../src/records/losses.ts'
 import { RedisRecords } from '../../src/records/redis-records.ts'
 import { OwnConnection, StoreError } from '../../src/redis/own-connection.ts'
+import { openManaged } from '../../src/process/management.ts'
 import { stores } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -197,6 +198,30 @@ describe('records that Redis has lost', () => {
 function redisPassword() {
   return checkConfig({ store: { ...stores.Redis(), password: 'any' }, upstreams }, 'test').store.password!
 }
+
+it('copies of presets are put back, and removed ones are not, though nobody asks for them', async () => {
+  const { redis, store, clock } = setUp()
+  const key = `${store.prefix}:presets`
+  const open = async () => {
+    const managed = await openManaged(store, { clock, logger: pino({ level: 'silent' }) })
+    onTestFinished(() => managed.close())
+    return managed.presets
+  }
+  const [one] = [await open(), await open()]
+  // Both have subscribed, so that both hear of each change.
+  await expect.poll(() => redis.pubsub('NUMSUB', key)).toEqual([key, 2])
+  for (const name of ['ours', 'old'])
+    await one.change(name, () => ({ id: name, name, basedOn: 'github', config: {}, createdAt: clock.wall() }))
+  await one.change('old', () => undefined)
+  const isPutBack = async () => {
+    await clock.advance(10_000)
+    return (await redis.hkeys(key)).toSorted()
+  }
+  for (let i = 0; i < 2; i++) await isPutBack()
+  await redis.del(key)
+  await expect.poll(isPutBack).toEqual(['old', 'ours'])
+  expect([...(await one.read()).keys()]).toEqual(['ours'])
+})
 
 it('takes no mistake of the program for a refusal of Redis', async () => {
   const { store, clock } = setUp()
