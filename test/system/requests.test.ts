@@ -285,6 +285,8 @@ describe('the list of requests', () => {
     ['?status=abc', 'status must be'],
     ['?status=6xx', 'status must be'],
     ['?since=yesterday', 'since must be a time such as 2027-01-31T18:00Z, or a duration such as 15m'],
+    ['?since=2027-01-31T18:00%20or%20so', 'since must be a time such as'],
+    ['?since=2027-02-31', 'since must be a day that exists'],
     ['?until=', 'until must be'],
     ['?client=', 'client must not be empty'],
     ['?client=a&client=b', 'client is given twice'],

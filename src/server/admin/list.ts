@@ -55,11 +55,15 @@ export function textOf(query: Query, name: string): string | undefined {
   return value
 }
 
-/** Reads a time in UTC as ISO 8601 writes it. `orElse` names the other forms that are allowed, for the error. */
+const TIME = /^(\d{4}-\d{2}-\d{2})([T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?(Z|[+-]\d{2}:\d{2})?$/
+
+/** Reads a time as ISO 8601 writes it, in UTC unless it says otherwise. `orElse` names the other forms that are allowed, for the error. */
 export function timeOf(name: string, text: string, orElse = ''): string {
-  const ms = Date.parse(text)
-  if (!/^\d{4}-\d{2}-\d{2}/.test(text) || Number.isNaN(ms))
-    throw invalid(`${name} must be a time such as 2027-01-31T18:00Z${orElse}`)
+  const [, day, time = 'T00:00', zone = 'Z'] = TIME.exec(text) ?? []
+  const ms = Date.parse(`${day}${time.replace(' ', 'T')}${zone}`)
+  if (day === undefined || Number.isNaN(ms)) throw invalid(`${name} must be a time such as 2027-01-31T18:00Z${orElse}`)
+  // `Date` takes the 31st of February for the 3rd of March.
+  if (!new Date(`${day}T00:00Z`).toISOString().startsWith(day)) throw invalid(`${name} must be a day that exists`)
   return new Date(ms).toISOString()
 }
 
