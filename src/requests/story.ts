@@ -196,7 +196,8 @@ export function storyOf(record: RequestRecord, instance: string): RequestStory {
     asked: asked ?? null,
     limits,
     waits: waits ?? [],
-    tries: (line.tries ?? []).map(tryStory),
+    // As in the trace: of two at once the second may end first.
+    tries: (line.tries ?? []).toSorted((a, b) => a.startedMs - b.startedMs).map(tryStory),
     cache:
       line.cache === undefined && cacheStatus === undefined
         ? null

@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { ACCOUNT, harnessConfig, startGateway, startServer } from '../support/gateway.ts'
 import { call, type CallOptions, RawClient } from '../support/http.ts'
+import { storyOf } from '../support/requests.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const READ = '/harness/ng/api/projects'
@@ -53,6 +54,19 @@ describe('a read that is late', () => {
     }
     const tokens = pending.slice(2).map(({ response }) => response.req.headers.authorization)
     expect(new Set(tokens).size).toBe(2)
+  })
+
+  it('has its attempts in the order of their numbers in its story, whichever ended first', async () => {
+    const { pending, gateway, arrive, late } = await setUp()
+    const { answer } = await late({ headers: { 'x-correlation-id': 'late' } })
+    await arrive(2)
+    pending[1]!.response.end('second')
+    await answer
+    const { tries } = await storyOf(gateway.adminUrl, 'late')
+    expect(tries.map(({ number, startedMs, end }) => [number, startedMs, end])).toEqual([
+      [1, 0, 'superseded'],
+      [2, AFTER, 'delivered'],
+    ])
   })
 
   it('is sent once more, and answered by the second if that is first; the other is cancelled', async () => {
