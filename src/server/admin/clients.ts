@@ -82,7 +82,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     checkClientScope(scope, inForce)
     if (given !== undefined && wanted !== undefined)
       throw invalid('give keys that exist, or key for a new one, not both')
-    if (inForce.clients?.[name] !== undefined) throw nameTaken('client')
+    if (Object.hasOwn(inForce.clients ?? {}, name)) throw nameTaken('client')
     const now = clock.wall()
     const { key, stored } = given === undefined ? newKey(wanted ?? {}, now) : { key: undefined, stored: undefined }
     const keys = stored === undefined ? given!.map((one) => storedKey(one.hash, one, now)) : [stored]

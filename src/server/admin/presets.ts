@@ -29,7 +29,7 @@ export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Ma
   api.post<Id>('/presets/:id/copy', async (request, reply) => {
     const original = await find(request.params.id)
     const { name } = readBody(CopySchema, request.body)
-    if (builtIn[name] !== undefined) throw nameTaken('preset')
+    if (Object.hasOwn(builtIn, name)) throw nameTaken('preset')
     const id = newId('preset')
     const copy = { id, name, basedOn: original.name, config: original.config, createdAt: clock.wall() }
     await presets.change(name, (before) => {

@@ -227,6 +227,14 @@ describe('a client of the admin API', () => {
     })
   })
 
+  it('may have a name that every object has', async () => {
+    const { gateway } = await setUp()
+    const { key, name } = (await ask(gateway, 'POST', '/clients', { name: 'constructor' })).json()
+    expect(name).toBe('constructor')
+    expect(await statusOf(gateway.url, key)).toBe(200)
+    expect((await ask(gateway, 'POST', '/clients', { name: 'constructor' })).json().code).toBe('NAME_TAKEN')
+  })
+
   it('is listed by name, a page at a time, and found by any text in any case', async () => {
     const { gateway } = await setUp()
     for (const name of ['delta', 'alpha', 'charlie', 'bravo']) {

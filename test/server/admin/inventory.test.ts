@@ -55,11 +55,16 @@ describe('presets', () => {
     expect(copy.id).toMatch(/^preset_[0-9a-f]{32}$/)
     expect((await ask(gateway, 'POST', `/presets/${github.id}/copy`, { name: 'ours' })).json().code).toBe('NAME_TAKEN')
     expect((await ask(gateway, 'POST', `/presets/${github.id}/copy`, { name: 'slack' })).json().code).toBe('NAME_TAKEN')
+    expect((await ask(gateway, 'POST', `/presets/${github.id}/copy`, { name: 'constructor' })).status).toBe(201)
     expect((await ask(gateway, 'GET', '/presets?search=ours')).json().data).toEqual([copy])
     expect((await ask(gateway, 'DELETE', `/presets/${copy.id}`)).status).toBe(204)
     expect((await ask(gateway, 'GET', `/presets/${copy.id}`)).status).toBe(404)
     const audit = (await ask(gateway, 'GET', '/audit')).json().data
-    expect(audit.map(({ action }: { action: string }) => action)).toEqual(['preset.delete', 'preset.copy'])
+    expect(audit.map(({ action }: { action: string }) => action)).toEqual([
+      'preset.delete',
+      'preset.copy',
+      'preset.copy',
+    ])
   })
 })
 
