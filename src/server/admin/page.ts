@@ -132,12 +132,15 @@ function streamEvents(
   let last = ''
   const send = async (): Promise<void> => {
     if (!isSignedIn()) {
+      // A slow reader may take long to get this. Whatever is written meanwhile would be an error that nobody catches.
+      clearInterval(timer)
       raw.end('event: signed-out\ndata: {}\n\n')
       return
     }
     // A slow reader skips states and gets the newest one. Otherwise they would pile up in memory.
     if (raw.writableNeedDrain) return
     const data = JSON.stringify(liveParts(await state()).text)
+    if (raw.writableEnded) return
     raw.write(data === last ? ': nothing new\n\n' : `event: state\ndata: ${data}\n\n`)
     last = data
   }
