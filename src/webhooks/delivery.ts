@@ -26,6 +26,8 @@ export class Delivery {
   readonly #receiver: Receiver
   readonly #counts: ReturnType<WebhookCounts['of']>
   readonly #queue: Message[] = []
+  /** Of what the receiver may have been told that it is firing, and not yet that it is over. */
+  readonly #told = new Set<string>()
   #dropped = 0
   #sending: Promise<void> | undefined
   #timer: Timer | undefined
@@ -43,11 +45,10 @@ export class Delivery {
   /** Never waits, and never throws. */
   add(message: Message): void {
     if (this.#isClosed) return
-    const begun = this.#queue.findIndex(({ key, status }) => key === message.key && status === 'firing')
-    // The first may be under way. What came and went before anybody could be told is not told.
-    if (message.status === 'resolved' && begun > 0) {
-      this.#queue.splice(begun, 1)
-      return
+    if (message.status === 'resolved') {
+      this.#forget(message.key)
+      // What came and went before anybody could be told is not told.
+      if (!this.#told.has(message.key)) return
     }
     if (this.#queue.length >= MOST_QUEUED) {
       this.#queue.splice(1, 1)
@@ -58,6 +59,14 @@ export class Delivery {
     this.#sending ??= this.#sendAll().finally(() => {
       this.#sending = undefined
     })
+  }
+
+  /** Takes out what waits to be told of it. The first message is under way. */
+  #forget(about: string): void {
+    const [first, ...waiting] = this.#queue
+    if (first === undefined) return
+    const left = waiting.filter(({ key, status }) => key !== about || status !== 'firing')
+    this.#queue.splice(0, Infinity, first, ...left)
   }
 
   async close(): Promise<void> {
@@ -74,6 +83,8 @@ export class Delivery {
   async #sendAll(): Promise<void> {
     const { clock } = this.#options
     for (let message = this.#queue[0]; message !== undefined && !this.#isClosed; message = this.#queue[0]) {
+      if (message.status === 'firing') this.#told.add(message.key)
+      else this.#told.delete(message.key)
       const now = clock.now()
       this.#freeAt = Math.max(this.#freeAt, now - BURST * EVERY_MS) + EVERY_MS
       if (this.#freeAt > now) await this.#pause(this.#freeAt - now)
