@@ -20,7 +20,7 @@ import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '
 import { duesByClass } from '../usage/due.ts'
 import type { Usage } from '../usage/usage.ts'
 import { mergeQueues } from './merge-rows.ts'
-import type { BreakerRow, BudgetRow, CredentialRow, QueueRow, QuotaRow, Status } from '../server/admin/status.ts'
+import type { BreakerRow, BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow, Status } from '../server/admin/status.ts'
 
 interface Parts {
   readonly clock: Clock
@@ -90,8 +90,9 @@ export function gatewayStatus(parts: Parts): Status {
     },
     degraded() {
       const outage = ledger.isDegraded ? (ledger.problem ?? DEGRADED[live.current.config.store.onOutage]) : undefined
+      const known = { store: outage, home: ledger.regionProblem, 'lost data': losses.text }
       return Promise.resolve(
-        [outage, ledger.regionProblem, losses.text].filter((text) => text !== undefined).join('; ') || undefined,
+        Object.entries(known).flatMap(([kind, why]) => (why === undefined ? [] : [{ kind, why } as Degradation])),
       )
     },
   }

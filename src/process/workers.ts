@@ -20,6 +20,7 @@ import type {
   BreakerRow,
   BudgetRow,
   CredentialRow,
+  Degradation,
   QueueRow,
   QuotaRow,
   Reloaded,
@@ -28,7 +29,7 @@ import type {
 import type { FileDays } from '../usage/file-days.ts'
 import { SharedStore } from './shared-store.ts'
 import { StartError } from './start-error.ts'
-import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas } from './merge-rows.ts'
+import { mergeBreakers, mergeCredentials, mergeQueues, mergeQuotas, mergeRows } from './merge-rows.ts'
 import {
   type Listening,
   type Ask,
@@ -199,11 +200,14 @@ export async function runWorkers(
       return firstReady(asked.map((link) => link.ask<string | null>({ ask: 'notReady' }, ANSWER_WITHIN_MS)))
     },
     async degraded() {
-      const answers = await askEach<string | null>('degraded', undefined, ANSWER_SOON_MS)
+      const answers = (await askEach<Degradation[]>('degraded', undefined, ANSWER_SOON_MS)).flatMap((one) => one ?? [])
       const count = missing()
-      const absent = count > 0 ? `${count} of ${config.server.workers} workers are missing` : undefined
-      const reasons = [answers.find((answer) => typeof answer === 'string'), absent]
-      return reasons.filter((reason) => reason !== undefined).join('; ') || undefined
+      if (count > 0) answers.push({ kind: 'workers', why: `${count} of ${config.server.workers} workers are missing` })
+      return mergeRows(
+        answers,
+        ({ kind }) => [kind],
+        (known) => known,
+      )
     },
   }
   try {

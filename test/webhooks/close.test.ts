@@ -16,7 +16,7 @@ it('a gateway that stops while it looks claims nothing that it can not tell any 
   const nothing = async () => []
   const status = {
     notReady: () => looked.promise,
-    degraded: async () => undefined,
+    degraded: nothing,
     requests: async () => ({ found: [], away: [] }),
     quota: nothing,
     queue: nothing,

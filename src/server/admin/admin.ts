@@ -51,7 +51,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
     // The status is 200 even when degraded. Otherwise all gateways would be taken out of service when Redis is away, which
     // would be the greater outage.
     const degraded = await status.degraded()
-    return { status: 'ready', ...(degraded === undefined ? {} : { degraded }) }
+    return { status: 'ready', ...(degraded.length > 0 && { degraded: degraded.map(({ why }) => why).join('; ') }) }
   })
   app.register(async (open) => {
     const tokens = metricsTokens(admin)

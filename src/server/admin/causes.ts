@@ -4,7 +4,7 @@ import type { RequestRow } from '../../requests/story.ts'
 import { countOf, roughly } from '../../schema/units.ts'
 import type { WebhookEvent } from '../../schema/webhook-schema.ts'
 import type { AdminParts } from './management.ts'
-import type { BreakerRow, BudgetRow, CredentialRow, QueueRow, QuotaRow, Reloaded } from './status.ts'
+import type { BreakerRow, BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
 /** Something that is wrong now, or soon will be. */
 export interface Cause {
@@ -82,7 +82,11 @@ function isFailed({ isRunning, outcome, status }: RequestRow): boolean {
   return !isRunning && outcome !== 'client_gone' && (outcome !== 'delivered' || Number(status) >= 500)
 }
 
-function* storeCauses(notReady?: string, degraded?: string, limits?: readonly QuotaRow[]): Iterable<Cause> {
+function* storeCauses(
+  notReady: string | undefined,
+  degraded: readonly Degradation[],
+  limits: readonly QuotaRow[] | undefined,
+): Iterable<Cause> {
   if (notReady === 'draining') {
     const what = 'This gateway is shutting down: calls that run are finished, and new ones refused.'
     yield { severity: 'warning', about: 'draining', what, todo: 'Nothing, if that is meant.' }
@@ -94,9 +98,8 @@ function* storeCauses(notReady?: string, degraded?: string, limits?: readonly Qu
     const what = `This gateway is not ready: ${notReady}.`
     yield { event, severity: 'failing', about: 'not ready', alert: 'SluiceStoreErrors', what, todo }
   }
-  for (const reason of notReady === undefined ? (degraded?.split('; ') ?? []) : []) {
-    const [about, alert] = degradedBy(reason)
-    yield { event, severity: 'warning', about, alert, what: `Degraded: ${reason}.`, todo }
+  for (const { kind, why } of notReady === undefined ? degraded : []) {
+    yield { event, severity: 'warning', ...ABOUT_DEGRADED[kind], what: `Degraded: ${why}.`, todo }
   }
   if (limits === undefined) {
     const what = 'The quota store does not answer.'
@@ -104,11 +107,12 @@ function* storeCauses(notReady?: string, degraded?: string, limits?: readonly Qu
   }
 }
 
-/** Sorts what `Status.degraded` says. */
-function degradedBy(reason: string): [about: string, alert: string] {
-  if (reason.endsWith('workers are missing')) return ['workers', 'SluiceWorkersMissing']
-  return reason.includes('has lost') ? ['lost data', 'SluiceStoreLostData'] : ['degraded', 'SluiceStoreDegraded']
-}
+const ABOUT_DEGRADED = {
+  store: { about: 'degraded', alert: 'SluiceStoreDegraded' },
+  home: { about: 'home', alert: 'SluiceStoreDegraded' },
+  'lost data': { about: 'lost data', alert: 'SluiceStoreLostData' },
+  workers: { about: 'workers', alert: 'SluiceWorkersMissing' },
+} satisfies Record<Degradation['kind'], Pick<Cause, 'about' | 'alert'>>
 
 function* reloadCauses(last: Reloaded | undefined): Iterable<Cause> {
   if (last?.result !== 'rejected') return
@@ -133,6 +137,7 @@ function* breakerCauses(breakers: readonly BreakerRow[]): Iterable<Cause> {
 
 function* credentialCauses(credentials: readonly CredentialRow[]): Iterable<Cause> {
   const todo = 'Make a new one at the vendor, and put it beside the old one: npx sluice credentials rotate.'
+  const pools = new Set<string>()
   for (const { upstream, account, credential, expiresInMs, quarantined } of credentials) {
     const name = credential ?? `${upstream}/${account}`
     const event = 'credential'
@@ -143,9 +148,11 @@ function* credentialCauses(credentials: readonly CredentialRow[]): Iterable<Caus
       const what = `The credential ${name} expires in ${roughly(expiresInMs)}.`
       yield { event, severity: 'warning', about: `${name} expires`, alert: 'SluiceCredentialExpires', what, todo }
     }
-    if (quarantined > 0) {
+    const about = `${upstream}/${account} left out`
+    // Each credential of a pool has a row, which says how many of the pool are left out.
+    if (quarantined > 0 && !pools.has(about)) {
+      pools.add(about)
       const what = `${quarantined} of the credentials of ${upstream}/${account} are left out: the vendor refused them.`
-      const about = `${upstream}/${account} left out`
       yield { event, severity: 'warning', about, alert: 'SluiceCredentialRefused', what, todo }
     }
   }

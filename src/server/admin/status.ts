@@ -9,8 +9,8 @@ export interface Status {
   metrics(): AsyncIterable<string>
   /** Why calls can't be served; undefined while they can. */
   notReady(): Promise<string | undefined>
-  /** What calls have to do without; undefined while nothing is amiss. */
-  degraded(): Promise<string | undefined>
+  /** What calls have to do without, one of each kind; none while nothing is amiss. */
+  degraded(): Promise<readonly Degradation[]>
   /** Undefined while the quota store can't be asked. */
   quota(): Promise<QuotaRow[] | undefined>
   /** The budgets of clients, teams and organisations. Undefined while the quota store can't be asked. */
@@ -20,6 +20,12 @@ export interface Status {
   credentials(): Promise<CredentialRow[]>
   /** Finds calls of this gateway. */
   requests(question: RequestQuestion): Promise<RequestAnswers>
+}
+
+/** What calls have to do without. */
+export interface Degradation {
+  readonly kind: 'store' | 'home' | 'lost data' | 'workers'
+  readonly why: string
 }
 
 /** The result of a reload. Places are paths of keys, such as `upstreams.harness.retry`. */

@@ -1,0 +1,76 @@
+import { describe, expect, it } from 'vitest'
+import { findings, usageCauses } from '../../../src/server/admin/causes.ts'
+import type { BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow } from '../../../src/server/admin/status.ts'
+import { SimulatedClock } from '../../support/simulated-clock.ts'
+
+const ACCOUNT = { upstream: 'harness', account: 'prod', class: 'write' }
+
+function limit(window: string, limit: number, used: number, more: Partial<QuotaRow> = {}): QuotaRow {
+  const unknown = { exhaustionInMs: null, burnRatio: null }
+  return {
+    ...ACCOUNT,
+    window,
+    limit,
+    effective: limit,
+    used,
+    remaining: limit - used,
+    resetMs: 500,
+    waiting: 0,
+    ...unknown,
+    ...more,
+  }
+}
+
+interface State {
+  readonly degraded?: readonly Degradation[]
+  readonly limits?: readonly QuotaRow[]
+  readonly queue?: readonly QueueRow[]
+  readonly credentials?: readonly CredentialRow[]
+}
+
+async function causesOf({ degraded = [], limits = [], queue = [], credentials = [] }: State) {
+  const parts = {
+    status: {
+      notReady: async () => undefined,
+      degraded: async () => degraded,
+      quota: async () => limits,
+      queue: async () => queue,
+      credentials: async () => credentials,
+    },
+    controls: { breakers: async () => [], lastReload: () => undefined },
+    management: { clock: new SimulatedClock() },
+  } as unknown as Parameters<typeof findings>[0]
+  const { causes } = await findings(parts, async () => ({ found: [], away: [] }))
+  return causes
+}
+
+describe('what calls have to do without', () => {
+  it('is one thing for each kind, whatever its words, and leads to its own alert', async () => {
+    const degraded: Degradation[] = [
+      { kind: 'store', why: 'the quota store answers "LOADING; wait"; quotas are kept by leases' },
+      { kind: 'home', why: 'home can not be reached, so region eu has its reserve only' },
+      { kind: 'lost data', why: 'Redis has lost 2 of its clients; the older entries of the audit trail' },
+      { kind: 'workers', why: '1 of 3 workers are missing' },
+    ]
+    const causes = await causesOf({ degraded })
+    expect(causes.map(({ about, alert, what }) => [about, alert, what])).toEqual([
+      ['degraded', 'SluiceStoreDegraded', `Degraded: ${degraded[0]!.why}.`],
+      ['home', 'SluiceStoreDegraded', `Degraded: ${degraded[1]!.why}.`],
+      ['lost data', 'SluiceStoreLostData', `Degraded: ${degraded[2]!.why}.`],
+      ['workers', 'SluiceWorkersMissing', `Degraded: ${degraded[3]!.why}.`],
+    ])
+  })
+})
+
+describe('credentials that a pool leaves out', () => {
+  it('are told once for the pool, though each of it has a row', async () => {
+    const of = { upstream: 'harness', account: 'prod', expiresInMs: 1e12, quarantined: 1 }
+    const causes = await causesOf({
+      credentials: [
+        { ...of, credential: 'a' },
+        { ...of, credential: 'b' },
+      ],
+    })
+    expect(causes.map(({ about }) => about)).toEqual(['harness/prod left out'])
+  })
+})
