@@ -159,7 +159,34 @@ function* credentialCauses(credentials: readonly CredentialRow[]): Iterable<Caus
 }
 
 function* limitCauses(limits: readonly QuotaRow[], queue: readonly QueueRow[]): Iterable<Cause> {
-  for (const limit of limits) yield* causesOfLimit(limit, queue)
+  const known = limits.filter(({ window }) => !window.endsWith(' shadow'))
+  for (const limit of known) yield* causesOfLimit(limit, queue)
+  // Calls wait for a class, whose limits are rows: that some wait says nothing of a limit of which something is left.
+  const classes = Map.groupBy(known, (row) => `${row.upstream}/${row.account} ${row.class}`)
+  for (const [about, rows] of classes) {
+    const waiting = Math.max(...rows.map((row) => row.waiting))
+    if (waiting === 0 || rows.some(isUsedUp)) continue
+    const what = `${sayWaiting(waiting)} for ${about}, of which no limit is used up${mostWaiting(rows[0]!, queue)}.`
+    const todo = 'Look at the story of one of them: it says what held it back, such as concurrency.'
+    yield { event: 'used_up', severity: 'warning', about, what, todo }
+  }
+}
+
+function isUsedUp({ used, effective }: QuotaRow): boolean {
+  return used >= effective
+}
+
+function sayWaiting(waiting: number): string {
+  return `${countOf(waiting, 'call')} ${waiting === 1 ? 'waits' : 'wait'}`
+}
+
+/** Whose calls most of those are that wait for the class of a row. */
+function mostWaiting(row: QuotaRow, queue: readonly QueueRow[]): string {
+  const waits = queue.filter(
+    (one) => one.upstream === row.upstream && one.account === row.account && one.class === row.class,
+  )
+  const [most] = waits.toSorted((a, b) => b.waiting - a.waiting)
+  return most === undefined ? '' : `, ${most.waiting} of the client ${most.client}`
 }
 
 type Reached = Cause & { readonly level: number }
@@ -201,13 +228,12 @@ function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cau
   const { upstream, account, window, effective, used, waiting, exhaustionInMs } = row
   const limit = row.share ?? row.limit
   const name = `${upstream}/${account} ${row.class} per ${window}`
-  if (window.endsWith(' shadow')) return
   if (effective < NEARLY_USED * limit) {
     const what = `Only ${effective} of ${limit} of ${name} can be used: the vendor lets less through.`
     const todo = 'Somebody uses the account without the gateway, or the limit is lower than configured.'
     yield { event: 'reduced', severity: 'warning', about: name, alert: 'SluiceQuotaReduced', what, todo }
   }
-  if (used < effective && waiting === 0) {
+  if (!isUsedUp(row)) {
     if (used >= NEARLY_USED * effective) {
       const todo = 'Calls will have to wait soon. “Who spends” says whose they are.'
       yield { severity: 'warning', about: name, what: `${name} is nearly used up: ${used} of ${effective}.`, todo }
@@ -219,13 +245,7 @@ function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cau
     }
     return
   }
-  const waits = queue.filter((one) => one.upstream === upstream && one.account === account && one.class === row.class)
-  const most = waits.reduce<QueueRow | undefined>(
-    (a, b) => (a !== undefined && a.waiting >= b.waiting ? a : b),
-    undefined,
-  )
-  const who = most === undefined ? '' : `, ${most.waiting} of the client ${most.client}`
-  const what = `${name} is used up, and ${countOf(waiting, 'call')} ${waiting === 1 ? 'waits' : 'wait'}${who}.`
+  const what = `${name} is used up, and ${sayWaiting(waiting)}${mostWaiting(row, queue)}.`
   const todo = `More comes back in ${roughly(row.resetMs)}. Slow that client down, or have the vendor raise the limit.`
   yield { event: 'used_up', severity: 'failing', about: name, alert: 'SluiceQuotaNearlyUsed', what, todo }
 }

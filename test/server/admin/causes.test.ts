@@ -74,3 +74,31 @@ describe('credentials that a pool leaves out', () => {
     expect(causes.map(({ about }) => about)).toEqual(['harness/prod left out'])
   })
 })
+
+describe('calls that wait', () => {
+  const queue = [{ ...ACCOUNT, client: 'bot', waiting: 3, nextInMs: 1, lastInMs: 2 }]
+
+  it('are told of the limit that is used up, and of no other of their class', async () => {
+    const limits = [
+      limit('1s', 20, 20, { waiting: 3 }),
+      limit('1m', 1_000, 25, { waiting: 3 }),
+      limit('1h', 1_000, 950, { waiting: 3 }),
+    ]
+    expect((await causesOf({ limits, queue })).map(({ what }) => what)).toEqual([
+      'harness/prod write per 1s is used up, and 3 calls wait, 3 of the client bot.',
+      'harness/prod write per 1h is nearly used up: 950 of 1000.',
+    ])
+  })
+
+  it('are told once of their class, where no limit is used up', async () => {
+    const limits = [
+      limit('1s', 20, 5, { waiting: 3 }),
+      limit('1m', 1_000, 25, { waiting: 3 }),
+      limit('1h shadow', 1, 1, { waiting: 3 }),
+    ]
+    const causes = await causesOf({ limits, queue })
+    expect(causes.map(({ about, what }) => [about, what])).toEqual([
+      ['harness/prod write', '3 calls wait for harness/prod write, of which no limit is used up, 3 of the client bot.'],
+    ])
+  })
+})
