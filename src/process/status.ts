@@ -20,7 +20,15 @@ import { allowedOf, type Ledger, type LimitUsage, StoreUnavailableError } from '
 import { duesByClass } from '../usage/due.ts'
 import type { Usage } from '../usage/usage.ts'
 import { mergeQueues } from './merge-rows.ts'
-import type { BreakerRow, BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow, Status } from '../server/admin/status.ts'
+import type {
+  BreakerRow,
+  BudgetRow,
+  CredentialRow,
+  Degradation,
+  QueueRow,
+  QuotaRow,
+  Status,
+} from '../server/admin/status.ts'
 
 interface Parts {
   readonly clock: Clock
@@ -102,10 +110,10 @@ export function gatewayStatus(parts: Parts): Status {
 const MOST_DUES = 1_000
 
 /** The budgets of teams and organisations, and of the first `most` clients. Rejects while the store can't be asked. */
-async function budgetRows({ callers }: Snapshot, ledger: Ledger, clock: Clock, most = Infinity): Promise<BudgetRow[]> {
+async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock, most = Infinity): Promise<BudgetRow[]> {
   const asked = new Asked<BudgetRow[]>()
   const turn = new Turn()
-  for (const { kind: level, name, chargeSet } of callers.levels(most)) {
+  for (const { kind: level, name, chargeSet } of snapshot.callers.levels(most)) {
     const rowOf = (usage: LimitUsage): BudgetRow => {
       const { limit, used, resetMs } = usage
       return {
@@ -118,6 +126,7 @@ async function budgetRows({ callers }: Snapshot, ledger: Ledger, clock: Clock, m
         used: amountOf(limit, used),
         remaining: amountOf(limit, Math.max(0, limit.requests - used)),
         resetMs: Math.round(resetMs),
+        isLocal: isLocalTo(snapshot, ledger) || undefined,
         ...roundedBurn(ledger.isDegraded ? UNKNOWN_BURN : meterOf(limit, clock).burn(clock.now(), usage)),
       }
     }
@@ -152,6 +161,11 @@ function queueRows({ upstreams }: Snapshot): QueueRow[] {
     }
   }
   return rows
+}
+
+/** The embedded store counts what is used also while it can't write that. */
+function isLocalTo({ config }: Snapshot, ledger: Ledger): boolean {
+  return config.store.kind === 'redis' && ledger.isDegraded
 }
 
 export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
@@ -223,6 +237,7 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
     Object.assign({}, labels, row, roundedBurn(row), {
       remaining: remainderOf(row),
       resetMs: Math.round(row.resetMs),
+      isLocal: isLocalTo(snapshot, ledger) || undefined,
       waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
     }),
   )

@@ -33,6 +33,9 @@ const CALM_MS = 60_000
 /** A rate that is too high for a moment is no forecast. */
 const HOLD_MS: Partial<Record<WebhookEvent, number>> = { exhaustion: 120_000 }
 
+/** What nobody knows anything of while the quota store is away. */
+const OF_USAGE: ReadonlySet<WebhookEvent> = new Set(['usage', 'used_up', 'reduced', 'exhaustion'])
+
 export interface EpisodesOptions {
   /** That of the webhook. */
   readonly name: string
@@ -53,7 +56,8 @@ export class Episodes {
     this.#options = options
   }
 
-  async look(conditions: readonly Condition[]): Promise<Told[]> {
+  /** Without `isUsageKnown` what was told of usage is taken for still so: that it is not seen does not say that it is over. */
+  async look(conditions: readonly Condition[], isUsageKnown = true): Promise<Told[]> {
     const { name, clock, claims, repeatMs } = this.#options
     const told: Told[] = []
     const now = clock.now()
@@ -72,7 +76,13 @@ export class Episodes {
       episode.level = Math.max(level, condition.level)
       told.push({ status: 'firing', key, condition, startedAt: episode.startedAt, at: clock.wall() })
     }
-    for (const [key, { seenAt, toldAt, condition, startedAt }] of this.#episodes) {
+    for (const [key, episode] of this.#episodes) {
+      const { toldAt, condition, startedAt } = episode
+      if (!isUsageKnown && toldAt !== undefined && OF_USAGE.has(condition.event)) {
+        episode.seenAt = now
+        claims.renew(`${name}:${key}`)
+      }
+      const { seenAt } = episode
       if (seenAt === now || (toldAt !== undefined && now - seenAt < CALM_MS)) continue
       this.#episodes.delete(key)
       if (toldAt !== undefined) told.push({ status: 'resolved', key, condition, startedAt, at: clock.wall() })

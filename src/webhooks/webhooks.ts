@@ -77,20 +77,21 @@ export class Webhooks {
     if (this.#webhooks.size === 0 || !this.#options.claims.open()) return
     // The calls of this gateway only: each gateway tells of its own.
     const { status, management } = this.#options
-    const [{ causes, limits = [] }, budgets = []] = await Promise.all([
+    const [{ causes, limits }, budgets] = await Promise.all([
       findings(this.#options, (question) => status.requests(question)),
       status.budgets(),
     ])
+    const isUsageKnown = [limits, budgets].every((rows) => rows?.every(({ isLocal }) => isLocal !== true))
     const instance = instanceName(management.config().log.instance)
     for (const [name, { config, delivery, episodes }] of this.#webhooks) {
       // What is claimed now would not be sent, and no other gateway would tell it.
       if (this.#isClosed) return
       const conditions: Condition[] = []
-      for (const cause of [...causes, ...usageCauses(limits, budgets, config.thresholds)]) {
+      for (const cause of [...causes, ...usageCauses(limits ?? [], budgets ?? [], config.thresholds)]) {
         const { event } = cause
         if (event !== undefined && config.events.includes(event)) conditions.push({ level: 0, ...cause, event })
       }
-      for (const told of await episodes.look(conditions)) {
+      for (const told of await episodes.look(conditions, isUsageKnown)) {
         const ids = { webhook: name, id: randomUUID(), instance }
         delivery.add(messageOf(told, ids, config.runbook))
       }

@@ -298,6 +298,19 @@ export const ALERT_CASES: readonly AlertCase[] = [
     [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x20 600x20 1000x200',
     [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x240',
   }),
+  when(
+    'only that the store is degraded, while Redis is away and what a gateway may not spend counts as used',
+    '40m',
+    {
+      'sluice_store_degraded{instance="a"}': '0x20 1x180',
+      [`sluice_quota_limit{${CLASS_LABELS},window="1m"}`]: '1000x200',
+      [`sluice_quota_effective_limit{${CLASS_LABELS},window="1m"}`]: '1000x200',
+      [`sluice_quota_used{${CLASS_LABELS},window="1m"}`]: '100x20 950x180',
+      'sluice_team_budget_used{team="ads",window="day usd",instance="a"}': '10x20 95x180',
+      'sluice_team_budget_limit{team="ads",window="day usd",instance="a"}': '100x200',
+    },
+    ['SluiceStoreDegraded'],
+  ),
   when('SluiceQuotaExhaustionAhead for a limit that will be used up within two hours', '40m', {
     [`sluice_quota_exhaustion_seconds{${CLASS_LABELS},window="24h"}`]: '9000-15x200',
     [`sluice_quota_burn_ratio{${CLASS_LABELS},window="24h"}`]: '3x200',

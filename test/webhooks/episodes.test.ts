@@ -19,15 +19,17 @@ function setUp(repeatMs = 4 * 60 * MINUTE) {
   const clock = new SimulatedClock()
   const episodes = new Episodes({ name: 'oncall', clock, claims: new Claims(clock), repeatMs })
   /** What is told while this is so for so long, looked at every ten seconds. */
-  const during = async (ms: number, ...conditions: Condition[]) => {
+  const looking = async (ms: number, conditions: Condition[], isUsageKnown: boolean) => {
     const told: string[] = []
     for (let at = 0; at < ms; at += 10_000) {
-      for (const { status, key } of await episodes.look(conditions)) told.push(`${status} ${key}`)
+      for (const { status, key } of await episodes.look(conditions, isUsageKnown)) told.push(`${status} ${key}`)
       await clock.advance(10_000)
     }
     return told
   }
-  return { clock, episodes, during }
+  const during = (ms: number, ...conditions: Condition[]) => looking(ms, conditions, true)
+  const duringUnknown = (ms: number, ...conditions: Condition[]) => looking(ms, conditions, false)
+  return { clock, episodes, during, duringUnknown }
 }
 
 describe('what a webhook is told', () => {
@@ -80,6 +82,17 @@ describe('what a webhook is told', () => {
     expect(await during(MINUTE)).toEqual([])
     expect(await during(MINUTE, ahead)).toEqual([])
     expect(await during(2 * MINUTE, ahead)).toEqual(['firing exhaustion harness'])
+  })
+})
+
+describe('what is told of usage, while nobody knows it', () => {
+  const used: Condition = { ...breaker, event: 'usage', level: 1 }
+  it('is not that it is over, but that of other things is', async () => {
+    const { during, duringUnknown } = setUp()
+    expect(await during(MINUTE, breaker, used)).toEqual(['firing breaker harness', 'firing usage harness'])
+    expect(await duringUnknown(20 * MINUTE)).toEqual(['resolved breaker harness'])
+    expect(await during(MINUTE, used)).toEqual([])
+    expect(await during(2 * MINUTE)).toEqual(['resolved usage harness'])
   })
 })
 

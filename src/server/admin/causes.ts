@@ -159,7 +159,7 @@ function* credentialCauses(credentials: readonly CredentialRow[]): Iterable<Caus
 }
 
 function* limitCauses(limits: readonly QuotaRow[], queue: readonly QueueRow[]): Iterable<Cause> {
-  const known = limits.filter(({ window }) => !window.endsWith(' shadow'))
+  const known = limits.filter(({ window, isLocal }) => !window.endsWith(' shadow') && isLocal !== true)
   for (const limit of known) yield* causesOfLimit(limit, queue)
   // Calls wait for a class, whose limits are rows: that some wait says nothing of a limit of which something is left.
   const classes = Map.groupBy(known, (row) => `${row.upstream}/${row.account} ${row.class}`)
@@ -205,15 +205,16 @@ export function* usageCauses(
     const severity = part >= 1 ? 'failing' : 'warning'
     return { event: 'usage', level, severity, about, alert: 'SluiceQuotaNearlyUsed', what, todo }
   }
-  for (const { upstream, account, class: kind, window, used, effective, exhaustionInMs } of limits) {
-    if (window.endsWith(' shadow')) continue
+  for (const { upstream, account, class: kind, window, used, effective, exhaustionInMs, isLocal } of limits) {
+    if (window.endsWith(' shadow') || isLocal === true) continue
     const end =
       exhaustionInMs === null || exhaustionInMs === 0 ? '' : `; at this rate it ends in ${roughly(exhaustionInMs)}`
     const todo = 'See in npx sluice top who calls most. Slow that client down, or have the vendor raise the limit.'
     const cause = reached(`${upstream}/${account} ${kind} per ${window}`, used, effective, end, todo)
     if (cause !== undefined) yield cause
   }
-  for (const { level, name, window, used, limit } of budgets) {
+  for (const { level, name, window, used, limit, isLocal } of budgets) {
+    if (isLocal === true) continue
     const todo =
       level === 'client'
         ? `Have that client call less, or raise clients.${name}.budget.`

@@ -46,8 +46,17 @@ export interface Controls {
   setBreaker(order: BreakerOrder): Promise<boolean>
 }
 
+/** Whether a row says what is known of a quota. */
+interface Judged {
+  /**
+   * True while Redis is away: what this gateway may not spend without it then counts as used, whether or not anybody used it. Else
+   * there is no such field.
+   */
+  readonly isLocal?: true | undefined
+}
+
 /** One limit of one account, as `GET /v1/quota` lists it. */
-export interface QuotaRow extends ClassLabels, Omit<ObservedUsage, 'labels'> {
+export interface QuotaRow extends ClassLabels, Omit<ObservedUsage, 'labels'>, Judged {
   /** The currency of its numbers, if the limit counts money. */
   readonly unit?: string | undefined
   readonly remaining: number
@@ -56,7 +65,7 @@ export interface QuotaRow extends ClassLabels, Omit<ObservedUsage, 'labels'> {
 }
 
 /** One window of the budget of a client, a team or an organisation, as `GET /v1/usage` lists it. */
-export interface BudgetRow extends BudgetUse {
+export interface BudgetRow extends BudgetUse, Judged {
   /** The name again, where it is a client's. */
   readonly client: string | null
   /** The currency of its numbers, if they are money. */

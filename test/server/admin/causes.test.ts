@@ -102,3 +102,30 @@ describe('calls that wait', () => {
     ])
   })
 })
+
+describe('limits and budgets, while Redis is away', () => {
+  it('are not told: what this gateway may not spend without it was used by nobody', async () => {
+    const isLocal = true as const
+    const limits = [
+      limit('1m', 1_000, 1_000, { isLocal, waiting: 3 }),
+      limit('1h', 1_000, 0, { isLocal, effective: 5 }),
+    ]
+    expect(await causesOf({ limits })).toEqual([])
+    const budget: BudgetRow = {
+      level: 'client',
+      name: 'bot',
+      client: 'bot',
+      window: '1h',
+      limit: 10,
+      used: 10,
+      remaining: 0,
+      resetMs: 1,
+      exhaustionInMs: null,
+      burnRatio: null,
+      isLocal,
+    }
+    expect([...usageCauses(limits, [budget], [0.8])]).toEqual([])
+    const { isLocal: _, ...known } = budget
+    expect([...usageCauses([limit('1m', 1_000, 900)], [known], [0.8])]).toHaveLength(2)
+  })
+})
