@@ -4,6 +4,8 @@ import type { Clock } from '../time/clock.ts'
 
 /** What was told is not told again for so long, should it end and come back; what another gateway tells, while that renews it. */
 export const CLAIM_MS = 10 * 60_000
+/** For so long it is known that a gateway has seen what another one tells. It looks several times meanwhile. */
+const SEEN_MS = 30_000
 
 /**
  * Which gateway tells what: the first that takes it. With Redis over all gateways; without it, or while it is away, this process
@@ -34,7 +36,10 @@ export class Claims {
     for (const [other, until] of this.#own) if (until <= now) this.#own.delete(other)
     if (this.#own.has(name)) return false
     const answer = await this.#redis?.set(this.#keyOf(name), 1, 'PX', CLAIM_MS, 'NX').catch(() => 'OK' as const)
-    if (answer === null) return false
+    if (answer === null) {
+      this.#redis?.set(this.#keyOf(name, 'webhook-seen'), 1, 'PX', SEEN_MS).catch(() => undefined)
+      return false
+    }
     this.#own.set(name, now + CLAIM_MS)
     return true
   }
@@ -44,6 +49,12 @@ export class Claims {
     this.#own.set(name, this.#clock.now() + CLAIM_MS)
     this.#redis?.set(this.#keyOf(name), 1, 'PX', CLAIM_MS).catch(() => undefined)
     return true
+  }
+
+  /** Whether another gateway sees what this one tells: breakers and failed calls are of each gateway. */
+  async isSeenElsewhere(name: string): Promise<boolean> {
+    const seen = await this.#redis?.get(this.#keyOf(name, 'webhook-seen')).catch(() => null)
+    return typeof seen === 'string'
   }
 
   /** Gives back what this process has claimed for a webhook: what still lasts is told anew, by whichever gateway takes it first. */
@@ -60,7 +71,7 @@ export class Claims {
   }
 
   /** Names of accounts and clients may be long. */
-  #keyOf(name: string): string {
-    return `${this.#shared?.prefix}:webhook:${hash('sha256', name)}`
+  #keyOf(name: string, sort: 'webhook' | 'webhook-seen' = 'webhook'): string {
+    return `${this.#shared?.prefix}:${sort}:${hash('sha256', name)}`
   }
 }

@@ -46,7 +46,8 @@ export interface EpisodesOptions {
 
 /**
  * Decides what one webhook is told: one message when something begins, another one when it gets worse or has lasted for `repeatMs`,
- * and one when it is over. Over all gateways one tells it, as long as `Claims` can be asked; the same one says that it is over.
+ * and one when it is over. Over all gateways one tells it, as long as `Claims` can be asked; the same one says that it is over,
+ * once none of them sees it.
  */
 export class Episodes {
   readonly #options: EpisodesOptions
@@ -77,13 +78,17 @@ export class Episodes {
       told.push({ status: 'firing', key, condition, startedAt: episode.startedAt, at: clock.wall() })
     }
     for (const [key, episode] of this.#episodes) {
-      const { toldAt, condition, startedAt } = episode
-      if (!isUsageKnown && toldAt !== undefined && OF_USAGE.has(condition.event)) {
-        episode.seenAt = now
-        claims.renew(`${name}:${key}`)
+      const { seenAt, toldAt, condition, startedAt } = episode
+      if (seenAt === now) continue
+      if (toldAt !== undefined) {
+        const isKnown = isUsageKnown || !OF_USAGE.has(condition.event)
+        if (isKnown && now - seenAt < CALM_MS) continue
+        if (!isKnown || (await claims.isSeenElsewhere(`${name}:${key}`))) {
+          episode.seenAt = now
+          claims.renew(`${name}:${key}`)
+          continue
+        }
       }
-      const { seenAt } = episode
-      if (seenAt === now || (toldAt !== undefined && now - seenAt < CALM_MS)) continue
       this.#episodes.delete(key)
       if (toldAt !== undefined) told.push({ status: 'resolved', key, condition, startedAt, at: clock.wall() })
     }

@@ -146,6 +146,25 @@ describe('what several gateways see', () => {
     expect(await told(1)).toBe(1)
   })
 
+  it('is over when none of them sees it any more', async () => {
+    const { clock, looks, redis, connections, prefix } = await startTwo(inject('redisUrl'))
+    onTestFinished(() => redis.disconnect())
+    await expect.poll(() => connections.every(({ status }) => status === 'ready')).toBe(true)
+    const told = async (i: number, ...conditions: Condition[]) =>
+      (await looks[i]!.look(conditions)).map(({ status }) => status)
+    expect(await told(0, breaker)).toEqual(['firing'])
+    for (let minute = 0; minute < 15; minute++) {
+      expect(await told(1, breaker)).toEqual([])
+      await expect.poll(() => redis.keys(`${prefix}:webhook-seen:*`)).toHaveLength(1)
+      expect(await told(0)).toEqual([])
+      await clock.advance(MINUTE)
+    }
+    // The other one sees it no longer, and what it has seen is forgotten.
+    await redis.del(await redis.keys(`${prefix}:webhook-seen:*`))
+    await clock.advance(MINUTE)
+    expect([await told(1), await told(0)]).toEqual([[], ['resolved']])
+  })
+
   it('is told by each of them while Redis is away', async () => {
     const { looks, redis } = await startTwo('redis://127.0.0.1:1')
     redis.disconnect()
