@@ -7,6 +7,7 @@ import { type Document, isAlias, isMap, isScalar, isSeq, type Scalar, visit } fr
 import { Secret } from '../schema/secret.ts'
 import type { Answer, Found } from '../secrets/source.ts'
 import { findContradictions } from './contradictions.ts'
+import { Cut } from './cut.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
 import {
@@ -20,6 +21,7 @@ import {
   type Problem,
   type SchemaError,
 } from './problem.ts'
+import { ProblemList } from './problem-list.ts'
 import { ClientSchema } from '../schema/client-schema.ts'
 import { isObject } from '../schema/json.ts'
 import { IssuerSchema } from '../schema/issuer-schema.ts'
@@ -193,7 +195,8 @@ function lostNames(document: Document): Problem[] {
 }
 
 function validate(raw: unknown, references: References): { config?: Config; problems: Problem[] } {
-  const found = new Problems(references.problems)
+  const cut = new Cut()
+  const found = new ProblemList(references.problems, raw, cut)
   let candidate = withDefaults(raw)
   convertReferenced(candidate, references.whole)
   let isWhole = true
@@ -207,7 +210,8 @@ function validate(raw: unknown, references: References): { config?: Config; prob
     isWhole = false
     // structuredClone would throw: where a list stands instead of a client, the defaults have kept the list's own
     // method `keys`.
-    const cut = JSON.parse(JSON.stringify(candidate)) as unknown
+    const rest = JSON.parse(JSON.stringify(candidate)) as unknown
+    const wrong: Path[] = []
     for (const error of errors) {
       const path = parsePointer(error.instancePath)
       // The root can't be cut out. An object that lacks a key is cut out as a whole.
@@ -216,9 +220,10 @@ function validate(raw: unknown, references: References): { config?: Config; prob
       }
       // So is one of several alternatives: without a part of it, it may be something else that is right.
       const isCutWhole = error.keyword === 'required' || error.keyword === 'anyOf'
-      for (const problem of explain(error, candidate)) remove(cut, isCutWhole ? path : problem.path)
+      for (const problem of explain(error, candidate)) wrong.push(isCutWhole ? path : problem.path)
     }
-    candidate = withDefaults(cut)
+    cut.remove(rest, wrong)
+    candidate = withDefaults(rest)
   }
   const config = Value.Decode(ConfigSchema, candidate)
   for (const problem of findContradictions(config)) found.addUnlessCausedByOthers(problem)
@@ -227,39 +232,6 @@ function validate(raw: unknown, references: References): { config?: Config; prob
 
 function errorsIn(candidate: unknown): SchemaError[] {
   return [...Value.Errors(ConfigSchema, candidate)]
-}
-
-/** Problems, at most one for each place. */
-class Problems {
-  readonly all: Problem[]
-  readonly #places: Set<string>
-
-  constructor(problems: readonly Problem[]) {
-    this.all = [...problems]
-    this.#places = new Set(problems.map(({ path }) => pointer(path)))
-  }
-
-  add(problem: Problem): void {
-    const place = pointer(problem.path)
-    for (let i = place.length; i > 0; i = place.lastIndexOf('/', i - 1)) if (this.#places.has(place.slice(0, i))) return
-    this.#places.add(place)
-    this.all.push(problem)
-  }
-
-  /** Adds a problem of a configuration from which something was cut out, unless the cut has caused it. */
-  addUnlessCausedByOthers(problem: Problem): void {
-    const place = pointer(problem.path)
-    if (this.#isBlamedIn(place)) return
-    if (problem.path.at(-1) === 'url' && this.#places.has(place.replace(/url$/, 'preset'))) return
-    if (problem.path.at(-1) === 'name' && this.#isBlamedIn(place.replace(/name$/, 'weights'))) return
-    if (problem.path.at(-1) === 'id' && this.#places.has(place.replace(/id$/, 'credential/value'))) return
-    this.add(problem)
-  }
-
-  #isBlamedIn(place: string): boolean {
-    for (const blamed of this.#places) if (blamed.startsWith(`${place}/`)) return true
-    return false
-  }
 }
 
 /** What there is any number of, by name: the library fills in no defaults there. */
@@ -312,18 +284,6 @@ function convertReferenced(candidate: unknown, whole: ReadonlySet<string>): void
     const text = Value.Pointer.Get(candidate, error.instancePath)
     if (typeof text === 'string' && /^-?\d+$/.test(text)) Value.Pointer.Set(candidate, error.instancePath, Number(text))
   }
-}
-
-function remove(value: unknown, path: Path): void {
-  let parent = value
-  for (const step of path.slice(0, -1)) {
-    if (typeof parent !== 'object' || parent === null) return
-    parent = (parent as Record<string, unknown>)[step]
-  }
-  const last = path.at(-1)
-  if (last === undefined || typeof parent !== 'object' || parent === null) return
-  if (Array.isArray(parent)) parent.splice(Number(last), 1)
-  else delete (parent as Record<string, unknown>)[last]
 }
 
 function asObject(value: unknown): Record<string, unknown> {

@@ -415,6 +415,106 @@ describe('one mistake', () => {
   ])('%s is reported once', (_, key) => {
     expect(problemsOf(`${VALID}clients: { a: { keys: ["${key}"] } }`)).toHaveLength(1)
   })
+
+  it('of a list is named by its own index and line, whatever else is wrong in the list', () => {
+    const routes = (...items: string[]): string =>
+      `${VALID}    routes:\n${items.map((item) => `      - ${item}\n`).join('')}`
+    expect(
+      problemsOf(routes('{ path: /a }', '{ path: /b, class: read }', '{ path: /c }', '{ path: /d, class: read }')),
+    ).toEqual([
+      'sluice.yaml:8:9: upstreams.harness.routes[0].class: the key "class" is missing',
+      'sluice.yaml:10:9: upstreams.harness.routes[2].class: the key "class" is missing',
+    ])
+    const lacksTwo = ['{ method: GET }', '{ path: /b, class: read }', '{ path: /c, class: write }']
+    expect(
+      problemsOf(
+        routes(...lacksTwo, '{ path: /d, class: raed }', '{ path: e, class: x }', '{ path: /f, class: wriet }'),
+      ),
+    ).toEqual([
+      'sluice.yaml:8:9: upstreams.harness.routes[0].path: the key "path" is missing',
+      'sluice.yaml:8:9: upstreams.harness.routes[0].class: the key "class" is missing',
+      expect.stringContaining('sluice.yaml:11:28: upstreams.harness.routes[3].class: this class has no entry'),
+      expect.stringContaining('sluice.yaml:12:17: upstreams.harness.routes[4].path: must be a path'),
+      expect.stringContaining('sluice.yaml:13:28: upstreams.harness.routes[5].class: this class has no entry'),
+    ])
+  })
+
+  it('of a list in a list is named by both indices', () => {
+    const routes =
+      '[{ path: /a }, { path: "/{x}", class: read, redact: [1, x, y] }, { class: read }, { path: /b, class: z }]'
+    expect(problemsOf(`${VALID}    routes: ${routes}`).map((line) => line.split(': ')[1])).toEqual([
+      'upstreams.harness.routes[0].class',
+      'upstreams.harness.routes[1].redact[0]',
+      'upstreams.harness.routes[1].redact[2]',
+      'upstreams.harness.routes[2].path',
+      'upstreams.harness.routes[3].class',
+    ])
+  })
+
+  const clientWith = (scope: string): string =>
+    `${VALID}clients: { a: { keys: ["sha256:${'1'.repeat(64)}"], ${scope} } }`
+  const other = (text: string): string => `upstreams: { u: { url: "https://u", accounts: { main: {} }, ${text} } }`
+  it.each([
+    [
+      'a type of credential',
+      other('').replace(
+        'main: {}',
+        'main: { credential: { type: oauth, tokenUrl: "https://t", clientId: x, clientSecret: y } }',
+      ),
+    ],
+    ['a kind of store', `${VALID}store: { kind: reddis, url: "redis://h", tls: {} }`],
+    [
+      'a kind of store, with the cache there',
+      `${VALID}store: { kind: reddis, url: "redis://h" }\ncache: { store: redis }`,
+    ],
+    ['an amount', other('limits: { read: [{ amount: "-5", unit: usd, window: 1h }] }')],
+    [
+      'a currency',
+      other(
+        'limits: { read: [{ amount: 5, unit: "$", window: 1h }] }, price: { unit: usd, list: { default: { call: 1 } } }',
+      ),
+    ],
+    [
+      'a price',
+      other(
+        'limits: { read: [{ amount: 5, unit: usd, window: 1h }] }, price: { unit: usd, list: 5 }, routes: [{ path: /a, class: read, price: x }]',
+      ),
+    ],
+    [
+      'a preset, with classes of it',
+      clientWith('classes: [read]').replace(
+        'preset: harness',
+        'preset: harnes\n    limitSet: published\n    concurrency: { read: 5 }\n    routes: [{ path: /a, class: read }]',
+      ),
+    ],
+    ['limits of a class', other('limits: { mine: 5 }, routes: [{ path: /a, class: mine }], concurrency: { mine: 1 }')],
+    [
+      'an upstream',
+      `${clientWith('upstreams: [b], accounts: [b/x]')}\ndefaultUpstream: b`.replace(
+        'upstreams:',
+        'upstreams:\n  b: 5',
+      ),
+    ],
+    ['an admin token', `${VALID}admin: { host: 0.0.0.0, token: 123 }`],
+    ['clients', `${VALID}server: { host: 0.0.0.0 }\nclients: 5`],
+    ['a balancer', `${VALID}server: { proxyProtocol: true, trustedProxies: [x] }`],
+    ['a team', `${clientWith('team: t')}\nteams: { t: 5 }`],
+    ['a delay', `${VALID}    retry: { baseDelay: 90s, maxDelay: 2 min }`],
+  ])('in %s is not blamed on what depends on it', (_, text) => {
+    expect(problemsOf(text)).toHaveLength(1)
+  })
+
+  it('in a reference hides nothing that does not depend on its value', () => {
+    const credential = '{ type: oauth2, tokenUrl: "https://t", clientId: x, clientSecret: "${env:NOPE}" }'
+    const text = VALID.replace(/\{ id: .*/, `{ credential: ${credential} }`)
+    const check = () => parseConfig(text, { env: {}, ignores: () => true })
+    expect(check).toThrow('prod.id: the key "id" is missing, and the credential does not carry the account')
+  })
+
+  it('in a preset hides nothing that does not depend on it', () => {
+    const text = VALID.replace('preset: harness', 'preset: harnes\n    retry: { baseDelay: 90s }')
+    expect(problemsOf(text).join()).toContain('retry.baseDelay: must not be longer than retry.maxDelay')
+  })
 })
 
 describe('references in a configuration', () => {

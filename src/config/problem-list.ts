@@ -1,0 +1,105 @@
+import { Value } from 'typebox/value'
+import type { Cut } from './cut.ts'
+import { type Path, pointer, type Problem } from './problem.ts'
+
+/**
+ * What a key is judged by: keys beside it, or places that begin with "/". Where one of them is wrong, it is gone when the key is
+ * judged, and the message would be wrong, too.
+ */
+const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
+  ['name', ['weights']],
+  ['id', ['credential', 'credential/value']],
+  ['requests', ['amount', 'concurrent']],
+  ['window', ['concurrent']],
+  ['amount', ['unit']],
+  ['unit', ['amount']],
+  ['burst', ['pace']],
+  ['baseDelay', ['maxDelay']],
+  ['pool', ['credentials']],
+  ['clientSecret', ['key']],
+  ['keyId', ['key']],
+  ['algorithm', ['key']],
+  ['clientAuth', ['clientSecret']],
+  ['oldKeys', ['key']],
+  ['token', ['roleId']],
+  ['keys', ['tokens', 'certificates']],
+  ['host', ['token', 'tokens', '/clients']],
+  ['proxyProtocol', ['trustedProxies']],
+  ['certificates', ['/server/tls']],
+  ['store', ['/store/kind']],
+  ['headers', ['/store/regions/longestCall']],
+])
+
+/** What may come from the preset of an upstream, or depends on the classes and routes that do. */
+const BY_PRESET = new Set<string | number | undefined>('url class classes concurrency limitSet routes scope'.split(' '))
+const PRESET = /^\/upstreams\/[^/]+\/preset$/
+
+/** What needs the price of an upstream. */
+const BY_PRICE = new Set<string | number | undefined>(['amount', 'unit', 'price'])
+const PRICE = /^\/upstreams\/[^/]+\/price(\/|$)/
+
+/** Problems, at most one for each place. */
+export class ProblemList {
+  readonly all: Problem[]
+  readonly #raw: unknown
+  readonly #cut: Cut
+  readonly #places: Set<string>
+
+  constructor(problems: readonly Problem[], raw: unknown, cut: Cut) {
+    this.all = [...problems]
+    this.#raw = raw
+    this.#cut = cut
+    this.#places = new Set(problems.map(({ path }) => pointer(path)))
+  }
+
+  add(problem: Problem): void {
+    const place = pointer(problem.path)
+    for (let i = place.length; i > 0; i = place.lastIndexOf('/', i - 1)) if (this.#places.has(place.slice(0, i))) return
+    this.#places.add(place)
+    this.all.push(problem)
+  }
+
+  /** Adds a problem of what the cuts have left, unless they have caused it. */
+  addUnlessCausedByOthers({ path, message }: Problem): void {
+    const problem = { path: this.#cut.inFile(path), message }
+    if (!this.#isCausedByOthers(problem)) this.add(problem)
+  }
+
+  #isCausedByOthers({ path }: Problem): boolean {
+    const [last, list] = [path.at(-1), path.at(-2)]
+    const parent = pointer(path.slice(0, -1))
+    // A type or kind says which keys belong to it.
+    const judges = ['type', 'kind', ...(JUDGED_BY.get(last) ?? [])]
+    const places = judges.map((judge) => (judge.startsWith('/') ? judge : `${parent}/${judge}`))
+    if (hasBelow(this.#places, pointer(path)) || places.some((place) => this.#isWrong(place))) return true
+    if (this.#namesWhatIsGone(textAt(this.#raw, path), String(last))) return true
+    if ([last, list].some((key) => BY_PRESET.has(key)) && this.#isPresetGone(path)) return true
+    return BY_PRICE.has(last) && [...this.#cut.places].some((place) => PRICE.test(place))
+  }
+
+  /** Of the upstream that the path is in; of any, if it is in none. */
+  #isPresetGone(path: Path): boolean {
+    const upstream = path[0] === 'upstreams' ? pointer(path.slice(0, 2)) : ''
+    return [...this.#cut.places].some((place) => place.startsWith(`${upstream}/`) && PRESET.test(place))
+  }
+
+  /** An account is named as upstream/account. */
+  #namesWhatIsGone(...texts: readonly string[]): boolean {
+    return texts.some((text) => [text, ...text.split('/')].some((name) => this.#cut.names.has(name)))
+  }
+
+  /** A reference that does not resolve is blamed, and not cut out: what is beside it in a mapping can be judged. */
+  #isWrong(place: string): boolean {
+    return this.#places.has(place) || this.#cut.places.has(place) || hasBelow(this.#cut.places, place)
+  }
+}
+
+function hasBelow(places: ReadonlySet<string>, place: string): boolean {
+  for (const one of places) if (one.startsWith(`${place}/`)) return true
+  return false
+}
+
+function textAt(raw: unknown, path: Path): string {
+  const value = Value.Pointer.Get(raw, pointer(path))
+  return typeof value === 'string' ? value : ''
+}
