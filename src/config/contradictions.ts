@@ -1,4 +1,3 @@
-import { createSecureContext } from 'node:tls'
 import { isIP } from 'node:net'
 import { bareHost, isLocalhost, isLoopback, isPublicAddress, withoutBrackets } from '../net/address.ts'
 import { checkClients } from './client-problems.ts'
@@ -12,7 +11,8 @@ import { classesOf, EVERY_CALL } from '../schema/limits.ts'
 import { presets } from './presets/index.ts'
 import type { Preset } from './presets/preset.ts'
 import { checkName, didYouMean, type Path, type Problem, type Report } from './problem.ts'
-import type { Config, ListenerTls, UpstreamConfig } from '../schema/schema.ts'
+import type { Config, UpstreamConfig } from '../schema/schema.ts'
+import { checkListenerTls, checkTls } from './tls-problems.ts'
 
 /**
  * Finds settings that exclude one another, or refer to what does not exist. Messages name keys, which are in the file.
@@ -33,9 +33,7 @@ export function findContradictions(config: Config): Problem[] {
 }
 
 function checkListeners({ server, admin, forwardProxy, clients }: Config, report: Report): void {
-  if (server.tls !== undefined && !isKeyPair(server.tls)) {
-    report(['server', 'tls'], 'cert and key are no PEM of a certificate and its private key')
-  }
+  checkListenerTls(['server', 'tls'], server.tls, report)
   if (!isLoopback(server.host) && clients === undefined) {
     report(['server', 'host'], 'clients must be configured when the gateway listens beyond loopback')
   }
@@ -54,15 +52,6 @@ function checkListeners({ server, admin, forwardProxy, clients }: Config, report
   }
   if (forwardProxy.port !== 0 && [server.port, admin.port].includes(forwardProxy.port)) {
     report(['forwardProxy', 'port'], 'is the port of server or admin, too; they must differ')
-  }
-}
-
-function isKeyPair({ cert, key }: ListenerTls): boolean {
-  try {
-    createSecureContext({ cert, key: key.reveal() })
-    return true
-  } catch {
-    return false
   }
 }
 
@@ -99,7 +88,7 @@ function checkRegions({ kind, regions }: Config['store'], upstreams: Config['ups
 }
 
 function checkRedisTls(path: Path, { url, tls }: Pick<Config['store'], 'url' | 'tls'>, report: Report): void {
-  checkCertificate(path, tls, report)
+  checkTls(path, tls, report)
   if (tls !== undefined && url?.reveal().startsWith('redis:') === true)
     report(path, 'the url is redis://, so tls does nothing; write rediss://')
 }
@@ -175,7 +164,7 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   if (upstream.proxy !== undefined && !isProxyUrl(upstream.proxy.reveal())) {
     report([...path, 'proxy'], NO_PROXY)
   }
-  checkCertificate([...path, 'tls'], upstream.tls, report)
+  checkTls([...path, 'tls'], upstream.tls, report)
   if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
     report([...path, 'tls'], 'the url is http://, so tls does nothing')
   }
@@ -201,7 +190,7 @@ function checkWebhooks({ webhooks, networkAccess }: Config, report: Report): voi
         report([...path, 'headers', header], 'must be text that a header can hold')
     }
     if (proxy !== undefined && !isProxyUrl(proxy.reveal())) report([...path, 'proxy'], NO_PROXY)
-    checkCertificate([...path, 'tls'], tls, report)
+    checkTls([...path, 'tls'], tls, report)
   }
 }
 
@@ -245,10 +234,6 @@ function checkLimitSet(path: Path, { limitSet }: UpstreamConfig, preset: Preset 
   const known = Object.keys(preset?.limitSets ?? {})
   if (known.length === 0) report([...path, 'limitSet'], 'only a preset with several sets of limits has one to choose')
   else checkName([...path, 'limitSet'], limitSet, known, `there is no set "${limitSet}"`, report)
-}
-
-function checkCertificate(path: Path, tls: UpstreamConfig['tls'], report: Report): void {
-  if ((tls?.cert === undefined) !== (tls?.key === undefined)) report(path, 'cert and key go together')
 }
 
 function checkAccounts(path: Path, upstream: UpstreamConfig, preset: Preset | undefined, report: Report): void {

@@ -5,6 +5,7 @@ import type { Secret } from '../schema/secret.ts'
 import { faultOfKey } from '../credentials/signing-key.ts'
 import { parseMasterKey } from '../secrets/master-keys.ts'
 import type { AccountConfig, CredentialConfig, SecretsConfig } from '../schema/schema.ts'
+import { checkAuthorities } from './tls-problems.ts'
 
 /** Finds what a credential lacks, and what belongs to another type of credential. Never shows a value. */
 function checkCredential(path: Path, credential: CredentialConfig, report: Report): void {
@@ -70,6 +71,7 @@ export function checkSecrets({ key, oldKeys = [], vault }: SecretsConfig, report
   if (vault?.token !== undefined && vault.secretId !== undefined) {
     report(['secrets', 'vault', 'secretId'], 'secretId belongs to roleId')
   }
+  checkAuthorities(['secrets', 'vault', 'ca'], vault?.ca, report)
   const message = 'must be 32 bytes in Base64 or hex, such as `openssl rand -base64 32` prints'
   if (key !== undefined && !isMasterKey(key)) report(['secrets', 'key'], message)
   if (key === undefined && oldKeys.length > 0) report(['secrets', 'oldKeys'], 'without a key there are no older ones')

@@ -19,6 +19,7 @@ const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
   ['clientSecret', ['key']],
   ['keyId', ['key']],
   ['algorithm', ['key']],
+  ['cert', ['key']],
   ['clientAuth', ['clientSecret']],
   ['oldKeys', ['key']],
   ['token', ['roleId']],

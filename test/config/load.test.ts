@@ -1,5 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { rootCertificates } from 'node:tls'
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
 import { parseConfig } from '../../src/config/load.ts'
@@ -405,6 +406,70 @@ defaultUpstream: ticket
     const problems = problemsOf(VALID, { KEY: 'pat.AbCdEf.x.secret\nX-Evil: 1' }).join('\n')
     expect(problems).toContain('credential.value: holds a character that no header value may have')
     expect(problems).not.toContain('secret')
+  })
+})
+
+describe('a certificate', () => {
+  const tls = (place: string, value: object): string => {
+    const text = JSON.stringify(value)
+    const store = (fields: string): string => `${VALID}store: { kind: redis, url: "rediss://h", ${fields} }`
+    const home = `{ url: "rediss://h", tls: ${text} }`
+    const texts: Record<string, string> = {
+      'upstreams.harness.tls': `${VALID}    tls: ${text}`,
+      'store.tls': store(`tls: ${text}`),
+      'store.regions.home.tls': store(`regions: { name: eu, weights: { eu: 1, us: 1 }, home: ${home} }`),
+      'webhooks.ops.tls': `${VALID}webhooks: { ops: { url: "https://h", tls: ${text} } }`,
+      'server.tls': `${VALID}server: { tls: ${text} }`,
+      'secrets.vault': `${VALID}secrets: { vault: { url: "https://h", token: x, ...: 0 } }`.replace(
+        '...: 0',
+        text.slice(1, -1),
+      ),
+    }
+    return texts[place]!
+  }
+  const [good = '', another = ''] = rootCertificates
+  const authorities = [
+    'upstreams.harness.tls',
+    'store.tls',
+    'store.regions.home.tls',
+    'webhooks.ops.tls',
+    'secrets.vault',
+  ]
+
+  it.each(authorities)('that is none is no authority: %s', (place) => {
+    const cut = another.slice(0, 400)
+    const empty = '-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----'
+    for (const ca of ['/tmp/c.pem', 'junk', '', empty, cut, `${good}\n${cut}`, `${good}\n${empty}`, `${cut}\n${good}`])
+      expect(problemsOf(tls(place, { ca })), ca).toEqual([
+        expect.stringContaining(`: ${place}.ca: is no PEM of a certificate: to read a file, write \${file:/path}`),
+      ])
+    for (const ca of [
+      good,
+      `${good}\n${another}\n`,
+      `# Root of x\n${good}\nand another\n${another}`.replaceAll('\n', '\r\n'),
+    ])
+      expect(problemsOf(tls(place, { ca })), ca).toEqual([])
+  })
+
+  it.each(authorities.slice(0, -1))('and a key that are none are refused, without being shown: %s', (place) => {
+    const problems = problemsOf(tls(place, { ca: good, cert: '/tmp/c.pem', key: 'hidden' }))
+    expect(problems).toEqual([
+      expect.stringContaining(`: ${place}.cert: cert and key are no PEM of a certificate and its`),
+    ])
+    expect(problems.join()).not.toContain('hidden')
+  })
+
+  it('that is none proves no client', () => {
+    const problems = problemsOf(tls('server.tls', { cert: 'x', key: 'hidden', clientCa: 'junk' }))
+    expect(problems.join('\n')).toContain('server.tls.clientCa: is no PEM of a certificate')
+    expect(problems.join('\n')).toContain('server.tls.cert: cert and key are no PEM')
+    expect(problems.join()).not.toContain('hidden')
+  })
+
+  it('may be a reference that does not resolve where the configuration is checked without secrets', () => {
+    const text = tls('upstreams.harness.tls', { ca: '${file:/nope}', cert: '${file:/nope}', key: '${env:NOPE}' })
+    const options = { env: { KEY: 'pat.AbCdEf.id.x' }, ignores: () => true }
+    expect(() => parseConfig(text, options)).not.toThrow()
   })
 })
 

@@ -1,0 +1,45 @@
+import { X509Certificate } from 'node:crypto'
+import { createSecureContext } from 'node:tls'
+import type { ListenerTls, UpstreamConfig } from '../schema/schema.ts'
+import type { Secret } from '../schema/secret.ts'
+import type { Path, Report } from './problem.ts'
+
+const REMEDY = ': to read a file, write ${file:/path}'
+
+export function checkListenerTls(path: Path, tls: ListenerTls | undefined, report: Report): void {
+  if (tls === undefined) return
+  checkKeyPair(path, tls, report)
+  checkAuthorities([...path, 'clientCa'], tls.clientCa, report)
+}
+
+export function checkTls(path: Path, tls: UpstreamConfig['tls'], report: Report): void {
+  if (tls === undefined) return
+  const { cert, key, ca } = tls
+  if (cert !== undefined && key !== undefined) checkKeyPair(path, { cert, key }, report)
+  else if (cert !== undefined || key !== undefined) report(path, 'cert and key go together')
+  checkAuthorities([...path, 'ca'], ca, report)
+}
+
+function checkKeyPair(path: Path, { cert, key }: { cert: string; key: Secret }, report: Report): void {
+  try {
+    createSecureContext({ cert, key: key.reveal() })
+  } catch {
+    report([...path, 'cert'], `cert and key are no PEM of a certificate and its private key${REMEDY}`)
+  }
+}
+
+/** Node takes any text for the authorities. It finds no certificate in most of them, and then believes none at all. */
+export function checkAuthorities(path: Path, pem: string | undefined, report: Report): void {
+  if (pem !== undefined && !isPemOfCertificates(pem)) report(path, `is no PEM of a certificate${REMEDY}`)
+}
+
+function isPemOfCertificates(pem: string): boolean {
+  const blocks = pem
+    .split(/(?=-----BEGIN )/)
+    .filter((block) => /^-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----/.test(block))
+  try {
+    return blocks.map((block) => new X509Certificate(block)).length > 0
+  } catch {
+    return false
+  }
+}
