@@ -199,8 +199,8 @@ function checkDisguises(path: Path, { throttle }: UpstreamConfig, classes: strin
     if (header === undefined && body === undefined && [status].flat().some((one) => one < 400)) {
       report([...path, index], 'every such answer would be a refusal: add header or body, or a status of 400 and more')
     }
-    for (const name of named)
-      checkName([...path, index, 'classes'], name, classes, `there is no class "${name}"`, report)
+    for (const [number, name] of named.entries())
+      checkName([...path, index, 'classes', number], name, classes, 'there is no such class', report)
   }
 }
 
@@ -233,7 +233,7 @@ function checkLimitSet(path: Path, { limitSet }: UpstreamConfig, preset: Preset 
   if (limitSet === undefined) return
   const known = Object.keys(preset?.limitSets ?? {})
   if (known.length === 0) report([...path, 'limitSet'], 'only a preset with several sets of limits has one to choose')
-  else checkName([...path, 'limitSet'], limitSet, known, `there is no set "${limitSet}"`, report)
+  else checkName([...path, 'limitSet'], limitSet, known, 'there is no such set', report)
 }
 
 function checkAccounts(path: Path, upstream: UpstreamConfig, preset: Preset | undefined, report: Report): void {

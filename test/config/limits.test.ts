@@ -140,7 +140,7 @@ describe('limits in a configuration', () => {
       'c:8:15: limitSet: only a preset with several sets of limits has one to choose',
     ])
     expect(problemsOf('', '    preset: jira\n    limitSet: token')[0]).toContain(
-      'there is no set "token"; known here: api-token',
+      'there is no such set; known here: api-token',
     )
   })
 

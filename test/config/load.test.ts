@@ -669,3 +669,5 @@ describe('references in a configuration', () => {
     expect(problems.join('\n')).not.toContain('top secret')
   })
 })
+    ['a set of limits', '    limitSet: "${env:S}"'],
+    ['a class that is told by an answer', '    throttle: { when: [{ header: { x: y }, classes: ["${env:S}"] }] }'],

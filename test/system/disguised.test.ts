@@ -169,7 +169,7 @@ describe('the configuration of refusals in disguise', () => {
     [{ status: [200, 500] }, 'every such answer would be a refusal'],
     [{ status: 100, header: { a: 'b' } }, 'a status from 200 to 599'],
     [{ body: { errors: 1 } }, 'throttle.when[0].body'],
-    [{ classes: ['reed'], body: { '/a': 1 } }, 'there is no class "reed"'],
+    [{ classes: ['reed'], body: { '/a': 1 } }, 'throttle.when[0].classes[0]: there is no such class'],
   ])('refuses %o', (entry, message) => {
     expect(problem(entry)).toContain(message)
   })
