@@ -247,7 +247,7 @@ function withDefaults(raw: unknown): unknown {
   const config = structuredClone(raw)
   for (const [name, upstream] of Object.entries(asObject(config['upstreams']))) {
     if (!isObject(upstream)) continue
-    const preset = presets[String(upstream['preset'])]
+    const preset = entryOf(presets, upstream['preset'])
     asObject(config['upstreams'])[name] = Value.Default(
       UpstreamSchema,
       preset ? overlay(configOf(preset, upstream['limitSet']), upstream) : upstream,
@@ -261,8 +261,13 @@ function withDefaults(raw: unknown): unknown {
 }
 
 function configOf({ config, limitSets = {} }: Preset, limitSet: unknown): object {
-  const limits = limitSets[String(limitSet)]
+  const limits = entryOf(limitSets, limitSet)
   return limits === undefined ? config : { ...config, limits }
+}
+
+/** An entry of ours. Every object has a `toString`, which would be copied into the configuration. */
+function entryOf<T>(entries: Readonly<Record<string, T>>, name: unknown): T | undefined {
+  return typeof name === 'string' && Object.hasOwn(entries, name) ? entries[name] : undefined
 }
 
 function overlay(preset: object, upstream: Record<string, unknown>): Record<string, unknown> {

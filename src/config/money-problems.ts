@@ -39,7 +39,7 @@ function checkList(path: Path, { list = {}, response }: MoneyConfig, report: Rep
     const at = [...path, name]
     const isFlat = Object.keys(prices).every((value) => value === 'call')
     for (const value of isFlat ? [] : values)
-      if (prices[value] === undefined) report(at, `has no price for ${value}, which response.values has`)
+      if (!Object.hasOwn(prices, value)) report(at, `has no price for ${value}, which response.values has`)
     for (const value of Object.keys(prices)) {
       if (value === 'call' || values.includes(value)) continue
       const what =

@@ -31,7 +31,7 @@ export function collectClaims(
 ): Claim[] {
   const claims: Claim[] = []
   for (const name of rules.headers) {
-    const value = headers[name]
+    const value = Object.hasOwn(headers, name) ? headers[name] : undefined
     if (value === undefined) continue
     // Nobody knows which of several values the upstream uses, so each is a claim.
     for (const id of membersOf(value)) if (id !== '') claims.push({ place: `header ${name}`, id })

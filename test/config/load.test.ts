@@ -197,6 +197,23 @@ defaultUpstream: ticket
     expect(problemsOf(text).join('\n')).toContain(expected)
   })
 
+  it.each(['constructor', 'toString', 'valueOf', '__proto__'])(
+    'takes %s for no preset, and for none of its sets',
+    (word) => {
+      expect(problemsOf(`${VALID}    limitSet: ${word}`)).toEqual([
+        expect.stringContaining('upstreams.harness.limitSet: there is no such set'),
+      ])
+      expect(problemsOf(VALID.replace('preset: harness', `preset: ${word}\n    limitSet: ${word}`))).toEqual([
+        expect.stringContaining('upstreams.harness.preset: must be one of harness, everruns'),
+      ])
+    },
+  )
+
+  it('takes toString for no price', () => {
+    const price = `{ unit: usd, reserve: 1, response: { values: { toString: { header: x } } }, list: { m: { other: 1 } } }`
+    expect(problemsOf(`${VALID}    price: ${price}`).join('\n')).toContain('price.list.m: has no price for toString')
+  })
+
   it.each([
     ['no other region', { weights: { eu: 1 } }, 'regions.weights: at least two regions are needed'],
     [

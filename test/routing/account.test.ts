@@ -26,6 +26,10 @@ describe('account claims', () => {
   })
 })
 
+it('finds no claim in a header that nobody sent, whatever its name means in JavaScript', () => {
+  expect(collectClaims({ ...rules, headers: ['constructor', '__proto__'] }, ['/x'], '', {})).toEqual([])
+})
+
 describe('the choice of an account', () => {
   const prod = { name: 'prod', id: 'P' }
   const staging = { name: 'staging', id: 'S' }
