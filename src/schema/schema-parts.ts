@@ -4,7 +4,7 @@ import { METHODS } from '../http/node-http.ts'
 import { Secret } from './secret.ts'
 import { CALENDAR_UNITS, type CalendarUnit, WEEKDAYS } from '../time/calendar.ts'
 import { isMadeAnew } from '../http/hop-by-hop.ts'
-import { formatDuration, parseDuration, parseMoment, parsePercent } from './units.ts'
+import { formatDuration, formatPercent, parseDuration, parseMoment, parsePercent } from './units.ts'
 
 /** The parts that the schemas of the configuration are made of. */
 
@@ -129,7 +129,7 @@ export const percent = (description: string, defaultValue?: string) =>
     }),
   )
     .Decode(parsePercent)
-    .Encode((share) => `${share * 100}%`)
+    .Encode(formatPercent)
 
 export const hidden = (text: Type.TString) =>
   Type.Codec(text)

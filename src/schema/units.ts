@@ -20,6 +20,11 @@ export function parsePercent(text: string): number {
   return Number(text.slice(0, -1)) / 100
 }
 
+/** Writes a share as it was written. A product alone would make 7.000000000000001% of 7%, and 1e-7% of 0.0000001%. */
+export function formatPercent(share: number): string {
+  return `${(share * 100).toLocaleString('en', { maximumSignificantDigits: 15, useGrouping: false })}%`
+}
+
 /**
  * Reads a date with a time, as milliseconds since 1970. A date without a time means the end of that day in UTC. NaN for a date
  * or time that does not exist.

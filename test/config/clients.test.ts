@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
 import { ConfigError } from '../../src/config/problem.ts'
 import { warningsOf } from '../../src/config/warnings.ts'
+import { configuredClients } from '../../src/server/admin/client-view.ts'
 import { harnessConfig } from '../support/gateway.ts'
 
 const KEY = `sha256:${'1'.repeat(64)}`
@@ -29,6 +30,13 @@ describe('clients in a configuration', () => {
       { hash: OTHER, label: 'CI', expires: Date.parse('2027-02-01T00:00Z') },
     ])
   })
+
+  it.each(['0%', '7%', '12.3%', '57%', '33.3333%', '0.0000001%', '99.9%', '100%'])(
+    'are shown with the share %s as it was written',
+    (share) => {
+      expect(configuredClients(load({ bot: { keys: [KEY], share } }))).toEqual([expect.objectContaining({ share })])
+    },
+  )
 
   it.each([
     ['2027-01-31T18:00Z', '2027-01-31T18:00Z'],
