@@ -2,11 +2,13 @@ import type { Command } from 'commander'
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
+import { Value } from 'typebox/value'
 import type { Change } from '../audit/audit.ts'
 import { systemClock } from '../time/clock.ts'
 import { findConfig } from '../config/find.ts'
 import type { Path } from '../config/problem.ts'
 import { isBlank } from '../secrets/references.ts'
+import { moment } from '../schema/schema-parts.ts'
 import { openStore } from '../secrets/open.ts'
 import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../secrets/secret-store.ts'
 import { auditChange } from './audit-change.ts'
@@ -75,7 +77,7 @@ export function listCredentials(options: Options): Promise<void> {
     const listed = await store.list()
     if (listed.length === 0) process.stderr.write('the store is empty\n')
     for (const { name, version, key, createdAt, expiresAt, isRefused } of listed) {
-      const expires = expiresAt === undefined ? 'never' : toDate(expiresAt)
+      const expires = expiresAt === undefined ? 'never' : new Date(expiresAt).toISOString()
       const refused = isRefused ? ['refused'] : []
       say([name, version, `key ${key}`, `set ${toDate(createdAt)}`, `expires ${expires}`, ...refused].join('\t'))
     }
@@ -161,9 +163,9 @@ function checkArguments(name: string, command: Command): void {
 
 function toTime(text: string | undefined): number | undefined {
   if (text === undefined) return undefined
-  const time = Date.parse(text)
-  if (Number.isNaN(time)) throw new CommandError('--expires must be a date such as 2027-01-31')
-  return time
+  const schema = moment('')
+  if (Value.Check(schema, text)) return Value.Decode(schema, text)
+  throw new CommandError('--expires must be a day such as 2027-01-31, or a time such as 2027-01-31T18:00Z, that exists')
 }
 
 function toDate(time: number): string {

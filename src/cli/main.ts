@@ -244,13 +244,19 @@ function addCredentialCommands(program: Command): void {
   command(credentials, 'set', 'store a secret, read from a prompt or from stdin')
     .argument('<name>')
     .allowExcessArguments()
-    .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
+    .option(
+      '--expires <date>',
+      'when the vendor stops taking it, such as 2027-01-31 (the end of that day in UTC) or 2027-01-31T18:00Z',
+    )
     .option(...CONFIG)
     .action(lazy(async () => (await import('./credentials.ts')).setCredential))
   command(credentials, 'rotate', 'put a new value beside the one in force, read from a prompt or from stdin')
     .argument('[name]')
     .allowExcessArguments()
-    .option('--expires <date>', 'when the vendor stops taking it, such as 2027-01-31')
+    .option(
+      '--expires <date>',
+      'when the vendor stops taking it, such as 2027-01-31 (the end of that day in UTC) or 2027-01-31T18:00Z',
+    )
     .option('--finish', 'let the new value take the place of the old one')
     .option('--force', 'with --finish: also one that an upstream has refused')
     .option('--cancel', 'forget the new value')

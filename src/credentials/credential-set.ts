@@ -45,9 +45,8 @@ export interface CredentialSet {
 }
 
 /** The expiry that the configuration states, else the earliest that any of its secrets knows. */
-export function expiryOf(credential: string, config: object & { readonly expires?: string }): Expiry[] {
+export function expiryOf(credential: string, config: object & { readonly expires?: number }): Expiry[] {
   const { expires } = config
-  const ends =
-    expires === undefined ? secretsIn(config).flatMap(({ expiresAt }) => expiresAt ?? []) : [Date.parse(expires)]
+  const ends = expires === undefined ? secretsIn(config).flatMap(({ expiresAt }) => expiresAt ?? []) : [expires]
   return ends.length === 0 ? [] : [{ credential, at: Math.min(...ends) }]
 }

@@ -5,6 +5,7 @@ import {
   headerName,
   hidden,
   httpUrl,
+  moment,
   name,
   object,
   percent,
@@ -117,14 +118,8 @@ const FIELDS = {
     }),
   ),
   expires: Type.Optional(
-    Type.Refine(
-      Type.String({
-        pattern: '^\\d{4}-\\d{2}-\\d{2}(T.+)?$',
-        expected: 'a date such as 2027-01-31, or 2027-01-31T12:00:00Z',
-        description: 'When the vendor stops taking it, if that is known: shown as a metric, with an alert before.',
-      }),
-      (text) => !Number.isNaN(Date.parse(text)),
-      () => 'must be a date such as 2027-01-31, or 2027-01-31T12:00:00Z',
+    moment(
+      'When the vendor stops taking it, if that is known: shown as a metric, with an alert before. A day alone is its end, in UTC.',
     ),
   ),
 }

@@ -190,7 +190,7 @@ export const moment = (description: string) =>
   Type.Codec(
     Type.Refine(
       Type.String({
-        pattern: '^\\d{4}-\\d{2}-\\d{2}(T\\d{2}:\\d{2}(:\\d{2}(\\.\\d{1,3})?)?(Z|[+-]\\d{2}:\\d{2}))?$',
+        pattern: '^\\d{4}-\\d{2}-\\d{2}(T\\d{2}:\\d{2}(:\\d{2}(\\.\\d+)?)?(Z|[+-]\\d{2}:?\\d{2}))?$',
         expected: 'a day such as 2027-01-31, or a time such as 2027-01-31T18:00Z',
         description,
       }),

@@ -35,7 +35,9 @@ describe('sluice credentials', () => {
     expect(set).toMatchObject({ code: 0, stderr: '' })
     const rotated = await runCommand(['credentials', 'rotate', 'x/main'], { ...place, input: 'two-secret' })
     const list = await runCommand(['credentials', 'list'], place)
-    expect(list.stdout).toMatch(/^x\/main\tcurrent\tkey \w+\tset [\d-]+\texpires 2030-01-31\nx\/main\tnext\t.*never\n$/)
+    expect(list.stdout).toMatch(
+      /^x\/main\tcurrent\tkey \w+\tset [\d-]+\texpires 2030-02-01T00:00:00\.000Z\nx\/main\tnext\t.*never\n$/,
+    )
     const finished = await runCommand(['credentials', 'rotate', 'x/main', '--finish'], place)
     const sealed = await runCommand(['credentials', 'rotate', '--key'], place)
     expect(sealed.stdout).toContain('0 secrets')
@@ -59,9 +61,25 @@ describe('sluice credentials', () => {
     ])
     expect(noted[0]).toMatchObject({
       actor: expect.stringMatching(/^cli:./),
-      after: { expires_at: '2030-01-31T00:00:00.000Z' },
+      after: { expires_at: '2030-02-01T00:00:00.000Z' },
     })
   })
+
+  it.each(['90', '2027-02-31', '2027-01-31T18:00', '31.1.2027', 'soon'])(
+    'does not take %s for a date',
+    async (date) => {
+      const place = newConfig('http://127.0.0.1:9')
+      const set = await runCommand(['credentials', 'set', 'x/main', '--expires', date], {
+        ...place,
+        input: 'one-secret',
+      })
+      expect(set).toMatchObject({
+        code: 1,
+        stderr: expect.stringContaining('--expires must be a day such as 2027-01-31'),
+      })
+      expect((await runCommand(['credentials', 'list'], place)).stdout).toBe('')
+    },
+  )
 
   it('does not put a new value in force that an upstream refused, unless it is told to', async () => {
     const upstream = await startUpstream(({ headers }, response) => {

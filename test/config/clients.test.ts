@@ -41,6 +41,7 @@ describe('clients in a configuration', () => {
   it.each([
     ['2027-01-31T18:00Z', '2027-01-31T18:00Z'],
     ['2027-01-31T18:00:30+02:00', '2027-01-31T16:00:30Z'],
+    ['2027-01-31T18:00:30.123456+0200', '2027-01-31T16:00:30.123Z'],
   ])('have keys that expire at a moment: %s', (expires, moment) => {
     const { keys } = load({ bot: { keys: [{ hash: KEY, expires }] } }).clients!['bot']!
     expect(keys).toEqual([{ hash: KEY, expires: Date.parse(moment) }])

@@ -302,12 +302,14 @@ it.each([
 
 it('when a credential expires is a metric, as the configuration or the store knows it', async () => {
   const clock = new SimulatedClock(Date.UTC(2030, 0, 1))
-  const credential = { value: 'old', expires: '2030-01-02', next: { value: 'new', expires: '2030-01-03T00:00:00Z' } }
+  const credential = { value: 'old', expires: '2030-01-02', next: { value: 'new', expires: '2030-01-04T00:00:00Z' } }
   const gateway = await startGateway(configOf('http://127.0.0.1:9', { credential }), { clock })
   const text = await gateway.metrics()
-  expect(text).toContain('sluice_credential_expires_seconds{upstream="api",account="main",credential="api/main"} 86400')
   expect(text).toContain(
-    'sluice_credential_expires_seconds{upstream="api",account="main",credential="api/main next"} 172800',
+    'sluice_credential_expires_seconds{upstream="api",account="main",credential="api/main"} 172800',
+  )
+  expect(text).toContain(
+    'sluice_credential_expires_seconds{upstream="api",account="main",credential="api/main next"} 259200',
   )
 })
 

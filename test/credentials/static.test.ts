@@ -64,8 +64,12 @@ it.each([
     },
     'credential.sessionToken: holds a character that no header value may have',
   ],
-  [{ value: 'x', expires: 'soon' }, 'credential.expires: must be a date such as 2027-01-31'],
-  [{ value: 'x', expires: '2027-13-40' }, 'credential.expires: must be a date such as 2027-01-31'],
+  [{ value: 'x', expires: 'soon' }, 'credential.expires: must be a day such as 2027-01-31, or a time such'],
+  [{ value: 'x', expires: '90' }, 'credential.expires: must be a day such as 2027-01-31, or a time such'],
+  [{ value: 'x', expires: '2027-01-31T18:00' }, 'credential.expires: must be a day such as 2027-01-31, or a time such'],
+  [{ value: 'x', expires: '2027-13-40' }, 'credential.expires: must be a day or a time that exists'],
+  [{ value: 'x', expires: '2027-02-31' }, 'credential.expires: must be a day or a time that exists'],
+  [{ value: 'x', expires: '2027-02-31T18:00Z' }, 'credential.expires: must be a day or a time that exists'],
   [{ type: 'query', value: 'x', parameter: 'a b' }, 'credential.parameter: must be a name of letters'],
 ])('a credential that is not complete, or too much, is an error: %j', (credential, expected) => {
   expect(() => checkConfig(plainConfig('http://127.0.0.1', credential), 'test')).toThrow(expected)
