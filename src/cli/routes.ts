@@ -104,9 +104,11 @@ function operationsOf(file: string, document: Record<string, unknown>): { operat
       if (!isObject(operation)) continue
       const { operationId } = operation
       const id = typeof operationId === 'string' ? operationId : ''
-      const key = `${method} ${path}`
-      if (found.has(key)) notes.push(`Once more ${method.toUpperCase()} ${written}: routes do not tell queries apart`)
-      else found.set(key, { method: method.toUpperCase(), path, id })
+      // A HEAD has the route of the GET.
+      const meant = method === 'head' ? 'GET' : method.toUpperCase()
+      const key = `${meant} ${path}`
+      if (!found.has(key)) found.set(key, { method: meant, path, id })
+      else if (method !== 'head') notes.push(`Once more ${meant} ${written}: routes do not tell queries apart`)
     }
   }
   if (found.size === 0) throw new CommandError(`${file} has no operations below "paths"`)

@@ -137,6 +137,9 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
       }
     }
     const methods = route.method === undefined ? ['GET'] : [route.method].flat()
+    if (methods.includes('HEAD') && !methods.includes('GET')) {
+      report([...path, 'routes', index, 'method'], 'a HEAD has the route of the GET: write GET in place of HEAD')
+    }
     if (route.cache !== undefined && route.cache !== false && !methods.includes('GET')) {
       report([...path, 'routes', index, 'cache'], 'only answers to GET are cached, which is no method of this route')
     }

@@ -5,7 +5,7 @@ import { name, object, method, routePath, units } from './schema-parts.ts'
 export const RouteSchema = object({
   method: Type.Optional(
     Type.Union([method, Type.Array(method, { minItems: 1 })], {
-      description: 'The methods that this route takes. Default: every method.',
+      description: 'The methods that this route takes; GET includes HEAD. Default: every method.',
       expected: 'an HTTP method in capitals, such as GET, or a list of them',
     }),
   ),

@@ -121,7 +121,8 @@ paths:
   /by/{id:[0-9]+}/name: { get: {} }
   /odd/{a}.{b}({c}): { get: {} }
   /jobs?action=start: { post: {} }
-  /jobs: { post: {}, get: {} }
+  /jobs: { post: {}, get: {}, head: {} }
+  /heads: { head: {} }
   /a/*/b: { get: {} }
 components:
   pathItems:
@@ -140,6 +141,7 @@ components:
       'GET /odd/{a}.{b}({c}) read',
       'POST /jobs write',
       'GET /jobs read',
+      'GET /heads read',
     ])
     const notes = stdout.split('\n').filter((line) => line.startsWith('#'))
     expect(notes).toEqual([

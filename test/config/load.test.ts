@@ -291,6 +291,15 @@ defaultUpstream: ticket
     expect(problems.join()).toMatch(/routes\[0\]\.method\S*: must be an HTTP method/)
   })
 
+  it.each(['HEAD', '[HEAD]', '[POST, HEAD]'])('refuses a route for %s, which no call would take', (method) => {
+    const problems = problemsOf(`${VALID}    routes: [{ method: ${method}, path: /a, class: read }]`)
+    expect(problems).toEqual([
+      expect.stringContaining('routes[0].method: a HEAD has the route of the GET: write GET in place of HEAD'),
+    ])
+    const both = problemsOf(`${VALID}    routes: [{ method: [GET, HEAD], path: /a, class: read }]`)
+    expect(both).toEqual([])
+  })
+
   it.each(['/', '/*', '/a/b*', '/a/{x}/*', '/a/{x}(y', '/a/{x}(^(a+)+$)', '/v1/{x}:stop', '/a/{x}{y}', '/a(b):c/%zz'])(
     'takes the route path %s, and a table can be made of it',
     (path) => {
@@ -660,6 +669,8 @@ describe('references in a configuration', () => {
     ['a client’s class', `clients: { a: { keys: ["sha256:${'1'.repeat(64)}"], classes: ["\${env:S}"] } }`],
     ['a method', '    routes: [{ path: /x, class: read, method: "${env:S}" }]'],
     ['one of few words', '    errors: "${env:S}"'],
+    ['a set of limits', '    limitSet: "${env:S}"'],
+    ['a class that is told by an answer', '    throttle: { when: [{ header: { x: y }, classes: ["${env:S}"] }] }'],
     ['a duration', '    queue: { maxWait: "${env:S}" }'],
     ['a broken reference', '    url: "${topsecret"'],
     ['a reference without a source', '    url: "${topsecret}"'],
@@ -686,5 +697,3 @@ describe('references in a configuration', () => {
     expect(problems.join('\n')).not.toContain('top secret')
   })
 })
-    ['a set of limits', '    limitSet: "${env:S}"'],
-    ['a class that is told by an answer', '    throttle: { when: [{ header: { x: y }, classes: ["${env:S}"] }] }'],
