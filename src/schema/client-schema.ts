@@ -95,7 +95,8 @@ export const ClientSchema = object({
   paths: Type.Optional(
     Type.Array(routePath, {
       minItems: 1,
-      description: 'The paths below an upstream’s URL that it may call, written like those of routes. Default: all.',
+      description:
+        'The paths below an upstream’s URL that it may call, written like those of routes; but `/admin/*` includes `/admin`. Default: all.',
     }),
   ),
   weight: Type.Optional(

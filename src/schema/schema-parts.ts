@@ -229,7 +229,7 @@ export const ROUTE_PATH = '^/([^{}*?#]|\\{[^{}*?#/]+\\}(?!\\*))*\\*?$'
 export const routePath = Type.String({
   pattern: ROUTE_PATH,
   description:
-    'Path below the upstream’s URL; `{name}` stands for one segment or a part of it, a final `*` for the rest.',
+    'Path below the upstream’s URL; `{name}` stands for one segment or a part of it, a final `*` for the rest. `/admin/*` takes `/admin`, too, where it stands in paths of a client, and not where it is a route.',
   expected:
     'a path that begins with "/", without query, with "*" only at its end, not behind "}", and braces only as {name}',
 })
