@@ -27,6 +27,10 @@ const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
   ['host', ['token', 'tokens', '/clients']],
   ['proxyProtocol', ['trustedProxies']],
   ['certificates', ['/server/tls']],
+  ['requireClientCertificate', ['clientCa']],
+  ['master', ['sentinels']],
+  ['sentinelUsername', ['sentinels']],
+  ['sentinelPassword', ['sentinels']],
   ['store', ['/store/kind']],
   ['headers', ['/store/regions/longestCall']],
 ])

@@ -10,6 +10,9 @@ export function checkListenerTls(path: Path, tls: ListenerTls | undefined, repor
   if (tls === undefined) return
   checkKeyPair(path, tls, report)
   checkAuthorities([...path, 'clientCa'], tls.clientCa, report)
+  // Nothing would ask for a certificate, so nobody would be refused.
+  if (tls.requireClientCertificate && tls.clientCa === undefined)
+    report([...path, 'requireClientCertificate'], 'it needs clientCa: the authorities whose certificates are believed')
 }
 
 export function checkTls(path: Path, tls: UpstreamConfig['tls'], report: Report): void {

@@ -508,6 +508,15 @@ describe('one mistake', () => {
   })
 
   it('of a list is named by its own index and line, whatever else is wrong in the list', () => {
+  it('is demanded of clients only where it is said whose are believed', () => {
+    const problems = problemsOf(tls('server.tls', { cert: 'x', key: 'hidden', requireClientCertificate: true }))
+    expect(problems.join('\n')).toContain('server.tls.requireClientCertificate: it needs clientCa')
+    const wrong = problemsOf(
+      tls('server.tls', { cert: 'x', key: 'hidden', clientCa: 5, requireClientCertificate: true }),
+    )
+    expect(wrong.join('\n')).not.toContain('requireClientCertificate')
+  })
+
     const routes = (...items: string[]): string =>
       `${VALID}    routes:\n${items.map((item) => `      - ${item}\n`).join('')}`
     expect(
