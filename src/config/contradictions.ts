@@ -61,13 +61,17 @@ function checkStore({ store, upstreams }: Config, report: Report): void {
   if (store.kind === 'redis') {
     if (places.length === 0) report(['store'], 'store.kind is redis, so one of url, sentinels or cluster is needed')
     if (store.dir !== undefined) report(['store', 'dir'], 'dir belongs to store.kind: memory')
-    checkRedisTls(['store', 'tls'], store, report)
+    checkRedis(['store'], store, report)
   } else {
-    for (const key of places) report(['store', key], `${key} belongs to store.kind: redis`)
-    if (store.tls !== undefined) report(['store', 'tls'], 'tls belongs to store.kind: redis')
+    for (const key of [...places, ...LOGIN, ...OF_SENTINELS]) {
+      if (store[key] !== undefined) report(['store', key], `${key} belongs to store.kind: redis`)
+    }
   }
   for (const key of places.slice(1)) report(['store', key], `only one of ${places.join(', ')} may be given`)
 }
+
+const LOGIN = ['username', 'password', 'tls'] as const
+const OF_SENTINELS = ['master', 'sentinelUsername', 'sentinelPassword'] as const
 
 /** Shares are computed by each gateway, so a mistake here would grant a quota twice. */
 function checkRegions({ kind, regions }: Config['store'], upstreams: Config['upstreams'], report: Report): void {
@@ -80,17 +84,20 @@ function checkRegions({ kind, regions }: Config['store'], upstreams: Config['ups
     report([...path, 'name'], `must be one of the regions that weights names${didYouMean(name, Object.keys(weights))}`)
   if ((home.url === undefined) === (home.sentinels === undefined))
     report([...path, 'home'], 'one of url and sentinels is needed; a cluster can not be home')
-  checkRedisTls([...path, 'home', 'tls'], home, report)
+  checkRedis([...path, 'home'], home, report)
   for (const [upstream, { timeouts }] of Object.entries(upstreams)) {
     if (timeouts.headers > longestCall)
       report(['upstreams', upstream, 'timeouts', 'headers'], 'must not be longer than store.regions.longestCall')
   }
 }
 
-function checkRedisTls(path: Path, { url, tls }: Pick<Config['store'], 'url' | 'tls'>, report: Report): void {
-  checkTls(path, tls, report)
+function checkRedis(path: Path, redis: NonNullable<Config['store']['regions']>['home'], report: Report): void {
+  const { url, tls, sentinels } = redis
+  checkTls([...path, 'tls'], tls, report)
   if (tls !== undefined && url?.reveal().startsWith('redis:') === true)
-    report(path, 'the url is redis://, so tls does nothing; write rediss://')
+    report([...path, 'tls'], 'the url is redis://, so tls does nothing; write rediss://')
+  if (sentinels !== undefined) return
+  for (const key of OF_SENTINELS) if (redis[key] !== undefined) report([...path, key], `${key} belongs to sentinels`)
 }
 
 function checkCache({ cache: { store, maxBytes, maxEntryBytes }, store: { kind } }: Config, report: Report): void {

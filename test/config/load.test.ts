@@ -192,6 +192,21 @@ defaultUpstream: ticket
     ['a claim in no header', `${VALID}    accountClaims: { headers: [ü] }`, 'headers[0]: must be a header name'],
     ['no time at all', `${VALID}    timeouts: { headers: 0s }`, 'timeouts.headers: must be from 1ms to 24h'],
     ['more time than a timer takes', `${VALID}    breaker: { reset: 700h }`, 'breaker.reset: must be from 1ms to 24h'],
+    [
+      'a login without Redis',
+      `${VALID}store: { username: x }`,
+      'store.username: username belongs to store.kind: redis',
+    ],
+    [
+      'a password without Redis',
+      `${VALID}store: { password: x }`,
+      'store.password: password belongs to store.kind: redis',
+    ],
+    [
+      'a master of no sentinels',
+      `${VALID}store: { kind: redis, url: "redis://h", master: x }`,
+      'store.master: master belongs to sentinels',
+    ],
     ['a client certificate without its key', `${VALID}    tls: { cert: x }`, 'cert and key go together'],
   ])('refuses %s', (_, text, expected) => {
     expect(problemsOf(text).join('\n')).toContain(expected)
@@ -236,6 +251,7 @@ defaultUpstream: ticket
       { home: { url: 'redis://h:1', tls: {} } },
       'home.tls: the url is redis://, so tls does nothing',
     ],
+    ['a master of no sentinels', { home: { url: 'redis://h:1', master: 'x' } }, 'home.master: master belongs to sent'],
     ['half a certificate', { home: { url: 'rediss://h:1', tls: { cert: 'x' } } }, 'home.tls: cert and key go together'],
     ['more than all in reserve', { reserve: '101%' }, 'regions.reserve: must be a percentage such as 20%'],
     ['a lease that ends at once', { lease: '2999ms' }, 'regions.lease: must be from 3s to 5m'],
@@ -492,6 +508,15 @@ describe('a certificate', () => {
     expect(problems.join()).not.toContain('hidden')
   })
 
+  it('is demanded of clients only where it is said whose are believed', () => {
+    const problems = problemsOf(tls('server.tls', { cert: 'x', key: 'hidden', requireClientCertificate: true }))
+    expect(problems.join('\n')).toContain('server.tls.requireClientCertificate: it needs clientCa')
+    const wrong = problemsOf(
+      tls('server.tls', { cert: 'x', key: 'hidden', clientCa: 5, requireClientCertificate: true }),
+    )
+    expect(wrong.join('\n')).not.toContain('requireClientCertificate')
+  })
+
   it('may be a reference that does not resolve where the configuration is checked without secrets', () => {
     const text = tls('upstreams.harness.tls', { ca: '${file:/nope}', cert: '${file:/nope}', key: '${env:NOPE}' })
     const options = { env: { KEY: 'pat.AbCdEf.id.x' }, ignores: () => true }
@@ -508,15 +533,6 @@ describe('one mistake', () => {
   })
 
   it('of a list is named by its own index and line, whatever else is wrong in the list', () => {
-  it('is demanded of clients only where it is said whose are believed', () => {
-    const problems = problemsOf(tls('server.tls', { cert: 'x', key: 'hidden', requireClientCertificate: true }))
-    expect(problems.join('\n')).toContain('server.tls.requireClientCertificate: it needs clientCa')
-    const wrong = problemsOf(
-      tls('server.tls', { cert: 'x', key: 'hidden', clientCa: 5, requireClientCertificate: true }),
-    )
-    expect(wrong.join('\n')).not.toContain('requireClientCertificate')
-  })
-
     const routes = (...items: string[]): string =>
       `${VALID}    routes:\n${items.map((item) => `      - ${item}\n`).join('')}`
     expect(
