@@ -2,6 +2,7 @@ import { keyOf } from '../clients/keys.ts'
 import { isLoopback } from '../net/address.ts'
 import type { FoundConfig } from './find.ts'
 import type { Config, CredentialConfig, UpstreamConfig } from '../schema/schema.ts'
+import { EVERY_CALL } from '../schema/limits.ts'
 import { presets } from './presets/index.ts'
 import { isScalar, type Node, type Scalar, visit } from 'yaml'
 import { formatPath, type Path } from './problem.ts'
@@ -41,7 +42,7 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   }
   for (const [name, upstream] of Object.entries(config.upstreams)) {
     const { url, accounts } = upstream
-    warnings.push(...cacheWarnings(name, upstream))
+    warnings.push(...cacheWarnings(name, upstream), ...costWarnings(name, upstream))
     // A URL is missing if it was a reference that may stay unresolved.
     if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
     for (const [account, { credential }] of Object.entries(accounts)) {
@@ -51,6 +52,15 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
     }
   }
   return warnings
+}
+
+/** Warns of costs of routes that are charged to nothing. */
+function costWarnings(name: string, { limits, routes }: UpstreamConfig): string[] {
+  return routes.flatMap((route, index) => {
+    const charged = [EVERY_CALL, ...(route.charges ?? [route.class])].flatMap((one) => limits[one] ?? [])
+    if (route.cost === undefined || charged.some(({ cost }) => cost === 'route')) return []
+    return [`upstreams.${name}.routes[${index}].cost does nothing: no limit that it is charged to has cost: route`]
+  })
 }
 
 function isPlain(url: string | undefined): boolean {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
-import { parseConfig } from '../../src/config/load.ts'
+import { checkConfig, parseConfig } from '../../src/config/load.ts'
 import { ConfigError } from '../../src/config/problem.ts'
+import { warningsOf } from '../../src/config/warnings.ts'
 
 /** The lines of the error of an upstream with this in its class `read`, or with these fields. */
 function problemsOf(limits: string, rest = ''): string[] {
@@ -142,6 +143,36 @@ describe('limits in a configuration', () => {
     expect(problemsOf('', '    preset: jira\n    limitSet: token')[0]).toContain(
       'there is no such set; known here: api-token',
     )
+  })
+
+  it('tell of the cost of a route that is charged to none of them', () => {
+    const warningsFor = (limits: object, route: object): string[] =>
+      warningsOf(
+        checkConfig(
+          {
+            upstreams: {
+              it: {
+                url: 'https://x.example',
+                accounts: { main: {} },
+                limits: { read: [], other: [], ...limits },
+                routes: [
+                  { path: '/a', class: 'read' },
+                  { path: '/b', class: 'read', cost: 7, ...route },
+                ],
+              },
+            },
+          },
+          'test',
+        ),
+      )
+    const limit = { requests: 9, window: '1s' }
+    const warning = 'upstreams.it.routes[1].cost does nothing: no limit that it is charged to has cost: route'
+    expect(warningsFor({ read: [limit] }, {})).toEqual([warning])
+    const byRoute = [limit, { ...limit, window: '2s', cost: 'route' }]
+    expect(warningsFor({ read: byRoute }, {})).toEqual([])
+    expect(warningsFor({ all: byRoute }, {})).toEqual([])
+    expect(warningsFor({ read: byRoute }, { charges: ['other'] })).toEqual([warning])
+    expect(warningsFor({ other: byRoute }, { charges: ['other'] })).toEqual([])
   })
 
   it('have a class "all" that no route and no client is of', () => {
