@@ -38,10 +38,13 @@ export async function start(options: Options): Promise<void> {
   const first = withPorts(found ?? { config: demoConfig(sandbox!.url), source: 'demo' }, options)
   const { config, source } = first
   const log = createLog(config.log)
+  // Once a file was read, only that file is read. If it is gone, another source must not take its place: its keys and limits are others.
+  let named = file ?? fileOf(found)
   const load = async (): Promise<FoundConfig> => {
     const again = isDemo
       ? undefined
-      : await watch.follow((onFile) => findApart({ file }, () => findConfig(file, { onFile }), onFile))
+      : await watch.follow((onFile) => findApart({ file: named }, () => findConfig(named, { onFile }), onFile))
+    named ??= fileOf(again)
     return again === undefined ? first : withPorts(again, options)
   }
   const run = config.server.workers > 1 ? runWorkers : runGateway
@@ -80,6 +83,11 @@ export async function start(options: Options): Promise<void> {
 /** Runs the demo: the gateway in front of a sandbox. Any configuration is ignored. */
 export function startDemo(options: Omit<Options, 'isDemo'>): Promise<void> {
   return start({ ...options, isDemo: true })
+}
+
+/** The file that a configuration was read from, if it was one. */
+function fileOf(found: FoundConfig | undefined): string | undefined {
+  return found?.text === undefined ? undefined : found.source
 }
 
 /** Warns if Redis would lose data at a restart. If Redis can't be reached, other parts say so. */

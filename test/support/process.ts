@@ -106,8 +106,9 @@ export async function startProcess(
 export async function startProcessIn(
   cwd: string,
   args: readonly string[] = [],
+  env: NodeJS.ProcessEnv = {},
 ): Promise<Program & { url: string; adminUrl: string }> {
-  const program = new Program(['start', ...args], { cwd })
+  const program = new Program(['start', ...args], { cwd, env })
   const { url, admin } = JSON.parse(await program.line(/"msg":"listening"/)) as { url: string; admin: string }
   return Object.assign(program, { url, adminUrl: admin })
 }

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, inject, it } from 'vitest'
 import { stringify } from 'yaml'
@@ -70,6 +70,41 @@ describe('the configuration file', () => {
     await expect.poll(() => countOf(gateway, RELOADED)).toBe(1)
     expect(await keySent(gateway, upstream.seen)).toBe('second')
     expect(gateway.stdout + gateway.stderr).not.toContain('top-secret')
+  })
+
+  it('that is gone leaves all in force, whatever the environment describes, and is followed when it is there again', async () => {
+    const upstream = await startUpstream()
+    const cwd = newFolder()
+    const file = join(cwd, 'sluice.yaml')
+    writeFileSync(file, configWith(upstream.url, 'first'))
+    const env = { HARNESS_ACCOUNT_ID: ACCOUNT, HARNESS_API_KEY: 'of-environment' }
+    const gateway = await startProcessIn(cwd, [], env)
+    writeFileSync(file, configWith(upstream.url, 'second'))
+    await expect.poll(() => countOf(gateway, RELOADED)).toBe(1)
+    rmSync(file)
+    await expect.poll(() => countOf(gateway, REJECTED)).toBe(1)
+    const gone = expect.stringMatching(/^sluice\.yaml: can't be read: ENOENT/)
+    expect(lineOf(gateway, REJECTED)).toMatchObject({ problems: [gone] })
+    gateway.kill('SIGHUP')
+    await expect.poll(() => countOf(gateway, REJECTED)).toBe(2)
+    expect(await keySent(gateway, upstream.seen)).toBe('second')
+    writeFileSync(file, configWith(upstream.url, 'third'))
+    await expect.poll(() => countOf(gateway, RELOADED)).toBe(2)
+    expect(await keySent(gateway, upstream.seen)).toBe('third')
+  })
+
+  it('that appears beside a gateway without one is kept to, once it was read', async () => {
+    const upstream = await startUpstream()
+    const cwd = newFolder()
+    const file = join(cwd, 'sluice.yaml')
+    const ports = ['--port', '0', '--admin-port', '0']
+    const gateway = await startProcessIn(cwd, ports, { HARNESS_ACCOUNT_ID: ACCOUNT, HARNESS_API_KEY: 'of-environment' })
+    writeFileSync(file, configWith(upstream.url, 'first'))
+    gateway.kill('SIGHUP')
+    await expect.poll(() => countOf(gateway, RELOADED)).toBe(1)
+    rmSync(file)
+    await expect.poll(() => countOf(gateway, REJECTED)).toBe(1)
+    expect(await keySent(gateway, upstream.seen)).toBe('first')
   })
 
   it('that is large, which another thread reads, is put in force, followed and refused like a small one', async () => {
