@@ -56,7 +56,11 @@ export async function run(command: readonly string[], options: Options): Promise
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
   const way = (await throughRunning(config, options)) ?? (await throughOwn(config, folder, options))
   const hosts = interceptedHosts(config)
-  const env = toolEnvironment(process.env, { ...way, hosts, folder })
+  const { env, leftOut } = toolEnvironment(process.env, { ...way, hosts, folder })
+  if (leftOut.length > 0) {
+    const entries = leftOut.join(', ')
+    process.stderr.write(`sluice run: NO_PROXY has hosts of upstreams, so the command gets it without ${entries}\n`)
+  }
   const code = await ended(command, env)
   await way.stop()
   process.exit(code)

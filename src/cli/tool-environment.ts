@@ -1,7 +1,9 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
+import { BlockList } from 'node:net'
 import { join } from 'node:path'
 import { getCACertificates } from 'node:tls'
+import { parseAddress, withoutBrackets } from '../net/address.ts'
 
 /** Variables by which tools read one file with all authorities that they trust: in place of the system's. */
 const BUNDLES = [
@@ -32,8 +34,14 @@ interface Way {
   readonly folder: string
 }
 
+interface ToolEnvironment {
+  readonly env: NodeJS.ProcessEnv
+  /** The entries of `NO_PROXY` that would have led the tool around the proxy. */
+  readonly leftOut: readonly string[]
+}
+
 /** The environment in which tools of the usual runtimes go through the forward proxy, and trust its CA. */
-export function toolEnvironment(env: NodeJS.ProcessEnv, { proxy, ca, hosts, folder }: Way): NodeJS.ProcessEnv {
+export function toolEnvironment(env: NodeJS.ProcessEnv, { proxy, ca, hosts, folder }: Way): ToolEnvironment {
   const named = [...BUNDLES, ...ADDITIONS].flatMap((name) => readBundle(env[name]))
   const [system, bundled] = [getCACertificates('system'), getCACertificates('bundled')]
   const all = [...new Set([...(system.length > 0 ? system : bundled), ...named, ca].map((pem) => pem.trim()))]
@@ -45,21 +53,57 @@ export function toolEnvironment(env: NodeJS.ProcessEnv, { proxy, ca, hosts, fold
   writeFileSync(store, trustStore(all))
   const { href } = proxy
   const url = href.replace(/\/$/, '')
-  const without = [...(env['NO_PROXY'] ?? env['no_proxy'] ?? '').split(','), ...LOCAL].map((entry) => entry.trim())
-  const noProxy = [...new Set(without)].filter((entry) => entry !== '' && !hosts.includes(entry)).join(',')
+  const given = (env['NO_PROXY'] ?? env['no_proxy'] ?? '').split(/[\s,]+/)
+  const entries = [...new Set(given)].filter((entry) => entry !== '')
+  const isCovering = (entry: string): boolean => hosts.some((host) => covers(entry, host))
+  const noProxy = [...new Set([...entries, ...LOCAL])].filter((entry) => !isCovering(entry)).join(',')
   return {
-    ...env,
-    HTTPS_PROXY: url,
-    https_proxy: url,
-    HTTP_PROXY: url,
-    http_proxy: url,
-    NO_PROXY: noProxy,
-    no_proxy: noProxy,
-    NODE_USE_ENV_PROXY: '1',
-    ...Object.fromEntries(BUNDLES.map((name) => [name, bundle])),
-    ...Object.fromEntries(ADDITIONS.map((name) => [name, addition])),
-    JAVA_TOOL_OPTIONS: [env['JAVA_TOOL_OPTIONS'], ...javaOptions(proxy, store, noProxy)].filter(Boolean).join(' '),
+    env: {
+      ...env,
+      HTTPS_PROXY: url,
+      https_proxy: url,
+      HTTP_PROXY: url,
+      http_proxy: url,
+      NO_PROXY: noProxy,
+      no_proxy: noProxy,
+      NODE_USE_ENV_PROXY: '1',
+      ...Object.fromEntries(BUNDLES.map((name) => [name, bundle])),
+      ...Object.fromEntries(ADDITIONS.map((name) => [name, addition])),
+      JAVA_TOOL_OPTIONS: [env['JAVA_TOOL_OPTIONS'], ...javaOptions(proxy, store, noProxy)].filter(Boolean).join(' '),
+    },
+    leftOut: entries.filter(isCovering),
   }
+}
+
+/**
+ * Whether any of the tools takes an entry of `NO_PROXY` for that host. They disagree about ports, stars, and whether a name stands for those
+ * that end with it, even within a label (requests). An entry that one tool takes so would lead it around the gateway.
+ */
+function covers(entry: string, host: string): boolean {
+  const [network = '', bits] = entry.split('/')
+  if (bits !== undefined) return isWithin(host, network, Number(bits))
+  const bare = /^[^:]*:\d*$|^\[.*\]:\d*$/.test(entry) ? entry.replace(/:\d*$/, '') : entry
+  const name = withoutBrackets(bare.toLowerCase())
+    .replace(/^\*?\./, '')
+    .replace(/\.$/, '')
+  if (name === '') return false
+  const glob = name.split('*').map(RegExp.escape).join('.*')
+  const address = parseAddress(host)
+  if (address === undefined) return new RegExp(`${glob}$`).test(host)
+  return parseAddress(name)?.toString() === address.toString() || new RegExp(`^${glob}$`).test(host)
+}
+
+function isWithin(host: string, network: string, bits: number): boolean {
+  const [address, first] = [parseAddress(host), parseAddress(network)]
+  if (address === undefined || first === undefined || address.kind() !== first.kind()) return false
+  const list = new BlockList()
+  try {
+    list.addSubnet(first.toString(), bits, first.kind())
+  } catch {
+    // No tool takes a network with so many bits.
+    return false
+  }
+  return list.check(address.toString(), address.kind())
 }
 
 function javaOptions({ hostname, port }: URL, store: string, noProxy: string): string[] {

@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { stringify } from 'yaml'
+import { toolEnvironment } from '../../src/cli/tool-environment.ts'
 import { hashKey } from '../../src/clients/keys.ts'
 import { type Certificates, makeCertificates } from '../support/certificates.ts'
 import { hasProgram } from '../support/packages.ts'
@@ -56,7 +57,6 @@ afterAll(() => {
   folder.remove()
 })
 
-const BASIC = Buffer.from(`robot:${VENDOR_KEY}`).toString('base64')
 
 /** The server side of git, by CGI (git-http-backend). */
 function serveGit(request: IncomingMessage, response: ServerResponse): void {
@@ -79,7 +79,6 @@ function serveGit(request: IncomingMessage, response: ServerResponse): void {
   void backend.stdout.toArray().then((pieces) => {
     const answer = Buffer.concat(pieces)
     const end = answer.indexOf('\r\n\r\n')
-    for (const line of answer.toString('latin1', 0, end).split('\r\n')) {
       const [name = '', value = ''] = line.split(': ')
       if (name === 'Status') response.statusCode = Number.parseInt(value)
       else response.setHeader(name, value)
@@ -212,6 +211,36 @@ it('passes on the code of the command, and 128 and the number of the signal that
     code: 127,
     stdout: '',
     stderr: 'sluice run: no-such-command: there is no such command\n',
+  })
+})
+
+it('leaves out of NO_PROXY what covers the host of an upstream for any tool, and says what that was', async () => {
+  const hosts = ['api.github.com', '10.1.2.3', '2001:db8::1']
+  const given = [
+    ['api.github.com', 'API.github.com', 'api.github.com:443', 'api.github.com.', '.github.com', '*.github.com'],
+    ['github.com', '*github.com', 'hub.com', 'com', 'api.*', '*', '10.1.2.3', '10.1.0.0/16', '[2001:db8::1]:443'],
+    ['2001:DB8:0::1', '2001:db8::/32'],
+  ].flat()
+  const kept = ['x.api.github.com', 'gitlab.com', 'api.github', '10.1.2.4', '10.2.0.0/16', '10.1.0.0/99', '2001:db8::2']
+  const way = { proxy: new URL('http://127.0.0.1:1'), ca: certificates.read('ca.pem'), hosts, folder: configured() }
+  const { env, leftOut } = toolEnvironment({ no_proxy: [...given, ...kept].join(', ') }, way)
+  expect(leftOut).toEqual(given)
+  expect(env['NO_PROXY']!.split(',')).toEqual([...kept, 'localhost', '127.0.0.1', '::1'])
+  expect(env['no_proxy']).toBe(env['NO_PROXY'])
+  expect(toolEnvironment({}, { ...way, hosts: ['localhost'] })).toMatchObject({
+    env: { NO_PROXY: '127.0.0.1,::1' },
+    leftOut: [],
+  })
+
+  const command = ['run', '--', 'sh', '-c', 'echo $NO_PROXY; curl -sS "$VENDOR/api/things"']
+  const ran = await run(command, {
+    cwd: configured(),
+    env: { VENDOR: url, NO_PROXY: '*.localhost,other.example,LOCALHOST:1' },
+  })
+  expect(ran).toEqual({
+    code: 0,
+    stdout: 'other.example,127.0.0.1,::1\n{"name":"a"}',
+    stderr: 'sluice run: NO_PROXY has hosts of upstreams, so the command gets it without *.localhost, LOCALHOST:1\n',
   })
 })
 

@@ -512,7 +512,7 @@ describe('Java', () => {
       } }`,
     )
     const way = { proxy: new URL(open.proxyUrl), ca: caOf(open), hosts: [VENDOR], folder }
-    const env = toolEnvironment({ PATH: process.env['PATH'] }, way)
+    const { env } = toolEnvironment({ PATH: process.env['PATH'] }, way)
     const java = spawn('java', ['-XX:TieredStopAtLevel=1', file, `https://${open.vendor}/v2/java`], { env })
     const [out, err] = await Promise.all([java.stdout.toArray(), java.stderr.toArray()])
     expect(out.join(''), err.join('')).toContain('"url":"/v2/java"')
