@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -68,18 +68,25 @@ export async function run(command: readonly string[], options: Options): Promise
 
 /** Starts the command; resolves with the code to end with. */
 function ended([program = '', ...args]: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
-  const child = spawn(program, args, { env, stdio: 'inherit' })
+  const failed = ({ code, message }: NodeJS.ErrnoException): number => {
+    const why = code === 'ENOENT' ? 'there is no such command' : message
+    process.stderr.write(`sluice run: ${program}: ${why}\n`)
+    return code === 'ENOENT' ? NOT_FOUND : NOT_RUNNABLE
+  }
+  let child: ChildProcess
+  try {
+    child = spawn(program, args, { env, stdio: 'inherit' })
+  } catch (error) {
+    // Node tells some of its refusals as an event, and throws others, such as ENOTDIR and E2BIG.
+    return Promise.resolve(failed(error as NodeJS.ErrnoException))
+  }
   for (const signal of PASSED_ON) {
     process.on(signal, () => {
       if (!(OF_TERMINAL.includes(signal) && process.stdin.isTTY)) child.kill(signal)
     })
   }
   return new Promise((resolve) => {
-    child.once('error', ({ code, message }: NodeJS.ErrnoException) => {
-      const why = code === 'ENOENT' ? 'there is no such command' : message
-      process.stderr.write(`sluice run: ${program}: ${why}\n`)
-      resolve(code === 'ENOENT' ? NOT_FOUND : NOT_RUNNABLE)
-    })
+    child.once('error', (error) => resolve(failed(error)))
     child.once('close', (code, signal) => {
       resolve(code ?? SIGNALLED + (signal === null ? 0 : constants.signals[signal]))
     })

@@ -214,6 +214,16 @@ it('passes on the code of the command, and 128 and the number of the signal that
   })
 })
 
+it('says why a command can not be run where the system refuses it at once', async () => {
+  const cwd = configured()
+  writeFileSync(join(cwd, 'file.txt'), '')
+  expect(await run(['run', '--', './file.txt/x'], { cwd })).toEqual({
+    code: 126,
+    stdout: '',
+    stderr: 'sluice run: ./file.txt/x: spawn ENOTDIR\n',
+  })
+})
+
 it('leaves out of NO_PROXY what covers the host of an upstream for any tool, and says what that was', async () => {
   const hosts = ['api.github.com', '10.1.2.3', '2001:db8::1']
   const given = [
