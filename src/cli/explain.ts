@@ -113,7 +113,7 @@ function isUnimportant([first, , field, , detail]: Path): boolean {
 }
 
 function clientNamed(name: string, clients: Readonly<Record<string, ClientConfig>>): Client {
-  const config = clients[name]
+  const config = Object.hasOwn(clients, name) ? clients[name] : undefined
   if (config !== undefined) return clientOf(name, config)
   const names = Object.keys(clients)
   const known = names.length === 0 ? 'it has none' : `it has ${names.join(', ')}`

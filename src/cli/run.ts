@@ -170,7 +170,7 @@ async function throughOwn(config: Config, folder: string, { client, verbose = fa
 const RUN = 'run'
 
 function withKey(clients: NonNullable<Config['clients']>, name: string | undefined, keyHash: string) {
-  const known = name === undefined ? undefined : clients[name]
+  const known = name !== undefined && Object.hasOwn(clients, name) ? clients[name] : undefined
   if (name !== undefined && known === undefined) {
     const names = Object.keys(clients).join(', ') || 'none'
     throw new CommandError(`the configuration has no client "${name}"; it has ${names}`)

@@ -362,6 +362,7 @@ cache       no
     const paths = ['%zz', '%', '%ff', '%2', '..', '%2e%2e', '..;a', '#', 'x?a#b'].map((path) => `/harness/${path}/x`)
     const input = paths.map((path) => `GET ${path}`).join('\n')
     const { stdout } = await runCommand(['explain', '--batch'], { cwd: folderWith(stringify(config)), input })
+    expect((await as('constructor', 'GET')).stderr).toContain('has no client "constructor": it has reader, other')
     const explained = stdout.trim().split('\n')
     expect(explained).toHaveLength(paths.length)
     for (const [i, path] of paths.entries()) {

@@ -57,6 +57,7 @@ afterAll(() => {
   folder.remove()
 })
 
+const BASIC = Buffer.from(`robot:${VENDOR_KEY}`).toString('base64')
 
 /** The server side of git, by CGI (git-http-backend). */
 function serveGit(request: IncomingMessage, response: ServerResponse): void {
@@ -79,6 +80,7 @@ function serveGit(request: IncomingMessage, response: ServerResponse): void {
   void backend.stdout.toArray().then((pieces) => {
     const answer = Buffer.concat(pieces)
     const end = answer.indexOf('\r\n\r\n')
+    for (const line of answer.toString('latin1', 0, end).split('\r\n')) {
       const [name = '', value = ''] = line.split(': ')
       if (name === 'Status') response.statusCode = Number.parseInt(value)
       else response.setHeader(name, value)
@@ -274,14 +276,16 @@ it('acts as a client of its own or the one that is named, and says which there a
   const clients = { ci: { keys: [hashKey('slk_ci')], methods: ['GET'] } }
   const script = 'curl -sS "$VENDOR/api/things"; curl -sS -X POST "$VENDOR/api/things"'
   const env = { VENDOR: url }
-  const [own, named, wrong] = await Promise.all([
+  const [own, named, wrong, inherited] = await Promise.all([
     run(['run', '--', 'sh', '-c', script], { cwd: configured({ clients }), env }),
     run(['run', '--client', 'ci', '--', 'sh', '-c', script], { cwd: configured({ clients }), env }),
     run(['run', '--client', 'nobody', '--', 'true'], { cwd: configured({ clients }) }),
+    run(['run', '--client', 'toString', '--', 'true'], { cwd: configured({ clients }) }),
   ])
   expect(own.stdout).toBe('{"name":"a"}{"name":"a"}')
   expect(named.stdout).toMatch(/^\{"name":"a"\}.*the client ci may not make POST calls/)
   expect(wrong).toMatchObject({ code: 1, stderr: 'the configuration has no client "nobody"; it has ci\n' })
+  expect(inherited).toMatchObject({ code: 1, stderr: 'the configuration has no client "toString"; it has ci\n' })
 })
 
 it('uses the forward proxy of the gateway that runs, with the key of SLUICE_KEY', async () => {
