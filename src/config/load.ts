@@ -80,9 +80,11 @@ export function parseConfig(
   const { document, lines, problems: unreadable } = readYaml(text)
   if (unreadable.length > 0) throw new ConfigError(source, unreadable)
   const references = replaceReferences(document, lookUpWith(env, folder, fetched, onFile))
-  references.problems.push(...lostNames(document))
+  const lost = lostNames(document)
+  references.problems.push(...lost)
   const { config, problems } = validate(toPlain(document, source) ?? {}, references)
-  const isIgnored = (problem: Problem): boolean => references.problems.includes(problem) && ignores(problem.path)
+  const isReference = (problem: Problem): boolean => references.problems.includes(problem) && !lost.includes(problem)
+  const isIgnored = (problem: Problem): boolean => isReference(problem) && ignores(problem.path)
   const found = problems.filter((problem) => !isIgnored(problem))
   // References were not fetched because of the other problems. To report each of them would only hide those.
   const others = found.filter((problem) => !references.unasked.has(problem))

@@ -392,6 +392,8 @@ defaultUpstream: ticket
     expect(problems).toHaveLength(1)
     expect(problems[0]).toContain(`sluice.yaml:${place}: "`)
     expect(problems[0]).toContain('is no valid name')
+    // It is no reference, which some commands do without.
+    expect(() => parseConfig(text, { ignores: () => true })).toThrow('is no valid name')
   })
 
   it.each(['Transfer-Encoding', 'content-length', 'HOST', 'Connection', 'Upgrade', 'Expect', 'Via'])(
