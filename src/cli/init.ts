@@ -1,14 +1,15 @@
-import { existsSync, statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { createInterface, type Interface } from 'node:readline/promises'
 import { stringify } from 'yaml'
 import { createKey } from '../clients/keys.ts'
-import { findConfig } from '../config/find.ts'
+import { configOf, findConfig } from '../config/find.ts'
 import { presets } from '../config/presets/index.ts'
 import { ConfigError } from '../config/problem.ts'
-import { replaceFile } from '../files/replace-file.ts'
+import { A_NAME, NAME_PATTERN } from '../schema/schema-parts.ts'
 import { check } from './check.ts'
 import { CommandError } from './command-error.ts'
 import { callVendors } from './harmless-call.ts'
+import { writeConfig } from './write-config.ts'
 
 interface Options {
   readonly preset?: string
@@ -29,7 +30,7 @@ type Answers = { -readonly [Name in Field]?: string }
 /**
  * Writes a first configuration with a key for its first client, and checks it as `sluice check` does. The key is shown once. At
  * a terminal it asks for every option that is missing. Elsewhere it throws a `CommandError` that lists them. It does not
- * overwrite a file unless it is forced, and it reads no secret before the file is written.
+ * overwrite a file unless it is forced, and it writes only what the check takes.
  */
 export async function init(options: Options): Promise<void> {
   const { file, force = false } = options
@@ -41,7 +42,9 @@ export async function init(options: Options): Promise<void> {
     const answers = await complete(options, terminal)
     const { key, keyHash } = createKey()
     const text = configText(answers, keyHash)
-    replaceFile(file, text, existsSync(file) ? { like: statSync(file) } : {})
+    // Else a file would be left that nothing takes, with a key that nobody has seen, and a second try would be refused because of it.
+    await checkText(file, text)
+    writeConfig(file, text)
     await check(file, { secrets: false })
     process.stdout.write(`Key of ${answers.client}, shown only now:  ${key}\n`)
     if (!(await secretsResolve(file))) return
@@ -62,9 +65,8 @@ interface Question {
   readonly problem: (value: string) => string | undefined
 }
 
-const NAME = /^[a-z0-9][a-z0-9_-]{0,62}$/i
-const isName = (value: string): string | undefined =>
-  NAME.test(value) ? undefined : 'must be a name of letters, digits, "-" and "_"'
+const NAME = new RegExp(NAME_PATTERN)
+const isName = (value: string): string | undefined => (NAME.test(value) ? undefined : `must be ${A_NAME}`)
 const isText = (value: string): string | undefined =>
   /^[\w.@+-]{1,256}$/.test(value) ? undefined : 'must be letters, digits and any of . _ @ + -'
 const presetOf = ({ preset = '' }: Answers) => presets[preset]
@@ -191,6 +193,15 @@ async function secretsResolve(file: string): Promise<boolean> {
 
 async function isYes(terminal: Interface, question: string): Promise<boolean> {
   return /^y(?:es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim())
+}
+
+async function checkText(file: string, text: string): Promise<void> {
+  try {
+    await configOf(file, text, { ignores: () => true })
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    throw new CommandError(`${error.message}\nNothing was written.`)
+  }
 }
 
 async function call(file: string): Promise<void> {

@@ -13,11 +13,12 @@ export const object = <P extends TProperties>(properties: P, options: object = {
   Type.Object(properties, { additionalProperties: false, ...options })
 
 // Names appear in URLs, response headers, metrics and Redis keys.
-const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
+export const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
+export const A_NAME = 'a name of lower-case letters, digits, ".", "_" and "-"'
 export const name = (options: { description?: string } = {}) =>
   Type.String({
     pattern: NAME_PATTERN,
-    expected: 'a name of lower-case letters, digits, ".", "_" and "-"',
+    expected: A_NAME,
     ...options,
   })
 export const record = <T extends TSchema>(value: T, description: string, options: object = {}) =>

@@ -1,4 +1,4 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
@@ -55,6 +55,8 @@ describe('sluice init', () => {
   it.each([
     ['--preset', 'nobody', 'must be one of harness'],
     ['--account', 'a b', 'must be a name'],
+    ['--account', 'Prod', 'must be a name of lower-case letters'],
+    ['--client', 'bot:', 'must be a name of lower-case letters'],
     ['--url', 'ftp://x', 'must be a URL'],
     ['--secret', SECRET, 'must be env:NAME, file:PATH or secret:NAME, and not the secret itself'],
   ])('refuses the %s %s without repeating what may be a secret', async (option, value, problem) => {
@@ -62,6 +64,25 @@ describe('sluice init', () => {
     expect(code).toBe(1)
     expect(stderr).toContain(`${option}: ${problem}`)
     expect(stderr).not.toContain('topsecret')
+  })
+
+  it.each([
+    ['--url', 'https://a|b', 'upstreams.harness.url: must be'],
+    ['--url', 'https://a:99999', 'upstreams.harness.url: must be'],
+    ['--account', 'constructor', '"constructor" is no valid name'],
+  ])('writes no file with the %s %s, which the check would refuse', async (option, value, problem) => {
+    const cwd = newFolder()
+    const { code, stdout, stderr } = await runCommand([...HARNESS, '--secret', 'env:X', option, value], { cwd })
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr).toContain(problem)
+    expect(stderr).toMatch(/Nothing was written\.\n$/)
+    expect(readdirSync(cwd)).toEqual([])
+  })
+
+  it('says so where it can not write', async () => {
+    const { code, stdout, stderr } = await runCommand([...HARNESS, '--secret', 'env:X', '--file', 'nodir/s.yaml'])
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr).toMatch(/^nodir\/s\.yaml: can't be written: ENOENT.*; nothing was changed\n$/)
   })
 
   it('leaves a file that is there alone, unless it is forced', async () => {
