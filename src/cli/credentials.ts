@@ -146,6 +146,9 @@ async function prompt(question: string): Promise<string> {
   process.stderr.write(question)
   try {
     return await terminal.question('')
+  } catch {
+    // Ctrl-D, which is no fault of the store.
+    throw new CommandError('no value was given, so nothing was changed')
   } finally {
     terminal.close()
     process.stderr.write('\n')

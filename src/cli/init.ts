@@ -117,7 +117,8 @@ async function complete(options: Options, terminal: Interface | undefined): Prom
     const option = `--${field.replace('Id', '-id')}`
     let value = options[field]
     while (terminal !== undefined && value === undefined && isNeeded(answers)) {
-      const typed = (await terminal.question(`${ask}: `)).trim()
+      const typed = await answerTo(terminal, `${ask}: `)
+      if (typed === undefined) throw new CommandError('\nThe input ended before all was answered. Nothing was written.')
       const wrong = problem(typed)
       if (wrong === undefined) value = typed
       else process.stderr.write(`It ${wrong}.\n`)
@@ -129,6 +130,21 @@ async function complete(options: Options, terminal: Interface | undefined): Prom
   }
   if (problems.length > 0) throw new CommandError(`${problems.join('\n')}\nNothing was written.`)
   return answers
+}
+
+/** Undefined if the input ends instead (Ctrl-D): then the question of the terminal itself would stay without an end. */
+async function answerTo(terminal: Interface, question: string): Promise<string | undefined> {
+  const ended = new AbortController()
+  const end = (): void => ended.abort()
+  terminal.once('close', end)
+  try {
+    return (await terminal.question(question, { signal: ended.signal })).trim()
+  } catch (error) {
+    if (!ended.signal.aborted && (error as NodeJS.ErrnoException).code !== 'ERR_USE_AFTER_CLOSE') throw error
+    return undefined
+  } finally {
+    terminal.off('close', end)
+  }
 }
 
 /** How each vendor expects its secret in the header, if not on its own. See docs/credentials.md. */
@@ -179,6 +195,15 @@ function configText(
   ].join('\n')
 }
 
+async function checkText(file: string, text: string): Promise<void> {
+  try {
+    await configOf(file, text, { ignores: () => true })
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    throw new CommandError(`${error.message}\nNothing was written.`)
+  }
+}
+
 /** Returns whether the secret is where the configuration says. If not, this prints what is missing before a start. */
 async function secretsResolve(file: string): Promise<boolean> {
   try {
@@ -192,16 +217,7 @@ async function secretsResolve(file: string): Promise<boolean> {
 }
 
 async function isYes(terminal: Interface, question: string): Promise<boolean> {
-  return /^y(?:es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim())
-}
-
-async function checkText(file: string, text: string): Promise<void> {
-  try {
-    await configOf(file, text, { ignores: () => true })
-  } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    throw new CommandError(`${error.message}\nNothing was written.`)
-  }
+  return /^y(?:es)?$/i.test((await answerTo(terminal, `${question} [y/N] `)) ?? '')
 }
 
 async function call(file: string): Promise<void> {

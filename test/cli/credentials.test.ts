@@ -153,6 +153,11 @@ describe('a reference to the store', () => {
   it('is not mentioned where it was not looked up because of another mistake', async () => {
     const { stderr } = await runCommand(['check'], newConfig('http://127.0.0.1:9', { log: { level: 'loud' } }))
     expect(stderr).toMatch(/^sluice\.yaml:\d+:\d+: log\.level: must be one of [^\n]*\n$/)
+    const left = new Program([], { ...place, command: ['script', '-qec', command, '/dev/null'] })
+    await expect.poll(() => left.stdout).toContain('Value of x/main, not shown: ')
+    left.child.stdin!.write('\u0004')
+    expect(await left.ended).toMatchObject({ code: 1 })
+    expect(left.stdout).toMatch(/not shown: \r\nno value was given, so nothing was changed\r\n$/)
   })
 
   it('is replaced in a running gateway as soon as it is set', async () => {

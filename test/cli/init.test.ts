@@ -145,4 +145,18 @@ describe('sluice init', () => {
     expect(program.stdout).toMatch(/shown only now: {2}slk_/)
     expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toContain('id: acct1234')
   })
+
+  it.skipIf(!hasProgram('script'))(
+    'writes nothing, and ends with 1, if the terminal ends instead (Ctrl-D)',
+    async () => {
+      const cwd = newFolder()
+      const command = `"${process.execPath}" "${MAIN}" init --client bot --preset harness`
+      const program = new Program([], { cwd, command: ['script', '-qec', command, '/dev/null'] })
+      await expect.poll(() => program.stdout, { timeout: 60_000 }).toMatch(/A name for the account: $/)
+      program.child.stdin!.write('\u0004')
+      expect((await program.ended).code).toBe(1)
+      expect(program.stdout).toContain('The input ended before all was answered. Nothing was written.')
+      expect(readdirSync(cwd)).toEqual([])
+    },
+  )
 })
