@@ -1,10 +1,13 @@
-import { readFileSync, realpathSync, statSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
+import { isDeepStrictEqual } from 'node:util'
 import { isMap, isScalar, type Node, parseDocument, visit, type YAMLSeq } from 'yaml'
 import { createKey, keyOf } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
-import { replaceFile } from '../files/replace-file.ts'
+import { readYaml } from '../config/yaml.ts'
+import { isObject } from '../schema/json.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
+import { writeConfig } from './write-config.ts'
 
 /** Prints a new key, and what to write into the configuration for it. The key itself is stored nowhere. */
 export function createKeyCommand(options: { client?: string }): void {
@@ -54,8 +57,14 @@ export async function revokeKey(hash: string, options: { config?: string }): Pro
   if (list.items.length === 1) {
     throw new CommandError('this is the only key of its client: add another first, or remove the client')
   }
-  replaceFile(realpathSync(file), withoutItem(text, list, index), { like: statSync(file) })
   const revoked = keyHashAt(list, index)
+  const rest = withoutItem(text, list, index)
+  if (!isWithoutKey(rest, text, revoked)) {
+    throw new CommandError(
+      `nothing was changed: as ${file} is written, ${revoked} can't be cut out of it alone. Take it out by hand, wherever it stands, and run \`sluice check\``,
+    )
+  }
+  writeConfig(file, rest)
   // The key is revoked even if the store of the audit trail can't be found.
   const configuration = await findConfig(options.config, { ignores: ([first]) => first !== 'store' }).catch(
     () => undefined,
@@ -72,6 +81,21 @@ export async function revokeKey(hash: string, options: { config?: string }): Pro
   )
 }
 
+/** Whether a text says all that another one says, except for that key. */
+function isWithoutKey(rest: string, text: string, hash: string): boolean {
+  const { document, problems } = readYaml(rest)
+  return problems.length === 0 && isDeepStrictEqual(document.toJS(), without(readYaml(text).document.toJS(), hash))
+}
+
+function without(value: unknown, hash: string): unknown {
+  if (Array.isArray(value)) {
+    const kept = value.filter((item) => item !== hash && !(isObject(item) && item['hash'] === hash))
+    return kept.map((item) => without(item, hash))
+  }
+  if (!isObject(value)) return value
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, without(inner, hash)]))
+}
+
 function keyHashAt({ items }: YAMLSeq<Node>, index: number): string {
   const item = items[index]
   return String(isMap(item) ? item.get('hash') : isScalar(item) ? item.value : undefined)
@@ -84,7 +108,7 @@ interface Found {
 
 function findKeys(text: string, beginning: string): Found[] {
   const found: Found[] = []
-  visit(parseDocument(text), {
+  visit(parseDocument(text, { keepSourceTokens: true }), {
     Seq(_, list) {
       for (const index of list.items.keys()) {
         if (keyHashAt(list as YAMLSeq<Node>, index).startsWith(beginning))
@@ -96,16 +120,25 @@ function findKeys(text: string, beginning: string): Found[] {
 }
 
 /** Removes an item from the text of a list: its lines, or in a list with brackets the item and one comma. */
-function withoutItem(text: string, { items, flow }: YAMLSeq<Node>, index: number): string {
+function withoutItem(text: string, list: YAMLSeq<Node>, index: number): string {
+  const { items, flow } = list
   const startOf = (i: number): number => items[i]!.range![0]
   const endOf = (i: number): number => items[i]!.range![1]
   if (flow !== true) {
     // A mapping of several lines ends after its last line break. Anything else ends before the break of its line.
     const lineEnd = text.indexOf('\n', endOf(index) - 1)
-    return text.slice(0, text.lastIndexOf('\n', startOf(index)) + 1) + (lineEnd < 0 ? '' : text.slice(lineEnd + 1))
+    const lineStart = text.lastIndexOf('\n', dashOf(list, index) ?? startOf(index)) + 1
+    return text.slice(0, lineStart) + (lineEnd < 0 ? '' : text.slice(lineEnd + 1))
   }
   const isLast = index === items.length - 1
   return isLast
     ? text.slice(0, endOf(index - 1)) + text.slice(endOf(index))
     : text.slice(0, startOf(index)) + text.slice(startOf(index + 1))
+}
+
+/** Where the dash of an item is: it may stand lines above the item. */
+function dashOf({ srcToken }: YAMLSeq<Node>, index: number): number | undefined {
+  if (srcToken?.type !== 'block-seq') return undefined
+  const dashes = srcToken.items.flatMap(({ start }) => start.filter(({ type }) => type === 'seq-item-ind'))
+  return dashes[index]?.offset
 }

@@ -454,6 +454,42 @@ describe('sluice keys revoke', () => {
 
 describe('sluice quota', () => {
   it('shows the quotas of a running gateway, if it is shown the token', async () => {
+  const [one, two, three] = ['1', '2', '3'].map((digit) => `sha256:${digit.repeat(64)}`)
+  const before = (): string => `${stringify(harnessConfig('https://app.harness.io'))}clients:\n  bot:\n    keys:`
+
+  it.each([
+    [one, `\n      - ${two}\n      -\n        hash: ${three}\n        label: new\n`],
+    [two, `\n      -\n        hash: ${one}\n        label: old\n      -\n        hash: ${three}\n        label: new\n`],
+    [three, `\n      -\n        hash: ${one}\n        label: old\n      - ${two}\n`],
+  ])('takes out the whole item of %s where the dash has a line of its own', async (hash, after) => {
+    const items = [
+      `-\n        hash: ${one}\n        label: old`,
+      `- ${two}`,
+      `-\n        hash: ${three}\n        label: new`,
+    ]
+    const start = before()
+    const cwd = folderWith(`${start}\n${items.map((item) => `      ${item}\n`).join('')}`)
+    expect(await runCommand(['keys', 'revoke', hash!], { cwd })).toMatchObject({ code: 0, stderr: '' })
+    expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toBe(start + after)
+    expect((await runCommand(['check'], { cwd })).code).toBe(0)
+  })
+
+  it.each([
+    [
+      'it has an anchor that is used elsewhere',
+      `keys: [&key ${one}, ${two}]\n  other: { keys: [{ hash: '${three}', label: *key }] }`,
+    ],
+    ['its line has the key of the list, too', `? keys\n    : - ${one}\n      - ${two}`],
+  ])('changes nothing, and says so, where more than the key would go: %s', async (_, keys) => {
+    const written = before().replace(/keys:$/, `${keys}\n`)
+    const cwd = folderWith(written)
+    expect((await runCommand(['check'], { cwd })).code).toBe(0)
+    const { code, stderr } = await runCommand(['keys', 'revoke', one!], { cwd })
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^nothing was changed: .* by hand, wherever it stands, and run `sluice check`\n$/)
+    expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toBe(written)
+  })
+
     const upstream = await startUpstream()
     const port = await freePort()
     const config = { ...harnessConfig(upstream.url), admin: { port, token: 'admin-token' } }
