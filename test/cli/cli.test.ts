@@ -390,6 +390,16 @@ describe('sluice keys', () => {
     const gateway = await startGateway({
       ...harnessConfig(upstream.url),
       clients: { 'deploy-bot': { keys: [hashKey(key)] } },
+  it('create makes no key for a name that no client can have', async () => {
+    for (const client of ['Bad: x', 'Bot', '']) {
+      expect(await runCommand(['keys', 'create', '--client', client])).toMatchObject({
+        code: 1,
+        stdout: '',
+        stderr: '--client: must be a name of lower-case letters, digits, ".", "_" and "-"\n',
+      })
+    }
+  })
+
     })
     expect((await call(gateway.url, '/harness/ng/api/projects', { headers: { 'x-api-key': key } })).status).toBe(200)
   })
