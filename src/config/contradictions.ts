@@ -13,6 +13,7 @@ import type { Preset } from './presets/preset.ts'
 import { checkName, didYouMean, type Path, type Problem, type Report } from './problem.ts'
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import { checkListenerTls, checkTls } from './tls-problems.ts'
+import type { Secret } from '../schema/secret.ts'
 
 /**
  * Finds settings that exclude one another, or refer to what does not exist. Messages name keys, which are in the file.
@@ -40,6 +41,9 @@ function checkListeners({ server, admin, forwardProxy, clients }: Config, report
   if (!isLoopback(admin.host) && admin.token === undefined && Object.keys(admin.tokens).length === 0) {
     report(['admin', 'host'], 'admin.token is required when the admin port listens beyond loopback')
   }
+  for (const [name, token] of Object.entries({ token: admin.token, metricsToken: admin.metricsToken }))
+    checkToken(['admin', name], token, report)
+  for (const [name, token] of Object.entries(admin.tokens)) checkToken(['admin', 'tokens', name], token, report)
   if (server.proxyProtocol && server.trustedProxies.length === 0) {
     report(['server', 'proxyProtocol'], 'it needs server.trustedProxies: the balancers whose headers are believed')
   }
@@ -53,6 +57,11 @@ function checkListeners({ server, admin, forwardProxy, clients }: Config, report
   if (forwardProxy.port !== 0 && [server.port, admin.port].includes(forwardProxy.port)) {
     report(['forwardProxy', 'port'], 'is the port of server or admin, too; they must differ')
   }
+}
+
+function checkToken(path: Path, token: Secret | undefined, report: Report): void {
+  if (token === undefined || HEADER_VALUE.test(token.reveal())) return
+  report(path, 'holds a character that no header value may have, such as a line end, so nobody could send it')
 }
 
 function checkStore({ store, upstreams }: Config, report: Report): void {

@@ -167,6 +167,9 @@ defaultUpstream: ticket
     ],
     ['some number of workers', `${VALID}server: { workers: all }`, 'a number from 1 to 256, or auto'],
     ['an admin port for all without a token', `${VALID}admin: { host: 0.0.0.0 }`, 'admin.token is required'],
+    ['an admin token with a line end', `${VALID}admin: { token: "a\\nb" }`, 'admin.token: holds a character'],
+    ['one of several', `${VALID}admin: { tokens: { ci: "a\\nb" } }`, 'admin.tokens.ci: holds a character'],
+    ['a token for metrics that no header holds', `${VALID}admin: { metricsToken: "ł" }`, 'admin.metricsToken: holds a'],
     ['one port for two listeners', `${VALID}server: { port: 9090 }`, 'they must differ'],
     [
       'a credential of another account',
