@@ -1,4 +1,5 @@
 import { findConfig } from '../config/find.ts'
+import { isObject, parsedJson } from '../schema/json.ts'
 import { CommandError } from './command-error.ts'
 
 /** The options by which commands find the admin port of a running gateway. */
@@ -37,8 +38,11 @@ export function queryOf<Name extends string>(
   )
 }
 
-/** Sends a GET to the admin port and gives its answer. Throws a `CommandError` if it can't be reached or refuses. */
-export async function askAdmin<Answer>({ url, token }: AdminPort, path: string): Promise<Answer> {
+/** Sends a GET to the admin port and gives its answer, a list. Throws a `CommandError` if it can't be reached, refuses, or is none. */
+export async function askAdmin<Answer extends { readonly data: readonly unknown[] }>(
+  { url, token }: AdminPort,
+  path: string,
+): Promise<Answer> {
   const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
   const response = await fetch(url + path, { headers }).catch((error: Error) => {
     const why = error.cause instanceof Error ? error.cause.message : error.message
@@ -50,9 +54,13 @@ export async function askAdmin<Answer>({ url, token }: AdminPort, path: string):
     )
   if (response.status === 503)
     throw new CommandError('store unreachable: the gateway can’t ask its quota store, and refuses calls')
-  if (response.ok) return (await response.json()) as Answer
-  const { detail } = (await response.json().catch(() => ({}))) as { detail?: string }
-  throw new CommandError(detail ?? `${url}${path} answered ${response.status}`)
+  const answer = parsedJson(await response.text().catch(() => ''))
+  const { data, detail } = isObject(answer) ? answer : {}
+  if (response.ok && Array.isArray(data)) return answer as Answer
+  if (!response.ok && typeof detail === 'string') throw new CommandError(detail)
+  throw new CommandError(
+    `${url}${path} answered ${response.status}, but not as a gateway does: name its admin port with --url, or its --config`,
+  )
 }
 
 /** `ready`, or why the gateway is not ready, or what its calls have to do without. */

@@ -15,7 +15,16 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
 import { freePort } from '../support/find-redis.ts'
-import { ACCOUNT, harnessConfig, newFolder, startGateway, startUpstream, stores, TOKEN } from '../support/gateway.ts'
+import {
+  ACCOUNT,
+  harnessConfig,
+  newFolder,
+  startGateway,
+  startServer,
+  startUpstream,
+  stores,
+  TOKEN,
+} from '../support/gateway.ts'
 import { harnessRequests } from '../support/harness-requests.ts'
 import { call } from '../support/http.ts'
 import { runCommand } from '../support/command-line.ts'
@@ -353,6 +362,7 @@ cache       no
       stderr: expect.stringContaining('would be refused (forbidden): the client reader may not make write calls'),
     })
     expect((await as('nobody', 'GET')).stderr).toContain('has no client "nobody": it has reader, other')
+    expect((await as('constructor', 'GET')).stderr).toContain('has no client "constructor": it has reader, other')
   })
 
   it('refuses every path that the gateway refuses', async () => {
@@ -362,7 +372,6 @@ cache       no
     const paths = ['%zz', '%', '%ff', '%2', '..', '%2e%2e', '..;a', '#', 'x?a#b'].map((path) => `/harness/${path}/x`)
     const input = paths.map((path) => `GET ${path}`).join('\n')
     const { stdout } = await runCommand(['explain', '--batch'], { cwd: folderWith(stringify(config)), input })
-    expect((await as('constructor', 'GET')).stderr).toContain('has no client "constructor": it has reader, other')
     const explained = stdout.trim().split('\n')
     expect(explained).toHaveLength(paths.length)
     for (const [i, path] of paths.entries()) {
@@ -381,15 +390,6 @@ cache       no
 })
 
 describe('sluice keys', () => {
-  it('create shows a key that the gateway then accepts', async () => {
-    const { stdout } = await runCommand(['keys', 'create', '--client', 'deploy-bot'])
-    const key = /slk_\S+/.exec(stdout)![0]
-    const snippet = stdout.slice(stdout.indexOf('clients:'))
-    expect(snippet).toBe(`clients:\n  deploy-bot:\n    keys: ["${hashKey(key)}"]\n`)
-    const upstream = await startUpstream()
-    const gateway = await startGateway({
-      ...harnessConfig(upstream.url),
-      clients: { 'deploy-bot': { keys: [hashKey(key)] } },
   it('create makes no key for a name that no client can have', async () => {
     for (const client of ['Bad: x', 'Bot', '']) {
       expect(await runCommand(['keys', 'create', '--client', client])).toMatchObject({
@@ -400,6 +400,15 @@ describe('sluice keys', () => {
     }
   })
 
+  it('create shows a key that the gateway then accepts', async () => {
+    const { stdout } = await runCommand(['keys', 'create', '--client', 'deploy-bot'])
+    const key = /slk_\S+/.exec(stdout)![0]
+    const snippet = stdout.slice(stdout.indexOf('clients:'))
+    expect(snippet).toBe(`clients:\n  deploy-bot:\n    keys: ["${hashKey(key)}"]\n`)
+    const upstream = await startUpstream()
+    const gateway = await startGateway({
+      ...harnessConfig(upstream.url),
+      clients: { 'deploy-bot': { keys: [hashKey(key)] } },
     })
     expect((await call(gateway.url, '/harness/ng/api/projects', { headers: { 'x-api-key': key } })).status).toBe(200)
   })
@@ -445,25 +454,6 @@ describe('sluice keys', () => {
 })
 
 describe('sluice keys revoke', () => {
-  it.each([0o600, 0o640, 0o664])('leaves the mode %o of the file as it is, and a link to it a link', async (mode) => {
-    const [one, two] = ['1', '2'].map((digit) => `sha256:${digit.repeat(64)}`)
-    const config = { ...harnessConfig('https://app.harness.io'), clients: { bot: { keys: [one, two] } } }
-    const folder = newFolder()
-    const file = join(folder, 'real.yaml')
-    writeFileSync(file, stringify(config))
-    chmodSync(file, mode)
-    const cwd = newFolder()
-    symlinkSync(file, join(cwd, 'sluice.yaml'))
-    expect((await runCommand(['keys', 'revoke', one!], { cwd })).code).toBe(0)
-    expect(statSync(file).mode & 0o777).toBe(mode)
-    expect(lstatSync(join(cwd, 'sluice.yaml')).isSymbolicLink()).toBe(true)
-    expect(readFileSync(file, 'utf8')).not.toContain(one)
-    expect([readdirSync(folder), readdirSync(cwd)]).toEqual([['real.yaml'], ['sluice.yaml']])
-  })
-})
-
-describe('sluice quota', () => {
-  it('shows the quotas of a running gateway, if it is shown the token', async () => {
   const [one, two, three] = ['1', '2', '3'].map((digit) => `sha256:${digit.repeat(64)}`)
   const before = (): string => `${stringify(harnessConfig('https://app.harness.io'))}clients:\n  bot:\n    keys:`
 
@@ -500,6 +490,25 @@ describe('sluice quota', () => {
     expect(readFileSync(join(cwd, 'sluice.yaml'), 'utf8')).toBe(written)
   })
 
+  it.each([0o600, 0o640, 0o664])('leaves the mode %o of the file as it is, and a link to it a link', async (mode) => {
+    const [one, two] = ['1', '2'].map((digit) => `sha256:${digit.repeat(64)}`)
+    const config = { ...harnessConfig('https://app.harness.io'), clients: { bot: { keys: [one, two] } } }
+    const folder = newFolder()
+    const file = join(folder, 'real.yaml')
+    writeFileSync(file, stringify(config))
+    chmodSync(file, mode)
+    const cwd = newFolder()
+    symlinkSync(file, join(cwd, 'sluice.yaml'))
+    expect((await runCommand(['keys', 'revoke', one!], { cwd })).code).toBe(0)
+    expect(statSync(file).mode & 0o777).toBe(mode)
+    expect(lstatSync(join(cwd, 'sluice.yaml')).isSymbolicLink()).toBe(true)
+    expect(readFileSync(file, 'utf8')).not.toContain(one)
+    expect([readdirSync(folder), readdirSync(cwd)]).toEqual([['real.yaml'], ['sluice.yaml']])
+  })
+})
+
+describe('sluice quota', () => {
+  it('shows the quotas of a running gateway, if it is shown the token', async () => {
     const upstream = await startUpstream()
     const port = await freePort()
     const config = { ...harnessConfig(upstream.url), admin: { port, token: 'admin-token' } }
@@ -577,6 +586,20 @@ describe('sluice quota', () => {
       expect((await fetch(`${gateway.adminUrl}/metrics`)).status).toBe(200)
     }
   })
+
+  it.each(['quota', 'quota --by client', 'top', 'usage', 'request', 'request abc'])(
+    '%s says so when what answers is no gateway',
+    async (command) => {
+      for (const body of ['<html>', '{}', 'null', '{"data":{}}', '[]']) {
+        for (const status of [200, 500]) {
+          const url = await startServer((_, response) => response.writeHead(status).end(body))
+          const { code, stdout, stderr } = await runCommand([...command.split(' '), '--url', url])
+          expect({ code, stdout }, body).toEqual({ code: 1, stdout: '' })
+          expect(stderr).toMatch(/^http:\S+ answered \d+, but not as a gateway does: name its admin port with --url/)
+        }
+      }
+    },
+  )
 
   it('says so when no gateway answers', async () => {
     const cwd = folderWith(stringify({ ...harnessConfig('http://x'), admin: { port: await freePort() } }))
