@@ -1,4 +1,5 @@
 import { findConfig } from '../config/find.ts'
+import { HEADER_VALUE } from '../http/fields.ts'
 import { isObject, parsedJson } from '../schema/json.ts'
 import { CommandError } from './command-error.ts'
 
@@ -16,7 +17,12 @@ export interface AdminPort {
 
 /** The admin port that an option names, or else that of the configuration. With the option no configuration is read. */
 export async function adminPortOf({ config, url, token }: AdminOptions): Promise<AdminPort> {
-  if (url !== undefined) return { url: url.replace(/\/$/, ''), token }
+  if (url !== undefined) {
+    // The messages name the URL, and so would show a password in it.
+    if (!/^https?:\/\/[^@?#]+$/.test(url) || !URL.canParse(url))
+      throw new CommandError('--url must be a URL such as http://127.0.0.1:9090, without user, query or fragment')
+    return { url: url.replace(/\/$/, ''), token }
+  }
   const found = await findConfig(config, { ignores: ([first]) => first !== 'admin' })
   const admin = found?.config.admin
   const { host, port } = admin ?? { host: '127.0.0.1', port: 9090 }
@@ -44,6 +50,11 @@ export async function askAdmin<Answer extends { readonly data: readonly unknown[
   path: string,
 ): Promise<Answer> {
   const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
+  // The error of `fetch` would show the whole token.
+  if (token !== undefined && !HEADER_VALUE.test(headers['authorization']!))
+    throw new CommandError(
+      'the admin token holds a character that no header value may have, such as a line end: mend admin.token or --token',
+    )
   const response = await fetch(url + path, { headers }).catch((error: Error) => {
     const why = error.cause instanceof Error ? error.cause.message : error.message
     throw new CommandError(`no gateway answers on ${url}: ${why}; name its admin port with --url, or its --config`)

@@ -601,6 +601,22 @@ describe('sluice quota', () => {
     },
   )
 
+  it('never shows a token that can not be sent, or a password in the URL', async () => {
+    const url = `http://127.0.0.1:${await freePort()}`
+    for (const bad of ['line\nsecret-token', 'ключ-secret-token']) {
+      const { code, stderr } = await runCommand(['quota', '--url', url, '--token', bad])
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/^the admin token holds a character that no header value may have/)
+      expect(stderr).not.toContain('secret-token')
+    }
+    for (const bad of ['http://me:secret-token@127.0.0.1:1', 'nonsense:secret-token']) {
+      const { code, stderr } = await runCommand(['quota', '--url', bad])
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/^--url must be a URL such as/)
+      expect(stderr).not.toContain('secret-token')
+    }
+  })
+
   it('says so when no gateway answers', async () => {
     const cwd = folderWith(stringify({ ...harnessConfig('http://x'), admin: { port: await freePort() } }))
     expect(await runCommand(['quota', '--once'], { cwd })).toMatchObject({
