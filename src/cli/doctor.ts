@@ -53,7 +53,7 @@ function line({ level, what, finding, todo }: Finding): string {
 }
 
 /** A port that is taken is no fault if the gateway that takes it answers on the admin port. */
-async function ports({ server, admin }: Config): Promise<Finding[]> {
+async function ports({ server, admin, forwardProxy }: Config): Promise<Finding[]> {
   const isRunning = admin.port !== 0 && (await answers(admin.host, admin.port))
   const check = async (what: string, host: string, port: number): Promise<Finding> => {
     const code = await whyNotListen(host, port)
@@ -63,7 +63,12 @@ async function ports({ server, admin }: Config): Promise<Finding[]> {
     const todo = code === 'EADDRINUSE' ? `end what uses it, or choose another port` : 'choose another host or port'
     return { level: 'fail', what, finding: `${port} of ${host} can not be had (${code})`, todo }
   }
-  return Promise.all([check('port', server.host, server.port), check('admin port', admin.host, admin.port)])
+  const proxy = forwardProxy && check('port of the forward proxy', forwardProxy.host, forwardProxy.port)
+  return Promise.all([
+    check('port', server.host, server.port),
+    check('admin port', admin.host, admin.port),
+    ...(proxy === undefined ? [] : [proxy]),
+  ])
 }
 
 async function answers(host: string, port: number): Promise<boolean> {
@@ -85,7 +90,7 @@ function whyNotListen(host: string, port: number): Promise<string | undefined> {
 
 function folder(dir: string): Finding[] {
   const what = `folder ${dir}`
-  const path = existsSync(dir) ? dir : dirname(resolve(dir))
+  const path = existsSync(dir) ? dir : nearestOf(dirname(resolve(dir)))
   try {
     accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK)
   } catch {
@@ -96,6 +101,11 @@ function folder(dir: string): Finding[] {
     return [{ level: 'warn', what, finding: 'is open to every user of this machine', todo: `chmod o-rwx ${dir}` }]
   }
   return [{ level: 'ok', what, finding: path === dir ? 'can be written' : 'can be made' }]
+}
+
+/** The folder itself, or the one above it in which it would be made, with all folders between. */
+function nearestOf(path: string): string {
+  return existsSync(path) ? path : nearestOf(dirname(path))
 }
 
 async function redis(store: StoreConfig): Promise<Finding[]> {
@@ -152,7 +162,12 @@ async function evictionOf(node: Redis, what = 'redis memory'): Promise<Finding> 
 async function clockOf(node: Redis): Promise<Finding> {
   const what = 'redis clock'
   const before = Date.now()
-  const [seconds = 0, micros = 0] = (await node.time()).map(Number)
+  const time = await node.time().catch(() => undefined)
+  if (time === undefined) {
+    const todo = 'let its ACL user use TIME, which the gateway needs to count'
+    return { level: 'warn', what, finding: 'it does not say what time it is', todo }
+  }
+  const [seconds = 0, micros = 0] = time.map(Number)
   const skewMs = Math.abs(seconds * 1_000 + micros / 1_000 - (before + Date.now()) / 2)
   if (skewMs <= MOST_SKEW_MS) return { level: 'ok', what, finding: 'agrees with that of this machine' }
   const todo = 'synchronise both clocks (NTP)'

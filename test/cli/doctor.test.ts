@@ -1,6 +1,7 @@
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
+import { Redis } from 'ioredis'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
 import type { Finding } from '../../src/cli/harmless-call.ts'
@@ -52,6 +53,12 @@ describe('sluice doctor', () => {
     const { code, of } = await examine({ ...config, server: taken }, ['--no-calls'])
     expect(code).toBe(1)
     expect(of('port')).toMatchObject([{ level: 'fail', finding: expect.stringContaining('EADDRINUSE') }])
+    expect(of('port of the forward proxy')).toEqual([])
+    const proxied = await examine({ ...config, forwardProxy: taken }, ['--no-calls'])
+    expect(proxied.code).toBe(1)
+    expect(proxied.of('port of the forward proxy')).toMatchObject([
+      { level: 'fail', finding: `${taken.port} of 127.0.0.1 can not be had (EADDRINUSE)` },
+    ])
   })
 
   it('tells a credential that the vendor refuses, and one that nobody answers', async () => {
@@ -117,6 +124,17 @@ describe('sluice doctor', () => {
     expect(refused.of('home')).toMatchObject([{ level: 'fail', finding: expect.stringMatching(why) }])
   })
 
+  it('finds that a start can make a folder, however many above it are missing', async () => {
+    const dir = join(newFolder(), 'not', 'there', 'yet')
+    const { code, of } = await examine(harnessConfig('http://127.0.0.1:9', {}, { store: { dir } }), ['--no-calls'])
+    expect(code).toBe(0)
+    expect(of(`folder ${dir}`)).toMatchObject([{ level: 'ok', finding: 'can be made' }])
+    writeFileSync(join(dir, '../../../file'), '')
+    const below = join(dir, '../../../file/dir')
+    const blocked = await examine(harnessConfig('http://127.0.0.1:9', {}, { store: { dir: below } }), ['--no-calls'])
+    expect(blocked.of(`folder ${below}`)).toMatchObject([{ level: 'fail', finding: 'can not be written' }])
+  })
+
   it('tells a folder that is open to everybody', async () => {
     const dir = join(newFolder(), 'quota')
     mkdirSync(dir)
@@ -144,6 +162,21 @@ describe('sluice doctor as a process of its own', () => {
     const { code, stdout, stderr } = await run(['doctor'], { cwd })
     expect({ code, stderr }).toEqual({ code: 1, stderr: '' })
     expect(stdout).toMatch(/^fail {2}credential harness\/prod: no answer from 127\.0\.0\.1:\d+: ECONNREFUSED → check/m)
+  })
+})
+
+describeTopology('a Redis that does not tell its time', () => {
+  it('is a warning beside all other findings', async () => {
+    const server = await startStandalone()
+    onTestFinished(() => server.stop())
+    const redis = new Redis(server.port)
+    await redis.acl('SETUSER', 'doctor', 'on', '>topsecret', '~*', '&*', '+@all', '-time')
+    redis.disconnect()
+    const store = { kind: 'redis', url: `redis://doctor:topsecret@127.0.0.1:${server.port}`, commandTimeout: '2s' }
+    const { of } = await examine(harnessConfig('http://127.0.0.1:9', {}, { store }), ['--no-calls'])
+    const todo = expect.stringContaining('TIME')
+    expect(of('redis clock')).toMatchObject([{ level: 'warn', finding: 'it does not say what time it is', todo }])
+    expect(of('configuration')).toMatchObject([{ level: 'ok' }])
   })
 })
 
