@@ -24,6 +24,8 @@ export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Pro
     const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
     if (preset?.harmlessCall === undefined) return untested(what, 'without a preset no harmless call is known')
     if (upstream.tls !== undefined) return untested(what, 'the upstream has a TLS configuration of its own')
+    // Without the proxy the credential would go another way than the gateway sends it, and may not be allowed to.
+    if (upstream.proxy !== undefined) return untested(what, 'the upstream is reached through a proxy')
     const place = { upstream: name, account, header: upstream.credentialHeader, host: new URL(upstream.url!).host }
     const set = buildCredentialSet(place, config, services)
     if (set === undefined) return untested(what, 'it has none')

@@ -61,6 +61,15 @@ describe('sluice doctor', () => {
     ])
   })
 
+  it('sends no credential past the proxy of an upstream, and says that it tried none', async () => {
+    let calls = 0
+    const url = await startServer((_, response) => (calls++, response.end('{}')))
+    const { of } = await examine(harnessConfig(url, { proxy: `http://egress:topsecret@127.0.0.1:${await freePort()}` }))
+    const finding = 'was not tried: the upstream is reached through a proxy'
+    expect(of('credential harness/prod')).toMatchObject([{ level: 'warn', finding }])
+    expect(calls).toBe(0)
+  })
+
   it('tells a credential that the vendor refuses, and one that nobody answers', async () => {
     const url = await startServer((_, response) => response.writeHead(401).end())
     const refused = await examine(harnessConfig(url))
