@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events'
 import { emitKeypressEvents } from 'node:readline'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { RequestRow } from '../requests/story.ts'
@@ -87,7 +88,7 @@ async function showUntilStopped(admin: AdminPort, first: TopState): Promise<void
       await pause(EVERY_MS, undefined, { signal }).catch(() => undefined)
       if (signal.aborted) break
       try {
-        last = await Promise.race([ask(admin), ended(signal)])
+        last = await unlessAborted(ask(admin), signal)
         problem = undefined
       } catch (error) {
         // A gateway that restarts is there again in a moment; until then what it said last is shown.
@@ -106,11 +107,11 @@ async function showUntilStopped(admin: AdminPort, first: TopState): Promise<void
   }
 }
 
-/** Rejects when it is aborted. */
-function ended(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) =>
-    signal.addEventListener('abort', () => reject(new Error('stopped')), { once: true }),
-  )
+/** Rejects at once when it is aborted. Leaves no listener behind: there is one call each second, for as long as somebody looks. */
+async function unlessAborted<T>(asked: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>()
+  using _ = addAbortListener(signal, () => reject(new Error('stopped')))
+  return await Promise.race([asked, promise])
 }
 
 /** The most lines of each part but the limits, which get what is left. */
