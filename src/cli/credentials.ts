@@ -46,6 +46,7 @@ export function setCredential(name: string, options: ValueOptions, command: Comm
  */
 export function rotateCredential(name: string | undefined, options: RotateOptions, command: Command): Promise<void> {
   if (name !== undefined) checkArguments(name, command)
+  checkOptions(name, options)
   const expiresAt = toTime(options.expires)
   return withStore(options, async (store, note) => {
     if (options.key === true) {
@@ -55,7 +56,6 @@ export function rotateCredential(name: string | undefined, options: RotateOption
       return
     }
     if (name === undefined) throw new CommandError('name the secret to rotate, or the master key with --key')
-    if (options.force === true && options.finish !== true) throw new CommandError('--force belongs to --finish')
     if (options.finish === true) {
       await store.finish(name, { isForced: options.force === true })
       note('finish', name)
@@ -153,6 +153,18 @@ async function prompt(question: string): Promise<string> {
     terminal.close()
     process.stderr.write('\n')
   }
+}
+
+/** Refuses options that contradict each other: to follow one of them in silence may put the wrong value in force. */
+function checkOptions(name: string | undefined, { key, finish, force, cancel, expires }: RotateOptions): void {
+  const others = [name, finish, force, cancel, expires].some((one) => one !== undefined)
+  if (key === true && others)
+    throw new CommandError('--key seals all secrets anew: give it no name and no other option, or leave it out')
+  if (force === true && finish !== true) throw new CommandError('--force belongs to --finish')
+  if (finish === true && cancel === true)
+    throw new CommandError('--finish keeps the new value, and --cancel the old one: give one of them')
+  if (expires !== undefined && (finish === true || cancel === true))
+    throw new CommandError('--expires belongs to a new value, and --finish and --cancel take none: leave it out')
 }
 
 /** Refuses surplus arguments without repeating them: one of them may be the secret, put in the wrong place. */

@@ -117,6 +117,24 @@ describe('sluice credentials', () => {
     })
   })
 
+  it.each([
+    [['x/main', '--key'], '--key seals all secrets anew: give it no name'],
+    [['--key', '--expires', '2030-01-31'], '--key seals all secrets anew: give it no name'],
+    [['x/main', '--finish', '--cancel'], '--finish keeps the new value, and --cancel the old one: give one'],
+    [['x/main', '--finish', '--expires', '2030-01-31'], '--expires belongs to a new value'],
+    [['x/main', '--cancel', '--expires', '2030-01-31'], '--expires belongs to a new value'],
+    [['x/main', '--force'], '--force belongs to --finish'],
+  ])('rotates nothing if told %j, which contradicts itself', async (args, problem) => {
+    const place = newConfig('http://127.0.0.1:9')
+    await runCommand(['credentials', 'set', 'x/main'], { ...place, input: 'one-secret' })
+    await runCommand(['credentials', 'rotate', 'x/main'], { ...place, input: 'two-secret' })
+    const stored = () => readFileSync(join(place.cwd, '.sluice/secrets.json'), 'utf8')
+    const before = stored()
+    const refused = await runCommand(['credentials', 'rotate', ...args], { ...place, input: 'three-secret' })
+    expect(refused).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining(problem) })
+    expect(stored()).toBe(before)
+  })
+
   it('says what to do without a master key, and with one that is none', async () => {
     const without = await runCommand(['credentials', 'list'], newConfig('http://127.0.0.1:9', { secrets: {} }))
     expect(without).toMatchObject({ code: 1, stderr: expect.stringContaining('set secrets.key') })
@@ -135,6 +153,11 @@ describe('sluice credentials', () => {
     expect(await program.ended).toMatchObject({ code: 0 })
     expect(program.stdout).toContain('x/main is set')
     expect(program.stdout).not.toContain('typed-secret')
+    const left = new Program([], { ...place, command: ['script', '-qec', command, '/dev/null'] })
+    await expect.poll(() => left.stdout).toContain('Value of x/main, not shown: ')
+    left.child.stdin!.write('\u0004')
+    expect(await left.ended).toMatchObject({ code: 1 })
+    expect(left.stdout).toMatch(/not shown: \r\nno value was given, so nothing was changed\r\n$/)
   })
 })
 
@@ -153,11 +176,6 @@ describe('a reference to the store', () => {
   it('is not mentioned where it was not looked up because of another mistake', async () => {
     const { stderr } = await runCommand(['check'], newConfig('http://127.0.0.1:9', { log: { level: 'loud' } }))
     expect(stderr).toMatch(/^sluice\.yaml:\d+:\d+: log\.level: must be one of [^\n]*\n$/)
-    const left = new Program([], { ...place, command: ['script', '-qec', command, '/dev/null'] })
-    await expect.poll(() => left.stdout).toContain('Value of x/main, not shown: ')
-    left.child.stdin!.write('\u0004')
-    expect(await left.ended).toMatchObject({ code: 1 })
-    expect(left.stdout).toMatch(/not shown: \r\nno value was given, so nothing was changed\r\n$/)
   })
 
   it('is replaced in a running gateway as soon as it is set', async () => {
