@@ -6,9 +6,12 @@ export function isRequestId(text: string): boolean {
   return /^[\x21-\x7e]{1,128}$/.test(text)
 }
 
-/** The id that the client itself gives a request, if it is one that may name it. */
+/** The id that the client itself gives a request: the first that may name it. */
 export function requestIdOf(headers: IncomingHttpHeaders): string | undefined {
-  const given = headers['x-correlation-id'] ?? headers['x-request-id']
+  return usable(headers['x-correlation-id']) ?? usable(headers['x-request-id'])
+}
+
+function usable(given: string | string[] | undefined): string | undefined {
   // An id may contain a comma, but no blank. Node joins repeated fields with a comma and a blank, so that `onlyMember` takes
   // such a value apart.
   const id = typeof given === 'string' && !given.includes(' ') ? given : onlyMember(given)
