@@ -6,7 +6,6 @@ import { normalizePath } from '../routing/path.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import { type CacheAnswer, CachedRead } from './cached-read.ts'
 import type { Call, Target } from './call.ts'
-import type { FailureKind } from './failure.ts'
 import type { Forwarded } from './forwarded.ts'
 import type { ResponseObserver } from './response-observer.ts'
 
@@ -24,8 +23,7 @@ export function lookUpInCache(call: Call, target: Target, shared: SharedCache): 
   return { kind: 'miss', observer: undefined }
 }
 
-/** Ends of a call after which nobody knows whether the upstream carried it out. */
-const UNCERTAIN: ReadonlySet<string> = new Set<FailureKind>(['interrupted', 'timeout'])
+/** Statuses after which nobody knows whether the upstream carried the call out. */
 const UNCERTAIN_STATUS = new Set([502, 504])
 
 /** Watches a call that changes something, and invalidates what it may have changed. */
@@ -43,8 +41,10 @@ class Write implements ResponseObserver {
   }
 
   conclude(end: Forwarded): Forwarded {
-    const outcome = end.kind === 'refused' ? end.failure.kind : end.kind
-    if (UNCERTAIN.has(outcome) || (outcome === 'client_gone' && this.#call.attempts > 0)) this.#invalidate()
+    const isUnanswered = end.kind === 'refused' || end.kind === 'client_gone'
+    // Whatever ended the call, what was sent before may have been carried out.
+    const isUnsent = end.kind === 'refused' && end.failure.kind === 'unreachable' && this.#call.attempts === 1
+    if (isUnanswered && this.#call.attempts > 0 && !isUnsent) this.#invalidate()
     return end
   }
 
@@ -52,7 +52,8 @@ class Write implements ResponseObserver {
 
   /** Invalidates before the client sees the response, so that its next read is not older than its write (RFC 9111 §4.4). */
   begin(status: number, _: string, fields: Fields): void {
-    if (status >= 400 && !UNCERTAIN_STATUS.has(status)) return
+    // Of several attempts an earlier one may have been carried out, which the last one is refused for.
+    if (status >= 400 && !UNCERTAIN_STATUS.has(status) && this.#call.attempts === 1) return
     this.#invalidate()
     for (const name of ['location', 'content-location']) {
       for (const location of [fields[name] ?? []].flat()) this.#invalidateAt(location)
@@ -66,7 +67,8 @@ class Write implements ResponseObserver {
   /** Only paths of the same upstream: a response must not invalidate answers of another. */
   #invalidateAt(location: string): void {
     const { upstream, path } = this.#target
-    const base = new URL(upstream.basePath + path, upstream.url)
+    // As one text: a path that begins with two slashes would be read as a host.
+    const base = new URL(upstream.url.origin + upstream.basePath + path)
     const url = URL.parse(location, base)
     if (url?.origin !== base.origin || !url.pathname.startsWith(`${upstream.basePath}/`)) return
     this.#store.invalidate(this.#resourceOf(url.pathname.slice(upstream.basePath.length)))
