@@ -102,11 +102,15 @@ export class RedisStore implements CacheStore {
     this.#options.redis.disconnect()
   }
 
-  /** Begins a generation; undefined if another gateway was faster, because a write may lie between its generation and ours. */
+  /** Begins a generation, or finds the one that another read has begun meanwhile; undefined if a write has ended that again. */
   async #begin(key: string): Promise<string | undefined> {
+    const { redis } = this.#options
     const generation = randomBytes(9).toString('base64url')
-    const set = await this.#inTime(this.#options.redis.set(key, generation, 'PX', GENERATION_MS, 'NX'))
-    return set === 'OK' ? generation : undefined
+    // Sent together, so that the second one is answered no later.
+    const [set, now] = await this.#inTime(
+      Promise.all([redis.set(key, generation, 'PX', GENERATION_MS, 'NX'), redis.get(key)]),
+    )
+    return set === 'OK' ? generation : (now ?? undefined)
   }
 
   #keyOf(resource: string, selector = 'generation'): string {
