@@ -179,6 +179,8 @@ export class PackedResponse implements BodyReceiver, Deliverable {
   /** The body goes on unpacked, from its first byte. */
   #unpackAll(): void {
     if (this.#phase !== 'looking') return
+    // Its end can be told as before, only not by its length.
+    if (this.fields['content-length'] !== undefined) this.fields['transfer-encoding'] = 'chunked'
     this.#correctFields()
     this.#scrub.unpacked()
     this.#decide('unpacking')
