@@ -37,7 +37,7 @@ export function admit(
       maxWaitMs,
       client,
       priority,
-      comesBack: true,
+      comesBack: requestOptions.comesBack !== false,
       cancellation: call.gone,
     })
     return entry instanceof Promise

@@ -11,6 +11,8 @@ export interface RequestOptions {
   /** The longest time from arrival to response headers, waits included, in milliseconds; Infinity without the header. */
   readonly timeoutMs: number
   readonly priority: Priority
+  /** False where nobody makes the call again after a refusal, so that no turn is kept for it. */
+  readonly comesBack?: false
 }
 
 /** The bounds of the configuration. */

@@ -112,8 +112,12 @@ export class AdmissionQueue implements Issuer {
     void this.#state.clientQueues.endAll((queuedCall) => queuedCall.end({ kind: 'closed', because }))
   }
 
-  /** Gives the calls that wait the charge sets of a new configuration, by which they may have their turn sooner. */
+  /**
+   * Gives the calls that wait the charge sets of a new configuration, by which they may have their turn sooner. Kept turns end: no
+   * call comes any more that is charged as they were.
+   */
   replaceChargeSets(chargeSetNow: (chargeSet: ChargeSet) => ChargeSet): void {
+    this.#claims.clear()
     for (const queuedCall of this.#state.clientQueues.all()) queuedCall.chargeSet = chargeSetNow(queuedCall.chargeSet)
     this.refunded()
   }

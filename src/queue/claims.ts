@@ -66,9 +66,9 @@ export class Claims {
     return this.#byClient.get(client)?.find((claim) => claim.toldAt <= now && claim.chargeSet === chargeSet)
   }
 
-  /** Whether the client may have one more. */
+  /** Whether the client may have one more. Where nothing is limited, there is no turn to keep. */
   mayAdd(client: string, chargeSet: ChargeSet): boolean {
-    if (!chargeSet.limits.every(({ kind }) => kind === 'rolling')) return false
+    if (chargeSet.limits.length === 0 || !chargeSet.limits.every(({ kind }) => kind === 'rolling')) return false
     const least = Math.min(...chargeSet.limits.map(({ requests }) => requests))
     const isShort = chargeSet.limits.some(({ windowMs }) => windowMs < SHORT_MS)
     const few = isShort ? LEAST_OF_SHORT : LEAST_CLAIMS

@@ -460,6 +460,26 @@ describe('an admission queue', () => {
     }
   })
 
+  it('keeps no turn during a pause where nothing is limited', async () => {
+    const { clock, ledger, queue, enter } = setUp()
+    const free = chargeSetOf('harness/prod', [])
+    ledger.applyFeedback(await ledger.charge(free, 1), { kind: 'pause', ms: 5_000 })
+    enter(MINUTE, free)
+    await clock.advance(0)
+    for (let i = 0; i < 50; i++) await queue.enter({ ...anyone, chargeSet: free, maxWaitMs: 0, comesBack: true })
+    expect(queue.waiting).toBe(1)
+  })
+
+  it('keeps no turn over a change of the limits, after which no call comes that is charged alike', async () => {
+    const { clock, queue, enter } = setUp()
+    for (let i = 0; i < 3; i++) enter(10 * MINUTE)
+    await clock.advance(0)
+    await queue.enter({ ...anyone, chargeSet: reads, maxWaitMs: 0, comesBack: true })
+    expect(queue.waiting).toBe(2)
+    queue.replaceChargeSets(() => chargeSetOf('harness/prod', [{ limit: read }]))
+    expect(queue.waiting).toBe(1)
+  })
+
   it('keeps those that wait when the store can not be asked, and fails those whose time is up before it can', async () => {
     const clock = new SimulatedClock()
     const inner = new MemoryLedger(clock)
