@@ -4,21 +4,16 @@ const REMEMBERED = 1_000
 const SORT_EVERY = 10
 
 /**
- * Learns how much to reserve for calls of one kind, so that at most the share `missRate` of them costs more. Of n prices that come
+ * Learns how much to reserve for calls of one kind, so that at most a given share of them costs more. Of n prices that come
  * in no particular order, the next one exceeds the k-th smallest with a probability of at most 1 - k / (n + 1); so the smallest k is taken
- * for which that is at most `missRate`. As long as there is none, nothing is known, and the most that a call may cost is to be reserved.
+ * for which that is at most the share. As long as there is none, nothing is known, and the most that a call may cost is to be reserved.
  */
 export class LearnedPrice {
-  readonly #missRate: number
   readonly #latest = new Float64Array(REMEMBERED)
   #sorted = new Float64Array(0)
   #count = 0
   #next = 0
   #since = 0
-
-  constructor(missRate: number) {
-    this.#missRate = missRate
-  }
 
   /** A call has cost so much. */
   observe(units: number): void {
@@ -28,13 +23,14 @@ export class LearnedPrice {
     this.#since++
   }
 
-  get reserve(): number | undefined {
+  /** `missRate` is the share. Undefined while too few prices are known. */
+  reserve(missRate: number): number | undefined {
     if (this.#since >= SORT_EVERY) {
       this.#since = 0
       this.#sorted = this.#latest.slice(0, this.#count).sort()
     }
     const n = this.#sorted.length
-    const rank = Math.ceil((n + 1) * (1 - this.#missRate) - 1e-9)
+    const rank = Math.ceil((n + 1) * (1 - missRate) - 1e-9)
     return rank > n ? undefined : this.#sorted[rank - 1]
   }
 }

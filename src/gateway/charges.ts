@@ -144,10 +144,9 @@ export class Rule {
     return this.#uncounted !== undefined && isStatusOf(this.#uncounted, status)
   }
 
-  /** A call has cost so much, by its answer. */
+  /** A call has cost so much, by its answer. What calls cost in money is learned once, and not by each limit. */
   observe(route: Route, client: string, units: number): void {
-    const learner = this.#prices ?? this.#reserve
-    learner?.observe(route, client, units)
+    if (this.#prices === undefined) this.#reserve?.observe(route, client, units)
   }
 
   /** A limit by credential does not concern calls without a credential. */

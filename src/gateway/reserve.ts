@@ -20,10 +20,10 @@ export class LearnedPrices {
   /** It takes its room at once, which is 45 KB, and each account has one although most learn nothing. */
   #byKind: LRUCache<string, LearnedPrice> | undefined
 
-  of(kind: string, missRate: number): LearnedPrice {
+  of(kind: string): LearnedPrice {
     this.#byKind ??= new LRUCache({ max: MOST_KINDS })
     let learned = this.#byKind.get(kind)
-    if (learned === undefined) this.#byKind.set(kind, (learned = new LearnedPrice(missRate)))
+    if (learned === undefined) this.#byKind.set(kind, (learned = new LearnedPrice()))
     return learned
   }
 }
@@ -76,15 +76,14 @@ export class Reserve {
     if (typeof config === 'number') return config
     const units =
       'missRate' in config
-        ? this.#learned.of(this.#kind(route, client), config.missRate).reserve
+        ? this.#learned.of(this.#kind(route, client)).reserve(config.missRate)
         : this.#unitsIn(body, prices)
     return units === undefined ? config.most : this.#rounded(units, config.most)
   }
 
   observe(route: Route, client: string, units: number): void {
     const config = this.#config
-    if (typeof config === 'object' && 'missRate' in config)
-      this.#learned.of(this.#kind(route, client), config.missRate).observe(units)
+    if (typeof config === 'object' && 'missRate' in config) this.#learned.of(this.#kind(route, client)).observe(units)
   }
 
   #rounded(units: number, most: number): number {
