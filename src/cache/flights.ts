@@ -24,6 +24,8 @@ export class Flight {
   readonly generation: string
   /** Whether the request was sent to the upstream. */
   isSent = false
+  /** Whether it has ended. */
+  isOver = false
   #isOpen = true
   readonly #onOver: () => void
   #lastWaiterGone: Cancellation | undefined
@@ -59,6 +61,7 @@ export class Flight {
 
   end(landed: Landed | undefined): void {
     this.close()
+    this.isOver = true
     const waiting = [...this.#waiting]
     this.#waiting.clear()
     for (const land of waiting) land(landed)

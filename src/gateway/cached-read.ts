@@ -91,6 +91,7 @@ export class CachedRead implements ResponseObserver {
     const { headers } = call.request
     this.#detail = bypassReasonOf(headers, this.#wanted) ?? (hasBody(call.request) ? 'body' : undefined)
     if (this.#detail !== undefined) {
+      if (this.#wanted.has('only-if-cached')) return refused(NOT_CACHED)
       this.#reason = 'bypass'
       this.#count('bypass')
       return { kind: 'miss', observer: this }
@@ -130,6 +131,8 @@ export class CachedRead implements ResponseObserver {
         const status = { forwarded: this.#reason, isCollapsed: true }
         return { kind: 'hit', answer: this.#stored(landed.entry, 'collapsed', status), refresh: undefined }
       }
+      // The first of those that waited for a call that was never sent takes its place, and the others wait for that one.
+      if (other?.isOver === true && !other.isSent) return this.#joinOrAsk()
       if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
     }
     if (this.#entry === undefined) return { kind: 'miss', observer: this }
@@ -170,6 +173,12 @@ export class CachedRead implements ResponseObserver {
       return { kind: 'ask-again' }
     }
     const updated = this.#updated(entry, fields)
+    if (updated === undefined) {
+      // It is this client's alone, such as one with a cookie, and so is the answer that it confirms.
+      this.#place.drop()
+      const own = { ...entry, bornAt: this.#call.clock.now(), headers: this.#headersOf(entry, fields) }
+      return this.#stored(own, 'revalidated', { forwardedStatus: 304, isStored: false })
+    }
     const isStored = this.#place.keep(updated)
     this.#landed = this.#place.landing(updated)
     return this.#stored(updated, 'revalidated', { forwardedStatus: 304, isStored })
@@ -203,6 +212,7 @@ export class CachedRead implements ResponseObserver {
   piece(chunk: Buffer): void {
     if (this.#capture === undefined || this.#capture.add(chunk)) return
     this.#capture = undefined
+    this.#outdated(200, 'too-large')
     this.#notForOthers(200)
   }
 
@@ -234,7 +244,7 @@ export class CachedRead implements ResponseObserver {
     const flight = this.#shared.flights.begin(key, generation, clock.now())
     if (flight === undefined) return undefined
     const call: Identifying = new Call(id, request, nullResponse(), snapshot, clock, () => undefined)
-    const requestOptions = { ...this.#target.requestOptions, maxWaitMs: 0, mayRetry: false }
+    const requestOptions = { ...this.#target.requestOptions, maxWaitMs: 0, mayRetry: false, comesBack: false as const }
     const target: Target = { ...this.#target, requestOptions }
     call.target = target
     const observer = new CachedRead(call, target, this.#policy, this.#shared, this.#place)
@@ -246,7 +256,10 @@ export class CachedRead implements ResponseObserver {
     return { call, target, observer }
   }
 
-  /** Waits for another call's answer; undefined if that call is not sent within the time that this one may wait. */
+  /**
+   * Waits for another call's answer; undefined if that call is not sent within the time that this one may wait, or if this one
+   * has to be answered by now.
+   */
   async #await(flight: Flight): Promise<Landed | undefined> {
     const call = this.#call
     const since = call.clock.now()
@@ -258,6 +271,11 @@ export class CachedRead implements ResponseObserver {
       if (!flight.isSent) resolve(undefined)
     })
     waits.defer(() => timer.cancel())
+    const { timeoutMs } = this.#target.requestOptions
+    if (timeoutMs !== Infinity) {
+      const late = call.clock.schedule(call.startedAt + timeoutMs - since, () => resolve(undefined))
+      waits.defer(() => late.cancel())
+    }
     const landed = await promise
     await Turns.of(call.clock).pass()
     call.waitedMs += call.clock.now() - since
@@ -267,7 +285,8 @@ export class CachedRead implements ResponseObserver {
   /** Lets the reads that wait go on by themselves, and the next ones not wait at all. */
   #notForOthers(status: number): void {
     if (this.#flight === undefined) return
-    if (status < 400) this.#shared.flights.goAlone(this.#place.key, this.#call.clock.now())
+    // A 304 answers the client's own conditions, and says nothing of other answers.
+    if (status < 400 && status !== 304) this.#shared.flights.goAlone(this.#place.key, this.#call.clock.now())
     this.#flight.end(undefined)
   }
 
@@ -286,10 +305,10 @@ export class CachedRead implements ResponseObserver {
     if (typeof freshness === 'string') return this.#outdated(status, freshness)
     const head = { status, reason, headers: keptHeaders(headers, this.#call.clock.wall()), ...freshness }
     if (keepMsOf(head, now) === 0) return this.#outdated(status, 'no-lifetime')
-    if (Number(onlyValue(fields['content-length']) ?? 0) > maxEntryBytes) return 'too-large'
+    if (Number(onlyValue(fields['content-length']) ?? 0) > maxEntryBytes) return this.#outdated(status, 'too-large')
     const isFramed =
       hasLength(status, fields) || (this.#target.upstream.config.http2 && fields['connection'] === undefined)
-    return isFramed ? new Capture(head, maxEntryBytes) : 'no-length'
+    return isFramed ? new Capture(head, maxEntryBytes) : this.#outdated(status, 'no-length')
   }
 
   /** Drops the stored answer: it is older than the one that came and is not stored. */
@@ -309,13 +328,16 @@ export class CachedRead implements ResponseObserver {
     return freshnessOf(exchanged, this.#policy)
   }
 
-  /** The entry, updated by a 304 (RFC 9111 §4.3.4). */
-  #updated(entry: Entry, fields: Fields): Entry {
-    const kept = keptHeaders(responseHeaders(fields, true), this.#call.clock.wall())
-    const headers = updatedHeaders(entry.headers, kept)
+  /** The entry, updated by a 304 (RFC 9111 §4.3.4); undefined if what it says now may not be kept. */
+  #updated(entry: Entry, fields: Fields): Entry | undefined {
+    const headers = this.#headersOf(entry, fields)
     const age = fields['age'] === undefined ? {} : { age: fields['age'] }
     const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
-    return { ...entry, headers, ...(typeof freshness === 'string' ? NOT_TO_BE_KEPT : freshness) }
+    return typeof freshness === 'string' ? undefined : { ...entry, headers, ...freshness }
+  }
+
+  #headersOf(entry: Entry, fields: Fields): Entry['headers'] {
+    return updatedHeaders(entry.headers, keptHeaders(responseHeaders(fields, true), this.#call.clock.wall()))
   }
 
   #standsInFor({ kind }: Failure, entry: Entry): boolean {
@@ -345,14 +367,6 @@ const NOT_CACHED: Failure = new Failure(
   'not_cached',
   'the request wants an answer from the cache only, and there is none that may be given',
 )
-
-const NOT_TO_BE_KEPT: Freshness = {
-  bornAt: 0,
-  lifetimeMs: 0,
-  whileRevalidateMs: 0,
-  ifErrorMs: 0,
-  isStrict: true,
-}
 
 /** Whether the end of an HTTP/1.1 body can be told from a broken connection. */
 function hasLength(status: number, fields: Fields): boolean {

@@ -16,6 +16,8 @@ class NullResponse extends Writable {
 
   addTrailers(): void {}
 
+  writeInformation(): void {}
+
   override _write(_: unknown, __: unknown, done: () => void): void {
     done()
   }

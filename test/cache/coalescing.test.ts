@@ -179,6 +179,40 @@ describe.each(Object.keys(caches) as Kind[])('identical reads in flight, with an
     expect(gateway.upstream.seen).toHaveLength(2)
   })
 
+  it('do not share what a 304 makes one client’s own, and that client gets it with a true age', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer, { kind, cache: { scope: 'account' } })
+    const first = gateway.read()
+    await held.asked(1)
+    held.waiting[0]!.writeHead(200, { ...FRESH, etag: '"a"' }).end('kept')
+    await first
+    await gateway.clock.advance(70 * SECOND)
+    held.waiting.length = 0
+    const reads = await together(gateway, held, 3)
+    held.waiting[0]!.writeHead(304, { ...FRESH, etag: '"a"', 'set-cookie': 'session=own' }).end()
+    await held.asked(3)
+    for (const response of held.waiting.slice(1)) response.writeHead(200, FRESH).end('by itself')
+    const [own, ...others] = await Promise.all(reads)
+    expect(own).toMatchObject({ status: 200, body: 'kept', headers: { 'set-cookie': ['session=own'], age: '0' } })
+    for (const other of others) {
+      expect(other.body).toBe('by itself')
+      expect(other.headers['set-cookie']).toBeUndefined()
+    }
+  })
+
+  it('are one call also where all of them come at once, and nothing is known of the resource', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer, { kind })
+    const client = await RawClient.connect(gateway.url)
+    // In one packet.
+    client.write('GET /api/items/1 HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(5))
+    await held.asked(1)
+    await expect.poll(() => joined(gateway)).toBe(4)
+    held.waiting[0]!.writeHead(200, FRESH).end('once')
+    await client.until(/(?:once[^]*){5}/)
+    expect(gateway.upstream.seen).toHaveLength(1)
+  })
+
   it('share what stands in for an error, so that a failing upstream is asked once', async () => {
     const held = new Held()
     const gateway = await startCached(held.answer, { kind })
@@ -197,6 +231,40 @@ describe.each(Object.keys(caches) as Kind[])('identical reads in flight, with an
 })
 
 describe('a read that waits for another', () => {
+  it('does not wait for longer than it may take in all', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer)
+    const slow = gateway.read()
+    await held.asked(1)
+    const hurried = gateway.read({ 'x-sluice-timeout': '2s' })
+    await expect.poll(() => joined(gateway)).toBe(1)
+    await gateway.clock.advance(2 * SECOND)
+    expect((await hurried).headers['x-sluice-error']).toBe('timeout')
+    held.waiting[0]!.writeHead(200, FRESH).end('late')
+    expect((await slow).body).toBe('late')
+  })
+
+  it('has one of those that wait take the place of a client that leaves the queue', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer, { upstream: { concurrency: { read: 1 } } })
+    const busy = gateway.read({}, '/items/busy')
+    await held.asked(1)
+    const leaver = await RawClient.connect(gateway.url)
+    leaver.write('GET /api/items/1 HTTP/1.1\r\nHost: x\r\n\r\n')
+    await expect.poll(() => gateway.metrics()).toMatch(/sluice_queue_depth\{[^}]*\} 1/)
+    const others = Array.from({ length: 5 }, () => gateway.read())
+    // The one in the queue has a timer like theirs.
+    await expect.poll(() => joined(gateway)).toBe(6)
+    leaver.socket.destroy()
+    await expect.poll(() => gateway.lines.map(({ outcome }) => outcome)).toContain('client_gone')
+    held.waiting[0]!.end()
+    await busy
+    await held.asked(2)
+    held.waiting[1]!.writeHead(200, FRESH).end('for all')
+    expect((await Promise.all(others)).map(({ body }) => body)).toEqual(others.map(() => 'for all'))
+    expect(gateway.upstream.seen).toHaveLength(2)
+  })
+
   it('goes on by itself when the other is still in the queue after the time that it may wait', async () => {
     const held = new Held()
     const gateway = await startCached(held.answer, {

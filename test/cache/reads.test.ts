@@ -1,4 +1,6 @@
+import { randomBytes } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
+import { gzipSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { caches, counting, startCached } from '../support/cached-gateway.ts'
 import type { Seen } from '../support/gateway.ts'
@@ -164,7 +166,7 @@ describe.each(Object.keys(caches) as Kind[])('a cached route, kept in %s', (kind
     for (const path of paths) await gateway.read({}, path)
     const kept = await bodies()
     expect(kept).toEqual(['answer 1', 'answer 2', 'answer 3'])
-    await gateway.read({}, '/items/1', { method: 'DELETE' })
+    await gateway.read({ 'x-sluice-max-wait': '0' }, '/items/1', { method: 'DELETE' })
     expect(await bodies()).toEqual(kept)
     await gateway.read({}, '/items/1/', { method: 'PUT', body: 'new' })
     expect((await bodies()).toSorted()).toEqual(['answer 6', 'answer 7', 'answer 8'])
@@ -202,6 +204,81 @@ describe.each(Object.keys(caches) as Kind[])('a cached route, kept in %s', (kind
     await gateway.read()
     expect((await gateway.read({}, '/items/1', { method: 'POST' })).status).toBe(502)
     expect((await gateway.read()).body).toBe('answer 3')
+  })
+
+  it('ends what is kept where an earlier attempt of a write may have been carried out', async () => {
+    for (const last of ['404', 'refused']) {
+      const gateway = await startCached(
+        ({ method }, response, count) => {
+          if (method === 'GET') return response.writeHead(200, FRESH).end(`answer ${count}`)
+          return count === 2 ? response.destroy() : response.writeHead(404).end()
+        },
+        {
+          kind,
+          upstream: {
+            retry: { retries: 1, baseDelay: '1ms', maxDelay: '1ms' },
+            // There is no quota for the second attempt.
+            ...(last === 'refused' && { limits: { read: [], write: [{ requests: 1, window: '60s' }] } }),
+          },
+        },
+      )
+      await gateway.read()
+      const deleted = gateway.read({}, '/items/1', { method: 'DELETE' })
+      await expect.poll(() => gateway.upstream.seen).toHaveLength(2)
+      let isOver = false
+      const over = (): void => void (isOver = true)
+      deleted.then(over, over)
+      await expect.poll(async () => (await gateway.clock.advance(1), isOver)).toBe(true)
+      expect((await deleted).status).toBe(last === '404' ? 404 : 429)
+      const again = await gateway.read()
+      expect(again.headers['cache-status'], last).toMatch(/fwd=uri-miss/)
+    }
+  })
+
+  it('takes a write to a path of slashes, and what its answer names', async () => {
+    const gateway = await startCached((_, response) => response.writeHead(201, { location: '/items/1' }).end(), {
+      kind,
+    })
+    expect((await gateway.read({}, '//', { method: 'POST' })).status).toBe(201)
+  })
+
+  it('is not asked for what is wanted from the cache only', async () => {
+    const gateway = await startCached((_, response) => response.end('whole'), { kind })
+    for (const more of [{}, { range: 'bytes=0-1' }]) {
+      const answer = await gateway.read({ 'cache-control': 'only-if-cached', ...more })
+      expect(answer.status).toBe(504)
+    }
+    expect(gateway.upstream.seen).toHaveLength(0)
+  })
+
+  it('keeps a long packed answer of which a credential may have to be taken out', async () => {
+    const packed = gzipSync(JSON.stringify(randomBytes(200_000).toString('hex')))
+    const fields = { 'content-type': 'application/json', 'content-encoding': 'gzip', 'content-length': packed.length }
+    const gateway = await startCached(
+      (_, response) => response.writeHead(200, { 'cache-control': 'max-age=60', ...fields }).end(packed),
+      {
+        kind,
+        upstream: { accounts: { main: { credential: { header: 'x-api-key', value: 'vendor-key' } } } },
+        rest: { cache: { store: kind === 'memory' ? 'memory' : 'redis', maxEntryBytes: 1_000_000 } },
+      },
+    )
+    for (let i = 0; i < 2; i++) expect((await gateway.read({ 'accept-encoding': 'gzip' })).status).toBe(200)
+    expect(gateway.upstream.seen).toHaveLength(1)
+  })
+
+  it('forgets the older answer where the newer one is too long', async () => {
+    for (const length of [{ 'content-length': '5000' }, {}]) {
+      const gateway = await startCached(
+        (_, response, count) => {
+          if (count === 1) return response.writeHead(200, { 'cache-control': 'max-age=60' }).end('old')
+          return response.writeHead(200, { 'cache-control': 'max-age=60', ...length }).end('x'.repeat(5_000))
+        },
+        { kind, rest: { cache: { store: kind === 'memory' ? 'memory' : 'redis', maxEntryBytes: 1_024 } } },
+      )
+      await gateway.read()
+      await gateway.read({ 'cache-control': 'no-cache' })
+      expect((await gateway.read()).body).not.toBe('old')
+    }
   })
 
   it('ends what is kept at the places that a write names, at the same upstream only', async () => {

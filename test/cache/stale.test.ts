@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
 import { startCached } from '../support/cached-gateway.ts'
 import type { ServerResponse } from 'node:http'
 
@@ -163,6 +164,36 @@ describe('what is given while it is asked for anew', () => {
     for (let i = 0; i < 3; i++) expect((await gateway.read()).body).toBe('answer 1')
     expect(gateway.upstream.seen).toHaveLength(1)
     expect(await gateway.metrics()).toMatch(/sluice_queue_depth\{[^}]*\} 0/)
+  })
+
+  it('keeps no turn for a refresh that is refused, which nobody makes again', async () => {
+    const gateway = await startCached((_, response, count) => response.writeHead(200, WINDOW).end(`answer ${count}`), {
+      upstream: { limits: { read: [{ requests: 2, window: '60s' }], write: [] }, queue: { maxWait: '100s' } },
+      rest: { clients: { a: { keys: [hashKey('slk_a')] }, b: { keys: [hashKey('slk_b')] } } },
+    })
+    const [a, b] = [{ 'x-sluice-key': 'slk_a' }, { 'x-sluice-key': 'slk_b' }]
+    await gateway.read(a)
+    await gateway.read(a, '/items/2')
+    const waiting = gateway.read(b, '/items/3')
+    await expect.poll(() => gateway.metrics()).toMatch(/sluice_queue_depth\{[^}]*\} 1/)
+    await gateway.clock.advance(15 * SECOND)
+    for (let i = 0; i < 5; i++) expect((await gateway.read(a)).body).toBe('answer 1')
+    await gateway.clock.advance(50 * SECOND)
+    expect((await waiting).body).toBe('answer 3')
+    // The second call of the window is there for whoever comes.
+    expect((await gateway.read({ ...b, 'x-sluice-max-wait': '0' }, '/items/4')).status).toBe(200)
+  })
+
+  it('takes interim responses of its upstream', async () => {
+    const gateway = await startCached((_, response, count) => {
+      if (count > 1) response.writeEarlyHints({ link: '</style.css>; rel=preload' })
+      return response.writeHead(200, WINDOW).end(`answer ${count}`)
+    })
+    await gateway.read()
+    await gateway.clock.advance(15 * SECOND)
+    expect((await gateway.read()).body).toBe('answer 1')
+    await expect.poll(async () => (await gateway.read()).body).toBe('answer 2')
+    expect(gateway.upstream.seen).toHaveLength(2)
   })
 
   it('leaves nothing behind when its upstream fails', async () => {
