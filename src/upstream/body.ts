@@ -129,6 +129,8 @@ export class RequestBody {
     const { clock } = this.#options
     return new Promise((resolve, reject) => {
       const request = this.#request
+      // Its events are over.
+      if (request.destroyed) return reject(new BodyError('gone'))
       const stop = (): void => {
         request.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose)
         idle.cancel()
