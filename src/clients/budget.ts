@@ -53,9 +53,9 @@ export class Budget {
     this.unit = limits.find(({ limit }) => limit.unit !== undefined)?.limit.unit
   }
 
-  /** Whose limit of a charge set it is. */
-  levelOf(limit: Limit): BudgetLimit {
-    return this.limits.find((one) => one.limit === limit)!
+  /** Whose limit of a charge set it is. By its id, because the ledger may know it from another budget, made since by a reload. */
+  levelOf({ id }: Limit): BudgetLimit {
+    return this.limits.find(({ limit }) => limit.id === id)!
   }
 
   /** What a call is charged that costs `money`, in billionths. A call that costs none is charged to no amount of money. */

@@ -90,12 +90,15 @@ class BudgetCharge implements Spend {
     }
     call.budgetUsage = grant.usage
     call.budgetUnits = chargeSet.units
-    this.#warn(grant, ledger)
-    if (grant.granted === 0) return refused(this.#usedUp(grant))
+    if (grant.granted === 0) {
+      this.#warn(grant, ledger)
+      return refused(this.#usedUp(grant))
+    }
     const permit = new Permit({ ledger, committed: ignore, refunded: ignore, left: ignore }, grant, call.clock.now())
     this.#permit = permit
     // From the response's head on, the charge counts as of now, however long the body takes.
     call.onHead = () => permit.commit()
+    this.#warn(grant, ledger)
     return undefined
   }
 
