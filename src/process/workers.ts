@@ -249,7 +249,8 @@ export async function runWorkers(
 function urlsOf(worker: Worker, begin: GivenText): Promise<Listening> {
   return new Promise((resolve, reject) => {
     worker.on('message', (message: FromWorker) => {
-      if (message.begun === true) worker.send({ begin } satisfies ToWorker)
+      // Without this callback an error of a closed channel would end the first process.
+      if (message.begun === true) worker.send({ begin } satisfies ToWorker, () => undefined)
       if (message.listening !== undefined) resolve(message.listening)
       if (message.failed !== undefined) reject(Object.assign(new Error(), message.failed))
     })
