@@ -65,11 +65,17 @@ export class Callers {
 
   /**
    * Whether no client was ever described, so that everyone who can connect may call. The configuration allows that on
-   * loopback only.
+   * loopback only. As long as the clients of the admin API could not be read, nobody knows that.
    */
   get isOpen(): boolean {
     const { configured, managed } = this.#options
-    return configured === undefined && managed?.isUsed !== true
+    return configured === undefined && (managed === undefined || (managed.isKnown && !managed.isUsed))
+  }
+
+  /** Whether it is not known yet if everyone may call. */
+  get mayBeOpen(): boolean {
+    const { configured, managed } = this.#options
+    return configured === undefined && managed?.isKnown === false
   }
 
   /**

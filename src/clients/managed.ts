@@ -64,12 +64,12 @@ export class ManagedClients {
   }
 
   /**
-   * Reads them, and where other instances share them, again with every change. Never rejects: what can't be read now is
-   * read later.
+   * Reads them, and again with every change where other instances share them, or where they can't be read yet. Never rejects.
    */
   async start({ isShared }: { isShared: boolean }): Promise<void> {
     if (isShared) this.#records.watch(() => void this.refresh())
     await this.refresh()
+    if (!isShared && !this.isKnown) this.#records.watch(() => void this.refresh())
   }
 
   /** Those that were not deleted, by name. */

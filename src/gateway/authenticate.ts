@@ -75,6 +75,10 @@ export function authenticate(
     const message = 'the clients of the admin API can’t be read, and the key may be one of theirs'
     return new Failure('store_unavailable', message)
   }
+  if (callers.mayBeOpen) {
+    const message = 'the clients of the admin API can’t be read, and if there are any, a key is needed: see the log'
+    return new Failure('store_unavailable', message)
+  }
   if (unknown === undefined) return noKey(without)
   if (blockedMs > 0) return tooManyAttempts(blockedMs)
   const message = unknownKey(unknown, headers, names)

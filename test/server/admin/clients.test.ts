@@ -1,11 +1,11 @@
-import { readFileSync, readdirSync, statSync } from 'node:fs'
+import { readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, inject, it } from 'vitest'
 import { Redis } from 'ioredis'
 import { createKey, hashKey } from '../../../src/clients/keys.ts'
 import { freePort } from '../../support/find-redis.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
-import { harnessConfig, startGateway, startUpstream, stores } from '../../support/gateway.ts'
+import { harnessConfig, newFolder, startGateway, startUpstream, stores } from '../../support/gateway.ts'
 import { call } from '../../support/http.ts'
 import { startProcess } from '../../support/process.ts'
 
@@ -332,4 +332,25 @@ describe('the clients of the admin API', () => {
     )
     expect(made.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([201, 409, 409, 409])
   })
+})
+
+it('nobody calls without a key while it is not known whether there are clients, and it is known as soon as they can be read', async () => {
+  const dir = newFolder()
+  const upstream = await startUpstream()
+  const config = harnessConfig(upstream.url, {}, { admin: { port: 0, token: ADMIN_TOKEN }, store: { dir } })
+  const first = await startGateway(config)
+  expect((await call(first.url, '/harness/ng/api/projects')).status).toBe(200)
+  const { key } = (await ask(first, 'POST', '/clients', { name: 'bot' })).json()
+  await first.stop()
+  const file = join(dir, 'clients.json')
+  const text = readFileSync(file, 'utf8')
+  writeFileSync(file, text.slice(0, -5))
+  const second = await startGateway(config)
+  for (const headers of [{}, { 'x-sluice-key': key }]) {
+    const { status, headers: answered } = await call(second.url, '/harness/ng/api/projects', { headers })
+    expect([status, answered['x-sluice-error']]).toEqual([503, 'store_unavailable'])
+  }
+  writeFileSync(file, text)
+  await expect.poll(() => statusOf(second.url, key)).toBe(200)
+  expect((await call(second.url, '/harness/ng/api/projects')).status).toBe(401)
 })
