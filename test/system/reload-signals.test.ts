@@ -237,8 +237,8 @@ describe('a gateway of several workers', () => {
       await expect.poll(() => pids().size).toBeGreaterThanOrEqual(before)
       return [...new Set(upstream.seen.slice(length).map(({ headers }) => headers['x-api-key']))]
     }
-    expect(await keysSent()).toEqual(['first'])
-    await expect.poll(() => pids().size).toBe(2)
+    // The system gives a connection to either worker: on a busy machine, many to one.
+    await expect.poll(async () => [await keysSent(), pids().size]).toEqual([['first'], 2])
     writeFileSync(file, configWith(upstream.url, 'second', rest))
     await expect.poll(() => countOf(gateway, RELOADED)).toBe(1)
     expect(await keysSent()).toEqual(['second'])
