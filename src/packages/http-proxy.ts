@@ -1,4 +1,3 @@
-import { createRequire } from 'node:module'
 import type HttpProxy from '@fastify/http-proxy'
 import { requireWithout } from './require-without.ts'
 
@@ -6,7 +5,4 @@ import { requireWithout } from './require-without.ts'
  * The plugin without what it would forward with: the gateway forwards by itself, and hands WebSockets on as they are. It has to be
  * registered with `undici: false`. Its undici would be a second one, and load a third, which is inside of Node.
  */
-export const httpProxy = requireWithout(createRequire(import.meta.url), '@fastify/http-proxy', [
-  'undici',
-  'ws',
-]) as typeof HttpProxy
+export const httpProxy = requireWithout('@fastify/http-proxy', ['undici', 'ws']) as typeof HttpProxy

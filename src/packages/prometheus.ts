@@ -5,14 +5,11 @@
  * start gains (npm run bench:start).
  */
 
-import { createRequire } from 'node:module'
 import type * as Client from '@prometheus-io/client'
 import { requireWithout } from './require-without.ts'
 
 /** The client asks OpenTelemetry for the trace of a metric of the process, which here is part of none. */
-const client = requireWithout(createRequire(import.meta.url), '@prometheus-io/client', [
-  '@opentelemetry/api',
-]) as typeof Client
+const client = requireWithout('@prometheus-io/client', ['@opentelemetry/api']) as typeof Client
 
 export const { Registry, Gauge, collectDefaultMetrics } = client
 export type Registry = Client.Registry
