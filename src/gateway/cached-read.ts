@@ -164,7 +164,7 @@ export class CachedRead implements ResponseObserver {
     return this.#stored(entry, 'stale', { forwardedStatus: status, detail: 'stale-if-error' })
   }
 
-  /** Handles a 304. */
+  /** Handles a 304, by which the entry is updated (RFC 9111 §4.3.4). */
   #confirmed(entry: Entry, fields: Fields): StoredAnswer | { readonly kind: 'ask-again' } {
     if (!isAbout(entry, fields)) {
       // The 304 is about another version than the stored one, so the whole answer must be requested.
@@ -172,13 +172,17 @@ export class CachedRead implements ResponseObserver {
       this.#entry = undefined
       return { kind: 'ask-again' }
     }
-    const updated = this.#updated(entry, fields)
-    if (updated === undefined) {
+    const { clock } = this.#call
+    const headers = updatedHeaders(entry.headers, keptHeaders(responseHeaders(fields, true), clock.wall()))
+    const age = fields['age'] === undefined ? {} : { age: fields['age'] }
+    const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
+    if (typeof freshness === 'string') {
       // It is this client's alone, such as one with a cookie, and so is the answer that it confirms.
       this.#place.drop()
-      const own = { ...entry, bornAt: this.#call.clock.now(), headers: this.#headersOf(entry, fields) }
+      const own = { ...entry, headers, bornAt: clock.now() }
       return this.#stored(own, 'revalidated', { forwardedStatus: 304, isStored: false })
     }
+    const updated = { ...entry, headers, ...freshness }
     const isStored = this.#place.keep(updated)
     this.#landed = this.#place.landing(updated)
     return this.#stored(updated, 'revalidated', { forwardedStatus: 304, isStored })
@@ -326,18 +330,6 @@ export class CachedRead implements ResponseObserver {
     const times = { sentAt: this.#sentAt, now: clock.now(), wall: clock.wall() }
     const exchanged = { wanted: this.#wanted, isAuthorized, status, fields, ...times }
     return freshnessOf(exchanged, this.#policy)
-  }
-
-  /** The entry, updated by a 304 (RFC 9111 §4.3.4); undefined if what it says now may not be kept. */
-  #updated(entry: Entry, fields: Fields): Entry | undefined {
-    const headers = this.#headersOf(entry, fields)
-    const age = fields['age'] === undefined ? {} : { age: fields['age'] }
-    const freshness = this.#freshnessOf(entry.status, { ...toFields(headers), ...age })
-    return typeof freshness === 'string' ? undefined : { ...entry, headers, ...freshness }
-  }
-
-  #headersOf(entry: Entry, fields: Fields): Entry['headers'] {
-    return updatedHeaders(entry.headers, keptHeaders(responseHeaders(fields, true), this.#call.clock.wall()))
   }
 
   #standsInFor({ kind }: Failure, entry: Entry): boolean {
