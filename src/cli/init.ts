@@ -5,7 +5,7 @@ import { createKey } from '../clients/keys.ts'
 import { configOf, findConfig } from '../config/find.ts'
 import { presets } from '../config/presets/index.ts'
 import { ConfigError } from '../config/problem.ts'
-import { A_NAME, NAME_PATTERN } from '../schema/schema-parts.ts'
+import { whyNoName } from '../schema/schema-parts.ts'
 import { check } from './check.ts'
 import { CommandError } from './command-error.ts'
 import { callVendors } from './harmless-call.ts'
@@ -65,8 +65,6 @@ interface Question {
   readonly problem: (value: string) => string | undefined
 }
 
-const NAME = new RegExp(NAME_PATTERN)
-const isName = (value: string): string | undefined => (NAME.test(value) ? undefined : `must be ${A_NAME}`)
 const isText = (value: string): string | undefined =>
   /^[\w.@+-]{1,256}$/.test(value) ? undefined : 'must be letters, digits and any of . _ @ + -'
 const presetOf = ({ preset = '' }: Answers) => presets[preset]
@@ -78,7 +76,7 @@ const QUESTIONS: readonly Question[] = [
     problem: (value) =>
       Object.hasOwn(presets, value) ? undefined : `must be one of ${Object.keys(presets).join(', ')}`,
   },
-  { field: 'account', ask: 'A name for the account', problem: isName },
+  { field: 'account', ask: 'A name for the account', problem: whyNoName },
   {
     field: 'accountId',
     ask: 'The vendor’s id of the account',
@@ -107,7 +105,7 @@ const QUESTIONS: readonly Question[] = [
         ? undefined
         : 'must be env:NAME, file:PATH or secret:NAME, and not the secret itself',
   },
-  { field: 'client', ask: 'A name for the first client', problem: isName },
+  { field: 'client', ask: 'A name for the first client', problem: whyNoName },
 ]
 
 async function complete(options: Options, terminal: Interface | undefined): Promise<Answers> {

@@ -5,7 +5,7 @@ import { createKey, keyOf } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
 import { readYaml } from '../config/yaml.ts'
 import { isObject } from '../schema/json.ts'
-import { A_NAME, NAME_PATTERN } from '../schema/schema-parts.ts'
+import { whyNoName } from '../schema/schema-parts.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
 import { writeConfig } from './write-config.ts'
@@ -13,9 +13,8 @@ import { writeConfig } from './write-config.ts'
 /** Prints a new key, and what to write into the configuration for it. The key itself is stored nowhere. */
 export function createKeyCommand(options: { client?: string }): void {
   const client = options.client ?? '<client>'
-  if (options.client !== undefined && !new RegExp(NAME_PATTERN).test(options.client)) {
-    throw new CommandError(`--client: must be ${A_NAME}`)
-  }
+  const problem = options.client === undefined ? undefined : whyNoName(options.client)
+  if (problem !== undefined) throw new CommandError(`--client: ${problem}`)
   const { key, keyHash } = createKey()
   process.stdout.write(
     [

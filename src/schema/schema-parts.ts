@@ -13,8 +13,11 @@ export const object = <P extends TProperties>(properties: P, options: object = {
   Type.Object(properties, { additionalProperties: false, ...options })
 
 // Names appear in URLs, response headers, metrics and Redis keys.
-export const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
-export const A_NAME = 'a name of lower-case letters, digits, ".", "_" and "-"'
+const NAME_PATTERN = '^[a-z0-9][a-z0-9._-]{0,62}$'
+const A_NAME = 'a name of lower-case letters, digits, ".", "_" and "-"'
+/** Why a text can't be a name; undefined if it can. */
+export const whyNoName = (text: string): string | undefined =>
+  new RegExp(NAME_PATTERN).test(text) ? undefined : `must be ${A_NAME}`
 export const name = (options: { description?: string } = {}) =>
   Type.String({
     pattern: NAME_PATTERN,
