@@ -1,4 +1,4 @@
-import { parseDuration } from '../../schema/units.ts'
+import { parseDuration, parseMoment } from '../../schema/units.ts'
 import type { Clock } from '../../time/clock.ts'
 import { invalid, notFound } from './problem.ts'
 
@@ -62,8 +62,7 @@ export function timeOf(name: string, text: string, orElse = ''): string {
   const [, day, time = 'T00:00', zone = 'Z'] = TIME.exec(text) ?? []
   const ms = Date.parse(`${day}${time.replace(' ', 'T')}${zone}`)
   if (day === undefined || Number.isNaN(ms)) throw invalid(`${name} must be a time such as 2027-01-31T18:00Z${orElse}`)
-  // `Date` takes the 31st of February for the 3rd of March.
-  if (!new Date(`${day}T00:00Z`).toISOString().startsWith(day)) throw invalid(`${name} must be a day that exists`)
+  if (Number.isNaN(parseMoment(day))) throw invalid(`${name} must be a day that exists`)
   return new Date(ms).toISOString()
 }
 
