@@ -19,6 +19,16 @@ class Held {
   }
 }
 
+/** Keeps an answer that has become stale since. */
+async function keepStale(gateway: CachedGateway, held: Held, fields: Record<string, string>): Promise<void> {
+  const first = gateway.read()
+  await held.asked(1)
+  held.waiting[0]!.writeHead(200, fields).end('kept')
+  await first
+  await gateway.clock.advance(70 * SECOND)
+  held.waiting.length = 0
+}
+
 /** So many reads at once, of which the first is under way upstream before the others come. */
 async function together(gateway: CachedGateway, held: Held, count: number, path = '/items/1') {
   const first = gateway.read({}, path)
@@ -166,12 +176,7 @@ describe.each(Object.keys(caches) as Kind[])('identical reads in flight, with an
   it('share what a 304 confirms', async () => {
     const held = new Held()
     const gateway = await startCached(held.answer, { kind })
-    const first = gateway.read()
-    await held.asked(1)
-    held.waiting[0]!.writeHead(200, { ...FRESH, etag: '"a"' }).end('kept')
-    await first
-    await gateway.clock.advance(70 * SECOND)
-    held.waiting.length = 0
+    await keepStale(gateway, held, { ...FRESH, etag: '"a"' })
     const reads = await together(gateway, held, 5)
     held.waiting[0]!.writeHead(304, { ...FRESH, etag: '"a"' }).end()
     const answers = await Promise.all(reads)
@@ -182,12 +187,7 @@ describe.each(Object.keys(caches) as Kind[])('identical reads in flight, with an
   it('do not share what a 304 makes one client’s own, and that client gets it with a true age', async () => {
     const held = new Held()
     const gateway = await startCached(held.answer, { kind, cache: { scope: 'account' } })
-    const first = gateway.read()
-    await held.asked(1)
-    held.waiting[0]!.writeHead(200, { ...FRESH, etag: '"a"' }).end('kept')
-    await first
-    await gateway.clock.advance(70 * SECOND)
-    held.waiting.length = 0
+    await keepStale(gateway, held, { ...FRESH, etag: '"a"' })
     const reads = await together(gateway, held, 3)
     held.waiting[0]!.writeHead(304, { ...FRESH, etag: '"a"', 'set-cookie': 'session=own' }).end()
     await held.asked(3)
@@ -216,12 +216,7 @@ describe.each(Object.keys(caches) as Kind[])('identical reads in flight, with an
   it('share what stands in for an error, so that a failing upstream is asked once', async () => {
     const held = new Held()
     const gateway = await startCached(held.answer, { kind })
-    const first = gateway.read()
-    await held.asked(1)
-    held.waiting[0]!.writeHead(200, FRESH).end('kept')
-    await first
-    await gateway.clock.advance(70 * SECOND)
-    held.waiting.length = 0
+    await keepStale(gateway, held, FRESH)
     const reads = await together(gateway, held, 5)
     held.waiting[0]!.writeHead(503).end()
     for (const { status, body } of await Promise.all(reads))

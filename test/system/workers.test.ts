@@ -61,6 +61,26 @@ async function isAtRest(pid: number): Promise<void> {
   }
 }
 
+/** A port that another server has. */
+async function takenPort(): Promise<number> {
+  const other = createServer()
+  await new Promise<void>((resolve) => void other.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => void other.close())
+  return (other.address() as { port: number }).port
+}
+
+/** A gateway of two workers, both of which start. */
+async function startTwo(port: number): Promise<{ program: Program; pid: number; first: number; second: number }> {
+  const cwd = newFolder()
+  const config = { ...workersConfig('http://127.0.0.1:1'), server: { port, workers: 2 } }
+  writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
+  const program = new Program(['start'], { cwd })
+  const pid = program.child.pid!
+  await expect.poll(() => childrenOf(pid).length, { interval: 5 }).toBe(2)
+  const [first, second] = childrenOf(pid) as [number, number]
+  return { program, pid, first, second }
+}
+
 async function setUp() {
   const sandbox = await startSandbox({ limits: { read: { requests: 60, windowMs: 1_000 } } })
   onTestFinished(() => sandbox.stop())
@@ -249,10 +269,7 @@ describe('a gateway of several workers', () => {
   })
 
   it.each(['server', 'admin'])('leaves no process behind if the port of the %s is taken', async (listener) => {
-    const other = createServer()
-    await new Promise<void>((resolve) => void other.listen(0, '127.0.0.1', resolve))
-    onTestFinished(() => void other.close())
-    const { port } = other.address() as { port: number }
+    const port = await takenPort()
     const config = workersConfig('http://127.0.0.1:1') as Record<string, object>
     config[listener] = { ...config[listener], port }
     const cwd = newFolder()
@@ -265,17 +282,7 @@ describe('a gateway of several workers', () => {
   })
 
   it('ends if a worker dies before it takes the listener that was sent to it', async () => {
-    const other = createServer()
-    await new Promise<void>((resolve) => void other.listen(0, '127.0.0.1', resolve))
-    onTestFinished(() => void other.close())
-    const { port } = other.address() as { port: number }
-    const cwd = newFolder()
-    const config = { ...workersConfig('http://127.0.0.1:1'), server: { port, workers: 2 } }
-    writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
-    const program = new Program(['start'], { cwd })
-    const pid = program.child.pid!
-    await expect.poll(() => childrenOf(pid).length, { interval: 5 }).toBe(2)
-    const [first, second] = childrenOf(pid) as [number, number]
+    const { program, pid, first, second } = await startTwo(await takenPort())
     // While it warms up, it listens on a port of its own. Next it asks the first process for the port of the server.
     await expect.poll(() => isListening(second), { interval: 5 }).toBe(true)
     freeze(pid)
@@ -298,14 +305,8 @@ describe('a gateway of several workers', () => {
   })
 
   it('replaces a worker that died while another still started', async () => {
-    const cwd = newFolder()
     const port = await freePort()
-    const config = { ...workersConfig('http://127.0.0.1:1'), server: { port, workers: 2 } }
-    writeFileSync(join(cwd, 'sluice.yaml'), stringify(config))
-    const program = new Program(['start'], { cwd })
-    const pid = program.child.pid!
-    await expect.poll(() => childrenOf(pid).length, { interval: 5 }).toBe(2)
-    const [first, second] = childrenOf(pid) as [number, number]
+    const { program, pid, first, second } = await startTwo(port)
     // Before it runs the program, the first process would stand still with it.
     await expect.poll(() => readFileSync(`/proc/${second}/environ`, 'utf8')).toContain('NODE_UNIQUE_ID=')
     freeze(second)
