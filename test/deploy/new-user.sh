@@ -14,7 +14,18 @@ npx sluice init --preset harness --url "http://127.0.0.1:$VENDOR_PORT" --account
   --secret env:HARNESS_API_KEY --client my-tool | tee init.log
 setsid npx sluice start --port "$PORT" --admin-port "$ADMIN_PORT" > sluice.log 2>&1 &
 gateway=$!
-trap 'kill -- -$vendor -$gateway; wait' EXIT
+# npx ends before what it started, which still writes its store and its compiled code into a folder that the caller removes.
+# Not for ever: where process 1 collects no children, what has ended stays in its group.
+stop() {
+  kill -- -$vendor -$gateway
+  wait
+  patience=100
+  while kill -0 -- -$vendor 2> /dev/null || kill -0 -- -$gateway 2> /dev/null; do
+    [ $((patience -= 1)) -gt 0 ] || break
+    sleep 0.1
+  done
+}
+trap stop EXIT
 until grep -q '"msg":"listening"' sluice.log; do
   kill -0 $gateway || { cat sluice.log; exit 1; }
   sleep 0.1
