@@ -97,7 +97,7 @@ describe('what is told of usage, while nobody knows it', () => {
 })
 
 describe('what several gateways see', () => {
-  async function startTwo(url: string) {
+  async function startTwo(url: string, repeatMs = 1e9) {
     const clock = new SimulatedClock()
     const prefix = `test-${randomUUID()}`
     const connections: Redis[] = []
@@ -109,7 +109,7 @@ describe('what several gateways see', () => {
     const claims = [0, 1].map(() => new Claims(clock, { connect, prefix }))
     for (const one of claims) expect([one.open(), one.open()]).toEqual([false, true])
     onTestFinished(() => claims.forEach((one) => one.close()))
-    const looks = claims.map((one) => new Episodes({ name: 'oncall', clock, claims: one, repeatMs: 1e9 }))
+    const looks = claims.map((one) => new Episodes({ name: 'oncall', clock, claims: one, repeatMs }))
     const redis = connect()
     redis.on('error', () => undefined)
     return { clock, claims, looks, redis, prefix, connections }
@@ -163,6 +163,20 @@ describe('what several gateways see', () => {
     await redis.del(await redis.keys(`${prefix}:webhook-seen:*`))
     await clock.advance(MINUTE)
     expect([await told(1), await told(0)]).toEqual([[], ['resolved']])
+  })
+
+  it('is told again after a while, although only another one still sees it', async () => {
+    const { clock, looks, redis, connections, prefix } = await startTwo(inject('redisUrl'), 10 * MINUTE)
+    onTestFinished(() => redis.disconnect())
+    await expect.poll(() => connections.every(({ status }) => status === 'ready')).toBe(true)
+    const told: string[] = []
+    for (let minute = 0; minute <= 25; minute++) {
+      for (const { status } of await looks[0]!.look(minute === 0 ? [breaker] : [])) told.push(`${minute} ${status}`)
+      expect(await looks[1]!.look([breaker])).toEqual([])
+      await expect.poll(() => redis.keys(`${prefix}:webhook-seen:*`)).toHaveLength(1)
+      await clock.advance(MINUTE)
+    }
+    expect(told).toEqual(['0 firing', '10 firing', '20 firing'])
   })
 
   it('is told by each of them while Redis is away', async () => {
