@@ -49,6 +49,7 @@ export class Delivery {
       this.#forget(message.key)
       // What came and went before anybody could be told is not told.
       if (!this.#told.has(message.key)) return
+      if (this.#queue.some(({ key, status }) => key === message.key && status === 'resolved')) return
     }
     if (this.#queue.length >= MOST_QUEUED) {
       this.#queue.splice(1, 1)

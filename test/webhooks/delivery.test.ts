@@ -54,6 +54,20 @@ it('a receiver that was told of something is told that it is over, whatever wait
   expect(seen()).toEqual(['firing x 80 %', 'firing other ', 'resolved x '])
 })
 
+it('a receiver is told once that something is over, although it came back and went while that waited', async () => {
+  const { add, seen, answers, until } = await setUp()
+  add('firing', 'x')
+  await until(1)
+  add('firing', 'other')
+  await expect.poll(() => answers.length).toBe(2)
+  add('resolved', 'x')
+  add('firing', 'x')
+  add('resolved', 'x')
+  add('firing', 'last')
+  await until(4)
+  expect(seen()).toEqual(['firing x ', 'firing other ', 'resolved x ', 'firing last '])
+})
+
 it('a receiver is not told of what came and went before it could be', async () => {
   const { add, seen, answers, until } = await setUp()
   add('firing', 'other')
