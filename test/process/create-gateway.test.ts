@@ -1,6 +1,8 @@
+import { execFile } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
 import { ConfigError, createGateway, type Gateway, type GatewayConfig } from '../../src/index.ts'
@@ -36,6 +38,29 @@ describe('an embedded gateway', () => {
     expect((await fetch(`${url}/any/things`)).status).toBe(200)
     expect((await fetch(`${adminUrl}/readyz`)).status).toBe(200)
     expect(await gateway.listen()).toEqual({ url, adminUrl })
+  })
+
+  it('leaves the packages that it loads in part whole for the program around it', async () => {
+    const upstream = await startUpstream((_, response) => response.end('hello'))
+    const program = join(newFolder(), 'host.mjs')
+    const from = (name: string): string => JSON.stringify(import.meta.resolve(name))
+    writeFileSync(
+      program,
+      `import ${from('../../src/index.ts')}
+import proxy from ${from('@fastify/http-proxy')}
+import fastify from ${from('fastify')}
+import { collectDefaultMetrics, Registry } from ${from('@prometheus-io/client')}
+const app = fastify()
+app.register(proxy, { upstream: '${upstream.url}' })
+const { body } = await app.inject('/things')
+const register = new Registry(Registry.OPENMETRICS_CONTENT_TYPE)
+collectDefaultMetrics({ register, enableExemplars: true })
+console.log(body, (await register.metrics()).includes('process_cpu'))
+process.exit()
+`,
+    )
+    const { stdout } = await promisify(execFile)(process.execPath, [program])
+    expect(stdout).toBe('hello true\n')
   })
 
   it('reads references in an object as it does in a file', async () => {
