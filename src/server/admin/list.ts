@@ -55,7 +55,7 @@ export function textOf(query: Query, name: string): string | undefined {
   return value
 }
 
-const TIME = /^(\d{4}-\d{2}-\d{2})([T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?(Z|[+-]\d{2}:\d{2})?$/
+const TIME = /^(\d{4}-\d{2}-\d{2})([T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?(Z|[+-]\d{2}:?\d{2})?$/
 
 /** Reads a time as ISO 8601 writes it, in UTC unless it says otherwise. `orElse` names the other forms that are allowed, for the error. */
 export function timeOf(name: string, text: string, orElse = ''): string {
