@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { isDeepStrictEqual } from 'node:util'
-import { isMap, isScalar, type Node, parseDocument, visit, type YAMLSeq } from 'yaml'
+import { isMap, isScalar, type Node, parseDocument, stringify, visit, type YAMLSeq } from 'yaml'
 import { createKey, keyOf } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
 import { readYaml } from '../config/yaml.ts'
@@ -22,7 +22,8 @@ export function createKeyCommand(options: { client?: string }): void {
       '',
       'In the configuration:',
       'clients:',
-      `  ${client}:`,
+      // Quoted where it would be read as a number, as 007 would.
+      `  ${stringify(client).trimEnd()}:`,
       `    keys: ["${keyHash}"]`,
       '',
     ].join('\n'),

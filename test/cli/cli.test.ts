@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
-import { stringify } from 'yaml'
+import { parse, stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
 import { freePort } from '../support/find-redis.ts'
 import {
@@ -411,6 +411,12 @@ describe('sluice keys', () => {
       clients: { 'deploy-bot': { keys: [hashKey(key)] } },
     })
     expect((await call(gateway.url, '/harness/ng/api/projects', { headers: { 'x-api-key': key } })).status).toBe(200)
+  })
+
+  it.each(['007', '1e3', '1.0', '0x1f', 'null', 'true'])('create prints %s as the name that it is', async (client) => {
+    const { stdout } = await runCommand(['keys', 'create', '--client', client])
+    const { clients } = parse(stdout.slice(stdout.indexOf('clients:'))) as { clients: object }
+    expect(Object.keys(clients)).toEqual([client])
   })
 
   it('list says so if there are none', async () => {
