@@ -280,7 +280,7 @@ export class Counter {
     if (bucket < this.#current - this.limit.kept || bucket > this.#furthest) return
     const taken = Math.min(units, this.#counts[bucket % SLOTS]!)
     this.#counts[bucket % SLOTS]! -= taken
-    this.#sum -= taken
+    this.#lower(taken)
     this.#skipEmpty()
   }
 
@@ -310,10 +310,20 @@ export class Counter {
     if (this.#sum === 0) return
     for (; this.#oldest < first; this.#oldest++) {
       const slot = this.#oldest % SLOTS
-      this.#sum -= this.#counts[slot]!
+      const units = this.#counts[slot]!
       this.#counts[slot] = 0
+      this.#lower(units)
     }
     this.#skipEmpty()
+  }
+
+  /**
+   * So many units have left. Above what numbers hold exactly a sum is rounded. It would not be zero when all have left, and the first
+   * bucket with charges would be looked for without end.
+   */
+  #lower(units: number): void {
+    if (this.#sum <= Number.MAX_SAFE_INTEGER) this.#sum -= units
+    else this.#sum = this.#counts.reduce((sum, count) => sum + count, 0)
   }
 
   /**

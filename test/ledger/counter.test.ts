@@ -14,6 +14,20 @@ function addTo(counter: Counter, at: number, units: number): void {
 }
 
 describe('a counter', () => {
+  it('is empty when all has left, also of more money than numbers hold exactly', () => {
+    for (let seed = 1; seed <= 200; seed++) {
+      const random = seededRandom(seed)
+      const counter = counterOf(60_000, 4e15)
+      let now = 0
+      for (let i = 0; i < 9; i++) {
+        now += 2_000
+        addTo(counter, now, 4e15 - Math.floor(random() * 1e6))
+      }
+      for (let i = 0; i < 80; i++) expect(counter.used((now += 1_000))).toBeGreaterThanOrEqual(0)
+      expect(counter.used(now), String(seed)).toBe(0)
+    }
+  })
+
   it('never lets a greedy client have more than the limit in any trailing window', () => {
     for (let seed = 1; seed <= 200; seed++) {
       const random = seededRandom(seed)

@@ -5,7 +5,7 @@ import { BUCKETS, type Limit, longestWindowMs } from '../limit.ts'
 import type { CountedLimit } from '../limit-table.ts'
 import type { Stamp, StoredLimit } from './ledger-files.ts'
 
-/** How many units may have been charged where it is not known how many. */
+/** How many units may have been charged where it is not known how many. A file takes no more of a bucket. */
 export const ALL = Number.MAX_SAFE_INTEGER
 /** The calendar follows the wall clock once they differ by this much. A smaller difference may come from reading two clocks. */
 export const WALL_STEP_MS = 100
@@ -106,11 +106,16 @@ export class Tally implements CountedLimit {
     const { windowMs, inFlightLeaseMs, bucketMs, calendar } = counter.limit
     const charged = record ?? counter
     const startsAt = (bucket: number): number => calendar?.startOf(bucket) ?? bucket * bucketMs
-    const windows = counter.charges(now).map(({ bucket, units }) => ({ startsAt: startsAt(bucket), units }))
+    const windows = counter
+      .charges(now)
+      .map(({ bucket, units }) => ({ startsAt: startsAt(bucket), units: Math.min(units, ALL) }))
     return {
       at,
       windowMs: Math.max(windowMs, inFlightLeaseMs),
-      charges: charged.charges(now).map(({ bucket, units }) => ({ agoMs: now - charged.startOf(bucket + 1), units })),
+      charges: charged.charges(now).map(({ bucket, units }) => ({
+        agoMs: now - charged.startOf(bucket + 1),
+        units: Math.min(units, ALL),
+      })),
       ...(record === undefined ? {} : { windows }),
       uncertain: reserved,
     }

@@ -74,6 +74,21 @@ describe('the embedded ledger, after a restart', () => {
     },
   )
 
+  it('reads what it has written of more money than numbers hold exactly', async () => {
+    const dir = newFolder()
+    const clock = new SimulatedClock()
+    for (const kind of ['rolling', 'calendar'] as const) {
+      const of = chargeSetWith({ id: kind, requests: 4e15, windowMs: HOUR, kind, unit: 'idr', isEnforced: false })
+      const before = new MemoryLedger(clock, new LedgerFiles(dir))
+      for (let i = 0; i < 3; i++) before.commit(before.charge(of, 1), [4e15])
+      await before.close()
+      const after = new MemoryLedger(clock, new LedgerFiles(dir))
+      expect((await after.usage(of))[0]!.used).toBe(Number.MAX_SAFE_INTEGER)
+      expect(after.charge(of, 1).granted).toBe(1)
+      await after.close()
+    }
+  })
+
   it('of the machine that took longer than a window and a quarter of an hour finds its quota unused', async () => {
     const dir = newFolder()
     const before = new MemoryLedger(new SimulatedClock(1e9, 'first'), new LedgerFiles(dir))
