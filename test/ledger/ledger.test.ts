@@ -130,6 +130,42 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
     expect(used).toEqual([2, 2])
   })
 
+  describe('of money of which a limit is not enforced', () => {
+    const BILLION = 1_000_000_000
+    const watched = (requests: number): Limit =>
+      limitOf({ id: 'money', class: 'any', requests, windowMs: 60_000, unit: 'idr', isEnforced: false })
+    const calls = (requests: number, units: number): ChargeSet =>
+      chargeSetOf('harness/prod', [{ limit: watched(requests), units }])
+
+    it('grants every call, however much is used', async () => {
+      const { clock, ledger } = setUp()
+      const of = calls(1_000_000 * BILLION, 500_000 * BILLION)
+      for (let i = 0; i < 30; i++) {
+        expect((await spend(ledger, of, 1)).granted, String(i)).toBe(1)
+        await clock.advance(1_000)
+      }
+      expect((await ledger.usage(of))[0]!.used).toBeGreaterThan(9_000_000 * BILLION)
+    })
+
+    it.each([0, 10_000])('counts more than numbers hold exactly, with %i ms between the calls', async (ms) => {
+      const { clock, ledger } = setUp()
+      const [cost, of] = [4_000_000 * BILLION - 1, calls(4_000_000 * BILLION, BILLION)]
+      for (let i = 0; i < 3; i++) {
+        const grant = await ledger.charge(of, 1)
+        ledger.commit(grant, [cost])
+        await clock.advance(ms)
+      }
+      await clock.advance(1_000)
+      expect((await ledger.usage(of))[0]!.used).toBeGreaterThan(9_000_000 * BILLION)
+      expect(ledger.isDegraded).toBe(false)
+      await clock.advance(60_600 - 1_000 - 3 * ms)
+      const left = ms === 0 ? 0 : 2 * cost
+      expect((await ledger.usage(of))[0]!.used).toBe(left)
+      await clock.advance(60_600)
+      expect((await spend(ledger, of, 1)).granted).toBe(1)
+    })
+  })
+
   it('grants as many of several calls as fit into every limit', async () => {
     const { ledger } = setUp()
     const both = chargeSet('harness/prod', limit('write', 7), limit('write', 4, 1_000))

@@ -53,10 +53,11 @@ export interface ScriptCall {
   readonly shares?: PartitionShares | undefined
 }
 
-/** A limit that is not enforced allows so many units: more than a counter can hold. */
-const ANY_NUMBER = 2 ** 40
-/** The same of a limit of money. The script computes exactly up to twice that. */
-const ANY_AMOUNT = 2 ** 52
+/**
+ * A limit that is not enforced allows so many units, which tells the script to refuse nothing because of it. It is more than an enforced
+ * one can allow, one of money in billionths included, and the script computes exactly up to twice that.
+ */
+const ANY = 2 ** 52
 const KINDS = { rolling: 0, calendar: 1, concurrent: 2, smoothing: 3 } as const satisfies Record<Limit['kind'], number>
 /** A limit whose windows have begins of their own. */
 const DATED = 4
@@ -92,6 +93,8 @@ const CONSTANTS: Readonly<Record<string, Argument>> = {
   SCALARS: SCALARS.length,
   FIELDS,
   FAREWELL_MS,
+  ANY,
+  MOST_TOLD: Number.MAX_SAFE_INTEGER,
   LONGEST_GROWTH: LONGEST_GROWTH_MS * 1_000,
   ...GROWTH,
 }
@@ -218,7 +221,7 @@ function tell({ kind, requests, unit, isEnforced, bucketMs, calendar, ...limit }
   const code = calendar === undefined ? KINDS[kind] : DATED
   return [
     unit === undefined ? code : `${code}w`,
-    isEnforced ? requests : unit === undefined ? ANY_NUMBER : ANY_AMOUNT,
+    isEnforced ? requests : ANY,
     calendar === undefined ? bucketMs * 1_000 : datesOf(calendar, calendar.indexOf(at)),
     inFlightLeaseMs * 1_000,
     countingToleranceMs * 1_000,

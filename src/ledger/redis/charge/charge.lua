@@ -108,7 +108,7 @@ if term > 0 then
   end
 end
 
--- How many calls fit into every limit.
+-- How many calls fit into every limit that is enforced.
 local asked = pausedUntil > nowMs and 0 or wanted
 local granted = asked
 for i = 1, limits do
@@ -118,7 +118,7 @@ for i = 1, limits do
     if not c.lease then readLease(c) end
     c.others = max(0, c.reserved - c.lease)
   end
-  if c.units > 0 then granted = min(granted, floor((c.left - c.others) / c.units)) end
+  if c.units > 0 and c.allowed < ANY then granted = min(granted, floor((c.left - c.others) / c.units)) end
 end
 granted = max(granted, 0)
 
@@ -164,7 +164,9 @@ for i = 1, limits do
     leaves = (min(c.oldest, c.current) + c.kept + 1) * c.bucket - now
   end
   local lease = c.lease or -1
-  replies[i + 1] = pack('>ddddd', used, leaves, isMore and free(c, 0) or c.allowed - used, min(c.told or lease, lease), c.others)
+  local unused = isMore and free(c, 0) or c.allowed - used
+  -- A sum of money may be more than a reply can tell: the gateway would take it for garbled.
+  replies[i + 1] = pack('>ddddd', min(used, MOST_TOLD), leaves, max(unused, -MOST_TOLD), min(c.told or lease, lease), c.others)
   if granted < wanted or hasWaited then
     local isRefused = granted < wanted and c.others > 0 and c.left - c.others < (granted + 1) * c.units
     local isScarce = hasWaited and c.left < c.allowed * SCARCE
@@ -174,7 +176,7 @@ for i = 1, limits do
       local entries = readEarlier(c) .. c.entries .. (c.count > 0 and pack(c.entry, c.last % SLOTS, c.count) or '')
       for at = 1, #entries, c.entryBytes do
         local slot, count = unpacked(c.entry, entries, at)
-        list[#list + 1] = pack('>dd', c.first + (slot - c.first) % SLOTS, count)
+        list[#list + 1] = pack('>dd', c.first + (slot - c.first) % SLOTS, min(count, MOST_TOLD))
       end
     end
     charges = charges .. pack('>d', 2 * #list) .. table.concat(list)
@@ -203,7 +205,7 @@ for i = 1, limits do
   end
   fields[n + 1] = c.name
   fields[n + 2] = pack(
-    c.header, min(c.sum, c.most), c.oldest, c.current, min(c.reserved, c.most), c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
+    c.header, c.isMost and c.most or min(c.sum, c.most), c.oldest, c.current, min(c.reserved, c.most), c.pressure, (c.hasEarlier and 1 or 0) + (l and 2 or 0), c.last % SLOTS, c.count
   ) .. c.entries
   n = n + 2
 end

@@ -8,6 +8,7 @@ local HEADER, HEADER_BYTES = '>I4I6I6I4I6BBI4', 32
 local ENTRY, ENTRY_BYTES = '>BI4', 5
 -- More than four bytes hold would be taken for few. A limit that is not enforced may have more, and one that calls exceed when their
 -- cost is known. A bucket counts no more than that; where the sum is as much, it is computed anew when it is read.
+-- Of money such a sum is rounded, and what is taken from it would leave a little too much or too little.
 local MOST = 2 ^ 32 - 1
 -- Money is counted in billionths, which are more than four bytes hold.
 local HEADER_OF_MONEY, HEADER_BYTES_OF_MONEY = '>I7I6I6I7I6BBI7', 41
@@ -91,18 +92,10 @@ for i = 1, limits do
     if #record > headerBytes then entries = record:sub(headerBytes + 1) end
     last = current - kept + (slot - current + kept) % SLOTS
     if flags >= 2 then flags, isAdapted = flags - 2, true end
-    if sum == most then
-      local all = (flags == 1 and call('HGET', partition, name .. '|earlier') or '') .. entries
-      sum = count
-      for at = 1, #all, entryBytes do
-        local _, units = unpacked(entry, all, at)
-        sum = sum + units
-      end
-    end
   end
+  local isMost = sum == most
   if kind == CALENDAR and current > bucket + kept then
     -- The clock was ahead by more than a window, and was set right. Which charges were made in this window is not known.
-    sum = min(sum, most)
     oldest, current, last, entries, count = bucket, bucket, bucket, '', sum
   end
   local behind = current > bucket and current - bucket or 0 -- a clock that was set back stands still
@@ -133,6 +126,15 @@ for i = 1, limits do
     local left = starts and starts[min(5, bucket - starts.first + 2)] + ARGV[a + 5] - now or (kept + 3) * bucketLength
     live = max(live, (left + ARGV[a + 4]) / 1000)
   end
+  if isMost then
+    local all = (earlier or flags == 1 and call('HGET', partition, name .. '|earlier') or '') .. entries
+    sum = count
+    for at = 1, #all, entryBytes do
+      local _, units = unpacked(entry, all, at)
+      sum = sum + units
+    end
+    isMost = sum >= most
+  end
   if older and not record then
     local units = chargedBefore(i, bucket - (kind == CALENDAR and 0 or kept))
     if units > 0 then sum, oldest, last, count = units, bucket, bucket, units end
@@ -142,7 +144,7 @@ for i = 1, limits do
     countingTolerance = ARGV[a + 5], units = 0, kept = kept, first = current - kept, furthest = current - kept + SLOTS - 1,
     behind = behind, sum = sum, oldest = oldest, current = current, reserved = reserved, pressure = pressure,
     hasEarlier = flags == 1, last = last, count = count, entries = entries, earlier = earlier, wasAdapted = isAdapted,
-    header = header, entry = entry, entryBytes = entryBytes, most = most, left = 0, others = 0,
+    header = header, entry = entry, entryBytes = entryBytes, most = most, isMost = isMost, left = 0, others = 0,
   }
   if number == 1 or expected < 0 then -- so that the gateway counts as alive until it renews its leases
     readLease(c)
