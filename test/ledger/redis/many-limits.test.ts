@@ -14,6 +14,10 @@ const LIMITS = 5_000
 const REQUESTS = 100
 /** All that one call of the script may do in a Redis that has other calls to answer. */
 const MOST_ARGUMENTS = 5_000
+/** Where in the arguments of a call it says for how long leases are taken. */
+const TERM = 5
+/** So many of them one gateway uses, of which others use all. */
+const OWN = 1_000
 /** Each tick of a partition comes at the end of a step. */
 const STEP_MS = 10
 
@@ -27,10 +31,12 @@ const chargeSets = Array.from({ length: LIMITS }, (_, i) =>
 class Connection extends RedisScript {
   isLost = false
   mostArguments = 0
+  renewals = 0
   #open = 0
 
   override async run(...call: Parameters<RedisScript['run']>): ReturnType<RedisScript['run']> {
     this.mostArguments = Math.max(this.mostArguments, call[1].length)
+    if (Number(call[1][TERM]) > 0) this.renewals++
     if (this.isLost) throw new Error('it is lost')
     this.#open++
     return super.run(...call).finally(() => this.#open--)
@@ -91,3 +97,40 @@ it('tells Redis little by little of hundreds of calls of different charge sets t
   expect(connection.mostArguments).toBeLessThan(MOST_ARGUMENTS)
   await ledger.close()
 }, 60_000)
+
+it('shares thousands of limits, of which other gateways have leases, and forgets the leases of gateways that have gone', async () => {
+  const clock = new SimulatedClock()
+  const prefix = newPrefix()
+  const { ledger, connection, changes } = opened(clock, prefix)
+  const own = chargeSets.slice(0, OWN)
+  expect(await chargeAll(ledger, 1, own)).toBe(OWN)
+  const [partition] = await redis.keys(`${prefix}:*:limits`)
+  const leases = partition!.replace(/limits$/, 'leases')
+  const hold = async (gateway: string, units: number, ends: number): Promise<void> => {
+    await redis.hset(partition!, gateway, 7)
+    for (const some of Array.from({ length: 10 }, (_, i) => chargeSets.slice(i * 500, (i + 1) * 500))) {
+      const texts = some.flatMap(({ limits }) => [`${limits[0]!.id}|${gateway}`, `${units} ${ends} 3000`])
+      await redis.hset(leases, ...texts)
+    }
+  }
+  await hold('@here', 30, clock.now() + 600_000)
+  await hold('@there', 20, clock.now() + 600_000)
+  // Nobody counts to this limit any more: its lease is found by turns.
+  await redis.hset(leases, 'forgotten|with a bar|@gone', '5 1 3000', 'forgotten|@here', `5 1 3000`)
+  await hold('@gone', 5, 1)
+
+  connection.renewals = 0
+  await connection.pass(clock, 1_000)
+  // Four ticks. Each call reads what leases there are, so there must not be many.
+  expect(connection.renewals).toBeGreaterThan(0)
+  expect(connection.renewals).toBeLessThanOrEqual(15)
+  expect(changes).toEqual([])
+  // What others have leases of is not granted: it is left to them.
+  expect(await chargeAll(ledger, REQUESTS, own.slice(0, 100))).toBe(100 * (REQUESTS - 1 - 50))
+  await connection.pass(clock, 6_000)
+  expect(await redis.hmget(partition!, '@gone', '@here', '@there')).toEqual([null, '7', '7'])
+  const names = await redis.hkeys(leases)
+  expect(names.filter((name) => name.endsWith('|@gone') || name.startsWith('forgotten'))).toEqual([])
+  expect(names.filter((name) => name.endsWith('|@here'))).toHaveLength(LIMITS)
+  await ledger.close()
+}, 120_000)

@@ -5,6 +5,8 @@
 local PRESSURE_MS, SCARCE = 2000, 0.1
 -- Lua passes on no more than some thousand values at once.
 local MOST_VALUES = 2000
+-- So many leases of limits that a call does not concern are looked at, to find those that have ended.
+local MOST_LOOKED_AT = 1000
 
 if isMore then
   for i = 1, limits do
@@ -59,21 +61,34 @@ end
 
 -- Leases. A gateway gets a share of what is free, and nothing while calls are refused because of leases.
 if term > 0 then
-  local gateways, ofOthers, own, ended, gone = 1, {}, {}, {}, {}
+  local gateways, ofOthers, own, ended, gone, held, isHere = 1, {}, {}, {}, {}, {}, {}
   local alive = { [gateway] = true }
+  for i = 1, limits do isHere[counters[i].name] = true end
+  -- A partition may have tens of thousands of leases. Of limits that are not here all are looked at by turns: to take each apart
+  -- every time would be more than half of the work.
+  local every = ceil(#noted / 2 / MOST_LOOKED_AT)
+  local turn = number % every
+  local seek, cut = string.find, string.sub
   for f = 1, #noted, 2 do
-    local limit, holder = noted[f]:match('^(.+)|([^|]+)$')
-    local units, ends = noted[f + 1]:match('^(%d+) (%d+)')
-    if holder == gateway then
-      own[limit] = units + 0
-    elseif ends + 0 < nowMs then
-      ended[#ended + 1] = noted[f]
-      gone[holder] = true
-    else
-      ofOthers[limit] = (ofOthers[limit] or 0) + units
-      if not alive[holder] then
-        alive[holder] = true
-        gateways = gateways + 1
+    local name = noted[f]
+    local last = seek(name, '|', 1, true)
+    local another = seek(name, '|', last + 1, true)
+    while another do last, another = another, seek(name, '|', another + 1, true) end
+    local limit, holder = cut(name, 1, last - 1), cut(name, last + 1)
+    held[holder] = (held[holder] or 0) + 1
+    if isHere[limit] or (f + 1) / 2 % every == turn then
+      local units, ends = noted[f + 1]:match('^(%d+) (%d+)')
+      if holder == gateway then
+        own[limit] = units + 0
+      elseif ends + 0 < nowMs then
+        ended[#ended + 1] = name
+        gone[holder] = (gone[holder] or 0) + 1
+      else
+        ofOthers[limit] = (ofOthers[limit] or 0) + units
+        if not alive[holder] then
+          alive[holder] = true
+          gateways = gateways + 1
+        end
       end
     end
   end
@@ -83,8 +98,8 @@ if term > 0 then
     for first = 1, #ended, MOST_VALUES do
       call('HDEL', leases, unpack(ended, first, min(first + MOST_VALUES - 1, #ended)))
     end
-    for holder in pairs(gone) do
-      if not alive[holder] then call('HDEL', partition, holder) end
+    for holder, leasesGone in pairs(gone) do
+      if leasesGone == held[holder] then call('HDEL', partition, holder) end
     end
   end
   for i = 1, limits do
