@@ -284,7 +284,11 @@ export class MemoryLedger implements Ledger {
     return tally
   }
 
-  /** What is known of a limit of which no file tells, if an earlier process took it for used up: the process wrote of what it used only. */
+  /**
+   * What is known of a limit of which no file tells, if an earlier process took it for used up: the process wrote of what it used only.
+   * A limit that was made since is taken for used up, too. A list of those that were there would not do: limits that are counted apart,
+   * such as by client, are known from their first call on, and would be granted twice.
+   */
   #usedUp({ requests, windowMs }: Limit): StoredLimit | undefined {
     if (this.#usedUpAt === undefined || this.#wasBehind) return undefined
     return { at: this.#usedUpAt, windowMs, charges: [{ agoMs: 0, units: requests }], uncertain: 0 }

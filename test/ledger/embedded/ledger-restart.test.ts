@@ -1,4 +1,4 @@
-import { readdirSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type ChargeSet, chargeSetOf } from '../../../src/ledger/ledger.ts'
@@ -87,6 +87,25 @@ describe('the embedded ledger, after a restart', () => {
       expect(after.charge(of, 1).granted).toBe(1)
       await after.close()
     }
+  })
+
+  it('takes what was made after a full disk for used up until the note of that is removed', async () => {
+    const dir = newFolder()
+    const clock = new SimulatedClock()
+    const full = new LedgerFiles(dir)
+    full.markBehind()
+    full.unlock()
+    await new MemoryLedger(clock, new LedgerFiles(dir)).close()
+    await clock.advance(HOUR)
+    const monthly = (id: string) => chargeSetWith({ id, requests: 100, windowMs: 30 * 24 * HOUR })
+    const noted = new MemoryLedger(clock, new LedgerFiles(dir))
+    expect(noted.charge(monthly('one'), 1).granted).toBe(0)
+    await noted.close()
+    rmSync(join(dir, 'quota', 'used-up'))
+    const after = new MemoryLedger(clock, new LedgerFiles(dir))
+    expect(after.charge(monthly('one'), 1).granted).toBe(0)
+    expect(after.charge(monthly('another'), 100).granted).toBe(100)
+    await after.close()
   })
 
   it('of the machine that took longer than a window and a quarter of an hour finds its quota unused', async () => {
