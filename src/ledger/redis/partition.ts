@@ -273,10 +273,12 @@ export class Partition {
     const state = this.#state
     const { chargeSet } = batch
     state.asks(chargeSet, wanted)
+    // Read before the script is told of them: a share that ends in between only makes more seem to be used.
+    const given = wanted > 0 ? undefined : givenOf(chargeSet, state.shares)
     try {
       const reply = await this.#calls.call(chargeSet, { wanted, batches, turn: batch.turn })
       state.isAnswered(chargeSet, wanted)
-      if (reply !== undefined) return this.#handOut(batch, wanted, reply)
+      if (reply !== undefined) return this.#handOut(batch, wanted, reply, given)
       for (const one of batches) this.#fail(one, undefined)
     } catch (error) {
       this.#fails(error)
@@ -290,7 +292,7 @@ export class Partition {
   }
 
   /** Gives what was granted to those who asked first. */
-  #handOut({ chargeSet, waiting, turn }: Batch, wanted: number, reply: Reply): void {
+  #handOut({ chargeSet, waiting, turn }: Batch, wanted: number, reply: Reply, given: Given | undefined): void {
     const now = this.#shared.clock.now()
     const at = reply[0]! / 1_000
     let left = reply[2]!
@@ -301,7 +303,7 @@ export class Partition {
     if (adaptive?.pauseMs !== undefined) this.#state.pauses.add(chargeSet, now, adaptive.pauseMs)
     const { shares } = this.#state
     const counted = usageOf(chargeSet, reply, adaptive, shares)
-    const usage = shares === undefined || wanted > 0 ? counted : withCommitted(counted, reply)
+    const usage = given === undefined ? counted : withCommitted(counted, reply, given)
     if (shares !== undefined && left < wanted) tellLack(shares, chargeSet, counted)
     // Units that are leased to others come back when these renew their leases.
     const schedule = hasSchedule
@@ -487,6 +489,13 @@ export class Partition {
     }
     return (this.#all = all)
   }
+}
+
+/** What of each limit the region may use now, where quotas are split over regions. */
+type Given = readonly (number | undefined)[]
+
+function givenOf({ limits }: ChargeSet, shares: PartitionShares | undefined): Given | undefined {
+  return shares && limits.map((limit) => shares.unitsOf(limit))
 }
 
 /** A call was refused: of which limits a larger share of the region would have helped. */

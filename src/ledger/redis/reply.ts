@@ -50,13 +50,19 @@ export function usageOf(
 
 /**
  * What is used and leased, by a reply to a question for nothing but the usage. It tells the leases where they do not fit beside what
- * is used; where they do, no more than the share is used and leased.
+ * is used; where they do, no more than the share is used and leased. The script says what is free of the share that it was `given`. The
+ * share may have ended since: with what is left of it, less would seem to be used, and home would give that to another region.
  */
-export function withCommitted(usage: readonly LimitUsage[], reply: Reply): LimitUsage[] {
+export function withCommitted(
+  usage: readonly LimitUsage[],
+  reply: Reply,
+  given: readonly (number | undefined)[],
+): LimitUsage[] {
   return usage.map((one, i) => {
     const at = FIRST + i * FIELDS
     const [free, lease, others] = [reply[at + 2]!, reply[at + 3]!, reply[at + 4]!]
-    return one.share === undefined ? one : { ...one, committed: one.share - free + Math.max(0, lease) + others }
+    const share = given[i]
+    return share === undefined ? one : { ...one, committed: share - free + Math.max(0, lease) + others }
   })
 }
 

@@ -1,13 +1,16 @@
+import { Redis } from 'ioredis'
 import { expect, inject, it, onTestFinished } from 'vitest'
 import { chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { type Limit, limitOf } from '../../../src/ledger/limit.ts'
+import { RedisScript } from '../../../src/ledger/redis/script.ts'
 import { RedisHome } from '../../../src/ledger/regions/redis-home.ts'
 import { RegionShares } from '../../../src/ledger/regions/region-shares.ts'
+import type { Shares } from '../../../src/ledger/shares.ts'
 import { connectedInTime, connectRedis } from '../../../src/redis/connection.ts'
 import { Secret } from '../../../src/schema/secret.ts'
 import { systemClock } from '../../../src/time/clock.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
-import { newPrefix } from '../../support/stepped-ledger.ts'
+import { newPrefix, steppedLedger } from '../../support/stepped-ledger.ts'
 
 const LEASE_MS = 10_000
 const RESERVE = 15
@@ -177,4 +180,31 @@ it('asks no more for a region whose other gateways call, and leaves the share to
   await busy.pass(10_000)
   expect(idle.asked()).toBe(asked)
   expect(busy.shares.of('x').unitsOf(limit!)).toBe(50)
+})
+
+it('is told all that is used, though the share ends while Redis is asked', async () => {
+  const connection = new Redis(inject('redisUrl'))
+  onTestFinished(() => connection.disconnect())
+  const clock = new SimulatedClock(Date.UTC(2026, 0, 1, 11, 59, 50))
+  let share = 100
+  let endsNext = false
+  const runner = new RedisScript(connection, () => {
+    if (endsNext) share = RESERVE
+  })
+  const partition = { unitsOf: () => share, strandedOf: () => 0, leasePartOf: () => 1, use: () => {}, lacks: () => {} }
+  const shares: Shares = { of: () => partition, forget: () => {}, problem: undefined, close: () => {} }
+  const ledger = steppedLedger(connection, { clock, runner, shares })
+  onTestFinished(() => ledger.close())
+  const [rolling] = limitsOf(1, { windowMs: 60_000 })
+  const hourly = limitOf({ id: 'hourly', class: 'read', requests: 100, kind: 'calendar', windowMs: 3_600_000 })
+  const chargeSet = chargeSetOf('x', [{ limit: rolling! }, { limit: hourly }])
+  const grant = await ledger.charge(chargeSet, 70)
+  for (let call = 0; call < 70; call++) ledger.commit(grant)
+  const committed = async () => (await ledger.usage(chargeSet)).map((one) => one.committed)
+  expect(await committed()).toEqual([70, 70])
+  // In the next hour the vendor may still count the calls of a second ago in the hour before.
+  await clock.advance(10_200)
+  endsNext = true
+  expect(await committed()).toEqual([70, 70])
+  expect(share).toBe(RESERVE)
 })
