@@ -27,6 +27,7 @@ export const BEYOND_UNITS = [
   'test/ledger/redis/formats.test.ts',
   'test/ledger/redis/many-limits.test.ts',
   'test/ledger/redis/many-units.test.ts',
+  'test/ledger/regions/home.test.ts',
   'test/ledger/regions/redis-home.test.ts',
   'test/ledger/regions/region-shares.test.ts',
   'test/ledger/settlement.test.ts',

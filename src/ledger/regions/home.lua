@@ -64,10 +64,13 @@ local function tell(r)
   r.told = told
 end
 
--- Gateways with other terms have ended. Whoever used more than its new reserve still does.
+-- Gateways with other terms have ended. Whoever used more than its new reserve still does, and may have used it after what was
+-- measured before now. A region that fell silent may have had its share for the lease of before.
 local function adopt(record, reserves)
   for name, r in pairs(record.regions) do
-    r.hold, r.extra, r.told = max(0, (record.reserves[name] or 0) + r.hold - (reserves[name] or 0)), 0, {}
+    r.hold, r.extra = max(0, (record.reserves[name] or 0) + r.hold - (reserves[name] or 0)), 0
+    r.told = { { r.hold, now - lease - MARGIN_MS - 1 } }
+    r.at = r.at + max(0, (record.lease or lease) - lease)
   end
 end
 
@@ -93,14 +96,14 @@ for i, limit in ipairs(wanted) do
     for _, name in ipairs(names) do record.regions[name] = silent(hold, settle) end
   end
   local isAgreed = record.terms == terms
-  if not isAgreed and now - record.heard > lease + MARGIN_MS then
+  if not isAgreed and now - record.heard > (record.lease or lease) + MARGIN_MS then
     adopt(record, reserves)
     record.terms, record.reserves, isAgreed = terms, reserves, true
     for _, name in ipairs(names) do record.regions[name] = record.regions[name] or silent(0, settle) end
   end
   local own = record.regions[region] or silent(0, settle)
   if isAgreed then
-    record.heard = now
+    record.heard, record.lease = now, lease
     own.at, own.settle = now, max(own.settle, settle)
     if isUsed then own.used = now end
     if need and (need >= own.need or now - (own.needAt or 0) > NEED_MS) then
