@@ -19,13 +19,14 @@
 local call, max, min = redis.call, math.max, math.min
 -- Clocks run differently fast, and a charge may be on its way to the region's Redis when a share ends.
 local MARGIN_MS = 2000
--- What was measured longer ago is not believed: what was told at that time is forgotten.
-local STALE_MS = 10000
 -- How long a region's need counts, unless a greater one is told.
 local NEED_MS = 3000
 local KEPT_MS = 86400000
 
 local region, lease, isUsed = ARGV[1], ARGV[4] + 0, ARGV[5] == '1'
+-- What was measured longer ago is not believed: what was told at that time is forgotten. A gateway with many partitions asks three
+-- times in a lease, and one question may be lost: with less than a lease no bound would fall where leases are long.
+local STALE_MS = max(10000, lease)
 local now, identity = timeMs(ARGV[2]), ARGV[3]
 if identity == '' then
   -- A replica that is promoted has another run_id than the server before it; a master that was its replica meanwhile, another replid.

@@ -15,21 +15,28 @@ import { newPrefix, steppedLedger } from '../../support/stepped-ledger.ts'
 const LEASE_MS = 10_000
 const RESERVE = 15
 
+/** What regions beside each other have in common: the home, the clock and the lease. */
+interface Place {
+  readonly clock: SimulatedClock
+  readonly prefix: string
+  readonly leaseMs: number
+}
+
 /**
- * A gateway in one of two regions, with a home in a real Redis, all in stepped time. Its own Redis counts nothing as used. `beside` another, it
- * has the same home and the same clock.
+ * A gateway in one of two regions, with a home in a real Redis, all in stepped time. Its own Redis counts as used what `counts` was told. `beside`
+ * another, it has the same home and the same clock.
  */
-async function startRegion(name = 'eu', beside?: { readonly clock: SimulatedClock; readonly prefix: string }) {
+async function startRegion(name = 'eu', beside: Partial<Place> = {}) {
   const redis = connectRedis({ url: new Secret(inject('redisUrl')), commandTimeout: 5_000 })
   await connectedInTime(redis, systemClock)
-  const { clock, prefix } = beside ?? { clock: new SimulatedClock(), prefix: newPrefix() }
+  const { clock = new SimulatedClock(), prefix = newPrefix(), leaseMs = LEASE_MS } = beside
   const home = new RedisHome(redis)
   const shares = new RegionShares({
     clock,
     name,
     weights: { eu: 1, us: 1 },
     reserve: 0.3,
-    leaseMs: LEASE_MS,
+    leaseMs,
     longestCallMs: 1_000,
     prefix,
     home: {
@@ -41,12 +48,12 @@ async function startRegion(name = 'eu', beside?: { readonly clock: SimulatedCloc
     },
   })
   onTestFinished(() => shares.close())
-  let [most, asked] = [0, 0]
+  let [most, asked, used] = [0, 0, 0]
   let server = 'first'
   let aheadMs = 0
   shares.begin(({ limits }) => {
     most = Math.max(most, limits.length)
-    return Promise.resolve(limits.map((limit) => ({ limit, used: 0, resetMs: 0, committed: 0 })))
+    return Promise.resolve(limits.map((limit) => ({ limit, used, resetMs: 0, committed: used })))
   })
   /** Home has answered what it was asked within this time. */
   const pass = async (ms: number): Promise<void> => {
@@ -59,7 +66,9 @@ async function startRegion(name = 'eu', beside?: { readonly clock: SimulatedCloc
   const forget = (): void => void (server = 'second')
   /** The clock of home is set forward. */
   const setForward = (ms: number): void => void (aheadMs += ms)
-  return { shares, pass, forget, setForward, clock, prefix, most: () => most, asked: () => asked }
+  const counts = (units: number): void => void (used = units)
+  const place: Place = { clock, prefix, leaseMs }
+  return { ...place, shares, pass, counts, forget, setForward, most: () => most, asked: () => asked }
 }
 
 function limitsOf(count: number, more: Partial<Limit> = {}): Limit[] {
@@ -180,6 +189,29 @@ it('asks no more for a region whose other gateways call, and leaves the share to
   await busy.pass(10_000)
   expect(idle.asked()).toBe(asked)
   expect(busy.shares.of('x').unitsOf(limit!)).toBe(50)
+})
+
+it.each([10_000, 120_000, 300_000])('moves shares after the demand where a share lasts %i ms', async (leaseMs) => {
+  const eu = await startRegion('eu', { leaseMs })
+  const us = await startRegion('us', eu)
+  const [limit] = limitsOf(1, { windowMs: 60_000 })
+  const chargeSet = chargeSetOf('x', [{ limit: limit! }])
+  /** What both regions may use after the one has wanted all for some leases, and the other nothing. */
+  const unitsAfter = async (wanting: typeof eu, other: typeof eu) => {
+    for (let passed = 0; passed < 3 * leaseMs + 120_000; passed += 1_000) {
+      const partition = wanting.shares.of('x')
+      partition.use(chargeSet)
+      partition.lacks(limit!, 1)
+      wanting.counts(partition.unitsOf(limit!)!)
+      other.counts(0)
+      await wanting.pass(500)
+      await other.pass(500)
+    }
+    return [wanting, other].map(({ shares }) => shares.of('x').unitsOf(limit!))
+  }
+  us.shares.of('x').use(chargeSet)
+  expect(await unitsAfter(eu, us)).toEqual([100 - RESERVE, RESERVE])
+  expect(await unitsAfter(us, eu)).toEqual([100 - RESERVE, RESERVE])
 })
 
 it('is told all that is used, though the share ends while Redis is asked', async () => {
