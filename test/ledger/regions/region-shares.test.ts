@@ -128,7 +128,9 @@ it('has the reserve of a limit that was made smaller until home agrees, and old 
   // A call that was routed before the reload.
   use(before!)
   expect([before!, after!].map((limit) => partition.unitsOf(limit))).toEqual([6, 6])
-  await pass(2 * LEASE_MS)
+  await pass(LEASE_MS / 2 + 2_000)
+  expect(partition.unitsOf(after!)).toBe(6)
+  await pass(2_000)
   expect(partition.unitsOf(after!)).toBeGreaterThan(6)
   expect(partition.unitsOf(after!)).toBeLessThanOrEqual(34)
 })
