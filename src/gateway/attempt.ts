@@ -200,6 +200,7 @@ export class Attempt implements ResponseHandler, Disposable {
     if (this.#phase === 'over') return control.abort(OVER)
     this.#safely(() => {
       this.permit.sent()
+      if (this.#phase === 'unsent') this.#call.spend?.sent()
       this.#phase = 'sent'
     })
   }

@@ -14,7 +14,7 @@ import type { PriceList } from './price-list.ts'
 
 /**
  * Forwards a call that costs money, or whose client has a budget, its own or its team's. The call is charged once, however many attempts
- * there are. The charge is refunded if the call is refused before its first attempt. The ledger counts it, so all gateways share the budget.
+ * there are. The charge is refunded if no byte of the call was sent, and nothing else answers it. The ledger counts it, so all gateways share the budget.
  */
 export async function forwardWithin(
   budget: Budget | 'missing-team' | undefined,
@@ -43,7 +43,7 @@ const MISSING_TEAM = 'the team of the client is in the configuration no more, so
 
 /**
  * What one call is charged to the budgets of its client, its team and its organisation: all of them in one step, or none. Money is
- * reserved, and settled by the answer that the client gets. It costs nothing if no attempt was made, or all were answered by
+ * reserved, and settled by the answer that the client gets. It costs nothing if no attempt was sent, or all were answered by
  * statuses that are free; where the price does not become known, the reservation stands. What it has cost is counted for its client,
  * budget or not.
  */
@@ -57,6 +57,8 @@ class BudgetCharge implements Spend {
   /** What the call costs, in billionths: what is reserved until that is known. */
   #money = 0
   #isKnown = false
+  /** How many attempts the upstream may have seen: one that did not reach it costs nothing. */
+  #sent = 0
   /** How many attempts were answered by a status that is free. */
   #freeAnswers = 0
 
@@ -102,6 +104,10 @@ class BudgetCharge implements Spend {
     return undefined
   }
 
+  sent(): void {
+    this.#sent++
+  }
+
   answered(status: number): void {
     if (this.prices?.isFree(status) === true) this.#freeAnswers++
   }
@@ -126,11 +132,11 @@ class BudgetCharge implements Spend {
   /** The call is over. Whatever was not told before is told now. */
   end(isDelivered: boolean): void {
     using permit = this.#permit
-    const { attempts, target, id } = this.#call
-    if (attempts === 0 && !isDelivered) return
+    const { target, id } = this.#call
+    if (this.#sent === 0 && !isDelivered) return
     permit?.sent()
     permit?.commit()
-    if (attempts === this.#freeAnswers) this.#settle(0)
+    if (this.#sent === this.#freeAnswers) this.#settle(0)
     const { client, admissionPolicy } = target!
     if (this.#money > 0) admissionPolicy.usage.of(client.name).spend(this.#money, this.prices!.unit, id)
   }

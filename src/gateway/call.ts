@@ -53,6 +53,8 @@ export interface Spend {
   readonly prices: PriceList | undefined
   /** Charges the call; or how it ends because a budget is used up, or can't be asked. */
   enter(target: Target, body: Buffer | undefined): Promise<Refused | undefined>
+  /** From now on the upstream may have seen a byte of an attempt. */
+  sent(): void
   /** An attempt was answered. */
   answered(status: number): void
   /** The answer that the client gets was whole, and has cost so many billionths. */

@@ -1,9 +1,11 @@
 import { once } from 'node:events'
-import { request, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { runCommand } from '../support/command-line.ts'
+import { freePort } from '../support/find-redis.ts'
 import { startGateway, startUpstream, stores, type Seen, type TestGateway } from '../support/gateway.ts'
 import { call, type CallOptions } from '../support/http.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
@@ -221,6 +223,64 @@ describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) =>
     // A model that is not known costs what is reserved at most.
     const unknown = await single({ model: 'huge' })
     expect(unknown.headers['x-sluice-error']).toBe('share_exceeded')
+  })
+
+  it('charge neither money nor a call where nothing was sent, and once where it was sent at last', async () => {
+    const port = await freePort()
+    const settings = config(`http://127.0.0.1:${port}`, store())
+    const often = { retries: 20, baseDelay: '200ms', maxDelay: '200ms', jitter: 'equal', budget: '100%' }
+    const llm = { ...settings.upstreams.llm, breaker: { failures: 1_000 } }
+    const patient = { ...llm, retry: often }
+    const gateway = await startGateway({ ...settings, upstreams: { ...settings.upstreams, llm, patient } })
+    for (let i = 0; i < 3; i++) {
+      const unsent = await ask(gateway, 'bot', large(0, 100, 400_000))
+      expect(unsent.headers['x-sluice-error']).toBe('unreachable')
+    }
+    // Nor a WebSocket.
+    const headers = {
+      'x-sluice-key': 'bot',
+      upgrade: 'websocket',
+      connection: 'upgrade',
+      'sec-websocket-version': '13',
+    }
+    const handshake = request(`${gateway.url}/llm/chat`, {
+      headers: { ...headers, 'sec-websocket-key': 'a'.repeat(24) },
+    })
+    const [refused] = (await once(handshake.end(), 'response')) as [IncomingMessage]
+    expect(refused.resume().headers['x-sluice-error']).toBe('unreachable')
+    await expect.poll(() => spent(gateway)).toMatchObject({ acme: 0, search: 0, bot: 0 })
+    await expect.poll(() => spent(gateway, 'calls')).toEqual({ search: 0, bot: 0 })
+    const money = async () => valuesOf(parseMetrics(await gateway.metrics()), 'sluice_money_spent_total', 'client')
+    expect((await money())['bot'] ?? 0).toBe(0)
+    const calling = ask(gateway, 'bot', large(0, 100, 400_000), '/patient/chat')
+    await expect.poll(() => gateway.metrics()).toMatch(/^sluice_attempts_total{.*reason="unreachable"} /m)
+    const upstream = createServer((request, response) => {
+      request.resume().on('end', () => response.end(JSON.stringify({ usage: { input: 0, output: 100 } })))
+    })
+    await once(upstream.listen(port, '127.0.0.1'), 'listening')
+    onTestFinished(() => void upstream.close())
+    const sent = await calling
+    expect(sent.status).toBe(200)
+    expect(Number(sent.headers['x-sluice-attempts'])).toBeGreaterThan(1)
+    await expect.poll(() => spent(gateway)).toMatchObject({ acme: 0.001, search: 0.001, bot: 0.001 })
+    expect(await spent(gateway, 'calls')).toEqual({ search: 1, bot: 1 })
+    expect((await money())['bot']).toBe(0.001)
+  })
+
+  it('charge nothing but the call where a free answer is followed by an attempt that is not sent', async () => {
+    const failing = createServer((request, response) => {
+      // Whoever tries again finds nobody.
+      failing.close()
+      request.resume().on('end', () => response.writeHead(503, { connection: 'close' }).end())
+    })
+    await once(failing.listen(0, '127.0.0.1'), 'listening')
+    const settings = config(`http://127.0.0.1:${(failing.address() as AddressInfo).port}`, store())
+    const llm = { ...settings.upstreams.llm, retry: { retries: 1, baseDelay: '1ms', idempotencyKey: 'honoured' } }
+    const gateway = await startGateway({ ...settings, upstreams: { ...settings.upstreams, llm } })
+    const unsent = await ask(gateway, 'bot', large(0, 100, 400_000), undefined, { headers: { 'idempotency-key': 'a' } })
+    expect(unsent.headers['x-sluice-error']).toBe('unreachable')
+    await expect.poll(() => spent(gateway, 'calls')).toEqual({ search: 1, bot: 1 })
+    await expect.poll(() => spent(gateway)).toMatchObject({ acme: 0, search: 0, bot: 0 })
   })
 })
 
