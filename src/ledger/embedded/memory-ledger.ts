@@ -33,6 +33,8 @@ const LONG_WINDOW_MS = 3_600_000
 const SHORT_WINDOW_MS = 5_000
 /** How often to try again to write what could not be written. */
 const RETRY_MS = 1_000
+/** So long the files may lack what calls gave back. Then it is written, though no call comes any more, or a crash would keep it for a window. */
+const GIVEN_BACK_MS = 5_000
 /** How many files are written in one turn of the event loop: a few milliseconds. */
 const MOST_SAVED_IN_A_TURN = 16
 
@@ -75,6 +77,9 @@ export class MemoryLedger implements Ledger {
   readonly #inFlight: InFlight
   /** The partitions whose calls in flight were renewed since they were written. */
   readonly #renewed = new Set<string>()
+  /** The partitions to which calls gave something back that may not be in their files. */
+  readonly #givenBack = new Set<string>()
+  #givenBackTimer: Timer | undefined
   readonly #pauses = new Pauses()
   /** By how much the wall clock is ahead of the other one, as far as windows of the calendar know. */
   #wallAheadMs: number
@@ -95,7 +100,8 @@ export class MemoryLedger implements Ledger {
     this.#inFlight = new InFlight({
       clock,
       renew: (grant) => this.#renew(grant),
-      onRenewed: () => void this.#saveRenewed(),
+      // So that calls in flight count after a crash, too, until they can't arrive any more.
+      onRenewed: () => void this.#saveEach(this.#renewed),
     })
     if (this.#wasBehind) {
       for (const [partition, limits] of this.#stored) this.#stored.set(partition, usedUp(limits))
@@ -149,7 +155,10 @@ export class MemoryLedger implements Ledger {
 
   commit(grant: Grant, units?: readonly number[]): void {
     this.#commit(grant, false, units)
-    if (units !== undefined) this.#keepDebts(grant.part, units)
+    if (units === undefined) return
+    const { part } = grant
+    this.#keepDebts(part, units)
+    if (units.some((spent, i) => spent < part.units[i]!)) this.#saveSoon(part)
   }
 
   abandon(grant: Grant): void {
@@ -180,6 +189,7 @@ export class MemoryLedger implements Ledger {
     this.#tableOf(grant.chargeSet).refund(grant, this.#now())
     grant.uncommitted--
     this.#inFlight.update(grant)
+    this.#saveSoon(grant.chargeSet)
     if (grant.rest !== undefined) this.refund(grant.rest)
   }
 
@@ -210,6 +220,7 @@ export class MemoryLedger implements Ledger {
    */
   async close(): Promise<void> {
     this.#retryTimer?.cancel()
+    this.#givenBackTimer?.cancel()
     this.#inFlight.close()
     const files = this.#files
     if (files === undefined) return
@@ -247,11 +258,20 @@ export class MemoryLedger implements Ledger {
     this.#renewed.add(grant.chargeSet.partition)
   }
 
-  /** So that calls in flight count after a crash, too, until they can't arrive any more. */
-  #saveRenewed(): Promise<void> {
-    return forEachInTurns(this.#renewed, MOST_SAVED_IN_A_TURN, this.#clock, (partition) => {
+  /** Many calls give back something. So their partition is not written for each of them. */
+  #saveSoon({ partition }: ChargeSet): void {
+    if (this.#files === undefined) return
+    this.#givenBack.add(partition)
+    this.#givenBackTimer ??= this.#clock.schedule(GIVEN_BACK_MS, () => {
+      this.#givenBackTimer = undefined
+      void this.#saveEach(this.#givenBack)
+    })
+  }
+
+  #saveEach(partitions: Set<string>): Promise<void> {
+    return forEachInTurns(partitions, MOST_SAVED_IN_A_TURN, this.#clock, (partition) => {
       // Meanwhile all may have been saved, and the folder be another process's.
-      if (this.#renewed.delete(partition) && this.#problem === undefined) this.#trySave(partition, this.#now())
+      if (partitions.delete(partition) && this.#problem === undefined) this.#trySave(partition, this.#now())
     })
   }
 
@@ -349,6 +369,7 @@ export class MemoryLedger implements Ledger {
   #saveAll(files: LedgerFiles): void {
     const now = this.#now()
     this.#renewed.clear()
+    this.#givenBack.clear()
     for (const table of this.#partitions.values()) for (const tally of table.all) tally.reserved = 0
     const partitions = new Set([...this.#partitions.keys(), ...(files.isBehind ? this.#stored.keys() : [])])
     for (const partition of partitions) this.#save(partition, now)

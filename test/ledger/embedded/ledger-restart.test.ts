@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { type ChargeSet, chargeSetOf } from '../../../src/ledger/ledger.ts'
 import { LedgerFiles } from '../../../src/ledger/embedded/ledger-files.ts'
-import { limitOf, type LimitSpec } from '../../../src/ledger/limit.ts'
+import { limitOf, type LimitSpec, windowOf } from '../../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../../src/ledger/embedded/memory-ledger.ts'
 import { newFolder } from '../../support/gateway.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
@@ -149,6 +149,71 @@ describe('the embedded ledger, after a restart', () => {
     await first.close()
     const ledger = new MemoryLedger(new SimulatedClock(), new LedgerFiles(dir))
     expect(ledger.charge(rolling, 200).granted).toBe(40)
+  })
+})
+
+describe('what calls give back, in the embedded ledger', () => {
+  const USD = 1e9
+  const limit = limitOf({
+    id: 'month',
+    class: 'budget',
+    requests: 1_000 * USD,
+    unit: 'usd',
+    settles: 'at-end',
+    ...windowOf('month', {}),
+  })
+  const costly = chargeSetOf('client:bot', [{ limit, units: 2 * USD }])
+
+  /** A ledger whose files count how often they are written. */
+  function open(dir: string, clock: SimulatedClock) {
+    const files = new LedgerFiles(dir)
+    const written = { times: 0 }
+    const save = files.save.bind(files)
+    files.save = (...partition) => {
+      written.times++
+      save(...partition)
+    }
+    return { files, written, ledger: new MemoryLedger(clock, files) }
+  }
+
+  it.each([
+    ['cost less than was reserved', 0.01, 0.2],
+    ['were never sent', undefined, 0],
+  ])('is there after kill -9, though no call came after those that %s', async (_, cost, used) => {
+    const dir = newFolder()
+    const clock = new SimulatedClock(1e9)
+    const { files, ledger, written } = open(dir, clock)
+    const grants = Array.from({ length: 20 }, () => ledger.charge(costly, 1))
+    await clock.advance(500)
+    const before = written.times
+    for (const grant of grants) {
+      if (cost === undefined) ledger.refund(grant)
+      else {
+        ledger.commit(grant)
+        ledger.commit(grant.rest!, [cost * USD])
+      }
+    }
+    // Not on the way of a call.
+    expect(written.times).toBe(before)
+    await clock.advance(12_000)
+    expect(written.times).toBe(before + 1)
+    expect(clock.timers).toBe(0)
+    files.unlock()
+    const after = open(dir, clock).ledger
+    const [usage] = await after.usage(costly)
+    // A thousandth at most may have been charged after the last write.
+    expect(usage!.used / USD).toBeGreaterThanOrEqual(used)
+    expect(usage!.used / USD).toBeLessThanOrEqual(used + 1)
+  })
+
+  it('is not written after the end of the ledger, when another process has the folder', async () => {
+    const clock = new SimulatedClock(1e9)
+    const { ledger, written } = open(newFolder(), clock)
+    ledger.refund(ledger.charge(costly, 1))
+    await ledger.close()
+    const atEnd = written.times
+    await clock.advance(12_000)
+    expect(written.times).toBe(atEnd)
   })
 })
 
