@@ -234,7 +234,8 @@ export class Counter {
 
   /**
    * The calendar was set, and is now `aheadMs` ahead of the clock. The charges are counted anew in the windows of that calendar.
-   * `record` has the same charges in a rolling window. Calls in flight may be counted in any window since they were renewed.
+   * `record` has the same charges in a rolling window. Calls in flight may be counted in any window since they were renewed. Nothing
+   * is charged later than they are, though the last bucket of a month ends hours later: its calls would count in the next month, too.
    */
   setCalendar(now: number, aheadMs: number, record: Counter): void {
     const { countingToleranceMs, inFlightLeaseMs } = this.limit
@@ -248,7 +249,7 @@ export class Counter {
       this.#add(
         now,
         from - countingToleranceMs - (isInFlight ? inFlightLeaseMs : 0),
-        record.startOf(bucket + 1) + countingToleranceMs,
+        Math.min(record.startOf(bucket + 1), now + inFlightLeaseMs) + countingToleranceMs,
         units,
       )
     }

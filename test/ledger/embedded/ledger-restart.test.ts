@@ -265,6 +265,41 @@ describe('a window of the calendar, in the embedded ledger', () => {
     expect((await ledger.usage(hourly))[0]).toMatchObject({ used: 50, resetMs: 25 * MINUTE })
   })
 
+  it.each([
+    ['month', Date.UTC(2026, 11, 1), 5 * HOUR],
+    ['day', Date.UTC(2026, 11, 1), 12 * MINUTE],
+    ['hour', NOON, 30_000],
+  ] as const)(
+    'of a %s has nothing of the one before, though the clock is set late in that',
+    async (unit, end, left) => {
+      const budget = chargeSetWith({ id: 'budget', requests: 1_000, ...windowOf(unit, {}) })
+      const clock = atNoonAnd(end - NOON - left - MINUTE)
+      const ledger = new MemoryLedger(clock)
+      spend(ledger, budget, 500)
+      await clock.advance(MINUTE)
+      for (const step of [150, -150]) {
+        clock.setWall(step)
+        expect((await ledger.usage(budget))[0]!.used).toBe(500)
+      }
+      await clock.advance(left - 1)
+      expect((await ledger.usage(budget))[0]!.used).toBe(500)
+      await clock.advance(1)
+      expect((await ledger.usage(budget))[0]!.used).toBe(0)
+    },
+  )
+
+  it('has what is in flight when the clock is set just before it begins', async () => {
+    const clock = atNoonAnd(HOUR - 4_000)
+    const ledger = new MemoryLedger(clock)
+    const grant = ledger.charge(hourly, 60)
+    spend(ledger, hourly, 30)
+    clock.setWall(1_000)
+    expect((await ledger.usage(hourly))[0]!.used).toBe(90)
+    await clock.advance(3_000)
+    for (let i = 0; i < 60; i++) ledger.commit(grant)
+    expect(ledger.charge(hourly, 100).granted).toBeLessThanOrEqual(40)
+  })
+
   it('gives back what a call that spans the change of the clock was charged', async () => {
     const clock = atNoonAnd(20 * MINUTE)
     const ledger = new MemoryLedger(clock)
