@@ -314,19 +314,20 @@ export class MemoryLedger implements Ledger {
     return { at: this.#usedUpAt, windowMs, charges: [{ agoMs: 0, units: requests }], uncertain: 0 }
   }
 
-  #reserve({ partition, units }: ChargeSet, tallies: readonly Tally[], calls: number, now: number): void {
+  #reserve(chargeSet: ChargeSet, tallies: readonly Tally[], calls: number, now: number): void {
+    const { partition, units } = chargeSet
     if (this.#files === undefined) return
     if (this.#isRefusing) throw new StoreUnavailableError(this.#problem)
     if (this.#problem !== undefined) return
     let isCovered = true
     for (let i = 0; i < tallies.length; i++) isCovered &&= tallies[i]!.reserved >= calls * units[i]!
     if (!isCovered) {
-      for (const [i, tally] of tallies.entries()) {
-        const { requests, windowMs } = tally.counter.limit
-        const part = windowMs > LONG_WINDOW_MS ? RESERVE_OF_LONG : windowMs > SHORT_WINDOW_MS ? RESERVE : 1
-        const share = Math.ceil(requests * part)
-        tally.reserved = Math.max(calls * units[i]!, share)
+      // The file has all limits of the partition. If each was written for itself, thousands of clients would write it for every call.
+      for (const tally of this.#tableOf(chargeSet).all) {
+        const share = shareOf(tally.limit)
+        if (tally.lastCharge <= share) tally.reserved = share
       }
+      for (const [i, tally] of tallies.entries()) tally.reserved = Math.max(calls * units[i]!, shareOf(tally.limit))
       try {
         this.#save(partition, now)
       } catch (error) {
@@ -336,7 +337,11 @@ export class MemoryLedger implements Ledger {
         return
       }
     }
-    for (let i = 0; i < tallies.length; i++) tallies[i]!.reserved -= calls * units[i]!
+    for (let i = 0; i < tallies.length; i++) {
+      const tally = tallies[i]!
+      tally.lastCharge = calls * units[i]!
+      tally.reserved -= tally.lastCharge
+    }
   }
 
   /** From now on the files say less than is charged. */
@@ -394,6 +399,11 @@ export class MemoryLedger implements Ledger {
     const wall = this.#clock.wall() - (this.#clock.now() - at)
     return { ...(boot === undefined ? {} : { boot }), now: at, wall }
   }
+}
+
+/** How many units of a limit may be charged before its file is written again. */
+function shareOf({ requests, windowMs }: Limit): number {
+  return Math.ceil(requests * (windowMs > LONG_WINDOW_MS ? RESERVE_OF_LONG : windowMs > SHORT_WINDOW_MS ? RESERVE : 1))
 }
 
 function scheduleOf({ units }: ChargeSet, tallies: readonly Tally[], now: number, pausedUntil: number): Schedule {

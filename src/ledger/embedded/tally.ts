@@ -26,6 +26,8 @@ export class Tally implements CountedLimit {
   readonly record: Counter | undefined
   /** How many units may be charged before the file must be written again. */
   reserved = 0
+  /** What was charged last. A limit that nobody uses, or whose calls need more than its share, gets no share with the others. */
+  lastCharge = Infinity
 
   constructor(limit: Limit, wallAheadMs: number) {
     this.counter = new Counter(limit, wallAheadMs)

@@ -152,6 +152,55 @@ describe('the embedded ledger, after a restart', () => {
   })
 })
 
+/** A ledger whose files count how often they are written. */
+function open(dir: string, clock: SimulatedClock) {
+  const files = new LedgerFiles(dir)
+  const written = { times: 0 }
+  const save = files.save.bind(files)
+  files.save = (...partition) => {
+    written.times++
+    save(...partition)
+  }
+  return { files, written, ledger: new MemoryLedger(clock, files) }
+}
+
+describe('the file of a partition, in the embedded ledger', () => {
+  const of = (client: number): ChargeSet =>
+    chargeSetOf('organisation:acme', [
+      { limit: limitOf({ id: `client=${client}`, class: 'budget', requests: 100, windowMs: HOUR }) },
+    ])
+  const clients = Array.from({ length: 50 }, (_, client) => of(client))
+
+  it('is written for all of its limits at once, and not for each in turn', () => {
+    const { ledger, written } = open(newFolder(), new SimulatedClock())
+    for (const client of clients) spend(ledger, client, 1)
+    const atFirst = written.times
+    for (let i = 0; i < 40; i++) for (const client of clients) spend(ledger, client, 1)
+    // A twentieth of each limit may be charged until the next time.
+    expect(written.times - atFirst).toBeLessThanOrEqual(40 / 5 + 1)
+  })
+
+  it('lets a crash cost a limit a share at most, and one that nobody uses nothing', async () => {
+    const dir = newFolder()
+    const clock = new SimulatedClock()
+    const { ledger, files } = open(dir, clock)
+    const [idle, busy, late] = clients as [ChargeSet, ChargeSet, ChargeSet]
+    await ledger.usage(idle)
+    spend(ledger, late, 1)
+    for (let i = 0; i < 23; i++) spend(ledger, busy, 1)
+    // A call that needs more than the share makes the file be written, too.
+    spend(ledger, late, 20)
+    files.unlock()
+    const after = open(dir, clock).ledger
+    const used = async (client: ChargeSet) => (await after.usage(client))[0]!.used
+    expect(await used(idle)).toBe(0)
+    for (const [client, charged] of [[busy, 23] as const, [late, 21] as const]) {
+      expect(await used(client)).toBeGreaterThanOrEqual(charged)
+      expect(await used(client)).toBeLessThanOrEqual(charged + 5)
+    }
+  })
+})
+
 describe('what calls give back, in the embedded ledger', () => {
   const USD = 1e9
   const limit = limitOf({
@@ -163,18 +212,6 @@ describe('what calls give back, in the embedded ledger', () => {
     ...windowOf('month', {}),
   })
   const costly = chargeSetOf('client:bot', [{ limit, units: 2 * USD }])
-
-  /** A ledger whose files count how often they are written. */
-  function open(dir: string, clock: SimulatedClock) {
-    const files = new LedgerFiles(dir)
-    const written = { times: 0 }
-    const save = files.save.bind(files)
-    files.save = (...partition) => {
-      written.times++
-      save(...partition)
-    }
-    return { files, written, ledger: new MemoryLedger(clock, files) }
-  }
 
   it.each([
     ['cost less than was reserved', 0.01, 0.2],
