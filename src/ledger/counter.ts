@@ -204,10 +204,12 @@ export class Counter {
   charges(now: number): Charges[] {
     this.#advance(now)
     const charges: Charges[] = []
-    if (this.#sum === 0) return charges
-    for (let bucket = this.#oldest; bucket <= this.#furthest; bucket++) {
+    const last = this.#furthest
+    let left = this.#sum
+    for (let bucket = this.#oldest; left > 0 && bucket <= last; bucket++) {
       const units = this.#counts[bucket % SLOTS]!
       if (units > 0) charges.push({ bucket, units })
+      left -= units
     }
     return charges
   }
