@@ -176,6 +176,30 @@ describe('what the README says of the Harness preset', () => {
   })
 })
 
+describe('the steps to get started', () => {
+  const steps = readText('docs/get-started.md').split(/^## /m)
+  const [, , , write = '', , call = ''] = steps
+  const [, configuration = ''] = /^```yml\n(.*?)^```$/ms.exec(write) ?? []
+
+  it('check the configuration with what they export, or without any secret', async () => {
+    const folder = newFolder()
+    writeFileSync(join(folder, 'sluice.yaml'), configuration)
+    const exported = [...write.matchAll(/^export (\w+)=(\S+)/gm)].map(([, name = '', value = '']) => [
+      name,
+      value.replace('…', 'x'),
+    ])
+    const env = Object.fromEntries(exported) as Record<string, string>
+    expect(await runCommand(['check'], { cwd: folder, env })).toMatchObject({ code: 0, stderr: '' })
+    expect(write).toContain('npx sluice check --no-secrets')
+    expect(await runCommand(['check', '--no-secrets'], { cwd: folder })).toMatchObject({ code: 0, stderr: '' })
+  })
+
+  it('name in the call the account of the configuration, which the vendor wants there', () => {
+    const [, id = ''] = /\bid: (\w+)/.exec(configuration) ?? []
+    expect(call).toContain(`/ng/api/projects?accountIdentifier=${id}'`)
+  })
+})
+
 /** The commands of a line, without arguments and options: `npx sluice keys create|list` are `keys create`, `keys list`. */
 function commandsIn(line: string): string[] {
   const [, first = '', rest = ''] = /^npx sluice ([a-z]+)((?: [a-z|]+)*)/.exec(line) ?? []
