@@ -117,6 +117,28 @@ describe('the runbook', () => {
   })
 })
 
+describe('how a credential or a key is rotated', () => {
+  const alerts = readText('deploy/prometheus/alerts.yml').replaceAll(/\s+/g, ' ')
+  const descriptionOf = (alert: string): string =>
+    new RegExp(`- alert: ${alert} .*?description: >- (.*?)(?: - alert:|$)`).exec(alerts)?.[1] ?? ''
+  const stepsOf = (alert: string): string =>
+    new RegExp(`^### ${alert}\\n(.*?)(?:^### |$(?![^]))`, 'ms').exec(readText('docs/runbook.md'))?.[1] ?? ''
+
+  // Without its date the alert goes on; without the end of the rotation the old value stays in force.
+  it.each(['SluiceCredentialExpires', 'SluiceCredentialRolledBack'])('is said to the end for %s', (alert) => {
+    for (const text of [descriptionOf(alert), stepsOf(alert)]) {
+      expect(text).toContain('rotate NAME --expires DATE')
+      expect(text).toContain('rotate NAME --finish')
+    }
+  })
+
+  // `keys create` only prints: a key that no configuration has is refused.
+  it('is said to the end for SluiceClientKeyExpires', () => {
+    for (const text of [descriptionOf('SluiceClientKeyExpires'), stepsOf('SluiceClientKeyExpires')])
+      expect(text).toMatch(/keys create[^]*add its hash[^]*revoke/i)
+  })
+})
+
 describe('the README’s table of threats', () => {
   it('names a defence for each, and a test that there is', () => {
     const rows = readmeTable('asset')

@@ -136,7 +136,8 @@ function* breakerCauses(breakers: readonly BreakerRow[]): Iterable<Cause> {
 }
 
 function* credentialCauses(credentials: readonly CredentialRow[]): Iterable<Cause> {
-  const todo = 'Make a new one at the vendor, and put it beside the old one: npx sluice credentials rotate.'
+  const todo =
+    'Make a new one at the vendor, and put it beside the old one: npx sluice credentials rotate NAME --expires DATE. When calls with it succeed, end that with --finish.'
   const pools = new Set<string>()
   for (const { upstream, account, credential, expiresInMs, quarantined } of credentials) {
     const name = credential ?? `${upstream}/${account}`
