@@ -17,6 +17,7 @@ import {
   type TlsRedis,
   until,
 } from '../../support/redis-topologies.ts'
+import { readText } from '../../deploy/repository.ts'
 
 const [REQUESTS, WINDOW_MS] = [100, 1_000]
 /** An answer that takes longer, of the time that this process was awake, has hung: far above `commandTimeout`. */
@@ -275,6 +276,13 @@ describeTopology('a Redis Cluster', () => {
     expect(connection).toBeInstanceOf(Cluster)
     for (const node of (connection as Cluster).nodes('master')) await expectResp3(node)
     await expectKeysExpire(cluster.servers, 'sliced')
+  })
+
+  it('keeps it with the rights that the guarantees name for a user of all features', async () => {
+    const [, rights = ''] = /^ACL SETUSER (.*)$/m.exec(readText('docs/guarantees.md')) ?? []
+    const [username = '', ...rules] = rights.split(' ')
+    for (const { client } of cluster.servers) await client.call('ACL', 'SETUSER', username, ...rules)
+    await exercise({ cluster: cluster.nodes, prefix: 'sluice', username, password: 'PASSWORD' })
   })
 
   it('keeps it while the slot of the account moves under load', async () => {
