@@ -43,6 +43,9 @@ const FirstSchema = Type.Object({
   ),
 })
 
+const UNUSED =
+  'then its quota is taken for unused. The upstream still counts the calls of the last window, so wait that long first.'
+
 /** When something was stored: by both clocks, and on which start of the machine. */
 export type Stamp = Static<typeof StampSchema>
 
@@ -124,6 +127,7 @@ export class LedgerFiles {
       const found = readJson(path, undefined)
       if (found === undefined) return undefined
       if (Value.Check(UsedUpSchema, found)) return found.at
+      checkVersion(path, found)
       throw damaged(path, 'it does not say since when quotas are used up')
     } catch (error) {
       this.#unlock()
@@ -163,8 +167,7 @@ export class LedgerFiles {
 
 function readPartition(path: string, name: string): { home: string; limits: StoredPartition } {
   const found = readJson(path)
-  if (typeof found === 'object' && found !== null && 'version' in found && found.version !== VERSION)
-    throw damaged(path, `it has the version ${JSON.stringify(found.version)}, and this release knows ${VERSION}`)
+  checkVersion(path, found)
   const read = Value.Check(FileSchema, found) ? found : Value.Check(FirstSchema, found) ? upgraded(found) : undefined
   if (read === undefined) {
     const [first] = Value.Errors(FileSchema, found)
@@ -173,6 +176,15 @@ function readPartition(path: string, name: string): { home: string; limits: Stor
   if (`${encodeURIComponent(read.home)}.json` !== name)
     throw damaged(path, `it is about ${JSON.stringify(read.home)}, and its name is not`)
   return read
+}
+
+/** The file is whole, so nobody should look for what damaged it. */
+function checkVersion(path: string, found: unknown): void {
+  if (typeof found !== 'object' || found === null || !('version' in found) || found.version === VERSION) return
+  throw new Error(
+    `the quota file ${path} is of another release: it has the version ${JSON.stringify(found.version)}, and this ` +
+      `release knows ${VERSION}. Start the other release, or remove the file: ${UNUSED}`,
+  )
 }
 
 /** `missing` is what a file holds that is not there; without it, that is an error. */
@@ -196,10 +208,9 @@ function upgraded({ home, limits }: Static<typeof FirstSchema>): { home: string;
 }
 
 function damaged(path: string, what: string, cause?: unknown): Error {
-  const remedy =
-    'Put back a copy of it, or remove it: then its quota is taken for unused. The upstream still counts the calls of ' +
-    'the last window, so wait that long first.'
-  return new Error(`the quota file ${path} is damaged: ${what}. ${remedy}`, { cause })
+  return new Error(`the quota file ${path} is damaged: ${what}. Put back a copy of it, or remove it: ${UNUSED}`, {
+    cause,
+  })
 }
 
 function unwritable(dir: string, error: unknown): Error {

@@ -397,7 +397,6 @@ describe('a quota file', () => {
     ['limits: null', '{"version":2,"home":"any/main","limits":null}', /\/limits/],
     ['a limit that is null', '{"version":2,"home":"any/main","limits":{"only":null}}', /\/limits\/only/],
     ['of the release before, with limits: null', '{"home":"any/main","limits":null}', /damaged/],
-    ['of a version to come', '{"version":3,"home":"any/main","limits":{}}', /version 3, and this release knows 2/],
     ['negative units', withLimit({ charges: [{ agoMs: 0, units: -5 }] }), /\/limits\/only\/charges\/0\/units/],
     [
       'units that are no number',
@@ -422,6 +421,18 @@ describe('a quota file', () => {
     const open = (): unknown => new MemoryLedger(new SimulatedClock(), new LedgerFiles(dir))
     expect(open).toThrow(what)
     expect(open).toThrow(/any%2Fmain\.json is damaged: .*Put back a copy of it, or remove it.*wait that long first/)
+    expect(readdirSync(dir)).toEqual(['quota'])
+  })
+
+  it.each(['any%2Fmain.json', 'used-up'])('of a version to come (%s) is no damaged one', (name) => {
+    const dir = newFolder()
+    new LedgerFiles(dir).unlock()
+    writeFileSync(join(dir, 'quota', name), '{"version":3,"home":"any/main","limits":{},"at":{}}')
+    const open = (): unknown => new MemoryLedger(new SimulatedClock(), new LedgerFiles(dir))
+    expect(open).toThrow(
+      / is of another release: it has the version 3, and this release knows 2\. .*wait that long first/,
+    )
+    expect(open).not.toThrow(/damaged/)
     expect(readdirSync(dir)).toEqual(['quota'])
   })
 
