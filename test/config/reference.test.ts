@@ -7,6 +7,14 @@ it('the configuration reference says what the schema says; `node test/config/wri
   expect(readFileSync(REFERENCE, 'utf8')).toBe(await reference())
 })
 
+it('the configuration reference has no heading twice: alternatives are told apart by a field of their own', () => {
+  const headings = [...readFileSync(REFERENCE, 'utf8').matchAll(/^## .*$/gm)].map(([heading]) => heading)
+  expect(headings.filter((heading, i) => headings.indexOf(heading) !== i)).toEqual([])
+  const [limit, bytes] = ['limit', 'bytes'].map((name) => ({ type: 'object', properties: { [name]: {}, most: {} } }))
+  const text = referenceOf({ properties: { cost: { anyOf: [limit!, bytes!] } } })
+  expect(text).toMatch(/^## `cost`, with `limit`$[^]*^## `cost`, with `bytes`$/m)
+})
+
 it('the configuration reference has each field of each object, where it is first described', () => {
   const tls = { type: 'object', properties: { key: { type: 'string', description: 'A key | or none.' } } }
   const port = {

@@ -26,7 +26,7 @@ export function referenceOf(schema: Schema): string {
   const sections: string[] = []
   /** By what an object holds: where that is described already. */
   const described = new Map<string, string>()
-  const section = (object: Schema, path: string): void => {
+  const section = (object: Schema, path: string, mark: string): void => {
     const text = JSON.stringify(object.properties)
     described.set(text, path)
     const required = new Set(object.required)
@@ -38,18 +38,26 @@ export function referenceOf(schema: Schema): string {
       return `| \`${name}\` | ${typeOf(field)} | ${defaultOf(field)} | ${cell(`${descriptionOf(field)}${isNeeded}`)} |`
     })
     const about = path === '' || object.description === undefined ? '' : `${object.description}\n\n`
-    const title = path === '' ? 'Top level' : `\`${path}\``
+    const title = path === '' ? 'Top level' : `\`${path}\`${mark}`
     sections.push(
       `## ${title}\n\n${about}| field | type | default | what it says |\n| --- | --- | --- | --- |\n${rows.join('\n')}\n`,
     )
     for (const [found, at] of inner) {
       const known = described.get(JSON.stringify(found.properties))
-      if (known === undefined) section(found, at)
+      if (known === undefined) section(found, at, markOf(found, at, inner))
       else sections.push(`## \`${at}\`\n\nThe fields of \`${known}\`.\n`)
     }
   }
-  section(schema, '')
+  section(schema, '', '')
   return `${HEAD}\n${sections.join('\n')}`
+}
+
+/** Tells an object from the alternatives to it, which stand at the same path, by a field that only it has. */
+function markOf(object: Schema, path: string, all: readonly [Schema, string][]): string {
+  const others = all.filter(([other, at]) => at === path && other !== object).map(([other]) => other.properties ?? {})
+  if (others.length === 0) return ''
+  const own = Object.keys(object.properties ?? {}).find((name) => others.every((other) => !(name in other)))
+  return own === undefined ? '' : `, with \`${own}\``
 }
 
 /** The objects with fields of their own that a field holds, each with the path to it from the field's object. */
