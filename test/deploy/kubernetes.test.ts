@@ -30,6 +30,7 @@ interface PodSpec {
     readonly readinessProbe: Probe
     readonly livenessProbe: Probe
     readonly startupProbe: Probe
+    readonly resources: { readonly requests: { readonly memory: string } }
     readonly lifecycle: { readonly preStop: { readonly sleep: { readonly seconds: number } } }
     readonly securityContext: Record<string, unknown>
   }[]
@@ -131,6 +132,13 @@ describe('the Kubernetes manifests', () => {
       readOnlyRootFilesystem: true,
       capabilities: { drop: ['ALL'] },
     })
+  })
+
+  it('ask for the memory that the image was measured to take, which runs from source', () => {
+    const [, megabytes = ''] =
+      /memory after 200,000 calls *\| (\d+) MB from source/.exec(readText('docs/capacity.md')) ?? []
+    const [, mebibytes = ''] = /^(\d+)Mi$/.exec(container?.resources.requests.memory ?? '') ?? []
+    expect(Number(mebibytes) * 1_048_576).toBeGreaterThan(Number(megabytes) * 1_000_000)
   })
 
   it('run the image of this release', () => {
