@@ -127,6 +127,8 @@ describe('the Kubernetes manifests', () => {
       runAsNonRoot: true,
       user: imageInstructions('USER')[0],
     })
+    // Or a volume for store.dir would be root's.
+    expect(pod.spec.securityContext).toMatchObject({ fsGroup: 1_000, fsGroupChangePolicy: 'OnRootMismatch' })
     expect(container?.securityContext).toEqual({
       allowPrivilegeEscalation: false,
       readOnlyRootFilesystem: true,

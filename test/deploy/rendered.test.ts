@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { PodMonitor } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PodMonitor'
 import { PrometheusRule } from '@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1/PrometheusRule'
 import { Deployment } from 'kubernetes-models/apps/v1/Deployment'
@@ -7,8 +9,9 @@ import { PodDisruptionBudget } from 'kubernetes-models/policy/v1/PodDisruptionBu
 import { ConfigMap } from 'kubernetes-models/v1/ConfigMap'
 import { Service } from 'kubernetes-models/v1/Service'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { parse, parseAllDocuments } from 'yaml'
+import { parse, parseAllDocuments, stringify } from 'yaml'
 import { parseConfig } from '../../src/config/load.ts'
+import { newFolder } from '../support/gateway.ts'
 import { hasKubernetesTools, kubernetesTool } from '../support/kubernetes-tools.ts'
 import { builtBoards } from '../../deploy/grafana/boards/build.ts'
 import { BOARDS } from './boards.ts'
@@ -174,6 +177,32 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     expect(Object.fromEntries(boards)).toEqual(Object.fromEntries(built))
     expect(of('PodMonitor').metadata.labels).toMatchObject({ release: 'prometheus' })
     expect(of('PodMonitor').spec.scrapeProtocols).toEqual(['OpenMetricsText1.0.0'])
+  })
+
+  it('takes volumes for secrets and for the embedded store, and leaves out what is set to null', () => {
+    const values = {
+      config: {
+        defaultUpstream: null,
+        store: { kind: 'memory', url: null, dir: '/var/lib/sluice' },
+        upstreams: { harness: null, tickets: { url: 'https://api.tickets.example', accounts: { main: {} } } },
+        clients: { 'deploy-bot': null, 'my-tool': { keys: [`sha256:${'0'.repeat(63)}2`] } },
+      },
+      autoscaling: { enabled: false },
+      replicas: 1,
+      extraVolumes: [{ name: 'store', persistentVolumeClaim: { claimName: 'sluice' } }],
+      extraVolumeMounts: [{ name: 'store', mountPath: '/var/lib/sluice' }],
+    }
+    const file = join(newFolder(), 'values.yaml')
+    writeFileSync(file, stringify(values))
+    const own = manifestsIn(kubernetesTool('helm', ['template', 'egress', chart, '--values', file]))
+    expectValid(own)
+    const find = (kind: string) => own.find((manifest) => manifest.kind === kind)!
+    const config = parseConfig(find('ConfigMap').data['sluice.yaml']!, { env: ENVIRONMENT })
+    expect(Object.keys(config.upstreams)).toEqual(['tickets'])
+    expect(Object.keys(config.clients ?? {})).toEqual(['my-tool'])
+    const { volumes, containers } = find('Deployment').spec.template.spec
+    expect(volumes).toContainEqual(values.extraVolumes[0])
+    expect(containers[0].volumeMounts).toContainEqual(values.extraVolumeMounts[0])
   })
 
   it('can be told to do without what a cluster does not have', () => {
