@@ -11,7 +11,7 @@ export const gatewayPanels: readonly Panel[] = [
   ]),
   graph(
     'Event loop',
-    'The time between two looks that are due 50 ms apart (p99). Above some 100 ms everything waits for the processor.',
+    'How late a timer of 50 ms was (p99). An idle gateway is near 0. Above some 50 ms everything waits for the processor.',
     [query(ofProcess(`nodejs_eventloop_lag_p99_seconds{${GATEWAYS}}`), '{{instance}}')],
     { unit: 's' },
   ),
