@@ -1,4 +1,5 @@
-// A gateway inside another program: `npm install sluice`, then `node embed.mjs`.
+// A gateway inside another program: `npm install ./sluice-0.1.0.tgz` (see docs/package.md), then `npx node embed.mjs`.
+// The program itself must run on Node 26 or later.
 import { createServer } from 'node:http'
 import { createGateway } from 'sluice'
 
