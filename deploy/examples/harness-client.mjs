@@ -3,7 +3,8 @@
  *
  *   HARNESS_BASE_URL=http://127.0.0.1:8080 HARNESS_ACCOUNT_ID=demo1234 node harness-client.mjs
  *
- * HARNESS_API_KEY is needed only without a gateway, which adds the key itself. It needs Node 18 or later.
+ * HARNESS_API_KEY is your Sluice key with a gateway that has `clients`, and Harness's own key without a gateway. The demo
+ * needs none. It needs Node 18 or later.
  */
 const { HARNESS_BASE_URL = 'http://127.0.0.1:8080', HARNESS_ACCOUNT_ID = 'demo1234', HARNESS_API_KEY } = process.env
 const SCOPE = { accountIdentifier: HARNESS_ACCOUNT_ID, orgIdentifier: 'default', projectIdentifier: 'example' }

@@ -2,7 +2,8 @@
 
     HARNESS_BASE_URL=http://127.0.0.1:8080 HARNESS_ACCOUNT_ID=demo1234 python3 harness_client.py
 
-HARNESS_API_KEY is needed only without a gateway, which adds the key itself. It needs the package `requests`.
+HARNESS_API_KEY is your Sluice key with a gateway that has `clients`, and Harness's own key without a gateway. The demo
+needs none. It needs the package `requests`.
 """
 
 import os
