@@ -198,6 +198,38 @@ describe('what the README says of the Harness preset', () => {
   })
 })
 
+describe('what is said of running a gateway', () => {
+  const page = readText('docs/run.md')
+
+  it.each([...page.matchAll(/^```yml\n(.*?)^```$/gms)].map(([, block = '']) => block))(
+    'has examples of a store that check accepts: %s',
+    async (block) => {
+      const folder = newFolder()
+      writeFileSync(
+        join(folder, 'sluice.yaml'),
+        `${block}upstreams: { any: { url: 'https://any.example', accounts: { main: {} } } }\n`,
+      )
+      const checked = await runCommand(['check', '--no-secrets'], { cwd: folder })
+      expect(checked).toMatchObject({ code: 0, stderr: '' })
+    },
+  )
+
+  it('has as many examples as there are ways to reach Redis', () => {
+    expect(page.match(/^```yml$/gm)).toHaveLength(3)
+  })
+
+  it('has a unit of systemd that starts what a clone has, and waits until the gateway has drained', () => {
+    const [, program = '', script = ''] = /^ExecStart=\/opt\/sluice\/(\S+) (\S+) start$/m.exec(page) ?? []
+    expect([program, script].filter((path) => !existsSync(path))).toEqual([])
+    const [, seconds] = /^TimeoutStopSec=(\d+)$/m.exec(page) ?? []
+    const [, docker] = /--stop-timeout (\d+)/.exec(readText('deploy/README.md')) ?? []
+    const { drain } = parseConfig("upstreams: { any: { url: 'https://any.example', accounts: { main: {} } } }", {
+      env: {},
+    }).server
+    for (const waits of [seconds, docker]) expect(Number(waits) * 1_000).toBeGreaterThan(drain + 5_000)
+  })
+})
+
 describe('the steps to get started', () => {
   const steps = readText('docs/get-started.md').split(/^## /m)
   const [, , , write = '', , call = ''] = steps
