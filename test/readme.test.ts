@@ -108,6 +108,18 @@ describe('the runbook', () => {
     expect(described.toSorted()).toEqual(alerts.map(([, name, severity]) => `${name} ${severity}`).toSorted())
   })
 
+  it('says which board a panel is on', () => {
+    const titlesOn = (board: string): Set<string> =>
+      new Set([...readText(`deploy/grafana/${board}.json`).matchAll(/"title": "([^":]+)/g)].map(([, title]) => title!))
+    const boards = { 'on call': titlesOn('on-call'), platform: titlesOn('platform') }
+    const [, rule = ''] = /^Names in quotes[^.]*?: (.*?)\./m.exec(text) ?? []
+    const [onCall = '', others = ''] = rule.split('are on the board')
+    const panels = new Set([...text.matchAll(/"([A-Z][^"…]*)"/g)].map(([, name]) => name!))
+    const isOnCall = (name: string): boolean => onCall.includes(`"${name}"`)
+    expect(others).toMatch(/"on call", all others on "platform"/)
+    expect([...panels].filter((name) => !boards[isOnCall(name) ? 'on call' : 'platform'].has(name))).toEqual([])
+  })
+
   it('says for each what to check first, second and third', () => {
     const steps = text
       .split(/^### /m)
