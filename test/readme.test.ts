@@ -242,6 +242,13 @@ describe('what is said of running a gateway', () => {
   })
 })
 
+it('the example of a log line is one of a path that the Harness preset lists', () => {
+  const { route, path } = JSON.parse(readmeBlock('json')) as { route: string; path: string }
+  const listed = harness.routes().find((one) => one.path === route)
+  expect(listed).toBeDefined()
+  expect(path).toMatch(new RegExp(`^/harness${route.replaceAll(/\{\w+\}/g, '[^/]+')}$`))
+})
+
 describe('the steps to get started', () => {
   const steps = readText('docs/get-started.md').split(/^## /m)
   const [, , , write = '', , call = ''] = steps
