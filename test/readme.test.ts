@@ -249,6 +249,21 @@ it('the example of a log line is one of a path that the Harness preset lists', (
   expect(path).toMatch(new RegExp(`^/harness${route.replaceAll(/\{\w+\}/g, '[^/]+')}$`))
 })
 
+it('the page on traces names attributes of attempts that spans have', () => {
+  const [cell = ''] = readmeTable('of the call').flatMap((row) =>
+    Object.values(row).filter((text) => text.startsWith('of an attempt: ')),
+  )
+  let parent = ''
+  const named = [...cell.matchAll(/`([\w.]+)`/g)].map(([, name = '']) => {
+    if (name.startsWith('.')) return parent + name
+    parent = name.slice(0, name.lastIndexOf('.'))
+    return name
+  })
+  const source = readText('src/traces/spans.ts')
+  expect(named.filter((name) => !source.includes(`'${name}'`))).toEqual([])
+  expect(named).toContain('sluice.credential.version')
+})
+
 describe('the steps to get started', () => {
   const steps = readText('docs/get-started.md').split(/^## /m)
   const [, , , write = '', , call = ''] = steps
