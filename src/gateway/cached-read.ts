@@ -131,8 +131,9 @@ export class CachedRead implements ResponseObserver {
         const status = { forwarded: this.#reason, isCollapsed: true }
         return { kind: 'hit', answer: this.#stored(landed.entry, 'collapsed', status), refresh: undefined }
       }
-      // The first of those that waited for a call that was never sent takes its place, and the others wait for that one.
-      if (other?.isOver === true && !other.isSent) return this.#joinOrAsk()
+      // The first of those that waited for a client that left takes its place, and the others wait for that one. What the gateway
+      // refused it would refuse each of them, one after the other.
+      if (other?.isLeft === true) return this.#joinOrAsk()
       if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
     }
     if (this.#entry === undefined) return { kind: 'miss', observer: this }
@@ -146,7 +147,10 @@ export class CachedRead implements ResponseObserver {
   }
 
   conclude(end: Forwarded): Forwarded | StoredAnswer {
-    if (this.#call.isGone) return GONE
+    if (this.#call.isGone) {
+      if (this.#flight !== undefined) this.#flight.isLeft = true
+      return GONE
+    }
     const entry = this.#entry
     if (end.kind !== 'refused' || entry === undefined || !this.#standsInFor(end.failure, entry)) return end
     this.#landed = this.#place.landing(entry)
@@ -271,11 +275,11 @@ export class CachedRead implements ResponseObserver {
     using waits = new DisposableStack()
     waits.defer(flight.join(resolve))
     waits.use(call.gone.subscribe(() => resolve(undefined)))
-    const timer = call.clock.schedule(this.#target.requestOptions.maxWaitMs, () => {
+    const { maxWaitMs, timeoutMs } = this.#target.requestOptions
+    const timer = call.clock.schedule(Math.max(0, maxWaitMs - call.waitedMs), () => {
       if (!flight.isSent) resolve(undefined)
     })
     waits.defer(() => timer.cancel())
-    const { timeoutMs } = this.#target.requestOptions
     if (timeoutMs !== Infinity) {
       const late = call.clock.schedule(call.startedAt + timeoutMs - since, () => resolve(undefined))
       waits.defer(() => late.cancel())

@@ -1,8 +1,9 @@
 import type { ServerResponse } from 'node:http'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { caches, type CachedGateway, MAX_WAIT_MS, startCached } from '../support/cached-gateway.ts'
 import type { Seen } from '../support/gateway.ts'
 import { RawClient } from '../support/http.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const SECOND = 1_000
 const FRESH = { 'cache-control': 'max-age=60' }
@@ -258,6 +259,53 @@ describe('a read that waits for another', () => {
     held.waiting[1]!.writeHead(200, FRESH).end('for all')
     expect((await Promise.all(others)).map(({ body }) => body)).toEqual(others.map(() => 'for all'))
     expect(gateway.upstream.seen).toHaveLength(2)
+  })
+
+  it('waits no longer than it may, however many clients leave before it', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer, { upstream: { concurrency: { read: 1 } } })
+    const busy = gateway.read({}, '/items/busy')
+    await held.asked(1)
+    const leavers: RawClient[] = []
+    for (let i = 0; i < 3; i++) {
+      const leaver = await RawClient.connect(gateway.url)
+      leaver.write('GET /api/items/1 HTTP/1.1\r\nHost: x\r\n\r\n')
+      leavers.push(leaver)
+      await expect.poll(() => joined(gateway)).toBe(i + 1)
+    }
+    let refusal: unknown
+    const impatient = gateway.read({ 'x-sluice-max-wait': '5000ms' }).then(({ headers }) => {
+      refusal = headers['x-sluice-error']
+    })
+    await expect.poll(() => gateway.clock.waits.filter((ms) => ms === 5 * SECOND)).toHaveLength(2)
+    for (const [i, leaver] of leavers.slice(0, 2).entries()) {
+      await gateway.clock.advance(2 * SECOND)
+      leaver.socket.destroy()
+      await expect.poll(() => gateway.lines).toHaveLength(i + 1)
+    }
+    await gateway.clock.advance(SECOND)
+    // Where it joins another read only now, its time is over at once.
+    const refused = async () => (await gateway.clock.advance(0), refusal)
+    await expect.poll(refused).toBe('quota_exhausted')
+    await impatient
+    leavers[2]!.socket.destroy()
+    held.waiting[0]!.end()
+    await busy
+  })
+
+  it('is refused at once, with all others, when the first one is', async () => {
+    const clock = new SimulatedClock()
+    const gateway = await startCached((_, response) => response.end(), {
+      kind: 'Redis',
+      upstream: { limits: { read: [{ requests: 1, window: '1h' }] } },
+      clock,
+    })
+    await gateway.read({}, '/items/other')
+    const schedule = vi.spyOn(clock, 'schedule')
+    const answers = await Promise.all(Array.from({ length: 30 }, () => gateway.read()))
+    expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 429))
+    // Each has waited for another at most once.
+    expect(schedule.mock.calls.filter(([ms]) => ms === MAX_WAIT_MS).length).toBeLessThan(30)
   })
 
   it('goes on by itself when the other is still in the queue after the time that it may wait', async () => {
