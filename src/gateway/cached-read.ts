@@ -171,7 +171,8 @@ export class CachedRead implements ResponseObserver {
   /** Handles a 304, by which the entry is updated (RFC 9111 §4.3.4). */
   #confirmed(entry: Entry, fields: Fields): StoredAnswer | { readonly kind: 'ask-again' } {
     if (!isAbout(entry, fields)) {
-      // The 304 is about another version than the stored one, so the whole answer must be requested.
+      // The 304 is about another version than the stored one, so the whole answer must be requested. That may not be stored.
+      this.#place.drop()
       this.conditions = undefined
       this.#entry = undefined
       return { kind: 'ask-again' }

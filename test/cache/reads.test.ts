@@ -111,6 +111,24 @@ describe.each(Object.keys(caches) as Kind[])('a cached route, kept in %s', (kind
     ])
   })
 
+  it('are not answered from before a 304 that was about another version, although its own answer is not kept', async () => {
+    const gateway = await startCached(
+      (seen, response, count) => {
+        if (count === 1)
+          return response.writeHead(200, { etag: '"a"', 'cache-control': 'max-age=1, stale-if-error=600' }).end('first')
+        if (count > 3) return response.writeHead(500).end()
+        return seen.headers['if-none-match'] === undefined
+          ? response.writeHead(200, { etag: '"b"', 'cache-control': 'no-store' }).end('second')
+          : response.writeHead(304, { etag: '"b"' }).end()
+      },
+      { kind },
+    )
+    await gateway.read()
+    await gateway.clock.advance(2_000)
+    expect((await gateway.read()).body).toBe('second')
+    expect((await gateway.read()).status).toBe(500)
+  })
+
   it('answers the client’s own question once a stale answer was confirmed', async () => {
     const gateway = await startCached(
       (seen, response) =>
