@@ -33,6 +33,8 @@ class Write implements ResponseObserver {
   readonly #call: Call
   readonly #target: Target
   readonly #store: CacheStore
+  /** Whether it is known what to invalidate. */
+  #isDecided = false
 
   constructor(call: Call, target: Target, store: CacheStore) {
     this.#call = call
@@ -41,6 +43,7 @@ class Write implements ResponseObserver {
   }
 
   conclude(end: Forwarded): Forwarded {
+    this.#isDecided = true
     const isUnanswered = end.kind === 'refused' || end.kind === 'client_gone'
     // Whatever ended the call, what was sent before may have been carried out.
     const isUnsent = end.kind === 'refused' && end.failure.kind === 'unreachable' && this.#call.attempts === 1
@@ -52,6 +55,7 @@ class Write implements ResponseObserver {
 
   /** Invalidates before the client sees the response, so that its next read is not older than its write (RFC 9111 §4.4). */
   begin(status: number, _: string, fields: Fields): void {
+    this.#isDecided = true
     // Of several attempts an earlier one may have been carried out, which the last one is refused for.
     if (status >= 400 && !UNCERTAIN_STATUS.has(status) && this.#call.attempts === 1) return
     this.#invalidate()
@@ -89,5 +93,8 @@ class Write implements ResponseObserver {
 
   lastWaiterGone(): undefined {}
 
-  [Symbol.dispose](): void {}
+  /** A mistake of the gateway may have ended the call after the write was sent. */
+  [Symbol.dispose](): void {
+    if (!this.#isDecided && this.#call.attempts > 0) this.#invalidate()
+  }
 }
