@@ -82,7 +82,9 @@ export function parseConfig(
   const references = replaceReferences(document, lookUpWith(env, folder, fetched, onFile))
   const lost = lostNames(document)
   references.problems.push(...lost)
-  const { config, problems } = validate(toPlain(document, source) ?? {}, references)
+  const raw = toPlain(document, source) ?? {}
+  const places = { whole: placesOf(document, references.whole), unresolved: placesOf(document, references.unresolved) }
+  const { config, problems } = validate(raw, { problems: references.problems, ...places })
   const isReference = (problem: Problem): boolean => references.problems.includes(problem) && !lost.includes(problem)
   const isIgnored = (problem: Problem): boolean => isReference(problem) && ignores(problem.path)
   const found = problems.filter((problem) => !isIgnored(problem))
@@ -115,7 +117,7 @@ function unshared(value: unknown): unknown {
 
 /** Checks a configuration that was made in code (by the environment or the demo) as a file is checked. */
 export function checkConfig(raw: unknown, source: string): Config {
-  const { config, problems } = validate(raw, { problems: [], unasked: new Set(), whole: new Set(), origins: new Map() })
+  const { config, problems } = validate(raw, { problems: [], whole: new Set(), unresolved: new Set() })
   if (config === undefined || problems.length > 0) throw new ConfigError(source, problems)
   return config
 }
@@ -124,8 +126,10 @@ interface References {
   problems: Problem[]
   /** The problems of references that would have been fetched if nothing else were wrong. */
   unasked: Set<Problem>
-  /** Paths of scalars that consist of one reference: their text may stand for a number. */
-  whole: Set<string>
+  /** Scalars that consist of one reference: their text may stand for a number. */
+  whole: Set<Scalar>
+  /** Scalars with a reference that leads to nothing: they still have the text of the file. */
+  unresolved: Set<Scalar>
   /** The text in the file of each scalar that contained references, and what it resolved to. */
   origins: Map<Scalar, { text: string; found: Found }>
 }
@@ -134,7 +138,13 @@ const PLACE =
   'says where secrets are looked up, so it can not be looked up there itself: use ${env:NAME} or ${file:/path}'
 
 function replaceReferences(document: Document, lookUp: LookUp): References {
-  const references: References = { problems: [], unasked: new Set(), whole: new Set(), origins: new Map() }
+  const references: References = {
+    problems: [],
+    unasked: new Set(),
+    whole: new Set(),
+    unresolved: new Set(),
+    origins: new Map(),
+  }
   visit(document, {
     Scalar(key, node, ancestors) {
       if (key === 'key' || typeof node.value !== 'string' || !node.value.includes('${')) return
@@ -145,15 +155,30 @@ function replaceReferences(document: Document, lookUp: LookUp): References {
         const isUnasked = 'isUnasked' in resolution
         const problem = { path, message: isUnasked && isPlace ? PLACE : resolution.problem }
         references.problems.push(problem)
+        references.unresolved.add(node)
         if (isUnasked && !isPlace) references.unasked.add(problem)
         return
       }
-      if (resolution.referenced && /^\$\{[^}]*\}$/.test(node.value)) references.whole.add(pointer(path))
+      if (resolution.referenced && /^\$\{[^}]*\}$/.test(node.value)) references.whole.add(node)
       if (resolution.referenced) references.origins.set(node, { text: node.value, found: resolution })
       node.value = resolution.text
     },
   })
   return references
+}
+
+/** Where these scalars stand: at their own places, and at those of aliases that lead to them. */
+function placesOf(document: Document, scalars: ReadonlySet<Scalar>): Set<string> {
+  const places = new Set<string>()
+  const walk = (node: unknown, path: Path): void => {
+    if (isAlias(node)) walk(node.resolve(document), path)
+    else if (isSeq(node)) for (const [i, item] of node.items.entries()) walk(item, [...path, i])
+    else if (isMap(node)) {
+      for (const { key, value } of node.items) if (isScalar(key)) walk(value, [...path, String(key.value)])
+    } else if (scalars.has(node as Scalar)) places.add(pointer(path))
+  }
+  if (scalars.size > 0) walk(document.contents, [])
+  return places
 }
 
 /** Tells each secret the text with references that it came from, so that it can be followed. */
@@ -196,9 +221,16 @@ function lostNames(document: Document): Problem[] {
   return problems
 }
 
-function validate(raw: unknown, references: References): { config?: Config; problems: Problem[] } {
+/** What is known of references before the rest is checked. The places are those of the file. */
+interface Resolved {
+  readonly problems: Problem[]
+  readonly whole: ReadonlySet<string>
+  readonly unresolved: ReadonlySet<string>
+}
+
+function validate(raw: unknown, references: Resolved): { config?: Config; problems: Problem[] } {
   const cut = new Cut()
-  const found = new ProblemList(references.problems, raw, cut)
+  const found = new ProblemList(references, raw, cut)
   let candidate = withDefaults(raw)
   convertReferenced(candidate, references.whole)
   let isWhole = true

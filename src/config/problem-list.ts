@@ -50,11 +50,16 @@ export class ProblemList {
   readonly #cut: Cut
   readonly #places: Set<string>
 
-  constructor(problems: readonly Problem[], raw: unknown, cut: Cut) {
+  /** `unresolved` are the places of references of which `problems` tells. An alias repeats one at another place, without another problem. */
+  constructor(
+    { problems, unresolved }: { readonly problems: readonly Problem[]; readonly unresolved: ReadonlySet<string> },
+    raw: unknown,
+    cut: Cut,
+  ) {
     this.all = [...problems]
     this.#raw = raw
     this.#cut = cut
-    this.#places = new Set(problems.map(({ path }) => pointer(path)))
+    this.#places = new Set([...problems.map(({ path }) => pointer(path)), ...unresolved])
   }
 
   add(problem: Problem): void {

@@ -632,6 +632,23 @@ describe('one mistake', () => {
     expect(check).toThrow('prod.id: the key "id" is missing, and the credential does not carry the account')
   })
 
+  it('in a reference that an alias repeats is told once, where it stands', () => {
+    const text = `
+upstreams:
+  a: { url: 'https://a.example', accounts: { main: {} }, limits: { read: [], write: [] }, tls: &t { ca: '\${file:/nowhere/ca.pem}' } }
+  b: { url: 'https://b.example', accounts: { main: {} }, limits: { read: [], write: [] }, tls: *t }
+server: { port: &p '\${env:NOPE}' }
+metrics: { maxClients: *p }
+`
+    expect(() => parseConfig(text, { env: {}, ignores: () => true })).not.toThrow()
+    expect(problemsOf(text)).toEqual([
+      expect.stringContaining('upstreams.a.tls.ca: '),
+      'sluice.yaml:5:20: server.port: the environment variable NOPE is not set',
+    ])
+    const port = parseConfig(text, { env: { NOPE: '8181' }, ignores: ([first]) => first === 'upstreams' })
+    expect([port.server.port, port.metrics.maxClients]).toEqual([8181, 8181])
+  })
+
   it('in a preset hides nothing that does not depend on it', () => {
     const text = VALID.replace('preset: harness', 'preset: harnes\n    retry: { baseDelay: 90s }')
     expect(problemsOf(text).join()).toContain('retry.baseDelay: must not be longer than retry.maxDelay')
