@@ -129,8 +129,8 @@ export class RequestBody {
     const { clock } = this.#options
     return new Promise((resolve, reject) => {
       const request = this.#request
-      // Its events are over.
-      if (request.destroyed) return reject(new BodyError('gone'))
+      // Its events are over. One of HTTP/2 is not destroyed, but ended although nobody has read it.
+      if (request.destroyed || request.readableEnded) return reject(new BodyError('gone'))
       const stop = (): void => {
         request.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose)
         idle.cancel()
