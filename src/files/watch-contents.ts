@@ -3,7 +3,7 @@ import type { Clock, Timer } from '../time/clock.ts'
 import { every } from '../time/every.ts'
 import { FolderWatch } from './folder-watch.ts'
 
-/** Not every file system tells of changes, and a folder may be replaced as a whole. */
+/** Not every file system tells of changes, and a folder further up may be replaced. */
 const LOOK_EVERY_MS = 5_000
 /** How long after the first sign of a change: whoever writes a file in pieces is then done with it. */
 const SETTLE_MS = 50
