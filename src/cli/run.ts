@@ -40,6 +40,10 @@ const SIGNALLED = 128
 const OF_TERMINAL: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT']
 const PASSED_ON: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2', ...OF_TERMINAL]
 
+/** An entry may have been there for other hosts inside a network, too, and a tool that no longer reaches them does not know why. */
+const OTHERS =
+  'sluice run: other hosts of these entries now go through the forward proxy, which reaches private addresses, and ports other than 443, only where forwardProxy.networkAccess and forwardProxy.ports allow them; else name each of these hosts in NO_PROXY'
+
 /**
  * Runs a command whose calls to the upstreams go through the gateway, without the command knowing: by the forward proxy of the
  * gateway that runs, else by one in this process. Ends as the command does.
@@ -59,7 +63,9 @@ export async function run(command: readonly string[], options: Options): Promise
   const { env, leftOut } = toolEnvironment(process.env, { ...way, hosts, folder })
   if (leftOut.length > 0) {
     const entries = leftOut.join(', ')
-    process.stderr.write(`sluice run: NO_PROXY has hosts of upstreams, so the command gets it without ${entries}\n`)
+    process.stderr.write(
+      `sluice run: NO_PROXY has hosts of upstreams, so the command gets it without ${entries}\n${OTHERS}\n`,
+    )
   }
   const code = await ended(command, env)
   await way.stop()

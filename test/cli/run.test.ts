@@ -252,7 +252,11 @@ it('leaves out of NO_PROXY what covers the host of an upstream for any tool, and
   expect(ran).toEqual({
     code: 0,
     stdout: 'other.example,127.0.0.1,::1\n{"name":"a"}',
-    stderr: 'sluice run: NO_PROXY has hosts of upstreams, so the command gets it without *.localhost, LOCALHOST:1\n',
+    stderr: [
+      'sluice run: NO_PROXY has hosts of upstreams, so the command gets it without *.localhost, LOCALHOST:1\n',
+      'sluice run: other hosts of these entries now go through the forward proxy, which reaches private addresses, and ports other than 443, ',
+      'only where forwardProxy.networkAccess and forwardProxy.ports allow them; else name each of these hosts in NO_PROXY\n',
+    ].join(''),
   })
 })
 
