@@ -93,6 +93,8 @@ export interface LimitUsage {
    * where leases do not fit beside what is used.
    */
   readonly committed?: number | undefined
+  /** Whether the store was not asked: what may not be spent without it then counts as used, whether or not anybody used it. */
+  readonly isLocal?: true | undefined
 }
 
 /** Units of the limit that may be used now. */

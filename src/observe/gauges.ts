@@ -304,8 +304,14 @@ function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
   ]
 }
 
-/** Of two limits that are shown as one: the fuller one, with the sooner end and the higher rate of both. */
-export function fullerOf<Row extends Burn & Pick<ObservedUsage, 'used' | 'limit'>>(a: Row, b: Row): Row {
+/**
+ * Of two limits that are shown as one: the fuller one, with the sooner end and the higher rate of both. One that the store was asked for
+ * comes before one that is full because it was not.
+ */
+export function fullerOf<
+  Row extends Burn & Pick<ObservedUsage, 'used' | 'limit'> & { readonly isLocal?: true | undefined },
+>(a: Row, b: Row): Row {
+  if (a.isLocal !== b.isLocal) return a.isLocal ? b : a
   return {
     ...(b.used / b.limit > a.used / a.limit ? b : a),
     exhaustionInMs: pick(Math.min, a.exhaustionInMs, b.exhaustionInMs),

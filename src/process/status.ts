@@ -115,7 +115,7 @@ async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock, most
   const turn = new Turn()
   for (const { kind: level, name, chargeSet } of snapshot.callers.levels(most)) {
     const rowOf = (usage: LimitUsage): BudgetRow => {
-      const { limit, used, resetMs } = usage
+      const { limit, used, resetMs, isLocal } = usage
       return {
         level,
         name,
@@ -126,8 +126,8 @@ async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock, most
         used: amountOf(limit, used),
         remaining: amountOf(limit, Math.max(0, limit.requests - used)),
         resetMs: Math.round(resetMs),
-        isLocal: isLocalTo(snapshot, ledger) || undefined,
-        ...roundedBurn(ledger.isDegraded ? UNKNOWN_BURN : meterOf(limit, clock).burn(clock.now(), usage)),
+        isLocal,
+        ...roundedBurn(isLocal ? UNKNOWN_BURN : meterOf(limit, clock).burn(clock.now(), usage)),
       }
     }
     await asked.add(ledger.usage(chargeSet).then((usages) => usages.map(rowOf)))
@@ -161,11 +161,6 @@ function queueRows({ upstreams }: Snapshot): QueueRow[] {
     }
   }
   return rows
-}
-
-/** The embedded store counts what is used also while it can't write that. */
-function isLocalTo({ config }: Snapshot, ledger: Ledger): boolean {
-  return config.store.kind === 'redis' && ledger.isDegraded
 }
 
 export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
@@ -237,7 +232,6 @@ async function quotaRows(snapshot: Snapshot, ledger: Ledger): Promise<QuotaRow[]
     Object.assign({}, labels, row, roundedBurn(row), {
       remaining: remainderOf(row),
       resetMs: Math.round(row.resetMs),
-      isLocal: isLocalTo(snapshot, ledger) || undefined,
       waiting: waiting.get(Object.values(labels).join('/')) ?? 0,
     }),
   )
@@ -249,7 +243,7 @@ function remainderOf({ unit, effective, used }: Pick<TimedUsage, 'unit' | 'effec
   return unit === undefined ? left : Number(left.toFixed(9))
 }
 
-type TimedUsage = ObservedUsage & { readonly resetMs: number; readonly unit: string | undefined }
+type TimedUsage = ObservedUsage & Pick<LimitUsage, 'resetMs' | 'isLocal'> & { readonly unit: string | undefined }
 
 /**
  * Usage of every limit; rejects while the store can't be asked. Of those that only differ in the route, client or segment
@@ -264,11 +258,10 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
       if (shown.length === 0) continue
       const named = (usage: LimitUsage, i: number): TimedUsage => {
         const { account, watch } = shown[i]!
-        // Without the store, what this gateway may not spend counts as used.
-        if (usage.limit.isEnforced && !ledger.isDegraded) watch.note(usage)
-        const { limit, used, resetMs, share, stranded } = usage
+        const { limit, used, resetMs, share, stranded, isLocal } = usage
+        if (limit.isEnforced && !isLocal) watch.note(usage)
         const labels = { upstream, account, class: limit.class }
-        const burn = ledger.isDegraded ? UNKNOWN_BURN : watch.burn(usage)
+        const burn = isLocal ? UNKNOWN_BURN : watch.burn(usage)
         return {
           labels,
           window: limit.label,
@@ -279,6 +272,7 @@ async function usageOf(snapshot: Snapshot, ledger: Ledger): Promise<TimedUsage[]
           stranded: stranded === undefined ? undefined : amountOf(limit, stranded),
           used: amountOf(limit, used),
           resetMs,
+          isLocal,
           ...burn,
         }
       }

@@ -33,7 +33,7 @@ const CALM_MS = 60_000
 /** A rate that is too high for a moment is no forecast. */
 const HOLD_MS: Partial<Record<WebhookEvent, number>> = { exhaustion: 120_000 }
 
-/** What nobody knows anything of while the quota store is away. */
+/** What is told of what is used, which may not be known while the quota store is away. */
 const OF_USAGE: ReadonlySet<WebhookEvent> = new Set(['usage', 'used_up', 'reduced', 'exhaustion'])
 
 export interface EpisodesOptions {
@@ -57,8 +57,11 @@ export class Episodes {
     this.#options = options
   }
 
-  /** Without `isUsageKnown` what was told of usage is taken for still so: that it is not seen does not say that it is over. */
-  async look(conditions: readonly Condition[], isUsageKnown = true): Promise<Told[]> {
+  /**
+   * Where `isUsageKnown` denies it of an `about`, what was told of its usage is taken for still so: that it is not seen does not say
+   * that it is over.
+   */
+  async look(conditions: readonly Condition[], isUsageKnown: (about: string) => boolean = () => true): Promise<Told[]> {
     const { name, clock, claims, repeatMs } = this.#options
     const told: Told[] = []
     const now = clock.now()
@@ -81,7 +84,7 @@ export class Episodes {
       const { seenAt, toldAt, condition, startedAt } = episode
       if (seenAt === now) continue
       if (toldAt !== undefined) {
-        const isKnown = isUsageKnown || !OF_USAGE.has(condition.event)
+        const isKnown = !OF_USAGE.has(condition.event) || isUsageKnown(condition.about)
         if (isKnown && now - seenAt < CALM_MS) continue
         if (!isKnown || (await claims.isSeenElsewhere(`${name}:${key}`))) {
           episode.seenAt = now

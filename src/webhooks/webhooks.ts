@@ -8,7 +8,7 @@
 import type { LookupFunction } from 'node:net'
 import { randomUUID } from 'node:crypto'
 import type { AdminParts } from '../server/admin/management.ts'
-import { findings, usageCauses } from '../server/admin/causes.ts'
+import { findings, unknownUsage, usageCauses } from '../server/admin/causes.ts'
 import { instanceName } from '../observe/log.ts'
 import { isSame } from '../schema/difference.ts'
 import type { Config } from '../schema/schema.ts'
@@ -81,7 +81,8 @@ export class Webhooks {
       findings(this.#options, (question) => status.requests(question)),
       status.budgets(),
     ])
-    const isUsageKnown = [limits, budgets].every((rows) => rows?.every(({ isLocal }) => isLocal !== true))
+    const unknown = limits && budgets && unknownUsage(limits, budgets)
+    const isUsageKnown = (about: string): boolean => unknown?.has(about) === false
     const instance = instanceName(management.config().log.instance)
     for (const [name, { config, delivery, episodes }] of this.#webhooks) {
       // What is claimed now would not be sent, and no other gateway would tell it.

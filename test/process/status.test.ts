@@ -1,15 +1,19 @@
 import pino from 'pino'
 import { Readable } from 'node:stream'
 import { text as textOf } from 'node:stream/consumers'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { hashKey } from '../../src/clients/keys.ts'
 import { checkConfig } from '../../src/config/load.ts'
 import { buildSnapshot, closeSnapshot } from '../../src/gateway/snapshot.ts'
+import type { QuotaNotice } from '../../src/gateway/limit-watch.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
 import { type ChargeSet, chargeSetOf, type LimitUsage } from '../../src/ledger/ledger.ts'
 import type { QuotaRow } from '../../src/server/admin/status.ts'
 import { Usage } from '../../src/usage/usage.ts'
 import { Losses } from '../../src/records/losses.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
+import { mergeQuotas } from '../../src/process/merge-rows.ts'
 import { gatewayStatus } from '../../src/process/status.ts'
 import { harnessConfig } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
@@ -26,10 +30,37 @@ class SlowLedger extends MemoryLedger {
   }
 }
 
-function statusOf(config: object, ledger: MemoryLedger, clock: SimulatedClock) {
+/**
+ * A ledger that has lost Redis for what is counted for the account a or client a, and answers for b only once Redis is there again
+ * for all.
+ */
+class ReturningLedger extends MemoryLedger {
+  #isDegraded = true
+
+  override get isDegraded(): boolean {
+    return this.#isDegraded
+  }
+
+  override async usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]> {
+    const usages = await super.usage(chargeSet)
+    if (chargeSet.partition.endsWith('a')) {
+      return usages.map((usage) => ({ ...usage, used: usage.limit.requests, isLocal: true }))
+    }
+    await nextTurn()
+    this.#isDegraded = false
+    return usages
+  }
+}
+
+function statusOf(
+  config: object,
+  ledger: MemoryLedger,
+  clock: SimulatedClock,
+  onQuotaNotice: (notice: QuotaNotice) => void = () => undefined,
+) {
   const metrics = new Metrics()
   const usage = new Usage({ metrics, clock })
-  const services = { clock, random: () => 0.5, ledger, metrics, usage, onBreakerChange: () => undefined }
+  const services = { clock, random: () => 0.5, ledger, metrics, usage, onBreakerChange: () => undefined, onQuotaNotice }
   const snapshot = buildSnapshot(checkConfig(config, 'test'), services)
   onTestFinished(() => closeSnapshot(snapshot))
   const status = gatewayStatus({
@@ -78,6 +109,60 @@ describe('the quotas', () => {
       'burn read 1h 6',
       'burn write 1h 0',
     ])
+  })
+})
+
+describe('what Redis could not be asked', () => {
+  it('is local, whatever Redis answers of the rest, and when', async () => {
+    const clock = new SimulatedClock()
+    const ledger = new ReturningLedger(clock)
+    const limits = { read: [{ requests: 100, window: '1h' }] }
+    const notices: string[] = []
+    const { status } = statusOf(
+      {
+        store: { kind: 'redis', url: 'redis://127.0.0.1:1' },
+        clients: Object.fromEntries(
+          ['a', 'b'].map((name) => [name, { keys: [hashKey(name)], budget: [{ requests: 10, window: '1h' }] }]),
+        ),
+        upstreams: { u: { url: 'http://x', accounts: { b: { id: 'b' }, a: { id: 'a' } }, limits } },
+      },
+      ledger,
+      clock,
+      ({ account, kind }) => void notices.push(`${account} ${kind}`),
+    )
+    const quota = await status.quota()
+    expect(quota?.map(({ account, isLocal, burnRatio }) => [account, isLocal, burnRatio])).toEqual([
+      ['b', undefined, 0],
+      ['a', true, null],
+    ])
+    expect(notices).toEqual([])
+    const budgets = await status.budgets()
+    expect(budgets?.map(({ name, isLocal }) => [name, isLocal])).toEqual([
+      ['a', true],
+      ['b', undefined],
+    ])
+  })
+})
+
+describe('the quotas of several workers', () => {
+  it('are what one of them knows, before what another can not ask', () => {
+    const labels = { upstream: 'u', account: 'a', class: 'read', window: '1h' }
+    const counts = {
+      limit: 10,
+      effective: 10,
+      remaining: 9,
+      resetMs: 1,
+      exhaustionInMs: null,
+      burnRatio: 0,
+      waiting: 2,
+    }
+    const known: QuotaRow = { ...labels, ...counts, used: 1 }
+    const local: QuotaRow = { ...labels, ...counts, used: 10, burnRatio: null, isLocal: true }
+    for (const rows of [
+      [known, local],
+      [local, known],
+    ])
+      expect(mergeQuotas(rows)).toEqual([{ ...known, waiting: 4 }])
   })
 })
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { chargeSetOf } from '../../src/ledger/ledger.ts'
+import { chargeSetOf, type LimitUsage } from '../../src/ledger/ledger.ts'
 import { limitOf } from '../../src/ledger/limit.ts'
 import { RedisLedger } from '../../src/ledger/redis/redis-ledger.ts'
 import { seededRandom } from '../support/seeded-random.ts'
@@ -150,3 +150,39 @@ it.each(['lease', 'closed'] as const)(
     expect(await held).toMatchObject({ granted: 1, isLocal: false })
   },
 )
+
+it('usage is said to be that of this gateway only where Redis could not be asked, and not of what other shards count', async () => {
+  const world = new World()
+  const process = new Process(world, 0)
+  const store = new Store(world, seededRandom(3), modelHost(), { leastMs: 1, meanMs: 0.3 })
+  let isLost = false
+  class Shards extends Connection {
+    override run(...call: Parameters<Connection['run']>): ReturnType<Connection['run']> {
+      return isLost && call[0][0]!.includes('any/lost') ? Promise.reject(new Error('no shard')) : super.run(...call)
+    }
+  }
+  const runner = new Shards(store, process, () => undefined)
+  const options = { gateway: 'a', prefix: 'any', answerWithinMs: COMMAND_TIMEOUT_MS }
+  const ledger = new RedisLedger({ runner, clock: process.clock, ...options })
+  const limit = limitOf({ id: 'only', class: 'any', requests: 40, windowMs: 60_000 })
+  const [lost, other] = ['any/lost', 'any/other'].map((name) => chargeSetOf(name, [{ limit }]))
+  const usage = async (): Promise<(readonly LimitUsage[])[]> => {
+    const asked = Promise.all([ledger.usage(lost!), ledger.usage(other!)])
+    await world.runUntil(world.now + 500)
+    return asked
+  }
+  for (const chargeSet of [lost, other]) void ledger.charge(chargeSet!, 1)
+  await world.runUntil(world.now + 500)
+  const [known] = await usage()
+  expect(known).toMatchObject([{ used: 1 }])
+  expect(known![0]!.isLocal).toBeUndefined()
+  isLost = true
+  const [local, shared] = await usage()
+  expect(ledger.isDegraded).toBe(true)
+  expect(local).toMatchObject([{ isLocal: true }])
+  expect(shared).toMatchObject([{ used: 1 }])
+  expect(shared![0]!.isLocal).toBeUndefined()
+  isLost = false
+  await world.runUntil(world.now + 5_000)
+  for (const [one] of await usage()) expect([one!.used, one!.isLocal]).toEqual([1, undefined])
+})

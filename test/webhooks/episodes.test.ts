@@ -19,7 +19,7 @@ function setUp(repeatMs = 4 * 60 * MINUTE) {
   const clock = new SimulatedClock()
   const episodes = new Episodes({ name: 'oncall', clock, claims: new Claims(clock), repeatMs })
   /** What is told while this is so for so long, looked at every ten seconds. */
-  const looking = async (ms: number, conditions: Condition[], isUsageKnown: boolean) => {
+  const looking = async (ms: number, conditions: Condition[], isUsageKnown: (about: string) => boolean) => {
     const told: string[] = []
     for (let at = 0; at < ms; at += 10_000) {
       for (const { status, key } of await episodes.look(conditions, isUsageKnown)) told.push(`${status} ${key}`)
@@ -27,8 +27,9 @@ function setUp(repeatMs = 4 * 60 * MINUTE) {
     }
     return told
   }
-  const during = (ms: number, ...conditions: Condition[]) => looking(ms, conditions, true)
-  const duringUnknown = (ms: number, ...conditions: Condition[]) => looking(ms, conditions, false)
+  const during = (ms: number, ...conditions: Condition[]) => looking(ms, conditions, () => true)
+  const duringUnknown = (ms: number, ...conditions: Condition[]) =>
+    looking(ms, conditions, (about) => about !== 'harness')
   return { clock, episodes, during, duringUnknown }
 }
 
@@ -93,6 +94,14 @@ describe('what is told of usage, while nobody knows it', () => {
     expect(await duringUnknown(20 * MINUTE)).toEqual(['resolved breaker harness'])
     expect(await during(MINUTE, used)).toEqual([])
     expect(await during(2 * MINUTE)).toEqual(['resolved usage harness'])
+  })
+
+  it('is as ever of what is known', async () => {
+    const { during, duringUnknown } = setUp()
+    const known: Condition = { ...used, about: 'github' }
+    await during(MINUTE, used, known)
+    expect(await duringUnknown(20 * MINUTE)).toEqual(['resolved usage github'])
+    expect(await duringUnknown(MINUTE, known)).toEqual(['firing usage github'])
   })
 })
 

@@ -4,11 +4,16 @@ import { join } from 'node:path'
 import { Writable } from 'node:stream'
 import pino from 'pino'
 import { parse, stringify } from 'yaml'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
 import { hashKey } from '../../src/clients/keys.ts'
 import { createLog } from '../../src/observe/log.ts'
+import { Metrics } from '../../src/observe/metrics.ts'
+import type { QuotaRow } from '../../src/server/admin/status.ts'
+import { Claims } from '../../src/webhooks/claims.ts'
+import { WebhookCounts } from '../../src/webhooks/counts.ts'
 import type { Message } from '../../src/webhooks/message.ts'
+import { Webhooks, type WebhooksOptions } from '../../src/webhooks/webhooks.ts'
 import { readText } from '../deploy/repository.ts'
 import { runCommand } from '../support/command-line.ts'
 import { harnessConfig, newFolder, startGateway, startUpstream, type TestGateway } from '../support/gateway.ts'
@@ -76,6 +81,48 @@ const calls = (gateway: TestGateway, times: number) =>
 const told = (messages: readonly Message[]) => messages.map(({ status, key }) => `${status} ${key}`)
 
 describe('webhooks', () => {
+  it('tell of the usage of accounts that are known as ever, while that of another is not', async () => {
+    const receiver = await startReceiver()
+    const clock = new SimulatedClock()
+    const webhook = { url: receiver.url, events: ['usage'] }
+    const config = checkConfig(harnessConfig('http://x', {}, { webhooks: { oncall: webhook } }), 'test')
+    const limit = { upstream: 'u', class: 'read', window: '1h', limit: 10, effective: 10, remaining: 10, resetMs: 1 }
+    const row = { ...limit, used: 0, exhaustionInMs: null, burnRatio: null, waiting: 0 }
+    let limits: QuotaRow[] = []
+    const none = async () => []
+    const parts = {
+      status: {
+        notReady: async () => undefined,
+        quota: async () => limits,
+        requests: async () => ({ found: [], away: [] }),
+        degraded: none,
+        budgets: none,
+        queue: none,
+        credentials: none,
+      },
+      controls: { breakers: none, lastReload: () => undefined },
+      management: { config: () => config, clock, logger: pino({ level: 'silent' }) },
+    } as unknown as Pick<WebhooksOptions, 'status' | 'controls' | 'management'>
+    const claims = new Claims(clock)
+    const webhooks = new Webhooks({ ...parts, claims, counts: new WebhookCounts(new Metrics().registry) })
+    onTestFinished(() => webhooks.close())
+    const looks = async (count: number, ...rows: QuotaRow[]) => {
+      limits = rows
+      for (let i = 0; i < count; i++) await clock.advance(10_000)
+    }
+    const full = { used: 10 }
+    await looks(1, { ...row, account: 'a', ...full }, { ...row, account: 'b', ...full })
+    await expect.poll(() => told(receiver.messages)).toHaveLength(2)
+    // Without Redis, what of `a` this gateway may not spend counts as used, and then as free.
+    await looks(8, { ...row, account: 'a', ...full, isLocal: true }, { ...row, account: 'b' })
+    await expect.poll(() => told(receiver.messages).slice(2)).toEqual(['resolved usage u/b read per 1h'])
+    await looks(8, { ...row, account: 'a', isLocal: true }, { ...row, account: 'b' })
+    await looks(8, { ...row, account: 'a' }, { ...row, account: 'b' })
+    await expect
+      .poll(() => told(receiver.messages).slice(2))
+      .toEqual(['resolved usage u/b read per 1h', 'resolved usage u/a read per 1h'])
+  })
+
   it('tell of an open breaker and its end, as JSON and as a chat takes it, with what to do', async () => {
     const [json, slack] = [await startReceiver(), await startReceiver()]
     const { gateway, looks, eventually, log } = await startTelling(

@@ -314,6 +314,7 @@ export class PartitionState {
       limit: state.limit,
       used: Math.max(0, state.limit.requests - Math.max(0, this.#left(state, now))),
       resetMs: state.own.resetMs(time),
+      isLocal: true,
     }))
   }
 

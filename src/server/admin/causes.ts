@@ -163,7 +163,7 @@ function* limitCauses(limits: readonly QuotaRow[], queue: readonly QueueRow[]): 
   const known = limits.filter(({ window, isLocal }) => !window.endsWith(' shadow') && isLocal !== true)
   for (const limit of known) yield* causesOfLimit(limit, queue)
   // Calls wait for a class, whose limits are rows: that some wait says nothing of a limit of which something is left.
-  const classes = Map.groupBy(known, (row) => `${row.upstream}/${row.account} ${row.class}`)
+  const classes = Map.groupBy(known, aboutClass)
   for (const [about, rows] of classes) {
     const waiting = Math.max(...rows.map((row) => row.waiting))
     if (waiting === 0 || rows.some(isUsedUp)) continue
@@ -190,6 +190,27 @@ function mostWaiting(row: QuotaRow, queue: readonly QueueRow[]): string {
   return most === undefined ? '' : `, ${most.waiting} of the client ${most.client}`
 }
 
+/** What is told of usage, by `about`, that nobody knows now: that it is not found does not say that it is over. */
+export function unknownUsage(limits: readonly QuotaRow[], budgets: readonly BudgetRow[]): Set<string> {
+  const local = limits.filter(({ isLocal }) => isLocal)
+  return new Set([
+    ...local.flatMap((row) => [aboutLimit(row), aboutClass(row)]),
+    ...budgets.filter(({ isLocal }) => isLocal).map(aboutBudget),
+  ])
+}
+
+function aboutClass(row: QuotaRow): string {
+  return `${row.upstream}/${row.account} ${row.class}`
+}
+
+function aboutLimit(row: QuotaRow): string {
+  return `${aboutClass(row)} per ${row.window}`
+}
+
+function aboutBudget({ level, name, window }: BudgetRow): string {
+  return `the budget of ${level === 'client' ? '' : `the ${level} `}${name} per ${window}`
+}
+
 type Reached = Cause & { readonly level: number }
 
 /** For a webhook: limits, and budgets of clients, of which so much is used. `level` counts the thresholds that are reached. */
@@ -206,30 +227,31 @@ export function* usageCauses(
     const severity = part >= 1 ? 'failing' : 'warning'
     return { event: 'usage', level, severity, about, alert: 'SluiceQuotaNearlyUsed', what, todo }
   }
-  for (const { upstream, account, class: kind, window, used, effective, exhaustionInMs, isLocal } of limits) {
+  for (const limit of limits) {
+    const { window, used, effective, exhaustionInMs, isLocal } = limit
     if (window.endsWith(' shadow') || isLocal === true) continue
     const end =
       exhaustionInMs === null || exhaustionInMs === 0 ? '' : `; at this rate it ends in ${roughly(exhaustionInMs)}`
     const todo = 'See in npx sluice top who calls most. Slow that client down, or have the vendor raise the limit.'
-    const cause = reached(`${upstream}/${account} ${kind} per ${window}`, used, effective, end, todo)
+    const cause = reached(aboutLimit(limit), used, effective, end, todo)
     if (cause !== undefined) yield cause
   }
-  for (const { level, name, window, used, limit, isLocal } of budgets) {
+  for (const budget of budgets) {
+    const { level, name, used, limit, isLocal } = budget
     if (isLocal === true) continue
     const todo =
       level === 'client'
         ? `Have that client call less, or raise clients.${name}.budget.`
         : `See in sluice quota --by client who of the ${level} spends it, or raise ${level}s.${name}.budget.`
-    const about = `the budget of ${level === 'client' ? '' : `the ${level} `}${name} per ${window}`
-    const cause = reached(about, used, limit, '', todo)
+    const cause = reached(aboutBudget(budget), used, limit, '', todo)
     if (cause !== undefined) yield cause
   }
 }
 
 function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cause> {
-  const { upstream, account, window, effective, used, waiting, exhaustionInMs } = row
+  const { effective, used, waiting, exhaustionInMs } = row
   const limit = row.share ?? row.limit
-  const name = `${upstream}/${account} ${row.class} per ${window}`
+  const name = aboutLimit(row)
   if (effective < NEARLY_USED * limit) {
     const what = `Only ${effective} of ${limit} of ${name} can be used: the vendor lets less through.`
     const todo = 'Somebody uses the account without the gateway, or the limit is lower than configured.'

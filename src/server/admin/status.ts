@@ -49,7 +49,7 @@ export interface Controls {
 /** Whether a row says what is known of a quota. */
 interface Judged {
   /**
-   * True while Redis is away: what this gateway may not spend without it then counts as used, whether or not anybody used it. Else
+   * True where Redis could not be asked: what this gateway may not spend without it then counts as used, whether or not anybody used it. Else
    * there is no such field.
    */
   readonly isLocal?: true | undefined

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { findings, usageCauses } from '../../../src/server/admin/causes.ts'
+import { findings, unknownUsage, usageCauses } from '../../../src/server/admin/causes.ts'
 import type { BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow } from '../../../src/server/admin/status.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 
@@ -127,5 +127,16 @@ describe('limits and budgets, while Redis is away', () => {
     expect([...usageCauses(limits, [budget], [0.8])]).toEqual([])
     const { isLocal: _, ...known } = budget
     expect([...usageCauses([limit('1m', 1_000, 900)], [known], [0.8])]).toHaveLength(2)
+    // What would be told of them has the same names, so that it is not taken for over.
+    const unlocal = limits.map((row) => ({ ...row, isLocal: undefined, exhaustionInMs: 300_000 }))
+    const waiting = limit('1m', 1_000, 0, { waiting: 1 })
+    const told = [
+      ...(await causesOf({ limits: unlocal })),
+      ...(await causesOf({ limits: [waiting] })),
+      ...usageCauses(unlocal, [known], [0]),
+    ]
+    expect(new Set(told.map(({ event }) => event))).toEqual(new Set(['used_up', 'reduced', 'exhaustion', 'usage']))
+    expect(unknownUsage(limits, [budget])).toEqual(new Set(told.map(({ about }) => about)))
+    expect(unknownUsage(unlocal, [known])).toEqual(new Set())
   })
 })
