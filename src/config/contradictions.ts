@@ -144,24 +144,22 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   checkAccounts(path, upstream, preset, report)
   const classes = classesOf(upstream)
   for (const [index, route] of upstream.routes.entries()) {
-    for (const name of new Set([route.class, ...(route.charges ?? [])])) {
-      if (name === EVERY_CALL) {
-        report([...path, 'routes', index, 'class'], '"all" is no class of calls: its limits are charged by every call')
-      } else if (!classes.includes(name)) {
-        const hint = didYouMean(name, classes) || '; add one, [] for no limit'
-        report([...path, 'routes', index, 'class'], `this class has no entry in limits${hint}`)
-      }
+    const at = [...path, 'routes', index]
+    checkClass([...at, 'class'], route.class, classes, report)
+    for (const [number, name] of (route.charges ?? []).entries()) {
+      // What is wrong with its own class was said.
+      if (name !== route.class) checkClass([...at, 'charges', number], name, classes, report)
     }
     const methods = route.method === undefined ? ['GET'] : [route.method].flat()
     if (methods.includes('HEAD') && !methods.includes('GET')) {
-      report([...path, 'routes', index, 'method'], 'a HEAD has the route of the GET: write GET in place of HEAD')
+      report([...at, 'method'], 'a HEAD has the route of the GET: write GET in place of HEAD')
     }
     if (route.cache !== undefined && route.cache !== false && !methods.includes('GET')) {
-      report([...path, 'routes', index, 'cache'], 'only answers to GET are cached, which is no method of this route')
+      report([...at, 'cache'], 'only answers to GET are cached, which is no method of this route')
     }
     for (const [number, name] of (route.redact ?? []).entries()) {
       if (!route.path.includes(`{${name}}`)) {
-        report([...path, 'routes', index, 'redact', number], 'the path has no {name} of this name')
+        report([...at, 'redact', number], 'the path has no {name} of this name')
       }
     }
   }
@@ -186,6 +184,14 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   checkTls([...path, 'tls'], upstream.tls, report)
   if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
     report([...path, 'tls'], 'the url is http://, so tls does nothing')
+  }
+}
+
+function checkClass(path: Path, name: string, classes: readonly string[], report: Report): void {
+  if (name === EVERY_CALL) report(path, '"all" is no class of calls: its limits are charged by every call')
+  else if (!classes.includes(name)) {
+    const hint = didYouMean(name, classes) || '; add one, [] for no limit'
+    report(path, `this class has no entry in limits${hint}`)
   }
 }
 

@@ -36,7 +36,7 @@ const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
 ])
 
 /** What may come from the preset of an upstream, or depends on the classes and routes that do. */
-const BY_PRESET = new Set<string | number | undefined>('url class classes concurrency limitSet routes scope'.split(' '))
+const BY_PRESET = new Set<string | number | undefined>('url class classes charges concurrency limitSet routes scope'.split(' '))
 const PRESET = /^\/upstreams\/[^/]+\/preset$/
 
 /** What needs the price of an upstream. */

@@ -312,6 +312,18 @@ defaultUpstream: ticket
 
   it.each(['HEAD', '[HEAD]', '[POST, HEAD]'])('refuses a route for %s, which no call would take', (method) => {
     const problems = problemsOf(`${VALID}    routes: [{ method: ${method}, path: /a, class: read }]`)
+  it('blames the item of `charges` that is no class, and not the class of the route', () => {
+    const of = (route: string) =>
+      problemsOf(`${VALID}    routes: [{ path: /x, ${route} }]`).map((line) => line.slice(17))
+    expect(of('class: read, charges: [read, wriet, all]')).toEqual([
+      expect.stringMatching(/routes\[0\]\.charges\[1\]: this class has no entry in limits; did you mean "write"\?$/),
+      expect.stringMatching(/routes\[0\]\.charges\[2\]: "all" is no class of calls/),
+    ])
+    expect(of('class: reads, charges: [reads]')).toEqual([
+      expect.stringContaining('routes[0].class: this class has no'),
+    ])
+  })
+
     expect(problems).toEqual([
       expect.stringContaining('routes[0].method: a HEAD has the route of the GET: write GET in place of HEAD'),
     ])
