@@ -236,10 +236,12 @@ function validate(raw: unknown, references: Resolved): { config?: Config; proble
   let isWhole = true
   // Cuts out what is wrong, so that the same run can look for contradictions in the rest.
   for (let errors = errorsIn(candidate); errors.length > 0; errors = errorsIn(candidate)) {
-    const problems = errors.flatMap((error) => explain(error, candidate))
-    for (const problem of problems) {
-      if (isWhole) found.add(problem)
-      else found.addUnlessCausedByOthers(problem)
+    for (const error of errors) {
+      if (isWhole && isOfReferences(error, errors, references.unresolved)) continue
+      for (const problem of explain(error, candidate)) {
+        if (isWhole) found.add(problem)
+        else found.addUnlessCausedByOthers(problem)
+      }
     }
     isWhole = false
     // structuredClone would throw: where a list stands instead of a client, the defaults have kept the list's own
@@ -266,6 +268,24 @@ function validate(raw: unknown, references: Resolved): { config?: Config; proble
 
 function errorsIn(candidate: unknown): SchemaError[] {
   return [...Value.Errors(ConfigSchema, candidate)]
+}
+
+/**
+ * Whether only the text of references is wrong that do not resolve: their own, or that of all that is wrong with one of several
+ * alternatives, such as an item of a list. The message would be that of the whole, which may be right.
+ */
+function isOfReferences(error: SchemaError, all: readonly SchemaError[], unresolved: ReadonlySet<string>): boolean {
+  const { keyword, instancePath, schemaPath } = error
+  if (unresolved.has(instancePath)) return true
+  if (keyword !== 'anyOf' || unresolved.size === 0) return false
+  const start = `${schemaPath}/anyOf/`
+  const within = all.filter(
+    (one) => one.schemaPath.startsWith(start) && `${one.instancePath}/`.startsWith(`${instancePath}/`),
+  )
+  // The errors of alternatives within an alternative are looked at with that of their own union.
+  const own = within.filter((one) => !one.schemaPath.slice(start.length).includes('/anyOf/'))
+  const alternatives = Map.groupBy(own, (one) => one.schemaPath.slice(start.length).split('/')[0]).values()
+  return alternatives.some((errors) => errors.every((one) => isOfReferences(one, all, unresolved)))
 }
 
 /** What there is any number of, by name: the library fills in no defaults there. */

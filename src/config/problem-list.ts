@@ -33,15 +33,21 @@ const JUDGED_BY = new Map<string | number | undefined, readonly string[]>([
   ['sentinelPassword', ['sentinels']],
   ['store', ['/store/kind']],
   ['headers', ['/store/regions/longestCall']],
+  ['port', ['/server/port', '/admin/port']],
 ])
 
 /** What may come from the preset of an upstream, or depends on the classes and routes that do. */
-const BY_PRESET = new Set<string | number | undefined>('url class classes charges concurrency limitSet routes scope'.split(' '))
+const BY_PRESET = new Set<string | number | undefined>(
+  'url class classes charges concurrency limitSet routes scope'.split(' '),
+)
 const PRESET = /^\/upstreams\/[^/]+\/preset$/
 
 /** What needs the price of an upstream. */
 const BY_PRICE = new Set<string | number | undefined>(['amount', 'unit', 'price'])
 const PRICE = /^\/upstreams\/[^/]+\/price(\/|$)/
+
+/** What a scope may name a segment of. */
+const ROUTE = /^\/upstreams\/[^/]+\/routes\/\d+(\/path)?$/
 
 /** Problems, at most one for each place. */
 export class ProblemList {
@@ -84,7 +90,15 @@ export class ProblemList {
     if (hasBelow(this.#places, pointer(path)) || places.some((place) => this.#isWrong(place))) return true
     if (this.#namesWhatIsGone(textAt(this.#raw, path), String(last))) return true
     if ([last, list].some((key) => BY_PRESET.has(key)) && this.#isPresetGone(path)) return true
+    if (list === 'redact' && this.#isWrong(`${pointer(path.slice(0, -2))}/path`)) return true
+    if (last === 'scope' && this.#isRouteWrong(path)) return true
     return BY_PRICE.has(last) && [...this.#cut.places].some((place) => PRICE.test(place))
+  }
+
+  /** Any of the upstream that the path is in. */
+  #isRouteWrong(path: Path): boolean {
+    const upstream = pointer(path.slice(0, 2))
+    return [...this.#cut.places, ...this.#places].some((place) => place.startsWith(`${upstream}/`) && ROUTE.test(place))
   }
 
   /** Of the upstream that the path is in; of any, if it is in none. */

@@ -1,11 +1,13 @@
-import { writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { rootCertificates } from 'node:tls'
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
+import { type Document, parseDocument, type Scalar, visit } from 'yaml'
 import { parseConfig } from '../../src/config/load.ts'
 import { classifyByMethod } from '../../src/routing/route.ts'
 import { RouteTable } from '../../src/routing/route-table.ts'
+import { ROOT } from '../deploy/repository.ts'
 import { newFolder } from '../support/gateway.ts'
 import { loadConfigFile, problemsIn } from '../support/load-config.ts'
 
@@ -310,8 +312,6 @@ defaultUpstream: ticket
     expect(problems.join()).toMatch(/routes\[0\]\.method\S*: must be an HTTP method/)
   })
 
-  it.each(['HEAD', '[HEAD]', '[POST, HEAD]'])('refuses a route for %s, which no call would take', (method) => {
-    const problems = problemsOf(`${VALID}    routes: [{ method: ${method}, path: /a, class: read }]`)
   it('blames the item of `charges` that is no class, and not the class of the route', () => {
     const of = (route: string) =>
       problemsOf(`${VALID}    routes: [{ path: /x, ${route} }]`).map((line) => line.slice(17))
@@ -324,6 +324,8 @@ defaultUpstream: ticket
     ])
   })
 
+  it.each(['HEAD', '[HEAD]', '[POST, HEAD]'])('refuses a route for %s, which no call would take', (method) => {
+    const problems = problemsOf(`${VALID}    routes: [{ method: ${method}, path: /a, class: read }]`)
     expect(problems).toEqual([
       expect.stringContaining('routes[0].method: a HEAD has the route of the GET: write GET in place of HEAD'),
     ])
@@ -538,6 +540,58 @@ describe('a certificate', () => {
     const text = tls('upstreams.harness.tls', { ca: '${file:/nope}', cert: '${file:/nope}', key: '${env:NOPE}' })
     const options = { env: { KEY: 'pat.AbCdEf.id.x' }, ignores: () => true }
     expect(() => parseConfig(text, options)).not.toThrow()
+  })
+})
+
+describe('a reference that does not resolve, where that is no mistake', () => {
+  const unresolved = { env: {}, ignores: () => true }
+
+  it.each([
+    ['in a list of methods', `${VALID}    routes: [{ path: /x, class: read, method: ["\${env:M}"] }]`],
+    ['in a list of classes', `${VALID}    routes: [{ path: /x, class: read, charges: ["\${env:C}"] }]`],
+    ['in a list of statuses', `${VALID}    throttle: { when: [{ status: [403, "\${env:S}"] }] }`],
+    [
+      'among the units by method',
+      `${VALID}    limits: { read: [{ requests: 9, window: 1s, cost: { GET: "\${env:U}", POST: 2 } }] }`,
+    ],
+    ['for a port', `${VALID}server: { port: "\${env:PORT}" }\nadmin: { port: 8080 }`],
+    ['for the admin port', `${VALID}admin: { port: "\${env:PORT}" }\nforwardProxy: { port: 9090 }`],
+    ['in the path of a route', `${VALID}    routes: [{ path: "/x/\${env:P}", class: read, redact: [id] }]`],
+    [
+      'for the path of a route, whose segment a scope names',
+      `${VALID}    routes: [{ path: "\${env:P}", class: read }]\n    limits: { read: [{ requests: 9, window: 1s, scope: "{shop}" }] }`,
+    ],
+  ])('is not blamed for anything %s', (_, text) => {
+    expect(() => parseConfig(text, unresolved)).not.toThrow()
+  })
+
+  it.each(readdirSync(join(ROOT, 'deploy/examples')).filter((name) => name.endsWith('.yaml')))(
+    'is blamed for nothing else, whatever value of %s it stands for or in',
+    (name) => {
+      const text = readFileSync(join(ROOT, 'deploy/examples', name), 'utf8')
+      const scalars = (document: Document): Scalar[] => {
+        const found: Scalar[] = []
+        visit(document, { Scalar: (key, node) => void (key === 'key' || found.push(node)) })
+        return found
+      }
+      for (const i of scalars(parseDocument(text)).keys()) {
+        for (const start of ['', String(scalars(parseDocument(text))[i]!.value)]) {
+          const document = parseDocument(text)
+          const [scalar] = scalars(document).slice(i)
+          scalar!.value = `${start}\${env:NOPE}`
+          expect(() => parseConfig(String(document), unresolved), String(document)).not.toThrow()
+        }
+      }
+    },
+  )
+
+  it.each([
+    ['routes: [{ path: /x, class: read, method: ["${env:M}", 5] }]', 'method: must be an HTTP method in capitals'],
+    ['accounts: { a: { id: x, credential: { type: oauth, clientSecret: "${env:S}" } } }', 'credential.type: must be'],
+    ['routes: { a: "${env:R}" }', 'routes: must be a list'],
+  ])('hides no mistake beside it: %s', (line, problem) => {
+    const text = `upstreams:\n  u:\n    url: https://x\n    limits: { read: [] }\n    ${line}\n`
+    expect(() => parseConfig(text, unresolved)).toThrow(problem)
   })
 })
 
