@@ -9,6 +9,7 @@ const RECENT_MS = 600_000
 /** What one gateway knows of one limit that it shares with others through Redis. Amounts are units. */
 export class LimitState implements CountedLimit {
   readonly #isOffline: () => boolean
+  readonly #isUntold: (grant: Grant) => boolean
   /** The calls of this gateway alone. */
   own: Counter
   /** Of a calendar limit: the recent calls by when they were charged. */
@@ -28,8 +29,10 @@ export class LimitState implements CountedLimit {
   /** The most that this gateway's own calls may count while all gateways are without Redis. */
   cap = 0
 
-  constructor(limit: Limit, isOffline: () => boolean) {
+  /** `isUntold`: whether Redis still has to be told of a grant, so that what becomes of its calls is told with it. */
+  constructor(limit: Limit, isOffline: () => boolean, isUntold: (grant: Grant) => boolean) {
     this.#isOffline = isOffline
+    this.#isUntold = isUntold
     this.own = new Counter(limit)
     if (limit.kind === 'calendar' && limit.windowMs > RECENT_MS) this.#recent = new Counter(recentOf(limit))
   }
@@ -88,35 +91,33 @@ export class LimitState implements CountedLimit {
     if (this.unreplicated !== undefined) this.unreplicated = movedTo(time, this.unreplicated)
   }
 
-  commit({ at, isLocal }: Grant, units: number, time: number, laterMs: number): void {
+  commit(grant: Grant, units: number, time: number, laterMs: number): void {
+    const { at } = grant
     this.own.commit(time, at, units, laterMs)
     this.#recent?.commit(time, at, units, laterMs)
-    if (!this.#isOffline()) return
-    // Where Redis counts the call already it will count it twice for a while: more than there was, never less.
-    if (isLocal) this.unreplicatedCounter().commit(time, at, units, laterMs)
-    else this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
+    if (this.#isUntold(grant)) this.unreplicatedCounter().commit(time, at, units, laterMs)
   }
 
-  refund({ at, isLocal }: Grant, units: number, time: number): void {
+  refund(grant: Grant, units: number, time: number): void {
+    const { at } = grant
     this.own.refund(time, at, units)
     this.#recent?.refund(time, at, units)
-    if (isLocal && this.#isOffline()) this.unreplicated?.refund(time, at, units)
+    if (this.#isUntold(grant)) this.unreplicated?.refund(time, at, units)
   }
 
-  owe({ at }: Grant, units: number, time: number, laterMs: number): void {
+  owe(grant: Grant, units: number, time: number, laterMs: number): void {
+    const { at } = grant
     this.own.addCommitted(time, at, units, laterMs)
     this.#recent?.addCommitted(time, at, units, laterMs)
-    if (!this.#isOffline()) return
-    this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
-    this.lease = Math.max(0, this.lease - units)
+    if (this.#isUntold(grant)) this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
+    if (this.#isOffline()) this.lease = Math.max(0, this.lease - units)
   }
 
-  renew({ at, isLocal }: Grant, units: number, time: number, to: number): void {
+  renew(grant: Grant, units: number, time: number, to: number): void {
+    const { at } = grant
     this.own.renew(time, at, to, units)
     this.#recent?.renew(time, at, to, units)
-    if (!this.#isOffline()) return
-    if (isLocal) this.unreplicatedCounter().renew(time, at, to, units)
-    else this.unreplicatedCounter().charge(time, to, units)
+    if (this.#isUntold(grant)) this.unreplicatedCounter().renew(time, at, to, units)
   }
 }
 

@@ -140,7 +140,10 @@ export class PartitionCalls {
     const isOnly = this.#isUsed === false
     this.#isUsed = true
     this.#shared.register.note(state.name)
-    if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
+    if (isProbe) {
+      const hasLost = state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
+      this.#outbox.recover(hasLost, state.numbers)
+    }
     state.numbers.note(number, micros / 1_000)
     state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply
