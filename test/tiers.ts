@@ -26,6 +26,7 @@ export const BEYOND_UNITS = [
   'test/ledger/levels.test.ts',
   'test/ledger/redis/formats.test.ts',
   'test/ledger/redis/many-limits.test.ts',
+  'test/ledger/redis/many-partitions.test.ts',
   'test/ledger/redis/settled-in-an-outage.test.ts',
   'test/ledger/redis/many-units.test.ts',
   'test/ledger/regions/home.test.ts',

@@ -39,6 +39,8 @@ export interface Shared {
   readonly shares: Shares | undefined
   /** Whether Redis answered since the start, if only for a moment: then there are leases to go on with. */
   readonly wasConnected: boolean
+  /** Since when nothing was answered, whatever was asked; Infinity while answers come. */
+  readonly silentSince: number
   /** Milliseconds between two ticks of a partition. */
   tickEveryMs(isShared: boolean): number
   /** Redis answered at `now`. `isRight`: the call had the right number. */

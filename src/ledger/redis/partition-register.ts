@@ -22,6 +22,8 @@ export interface PartitionRegisterOptions {
   readonly stepTime: (() => number) | undefined
   /** Redis has lost what it knew of one partition, or of all. */
   readonly onLoss: (partition: string | undefined) => void
+  /** Told whenever Redis has answered, or not. */
+  readonly onAsked: (isAnswered: boolean) => void
 }
 
 /**
@@ -124,8 +126,10 @@ export class PartitionRegister {
       if (!Array.isArray(reply) || reply.length < 4) throw new Error('the answer of Redis is garbled')
     } catch (error) {
       for (const partition of used) if (this.#notedAt.has(partition)) this.#notedAt.set(partition, -Infinity)
+      this.#options.onAsked(false)
       throw error
     }
+    this.#options.onAsked(true)
     this.#checkId(String(reply[0]))
     return reply
   }

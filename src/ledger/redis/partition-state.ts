@@ -12,7 +12,8 @@ const PATIENCE_MS = 1_000
 
 /**
  * A gateway that was without an answer for longer than this waits for the others when it finds Redis again. They may have noticed
- * the outage sooner, or find Redis later, by two ticks and two timeouts in all, and so have lost patience meanwhile.
+ * the outage sooner, or find Redis later, by two ticks and two timeouts in all, and so have lost patience meanwhile. A partition that
+ * ticks less often, as each of many does, has been without an answer for as long as the whole gateway has.
  */
 const BRIEF_MS = PATIENCE_MS - 650
 
@@ -170,7 +171,8 @@ export class PartitionState {
     }
   }
 
-  goOffline(now: number, reason: OfflineReason): void {
+  /** `silentSince`: since when the gateway was answered nothing at all, if it was not. */
+  goOffline(now: number, reason: OfflineReason, silentSince = Infinity): void {
     const link = this.#link
     const isThere = reason === 'lacking'
     const grace = laterGrace(link.kind === 'shared' ? 'none' : link.grace, reason)
@@ -179,7 +181,7 @@ export class PartitionState {
       link.isThere = isThere
       return
     }
-    this.#link = { kind: 'offline', since: now, isAlone: false, isThere, grace }
+    this.#link = { kind: 'offline', since: Math.min(now, silentSince), isAlone: false, isThere, grace }
     for (const state of this.limits) {
       const lease = now < state.leasedUntil ? state.lease : 0
       state.doubtful = Math.min(lease, state.asked)

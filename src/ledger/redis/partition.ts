@@ -27,7 +27,6 @@ import { type Argument, FAREWELL_MS, pauseFieldOf, type Reply } from './protocol
 import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf, withCommitted } from './reply.ts'
 
 /**
-/**
  * The most limits whose leases one call of the script renews. A partition may have thousands, such as one for each client. Each call
  * reads the names of all leases of the partition, those of other gateways too: of 20,000 (5,000 limits, 4 gateways) that takes Redis
  * about 20 ms, in which it does nothing else. So with fewer limits in a call, Redis has more to do, and with more the call is late.
@@ -202,16 +201,16 @@ export class Partition {
     if (!this.#state.hasLost) this.goOffline('lacking')
   }
 
-  goOffline(reason: OfflineReason): void {
+  goOffline(reason: OfflineReason, tickInMs = LEAST_WAIT_MS): void {
     const state = this.#state
     const wasShared = state.mode === 'shared'
-    state.goOffline(this.#shared.clock.now(), reason)
+    state.goOffline(this.#shared.clock.now(), reason, this.#shared.silentSince)
     // Redis may have lost these charges. If it were told to take them back, it would take back those of other calls.
     if (reason !== 'silent') this.#calls.forgetUnsent()
     void this.#sendAll()
     if (!wasShared) return
     this.#shared.onChange(state.name, 'leased')
-    this.#tickLater(LEAST_WAIT_MS)
+    this.#tickLater(tickInMs)
   }
 
   #change(grant: Grant, what: Change['what']): void {

@@ -8,10 +8,10 @@
 import { ioredis } from '../../redis/client.ts'
 import type { Clock } from '../../time/clock.ts'
 import { inTime } from '../../time/in-time.ts'
-import { Batch, Postponed } from './outbox.ts'
+import { Batch, LEAST_WAIT_MS, Postponed } from './outbox.ts'
 import type { PeerDemand, Demand } from '../demand.ts'
 import { FormatLease } from './format-lease.ts'
-import { PartitionRegister } from './partition-register.ts'
+import { LOOK_EVERY_MS, PartitionRegister } from './partition-register.ts'
 import { InFlight } from '../in-flight.ts'
 import {
   type Grant,
@@ -119,6 +119,9 @@ export class RedisLedger implements Ledger {
   /** Why the last call failed, if none was answered since; and since when all calls have failed. */
   #failure: unknown
   #failingSince = Infinity
+  /** Since when nothing at all was answered, looks of the register included, and whether all partitions know. */
+  #silentSince = Infinity
+  #isSilent = false
   #isAway = false
   /** The most partitions that were kept by leases at the same time in this outage. */
   #mostLeased = 0
@@ -203,12 +206,14 @@ export class RedisLedger implements Ledger {
 
   #sharedBy(options: Pick<Shared, 'runner' | 'clock' | 'answerWithinMs' | 'onOutage' | 'stepTime'>): Shared {
     const wasConnected = () => this.#wasConnected
+    const silentSince = () => this.#silentSince
     const { gateway, prefix, shares } = this.#options
     const register = new PartitionRegister({
       ...options,
       gateway,
       key: `${prefix}:${FORMAT}:{register}:homes`,
       onLoss: (partition) => this.#onLoss(partition),
+      onAsked: (isAnswered) => this.#onAsked(isAnswered),
     })
     return {
       ...options,
@@ -222,6 +227,9 @@ export class RedisLedger implements Ledger {
       get wasConnected() {
         return wasConnected()
       },
+      get silentSince() {
+        return silentSince()
+      },
       tickEveryMs: (isShared) => {
         const perSecond = isShared ? TICKS_PER_SECOND : TICKS_PER_SECOND_AWAY
         return Math.max(TICK_MS, Math.ceil((this.#partitions.size / perSecond) * 1_000))
@@ -230,11 +238,13 @@ export class RedisLedger implements Ledger {
         this.#wasConnected = true
         this.#failure = undefined
         this.#failingSince = Infinity
+        this.#onAsked(true)
         if (isRight && this.#trustedAt === Infinity) this.#trustedAt = now + RESUME_AFTER_MS
       },
       onFailure: (error, isAgain) => {
         this.#failure = error
         this.#failingSince = Math.min(this.#failingSince, this.#clock.now())
+        this.#onAsked(false)
         if (isAgain) this.#judge()
       },
       onMissing: () => this.#tellLoss(),
@@ -250,6 +260,27 @@ export class RedisLedger implements Ledger {
       },
       onForgotten: (partition) => void this.#partitions.delete(partition),
     }
+  }
+
+  /**
+   * Redis has answered, or not. Each of many partitions ticks rarely, and one that is idle would not notice that Redis was away. It would go
+   * on to charge there, as soon as Redis is back, while others that have lost patience still spend what they had.
+   */
+  #onAsked(isAnswered: boolean): void {
+    if (isAnswered) {
+      this.#silentSince = Infinity
+      this.#isSilent = false
+      return
+    }
+    const now = this.#clock.now()
+    this.#silentSince = Math.min(this.#silentSince, now)
+    if (this.#isSilent || now - this.#silentSince < LOOK_EVERY_MS) return
+    this.#isSilent = true
+    const everyMs = this.#shared.tickEveryMs(false)
+    let n = 0
+    // They look for Redis one after the other, so that not all of them ask it at once when it is back.
+    for (const partition of this.#partitions.values())
+      partition.goOffline('silent', LEAST_WAIT_MS + (n++ / this.#partitions.size) * everyMs)
   }
 
   /** Whoever may grant again begins as if Redis had come back: what it knows of this format's charges may be old. */
