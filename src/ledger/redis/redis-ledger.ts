@@ -45,6 +45,11 @@ const TICKS_PER_SECOND = 500
 const TICKS_PER_SECOND_AWAY = 5_000
 /** A gateway that ends gives back the leases of at most so many partitions. Those of the others end by themselves. */
 const MOST_GOODBYES = 500
+/**
+ * One call of the script is asked for the usage of so many limits at most. All of thousands would take Redis longer than a command may
+ * take, or be more arguments than a function can take, and the partition would be taken for one without Redis.
+ */
+const MOST_ASKED = 200
 /** After so many calls of the script, one takes as long as ever. */
 const WARM_UP_CALLS = 20
 /** Redis counts as away only after it has answered nothing for so long: on a busy machine, some answers are late. */
@@ -109,6 +114,8 @@ export class RedisLedger implements Ledger {
   readonly #shared: Shared
   readonly #formats: FormatLease | undefined
   readonly #partitions = new Map<string, Partition>()
+  /** Charge sets that are asked for piece by piece. */
+  readonly #pieces = new WeakMap<ChargeSet, readonly ChargeSet[]>()
   #leased = 0
   #made = 0
   #wasConnected: boolean
@@ -396,7 +403,20 @@ export class RedisLedger implements Ledger {
   }
 
   async usage(chargeSet: ChargeSet): Promise<readonly LimitUsage[]> {
-    return (await this.charge(chargeSet, 0)).usage
+    if (chargeSet.limits.length <= MOST_ASKED) return (await this.charge(chargeSet, 0)).usage
+    const usage: LimitUsage[] = []
+    for (const some of this.#piecesOf(chargeSet)) usage.push(...(await this.charge(some, 0)).usage)
+    return usage
+  }
+
+  #piecesOf(chargeSet: ChargeSet): readonly ChargeSet[] {
+    return this.#pieces.getOrInsertComputed(chargeSet, ({ partition, account, limits, units }) =>
+      Array.from({ length: Math.ceil(limits.length / MOST_ASKED) }, (_, n) => {
+        const first = n * MOST_ASKED
+        const some = limits.slice(first, first + MOST_ASKED).map((limit, i) => ({ limit, units: units[first + i]! }))
+        return chargeSetOf(partition, some, account)
+      }),
+    )
   }
 
   async exchange(partition: string, queue: string, demands: readonly Demand[]): Promise<PeerDemand | undefined> {

@@ -181,3 +181,22 @@ it.each([0, 1, 4])(
   },
   120_000,
 )
+
+it('answers what is used of thousands of limits little by little, and goes on to share them', async () => {
+  const clock = new SimulatedClock()
+  const { ledger, connection, changes } = opened(clock)
+  await chargeAll(ledger, 1, chargeSets.slice(0, 4_000))
+  const all = chargeSetOf(
+    'organisation:acme',
+    chargeSets.slice(0, 4_000).map(({ limits }) => ({ limit: limits[0]! })),
+  )
+  connection.mostArguments = 0
+  for (let n = 0; n < 2; n++) {
+    const used = (await ledger.usage(all)).map((usage) => usage.used)
+    expect(used).toEqual(Array.from({ length: 4_000 }, () => 1))
+    expect(connection.mostArguments).toBeLessThan(MOST_ARGUMENTS)
+    await connection.pass(clock, 300)
+  }
+  expect(changes).toEqual([])
+  await ledger.close()
+}, 120_000)
