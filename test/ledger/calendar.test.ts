@@ -293,7 +293,41 @@ describe('a budget by the calendar, shared through Redis', () => {
     state.charge(now, now, 5)
     state.markUnreplicatedSince(now - 1_000, now)
     expect(state.unreplicated?.used(now)).toBe(5)
-    state.markUnreplicatedSince(now - HOUR, now)
+    state.markUnreplicatedSince(now - 3 * HOUR, now)
+    expect(state.unreplicated?.used(now)).toBe(5)
+    state.markUnreplicatedSince(now - 5 * HOUR, now)
     expect(state.unreplicated?.used(now)).toBe(65)
+  })
+
+  it('counts little twice when Redis comes back with a snapshot that is minutes old', async () => {
+    const clock = new SimulatedClock(Date.UTC(2026, 10, 10, 12))
+    const prefix = newPrefix()
+    const ledger = steppedLedger(redis, { clock, prefix })
+    const many = budget('month', {}, { requests: 100_000 })
+    let sent = 0
+    const send = async (calls: number): Promise<void> => {
+      const grant = await stepUntilDone(clock, Promise.resolve(ledger.charge(many, calls)))
+      sent += grant.granted
+      for (let n = 0; n < grant.granted; n++) ledger.commit(grant)
+    }
+    const pass = async (seconds: number, calls: number): Promise<void> => {
+      for (let n = 0; n < seconds; n++) {
+        if (calls > 0) await send(calls)
+        await clock.advance(1_000)
+        await redis.ping()
+      }
+    }
+    await send(1_000)
+    await pass(700, 0)
+    await ledger.usage(many)
+    const kept = new Map<string, Buffer>()
+    for (const key of await redis.keys(`${prefix}:3:{*`)) kept.set(key, await redis.dumpBuffer(key))
+    await pass(400, 1)
+    for (const [key, dump] of kept) await redis.restore(key, 0, dump, 'REPLACE')
+    await pass(4, 1)
+    const [usage] = await ledger.usage(many)
+    expect(usage!.used).toBeGreaterThanOrEqual(sent)
+    expect(usage!.used).toBeLessThanOrEqual(sent + 30)
+    await ledger.close()
   })
 })

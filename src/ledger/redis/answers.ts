@@ -1,6 +1,9 @@
-/** The times of answers are noted no closer together than this. */
+/** The times of answers are noted no closer together than this, and later kept no closer than the given part of their age. */
 const NOTE_EVERY_MS = 100
-const NOTES = 1_000
+const AGE_BETWEEN_NOTES = 1 / 100
+/** A note is kept for so long: Redis may come back with a snapshot, and by default it makes one an hour. */
+export const NOTED_MS = 4 * 3_600_000
+const NOTES_BETWEEN_THINNING = 500
 
 /** One call of the script. After each outage the numbers begin anew, which is a new era. */
 export interface NumberedCall {
@@ -20,6 +23,7 @@ export class CallNumbers {
   #remembered: number | undefined
   /** Redis's times of answers with their numbers, oldest first. */
   #notes: { number: number; at: number }[] = []
+  #thinnedTo = 0
 
   /** Redis answered the call of that number at its time `at`. */
   note(number: number, at: number): void {
@@ -27,7 +31,18 @@ export class CallNumbers {
     const last = this.#notes.at(-1)
     if (last !== undefined && at - last.at < NOTE_EVERY_MS) return
     this.#notes.push({ number, at })
-    if (this.#notes.length > NOTES) this.#notes.splice(0, NOTES / 2)
+    if (this.#notes.length >= this.#thinnedTo + NOTES_BETWEEN_THINNING) this.#thin(at)
+  }
+
+  #thin(now: number): void {
+    let before = -Infinity
+    this.#notes = this.#notes.filter(({ at }) => {
+      const ageMs = now - at
+      if (ageMs > NOTED_MS || at - before < ageMs * AGE_BETWEEN_NOTES) return false
+      before = at
+      return true
+    })
+    this.#thinnedTo = this.#notes.length
   }
 
   /** An answer had a wrong number: before that call, Redis had run `remembered` calls of this gateway. */
@@ -54,6 +69,7 @@ export class CallNumbers {
     this.#era++
     this.#ran = hasLost ? Infinity : remembered
     this.#notes = this.#notes.filter((note) => note.number <= remembered)
+    this.#thinnedTo = Math.min(this.#thinnedTo, this.#notes.length)
     this.#answered = number
     this.sent = number
     return hasLost ? { since } : undefined

@@ -2,9 +2,13 @@ import { Counter } from '../counter.ts'
 import type { Grant } from '../ledger.ts'
 import { BUCKETS, type Limit } from '../limit.ts'
 import type { CountedLimit } from '../limit-table.ts'
+import { NOTED_MS } from './answers.ts'
 
-/** For so long it is remembered when calls were charged to a window of the calendar, which itself tells only how many. */
-const RECENT_MS = 600_000
+/**
+ * For so long it is remembered when calls were charged to a window of the calendar, which itself tells only how many: exactly for the
+ * first of these, and in longer steps for the last.
+ */
+const RECENT_MS = [600_000, NOTED_MS]
 
 /** What one gateway knows of one limit that it shares with others through Redis. Amounts are units. */
 export class LimitState implements CountedLimit {
@@ -12,8 +16,8 @@ export class LimitState implements CountedLimit {
   readonly #isUntold: (grant: Grant) => boolean
   /** The calls of this gateway alone. */
   own: Counter
-  /** Of a calendar limit: the recent calls by when they were charged. */
-  #recent: Counter | undefined
+  /** Of a calendar limit: the recent calls by when they were charged, for as long as RECENT_MS says. */
+  #recent: Counter[] = []
   /** Of these, what Redis has not been told, or has forgotten. */
   unreplicated: Counter | undefined
   /** Units that Redis was told of in calls that it has not answered. */
@@ -36,7 +40,8 @@ export class LimitState implements CountedLimit {
     this.#isOffline = isOffline
     this.#isUntold = isUntold
     this.own = new Counter(limit)
-    if (limit.kind === 'calendar' && limit.windowMs > RECENT_MS) this.#recent = new Counter(recentOf(limit))
+    if (limit.kind === 'calendar' && limit.windowMs > RECENT_MS[0]!)
+      this.#recent = RECENT_MS.map((ms) => new Counter(recentOf(limit, ms)))
   }
 
   get limit(): Limit {
@@ -49,14 +54,14 @@ export class LimitState implements CountedLimit {
 
   charge(time: number, at: number, units: number): void {
     this.own.charge(time, at, units)
-    this.#recent?.charge(time, at, units)
+    for (const recent of this.#recent) recent.charge(time, at, units)
   }
 
   /** Redis lacks what was charged since then, or was renewed or committed. */
   markUnreplicatedSince(since: number, time: number): void {
-    const recent = this.#recent
+    const recent = this.#recent[RECENT_MS.findIndex((ms) => since >= time - ms)]
     const unreplicated = (this.unreplicated = new Counter(this.limit))
-    if (recent === undefined || since < time - RECENT_MS) {
+    if (recent === undefined) {
       // One bucket more than needed: ours begin a rounding error before or after those of Redis.
       const first = this.own.bucketOf(since) - 1
       for (const { bucket, units } of this.own.charges(time))
@@ -66,7 +71,7 @@ export class LimitState implements CountedLimit {
     const first = recent.bucketOf(since) - 1
     for (const { bucket, units } of recent.charges(time)) {
       if (bucket < first) continue
-      const aheadMs = bucket > recent.bucketOf(time) ? this.limit.inFlightLeaseMs : 0
+      const aheadMs = bucket >= recent.bucketOf(time) ? this.limit.inFlightLeaseMs : 0
       unreplicated.addCommitted(time, recent.startOf(bucket) - aheadMs, units, recent.startOf(bucket + 1) - time)
     }
   }
@@ -89,28 +94,28 @@ export class LimitState implements CountedLimit {
   /** Everything was counted by another clock. From now on it counts as charged at `time`. */
   rebase(time: number): void {
     this.own = movedTo(time, this.own)
-    if (this.#recent !== undefined) this.#recent = movedTo(time, this.#recent)
+    this.#recent = this.#recent.map((recent) => movedTo(time, recent))
     if (this.unreplicated !== undefined) this.unreplicated = movedTo(time, this.unreplicated)
   }
 
   commit(grant: Grant, units: number, time: number, laterMs: number): void {
     const { at } = grant
     this.own.commit(time, at, units, laterMs)
-    this.#recent?.commit(time, at, units, laterMs)
+    for (const recent of this.#recent) recent.commit(time, at, units, laterMs)
     if (this.#isUntold(grant)) this.unreplicatedCounter().commit(time, at, units, laterMs)
   }
 
   refund(grant: Grant, units: number, time: number): void {
     const { at } = grant
     this.own.refund(time, at, units)
-    this.#recent?.refund(time, at, units)
+    for (const recent of this.#recent) recent.refund(time, at, units)
     if (this.#isUntold(grant)) this.unreplicated?.refund(time, at, units)
   }
 
   owe(grant: Grant, units: number, time: number, laterMs: number): void {
     const { at } = grant
     this.own.addCommitted(time, at, units, laterMs)
-    this.#recent?.addCommitted(time, at, units, laterMs)
+    for (const recent of this.#recent) recent.addCommitted(time, at, units, laterMs)
     if (this.#isUntold(grant)) this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
     if (this.#isOffline()) this.lease = Math.max(0, this.lease - units)
   }
@@ -118,13 +123,13 @@ export class LimitState implements CountedLimit {
   renew(grant: Grant, units: number, time: number, to: number): void {
     const { at } = grant
     this.own.renew(time, at, to, units)
-    this.#recent?.renew(time, at, to, units)
+    for (const recent of this.#recent) recent.renew(time, at, to, units)
     if (this.#isUntold(grant)) this.unreplicatedCounter().renew(time, at, to, units)
   }
 }
 
-function recentOf(limit: Limit): Limit {
-  return { ...limit, kind: 'rolling', calendar: undefined, bucketMs: RECENT_MS / BUCKETS, kept: BUCKETS }
+function recentOf(limit: Limit, ms: number): Limit {
+  return { ...limit, kind: 'rolling', calendar: undefined, bucketMs: ms / BUCKETS, kept: BUCKETS }
 }
 
 function movedTo(time: number, counter: Counter): Counter {
