@@ -24,8 +24,12 @@ export class Flight {
   readonly generation: string
   /** Whether the request was sent to the upstream. */
   isSent = false
+  /** Whether it has ended. */
+  isOver = false
   /** Whether it ended because its client left. Then another read may have the answer that it would have had. */
   isLeft = false
+  /** How long its own call may wait to be sent, in milliseconds. Another may have more patience. */
+  patienceMs = Infinity
   #isOpen = true
   readonly #onOver: () => void
   #lastWaiterGone: Cancellation | undefined
@@ -61,6 +65,7 @@ export class Flight {
 
   end(landed: Landed | undefined): void {
     this.close()
+    this.isOver = true
     const waiting = [...this.#waiting]
     this.#waiting.clear()
     for (const land of waiting) land(landed)

@@ -131,14 +131,25 @@ export class CachedRead implements ResponseObserver {
         const status = { forwarded: this.#reason, isCollapsed: true }
         return { kind: 'hit', answer: this.#stored(landed.entry, 'collapsed', status), refresh: undefined }
       }
-      // The first of those that waited for a client that left takes its place, and the others wait for that one. What the gateway
-      // refused it would refuse each of them, one after the other.
-      if (other?.isLeft === true) return this.#joinOrAsk()
-      if (other === undefined) this.#flight = flights.begin(key, generation, call.clock.now())
+      // The first of those that waited takes the place of a client that left or had less patience, and the others wait for that one.
+      // What the gateway refused for another reason it would refuse each of them, one after the other.
+      const isGivenUp = other?.isOver === true && !other.isSent && other.patienceMs < this.#patienceMs
+      if (other?.isLeft === true || isGivenUp) return this.#joinOrAsk()
+      if (other === undefined) this.#begin(flights.begin(key, generation, call.clock.now()))
     }
     if (this.#entry === undefined) return { kind: 'miss', observer: this }
     this.conditions = validatorsOf(this.#entry)
     return { kind: 'revalidate', observer: this }
+  }
+
+  #begin(flight: Flight | undefined): void {
+    this.#flight = flight
+    if (flight !== undefined) flight.patienceMs = this.#patienceMs
+  }
+
+  get #patienceMs(): number {
+    const { maxWaitMs, timeoutMs } = this.#target.requestOptions
+    return Math.min(maxWaitMs, timeoutMs)
   }
 
   /** Tells the reads that wait, however the call ended. */
@@ -260,7 +271,7 @@ export class CachedRead implements ResponseObserver {
     observer.#isBackground = true
     observer.#reason = 'stale'
     observer.#entry = entry
-    observer.#flight = flight
+    observer.#begin(flight)
     observer.conditions = validatorsOf(entry)
     return { call, target, observer }
   }

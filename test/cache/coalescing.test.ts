@@ -308,6 +308,25 @@ describe('a read that waits for another', () => {
     expect(schedule.mock.calls.filter(([ms]) => ms === MAX_WAIT_MS).length).toBeLessThan(30)
   })
 
+  it('waits on for one of its kind where the first one had less patience', async () => {
+    const held = new Held()
+    const gateway = await startCached(held.answer, { upstream: { concurrency: { read: 1 } } })
+    const busy = gateway.read({}, '/items/busy')
+    await held.asked(1)
+    const impatient = gateway.read({ 'x-sluice-max-wait': '300ms' })
+    await expect.poll(() => gateway.clock.waits).toContain(300)
+    const others = Array.from({ length: 8 }, () => gateway.read())
+    await expect.poll(() => joined(gateway)).toBe(8)
+    await gateway.clock.advance(300)
+    expect((await impatient).status).toBe(429)
+    held.waiting[0]!.end()
+    await busy
+    await held.asked(2)
+    held.waiting[1]!.writeHead(200, FRESH).end('for all')
+    expect((await Promise.all(others)).map(({ body }) => body)).toEqual(others.map(() => 'for all'))
+    expect(gateway.upstream.seen).toHaveLength(2)
+  })
+
   it('goes on by itself when the other is still in the queue after the time that it may wait', async () => {
     const held = new Held()
     const gateway = await startCached(held.answer, {
