@@ -80,6 +80,7 @@ export class MemoryLedger implements Ledger {
   /** The partitions to which calls gave something back that may not be in their files. */
   readonly #givenBack = new Set<string>()
   #givenBackTimer: Timer | undefined
+  #isClosed = false
   readonly #pauses = new Pauses()
   /** By how much the wall clock is ahead of the other one, as far as windows of the calendar know. */
   #wallAheadMs: number
@@ -219,6 +220,7 @@ export class MemoryLedger implements Ledger {
    * process would grant the same quota again.
    */
   async close(): Promise<void> {
+    this.#isClosed = true
     this.#retryTimer?.cancel()
     this.#givenBackTimer?.cancel()
     this.#inFlight.close()
@@ -260,7 +262,8 @@ export class MemoryLedger implements Ledger {
 
   /** Many calls give back something. So their partition is not written for each of them. */
   #saveSoon({ partition }: ChargeSet): void {
-    if (this.#files === undefined) return
+    // Once it is closed, the folder may be another process's.
+    if (this.#files === undefined || this.#isClosed) return
     this.#givenBack.add(partition)
     this.#givenBackTimer ??= this.#clock.schedule(GIVEN_BACK_MS, () => {
       this.#givenBackTimer = undefined
@@ -269,7 +272,8 @@ export class MemoryLedger implements Ledger {
   }
 
   #saveEach(partitions: Set<string>): Promise<void> {
-    return forEachInTurns(partitions, MOST_SAVED_IN_A_TURN, this.#clock, (partition) => {
+    // Of a copy: what is added meanwhile would be written in the same pass, which then might never end.
+    return forEachInTurns([...partitions], MOST_SAVED_IN_A_TURN, this.#clock, (partition) => {
       // Meanwhile all may have been saved, and the folder be another process's.
       if (partitions.delete(partition) && this.#problem === undefined) this.#trySave(partition, this.#now())
     })

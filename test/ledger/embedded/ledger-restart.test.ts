@@ -243,12 +243,32 @@ describe('what calls give back, in the embedded ledger', () => {
     expect(usage!.used / USD).toBeLessThanOrEqual(used + 1)
   })
 
+  it('is written once in five seconds, though calls give back something while it is written', async () => {
+    const clock = new SimulatedClock(1e9)
+    const { ledger, written } = open(newFolder(), clock)
+    const clients = Array.from({ length: 40 }, (_, i) => chargeSetOf(`client:${i}`, [{ limit, units: USD / 1e3 }]))
+    for (const client of clients) ledger.refund(ledger.charge(client, 1))
+    const before = written.times
+    // Each turn that writes some of them ends with calls that give back something to all.
+    const { soon } = clock
+    let turns = 0
+    clock.soon = (run) => {
+      if (turns++ > 100) throw new Error('it is still written')
+      for (const client of clients) ledger.refund(ledger.charge(client, 1))
+      soon.call(clock, run)
+    }
+    await clock.advance(5_000)
+    expect(written.times - before).toBe(clients.length)
+  })
+
   it('is not written after the end of the ledger, when another process has the folder', async () => {
     const clock = new SimulatedClock(1e9)
     const { ledger, written } = open(newFolder(), clock)
+    const late = ledger.charge(costly, 1)
     ledger.refund(ledger.charge(costly, 1))
     await ledger.close()
     const atEnd = written.times
+    ledger.refund(late)
     await clock.advance(12_000)
     expect(written.times).toBe(atEnd)
   })
