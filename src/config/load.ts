@@ -80,13 +80,19 @@ export function parseConfig(
   const { document, lines, problems: unreadable } = readYaml(text)
   if (unreadable.length > 0) throw new ConfigError(source, unreadable)
   const references = replaceReferences(document, lookUpWith(env, folder, fetched, onFile))
-  const lost = lostNames(document)
-  references.problems.push(...lost)
   const raw = toPlain(document, source) ?? {}
-  const places = { whole: placesOf(document, references.whole), unresolved: placesOf(document, references.unresolved) }
-  const { config, problems } = validate(raw, { problems: references.problems, ...places })
-  const isReference = (problem: Problem): boolean => references.problems.includes(problem) && !lost.includes(problem)
-  const isIgnored = (problem: Problem): boolean => isReference(problem) && ignores(problem.path)
+  const { whole, unresolved } = references
+  const paths = pathsOf(document, new Set([...whole, ...unresolved.values()]))
+  const placesOf = (scalars: Iterable<Scalar>): Set<string> =>
+    new Set([...scalars].flatMap((scalar) => (paths.get(scalar) ?? []).map(pointer)))
+  const { config, problems } = validate(raw, {
+    problems: [...unresolved.keys(), ...lostNames(document)],
+    whole: placesOf(whole),
+    unresolved: placesOf(unresolved.values()),
+  })
+  // One that aliases repeat is ignored only where nobody uses its value at any of its places.
+  const isIgnored = (problem: Problem): boolean =>
+    unresolved.has(problem) && (paths.get(unresolved.get(problem)!) ?? [problem.path]).every(ignores)
   const found = problems.filter((problem) => !isIgnored(problem))
   // References were not fetched because of the other problems. To report each of them would only hide those.
   const others = found.filter((problem) => !references.unasked.has(problem))
@@ -123,13 +129,12 @@ export function checkConfig(raw: unknown, source: string): Config {
 }
 
 interface References {
-  problems: Problem[]
   /** The problems of references that would have been fetched if nothing else were wrong. */
   unasked: Set<Problem>
   /** Scalars that consist of one reference: their text may stand for a number. */
   whole: Set<Scalar>
-  /** Scalars with a reference that leads to nothing: they still have the text of the file. */
-  unresolved: Set<Scalar>
+  /** Problems of references that lead to nothing, and their scalars, which still have the text of the file. */
+  unresolved: Map<Problem, Scalar>
   /** The text in the file of each scalar that contained references, and what it resolved to. */
   origins: Map<Scalar, { text: string; found: Found }>
 }
@@ -139,10 +144,9 @@ const PLACE =
 
 function replaceReferences(document: Document, lookUp: LookUp): References {
   const references: References = {
-    problems: [],
     unasked: new Set(),
     whole: new Set(),
-    unresolved: new Set(),
+    unresolved: new Map(),
     origins: new Map(),
   }
   visit(document, {
@@ -154,8 +158,7 @@ function replaceReferences(document: Document, lookUp: LookUp): References {
         const isPlace = path[0] === 'store' || path[0] === 'secrets'
         const isUnasked = 'isUnasked' in resolution
         const problem = { path, message: isUnasked && isPlace ? PLACE : resolution.problem }
-        references.problems.push(problem)
-        references.unresolved.add(node)
+        references.unresolved.set(problem, node)
         if (isUnasked && !isPlace) references.unasked.add(problem)
         return
       }
@@ -168,17 +171,17 @@ function replaceReferences(document: Document, lookUp: LookUp): References {
 }
 
 /** Where these scalars stand: at their own places, and at those of aliases that lead to them. */
-function placesOf(document: Document, scalars: ReadonlySet<Scalar>): Set<string> {
-  const places = new Set<string>()
+function pathsOf(document: Document, scalars: ReadonlySet<Scalar>): Map<Scalar, Path[]> {
+  const paths = new Map<Scalar, Path[]>()
   const walk = (node: unknown, path: Path): void => {
     if (isAlias(node)) walk(node.resolve(document), path)
     else if (isSeq(node)) for (const [i, item] of node.items.entries()) walk(item, [...path, i])
     else if (isMap(node)) {
       for (const { key, value } of node.items) if (isScalar(key)) walk(value, [...path, String(key.value)])
-    } else if (scalars.has(node as Scalar)) places.add(pointer(path))
+    } else if (scalars.has(node as Scalar)) paths.getOrInsertComputed(node as Scalar, () => []).push(path)
   }
   if (scalars.size > 0) walk(document.contents, [])
-  return places
+  return paths
 }
 
 /** Tells each secret the text with references that it came from, so that it can be followed. */

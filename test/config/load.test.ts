@@ -715,6 +715,14 @@ metrics: { maxClients: *p }
     expect([port.server.port, port.metrics.maxClients]).toEqual([8181, 8181])
   })
 
+  it('in a reference is told where it is ignored, if an alias repeats it where it is not', () => {
+    const text = `${VALID}admin: { token: &t '\${env:NOPE}' }\nwebhooks: { ops: { url: *t } }`
+    const parse = (ignored: readonly string[]) => () =>
+      parseConfig(text, { env: { KEY: 'k' }, ignores: ([first]) => ignored.includes(String(first)) })
+    expect(parse(['admin'])).toThrow('admin.token: the environment variable NOPE is not set')
+    expect(parse(['admin', 'webhooks'])).not.toThrow()
+  })
+
   it('in a preset hides nothing that does not depend on it', () => {
     const text = VALID.replace('preset: harness', 'preset: harnes\n    retry: { baseDelay: 90s }')
     expect(problemsOf(text).join()).toContain('retry.baseDelay: must not be longer than retry.maxDelay')
