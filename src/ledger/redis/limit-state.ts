@@ -20,8 +20,6 @@ export class LimitState implements CountedLimit {
   #recent: Counter[] = []
   /** Of these, what Redis has not been told, or has forgotten. */
   unreplicated: Counter | undefined
-  /** Units that Redis was told of in calls that it has not answered. */
-  inDoubt = 0
   /** Set aside for this gateway in Redis, for when Redis can't be asked. */
   lease = 0
   /** Until then, by our clock, Redis sets it aside. */
@@ -83,7 +81,7 @@ export class LimitState implements CountedLimit {
 
   /** What Redis keeps for own calls: those that it knows of, and the lease. What was spent of the lease comes back by itself. */
   reserved(time: number): number {
-    const known = this.used(time) - (this.unreplicated?.used(time) ?? 0) - this.inDoubt
+    const known = this.used(time) - (this.unreplicated?.used(time) ?? 0)
     return Math.max(0, known) + this.reserve
   }
 

@@ -1,9 +1,10 @@
+import type { Charges } from '../counter.ts'
 import type { Grant, LimitUsage, ChargeSet } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
 import { LimitTable, Pauses } from '../limit-table.ts'
 import { Schedule } from '../schedule.ts'
 import type { PartitionShares } from '../shares.ts'
-import { CallNumbers, type NumberedCall, RedisClock } from './answers.ts'
+import { CallNumbers, RedisClock } from './answers.ts'
 import { LimitState } from './limit-state.ts'
 
 /** How long a gateway that gets no answer spends its leases only: for so long Redis may be there for all others. */
@@ -64,9 +65,6 @@ export class PartitionState {
   #link: Link = { kind: 'shared' }
   /** What was spent of leases until then was told to Redis, or is told before all else, by Redis's clock. */
   #takenAt = -Infinity
-  /** What was told in calls that Redis has not answered. */
-  #doubtful: { readonly chargeSet: ChargeSet; readonly additions: readonly Addition[]; readonly call: NumberedCall }[] =
-    []
 
   constructor(name: string, shares?: PartitionShares) {
     this.name = name
@@ -221,7 +219,6 @@ export class PartitionState {
    */
   reconnect(number: number, now: number, graceMs: number, isOnly = false): boolean {
     const lost = this.numbers.reconnect(number)
-    this.#settleDoubts(now)
     const link = this.#link
     if (link.kind === 'shared') return lost !== undefined
     if (lost !== undefined) {
@@ -284,53 +281,24 @@ export class PartitionState {
   }
 
   /** Takes everything that is unreplicated, by limit. If it can't be told to Redis, the caller must restore it. */
-  takeUnreplicated(chargeSet: ChargeSet, now: number): Addition[] {
+  takeUnreplicated(chargeSet: ChargeSet, now: number): Charges[][] {
     const time = this.time(now)
     this.#takenAt = time
-    return this.limitsOf(chargeSet).flatMap((state, limit) => {
+    return this.limitsOf(chargeSet).map((state) => {
       const charges = state.unreplicated?.charges(time) ?? []
       state.unreplicated = undefined
-      return charges.map(({ bucket, units }) => ({ limit, bucket, units }))
+      return charges
     })
-  }
-
-  /** How many buckets are unreplicated. */
-  unreplicatedOf(chargeSet: ChargeSet, now: number): number {
-    const time = this.time(now)
-    return this.limitsOf(chargeSet).reduce((sum, state) => sum + (state.unreplicated?.charges(time).length ?? 0), 0)
   }
 
   isUnreplicated(chargeSet: ChargeSet): boolean {
     return this.limitsOf(chargeSet).some(({ unreplicated }) => unreplicated !== undefined)
   }
 
-  restoreUnreplicated(chargeSet: ChargeSet, additions: readonly Addition[], now: number): void {
+  restoreUnreplicated(chargeSet: ChargeSet, unreplicated: readonly (readonly Charges[])[], now: number): void {
     const time = this.time(now)
-    const limits = this.limitsOf(chargeSet)
-    for (const { limit, bucket, units } of additions) limits[limit]!.unreplicatedCounter().restore(time, bucket, units)
-  }
-
-  /** Redis has not answered the call that told it this. If it ran that call nevertheless, it must not be told again. */
-  doubtAdditions(chargeSet: ChargeSet, additions: readonly Addition[], call: NumberedCall, now: number): void {
-    const limits = this.limitsOf(chargeSet)
-    for (const { limit, units } of additions) limits[limit]!.inDoubt += units
-    this.#doubtful.push({ chargeSet, additions, call })
-    this.#settleDoubts(now)
-  }
-
-  #settleDoubts(now: number): void {
-    const doubtful = this.#doubtful
-    this.#doubtful = []
-    for (const one of doubtful) {
-      const { chargeSet, additions, call } = one
-      const hasRun = this.numbers.hasRun(call)
-      if (hasRun === undefined) {
-        this.#doubtful.push(one)
-        continue
-      }
-      const limits = this.limitsOf(chargeSet)
-      for (const { limit, units } of additions) limits[limit]!.inDoubt -= units
-      if (!hasRun) this.restoreUnreplicated(chargeSet, additions, now)
+    for (const [i, state] of this.limitsOf(chargeSet).entries()) {
+      for (const { bucket, units } of unreplicated[i]!) state.unreplicatedCounter().restore(time, bucket, units)
     }
   }
 
@@ -433,13 +401,6 @@ export class PartitionState {
 function laterGrace(grace: Grace, reason: OfflineReason): Grace {
   if (reason === 'lacking' || grace === 'needed') return 'needed'
   return reason === 'disconnected' ? 'doubt' : grace
-}
-
-/** Units that Redis lacks in a bucket of the limit of that number. */
-export interface Addition {
-  readonly limit: number
-  readonly bucket: number
-  readonly units: number
 }
 
 interface Spent {

@@ -22,7 +22,7 @@ import {
 } from './outbox.ts'
 import type { PartitionShares } from '../shares.ts'
 import { PartitionCalls, type PartitionKeys, type Shared, TICK_MS } from './partition-calls.ts'
-import { type Addition, type OfflineReason, PartitionState } from './partition-state.ts'
+import { type OfflineReason, PartitionState } from './partition-state.ts'
 import { type Argument, FAREWELL_MS, pauseFieldOf, type Reply } from './protocol.ts'
 import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf, withCommitted } from './reply.ts'
 
@@ -32,11 +32,6 @@ import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf, withCommitted } from './
  * about 20 ms, in which it does nothing else. So with fewer limits in a call, Redis has more to do, and with more the call is late.
  */
 const MOST_LIMITS = 400
-/**
- * One call of the script tells of so many buckets that Redis lacks at most: some milliseconds of Redis. All buckets of hundreds of limits
- * would take it longer than a command may take.
- */
-const MOST_ADDED = 1_000
 /** A lease that was not renewed for so long is given to others. */
 const TERM_TICKS = 12
 /** To renew the leases of very many limits takes long. After that the gateway rests so many times as long, so that Redis has time for calls. */
@@ -448,8 +443,7 @@ export class Partition {
   async #reconcile(all: readonly ChargeSet[], termMs: number, tick: number): Promise<void> {
     const state = this.#state
     // What takes several calls of the script is told in one after the other, so that no answer is late, and charges wait meanwhile.
-    const added = state.unreplicatedOf(all[0]!, this.#shared.clock.now())
-    const isOne = all.length === 1 && added <= MOST_ADDED && this.#outbox.isLittle
+    const isOne = all.length === 1 && this.#outbox.isLittle
     if (!isOne || this.#shared.clock.now() < state.resumeAt!) {
       for (const some of all) {
         await this.#tell(some, { termMs, isClaim: true })
@@ -477,32 +471,18 @@ export class Partition {
     await Promise.all(telling)
   }
 
-  async #tell(some: ChargeSet, leases: Leases): Promise<void> {
+  async #tell(some: ChargeSet, leases: { readonly termMs: number; readonly isClaim: boolean }): Promise<void> {
     const state = this.#state
-    const { clock } = this.#shared
-    const unreplicated = state.takeUnreplicated(some, clock.now())
-    while (unreplicated.length > MOST_ADDED) {
-      const isTold = await this.#add(some, unreplicated.splice(0, MOST_ADDED)).catch((error: unknown) => {
-        state.restoreUnreplicated(some, unreplicated, clock.now())
-        throw error
-      })
-      if (!isTold) return state.restoreUnreplicated(some, unreplicated, clock.now())
-    }
-    await this.#add(some, unreplicated, leases)
-  }
-
-  /** Returns whether Redis did it. If it does not answer, the next answer will show that. */
-  async #add(some: ChargeSet, additions: readonly Addition[], leases?: Leases): Promise<boolean> {
-    const state = this.#state
-    const call = state.numbers.next
-    const args = additions.map(({ limit, bucket, units }): Argument[] => [limit + 1, bucket, units])
-    let isTold = false
-    try {
-      isTold = (await this.#calls.call(some, { additions: args, ...leases })) !== undefined
-      return isTold
-    } finally {
-      if (!isTold) state.doubtAdditions(some, additions, call, this.#shared.clock.now())
-    }
+    const unreplicated = state.takeUnreplicated(some, this.#shared.clock.now())
+    const additions = unreplicated.flatMap((charges, i) =>
+      charges.map(({ bucket, units }): Argument[] => [i + 1, bucket, units]),
+    )
+    const restore = (): void => state.restoreUnreplicated(some, unreplicated, this.#shared.clock.now())
+    const reply = await this.#calls.call(some, { additions, ...leases }).catch((error: unknown) => {
+      restore()
+      throw error
+    })
+    if (reply === undefined) restore()
   }
 
   #allOf(): readonly ChargeSet[] {
@@ -545,11 +525,6 @@ const UNITS = new WeakMap<Limit, ChargeSet>()
 /** A time before all that a limit still counts, whatever the clocks of this gateway and of Redis differ by. */
 function longBefore(time: number, { windowMs, inFlightLeaseMs }: Limit): number {
   return time - 4 * (windowMs + inFlightLeaseMs) - 10_000
-}
-
-interface Leases {
-  readonly termMs: number
-  readonly isClaim: boolean
 }
 
 interface Held {
