@@ -27,7 +27,6 @@ export const BEYOND_UNITS = [
   'test/ledger/redis/formats.test.ts',
   'test/ledger/redis/many-limits.test.ts',
   'test/ledger/redis/many-partitions.test.ts',
-  'test/ledger/redis/settled-in-an-outage.test.ts',
   'test/ledger/redis/many-units.test.ts',
   'test/ledger/regions/home.test.ts',
   'test/ledger/regions/redis-home.test.ts',

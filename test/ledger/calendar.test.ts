@@ -285,8 +285,7 @@ describe('a budget by the calendar, shared through Redis', () => {
 
   it('counts again only what was charged lately, when Redis has lost its latest writes', () => {
     const [limit] = month.limits
-    const never = (): boolean => false
-    const state = new LimitState(limit!, never, never)
+    const state = new LimitState(limit!, () => false)
     const begin = Date.parse('2026-06-01T12:00Z')
     state.charge(begin, begin, 60)
     const now = begin + 20 * DAY

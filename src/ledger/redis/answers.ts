@@ -5,19 +5,10 @@ const AGE_BETWEEN_NOTES = 1 / 100
 export const NOTED_MS = 4 * 3_600_000
 const NOTES_BETWEEN_THINNING = 500
 
-/** One call of the script. After each outage the numbers begin anew, which is a new era. */
-export interface NumberedCall {
-  readonly era: number
-  readonly number: number
-}
-
 /** The numbers of this gateway's calls of the script, by which it notices what Redis has lost. */
 export class CallNumbers {
   /** The number of the last call sent, and of the last one answered. */
   sent = 0
-  #era = 0
-  /** The last call that Redis had run of the era before; Infinity if it has lost some, so that all is told anew. */
-  #ran = 0
   #answered = 0
   /** How many calls Redis remembered when it first answered with a wrong number. */
   #remembered: number | undefined
@@ -50,24 +41,12 @@ export class CallNumbers {
     this.#remembered ??= remembered
   }
 
-  /** The call that is sent next. */
-  get next(): NumberedCall {
-    return { era: this.#era, number: this.sent + 1 }
-  }
-
-  /** Whether Redis has run a call that was not answered; undefined until it answers again. */
-  hasRun({ era, number }: NumberedCall): boolean | undefined {
-    return era === this.#era ? undefined : number <= this.#ran
-  }
-
   /** Redis answered the call of that number, which is right from now on. Returns since when Redis has lost writes, if it has. */
   reconnect(number: number): { readonly since: number } | undefined {
     const remembered = this.#remembered ?? number - 1
     const since = this.#notes.findLast((note) => note.number <= remembered)?.at ?? -Infinity
     const hasLost = remembered < this.#answered
     this.#remembered = undefined
-    this.#era++
-    this.#ran = hasLost ? Infinity : remembered
     this.#notes = this.#notes.filter((note) => note.number <= remembered)
     this.#thinnedTo = Math.min(this.#thinnedTo, this.#notes.length)
     this.#answered = number

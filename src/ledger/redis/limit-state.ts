@@ -13,7 +13,6 @@ const RECENT_MS = [600_000, NOTED_MS]
 /** What one gateway knows of one limit that it shares with others through Redis. Amounts are units. */
 export class LimitState implements CountedLimit {
   readonly #isOffline: () => boolean
-  readonly #isUntold: (grant: Grant) => boolean
   /** The calls of this gateway alone. */
   own: Counter
   /** Of a calendar limit: the recent calls by when they were charged, for as long as RECENT_MS says. */
@@ -33,10 +32,8 @@ export class LimitState implements CountedLimit {
   /** The most that this gateway's own calls may count while all gateways are without Redis. */
   cap = 0
 
-  /** `isUntold`: whether Redis still has to be told of a grant, so that what becomes of its calls is told with it. */
-  constructor(limit: Limit, isOffline: () => boolean, isUntold: (grant: Grant) => boolean) {
+  constructor(limit: Limit, isOffline: () => boolean) {
     this.#isOffline = isOffline
-    this.#isUntold = isUntold
     this.own = new Counter(limit)
     if (limit.kind === 'calendar' && limit.windowMs > RECENT_MS[0]!)
       this.#recent = RECENT_MS.map((ms) => new Counter(recentOf(limit, ms)))
@@ -96,33 +93,35 @@ export class LimitState implements CountedLimit {
     if (this.unreplicated !== undefined) this.unreplicated = movedTo(time, this.unreplicated)
   }
 
-  commit(grant: Grant, units: number, time: number, laterMs: number): void {
-    const { at } = grant
+  commit({ at, isLocal }: Grant, units: number, time: number, laterMs: number): void {
     this.own.commit(time, at, units, laterMs)
     for (const recent of this.#recent) recent.commit(time, at, units, laterMs)
-    if (this.#isUntold(grant)) this.unreplicatedCounter().commit(time, at, units, laterMs)
+    if (!this.#isOffline()) return
+    // Where Redis counts the call already it will count it twice for a while: more than there was, never less.
+    if (isLocal) this.unreplicatedCounter().commit(time, at, units, laterMs)
+    else this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
   }
 
-  refund(grant: Grant, units: number, time: number): void {
-    const { at } = grant
+  refund({ at, isLocal }: Grant, units: number, time: number): void {
     this.own.refund(time, at, units)
     for (const recent of this.#recent) recent.refund(time, at, units)
-    if (this.#isUntold(grant)) this.unreplicated?.refund(time, at, units)
+    if (isLocal && this.#isOffline()) this.unreplicated?.refund(time, at, units)
   }
 
-  owe(grant: Grant, units: number, time: number, laterMs: number): void {
-    const { at } = grant
+  owe({ at }: Grant, units: number, time: number, laterMs: number): void {
     this.own.addCommitted(time, at, units, laterMs)
     for (const recent of this.#recent) recent.addCommitted(time, at, units, laterMs)
-    if (this.#isUntold(grant)) this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
-    if (this.#isOffline()) this.lease = Math.max(0, this.lease - units)
+    if (!this.#isOffline()) return
+    this.unreplicatedCounter().addCommitted(time, at, units, laterMs)
+    this.lease = Math.max(0, this.lease - units)
   }
 
-  renew(grant: Grant, units: number, time: number, to: number): void {
-    const { at } = grant
+  renew({ at, isLocal }: Grant, units: number, time: number, to: number): void {
     this.own.renew(time, at, to, units)
     for (const recent of this.#recent) recent.renew(time, at, to, units)
-    if (this.#isUntold(grant)) this.unreplicatedCounter().renew(time, at, to, units)
+    if (!this.#isOffline()) return
+    if (isLocal) this.unreplicatedCounter().renew(time, at, to, units)
+    else this.unreplicatedCounter().charge(time, to, units)
   }
 }
 

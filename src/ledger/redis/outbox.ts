@@ -2,7 +2,6 @@ import type { Clock, Timer } from '../../time/clock.ts'
 import { type Member, Roster } from '../../time/roster.ts'
 import type { ChargeSet, Grant, LimitUsage, StoreUnavailableError, Turn, UpstreamFeedback } from '../ledger.ts'
 import type { Limit } from '../limit.ts'
-import type { CallNumbers, NumberedCall } from './answers.ts'
 
 /** An argument of a script. */
 export type Argument = string | number
@@ -23,13 +22,6 @@ export const LITTLE = 0.25
 const DEFERRED = 0.01
 /** No more commits of a charge set, and no more charge sets of a partition, are deferred, so that they need little memory. */
 const MOST_DEFERRED = 8
-/** One call of the script tells of so many charge sets at most: for each it is given a number for every limit of all of them. */
-export const MOST_TOLD = 32
-/**
- * The most grants that one call of the script renews, and the most changes that it is told when Redis is back: about a millisecond of
- * Redis. All of very many would be more arguments than a function can take.
- */
-export const MOST_RENEWED = 1_000
 
 /** What becomes of calls that were charged at `at`, in the words of the script. */
 export interface Change {
@@ -64,10 +56,6 @@ export class Outbox {
   #ended: EndedCalls[] = []
   /** Batches that are sent at the end of this turn of the event loop. */
   #charging: Batch[] = []
-  /** Batches with which calls were sent that Redis has not answered, the oldest first. */
-  #doubtful: { readonly batch: Batch; readonly call: NumberedCall }[] = []
-  /** What is to be told of grants that were renewed while Redis was away. */
-  #renewals = new WeakMap<Grant, Renewal>()
 
   constructor(clock: Clock, postponed: Postponed, send: (batch: Batch) => void) {
     this.#clock = clock
@@ -130,7 +118,7 @@ export class Outbox {
   }
 
   /** Takes out a batch that is sent now, and what goes with it: batches without a charge, and commits that are eligible, or with `isAll` all. */
-  take(batch: Batch | undefined, isAll: boolean): Batch[] {
+  take(batch: Batch, isAll: boolean): Batch[] {
     const now = this.#clock.now()
     let surplus = this.#ended.length - MOST_DEFERRED
     const deferred: EndedCalls[] = []
@@ -164,91 +152,6 @@ export class Outbox {
     return taken
   }
 
-  /**
-   * Redis is away: takes the charges out of a batch. What became of calls is kept until Redis answers again. What answers said is dropped,
-   * because it would be old by then.
-   */
-  withhold(batch: Batch): Waiting[] {
-    this.#postponed.remove(batch)
-    const { ended } = this.#unsentOf(batch.chargeSet)
-    if (ended !== undefined) this.#postponed.remove(ended)
-    batch.turn = undefined
-    batch.dropFeedback()
-    return batch.waiting.splice(0)
-  }
-
-  /** Redis is away, and a grant of which it knows is renewed. However often that is, it is told once. */
-  keepRenewed(grant: Grant, to: number): void {
-    const { part, at, uncommitted: calls, open } = grant
-    const known = this.#renewals.get(grant)
-    if (known?.to === at && known.calls === calls && known.open === open) {
-      known.to = to
-      return
-    }
-    const renewal = { at, calls, to, open }
-    this.batchOf(part).renewed.push(renewal)
-    this.#renewals.set(grant, renewal)
-  }
-
-  /** A call was not answered. What it told is told again if Redis has not run it. */
-  doubt(batch: Batch, call: NumberedCall, numbers: CallNumbers): void {
-    const hasRun = numbers.hasRun(call)
-    if (hasRun === undefined) this.#doubtful.push({ batch, call })
-    else if (!hasRun) this.putBack(batch)
-  }
-
-  /** What a batch tells of calls was not told. */
-  putBack({ chargeSet, renewed, ended }: Batch): void {
-    if (renewed.length === 0 && ended.length === 0) return
-    const batch = this.batchOf(chargeSet)
-    batch.renewed.unshift(...renewed)
-    batch.ended.unshift(...ended)
-  }
-
-  /** Redis answers again. What it has lost is told from the counters, as it is by now, and nothing of it a second time from here. */
-  recover(hasLost: boolean, numbers: CallNumbers): void {
-    const doubtful = this.#doubtful
-    this.#doubtful = []
-    if (hasLost) this.takeAll()
-    else for (const { batch, call } of doubtful.toReversed()) if (numbers.hasRun(call) === false) this.putBack(batch)
-  }
-
-  /** Whether no more waits to be told than one call of the script, or two, may tell. */
-  get isLittle(): boolean {
-    let changes = 0
-    for (const { renewed, ended } of this.#batches) changes += renewed.length + ended.length
-    for (const { ended } of this.#ended) changes += ended.length
-    return changes <= MOST_RENEWED && this.#batches.length + this.#ended.length <= MOST_TOLD
-  }
-
-  /**
-   * Takes out everything, while nothing waits to be charged: batches for one call of the script after the other. Renewals come first,
-   * because what else became of these calls is told as of their new times.
-   */
-  takeAll(): Batch[][] {
-    this.#renewals = new WeakMap()
-    const batches = this.take(undefined, true)
-    const pieces = [
-      ...batches.flatMap(({ chargeSet, renewed }) => piecesOf(renewed).map((some) => new Batch(chargeSet, some))),
-      ...batches.flatMap(({ chargeSet, ended }) => piecesOf(ended).map((some) => new Batch(chargeSet, [], some))),
-    ]
-    const calls: Batch[][] = []
-    let changes = 0
-    for (const piece of pieces) {
-      const size = piece.renewed.length + piece.ended.length
-      const last = calls.at(-1)
-      const isRoom = last !== undefined && last.length < MOST_TOLD && changes + size <= MOST_RENEWED
-      if (isRoom && last.every(({ chargeSet }) => chargeSet !== piece.chargeSet)) {
-        last.push(piece)
-        changes += size
-      } else {
-        calls.push([piece])
-        changes = size
-      }
-    }
-    return calls
-  }
-
   readonly #onTurnEnd = (): void => {
     const batches = this.#charging
     this.#charging = []
@@ -262,7 +165,7 @@ export class Outbox {
 /** What is to be sent of one charge set. */
 class Due implements Member<Due> {
   readonly chargeSet: ChargeSet
-  readonly ended: Ended[]
+  readonly ended: Ended[] = []
   /** By when it is sent even without a charge: Infinity unless it waits. Then `delayMs` is the duration that it was given. */
   dueAt = Infinity
   delayMs = 0
@@ -270,9 +173,8 @@ class Due implements Member<Due> {
   after: Due | undefined
   isListed = false
 
-  constructor(chargeSet: ChargeSet, ended: Ended[] = []) {
+  constructor(chargeSet: ChargeSet) {
     this.chargeSet = chargeSet
-    this.ended = ended
   }
 }
 
@@ -385,41 +287,17 @@ export interface Waiting {
   reject(error: StoreUnavailableError): void
 }
 
-/** The charge of `calls` without response headers, and of `open` ones that are not over, moves from `at` to `to`. */
-interface Renewal {
-  readonly at: number
-  readonly calls: number
-  readonly open: number
-  to: number
-}
-
-function piecesOf<T>(changes: readonly T[]): T[][] {
-  return Array.from({ length: Math.ceil(changes.length / MOST_RENEWED) }, (_, i) =>
-    changes.slice(i * MOST_RENEWED, (i + 1) * MOST_RENEWED),
-  )
-}
-
 /** What is to be done for one charge set in one call of the script. */
 export class Batch extends Due {
   /** The turn of the calls among them that have waited. Only one queue charges a charge set, and one charge at a time. */
   turn: Turn | undefined
   readonly waiting: Waiting[] = []
-  readonly renewed: Renewal[]
+  readonly renewed: { at: number; calls: number; to: number; open: number }[] = []
   /** What answers say; `counted` has only the latest count of each limit. */
   readonly feedback: Argument[][] = []
   readonly counted = new Map<string, Argument[]>()
   /** Whether it is sent at the end of this turn of the event loop. */
   isSentSoon = false
-
-  constructor(chargeSet: ChargeSet, renewed: Renewal[] = [], ended: Ended[] = []) {
-    super(chargeSet, ended)
-    this.renewed = renewed
-  }
-
-  dropFeedback(): void {
-    this.feedback.length = 0
-    this.counted.clear()
-  }
 
   addFeedback(chargedAt: number, feedback: UpstreamFeedback, pauseField: string): void {
     const at = micros(chargedAt)

@@ -142,10 +142,7 @@ export class PartitionCalls {
     const isOnly = this.#isUsed === false
     this.#isUsed = true
     this.#shared.register.note(state.name)
-    if (isProbe) {
-      const hasLost = state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
-      this.#outbox.recover(hasLost, state.numbers)
-    }
+    if (isProbe) state.reconnect(number, now, RESUME_AFTER_MS, isOnly)
     state.numbers.note(number, micros / 1_000)
     state.lease(chargeSet, (i) => leaseOf(reply, i), sentAt, termMs)
     return reply

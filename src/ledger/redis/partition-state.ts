@@ -1,11 +1,11 @@
 import type { Charges } from '../counter.ts'
 import type { Grant, LimitUsage, ChargeSet } from '../ledger.ts'
-import type { Limit } from '../limit.ts'
 import { LimitTable, Pauses } from '../limit-table.ts'
 import { Schedule } from '../schedule.ts'
 import type { PartitionShares } from '../shares.ts'
 import { CallNumbers, RedisClock } from './answers.ts'
 import { LimitState } from './limit-state.ts'
+import { type Ended, outlastsCharge } from './outbox.ts'
 
 /** How long a gateway that gets no answer spends its leases only: for so long Redis may be there for all others. */
 const PATIENCE_MS = 1_000
@@ -60,11 +60,9 @@ export class PartitionState {
   readonly pauses = new Pauses()
   /** What of each limit the region may use, where quotas are split over regions. */
   readonly shares: PartitionShares | undefined
-  readonly #limits = new LimitTable<LimitState>((limit) => this.#stateOf(limit))
+  readonly #limits = new LimitTable<LimitState>((limit) => new LimitState(limit, () => this.mode === 'leased'))
   readonly #clock = new RedisClock()
   #link: Link = { kind: 'shared' }
-  /** What was spent of leases until then was told to Redis, or is told before all else, by Redis's clock. */
-  #takenAt = -Infinity
 
   constructor(name: string, shares?: PartitionShares) {
     this.name = name
@@ -74,19 +72,6 @@ export class PartitionState {
   /** `shared` while charges are made in Redis, `leased` while only leases are spent. */
   get mode(): 'shared' | 'leased' {
     return this.#link.kind === 'shared' ? 'shared' : 'leased'
-  }
-
-  #stateOf(limit: Limit): LimitState {
-    return new LimitState(
-      limit,
-      () => this.mode === 'leased',
-      (grant) => this.isUntold(grant),
-    )
-  }
-
-  /** Whether Redis will be told of the grant together with what becomes of its calls. Of all others it is told that afterwards. */
-  isUntold({ isLocal, chargedAt }: Grant): boolean {
-    return isLocal && this.mode === 'leased' && chargedAt > this.#takenAt
   }
 
   /** When charges may go to Redis again, by our clock; undefined unless Redis answers again. */
@@ -215,12 +200,11 @@ export class PartitionState {
   /**
    * Redis answers again; `number` is that of the call that it answered. What it lacks of ours is unreplicated from now on. If others
    * may have something to tell Redis, too, charges have to wait `graceMs` for that. `isOnly`: no other gateway uses the partition.
-   * Returns whether Redis has lost something.
    */
-  reconnect(number: number, now: number, graceMs: number, isOnly = false): boolean {
+  reconnect(number: number, now: number, graceMs: number, isOnly = false): void {
     const lost = this.numbers.reconnect(number)
     const link = this.#link
-    if (link.kind === 'shared') return lost !== undefined
+    if (link.kind === 'shared') return
     if (lost !== undefined) {
       link.grace = 'needed'
       this.#markUnreplicatedSince(lost.since, now)
@@ -235,7 +219,6 @@ export class PartitionState {
     const wasBrief = !isAlone && now - since < BRIEF_MS
     const at = (wasBrief || isOnly) && grace === 'none' ? now : now + graceMs
     this.#link = { kind: 'resuming', since, at, isAlone, grace }
-    return lost !== undefined
   }
 
   /** Charges are made in Redis again. */
@@ -283,7 +266,6 @@ export class PartitionState {
   /** Takes everything that is unreplicated, by limit. If it can't be told to Redis, the caller must restore it. */
   takeUnreplicated(chargeSet: ChargeSet, now: number): Charges[][] {
     const time = this.time(now)
-    this.#takenAt = time
     return this.limitsOf(chargeSet).map((state) => {
       const charges = state.unreplicated?.charges(time) ?? []
       state.unreplicated = undefined
@@ -388,6 +370,29 @@ export class PartitionState {
 
   renew(grant: Grant, to: number, now: number): void {
     this.#limits.renew(grant, this.time(now), to)
+  }
+
+  /** Redis may not have been told of these commits. Calls that ended later than their charge says may then leave its count too soon. */
+  addUnreplicatedCommit(chargeSet: ChargeSet, ended: Ended, now: number): void {
+    const { what, at, calls, latest } = ended
+    if (what === 'refund' || what === 'leave') return
+    const time = this.time(now)
+    for (const [i, state] of this.limitsOf(chargeSet).entries()) {
+      const { kind, countingToleranceMs } = state.limit
+      if (kind === 'concurrent' || !outlastsCharge(ended, state.limit)) continue
+      const laterMs = latest - time + (what === 'abandon' ? countingToleranceMs : 0)
+      state.unreplicatedCounter().addCommitted(time, at, calls * chargeSet.units[i]!, laterMs)
+    }
+  }
+
+  /** Redis may not have been told of this renewal. */
+  addUnreplicatedRenewal(chargeSet: ChargeSet, to: number, calls: number, open: number, now: number): void {
+    const time = this.time(now)
+    for (const [i, state] of this.limitsOf(chargeSet).entries()) {
+      const { kind } = state.limit
+      if (kind === 'smoothing') continue
+      state.unreplicatedCounter().charge(time, to, (kind === 'concurrent' ? open : calls) * chargeSet.units[i]!)
+    }
   }
 
   /** Whether nothing of this gateway counts any more. */

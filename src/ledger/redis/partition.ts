@@ -9,17 +9,7 @@ import {
   type Turn,
   type UpstreamFeedback,
 } from '../ledger.ts'
-import type { NumberedCall } from './answers.ts'
-import {
-  type Batch,
-  type Change,
-  LEAST_WAIT_MS,
-  LITTLE,
-  MOST_RENEWED,
-  MOST_TOLD,
-  Outbox,
-  type Waiting,
-} from './outbox.ts'
+import { type Batch, type Change, LEAST_WAIT_MS, LITTLE, Outbox, type Waiting } from './outbox.ts'
 import type { PartitionShares } from '../shares.ts'
 import { PartitionCalls, type PartitionKeys, type Shared, TICK_MS } from './partition-calls.ts'
 import { type OfflineReason, PartitionState } from './partition-state.ts'
@@ -27,11 +17,18 @@ import { type Argument, FAREWELL_MS, pauseFieldOf, type Reply } from './protocol
 import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf, withCommitted } from './reply.ts'
 
 /**
+ * The most grants that one call of the script renews: about a millisecond of Redis. All of very many would be more arguments
+ * than a function can take.
+ */
+const MOST_RENEWED = 1_000
+/**
  * The most limits whose leases one call of the script renews. A partition may have thousands, such as one for each client. Each call
  * reads the names of all leases of the partition, those of other gateways too: of 20,000 (5,000 limits, 4 gateways) that takes Redis
  * about 20 ms, in which it does nothing else. So with fewer limits in a call, Redis has more to do, and with more the call is late.
  */
 const MOST_LIMITS = 400
+/** One call of the script tells of so many charge sets at most: for each it is given a number for every limit of all of them. */
+const MOST_TOLD = 32
 /** A lease that was not renewed for so long is given to others. */
 const TERM_TICKS = 12
 /** To renew the leases of very many limits takes long. After that the gateway rests so many times as long, so that Redis has time for calls. */
@@ -150,7 +147,6 @@ export class Partition {
     const now = this.#shared.clock.now()
     const to = Math.round(state.time(now) * 1_000) / 1_000
     state.renew(grant, to, now)
-    if (state.mode === 'leased' && !state.isUntold(grant)) this.#outbox.keepRenewed(grant, to)
     grant.at = to
     if (state.mode === 'leased') return
     const batch = this.#outbox.batchOf(part)
@@ -215,7 +211,7 @@ export class Partition {
 
   #change(grant: Grant, what: Change['what']): void {
     this.#shared.inFlight.update(grant)
-    if (this.#state.isUntold(grant)) return
+    if (this.#state.mode === 'leased') return
     const { part, at, partUsage } = grant
     if (part.limits.length === 0) return
     const time = this.#state.latestTime(this.#shared.clock.now())
@@ -228,7 +224,7 @@ export class Partition {
    */
   #settle(grant: Grant, units: readonly number[]): void {
     this.#shared.inFlight.update(grant)
-    if (this.#state.isUntold(grant)) return
+    if (this.#state.mode === 'leased') return
     const { part, at, partUsage } = grant
     // It must come before what is told below: that takes back what was charged as of the renewal.
     if (this.#outbox.hasRenewed(part)) this.send(part)
@@ -256,15 +252,15 @@ export class Partition {
       await this.#beginning
       if (!this.#outbox.has(batch)) return
     }
-    if (state.mode === 'leased') {
-      for (const waiting of this.#outbox.withhold(batch)) this.#spendOrHold(batch.chargeSet, waiting, undefined)
-      return
-    }
     let wanted = 0
     for (const waiting of batch.waiting) wanted += waiting.wanted
     // A charge of nothing asks for the usage, so Redis must first be told everything.
-    const isAll = this.#isClosed || (batch.waiting.length > 0 && wanted === 0)
+    const isAll = this.#isClosed || state.mode === 'leased' || (batch.waiting.length > 0 && wanted === 0)
     const batches = this.#outbox.take(batch, isAll)
+    if (state.mode === 'leased') {
+      for (const one of batches) this.#fail(one, undefined)
+      return
+    }
     const others = batches.filter((one) => one !== batch)
     const surplus: Promise<void>[] = []
     while (others.length > MOST_TOLD) surplus.push(this.#call(others[0]!, others.splice(0, MOST_TOLD), 0))
@@ -279,16 +275,15 @@ export class Partition {
     state.asks(chargeSet, wanted)
     // Read before the script is told of them: a share that ends in between only makes more seem to be used.
     const given = wanted > 0 ? undefined : givenOf(chargeSet, state.shares)
-    const call = state.numbers.next
     try {
       const reply = await this.#calls.call(chargeSet, { wanted, batches, turn: batch.turn })
       state.isAnswered(chargeSet, wanted)
       if (reply !== undefined) return this.#handOut(batch, wanted, reply, given)
-      for (const one of batches) this.#fail(one, undefined, call)
+      for (const one of batches) this.#fail(one, undefined)
     } catch (error) {
       this.#fails(error)
       state.isLost(chargeSet, wanted)
-      for (const one of batches) this.#fail(one, error, call)
+      for (const one of batches) this.#fail(one, error)
     }
   }
 
@@ -324,10 +319,14 @@ export class Partition {
     }
   }
 
-  /** Redis did not run the call that did this, as far as is known: charges are spent out of leases, and changes are told later. */
-  #fail(batch: Batch, cause: unknown, call: NumberedCall): void {
-    this.#outbox.doubt(batch, call, this.#state.numbers)
-    for (const waiting of batch.waiting) this.#spendOrHold(batch.chargeSet, waiting, cause)
+  /** Redis did not do this: charges are spent out of leases, and changes are unreplicated. */
+  #fail(batch: Batch, cause: unknown): void {
+    const state = this.#state
+    const { chargeSet } = batch
+    const now = this.#shared.clock.now()
+    for (const ended of batch.ended) state.addUnreplicatedCommit(chargeSet, ended, now)
+    for (const { to, calls, open } of batch.renewed) state.addUnreplicatedRenewal(chargeSet, to, calls, open, now)
+    for (const waiting of batch.waiting) this.#spendOrHold(chargeSet, waiting, cause)
   }
 
   #fails(error: unknown): void {
@@ -443,18 +442,13 @@ export class Partition {
   async #reconcile(all: readonly ChargeSet[], termMs: number, tick: number): Promise<void> {
     const state = this.#state
     // What takes several calls of the script is told in one after the other, so that no answer is late, and charges wait meanwhile.
-    const isOne = all.length === 1 && this.#outbox.isLittle
+    const isOne = all.length === 1
     if (!isOne || this.#shared.clock.now() < state.resumeAt!) {
       for (const some of all) {
         await this.#tell(some, { termMs, isClaim: true })
         if (this.#isOver(tick) || state.resumeAt === undefined) return
       }
-      for (const batches of this.#outbox.takeAll()) {
-        if (this.#isClosed || state.resumeAt === undefined) for (const one of batches) this.#outbox.putBack(one)
-        else await this.#call(batches.at(-1)!, batches, 0)
-      }
-      if (this.#isOver(tick) || state.resumeAt === undefined) return
-      if (isOne || this.#shared.clock.now() < state.resumeAt) return
+      if (isOne || this.#shared.clock.now() < state.resumeAt!) return
     }
     // Of several only those are left of which leases were spent while the others were told.
     const left = isOne ? all : all.filter((some) => state.isUnreplicated(some))
@@ -463,8 +457,6 @@ export class Partition {
     this.#shared.onChange(state.name, 'shared')
     this.#calls.giveBackUnsent()
     const telling = left.map((some) => this.#tell(some, { termMs, isClaim: false }))
-    // Of what leases were spent on while others were told Redis knows only now; so it is told now what became of these calls.
-    for (const batches of this.#outbox.takeAll()) telling.push(this.#call(batches.at(-1)!, batches, 0))
     // Charges that are held go behind it. While they wait for its answer their time may end, and they would be refused, or taken from a
     // lease that Redis goes on to take for unused.
     this.#release()
