@@ -2,7 +2,7 @@ import { Redis } from 'ioredis'
 import { afterAll, expect, inject, it } from 'vitest'
 import { chargeSetOf, type Grant, type Ledger } from '../../../src/ledger/ledger.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
-import { RedisScript } from '../../../src/ledger/redis/script.ts'
+import { AnsweredScript } from '../../support/answered-script.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 import { newPrefix, steppedLedger } from '../../support/stepped-ledger.ts'
 
@@ -18,8 +18,6 @@ const MOST_ARGUMENTS = 5_000
 const TERM = 5
 /** So many of them one gateway uses, of which others use all. */
 const OWN = 1_000
-/** Each tick of a partition comes at the end of a step. */
-const STEP_MS = 10
 
 const chargeSets = Array.from({ length: LIMITS }, (_, i) =>
   chargeSetOf('organisation:acme', [
@@ -28,26 +26,16 @@ const chargeSets = Array.from({ length: LIMITS }, (_, i) =>
 )
 
 /** A connection that can be lost. */
-class Connection extends RedisScript {
+class Connection extends AnsweredScript {
   isLost = false
   mostArguments = 0
   renewals = 0
-  #open = 0
 
-  override async run(...call: Parameters<RedisScript['run']>): ReturnType<RedisScript['run']> {
+  override async run(...call: Parameters<AnsweredScript['run']>): ReturnType<AnsweredScript['run']> {
     this.mostArguments = Math.max(this.mostArguments, call[1].length)
     if (Number(call[1][TERM]) > 0) this.renewals++
     if (this.isLost) throw new Error('it is lost')
-    this.#open++
-    return super.run(...call).finally(() => this.#open--)
-  }
-
-  /** Lets `ms` pass. What goes to Redis one after the other is answered before more time passes. */
-  async pass(clock: SimulatedClock, ms: number): Promise<void> {
-    for (let passed = 0; passed < ms; passed += STEP_MS) {
-      await clock.advance(STEP_MS)
-      while (this.#open > 0) await clock.advance(0)
-    }
+    return super.run(...call)
   }
 }
 
