@@ -23,8 +23,8 @@ import { adaptiveLimitsOf, scheduleOf, tailOf, usageOf, withCommitted } from './
 const MOST_RENEWED = 1_000
 /**
  * The most limits whose leases one call of the script renews. A partition may have thousands, such as one for each client. Each call
- * reads the names of all leases of the partition, those of other gateways too: of 20,000 (5,000 limits, 4 gateways) that takes Redis
- * about 20 ms, in which it does nothing else. So with fewer limits in a call, Redis has more to do, and with more the call is late.
+ * reads the names of all leases of the partition, those of other gateways too, and Redis does nothing else meanwhile. So with fewer
+ * limits in a call, Redis has more to do in all, and with more the call is late.
  */
 const MOST_LIMITS = 400
 /** One call of the script tells of so many charge sets at most: for each it is given a number for every limit of all of them. */
