@@ -81,8 +81,8 @@ export function parseConfig(
   if (unreadable.length > 0) throw new ConfigError(source, unreadable)
   const references = replaceReferences(document, lookUpWith(env, folder, fetched, onFile))
   const raw = toPlain(document, source) ?? {}
-  const { whole, unresolved } = references
-  const paths = pathsOf(document, new Set([...whole, ...unresolved.values()]))
+  const { whole, unresolved, origins } = references
+  const paths = pathsOf(document, new Set([...origins.keys(), ...unresolved.values()]))
   const placesOf = (scalars: Iterable<Scalar>): Set<string> =>
     new Set([...scalars].flatMap((scalar) => (paths.get(scalar) ?? []).map(pointer)))
   const { config, problems } = validate(raw, {
@@ -100,7 +100,7 @@ export function parseConfig(
   if (config === undefined || wrong.length > 0) {
     throw new ConfigError(source, wrong.map((problem) => locate(problem, document, lines)).sort(byPosition))
   }
-  rememberOrigins(document, config, { ...references, folder })
+  rememberOrigins(config, { origins, paths, folder })
   return config
 }
 
@@ -186,28 +186,18 @@ function pathsOf(document: Document, scalars: ReadonlySet<Scalar>): Map<Scalar, 
 
 /** Tells each secret the text with references that it came from, so that it can be followed. */
 function rememberOrigins(
-  document: Document,
   config: Config,
-  { origins, folder }: Pick<References, 'origins'> & { folder: string },
+  { origins, paths, folder }: Pick<References, 'origins'> & { paths: ReadonlyMap<Scalar, Path[]>; folder: string },
 ): void {
-  const walk = (node: unknown, value: unknown): void => {
-    if (isAlias(node)) walk(node.resolve(document), value)
-    else if (value instanceof Secret) {
-      const origin = origins.get(node as Scalar)
-      if (origin === undefined) return
-      const { text, found } = origin
+  for (const [scalar, { text, found }] of origins) {
+    for (const path of paths.get(scalar) ?? []) {
+      const value = path.reduce<unknown>((outer, key) => (outer as Record<string, unknown> | undefined)?.[key], config)
+      if (!(value instanceof Secret)) continue
       value.template = { text, folder }
       value.expiresAt = found.expiresAt
       value.replace(value.reveal(), found.next, found.nextExpiresAt)
-    } else if (typeof value !== 'object' || value === null) return
-    else if (isSeq(node)) for (const [i, item] of node.items.entries()) walk(item, (value as unknown[])[i])
-    else if (isMap(node)) {
-      for (const { key, value: inner } of node.items) {
-        if (isScalar(key)) walk(inner, (value as Record<string, unknown>)[String(key.value)])
-      }
     }
   }
-  walk(document.contents, config)
 }
 
 /** Finds keys that the schema library drops without a word. */
