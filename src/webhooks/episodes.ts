@@ -89,9 +89,10 @@ export class Episodes {
         if (!isKnown || (await claims.isSeenElsewhere(`${name}:${key}`))) {
           episode.seenAt = now
           claims.renew(`${name}:${key}`)
-          if (!isKnown || now - toldAt < repeatMs) continue
-          episode.toldAt = now
-          told.push({ status: 'firing', key, condition, startedAt, at: clock.wall() })
+          if (isKnown && now - toldAt >= repeatMs) {
+            episode.toldAt = now
+            told.push({ status: 'firing', key, condition, startedAt, at: clock.wall() })
+          }
           continue
         }
       }
