@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 import { describe, expect, it, vi } from 'vitest'
 import { caches, type CachedGateway, MAX_WAIT_MS, startCached } from '../support/cached-gateway.ts'
 import type { Seen } from '../support/gateway.ts'
-import { RawClient } from '../support/http.ts'
+import { type Answer, RawClient } from '../support/http.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const SECOND = 1_000
@@ -37,6 +37,28 @@ async function together(gateway: CachedGateway, held: Held, count: number, path 
   const others = Array.from({ length: count - 1 }, () => gateway.read({}, path))
   await expect.poll(() => joined(gateway)).toBe(count - 1)
   return [first, ...others]
+}
+
+/** A gateway that sends one read at a time, while one is under way. */
+async function startBusy() {
+  const held = new Held()
+  const gateway = await startCached(held.answer, { upstream: { concurrency: { read: 1 } } })
+  const busy = gateway.read({}, '/items/busy')
+  await held.asked(1)
+  return { held, gateway, busy }
+}
+
+/** Once the place is free, one of them is sent, and all get its answer. */
+async function expectOneForAll(
+  reads: readonly Promise<Answer>[],
+  { held, gateway, busy }: Awaited<ReturnType<typeof startBusy>>,
+): Promise<void> {
+  held.waiting[0]!.end()
+  await busy
+  await held.asked(2)
+  held.waiting[1]!.writeHead(200, FRESH).end('for all')
+  expect((await Promise.all(reads)).map(({ body }) => body)).toEqual(reads.map(() => 'for all'))
+  expect(gateway.upstream.seen).toHaveLength(2)
 }
 
 /** Calls that have come and have neither been answered nor sent: they wait for another. */
@@ -241,10 +263,8 @@ describe('a read that waits for another', () => {
   })
 
   it('has one of those that wait take the place of a client that leaves the queue', async () => {
-    const held = new Held()
-    const gateway = await startCached(held.answer, { upstream: { concurrency: { read: 1 } } })
-    const busy = gateway.read({}, '/items/busy')
-    await held.asked(1)
+    const set = await startBusy()
+    const { gateway } = set
     const leaver = await RawClient.connect(gateway.url)
     leaver.write('GET /api/items/1 HTTP/1.1\r\nHost: x\r\n\r\n')
     await expect.poll(() => gateway.metrics()).toMatch(/sluice_queue_depth\{[^}]*\} 1/)
@@ -253,19 +273,11 @@ describe('a read that waits for another', () => {
     await expect.poll(() => joined(gateway)).toBe(6)
     leaver.socket.destroy()
     await expect.poll(() => gateway.lines.map(({ outcome }) => outcome)).toContain('client_gone')
-    held.waiting[0]!.end()
-    await busy
-    await held.asked(2)
-    held.waiting[1]!.writeHead(200, FRESH).end('for all')
-    expect((await Promise.all(others)).map(({ body }) => body)).toEqual(others.map(() => 'for all'))
-    expect(gateway.upstream.seen).toHaveLength(2)
+    await expectOneForAll(others, set)
   })
 
   it('waits no longer than it may, however many clients leave before it', async () => {
-    const held = new Held()
-    const gateway = await startCached(held.answer, { upstream: { concurrency: { read: 1 } } })
-    const busy = gateway.read({}, '/items/busy')
-    await held.asked(1)
+    const { held, gateway, busy } = await startBusy()
     const leavers: RawClient[] = []
     for (let i = 0; i < 3; i++) {
       const leaver = await RawClient.connect(gateway.url)
@@ -309,22 +321,15 @@ describe('a read that waits for another', () => {
   })
 
   it('waits on for one of its kind where the first one had less patience', async () => {
-    const held = new Held()
-    const gateway = await startCached(held.answer, { upstream: { concurrency: { read: 1 } } })
-    const busy = gateway.read({}, '/items/busy')
-    await held.asked(1)
+    const set = await startBusy()
+    const { gateway } = set
     const impatient = gateway.read({ 'x-sluice-max-wait': '300ms' })
     await expect.poll(() => gateway.clock.waits).toContain(300)
     const others = Array.from({ length: 8 }, () => gateway.read())
     await expect.poll(() => joined(gateway)).toBe(8)
     await gateway.clock.advance(300)
     expect((await impatient).status).toBe(429)
-    held.waiting[0]!.end()
-    await busy
-    await held.asked(2)
-    held.waiting[1]!.writeHead(200, FRESH).end('for all')
-    expect((await Promise.all(others)).map(({ body }) => body)).toEqual(others.map(() => 'for all'))
-    expect(gateway.upstream.seen).toHaveLength(2)
+    await expectOneForAll(others, set)
   })
 
   it('goes on by itself when the other is still in the queue after the time that it may wait', async () => {
