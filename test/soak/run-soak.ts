@@ -38,8 +38,6 @@ export interface SoakResult {
   readonly left: Readonly<Record<string, number>>
   /** What the process wrote to its error output: where an unhandled rejection would stand. */
   readonly stderr: string
-  /** Undefined while it runs, as it should to the end. */
-  readonly exitCode: number | null
 }
 
 /** Of the clients, those that go away in the middle. */
@@ -94,7 +92,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
   let number = 1
   let nextSampleMs = 0
   // A bad spell that has begun lasts to its end, so that it is judged as all others are.
-  for (let atMs = elapsed(); (atMs < until || !weather.isQuiet) && gateway.exitCode === null; atMs = elapsed()) {
+  for (let atMs = elapsed(); (atMs < until || !weather.isQuiet) && gateway.end === undefined; atMs = elapsed()) {
     weather.turn(atMs)
     const call = one(number++).finally(() => calls.delete(call))
     calls.add(call)
@@ -115,8 +113,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
   samples.push({ atMs: elapsed(), rssBytes: gateway.rss(), calls: number - 1 })
   let retriedPosts = 0
   for (const [path, times] of upstream.arrivals) if (path.startsWith('/POST/') && times > 1) retriedPosts++
-  const { exitCode, stderr } = gateway
-  return { samples, records, wrong, retriedPosts, faults, left, stderr, exitCode }
+  return { samples, records, wrong, retriedPosts, faults, left, stderr: gateway.stderr }
 }
 
 /** A client that goes away in the middle. */

@@ -10,6 +10,7 @@ import { temporaryFolder } from '../support/temporary-folder.ts'
 
 const MAIN = fileURLToPath(new URL('../../src/main.ts', import.meta.url))
 const LINES_KEPT = 4_000
+const LINES_TOLD = 20
 /** Idle connections are closed after half a minute, which is the longest of all timeouts; a busy machine is late. */
 const REST_MS = 120_000
 
@@ -33,8 +34,11 @@ export class SoakedGateway {
     })
   }
 
-  get exitCode(): number | null {
-    return this.#child.exitCode
+  /** How its process ended, with the last that it said; undefined while it runs, as it should to the end. */
+  get end(): string | undefined {
+    const { exitCode, signalCode } = this.#child
+    if (exitCode === null && signalCode === null) return undefined
+    return [`it ended by ${signalCode ?? exitCode}`, this.stderr, ...this.#lines.slice(-LINES_TOLD)].join('\n')
   }
 
   /** What the log says of the call to that path. */
@@ -73,14 +77,20 @@ export class SoakedGateway {
   }
 
   async stop(): Promise<void> {
-    if (this.#child.exitCode !== null) return
+    if (this.end !== undefined) return
     const ended = once(this.#child, 'exit')
     this.#child.kill('SIGTERM')
     await ended
   }
 
   async #metrics(): Promise<string> {
-    return (await fetch(`${this.#adminUrl}/metrics`, { headers: { connection: 'close' } })).text()
+    try {
+      return await (await fetch(`${this.#adminUrl}/metrics`, { headers: { connection: 'close' } })).text()
+    } catch (error) {
+      // The end of a process is known a little later than its sockets are closed.
+      await pause(1_000)
+      throw new Error(`the gateway tells no metrics: ${this.end ?? `it runs\n${this.stderr}`}`, { cause: error })
+    }
   }
 }
 
