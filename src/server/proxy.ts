@@ -114,6 +114,16 @@ export class Proxy {
     call.gone.cancel()
   }
 
+  /**
+   * Ends the calls of a closed connection whose responses still waited for their turn. Node ends them itself, unless it has
+   * handed the connection over because of an Upgrade or a CONNECT behind them.
+   */
+  endQueued(socket: Socket): void {
+    for (const { request, response } of this.#active.all()) {
+      if (request.socket === socket && !response.closed) response.emit('close')
+    }
+  }
+
   /** Counts and logs a connection that ended before a request came on it, so that nobody could be answered. */
   noteLost(address: string | undefined, message: string): void {
     this.#recorder.unread(randomUUIDv7(), address, new Failure('invalid_request', message), UNANSWERED)

@@ -23,12 +23,45 @@ export function takeUpgrades(server: Server, proxy: Proxy, onConnect?: ConnectLi
     if (request.headers.upgrade !== undefined && !isLastRead(request)) response.shouldKeepAlive = false
   })
   server.on('upgrade', (request, socket, head) => {
-    void proxy.serve(request, responseTo(request), preRejectionOf(request), { socket, head })
+    inTurn(request, proxy, () => {
+      void proxy.serve(request, responseTo(request), preRejectionOf(request), { socket, head })
+    })
   })
   server.on('connect', (request, socket, head) => {
-    if (onConnect === undefined) refuseConnect(proxy, request, responseTo(request))
-    else onConnect(request, responseTo(request), socket as Socket, head)
+    inTurn(request, proxy, () => {
+      if (onConnect === undefined) refuseConnect(proxy, request, responseTo(request))
+      else onConnect(request, responseTo(request), socket as Socket, head)
+    })
   })
+}
+
+/**
+ * Serves a request with an Upgrade, or a CONNECT, once every earlier request of its connection is answered. Node hands the
+ * connection over at once. A response that is put on it before its turn throws, which would end the process.
+ */
+function inTurn({ socket }: IncomingMessage, proxy: Proxy, serve: () => void): void {
+  // Without a listener an error would end the process. The "close" that follows it is what the calls react to.
+  socket.on('error', () => undefined)
+  if (underWay(socket) === undefined) return serve()
+  socket.once('close', () => proxy.endQueued(socket))
+  // That a client has left shows at the end of what it sent. Before the turn, what it sent stays in the socket's buffer.
+  const onReadable = (): void => void (socket.readableLength === 0 && socket.read())
+  const onEnd = (): void => void socket.destroy()
+  socket.on('readable', onReadable).on('end', onEnd)
+  const onTurn = (): void => {
+    if (socket.destroyed || socket.writableEnded) return
+    const earlier = underWay(socket)
+    if (earlier !== undefined) return void earlier.once('close', onTurn)
+    socket.off('readable', onReadable).off('end', onEnd)
+    serve()
+  }
+  onTurn()
+}
+
+/** The response that a connection is busy with. Node puts the next one in its place before it tells that one has ended. */
+function underWay(socket: Socket): ServerResponse | undefined {
+  const { _httpMessage: response } = socket as { _httpMessage?: ServerResponse | null }
+  return response ?? undefined
 }
 
 /** Serves a CONNECT. The response is for a refusal; a tunnel takes the connection. */
@@ -46,8 +79,6 @@ function responseTo(request: IncomingMessage): ServerResponse {
   const { socket } = request
   const response = new ExactResponse(request)
   response.shouldKeepAlive = false
-  // Without a listener an error would end the process. The "close" that follows it is what the call reacts to.
-  socket.on('error', () => undefined)
   response.assignSocket(socket)
   response.once('finish', () => socket.destroySoon())
   return response

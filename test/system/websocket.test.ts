@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, type IncomingMessage } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import WebSocket, { WebSocketServer } from 'ws'
@@ -15,6 +15,7 @@ const HANDSHAKE = [
   ...['Host: x', 'Connection: Upgrade', 'Upgrade: websocket'],
   ...['Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', 'Sec-WebSocket-Version: 13', '', ''],
 ].join('\r\n')
+const GET = `GET ${PATH} HTTP/1.1\r\nHost: x\r\n\r\n`
 
 describe('a WebSocket', () => {
   it('carries messages both ways, of any size and kind, and closes in order', async () => {
@@ -280,6 +281,33 @@ describe('an upgrade', () => {
     expect(await client.closed()).toMatch(/^HTTP\/1\.1 400 Bad Request\r\n[^]*X-Sluice-Error: invalid_request/)
   })
 
+  it.each([
+    ['a WebSocket', `${HANDSHAKE}\x81\x82\0\0\0\0hi`, /HTTP\/1\.1 101 [^]*\r\n\r\n\x81\x02hi/],
+    ['a CONNECT', 'CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n', /HTTP\/1\.1 400 [^]*CONNECT is not forwarded/],
+  ])('behind calls of its connection that are under way takes its turn: %s', async (_, bytes, answer) => {
+    const held: ServerResponse[] = []
+    const gateway = await startGateway(harnessConfig((await startEcho({ held })).url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`${GET}${GET}${bytes}`)
+    await expect.poll(() => held.length).toBe(2)
+    held[1]!.end('second')
+    held[0]!.end('first')
+    expect(await client.until(answer)).toMatch(/^HTTP\/1\.1 200 [^]*first[^]*HTTP\/1\.1 200 [^]*second[^]*/)
+    expect(client.received).toMatch(answer)
+    client.socket.destroy()
+  })
+
+  it('behind calls that are under way holds none of them if the client leaves', async () => {
+    const held: ServerResponse[] = []
+    const gateway = await startGateway(harnessConfig((await startEcho({ held })).url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`${GET}${GET}${HANDSHAKE}`)
+    await expect.poll(() => held.length).toBe(2)
+    client.socket.end()
+    await expect.poll(() => gateway.lines.map(({ outcome }) => outcome)).toEqual(['client_gone', 'client_gone'])
+    expect(await gateway.metrics()).toMatch(/^sluice_in_flight\{.*class="read"\} 0$/m)
+  })
+
   it('that the upstream was not asked for is no answer', async () => {
     const url = await startEcho({ switchUnasked: true }).then((echo) => echo.url)
     const gateway = await startGateway(harnessConfig(url, { retry: { retries: 0 } }))
@@ -290,14 +318,17 @@ describe('an upgrade', () => {
 interface EchoOptions {
   readonly refuseWith?: number
   readonly switchUnasked?: boolean
+  /** Takes the responses to what asks for no WebSocket. */
+  readonly held?: ServerResponse[]
 }
 
 /** An upstream whose WebSockets send everything back; what asks for none gets 426. */
-async function startEcho({ refuseWith, switchUnasked = false }: EchoOptions = {}) {
+async function startEcho({ refuseWith, switchUnasked = false, held }: EchoOptions = {}) {
   const handshakes: IncomingMessage[] = []
   const http = createServer((request, response) => {
     if (switchUnasked)
       return void request.socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n')
+    if (held !== undefined) return void held.push(response)
     return void response.writeHead(426).end()
   })
   const server = new WebSocketServer({ noServer: true, handleProtocols: (names) => [...names][0] ?? false })
