@@ -1,6 +1,7 @@
 import { createRequire } from 'node:module'
 import type * as IORedis from 'ioredis'
 import { keepHandshakeQuiet } from './handshake.ts'
+import { refuseUnaskedReplies, type ReplyHandler } from './unasked-replies.ts'
 
 const require = createRequire(import.meta.url)
 let client: typeof IORedis | undefined
@@ -10,6 +11,8 @@ export function ioredis(): typeof IORedis {
   if (client === undefined) {
     client = require('ioredis') as typeof IORedis
     keepHandshakeQuiet(client.Redis)
+    const { default: handler } = require('ioredis/built/DataHandler.js') as { default: { prototype: ReplyHandler } }
+    refuseUnaskedReplies(handler.prototype)
   }
   return client
 }
