@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { Cluster, Redis } from 'ioredis'
 import { connectedInTime, connectRedis } from '../redis/connection.ts'
 import { troubleOf } from '../redis/trouble.ts'
+import { isObject, parsedJson } from '../schema/json.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
@@ -129,15 +130,18 @@ export class RequestPeers {
     return { found: known.flatMap(({ found }) => found), away: [...known.flatMap(({ away }) => away), ...silent] }
   }
 
+  /** Anybody who may use this Redis can publish here. What is not one of ours is ignored. */
   #hear(channel: string, text: string): void {
-    let message: Asked | Answered
-    try {
-      message = JSON.parse(text) as Asked | Answered
-    } catch {
-      return // it is not one of ours
+    const message = parsedJson(text)
+    if (!isObject(message)) return
+    const { from, by, number, found, away } = message
+    if (typeof number !== 'number') return
+    if (channel === this.#key) {
+      if (typeof from === 'string' && from !== this.#id)
+        void this.#answer(message as unknown as Asked).catch(() => undefined)
+    } else if (typeof by === 'string' && areObjects(found) && areObjects(away)) {
+      this.#open.get(number)?.(message as unknown as Answered)
     }
-    if (channel !== this.#key) this.#open.get(message.number)?.(message as Answered)
-    else if ((message as Asked).from !== this.#id) void this.#answer(message as Asked).catch(() => undefined)
   }
 
   async #answer({ from, number, question }: Asked): Promise<void> {
@@ -160,6 +164,10 @@ export class RequestPeers {
     }
     return peers
   }
+}
+
+function areObjects(value: unknown): boolean {
+  return Array.isArray(value) && value.every(isObject)
 }
 
 function awayOf({ name, silentS }: Peer): AwayInstance {

@@ -1,3 +1,4 @@
+import { Redis } from 'ioredis'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { harnessConfig, startGateway, startUpstream, stores } from '../../support/gateway.ts'
 import { call } from '../../support/http.ts'
@@ -57,6 +58,31 @@ describe('three gateways that share a Redis', () => {
     await call(one!.url, READ, { headers: id('mine') })
     await storyOf(one!.adminUrl, 'mine')
     expect((await call(other!.adminUrl, '/v1/requests/mine')).status).toBe(404)
+  })
+
+  it('ignore what others publish where they talk', async () => {
+    const upstream = await startUpstream()
+    const store = stores.Redis()
+    const { prefix } = store
+    const gateway = await startGateway({ ...harnessConfig(upstream.url), store })
+    await call(gateway.url, READ, { headers: id('known') })
+    const redis = new Redis(inject('redisUrl'))
+    onTestFinished(() => redis.disconnect())
+    const [own] = await redis.zrange(`${prefix}:requests`, 0, 0)
+    const foreign = [
+      'null',
+      '[]',
+      '7',
+      'x',
+      '{}',
+      '{"from":null,"number":0}',
+      '{"by":"x","number":0,"found":[null],"away":7}',
+    ]
+    for (const text of foreign) {
+      expect(await redis.publish(`${prefix}:requests`, text)).toBe(1)
+      expect(await redis.publish(`${prefix}:requests:${own!.split(' ')[0]}`, text)).toBe(1)
+    }
+    expect(await storiesOf(gateway.adminUrl, 'known')).toMatchObject({ data: [{ correlationId: 'known' }], away: [] })
   })
 
   it('answer many that ask at once, each what it asked', async () => {
