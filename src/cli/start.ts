@@ -3,7 +3,7 @@ import { findConfig, type FoundConfig, foundIn } from '../config/find.ts'
 import { FileWatch } from '../files/watch.ts'
 import { allWarnings } from '../config/warnings.ts'
 import type { Config, StoreConfig } from '../schema/schema.ts'
-import { createLog, type Logger } from '../observe/log.ts'
+import { createLog, type Log, type Logger } from '../observe/log.ts'
 import { type RedisContents, redisContents, whyVolatile } from './redis-contents.ts'
 import { runGateway } from '../process/run.ts'
 import { demoConfig, demoNotice } from './demo.ts'
@@ -38,6 +38,7 @@ export async function start(options: Options): Promise<void> {
   const first = withPorts(found ?? { config: demoConfig(sandbox!.url), source: 'demo' }, options)
   const { config, source } = first
   const log = createLog(config.log)
+  tellOfMistake(log)
   // Once a file was read, only that file is read. If it is gone, another source must not take its place: its keys and limits are others.
   let named = file ?? fileOf(found)
   const load = async (): Promise<FoundConfig> => {
@@ -85,6 +86,14 @@ export function startDemo(options: Omit<Options, 'isDemo'>): Promise<void> {
   return start({ ...options, isDemo: true })
 }
 
+/** Lets the log say why the process ends, if that is a mistake of its own, and writes what the log still holds. */
+function tellOfMistake(log: Log): void {
+  process.on('uncaughtExceptionMonitor', (error, origin) => {
+    log.logger.fatal({ err: error, origin }, 'the gateway made a mistake, and ends')
+    log.flush()
+  })
+}
+
 /** The file that a configuration was read from, if it was one. */
 function fileOf(found: FoundConfig | undefined): string | undefined {
   return found?.text === undefined ? undefined : found.source
@@ -105,6 +114,7 @@ async function startWorker(options: Options): Promise<void> {
     withPorts((await findApart(text, () => foundIn(text)))!, options)
   const { config } = withPorts(await foundIn(await textFromFirstProcess()), options)
   const log = createLog(config.log)
+  tellOfMistake(log)
   const worker = await runWorker(config, { log, parse })
   // A terminal sends these signals to all processes at once. Only the first process acts on them, and tells the others.
   for (const signal of ['SIGINT', 'SIGHUP']) process.on(signal, () => undefined)

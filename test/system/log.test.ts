@@ -1,9 +1,12 @@
+import { writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { describe, expect, it } from 'vitest'
+import { join } from 'node:path'
+import { describe, expect, inject, it } from 'vitest'
+import { stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
-import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
+import { harnessConfig, newFolder, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
-import { startProcess } from '../support/process.ts'
+import { Program, startProcess } from '../support/process.ts'
 
 const WEBHOOK = 'pipeline/api/webhook/custom'
 
@@ -153,4 +156,29 @@ describe('the line of a call', () => {
     expect(JSON.parse(await other.line(/"msg":"call"/))).toMatchObject({ instance })
     expect(JSON.parse(await other.line(/listening/))).toMatchObject({ instance })
   })
+})
+
+it('says in its last line which mistake ended the gateway, behind those of all calls before', async () => {
+  const upstream = await startUpstream()
+  const mistake = `process.on('SIGUSR2', () => { throw new TypeError('a mistake') })`
+  const cwd = newFolder()
+  writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig(upstream.url)))
+  const command = [process.execPath, '--import', `data:text/javascript,${mistake}`, inject('program')]
+  const gateway = new Program(['start'], { cwd, command })
+  const { url } = JSON.parse(await gateway.line(/"msg":"listening"/)) as { url: string }
+  await call(url, '/harness/ng/api/projects')
+  gateway.kill('SIGUSR2')
+  expect((await gateway.ended).code).toBe(1)
+  const lines = gateway.stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as object)
+  expect(lines.at(-1)).toMatchObject({
+    level: 60,
+    err: { type: 'TypeError', message: 'a mistake' },
+    origin: 'uncaughtException',
+    msg: 'the gateway made a mistake, and ends',
+  })
+  expect(lines).toContainEqual(expect.objectContaining({ msg: 'call', status: '200' }))
+  expect(gateway.stderr).toContain('TypeError: a mistake')
 })
