@@ -16,6 +16,8 @@ const BARS: Readonly<Record<Sky, Bar>> = {
   // Of a window that is longer than the outage, what others could have is missing.
   store: { answered: 0.85, most: { quota_exhausted: 0.15 } },
   both: { answered: 0.75, most: { ...BROKEN, quota_exhausted: 0.25 } },
+  // It is not the gateway's fault, whose calls time out together when it goes on.
+  still: { answered: 0.75, most: { ...BROKEN, quota_exhausted: 0.25, breaker_open: 0.25 } },
   // Nobody listens for half of that time.
   away: { answered: 0.25, most: { interrupted: 0.4, breaker_open: 0.75 } },
 }
@@ -26,7 +28,7 @@ const QUIET_PART = 0.95
 const SPAN_MS = 5_000
 const SPAN_PART = 0.1
 /** Of fewer calls no part is judged: one more or less would decide. */
-const FEW = 20
+export const FEW = 20
 
 /** Where calls were not answered as well as they could have been; empty if nowhere. */
 export function shortcomingsOf(records: readonly CallRecord[]): string[] {

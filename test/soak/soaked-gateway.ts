@@ -41,6 +41,10 @@ export class SoakedGateway {
     return [`it ended by ${signalCode ?? exitCode}`, this.stderr, ...this.#lines.slice(-LINES_TOLD)].join('\n')
   }
 
+  get pid(): number {
+    return this.#child.pid!
+  }
+
   /** What the log says of the call to that path. */
   lineOf(path: string): string {
     return this.#lines.findLast((line) => line.includes(`"path":"${path}"`)) ?? 'no line'

@@ -1,10 +1,12 @@
 import type { Random } from '../../src/time/clock.ts'
 import type { Fault, FaultProxy } from '../support/fault-proxy.ts'
 import { STORE_FAULTS, UPSTREAM_FAULTS } from '../system/faults/table.ts'
+import type { Stillness } from './stillness.ts'
 
 /** Which of the gateway's lines fail. `away` is an upstream that takes no connection at all, so that the breaker opens. */
 const SEASONS = ['upstream', 'quiet', 'store', 'quiet', 'both', 'quiet', 'away', 'quiet'] as const
-export type Sky = (typeof SEASONS)[number]
+/** `still` is whatever it was while the machine gave us, the gateway or Redis no processor. */
+export type Sky = (typeof SEASONS)[number] | 'still'
 
 const QUIET_MS = 6_000
 const FOUL_MS = 3_000
@@ -33,12 +35,15 @@ export interface Met {
 export class Weather {
   readonly #toUpstream: FaultProxy
   readonly #toStore: FaultProxy
+  readonly #stillness: Stillness
   readonly #random: Random
   readonly #past: Stretch[] = []
+  #storeFault: Fault | undefined
 
-  constructor(toUpstream: FaultProxy, toStore: FaultProxy, random: Random) {
+  constructor(toUpstream: FaultProxy, toStore: FaultProxy, stillness: Stillness, random: Random) {
     this.#toUpstream = toUpstream
     this.#toStore = toStore
+    this.#stillness = stillness
     this.#random = random
   }
 
@@ -54,11 +59,17 @@ export class Weather {
     else if (sky === 'upstream' || sky === 'both')
       this.#toUpstream.choose(() => (random() < FAULTY_SHARE ? pick(faultsOf(UPSTREAM_FAULTS), random) : undefined))
     else this.#toUpstream.set(undefined)
-    this.#toStore.set(sky === 'store' || sky === 'both' ? pick(faultsOf(STORE_FAULTS), this.#random) : undefined)
+    this.#storeFault = sky === 'store' || sky === 'both' ? pick(faultsOf(STORE_FAULTS), this.#random) : undefined
+    this.#toStore.set(this.#storeFault)
   }
 
   get isQuiet(): boolean {
     return this.#past.at(-1)?.sky === 'quiet'
+  }
+
+  /** The present stretch, and what the store's line does in it, for who has to find out what happened there. */
+  get told(): string {
+    return `${this.#past.at(-1)?.sky ?? 'nothing'} failed, store: ${JSON.stringify(this.#storeFault ?? 'well')}`
   }
 
   clear(): void {
@@ -66,8 +77,17 @@ export class Weather {
     this.#toStore.set(undefined)
   }
 
-  /** What a call may have felt that began and ended then: the first bad stretch, or else the last quiet one. */
+  /**
+   * What a call may have felt that began and ended then: the first bad stretch, or else the last quiet one. What stood still is
+   * the worst of all but one.
+   */
   met(began: number, ended: number): Met {
+    const felt = this.#felt(began, ended)
+    if (felt.sky === 'away' || !this.#stillness.met(began, ended, CLEAR_MS)) return felt
+    return { sky: 'still', stretch: -1 }
+  }
+
+  #felt(began: number, ended: number): Met {
     let met: Met = { sky: 'quiet', stretch: -1 }
     for (const [stretch, { sky, from, until }] of this.#past.entries()) {
       const felt = sky === 'quiet' ? until : until + CLEAR_MS
