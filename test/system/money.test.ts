@@ -8,6 +8,7 @@ import { runCommand } from '../support/command-line.ts'
 import { freePort } from '../support/find-redis.ts'
 import { startGateway, startUpstream, stores, type Seen, type TestGateway } from '../support/gateway.ts'
 import { call, type CallOptions } from '../support/http.ts'
+import { oneDay } from '../support/one-day.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 import { startProcess } from '../support/process.ts'
 
@@ -286,6 +287,7 @@ describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) =>
 
 describe.each(Object.entries(stores))('the export of money by the day, with %s', (_, store) => {
   it('sums to what the budgets of clients, teams and organisations were charged', async () => {
+    await oneDay()
     const { gateway } = await start(store())
     const ofMini = { model: 'mini', max_tokens: 100, usage: { input: 7, cached: 3, output: 11 } }
     await ask(gateway, 'bot', ofMini)

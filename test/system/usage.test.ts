@@ -4,6 +4,7 @@ import type { DayRow } from '../../src/usage/day-row.ts'
 import { runCommand } from '../support/command-line.ts'
 import { harnessConfig, startGateway, startUpstream, stores } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
+import { oneDay } from '../support/one-day.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 import { startProcess } from '../support/process.ts'
 import { seededRandom } from '../support/seeded-random.ts'
@@ -43,7 +44,8 @@ describe.each(Object.keys(stores) as (keyof typeof stores)[])('usage, with %s', 
       const sending = Array.from({ length: senders }, async () => {
         while (!isOver) {
           await call(gateway.url, READ).catch(() => undefined)
-          if (upstream.seen.length < until) continue
+          // Once it has shown enough, too: a machine that is busy may export slowly.
+          if (upstream.seen.length < until || shown <= 50) continue
           isOver = true
           gateway.kill('SIGKILL')
         }
@@ -69,9 +71,10 @@ describe.each(Object.keys(stores) as (keyof typeof stores)[])('usage, with %s', 
     expect(units).toBeLessThanOrEqual(upstream.seen.length + rounds * senders)
     await call(gateway.url, READ)
     expect(sumOf(await daysOf(gateway), 'units')).toBe(units + 1)
-  }, 60_000)
+  })
 
   it('sums to the metrics, by client, account, class and day', async () => {
+    await oneDay()
     const upstream = await startUpstream((_, response) => response.setHeader('cache-control', 'max-age=60').end('x'))
     const routes = [
       { method: ['GET'], path: '/items*', class: 'read', cache: true },
@@ -239,6 +242,7 @@ describe('who uses a limit', () => {
 
 describe('the export', () => {
   it('is a table, CSV or JSON', async () => {
+    await oneDay()
     const upstream = await startUpstream()
     const gateway = await startGateway(harnessConfig(upstream.url, {}, { clients }))
     await call(gateway.url, READ, as('bot'))
@@ -276,6 +280,6 @@ describe('usage of a gateway with workers', () => {
     const { data, away } = (await call(gateway.adminUrl, '/v1/usage')).json()
     expect(away).toEqual([])
     expect(data[0]).toMatchObject({ class: 'read', clients: [{ client: 'anonymous', used: 10, hour: 10, day: 10 }] })
-    await expect.poll(async () => sumOf(await daysOf(gateway), 'units'), { timeout: 10_000 }).toBe(10)
-  }, 30_000)
+    await expect.poll(async () => sumOf(await daysOf(gateway), 'units')).toBe(10)
+  })
 })

@@ -5,6 +5,7 @@ import { hashKey } from '../../src/clients/keys.ts'
 import { ADMIN_TOKEN, ask } from '../support/admin.ts'
 import { newFolder, type Seen, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
+import { oneDay } from '../support/one-day.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 import { startProcess } from '../support/process.ts'
 import { worstCount } from '../support/worst-count.ts'
@@ -83,6 +84,7 @@ function workersOf({ stdout }: Gateway): number[] {
 }
 
 async function start(dir = newFolder()) {
+  await oneDay()
   const upstream = await countingUpstream()
   const gateway = await startProcess(configOf(upstream.url, dir))
   const many = (path: string, client: string, count: number, more = {}) =>
@@ -122,7 +124,7 @@ it('counts every kind of quota once over all workers, with the store of the firs
   // The rows of the day are written by the first process, every two seconds.
   const usage = async () => (await admin('/usage/days')).data
   const row = { client: 'one', account: 'a', class: 'kept', units: KEPT, calls: 40, refusals: 40 - KEPT }
-  await expect.poll(usage, { timeout: 10_000 }).toContainEqual(expect.objectContaining(row))
+  await expect.poll(usage).toContainEqual(expect.objectContaining(row))
   const { data: found } = await admin('/requests?client=spender')
   expect(found.length).toBeGreaterThan(0)
   // All of them take, and refuse, the key of a client that the admin API makes and archives.

@@ -5,7 +5,6 @@ import pino from 'pino'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { checkConfig } from '../../src/config/load.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
-import { systemClock } from '../../src/time/clock.ts'
 import { type DayRow, daysBetween, MOST_ROWS } from '../../src/usage/day-row.ts'
 import type { UsageDays } from '../../src/usage/days.ts'
 import { FileDays } from '../../src/usage/file-days.ts'
@@ -26,7 +25,8 @@ function row(client: string, units = 1, more: Partial<DayRow> = {}): DayRow {
   return { day: DAY, client, upstream: 'api', account: 'main', class: 'read', ...counts, ...more }
 }
 
-function daysOf(wanted: object, clock = systemClock): UsageDays {
+/** On that day, so that its rows have not expired. */
+function daysOf(wanted: object, clock = new SimulatedClock(NOON)): UsageDays {
   const { store } = checkConfig({ ...harnessConfig('http://x'), store: wanted }, 'test')
   const days = store.kind === 'redis' ? new RedisDays(store, clock) : new FileDays(store.dir!, clock, logger)
   onTestFinished(() => days.close())
@@ -85,7 +85,7 @@ describe.each(Object.keys(stores) as (keyof typeof stores)[])('the rows of a day
 describe('the rows of a day in files', () => {
   it('are added and written over many turns of the event loop, those of one worker after the other', async () => {
     const dir = newFolder()
-    const days = new FileDays(dir, systemClock, logger)
+    const days = new FileDays(dir, new SimulatedClock(NOON), logger)
     const rows = Array.from({ length: 2_000 }, (_, i) => row(`client ${i}`))
     let turns = 0
     let isOver = false
@@ -102,14 +102,14 @@ describe('the rows of a day in files', () => {
     expect(turns).toBeGreaterThan(25)
     expect(read).toHaveLength(2_000)
     expect(read.every(({ calls }) => calls === 2)).toBe(true)
-    expect(await new FileDays(dir, systemClock, logger).read(DAY)).toEqual(read)
+    expect(await new FileDays(dir, new SimulatedClock(NOON), logger).read(DAY)).toEqual(read)
   })
 })
 
 describe('the rows of a day that could not be written', () => {
   it('count when their batch comes again, though another worker has begun the next day meanwhile', async () => {
     const dir = newFolder()
-    const days = new FileDays(dir, systemClock, logger)
+    const days = new FileDays(dir, new SimulatedClock(NOON), logger)
     const batch = { number: 2, day: DAY, rows: [row('a', 5)] }
     await days.add({ number: 1, day: DAY, rows: [row('a', 2)] }, 1)
     const blocked = join(dir, 'usage', `${DAY}.json.tmp`)
@@ -119,7 +119,10 @@ describe('the rows of a day that could not be written', () => {
     rmdirSync(blocked)
     await days.add({ number: 1, day: '2026-11-29', rows: [row('b', 1, { day: '2026-11-29' })] }, 2)
     await days.add(batch, 1)
-    expect((await new FileDays(dir, systemClock, logger).read(DAY))[0]).toMatchObject({ units: 7, calls: 2 })
+    expect((await new FileDays(dir, new SimulatedClock(NOON), logger).read(DAY))[0]).toMatchObject({
+      units: 7,
+      calls: 2,
+    })
   })
 })
 
