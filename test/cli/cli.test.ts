@@ -14,7 +14,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, it } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { hashKey } from '../../src/clients/keys.ts'
-import { freePort } from '../support/find-redis.ts'
+import { deadPort, freePort } from '../support/find-redis.ts'
 import {
   ACCOUNT,
   harnessConfig,
@@ -582,7 +582,7 @@ describe('sluice quota', () => {
   })
 
   it('says that the store can’t be reached, of one process or several, and ends with 1', async () => {
-    const store = { kind: 'redis', url: `redis://127.0.0.1:${await freePort()}` }
+    const store = { kind: 'redis', url: `redis://127.0.0.1:${await deadPort()}` }
     for (const workers of [1, 2]) {
       const gateway = await startProcess({ ...harnessConfig('http://x'), store, server: { port: 0, workers } })
       expect(await runCommand(['quota', '--url', gateway.adminUrl])).toMatchObject({
@@ -608,7 +608,7 @@ describe('sluice quota', () => {
   )
 
   it('never shows a token that can not be sent, or a password in the URL', async () => {
-    const url = `http://127.0.0.1:${await freePort()}`
+    const url = `http://127.0.0.1:${await deadPort()}`
     for (const bad of ['line\nsecret-token', 'ключ-secret-token']) {
       const { code, stderr } = await runCommand(['quota', '--url', url, '--token', bad])
       expect(code).toBe(1)
@@ -624,7 +624,7 @@ describe('sluice quota', () => {
   })
 
   it('says so when no gateway answers', async () => {
-    const cwd = folderWith(stringify({ ...harnessConfig('http://x'), admin: { port: await freePort() } }))
+    const cwd = folderWith(stringify({ ...harnessConfig('http://x'), admin: { port: await deadPort() } }))
     expect(await runCommand(['quota', '--once'], { cwd })).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('no gateway answers'),
@@ -735,7 +735,7 @@ describe('sluice start', () => {
       const steady = (line: string) =>
         line
           .replace(/^\[.*?\] /, '')
-          .replace(/ \(waited \dms\)/, '')
+          .replace(/ \(waited \d+ms\)/, '')
           .replace(/\d+ms/, '1ms')
       expect(lines.map(steady)).toEqual([
         'INFO: GET /harness/ng/api/projects 200 harness/prod read 1ms {"correlationId":"c-1"}',

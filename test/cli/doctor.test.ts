@@ -7,7 +7,7 @@ import { stringify } from 'yaml'
 import type { Finding } from '../../src/cli/harmless-call.ts'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
 import { type CommandOptions, runCommand } from '../support/command-line.ts'
-import { freePort } from '../support/find-redis.ts'
+import { deadPort } from '../support/find-redis.ts'
 import { run } from '../support/process.ts'
 import { describeTopology, startStandalone } from '../support/redis-topologies.ts'
 import { harnessConfig, newFolder, startGateway, startServer, TOKEN } from '../support/gateway.ts'
@@ -64,7 +64,7 @@ describe('sluice doctor', () => {
   it('sends no credential past the proxy of an upstream, and says that it tried none', async () => {
     let calls = 0
     const url = await startServer((_, response) => (calls++, response.end('{}')))
-    const { of } = await examine(harnessConfig(url, { proxy: `http://egress:topsecret@127.0.0.1:${await freePort()}` }))
+    const { of } = await examine(harnessConfig(url, { proxy: `http://egress:topsecret@127.0.0.1:${await deadPort()}` }))
     const finding = 'was not tried: the upstream is reached through a proxy'
     expect(of('credential harness/prod')).toMatchObject([{ level: 'warn', finding }])
     expect(calls).toBe(0)
@@ -77,7 +77,7 @@ describe('sluice doctor', () => {
     expect(refused.of('credential harness/prod')).toMatchObject([
       { level: 'fail', finding: 'is refused by the vendor (401)', todo: expect.stringContaining('renew') },
     ])
-    const away = await examine(harnessConfig(`http://127.0.0.1:${await freePort()}`))
+    const away = await examine(harnessConfig(`http://127.0.0.1:${await deadPort()}`))
     expect(away.code).toBe(1)
     expect(away.of('credential harness/prod')).toMatchObject([
       { level: 'fail', finding: expect.stringContaining('no answer') },
@@ -167,7 +167,7 @@ describe('sluice doctor', () => {
 describe('sluice doctor as a process of its own', () => {
   it('ends by itself, with 1 for what fails', async () => {
     const cwd = newFolder()
-    writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig(`http://127.0.0.1:${await freePort()}`)))
+    writeFileSync(join(cwd, 'sluice.yaml'), stringify(harnessConfig(`http://127.0.0.1:${await deadPort()}`)))
     const { code, stdout, stderr } = await run(['doctor'], { cwd })
     expect({ code, stderr }).toEqual({ code: 1, stderr: '' })
     expect(stdout).toMatch(/^fail {2}credential harness\/prod: no answer from 127\.0\.0\.1:\d+: ECONNREFUSED → check/m)

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { hasProgram } from '../support/packages.ts'
-import { freePort, startRedisServer } from '../support/find-redis.ts'
+import { deadPort, startRedisServer } from '../support/find-redis.ts'
 import { demoKey, healthCheckOf, service } from './compose.ts'
 import { imageHealthCheck } from './dockerfile.ts'
 import { atPort, run } from './process.ts'
@@ -34,7 +34,7 @@ describe('what `docker compose up` starts, without Docker', () => {
   })
 
   it('is not healthy by the image’s health check where nothing listens', async () => {
-    expect(run(atPort(imageHealthCheck(), 9090, await freePort()))).toEqual({ code: 1, output: '' })
+    expect(run(atPort(imageHealthCheck(), 9090, await deadPort()))).toEqual({ code: 1, output: '' })
   })
 
   it('has a sandbox that is healthy by its health check', () => {
@@ -42,7 +42,7 @@ describe('what `docker compose up` starts, without Docker', () => {
   })
 
   it('has a sandbox that is not healthy where nothing listens', async () => {
-    expect(run(atPort(healthCheckOf('sandbox'), 8091, await freePort()))).toEqual({ code: 1, output: '' })
+    expect(run(atPort(healthCheckOf('sandbox'), 8091, await deadPort()))).toEqual({ code: 1, output: '' })
   })
 })
 

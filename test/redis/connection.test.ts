@@ -2,12 +2,12 @@ import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
 import { connectedInTime, connectRedis } from '../../src/redis/connection.ts'
-import { freePort } from '../support/find-redis.ts'
+import { deadPort } from '../support/find-redis.ts'
 import { storeOf } from '../support/ledger-load.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
 it('keeps nothing of those who waited in vain for a Redis that is away', async () => {
-  const redis = connectRedis(storeOf({ kind: 'redis', url: `redis://127.0.0.1:${await freePort()}` }))
+  const redis = connectRedis(storeOf({ kind: 'redis', url: `redis://127.0.0.1:${await deadPort()}` }))
   onTestFinished(() => redis.disconnect())
   const clock = new SimulatedClock()
   const before = redis.listenerCount('ready')

@@ -1,10 +1,10 @@
 import { once } from 'node:events'
-import { mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
-import { freePort } from './find-redis.ts'
+import { deadPort } from './find-redis.ts'
 import { ACCOUNT, harnessConfig, newFolder } from './gateway.ts'
 import { type Answer, call, type CallOptions, RawClient } from './http.ts'
 import { startProcess } from './process.ts'
@@ -125,7 +125,7 @@ async function makeEveryOutcome(): Promise<EveryOutcome> {
   gateway.configure({ ...config, upstreams })
   await left
   // A charge must be written down beforehand, and can't be.
-  rmSync(join(store, 'quota'), { recursive: true })
+  renameSync(join(store, 'quota'), join(store, 'quota-away'))
   await ask('store_unavailable', SCARCE_PATH)
   mkdirSync(join(store, 'quota'))
 
@@ -156,7 +156,7 @@ async function upstreamsFor(url: string): Promise<{ passing: object } & Record<s
     queue: { maxWait: '30s', maxWaiting: 1 },
     retry: once,
   }) as { upstreams: Record<string, object> }
-  const dead = { url: `http://127.0.0.1:${await freePort()}`, retry: { retries: 0 }, breaker: { failures: 1 } }
+  const dead = { url: `http://127.0.0.1:${await deadPort()}`, retry: { retries: 0 }, breaker: { failures: 1 } }
   const slow = { limits: { read: [{ requests: 1, window: '10s' }] }, queue: { maxWait: '30s' } }
   return {
     ...upstreams,

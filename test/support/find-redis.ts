@@ -76,7 +76,15 @@ export async function freePort(): Promise<number> {
   }
 }
 
-function isFree(port: number): Promise<boolean> {
+/** A port of loopback that nobody will listen on: `freePort` gives none of these to anyone. */
+export async function deadPort(): Promise<number> {
+  for (;;) {
+    const port = FIRST_PORT - 1 - Math.floor(Math.random() * 2_000)
+    if (await isFree(port)) return port
+  }
+}
+
+export function isFree(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const server = createServer()
     server.once('error', () => resolve(false))

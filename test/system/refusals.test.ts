@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { createServer as createTcpServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
-import { freePort } from '../support/find-redis.ts'
+import { deadPort } from '../support/find-redis.ts'
 import { type Answer, call, open, RawClient } from '../support/http.ts'
 import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 
@@ -400,7 +400,7 @@ describe('client keys', () => {
 
 describe('an upstream that fails', () => {
   it('is unreachable: nothing was sent', async () => {
-    const gateway = await startGateway(harnessConfig(`http://127.0.0.1:${await freePort()}`, { retry: { retries: 0 } }))
+    const gateway = await startGateway(harnessConfig(`http://127.0.0.1:${await deadPort()}`, { retry: { retries: 0 } }))
     expectRefusal(await call(gateway.url, '/harness/ng/api/projects'), 502, 'unreachable', 'UPSTREAM_UNREACHABLE')
   })
 

@@ -4,7 +4,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
 import { everyOutcome } from '../support/every-outcome.ts'
 import { hasPrometheus } from '../support/find-prometheus.ts'
-import { freePort, startRedisServer } from '../support/find-redis.ts'
+import { deadPort, startRedisServer } from '../support/find-redis.ts'
 import { harnessConfig, newFolder, startGateway, startUpstream, TOKEN } from '../support/gateway.ts'
 import { type Answer, call, type CallOptions, RawClient } from '../support/http.ts'
 import { parseMetrics, type Sample, valuesOf } from '../support/openmetrics.ts'
@@ -172,7 +172,7 @@ describe('the metrics of a known sequence of calls', () => {
   })
 
   it('tell why attempts were made, and which 429s there is an explanation for', async () => {
-    const port = await freePort()
+    const port = await deadPort()
     const retry = { retries: 1 }
     const read = [
       { requests: 100, window: '60s' },

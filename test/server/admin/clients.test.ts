@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, inject, it } from 'vitest'
 import { Redis } from 'ioredis'
 import { createKey, hashKey } from '../../../src/clients/keys.ts'
-import { freePort } from '../../support/find-redis.ts'
+import { deadPort } from '../../support/find-redis.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
 import { harnessConfig, newFolder, startGateway, startUpstream, stores } from '../../support/gateway.ts'
 import { call } from '../../support/http.ts'
@@ -311,7 +311,7 @@ describe('the clients of the admin API', () => {
   })
 
   it('may be whose a key is while they can’t be read, so it is not called wrong', async () => {
-    const { gateway } = await setUp({ store: { kind: 'redis', url: `redis://127.0.0.1:${await freePort()}` } })
+    const { gateway } = await setUp({ store: { kind: 'redis', url: `redis://127.0.0.1:${await deadPort()}` } })
     const answer = await call(gateway.url, '/harness/ng/api/x', { headers: { 'x-sluice-key': 'perhaps' } })
     expect(answer.status).toBe(503)
     expect(answer.headers['x-sluice-error']).toBe('store_unavailable')
