@@ -26,6 +26,9 @@ export function installFromPyPi(): Promise<string | undefined> {
   })
 }
 
+/** What was stopped may still write there for a moment. */
+const REMOVED = { recursive: true, force: true, maxRetries: 5 }
+
 async function install(name: string, list: string, prepare: (folder: string) => string[]): Promise<string | undefined> {
   const versions = hash('sha256', readFileSync(join(FOLDER, list))).slice(0, 16)
   const folder = join(CACHE, `${name}-${versions}`)
@@ -37,14 +40,14 @@ async function install(name: string, list: string, prepare: (folder: string) => 
   try {
     await promisify(execFile)(program, args, { cwd: own, timeout: 120_000 })
   } catch (error) {
-    rmSync(own, { recursive: true })
+    rmSync(own, REMOVED)
     console.log(`NOT TRIED: clients from ${name} could not be installed: ${(error as Error).message}`)
     return undefined
   }
   try {
     renameSync(own, folder)
   } catch {
-    rmSync(own, { recursive: true })
+    rmSync(own, REMOVED)
   }
   return folder
 }
