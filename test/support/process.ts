@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { inject, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
@@ -51,15 +51,14 @@ export class Program {
     })
   }
 
-  /** The first line of output that matches; throws if the program ends before. */
+  /** The first line of output that matches, once it is whole; throws if the program ends before. */
   async line(pattern: RegExp): Promise<string> {
-    for (const line of this.stdout.split('\n')) if (pattern.test(line)) return line
-    const lines = createInterface({ input: this.child.stdout! })
-    try {
-      for await (const line of lines) if (pattern.test(line)) return line
-    } finally {
-      lines.close()
-      this.child.stdout!.resume()
+    let from = 0
+    for (let isRunning = true; isRunning;) {
+      const until = this.stdout.lastIndexOf('\n')
+      for (const line of this.stdout.slice(from, Math.max(from, until)).split('\n')) if (pattern.test(line)) return line
+      from = until + 1
+      isRunning = await Promise.race([once(this.child.stdout!, 'data').then(() => true), this.ended.then(() => false)])
     }
     throw new Error(`the program ended without a line like ${pattern}: ${this.stderr || this.stdout}`)
   }

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { Agent, request } from 'node:http'
 import type { HeapProfiler } from 'node:inspector'
 import { join } from 'node:path'
-import { inject } from 'vitest'
+import { expect, inject } from 'vitest'
 import { stringify } from 'yaml'
 import { newFolder } from './gateway.ts'
 import { Program } from './process.ts'
@@ -24,6 +24,8 @@ export async function startWithInspector(config: object) {
   const command = [process.execPath, '--inspect=127.0.0.1:0', '--expose-gc', inject('program')]
   const program = new Program(['start'], { cwd, command })
   const { url } = JSON.parse(await program.line(/"msg":"listening"/)) as { url: string }
+  // Another pipe than that of the line above, so it may come later.
+  await expect.poll(() => program.stderr).toMatch(/ws:\S+\s/)
   const inspector = await connectInspector(/ws:\S+/.exec(program.stderr)![0])
 
   /**
