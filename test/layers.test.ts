@@ -71,7 +71,7 @@ describe('the linter', () => {
     const { diagnostics } = JSON.parse(stdout) as { diagnostics: { code: string; filename: string; help: string }[] }
     for (const { code, filename, help } of diagnostics) reported.set(relative('src', filename), `${code}: ${help}`)
     expect(status).toBe(1)
-  }, 60_000)
+  })
 
   it.each(Object.entries(wrong))('refuses an import of %s', (_, [file]) => {
     expect(reported.get(file)).toMatch(/no-restricted-imports.*may import only/)

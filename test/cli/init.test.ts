@@ -138,7 +138,7 @@ describe('sluice init', () => {
       [/Make one harmless call.*\[y\/N\] $/, 'n'],
     ]
     for (const [question, answer] of answers) {
-      await expect.poll(() => program.stdout, { timeout: 60_000 }).toMatch(question)
+      await expect.poll(() => program.stdout).toMatch(question)
       program.child.stdin!.write(`${answer}\n`)
     }
     expect((await program.ended).code).toBe(0)
@@ -152,7 +152,7 @@ describe('sluice init', () => {
       const cwd = newFolder()
       const command = `"${process.execPath}" "${MAIN}" init --client bot --preset harness`
       const program = new Program([], { cwd, command: ['script', '-qec', command, '/dev/null'] })
-      await expect.poll(() => program.stdout, { timeout: 60_000 }).toMatch(/A name for the account: $/)
+      await expect.poll(() => program.stdout).toMatch(/A name for the account: $/)
       program.child.stdin!.write('\u0004')
       expect((await program.ended).code).toBe(1)
       expect(program.stdout).toContain('The input ended before all was answered. Nothing was written.')

@@ -91,7 +91,7 @@ describe.skipIf(!hasProgram('script'))('sluice top at a terminal', () => {
     const shown = `${process.execPath} ${MAIN} top --url ${gateway.adminUrl} --token ${ADMIN_TOKEN}`
     const command = ['script', '-qfec', `stty cols 80 rows 24; ${shown}; stty -a; echo ended`, '/dev/null']
     const program = new Program([], { command, env: { TERM: 'xterm', ...env } })
-    await expect.poll(() => program.stdout, { timeout: 60_000 }).toContain('ACCOUNT')
+    await expect.poll(() => program.stdout).toContain('ACCOUNT')
     return { program, gateway }
   }
 
@@ -113,7 +113,7 @@ describe.skipIf(!hasProgram('script'))('sluice top at a terminal', () => {
     const { program, gateway } = await startTop({ NO_COLOR: '1' })
     expect(program.stdout).not.toContain('\u001B[31m')
     await gateway.stop()
-    await expect.poll(() => program.stdout, { timeout: 30_000 }).toContain('no gateway answers')
+    await expect.poll(() => program.stdout).toContain('no gateway answers')
     await pause(0)
     program.child.stdin!.write('q')
     await program.ended

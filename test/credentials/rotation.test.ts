@@ -336,7 +336,7 @@ it('when the next value of a stored secret expires is a metric, too', async () =
   const gateway = await start()
   expect(await daysLeft(gateway, 'api/main')).toBe(10)
   await store.rotate('api', 'new', inDays(20))
-  await expect.poll(() => daysLeft(gateway, 'api/main next'), { timeout: 10_000 }).toBe(20)
+  await expect.poll(() => daysLeft(gateway, 'api/main next')).toBe(20)
   expect(await daysLeft(gateway, 'api/main')).toBe(10)
   expect(await daysLeft(await start(), 'api/main next')).toBe(20)
   await store.close()

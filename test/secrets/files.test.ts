@@ -163,7 +163,7 @@ it.each([
   }
   expect(await sent()).toBe(one)
   writeFileSync(file, two)
-  await expect.poll(sent, { timeout: 10_000 }).toBe(two)
+  await expect.poll(sent).toBe(two)
   writeFileSync(file, wrong)
   await new Promise((resolve) => void setTimeout(resolve, 150))
   expect(await sent()).toBe(two)

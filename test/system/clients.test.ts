@@ -150,7 +150,7 @@ describe.each(Object.entries(stores))('the budget of a client, with %s', (name, 
     }
     let sum = 0
     // What a gateway has set aside for a loss of Redis is refused to the others for a moment.
-    await expect.poll(async () => (sum += await granted()), { timeout: 30_000 }).toBe(3)
+    await expect.poll(async () => (sum += await granted())).toBe(3)
     expect(await granted()).toBe(0)
     expect(vendor.seen).toHaveLength(3)
   })

@@ -221,7 +221,7 @@ describe('server.proxyProtocol', () => {
     const [answer] = (await once(socket, 'data')) as [Buffer]
     expect(answer.toString()).toContain(' 200 OK')
     expect(await gateway.line(/"msg":"call"/)).toContain('"address":"203.0.113.7"')
-  }, 120_000)
+  })
 })
 
 describe.skipIf(!hasProgram('haproxy'))('behind HAProxy', () => {

@@ -73,7 +73,7 @@ it('renews the leases of thousands of limits, and tells Redis after an outage wh
   expect(await chargeAll(other.ledger, REQUESTS)).toBe((REQUESTS - 3) * LIMITS)
   expect(connection.mostArguments).toBeLessThan(MOST_ARGUMENTS)
   await other.ledger.close()
-}, 120_000)
+})
 
 it('tells Redis little by little of hundreds of calls of different charge sets that are renewed at once', async () => {
   const clock = new SimulatedClock()
@@ -84,7 +84,7 @@ it('tells Redis little by little of hundreds of calls of different charge sets t
   expect(changes).toEqual([])
   expect(connection.mostArguments).toBeLessThan(MOST_ARGUMENTS)
   await ledger.close()
-}, 60_000)
+})
 
 it('shares thousands of limits, of which other gateways have leases, and forgets the leases of gateways that have gone', async () => {
   const clock = new SimulatedClock()
@@ -121,7 +121,7 @@ it('shares thousands of limits, of which other gateways have leases, and forgets
   expect(names.filter((name) => name.endsWith('|@gone') || name.startsWith('forgotten'))).toEqual([])
   expect(names.filter((name) => name.endsWith('|@here'))).toHaveLength(LIMITS)
   await ledger.close()
-}, 120_000)
+})
 
 it('answers what is used of thousands of limits little by little, and goes on to share them', async () => {
   const clock = new SimulatedClock()
@@ -140,4 +140,4 @@ it('answers what is used of thousands of limits little by little, and goes on to
   }
   expect(changes).toEqual([])
   await ledger.close()
-}, 120_000)
+})

@@ -82,7 +82,7 @@ describe('the live page', () => {
       .toMatch(/Only \d+ of 1000 of harness\/prod read per 1m can be used: the vendor lets less through/)
   })
 
-  it('says that the vendor is slow', { timeout: 60_000 }, async () => {
+  it('says that the vendor is slow', async () => {
     const upstream = await startUpstream((_, response) => void setTimeout(() => response.end(), 5_100))
     const gateway = await startGateway(harnessConfig(upstream.url))
     await Promise.all(send(gateway, 5))
@@ -121,9 +121,7 @@ describe('the live page', () => {
     await Promise.all(send(gateway, 1))
     await redis.stop()
     await Promise.all(send(gateway, 1))
-    await expect
-      .poll(async () => wordsOf(await getPage(gateway)), { timeout: 30_000 })
-      .toMatch(/Warning: Degraded: the quota store/)
+    await expect.poll(async () => wordsOf(await getPage(gateway))).toMatch(/Warning: Degraded: the quota store/)
     // What this gateway may not spend without Redis counts as used, but nobody used it.
     const { data } = (await call(gateway.adminUrl, '/v1/quota')).json() as { data: { isLocal?: boolean }[] }
     expect(data.map(({ isLocal }) => isLocal)).toEqual(data.map(() => true))
@@ -249,7 +247,7 @@ describe('signing in to the live page', () => {
 /** Set to a folder, it gets what the browser shows. */
 const PICTURES = process.env['SLUICE_PICTURES']
 
-describe.skipIf(!hasProgram('chromium'))('the live page in a browser', { timeout: 120_000 }, () => {
+describe.skipIf(!hasProgram('chromium'))('the live page in a browser', () => {
   async function setUp() {
     const limits = { read: [{ requests: 20, window: '60s' }], write: [{ requests: 300, window: '60s' }] }
     const sick = {
@@ -280,7 +278,7 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', { timeout
       await tab.eval(
         `document.querySelector('#token').value = ${JSON.stringify(TOKEN)}; document.querySelector('main form').submit()`,
       )
-      await expect.poll(() => tab.text(), { timeout: 30_000 }).toContain('What is wrong now')
+      await expect.poll(() => tab.text()).toContain('What is wrong now')
     }
     return { gateway, tab, picture, enter }
   }
@@ -294,15 +292,15 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', { timeout
     void send(gateway, 40, { 'x-sluice-key': 'hog' })
     for (let i = 0; i < 3; i++)
       await call(gateway.url, '/sick/x', { headers: { 'x-sluice-key': 'other', 'x-correlation-id': `sick-${i}` } })
-    await expect.poll(() => tab.text(), { timeout: 30_000 }).toMatch(/The breaker of sick is open[^]*of the client hog/)
-    await expect.poll(() => tab.text(), { timeout: 30_000 }).toMatch(/Who spends[^]*hog[^]*Who waits/)
+    await expect.poll(() => tab.text()).toMatch(/The breaker of sick is open[^]*of the client hog/)
+    await expect.poll(() => tab.text()).toMatch(/Who spends[^]*hog[^]*Who waits/)
     await picture('load')
     await tab.size(390, 844, 'dark')
     await picture('phone')
     // Tables scroll in themselves, the page does not.
     expect(await tab.eval<number>('document.documentElement.scrollWidth')).toBeLessThanOrEqual(390)
     await tab.eval(`document.querySelector('#id').value = 'sick-2'; document.querySelector('.search').submit()`)
-    await expect.poll(() => tab.text(), { timeout: 30_000 }).toMatch(/Call sick-2[^]*breaker_open/)
+    await expect.poll(() => tab.text()).toMatch(/Call sick-2[^]*breaker_open/)
     await tab.size(1200, 900)
     await picture('call')
     expect(tab.errors).toEqual([])
@@ -313,7 +311,7 @@ describe.skipIf(!hasProgram('chromium'))('the live page in a browser', { timeout
     await enter()
     await tab.withoutScripts()
     await tab.reload()
-    await expect.poll(() => tab.text(), { timeout: 30_000 }).toContain('Nothing. Calls are served.')
+    await expect.poll(() => tab.text()).toContain('Nothing. Calls are served.')
     expect(await tab.eval<string>(`document.querySelector('main').innerText`)).toContain('harness/prod')
   })
 })
