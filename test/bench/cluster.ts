@@ -177,7 +177,7 @@ async function ask(cluster: RedisCluster, accounts: number) {
 if (import.meta.main) {
   const { accounts: given } = parseArgs({ options: { accounts: { type: 'string', default: '100000' } } }).values
   const accounts = Number(given)
-  const cluster = await startCluster(0, 15_000)
+  const cluster = await startCluster(0)
   try {
     let asked: Awaited<ReturnType<typeof ask>> | undefined
     const { granted, acrossSlots, shares, register } = await spread(cluster, accounts, async () => {

@@ -1,3 +1,5 @@
+import { setTimeout as pause } from 'node:timers/promises'
+
 const TICK_MS = 5
 
 let ticks = 0
@@ -13,4 +15,9 @@ tick()
  */
 export function awakeMs(): number {
   return ticks * TICK_MS
+}
+
+/** Waits for so long of that time. */
+export async function pauseAwake(ms: number): Promise<void> {
+  for (const until = awakeMs() + ms; awakeMs() < until;) await pause(TICK_MS)
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { describe } from 'vitest'
-import { freePort } from './find-redis.ts'
+import { freePort, isFree } from './find-redis.ts'
 import { hasProgram } from './packages.ts'
 import { temporaryFolder } from './temporary-folder.ts'
 
@@ -17,6 +17,9 @@ export function describeTopology(name: string, tests: () => void): void {
 
 /** Above these, the port of the cluster bus, which is 10000 higher, would be one that the system gives to connections. */
 const HIGHEST_CLUSTER_PORT = 22_000
+
+/** How long a silent server is not missed, and how long after `doubtSoon`. */
+const [PATIENCE_MS, DOUBT_MS] = [15_000, 500]
 
 interface Access {
   readonly password?: string
@@ -150,10 +153,12 @@ export interface SentinelRedis {
   readonly sentinelPassword: string
   /** The server that the sentinels name as the master now. */
   master(): Promise<RedisServer>
+  /** Whoever is to fail is missed soon; until then nobody is, on a busy machine. */
+  doubtSoon(): Promise<unknown>
   stop(): Promise<void>
 }
 
-/** A master and its replicas under the name `mymaster`, watched by three sentinels that take half a second to doubt it. */
+/** A master and its replicas under the name `mymaster`, watched by three sentinels. */
 export async function startSentinelRedis(replicas = 1): Promise<SentinelRedis> {
   const master = await startStandalone()
   const followers = await inTurn(replicas, () => startStandalone(['--replicaof', '127.0.0.1', String(master.port)]))
@@ -174,7 +179,7 @@ export async function startSentinelRedis(replicas = 1): Promise<SentinelRedis> {
       `requirepass "${sentinelPassword}"`,
       `sentinel sentinel-pass "${sentinelPassword}"`,
       `sentinel monitor mymaster 127.0.0.1 ${master.port} 2`,
-      'sentinel down-after-milliseconds mymaster 500',
+      `sentinel down-after-milliseconds mymaster ${PATIENCE_MS}`,
       'sentinel failover-timeout mymaster 2000',
     ]
     writeFileSync(join(watcher.folder.path, file), `${lines.join('\n')}\n`) // and the sentinel writes to it, too
@@ -197,6 +202,10 @@ export async function startSentinelRedis(replicas = 1): Promise<SentinelRedis> {
       ]
       return servers.find((server) => server.port === Number(port))!
     },
+    doubtSoon: () =>
+      Promise.all(
+        watchers.map(({ client }) => client.call('sentinel', 'set', 'mymaster', 'down-after-milliseconds', DOUBT_MS)),
+      ),
     stop: async () => void (await Promise.all([...watchers, ...servers].map((server) => server.stop()))),
   }
 }
@@ -241,6 +250,11 @@ export class RedisCluster {
     await from.client.cluster('SETSLOT', slot, 'NODE', toId)
   }
 
+  /** Whoever is to fail is missed soon; until then nobody is, on a busy machine. */
+  async doubtSoon(): Promise<void> {
+    await Promise.all(this.servers.map(({ client }) => client.config('SET', 'cluster-node-timeout', DOUBT_MS)))
+  }
+
   async stop(): Promise<void> {
     await Promise.all(this.servers.map((server) => server.stop()))
   }
@@ -254,15 +268,15 @@ export class RedisCluster {
   }
 }
 
-/** Three masters, of which the first ones have a replica, and which give a silent node half a second, or as long as that. */
-export async function startCluster(replicas = 1, nodeTimeoutMs = 500): Promise<RedisCluster> {
+/** Three masters, of which the first ones have a replica. */
+export async function startCluster(replicas = 1): Promise<RedisCluster> {
   const servers = await inTurn(3 + replicas, async () => {
-    const port = await freePortFor(HIGHEST_CLUSTER_PORT)
+    const port = await freePortForCluster()
     const options = [
       '--cluster-enabled',
       'yes',
       '--cluster-node-timeout',
-      String(nodeTimeoutMs),
+      String(PATIENCE_MS),
       '--cluster-replica-validity-factor',
       '0',
     ]
@@ -306,10 +320,11 @@ async function inTurn<T>(count: number, make: () => Promise<T>): Promise<T[]> {
   return made
 }
 
-async function freePortFor(highest: number): Promise<number> {
+/** Free together with the port of its bus. */
+async function freePortForCluster(): Promise<number> {
   for (;;) {
     const port = await freePort()
-    if (port <= highest) return port
+    if (port <= HIGHEST_CLUSTER_PORT && (await isFree(port + 10_000))) return port
   }
 }
 

@@ -4,7 +4,7 @@ import { describeTopology, startCluster } from '../../support/redis-topologies.t
 
 describeTopology('a Redis Cluster', () => {
   it('has the accounts spread evenly over its masters, each with all that belongs to it in one slot', async () => {
-    const cluster = await startCluster(0, 15_000)
+    const cluster = await startCluster(0)
     onTestFinished(() => cluster.stop())
     const { granted, acrossSlots, shares, register } = await spread(cluster, 2_000)
     expect(granted).toBe(2_000)

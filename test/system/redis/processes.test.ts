@@ -43,6 +43,7 @@ describeTopology('three saturated gateway processes', () => {
     let recoveredMs = 0
     const saturated = await saturate({ ...STORE, sentinels, sentinelPassword }, WINDOWS, async (gateways) => {
       await pause(1.2 * 5_000)
+      await redis.doubtSoon()
       const old = await redis.master()
       const diedAt = performance.now()
       await old.kill()
