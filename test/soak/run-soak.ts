@@ -6,11 +6,11 @@ import { FaultProxy } from '../support/fault-proxy.ts'
 import { findRedis, type FoundRedis, startRedisServer } from '../support/find-redis.ts'
 import { hasProgram } from '../support/packages.ts'
 import { seededRandom } from '../support/seeded-random.ts'
+import { Stillness } from '../support/stillness.ts'
 import { makeCall, startFaultUpstream } from '../system/faults/calls.ts'
 import { KINDS } from '../system/faults/table.ts'
 import type { CallRecord } from './records.ts'
 import { startSoakedGateway } from './soaked-gateway.ts'
-import { Stillness } from './stillness.ts'
 import { type Met, pick, Weather } from './weather.ts'
 
 export interface SoakOptions {
@@ -49,6 +49,8 @@ export interface SoakResult {
 /** Of the clients, those that go away in the middle. */
 const LEAVING_SHARE = 0.1
 const MOST_EXTRA_MS = 180_000
+/** Half of the shortest timeout: less is mere lateness. */
+const STILL_MS = 500
 
 /**
  * Lets a gateway process serve calls of all kinds while its lines to the upstream and to Redis fail by turns, and clients
@@ -77,7 +79,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
   const startedAt = performance.now()
   const elapsed = (): number => performance.now() - startedAt
   const pids = [gateway.pid, redis.child?.pid].filter((pid) => pid !== undefined)
-  const stillness = stack.use(new Stillness(elapsed, pids))
+  const stillness = stack.use(new Stillness(STILL_MS, elapsed, pids))
   // Of its own chance, so that how many calls there were until then changes nothing.
   const weather = new Weather(toUpstream, toStore, stillness, seededRandom(seed + 1))
   // Only now, because that something stood still is known after the calls that felt it have ended.
@@ -130,7 +132,7 @@ export async function runSoak(options: SoakOptions): Promise<SoakResult> {
   }
   weather.clear()
   await Promise.all(underWay)
-  if (gateway.end !== undefined) throw new Error(`the gateway ended while ${weather.told}: ${gateway.end}`)
+  if (gateway.end !== undefined) throw new Error(`the gateway ended under ${weather.told}: ${gateway.end}`)
   const faults = { upstream: toUpstream.faults, store: toStore.faults }
   // What stalled is still open on our side of the line; the gateway must have let go of it by itself.
   const left = await gateway.rest(idleTimers)

@@ -1,9 +1,9 @@
 import { expect, it } from 'vitest'
+import { Stillness } from '../support/stillness.ts'
 import { KINDS } from '../system/faults/table.ts'
 import { FEW, shortcomingsOf } from './bars.ts'
 import { type CallRecord, isAnswered } from './records.ts'
 import { runSoak } from './run-soak.ts'
-import { Stillness } from './stillness.ts'
 import type { Sky } from './weather.ts'
 
 const MET = ['upstream', 'quiet', 'store', 'both'] as const satisfies Sky[]
@@ -88,7 +88,7 @@ function changed(record: CallRecord, change: Partial<CallRecord>): CallRecord {
 }
 
 it('knows when this process stood still, and that which others felt of it for some time', async () => {
-  using stillness = new Stillness(() => performance.now(), [])
+  using stillness = new Stillness(500, () => performance.now(), [])
   const from = performance.now()
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 700)
   const until = performance.now()

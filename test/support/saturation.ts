@@ -1,9 +1,12 @@
 import { Agent, request } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
+import { Redis } from 'ioredis'
 import { onTestFinished } from 'vitest'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
+import { systemClock } from '../../src/time/clock.ts'
 import { ACCOUNT, harnessConfig } from './gateway.ts'
 import { startProcess } from './process.ts'
+import { Stillness } from './stillness.ts'
 
 const READ = '/harness/ng/api/projects'
 const REQUESTS = 300
@@ -11,6 +14,8 @@ const WINDOW_MS = 5_000
 const LATENCY_MS = { min: 50, max: 800 }
 /** So many that some wait at every gateway at any time: that is saturation. */
 const CLIENTS = 200
+/** Three gateways, Redis and the upstream, of which one stands still for so long, use less of the quota than they could. */
+const STILL_MS = 100
 /** Calls that found no quota wait for it this long; whoever takes longer has hung. */
 const MAX_WAIT_MS = 30_000
 
@@ -53,6 +58,10 @@ export async function saturate(
     store: { kind: 'redis', ...store },
   }
   const gateways = await Promise.all(Array.from({ length: 3 }, () => startProcess(gateway)))
+  using stillness = new Stillness(STILL_MS, systemClock.now, [
+    ...gateways.map(({ child }) => child.pid!),
+    ...(await pidsOfRedis(store)),
+  ])
   const statuses: Record<string, number> = {}
   let slowestMs = 0
   let isOver = false
@@ -83,7 +92,7 @@ export async function saturate(
     throttled: counts.throttled,
     accepted: counts.accepted,
     statuses,
-    utilisation: utilisationOf(arrivals, meanLatencyMs),
+    utilisation: utilisationOf(arrivals, meanLatencyMs, stillness),
     meanLatencyMs,
     slowestMs,
     longestGapMs: Math.max(...arrivals.slice(1).map((at, i) => at - arrivals[i]!)),
@@ -100,11 +109,27 @@ export function describeSaturated(title: string, { statuses, ...figures }: Satur
   ].join(' ')
 }
 
-/** The time that it takes to spend the quota once, over all such stretches, against the shortest that the guarantee allows. */
-function utilisationOf(arrivals: readonly number[], meanLatencyMs: number): number {
-  const stretches = arrivals.slice(REQUESTS).map((at, i) => at - arrivals[i]!)
+/**
+ * The time that it takes to spend the quota once, over all such stretches in which nothing stood still, or all if that is none,
+ * against the shortest that the guarantee allows.
+ */
+function utilisationOf(arrivals: readonly number[], meanLatencyMs: number, stillness: Stillness): number {
+  const all = arrivals.slice(REQUESTS).map((until, i) => ({ from: arrivals[i]!, until }))
+  const undisturbed = all.filter(({ from, until }) => !stillness.met(from, until))
+  const stretches = (undisturbed.length > 0 ? undisturbed : all).map(({ from, until }) => until - from)
   const meanMs = stretches.reduce((sum, ms) => sum + ms, 0) / stretches.length
   return (WINDOW_MS + meanLatencyMs) / meanMs
+}
+
+/** None where it is not known, or on another machine: there its number is of nobody, or of a process that hardly waits. */
+async function pidsOfRedis(store: object): Promise<number[]> {
+  if (!('url' in store)) return []
+  const redis = new Redis(String(store.url))
+  try {
+    return [Number(/^process_id:(\d+)/m.exec(await redis.info('server'))![1])]
+  } finally {
+    redis.disconnect()
+  }
 }
 
 async function upstreamDuration({ adminUrl }: Gateway): Promise<{ seconds: number; calls: number }> {

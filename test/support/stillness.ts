@@ -1,28 +1,29 @@
 import { readFileSync } from 'node:fs'
 
 const TICK_MS = 50
-/** Without a tick, or waiting for a processor, for so long, a process stood still: less than half of the shortest timeout is mere lateness. */
-const STILL_MS = 500
 
 /**
- * When this process, or one of those given, stood still because the machine gave it no processor: a gap between ticks here; there
- * what Linux counts as waiting, to which the process's own work, however long it takes, adds nothing. Elsewhere only this one is seen.
+ * When this process, or one of those given, stood still for so long because the machine gave it no processor: a gap between ticks
+ * here; there what Linux counts as waiting, to which the process's own work, however long it takes, adds nothing. On another system
+ * only this one is seen.
  */
 export class Stillness implements Disposable {
+  readonly #leastMs: number
   readonly #now: () => number
   readonly #waited: Map<number, number>
   readonly #stretches: { readonly from: number; readonly until: number }[] = []
   readonly #timer = setInterval(() => this.#tick(), TICK_MS)
   #last: number
 
-  constructor(now: () => number, pids: readonly number[]) {
+  constructor(leastMs: number, now: () => number, pids: readonly number[]) {
+    this.#leastMs = leastMs
     this.#now = now
     this.#last = now()
     this.#waited = new Map(pids.map((pid) => [pid, waitedMs(pid)]))
   }
 
   /** Whether something stood still in that time, or within so long before it. */
-  met(began: number, ended: number, clearMs: number): boolean {
+  met(began: number, ended: number, clearMs = 0): boolean {
     return this.#stretches.some(({ from, until }) => from <= ended && began <= until + clearMs)
   }
 
@@ -43,12 +44,12 @@ export class Stillness implements Disposable {
   #tick(): void {
     const [from, until] = [this.#last, this.#now()]
     this.#last = until
-    if (until - from >= STILL_MS) this.#stretches.push({ from, until })
+    if (until - from >= this.#leastMs) this.#stretches.push({ from, until })
     for (const [pid, before] of this.#waited) {
       const after = waitedMs(pid)
       this.#waited.set(pid, after)
       // A wait is counted when it ends, so this one ended since the last tick.
-      if (after - before >= STILL_MS) this.#stretches.push({ from: from - (after - before), until })
+      if (after - before >= this.#leastMs) this.#stretches.push({ from: from - (after - before), until })
     }
   }
 }
