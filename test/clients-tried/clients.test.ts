@@ -16,7 +16,7 @@ const SECRET = 'what-only-the-vendor-knows'
 const BASIC = `Basic ${Buffer.from(`robot@example.com:${SECRET}`).toString('base64')}`
 
 /** One call, and then none for a while. */
-const ONE = [{ requests: 1, window: '5s' }]
+const ONE = [{ requests: 1, window: '15s' }]
 
 const npm = await installFromNpm()
 const pip = hasProgram('python3') ? await installFromPyPi() : undefined

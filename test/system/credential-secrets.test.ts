@@ -48,7 +48,7 @@ it.each(['file', 'redis'] as const)(
   async (kind) => {
     const vault = await new VaultServer(systemClock).start()
     vault.secrets.set('kv/api', { data: { key: value('vault') } })
-    const tokens = await startTokenServer()
+    const tokens = await startTokenServer(3_600)
     tokens.extra = { access_token: value('access-token') }
     const failing = await startTokenServer()
     failing.isUp = false

@@ -83,7 +83,11 @@ describe.each(Object.entries(stores))('with %s', (_, store) => {
     const limits = { read: { requests: 20, windowMs: 500 } }
     const sandbox = await startSandboxForTest({ limits })
     const gateway = await startGateway({
-      ...harnessConfig(sandbox.url, { limits: { read: [{ requests: 20, window: '500ms' }] }, retry: { retries: 0 } }),
+      ...harnessConfig(sandbox.url, {
+        limits: { read: [{ requests: 20, window: '500ms' }] },
+        queue: { maxWait: '60s' },
+        retry: { retries: 0 },
+      }),
       store: store(),
     })
     const answers = await Promise.all(Array.from({ length: 100 }, () => call(gateway.url, READ)))
