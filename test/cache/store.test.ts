@@ -201,7 +201,7 @@ describeTopology('the store in Redis', () => {
     const gateway = await startGateway({
       server: { port: 0 },
       admin: { port: 0 },
-      store: { kind: 'redis', url: `redis://127.0.0.1:${server.port}`, commandTimeout: '50ms' },
+      store: { kind: 'redis', url: `redis://127.0.0.1:${server.port}`, commandTimeout: '1s' },
       cache: { store: 'redis' },
       upstreams: {
         api: {

@@ -252,9 +252,11 @@ describe('a call that fails', () => {
 describe('a breaker', () => {
   it('opens after five failures, refuses with the time to come back, and closes after a successful probe', async () => {
     let isSick = true
+    const clock = new SimulatedClock()
     const upstream = await startUpstream((_, response) => response.writeHead(isSick ? 500 : 200).end())
     const gateway = await startGateway(
       harnessConfig(upstream.url, { retry: { retries: 0 }, breaker: { failures: 5, reset: '600ms' } }),
+      { clock },
     )
     for (let i = 0; i < 5; i++) expect((await call(gateway.url, READ)).status).toBe(500)
     const refused = await call(gateway.url, READ)
@@ -264,7 +266,11 @@ describe('a breaker', () => {
     expect(upstream.seen).toHaveLength(5)
     expect(await gateway.metrics()).toContain('sluice_breaker_state{upstream="harness"} 2')
     isSick = false
-    await expect.poll(async () => (await call(gateway.url, READ)).status).toBe(200)
+    const statusAfter = async (ms: number) => {
+      await clock.advance(ms)
+      return (await call(gateway.url, READ)).status
+    }
+    await expect.poll(() => statusAfter(50)).toBe(200)
     expect(await gateway.metrics()).toContain('sluice_breaker_state{upstream="harness"} 0')
     expect((await fetch(`${gateway.adminUrl}/readyz`)).status).toBe(200)
   })

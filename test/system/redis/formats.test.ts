@@ -15,8 +15,7 @@ const RELEASES = {
   this: [process.execPath, MAIN],
   next: [process.execPath, '--import', NEXT_FORMAT, MAIN],
 }
-const LIMIT = { requests: 20, windowMs: 60_000 }
-const WAIT = { timeout: 60_000 }
+const LIMIT = { requests: 20, windowMs: 600_000 }
 
 async function setUp() {
   const sandbox = await startSandbox({ limits: { read: LIMIT } })
@@ -82,13 +81,13 @@ describe('two releases with different ledger formats on one Redis', () => {
     expect(await older.read(3)).toBe(3)
 
     await older.kill()
-    await expect.poll(newer.isReady, WAIT).toBe(true)
-    await expect.poll(async () => (await call(newer.url, READ)).status, WAIT).toBe(200)
+    await expect.poll(newer.isReady).toBe(true)
+    await expect.poll(async () => (await call(newer.url, READ)).status).toBe(200)
     expect(await newer.read(20)).toBe(4)
 
     await newer.kill()
     const back = await start('this')
-    await expect.poll(back.isReady, WAIT).toBe(true)
+    await expect.poll(back.isReady).toBe(true)
     expect(await back.read(20)).toBe(0)
     expect(counts()).toMatchObject({ worst: 20, accepted: 20, throttled: 0 })
   })

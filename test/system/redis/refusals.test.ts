@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { pino } from 'pino'
 import { expect, it, onTestFinished } from 'vitest'
 import { systemClock } from '../../../src/time/clock.ts'
-import { type Ledger, chargeSetOf } from '../../../src/ledger/ledger.ts'
+import { type Ledger, chargeSetOf, StoreUnavailableError } from '../../../src/ledger/ledger.ts'
 import { limitOf } from '../../../src/ledger/limit.ts'
 import { openLedger } from '../../../src/process/open-ledger.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
@@ -23,6 +23,16 @@ async function start(args: readonly string[] = []): Promise<RedisServer> {
   return redis
 }
 
+/** Whether its quota is shared: on a busy machine Redis may be late meanwhile, and a charge be refused. */
+async function isShared(ledger: Ledger): Promise<boolean> {
+  try {
+    return (await ledger.charge(READS, 1)).granted === 1 && !ledger.isDegraded
+  } catch (error) {
+    if (error instanceof StoreUnavailableError) return false
+    throw error
+  }
+}
+
 /** A ledger that has shared its quota, and what it logs from then on. */
 async function openAt(port: number): Promise<{ ledger: Ledger; lines: string[] }> {
   const lines: string[] = []
@@ -31,7 +41,7 @@ async function openAt(port: number): Promise<{ ledger: Ledger; lines: string[] }
   const store = storeOf({ url: `redis://127.0.0.1:${port}`, commandTimeout: '300ms' })
   const ledger = await openLedger(store, { clock: systemClock, logger })
   onTestFinished(() => ledger.close())
-  await until(async () => (await ledger.charge(READS, 1)).granted === 1 && !ledger.isDegraded)
+  await until(() => isShared(ledger))
   lines.length = 0
   return { ledger, lines }
 }
@@ -101,7 +111,7 @@ describeTopology('a Redis that refuses', () => {
       await until(isTold)
       expect(ledger.problem).toMatch(/^the quota store refuses \(.+\): .+; quotas are kept by leases$/)
       await end(redis)
-      await until(async () => (await ledger.charge(READS, 1)).granted === 1 && !ledger.isDegraded)
+      await until(() => isShared(ledger))
       expect(ledger.problem).toBeUndefined()
       await until(async () => lines.some((line) => line.includes('Redis answers again')))
       expect(lines.filter((line) => line.includes(`refuses (${word}`) && line.includes('leases'))).toHaveLength(1)
@@ -207,7 +217,7 @@ describeTopology('a Redis that refuses', () => {
     await old.client.replicaof('127.0.0.1', next.port)
     // No connection was closed: only new ones lead to the new master.
     target = next.port
-    await until(async () => (await ledger.charge(READS, 1)).granted === 1 && !ledger.isDegraded)
+    await until(() => isShared(ledger))
     expect(await next.client.exists('sluice:3:{any/thing}:limits')).toBe(1)
     expect(ledger.problem).toBeUndefined()
   })
@@ -228,11 +238,14 @@ describeTopology('a Redis that refuses', () => {
     const { port } = server.address() as AddressInfo
     const url = `redis://:topsecret@127.0.0.1:${port}`
     const gateway = await startProcess({ ...harnessConfig('http://127.0.0.1:1'), store: { kind: 'redis', url } })
+    const lines = () => gateway.stdout.split('\n').slice(0, -1)
+    const warnings = () => lines().filter((line) => (JSON.parse(line) as { level: number }).level >= 40)
+    await until(async () => warnings().length >= 2)
+    // And no more of them.
     await pause(3_000)
     expect(gateway.stderr).toBe('')
-    const lines = gateway.stdout.trim().split('\n')
-    expect(lines.filter((line) => line.includes(said.slice(0, 20)))).toHaveLength(1)
-    expect(lines.filter((line) => (JSON.parse(line) as { level: number }).level >= 40)).toHaveLength(2)
+    expect(lines().filter((line) => line.includes(said.slice(0, 20)))).toHaveLength(1)
+    expect(warnings()).toHaveLength(2)
     expect(gateway.stdout).not.toMatch(/EPIPE|topsecret/)
     const readiness = await fetch(`${gateway.adminUrl}/readyz`)
     expect([readiness.status, await readiness.json()]).toMatchObject([503, { status: 'not ready' }])
