@@ -80,7 +80,7 @@ function startsOf(upstream: string) {
       upstream,
       { limits, queue: { maxWait: '60s' }, retry: { retries: 0 } },
       {
-        server: { port, ...(release === 'old' && OLD !== undefined ? {} : { shutdownDelay: '3s' }) },
+        server: { port, ...(release === 'old' && OLD !== undefined ? {} : { shutdownDelay: '10s' }) },
         admin: { port: adminPort },
         store: { kind: 'redis', url: inject('redisUrl'), prefix, commandTimeout: '2s' },
       },
