@@ -1,5 +1,5 @@
 import type { EpochMs } from '../time/clock.ts'
-import type { Fields } from '../http/fields.ts'
+import { type Fields, noFields } from '../http/fields.ts'
 import type { Freshness } from './freshness.ts'
 
 /** A stored answer. */
@@ -69,7 +69,7 @@ export function fieldOf({ headers }: Pick<Entry, 'headers'>, name: string): stri
 
 /** The fields in the form in which the transport gives them. */
 export function toFields(headers: readonly string[]): Fields {
-  const fields: Record<string, string | string[]> = {}
+  const fields = noFields<string | string[]>()
   for (let i = 0; i < headers.length; i += 2) {
     const [name, value] = [headers[i]!, headers[i + 1]!]
     const before = fields[name]

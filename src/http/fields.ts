@@ -11,6 +11,11 @@
 export type Fields = Record<string, string | string[] | undefined>
 export type Field = string | readonly string[] | undefined
 
+/** A record of no fields. In a plain object a field named `constructor` would be there before it came. */
+export function noFields<Value>(): Record<string, Value> {
+  return Object.create(null) as Record<string, Value>
+}
+
 /** All lines of a field joined to one list (RFC 9110 §5.3); empty if it is missing. */
 export function joined(field: Field): string {
   return typeof field === 'string' ? field : (field ?? []).join(', ')

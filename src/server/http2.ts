@@ -2,6 +2,7 @@ import http2 from 'node:http2'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { noFields } from '../http/fields.ts'
 import { Entry, Roster } from '../time/roster.ts'
 import { takeOver } from './connections.ts'
 import { MOST_FIELDS } from './well-formed.ts'
@@ -150,7 +151,7 @@ function fieldsOf({ headers, rawHeaders }: http2.Http2ServerRequest): string[] {
 }
 
 function distinct(fields: readonly string[]): NodeJS.Dict<string[]> {
-  const values: NodeJS.Dict<string[]> = {}
+  const values = noFields<string[]>()
   for (let i = 0; i < fields.length; i += 2) (values[fields[i]!] ??= []).push(fields[i + 1]!)
   return values
 }
@@ -181,16 +182,11 @@ class Response extends http2.Http2ServerResponse {
 
   /** Also writes 100 Continue. */
   writeInformation(status: number, fields: readonly string[] = []): void {
-    const headers: http2.OutgoingHttpHeaders = { ':status': status }
-    for (let i = 0; i < fields.length; i += 2) {
-      const name = fields[i]!
-      headers[name] = [headers[name] ?? [], fields[i + 1]!].flat().map(String)
-    }
-    this.stream.additionalHeaders(headers)
+    this.stream.additionalHeaders({ ':status': status, ...distinct(fields) })
   }
 
   override addTrailers(trailers: object): void {
-    const lines: Record<string, string[]> = {}
+    const lines = noFields<string[]>()
     for (const [name, value] of trailers as [string, string][]) (lines[name] ??= []).push(value)
     super.addTrailers(lines)
   }

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { EpochMs } from '../../src/time/clock.ts'
 import { ageOf, parseDirectives, secondsOf } from '../../src/cache/fields.ts'
+import { toFields } from '../../src/cache/entry.ts'
 import { freshnessOf } from '../../src/cache/freshness.ts'
 import { cachePolicy } from '../../src/schema/cache-policy.ts'
 
@@ -43,6 +44,15 @@ describe('Cache-Control', () => {
   ])('%s is %s seconds', (field, expected) => {
     expect(secondsOf(parseDirectives(field), 'max-age')).toBe(expected)
   })
+})
+
+it('fields that are kept are read by their names, whatever those mean in JavaScript', () => {
+  const fields = Object.entries(toFields(['constructor', 'a', 'etag', '"b"', '__proto__', 'c', 'constructor', 'd']))
+  expect(fields).toEqual([
+    ['constructor', ['a', 'd']],
+    ['etag', '"b"'],
+    ['__proto__', 'c'],
+  ])
 })
 
 describe('Age', () => {

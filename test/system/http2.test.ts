@@ -222,6 +222,33 @@ describe('a port without TLS that may speak HTTP/2', () => {
     expect(String((await once(stream, 'data'))[0])).toBe('then this')
   })
 
+  it('takes a field for what it is, though its name means something in JavaScript', async () => {
+    const upstream = await startUpstream(async (_, response) => {
+      const hinted = Promise.withResolvers<void>()
+      response.writeEarlyHints({ link: '</a.css>', constructor: 'hint' }, () => hinted.resolve())
+      await hinted.promise
+      response.writeHead(200, { constructor: 'head', trailer: 'constructor' }).write('body')
+      response.addTrailers([['constructor', 'trailer']])
+      response.end()
+    })
+    const other = { url: upstream.url, accounts: { main: { credential: { header: 'x-other-key', value: TOKEN } } } }
+    const { upstreams, ...config } = harnessConfig(upstream.url, {}, HTTP2) as { upstreams: object }
+    const clients = { tool: { keys: [hashKey('slk_tool')] } }
+    const gateway = await startGateway({ ...config, upstreams: { ...upstreams, other }, clients })
+    const stream = (await session(gateway.url)).request({
+      ':path': PATH,
+      'x-sluice-key': 'slk_tool',
+      'x-other-key': 'of the client',
+      constructor: 'request',
+    })
+    const [hints, head, trailers] = ['headers', 'response', 'trailers'].map((event) => once(stream, event))
+    expect((await stream.toArray()).join('')).toBe('body')
+    expect((await hints)![0]).toMatchObject({ ':status': 103, constructor: 'hint' })
+    expect((await head)![0]).toMatchObject({ ':status': 200, constructor: 'head' })
+    expect((await trailers)![0]).toMatchObject({ constructor: 'trailer' })
+    expect(upstream.seen[0]!.headers).toMatchObject({ constructor: 'request', 'x-other-key': 'of the client' })
+  })
+
   it('passes an event on while the upstream holds the response open', async () => {
     const answered = Promise.withResolvers<ServerResponse>()
     const url = await startServer((_, response) => {
