@@ -214,9 +214,10 @@ export class RequestBody {
     })
   }
 
-  /** Answers `Expect: 100-continue` now that the body is wanted (RFC 9110 §10.1.1). */
+  /** Answers `Expect: 100-continue` now that the body is wanted. In HTTP/1.0 it is to be ignored (RFC 9110 §10.1.1). */
   #invite(): void {
-    if (this.#isInvited || !/\b100-continue\b/i.test(this.#request.headers.expect ?? '')) return
+    const { headers, httpVersion } = this.#request
+    if (this.#isInvited || httpVersion === '1.0' || !/\b100-continue\b/i.test(headers.expect ?? '')) return
     this.#isInvited = true
     this.#response.writeContinue()
   }

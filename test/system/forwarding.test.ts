@@ -273,6 +273,18 @@ describe('a forwarded request', () => {
     refused.socket.destroy()
   })
 
+  it('gets no 100 Continue in HTTP/1.0, which knows none', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    for (const length of [4, 40_000]) {
+      const client = await RawClient.connect(gateway.url)
+      const head = `PUT /harness/ng/api/projects/x HTTP/1.0\r\nContent-Length: ${length}\r\nExpect: 100-continue\r\n\r\n`
+      client.write(head + 'x'.repeat(length))
+      expect(await client.closed()).toMatch(/^HTTP\/1\.1 200 OK/)
+    }
+    expect(upstream.seen.map(({ body }) => body.length)).toEqual([4, 40_000])
+  })
+
   it('is ended upstream at once when its client leaves', async () => {
     const { promise: reached, resolve: reach } = Promise.withResolvers<ServerResponse>()
     const url = await startServer((_, response) => reach(response))
