@@ -43,7 +43,8 @@ export interface Identity {
 
 /** Finds the client, upstream, account and class of a call; or why it is refused. Notes in `identity` what it found. */
 export function identify(snapshot: Snapshot, head: RequestHead, identity: Identity): Target | Failure {
-  const { method } = head
+  const { method, headers } = head
+  if (overridesMethod(headers)) return invalid(OVERRIDDEN)
   // The answer to a TRACE holds the request as it arrived, with the injected credential.
   if (method === 'TRACE') return invalid('TRACE is not forwarded, because the answer would show the credential')
   const address = findUpstream(snapshot, head)
@@ -58,6 +59,18 @@ export function identify(snapshot: Snapshot, head: RequestHead, identity: Identi
   if (isFailure(address)) return address
   return identifyAt(address, head, client, identity)
 }
+
+/** Some servers do what these fields say, and not the method. */
+function overridesMethod(headers: IncomingHttpHeaders): boolean {
+  return (
+    headers['x-http-method-override'] !== undefined ||
+    headers['x-method-override'] !== undefined ||
+    headers['x-http-method'] !== undefined
+  )
+}
+
+const OVERRIDDEN =
+  'X-HTTP-Method-Override, X-Method-Override and X-HTTP-Method are not forwarded, because scopes, limits, retries and the cache go by the method of the request: send it with the method that is meant'
 
 function clientOf(snapshot: Snapshot, head: RequestHead, upstream: Upstream | undefined): Client | Failure {
   const { proxied } = head

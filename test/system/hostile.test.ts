@@ -274,11 +274,10 @@ const cases: readonly (readonly [string, string, Expected])[] = [
     post('Expect: 100-continue\r\nContent-Length: 3\r\n', 'abc'),
     [{ body: 'abc', headers: { expect: undefined } }],
   ],
-  [
-    'a method to override another',
-    post('X-HTTP-Method-Override: DELETE\r\nContent-Length: 0\r\n'),
-    [{ method: 'POST' }],
-  ],
+  ['a method to override another', post('X-HTTP-Method-Override: DELETE\r\nContent-Length: 0\r\n'), 'invalid_request'],
+  ['the same by a shorter name', post('X-Method-Override: DELETE\r\nContent-Length: 0\r\n'), 'invalid_request'],
+  ['the same in OData', post('X-HTTP-Method: MERGE\r\nContent-Length: 0\r\n'), 'invalid_request'],
+  ['a method to override that of a read', get('/api/x', 'x-http-method-OVERRIDE: DELETE\r\n'), 'invalid_request'],
   // What is not the client's to say.
   ['no key', `GET /api/x HTTP/1.1\r\nHost: gateway\r\n\r\n`, 'unauthenticated'],
   [
