@@ -4,6 +4,10 @@ import type { IncomingMessage } from 'node:http'
 export const MOST_FIELDS = 1_000
 export const HEAD_TOO_LARGE = 'the request line and headers are larger than server.maxHeaderBytes allows'
 
+/** What RFC 9110 §7.2 allows: `uri-host [ ":" port ]`, with the characters of RFC 3986 §3.2.2. It may be empty. */
+const HOST =
+  /^(?:[\w.~!$&'()*+,;=-]*(?:%[\da-fA-F]{2}[\w.~!$&'()*+,;=-]*)*|\[(?:[\da-fA-F:.]+|[vV][\da-fA-F]+\.[\w.~!$&'()*+,;=:-]+)\])(?::0*(?:[1-5]?\d{0,4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5]))?$/
+
 /** Why a request that Node's parser accepted must be refused all the same; undefined if it need not. */
 export function whyMalformed(request: IncomingMessage, maxHeaderBytes: number): string | undefined {
   const { httpVersion, rawHeaders } = request
@@ -11,6 +15,9 @@ export function whyMalformed(request: IncomingMessage, maxHeaderBytes: number): 
   const hosts = countHosts(rawHeaders)
   // RFC 9112 §3.2: a server that reads the first Host and one that reads the last would send the request to different places.
   if (hosts > 1) return 'the request must have one Host only'
+  const { host } = request.headers
+  if (host !== undefined && !HOST.test(host))
+    return 'the Host must be a name or an address, an IPv6 one in brackets, and after a colon perhaps a port'
   if (isHttp2(request)) {
     // The parser of HTTP/2 announces the bound to the client, but does not enforce it.
     return headBytes(request) > maxHeaderBytes ? HEAD_TOO_LARGE : undefined

@@ -176,6 +176,13 @@ const cases: readonly (readonly [string, string, Expected])[] = [
   ['a space in the target', get('/api/x y'), 'invalid_request'],
   // Who and where (RFC 9112 §3.2).
   ['no Host', `GET /api/x HTTP/1.1\r\nX-Sluice-Key: ${KEY}\r\n\r\n`, 'invalid_request'],
+  ...['a b', 'a@b', 'a/b', '[::1', '::1', 'g:99999', 'g:80:80', 'g:-1', 'g:80a', 'g%zz', '\xe4.example', '"g"'].map(
+    (host) =>
+      [`${host} as its Host`, get('/api/x').replace('Host: gateway', `Host: ${host}`), 'invalid_request'] as const,
+  ),
+  ...['', 'g', 'my_service', 'g.', 'g:', 'G:00080', 'g:65535', '[::1]:80', "a!b,c;d=e'f", '%61', '127.0.0.1:1'].map(
+    (host) => [`${host} as its Host, which is one`, get('/api/x').replace('gateway', host), untouched('/x')] as const,
+  ),
   ['two Hosts', get('/api/x', 'Host: other\r\n'), 'invalid_request'],
   ['another Host behind a space', `GET /api/x HTTP/1.1\r\nHost: gateway\r\n Host: other\r\n\r\n`, 'invalid_request'],
   [
