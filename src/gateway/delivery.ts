@@ -4,6 +4,7 @@ import type { Cancellation, Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import { responseHeaders, responseTrailers } from '../upstream/headers.ts'
 import type { AnswerPrice } from './answer-price.ts'
+import { breakOff } from './break-off.ts'
 import type { Answering } from './call.ts'
 import { type Delivered, DELIVERED, GONE } from './forwarded.ts'
 import { ownHeaders } from './own-headers.ts'
@@ -135,7 +136,7 @@ class Delivery implements BodyReceiver {
 
   breakOff(cause: Error): void {
     // An end here would look like the whole body.
-    this.#call.response.destroy()
+    breakOff(this.#call)
     this.#finish({ kind: 'broken_off', cause })
   }
 
@@ -171,7 +172,7 @@ class Delivery implements BodyReceiver {
     const { observer, idleMs } = this.#options
     observer?.slow()
     this.#response.pause()
-    this.#idle = clock.schedule(idleMs, () => response.destroy())
+    this.#idle = clock.schedule(idleMs, () => breakOff(this.#call))
     response.once('drain', this.#onDrain)
   }
 

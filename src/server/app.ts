@@ -230,6 +230,7 @@ export async function drainApp(app: FastifyInstance, proxy: Proxy, deadlineMs: n
   await Promise.race([proxy.drain(), deadline])
   // From here on nothing is waited for that no client wants.
   proxy.refuseWaiting()
+  proxy.breakOff()
   server.closeAllConnections()
   await closed
 }

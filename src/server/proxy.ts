@@ -6,6 +6,7 @@ import type { Duplex } from 'node:stream'
 import type { GuessGuard } from '../clients/guess-guard.ts'
 import type { Client } from '../clients/client.ts'
 import { authenticateProxied, tooManyAttempts } from '../gateway/authenticate.ts'
+import { breakOff } from '../gateway/break-off.ts'
 import { forwardWithin } from '../gateway/budget.ts'
 import {
   type AddressedBy,
@@ -78,6 +79,11 @@ export class Proxy {
     await endOfTurn(this.#options.clock)
   }
 
+  /** Breaks off all calls that are not finished. */
+  breakOff(): void {
+    for (const call of this.#active.all()) breakOff(call)
+  }
+
   /** Logs that connections of an address are closed because it has too many. */
   noteSurplus(address: string): void {
     const message = 'more than server.connectionsPerAddress: further connections of this address are closed'
@@ -109,7 +115,7 @@ export class Proxy {
     if (!hasLeft) call.malformed = failure
     // In the middle of a response the client would read the refusal as part of its body. Before the response to an earlier
     // request it would read the refusal as that response.
-    if (call !== calls[0] || call.response.headersSent) socket.destroy()
+    if (call !== calls[0] || call.response.headersSent) breakOff(calls[0]!)
     else endWith(socket, rawRefusal(call.id, failure, call))
     call.gone.cancel()
   }
@@ -284,7 +290,7 @@ export class Proxy {
       refuse(call, failure)
     } catch (again) {
       this.#logMistake(call, again)
-      call.response.destroy()
+      breakOff(call)
     }
     return { kind: 'refused', failure }
   }

@@ -2,6 +2,7 @@ import type { Http2ServerRequest } from 'node:http2'
 import type { Socket } from 'node:net'
 import Negotiator from 'negotiator'
 import { STATUS_CODES } from '../http/node-http.ts'
+import { breakOff } from '../gateway/break-off.ts'
 import type { Answering, Call } from '../gateway/call.ts'
 import { type Failure, FAILURES } from '../gateway/failure.ts'
 import { PROBLEM_TYPE, problemDetails } from '../http/problem.ts'
@@ -19,10 +20,7 @@ const LINGER_MS = 1_000
 /** Answers a call with the gateway's own refusal. If the response has already begun, it is broken off instead. */
 export function refuse(call: Answering, failure: Failure): void {
   const { request, response } = call
-  if (response.headersSent) {
-    response.destroy()
-    return
-  }
+  if (response.headersSent) return breakOff(call)
   const { status, contentType, body } = refusalBody(call.id, failure, chooseType(call), call)
   const headers = [
     ...refusalHeaders(failure, status),

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { readdirSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import { Agent, request, type ServerResponse } from 'node:http'
@@ -164,8 +165,15 @@ describe('SIGTERM', () => {
     const client = await RawClient.connect(gateway.url)
     client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
     await client.until(/for ever/)
+    // In HTTP/1.0 an end would look like that of the whole body.
+    const old = await RawClient.connect(gateway.url)
+    const failed = once(old.socket, 'error')
+    old.socket.once('end', () => old.socket.destroy(new Error('it looks whole')))
+    old.write('GET /harness/ng/api/projects HTTP/1.0\r\n\r\n')
+    await old.until(/for ever/)
     gateway.kill('SIGTERM')
     await client.closed()
+    expect((await failed)[0]).toMatchObject({ code: 'ECONNRESET' })
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
   })
 

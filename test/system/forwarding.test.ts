@@ -1,9 +1,11 @@
 import { once } from 'node:events'
 import { METHODS, type ServerResponse } from 'node:http'
-import { createServer as createTcpServer, type Socket } from 'node:net'
+import { connect, createServer as createTcpServer, type Socket } from 'node:net'
 import { Readable } from 'node:stream'
+import { connect as tlsConnect } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
+import { makeCertificates } from '../support/certificates.ts'
 import { call, open, RawClient } from '../support/http.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 import { ACCOUNT, harnessConfig, startGateway, startServer, startUpstream, TOKEN } from '../support/gateway.ts'
@@ -463,6 +465,31 @@ describe('a response', () => {
       await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'broken_off', status: '200', attempts: 1 }])
     }
   })
+
+  it.each(['TCP', 'TLS'])(
+    'that breaks off over %s is reset for HTTP/1.0, where an end would look whole',
+    async (kind) => {
+      const { promise: answered, resolve: answer } = Promise.withResolvers<ServerResponse>()
+      const url = await startServer((_, response) => (response.write('half'), answer(response)))
+      const certificates = makeCertificates(['localhost'])
+      onTestFinished(() => certificates.remove())
+      const tls = { cert: certificates.read('localhost.pem'), key: certificates.read('localhost.key') }
+      const gateway = await startGateway(
+        harnessConfig(url, {}, { server: { port: 0, ...(kind === 'TLS' ? { tls } : {}) } }),
+      )
+      const port = Number(new URL(gateway.url).port)
+      const client = kind === 'TLS' ? tlsConnect({ port, ca: certificates.read('ca.pem') }) : connect(port)
+      const failed = once(client, 'error')
+      client.write('GET /harness/ng/api/projects HTTP/1.0\r\n\r\n')
+      client.on(
+        'data',
+        (piece: Buffer) => piece.toString().includes('half') && void answered.then(({ socket }) => socket?.destroy()),
+      )
+      client.on('end', () => client.destroy(new Error('it looks whole')))
+      expect((await failed)[0]).toMatchObject({ code: 'ECONNRESET' })
+      await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'broken_off' }])
+    },
+  )
 
   it('with Connection twice, and with a reason phrase that is no ASCII, goes back whole', async () => {
     const server = createTcpServer((socket) => {
