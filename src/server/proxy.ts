@@ -21,6 +21,7 @@ import { forward } from '../gateway/forward.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
 import { identify } from '../gateway/identify.ts'
 import { PROXY_KEY_HEADERS, proxiedOn, proxyKey } from '../gateway/proxied.ts'
+import { isSafeMethod } from '../routing/route.ts'
 import { Roster } from '../time/roster.ts'
 import { Tunnels } from '../gateway/tunnel.ts'
 import { Upgrade } from '../gateway/upgrade.ts'
@@ -33,7 +34,7 @@ import { originalUrl } from './access-line.ts'
 import { CallRecorder, type CallTimes, type RecorderOptions, UNANSWERED } from './call-recorder.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
 import { closeAfter, endWith, rawRefusal, refuse } from './respond.ts'
-import { whyMalformed } from './well-formed.ts'
+import { isHttp2, whyMalformed } from './well-formed.ts'
 
 export interface ProxyOptions extends RecorderOptions {
   /** The configuration in force. Each call reads it once. */
@@ -57,6 +58,8 @@ export class Proxy {
   readonly #active = new Roster<Arriving>()
   /** Calls that have ended and are not recorded yet. */
   readonly #ended: { readonly call: Call; readonly result: Forwarded; readonly times: CallTimes }[] = []
+  /** Connections on which a request has waited for those before it. From then on there every one does. */
+  readonly #inTurn = new WeakSet<Socket>()
   #areConnectionsClosed = false
   readonly #tunnels = new Tunnels()
   #idle: PromiseWithResolvers<void> | undefined
@@ -155,6 +158,9 @@ export class Proxy {
   ): Promise<void> {
     // An earlier answer on this connection was its last, so that this request can't be answered.
     if (request.socket.writableEnded) return void request.socket.destroy()
+    // As if it had not been read yet. If the connection ends before its turn, nobody hears of it.
+    if (this.#waitsForTurn(request, response))
+      return void response.once('socket', () => void this.serve(request, response, preRejection))
     const call = this.#arrive(request, response)
     const { callers, keyHeaders } = call.snapshot
     let result: Forwarded
@@ -208,6 +214,25 @@ export class Proxy {
       result = this.#internalError(call, error)
     }
     if (result !== undefined) this.#record(call, result)
+  }
+
+  /**
+   * Whether a request has to wait until those before it on its connection are answered, because they are not all of safe methods
+   * (RFC 9112 §9.3.2). Node gives the connection to a response when it comes to its turn.
+   */
+  #waitsForTurn(request: IncomingMessage, response: ServerResponse): boolean {
+    if (isHttp2(request) || response.socket !== null) return false
+    const { socket, method = '' } = request
+    if (isSafeMethod(method) && !this.#inTurn.has(socket) && this.#isFirstSafe(socket)) return false
+    this.#inTurn.add(socket)
+    return true
+  }
+
+  /** Whether the first call that is under way on a connection reads. What came behind it either reads as well, or waits. */
+  #isFirstSafe(socket: Socket): boolean {
+    let call = this.#active.first
+    while (call !== undefined && call.request.socket !== socket) call = call.after
+    return isSafeMethod(call?.request.method ?? '')
   }
 
   #arrive(request: IncomingMessage, response: ServerResponse): Arriving & Identifying {

@@ -541,6 +541,61 @@ describe('a response over a connection that the client keeps', () => {
   })
 })
 
+describe('requests that a client sends without waiting for the answers before', () => {
+  const send = (method: string, fields = ''): string =>
+    `${method} /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n${fields}Content-Length: 1\r\n\r\nx`
+
+  /** A gateway whose upstream answers when it is told to, and a connection to it. */
+  async function start() {
+    const methods: string[] = []
+    const responses: ServerResponse[] = []
+    const upstream = await startUpstream(({ url, method }, response) => {
+      if (url.endsWith('/later')) return void response.end()
+      methods.push(method)
+      responses.push(response)
+    })
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const client = await RawClient.connect(gateway.url)
+    onTestFinished(() => void client.socket.destroy())
+    /** What did not wait has come upstream before a later call over another connection has. */
+    const settle = async (): Promise<void> => void (await call(gateway.url, '/harness/ng/api/later'))
+    return { gateway, client, methods, responses, settle }
+  }
+
+  it('go upstream at once where all of them read', async () => {
+    const { client, methods, responses } = await start()
+    client.write(send('GET') + send('HEAD') + send('GET'))
+    await expect.poll(() => methods.toSorted()).toEqual(['GET', 'GET', 'HEAD'])
+    for (const response of responses.toReversed()) response.end()
+    await client.until(/(?:HTTP\/1\.1 200[^]*){3}/)
+  })
+
+  it('go upstream one by one from the first that changes something', async () => {
+    const { client, methods, responses, settle } = await start()
+    const all = ['GET', 'PUT', 'GET', 'DELETE', 'GET']
+    client.write(all.map((method) => send(method)).join(''))
+    for (let count = 1; count <= all.length; count++) {
+      await expect.poll(() => methods).toEqual(all.slice(0, count))
+      await settle()
+      expect(methods).toHaveLength(count)
+      responses.at(-1)!.end()
+    }
+    await client.until(/(?:HTTP\/1\.1 200[^]*){5}/)
+    client.write(send('POST'))
+    await expect.poll(() => methods).toHaveLength(6)
+  })
+
+  it('are not sent where their client leaves before their turn', async () => {
+    const { client, gateway, methods, settle } = await start()
+    client.write(send('PUT') + send('POST'))
+    await expect.poll(() => methods).toEqual(['PUT'])
+    client.socket.destroy()
+    await expect.poll(() => gateway.lines).toMatchObject([{ method: 'PUT', outcome: 'client_gone' }])
+    await settle()
+    expect(methods).toEqual(['PUT'])
+  })
+})
+
 /** An upstream that answers every request with these bytes. */
 async function startRaw(answer: string): Promise<string> {
   const server = createTcpServer((socket) => {
