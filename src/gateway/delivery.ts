@@ -4,7 +4,7 @@ import type { Cancellation, Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import { responseHeaders, responseTrailers } from '../upstream/headers.ts'
 import type { AnswerPrice } from './answer-price.ts'
-import { breakOff } from './break-off.ts'
+import { breakOff, breakOffWhenIdle } from './break-off.ts'
 import type { Answering } from './call.ts'
 import { type Delivered, DELIVERED, GONE } from './forwarded.ts'
 import { ownHeaders } from './own-headers.ts'
@@ -131,6 +131,7 @@ class Delivery implements BodyReceiver {
     // Node sends a head and a body in one piece only if both are strings.
     if (last !== undefined && last.length <= SHORT_BYTES) response.end(last.toString('latin1'), 'latin1')
     else response.end(last)
+    if (response.writableLength > 0) breakOffWhenIdle(this.#call, this.#options.idleMs)
     this.#finish(DELIVERED)
   }
 

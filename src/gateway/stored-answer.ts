@@ -2,6 +2,7 @@ import { cacheStatus, type CacheStatus } from '../cache/cache-status.ts'
 import { headersOf304, isNotModified } from '../cache/conditional.ts'
 import type { Entry } from '../cache/entry.ts'
 import type { CacheResult } from '../observe/metrics.ts'
+import { breakOffWhenIdle } from './break-off.ts'
 import type { Answering, Target } from './call.ts'
 import { DELIVERED, type Forwarded } from './forwarded.ts'
 import { ownHeaders } from './own-headers.ts'
@@ -34,6 +35,7 @@ export function answerFromCache(call: Answering, target: Target, { entry, result
   const body = isKnown || request.method === 'HEAD' ? undefined : entry.body
   call.responseBytes = body?.length ?? 0
   response.end(body)
+  if (response.writableLength > 0) breakOffWhenIdle(call, target.upstream.config.timeouts.idle)
   return DELIVERED
 }
 

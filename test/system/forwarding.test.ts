@@ -429,6 +429,55 @@ describe('a response', () => {
     sleeper.socket.destroy()
   })
 
+  it.each(['upstream', 'cache'])(
+    'from the %s of which the client does not take the rest is broken off',
+    async (kind) => {
+      const url = await startServer((_, response) => {
+        const fields = { 'content-length': 60_000, ...(kind === 'cache' ? { 'cache-control': 'max-age=60' } : {}) }
+        response.writeHead(200, fields).end(Buffer.alloc(60_000))
+      })
+      const gateway = await startGateway({
+        server: { port: 0 },
+        admin: { port: 0 },
+        upstreams: {
+          api: {
+            url,
+            accounts: { main: {} },
+            limits: { read: [], write: [] },
+            timeouts: { idle: '1s' },
+            routes: [{ method: 'GET', path: '/*', class: 'read', cache: kind === 'cache' }],
+          },
+        },
+      })
+      await call(gateway.url, '/api/x')
+      const client = await RawClient.connect(gateway.url)
+      client.socket.pause()
+      // More than the system's buffers take, of answers each of which is whole before its client has to take any of it.
+      client.write('GET /api/x HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(500))
+      await expect.poll(() => gateway.lines.length).toBe(501)
+      await expect.poll(() => gateway.metrics()).toMatch(/^sluice_client_connections 0$/m)
+      client.socket.destroy()
+    },
+  )
+
+  it('leaves no bound for the rest of it to the next one on its connection', async () => {
+    const { promise: asked, resolve: ask } = Promise.withResolvers<ServerResponse>()
+    const fields = { 'content-length': 8_000_000, 'cache-control': 'max-age=60' }
+    const upstream = await startUpstream(({ url }, response) =>
+      url === '/kept' ? response.writeHead(200, fields).end(Buffer.alloc(8_000_000)) : ask(response),
+    )
+    const routes = [{ method: 'GET', path: '/kept', class: 'read', cache: true }]
+    const cache = { maxEntryBytes: 8_000_000 }
+    const gateway = await startGateway(harnessConfig(upstream.url, { routes, timeouts: { idle: '1s' } }, { cache }))
+    expect((await call(gateway.url, '/harness/kept')).body).toHaveLength(8_000_000)
+    const client = await RawClient.connect(gateway.url)
+    for (const path of ['kept', 'slow']) client.write(`GET /harness/${path} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    await expect.poll(() => client.received.length).toBeGreaterThan(8_000_000)
+    setTimeout(() => void asked.then((response) => response.end('the next')), 2_000)
+    expect((await client.until(/the next/)).slice(-8)).toBe('the next')
+    client.socket.destroy()
+  })
+
   it('comes to its end for a client that was slow for a while', async () => {
     const clock = new SimulatedClock()
     const flood = await startFlood(50 * 1_048_576)

@@ -222,6 +222,20 @@ describe('a port without TLS that may speak HTTP/2', () => {
     expect(String((await once(stream, 'data'))[0])).toBe('then this')
   })
 
+  it('ends a stream whose client does not take what is kept for it', async () => {
+    const fields = { 'content-length': 200_000, 'cache-control': 'max-age=60' }
+    const upstream = await startUpstream((_, response) => response.writeHead(200, fields).end(Buffer.alloc(200_000)))
+    const routes = [{ method: 'GET', path: '/ng/api/projects', class: 'read', cache: true }]
+    const gateway = await startGateway(harnessConfig(upstream.url, { routes, timeouts: { idle: '1s' } }, HTTP2))
+    expect((await call(gateway.url, PATH)).body).toHaveLength(200_000)
+    const stream = (await session(gateway.url)).request({ ':path': PATH })
+    // The client reads nothing, and its window is smaller than the answer.
+    const failed = once(stream, 'error')
+    await once(stream, 'response')
+    expect((await failed)[0]).toMatchObject({ message: expect.stringContaining('NGHTTP2_INTERNAL_ERROR') as string })
+    expect(upstream.seen).toHaveLength(1)
+  })
+
   it('takes a field for what it is, though its name means something in JavaScript', async () => {
     const upstream = await startUpstream(async (_, response) => {
       const hinted = Promise.withResolvers<void>()
