@@ -5,6 +5,7 @@ import { type OutgoingTrace, requestHeaders } from '../upstream/headers.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 import type { Account } from './account.ts'
 import type { Call, Target } from './call.ts'
+import { countHop } from './max-forwards.ts'
 import type { RequestCredential } from './request-credential.ts'
 
 /**
@@ -30,6 +31,7 @@ export function outgoingRequest(
     forward: upstream.config.forward,
     trace: upstream.config.forward.length === 0 ? undefined : traceOf(call),
   })
+  if (request.method === 'OPTIONS') countHop(headers)
   if (conditions !== undefined) headers.push(...conditions)
   const { accountHeader } = upstream.config
   if (accountHeader !== undefined && account.id !== undefined) headers.push(accountHeader, account.id)

@@ -20,6 +20,7 @@ import { Failure, isFailure } from '../gateway/failure.ts'
 import { forward } from '../gateway/forward.ts'
 import type { Forwarded } from '../gateway/forwarded.ts'
 import { identify } from '../gateway/identify.ts'
+import { answerAsLastHop, isLastHop } from '../gateway/max-forwards.ts'
 import { PROXY_KEY_HEADERS, proxiedOn, proxyKey } from '../gateway/proxied.ts'
 import { isSafeMethod } from '../routing/route.ts'
 import { Roster } from '../time/roster.ts'
@@ -267,7 +268,8 @@ export class Proxy {
     }
   }
 
-  #forward(call: Call, target: Target): Promise<Forwarded> {
+  #forward(call: Call, target: Target): Forwarded | Promise<Forwarded> {
+    if (call.request.method === 'OPTIONS' && isLastHop(call.request)) return answerAsLastHop(call)
     const { budget } = target.client
     if (budget === undefined && target.upstream.prices === undefined) return forward(call, target, this.#options)
     return forwardWithin(budget, call, target, this.#options)

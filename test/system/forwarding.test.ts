@@ -67,6 +67,24 @@ describe('a forwarded request', () => {
     expect(trace.headers['x-sluice-error']).toBe('invalid_request')
   })
 
+  it('with OPTIONS is forwarded no further than Max-Forwards says', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const ask = (method: string, hops: string) =>
+      call(gateway.url, '/harness/ng/api/projects', { method, headers: { 'max-forwards': hops } })
+    expect(await ask('OPTIONS', '0')).toMatchObject({
+      status: 204,
+      body: '',
+      headers: { 'x-correlation-id': expect.any(String) as string },
+    })
+    expect(upstream.seen).toEqual([])
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'delivered', status: '204', attempts: 0 }])
+    for (const hops of ['1', '10', '99999999999999999999', 'none']) await ask('OPTIONS', hops)
+    await ask('GET', '0')
+    const seen = upstream.seen.map(({ headers }) => headers['max-forwards'])
+    expect(seen).toEqual(['0', '9', String(Number.MAX_SAFE_INTEGER - 1), 'none', '0'])
+  })
+
   it('carries the credential and the account, and nothing that was meant for the gateway', async () => {
     const upstream = await startUpstream()
     const gateway = await startGateway(harnessConfig(upstream.url))
