@@ -17,7 +17,7 @@ export interface UsageDays {
    * Batches must be added one after another, in order.
    */
   add(batch: Batch): Promise<void>
-  /** All rows of a day, in no order. */
+  /** All rows of a day, in no order. Delays no calls. */
   read(day: string): Promise<readonly DayRow[]>
   /** Resolves when nothing is written any more. */
   close(): Promise<void> | void

@@ -1,21 +1,20 @@
 import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import Type from 'typebox'
-import { Value } from 'typebox/value'
-import { readIfThere, replaceFile } from '../files/replace-file.ts'
+import { replaceFile } from '../files/replace-file.ts'
 import type { Logger } from '../observe/log.ts'
-import { parsedJson } from '../schema/json.ts'
+import { Turn } from '../observe/turn.ts'
+import { isObject, parsedJson } from '../schema/json.ts'
 import type { Clock } from '../time/clock.ts'
 import { forEachInTurns } from '../time/turns.ts'
 import { DAY_MS, dayOf, type DayRow, foldsOf, KEPT_DAYS, MOST_ROWS, namesOf, NUMBERS, rowOf } from './day-row.ts'
 import type { Batch, UsageDays } from './days.ts'
 
-const Count = Type.Number({ minimum: 0 })
-const FileSchema = Type.Object({
-  version: Type.Literal(1),
-  /** Client, upstream, account, class and so on, then the numbers. */
-  rows: Type.Array(Type.Tuple([Type.Array(Type.String(), { minItems: 4, maxItems: 7 }), Type.Array(Count)])),
-})
+/**
+ * The first and the last line of a file. Each line between is a row: client, upstream, account, class and so on, then the numbers. The whole
+ * is JSON, too, which older releases read.
+ */
+const [HEAD, TAIL] = ['{"version":1,"rows":[', ']}']
 
 /** How many rows are added, or put into the text, in one turn of the event loop: about a millisecond. */
 const ROWS_A_TURN = 256
@@ -36,8 +35,11 @@ export class FileDays implements UsageDays {
   #rows = new Map<string, DayRow>()
   /** The latest batch that is in the rows, by the process that counted it. */
   readonly #added = new Map<number, number>()
-  /** Until the batches that came are added. It takes several turns of the event loop, and workers send theirs at any time. */
-  #adding: Promise<void> = Promise.resolve()
+  /**
+   * Until the batches that came are added, and the days that were asked for are read. Both take several turns of the event loop, and
+   * both put aside a file that is damaged: side by side, one might put aside the good file that the other has written since.
+   */
+  #last: Promise<void> = Promise.resolve()
 
   constructor(dir: string, clock: Clock, logger: Logger) {
     this.#folder = join(dir, 'usage')
@@ -47,18 +49,15 @@ export class FileDays implements UsageDays {
 
   /** With workers, the first of them writes for all: `worker` says whose batch it is. */
   add(batch: Batch, worker = 0): Promise<void> {
-    const adding = this.#adding.then(() => this.#add(batch, worker))
-    this.#adding = adding.catch(() => undefined)
-    return adding
+    return this.#next(() => this.#add(batch, worker))
   }
 
-  async read(day: string): Promise<readonly DayRow[]> {
-    await this.#adding
-    return day === this.#day ? [...this.#rows.values()] : this.#load(day)
+  read(day: string): Promise<readonly DayRow[]> {
+    return this.#next(() => (day === this.#day ? [...this.#rows.values()] : this.#load(day)))
   }
 
   async #add({ number, day, rows }: Batch, worker: number): Promise<void> {
-    if (day !== this.#day) this.#begin(day)
+    if (day !== this.#day) await this.#begin(day)
     const added = this.#added.get(worker) ?? 0
     try {
       if (number > added) await forEachInTurns(rows, ROWS_A_TURN, this.#clock, (row) => this.#addRow(row))
@@ -73,16 +72,25 @@ export class FileDays implements UsageDays {
 
   /** To be awaited before the folder is unlocked: it may be of another process then. */
   close(): Promise<void> {
-    return this.#adding
+    return this.#last
   }
 
-  #begin(day: string): void {
+  #next<Result>(act: () => Result | Promise<Result>): Promise<Result> {
+    const acting = this.#last.then(act)
+    this.#last = acting.then(
+      () => undefined,
+      () => undefined,
+    )
+    return acting
+  }
+
+  async #begin(day: string): Promise<void> {
     mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
     const oldest = dayOf(this.#clock.wall() - KEPT_DAYS * DAY_MS)
     for (const name of readdirSync(this.#folder)) {
       if (name < oldest || name.endsWith('.tmp')) rmSync(join(this.#folder, name), { force: true })
     }
-    this.#rows = new Map(this.#load(day).map((row) => [keyOf(row), row]))
+    this.#rows = new Map((await this.#load(day)).map((row) => [keyOf(row), row]))
     this.#day = day
   }
 
@@ -100,11 +108,14 @@ export class FileDays implements UsageDays {
   }
 
   /** A file that can't be read is put aside: what it had is missing then, and the gateway serves all the same. */
-  #load(day: string): DayRow[] {
+  async #load(day: string): Promise<DayRow[]> {
     const path = this.#fileOf(day)
-    const text = readIfThere(path)
+    const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return undefined
+      throw error
+    })
     if (text === undefined) return []
-    const rows = rowsIn(text, day)
+    const rows = await rowsIn(text, day)
     if (rows !== undefined) return rows
     renameSync(path, `${path}.damaged`)
     this.#logger.error(
@@ -129,11 +140,45 @@ async function textOf(rows: ReadonlyMap<string, DayRow>, clock: Clock): Promise<
   await forEachInTurns(rows.values(), ROWS_A_TURN, clock, (row) =>
     written.push(JSON.stringify([namesOf(row), NUMBERS.map((field) => row[field])])),
   )
-  return `{"version":1,"rows":[${written.join(',')}]}`
+  return [HEAD, written.join(',\n'), TAIL].join('\n')
 }
 
-function rowsIn(text: string, day: string): DayRow[] | undefined {
-  const found = parsedJson(text)
-  if (!Value.Check(FileSchema, found)) return undefined
-  return found.rows.map(([names, numbers]) => rowOf(day, names, numbers))
+/** The rows of a file; undefined if it is damaged. Delays no calls. */
+async function rowsIn(text: string, day: string): Promise<DayRow[] | undefined> {
+  const turn = new Turn()
+  const rows: DayRow[] = []
+  for (const row of writtenIn(text)) {
+    if (!isWritten(row)) return undefined
+    rows.push(rowOf(day, ...row))
+    await turn.endIfOver()
+  }
+  return rows
+}
+
+/** What stands in a file for its rows; something that is no row where it is damaged. */
+function* writtenIn(text: string): Iterable<unknown> {
+  const [head, ...lines] = text.split('\n')
+  const tail = lines.pop()
+  if (tail === undefined) {
+    // An older release has written it, as one line.
+    const file = parsedJson(text)
+    if (isObject(file) && file['version'] === 1 && Array.isArray(file['rows'])) yield* file['rows'] as unknown[]
+    else yield undefined
+    return
+  }
+  if (head !== HEAD || tail !== TAIL) yield undefined
+  for (const line of lines) if (line !== '') yield parsedJson(line.endsWith(',') ? line.slice(0, -1) : line)
+}
+
+type Written = [names: string[], numbers: number[]]
+
+/** Not by a schema: that takes ten times as long, and there are many rows. */
+function isWritten(row: unknown): row is Written {
+  if (!Array.isArray(row) || row.length !== 2) return false
+  const [names, numbers] = row as unknown[]
+  if (!Array.isArray(names) || !Array.isArray(numbers) || names.length < 4 || names.length > 7) return false
+  return (
+    names.every((name) => typeof name === 'string') &&
+    numbers.every((number) => typeof number === 'number' && number >= 0)
+  )
 }

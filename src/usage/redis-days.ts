@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { Turn } from '../observe/turn.ts'
 import { OwnConnection } from '../redis/own-connection.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
@@ -67,9 +68,13 @@ export class RedisDays implements UsageDays {
 
   async read(day: string): Promise<DayRow[]> {
     const fields = await this.#redis.ask((redis) => redis.hgetall(this.#keyOf(day)))
-    return Object.entries(fields).map(([name, text]) =>
-      rowOf(day, JSON.parse(name) as string[], text.split(' ').map(Number)),
-    )
+    const turn = new Turn()
+    const rows: DayRow[] = []
+    for (const [name, text] of Object.entries(fields)) {
+      rows.push(rowOf(day, JSON.parse(name) as string[], text.split(' ').map(Number)))
+      await turn.endIfOver()
+    }
+    return rows
   }
 
   close(): void {

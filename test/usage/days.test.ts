@@ -14,6 +14,7 @@ import { CallUsage, Usage } from '../../src/usage/usage.ts'
 import { FaultProxy } from '../support/fault-proxy.ts'
 import { harnessConfig, newFolder, stores } from '../support/gateway.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { countTurns } from '../support/turns.ts'
 
 const logger = pino({ level: 'silent' })
 const DAY = '2026-11-28'
@@ -87,22 +88,52 @@ describe('the rows of a day in files', () => {
     const dir = newFolder()
     const days = new FileDays(dir, new SimulatedClock(NOON), logger)
     const rows = Array.from({ length: 2_000 }, (_, i) => row(`client ${i}`))
-    let turns = 0
-    let isOver = false
-    const count = (): void => {
-      turns++
-      if (!isOver) setImmediate(count)
-    }
-    count()
+    using turns = countTurns()
     const added = [1, 2].map((worker) => days.add({ number: 1, day: DAY, rows }, worker))
     const again = days.add({ number: 1, day: DAY, rows }, 2)
     const read = await days.read(DAY)
     await Promise.all([...added, again])
-    isOver = true
-    expect(turns).toBeGreaterThan(25)
+    expect(turns.count).toBeGreaterThan(25)
     expect(read).toHaveLength(2_000)
     expect(read.every(({ calls }) => calls === 2)).toBe(true)
     expect(await new FileDays(dir, new SimulatedClock(NOON), logger).read(DAY)).toEqual(read)
+  })
+
+  it('are read over many turns of the event loop, while a batch of the same day comes', async () => {
+    const dir = newFolder()
+    const rows = Array.from({ length: 5_000 }, (_, i) => row(`client\n${i},`))
+    await new FileDays(dir, systemClock, logger).add({ number: 1, day: DAY, rows })
+    const days = new FileDays(dir, systemClock, logger)
+    using turns = countTurns()
+    const reading = days.read(DAY).then((found) => ({ found, turns: turns.count }))
+    await days.add({ number: 1, day: DAY, rows: [row('late')] })
+    const read = await reading
+    expect(read.turns).toBeGreaterThan(5)
+    expect(read.found).toEqual(rows)
+    expect(await days.read(DAY)).toEqual([...rows, row('late')])
+  })
+
+  it.each([
+    ['without its end', (text: string) => text.replace(/\n[^\n]*$/, '')],
+    ['with a part of a row', (text: string) => text.replace('"read"],', '"rea')],
+    ['with a text for a number', (text: string) => text.replace('[5,', '["5",')],
+    ['of another version', (text: string) => text.replace('1', '2')],
+  ])('are none if their file is damaged: %s', async (_, damage) => {
+    const dir = newFolder()
+    await new FileDays(dir, systemClock, logger).add({ number: 1, day: DAY, rows: [row('a', 5), row('b', 5)] })
+    const path = join(dir, 'usage', `${DAY}.json`)
+    writeFileSync(path, damage(readFileSync(path, 'utf8')))
+    expect(await new FileDays(dir, systemClock, logger).read(DAY)).toEqual([])
+    expect(readdirSync(join(dir, 'usage'))).toEqual([`${DAY}.json.damaged`])
+  })
+
+  it('are read from the one line that an older release has written, which reads what this one writes', async () => {
+    const dir = newFolder()
+    const days = new FileDays(dir, systemClock, logger)
+    await days.add({ number: 1, day: DAY, rows: [row('a', 5), row('b\n', 0.5)] })
+    const path = join(dir, 'usage', `${DAY}.json`)
+    writeFileSync(path, JSON.stringify(JSON.parse(readFileSync(path, 'utf8'))))
+    expect(await new FileDays(dir, systemClock, logger).read(DAY)).toEqual([row('a', 5), row('b\n', 0.5)])
   })
 })
 

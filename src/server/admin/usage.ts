@@ -1,9 +1,10 @@
 import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import { membershipsOf } from '../../clients/membership.ts'
+import type { Logger } from '../../observe/log.ts'
+import { Turn } from '../../observe/turn.ts'
 import { UNITS_OF_MONEY } from '../../schema/price-schema.ts'
 import { DAY_MS, type DayRow, KEPT_DAYS } from '../../usage/day-row.ts'
-import type { UsageReader } from '../../usage/keeper.ts'
 import { momentOf, readListQuery, readTexts, refuseOthers, textOf } from './list.ts'
 import type { AdminParts } from './management.ts'
 import { invalid, storeUnavailable } from './problem.ts'
@@ -20,7 +21,7 @@ type Row = Pick<DayRow, 'upstream' | 'account' | 'class'> & Partial<Pick<DayRow,
 
 /** `/v1/usage`: who uses which limit now, and within the last hour and day; `/v1/usage/days`: by the day, for charge-back. */
 export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
-  const { clock, usage, clients, config } = parts.management
+  const { clock, usage, clients, config, logger } = parts.management
   api.get('/usage', async ({ query }) => {
     const { search, limit, offset } = readListQuery(query, NAMES)
     const { client, ...wanted } = readTexts(query as Record<string, unknown>, DAY_NAMES)
@@ -51,33 +52,53 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
     const until = momentOf('until', textOf(query, 'until') ?? '0s', clock)
     if (until < since) throw invalid('until must not be before since')
     if (until < now - KEPT_DAYS * DAY_MS) throw invalid(`usage is kept for ${KEPT_DAYS} days`)
-    return sendDays(usage, since, until, readTexts(query, DAY_NAMES)).then((body) =>
-      reply.type('application/json').send(body),
+    const wanted = readTexts(query, DAY_NAMES)
+    return daysText(usage.read(since, until), wanted, logger).then((text) =>
+      reply.type('application/json').send(Readable.from(text)),
     )
   })
 }
 
-/** Reads one day after the other, since all of them together may be large. A failed read is an error, never an empty list. */
-async function sendDays(usage: UsageReader, since: number, until: number, wanted: Wanted): Promise<Readable> {
-  const days = usage.read(since, until)[Symbol.asyncIterator]()
-  const first = await days.next().catch((error: Error) => {
-    throw storeUnavailable(`usage can’t be read now: ${error.message}`)
-  })
-  return Readable.from(
-    (async function* () {
-      let before = '{"data":['
-      for (let day = first; day.done !== true; day = await days.next()) {
-        for (const row of day.value) {
-          if (!isWanted(row, wanted)) continue
-          const { waitMs, spent, unit = null, team = null, organisation = null, ...shown } = row
-          const money = { spent: spent / UNITS_OF_MONEY, unit }
-          yield before + JSON.stringify({ ...shown, waitSeconds: waitMs / 1_000, ...money, team, organisation })
-          before = ','
+/**
+ * The answer, in pieces: all days together may be large. Delays no calls. A failed read is an error, never an empty list: a 503 unless
+ * rows were sent before.
+ */
+async function daysText(
+  read: AsyncIterable<readonly DayRow[]>,
+  wanted: Wanted,
+  logger: Logger,
+): Promise<AsyncIterable<string>> {
+  const days = read[Symbol.asyncIterator]()
+  let isBegun = false
+  const next = (): Promise<IteratorResult<readonly DayRow[]>> =>
+    days.next().catch((error: Error) => {
+      // It can only be cut off then, which says nothing of why.
+      if (isBegun) logger.error({ err: error }, 'an export of usage was cut off: a day can’t be read')
+      throw storeUnavailable(`usage can’t be read now: ${error.message}`)
+    })
+  const first = await next()
+  const turn = new Turn()
+  return (async function* () {
+    let text = ''
+    for (let day = first; day.done !== true; day = await next()) {
+      for (const row of day.value) {
+        if (isWanted(row, wanted)) text += `${isBegun || text !== '' ? ',' : '{"data":['}${shownOf(row)}`
+        if (text !== '' && turn.isEnough(text)) {
+          yield text
+          isBegun = true
+          text = ''
         }
+        await turn.endIfOver()
       }
-      yield before === ',' ? ']}' : `${before}]}`
-    })(),
-  )
+    }
+    yield isBegun || text !== '' ? `${text}]}` : '{"data":[]}'
+  })()
+}
+
+function shownOf(day: DayRow): string {
+  const { waitMs, spent, unit = null, team = null, organisation = null, ...row } = day
+  const money = { spent: spent / UNITS_OF_MONEY, unit }
+  return JSON.stringify({ ...row, waitSeconds: waitMs / 1_000, ...money, team, organisation })
 }
 
 /** The query may name an account alone, or with its upstream: `harness/prod`. */
