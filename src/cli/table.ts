@@ -3,12 +3,19 @@ import { roughly } from '../schema/units.ts'
 /** Names are never cut shorter than this, however narrow the terminal is. */
 const SHORTEST_NAME = 6
 
+/** The width of the terminal. A pipe, or a terminal that does not say how wide it is, has no bound: what is cut is not found by `grep`. */
+export function outputWidth(): number {
+  return process.stdout.columns || Infinity
+}
+
 /** Aligns rows of cells as columns. If a line is wider than `width`, its first `cuttable` cells are cut, the longest first. */
 export function columnsOf(
   lines: readonly (readonly string[])[],
   { width, cuttable }: { width: number; cuttable: number },
 ): string[] {
-  const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
+  const widths = lines[0]!.map(() => 0)
+  // No list of all their lengths as arguments: there may be more lines than a call takes.
+  for (const line of lines) for (const [i, cell] of line.entries()) widths[i] = Math.max(widths[i]!, cell.length)
   for (let over = widths.reduce((a, b) => a + b) + 2 * (widths.length - 1) - width; over > 0; over--) {
     let widest = 0
     for (let i = 1; i < cuttable; i++) if (widths[i]! > widths[widest]!) widest = i
