@@ -44,40 +44,77 @@ export function queryOf<Name extends string>(
   )
 }
 
-/** Sends a GET to the admin port and gives its answer, a list. Throws a `CommandError` if it can't be reached, refuses, or is none. */
+/** How long the admin port may send nothing. An instance that hangs is waited for less, and a gateway that hangs never answers. */
+const SILENT_MS = 5_000
+
+/**
+ * Sends a GET to the admin port and gives its answer, a list. Throws a `CommandError` if it can't be reached, refuses, is none, or sends
+ * nothing for `silentMs`.
+ */
 export async function askAdmin<Answer extends { readonly data: readonly unknown[] }>(
+  admin: AdminPort,
+  path: string,
+  silentMs = SILENT_MS,
+): Promise<Answer> {
+  const { url } = admin
+  const { status, text } = await get(admin, path, silentMs)
+  if (status === 401)
+    throw new CommandError(
+      `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config or with --token`,
+    )
+  const answer = parsedJson(text)
+  const { data, detail } = isObject(answer) ? answer : {}
+  if (status === 200 && Array.isArray(data)) return answer as Answer
+  if (status !== 200 && typeof detail === 'string') throw new CommandError(detail)
+  throw new CommandError(
+    `${url}${path} answered ${status}, but not as a gateway does: name its admin port with --url, or its --config`,
+  )
+}
+
+/** `ready`, or why the gateway is not ready, or what its calls have to do without. */
+export async function readiness(admin: AdminPort): Promise<string> {
+  const answer = parsedJson((await get(admin, '/readyz', SILENT_MS)).text)
+  const { status, reason, degraded } = (isObject(answer) ? answer : {}) as Record<string, string>
+  if (reason !== undefined) return `${status}: ${reason}`
+  return degraded === undefined ? 'ready' : `degraded: ${degraded}`
+}
+
+async function get(
   { url, token }: AdminPort,
   path: string,
-): Promise<Answer> {
+  silentMs: number,
+): Promise<{ readonly status: number; readonly text: string }> {
   const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` }
   // The error of `fetch` would show the whole token.
   if (token !== undefined && !HEADER_VALUE.test(headers['authorization']!))
     throw new CommandError(
       'the admin token holds a character that no header value may have, such as a line end: mend admin.token or --token',
     )
-  const response = await fetch(url + path, { headers }).catch((error: Error) => {
-    const why = error.cause instanceof Error ? error.cause.message : error.message
-    throw new CommandError(`no gateway answers on ${url}: ${why}; name its admin port with --url, or its --config`)
-  })
-  if (response.status === 401)
+  const silence = new AbortController()
+  const timer = setTimeout(() => silence.abort(), silentMs)
+  const { signal } = silence
+  let isBegun = false
+  try {
+    const response = await fetch(url + path, { headers, signal })
+    isBegun = true
+    timer.refresh()
+    const pieces: string[] = []
+    for await (const piece of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+      pieces.push(piece)
+      timer.refresh()
+    }
+    return { status: response.status, text: pieces.join('') }
+  } catch (error) {
+    if (signal.aborted)
+      throw new CommandError(`${url}${path}: no answer for ${silentMs / 1_000} s; its gateway hangs, or is very busy`)
+    const { cause, message } = error as Error
+    const why = cause instanceof Error ? cause.message : message
     throw new CommandError(
-      `${url} answered 401: it wants its admin.token or one of admin.tokens, from its --config or with --token`,
+      isBegun
+        ? `${url}${path} broke off in the middle of its answer: ${why}; the gateway’s log says more, unless it ended`
+        : `no gateway answers on ${url}: ${why}; name its admin port with --url, or its --config`,
     )
-  if (response.status === 503)
-    throw new CommandError('store unreachable: the gateway can’t ask its quota store, and refuses calls')
-  const answer = parsedJson(await response.text().catch(() => ''))
-  const { data, detail } = isObject(answer) ? answer : {}
-  if (response.ok && Array.isArray(data)) return answer as Answer
-  if (!response.ok && typeof detail === 'string') throw new CommandError(detail)
-  throw new CommandError(
-    `${url}${path} answered ${response.status}, but not as a gateway does: name its admin port with --url, or its --config`,
-  )
-}
-
-/** `ready`, or why the gateway is not ready, or what its calls have to do without. */
-export async function readiness({ url }: AdminPort): Promise<string> {
-  const response = await fetch(`${url}/readyz`).catch(() => undefined)
-  const { status, reason, degraded } = ((await response?.json().catch(() => undefined)) ?? {}) as Record<string, string>
-  if (reason !== undefined) return `${status}: ${reason}`
-  return degraded === undefined ? 'ready' : `degraded: ${degraded}`
+  } finally {
+    clearTimeout(timer)
+  }
 }

@@ -1,7 +1,7 @@
 import { styleText } from 'node:util'
 import type { QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
-import { columnsOf, short } from './table.ts'
+import { columnsOf, outputWidth, short } from './table.ts'
 import type { UsageNow } from '../server/admin/usage-view.ts'
 
 interface Options extends AdminOptions {
@@ -12,7 +12,7 @@ interface Options extends AdminOptions {
 /** Prints the quotas of a running gateway once, the fullest first. `sluice top` shows them continuously. */
 export async function quota(options: Options): Promise<void> {
   const admin = await adminPortOf(options)
-  const table = { width: process.stdout.columns ?? 80, paint: colour }
+  const table = { width: outputWidth(), paint: colour }
   if (options.by === 'client') {
     const usage = await askAdmin<UsageAnswer>(admin, `/v1/usage?limit=${MOST_LIMITS}`)
     return void process.stdout.write(options.json === true ? jsonOf(usage) : clientTables(usage, table))

@@ -26,6 +26,8 @@ export interface TopState {
 }
 
 const EVERY_MS = 1_000
+/** When a gateway has not answered for so long, what it said last is no longer shown as if it were now. */
+const LATE_MS = 2_000
 /** So many of the latest calls tell who calls most. */
 const MOST_CALLS = 200
 /** Of a terminal, and of what does not say how large it is. */
@@ -62,10 +64,14 @@ async function showUntilStopped(admin: AdminPort, first: TopState): Promise<void
   const { signal } = stop
   const end = (): void => stop.abort()
   let last = first
+  let heardAt = performance.now()
+  let isAsking = false
   let problem: string | undefined
   const draw = (): void => {
     const [width, height] = [stdout.columns || USUAL.width, stdout.rows || USUAL.height]
-    const state = problem ?? last.state
+    const silentMs = performance.now() - heardAt
+    const isSilent = isAsking && silentMs > EVERY_MS + LATE_MS
+    const state = isSilent ? `no answer for ${Math.floor(silentMs / 1_000)} s` : (problem ?? last.state)
     const lines = topScreen({ ...last, state }, { width, height, paint: colour }).split('\n')
     // From the top, over what was there: a screen that is cleared first flickers.
     stdout.write(`\u001B[H${lines.map((line) => `${line}\u001B[K`).join('\r\n')}\u001B[J`)
@@ -81,25 +87,31 @@ async function showUntilStopped(admin: AdminPort, first: TopState): Promise<void
   if (stdin.isTTY) stdin.setRawMode(true)
   stdin.resume()
   stdout.on('resize', draw)
+  const redrawing = setInterval(draw, EVERY_MS)
   stdout.write('\u001B[?1049h\u001B[?25l')
   try {
     while (!signal.aborted) {
       draw()
       await pause(EVERY_MS, undefined, { signal }).catch(() => undefined)
       if (signal.aborted) break
+      isAsking = true
       try {
         last = await unlessAborted(ask(admin), signal)
+        heardAt = performance.now()
         problem = undefined
       } catch (error) {
         // A gateway that restarts is there again in a moment; until then what it said last is shown.
         if (!(error instanceof CommandError)) throw error
         problem = error.message
+      } finally {
+        isAsking = false
       }
     }
   } catch (error) {
     if (!signal.aborted) throw error
   } finally {
     stdout.write('\u001B[?25h\u001B[?1049l')
+    clearInterval(redrawing)
     stdout.off('resize', draw)
     if (stdin.isTTY) stdin.setRawMode(false)
     stdin.off('keypress', onKey).off('end', end).pause()

