@@ -276,7 +276,7 @@ export async function runWithoutAdmin(
     clientConnections: () => connectionsOf(app),
     requests: (question) =>
       question.kind === 'usage'
-        ? usage.busiest(question.most)
+        ? usage.recent()
         : answerHere(question, (id) => proxy.requests(id), instanceName(config.log.instance)),
   })
   await warmUp(config)

@@ -70,7 +70,7 @@ export function gatewayStatus(parts: Parts): Status {
     clientConnections: () => parts.clientConnections(),
     // While the store is away, everything else is still shown.
     usage: async () => (await unlessAway(() => usageOf(live.current, ledger))) ?? [],
-    dues: async () => duesByClass(await usage.busiest(MOST_DUES)),
+    dues: async () => duesByClass(await usage.recent()),
     async budgets() {
       const { maxClients } = live.current.config.metrics
       return (await unlessAway(() => budgetRows(live.current, ledger, clock, maxClients))) ?? []
@@ -105,9 +105,6 @@ export function gatewayStatus(parts: Parts): Status {
     },
   }
 }
-
-/** They are added up in one turn of the event loop. */
-const MOST_DUES = 1_000
 
 /** The budgets of teams and organisations, and of the first `most` clients. Rejects while the store can't be asked. */
 async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock, most = Infinity): Promise<BudgetRow[]> {

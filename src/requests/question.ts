@@ -4,8 +4,8 @@ import { type RequestRecord, type RequestRow, type RequestStory, rowOf, storyOf 
 
 /** What is asked of all instances. It goes to other processes as JSON. */
 export type RequestQuestion =
-  /** What clients have used of limits lately: of each process at most so many rows. */
-  | { readonly kind: 'usage'; readonly most: number }
+  /** What clients have used of limits lately. */
+  | { readonly kind: 'usage' }
   /** All that is known of the calls with this correlation id, which its client may have used for several. */
   | { readonly kind: 'find'; readonly id: string }
   | { readonly kind: 'list'; readonly filter: RequestFilter; readonly most: number }

@@ -1,4 +1,5 @@
 import type { ClientDue } from '../observe/gauges.ts'
+import { Turn } from '../observe/turn.ts'
 import { costsOf } from '../queue/fair-share.ts'
 import { OTHER } from './day-row.ts'
 import type { ClientUse } from './recent-use.ts'
@@ -19,8 +20,12 @@ export function dueOf(claims: readonly Claim[]): Map<string, number> {
   return new Map(active.map(({ client }, i) => [client, 1 / costs[i]! / parts]))
 }
 
-/** Rows of one client, limit and so on from several processes, added up. */
-export function addUp(rows: readonly ClientUse[], keyOf: (row: ClientUse) => string): ClientUse[] {
+/** Rows of one client, limit and so on from several processes, added up. Delays no calls. */
+export async function addUp(
+  rows: Iterable<ClientUse>,
+  keyOf: (row: ClientUse) => string,
+  turn = new Turn(),
+): Promise<ClientUse[]> {
   const sums = new Map<string, ClientUse>()
   for (const row of rows) {
     const key = keyOf(row)
@@ -32,21 +37,37 @@ export function addUp(rows: readonly ClientUse[], keyOf: (row: ClientUse) => str
       const sum = { used: row.used + used, hour: row.hour + hour, day: row.day + day }
       sums.set(key, { ...row, ...sum, since: Math.max(since, row.since) })
     }
+    await turn.endIfOver()
   }
   return [...sums.values()]
 }
 
-/** For metrics: what each client is due of the quotas of an account's class. */
-export function duesByClass(rows: readonly ClientUse[]): ClientDue[] {
+/** For metrics: what each client is due of the quotas of an account's class. Delays no calls. */
+export async function duesByClass(rows: Iterable<ClientUse>): Promise<ClientDue[]> {
+  const turn = new Turn()
   const dues: ClientDue[] = []
-  for (const group of Map.groupBy(
-    rows,
-    ({ upstream, account, class: name }) => `${upstream}\n${account}\n${name}`,
-  ).values()) {
+  for (const group of (await groupsOf(rows, classKey, turn)).values()) {
     const { upstream, account, class: name } = group[0]!
     // The limits of a class count the same calls.
-    const claims = addUp(group, ({ client }) => client)
+    const claims = await addUp(group, ({ client }) => client, turn)
     for (const [client, due] of dueOf(claims)) dues.push({ upstream, account, class: name, client, due })
   }
   return dues
+}
+
+export async function groupsOf(
+  rows: Iterable<ClientUse>,
+  keyOf: (row: ClientUse) => string,
+  turn: Turn,
+): Promise<Map<string, ClientUse[]>> {
+  const groups = new Map<string, ClientUse[]>()
+  for (const row of rows) {
+    groups.getOrInsertComputed(keyOf(row), () => []).push(row)
+    await turn.endIfOver()
+  }
+  return groups
+}
+
+function classKey({ upstream, account, class: name }: ClientUse): string {
+  return `${upstream}\n${account}\n${name}`
 }

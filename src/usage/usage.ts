@@ -87,18 +87,16 @@ export class Usage {
     return size < 2 * most ? client : OTHER
   }
 
-  /** What clients have used of limits within a day, or a longer window; of more than `most` those that used most within the hour. Delays no calls. */
-  async busiest(most = Infinity): Promise<ClientUse[]> {
+  /** What clients have used of limits within a day, or a longer window: of all, since what each is due depends on the others. Delays no calls. */
+  async recent(): Promise<ClientUse[]> {
     const turn = new Turn()
-    let rows: ClientUse[] = []
-    const cut = (): ClientUse[] => rows.sort((a, b) => b.hour - a.hour || b.day - a.day).slice(0, most)
+    const rows: ClientUse[] = []
     for (const recent of this.#recent.values()) {
       const row = recent.row(this.since)
       if (row.day > 0 || row.used > 0) rows.push(row)
-      if (rows.length >= 2 * most) rows = cut()
       await turn.endIfOver()
     }
-    return rows.length > most ? cut() : rows
+    return rows
   }
 
   /** Whether another day has begun than the one that is counted. */

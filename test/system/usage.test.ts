@@ -227,6 +227,19 @@ describe('who uses a limit', () => {
     expect(section.replaceAll(/<[^>]*>|\s+/g, ' ')).toMatch(/harness\/prod\s+read\s+1m\s+bot\s+1 of 1000/)
   })
 
+  it('is due to each client among all, on the page and in metrics as in the API', async () => {
+    const names = Array.from({ length: 250 }, (_, i) => `client-${i}`)
+    const many = Object.fromEntries(names.map((name) => [name, { keys: [hashKey(`slk_${name}`)] }]))
+    const limits = { read: [{ requests: 1_000, window: '1h' }] }
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url, { limits }, { clients: many }))
+    for (const name of names) await call(gateway.url, READ, as(name))
+    const { data } = (await call(gateway.adminUrl, '/v1/usage')).json()
+    expect(data[0].clients[0]).toMatchObject({ due: 0.004, dueUnits: 4 })
+    const { body } = await call(gateway.adminUrl, '/')
+    expect(body.replaceAll(/<[^>]*>|\s+/g, ' ')).toMatch(/harness\/prod +read +1h +client-\d+ +1 of 1000 +4 +1 +1 /)
+    expect(await gateway.metrics()).toMatch(/^sluice_client_due_ratio\{[^}]*client="client-1"\} 0\.004/m)
+  })
+
   it.each([
     ['/usage?user=a', 'unknown query parameter "user"'],
     ['/usage?client=', 'client must not be empty'],

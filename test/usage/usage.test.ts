@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { Metrics } from '../../src/observe/metrics.ts'
-import { dueOf } from '../../src/usage/due.ts'
+import { dueOf, duesByClass } from '../../src/usage/due.ts'
 import { type Calendar, calendarOf } from '../../src/time/calendar.ts'
 import { CallUsage, Spending, Usage } from '../../src/usage/usage.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { countTurns } from '../support/turns.ts'
 
 const MIDNIGHT = Date.parse('2026-11-28T00:00Z')
 const MINUTE = 60_000
@@ -33,7 +34,7 @@ describe('what a client has used of a limit', () => {
     const { clock, usage, spendingOf } = counting()
     const spending = spendingOf()
     spending.count(client('bot'), 'id')
-    const row = async () => (await usage.busiest())[0]
+    const row = async () => (await usage.recent())[0]
     expect(await row()).toMatchObject({
       ...LABELS,
       window: '1m',
@@ -59,12 +60,12 @@ describe('what a client has used of a limit', () => {
     const { clock, usage, spendingOf } = counting({ at: Date.parse('2027-02-28T22:00Z') })
     const spending = spendingOf('main', 'month', calendar.windowMs, true, calendar)
     spending.count(client('bot'), 'id')
-    expect((await usage.busiest())[0]).toMatchObject({ used: 2 })
+    expect((await usage.recent())[0]).toMatchObject({ used: 2 })
     await clock.advance(HOUR)
-    expect((await usage.busiest())[0]).toMatchObject({ used: 0, hour: 2 })
+    expect((await usage.recent())[0]).toMatchObject({ used: 0, hour: 2 })
     spending.count(client('bot'), 'id')
     await clock.advance(20 * 24 * HOUR)
-    expect((await usage.busiest())[0]).toMatchObject({ used: 2, day: 0 })
+    expect((await usage.recent())[0]).toMatchObject({ used: 2, day: 0 })
   })
 
   it('of a calendar window begins anew with it', async () => {
@@ -72,9 +73,9 @@ describe('what a client has used of a limit', () => {
     const spending = spendingOf('main', '24h', 24 * HOUR, true)
     spending.count(client('bot'), 'id')
     await clock.advance(HOUR / 2 - 1)
-    expect(await usage.busiest()).toMatchObject([{ used: 2 }])
+    expect(await usage.recent()).toMatchObject([{ used: 2 }])
     await clock.advance(1)
-    expect(await usage.busiest()).toMatchObject([{ used: 0, hour: 2, day: 2 }])
+    expect(await usage.recent()).toMatchObject([{ used: 0, hour: 2, day: 2 }])
   })
 
   it('goes on when the wall clock is set back', async () => {
@@ -83,7 +84,7 @@ describe('what a client has used of a limit', () => {
     spending.count(client('bot'), 'id')
     clock.setWall(-48 * HOUR)
     spending.count(client('bot'), 'id')
-    expect(await usage.busiest()).toMatchObject([{ used: 4 }])
+    expect(await usage.recent()).toMatchObject([{ used: 4 }])
   })
 
   it('is dropped after a day without use, and found again by who counts it', async () => {
@@ -93,7 +94,7 @@ describe('what a client has used of a limit', () => {
     await clock.advance(26 * HOUR)
     usage.take()
     for (const name of ['c', 'a']) spending.count(client(name), 'id')
-    expect(await usage.busiest()).toMatchObject([
+    expect(await usage.recent()).toMatchObject([
       { client: 'c', account: 'main', day: 2 },
       { client: 'a', account: 'main', day: 2 },
     ])
@@ -103,7 +104,7 @@ describe('what a client has used of a limit', () => {
     const { usage, spendingOf } = counting({ mostRecent: 50, mostTallies: 50 })
     const spendings = Array.from({ length: 40 }, (_, i) => spendingOf(`account-${i}`))
     for (const spending of spendings) for (let i = 0; i < 40; i++) spending.count(client(`client-${i}`), 'id')
-    const rows = await usage.busiest()
+    const rows = await usage.recent()
     expect(rows.length).toBeLessThanOrEqual(101)
     expect(rows.reduce((sum, row) => sum + row.hour, 0)).toBe(2 * 40 * 40)
     expect(rows).toContainEqual(expect.objectContaining({ account: 'other', client: 'client-39' }))
@@ -182,6 +183,18 @@ describe('what a client is due', () => {
     share,
     used: 0,
     hour,
+  })
+
+  it('counts all who used a class, however many, and lets calls go on meanwhile', async () => {
+    const rows = Array.from({ length: 5_000 }, (_, i) => ({
+      ...{ ...LABELS, window: '1m', client: `client-${i}`, weight: 1, share: 0 },
+      ...{ used: 1, hour: 1, day: 1, since: 0 },
+    }))
+    using turns = countTurns()
+    const dues = await duesByClass(rows)
+    expect(turns.count).toBeGreaterThan(3)
+    expect(dues).toHaveLength(5_000)
+    expect(dues[4_999]!.due).toBeCloseTo(1 / 5_000, 10)
   })
 
   it.each([

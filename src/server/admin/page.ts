@@ -14,9 +14,8 @@ import { usageNow } from './usage-view.ts'
 import { Sessions } from './sessions.ts'
 
 const EVENT_EVERY_MS = 1_000
-/** Who uses what has many rows, which come from all instances: less often, and of each process so many. */
+/** Who uses what has many rows, which come from all instances: less often. */
 const USAGE_EVERY_MS = 5_000
-const MOST_USES = 200
 /** How many pages may be open at once. The state is read once a second for all of them together, but each gets a copy. */
 const MOST_OPEN = 100
 /** Allows only our own script and style sheet. The page may load nothing from elsewhere, and no other site may frame it. */
@@ -40,7 +39,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   const { clock } = parts.management
   const tokens = adminTokens(admin)
   const sessions = new Sessions(tokens, clock)
-  const usage = sharedFor(USAGE_EVERY_MS, clock, () => usageNow(parts, MOST_USES))
+  const usage = sharedFor(USAGE_EVERY_MS, clock, () => usageNow(parts))
   const state = sharedFor(EVENT_EVERY_MS, clock, async () => {
     const [found, used] = await Promise.all([findings(parts, (question) => requests.ask(question)), usage()])
     return { ...found, usage: used }

@@ -1,6 +1,7 @@
 import type { ClassLabels } from '../../observe/series.ts'
+import { Turn } from '../../observe/turn.ts'
 import type { AwayInstance } from '../../requests/question.ts'
-import { addUp, dueOf } from '../../usage/due.ts'
+import { addUp, dueOf, groupsOf } from '../../usage/due.ts'
 import type { ClientUse } from '../../usage/recent-use.ts'
 import type { AdminParts } from './management.ts'
 import type { BudgetRow, QuotaRow } from './status.ts'
@@ -42,34 +43,35 @@ export interface UsageNow {
   readonly since: number | undefined
 }
 
-/** Who uses which limit, at all instances; of each process the `most` rows that count. */
-export async function usageNow(
-  { status, requests }: Pick<AdminParts, 'status' | 'requests'>,
-  most: number,
-): Promise<UsageNow> {
+/** Who uses which limit, at all instances. Delays no calls. */
+export async function usageNow({ status, requests }: Pick<AdminParts, 'status' | 'requests'>): Promise<UsageNow> {
   const [quota, budgets, { found, away }] = await Promise.all([
     status.quota(),
     status.budgets(),
-    requests.ask({ kind: 'usage', most }),
+    requests.ask({ kind: 'usage' }),
   ])
-  const uses = addUp(found as readonly ClientUse[], (row) => `${limitKey(row)}\n${row.client}`)
+  const turn = new Turn()
+  const uses = await addUp(found as readonly ClientUse[], (row) => `${limitKey(row)}\n${row.client}`, turn)
   const since = uses.reduce((latest, row) => Math.max(latest, row.since), -Infinity)
-  return { limits: limitsOf(quota ?? [], uses), budgets, away, since: uses.length === 0 ? undefined : since }
+  const limits = await limitsOf(quota ?? [], uses, turn)
+  return { limits, budgets, away, since: uses.length === 0 ? undefined : since }
 }
 
-function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[]): UsedLimit[] {
-  const byLimit = Map.groupBy(uses, limitKey)
+async function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[], turn: Turn): Promise<UsedLimit[]> {
+  const byLimit = await groupsOf(uses, limitKey, turn)
   const limits: UsedLimit[] = []
   for (const row of quota) {
     const { upstream, account, class: name, window, unit, limit, effective, used, resetMs } = row
     const clients = clientsOf(byLimit.get(limitKey(row)) ?? [], effective, unit)
     byLimit.delete(limitKey(row))
     limits.push({ upstream, account, class: name, window, unit, limit, effective, used, resetMs, clients })
+    await turn.endIfOver()
   }
   for (const rows of byLimit.values()) {
     const { upstream, account, class: name, window } = rows[0]!
     const unknown = { limit: null, effective: null, used: null, resetMs: null }
     limits.push({ upstream, account, class: name, window, ...unknown, clients: clientsOf(rows, undefined) })
+    await turn.endIfOver()
   }
   return limits.sort((a, b) => fullnessOf(b) - fullnessOf(a))
 }

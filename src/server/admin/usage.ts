@@ -13,8 +13,6 @@ import { type UsedLimit, usageNow } from './usage-view.ts'
 
 const NAMES = ['client', 'upstream', 'account', 'class'] as const
 const DAY_NAMES = [...NAMES, 'team', 'organisation'] as const
-/** More rows than a process can have: no row is left out. */
-const ALL = 100_000
 
 type Wanted = Partial<Record<(typeof DAY_NAMES)[number], string>>
 type Row = Pick<DayRow, 'upstream' | 'account' | 'class'> & Partial<Pick<DayRow, 'client' | 'team' | 'organisation'>>
@@ -25,7 +23,7 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
   api.get('/usage', async ({ query }) => {
     const { search, limit, offset } = readListQuery(query, NAMES)
     const { client, ...wanted } = readTexts(query as Record<string, unknown>, DAY_NAMES)
-    const { limits, budgets, away, since } = await usageNow(parts, ALL)
+    const { limits, budgets, away, since } = await usageNow(parts)
     const membershipOf = membershipsOf(config(), clients)
     const isOver = ({ level, name }: BudgetRow, of: string): boolean =>
       name === (level === 'client' ? of : membershipOf(of)[level])
