@@ -32,24 +32,65 @@ export function livePage(state: PageState, owner: string | undefined): string {
 /** What changes while the page is open. */
 export function liveParts({ causes, limits, usage, queue, breakers, credentials, failed, away }: PageState): Html {
   const fullest = limits?.toSorted((a, b) => fullnessOf(b) - fullnessOf(a)) ?? []
+  const longest = queue.toSorted((a, b) => b.waiting - a.waiting)
+  const openFirst = breakers.toSorted((a, b) => Number(b.state !== 'closed') - Number(a.state !== 'closed'))
+  const worst = credentials.toSorted((a, b) => b.quarantined - a.quarantined || endOf(a) - endOf(b))
   return html`
     ${section('now', 'What is wrong now', [
       causes.length === 0 && html`<p class="well">Nothing. Calls are served.</p>`,
       html`<ul class="causes">
-        ${causes.map(({ severity, what, todo }) => html`<li class="${severity}"><strong>${severity === 'failing' ? 'Failing' : 'Warning'}: ${what}</strong> ${todo}</li>`)}
+        ${causes.slice(0, MOST_ROWS).map(({ severity, what, todo }) => html`<li class="${severity}"><strong>${severity === 'failing' ? 'Failing' : 'Warning'}: ${what}</strong> ${todo}</li>`)}
       </ul>`,
+      moreNote(causes.length - MOST_ROWS, 'the alerts'),
       awayNotes(away),
     ])}
     ${section('limits', 'Limits', [
       limits === undefined && html`<p>The quota store does not answer.</p>`,
-      table('Limits', LIMIT_COLUMNS, fullest.map(limitRow), 'No limits are configured.'),
+      ...first(fullest, 'npx sluice quota', (rows) =>
+        table('Limits', LIMIT_COLUMNS, rows.map(limitRow), 'No limits are configured.'),
+      ),
     ])}
     ${section('spends', 'Who spends', spenders(usage))}
-    ${section('waits', 'Who waits', table('Clients with waiting calls', QUEUE_COLUMNS, queue.map(queueRow), 'Nobody.'))}
-    ${section('breakers', 'Breakers', table('Breakers', BREAKER_COLUMNS, breakers.map(breakerRow), 'There are none.'))}
-    ${section('credentials', 'Credentials', table('Credentials', CREDENTIAL_COLUMNS, credentials.map(credentialRow), 'There are none.'))}
+    ${section(
+      'waits',
+      'Who waits',
+      first(longest, 'GET /v1/queue', (rows) =>
+        table('Clients with waiting calls', QUEUE_COLUMNS, rows.map(queueRow), 'Nobody.'),
+      ),
+    )}
+    ${section(
+      'breakers',
+      'Breakers',
+      first(openFirst, 'GET /v1/breakers', (rows) =>
+        table('Breakers', BREAKER_COLUMNS, rows.map(breakerRow), 'There are none.'),
+      ),
+    )}
+    ${section(
+      'credentials',
+      'Credentials',
+      first(worst, 'sluice_credential_expires_seconds', (rows) =>
+        table('Credentials', CREDENTIAL_COLUMNS, rows.map(credentialRow), 'There are none.'),
+      ),
+    )}
     ${section('failed', 'Calls that failed lately', table('Calls that failed lately', CALL_COLUMNS, failed.map(callRow), 'None in the last five minutes.'))}
   `
+}
+
+/** So many rows of what there may be any number of are shown. A page with all of them would take megabytes each second. */
+const MOST_ROWS = 100
+
+/** What is made of the first rows, and how many more there are and where. */
+function first<Row>(rows: readonly Row[], where: string, show: (rows: readonly Row[]) => Html): Part[] {
+  return [show(rows.slice(0, MOST_ROWS)), moreNote(rows.length - MOST_ROWS, where)]
+}
+
+function moreNote(more: number, where: string): Part {
+  return more > 0 && html`<p class="none">… and ${more} more: see <code>${where}</code>.</p>`
+}
+
+/** Those of which it is not known come last. */
+function endOf({ expiresInMs }: CredentialRow): number {
+  return expiresInMs ?? Number.MAX_VALUE
 }
 
 function section(id: string, title: string, content: Part): Html {
@@ -168,10 +209,13 @@ const BUDGET_COLUMNS = ['Whose', 'Window', 'Used', 'Left', 'More in']
 
 /** Who uses which limit, and what is left of budgets. */
 function spenders({ limits, budgets = [] }: UsageNow): Part {
-  const all = limits.flatMap((limit) => limit.clients.map((client) => clientRow(limit, client)))
+  const rows: Html[] = []
+  for (const limit of limits) {
+    for (const client of limit.clients.slice(0, MOST_SHOWN - rows.length)) rows.push(clientRow(limit, client))
+  }
   const emptiest = budgets.toSorted((a, b) => a.remaining / a.limit - b.remaining / b.limit)
   return [
-    table('Clients by limit', CLIENT_COLUMNS, all.slice(0, MOST_SHOWN), 'Nobody has, within a day.'),
+    table('Clients by limit', CLIENT_COLUMNS, rows, 'Nobody has, within a day.'),
     budgets.length > 0 && [
       html`<h3>Budgets</h3>`,
       table('Budgets', BUDGET_COLUMNS, emptiest.slice(0, MOST_SHOWN).map(budgetRow), ''),

@@ -7,7 +7,7 @@ import type { AdminParts } from './management.ts'
 import { adminTokens, ownerOfToken, programOfThisMachine, type Token } from './log-in.ts'
 import { storyPage } from './page-story.ts'
 import { findings } from './causes.ts'
-import { listPage, livePage, liveParts, type PageState, signInPage } from './page-view.ts'
+import { listPage, livePage, liveParts, signInPage } from './page-view.ts'
 import { AdminProblem } from './problem.ts'
 import { readRequestList } from './requests.ts'
 import { usageNow } from './usage-view.ts'
@@ -16,7 +16,7 @@ import { Sessions } from './sessions.ts'
 const EVENT_EVERY_MS = 1_000
 /** Who uses what has many rows, which come from all instances: less often. */
 const USAGE_EVERY_MS = 5_000
-/** How many pages may be open at once. The state is read once a second for all of them together, but each gets a copy. */
+/** How many pages may be open at once. The state is read and made a text once a second for all of them together, but each gets a copy. */
 const MOST_OPEN = 100
 /** Allows only our own script and style sheet. The page may load nothing from elsewhere, and no other site may frame it. */
 const POLICY =
@@ -44,6 +44,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     const [found, used] = await Promise.all([findings(parts, (question) => requests.ask(question)), usage()])
     return { ...found, usage: used }
   })
+  const live = sharedFor(EVENT_EVERY_MS, clock, async () => JSON.stringify(liveParts(await state()).text))
   let open = 0
 
   app.addHook('onRequest', async (_, reply) => void reply.headers(HEADERS))
@@ -89,7 +90,7 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   app.get('/events', { onRequest: guard }, (request, reply) => {
     if (open >= MOST_OPEN) throw new AdminProblem(503, 'BUSY', 'too many live pages are open: close some')
     open++
-    streamEvents(reply, { state, isSignedIn: () => mayRead(request), onEnd: () => void open-- })
+    streamEvents(reply, { live, isSignedIn: () => mayRead(request), onEnd: () => void open-- })
     return reply
   })
   signInRoutes(app, { tokens, sessions, parts })
@@ -123,7 +124,7 @@ function signInRoutes(
 /** Sends what has changed, once a second, until the page is closed or signed out. A state that can't be read is tried again. */
 function streamEvents(
   reply: FastifyReply,
-  { state, isSignedIn, onEnd }: { state: () => Promise<PageState>; isSignedIn: () => boolean; onEnd: () => void },
+  { live, isSignedIn, onEnd }: { live: () => Promise<string>; isSignedIn: () => boolean; onEnd: () => void },
 ): void {
   const { raw } = reply.hijack()
   for (const [name, value] of Object.entries(HEADERS)) raw.setHeader(name, value)
@@ -138,7 +139,7 @@ function streamEvents(
     }
     // A slow reader skips states and gets the newest one. Otherwise they would pile up in memory.
     if (raw.writableNeedDrain) return
-    const data = JSON.stringify(liveParts(await state()).text)
+    const data = await live()
     if (raw.writableEnded) return
     raw.write(data === last ? ': nothing new\n\n' : `event: state\ndata: ${data}\n\n`)
     last = data

@@ -39,6 +39,23 @@ describe('the live page', () => {
     expect(words).toContain('harness/prod read 1m 3 of 1000')
   })
 
+  it('shows the first hundred of many limits and credentials, and says how many more there are', async () => {
+    const value = { credential: { value: 'topsecret' } }
+    const accounts = Object.fromEntries(Array.from({ length: 130 }, (_, i) => [`account-${i}`, value]))
+    const limits = { read: [{ requests: 100, window: '1h' }] }
+    const api = { url: (await startUpstream()).url, accounts, limits }
+    const gateway = await startGateway({ ...harnessConfig('http://127.0.0.1:1'), upstreams: { api } })
+    await call(gateway.url, '/api/x', { headers: { 'x-sluice-account': 'account-129' } })
+    const page = await getPage(gateway)
+    const rowsOf = (id: string): string[] =>
+      new RegExp(`<h2 id="${id}">[^]*?</section>`).exec(page)![0].match(/<th scope="row">/g) ?? []
+    expect([rowsOf('limits').length, rowsOf('credentials').length]).toEqual([100, 100])
+    const words = wordsOf(page)
+    expect(words).toMatch(/Waiting api\/account-129 read 1h 1 of 100/)
+    expect(words).toContain('… and 30 more: see npx sluice quota .')
+    expect(words).toContain('… and 30 more: see sluice_credential_expires_seconds .')
+  })
+
   it('says when a quota will be used up at this rate, and how fast it is spent', async () => {
     const clock = new SimulatedClock()
     const limits = { read: [{ requests: 100, window: '1h' }] }
