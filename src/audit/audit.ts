@@ -7,6 +7,7 @@
 
 import type { Clock } from '../time/clock.ts'
 import type { Logger } from '../observe/log.ts'
+import { Turn } from '../observe/turn.ts'
 import { newId } from '../records/ids.ts'
 
 /** Who made a change. */
@@ -82,11 +83,13 @@ export function auditTrail(store: AuditStore, clock: Clock, logger: Logger) {
       })
     },
 
-    /** Newest first. */
+    /** Newest first. Delays no calls. */
     async read(filter: AuditFilter, { limit, offset }: { limit: number; offset: number }): Promise<AuditEntry[]> {
       const found: AuditEntry[] = []
       let skipped = 0
+      const turn = new Turn()
       for await (const entry of store.read()) {
+        await turn.endIfOver()
         if (!matches(entry, filter)) continue
         if (skipped++ < offset) continue
         if (found.push(entry) >= limit) break

@@ -1,4 +1,4 @@
-import { open, type FileHandle, readFile } from 'node:fs/promises'
+import { open, type FileHandle } from 'node:fs/promises'
 import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { parsedJson } from '../schema/json.ts'
@@ -38,18 +38,30 @@ export class FileAudit implements AuditStore {
     return written
   }
 
+  /** From the end, a block at a time: the file may be of any size. */
   async *read(): AsyncIterable<AuditEntry> {
     await this.#last
-    let text: string
-    try {
-      text = await readFile(this.#path, 'utf8')
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return
+    const found = await open(this.#path).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'ENOENT') return undefined
       throw error
-    }
-    for (const line of text.split('\n').toReversed()) {
-      const entry = parsedJson(line)
-      if (entry !== undefined) yield entry as AuditEntry
+    })
+    if (found === undefined) return
+    await using file = found
+    /** The end of a line that begins in the block before. */
+    let rest = Buffer.alloc(0)
+    for (let { size: end } = await file.stat(); end > 0;) {
+      const start = Math.max(0, end - BLOCK_BYTES)
+      const { buffer, bytesRead } = await file.read(Buffer.alloc(end - start), 0, end - start, start)
+      const bytes = Buffer.concat([buffer.subarray(0, bytesRead), rest])
+      // The first whole line; none if a line is longer than the block.
+      const first = bytes.indexOf(LINE_END) + 1 || bytes.length
+      const whole = start === 0 ? 0 : first
+      end = start
+      rest = bytes.subarray(0, whole)
+      for (const line of bytes.toString('utf8', whole).split('\n').toReversed()) {
+        const entry = parsedJson(line)
+        if (entry !== undefined) yield entry as AuditEntry
+      }
     }
   }
 

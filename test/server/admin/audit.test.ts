@@ -1,9 +1,15 @@
-import { appendFileSync, readFileSync, statSync } from 'node:fs'
+import { appendFileSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import pino from 'pino'
 import { describe, expect, it } from 'vitest'
+import { auditTrail } from '../../../src/audit/audit.ts'
+import { FileAudit } from '../../../src/audit/file-audit.ts'
+import { systemClock } from '../../../src/time/clock.ts'
 import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
 import { harnessConfig, startGateway, stores } from '../../support/gateway.ts'
 import { startProcess } from '../../support/process.ts'
+import { seededRandom } from '../../support/seeded-random.ts'
+import { countTurns } from '../../support/turns.ts'
 
 const admin = { port: 0, token: ADMIN_TOKEN, tokens: { alice: 'alice-token', bob: 'bob-token' } }
 const configWith = (store: object) => harnessConfig('http://127.0.0.1:1', {}, { admin, store, clients: {} })
@@ -117,6 +123,26 @@ describe('the file of the audit trail', () => {
     await ask(second, 'POST', '/clients', { name: 'two' })
     expect((await entriesOf(second)).map(({ name }) => name)).toEqual(['two', 'one'])
     expect(readFileSync(file, 'utf8').split('\n')).toHaveLength(4)
+  })
+
+  it('is read from its end, whatever the length of its lines, and lets calls go on meanwhile', async () => {
+    const { dir } = stores['the embedded store']()
+    const random = seededRandom(3)
+    const names = Array.from({ length: 2_000 }, (_, i) =>
+      `é${i} `.padEnd(i % 400 === 7 ? 150_000 : random() * 900, 'ü'),
+    )
+    const lines = names.map((name, i) =>
+      JSON.stringify({ at: '2027-01-31', actor: i % 2 === 0 ? 'even' : 'odd', name }),
+    )
+    writeFileSync(join(dir, 'audit.jsonl'), ['', ...lines, '{"half'].join('\n'))
+    const trail = auditTrail(new FileAudit(join(dir, 'audit.jsonl')), systemClock, pino({ level: 'silent' }))
+    const read = async (filter: object, page: { limit: number; offset: number }): Promise<string[]> =>
+      (await trail.read(filter, page)).map(({ name }) => name)
+    using turns = countTurns()
+    expect(await read({ actor: 'nobody' }, { limit: 1, offset: 0 })).toEqual([])
+    expect(turns.count).toBeGreaterThan(20)
+    expect(await read({}, { limit: 9_999, offset: 0 })).toEqual(names.toReversed())
+    expect(await read({ actor: 'odd' }, { limit: 2, offset: 1 })).toEqual([names[1_997], names[1_995]])
   })
 
   it('is shipped as log lines, too', async () => {
