@@ -15,10 +15,15 @@ export async function quota(options: Options): Promise<void> {
   const table = { width: outputWidth(), paint: colour }
   if (options.by === 'client') {
     const usage = await askAdmin<UsageAnswer>(admin, `/v1/usage?limit=${MOST_LIMITS}`)
-    return void process.stdout.write(options.json === true ? jsonOf(usage) : clientTables(usage, table))
+    process.stdout.write(options.json === true ? jsonOf(usage) : clientTables(usage, table))
+    if (usage.data.length === MOST_LIMITS)
+      process.stderr.write(
+        `only the ${MOST_LIMITS} fullest limits are shown: see GET /v1/usage with offset for others\n`,
+      )
+    return
   }
-  const { data } = await askAdmin<{ data: QuotaRow[] }>(admin, '/v1/quota')
-  process.stdout.write(options.json === true ? jsonOf(data) : quotaTable(data, table))
+  const answer = await askAdmin<{ data: QuotaRow[] }>(admin, '/v1/quota')
+  process.stdout.write(options.json === true ? jsonOf(answer) : quotaTable(answer.data, table))
 }
 
 function jsonOf(answer: object): string {

@@ -570,6 +570,20 @@ describe('sluice quota', () => {
     expect(table(stdout)).toHaveLength(5)
   })
 
+  it('prints as JSON what the admin port answers, and says which limits it leaves out', async () => {
+    const accounts = Object.fromEntries(Array.from({ length: 1_001 }, (_, i) => [`account-${i}`, {}]))
+    const api = { url: 'http://127.0.0.1:1', accounts, limits: { read: [{ requests: 1, window: '1h' }] } }
+    const gateway = await startGateway({ ...harnessConfig('http://127.0.0.1:1'), upstreams: { api } })
+    const all = await runCommand(['quota', '--json', '--url', gateway.adminUrl])
+    expect([all.code, all.stderr]).toEqual([0, ''])
+    expect(JSON.parse(all.stdout)).toEqual({ data: expect.any(Array) })
+    const byClient = await runCommand(['quota', '--by', 'client', '--url', gateway.adminUrl])
+    expect([byClient.code, byClient.stderr]).toEqual([
+      0,
+      'only the 1000 fullest limits are shown: see GET /v1/usage with offset for others\n',
+    ])
+  })
+
   it('shows after a restart what the store remembers, before anything is called', async () => {
     const upstream = await startUpstream()
     const config = harnessConfig(upstream.url)

@@ -201,6 +201,8 @@ describe('who uses a limit', () => {
       },
     ])
     expect((await usage('?client=tool')).data).toMatchObject([{ class: 'read', clients: [{ client: 'tool' }] }])
+    expect((await usage('?search=BOT')).budgets).toHaveLength(1)
+    expect((await usage('?search=nothing')).budgets).toEqual([])
     const metrics = await one.metrics()
     expect(metrics).toMatch(/sluice_client_budget_used\{client="bot",window="1h"\} 2\n/)
     expect(metrics).toMatch(

@@ -16,6 +16,7 @@ import { OPENMETRICS } from '../../observe/metrics.ts'
 import { auditRoutes } from './audit.ts'
 import { clientRoutes } from './clients.ts'
 import { inventoryRoutes } from './inventory.ts'
+import { refuseQueries } from './list.ts'
 import { adminTokens, metricsTokens, wantLogIn } from './log-in.ts'
 import type { AdminParts } from './management.ts'
 import { pageRoutes } from './page.ts'
@@ -71,6 +72,7 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
       answerProblems(api, management.logger)
       answerNotFound(api)
       wantLogIn(api, adminTokens(admin), { guard, addressOf })
+      refuseQueries(api)
       api.get('/quota', async () => {
         const data = await status.quota()
         if (data === undefined)

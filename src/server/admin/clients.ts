@@ -12,7 +12,7 @@ import type { Config } from '../../schema/schema.ts'
 import { moment, name, object } from '../../schema/schema-parts.ts'
 import { newId } from '../../records/ids.ts'
 import { configuredClients, managedClient, type ShownClient } from './client-view.ts'
-import { listOf, oneOf, readListQuery } from './list.ts'
+import { listOf, oneOf, readFlag, readListQuery, TAKES_QUERY } from './list.ts'
 import { AdminProblem, invalid, notFound, nameTaken, storeUnavailable } from './problem.ts'
 import type { Management } from './management.ts'
 import { readBody } from './validate.ts'
@@ -74,7 +74,12 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     return shownAfter
   }
 
-  api.get('/clients', (request) => listOf(all(), readListQuery(request.query)))
+  api.get('/clients', TAKES_QUERY, ({ query }) => {
+    const page = readListQuery(query, ['include_archived'])
+    const hasArchived = readFlag(query as Record<string, unknown>, 'include_archived')
+    const shown = all().filter(({ archived_at }) => hasArchived || archived_at === null)
+    return listOf(shown, page)
+  })
   api.get<Id>('/clients/:id', ({ params }, reply) => withTag(reply, find(params.id)))
   api.post('/clients', async (request, reply) => {
     const { name, key: wanted, keys: given, ...scope } = readBody(NewClientSchema, request.body)

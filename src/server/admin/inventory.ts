@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { Config } from '../../schema/schema.ts'
 import { idOfName } from '../../records/ids.ts'
-import { type Listed, listOf, oneOf, readListQuery } from './list.ts'
+import { type Listed, listOf, oneOf, readListQuery, TAKES_QUERY } from './list.ts'
 import type { Management } from './management.ts'
 
 interface Shown extends Listed {
@@ -14,7 +14,7 @@ interface Shown extends Listed {
 export function inventoryRoutes(api: FastifyInstance, { config }: Management): void {
   const kinds = { upstreams: upstreamsOf, accounts: accountsOf, credentials: credentialsOf }
   for (const [kind, all] of Object.entries(kinds)) {
-    api.get(`/${kind}`, (request) => listOf(all(config()), readListQuery(request.query)))
+    api.get(`/${kind}`, TAKES_QUERY, (request) => listOf(all(config()), readListQuery(request.query)))
     api.get<{ Params: { id: string } }>(`/${kind}/:id`, ({ params }) =>
       oneOf(all(config()), kind.slice(0, -1), params.id),
     )

@@ -1,3 +1,4 @@
+import type { FastifyInstance } from 'fastify'
 import { parseDuration, parseMoment } from '../../schema/units.ts'
 import type { Clock } from '../../time/clock.ts'
 import { invalid, notFound } from './problem.ts'
@@ -12,7 +13,22 @@ export interface Page {
 
 export interface ListQuery extends Page {
   readonly search: string | undefined
-  readonly includeArchived: boolean
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Whether the route reads its query, and refuses what it does not know. */
+    takesQuery?: true
+  }
+}
+
+export const TAKES_QUERY = { config: { takesQuery: true } } as const
+
+/** Refuses any parameter in the query of a route that takes none, since it would silently do nothing. */
+export function refuseQueries(api: FastifyInstance): void {
+  api.addHook('preHandler', async ({ query, routeOptions, is404 }) => {
+    if (!is404 && routeOptions.config.takesQuery !== true) refuseOthers(query as Query, [])
+  })
 }
 
 type Query = Readonly<Record<string, unknown>>
@@ -20,10 +36,9 @@ type Query = Readonly<Record<string, unknown>>
 /** The query parameters of a list. Any other parameter is an error, since it would silently do nothing. */
 export function readListQuery(query: unknown, others: readonly string[] = []): ListQuery {
   const given = query as Query
-  refuseOthers(given, ['search', 'include_archived', 'limit', 'offset', ...others])
+  refuseOthers(given, ['search', 'limit', 'offset', ...others])
   return {
     search: textOf(given, 'search'),
-    includeArchived: readFlag(given, 'include_archived'),
     limit: readNumber(given, 'limit', USUAL_LIMIT, 1, LARGEST_LIMIT),
     offset: readNumber(given, 'offset', 0, 0, Number.MAX_SAFE_INTEGER),
   }
@@ -33,7 +48,9 @@ export function readListQuery(query: unknown, others: readonly string[] = []): L
 export function refuseOthers(query: Query, known: readonly string[]): void {
   for (const name of Object.keys(query)) {
     if (!known.includes(name))
-      throw invalid(`unknown query parameter "${name.slice(0, 64)}"; known are ${known.join(', ')}`)
+      throw invalid(
+        `unknown query parameter "${name.slice(0, 64)}"; ${known.length === 0 ? 'this request takes none' : `known are ${known.join(', ')}`}`,
+      )
   }
 }
 
@@ -73,20 +90,18 @@ export function momentOf(name: string, text: string, clock: Clock): number {
   return Date.parse(timeOf(name, text, ', or a duration such as 15m'))
 }
 
-/** The fields of a resource by which lists search and sort. */
+/** The field of a resource by which lists sort. */
 export interface Listed {
   readonly name: string
-  readonly archived_at?: string | null
 }
 
 /** One page of the matching resources, in the order of their names. `search` may match any text of a resource, in any case. */
 export function listOf<Item extends Listed>(
   items: readonly Item[],
-  { search, includeArchived, limit, offset }: ListQuery,
+  { search, limit, offset }: ListQuery,
 ): { data: Item[] } {
   const wanted = search?.toLowerCase()
   const found = items.filter((item) => {
-    if (!includeArchived && typeof item.archived_at === 'string') return false
     return wanted === undefined || JSON.stringify(item).toLowerCase().includes(wanted)
   })
   found.sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0))
@@ -104,7 +119,8 @@ export function oneOf<Item extends { id: string; name: string }>(
   return found
 }
 
-function readFlag(query: Query, name: string): boolean {
+/** Whether a parameter is `true`; not unless it is given. */
+export function readFlag(query: Query, name: string): boolean {
   const text = textOf(query, name) ?? 'false'
   if (text !== 'true' && text !== 'false') throw invalid(`${name} must be true or false`)
   return text === 'true'

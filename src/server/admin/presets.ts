@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import { presets as builtIn } from '../../config/presets/index.ts'
 import { name, object } from '../../schema/schema-parts.ts'
 import { idOfName, newId } from '../../records/ids.ts'
-import { type Listed, listOf, oneOf, readListQuery } from './list.ts'
+import { type Listed, listOf, oneOf, readListQuery, TAKES_QUERY } from './list.ts'
 import type { Management, StoredPreset } from './management.ts'
 import { AdminProblem, nameTaken } from './problem.ts'
 import { readBody } from './validate.ts'
@@ -24,7 +24,7 @@ type Id = { Params: { id: string } }
 export function presetRoutes(api: FastifyInstance, { presets, audit, clock }: Management): void {
   const all = async (): Promise<ShownPreset[]> => [...builtIns(), ...[...(await presets.read()).values()].map(copied)]
   const find = async (id: string): Promise<ShownPreset> => oneOf(await all(), 'preset', id)
-  api.get('/presets', ({ query }) => all().then((presets) => listOf(presets, readListQuery(query))))
+  api.get('/presets', TAKES_QUERY, ({ query }) => all().then((presets) => listOf(presets, readListQuery(query))))
   api.get<Id>('/presets/:id', ({ params }) => find(params.id))
   api.post<Id>('/presets/:id/copy', async (request, reply) => {
     const original = await find(request.params.id)

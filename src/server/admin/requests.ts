@@ -3,7 +3,7 @@ import type { AllRequests } from '../../requests/peers.ts'
 import type { AwayInstance, RequestFilter } from '../../requests/question.ts'
 import { isRequestId } from '../../http/request-id.ts'
 import type { Clock } from '../../time/clock.ts'
-import { momentOf, readListQuery, readTexts, textOf } from './list.ts'
+import { momentOf, readListQuery, readTexts, TAKES_QUERY, textOf } from './list.ts'
 import { AdminProblem, invalid } from './problem.ts'
 
 const TEXTS = ['client', 'upstream', 'account', 'class', 'outcome'] as const
@@ -16,7 +16,7 @@ export function requestRoutes(
   api: FastifyInstance,
   { requests, clock }: { requests: Pick<AllRequests, 'ask'>; clock: Clock },
 ): void {
-  api.get('/requests', async ({ query }) => {
+  api.get('/requests', TAKES_QUERY, async ({ query }) => {
     const { filter, most, offset } = readRequestList(query as Record<string, unknown>, clock)
     const { found, away } = await requests.ask({ kind: 'list', filter, most })
     return { data: found.slice(offset), away }

@@ -5,7 +5,7 @@ import type { Logger } from '../../observe/log.ts'
 import { Turn } from '../../observe/turn.ts'
 import { UNITS_OF_MONEY } from '../../schema/price-schema.ts'
 import { DAY_MS, type DayRow, KEPT_DAYS } from '../../usage/day-row.ts'
-import { momentOf, readListQuery, readTexts, refuseOthers, textOf } from './list.ts'
+import { momentOf, readListQuery, readTexts, refuseOthers, TAKES_QUERY, textOf } from './list.ts'
 import type { AdminParts } from './management.ts'
 import { invalid, storeUnavailable } from './problem.ts'
 import type { BudgetRow } from './status.ts'
@@ -20,11 +20,13 @@ type Row = Pick<DayRow, 'upstream' | 'account' | 'class'> & Partial<Pick<DayRow,
 /** `/v1/usage`: who uses which limit now, and within the last hour and day; `/v1/usage/days`: by the day, for charge-back. */
 export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
   const { clock, usage, clients, config, logger } = parts.management
-  api.get('/usage', async ({ query }) => {
+  api.get('/usage', TAKES_QUERY, async ({ query }) => {
     const { search, limit, offset } = readListQuery(query, NAMES)
     const { client, ...wanted } = readTexts(query as Record<string, unknown>, DAY_NAMES)
     const { limits, budgets, away, since } = await usageNow(parts)
     const membershipOf = membershipsOf(config(), clients)
+    const has = (shown: object): boolean =>
+      search === undefined || JSON.stringify(shown).toLowerCase().includes(search.toLowerCase())
     const isOver = ({ level, name }: BudgetRow, of: string): boolean =>
       name === (level === 'client' ? of : membershipOf(of)[level])
     const found: UsedLimit[] = []
@@ -32,17 +34,16 @@ export function usageRoutes(api: FastifyInstance, parts: AdminParts): void {
       if (!isWanted(row, wanted)) continue
       const spenders = client === undefined ? row.clients : row.clients.filter((one) => one.client === client)
       const shown = { ...row, clients: spenders }
-      const isFound = search === undefined || JSON.stringify(shown).toLowerCase().includes(search.toLowerCase())
-      if (isFound && (client === undefined || spenders.length > 0)) found.push(shown)
+      if (has(shown) && (client === undefined || spenders.length > 0)) found.push(shown)
     }
     return {
       data: found.slice(offset, offset + limit),
-      budgets: budgets?.filter((row) => client === undefined || isOver(row, client)) ?? null,
+      budgets: budgets?.filter((row) => has(row) && (client === undefined || isOver(row, client))) ?? null,
       since: since === undefined ? null : new Date(since).toISOString(),
       away,
     }
   })
-  api.get('/usage/days', (request, reply) => {
+  api.get('/usage/days', TAKES_QUERY, (request, reply) => {
     const query = request.query as Record<string, unknown>
     refuseOthers(query, [...DAY_NAMES, 'since', 'until'])
     const now = clock.wall()

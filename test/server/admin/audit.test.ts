@@ -78,7 +78,10 @@ describe.each(Object.entries(stores))('the audit trail, with %s', (_, store) => 
     expect(await actions('?search=%22label%22:%22ci%22')).toEqual(['client.delete', 'client.create_key'])
     expect(await actions('?since=2020-01-01')).toHaveLength(4)
     expect(await actions('?until=2020-01-01')).toEqual([])
+    expect(await actions('?since=1h')).toHaveLength(4)
+    expect(await actions('?until=1h')).toEqual([])
     expect((await ask(gateway, 'GET', '/audit?since=yesterday')).status).toBe(400)
+    expect((await ask(gateway, 'GET', '/audit?actor=')).json().detail).toBe('actor must not be empty')
     expect((await ask(gateway, 'GET', '/audit?who=bob')).status).toBe(400)
   })
 

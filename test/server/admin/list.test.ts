@@ -1,5 +1,33 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { timeOf } from '../../../src/server/admin/list.ts'
+import { ADMIN_TOKEN, ask } from '../../support/admin.ts'
+import { harnessConfig, startGateway } from '../../support/gateway.ts'
+
+it.each([
+  ['GET', '/quota?account=nope'],
+  ['GET', '/queue?client=x'],
+  ['GET', '/breakers?search=x'],
+  ['GET', '/requests?include_archived=true'],
+  ['GET', '/upstreams?include_archived=true'],
+  ['GET', '/clients/bot?fields=name'],
+  ['DELETE', '/clients/bot?dry_run=true'],
+  ['POST', '/reload?dry_run=true'],
+])('%s %s is refused for the parameter that it does not take, and does nothing', async (method, path) => {
+  const gateway = await startGateway(
+    harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: ADMIN_TOKEN } }),
+  )
+  await ask(gateway, 'POST', '/clients', { name: 'bot' })
+  const answer = await ask(gateway, method, path)
+  const [, name = ''] = /\?(.*)=/.exec(path)!
+  expect([answer.status, answer.json().detail]).toEqual([
+    400,
+    expect.stringMatching(
+      new RegExp(`^unknown query parameter "${name}"; (this request takes none|known are [a-z, ]+)$`),
+    ),
+  ])
+  expect((await ask(gateway, 'GET', '/audit')).json().data).toMatchObject([{ action: 'client.create' }])
+  expect((await ask(gateway, 'GET', '/nothing?x=y')).status).toBe(404)
+})
 
 it.each([
   ['2027-01-31', '2027-01-31T00:00:00.000Z'],
