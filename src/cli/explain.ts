@@ -4,13 +4,14 @@ import { systemClock } from '../time/clock.ts'
 import { type Client, clientOf } from '../clients/client.ts'
 import type { ClientConfig } from '../schema/client-schema.ts'
 import { findConfig } from '../config/find.ts'
+import { METHODS } from '../http/node-http.ts'
 import { isLoopback, bareHost } from '../net/address.ts'
 import type { Path } from '../config/problem.ts'
 import { formatDuration } from '../schema/units.ts'
 import type { Pool } from '../credentials/credential-set.ts'
 import type { Account } from '../gateway/account.ts'
 import { isCredentialInAuthorization } from '../gateway/cached-read.ts'
-import { isFailure } from '../gateway/failure.ts'
+import { Failure, isFailure } from '../gateway/failure.ts'
 import { type Identity, identify } from '../gateway/identify.ts'
 import { buildSnapshot, closeSnapshot, type Snapshot, type Upstream } from '../gateway/snapshot.ts'
 import { Metrics } from '../observe/metrics.ts'
@@ -20,6 +21,7 @@ import { MemoryLedger } from '../ledger/embedded/memory-ledger.ts'
 import { classifyByMethod, type Route } from '../routing/route.ts'
 import { demoConfig } from './demo.ts'
 import { CommandError } from './command-error.ts'
+import { printable } from './table.ts'
 
 interface Options {
   readonly config?: string
@@ -144,7 +146,9 @@ function explainOne(snapshot: Snapshot, method: string, url: string, client: Cli
     client,
   }
   const identity: Identity = { client: undefined, upstream: undefined, route: undefined, prefix: '', path: '' }
-  const target = identify(snapshot, head, identity)
+  const target = METHODS.includes(head.method)
+    ? identify(snapshot, head, identity)
+    : new Failure('invalid_request', 'this is no method of HTTP that the gateway reads')
   const { upstream, route } = identity
   const account = isFailure(target) ? undefined : target.account
   const explanation: Explanation = {
@@ -272,7 +276,8 @@ function print({ explanation, details, doubt }: Explained, asJson: boolean): voi
     if (error !== undefined) process.exitCode = 1
     return
   }
-  if (error !== undefined) throw new CommandError(`${method} ${url} would be refused (${error.kind}): ${error.message}`)
+  if (error !== undefined)
+    throw new CommandError(printable(`${method} ${url} would be refused (${error.kind}): ${error.message}`))
   const charged = details.limits.map(({ class: className, requests, window, ends, units }) => {
     const span = window.startsWith('at once') ? window : `per ${window}`
     const until = ends === undefined ? '' : ` until ${ends}`
@@ -289,5 +294,5 @@ function print({ explanation, details, doubt }: Explained, asJson: boolean): voi
     ['credential', (credential ?? 'none') + describePool(details.pool)],
     ['cache', describeCache(details.cache)],
   ]
-  for (const [name, value] of rows) process.stdout.write(`${name?.padEnd(12)}${value}\n`)
+  for (const [name, value] of rows) process.stdout.write(`${printable(`${name?.padEnd(12)}${value}`)}\n`)
 }

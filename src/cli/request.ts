@@ -9,6 +9,7 @@ import {
 } from '../requests/story.ts'
 import { measured as ms } from '../schema/units.ts'
 import { type AdminOptions, adminPortOf, askAdmin, queryOf } from './admin-port.ts'
+import { printable } from './table.ts'
 
 const FILTERS = ['client', 'account', 'class', 'status', 'since', 'limit'] as const
 
@@ -34,11 +35,6 @@ export async function request(id: string | undefined, options: Options): Promise
       : answers.data.map((story) => [...tell(story as RequestStory).map(printable), ''].join('\n'))
   const away = answers.away.map(({ instance, why }) => printable(`not heard of: ${instance}: ${why}`))
   process.stdout.write([...texts, ...away].map((text) => `${text}\n`).join(''))
-}
-
-/** Makes text safe to print: a path may contain control characters, which a terminal would obey. */
-function printable(text: string): string {
-  return text.replaceAll(/\p{Cc}/gu, '\uFFFD')
 }
 
 /** `2026-11-28T16:00:00.123Z 429 GET /ng/api/projects harness/prod read deploy-bot 1250ms quota_exhausted abc` */

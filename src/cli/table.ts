@@ -41,3 +41,8 @@ function cut(text: string, width: number): string {
 export function short(ms: number): string {
   return roughly(ms).replace(' ', '')
 }
+
+/** Makes a line safe to print: a path or a name may contain control characters, which a terminal would obey. */
+export function printable(line: string): string {
+  return line.replaceAll(/\p{Cc}/gu, '\uFFFD')
+}

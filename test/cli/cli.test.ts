@@ -232,6 +232,21 @@ cache       no
     expect(JSON.parse(stdout)).toMatchObject({ because })
   })
 
+  it('takes no control character to a terminal, and no method that is none', async () => {
+    const shown = await runCommand(['explain', 'GET', '/harness/\u001B[31mx'])
+    expect(shown.stdout + shown.stderr).toContain('/harness/\uFFFD[31mx')
+    for (const [method, text] of [
+      ['G\nET', 'G\uFFFDET'],
+      ['GETT', 'GETT'],
+    ] as const) {
+      const { code, stdout, stderr } = await runCommand(['explain', method, '/harness/x'])
+      expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+      expect(stderr).toBe(
+        `${text} /harness/x would be refused (invalid_request): this is no method of HTTP that the gateway reads\n`,
+      )
+    }
+  })
+
   it('tells the limits in JSON, too', async () => {
     const { stdout } = await runCommand(['explain', '--json', 'GET', '/harness/template/api/templates/x'])
     expect(JSON.parse(stdout).limits).toEqual([
