@@ -80,7 +80,8 @@ export const ADVICE_OF = {
   unauthenticated:
     'send the key of a client; the message says what came instead: none, an empty one, an unknown one, keys of two clients',
   proxy_unauthenticated: 'put the key of a client into the proxy’s URL, as in HTTPS_PROXY=http://CLIENT:KEY@HOST:PORT',
-  forbidden: 'the client may not use that account, class or address: see its entry in clients',
+  forbidden:
+    'the client may not use that account, class or address: see its entry in clients; or a web page may have sent the call',
   account_mismatch: 'the call names another account than it would use: correct it, or X-Sluice-Account',
   unknown_upstream: 'begin the path with the name of an upstream',
   body_too_large: 'send less, or raise maxBody',

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { joined, onlyMember } from '../http/fields.ts'
-import { type Client, outOfScope } from '../clients/client.ts'
+import { ANONYMOUS, type Client, outOfScope } from '../clients/client.ts'
 import { isAccessAllowed } from '../clients/network-access.ts'
 import { chooseAccount, collectClaims } from '../routing/account.ts'
 import { isOverlong, normalizeDecoded, normalizePath } from '../routing/path.ts'
@@ -16,6 +16,7 @@ import { type Proxied, proxyKey } from './proxied.ts'
 import { bareHost } from '../net/address.ts'
 import type { Snapshot, Upstream } from './snapshot.ts'
 import { readRequestOptions } from './request-options.ts'
+import { refuseWebPage } from './web-page.ts'
 
 /** The head of a request, as far as identification needs it. */
 export interface RequestHead {
@@ -56,6 +57,9 @@ export function identify(snapshot: Snapshot, head: RequestHead, identity: Identi
   const client = head.client ?? clientOf(snapshot, head, identity.upstream)
   if (isFailure(client)) return client
   identity.client = client
+  // Before a refusal that names upstreams, which a page could read.
+  const refusal = client === ANONYMOUS ? refuseWebPage(snapshot, head) : undefined
+  if (refusal !== undefined) return refusal
   if (isFailure(address)) return address
   return identifyAt(address, head, client, identity)
 }

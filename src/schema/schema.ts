@@ -60,7 +60,7 @@ export const ConfigSchema = object({
       hosts: Type.Array(Type.String({ minLength: 1 }), {
         default: [],
         description:
-          'Host names of the gateway itself, for request targets that are whole URLs. One that names another host is refused, unless an upstream owns it.',
+          'Host names of the gateway itself, for request targets that are whole URLs, and without clients for every call. One that names another host is refused, unless an upstream owns it.',
       }),
       workers: Type.Codec(
         Type.Union([Type.Integer({ minimum: 1, maximum: MOST_WORKERS }), Type.Enum(['auto'])], {

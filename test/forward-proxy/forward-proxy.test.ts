@@ -278,6 +278,16 @@ describe('inside a tunnel', () => {
     expect(world.seen).toHaveLength(count)
   })
 
+  it('what a page of another site asks is refused where no key is wanted, and what the vendor’s own page asks is served', async () => {
+    const ask = (field: string) => inTunnel(`${GET}Host: ${open.vendor}\r\n${field}\r\n`, undefined, '', open)
+    const count = open.seen.length
+    expect(await ask('Origin: https://evil.example\r\n')).toMatch(/^HTTP\/1\.1 403 /)
+    expect(await ask('Sec-Fetch-Site: cross-site\r\n')).toMatch(/^HTTP\/1\.1 403 /)
+    expect(open.seen).toHaveLength(count)
+    expect(await ask('')).toMatch(/^HTTP\/1\.1 200 /)
+    expect(await ask(`Origin: https://${open.vendor}\r\n`)).toMatch(/^HTTP\/1\.1 200 /)
+  })
+
   it('another authority of HTTP/2 is refused', async () => {
     const secure = await vendorTls(world, KEYS.tool, { ALPNProtocols: ['h2'] })
     const session = connectHttp2(`https://${world.vendor}`, { createConnection: () => secure })

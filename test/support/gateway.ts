@@ -71,8 +71,14 @@ export interface TestGateway extends Running {
 export function startGateway(config: object, options: Partial<RunOptions> = {}): Promise<TestGateway> {
   const dir = newFolder()
   const complete = (given: { store?: { kind?: string } }): object =>
-    given.store?.kind === 'redis' ? given : { ...given, store: { dir, ...given.store } }
+    named(given.store?.kind === 'redis' ? given : { ...given, store: { dir, ...given.store } })
   return startConfigured(checkConfig(complete(config), 'test'), options, complete)
+}
+
+/** Adds the name by which raw requests of tests call the gateway. */
+function named(config: object): object {
+  const { server } = config as { server?: object }
+  return { ...config, server: { hosts: ['x'], ...server } }
 }
 
 /** The same of a configuration that was read from a file, references and all. `complete` adds to each that is reloaded. */
@@ -101,7 +107,7 @@ export async function startApp(
   const { log, lines } = keptLog()
   const metrics = new Metrics()
   const services = { clock, random: Math.random, metrics, usage: new Usage({ metrics, clock }), log }
-  const checked = checkConfig(config, 'test')
+  const checked = checkConfig(named(config), 'test')
   const snapshot = buildSnapshot(checked, { ...services, ledger, onBreakerChange: () => undefined })
   const app = buildApp(new Proxy({ ...services, snapshot: () => snapshot }), checked.server)
   change?.(app)

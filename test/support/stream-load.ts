@@ -38,7 +38,7 @@ export async function upload(gateway: { url: string; pid: number }, path: string
   await once(socket, 'connect')
   const memory = new PeakMemory(gateway.pid)
   const answer = once(socket, 'data') as Promise<[Buffer]>
-  socket.write(`PUT ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: ${bytes}\r\n\r\n`)
+  socket.write(`PUT ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: ${bytes}\r\n\r\n`)
   await send(bytes, socket, false)
   const [response] = await answer
   socket.destroy()
@@ -55,7 +55,7 @@ export async function download(
   const socket = connect(Number(port), hostname)
   await once(socket, 'connect')
   const memory = new PeakMemory(gateway.pid)
-  socket.write(`GET ${path}?bytes=${bytes} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
+  socket.write(`GET ${path}?bytes=${bytes} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`)
   await pause(asleepMs)
   let received = 0
   let head = ''

@@ -109,7 +109,7 @@ describe('SIGTERM', () => {
       expect(await reload('1s')).toBe(422)
       await gateway.line(/"problems":\["the gateway stops"\]/)
       const client = await RawClient.connect(gateway.url)
-      client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
+      client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: localhost\r\n\r\n')
       expect(await client.closed()).toMatch(/^HTTP\/1\.1 200[^]*\r\nconnection: close\r\n/i)
       gateway.kill('SIGTERM')
       expect(await gateway.ended).toEqual({ code: 1, signal: null })
@@ -163,7 +163,7 @@ describe('SIGTERM', () => {
     const url = await startServer((_, response) => void response.writeHead(200).write('for ever'))
     const gateway = await startProcess({ ...harnessConfig(url), server: { port: 0, drain: '300ms' } })
     const client = await RawClient.connect(gateway.url)
-    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
+    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: localhost\r\n\r\n')
     await client.until(/for ever/)
     // In HTTP/1.0 an end would look like that of the whole body.
     const old = await RawClient.connect(gateway.url)
@@ -216,7 +216,7 @@ describe('SIGTERM', () => {
     const url = await startServer(() => resolve())
     const gateway = await startProcess(harnessConfig(url))
     const client = await RawClient.connect(gateway.url)
-    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: x\r\n\r\n')
+    client.write('GET /harness/ng/api/projects HTTP/1.1\r\nHost: localhost\r\n\r\n')
     await arrival
     gateway.kill('SIGTERM')
     await gateway.line(/draining/)

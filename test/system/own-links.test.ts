@@ -18,7 +18,7 @@ async function startLinking(trustedProxies: readonly string[] = []) {
   })
   const account = { accounts: { a: {} }, limits: { read: [], write: [] } }
   const gateway = await startGateway({
-    server: { port: 0, trustedProxies },
+    server: { port: 0, trustedProxies, hosts: ['gw.example', 'a.example', 'b.example', 'a"b'] },
     admin: { port: 0 },
     store: { kind: 'memory' },
     upstreams: {

@@ -12,7 +12,7 @@ import { SimulatedClock } from '../support/simulated-clock.ts'
 const PATH = '/harness/ng/api/stream'
 const HANDSHAKE = [
   `GET ${PATH} HTTP/1.1`,
-  ...['Host: x', 'Connection: Upgrade', 'Upgrade: websocket'],
+  ...['Host: localhost', 'Connection: Upgrade', 'Upgrade: websocket'],
   ...['Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', 'Sec-WebSocket-Version: 13', '', ''],
 ].join('\r\n')
 const GET = `GET ${PATH} HTTP/1.1\r\nHost: x\r\n\r\n`
