@@ -3,7 +3,8 @@ import { hash } from 'node:crypto'
 /**
  * The key of a stored answer. All answers of one path and account belong to one resource, whatever their query and client, so
  * that a write to the path invalidates all of them at once. The selector tells apart the answers of a resource that must not be
- * given in place of one another. Both are hashes, because paths and queries may hold secrets. No credential is part of them.
+ * given in place of one another. Both are hashes, because paths and queries may hold secrets, and so may cookies.
+ * No credential of the gateway is part of them.
  */
 export interface Place {
   readonly resource: string
@@ -14,24 +15,32 @@ export interface Asked {
   /** The name of the upstream and its URL, which a reload may change. */
   readonly upstream: string
   readonly url: string
-  readonly account: string
+  readonly account: AccountNamed
   /** The client that alone may get the answer; undefined if all clients of the account share it. */
   readonly client: string | undefined
   /** The normalized path, which names the resource, and path and query as they were sent. */
   readonly normalPath: string
   readonly target: string
+  /** Names and values in turn of the fields that may tell the upstream who asks. They are the client's own. */
+  readonly askers: readonly string[]
 }
 
-export function placeOf({ upstream, url, account, client, normalPath, target }: Asked): Place {
+/** Its name, and the vendor's id of it, which a reload may change as well: another id has other data. */
+interface AccountNamed {
+  readonly key: string
+  readonly id: string | undefined
+}
+
+export function placeOf({ upstream, url, account, client, normalPath, target, askers }: Asked): Place {
   return {
     resource: resourceOf(upstream, url, account, normalPath),
-    selector: digest(client === undefined ? 'account' : `client ${client}`, target),
+    selector: digest(client === undefined ? 'account' : `client ${client}`, target, ...askers),
   }
 }
 
-export function resourceOf(upstream: string, url: string, account: string, normalPath: string): string {
+export function resourceOf(upstream: string, url: string, { key, id = '' }: AccountNamed, normalPath: string): string {
   // Clients write the path of a collection with or without a slash at its end.
-  return digest(upstream, url, account, normalPath.replace(/\/$/, ''))
+  return digest(upstream, url, key, id, normalPath.replace(/\/$/, ''))
 }
 
 /** The selector of an answer that depends on fields of the request (Vary, RFC 9111 §4.1). */

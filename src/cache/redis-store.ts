@@ -130,7 +130,7 @@ export class RedisStore implements CacheStore {
 const NOTHING: Found = { generation: undefined, stored: undefined, isFailed: true }
 
 /** The version of the format. Entries of another version are not read. */
-export const FORMAT = '2'
+export const FORMAT = '3'
 
 /** How long an answer of the store may take: so far the age by the store and the age by the wall clock may differ. */
 const AWAY_MS = 1_000

@@ -4,6 +4,7 @@ import { placeOf, variantOf, varyNames } from '../cache/key.ts'
 import type { CachePolicy } from '../schema/cache-policy.ts'
 import { type CacheStore, KEPT_MS, keepMsOf } from '../cache/store.ts'
 import { normalizePath } from '../routing/path.ts'
+import { tellsWhoAsks, whoAsks } from '../upstream/who-asks.ts'
 import type { Call, Target } from './call.ts'
 import { outgoingRequest } from './outgoing.ts'
 
@@ -31,10 +32,11 @@ export class CachePlace {
     const { resource, selector } = placeOf({
       upstream: upstream.name,
       url: upstream.url.href,
-      account: account.key,
+      account,
       client: policy.scope === 'client' ? client.name : undefined,
       normalPath: normalizePath(path, upstream.aliasPrefix),
       target: path + query,
+      askers: this.#askers(),
     })
     this.#resource = resource
     this.#selector = selector
@@ -93,16 +95,33 @@ export class CachePlace {
     this.#store.drop(this.#resource, this.#variant)
   }
 
+  /**
+   * The fields of the client by which the upstream may tell who asks, as they go there. Few upstreams name them in Vary: an
+   * account whose id is not known is chosen by the client's own header, and a cookie is somebody's session.
+   */
+  #askers(): readonly string[] {
+    const { account, upstream } = this.#target
+    const { accountFields, config } = upstream
+    const rules = { accountFields, droppedNames: account.droppedNames, forward: config.forward }
+    return tellsWhoAsks(this.#call.request.rawHeaders, rules) ? whoAsks(this.#headers, rules) : NONE
+  }
+
+  get #headers(): readonly string[] {
+    return (this.#outgoing ??= outgoingRequest(this.#call, this.#target, undefined, undefined).headers)
+  }
+
   /** The value of a field of the request as it goes upstream. The credential is left out: it is the same for all clients. */
   readonly #valueOf = (name: string): string => {
     const { account, route } = this.#target
     const isCredential = account.credential?.headerNames.includes(name) === true
     if (isCredential || (name === 'authorization' && route.credential === 'bearer')) return ''
-    this.#outgoing ??= outgoingRequest(this.#call, this.#target, undefined, undefined).headers
+    const headers = this.#headers
     const values: string[] = []
-    for (let i = 0; i < this.#outgoing.length; i += 2) {
-      if (this.#outgoing[i]!.toLowerCase() === name) values.push(this.#outgoing[i + 1]!)
+    for (let i = 0; i < headers.length; i += 2) {
+      if (headers[i]!.toLowerCase() === name) values.push(headers[i + 1]!)
     }
     return values.join(', ')
   }
 }
+
+const NONE: readonly string[] = []

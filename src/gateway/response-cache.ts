@@ -80,7 +80,7 @@ class Write implements ResponseObserver {
 
   #resourceOf(path: string): string {
     const { upstream, account } = this.#target
-    return resourceOf(upstream.name, upstream.url.href, account.key, normalizePath(path, upstream.aliasPrefix))
+    return resourceOf(upstream.name, upstream.url.href, account, normalizePath(path, upstream.aliasPrefix))
   }
 
   sent(): void {}

@@ -60,6 +60,8 @@ export interface Upstream {
   readonly config: UpstreamConfig
   readonly routes: RouteTable
   readonly claims: ClaimRules
+  /** Lower-case names of the headers in which a call may name its account. */
+  readonly accountFields: ReadonlySet<string>
   readonly accounts: ReadonlyMap<string, Account>
   /** What calls cost in money; undefined if they cost none. */
   readonly prices: PriceList | undefined
@@ -210,6 +212,7 @@ function* buildUpstream(
     yield
   }
   const routes = buildRoutes(config, preset)
+  const claims = buildClaims(config, preset)
   yield
   const before = previous?.config
   const webSockets = previous?.webSockets ?? { open: 0, most: 0 }
@@ -220,7 +223,8 @@ function* buildUpstream(
     basePath: url.pathname.replace(/\/$/, ''),
     config,
     routes,
-    claims: buildClaims(config, preset),
+    claims,
+    accountFields: new Set([claims.headers, config.accountHeader?.toLowerCase() ?? []].flat()),
     accounts,
     prices,
     learnedMoney: learned,

@@ -33,6 +33,18 @@ export const CLIENT_FIELDS: readonly string[] = [
 ].flatMap((names) => names.split(' '))
 
 /**
+ * Names of fields by which an upstream may tell who asks, or whose data is meant; or that ask for another method. A name that is
+ * here though its field does neither costs hits of the cache. One that is missing gives the data of one to another.
+ */
+const IDENTIFYING = new RegExp(
+  [
+    'auth|token|secret|cookie|session|jwt|cert|principal|identity|user(?!-agent)|role|sudo|^from$|impersonat|behalf',
+    'account|tenant|org(?:ani[sz]ation)?(?:$|[-_]|s|ids?$)|customer|workspace|project|team|namespace|client-?id',
+    'api-?key|(?<!idempotency-|surrogate-)key(?:$|[-_])|http-method|method-override',
+  ].join('|'),
+)
+
+/**
  * How a proxy treats a field of a request. `call`: it goes upstream. `made`: the gateway writes it anew. `own`: it is for the
  * gateway. `cookie`: it goes without the gateway's cookies. `trace` and `client`: it goes only if `forward` says so.
  */
@@ -178,14 +190,15 @@ export function responseTrailers(fields: Fields, hasOwnQuota: boolean): [name: s
 interface RequestField {
   readonly lower: string
   readonly kind: FieldKind
+  readonly isIdentifying: boolean
 }
 
 /** Looks a name up. Names are few and come again with every message, so that this is cheaper than to judge each of them. */
-function fieldOf(name: string): RequestField {
+export function fieldOf(name: string): RequestField {
   let field = fields.get(name)
   if (field === undefined) {
     const lower = name.toLowerCase()
-    field = { lower, kind: kindOf(lower) }
+    field = { lower, kind: kindOf(lower), isIdentifying: IDENTIFYING.test(lower) }
     if (fields.size < NAMES_KEPT) fields.set(name, field)
   }
   return field

@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { hashKey } from '../../src/clients/keys.ts'
 import { caches, startCached } from '../support/cached-gateway.ts'
+import { startGateway, startServer } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
 
 type Kind = keyof typeof caches
 const KEYS = { a: 'slk_a', b: 'slk_b' }
@@ -142,5 +144,92 @@ describe.each(Object.keys(caches) as Kind[])('answers that are kept in %s', (kin
       await gateway.read()
       expect(gateway.upstream.seen, `${isWished} ${control}`).toHaveLength(isKept ? 1 : 2)
     }
+  })
+
+  it('are apart for everybody whom the fields of a client name to the upstream', async () => {
+    const account = { credential: { header: 'x-api-key', value: 'vendor-one' } }
+    for (const cache of [{ private: true }, { scope: 'account' }]) {
+      const gateway = await startCached(
+        ({ headers }, response) =>
+          response.writeHead(200, { 'cache-control': cache.private ? 'private, max-age=60' : 'max-age=60' }).end(
+            headers['x-tells']
+              ?.toString()
+              .split(' ')
+              .map((name) => headers[name])
+              .join(),
+          ),
+        {
+          kind,
+          cache,
+          upstream: {
+            accounts: { main: account },
+            accountHeader: 'X-Vendor-Unit',
+            accountClaims: { headers: ['x-claimed'] },
+            forward: ['client'],
+          },
+        },
+      )
+      const names = ['x-vendor-unit', 'x-claimed', 'cookie', 'private-token', 'openai-organization', 'x-scope-orgid']
+      names.push('stripe-account', 'impersonate-user', 'from', 'sudo', 'x-auth-request-user', 'x-http-method-override')
+      for (const name of names) {
+        const readAs = (value: string) => gateway.read({ [name]: value, 'x-tells': name }, `/items/${name}`)
+        for (const value of ['alice', 'bob']) expect((await readAs(value)).body, name).toBe(value)
+        expect((await readAs('alice')).headers['cache-status'], name).toMatch(/; hit/)
+        // Whoever names nobody gets nobody's.
+        expect((await gateway.read({ 'x-tells': name }, `/items/${name}`)).body).toBe('')
+        // A write ends them all.
+        await gateway.read({}, `/items/${name}`, { method: 'PUT', body: 'x' })
+        expect((await readAs('alice')).headers['cache-status'], name).not.toMatch(/; hit/)
+      }
+    }
+  })
+
+  it('are not apart for what names nobody, or does not go upstream', async () => {
+    const gateway = await start({ private: true })
+    const as = { 'x-sluice-key': KEYS.a, 'x-sluice-account': 'one' }
+    await gateway.read(as)
+    const said = { 'user-agent': 'b', 'idempotency-key': 'c', accept: 'd', 'x-forge-id': 'e' }
+    const dropped = { authorization: 'Bearer f', cookie: 'sluice-x=g', 'x-auth-request-user': 'h', 'x-api-key': 'i' }
+    await gateway.read({ ...as, ...said, ...dropped })
+    expect(gateway.upstream.seen).toHaveLength(1)
+  })
+
+  it('are not waited for by whom another field names', async () => {
+    const gateway = await startCached(
+      ({ headers }, response, count) => {
+        if (count === 2) response.writeHead(200, FRESH).end(headers['x-vendor-unit'])
+      },
+      { kind, upstream: { accountHeader: 'X-Vendor-Unit', timeouts: { headers: '1s' } } },
+    )
+    const first = gateway.read({ 'x-vendor-unit': 'A' })
+    await expect.poll(() => gateway.upstream.seen).toHaveLength(1)
+    expect((await gateway.read({ 'x-vendor-unit': 'B' })).body).toBe('B')
+    await gateway.clock.advance(1_000)
+    await first
+  })
+
+  it('never reach the account that a reload puts in the place of another', async () => {
+    const url = await startServer((request, response) =>
+      response.writeHead(200, FRESH).end(request.headers['x-vendor-unit']),
+    )
+    const configOf = (id: string) => ({
+      server: { port: 0 },
+      admin: { port: 0 },
+      ...caches[kind](),
+      upstreams: {
+        api: {
+          url,
+          accountHeader: 'X-Vendor-Unit',
+          accounts: { main: { id } },
+          limits: { read: [] },
+          routes: [{ path: '/items', class: 'read', cache: true }],
+        },
+      },
+    })
+    const before = configOf('A')
+    const gateway = await startGateway(before)
+    expect((await call(gateway.url, '/api/items')).body).toBe('A')
+    await gateway.reloadWith({ ...configOf('B'), store: before.store, cache: before.cache })
+    expect((await call(gateway.url, '/api/items')).body).toBe('B')
   })
 })
