@@ -48,6 +48,7 @@ export function identify(snapshot: Snapshot, head: RequestHead, identity: Identi
   if (overridesMethod(headers)) return invalid(OVERRIDDEN)
   // The answer to a TRACE holds the request as it arrived, with the injected credential.
   if (method === 'TRACE') return invalid('TRACE is not forwarded, because the answer would show the credential')
+  if (headers.via !== undefined && headers.via.split(',', MOST_HOPS).length === MOST_HOPS) return invalid(CIRCLE)
   const address = findUpstream(snapshot, head)
   if (!isFailure(address)) {
     identity.upstream = address.upstream
@@ -75,6 +76,9 @@ function overridesMethod(headers: IncomingHttpHeaders): boolean {
 
 const OVERRIDDEN =
   'X-HTTP-Method-Override, X-Method-Override and X-HTTP-Method are not forwarded, because scopes, limits, retries and the cache go by the method of the request: send it with the method that is meant'
+/** More than there are between any tool and a vendor. Each gateway adds itself to Via (RFC 9110 §7.6.3). */
+const MOST_HOPS = 16
+const CIRCLE = `the request came through ${MOST_HOPS} proxies, as its Via says, and probably goes round in a circle: see whether the url of an upstream leads back to this gateway`
 
 function clientOf(snapshot: Snapshot, head: RequestHead, upstream: Upstream | undefined): Client | Failure {
   const { proxied } = head

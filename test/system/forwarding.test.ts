@@ -723,3 +723,22 @@ describe('interim responses', () => {
     expect(await receivedFor(`GET /harness/ng/api/projects HTTP/1.0\r\nHost: x\r\n\r\n`)).toMatch(/^HTTP\/1\.1 200 OK/)
   })
 })
+
+describe('an upstream that leads back to the gateway', () => {
+  it('gets a call a few times and not for ever', async () => {
+    const configFor = (url: string) => harnessConfig(url, { limits: { read: [] }, retry: { retries: 0 } })
+    const gateway = await startGateway(configFor('http://127.0.0.1:1'))
+    await gateway.reloadWith(configFor(`${gateway.url}/harness`))
+    const { status, body } = await call(gateway.url, '/harness/ng/api/projects')
+    expect(status).toBe(400)
+    expect(body).toContain('leads back to this gateway')
+    expect(gateway.lines.length).toBeLessThan(20)
+  })
+
+  it('is not taken for a chain of gateways and balancers', async () => {
+    const upstream = await startUpstream()
+    const gateway = await startGateway(harnessConfig(upstream.url))
+    const via = Array.from({ length: 8 }, () => '1.1 sluice').join(', ')
+    expect((await call(gateway.url, '/harness/ng/api/projects', { headers: { via } })).status).toBe(200)
+  })
+})
