@@ -7,6 +7,8 @@ import { type CacheStore, type Found, KEPT_MS } from './store.ts'
 
 /** How long a generation lasts under which nothing is stored yet: longer than any request takes. */
 const GENERATION_MS = 10 * 60_000
+/** A megabyte or two. */
+export const MOST_OWED = 10_000
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
@@ -43,6 +45,8 @@ export class RedisStore implements CacheStore {
   readonly #options: RedisStoreOptions
   /** Resources whose invalidation Redis has not taken. Until it has, nothing of them is found here, but other gateways find the old. */
   readonly #owed = new Set<string>()
+  /** Nothing is found that was kept before, by the wall clock: what was written to was not remembered. */
+  #trustedFrom = 0
 
   constructor(options: RedisStoreOptions) {
     this.#options = options
@@ -68,6 +72,10 @@ export class RedisStore implements CacheStore {
       if (known == null) return { generation: await this.#begin(generationKey), stored: undefined }
       const generation = known.toString()
       const found = bytes == null ? undefined : decode(bytes, leftMs, this.#options.clock)
+      if (found !== undefined && found.keptAt < this.#trustedFrom) {
+        this.invalidate(resource)
+        return NOTHING
+      }
       return { generation, stored: found?.generation === generation ? found.stored : undefined }
     } catch (error) {
       this.#options.onError(error)
@@ -92,10 +100,21 @@ export class RedisStore implements CacheStore {
     this.#options.redis.del(this.#keyOf(resource)).then(
       () => this.#owed.delete(resource),
       (error: unknown) => {
-        this.#owed.add(resource)
+        this.#owe(resource)
         this.#options.onError(error)
       },
     )
+  }
+
+  /** Remembers no more than so many, however long Redis is away. A read that began before the write may still be kept for a while. */
+  #owe(resource: string): void {
+    if (this.#owed.size < MOST_OWED) this.#owed.add(resource)
+    else if (!this.#owed.has(resource)) this.#trustedFrom = this.#options.clock.wall() + GENERATION_MS
+  }
+
+  /** How many resources are remembered because Redis has not taken their invalidation. */
+  get owed(): number {
+    return this.#owed.size
   }
 
   close(): void {
@@ -141,6 +160,8 @@ interface Kept {
   readonly keptAt: EpochMs
 }
 
+type Decoded = Pick<Kept, 'generation' | 'keptAt'> & { readonly stored: Stored }
+
 /**
  * Encodes what is stored for `keepMs` milliseconds: the length of the head, the head as JSON, the body. The head holds the age
  * of the entry and not its time of birth, because `Clock.now` of two processes cannot be compared.
@@ -159,15 +180,15 @@ function encode(generation: string, stored: Stored, keepMs: number, clock: Clock
  * how long ago it was stored: the wall clock, and the time that the store has left. The longer time counts. If the wall clock
  * was set back, it alone would make the entry younger than it is, and fresh for too long.
  */
-function decode(bytes: Buffer, leftMs: number, clock: Clock): { generation: string; stored: Stored } | undefined {
+function decode(bytes: Buffer, leftMs: number, clock: Clock): Decoded | undefined {
   if (bytes.length < 4) return undefined
   const end = 4 + bytes.readUInt32BE()
   try {
     const { generation, keepMs, keptAt, ...head } = JSON.parse(bytes.toString('utf8', 4, end)) as Kept & Stored
-    if (head.kind !== 'entry') return { generation, stored: head }
+    if (head.kind !== 'entry') return { generation, keptAt, stored: head }
     const agoMs = Math.max(0, clock.wall() - keptAt, keepMs - Math.max(0, leftMs) - AWAY_MS)
     const bornAt = clock.now() + head.bornAt - agoMs
-    return { generation, stored: { ...head, bornAt, body: bytes.subarray(end) } }
+    return { generation, keptAt, stored: { ...head, bornAt, body: bytes.subarray(end) } }
   } catch {
     return undefined
   }

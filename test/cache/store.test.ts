@@ -1,6 +1,6 @@
 import { describe, expect, it, inject, onTestFinished } from 'vitest'
 import { type Entry, sizeOf } from '../../src/cache/entry.ts'
-import { FORMAT } from '../../src/cache/redis-store.ts'
+import { FORMAT, MOST_OWED } from '../../src/cache/redis-store.ts'
 import { MemoryStore } from '../../src/cache/memory-store.ts'
 import { RedisStore } from '../../src/cache/redis-store.ts'
 import type { CacheStore } from '../../src/cache/store.ts'
@@ -187,6 +187,26 @@ describeTopology('the store in Redis', () => {
     await server.client.acl('SETUSER', 'default', '+del')
     await expect.poll(async () => (await store.find('a', 's')).isFailed).toBeUndefined()
     expect((await store.find('a', 's')).stored).toBeUndefined()
+  })
+
+  it('remembers so many invalidations that Redis did not take, and trusts nothing of before once there were more', async () => {
+    const server = await startStandalone()
+    onTestFinished(() => server.stop())
+    let errors = 0
+    const store = await redisStore(`redis://127.0.0.1:${server.port}`, 'p', () => void errors++)
+    store.keep('last', 's', (await store.find('last', 's')).generation!, entryOf('old'), MINUTE)
+    expect((await store.find('last', 's')).stored).toBeDefined()
+    await server.client.acl('SETUSER', 'default', '-del')
+    for (let i = 0; i < MOST_OWED; i++) store.invalidate(`r${i}`)
+    store.invalidate('last')
+    await expect.poll(() => errors).toBe(MOST_OWED + 1)
+    expect(store.owed).toBe(MOST_OWED)
+    expect(await store.find('last', 's')).toMatchObject({ isFailed: true, stored: undefined })
+    await server.client.acl('SETUSER', 'default', '+del')
+    // It is ended for the other gateways, too, as soon as it is asked for.
+    expect((await store.find('last', 's')).stored).toBeUndefined()
+    const other = await redisStore(`redis://127.0.0.1:${server.port}`, 'p')
+    expect((await other.find('last', 's')).stored).toBeUndefined()
   })
 
   it('never makes a call fail, nor wait for longer than commandTimeout', async () => {
