@@ -5,8 +5,9 @@ import type { Logger } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { Credential } from './credential.ts'
 import { signToken } from './jwt.ts'
-import { requestToken } from './oauth2.ts'
+import { requestToken, TokenEndpointAwayError } from './oauth2.ts'
 import { Secret, secretsIn } from '../schema/secret.ts'
+import { SecretLook } from './secret-look.ts'
 import { faultOfKey } from './signing-key.ts'
 import { type SigV4Config, SigV4Credential } from './sigv4.ts'
 import { BasicCredential, HeaderCredential, QueryCredential } from './static.ts'
@@ -42,7 +43,10 @@ export function buildCredential(
   const { type = 'header', value } = config
   const { clock } = services
   const name = `${place.upstream}/${place.account}`
-  const tokenCredential = (obtain: Obtain): Credential => byToken(name, keepToken(place, config, services, obtain))
+  const tokenCredential = (obtain: Obtain): Credential => {
+    const look = new SecretLook(secretsIn(config), clock)
+    return byToken(name, keepToken(place, config, services, look, obtain), look)
+  }
   switch (type) {
     case 'header':
       return new HeaderCredential(name, value!, clock, config.header ?? place.header)
@@ -76,7 +80,7 @@ export function identityOf(config: CredentialConfig, defaultHeader: string): str
 }
 
 /** A token that expires and is renewed, sent as `Authorization: Bearer` (RFC 6750 §2.1). */
-function byToken(name: string, keeper: TokenKeeper): Credential {
+function byToken(name: string, keeper: TokenKeeper, look: SecretLook): Credential {
   return {
     name,
     headerNames: ['authorization'],
@@ -89,7 +93,12 @@ function byToken(name: string, keeper: TokenKeeper): Credential {
     },
     ready: () => keeper.ready(),
     addTo: ({ headers }) => void headers.push('Authorization', `Bearer ${keeper.text}`),
-    refused: (status, version) => status === 401 && keeper.refused(version),
+    refused(status, version) {
+      if (status !== 401 || !keeper.refused(version)) return false
+      // What the token was made from may be refused with it.
+      if (version === keeper.version) look.begin()
+      return true
+    },
   }
 }
 
@@ -99,6 +108,7 @@ function keepToken(
   { upstream, account }: CredentialPlace,
   config: CredentialConfig,
   { clock, random, metrics, logger }: CredentialServices,
+  look: SecretLook,
   obtain: Obtain,
 ): TokenKeeper {
   const renewed = metrics.credentialRenewals.of({ upstream, account, result: 'ok' })
@@ -106,10 +116,13 @@ function keepToken(
   const keeper = new TokenKeeper({
     clock,
     random,
+    look,
     obtain,
     onRenewal(error) {
       if (error === undefined) return renewed.increment()
       failed.increment()
+      // The endpoint may refuse the secret because it was replaced.
+      if (!(error instanceof TokenEndpointAwayError)) look.begin()
       const reason = error instanceof Error ? error.message : undefined
       logger?.warn({ credential: `${upstream}/${account}`, reason }, 'no new token could be had')
     },

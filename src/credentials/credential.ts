@@ -39,9 +39,10 @@ export interface Credential {
   whyNot?(request: RequestHead): string | undefined
   /**
    * Resolves once it can be added to a request; undefined if it can be now. Rejects with a
-   * `CredentialUnavailableError`.
+   * `CredentialUnavailableError`. `wasRefused`: the call was refused before, and so waits for the look at the source that this
+   * began.
    */
-  ready?(): Promise<void> | undefined
+  ready?(wasRefused?: boolean): Promise<void> | undefined
   /**
    * The upstream answered 401, 403 or 429 to a call with that version of it. Returns whether the call should be sent
    * again, because it would carry another value. `isRetryable`: whether the call can be sent again at all.

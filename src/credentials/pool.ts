@@ -126,8 +126,8 @@ class Member implements Credential {
     return this.#inner.whyNot?.(request)
   }
 
-  ready(): Promise<void> | undefined {
-    return this.#inner.ready?.()
+  ready(wasRefused?: boolean): Promise<void> | undefined {
+    return this.#inner.ready?.(wasRefused)
   }
 
   quotaTold(endsInMs: number, usedUpMs: number): void {

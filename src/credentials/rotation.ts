@@ -136,9 +136,9 @@ class Canary implements Credential {
     return this.#new.whyNot?.(request) ?? this.#old.whyNot?.(request)
   }
 
-  ready(): Promise<void> | undefined {
-    if (this.isRolledBack) return this.#old.ready?.()
-    return this.#new.ready?.()?.catch((error: unknown) => {
+  ready(wasRefused?: boolean): Promise<void> | undefined {
+    if (this.isRolledBack) return this.#old.ready?.(wasRefused)
+    return this.#new.ready?.(wasRefused)?.catch((error: unknown) => {
       // A token endpoint that is down does not speak against the credential, which is tried again later.
       if (error instanceof Error && error.cause instanceof TokenEndpointAwayError) this.#awayAt = this.#clock.now()
       else this.#rollBack(error instanceof Error ? error.message : 'no token can be had')

@@ -2,7 +2,8 @@ import { createHmac, hash } from 'node:crypto'
 import type { Clock } from '../time/clock.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
-import type { Secret } from '../schema/secret.ts'
+import { type Secret, secretsIn } from '../schema/secret.ts'
+import { SecretLook } from './secret-look.ts'
 import { whyNoHeaderValue } from './static.ts'
 import { canonicalPath, canonicalQuery, canonicalValue, parametersOf } from './sigv4-canonical.ts'
 
@@ -34,12 +35,17 @@ export class SigV4Credential implements Credential {
   readonly headerNames = ['authorization', 'x-amz-date', 'x-amz-security-token']
   readonly isRenewable = false
   readonly #options: SigV4Options
+  readonly #look: SecretLook
   /** The signing key of one day. */
   #key: { readonly day: string; readonly secret: string; readonly bytes: Buffer } | undefined
 
   constructor(name: string, options: SigV4Options) {
     this.name = name
     this.#options = options
+    this.#look = new SecretLook(
+      secretsIn([options.accessKeyId, options.secretAccessKey, options.sessionToken]),
+      options.clock,
+    )
     options.accessKeyId.whyNot = (id) => (/^\w{16,128}$/.test(id) ? undefined : 'the new value is no access key id')
     if (options.sessionToken !== undefined) options.sessionToken.whyNot = whyNoHeaderValue
   }
@@ -56,7 +62,11 @@ export class SigV4Credential implements Credential {
 
   refused(status: number, version: number): boolean {
     // AWS answers 403 where other vendors answer 401.
-    return (status === 401 || status === 403) && version !== this.version
+    return (status === 401 || status === 403) && (version !== this.version || this.#look.begin())
+  }
+
+  ready(wasRefused?: boolean): Promise<void> | undefined {
+    return wasRefused === true ? this.#look.pending : undefined
   }
 
   /** Refuses what the client signed with a key of its own, and what services read in different ways. */

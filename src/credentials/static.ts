@@ -3,7 +3,7 @@ import { CONTROL, HEADER_VALUE } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Route } from '../routing/route.ts'
 import type { Credential, Unproven } from './credential.ts'
-import { Refusals } from './refusals.ts'
+import { SecretLook } from './secret-look.ts'
 import type { Secret } from '../schema/secret.ts'
 
 /** A secret that is sent unchanged. A new value can only come from its source. */
@@ -12,13 +12,12 @@ abstract class StaticCredential implements Credential {
   readonly isRenewable = false
   abstract readonly headerNames: readonly string[]
   protected readonly value: Secret
-  readonly #refusals: Refusals
-  #isStale = false
+  readonly #look: SecretLook
 
-  constructor(name: string, value: Secret, clock: Clock) {
+  constructor(name: string, value: Secret, clock: Clock, ...others: readonly Secret[]) {
     this.name = name
     this.value = value
-    this.#refusals = new Refusals(clock)
+    this.#look = new SecretLook([value, ...others], clock)
   }
 
   get version(): number {
@@ -29,17 +28,12 @@ abstract class StaticCredential implements Credential {
     return this.value.reveal()
   }
 
-  ready(): Promise<void> | undefined {
-    if (!this.#isStale) return undefined
-    this.#isStale = false
-    return this.value.lookAgain?.()
+  ready(wasRefused?: boolean): Promise<void> | undefined {
+    return wasRefused === true ? this.#look.pending : undefined
   }
 
   refused(status: number, version: number): boolean {
-    if (status !== 401) return false
-    if (version !== this.version || this.#isStale) return true
-    if (this.value.lookAgain === undefined) return false
-    return (this.#isStale = this.#refusals.isReason())
+    return status === 401 && (version !== this.version || this.#look.begin())
   }
 
   abstract addTo(request: Unproven, route: Route): void
@@ -72,7 +66,7 @@ export class BasicCredential extends StaticCredential {
   readonly #username: Secret
 
   constructor(name: string, password: Secret, clock: Clock, username: Secret) {
-    super(name, password, clock)
+    super(name, password, clock, username)
     this.#username = username
     password.whyNot = (text) => (CONTROL.test(text) ? 'the new value holds a control character' : undefined)
     username.whyNot = (text) => (text.includes(':') ? 'the new value holds a ":"' : password.whyNot(text))

@@ -2,6 +2,7 @@ import type { Clock, Random } from '../time/clock.ts'
 import { Turns } from '../time/turns.ts'
 import { backoffOf } from '../resilience/backoff.ts'
 import { Refusals } from './refusals.ts'
+import type { SecretLook } from './secret-look.ts'
 
 /**
  * An access token. Its times are those of `Clock.now`, so that its lifetime does not change when the wall clock is set.
@@ -39,6 +40,8 @@ export class CredentialUnavailableError extends Error {
 export interface TokenKeeperOptions {
   readonly clock: Clock
   readonly random: Random
+  /** Looks anew at what the token is made from. A token is not obtained in the middle of that. */
+  readonly look?: Pick<SecretLook, 'pending'>
   /** Gets a new token, or one that another instance got meanwhile and that `isWanted` accepts. */
   obtain(isWanted: (token: Token) => boolean): Promise<Token>
   onRenewal(error: unknown): void
@@ -114,7 +117,8 @@ export class TokenKeeper {
   }
 
   async #renewNow(): Promise<void> {
-    const { clock, random, obtain, onRenewal } = this.#options
+    const { clock, random, look, obtain, onRenewal } = this.#options
+    if (look?.pending !== undefined) await look.pending
     const old = this.#token
     this.#isOutdated = false
     try {

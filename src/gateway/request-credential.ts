@@ -28,7 +28,7 @@ export class RequestCredential {
 
   /** Undefined if the credential is ready; else a promise that resolves when it is, or the client has gone, or with a failure. */
   prepare(call: Sending): Promise<Failure | undefined> | undefined {
-    const wait = this.#credential.ready?.()
+    const wait = this.#credential.ready?.(this.#isRenewed)
     return wait && waitFor(wait, call)
   }
 

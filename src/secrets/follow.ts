@@ -7,9 +7,6 @@ import type { Answer, SecretSource } from './source.ts'
 /** The sources of values that can change while the program runs, by the kind of their references. */
 export type Sources = ReadonlyMap<string, SecretSource>
 
-/** A source is asked again at most this often because an upstream refused its value. */
-const LOOK_AGAIN_MS = 1_000
-
 /**
  * Keeps secrets up to date with their sources. A new value is in force with the next call. If a value is gone or
  * unusable, the secret keeps the one it has.
@@ -57,10 +54,7 @@ export class SecretFollower {
         void this.#sources.get(reference.kind)!.noteRefused?.(reference.name, known.next)
       }
     }
-    let askedAt = -Infinity
     secret.lookAgain = async () => {
-      if (performance.now() - askedAt < LOOK_AGAIN_MS) return
-      askedAt = performance.now()
       await Promise.all([...new Set(references.map(({ kind }) => kind))].map((kind) => this.#read(kind)))
     }
   }

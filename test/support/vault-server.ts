@@ -18,6 +18,8 @@ export class VaultServer {
   readonly roleId = 'role-id-secret'
   readonly secretId = 'secret-id-secret'
   isSealed = false
+  /** While it is there, answers wait for it. */
+  hold: Promise<void> | undefined
   ttl = 600
   namespace: string | undefined
   upstream!: TestUpstream
@@ -28,7 +30,8 @@ export class VaultServer {
   }
 
   async start(): Promise<this> {
-    this.upstream = await startUpstream(({ method, url, headers, body }, response) => {
+    this.upstream = await startUpstream(async ({ method, url, headers, body }, response) => {
+      await this.hold
       const { status, reply } = this.#answer(method, url.replace(/^\/v1\//, ''), headers, body)
       response.writeHead(status, { 'content-type': 'application/json' })
       response.end(reply === undefined ? undefined : JSON.stringify(reply))
