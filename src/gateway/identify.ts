@@ -103,11 +103,12 @@ function identifyAt(
   const { aliasPrefix } = upstream
   const { route, path: normalPath, otherClass } = upstream.routes.locate(method, path, aliasPrefix)
   identity.route = route
-  const account = accountFor(upstream, client, path, query, headers)
-  if (isFailure(account)) return account
+  // Before the account, whose refusals name the upstream's accounts.
   const call = { upstream: upstream.name, class: route.class, otherClass, method, path, aliasPrefix }
   const outside = outOfScope(client, call)
   if (outside !== undefined) return forbidden(`the client ${client.name} ${outside}`)
+  const account = accountFor(upstream, client, path, query, headers)
+  if (isFailure(account)) return account
   if (client.networkAccess !== undefined || upstream.access.length > 0) {
     const refusal = refuseAccess(upstream, client, path)
     if (refusal !== undefined) return refusal

@@ -39,6 +39,19 @@ describe('the scope of a client', () => {
     expect(await ask('one', '/pipeline/api/x')).toMatch(/^403 forbidden: .*may not call this path$/)
     expect(upstream.seen).toHaveLength(2)
   })
+
+  it('tells it nothing of the accounts of an upstream that it may not use', async () => {
+    const upstream = await startUpstream()
+    const accounts = { prod: { id: 'ACCT-PROD' }, stage: { id: 'ACCT-STAGE' } }
+    const clients = { bot: { keys: [hashKey('one')], upstreams: ['open'] } }
+    const upstreams = { open: { url: upstream.url, accounts: { main: {} } }, secret: { url: upstream.url, accounts } }
+    const gateway = await startGateway({ server: { port: 0 }, admin: { port: 0 }, clients, upstreams })
+    for (const account of [{}, { 'x-sluice-account': 'guessed' }, { 'x-sluice-account': 'prod' }]) {
+      const answer = await call(gateway.url, '/secret/x', { headers: { 'x-sluice-key': 'one', ...account } })
+      expect(answer.headers['x-sluice-error']).toBe('forbidden')
+      expect(answer.json().message).toBe('the client bot may not use secret, only open')
+    }
+  })
 })
 
 describe.each(Object.entries(stores))('the budget of a client, with %s', (name, store) => {
