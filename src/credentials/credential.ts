@@ -48,7 +48,7 @@ export interface Credential {
    * again, because it would carry another value. `isRetryable`: whether the call can be sent again at all.
    */
   refused(status: number, version: number, isRetryable: boolean, retryAfterMs?: number): boolean
-  /** The status that answered a call which had been sent again after a refusal. */
+  /** The status that answered a call which had been sent again, with another one, because it was answered 403 with this one. */
   settled?(status: number): void
   /** Marks it as in use until the result is disposed of. Called before it is added to a request. */
   take?(): Disposable

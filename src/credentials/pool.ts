@@ -13,7 +13,7 @@ const SAME_END_MS = 1_000
 
 /**
  * Several credentials of one account. By `choose` that one is used first whose quota comes back soonest, because what is unused of it is
- * lost then; or the one with the fewest calls in flight; or each in turn. One that the upstream refuses is quarantined. If all are, the one whose quarantine ends
+ * lost then; or the one with the fewest calls in flight; or each in turn. One that the upstream refuses for itself is quarantined. If all are, the one whose quarantine ends
  * first is used.
  */
 export class CredentialPool implements CredentialSet, Pool {
@@ -173,13 +173,23 @@ class Member implements Credential {
     this.#inner.addTo(request, route)
   }
 
-  /** After 401 or 403 the call is sent again with another member. After 429 the call's own retry policy decides. */
+  /**
+   * After 401 or 403 the call is sent again with another member. After 429 the call's own retry policy decides. A 403 may be about the
+   * call: then it is answered 403 with the other member, too, and says nothing of either.
+   */
   refused(status: number, version: number, isRetryable: boolean, retryAfterMs = 0): boolean {
+    if (status === 403) return isRetryable && this.othersInMs === 0
     // The upstream may have revoked the token. The credential that it was issued to may be good.
     if (status === 401 && this.#inner.isRenewable && this.#inner.refused(status, version, isRetryable)) return true
     const { quarantine } = this.#options
     this.#quarantine(status, status === 429 && retryAfterMs > 0 ? retryAfterMs : quarantine)
     return status !== 429
+  }
+
+  settled(status: number): void {
+    // A vendor that is failing, or asked too often, has not judged the call.
+    if (status < 500 && status !== 401 && status !== 403 && status !== 429)
+      this.#quarantine(403, this.#options.quarantine)
   }
 }
 

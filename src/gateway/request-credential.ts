@@ -11,6 +11,8 @@ export class RequestCredential {
   /** The version of the credential in the latest attempt. */
   version = -1
   #isRenewed = false
+  /** The credential with which the call was answered 403 before it was sent again. */
+  suspect: Credential | undefined
   /** Why it was chosen of several; empty if there was no choice. */
   because = ''
   /** The secret that the latest attempt showed to the upstream. */
@@ -46,12 +48,13 @@ export class RequestCredential {
     const mayRetry = isReplayable && !this.#isRenewed
     if (!this.#credential.refused(status, this.version, mayRetry, retryAfterMs) || !mayRetry) return false
     this.#isRenewed = true
+    if (status === 403) this.suspect = this.#credential
     return true
   }
 
-  /** Tells the credential how the retry with another credential was answered. */
+  /** Tells the credential that was refused how the retry with another credential was answered. */
   settled(status: number): void {
-    this.#credential.settled?.(status)
+    this.suspect?.settled?.(status)
   }
 
   /** Marks the credential as in use by an attempt, until the result is disposed of. */

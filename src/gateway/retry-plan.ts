@@ -168,8 +168,10 @@ export class RetryPlan {
 
   #rank(): void {
     const { account, route } = this.target
-    const candidates = candidatesFor(account, route, this.#traits)
-    if (isFailure(candidates)) return
+    const found = candidatesFor(account, route, this.#traits)
+    if (isFailure(found)) return
+    const others = found.filter(({ credential }) => credential !== this.credential?.suspect)
+    const candidates = others.length > 0 ? others : found
     this.target = { ...this.target, candidates }
     this.use(candidates[0]!, '')
   }

@@ -240,6 +240,31 @@ describe('several credentials of an account', () => {
     },
   )
 
+  it('are all used on where a call is forbidden to each of them, and where it can be sent with one only', async () => {
+    const upstream = await startUpstream(({ url }, response) => {
+      response.writeHead(url.startsWith('/forbidden') ? 403 : 200).end()
+    })
+    const pool = { credentials, pool: { choose: 'round-robin' } }
+    const gateway = await startGateway(configOf(upstream.url, pool))
+    for (let i = 0; i < 3; i++) expect((await call(gateway.url, '/api/forbidden')).status).toBe(403)
+    const pairs = [0, 2, 4].map((i) => new Set(keysOf(upstream).slice(i, i + 2)).size)
+    expect([pairs, upstream.seen.length]).toEqual([[2, 2, 2], 6])
+    for (let i = 0; i < 3; i++) await call(gateway.url, '/api/forbidden', { headers: { 'x-sluice-retry': 'off' } })
+    expect(upstream.seen).toHaveLength(9)
+    expect(await gateway.metrics()).toContain('sluice_credential_quarantined{upstream="api",account="main"} 0')
+    for (let i = 0; i < 3; i++) await call(gateway.url, '/api/x')
+    expect(new Set(keysOf(upstream).slice(-3)).size).toBe(3)
+  })
+
+  it('of which one is answered 403, and the next one in a way that says nothing of that: it is used on', async () => {
+    const upstream = await startJudging({ 'key-a': 403, 'key-b': 503, 'key-c': 503 })
+    const pool = { credentials, pool: { choose: 'round-robin' } }
+    const gateway = await startGateway(configOf(upstream.url, pool, { retry: { retries: 0 } }))
+    for (let i = 0; i < 3; i++) await call(gateway.url, '/api/x')
+    expect(keysOf(upstream)).toContain('key-a')
+    expect(await gateway.metrics()).toContain('sluice_credential_quarantined{upstream="api",account="main"} 0')
+  })
+
   it('of which one is throttled: a read goes on at once with another, for as long as Retry-After says', async () => {
     const clock = new SimulatedClock()
     const upstream = await startJudging({ 'key-a': 429 }, { 'retry-after': '90' })
