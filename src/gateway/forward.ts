@@ -178,7 +178,7 @@ function ending(end: Forwarded): Step {
  * credential, takes no quota, no place in the queue, and not the breaker's probe. Returns how the call ends if there is no next attempt.
  */
 async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<Forwarded | undefined> {
-  const { breaker, body, credential } = plan
+  const { breaker, body, credential, until } = plan
   if (plan.delayMs !== undefined) {
     if (plan.delayMs > 0) await sleep(plan.delayMs, call, env.drain)
     if (call.isGone) return GONE
@@ -189,10 +189,10 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   const withoutBody = body?.isPrepared === false ? await receive(body, call, plan.target) : undefined
   if (withoutBody !== undefined) return withoutBody
   plan.priceBody()
-  for (let wait = credential?.prepare(call); wait !== undefined; wait = credential?.prepare(call)) {
+  for (let wait = credential?.prepare(call, until); wait !== undefined; wait = credential?.prepare(call, until)) {
     const unavailable = await wait
     if (call.isGone) return GONE
-    if (unavailable === undefined) break
+    if (unavailable === undefined || plan.isTooLate) break
     if (!plan.replaceCredential()) return refused(unavailable)
   }
   if (call.isGone) return GONE

@@ -28,10 +28,13 @@ export class RequestCredential {
     return this.#credential.isRenewable
   }
 
-  /** Undefined if the credential is ready; else a promise that resolves when it is, or the client has gone, or with a failure. */
-  prepare(call: Sending): Promise<Failure | undefined> | undefined {
+  /**
+   * Undefined if the credential is ready; else a promise that resolves when it is, or the client has gone, or `until` is over, or with
+   * a failure.
+   */
+  prepare(call: Sending, until: number): Promise<Failure | undefined> | undefined {
     const wait = this.#credential.ready?.(this.#isRenewed)
-    return wait && waitFor(wait, call)
+    return wait && waitFor(wait, call, until)
   }
 
   addTo(request: Unproven): void {
@@ -74,10 +77,15 @@ export class RequestCredential {
   }
 }
 
-async function waitFor(wait: Promise<void>, call: Sending): Promise<Failure | undefined> {
+async function waitFor(wait: Promise<void>, call: Sending, until: number): Promise<Failure | undefined> {
   const since = call.clock.now()
   const { promise, resolve } = Promise.withResolvers<void>()
-  const gone = call.gone.subscribe(resolve)
+  using waits = new DisposableStack()
+  waits.use(call.gone.subscribe(resolve))
+  if (until !== Infinity) {
+    const timer = call.clock.schedule(Math.max(0, until - since), resolve)
+    waits.defer(() => timer.cancel())
+  }
   try {
     await Promise.race([wait, promise])
     return undefined
@@ -89,7 +97,6 @@ async function waitFor(wait: Promise<void>, call: Sending): Promise<Failure | un
       cause,
     })
   } finally {
-    gone[Symbol.dispose]()
     call.receivingMs += call.clock.now() - since
   }
 }

@@ -5,6 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { harnessConfig, startGateway, startServer, startUpstream, type TestGateway } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
+import { startTokenServer } from '../support/token-server.ts'
 
 const READ = '/harness/ng/api/projects'
 const SECOND = 1_000
@@ -161,6 +162,25 @@ describe('X-Sluice-Timeout', () => {
     expect(answer).toMatchObject({ status: 429, body: 'slowly', headers: { 'retry-after': '6' } })
     expect(upstream.seen).toHaveLength(1)
     expect(upstream.seen[0]!.headers['x-sluice-timeout']).toBeUndefined()
+  })
+
+  it('counts the wait for a token', async () => {
+    const clock = new SimulatedClock()
+    const tokens = await startTokenServer()
+    const held = Promise.withResolvers<void>()
+    tokens.hold = held.promise
+    const upstream = await startUpstream()
+    const credential = { type: 'oauth2', tokenUrl: tokens.url, clientId: 'me', clientSecret: 'client-secret' }
+    const accounts = { prod: { id: 'a', credential } }
+    const gateway = await startGateway(harnessConfig(upstream.url, { accounts }), { clock })
+    const answer = call(gateway.url, READ, within('500ms'))
+    await expect.poll(() => tokens.requests.length).toBe(1)
+    await clock.advance(SECOND)
+    expect(await answer).toMatchObject({ status: 504, headers: { 'x-sluice-error': 'timeout' } })
+    held.resolve()
+    expect((await call(gateway.url, READ)).status).toBe(200)
+    expect(upstream.seen).toHaveLength(1)
+    expect(await timeoutsIn(gateway)).toEqual({ total: 1 })
   })
 
   it('ends a call whose client goes on sending', async () => {
