@@ -33,6 +33,9 @@ import type { Upstream } from './snapshot.ts'
 import { answerFromCache, type StoredAnswer } from './stored-answer.ts'
 import { openTunnel } from './open-tunnel.ts'
 
+/** So long a call whose turn has come keeps it while it waits for a token. Most endpoints answer sooner. */
+const KEEP_TURN_MS = 1_000
+
 export interface Environment {
   readonly random: Random
   readonly metrics: Metrics
@@ -112,6 +115,12 @@ async function send(
     if (admission.kind !== 'admitted') return admission
     const first = new Attempt(call, plan.target, admission.permit)
     using attempt = hedgedIfLate(first, call, plan, env, observer)
+    // A token may have ended while the call waited for its turn. If there is no other soon, the turn is given back.
+    const renewal = entry instanceof Promise ? plan.credential?.prepare(call, plan.until, KEEP_TURN_MS) : undefined
+    if (renewal !== undefined && (await renewal) !== undefined) {
+      plan.delayMs = undefined
+      continue
+    }
     if (!first.enter(plan.breaker, call.attempts > 0)) return refusedBy(plan.breaker, call, plan.target)
     const request = begin(first, call, plan, observer)
     const outcome = await attempt.send(request, optionsFor(call, plan, observer, env.drain))
@@ -192,7 +201,7 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   for (let wait = credential?.prepare(call, until); wait !== undefined; wait = credential?.prepare(call, until)) {
     const unavailable = await wait
     if (call.isGone) return GONE
-    if (unavailable === undefined || plan.isTooLate) break
+    if (unavailable === undefined || unavailable === 'over') break
     if (!plan.replaceCredential()) return refused(unavailable)
   }
   if (call.isGone) return GONE

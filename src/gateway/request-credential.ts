@@ -29,12 +29,12 @@ export class RequestCredential {
   }
 
   /**
-   * Undefined if the credential is ready; else a promise that resolves when it is, or the client has gone, or `until` is over, or with
-   * a failure.
+   * Undefined if the credential is ready; else a promise that resolves when it is, or with why it is not: a failure, or the wait is
+   * over, because the client has gone, or at `until`, or after `mostMs`.
    */
-  prepare(call: Sending, until: number): Promise<Failure | undefined> | undefined {
+  prepare(call: Sending, until: number, mostMs = Infinity): Promise<Failure | 'over' | undefined> | undefined {
     const wait = this.#credential.ready?.(this.#isRenewed)
-    return wait && waitFor(wait, call, until)
+    return wait && waitFor(wait, call, until, mostMs)
   }
 
   addTo(request: Unproven): void {
@@ -77,18 +77,24 @@ export class RequestCredential {
   }
 }
 
-async function waitFor(wait: Promise<void>, call: Sending, until: number): Promise<Failure | undefined> {
+async function waitFor(
+  wait: Promise<void>,
+  call: Sending,
+  until: number,
+  mostMs: number,
+): Promise<Failure | 'over' | undefined> {
   const since = call.clock.now()
-  const { promise, resolve } = Promise.withResolvers<void>()
+  const { promise, resolve } = Promise.withResolvers<'over'>()
+  const end = (): void => resolve('over')
   using waits = new DisposableStack()
-  waits.use(call.gone.subscribe(resolve))
-  if (until !== Infinity) {
-    const timer = call.clock.schedule(Math.max(0, until - since), resolve)
+  waits.use(call.gone.subscribe(end))
+  const leftMs = Math.min(until - since, mostMs)
+  if (leftMs !== Infinity) {
+    const timer = call.clock.schedule(Math.max(0, leftMs), end)
     waits.defer(() => timer.cancel())
   }
   try {
-    await Promise.race([wait, promise])
-    return undefined
+    return await Promise.race([wait.then(() => undefined), promise])
   } catch (error) {
     if (!(error instanceof CredentialUnavailableError)) throw error
     const { message, retryAfterMs, cause } = error

@@ -263,6 +263,84 @@ describe('a 401', () => {
   })
 })
 
+describe('a token that ends while a call waits for its turn', () => {
+  const QUEUED = /sluice_queue_depth\{[^}]*class="write"\} 1/
+
+  /** A gateway with one call each six seconds and tokens of four, where one call was made and another waits for its turn. */
+  async function startWaiting(headers: Record<string, string> = {}) {
+    const clock = new SimulatedClock()
+    const tokens = await startTokenServer(4)
+    const upstream = await startProtected((token) => token === undefined || token === tokens.issued.at(-1))
+    const credential = { type: 'oauth2', tokenUrl: tokens.url, clientId: 'me', clientSecret: 'client-secret' }
+    const api = {
+      url: upstream.url,
+      accounts: { main: { credential } },
+      limits: { write: [{ requests: 1, window: '6s' }] },
+      queue: { maxWait: '60s' },
+      retry: { retries: 0, bodyLimit: 1_000 },
+      routes: [{ path: '/open', class: 'write', credential: 'none' }],
+    }
+    const config = { server: { port: 0 }, admin: { port: 0 }, store: embedded(), upstreams: { api } }
+    const gateway = await startGateway(config, { clock })
+    expect((await call(gateway.url, '/api/x', { method: 'POST', body: 'x' })).status).toBe(200)
+    const waiting = call(gateway.url, '/api/x', { method: 'POST', body: 'x'.repeat(5_000), headers })
+    await expect.poll(() => gateway.metrics()).toMatch(QUEUED)
+    const turn = () => clock.advance(7 * SECOND)
+    const isTurnFree = async () => {
+      const options = { method: 'POST', headers: { 'x-sluice-max-wait': '0' } }
+      return (await call(gateway.url, '/api/open', options)).status === 200
+    }
+    return { clock, tokens, upstream, gateway, waiting, turn, isTurnFree }
+  }
+
+  it('is renewed before the call goes out', async () => {
+    const { tokens, upstream, waiting, turn } = await startWaiting()
+    await turn()
+    expect((await waiting).status).toBe(200)
+    expect(upstream.seen.map(({ headers }) => bearerOf(headers))).toEqual(['token-1-secret', 'token-2-secret'])
+    expect(tokens.requests).toHaveLength(2)
+  })
+
+  it('and whose endpoint fails takes no turn', async () => {
+    const { tokens, upstream, waiting, turn, isTurnFree } = await startWaiting()
+    tokens.isUp = false
+    await turn()
+    expect(await waiting).toMatchObject({ status: 503, headers: { 'x-sluice-error': 'credential_unavailable' } })
+    expect(upstream.seen).toHaveLength(1)
+    expect(await isTurnFree()).toBe(true)
+  })
+
+  it('and whose endpoint takes long gives the turn back, and the call goes out at the next', async () => {
+    const { clock, tokens, upstream, gateway, waiting, turn, isTurnFree } = await startWaiting()
+    const held = Promise.withResolvers<void>()
+    tokens.hold = held.promise
+    await turn()
+    await expect.poll(() => tokens.requests.length).toBe(2)
+    expect(await isTurnFree()).toBe(false)
+    await clock.advance(2 * SECOND)
+    await expect.poll(isTurnFree).toBe(true)
+    held.resolve()
+    await expect.poll(() => gateway.metrics()).toMatch(QUEUED)
+    expect(upstream.seen).toHaveLength(2)
+    await turn()
+    // Its token has ended once more by then.
+    expect((await waiting).status).toBe(200)
+    expect(upstream.seen).toHaveLength(3)
+  })
+
+  it('and whose endpoint takes long is waited for no longer than X-Sluice-Timeout', async () => {
+    const { clock, tokens, upstream, waiting, turn } = await startWaiting({ 'x-sluice-timeout': '7500ms' })
+    const held = Promise.withResolvers<void>()
+    tokens.hold = held.promise
+    await turn()
+    await expect.poll(() => tokens.requests.length).toBe(2)
+    await clock.advance(SECOND)
+    expect(await waiting).toMatchObject({ status: 504, headers: { 'x-sluice-error': 'timeout' } })
+    held.resolve()
+    expect(upstream.seen).toHaveLength(1)
+  })
+})
+
 describe('the answer of a token endpoint', () => {
   async function callWith(extra: object, status = 200) {
     const tokens = await startTokenServer()
