@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { EpochMs } from '../time/clock.ts'
 import { type Entry, fieldOf } from './entry.ts'
 import { parseHttpDate } from '../http/date.ts'
+import { asSent } from '../http/entity-tag.ts'
 import { type Fields, joined } from '../http/fields.ts'
 
 /** The fields of a request that revalidates an entry (RFC 9111 §4.3.1); none if the entry has no validator. */
@@ -9,7 +10,7 @@ export function validatorsOf(entry: Entry): string[] {
   const validators: string[] = []
   const etag = fieldOf(entry, 'etag')
   const lastModified = fieldOf(entry, 'last-modified')
-  if (etag !== undefined) validators.push('If-None-Match', etag)
+  if (etag !== undefined) validators.push('If-None-Match', asSent(etag))
   if (lastModified !== undefined) validators.push('If-Modified-Since', lastModified)
   return validators
 }
@@ -38,9 +39,9 @@ export function isNotModified(entry: Entry, headers: IncomingHttpHeaders, now: E
   return known !== undefined && modified !== undefined && modified <= known
 }
 
-/** An entity tag without the mark of a weak one: here tags are compared weakly (RFC 9110 §8.8.3.2). */
+/** An entity tag of the vendor without what makes it weak: here tags are compared weakly (RFC 9110 §8.8.3.2). */
 function opaqueOf(etag: string): string {
-  return etag.trim().replace(/^W\//, '')
+  return asSent(etag.trim()).replace(/^W\//, '')
 }
 
 /** The tags of a list. A tag may hold commas inside its quotes. */

@@ -1,4 +1,5 @@
 import type { EpochMs } from '../time/clock.ts'
+import { asSent } from '../http/entity-tag.ts'
 import { type Fields, noFields } from '../http/fields.ts'
 import type { Freshness } from './freshness.ts'
 
@@ -48,6 +49,9 @@ export function keptHeaders(headers: readonly string[], now: EpochMs): string[] 
 export function updatedHeaders(headers: readonly string[], newer: readonly string[]): string[] {
   const replaced = new Set<string>()
   for (let i = 0; i < newer.length; i += 2) if (!OF_THE_BODY.has(newer[i]!)) replaced.add(newer[i]!)
+  // A tag that was made weak here is that of the bytes that are stored. The vendor's own is that of others.
+  const etag = fieldOf({ headers }, 'etag')
+  if (etag !== undefined && etag !== asSent(etag)) replaced.delete('etag')
   const updated: string[] = []
   for (let i = 0; i < headers.length; i += 2) {
     if (!replaced.has(headers[i]!)) updated.push(headers[i]!, headers[i + 1]!)

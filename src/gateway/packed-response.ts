@@ -1,6 +1,7 @@
 import type { Transform } from 'node:stream'
 import { isKnownCoding, unpacked, unpackerOf } from '../answers/coding.ts'
 import type { Scrub } from '../credentials/scrub.ts'
+import { weakened } from '../http/entity-tag.ts'
 import { type Fields, joined, onlyValue } from '../http/fields.ts'
 import type { Clock, Timer } from '../time/clock.ts'
 import type { AnswerPrice } from './answer-price.ts'
@@ -196,8 +197,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     const { fields } = this
     for (const name of OF_PACKED) delete fields[name]
     const etag = onlyValue(fields['etag'])
-    // It is the same content, but not the same bytes (RFC 9110 §8.8.1).
-    if (etag?.startsWith('"') === true) fields['etag'] = `W/${etag}`
+    if (etag !== undefined) fields['etag'] = weakened(etag)
     if (this.status === 206) this.status = 200
   }
 

@@ -1,3 +1,4 @@
+import { asSent } from '../http/entity-tag.ts'
 import { type Fields, joined } from '../http/fields.ts'
 import { HOP_BY_HOP, isMadeAnew } from '../http/hop-by-hop.ts'
 
@@ -46,14 +47,15 @@ const IDENTIFYING = new RegExp(
 
 /**
  * How a proxy treats a field of a request. `call`: it goes upstream. `made`: the gateway writes it anew. `own`: it is for the
- * gateway. `cookie`: it goes without the gateway's cookies. `trace` and `client`: it goes only if `forward` says so.
+ * gateway. `cookie`: it goes without the gateway's cookies. `tags`: it goes with the vendor's own entity tags. `trace` and `client`: it goes only if `forward` says so.
  */
-type FieldKind = 'call' | 'made' | 'own' | 'cookie' | 'trace' | 'client'
+type FieldKind = 'call' | 'made' | 'own' | 'cookie' | 'tags' | 'trace' | 'client'
 
 function kindOf(lower: string): FieldKind {
   if (isMadeAnew(lower)) return 'made'
   if (lower.startsWith(OWN_PREFIX)) return 'own'
   if (lower === 'cookie') return 'cookie'
+  if (lower === 'if-match' || lower === 'if-none-match') return 'tags'
   if (isAmong(lower, TRACE_FIELDS)) return 'trace'
   return isAmong(lower, CLIENT_FIELDS) ? 'client' : 'call'
 }
@@ -125,7 +127,7 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
       if (kept !== '') headers.push(name, kept)
       continue
     }
-    headers.push(name, value)
+    headers.push(name, kind === 'tags' ? asSent(value) : value)
   }
   headers.push('X-Correlation-Id', hop.correlationId, 'Via', via)
   if (own !== undefined) {

@@ -79,12 +79,12 @@ interface Got {
   readonly isWhole: boolean
 }
 
-async function get(sent: typeof next, method = 'GET'): Promise<Got> {
+async function get(sent: typeof next, method = 'GET', more: Record<string, string> = {}): Promise<Got> {
   next = sent
   const pieces: Buffer[] = []
   let response: IncomingMessage | undefined
   try {
-    response = await open(url, '/api/x', { method, headers: { 'x-sluice-retry': 'off' } })
+    response = await open(url, '/api/x', { method, headers: { 'x-sluice-retry': 'off', ...more } })
     for await (const piece of response) pieces.push(piece as Buffer)
   } catch {
     // It was broken off.
@@ -109,7 +109,7 @@ describe('an upstream that packs its answers', () => {
     // The fields are those of what is passed on.
     expect(short.headers).toMatchObject({
       'content-length': String(SCRUBBED.length),
-      etag: 'W/"e"',
+      etag: 'W/"e-sluice"',
       vary: 'accept-encoding',
       'content-type': 'application/json',
     })
@@ -169,6 +169,33 @@ describe('an upstream that packs its answers', () => {
     const image = sent('gzip', packed, { 'content-type': 'image/png' })
     expect((await get(image)).body).toEqual(packed)
     expect((await get(sent('compress', packed))).body).toEqual(packed)
+  })
+
+  it('knows the tag of a long answer again, in the conditions of a client and of the cache', async () => {
+    await start({ limits: { read: [], write: [] }, routes: [{ path: '/x', class: 'read', cache: true }] })
+    const packed = gzipSync(text(150_000))
+    const asked: (string | undefined)[] = []
+    // As RFC 9110 §13.1 has it: If-Match compares strongly, If-None-Match weakly.
+    const vendor: typeof next = ({ headers }, response) => {
+      const [match, noneMatch] = [headers['if-match'], headers['if-none-match']]
+      asked.push(match ?? noneMatch)
+      const fields = { 'content-encoding': 'gzip', 'content-type': 'text/plain', etag: '"v1"' }
+      if (match !== undefined) response.writeHead(match.split(', ').includes('"v1"') ? 200 : 412).end()
+      else if (noneMatch?.replace(/^W\//, '') === '"v1"') response.writeHead(304, { etag: '"v1"' }).end()
+      else response.writeHead(200, { ...fields, 'cache-control': 'public, no-cache' }).end(packed)
+    }
+    const { status, headers, body } = await get(vendor)
+    expect([status, headers.etag, body.length]).toEqual([200, 'W/"v1-sluice"', text(150_000).length])
+    expect((await get(vendor, 'PUT', { 'if-match': headers.etag! })).status).toBe(200)
+    expect((await get(vendor, 'PUT', { 'if-match': 'W/"mine"' })).status).toBe(412)
+    // The PUTs have ended what the cache had. It reads the first of these anew, and asks about it for the second.
+    for (let i = 0; i < 2; i++) {
+      const kept = await get(vendor)
+      expect([kept.status, kept.headers.etag, kept.body.length]).toEqual([200, 'W/"v1-sluice"', body.length])
+    }
+    const known = await get(vendor, 'GET', { 'if-none-match': headers.etag! })
+    expect(known.status).toBe(304)
+    expect(asked).toEqual([undefined, '"v1"', 'W/"mine"', undefined, '"v1"', '"v1"'])
   })
 
   it('may lie about it: a body that is not packed is scrubbed as it is, and one with something behind it, too', async () => {
