@@ -127,6 +127,7 @@ export class Dispatcher {
       for (let left = granted - admitted; left > 0 && grant.chargeSet.limits.length > 0; left--) {
         ledger.refund(grant)
         ledger.leave(grant)
+        forecast.expectMore()
       }
       capacity.release(chosen.length - admitted)
     }
@@ -191,7 +192,8 @@ export class Dispatcher {
     }
     // A millisecond at least: a timer may go off a fraction of one too early, and would then find nothing free.
     const leastMs = this.storeError !== undefined ? STORE_RETRY_MS : peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
-    const turnMs = forecast.turnMs(state.scheduler().firstPosition)
+    // What came back while nobody could ask for it is asked for now. `free` forgets it, so this is no busy loop.
+    const turnMs = forecast.isMoreFree ? 0 : forecast.turnMs(state.scheduler().firstPosition)
     this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
   }
 }
