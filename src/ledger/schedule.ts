@@ -1,3 +1,4 @@
+import type { ChargeSet } from './ledger.ts'
 import type { Release } from './release.ts'
 import type { Limit } from './limit.ts'
 
@@ -5,6 +6,8 @@ interface LimitSchedule {
   readonly limit: Limit
   /** Units that one call is charged. */
   readonly units: number
+  /** The same of the last call of those that are asked about, if it costs another amount than the others. */
+  readonly last?: number
   /** Units free at the moment of the snapshot; negative where more is charged than allowed. */
   readonly free: number
   /** Soonest first. */
@@ -55,8 +58,25 @@ export class Schedule {
 
   /** Whether so many calls wait for nothing but what is charged already. */
   isWithinWindow(calls: number): boolean {
-    for (const { limit, units } of this.limits) if (calls * units > limit.requests) return false
+    for (const { limit, units, last = units } of this.limits) {
+      if ((calls - 1) * units + last > limit.requests) return false
+    }
     return true
+  }
+
+  /** The same for calls of this charge set, as far as its limits are known here. */
+  of(chargeSet: ChargeSet): Schedule {
+    const limits = this.limits.flatMap(({ limit, free, releases }) => {
+      const units = unitsIn(chargeSet, limit)
+      return units === 0 ? [] : [{ limit, units, free, releases }]
+    })
+    return new Schedule(this.takenAt, limits, this.notBefore)
+  }
+
+  /** The same where the last of the calls that are asked about is of this charge set. */
+  endingWith(chargeSet: ChargeSet): Schedule {
+    const limits = this.limits.map((one) => ({ ...one, last: unitsIn(chargeSet, one.limit) }))
+    return new Schedule(this.takenAt, limits, this.notBefore)
   }
 
   /**
@@ -103,13 +123,30 @@ export class Schedule {
   }
 }
 
-function waitForLimit({ limit, units, free, releases }: LimitSchedule, calls: number, latencyMs: number): number {
+/** A reload makes other objects of the same limits. */
+function unitsIn({ limits, units }: ChargeSet, { id }: Limit): number {
+  const i = limits.findIndex((limit) => limit.id === id)
+  return i < 0 ? 0 : units[i]!
+}
+
+function waitForLimit(
+  { limit, units, last = units, free, releases }: LimitSchedule,
+  calls: number,
+  latencyMs: number,
+): number {
   const { requests, windowMs, bucketMs, kind } = limit
+  if (last > requests) return Infinity
   const fitting = Math.floor(requests / units) // calls in one window
-  if (fitting === 0) return Infinity
+  // Nobody waits for calls that never fit.
+  const ahead = fitting === 0 ? 0 : calls - 1
   // Those admitted within this window occupy the next one: every full limit ahead is another window to wait.
-  const windowsAhead = Math.floor((calls - 1) / fitting)
-  let missing = (calls - windowsAhead * fitting) * units - free
+  let windowsAhead = fitting === 0 ? 0 : Math.floor(ahead / fitting)
+  let missing = (ahead - windowsAhead * fitting) * units + last
+  if (missing > requests) {
+    windowsAhead++
+    missing = last
+  }
+  missing -= free
   const waitMs = windowsAhead * (windowMs + (kind === 'calendar' ? 0 : bucketMs) + latencyMs)
   if (missing <= 0) return waitMs
   for (const release of releases) {

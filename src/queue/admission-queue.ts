@@ -118,7 +118,8 @@ export class AdmissionQueue implements Issuer {
    */
   replaceChargeSets(chargeSetNow: (chargeSet: ChargeSet) => ChargeSet): void {
     this.#claims.clear()
-    for (const queuedCall of this.#state.clientQueues.all()) queuedCall.chargeSet = chargeSetNow(queuedCall.chargeSet)
+    const { clientQueues } = this.#state
+    for (const queuedCall of clientQueues.all()) clientQueues.charge(queuedCall, chargeSetNow(queuedCall.chargeSet))
     this.refunded()
   }
 
@@ -150,7 +151,7 @@ export class AdmissionQueue implements Issuer {
     const because = isTooLate ? 'quota' : this.#shortage
     const wait: WaitRecord = {
       because,
-      heldBy: because === 'quota' ? forecast.heldBy(position) : undefined,
+      heldBy: because === 'quota' ? forecast.heldBy(position, chargeSet) : undefined,
       usage: forecast.usageOf(chargeSet),
       position,
       expectedMs: waitMs,
@@ -254,7 +255,11 @@ export class AdmissionQueue implements Issuer {
     clientQueues.remove(queuedCall)
     if (queuedCall.wait !== undefined) queuedCall.wait.served = recentlyServed.since(queuedCall.wait.servedCount)
     peers.waitingHere(this.waiting)
-    if (this.waiting > 0) return
+    if (this.waiting > 0) {
+      // The next one may need less, and have its turn now.
+      if (clientQueues.differFrom(queuedCall)) this.#dispatcher.wakeSoon()
+      return
+    }
     this.#dispatcher.rest()
     if (this.ledger.exchange === undefined) virtualService.clear()
   }

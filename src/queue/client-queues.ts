@@ -1,6 +1,7 @@
 import type { Clock } from '../time/clock.ts'
 import { Turns } from '../time/turns.ts'
 import { type Demand, PRIORITIES, type Priority } from '../ledger/demand.ts'
+import type { ChargeSet } from '../ledger/ledger.ts'
 import type { Full, QueuedClient } from './admission.ts'
 import type { ClassCapacity } from './capacity.ts'
 import { URGENCY } from './fair-share.ts'
@@ -111,6 +112,8 @@ export class ClientQueues {
   /** Claims included, since they have to be served as well. */
   size = 0
   claims = 0
+  /** How many of them are of each charge set. */
+  readonly #chargeSets = new Map<ChargeSet, number>()
   readonly #clock: Clock
   readonly #capacity: ClassCapacity
   /** Of the calls that come to wait. */
@@ -128,6 +131,7 @@ export class ClientQueues {
     queue.client = client // a reload may have changed its weight
     queue.add(queuedCall)
     this.size++
+    this.#count(queuedCall.chargeSet, 1)
     if (queuedCall.isClaim) {
       this.claims++
       queue.claims++
@@ -143,10 +147,34 @@ export class ClientQueues {
     queue.remove(queuedCall)
     if (queue.size === 0) this.byClient.delete(name)
     this.size--
+    this.#count(queuedCall.chargeSet, -1)
     if (queuedCall.isClaim) {
       this.claims--
       queue.claims--
     } else this.#capacity.wait(-1)
+  }
+
+  /** Whether some of the calls need other units of the quota than others. */
+  get areVaried(): boolean {
+    return this.#chargeSets.size > 1
+  }
+
+  /** Whether some of them need other units than this one, which has left. */
+  differFrom({ chargeSet }: QueuedCall): boolean {
+    return this.areVaried || this.any?.chargeSet !== chargeSet
+  }
+
+  /** The call is charged like this from now on. */
+  charge(queuedCall: QueuedCall, chargeSet: ChargeSet): void {
+    this.#count(queuedCall.chargeSet, -1)
+    this.#count(chargeSet, 1)
+    queuedCall.chargeSet = chargeSet
+  }
+
+  #count(chargeSet: ChargeSet, change: 1 | -1): void {
+    const calls = (this.#chargeSets.get(chargeSet) ?? 0) + change
+    if (calls === 0) this.#chargeSets.delete(chargeSet)
+    else this.#chargeSets.set(chargeSet, calls)
   }
 
   readonly has = (client: string): boolean => this.byClient.has(client)

@@ -74,6 +74,11 @@ export class Dispatcher {
     }
   }
 
+  /** Another call may be the first now. Where many leave at once, their order is found once. */
+  wakeSoon(): void {
+    if (!this.#isServing) this.#wakeUp.in(this.#leastMs)
+  }
+
   /** Plans to wake up when the first call that waits here has its turn. */
   wakeLater(): void {
     try {
@@ -90,7 +95,7 @@ export class Dispatcher {
     const most = Math.min(capacity.free, state.waiting, MOST_TOGETHER)
     if (most <= 0) return false
     const { haveWaiting } = peers
-    const scheduler = state.scheduler()
+    const scheduler = this.#order()
     const unclaimed = haveWaiting ? forecast.unclaimed : 0
     const { chosen, isTurnOfOthers } = scheduler.choose(most, forecast.free(), unclaimed)
     if (chosen.length === 0) {
@@ -131,6 +136,15 @@ export class Dispatcher {
       }
       capacity.release(chosen.length - admitted)
     }
+  }
+
+  /** The order of all that wait now. The forecast is for calls like the first of them that waits here. */
+  #order(): FairScheduler {
+    const { clientQueues, forecast } = this.#state
+    const scheduler = this.#state.scheduler()
+    const first = clientQueues.areVaried ? scheduler.next(Infinity).next().value?.queuedCall : clientQueues.any
+    if (first !== undefined) forecast.startWith(first.chargeSet)
+    return scheduler
   }
 
   /** Asks when quota comes back, without a charge: it is the turn of calls at other gateways. */
@@ -176,6 +190,12 @@ export class Dispatcher {
     return this.storeError !== undefined || this.#state.forecast.isLocal
   }
 
+  /** A millisecond at least: a timer may go off a fraction of one too early, and would then find nothing free. */
+  get #leastMs(): number {
+    if (this.storeError !== undefined) return STORE_RETRY_MS
+    return this.#state.peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
+  }
+
   /** The gateway has a bug. Without this, the calls that wait would hear of it only when their time is up. */
   #failAll(error: unknown): void {
     void this.#state.clientQueues.endAll((queuedCall) => queuedCall.fail(error))
@@ -190,11 +210,9 @@ export class Dispatcher {
       peers.blocked()
       return capacity.onRelease(this.#onRelease)
     }
-    // A millisecond at least: a timer may go off a fraction of one too early, and would then find nothing free.
-    const leastMs = this.storeError !== undefined ? STORE_RETRY_MS : peers.haveWaiting ? LOOK_NO_SOONER_MS : 1
     // What came back while nobody could ask for it is asked for now. `free` forgets it, so this is no busy loop.
-    const turnMs = forecast.isMoreFree ? 0 : forecast.turnMs(state.scheduler().firstPosition)
-    this.#wakeUp.in(Math.max(leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
+    const turnMs = forecast.isMoreFree ? 0 : forecast.turnMs(this.#order().firstPosition)
+    this.#wakeUp.in(Math.max(this.#leastMs, this.#isStoreAway ? Math.min(turnMs, LOOK_FOR_STORE_MS) : turnMs))
   }
 }
 

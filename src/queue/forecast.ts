@@ -22,6 +22,8 @@ export class AvailabilityForecast {
   /** When quota comes back, as last known; where that is not known, how much was left. */
   #schedule: Schedule | undefined
   #left = 1
+  /** The charge set of the calls that the schedule is for. */
+  #chargeSet: ChargeSet | undefined
   /** The ledger's latest answer about calls that had to wait. */
   #told:
     | {
@@ -55,8 +57,17 @@ export class AvailabilityForecast {
   update(grant: Grant): void {
     const { chargeSet, schedule, usage, isLocal } = grant
     this.#schedule = schedule
+    this.#chargeSet = chargeSet
     this.#told = { chargeSet, usage, at: this.#clock.now(), isLocal }
     this.#left = leftIn(grant)
+  }
+
+  /** The first call that waits is of this charge set. The ledger may have been asked last for one that needs more, or less. */
+  startWith(chargeSet: ChargeSet): void {
+    if (chargeSet === this.#chargeSet) return
+    this.#schedule = this.#schedule?.of(chargeSet)
+    this.#chargeSet = chargeSet
+    this.#left = 1
   }
 
   /** Other gateways were granted so many calls since. */
@@ -82,19 +93,23 @@ export class AvailabilityForecast {
     return Math.max(1, free)
   }
 
-  /** Milliseconds until so many calls can have been admitted. */
-  waitMs(calls: number, now = this.#clock.now()): number {
-    return this.#schedule?.waitMs(calls, now, this.#latencyMs) ?? 0
+  /** Milliseconds until so many calls can have been admitted, of which the last may be of another charge set than the first. */
+  waitMs(calls: number, now = this.#clock.now(), last = this.#chargeSet): number {
+    return this.#scheduleTo(last)?.waitMs(calls, now, this.#latencyMs) ?? 0
   }
 
   /** What decides when so many calls can have been admitted; undefined if it is not known when more comes back. */
-  heldBy(calls: number): Limit | 'pause' | undefined {
-    return this.#schedule?.heldBy(calls, this.#clock.now(), this.#latencyMs)
+  heldBy(calls: number, last: ChargeSet): Limit | 'pause' | undefined {
+    return this.#scheduleTo(last)?.heldBy(calls, this.#clock.now(), this.#latencyMs)
+  }
+
+  #scheduleTo(last: ChargeSet | undefined): Schedule | undefined {
+    return last === undefined || last === this.#chargeSet ? this.#schedule : this.#schedule?.endingWith(last)
   }
 
   /** Whether a call would have its turn too late. If the wait is uncertain, a turn at the very end of its time is too late, too. */
-  isLate(waitMs: number, calls: number, maxWaitMs: number): boolean {
-    const isCertain = this.#schedule?.isWithinWindow(calls) ?? true
+  isLate(waitMs: number, calls: number, maxWaitMs: number, chargeSet: ChargeSet): boolean {
+    const isCertain = this.#scheduleTo(chargeSet)?.isWithinWindow(calls) ?? true
     return waitMs * (isCertain ? 1 : 1 + UNCERTAIN) > maxWaitMs
   }
 
@@ -171,16 +186,18 @@ export interface Eta {
 export function estimateEta(
   scheduler: FairScheduler,
   forecast: AvailabilityForecast,
-  { client, priority, maxWaitMs }: Waiter,
+  { client, priority, maxWaitMs, chargeSet }: Waiter,
 ): Eta {
+  const waitFor = (calls: number): number => forecast.waitMs(calls, undefined, chargeSet)
   const now = scheduler.positionOfNext(client.name, priority, 0)
   let turn = now
   for (let round = 0; round < ROUNDS; round++) {
-    turn = scheduler.positionOfNext(client.name, priority, forecast.waitMs(turn.position))
+    turn = scheduler.positionOfNext(client.name, priority, waitFor(turn.position))
   }
   const { position, alone } = turn
-  const waitMs = forecast.waitMs(position)
-  const isTooLate = forecast.isLate(waitMs, position, maxWaitMs)
-  const isBecauseOfOthers = isTooLate && position > alone && !forecast.isLate(forecast.waitMs(alone), alone, maxWaitMs)
+  const waitMs = waitFor(position)
+  const isTooLate = forecast.isLate(waitMs, position, maxWaitMs, chargeSet)
+  const isBecauseOfOthers =
+    isTooLate && position > alone && !forecast.isLate(waitFor(alone), alone, maxWaitMs, chargeSet)
   return { position: now.position, waitMs, isTooLate, isBecauseOfOthers }
 }
