@@ -94,7 +94,7 @@ export async function admitWithAny(
     plan.use(candidate, because)
     const admission = await enterFor(maxWaitMs, plan.target, candidate, call.gone)
     const waitedMs = call.clock.now() - enteredAt
-    if (admission?.kind === 'admitted' || admission?.kind === 'gone' || admission?.kind === 'closed') {
+    if (admission !== undefined && !('waitMs' in admission)) {
       return admitted(admission, call, plan.target, waitedMs, metrics)
     }
     if (isFirst) {
@@ -172,6 +172,7 @@ function toldOf(
     case 'gone':
       return GONE
     case 'closed':
+    case 'too_expensive':
       return refused(notAdmitted(admission, admissionPolicy, client))
     case 'quota_exhausted':
     case 'share_exceeded':

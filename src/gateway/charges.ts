@@ -317,7 +317,11 @@ function lengthMissing({ class: className, label }: Rule): Failure {
 }
 
 /** It is not a 429, because waiting does not help. */
-function tooExpensive({ class: className, label, allowed }: Rule, units: number, unit?: string): Failure {
+export function tooExpensive(
+  { class: className, label, allowed }: Pick<Rule, 'class' | 'label' | 'allowed'>,
+  units: number,
+  unit?: string,
+): Failure {
   const [cost, most] =
     unit === undefined ? [`${units} units`, allowed] : [units, allowed].map((one) => amountText({ unit }, one))
   const message = `the call costs ${cost}, and the ${className} limit (${label}) never allows more than ${most}`

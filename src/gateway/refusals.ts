@@ -8,6 +8,7 @@ import { codeOf } from '../upstream/error-code.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
 import type { Unanswered } from './decide.ts'
+import { tooExpensive } from './charges.ts'
 import { Failure } from './failure.ts'
 import type { Upstream } from './snapshot.ts'
 
@@ -55,6 +56,10 @@ export function notAdmitted(
   switch (admission.kind) {
     case 'closed':
       return queueClosed(admission.because, policy)
+    case 'too_expensive': {
+      const { limit, units } = admission
+      return tooExpensive({ ...limit, allowed: limit.requests }, units, limit.unit)
+    }
     case 'quota_exhausted':
       return new Failure('quota_exhausted', tooLate(policy, admission.because), { retryAfterMs: admission.waitMs })
     case 'share_exceeded': {

@@ -113,13 +113,22 @@ export class AdmissionQueue implements Issuer {
   }
 
   /**
-   * Gives the calls that wait the charge sets of a new configuration, by which they may have their turn sooner. Kept turns end: no
-   * call comes any more that is charged as they were.
+   * Gives the calls that wait the charge sets of a new configuration, by which they may have their turn sooner, or never: such a call
+   * would hold up all behind it. Kept turns end: no call comes any more that is charged as they were.
    */
   replaceChargeSets(chargeSetNow: (chargeSet: ChargeSet) => ChargeSet): void {
     this.#claims.clear()
     const { clientQueues } = this.#state
-    for (const queuedCall of clientQueues.all()) clientQueues.charge(queuedCall, chargeSetNow(queuedCall.chargeSet))
+    for (const queuedCall of clientQueues.all()) {
+      const chargeSet = chargeSetNow(queuedCall.chargeSet)
+      const { limits, units } = chargeSet
+      const tooSmall = limits.findIndex(({ isEnforced, requests }, i) => isEnforced && units[i]! > requests)
+      if (tooSmall < 0) clientQueues.charge(queuedCall, chargeSet)
+      else {
+        const { because, wait } = queuedCall
+        queuedCall.end({ kind: 'too_expensive', because, wait, limit: limits[tooSmall]!, units: units[tooSmall]! })
+      }
+    }
     this.refunded()
   }
 

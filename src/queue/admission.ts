@@ -54,6 +54,14 @@ export type Admission =
   /** So it would only because of other clients, which have had less of the quota. */
   | ({ readonly kind: 'share_exceeded' } & Refusal)
   | ({ readonly kind: 'queue_full'; readonly full: Full } & Refusal)
+  /** It costs more units than the limit ever allows, since a reload while it waited. */
+  | {
+      readonly kind: 'too_expensive'
+      readonly because: Shortage
+      readonly limit: Limit
+      readonly units: number
+      readonly wait: WaitRecord | undefined
+    }
   /** It would have to wait, and nobody can any more. */
   | { readonly kind: 'closed'; readonly because: Closing }
   /** It left by itself: the client has gone. */

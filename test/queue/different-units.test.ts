@@ -78,4 +78,16 @@ describe('calls that cost different units of one limit', () => {
     await clock.advance(WINDOW_MS + 1_000)
     expect(small.admission?.kind).toBe('admitted')
   })
+
+  it('go on after a reload by which one of them costs more than the limit ever allows', async () => {
+    const { clock, queue, enter, big } = setUp()
+    const small = enter(1, HOUR)
+    await clock.advance(100)
+    const now = chargeSetsOf(8)
+    queue.replaceChargeSets(({ units }) => now(units[0]!))
+    await clock.advance(10)
+    expect(big.admission).toMatchObject({ kind: 'too_expensive', units: 10, limit: { requests: 8 } })
+    expect(small.admission?.kind).toBe('admitted')
+    expect(queue.waiting).toBe(0)
+  })
 })
