@@ -1,6 +1,12 @@
 import { Redis } from 'ioredis'
 import { afterAll, describe, expect, inject, it } from 'vitest'
-import { type Ledger, type UpstreamFeedback, type ChargeSet, chargeSetOf } from '../../src/ledger/ledger.ts'
+import {
+  type Ledger,
+  type LimitUsage,
+  type UpstreamFeedback,
+  type ChargeSet,
+  chargeSetOf,
+} from '../../src/ledger/ledger.ts'
 import { type Limit, limitOf, type LimitSpec } from '../../src/ledger/limit.ts'
 import { MemoryLedger } from '../../src/ledger/embedded/memory-ledger.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
@@ -57,6 +63,17 @@ describe.each(Object.entries(implementations))('what the upstream teaches the le
     expect([granted, schedule?.waitMs(1, clock.now())]).toEqual([0, 10_000])
     await pass(10_000)
     expect(await send(dear, 1)).toBe(1)
+  })
+
+  it('does not make a limit any larger that is not enforced any more', async () => {
+    const { ledger, send } = setUp()
+    const shadow = chargeSetOf('harness/prod', [{ limit: limit({ isEnforced: false }) }])
+    await send(reads, 1, counted(60))
+    for (const of of [reads, shadow]) {
+      const [{ effective = 100 }] = (await ledger.usage(of)) as [LimitUsage]
+      expect(effective).toBeLessThanOrEqual(100)
+    }
+    expect(await send(shadow, 200)).toBe(200)
   })
 
   it('is nothing as long as it teaches nothing, of calls that have waited too', async () => {

@@ -211,7 +211,7 @@ for i = 1, limits do
   local l = c.adaptive
   if l then
     local effective, more, lookIn, wholeIn = adaptiveLimits.told(c, l)
-    if effective < c.allowed then adapted = adapted .. pack('>ddddd', i, effective, more, lookIn, wholeIn) end
+    if effective < c.allowed and c.allowed < ANY then adapted = adapted .. pack('>ddddd', i, effective, more, lookIn, wholeIn) end
     if c.isAdapted then
       local record, lasts = adaptiveLimits.noted(c, l)
       live = max(live, lasts / 1000)
