@@ -68,7 +68,7 @@ export const LimitSchema = object({
   ),
   burst: Type.Optional(
     units(
-      'With pace: so many units may go at once. Default: a hundredth of the limit, or what it has in 100 ms if that is more.',
+      'With pace: so many units may go at once, or what the limit has in 1 ms if that is more. Default: a hundredth of the limit, or what it has in 100 ms.',
     ),
   ),
   concurrent: Type.Optional(units('Instead of requests and window: how many calls may be in flight at once.')),

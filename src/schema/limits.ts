@@ -53,12 +53,16 @@ const PACE_AHEAD = 0.03
 /** The units of this long may go at once, because timers do not count less than milliseconds. */
 const SHORTEST_PACE_MS = 100
 
+/** Its window is no shorter, whatever the burst is: the ledger in Redis numbers the hundredths of it since 1970 by six bytes. */
+const SHORTEST_PACE_WINDOW_MS = 1
+
 /** The additional limit that spreads the calls of a paced limit; undefined if it is not paced. */
 export function paceOf(limit: LimitConfig, allowed: number): { requests: number; windowMs: number } | undefined {
   const { pace, burst, window, enforce = true } = limit
   if (pace === undefined || !enforce || typeof window !== 'number') return undefined
   const usual = Math.max(Math.ceil(allowed / 100), Math.ceil((SHORTEST_PACE_MS * allowed) / window))
-  const requests = Math.min(burst ?? usual, allowed)
+  const least = Math.ceil((SHORTEST_PACE_WINDOW_MS * allowed) / window)
+  const requests = Math.min(Math.max(burst ?? usual, least), allowed)
   return { requests, windowMs: ((requests * window) / allowed) * (1 - PACE_AHEAD) }
 }
 

@@ -67,6 +67,12 @@ describe('a call', () => {
     ])
   })
 
+  it('may go at once with all that its limit has in a millisecond, whatever its burst is', () => {
+    const paced = { requests: 1_000_000, window: '60s', pace: 'even', burst: 1 }
+    const { chargeSet } = new Admissions(upstream({ read: [paced] })).send('GET', '/x').target!.admissionPolicy
+    expect(chargeSet.limits[1]).toMatchObject({ kind: 'smoothing', requests: 17 })
+  })
+
   it('is charged to a limit with a condition only if it meets it', () => {
     const it = new Admissions(upstream({ write: [{ requests: 1, window: '10s', when: { bodyOver: 10 } }] }))
     expect(charged(it, 'PUT', '/x', { headers: { 'content-length': '10' } })).toEqual([])
