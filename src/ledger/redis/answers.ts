@@ -3,7 +3,8 @@ const NOTE_EVERY_MS = 100
 const AGE_BETWEEN_NOTES = 1 / 100
 /** A note is kept for so long: Redis may come back with a snapshot, and by default it makes one an hour. */
 export const NOTED_MS = 4 * 3_600_000
-const NOTES_BETWEEN_THINNING = 500
+/** So many that are not thinned yet take some kilobytes of each account. */
+const NOTES_BETWEEN_THINNING = 100
 
 /** The numbers of this gateway's calls of the script, by which it notices what Redis has lost. */
 export class CallNumbers {
@@ -12,28 +13,42 @@ export class CallNumbers {
   #answered = 0
   /** How many calls Redis remembered when it first answered with a wrong number. */
   #remembered: number | undefined
-  /** Redis's times of answers with their numbers, oldest first. */
-  #notes: { number: number; at: number }[] = []
+  /** Redis's times of answers, oldest first, and their numbers. Each account has hundreds: as objects they would take four times the room. */
+  readonly #times: number[] = []
+  readonly #numbers: number[] = []
   #thinnedTo = 0
 
   /** Redis answered the call of that number at its time `at`. */
   note(number: number, at: number): void {
     this.#answered = Math.max(this.#answered, number)
-    const last = this.#notes.at(-1)
-    if (last !== undefined && at - last.at < NOTE_EVERY_MS) return
-    this.#notes.push({ number, at })
-    if (this.#notes.length >= this.#thinnedTo + NOTES_BETWEEN_THINNING) this.#thin(at)
+    const last = this.#times.at(-1)
+    if (last !== undefined && at - last < NOTE_EVERY_MS) return
+    this.#times.push(at)
+    this.#numbers.push(number)
+    if (this.#times.length >= this.#thinnedTo + NOTES_BETWEEN_THINNING) this.#thin(at)
   }
 
   #thin(now: number): void {
     let before = -Infinity
-    this.#notes = this.#notes.filter(({ at }) => {
+    this.#keep((at) => {
       const ageMs = now - at
       if (ageMs > NOTED_MS || at - before < ageMs * AGE_BETWEEN_NOTES) return false
       before = at
       return true
     })
-    this.#thinnedTo = this.#notes.length
+    this.#thinnedTo = this.#times.length
+  }
+
+  #keep(isKept: (at: number, number: number) => boolean): void {
+    let kept = 0
+    for (const [i, at] of this.#times.entries()) {
+      const number = this.#numbers[i]!
+      if (!isKept(at, number)) continue
+      this.#times[kept] = at
+      this.#numbers[kept] = number
+      kept++
+    }
+    this.#times.length = this.#numbers.length = kept
   }
 
   /** An answer had a wrong number: before that call, Redis had run `remembered` calls of this gateway. */
@@ -44,11 +59,11 @@ export class CallNumbers {
   /** Redis answered the call of that number, which is right from now on. Returns since when Redis has lost writes, if it has. */
   reconnect(number: number): { readonly since: number } | undefined {
     const remembered = this.#remembered ?? number - 1
-    const since = this.#notes.findLast((note) => note.number <= remembered)?.at ?? -Infinity
+    const since = this.#times[this.#numbers.findLastIndex((noted) => noted <= remembered)] ?? -Infinity
     const hasLost = remembered < this.#answered
     this.#remembered = undefined
-    this.#notes = this.#notes.filter((note) => note.number <= remembered)
-    this.#thinnedTo = Math.min(this.#thinnedTo, this.#notes.length)
+    this.#keep((_, noted) => noted <= remembered)
+    this.#thinnedTo = Math.min(this.#thinnedTo, this.#times.length)
     this.#answered = number
     this.sent = number
     return hasLost ? { since } : undefined
