@@ -1,6 +1,11 @@
-import type { ChargeSet } from './ledger.ts'
 import type { Release } from './release.ts'
 import type { Limit } from './limit.ts'
+
+/** What calls of a kind are charged: so many units of each limit. */
+interface Charges {
+  readonly limits: readonly Limit[]
+  readonly units: readonly number[]
+}
 
 interface LimitSchedule {
   readonly limit: Limit
@@ -65,7 +70,7 @@ export class Schedule {
   }
 
   /** The same for calls of this charge set, as far as its limits are known here. */
-  of(chargeSet: ChargeSet): Schedule {
+  of(chargeSet: Charges): Schedule {
     const limits = this.limits.flatMap(({ limit, free, releases }) => {
       const units = unitsIn(chargeSet, limit)
       return units === 0 ? [] : [{ limit, units, free, releases }]
@@ -74,7 +79,7 @@ export class Schedule {
   }
 
   /** The same where the last of the calls that are asked about is of this charge set. */
-  endingWith(chargeSet: ChargeSet): Schedule {
+  endingWith(chargeSet: Charges): Schedule {
     const limits = this.limits.map((one) => ({ ...one, last: unitsIn(chargeSet, one.limit) }))
     return new Schedule(this.takenAt, limits, this.notBefore)
   }
@@ -124,7 +129,7 @@ export class Schedule {
 }
 
 /** A reload makes other objects of the same limits. */
-function unitsIn({ limits, units }: ChargeSet, { id }: Limit): number {
+function unitsIn({ limits, units }: Charges, { id }: Limit): number {
   const i = limits.findIndex((limit) => limit.id === id)
   return i < 0 ? 0 : units[i]!
 }
