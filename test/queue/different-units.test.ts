@@ -25,7 +25,11 @@ function setUp() {
   const capacity = new ClassCapacity([new QueueCapacity(100, 'calls')])
   const ledger = new MemoryLedger(clock)
   const queue = new AdmissionQueue({ ledger, clock, name: 'queue', partition: 'partition', capacity })
-  const enter = (units: number, maxWaitMs: number, { client = 'a', priority = 'normal' as Priority } = {}) => {
+  const enter = (
+    units: number,
+    maxWaitMs: number,
+    { client = 'a', priority = 'normal' }: { client?: string; priority?: Priority } = {},
+  ) => {
     const cancellation = new Cancellation()
     const entry: { admission?: Admission; leave: () => void } = { leave: () => cancellation.cancel() }
     const entered = queue.enter({

@@ -67,7 +67,7 @@ async function run(seed: number): Promise<{ idleMs: number; charges: number; cal
     const how = random()
     if (isGone || how < 0.15) return admission.permit[Symbol.dispose]()
     if (how > 0.3) return void clock.schedule(random() * 400, () => end(admission.permit))
-    for (let turns = below(8); turns > 0; turns--) await undefined
+    for (let turns = below(8); turns > 0; turns--) await Promise.resolve()
     end(admission.permit)
   }
   const enter = async (): Promise<void> => {

@@ -102,8 +102,8 @@ describe('the rows of a day in files', () => {
   it('are read over many turns of the event loop, while a batch of the same day comes', async () => {
     const dir = newFolder()
     const rows = Array.from({ length: 5_000 }, (_, i) => row(`client\n${i},`))
-    await new FileDays(dir, systemClock, logger).add({ number: 1, day: DAY, rows })
-    const days = new FileDays(dir, systemClock, logger)
+    await new FileDays(dir, new SimulatedClock(NOON), logger).add({ number: 1, day: DAY, rows })
+    const days = new FileDays(dir, new SimulatedClock(NOON), logger)
     using turns = countTurns()
     const reading = days.read(DAY).then((found) => ({ found, turns: turns.count }))
     await days.add({ number: 1, day: DAY, rows: [row('late')] })
@@ -120,20 +120,24 @@ describe('the rows of a day in files', () => {
     ['of another version', (text: string) => text.replace('1', '2')],
   ])('are none if their file is damaged: %s', async (_, damage) => {
     const dir = newFolder()
-    await new FileDays(dir, systemClock, logger).add({ number: 1, day: DAY, rows: [row('a', 5), row('b', 5)] })
+    await new FileDays(dir, new SimulatedClock(NOON), logger).add({
+      number: 1,
+      day: DAY,
+      rows: [row('a', 5), row('b', 5)],
+    })
     const path = join(dir, 'usage', `${DAY}.json`)
     writeFileSync(path, damage(readFileSync(path, 'utf8')))
-    expect(await new FileDays(dir, systemClock, logger).read(DAY)).toEqual([])
+    expect(await new FileDays(dir, new SimulatedClock(NOON), logger).read(DAY)).toEqual([])
     expect(readdirSync(join(dir, 'usage'))).toEqual([`${DAY}.json.damaged`])
   })
 
   it('are read from the one line that an older release has written, which reads what this one writes', async () => {
     const dir = newFolder()
-    const days = new FileDays(dir, systemClock, logger)
+    const days = new FileDays(dir, new SimulatedClock(NOON), logger)
     await days.add({ number: 1, day: DAY, rows: [row('a', 5), row('b\n', 0.5)] })
     const path = join(dir, 'usage', `${DAY}.json`)
     writeFileSync(path, JSON.stringify(JSON.parse(readFileSync(path, 'utf8'))))
-    expect(await new FileDays(dir, systemClock, logger).read(DAY)).toEqual([row('a', 5), row('b\n', 0.5)])
+    expect(await new FileDays(dir, new SimulatedClock(NOON), logger).read(DAY)).toEqual([row('a', 5), row('b\n', 0.5)])
   })
 })
 

@@ -68,7 +68,7 @@ describe('three gateways that share a Redis', () => {
     await call(gateway.url, READ, { headers: id('known') })
     const redis = new Redis(inject('redisUrl'))
     onTestFinished(() => redis.disconnect())
-    const [own] = await redis.zrange(`${prefix}:requests`, 0, 0)
+    const [own] = await redis.zrange(`${prefix}:requests`, '0', '0')
     const foreign = [
       'null',
       '[]',
