@@ -119,7 +119,8 @@ export class Proxy {
     if (!hasLeft) call.malformed = failure
     // In the middle of a response the client would read the refusal as part of its body. Before the response to an earlier
     // request it would read the refusal as that response.
-    if (call !== calls[0] || call.response.headersSent) breakOff(calls[0]!)
+    if (call !== calls[0]) socket.destroy()
+    else if (call.response.headersSent) breakOff(call)
     else endWith(socket, rawRefusal(call.id, failure, call))
     call.gone.cancel()
   }
