@@ -41,7 +41,7 @@ const IDENTIFYING = new RegExp(
   [
     'auth|token|secret|cookie|session|jwt|cert|principal|identity|user(?!-agent)|role|sudo|^from$|impersonat|behalf',
     'account|tenant|org(?:ani[sz]ation)?(?:$|[-_]|s|ids?$)|customer|workspace|project|team|namespace|client-?id',
-    'api-?key|(?<!idempotency-|surrogate-)key(?:$|[-_])|http-method|method-override',
+    'api-?key|(?<!idempotency-|surrogate-)key(?:$|[-_])|http-method|method-override|^x-forwarded-host$',
   ].join('|'),
 )
 

@@ -9,12 +9,14 @@ interface Rules {
   readonly forward: readonly Forward[]
 }
 
-/** Whether a field of the client may tell the upstream who asks. Usually none does, and this is all that is looked at. */
+/** Whether a field may tell the upstream who asks. Usually none does, and this is all that is looked at. */
 export function tellsWhoAsks(raw: readonly string[], { accountFields, droppedNames, forward }: Rules): boolean {
+  // The gateway says by which name the client called it, and the upstream may make links of that.
+  if (forward.includes('client')) return true
   for (let i = 0; i < raw.length; i += 2) {
     const { lower, kind, isIdentifying } = fieldOf(raw[i]!)
     if (!(isIdentifying || accountFields.has(lower)) || droppedNames.has(lower)) continue
-    if (kind === 'call' || kind === 'cookie' || (kind === 'client' && forward.includes('client'))) return true
+    if (kind === 'call' || kind === 'cookie') return true
   }
   return false
 }

@@ -184,6 +184,16 @@ describe.each(Object.keys(caches) as Kind[])('answers that are kept in %s', (kin
     }
   })
 
+  it('are apart for the names by which clients call the gateway, where the upstream is told', async () => {
+    const gateway = await startCached(
+      ({ headers }, response) => response.writeHead(200, FRESH).end(headers['x-forwarded-host']),
+      { kind, cache: { scope: 'account' }, upstream: { forward: ['client'] } },
+    )
+    for (const name of ['evil.example', 'gw.example', 'evil.example'])
+      expect((await gateway.read({ 'x-forwarded-host': name })).body).toBe(name)
+    expect(gateway.upstream.seen).toHaveLength(2)
+  })
+
   it('are not apart for what names nobody, or does not go upstream', async () => {
     const gateway = await start({ private: true })
     const as = { 'x-sluice-key': KEYS.a, 'x-sluice-account': 'one' }
