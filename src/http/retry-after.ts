@@ -9,27 +9,26 @@ const SECONDS = /^\d+(?:\.\d*)?$/
 /**
  * Milliseconds until a response asks the client to come back (RFC 9110 §10.2.3). It may be in seconds, also with a
  * fraction, or a date in any form, which is read by the sender's clock. Of several the latest counts, because a client
- * that comes later than needed is served, too. Undefined if none can be read. `retry-after-ms`, which Azure OpenAI adds and the SDKs of
- * OpenAI and Anthropic prefer, says the same more precisely:
+ * that comes later than needed is served, too. Undefined if none can be read, and for none at all: "at once", or a moment that
+ * is over, comes from servers that know no better, and whoever took it at its word would send all its retries within milliseconds.
+ * `retry-after-ms`, which Azure OpenAI adds and the SDKs of OpenAI and Anthropic prefer, says the same more precisely:
  * https://github.com/openai/openai-node/blob/master/src/client.ts (`retryRequest`).
  */
 export function retryAfterOf(fields: Fields, now: EpochMs): number | undefined {
   const ms = onlyValue(fields['retry-after-ms'])
-  if (ms !== undefined && SECONDS.test(ms)) return Math.min(Number(ms), MOST_SECONDS * 1_000)
+  if (ms !== undefined && SECONDS.test(ms) && Number(ms) > 0) return Math.min(Number(ms), MOST_SECONDS * 1_000)
   const field = fields['retry-after']
   if (field === undefined) return undefined
-  let latest: number | undefined
-  for (const text of membersOf(field)) {
-    const ms = parseRetryAfter(text, now, fields)
-    if (ms !== undefined && (latest === undefined || ms > latest)) latest = ms
-  }
-  return latest
+  let latest = 0
+  for (const text of membersOf(field)) latest = Math.max(latest, parseRetryAfter(text, now, fields))
+  return latest === 0 ? undefined : latest
 }
 
-function parseRetryAfter(text: string, now: EpochMs, fields: Fields): number | undefined {
+/** 0 for what says nothing. */
+function parseRetryAfter(text: string, now: EpochMs, fields: Fields): number {
   if (SECONDS.test(text)) return Math.min(Number(text), MOST_SECONDS) * 1_000
   const until = parseDate(text, now)
-  if (until === undefined) return undefined
+  if (until === undefined) return 0
   return Math.min(Math.max(0, until - senderNow(fields, now)), MOST_SECONDS * 1_000)
 }
 

@@ -7,7 +7,9 @@ const NOW = Date.parse('Sat, 21 Nov 2026 10:00:00 GMT') as EpochMs
 describe('Retry-After', () => {
   it.each<[string | string[], number | undefined]>([
     ['120', 120_000],
-    ['0', 0],
+    // None at all says nothing of when.
+    ['0', undefined],
+    ['0.0', undefined],
     [' 5 ', 5_000],
     ['2.0', 2_000],
     ['2.5', 2_500],
@@ -17,7 +19,7 @@ describe('Retry-After', () => {
     ['Sat Nov 21 10:00:30 2026', 30_000],
     ['Sat Nov 21 10:00:30 2026 GMT', 30_000],
     ['2026-11-21T10:00:30Z', 30_000],
-    ['Sat, 21 Nov 2026 09:59:00 GMT', 0],
+    ['Sat, 21 Nov 2026 09:59:00 GMT', undefined],
     ['9'.repeat(400), 2 ** 31 * 1_000],
     ['Fri, 31 Dec 9999 23:59:59 GMT', 2 ** 31 * 1_000],
     ['-5', undefined],
@@ -33,6 +35,7 @@ describe('Retry-After', () => {
     [['30', '30'], 30_000],
     [['30', '60'], 60_000],
     [['60', 'soon'], 60_000],
+    [['0', '60'], 60_000],
     ['30, 30', 30_000],
     [['Sat, 21 Nov 2026 10:00:30 GMT', 'Saturday, 21-Nov-26 10:00:40 GMT'], 40_000],
     ['Sat, 21 Nov 2026 10:00:30 GMT, 10', 30_000],
@@ -45,6 +48,7 @@ describe('Retry-After', () => {
     [{ 'retry-after-ms': '150', 'retry-after': '1' }, 150],
     [{ 'retry-after-ms': '1500.5' }, 1_500.5],
     [{ 'retry-after-ms': 'soon', 'retry-after': '1' }, 1_000],
+    [{ 'retry-after-ms': '0', 'retry-after': '1' }, 1_000],
     [{ 'retry-after-ms': ['150', '200'], 'retry-after': '1' }, 1_000],
     [{ 'retry-after-ms': '9'.repeat(400) }, 2 ** 31 * 1_000],
   ])('is more exact in milliseconds: %j', (fields, expected) => {
@@ -57,7 +61,7 @@ describe('Retry-After', () => {
 
   it.each([
     ['Sat, 21 Nov 2026 09:50:00 GMT', 630_000 - 600_000],
-    ['Sat, 21 Nov 2026 10:10:00 GMT', 0],
+    ['Sat, 21 Nov 2026 10:10:00 GMT', undefined],
     // A date that differs by no more than what it leaves out: our own clock is more exact.
     ['Sat, 21 Nov 2026 09:59:59 GMT', 30_000],
     ['not known', 30_000],

@@ -167,6 +167,18 @@ describe('a call that fails', () => {
     expect((await answer).status).toBe(200)
   })
 
+  it('backs off where it is told to come back at once', async () => {
+    const clock = new SimulatedClock()
+    const upstream = await statuses([503, { 'retry-after': '0' }], 200)
+    const retry = { retry: { baseDelay: '40s', maxDelay: '40s' } }
+    const gateway = await startGateway(harnessConfig(upstream.url, retry), { clock, random: () => 0.5 })
+    const answer = call(gateway.url, READ)
+    await expect.poll(() => clock.waits.some((ms) => Math.abs(ms - 20_000) < 1)).toBe(true)
+    expect(upstream.seen).toHaveLength(1)
+    await clock.advance(20_001)
+    expect(await answer).toMatchObject({ status: 200, headers: { 'x-sluice-attempts': '2' } })
+  })
+
   it('answers with what the upstream said if there is no time for what it asks', async () => {
     const upstream = await statuses([429, { 'retry-after': '300' }], 200)
     const gateway = await startGateway(harnessConfig(upstream.url, QUICK))

@@ -79,7 +79,9 @@ describe('a call that the upstream refuses for too many', () => {
     ['the number of retries', { retry: { retries: 2 } }, {}, 3],
   ])('with POST is passed on if %s forbids a retry', async (_, upstreamConfig, options, attempts) => {
     const upstream = await throttling({ 'retry-after': '0' })
-    const gateway = await startGateway(harnessConfig(upstream.url, upstreamConfig))
+    const { throttle } = upstreamConfig as { throttle?: object }
+    const config = { ...upstreamConfig, throttle: { pause: '0s', ...throttle } }
+    const gateway = await startGateway(harnessConfig(upstream.url, config))
     upstream.refuse(10)
     const body = 'x'.repeat(100)
     expect((await call(gateway.url, READ, { method: 'POST', body, ...options })).status).toBe(429)
@@ -98,6 +100,23 @@ describe('a call that the upstream refuses for too many', () => {
       upstream.refuse(1)
       expect((await call(gateway.url, '/own/x', { method: 'POST', body: '{}' })).status).toBe(status)
     }
+  })
+
+  it.each<[string, Record<string, string>]>([
+    ['at once', { 'retry-after': '0' }],
+    ['at a moment that is over', { 'retry-after': 'Sat, 21 Nov 2020 10:00:00 GMT' }],
+    ['after 0 ms', { 'retry-after-ms': '0' }],
+  ])('waits for throttle.pause where it is told to come back %s', async (_, headers) => {
+    const clock = new SimulatedClock()
+    const upstream = await throttling(headers)
+    const limits = { limits: { read: [], write: [] }, throttle: { pause: '30s' } }
+    const gateway = await startGateway(harnessConfig(upstream.url, limits), { clock })
+    upstream.refuse(1)
+    const answer = call(gateway.url, READ, { method: 'POST', body: '{}' })
+    await expect.poll(() => clock.waits.some((ms) => Math.abs(ms - 30_000) < 1)).toBe(true)
+    expect(upstream.seen).toHaveLength(1)
+    await clock.advance(30_001)
+    expect(await answer).toMatchObject({ status: 200, headers: { 'x-sluice-attempts': '2' } })
   })
 
   it('is passed on as it is if it can’t be repeated', async () => {
