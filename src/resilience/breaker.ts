@@ -40,7 +40,7 @@ export interface BreakerOptions {
   /** How long it stays open; twice as long each time it opens again soon, up to `maxResetMs`. */
   readonly resetMs: number
   readonly maxResetMs: number
-  /** How many calls may probe the upstream at once. All of them must succeed. */
+  /** How many calls may probe the upstream at once. So many must succeed. Where they take longer than `resetMs`, one more may. */
   readonly probes: number
   onChange(state: BreakerState, change: BreakerChange): void
 }
@@ -57,7 +57,7 @@ type State =
   | { readonly kind: 'closed'; readonly first: BreakerPermit; readonly retry: BreakerPermit }
   /** Until a time, or, by hand, until it is closed. */
   | { readonly kind: 'open'; readonly until: number }
-  | { readonly kind: 'half-open'; probing: number; succeeded: number }
+  | { readonly kind: 'half-open'; probing: number; succeeded: number; probedAt: number }
 
 /** What a client is told that comes while others probe. */
 const PROBE_SOON_MS = 1_000
@@ -133,13 +133,16 @@ export class Breaker {
   #look(): void {
     const state = this.#state
     if (state.kind !== 'open' || state.until > this.#options.clock.now()) return
-    this.#change({ kind: 'half-open', probing: 0, succeeded: 0 })
+    this.#change({ kind: 'half-open', probing: 0, succeeded: 0, probedAt: -Infinity })
   }
 
   #mayProbe(): boolean {
     this.#look()
     const state = this.#state
-    return state.kind === 'half-open' && state.probing + state.succeeded < this.#options.probes
+    if (state.kind !== 'half-open') return false
+    const { probes, resetMs, clock } = this.#options
+    // A probe may be an upload that takes hours, in which it tells nothing. Nobody else would get through.
+    return state.probing + state.succeeded < probes || state.probedAt + resetMs <= clock.now()
   }
 
   /** One permit for all calls while it is closed, and one for their retries. */
@@ -162,6 +165,7 @@ export class Breaker {
   #probe(): BreakerPermit {
     const state = this.#state as State & { kind: 'half-open' }
     state.probing++
+    state.probedAt = this.#options.clock.now()
     let isTold = false
     const once =
       <T extends unknown[]>(tell: (...what: T) => void) =>

@@ -99,6 +99,21 @@ describe('a breaker', () => {
     expect(changes).toEqual(['open 60s', 'half-open', 'closed'])
   })
 
+  it('lets one more probe where one has told nothing for the reset time, and believes the first that tells', async () => {
+    fail(5)
+    await clock.advance(RESET)
+    const upload = enter()
+    await clock.advance(RESET - 1)
+    expect(refuses()).toBe(true)
+    await clock.advance(1)
+    const second = enter()
+    expect(refuses()).toBe(true)
+    second.answered()
+    expect(breaker.state).toBe('closed')
+    upload.failed(FAILURE)
+    expect(breaker.state).toBe('closed')
+  })
+
   it('lets one call probe, and closes if that is answered, before its body is there', async () => {
     fail(5)
     await clock.advance(RESET)

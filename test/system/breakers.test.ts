@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { constants, createServer, type ServerHttp2Stream } from 'node:http2'
 import type { AddressInfo } from 'node:net'
+import { PassThrough } from 'node:stream'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
@@ -124,6 +125,30 @@ describe('a breaker', () => {
     await clock.advance(120 * SECOND)
     expect((await call(gateway.url, READ)).headers['x-sluice-breaker']).toBe('half-open')
     expect((await call(gateway.url, READ)).headers['x-sluice-breaker']).toBeUndefined()
+  })
+
+  it('is not kept from closing by a slow upload that probes', async () => {
+    const clock = new SimulatedClock()
+    let isUploading = false
+    const url = await startServer((request, response) => {
+      isUploading ||= request.method === 'PUT'
+      request.resume().on('end', () => response.writeHead(request.url?.includes('sick') ? 500 : 200).end())
+    })
+    const gateway = await startGateway(harnessConfig(url, { ...ONCE, breaker: { failures: 1, reset: '60s' } }), {
+      clock,
+    })
+    await call(gateway.url, '/harness/ng/api/sick')
+    await clock.advance(60 * SECOND)
+    const body = new PassThrough()
+    const upload = call(gateway.url, READ, { method: 'PUT', body })
+    body.write('x')
+    await expect.poll(() => isUploading).toBe(true)
+    expect(await errorOf(gateway.url, READ)).toBe('breaker_open')
+    await clock.advance(60 * SECOND)
+    expect((await call(gateway.url, READ)).headers['x-sluice-breaker']).toBe('half-open')
+    expect((await call(gateway.url, READ)).headers['x-sluice-breaker']).toBeUndefined()
+    body.end()
+    expect((await upload).status).toBe(200)
   })
 
   it('is neither opened nor closed by an answer to what was sent before it opened', async () => {
