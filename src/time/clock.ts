@@ -30,7 +30,10 @@ export interface Clock {
    * is not certain.
    */
   readonly boot: string | undefined
-  /** Calls `wake` once after `delayMs`, unless the returned timer is cancelled first. */
+  /**
+   * Calls `wake` once after `delayMs`, unless the returned timer is cancelled first. What has arrived by then is read before that:
+   * where this process itself stood still, an answer that came in time is in time.
+   */
   schedule(delayMs: number, wake: () => void): Timer
   /** Calls `run` after everything that is ready to run now. */
   soon(run: () => void): void
@@ -94,10 +97,30 @@ export function clockOf(machine: Machine): Clock {
     wall: () => machine.wallMs() as EpochMs,
     schedule(delayMs, wake) {
       // Node fires a delay above 2^31-1 ms at once. Whoever waits longer than 24 days looks again then.
-      const timer = setTimeout(wake, Math.min(delayMs, 0x7fff_ffff))
-      return { cancel: () => clearTimeout(timer) }
+      return new SystemTimer(Math.min(delayMs, 0x7fff_ffff), wake)
     },
     soon: (run) => void setImmediate(run),
+  }
+}
+
+/** Node runs timers before it reads sockets, and immediates after that. */
+class SystemTimer implements Timer {
+  readonly #timeout: NodeJS.Timeout
+  readonly #wake: () => void
+  #immediate: NodeJS.Immediate | undefined
+
+  constructor(delayMs: number, wake: () => void) {
+    this.#wake = wake
+    this.#timeout = setTimeout(SystemTimer.#due, delayMs, this)
+  }
+
+  static #due(timer: SystemTimer): void {
+    timer.#immediate = setImmediate(timer.#wake)
+  }
+
+  cancel(): void {
+    clearTimeout(this.#timeout)
+    if (this.#immediate !== undefined) clearImmediate(this.#immediate)
   }
 }
 

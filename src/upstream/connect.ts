@@ -94,7 +94,8 @@ function openTunnel(proxy: URL, authority: string, timeoutMs: number, callback: 
     callback(...result)
   }
   const timer = setTimeout(
-    () => end(new errors.ConnectTimeoutError('the proxy made no tunnel in time'), null),
+    // After what has arrived was read, should this process have stood still.
+    () => setImmediate(() => end(new errors.ConnectTimeoutError('the proxy made no tunnel in time'), null)),
     timeoutMs,
   )
   connecting.on('connect', ({ statusCode = 0 }, socket: Socket, head: Buffer) => {

@@ -1,14 +1,18 @@
+import { readFileSync } from 'node:fs'
+import { createServer as createHttpServer } from 'node:http'
 import { createServer, type Server } from 'node:net'
 import type { AddressInfo } from 'node:net'
-import { Readable } from 'node:stream'
+import { type Duplex, Readable } from 'node:stream'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { harnessConfig, startGateway, startServer, startUpstream, type TestGateway } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
+import { startProcess } from '../support/process.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 import { startTokenServer } from '../support/token-server.ts'
 
 const READ = '/harness/ng/api/projects'
 const SECOND = 1_000
+const WEB_SOCKET = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13'
 const ONCE = { retry: { retries: 0 } }
 
 /** A bare TCP server; what is connected to it is broken off when the test is finished. */
@@ -112,6 +116,48 @@ describe('what takes too long ends with its own words and its own count', () => 
     expect(gateway.lines).toMatchObject([{ outcome: 'timeout' }])
     await answer.catch(() => undefined)
     expect(await timeoutsIn(gateway)).toEqual({ headers: 1 })
+  })
+})
+
+describe('a gateway that stood still for longer than a timeout', () => {
+  it('takes what came in that time for what came in time', async () => {
+    let answer: (() => void) | undefined
+    let uploaded = ''
+    let webSocket: Duplex | undefined
+    const server = createHttpServer((request, response) => {
+      if (request.method === 'GET') answer = () => void response.end('an answer')
+      else request.on('data', (piece) => (uploaded += String(piece))).on('end', () => response.end(uploaded))
+    })
+    server.on('upgrade', (_, socket) => {
+      webSocket = socket.on('error', () => undefined)
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n')
+    })
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+    onTestFinished(() => {
+      webSocket?.destroy()
+      server.closeAllConnections()
+      server.close()
+    })
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    const timeouts = { headers: '3s', idle: '3s' }
+    const gateway = await startProcess(harnessConfig(url, { ...ONCE, timeouts }))
+    const [upload, talk] = [await RawClient.connect(gateway.url), await RawClient.connect(gateway.url)]
+    talk.write(`GET ${READ} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${WEB_SOCKET}\r\n\r\n`)
+    upload.write(`PUT ${READ} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n`)
+    const answered = call(gateway.url, READ)
+    await expect.poll(() => [answer === undefined, uploaded, talk.received.includes('101')]).toEqual([false, 'first', true])
+    gateway.kill('SIGSTOP')
+    // Before it stands still it could still take what comes.
+    await expect.poll(() => readFileSync(`/proc/${gateway.child.pid}/stat`, 'utf8')).toMatch(/\) T /)
+    answer!()
+    upload.write('5\r\n last\r\n0\r\n\r\n')
+    webSocket!.write(Buffer.from([0x81, 5, ...Buffer.from('hello')]))
+    await new Promise((resolve) => void setTimeout(resolve, 3_500))
+    gateway.kill('SIGCONT')
+    expect(await answered).toMatchObject({ status: 200, body: 'an answer' })
+    expect(await upload.until(/first last/)).toContain('200 OK')
+    await expect.poll(() => talk.received.endsWith('hello')).toBe(true)
+    for (const { socket } of [upload, talk]) socket.destroy()
   })
 })
 

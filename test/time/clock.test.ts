@@ -1,4 +1,7 @@
-import { describe, expect, it } from 'vitest'
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { Worker } from 'node:worker_threads'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { clockOf, systemClock } from '../../src/time/clock.ts'
 
 /** A machine whose clocks are moved by hand. */
@@ -83,4 +86,38 @@ describe('the clock of a machine', () => {
     expect(new Date(systemClock.now()).getUTCFullYear()).toBeLessThan(2000)
     expect(Math.abs(systemClock.wall() - Date.now())).toBeLessThan(60_000)
   })
+
+  it('wakes whoever waits after what has arrived by then was read, and not if that cancels it', async () => {
+    const socket = connect(await startEcho())
+    await once(socket, 'connect')
+    const order: string[] = []
+    const cancelled = systemClock.schedule(10, () => void order.push('cancelled'))
+    socket.on('data', () => {
+      order.push('read')
+      cancelled.cancel()
+    })
+    const woken = new Promise<void>((resolve) => {
+      systemClock.schedule(10, () => {
+        order.push('woken')
+        resolve()
+      })
+    })
+    socket.write('x')
+    await new Promise(setImmediate)
+    // This process stands still; what answers is another thread.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_000)
+    await woken
+    expect(order).toEqual(['read', 'woken'])
+    socket.destroy()
+  })
 })
+
+/** The port of a server in another thread that sends back what it gets. */
+async function startEcho(): Promise<number> {
+  const code = `const server = require('net').createServer((socket) => socket.pipe(socket).on('error', () => undefined))
+    server.listen(0, '127.0.0.1', () => require('worker_threads').parentPort.postMessage(server.address().port))`
+  const worker = new Worker(code, { eval: true })
+  onTestFinished(async () => void (await worker.terminate()))
+  const [port] = (await once(worker, 'message')) as [number]
+  return port
+}
