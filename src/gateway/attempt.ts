@@ -14,7 +14,12 @@ import { codeOf } from '../upstream/error-code.ts'
 import { responseHeaders } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
-import type { OutgoingRequest, ResponseControl, ResponseHandler } from '../upstream/transport.ts'
+import {
+  ConnectionsTaken,
+  type OutgoingRequest,
+  type ResponseControl,
+  type ResponseHandler,
+} from '../upstream/transport.ts'
 import { type AnswerPrice, countSpent, finishMsOf, settleHead } from './answer-price.ts'
 import type { Call, Target } from './call.ts'
 import type { Ending, Unanswered } from './decide.ts'
@@ -97,6 +102,10 @@ export class Attempt implements ResponseHandler, Disposable {
   #credentialUse: Disposable | undefined
   #options!: AttemptOptions
   #startedAt = 0
+  /** When it had a connection: the time before that is not the upstream's. */
+  #sentAt = 0
+  /** Whether it has to wait for a connection. */
+  #isWaiting = false
   /** Whether it was sent, and what it costs was not counted yet. */
   #isBegun = false
   #phase: 'unsent' | 'sent' | 'looking' | 'answered' | 'over' = 'unsent'
@@ -147,7 +156,7 @@ export class Attempt implements ResponseHandler, Disposable {
     const { timeouts } = this.#target.upstream.config
     this.#options = options
     this.#isBegun = true
-    this.#startedAt = clock.now()
+    this.#startedAt = this.#sentAt = clock.now()
     return new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -155,6 +164,7 @@ export class Attempt implements ResponseHandler, Disposable {
       if (gone.isCancelled) return this.#onGone()
       this.#cancellation = gone.subscribe(this.#onGone)
       this.#target.upstream.transport.dispatch(request, this)
+      this.#isWaiting = this.#phase === 'unsent'
     })
   }
 
@@ -201,6 +211,7 @@ export class Attempt implements ResponseHandler, Disposable {
     this.#safely(() => {
       this.permit.sent()
       if (this.#phase === 'unsent') this.#call.spend?.sent()
+      if (this.#isWaiting) this.#sentAt = this.#call.clock.now()
       this.#phase = 'sent'
     })
   }
@@ -415,19 +426,32 @@ export class Attempt implements ResponseHandler, Disposable {
     const { clock } = this.#call
     const { headers } = this.#target.upstream.config.timeouts
     const now = clock.now()
-    const leftAtStartMs = deadline - this.#startedAt
-    const headersMs = Math.min(headers, leftAtStartMs)
+    const leftAtSentMs = deadline - this.#sentAt
+    const headersMs = Math.min(headers, leftAtSentMs)
     // While the upstream, too, waits for more of the body, the time is the client's, and the body keeps it.
     const ownMs =
-      body?.isAwaitingClient === true ? Math.max(headersMs, LOOK_AGAIN_MS) : (body?.progressAt ?? 0) + headersMs - now
+      body?.isAwaitingClient === true
+        ? Math.max(headersMs, LOOK_AGAIN_MS)
+        : Math.max(this.#sentAt, body?.progressAt ?? 0) + headersMs - now
     const leftMs = Math.min(ownMs, until - now)
     if (leftMs > 0) {
       this.#timer = clock.schedule(leftMs, this.#onTimeout)
       return
     }
-    const phase = until <= now || headers > leftAtStartMs ? 'total' : 'headers'
+    const phase = until <= now || headers > leftAtSentMs ? 'total' : 'headers'
     this.permit.giveUp()
-    this.#fail({ kind: 'timeout', phase }, undefined)
+    const ending: Unanswered = { kind: 'timeout', phase }
+    if (this.#phase === 'unsent' && this.#target.upstream.transport.isFull(this.#call.upgrade !== undefined))
+      return this.#endUnsent(until <= now ? ending : { kind: 'unreachable' })
+    this.#fail(ending, undefined)
+  }
+
+  /** It waited for one of the gateway's own connections, which says nothing about the upstream. */
+  #endUnsent(ending: Unanswered): void {
+    const cause = new ConnectionsTaken()
+    this.#breakerPermit?.abandoned()
+    this.#note(undefined, `${ending.kind}${codeOf(cause)}`, 'failed')
+    this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs() })
   }
 
   #fail(ending: Unanswered, cause: unknown): void {
@@ -442,7 +466,7 @@ export class Attempt implements ResponseHandler, Disposable {
   #judge(status: number, sinceStartMs: number): void {
     const { slow = Infinity } = this.#target.upstream.config.breaker
     const answeredAt = this.#startedAt + sinceStartMs
-    const tookMs = answeredAt - Math.max(this.#startedAt, this.#options.body?.progressAt ?? 0)
+    const tookMs = answeredAt - Math.max(this.#sentAt, this.#options.body?.progressAt ?? 0)
     this.#target.admissionPolicy.capacity.answered(tookMs, status === 429 || status === 503)
     this.#isGood = status < 500 && tookMs <= slow
     if (this.#isGood) return this.#breakerPermit?.answered()

@@ -5,6 +5,7 @@ import type { Breaker } from '../resilience/breaker.ts'
 import type { BodyErrorKind } from '../upstream/body.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import { codeOf } from '../upstream/error-code.ts'
+import { ConnectionsTaken } from '../upstream/transport.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
 import type { Unanswered } from './decide.ts'
@@ -116,8 +117,13 @@ export function unsendable(cause: unknown): Failure {
 }
 
 /** The last attempt ended without a response. */
-export function unanswered(ending: Unanswered, { name, config: { timeouts } }: Upstream, cause: unknown): Failure {
+export function unanswered(ending: Unanswered, { name, config }: Upstream, cause: unknown): Failure {
+  const { timeouts, connections } = config
   const why = codeOf(cause)
+  if (cause instanceof ConnectionsTaken) {
+    const message = `other calls held all connections to ${name} (connections: ${connections}), and none became free in time; nothing was sent`
+    return new Failure(ending.kind, message, { cause })
+  }
   switch (ending.kind) {
     case 'timeout': {
       const message =

@@ -39,6 +39,11 @@ export interface TransportOptions {
   readonly lookup?: LookupFunction
 }
 
+/** All connections that there may be were taken by other calls, and none became free in time. Nothing was sent. */
+export class ConnectionsTaken extends Error {
+  readonly code = 'CONNECTIONS_TAKEN'
+}
+
 export interface OutgoingRequest {
   readonly method: string
   /** Path and query, exactly as they are sent. */
@@ -52,11 +57,13 @@ export interface OutgoingRequest {
 
 /** The connections to one upstream. Certificates are always verified; nothing is retried or redirected here. */
 export class Transport {
+  readonly #most: number
   readonly #pool: Pool
   /** The connections for WebSockets, which always begin with HTTP/1.1. */
   readonly #upgrades: Pool
 
   constructor(options: TransportOptions) {
+    this.#most = options.connections
     this.#pool = poolOf(options)
     this.#upgrades = options.http2 ? poolOf({ ...options, http2: false }) : this.#pool
   }
@@ -64,8 +71,12 @@ export class Transport {
   /** Sends one request. Every error goes to the handler, that of a malformed request included. */
   dispatch(request: OutgoingRequest, handler: ResponseHandler): void {
     // undici sends async iterables as it sends streams, but its type does not say so.
-    const pool = request.upgrade === null ? this.#pool : this.#upgrades
-    pool.dispatch(request as Dispatcher.DispatchOptions, handler)
+    this.#poolFor(request.upgrade !== null).dispatch(request as Dispatcher.DispatchOptions, handler)
+  }
+
+  /** Whether there are as many connections as there may be. A request that waits then waits for one of the others to end. */
+  isFull(isUpgrade: boolean): boolean {
+    return this.#poolFor(isUpgrade).stats.connected >= this.#most
   }
 
   /** Sends one request, and resolves with the head of its response. The caller has to read the body, or to dump it. */
@@ -86,6 +97,10 @@ export class Transport {
   /** Lets running calls finish, then closes every connection. */
   async close(): Promise<void> {
     await Promise.all(this.#pools.map((pool) => pool.close()))
+  }
+
+  #poolFor(isUpgrade: boolean): Pool {
+    return isUpgrade ? this.#upgrades : this.#pool
   }
 
   get #pools(): readonly Pool[] {

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { type Duplex, Readable } from 'node:stream'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { harnessConfig, startGateway, startServer, startUpstream, type TestGateway } from '../support/gateway.ts'
-import { call, RawClient } from '../support/http.ts'
+import { call, open, RawClient } from '../support/http.ts'
 import { startProcess } from '../support/process.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 import { startTokenServer } from '../support/token-server.ts'
@@ -119,6 +119,74 @@ describe('what takes too long ends with its own words and its own count', () => 
   })
 })
 
+describe('a call that waits for one of the gateway’s own connections', () => {
+  /** A gateway with one connection, which a stream holds until it is ended. */
+  async function busyGateway(rest: object) {
+    const clock = new SimulatedClock()
+    let [end, answer]: (() => void)[] = []
+    const upstream = await startUpstream(({ url }, response) => {
+      if (url.includes('stream')) {
+        response.write('event')
+        end = () => void response.end()
+      } else if (url.includes('slow')) answer = () => void response.end()
+      else response.end()
+    })
+    const config = { connections: 1, breaker: { failures: 1 }, timeouts: { headers: '59s' }, ...rest }
+    const gateway = await startGateway(harnessConfig(upstream.url, config), { clock, random: () => 0.5 })
+    const stream = await open(gateway.url, `${READ}?stream`)
+    stream.resume()
+    return {
+      clock,
+      gateway,
+      seen: upstream.seen,
+      endStream: () => end!(),
+      answer: () => answer!(),
+      isAsked: () => answer !== undefined,
+    }
+  }
+
+  it.each([
+    ['timeouts.headers', {}, 59, 502, 'unreachable'],
+    ['what its client allows', { 'x-sluice-timeout': '7s' }, 7, 504, 'timeout'],
+  ])('is refused after %s, and the breaker does not count it', async (_, headers, seconds, status, kind) => {
+    const { clock, gateway, seen, endStream } = await busyGateway(ONCE)
+    const refused = call(gateway.url, READ, { headers })
+    await expect.poll(() => clock.waits).toContain(seconds * SECOND)
+    await clock.advance(seconds * SECOND)
+    expect(await refused).toMatchObject({ status, headers: { 'x-sluice-error': kind } })
+    const message =
+      'other calls held all connections to harness (connections: 1), and none became free in time; nothing was sent'
+    expect((await refused).json().message).toBe(message)
+    endStream()
+    expect((await call(gateway.url, READ)).status).toBe(200)
+    expect(seen).toHaveLength(2)
+  })
+
+  it('is sent again, whatever it is', async () => {
+    const { clock, gateway, seen, endStream } = await busyGateway({ retry: { retries: 1, baseDelay: '2s' } })
+    const answer = call(gateway.url, READ, { method: 'POST', body: 'x' })
+    await expect.poll(() => clock.waits).toContain(59 * SECOND)
+    await clock.advance(59 * SECOND)
+    await expect.poll(() => clock.waits).toContain(SECOND)
+    endStream()
+    await clock.advance(SECOND)
+    expect(await answer).toMatchObject({ status: 200, headers: { 'x-sluice-attempts': '2' } })
+    expect(seen).toHaveLength(2)
+  })
+
+  it('leaves the upstream all of its time when it has one', async () => {
+    const { clock, gateway, endStream, answer, isAsked } = await busyGateway(ONCE)
+    const slow = call(gateway.url, `${READ}?slow`)
+    await expect.poll(() => clock.waits).toContain(59 * SECOND)
+    await clock.advance(58 * SECOND)
+    endStream()
+    await expect.poll(isAsked).toBe(true)
+    await clock.advance(58 * SECOND)
+    answer()
+    expect((await slow).status).toBe(200)
+  })
+})
+
 describe('a gateway that stood still for longer than a timeout', () => {
   it('takes what came in that time for what came in time', async () => {
     let answer: (() => void) | undefined
@@ -145,7 +213,9 @@ describe('a gateway that stood still for longer than a timeout', () => {
     talk.write(`GET ${READ} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${WEB_SOCKET}\r\n\r\n`)
     upload.write(`PUT ${READ} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n`)
     const answered = call(gateway.url, READ)
-    await expect.poll(() => [answer === undefined, uploaded, talk.received.includes('101')]).toEqual([false, 'first', true])
+    await expect
+      .poll(() => [answer === undefined, uploaded, talk.received.includes('101')])
+      .toEqual([false, 'first', true])
     gateway.kill('SIGSTOP')
     // Before it stands still it could still take what comes.
     await expect.poll(() => readFileSync(`/proc/${gateway.child.pid}/stat`, 'utf8')).toMatch(/\) T /)
