@@ -16,6 +16,7 @@ import { CONTINUE } from '../upstream/interim.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import {
   ConnectionsTaken,
+  isHeadTooLarge,
   type OutgoingRequest,
   type ResponseControl,
   type ResponseHandler,
@@ -374,6 +375,7 @@ export class Attempt implements ResponseHandler, Disposable {
       this.#conclude({ kind: 'unsendable', cause: error, tookMs: 0 })
     } else if (this.#phase === 'sent' || this.#phase === 'looking') {
       this.permit.giveUp()
+      if (isHeadTooLarge(error)) return this.#endUncounted({ kind: 'interrupted', isHeadTooLarge: true }, error)
       if (!(error instanceof BodyError)) return this.#fail({ kind: 'interrupted', interim: this.#interim }, error)
       this.#breakerPermit?.abandoned()
       this.#note(undefined, 'body_failed', 'failed')
@@ -442,13 +444,12 @@ export class Attempt implements ResponseHandler, Disposable {
     this.permit.giveUp()
     const ending: Unanswered = { kind: 'timeout', phase }
     if (this.#phase === 'unsent' && this.#target.upstream.transport.isFull(this.#call.upgrade !== undefined))
-      return this.#endUnsent(until <= now ? ending : { kind: 'unreachable' })
+      return this.#endUncounted(until <= now ? ending : { kind: 'unreachable' }, new ConnectionsTaken())
     this.#fail(ending, undefined)
   }
 
-  /** It waited for one of the gateway's own connections, which says nothing about the upstream. */
-  #endUnsent(ending: Unanswered): void {
-    const cause = new ConnectionsTaken()
+  /** It fails because of a bound of the gateway's own, which says nothing about the upstream. */
+  #endUncounted(ending: Unanswered, cause: Error): void {
     this.#breakerPermit?.abandoned()
     this.#note(undefined, `${ending.kind}${codeOf(cause)}`, 'failed')
     this.#conclude({ kind: 'failed', ending, cause, tookMs: this.#elapsedMs() })

@@ -23,6 +23,8 @@ export type Unanswered =
       readonly kind: 'interrupted'
       /** The status of an interim response that had come: the upstream had begun with the call. */
       readonly interim?: number | undefined
+      /** The connection was broken by the gateway, which takes no head as large as that of the response. */
+      readonly isHeadTooLarge?: boolean
     }
   | { readonly kind: 'timeout'; readonly phase: 'headers' | 'total' }
 
@@ -67,7 +69,7 @@ function mayRetry(ending: Ending, { statuses, throttled }: RetryPolicy, isSafe: 
     case 'unreachable':
       return true // no byte was sent, so even a POST is safe to retry
     case 'interrupted':
-      return isSafe
+      return isSafe && ending.isHeadTooLarge !== true
     case 'throttled':
       // A server that answers 5xx may have begun; a limiter in front of it has not.
       return isSafe || (throttled === 'any' && ending.status < 500)

@@ -5,7 +5,7 @@ import type { Breaker } from '../resilience/breaker.ts'
 import type { BodyErrorKind } from '../upstream/body.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import { codeOf } from '../upstream/error-code.ts'
-import { ConnectionsTaken } from '../upstream/transport.ts'
+import { ConnectionsTaken, isHeadTooLarge, MOST_HEAD_BYTES } from '../upstream/transport.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
 import type { AdmissionPolicy } from './admission-policies.ts'
 import type { Unanswered } from './decide.ts'
@@ -141,6 +141,10 @@ export function unanswered(ending: Unanswered, { name, config }: Upstream, cause
       }
       return new Failure('unreachable', `${name} could not be reached${why}; nothing was sent`, { cause })
     default: {
+      if (isHeadTooLarge(cause)) {
+        const message = `${name} answered with a head of more than ${MOST_HEAD_BYTES} bytes, which is too large; the call has reached it, and a write may have been done`
+        return new Failure('interrupted', message, { cause })
+      }
       const interim = ending.kind === 'interrupted' ? ending.interim : undefined
       const after = interim === undefined ? '' : ` after an interim response, ${interim},`
       return new Failure('interrupted', `${name} broke the connection${after} before it answered${why}`, { cause })

@@ -44,6 +44,17 @@ export class ConnectionsTaken extends Error {
   readonly code = 'CONNECTIONS_TAKEN'
 }
 
+/**
+ * The largest head of a response, in bytes. nginx and HAProxy take 8 and 16 KiB by default, Envoy 60, curl 300. As much is what Node
+ * takes in HTTP/2.
+ */
+export const MOST_HEAD_BYTES = 65_536
+
+/** Whether an upstream answered with a head that is larger. The call has been carried out, and would be answered so again. */
+export function isHeadTooLarge(error: unknown): boolean {
+  return (error as { code?: string } | undefined)?.code === 'UND_ERR_HEADERS_OVERFLOW'
+}
+
 export interface OutgoingRequest {
   readonly method: string
   /** Path and query, exactly as they are sent. */
@@ -127,6 +138,7 @@ function poolOf(options: TransportOptions): Pool {
     // undici's timer is coarse, and counts the time of an upload as waiting. The attempt measures the time to the headers.
     headersTimeout: 0,
     bodyTimeout: idleTimeoutMs,
+    maxHeaderSize: MOST_HEAD_BYTES,
     // undici's default is 4 s. If the upstream names a shorter time in Keep-Alive, that one counts.
     keepAliveTimeout: 30_000,
   })

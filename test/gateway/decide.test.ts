@@ -22,6 +22,8 @@ describe('whether an attempt is retried', () => {
     // ending, safe call, call that is not safe
     ['nothing was sent', { kind: 'unreachable' }, true, true],
     ['the connection broke', { kind: 'interrupted' }, true, false],
+    // It would be answered so again.
+    ['the head of the response was too large', { kind: 'interrupted', isHeadTooLarge: true }, false, false],
     ['the time was up', { kind: 'timeout', phase: 'headers' }, false, false],
     ['429', response(429), true, false],
     ['500', response(500), true, false],

@@ -248,6 +248,21 @@ describe('a call that fails', () => {
     },
   )
 
+  it('is not retried after a response whose head is too large, which is no failure for the breaker', async () => {
+    const upstream = await startUpstream(({ url }, response) => {
+      response.writeHead(200, { 'x-large': 'x'.repeat(url.includes('larger') ? 66_000 : 60_000) }).end()
+    })
+    const gateway = await startGateway(harnessConfig(upstream.url, { ...QUICK, breaker: { failures: 1 } }))
+    const refused = await call(gateway.url, `${READ}?larger`)
+    expect(refused).toMatchObject({ status: 502, headers: { 'x-sluice-error': 'interrupted' } })
+    expect(refused.json().message).toContain('harness answered with a head of more than 65536 bytes')
+    const client = await RawClient.connect(gateway.url)
+    client.write(`GET ${READ} HTTP/1.1\r\nHost: x\r\n\r\n`)
+    expect(await client.until(/\r\n\r\n/)).toMatch(/^HTTP\/1\.1 200 OK\r\n[^]*x{60000}/)
+    client.socket.destroy()
+    expect(upstream.seen).toHaveLength(2)
+  })
+
   it('is not retried for a client that left meanwhile', async () => {
     const upstream = await statuses([503, { 'retry-after': '1' }], 200)
     const gateway = await startGateway(harnessConfig(upstream.url, QUICK))

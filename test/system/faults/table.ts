@@ -69,7 +69,7 @@ export const UPSTREAM_FAULTS: readonly Row[] = [
   row('slow drip', { kind: 'drip', bytes: 40, everyMs: 5 }, all('answered')),
   row('garbage for an answer', { kind: 'garbage', at: 'before-headers' }, RETRIED_IF_SAFE),
   row('garbage in mid-body', { kind: 'garbage', at: 'mid-body' }, all('broken off')),
-  row('oversized headers', { kind: 'oversized-headers', bytes: 100_000 }, RETRIED_IF_SAFE),
+  row('oversized headers', { kind: 'oversized-headers', bytes: 100_000 }, all('interrupted')),
 ]
 
 export interface StoreRow {
