@@ -272,9 +272,11 @@ export class Attempt implements ResponseHandler, Disposable {
       return this.#break(new TransferCodingError())
     // It has no body that could have a length, and HTTP/1.1 forbids the field (RFC 9110 §8.6).
     if (status === 204) delete fields['content-length']
+    const { upstream, route } = this.#target
+    // For the cache: a body without a length ends with its connection in HTTP/1, in which undici tells fields as a list, and by itself in HTTP/2.
+    if (upstream.config.http2 && Array.isArray(control.rawHeaders)) fields['connection'] ??= 'close'
     const response = new UpstreamResponse(control, status, fields, phrase)
     const tookMs = this.#elapsedMs()
-    const { upstream, route } = this.#target
     const judged = upstream.disguises?.judge(route.class, status, fields) ?? false
     if (typeof judged !== 'boolean') return this.#lookInto(response, judged, tookMs)
     response.isDisguised = judged

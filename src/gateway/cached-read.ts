@@ -326,6 +326,7 @@ export class CachedRead implements ResponseObserver {
     const head = { status, reason, headers: keptHeaders(headers, this.#call.clock.wall()), ...freshness }
     if (keepMsOf(head, now) === 0) return this.#outdated(status, 'no-lifetime')
     if (Number(onlyValue(fields['content-length']) ?? 0) > maxEntryBytes) return this.#outdated(status, 'too-large')
+    // An answer in HTTP/1.1 from an upstream that may speak HTTP/2 has the field, see `Attempt`.
     const isFramed =
       hasLength(status, fields) || (this.#target.upstream.config.http2 && fields['connection'] === undefined)
     return isFramed ? new Capture(head, maxEntryBytes) : this.#outdated(status, 'no-length')

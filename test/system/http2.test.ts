@@ -11,7 +11,7 @@ import {
   type SecureClientSessionOptions,
   type ServerHttp2Stream,
 } from 'node:http2'
-import { get } from 'node:https'
+import { createServer as createHttpsServer, get } from 'node:https'
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { Readable } from 'node:stream'
@@ -476,6 +476,24 @@ describe('an upstream with HTTP/2', () => {
     const [{ headers }] = upstream.streams as [(typeof upstream.streams)[0]]
     expect(headers).toMatchObject({ 'x-api-key': TOKEN, 'harness-account': ACCOUNT })
     expect(headers['x-hop']).toBeUndefined()
+  })
+
+  it('is not believed to have sent a whole body, for the cache, where it speaks HTTP/1.1 and gives no length', async () => {
+    const keyed = { cert: certificates.read('localhost.pem'), key: certificates.read('localhost.key') }
+    const server = createHttpsServer(keyed, (_, { socket }) => {
+      socket!.end('HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n\r\nhalf a bo')
+    })
+    await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve))
+    onTestFinished(() => void server.close())
+    const { port } = server.address() as AddressInfo
+    const gateway = await startGateway(
+      harnessConfig(
+        `https://localhost:${port}`,
+        { http2: true, tls: { ca: certificates.read('ca.pem') }, routes: [{ path: '/ng/api/projects', class: 'read', cache: true }] },
+        { cache: { store: 'memory' } },
+      ),
+    )
+    expect((await call(gateway.url, PATH)).headers['cache-status']).toBe('sluice; fwd=uri-miss; detail=no-length')
   })
 
   it('is asked once more where a stream was reset before its answer, but not for a POST', async () => {
