@@ -10,6 +10,7 @@ import type { Breaker, BreakerFailure, BreakerPermit } from '../resilience/break
 import type { Cancellation, Subscription } from '../time/cancellation.ts'
 import type { Timer } from '../time/clock.ts'
 import { BodyError, type RequestBody } from '../upstream/body.ts'
+import { isRefusedStream } from '../upstream/cancel-streams.ts'
 import { codeOf } from '../upstream/error-code.ts'
 import { responseHeaders } from '../upstream/headers.ts'
 import { CONTINUE } from '../upstream/interim.ts'
@@ -377,6 +378,7 @@ export class Attempt implements ResponseHandler, Disposable {
       this.#conclude({ kind: 'unsendable', cause: error, tookMs: 0 })
     } else if (this.#phase === 'sent' || this.#phase === 'looking') {
       this.permit.giveUp()
+      if (isRefusedStream(error) && this.#interim === undefined) return this.#fail({ kind: 'unreachable' }, error)
       if (isHeadTooLarge(error)) return this.#endUncounted({ kind: 'interrupted', isHeadTooLarge: true }, error)
       if (!(error instanceof BodyError)) return this.#fail({ kind: 'interrupted', interim: this.#interim }, error)
       this.#breakerPermit?.abandoned()

@@ -16,7 +16,7 @@ export type Ending =
 
 /** How an attempt ended that has no response. */
 export type Unanswered =
-  /** No byte was sent. */
+  /** No byte was sent, or the upstream says that it has done nothing of the call. */
   | { readonly kind: 'unreachable' }
   /** The connection broke after the first byte was sent and before the response's headers. */
   | {
@@ -67,7 +67,7 @@ export function decide(ending: Ending, policy: RetryPolicy, situation: Situation
 function mayRetry(ending: Ending, { statuses, throttled }: RetryPolicy, isSafe: boolean): boolean {
   switch (ending.kind) {
     case 'unreachable':
-      return true // no byte was sent, so even a POST is safe to retry
+      return true // nothing was done, so even a POST is safe to retry
     case 'interrupted':
       return isSafe && ending.isHeadTooLarge !== true
     case 'throttled':

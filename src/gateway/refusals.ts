@@ -3,6 +3,7 @@ import type { Client } from '../clients/client.ts'
 import type { Admission, Closing, Shortage } from '../queue/admission.ts'
 import type { Breaker } from '../resilience/breaker.ts'
 import type { BodyErrorKind } from '../upstream/body.ts'
+import { isRefusedStream } from '../upstream/cancel-streams.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import { codeOf } from '../upstream/error-code.ts'
 import { ConnectionsTaken, isHeadTooLarge, MOST_HEAD_BYTES } from '../upstream/transport.ts'
@@ -139,6 +140,8 @@ export function unanswered(ending: Unanswered, { name, config }: Upstream, cause
         const message = `${what} with ${name} took longer than ${timeouts[phase]} ms; nothing was sent`
         return new Failure('unreachable', message, { cause })
       }
+      if (isRefusedStream(cause))
+        return new Failure('unreachable', `${name} refused the call${why}; nothing of it was done`, { cause })
       return new Failure('unreachable', `${name} could not be reached${why}; nothing was sent`, { cause })
     default: {
       if (isHeadTooLarge(cause)) {

@@ -6,6 +6,13 @@ import symbols from 'undici/lib/core/symbols.js'
 // An internal name of undici, see interim.ts.
 const { kHTTP2Session } = symbols as { readonly kHTTP2Session: unique symbol }
 
+const REFUSED = 'REFUSED_STREAM'
+
+/** Whether the upstream refused the stream of a call, by which it says that it has done nothing of it (RFC 9113 §8.7). */
+export function isRefusedStream(error: unknown): boolean {
+  return (error as { code?: string } | undefined)?.code === REFUSED
+}
+
 /**
  * Makes sure that the upstream is told of each stream of HTTP/2 that is given up. undici closes such a stream and then destroys it.
  * Without an error code Node tells the upstream only when the whole request has gone out, and not at all if the stream is destroyed before
@@ -19,7 +26,7 @@ export function cancelStreams(pool: Pool): void {
     // It may be HTTP/1.1 that the upstream speaks.
     if (session === undefined || session === null) return
     const request = session.request.bind(session)
-    session.request = (headers, options) => closedByCancel(request(headers, options))
+    session.request = (headers, options) => closedByCancel(request(headers, options)).once('error', ownUpToRefusal)
   })
 }
 
@@ -27,4 +34,14 @@ function closedByCancel(stream: ClientHttp2Stream): ClientHttp2Stream {
   const close = stream.close.bind(stream)
   stream.close = (code = constants.NGHTTP2_CANCEL, callback) => close(code, callback)
   return stream
+}
+
+/**
+ * Keeps undici from sending a call anew whose stream was refused. It would do so at once, even while the upstream has too much to do, and
+ * nobody would know: neither the quota nor the retry budget nor the log.
+ */
+function ownUpToRefusal(this: ClientHttp2Stream, error: Error & { code?: string }): void {
+  if (this.rstCode !== constants.NGHTTP2_REFUSED_STREAM) return
+  error.code = REFUSED
+  Object.defineProperty(this, 'rstCode', { value: constants.NGHTTP2_CANCEL })
 }

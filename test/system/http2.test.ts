@@ -489,11 +489,34 @@ describe('an upstream with HTTP/2', () => {
     const gateway = await startGateway(
       harnessConfig(
         `https://localhost:${port}`,
-        { http2: true, tls: { ca: certificates.read('ca.pem') }, routes: [{ path: '/ng/api/projects', class: 'read', cache: true }] },
+        {
+          http2: true,
+          tls: { ca: certificates.read('ca.pem') },
+          routes: [{ path: '/ng/api/projects', class: 'read', cache: true }],
+        },
         { cache: { store: 'memory' } },
       ),
     )
     expect((await call(gateway.url, PATH)).headers['cache-status']).toBe('sluice; fwd=uri-miss; detail=no-length')
+  })
+
+  it.each([
+    ['is asked once more', 1, 200],
+    ['is asked no more than the configuration says', 0, 502],
+  ])('%s where it refuses a stream, whatever the method', async (_, retries, status) => {
+    const upstream = await startH2Upstream('http')
+    const retry = { retries, baseDelay: '1ms', maxDelay: '1ms' }
+    const gateway = await startGateway(harnessConfig(upstream.url, { http2: true, retry }))
+    const post = call(gateway.url, PATH, { method: 'POST', body: 'x' })
+    await expect.poll(() => upstream.streams.length).toBe(1)
+    upstream.streams[0]!.stream.close(constants.NGHTTP2_REFUSED_STREAM)
+    await expect.poll(() => upstream.streams.length + gateway.lines.length).toBe(2)
+    upstream.streams[1]?.answer()
+    expect(await post).toMatchObject({ status })
+    if (status === 502)
+      expect((await post).json().message).toBe('harness refused the call (REFUSED_STREAM); nothing of it was done')
+    expect(upstream.streams).toHaveLength(1 + retries)
+    await expect.poll(() => gateway.lines).toMatchObject([{ attempts: 1 + retries }])
   })
 
   it('is asked once more where a stream was reset before its answer, but not for a POST', async () => {
