@@ -246,6 +246,7 @@ export async function runWithoutAdmin(
     config.log.instance === undefined ? instanceName(undefined) : `${config.log.instance}:${process.pid}`
   const tracing = new Tracing({ logger, dropped, instanceId })
   parts.defer(() => tracing.close(LAST_SPANS_MS))
+  const history = new RequestHistory(config.requests)
   const proxy = new Proxy({
     snapshot: () => live.current,
     clock,
@@ -255,7 +256,7 @@ export async function runWithoutAdmin(
     log,
     guard,
     tracing,
-    history: new RequestHistory(config.requests),
+    history,
     addressOf: clientAddress(config.server.trustedProxies),
     addressedBy: addressedBy(config.server.trustedProxies),
   })
@@ -277,7 +278,12 @@ export async function runWithoutAdmin(
     requests: (question) =>
       question.kind === 'usage'
         ? usage.recent()
-        : answerHere(question, (id) => proxy.requests(id), instanceName(config.log.instance)),
+        : answerHere(question, {
+            records: (wanted) => proxy.requests(wanted),
+            lately: history.lately,
+            now: clock.wall(),
+            instance: instanceName(config.log.instance),
+          }),
   })
   await warmUp(config)
   await tracing.apply(config.telemetry.traces)

@@ -6,6 +6,7 @@
 
 import type { Config } from '../schema/schema.ts'
 import type { AccessLine } from '../observe/log.ts'
+import { isTrouble, Lately } from './lately.ts'
 import type { Circumstances, RequestRecord } from './story.ts'
 
 /** Larger than nearly all texts of calls. */
@@ -21,6 +22,12 @@ interface Chunk {
   texts: number
 }
 
+/** Which calls are asked for; all, if it says nothing. */
+export interface Wanted {
+  readonly id?: string | undefined
+  readonly isTrouble?: boolean | undefined
+}
+
 /**
  * The latest calls of one process, a bounded number of bounded size: the oldest make way for the newest. They are kept as text
  * outside of the heap: as objects they would live just long enough for the garbage collector to copy each of them twice.
@@ -31,6 +38,10 @@ export class RequestHistory {
   readonly #chunks: (Chunk | undefined)[] = []
   readonly #starts: number[] = []
   readonly #lengths: number[] = []
+  /** Whether they tell of trouble, so that those are found without parsing all others. */
+  readonly #troubles: boolean[] = []
+  /** How all calls ended lately, those that are kept and those that are not. */
+  readonly lately = new Lately()
   /** How many were added and dropped so far. */
   #added = 0
   #dropped = 0
@@ -48,16 +59,17 @@ export class RequestHistory {
     return this.#added - this.#dropped
   }
 
-  /** `line` is the JSON of its access line, which begins with its correlation id. */
-  add(line: string, circumstances: Circumstances): void {
+  /** `text` is the JSON of the access line, which begins with its correlation id. */
+  add(line: AccessLine, text: string, circumstances: Circumstances): void {
+    this.lately.count(line, circumstances.at)
     const { keep, maxBytes } = this.#bounds
     if (keep === 0) return
     // Each is written for itself: both as one string would be copied once more.
     const rest = `\n${JSON.stringify(circumstances)}`
-    const mostBytes = (line.length + rest.length) * MOST_BYTES_A_UNIT
-    if (mostBytes > maxBytes && Buffer.byteLength(line) + Buffer.byteLength(rest) > maxBytes) return
+    const mostBytes = (text.length + rest.length) * MOST_BYTES_A_UNIT
+    if (mostBytes > maxBytes && Buffer.byteLength(text) + Buffer.byteLength(rest) > maxBytes) return
     const chunk = this.#chunkFor(mostBytes)
-    let length = chunk.bytes.write(line, chunk.used)
+    let length = chunk.bytes.write(text, chunk.used)
     length += chunk.bytes.write(rest, chunk.used + length)
     this.bytes += length
     while (this.size > 0 && (this.size >= keep || this.bytes > maxBytes)) this.#dropOldest()
@@ -65,24 +77,26 @@ export class RequestHistory {
     this.#chunks[place] = chunk
     this.#starts[place] = chunk.used
     this.#lengths[place] = length
+    this.#troubles[place] = isTrouble(line)
     this.#added++
     chunk.used += length
     chunk.texts++
   }
 
   /**
-   * All of them that are there now, the newest first; or those with this correlation id, which takes less than to read all. Whoever
-   * pauses meanwhile misses those that are dropped.
+   * All of them that are there now, the newest first; or those with this correlation id, or that tell of trouble, which takes less
+   * than to read all. Whoever pauses meanwhile misses those that are dropped.
    */
-  newest(id?: string): Iterable<RequestRecord> {
-    return this.#newest(this.#added - 1, id)
+  newest(wanted: Wanted = {}): Iterable<RequestRecord> {
+    return this.#newest(this.#added - 1, wanted)
   }
 
-  *#newest(last: number, id?: string): Iterable<RequestRecord> {
+  *#newest(last: number, { id, isTrouble = false }: Wanted): Iterable<RequestRecord> {
     const beginning =
       id === undefined ? '' : Buffer.from(JSON.stringify({ correlationId: id }).slice(0, -1)).toString('latin1')
     for (let i = last; i >= this.#dropped; i--) {
       const place = i % this.#bounds.keep
+      if (isTrouble && this.#troubles[place] !== true) continue
       const { bytes } = this.#chunks[place]!
       const start = this.#starts[place]!
       if (bytes.toString('latin1', start, start + beginning.length) !== beginning) continue

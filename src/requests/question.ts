@@ -1,11 +1,16 @@
 import { Turn } from '../observe/turn.ts'
+import type { EpochMs } from '../time/clock.ts'
 import type { ClientUse } from '../usage/recent-use.ts'
+import type { Wanted } from './history.ts'
+import { isTrouble, type Lately, type LatelyRow } from './lately.ts'
 import { type RequestRecord, type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
 
 /** What is asked of all instances. It goes to other processes as JSON. */
 export type RequestQuestion =
   /** What clients have used of limits lately. */
   | { readonly kind: 'usage' }
+  /** How the calls of the last five minutes ended. */
+  | { readonly kind: 'lately' }
   /** All that is known of the calls with this correlation id, which its client may have used for several. */
   | { readonly kind: 'find'; readonly id: string }
   | { readonly kind: 'list'; readonly filter: RequestFilter; readonly most: number }
@@ -19,6 +24,8 @@ export interface RequestFilter {
   /** Such as `429`, `4xx` or `none`. */
   readonly status?: string
   readonly outcome?: string
+  /** Only those that ended so that somebody should look. */
+  readonly isTrouble?: true
   /** When it ended, in milliseconds since 1970: not before the one, and before the other. */
   readonly since?: number
   readonly until?: number
@@ -27,7 +34,7 @@ export interface RequestFilter {
 }
 
 /** What some processes know, and which others did not answer. */
-export interface RequestAnswers<Found = RequestRow | RequestStory | ClientUse> {
+export interface RequestAnswers<Found = RequestRow | RequestStory | ClientUse | LatelyRow> {
   readonly found: readonly Found[]
   readonly away: readonly AwayInstance[]
 }
@@ -41,18 +48,23 @@ export interface AwayInstance {
 /** How many calls with the same id are told at most. */
 export const MOST_STORIES = 100
 
-/** What one process knows. `records` gives its calls, the newest first, or those with one id. Delays no calls. */
+/** What one process knows. `records` gives its calls, the newest first, or those that are wanted. Delays no calls. */
 export async function answerHere(
   question: Exclude<RequestQuestion, { kind: 'usage' }>,
-  records: (id?: string) => Iterable<RequestRecord>,
-  instance: string,
-): Promise<(RequestRow | RequestStory)[]> {
+  {
+    records,
+    lately,
+    now,
+    instance,
+  }: { records: (wanted: Wanted) => Iterable<RequestRecord>; lately: Lately; now: EpochMs; instance: string },
+): Promise<(RequestRow | RequestStory | LatelyRow)[]> {
+  if (question.kind === 'lately') return lately.rows(now)
   const turn = new Turn()
   const found: (RequestRow | RequestStory)[] = []
   const isOne = question.kind === 'find'
   const most = isOne ? MOST_STORIES : question.most
   const matches = isOne ? () => true : matcherOf(question.filter)
-  for (const record of records(isOne ? question.id : undefined)) {
+  for (const record of records(isOne ? { id: question.id } : { isTrouble: question.filter.isTrouble })) {
     if (matches(record)) found.push(isOne ? storyOf(record, instance) : rowOf(record, instance))
     if (found.length >= most) break
     await turn.endIfOver()
@@ -64,7 +76,8 @@ export async function answerHere(
 export function mergeAnswers(answers: readonly RequestAnswers[], question: RequestQuestion): RequestAnswers {
   const away = answers.flatMap((answer) => answer.away)
   // Whoever asked adds up what processes know of the same.
-  if (question.kind === 'usage') return { found: answers.flatMap(({ found }) => found), away }
+  if (question.kind === 'usage' || question.kind === 'lately')
+    return { found: answers.flatMap(({ found }) => found), away }
   const most = question.kind === 'find' ? MOST_STORIES : question.most
   const found = answers.flatMap((answer) => answer.found as (RequestRow | RequestStory)[])
   found.sort((a, b) => (a.time < b.time ? 1 : a.time > b.time ? -1 : 0))
@@ -84,6 +97,7 @@ function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
     if (filter.upstream !== undefined && line.upstream !== filter.upstream) return false
     if (filter.class !== undefined && line.class !== filter.class) return false
     if (filter.outcome !== undefined && line.outcome !== filter.outcome) return false
+    if (filter.isTrouble === true && (record.isRunning || !isTrouble(line))) return false
     const { account } = filter
     if (account !== undefined && line.account !== account && `${line.upstream}/${line.account}` !== account)
       return false

@@ -64,7 +64,7 @@ export class CallRecorder {
     const at = clock.wall()
     log.access(line, text, at)
     const circumstances = circumstancesOf(call, { at, failure })
-    history?.add(text, circumstances)
+    history?.add(line, text, circumstances)
     const isTraced = call.trace?.isKept(hasFailed(line)) === true
     const traceId = isTraced ? line.traceId : undefined
     metrics.requests(client, seen, outcome).increment(call.id, 1, traceId, at)
@@ -102,7 +102,7 @@ export class CallRecorder {
     const text = JSON.stringify(line)
     const at = clock.wall()
     log.access(line, text, at)
-    history?.add(text, unreadRecord(at))
+    history?.add(line, text, unreadRecord(at))
   }
 
   /**

@@ -31,6 +31,7 @@ import { endOfTurn } from '../time/turns.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
 import { requestIdOf } from '../http/request-id.ts'
 import type { RequestRecord } from '../requests/story.ts'
+import type { Wanted } from '../requests/history.ts'
 import { originalUrl } from './access-line.ts'
 import { CallRecorder, type CallTimes, type RecorderOptions, UNANSWERED } from './call-recorder.ts'
 import { type AddressOf, clientAddress } from './client-address.ts'
@@ -327,14 +328,14 @@ export class Proxy {
     this.#options.log.logger.error({ err: error, correlationId: id }, 'a call failed in the gateway itself')
   }
 
-  /** The calls of this process, or those with that id: first those under way, then those that ended, the newest of them first. */
-  *requests(id?: string): Iterable<RequestRecord> {
+  /** The calls of this process, or those that are wanted: first those under way, then those that ended, the newest of them first. */
+  *requests(wanted: Wanted = {}): Iterable<RequestRecord> {
     const { history } = this.#options
     // Whoever reads may pause meanwhile. A call that ends in such a pause is told once.
-    const ended = history?.newest(id) ?? []
+    const ended = history?.newest(wanted) ?? []
     const running = this.#active.all()
     for (const call of running) {
-      if (id !== undefined && call.id !== id) continue
+      if (wanted.id !== undefined && call.id !== wanted.id) continue
       yield this.#recorder.running(call)
     }
     yield* ended

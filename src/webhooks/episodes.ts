@@ -1,4 +1,4 @@
-import type { Cause } from '../server/admin/causes.ts'
+import type { Cause } from '../server/admin/cause.ts'
 import type { WebhookEvent } from '../schema/webhook-schema.ts'
 import type { Clock, EpochMs } from '../time/clock.ts'
 import type { Claims } from './claims.ts'

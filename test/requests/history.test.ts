@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { EpochMs } from '../../src/time/clock.ts'
+import type { AccessLine } from '../../src/observe/log.ts'
 import { RequestHistory } from '../../src/requests/history.ts'
 import { unread } from '../../src/requests/story.ts'
 
@@ -8,7 +9,12 @@ function add(history: RequestHistory, id: number, bytes = 1_000): void {
   const known = unread(0 as EpochMs)
   const line = { correlationId: String(id), path: '' }
   const least = Buffer.byteLength(`${JSON.stringify(line)}\n${JSON.stringify(known)}`)
-  history.add(JSON.stringify({ ...line, path: 'x'.repeat(bytes - least) }), known)
+  keep(history, { ...line, path: 'x'.repeat(bytes - least) }, known)
+}
+
+function keep(history: RequestHistory, line: object, known = unread(0 as EpochMs)): void {
+  const whole = { outcome: 'delivered', status: '200', ...line } as AccessLine
+  history.add(whole, JSON.stringify(line), known)
 }
 
 function idsOf(history: RequestHistory): number[] {
@@ -55,9 +61,8 @@ describe('the latest calls', () => {
 
   it('are found by their whole id, of which several may have the same', () => {
     const history = new RequestHistory({ keep: 100, maxBytes: 1e6 })
-    for (const id of ['a', 'a"b', 'é', 'aa', 'a'])
-      history.add(JSON.stringify({ correlationId: id }), unread(0 as EpochMs))
-    const found = (id: string): unknown[] => [...history.newest(id)].map(({ line }) => line.correlationId)
+    for (const id of ['a', 'a"b', 'é', 'aa', 'a']) keep(history, { correlationId: id })
+    const found = (id: string): unknown[] => [...history.newest({ id })].map(({ line }) => line.correlationId)
     expect(['a', 'a"b', 'é', 'b', ''].map(found)).toEqual([['a', 'a'], ['a"b'], ['é'], [], []])
   })
 
@@ -65,7 +70,7 @@ describe('the latest calls', () => {
     const history = new RequestHistory({ keep: 50, maxBytes: 1e6 })
     const texts = Array.from({ length: 200 }, (_, i) => 'aé€😀'[i % 5]!.repeat((i * 7_919) % 20_000))
     for (const reason of texts) {
-      history.add(JSON.stringify({ correlationId: 'a', reason }), unread(0 as EpochMs))
+      keep(history, { correlationId: 'a', reason })
       expect([...history.newest()][0]!.line.reason).toBe(reason)
     }
     expect(history.bytes).toBeLessThanOrEqual(1e6)
@@ -80,6 +85,22 @@ describe('the latest calls', () => {
     for (let i = 6; i <= 8; i++) add(history, i)
     expect(records.next().value!.line.correlationId).toBe('4')
     expect(records.next().done).toBe(true)
+  })
+
+  it('are found by whether they tell of trouble', () => {
+    const history = new RequestHistory({ keep: 6, maxBytes: 1e6 })
+    const ended = [
+      ['delivered', '200'],
+      ['queue_full', '429'],
+      ['delivered', '404'],
+      ['delivered', '502'],
+      ['client_gone', 'none'],
+      ['truncated', '200'],
+      ['delivered', '201'],
+    ]
+    ended.forEach(([outcome, status], i) => keep(history, { correlationId: String(i), outcome, status }))
+    const found = [...history.newest({ isTrouble: true })]
+    expect(found.map(({ line }) => line.correlationId)).toEqual(['5', '3', '1'])
   })
 
   it('are none where none are to be kept', () => {

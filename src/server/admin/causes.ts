@@ -1,38 +1,18 @@
 import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
-import { ADVICE_OF, type FailureKind } from '../../gateway/failure.ts'
+import { LATELY_MS, type LatelyRow } from '../../requests/lately.ts'
 import type { RequestRow } from '../../requests/story.ts'
 import { countOf, roughly } from '../../schema/units.ts'
-import type { WebhookEvent } from '../../schema/webhook-schema.ts'
+import { refusalCauses, upstreamCauses } from './call-causes.ts'
+import type { Cause } from './cause.ts'
 import type { AdminParts } from './management.ts'
 import type { BreakerRow, BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
-/** Something that is wrong now, or soon will be. */
-export interface Cause {
-  readonly severity: 'failing' | 'warning'
-  readonly what: string
-  readonly todo: string
-  /** Of which webhooks tell, if they do. */
-  readonly event?: WebhookEvent | undefined
-  /** Whom it is about, in words that stay the same while it lasts. */
-  readonly about: string
-  /** The alert for it, which the runbook has. */
-  readonly alert?: string
-  /** Of the latest call that shows it. */
-  readonly correlationId?: string
-}
-
-/** How far back calls are looked at for what is wrong now. */
-const LATELY_MS = 5 * 60_000
-const MOST_CALLS = 400
 const MOST_FAILED = 20
 const NEARLY_USED = 0.9
 /** What is used up sooner is a limit of a short window, and comes back as soon. The alert SluiceQuotaExhaustionAhead has the same. */
 const LEAST_AHEAD_MS = 60_000
 const MOST_AHEAD_MS = 2 * 3_600_000
 const SOON_MS = 7 * 86_400_000
-/** So many calls tell something of an upstream. */
-const ENOUGH_CALLS = 5
-const SLOW_MS = 5_000
 
 /** What the state of the gateway is now, and what of it is wrong. */
 export interface Findings {
@@ -53,33 +33,30 @@ export async function findings(
   { status, controls, management }: Pick<AdminParts, 'status' | 'controls' | 'management'>,
   ask: (question: RequestQuestion) => Promise<RequestAnswers>,
 ): Promise<Findings> {
-  const since = management.clock.wall() - LATELY_MS
-  const [notReady, degraded, limits, queue, breakers, credentials, calls] = await Promise.all([
+  const filter = { since: management.clock.wall() - LATELY_MS, isTrouble: true } as const
+  const [notReady, degraded, limits, queue, breakers, credentials, lately, failed] = await Promise.all([
     status.notReady(),
     status.degraded(),
     status.quota(),
     status.queue(),
     controls.breakers(),
     status.credentials(),
-    ask({ kind: 'list', filter: { since }, most: MOST_CALLS }),
+    ask({ kind: 'lately' }),
+    ask({ kind: 'list', filter, most: MOST_FAILED }),
   ])
-  const rows = calls.found as readonly RequestRow[]
-  const failed = rows.filter(isFailed)
+  const ended = lately.found as readonly LatelyRow[]
   const causes = [
     ...storeCauses(notReady, degraded, limits),
     ...reloadCauses(controls.lastReload()),
     ...breakerCauses(breakers),
     ...credentialCauses(credentials),
     ...limitCauses(limits ?? [], queue),
-    ...refusalCauses(failed, breakers),
-    ...upstreamCauses(rows),
+    ...refusalCauses(ended, breakers),
+    ...upstreamCauses(ended),
   ]
   causes.sort((a, b) => Number(a.severity !== 'failing') - Number(b.severity !== 'failing'))
-  return { causes, limits, queue, breakers, credentials, failed: failed.slice(0, MOST_FAILED), away: calls.away }
-}
-
-function isFailed({ isRunning, outcome, status }: RequestRow): boolean {
-  return !isRunning && outcome !== 'client_gone' && (outcome !== 'delivered' || Number(status) >= 500)
+  const { found, away } = failed
+  return { causes, limits, queue, breakers, credentials, failed: found as readonly RequestRow[], away }
 }
 
 function* storeCauses(
@@ -272,107 +249,4 @@ function* causesOfLimit(row: QuotaRow, queue: readonly QueueRow[]): Iterable<Cau
   const what = `${name} is used up, and ${sayWaiting(waiting)}${mostWaiting(row, queue)}.`
   const todo = `More comes back in ${roughly(row.resetMs)}. Slow that client down, or have the vendor raise the limit.`
   yield { event: 'used_up', severity: 'failing', about: name, alert: 'SluiceQuotaNearlyUsed', what, todo }
-}
-
-function* refusalCauses(failed: readonly RequestRow[], breakers: readonly BreakerRow[]): Iterable<Cause> {
-  for (const [outcome, calls] of Map.groupBy(failed, (row) => row.outcome)) {
-    // What the open breaker says already.
-    const isKnown = outcome === 'breaker_open' && breakers.some(({ state }) => state !== 'closed')
-    if (outcome === 'delivered' || isKnown) continue
-    const { client, upstream } = mostOf(calls)
-    const to = upstream === undefined ? '' : ` to ${upstream}`
-    const whose = client === undefined || client === 'unknown' ? '' : `, most of the client ${client}`
-    const advice = ADVICE_OF[outcome as FailureKind] ?? 'the upstream broke off in the middle of its answer'
-    const what = `${countOf(calls.length, 'call')}${to} ended as ${outcome}${whose}.`
-    const [event, alert] = EVENT_OF[outcome] ?? [
-      'refusals',
-      isCallers(outcome) ? 'SluiceCallersRejected' : 'SluiceHighRefusals',
-    ]
-    const severity = isCallers(outcome) ? 'warning' : 'failing'
-    const { correlationId } = calls[0]!
-    const about = `${outcome} ${upstream ?? ''}`
-    yield { event, severity, about, alert, correlationId, what, todo: `${capital(advice)}.` }
-  }
-}
-
-/** Refusals that have an event of their own, and their alert. */
-const EVENT_OF: Readonly<Record<string, readonly [WebhookEvent, string]>> = {
-  queue_full: ['queue_full', 'SluiceHighRefusals'],
-  breaker_open: ['breaker', 'SluiceBreakerOpen'],
-  store_unavailable: ['store', 'SluiceStoreErrors'],
-  credential_unavailable: ['credential', 'SluiceCredentialNotRenewed'],
-  internal: ['refusals', 'SluiceInternalErrors'],
-}
-
-/** Those that a caller has to mend are no failure of the gateway, or of a vendor. */
-function isCallers(outcome: string): boolean {
-  return /^(invalid_request|(?:proxy_)?unauthenticated|forbidden|account_mismatch|unknown_upstream|body_too_large|not_cached|too_many_attempts)$/.test(
-    outcome,
-  )
-}
-
-function* upstreamCauses(rows: readonly RequestRow[]): Iterable<Cause> {
-  const answered = rows.filter(({ isRunning, outcome }) => !isRunning && outcome === 'delivered')
-  for (const [upstream, calls] of Map.groupBy(answered, (row) => row.upstream ?? 'unknown')) {
-    const todo = 'See the failed calls for which path, and the vendor’s status page.'
-    const event = 'upstream'
-    const errors = calls.filter(({ status }) => Number(status) >= 500)
-    if (errors.length >= ENOUGH_CALLS || errors.length > calls.length / 10) {
-      const what = `${upstream} answered ${errors.length} of ${countOf(calls.length, 'call')} with 5xx.`
-      const { correlationId } = errors[0]!
-      yield {
-        event,
-        severity: 'failing',
-        about: `${upstream} 5xx`,
-        alert: 'SluiceUpstreamErrors',
-        correlationId,
-        what,
-        todo,
-      }
-    }
-    for (const [status, about] of Object.entries(ABOUT_STATUS)) {
-      const found = calls.filter((row) => row.status === status)
-      if (found.length === 0 || (found.length < ENOUGH_CALLS && found.length <= calls.length / 2)) continue
-      const what = `${upstream} answered ${found.length} of ${countOf(calls.length, 'call')} with ${status}.`
-      const { correlationId } = found[0]!
-      yield { severity: 'failing', about: `${upstream} ${status}`, correlationId, what, ...about }
-    }
-    if (calls.length < ENOUGH_CALLS) continue
-    const times = calls.map(({ durationMs, waitMs }) => durationMs - waitMs).toSorted((a, b) => a - b)
-    const median = times[Math.floor(times.length / 2)]!
-    if (median < SLOW_MS) continue
-    const what = `${upstream} is slow: half of its calls take more than ${roughly(median)}.`
-    yield { event, severity: 'warning', about: `${upstream} slow`, what, todo }
-  }
-}
-
-const ABOUT_STATUS: Readonly<Record<'401' | '403' | '429', Pick<Cause, 'event' | 'alert' | 'todo'>>> = {
-  401: {
-    event: 'credential',
-    alert: 'SluiceCredentialRefused',
-    todo: 'The vendor refuses the credential: set a new one, or see whether it was revoked.',
-  },
-  403: {
-    event: 'upstream',
-    alert: 'SluiceCredentialRefused',
-    todo: 'The credential lacks a right, or the vendor refuses these calls: see the failed calls for the paths.',
-  },
-  429: {
-    event: 'upstream',
-    alert: 'SluiceUpstreamThrottling',
-    todo: 'The vendor throttles though we count quota left: somebody else uses the account, or its limit is lower.',
-  },
-}
-
-/** The client and the upstream that most of these calls have, where they have one. */
-function mostOf(calls: readonly RequestRow[]): { client: string | undefined; upstream: string | undefined } {
-  const largest = (of: (row: RequestRow) => string | null): string | undefined => {
-    const groups = [...Map.groupBy(calls, of)].filter(([name]) => name !== null)
-    return groups.toSorted(([, a], [, b]) => b.length - a.length)[0]?.[0] ?? undefined
-  }
-  return { client: largest((row) => row.client), upstream: largest((row) => row.upstream) }
-}
-
-export function capital(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1)
 }

@@ -3,7 +3,7 @@ import { accountOf, type LimitState, type RequestStory, type TryStory, type Wait
 import { measured } from '../../schema/units.ts'
 import { type Html, html } from './html.ts'
 import { awayNotes, cell, numberCell, page, row, table } from './page-parts.ts'
-import { capital } from './causes.ts'
+import { capital } from './cause.ts'
 
 /** The stories of the calls with one correlation id; `owner` is who is signed in. */
 export function storyPage(

@@ -120,6 +120,26 @@ describe('the live page', () => {
     expect(words).toContain(todo)
   })
 
+  it('says for five minutes what failed, however many calls succeed after it', async () => {
+    const clock = new SimulatedClock()
+    const limits = { read: [{ requests: 1_000, window: '60s' }], write: [{ requests: 1, window: '60s' }] }
+    const queue = { maxWait: '0s' }
+    const config = harnessConfig((await startUpstream()).url, { limits, queue }, { requests: { keep: 500 } })
+    const gateway = await startGateway(config, { clock })
+    const write = (id: string) => call(gateway.url, READ, { method: 'POST', headers: { 'x-correlation-id': id } })
+    for (let i = 0; i < 21; i++) await write(`write-${i}`)
+    for (let i = 0; i < 45; i++) await Promise.all(send(gateway, 10))
+    const page = await getPage(gateway)
+    expect(wordsOf(page)).toContain('20 calls to harness ended as quota_exhausted')
+    expect(page.slice(page.indexOf('Calls that failed lately'))).toContain('write-20')
+    // The stories of those calls are gone, and still it is said.
+    for (let i = 0; i < 10; i++) await Promise.all(send(gateway, 10))
+    await clock.advance(60_000)
+    expect(wordsOf(await getPage(gateway))).toContain('20 calls to harness ended as quota_exhausted')
+    await clock.advance(5 * 60_000)
+    expect(wordsOf(await getPage(gateway))).toContain('Nothing. Calls are served.')
+  })
+
   it('says which breaker is open, and when it probes', async () => {
     const gateway = await startGateway(
       harnessConfig('http://127.0.0.1:1', { retry: { retries: 0 }, breaker: { failures: 2 } }),

@@ -1,0 +1,108 @@
+import type { AccessLine } from '../observe/log.ts'
+import type { EpochMs } from '../time/clock.ts'
+
+/** Calls of the last five minutes that ended alike. It goes to other processes as JSON. */
+export interface LatelyRow {
+  readonly upstream: string | null
+  /** Null where they are told without: those that succeeded, and the rest of very many clients. */
+  readonly client: string | null
+  readonly outcome: string
+  /** Null for those that succeeded. */
+  readonly status: string | null
+  calls: number
+  /** How many of them took longer than `SLOW_MS`, without the wait for their turn. */
+  slow: number
+  /** The latest of them, and when it ended. */
+  correlationId: string
+  at: EpochMs
+}
+
+export const SLOW_MS = 5_000
+/** How far back, to within a span. */
+export const LATELY_MS = 5 * 60_000
+const SPAN_MS = 10_000
+const SPANS = LATELY_MS / SPAN_MS + 1
+/** With names of clients, in one span. */
+const MOST_ROWS = 1_000
+
+/** The status of what is no call with a length: a WebSocket, or a tunnel. */
+const SWITCHING = '101'
+
+type Ended = Pick<AccessLine, 'upstream' | 'client' | 'outcome' | 'status' | 'durationMs' | 'waitMs' | 'correlationId'>
+
+/**
+ * Counts how the calls of the last five minutes ended, however many there were: of the stories only so many are kept, which a busy
+ * gateway replaces within seconds.
+ */
+export class Lately {
+  /** A ring: the rows of each span of time, by what they have in common. */
+  readonly #spans = Array.from({ length: SPANS }, () => new Map<string, LatelyRow>())
+  /** The number of the newest span. */
+  #newest = 0
+
+  count(line: Ended, at: EpochMs): void {
+    this.#goOn(at)
+    const rows = this.#spans[this.#newest % SPANS]!
+    const { upstream = '', outcome, status } = line
+    const isWell = outcome === 'delivered' && status < '4'
+    // A call that went well makes no string for its key.
+    const isNamed = !isWell && rows.size < MOST_ROWS
+    const key = isWell ? upstream : `${upstream}\n${isNamed ? line.client : ''}\n${outcome}\n${status}`
+    let row = rows.get(key)
+    if (row === undefined) {
+      row = rowOf(line, { isWell, isNamed, at })
+      rows.set(key, row)
+    }
+    row.calls++
+    if (line.durationMs - line.waitMs > SLOW_MS && status !== SWITCHING) row.slow++
+    row.correlationId = line.correlationId
+    row.at = at
+  }
+
+  /** All that is counted now. */
+  rows(at: EpochMs): LatelyRow[] {
+    this.#goOn(at)
+    const all = new Map<string, LatelyRow>()
+    for (const rows of this.#spans) {
+      for (const [key, row] of rows) {
+        const known = all.get(key)
+        if (known === undefined) all.set(key, { ...row })
+        else {
+          known.calls += row.calls
+          known.slow += row.slow
+          if (row.at >= known.at) Object.assign(known, { correlationId: row.correlationId, at: row.at })
+        }
+      }
+    }
+    return [...all.values()]
+  }
+
+  /** Forgets what is too old. A clock that is set back goes on in the newest span. */
+  #goOn(at: EpochMs): void {
+    const span = Math.floor(at / SPAN_MS)
+    if (span <= this.#newest) return
+    for (let i = Math.max(this.#newest + 1, span - SPANS + 1); i <= span; i++) this.#spans[i % SPANS]!.clear()
+    this.#newest = span
+  }
+}
+
+function rowOf(
+  { upstream, client, outcome, status, correlationId }: Ended,
+  { isWell, isNamed, at }: { isWell: boolean; isNamed: boolean; at: EpochMs },
+): LatelyRow {
+  return {
+    upstream: upstream ?? null,
+    client: isNamed ? (client ?? null) : null,
+    outcome,
+    status: isWell ? null : status,
+    calls: 0,
+    slow: 0,
+    correlationId,
+    at,
+  }
+}
+
+/** Whether it tells of something to look at: the upstream or the gateway failed, or refused the call. */
+export function isTrouble({ outcome, status }: { readonly outcome: string; readonly status: string | null }): boolean {
+  return outcome !== 'client_gone' && (outcome !== 'delivered' || Number(status) >= 500)
+}

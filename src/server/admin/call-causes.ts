@@ -1,0 +1,109 @@
+import { ADVICE_OF, type FailureKind } from '../../gateway/failure.ts'
+import { isTrouble, type LatelyRow, SLOW_MS } from '../../requests/lately.ts'
+import { countOf, roughly } from '../../schema/units.ts'
+import type { WebhookEvent } from '../../schema/webhook-schema.ts'
+import { capital, type Cause } from './cause.ts'
+import type { BreakerRow } from './status.ts'
+
+/** So many calls tell something of an upstream. */
+const ENOUGH_CALLS = 5
+
+/** What calls were refused for lately, besides what open breakers say. */
+export function* refusalCauses(ended: readonly LatelyRow[], breakers: readonly BreakerRow[]): Iterable<Cause> {
+  for (const [outcome, rows] of Map.groupBy(ended.filter(isTrouble), (row) => row.outcome)) {
+    // What the open breaker says already.
+    const isKnown = outcome === 'breaker_open' && breakers.some(({ state }) => state !== 'closed')
+    if (outcome === 'delivered' || isKnown) continue
+    const upstream = mostOf(rows, (row) => row.upstream)
+    const client = mostOf(rows, (row) => row.client)
+    const to = upstream === undefined ? '' : ` to ${upstream}`
+    const whose = client === undefined || client === 'unknown' ? '' : `, most of the client ${client}`
+    const advice = ADVICE_OF[outcome as FailureKind] ?? 'the upstream broke off in the middle of its answer'
+    const what = `${countOf(sumOf(rows), 'call')}${to} ended as ${outcome}${whose}.`
+    const [event, alert] = EVENT_OF[outcome] ?? [
+      'refusals',
+      isCallers(outcome) ? 'SluiceCallersRejected' : 'SluiceHighRefusals',
+    ]
+    const severity = isCallers(outcome) ? 'warning' : 'failing'
+    const correlationId = latestOf(rows)
+    const about = `${outcome} ${upstream ?? ''}`
+    yield { event, severity, about, alert, correlationId, what, todo: `${capital(advice)}.` }
+  }
+}
+
+/** Refusals that have an event of their own, and their alert. */
+const EVENT_OF: Readonly<Record<string, readonly [WebhookEvent, string]>> = {
+  queue_full: ['queue_full', 'SluiceHighRefusals'],
+  breaker_open: ['breaker', 'SluiceBreakerOpen'],
+  store_unavailable: ['store', 'SluiceStoreErrors'],
+  credential_unavailable: ['credential', 'SluiceCredentialNotRenewed'],
+  internal: ['refusals', 'SluiceInternalErrors'],
+}
+
+/** Those that a caller has to mend are no failure of the gateway, or of a vendor. */
+function isCallers(outcome: string): boolean {
+  return /^(invalid_request|(?:proxy_)?unauthenticated|forbidden|account_mismatch|unknown_upstream|body_too_large|not_cached|too_many_attempts)$/.test(
+    outcome,
+  )
+}
+
+/** What the answers of upstreams tell of them, of all calls that ended lately. */
+export function* upstreamCauses(ended: readonly LatelyRow[]): Iterable<Cause> {
+  const answered = ended.filter(({ outcome }) => outcome === 'delivered')
+  for (const [upstream, rows] of Map.groupBy(answered, (row) => row.upstream ?? 'unknown')) {
+    const todo = 'See the failed calls for which path, and the vendor’s status page.'
+    const event = 'upstream'
+    const calls = sumOf(rows)
+    const failed = rows.filter(({ status }) => Number(status) >= 500)
+    const errors = sumOf(failed)
+    if (errors >= ENOUGH_CALLS || errors > calls / 10) {
+      const what = `${upstream} answered ${errors} of ${countOf(calls, 'call')} with 5xx.`
+      const about = { about: `${upstream} 5xx`, alert: 'SluiceUpstreamErrors', correlationId: latestOf(failed) }
+      yield { event, severity: 'failing', ...about, what, todo }
+    }
+    for (const [status, about] of Object.entries(ABOUT_STATUS)) {
+      const found = rows.filter((row) => row.status === status)
+      const count = sumOf(found)
+      if (count === 0 || (count < ENOUGH_CALLS && count <= calls / 2)) continue
+      const what = `${upstream} answered ${count} of ${countOf(calls, 'call')} with ${status}.`
+      yield { severity: 'failing', about: `${upstream} ${status}`, correlationId: latestOf(found), what, ...about }
+    }
+    const slow = rows.reduce((sum, row) => sum + row.slow, 0)
+    if (calls < ENOUGH_CALLS || 2 * slow < calls) continue
+    const what = `${upstream} is slow: half of its calls take more than ${roughly(SLOW_MS)}.`
+    yield { event, severity: 'warning', about: `${upstream} slow`, what, todo }
+  }
+}
+
+const ABOUT_STATUS: Readonly<Record<'401' | '403' | '429', Pick<Cause, 'event' | 'alert' | 'todo'>>> = {
+  401: {
+    event: 'credential',
+    alert: 'SluiceCredentialRefused',
+    todo: 'The vendor refuses the credential: set a new one, or see whether it was revoked.',
+  },
+  403: {
+    event: 'upstream',
+    alert: 'SluiceCredentialRefused',
+    todo: 'The credential lacks a right, or the vendor refuses these calls: see the failed calls for the paths.',
+  },
+  429: {
+    event: 'upstream',
+    alert: 'SluiceUpstreamThrottling',
+    todo: 'The vendor throttles though we count quota left: somebody else uses the account, or its limit is lower.',
+  },
+}
+
+function sumOf(rows: readonly LatelyRow[]): number {
+  return rows.reduce((sum, { calls }) => sum + calls, 0)
+}
+
+/** The correlation id of the latest of these calls. */
+function latestOf(rows: readonly LatelyRow[]): string {
+  return rows.reduce((a, b) => (b.at > a.at ? b : a)).correlationId
+}
+
+/** What most of these calls have, of those that have it. */
+function mostOf(rows: readonly LatelyRow[], of: (row: LatelyRow) => string | null): string | undefined {
+  const groups = [...Map.groupBy(rows, of)].filter(([name]) => name !== null)
+  return groups.toSorted(([, a], [, b]) => sumOf(b) - sumOf(a))[0]?.[0] ?? undefined
+}

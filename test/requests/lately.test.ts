@@ -1,0 +1,67 @@
+import { describe, expect, it } from 'vitest'
+import { Lately } from '../../src/requests/lately.ts'
+import type { EpochMs } from '../../src/time/clock.ts'
+
+const MINUTE_MS = 60_000
+const START = 1_800_000_000_000
+const at = (ms: number): EpochMs => (START + ms) as EpochMs
+const ended = (more: object) => ({
+  upstream: 'harness',
+  client: 'bot',
+  outcome: 'delivered',
+  status: '200',
+  durationMs: 20,
+  waitMs: 0,
+  correlationId: 'a',
+  ...more,
+})
+
+describe('how calls ended lately', () => {
+  it('is counted for five minutes, however many others follow', () => {
+    const lately = new Lately()
+    for (let i = 0; i < 30; i++)
+      lately.count(ended({ outcome: 'queue_full', status: '429', correlationId: `full-${i}` }), at(i))
+    for (let i = 0; i < 50_000; i++) lately.count(ended({ correlationId: `well-${i}` }), at(1_000 + i))
+    const of = { upstream: 'harness', slow: 0 }
+    const refused = { ...of, client: 'bot', outcome: 'queue_full', status: '429' }
+    expect(lately.rows(at(5 * MINUTE_MS - 1))).toEqual([
+      { ...refused, calls: 30, correlationId: 'full-29', at: at(29) },
+      {
+        ...of,
+        client: null,
+        outcome: 'delivered',
+        status: null,
+        calls: 50_000,
+        correlationId: 'well-49999',
+        at: at(50_999),
+      },
+    ])
+    // The first ten seconds are forgotten at once.
+    expect(lately.rows(at(5 * MINUTE_MS + 10_000)).map(({ outcome }) => outcome)).toEqual(['delivered'])
+    expect(lately.rows(at(60 * MINUTE_MS))).toEqual([])
+  })
+
+  it('says how many were slow, without the wait for their turn, and without WebSockets', () => {
+    const lately = new Lately()
+    for (const call of [
+      { durationMs: 6_000 },
+      { durationMs: 60_000, waitMs: 59_000 },
+      { durationMs: 60_000, status: '101' },
+      { durationMs: 60_000, status: '500' },
+    ])
+      lately.count(ended(call), at(0))
+    expect(lately.rows(at(0)).map(({ status, calls, slow }) => [status, calls, slow])).toEqual([
+      [null, 3, 1],
+      ['500', 1, 1],
+    ])
+  })
+
+  it('names so many clients only', () => {
+    const lately = new Lately()
+    for (let i = 0; i < 5_000; i++)
+      lately.count(ended({ client: `client ${i}`, outcome: 'queue_full', status: '429' }), at(0))
+    const rows = lately.rows(at(0))
+    expect(rows).toHaveLength(1_001)
+    expect(rows.at(-1)).toMatchObject({ client: null, calls: 4_000 })
+  })
+})
