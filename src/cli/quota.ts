@@ -1,5 +1,5 @@
 import { styleText } from 'node:util'
-import type { QuotaRow } from '../server/admin/status.ts'
+import { fullnessOf, NOT_KNOWN, type QuotaRow } from '../server/admin/status.ts'
 import { type AdminOptions, adminPortOf, askAdmin } from './admin-port.ts'
 import { columnsOf, outputWidth, short } from './table.ts'
 import type { UsageNow } from '../server/admin/usage-view.ts'
@@ -23,7 +23,14 @@ export async function quota(options: Options): Promise<void> {
     return
   }
   const answer = await askAdmin<{ data: QuotaRow[] }>(admin, '/v1/quota')
-  process.stdout.write(options.json === true ? jsonOf(answer) : quotaTable(answer.data, table))
+  process.stdout.write(options.json === true ? jsonOf(answer) : quotaTable(answer.data, table) + noteOf(answer.data))
+}
+
+/** What `?` means, where there is one. */
+function noteOf(rows: readonly Pick<QuotaRow, 'isLocal'>[]): string {
+  return rows.some(({ isLocal }) => isLocal) ? `
+?: ${NOT_KNOWN}
+` : ''
 }
 
 function jsonOf(answer: object): string {
@@ -62,7 +69,7 @@ export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity,
     row.window,
     String(row.limit),
     String(row.effective),
-    String(row.used),
+    usedOf(row),
     whenMore(row),
     row.exhaustionInMs === null ? '-' : row.exhaustionInMs === 0 ? 'now' : short(row.exhaustionInMs),
     row.burnRatio === null ? '-' : row.burnRatio.toFixed(1),
@@ -75,14 +82,13 @@ export function quotaTable(all: readonly QuotaRow[], { width, height = Infinity,
   return shown.map((text) => `${text}\n`).join('')
 }
 
-/** When more of it comes back; nothing does if nothing is used. */
-function whenMore({ resetMs }: { readonly resetMs: number }): string {
-  return resetMs === 0 ? '-' : short(resetMs)
+function usedOf({ used, isLocal }: Pick<QuotaRow, 'used' | 'isLocal'>): string {
+  return isLocal === true ? '?' : String(used)
 }
 
-/** How full a limit is, by what can be used now: 1 if nothing is left. */
-function fullnessOf({ used, effective }: QuotaRow): number {
-  return effective === 0 ? 1 : used / effective
+/** When more of it comes back; nothing does if nothing is used. */
+function whenMore({ resetMs, isLocal }: Pick<QuotaRow, 'resetMs' | 'isLocal'>): string {
+  return resetMs === 0 || isLocal === true ? '-' : short(resetMs)
 }
 
 /** What `GET /v1/usage` answers. */
@@ -123,15 +129,26 @@ function clientTables(
   if (budgets !== null && budgets.length > 0) {
     const rows = budgets.map((one) => {
       const whose = one.level === 'client' ? one.name : `${one.level} ${one.name}`
-      return [whose, one.window, String(one.limit), String(one.used), String(one.remaining), whenMore(one)]
+      return [
+        whose,
+        one.window,
+        String(one.limit),
+        usedOf(one),
+        one.isLocal === true ? '?' : String(one.remaining),
+        whenMore(one),
+      ]
     })
     const [columns = '', ...ofBudgets] = columnsOf([['WHOSE', 'BUDGET', 'LIMIT', 'USED', 'LEFT', 'RESETS'], ...rows], {
       width,
       cuttable: 1,
     })
-    texts.push('', columns, ...ofBudgets.map((line, i) => paint(line, budgets[i]!.used / budgets[i]!.limit)))
+    texts.push(
+      '',
+      columns,
+      ...ofBudgets.map((line, i) => paint(line, fullnessOf({ ...budgets[i]!, effective: budgets[i]!.limit }))),
+    )
   }
   if (since !== null) texts.push('', `Counted since ${since}.`)
   texts.push(...away.map(({ instance, why }) => `not heard of: ${instance}: ${why}`))
-  return texts.map((text) => `${text}\n`).join('')
+  return texts.map((text) => `${text}\n`).join('') + noteOf(budgets ?? [])
 }

@@ -51,6 +51,8 @@ export interface ObservedUsage extends Burn {
   readonly share?: number | undefined
   readonly stranded?: number | undefined
   readonly used: number
+  /** What is used is not known: the store could not be asked, and what may not be spent without it counts as used. */
+  readonly isLocal?: true | undefined
 }
 
 /** What a client is due of a quota, from 0 to 1. */
@@ -66,6 +68,8 @@ export interface BudgetUse extends Burn {
   readonly window: string
   readonly limit: number
   readonly used: number
+  /** As of limits. */
+  readonly isLocal?: true | undefined
 }
 
 /** What the gauges show. It is asked for at every scrape. */
@@ -257,7 +261,7 @@ export const GAUGES: readonly GaugeOf[] = [
     'What of a limit no region may use now, because it is on its way from one to another.',
     ({ stranded }) => stranded,
   ),
-  ofLimits('quota_used', 'Calls that count against a limit now.', ({ used }) => used),
+  ofLimits('quota_used', 'Calls that count against a limit now; absent while that is not known.', knownUse),
   ofLimits(
     'quota_exhaustion_seconds',
     'Until nothing of a limit is left, if calls go on as in the last minutes; absent where that never happens.',
@@ -270,6 +274,11 @@ export const GAUGES: readonly GaugeOf[] = [
     ({ burnRatio }) => burnRatio,
   ),
 ]
+
+/** Without the store nobody knows it: what a gateway may not spend then was perhaps used by nobody. */
+function knownUse({ used, isLocal }: { readonly used: number; readonly isLocal?: true | undefined }): number | null {
+  return isLocal === true ? null : used
+}
 
 /** What the budgets of one level allow, and what is used of them. */
 function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
@@ -287,8 +296,8 @@ function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
     ),
     gauge(
       `${level}_budget_used`,
-      `Calls, or money, that count against the budget of ${whose} now.`,
-      ({ used }) => used,
+      `Calls, or money, that count against the budget of ${whose} now; absent while that is not known.`,
+      knownUse,
     ),
     gauge(
       `${level}_budget_exhaustion_seconds`,
@@ -308,9 +317,7 @@ function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
  * Of two limits that are shown as one: the fuller one, with the sooner end and the higher rate of both. One that the store was asked for
  * comes before one that is full because it was not.
  */
-export function fullerOf<
-  Row extends Burn & Pick<ObservedUsage, 'used' | 'limit'> & { readonly isLocal?: true | undefined },
->(a: Row, b: Row): Row {
+export function fullerOf<Row extends Burn & Pick<ObservedUsage, 'used' | 'limit' | 'isLocal'>>(a: Row, b: Row): Row {
   if (a.isLocal !== b.isLocal) return a.isLocal ? b : a
   return {
     ...(b.used / b.limit > a.used / a.limit ? b : a),

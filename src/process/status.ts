@@ -240,7 +240,7 @@ function remainderOf({ unit, effective, used }: Pick<TimedUsage, 'unit' | 'effec
   return unit === undefined ? left : Number(left.toFixed(9))
 }
 
-type TimedUsage = ObservedUsage & Pick<LimitUsage, 'resetMs' | 'isLocal'> & { readonly unit: string | undefined }
+type TimedUsage = ObservedUsage & Pick<LimitUsage, 'resetMs'> & { readonly unit: string | undefined }
 
 /**
  * Usage of every limit; rejects while the store can't be asked. Of those that only differ in the route, client or segment

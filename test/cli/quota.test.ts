@@ -30,6 +30,18 @@ describe('the table of quotas', () => {
     expect([busy, idle]).toEqual([expect.stringMatching(/ 1 +59s +/), expect.stringMatching(/ 0 +- +/)])
   })
 
+  it('has a question mark last, and unpainted, where nobody knows what is used', () => {
+    const seen: number[] = []
+    const paint = (line: string, fullness: number): string => {
+      seen.push(fullness)
+      return line
+    }
+    const table = quotaTable([{ ...row('away', 100), isLocal: true }, row('known', 1)], { ...plain, paint })
+    expect(accountsIn(table)).toEqual(['known', 'away'])
+    expect(table).toMatch(/away +read +1m +100 +100 +\? +- +-/)
+    expect(seen.every((fullness) => fullness < 0.9)).toBe(true)
+  })
+
   it('fits 80 columns and 24 lines, however many limits there are, and says how many it leaves out', () => {
     const rows = Array.from({ length: 300 }, (_, i) => row(`an-account-with-a-rather-long-name-${i}`, i % 100))
     const lines = quotaTable(rows, { ...plain, height: 24 }).split('\n')

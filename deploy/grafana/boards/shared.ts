@@ -24,8 +24,8 @@ const BY_LIMIT = 'by (upstream, account, class, window)'
 export const usedOf = `max ${BY_LIMIT} (sluice_quota_used{${LIMITS}})`
 export const effectiveOf = `min ${BY_LIMIT} (sluice_quota_effective_limit{${LIMITS}})`
 export const limitOf = `max ${BY_LIMIT} (sluice_quota_limit{${LIMITS}})`
-/** The part of each limit that is used, of what can be used now. */
-export const usedShare = `${usedOf} / clamp_min(${effectiveOf}, 1)`
+/** The part of each limit that is used, of what can be used now, which may be nothing, or less than one of a currency. */
+export const usedShare = `clamp_max(${usedOf} / clamp_min(${effectiveOf}, 1e-9), 1)`
 export const LIMIT_NAME = '{{upstream}}/{{account}} {{class}} per {{window}}'
 export const CLASS_NAME = '{{upstream}}/{{account}} {{class}}'
 export const LIMIT_LABELS = ['upstream', 'account', 'class']
@@ -55,9 +55,9 @@ export const refused: Panel = stat(
 
 export const quotaUsed: Panel = stat(
   'Quota used',
-  'The limit of which the fewest calls are left now. Of what can be used: a limit that the upstream made smaller counts as it is. Limits with enforce: false hold nothing back and are not counted.',
+  'The limit of which the fewest calls are left now. Of what can be used: a limit that the upstream made smaller counts as it is. Limits with enforce: false hold nothing back and are not counted. “not known”: there are none, or no gateway can ask the quota store.',
   `max(${usedShare})`,
-  { unit: 'percentunit', decimals: 0, noValue: '0%', thresholds: THRESHOLDS.quota },
+  { unit: 'percentunit', decimals: 0, noValue: 'not known', thresholds: THRESHOLDS.quota },
 )
 
 export const runsOutIn: Panel = stat(

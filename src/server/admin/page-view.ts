@@ -5,7 +5,15 @@ import type { UsageNow, ClientPart, UsedLimit } from './usage-view.ts'
 import { measured, roughly } from '../../schema/units.ts'
 import { type Html, html, type Part } from './html.ts'
 import { awayNotes, cell, numberCell, page, row, table } from './page-parts.ts'
-import type { BreakerRow, CredentialRow, QueueRow, QuotaRow, BudgetRow } from './status.ts'
+import {
+  type BreakerRow,
+  type BudgetRow,
+  type CredentialRow,
+  fullnessOf,
+  NOT_KNOWN,
+  type QueueRow,
+  type QuotaRow,
+} from './status.ts'
 
 /** What the live page shows. */
 export interface PageState extends Findings {
@@ -46,6 +54,7 @@ export function liveParts({ causes, limits, usage, queue, breakers, credentials,
     ])}
     ${section('limits', 'Limits', [
       limits === undefined && html`<p>The quota store does not answer.</p>`,
+      noteOf(fullest),
       ...first(fullest, 'npx sluice quota', (rows) =>
         table('Limits', LIMIT_COLUMNS, rows.map(limitRow), 'No limits are configured.'),
       ),
@@ -106,10 +115,6 @@ const BREAKER_COLUMNS = ['Upstream', 'State', 'Next probe in']
 const CREDENTIAL_COLUMNS = ['Account', 'Credential', 'Expires in', 'Left out']
 const CALL_COLUMNS = ['Time', 'Client', 'Account', 'Call', 'Status', 'Ended as', 'Took']
 
-function fullnessOf({ used, effective }: QuotaRow): number {
-  return used / Math.max(1, effective)
-}
-
 function queueRow({ upstream, account, class: kind, client, ...queued }: QueueRow): Html {
   const numbers = [queued.waiting, roughly(queued.nextInMs), roughly(queued.lastInMs)].map(numberCell)
   return row([cell(kind), cell(client), ...numbers], { head: `${upstream}/${account}` })
@@ -128,24 +133,37 @@ function credentialRow({ upstream, account, credential, expiresInMs, quarantined
   })
 }
 
+function noteOf(rows: readonly Pick<QuotaRow, 'isLocal'>[]): Part {
+  return rows.some(({ isLocal }) => isLocal) && html`<p>${NOT_KNOWN}</p>`
+}
+
 function limitRow(limit: QuotaRow): Html {
-  const { effective, used, exhaustionInMs, burnRatio } = limit
+  const { effective, used, exhaustionInMs, burnRatio, isLocal } = limit
   const of = effective < limit.limit ? `${effective} (of ${limit.limit})` : `${limit.limit}`
-  const max = Math.max(1, effective)
-  const meter = html`<td>
-    <meter min="0" max="${max}" low="${max * 0.7}" high="${max * 0.9}" optimum="0" value="${Math.min(used, max)}">
-      ${Math.round((100 * used) / max)} %
-    </meter>
-  </td>`
+  const fullness = fullnessOf(limit)
+  const meter =
+    isLocal === true
+      ? cell('')
+      : html`<td>
+          <meter min="0" max="1" low="0.7" high="0.9" optimum="0" value="${Math.min(fullness, 1)}">
+            ${Math.round(100 * fullness)} %
+          </meter>
+        </td>`
   const numbers = [
-    used === 0 ? '' : roughly(limit.resetMs),
+    isLocal === true || used === 0 ? '' : roughly(limit.resetMs),
     exhaustionInMs === null ? '' : exhaustionInMs === 0 ? 'used up' : roughly(exhaustionInMs),
     burnRatio === null ? '' : burnRatio.toFixed(1),
     limit.waiting,
   ]
   return row(
-    [cell(limit.class), cell(limit.window), numberCell(`${used} of ${of}`), meter, ...numbers.map(numberCell)],
-    { head: `${limit.upstream}/${limit.account}`, isFailing: used >= effective },
+    [
+      cell(limit.class),
+      cell(limit.window),
+      numberCell(`${isLocal === true ? '?' : used} of ${of}`),
+      meter,
+      ...numbers.map(numberCell),
+    ],
+    { head: `${limit.upstream}/${limit.account}`, isFailing: fullness >= 1 },
   )
 }
 
@@ -213,11 +231,12 @@ function spenders({ limits, budgets = [] }: UsageNow): Part {
   for (const limit of limits) {
     for (const client of limit.clients.slice(0, MOST_SHOWN - rows.length)) rows.push(clientRow(limit, client))
   }
-  const emptiest = budgets.toSorted((a, b) => a.remaining / a.limit - b.remaining / b.limit)
+  const emptiest = budgets.toSorted((a, b) => leftOf(a) - leftOf(b))
   return [
     table('Clients by limit', CLIENT_COLUMNS, rows, 'Nobody has, within a day.'),
     budgets.length > 0 && [
       html`<h3>Budgets</h3>`,
+      noteOf(budgets),
       table('Budgets', BUDGET_COLUMNS, emptiest.slice(0, MOST_SHOWN).map(budgetRow), ''),
     ],
   ]
@@ -229,8 +248,14 @@ function clientRow({ upstream, account, class: kind, window, effective }: UsedLi
   return row([kind, window, part.client].map(cell).concat(numbers), { head: `${upstream}/${account}` })
 }
 
-function budgetRow({ level, name, window, limit, used, remaining, resetMs }: BudgetRow): Html {
-  const numbers = [`${used} of ${limit}`, remaining, used === 0 ? '' : roughly(resetMs)].map(numberCell)
+/** The part of a budget that is left. What nobody knows comes last. */
+function leftOf({ remaining, limit, isLocal }: BudgetRow): number {
+  return isLocal === true ? Infinity : remaining / limit
+}
+
+function budgetRow({ level, name, window, limit, used, remaining, resetMs, isLocal }: BudgetRow): Html {
+  const known = [`${used} of ${limit}`, remaining, used === 0 ? '' : roughly(resetMs)]
   const head = level === 'client' ? name : `${level} ${name}`
-  return row([cell(window), ...numbers], { head, isFailing: remaining === 0 })
+  const numbers = (isLocal === true ? [`? of ${limit}`, '?', ''] : known).map(numberCell)
+  return row([cell(window), ...numbers], { head, isFailing: isLocal !== true && remaining === 0 })
 }

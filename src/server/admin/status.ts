@@ -46,17 +46,8 @@ export interface Controls {
   setBreaker(order: BreakerOrder): Promise<boolean>
 }
 
-/** Whether a row says what is known of a quota. */
-interface Judged {
-  /**
-   * True where Redis could not be asked: what this gateway may not spend without it then counts as used, whether or not anybody used it. Else
-   * there is no such field.
-   */
-  readonly isLocal?: true | undefined
-}
-
 /** One limit of one account, as `GET /v1/quota` lists it. */
-export interface QuotaRow extends ClassLabels, Omit<ObservedUsage, 'labels'>, Judged {
+export interface QuotaRow extends ClassLabels, Omit<ObservedUsage, 'labels'> {
   /** The currency of its numbers, if the limit counts money. */
   readonly unit?: string | undefined
   readonly remaining: number
@@ -64,8 +55,17 @@ export interface QuotaRow extends ClassLabels, Omit<ObservedUsage, 'labels'>, Ju
   readonly waiting: number
 }
 
+/** How full a limit is, by what can be used now: 1 if nothing is left. What nobody knows comes last. */
+export function fullnessOf({ used, effective, isLocal }: Pick<QuotaRow, 'used' | 'effective' | 'isLocal'>): number {
+  if (isLocal === true) return -1
+  return effective === 0 ? 1 : used / effective
+}
+
+/** Said of rows with `isLocal`. */
+export const NOT_KNOWN = 'What is used is not known while the quota store can not be asked.'
+
 /** One window of the budget of a client, a team or an organisation, as `GET /v1/usage` lists it. */
-export interface BudgetRow extends BudgetUse, Judged {
+export interface BudgetRow extends BudgetUse {
   /** The name again, where it is a client's. */
   readonly client: string | null
   /** The currency of its numbers, if they are money. */

@@ -150,19 +150,42 @@ describe('the live page', () => {
     expect(words).not.toContain('ended as breaker_open')
   })
 
+  it('shows a limit in money of less than one as full when it is', async () => {
+    const limits = { read: [{ amount: 0.5, unit: 'usd', window: '1h' }] }
+    const price = { unit: 'usd', list: { default: { call: 0.25 } } }
+    const upstream = await startUpstream()
+    const gateway = await startGateway({
+      ...harnessConfig(upstream.url),
+      upstreams: {
+        ai: { url: upstream.url, accounts: { main: {} }, routes: [{ path: '/*', class: 'read' }], price, limits },
+      },
+    })
+    for (let i = 0; i < 2; i++) await call(gateway.url, '/ai/x')
+    expect(wordsOf(await getPage(gateway))).toMatch(/ai\/main read 1h usd 0\.5 of 0\.5 100 %/)
+  })
+
   it('says that Redis is away', async () => {
     const redis = await startRedisServer([])
     onTestFinished(() => redis.stop())
     const store = { kind: 'redis', url: redis.url }
-    const gateway = await startGateway(harnessConfig((await startUpstream()).url, {}, { store }))
-    await Promise.all(send(gateway, 1))
+    const key = 'the key'
+    const clients = { 'anyone-with-a-budget': { keys: [hashKey(key)], budget: [{ requests: 10, window: '1h' }] } }
+    const gateway = await startGateway(harnessConfig((await startUpstream()).url, {}, { store, clients }))
+    await Promise.all(send(gateway, 1, { 'x-sluice-key': key }))
     await redis.stop()
-    await Promise.all(send(gateway, 1))
+    await Promise.all(send(gateway, 1, { 'x-sluice-key': key }))
     await expect.poll(async () => wordsOf(await getPage(gateway))).toMatch(/Warning: Degraded: the quota store/)
     // What this gateway may not spend without Redis counts as used, but nobody used it.
     const { data } = (await call(gateway.adminUrl, '/v1/quota')).json() as { data: { isLocal?: boolean }[] }
     expect(data.map(({ isLocal }) => isLocal)).toEqual(data.map(() => true))
-    expect(wordsOf(await getPage(gateway))).not.toMatch(/used up/)
+    const words = wordsOf(await getPage(gateway))
+    expect(words).not.toMatch(/used up|1000 of 1000/)
+    expect(words).toMatch(
+      /Limits What is used is not known while the quota store can not be asked\..* read 1m \? of 1000/,
+    )
+    expect(words).toMatch(/Budgets What is used is not known .* anyone-with-a-budget 1h \? of 10 \?/)
+    expect(await gateway.metrics()).toContain('sluice_quota_limit{')
+    expect(await gateway.metrics()).not.toMatch(/sluice_(quota|client_budget)_used\{/)
   })
 
   it('says that a queue is full', async () => {
