@@ -68,7 +68,10 @@ export class LimitWatch {
     return this.#meter.burn(this.#clock.now(), usage)
   }
 
-  /** `id` is that of the call whose charge told it, if one did. */
+  /**
+   * `id` is that of the call whose charge told it. Without one somebody only looks: that little is left is then for those to tell who use
+   * it, or a scrape would tell of it once for each process.
+   */
   note(usage: LimitUsage, id?: string): void {
     const now = this.#clock.now()
     this.endsAt = now + usage.resetMs
@@ -76,11 +79,11 @@ export class LimitWatch {
     const allowed = allowedOf(usage)
     const left = allowed - usage.used
     if (left < LOW_SHARE * allowed) {
-      if (this.#lowAt === undefined) {
+      if (this.#lowAt === undefined && id !== undefined) {
         this.#lowEpisodes.increment(id)
         this.#tell('low', usage)
       }
-      this.#lowAt = this.#clock.now()
+      if (this.#lowAt !== undefined || id !== undefined) this.#lowAt = this.#clock.now()
     } else if (this.#lowAt !== undefined && left >= RECOVERED_SHARE * allowed && this.#isCalmSince(this.#lowAt)) {
       this.#lowAt = undefined
     }

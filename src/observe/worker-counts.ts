@@ -11,6 +11,13 @@ interface Metric {
   /** By the text of their lines before the value. */
   readonly values: Map<string, CountValue>
 }
+/** What is about something that all processes have in common. Each that uses it counts the same, so the greatest count is theirs together. */
+const SEEN_BY_ALL = new Set(['sluice_quota_low', 'sluice_budget_low'])
+
+function together(name: string, a: number, b: number): number {
+  return SEEN_BY_ALL.has(name) ? Math.max(a, b) : a + b
+}
+
 /** Metrics by their names. */
 type Counts = Map<string, Metric>
 
@@ -48,7 +55,7 @@ export class WorkerCounts {
       const sums = this.#ended.getOrInsertComputed(name, () => ({ help, type, values: new Map() })).values
       for (const [line, value] of values) {
         const before = sums.get(line)
-        sums.set(line, before === undefined ? value : { ...value, value: before.value + value.value })
+        sums.set(line, before === undefined ? value : { ...value, value: together(name, before.value, value.value) })
         values.delete(line)
         if (++merged % VALUES_A_TURN === 0) await nextTurn()
       }
@@ -56,7 +63,7 @@ export class WorkerCounts {
     this.#ending.delete(counts)
   }
 
-  /** The sums of all workers in the OpenMetrics format, in pieces. Each series has its latest exemplar. */
+  /** What all workers have counted together, in the OpenMetrics format, in pieces. Each series has its latest exemplar. */
   async *exposition(): AsyncGenerator<string, void, void> {
     // The sums come last: a value that moves there meanwhile is found there.
     const sources = [...this.#running.values(), ...this.#ending, this.#ended]
@@ -113,7 +120,7 @@ function lineWithSum(line: string, name: string, sources: readonly Counts[]): st
   for (const counts of sources) {
     const value = counts.get(name)?.values.get(line)
     if (value === undefined) continue
-    sum += value.value
+    sum = together(name, sum, value.value)
     if (value.exemplar && value.exemplar.timestamp > (exemplar?.timestamp ?? 0)) exemplar = value.exemplar
   }
   return `${line} ${sum}${exemplarText(exemplar)}\n`

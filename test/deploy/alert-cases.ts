@@ -338,6 +338,16 @@ export const ALERT_CASES: readonly AlertCase[] = [
   when('SluiceQuotaLow for a limit of which little was left again and again', '45m', {
     [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x20 1x20 2x20 3x20 4x20 5x20 6x20 7x20 8x100',
   }),
+  when(
+    'nothing for one that ran low once, as each of eight gateways saw it',
+    '45m',
+    Object.fromEntries(
+      Array.from({ length: 8 }, (_, i) => [
+        `sluice_quota_low_total{${CLASS_LABELS.replace('instance="a"', `instance="gateway-${i}"`)},window="1m"}`,
+        '0x20 1x160',
+      ]),
+    ),
+  ),
   when('nothing for one that ran low now and then', '55m', {
     [`sluice_quota_low_total{${CLASS_LABELS},window="1m"}`]: '0x60 1x60 2x60 3x60',
   }),

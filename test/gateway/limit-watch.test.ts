@@ -17,11 +17,12 @@ function setUp() {
     services,
   })
   const note = async (used: number, effective?: number) => {
-    watch.note({ limit, used, resetMs: 0, effective })
+    watch.note({ limit, used, resetMs: 0, effective }, 'a call')
     await clock.advance(10_000)
   }
   const episodes = async () => /quota_low_total\{[^}]*\} (\d+)/.exec(await metrics.registry.metrics())?.[1]
-  return { notices, note, episodes }
+  const look = (used: number) => watch.note({ limit, used, resetMs: 0 })
+  return { notices, note, look, episodes }
 }
 
 describe('the watch over a limit', () => {
@@ -38,6 +39,16 @@ describe('the watch over a limit', () => {
     await note(91)
     expect(notices.map(({ kind }) => kind)).toEqual(['low', 'low'])
     expect(await episodes()).toBe('2')
+  })
+
+  it('tells nothing where a scrape sees what calls of other processes have used', async () => {
+    const { notices, note, look, episodes } = setUp()
+    await note(10)
+    for (let i = 0; i < 3; i++) look(100)
+    expect([notices, await episodes()]).toEqual([[], '0'])
+    await note(100)
+    look(100)
+    expect([notices.map(({ kind }) => kind), await episodes()]).toEqual([['low'], '1'])
   })
 
   it('goes by what can be used now', async () => {

@@ -59,6 +59,20 @@ describe('what several processes have counted', () => {
     ])
   })
 
+  it('is counted once where each counts what all of them see, also when one has ended', async () => {
+    const counts = new WorkerCounts()
+    const of = async () => parseMetrics(await textOf(counts))[0]!.value
+    const low = (value: number) => ({ ...counted(value, 'id', 1), name: 'sluice_quota_low' })
+    for (const [worker, value] of [3, 4, 2].entries()) counts.note(worker, low(value))
+    expect(await of()).toBe(4)
+    await counts.end(1)
+    expect(await of()).toBe(4)
+    await counts.end(0)
+    expect(await of()).toBe(4)
+    counts.note(2, low(5))
+    expect(await of()).toBe(5)
+  })
+
   it('has the lines that one process has', async () => {
     const { metrics } = busyProcess(2_500)
     const counts = new WorkerCounts()

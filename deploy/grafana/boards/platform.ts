@@ -117,10 +117,10 @@ export const platform: Board = {
     ),
     graph(
       'Quotas that ran low',
-      'How often less than a tenth of a limit was left.',
+      'How often less than a tenth of a limit was left, at the gateway that saw it most often.',
       [
         query(
-          `sum by (upstream, account, class, window) (increase(sluice_quota_low_total{${CLASSES}}[$__rate_interval]))`,
+          `max by (upstream, account, class, window) (increase(sluice_quota_low_total{${CLASSES}}[$__rate_interval]))`,
           LIMIT_NAME,
         ),
       ],
