@@ -7,7 +7,7 @@ export type LabelBounds = Config['metrics']
 export const DEFAULT_BOUNDS: LabelBounds = { maxClients: 100, maxAccounts: 100 }
 
 /** The name of all clients, and of all accounts, beyond the bound. */
-const OTHER = 'other'
+export const OTHER = 'other'
 
 /**
  * Names that stand for nobody in particular, so they do not count: a call without a valid key, and all accounts
@@ -26,6 +26,11 @@ export class BoundedLabels {
 
   constructor(bounds: LabelBounds) {
     this.#bounds = bounds
+  }
+
+  /** So many clients have names. */
+  get maxClients(): number {
+    return this.#bounds.maxClients
   }
 
   /** The labels under which a series with these labels appears. */

@@ -64,6 +64,7 @@ export interface ClientDue extends ClassLabels {
 /** How much of its budget a client, a team or an organisation has used. */
 export interface BudgetUse extends Burn {
   readonly level: 'client' | 'team' | 'organisation'
+  /** Empty where clients have no names. */
   readonly name: string
   readonly window: string
   readonly limit: number
@@ -103,6 +104,8 @@ export interface GaugeOf {
    * max.
    */
   readonly combine?: keyof typeof COMBINE
+  /** Its labels are those that it appears with. */
+  readonly isBounded?: boolean
   show(observed: Observed): Iterable<Shown> | AsyncIterable<Shown>
 }
 
@@ -122,11 +125,13 @@ function gaugesOf<Row>(
   rowsOf: (observed: Observed) => Iterable<Row> | Promise<Iterable<Row>>,
   labelsOf: (row: Row) => Labels,
   combined: keyof typeof COMBINE,
+  isBounded = false,
 ) {
   return (name: string, help: string, numberOf: NumberOf<Row>, combine = combined): GaugeOf => ({
     name,
     help,
     combine,
+    isBounded,
     async *show(observed) {
       for (const row of await rowsOf(observed)) {
         const number = numberOf(row)
@@ -285,8 +290,9 @@ function budgetGauges(level: BudgetUse['level']): GaugeOf[] {
   const whose = level === 'organisation' ? 'an organisation' : `a ${level}`
   const gauge = gaugesOf(
     async (observed) => [...(await observed.budgets())].filter((budget) => budget.level === level),
-    ({ name, window }) => ({ [level]: name, window }),
+    ({ name, window }): Labels => (name === '' ? { window } : { [level]: name, window }),
     'max',
+    true,
   )
   return [
     gauge(

@@ -1,4 +1,5 @@
 import type { Metric, Registry } from '@prometheus-io/client'
+import { budgetsByFullness } from './bounded-budgets.ts'
 import type { BoundedLabels } from './bounded-labels.ts'
 import { COMBINE, fullerOf, GAUGES, type GaugeOf, type Observed, type ObservedUsage } from './gauges.ts'
 import { type Labels, textOf } from './series.ts'
@@ -65,7 +66,7 @@ export class ObservedGauge {
 function askedOnce(observed: Observed, bounded: BoundedLabels): Observed {
   return Object.assign(Object.create(observed) as Observed, {
     usage: once(() => usagesOf(observed, bounded)),
-    budgets: once(() => observed.budgets()),
+    budgets: once(async () => budgetsByFullness(await observed.budgets(), bounded.maxClients)),
   })
 }
 
@@ -75,14 +76,14 @@ function once<T>(ask: () => Promise<T>): () => Promise<T> {
 }
 
 async function valuesOf(
-  { combine = 'max', show }: GaugeOf,
+  { combine = 'max', isBounded = false, show }: GaugeOf,
   observed: Observed,
   bounded: BoundedLabels,
 ): Promise<Iterable<GaugeValue>> {
   const values = new Map<string, GaugeValue>()
   const turn = new Turn()
   for await (const [labels, value] of show(observed)) {
-    const shown = bounded.of(labels)
+    const shown = isBounded ? labels : bounded.of(labels)
     const key = Object.values(shown).join('\n')
     const known = values.get(key)
     values.set(key, { labels: shown, value: known === undefined ? value : COMBINE[combine](known.value, value) })

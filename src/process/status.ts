@@ -71,10 +71,7 @@ export function gatewayStatus(parts: Parts): Status {
     // While the store is away, everything else is still shown.
     usage: async () => (await unlessAway(() => usageOf(live.current, ledger))) ?? [],
     dues: async () => duesByClass(await usage.recent()),
-    async budgets() {
-      const { maxClients } = live.current.config.metrics
-      return (await unlessAway(() => budgetRows(live.current, ledger, clock, maxClients))) ?? []
-    },
+    budgets: async () => (await unlessAway(() => budgetRows(live.current, ledger, clock))) ?? [],
     credentials: () => credentialsOf(live.current, clock.wall()),
     clientKeys: () => clientKeysOf(live.current, clock.wall()),
     get certificateInMs() {
@@ -106,11 +103,11 @@ export function gatewayStatus(parts: Parts): Status {
   }
 }
 
-/** The budgets of teams and organisations, and of the first `most` clients. Rejects while the store can't be asked. */
-async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock, most = Infinity): Promise<BudgetRow[]> {
+/** The budgets of teams, organisations and clients. Rejects while the store can't be asked. */
+async function budgetRows(snapshot: Snapshot, ledger: Ledger, clock: Clock): Promise<BudgetRow[]> {
   const asked = new Asked<BudgetRow[]>()
   const turn = new Turn()
-  for (const { kind: level, name, chargeSet } of snapshot.callers.levels(most)) {
+  for (const { kind: level, name, chargeSet } of snapshot.callers.levels()) {
     const rowOf = (usage: LimitUsage): BudgetRow => {
       const { limit, used, resetMs, isLocal } = usage
       return {

@@ -177,7 +177,7 @@ export const ConfigSchema = object({
   metrics: object(
     {
       maxClients: whole(
-        'Most clients that metrics name, in the order of their first calls; the others together are `other`. 0 leaves the label `client` out.',
+        'Most clients that metrics name, in the order of their first calls, or, where it is about budgets, by how full those are; the others together are `other`. 0 leaves the label `client` out.',
         { minimum: 0, maximum: 100_000, default: 100 },
       ),
       maxAccounts: whole('Most accounts that metrics name, of all upstreams; the others together are `other`.', {

@@ -12,6 +12,57 @@ function count(metrics: Metrics, account: string, client: string): void {
     .increment('id')
 }
 
+/** A process of which nothing is known but these budgets. */
+function observeBudgets(metrics: Metrics, budgets: readonly (readonly [string, number, number, string?])[]): void {
+  metrics.observe({
+    queues: () => [],
+    usage: () => Promise.resolve([]),
+    credentials: () => [],
+    dues: () => Promise.resolve([]),
+    budgets: async () =>
+      budgets.map(([name, used, limit, window = '1h']) => {
+        return { level: 'client', name, used, limit, window, exhaustionInMs: null, burnRatio: null }
+      }),
+    connections: () => [],
+    clientConnections: () => Promise.resolve(0),
+    breakers: () => [],
+    clientKeys: () => [],
+    certificateInMs: undefined,
+    isStoreDegraded: false,
+  })
+}
+
+describe('the names of clients in metrics of budgets', () => {
+  const shown = async (metrics: Metrics) => {
+    const samples = await samplesOf(metrics)
+    const of = (name: string) => valuesOf(samples, `sluice_client_budget_${name}`, 'client', 'window')
+    return { used: of('used'), limit: of('limit') }
+  }
+
+  it('are those with the fullest budgets, whoever called first', async () => {
+    const metrics = new Metrics({ maxClients: 1, maxAccounts: 1 })
+    count(metrics, 'a', 'aa')
+    const idle = Array.from({ length: 500 }, (_, i) => [`idle-${i}`, 0, 1_000] as const)
+    observeBudgets(metrics, [['aa', 0, 10], ...idle, ['bot', 10, 10], ['bot', 10, 900, 'day'], ['half', 5, 10]])
+    // What others have used and may use is of one budget: else half of ten would be five of a thousand.
+    expect(await shown(metrics)).toEqual({
+      used: { 'bot 1h': 10, 'bot day': 10, 'other 1h': 5 },
+      limit: { 'bot 1h': 10, 'bot day': 900, 'other 1h': 10 },
+    })
+  })
+
+  it('are left out with all names, and the fullest budget is shown', async () => {
+    const metrics = new Metrics({ maxClients: 0, maxAccounts: 1 })
+    observeBudgets(metrics, [
+      ['aa', 0, 10],
+      ['bot', 9, 10],
+    ])
+    const samples = (await samplesOf(metrics)).filter(({ name }) => name === 'sluice_client_budget_used')
+    expect(samples).toMatchObject([{ labels: { window: '1h' }, value: 9 }])
+    expect(samples[0]!.labels).not.toHaveProperty('client')
+  })
+})
+
 describe('the names of clients and accounts in metrics', () => {
   it('are those of the first ones; all later ones share one name, and the sum stays true', async () => {
     const metrics = new Metrics({ maxClients: 2, maxAccounts: 3 })

@@ -1,0 +1,49 @@
+import { OTHER } from './bounded-labels.ts'
+import { type BudgetUse, fullerOf } from './gauges.ts'
+import { Turn } from './turn.ts'
+
+/**
+ * Budgets under the names that they appear with: of clients the `most` whose budgets are fullest have their own, whoever called first.
+ * The others are `other`, of which each window shows its fullest budget; with no names at all, they have none.
+ */
+export async function budgetsByFullness(budgets: Iterable<BudgetUse>, most: number): Promise<BudgetUse[]> {
+  const turn = new Turn()
+  const fullness = new Map<string, number>()
+  const shown: BudgetUse[] = []
+  const ofClients: BudgetUse[] = []
+  for (const budget of budgets) {
+    if (budget.level === 'client') {
+      ofClients.push(budget)
+      fullness.set(budget.name, Math.max(fullness.get(budget.name) ?? 0, fullnessOf(budget)))
+    } else shown.push(budget)
+    await turn.endIfOver()
+  }
+  const named = await fullest(fullness, most, turn)
+  const others = new Map<string, BudgetUse>()
+  for (const budget of ofClients) {
+    if (named.has(budget.name)) shown.push(budget)
+    else {
+      const known = others.get(budget.window)
+      const other = { ...budget, name: most === 0 ? '' : OTHER }
+      others.set(budget.window, known === undefined ? other : fullerOf(known, other))
+    }
+    await turn.endIfOver()
+  }
+  return [...shown, ...others.values()]
+}
+
+/** Of some names the `most` with the greatest numbers. All are never sorted at once: there may be very many. */
+async function fullest(numbers: ReadonlyMap<string, number>, most: number, turn: Turn): Promise<Set<string>> {
+  let kept: [string, number][] = []
+  const cut = (): [string, number][] => kept.sort(([, a], [, b]) => b - a).slice(0, most)
+  for (const entry of numbers) {
+    kept.push(entry)
+    if (kept.length >= 2 * most) kept = cut()
+    await turn.endIfOver()
+  }
+  return new Set(cut().map(([name]) => name))
+}
+
+function fullnessOf({ used, limit, isLocal }: BudgetUse): number {
+  return isLocal === true ? 0 : used / limit
+}
