@@ -11,7 +11,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   '.': 'cli process server/admin config observe schema',
   cli: 'process forward-proxy server/admin config requests gateway usage credentials sandbox config/presets audit clients secrets ledger/embedded records observe redis routing ledger schema http files net time',
   process:
-    'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/regions ledger/redis ledger/workers records ledger/embedded observe queue redis ledger schema resilience http time packages',
+    'webhooks server/admin forward-proxy server config traces requests gateway usage credentials audit clients secrets cache ledger/regions ledger/redis ledger/workers records ledger/embedded observe queue redis ledger schema resilience http net time packages',
 
   // Who is told when something is wrong.
   webhooks: 'server/admin clients observe schema upstream resilience http net time',

@@ -1,4 +1,4 @@
-import { X509Certificate } from 'node:crypto'
+import { endOfCertificate } from '../net/certificate-end.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import { BurnMeter, UNKNOWN_BURN } from '../gateway/burn.ts'
 import type { Snapshot } from '../gateway/snapshot.ts'
@@ -75,7 +75,7 @@ export function gatewayStatus(parts: Parts): Status {
     credentials: () => credentialsOf(live.current, clock.wall()),
     clientKeys: () => clientKeysOf(live.current, clock.wall()),
     get certificateInMs() {
-      const endsAt = endOf(live.current.config.server.tls?.cert)
+      const endsAt = endOfCertificate(live.current.config.server.tls?.cert)
       return endsAt === undefined ? undefined : endsAt - clock.wall()
     },
     get isStoreDegraded() {
@@ -172,7 +172,7 @@ export function breakerRows({ upstreams }: Snapshot): BreakerRow[] {
 
 function* credentialsOf({ upstreams }: Snapshot, now: EpochMs): Iterable<CredentialState> {
   for (const { name: upstream, accounts, config } of upstreams.values()) {
-    const endsAt = endOf(config.tls?.cert)
+    const endsAt = endOfCertificate(config.tls?.cert)
     if (endsAt !== undefined) {
       const inMs = endsAt - now
       yield { upstream, account: '*', quarantined: undefined, expiries: [{ credential: `${upstream} tls.cert`, inMs }] }
@@ -200,16 +200,6 @@ function* clientKeysOf({ callers }: Snapshot, now: EpochMs): Iterable<{ client: 
   for (const { client, label, hash, expires } of callers.keys()) {
     // The beginning of the hash, as logs and lists show it, tells keys apart that have no label.
     if (expires !== undefined) yield { client, key: label ?? hash.slice(0, 'sha256:'.length + 8), inMs: expires - now }
-  }
-}
-
-/** A text that is no certificate fails when it is used. Here it is just not shown. */
-function endOf(pem: string | undefined): number | undefined {
-  if (pem === undefined) return undefined
-  try {
-    return new X509Certificate(pem).validToDate.getTime()
-  } catch {
-    return undefined
   }
 }
 

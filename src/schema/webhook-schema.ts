@@ -31,7 +31,7 @@ export const WebhookSchema = object({
     minItems: 1,
     default: WEBHOOK_EVENTS.slice(0, WEBHOOK_EVENTS.indexOf('used_up')),
     description:
-      'What is told: breaker open; credential refused or expired; store away, degraded, or lost data; queue_full; reload rejected; exhaustion of a limit within two hours; usage of a limit or budget at the thresholds; used_up: calls have to queue up; reduced: the vendor lets less through; refusals of the gateway of other kinds; upstream failing or slow.',
+      'What is told: breaker open; credential refused or expired, or the certificate of the port or a key of a client about to; store away, degraded, or lost data; queue_full; reload rejected; exhaustion of a limit within two hours; usage of a limit or budget at the thresholds; used_up: calls have to queue up; reduced: the vendor lets less through; refusals of the gateway of other kinds; upstream failing or slow.',
   }),
   thresholds: Type.Array(percent('Part of what can be used of it.'), {
     minItems: 1,

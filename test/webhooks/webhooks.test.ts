@@ -101,7 +101,7 @@ describe('webhooks', () => {
         credentials: none,
       },
       controls: { breakers: none, lastReload: () => undefined },
-      management: { config: () => config, clock, logger: pino({ level: 'silent' }) },
+      management: { config: () => config, clients: { all: [] }, clock, logger: pino({ level: 'silent' }) },
     } as unknown as Pick<WebhooksOptions, 'status' | 'controls' | 'management'>
     const claims = new Claims(clock)
     const webhooks = new Webhooks({ ...parts, claims, counts: new WebhookCounts(new Metrics().registry) })

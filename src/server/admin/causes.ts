@@ -4,6 +4,7 @@ import type { RequestRow } from '../../requests/story.ts'
 import { countOf, roughly } from '../../schema/units.ts'
 import { refusalCauses, upstreamCauses } from './call-causes.ts'
 import type { Cause } from './cause.ts'
+import { expiryCauses, SOON_MS } from './expiry-causes.ts'
 import type { AdminParts } from './management.ts'
 import type { BreakerRow, BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow, Reloaded } from './status.ts'
 
@@ -12,7 +13,6 @@ const NEARLY_USED = 0.9
 /** What is used up sooner is a limit of a short window, and comes back as soon. The alert SluiceQuotaExhaustionAhead has the same. */
 const LEAST_AHEAD_MS = 60_000
 const MOST_AHEAD_MS = 2 * 3_600_000
-const SOON_MS = 7 * 86_400_000
 
 /** What the state of the gateway is now, and what of it is wrong. */
 export interface Findings {
@@ -50,6 +50,7 @@ export async function findings(
     ...reloadCauses(controls.lastReload()),
     ...breakerCauses(breakers),
     ...credentialCauses(credentials),
+    ...expiryCauses(management),
     ...limitCauses(limits ?? [], queue),
     ...refusalCauses(ended, breakers),
     ...upstreamCauses(ended),

@@ -1,6 +1,8 @@
-import { describe, expect, it } from 'vitest'
+import { X509Certificate } from 'node:crypto'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { findings, unknownUsage, usageCauses } from '../../../src/server/admin/causes.ts'
 import type { BudgetRow, CredentialRow, Degradation, QueueRow, QuotaRow } from '../../../src/server/admin/status.ts'
+import { makeCertificates } from '../../support/certificates.ts'
 import { SimulatedClock } from '../../support/simulated-clock.ts'
 
 const ACCOUNT = { upstream: 'harness', account: 'prod', class: 'write' }
@@ -26,9 +28,14 @@ interface State {
   readonly limits?: readonly QuotaRow[]
   readonly queue?: readonly QueueRow[]
   readonly credentials?: readonly CredentialRow[]
+  readonly config?: object
+  readonly managed?: readonly object[]
+  readonly clock?: SimulatedClock
 }
 
-async function causesOf({ degraded = [], limits = [], queue = [], credentials = [] }: State) {
+async function causesOf(state: State) {
+  const { degraded = [], limits = [], queue = [], credentials = [] } = state
+  const { config = { server: {} }, managed = [], clock = new SimulatedClock() } = state
   const parts = {
     status: {
       notReady: async () => undefined,
@@ -38,7 +45,7 @@ async function causesOf({ degraded = [], limits = [], queue = [], credentials = 
       credentials: async () => credentials,
     },
     controls: { breakers: async () => [], lastReload: () => undefined },
-    management: { clock: new SimulatedClock() },
+    management: { clock, config: () => config, clients: { all: managed } },
   } as unknown as Parameters<typeof findings>[0]
   const { causes } = await findings(parts, async () => ({ found: [], away: [] }))
   return causes
@@ -72,6 +79,47 @@ describe('credentials that a pool leaves out', () => {
       ],
     })
     expect(causes.map(({ about }) => about)).toEqual(['harness/prod left out'])
+  })
+})
+
+describe('what of the gateway itself expires', () => {
+  const DAY_MS = 86_400_000
+  const told = async (state: State) =>
+    (await causesOf(state)).map(({ event, severity, alert, what }) => [event, severity, alert, what])
+
+  it('is told of its certificate, as the alerts do', async () => {
+    const certificates = makeCertificates(['gateway'])
+    onTestFinished(() => certificates.remove())
+    const cert = certificates.read('gateway.pem')
+    const ends = new X509Certificate(cert).validToDate.getTime()
+    const at = (inMs: number) => {
+      const clock = new SimulatedClock()
+      return { config: { server: { tls: { cert } } }, clock: Object.assign(clock, { wall: () => ends - inMs }) }
+    }
+    expect(await told(at(8 * DAY_MS))).toEqual([])
+    const sentence = 'The certificate of server.tls'
+    expect([await told(at(2 * DAY_MS)), await told(at(3_600_000)), await told(at(-DAY_MS))].flat()).toEqual([
+      ['credential', 'warning', 'SluiceCertificateExpires', `${sentence} expires in 2 days.`],
+      ['credential', 'failing', 'SluiceCertificateExpired', `${sentence} expires in 60 min.`],
+      ['credential', 'failing', 'SluiceCertificateExpired', `${sentence} has expired: no client connects.`],
+    ])
+  })
+
+  it('is told of keys of clients before, and not of those that have ended', async () => {
+    const clock = new SimulatedClock()
+    const key = (inDays: number) => ({ hash: 'sha256:00', expires: clock.wall() + inDays * DAY_MS })
+    const config = {
+      server: {},
+      clients: { bot: { keys: ['sha256:11', key(2), key(3), key(-1), key(8)] }, old: { keys: [key(-1)] } },
+    }
+    const managed = [
+      { name: 'ci', keys: [key(5)] },
+      { name: 'gone', keys: [key(5)], archivedAt: 1 },
+    ]
+    expect(await told({ clock, config, managed })).toEqual([
+      ['credential', 'warning', 'SluiceClientKeyExpires', '2 keys of the client bot expire in 2 days.'],
+      ['credential', 'warning', 'SluiceClientKeyExpires', '1 key of the client ci expires in 5 days.'],
+    ])
   })
 })
 
