@@ -3,6 +3,7 @@ import type { EpochMs } from '../time/clock.ts'
 import type { ClientUse } from '../usage/recent-use.ts'
 import type { Wanted } from './history.ts'
 import { isTrouble, type Lately, type LatelyRow } from './lately.ts'
+import { EVERY_CALL } from '../schema/limits.ts'
 import { type RequestRecord, type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
 
 /** What is asked of all instances. It goes to other processes as JSON. */
@@ -16,10 +17,12 @@ export type RequestQuestion =
   | { readonly kind: 'list'; readonly filter: RequestFilter; readonly most: number }
 
 export interface RequestFilter {
+  /** Here and below `unknown` is also what a call has none of, as metrics say it. */
   readonly client?: string
   readonly upstream?: string
   /** The name of an account, or with its upstream: `harness/prod`. */
   readonly account?: string
+  /** Its own, or one that its route charges, too. */
   readonly class?: string
   /** Such as `429`, `4xx` or `none`. */
   readonly status?: string
@@ -84,6 +87,9 @@ export function mergeAnswers(answers: readonly RequestAnswers[], question: Reque
   return { found: found.slice(0, most), away }
 }
 
+/** What metrics call the account, class and so on of a call that was refused before it had one. */
+const NONE = 'unknown'
+
 type Matcher = (record: RequestRecord) => boolean
 
 function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
@@ -93,16 +99,22 @@ function matcherOf({ status, search, ...filter }: RequestFilter): Matcher {
     const { line, at } = record
     if (filter.since !== undefined && at < filter.since) return false
     if (filter.until !== undefined && at >= filter.until) return false
-    if (filter.client !== undefined && line.client !== filter.client) return false
-    if (filter.upstream !== undefined && line.upstream !== filter.upstream) return false
-    if (filter.class !== undefined && line.class !== filter.class) return false
+    const { client = NONE, upstream = NONE, account = NONE } = line
+    if (filter.client !== undefined && client !== filter.client) return false
+    if (filter.upstream !== undefined && upstream !== filter.upstream) return false
+    if (filter.class !== undefined && !isOfClass(record, filter.class)) return false
     if (filter.outcome !== undefined && line.outcome !== filter.outcome) return false
     if (filter.isTrouble === true && (record.isRunning || !isTrouble(line))) return false
-    const { account } = filter
-    if (account !== undefined && line.account !== account && `${line.upstream}/${line.account}` !== account)
+    if (filter.account !== undefined && filter.account !== account && filter.account !== `${upstream}/${account}`)
       return false
     if (hundred !== undefined ? line.status[0] !== hundred : status !== undefined && line.status !== status)
       return false
     return text === undefined || JSON.stringify(rowOf(record, '')).toLowerCase().includes(text)
   }
+}
+
+/** Units are charged to classes that are not the call's own, too: whoever asks who spent them means these calls. */
+function isOfClass({ line, route }: RequestRecord, name: string): boolean {
+  if (line.class === undefined) return name === NONE
+  return line.class === name || name === EVERY_CALL || route?.charges.includes(name) === true
 }

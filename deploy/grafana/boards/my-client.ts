@@ -1,4 +1,17 @@
-import { bars, type Board, CALLS, CLASSES, GATEWAYS, graph, heading, NOT_REFUSED, query, stat, table } from './parts.ts'
+import {
+  bars,
+  type Board,
+  CALLS,
+  CLASSES,
+  GATEWAYS,
+  graph,
+  heading,
+  NOT_REFUSED,
+  ofMyClient,
+  query,
+  stat,
+  table,
+} from './parts.ts'
 import {
   answersByStatus,
   CLASS_NAME,
@@ -101,7 +114,7 @@ export const myClient: Board = {
       { stacked: true, leadsBy: MINE },
     ),
     quotaUsedOfLimit,
-    callsByOutcome,
+    ofMyClient(callsByOutcome),
     graph(
       'Saved by the cache',
       'Units a second that my calls were not charged because the cache answered them.',
@@ -139,7 +152,7 @@ export const myClient: Board = {
     ),
     etaError,
     heading('What I was refused, and why'),
-    refusalsByKind,
+    ofMyClient(refusalsByKind),
     table(
       'My refusals',
       'By kind, in the whole period shown. A row leads to these calls, and each of those to its story, which says what to do.',
@@ -150,7 +163,7 @@ export const myClient: Board = {
         leadsBy: ['client', 'outcome', 'upstream', 'account', 'class'],
       },
     ),
-    answersByStatus,
+    ofMyClient(answersByStatus),
     upstream,
     bars(
       'My keys expire in',

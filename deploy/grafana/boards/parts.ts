@@ -60,6 +60,12 @@ function requestsOf(labels: readonly string[], from: '__field.labels' | '__data.
   return [{ title: 'Requests of it', url, targetBlank: true }]
 }
 
+/** The same panel on a board of one client: its links lead to the requests of that client. */
+export function ofMyClient(panel: Panel): Panel {
+  const links = JSON.stringify(panel.json).replaceAll('/requests?', '/requests?client=${client:percentencode}&')
+  return { ...panel, json: JSON.parse(links) as Json }
+}
+
 function targets(queries: readonly Query[], isInstant: boolean, more: Json = {}): Json[] {
   return queries.map(({ expr, legend, exemplar }, i) => ({
     refId: String.fromCodePoint(65 + i),

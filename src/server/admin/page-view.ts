@@ -1,9 +1,8 @@
-import type { AwayInstance } from '../../requests/question.ts'
-import { accountOf, type RequestRow } from '../../requests/story.ts'
 import type { Findings } from './causes.ts'
 import type { UsageNow, ClientPart, UsedLimit } from './usage-view.ts'
-import { measured, roughly } from '../../schema/units.ts'
+import { roughly } from '../../schema/units.ts'
 import { type Html, html, type Part } from './html.ts'
+import { callTable } from './page-list.ts'
 import { awayNotes, cell, numberCell, page, row, table } from './page-parts.ts'
 import {
   type BreakerRow,
@@ -81,7 +80,7 @@ export function liveParts({ causes, limits, usage, queue, breakers, credentials,
         table('Credentials', CREDENTIAL_COLUMNS, rows.map(credentialRow), 'There are none.'),
       ),
     )}
-    ${section('failed', 'Calls that failed lately', table('Calls that failed lately', CALL_COLUMNS, failed.map(callRow), 'None in the last five minutes.'))}
+    ${section('failed', 'Calls that failed lately', callTable('Calls that failed lately', failed, 'None in the last five minutes.'))}
   `
 }
 
@@ -113,7 +112,6 @@ const LIMIT_COLUMNS = ['Account', 'Class', 'Window', 'Used', '', 'More in', 'End
 const QUEUE_COLUMNS = ['Account', 'Class', 'Client', 'Calls', 'First in', 'Last in']
 const BREAKER_COLUMNS = ['Upstream', 'State', 'Next probe in']
 const CREDENTIAL_COLUMNS = ['Account', 'Credential', 'Expires in', 'Left out']
-const CALL_COLUMNS = ['Time', 'Client', 'Account', 'Call', 'Status', 'Ended as', 'Took']
 
 function queueRow({ upstream, account, class: kind, client, ...queued }: QueueRow): Html {
   const numbers = [queued.waiting, roughly(queued.nextInMs), roughly(queued.lastInMs)].map(numberCell)
@@ -164,40 +162,6 @@ function limitRow(limit: QuotaRow): Html {
       ...numbers.map(numberCell),
     ],
     { head: `${limit.upstream}/${limit.account}`, isFailing: fullness >= 1 },
-  )
-}
-
-function callRow(call: RequestRow): Html {
-  const time = html`<time datetime="${call.time}">${call.time.slice(11, 19)}</time>`
-  return row([
-    cell(html`<a href="/requests/${encodeURIComponent(call.correlationId)}">${time}</a>`),
-    cell(call.client ?? ''),
-    cell(accountOf(call) ?? ''),
-    html`<td class="path">${call.method ?? ''} ${call.path}</td>`,
-    numberCell(call.status),
-    cell(call.outcome),
-    numberCell(measured(call.durationMs)),
-  ])
-}
-
-/** The calls that a list was asked for. */
-export function listPage(
-  query: Readonly<Record<string, unknown>>,
-  rows: readonly RequestRow[],
-  away: readonly AwayInstance[],
-  owner: string | undefined,
-): string {
-  const asked = Object.entries(query).map(([name, value]) => `${name} ${String(value)}`)
-  return page(
-    'Calls',
-    undefined,
-    html`<main>
-      <p><a href="/">All that happens now</a></p>
-      <h2>Calls: ${asked.join(', ')}</h2>
-      ${table('Calls', CALL_COLUMNS, rows.map(callRow), 'None is kept. Each gateway process keeps its latest calls only.')}
-      ${awayNotes(away)}
-    </main>`,
-    owner,
   )
 }
 

@@ -2,12 +2,14 @@ import { readFileSync } from 'node:fs'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { isRequestId } from '../../http/request-id.ts'
 import type { Config } from '../../schema/schema.ts'
+import { OTHER } from '../../observe/bounded-labels.ts'
 import type { RequestRow, RequestStory } from '../../requests/story.ts'
 import type { AdminParts } from './management.ts'
 import { adminTokens, ownerOfToken, programOfThisMachine, type Token } from './log-in.ts'
 import { storyPage } from './page-story.ts'
 import { findings } from './causes.ts'
-import { listPage, livePage, liveParts, signInPage } from './page-view.ts'
+import { listPage, type ListedCalls } from './page-list.ts'
+import { livePage, liveParts, signInPage } from './page-view.ts'
 import { AdminProblem } from './problem.ts'
 import { readRequestList } from './requests.ts'
 import { usageNow } from './usage-view.ts'
@@ -72,11 +74,8 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     // A link of a dashboard has every parameter, with an empty value where the series has no such label.
     const query = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== '' && value !== '*'))
     if (Object.keys(query).length === 0) return reply.redirect('/', 303)
-    const { filter, most, offset } = readRequestList(query, clock)
-    const { found, away } = await requests.ask({ kind: 'list', filter, most })
-    return reply
-      .type(HTML)
-      .send(listPage(query, (found as readonly RequestRow[]).slice(offset), away, ownerOf(request)))
+    const answer = await listedCalls(query, parts)
+    return reply.type(HTML).send(listPage(answer, ownerOf(request)))
   })
   app.get<{ Params: { id: string } }>('/requests/:id', { onRequest: guard }, async (request, reply) => {
     const { id } = request.params
@@ -94,6 +93,17 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
     return reply
   })
   signInRoutes(app, { tokens, sessions, parts })
+}
+
+/** The calls that a query asks for. `other` of a dashboard is nobody's name where there is no call of that name. */
+async function listedCalls(query: Readonly<Record<string, unknown>>, parts: AdminParts): Promise<ListedCalls> {
+  const { filter, most, offset } = readRequestList(query, parts.management.clock)
+  const { found, away } = await parts.requests.ask({ kind: 'list', filter, most: most + 1 })
+  const named = Object.entries(query).filter(([name, value]) => value !== OTHER || !/^(?:client|account)$/.test(name))
+  if (found.length === 0 && named.length < Object.keys(query).length)
+    return { ...(await listedCalls(Object.fromEntries(named), parts)), isOfOthers: true }
+  const rows = found as readonly RequestRow[]
+  return { query, rows: rows.slice(offset, most), hasMore: rows.length > most, isOfOthers: false, away }
 }
 
 function signInRoutes(

@@ -221,6 +221,35 @@ describe('the live page', () => {
     expect(wordsOf(await getPage(gateway, '/requests/of-the-wrong-key'))).toMatch(/unauthenticated: unknown client key/)
   })
 
+  it('lists calls by what metrics call them', async () => {
+    const gateway = await startGateway(
+      harnessConfig((await startUpstream()).url, {}, { clients: { bot: { keys: [hashKey('bot')] } } }),
+    )
+    await call(gateway.url, READ, { headers: { 'x-sluice-key': 'wrong', 'x-correlation-id': 'wrong' } })
+    await call(gateway.url, '/harness/ng/api/projects', {
+      method: 'POST',
+      headers: { 'x-sluice-key': 'bot', 'x-correlation-id': 'right' },
+    })
+    const listed = async (query: string) => {
+      const page = await getPage(gateway, `/requests?${query}`)
+      return [...page.matchAll(/href="\/requests\/([^"?]+)"/g)].map(([, id]) => id)
+    }
+    await expect.poll(() => listed('outcome=unauthenticated&account=unknown&client=unknown')).toEqual(['wrong'])
+    expect(await listed('account=harness%2Funknown')).toEqual(['wrong'])
+    expect(await listed('client=bot&class=all')).toEqual(['right'])
+    expect(await listed('client=other&account=prod')).toEqual(['right'])
+    expect(wordsOf(await getPage(gateway, '/requests?client=other&account=prod'))).toContain(
+      'In metrics “other” are all',
+    )
+    expect(await listed('client=nobody')).toEqual([])
+    expect(await listed('upstream=harness&limit=2')).toEqual(['right', 'wrong'])
+    const first = await getPage(gateway, '/requests?upstream=harness&limit=1')
+    expect(wordsOf(first)).toContain('These are the latest 1 call. Older ones')
+    const [, older = ''] = /href="(\/requests\?[^"]+)"/.exec(first)!
+    expect(await listed(older.replace('/requests?', '').replaceAll('&amp;', '&'))).toEqual(['wrong'])
+    expect(wordsOf(await getPage(gateway, '/requests?upstream=harness&limit=2'))).not.toContain('Older ones')
+  })
+
   it('shows of a call why the cache did not keep its answer', async () => {
     const upstream = await startUpstream((_, response) => void response.writeHead(200, { etag: '"1"' }).end('{}'))
     const accounts = { main: { credential: { header: 'authorization', value: 'Bearer x' } } }
