@@ -9,8 +9,10 @@ import type { AccessLine } from '../observe/log.ts'
 import { isTrouble, Lately } from './lately.ts'
 import type { Circumstances, RequestRecord } from './story.ts'
 
-/** Larger than nearly all texts of calls. */
+/** Much larger than nearly all texts of calls. */
 const CHUNK_BYTES = 65_536
+/** Larger ones have a chunk of their own, so that at most so much at the end of a chunk is room that nobody uses. */
+const MOST_SHARED_BYTES = CHUNK_BYTES / 8
 /** The most bytes of UTF-8 that a UTF-16 unit takes. */
 const MOST_BYTES_A_UNIT = 3
 
@@ -66,9 +68,8 @@ export class RequestHistory {
     if (keep === 0) return
     // Each is written for itself: both as one string would be copied once more.
     const rest = `\n${JSON.stringify(circumstances)}`
-    const mostBytes = (text.length + rest.length) * MOST_BYTES_A_UNIT
-    if (mostBytes > maxBytes && Buffer.byteLength(text) + Buffer.byteLength(rest) > maxBytes) return
-    const chunk = this.#chunkFor(mostBytes)
+    const chunk = this.#chunkFor(text, rest)
+    if (chunk === undefined) return
     let length = chunk.bytes.write(text, chunk.used)
     length += chunk.bytes.write(rest, chunk.used + length)
     this.bytes += length
@@ -104,16 +105,19 @@ export class RequestHistory {
     }
   }
 
-  #chunkFor(bytes: number): Chunk {
+  /** Where these texts go; undefined if they are larger than all together may be. */
+  #chunkFor(text: string, rest: string): Chunk | undefined {
     const last = this.#chunk
+    // Their bytes are counted only where they might not fit.
+    const mostBytes = (text.length + rest.length) * MOST_BYTES_A_UNIT
+    if (last !== undefined && last.used + mostBytes <= last.bytes.length && mostBytes <= this.#bounds.maxBytes)
+      return last
+    const bytes = Buffer.byteLength(text) + Buffer.byteLength(rest)
+    if (bytes > this.#bounds.maxBytes) return undefined
+    if (bytes > MOST_SHARED_BYTES) return newChunk(bytes)
     if (last !== undefined && last.used + bytes <= last.bytes.length) return last
-    if (bytes <= CHUNK_BYTES && this.#spare !== undefined) {
-      this.#chunk = this.#spare
-      this.#spare = undefined
-      return this.#chunk
-    }
-    // No pool of Node's: one text would keep the whole of it alive.
-    this.#chunk = { bytes: Buffer.allocUnsafeSlow(Math.max(bytes, CHUNK_BYTES)), used: 0, texts: 0 }
+    this.#chunk = this.#spare ?? newChunk(CHUNK_BYTES)
+    this.#spare = undefined
     return this.#chunk
   }
 
@@ -122,10 +126,15 @@ export class RequestHistory {
     const chunk = this.#chunks[place]!
     this.#chunks[place] = undefined
     this.bytes -= this.#lengths[place]!
-    if (--chunk.texts > 0 || chunk === this.#chunk || chunk.bytes.length > CHUNK_BYTES) return
+    if (--chunk.texts > 0 || chunk === this.#chunk || chunk.bytes.length !== CHUNK_BYTES) return
     chunk.used = 0
     this.#spare = chunk
   }
+}
+
+/** No pool of Node's: one text would keep the whole of it alive. */
+function newChunk(bytes: number): Chunk {
+  return { bytes: Buffer.allocUnsafeSlow(bytes), used: 0, texts: 0 }
 }
 
 function parsed(text: string): RequestRecord {

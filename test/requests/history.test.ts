@@ -59,6 +59,19 @@ describe('the latest calls', () => {
     }
   })
 
+  it.each([500, 2_700, 22_000, 40_000, 70_000])(
+    'take hardly more memory than their bound, when each takes %i bytes',
+    (bytes) => {
+      const maxBytes = 16 * 1_048_576
+      const history = new RequestHistory({ keep: 1e6, maxBytes })
+      const before = process.memoryUsage().arrayBuffers
+      // None is dropped, so that there is no garbage.
+      for (let id = 100_000; history.bytes + bytes <= maxBytes; id++) add(history, id, bytes)
+      expect(process.memoryUsage().arrayBuffers - before).toBeLessThan((maxBytes * 9) / 8)
+      expect(history.bytes).toBeGreaterThan(maxBytes - bytes)
+    },
+  )
+
   it('are found by their whole id, of which several may have the same', () => {
     const history = new RequestHistory({ keep: 100, maxBytes: 1e6 })
     for (const id of ['a', 'a"b', 'é', 'aa', 'a']) keep(history, { correlationId: id })
