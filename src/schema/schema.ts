@@ -132,7 +132,7 @@ export const ConfigSchema = object({
       ),
       metricsToken: Type.Optional(
         secret(
-          'Bearer token that reads /metrics and nothing else. Without it, /metrics is open to whoever can connect.',
+          'Bearer token that reads /metrics and nothing else. Without it, /metrics is open to whoever can connect, but to no web page.',
         ),
       ),
     },

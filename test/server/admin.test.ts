@@ -40,6 +40,21 @@ describe('the admin API', () => {
     expect(answer.json()).toMatchObject({ detail: expect.stringMatching(detail) })
   })
 
+  it.each([
+    ['without a token', {}, 403],
+    ['with one for /v1', { token: 'secret' }, 200],
+  ])('gives metrics to no web page %s', async (_, admin, underAnyName) => {
+    const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, ...admin } }))
+    const statusOf = async (headers: Record<string, string>) =>
+      (await call(gateway.adminUrl, '/metrics', { headers })).status
+    expect(await statusOf({})).toBe(200)
+    expect(await statusOf({ 'sec-fetch-site': 'none', 'sec-fetch-mode': 'navigate' })).toBe(200)
+    expect(await statusOf({ origin: 'http://evil.example' })).toBe(403)
+    expect(await statusOf({ 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors' })).toBe(403)
+    // A page whose own name resolves to this machine sends nothing else; a scraper elsewhere knows the port by such a name.
+    expect(await statusOf({ host: 'evil.example' })).toBe(underAnyName)
+  })
+
   it('leaves health, readiness and metrics open', async () => {
     const gateway = await startGateway(harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: 'secret' } }))
     for (const path of ['/healthz', '/readyz', '/metrics']) {

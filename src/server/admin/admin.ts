@@ -17,7 +17,7 @@ import { auditRoutes } from './audit.ts'
 import { clientRoutes } from './clients.ts'
 import { inventoryRoutes } from './inventory.ts'
 import { refuseQueries } from './list.ts'
-import { adminTokens, metricsTokens, wantLogIn } from './log-in.ts'
+import { adminTokens, metricsTokens, programOfThisMachine, refuseWebPages, wantLogIn } from './log-in.ts'
 import type { AdminParts } from './management.ts'
 import { pageRoutes } from './page.ts'
 import { presetRoutes } from './presets.ts'
@@ -56,9 +56,12 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
   })
   app.register(async (open) => {
     const tokens = metricsTokens(admin)
-    if (tokens !== undefined) {
-      answerProblems(open, management.logger)
-      wantLogIn(open, tokens, { guard, addressOf })
+    answerProblems(open, management.logger)
+    if (tokens !== undefined) wantLogIn(open, tokens, { guard, addressOf })
+    else {
+      // Where the port may be reached by others, a scraper calls it by whatever name it was told.
+      const refuse = adminTokens(admin).length === 0 ? programOfThisMachine : refuseWebPages
+      open.addHook('onRequest', async (request) => void refuse(request))
     }
     open.get('/metrics', (request, reply) => sendMetrics(request, reply, status.metrics()))
   })

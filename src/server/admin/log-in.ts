@@ -91,12 +91,25 @@ function ownerOf(token: string, tokens: readonly Token[]): string | undefined {
 }
 
 /**
- * Whether a browser sent the request for a web page. Such a page may send requests with its own Origin, or under a name of its
+ * Refuses what a browser says that it sends for a page of another site. It may be a link that somebody follows: then the other page
+ * does not see the answer.
+ */
+export function refuseWebPages({ headers }: FastifyRequest): void {
+  const site = headers['sec-fetch-site']
+  const isOwn =
+    site === undefined || site === 'none' || site === 'same-origin' || headers['sec-fetch-mode'] === 'navigate'
+  if (headers.origin === undefined && isOwn) return
+  throw new AdminProblem(403, 'ACCESS_DENIED', 'this answers no web pages: ask by a program, or open it in a browser')
+}
+
+/**
+ * Refuses what a browser sent for a web page. Such a page may send requests with its own Origin, or under a name of its
  * own that resolves to 127.0.0.1. They come from this machine, but must not count as requests of its programs.
  */
-export function programOfThisMachine({ headers }: FastifyRequest): string {
-  const host = headers.host?.replace(/:\d+$/, '') ?? ''
-  if (headers.origin !== undefined || !isLoopback(host)) {
+export function programOfThisMachine(request: FastifyRequest): string {
+  refuseWebPages(request)
+  const host = request.headers.host?.replace(/:\d+$/, '') ?? ''
+  if (!isLoopback(host)) {
     throw new AdminProblem(
       403,
       'ACCESS_DENIED',
