@@ -165,8 +165,8 @@ function limitRow(limit: QuotaRow): Html {
   )
 }
 
-/** Where one signs in. `problem` is why that failed. */
-export function signInPage(problem: string | undefined): string {
+/** Where one signs in, to go on to `next`. `problem` is why that failed. */
+export function signInPage(problem: string | undefined, next: string): string {
   return page(
     'Sign in to Sluice',
     undefined,
@@ -174,6 +174,7 @@ export function signInPage(problem: string | undefined): string {
       <h2>Sign in</h2>
       ${problem !== undefined && html`<p class="failing" role="alert">${problem}</p>`}
       <form method="post" action="/sign-in">
+        <input name="next" type="hidden" value="${next}" />
         <label for="token">Admin token</label>
         <input id="token" name="token" type="password" required autocomplete="current-password" autofocus />
         <button>Sign in</button>

@@ -59,7 +59,9 @@ export function pageRoutes(app: FastifyInstance, admin: Config['admin'], parts: 
   const mayRead = (request: FastifyRequest): boolean => tokens.length === 0 || ownerOf(request) !== undefined
   const guard = async (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
     if (tokens.length === 0) programOfThisMachine(request)
-    if (!mayRead(request)) await reply.redirect('/sign-in', 303)
+    if (mayRead(request)) return
+    const next = ownPath(request.url)
+    await reply.redirect(next === '/' ? '/sign-in' : `/sign-in?next=${encodeURIComponent(next)}`, 303)
   }
 
   asset(app, '/page.css', 'page.css', 'text/css')
@@ -111,12 +113,16 @@ function signInRoutes(
   { tokens, sessions, parts }: { tokens: readonly Token[]; sessions: Sessions; parts: AdminParts },
 ): void {
   const { addressOf, management } = parts
-  app.get('/sign-in', (_, reply) => reply.type(HTML).send(signInPage(undefined)))
+  app.get<{ Querystring: Record<string, unknown> }>('/sign-in', (request, reply) =>
+    reply.type(HTML).send(signInPage(undefined, ownPath(request.query['next']))),
+  )
   app.post('/sign-in', async (request, reply) => {
-    const token = request.body instanceof URLSearchParams ? (request.body.get('token') ?? '') : ''
+    const form = request.body instanceof URLSearchParams ? request.body : new URLSearchParams()
+    const token = form.get('token') ?? ''
+    const next = ownPath(form.get('next'))
     const address = addressOf(request.raw) ?? 'unknown'
     const { owner, blockedMs } = await ownerOfToken(token.trim(), tokens, { guard: management.guard, address })
-    if (owner !== undefined) return reply.header('set-cookie', sessions.begin(owner)).redirect('/', 303)
+    if (owner !== undefined) return reply.header('set-cookie', sessions.begin(owner)).redirect(next, 303)
     const problem =
       blockedMs > 0
         ? 'Too many wrong tokens came from this address. Try again in a minute.'
@@ -126,9 +132,14 @@ function signInRoutes(
     return reply
       .code(blockedMs > 0 ? 429 : 401)
       .type(HTML)
-      .send(signInPage(problem))
+      .send(signInPage(problem, next))
   })
   app.post('/sign-out', (_, reply) => reply.header('set-cookie', sessions.end()).redirect('/sign-in', 303))
+}
+
+/** Where to go once signed in: a page of calls that was asked for, or else the live page. Nothing that others make up leads elsewhere. */
+function ownPath(path: unknown): string {
+  return typeof path === 'string' && /^\/requests(?:[/?][\x21-\x5b\x5d-\x7e]*)?$/.test(path) ? path : '/'
 }
 
 /** Sends what has changed, once a second, until the page is closed or signed out. A state that can't be read is tried again. */

@@ -56,7 +56,10 @@ function signatureOf(text: string, { digest }: Token): Buffer {
   return createHmac('sha256', digest).update(`sluice page session\n${text}`).digest()
 }
 
-/** Neither scripts nor other sites can use the cookie. It is not `Secure`, because the admin port speaks plain HTTP. */
+/**
+ * Scripts can not use the cookie, and other sites only for a link that somebody follows, such as one of a dashboard: no GET changes
+ * anything. It is not `Secure`, because the admin port speaks plain HTTP.
+ */
 function cookie(value: string, seconds: number): string {
-  return `${NAME}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=Strict`
+  return `${NAME}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=Lax`
 }

@@ -22,11 +22,11 @@ const wordsOf = (page: string): string => page.replaceAll(/<[^>]*>/g, ' ').repla
 const send = (gateway: TestGateway, times: number, headers: Record<string, string> = {}) =>
   Array.from({ length: times }, () => call(gateway.url, READ, { headers }).catch(() => undefined))
 
-function signIn(gateway: TestGateway, token: string) {
+function signIn(gateway: TestGateway, token: string, more: Record<string, string> = {}) {
   return call(gateway.adminUrl, '/sign-in', {
     method: 'POST',
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
-    body: new URLSearchParams({ token }).toString(),
+    body: new URLSearchParams({ token, ...more }).toString(),
   })
 }
 
@@ -279,14 +279,14 @@ describe('the live page', () => {
 describe('signing in to the live page', () => {
   const start = async () => startGateway(harnessConfig((await startUpstream()).url, {}, { ...SIGNED_IN, clients: {} }))
 
-  it('takes an admin token, and gives a cookie that no script and no other site can use', async () => {
+  it('takes an admin token, and gives a cookie that no script can use, and other sites for links only', async () => {
     const gateway = await start()
     const before = await call(gateway.adminUrl, '/')
     expect([before.status, before.headers['location']]).toEqual([303, '/sign-in'])
     const answer = await signIn(gateway, 'the token of alice')
     expect([answer.status, answer.headers['location']]).toEqual([303, '/'])
     const [cookie = ''] = answer.headers['set-cookie'] ?? []
-    expect(cookie).toMatch(/^sluice_session=[\w.-]+; Path=\/; Max-Age=43200; HttpOnly; SameSite=Strict$/)
+    expect(cookie).toMatch(/^sluice_session=[\w.-]+; Path=\/; Max-Age=43200; HttpOnly; SameSite=Lax$/)
     expect(cookie).not.toContain('token')
     const page = await call(gateway.adminUrl, '/', { headers: { cookie: cookie.split(';')[0]! } })
     expect(page.status).toBe(200)
@@ -296,10 +296,39 @@ describe('signing in to the live page', () => {
     )
     expect(page.headers['cache-control']).toBe('no-store')
     const out = await call(gateway.adminUrl, '/sign-out', { method: 'POST' })
-    expect(out.headers['set-cookie']).toEqual(['sluice_session=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict'])
+    expect(out.headers['set-cookie']).toEqual(['sluice_session=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax'])
   })
 
-  it.each(['/', '/events', '/requests/any'])('guards %s', async (path) => {
+  it('goes on to the call that a link led to, and to no other place', async () => {
+    const gateway = await start()
+    const path = '/requests/a%22%3E%3Cb?x=1&y=2'
+    const { location = '' } = (await call(gateway.adminUrl, path)).headers
+    const form = await getPage(gateway, location)
+    const [, next = ''] = /name="next" type="hidden" value="([^"]*)"/.exec(form)!
+    expect(next.replaceAll('&amp;', '&')).toBe(path)
+    const wrong = await signIn(gateway, 'wrong', { next: path })
+    expect(wrong.body).toContain(`value="${next}"`)
+    expect((await signIn(gateway, TOKEN, { next: path })).headers['location']).toBe(path)
+    for (const foreign of [
+      'https://evil.example/',
+      '//evil.example',
+      '/\\evil.example',
+      '/requestsx',
+      '/requests.evil.example',
+      '/requests/\r\nset-cookie: a=b',
+      'javascript:alert(1)',
+    ]) {
+      expect((await signIn(gateway, TOKEN, { next: foreign })).headers['location'], foreign).toBe('/')
+      expect(await getPage(gateway, `/sign-in?next=${encodeURIComponent(foreign)}`)).toContain('value="/"')
+    }
+  })
+
+  it.each([
+    ['/', ''],
+    ['/events', ''],
+    ['/requests/any', '?next=%2Frequests%2Fany'],
+    ['/requests?client=bot', '?next=%2Frequests%3Fclient%3Dbot'],
+  ])('guards %s', async (path, next) => {
     const gateway = await start()
     const value = (await signIn(gateway, TOKEN)).headers['set-cookie']![0]!.split(';')[0]!
     const [label, until, signature] = value.replace('sluice_session=', '').split('.')
@@ -313,7 +342,7 @@ describe('signing in to the live page', () => {
     ]
     for (const cookie of forged) {
       const { status, headers } = await call(gateway.adminUrl, path, { headers: { cookie } })
-      expect([status, headers['location']]).toEqual([303, '/sign-in'])
+      expect([status, headers['location']]).toEqual([303, `/sign-in${next}`])
     }
   })
 
