@@ -61,7 +61,9 @@ export function buildAdmin(admin: Config['admin'], parts: AdminParts): FastifyIn
     else {
       // Where the port may be reached by others, a scraper calls it by whatever name it was told.
       const refuse = adminTokens(admin).length === 0 ? programOfThisMachine : refuseWebPages
-      open.addHook('onRequest', async (request) => void refuse(request))
+      open.addHook('onRequest', async (request) => {
+        refuse(request)
+      })
     }
     open.get('/metrics', (request, reply) => sendMetrics(request, reply, status.metrics()))
   })
