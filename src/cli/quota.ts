@@ -28,9 +28,11 @@ export async function quota(options: Options): Promise<void> {
 
 /** What `?` means, where there is one. */
 function noteOf(rows: readonly Pick<QuotaRow, 'isLocal'>[]): string {
-  return rows.some(({ isLocal }) => isLocal) ? `
+  return rows.some(({ isLocal }) => isLocal)
+    ? `
 ?: ${NOT_KNOWN}
-` : ''
+`
+    : ''
 }
 
 function jsonOf(answer: object): string {
