@@ -20,7 +20,7 @@ it('a live page that reads nothing when its session ends is told so once, when i
     status: { ...status, credentials: nothing, budgets: nothing },
     controls: { breakers: nothing, lastReload: () => undefined },
     requests: { ask: async () => ({ found: [], away: [] }) },
-    management: { clock },
+    management: { clock, config: () => ({ server: {} }), clients: { all: [] } },
   } as unknown as AdminParts
   const app = Fastify({ forceCloseConnections: true })
   onTestFinished(() => app.close())
