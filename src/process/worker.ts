@@ -59,9 +59,13 @@ export async function runWorker(
   } satisfies Record<Question, (input: Ask['input'], number: number) => Promise<unknown>>
   process.on('message', ({ ask, number, input }: Ask) => {
     if (ask === undefined) return
-    void answers[ask](input, number).then((answer: unknown) => {
-      process.send?.({ reply: number, answer: answer ?? null } satisfies FromWorker)
-    })
+    answers[ask](input, number).then(
+      (answer: unknown) => {
+        process.send?.({ reply: number, answer: answer ?? null } satisfies FromWorker)
+      },
+      // Without an answer this worker counts as away. Its calls go on.
+      (err: unknown) => log.logger.error({ err, ask }, 'a worker could not answer the first process'),
+    )
   })
   const { url, forwardProxyUrl } = gateway
   process.send?.({ listening: { url, forwardProxyUrl } } satisfies FromWorker)

@@ -6,7 +6,7 @@ import { isObject, parsedJson } from '../schema/json.ts'
 import type { StoreConfig } from '../schema/schema.ts'
 import type { Clock } from '../time/clock.ts'
 import { every } from '../time/every.ts'
-import { type AwayInstance, type RequestAnswers, type RequestQuestion, mergeAnswers } from './question.ts'
+import { type AwayInstance, type RequestAnswers, type RequestQuestion, isQuestion, mergeAnswers } from './question.ts'
 
 /** How often an instance reports that it is alive. */
 const BEAT_S = 5
@@ -134,10 +134,10 @@ export class RequestPeers {
   #hear(channel: string, text: string): void {
     const message = parsedJson(text)
     if (!isObject(message)) return
-    const { from, by, number, found, away } = message
+    const { from, by, number, question, found, away } = message
     if (typeof number !== 'number') return
     if (channel === this.#key) {
-      if (typeof from === 'string' && from !== this.#id)
+      if (typeof from === 'string' && from !== this.#id && isQuestion(question))
         void this.#answer(message as unknown as Asked).catch(() => undefined)
     } else if (typeof by === 'string' && areObjects(found) && areObjects(away)) {
       this.#open.get(number)?.(message as unknown as Answered)

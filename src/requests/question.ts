@@ -3,15 +3,32 @@ import type { EpochMs } from '../time/clock.ts'
 import type { ClientUse } from '../usage/recent-use.ts'
 import type { Wanted } from './history.ts'
 import { isTrouble, type Lately, type LatelyRow } from './lately.ts'
+import { isObject } from '../schema/json.ts'
 import { EVERY_CALL } from '../schema/limits.ts'
 import { type RequestRecord, type RequestRow, type RequestStory, rowOf, storyOf } from './story.ts'
+
+/**
+ * How the calls of the last five minutes ended. An instance of an older release takes it for a list, and answers with one of no calls.
+ */
+export const LATELY = { kind: 'lately', filter: { until: 0 }, most: 0 } as const
+
+/** Whether another instance, of whatever release, asks what this one can answer. */
+export function isQuestion(value: unknown): value is RequestQuestion {
+  if (!isObject(value)) return false
+  const { kind, id, filter } = value
+  return (
+    kind === 'usage' ||
+    kind === 'lately' ||
+    (kind === 'find' && typeof id === 'string') ||
+    (kind === 'list' && isObject(filter))
+  )
+}
 
 /** What is asked of all instances. It goes to other processes as JSON. */
 export type RequestQuestion =
   /** What clients have used of limits lately. */
   | { readonly kind: 'usage' }
-  /** How the calls of the last five minutes ended. */
-  | { readonly kind: 'lately' }
+  | typeof LATELY
   /** All that is known of the calls with this correlation id, which its client may have used for several. */
   | { readonly kind: 'find'; readonly id: string }
   | { readonly kind: 'list'; readonly filter: RequestFilter; readonly most: number }

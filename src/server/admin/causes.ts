@@ -1,5 +1,5 @@
-import type { RequestAnswers, RequestQuestion } from '../../requests/question.ts'
-import { LATELY_MS, type LatelyRow } from '../../requests/lately.ts'
+import { LATELY, type RequestAnswers, type RequestQuestion } from '../../requests/question.ts'
+import { isTrouble, LATELY_MS, type LatelyRow } from '../../requests/lately.ts'
 import type { RequestRow } from '../../requests/story.ts'
 import { countOf, roughly } from '../../schema/units.ts'
 import { refusalCauses, upstreamCauses } from './call-causes.ts'
@@ -41,7 +41,7 @@ export async function findings(
     status.queue(),
     controls.breakers(),
     status.credentials(),
-    ask({ kind: 'lately' }),
+    ask(LATELY),
     ask({ kind: 'list', filter, most: MOST_FAILED }),
   ])
   const ended = lately.found as readonly LatelyRow[]
@@ -56,8 +56,10 @@ export async function findings(
     ...upstreamCauses(ended),
   ]
   causes.sort((a, b) => Number(a.severity !== 'failing') - Number(b.severity !== 'failing'))
-  const { found, away } = failed
-  return { causes, limits, queue, breakers, credentials, failed: found as readonly RequestRow[], away }
+  // Older releases know no such filter.
+  const rows = (failed.found as readonly RequestRow[]).filter((row) => !row.isRunning && isTrouble(row))
+  const away = [...new Map([...failed.away, ...lately.away].map((one) => [one.instance, one])).values()]
+  return { causes, limits, queue, breakers, credentials, failed: rows, away }
 }
 
 function* storeCauses(
