@@ -17,6 +17,8 @@ export interface UsedLimit extends ClassLabels {
   /** By the quota store: what others use may be in it. */
   readonly used: number | null
   readonly resetMs: number | null
+  /** Given if the quota store can't be asked: what is used is not known then, and `used` is what this instance may not use. */
+  readonly isLocal?: true | undefined
   /** Whoever used most comes first. */
   readonly clients: readonly ClientPart[]
 }
@@ -61,10 +63,10 @@ async function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[], 
   const byLimit = await groupsOf(uses, limitKey, turn)
   const limits: UsedLimit[] = []
   for (const row of quota) {
-    const { upstream, account, class: name, window, unit, limit, effective, used, resetMs } = row
+    const { upstream, account, class: name, window, unit, limit, effective, used, resetMs, isLocal } = row
     const clients = clientsOf(byLimit.get(limitKey(row)) ?? [], effective, unit)
     byLimit.delete(limitKey(row))
-    limits.push({ upstream, account, class: name, window, unit, limit, effective, used, resetMs, clients })
+    limits.push({ upstream, account, class: name, window, unit, limit, effective, used, resetMs, isLocal, clients })
     await turn.endIfOver()
   }
   for (const rows of byLimit.values()) {
@@ -106,7 +108,7 @@ function limitKey(row: ClassLabels & { readonly window: string }): string {
 }
 
 /** Limits of which nothing is known come last. */
-function fullnessOf({ used, effective }: UsedLimit): number {
-  if (used === null || effective === null) return -1
+function fullnessOf({ used, effective, isLocal }: UsedLimit): number {
+  if (used === null || effective === null || isLocal === true) return -1
   return effective === 0 ? 1 : used / effective
 }
