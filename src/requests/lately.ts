@@ -22,7 +22,7 @@ export const SLOW_MS = 5_000
 export const LATELY_MS = 5 * 60_000
 const SPAN_MS = 10_000
 const SPANS = LATELY_MS / SPAN_MS + 1
-/** With names of clients, in one span. */
+/** With names of clients, in one span and in an answer. */
 const MOST_ROWS = 1_000
 
 /** The status of what is no call with a length: a WebSocket, or a tunnel. */
@@ -47,7 +47,7 @@ export class Lately {
     const isWell = outcome === 'delivered' && status < '4'
     // A call that went well makes no string for its key.
     const isNamed = !isWell && rows.size < MOST_ROWS
-    const key = isWell ? upstream : `${upstream}\n${isNamed ? line.client : ''}\n${outcome}\n${status}`
+    const key = isWell ? upstream : keyOf(line, isNamed ? line.client : undefined)
     let row = rows.get(key)
     if (row === undefined) {
       row = rowOf(line, { isWell, isNamed, at })
@@ -64,9 +64,11 @@ export class Lately {
     this.#goOn(at)
     const all = new Map<string, LatelyRow>()
     for (const rows of this.#spans) {
-      for (const [key, row] of rows) {
+      for (const [ownKey, row] of rows) {
+        const isNamed = row.status === null || all.size < MOST_ROWS || all.has(ownKey)
+        const key = isNamed ? ownKey : keyOf(row, undefined)
         const known = all.get(key)
-        if (known === undefined) all.set(key, { ...row })
+        if (known === undefined) all.set(key, isNamed ? { ...row } : { ...row, client: null })
         else {
           known.calls += row.calls
           known.slow += row.slow
@@ -84,6 +86,16 @@ export class Lately {
     for (let i = Math.max(this.#newest + 1, span - SPANS + 1); i <= span; i++) this.#spans[i % SPANS]!.clear()
     this.#newest = span
   }
+}
+
+interface Kind {
+  readonly upstream?: string | null | undefined
+  readonly outcome: string
+  readonly status: string | null
+}
+
+function keyOf({ upstream, outcome, status }: Kind, client: string | undefined): string {
+  return `${upstream ?? ''}\n${client ?? ''}\n${outcome}\n${status}`
 }
 
 function rowOf(
