@@ -33,9 +33,11 @@ export function listPage(calls: ListedCalls, owner: string | undefined): string 
   )
 }
 
+/** What ended within the same millisecond as the last call shown is shown again, so that none is left out. */
 function olderThan({ query, rows }: ListedCalls): string {
   const { offset: _, ...rest } = query as Record<string, string>
-  return new URLSearchParams({ ...rest, until: rows.at(-1)!.time }).toString()
+  const [first, last] = [rows[0]!, rows.at(-1)!].map(({ time }) => Date.parse(time)) as [number, number]
+  return new URLSearchParams({ ...rest, until: new Date(first === last ? last : last + 1).toISOString() }).toString()
 }
 
 const CALL_COLUMNS = ['Time', 'Client', 'Account', 'Call', 'Status', 'Ended as', 'Took']
