@@ -10,7 +10,10 @@ interface Metric {
   readonly type: CountPiece['type']
   /** By the text of their lines before the value. */
   readonly values: Map<string, CountValue>
+  /** What is added to them: what all processes together had counted when a worker was first heard of. */
+  readonly added: Map<string, number>
 }
+
 /** What is about something that all processes have in common. Each that uses it counts the same, so the greatest count is theirs together. */
 const SEEN_BY_ALL = new Set(['sluice_quota_low', 'sluice_budget_low'])
 
@@ -36,12 +39,31 @@ export class WorkerCounts {
   note(worker: number, { name, help, type, values }: CountPiece): void {
     const known = this.#running.getOrInsertComputed(worker, () => new Map())
     const base = type === 'counter' ? name.replace(/_total$/, '') : name
-    const metric = known.getOrInsertComputed(base, () => ({ help, type, values: new Map<string, CountValue>() }))
-    for (const value of values) {
-      const line = lineOf(base, type, value)
+    const metric = known.getOrInsertComputed(base, () => ({
+      help,
+      type,
+      values: new Map<string, CountValue>(),
+      added: new Map<string, number>(),
+    }))
+    for (const told of values) {
+      const line = lineOf(base, type, told)
       const before = metric.values.get(line)
+      const value = SEEN_BY_ALL.has(base) ? this.#goingOn(metric, { base, line, told }) : told
       if (before === undefined || value.value >= before.value) metric.values.set(line, value)
     }
+  }
+
+  /** A worker that began later goes on where the others were, or the greatest count would stand still until it has caught up. */
+  #goingOn({ added }: Metric, { base, line, told }: { base: string; line: string; told: CountValue }): CountValue {
+    const offset = added.getOrInsertComputed(line, () =>
+      Math.max(0, totalOf(line, base, this.#sources).value - told.value),
+    )
+    return { ...told, value: told.value + offset }
+  }
+
+  /** The sums come last: a value that moves there meanwhile is found there. */
+  get #sources(): readonly Counts[] {
+    return [...this.#running.values(), ...this.#ending, this.#ended]
   }
 
   /** Keeps what an ended worker has counted. Resolves when all of it is in the sums. */
@@ -52,7 +74,12 @@ export class WorkerCounts {
     this.#ending.add(counts)
     let merged = 0
     for (const [name, { help, type, values }] of counts) {
-      const sums = this.#ended.getOrInsertComputed(name, () => ({ help, type, values: new Map() })).values
+      const sums = this.#ended.getOrInsertComputed(name, () => ({
+        help,
+        type,
+        values: new Map(),
+        added: new Map(),
+      })).values
       for (const [line, value] of values) {
         const before = sums.get(line)
         sums.set(line, before === undefined ? value : { ...value, value: together(name, before.value, value.value) })
@@ -65,8 +92,7 @@ export class WorkerCounts {
 
   /** What all workers have counted together, in the OpenMetrics format, in pieces. Each series has its latest exemplar. */
   async *exposition(): AsyncGenerator<string, void, void> {
-    // The sums come last: a value that moves there meanwhile is found there.
-    const sources = [...this.#running.values(), ...this.#ending, this.#ended]
+    const sources = this.#sources
     const names = new Set(sources.flatMap((counts) => [...counts.keys()]))
     for (const name of names) {
       const { help, type } = sources.find((counts) => counts.has(name))!.get(name)!
@@ -115,6 +141,11 @@ function lineOf(
 }
 
 function lineWithSum(line: string, name: string, sources: readonly Counts[]): string {
+  const { value, exemplar } = totalOf(line, name, sources)
+  return `${line} ${value}${exemplarText(exemplar)}\n`
+}
+
+function totalOf(line: string, name: string, sources: readonly Counts[]): Pick<CountValue, 'value' | 'exemplar'> {
   let sum = 0
   let exemplar: CountValue['exemplar']
   for (const counts of sources) {
@@ -123,5 +154,5 @@ function lineWithSum(line: string, name: string, sources: readonly Counts[]): st
     sum = together(name, sum, value.value)
     if (value.exemplar && value.exemplar.timestamp > (exemplar?.timestamp ?? 0)) exemplar = value.exemplar
   }
-  return `${line} ${sum}${exemplarText(exemplar)}\n`
+  return { value: sum, exemplar }
 }

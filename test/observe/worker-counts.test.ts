@@ -69,8 +69,13 @@ describe('what several processes have counted', () => {
     expect(await of()).toBe(4)
     await counts.end(0)
     expect(await of()).toBe(4)
+    // Of which it has seen three since it was last heard of.
     counts.note(2, low(5))
-    expect(await of()).toBe(5)
+    expect(await of()).toBe(7)
+    counts.note(3, low(0))
+    await counts.end(2)
+    counts.note(3, low(2))
+    expect(await of()).toBe(9)
   })
 
   it('has the lines that one process has', async () => {
