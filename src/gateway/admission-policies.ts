@@ -11,7 +11,6 @@ import { type QueueView, AdmissionQueue } from '../queue/admission-queue.ts'
 import type { Route } from '../routing/route.ts'
 import { CallUsage, type ChargedLimit, Spending, type Usage } from '../usage/usage.ts'
 import { Rule, rulesFor, type Traits } from './charges.ts'
-import { EVERY_CALL } from '../schema/limits.ts'
 import { type Counting, partitionOf } from './counting.ts'
 import { type Failure, isFailure } from './failure.ts'
 import type { PriceList } from './price-list.ts'
@@ -64,7 +63,7 @@ interface ClassParts {
   readonly metrics: ClassMetrics
   readonly usage: CallUsage
   readonly capacity: ClassCapacity
-  /** The queues, by what is counted apart and which limits are charged. Calls that need different quotas do not wait for one another. */
+  /** The queues, by what is counted apart. Calls that need different quotas do not wait for one another. */
   readonly queues: Map<string, AdmissionQueue>
 }
 
@@ -224,30 +223,12 @@ export class AdmissionPolicies {
       policy = this.#buildPolicy(
         route.class,
         charges.flatMap(({ rule, units, group }) => this.#chargesOf(rule, units, group)),
-        [...new Set(groups)].join('') + this.#apart(route.class, charges),
+        [...new Set(groups)].join(''),
         rules.some(({ readsBody }) => readsBody),
       )
       varying.set(key, policy)
     }
     return policy
-  }
-
-  /**
-   * What tells the queue of calls that are not charged to just the limits of their class: the limits that they need besides, and those
-   * that they don't. Most calls need just these. Their queue has the name that it has at gateways of older releases.
-   */
-  #apart(className: string, charges: readonly { readonly rule: Rule }[]): string {
-    const { limits } = this.#options.config
-    const rules = new Set(charges.map(({ rule }) => rule))
-    let apart = ''
-    for (const name of new Set([className, EVERY_CALL])) {
-      for (const limit of limits[name] ?? []) {
-        const rule = this.#ruleOf(name, limit)
-        if (!rules.delete(rule)) apart += ` -${rule.id}`
-      }
-    }
-    for (const { id } of rules) apart += ` +${id}`
-    return apart
   }
 
   /** The charge to a limit, and to its pace. A single call never exceeds the pace. */
@@ -268,14 +249,14 @@ export class AdmissionPolicies {
     return limit
   }
 
-  #buildPolicy(className: string, charges: readonly Charge[], apart: string, readsBody: boolean): AdmissionPolicy {
+  #buildPolicy(className: string, charges: readonly Charge[], group: string, readsBody: boolean): AdmissionPolicy {
     const { labels, metrics, usage, capacity, queues } = this.#partsOf(className)
     const { upstream, account, services } = this.#options
     const { ledger, clock } = services
     const watches = charges.map(({ limit }) => (limit.isEnforced ? this.#shown.get(limit.id)?.watch : undefined))
-    const name = `${account}:${className}${apart}`
+    const name = `${account}:${className}${group}`
     const queue = queues.getOrInsertComputed(
-      apart,
+      group,
       () => new AdmissionQueue({ ledger, clock, name, partition: this.#partition, capacity }),
     )
     if (this.#closing !== undefined) queue.close(this.#closing)

@@ -58,8 +58,7 @@ export class Rule {
   readonly #splits: readonly Split[]
   /** Whether each credential of a pool has a count of its own. */
   readonly isOfPool: boolean
-  /** It is the same after a reload that leaves the limit's meaning alone. */
-  readonly id: string
+  readonly #id: string
   readonly #price: Price | undefined
   /** Given if it counts money. */
   readonly #prices: PriceList | undefined
@@ -91,14 +90,14 @@ export class Rule {
     this.#base = base
     this.#splits = splits
     this.isOfPool = base === 'credential' && counting.pools.has(account)
-    this.id = idOf(className, config) + baseSuffix(base, owner, counting.isShared)
+    this.#id = idOf(className, config) + baseSuffix(base, owner, counting.isShared)
     this.#uncounted = config.counts && new Set(config.counts.except)
     const { cost } = config
     const { response } = isByCall(cost) ? cost : {}
     this.#prices = config.amount === undefined ? undefined : prices
     this.#price = response === undefined ? undefined : new Price(response)
     this.#reserve = isByCall(cost)
-      ? new Reserve(cost.reserve, this.id, learned, { isFinal: response === undefined })
+      ? new Reserve(cost.reserve, this.#id, learned, { isFinal: response === undefined })
       : undefined
     this.#finishMs = response === undefined || !isByCall(cost) ? 0 : (cost.finish ?? DEFAULT_FINISH_MS)
   }
@@ -203,7 +202,7 @@ export class Rule {
         settles,
         name: isByCall(cost) ? name : undefined,
         isVaried: isPriced || isVaried(this.#config.cost),
-        id: this.id + group,
+        id: this.#id + group,
         class: this.class,
         label: this.label,
         requests: this.allowed,
@@ -224,7 +223,7 @@ export class Rule {
     if (pace === undefined) return undefined
     return this.#paces.getOrInsertComputed(group, () =>
       limitOf({
-        id: `${this.id}${group}:pace.${Math.round(pace.windowMs)}`,
+        id: `${this.#id}${group}:pace.${Math.round(pace.windowMs)}`,
         class: this.class,
         kind: 'smoothing',
         ...pace,

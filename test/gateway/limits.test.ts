@@ -104,53 +104,6 @@ describe('a call', () => {
     expect(charged(shadow, 'PUT', '/x', { headers })).toEqual(['write.10000:by-10-bytes 6'])
   })
 
-  it('waits in one queue with those of its class, but for none that needs a quota which it does not need', async () => {
-    const routes = [
-      { method: 'GET', path: '/templates', class: 'template', charges: ['template', 'read'] },
-      { path: '/templates', class: 'template', charges: ['template', 'write'] },
-      { path: '/projects', class: 'write' },
-    ]
-    const one = [{ requests: 1, window: '60s' }]
-    const it = new Admissions(
-      upstream(
-        { template: [{ requests: 9, window: '60s' }], read: [{ requests: 2, window: '60s' }], write: one },
-        { routes },
-      ),
-    )
-    expect(await it.countAdmitted(1, 'POST', '/projects')).toBe(1)
-    expect(await it.countAdmitted(2, 'POST', '/templates')).toBe(0)
-    expect(await it.countAdmitted(3, 'GET', '/templates')).toBe(2)
-    const [account] = it.snapshot.upstreams.get('it')!.accounts.values()
-    const waiting = [...account!.admissionPolicies.waiting()]
-    expect(waiting.map(({ labels, waiting: calls }) => [labels.class, calls])).toEqual([
-      ['write', 0],
-      ['template', 3],
-    ])
-  })
-
-  it('has a queue that gateways of all releases name alike where it needs just the limits of its class', () => {
-    const limit = { requests: 9, window: '60s' }
-    const big = { ...limit, window: '10s', when: { bodyOver: 10 } }
-    const it = new Admissions(
-      upstream(
-        { read: [limit], write: [limit, big] },
-        {
-          routes: [
-            { method: 'GET', path: '/*', class: 'read' },
-            { method: 'PUT', path: '/*', class: 'write', charges: ['write', 'read'] },
-            ...ROUTES,
-          ],
-        },
-      ),
-    )
-    const nameOf = (method: string, bytes: number) =>
-      it.send(method, '/x', { headers: { 'content-length': String(bytes) } }).target!.admissionPolicy.queue.name
-    expect(nameOf('GET', 0)).toBe('main:read')
-    expect(nameOf('PATCH', 11)).toBe('main:write')
-    expect(nameOf('PATCH', 1)).toBe('main:write -write.10000:over-10-bytes')
-    expect(nameOf('PUT', 11)).toBe('main:write +read.60000')
-  })
-
   it('finds its admission policy by one look-up where limits depend on its kind alone', () => {
     const it = new Admissions(upstream({ read: [{ requests: 5, window: '60s', cost: 2 }] }))
     const admissionPolicies = ['/a', '/b'].map((path) => it.send('GET', path).target!.admissionPolicy)
