@@ -201,15 +201,19 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   for (let wait = credential?.prepare(call, until); wait !== undefined; wait = credential?.prepare(call, until)) {
     const unavailable = await wait
     if (call.isGone) return GONE
-    if (unavailable === undefined || unavailable === 'over') break
+    if (unavailable === 'over') return outOfTime(call, plan)
+    if (unavailable === undefined) break
     if (!plan.replaceCredential()) return refused(unavailable)
   }
   if (call.isGone) return GONE
   const charged = plan.spend()
   const usedUp = charged === undefined ? undefined : await charged
   if (usedUp !== undefined) return usedUp
-  if (!plan.isTooLate) return undefined
-  plan.target.upstream.timeouts.total.increment(call.id)
+  return plan.isTooLate ? outOfTime(call, plan) : undefined
+}
+
+function outOfTime(call: Call, { target }: RetryPlan): Forwarded {
+  target.upstream.timeouts.total.increment(call.id)
   return refused(refusals.OUT_OF_TIME)
 }
 
