@@ -179,7 +179,7 @@ export class Call implements Member<Call> {
     this.clock = clock
     this.startedAt = clock.now()
     // Not the request's signal: Fastify aborts it as soon as the body has been read.
-    response.on('close', () => {
+    response.once('close', () => {
       onClosed(this)
       if (!response.writableFinished) this.gone.cancel()
     })

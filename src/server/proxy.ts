@@ -109,6 +109,8 @@ export class Proxy {
       endWith(socket, rawRefusal(id, failure))
       return this.#recorder.unread(id, socket.remoteAddress, failure)
     }
+    // The bytes may be of a request that waits for its turn. To answer it here would answer the one before.
+    if (this.#inTurn.has(socket)) return void socket.destroy()
     const last = calls.at(-1)!
     // While the last request is incomplete, the bytes belong to its body. Otherwise they stand behind all requests, and the
     // connection ends with the answer to the first one that is still active.
@@ -132,7 +134,7 @@ export class Proxy {
    */
   endQueued(socket: Socket): void {
     for (const { request, response } of this.#active.all()) {
-      if (request.socket === socket && !response.closed) response.emit('close')
+      if (request.socket === socket && response.socket === null && !response.closed) response.emit('close')
     }
   }
 

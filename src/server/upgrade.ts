@@ -47,12 +47,17 @@ function inTurn({ socket }: IncomingMessage, proxy: Proxy, serve: () => void): v
   // That a client has left shows at the end of what it sent. Before the turn, what it sent stays in the socket's buffer.
   const onReadable = (): void => void (socket.readableLength === 0 && socket.read())
   const onEnd = (): void => void socket.destroy()
-  socket.on('readable', onReadable).on('end', onEnd)
+  // Node does not tell the responses any more that the client has taken what was written.
+  const onDrain = (): void => {
+    const response = underWay(socket)
+    if (response?.writableNeedDrain === true && socket.writableLength === 0) response.emit('drain')
+  }
+  socket.on('readable', onReadable).on('end', onEnd).on('drain', onDrain)
   const onTurn = (): void => {
     if (socket.destroyed || socket.writableEnded) return
     const earlier = underWay(socket)
     if (earlier !== undefined) return void earlier.once('close', onTurn)
-    socket.off('readable', onReadable).off('end', onEnd)
+    socket.off('readable', onReadable).off('end', onEnd).off('drain', onDrain)
     serve()
   }
   onTurn()

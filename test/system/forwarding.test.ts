@@ -652,6 +652,15 @@ describe('requests that a client sends without waiting for the answers before', 
     await expect.poll(() => methods).toHaveLength(6)
   })
 
+  it('are not taken for the one before where their bytes are no HTTP', async () => {
+    const { client, gateway, methods } = await start()
+    client.write(send('PUT'))
+    await expect.poll(() => methods).toEqual(['PUT'])
+    client.write(`${send('POST').split('Content-Length')[0]}Transfer-Encoding: chunked\r\n\r\nzz\r\n`)
+    expect(await client.closed()).toBe('')
+    await expect.poll(() => gateway.lines).toMatchObject([{ method: 'PUT', outcome: 'client_gone' }])
+  })
+
   it('are not sent where their client leaves before their turn', async () => {
     const { client, gateway, methods, settle } = await start()
     client.write(send('PUT') + send('POST'))

@@ -308,6 +308,51 @@ describe('an upgrade', () => {
     expect(await gateway.metrics()).toMatch(/^sluice_in_flight\{.*class="read"\} 0$/m)
   })
 
+  it('behind another call counts once, so that a reload closes nothing under a call', async () => {
+    const held: ServerResponse[] = []
+    const { url } = await startEcho({ held })
+    const gateway = await startGateway(harnessConfig(url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`${GET}CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n`)
+    await expect.poll(() => held.length).toBe(1)
+    held[0]!.end('first')
+    expect(await client.closed()).toMatch(/HTTP\/1\.1 400 /)
+    const running = call(gateway.url, PATH)
+    await expect.poll(() => held.length).toBe(2)
+    expect(await gateway.reloadWith(harnessConfig(url, { timeouts: { idle: '77s' } }))).toMatchObject({
+      result: 'applied',
+    })
+    held[1]!.end('second')
+    expect(await running).toMatchObject({ status: 200, body: 'second' })
+  })
+
+  it('lets the client take its time for a large answer before it', async () => {
+    const held: ServerResponse[] = []
+    const gateway = await startGateway(harnessConfig((await startEcho({ held })).url))
+    const client = await RawClient.connect(gateway.url)
+    client.write(`${GET}${HANDSHAKE}`)
+    await expect.poll(() => held.length).toBe(1)
+    client.socket.pause()
+    held[0]!.end(Buffer.alloc(30_000_000, 'x'))
+    // Nothing goes on any more before the client reads.
+    let before = NaN
+    await expect
+      .poll(
+        () => {
+          const { writableLength = 0 } = held[0]!.socket ?? {}
+          const stands = writableLength > 0 && writableLength === before
+          before = writableLength
+          return stands
+        },
+        { interval: 300 },
+      )
+      .toBe(true)
+    client.socket.resume()
+    await expect.poll(() => client.received.length).toBeGreaterThan(30_000_000)
+    expect(await client.until(/HTTP\/1\.1 101 /)).toMatch(/HTTP\/1\.1 101 /)
+    client.socket.destroy()
+  })
+
   it('that the upstream was not asked for is no answer', async () => {
     const url = await startEcho({ switchUnasked: true }).then((echo) => echo.url)
     const gateway = await startGateway(harnessConfig(url, { retry: { retries: 0 } }))
