@@ -39,8 +39,10 @@ export const CLIENT_FIELDS: readonly string[] = [
  */
 const IDENTIFYING = new RegExp(
   [
-    'auth|token|secret|cookie|session|jwt|cert|principal|identity|user(?!-agent)|role|sudo|^from$|impersonat|behalf',
+    'auth|token|secret|cookie|session|jwt|cert|principal|identi|user(?!-agent)|role|sudo|^from$|impersonat|behalf',
+    'credential|consumer|e-?mail|group|claim|member|owner|profile|realm|^remote-|select-admin|api-scope',
     'account|tenant|org(?:ani[sz]ation)?(?:$|[-_]|s|ids?$)|customer|workspace|project|team|namespace|client-?id',
+    'company|business|entit(?:y|ies)|subscription|shop|store|site-?id',
     'api-?key|(?<!idempotency-|surrogate-)key(?:$|[-_])|http-method|method-override|^x-forwarded-host$',
   ].join('|'),
 )
