@@ -72,15 +72,19 @@ export class Schedule {
   /** The same for calls of this charge set, as far as its limits are known here. */
   of(chargeSet: Charges): Schedule {
     const limits = this.limits.flatMap(({ limit, free, releases }) => {
-      const units = unitsIn(chargeSet, limit)
-      return units === 0 ? [] : [{ limit, units, free, releases }]
+      const own = chargeIn(chargeSet, limit)
+      if (own.units === 0) return []
+      return [{ ...own, free: free + own.limit.requests - limit.requests, releases }]
     })
     return new Schedule(this.takenAt, limits, this.notBefore)
   }
 
   /** The same where the last of the calls that are asked about is of this charge set. */
   endingWith(chargeSet: Charges): Schedule {
-    const limits = this.limits.map((one) => ({ ...one, last: unitsIn(chargeSet, one.limit) }))
+    const limits = this.limits.map((one) => {
+      const { limit, units } = chargeIn(chargeSet, one.limit)
+      return { ...one, limit, free: one.free + limit.requests - one.limit.requests, last: units }
+    })
     return new Schedule(this.takenAt, limits, this.notBefore)
   }
 
@@ -128,10 +132,10 @@ export class Schedule {
   }
 }
 
-/** A reload makes other objects of the same limits. */
-function unitsIn({ limits, units }: Charges, { id }: Limit): number {
-  const i = limits.findIndex((limit) => limit.id === id)
-  return i < 0 ? 0 : units[i]!
+/** The same limit as calls of a charge set know it, which a reload may have changed, and their units of it. */
+function chargeIn({ limits, units }: Charges, known: Limit): { limit: Limit; units: number } {
+  const i = limits.findIndex(({ id }) => id === known.id)
+  return i < 0 ? { limit: known, units: 0 } : { limit: limits[i]!, units: units[i]! }
 }
 
 function waitForLimit(

@@ -6,6 +6,7 @@
  */
 
 import type { ChargeSet, Grant, Ledger } from '../ledger/ledger.ts'
+import type { Limit } from '../ledger/limit.ts'
 import type { Admission, Closing, Full, QueuedClient, Shortage, Waiter, WaitRecord } from './admission.ts'
 import { Claims } from './claims.ts'
 import { Dispatcher } from './dispatcher.ts'
@@ -121,12 +122,11 @@ export class AdmissionQueue implements Issuer {
     const { clientQueues } = this.#state
     for (const queuedCall of clientQueues.all()) {
       const chargeSet = chargeSetNow(queuedCall.chargeSet)
-      const { limits, units } = chargeSet
-      const tooSmall = limits.findIndex(({ isEnforced, requests }, i) => isEnforced && units[i]! > requests)
-      if (tooSmall < 0) clientQueues.charge(queuedCall, chargeSet)
+      const excess = excessOf(chargeSet)
+      if (excess === undefined) clientQueues.charge(queuedCall, chargeSet)
       else {
         const { because, wait } = queuedCall
-        queuedCall.end({ kind: 'too_expensive', because, wait, limit: limits[tooSmall]!, units: units[tooSmall]! })
+        queuedCall.end({ kind: 'too_expensive', because, wait, ...excess })
       }
     }
     this.refunded()
@@ -167,6 +167,8 @@ export class AdmissionQueue implements Issuer {
       servedCount: recentlyServed.count,
       served: undefined,
     }
+    const excess = waitMs === Infinity ? excessOf(chargeSet) : undefined
+    if (excess !== undefined) return { kind: 'too_expensive', because, wait, ...excess }
     if (isTooLate || maxWaitMs === 0) {
       const kind = isBecauseOfOthers ? 'share_exceeded' : 'quota_exhausted'
       const toldMs = this.#claim(waiter, because, waitMs)
@@ -272,4 +274,10 @@ export class AdmissionQueue implements Issuer {
     this.#dispatcher.rest()
     if (this.ledger.exchange === undefined) virtualService.clear()
   }
+}
+
+/** The limit that a call exceeds all alone, and its units of it; undefined if it can have its turn. */
+function excessOf({ limits, units }: ChargeSet): { limit: Limit; units: number } | undefined {
+  const i = limits.findIndex(({ isEnforced, requests }, n) => isEnforced && units[n]! > requests)
+  return i < 0 ? undefined : { limit: limits[i]!, units: units[i]! }
 }
