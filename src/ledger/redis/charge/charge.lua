@@ -65,9 +65,10 @@ if term > 0 then
   local alive = { [gateway] = true }
   for i = 1, limits do isHere[counters[i].name] = true end
   -- A partition may have tens of thousands of leases. Of limits that are not here all are looked at by turns: to take each apart
-  -- every time would be more than half of the work.
+  -- every time would be more than half of the work. By the golden ratio, all have their turn however many calls lie between two that take
+  -- leases. By the number alone, some never had it where both are even.
   local every = ceil(#noted / 2 / MOST_LOOKED_AT)
-  local turn = number % every
+  local turn = floor(number * 0.6180339887498949 % 1 * every)
   local seek, cut = string.find, string.sub
   for f = 1, #noted, 2 do
     local name = noted[f]
