@@ -92,8 +92,7 @@ it('lets links that lead to the upstream lead to the gateway, and others where t
   expect(await shown('/a', 'location', sent, { host: 'named.example:8443' })).toBe('http://named.example:8443/things')
   expect(await shown('/x/a', 'location', sent, { host: 'gw.example' })).toBe('http://gw.example/x/things')
   expect(await shown('/x/a', 'location', sent, { host: '[::1]:8080' })).toBe('http://[::1]:8080/x/things')
-  // A name that is none leads nowhere; no other is said by somebody who is not trusted.
-  expect(await shown('/x/a', 'location', sent, { host: 'a"b' })).toBe('/x/things')
+  // No other is said by somebody who is not trusted.
   const forwarded = { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https', 'x-forwarded-prefix': '/evil' }
   expect(await shown('/x/a', 'location', sent, forwarded)).toBe('GW/x/things')
   // Other fields, and bodies, stay as they are.
