@@ -28,7 +28,7 @@ export class SecretLook {
     const changeable = this.#secrets.filter(({ lookAgain }) => lookAgain !== undefined)
     if (changeable.length === 0 || !this.#refusals.isReason()) return false
     const looks = changeable.map((secret) => secret.lookAgain!())
-    this.#pending = Promise.all(looks).then(() => (this.#pending = undefined))
+    this.#pending = Promise.allSettled(looks).then(() => (this.#pending = undefined))
     return true
   }
 }
