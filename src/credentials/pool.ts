@@ -175,7 +175,7 @@ class Member implements Credential {
 
   /**
    * After 401 or 403 the call is sent again with another member. After 429 the call's own retry policy decides. A 403 may be about the
-   * call: then it is answered 403 with the other member, too, and says nothing of either.
+   * call: then it succeeds with the other member neither, which says nothing of either.
    */
   refused(status: number, version: number, isRetryable: boolean, retryAfterMs = 0): boolean {
     if (status === 403) return isRetryable && this.othersInMs === 0
@@ -188,8 +188,7 @@ class Member implements Credential {
 
   settled(status: number): void {
     // A vendor that is failing, or asked too often, has not judged the call.
-    if (status < 500 && status !== 401 && status !== 403 && status !== 429)
-      this.#quarantine(403, this.#options.quarantine)
+    if (status < 400) this.#quarantine(403, this.#options.quarantine)
   }
 }
 

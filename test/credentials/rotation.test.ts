@@ -256,14 +256,17 @@ describe('several credentials of an account', () => {
     expect(new Set(keysOf(upstream).slice(-3)).size).toBe(3)
   })
 
-  it('of which one is answered 403, and the next one in a way that says nothing of that: it is used on', async () => {
-    const upstream = await startJudging({ 'key-a': 403, 'key-b': 503, 'key-c': 503 })
-    const pool = { credentials, pool: { choose: 'round-robin' } }
-    const gateway = await startGateway(configOf(upstream.url, pool, { retry: { retries: 0 } }))
-    for (let i = 0; i < 3; i++) await call(gateway.url, '/api/x')
-    expect(keysOf(upstream)).toContain('key-a')
-    expect(await gateway.metrics()).toContain('sluice_credential_quarantined{upstream="api",account="main"} 0')
-  })
+  it.each([503, 404])(
+    'of which one is answered 403, and the next one %i, which says nothing of that: it is used on',
+    async (status) => {
+      const upstream = await startJudging({ 'key-a': 403, 'key-b': status, 'key-c': status })
+      const pool = { credentials, pool: { choose: 'round-robin' } }
+      const gateway = await startGateway(configOf(upstream.url, pool, { retry: { retries: 0 } }))
+      for (let i = 0; i < 3; i++) await call(gateway.url, '/api/x')
+      expect(keysOf(upstream)).toContain('key-a')
+      expect(await gateway.metrics()).toContain('sluice_credential_quarantined{upstream="api",account="main"} 0')
+    },
+  )
 
   it('of which one is throttled: a read goes on at once with another, for as long as Retry-After says', async () => {
     const clock = new SimulatedClock()
