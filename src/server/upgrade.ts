@@ -42,22 +42,22 @@ export function takeUpgrades(server: Server, proxy: Proxy, onConnect?: ConnectLi
 function inTurn({ socket }: IncomingMessage, proxy: Proxy, serve: () => void): void {
   // Without a listener an error would end the process. The "close" that follows it is what the calls react to.
   socket.on('error', () => undefined)
+  // Node tells no response any more that the client has taken what was written, and so the rest would never go out.
+  socket.on('drain', () => {
+    const response = underWay(socket)
+    if (response?.writableNeedDrain === true && socket.writableLength === 0) response.emit('drain')
+  })
   if (underWay(socket) === undefined) return serve()
   socket.once('close', () => proxy.endQueued(socket))
   // That a client has left shows at the end of what it sent. Before the turn, what it sent stays in the socket's buffer.
   const onReadable = (): void => void (socket.readableLength === 0 && socket.read())
   const onEnd = (): void => void socket.destroy()
-  // Node does not tell the responses any more that the client has taken what was written.
-  const onDrain = (): void => {
-    const response = underWay(socket)
-    if (response?.writableNeedDrain === true && socket.writableLength === 0) response.emit('drain')
-  }
-  socket.on('readable', onReadable).on('end', onEnd).on('drain', onDrain)
+  socket.on('readable', onReadable).on('end', onEnd)
   const onTurn = (): void => {
     if (socket.destroyed || socket.writableEnded) return
     const earlier = underWay(socket)
     if (earlier !== undefined) return void earlier.once('close', onTurn)
-    socket.off('readable', onReadable).off('end', onEnd).off('drain', onDrain)
+    socket.off('readable', onReadable).off('end', onEnd)
     serve()
   }
   onTurn()

@@ -353,6 +353,15 @@ describe('an upgrade', () => {
     client.socket.destroy()
   })
 
+  it('that is answered otherwise has the whole of a large answer', async () => {
+    const { url } = await startEcho({ refuseWith: 426, body: 'x'.repeat(30_000_000) })
+    const gateway = await startGateway(harnessConfig(url))
+    const response = await refused(gateway)
+    let bytes = 0
+    for await (const piece of response) bytes += (piece as Buffer).length
+    expect(bytes).toBe(30_000_000)
+  })
+
   it('that the upstream was not asked for is no answer', async () => {
     const url = await startEcho({ switchUnasked: true }).then((echo) => echo.url)
     const gateway = await startGateway(harnessConfig(url, { retry: { retries: 0 } }))
@@ -362,13 +371,14 @@ describe('an upgrade', () => {
 
 interface EchoOptions {
   readonly refuseWith?: number
+  readonly body?: string
   readonly switchUnasked?: boolean
   /** Takes the responses to what asks for no WebSocket. */
   readonly held?: ServerResponse[]
 }
 
 /** An upstream whose WebSockets send everything back; what asks for none gets 426. */
-async function startEcho({ refuseWith, switchUnasked = false, held }: EchoOptions = {}) {
+async function startEcho({ refuseWith, body = 'no', switchUnasked = false, held }: EchoOptions = {}) {
   const handshakes: IncomingMessage[] = []
   const http = createServer((request, response) => {
     if (switchUnasked)
@@ -379,7 +389,8 @@ async function startEcho({ refuseWith, switchUnasked = false, held }: EchoOption
   const server = new WebSocketServer({ noServer: true, handleProtocols: (names) => [...names][0] ?? false })
   http.on('upgrade', (request, socket, head) => {
     handshakes.push(request)
-    if (refuseWith !== undefined) return void socket.end(`HTTP/1.1 ${refuseWith} No\r\nContent-Length: 2\r\n\r\nno`)
+    if (refuseWith !== undefined)
+      return void socket.end(`HTTP/1.1 ${refuseWith} No\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
     server.handleUpgrade(request, socket, head, (peer) => {
       peer.on('error', () => undefined)
       peer.on('message', (data, isBinary) => peer.send(data, { binary: isBinary }))
