@@ -109,8 +109,6 @@ export class Proxy {
       endWith(socket, rawRefusal(id, failure))
       return this.#recorder.unread(id, socket.remoteAddress, failure)
     }
-    // The bytes may be of a request that waits for its turn. To answer it here would answer the one before.
-    if (this.#inTurn.has(socket)) return void socket.destroy()
     const last = calls.at(-1)!
     // While the last request is incomplete, the bytes belong to its body. Otherwise they stand behind all requests, and the
     // connection ends with the answer to the first one that is still active.
@@ -119,6 +117,8 @@ export class Proxy {
       call.response.once('close', () => this.refuseConnection(socket, failure, hasLeft))
       return
     }
+    // The bytes may be of a request that waits for its turn. To answer it here would answer the one before.
+    if (this.#inTurn.has(socket)) return void socket.destroy()
     if (!hasLeft) call.malformed = failure
     // In the middle of a response the client would read the refusal as part of its body. Before the response to an earlier
     // request it would read the refusal as that response.
