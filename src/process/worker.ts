@@ -63,8 +63,11 @@ export async function runWorker(
       (answer: unknown) => {
         process.send?.({ reply: number, answer: answer ?? null } satisfies FromWorker)
       },
-      // Without an answer this worker counts as away. Its calls go on.
-      (err: unknown) => log.logger.error({ err, ask }, 'a worker could not answer the first process'),
+      // To this question it counts as away. Its calls go on.
+      (err: unknown) => {
+        log.logger.error({ err, ask }, 'a worker could not answer the first process')
+        process.send?.({ reply: number } satisfies FromWorker)
+      },
     )
   })
   const { url, forwardProxyUrl } = gateway
