@@ -186,7 +186,8 @@ class Member implements Credential {
     return status !== 429
   }
 
-  settled(status: number): void {
+  settled(status: number, isSame: boolean): void {
+    if (isSame) return
     // A vendor that is failing, or asked too often, has not judged the call.
     if (status < 400) this.#quarantine(403, this.#options.quarantine)
   }

@@ -167,7 +167,7 @@ class Canary implements Credential {
   settled(status: number): void {
     if (this.#state !== 'suspected') return
     if (status === 401 || status === 403) this.#state = 'trusted'
-    else this.#rollBack('the upstream answered 403, and not so to the old one')
+    else if (status < 400) this.#rollBack('the upstream answered 403, and not so to the old one')
   }
 
   #rollBack(reason: string): void {

@@ -91,6 +91,18 @@ describe('a new credential beside the old one', () => {
     expect(await rollbacksOf(gateway)).toBe(0)
   })
 
+  it.each([404, 429, 503])(
+    'is not to blame where the old one is answered %i, which says nothing of either',
+    async (status) => {
+      const upstream = await startJudging({ new: 403, old: status })
+      const config = configOf(upstream.url, rotating, { retry: { retries: 0 } })
+      const gateway = await startGateway(config, { random: () => 0 })
+      await call(gateway.url, '/api/x')
+      expect(keysOf(upstream)).toEqual(['new', 'old'])
+      expect(await rollbacksOf(gateway)).toBe(0)
+    },
+  )
+
   it('is rolled back by a call, too, that can not be retried, which then has its answer', async () => {
     const upstream = await startJudging({ new: 401 })
     const gateway = await startGateway(configOf(upstream.url, rotating), { random: () => 0 })
