@@ -168,7 +168,7 @@ export class AdmissionQueue implements Issuer {
       served: undefined,
     }
     const excess = waitMs === Infinity ? excessOf(chargeSet) : undefined
-    if (excess !== undefined) return { kind: 'too_expensive', because, wait, ...excess }
+    if (excess !== undefined) return { kind: 'too_expensive', because, wait: undefined, ...excess }
     if (isTooLate || maxWaitMs === 0) {
       const kind = isBecauseOfOthers ? 'share_exceeded' : 'quota_exhausted'
       const toldMs = this.#claim(waiter, because, waitMs)
