@@ -4,7 +4,7 @@ import type { AwayInstance } from '../../requests/question.ts'
 import { addUp, dueOf, groupsOf } from '../../usage/due.ts'
 import type { ClientUse } from '../../usage/recent-use.ts'
 import type { AdminParts } from './management.ts'
-import type { BudgetRow, QuotaRow } from './status.ts'
+import { type BudgetRow, fullnessOf, type QuotaRow } from './status.ts'
 
 /** One limit, and who uses it, as `GET /v1/usage` lists it. */
 export interface UsedLimit extends ClassLabels {
@@ -75,7 +75,7 @@ async function limitsOf(quota: readonly QuotaRow[], uses: readonly ClientUse[], 
     limits.push({ upstream, account, class: name, window, ...unknown, clients: clientsOf(rows, undefined) })
     await turn.endIfOver()
   }
-  return limits.sort((a, b) => fullnessOf(b) - fullnessOf(a))
+  return limits.sort((a, b) => rankOf(b) - rankOf(a))
 }
 
 function clientsOf(rows: readonly ClientUse[], effective: number | undefined, unit?: string): ClientPart[] {
@@ -108,7 +108,6 @@ function limitKey(row: ClassLabels & { readonly window: string }): string {
 }
 
 /** Limits of which nothing is known come last. */
-function fullnessOf({ used, effective, isLocal }: UsedLimit): number {
-  if (used === null || effective === null || isLocal === true) return -1
-  return effective === 0 ? 1 : used / effective
+function rankOf({ used, effective, isLocal }: UsedLimit): number {
+  return used === null || effective === null ? -1 : fullnessOf({ used, effective, isLocal })
 }
