@@ -175,7 +175,7 @@ class Member implements Credential {
 
   /**
    * After 401 or 403 the call is sent again with another member. After 429 the call's own retry policy decides. A 403 may be about the
-   * call: then it succeeds with the other member neither, which says nothing of either.
+   * call: then it does not succeed with the other member either, and that says nothing of the two.
    */
   refused(status: number, version: number, isRetryable: boolean, retryAfterMs = 0): boolean {
     if (status === 403) return isRetryable && this.othersInMs === 0
@@ -188,7 +188,7 @@ class Member implements Credential {
 
   settled(status: number, isSame: boolean): void {
     if (isSame) return
-    // A vendor that is failing, or asked too often, has not judged the call.
+    // Any other answer may be about the call: one member sees that there is no such thing, another only that it may not look.
     if (status < 400) this.#quarantine(403, this.#options.quarantine)
   }
 }
