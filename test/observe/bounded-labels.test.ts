@@ -2,6 +2,7 @@ import { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
 import { Metrics } from '../../src/observe/metrics.ts'
+import { NOTHING_OBSERVED } from '../support/observed.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 
 const samplesOf = async (metrics: Metrics) => parseMetrics(await text(Readable.from(metrics.exposition())))
@@ -15,20 +16,11 @@ function count(metrics: Metrics, account: string, client: string): void {
 /** A process of which nothing is known but these budgets. */
 function observeBudgets(metrics: Metrics, budgets: readonly (readonly [string, number, number, string?])[]): void {
   metrics.observe({
-    queues: () => [],
-    usage: () => Promise.resolve([]),
-    credentials: () => [],
-    dues: () => Promise.resolve([]),
+    ...NOTHING_OBSERVED,
     budgets: async () =>
       budgets.map(([name, used, limit, window = '1h']) => {
         return { level: 'client', name, used, limit, window, exhaustionInMs: null, burnRatio: null }
       }),
-    connections: () => [],
-    clientConnections: () => Promise.resolve(0),
-    breakers: () => [],
-    clientKeys: () => [],
-    certificateInMs: undefined,
-    isStoreDegraded: false,
   })
 }
 

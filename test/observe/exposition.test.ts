@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { UNKNOWN_BURN } from '../../src/gateway/burn.ts'
 import { gaugesOf, gaugesOfAll } from '../../src/observe/gauges-of-all.ts'
 import { Metrics } from '../../src/observe/metrics.ts'
+import { NOTHING_OBSERVED } from '../support/observed.ts'
 import { parseMetrics, valuesOf } from '../support/openmetrics.ts'
 
 const LABELS = { upstream: 'u', account: 'a', class: 'read' }
@@ -60,6 +61,7 @@ describe('gauges of many accounts', () => {
   const observe = (metrics: Metrics) => {
     const asked = { usage: 0 }
     metrics.observe({
+      ...NOTHING_OBSERVED,
       queues: () => all((i) => ({ labels: labelsOf(i), waiting: 1, inFlight: 2, adapted: undefined })),
       usage() {
         asked.usage++
@@ -72,14 +74,6 @@ describe('gauges of many accounts', () => {
           const { upstream, account } = labelsOf(i)
           return { upstream, account, quarantined: 0, expiries: [{ credential: account, inMs: 1_000 }] }
         }),
-      dues: () => Promise.resolve([]),
-      budgets: () => Promise.resolve([]),
-      connections: () => [],
-      clientConnections: () => Promise.resolve(0),
-      breakers: () => [],
-      clientKeys: () => [],
-      certificateInMs: undefined,
-      isStoreDegraded: false,
     })
     return asked
   }
