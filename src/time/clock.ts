@@ -51,6 +51,8 @@ export type Random = () => number
  * day wrong at once (1973), and not only on a machine whose clock was set.
  */
 const BASE_MS = 1e11
+/** The wall clock is looked at so often, in time that the machine is awake: to read it each time would double the cost of `now`. */
+const LOOK_MS = 1
 /** A suspend is longer than this. The uptime has a resolution of 10 ms, and the wall clock one of 1 ms. */
 const SUSPEND_MS = 500
 
@@ -71,27 +73,30 @@ export interface Machine {
 /**
  * Makes a clock from those of a machine. If the wall clock has moved against the monotonic one, the machine was
  * suspended or its clock was set. Only then the uptime is read, which tells which of the two it was: to read it each
- * time would cost more than all the rest.
+ * time would cost more than all the rest. A suspend is noticed a millisecond after its end, or sooner.
  */
 export function clockOf(machine: Machine): Clock {
   const asleepMs = (): number => machine.uptimeMs() - machine.uptimeAwakeMs()
   let asleepBeforeMs = asleepMs()
   let wallAheadMs = machine.wallMs() - machine.awakeMs()
   let offsetMs = BASE_MS + machine.uptimeAwakeMs() - machine.awakeMs() + Math.max(0, asleepBeforeMs)
+  let lookedAtMs = -Infinity
+  const look = (awakeMs: number): void => {
+    lookedAtMs = awakeMs
+    const aheadMs = machine.wallMs() - awakeMs
+    if (Math.abs(aheadMs - wallAheadMs) <= SUSPEND_MS) return
+    wallAheadMs = aheadMs
+    const suspendedMs = asleepMs() - asleepBeforeMs
+    if (suspendedMs <= SUSPEND_MS) return
+    asleepBeforeMs += suspendedMs
+    offsetMs += suspendedMs
+  }
   return {
     // The time of suspends before the start is known to 10 ms only.
     boot: asleepBeforeMs < SUSPEND_MS ? machine.boot : undefined,
     now() {
       const awakeMs = machine.awakeMs()
-      const aheadMs = machine.wallMs() - awakeMs
-      if (Math.abs(aheadMs - wallAheadMs) > SUSPEND_MS) {
-        wallAheadMs = aheadMs
-        const suspendedMs = asleepMs() - asleepBeforeMs
-        if (suspendedMs > SUSPEND_MS) {
-          asleepBeforeMs += suspendedMs
-          offsetMs += suspendedMs
-        }
-      }
+      if (awakeMs - lookedAtMs >= LOOK_MS) look(awakeMs)
       return offsetMs + awakeMs
     },
     wall: () => machine.wallMs() as EpochMs,
