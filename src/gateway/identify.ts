@@ -3,7 +3,7 @@ import { joined, onlyMember } from '../http/fields.ts'
 import { ANONYMOUS, type Client, outOfScope } from '../clients/client.ts'
 import { isAccessAllowed } from '../clients/network-access.ts'
 import { chooseAccount, collectClaims } from '../routing/account.ts'
-import { isOverlong, normalizeDecoded, normalizePath } from '../routing/path.ts'
+import { isOverlong } from '../routing/path.ts'
 import type { Route } from '../routing/route.ts'
 import { isOwnHost, type LocalEnd, readAbsoluteTarget } from './absolute-target.ts'
 import type { Account } from './account.ts'
@@ -101,13 +101,14 @@ function identifyAt(
   identity: Identity,
 ): Target | Failure {
   const { aliasPrefix } = upstream
-  const { route, path: normalPath, otherClass } = upstream.routes.locate(method, path, aliasPrefix)
+  const { route, path: normalPath, otherPath, otherClass } = upstream.routes.locate(method, path, aliasPrefix)
   identity.route = route
   // Before the account, whose refusals name the upstream's accounts.
   const call = { upstream: upstream.name, class: route.class, otherClass, method, path, aliasPrefix }
   const outside = outOfScope(client, call)
   if (outside !== undefined) return forbidden(`the client ${client.name} ${outside}`)
-  const account = accountFor(upstream, client, path, query, headers)
+  const paths = otherPath === undefined ? [normalPath] : [normalPath, otherPath]
+  const account = accountFor(upstream, client, paths, query, headers)
   if (isFailure(account)) return account
   if (client.networkAccess !== undefined || upstream.access.length > 0) {
     const refusal = refuseAccess(upstream, client, path)
@@ -236,12 +237,10 @@ function foreign(authority: string): Failure {
 function accountFor(
   upstream: Upstream,
   client: Client,
-  path: string,
+  paths: readonly string[],
   query: string,
   headers: IncomingHttpHeaders,
 ): Account | Failure {
-  const { aliasPrefix } = upstream
-  const paths = [normalizePath(path, aliasPrefix), normalizeDecoded(path, aliasPrefix) ?? []].flat()
   const claims = collectClaims(upstream.claims, paths, query.slice(1), headers)
   const named = headers['x-sluice-account']
   // If several lines differ, none counts: joined they name no account.

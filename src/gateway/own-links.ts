@@ -8,7 +8,7 @@ const FIELDS: ReadonlySet<string> = new Set(['location', 'content-location', 'li
 /**
  * Lets the links in a response that lead to the upstream itself lead to the gateway, as the client addressed it: a client that
  * follows them stays on the way on which it has its credential and is counted. Links to any other origin stay, and so do bodies.
- * `headers`, names and values in turn, are changed. What caches keep is not: other clients may address the gateway otherwise.
+ * `headers`, names and values in turn, those of the upstream in lower case, are changed. What caches keep is not: other clients may address the gateway otherwise.
  */
 export function leadToGateway(call: Call, headers: string[]): void {
   if (call.upstream?.config.ownLinks !== 'rewrite') return
@@ -16,7 +16,7 @@ export function leadToGateway(call: Call, headers: string[]): void {
   if (proxiedOn(call.request.socket) !== undefined) return
   let links: Links | undefined
   for (let i = 0; i < headers.length; i += 2) {
-    const name = headers[i]!.toLowerCase()
+    const name = headers[i]!
     if (!FIELDS.has(name)) continue
     links ??= new Links(call)
     headers[i + 1] = name === 'link' ? links.list(headers[i + 1]!) : links.reference(headers[i + 1]!)

@@ -39,6 +39,8 @@ export interface Located {
   readonly route: Route
   /** The normalized path by which it was found. */
   readonly path: string
+  /** The path of a server that reads escaped slashes in the other way; undefined if there is only one way to read it. */
+  readonly otherPath: string | undefined
   /** The class of the call for a server that reads escaped slashes in the other way, if it is another one. */
   readonly otherClass: string | undefined
 }
@@ -72,12 +74,14 @@ export class RouteTable {
     const path = normalizePath(sent, aliasPrefix)
     const usual = this.#match(method, path)
     const decodedPath = normalizeDecoded(sent, aliasPrefix)
-    if (decodedPath === undefined || decodedPath === path) return { route: usual.route, path, otherClass: undefined }
+    if (decodedPath === undefined || decodedPath === path)
+      return { route: usual.route, path, otherPath: undefined, otherClass: undefined }
     const decoded = this.#match(method, decodedPath)
     const isUsual = usual.rank > decoded.rank || (usual.rank === decoded.rank && usual.rank !== '')
     const [found, other] = isUsual ? [usual, decoded] : [decoded, usual]
     const otherClass = other.route.class === found.route.class ? undefined : other.route.class
-    return { route: found.route, path: isUsual ? path : decodedPath, otherClass }
+    const [foundPath, otherPath] = isUsual ? [path, decodedPath] : [decodedPath, path]
+    return { route: found.route, path: foundPath, otherPath, otherClass }
   }
 
   /** Finds the route of a path that `normalizePath` returned. Escapes, and a slash at the end, make no difference. */

@@ -95,18 +95,38 @@ describe('a route table', () => {
   })
 
   it.each([
-    ['/admin%2Fx', '/admin/*', '/admin/x', 'read'],
-    ['/projects/group%2Fname/issues', '/projects/{id}/issues', '/projects/group%2Fname/issues', 'read'],
-    ['/projects/admin%2Fissues', '/projects/admin/*', '/projects/admin/issues', '/projects/{id}'],
-    ['/other%2Fx', 'read', '/other/x', undefined],
-    ['/admin%20x', 'read', '/admin x', undefined],
-    ['/projects/a+b', '/projects/{id}', '/projects/a+b', undefined],
-  ])('reads the escaped slash of %s as the more specific line does', (path, className, foundBy, otherClass) => {
-    const paths = ['/admin/*', '/projects/{id}', '/projects/{id}/issues', '/projects/admin/*']
-    const layer = paths.map((text) => ({ path: text, rule: { class: text } }))
-    const located = new RouteTable({ layers: [layer], classify: classifyByMethod }).locate('GET', path, '')
-    expect({ ...located, route: located.route.class }).toEqual({ route: className, path: foundBy, otherClass })
-  })
+    ['/admin%2Fx', '/admin/*', '/admin/x', '/admin%2Fx', 'read'],
+    [
+      '/projects/group%2Fname/issues',
+      '/projects/{id}/issues',
+      '/projects/group%2Fname/issues',
+      '/projects/group/name/issues',
+      'read',
+    ],
+    [
+      '/projects/admin%2Fissues',
+      '/projects/admin/*',
+      '/projects/admin/issues',
+      '/projects/admin%2Fissues',
+      '/projects/{id}',
+    ],
+    ['/other%2Fx', 'read', '/other/x', '/other%2Fx', undefined],
+    ['/admin%20x', 'read', '/admin x', '/admin%20x', undefined],
+    ['/projects/a+b', '/projects/{id}', '/projects/a+b', undefined, undefined],
+  ])(
+    'reads the escaped slash of %s as the more specific line does',
+    (path, className, foundBy, otherPath, otherClass) => {
+      const paths = ['/admin/*', '/projects/{id}', '/projects/{id}/issues', '/projects/admin/*']
+      const layer = paths.map((text) => ({ path: text, rule: { class: text } }))
+      const located = new RouteTable({ layers: [layer], classify: classifyByMethod }).locate('GET', path, '')
+      expect({ ...located, route: located.route.class }).toEqual({
+        route: className,
+        path: foundBy,
+        otherPath,
+        otherClass,
+      })
+    },
+  )
 
   it('takes paths for one that differ in empty segments only', () => {
     const find = tableOf([
