@@ -13,7 +13,7 @@ import { BodyError, type RequestBody } from '../upstream/body.ts'
 import { isRefusedStream } from '../upstream/cancel-streams.ts'
 import { codeOf } from '../upstream/error-code.ts'
 import { responseHeaders } from '../upstream/headers.ts'
-import { CONTINUE } from '../upstream/interim.ts'
+import { CONTINUE } from '../upstream/response-parser.ts'
 import { isMisuse } from '../upstream/misuse.ts'
 import {
   ConnectionsTaken,

@@ -3,7 +3,7 @@ import type { Pool } from 'undici'
 // @ts-expect-error: it has no types
 import symbols from 'undici/lib/core/symbols.js'
 
-// An internal name of undici, see interim.ts.
+// An internal name of undici, see response-parser.ts.
 const { kHTTP2Session } = symbols as { readonly kHTTP2Session: unique symbol }
 
 const REFUSED = 'REFUSED_STREAM'

@@ -10,7 +10,7 @@ import type { Dispatcher } from 'undici'
 import { Pool } from '../packages/undici.ts'
 import { cancelStreams } from './cancel-streams.ts'
 import { connectorOf } from './connect.ts'
-import { acceptUnaskedContinue } from './interim.ts'
+import { adaptParsers } from './response-parser.ts'
 
 /** Gets the events of a request: its start, and the parts of the response as they come. */
 export type ResponseHandler = Dispatcher.DispatchHandler
@@ -75,8 +75,10 @@ export class Transport {
 
   constructor(options: TransportOptions) {
     this.#most = options.connections
-    this.#pool = poolOf(options)
-    this.#upgrades = options.http2 ? poolOf({ ...options, http2: false }) : this.#pool
+    // Where HTTP/2 is spoken, too, that a response came with HTTP/1.1 shows in how undici tells its fields.
+    const readsFields = !options.http2
+    this.#pool = poolOf(options, readsFields)
+    this.#upgrades = options.http2 ? poolOf({ ...options, http2: false }, readsFields) : this.#pool
   }
 
   /** Sends one request. Every error goes to the handler, that of a malformed request included. */
@@ -119,7 +121,7 @@ export class Transport {
   }
 }
 
-function poolOf(options: TransportOptions): Pool {
+function poolOf(options: TransportOptions, readsFields: boolean): Pool {
   const { url, connections, connectTimeoutMs, tlsTimeoutMs, idleTimeoutMs, tls, lookup, http2, proxy } = options
   const useH2c = http2 && url.protocol === 'http:'
   const pool = new Pool(url.origin, {
@@ -142,7 +144,7 @@ function poolOf(options: TransportOptions): Pool {
     // undici's default is 4 s. If the upstream names a shorter time in Keep-Alive, that one counts.
     keepAliveTimeout: 30_000,
   })
-  acceptUnaskedContinue(pool)
+  adaptParsers(pool, { readsFields })
   if (http2) cancelStreams(pool)
   return pool
 }

@@ -1,6 +1,8 @@
 import type { Pool } from 'undici'
 // @ts-expect-error: it has no types
 import symbols from 'undici/lib/core/symbols.js'
+import type { Fields } from '../http/fields.ts'
+import { readFields } from './read-fields.ts'
 
 // Internal names of undici, which has no public hook for interim responses. Its version is pinned. The tests of interim responses
 // fail if a new version has other names.
@@ -13,6 +15,8 @@ const { kSocket, kParser, kQueue, kRunningIdx } = symbols as {
 
 interface Parser {
   readonly client: Readonly<Record<symbol, unknown>>
+  /** Names and values in turn. What is no list undici hands on as it is. */
+  headers: readonly Buffer[] | Fields
   onHeadersComplete(status: number, upgrade: boolean, shouldKeepAlive: boolean): number
 }
 
@@ -32,8 +36,10 @@ const STOP = -1
  * A 101 that nobody asked for still ends the connection. The call is told of it first, because it shows that the upstream has
  * begun. An interim response of HTTP/1.0 or with `Connection: close` still ends the connection, too: the parser reads nothing
  * behind it.
+ *
+ * With `readsFields` the fields of a response are read by `readFields`, and not by undici. Then they are no list in `rawHeaders`.
  */
-export function acceptUnaskedContinue(pool: Pool): void {
+export function adaptParsers(pool: Pool, { readsFields }: { readonly readsFields: boolean }): void {
   pool.on('connect', (_, targets) => {
     const parser = (targets.at(-1) as Client | undefined)?.[kSocket]?.[kParser]
     // An HTTP/2 connection has no parser, and needs none.
@@ -41,6 +47,11 @@ export function acceptUnaskedContinue(pool: Pool): void {
     const onHeadersComplete = parser.onHeadersComplete.bind(parser)
     parser.onHeadersComplete = (status, upgrade, shouldKeepAlive) => {
       const { client } = parser
+      if (readsFields) {
+        const fields = readFields(parser.headers as readonly Buffer[])
+        // undici asks for the length of the list. A field of that name would be taken for it.
+        if (fields['length'] === undefined) parser.headers = fields
+      }
       const requests = client[kQueue] as readonly ({ readonly upgrade: unknown } | null)[]
       const isUnasked = upgrade && !requests[client[kRunningIdx] as number]?.upgrade
       const next = onHeadersComplete(status === 100 ? CONTINUE : status, upgrade && !isUnasked, shouldKeepAlive)

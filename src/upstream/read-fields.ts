@@ -1,0 +1,46 @@
+import type { Fields } from '../http/fields.ts'
+
+/** Names as they were sent, by their place in a head, and in lower case. The heads of one upstream mostly have the same. */
+const latest: { sent: string; lower: string }[] = []
+const PLACES_KEPT = 64
+
+/**
+ * The fields of a response: what undici makes of names and values in turn, at half the cost. Nearly always all of them lie in one
+ * piece of memory. That becomes one text, of which each of them is a part.
+ */
+export function readFields(raw: readonly Buffer[]): Fields {
+  const fields: Fields = {}
+  const [first] = raw
+  if (first === undefined) return fields
+  const last = raw.at(-1)!
+  const { buffer, byteOffset: start } = first
+  const end = last.byteOffset + last.length
+  // A head that came in several pieces has parts elsewhere.
+  const text = last.buffer === buffer && end > start ? Buffer.from(buffer, start, end - start).toString('latin1') : ''
+  const textOf = (piece: Buffer): string => {
+    const at = piece.byteOffset - start
+    const isInText = piece.buffer === buffer && at >= 0 && at + piece.length <= text.length
+    return isInText ? text.slice(at, at + piece.length) : piece.toString('latin1')
+  }
+  for (let i = 0; i < raw.length; i += 2) {
+    const sent = textOf(raw[i]!)
+    const place = i / 2
+    let known = latest[place]
+    if (known?.sent !== sent) {
+      known = { sent, lower: sent.toLowerCase() }
+      if (place < PLACES_KEPT) latest[place] = known
+    }
+    add(fields, known.lower, textOf(raw[i + 1]!))
+  }
+  return fields
+}
+
+function add(fields: Fields, name: string, value: string): void {
+  const known = fields[name]
+  if (known === undefined) fields[name] = value
+  // A name such as `constructor` or `__proto__`, which every object knows.
+  else if (!Object.hasOwn(fields, name))
+    Object.defineProperty(fields, name, { value, enumerable: true, configurable: true, writable: true })
+  else if (typeof known === 'string') fields[name] = [known, value]
+  else known.push(value)
+}
