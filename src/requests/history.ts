@@ -61,13 +61,17 @@ export class RequestHistory {
     return this.#added - this.#dropped
   }
 
-  /** `text` is the JSON of the access line, which begins with its correlation id. */
-  add(line: AccessLine, text: string, circumstances: Circumstances): void {
+  /**
+   * `text` is the JSON of the access line, which begins with its correlation id; `routeText` that of the circumstances' route, which are
+   * given without it.
+   */
+  add(line: AccessLine, text: string, circumstances: Circumstances, routeText?: string): void {
     this.lately.count(line, circumstances.at)
     const { keep, maxBytes } = this.#bounds
     if (keep === 0) return
     // Each is written for itself: both as one string would be copied once more.
-    const rest = `\n${JSON.stringify(circumstances)}`
+    const known = JSON.stringify(circumstances)
+    const rest = routeText === undefined ? `\n${known}` : `\n{"route":${routeText},${known.slice(1)}`
     const chunk = this.#chunkFor(text, rest)
     if (chunk === undefined) return
     let length = chunk.bytes.write(text, chunk.used)

@@ -282,22 +282,32 @@ export function nameOf(heldBy: Limit | 'pause' | undefined): string | undefined 
 
 const NONE: readonly never[] = []
 
-/** `failure` is why the gateway refused it. */
+type Route = NonNullable<Call['route']>
+
+/** What is told of the route of a call. */
+export function aboutRoute({ pattern, countedAs, charges, retry }: Route): NonNullable<RequestStory['route']> {
+  return { pattern: pattern ?? null, line: countedAs, charges, retry }
+}
+
+const ROUTE_TEXTS = new WeakMap<Route, string>()
+
+/** The same as JSON. It is the same for each call of the route, and making it is a third of the cost of a story. */
+export function routeTextOf(route: Route): string {
+  let text = ROUTE_TEXTS.get(route)
+  if (text === undefined) ROUTE_TEXTS.set(route, (text = JSON.stringify(aboutRoute(route))))
+  return text
+}
+
+/** All but the route. `failure` is why the gateway refused it. */
 export function circumstancesOf(
   call: Call,
   { at, failure, isRunning = false }: { at: EpochMs; failure: Failure | undefined; isRunning?: boolean },
 ): Circumstances {
-  const { target, usage, route } = call
+  const { target, usage } = call
   const units = target?.admissionPolicy.chargeSet.units
   return {
     at,
     isRunning,
-    route: route && {
-      pattern: route.pattern ?? null,
-      line: route.countedAs,
-      charges: route.charges,
-      retry: route.retry,
-    },
     asked: target && askedOf(target.requestOptions),
     limits: usage.map((one, i) => limitState(one, units?.[i])),
     waits: call.waits?.map(waitStory),

@@ -5,7 +5,7 @@ import { CallMetrics } from '../observe/call-metrics.ts'
 import { hasFailed, type Log } from '../observe/log.ts'
 import type { Metrics } from '../observe/metrics.ts'
 import type { RequestHistory } from '../requests/history.ts'
-import { circumstancesOf, unread as unreadRecord } from '../requests/story.ts'
+import { aboutRoute, circumstancesOf, routeTextOf, unread as unreadRecord } from '../requests/story.ts'
 import type { RequestRecord } from '../requests/story.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Tracing } from '../traces/tracing.ts'
@@ -64,7 +64,7 @@ export class CallRecorder {
     const at = clock.wall()
     log.access(line, text, at)
     const circumstances = circumstancesOf(call, { at, failure })
-    history?.add(line, text, circumstances)
+    history?.add(line, text, circumstances, call.route && routeTextOf(call.route))
     const isTraced = call.trace?.isKept(hasFailed(line)) === true
     const traceId = isTraced ? line.traceId : undefined
     metrics.requests(client, seen, outcome).increment(call.id, 1, traceId, at)
@@ -84,7 +84,8 @@ export class CallRecorder {
     const client = call.client?.name ?? 'unknown'
     const end = { client, status: UNANSWERED, outcome: 'running', failure: undefined, ...this.timesOf(call) }
     const line = lineOf(call, end)
-    return { line, ...circumstancesOf(call, { at: clock.wall(), failure: undefined, isRunning: true }) }
+    const circumstances = circumstancesOf(call, { at: clock.wall(), failure: undefined, isRunning: true })
+    return { line, route: call.route && aboutRoute(call.route), ...circumstances }
   }
 
   /** What came was no request that could be read, and has ended. */
