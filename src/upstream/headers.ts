@@ -1,6 +1,7 @@
 import { asSent } from '../http/entity-tag.ts'
 import { type Fields, joined } from '../http/fields.ts'
 import { HOP_BY_HOP, isMadeAnew } from '../http/hop-by-hop.ts'
+import { NamesByPlace } from '../http/names-by-place.ts'
 
 /**
  * Fields that tell about traces of the client's own systems: those of W3C Trace Context and Baggage, and those of tracers that
@@ -112,7 +113,7 @@ export function requestHeaders(raw: readonly string[], hop: Hop): string[] {
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!
     const value = raw[i + 1]!
-    const { lower, kind } = fieldOf(name)
+    const { lower, kind } = sentFields.at(i / 2, name)
     if (kind === 'made') {
       if (lower === 'via') via = `${isClientKnown ? value : withoutHosts(value)}, ${via}`
       else if (lower === 'x-forwarded-for')
@@ -161,8 +162,8 @@ function withoutHosts(via: string): string {
  */
 export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] {
   const headers: string[] = []
-  const [connection, via] = [fields['connection'], fields['via']].map((field) => field && joined(field))
-  const named = connection === undefined ? undefined : addTokens(undefined, connection)
+  const { connection, via } = fields
+  const named = connection === undefined ? undefined : addTokens(undefined, joined(connection))
   for (const name in fields) {
     if (RESPONSE_FIELDS.has(name) || name.startsWith(OWN_PREFIX)) continue
     if (hasOwnQuota && QUOTA_FIELDS.has(name)) continue
@@ -172,7 +173,7 @@ export function responseHeaders(fields: Fields, hasOwnQuota: boolean): string[] 
     if (typeof value === 'string') headers.push(name, value)
     else for (const one of value ?? []) headers.push(name, one)
   }
-  headers.push('Via', via === undefined ? VIA : `${via}, ${VIA}`)
+  headers.push('Via', via === undefined ? VIA : `${joined(via)}, ${VIA}`)
   return headers
 }
 
@@ -210,6 +211,7 @@ export function fieldOf(name: string): RequestField {
 
 const NAMES_KEPT = 1_000
 const fields = new Map<string, RequestField>()
+const sentFields = new NamesByPlace(fieldOf)
 
 /** The names in Connection: fields that the sender means for the next hop only. */
 function namedByConnection(raw: readonly string[]): Set<string> | undefined {

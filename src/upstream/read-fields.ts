@@ -1,8 +1,7 @@
 import type { Fields } from '../http/fields.ts'
+import { NamesByPlace } from '../http/names-by-place.ts'
 
-/** Names as they were sent, by their place in a head, and in lower case. The heads of one upstream mostly have the same. */
-const latest: { sent: string; lower: string }[] = []
-const PLACES_KEPT = 64
+const lowerCase = new NamesByPlace((name) => name.toLowerCase())
 
 /**
  * The fields of a response: what undici makes of names and values in turn, at half the cost. Nearly always all of them lie in one
@@ -22,16 +21,7 @@ export function readFields(raw: readonly Buffer[]): Fields {
     const isInText = piece.buffer === buffer && at >= 0 && at + piece.length <= text.length
     return isInText ? text.slice(at, at + piece.length) : piece.toString('latin1')
   }
-  for (let i = 0; i < raw.length; i += 2) {
-    const sent = textOf(raw[i]!)
-    const place = i / 2
-    let known = latest[place]
-    if (known?.sent !== sent) {
-      known = { sent, lower: sent.toLowerCase() }
-      if (place < PLACES_KEPT) latest[place] = known
-    }
-    add(fields, known.lower, textOf(raw[i + 1]!))
-  }
+  for (let i = 0; i < raw.length; i += 2) add(fields, lowerCase.at(i / 2, textOf(raw[i]!)), textOf(raw[i + 1]!))
   return fields
 }
 
