@@ -130,14 +130,14 @@ export class Scrub {
   #fields(fields: Fields, place: Place): void {
     for (const name in fields) {
       const value = fields[name]
-      if (typeof value === 'string') {
-        // Most values are shorter than any credential.
-        if (value.length >= this.#needles.shortest) fields[name] = this.text(value, place)
-      } else if (value !== undefined) fields[name] = value.map((one) => this.text(one, place))
+      if (typeof value === 'string') fields[name] = this.text(value, place)
+      else if (value !== undefined) fields[name] = value.map((one) => this.text(one, place))
     }
   }
 
   text(value: string, place: Place): string {
+    // Most texts are shorter than any credential.
+    if (value.length < this.#needles.shortest) return value
     let scrubbed = value
     for (const needle of this.#needles.texts) {
       if (scrubbed.includes(needle)) scrubbed = scrubbed.replaceAll(needle, '*'.repeat(needle.length))

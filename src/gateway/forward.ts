@@ -114,29 +114,34 @@ async function send(
     const admission = entry instanceof Promise ? await entry : entry
     if (admission.kind !== 'admitted') return admission
     const first = new Attempt(call, plan.target, admission.permit)
-    using attempt = hedgedIfLate(first, call, plan, env, observer)
-    // A token may have ended while the call waited for its turn. If there is no other soon, the turn is given back.
-    const renewal = entry instanceof Promise ? plan.credential?.prepare(call, plan.until, KEEP_TURN_MS) : undefined
-    if (renewal !== undefined && (await renewal) !== undefined) {
-      plan.delayMs = undefined
-      continue
-    }
-    if (!first.enter(plan.breaker, call.attempts > 0)) return refusedBy(plan.breaker, call, plan.target)
-    const request = begin(first, call, plan, observer)
-    const outcome = await attempt.send(request, optionsFor(call, plan, observer, env.drain))
-    // Headers that came in one turn of the event loop are taken up together, which costs less than one after the other.
-    await endOfTurn(call.clock)
-    count(outcome, call, plan.target)
-    const step = nextStep(outcome, plan, observer)
-    switch (step.kind) {
-      case 'end':
-        return step.end
-      case 'deliver':
-        return await answer(step.outcome, call, plan.target, observer, env.drain)
-      case 'answer-from-cache':
-        return answerFromCache(call, plan.target, step.answer)
-      case 'retry':
-        plan.delayMs = step.delayMs
+    // Not `using`, which would cost each call 0.4 µs.
+    const attempt = hedgedIfLate(first, call, plan, env, observer)
+    try {
+      // A token may have ended while the call waited for its turn. If there is no other soon, the turn is given back.
+      const renewal = entry instanceof Promise ? plan.credential?.prepare(call, plan.until, KEEP_TURN_MS) : undefined
+      if (renewal !== undefined && (await renewal) !== undefined) {
+        plan.delayMs = undefined
+        continue
+      }
+      if (!first.enter(plan.breaker, call.attempts > 0)) return refusedBy(plan.breaker, call, plan.target)
+      const request = begin(first, call, plan, observer)
+      const outcome = await attempt.send(request, optionsFor(call, plan, observer, env.drain))
+      // Headers that came in one turn of the event loop are taken up together, which costs less than one after the other.
+      await endOfTurn(call.clock)
+      count(outcome, call, plan.target)
+      const step = nextStep(outcome, plan, observer)
+      switch (step.kind) {
+        case 'end':
+          return step.end
+        case 'deliver':
+          return await answer(step.outcome, call, plan.target, observer, env.drain)
+        case 'answer-from-cache':
+          return answerFromCache(call, plan.target, step.answer)
+        case 'retry':
+          plan.delayMs = step.delayMs
+      }
+    } finally {
+      attempt[Symbol.dispose]()
     }
   }
 }
