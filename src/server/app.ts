@@ -38,9 +38,6 @@ export function buildApp(proxy: Proxy, server: Config['server'], onConnect?: Con
   // If a method had a body for Fastify, it would refuse content types that it does not know.
   for (const method of methods) app.addHttpMethod(method, { hasBody: false, overrideExisting: true })
   app.setErrorHandler((error, request, reply) => refuseRequest(proxy, request, reply, error))
-  app.setNotFoundHandler((request, reply) =>
-    refuseRequest(proxy, request, reply, new Failure('invalid_request', 'the method is none of HTTP')),
-  )
   // Node would send 100 Continue at once. The call sends it when it is admitted and its body is wanted.
   app.server.on('checkContinue', (request, response) => app.server.emit('request', request, response))
   app.server.on('checkExpectation', (request, response) => {
@@ -147,8 +144,9 @@ function refuseRequest(proxy: Proxy, request: FastifyRequest, reply: FastifyRepl
 }
 
 function preRejectionOf(error: unknown): Failure | Error {
-  if (error instanceof Failure) return error
   const { statusCode = 500, code = 'unknown' } = (error ?? {}) as { statusCode?: number; code?: string }
+  // The one route has all methods that there are.
+  if (code === 'FST_ERR_NOT_FOUND') return new Failure('invalid_request', 'the method is none of HTTP')
   if (statusCode < 500) return new Failure('invalid_request', `the request can’t be taken as it is (${code})`)
   return error instanceof Error ? error : new Error('something other than an error was thrown', { cause: error })
 }

@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import { originalUrl } from './access-line.ts'
 
 /** Half of what Node reads: it drops every field after the 2,000th, and tells nobody. */
 export const MOST_FIELDS = 1_000
@@ -42,8 +43,9 @@ export function isHttp2(request: IncomingMessage): boolean {
 }
 
 /** Size of a head, counted as SETTINGS_MAX_HEADER_LIST_SIZE counts (RFC 9113 §6.5.2): each field adds 32 bytes to its text. */
-function headBytes({ url = '', rawHeaders }: IncomingMessage): number {
-  let bytes = url.length + rawHeaders.length * 16
+function headBytes(request: IncomingMessage): number {
+  const { rawHeaders } = request
+  let bytes = originalUrl(request).length + rawHeaders.length * 16
   for (const text of rawHeaders) bytes += text.length
   return bytes
 }

@@ -104,6 +104,7 @@ it.each<[string, OutgoingHttpHeaders, RegExp]>([
   ['a method that is none', { ':method': 'JEFF' }, /method is none/],
   ['a head that is too large', { 'x-a': 'a'.repeat(20_000) }, /maxHeaderBytes/],
   ['too large a head of many fields', fieldsOf(500), /maxHeaderBytes/],
+  ['a path that is too long', { ':path': `${PATH}&a=${'a'.repeat(20_000)}` }, /maxHeaderBytes/],
   ['too many fields', fieldsOf(1_001), /at most 1000 header fields/],
 ])('has an id that leads to its one log line in HTTP/2, too: %s', async (_, headers, reason) => {
   const gateway = await startGateway(harnessConfig('http://127.0.0.1:9', {}, { server: { port: 0, http2: true } }))
