@@ -1,10 +1,10 @@
 import { createHmac, hash } from 'node:crypto'
+import { whyNoHeaderValue } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Credential, RequestHead, Unproven } from './credential.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
 import { type Secret, secretsIn } from '../schema/secret.ts'
 import { SecretLook } from './secret-look.ts'
-import { whyNoHeaderValue } from './static.ts'
 import { canonicalPath, canonicalQuery, canonicalValue, parametersOf } from './sigv4-canonical.ts'
 
 export interface SigV4Config extends Required<

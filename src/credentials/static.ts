@@ -1,5 +1,5 @@
 import { decoded } from '../http/decode.ts'
-import { CONTROL, HEADER_VALUE } from '../http/fields.ts'
+import { CONTROL, whyNoHeaderValue } from '../http/fields.ts'
 import type { Clock } from '../time/clock.ts'
 import type { Route } from '../routing/route.ts'
 import type { Credential, Unproven } from './credential.ts'
@@ -111,8 +111,4 @@ export class QueryCredential extends StaticCredential {
     const [name = ''] = pair.split('=', 1)
     return decoded(name.replaceAll('+', ' ')) === this.#parameter
   }
-}
-
-export function whyNoHeaderValue(text: string): string | undefined {
-  return HEADER_VALUE.test(text) ? undefined : 'the new value holds a character that no header value may have'
 }

@@ -60,6 +60,11 @@ export function onlyMember(field: Field): string | undefined {
 /** A value that every HTTP implementation sends and takes (RFC 9110 §5.5). */
 export const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]+$/
 
+/** Why a secret that is sent in a header can not take a new value; undefined if it can. */
+export function whyNoHeaderValue(text: string): string | undefined {
+  return HEADER_VALUE.test(text) ? undefined : 'the new value holds a character that no header value may have'
+}
+
 /** The characters that a password for HTTP may not hold (RFC 7617 §2). */
 // oxlint-disable-next-line no-control-regex -- these are what is looked for
 export const CONTROL = /[\x00-\x1f\x7f]/

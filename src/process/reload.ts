@@ -1,6 +1,6 @@
 import type { Actor, AuditTrail } from '../audit/audit.ts'
 import { findContradictions } from '../config/contradictions.ts'
-import { differences, withKept } from '../schema/difference.ts'
+import { differences, takeValues, withKept } from '../schema/difference.ts'
 import type { FoundConfig } from '../config/find.ts'
 import { ConfigError } from '../config/problem.ts'
 import type { Config, ListenerTls } from '../schema/schema.ts'
@@ -121,6 +121,8 @@ export function reloadable(
   inForce: Config,
 ): { config: Config; changed: string[]; needRestart: string[] } {
   const { admin, store, cache, log, metrics, requests, forwardProxy } = inForce
+  // Tokens follow their references: to have a new value takes no restart.
+  takeValues(admin, found.admin)
   const { forwardProxy: _, ...wanted } = found
   const config = withKept(inForce, {
     ...wanted,

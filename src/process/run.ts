@@ -12,11 +12,9 @@ import { type Clock, type Random, systemClock } from '../time/clock.ts'
 import { SharedCache } from '../cache/open-cache.ts'
 import type { FoundConfig } from '../config/find.ts'
 import type { Config } from '../schema/schema.ts'
-import { SecretFollower } from '../secrets/follow.ts'
-import { secretsIn } from '../schema/secret.ts'
 import { membershipsOf } from '../clients/membership.ts'
 import { GuessGuard } from '../clients/guess-guard.ts'
-import { openSources } from '../secrets/open.ts'
+import { followSecrets } from '../secrets/open.ts'
 import { countedAnew } from '../gateway/counting.ts'
 import { LiveSnapshot } from '../gateway/live.ts'
 import { sentenceOf } from '../gateway/limit-watch.ts'
@@ -224,12 +222,7 @@ export async function runWithoutAdmin(
     live.current.issuers?.close()
   })
   await cache.opened
-  const follow = async (followed: Config): Promise<SecretFollower> => {
-    const follower = new SecretFollower(secretsIn(followed), openSources(followed, clock, managed.losses), logger)
-    await follower.start()
-    return follower
-  }
-  let secrets = await follow(config)
+  let secrets = await followSecrets(config, managed)
   parts.defer(() => secrets.close())
   const guard = new GuessGuard({
     what: 'keys',
@@ -320,7 +313,7 @@ export async function runWithoutAdmin(
     renewCertificate(app, next.server)
     await tracing.apply(next.telemetry.traces)
     const before = secrets
-    secrets = await follow(next)
+    secrets = await followSecrets(next, managed)
     await before.close()
     return { result: 'applied', changed, needRestart }
   }

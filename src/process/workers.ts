@@ -8,6 +8,7 @@ import type { Config } from '../schema/schema.ts'
 import { instanceName, type Log } from '../observe/log.ts'
 import { CommonConfig } from './common-config.ts'
 import { openManaged } from './management.ts'
+import { followSecrets } from '../secrets/open.ts'
 import { gaugesOf, gaugesOfAll, type GaugeValues } from '../observe/gauges-of-all.ts'
 import { droppedLines, OPENMETRICS } from '../observe/metrics.ts'
 import { registerProcessInfo } from '../observe/process-info.ts'
@@ -83,6 +84,14 @@ export async function runWorkers(
   let phase: 'starting' | 'serving' | 'stopping' = 'starting'
   let inForce = config
   const common = new CommonConfig(text)
+  // Of the admin port and of webhooks, which only this process has.
+  let secrets = await followSecrets(config, managed)
+  let applying: Promise<unknown> = Promise.resolve()
+  parts.defer(async () => {
+    // A reload that is under way opens others.
+    await applying
+    await secrets.close()
+  })
   const name = instanceName(config.log.instance)
   const counts = new WorkerCounts()
   const links = new Set<WorkerLink>()
@@ -157,14 +166,22 @@ export async function runWorkers(
   const dropped = droppedLines(own)
   log.onDropped(() => dropped.increment())
   const missingWorkers = registerProcessInfo(own)
-  const apply = async (found: FoundConfig): Promise<Reloaded> => {
+  const applyNow = async (found: FoundConfig): Promise<Reloaded> => {
     if (phase === 'stopping') return { result: 'rejected', problems: [STOPS] }
     const { config: next, changed, needRestart } = reloadable(found, inForce)
     if (changed.length === 0) return { result: 'unchanged', needRestart }
     const problems = await common.offer(textOf(found))
     if (problems !== undefined) return { result: 'rejected', problems }
     inForce = next
+    const before = secrets
+    secrets = await followSecrets(next, managed)
+    await before.close()
     return { result: 'applied', changed, needRestart }
+  }
+  const apply = (found: FoundConfig): Promise<Reloaded> => {
+    const applied = applyNow(found)
+    applying = Promise.allSettled([applying, applied])
+    return applied
   }
   const status: Status = {
     async *metrics() {

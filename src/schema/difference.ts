@@ -31,6 +31,17 @@ export function withKept<T>(inForce: unknown, wanted: T): T {
   return Object.fromEntries(Object.entries(wanted).map(([key, value]) => [key, withKept(inForce[key], value)])) as T
 }
 
+/** Gives secrets the values that they have in `found`, where they are of the same references there. */
+export function takeValues(inForce: unknown, found: unknown): void {
+  if (inForce instanceof Secret && found instanceof Secret) {
+    if (inForce.template === undefined || !isSameSource(inForce, found)) return
+    inForce.expiresAt = found.expiresAt
+    inForce.replace(found.reveal(), found.next?.reveal(), found.next?.expiresAt)
+  } else if (isPlain(inForce) && isPlain(found)) {
+    for (const key in inForce) takeValues(inForce[key], found[key])
+  }
+}
+
 function* paths(a: unknown, b: unknown, path: readonly string[]): Generator<readonly string[]> {
   if (Object.is(a, b)) return
   if (!isPlain(a) || !isPlain(b) || Array.isArray(a) !== Array.isArray(b)) {
@@ -42,9 +53,11 @@ function* paths(a: unknown, b: unknown, path: readonly string[]): Generator<read
 }
 
 function isSameSecret(a: unknown, b: unknown): boolean {
-  if (!(a instanceof Secret && b instanceof Secret)) return false
-  const isSameSource = a.template?.text === b.template?.text && a.template?.folder === b.template?.folder
-  return isSameSource && a.reveal() === b.reveal()
+  return a instanceof Secret && b instanceof Secret && isSameSource(a, b) && a.reveal() === b.reveal()
+}
+
+function isSameSource({ template: a }: Secret, { template: b }: Secret): boolean {
+  return a?.text === b?.text && a?.folder === b?.folder
 }
 
 function isPlain(value: unknown): value is Record<string, unknown> {

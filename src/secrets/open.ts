@@ -1,7 +1,9 @@
 import { join } from 'node:path'
 import type { Clock } from '../time/clock.ts'
 import type { Config } from '../schema/schema.ts'
-import type { Sources } from './follow.ts'
+import { secretsIn } from '../schema/secret.ts'
+import type { Logger } from '../observe/log.ts'
+import { SecretFollower, type Sources } from './follow.ts'
 import { FileRecords } from '../records/file-records.ts'
 import type { Losses } from '../records/losses.ts'
 import { MasterKeys } from './master-keys.ts'
@@ -12,6 +14,20 @@ import type { SecretSource } from './source.ts'
 import { VaultSource } from './vault.ts'
 
 type SourceConfig = Pick<Config, 'secrets' | 'store'>
+
+/**
+ * Follows all secrets of a configuration but those of its store. Connections to Redis keep what they were made with: what changes
+ * there has to stay a difference, which a reload finds, and says that it takes a restart.
+ */
+export async function followSecrets(
+  config: Config,
+  { clock, logger, losses }: { clock: Clock; logger: Logger; losses: Losses },
+): Promise<SecretFollower> {
+  const { store: _, ...followed } = config
+  const follower = new SecretFollower(secretsIn(followed), openSources(config, clock, losses), logger)
+  await follower.start()
+  return follower
+}
 
 /** Opens the sources whose values can change while the program runs. One that nothing refers to makes no connection. */
 export function openSources(config: SourceConfig, clock: Clock, losses?: Losses): Sources {

@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Actor } from '../../audit/audit.ts'
 import type { GuessGuard } from '../../clients/guess-guard.ts'
 import { hashKey } from '../../clients/keys.ts'
+import { whyNoHeaderValue } from '../../http/fields.ts'
 import { isLoopback } from '../../net/address.ts'
 import { retryAfterSeconds } from '../../http/retry-after.ts'
 import type { Config } from '../../schema/schema.ts'
@@ -61,7 +62,12 @@ export async function ownerOfToken(
 export interface Token {
   /** Whose it is. */
   readonly label: string
-  readonly digest: Buffer
+  readonly secret: Secret
+}
+
+/** A hash of its value at this moment: a token that gets a new one, and each session that was begun with it, ends at once. */
+export function digestOf({ secret }: Token): Buffer {
+  return hash('sha256', secret.reveal(), 'buffer')
 }
 
 /** The tokens for everything below `/v1`. */
@@ -79,14 +85,15 @@ export function metricsTokens(admin: Config['admin']): Token[] | undefined {
 }
 
 function tokenOf(label: string, secret: Secret): Token {
-  return { label, digest: hash('sha256', secret.reveal(), 'buffer') }
+  secret.whyNot = whyNoHeaderValue
+  return { label, secret }
 }
 
 /** Compares with every token, by hashes of one length in constant time. The time that it takes tells nothing about the tokens. */
 function ownerOf(token: string, tokens: readonly Token[]): string | undefined {
   const digest = hash('sha256', token, 'buffer')
   let owner: string | undefined
-  for (const known of tokens) if (timingSafeEqual(known.digest, digest)) owner = known.label
+  for (const known of tokens) if (timingSafeEqual(digestOf(known), digest)) owner = known.label
   return owner
 }
 

@@ -1,6 +1,6 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import type { Clock } from '../../time/clock.ts'
-import type { Token } from './log-in.ts'
+import { digestOf, type Token } from './log-in.ts'
 
 const LASTS_MS = 12 * 3_600_000
 const NAME = 'sluice_session'
@@ -8,7 +8,7 @@ const NAME = 'sluice_session'
 /**
  * Sessions of the live page. The cookie names the owner of a token and when it expires, and is signed with a key that is
  * derived from that token. So it contains no token, needs no memory, works at every instance with the same tokens, and becomes
- * invalid when its token is removed.
+ * invalid when its token is removed or gets another value.
  */
 export class Sessions {
   readonly #tokens: readonly Token[]
@@ -52,8 +52,8 @@ export class Sessions {
   }
 }
 
-function signatureOf(text: string, { digest }: Token): Buffer {
-  return createHmac('sha256', digest).update(`sluice page session\n${text}`).digest()
+function signatureOf(text: string, token: Token): Buffer {
+  return createHmac('sha256', digestOf(token)).update(`sluice page session\n${text}`).digest()
 }
 
 /**

@@ -1,0 +1,79 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { stringify } from 'yaml'
+import { createGateway } from '../../src/index.ts'
+import { harnessConfig, newFolder, startUpstream, stores } from '../support/gateway.ts'
+import { call } from '../support/http.ts'
+import { Program } from '../support/process.ts'
+
+/** Starts a gateway with this configuration in a folder with these files. */
+async function startIn(config: object, files: Record<string, string>) {
+  const cwd = newFolder()
+  const write = (name: string, text: string): void => writeFileSync(join(cwd, name), text)
+  for (const [name, text] of Object.entries(files)) write(name, text)
+  write('sluice.yaml', stringify(config))
+  const program = new Program(['start'], { cwd })
+  const { url, admin } = JSON.parse(await program.line(/"msg":"listening"/)) as { url: string; admin: string }
+  return { program, cwd, write, url, admin }
+}
+
+describe.each([1, 2])('a token of the admin port that its file changes, with %i processes', (workers) => {
+  it('is good at once instead of the one before, whose sessions end; no reload asks for a restart', async () => {
+    const { url } = await startUpstream()
+    const tokens = { token: '${file:main}', tokens: { alice: '${file:alice}' }, metricsToken: '${file:metrics}' }
+    const config = { ...harnessConfig(url), server: { port: 0, workers }, admin: { port: 0, ...tokens } }
+    const files = { main: 'main-1', alice: 'alice-1', metrics: 'metrics-1' }
+    const { admin, write, program } = await startIn(config, files)
+    const ask = async (path: string, token: string, method = 'GET') =>
+      call(admin, path, { method, headers: { authorization: `Bearer ${token}` } })
+    const statusOf = async (path: string, token: string): Promise<number> => (await ask(path, token)).status
+    const signIn = await call(admin, '/sign-in', {
+      method: 'POST',
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+      body: 'token=alice-1',
+    })
+    const cookie = signIn.headers['set-cookie']![0]!.split(';')[0]!
+    const pageStatus = async () => (await call(admin, '/requests/x', { headers: { cookie } })).status
+    expect(await pageStatus()).toBe(404)
+    for (const name of Object.keys(files)) write(name, `${name}-2`)
+    for (const name of ['main', 'alice']) {
+      await expect.poll(() => statusOf('/v1/clients', `${name}-2`)).toBe(200)
+      expect(await statusOf('/v1/clients', `${name}-1`)).toBe(401)
+    }
+    await expect.poll(() => statusOf('/metrics', 'metrics-2')).toBe(200)
+    expect(await statusOf('/metrics', 'metrics-1')).toBe(401)
+    expect(await pageStatus()).toBe(303)
+    expect((await ask('/v1/reload', 'main-2', 'POST')).json()).toEqual({
+      data: { result: 'unchanged', needRestart: [] },
+    })
+    write('main', 'main-3\nof two lines')
+    await program.line(/no header value may have/)
+    expect(await statusOf('/v1/clients', 'main-2')).toBe(200)
+    expect(program.stdout).not.toMatch(/main-[123]|alice-[12]/)
+  })
+})
+
+it('a token whose file was just changed is taken by the reload that comes next, without a restart', async () => {
+  const folder = newFolder()
+  const token = join(folder, 'token')
+  writeFileSync(token, 'one')
+  const config = harnessConfig('http://127.0.0.1:1', {}, { admin: { port: 0, token: `\${file:${token}}` } })
+  const gateway = createGateway({ ...config, log: { level: 'silent' } } as Parameters<typeof createGateway>[0])
+  onTestFinished(() => gateway.close())
+  const { adminUrl } = await gateway.listen()
+  writeFileSync(token, 'two')
+  expect(await gateway.reload()).toEqual({ result: 'unchanged', needRestart: [] })
+  const { status } = await call(adminUrl, '/v1/clients', { headers: { authorization: 'Bearer two' } })
+  expect(status).toBe(200)
+})
+
+it('the URL of Redis, with its password, that its file changes takes a restart, and a reload says so', async () => {
+  const { url, ...store } = stores.Redis() as { url: string }
+  const config = harnessConfig('http://127.0.0.1:1', {}, { store: { ...store, url: '${file:url}' } })
+  const { write, program, admin } = await startIn(config, { url })
+  write('url', `${url}/0`)
+  await program.line(/"needRestart":\["store.url"\]/)
+  const { data } = (await call(admin, '/v1/reload', { method: 'POST' })).json() as { data: object }
+  expect(data).toEqual({ result: 'unchanged', needRestart: ['store.url'] })
+})
