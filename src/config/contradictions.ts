@@ -13,6 +13,7 @@ import type { Preset } from './presets/preset.ts'
 import { checkName, didYouMean, type Path, type Problem, type Report } from './problem.ts'
 import type { Config, UpstreamConfig } from '../schema/schema.ts'
 import { checkListenerTls, checkTls } from './tls-problems.ts'
+import { whyNoProxy } from '../schema/proxy.ts'
 import type { Secret } from '../schema/secret.ts'
 
 /**
@@ -178,9 +179,7 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   const { baseDelay, maxDelay } = upstream.retry
   if (baseDelay > maxDelay) report([...path, 'retry', 'baseDelay'], 'must not be longer than retry.maxDelay')
   checkPrivateAddress(path, upstream, report)
-  if (upstream.proxy !== undefined && !isProxyUrl(upstream.proxy.reveal())) {
-    report([...path, 'proxy'], NO_PROXY)
-  }
+  checkProxy([...path, 'proxy'], upstream.proxy, report)
   checkTls([...path, 'tls'], upstream.tls, report)
   if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
     report([...path, 'tls'], 'the url is http://, so tls does nothing')
@@ -214,7 +213,7 @@ function checkWebhooks({ webhooks, networkAccess }: Config, report: Report): voi
       if (!HEADER_VALUE.test(value.reveal()))
         report([...path, 'headers', header], 'must be text that a header can hold')
     }
-    if (proxy !== undefined && !isProxyUrl(proxy.reveal())) report([...path, 'proxy'], NO_PROXY)
+    checkProxy([...path, 'proxy'], proxy, report)
     checkTls([...path, 'tls'], tls, report)
   }
 }
@@ -229,17 +228,9 @@ function checkDisguises(path: Path, { throttle }: UpstreamConfig, classes: strin
   }
 }
 
-const NO_PROXY = 'must be the URL of a proxy such as http://user:password@host:3128, without a path'
-
-function isProxyUrl(text: string): boolean {
-  if (!URL.canParse(text)) return false
-  const { protocol, pathname, search, hash, username, password } = new URL(text)
-  try {
-    decodeURIComponent(username + password)
-  } catch {
-    return false
-  }
-  return /^https?:$/.test(protocol) && pathname === '/' && search === '' && hash === ''
+function checkProxy(path: Path, proxy: Secret | undefined, report: Report): void {
+  const problem = proxy && whyNoProxy(proxy.reveal())
+  if (problem !== undefined) report(path, problem)
 }
 
 function checkPrivateAddress(

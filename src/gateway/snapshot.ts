@@ -20,6 +20,7 @@ import type { ClaimRules } from '../routing/account.ts'
 import { bareHost } from '../net/address.ts'
 import type { RouteTable } from '../routing/route-table.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
+import { proxyOf } from '../schema/proxy.ts'
 import { tlsOptions } from '../schema/upstream-schema.ts'
 import { Transport } from '../upstream/transport.ts'
 import { Account } from './account.ts'
@@ -311,7 +312,7 @@ function transportOf(
     tlsTimeoutMs: config.timeouts.tls,
     idleTimeoutMs: config.timeouts.idle,
     http2: config.http2,
-    proxy: config.proxy === undefined ? undefined : new URL(config.proxy.reveal()),
+    proxy: proxyOf(config.proxy),
     tls: tlsOptions(config.tls),
     lookup: guardedLookup({ isAllowed: (address) => isAddressAllowed(address, access, arePrivateAllowed), lookup }),
   })

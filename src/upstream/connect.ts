@@ -24,8 +24,8 @@ interface ConnectOptions {
   /** Options of the TCP connection, such as how names are looked up. */
   readonly tcp: Connectors.BuildOptions
   readonly tls: Connectors.BuildOptions
-  /** The proxy through which the TCP connection is made, if any. */
-  readonly proxy: URL | undefined
+  /** Says through which proxy the next TCP connection is made, if any. */
+  readonly proxy: (() => URL) | undefined
 }
 
 /** Makes a connector that connects in two steps with a timeout each. undici has only one timeout for both. */
@@ -34,7 +34,7 @@ export function connectorOf({ connectTimeoutMs, tlsTimeoutMs, tcp, tls, proxy }:
   const connectTcp: Connectors.connector =
     proxy === undefined
       ? connectDirectly
-      : ({ hostname, port }, callback) => openTunnel(proxy, `${hostname}:${port}`, connectTimeoutMs, callback)
+      : ({ hostname, port }, callback) => openTunnel(proxy(), `${hostname}:${port}`, connectTimeoutMs, callback)
   const connectTls = buildConnector({ ...tls, timeout: tlsTimeoutMs })
   // undici resumes the latest TLS session of a server, but holds it by a weak reference only: without this, the next collection of
   // garbage would take it, and each new connection would cost a full handshake.

@@ -33,8 +33,8 @@ export interface TransportOptions {
   readonly idleTimeoutMs: number
   readonly tls: TlsOptions
   readonly http2: boolean
-  /** An HTTP proxy through which connections are made, with its credentials. */
-  readonly proxy: URL | undefined
+  /** Says through which HTTP proxy the next connection is made, with its credentials. */
+  readonly proxy: (() => URL) | undefined
   /** Looks the addresses of a host name up. Default: as the system does. */
   readonly lookup?: LookupFunction
 }

@@ -4,6 +4,7 @@ import { retryAfterOf } from '../http/retry-after.ts'
 import { manifest } from '../manifest.ts'
 import { isLocalhost } from '../net/address.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
+import { proxyOf } from '../schema/proxy.ts'
 import type { Config } from '../schema/schema.ts'
 import { tlsOptions } from '../schema/upstream-schema.ts'
 import type { WebhookConfig } from '../schema/webhook-schema.ts'
@@ -104,7 +105,7 @@ export class Receiver {
       tlsTimeoutMs: CONNECT_WITHIN_MS,
       idleTimeoutMs: ANSWER_WITHIN_MS,
       http2: false,
-      proxy: config.proxy === undefined ? undefined : new URL(config.proxy.reveal()),
+      proxy: proxyOf(config.proxy),
       tls: tlsOptions(config.tls),
       lookup: guardedLookup({ isAllowed: (address) => isAddressAllowed(address, layers, arePrivateAllowed), lookup }),
     })

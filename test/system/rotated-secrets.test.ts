@@ -1,4 +1,6 @@
 import { writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { type AddressInfo, connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
@@ -6,6 +8,8 @@ import { createGateway } from '../../src/index.ts'
 import { harnessConfig, newFolder, startUpstream, stores } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { Program } from '../support/process.ts'
+
+const READ = '/harness/ng/api/projects'
 
 /** Starts a gateway with this configuration in a folder with these files. */
 async function startIn(config: object, files: Record<string, string>) {
@@ -76,4 +80,46 @@ it('the URL of Redis, with its password, that its file changes takes a restart, 
   await program.line(/"needRestart":\["store.url"\]/)
   const { data } = (await call(admin, '/v1/reload', { method: 'POST' })).json() as { data: object }
   expect(data).toEqual({ result: 'unchanged', needRestart: ['store.url'] })
+})
+
+/** A proxy that takes one password at a time. */
+async function startProxy(password: string) {
+  const state = { password, refused: 0 }
+  const sockets = new Set<Socket>()
+  const proxy = createServer((_, response) => response.writeHead(405).end())
+  proxy.on('connection', (socket) => void sockets.add(socket))
+  proxy.on('connect', ({ url = '', headers }, client: Socket) => {
+    client.on('error', () => undefined)
+    if (headers['proxy-authorization'] !== `Basic ${Buffer.from(`me:${state.password}`).toString('base64')}`) {
+      state.refused++
+      client.end('HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n')
+      return
+    }
+    const upstream = connect(Number(url.split(':').at(-1)), '127.0.0.1', () => {
+      client.write('HTTP/1.1 200 Connection established\r\n\r\n')
+      client.pipe(upstream).pipe(client)
+    })
+    upstream.on('error', () => void client.destroy())
+  })
+  await new Promise<void>((resolve) => void proxy.listen(0, '127.0.0.1', resolve))
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy()
+    proxy.close()
+  })
+  return { state, port: (proxy.address() as AddressInfo).port }
+}
+
+it('the password of an outbound proxy that its file changes is used for the next connection', async () => {
+  const { state, port } = await startProxy('one')
+  const { url } = await startUpstream((_, response) => response.writeHead(200, { connection: 'close' }).end())
+  const upstream = { proxy: `http://me:\${file:password}@127.0.0.1:${port}`, retry: { retries: 0 } }
+  const gateway = await startIn(harnessConfig(url, upstream), { password: 'one' })
+  expect((await call(gateway.url, READ)).status).toBe(200)
+  state.password = 'two'
+  expect((await call(gateway.url, READ)).status).toBe(502)
+  gateway.write('password', 'no%escape')
+  await gateway.program.line(/must be the URL of a proxy/)
+  gateway.write('password', 'two')
+  await expect.poll(async () => (await call(gateway.url, READ)).status).toBe(200)
+  expect(gateway.program.stdout).not.toContain('no%escape')
 })
