@@ -81,12 +81,18 @@ export class SecretFollower {
       this.#tell(keyOf(reference), problem)
       if (problem === undefined) this.#known.set(keyOf(reference), answer)
     }
+    let isAnyNew = false
     for (const { secret, references } of this.#followed) {
-      if (references.some((reference) => reference.kind === kind)) this.#renew(secret)
+      if (references.some((reference) => reference.kind === kind)) isAnyNew = this.#renew(secret) || isAnyNew
     }
+    // It may be what another source is opened with, such as the master key of the store.
+    if (!isAnyNew || kind !== 'file') return
+    const others = [...this.#sources.keys()].filter((other) => other !== kind)
+    await Promise.all(others.map((other) => this.#read(other)))
   }
 
-  #renew(secret: Secret): void {
+  /** Returns whether the value has changed. */
+  #renew(secret: Secret): boolean {
     const { text, folder } = secret.template!
     const lookUpHere = lookUpWith(process.env, folder)
     const resolution = resolveReferences(text, ({ kind, name }) => {
@@ -94,14 +100,14 @@ export class SecretFollower {
       const key = keyOf({ kind, name: kind === 'file' ? resolve(folder, name) : name })
       return this.#known.get(key) ?? { problem: `${key} is not known yet` }
     })
-    if ('problem' in resolution) return
+    if ('problem' in resolution) return false
     const problem = secret.whyNot(resolution.text) ?? (resolution.next && secret.whyNot(resolution.next))
     this.#tell(text, problem)
-    if (problem !== undefined) return
+    if (problem !== undefined) return false
     secret.expiresAt = resolution.expiresAt
-    if (secret.replace(resolution.text, resolution.next, resolution.nextExpiresAt)) {
-      this.#logger.info({ references: referencesIn(text).map(keyOf) }, 'a secret has a new value')
-    }
+    const isNew = secret.replace(resolution.text, resolution.next, resolution.nextExpiresAt)
+    if (isNew) this.#logger.info({ references: referencesIn(text).map(keyOf) }, 'a secret has a new value')
+    return isNew
   }
 
   #tell(about: string, problem: string | undefined): void {

@@ -26,32 +26,36 @@ export function parseMasterKey(text: string): Buffer | undefined {
 
 /**
  * Encrypts with the first of its keys, and decrypts with any of them: AES-256-GCM, with a random nonce each time. Key
- * id and name are associated data, so that a sealed text opens under its own name only.
+ * id and name are associated data, so that a sealed text opens under its own name only. A key may get a new value meanwhile.
  */
 export class MasterKeys {
-  readonly #keys = new Map<string, Buffer>()
-  /** The id of the key that encrypts. */
-  readonly first: string
+  readonly #keys: readonly Secret[]
 
   constructor(keys: readonly Secret[]) {
+    this.#keys = keys
     for (const key of keys) {
-      const bytes = parseMasterKey(key.reveal())
-      if (bytes === undefined) throw new SealError('a master key must be 32 bytes, in Base64 or hex')
-      this.#keys.set(idOf(bytes), bytes)
+      key.whyNot = (text) => (parseMasterKey(text) === undefined ? NO_KEY : undefined)
+      bytesOf(key)
     }
-    this.first = this.#keys.keys().next().value!
+  }
+
+  /** The id of the key that encrypts. */
+  get first(): string {
+    return idOf(bytesOf(this.#keys[0]!))
   }
 
   seal(name: string, text: string): Sealed {
+    const key = bytesOf(this.#keys[0]!)
+    const id = idOf(key)
     const nonce = randomBytes(NONCE_BYTES)
-    const cipher = createCipheriv(ALGORITHM, this.#keys.get(this.first)!, nonce, { authTagLength: TAG_BYTES })
-    cipher.setAAD(associatedData(this.first, name))
+    const cipher = createCipheriv(ALGORITHM, key, nonce, { authTagLength: TAG_BYTES })
+    cipher.setAAD(associatedData(id, name))
     const sealed = Buffer.concat([cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()])
-    return { key: this.first, nonce: nonce.toString('base64'), text: sealed.toString('base64') }
+    return { key: id, nonce: nonce.toString('base64'), text: sealed.toString('base64') }
   }
 
   open(name: string, { key: id, nonce, text }: Sealed): string {
-    const key = this.#keys.get(id)
+    const key = this.#keys.map(bytesOf).find((bytes) => idOf(bytes) === id)
     if (key === undefined) throw new SealError(`was sealed with another master key, ${id}`)
     try {
       const sealed = Buffer.from(text, 'base64')
@@ -64,6 +68,14 @@ export class MasterKeys {
       throw new SealError('is damaged, or was moved from another name', { cause: error })
     }
   }
+}
+
+const NO_KEY = 'a master key must be 32 bytes, in Base64 or hex'
+
+function bytesOf(key: Secret): Buffer {
+  const bytes = parseMasterKey(key.reveal())
+  if (bytes === undefined) throw new SealError(NO_KEY)
+  return bytes
 }
 
 /** Tells keys apart and reveals nothing of them, because a key is 256 random bits. */

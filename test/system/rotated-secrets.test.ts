@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
@@ -6,6 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { stringify } from 'yaml'
 import { createGateway } from '../../src/index.ts'
 import { harnessConfig, newFolder, startUpstream, stores } from '../support/gateway.ts'
+import { runCommand } from '../support/command-line.ts'
 import { call } from '../support/http.ts'
 import { Program } from '../support/process.ts'
 
@@ -122,4 +124,51 @@ it('the password of an outbound proxy that its file changes is used for the next
   gateway.write('password', 'two')
   await expect.poll(async () => (await call(gateway.url, READ)).status).toBe(200)
   expect(gateway.program.stdout).not.toContain('no%escape')
+})
+
+it('a master key that its files change opens the store, whether they change before it or after it', async () => {
+  const [one, two, three] = [0, 1, 2].map(() => randomBytes(32).toString('base64')) as [string, string, string]
+  const upstream = await startUpstream()
+  const secrets = { key: '${file:key}', oldKeys: ['${file:old}'] }
+  const account = { accounts: { prod: { id: 'acct1234', credential: { value: '${secret:api}' } } } }
+  // Without the watch no reload helps.
+  const server = { port: 0, watch: false }
+  const config = { ...harnessConfig(upstream.url, account), server, store: { dir: '.' }, secrets }
+  const cwd = newFolder()
+  const write = (name: string, text: string): void => writeFileSync(join(cwd, name), text)
+  write('sluice.yaml', stringify(config))
+  write('key', one)
+  write('old', one)
+  const command = async (args: string[], input = ''): Promise<void> => {
+    expect(await runCommand(['credentials', ...args], { cwd, input })).toMatchObject({ code: 0 })
+  }
+  await command(['set', 'api'], 'first')
+  const program = new Program(['start'], { cwd })
+  const { url } = JSON.parse(await program.line(/"msg":"listening"/)) as { url: string }
+  const sent = async (): Promise<unknown> => {
+    await call(url, READ)
+    return upstream.seen.at(-1)!.headers['x-api-key']
+  }
+  expect(await sent()).toBe('first')
+  write('old', one)
+  write('key', two)
+  await program.line(/"references":\["file:key"\],"msg":"a secret has a new value"/)
+  await command(['rotate', '--key'])
+  await command(['set', 'api'], 'second')
+  await expect.poll(sent).toBe('second')
+  // Here the store is sealed with a key that the gateway gets to know later.
+  const elsewhere = newFolder()
+  writeFileSync(
+    join(elsewhere, 'sluice.yaml'),
+    stringify({ ...config, store: { dir: cwd }, secrets: { key: three, oldKeys: [two] } }),
+  )
+  for (const [args, input] of [
+    [['rotate', '--key'], ''],
+    [['set', 'api'], 'third'],
+  ] as const) {
+    expect(await runCommand(['credentials', ...args], { cwd: elsewhere, input })).toMatchObject({ code: 0 })
+  }
+  await program.line(/sealed with another master key/)
+  write('key', three)
+  await expect.poll(sent).toBe('third')
 })
