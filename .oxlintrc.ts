@@ -19,7 +19,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
   // Its ports.
   'server/admin':
     'server config requests gateway usage audit clients config/presets records observe schema resilience http net time',
-  'forward-proxy': 'server gateway clients observe schema net time',
+  'forward-proxy': 'server gateway clients observe schema files net time',
   server: 'traces requests gateway usage clients observe routing schema upstream http net time packages',
 
   // What became of calls: as spans for others, and over all instances.
@@ -50,7 +50,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
 
   // What is kept, and where.
   secrets: 'records observe schema files resilience time packages',
-  audit: 'records observe redis schema time',
+  audit: 'records observe redis schema files time',
   records: 'observe redis schema files time',
   redis: 'schema time',
 

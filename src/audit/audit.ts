@@ -1,6 +1,6 @@
 /*
  * src/audit: the trail of what was changed, when and by whom, in a file or in Redis.
- * It imports records, redis, observe, schema and time.
+ * It imports records, files, redis, observe, schema and time.
  * A change here must prove that no entry is lost without notice, and that none contains a secret
  * (test/records/redis-audit.test.ts, test/server/admin).
  */

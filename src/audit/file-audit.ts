@@ -1,6 +1,6 @@
 import { open, type FileHandle } from 'node:fs/promises'
-import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { give, makeFolder, ownerAt } from '../files/owner.ts'
 import { parsedJson } from '../schema/json.ts'
 import type { AuditEntry, AuditStore } from './audit.ts'
 
@@ -70,6 +70,22 @@ export class FileAudit implements AuditStore {
     await this.#reopen()
   }
 
+  async #openFile(): Promise<FileHandle> {
+    const owner = ownerAt(this.#path)
+    const made = await open(this.#path, 'ax+', 0o600).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+      return undefined
+    })
+    if (made === undefined) return open(this.#path, 'a+')
+    try {
+      give(made.fd, owner)
+      return made
+    } catch (error) {
+      await made.close()
+      throw error
+    }
+  }
+
   /** Closes the file. The next entry opens it again. */
   async #reopen(): Promise<void> {
     const file = this.#file
@@ -79,8 +95,8 @@ export class FileAudit implements AuditStore {
 
   async #open(): Promise<FileHandle> {
     try {
-      mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 })
-      const file = await open(this.#path, 'a+', 0o600)
+      makeFolder(dirname(this.#path))
+      const file = await this.#openFile()
       try {
         await endLine(file)
         return file

@@ -7,11 +7,12 @@
 
 import fs from 'node:fs'
 import { dirname } from 'node:path'
+import { give, ownerAt } from './owner.ts'
 
 /**
  * Replaces a file as a whole: a crash of the process leaves the old file or the new one. Throws, and changes nothing
- * and leaves nothing behind, if the disk is full. Only its owner can read the file; with `like`, whoever may read that
- * file. With `isSynced` it is on disk when this returns, so that the guarantee also holds for a crash of the machine.
+ * and leaves nothing behind, if the disk is full. Only its owner can read the file, which is that of the old one; with
+ * `like`, whoever may read that file. With `isSynced` it is on disk when this returns, so that the guarantee also holds for a crash of the machine.
  * The caller prevents concurrent calls for one file.
  */
 export function replaceFile(
@@ -21,15 +22,14 @@ export function replaceFile(
 ): void {
   const next = `${path}.tmp`
   try {
-    const file = fs.openSync(next, 'w', 0o600)
+    // What a crash left behind, or somebody put there: a link would lead out of the folder.
+    fs.rmSync(next, { force: true })
+    const file = fs.openSync(next, 'wx', 0o600)
     try {
       // `writeSync` may write only a part on a nearly full disk, and says so only in its result.
       fs.writeFileSync(file, text)
-      if (like !== undefined) {
-        // If we are root, the gateway's user would lose the file.
-        if (process.getuid?.() === 0) fs.fchownSync(file, like.uid, like.gid)
-        fs.fchmodSync(file, like.mode & 0o777)
-      }
+      give(file, ownerAt(path))
+      if (like !== undefined) fs.fchmodSync(file, like.mode & 0o777)
       if (isSynced) fs.fsyncSync(file)
     } finally {
       fs.closeSync(file)

@@ -1,6 +1,18 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
+import { give, makeFolder, type Owner, ownerAt } from '../files/owner.ts'
 import type { Issuer, makeLeaf } from './certificates.ts'
 
 /** What the TLS of a tunnel is ended with. */
@@ -93,7 +105,7 @@ export async function rotateAuthority(folder: string, hosts: readonly string[]):
   rmSync(before, { recursive: true, force: true })
   if (existsSync(folder)) renameSync(folder, before)
   try {
-    await makeIn(folder, hosts)
+    await makeIn(folder, hosts, existsSync(before) ? before : folder)
   } catch (error) {
     if (existsSync(before) && !existsSync(folder)) renameSync(before, folder)
     throw error
@@ -102,23 +114,35 @@ export async function rotateAuthority(folder: string, hosts: readonly string[]):
   return Authority.read(folder)
 }
 
-/** Makes it beside its place first: of several processes that begin at once, all then use that of the first. */
-async function makeIn(folder: string, hosts: readonly string[]): Promise<void> {
+/** Makes it beside its place first: of several processes that begin at once, all then use that of the first. It replaces `old`. */
+async function makeIn(folder: string, hosts: readonly string[], old = folder): Promise<void> {
   const { makeAuthority } = await import('./certificates.ts')
   const { root, issuer, issuerKey } = makeAuthority(hosts, Date.now())
   const next = `${folder}.${process.pid}.tmp`
   try {
-    mkdirSync(dirname(folder), { recursive: true, mode: 0o700 })
+    makeFolder(dirname(folder))
+    const owner = ownerAt(old)
     rmSync(next, { recursive: true, force: true })
     mkdirSync(next, { mode: 0o700 })
     chmodSync(next, 0o700)
-    writeFileSync(join(next, ISSUER), issuerKey + issuer, { mode: 0o600 })
-    writeFileSync(join(next, ROOT), root, { mode: 0o644 })
+    writeNew(join(next, ISSUER), issuerKey + issuer, { mode: 0o600, owner })
+    writeNew(join(next, ROOT), root, { mode: 0o644, owner })
+    give(next, owner)
     renameSync(next, folder)
   } catch (error) {
     rmSync(next, { recursive: true, force: true })
     if (!existsSync(join(folder, ROOT))) {
       throw new AuthorityError(`no CA can be made in ${folder}: ${(error as Error).message}`)
     }
+  }
+}
+
+function writeNew(path: string, text: string, { mode, owner }: { mode: number; owner: Owner | undefined }): void {
+  const file = openSync(path, 'wx', mode)
+  try {
+    writeFileSync(file, text)
+    give(file, owner)
+  } finally {
+    closeSync(file)
   }
 }

@@ -4,6 +4,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock } from '../time/clock.ts'
 import { watchContents } from '../files/watch-contents.ts'
 import type { Records } from './records.ts'
+import { makeFolder } from '../files/owner.ts'
 import { readIfThere, replaceFile } from '../files/replace-file.ts'
 import { isObject, parsedJson } from '../schema/json.ts'
 
@@ -33,7 +34,7 @@ export class FileRecords<Item> implements Records<Item> {
   }
 
   async change(name: string, change: (record: Item | undefined) => Item | undefined): Promise<void> {
-    mkdirSync(dirname(this.#path), { recursive: true, mode: 0o700 })
+    makeFolder(dirname(this.#path))
     const lock = `${this.#path}.lock`
     await takeLock(lock)
     try {

@@ -1,6 +1,7 @@
-import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { readdirSync, renameSync, rmSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makeFolder } from '../files/owner.ts'
 import { replaceFile } from '../files/replace-file.ts'
 import type { Logger } from '../observe/log.ts'
 import { Turn } from '../observe/turn.ts'
@@ -85,7 +86,7 @@ export class FileDays implements UsageDays {
   }
 
   async #begin(day: string): Promise<void> {
-    mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
+    makeFolder(this.#folder)
     const oldest = dayOf(this.#clock.wall() - KEPT_DAYS * DAY_MS)
     for (const name of readdirSync(this.#folder)) {
       if (name < oldest || name.endsWith('.tmp')) rmSync(join(this.#folder, name), { force: true })

@@ -1,8 +1,9 @@
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import Type, { type Static } from 'typebox'
 import { Value } from 'typebox/value'
 import { lockFolder } from '../../files/folder-lock.ts'
+import { makeFolder } from '../../files/owner.ts'
 import { replaceFile } from '../../files/replace-file.ts'
 
 const VERSION = 2
@@ -80,14 +81,14 @@ export class LedgerFiles {
     this.#files = join(dir, 'quota')
     this.#marked = join(dir, 'quota.behind')
     try {
-      mkdirSync(dir, { recursive: true, mode: 0o700 })
+      makeFolder(dir)
       this.#unlock = lockFolder(dir)
     } catch (error) {
       throw (error as NodeJS.ErrnoException).code === undefined ? error : unwritable(dir, error)
     }
     try {
       this.isBehind = readdirSync(dir).includes('quota.behind')
-      mkdirSync(this.#folder, { recursive: true, mode: 0o700 })
+      makeFolder(this.#folder)
       for (const name of readdirSync(this.#folder)) {
         if (name.endsWith('.tmp')) rmSync(join(this.#folder, name), { force: true })
       }

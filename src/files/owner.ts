@@ -1,0 +1,45 @@
+import fs from 'node:fs'
+import { dirname, resolve } from 'node:path'
+
+export interface Owner {
+  readonly uid: number
+  readonly gid: number
+  /** Whether it has what is to be replaced, and not just the folder. */
+  readonly isOfOld: boolean
+}
+
+/**
+ * Who is to own what will stand at a place: the owner of what stands there, or else of the folder. Undefined unless we are root,
+ * who alone can give files away, and has to: what a command of root writes would otherwise be lost to a gateway that runs as
+ * another user.
+ */
+export function ownerAt(place: string): Owner | undefined {
+  if (process.getuid?.() !== 0) return undefined
+  const old = fs.lstatSync(place, { throwIfNoEntry: false })
+  const { uid, gid } = old ?? fs.statSync(dirname(place))
+  return { uid, gid, isOfOld: old !== undefined }
+}
+
+/** Gives away a folder by its path, or an open file: the path of a file may lead elsewhere meanwhile. */
+export function give(made: number | string, owner: Owner | undefined): void {
+  if (owner === undefined) return
+  const { uid, gid, isOfOld } = owner
+  const now = typeof made === 'number' ? fs.fstatSync(made) : fs.lstatSync(made)
+  if (now.uid === uid && now.gid === gid) return
+  try {
+    if (typeof made === 'number') fs.fchownSync(made, uid, gid)
+    else fs.lchownSync(made, uid, gid)
+  } catch (error) {
+    // The root of a container may not be allowed to. But what somebody has already must not be taken away.
+    if (isOfOld || (error as NodeJS.ErrnoException).code !== 'EPERM') throw error
+  }
+}
+
+/** Makes a folder that only its owner can enter, and those above it that are missing. The folder that was there says whose they are. */
+export function makeFolder(path: string): void {
+  let first = resolve(path)
+  while (!fs.existsSync(dirname(first))) first = dirname(first)
+  const owner = ownerAt(first)
+  if (fs.mkdirSync(path, { recursive: true, mode: 0o700 }) === undefined) return
+  for (let folder = resolve(path); folder.length >= first.length; folder = dirname(folder)) give(folder, owner)
+}
