@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { resolve } from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import { Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
@@ -9,7 +10,7 @@ import { findConfig } from '../config/find.ts'
 import type { Path } from '../config/problem.ts'
 import { isBlank } from '../secrets/references.ts'
 import { moment } from '../schema/schema-parts.ts'
-import { openStore } from '../secrets/open.ts'
+import { fileOfStore, openStore } from '../secrets/open.ts'
 import { NoSuchSecretError, RefusedSecretError, type SecretStore } from '../secrets/secret-store.ts'
 import { auditChange } from './audit-change.ts'
 import { CommandError } from './command-error.ts'
@@ -33,10 +34,10 @@ interface RotateOptions extends ValueOptions {
 export function setCredential(name: string, options: ValueOptions, command: Command): Promise<void> {
   checkArguments(name, command)
   const expiresAt = toTime(options.expires)
-  return withStore(options, async (store, note) => {
+  return withStore(options, async (store, note, place) => {
     await store.set(name, await readValue(name), expiresAt)
     note('set', name, expiresAt)
-    say(`${name} is set; running gateways use it at once, as \${secret:${name}}`)
+    say(`${name} is set in ${place}; gateways that run with this store use it at once, as \${secret:${name}}`)
   })
 }
 
@@ -48,11 +49,11 @@ export function rotateCredential(name: string | undefined, options: RotateOption
   if (name !== undefined) checkArguments(name, command)
   checkOptions(name, options)
   const expiresAt = toTime(options.expires)
-  return withStore(options, async (store, note) => {
+  return withStore(options, async (store, note, place) => {
     if (options.key === true) {
       const count = await store.rekey()
       note('rekey', 'all secrets')
-      say(`${count} secrets were sealed anew, with the first master key`)
+      say(`${count} secrets were sealed anew in ${place}, with the first master key`)
       return
     }
     if (name === undefined) throw new CommandError('name the secret to rotate, or the master key with --key')
@@ -67,15 +68,17 @@ export function rotateCredential(name: string | undefined, options: RotateOption
     } else {
       await store.rotate(name, await readValue(name), expiresAt)
       note('rotate', name, expiresAt)
-      say(`${name} has a new value beside the old one, which takes its share of the calls; end that with --finish`)
+      say(
+        `${name} has a new value beside the old one in ${place}, which takes its share of the calls; end that with --finish`,
+      )
     }
   })
 }
 
 export function listCredentials(options: Options): Promise<void> {
-  return withStore(options, async (store) => {
+  return withStore(options, async (store, _, place) => {
     const listed = await store.list()
-    if (listed.length === 0) process.stderr.write('the store is empty\n')
+    if (listed.length === 0) process.stderr.write(`the store is empty: ${place}\n`)
     for (const { name, version, key, createdAt, expiresAt, isRefused } of listed) {
       const expires = expiresAt === undefined ? 'never' : new Date(expiresAt).toISOString()
       const refused = isRefused ? ['refused'] : []
@@ -85,17 +88,20 @@ export function listCredentials(options: Options): Promise<void> {
 }
 
 export function removeCredential(name: string, options: Options): Promise<void> {
-  return withStore(options, async (store, note) => {
+  return withStore(options, async (store, note, place) => {
     await store.remove(name)
     note('remove', name)
-    say(`${name} is removed; gateways that run keep the value until they stop`)
+    say(`${name} is removed from ${place}; gateways that run keep the value until they stop`)
   })
 }
 
 /** Gets every change for the audit trail, but never a value. */
 type Note = (action: string, name: string, expiresAt?: number) => void
 
-async function withStore(options: Options, run: (store: SecretStore, note: Note) => Promise<void>): Promise<void> {
+async function withStore(
+  options: Options,
+  run: (store: SecretStore, note: Note, place: string) => Promise<void>,
+): Promise<void> {
   const found = await findConfig(options.config, { ignores: isUnimportant })
   const store = found && openStore(found.config, systemClock)
   if (store === undefined) {
@@ -103,15 +109,18 @@ async function withStore(options: Options, run: (store: SecretStore, note: Note)
       'there is no master key: set secrets.key in the configuration, such as "${env:SLUICE_SECRETS_KEY}"',
     )
   }
+  // The whole path: it starts at the folder that the command runs in, which may be another one than the gateway's.
+  const file = fileOfStore(found!.config)
+  const place = file === undefined ? 'Redis' : resolve(file)
   const changes: Change[] = []
   const note: Note = (action, name, expiresAt) => {
     const after = expiresAt === undefined ? null : { expires_at: new Date(expiresAt).toISOString() }
     changes.push({ action: `secret.${action}`, target: 'secret', name, before: null, after })
   }
   try {
-    await run(store, note)
+    await run(store, note, place)
   } catch (error) {
-    if (error instanceof NoSuchSecretError) throw new CommandError(error.message)
+    if (error instanceof NoSuchSecretError) throw new CommandError(`${error.message}: ${place}`)
     if (error instanceof RefusedSecretError) {
       const at = new Date(error.refusedAt).toISOString()
       throw new CommandError(

@@ -207,7 +207,9 @@ export const SecretsSchema = object(
       }),
     ),
     file: Type.Optional(
-      text('File of the store. Default: secrets.json in store.dir; with Redis, the store is there instead.'),
+      text(
+        'File of the store, from the folder that the gateway is started in. Default: secrets.json in store.dir; with Redis, the store is there instead.',
+      ),
     ),
     vault: Type.Optional(VaultSchema),
   },

@@ -14,7 +14,8 @@ export const ForwardProxySchema = object(
     ca: Type.String({
       minLength: 1,
       default: '.sluice/ca',
-      description: 'Folder of the local CA. It is made at the first start, for the hosts of the upstreams of then.',
+      description:
+        'Folder of the local CA, from the folder that the gateway is started in. It is made at the first start, for the hosts of the upstreams of then.',
     }),
     otherHosts: Type.Enum(['tunnel', 'refuse'], {
       default: 'tunnel',

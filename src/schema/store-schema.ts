@@ -61,7 +61,10 @@ export const StoreSchema = object(
       description: 'Where quotas are counted: in this process (kept over restarts in dir), or in Redis for many.',
     }),
     dir: Type.Optional(
-      Type.String({ description: 'Folder of the embedded store. Default: .sluice. Only with memory.' }),
+      Type.String({
+        description:
+          'Folder of the embedded store, from the folder that the gateway is started in. Default: .sluice. Only with memory.',
+      }),
     ),
     ...PLACE,
     cluster: Type.Optional(Type.Array(hostAndPort, { minItems: 1, description: 'host:port of cluster nodes.' })),

@@ -41,13 +41,19 @@ export function openSources(config: SourceConfig, clock: Clock, losses?: Losses)
 
 /** Opens the secret store; undefined without a master key. */
 export function openStore({ secrets, store }: SourceConfig, clock: Clock, losses?: Losses): SecretStore | undefined {
-  const { key, oldKeys = [], file } = secrets
+  const { key, oldKeys = [] } = secrets
   if (key === undefined) return undefined
+  const file = fileOfStore({ secrets, store })
   const records =
-    store.kind === 'redis' && file === undefined
+    file === undefined
       ? new RedisRecords<SecretRecord>(store, 'secrets', clock, losses)
-      : new FileRecords<SecretRecord>(file ?? join(store.dir ?? '.sluice', 'secrets.json'), 'secrets', clock)
+      : new FileRecords<SecretRecord>(file, 'secrets', clock)
   return new SecretStore(records, new MasterKeys([key, ...oldKeys]))
+}
+
+/** The file of the secret store, which starts at the working folder; undefined if it is in Redis. */
+export function fileOfStore({ secrets: { file }, store }: SourceConfig): string | undefined {
+  return file ?? (store.kind === 'redis' ? undefined : join(store.dir ?? '.sluice', 'secrets.json'))
 }
 
 function missing(problem: string): SecretSource {

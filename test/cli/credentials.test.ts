@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, realpathSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { stringify } from 'yaml'
@@ -26,6 +26,14 @@ function newConfig(url: string, change: object = {}): { cwd: string; env: NodeJS
 }
 
 describe('sluice credentials', () => {
+  it('says which store it has changed, which is not that of the configuration’s folder where it runs in another one', async () => {
+    const { cwd, env } = newConfig('http://127.0.0.1:9')
+    const elsewhere = newFolder()
+    const command = ['credentials', 'set', 'x/main', '-c', join(cwd, 'sluice.yaml')]
+    const { stdout } = await runCommand(command, { env, cwd: elsewhere, input: 'one-secret' })
+    expect(stdout).toContain(join(realpathSync(elsewhere), '.sluice/secrets.json'))
+  })
+
   it('stores what comes from stdin, lists names, and never shows a value', async () => {
     const place = newConfig('http://127.0.0.1:9')
     const set = await runCommand(['credentials', 'set', 'x/main', '--expires', '2030-01-31'], {
@@ -33,6 +41,8 @@ describe('sluice credentials', () => {
       input: 'one-secret\n',
     })
     expect(set).toMatchObject({ code: 0, stderr: '' })
+    const file = join(realpathSync(place.cwd), '.sluice/secrets.json')
+    expect(set.stdout).toContain(`x/main is set in ${file}; gateways that run with this store use it at once`)
     const rotated = await runCommand(['credentials', 'rotate', 'x/main'], { ...place, input: 'two-secret' })
     const list = await runCommand(['credentials', 'list'], place)
     expect(list.stdout).toMatch(
@@ -43,7 +53,9 @@ describe('sluice credentials', () => {
     expect(sealed.stdout).toContain('0 secrets')
     const removed = await runCommand(['credentials', 'remove', 'x/main'], place)
     const again = await runCommand(['credentials', 'remove', 'x/main'], place)
-    expect(again).toMatchObject({ code: 1, stderr: 'there is no secret x/main in the store\n' })
+    expect(again).toMatchObject({ code: 1, stderr: `there is no secret x/main in the store: ${file}\n` })
+    expect(removed.stdout).toContain(`x/main is removed from ${file}; `)
+    expect((await runCommand(['credentials', 'list'], place)).stderr).toBe(`the store is empty: ${file}\n`)
     for (const { code } of [rotated, finished, sealed, removed]) expect(code).toBe(0)
     const all = [set, rotated, list, finished, sealed, removed].map(({ stdout, stderr }) => stdout + stderr).join('')
     expect(all).not.toContain('-secret')
