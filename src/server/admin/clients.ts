@@ -8,6 +8,7 @@ import { createKey, hashKey, keyOf } from '../../clients/keys.ts'
 import { checkScope } from '../../config/client-problems.ts'
 import { ClientScopeSchema, keyHash, keyLabel } from '../../schema/client-schema.ts'
 import type { Problem } from '../../config/problem.ts'
+import { isObject } from '../../schema/json.ts'
 import type { Config } from '../../schema/schema.ts'
 import { moment, name, object } from '../../schema/schema-parts.ts'
 import { newId } from '../../records/ids.ts'
@@ -15,6 +16,7 @@ import { configuredClients, managedClient, type ShownClient } from './client-vie
 import { listOf, oneOf, readFlag, readListQuery, TAKES_QUERY } from './list.ts'
 import { AdminProblem, invalid, notFound, nameTaken, storeUnavailable } from './problem.ts'
 import type { Management } from './management.ts'
+import { mergePatch } from './merge-patch.ts'
 import { readBody } from './validate.ts'
 
 const keyFields = { label: Type.Optional(keyLabel), expires: Type.Optional(moment('When it is refused from.')) }
@@ -102,13 +104,11 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     reply.code(201).header('Location', `/v1/clients/${made.id}`)
     return withTag(reply, after, (client) => (key === undefined ? client : { ...client, key }))
   })
-  // A merge patch (RFC 7396): a field that is null is removed.
   api.patch<Id>('/clients/:id', async (request, reply) => {
     const patch = request.body
-    if (typeof patch !== 'object' || patch === null || Array.isArray(patch)) throw invalid('the body must be an object')
+    if (!isObject(patch)) throw invalid('the body must be an object')
     const after = await change(request, 'update', (client) => {
-      const merged = Object.entries({ ...client.scope, ...patch }).filter(([, value]) => value !== null)
-      const scope = readBody(ClientScopeSchema, Object.fromEntries(merged))
+      const scope = readBody(ClientScopeSchema, mergePatch(client.scope, patch))
       checkClientScope(scope, config())
       return { ...client, scope }
     })

@@ -87,6 +87,18 @@ describe('a client of the admin API', () => {
     expect((await ask(gateway, 'POST', '/clients', { name: 'bot' })).status).toBe(201)
   })
 
+  it('keeps what a patch does not name, at any depth', async () => {
+    const { gateway } = await setUp()
+    const networkAccess = { allowed: ['*.vendor.example'], blocked: ['a.vendor.example'] }
+    const { id } = (await ask(gateway, 'POST', '/clients', { name: 'bot', networkAccess })).json()
+    const patched = async (patch: object) => (await ask(gateway, 'PATCH', `/clients/${id}`, patch)).json().networkAccess
+    const blocked = ['a.vendor.example', 'b.vendor.example']
+    expect(await patched({ networkAccess: { blocked } })).toEqual({ ...networkAccess, blocked })
+    expect(await patched({ networkAccess: { blocked: null } })).toEqual({ allowed: networkAccess.allowed })
+    expect(await patched({ networkAccess: null })).toBeUndefined()
+    expect(await patched({ networkAccess: { allowed: null, blocked } })).toEqual({ blocked })
+  })
+
   it('has keys that overlap, and each is revoked by itself', async () => {
     const { gateway } = await setUp()
     const { id, key: first, keys } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
