@@ -183,7 +183,24 @@ describe('POST /v1/upstreams/{name}/breaker', () => {
     const order = (body: unknown, to = path) =>
       call(gateway.adminUrl, to, { method: 'POST', headers, body: JSON.stringify(body) })
     expect((await call(gateway.adminUrl, path, { method: 'POST', body: '{"state":"open"}' })).status).toBe(401)
-    expect((await order({ state: 'half-open' })).json().detail).toContain('{"state":"open"}')
+    for (const [body, error] of [
+      [{ state: 'half-open' }, { path: 'state', message: expect.stringContaining('must be one of open, closed') }],
+      [{}, { path: 'state', message: 'the key "state" is missing' }],
+      // Without its group, the order would be for the whole upstream.
+      [
+        { state: 'open', gruop: 'search' },
+        { path: 'gruop', message: 'unknown key "gruop"; did you mean "group"?' },
+      ],
+      [
+        { state: 'open', group: 1 },
+        { path: 'group', message: expect.stringContaining('must be a text') },
+      ],
+    ] as const) {
+      const refused = await order(body)
+      expect([refused.status, refused.json().errors]).toEqual([400, [error]])
+    }
+    const { data } = (await call(gateway.adminUrl, '/v1/breakers', { headers })).json() as { data: object[] }
+    for (const breaker of data) expect(breaker).toMatchObject({ state: 'closed' })
     expect((await order({ state: 'open', group: 'nobody' })).status).toBe(404)
     expect((await order({ state: 'open' }, '/v1/upstreams/nobody/breaker')).status).toBe(404)
 

@@ -1,7 +1,12 @@
 import type { FastifyInstance } from 'fastify'
+import Type from 'typebox'
+import { object } from '../../schema/schema-parts.ts'
 import type { Management } from './management.ts'
-import { invalid, notFound } from './problem.ts'
+import { notFound } from './problem.ts'
 import type { BreakerRow, Controls } from './status.ts'
+import { readBody } from './validate.ts'
+
+const OrderSchema = object({ state: Type.Enum(['open', 'closed']), group: Type.Optional(Type.String()) })
 
 /** `GET /breakers` lists them; `POST /upstreams/{name}/breaker` with `{"state":"open"}` or `closed`, and perhaps `group`. */
 export function breakerRoutes(
@@ -11,12 +16,7 @@ export function breakerRoutes(
 ): void {
   api.get('/breakers', async () => ({ data: await breakers() }))
   api.post<{ Params: { name: string } }>('/upstreams/:name/breaker', async ({ params, body, actor }) => {
-    const { state, group } = (body ?? {}) as { state?: unknown; group?: unknown }
-    if ((state !== 'open' && state !== 'closed') || (group !== undefined && typeof group !== 'string')) {
-      throw invalid(
-        'the body must be {"state":"open"} or {"state":"closed"}, with "group" for the breaker of one group',
-      )
-    }
+    const { state, group } = readBody(OrderSchema, body)
     const find = async (): Promise<BreakerRow | undefined> =>
       (await breakers()).find((row) => row.upstream === params.name && row.group === group)
     const before = (await find()) ?? null
