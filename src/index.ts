@@ -57,12 +57,11 @@ export interface Gateway extends AsyncDisposable {
  * `listen`. It heeds no signals, watches no file, and logs to standard output unless `log: { level: 'silent' }` is set.
  */
 export function createGateway(config: GatewayConfig | string): Gateway {
-  let wanted = config
   let isClosed = false
   let listening: Promise<Listening> | undefined
   const listen = async (): Promise<Listening> => {
     if (isClosed) throw new Error('this gateway was closed: create another one')
-    listening ??= start(wanted, () => find(wanted))
+    listening ??= start(config)
     try {
       return await listening
     } catch (error) {
@@ -81,14 +80,10 @@ export function createGateway(config: GatewayConfig | string): Gateway {
       const { running } = await listen()
       return { url: running.url, adminUrl: running.adminUrl }
     },
-    async reload(next = wanted) {
+    async reload(next) {
       if (listening === undefined) throw new Error('this gateway does not listen: there is nothing to reload')
       const { running } = await listening
-      const before = wanted
-      wanted = next
-      const reloaded = await running.reload()
-      if (reloaded.result === 'rejected') wanted = before
-      return reloaded
+      return running.reload(undefined, next === undefined ? undefined : () => find(next))
     },
     close,
     [Symbol.asyncDispose]: close,
@@ -103,10 +98,10 @@ interface Listening {
   readonly log: Log
 }
 
-async function start(wanted: GatewayConfig | string, load: () => Promise<FoundConfig>): Promise<Listening> {
+async function start(wanted: GatewayConfig | string): Promise<Listening> {
   const found = await find(wanted)
   const log = createLog(found.config.log)
-  const running = await runGateway(found.config, { log, load })
+  const running = await runGateway(found.config, { log, load: () => find(wanted) })
   log.logger.info({ url: running.url, admin: running.adminUrl, config: found.source }, 'listening')
   for (const warning of allWarnings(found)) log.logger.warn(warning)
   return { running, log }

@@ -22,23 +22,29 @@ export interface ReloadParts {
 /** Reloads one at a time, and says in the log and in metrics what became of each. */
 export class Reloader {
   readonly #parts: ReloadParts
+  /** Reads anew what is in force. */
+  #load: ReloadParts['load']
   #last: Promise<unknown> = Promise.resolve()
   /** The result of the latest reload. */
   latest: Reloaded | undefined
 
   constructor(parts: ReloadParts) {
     this.#parts = parts
+    this.#load = parts.load
   }
 
-  /** Never rejects: what is wrong is the result. */
-  reload(): Promise<Reloaded> {
-    const reloaded = this.#last.then(() => this.#reload())
+  /**
+   * Never rejects: what is wrong is the result. Another way to load is that of later reloads, too, if it is not rejected: only here
+   * is it known which of several reloads that wait for each other is the latest in force.
+   */
+  reload(load?: ReloadParts['load']): Promise<Reloaded> {
+    const reloaded = this.#last.then(() => this.#reload(load ?? this.#load))
     this.#last = reloaded.catch(() => undefined)
     return reloaded
   }
 
-  async #reload(): Promise<Reloaded> {
-    const { load, apply, counts, logger } = this.#parts
+  async #reload(load: ReloadParts['load']): Promise<Reloaded> {
+    const { apply, counts, logger } = this.#parts
     let warnings: readonly string[] = []
     const reloaded = await applied(async () => {
       const found = await load()
@@ -46,6 +52,7 @@ export class Reloader {
       return apply(found)
     })
     this.latest = reloaded
+    if (reloaded.result !== 'rejected') this.#load = load
     counts.count(reloaded.result)
     switch (reloaded.result) {
       case 'applied':
@@ -78,10 +85,10 @@ export const SELF: Actor = { actor: 'gateway', address: 'local' }
 export async function reloadFor(
   by: Actor,
   reloader: Pick<Reloader, 'reload'>,
-  audit: Pick<AuditTrail, 'record'>,
-  logger: Logger,
+  { audit, logger }: { audit: Pick<AuditTrail, 'record'>; logger: Logger },
+  load?: ReloadParts['load'],
 ): Promise<Reloaded> {
-  const reloaded = await reloader.reload()
+  const reloaded = await reloader.reload(load)
   if (reloaded.result === 'unchanged') return reloaded
   await audit.record(by, reloadChange(reloaded)).catch((error: Error) => {
     logger.error({ err: error }, 'a reload could not be noted in the audit trail')

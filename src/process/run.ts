@@ -73,8 +73,8 @@ export interface Running extends Pick<GatewayProcess, 'url' | 'forwardProxyUrl' 
   readonly adminUrl: string
   /** The configuration in force. */
   config(): Config
-  /** Reads the configuration anew and puts it in force. */
-  reload(by?: Actor): Promise<Reloaded>
+  /** Reads the configuration anew, or another one by `load`, and puts it in force. */
+  reload(by?: Actor, load?: ReloadParts['load']): Promise<Reloaded>
 }
 
 export interface RunOptions {
@@ -155,7 +155,7 @@ export async function runAdmin(
   const counts = new WebhookCounts(registry)
   const webhooks = new Webhooks({ status, controls, management, claims, counts, lookup })
   const started = opened.move()
-  const reload = (by: Actor = SELF): Promise<Reloaded> => reloadFor(by, reloader, audit, logger)
+  const reload: Running['reload'] = (by = SELF, load) => reloadFor(by, reloader, { audit, logger }, load)
   return { adminUrl, webhooks, reload, close: () => started.disposeAsync() }
 }
 

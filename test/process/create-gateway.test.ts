@@ -93,6 +93,22 @@ process.exit()
     expect(await gateway.reload()).toMatchObject({ result: 'unchanged' })
   })
 
+  it('answers each of several reloads at once for its own configuration, and keeps the latest that was right', async () => {
+    const upstream = await startUpstream()
+    const gateway = create(configFor(upstream.url, 'first'))
+    const { url, adminUrl } = await gateway.listen()
+    const wrong = { upstreams: { any: { url: 5 } } } as unknown as GatewayConfig
+    const results = async (...wanted: (GatewayConfig | undefined)[]): Promise<string[]> =>
+      (await Promise.all(wanted.map((next) => gateway.reload(next)))).map(({ result }) => result)
+    expect(await results(wrong, configFor(upstream.url, 'second'))).toEqual(['rejected', 'applied'])
+    const third = configFor(upstream.url, 'third')
+    expect(await results(third, wrong, undefined)).toEqual(['applied', 'rejected', 'unchanged'])
+    const response = await fetch(`${adminUrl}/v1/reload`, { method: 'POST' })
+    expect(await response.json()).toMatchObject({ data: { result: 'unchanged' } })
+    await fetch(`${url}/any/things`)
+    expect(upstream.seen[0]?.headers.authorization).toBe('third')
+  })
+
   it('says everything that is wrong with an object, by path and without lines of a text that nobody wrote', async () => {
     const wrong = { serer: {}, upstreams: { any: { url: 'https://api.example', queue: { maxWait: 'x' } } } }
     const listening = create(wrong).listen()
