@@ -27,20 +27,26 @@ export function checkClients(config: Config, report: Report): void {
     checkScope(path, client, config, report)
   }
   checkTeams(config, report)
-  checkShares(config, report)
+  checkShares(Object.entries(config.clients ?? {}), config.upstreams, (name, message) => {
+    report(['clients', name, 'share'], message)
+  })
 }
 
-/** The guaranteed shares of one account must not add up to more than all of it. */
-function checkShares({ clients = {}, upstreams }: Config, report: Report): void {
+/** The guaranteed shares of one account must not add up to more than all of it. Reports the first client with which they do. */
+export function checkShares(
+  clients: readonly (readonly [name: string, scope: ClientScope])[],
+  upstreams: Config['upstreams'],
+  report: (client: string, message: string) => void,
+): void {
   for (const [upstream, config] of Object.entries(upstreams)) {
     for (const account of Object.keys(config.accounts)) {
       const key = `${upstream}/${account}`
       let sum = 0
-      for (const [name, client] of Object.entries(clients)) {
+      for (const [name, client] of clients) {
         if (client.accounts?.includes(key) === false || client.upstreams?.includes(upstream) === false) continue
         sum += client.share ?? 0
         if (sum <= 1 + 1e-9) continue
-        report(['clients', name, 'share'], `with this one, the shares of ${key} add up to more than 100%`)
+        report(name, `with this one, the shares of ${key} add up to more than 100%`)
         return
       }
     }

@@ -1,3 +1,5 @@
+import type { ManagedClients } from '../clients/managed.ts'
+import { clashesOf } from '../config/both-clients.ts'
 import type { Actor, AuditTrail } from '../audit/audit.ts'
 import { findContradictions } from '../config/contradictions.ts'
 import { differences, takeValues, withKept } from '../schema/difference.ts'
@@ -15,6 +17,8 @@ export interface ReloadParts {
   load(): FoundConfig | Promise<FoundConfig>
   /** Puts it in force, or leaves everything as it is. */
   apply(found: FoundConfig): Promise<Reloaded>
+  /** The clients of the admin API. */
+  readonly clients: Pick<ManagedClients, 'active'>
   readonly counts: ReloadCounts
   readonly logger: Logger
 }
@@ -44,12 +48,13 @@ export class Reloader {
   }
 
   async #reload(load: ReloadParts['load']): Promise<Reloaded> {
-    const { apply, counts, logger } = this.#parts
+    const { apply, clients, counts, logger } = this.#parts
     let warnings: readonly string[] = []
     const reloaded = await applied(async () => {
       const found = await load()
-      warnings = found.warnings ?? allWarnings(found)
-      return apply(found)
+      warnings = [...(found.warnings ?? allWarnings(found)), ...clashesOf(found.config, clients.active)]
+      const result = await apply(found)
+      return result.result === 'applied' && warnings.length > 0 ? { ...result, warnings } : result
     })
     this.latest = reloaded
     if (reloaded.result !== 'rejected') this.#load = load

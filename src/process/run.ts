@@ -10,6 +10,7 @@ import type { Registry } from '@prometheus-io/client'
 import type { Actor } from '../audit/audit.ts'
 import { type Clock, type Random, systemClock } from '../time/clock.ts'
 import { SharedCache } from '../cache/open-cache.ts'
+import { clashesOf } from '../config/both-clients.ts'
 import type { FoundConfig } from '../config/find.ts'
 import type { Config } from '../schema/schema.ts'
 import { membershipsOf } from '../clients/membership.ts'
@@ -129,7 +130,7 @@ export async function runGateway(
 
 /** What a gateway has once, however many workers it has: the admin port, reloads and webhooks. */
 export async function runAdmin(
-  { admin, server, store, log }: Config,
+  config: Config,
   {
     status,
     management,
@@ -140,8 +141,10 @@ export async function runAdmin(
     Pick<Controls, 'breakers' | 'setBreaker'> &
     Pick<ReloadParts, 'load' | 'apply'> & { registry: Registry; lookup?: LookupFunction | undefined },
 ): Promise<{ webhooks: Pick<Webhooks, 'close'>; close(): Promise<void> } & Pick<Running, 'adminUrl' | 'reload'>> {
-  const { audit, clock, logger } = management
-  const reloader = new Reloader({ ...parts, counts: new ReloadCounts(registry), logger })
+  const { admin, server, store, log } = config
+  const { audit, clients, clock, logger } = management
+  const reloader = new Reloader({ ...parts, clients, counts: new ReloadCounts(registry), logger })
+  for (const warning of clashesOf(config, clients.active)) logger.warn(warning)
   const controls = { ...parts, reload: () => reloader.reload(), lastReload: () => reloader.latest }
   await using opened = new AsyncDisposableStack()
   const name = instanceName(log.instance)

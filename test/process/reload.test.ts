@@ -24,7 +24,8 @@ it.each<[string, Error, RegExp]>([
   const lines: string[] = []
   let isWrong = true
   const reloader = new Reloader({
-    load: () => (isWrong ? Promise.reject(error) : Promise.resolve({ warnings: [] })),
+    load: () => (isWrong ? Promise.reject(error) : Promise.resolve({ config: { upstreams: {} }, warnings: [] })),
+    clients: { active: [] },
     apply: () => Promise.resolve({ result: 'unchanged', needRestart: [] }),
     counts: { count: (result: string) => results.push(result) },
     logger: pino({}, { write: (line: string) => void lines.push(line) }),

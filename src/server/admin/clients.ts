@@ -5,9 +5,10 @@ import { Value } from 'typebox/value'
 import type { EpochMs } from '../../time/clock.ts'
 import type { ManagedClients, StoredClient, StoredKey } from '../../clients/managed.ts'
 import { createKey, hashKey, keyOf } from '../../clients/keys.ts'
-import { checkScope } from '../../config/client-problems.ts'
-import { ClientScopeSchema, keyHash, keyLabel } from '../../schema/client-schema.ts'
+import { checkScope, checkShares } from '../../config/client-problems.ts'
+import { type ClientScope, ClientScopeSchema, keyHash, keyLabel } from '../../schema/client-schema.ts'
 import type { Problem } from '../../config/problem.ts'
+import { isSame } from '../../schema/difference.ts'
 import { isObject } from '../../schema/json.ts'
 import type { Config } from '../../schema/schema.ts'
 import { moment, name, object } from '../../schema/schema-parts.ts'
@@ -87,6 +88,7 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     const { name, key: wanted, keys: given, ...scope } = readBody(NewClientSchema, request.body)
     const inForce = config()
     checkClientScope(scope, inForce)
+    checkShare({ name, scope }, clients, inForce)
     if (given !== undefined && wanted !== undefined)
       throw invalid('give keys that exist, or key for a new one, not both')
     if (Object.hasOwn(inForce.clients ?? {}, name)) throw nameTaken('client')
@@ -110,6 +112,8 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
     const after = await change(request, 'update', (client) => {
       const scope = readBody(ClientScopeSchema, mergePatch(client.scope, patch))
       checkClientScope(scope, config())
+      // What is wrong with it already must not hold up another change of it.
+      if (!isSame(shareOf(client.scope), shareOf(scope))) checkShare({ name: client.name, scope }, clients, config())
       return { ...client, scope }
     })
     return withTag(reply, after)
@@ -125,6 +129,8 @@ export function clientRoutes(api: FastifyInstance, { clients, config, clock, aud
   })
   api.post<Id>('/clients/:id/unarchive', async (request, reply) => {
     const after = await change(request, 'unarchive', (client) => {
+      if (Object.hasOwn(config().clients ?? {}, client.name)) throw nameTaken('client')
+      checkShare(client, clients, config())
       const { archivedAt: _, ...inForce } = client
       return inForce
     })
@@ -149,6 +155,27 @@ function checkClientScope(scope: object, config: Config): void {
   const errors: Problem[] = []
   checkScope([], Value.Decode(ClientScopeSchema, scope), config, (path, message) => errors.push({ path, message }))
   if (errors.length > 0) throw invalid('the body is not as it must be', errors)
+}
+
+/** Refuses a share with which those of an account would be more than all of it, as a configuration is refused. */
+function checkShare(
+  { name, scope }: Pick<StoredClient, 'name' | 'scope'>,
+  clients: ManagedClients,
+  config: Config,
+): void {
+  const decoded = Value.Decode(ClientScopeSchema, scope)
+  if (decoded.share === undefined) return
+  const others = clients.active
+    .filter((client) => client.name !== name)
+    .map((client) => [client.name, client.scope] as const)
+  checkShares([...Object.entries(config.clients ?? {}), ...others, [name, decoded]], config.upstreams, (_, message) => {
+    throw invalid('this share can not be kept beside those of the other clients', [{ path: ['share'], message }])
+  })
+}
+
+/** What decides of which accounts a client has how much. */
+function shareOf({ share, accounts, upstreams }: Partial<Record<keyof ClientScope, unknown>>): unknown {
+  return { share, accounts, upstreams }
 }
 
 /** Refuses a key that another client has. A call with it would count for whichever client was found first. */

@@ -99,6 +99,51 @@ describe('a client of the admin API', () => {
     expect(await patched({ networkAccess: { allowed: null, blocked } })).toEqual({ blocked })
   })
 
+  it('has no share with which those of an account would be more than all of it', async () => {
+    const { gateway } = await setUp()
+    const make = (name: string, share: string) => ask(gateway, 'POST', '/clients', { name, share })
+    const tooMuch = {
+      status: 400,
+      errors: [{ path: 'share', message: expect.stringContaining('shares of harness/prod add up to more than 100%') }],
+    }
+    expect((await make('greedy', '61%')).json()).toMatchObject(tooMuch)
+    expect((await make('bot', '50%')).status).toBe(201)
+    expect((await make('other', '11%')).json()).toMatchObject(tooMuch)
+    expect((await ask(gateway, 'PATCH', '/clients/bot', { share: '61%' })).json()).toMatchObject(tooMuch)
+    expect((await ask(gateway, 'PATCH', '/clients/bot', { share: '60%' })).status).toBe(200)
+    await ask(gateway, 'POST', '/clients/bot/archive')
+    expect((await make('other', '11%')).status).toBe(201)
+    expect((await ask(gateway, 'POST', '/clients/bot/unarchive')).json()).toMatchObject(tooMuch)
+    await ask(gateway, 'DELETE', '/clients/other')
+    expect((await ask(gateway, 'POST', '/clients/bot/unarchive')).status).toBe(200)
+  })
+
+  it('that contradicts one of the configuration is told of by the reload that brings that', async () => {
+    const { gateway, config } = await setUp()
+    const { keyHash } = createKey()
+    await ask(gateway, 'POST', '/clients', { name: 'bot', share: '60%' })
+    await ask(gateway, 'POST', '/clients', { name: 'other', keys: [{ hash: keyHash }] })
+    const { id } = (await ask(gateway, 'POST', '/clients', { name: 'archived' })).json()
+    await ask(gateway, 'POST', `/clients/${id}/archive`)
+    const clients = {
+      fixed: { ...CONFIGURED, share: '41%' },
+      bot: { keys: [hashKey('bot')] },
+      same: { keys: [hashKey('same'), keyHash] },
+      archived: { keys: [hashKey('archived')] },
+    }
+    const reloaded = await gateway.reloadWith({ ...config, clients })
+    expect(reloaded).toMatchObject({ result: 'applied' })
+    expect((reloaded as { warnings?: readonly string[] }).warnings).toEqual([
+      expect.stringMatching(/^clients\.bot has the name of a client of the admin API/),
+      expect.stringMatching(/^clients\.same\.keys\[1\] is a key of "other" of the admin API/),
+      expect.stringMatching(/^the share of client "bot": .*harness\/prod add up to more than 100%/),
+    ])
+    expect(JSON.stringify(reloaded)).not.toContain(keyHash)
+    expect(await gateway.reloadWith(config)).not.toHaveProperty('warnings')
+    await gateway.reloadWith({ ...config, clients })
+    expect((await ask(gateway, 'POST', `/clients/${id}/unarchive`)).json().code).toBe('NAME_TAKEN')
+  })
+
   it('has keys that overlap, and each is revoked by itself', async () => {
     const { gateway } = await setUp()
     const { id, key: first, keys } = (await ask(gateway, 'POST', '/clients', { name: 'bot' })).json()
