@@ -1,9 +1,9 @@
 import { isIP } from 'node:net'
-import { bareHost, isLocalhost, isLoopback, isPublicAddress, withoutBrackets } from '../net/address.ts'
+import { isLocalhost, isLoopback, isPublicAddress, withoutBrackets } from '../net/address.ts'
 import { checkClients } from './client-problems.ts'
 import { HEADER_VALUE } from '../http/fields.ts'
 import { isMadeAnew } from '../http/hop-by-hop.ts'
-import { accessOf, isAccessAllowed } from '../clients/network-access.ts'
+import { accessOf, isAccessAllowed, normalHost } from '../clients/network-access.ts'
 import { checkCredentials, checkSecrets } from './credential-problems.ts'
 import { checkLimits } from './limit-problems.ts'
 import { checkMoney } from './money-problems.ts'
@@ -127,13 +127,13 @@ function checkAddressing({ server, upstreams, defaultUpstream }: Config, report:
   const owners = new Map<string, string>()
   for (const [name, { hosts }] of Object.entries(upstreams)) {
     for (const [index, host] of hosts.entries()) {
-      const owner = owners.get(bareHost(host))
+      const owner = owners.get(normalHost(host))
       if (owner !== undefined) report(['upstreams', name, 'hosts', index], `belongs to upstream "${owner}" already`)
-      owners.set(bareHost(host), name)
+      owners.set(normalHost(host), name)
     }
   }
   for (const [index, host] of server.hosts.entries()) {
-    const owner = owners.get(bareHost(host))
+    const owner = owners.get(normalHost(host))
     if (owner !== undefined) report(['server', 'hosts', index], `belongs to upstream "${owner}"`)
   }
 }

@@ -60,6 +60,7 @@ export class Authority {
       const issuer = { certificate: new X509Certificate(text).raw, key: createPrivateKey(text) }
       const root = new X509Certificate(readFileSync(join(folder, ROOT)))
       const hosts = certificates.hostsOf(issuer.certificate)
+      if (hosts.includes('')) throw new Error('it is good for every host, so also take it out of every trust store')
       return new Authority(join(folder, ROOT), root, issuer, hosts, certificates.makeLeaf)
     } catch (error) {
       if (error instanceof AuthorityError) throw error
@@ -117,9 +118,9 @@ export async function rotateAuthority(folder: string, hosts: readonly string[]):
 /** Makes it beside its place first: of several processes that begin at once, all then use that of the first. It replaces `old`. */
 async function makeIn(folder: string, hosts: readonly string[], old = folder): Promise<void> {
   const { makeAuthority } = await import('./certificates.ts')
-  const { root, issuer, issuerKey } = makeAuthority(hosts, Date.now())
   const next = `${folder}.${process.pid}.tmp`
   try {
+    const { root, issuer, issuerKey } = makeAuthority(hosts, Date.now())
     makeFolder(dirname(folder))
     const owner = ownerAt(old)
     rmSync(next, { recursive: true, force: true })

@@ -179,6 +179,8 @@ function caExtensions(hosts: readonly string[], pathLenConstraint: number): x509
 
 /** A kind of name that no subtree is of would be free: names and addresses are both bound, whichever the hosts are. */
 function constraintsFor(hosts: readonly string[]): x509.NameConstraints {
+  // Every name is below the empty one (RFC 5280 §4.2.1.10).
+  if (hosts.some((host) => /^\.*$/.test(host))) throw new Error('an empty host would make it good for all hosts')
   const addresses = hosts.filter((host) => isIP(host) !== 0)
   const names = hosts.filter((host) => isIP(host) === 0)
   const permitted = [

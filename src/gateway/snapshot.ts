@@ -9,7 +9,7 @@ import type { SharedCache } from '../cache/open-cache.ts'
 import { Callers } from '../clients/callers.ts'
 import type { ManagedClients } from '../clients/managed.ts'
 import { TokenIssuers } from '../clients/token-issuers.ts'
-import { accessOf, isAddressAllowed, type NetworkAccess } from '../clients/network-access.ts'
+import { accessOf, isAddressAllowed, type NetworkAccess, normalHost } from '../clients/network-access.ts'
 import type { TimeoutPhase } from '../observe/metrics.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import type { BreakerChange, BreakerState } from '../resilience/breaker.ts'
@@ -17,7 +17,6 @@ import { Breakers } from '../resilience/breakers.ts'
 import { Hedging } from '../resilience/hedging.ts'
 import { RetryBudget } from '../resilience/retry-budget.ts'
 import type { ClaimRules } from '../routing/account.ts'
-import { bareHost } from '../net/address.ts'
 import type { RouteTable } from '../routing/route-table.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
 import { proxyOf } from '../schema/proxy.ts'
@@ -137,7 +136,7 @@ export function* snapshotInSteps(
     const before = previous?.upstreams.get(name)
     const upstream = yield* buildUpstream(name, upstreamConfig, access.map(accessOf), { services, before, takeOvers })
     upstreams.set(name, upstream)
-    for (const host of upstreamConfig.hosts) hosts.set(bareHost(host), upstream)
+    for (const host of upstreamConfig.hosts) hosts.set(normalHost(host), upstream)
   }
   const issuers = issuersOf(config, services, previous)
   const keyHeaders = new Set<string>()
@@ -160,7 +159,7 @@ export function* snapshotInSteps(
     upstreams,
     hosts,
     origins: originsOf(upstreams.values()),
-    ownHosts: new Set(config.server.hosts.map(bareHost)),
+    ownHosts: new Set(config.server.hosts.map(normalHost)),
     defaultUpstream: config.defaultUpstream === undefined ? undefined : upstreams.get(config.defaultUpstream),
     callers,
     issuers,

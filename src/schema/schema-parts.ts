@@ -108,6 +108,16 @@ export const calendarProperties = {
   ),
 }
 
+const HOST_PATTERN = '^(\\[[0-9A-Fa-f:.]+\\]|[^\\s.*:/?#@%\\[\\]\\\\]+(\\.[^\\s.*:/?#@%\\[\\]\\\\]+)*\\.?)$'
+const A_HOST = 'a host alone, such as api.example.com, 10.0.0.5 or [::1]: without "https://", port, path and "*"'
+
+/** A host that calls may name. What stands for none would be compared as an empty text, and a CA for that is good for all hosts. */
+export const host = Type.Refine(
+  Type.String({ pattern: HOST_PATTERN, expected: A_HOST }),
+  (text) => URL.canParse(`http://${text}`) && new RegExp(HOST_PATTERN).test(new URL(`http://${text}`).hostname),
+  () => `must be ${A_HOST}`,
+)
+
 /** An IP address, or a network in CIDR notation. */
 export const addressRange = (description: string) =>
   Type.Refine(

@@ -18,6 +18,7 @@ import {
   addressRange,
   duration,
   flag,
+  host,
   networkAccess,
   object,
   percent,
@@ -57,7 +58,7 @@ export const ConfigSchema = object({
     {
       host: Type.String({ default: '127.0.0.1', description: 'Address to listen on for clients.' }),
       port: port('Port for clients; everything on it is proxy traffic.', 8080),
-      hosts: Type.Array(Type.String({ minLength: 1 }), {
+      hosts: Type.Array(host, {
         default: [],
         description:
           'Host names of the gateway itself, for request targets that are whole URLs, and without clients for every call. One that names another host is refused, unless an upstream owns it.',

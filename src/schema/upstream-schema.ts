@@ -11,6 +11,7 @@ import {
   duration,
   flag,
   headerName,
+  host,
   httpUrl,
   networkAccess,
   object,
@@ -89,7 +90,7 @@ export const UpstreamSchema = object({
     Type.String({ description: 'Which of the preset’s sets of limits is kept, such as published with harness.' }),
   ),
   url: Type.Optional(httpUrl('Base URL of the vendor’s API. Required unless the preset has one.')),
-  hosts: Type.Array(Type.String({ minLength: 1 }), {
+  hosts: Type.Array(host, {
     default: [],
     description: 'Host names by which clients reach this upstream without its name as path prefix.',
   }),

@@ -377,6 +377,33 @@ defaultUpstream: ticket
     }
   })
 
+  it('takes names and addresses for hosts, and nothing with a port, a path or a wildcard', () => {
+    const texts = (host: string): string[] => [
+      `${VALID}    hosts: ["${host}"]`,
+      `${VALID}server: { hosts: ["${host}"] }`,
+    ]
+    for (const host of ['h', 'API.internal.', 'bücher.example', 'a_b', '10.0.0.5', '[::1]'])
+      for (const text of texts(host)) expect(problemsOf(text), host).toEqual([])
+    for (const host of [
+      'h:8443',
+      'https://h/x',
+      'h/x',
+      'a b',
+      '::1',
+      '[::g]',
+      '*.x.y',
+      '*',
+      '',
+      '.',
+      '.h',
+      'a..b',
+      '。',
+      '%61',
+    ])
+      for (const text of texts(host))
+        expect(problemsOf(text).join(), host).toMatch(/hosts\[0\]: must be a host alone, such as api\.example\.com/)
+  })
+
   it.each([
     ['an alias without an anchor', 'a: *topsecret', '1:4: there is no anchor of this name before it; put quotes'],
     [

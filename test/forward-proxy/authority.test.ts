@@ -1,6 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createPrivateKey, X509Certificate } from 'node:crypto'
-import { chmodSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { dirname, join } from 'node:path'
@@ -54,6 +54,24 @@ it('signs for its own hosts and names below them until it ends, and says why not
   expect(authority.whyNot('vendor.example')).toMatch(/was made before vendor.example was an upstream's/)
   expect(authority.whyNot('xapi.vendor.example')).toMatch(/sluice ca rotate/)
   expect(authority.whyNot('api.vendor.example', Date.now() + 366 * 86_400_000)).toMatch(/has expired/)
+})
+
+it('is made for no empty host, below which are all', async () => {
+  const folder = join(newFolder(), 'ca')
+  await expect(Authority.open(folder, [...HOSTS, ''])).rejects.toThrow(
+    /no CA can be made in .*: an empty host would make it good for all hosts/,
+  )
+  expect(existsSync(folder)).toBe(false)
+})
+
+it('is not used if it is good for all hosts, as some of before are', async () => {
+  const folder = newFolder()
+  const files = { key: join(folder, 'key.pem'), root: join(folder, 'ca.pem'), issuer: join(folder, 'issuer.pem') }
+  const options = `-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -keyout ${files.key} -out ${files.root}`
+  const forAll = 'nameConstraints=critical,DER:30:06:A0:04:30:02:82:00'
+  execFileSync('openssl', ['req', '-x509', '-addext', forAll, ...options.split(' ')], { stdio: 'pipe' })
+  writeFileSync(files.issuer, readFileSync(files.key, 'utf8') + readFileSync(files.root, 'utf8'), { mode: 0o600 })
+  await expect(Authority.read(folder)).rejects.toThrow(/good for every host, .* trust store.*npx sluice ca rotate/)
 })
 
 it('makes a certificate once, and anew when half of its day is over', async () => {

@@ -17,7 +17,7 @@ async function setUp(server: object = {}) {
   ) as { upstreams: Record<string, object> }
   config.upstreams['tickets'] = {
     url: tickets.url,
-    hosts: ['Tickets.Internal', '[2001:db8::7]', 'dotted.internal.'],
+    hosts: ['Tickets.Internal', '[2001:db8::7]', 'dotted.internal.', 'bücher.internal'],
     accounts: { main: { credential: { header: 'authorization', value: 'Bearer of-tickets' } } },
     limits: {},
   }
@@ -48,6 +48,7 @@ const targets: readonly (readonly [string, 'harness' | 'tickets' | 'unknown_upst
     ['http://tickets.internal/tickets/x', 'tickets', '/tickets/x'],
     ['http://[2001:DB8:0::7]/x', 'tickets', '/x'],
     ['http://dotted.internal/x', 'tickets', '/x'],
+    ['http://xn--bcher-kva.internal/x', 'tickets', '/x'],
     // Those of others.
     ['http://example.com/', 'unknown_upstream'],
     ['http://example.com', 'unknown_upstream'],
