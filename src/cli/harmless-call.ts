@@ -1,6 +1,11 @@
+import { isIP } from 'node:net'
+import { accessLists, isAccessAllowed, type NetworkAccess } from '../clients/network-access.ts'
 import { presets } from '../config/presets/index.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'
 import { readFeedback } from '../ledger/feedback.ts'
+import { lookupOf } from '../gateway/snapshot.ts'
+import { withoutBrackets } from '../net/address.ts'
+import { AddressError } from '../net/guarded-lookup.ts'
 import { Metrics } from '../observe/metrics.ts'
 import type { Config } from '../schema/schema.ts'
 import { systemClock } from '../time/clock.ts'
@@ -16,7 +21,8 @@ type Upstream = Config['upstreams'][string]
  * accepts the credential, what the answer says about limits, and whether the clocks agree. The call is not counted in the
  * store. Never rejects.
  */
-export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Promise<Finding[]> {
+export async function callVendors(all: Pick<Config, 'upstreams' | 'networkAccess'>): Promise<Finding[]> {
+  const { upstreams } = all
   const services = { clock: systemClock, random: Math.random, metrics: new Metrics(undefined, { hasProcess: false }) }
   const call = async (name: string, upstream: Upstream, account: string): Promise<Finding[]> => {
     const what = `credential ${name}/${account}`
@@ -26,10 +32,13 @@ export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Pro
     if (upstream.tls !== undefined) return untested(what, 'the upstream has a TLS configuration of its own')
     // Without the proxy the credential would go another way than the gateway sends it, and may not be allowed to.
     if (upstream.proxy !== undefined) return untested(what, 'the upstream is reached through a proxy')
+    const { harmlessCall: path, harmlessHeaders } = preset
+    const closed = await whyNotReached(upstream, accessLists([all, upstream]), path)
+    if (closed !== undefined) return untested(what, closed, 'change networkAccess, if the gateway is to reach it')
     const place = { upstream: name, account, header: upstream.credentialHeader, host: new URL(upstream.url!).host }
     const set = buildCredentialSet(place, config, services)
     if (set === undefined) return untested(what, 'it has none')
-    return callWith(set.choose(), upstream, config.id, preset.harmlessCall, what, preset.harmlessHeaders)
+    return callWith(set.choose(), upstream, config.id, path, what, harmlessHeaders)
   }
   const calls = Object.entries(upstreams).flatMap(([name, upstream]) =>
     Object.keys(upstream.accounts).map((account) => call(name, upstream, account)),
@@ -37,8 +46,28 @@ export async function callVendors({ upstreams }: Pick<Config, 'upstreams'>): Pro
   return (await Promise.all(calls)).flat()
 }
 
-function untested(what: string, why: string): Finding[] {
-  const todo = 'make a call through the gateway to try it'
+/** Why the gateway would refuse the call, by its network access lists; undefined if it would not. */
+async function whyNotReached(
+  upstream: Upstream,
+  access: readonly NetworkAccess[],
+  path: string,
+): Promise<string | undefined> {
+  const url = new URL(upstream.url!)
+  const { origin, hostname, host } = url
+  const refused = `the network access rules do not allow ${host}`
+  if (!isAccessAllowed(origin + pathBelow(url, path), access)) return refused
+  // A gateway does not look addresses up either.
+  if (isIP(withoutBrackets(hostname)) !== 0) return undefined
+  const lookup = lookupOf(upstream, access, url)
+  const error = await new Promise((resolve) => lookup(hostname, { all: true }, resolve))
+  return error instanceof AddressError ? refused : undefined
+}
+
+function pathBelow({ pathname }: URL, path: string): string {
+  return pathname.replace(/\/$/, '') + path
+}
+
+function untested(what: string, why: string, todo = 'make a call through the gateway to try it'): Finding[] {
   return [{ level: 'warn', what, finding: `was not tried: ${why}`, todo }]
 }
 
@@ -55,7 +84,7 @@ async function callWith(
   const base = new URL(upstream.url!)
   const request = {
     method: 'GET',
-    path: base.pathname.replace(/\/$/, '') + path + accountQuery(upstream, id, path),
+    path: pathBelow(base, path) + accountQuery(upstream, id, path),
     headers: id === undefined || upstream.accountHeader === undefined ? [] : [upstream.accountHeader, id],
     body: null,
     upgrade: null,

@@ -14,6 +14,13 @@ export function accessOf({ allowed = [], blocked = [] }: Partial<NetworkAccess>)
   return { allowed, blocked }
 }
 
+/** The lists of those that have some. */
+export function accessLists(
+  all: readonly { readonly networkAccess?: Partial<NetworkAccess> | undefined }[],
+): NetworkAccess[] {
+  return all.flatMap(({ networkAccess }) => (networkAccess === undefined ? [] : [accessOf(networkAccess)]))
+}
+
 /** A vendor serves the paths below `base` a second time, below `base + prefix`. */
 export interface Alias {
   readonly base: string

@@ -9,7 +9,7 @@ import type { SharedCache } from '../cache/open-cache.ts'
 import { Callers } from '../clients/callers.ts'
 import type { ManagedClients } from '../clients/managed.ts'
 import { TokenIssuers } from '../clients/token-issuers.ts'
-import { accessOf, isAddressAllowed, type NetworkAccess, normalHost } from '../clients/network-access.ts'
+import { accessLists, isAddressAllowed, type NetworkAccess, normalHost } from '../clients/network-access.ts'
 import type { TimeoutPhase } from '../observe/metrics.ts'
 import type { CounterSeries } from '../observe/series.ts'
 import type { BreakerChange, BreakerState } from '../resilience/breaker.ts'
@@ -132,9 +132,9 @@ export function* snapshotInSteps(
   const upstreams = new Map<string, Upstream>()
   const hosts = new Map<string, Upstream>()
   for (const [name, upstreamConfig] of Object.entries(config.upstreams)) {
-    const access = [config.networkAccess, upstreamConfig.networkAccess].filter((layer) => layer !== undefined)
+    const access = accessLists([config, upstreamConfig])
     const before = previous?.upstreams.get(name)
-    const upstream = yield* buildUpstream(name, upstreamConfig, access.map(accessOf), { services, before, takeOvers })
+    const upstream = yield* buildUpstream(name, upstreamConfig, access, { services, before, takeOvers })
     upstreams.set(name, upstream)
     for (const host of upstreamConfig.hosts) hosts.set(normalHost(host), upstream)
   }
@@ -174,8 +174,7 @@ function issuersOf(config: Config, { clock, lookup }: Services, previous?: Snaps
   if (Object.keys(configs).length === 0) return undefined
   const before = previous?.config
   if (isSame([before?.tokenIssuers, before?.networkAccess], [configs, networkAccess])) return previous!.issuers
-  const access = networkAccess === undefined ? [] : [accessOf(networkAccess)]
-  return new TokenIssuers({ configs, access, clock, lookup })
+  return new TokenIssuers({ configs, access: accessLists([config]), clock, lookup })
 }
 
 export async function closeSnapshot(snapshot: Snapshot): Promise<void> {
@@ -302,8 +301,6 @@ function transportOf(
   if (previous !== undefined && isSame(reachOf(previous.config, previous.access), reachOf(config, access))) {
     return previous.transport
   }
-  // The address of a host name is known only when it is connected to. The name localhost alone is private by definition.
-  const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
   return new Transport({
     url,
     connections: config.connections,
@@ -313,8 +310,20 @@ function transportOf(
     http2: config.http2,
     proxy: proxyOf(config.proxy),
     tls: tlsOptions(config.tls),
-    lookup: guardedLookup({ isAllowed: (address) => isAddressAllowed(address, access, arePrivateAllowed), lookup }),
+    lookup: lookupOf(config, access, url, lookup),
   })
+}
+
+/** Finds those addresses of an upstream that its calls may reach. */
+export function lookupOf(
+  config: UpstreamConfig,
+  access: readonly NetworkAccess[],
+  url: URL,
+  lookup?: LookupFunction,
+): LookupFunction {
+  // The address of a host name is known only when it is connected to. The name localhost alone is private by definition.
+  const arePrivateAllowed = config.privateAddresses === 'allow' || isLocalhost(url.hostname)
+  return guardedLookup({ isAllowed: (address) => isAddressAllowed(address, access, arePrivateAllowed), lookup })
 }
 
 /** The parts of the configuration that a transport depends on. */

@@ -70,6 +70,29 @@ describe('sluice doctor', () => {
     expect(calls).toBe(0)
   })
 
+  it('sends no credential to what the network access rules close, and says that it tried none', async () => {
+    let calls = 0
+    const url = await startServer((_, response) => (calls++, response.end('{}')))
+    const named = url.replace('127.0.0.1', 'localhost')
+    const blocked = { networkAccess: { blocked: ['127.0.0.1', '[::1]'] } }
+    for (const config of [
+      harnessConfig(url, {}, blocked),
+      harnessConfig(url, blocked),
+      harnessConfig(url, { networkAccess: { allowed: [`${url}/other`] } }),
+      harnessConfig(named, blocked),
+    ]) {
+      const { of } = await examine(config)
+      const finding = `was not tried: the network access rules do not allow localhost:${new URL(url).port}`
+      const expected = JSON.stringify(config).includes(named) ? finding : finding.replace('localhost', '127.0.0.1')
+      expect(of('credential harness/prod')).toMatchObject([
+        { level: 'warn', finding: expected, todo: 'change networkAccess, if the gateway is to reach it' },
+      ])
+    }
+    expect(calls).toBe(0)
+    await examine(harnessConfig(named, { networkAccess: { allowed: ['localhost'] } }))
+    expect(calls).toBe(1)
+  })
+
   it('tells a credential that the vendor refuses, and one that nobody answers', async () => {
     const url = await startServer((_, response) => response.writeHead(401).end())
     const refused = await examine(harnessConfig(url))
