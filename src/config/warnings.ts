@@ -1,4 +1,6 @@
 import { keyOf } from '../clients/keys.ts'
+import { expiryOf } from '../credentials/credential-set.ts'
+import { endOfCertificate } from '../net/certificate-end.ts'
 import { isLoopback } from '../net/address.ts'
 import type { FoundConfig } from './find.ts'
 import type { Config, CredentialConfig, UpstreamConfig } from '../schema/schema.ts'
@@ -8,7 +10,7 @@ import { isScalar, type Node, type Scalar, visit } from 'yaml'
 import { formatPath, type Path } from './problem.ts'
 import { pathOf, readYaml } from './yaml.ts'
 
-/** Enough time to bring a new key to where the old one is used. */
+/** Enough time to bring what is new to where the old is used. */
 const EXPIRES_SOON_MS = 7 * 86_400_000
 
 /** Everything in a configuration, and in its text, that is allowed but probably does not do what was intended. */
@@ -19,20 +21,21 @@ export function allWarnings({ config, text }: Pick<FoundConfig, 'config' | 'text
 /** The warnings that need only the configuration itself. */
 export function warningsOf(config: Config, now = Date.now()): string[] {
   const warnings: string[] = []
-  for (const [name, client] of Object.entries(config.clients ?? {})) {
-    for (const [index, key] of client.keys.entries()) {
-      const { expires = Infinity } = keyOf(key)
-      if (expires <= now + EXPIRES_SOON_MS) {
-        const what = expires <= now ? 'has expired' : `expires ${new Date(expires).toISOString()}`
-        warnings.push(`clients.${name}.keys[${index}] ${what}`)
-      }
-    }
+  for (const [place, end = Infinity] of endsIn(config)) {
+    if (end <= now) warnings.push(`${place} has expired`)
+    else if (end <= now + EXPIRES_SOON_MS) warnings.push(`${place} expires ${new Date(end).toISOString()}`)
   }
   if (config.forwardProxy !== undefined && !isLoopback(config.forwardProxy.host)) {
     warnings.push('forwardProxy.host is beyond loopback, so the keys of its clients travel unencrypted to it')
   }
   if (isPlain(config.secrets.vault?.url)) {
     warnings.push('secrets.vault.url is http://, so its secrets travel unencrypted')
+  }
+  for (const [name, { jwks }] of Object.entries(config.tokenIssuers)) {
+    if (!isPlain(jwks)) continue
+    warnings.push(
+      `tokenIssuers.${name}.jwks is http://, so whoever is between can be any client: it sends its own keys`,
+    )
   }
   const { endpoint, headers = {} } = config.telemetry.traces ?? {}
   if (isPlain(endpoint) && Object.keys(headers).length > 0)
@@ -41,17 +44,40 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
     if (isPlain(url.reveal())) warnings.push(`webhooks.${name}.url is http://, so what it tells travels unencrypted`)
   }
   for (const [name, upstream] of Object.entries(config.upstreams)) {
-    const { url, accounts } = upstream
+    const { url } = upstream
     warnings.push(...cacheWarnings(name, upstream), ...costWarnings(name, upstream))
     // A URL is missing if it was a reference that may stay unresolved.
     if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
-    for (const [account, { credential }] of Object.entries(accounts)) {
-      if (!isPlain(credential?.tokenUrl)) continue
-      const path = `upstreams.${name}.accounts.${account}.credential.tokenUrl`
-      warnings.push(`${path} is http://, so what proves the client travels unencrypted`)
+  }
+  for (const [path, { tokenUrl }] of credentialsIn(config.upstreams))
+    if (isPlain(tokenUrl)) warnings.push(`${path}.tokenUrl is http://, so what proves the client travels unencrypted`)
+  return warnings
+}
+
+/** What may expire, and when it does if that is known. */
+function* endsIn({ clients = {}, server, store, upstreams, webhooks }: Config): Iterable<[string, number | undefined]> {
+  for (const [name, { keys }] of Object.entries(clients))
+    for (const [index, key] of keys.entries()) yield [`clients.${name}.keys[${index}]`, keyOf(key).expires]
+  yield ['server.tls.cert', endOfCertificate(server.tls?.cert)]
+  yield ['store.tls.cert', endOfCertificate(store.tls?.cert)]
+  yield ['store.regions.home.tls.cert', endOfCertificate(store.regions?.home.tls?.cert)]
+  for (const [name, { tls }] of Object.entries(webhooks))
+    yield [`webhooks.${name}.tls.cert`, endOfCertificate(tls?.cert)]
+  for (const [name, { tls }] of Object.entries(upstreams))
+    yield [`upstreams.${name}.tls.cert`, endOfCertificate(tls?.cert)]
+  for (const [path, credential] of credentialsIn(upstreams)) yield [path, expiryOf(path, credential)[0]?.at]
+}
+
+/** Every credential and where it stands, each without the one that follows it. */
+function* credentialsIn(upstreams: Config['upstreams']): Iterable<[string, Omit<CredentialConfig, 'next'>]> {
+  for (const [name, { accounts }] of Object.entries(upstreams)) {
+    for (const [account, { credential: { next, ...credential } = {}, credentials = [] }] of Object.entries(accounts)) {
+      const path = `upstreams.${name}.accounts.${account}`
+      yield [`${path}.credential`, credential]
+      if (next !== undefined) yield [`${path}.credential.next`, next]
+      for (const [index, member] of credentials.entries()) yield [`${path}.credentials[${index}]`, member]
     }
   }
-  return warnings
 }
 
 /** Warns of costs of routes that are charged to nothing. */

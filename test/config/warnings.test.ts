@@ -1,0 +1,74 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { checkConfig } from '../../src/config/load.ts'
+import { warningsOf } from '../../src/config/warnings.ts'
+import { makeCertificates } from '../support/certificates.ts'
+import { harnessConfig } from '../support/gateway.ts'
+
+const DAY_MS = 86_400_000
+
+function warningsFor(rest: object, upstream: object = {}, now?: number): string[] {
+  return warningsOf(checkConfig(harnessConfig('https://app.harness.io', upstream, rest), 'test'), now)
+}
+
+describe('a configuration is warned about', () => {
+  it('certificates of its own that have expired, or will within a week', () => {
+    const certificates = makeCertificates(['localhost'])
+    onTestFinished(() => certificates.remove())
+    const tls = { cert: certificates.read('localhost.pem'), key: certificates.read('localhost.key') }
+    const redis = { kind: 'redis', url: 'rediss://h', tls }
+    const rest = {
+      server: { tls: { ...tls } },
+      store: { ...redis, regions: { name: 'eu', weights: { eu: 1, us: 1 }, home: { url: 'rediss://i', tls } } },
+      webhooks: { ops: { url: 'https://ops.example', tls } },
+    }
+    const places = ['server', 'store', 'store.regions.home', 'webhooks.ops', 'upstreams.harness']
+    const at = (days: number): string[] => warningsFor(rest, { tls }, Date.now() + days * DAY_MS)
+    expect(at(3)).toEqual(places.map((place) => `${place}.tls.cert has expired`))
+    expect(at(0)).toEqual(places.map((place) => expect.stringContaining(`${place}.tls.cert expires 20`)))
+    expect(at(-30)).toEqual([])
+  })
+
+  it('credentials that have expired, or will within a week', () => {
+    const value = 'pat.AbCdEf.x.y'
+    const accounts = {
+      one: { id: 'AbCdEf', credential: { value, expires: '2024-01-01', next: { value, expires: '2026-06-01' } } },
+      several: {
+        id: 'Other',
+        credentials: [
+          { name: 'a', value: 'x' },
+          { name: 'b', value: 'y', expires: '2026-05-30T12:00Z' },
+          { name: 'c', value: 'z', expires: '2030-01-01' },
+        ],
+      },
+    }
+    expect(warningsFor({}, { accounts }, Date.parse('2026-05-30'))).toEqual([
+      'upstreams.harness.accounts.one.credential has expired',
+      'upstreams.harness.accounts.one.credential.next expires 2026-06-02T00:00:00.000Z',
+      'upstreams.harness.accounts.several.credentials[1] expires 2026-05-30T12:00:00.000Z',
+    ])
+  })
+
+  it('token endpoints that are asked unencrypted, of any credential', () => {
+    const oauth2 = { type: 'oauth2', tokenUrl: 'http://login.example/token', clientId: 'x', clientSecret: 'y' }
+    const accounts = {
+      one: { credential: { ...oauth2, tokenUrl: 'https://login.example/token', next: oauth2 } },
+      several: { credentials: [{ name: 'a', ...oauth2 }] },
+    }
+    const url = 'https://vendor.example'
+    const config = { upstreams: { vendor: { url, accounts, limits: { read: [], write: [] } } } }
+    const warning = 'tokenUrl is http://, so what proves the client travels unencrypted'
+    expect(warningsOf(checkConfig(config, 'test'))).toEqual([
+      `upstreams.vendor.accounts.one.credential.next.${warning}`,
+      `upstreams.vendor.accounts.several.credentials[0].${warning}`,
+    ])
+  })
+
+  it.each([
+    ['http://login.example/keys', ['tokenIssuers.corp.jwks is http://, so whoever is between']],
+    ['http://127.0.0.1:8080/keys', []],
+    ['https://login.example/keys', []],
+  ])('keys of an issuer that come unencrypted from another machine: %s', (jwks, expected) => {
+    const tokenIssuers = { corp: { issuer: 'https://login.example', audience: 'sluice', jwks } }
+    expect(warningsFor({ tokenIssuers })).toEqual(expected.map((start) => expect.stringContaining(start)))
+  })
+})
