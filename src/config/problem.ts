@@ -44,7 +44,7 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
       const known = Object.keys(schema?.['properties'] ?? {})
       return error.params.additionalProperties.map((key) => ({
         path: [...path, key],
-        message: `unknown key "${key}"${didYouMean(key, known)}`,
+        message: mayHoldSecret(key) ? lacksSpace(key, known) : `unknown key "${key}"${didYouMean(key, known)}`,
       }))
     }
     case 'required':
@@ -55,7 +55,9 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
     case 'propertyNames':
       return error.params.propertyNames.map((key) => ({
         path: [...path, key],
-        message: `"${key}" is no valid name: use lower-case letters, digits, ".", "_" and "-", beginning with a letter or digit`,
+        message: mayHoldSecret(key)
+          ? lacksSpace(key)
+          : `"${key}" is no valid name: use lower-case letters, digits, ".", "_" and "-", beginning with a letter or digit`,
       }))
     case 'enum': {
       const allowed = error.params.allowedValues.map(String)
@@ -85,9 +87,28 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
       // Under propertyNames the same key is reported a second time, by its name.
       if (error.schemaPath.endsWith('/propertyNames')) return []
       return [{ path, message: expectation(schema, error) }]
-    default:
-      return [{ path, message: `${expectation(schema, error)}${quotesFor(error, schema, config)}` }]
+    default: {
+      const given = Value.Pointer.Get(config, error.instancePath)
+      const key = String(path.at(-1))
+      if (given === null && key.includes(':')) return [{ path, message: lacksSpace(key) }]
+      return [{ path, message: `${expectation(schema, error)}${quotesFor(error, schema, given)}` }]
+    }
   }
+}
+
+/** Whether a key may be a secret with its own key before it: `value:pat.x` without a space is one word to YAML. */
+export function mayHoldSecret(key: string): boolean {
+  return key.includes(':') || key.length > MOST_SHOWN
+}
+
+/** No name of ours is as long; those that people choose may be, and are told by line and column. */
+const MOST_SHOWN = 40
+
+function lacksSpace(key: string, known: readonly string[] = []): string {
+  const name = known.find((one) => key.startsWith(`${one}:`))
+  if (name !== undefined) return `unknown key, not shown: a space is missing behind "${name}:"`
+  const why = key.includes(':') ? 'a space is missing behind its ":"' : `it has more than ${MOST_SHOWN} characters`
+  return `unknown key, not shown because it may hold a secret: ${why}${didYouMean('', known)}`
 }
 
 /** What is wrong with a mapping that has the most keys of one of the alternatives, which is the one that was meant; empty if none was. */
@@ -106,10 +127,9 @@ function propertiesOf(schema: { readonly properties?: object }): object {
 }
 
 /** Suggests quotes: YAML reads an id such as 0123 as a number, and a password such as #123 as a comment. */
-function quotesFor(error: SchemaError, schema: Record<string, unknown> | undefined, config: unknown): string {
+function quotesFor(error: SchemaError, schema: Record<string, unknown> | undefined, given: unknown): string {
   const isText = error.keyword === 'type' && error.params.type === 'string' && schema?.['pattern'] === undefined
   if (!isText) return ''
-  const given = Value.Pointer.Get(config, error.instancePath)
   if (given === null) return '; nothing stands here: a text that begins with "#", "&" or "!" needs quotes'
   return typeof given === 'number' || typeof given === 'boolean' ? ': put quotes around it' : ''
 }
@@ -180,7 +200,13 @@ function describe(source: string, { path, message, line, column }: Problem): str
 }
 
 export function formatPath(path: Path): string {
-  return path.map((step, index) => (typeof step === 'number' ? `[${step}]` : index === 0 ? step : `.${step}`)).join('')
+  return path
+    .map((step, index) => {
+      if (typeof step === 'number') return `[${step}]`
+      const shown = mayHoldSecret(step) ? '…' : step
+      return index === 0 ? shown : `.${shown}`
+    })
+    .join('')
 }
 
 export function byPosition(a: Problem, b: Problem): number {

@@ -1,5 +1,5 @@
 import * as yaml from 'yaml'
-import type { Path, Problem } from './problem.ts'
+import { mayHoldSecret, type Path, type Problem } from './problem.ts'
 
 /** A YAML file as it was read. The document is complete only if there are no problems. */
 export interface YamlText {
@@ -135,7 +135,7 @@ function keyFaults(document: yaml.Document, lines: yaml.LineCounter): Fault[] {
           faults.push({ offset, message: 'YAML 1.2 has no merge key "<<": write out what it stands for' })
         if (before === undefined) first.set(name, offset)
         else {
-          const message = `the key "${name}" is given twice, first in line ${lines.linePos(before).line}: keep one of them`
+          const message = `${mayHoldSecret(name) ? 'this key' : `the key "${name}"`} is given twice, first in line ${lines.linePos(before).line}: keep one of them`
           faults.push({ offset, message, path: pathOf(pair, [...ancestors, map]) })
         }
       }

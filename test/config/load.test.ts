@@ -622,6 +622,27 @@ describe('a reference that does not resolve, where that is no mistake', () => {
   })
 })
 
+describe('a key that may be a secret', () => {
+  const SECRET = 'pat.AbCdEf.id.topsecret'
+
+  it.each([
+    ['behind a known key', VALID.replace(/value: "[^"]*"/, `value:${SECRET}`), 'a space is missing behind "value:"'],
+    ['behind another key', `${VALID}    nope: 1\nclients: { key:${SECRET} }`, 'a space is missing behind its ":"'],
+    ['without a key', VALID.replace(/value: "[^"]*"/, 'topsecret'.repeat(5)), 'it has more than 40 characters'],
+    ['as a name', `upstreams: { url:${SECRET} }`, 'a space is missing behind its ":"'],
+    [
+      'of anything',
+      `${VALID}clients: { a: { tokens: [{ issuer: x, claims: { sub:${SECRET} } }] } }`,
+      'clients.a.tokens',
+    ],
+    ['that is given twice', `upstreams: { url:${SECRET}, url:${SECRET} }`, 'this key is given twice'],
+  ])('is not shown: %s', (_, text, expected) => {
+    const problems = problemsOf(text).join('\n')
+    expect(problems).toContain(expected)
+    expect(problems).not.toContain('topsecret')
+  })
+})
+
 describe('one mistake', () => {
   it.each([
     ['in the only item of a list', 'secret'],
