@@ -326,16 +326,22 @@ function overlay(preset: object, upstream: Record<string, unknown>): Record<stri
 }
 
 /**
- * Converts text to numbers for `port: ${env:PORT}`: only where the schema wants a number, and only for a scalar that is
- * one reference.
+ * Converts text for `port: ${env:PORT}` or `watch: ${env:WATCH}`: only where the schema wants a number, or true or false, and
+ * only for a scalar that is one reference.
  */
 function convertReferenced(candidate: unknown, whole: ReadonlySet<string>): void {
   if (whole.size === 0) return
   for (const error of Value.Errors(ConfigSchema, candidate)) {
     if (error.keyword !== 'type' || !whole.has(error.instancePath)) continue
     const text = Value.Pointer.Get(candidate, error.instancePath)
-    if (typeof text === 'string' && /^-?\d+$/.test(text)) Value.Pointer.Set(candidate, error.instancePath, Number(text))
+    const value = valueOf(String(text), error.params.type)
+    if (value !== undefined) Value.Pointer.Set(candidate, error.instancePath, value)
   }
+}
+
+function valueOf(text: string, type: unknown): number | boolean | undefined {
+  if (type === 'boolean') return text === 'true' || (text === 'false' ? false : undefined)
+  return (type === 'number' || type === 'integer') && /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : undefined
 }
 
 function asObject(value: unknown): Record<string, unknown> {

@@ -52,13 +52,13 @@ export function explain(error: SchemaError, config: unknown, root: object = Conf
         path: [...path, key],
         message: `the key "${key}" is missing`,
       }))
-    case 'propertyNames':
+    case 'propertyNames': {
+      const names = schema?.['propertyNames'] as Record<string, unknown>
       return error.params.propertyNames.map((key) => ({
         path: [...path, key],
-        message: mayHoldSecret(key)
-          ? lacksSpace(key)
-          : `"${key}" is no valid name: use lower-case letters, digits, ".", "_" and "-", beginning with a letter or digit`,
+        message: mayHoldSecret(key) ? lacksSpace(key) : `"${key}" is no valid name: it ${expectation(names, error)}`,
       }))
+    }
     case 'enum': {
       const allowed = error.params.allowedValues.map(String)
       const given = Value.Pointer.Get(config, error.instancePath)
@@ -142,6 +142,7 @@ function expectation(schema: Record<string, unknown> | undefined, error: SchemaE
     array: 'a list',
     string: 'a text',
     integer: 'a whole number',
+    number: 'a number',
     boolean: 'true or false',
   }
   const type = String(error.params.type)

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { headerName, object, POINTER_PATTERN } from './schema-parts.ts'
+import { HEADER_NAMES, object, POINTER_PATTERN } from './schema-parts.ts'
 
 const anyStatus = Type.Integer({ minimum: 200, maximum: 599 })
 const scalar = Type.Union([Type.String(), Type.Number(), Type.Boolean()])
@@ -18,7 +18,7 @@ export const DisguiseSchema = object(
     header: Type.Optional(
       Type.Record(Type.String(), Type.Union([Type.String(), Type.Array(Type.String(), { minItems: 1 })]), {
         description: 'Response headers and their values, or lists of values; capitals do not matter.',
-        propertyNames: headerName('a'),
+        propertyNames: HEADER_NAMES,
       }),
     ),
     body: Type.Optional(
@@ -28,7 +28,7 @@ export const DisguiseSchema = object(
         {
           description:
             'JSON pointers into the body and their values, or lists of values; `*` stands for every member. The body is held until it is whole, for a second and 64 KiB at most; a longer or slower one is passed on.',
-          propertyNames: { pattern: POINTER_PATTERN },
+          propertyNames: { pattern: POINTER_PATTERN, expected: 'a JSON pointer such as /error' },
         },
       ),
     ),

@@ -4,7 +4,10 @@ import { duration, headerName, object, percent, POINTER_PATTERN, text, whole } f
 
 /** What a call costs: in units, by its answer; and in money. */
 
-const VALUE_NAME = '^[a-z_][a-zA-Z0-9_]*$'
+const valueName = {
+  pattern: '^[a-z_][a-zA-Z0-9_]*$',
+  expected: 'a name of letters, digits and "_", beginning with a lower-case letter or "_", as formulas have it',
+}
 const pointer = (options: object = {}) =>
   Type.String({ pattern: POINTER_PATTERN, expected: 'a JSON pointer such as /usage/total_tokens', ...options })
 
@@ -22,7 +25,7 @@ const otherwise = Type.Optional(
 )
 
 const values = <T extends TSchema>(value: T, description: string) =>
-  Type.Record(Type.String(), value, { description, minProperties: 1, propertyNames: { pattern: VALUE_NAME } })
+  Type.Record(Type.String(), value, { description, minProperties: 1, propertyNames: valueName })
 
 export const ResponseSchema = object(
   {

@@ -25,7 +25,11 @@ export const name = (options: { description?: string } = {}) =>
     ...options,
   })
 export const record = <T extends TSchema>(value: T, description: string, options: object = {}) =>
-  Type.Record(Type.String(), value, { description, propertyNames: { pattern: NAME_PATTERN }, ...options })
+  Type.Record(Type.String(), value, {
+    description,
+    propertyNames: { pattern: NAME_PATTERN, expected: `${A_NAME}, beginning with a letter or digit, 63 at most` },
+    ...options,
+  })
 
 /** A JSON pointer (RFC 6901) to something inside of a body. */
 export const POINTER_PATTERN = '^(/([^~/]|~0|~1)*)+$'
@@ -153,10 +157,11 @@ export const hidden = (text: Type.TString) =>
 export const secret = (description: string) =>
   hidden(Type.String({ minLength: 1, expected: 'a text that is not empty', description }))
 
-export const HEADER_NAME = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+/** What keys have to be where each is the name of a header. */
+export const HEADER_NAMES = { pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", expected: 'a header name' }
 
 export const headerName = (description: string, options: object = {}) =>
-  Type.String({ pattern: HEADER_NAME, expected: 'a header name', description, ...options })
+  Type.String({ ...HEADER_NAMES, description, ...options })
 
 /**
  * The name of a header that the gateway adds. It must not frame the message or belong to the connection, or every call

@@ -1,5 +1,5 @@
 import Type from 'typebox'
-import { duration, flag, HEADER_NAME, object, percent, record, secret, url } from './schema-parts.ts'
+import { duration, flag, HEADER_NAMES, object, percent, record, secret, url } from './schema-parts.ts'
 
 export const TelemetrySchema = object(
   {
@@ -15,7 +15,7 @@ export const TelemetrySchema = object(
           ),
           headers: Type.Record(Type.String(), secret('Its value.'), {
             default: {},
-            propertyNames: { pattern: HEADER_NAME },
+            propertyNames: HEADER_NAMES,
             description: 'What goes along with every export, such as a key of the collector.',
           }),
           sample: percent(

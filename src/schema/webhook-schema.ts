@@ -1,5 +1,5 @@
 import Type, { type StaticDecode } from 'typebox'
-import { duration, httpUrl, object, percent, secret } from './schema-parts.ts'
+import { duration, HEADER_NAMES, httpUrl, object, percent, secret } from './schema-parts.ts'
 import { TlsSchema } from './upstream-schema.ts'
 
 /** What a webhook can be told of. */
@@ -42,7 +42,7 @@ export const WebhookSchema = object({
   repeat: duration('While something lasts, it is told again after so long.', { default: '4h', min: '1m' }),
   headers: Type.Optional(
     Type.Record(Type.String(), secret('Its value.'), {
-      propertyNames: { pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$" },
+      propertyNames: HEADER_NAMES,
       description: 'Headers to add, such as authorization.',
     }),
   ),

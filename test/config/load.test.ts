@@ -187,6 +187,21 @@ defaultUpstream: ticket
       'url: must be a redis',
     ],
     ['a sentinel without a port', `${VALID}store: { kind: redis, sentinels: [x] }`, 'sentinels[0]: must be host:port'],
+    [
+      'a value of a price with a hyphen',
+      `${VALID}    price: { unit: usd, reserve: 1, response: { values: { input-tokens: { header: x } } } }`,
+      '"input-tokens" is no valid name: it must be a name of letters, digits and "_", beginning with',
+    ],
+    [
+      'a body of a refusal without a pointer',
+      `${VALID}    throttle: { when: [{ body: { error: x } }] }`,
+      '"error" is no valid name: it must be a JSON pointer such as /error',
+    ],
+    [
+      'a header of a webhook that is none',
+      `${VALID}webhooks: { ops: { url: "https://h", headers: { a b: x } } }`,
+      '"a b" is no valid name: it must be a header name',
+    ],
     ['a class that no header can name', `${VALID}    limits: { 写: [] }`, '"写" is no valid name'],
     [
       'an account id that no header can hold',
@@ -792,7 +807,22 @@ describe('references in a configuration', () => {
     expect(config.upstreams['harness']!.accounts['prod']!.credential!.value!.reveal()).toBe('Token from-file!')
   })
 
-  it('may stand for a number where one is wanted', () => {
+  it('may stand for a number, or for true or false, where one is wanted', () => {
+    const key = `"sha256:${'1'.repeat(64)}"`
+    const of = (weight: string, watch: string) => ({
+      text: `${VALID}server: { watch: "\${env:WATCH}" }\nclients: { a: { keys: [${key}], weight: "\${env:W}" } }`,
+      env: { KEY: 'k', W: weight, WATCH: watch },
+    })
+    const { text, env } = of('0.5', 'false')
+    const { clients, server } = parseConfig(text, { env })
+    expect([clients!['a']!.weight, server.watch]).toEqual([0.5, false])
+    expect(problemsOf(text, of('half', 'yes').env)).toEqual([
+      expect.stringMatching(/server\.watch: must be true or false$/),
+      expect.stringMatching(/clients\.a\.weight: must be a number$/),
+    ])
+  })
+
+  it('may stand for a port', () => {
     const config = parseConfig(`${VALID}server: { port: "\${env:PORT}" }`, { env: { KEY: 'k', PORT: '8181' } })
     expect(config.server.port).toBe(8181)
     expect(problemsOf(`${VALID}server: { port: "\${env:PORT}" }`, { KEY: 'k', PORT: '80a' })).toEqual([
