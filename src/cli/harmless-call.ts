@@ -3,6 +3,7 @@ import { accessLists, isAccessAllowed, type NetworkAccess } from '../clients/net
 import { presets } from '../config/presets/index.ts'
 import { buildCredentialSet } from '../credentials/build-set.ts'
 import { readFeedback } from '../ledger/feedback.ts'
+import { withAccount } from '../gateway/outgoing.ts'
 import { lookupOf } from '../gateway/snapshot.ts'
 import { withoutBrackets } from '../net/address.ts'
 import { AddressError } from '../net/guarded-lookup.ts'
@@ -82,9 +83,11 @@ async function callWith(
   wanted: Readonly<Record<string, string>> = {},
 ): Promise<Finding[]> {
   const base = new URL(upstream.url!)
+  const { accountQuery } = upstream
+  const query = accountQuery === undefined ? '' : withAccount('', accountQuery, id, path)
   const request = {
     method: 'GET',
-    path: pathBelow(base, path) + accountQuery(upstream, id, path),
+    path: pathBelow(base, path) + query,
     headers: id === undefined || upstream.accountHeader === undefined ? [] : [upstream.accountHeader, id],
     body: null,
     upgrade: null,
@@ -107,11 +110,6 @@ const UNREACHABLE = 'check the URL, DNS, the firewall and the proxy of this mach
 
 /** The headers of a harmless call, with the credential where the upstream expects it. */
 const ROUTE = { credential: 'inject' } as Parameters<Credential['addTo']>[1]
-
-function accountQuery({ accountQuery: added }: Upstream, id: string | undefined, path: string): string {
-  if (added === undefined || id === undefined) return ''
-  return added.paths.some((prefix) => path.startsWith(prefix)) ? `?${added.name}=${encodeURIComponent(id)}` : ''
-}
 
 /** Gives only the code of an error: its message may contain the URL, and the URL a secret. */
 function reasonOf(error: unknown): string {

@@ -5,6 +5,7 @@ import { type OutgoingTrace, requestHeaders } from '../upstream/headers.ts'
 import type { OutgoingRequest } from '../upstream/transport.ts'
 import type { Account } from './account.ts'
 import type { Call, Target } from './call.ts'
+import type { UpstreamConfig } from '../schema/schema.ts'
 import { countHop } from './max-forwards.ts'
 import type { RequestCredential } from './request-credential.ts'
 
@@ -68,13 +69,23 @@ function droppedNames({ snapshot, request }: Call, { droppedNames: names }: Acco
 /** The client's query as it is; with the account added where the vendor's API wants it there and the client left it out. */
 function queryWithAccount({ upstream, account, route, path, query }: Target): string {
   const wanted = upstream.config.accountQuery
-  if (wanted === undefined || account.id === undefined || route.credential === 'none') return query
-  const below = withoutAlias(path, upstream.aliasPrefix)
-  if (!wanted.paths.some((prefix) => isBelow(below, prefix))) return query
-  if (query.includes(`?${wanted.name}=`) || query.includes(`&${wanted.name}=`)) return query
-  return `${query === '' ? '?' : `${query}&`}${wanted.name}=${encodeURIComponent(account.id)}`
+  if (wanted === undefined || route.credential === 'none') return query
+  return withAccount(query, wanted, account.id, withoutAlias(path, upstream.aliasPrefix))
+}
+
+/** The query with the account's id, if it has one that is wanted at a path below the upstream's URL and not there. */
+export function withAccount(
+  query: string,
+  { name, paths }: NonNullable<UpstreamConfig['accountQuery']>,
+  id: string | undefined,
+  path: string,
+): string {
+  if (id === undefined || !paths.some((prefix) => isBelow(path, prefix))) return query
+  if (query.includes(`?${name}=`) || query.includes(`&${name}=`)) return query
+  return `${query === '' ? '?' : `${query}&`}${name}=${encodeURIComponent(id)}`
 }
 
 function isBelow(path: string, prefix: string): boolean {
-  return path.startsWith(prefix) && (path.length === prefix.length || path[prefix.length] === '/')
+  const bare = prefix.endsWith('/') ? prefix.slice(0, -1) : prefix
+  return path.startsWith(bare) && (path.length === bare.length || path[bare.length] === '/')
 }

@@ -9,6 +9,7 @@ import {
   name,
   object,
   percent,
+  queryParameter,
   secret,
   text,
   url,
@@ -56,11 +57,7 @@ const FIELDS = {
   ),
   password: Type.Optional(secret('For basic.')),
   parameter: Type.Optional(
-    Type.String({
-      pattern: '^[A-Za-z0-9._~-]+$',
-      expected: 'a name of letters, digits, ".", "_", "~" and "-"',
-      description: 'For query: the parameter of the URL. What a client sends under this name is dropped.',
-    }),
+    queryParameter('For query: the parameter of the URL. What a client sends under this name is dropped.'),
   ),
   tokenUrl: Type.Optional(
     url('an http:// or https:// URL without user or fragment', {

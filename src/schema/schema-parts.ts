@@ -157,6 +157,14 @@ export const hidden = (text: Type.TString) =>
 export const secret = (description: string) =>
   hidden(Type.String({ minLength: 1, expected: 'a text that is not empty', description }))
 
+/** The name of a parameter, which is written into the query as it is. */
+export const queryParameter = (description = 'Its name.') =>
+  Type.String({
+    pattern: '^[A-Za-z0-9._~-]+$',
+    expected: 'a name of letters, digits, ".", "_", "~" and "-"',
+    description,
+  })
+
 /** What keys have to be where each is the name of a header. */
 export const HEADER_NAMES = { pattern: "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", expected: 'a header name' }
 

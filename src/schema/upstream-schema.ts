@@ -16,14 +16,27 @@ import {
   networkAccess,
   object,
   percent,
+  queryParameter,
   record,
+  routePath,
   secret,
   text,
   whole,
 } from './schema-parts.ts'
 
-const pathPattern = (description: string) =>
-  Type.String({ pattern: '^/', description, expected: 'a path that begins with "/"' })
+/** It is compared as it is, so that another one would never apply. */
+const pathPrefix = Type.String({
+  pattern: '^/[^*?#{}]*$',
+  description: 'A path prefix.',
+  expected: 'the beginning of paths, such as /api: from "/" on, without "*", braces and query',
+})
+
+/** Without its account it would find none, and no claim would be compared. */
+const claimPath = Type.Refine(
+  routePath,
+  (path) => path.includes('{account}'),
+  () => 'must have {account} where the account stands, such as /v1/accounts/{account}/*',
+)
 
 // A retry would be answered 501 or 505 again; 401 is for credentials.
 const retryableStatus = Type.Refine(
@@ -63,7 +76,7 @@ const ClaimsSchema = object(
     ),
     query: Type.Optional(Type.Array(Type.String(), { description: 'Query parameters that name the account.' })),
     paths: Type.Optional(
-      Type.Array(pathPattern('A path with {account} in it.'), {
+      Type.Array(claimPath, {
         description: 'Paths whose {account} segment names it.',
       }),
     ),
@@ -115,7 +128,7 @@ export const UpstreamSchema = object({
   accountHeader: Type.Optional(addedHeader('Header set upstream to the account’s id.')),
   accountQuery: Type.Optional(
     object(
-      { name: Type.String(), paths: Type.Array(pathPattern('A path prefix.')) },
+      { name: queryParameter(), paths: Type.Array(pathPrefix) },
       { description: 'Query parameter added upstream with the account’s id where a call below these paths lacks it.' },
     ),
   ),

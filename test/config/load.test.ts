@@ -210,6 +210,21 @@ defaultUpstream: ticket
     ],
     ['an account header that is none', `${VALID}    accountHeader: "a b"`, 'accountHeader: must be a header name'],
     ['a claim in no header', `${VALID}    accountClaims: { headers: [ü] }`, 'headers[0]: must be a header name'],
+    [
+      'a claim in a path without an account',
+      `${VALID}    accountClaims: { paths: ["/v1/accounts/{acount}"] }`,
+      'accountClaims.paths[0]: must have {account} where the account stands',
+    ],
+    ...['', 'a&b=c'].map((name): [string, string, string] => [
+      `the parameter "${name}" for an account`,
+      `${VALID}    accountQuery: { name: "${name}", paths: [/] }`,
+      'accountQuery.name: must be a name of letters',
+    ]),
+    ...['/api/*', '/v1/{x}', '/x?y', 'x'].map((path): [string, string, string] => [
+      `${path} as the beginning of paths`,
+      `${VALID}    accountQuery: { name: a, paths: ["${path}"] }`,
+      'accountQuery.paths[0]: must be the beginning of paths, such as /api',
+    ]),
     ['no time at all', `${VALID}    timeouts: { headers: 0s }`, 'timeouts.headers: must be from 1ms to 24h'],
     ['more time than a timer takes', `${VALID}    breaker: { reset: 700h }`, 'breaker.reset: must be from 1ms to 24h'],
     [

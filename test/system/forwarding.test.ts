@@ -202,6 +202,19 @@ describe('a forwarded request', () => {
     ])
   })
 
+  it.each([
+    ['/', `/x?org=${ACCOUNT}`, `/x/y?org=${ACCOUNT}`],
+    ['/x/', `/x?org=${ACCOUNT}`, `/x/y?org=${ACCOUNT}`],
+    ['/x/y', '/x', `/x/y?org=${ACCOUNT}`],
+    ['/xx/', '/x', '/x/y'],
+  ])('gets the account added to its query below %s', async (prefix, ...expected) => {
+    const upstream = await startUpstream()
+    const accountQuery = { name: 'org', paths: [prefix] }
+    const gateway = await startGateway(harnessConfig(upstream.url, { accountQuery }))
+    for (const path of ['/x', '/x/y']) await call(gateway.url, `/harness${path}`)
+    expect(upstream.seen.map(({ url }) => url)).toEqual(expected)
+  })
+
   it('injects nothing on webhook routes, and a bearer token for SCIM', async () => {
     const upstream = await startUpstream()
     const gateway = await startGateway(harnessConfig(upstream.url))
