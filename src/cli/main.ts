@@ -124,7 +124,7 @@ function buildProgram(): Command {
   )
     .argument('<command...>', 'behind --, with its arguments')
     .option(...CONFIG)
-    .option('--client <name>', 'as this client; else as one of its own, `run`')
+    .option('--client <name>', 'as this client; else as `run`, of the configuration or of its own')
     .option('-v, --verbose', 'show a line for each call')
     .passThroughOptions()
     .action(lazy(async () => (await import('./run.ts')).run))

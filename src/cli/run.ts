@@ -106,13 +106,18 @@ async function throughRunning(config: Config, { client }: Options): Promise<Way 
   const host = /^(?:0\.0\.0\.0|::)$/.test(forwardProxy.host) ? '127.0.0.1' : forwardProxy.host
   const proxy = new URL(`http://${host.includes(':') ? `[${withoutBrackets(host)}]` : host}:${forwardProxy.port}`)
   if (!(await isOurs(proxy))) return undefined
+  if (client !== undefined) {
+    throw new CommandError(
+      `the gateway that runs at ${proxy.host} knows a client by its key alone: leave --client out, and set SLUICE_KEY to a key of ${client}`,
+    )
+  }
   const key = process.env['SLUICE_KEY']
   if (config.clients !== undefined && !key) {
     throw new CommandError(
       `the gateway that runs at ${proxy.host} wants the key of a client: set SLUICE_KEY to it, and unset it to go without`,
     )
   }
-  if (key) Object.assign(proxy, { username: client ?? 'run', password: encodeURIComponent(key) })
+  if (key) Object.assign(proxy, { username: RUN, password: encodeURIComponent(key) })
   const { file } = await Authority.read(forwardProxy.ca).catch((error: Error) => {
     throw new CommandError(error.message)
   })
@@ -147,7 +152,7 @@ async function throughOwn(config: Config, folder: string, { client, verbose = fa
     },
     ...(config.clients === undefined && client === undefined
       ? {}
-      : { clients: withKey(config.clients ?? {}, client, key.keyHash) }),
+      : { clients: withKey(config.clients ?? {}, key.keyHash, client) }),
   }
   const log = createLog(
     { ...config.log, level: verbose ? 'info' : 'warn', format: 'pretty' },
@@ -172,15 +177,15 @@ async function throughOwn(config: Config, folder: string, { client, verbose = fa
   }
 }
 
-/** The client that a command is, unless it is to be another: one of its own, which may do what the gateway can. */
+/** The client that a command is, unless it is to be another. If none is configured, it may do what the gateway can. */
 const RUN = 'run'
 
-function withKey(clients: NonNullable<Config['clients']>, name: string | undefined, keyHash: string) {
-  const known = name !== undefined && Object.hasOwn(clients, name) ? clients[name] : undefined
-  if (name !== undefined && known === undefined) {
+function withKey(clients: NonNullable<Config['clients']>, keyHash: string, name = RUN) {
+  const known = Object.hasOwn(clients, name) ? clients[name] : undefined
+  if (name !== RUN && known === undefined) {
     const names = Object.keys(clients).join(', ') || 'none'
     throw new CommandError(`the configuration has no client "${name}"; it has ${names}`)
   }
   const client = known ?? Value.Decode(ClientSchema, Value.Default(ClientSchema, {}))
-  return { ...clients, [name ?? RUN]: { ...client, keys: [...client.keys, keyHash] } }
+  return { ...clients, [name]: { ...client, keys: [...client.keys, keyHash] } }
 }

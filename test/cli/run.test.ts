@@ -290,6 +290,9 @@ it('acts as a client of its own or the one that is named, and says which there a
   expect(named.stdout).toMatch(/^\{"name":"a"\}.*the client ci may not make POST calls/)
   expect(wrong).toMatchObject({ code: 1, stderr: 'the configuration has no client "nobody"; it has ci\n' })
   expect(inherited).toMatchObject({ code: 1, stderr: 'the configuration has no client "toString"; it has ci\n' })
+  const configuredRun = { run: { ...clients.ci } }
+  const bound = await run(['run', '--', 'sh', '-c', script], { cwd: configured({ clients: configuredRun }), env })
+  expect(bound.stdout).toMatch(/^\{"name":"a"\}.*the client run may not make POST calls/)
 })
 
 it('uses the forward proxy of the gateway that runs, with the key of SLUICE_KEY', async () => {
@@ -297,7 +300,10 @@ it('uses the forward proxy of the gateway that runs, with the key of SLUICE_KEY'
   const clients = { ci: { keys: [hashKey('slk_ci')] } }
   const cwd = configured({ server: { port: 0 }, admin: { port: 0 }, forwardProxy: { port }, clients })
   const gateway = await startProcessIn(cwd)
-  const command = ['run', '--client', 'ci', '--', 'curl', '-sS', `${url}/api/things`]
+  const command = ['run', '--', 'curl', '-sS', `${url}/api/things`]
+  const named = await run(['run', '--client', 'ci', ...command.slice(1)], { cwd, env: { SLUICE_KEY: 'slk_ci' } })
+  expect(named).toMatchObject({ code: 1, stdout: '' })
+  expect(named.stderr).toContain('leave --client out, and set SLUICE_KEY to a key of ci')
   const [keyless, keyed] = [await run(command, { cwd }), await run(command, { cwd, env: { SLUICE_KEY: 'slk_ci' } })]
   expect(keyless.code).toBe(1)
   expect(keyless.stderr).toContain('wants the key of a client: set SLUICE_KEY')
