@@ -33,7 +33,7 @@ export const LAYERS: Readonly<Record<string, string>> = {
 
   // What a call needs.
   usage: 'observe queue redis schema files time',
-  credentials: 'secrets observe redis routing schema upstream resilience http time',
+  credentials: 'secrets observe redis routing schema upstream resilience http time packages',
   clients: 'records observe queue routing ledger schema net time packages',
   sandbox: 'config/presets routing schema http time',
   'config/presets': 'routing schema',

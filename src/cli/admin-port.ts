@@ -1,5 +1,6 @@
 import { findConfig } from '../config/find.ts'
 import { HEADER_VALUE } from '../http/fields.ts'
+import { hostToReach } from '../net/address.ts'
 import { isObject, parsedJson } from '../schema/json.ts'
 import { CommandError } from './command-error.ts'
 
@@ -28,7 +29,7 @@ export async function adminPortOf({ config, url, token }: AdminOptions): Promise
   const { host, port } = admin ?? { host: '127.0.0.1', port: 9090 }
   // Any of the tokens may read.
   const configured = admin?.token ?? Object.values(admin?.tokens ?? {})[0]
-  return { url: `http://${host.includes(':') ? `[${host}]` : host}:${port}`, token: token ?? configured?.reveal() }
+  return { url: `http://${hostToReach(host)}:${port}`, token: token ?? configured?.reveal() }
 }
 
 /** Those of the options that were given, as the query of a list. */

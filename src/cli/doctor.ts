@@ -9,6 +9,7 @@ import { checkHome, checkStore } from './check-store.ts'
 import { CommandError } from './command-error.ts'
 import { callVendors, type Finding } from './harmless-call.ts'
 import { withRedis } from './redis-contents.ts'
+import { hostToReach } from '../net/address.ts'
 import { homeOf } from '../redis/connection.ts'
 
 interface Options {
@@ -72,10 +73,9 @@ async function ports({ server, admin, forwardProxy }: Config): Promise<Finding[]
 }
 
 async function answers(host: string, port: number): Promise<boolean> {
-  const name = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '[::1]' : host.includes(':') ? `[${host}]` : host
-  const response = await fetch(`http://${name}:${port}/healthz`, { signal: AbortSignal.timeout(2_000) }).catch(
-    () => undefined,
-  )
+  const response = await fetch(`http://${hostToReach(host)}:${port}/healthz`, {
+    signal: AbortSignal.timeout(2_000),
+  }).catch(() => undefined)
   await response?.body?.cancel()
   return response?.ok === true
 }

@@ -8,7 +8,7 @@ import { createKey } from '../clients/keys.ts'
 import { findConfig } from '../config/find.ts'
 import { Authority } from '../forward-proxy/authority.ts'
 import { interceptedHosts } from '../gateway/origins.ts'
-import { withoutBrackets } from '../net/address.ts'
+import { hostToReach } from '../net/address.ts'
 import { createLog } from '../observe/log.ts'
 import { runWithoutAdmin } from '../process/run.ts'
 import { StartError } from '../process/start-error.ts'
@@ -103,8 +103,7 @@ function ended([program = '', ...args]: readonly string[], env: NodeJS.ProcessEn
 async function throughRunning(config: Config, { client }: Options): Promise<Way | undefined> {
   const { forwardProxy } = config
   if (forwardProxy === undefined || forwardProxy.port === 0) return undefined
-  const host = /^(?:0\.0\.0\.0|::)$/.test(forwardProxy.host) ? '127.0.0.1' : forwardProxy.host
-  const proxy = new URL(`http://${host.includes(':') ? `[${withoutBrackets(host)}]` : host}:${forwardProxy.port}`)
+  const proxy = new URL(`http://${hostToReach(forwardProxy.host)}:${forwardProxy.port}`)
   if (!(await isOurs(proxy))) return undefined
   if (client !== undefined) {
     throw new CommandError(

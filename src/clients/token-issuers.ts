@@ -1,20 +1,19 @@
 import { hash } from 'node:crypto'
 import type { LookupFunction } from 'node:net'
-import type { errors as JoseErrors, JWTPayload } from 'jose'
+import type * as Jose from 'jose'
 import { LRUCache } from 'lru-cache'
 import type { Clock } from '../time/clock.ts'
 import type { IssuerConfig } from '../schema/issuer-schema.ts'
 import { isLocalhost } from '../net/address.ts'
 import { guardedLookup } from '../net/guarded-lookup.ts'
 import { isAddressAllowed, type NetworkAccess } from './network-access.ts'
-import { createRequire } from 'node:module'
-import type * as Jose from 'jose'
 import type { Agent } from 'undici'
+import { jose } from '../packages/jose.ts'
 import { allOfUndici } from '../packages/undici.ts'
 
 /** The outcome of a verification: the claims of a token, or why it was not accepted. */
 export type Verdict =
-  | { readonly kind: 'valid'; readonly issuer: string; readonly claims: JWTPayload }
+  | { readonly kind: 'valid'; readonly issuer: string; readonly claims: Jose.JWTPayload }
   | { readonly kind: 'invalid'; readonly why: string }
   | { readonly kind: 'unavailable'; readonly issuer: string }
 
@@ -122,7 +121,7 @@ function isTokenLike(text: string): boolean {
 }
 
 /** Why a token is rejected, in words that repeat nothing of it. */
-function reasonOf(error: JoseErrors.JOSEError): string {
+function reasonOf(error: Jose.errors.JOSEError): string {
   const { errors } = jose()
   if (error instanceof errors.JWTExpired) return 'it has expired'
   if (error instanceof errors.JWTClaimValidationFailed) return `its claim ${error.claim} is not what it must be`
@@ -134,13 +133,6 @@ function reasonOf(error: JoseErrors.JOSEError): string {
 
 const TIMEOUT_MS = 5_000
 const LARGEST_ANSWER = 262_144
-
-const require = createRequire(import.meta.url)
-
-/** The library for JWTs, loaded with the first issuer: a gateway without one should not hold it. */
-function jose(): typeof Jose {
-  return require('jose') as typeof Jose
-}
 
 /** A token can't be verified, because the keys of its issuer could never be fetched. */
 class KeysUnavailableError extends Error {}

@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto'
 import type { Clock } from '../time/clock.ts'
 import type { CredentialConfig } from '../schema/schema.ts'
 import { tokenOf } from './oauth2.ts'
-import { algorithmOf, importSigningKey, jose, parsePrivateKey } from './signing-key.ts'
+import { jose } from '../packages/jose.ts'
+import { algorithmOf, importSigningKey, parsePrivateKey } from './signing-key.ts'
 import type { Token } from './token-keeper.ts'
 
 const USUAL_LIFETIME_MS = 300_000

@@ -1,14 +1,6 @@
 import { createPrivateKey, type KeyObject } from 'node:crypto'
-import { createRequire } from 'node:module'
-import type * as Jose from 'jose'
+import { jose } from '../packages/jose.ts'
 import type { Secret } from '../schema/secret.ts'
-
-const require = createRequire(import.meta.url)
-
-/** The library for JWTs, loaded when one is first signed: a gateway that signs none should not hold it. */
-export function jose(): typeof Jose {
-  return require('jose') as typeof Jose
-}
 
 /** Imports a private key in any PEM form, for the given algorithm or the usual one of its type. */
 export function importSigningKey(pem: Secret, algorithm: string | undefined): Promise<CryptoKey> {

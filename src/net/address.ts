@@ -53,6 +53,14 @@ export function withoutBrackets(host: string): string {
   return host.replace(/^\[(.*)\]$/, '$1')
 }
 
+/** How a URL names what listens on a host of this machine: by loopback where it listens on every address. */
+export function hostToReach(listened: string): string {
+  const host = withoutBrackets(listened)
+  if (host === '0.0.0.0') return '127.0.0.1'
+  if (host === '::') return '[::1]'
+  return host.includes(':') ? `[${host}]` : host
+}
+
 /** Whether only this machine can reach a listen address. The only such host name is localhost. */
 export function isLoopback(host: string): boolean {
   const bare = withoutBrackets(host)

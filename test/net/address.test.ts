@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { isAddressAllowed } from '../../src/clients/network-access.ts'
-import { isPublicAddress } from '../../src/net/address.ts'
+import { hostToReach, isPublicAddress } from '../../src/net/address.ts'
 
 const PUBLIC = [
   '1.1.1.1',
@@ -86,4 +86,15 @@ describe('an address that a name stands for', () => {
     ]
     expect(isAddressAllowed('1.1.1.1', layers, true)).toBe(false)
   })
+})
+
+it.each([
+  ['0.0.0.0', '127.0.0.1'],
+  ['::', '[::1]'],
+  ['::1', '[::1]'],
+  ['[2001:db8::1]', '[2001:db8::1]'],
+  ['10.0.0.5', '10.0.0.5'],
+  ['localhost', 'localhost'],
+])('what listens on %s is reached at %s', (host, expected) => {
+  expect(hostToReach(host)).toBe(expected)
 })
