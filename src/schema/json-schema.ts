@@ -18,7 +18,15 @@ function forEditors(value: unknown): unknown {
     if (needed.length > 0) schema['required'] = needed
     else delete schema['required']
   }
-  // A scalar may be a reference, which is a text until it is resolved.
-  if (schema['type'] === 'integer') return { anyOf: [schema, { type: 'string', pattern: '^\\$\\{[^}]+\\}$' }] }
+  if (isParticular(schema)) return { anyOf: [schema, REFERENCE] }
   return Object.fromEntries(Object.entries(schema).map(([key, inner]) => [key, forEditors(inner)]))
+}
+
+/** A scalar may be a reference, or have one in it, which is a text until it is resolved. */
+const REFERENCE = { type: 'string', pattern: '\\$\\{[^}]+\\}' }
+
+/** Whether it takes some scalars only, so that a reference would be marked as a mistake. */
+function isParticular({ type, pattern, enum: words }: Record<string, unknown>): boolean {
+  if (type === 'string') return pattern !== undefined
+  return type === 'integer' || type === 'number' || type === 'boolean' || Array.isArray(words)
 }

@@ -18,7 +18,7 @@ export interface Schema {
 const HEAD = `# Configuration reference
 
 Every field of \`sluice.yaml\`, made from the schema by \`node test/config/write-reference.ts\`. [Configure](configure.md) explains how they work together.
-\`NAME\` stands for a name of your own. A number may also be a reference such as \`\${env:PORT}\`.
+\`NAME\` stands for a name of your own. A value may also be a reference such as \`\${env:PORT}\`.
 `
 
 /** The Markdown page that describes every field of the configuration: a heading for each object, a table of its fields below it. */
@@ -72,7 +72,7 @@ function objectsIn(field: Schema, path: string): [Schema, string][] {
 }
 
 function alternativesOf({ anyOf }: Schema): readonly Schema[] {
-  return (anyOf ?? []).filter(({ pattern }) => pattern?.startsWith(String.raw`^\$\{`) !== true)
+  return (anyOf ?? []).filter(({ pattern }) => pattern?.includes(String.raw`\$\{`) !== true)
 }
 
 function typeOf(field: Schema): string {

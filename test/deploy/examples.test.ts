@@ -1,7 +1,9 @@
 import { execFile, spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { promisify } from 'node:util'
+import { Errors } from 'typebox/schema'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { parse, parseDocument, visit } from 'yaml'
 import { parseConfig } from '../../src/config/load.ts'
 import { isLoopback } from '../../src/net/address.ts'
 import { ConfigError } from '../../src/config/problem.ts'
@@ -32,6 +34,14 @@ describe('every example of a configuration', () => {
 
   it.each(examples)('$name names its schema in the first line, for editors', ({ text }) => {
     expect(text.split('\n')[0]).toBe('# yaml-language-server: $schema=../sluice.schema.json')
+  })
+
+  it.each(examples)('$name is no mistake to an editor, whatever in it is a reference', ({ text }) => {
+    const schema = JSON.parse(readText('deploy/sluice.schema.json')) as object
+    expect(Errors(schema, parse(text))).toEqual([true, []])
+    const document = parseDocument(text)
+    visit(document, { Scalar: (key, node) => void (key === 'key' || (node.value = '${env:X}')) })
+    expect(Errors(schema, document.toJS())).toEqual([true, []])
   })
 
   it.each(examples)('$name is valid with the variables that it names', ({ name, text }) => {
