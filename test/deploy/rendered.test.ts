@@ -37,6 +37,11 @@ interface Manifest {
   readonly data: Record<string, string>
 }
 
+interface EgressRule {
+  readonly to: readonly { readonly podSelector: { readonly matchLabels: Record<string, string> } }[]
+  readonly ports: readonly { readonly port: number }[]
+}
+
 function manifestsIn(text: string): Manifest[] {
   return parseAllDocuments(text)
     .map((document) => {
@@ -203,6 +208,16 @@ describe.skipIf(!hasKubernetesTools)('the Helm chart', { timeout: 240_000 }, () 
     const { volumes, containers } = find('Deployment').spec.template.spec
     expect(volumes).toContainEqual(values.extraVolumes[0])
     expect(containers[0].volumeMounts).toContainEqual(values.extraVolumeMounts[0])
+  })
+
+  it.each([
+    ['{ app: valkey }', [{ app: 'valkey' }]],
+    ['{}', []],
+  ])('lets calls go to the pods of Redis that have the labels %s, and to no others', (labels, expected) => {
+    const policy = render(`networkPolicy={"redisPodLabels":${JSON.stringify(parse(labels))}}`)
+    const { egress } = policy.find(({ kind }) => kind === 'NetworkPolicy')!.spec as { egress: EgressRule[] }
+    const pods = egress.filter(({ ports }) => ports.some(({ port }) => port === 6379))
+    expect(pods.flatMap(({ to }) => to.map(({ podSelector }) => podSelector.matchLabels))).toEqual(expected)
   })
 
   it('can be told to do without what a cluster does not have', () => {
