@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { readFileSync } from 'node:fs'
 import { watchContents } from '../files/watch-contents.ts'
 import type { Clock } from '../time/clock.ts'
@@ -28,13 +29,22 @@ export class FileSource implements SecretSource {
 
 /** Reads a value without its last line end. Messages call the file `name`. */
 export function readSecretFile(path: string, name: string): Answer {
-  let text: string
+  let bytes: Buffer
   try {
-    text = readFileSync(path, 'utf8').replace(/\r?\n$/, '')
+    bytes = readFileSync(path)
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code
     const why = code === 'ENOENT' ? 'does not exist' : code === 'EACCES' ? 'may not be read' : `can't be read (${code})`
     return { problem: `the file ${name} ${why}` }
   }
-  return { text }
+  // Comments beside certificates are in any encoding, and nobody reads them.
+  if (!isUtf8(bytes) && !bytes.includes('-----BEGIN '))
+    return { problem: `the file ${name} is not in UTF-8, so its characters would be others: save it in this encoding` }
+  // Some editors write a byte order mark, which is no part of a secret.
+  return {
+    text: bytes
+      .toString()
+      .replace(/^\uFEFF/, '')
+      .replace(/\r?\n$/, ''),
+  }
 }

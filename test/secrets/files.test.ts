@@ -3,6 +3,7 @@ import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { stringify } from 'yaml'
+import { readSecretFile } from '../../src/secrets/files.ts'
 import { harnessConfig, newFolder, startConfigured, startUpstream } from '../support/gateway.ts'
 import { call } from '../support/http.ts'
 import { startProcessIn } from '../support/process.ts'
@@ -209,4 +210,18 @@ it('a secret whose file is emptied keeps its value in a gateway that watches its
   expect(await sent()).toBe('Key one')
   writeFileSync(file, 'two\n')
   await expect.poll(sent).toBe('Key two')
+})
+
+it('a secret in a file is text in UTF-8, without the byte order mark of an editor', () => {
+  const file = join(newFolder(), 'key')
+  const read = (text: string, encoding: BufferEncoding = 'utf8') => {
+    writeFileSync(file, text, encoding)
+    return readSecretFile(file, 'key')
+  }
+  expect(read('\uFEFFone\r\n')).toEqual({ text: 'one' })
+  expect(read('é\n')).toEqual({ text: 'é' })
+  const problem = 'the file key is not in UTF-8, so its characters would be others: save it in this encoding'
+  expect(read('é\n', 'latin1')).toEqual({ problem })
+  expect(read('\uFEFFone\n', 'utf16le')).toEqual({ problem })
+  expect(read('# Behörde\n-----BEGIN CERTIFICATE-----\n', 'latin1')).toHaveProperty('text')
 })
