@@ -42,9 +42,7 @@ function checkListeners({ server, admin, forwardProxy, clients }: Config, report
   if (!isLoopback(admin.host) && admin.token === undefined && Object.keys(admin.tokens).length === 0) {
     report(['admin', 'host'], 'admin.token is required when the admin port listens beyond loopback')
   }
-  for (const [name, token] of Object.entries({ token: admin.token, metricsToken: admin.metricsToken }))
-    checkToken(['admin', name], token, report)
-  for (const [name, token] of Object.entries(admin.tokens)) checkToken(['admin', 'tokens', name], token, report)
+  checkTokens(admin, report)
   if (server.proxyProtocol && server.trustedProxies.length === 0) {
     report(['server', 'proxyProtocol'], 'it needs server.trustedProxies: the balancers whose headers are believed')
   }
@@ -60,9 +58,25 @@ function checkListeners({ server, admin, forwardProxy, clients }: Config, report
   }
 }
 
-function checkToken(path: Path, token: Secret | undefined, report: Report): void {
-  if (token === undefined || HEADER_VALUE.test(token.reveal())) return
-  report(path, 'holds a character that no header value may have, such as a line end, so nobody could send it')
+function checkTokens({ token, tokens, metricsToken }: Config['admin'], report: Report): void {
+  const named = Object.entries(tokens).map(([name, secret]): [Path, Secret] => [['admin', 'tokens', name], secret])
+  const all: (readonly [Path, Secret | undefined])[] = [
+    [['admin', 'token'], token],
+    ...named,
+    [['admin', 'metricsToken'], metricsToken],
+  ]
+  const owners = new Map<string, string>()
+  for (const [path, secret] of all) {
+    if (secret === undefined) continue
+    const text = secret.reveal()
+    if (!HEADER_VALUE.test(text))
+      report(path, 'holds a character that no header value may have, such as a line end, so nobody could send it')
+    const owner = owners.get(text)
+    if (owner === undefined) owners.set(text, path.join('.'))
+    else report(path, `is that of ${owner}, too, so nobody could tell them apart: give each one of its own`)
+  }
+  if (token !== undefined && Object.hasOwn(tokens, 'admin'))
+    report(['admin', 'tokens', 'admin'], 'is how the audit trail names admin.token: choose another name')
 }
 
 function checkStore({ store, upstreams }: Config, report: Report): void {
@@ -144,26 +158,7 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   const preset = upstream.preset === undefined ? undefined : presets[upstream.preset]
   checkAccounts(path, upstream, preset, report)
   const classes = classesOf(upstream)
-  for (const [index, route] of upstream.routes.entries()) {
-    const at = [...path, 'routes', index]
-    checkClass([...at, 'class'], route.class, classes, report)
-    for (const [number, name] of (route.charges ?? []).entries()) {
-      // What is wrong with its own class was said.
-      if (name !== route.class) checkClass([...at, 'charges', number], name, classes, report)
-    }
-    const methods = route.method === undefined ? ['GET'] : [route.method].flat()
-    if (methods.includes('HEAD') && !methods.includes('GET')) {
-      report([...at, 'method'], 'a HEAD has the route of the GET: write GET in place of HEAD')
-    }
-    if (route.cache !== undefined && route.cache !== false && !methods.includes('GET')) {
-      report([...at, 'cache'], 'only answers to GET are cached, which is no method of this route')
-    }
-    for (const [number, name] of (route.redact ?? []).entries()) {
-      if (!route.path.includes(`{${name}}`)) {
-        report([...at, 'redact', number], 'the path has no {name} of this name')
-      }
-    }
-  }
+  checkRoutes([...path, 'routes'], upstream, classes, report)
   for (const [name, most] of Object.entries(upstream.concurrency)) {
     if (typeof most === 'object' && most.min > most.max)
       report([...path, 'concurrency', name], 'min must not be more than max')
@@ -183,6 +178,29 @@ function checkUpstream(path: Path, upstream: UpstreamConfig, report: Report): vo
   checkTls([...path, 'tls'], upstream.tls, report)
   if (upstream.tls !== undefined && upstream.url?.startsWith('http:')) {
     report([...path, 'tls'], 'the url is http://, so tls does nothing')
+  }
+}
+
+function checkRoutes(path: Path, { routes }: UpstreamConfig, classes: string[], report: Report): void {
+  for (const [index, route] of routes.entries()) {
+    const at = [...path, index]
+    checkClass([...at, 'class'], route.class, classes, report)
+    for (const [number, name] of (route.charges ?? []).entries()) {
+      // What is wrong with its own class was said.
+      if (name !== route.class) checkClass([...at, 'charges', number], name, classes, report)
+    }
+    const methods = route.method === undefined ? ['GET'] : [route.method].flat()
+    if (methods.includes('HEAD') && !methods.includes('GET')) {
+      report([...at, 'method'], 'a HEAD has the route of the GET: write GET in place of HEAD')
+    }
+    if (route.cache !== undefined && route.cache !== false && !methods.includes('GET')) {
+      report([...at, 'cache'], 'only answers to GET are cached, which is no method of this route')
+    }
+    for (const [number, name] of (route.redact ?? []).entries()) {
+      if (!route.path.includes(`{${name}}`)) {
+        report([...at, 'redact', number], 'the path has no {name} of this name')
+      }
+    }
   }
 }
 

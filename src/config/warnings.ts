@@ -1,5 +1,6 @@
 import { keyOf } from '../clients/keys.ts'
 import { expiryOf } from '../credentials/credential-set.ts'
+import { isRotating } from '../credentials/rotation.ts'
 import { endOfCertificate } from '../net/certificate-end.ts'
 import { isLoopback } from '../net/address.ts'
 import type { FoundConfig } from './find.ts'
@@ -45,12 +46,19 @@ export function warningsOf(config: Config, now = Date.now()): string[] {
   }
   for (const [name, upstream] of Object.entries(config.upstreams)) {
     const { url } = upstream
-    warnings.push(...cacheWarnings(name, upstream), ...costWarnings(name, upstream))
+    warnings.push(...cacheWarnings(name, upstream), ...costWarnings(name, upstream), ...deadRoutes(name, upstream))
     // A URL is missing if it was a reference that may stay unresolved.
     if (isPlain(url)) warnings.push(`upstreams.${name}.url is http://, so its credentials travel unencrypted`)
   }
   for (const [path, { tokenUrl }] of credentialsIn(config.upstreams))
     if (isPlain(tokenUrl)) warnings.push(`${path}.tokenUrl is http://, so what proves the client travels unencrypted`)
+  for (const [name, { accounts }] of Object.entries(config.upstreams)) {
+    for (const [account, { credential }] of Object.entries(accounts)) {
+      if (credential?.canary === undefined || isRotating(credential)) continue
+      const place = `upstreams.${name}.accounts.${account}.credential.canary`
+      warnings.push(`${place} does nothing: there is no next, and no secret of the store that could be rotated`)
+    }
+  }
   return warnings
 }
 
@@ -78,6 +86,21 @@ function* credentialsIn(upstreams: Config['upstreams']): Iterable<[string, Omit<
       for (const [index, member] of credentials.entries()) yield [`${path}.credentials[${index}]`, member]
     }
   }
+}
+
+/** Warns of routes whose path and methods earlier ones have, so that no call comes to them. */
+function deadRoutes(name: string, { routes }: UpstreamConfig): string[] {
+  const taken = new Map<string, Set<string>>()
+  return routes.flatMap(({ path, method }, index) => {
+    // What its parameters are called makes no other path, nor does a slash at its end.
+    const shape = path.replaceAll(/\{[^{}]*\}/g, '{}').replace(/\/$/, '')
+    const earlier = taken.getOrInsertComputed(shape, () => new Set())
+    // One without methods takes those that others leave.
+    const own = method === undefined ? ['all'] : [method].flat()
+    const isDead = own.every((one) => earlier.has(one))
+    for (const one of own) earlier.add(one)
+    return isDead ? `upstreams.${name}.routes[${index}] does nothing: earlier ones have its path and methods` : []
+  })
 }
 
 /** Warns of costs of routes that are charged to nothing. */

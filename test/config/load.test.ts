@@ -172,6 +172,21 @@ defaultUpstream: ticket
     ['an admin token with a line end', `${VALID}admin: { token: "a\\nb" }`, 'admin.token: holds a character'],
     ['one of several', `${VALID}admin: { tokens: { ci: "a\\nb" } }`, 'admin.tokens.ci: holds a character'],
     ['a token for metrics that no header holds', `${VALID}admin: { metricsToken: "ł" }`, 'admin.metricsToken: holds a'],
+    [
+      'one admin token of two people',
+      `${VALID}admin: { tokens: { alice: topsecret, bob: topsecret } }`,
+      'admin.tokens.bob: is that of admin.tokens.alice, too',
+    ],
+    [
+      'an admin token for metrics',
+      `${VALID}admin: { token: topsecret, metricsToken: topsecret }`,
+      'admin.metricsToken: is that of admin.token, too',
+    ],
+    [
+      'the name of the admin token for another one',
+      `${VALID}admin: { token: a, tokens: { admin: b } }`,
+      'admin.tokens.admin: is how the audit trail names admin.token',
+    ],
     ['one port for two listeners', `${VALID}server: { port: 9090 }`, 'they must differ'],
     [
       'a credential of another account',

@@ -48,6 +48,31 @@ describe('a configuration is warned about', () => {
     ])
   })
 
+  it('a share of calls for a new credential where there can be none', () => {
+    const credential = { value: 'pat.AbCdEf.x.y', canary: '10%' }
+    const of = (more: object): string[] =>
+      warningsFor({}, { accounts: { prod: { id: 'AbCdEf', credential: { ...credential, ...more } } } })
+    expect(of({})).toEqual([
+      'upstreams.harness.accounts.prod.credential.canary does nothing: there is no next, and no secret of the store that could be rotated',
+    ])
+    expect(of({ next: { value: 'pat.AbCdEf.x.z' } })).toEqual([])
+  })
+
+  it('routes that come behind others for the same calls', () => {
+    const routes = [
+      { path: '/a/{x}', class: 'read', method: ['GET', 'POST'] },
+      { path: '/a/{x}', class: 'read' },
+      { path: '/a/{y}/', class: 'write', method: 'POST' },
+      { path: '/a/{y}', class: 'write', method: ['POST', 'PUT'] },
+      { path: '/a/{z}', class: 'write' },
+    ]
+    const nothing = 'does nothing: earlier ones have its path and methods'
+    expect(warningsFor({}, { routes })).toEqual([
+      `upstreams.harness.routes[2] ${nothing}`,
+      `upstreams.harness.routes[4] ${nothing}`,
+    ])
+  })
+
   it('token endpoints that are asked unencrypted, of any credential', () => {
     const oauth2 = { type: 'oauth2', tokenUrl: 'http://login.example/token', clientId: 'x', clientSecret: 'y' }
     const accounts = {
