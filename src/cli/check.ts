@@ -14,6 +14,8 @@ export async function check(
   file: string | undefined,
   options: { config?: string; secrets: boolean; store?: boolean },
 ): Promise<void> {
+  if (file !== undefined && options.config !== undefined && file !== options.config)
+    throw new CommandError('there are two files, by its name and by --config: check one after the other')
   const found = await findConfig(file ?? options.config, { ignores: () => !options.secrets })
   if (found === undefined)
     throw new CommandError(

@@ -3,6 +3,7 @@ import { createServer } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import { Cluster, type Redis } from 'ioredis'
 import { findConfig } from '../config/find.ts'
+import { ConfigError } from '../config/problem.ts'
 import { allWarnings } from '../config/warnings.ts'
 import type { Config, StoreConfig } from '../schema/schema.ts'
 import { checkHome, checkStore } from './check-store.ts'
@@ -23,7 +24,19 @@ interface Options {
  * `warn` or `fail`, and what to do. The exit code is 1 if anything fails. It changes nothing, and never prints a secret.
  */
 export async function doctor(options: Options): Promise<void> {
-  const found = await findConfig(options.config)
+  const found = await findConfig(options.config).catch((error: unknown) => {
+    // Whoever reads JSON is to get some of that, too.
+    if (!(error instanceof ConfigError) || options.json !== true) throw error
+    return error.message.split('\n')
+  })
+  if (Array.isArray(found)) {
+    const todo = 'mend the configuration: until then nothing else can be examined'
+    print(
+      found.map((finding) => ({ level: 'fail', what: 'configuration', finding, todo })),
+      options,
+    )
+    return
+  }
   if (found === undefined) throw new CommandError('there is no configuration: name a file, or run `sluice init`')
   const { config, source } = found
   const warnings = allWarnings(found).map((warning): Finding => ({
@@ -40,9 +53,11 @@ export async function doctor(options: Options): Promise<void> {
   ])
   const valid: Finding = { level: 'ok', what: 'configuration', finding: `${source} is valid` }
   const findings = [valid, ...warnings, ...groups.flat()]
-  process.stdout.write(
-    options.json === true ? `${JSON.stringify(findings, undefined, 2)}\n` : findings.map(line).join(''),
-  )
+  print(findings, options)
+}
+
+function print(findings: readonly Finding[], { json }: Pick<Options, 'json'>): void {
+  process.stdout.write(json === true ? `${JSON.stringify(findings, undefined, 2)}\n` : findings.map(line).join(''))
   if (findings.some(({ level }) => level === 'fail')) process.exitCode = 1
 }
 

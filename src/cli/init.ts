@@ -47,7 +47,12 @@ export async function init(options: Options): Promise<void> {
     writeConfig(file, text)
     await check(file, { secrets: false })
     process.stdout.write(`Key of ${answers.client}, shown only now:  ${key}\n`)
-    if (!(await secretsResolve(file))) return
+    if (!(await secretsResolve(file))) {
+      if (options.call !== true) return
+      process.stderr.write('No call was made.\n')
+      process.exitCode = 1
+      return
+    }
     const wantsCall =
       options.call ?? (terminal !== undefined && (await isYes(terminal, 'Make one harmless call to the vendor?')))
     if (wantsCall) await call(file)

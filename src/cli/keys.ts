@@ -32,10 +32,13 @@ export function createKeyCommand(options: { client?: string }): void {
 
 export async function listKeys(options: { config?: string }): Promise<void> {
   const found = await findConfig(options.config, { ignores: ([first]) => first !== 'clients' })
-  const clients = found?.config.clients ?? {}
-  if (Object.keys(clients).length === 0) {
+  const { clients } = found?.config ?? {}
+  if (clients === undefined) {
     process.stderr.write('no clients are configured, so there are no keys: anyone on this machine may call\n')
+    return
   }
+  if (Object.keys(clients).length === 0)
+    process.stderr.write('clients is empty, so there are no keys: only clients of the admin API may call\n')
   for (const [name, { keys }] of Object.entries(clients)) {
     for (const key of keys) {
       const { hash, label = '', expires } = keyOf(key)

@@ -18,9 +18,11 @@ export function listPresets(): void {
  * Prints what a preset knows as the part of a configuration that says the same, to be read, or copied and changed. Throws a
  * `CommandError` for a name that no preset has.
  */
-export function showPreset(name: string, { routes = false }: { readonly routes?: boolean }): void {
+export function showPreset(name: string, options: { readonly routes?: boolean }): void {
   const preset = presetNamed(name)
   const { config, limitSets = {}, aliasPrefix } = preset
+  // Limits whose scope is a segment, such as {issueIdOrKey}, are refused without a route that has it.
+  const routes = options.routes === true || JSON.stringify(config.limits).includes('"{')
   const listed = preset.routes()
   const sets = Object.keys(limitSets)
   const notes = [

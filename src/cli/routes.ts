@@ -38,13 +38,20 @@ export function routes(file: string, { preset: name }: { readonly preset?: strin
   const where = own === undefined ? `its base URL${base === '' ? '' : `, ${base}`}` : 'the URL of the preset'
   process.stdout.write(
     [
-      `# Proposed for ${operations.length} operations of ${file}, with paths below ${where}. ${doubtful} are guesses, marked with "${DOUBT}".`,
-      ...notes.map((note) => `# ${note}`),
+      comment(
+        `Proposed for ${operations.length} operations of ${file}, with paths below ${where}. ${doubtful} are guesses, marked with "${DOUBT}".`,
+      ),
+      ...notes.map(comment),
       'routes:',
       ...lines.map((line) => `  - ${line}`),
       '',
     ].join('\n'),
   )
+}
+
+/** In one line, whatever the document says: another would be read as configuration. */
+function comment(text: string): string {
+  return `# ${text.replaceAll(/\p{Cc}/gu, '\uFFFD')}`
 }
 
 const DOUBT = 'a guess:'
@@ -162,7 +169,7 @@ function lineOf(operation: Operation, known: RouteTable | undefined): string {
     ...(retry === usualRetry(method) ? {} : { retry }),
   }
   const text = stringify(entry, { collectionStyle: 'flow', flowCollectionPadding: true, lineWidth: 0 }).trim()
-  return `${text} # ${because}`
+  return `${text} ${comment(because)}`
 }
 
 /** What holds for a route that does not say whether it is safe to retry (RFC 9110 §9.2.2). */

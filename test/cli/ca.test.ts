@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
@@ -30,6 +31,14 @@ it('sluice ca shows the CA, says how to trust it, and makes another', async () =
   expect(readFileSync(file, 'utf8')).not.toBe(before)
   const [, fingerprint] = /^SHA-256 +(\S+)$/m.exec((await ca('show')).stdout)!
   expect(rotated.stdout).toContain(fingerprint)
+})
+
+it('sluice ca install prints a path as a shell reads it', async () => {
+  const upstreams = { vendor: { url: 'https://api.vendor.example', ...ACCOUNTS } }
+  const cwd = configured({ forwardProxy: { ca: "./My Dir; it's/ca" }, upstreams })
+  const { stdout } = await runCommand(['ca', 'install'], { cwd })
+  const [, word = ''] = /^cp (.*) \/\S+$/m.exec(stdout)!
+  expect(execFileSync('sh', ['-c', `printf %s ${word}`], { encoding: 'utf8' })).toMatch(/\/My Dir; it's\/ca\/ca\.pem$/)
 })
 
 it('sluice ca says so where the CA is good for nothing', async () => {

@@ -99,6 +99,10 @@ describe('sluice check', () => {
     expect((await runCommand(['check', '--config', file])).stdout).toContain(`${file}: ok`)
     expect((await runCommand(['check', file])).stdout).toContain(`${file}: ok`)
     expect((await runCommand(['check'], { env: { SLUICE_CONFIG: file } })).stdout).toContain(`${file}: ok`)
+    expect(await runCommand(['check', file, '--config', 'other.yaml'])).toMatchObject({
+      code: 1,
+      stderr: 'there are two files, by its name and by --config: check one after the other\n',
+    })
     expect(await runCommand(['check'])).toMatchObject({
       code: 1,
       stderr: expect.stringContaining('there is no configuration'),
@@ -413,6 +417,13 @@ describe('sluice keys', () => {
         stderr: '--client: must be a name of lower-case letters, digits, ".", "_" and "-"\n',
       })
     }
+  })
+
+  it('list says who may call where there are no keys', async () => {
+    const list = async (rest: object) =>
+      await runCommand(['keys', 'list'], { cwd: folderWith(stringify(harnessConfig('https://h.example', {}, rest))) })
+    expect((await list({})).stderr).toContain('anyone on this machine may call')
+    expect((await list({ clients: {} })).stderr).toContain('only clients of the admin API may call')
   })
 
   it('create shows a key that the gateway then accepts', async () => {

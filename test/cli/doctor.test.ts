@@ -39,6 +39,13 @@ describe('sluice doctor', () => {
     expect(stdout).not.toMatch(/^fail/m)
   })
 
+  it('says in JSON, too, what is wrong with the configuration', async () => {
+    const { code, findings } = await examine({ upstream: {}, server: { port: 'topsecret' } })
+    expect(code).toBe(1)
+    expect(new Set(findings.map(({ level, what }) => `${level} ${what}`))).toEqual(new Set(['fail configuration']))
+    expect(findings.map(({ finding }) => finding)).toContain('sluice.yaml:3:9: server.port: must be a whole number')
+  })
+
   it('knows a port of a gateway that runs from one that something else has', async () => {
     const config = harnessConfig('http://127.0.0.1:9')
     const gateway = await startGateway(config)

@@ -41,6 +41,16 @@ describe('sluice init', () => {
     expect(statSync(join(cwd, 'sluice.yaml')).mode & 0o077).toBe(0)
   })
 
+  it('ends with 1 where it was to make a call and could make none', async () => {
+    const { code, stdout, stderr } = await runCommand(
+      [...HARNESS, '--url', 'http://127.0.0.1:9', '--secret', 'env:SOME_KEY', '--call'],
+      { cwd: newFolder(), env: {} },
+    )
+    expect(code).toBe(1)
+    expect(stdout).toMatch(/shown only now/)
+    expect(stderr).toMatch(/SOME_KEY is not set\nNo call was made\.\n$/)
+  })
+
   it('says all that is missing, and writes nothing, where it can not ask', async () => {
     const cwd = newFolder()
     const { code, stderr } = await runCommand(['init', '--preset', 'jira'], { cwd })

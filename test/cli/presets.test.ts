@@ -14,9 +14,14 @@ describe('sluice preset', () => {
     expect(stdout).toMatch(/^harness +https:\/\/app\.harness\.io +read write template webhook$/m)
   })
 
-  it.each(Object.keys(presets))('shows %s as a configuration that is right without the preset', async (name) => {
+  it.each(
+    Object.keys(presets).flatMap((name) => [
+      [name, 'with its routes', ['--routes']],
+      [name, 'as a whole', []],
+    ]) as [string, string, string[]][],
+  )('shows %s %s as a configuration that is right without the preset', async (name, _, options) => {
     const cwd = newFolder()
-    const { code, stdout } = await runCommand(['preset', 'show', name, '--routes'])
+    const { code, stdout } = await runCommand(['preset', 'show', name, ...options])
     expect(code).toBe(0)
     const shown = parse(stdout) as { upstreams: Record<string, object> }
     const account = { credential: { value: 'not-a-secret' } }
@@ -43,6 +48,18 @@ describe('sluice routes', () => {
     const { code, stdout, stderr } = await runCommand(['routes', file, ...args], { cwd })
     return { code, stderr, stdout, routes: code === 0 ? (parse(stdout) as { routes: object[] }).routes : [] }
   }
+
+  it('has the words of the document in no line of their own', async () => {
+    const paths = {
+      '/a': { get: {} },
+      '/z\nupstreams: evil': 5,
+      '/y\nadmin: evil?x': { get: {} },
+      '/y\nadmin: evil': { get: {} },
+    }
+    const { stdout } = await proposed({ openapi: '3.1.0', servers: [{ url: 'https://h/v1\nstore: evil' }], paths })
+    expect(stdout).toContain('evil')
+    expect(stdout).not.toMatch(/^ *\w+: evil/m)
+  })
 
   it('says of each operation its class, whether it is safe to retry, and why', async () => {
     const { stdout, routes } = await proposed({
