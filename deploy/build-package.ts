@@ -59,16 +59,21 @@ function withoutComments(file: string, source: string): string {
   return (code + source.slice(at)).replaceAll(/[ \t]+$/gm, '')
 }
 
-/** Removes the types of modules that nobody who embeds a gateway can get at. */
+/**
+ * Removes the types of modules that nobody who embeds a gateway can get at; and the comments of those that are only reached through
+ * others, which would be a twentieth of the package.
+ */
 function keepReachable(entry: string): void {
   const reachable = new Set<string>()
-  const visit = (file: string): void => {
+  const visit = (file: string, steps: number): void => {
     if (reachable.has(file)) return
     reachable.add(file)
-    for (const [, path = ''] of readFileSync(file, 'utf8').matchAll(/(?:from |import\()["'](\.[^"']+)\.[tj]s["']/g)) {
-      visit(join(dirname(file), `${path}.d.ts`))
+    const types = readFileSync(file, 'utf8')
+    for (const [, path = ''] of types.matchAll(/(?:from |import\()["'](\.[^"']+)\.[tj]s["']/g)) {
+      visit(join(dirname(file), `${path}.d.ts`), steps + 1)
     }
+    if (steps > 1) writeFileSync(file, withoutComments(file, types).replaceAll(/^\n/gm, ''))
   }
-  visit(entry)
+  visit(entry, 0)
   for (const file of globSync('dist/**/*.d.ts')) if (!reachable.has(file)) rmSync(file)
 }
