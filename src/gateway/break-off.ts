@@ -22,7 +22,7 @@ export function breakOffWhenIdle(call: Pick<Call, 'request' | 'response'>, idleM
 }
 
 /** The connection below TLS, which Node keeps in a field without a public name. */
-function bareConnection(socket: Socket): Socket {
+export function bareConnection(socket: Socket): Socket {
   // oxlint-disable-next-line no-underscore-dangle -- see above
   const below = (socket as { readonly _parent?: Socket | null })._parent
   return below ? bareConnection(below) : socket

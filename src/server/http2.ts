@@ -2,6 +2,7 @@ import http2 from 'node:http2'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
+import { bareConnection } from '../gateway/break-off.ts'
 import { noFields } from '../http/fields.ts'
 import { Entry, Roster } from '../time/roster.ts'
 import { takeOver } from './connections.ts'
@@ -55,8 +56,7 @@ export function addHttp2(
     session.on('error', (error: Error & { code?: string }) => {
       if (error.code === 'ERR_HTTP2_ERROR') onProtocolError(error, address)
     })
-    // `close` sends GOAWAY, and lets calls that are under way finish.
-    session.setTimeout(idleMs, () => session.close())
+    endWhenIdle(session, idleMs)
     session.on('close', () => sessions.delete(entry))
   })
   for (const event of ['request', 'checkContinue', 'checkExpectation'] as const) {
@@ -73,6 +73,23 @@ export function addHttp2(
       for (const { of: session } of sessions.all()) session.close()
     },
   }
+}
+
+/** Ends a connection after so long without any traffic. Calls that are under way finish first. */
+function endWhenIdle(session: http2.ServerHttp2Session, idleMs: number): void {
+  let calls = 0
+  const onEnd = (): void => void calls--
+  session.on('stream', (stream) => {
+    calls++
+    stream.on('close', onEnd)
+  })
+  session.on('timeout', () => {
+    // It says goodbye with GOAWAY, and stays open for as long as its client takes nothing: for ever, if nobody breaks it off.
+    if (session.closed && calls === 0) return void bareConnection(session.socket).resetAndDestroy()
+    session.close()
+    session.setTimeout(idleMs)
+  })
+  session.setTimeout(idleMs)
 }
 
 function chooseByAlpn(server: Server, h2: http2.Http2Server): void {
@@ -195,6 +212,8 @@ class Response extends http2.Http2ServerResponse {
   override destroy(): this {
     this.#isBrokenOff = true
     this.stream.close(http2.constants.NGHTTP2_INTERNAL_ERROR)
+    // Closed alone, it would stay until the error is sent: for ever, if the client no longer reads from its connection.
+    this.stream.destroy()
     return this
   }
 }

@@ -23,6 +23,7 @@ import { type Certificates, makeCertificates } from '../support/certificates.ts'
 import { ACCOUNT, harnessConfig, startGateway, startServer, startUpstream, TOKEN } from '../support/gateway.ts'
 import { call, RawClient } from '../support/http.ts'
 import { startProcess } from '../support/process.ts'
+import { connectStuck } from '../support/stuck-client.ts'
 
 const PATH = '/harness/ng/api/projects'
 const HTTP2 = { server: { port: 0, http2: true } }
@@ -234,6 +235,25 @@ describe('a port without TLS that may speak HTTP/2', () => {
     await once(stream, 'response')
     expect((await failed)[0]).toMatchObject({ message: expect.stringContaining('NGHTTP2_INTERNAL_ERROR') as string })
     expect(upstream.seen).toHaveLength(1)
+  })
+
+  it('ends a call whose client no longer reads from its connection, and says so once it reads again', async () => {
+    const closed = Promise.withResolvers<void>()
+    const body = Buffer.alloc(30_000_000)
+    const url = await startServer((_, response) => {
+      response.once('close', closed.resolve)
+      response.writeHead(200, { 'content-length': body.length }).end(body)
+    })
+    const gateway = await startGateway(harnessConfig(url, { timeouts: { idle: '1s' } }, HTTP2))
+    const client = await connectStuck(gateway.url)
+    const stream = client.session.request({ ':path': PATH })
+    stream.resume()
+    const failed = once(stream, 'error')
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'client_gone' }])
+    await closed.promise
+    expect(await gateway.metrics()).toMatch(/^sluice_in_flight\{.*class="read"\} 0$/m)
+    client.resume()
+    expect((await failed)[0]).toMatchObject({ message: expect.stringContaining('NGHTTP2_INTERNAL_ERROR') as string })
   })
 
   it('takes a field for what it is, though its name means something in JavaScript', async () => {
