@@ -202,7 +202,8 @@ async function prepare(call: Call, plan: RetryPlan, env: Environment): Promise<F
   if (breaker.isRefusing) return refusedBy(breaker, call, plan.target)
   const withoutBody = body?.isPrepared === false ? await receive(body, call, plan.target) : undefined
   if (withoutBody !== undefined) return withoutBody
-  plan.priceBody()
+  const tooExpensive = plan.priceBody()
+  if (tooExpensive !== undefined) return refused(tooExpensive)
   for (let wait = credential?.prepare(call, until); wait !== undefined; wait = credential?.prepare(call, until)) {
     const unavailable = await wait
     if (call.isGone) return GONE

@@ -132,14 +132,17 @@ export class RetryPlan {
     this.#call.target = this.target = { ...this.target, credential, admissionPolicy }
   }
 
-  /** The request's body is here, as far as it is kept: it may tell how much to reserve for the call. */
-  priceBody(): void {
+  /**
+   * The request's body is here, as far as it is kept: it may tell how much to reserve for the call. Returns why the call can never be
+   * admitted, if that is what it tells.
+   */
+  priceBody(): Failure | undefined {
     const { admissionPolicy, upstream, route } = this.target
-    if (this.#isPriced || !(admissionPolicy.readsBody || this.#call.spend?.readsBody === true)) return
+    if (this.#isPriced || !(admissionPolicy.readsBody || this.#call.spend?.readsBody === true)) return undefined
     this.#isPriced = true
     const tariff = upstream.prices?.tariffFor(route, this.#bodyThere)
     this.#call.target = this.target = { ...this.target, tariff }
-    if (admissionPolicy.readsBody) this.#choosePolicies()
+    return admissionPolicy.readsBody ? this.#choosePolicies() : undefined
   }
 
   /** The call is charged to the budgets of its client, if it was not before. Returns how it ends where one of them is used up. */
@@ -152,18 +155,19 @@ export class RetryPlan {
     return this.body === undefined ? Buffer.alloc(0) : this.body.whole
   }
 
-  #choosePolicies(): void {
+  #choosePolicies(): Failure | undefined {
     const { account, route, credential } = this.target
     const traits = this.#traits
     const policyOf = (member: string | undefined): AdmissionPolicy | Failure =>
       account.admissionPolicies.policyFor(route, { ...traits, credential: member })
     const admissionPolicy = policyOf(credential?.member)
-    if (isFailure(admissionPolicy)) return
+    if (isFailure(admissionPolicy)) return admissionPolicy
     const candidates = this.target.candidates?.flatMap((candidate) => {
       const policy = policyOf(candidate.credential.member)
       return isFailure(policy) ? [] : [{ ...candidate, admissionPolicy: policy }]
     })
     this.#call.target = this.target = { ...this.target, admissionPolicy, candidates }
+    return undefined
   }
 
   #rank(): void {

@@ -132,6 +132,31 @@ const large = (input: number, output: number, most: number, rest: object = {}) =
   ...rest,
 })
 
+describe('a limit in money', () => {
+  const price = { unit: 'usd', list: { dear: { call: 100 }, cheap: { call: 0.001 }, default: { call: 0.001 } } }
+  const pool = ['a', 'b'].map((name) => ({ name, type: 'bearer', value: `token-${name}` }))
+
+  it.each([
+    ['one credential', {}],
+    ['a pool of credentials', { credentials: pool }],
+  ])('refuses a call that costs more than it ever allows, and charges nothing: %s', async (_, main) => {
+    const upstream = await startUpstream()
+    const limits = { chat: [usd(1)] }
+    const routes = [{ path: '/*', class: 'chat' }]
+    const api = { url: upstream.url, accounts: { main }, limits, routes, price }
+    const gateway = await startGateway({ server: { port: 0 }, admin: { port: 0 }, upstreams: { api } })
+    const ask = (model: string) => call(gateway.url, '/api/x', { method: 'POST', body: JSON.stringify({ model }) })
+    expect((await ask('cheap')).status).toBe(200)
+    const refused = await ask('dear')
+    expect(refused).toMatchObject({ status: 400, headers: { 'x-sluice-error': 'invalid_request' } })
+    expect(refused.json().message).toBe(
+      'the call costs 100 usd, and the chat limit (1h usd) never allows more than 1 usd',
+    )
+    expect((await ask('cheap')).status).toBe(200)
+    expect(upstream.seen).toHaveLength(2)
+  })
+})
+
 describe.each(Object.entries(stores))('budgets in money, with %s', (_, store) => {
   it('charge a call exactly, by its model and route, to its client, its team and its organisation', async () => {
     const { gateway } = await start(store())
