@@ -209,7 +209,8 @@ export class Attempt implements ResponseHandler, Disposable {
 
   onRequestStart(control: ResponseControl): void {
     this.#control = control
-    if (this.#phase === 'over') return control.abort(OVER)
+    // undici drops a request of which this throws. To abort it would close the connection, which others wait for.
+    if (this.#phase === 'over') throw OVER
     this.#safely(() => {
       this.permit.sent()
       if (this.#phase === 'unsent') this.#call.spend?.sent()

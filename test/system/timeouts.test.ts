@@ -132,7 +132,9 @@ describe('a call that waits for one of the gateway’s own connections', () => {
   async function busyGateway(rest: object) {
     const clock = new SimulatedClock()
     let [end, answer]: (() => void)[] = []
+    const connections = new Set<unknown>()
     const upstream = await startUpstream(({ url }, response) => {
+      connections.add(response.socket)
       if (url.includes('stream')) {
         response.write('event')
         end = () => void response.end()
@@ -147,6 +149,7 @@ describe('a call that waits for one of the gateway’s own connections', () => {
       clock,
       gateway,
       seen: upstream.seen,
+      connections,
       endStream: () => end!(),
       answer: () => answer!(),
       isAsked: () => answer !== undefined,
@@ -168,6 +171,19 @@ describe('a call that waits for one of the gateway’s own connections', () => {
     endStream()
     expect((await call(gateway.url, READ)).status).toBe(200)
     expect(seen).toHaveLength(2)
+  })
+
+  it('leaves it to those behind that did not give up', async () => {
+    const { clock, gateway, seen, connections, endStream } = await busyGateway(ONCE)
+    const headers = { 'x-sluice-timeout': '7s' }
+    const refused = Promise.all([1, 2, 3].map(() => call(gateway.url, READ, { headers })))
+    await expect.poll(() => clock.waits.filter((ms) => ms === 7 * SECOND).length).toBe(3)
+    await clock.advance(7 * SECOND)
+    expect((await refused).map(({ status }) => status)).toEqual([504, 504, 504])
+    const answer = call(gateway.url, READ)
+    endStream()
+    expect((await answer).status).toBe(200)
+    expect([seen.length, connections.size]).toEqual([2, 1])
   })
 
   it('is sent again, whatever it is', async () => {
