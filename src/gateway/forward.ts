@@ -69,10 +69,11 @@ async function forwardThroughCache(call: Call, target: Target, env: Environment)
   }
 }
 
-/** Asks anew for what was answered from the cache already. Nobody waits for it. */
+/** Asks anew for what was answered from the cache already. Nobody waits for it, and a gateway that stops does not either. */
 async function refreshCache({ call, target, observer }: Refresh, env: Environment): Promise<void> {
   try {
     using refreshing = observer
+    using _ = env.drain.subscribe(() => call.gone.cancel())
     await send(call, target, env, refreshing)
   } catch (error) {
     env.log.logger.error({ err: error }, 'an answer could not be asked for anew')

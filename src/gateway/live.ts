@@ -51,10 +51,10 @@ export class LiveSnapshot {
     previous.calls.onIdle(() => this.#release(previous))
   }
 
-  /** Closes every transport. Running calls are not broken off: this resolves when the last of them is over. */
+  /** Ends every transport, and what still goes on there: after the last call, that is what no client waits for. */
   async close(): Promise<void> {
     await this.#replaced
-    await Promise.all([...this.#holders.keys()].map((transport) => transport.close()))
+    await Promise.all([...this.#holders.keys()].map((transport) => transport.destroy()))
   }
 
   #hold({ upstreams }: Snapshot): void {

@@ -112,6 +112,11 @@ export class Transport {
     await Promise.all(this.#pools.map((pool) => pool.close()))
   }
 
+  /** Breaks off running calls, and closes every connection. */
+  async destroy(): Promise<void> {
+    await Promise.all(this.#pools.map((pool) => pool.destroy()))
+  }
+
   #poolFor(isUpgrade: boolean): Pool {
     return isUpgrade ? this.#upgrades : this.#pool
   }

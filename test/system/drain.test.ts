@@ -177,6 +177,31 @@ describe('SIGTERM', () => {
     expect(await gateway.ended).toEqual({ code: 0, signal: null })
   })
 
+  it.each(['head', 'body'])(
+    'ends what is asked for no client, and takes that for no failure: its %s',
+    async (awaited) => {
+      let count = 0
+      const url = await startServer((_, response) => {
+        response.writeHead(200, { 'cache-control': 'max-age=0, stale-while-revalidate=600', 'content-length': 1 })
+        if (count++ === 0) response.end('a')
+        else if (awaited === 'body') response.flushHeaders()
+      })
+      const routes = [{ method: 'GET', path: '/ng/api/projects', class: 'read', cache: true }]
+      // Longer than a test may take.
+      const timeouts = { headers: '10m', total: '20m', idle: '10m' }
+      const gateway = await startProcess(harnessConfig(url, { routes, timeouts, breaker: { failures: 1 } }))
+      for (const status of [/fwd=uri-miss/, /; hit/]) {
+        const { body, headers } = await call(gateway.url, '/harness/ng/api/projects')
+        expect([body, headers['cache-status']]).toEqual(['a', expect.stringMatching(status)])
+      }
+      await expect.poll(() => count).toBe(2)
+      gateway.kill('SIGTERM')
+      expect(await gateway.ended).toEqual({ code: 0, signal: null })
+      expect(gateway.stdout).toContain('"msg":"stopped"')
+      expect(gateway.stdout).not.toContain('breaker')
+    },
+  )
+
   it('ends with 1, and the whole log, where the quota can be neither written nor marked as not written', async () => {
     const upstream = await startUpstream()
     const dir = newFolder()
