@@ -130,7 +130,7 @@ async function send(
       // Headers that came in one turn of the event loop are taken up together, which costs less than one after the other.
       await endOfTurn(call.clock)
       count(outcome, call, plan.target)
-      const step = nextStep(outcome, plan, observer)
+      const step = nextStep(outcome, call, plan, observer)
       switch (step.kind) {
         case 'end':
           return step.end
@@ -155,7 +155,7 @@ type Step =
   | { readonly kind: 'deliver'; readonly outcome: Answered | Switched }
 
 /** What becomes of a call after an attempt. A response that is not delivered is drained. */
-function nextStep(outcome: Outcome, plan: RetryPlan, observer: ResponseObserver | undefined): Step {
+function nextStep(outcome: Outcome, { clock }: Sending, plan: RetryPlan, observer: ResponseObserver | undefined): Step {
   const { upstream } = plan.target
   switch (outcome.kind) {
     case 'response': {
@@ -163,7 +163,7 @@ function nextStep(outcome: Outcome, plan: RetryPlan, observer: ResponseObserver 
       const delayMs = plan.delayAfter(outcome.ending)
       const replacement = delayMs === undefined ? observer?.replace(response.meaning, response.fields) : undefined
       if (delayMs === undefined && replacement === undefined) return { kind: 'deliver', outcome }
-      response.drain()
+      response.drain(clock)
       record.end = replacement?.kind === 'stored' ? 'from_cache' : 'retried'
       if (replacement?.kind === 'stored') return { kind: 'answer-from-cache', answer: replacement }
       return { kind: 'retry', delayMs }

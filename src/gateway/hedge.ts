@@ -87,7 +87,7 @@ export class HedgedAttempt implements Disposable {
     const outcome = await attempt.send(request, options)
     if (this.#isOver) return
     if (isFailed(outcome) && this.#running.size > 1) {
-      if (outcome.kind === 'response') outcome.response.drain()
+      if (outcome.kind === 'response') outcome.response.drain(this.#call.clock)
       return this.#supersede(attempt)
     }
     this.#end()

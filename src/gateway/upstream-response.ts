@@ -1,4 +1,5 @@
 import type { Fields } from '../http/fields.ts'
+import type { Clock, Timer } from '../time/clock.ts'
 import type { ResponseControl } from '../upstream/transport.ts'
 
 /** Takes the body of a response as it comes. Ends with exactly one of `end`, `breakOff` and `fail`. */
@@ -12,8 +13,9 @@ export interface BodyReceiver {
   fail(mistake: unknown): void
 }
 
-/** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer. */
+/** A response that is not delivered is read to its end, so that the connection can be used again, unless it is longer or takes longer. */
 const DRAIN_BYTES = 65_536
+const DRAIN_MS = 1_000
 /** The most of a body that is taken before anybody wants it, but for its last piece. A body that is drained is broken off before. */
 const EARLY_BYTES = 262_144
 const NOT_WANTED = new Error('the response is not wanted')
@@ -40,6 +42,7 @@ export class UpstreamResponse {
   #isPaused = false
   #ending: Ending | undefined
   #drainedBytes = 0
+  #overdue: Timer | undefined
 
   constructor(control: ResponseControl, status: number, fields: Fields, phrase = '') {
     this.#control = control
@@ -69,9 +72,10 @@ export class UpstreamResponse {
   }
 
   /** Reads the rest, up to a bound, and throws it away. */
-  drain(): void {
+  drain(clock: Clock): void {
     if (this.#ending !== undefined) return
     this.#state = 'draining'
+    this.#overdue = clock.schedule(DRAIN_MS, () => this.#breakOff())
     for (const chunk of this.#early ?? []) this.#throwAway(chunk)
     this.#early = undefined
   }
@@ -122,6 +126,7 @@ export class UpstreamResponse {
 
   #end(ending: Ending): void {
     this.#ending ??= ending
+    this.#overdue?.cancel()
     if (this.#state !== 'passed') return
     this.#state = 'over'
     ending(this.#receiver!)
@@ -129,7 +134,10 @@ export class UpstreamResponse {
 
   #throwAway(chunk: Buffer): void {
     this.#drainedBytes += chunk.length
-    if (this.#drainedBytes <= DRAIN_BYTES) return
+    if (this.#drainedBytes > DRAIN_BYTES) this.#breakOff()
+  }
+
+  #breakOff(): void {
     this.#state = 'over'
     this.#control.abort(NOT_WANTED)
   }

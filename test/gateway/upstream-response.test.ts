@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { UpstreamResponse } from '../../src/gateway/upstream-response.ts'
 import type { ResponseControl } from '../../src/upstream/transport.ts'
+import { SimulatedClock } from '../support/simulated-clock.ts'
 
 const PIECE = 65_536
 
@@ -59,7 +60,20 @@ describe('a response that nobody has taken yet', () => {
 
   it('is broken off rather than drained if it is that long', () => {
     const { response, told } = arrived(5)
-    response.drain()
+    response.drain(new SimulatedClock())
     expect(told).toContain('abort')
+  })
+
+  it('is broken off when it is drained for a second, unless it has ended by then', async () => {
+    const clock = new SimulatedClock()
+    const { response, told } = arrived(1)
+    response.drain(clock)
+    const ended = arrived(1)
+    ended.response.drain(clock)
+    await clock.advance(999)
+    ended.response.onEnd({})
+    expect(told).toEqual([])
+    await clock.advance(1)
+    expect([told, ended.told, clock.timers]).toEqual([['abort'], [], 0])
   })
 })

@@ -198,6 +198,22 @@ describe('a call that waits for one of the gateway’s own connections', () => {
     expect(seen).toHaveLength(2)
   })
 
+  it('gets that of an answer which nobody wants any more, and which does not end', async () => {
+    const clock = new SimulatedClock()
+    const upstream = await startUpstream((_, response) => {
+      if (upstream.seen.length > 1) response.end('whole')
+      else response.writeHead(503, { 'content-length': 10 }).write('half')
+    })
+    const config = { connections: 1, retry: { retries: 1, baseDelay: '100ms' } }
+    const gateway = await startGateway(harnessConfig(upstream.url, config), { clock, random: () => 0.5 })
+    const answer = call(gateway.url, READ)
+    await expect.poll(() => clock.waits).toContain(50)
+    await clock.advance(50)
+    await expect.poll(() => gateway.metrics()).toMatch(/^sluice_connection_waiting\{.*\} [1-9]/m)
+    await clock.advance(SECOND)
+    expect(await answer).toMatchObject({ status: 200, body: 'whole' })
+  })
+
   it('leaves the upstream all of its time when it has one', async () => {
     const { clock, gateway, endStream, answer, isAsked } = await busyGateway(ONCE)
     const slow = call(gateway.url, `${READ}?slow`)
