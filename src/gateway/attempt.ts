@@ -386,7 +386,8 @@ export class Attempt implements ResponseHandler, Disposable {
       this.#note(undefined, 'body_failed', 'failed')
       this.#conclude({ kind: 'body_failed', error, tookMs: this.#elapsedMs() })
     } else {
-      if (this.#isGood && this.#response?.isWanted === true)
+      // The upstream may answer before it has the whole body, whose rest its client then fails to send.
+      if (this.#isGood && this.#response?.isWanted === true && !(error instanceof BodyError))
         this.#breakerPermit?.failed(this.#failure(`the body broke off${codeOf(error)}`))
       this.#response?.onError(error)
     }

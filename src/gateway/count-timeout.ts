@@ -1,3 +1,4 @@
+import { BodyError } from '../upstream/body.ts'
 import { ConnectTimeout } from '../upstream/connect.ts'
 import type { Outcome } from './attempt.ts'
 import type { Call } from './call.ts'
@@ -16,11 +17,18 @@ export function countTimeout(
       else if (result.cause instanceof ConnectTimeout) timeouts[result.cause.phase].increment(id)
       break
     case 'broken_off':
-      if ((result.cause as { code?: string } | undefined)?.code === 'UND_ERR_BODY_TIMEOUT') timeouts.idle.increment(id)
+      if (isOfClient(result.cause)) timeouts.client.increment(id)
+      else if ((result.cause as { code?: string } | undefined)?.code === 'UND_ERR_BODY_TIMEOUT')
+        timeouts.idle.increment(id)
       break
     case 'body_failed':
-      if (result.error.kind === 'stalled' || result.error.kind === 'slow') timeouts.client.increment(id)
+      if (isOfClient(result.error)) timeouts.client.increment(id)
       break
     default:
   }
+}
+
+/** Whether the client was too late with its body. */
+function isOfClient(cause: unknown): boolean {
+  return cause instanceof BodyError && (cause.kind === 'stalled' || cause.kind === 'slow')
 }

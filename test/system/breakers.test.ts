@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { PassThrough } from 'node:stream'
 import { describe, expect, inject, it, onTestFinished } from 'vitest'
 import { harnessConfig, startGateway, startServer, startUpstream } from '../support/gateway.ts'
-import { call } from '../support/http.ts'
+import { call, open } from '../support/http.ts'
 import { startProcess } from '../support/process.ts'
 import { SimulatedClock } from '../support/simulated-clock.ts'
 
@@ -81,6 +81,28 @@ describe('a breaker', () => {
     const gateway = await startGateway(harnessConfig(url, { ...ONCE, breaker: { failures: 2 } }))
     for (let i = 0; i < 2; i++) await expect(call(gateway.url, READ)).rejects.toThrow()
     expect(await errorOf(gateway.url, READ)).toBe('breaker_open')
+  })
+
+  it.each([
+    ['is too large', (_: SimulatedClock, body: PassThrough) => void body.write(Buffer.alloc(20_000)), 0],
+    ['stalls', (clock: SimulatedClock) => clock.advance(77 * SECOND), 1],
+  ])('does not count an upload that %s behind the head of its answer', async (_, fail, timeouts) => {
+    const clock = new SimulatedClock()
+    const url = await startServer((request, response) => {
+      request.on('error', () => undefined)
+      if (request.method === 'PUT') response.writeHead(200).write('begun')
+      else response.end()
+    })
+    const config = { ...ONCE, maxBody: 10_000, timeouts: { idle: '77s' }, breaker: { failures: 1 } }
+    const gateway = await startGateway(harnessConfig(url, config), { clock })
+    const body = new PassThrough()
+    body.write('x')
+    const upload = await open(gateway.url, READ, { method: 'PUT', body })
+    await fail(clock, body)
+    await expect(upload.toArray()).rejects.toThrow('aborted')
+    await expect.poll(() => gateway.lines).toMatchObject([{ outcome: 'broken_off' }])
+    expect((await call(gateway.url, READ)).status).toBe(200)
+    expect(await gateway.metrics()).toMatch(new RegExp(`^sluice_timeouts_total\\{.*phase="client"\\} ${timeouts}`, 'm'))
   })
 
   it('counts bodies that break off together with their heads', async () => {
