@@ -104,7 +104,8 @@ export class Transport {
 
   /** Requests that wait for a connection. */
   get waiting(): number {
-    return sumOf(this.#pools, ({ queued, pending }) => queued + pending)
+    // `pending` includes `queued`, which are those that no client of the pool has taken.
+    return sumOf(this.#pools, ({ pending }) => pending)
   }
 
   /** Lets running calls finish, then closes every connection. */

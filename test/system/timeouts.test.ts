@@ -186,6 +186,16 @@ describe('a call that waits for one of the gateway’s own connections', () => {
     expect([seen.length, connections.size]).toEqual([2, 1])
   })
 
+  it('is one of those that sluice_connection_waiting counts', async () => {
+    const { gateway, endStream } = await busyGateway(ONCE)
+    const waiting = async () => /^sluice_connection_waiting\{.*\} (\d+)/m.exec(await gateway.metrics())?.[1]
+    const answers = Promise.all([1, 2, 3].map(() => call(gateway.url, READ)))
+    await expect.poll(waiting).toBe('3')
+    endStream()
+    expect((await answers).map(({ status }) => status)).toEqual([200, 200, 200])
+    expect(await waiting()).toBe('0')
+  })
+
   it('is sent again, whatever it is', async () => {
     const { clock, gateway, seen, endStream } = await busyGateway({ retry: { retries: 1, baseDelay: '2s' } })
     const answer = call(gateway.url, READ, { method: 'POST', body: 'x' })
