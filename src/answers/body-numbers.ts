@@ -1,7 +1,7 @@
 import type { Transform } from 'node:stream'
-import { type Fields, joined } from '../http/fields.ts'
+import type { Fields } from '../http/fields.ts'
 import { codingOf, isKnownCoding, unpackerOf } from './coding.ts'
-import { EventData } from './event-data.ts'
+import { EventData, isEventStream } from './event-data.ts'
 import { JsonNumbers } from './json-numbers.ts'
 import type { Pointer } from './pointer.ts'
 
@@ -9,8 +9,6 @@ import type { Pointer } from './pointer.ts'
 const MOST_WAITING = 1_048_576
 /** A body that unpacks to more is a bomb. */
 const MOST_UNPACKED = 256 * 1_048_576
-
-const EVENTS = /^\s*text\/event-stream\s*(?:;|$)/i
 
 /**
  * Looks for numbers in the body of a response that passes by: JSON, lines of JSON, or events with JSON; as it is, or packed with
@@ -27,7 +25,7 @@ export class BodyNumbers {
 
   constructor(pointers: readonly Pointer[], fields: Fields) {
     this.#numbers = new JsonNumbers(pointers)
-    this.#reader = EVENTS.test(joined(fields['content-type'])) ? new EventData(this.#numbers) : this.#numbers
+    this.#reader = isEventStream(fields) ? new EventData(this.#numbers) : this.#numbers
     this.#coding = codingOf(fields['content-encoding'])
     this.#isLost = this.#coding !== '' && !isKnownCoding(this.#coding)
   }

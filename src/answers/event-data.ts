@@ -1,5 +1,7 @@
+import { type Fields, joined } from '../http/fields.ts'
 import type { JsonNumbers } from './json-numbers.ts'
 
+const STREAM = /^\s*text\/event-stream\s*(?:;|$)/i
 const FIELD = 'data:'
 const [LF, CR] = [0x0a, 0x0d]
 
@@ -44,6 +46,11 @@ export class EventData {
     this.#isEmpty = false
     if (this.#at >= 0) this.#at = byte === FIELD.charCodeAt(this.#at) ? this.#at + 1 : -1
   }
+}
+
+/** Whether the body of a response is a stream of events, by its head. */
+export function isEventStream(fields: Fields): boolean {
+  return STREAM.test(joined(fields['content-type']))
 }
 
 function endOfLine(piece: Uint8Array, from: number): number {

@@ -1,5 +1,6 @@
 import type { Transform } from 'node:stream'
 import { isKnownCoding, unpacked, unpackerOf } from '../answers/coding.ts'
+import { isEventStream } from '../answers/event-data.ts'
 import type { Scrub } from '../credentials/scrub.ts'
 import { weakened } from '../http/entity-tag.ts'
 import { type Fields, joined, onlyValue } from '../http/fields.ts'
@@ -18,7 +19,6 @@ const MOST_TIMES = 100
 /** More codings one upon the other than any server applies. */
 const MOST_CODINGS = 4
 
-const EVENTS = /^\s*text\/event-stream\s*(?:;|$)/i
 /** Fields that are only true of the packed bytes. */
 const OF_PACKED = [
   'content-encoding',
@@ -89,7 +89,7 @@ export class PackedResponse implements BodyReceiver, Deliverable {
     this.status = status
     const isLong = Number(onlyValue(fields['content-length']) ?? 0) > LOOK_BYTES
     // The next event may come in an hour.
-    if (isLong || EVENTS.test(joined(fields['content-type']))) this.#unpackAll()
+    if (isLong || isEventStream(fields)) this.#unpackAll()
     else this.#timer = clock.schedule(LOOK_MS, () => this.#unpackAll())
     response.passTo(this)
   }
