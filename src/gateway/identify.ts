@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { isDecodable } from '../http/decode.ts'
 import { joined, onlyMember } from '../http/fields.ts'
 import { ANONYMOUS, type Client, outOfScope } from '../clients/client.ts'
 import { isAccessAllowed } from '../clients/network-access.ts'
@@ -214,16 +215,6 @@ function findUpstream(snapshot: Snapshot, head: RequestHead): Address | Failure 
     'unknown_upstream',
     `the path must begin with the name of an upstream: ${[...snapshot.upstreams.keys()].join(', ')}`,
   )
-}
-
-/** The server's own router refuses such a path before it gets here; `explain` has no server. */
-function isDecodable(path: string): boolean {
-  try {
-    decodeURI(path)
-    return true
-  } catch {
-    return false
-  }
 }
 
 /** A client that takes the gateway for an open proxy must not be answered by the default upstream. */

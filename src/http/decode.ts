@@ -7,3 +7,12 @@ export function decoded(text: string): string {
     return text
   }
 }
+
+/** Whether all escapes of a text are well-formed. The result is compared, because a bundler leaves out a call whose result nobody uses. */
+export function isDecodable(text: string): boolean {
+  try {
+    return decodeURIComponent(text) !== undefined
+  } catch {
+    return false
+  }
+}

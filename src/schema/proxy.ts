@@ -1,3 +1,4 @@
+import { isDecodable } from '../http/decode.ts'
 import type { Secret } from './secret.ts'
 
 /** Says where a proxy is, and how to log in to it, each time that it is asked: its secret may change meanwhile. */
@@ -17,10 +18,6 @@ export function whyNoProxy(text: string): string | undefined {
 function isProxyUrl(text: string): boolean {
   if (!URL.canParse(text)) return false
   const { protocol, pathname, search, hash, username, password } = new URL(text)
-  try {
-    decodeURIComponent(username + password)
-  } catch {
-    return false
-  }
+  if (!isDecodable(username + password)) return false
   return /^https?:$/.test(protocol) && pathname === '/' && search === '' && hash === ''
 }

@@ -1,5 +1,6 @@
 import { isIP } from 'node:net'
 import Type, { type TProperties, type TSchema } from 'typebox'
+import { isDecodable } from '../http/decode.ts'
 import { METHODS } from '../http/node-http.ts'
 import { Secret } from './secret.ts'
 import { CALENDAR_UNITS, type CalendarUnit, WEEKDAYS } from '../time/calendar.ts'
@@ -198,15 +199,6 @@ export const httpUrl = (description: string) =>
     pattern: '^https?://[^/?#@]+(/[^?#]*)?$',
     description,
   })
-
-function isDecodable(text: string): boolean {
-  try {
-    decodeURIComponent(text)
-    return true
-  } catch {
-    return false
-  }
-}
 
 export const port = (description: string, defaultValue: number) =>
   Type.Integer({ minimum: 0, maximum: 65_535, default: defaultValue, description })

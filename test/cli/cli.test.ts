@@ -61,6 +61,15 @@ function firstScreen(): string[] {
 }
 
 describe('sluice check', () => {
+  it.each([
+    ['url', { url: 'http://api.example/%zz' }],
+    ['proxy', { url: 'http://api.example', proxy: 'http://me:%zz@proxy.example:3128' }],
+  ])('refuses a malformed escape in %s, as the package has it', async (field, upstream) => {
+    const config = { upstreams: { api: { ...upstream, accounts: { main: {} } } } }
+    const { code, stderr } = await run(['check'], { cwd: folderWith(stringify(config)) })
+    expect([code, stderr]).toEqual([1, expect.stringContaining(`upstreams.api.${field}: must be `)])
+  })
+
   it('says that a configuration is right, and what is in it', async () => {
     const cwd = folderWith(stringify(harnessConfig('https://app.harness.io')))
     expect(await runCommand(['check'], { cwd })).toEqual({
