@@ -16,7 +16,7 @@ import {
   type Split,
 } from '../schema/limits.ts'
 import type { LimitConfig, UpstreamConfig } from '../schema/schema.ts'
-import { type Limit, limitOf, windowOf } from '../ledger/limit.ts'
+import { concurrentSuffix, type Limit, limitOf, windowOf } from '../ledger/limit.ts'
 import type { Route } from '../routing/route.ts'
 import { segmentsNamed } from '../routing/route-file.ts'
 import { bodyText } from '../answers/body-text.ts'
@@ -202,7 +202,7 @@ export class Rule {
         settles,
         name: isByCall(cost) ? name : undefined,
         isVaried: isPriced || isVaried(this.#config.cost),
-        id: this.#id + group,
+        id: this.#id + group + (concurrent === undefined ? '' : concurrentSuffix(this.#countingToleranceMs)),
         class: this.class,
         label: this.label,
         requests: this.allowed,
@@ -223,7 +223,8 @@ export class Rule {
     if (pace === undefined) return undefined
     return this.#paces.getOrInsertComputed(group, () =>
       limitOf({
-        id: `${this.#id}${group}:pace.${Math.round(pace.windowMs)}`,
+        // Not rounded: one id must not have buckets of two lengths.
+        id: `${this.#id}${group}:pace.${pace.windowMs}`,
         class: this.class,
         kind: 'smoothing',
         ...pace,

@@ -3,7 +3,10 @@ import { LONGEST_GROWTH_MS } from './adaptive-limit.ts'
 
 /** What a limit counts, as a configuration or a preset states it. */
 export interface LimitSpec {
-  /** Identifies the limit within its partition, such as `read.60000`. Two limits of a partition never have the same. */
+  /**
+   * Identifies the limit within its partition, such as `read.60000`. Two limits of a partition never have the same, and buckets of one
+   * id always have the same length.
+   */
   readonly id: string
   readonly class: string
   /** Units allowed in a window; for `concurrent`, at once. */
@@ -71,8 +74,9 @@ export function limitName(limit: Limit): string {
 export const BUCKETS = 100
 /** Slots for buckets: those of the window, and those ahead, to which calls in flight are charged. */
 export const SLOTS = 256
-/** Buckets for calls in flight of a limit that has no window. */
-const CONCURRENT_BUCKETS = 20
+/** Of a limit that has no window, a call in flight is charged so many buckets ahead at most. The slots are enough for some more. */
+const MOST_AHEAD = 200
+const LEAST_CONCURRENT_BUCKET_MS = 150
 const LONGEST_RENEWAL_MS = 5_000
 const CONCURRENT_RENEWAL_MS = 1_000
 const DEFAULT_COUNTING_TOLERANCE_MS = 1_000
@@ -95,6 +99,20 @@ export function longestWindowMs({ windowMs, calendar }: Limit): number {
 /** The true length of the window that ends about then, in milliseconds since 1970. */
 export function windowLengthMs({ windowMs, calendar }: Limit, end: number): number {
   return calendar === undefined ? windowMs : calendar.lengthBefore(end)
+}
+
+/**
+ * The length of a bucket of a `concurrent` limit. It is the same for every tolerance up to 28 s: buckets are numbered since 1970 by
+ * their length, so with another length the same counter would forget the calls in flight, or stand still for years.
+ */
+export function concurrentBucketMs(countingToleranceMs: number): number {
+  return Math.max(LEAST_CONCURRENT_BUCKET_MS, (2 * CONCURRENT_RENEWAL_MS + countingToleranceMs) / MOST_AHEAD)
+}
+
+/** What the id of a `concurrent` limit must end with, so that one id never has buckets of two lengths. */
+export function concurrentSuffix(countingToleranceMs: number): string {
+  const bucketMs = concurrentBucketMs(countingToleranceMs)
+  return bucketMs === LEAST_CONCURRENT_BUCKET_MS ? '' : `:slots.${bucketMs}`
 }
 
 let made = 0
@@ -136,7 +154,7 @@ export function limitOf(spec: LimitSpec): Limit {
       // The window before the current one is still needed: a call near the border may be counted in either.
       return { ...common, bucketMs: windowMs, kept: 1 }
     case 'concurrent':
-      return { ...common, bucketMs: inFlightLeaseMs / CONCURRENT_BUCKETS, kept: 0 }
+      return { ...common, bucketMs: concurrentBucketMs(countingToleranceMs), kept: 0 }
   }
 }
 

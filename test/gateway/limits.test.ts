@@ -67,6 +67,23 @@ describe('a call', () => {
     ])
   })
 
+  it('counts by buckets of one length wherever its limits have one id, whatever a reload changes', () => {
+    const lengths = new Map<string, number>()
+    const reload = (requests: number, slack: string): void => {
+      const paced = { requests, window: '60s', pace: 'even', burst: 5 }
+      const it = new Admissions(upstream({ read: [{ ...paced }, { concurrent: 3 }] }, { slack }))
+      for (const { id, bucketMs } of it.send('GET', '/x').target!.admissionPolicy.chargeSet.limits) {
+        expect(lengths.get(id) ?? bucketMs, id).toBe(bucketMs)
+        lengths.set(id, bucketMs)
+      }
+    }
+    for (let requests = 990; requests < 1_010; requests++) reload(requests, '1s')
+    for (const slack of ['0s', '500ms', '2s', '10s', '28s']) reload(1_000, slack)
+    // The calls in flight are known by one id, so that they count on after a reload.
+    expect([...lengths.keys()].filter((id) => id.startsWith('read.concurrent'))).toEqual(['read.concurrent'])
+    for (const slack of ['30s', '40s', '24h']) reload(1_000, slack)
+  })
+
   it('may go at once with all that its limit has in a millisecond, whatever its burst is', () => {
     const paced = { requests: 1_000_000, window: '60s', pace: 'even', burst: 1 }
     const { chargeSet } = new Admissions(upstream({ read: [paced] })).send('GET', '/x').target!.admissionPolicy

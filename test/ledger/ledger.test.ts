@@ -222,6 +222,37 @@ describe.each(Object.entries(implementations))('the ledger %s', (_, create) => {
     expect((await spend(ledger, reads, 1)).granted).toBe(0)
   })
 
+  it.each([
+    [1_000, 2_000],
+    [2_000, 1_000],
+    [0, 28_000],
+    [28_000, 0],
+  ])(
+    'counts calls in flight, and lets them go, when a reload changes the tolerance from %i to %i ms',
+    async (from, to) => {
+      const { clock, ledger } = setUp()
+      const [before, after] = [from, to].map((countingToleranceMs) =>
+        chargeSet(
+          'harness/prod',
+          limitOf({ id: 'read.concurrent', class: 'read', kind: 'concurrent', requests: 10, countingToleranceMs }),
+        ),
+      ) as [ChargeSet, ChargeSet]
+      const grant = await ledger.charge(before, 20)
+      expect(grant.granted).toBe(10)
+      await clock.advance(10)
+      expect((await ledger.charge(after, 20)).granted).toBe(0)
+      for (let i = 0; i < 10; i++) {
+        ledger.commit(grant)
+        ledger.leave(grant)
+      }
+      await clock.advance(from + 3_000)
+      for (let n = 0; n < 30; n++) {
+        expect((await spend(ledger, after, 1)).granted, `call ${n}`).toBe(1)
+        await clock.advance(500)
+      }
+    },
+  )
+
   it('tells how much is used and when the oldest charge leaves', async () => {
     const { clock, ledger } = setUp()
     const reads = chargeSet('harness/prod', limit('read', 100))
